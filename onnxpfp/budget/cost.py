@@ -1,0 +1,128 @@
+"""The exact cost of a network as a function of how many channels each group keeps.
+
+Every multiply-accumulate count and every tensor size is a product of axis lengths, and every axis
+length is an affine function of the kept channels:
+
+    length_a(kept) = fixed_a + sum_g per_channel[a, g] * kept_g
+    cost(kept)     = sum_t coefficient_t * prod_f length_{terms[t, f]}(kept)
+
+So the cost of any choice of widths is known without touching the graph, exactly, and it never
+falls when a group keeps more.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["CostModel", "SparseMatrix"]
+
+Ints = NDArray[np.int64]
+
+
+class _Coordinates(Protocol):
+    """The part of a scipy COO matrix that is read."""
+
+    row: NDArray[Any]
+    col: NDArray[Any]
+    data: NDArray[Any]
+
+
+class SparseMatrix(Protocol):
+    """Any scipy sparse matrix or array."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Rows and columns."""
+        ...
+
+    def tocoo(self) -> _Coordinates:
+        """Return the entries with their coordinates."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CostModel:
+    """Exact physical cost as a sum of products of axis lengths.
+
+    Attributes:
+        fixed: Indices of each axis that always stay, (A,) int64. Axis 0 is a pseudo axis of
+            length 1 that pads short products.
+        per_channel: Indices of the axis that one channel of group g owns, (A, G) int64, dense or
+            scipy sparse.
+        terms: Axis numbers of each product, (T, F) int64.
+        coefficients: Factor of each product, (T,) int64.
+
+    Raises:
+        ValueError: If the shapes do not fit, an axis number is out of range, axis 0 is not of
+            length 1, or a number is negative.
+    """
+
+    fixed: Ints
+    per_channel: Ints | SparseMatrix
+    terms: Ints
+    coefficients: Ints
+    # The nonzeros of per_channel and the transposed terms: `total` is called thousands of times.
+    _axes: Ints = field(init=False, repr=False)
+    _groups: Ints = field(init=False, repr=False)
+    _owned: Ints = field(init=False, repr=False)
+    _factors: Ints = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        axes, groups, owned = _entries(self.per_channel)
+        object.__setattr__(self, "_axes", axes)
+        object.__setattr__(self, "_groups", groups)
+        object.__setattr__(self, "_owned", owned)
+        object.__setattr__(self, "_factors", np.ascontiguousarray(self.terms.T, dtype=np.int64))
+        self._check()
+
+    def _check(self) -> None:
+        n_axes = self.fixed.shape[0]
+        if self.per_channel.shape[0] != n_axes or len(self.per_channel.shape) != 2:
+            raise ValueError(f"{n_axes} axes, but per_channel is {self.per_channel.shape}")
+        if self.terms.ndim != 2 or self.coefficients.shape != self.terms.shape[:1]:
+            raise ValueError(
+                f"terms {self.terms.shape} and coefficients {self.coefficients.shape} do not fit"
+            )
+        if self.terms.size and not 0 <= self.terms.min() <= self.terms.max() < n_axes:
+            raise ValueError(f"terms name axes outside 0..{n_axes - 1}")
+        if n_axes == 0 or self.fixed[0] != 1 or np.any(self._axes == 0):
+            raise ValueError("axis 0 must have the constant length 1")
+        # allocate() bisects, so more channels must never cost less.
+        if any(bool(np.any(x < 0)) for x in (self.fixed, self._owned, self.coefficients)):
+            raise ValueError("lengths and coefficients must not be negative")
+
+    @property
+    def n_groups(self) -> int:
+        """Number of groups G."""
+        return self.per_channel.shape[1]
+
+    def lengths(self, kept: Ints) -> Ints:
+        """Return the length of every axis, (A,) int64, if group g keeps kept[g] channels."""
+        # Exact: bincount adds float64, and no axis is as long as 2**53.
+        grown = np.bincount(
+            self._axes, weights=self._owned * kept[self._groups], minlength=self.fixed.shape[0]
+        )
+        return self.fixed + grown.astype(np.int64)
+
+    def total(self, kept: Ints) -> int:
+        """Return the cost, if group g keeps kept[g] channels; exact below 2**63."""
+        lengths = self.lengths(kept)
+        products = np.multiply.reduce(lengths[self._factors], axis=0)
+        return int(np.dot(products, self.coefficients))
+
+
+def _entries(matrix: Ints | SparseMatrix) -> tuple[Ints, Ints, Ints]:
+    """Return rows, columns and values of the nonzeros."""
+    if isinstance(matrix, np.ndarray):
+        rows, columns = np.nonzero(matrix)
+        return rows.astype(np.int64), columns.astype(np.int64), matrix[rows, columns]
+    coo = matrix.tocoo()
+    stored = coo.data != 0
+    rows, columns, values = (
+        np.asarray(x[stored], dtype=np.int64) for x in (coo.row, coo.col, coo.data)
+    )
+    return rows, columns, values

@@ -1,0 +1,128 @@
+"""Probe models: the user's network with its outputs replaced by the statistics of its readers.
+
+Nothing leaves onnxruntime but a few numbers per reader. All readers share one probe unless their constants together
+are too large; then there are several, each cut off behind its last reader.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto
+
+from onnxpfp.calibrate.emit import Emitter
+from onnxpfp.calibrate.nonnegative import nonnegative_tensors
+from onnxpfp.calibrate.product import emit_product
+from onnxpfp.calibrate.reader import Reader
+from onnxpfp.calibrate.sensitivity import Emitted, Plan, emit_linear
+from onnxpfp.calibrate.statistics import ReaderStatistics, Statistics
+from onnxpfp.errors import CalibrationError
+
+__all__ = ["CONSTANTS_LIMIT", "Probe", "build_probe", "shard_readers"]
+
+CONSTANTS_LIMIT = 512 << 20
+"""Bytes of weights that the readers of one probe may add."""
+
+_COPIES = 4
+"""Signed weights of the sums and of the numerators, two signs each."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Probe:
+    """A probe model and how to read its outputs.
+
+    Attributes:
+        model: To be run on the user's inputs.
+        readers: What it measures.
+        outputs: Where each reader's results come out, in the same order.
+    """
+
+    model: ModelProto
+    readers: tuple[Reader, ...]
+    outputs: tuple[Emitted, ...]
+
+    def decode(self, values: Mapping[str, NDArray[Any]], samples: int) -> Statistics:
+        """Turn the outputs of one run into statistics.
+
+        Args:
+            values: Output arrays by name.
+            samples: Number of samples that were fed.
+
+        Raises:
+            CalibrationError: The network computes NaN or infinity on the way to a reader.
+        """
+        return Statistics(
+            {
+                reader.name: _decode(reader, emitted, values, samples)
+                for reader, emitted in zip(self.readers, self.outputs, strict=True)
+            }
+        )
+
+
+def shard_readers(readers: Sequence[Reader], limit: int = CONSTANTS_LIMIT) -> Iterator[tuple[Reader, ...]]:
+    """Cut readers into runs whose constants fit one probe, in the given order."""
+    run: list[Reader] = []
+    size = 0
+    for reader in readers:
+        bytes_added = 0 if reader.weight is None else _COPIES * 4 * reader.weight.size
+        if run and size + bytes_added > limit:
+            yield tuple(run)
+            run, size = [], 0
+        run.append(reader)
+        size += bytes_added
+    if run:
+        yield tuple(run)
+
+
+def build_probe(model: ModelProto, readers: Sequence[Reader], plan: Plan) -> Probe:
+    """Build the model that measures `readers`; the user's model is not changed.
+
+    Raises:
+        ModelError: A reader's tensor is not in the main graph.
+    """
+    emit = Emitter(model)
+    nonnegative = nonnegative_tensors(emit.nodes)
+    outputs: list[Emitted] = []
+    for reader in readers:
+        clean = reader.data in nonnegative
+        if reader.kind == "product":
+            other = reader.other in nonnegative
+            emitted = emit_product(emit, reader, plan, nonnegative=clean, other_nonnegative=other)
+        else:
+            emitted = emit_linear(emit, reader, plan, nonnegative=clean)
+        outputs.append(emitted)
+    return Probe(emit.export(), tuple(readers), tuple(outputs))
+
+
+def _decode(
+    reader: Reader, emitted: Emitted, values: Mapping[str, NDArray[Any]], samples: int
+) -> ReaderStatistics:
+    channels = reader.channel_ids
+    sensitivity = np.zeros(len(channels))
+    if emitted.shares is not None:
+        shares = values[emitted.shares].astype(np.float64)
+        np.maximum.at(sensitivity, np.searchsorted(channels, emitted.channels), shares)
+    patch_sum = np.zeros((len(reader.channels), reader.kernel_size))
+    if emitted.patch_sum is not None:
+        patch_sum = values[emitted.patch_sum].astype(np.float64)
+    if not (np.isfinite(patch_sum).all() and np.isfinite(sensitivity).all()):
+        raise CalibrationError(
+            f"the network computes NaN or infinity at {reader.data!r}, which {reader.name} reads",
+            hint="check that the calibration data are prepared as in training",
+        )
+    shape = values[emitted.shape]
+    # z is (..., outputs * 2 signs, positions) for a weight; a product has no sums to divide.
+    outputs = 1 if reader.weight is None else 2 * reader.taps().shape[1] * reader.group
+    return ReaderStatistics(
+        channels,
+        # Rounding of z and of the numerators can put a share a few ulps above one.
+        np.minimum(sensitivity, 1.0),
+        patch_sum,
+        patches=int(np.prod(shape)) // outputs,
+        negative=emitted.negative is not None and bool(values[emitted.negative].max() > 0),
+        samples=samples,
+    )

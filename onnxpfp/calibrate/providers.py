@@ -1,0 +1,140 @@
+"""Execution providers by short names, and why one is not there.
+
+`onnxruntime.get_available_providers()` is a fact about the build, not about the machine: only a session that was
+created knows where it runs. So names are resolved here, and `explain_missing` is asked afterwards.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import difflib
+import importlib
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from onnxpfp.errors import ProviderError
+
+__all__ = ["CPU", "ProviderRequest", "explain_missing", "resolve_providers"]
+
+CPU = "CPUExecutionProvider"
+CUDA = "CUDAExecutionProvider"
+TENSORRT = "TensorrtExecutionProvider"
+
+_NAMES = {
+    "cpu": CPU,
+    "cuda": CUDA,
+    "trt": TENSORRT,
+    "tensorrt": TENSORRT,
+    "rocm": "ROCMExecutionProvider",
+    "migraphx": "MIGraphXExecutionProvider",
+    "dml": "DmlExecutionProvider",
+    "coreml": "CoreMLExecutionProvider",
+    "openvino": "OpenVINOExecutionProvider",
+}
+_WITH_DEVICE = frozenset({CUDA, TENSORRT, "ROCMExecutionProvider", "DmlExecutionProvider"})
+# TF32 keeps 10 bits of mantissa: sensitivities would be off by 1e-3.
+_OPTIONS = {CUDA: (("use_tf32", "0"),)}
+_CUDA_LIBRARIES = (
+    ("libcuda.so.1", "no NVIDIA driver (libcuda.so.1 cannot be loaded)"),
+    ("libcudart.so.13", "CUDA 13 runtime (libcudart.so.13 cannot be loaded)"),
+    ("libcublasLt.so.13", "CUDA 13 cuBLAS (libcublasLt.so.13 cannot be loaded)"),
+    ("libcudnn.so.9", "cuDNN 9 (libcudnn.so.9 cannot be loaded)"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderRequest:
+    """One execution provider that was asked for.
+
+    Attributes:
+        name: Its onnxruntime name.
+        asked: How the user spelt it.
+        options: Provider options as (key, value) pairs.
+    """
+
+    name: str
+    asked: str
+    options: tuple[tuple[str, str], ...] = ()
+
+
+def resolve_providers(spec: str | Sequence[str] = "cpu") -> tuple[ProviderRequest, ...]:
+    """Turn `"cuda:1,cpu"`, or a sequence of such names, into provider requests in priority order.
+
+    Raises:
+        ProviderError: A name is unknown or none is given.
+    """
+    words = spec.split(",") if isinstance(spec, str) else list(spec)
+    requests = [_resolve(word.strip()) for word in words if word.strip()]
+    if not requests:
+        raise ProviderError("no execution provider is named", hint="try cpu or cuda")
+    unique = {request.name: request for request in reversed(requests)}
+    return tuple(request for request in requests if unique[request.name] is request)
+
+
+def _resolve(word: str) -> ProviderRequest:
+    short, _, device = word.partition(":")
+    full = {name.lower(): name for name in (*_NAMES.values(), *_known_to_onnxruntime())}
+    name = _NAMES.get(short.lower()) or full.get(short.lower())
+    if name is None:
+        close = difflib.get_close_matches(short.lower(), [*_NAMES, *full], n=3)
+        known = ", ".join(_NAMES)
+        raise ProviderError(
+            f"unknown execution provider {word!r}",
+            hint=f"did you mean {' or '.join(close)}?" if close else f"known are {known}",
+        )
+    options = _OPTIONS.get(name, ())
+    if device:
+        if not device.isdecimal() or name not in _WITH_DEVICE:
+            raise ProviderError(
+                f"{word!r} does not name a device", hint="write cuda:0, cuda:1 and so on"
+            )
+        options = (("device_id", device), *options)
+    return ProviderRequest(name, word, options)
+
+
+def _known_to_onnxruntime() -> list[str]:
+    ort: Any = importlib.import_module("onnxruntime")
+    return list(ort.get_all_providers())
+
+
+def explain_missing(request: ProviderRequest, *, in_build: bool) -> ProviderError:
+    """Say in one line why a requested provider does not run.
+
+    Args:
+        request: What was asked for.
+        in_build: Whether the installed onnxruntime was built with it.
+    """
+    if not in_build:
+        wanted = "onnxpfp[cuda]" if request.name in (CUDA, TENSORRT) else "the onnxruntime for it"
+        return ProviderError(
+            f"{request.asked} was asked for, but the installed onnxruntime has no {request.name}",
+            hint=f"pip install {wanted}" if wanted.startswith("onnx") else f"install {wanted}",
+        )
+    if request.name not in (CUDA, TENSORRT):
+        return ProviderError(
+            f"{request.asked} was asked for, but onnxruntime could not start {request.name}",
+            hint="check its driver and device, or run on cpu",
+        )
+    missing = _missing_libraries()
+    reason = "; ".join(missing) or "its libraries load, but it finds no device that it can use"
+    if missing and missing[0].startswith("no NVIDIA driver"):
+        hint = "this needs an NVIDIA GPU with its driver; or run on cpu"
+    elif missing:
+        hint = "pip install onnxpfp[cuda] brings CUDA 13 and cuDNN 9"
+    else:
+        hint = "look at nvidia-smi and CUDA_VISIBLE_DEVICES, or run on cpu"
+    return ProviderError(f"{request.asked} was asked for, but cannot run here: {reason}", hint=hint)
+
+
+def _missing_libraries() -> list[str]:
+    if not sys.platform.startswith("linux"):
+        return []
+    missing: list[str] = []
+    for library, text in _CUDA_LIBRARIES:
+        try:
+            ctypes.CDLL(library)
+        except OSError:
+            missing.append(text)
+    return missing

@@ -1,0 +1,197 @@
+"""One linear read of a tensor: what the probe measures, described without onnx.
+
+A reader contracts one axis of its data: a convolution its channels, a matrix product its columns. All kinds with a
+constant weight are brought to one canonical form, `taps` V (C, O/g, *kernel): the weights from index c of the
+contracted axis to the outputs of its convolution group. A matrix product is a convolution with one tap.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Literal, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Block", "Kind", "Reader", "Window", "reader_outputs"]
+
+Kind = Literal["conv", "conv_transpose", "matmul", "product"]
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """How a convolution slides: its ONNX attributes, None where the node has none.
+
+    Attributes:
+        strides: One per spatial axis.
+        pads: All begins, then all ends.
+        dilations: One per spatial axis.
+        auto_pad: NOTSET, VALID, SAME_UPPER or SAME_LOWER.
+        output_padding: ConvTranspose only.
+        output_shape: ConvTranspose only.
+    """
+
+    strides: tuple[int, ...] | None = None
+    pads: tuple[int, ...] | None = None
+    dilations: tuple[int, ...] | None = None
+    auto_pad: str | None = None
+    output_padding: tuple[int, ...] | None = None
+    output_shape: tuple[int, ...] | None = None
+
+    @classmethod
+    def of(cls, attributes: Mapping[str, object]) -> Window:
+        """Take what concerns the window from a node's attributes and leave the rest."""
+        found: dict[str, object] = {}
+        for name in (item.name for item in fields(cls)):
+            value = attributes.get(name)
+            if isinstance(value, bytes):
+                found[name] = value.decode()
+            elif isinstance(value, str):
+                found[name] = value
+            elif value is not None:
+                found[name] = tuple(int(number) for number in cast("Sequence[int]", value))
+        return cls(**found)  # pyright: ignore[reportArgumentType]
+
+    def as_attributes(self) -> dict[str, object]:
+        """Return the attributes that are set, as ONNX spells them."""
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        return {
+            name: list(cast("tuple[int, ...]", value)) if isinstance(value, tuple) else value
+            for name, value in values.items()
+            if value is not None
+        }
+
+    @property
+    def is_identity(self) -> bool:
+        """Whether a window of one tap leaves the map as it is."""
+        return (
+            all(stride == 1 for stride in self.strides or ())
+            and not any(self.pads or ())
+            and not any(self.output_padding or ())
+            and self.output_shape is None
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """What is summed before the maximum: indices of one channel that feed the same outputs.
+
+    Attributes:
+        channel: Channel id, never 0.
+        group: Convolution group whose outputs are fed.
+        indices: Positions on the contracted axis.
+    """
+
+    channel: int
+    group: int
+    indices: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reader:
+    """One linear op that contracts an axis of an activation.
+
+    Attributes:
+        name: Unique key of its statistics.
+        kind: What contracts.
+        data: Tensor that is read.
+        data_shape: Its shape at batch one; axis 0 may differ at run time.
+        axis: Contracted axis of `data`, counted from the front (conv: 1).
+        channels: Channel id of every index of that axis, (C,); 0 is fixed and gets no score.
+        weight: conv (O, C/g, *kernel), conv_transpose (C, O/g, *kernel), matmul (C, O), float32; None for product.
+        output_shape: Shape of the op's output at batch one.
+        group: Number of convolution groups.
+        attributes: How the window slides.
+        other: product only, the second operand.
+        other_shape: Its shape at batch one.
+        other_axis: Its contracted axis.
+        data_on_right: product only: whether `data` is the right operand of the MatMul.
+    """
+
+    name: str
+    kind: Kind
+    data: str
+    data_shape: tuple[int, ...]
+    axis: int
+    channels: NDArray[np.int64]
+    weight: NDArray[np.float32] | None
+    output_shape: tuple[int, ...]
+    group: int = 1
+    attributes: Window = field(default_factory=Window)
+    other: str | None = None
+    other_shape: tuple[int, ...] | None = None
+    other_axis: int | None = None
+    data_on_right: bool = False
+
+    def __post_init__(self) -> None:
+        assert self.channels.shape == (self.data_shape[self.axis],), self.name
+        assert (self.weight is None) == (self.kind == "product"), self.name
+        assert self.kind != "product" or (self.other and self.other_shape), self.name
+
+    @property
+    def channel_ids(self) -> NDArray[np.int64]:
+        """Ids that get a score, ascending, (n,)."""
+        ids = np.unique(self.channels)
+        return ids[ids != 0]
+
+    @property
+    def kernel(self) -> tuple[int, ...]:
+        """Spatial shape of the kernel; (1,) where there is none."""
+        if self.weight is None or self.kind == "matmul":
+            return (1,)
+        return tuple(self.weight.shape[2:]) or (1,)
+
+    @property
+    def kernel_size(self) -> int:
+        """Number of taps k."""
+        return math.prod(self.kernel)
+
+    def taps(self) -> NDArray[np.float32]:
+        """Bring the weight to its canonical form V (C, O/g, *kernel), float32."""
+        assert self.weight is not None
+        weight = np.asarray(self.weight, dtype=np.float32)
+        if self.kind == "matmul":
+            return weight[:, :, None]
+        if self.kind == "conv_transpose":
+            return weight
+        grouped = weight.reshape(self.group, -1, *weight.shape[1:])
+        return np.swapaxes(grouped, 1, 2).reshape(-1, grouped.shape[1], *weight.shape[2:])
+
+    def blocks(self, *, single: bool) -> tuple[Block, ...]:
+        """List what gets a share, smallest blocks first.
+
+        Args:
+            single: One block per index (kernel="max"), else one per channel and convolution group: its shares of one
+                output are added before the maximum, which is exact where a bound per index would be loose.
+        """
+        per_group = len(self.channels) // self.group
+        found: dict[tuple[int, ...], list[int]] = {}
+        for index, channel in enumerate(self.channels.tolist()):
+            if channel:
+                key = (index,) if single else (index // per_group, channel)
+                found.setdefault(key, []).append(index)
+        blocks = (
+            Block(int(self.channels[indices[0]]), indices[0] // per_group, tuple(indices))
+            for indices in found.values()
+        )
+        return tuple(sorted(blocks, key=lambda block: (len(block.indices), block.indices)))
+
+
+def reader_outputs(reader: Reader) -> tuple[int, int]:
+    """Count the outputs of a reader for one sample.
+
+    Returns:
+        Output channels, and output positions of each; their product is eta of the sample-size formula
+        (algorithms.md 1.7). For a product the channels are the free axis of the right operand.
+    """
+    if reader.weight is None:
+        channels = reader.output_shape[-1] if reader.output_shape else 1
+    elif reader.kind == "matmul":
+        channels = reader.weight.shape[1]
+    elif reader.kind == "conv_transpose":
+        channels = reader.weight.shape[1] * reader.group
+    else:
+        channels = reader.weight.shape[0]
+    return int(channels), max(1, math.prod(reader.output_shape) // max(1, int(channels)))

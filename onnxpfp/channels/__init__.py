@@ -1,0 +1,23 @@
+"""The channel-dependency graph: which indices of which axes must be removed together."""
+
+from __future__ import annotations
+
+from onnxpfp.channels.analyse import analyse, spelling_of, uses_of
+from onnxpfp.channels.graph import ChannelGraph, Keep
+from onnxpfp.channels.selection import Patterns
+from onnxpfp.channels.types import Consumer, Fixed, Group, Ids, IndexSpell, Spell
+
+__all__ = [
+    "ChannelGraph",
+    "Consumer",
+    "Fixed",
+    "Group",
+    "Ids",
+    "IndexSpell",
+    "Keep",
+    "Patterns",
+    "Spell",
+    "analyse",
+    "spelling_of",
+    "uses_of",
+]

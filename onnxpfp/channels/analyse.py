@@ -1,0 +1,128 @@
+"""From a model to its channel graph: walk, repair what cannot be spelt, and walk again."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+from onnx import ModelProto
+
+from onnxpfp.channels.graph import ChannelGraph, finish
+from onnxpfp.channels.heads import head_axes
+from onnxpfp.channels.labels import Components
+from onnxpfp.channels.selection import Patterns, apply_patterns
+from onnxpfp.channels.spelling import Spelling
+from onnxpfp.channels.types import Spell
+from onnxpfp.channels.walk import INTEGERS, Use, Walk, walk
+from onnxpfp.model.constants import Constants
+from onnxpfp.model.shapes import Shapes
+
+__all__ = ["analyse", "spelling_of", "uses_of"]
+
+log = logging.getLogger(__name__)
+
+ROUNDS = 4
+"""How often a Reshape whose labels all stay may try another axis."""
+TRIALS = 3
+"""How many random choices of channels the spelt numbers are tried on."""
+
+
+def uses_of(model: ModelProto) -> dict[str, tuple[Use, ...]]:
+    """Return where every tensor is read in the main graph."""
+    uses: dict[str, list[Use]] = {}
+    for index, node in enumerate(model.graph.node):
+        for position, name in enumerate(node.input):
+            if name:
+                uses.setdefault(name, []).append((index, position))
+    return {name: tuple(found) for name, found in uses.items()}
+
+
+def analyse(
+    model: ModelProto, shapes: Shapes, constants: Constants, patterns: Patterns
+) -> ChannelGraph:
+    """Find the channels, groups and consumers of a model.
+
+    Args:
+        model: The model.
+        shapes: Concrete shapes of all its tensors.
+        constants: Its constants.
+        patterns: Which nodes and initializers may be pruned.
+
+    Raises:
+        OptionError: A pattern matches nothing.
+    """
+    found = _best_walk(model, shapes, constants)
+    apply_patterns(model, found, patterns)
+    weights = [n for n, t in constants.stored.items() if t.data_type not in INTEGERS]
+    uses = uses_of(model)
+    while True:
+        graph = finish(found, weights, uses)
+        spelling = spelling_of(model, graph)
+        misfits = _try_numbers(spelling, graph)
+        if not misfits:
+            return graph
+        for spell, why in misfits:
+            found.labels.fix(spell.ids, why)
+
+
+def spelling_of(model: ModelProto, graph: ChannelGraph) -> Spelling:
+    """Prepare the numbers that spell channel counts."""
+    readers = Counter(name for node in model.graph.node for name in node.input if name)
+    stored = {tensor.name for tensor in model.graph.initializer}
+    static = all(
+        dim.HasField("dim_value") and dim.dim_value > 0
+        for info in model.graph.input
+        if info.name not in stored
+        for dim in info.type.tensor_type.shape.dim
+    )
+    return Spelling(model, graph.spells, graph.values, graph.axes, readers, static)
+
+
+def _try_numbers(spelling: Spelling, graph: ChannelGraph) -> list[tuple[Spell, str]]:
+    """Try random choices of channels; return the labels' spells that came out wrong, in labels."""
+    rng = np.random.default_rng(0)
+    wrong: dict[int, tuple[Spell, str]] = {}
+    for _ in range(TRIALS):
+        keep = rng.random(graph.count + 1) < 0.6
+        keep[0] = True
+        _, misfits = spelling.numbers(keep)
+        for misfit in misfits:
+            node = spelling.model.graph.node[misfit.spell.node]
+            name = node.name or node.output[0]
+            reason = f"{node.op_type} '{name}' spells its length, and {misfit.why}"
+            wrong[id(misfit.spell)] = (misfit.spell, reason)
+    labelled = {id(new): old for new, old in zip(graph.spells, graph.sources, strict=True)}
+    return [(labelled[key], why) for key, (_, why) in wrong.items()]
+
+
+def _best_walk(model: ModelProto, shapes: Shapes, constants: Constants) -> Walk:
+    """Walk, and let a Reshape whose labels all stay try the other axes of its split."""
+    carriers: dict[int, frozenset[int]] = dict(head_axes(model, shapes))
+    tried: dict[int, list[int]] = {}
+    found = walk(model, shapes, constants, carriers)
+    for _ in range(ROUNDS):
+        stuck = _stuck_splits(found)
+        changed = False
+        for node, (carrier, candidates) in stuck.items():
+            past = tried.setdefault(node, [])
+            past.append(carrier)
+            rest = [axis for axis in candidates if axis not in past]
+            if rest:
+                carriers[node] = frozenset(rest[:1])
+                changed = True
+        if not changed:
+            break
+        found = walk(model, shapes, constants, carriers)
+    return found
+
+
+def _stuck_splits(found: Walk) -> Mapping[int, tuple[int, tuple[int, ...]]]:
+    parts: Components = found.labels.components()
+    return {
+        split.node: (split.carrier, split.candidates)
+        for split in found.splits
+        if parts.fixed[parts.of_label[split.labels]].all()
+    }

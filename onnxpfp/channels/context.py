@@ -1,0 +1,205 @@
+"""What the rule of an op sees of its node, and the few things that it may declare."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import NodeProto
+
+from onnxpfp.channels.labels import Labels
+from onnxpfp.channels.types import Consumer, Ids, IndexSpell, Spell
+from onnxpfp.channels.values import Value, plain
+
+__all__ = ["Axes", "NodeContext", "SplitChoice", "UnlabelledError"]
+
+Axes = tuple[Ids, ...]
+"""Labels of every axis of a tensor."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SplitChoice:
+    """A Reshape split an axis of channels, and one of several new axes carries the labels.
+
+    Attributes:
+        node: Position of the Reshape in the graph.
+        carrier: The output axis that carries them.
+        candidates: The output axes that could.
+        labels: The labels before the split.
+    """
+
+    node: int
+    carrier: int
+    candidates: tuple[int, ...]
+    labels: Ids
+
+
+@dataclass(slots=True, eq=False)
+class NodeContext:
+    """One node during the walk: its inputs' labels, and the declarations of its rule.
+
+    Attributes:
+        node: The node.
+        index: Its position in the graph.
+        attributes: Its attributes as Python values.
+        opset: Version of its domain.
+        labels: Where labels and ties are collected.
+        inputs: Labels of the inputs; None for a missing one or one that is no dense tensor.
+        values: Entries of the inputs that are shape arithmetic.
+        constant: Whether an input depends on constants only.
+        out_shapes: Shapes of the outputs; None for one that is no dense tensor.
+        carriers: For a Reshape that splits an axis: output axes that shall carry the labels.
+        outputs: Labels of the outputs, set by the rule.
+        consumers: Contractions, declared by the rule.
+        spells: Numbers that count indices, declared by the rule.
+        splits: Splits of an axis for which more than one new axis could carry the labels.
+    """
+
+    node: NodeProto
+    index: int
+    attributes: dict[str, object]
+    opset: int
+    labels: Labels
+    inputs: list[Axes | None]
+    values: list[Value | None]
+    constant: list[bool]
+    out_shapes: list[tuple[int, ...] | None]
+    carriers: frozenset[int]
+    outputs: list[Axes | None]
+    consumers: list[Consumer] = field(default_factory=list[Consumer])
+    spells: list[Spell | IndexSpell] = field(default_factory=list[Spell | IndexSpell])
+    splits: list[SplitChoice] = field(default_factory=list["SplitChoice"])
+
+    @property
+    def name(self) -> str:
+        """The node's name, or its first output where it has none."""
+        return self.node.name or next((o for o in self.node.output if o), "?")
+
+    @property
+    def title(self) -> str:
+        """Op and name, as reasons quote them."""
+        return f"{self.node.op_type} '{self.name}'"
+
+    def has(self, position: int) -> bool:
+        """Whether an input is there."""
+        return position < len(self.node.input) and bool(self.node.input[position])
+
+    def axes(self, position: int) -> Axes:
+        """Labels of an input's axes."""
+        axes = self.inputs[position]
+        if axes is None:
+            raise UnlabelledError(self.node.input[position])
+        return axes
+
+    def shape(self, position: int) -> tuple[int, ...]:
+        """Shape of an input."""
+        return tuple(axis.size for axis in self.axes(position))
+
+    def out_shape(self, position: int = 0) -> tuple[int, ...]:
+        """Shape of an output."""
+        shape = self.out_shapes[position]
+        if shape is None:
+            raise UnlabelledError(self.node.output[position])
+        return shape
+
+    def integer(self, name: str, default: int) -> int:
+        """An integer attribute."""
+        value = self.attributes.get(name, default)
+        assert isinstance(value, int)
+        return value
+
+    def integers(self, name: str) -> list[int] | None:
+        """A list attribute of integers, or None where it is not given."""
+        value = self.attributes.get(name)
+        if value is None:
+            return None
+        assert isinstance(value, Sequence)
+        return [int(v) for v in value]
+
+    def numbers(self, position: int) -> NDArray[np.int64] | None:
+        """The numbers of an input that is shape arithmetic, at the analysed shapes."""
+        value = self.values[position] if self.has(position) else None
+        return None if value is None else plain(value)
+
+    def option(self, name: str, position: int) -> list[int] | None:
+        """A list that older opsets keep as an attribute and newer ones as an input."""
+        given = self.integers(name)
+        if given is not None:
+            return given
+        found = self.numbers(position)
+        if found is None and self.has(position):
+            raise UnlabelledError(self.node.input[position])
+        return None if found is None else found.ravel().tolist()
+
+    def source(self, name: str, position: int) -> str | int:
+        """Where `option` was read: the attribute's name or the input's position."""
+        return name if name in self.attributes else position
+
+    def tie(self, left: Ids, right: Ids) -> None:
+        """Make labels live or die together."""
+        self.labels.tie(left, right, f"{self.title} joins it with an axis that stays")
+
+    def fix(self, labels: Ids, why: str) -> None:
+        """Keep labels for good; `why` is a verb phrase with the node as its subject."""
+        self.labels.fix(labels, f"{self.title} {why}")
+
+    def zeros(self, size: int) -> Ids:
+        """Labels of an axis whose indices never go."""
+        return np.zeros(size, np.int64)
+
+    def set(self, axes: Sequence[Ids], position: int = 0) -> None:
+        """Set the labels of an output."""
+        shape = tuple(axis.size for axis in axes)
+        if shape != self.out_shape(position):
+            raise UnlabelledError(self.node.output[position])
+        self.outputs[position] = tuple(axes)
+
+    def consume(self, data: int, data_axis: int, weight: int, weight_axis: int) -> None:
+        """Declare that the node contracts an axis of two operands, and tie the two axes."""
+        if self.constant[data] and not self.constant[weight]:
+            data, data_axis, weight, weight_axis = weight, weight_axis, data, data_axis
+        channels = self.axes(data)[data_axis]
+        self.consumers.append(
+            Consumer(
+                node=self.index,
+                name=self.name,
+                op=self.node.op_type,
+                data=self.node.input[data],
+                data_input=data,
+                data_axis=data_axis,
+                channels=channels,
+                weight=self.node.input[weight],
+                weight_input=weight,
+                weight_axis=weight_axis,
+                constant=self.constant[weight],
+            )
+        )
+
+    def spell(self, where: str | int, position: int | None, labels: Ids, sign: int = 1) -> None:
+        """Declare that a number of this node is the count of kept `labels`.
+
+        Args:
+            where: Name of an attribute or position of an input.
+            position: Index in a list; None for a single number.
+            labels: The labels that are counted.
+            sign: -1 where the number counts from the end.
+        """
+        if (labels != 0).any():
+            self.spells.append(Spell(self.index, where, position, labels, sign))
+
+    def spell_indices(self, where: int, axis: Ids, count_of_axis: Ids) -> None:
+        """Declare that an input holds indices into an axis.
+
+        Args:
+            where: Position of the input.
+            axis: Labels of the axis that is indexed.
+            count_of_axis: Labels of the indices' own axis (empty for a single index).
+        """
+        if (axis != 0).any():
+            self.spells.append(IndexSpell(self.index, where, axis, count_of_axis))
+
+
+class UnlabelledError(Exception):
+    """A rule met a tensor whose labels or numbers are not known; the node fixes what it touches."""

@@ -1,0 +1,197 @@
+"""The channel-dependency graph: channels, groups and consumers, and every axis in terms of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxpfp.channels.labels import Components
+from onnxpfp.channels.types import Consumer, Fixed, Group, Ids, IndexSpell, Spell
+from onnxpfp.channels.values import Value
+from onnxpfp.channels.walk import Use, Walk
+
+__all__ = ["ChannelGraph", "Keep", "finish"]
+
+Keep = NDArray[np.bool_]
+"""Whether each channel stays, (channels + 1,); entry 0, the fixed indices, is always true."""
+
+UNREAD = "no Conv, ConvTranspose, Gemm or MatMul contracts it"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ChannelGraph:
+    """Every index of every axis as a channel id; 0 is fixed.
+
+    Attributes:
+        count: Number of channels; ids run from 1 to `count`.
+        axes: Channel ids of every dense tensor's axes, by tensor name.
+        uses: Channel ids of stored vectors by use (node, input), where a use may differ from others.
+        values: Entries of tensors that are shape arithmetic.
+        stored: Names of stored tensors (initializers and Constant nodes) that are weights.
+        groups: Channels that compete with each other.
+        consumers: Linear ops that contract channels.
+        spells: Numbers in the file that count channels.
+        sources: The same declarations in labels, in the same order.
+        fixed: Axes of weights that stay, with the reason.
+    """
+
+    count: int
+    axes: Mapping[str, tuple[Ids, ...]]
+    uses: Mapping[Use, tuple[Ids, ...]]
+    values: Mapping[str, Value]
+    stored: tuple[str, ...]
+    groups: tuple[Group, ...]
+    consumers: tuple[Consumer, ...]
+    spells: tuple[Spell | IndexSpell, ...]
+    sources: tuple[Spell | IndexSpell, ...]
+    fixed: tuple[Fixed, ...]
+
+    def keep_all(self) -> Keep:
+        """Return the choice that removes nothing."""
+        return np.ones(self.count + 1, np.bool_)
+
+    def stored_axes(self, uses: Mapping[str, tuple[Use, ...]]) -> Iterator[tuple[str, tuple[Ids, ...]]]:
+        """Yield the weights as they will be stored: a vector once for each different set of ids.
+
+        Args:
+            uses: All uses of each stored tensor.
+        """
+        for name in self.stored:
+            own = [self.uses[use] for use in uses.get(name, ()) if use in self.uses]
+            seen: set[bytes] = set()
+            for axes in own or [self.axes[name]]:
+                key = b"|".join(axis.tobytes() for axis in axes)
+                if key not in seen:
+                    seen.add(key)
+                    yield name, axes
+
+
+def _channel_of_label(found: Walk, parts: Components) -> Ids:
+    """Number the components that may go from 1 in the order of their first label; others are 0."""
+    read = np.zeros(parts.fixed.size, np.bool_)
+    for consumer in found.consumers:
+        read[parts.of_label[consumer.channels]] = True
+    free = read & ~parts.fixed
+    first = np.full(parts.fixed.size, parts.of_label.size, np.int64)
+    np.minimum.at(first, parts.of_label, np.arange(parts.of_label.size))
+    order = np.argsort(np.where(free, first, parts.of_label.size), kind="stable")[: free.sum()]
+    channel = np.zeros(parts.fixed.size, np.int64)
+    channel[order] = np.arange(1, order.size + 1)
+    return channel[parts.of_label]
+
+
+def _signatures(count: int, sites: list[Ids]) -> NDArray[np.uint64]:
+    """Hash the places at which every channel occurs, (count + 1,): equal places, equal hash."""
+    rng = np.random.default_rng(0)
+    signature = np.zeros(count + 1, np.uint64)
+    for ids in sites:
+        salt = rng.integers(1, 2**63, 2, np.uint64)
+        times = np.bincount(ids, minlength=count + 1).astype(np.uint64)
+        with np.errstate(over="ignore"):
+            mixed = (times * salt[0]) ^ (times << np.uint64(32))
+            signature += np.where(times > 0, mixed * (salt[1] | np.uint64(1)), np.uint64(0))
+    return signature
+
+
+def _groups(
+    count: int, weights: list[tuple[str, tuple[Ids, ...]]], consumers: tuple[Consumer, ...]
+) -> tuple[Group, ...]:
+    sites = [axis for _, axes in weights for axis in axes] + [c.channels for c in consumers]
+    signature = _signatures(count, sites)[1:]
+    readers: list[list[int]] = [[] for _ in range(count + 1)]
+    for position, consumer in enumerate(consumers):
+        for channel in np.unique(consumer.channels):
+            readers[channel].append(position)
+    contracted = {(c.weight, c.weight_axis) for c in consumers}
+    names = [""] * (count + 1)
+    for name, axes in weights:
+        for number, ids in enumerate(axes):
+            if len(axes) > 1 and (name, number) not in contracted:
+                for channel in np.unique(ids):
+                    names[channel] = names[channel] or name
+    for name, axes in weights:
+        for ids in axes:
+            for channel in np.unique(ids):
+                names[channel] = names[channel] or name
+    members: dict[int, list[int]] = {}
+    for channel, key in enumerate(signature.tolist(), 1):
+        members.setdefault(key, []).append(channel)
+    return tuple(
+        Group(
+            names[channels[0]] or consumers[readers[channels[0]][0]].data,
+            np.array(channels, np.int64),
+            tuple(readers[channels[0]]),
+        )
+        for channels in members.values()
+    )
+
+
+def _fixed(
+    found: Walk, parts: Components, channel: Ids, weights: list[str], consumers: list[Consumer]
+) -> tuple[Fixed, ...]:
+    """Say for every axis of a matrix or filter bank that brings forth channels why it stays."""
+    contracted = {(c.weight, c.weight_axis) for c in consumers}
+    out: list[Fixed] = []
+    for name in weights:
+        axes = found.axes[name]
+        if len(axes) < 2:
+            continue
+        for number, labels in enumerate(axes):
+            stays = labels[(channel[labels] == 0)]
+            if not stays.size or labels.size == 1 or (name, number) in contracted:
+                continue
+            cause = parts.reason[parts.of_label[stays]]
+            cause = cause[cause >= 0]
+            reason = parts.reasons[np.bincount(cause).argmax()] if cause.size else UNREAD
+            if not reason.endswith(("slides with it", "slides over it")):
+                out.append(Fixed(name, number, int(stays.size), reason))
+    return tuple(out)
+
+
+def finish(found: Walk, weights: list[str], uses: Mapping[str, tuple[Use, ...]]) -> ChannelGraph:
+    """Turn labels into channels.
+
+    Args:
+        found: The walk.
+        weights: Names of stored tensors that are weights.
+        uses: All uses of each stored tensor.
+    """
+    parts = found.labels.components()
+    channel = _channel_of_label(found, parts)
+
+    def ids(axes: tuple[Ids, ...]) -> tuple[Ids, ...]:
+        return tuple(channel[axis] for axis in axes)
+
+    consumers = tuple(_consumer(c, channel) for c in found.consumers)
+    graph = ChannelGraph(
+        count=int(channel.max(initial=0)),
+        axes={name: ids(axes) for name, axes in found.axes.items()},
+        uses={use: ids(axes) for use, axes in found.uses.items()},
+        values=found.values,
+        stored=tuple(weights),
+        groups=(),
+        consumers=tuple(c for c in consumers if (c.channels != 0).any()),
+        spells=tuple(_spell(s, channel) for s in found.spells),
+        sources=tuple(found.spells),
+        fixed=_fixed(found, parts, channel, weights, found.consumers),
+    )
+    stored = list(graph.stored_axes(uses))
+    groups = _groups(graph.count, stored, graph.consumers)
+    return ChannelGraph(
+        **{f: getattr(graph, f) for f in graph.__slots__ if f != "groups"}, groups=groups
+    )
+
+
+def _consumer(c: Consumer, channel: Ids) -> Consumer:
+    return Consumer(
+        **{f: getattr(c, f) for f in c.__slots__ if f != "channels"}, channels=channel[c.channels]
+    )
+
+
+def _spell(s: Spell | IndexSpell, channel: Ids) -> Spell | IndexSpell:
+    if isinstance(s, Spell):
+        return Spell(s.node, s.where, s.place, channel[s.ids], s.sign)
+    return IndexSpell(s.node, s.where, channel[s.axis], channel[s.own])

@@ -1,0 +1,95 @@
+"""Attention heads: the axis that two activations' product treats as a batch is the unit of pruning."""
+
+from __future__ import annotations
+
+from onnx import ModelProto, NodeProto
+
+from onnxpfp.model.constants import Constants, attributes
+from onnxpfp.model.shapes import Shapes
+
+__all__ = ["head_axes"]
+
+_SAME_AXES = frozenset(
+    {"Add", "Cast", "Clip", "Div", "Identity", "Mul", "RMSNormalization", "LayerNormalization"}
+    | {"Softmax", "Sub", "Where", "Split", "Slice", "Concat", "Neg", "Relu", "Expand"}
+)
+
+
+def head_axes(model: ModelProto, shapes: Shapes) -> dict[int, frozenset[int]]:
+    """Find for each Reshape the output axes that become batch axes of an activation product.
+
+    Args:
+        model: The model.
+        shapes: Concrete shapes.
+
+    Returns:
+        Output axes by position of the Reshape node.
+    """
+    constants = Constants.of(model).names
+    producer = {
+        name: (index, node)
+        for index, node in enumerate(model.graph.node)
+        for name in node.output
+        if name
+    }
+    found: dict[int, set[int]] = {}
+    for node in model.graph.node:
+        if node.op_type != "MatMul" or constants.intersection(node.input):
+            continue
+        for name in node.input:
+            rank = len(shapes.shape.get(name, ()))
+            for axis in range(rank - 2):
+                _trace(producer, shapes, name, axis, found)
+    return {index: frozenset(axes) for index, axes in found.items()}
+
+
+def _trace(
+    producer: dict[str, tuple[int, NodeProto]],
+    shapes: Shapes,
+    name: str,
+    axis: int,
+    found: dict[int, set[int]],
+) -> None:
+    """Follow one axis of a tensor back to the Reshape nodes that made it."""
+    seen: set[tuple[str, int]] = set()
+    stack = [(name, axis)]
+    while stack:
+        here = stack.pop()
+        if here in seen or here[0] not in producer:
+            continue
+        seen.add(here)
+        index, node = producer[here[0]]
+        if node.op_type == "Reshape":
+            found.setdefault(index, set()).add(here[1])
+        else:
+            stack += _back(node, shapes, here[1])
+
+
+def _back(node: NodeProto, shapes: Shapes, axis: int) -> list[tuple[str, int]]:
+    """Return the axes of a node's inputs that become `axis` of its output."""
+    options = attributes(node)
+    first = node.input[0] if node.input else ""
+    if node.op_type == "Transpose":
+        rank = len(shapes.shape[first])
+        perm = options.get("perm") or list(range(rank - 1, -1, -1))
+        assert isinstance(perm, list)
+        return [(first, int(perm[axis]))]
+    if node.op_type == "Gather" and len(shapes.shape.get(node.input[1], (0,))) == 0:
+        picked = options.get("axis", 0)
+        assert isinstance(picked, int)
+        return [(first, axis + (axis >= picked))]
+    if node.op_type == "Squeeze":
+        rank = len(shapes.shape[first])
+        kept = [a for a in range(rank) if not (shapes.shape[first][a] == 1 and _squeezed(options, a))]
+        return [(first, kept[axis])] if axis < len(kept) else []
+    if node.op_type == "MatMul" and axis < len(shapes.shape[node.output[0]]) - 2:
+        return [(name, axis) for name in node.input]
+    if node.op_type in _SAME_AXES:
+        rank = len(shapes.shape.get(node.output[0], ()))
+        return [(name, axis) for name in node.input if len(shapes.shape.get(name, ())) == rank]
+    return []
+
+
+def _squeezed(options: dict[str, object], axis: int) -> bool:
+    axes = options.get("axes")
+    return not isinstance(axes, list) or axis in axes

@@ -1,0 +1,108 @@
+"""Normalizations: what is averaged over stays; what is scaled one by one passes through."""
+
+from __future__ import annotations
+
+from onnxpfp.channels.context import NodeContext
+from onnxpfp.channels.registry import Rules
+
+__all__ = ["RULES"]
+
+RULES = Rules()
+
+
+@RULES.add("BatchNormalization")
+def batch_normalization(n: NodeContext) -> None:
+    """BatchNormalization: scale, bias, mean and variance belong to the channel axis."""
+    x = n.axes(0)
+    for position in range(1, 5):
+        n.tie(x[1], n.axes(position)[0])
+    n.set(x)
+    for position, shape in enumerate(n.out_shapes[1:], 1):
+        if shape is not None and n.node.output[position]:
+            n.set((x[1],), position)
+
+
+@RULES.add("InstanceNormalization")
+def instance_normalization(n: NodeContext) -> None:
+    """InstanceNormalization: every channel by itself; the axes behind it are averaged over."""
+    x = n.axes(0)
+    for position in (1, 2):
+        n.tie(x[1], n.axes(position)[0])
+    for axis in x[2:]:
+        n.fix(axis, "normalizes over it")
+    n.set(x)
+
+
+@RULES.add("GroupNormalization")
+def group_normalization(n: NodeContext) -> None:
+    """GroupNormalization: the channels of a group share statistics, so a group goes as a whole.
+
+    1. opset 18: scale and bias have one number a group.
+    2. opset 21: one number a channel.
+    """
+    x = n.axes(0)
+    groups = n.integer("num_groups", 1)
+    blocks = x[1].reshape(groups, -1)
+    if groups == 1:
+        n.fix(x[1], "normalizes over it")
+    n.tie(blocks, blocks[:, :1])
+    for position in (1, 2):
+        own = n.axes(position)[0]
+        n.tie(own, blocks[:, 0] if own.size == groups else x[1])
+    for axis in x[2:]:
+        n.fix(axis, "normalizes over it")
+    n.spell("num_groups", None, blocks[:, 0])
+    n.set(x)
+
+
+@RULES.add("LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization")
+def layer_normalization(n: NodeContext) -> None:
+    """LayerNormalization: all axes from `axis` on are averaged over."""
+    x = n.axes(0)
+    first = n.integer("axis", -1) % len(x)
+    for axis in x[first:]:
+        n.fix(axis, "normalizes over it")
+    for position in range(1, len(n.node.input)):
+        if n.has(position):
+            for axis in n.axes(position):
+                n.fix(axis, "normalizes over it")
+    n.set(x)
+    for position in range(1, len(n.outputs)):
+        if n.out_shapes[position] is not None:
+            n.set((*x[:first], *(n.zeros(1) for _ in x[first:])), position)
+
+
+@RULES.add("Softmax", "LogSoftmax", "Hardmax")
+def softmax(n: NodeContext) -> None:
+    """Softmax: the axis shares one sum; before opset 13 it is all axes from `axis` on."""
+    x = n.axes(0)
+    first = n.integer("axis", -1 if n.opset >= 13 else 1) % max(len(x), 1)
+    for axis in x[first:] if n.opset < 13 else x[first : first + 1]:
+        n.fix(axis, "normalizes over it")
+    n.set(x)
+
+
+@RULES.add("CumSum", "LpNormalization")
+def along_axis(n: NodeContext) -> None:
+    """Ops that mix one axis; the others pass through."""
+    x = n.axes(0)
+    axis = n.option("axis", 1) if n.node.op_type == "CumSum" else [n.integer("axis", -1)]
+    assert axis is not None
+    n.fix(x[axis[0] % len(x)], "mixes its indices")
+    n.set(x)
+
+
+@RULES.add("LRN")
+def lrn(n: NodeContext) -> None:
+    """LRN averages over neighbouring channels."""
+    n.fix(n.axes(0)[1], "normalizes over it")
+    n.set(n.axes(0))
+
+
+@RULES.add("MeanVarianceNormalization")
+def mean_variance(n: NodeContext) -> None:
+    """MeanVarianceNormalization averages over `axes`."""
+    x = n.axes(0)
+    for axis in n.integers("axes") or [0, 2, 3]:
+        n.fix(x[axis], "normalizes over it")
+    n.set(x)

@@ -1,0 +1,54 @@
+"""Ops that take one number from an axis: the axis stays, for each index counts in the result."""
+
+from __future__ import annotations
+
+from onnxpfp.channels.context import NodeContext
+from onnxpfp.channels.registry import Rules
+
+__all__ = ["RULES"]
+
+RULES = Rules()
+
+
+def _drop(n: NodeContext, axes: list[int], keepdims: int) -> None:
+    x = n.axes(0)
+    gone = {axis % len(x) for axis in axes} if x else set()
+    out = []
+    for axis, labels in enumerate(x):
+        if axis not in gone:
+            out.append(labels)
+            continue
+        n.fix(labels, "reduces over it")
+        if keepdims:
+            out.append(n.zeros(1))
+    for position in range(len(n.outputs)):
+        n.set(out, position)
+
+
+@RULES.add(
+    *("ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin").split(),
+    *("ReduceProd ReduceSum ReduceSumSquare").split(),
+)
+def reduce(n: NodeContext) -> None:
+    """ReduceX: without axes all of them, unless noop_with_empty_axes says none."""
+    axes = n.option("axes", 1)
+    if not axes:
+        axes = [] if n.integer("noop_with_empty_axes", 0) else list(range(len(n.axes(0))))
+    _drop(n, axes, n.integer("keepdims", 1))
+
+
+@RULES.add("ArgMax", "ArgMin")
+def arg(n: NodeContext) -> None:
+    """ArgMax: the result counts along the axis."""
+    _drop(n, [n.integer("axis", 0)], n.integer("keepdims", 1))
+
+
+@RULES.add("TopK")
+def top_k(n: NodeContext) -> None:
+    """TopK: the axis stays before and after, the others pass through."""
+    x = n.axes(0)
+    axis = n.integer("axis", -1) % len(x)
+    n.fix(x[axis], "sorts it")
+    out = [n.zeros(n.out_shape()[axis]) if i == axis else labels for i, labels in enumerate(x)]
+    for position in range(len(n.outputs)):
+        n.set(out, position)

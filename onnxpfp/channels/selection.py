@@ -1,0 +1,98 @@
+"""`--include` and `--exclude`: patterns on the names of nodes and initializers."""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+import re
+from dataclasses import dataclass
+
+import numpy as np
+from onnx import ModelProto
+
+from onnxpfp.channels.walk import Walk
+from onnxpfp.errors import OptionError
+from onnxpfp.model.constants import stored_tensors
+
+__all__ = ["Patterns", "apply_patterns"]
+
+
+@dataclass(frozen=True, slots=True)
+class Patterns:
+    """What may be pruned.
+
+    A pattern is a glob, or a regular expression behind `re:`. It matches names of nodes and of
+    initializers.
+
+    Attributes:
+        include: Where there is one, only channels that a matching node (or a node that reads a
+            matching initializer) brings forth may go.
+        exclude: Nothing that a matching node reads or writes and no matching initializer changes.
+    """
+
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+
+
+def _matches(pattern: str, names: list[str], option: str) -> set[str]:
+    """Return the names that match.
+
+    Raises:
+        OptionError: There is none, or the expression is wrong.
+    """
+    if pattern.startswith("re:"):
+        try:
+            expression = re.compile(pattern[3:])
+        except re.error as error:
+            raise OptionError(f"{option} '{pattern}' is no regular expression: {error}") from error
+        found = {name for name in names if expression.search(name)}
+    else:
+        found = {name for name in names if fnmatch.fnmatchcase(name, pattern)}
+    if not found:
+        close = difflib.get_close_matches(pattern, names, 3, cutoff=0.4)
+        raise OptionError(
+            f"{option} '{pattern}' matches no node and no initializer",
+            hint=f"close names: {', '.join(close)}" if close else "see the names in the model",
+        )
+    return found
+
+
+def apply_patterns(model: ModelProto, found: Walk, patterns: Patterns) -> None:
+    """Fix what the patterns leave out.
+
+    Raises:
+        OptionError: A pattern matches nothing.
+    """
+    stored = stored_tensors(model.graph)
+    names = list(dict.fromkeys([n.name for n in model.graph.node if n.name] + list(stored)))
+    for pattern in patterns.exclude:
+        matched = _matches(pattern, names, "--exclude")
+        reason = f"--exclude '{pattern}' leaves it as it is"
+        touched = matched & stored.keys()
+        for index, node in enumerate(model.graph.node):
+            if node.name in matched:
+                touched.update(name for name in (*node.input, *node.output) if name)
+            for position, name in enumerate(node.input):
+                if node.name in matched or name in matched:
+                    for axis in found.uses.get((index, position), ()):
+                        found.labels.fix(axis, reason)
+        for name in touched:
+            for axis in found.axes.get(name, ()):
+                found.labels.fix(axis, reason)
+    if patterns.include:
+        _include(model, found, [_matches(p, names, "--include") for p in patterns.include])
+
+
+def _include(model: ModelProto, found: Walk, matched: list[set[str]]) -> None:
+    names = set[str]().union(*matched)
+    wanted: list[np.ndarray] = [np.zeros(1, np.int64)]
+    for node in model.graph.node:
+        if node.name in names or names.intersection(node.input):
+            for name in node.output:
+                wanted += found.axes.get(name, ())
+    parts = found.labels.components()
+    chosen = np.zeros(parts.fixed.size, np.bool_)
+    chosen[parts.of_label[np.concatenate(wanted)]] = True
+    rest = ~chosen[parts.of_label]
+    rest[0] = False
+    found.labels.fix(np.flatnonzero(rest), "--include does not name it")

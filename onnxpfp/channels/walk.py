@@ -1,0 +1,256 @@
+"""One forward walk over the nodes: every tensor gets its labels, every rule declares its ties."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from onnx import ModelProto, NodeProto, TensorProto
+
+from onnxpfp.channels import values as entries
+from onnxpfp.channels.context import Axes, NodeContext, SplitChoice, UnlabelledError
+from onnxpfp.channels.labels import Labels
+from onnxpfp.channels.ops import RULES
+from onnxpfp.channels.types import Consumer, IndexSpell, Spell
+from onnxpfp.channels.values import Dim, Value
+from onnxpfp.model.constants import Constants, attributes, outer_names
+from onnxpfp.model.shapes import Shapes
+
+__all__ = ["Use", "Walk", "walk"]
+
+log = logging.getLogger(__name__)
+
+INTEGERS = frozenset({TensorProto.INT64, TensorProto.INT32, TensorProto.BOOL})
+"""Types of shape arithmetic: their tensors are numbers, not weights, so no index of them goes."""
+
+Use = tuple[int, int]
+"""Node position and input position."""
+
+
+@dataclass(slots=True, eq=False)
+class Walk:
+    """What one walk finds, in labels.
+
+    Attributes:
+        labels: The labels and ties.
+        axes: Labels of every dense tensor, by name.
+        uses: Labels of stored vectors by use; each use may keep other indices (a copy is made then).
+        values: Entries of tensors that are shape arithmetic.
+        escapes: Axis lengths that a node reads as numbers: (node title, lengths).
+        unspelt: Uses of shape arithmetic whose positions no rule has spelt.
+    """
+
+    labels: Labels = field(default_factory=Labels)
+    axes: dict[str, Axes] = field(default_factory=dict[str, Axes])
+    uses: dict[Use, Axes] = field(default_factory=dict[Use, Axes])
+    values: dict[str, Value] = field(default_factory=dict[str, Value])
+    consumers: list[Consumer] = field(default_factory=list[Consumer])
+    spells: list[Spell | IndexSpell] = field(default_factory=list[Spell | IndexSpell])
+    splits: list[SplitChoice] = field(default_factory=list[SplitChoice])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Model:
+    """What a walk reads."""
+
+    proto: ModelProto
+    shapes: Shapes
+    constants: Constants
+    opsets: Mapping[str, int]
+    readers: Counter[str]
+    carriers: Mapping[int, frozenset[int]]
+
+
+def walk(
+    proto: ModelProto,
+    shapes: Shapes,
+    constants: Constants,
+    carriers: Mapping[int, frozenset[int]],
+) -> Walk:
+    """Label the main graph.
+
+    Args:
+        proto: The model; its nodes are in topological order, as ONNX demands.
+        shapes: Concrete shapes of its tensors.
+        constants: Its constants.
+        carriers: For Reshape nodes that split an axis: output axes that shall carry the labels.
+    """
+    readers = Counter(name for node in proto.graph.node for name in node.input if name)
+    for node in proto.graph.node:
+        readers.update(outer_names(node))
+    opsets = {("" if o.domain == "ai.onnx" else o.domain): o.version for o in proto.opset_import}
+    model = _Model(proto, shapes, constants, opsets, readers, carriers)
+    state = Walk()
+    _label_inputs(model, state)
+    for index, node in enumerate(proto.graph.node):
+        _visit(model, state, index, node)
+    for info in proto.graph.output:
+        for axis in state.axes.get(info.name, ()):
+            state.labels.fix(axis, f"it is the graph output '{info.name}'")
+        value = state.values.get(info.name)
+        if value is not None:
+            _fix_lengths(state, value, f"its length is in the graph output '{info.name}'")
+    return state
+
+
+def _label_inputs(model: _Model, state: Walk) -> None:
+    for name, tensor in model.constants.stored.items():
+        shape = tuple(tensor.dims)
+        if tensor.data_type in INTEGERS:
+            state.axes[name] = tuple(np.zeros(size, np.int64) for size in shape)
+            if int(np.prod(shape)) <= entries.LARGEST:
+                state.values[name] = entries.constant(name, model.constants.value(name))
+        else:
+            state.axes[name] = tuple(state.labels.fresh(size) for size in shape)
+    for tensor in model.proto.graph.sparse_initializer:
+        state.axes[tensor.values.name] = tuple(np.zeros(size, np.int64) for size in tensor.dims)
+    for info in model.proto.graph.input:
+        if info.name not in state.axes and info.name in model.shapes.shape:
+            shape = model.shapes.shape[info.name]
+            state.axes[info.name] = tuple(np.zeros(size, np.int64) for size in shape)
+
+
+def _input_axes(model: _Model, state: Walk, use: Use, name: str) -> Axes | None:
+    """Labels of an input; a stored vector that several nodes read has labels of its own per use.
+
+    Exporters merge equal vectors (biases that are all zero), which does not make them one thing.
+    """
+    axes = state.axes.get(name)
+    shared = model.readers[name] > 1 and name in model.constants.stored
+    if axes is None or not shared or sum(axis.size > 1 for axis in axes) != 1:
+        return axes
+    if model.constants.stored[name].data_type in INTEGERS:
+        return axes
+    own = tuple(state.labels.fresh(axis.size) for axis in axes)
+    state.uses[use] = own
+    return own
+
+
+def _visit(model: _Model, state: Walk, index: int, node: NodeProto) -> None:
+    if node.op_type == "Constant" and node.output[0] in state.axes:
+        return
+    if _fold(model, state, node):
+        return
+    n = _context(model, state, index, node)
+    domain = "" if node.domain == "ai.onnx" else node.domain
+    rule = RULES.get(f"{domain}:{node.op_type}" if domain else node.op_type)
+    spells, ties = len(n.spells), None
+    try:
+        if rule is None:
+            _fix_all(state, n, "has no rule")
+        else:
+            rule(n)
+    except UnlabelledError as error:
+        ties = str(error)
+    if ties is not None:
+        n.spells[spells:] = []
+        _fix_all(state, n, f"depends on '{ties}', whose shape or value is known at run time only")
+    for name in outer_names(node):
+        for axis in state.axes.get(name, ()):
+            n.fix(axis, "reads it in a subgraph")
+        if name in state.values:
+            _fix_lengths(state, state.values[name], f"{n.title} reads its length in a subgraph")
+    _collect(state, n)
+
+
+def _context(model: _Model, state: Walk, index: int, node: NodeProto) -> NodeContext:
+    out_shapes = [model.shapes.shape.get(name) if name else None for name in node.output]
+    domain = "" if node.domain == "ai.onnx" else node.domain
+    return NodeContext(
+        node=node,
+        index=index,
+        attributes=attributes(node),
+        opset=model.opsets.get(domain, 1),
+        labels=state.labels,
+        inputs=[
+            _input_axes(model, state, (index, position), name) if name else None
+            for position, name in enumerate(node.input)
+        ],
+        values=[state.values.get(name) for name in node.input],
+        constant=[name in model.constants.names for name in node.input],
+        out_shapes=out_shapes,
+        carriers=model.carriers.get(index, frozenset()),
+        outputs=[None if s is None else tuple(np.zeros(d, np.int64) for d in s) for s in out_shapes],
+    )
+
+
+def _fix_all(state: Walk, n: NodeContext, why: str) -> None:
+    """Fix every input and leave the outputs' labels at 0."""
+    n.consumers.clear()
+    for axes in n.inputs:
+        for axis in axes or ():
+            n.fix(axis, why)
+    n.outputs[:] = [
+        None if s is None else tuple(np.zeros(d, np.int64) for d in s) for s in n.out_shapes
+    ]
+
+
+def _collect(state: Walk, n: NodeContext) -> None:
+    for name, axes in zip(n.node.output, n.outputs, strict=True):
+        if name and axes is not None:
+            state.axes[name] = axes
+    state.consumers += n.consumers
+    state.spells += n.spells
+    state.splits += n.splits
+    spelt = {(s.where, s.place) for s in n.spells if isinstance(s, Spell)}
+    for position, value in enumerate(n.values):
+        if value is None:
+            continue
+        for place, entry in enumerate(value.ravel()):
+            if (position, place) not in spelt and (position, None) not in spelt:
+                _fix_entry(state, entry, f"{n.title} reads its length as a number")
+
+
+def _fix_entry(state: Walk, entry: entries.Entry, why: str) -> None:
+    for leaf in entries.leaves(entry):
+        if isinstance(leaf, Dim) and leaf.tensor in state.axes:
+            state.labels.fix(state.axes[leaf.tensor][leaf.axis], why)
+
+
+def _fix_lengths(state: Walk, value: Value, why: str) -> None:
+    for entry in value.ravel():
+        _fix_entry(state, entry, why)
+
+
+def _fold(model: _Model, state: Walk, node: NodeProto) -> bool:
+    """Follow shape arithmetic; True where the node is nothing else."""
+    if node.domain not in {"", "ai.onnx"} or not node.output or not node.output[0]:
+        return False
+    name = node.output[0]
+    value = _shape_value(state, node) if node.op_type in {"Shape", "Size"} else None
+    if value is None:
+        inputs = [i for i in node.input if i]
+        integer = model.shapes.dtype.get(name) in INTEGERS
+        if not integer or len(node.output) != 1 or not all(i in state.values for i in inputs):
+            return False
+        if node.op_type == "Constant":
+            array = model.constants.value(name)
+            value = entries.constant(name, array) if array.size <= entries.LARGEST else None
+        else:
+            value = entries.fold(
+                node.op_type, [state.values[i] for i in inputs], attributes(node)
+            )
+    if value is None:
+        return False
+    state.values[name] = value
+    state.axes[name] = tuple(np.zeros(size, np.int64) for size in value.shape)
+    return True
+
+
+def _shape_value(state: Walk, node: NodeProto) -> Value | None:
+    axes = state.axes.get(node.input[0])
+    if axes is None:
+        return None
+    dims = [Dim(node.input[0], axis, labels.size) for axis, labels in enumerate(axes)]
+    out = np.empty(len(dims), object)
+    out[:] = dims
+    if node.op_type == "Size":
+        return entries.fold("ReduceProd", [out], {"keepdims": 0})
+    given = attributes(node)
+    start, end = given.get("start", 0), given.get("end", len(dims))
+    assert isinstance(start, int)
+    assert isinstance(end, int)
+    return out[start:end]

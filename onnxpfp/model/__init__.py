@@ -1,0 +1,1 @@
+"""The model file: constants, shapes, loading and saving."""

@@ -1,0 +1,166 @@
+"""Where constants live: initializers and Constant nodes, and what follows from them alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+from onnxpfp.errors import ModelError
+
+__all__ = ["Constants", "attributes", "outer_names", "stored_tensors", "subgraphs"]
+
+_SCALAR_FIELDS = ("value_float", "value_floats", "value_int", "value_ints")
+
+
+def attributes(node: NodeProto) -> dict[str, object]:
+    """Return a node's attributes as Python values (tensors as arrays, text as `str`)."""
+    found: dict[str, object] = {}
+    for attribute in node.attribute:
+        value: object = helper.get_attribute_value(attribute)
+        if isinstance(value, bytes):
+            value = value.decode("utf-8", "replace")
+        elif isinstance(value, TensorProto):
+            value = numpy_helper.to_array(value)
+        elif attribute.type in (AttributeProto.INTS, AttributeProto.FLOATS):
+            value = list(value)  # type: ignore[arg-type]
+        found[attribute.name] = value
+    return found
+
+
+def subgraphs(node: NodeProto) -> Iterator[GraphProto]:
+    """Yield the graphs that a control-flow node carries."""
+    for attribute in node.attribute:
+        if attribute.type == AttributeProto.GRAPH:
+            yield attribute.g
+        yield from attribute.graphs
+
+
+def outer_names(node: NodeProto) -> set[str]:
+    """Return the names that the subgraphs of `node` may capture from outside."""
+    names: set[str] = set()
+    for graph in subgraphs(node):
+        inner = {name for n in graph.node for name in n.output} | {i.name for i in graph.input}
+        inner |= {t.name for t in graph.initializer}
+        for n in graph.node:
+            names |= ({name for name in n.input if name} | outer_names(n)) - inner
+        names |= {o.name for o in graph.output} - inner
+    return names
+
+
+def _constant_tensor(node: NodeProto) -> TensorProto | None:
+    """Return the tensor of a Constant node, or None where it is sparse, text or in pieces."""
+    for attribute in node.attribute:
+        if attribute.name == "value":
+            return attribute.t
+    return None
+
+
+def stored_tensors(graph: GraphProto) -> dict[str, TensorProto]:
+    """Return every stored tensor by the name under which nodes read it (live, not copied)."""
+    found = {tensor.name: tensor for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Constant" and node.domain in {"", "ai.onnx"}:
+            tensor = _constant_tensor(node)
+            if tensor is not None:
+                found[node.output[0]] = tensor
+    return found
+
+
+@dataclass(slots=True, eq=False)
+class Constants:
+    """Looks up and computes the tensors that do not depend on the model's inputs.
+
+    Attributes:
+        model: The model.
+        names: All tensors that follow from constants alone.
+    """
+
+    model: ModelProto
+    names: frozenset[str] = frozenset()
+    stored: Mapping[str, TensorProto] = field(default_factory=dict[str, TensorProto])
+    _producer: dict[str, NodeProto] = field(default_factory=dict[str, NodeProto])
+    _cache: dict[str, NDArray[np.generic]] = field(default_factory=dict[str, NDArray[np.generic]])
+
+    @classmethod
+    def of(cls, model: ModelProto) -> Constants:
+        """Find the constants of `model`."""
+        graph = model.graph
+        stored = stored_tensors(graph)
+        known = set(stored)
+        producer: dict[str, NodeProto] = {}
+        for node in graph.node:
+            producer.update({name: node for name in node.output if name})
+            random = node.op_type.startswith("Random") or node.op_type in {"Bernoulli", "Multinomial"}
+            inputs = [name for name in node.input if name]
+            if random or any(True for _ in subgraphs(node)):
+                continue
+            if node.op_type == "Constant" or (inputs and known.issuperset(inputs)):
+                known.update(name for name in node.output if name)
+        return cls(model, frozenset(known), stored, producer)
+
+    def value(self, name: str) -> NDArray[np.generic]:
+        """Compute a constant tensor.
+
+        Raises:
+            KeyError: `name` depends on the model's inputs.
+            ModelError: onnxruntime cannot compute it.
+        """
+        if name not in self.names:
+            raise KeyError(name)
+        if name not in self._cache:
+            tensor = self.stored.get(name)
+            self._cache[name] = (
+                self._compute(name) if tensor is None else numpy_helper.to_array(tensor)
+            )
+        return self._cache[name]
+
+    def nodes_behind(self, name: str) -> list[NodeProto]:
+        """Return the nodes that compute a constant, in topological order."""
+        needed: list[NodeProto] = []
+        seen: set[str] = set()
+        stack: list[tuple[str, bool]] = [(name, False)]
+        while stack:
+            tensor, ready = stack.pop()
+            node = self._producer.get(tensor)
+            if node is None or (not ready and tensor in seen):
+                continue
+            if ready:
+                if all(node is not other for other in needed):
+                    needed.append(node)
+                continue
+            seen.add(tensor)
+            stack.append((tensor, True))
+            stack.extend((i, False) for i in node.input if i)
+        return needed
+
+    def _compute(self, name: str) -> NDArray[np.generic]:
+        import onnxruntime as ort
+
+        nodes = self.nodes_behind(name)
+        read = {i for node in nodes for i in node.input}
+        graph = helper.make_graph(
+            nodes,
+            "constant",
+            [],
+            [onnx.ValueInfoProto(name=name)],
+            [t for t in self.model.graph.initializer if t.name in read],
+        )
+        part = ModelProto(ir_version=self.model.ir_version, graph=graph)
+        part.opset_import.extend(self.model.opset_import)
+        part.functions.extend(self.model.functions)
+        options = ort.SessionOptions()
+        options.log_severity_level = 4
+        try:
+            session = ort.InferenceSession(
+                part.SerializeToString(), options, providers=["CPUExecutionProvider"]
+            )
+            return np.asarray(session.run([name], {})[0])
+        except Exception as error:
+            raise ModelError(
+                f"the constant tensor '{name}' cannot be computed: {str(error).splitlines()[0]}"
+            ) from error

@@ -1,0 +1,195 @@
+"""Concrete shapes of every tensor: by shape inference where it suffices, else by one run."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import ModelProto, TensorProto, ValueInfoProto, helper
+
+from onnxpfp.errors import ModelError, OptionError
+
+__all__ = ["Shapes", "concrete_shapes", "default_input_shapes"]
+
+IMAGE_SIDE = 224
+SEQUENCE = 16
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shapes:
+    """Shape and element type of every tensor at the analysed input shapes.
+
+    Attributes:
+        shape: Shape by tensor name; tensors that are no dense tensors are missing.
+        dtype: onnx element type by tensor name.
+        inputs: The input shapes that were used.
+    """
+
+    shape: Mapping[str, tuple[int, ...]]
+    dtype: Mapping[str, int]
+    inputs: Mapping[str, tuple[int, ...]]
+
+
+def _dims(info: ValueInfoProto) -> tuple[int | None, ...] | None:
+    if not info.type.HasField("tensor_type") or not info.type.tensor_type.HasField("shape"):
+        return None
+    return tuple(
+        dim.dim_value if dim.HasField("dim_value") and dim.dim_value > 0 else None
+        for dim in info.type.tensor_type.shape.dim
+    )
+
+
+def _true_inputs(model: ModelProto) -> list[ValueInfoProto]:
+    stored = {tensor.name for tensor in model.graph.initializer}
+    return [info for info in model.graph.input if info.name not in stored]
+
+
+def default_input_shapes(
+    model: ModelProto, given: Mapping[str, tuple[int, ...]]
+) -> dict[str, tuple[int, ...]]:
+    """Choose a concrete shape for every input: what is given, what is static, else a sensible size.
+
+    A free first axis becomes one sample, free axes of images 224, any other free axis 16.
+
+    Raises:
+        OptionError: `given` names no input, or contradicts a static axis.
+        ModelError: An input has no rank and no shape was given.
+    """
+    inputs = {info.name: _dims(info) for info in _true_inputs(model)}
+    for name in given:
+        if name not in inputs:
+            close = difflib.get_close_matches(name, inputs, 1)
+            known = ", ".join(inputs)
+            raise OptionError(
+                f"--input-shape names '{name}', which is not an input of the model",
+                hint=f"did you mean '{close[0]}'?" if close else f"the inputs are: {known}",
+            )
+    chosen: dict[str, tuple[int, ...]] = {}
+    for name, dims in inputs.items():
+        shape = given.get(name)
+        if shape is not None:
+            fits = dims is None or (
+                len(dims) == len(shape)
+                and all(d is None or d == s for d, s in zip(dims, shape, strict=True))
+            )
+            if not fits:
+                raise OptionError(f"--input-shape {name}:{shape} contradicts the model's {dims}")
+            chosen[name] = shape
+            continue
+        if dims is None:
+            raise ModelError(
+                f"the input '{name}' has no shape", hint=f"give it: --input-shape {name}:1,3,224,224"
+            )
+        free = IMAGE_SIDE if len(dims) == 4 else SEQUENCE
+        chosen[name] = tuple(
+            d if d is not None else (1 if axis == 0 else free) for axis, d in enumerate(dims)
+        )
+    return chosen
+
+
+def _with_inputs(model: ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> ModelProto:
+    """Copy the model with concrete inputs and without any recorded intermediate shape."""
+    copy = ModelProto()
+    copy.CopyFrom(model)
+    del copy.graph.value_info[:]
+    for info in copy.graph.input:
+        if info.name in shapes:
+            elem = info.type.tensor_type.elem_type
+            info.CopyFrom(helper.make_tensor_value_info(info.name, elem, shapes[info.name]))
+    for info in copy.graph.output:
+        if info.type.HasField("tensor_type"):
+            info.type.tensor_type.ClearField("shape")
+    return copy
+
+
+def example_feeds(
+    model: ModelProto, shapes: Mapping[str, tuple[int, ...]], rng: np.random.Generator
+) -> dict[str, NDArray[np.generic]]:
+    """Make one harmless set of inputs: unit noise for floats, zeros and ones for integers."""
+    feeds: dict[str, NDArray[np.generic]] = {}
+    for info in _true_inputs(model):
+        dtype = helper.tensor_dtype_to_np_dtype(info.type.tensor_type.elem_type)
+        shape = shapes[info.name]
+        if np.issubdtype(dtype, np.floating):
+            feeds[info.name] = rng.standard_normal(shape).astype(dtype)
+        elif dtype == np.dtype(object):
+            feeds[info.name] = np.full(shape, "", dtype)
+        else:
+            feeds[info.name] = rng.integers(0, 2, shape).astype(dtype)
+    return feeds
+
+
+def _by_running(
+    model: ModelProto, names: list[str], shapes: Mapping[str, tuple[int, ...]]
+) -> dict[str, NDArray[np.generic]]:
+    import onnxruntime as ort
+
+    probe = ModelProto()
+    probe.CopyFrom(model)
+    del probe.graph.output[:]
+    probe.graph.output.extend(ValueInfoProto(name=name) for name in names)
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    try:
+        session = ort.InferenceSession(
+            probe.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+        values = session.run(names, example_feeds(model, shapes, np.random.default_rng(0)))
+    except Exception as error:
+        raise ModelError(
+            f"the model does not run at the input shapes {dict(shapes)}: {_one_line(error)}",
+            hint="give shapes that it accepts: --input-shape NAME:1,3,224,224",
+        ) from error
+    return {
+        name: value
+        for name, value in zip(names, values, strict=True)
+        if isinstance(value, np.ndarray)
+    }
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
+
+
+def concrete_shapes(model: ModelProto, given: Mapping[str, tuple[int, ...]]) -> Shapes:
+    """Find the shape of every tensor of the main graph.
+
+    Args:
+        model: The model.
+        given: Input shapes that the user gives or the calibration data have.
+
+    Raises:
+        ModelError: The model does not run at these shapes.
+    """
+    inputs = default_input_shapes(model, given)
+    copy = _with_inputs(model, inputs)
+    try:
+        copy = onnx.shape_inference.infer_shapes(copy, data_prop=True)
+    except (onnx.shape_inference.InferenceError, ValueError, RuntimeError):
+        # Inference gives up on what it does not know; the run below finds all shapes.
+        del copy.graph.value_info[:]
+    shape = {t.name: tuple(t.dims) for t in model.graph.initializer}
+    dtype = {t.name: int(t.data_type) for t in model.graph.initializer}
+    for info in (*copy.graph.input, *copy.graph.value_info, *copy.graph.output):
+        dims = _dims(info)
+        if dims is not None and None not in dims:
+            shape[info.name] = tuple(d for d in dims if d is not None)
+            dtype[info.name] = info.type.tensor_type.elem_type
+    missing = [
+        name for n in model.graph.node for name in n.output if name and name not in shape
+    ]
+    if missing:
+        for name, value in _by_running(model, missing, inputs).items():
+            shape[name] = value.shape
+            dtype[name] = _element_type(value)
+    return Shapes(shape, dtype, inputs)
+
+
+def _element_type(value: NDArray[np.generic]) -> int:
+    if value.dtype.kind in "OUS":
+        return TensorProto.STRING
+    return helper.np_dtype_to_tensor_dtype(value.dtype)

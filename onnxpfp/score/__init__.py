@@ -1,0 +1,1 @@
+"""Scores: statistics and weights in, one number per channel out. Pure numpy."""

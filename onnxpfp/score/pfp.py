@@ -1,0 +1,302 @@
+"""Provable filter pruning: folding sensitivities into channels, error bounds, draws.
+
+Source: Liebenwein et al., "Provable Filter Pruning for Efficient Neural Networks", ICLR 2020,
+called PFP below.
+
+The sensitivity of channel j at one consumer is the largest share that j ever takes of a
+sign-split pre-activation, over the calibration points x, outputs i and patches p:
+
+    s_j = max_{x,i,p,signs} g_j(x),     g_j = w_ij a_j(x) / sum_k w_ik a_k(x)     in [0, 1]
+
+With S = sum_j s_j and p_j = s_j / S, a layer is approximated by keeping some channels, or by
+drawing m of them from p with replacement and weighting each by counts_j / (m p_j).
+
+All bounds below rest on the assumption of the paper: an unseen point has g_j(x) <= K s_j for all
+channels, but for a probability that falls exponentially with the number of calibration points.
+K is an assumption, not a measurement. Every bound is per layer, relative to each sign-split
+pre-activation, and says nothing about the network's output.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = [
+    "draws_for",
+    "draws_to_reach",
+    "epsilon_deterministic",
+    "epsilon_mixed",
+    "epsilon_sampled",
+    "expected_distinct",
+    "fold_indices",
+    "log_miss",
+    "probabilities",
+    "sample_size",
+    "upper_envelope",
+]
+
+Floats = NDArray[np.float64]
+Ids = NDArray[np.int64]
+
+_TINY_SHARE = 2.0**-23
+"""Probabilities up to this are zero, as in the authors' code; it also bounds the draws by 1e9."""
+
+_SLACK = 1e-9
+"""Taken off before rounding up: one draw hits 1 channel, not ceil(1 + 2e-16) = 2."""
+
+
+def sample_size(outputs: Sequence[int] | NDArray[np.int64], delta: float, c: float = 3.0) -> int:
+    """Return how many calibration points the sensitivities need.
+
+    |S| = ceil(C ln(8 eta eta_star / delta)), where eta is the sum and eta_star the maximum of the
+    consumers' output counts (PFP, size of S; C = 3 is the setting of the paper's experiments).
+
+    Args:
+        outputs: Outputs of each consumer for one input: channels times spatial positions.
+        delta: Failure probability, e.g. 1e-16.
+        c: The constant K' of the tail assumption.
+
+    Raises:
+        ValueError: If there are no outputs, or delta or c is out of range.
+    """
+    counts = [int(n) for n in outputs]
+    if not counts or min(counts) < 1:
+        raise ValueError(f"outputs must be positive counts, got {counts}")
+    if not 0.0 < delta < 1.0 or c <= 0.0:
+        raise ValueError(f"need 0 < delta < 1 and c > 0, got delta={delta}, c={c}")
+    # Sum of logarithms: 8 eta eta_star / delta leaves the range of float64 for tiny deltas.
+    logs = math.log(8.0) + math.log(sum(counts)) + math.log(max(counts)) - math.log(delta)
+    return math.ceil(c * logs)
+
+
+def fold_indices(
+    ids: Ids,
+    s: NDArray[np.floating[Any]],
+    *,
+    conv_groups: int = 1,
+    kernel: Literal["sum", "max"] = "sum",
+) -> tuple[Ids, Floats]:
+    """Fold the sensitivities of one consumer axis into channels.
+
+    One channel may own several indices of the axis: all H*W columns after a Flatten, or one index
+    in each conv group. Cases:
+
+      1. kernel "sum", same conv group: the indices feed the same outputs, so their shares add.
+         A sum of maxima is at least the maximum of the sums, hence still an upper bound; a share
+         never exceeds 1, hence the clip.
+      2. kernel "sum", different conv groups: they feed different outputs, so the maximum counts.
+      3. kernel "max": the maximum over all indices, as the authors' code does. The bounds below
+         then hold only with a K that is larger by up to the number of folded indices.
+
+    Args:
+        ids: Channel id of every index, (C,) int64; 0 means fixed and is left out.
+        s: Sensitivity of every index, (C,).
+        conv_groups: `group` of the convolution; the axis splits into that many equal blocks.
+        kernel: How shares of one channel combine.
+
+    Returns:
+        Channel ids in ascending order, (n,) int64, and their sensitivities, (n,) float64.
+
+    Raises:
+        ValueError: If the shapes disagree or the axis does not split into the groups.
+    """
+    size = ids.shape[0]
+    if ids.shape != s.shape or ids.ndim != 1:
+        raise ValueError(f"ids {ids.shape} and s {s.shape} must be equal vectors")
+    if conv_groups < 1 or size % conv_groups:
+        raise ValueError(f"an axis of {size} does not split into {conv_groups} groups")
+    free = ids != 0
+    channels, position = np.unique(ids[free], return_inverse=True)
+    values = s[free].astype(np.float64)
+    if kernel == "max":
+        folded = np.zeros(channels.shape[0], dtype=np.float64)
+        np.maximum.at(folded, position, values)
+        return channels, folded
+    width = max(1, size // conv_groups)
+    block = np.arange(size, dtype=np.int64)[free] // width
+    cells = np.bincount(
+        position * conv_groups + block, weights=values, minlength=channels.shape[0] * conv_groups
+    )
+    return channels, np.minimum(cells.reshape(-1, conv_groups), 1.0).max(axis=1)
+
+
+def upper_envelope(
+    parts: Iterable[tuple[Ids, NDArray[np.floating[Any]]]], n_channels: int
+) -> Floats:
+    """Take the maximum over all consumers of each channel.
+
+    The proofs only need s_j to be at least the true share, so the maximum serves every consumer of
+    a coupled group at once.
+
+    Args:
+        parts: Channel ids (n,) and sensitivities (n,) of each consumer.
+        n_channels: Highest channel id.
+
+    Returns:
+        (n_channels + 1,) float64, indexed by channel id; index 0 is unused and 0.
+    """
+    envelope = np.zeros(n_channels + 1, dtype=np.float64)
+    for ids, s in parts:
+        np.maximum.at(envelope, ids, s.astype(np.float64))
+    envelope[0] = 0.0
+    return envelope
+
+
+def epsilon_deterministic(s: Floats, keep: NDArray[np.bool_], k: float = 3.0) -> float:
+    """Bound the relative error of keeping some channels as they are.
+
+    |z - zhat| <= K * sum of the dropped s * z, and never more than z, for every output and patch
+    at once (follows from the definition of s; no probability over draws is involved).
+
+    Args:
+        s: Sensitivities, (C,).
+        keep: Which channels stay, (C,) bool.
+        k: The constant K of the tail assumption.
+    """
+    return min(1.0, k * float(np.sum(s[~keep], dtype=np.float64)))
+
+
+def epsilon_sampled(
+    total: float, draws: float, n_outputs: int, delta: float, k: float = 3.0
+) -> float:
+    """Bound the relative error of importance sampling, by inverting Bernstein's inequality.
+
+    With L = ln(2 N_out / delta): eps = K S L / (3m) + sqrt((K S L / (3m))^2 + 2 K S L / m).
+    It comes from terms of at most K S z / m and a variance of at most K S z^2 / m (the form of
+    PFP, theorem on sampled filters, with the constants worked out). It holds for a fixed number of
+    draws and one fixed unseen input with probability 1 - delta.
+
+    Args:
+        total: S, sum of the sensitivities that are sampled from.
+        draws: m, number of draws.
+        n_outputs: N_out: outputs times patches times sign quadrants (4, or 2 for inputs >= 0).
+        delta: Failure probability over the draws.
+        k: The constant K of the tail assumption.
+
+    Returns:
+        The bound; 0 if nothing is left to sample, infinity if something is but is never drawn.
+    """
+    if total <= 0.0:
+        return 0.0
+    if draws <= 0:
+        return math.inf
+    per_draw = k * total * (math.log(2.0 * n_outputs) - math.log(delta)) / draws
+    return per_draw / 3.0 + math.sqrt((per_draw / 3.0) ** 2 + 2.0 * per_draw)
+
+
+def epsilon_mixed(
+    s: Floats,
+    sure: NDArray[np.bool_],
+    draws: float,
+    n_outputs: int,
+    delta: float,
+    k: float = 3.0,
+) -> float:
+    """Bound the relative error of keeping some channels surely and sampling from the others.
+
+    The same as `epsilon_sampled` with S over the channels that are not surely kept.
+
+    Args:
+        s: Sensitivities, (C,).
+        sure: Channels that are kept as they are, (C,) bool.
+        draws: Number of draws on the others.
+        n_outputs: As in `epsilon_sampled`.
+        delta: As in `epsilon_sampled`.
+        k: As in `epsilon_sampled`.
+    """
+    rest = float(np.sum(s[~sure], dtype=np.float64))
+    return epsilon_sampled(rest, draws, n_outputs, delta, k)
+
+
+def probabilities(scores: NDArray[np.floating[Any]]) -> Floats:
+    """Turn scores into sampling probabilities p_j = s_j / S.
+
+    Entries up to 1.2e-7 become exactly 0, as in the authors' code. If no score is positive,
+    nothing tells the channels apart and p is uniform (the authors' code divides 0 by 0 there).
+
+    Args:
+        scores: Finite and not negative, (C,) with C >= 1.
+
+    Returns:
+        Probabilities that sum to 1, (C,) float64.
+
+    Raises:
+        ValueError: If a score is negative, NaN or infinite.
+    """
+    s = scores.astype(np.float64)
+    if not np.all(np.isfinite(s)) or np.any(s < 0.0):
+        raise ValueError("scores must be finite and not negative")
+    peak = s.max()
+    if peak == 0.0:
+        return np.full(s.shape, 1.0 / s.shape[0])
+    s /= peak  # first, so that neither huge nor subnormal scores spoil the sum
+    p = s / s.sum()
+    p[p <= _TINY_SHARE] = 0.0
+    return p / p.sum()
+
+
+def log_miss(p: Floats) -> Floats:
+    """Return ln(1 - p_j), the log-probability that one draw misses channel j; finite for p = 1."""
+    return np.log1p(-np.minimum(p, 1.0 - 2.0**-53))
+
+
+@overload
+def expected_distinct(p: Floats, draws: float) -> float: ...
+@overload
+def expected_distinct(p: Floats, draws: NDArray[np.number[Any]]) -> Floats: ...
+def expected_distinct(p: Floats, draws: float | NDArray[np.number[Any]]) -> float | Floats:
+    """Return how many different channels m draws hit on average: sum_j 1 - (1 - p_j)^m.
+
+    Args:
+        p: Probabilities, (C,).
+        draws: m, a number or an array of any shape.
+
+    Returns:
+        A float, or float64 of the shape of `draws`.
+    """
+    m = np.asarray(draws, dtype=np.float64)
+    distinct = -np.expm1(m[..., None] * log_miss(p)).sum(axis=-1)
+    return float(distinct) if m.ndim == 0 else distinct
+
+
+def draws_to_reach(miss: Floats, n: int) -> int:
+    """Return the fewest draws whose expected number of distinct channels, rounded up, is n.
+
+    Args:
+        miss: `log_miss` of the probabilities, (C,).
+        n: At most the number of channels of positive probability.
+    """
+    if n <= 1:
+        return n
+
+    def enough(m: int) -> bool:
+        return float(-np.expm1(m * miss).sum()) > n - 1 + _SLACK
+
+    low, high = n - 1, n  # n - 1 draws hit at most n - 1 channels
+    while not enough(high):
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if enough(middle) else (middle, high)
+    return high
+
+
+def draws_for(p: Floats, n: int) -> int:
+    """Return the number of draws with which sampling is expected to keep n channels.
+
+    As in the authors' code (PFPNetRand): the smallest m whose expected distinct count, rounded up,
+    reaches n; n is capped one below the number of channels that can be drawn, as the last one
+    would take very many draws; n <= 1 needs n draws.
+
+    Args:
+        p: Probabilities, (C,).
+        n: Distinct channels wanted.
+    """
+    if n <= 1:
+        return n
+    return draws_to_reach(log_miss(p), max(1, min(n, int(np.count_nonzero(p)) - 1)))

@@ -1,0 +1,232 @@
+"""Which channels of a group stay, and by what their weights in the consumers are multiplied.
+
+Source: Liebenwein et al., "Provable Filter Pruning for Efficient Neural Networks", ICLR 2020
+(called PFP here): its deterministic, random and partial (derandomised) variants. With scores s,
+S = sum s, p = s / S and n channels to keep:
+
+  deterministic: the n largest scores, weights as they are.
+  sampled: channels are drawn from p with replacement; column j of the consumers is multiplied by
+    counts_j / (m p_j), which makes the consumers' output unbiased.
+  mixed: channels with p_j >= 1 / N stay as they are, N being the draws expected for n; the rest
+    are sampled.
+
+The width must be exactly n. The code of Mussay et al., ICLR 2020, draws until n different channels
+are hit; its last draw is always a new channel, which biases the factors. Here drawing goes on
+until channel n + 1 would be hit, and that last draw is thrown away. The m draws before it contain
+exactly n channels, and E[counts_j / m] = p_j exactly: given their counts, the order of the m draws
+is uniform, so the share of channel j is the chance that the first draw hit it, which is p_j.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxpfp.score.pfp import draws_for, epsilon_deterministic, epsilon_mixed, probabilities
+
+__all__ = ["Epsilons", "Method", "Selection", "Variant", "select"]
+
+Floats = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+
+Variant = Literal["deterministic", "sampled", "mixed"]
+"""Ways to select channels."""
+
+Method = Literal["deterministic", "sampled", "mixed", "auto"]
+"""What can be asked for; auto takes the variant with the smallest bound."""
+
+
+@dataclass(frozen=True, slots=True)
+class Epsilons:
+    """Bounds of the relative error of a layer's sign-split pre-activations, per variant.
+
+    They are those of `onnxpfp.score.pfp` at the same number of kept channels. The ones with
+    sampling are evaluated before anything is drawn, at the number of draws expected for that
+    width; strictly they hold for a fixed number of draws. Infinity means that the variant cannot
+    be used in this group.
+
+    Attributes:
+        deterministic: Bound of the n largest scores.
+        sampled: Bound of sampling.
+        mixed: Bound of keeping the surest and sampling the rest.
+    """
+
+    deterministic: float
+    sampled: float
+    mixed: float
+
+    def of(self, variant: Variant) -> float:
+        """Return the bound of one variant."""
+        if variant == "deterministic":
+            return self.deterministic
+        return self.sampled if variant == "sampled" else self.mixed
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Selection:
+    """The channels of one group that stay.
+
+    Attributes:
+        keep: Which stay, (C,) bool.
+        factor: What the consumers' columns are multiplied by, (C,) float64: 1 where they stay as
+            they are, 0 where they go.
+        variant: The variant that was used.
+        requested: The one that was asked for.
+        epsilon: Bounds of all variants at this width.
+        total: S, sum of the scores.
+        draws: Draws that were made; 0 if none.
+    """
+
+    keep: Flags
+    factor: Floats
+    variant: Variant
+    requested: Method
+    epsilon: Epsilons
+    total: float
+    draws: int
+
+
+def select(
+    scores: NDArray[np.floating[Any]],
+    n: int,
+    *,
+    how: Method,
+    rng: np.random.Generator,
+    n_outputs: int,
+    delta: float,
+    k: float = 3.0,
+    reweightable: bool = True,
+) -> Selection:
+    """Select n channels of one group.
+
+    Channels that can never be drawn (p_j up to 1.2e-7) stay only if n asks for more than those
+    that can. Wherever n leaves nothing to chance, every variant is the deterministic one, with
+    factors of 1. Ties go to the lower index. If all scores are 0, p is uniform.
+
+    Args:
+        scores: Finite and not negative, (C,).
+        n: Channels to keep, 1 <= n <= C.
+        how: Variant, or "auto" for the one with the smallest bound.
+        rng: Source of the draws; untouched by the deterministic variant.
+        n_outputs: Outputs times patches times sign quadrants of the consumers, for the bounds.
+        delta: Failure probability over the draws.
+        k: The constant K of the bounds.
+        reweightable: Whether the consumers' columns may be scaled.
+
+    Raises:
+        ValueError: If n is out of range, a score is not finite or negative, or a group that is
+            not reweightable is to be sampled.
+    """
+    s = scores.astype(np.float64)
+    if not 1 <= n <= s.shape[0]:
+        raise ValueError(f"cannot keep {n} of {s.shape[0]} channels")
+    if not reweightable and how in ("sampled", "mixed"):
+        raise ValueError(f"columns cannot be scaled in this group, which {how!r} needs")
+    plans = {
+        "deterministic": _Plan(_largest(s, n), np.zeros_like(s), 0, 0),
+        "sampled": _plan(s, n, np.zeros(s.shape, dtype=np.bool_)),
+        "mixed": _plan(s, n, _sure(s, n)),
+    }
+    bounds = {name: _bound(plan, s, n_outputs, delta, k) for name, plan in plans.items()}
+    if not reweightable:
+        bounds["sampled"] = bounds["mixed"] = np.inf
+    epsilon = Epsilons(bounds["deterministic"], bounds["sampled"], bounds["mixed"])
+    variant: Variant = how if how != "auto" else _best(epsilon)
+    plan = plans[variant]
+    factor, draws = _carry_out(plan, rng)
+    return Selection(factor > 0.0, factor, variant, how, epsilon, float(s.sum()), draws)
+
+
+def _best(epsilon: Epsilons) -> Variant:
+    """Return the variant with the smallest bound; the plainer one wins a tie."""
+    order: tuple[Variant, ...] = ("deterministic", "mixed", "sampled")
+    return min(order, key=epsilon.of)
+
+
+def _largest(s: Floats, n: int) -> Flags:
+    """Mark the n largest; of equal ones the lower index, (C,) bool."""
+    marked = np.zeros(s.shape, dtype=np.bool_)
+    marked[np.argsort(-s, kind="stable")[:n]] = True
+    return marked
+
+
+def _sure(s: Floats, n: int) -> Flags:
+    """Mark what the mixed variant keeps surely: p_j >= 1 / N, at most n (PFP, partial variant)."""
+    p = probabilities(s)
+    certain = int(np.count_nonzero(p * draws_for(p, n) >= 1.0 - 1e-12))
+    return _largest(s, min(certain, n))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Plan:
+    """What to keep surely and what to draw.
+
+    Attributes:
+        sure: Channels that stay as they are, (C,) bool.
+        p: Probabilities of the others, (C,); 0 where sure.
+        width: How many different channels to draw.
+        draws: Draws expected for that; 0 if nothing is left to chance.
+    """
+
+    sure: Flags
+    p: Floats
+    width: int
+    draws: int
+
+
+def _plan(s: Floats, n: int, sure: Flags) -> _Plan:
+    p = np.zeros_like(s)
+    if not sure.all():
+        p[~sure] = probabilities(s[~sure])
+    width = n - int(np.count_nonzero(sure))
+    # All that can be drawn is wanted (or nothing is): keep it, and fill up with the largest.
+    if width == 0 or width >= np.count_nonzero(p):
+        return _Plan(_largest(s, n), np.zeros_like(s), 0, 0)
+    return _Plan(sure, p, width, draws_for(p, width))
+
+
+def _bound(plan: _Plan, s: Floats, n_outputs: int, delta: float, k: float) -> float:
+    if plan.draws == 0:
+        return epsilon_deterministic(s, plan.sure, k)
+    # Channels that are never drawn are simply dropped, which adds their deterministic bound.
+    drawn = plan.p > 0.0
+    sampled = epsilon_mixed(s, ~drawn, plan.draws, n_outputs, delta, k)
+    return sampled + k * float(s[~drawn & ~plan.sure].sum())
+
+
+def _carry_out(plan: _Plan, rng: np.random.Generator) -> tuple[Floats, int]:
+    """Return the factors (C,) and the number of draws made."""
+    factor = plan.sure.astype(np.float64)
+    if plan.draws == 0:
+        return factor, 0
+    counts = _draw(plan.p, plan.width, rng)
+    draws = int(counts.sum())
+    hit = counts > 0
+    factor[hit] = counts[hit] / (draws * plan.p[hit])
+    return factor, draws
+
+
+def _draw(p: Floats, width: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Draw from p until channel width + 1 would be hit; return the counts before that, (C,).
+
+    Draws at the times of a Poisson process are one independent Poisson process of rate p_j per
+    channel. So the first hit of j is at an exponential time T_j, the end is the (width + 1)-th
+    smallest of them, and j is hit Poisson(p_j (end - T_j)) more times until then. This has exactly
+    the law of drawing one by one, at the cost of one pass, however small the p_j.
+
+    Args:
+        p: Probabilities, more than `width` of them positive, (C,).
+        width: Different channels wanted.
+        rng: Source of randomness.
+    """
+    alive = np.flatnonzero(p)
+    first = rng.standard_exponential(alive.shape[0]) / p[alive]
+    order = np.argsort(first, kind="stable")
+    end, winners = first[order[width]], order[:width]
+    counts = np.zeros(p.shape, dtype=np.int64)
+    lucky = alive[winners]
+    counts[lucky] = 1 + rng.poisson(p[lucky] * (end - first[winners]))
+    return counts
