@@ -63,7 +63,9 @@ class Probe:
         )
 
 
-def shard_readers(readers: Sequence[Reader], limit: int = CONSTANTS_LIMIT) -> Iterator[tuple[Reader, ...]]:
+def shard_readers(
+    readers: Sequence[Reader], limit: int = CONSTANTS_LIMIT
+) -> Iterator[tuple[Reader, ...]]:
     """Cut readers into runs whose constants fit one probe, in the given order."""
     run: list[Reader] = []
     size = 0

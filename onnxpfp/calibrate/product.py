@@ -52,7 +52,9 @@ def emit_product(
     ours = _signs(emit, data, nonnegative)
     theirs = _signs(emit, other, other_nonnegative)
     shapes = (reader.data_shape, reader.other_shape)
-    ranks = tuple(max(2, len(shape)) for shape in (shapes[::-1] if reader.data_on_right else shapes))
+    ranks = tuple(
+        max(2, len(shape)) for shape in (shapes[::-1] if reader.data_on_right else shapes)
+    )
     blocks = reader.blocks(single=plan.kernel == "max")
     shares: list[Tensor] = []
     slots: list[int] = []

@@ -74,7 +74,7 @@ def calibrate(
     try:
         return _measure(model, readers, samples, plan, providers, threads, report)
     except ModelError as error:
-        if batch_size is not None or batch == 1:
+        if batch_size is not None or samples.fixed_batch is not None or batch == 1:
             raise
         # Many exports promise a free batch axis and have a Reshape that fixes it to one.
         _LOG.warning("the model fails at batch %d and is run sample by sample: %s", batch, error)
@@ -131,7 +131,7 @@ def _measure(
     for shard in shards:
         probe = build_probe(model, shard, plan)
         with _session(probe, providers, threads) as session:
-            for feeds, count in samples.batches(plan.batch):
+            for feeds, count in samples.runs(plan.batch):
                 values = session.run(feeds)
                 statistics = statistics.merge(probe.decode(values, count))
                 done += count

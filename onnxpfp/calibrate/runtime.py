@@ -147,9 +147,7 @@ def _options(ort: Any, *, threads: int | None, optimize: bool) -> Any:
     options = ort.SessionOptions()
     options.log_severity_level = _FATAL
     levels = ort.GraphOptimizationLevel
-    options.graph_optimization_level = (
-        levels.ORT_ENABLE_ALL if optimize else levels.ORT_DISABLE_ALL
-    )
+    options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimize else levels.ORT_DISABLE_ALL
     if threads is not None:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1

@@ -106,7 +106,9 @@ def emit_linear(emit: Emitter, reader: Reader, plan: Plan, *, nonnegative: bool)
     parts = [linear.map if nonnegative else emit.op("Relu", [linear.map])]
     if not nonnegative:
         parts.append(emit.op("Relu", [emit.op("Neg", [linear.map])]))
-    sums = [_convolve(emit, linear, part, _dense_weight(linear, signed), reader.group) for part in parts]
+    sums = [
+        _convolve(emit, linear, part, _dense_weight(linear, signed), reader.group) for part in parts
+    ]
     shares: list[Tensor] = []
     slots: list[int] = []
     for part, z in zip(parts, sums, strict=True):
@@ -296,7 +298,9 @@ def _unfold(emit: Emitter, linear: _Linear, data: Tensor, channels: int) -> Tens
     taps = np.eye(size, dtype=np.float32).reshape(size, 1, *linear.kernel)
     if _is_transposed(linear):
         taps = np.swapaxes(taps, 0, 1)
-    return _convolve(emit, linear, data, np.tile(taps, (channels,) + (1,) * (taps.ndim - 1)), channels)
+    return _convolve(
+        emit, linear, data, np.tile(taps, (channels,) + (1,) * (taps.ndim - 1)), channels
+    )
 
 
 def _patch_sum(emit: Emitter, linear: _Linear) -> Tensor:

@@ -12,8 +12,14 @@ RULES = Rules()
 
 @RULES.add("BatchNormalization")
 def batch_normalization(n: NodeContext) -> None:
-    """BatchNormalization: scale, bias, mean and variance belong to the channel axis."""
+    """BatchNormalization: scale, bias, mean and variance belong to the channel axis.
+
+    In training mode (weight standardization is exported so) the other axes are averaged over.
+    """
     x = n.axes(0)
+    if n.integer("training_mode", 0):
+        for axis in (x[0], *x[2:]):
+            n.fix(axis, "normalizes over it")
     for position in range(1, 5):
         n.tie(x[1], n.axes(position)[0])
     n.set(x)

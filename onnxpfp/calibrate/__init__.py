@@ -1,0 +1,29 @@
+"""Calibration: sources of samples, sessions, and the probes that measure each reader."""
+
+from onnxpfp.calibrate.data import Source, load_samples, random_samples
+from onnxpfp.calibrate.inputs import InputSpec, input_specs
+from onnxpfp.calibrate.providers import ProviderRequest, resolve_providers
+from onnxpfp.calibrate.reader import Reader, Window, reader_outputs
+from onnxpfp.calibrate.run import calibrate
+from onnxpfp.calibrate.runtime import Session, open_session
+from onnxpfp.calibrate.samples import Samples
+from onnxpfp.calibrate.statistics import ReaderStatistics, Statistics
+
+__all__ = [
+    "InputSpec",
+    "ProviderRequest",
+    "Reader",
+    "ReaderStatistics",
+    "Samples",
+    "Session",
+    "Source",
+    "Statistics",
+    "Window",
+    "calibrate",
+    "input_specs",
+    "load_samples",
+    "open_session",
+    "random_samples",
+    "reader_outputs",
+    "resolve_providers",
+]

@@ -1,0 +1,61 @@
+"""What a model wants to be fed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+from onnx import ModelProto, ValueInfoProto, helper
+
+from onnxpfp.errors import ModelError
+
+__all__ = ["InputSpec", "input_specs"]
+
+
+@dataclass(frozen=True, slots=True)
+class InputSpec:
+    """One input of a model.
+
+    Attributes:
+        name: Its name.
+        dtype: Its element type.
+        shape: Its dims; None where a dim is dynamic.
+    """
+
+    name: str
+    dtype: np.dtype[Any]
+    shape: tuple[int | None, ...]
+
+    def describe(self) -> str:
+        """Spell type and shape for people, such as `float32 (?, 3, 32, 32)`."""
+        return f"{self.dtype} {spell(self.shape)}"
+
+
+def spell(shape: tuple[int | None, ...]) -> str:
+    """Spell a shape for people, dynamic dims as `?`."""
+    inner = ", ".join("?" if dim is None else str(dim) for dim in shape)
+    return f"({inner},)" if len(shape) == 1 else f"({inner})"
+
+
+def input_specs(model: ModelProto) -> tuple[InputSpec, ...]:
+    """List the inputs that must be fed: graph inputs that are no initializers.
+
+    Raises:
+        ModelError: An input is not a tensor of known type.
+    """
+    given = {tensor.name for tensor in model.graph.initializer}
+    given |= {tensor.values.name for tensor in model.graph.sparse_initializer}
+    return tuple(_spec(item) for item in model.graph.input if item.name not in given)
+
+
+def _spec(item: ValueInfoProto) -> InputSpec:
+    tensor = item.type.tensor_type
+    if not item.type.HasField("tensor_type") or tensor.elem_type == 0:
+        raise ModelError(f"input {item.name!r} is not a tensor of known type")
+    dtype = cast("np.dtype[Any]", np.dtype(helper.tensor_dtype_to_np_dtype(tensor.elem_type)))
+    dims = tuple(
+        int(dim.dim_value) if dim.HasField("dim_value") and dim.dim_value > 0 else None
+        for dim in tensor.shape.dim
+    )
+    return InputSpec(item.name, dtype, dims)

@@ -1,0 +1,165 @@
+"""Read a model and say in one line what is wrong with it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+from google.protobuf.message import DecodeError
+from onnx import ModelProto, TensorProto
+from onnx.external_data_helper import load_external_data_for_model, uses_external_data
+
+from onnxpfp.errors import ModelError
+from onnxpfp.model.constants import subgraphs
+
+__all__ = ["Source", "load", "one_line"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Source:
+    """A model as it was given.
+
+    Attributes:
+        model: The model, weights in memory. It is never changed.
+        data: The bytes of the file, or of the model where it was given as an object.
+        path: The file, or None.
+        external: Whether weights lie in other files.
+        size_bytes: Size of the file with all its weights.
+    """
+
+    model: ModelProto
+    data: bytes
+    path: Path | None
+    external: bool
+    size_bytes: int
+
+    @property
+    def sha256(self) -> str:
+        """Checksum of `data`, in hexadecimal."""
+        return hashlib.sha256(self.data).hexdigest()
+
+    @property
+    def title(self) -> str:
+        """The file's name, as messages quote it."""
+        return str(self.path) if self.path else "the model"
+
+
+def one_line(error: BaseException) -> str:
+    """Fold a library's message into one line of bearable length."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= 300 else text[:297] + "..."
+
+
+def load(given: ModelProto | str | os.PathLike[str]) -> Source:
+    """Load and check a model.
+
+    Args:
+        given: A path or a model object.
+
+    Raises:
+        ModelError: It is not a model, or one that is broken.
+    """
+    if isinstance(given, ModelProto):
+        data = given.SerializeToString(deterministic=True)
+        source = Source(given, data, None, False, len(data))
+    else:
+        source = _read(Path(given))
+    _check(source)
+    return source
+
+
+def _read(path: Path) -> Source:
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError as error:
+        raise ModelError(f"{path}: there is no such file") from error
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
+    model = ModelProto()
+    try:
+        model.ParseFromString(data)
+    except DecodeError as error:
+        raise ModelError(
+            f"{path}: is not an ONNX model, or it is cut off: {one_line(error)}",
+            hint="export it again, and copy it whole (in Git LFS: run git lfs pull)",
+        ) from error
+    if not model.ir_version or not model.opset_import or not model.HasField("graph"):
+        raise ModelError(
+            f"{path}: is not an ONNX model: it names no IR version, opset or graph",
+            hint="in Git LFS the file may be a pointer: run git lfs pull",
+        )
+    external = sum(_load_external(path, model))
+    return Source(model, data, path, bool(external), len(data) + external)
+
+
+def _tensors(model: ModelProto) -> Iterator[TensorProto]:
+    graphs = [model.graph]
+    while graphs:
+        graph = graphs.pop()
+        yield from graph.initializer
+        for node in graph.node:
+            graphs += subgraphs(node)
+            yield from (a.t for a in node.attribute if a.HasField("t"))
+
+
+def _load_external(path: Path, model: ModelProto) -> Iterator[int]:
+    """Read weights that lie in other files; yield each file's size."""
+    files: dict[Path, int] = {}
+    for tensor in _tensors(model):
+        if not uses_external_data(tensor):
+            continue
+        entries = {entry.key: entry.value for entry in tensor.external_data}
+        file = path.parent / entries.get("location", "")
+        if not file.is_file():
+            raise ModelError(
+                f"{path}: the weight '{tensor.name}' lies in {file.name}, which is missing",
+                hint=f"put {file.name} beside the model",
+            )
+        end = int(entries.get("offset", 0)) + int(entries.get("length", 0))
+        size = files.setdefault(file, file.stat().st_size)
+        if end > size:
+            raise ModelError(
+                f"{path}: {file.name} is cut off: the weight '{tensor.name}' ends at byte {end}, "
+                f"the file at {size}",
+                hint=f"copy {file.name} again",
+            )
+    if files:
+        load_external_data_for_model(model, str(path.parent))
+    yield from files.values()
+
+
+def _check(source: Source) -> None:
+    graph = source.model.graph
+    if not graph.node:
+        raise ModelError(f"{source.title}: the graph is empty: it has no nodes")
+    if not graph.output:
+        raise ModelError(f"{source.title}: the graph has no outputs")
+    for tensor in _tensors(source.model):
+        if tensor.HasField("raw_data") and not _raw_size_fits(tensor):
+            raise ModelError(
+                f"{source.title}: the weight '{tensor.name}' does not have the numbers that its "
+                f"shape {list(tensor.dims)} says"
+            )
+    try:
+        onnx.checker.check_model(source.model)
+    except ValueError:
+        # A model above 2 GB cannot be handed to the checker in memory; onnxruntime checks it.
+        return
+    except onnx.checker.ValidationError as error:
+        raise ModelError(f"{source.title}: onnx.checker refuses it: {one_line(error)}") from error
+
+
+def _raw_size_fits(tensor: TensorProto) -> bool:
+    bits = {TensorProto.INT4: 4, TensorProto.UINT4: 4, TensorProto.FLOAT4E2M1: 4}
+    bits |= {getattr(TensorProto, name): 2 for name in ("INT2", "UINT2") if hasattr(TensorProto, name)}
+    count = 1
+    for dim in tensor.dims:
+        count *= dim
+    if tensor.data_type in bits:
+        return len(tensor.raw_data) == -(-count * bits[tensor.data_type] // 8)
+    width = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+    return len(tensor.raw_data) == count * width

@@ -1,0 +1,8 @@
+"""Apply a selection to the file."""
+
+from __future__ import annotations
+
+from onnxpfp.rewrite.apply import apply
+from onnxpfp.rewrite.edits import Edits, NewInput
+
+__all__ = ["Edits", "NewInput", "apply"]
