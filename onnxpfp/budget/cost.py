@@ -84,9 +84,7 @@ class CostModel:
         if self.per_channel.shape[0] != n_axes or len(self.per_channel.shape) != 2:
             raise ValueError(f"{n_axes} axes, but per_channel is {self.per_channel.shape}")
         if self.terms.ndim != 2 or self.coefficients.shape != self.terms.shape[:1]:
-            raise ValueError(
-                f"terms {self.terms.shape} and coefficients {self.coefficients.shape} do not fit"
-            )
+            raise ValueError(f"terms {self.terms.shape} and coefficients {self.coefficients.shape} do not fit")
         if self.terms.size and not 0 <= self.terms.min() <= self.terms.max() < n_axes:
             raise ValueError(f"terms name axes outside 0..{n_axes - 1}")
         if n_axes == 0 or self.fixed[0] != 1 or np.any(self._axes == 0):
@@ -103,9 +101,7 @@ class CostModel:
     def lengths(self, kept: Ints) -> Ints:
         """Return the length of every axis, (A,) int64, if group g keeps kept[g] channels."""
         # Exact: bincount adds float64, and no axis is as long as 2**53.
-        grown = np.bincount(
-            self._axes, weights=self._owned * kept[self._groups], minlength=self.fixed.shape[0]
-        )
+        grown = np.bincount(self._axes, weights=self._owned * kept[self._groups], minlength=self.fixed.shape[0])
         return self.fixed + grown.astype(np.int64)
 
     def total(self, kept: Ints) -> int:
@@ -122,7 +118,5 @@ def _entries(matrix: Ints | SparseMatrix) -> tuple[Ints, Ints, Ints]:
         return rows.astype(np.int64), columns.astype(np.int64), matrix[rows, columns]
     coo = matrix.tocoo()
     stored = coo.data != 0
-    rows, columns, values = (
-        np.asarray(x[stored], dtype=np.int64) for x in (coo.row, coo.col, coo.data)
-    )
+    rows, columns, values = (np.asarray(x[stored], dtype=np.int64) for x in (coo.row, coo.col, coo.data))
     return rows, columns, values

@@ -99,10 +99,7 @@ def random_samples(
     first = [spec.shape[0] or 1 for spec in specs if spec.shape]
     # A model with a fixed batch of N needs whole batches.
     total = -(-count // max(first, default=1)) * max(first, default=1)
-    arrays = {
-        spec.name: _noise(spec, (total, *_rest(spec, shapes.get(spec.name))), generator)
-        for spec in specs
-    }
+    arrays = {spec.name: _noise(spec, (total, *_rest(spec, shapes.get(spec.name))), generator) for spec in specs}
     return ArraySamples.of(specs, arrays)
 
 
@@ -164,9 +161,7 @@ def _only(specs: Sequence[InputSpec], what: str) -> InputSpec:
     return specs[0]
 
 
-def _match(
-    arrays: Mapping[str, NDArray[Any]], specs: Sequence[InputSpec], where: str
-) -> dict[str, NDArray[Any]]:
+def _match(arrays: Mapping[str, NDArray[Any]], specs: Sequence[InputSpec], where: str) -> dict[str, NDArray[Any]]:
     """Assign arrays to inputs by name; a single array needs none where there is one input."""
     names = [spec.name for spec in specs]
     if len(arrays) == 1 and set(names) != set(arrays) and (len(names) == 1 or "" in arrays):

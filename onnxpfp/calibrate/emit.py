@@ -162,9 +162,7 @@ class Emitter:
         """Concatenate along axis 0."""
         return tensors[0] if len(tensors) == 1 else self.op("Concat", tensors, {"axis": 0})
 
-    def _reduce(
-        self, kind: str, tensor: Tensor, axes: Sequence[int], keep: bool, since: int
-    ) -> Tensor:
+    def _reduce(self, kind: str, tensor: Tensor, axes: Sequence[int], keep: bool, since: int) -> Tensor:
         attributes: dict[str, object] = {"keepdims": int(keep)}
         if self.opset >= since:
             return self.op(kind, [tensor, self._int_constant(axes)], attributes)

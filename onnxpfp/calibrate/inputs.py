@@ -55,7 +55,6 @@ def _spec(item: ValueInfoProto) -> InputSpec:
         raise ModelError(f"input {item.name!r} is not a tensor of known type")
     dtype = cast("np.dtype[Any]", np.dtype(helper.tensor_dtype_to_np_dtype(tensor.elem_type)))
     dims = tuple(
-        int(dim.dim_value) if dim.HasField("dim_value") and dim.dim_value > 0 else None
-        for dim in tensor.shape.dim
+        int(dim.dim_value) if dim.HasField("dim_value") and dim.dim_value > 0 else None for dim in tensor.shape.dim
     )
     return InputSpec(item.name, dtype, dims)

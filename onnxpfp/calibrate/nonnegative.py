@@ -17,9 +17,7 @@ import numpy as np
 
 __all__ = ["nonnegative_tensors"]
 
-_RANGE = frozenset(
-    {"Relu", "Sigmoid", "HardSigmoid", "Softmax", "Softplus", "Exp", "Abs", "ReduceL1", "ReduceL2"}
-)
+_RANGE = frozenset({"Relu", "Sigmoid", "HardSigmoid", "Softmax", "Softplus", "Exp", "Abs", "ReduceL1", "ReduceL2"})
 _FIRST_INPUT = frozenset(
     {
         "AveragePool",

@@ -63,9 +63,7 @@ class Probe:
         )
 
 
-def shard_readers(
-    readers: Sequence[Reader], limit: int = CONSTANTS_LIMIT
-) -> Iterator[tuple[Reader, ...]]:
+def shard_readers(readers: Sequence[Reader], limit: int = CONSTANTS_LIMIT) -> Iterator[tuple[Reader, ...]]:
     """Cut readers into runs whose constants fit one probe, in the given order."""
     run: list[Reader] = []
     size = 0
@@ -100,22 +98,19 @@ def build_probe(model: ModelProto, readers: Sequence[Reader], plan: Plan) -> Pro
     return Probe(emit.export(), tuple(readers), tuple(outputs))
 
 
-def _decode(
-    reader: Reader, emitted: Emitted, values: Mapping[str, NDArray[Any]], samples: int
-) -> ReaderStatistics:
+def _decode(reader: Reader, emitted: Emitted, values: Mapping[str, NDArray[Any]], samples: int) -> ReaderStatistics:
     channels = reader.channel_ids
-    sensitivity = np.zeros(len(channels))
-    if emitted.shares is not None:
-        shares = values[emitted.shares].astype(np.float64)
-        np.maximum.at(sensitivity, np.searchsorted(channels, emitted.channels), shares)
+    shares = np.zeros(0) if emitted.shares is None else values[emitted.shares].astype(np.float64)
     patch_sum = np.zeros((len(reader.channels), reader.kernel_size))
     if emitted.patch_sum is not None:
         patch_sum = values[emitted.patch_sum].astype(np.float64)
-    if not (np.isfinite(patch_sum).all() and np.isfinite(sensitivity).all()):
+    if not (np.isfinite(patch_sum).all() and np.isfinite(shares).all()):
         raise CalibrationError(
             f"the network computes NaN or infinity at {reader.data!r}, which {reader.name} reads",
             hint="check that the calibration data are prepared as in training",
         )
+    sensitivity = np.zeros(len(channels))
+    np.maximum.at(sensitivity, np.searchsorted(channels, emitted.channels), shares)
     shape = values[emitted.shape]
     # z is (..., outputs * 2 signs, positions) for a weight; a product has no sums to divide.
     outputs = 1 if reader.weight is None else 2 * reader.taps().shape[1] * reader.group

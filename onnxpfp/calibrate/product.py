@@ -41,9 +41,7 @@ class _Sides:
         return max(self.left_rank, self.right_rank)
 
 
-def emit_product(
-    emit: Emitter, reader: Reader, plan: Plan, *, nonnegative: bool, other_nonnegative: bool
-) -> Emitted:
+def emit_product(emit: Emitter, reader: Reader, plan: Plan, *, nonnegative: bool, other_nonnegative: bool) -> Emitted:
     """Append the subgraph of one reader of kind product."""
     assert reader.other is not None
     assert reader.other_shape is not None
@@ -52,9 +50,7 @@ def emit_product(
     ours = _signs(emit, data, nonnegative)
     theirs = _signs(emit, other, other_nonnegative)
     shapes = (reader.data_shape, reader.other_shape)
-    ranks = tuple(
-        max(2, len(shape)) for shape in (shapes[::-1] if reader.data_on_right else shapes)
-    )
+    ranks = tuple(max(2, len(shape)) for shape in (shapes[::-1] if reader.data_on_right else shapes))
     blocks = reader.blocks(single=plan.kernel == "max")
     shares: list[Tensor] = []
     slots: list[int] = []

@@ -87,9 +87,7 @@ def _resolve(word: str) -> ProviderRequest:
     options = _OPTIONS.get(name, ())
     if device:
         if not device.isdecimal() or name not in _WITH_DEVICE:
-            raise ProviderError(
-                f"{word!r} does not name a device", hint="write cuda:0, cuda:1 and so on"
-            )
+            raise ProviderError(f"{word!r} does not name a device", hint="write cuda:0, cuda:1 and so on")
         options = (("device_id", device), *options)
     return ProviderRequest(name, word, options)
 

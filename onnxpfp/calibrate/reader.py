@@ -173,8 +173,7 @@ class Reader:
                 key = (index,) if single else (index // per_group, channel)
                 found.setdefault(key, []).append(index)
         blocks = (
-            Block(int(self.channels[indices[0]]), indices[0] // per_group, tuple(indices))
-            for indices in found.values()
+            Block(int(self.channels[indices[0]]), indices[0] // per_group, tuple(indices)) for indices in found.values()
         )
         return tuple(sorted(blocks, key=lambda block: (len(block.indices), block.indices)))
 

@@ -29,7 +29,7 @@ Progress = Callable[[int, int], None]
 
 WORKSPACE_BYTES = 64 << 20
 _BATCH = 16
-_CHUNK_BYTES_CPU = 1 << 20
+_CHUNK_BYTES_CPU = 4 << 20
 _CHUNK_BYTES_DEVICE = 16 << 20
 _IN_MEMORY = 1_500_000_000
 
@@ -82,9 +82,7 @@ def calibrate(
         return _measure(model, readers, samples, single, providers, threads, report)
 
 
-def choose_batch(
-    readers: Sequence[Reader], samples: Samples, asked: int | None, workspace_bytes: int
-) -> int:
+def choose_batch(readers: Sequence[Reader], samples: Samples, asked: int | None, workspace_bytes: int) -> int:
     """Return the batch size: what the model fixes, what was asked, or as much as the workspace holds up to 16."""
     if samples.fixed_batch is not None:
         return samples.fixed_batch
@@ -93,7 +91,7 @@ def choose_batch(
             raise CalibrationError(f"a batch of {asked} samples is not possible")
         return asked
     largest = max(_sums_bytes(reader) for reader in readers)
-    return max(1, min(_BATCH, len(samples), workspace_bytes // max(1, largest)))
+    return max(1, min(_BATCH, len(samples), workspace_bytes // max(1, 2 * largest)))
 
 
 def _sums_bytes(reader: Reader) -> int:

@@ -54,9 +54,7 @@ class Session:
     outputs: tuple[str, ...]
     _handle: Any
 
-    def run(
-        self, feeds: Mapping[str, NDArray[Any]], outputs: Sequence[str] | None = None
-    ) -> dict[str, NDArray[Any]]:
+    def run(self, feeds: Mapping[str, NDArray[Any]], outputs: Sequence[str] | None = None) -> dict[str, NDArray[Any]]:
         """Run once.
 
         Args:
@@ -154,9 +152,7 @@ def _options(ort: Any, *, threads: int | None, optimize: bool) -> Any:
     return options
 
 
-def _create(
-    ort: Any, payload: str | bytes, options: Any, requests: tuple[ProviderRequest, ...]
-) -> Any:
+def _create(ort: Any, payload: str | bytes, options: Any, requests: tuple[ProviderRequest, ...]) -> Any:
     chain: list[tuple[str, dict[str, str]]] = [(item.name, dict(item.options)) for item in requests]
     if CPU not in {name for name, _ in chain}:
         chain.append((CPU, {}))

@@ -125,9 +125,7 @@ class ArraySamples(Samples):
     @property
     def fixed_batch(self) -> int | None:
         """Samples in one feed: 1 or N where an input fixes its axis 0, None where all leave it free."""
-        sizes = {
-            1 if spec.name in self.whole or not spec.shape else spec.shape[0] for spec in self.specs
-        } - {None}
+        sizes = {1 if spec.name in self.whole or not spec.shape else spec.shape[0] for spec in self.specs} - {None}
         if len(sizes) > 1:
             raise CalibrationError(
                 f"the inputs have different fixed batch sizes: {sorted(size or 0 for size in sizes)}",

@@ -98,6 +98,23 @@ class _Linear:
         return math.prod(self.kernel)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Quadrants:
+    """One part of the data with both weight signs.
+
+    Attributes:
+        data: u_t before unfolding, (B, C, *spatial).
+        ratio: R for the sum form, (B, g, 2 O/g, P).
+        lines: R for the row form, (g, 2 O/g, B * P).
+        columns: u_t for the row form, (C, 1, B * P); None where it must be unfolded first.
+    """
+
+    data: Tensor
+    ratio: Tensor
+    lines: Tensor
+    columns: Tensor | None
+
+
 def emit_linear(emit: Emitter, reader: Reader, plan: Plan, *, nonnegative: bool) -> Emitted:
     """Append the subgraph of one reader of kind conv, conv_transpose or matmul."""
     linear = _as_convolution(emit, reader)
@@ -106,17 +123,15 @@ def emit_linear(emit: Emitter, reader: Reader, plan: Plan, *, nonnegative: bool)
     parts = [linear.map if nonnegative else emit.op("Relu", [linear.map])]
     if not nonnegative:
         parts.append(emit.op("Relu", [emit.op("Neg", [linear.map])]))
-    sums = [
-        _convolve(emit, linear, part, _dense_weight(linear, signed), reader.group) for part in parts
-    ]
+    sums = [_convolve(emit, linear, part, _dense(linear, signed), reader.group) for part in parts]
     shares: list[Tensor] = []
     slots: list[int] = []
     for part, z in zip(parts, sums, strict=True):
-        ratio = _inverse_of_map(emit, linear, z, plan) if blocks else None
+        quadrant = _quadrants(emit, linear, part, z, plan)
         for chunk in _chunks(linear, blocks, plan):
             row_form = len(chunk[0].indices) == 1 and _row_form(linear, plan)
             build = _rows if row_form else _sums
-            shares.append(build(emit, linear, part, signed, ratio, chunk))
+            shares.append(build(emit, linear, quadrant, signed, chunk))
             repeat = linear.size if row_form else 1
             slots += [block.channel for block in chunk for _ in range(repeat)]
     return Emitted(
@@ -152,18 +167,14 @@ def _as_convolution(emit: Emitter, reader: Reader) -> _Linear:
     data = emit.as_float(emit.find(reader.data))
     taps = reader.taps()
     rank = len(reader.data_shape)
-    identity = reader.kind == "matmul" or (
-        reader.kernel_size == 1 and reader.attributes.is_identity
-    )
+    identity = reader.kind == "matmul" or (reader.kernel_size == 1 and reader.attributes.is_identity)
     positions = math.prod(reader.data_shape) // len(reader.channels)
     sample_axis = 1 if reader.axis == 0 else 0
     samples = reader.data_shape[sample_axis] if rank > 1 else 1
     if identity and reader.group == 1 and positions == samples:
         # One position per sample: samples become the positions, else every product would be one entry wide.
         order = [axis for axis in range(rank) if axis != reader.axis]
-        columns = emit.reshape(
-            emit.transpose(data, [*order, reader.axis]), [-1, len(reader.channels)]
-        )
+        columns = emit.reshape(emit.transpose(data, [*order, reader.axis]), [-1, len(reader.channels)])
         columns = emit.reshape(emit.transpose(columns, [1, 0]), [1, len(reader.channels), -1])
         return _Linear(reader, columns, taps.reshape(*taps.shape[:2], 1), True, True, 3)
     if reader.kind != "matmul":
@@ -174,9 +185,7 @@ def _as_convolution(emit: Emitter, reader: Reader) -> _Linear:
     return _Linear(reader, ordered, taps, False, True, 3)
 
 
-def _convolve(
-    emit: Emitter, linear: _Linear, data: Tensor, weight: NDArray[np.float32], group: int
-) -> Tensor:
+def _convolve(emit: Emitter, linear: _Linear, data: Tensor, weight: NDArray[np.float32], group: int) -> Tensor:
     reader = linear.reader
     attributes: dict[str, object] = {"group": group, "kernel_shape": list(linear.kernel)}
     if reader.kind != "matmul" and not linear.samples_last:
@@ -191,7 +200,7 @@ def _is_transposed(linear: _Linear) -> bool:
     return linear.reader.kind == "conv_transpose" and not linear.samples_last
 
 
-def _dense_weight(linear: _Linear, signed: NDArray[np.float32]) -> NDArray[np.float32]:
+def _dense(linear: _Linear, signed: NDArray[np.float32]) -> NDArray[np.float32]:
     """Lay V2 (C, 2 O/g, *kernel) out as the weight of the convolution that gives z, groups outermost."""
     if _is_transposed(linear):
         return signed
@@ -199,13 +208,21 @@ def _dense_weight(linear: _Linear, signed: NDArray[np.float32]) -> NDArray[np.fl
     return np.swapaxes(grouped, 1, 2).reshape(-1, grouped.shape[1], *signed.shape[2:])
 
 
-def _inverse_of_map(emit: Emitter, linear: _Linear, z: Tensor, plan: Plan) -> Tensor:
-    """Return R (B, g, 2 O/g, P)."""
-    group = linear.reader.group
-    outputs = linear.taps.shape[1]
-    quadrants = emit.reshape(z, [0, group, 2, outputs, -1])
-    ratio = inverse(emit, quadrants, [1, 3] if linear.samples_last else [1, 3, 4], plan.guard)
-    return emit.reshape(ratio, [0, group, 2 * outputs, -1])
+def _quadrants(emit: Emitter, linear: _Linear, part: Tensor, z: Tensor, plan: Plan) -> _Quadrants:
+    """Bring R to the layouts of both forms; what is not used is dropped with the export."""
+    group, outputs = linear.reader.group, linear.taps.shape[1]
+    split = emit.reshape(z, [0, group, 2, outputs, -1])
+    ratio = inverse(emit, split, [1, 3] if linear.samples_last else [1, 3, 4], plan.guard)
+    ratio = emit.reshape(ratio, [0, group, 2 * outputs, -1])
+    lines = emit.reshape(emit.transpose(ratio, [1, 2, 0, 3]), [group, 2 * outputs, -1])
+    columns = _columns(emit, part, len(linear.reader.channels)) if linear.identity else None
+    return _Quadrants(part, ratio, lines, columns)
+
+
+def _columns(emit: Emitter, data: Tensor, rows: int) -> Tensor:
+    """Lay (B, rows, *positions) out as (rows, 1, B * P): long lines are what Mul and ReduceMax like."""
+    flat = emit.transpose(emit.reshape(data, [0, rows, -1]), [1, 0, 2])
+    return emit.reshape(flat, [rows, 1, -1])
 
 
 def _row_form(linear: _Linear, plan: Plan) -> bool:
@@ -229,35 +246,35 @@ def _chunks(linear: _Linear, blocks: Sequence[Block], plan: Plan) -> Iterator[tu
             yield tuple(run[start : start + size])
 
 
-def _ratio_of(
-    emit: Emitter, linear: _Linear, ratio: Tensor, chunk: Sequence[Block], repeat: int
-) -> Tensor:
-    """Line R up with the blocks' groups: (B, 1 or len(chunk) * repeat, 2 O/g, P)."""
+def _per_group(emit: Emitter, linear: _Linear, ratio: Tensor, chunk: Sequence[Block], repeat: int, axis: int) -> Tensor:
+    """Line the group axis of R up with the blocks: one entry per block times `repeat`, or one for all."""
     group = linear.reader.group
     if group == 1:
         return ratio
-    groups = {block.group for block in chunk}
     wanted = [block.group for block in chunk for _ in range(repeat)]
-    if len(groups) == 1:
+    if len(set(wanted)) == 1:
         wanted = wanted[:1]
-    return emit.gather(ratio, np.array(wanted, dtype=np.int64), group, axis=1)
+    return emit.gather(ratio, np.array(wanted, dtype=np.int64), group, axis=axis)
 
 
 def _rows(
     emit: Emitter,
     linear: _Linear,
-    part: Tensor,
+    quadrants: _Quadrants,
     signed: NDArray[np.float32],
-    ratio: Tensor,
     chunk: Sequence[Block],
 ) -> Tensor:
     """Emit the row form: the largest share of every (index, tap), (len(chunk) * k,)."""
     indices = np.array([block.indices[0] for block in chunk], dtype=np.int64)
+    size = len(linear.reader.channels)
     rows = len(chunk) * linear.size
-    picked = emit.gather(part, indices, len(linear.reader.channels), axis=1)
-    unfolded = emit.reshape(_unfold(emit, linear, picked, len(chunk)), [0, rows, 1, -1])
-    line = _ratio_of(emit, linear, ratio, chunk, linear.size)
-    largest = emit.reduce_max(emit.op("Mul", [unfolded, line]), [0, 3])
+    if quadrants.columns is not None:
+        columns = emit.gather(quadrants.columns, indices, size, axis=0)
+    else:
+        picked = emit.gather(quadrants.data, indices, size, axis=1)
+        columns = _columns(emit, _unfold(emit, linear, picked, len(chunk)), rows)
+    lines = _per_group(emit, linear, quadrants.lines, chunk, linear.size, axis=0)
+    largest = emit.reduce_max(emit.op("Mul", [columns, lines]), [2])
     weight = signed[indices].reshape(len(chunk), signed.shape[1], -1)
     weight = np.swapaxes(weight, 1, 2).reshape(rows, -1)
     return emit.reduce_max(emit.op("Mul", [largest, emit.constant(weight)]), [1])
@@ -266,9 +283,8 @@ def _rows(
 def _sums(
     emit: Emitter,
     linear: _Linear,
-    part: Tensor,
+    quadrants: _Quadrants,
     signed: NDArray[np.float32],
-    ratio: Tensor,
     chunk: Sequence[Block],
 ) -> Tensor:
     """Emit the sum form: the largest share of every block, (len(chunk),)."""
@@ -283,11 +299,14 @@ def _sums(
         weight = weight.reshape(-1, *signed.shape[1:])
     else:
         weight = np.swapaxes(weight, 1, 2).reshape(-1, width, *signed.shape[2:])
-    picked = emit.gather(part, indices.reshape(-1), len(linear.reader.channels), axis=1)
+    size = len(linear.reader.channels)
+    picked = emit.gather(quadrants.data, indices.reshape(-1), size, axis=1)
     numerators = _convolve(emit, linear, picked, weight, len(chunk))
     numerators = emit.reshape(numerators, [0, len(chunk), signed.shape[1], -1])
-    shares = emit.op("Mul", [numerators, _ratio_of(emit, linear, ratio, chunk, 1)])
-    return emit.reduce_max(shares, [0, 2, 3])
+    ratio = _per_group(emit, linear, quadrants.ratio, chunk, 1, axis=1)
+    # Two reductions: each has its fast loop in onnxruntime, axes 0, 2 and 3 together have none.
+    shares = emit.reduce_max(emit.op("Mul", [numerators, ratio]), [2, 3])
+    return emit.reduce_max(shares, [0])
 
 
 def _unfold(emit: Emitter, linear: _Linear, data: Tensor, channels: int) -> Tensor:
@@ -298,9 +317,7 @@ def _unfold(emit: Emitter, linear: _Linear, data: Tensor, channels: int) -> Tens
     taps = np.eye(size, dtype=np.float32).reshape(size, 1, *linear.kernel)
     if _is_transposed(linear):
         taps = np.swapaxes(taps, 0, 1)
-    return _convolve(
-        emit, linear, data, np.tile(taps, (channels,) + (1,) * (taps.ndim - 1)), channels
-    )
+    return _convolve(emit, linear, data, np.tile(taps, (channels,) + (1,) * (taps.ndim - 1)), channels)
 
 
 def _patch_sum(emit: Emitter, linear: _Linear) -> Tensor:

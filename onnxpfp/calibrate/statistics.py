@@ -86,9 +86,7 @@ class ReaderStatistics:
 class Statistics:
     """Statistics of all readers of a network, by reader name."""
 
-    readers: Mapping[str, ReaderStatistics] = field(
-        default_factory=lambda: cast("dict[str, ReaderStatistics]", {})
-    )
+    readers: Mapping[str, ReaderStatistics] = field(default_factory=lambda: cast("dict[str, ReaderStatistics]", {}))
 
     def __getitem__(self, name: str) -> ReaderStatistics:
         return self.readers[name]
@@ -140,9 +138,7 @@ class Statistics:
             with np.load(path, allow_pickle=False) as file:
                 return cls(_decode(cast("Mapping[str, NDArray[Any]]", file)))
         except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
-            raise CalibrationError(
-                f"{path} is not a statistics file of onnxpfp", hint="collect it again"
-            ) from error
+            raise CalibrationError(f"{path} is not a statistics file of onnxpfp", hint="collect it again") from error
 
 
 def _decode(file: Mapping[str, NDArray[Any]]) -> dict[str, ReaderStatistics]:

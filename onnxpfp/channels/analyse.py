@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import replace
 
 import numpy as np
 from onnx import ModelProto
@@ -40,9 +39,7 @@ def uses_of(model: ModelProto) -> dict[str, tuple[Use, ...]]:
     return {name: tuple(found) for name, found in uses.items()}
 
 
-def analyse(
-    model: ModelProto, shapes: Shapes, constants: Constants, patterns: Patterns
-) -> ChannelGraph:
+def analyse(model: ModelProto, shapes: Shapes, constants: Constants, patterns: Patterns) -> ChannelGraph:
     """Find the channels, groups and consumers of a model.
 
     Args:
@@ -57,9 +54,8 @@ def analyse(
     found = _best_walk(model, shapes, constants)
     apply_patterns(model, found, patterns)
     weights = [n for n, t in constants.stored.items() if t.data_type not in INTEGERS]
-    uses = uses_of(model)
     while True:
-        graph = finish(found, weights, uses)
+        graph = finish(found, weights)
         spelling = spelling_of(model, graph)
         misfits = _try_numbers(spelling, graph)
         if not misfits:

@@ -28,7 +28,8 @@ class ChannelGraph:
     Attributes:
         count: Number of channels; ids run from 1 to `count`.
         axes: Channel ids of every dense tensor's axes, by tensor name.
-        uses: Channel ids of stored vectors by use (node, input), where a use may differ from others.
+        uses: Channel ids of stored vectors that several nodes read, by name and use (node, input):
+            each use may keep other indices.
         values: Entries of tensors that are shape arithmetic.
         stored: Names of stored tensors (initializers and Constant nodes) that are weights.
         groups: Channels that compete with each other.
@@ -40,7 +41,7 @@ class ChannelGraph:
 
     count: int
     axes: Mapping[str, tuple[Ids, ...]]
-    uses: Mapping[Use, tuple[Ids, ...]]
+    uses: Mapping[str, Mapping[Use, tuple[Ids, ...]]]
     values: Mapping[str, Value]
     stored: tuple[str, ...]
     groups: tuple[Group, ...]
@@ -53,14 +54,12 @@ class ChannelGraph:
         """Return the choice that removes nothing."""
         return np.ones(self.count + 1, np.bool_)
 
-    def stored_axes(self, uses: Mapping[str, tuple[Use, ...]]) -> Iterator[tuple[str, tuple[Ids, ...]]]:
-        """Yield the weights as they will be stored: a vector once for each different set of ids.
-
-        Args:
-            uses: All uses of each stored tensor.
-        """
+    def stored_axes(
+        self,
+    ) -> Iterator[tuple[str, tuple[Ids, ...]]]:
+        """Yield the weights as they will be stored: a vector once for each different set of ids."""
         for name in self.stored:
-            own = [self.uses[use] for use in uses.get(name, ()) if use in self.uses]
+            own = self.uses.get(name, {}).values()
             seen: set[bytes] = set()
             for axes in own or [self.axes[name]]:
                 key = b"|".join(axis.tobytes() for axis in axes)
@@ -151,13 +150,12 @@ def _fixed(
     return tuple(out)
 
 
-def finish(found: Walk, weights: list[str], uses: Mapping[str, tuple[Use, ...]]) -> ChannelGraph:
+def finish(found: Walk, weights: list[str]) -> ChannelGraph:
     """Turn labels into channels.
 
     Args:
         found: The walk.
         weights: Names of stored tensors that are weights.
-        uses: All uses of each stored tensor.
     """
     parts = found.labels.components()
     channel = _channel_of_label(found, parts)
@@ -169,7 +167,7 @@ def finish(found: Walk, weights: list[str], uses: Mapping[str, tuple[Use, ...]])
     graph = ChannelGraph(
         count=int(channel.max(initial=0)),
         axes={name: ids(axes) for name, axes in found.axes.items()},
-        uses={use: ids(axes) for use, axes in found.uses.items()},
+        uses={name: {use: ids(axes) for use, axes in uses.items()} for name, uses in found.uses.items()},
         values=found.values,
         stored=tuple(weights),
         groups=(),
@@ -178,17 +176,13 @@ def finish(found: Walk, weights: list[str], uses: Mapping[str, tuple[Use, ...]])
         sources=tuple(found.spells),
         fixed=_fixed(found, parts, channel, weights, found.consumers),
     )
-    stored = list(graph.stored_axes(uses))
+    stored = list(graph.stored_axes())
     groups = _groups(graph.count, stored, graph.consumers)
-    return ChannelGraph(
-        **{f: getattr(graph, f) for f in graph.__slots__ if f != "groups"}, groups=groups
-    )
+    return ChannelGraph(**{f: getattr(graph, f) for f in graph.__slots__ if f != "groups"}, groups=groups)
 
 
 def _consumer(c: Consumer, channel: Ids) -> Consumer:
-    return Consumer(
-        **{f: getattr(c, f) for f in c.__slots__ if f != "channels"}, channels=channel[c.channels]
-    )
+    return Consumer(**{f: getattr(c, f) for f in c.__slots__ if f != "channels"}, channels=channel[c.channels])
 
 
 def _spell(s: Spell | IndexSpell, channel: Ids) -> Spell | IndexSpell:

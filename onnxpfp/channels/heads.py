@@ -26,12 +26,7 @@ def head_axes(model: ModelProto, shapes: Shapes) -> dict[int, frozenset[int]]:
         Output axes by position of the Reshape node.
     """
     constants = Constants.of(model).names
-    producer = {
-        name: (index, node)
-        for index, node in enumerate(model.graph.node)
-        for name in node.output
-        if name
-    }
+    producer = {name: (index, node) for index, node in enumerate(model.graph.node) for name in node.output if name}
     found: dict[int, set[int]] = {}
     for node in model.graph.node:
         if node.op_type != "MatMul" or constants.intersection(node.input):

@@ -74,9 +74,7 @@ class Labels:
         """Join what is tied, and find for every fixed component the first reason that was given."""
         left = np.concatenate([*self._left, np.zeros(0, np.int64)])
         right = np.concatenate([*self._right, np.zeros(0, np.int64)])
-        edges = coo_matrix(
-            (np.ones(left.size, np.bool_), (left, right)), shape=(self.count, self.count)
-        )
+        edges = coo_matrix((np.ones(left.size, np.bool_), (left, right)), shape=(self.count, self.count))
         number, of_label = connected_components(edges, directed=False)
         of_label = of_label.astype(np.int64)
         reason = np.full(number, -1, np.int64)

@@ -69,12 +69,14 @@ def apply_patterns(model: ModelProto, found: Walk, patterns: Patterns) -> None:
         matched = _matches(pattern, names, "--exclude")
         reason = f"--exclude '{pattern}' leaves it as it is"
         touched = matched & stored.keys()
-        for index, node in enumerate(model.graph.node):
+        for node in model.graph.node:
             if node.name in matched:
                 touched.update(name for name in (*node.input, *node.output) if name)
-            for position, name in enumerate(node.input):
-                if node.name in matched or name in matched:
-                    for axis in found.uses.get((index, position), ()):
+        nodes = {i for i, node in enumerate(model.graph.node) if node.name in matched}
+        for name, uses in found.uses.items():
+            for (index, _), axes in uses.items():
+                if index in nodes or name in matched:
+                    for axis in axes:
                         found.labels.fix(axis, reason)
         for name in touched:
             for axis in found.axes.get(name, ()):

@@ -116,9 +116,7 @@ class Spelling:
     def _tensor(self, node: int, where: int) -> str:
         return self.model.graph.node[node].input[where]
 
-    def _new_input(
-        self, value: Value, spells: Mapping[int, Spell], keep: Keep
-    ) -> NDArray[np.int64]:
+    def _new_input(self, value: Value, spells: Mapping[int, Spell], keep: Keep) -> NDArray[np.int64]:
         lookup = self._lookup(keep, {})
         new = np.array([evaluate(entry, lookup) for entry in value.ravel()], np.int64)
         for place, spell in spells.items():
@@ -145,9 +143,7 @@ class Spelling:
             elif elements.setdefault(key, new) != new:
                 misfits.append(Misfit(spell, "two axes share the same number"))
 
-    def _lookup(
-        self, keep: Keep, elements: Mapping[tuple[str, int], int]
-    ) -> Callable[[Const | Dim], int]:
+    def _lookup(self, keep: Keep, elements: Mapping[tuple[str, int], int]) -> Callable[[Const | Dim], int]:
         def length(leaf: Const | Dim) -> int:
             if isinstance(leaf, Const):
                 return elements.get((leaf.tensor, leaf.position), leaf.value)

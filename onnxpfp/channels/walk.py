@@ -37,15 +37,17 @@ class Walk:
     Attributes:
         labels: The labels and ties.
         axes: Labels of every dense tensor, by name.
-        uses: Labels of stored vectors by use; each use may keep other indices (a copy is made then).
+        uses: Labels of stored vectors that several nodes read, by name and use; each use may keep
+            other indices (a copy is made then).
         values: Entries of tensors that are shape arithmetic.
-        escapes: Axis lengths that a node reads as numbers: (node title, lengths).
-        unspelt: Uses of shape arithmetic whose positions no rule has spelt.
+        consumers: Contractions of an axis.
+        spells: Numbers that count indices.
+        splits: Reshape nodes whose labels could have gone to another axis.
     """
 
     labels: Labels = field(default_factory=Labels)
     axes: dict[str, Axes] = field(default_factory=dict[str, Axes])
-    uses: dict[Use, Axes] = field(default_factory=dict[Use, Axes])
+    uses: dict[str, dict[Use, Axes]] = field(default_factory=dict[str, dict[Use, Axes]])
     values: dict[str, Value] = field(default_factory=dict[str, Value])
     consumers: list[Consumer] = field(default_factory=list[Consumer])
     spells: list[Spell | IndexSpell] = field(default_factory=list[Spell | IndexSpell])
@@ -125,7 +127,7 @@ def _input_axes(model: _Model, state: Walk, use: Use, name: str) -> Axes | None:
     if model.constants.stored[name].data_type in INTEGERS:
         return axes
     own = tuple(state.labels.fresh(axis.size) for axis in axes)
-    state.uses[use] = own
+    state.uses.setdefault(name, {})[use] = own
     return own
 
 
@@ -183,9 +185,7 @@ def _fix_all(state: Walk, n: NodeContext, why: str) -> None:
     for axes in n.inputs:
         for axis in axes or ():
             n.fix(axis, why)
-    n.outputs[:] = [
-        None if s is None else tuple(np.zeros(d, np.int64) for d in s) for s in n.out_shapes
-    ]
+    n.outputs[:] = [None if s is None else tuple(np.zeros(d, np.int64) for d in s) for s in n.out_shapes]
 
 
 def _collect(state: Walk, n: NodeContext) -> None:
@@ -230,9 +230,7 @@ def _fold(model: _Model, state: Walk, node: NodeProto) -> bool:
             array = model.constants.value(name)
             value = entries.constant(name, array) if array.size <= entries.LARGEST else None
         else:
-            value = entries.fold(
-                node.op_type, [state.values[i] for i in inputs], attributes(node)
-            )
+            value = entries.fold(node.op_type, [state.values[i] for i in inputs], attributes(node))
     if value is None:
         return False
     state.values[name] = value

@@ -8,7 +8,15 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import (
+    AttributeProto,
+    GraphProto,
+    ModelProto,
+    NodeProto,
+    TensorProto,
+    helper,
+    numpy_helper,
+)
 
 from onnxpfp.errors import ModelError
 
@@ -95,7 +103,10 @@ class Constants:
         producer: dict[str, NodeProto] = {}
         for node in graph.node:
             producer.update({name: node for name in node.output if name})
-            random = node.op_type.startswith("Random") or node.op_type in {"Bernoulli", "Multinomial"}
+            random = node.op_type.startswith("Random") or node.op_type in {
+                "Bernoulli",
+                "Multinomial",
+            }
             inputs = [name for name in node.input if name]
             if random or any(True for _ in subgraphs(node)):
                 continue
@@ -114,9 +125,7 @@ class Constants:
             raise KeyError(name)
         if name not in self._cache:
             tensor = self.stored.get(name)
-            self._cache[name] = (
-                self._compute(name) if tensor is None else numpy_helper.to_array(tensor)
-            )
+            self._cache[name] = self._compute(name) if tensor is None else numpy_helper.to_array(tensor)
         return self._cache[name]
 
     def nodes_behind(self, name: str) -> list[NodeProto]:
@@ -156,9 +165,7 @@ class Constants:
         options = ort.SessionOptions()
         options.log_severity_level = 4
         try:
-            session = ort.InferenceSession(
-                part.SerializeToString(), options, providers=["CPUExecutionProvider"]
-            )
+            session = ort.InferenceSession(part.SerializeToString(), options, providers=["CPUExecutionProvider"])
             return np.asarray(session.run([name], {})[0])
         except Exception as error:
             raise ModelError(

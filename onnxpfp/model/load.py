@@ -123,8 +123,7 @@ def _load_external(path: Path, model: ModelProto) -> Iterator[int]:
         size = files.setdefault(file, file.stat().st_size)
         if end > size:
             raise ModelError(
-                f"{path}: {file.name} is cut off: the weight '{tensor.name}' ends at byte {end}, "
-                f"the file at {size}",
+                f"{path}: {file.name} is cut off: the weight '{tensor.name}' ends at byte {end}, the file at {size}",
                 hint=f"copy {file.name} again",
             )
     if files:

@@ -13,7 +13,7 @@ from onnx import ModelProto, NodeProto, TensorProto
 from scipy.sparse import csr_array
 
 from onnxpfp.budget.cost import CostModel
-from onnxpfp.channels import ChannelGraph, Ids, uses_of
+from onnxpfp.channels import ChannelGraph, Ids
 from onnxpfp.model.constants import attributes, stored_tensors
 from onnxpfp.model.shapes import Shapes
 
@@ -25,9 +25,7 @@ _NUMBERS = frozenset({TensorProto.INT64, TensorProto.INT32, TensorProto.BOOL, Te
 def count_params(model: ModelProto) -> int:
     """Count the stored numbers of all weights (shape arithmetic is none)."""
     return sum(
-        math.prod(tensor.dims)
-        for tensor in stored_tensors(model.graph).values()
-        if tensor.data_type not in _NUMBERS
+        math.prod(tensor.dims) for tensor in stored_tensors(model.graph).values() if tensor.data_type not in _NUMBERS
     )
 
 
@@ -46,9 +44,7 @@ def _factors(node: NodeProto, rank: Mapping[str, int]) -> list[tuple[str, int]] 
     return None
 
 
-def _mac_factors(
-    model: ModelProto, shapes: Mapping[str, tuple[int, ...]]
-) -> Iterator[list[tuple[str, int]]]:
+def _mac_factors(model: ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> Iterator[list[tuple[str, int]]]:
     rank = {name: len(shape) for name, shape in shapes.items()}
     for node in model.graph.node:
         if node.domain in {"", "ai.onnx"} and len(node.input) > 1:
@@ -60,8 +56,7 @@ def _mac_factors(
 def count_macs(model: ModelProto, shapes: Shapes) -> int:
     """Count the multiply-adds of one run at the analysed shapes (one sample on a free batch axis)."""
     return sum(
-        math.prod(shapes.shape[name][axis] for name, axis in factors)
-        for factors in _mac_factors(model, shapes.shape)
+        math.prod(shapes.shape[name][axis] for name, axis in factors) for factors in _mac_factors(model, shapes.shape)
     )
 
 
@@ -116,13 +111,10 @@ def mac_model(model: ModelProto, graph: ChannelGraph, shapes: Shapes) -> CostMod
     """MACs of one run as a function of the channels kept per group."""
     return _assemble(
         graph,
-        [
-            [graph.axes[name][axis] for name, axis in factors]
-            for factors in _mac_factors(model, shapes.shape)
-        ],
+        [[graph.axes[name][axis] for name, axis in factors] for factors in _mac_factors(model, shapes.shape)],
     )
 
 
-def param_model(model: ModelProto, graph: ChannelGraph) -> CostModel:
+def param_model(graph: ChannelGraph) -> CostModel:
     """Stored numbers as a function of the channels kept per group."""
-    return _assemble(graph, [list(axes) for _, axes in graph.stored_axes(uses_of(model))])
+    return _assemble(graph, [list(axes) for _, axes in graph.stored_axes()])

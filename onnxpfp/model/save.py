@@ -27,17 +27,13 @@ def check_target(path: Path, *, source: Path | None, force: bool) -> None:
     """
     folder = path.parent
     if not folder.is_dir():
-        raise OutputError(
-            f"{path}: the directory {folder} does not exist", hint=f"make it: mkdir -p {folder}"
-        )
+        raise OutputError(f"{path}: the directory {folder} does not exist", hint=f"make it: mkdir -p {folder}")
     if path.is_dir():
         raise OutputError(f"{path}: is a directory", hint="name a file")
     if not _writable(folder):
         raise OutputError(f"{path}: the directory {folder} cannot be written")
     if source is not None and not force and path.exists() and path.samefile(source):
-        raise OutputError(
-            f"{path}: is the input itself", hint="give another name, or --force to overwrite it"
-        )
+        raise OutputError(f"{path}: is the input itself", hint="give another name, or --force to overwrite it")
 
 
 def _writable(folder: Path) -> bool:

@@ -48,9 +48,7 @@ def _true_inputs(model: ModelProto) -> list[ValueInfoProto]:
     return [info for info in model.graph.input if info.name not in stored]
 
 
-def default_input_shapes(
-    model: ModelProto, given: Mapping[str, tuple[int, ...]]
-) -> dict[str, tuple[int, ...]]:
+def default_input_shapes(model: ModelProto, given: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
     """Choose a concrete shape for every input: what is given, what is static, else a sensible size.
 
     A free first axis becomes one sample, free axes of images 224, any other free axis 16.
@@ -73,8 +71,7 @@ def default_input_shapes(
         shape = given.get(name)
         if shape is not None:
             fits = dims is None or (
-                len(dims) == len(shape)
-                and all(d is None or d == s for d, s in zip(dims, shape, strict=True))
+                len(dims) == len(shape) and all(d is None or d == s for d, s in zip(dims, shape, strict=True))
             )
             if not fits:
                 raise OptionError(f"--input-shape {name}:{shape} contradicts the model's {dims}")
@@ -82,12 +79,11 @@ def default_input_shapes(
             continue
         if dims is None:
             raise ModelError(
-                f"the input '{name}' has no shape", hint=f"give it: --input-shape {name}:1,3,224,224"
+                f"the input '{name}' has no shape",
+                hint=f"give it: --input-shape {name}:1,3,224,224",
             )
         free = IMAGE_SIDE if len(dims) == 4 else SEQUENCE
-        chosen[name] = tuple(
-            d if d is not None else (1 if axis == 0 else free) for axis, d in enumerate(dims)
-        )
+        chosen[name] = tuple(d if d is not None else (1 if axis == 0 else free) for axis, d in enumerate(dims))
     return chosen
 
 
@@ -135,20 +131,14 @@ def _by_running(
     options = ort.SessionOptions()
     options.log_severity_level = 4
     try:
-        session = ort.InferenceSession(
-            probe.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
+        session = ort.InferenceSession(probe.SerializeToString(), options, providers=["CPUExecutionProvider"])
         values = session.run(names, example_feeds(model, shapes, np.random.default_rng(0)))
     except Exception as error:
         raise ModelError(
             f"the model does not run at the input shapes {dict(shapes)}: {_one_line(error)}",
             hint="give shapes that it accepts: --input-shape NAME:1,3,224,224",
         ) from error
-    return {
-        name: value
-        for name, value in zip(names, values, strict=True)
-        if isinstance(value, np.ndarray)
-    }
+    return {name: value for name, value in zip(names, values, strict=True) if isinstance(value, np.ndarray)}
 
 
 def _one_line(error: Exception) -> str:
@@ -179,9 +169,7 @@ def concrete_shapes(model: ModelProto, given: Mapping[str, tuple[int, ...]]) -> 
         if dims is not None and None not in dims:
             shape[info.name] = tuple(d for d in dims if d is not None)
             dtype[info.name] = info.type.tensor_type.elem_type
-    missing = [
-        name for n in model.graph.node for name in n.output if name and name not in shape
-    ]
+    missing = [name for n in model.graph.node for name in n.output if name and name not in shape]
     if missing:
         for name, value in _by_running(model, missing, inputs).items():
             shape[name] = value.shape

@@ -130,11 +130,10 @@ class _Patch:
             uses = [use for use in self.uses.get(name, ()) if use not in self.given]
             if name in edited:
                 _store(tensor, edited[name])
-            own = [use for use in uses if use in self.graph.uses]
-            if not own:
+            if name in self.graph.uses:
+                self._slice_uses(name, uses)
+            else:
                 self._slice_in_place(name, self.graph.axes[name])
-                continue
-            self._slice_uses(name, uses)
 
     def _slice_in_place(self, name: str, axes: tuple[Ids, ...]) -> None:
         if not _whole(axes, self.keep):
@@ -144,7 +143,7 @@ class _Patch:
 
     def _slice_uses(self, name: str, uses: list[Use]) -> None:
         array = numpy_helper.to_array(self.stored[name])
-        axes = {use: self.graph.uses.get(use, self.graph.axes[name]) for use in uses}
+        axes = {use: self.graph.uses[name][use] for use in uses}
         kinds = {use: tuple(self.keep[ids].tobytes() for ids in axes[use]) for use in uses}
         if name in self.captured:
             main = None
@@ -204,9 +203,7 @@ class _Patch:
 
     def drop_stale(self) -> None:
         """Drop recorded shapes that are no longer true, and correct those of weights as inputs."""
-        stale = self.changed | {
-            name for name, axes in self.graph.axes.items() if not _whole(axes, self.keep)
-        }
+        stale = self.changed | {name for name, axes in self.graph.axes.items() if not _whole(axes, self.keep)}
         infos = self.model.graph.value_info
         kept = [info for info in infos if info.name not in stale]
         if len(kept) < len(infos):

@@ -37,12 +37,8 @@ class Edits:
         inputs: New constants by use (node, input).
     """
 
-    tensors: Mapping[str, NDArray[np.generic]] = field(
-        default_factory=dict[str, NDArray[np.generic]]
-    )
-    inputs: Mapping[tuple[int, int], NewInput] = field(
-        default_factory=dict[tuple[int, int], NewInput]
-    )
+    tensors: Mapping[str, NDArray[np.generic]] = field(default_factory=dict[str, NDArray[np.generic]])
+    inputs: Mapping[tuple[int, int], NewInput] = field(default_factory=dict[tuple[int, int], NewInput])
 
     def __bool__(self) -> bool:
         return bool(self.tensors or self.inputs)

@@ -59,6 +59,4 @@ def _mask(stays: Keep, shapes: Shapes, data: str, axis: int, number: int) -> Ten
     shape = [1] * len(shapes.shape[data])
     shape[axis] = stays.size
     dtype = helper.tensor_dtype_to_np_dtype(shapes.dtype[data])
-    return numpy_helper.from_array(
-        np.asarray(stays.reshape(shape)).astype(dtype), f"onnxpfp_mask_{number}"
-    )
+    return numpy_helper.from_array(np.asarray(stays.reshape(shape)).astype(dtype), f"onnxpfp_mask_{number}")

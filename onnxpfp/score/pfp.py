@@ -119,15 +119,11 @@ def fold_indices(
         return channels, folded
     width = max(1, size // conv_groups)
     block = np.arange(size, dtype=np.int64)[free] // width
-    cells = np.bincount(
-        position * conv_groups + block, weights=values, minlength=channels.shape[0] * conv_groups
-    )
+    cells = np.bincount(position * conv_groups + block, weights=values, minlength=channels.shape[0] * conv_groups)
     return channels, np.minimum(cells.reshape(-1, conv_groups), 1.0).max(axis=1)
 
 
-def upper_envelope(
-    parts: Iterable[tuple[Ids, NDArray[np.floating[Any]]]], n_channels: int
-) -> Floats:
+def upper_envelope(parts: Iterable[tuple[Ids, NDArray[np.floating[Any]]]], n_channels: int) -> Floats:
     """Take the maximum over all consumers of each channel.
 
     The proofs only need s_j to be at least the true share, so the maximum serves every consumer of
@@ -161,9 +157,7 @@ def epsilon_deterministic(s: Floats, keep: NDArray[np.bool_], k: float = 3.0) ->
     return min(1.0, k * float(np.sum(s[~keep], dtype=np.float64)))
 
 
-def epsilon_sampled(
-    total: float, draws: float, n_outputs: int, delta: float, k: float = 3.0
-) -> float:
+def epsilon_sampled(total: float, draws: float, n_outputs: int, delta: float, k: float = 3.0) -> float:
     """Bound the relative error of importance sampling, by inverting Bernstein's inequality.
 
     With L = ln(2 N_out / delta): eps = K S L / (3m) + sqrt((K S L / (3m))^2 + 2 K S L / m).

@@ -11,8 +11,8 @@ RULES = Rules()
 
 
 @RULES.add(
-    *("AveragePool MaxPool LpPool GlobalAveragePool GlobalMaxPool GlobalLpPool").split(),
-    *("GridSample").split(),
+    *["AveragePool", "MaxPool", "LpPool", "GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool"],
+    *["GridSample"],
 )
 def spatial(n: NodeContext) -> None:
     """Pooling and sampling: (N, C) pass through, spatial axes stay."""

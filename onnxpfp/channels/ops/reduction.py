@@ -26,8 +26,16 @@ def _drop(n: NodeContext, axes: list[int], keepdims: int) -> None:
 
 
 @RULES.add(
-    *("ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin").split(),
-    *("ReduceProd ReduceSum ReduceSumSquare").split(),
+    *[
+        "ReduceL1",
+        "ReduceL2",
+        "ReduceLogSum",
+        "ReduceLogSumExp",
+        "ReduceMax",
+        "ReduceMean",
+        "ReduceMin",
+    ],
+    *["ReduceProd", "ReduceSum", "ReduceSumSquare"],
 )
 def reduce(n: NodeContext) -> None:
     """ReduceX: without axes all of them, unless noop_with_empty_axes says none."""

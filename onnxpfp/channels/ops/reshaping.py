@@ -42,9 +42,7 @@ def squeeze(n: NodeContext) -> None:
     n.set([n.zeros(1) if axis in places else next(rest) for axis in range(rank)])
 
 
-def blocks(
-    before: tuple[int, ...], after: tuple[int, ...]
-) -> Iterator[tuple[list[int], list[int]]]:
+def blocks(before: tuple[int, ...], after: tuple[int, ...]) -> Iterator[tuple[list[int], list[int]]]:
     """Pair the smallest runs of axes with equal products: [64, 8, 8] -> [64, 64] is 64|8*8.
 
     Yields:

@@ -1,0 +1,96 @@
+"""The filters that bring forth channels, with BatchNormalization folded for scoring only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto
+
+from onnxpfp.channels.graph import ChannelGraph
+from onnxpfp.channels.types import Ids
+from onnxpfp.model.constants import Constants, attributes
+
+__all__ = ["Producer", "producers_of"]
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Producer:
+    """Filters of one linear node.
+
+    Attributes:
+        ids: Channel ids of its output channels, (O,).
+        rows: Filters, flattened, (O, D) float64.
+        bias: Biases, (O,) float64.
+    """
+
+    ids: Ids
+    rows: Floats
+    bias: Floats
+
+
+def _rows(node: NodeProto, weight: Floats) -> Floats:
+    """Return the filters of a linear node as rows, one per output channel."""
+    options = attributes(node)
+    if node.op_type == "Conv":
+        return weight.reshape(weight.shape[0], -1)
+    if node.op_type == "ConvTranspose":
+        group = options.get("group", 1)
+        assert isinstance(group, int)
+        blocks = weight.reshape(group, -1, *weight.shape[1:])
+        return np.moveaxis(blocks, 2, 1).reshape(group * weight.shape[1], -1)
+    if node.op_type == "Gemm" and options.get("transB", 0):
+        return weight
+    return np.moveaxis(weight, -1, 0).reshape(weight.shape[-1], -1)
+
+
+def producers_of(model: ModelProto, graph: ChannelGraph, constants: Constants) -> list[Producer]:
+    """Collect the filters that bring forth channels, with BatchNormalization folded.
+
+    Args:
+        model: The model.
+        graph: Its channels.
+        constants: Its constants.
+    """
+    followers: dict[str, NodeProto] = {}
+    for node in model.graph.node:
+        if node.op_type == "BatchNormalization":
+            followers[node.input[0]] = node
+    found: list[Producer] = []
+    for node in model.graph.node:
+        if node.op_type not in {"Conv", "ConvTranspose", "Gemm", "MatMul"}:
+            continue
+        if len(node.input) < 2 or node.input[1] not in constants.names:
+            continue
+        ids = graph.axes[node.output[0]]
+        axis = ids[1] if node.op_type.startswith("Conv") else ids[-1]
+        if not (axis != 0).any():
+            continue
+        rows = _rows(node, constants.value(node.input[1]).astype(np.float64))
+        if rows.shape[0] != axis.size:
+            continue
+        bias = _bias(node, constants, axis.size)
+        found.append(Producer(axis, *_fold(followers.get(node.output[0]), constants, rows, bias)))
+    return found
+
+
+def _bias(node: NodeProto, constants: Constants, size: int) -> Floats:
+    if len(node.input) > 2 and node.input[2] in constants.names:
+        bias = constants.value(node.input[2]).astype(np.float64)
+        if bias.size in {1, size}:
+            return np.broadcast_to(bias.ravel(), (size,)).copy()
+    return np.zeros(size)
+
+
+def _fold(norm: NodeProto | None, constants: Constants, rows: Floats, bias: Floats) -> tuple[Floats, Floats]:
+    """Fold BatchNormalization: F gamma/sigma, (b - mu) gamma/sigma + beta."""
+    if norm is None or not constants.names.issuperset(norm.input[1:5]):
+        return rows, bias
+    gamma, beta, mean, variance = (constants.value(name).astype(np.float64) for name in norm.input[1:5])
+    epsilon = attributes(norm).get("epsilon", 1e-5)
+    assert isinstance(epsilon, float)
+    scale = gamma / np.sqrt(np.maximum(variance, 0) + epsilon)
+    return rows * scale[:, None], (bias - mean) * scale + beta

@@ -1,0 +1,107 @@
+"""What a user may ask for, validated once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from onnxpfp.errors import OptionError
+
+__all__ = ["DEFAULT_KEEP_MACS", "Options"]
+
+DEFAULT_KEEP_MACS = 0.7
+"""Share of the MACs that stays where no target is given."""
+
+ALIGNMENT = 8
+"""Multiple to which channels are kept by default: what vector units work in (peers.md 3.4)."""
+WIDE = 32
+"""Groups narrower than this are not rounded by default."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """How to prune.
+
+    Attributes:
+        keep_macs: Share of the MACs that stays, in (0, 1].
+        keep_params: Share of the parameters that stays, in (0, 1]; one target at most.
+        select: Which channels stay: the most sensitive (deterministic), a weighted draw (sampled),
+            both (mixed), or per group the one with the smallest bound (auto).
+        kernel: Sensitivity over a channel's whole kernel window (sum; the bound holds) or over
+            single taps (max; the authors' code).
+        compensate: What is done about the dropped channels: none, or their mean goes into the
+            consumers' biases. None means bias with data and none without.
+        delta: Probability with which the bounds may fail.
+        seed: Of the one random generator.
+        threads: Of onnxruntime; None leaves it the choice.
+        providers: Execution providers in priority order, comma-separated.
+        round_to: Channels of a group stay in multiples of it; None means 8 for groups of at least
+            32 channels, 1 below.
+        min_channels: Fewest channels of a group that stay.
+        include: Patterns of nodes and initializers that alone may be pruned.
+        exclude: Patterns of nodes and initializers that stay as they are.
+        samples: Most calibration samples to use; None means all.
+        batch_size: Samples in one run; None chooses.
+        input_shapes: Shapes of inputs with free axes.
+    """
+
+    keep_macs: float | None = None
+    keep_params: float | None = None
+    select: Literal["deterministic", "sampled", "mixed", "auto"] = "auto"
+    kernel: Literal["sum", "max"] = "sum"
+    compensate: Literal["none", "bias"] | None = None
+    delta: float = 1e-16
+    seed: int = 0
+    threads: int | None = None
+    providers: str = "cpu"
+    round_to: int | None = None
+    min_channels: int = 1
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    samples: int | None = None
+    batch_size: int | None = None
+    input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict[str, tuple[int, ...]])
+
+    def __post_init__(self) -> None:
+        if self.keep_macs is not None and self.keep_params is not None:
+            raise OptionError("give one target: --keep-macs or --keep-params, not both")
+        for name, share in (("--keep-macs", self.keep_macs), ("--keep-params", self.keep_params)):
+            if share is not None and not 0 < share <= 1:
+                raise OptionError(
+                    f"{name} {share:g} is outside (0, 1]",
+                    hint=f"{name} 0.7 keeps 70 %",
+                )
+        if not 0 < self.delta < 1:
+            raise OptionError(f"--delta {self.delta:g} is no probability between 0 and 1")
+        for name in ("threads", "round_to", "min_channels", "samples", "batch_size"):
+            number = getattr(self, name)
+            if number is not None and number < 1:
+                raise OptionError(f"--{name.replace('_', '-')} {number} must be at least 1")
+        for name, allowed in _CHOICES.items():
+            value = getattr(self, name)
+            if value is not None and value not in allowed:
+                raise OptionError(f"--{name} '{value}' is none of {', '.join(allowed)}")
+        if not math.isfinite(self.seed) or self.seed < 0:
+            raise OptionError(f"--seed {self.seed} must not be negative")
+
+    @property
+    def target(self) -> tuple[Literal["macs", "params"], float]:
+        """What is counted, and the share of it that stays."""
+        if self.keep_params is not None:
+            return "params", self.keep_params
+        return "macs", DEFAULT_KEEP_MACS if self.keep_macs is None else self.keep_macs
+
+    def step(self, channels: int) -> int:
+        """Multiple in which a group of so many channels is kept."""
+        if self.round_to is None:
+            return ALIGNMENT if channels >= WIDE else 1
+        return self.round_to if channels >= self.round_to else 1
+
+
+_CHOICES = {
+    "select": ("deterministic", "sampled", "mixed", "auto"),
+    "kernel": ("sum", "max"),
+    "compensate": ("none", "bias"),
+}

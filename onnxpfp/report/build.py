@@ -1,0 +1,160 @@
+"""Assemble the report from what the pipeline found."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+
+import onnxpfp
+from onnxpfp.channels import Keep
+from onnxpfp.config import Options
+from onnxpfp.plan import Plan
+from onnxpfp.prepare import Data, Prepared
+from onnxpfp.report.types import GroupReport, Report, Size
+from onnxpfp.rewrite.compensate import Compensation
+from onnxpfp.score.types import Scores
+from onnxpfp.select import Selection
+from onnxpfp.verify import Drift, Oracle
+
+__all__ = ["Outcome", "build_report"]
+
+K = 3
+"""The constant K of the bounds, as in the authors' code."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Outcome:
+    """What the pipeline found; `build_report` turns it into a report."""
+
+    prepared: Prepared
+    data: Data
+    options: Options
+    scores: Scores | None
+    selections: tuple[Selection, ...]
+    keep: Keep
+    compensation: Compensation | None
+    oracle: Oracle
+    drift: Drift | None
+    before: Size
+    after: Size
+    samples: int
+    wanted: int
+    providers: tuple[str, ...]
+    seconds: Mapping[str, float]
+    replayed: Plan | None
+
+
+def build_report(found: Outcome) -> Report:
+    """Build the report."""
+    quantity, share = found.options.target
+    if found.replayed is not None:
+        method, target = "plan", {}
+    else:
+        method = found.scores.method if found.scores is not None else "none"
+        target = {quantity: share}
+    compensation = found.compensation
+    return Report(
+        before=found.before,
+        after=found.after,
+        target=target,
+        method=method,
+        samples=found.samples,
+        samples_wanted=found.wanted,
+        groups=_groups(found),
+        skipped=found.prepared.graph.fixed,
+        oracle=found.oracle,
+        drift=found.drift,
+        compensated=compensation.folded if compensation else (),
+        uncompensated=compensation.left if compensation else (),
+        providers=found.providers,
+        seconds=dict(found.seconds),
+        versions=_versions(),
+        notes=tuple(_notes(found)),
+    )
+
+
+def _assumption(found: Outcome) -> str:
+    """Say what the bounds of a group rest on."""
+    if found.samples == 0:
+        return "weights alone: worst case over inputs of bounded norm, no statement about your data"
+    kernel = "" if found.options.kernel == "sum" else " x kernel size, for --kernel max"
+    return (
+        f"K = {K}{kernel}: no unseen sample has a channel's share above K times the largest of the "
+        f"{found.samples} samples seen; delta = {found.options.delta:g}; per layer"
+    )
+
+
+def _groups(found: Outcome) -> tuple[GroupReport, ...]:
+    graph = found.prepared.graph
+    reports: list[GroupReport] = []
+    for number, group in enumerate(graph.groups):
+        chosen = found.selections[number] if found.selections else None
+        kept = int(found.keep[group.channels].sum())
+        scores = found.scores
+        total = float(scores.values[group.channels].sum()) if scores is not None else 0.0
+        reports.append(
+            GroupReport(
+                name=group.name,
+                channels=int(group.channels.size),
+                kept=kept,
+                sensitivity_sum=total,
+                epsilon_deterministic=chosen.epsilon.deterministic if chosen else 0.0,
+                epsilon_sampled=chosen.epsilon.sampled if chosen else 0.0,
+                epsilon_mixed=chosen.epsilon.mixed if chosen else 0.0,
+                selection=chosen.variant if chosen else ("plan" if found.replayed else "all"),
+                assumption=_assumption(found),
+                consumers=tuple(graph.consumers[c].name for c in group.consumers),
+            )
+        )
+    return tuple(reports)
+
+
+def _notes(found: Outcome) -> list[str]:
+    notes: list[str] = []
+    if found.data.given == "none" and found.replayed is None:
+        notes.append(
+            "no data: channels were chosen by weights alone (data-independent coreset scores). A few "
+            "hundred unlabelled inputs do better: --calib-data FILE.npz, arrays keyed by input name, "
+            "axis 0 = samples"
+        )
+    if found.data.given == "random":
+        notes.append(
+            "RANDOM data: the sensitivities and the drift are those of noise, not of your inputs. Use "
+            "this to try things out, never for a model that ships"
+        )
+    if found.samples:
+        notes.append(_sample_note(found))
+    forced = [
+        group.name
+        for group, chosen in zip(found.prepared.graph.groups, found.selections, strict=False)
+        if chosen.requested != found.options.select
+    ]
+    if forced and found.options.select in {"sampled", "mixed"}:
+        notes.append(
+            f"{len(forced)} groups were selected deterministically, for their consumers' weights cannot "
+            f"be scaled: {', '.join(forced[:3])}{', ...' if len(forced) > 3 else ''}"
+        )
+    if found.replayed and found.replayed.source_sha256 != found.prepared.source.sha256:
+        notes.append("the plan was made for another file; it fits this one by names and shapes")
+    return notes
+
+
+def _sample_note(found: Outcome) -> str:
+    if found.samples >= found.wanted:
+        return f"S: {found.samples} samples, as the size formula asks at delta = {found.options.delta:g}"
+    return (
+        f"S: {found.samples} samples; the size formula asks for {found.wanted} at delta = "
+        f"{found.options.delta:g}, so the bounds hold with less probability"
+    )
+
+
+def _versions() -> dict[str, str]:
+    found = {"onnxpfp": onnxpfp.__version__, "python": platform.python_version()}
+    for name in ("onnx", "onnxruntime-gpu", "onnxruntime", "numpy", "scipy"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,113 @@
+"""The result for people and programs, as values."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from onnxpfp.channels.types import Fixed
+from onnxpfp.verify import Drift, Oracle
+
+__all__ = ["GroupReport", "Report", "Size"]
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How large a model is.
+
+    Attributes:
+        params: Stored numbers of all weights.
+        macs: Multiply-adds of Conv, ConvTranspose, Gemm and MatMul for one sample.
+        bytes: Size of the file, external weights included.
+    """
+
+    params: int
+    macs: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class GroupReport:
+    """What was decided for one group.
+
+    Attributes:
+        name: The weight that brings its channels forth.
+        channels: How many it had.
+        kept: How many stay.
+        sensitivity_sum: S, the sum of its channels' sensitivities.
+        epsilon_deterministic: Bound on the relative error of each consumer, for each variant.
+        epsilon_sampled: The same; infinite where it cannot be used.
+        epsilon_mixed: The same.
+        selection: The variant that was taken.
+        assumption: What the bounds rest on.
+        consumers: Names of the nodes that read it.
+    """
+
+    name: str
+    channels: int
+    kept: int
+    sensitivity_sum: float
+    epsilon_deterministic: float
+    epsilon_sampled: float
+    epsilon_mixed: float
+    selection: str
+    assumption: str
+    consumers: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Everything that is known about one pruning.
+
+    Attributes:
+        before: Size of the original.
+        after: Size of the pruned model.
+        target: What was asked for: the quantity and the share that stays.
+        method: pfp, coreset or plan.
+        samples: Calibration samples that were used; 0 without data.
+        samples_wanted: Samples that the size formula of S asks for; 0 without data.
+        groups: Decisions by group.
+        skipped: Axes of weights that stay, with the reason.
+        oracle: The pruned model against the masked original.
+        drift: The pruned model against the original; None without data.
+        compensated: Consumers whose bias took up the mean of dropped channels.
+        uncompensated: Consumers without that, with the reason.
+        providers: Where onnxruntime really ran.
+        seconds: Time by phase.
+        versions: Of this program and its libraries.
+        notes: What the user should know.
+    """
+
+    before: Size
+    after: Size
+    target: Mapping[str, float]
+    method: str
+    samples: int
+    samples_wanted: int
+    groups: tuple[GroupReport, ...]
+    skipped: tuple[Fixed, ...]
+    oracle: Oracle
+    drift: Drift | None
+    compensated: tuple[str, ...]
+    uncompensated: tuple[tuple[str, str], ...]
+    providers: tuple[str, ...]
+    seconds: Mapping[str, float]
+    versions: Mapping[str, str]
+    notes: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report in types that JSON knows; what is infinite becomes null."""
+        found: dict[str, Any] = _plain(asdict(self))
+        return found
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]  # pyright: ignore[reportUnknownVariableType]
+    return value

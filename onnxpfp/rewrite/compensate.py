@@ -1,0 +1,159 @@
+"""Fold the mean of what was dropped into the consumers' biases.
+
+A consumer computes y = sum_j W_j * x_j + b over its channels j. Where channel j goes (factor f_j = 0) or
+is reweighted (f_j), the mean of y moves by -(1 - f_j) W_j * E[u_j], with u_j the unfolded input: all
+kernel taps over all output positions, padding zeros included. Adding that back to b leaves the mean of
+every output over data and positions as it was (the centred least-squares intercept, algorithms.md 7.2).
+Counting the padding zeros is what makes it right where windows reach over a border.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto
+
+from onnxpfp.calibrate.describe import reader_name
+from onnxpfp.calibrate.reader import Reader
+from onnxpfp.calibrate.statistics import Statistics
+from onnxpfp.channels import ChannelGraph, Consumer, uses_of
+from onnxpfp.model.constants import Constants, attributes
+from onnxpfp.rewrite.edits import Edits, NewInput
+
+__all__ = ["Compensation", "fold_means", "mean_shift"]
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Compensation:
+    """What was folded, and where it could not be.
+
+    Attributes:
+        edits: New biases, together with the edits that were there before.
+        folded: Consumers whose bias changed.
+        left: Consumers that lost channels without compensation, with the reason.
+    """
+
+    edits: Edits
+    folded: tuple[str, ...]
+    left: tuple[tuple[str, str], ...]
+
+
+def mean_shift(reader: Reader, mean: Floats, factor: Floats) -> Floats:
+    """Return what the dropped and reweighted channels took from the mean of every output.
+
+    Args:
+        reader: The consumer.
+        mean: Mean of every unfolded input entry, (C, taps) float64.
+        factor: Factor by channel id; 0 for dropped channels.
+
+    Returns:
+        (O,) float64.
+    """
+    lost = (1 - factor[reader.channels])[:, None] * mean
+    taps = reader.taps().astype(np.float64).reshape(*reader.taps().shape[:2], -1)
+    per_index = np.einsum("cot,ct->co", taps, lost)
+    return per_index.reshape(reader.group, -1, per_index.shape[1]).sum(1).ravel()
+
+
+@dataclass(slots=True, eq=False)
+class _Folder:
+    model: ModelProto
+    graph: ChannelGraph
+    constants: Constants
+    uses: Mapping[str, tuple[tuple[int, int], ...]]
+    tensors: dict[str, NDArray[np.generic]]
+    inputs: dict[tuple[int, int], NewInput]
+    left: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
+    folded: list[str] = field(default_factory=list[str])
+
+    def fold(self, consumer: Consumer, shift: Floats) -> None:
+        """Add `shift` to the bias of a consumer, or say why not."""
+        node = self.model.graph.node[consumer.node]
+        if node.op_type == "MatMul":
+            self._fold_after(consumer, node, shift)
+            return
+        beta = attributes(node).get("beta", 1.0) if node.op_type == "Gemm" else 1.0
+        assert isinstance(beta, float)
+        if beta == 0.0:
+            self.left.append((consumer.name, "its beta is 0, so it has no bias"))
+            return
+        out = self.graph.axes[node.output[0]][1]
+        present = len(node.input) > 2 and bool(node.input[2])
+        if not present:
+            dtype = self.constants.value(consumer.weight).dtype
+            name = f"{consumer.weight}_bias"
+            new = NewInput((shift / beta).astype(dtype), (out,), name)
+            self.inputs[consumer.node, 2] = new
+            self.folded.append(consumer.name)
+        else:
+            self._add(consumer, (consumer.node, 2), node.input[2], shift / beta)
+
+    def _fold_after(self, consumer: Consumer, node: NodeProto, shift: Floats) -> None:
+        """MatMul has no bias of its own; the Add behind it is one."""
+        readers = self.uses.get(node.output[0], ())
+        follower = self.model.graph.node[readers[0][0]] if len(readers) == 1 else None
+        outputs = {o.name for o in self.model.graph.output}
+        plain = consumer.weight_input == 1 and node.output[0] not in outputs
+        if follower is None or follower.op_type != "Add" or not plain:
+            self.left.append((consumer.name, "no Add with a constant follows it"))
+            return
+        other = 1 - readers[0][1]
+        self._add(consumer, (readers[0][0], other), follower.input[other], shift)
+
+    def _add(self, consumer: Consumer, use: tuple[int, int], name: str, shift: Floats) -> None:
+        if name not in self.constants.names:
+            self.left.append((consumer.name, f"its bias '{name}' is computed at run time"))
+            return
+        old = self.tensors.get(name)
+        if use in self.inputs:
+            old = self.inputs[use].array
+        elif old is None:
+            old = self.constants.value(name)
+        size = old.shape[-1] if old.ndim else 0
+        if size != shift.size or old.size != size:
+            self.left.append((consumer.name, f"its bias '{name}' is not one number per output"))
+            return
+        new = (old.astype(np.float64) + shift).astype(old.dtype)
+        axes = self.graph.uses.get(name, {}).get(use, self.graph.axes[name])
+        if name in self.constants.stored and self.uses[name] == (use,):
+            self.tensors[name] = new
+        else:
+            self.inputs[use] = NewInput(new, axes, name)
+        self.folded.append(consumer.name)
+
+
+def fold_means(
+    model: ModelProto,
+    graph: ChannelGraph,
+    constants: Constants,
+    readers: tuple[Reader, ...],
+    statistics: Statistics,
+    factor: Floats,
+    edits: Edits,
+) -> Compensation:
+    """Fold the mean of what goes into the biases of all consumers that read it.
+
+    Args:
+        model: The model.
+        graph: Its channels.
+        constants: Its constants.
+        readers: Its consumers as readers.
+        statistics: Their input means.
+        factor: Factor by channel id, (channels + 1,): 0 for dropped, 1 for kept, other where reweighted.
+        edits: Edits made before, which are kept.
+    """
+    folder = _Folder(model, graph, constants, uses_of(model), dict(edits.tensors), dict(edits.inputs))
+    for position, (consumer, reader) in enumerate(zip(graph.consumers, readers, strict=True)):
+        if (factor[consumer.channels] == 1).all():
+            continue
+        if reader.weight is None:
+            folder.left.append((consumer.name, "both operands are activations"))
+            continue
+        mean = statistics[reader_name(position)].patch_mean
+        folder.fold(consumer, mean_shift(reader, mean, factor))
+    return Compensation(Edits(folder.tensors, folder.inputs), tuple(folder.folded), tuple(folder.left))

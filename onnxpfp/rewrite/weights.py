@@ -1,0 +1,108 @@
+"""Where a consumer's weights are stored, and which of their axes holds the channels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto, TensorProto
+
+from onnxpfp.channels import ChannelGraph, Ids, uses_of
+from onnxpfp.model.constants import Constants, attributes
+from onnxpfp.rewrite.edits import Edits
+
+__all__ = ["StoredAxis", "reweight", "reweightable", "scale_columns", "stored_axes_of"]
+
+_FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE})
+
+
+@dataclass(frozen=True, slots=True)
+class StoredAxis:
+    """The axis of a stored tensor along which a consumer reads its channels."""
+
+    tensor: str
+    axis: int
+
+
+def _trace(producer: Mapping[str, NodeProto], constants: Constants, name: str, axis: int) -> StoredAxis | None:
+    """Follow a weight back through Identity, Cast and Transpose to where it is stored."""
+    while name not in constants.stored:
+        node = producer.get(name)
+        if node is None or node.op_type not in {"Identity", "Cast", "Transpose"}:
+            return None
+        if node.op_type == "Transpose":
+            perm = attributes(node).get("perm")
+            if not isinstance(perm, list):
+                return None
+            axis = int(perm[axis])
+        name = node.input[0]
+    return StoredAxis(name, axis) if constants.stored[name].data_type in _FLOATS else None
+
+
+def stored_axes_of(model: ModelProto, graph: ChannelGraph, constants: Constants) -> tuple[StoredAxis | None, ...]:
+    """Find for every consumer the stored axis of its channels, or None where it cannot be scaled.
+
+    A stored tensor can be scaled along an axis when all that reads it are consumers along that
+    axis; a tied embedding, for one, is also looked up.
+    """
+    producer = {name: node for node in model.graph.node for name in node.output}
+    uses = uses_of(model)
+    found = [_trace(producer, constants, c.weight, c.weight_axis) if c.constant else None for c in graph.consumers]
+    readers: dict[StoredAxis, int] = {}
+    for place in found:
+        if place is not None:
+            readers[place] = readers.get(place, 0) + 1
+
+    def leaves(name: str) -> int:
+        return sum(
+            leaves(model.graph.node[node].output[0])
+            if model.graph.node[node].op_type in {"Identity", "Cast", "Transpose"}
+            else 1
+            for node, _ in uses.get(name, ())
+        )
+
+    return tuple(place if place is not None and leaves(place.tensor) == readers[place] else None for place in found)
+
+
+def reweightable(graph: ChannelGraph, places: tuple[StoredAxis | None, ...]) -> NDArray[np.bool_]:
+    """Tell for every group whether all its consumers' weights can be scaled, (groups,)."""
+    return np.array([all(places[c] is not None for c in group.consumers) for group in graph.groups], np.bool_)
+
+
+def scale_columns(array: NDArray[np.generic], ids: Ids, axis: int, factor: NDArray[np.float64]) -> NDArray[np.generic]:
+    """Multiply a tensor along an axis by its channels' factors."""
+    shape = [1] * array.ndim
+    shape[axis] = ids.size
+    return (array.astype(np.float64) * factor[ids].reshape(shape)).astype(array.dtype)
+
+
+def reweight(
+    graph: ChannelGraph,
+    constants: Constants,
+    places: tuple[StoredAxis | None, ...],
+    factor: NDArray[np.float64],
+) -> Edits:
+    """Multiply the consumers' weights of sampled channels (PFP, the estimator's 1/(m p_j)).
+
+    Args:
+        graph: The channels.
+        constants: The model's constants.
+        places: Where each consumer's weights are stored.
+        factor: Factor by channel id, (channels + 1,); 1 where nothing is to be done. Dropped
+            channels count as 1 here: they are cut off anyway.
+    """
+    tensors: dict[str, NDArray[np.generic]] = {}
+    done: set[StoredAxis] = set()
+    for consumer, place in zip(graph.consumers, places, strict=True):
+        changes = factor[consumer.channels] != 1
+        if place is None or place in done or not changes.any():
+            continue
+        done.add(place)
+        array = tensors.get(place.tensor)
+        if array is None:
+            array = constants.value(place.tensor)
+        ids = graph.axes[place.tensor][place.axis]
+        tensors[place.tensor] = scale_columns(array, ids, place.axis, factor)
+    return Edits(tensors=tensors)

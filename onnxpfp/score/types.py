@@ -1,0 +1,33 @@
+"""The scores of all channels, and what the bounds need to know about the consumers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Scores"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scores:
+    """One score per channel.
+
+    Attributes:
+        method: pfp (data) or coreset (weights only).
+        values: Score by channel id, (channels + 1,) float64; entry 0 is unused.
+        outputs: Outputs times patches times sign quadrants of each group's consumers, for the
+            bounds, (groups,) int64.
+        weight: Log term of each group's draws, (groups,) float64.
+        samples: Samples that were used; 0 without data.
+        samples_wanted: Samples that the formula asks for; 0 without data.
+    """
+
+    method: Literal["pfp", "coreset"]
+    values: NDArray[np.float64]
+    outputs: NDArray[np.int64]
+    weight: NDArray[np.float64]
+    samples: int
+    samples_wanted: int

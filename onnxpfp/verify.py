@@ -1,0 +1,216 @@
+"""Nothing is written unless this passes: the checker, a run, masked original == pruned, and the drift."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import ModelProto, TensorProto
+
+from onnxpfp.calibrate import ProviderRequest, Samples, Session, open_session
+from onnxpfp.errors import ModelError, VerificationError
+from onnxpfp.model.load import one_line
+from onnxpfp.model.shapes import Shapes
+
+__all__ = ["Drift", "Oracle", "check", "compare", "measure_drift", "tolerance"]
+
+Feed = Mapping[str, NDArray[np.generic]]
+
+CLASSES = 2
+"""Fewest columns of an output that looks like class scores."""
+
+FLOAT32 = 1e-4
+HALF = 2e-2
+QUANTIZED = 5e-2
+FLIPS = 0.01
+"""Largest share of integer outputs that may differ: near ties, another order of sums decides."""
+
+
+@dataclass(frozen=True, slots=True)
+class Oracle:
+    """How far the pruned model is from the original with the removed channels masked.
+
+    Attributes:
+        error: Largest |masked - pruned| over the largest |masked|, of all outputs and runs.
+        tolerance: What was allowed.
+        runs: How many sets of inputs were compared.
+    """
+
+    error: float
+    tolerance: float
+    runs: int
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """How far the pruned model is from the original.
+
+    Attributes:
+        relative_error: ||original - pruned|| / ||original|| over all samples, worst output.
+        top1_agreement: Share of samples with the same largest class, where an output looks like
+            class scores; None elsewhere.
+        samples: Samples that were compared.
+        held_out: Whether the samples were kept away from the calibration.
+    """
+
+    relative_error: float
+    top1_agreement: float | None
+    samples: int
+    held_out: bool
+
+
+def tolerance(shapes: Shapes) -> float:
+    """Return what the oracle allows, by the coarsest numbers in the model.
+
+    Sums in another order differ by rounding: float32 by 1e-4 of the largest output at most, half
+    precision by 2e-2; a quantized activation can flip by one step, 1/128 of its range, per layer.
+    """
+    types = set(shapes.dtype.values())
+    if types & {TensorProto.INT8, TensorProto.UINT8, TensorProto.INT16, TensorProto.UINT16}:
+        return QUANTIZED
+    if types & {TensorProto.FLOAT16, TensorProto.BFLOAT16}:
+        return HALF
+    return FLOAT32
+
+
+def check(original: ModelProto, pruned: ModelProto) -> None:
+    """Run onnx.checker with full shape inference.
+
+    Where the original itself does not pass (ops that the checker does not know, outputs without a
+    shape), the pruned model is checked as far as the original passes.
+
+    Raises:
+        VerificationError: The pruned model is broken where the original is not.
+    """
+    try:
+        onnx.checker.check_model(pruned, full_check=True)
+    except ValueError:
+        return
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        try:
+            onnx.checker.check_model(original, full_check=True)
+        except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError):
+            _check_structure(pruned)
+            return
+        raise VerificationError(f"the pruned model is broken: {one_line(error)}") from error
+
+
+def _check_structure(pruned: ModelProto) -> None:
+    try:
+        onnx.checker.check_model(pruned)
+    except onnx.checker.ValidationError as error:
+        raise VerificationError(f"the pruned model is broken: {one_line(error)}") from error
+
+
+def _difference(name: str, one: NDArray[np.generic], two: NDArray[np.generic]) -> float:
+    """Largest difference over the largest value; for integers the share that differs, per FLIPS."""
+    if one.shape != two.shape:
+        raise VerificationError(
+            f"the output '{name}' has shape {list(two.shape)} in the pruned model, {list(one.shape)} "
+            "in the masked original"
+        )
+    if not one.size:
+        return 0.0
+    if one.dtype.kind not in "fV":
+        return 0.0 if float(np.mean(one != two)) <= FLIPS else math.inf
+    a, b = one.astype(np.float64), two.astype(np.float64)
+    same = (a == b) | (np.isnan(a) & np.isnan(b))
+    if same.all():
+        return 0.0
+    scale = np.abs(a[np.isfinite(a)]).max(initial=0.0)
+    gap = np.abs(a - b)[~same].max()
+    return float(gap / max(scale, np.finfo(np.float32).tiny)) if np.isfinite(gap) else math.inf
+
+
+def _open(model: ModelProto, providers: Sequence[ProviderRequest], threads: int | None) -> Session:
+    try:
+        return open_session(model, providers, threads=threads, optimize=False)
+    except ModelError as error:
+        raise VerificationError(f"the pruned model does not load: {error}") from error
+
+
+def compare(
+    masked: ModelProto,
+    pruned: ModelProto,
+    feeds: Sequence[Feed],
+    *,
+    allowed: float,
+    providers: Sequence[ProviderRequest],
+    threads: int | None,
+) -> Oracle:
+    """Hold the pruned model against the masked original: they are one function.
+
+    Raises:
+        VerificationError: They differ by more than `allowed`, or the pruned model does not run.
+    """
+    one, two = _open(masked, providers, threads), _open(pruned, providers, threads)
+    error, worst = 0.0, ""
+    for feed in feeds:
+        wanted = one.run(feed)
+        try:
+            found = two.run(feed)
+        except ModelError as failure:
+            raise VerificationError(f"the pruned model does not run: {failure}") from failure
+        for name, value in wanted.items():
+            gap = _difference(name, value, found[name])
+            if gap > error:
+                error, worst = gap, name
+    if not error <= allowed:
+        raise VerificationError(
+            f"the pruned model is not the masked original: the output '{worst}' differs by "
+            f"{error:.1e} of its largest value, {allowed:.0e} is allowed",
+            hint="this is a fault of onnxpfp; --exclude the layers before that output, and report it",
+        )
+    return Oracle(error, allowed, len(feeds))
+
+
+def measure_drift(
+    original: ModelProto,
+    pruned: ModelProto,
+    samples: Samples,
+    *,
+    batch_size: int,
+    held_out: bool,
+    providers: Sequence[ProviderRequest],
+    threads: int | None,
+) -> Drift:
+    """Measure how far the pruned model's outputs are from the original's.
+
+    Args:
+        original: The original.
+        pruned: The pruned model.
+        samples: What to run.
+        batch_size: Samples in one run.
+        held_out: Whether the calibration has not seen them.
+        providers: Where to run.
+        threads: Of onnxruntime.
+    """
+    one = open_session(original, providers, threads=threads)
+    two = open_session(pruned, providers, threads=threads)
+    gap: dict[str, float] = {}
+    size: dict[str, float] = {}
+    agree, votes = 0, 0
+    for feed in samples.batches(batch_size):
+        wanted, found = one.run(feed), two.run(feed)
+        for name, value in wanted.items():
+            if value.dtype.kind != "f" or value.shape != found[name].shape:
+                continue
+            a, b = value.astype(np.float64), found[name].astype(np.float64)
+            gap[name] = gap.get(name, 0.0) + float(np.square(a - b).sum())
+            size[name] = size.get(name, 0.0) + float(np.square(a).sum())
+        scores = next((name for name in wanted if _looks_like_classes(wanted[name], feed)), None)
+        if scores is not None:
+            agree += int((wanted[scores].argmax(1) == found[scores].argmax(1)).sum())
+            votes += len(wanted[scores])
+    worst = max((math.sqrt(gap[n] / size[n]) for n in gap if size[n] > 0), default=0.0)
+    return Drift(worst, agree / votes if votes else None, len(samples), held_out)
+
+
+def _looks_like_classes(value: NDArray[np.generic], feed: Feed) -> bool:
+    """A float matrix with one row per sample and at least two columns."""
+    rows = {len(array) for array in feed.values() if array.ndim}
+    return value.dtype.kind == "f" and value.ndim == 2 and rows == {len(value)} and (value.shape[1] >= CLASSES)
