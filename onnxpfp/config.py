@@ -78,7 +78,8 @@ class Options:
         for name in ("threads", "round_to", "min_channels", "samples", "batch_size"):
             number = getattr(self, name)
             if number is not None and number < 1:
-                raise OptionError(f"--{name.replace('_', '-')} {number} must be at least 1")
+                flag = "calib-samples" if name == "samples" else name.replace("_", "-")
+                raise OptionError(f"--{flag} {number} must be at least 1")
         for name, allowed in _CHOICES.items():
             value = getattr(self, name)
             if value is not None and value not in allowed:

@@ -57,12 +57,15 @@ def decide(
         Demand(
             scores=scores.values[group.channels],
             weight=float(scores.weight[number]),
+            consumers=len(group.consumers),
             minimum=min(options.min_channels, group.channels.size),
             step=options.step(group.channels.size),
         )
         for number, group in enumerate(groups)
     ]
-    allocation = allocate(demands, cost, options.target[1])
+    # The bound of the selection that will be made decides; auto ends deterministic practically always.
+    rule = "draws" if options.select in {"sampled", "mixed"} else "bound"
+    allocation = allocate(demands, cost, options.target[1], rule)
     rng = np.random.default_rng(options.seed)
     factor = np.ones(scores.values.size)
     selections: list[Selection] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -164,7 +165,10 @@ def keep_of_plan(graph: ChannelGraph, plan: Plan) -> tuple[Keep, NDArray[np.floa
         for axis, kept in entry.keep.items():
             _drop(keep, name, axis, axes, kept)
         for axis, factors in entry.scale.items():
-            factor[axes[axis][list(entry.keep.get(axis, range(shape[axis])))]] = factors
+            kept = entry.keep.get(axis, range(shape[axis]) if 0 <= axis < len(shape) else ())
+            if not kept or len(kept) != len(factors) or not all(math.isfinite(f) and f > 0 for f in factors):
+                raise PlanError(f"the plan has impossible factors for axis {axis} of '{name}'")
+            factor[axes[axis][list(kept)]] = factors
     _agree(graph, plan, keep)
     factor[0] = 1.0
     return keep, factor

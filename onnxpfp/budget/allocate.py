@@ -1,21 +1,10 @@
 """How many channels each group keeps, by one scalar t for the whole network.
 
-Source: the sample allocation of PFP (Liebenwein et al., ICLR 2020) in the form of the authors'
-code. A group with scores s, S = sum s and p = s / S is given draws in proportion to S, and keeps
-as many channels as these draws are expected to hit:
-
-    m(t) = max(1, ceil(t * S * weight))
-    n(t) = ceil( sum_j 1 - (1 - p_j)^m )
-
-One t for all groups stands for one relative error for all layers, which minimises the largest
-layer bound at a given cost.
-
-All of it is one ordered list of *steps*. A step widens one group to its next allowed width; it
-has a position: the t from which on n(t) asks for it. Channels that no t ever asks for (score 0)
-come after all of these, evenly over the groups, at positions (infinity, width / n). Steps are
-taken in the order of their positions while they fit the budget. The first one that does not fit
-marks t, the largest t whose cost fits. The group of a step that does not fit stays as it is, since
-the cost only grows; the others go on (the *fill*), until no step fits. Hence:
+`demand.py` says what width a group asks for at t: one t stands for one error of all groups, which
+minimises the largest bound at a given cost. Steps are taken in the order of their positions while
+they fit the budget. The first one that does not fit marks t, the largest t whose cost fits. The group
+of a step that does not fit stays as it is, since the cost only grows; the others go on (the *fill*),
+until no step fits. Hence:
 
   * the cost is monotone in the target: at the first step that only the larger budget admits, it
     already costs more than the smaller budget;
@@ -35,52 +24,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxpfp.budget.cost import CostModel
+from onnxpfp.budget.demand import Curves, Demand, Rule, curves_of
 from onnxpfp.errors import TargetUnreachableError
-from onnxpfp.score.pfp import draws_to_reach, log_miss, probabilities
 
-__all__ = ["Allocation", "Demand", "allocate"]
+__all__ = ["Allocation", "Demand", "Rule", "allocate"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Flags = NDArray[np.bool_]
-
-_SLACK = 1e-9
-"""Taken off before rounding up, so that rounding errors do not ask for one more channel."""
-
-_NEGLIGIBLE = 1e-100
-"""Groups with fewer draws per t than this count as all zero, so that every finite t is a float."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Demand:
-    """What one group asks for.
-
-    Attributes:
-        scores: One score per channel, (n,) float64, finite and not negative, n >= 1.
-        weight: Factor of the draws: ln(8 (P + 1) k / 1e-16) for parity with the authors' code,
-            where P is patches and k kernel size, or 1.
-        minimum: Fewest channels that must stay.
-        step: Widths are multiples of it, or the full width.
-    """
-
-    scores: Floats
-    weight: float = 1.0
-    minimum: int = 1
-    step: int = 1
-
-    def __post_init__(self) -> None:
-        if self.scores.ndim != 1 or self.scores.shape[0] == 0:
-            raise ValueError(f"scores must be a vector of at least one, got {self.scores.shape}")
-        if self.minimum < 1 or self.step < 1 or not 0.0 < self.weight < math.inf:
-            raise ValueError("minimum and step must be at least 1, weight positive and finite")
-        if not math.isfinite(self.rate):
-            raise ValueError("the sum of the scores must be finite")
-
-    @property
-    def rate(self) -> float:
-        """Draws per unit of t: S * weight; 0 if the scores are too small to divide by."""
-        rate = self.weight * float(self.scores.sum(dtype=np.float64))
-        return 0.0 if rate < _NEGLIGIBLE else rate
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +52,7 @@ class Allocation:
     full_cost: int
 
 
-def allocate(demands: Sequence[Demand], cost: CostModel, target: float) -> Allocation:
+def allocate(demands: Sequence[Demand], cost: CostModel, target: float, rule: Rule) -> Allocation:
     """Choose the widths of all groups so that the cost lies just under a target.
 
     Each width is a multiple of the group's step, at least its minimum, or the full width; a group
@@ -111,6 +62,7 @@ def allocate(demands: Sequence[Demand], cost: CostModel, target: float) -> Alloc
         demands: One per group of the cost model, in its order.
         cost: Cost of a choice of widths.
         target: Share of the full cost to stay within, 0 < target <= 1.
+        rule: How t becomes a width.
 
     Raises:
         ValueError: If the target is out of range or demands and cost model do not fit.
@@ -133,9 +85,9 @@ def allocate(demands: Sequence[Demand], cost: CostModel, target: float) -> Alloc
     if not demands:
         raise TargetUnreachableError(
             f"The target is {target:.1%} of the full cost, but nothing in this network can go.",
-            hint="Run `onnxpfp inspect` to see why every channel must stay.",
+            hint="See the reasons why every channel must stay in the report of --keep-macs 1.",
         )
-    curves = _curves(demands)
+    curves = curves_of(demands, rule)
     least = cost.total(curves.first)
     if least > budget:
         raise _unreachable(target, least, full_cost)
@@ -152,80 +104,7 @@ def _unreachable(target: float, least: int, full_cost: int) -> TargetUnreachable
     )
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Curves:
-    """The widths that all groups ask for at a position, vectorised over the groups.
-
-    Attributes:
-        miss: ln(1 - p_j) of all channels that can be drawn, group after group.
-        start: Where each group begins in `miss`, (G,).
-        alive: Channels that can be drawn, (G,).
-        rate: Draws per unit of t, S * weight, (G,); 0 if all scores are.
-        step: Step, (G,).
-        first: Smallest width, (G,).
-        last: Largest multiple of the step, or the full width if there is none, (G,).
-        full: All channels, (G,).
-    """
-
-    miss: Floats
-    start: Ints
-    alive: Ints
-    rate: Floats
-    step: Ints
-    first: Ints
-    last: Ints
-    full: Ints
-
-    def at(self, t: float, dead: float = 0.0) -> Ints:
-        """Return the allowed width next to n(t), but at least to dead * n, (G,) int64."""
-        if math.isinf(t):
-            wanted = np.where(self.rate > 0.0, self.alive, 1)
-        else:
-            draws = np.maximum(1.0, np.ceil(t * self.rate * (1.0 - 1e-12)))
-            hit = -np.expm1(np.repeat(draws, self.alive) * self.miss)
-            wanted = np.ceil(np.add.reduceat(hit, self.start) - _SLACK).astype(np.int64)
-        wanted = np.maximum(wanted, np.floor(dead * self.full + _SLACK).astype(np.int64))
-        near = (2 * wanted + self.step) // (2 * self.step) * self.step
-        near = np.clip(near, self.first, self.last)
-        return np.where(2 * wanted >= self.last + self.full, self.full, near)
-
-    def next_width(self, group: int, width: int) -> int:
-        """Return the next allowed width above a width, which must not be the full one."""
-        wider = width + int(self.step[group])
-        return wider if wider <= self.last[group] else int(self.full[group])
-
-    def position(self, group: int, width: int) -> tuple[float, float]:
-        """Return from which (t, dead) on `at` asks for the next width above a width."""
-        wanted = (width + self.next_width(group, width) + 1) // 2  # nearest, halves go up
-        rate, alive = float(self.rate[group]), int(self.alive[group])
-        if wanted > (alive if rate > 0.0 else 1):
-            return math.inf, wanted / int(self.full[group])
-        begin = int(self.start[group])
-        draws = draws_to_reach(self.miss[begin : begin + alive], wanted)
-        return (draws - 1) / rate if draws > 1 else 0.0, 0.0
-
-
-def _curves(demands: Sequence[Demand]) -> _Curves:
-    chances = [probabilities(d.scores) for d in demands]
-    drawable = [p[p > 0.0] for p in chances]
-    alive = np.array([p.shape[0] for p in drawable], dtype=np.int64)
-    full = np.array([p.shape[0] for p in chances], dtype=np.int64)
-    step = np.array([d.step for d in demands], dtype=np.int64)
-    minimum = np.array([d.minimum for d in demands], dtype=np.int64)
-    first = -(-minimum // step) * step
-    return _Curves(
-        miss=log_miss(np.concatenate(drawable)),
-        start=np.cumsum(alive) - alive,
-        alive=alive,
-        rate=np.array([d.rate for d in demands], dtype=np.float64),
-        step=step,
-        first=np.where(first > full, full, first),
-        last=np.where(first > full, full, full // step * step),
-        full=full,
-    )
-
-
-def _climb(curves: _Curves, fits: Callable[[Ints], bool]) -> tuple[Ints, float]:
+def _climb(curves: Curves, fits: Callable[[Ints], bool]) -> tuple[Ints, float]:
     """Take all steps that fit, in the order of their positions; return widths and t."""
     kept = curves.first.copy()
     stuck = kept == curves.full
@@ -238,7 +117,7 @@ def _climb(curves: _Curves, fits: Callable[[Ints], bool]) -> tuple[Ints, float]:
     return kept, math.inf if t is None else t
 
 
-def _walk(curves: _Curves, kept: Ints, stuck: Flags, fits: Callable[[Ints], bool]) -> float | None:
+def _walk(curves: Curves, kept: Ints, stuck: Flags, fits: Callable[[Ints], bool]) -> float | None:
     """Take steps one by one, in place, until none is left or a jump would be faster.
 
     Returns:
@@ -265,7 +144,7 @@ def _walk(curves: _Curves, kept: Ints, stuck: Flags, fits: Callable[[Ints], bool
     return blocked
 
 
-def _jump(curves: _Curves, kept: Ints, stuck: Flags, fits: Callable[[Ints], bool]) -> Ints:
+def _jump(curves: Curves, kept: Ints, stuck: Flags, fits: Callable[[Ints], bool]) -> Ints:
     """Return widths that fit, close below the first step that does not.
 
     Only groups that are not stuck move. Where the walk takes over does not change the result.
@@ -277,8 +156,7 @@ def _jump(curves: _Curves, kept: Ints, stuck: Flags, fits: Callable[[Ints], bool
     limit = at(math.inf)
     if fits(limit):
         return _bisect(lambda u: at(math.inf, u), 0.0, 1.0, curves.step, fits)
-    # Up to t = 1 / rate every group has one draw, and nothing has moved.
-    low = 1.0 / float(curves.rate[~stuck].max())
+    low = curves.begin(~stuck)
     high = 2.0 * low
     while fits(at(high)):
         low, high = high, 2.0 * high

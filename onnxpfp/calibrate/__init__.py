@@ -7,10 +7,13 @@ from onnxpfp.calibrate.reader import Reader, Window, reader_outputs
 from onnxpfp.calibrate.run import calibrate
 from onnxpfp.calibrate.runtime import Session, open_session
 from onnxpfp.calibrate.samples import Samples
+from onnxpfp.calibrate.sensitivity import Guard, Kernel
 from onnxpfp.calibrate.statistics import ReaderStatistics, Statistics
 
 __all__ = [
+    "Guard",
     "InputSpec",
+    "Kernel",
     "ProviderRequest",
     "Reader",
     "ReaderStatistics",

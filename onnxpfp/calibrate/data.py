@@ -75,9 +75,11 @@ def load_samples(
     if isinstance(source, str | os.PathLike):
         return ArraySamples.of(specs, _match(_read(Path(source)), specs, str(source)))
     if isinstance(source, np.ndarray):
-        return ArraySamples.of(specs, {_only(specs, "an array").name: source})
+        array = cast("NDArray[Any]", source)
+        return ArraySamples.of(specs, {_only(specs, "an array").name: array})
     if isinstance(source, Mapping):
-        arrays = {name: np.asarray(array) for name, array in source.items()}
+        given = cast("Mapping[str, NDArray[Any]]", source)
+        arrays = {name: np.asarray(array) for name, array in given.items()}
         return ArraySamples.of(specs, _match(arrays, specs, "the data"))
     return FeedSamples.of(specs, _collect(source))
 
@@ -137,7 +139,8 @@ def _noise(spec: InputSpec, shape: tuple[int, ...], rng: np.random.Generator) ->
 def _read(path: Path) -> dict[str, NDArray[Any]]:
     """Read a `.npz` or map a `.npy` file; the latter has the empty key."""
     if not path.is_file():
-        raise CalibrationError(f"{path} does not exist", hint="check the path of the data")
+        what = "is no file" if path.exists() else "does not exist"
+        raise CalibrationError(f"{path} {what}", hint="check the path of the data")
     try:
         loaded = np.load(path, mmap_mode="r", allow_pickle=False)
         if isinstance(loaded, np.ndarray):
@@ -145,8 +148,11 @@ def _read(path: Path) -> dict[str, NDArray[Any]]:
         with loaded as archive:
             return {name: archive[name] for name in archive.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        # numpy takes what it does not know for a pickle, and advises to load it unsafely.
+        pickled = "pickle" in str(error)
+        reason = "it is neither, or holds Python objects" if pickled else " ".join(str(error).split())
         raise CalibrationError(
-            f"{path} cannot be read as .npz or .npy: {' '.join(str(error).split())}",
+            f"{path} cannot be read as .npz or .npy: {reason}",
             hint="write it with numpy.savez(path, input_name=array), numbers only",
         ) from error
 

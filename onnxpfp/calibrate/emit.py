@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -41,7 +41,7 @@ def default_opset(model: ModelProto) -> int:
 
 
 @contextlib.contextmanager
-def _quiet(gs_logger: Any) -> Iterator[None]:
+def _quiet(gs_logger: Any) -> Generator[None]:
     # Its logger writes to stdout, which would corrupt JSON that a caller prints there.
     before = gs_logger.severity
     gs_logger.severity = gs_logger.CRITICAL
@@ -67,6 +67,8 @@ class Emitter:
         with _quiet(self._logger):
             self._graph: Any = self._gs.import_onnx(model)
         self._graph.opset = self.opset
+        # graphsurgeon does not know that "ai.onnx" spells the default domain, too.
+        self._other_domains = [entry for entry in model.opset_import if entry.domain not in ("", "ai.onnx")]
         self._graph.outputs = []
         self._tensors: dict[str, Tensor] = self._graph.tensors()
         self._ints: dict[tuple[int, ...], Tensor] = {}
@@ -91,7 +93,11 @@ class Emitter:
         """Drop what the new outputs do not need and return the probe model."""
         with _quiet(self._logger):
             self._graph.cleanup()
-            return self._gs.export_onnx(self._graph)
+            probe: ModelProto = self._gs.export_onnx(self._graph)
+        del probe.opset_import[:]
+        probe.opset_import.add(domain="", version=self.opset)
+        probe.opset_import.extend(self._other_domains)
+        return probe
 
     def output(self, tensor: Tensor) -> str:
         """Make a tensor an output and return its name."""

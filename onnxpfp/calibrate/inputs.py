@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from onnx import ModelProto, ValueInfoProto, helper
@@ -53,7 +53,12 @@ def _spec(item: ValueInfoProto) -> InputSpec:
     tensor = item.type.tensor_type
     if not item.type.HasField("tensor_type") or tensor.elem_type == 0:
         raise ModelError(f"input {item.name!r} is not a tensor of known type")
-    dtype = cast("np.dtype[Any]", np.dtype(helper.tensor_dtype_to_np_dtype(tensor.elem_type)))
+    if not tensor.HasField("shape"):
+        raise ModelError(
+            f"input {item.name!r} has no shape, not even a number of axes",
+            hint="export the model again with input shapes; single dims may stay dynamic",
+        )
+    dtype = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.elem_type))
     dims = tuple(
         int(dim.dim_value) if dim.HasField("dim_value") and dim.dim_value > 0 else None for dim in tensor.shape.dim
     )

@@ -11,9 +11,11 @@ Cases:
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
+from numpy.typing import NDArray
+from onnx import TensorProto
 
 __all__ = ["nonnegative_tensors"]
 
@@ -21,7 +23,6 @@ _RANGE = frozenset({"Relu", "Sigmoid", "HardSigmoid", "Softmax", "Softplus", "Ex
 _FIRST_INPUT = frozenset(
     {
         "AveragePool",
-        "Cast",
         "DepthToSpace",
         "Dropout",
         "Expand",
@@ -45,6 +46,7 @@ _FIRST_INPUT = frozenset(
         "Unsqueeze",
     }
 )
+_FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE})
 _ALL_INPUTS = frozenset({"Add", "Concat", "Max", "Min", "Mul", "Sum"})
 
 
@@ -68,11 +70,21 @@ def _is_nonnegative(node: Any, found: set[str]) -> bool:
         return True
     if kind == "Clip":
         return (bool(inputs) and inputs[0] in found) or _clips_at_zero(node)
-    if kind in _FIRST_INPUT:
+    if kind == "Cast" and node.attrs.get("to") not in _FLOATS:
+        return False  # a cast to a narrow integer wraps around
+    if kind == "Resize" and (
+        _text(node.attrs.get("mode", "nearest")) == "cubic" or "extrapolation_value" in node.attrs
+    ):
+        return False  # cubic overshoots
+    if kind in _FIRST_INPUT or kind in {"Cast", "Resize", "Upsample"}:
         return bool(inputs) and inputs[0] in found
     if kind in _ALL_INPUTS:
         return bool(inputs) and all(name in found for name in inputs)
     return False
+
+
+def _text(value: object) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
 
 
 def _clips_at_zero(node: Any) -> bool:
@@ -90,4 +102,4 @@ def _scalar(tensor: Any) -> float | None:
         values = getattr(attribute, "values", None)
     if not isinstance(values, np.ndarray) or values.size != 1:
         return None
-    return float(values.reshape(()))
+    return float(cast("NDArray[Any]", values).reshape(()))

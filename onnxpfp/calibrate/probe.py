@@ -17,7 +17,7 @@ from onnx import ModelProto
 from onnxpfp.calibrate.emit import Emitter
 from onnxpfp.calibrate.nonnegative import nonnegative_tensors
 from onnxpfp.calibrate.product import emit_product
-from onnxpfp.calibrate.reader import Reader
+from onnxpfp.calibrate.reader import Reader, reader_outputs
 from onnxpfp.calibrate.sensitivity import Emitted, Plan, emit_linear
 from onnxpfp.calibrate.statistics import ReaderStatistics, Statistics
 from onnxpfp.errors import CalibrationError
@@ -113,7 +113,7 @@ def _decode(reader: Reader, emitted: Emitted, values: Mapping[str, NDArray[Any]]
     np.maximum.at(sensitivity, np.searchsorted(channels, emitted.channels), shares)
     shape = values[emitted.shape]
     # z is (..., outputs * 2 signs, positions) for a weight; a product has no sums to divide.
-    outputs = 1 if reader.weight is None else 2 * reader.taps().shape[1] * reader.group
+    outputs = 1 if reader.weight is None else 2 * reader_outputs(reader)[0]
     return ReaderStatistics(
         channels,
         # Rounding of z and of the numerators can put a share a few ulps above one.

@@ -1,6 +1,7 @@
 """The subgraph that reduces a product of two activations (Q K^T, attention times V) to its sensitivities.
 
-Both operands are split by sign. With A (..., M, C) on the left and B (..., C, N) on the right, for each quadrant (s, t):
+Both operands are split by sign. With A (..., M, C) on the left and B (..., C, N) on the right, for each
+quadrant (s, t):
 
     z[m, n] = sum over c of A_s[m, c] B_t[c, n]
     s_c     = max over batch, m of A_s[m, c] * (max over n of B_t[c, n] / z[m, n])
@@ -50,7 +51,7 @@ def emit_product(emit: Emitter, reader: Reader, plan: Plan, *, nonnegative: bool
     ours = _signs(emit, data, nonnegative)
     theirs = _signs(emit, other, other_nonnegative)
     shapes = (reader.data_shape, reader.other_shape)
-    ranks = tuple(max(2, len(shape)) for shape in (shapes[::-1] if reader.data_on_right else shapes))
+    left_shape, right_shape = shapes[::-1] if reader.data_on_right else shapes
     blocks = reader.blocks(single=plan.kernel == "max")
     shares: list[Tensor] = []
     slots: list[int] = []
@@ -58,10 +59,10 @@ def emit_product(emit: Emitter, reader: Reader, plan: Plan, *, nonnegative: bool
     for our in ours:
         for their in theirs:
             pair = (their, our) if reader.data_on_right else (our, their)
-            left, right = _matrices(emit, pair, shapes[::-1] if reader.data_on_right else shapes)
+            left, right = _matrices(emit, pair, (left_shape, right_shape))
             z = emit.op("MatMul", [left, right])
             first = z if first is None else first
-            sides = _Sides(left, right, ranks[0], ranks[1], len(reader.channels))
+            sides = _Sides(left, right, max(2, len(left_shape)), max(2, len(right_shape)), len(reader.channels))
             ratio = inverse(emit, z, list(range(1, sides.rank)), plan.guard)
             for chunk in _chunks(reader, blocks, plan):
                 build = _rows if len(chunk[0].indices) == 1 else _sum

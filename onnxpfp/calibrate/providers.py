@@ -34,8 +34,9 @@ _NAMES = {
     "openvino": "OpenVINOExecutionProvider",
 }
 _WITH_DEVICE = frozenset({CUDA, TENSORRT, "ROCMExecutionProvider", "DmlExecutionProvider"})
-# TF32 keeps 10 bits of mantissa: sensitivities would be off by 1e-3.
-_OPTIONS = {CUDA: (("use_tf32", "0"),)}
+# TF32 keeps 10 bits of mantissa: sensitivities would be off by 1e-3. The exhaustive search, which is the default, times
+# every algorithm for every convolution of a probe.
+_OPTIONS = {CUDA: (("use_tf32", "0"), ("cudnn_conv_algo_search", "HEURISTIC"))}
 _CUDA_LIBRARIES = (
     ("libcuda.so.1", "no NVIDIA driver (libcuda.so.1 cannot be loaded)"),
     ("libcudart.so.13", "CUDA 13 runtime (libcudart.so.13 cannot be loaded)"),

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import logging
+import math
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any, cast
 
 import onnx
 from onnx import ModelProto
 
 from onnxpfp.calibrate.data import Samples
 from onnxpfp.calibrate.probe import Probe, build_probe, shard_readers
-from onnxpfp.calibrate.providers import CPU, ProviderRequest, resolve_providers
+from onnxpfp.calibrate.providers import CPU, ProviderRequest
 from onnxpfp.calibrate.reader import Reader
-from onnxpfp.calibrate.runtime import Session, open_session
+from onnxpfp.calibrate.runtime import Session, as_requests, open_session
 from onnxpfp.calibrate.sensitivity import Guard, Kernel, Plan
 from onnxpfp.calibrate.statistics import Statistics
 from onnxpfp.errors import CalibrationError, ModelError
@@ -68,47 +72,51 @@ def calibrate(
     """
     if not readers:
         return Statistics()
-    batch = choose_batch(readers, samples, batch_size, workspace_bytes)
-    plan = Plan(kernel, guard, batch, _chunk_bytes(providers), workspace_bytes=workspace_bytes)
-    report = progress or _no_progress
+    requests = as_requests(providers)
+    plan = Plan(kernel, guard, 1, _chunk_bytes(requests), workspace_bytes=workspace_bytes)
+    batch = choose_batch(readers, samples, batch_size, plan)
+    run = partial(_measure, model, readers, samples, requests=requests, threads=threads)
+    free = batch_size is None and samples.fixed_batch is None
+    return _with_fallback(run, replace(plan, batch=batch), progress or _no_progress, free=free)
+
+
+def _with_fallback(run: Callable[..., Statistics], plan: Plan, report: Progress, *, free: bool) -> Statistics:
+    """Run sample by sample where a batch that was free to choose fails.
+
+    Many exports promise a free batch axis and have a Reshape that fixes it to one.
+    """
     try:
-        return _measure(model, readers, samples, plan, providers, threads, report)
+        return run(plan=plan, report=report)
     except ModelError as error:
-        if batch_size is not None or samples.fixed_batch is not None or batch == 1:
+        if not free or plan.batch == 1:
             raise
-        # Many exports promise a free batch axis and have a Reshape that fixes it to one.
-        _LOG.warning("the model fails at batch %d and is run sample by sample: %s", batch, error)
-        single = Plan(kernel, guard, 1, plan.chunk_bytes, workspace_bytes=workspace_bytes)
-        return _measure(model, readers, samples, single, providers, threads, report)
+        _LOG.warning("the model fails at batch %d and is run sample by sample: %s", plan.batch, error)
+        return run(plan=replace(plan, batch=1), report=report)
 
 
-def choose_batch(readers: Sequence[Reader], samples: Samples, asked: int | None, workspace_bytes: int) -> int:
-    """Return the batch size: what the model fixes, what was asked, or as much as the workspace holds up to 16."""
+def choose_batch(readers: Sequence[Reader], samples: Samples, asked: int | None, plan: Plan) -> int:
+    """Return the batch size: what the model fixes, what was asked, or up to 16 as memory and cache allow.
+
+    The largest sums z and their inverse stay within the workspace; three quarters of the readers can work on a
+    channel within two chunks.
+    """
     if samples.fixed_batch is not None:
         return samples.fixed_batch
     if asked is not None:
         if asked < 1:
-            raise CalibrationError(f"a batch of {asked} samples is not possible")
+            raise CalibrationError(f"a batch of {asked} samples is not possible", hint="give 1 or more")
         return asked
-    largest = max(_sums_bytes(reader) for reader in readers)
-    return max(1, min(_BATCH, len(samples), workspace_bytes // max(1, 2 * largest)))
+    sums = [2 * 4 * math.prod(reader.output_shape) for reader in readers]
+    blocks = [
+        size // reader.group * (reader.kernel_size if plan.kernel == "max" else 1)
+        for size, reader in zip(sums, readers, strict=True)
+    ]
+    in_memory = plan.workspace_bytes // max(1, 2 * max(sums))
+    in_cache = 2 * plan.chunk_bytes // max(1, sorted(blocks)[len(blocks) * 3 // 4])
+    return max(1, min(_BATCH, len(samples), in_memory, in_cache))
 
 
-def _sums_bytes(reader: Reader) -> int:
-    """Bytes of z of one sample: two signs of every output."""
-    size = 2 * 4
-    for dim in reader.output_shape:
-        size *= dim
-    return size
-
-
-def _chunk_bytes(providers: str | Sequence[str] | Sequence[ProviderRequest]) -> int:
-    requests = (
-        resolve_providers(providers)
-        if isinstance(providers, str)
-        else [item for item in providers if isinstance(item, ProviderRequest)]
-        or resolve_providers([item for item in providers if isinstance(item, str)])
-    )
+def _chunk_bytes(requests: Sequence[ProviderRequest]) -> int:
     on_cpu = all(request.name == CPU for request in requests)
     return _CHUNK_BYTES_CPU if on_cpu else _CHUNK_BYTES_DEVICE
 
@@ -117,8 +125,9 @@ def _measure(
     model: ModelProto,
     readers: Sequence[Reader],
     samples: Samples,
+    *,
     plan: Plan,
-    providers: str | Sequence[str] | Sequence[ProviderRequest],
+    requests: Sequence[ProviderRequest],
     threads: int | None,
     report: Progress,
 ) -> Statistics:
@@ -128,7 +137,7 @@ def _measure(
     statistics = Statistics()
     for shard in shards:
         probe = build_probe(model, shard, plan)
-        with _session(probe, providers, threads) as session:
+        with _session(probe, requests, threads) as session:
             for feeds, count in samples.runs(plan.batch):
                 values = session.run(feeds)
                 statistics = statistics.merge(probe.decode(values, count))
@@ -140,17 +149,17 @@ def _measure(
 @contextmanager
 def _session(
     probe: Probe,
-    providers: str | Sequence[str] | Sequence[ProviderRequest],
+    requests: Sequence[ProviderRequest],
     threads: int | None,
-) -> Iterator[Session]:
+) -> Generator[Session]:
     """Open the probe in memory, or through a temporary file where protobuf cannot serialise it."""
     if _weight_bytes(probe.model) < _IN_MEMORY:
-        yield open_session(probe.model, providers, threads=threads)
+        yield open_session(probe.model, requests, threads=threads, layout=False)
         return
-    with tempfile.TemporaryDirectory(prefix="onnxpfp-") as folder:
+    with tempfile.TemporaryDirectory(prefix="onnxpfp-", ignore_cleanup_errors=True) as folder:
         path = Path(folder) / "probe.onnx"
-        onnx.save_model(probe.model, path, save_as_external_data=True, location="probe.data")
-        yield open_session(path, providers, threads=threads)
+        cast("Any", onnx).save_model(probe.model, path, save_as_external_data=True, location="probe.data")
+        yield open_session(path, requests, threads=threads, layout=False)
 
 
 def _weight_bytes(model: ModelProto) -> int:

@@ -8,7 +8,7 @@ import io
 import logging
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -36,7 +36,7 @@ ModelSource = ModelProto | bytes | str | os.PathLike[str]
 
 _FATAL = 4
 _WARNING = 2
-_LONGEST_REASON = 300
+_LONGEST_REASON = 400
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,7 +72,7 @@ class Session:
                 f"onnxruntime cannot run the model: {one_line(error)}",
                 hint="check that the data have the shapes that the model expects",
             ) from error
-        return {name: np.asarray(value) for name, value in zip(names, values, strict=True)}
+        return {name: _as_array(value) for name, value in zip(names, values, strict=True)}
 
 
 def open_session(
@@ -81,6 +81,7 @@ def open_session(
     *,
     threads: int | None = None,
     optimize: bool = True,
+    layout: bool = True,
 ) -> Session:
     """Load a model into onnxruntime.
 
@@ -89,18 +90,19 @@ def open_session(
         providers: In priority order; the CPU always comes last, for ops that no other provider has.
         threads: Threads inside one op; None lets onnxruntime choose.
         optimize: Whether onnxruntime may fuse and fold.
+        layout: Whether it may change memory layouts, too: faster to run, slower to load.
 
     Raises:
         ProviderError: A provider other than the CPU was asked for and does not run here.
         ModelError: onnxruntime cannot load the model.
     """
     ort: Any = importlib.import_module("onnxruntime")
-    requests = _as_requests(providers)
+    requests = as_requests(providers)
     built = frozenset(cast("list[str]", ort.get_available_providers()))
     for request in requests:
         if request.name not in built:
             raise explain_missing(request, in_build=False)
-    options = _options(ort, threads=threads, optimize=optimize)
+    options = _options(ort, threads=threads, optimize=optimize, layout=layout)
     handle = _create(ort, _payload(model), options, requests)
     running = tuple(cast("list[str]", handle.get_providers()))
     for request in requests:
@@ -115,14 +117,14 @@ def open_session(
     )
 
 
-def _as_requests(
+def as_requests(
     providers: str | Sequence[str] | Sequence[ProviderRequest],
 ) -> tuple[ProviderRequest, ...]:
+    """Resolve names; requests that are resolved already stay as they are."""
     if isinstance(providers, str):
         return resolve_providers(providers)
     ready = [item for item in providers if isinstance(item, ProviderRequest)]
-    words = [item for item in providers if isinstance(item, str)]
-    return tuple(ready) if ready else resolve_providers(words)
+    return tuple(ready) or resolve_providers([item for item in providers if isinstance(item, str)])
 
 
 def _payload(model: ModelSource) -> str | bytes:
@@ -141,11 +143,12 @@ def _payload(model: ModelSource) -> str | bytes:
     return os.fspath(model)
 
 
-def _options(ort: Any, *, threads: int | None, optimize: bool) -> Any:
+def _options(ort: Any, *, threads: int | None, optimize: bool, layout: bool) -> Any:
     options = ort.SessionOptions()
     options.log_severity_level = _FATAL
     levels = ort.GraphOptimizationLevel
-    options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimize else levels.ORT_DISABLE_ALL
+    optimized = levels.ORT_ENABLE_ALL if layout else levels.ORT_ENABLE_EXTENDED
+    options.graph_optimization_level = optimized if optimize else levels.ORT_DISABLE_ALL
     if threads is not None:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -179,7 +182,7 @@ def _loads_on_cpu(ort: Any, payload: str | bytes, options: Any) -> bool:
 
 
 @contextlib.contextmanager
-def _silence(ort: Any, accelerated: Sequence[ProviderRequest]) -> Iterator[None]:
+def _silence(ort: Any, accelerated: Sequence[ProviderRequest]) -> Generator[None]:
     """Keep the default logger and the library loader of onnxruntime quiet while a session is made."""
     if not accelerated:
         yield
@@ -197,8 +200,18 @@ def _silence(ort: Any, accelerated: Sequence[ProviderRequest]) -> Iterator[None]
         ort.set_default_logger_severity(_WARNING)
 
 
+def _as_array(value: object) -> NDArray[Any]:
+    """Return a tensor as it is, a sequence or map as one object."""
+    if isinstance(value, np.ndarray):
+        return cast("NDArray[Any]", value)
+    box = np.empty((), dtype=object)
+    box[()] = value
+    return box
+
+
 def one_line(error: BaseException) -> str:
     """Return the reason inside an onnxruntime error, without its prefix, on one short line."""
     text = re.sub(r"^\[ONNXRuntimeError\]\s*:\s*\d+\s*:\s*\w+\s*:\s*", "", str(error).strip())
-    text = " ".join(text.split())
+    # Some reasons begin with the place in the C++ source and the signature of the function.
+    text = re.sub(r"^/\S+:\d+ .*?\)(?: const)? ", "", " ".join(text.split()))
     return text if len(text) <= _LONGEST_REASON else text[: _LONGEST_REASON - 3] + "..."

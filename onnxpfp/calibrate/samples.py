@@ -213,8 +213,9 @@ class FeedSamples(Samples):
             yield feed, count
 
     def _pick(self, order: NDArray[np.int64]) -> Self:
-        feeds = tuple(self.feeds[index] for index in order)
-        counts = tuple(self.counts[index] for index in order)
+        positions: list[int] = order.tolist()
+        feeds = tuple(self.feeds[index] for index in positions)
+        counts = tuple(self.counts[index] for index in positions)
         if not feeds:
             raise CalibrationError("there are no calibration samples", hint="give at least one")
         return type(self)(self.specs, feeds, counts)

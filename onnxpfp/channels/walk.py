@@ -15,7 +15,7 @@ from onnxpfp.channels.context import Axes, NodeContext, SplitChoice, UnlabelledE
 from onnxpfp.channels.labels import Labels
 from onnxpfp.channels.ops import RULES
 from onnxpfp.channels.types import Consumer, IndexSpell, Spell
-from onnxpfp.channels.values import Dim, Value
+from onnxpfp.channels.values import Const, Dim, Value
 from onnxpfp.model.constants import Constants, attributes, outer_names
 from onnxpfp.model.shapes import Shapes
 
@@ -220,7 +220,7 @@ def _fold(model: _Model, state: Walk, node: NodeProto) -> bool:
     if node.domain not in {"", "ai.onnx"} or not node.output or not node.output[0]:
         return False
     name = node.output[0]
-    value = _shape_value(state, node) if node.op_type in {"Shape", "Size"} else None
+    value = _shape_value(model, state, node) if node.op_type in {"Shape", "Size"} else None
     if value is None:
         inputs = [i for i in node.input if i]
         integer = model.shapes.dtype.get(name) in INTEGERS
@@ -238,11 +238,15 @@ def _fold(model: _Model, state: Walk, node: NodeProto) -> bool:
     return True
 
 
-def _shape_value(state: Walk, node: NodeProto) -> Value | None:
+def _shape_value(model: _Model, state: Walk, node: NodeProto) -> Value | None:
     axes = state.axes.get(node.input[0])
     if axes is None:
         return None
-    dims = [Dim(node.input[0], axis, labels.size) for axis, labels in enumerate(axes)]
+    constant = node.input[0] in model.constants.names
+    dims = [
+        Const("", 0, labels.size) if constant and not labels.any() else Dim(node.input[0], axis, labels.size)
+        for axis, labels in enumerate(axes)
+    ]
     out = np.empty(len(dims), object)
     out[:] = dims
     if node.op_type == "Size":

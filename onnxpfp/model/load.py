@@ -18,6 +18,14 @@ from onnxpfp.model.constants import subgraphs
 
 __all__ = ["Source", "load", "one_line"]
 
+_MAGIC = {
+    b"PK\x03\x04": "a zip archive (as PyTorch checkpoints are)",
+    b"\x1f\x8b": "a gzip archive",
+    b"\x89PNG": "a PNG image",
+    b"\x89HDF": "an HDF5 file (as Keras checkpoints are)",
+    b"\x93NUMPY": "a NumPy array",
+}
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Source:
@@ -72,6 +80,18 @@ def load(given: ModelProto | str | os.PathLike[str]) -> Source:
     return source
 
 
+def _recognise(data: bytes) -> tuple[str, str] | None:
+    """Say what a file is that is often met in the place of a model, and what to do."""
+    if not data:
+        return "an empty file", "export it again, or copy it again"
+    if data.startswith(b"version https://git-lfs"):
+        return "a pointer of Git LFS", "fetch the file itself: git lfs pull"
+    for magic, what in _MAGIC.items():
+        if data.startswith(magic):
+            return what, "give the .onnx file"
+    return None
+
+
 def _read(path: Path) -> Source:
     try:
         data = path.read_bytes()
@@ -79,18 +99,20 @@ def _read(path: Path) -> Source:
         raise ModelError(f"{path}: there is no such file") from error
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
+    known = _recognise(data)
+    if known is not None:
+        raise ModelError(f"{path}: is not an ONNX model: it is {known[0]}", hint=known[1])
     model = ModelProto()
     try:
         model.ParseFromString(data)
     except DecodeError as error:
-        raise ModelError(
-            f"{path}: is not an ONNX model, or it is cut off: {one_line(error)}",
-            hint="export it again, and copy it whole (in Git LFS: run git lfs pull)",
-        ) from error
+        # Every exporter writes the IR version first: field 1, a varint.
+        what = f"is cut off after {len(data)} bytes, or damaged" if data[0] == 8 else "is not an ONNX model"
+        raise ModelError(f"{path}: {what}: {one_line(error)}", hint="export it again, or copy it again") from error
     if not model.ir_version or not model.opset_import or not model.HasField("graph"):
         raise ModelError(
-            f"{path}: is not an ONNX model: it names no IR version, opset or graph",
-            hint="in Git LFS the file may be a pointer: run git lfs pull",
+            f"{path}: is not an ONNX model, or it is cut off: it names no IR version, opset or graph",
+            hint="export it again, or copy it again",
         )
     external = sum(_load_external(path, model))
     return Source(model, data, path, bool(external), len(data) + external)

@@ -26,12 +26,17 @@ def check_target(path: Path, *, source: Path | None, force: bool) -> None:
         OutputError: The directory is missing or closed, or the input would be overwritten.
     """
     folder = path.parent
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"{path}: {folder} is a file, not a directory", hint="name another directory")
     if not folder.is_dir():
         raise OutputError(f"{path}: the directory {folder} does not exist", hint=f"make it: mkdir -p {folder}")
     if path.is_dir():
         raise OutputError(f"{path}: is a directory", hint="name a file")
+    if path.exists() and not path.is_file():
+        # A device: renaming a file over /dev/null would replace it for everybody.
+        raise OutputError(f"{path}: is no regular file", hint="name a file")
     if not _writable(folder):
-        raise OutputError(f"{path}: the directory {folder} cannot be written")
+        raise OutputError(f"{path}: the directory {folder} cannot be written", hint="name another directory")
     if source is not None and not force and path.exists() and path.samefile(source):
         raise OutputError(f"{path}: is the input itself", hint="give another name, or --force to overwrite it")
 

@@ -1,0 +1,218 @@
+"""Groups of options: a verb subscribes to those it needs, so that a flag means the same in every verb.
+
+Each group is a dataclass and a decorator; the decorator adds the flags to a command and hands the
+command one argument, an instance of the dataclass.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import click
+
+__all__ = [
+    "Choice",
+    "Data",
+    "Output",
+    "Runtime",
+    "Target",
+    "choice_options",
+    "data_options",
+    "output_options",
+    "runtime_options",
+    "target_options",
+    "verbosity_options",
+]
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+FILE = click.Path(path_type=Path)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """How much stays; see `onnxpfp.config.Options`."""
+
+    keep_macs: float | None
+    keep_params: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Which channels stay; see `onnxpfp.config.Options`."""
+
+    select: Literal["deterministic", "sampled", "mixed", "auto"]
+    kernel: Literal["sum", "max"]
+    compensate: Literal["none", "bias"] | None
+    delta: float
+    round_to: int | None
+    min_channels: int
+    include: tuple[str, ...]
+    exclude: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """What the model is run on.
+
+    Attributes:
+        calib_data: A path, the word "random", or None.
+        calib_samples: Most samples to use.
+        batch_size: Samples in one run.
+        input_shape: Shapes as they were typed.
+    """
+
+    calib_data: str | None
+    calib_samples: int | None
+    batch_size: int | None
+    input_shape: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """Where and how it runs; see `onnxpfp.config.Options`."""
+
+    seed: int
+    threads: int | None
+    providers: str
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What is written beside the model.
+
+    Attributes:
+        plan: Where the plan goes.
+        from_plan: A plan to replay.
+        json: Where the report goes; "-" is stdout.
+        force: Whether the input may be overwritten.
+    """
+
+    plan: Path | None
+    from_plan: Path | None
+    json: Path | None
+    force: bool
+
+
+def _group(name: str, kind: type[Any], *options: Decorator) -> Decorator:
+    """Make the decorator that collects `options` into one argument `name` of type `kind`."""
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(command)
+        def call(*args: Any, **found: Any) -> Any:
+            collected = kind(**{field.name: found.pop(field.name) for field in fields(kind)})
+            return command(*args, **found, **{name: collected})
+
+        for option in reversed(options):
+            option(call)
+        return call
+
+    return decorate
+
+
+target_options = _group(
+    "target",
+    Target,
+    click.option(
+        "--keep-macs", type=float, metavar="F", help="Share of the multiply-adds that stays, in (0, 1].  [default: 0.7]"
+    ),
+    click.option("--keep-params", type=float, metavar="F", help="Share of the parameters that stays, in (0, 1]."),
+)
+
+choice_options = _group(
+    "choice",
+    Choice,
+    click.option(
+        "--select",
+        type=click.Choice(["auto", "deterministic", "sampled", "mixed"]),
+        default="auto",
+        show_default=True,
+        help="Which channels stay: the most sensitive, a weighted draw, both, or per group the smallest bound.",
+    ),
+    click.option(
+        "--kernel",
+        type=click.Choice(["sum", "max"]),
+        default="sum",
+        show_default=True,
+        help="Sensitivity over whole kernel windows (the bound holds) or single taps (the authors' code).",
+    ),
+    click.option(
+        "--compensate",
+        type=click.Choice(["none", "bias"]),
+        help="Fold the mean of dropped channels into biases.  [default: bias with data, none without]",
+    ),
+    click.option("--delta", type=float, default=1e-16, show_default=True, help="Probability that a bound may fail."),
+    click.option(
+        "--round-to", type=int, metavar="N", help="Keep channels in multiples of N.  [default: 8 from 32 channels on]"
+    ),
+    click.option(
+        "--min-channels", type=int, default=1, show_default=True, metavar="N", help="Fewest channels of a group."
+    ),
+    click.option(
+        "--include",
+        multiple=True,
+        metavar="PAT",
+        help="Prune only these nodes and initializers: a glob, or re:REGEX. Repeatable.",
+    ),
+    click.option("--exclude", multiple=True, metavar="PAT", help="Leave these as they are; likewise. Repeatable."),
+)
+
+data_options = _group(
+    "data",
+    Data,
+    click.option(
+        "--calib-data",
+        metavar="SRC",
+        help="Unlabelled inputs: .npz keyed by input name, or .npy; axis 0 = samples. 'random' is noise, for trials.",
+    ),
+    click.option("--calib-samples", type=int, metavar="N", help="Most samples to use.  [default: all]"),
+    click.option("--batch-size", type=int, metavar="N", help="Samples in one run.  [default: what the model takes]"),
+    click.option(
+        "--input-shape",
+        multiple=True,
+        metavar="NAME:1,3,224,224",
+        help="Shape of an input with free axes; no name needed where there is one input. Repeatable.",
+    ),
+)
+
+runtime_options = _group(
+    "runtime",
+    Runtime,
+    click.option("--seed", type=int, default=0, show_default=True, help="Of everything that is drawn."),
+    click.option("--threads", type=int, metavar="N", help="Threads of onnxruntime.  [default: its own choice]"),
+    click.option(
+        "--providers",
+        default="cpu",
+        show_default=True,
+        metavar="LIST",
+        help="Where to run, by priority: cpu, cuda, cuda:1, trt, ... or names of onnxruntime, comma-separated.",
+    ),
+)
+
+output_options = _group(
+    "output",
+    Output,
+    click.option("--plan", type=FILE, metavar="FILE.json", help="Write what was kept, to replay or map back."),
+    click.option("--from-plan", type=FILE, metavar="FILE.json", help="Replay a plan in place of scoring."),
+    click.option(
+        "--json", type=FILE, metavar="FILE|-", help="Write the report as JSON; - is stdout, without the table."
+    ),
+    click.option("--force", is_flag=True, help="Allow OUT to be IN."),
+)
+
+
+def verbosity_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add -q and -v; the command gets `verbosity`: -1 quiet, 0, 1 everything, 2 with tracebacks."""
+
+    @functools.wraps(command)
+    def call(*args: Any, quiet: bool, verbose: int, **found: Any) -> Any:
+        return command(*args, verbosity=verbose or -int(quiet), **found)
+
+    option = click.option("-v", "--verbose", count=True, help="Show every row and phase; -vv shows tracebacks.")
+    option(call)
+    click.option("-q", "--quiet", is_flag=True, help="Show errors only.")(call)
+    return call

@@ -1,0 +1,69 @@
+"""`--input-shape NAME:1,3,224,224`, also with `x` between the sizes, also without the name of an only input."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from onnxpfp.errors import OptionError
+
+__all__ = ["parse_shapes"]
+
+_SIZES = re.compile(r"\d+([,x]\d+)*")
+_EXAMPLE = "write --input-shape NAME:1,3,224,224, with , or x between the sizes"
+
+
+def parse_shapes(texts: Sequence[str], model: Path) -> dict[str, tuple[int, ...]]:
+    """Read shapes as they were typed.
+
+    Args:
+        texts: What was typed.
+        model: The model, which tells the name of its input where none is typed.
+
+    Raises:
+        OptionError: A text is no shape, an input has two, or a name is missing.
+        ModelError: The model must be asked for a name and cannot be read.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+    for text in texts:
+        # Names like "input:0" have colons, too.
+        name, _, sizes = text.rpartition(":")
+        shape = _parse_sizes(text, sizes)
+        name = name or _only_input(model, text)
+        if name in shapes:
+            raise OptionError(f"--input-shape gives '{name}' two shapes", hint="give it one")
+        shapes[name] = shape
+    return shapes
+
+
+def _parse_sizes(text: str, sizes: str) -> tuple[int, ...]:
+    compact = sizes.replace(" ", "")
+    if not _SIZES.fullmatch(compact):
+        raise OptionError(f"--input-shape '{text}' is no shape", hint=_EXAMPLE)
+    shape = tuple(int(size) for size in re.split("[,x]", compact))
+    if 0 in shape:
+        raise OptionError(f"--input-shape '{text}' has an axis of size 0", hint=_EXAMPLE)
+    return shape
+
+
+def _only_input(path: Path, text: str) -> str:
+    """Return the name of the model's only input, without reading weights that lie in other files."""
+    from onnx import ModelProto
+
+    from onnxpfp.model.load import load
+
+    model = ModelProto()
+    try:
+        model.ParseFromString(path.read_bytes())
+    except Exception:
+        # The pipeline's own reader says what is wrong with the file.
+        model = load(path).model
+    stored = {tensor.name for tensor in model.graph.initializer}
+    names = [info.name for info in model.graph.input if info.name not in stored]
+    if len(names) != 1:
+        raise OptionError(
+            f"--input-shape '{text}' names no input, and the model has {len(names)}: {', '.join(names)}",
+            hint=_EXAMPLE,
+        )
+    return names[0]

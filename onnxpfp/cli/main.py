@@ -1,0 +1,29 @@
+"""The program: a group of verbs. A new verb is a file beside this one and a line in `VERBS`."""
+
+from __future__ import annotations
+
+import click
+
+import onnxpfp
+from onnxpfp.cli.prune import prune
+
+__all__ = ["main"]
+
+VERBS: tuple[click.Command, ...] = (prune,)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(onnxpfp.__version__, prog_name="onnxpfp")
+def main() -> None:
+    """Provable filter pruning of ONNX graphs: a trained network in, a smaller one with the same interface out.
+
+    \b
+      onnxpfp prune in.onnx out.onnx --calib-data calibration.npz --keep-macs 0.6
+
+    Exit codes: 0 done, 1 something is wrong with model, data or output, 2 usage, 3 the target cannot
+    be reached, 4 the result did not pass its verification. Nothing is written unless it is 0.
+    """  # noqa: D301
+
+
+for _verb in VERBS:
+    main.add_command(_verb)

@@ -1,0 +1,104 @@
+"""The files that a run writes: checked before the work, written after it, the model first."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from onnxpfp.errors import ModelError, OutputError
+
+if TYPE_CHECKING:
+    from onnxpfp.api import Result
+
+__all__ = ["STDOUT", "Outputs", "check_outputs", "report_json", "write_outputs"]
+
+STDOUT = Path("-")
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """Where the results go.
+
+    Attributes:
+        model: The pruned model.
+        plan: The plan, or None.
+        report: The report as JSON, `STDOUT`, or None.
+        force: Whether the model may overwrite the input.
+    """
+
+    model: Path
+    plan: Path | None
+    report: Path | None
+    force: bool
+
+    @property
+    def report_file(self) -> Path | None:
+        """Where the report goes if it goes to a file."""
+        return None if self.report == STDOUT else self.report
+
+
+def check_outputs(outputs: Outputs, source: Path, read: dict[str, Path]) -> None:
+    """Make sure that everything can be written and nothing overwrites what is read.
+
+    Args:
+        outputs: Where the results go.
+        source: The input model.
+        read: Other files that are read, by the flag that names them.
+
+    Raises:
+        ModelError: The input does not exist.
+        OutputError: A result cannot be written where it should go.
+    """
+    from onnxpfp.model.save import check_target
+
+    if not source.exists():
+        raise ModelError(f"{source}: there is no such file")
+    check_target(outputs.model, source=source, force=outputs.force)
+    _keep_apart("OUT", outputs.model, read)
+    taken = {"IN": source, "OUT": outputs.model, **read}
+    # A replayed plan may be written anew: it is read before.
+    for flag, path, free in (("--plan", outputs.plan, "--from-plan"), ("--json", outputs.report_file, "")):
+        if path is not None:
+            check_target(path, source=None, force=False)
+            _keep_apart(flag, path, {other: file for other, file in taken.items() if other != free})
+            taken[flag] = path
+
+
+def _keep_apart(flag: str, path: Path, others: dict[str, Path]) -> None:
+    for other, taken in others.items():
+        same = os.path.realpath(path) == os.path.realpath(taken)
+        if same or (path.exists() and taken.exists() and path.samefile(taken)):
+            raise OutputError(f"{path}: {flag} and {other} are the same file", hint=f"give {flag} another name")
+
+
+def report_json(result: Result, source: Path, outputs: Outputs) -> str:
+    """Write the report as JSON, with the names of the files that it is about."""
+    document = result.report.to_dict()
+    document["input"] = str(source)
+    document["output"] = str(outputs.model)
+    document["plan"] = None if outputs.plan is None else str(outputs.plan)
+    return json.dumps(document, indent=1, allow_nan=False) + "\n"
+
+
+def write_outputs(result: Result, source: Path, outputs: Outputs) -> None:
+    """Write the model, then the plan, then the report.
+
+    Raises:
+        OutputError: One cannot be written; the hint lists those that were.
+    """
+    from onnxpfp.model.save import save_bytes
+    from onnxpfp.saving import save_result
+
+    texts = {outputs.plan: result.plan.to_json, outputs.report_file: lambda: report_json(result, source, outputs)}
+    contents = {path: text().encode() for path, text in texts.items() if path is not None}
+    save_result(result, outputs.model, source=source, force=outputs.force)
+    written = [str(outputs.model)]
+    for path, content in contents.items():
+        try:
+            save_bytes(path, content)
+        except OutputError as error:
+            raise OutputError(str(error), hint=f"already written: {', '.join(written)}") from error
+        written.append(str(path))

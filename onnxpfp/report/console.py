@@ -1,0 +1,227 @@
+"""The report for people, as tables on a console."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich import box
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from onnxpfp.channels.types import Fixed
+from onnxpfp.report.types import GroupReport, Report
+from onnxpfp.verify import Drift
+
+__all__ = ["print_notes", "print_report"]
+
+ROWS = 20
+"""Most groups that are shown unless all are asked for."""
+REASONS = 8
+"""Most reasons that are shown, likewise."""
+
+_METHODS = {
+    "pfp": "Provable Filter Pruning, sensitivities measured on the data",
+    "coreset": "data-independent coreset scores, by weights alone",
+    "plan": "replay of a plan",
+    "none": "nothing was scored",
+}
+_TARGETS = {"macs": "MACs", "params": "parameters"}
+_UNSCORED = frozenset({"plan", "all"})
+_QUOTED = re.compile(r" '[^']*'")
+
+
+@dataclass(frozen=True, slots=True)
+class _Reason:
+    """Axes that stay for one kind of reason.
+
+    Attributes:
+        text: The reason without names.
+        axes: How many axes it holds for.
+        indices: How many indices these have.
+        example: The first of them.
+    """
+
+    text: str
+    axes: int
+    indices: int
+    example: str
+
+
+def print_report(report: Report, console: Console, *, full: bool) -> None:
+    """Print what was done.
+
+    Args:
+        report: What is known about the pruning.
+        console: Where to.
+        full: Whether to show every row.
+    """
+    if console.is_terminal:
+        _print_sections(report, console, full=full)
+        return
+    with console.capture() as captured:
+        _print_sections(report, console, full=full)
+    # rich pads every line to the full width.
+    console.file.write(re.sub(r" +$", "", captured.get(), flags=re.MULTILINE))
+
+
+def _print_sections(report: Report, console: Console, *, full: bool) -> None:
+    console.print(_sizes(report))
+    console.print(_facts(report))
+    if report.groups:
+        shown = report.groups if full else report.groups[:ROWS]
+        console.print(_heading("Groups of channels"))
+        console.print(_groups(shown))
+        _more(console, len(report.groups) - len(shown), "groups")
+        if any(group.selection not in _UNSCORED for group in report.groups):
+            console.print(_indented(f"eps: bound on each consumer's relative error. {report.groups[0].assumption}"))
+    if report.skipped:
+        _print_untouched(report.skipped, console, full=full)
+    if report.compensated or report.uncompensated:
+        _print_compensation(report, console, full=full)
+
+
+def print_notes(notes: Sequence[str], console: Console) -> None:
+    """Print what the user should know, each on one line where the console is no terminal."""
+    for note in notes:
+        style = "bold red" if note.startswith("RANDOM") else "yellow"
+        console.print(Text(f"Note: {note}", style=style), soft_wrap=not console.is_terminal)
+
+
+def _heading(text: str) -> Text:
+    return Text(f"\n{text}", style="bold")
+
+
+def _indented(text: str) -> Padding:
+    return Padding(Text(text), (0, 0, 0, 2))
+
+
+def _more(console: Console, count: int, what: str) -> None:
+    if count > 0:
+        console.print(_indented(f"... and {count} more {what}; -v shows all"))
+
+
+def _sizes(report: Report) -> Table:
+    table = Table(box=box.SIMPLE)
+    table.add_column("")
+    for title in ("before", "after", "kept"):
+        table.add_column(title, justify="right")
+    before, after = report.before, report.after
+    rows = (
+        ("parameters", before.params, after.params),
+        ("MACs, one sample", before.macs, after.macs),
+        ("file, bytes", before.bytes, after.bytes),
+    )
+    for title, old, new in rows:
+        share = f"{100 * new / old:.1f} %" if old else "-"
+        table.add_row(title, f"{old:,}", f"{new:,}", share)
+    return table
+
+
+def _facts(report: Report) -> Table:
+    """Method, place, evidence and time, one per line."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    rows = {"method": _METHODS.get(report.method, report.method)}
+    if report.target:
+        rows["target"] = ", ".join(
+            f"keep {100 * s:.4g} % of the {_TARGETS.get(q, q)}" for q, s in report.target.items()
+        )
+    rows["ran on"] = ", ".join(report.providers)
+    if report.samples:
+        rows["samples (S)"] = f"{report.samples} used, the size formula asks for {report.samples_wanted}"
+    oracle = report.oracle
+    runs = "1 run" if oracle.runs == 1 else f"{oracle.runs} runs"
+    rows["verified"] = (
+        f"masked original == pruned: largest difference {_number(oracle.error)} of the largest output, "
+        f"{oracle.tolerance:.0e} allowed, {runs}"
+    )
+    rows["drift"] = _drift(report.drift)
+    seconds = ", ".join(f"{phase} {time:.1f}" for phase, time in report.seconds.items())
+    rows["seconds"] = f"{sum(report.seconds.values()):.1f} ({seconds})"
+    for title, text in rows.items():
+        table.add_row(f"  {title}", text)
+    return table
+
+
+def _drift(drift: Drift | None) -> str:
+    if drift is None:
+        return "not measured, for there are no data"
+    parts = [f"relative output error {drift.relative_error:.3g}"]
+    if drift.top1_agreement is not None:
+        parts.append(f"top-1 agreement {100 * drift.top1_agreement:.1f} %")
+    where = "held-out samples" if drift.held_out else "samples that the calibration has seen, too"
+    return f"{', '.join(parts)}, against the original on {drift.samples} {where}"
+
+
+def _groups(groups: Sequence[GroupReport]) -> Table:
+    table = Table(box=box.SIMPLE, pad_edge=True)
+    table.add_column("group", overflow="fold")
+    for title in ("kept", "sum s", "eps det.", "eps sampled", "eps mixed"):
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("selection", no_wrap=True)
+    for group in groups:
+        scored = group.selection not in _UNSCORED
+        bounds = (group.epsilon_deterministic, group.epsilon_sampled, group.epsilon_mixed)
+        table.add_row(
+            group.name,
+            f"{group.kept}/{group.channels}",
+            f"{group.sensitivity_sum:.4g}" if scored else "-",
+            *(_number(bound) if scored else "-" for bound in bounds),
+            "all" if group.kept == group.channels else group.selection,
+        )
+    return table
+
+
+def _number(value: float) -> str:
+    return f"{value:.3g}" if math.isfinite(value) else "-"
+
+
+def _print_untouched(skipped: Sequence[Fixed], console: Console, *, full: bool) -> None:
+    reasons = _by_reason(skipped)
+    shown = reasons if full else reasons[:REASONS]
+    table = Table(box=box.SIMPLE)
+    table.add_column("axes", justify="right", no_wrap=True)
+    table.add_column("indices", justify="right", no_wrap=True)
+    table.add_column("why they stay", overflow="fold", ratio=1)
+    table.add_column("for example", overflow="fold", ratio=1)
+    for reason in shown:
+        table.add_row(f"{reason.axes:,}", f"{reason.indices:,}", reason.text, reason.example)
+    console.print(_heading("Untouched axes of weights"))
+    console.print(table)
+    _more(console, len(reasons) - len(shown), "reasons")
+
+
+def _by_reason(skipped: Sequence[Fixed]) -> list[_Reason]:
+    """Put axes together whose reasons differ in names only, the most frequent reason first."""
+    together: dict[str, list[Fixed]] = {}
+    for fixed in skipped:
+        together.setdefault(_QUOTED.sub("", fixed.reason), []).append(fixed)
+    reasons = [
+        _Reason(text, len(found), sum(f.count for f in found), _example(found[0])) for text, found in together.items()
+    ]
+    return sorted(reasons, key=lambda reason: -reason.axes)
+
+
+def _example(fixed: Fixed) -> str:
+    """Name an axis, and what its reason names."""
+    names = ", ".join(_QUOTED.findall(fixed.reason))
+    return f"axis {fixed.axis} of {fixed.tensor}" + (f", for{names}" if names else "")
+
+
+def _print_compensation(report: Report, console: Console, *, full: bool) -> None:
+    console.print(_heading("Compensation"))
+    count, left = len(report.compensated), len(report.uncompensated)
+    console.print(_indented(f"mean of dropped channels folded into the biases of {count} of {count + left} consumers"))
+    together: dict[str, list[str]] = {}
+    for name, reason in report.uncompensated:
+        together.setdefault(_QUOTED.sub("", reason), []).append(name)
+    for reason, names in together.items():
+        listed = names if full else names[:1]
+        rest = f" and {len(names) - len(listed)} more" if len(names) > len(listed) else ""
+        console.print(_indented(f"not of {', '.join(listed)}{rest}: {reason}"))
