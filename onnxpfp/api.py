@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -72,7 +72,7 @@ class _Clock:
     seconds: dict[str, float] = field(default_factory=dict[str, float])
 
     @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
+    def phase(self, name: str) -> Generator[None]:
         start = time.perf_counter()
         try:
             yield
@@ -273,6 +273,12 @@ def _refuse_if_nothing(prepared: Prepared, options: Options, plan: Plan | None) 
     )
 
 
+def _held_out(samples: Samples) -> int:
+    """Return how many samples to hold out: whole feeds where their size is fixed."""
+    unit = samples.fixed_batch or 1
+    return min(HELD_OUT, len(samples) // 4) // unit * unit
+
+
 def _gather(
     prepared: Prepared,
     readers: tuple[Reader, ...],
@@ -283,7 +289,7 @@ def _gather(
     tell: Progress,
 ) -> _Evidence:
     """Split the data, measure the readers and score the channels."""
-    held = min(HELD_OUT, len(data.samples) // 4) if data.given != "none" else 0
+    held = _held_out(data.samples) if data.given != "none" else 0
     rng = np.random.default_rng(options.seed)
     rest, held_out = data.samples.split(held, rng) if held else (data.samples, None)
     if data.given == "none":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import ClassVar
 
 __all__ = [
@@ -14,7 +15,10 @@ __all__ = [
     "ProviderError",
     "TargetUnreachableError",
     "VerificationError",
+    "one_line",
 ]
+
+_LONGEST_REASON = 400
 
 
 class OnnxPfpError(Exception):
@@ -68,3 +72,11 @@ class VerificationError(OnnxPfpError):
     """The pruned model is not what it must be; nothing was written."""
 
     exit_code = 4
+
+
+def one_line(error: BaseException) -> str:
+    """Return a library's message on one short line, without the prefix that onnxruntime gives."""
+    text = re.sub(r"^\[ONNXRuntimeError\]\s*:\s*\d+\s*:\s*\w+\s*:\s*", "", str(error).strip())
+    # Some reasons begin with the place in the C++ source and the signature of the function.
+    text = re.sub(r"^/\S+:\d+ .*?\)(?: const)? ", "", " ".join(text.split()))
+    return text if len(text) <= _LONGEST_REASON else text[: _LONGEST_REASON - 3] + "..."

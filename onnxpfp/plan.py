@@ -79,14 +79,14 @@ class Plan:
             PlanError: It is missing, is no plan, or is one of another version.
         """
         try:
-            document = json.loads(path.read_text(encoding="utf-8"))
+            document: object = json.loads(path.read_text(encoding="utf-8"))
         except OSError as error:
             raise PlanError(f"{path}: cannot be read: {error.strerror}") from error
         except ValueError as error:
             raise PlanError(f"{path}: is no JSON: {error}") from error
-        if not isinstance(document, dict) or document.get("format") != FORMAT:
+        found = cast("dict[str, Any]", document) if isinstance(document, dict) else {}
+        if found.get("format") != FORMAT:
             raise PlanError(f"{path}: is no plan of onnxpfp", hint="write one with --plan FILE.json")
-        found = cast("dict[str, Any]", document)
         if found.get("version") != VERSION:
             raise PlanError(f"{path}: is a plan of version {found.get('version')}, not {VERSION}")
         try:

@@ -7,13 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto
 
 from onnxpfp.calibrate import ProviderRequest, Samples, Session, open_session
 from onnxpfp.errors import ModelError, VerificationError
-from onnxpfp.model.load import one_line
+from onnxpfp.model.checking import complaint
 from onnxpfp.model.shapes import Shapes
 
 __all__ = ["Drift", "Oracle", "check", "compare", "measure_drift", "tolerance"]
@@ -86,24 +85,11 @@ def check(original: ModelProto, pruned: ModelProto) -> None:
     Raises:
         VerificationError: The pruned model is broken where the original is not.
     """
-    try:
-        onnx.checker.check_model(pruned, full_check=True)
-    except ValueError:
-        return
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        try:
-            onnx.checker.check_model(original, full_check=True)
-        except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError):
-            _check_structure(pruned)
-            return
-        raise VerificationError(f"the pruned model is broken: {one_line(error)}") from error
-
-
-def _check_structure(pruned: ModelProto) -> None:
-    try:
-        onnx.checker.check_model(pruned)
-    except onnx.checker.ValidationError as error:
-        raise VerificationError(f"the pruned model is broken: {one_line(error)}") from error
+    found = complaint(pruned, full=True)
+    if found and complaint(original, full=True):
+        found = complaint(pruned, full=False)
+    if found:
+        raise VerificationError(f"the pruned model is broken: {found}")
 
 
 def _difference(name: str, one: NDArray[np.generic], two: NDArray[np.generic]) -> float:
@@ -116,7 +102,7 @@ def _difference(name: str, one: NDArray[np.generic], two: NDArray[np.generic]) -
     if not one.size:
         return 0.0
     if one.dtype.kind not in "fV":
-        return 0.0 if float(np.mean(one != two)) <= FLIPS else math.inf
+        return 0.0 if np.count_nonzero(np.not_equal(one, two)) / one.size <= FLIPS else math.inf
     a, b = one.astype(np.float64), two.astype(np.float64)
     same = (a == b) | (np.isnan(a) & np.isnan(b))
     if same.all():

@@ -52,16 +52,16 @@ class Demand:
         scores: One score per channel, (n,) float64, finite and not negative, n >= 1.
         weight: Factor of the draws: ln(8 (P + 1) k / delta) as in the authors' code, where P is
             patches and k kernel size, or 1.
-        consumers: How many consumers read the group.
         minimum: Fewest channels that must stay.
         step: Widths are multiples of it, or the full width.
+        consumers: How many consumers read the group.
     """
 
     scores: Floats
     weight: float = 1.0
-    consumers: int = 1
     minimum: int = 1
     step: int = 1
+    consumers: int = 1
 
     def __post_init__(self) -> None:
         if self.scores.ndim != 1 or self.scores.shape[0] == 0:

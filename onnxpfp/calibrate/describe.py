@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 import numpy as np
 from onnx import ModelProto
 
 from onnxpfp.calibrate.reader import Reader, Window
 from onnxpfp.channels import ChannelGraph, Consumer
-from onnxpfp.model.constants import Constants, attributes
+from onnxpfp.model.attributes import Attributes
+from onnxpfp.model.constants import Constants
 from onnxpfp.model.shapes import Shapes
 
 __all__ = ["describe", "reader_name"]
@@ -35,14 +38,12 @@ def describe(model: ModelProto, graph: ChannelGraph, shapes: Shapes, constants: 
 
 def _reader(name: str, model: ModelProto, c: Consumer, shapes: Shapes, constants: Constants) -> Reader:
     node = model.graph.node[c.node]
-    options = attributes(node)
+    options = Attributes(node)
     output_shape = shapes.shape[node.output[0]]
     if not c.constant:
         return _product(name, c, shapes, output_shape)
     weight = np.asarray(constants.value(c.weight), dtype=np.float32)
     if c.op in {"Conv", "ConvTranspose"}:
-        group = options.get("group", 1)
-        assert isinstance(group, int)
         return Reader(
             name=name,
             kind="conv" if c.op == "Conv" else "conv_transpose",
@@ -52,8 +53,8 @@ def _reader(name: str, model: ModelProto, c: Consumer, shapes: Shapes, constants
             channels=c.channels,
             weight=weight,
             output_shape=output_shape,
-            group=group,
-            attributes=Window.of(options),
+            group=options.integer("group", 1),
+            attributes=Window.of(options.window([item.name for item in fields(Window)])),
         )
     if weight.ndim > 2:
         # A stack of matrices: the other operand is an activation only in its values.

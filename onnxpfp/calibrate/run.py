@@ -17,12 +17,12 @@ from onnx import ModelProto
 
 from onnxpfp.calibrate.data import Samples
 from onnxpfp.calibrate.probe import Probe, build_probe, shard_readers
-from onnxpfp.calibrate.providers import CPU, ProviderRequest
 from onnxpfp.calibrate.reader import Reader
-from onnxpfp.calibrate.runtime import Session, as_requests, open_session
 from onnxpfp.calibrate.sensitivity import Guard, Kernel, Plan
 from onnxpfp.calibrate.statistics import Statistics
 from onnxpfp.errors import CalibrationError, ModelError
+from onnxpfp.runtime.providers import CPU, ProviderRequest
+from onnxpfp.runtime.session import Session, as_requests, open_session
 
 __all__ = ["WORKSPACE_BYTES", "Progress", "calibrate", "choose_batch"]
 

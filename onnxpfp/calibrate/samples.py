@@ -54,30 +54,34 @@ class Samples(ABC):
     def _items(self) -> int:
         """Return how many items a split can tell apart."""
 
+    def _reach(self, count: int) -> int:
+        """Return how many items it takes to have `count` samples."""
+        return count
+
     def batches(self, batch_size: int = 1) -> Iterator[Feed]:
         """Yield feeds of `batch_size` samples where the model leaves that free."""
         for feed, _ in self.runs(batch_size):
             yield feed
 
     def take(self, count: int) -> Self:
-        """Return the first `count` items, or all where there are fewer."""
-        return self._pick(np.arange(min(count, self._items())))
+        """Return the first `count` samples (so many whole feeds as they fill), or all where there are fewer."""
+        return self._pick(np.arange(min(self._reach(count), self._items())))
 
     def split(self, held_out: int, rng: np.random.Generator | int = 0) -> tuple[Self, Self]:
-        """Draw `held_out` items at random and return (the others, the held-out ones).
+        """Draw `held_out` samples (so many whole feeds as they fill); return (the others, the held-out ones).
 
         Raises:
             CalibrationError: Nothing would be left on one of the sides.
         """
-        items = self._items()
-        if not 0 < held_out < items:
+        items, taken = self._items(), self._reach(held_out)
+        if held_out <= 0 or taken >= items:
             raise CalibrationError(
-                f"cannot hold out {held_out} of {items} calibration samples",
+                f"cannot hold out {held_out} of {len(self)} calibration samples",
                 hint="give more samples or hold out fewer",
             )
         order = np.random.default_rng(rng).permutation(items)
         # Sorted: reading a memory-mapped file in order is faster, and a maximum does not care.
-        return self._pick(np.sort(order[held_out:])), self._pick(np.sort(order[:held_out]))
+        return self._pick(np.sort(order[taken:])), self._pick(np.sort(order[:taken]))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -222,6 +226,9 @@ class FeedSamples(Samples):
 
     def _items(self) -> int:
         return len(self.feeds)
+
+    def _reach(self, count: int) -> int:
+        return int(np.searchsorted(np.cumsum(self.counts), count)) + 1
 
 
 def check_feed(specs: Sequence[InputSpec], feed: Mapping[str, NDArray[Any]], where: str) -> None:

@@ -90,7 +90,8 @@ def _try_numbers(spelling: Spelling, graph: ChannelGraph) -> list[tuple[Spell, s
             name = node.name or node.output[0]
             reason = f"{node.op_type} '{name}' spells its length, and {misfit.why}"
             wrong[id(misfit.spell)] = (misfit.spell, reason)
-    labelled = {id(new): old for new, old in zip(graph.spells, graph.sources, strict=True)}
+    pairs = zip(graph.spells, graph.sources, strict=True)
+    labelled = {id(new): old for new, old in pairs if isinstance(old, Spell)}
     return [(labelled[key], why) for key, (_, why) in wrong.items()]
 
 

@@ -12,6 +12,7 @@ from onnx import NodeProto
 from onnxpfp.channels.labels import Labels
 from onnxpfp.channels.types import Consumer, Ids, IndexSpell, Spell
 from onnxpfp.channels.values import Value, plain
+from onnxpfp.model.attributes import Attributes
 
 __all__ = ["Axes", "NodeContext", "SplitChoice", "UnlabelledError"]
 
@@ -43,7 +44,7 @@ class NodeContext:
     Attributes:
         node: The node.
         index: Its position in the graph.
-        attributes: Its attributes as Python values.
+        attributes: Its attributes.
         opset: Version of its domain.
         labels: Where labels and ties are collected.
         inputs: Labels of the inputs; None for a missing one or one that is no dense tensor.
@@ -59,7 +60,7 @@ class NodeContext:
 
     node: NodeProto
     index: int
-    attributes: dict[str, object]
+    attributes: Attributes
     opset: int
     labels: Labels
     inputs: list[Axes | None]
@@ -106,17 +107,11 @@ class NodeContext:
 
     def integer(self, name: str, default: int) -> int:
         """An integer attribute."""
-        value = self.attributes.get(name, default)
-        assert isinstance(value, int)
-        return value
+        return self.attributes.integer(name, default)
 
     def integers(self, name: str) -> list[int] | None:
         """A list attribute of integers, or None where it is not given."""
-        value = self.attributes.get(name)
-        if value is None:
-            return None
-        assert isinstance(value, Sequence)
-        return [int(v) for v in value]
+        return self.attributes.integers(name)
 
     def numbers(self, position: int) -> NDArray[np.int64] | None:
         """The numbers of an input that is shape arithmetic, at the analysed shapes."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -54,6 +55,19 @@ class ChannelGraph:
         """Return the choice that removes nothing."""
         return np.ones(self.count + 1, np.bool_)
 
+    def reachable_params(self) -> tuple[int, int]:
+        """Count the stored numbers of weights that lie in at least one channel, and all of them."""
+        reached = total = 0
+        for name in self.stored:
+            sizes = [(ids.size, int((ids != 0).sum())) for ids in self.axes[name]]
+            if name in self.uses:
+                ids = next(iter(self.uses[name].values()))
+                sizes = [(axis.size, int((axis != 0).sum())) for axis in ids]
+            count = math.prod(size for size, _ in sizes)
+            total += count
+            reached += count - math.prod(size - free for size, free in sizes)
+        return reached, total
+
     def stored_axes(
         self,
     ) -> Iterator[tuple[str, tuple[Ids, ...]]]:
@@ -95,26 +109,35 @@ def _signatures(count: int, sites: list[Ids]) -> NDArray[np.uint64]:
     return signature
 
 
+def _present(ids: Ids) -> list[int]:
+    """Channels on an axis, each once."""
+    return np.unique(ids[ids != 0]).tolist()
+
+
+def _names(count: int, weights: list[tuple[str, tuple[Ids, ...]]], consumers: tuple[Consumer, ...]) -> list[str]:
+    """Name every channel after the weight that brings it forth, else after any weight that has it."""
+    contracted = {(c.weight, c.weight_axis) for c in consumers}
+    names = [""] * (count + 1)
+    for bringing in (True, False):
+        for name, axes in weights:
+            for number, ids in enumerate(axes):
+                if bringing and (len(axes) == 1 or (name, number) in contracted):
+                    continue
+                for channel in _present(ids):
+                    names[channel] = names[channel] or name
+    return names
+
+
 def _groups(
     count: int, weights: list[tuple[str, tuple[Ids, ...]]], consumers: tuple[Consumer, ...]
 ) -> tuple[Group, ...]:
     sites = [axis for _, axes in weights for axis in axes] + [c.channels for c in consumers]
     signature = _signatures(count, sites)[1:]
-    readers: list[list[int]] = [[] for _ in range(count + 1)]
+    readers: dict[int, list[int]] = {}
     for position, consumer in enumerate(consumers):
-        for channel in np.unique(consumer.channels):
-            readers[channel].append(position)
-    contracted = {(c.weight, c.weight_axis) for c in consumers}
-    names = [""] * (count + 1)
-    for name, axes in weights:
-        for number, ids in enumerate(axes):
-            if len(axes) > 1 and (name, number) not in contracted:
-                for channel in np.unique(ids):
-                    names[channel] = names[channel] or name
-    for name, axes in weights:
-        for ids in axes:
-            for channel in np.unique(ids):
-                names[channel] = names[channel] or name
+        for channel in _present(consumer.channels):
+            readers.setdefault(channel, []).append(position)
+    names = _names(count, weights, consumers)
     members: dict[int, list[int]] = {}
     for channel, key in enumerate(signature.tolist(), 1):
         members.setdefault(key, []).append(channel)

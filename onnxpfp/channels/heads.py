@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from onnx import ModelProto, NodeProto
 
-from onnxpfp.model.constants import Constants, attributes
+from onnxpfp.model.attributes import Attributes
+from onnxpfp.model.constants import Constants
 from onnxpfp.model.shapes import Shapes
 
 __all__ = ["head_axes"]
@@ -62,16 +63,14 @@ def _trace(
 
 def _back(node: NodeProto, shapes: Shapes, axis: int) -> list[tuple[str, int]]:
     """Return the axes of a node's inputs that become `axis` of its output."""
-    options = attributes(node)
+    options = Attributes(node)
     first = node.input[0] if node.input else ""
     if node.op_type == "Transpose":
         rank = len(shapes.shape[first])
-        perm = options.get("perm") or list(range(rank - 1, -1, -1))
-        assert isinstance(perm, list)
-        return [(first, int(perm[axis]))]
+        perm = options.integers("perm") or list(range(rank - 1, -1, -1))
+        return [(first, perm[axis])]
     if node.op_type == "Gather" and len(shapes.shape.get(node.input[1], (0,))) == 0:
-        picked = options.get("axis", 0)
-        assert isinstance(picked, int)
+        picked = options.integer("axis", 0)
         return [(first, axis + (axis >= picked))]
     if node.op_type == "Squeeze":
         rank = len(shapes.shape[first])
@@ -85,6 +84,6 @@ def _back(node: NodeProto, shapes: Shapes, axis: int) -> list[tuple[str, int]]:
     return []
 
 
-def _squeezed(options: dict[str, object], axis: int) -> bool:
-    axes = options.get("axes")
-    return not isinstance(axes, list) or axis in axes
+def _squeezed(options: Attributes, axis: int) -> bool:
+    axes = options.integers("axes")
+    return axes is None or axis in axes

@@ -6,16 +6,23 @@ goes. A tie is an edge between two labels; the connected components of all edges
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
+from scipy.sparse import coo_matrix, csgraph
 
 __all__ = ["Components", "Labels"]
 
 Ids = NDArray[np.int64]
+
+
+def _connected(edges: coo_matrix) -> Ids:
+    """Number the connected components of a graph: the component of every node."""
+    search = cast("Callable[..., tuple[int, NDArray[np.int32]]]", csgraph.connected_components)  # pyright: ignore[reportUnknownMemberType]
+    return search(edges, directed=False)[1].astype(np.int64)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -75,8 +82,8 @@ class Labels:
         left = np.concatenate([*self._left, np.zeros(0, np.int64)])
         right = np.concatenate([*self._right, np.zeros(0, np.int64)])
         edges = coo_matrix((np.ones(left.size, np.bool_), (left, right)), shape=(self.count, self.count))
-        number, of_label = connected_components(edges, directed=False)
-        of_label = of_label.astype(np.int64)
+        of_label = _connected(edges)
+        number = int(of_label.max()) + 1
         reason = np.full(number, -1, np.int64)
         for position in range(len(self._fixed) - 1, -1, -1):
             reason[of_label[self._fixed[position][0]]] = position

@@ -10,7 +10,8 @@ from onnx import ModelProto, NodeProto
 
 from onnxpfp.channels.graph import ChannelGraph
 from onnxpfp.channels.types import Ids
-from onnxpfp.model.constants import Constants, attributes
+from onnxpfp.model.attributes import Attributes
+from onnxpfp.model.constants import Constants
 
 __all__ = ["Producer", "producers_of"]
 
@@ -34,15 +35,14 @@ class Producer:
 
 def _rows(node: NodeProto, weight: Floats) -> Floats:
     """Return the filters of a linear node as rows, one per output channel."""
-    options = attributes(node)
+    options = Attributes(node)
     if node.op_type == "Conv":
         return weight.reshape(weight.shape[0], -1)
     if node.op_type == "ConvTranspose":
-        group = options.get("group", 1)
-        assert isinstance(group, int)
+        group = options.integer("group", 1)
         blocks = weight.reshape(group, -1, *weight.shape[1:])
         return np.moveaxis(blocks, 2, 1).reshape(group * weight.shape[1], -1)
-    if node.op_type == "Gemm" and options.get("transB", 0):
+    if node.op_type == "Gemm" and options.integer("transB", 0):
         return weight
     return np.moveaxis(weight, -1, 0).reshape(weight.shape[-1], -1)
 
@@ -90,7 +90,6 @@ def _fold(norm: NodeProto | None, constants: Constants, rows: Floats, bias: Floa
     if norm is None or not constants.names.issuperset(norm.input[1:5]):
         return rows, bias
     gamma, beta, mean, variance = (constants.value(name).astype(np.float64) for name in norm.input[1:5])
-    epsilon = attributes(norm).get("epsilon", 1e-5)
-    assert isinstance(epsilon, float)
+    epsilon = Attributes(norm).real("epsilon", 1e-5)
     scale = gamma / np.sqrt(np.maximum(variance, 0) + epsilon)
     return rows * scale[:, None], (bias - mean) * scale + beta

@@ -8,13 +8,17 @@ patched), the length of an axis (which follows the axis by itself), or a computa
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Computed", "Const", "Dim", "Entry", "Value", "evaluate", "fold", "leaves", "plain"]
+from onnxpfp.model.attributes import Attributes
+
+__all__ = ["Computed", "Const", "Dim", "Entry", "Value", "constant", "evaluate", "fold", "leaves", "plain", "product"]
 
 LARGEST = 4096
 """Elements; a larger integer tensor is data, not shape arithmetic."""
@@ -51,37 +55,56 @@ Entry = Const | Dim | Computed
 Value = NDArray[np.object_]
 """Entries in the shape of the tensor."""
 
-Number = Callable[..., int]
+_OPS = frozenset(
+    {"Add", "Sub", "Mul", "Div", "Mod", "Min", "Max", "Neg", "Abs", "Equal", "Less", "Greater"}
+    | {"GreaterOrEqual", "LessOrEqual", "And", "Or", "Not", "Where"}
+)
+_REDUCTIONS = {"ReduceProd": "Product", "ReduceSum": "Sum", "ReduceMax": "Max", "ReduceMin": "Min"}
 
-
-def _divide(a: int, b: int) -> int:
-    return int(a / b) if b else 0
-
-
-_NUMBERS: Mapping[str, Number] = {
-    "Add": lambda a, b: a + b,
-    "Sub": lambda a, b: a - b,
-    "Mul": lambda a, b: a * b,
-    "Div": _divide,
-    "Mod": lambda a, b: a % b if b else 0,
-    "Min": lambda *a: min(a),
-    "Max": lambda *a: max(a),
-    "Neg": lambda a: -a,
-    "Abs": abs,
-    "Equal": lambda a, b: int(a == b),
-    "Less": lambda a, b: int(a < b),
-    "Greater": lambda a, b: int(a > b),
-    "GreaterOrEqual": lambda a, b: int(a >= b),
-    "LessOrEqual": lambda a, b: int(a <= b),
-    "And": lambda a, b: int(bool(a) and bool(b)),
-    "Or": lambda a, b: int(bool(a) or bool(b)),
-    "Not": lambda a: int(not a),
-    "Where": lambda c, a, b: a if c else b,
-    "ReduceProd": lambda *a: math.prod(a),
-    "ReduceSum": lambda *a: sum(a),
-    "ReduceMax": lambda *a: max(a),
-    "ReduceMin": lambda *a: min(a),
+_BINARY: Mapping[str, Callable[[int, int], int]] = {
+    "Add": operator.add,
+    "Sub": operator.sub,
+    "Mul": operator.mul,
+    "Equal": operator.eq,
+    "Less": operator.lt,
+    "Greater": operator.gt,
+    "GreaterOrEqual": operator.ge,
+    "LessOrEqual": operator.le,
 }
+
+
+def _number(op: str, args: Sequence[int]) -> int:
+    """Compute one number as ONNX does; a division by zero is 0, for it is never used."""
+    if op in _BINARY:
+        return int(_BINARY[op](args[0], args[1]))
+    match op:
+        case "Div":
+            # ONNX cuts towards zero, Python rounds down.
+            return int(math.copysign(abs(args[0]) // abs(args[1]), args[0] * args[1])) if args[1] else 0
+        case "Mod":
+            return args[0] % args[1] if args[1] else 0
+        case "Product":
+            return math.prod(args)
+        case "Sum":
+            return sum(args)
+        case "Min":
+            return min(args)
+        case "Max":
+            return max(args)
+        case "Neg":
+            return -args[0]
+        case "Abs":
+            return abs(args[0])
+        case "And":
+            return int(bool(args[0]) and bool(args[1]))
+        case "Or":
+            return int(bool(args[0]) or bool(args[1]))
+        case "Not":
+            return int(not args[0])
+        case "Where":
+            return args[1] if args[0] else args[2]
+        case _:
+            raise KeyError(op)
 
 
 def constant(tensor: str, array: NDArray[np.generic]) -> Value:
@@ -109,34 +132,44 @@ def leaves(entry: Entry) -> Iterator[Const | Dim]:
 def evaluate(entry: Entry, lookup: Callable[[Const | Dim], int]) -> int:
     """Compute an entry anew with `lookup` for its leaves."""
     if isinstance(entry, Computed):
-        return _NUMBERS[entry.op](*(evaluate(arg, lookup) for arg in entry.args))
+        return _number(entry.op, [evaluate(arg, lookup) for arg in entry.args])
     return lookup(entry)
 
 
 def _computed(op: str, args: tuple[Entry, ...]) -> Entry:
-    value = _NUMBERS[op](*(arg.value for arg in args))
+    value = _number(op, [arg.value for arg in args])
     if all(isinstance(arg, Const) and not arg.tensor for arg in args):
         return Const("", 0, value)
     return Computed(op, args, value)
+
+
+def product(value: Value) -> Value:
+    """Multiply all entries, as Size does."""
+    return _tensor(_computed("Product", tuple(value.ravel())))
 
 
 def _elementwise(op: str, inputs: Sequence[Value]) -> Value:
     arrays = np.broadcast_arrays(*inputs)
     out = np.empty(arrays[0].shape, object)
     for position in np.ndindex(out.shape):
-        out[position] = _computed(op, tuple(array[position] for array in arrays))
+        out[position] = _computed(op, tuple(cast("Entry", array[position]) for array in arrays))
     return out
 
 
-def _slice(inputs: Sequence[Value], attributes: Mapping[str, object]) -> Value:
+def _list(inputs: Sequence[Value], place: int, attributes: Attributes, name: str) -> list[int] | None:
+    """A list that older opsets keep as an attribute and newer ones as an input."""
+    given = attributes.integers(name)
+    if given is None and len(inputs) > place:
+        given = [int(number) for number in plain(inputs[place]).ravel()]
+    return given
+
+
+def _slice(inputs: Sequence[Value], attributes: Attributes) -> Value:
     data = inputs[0]
-    if len(inputs) > 1:
-        parts = [plain(value).ravel().tolist() for value in inputs[1:]]
-    else:
-        parts = [list(attributes[key]) for key in ("starts", "ends", "axes") if key in attributes]  # type: ignore[call-overload]
-    starts, ends = parts[0], parts[1]
-    axes = parts[2] if len(parts) > 2 else list(range(len(starts)))
-    steps = parts[3] if len(parts) > 3 else [1] * len(starts)
+    starts = _list(inputs, 1, attributes, "starts") or []
+    ends = _list(inputs, 2, attributes, "ends") or []
+    axes = _list(inputs, 3, attributes, "axes") or list(range(len(starts)))
+    steps = _list(inputs, 4, attributes, "steps") or [1] * len(starts)
     index: list[slice] = [slice(None)] * data.ndim
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
         stop = None if step < 0 and end < -data.shape[axis] else end
@@ -144,57 +177,50 @@ def _slice(inputs: Sequence[Value], attributes: Mapping[str, object]) -> Value:
     return data[tuple(index)]
 
 
-def _axes(inputs: Sequence[Value], attributes: Mapping[str, object]) -> tuple[int, ...] | None:
-    if len(inputs) > 1:
-        return tuple(plain(inputs[1]).ravel().tolist())
-    axes = attributes.get("axes")
-    return None if axes is None else tuple(axes)  # type: ignore[arg-type]
-
-
-def _reduce(op: str, inputs: Sequence[Value], attributes: Mapping[str, object]) -> Value:
+def _reduce(op: str, inputs: Sequence[Value], attributes: Attributes) -> Value:
     data = inputs[0]
-    axes = _axes(inputs, attributes) or tuple(range(data.ndim))
-    axes = tuple(axis % data.ndim for axis in axes)
+    axes = _list(inputs, 1, attributes, "axes") or list(range(data.ndim))
+    axes = [axis % data.ndim for axis in axes]
     rest = [axis for axis in range(data.ndim) if axis not in axes]
     moved = data.transpose(*rest, *axes).reshape(*(data.shape[a] for a in rest), -1)
     out = np.empty(moved.shape[:-1], object)
     for position in np.ndindex(out.shape):
-        out[position] = _computed(op, tuple(moved[position]))
-    if attributes.get("keepdims", 1):
-        out = np.expand_dims(out, axes)
-    return out
+        out[position] = _computed(_REDUCTIONS[op], tuple(moved[position]))
+    return np.expand_dims(out, axes) if attributes.integer("keepdims", 1) else out
 
 
-def _restructure(op: str, inputs: Sequence[Value], attributes: Mapping[str, object]) -> Value | None:
+def _restructure(op: str, inputs: Sequence[Value], attributes: Attributes) -> Value | None:
     """Move entries without computing on them."""
     data = inputs[0]
-    if op in {"Identity", "Cast"}:
-        return data
-    if op == "Concat":
-        return np.concatenate(inputs, axis=int(attributes["axis"]))  # type: ignore[call-overload]
-    if op == "Gather":
-        axis = int(attributes.get("axis", 0))  # type: ignore[call-overload]
-        return _tensor(np.take(data, plain(inputs[1]), axis=axis))
-    if op == "Slice":
-        return _slice(inputs, attributes)
-    if op == "Unsqueeze":
-        return np.expand_dims(data, _axes(inputs, attributes) or ())
-    if op == "Squeeze":
-        return _tensor(np.squeeze(data, _axes(inputs, attributes)))
-    if op == "Reshape":
-        return data.reshape(plain(inputs[1]).tolist())
-    if op == "Flatten":
-        axis = int(attributes.get("axis", 1))  # type: ignore[call-overload]
-        return data.reshape(math.prod(data.shape[:axis]), -1)
-    if op == "Transpose":
-        return data.transpose(attributes.get("perm"))  # type: ignore[arg-type]
-    return None
+    match op:
+        case "Identity" | "Cast":
+            return data
+        case "Concat":
+            return np.concatenate(inputs, axis=attributes.integer("axis", 0))
+        case "Gather":
+            return _tensor(np.take(data, plain(inputs[1]), axis=attributes.integer("axis", 0)))
+        case "Slice":
+            return _slice(inputs, attributes)
+        case "Unsqueeze":
+            return np.expand_dims(data, _list(inputs, 1, attributes, "axes") or [])
+        case "Squeeze":
+            axes = _list(inputs, 1, attributes, "axes")
+            return _tensor(np.squeeze(data, None if axes is None else tuple(axes)))
+        case "Reshape":
+            return data.reshape(plain(inputs[1]).tolist())
+        case "Flatten":
+            axis = attributes.integer("axis", 1)
+            return data.reshape(math.prod(data.shape[:axis]), -1)
+        case "Transpose":
+            return data.transpose(attributes.integers("perm"))
+        case _:
+            return None
 
 
 def _tensor(entry: object) -> Value:
     """Undo numpy's habit of returning the object itself in place of a tensor of rank 0."""
     if isinstance(entry, np.ndarray):
-        return entry
+        return cast("Value", entry)
     out = np.empty((), object)
     out[()] = entry
     return out
@@ -204,38 +230,35 @@ def _is_fixed(value: Value) -> bool:
     return all(isinstance(leaf, Const) for entry in value.ravel() for leaf in leaves(entry))
 
 
-def _generate(op: str, inputs: Sequence[Value], attributes: Mapping[str, object]) -> Value | None:
+def _generate(op: str, inputs: Sequence[Value], attributes: Attributes) -> Value | None:
     """Make a tensor whose length its inputs spell: only where no axis length is among them."""
     if not all(_is_fixed(value) for value in inputs):
         return None
     numbers = [plain(value) for value in inputs]
-    if op == "Range":
-        made = np.arange(*(int(number.ravel()[0]) for number in numbers))
-    elif op == "ConstantOfShape":
-        fill = np.asarray(attributes.get("value", 0)).ravel()[0]
-        made = np.full(numbers[0].tolist(), int(fill))
-    elif op == "Expand":
-        made = None
+    if op == "Expand":
         shape = np.broadcast_shapes(numbers[0].shape, tuple(numbers[1].tolist()))
         return np.broadcast_to(inputs[0], shape) if math.prod(shape) <= LARGEST else None
+    if op == "Range":
+        made = np.arange(*(int(number.ravel()[0]) for number in numbers))
     else:
-        return None
+        fill = attributes.tensor("value")
+        made = np.full(numbers[0].tolist(), 0 if fill is None else int(fill.ravel()[0]))
     return constant("", made) if made.size <= LARGEST else None
 
 
-def fold(op: str, inputs: Sequence[Value], attributes: Mapping[str, object]) -> Value | None:
+def fold(op: str, inputs: Sequence[Value], attributes: Attributes) -> Value | None:
     """Compute the entries of a node's output, or None where the op is not shape arithmetic.
 
     Args:
         op: Op type in the standard domain.
         inputs: Entries of every input.
-        attributes: The node's attributes as Python values.
+        attributes: The node's attributes.
     """
     if op in {"Range", "ConstantOfShape", "Expand"}:
         return _generate(op, inputs, attributes)
-    if op.startswith("Reduce") and op in _NUMBERS:
+    if op in _REDUCTIONS:
         return _reduce(op, inputs, attributes)
-    if op in _NUMBERS:
+    if op in _OPS:
         return _elementwise(op, inputs)
     out = _restructure(op, inputs, attributes)
     return out if out is None or out.size <= LARGEST else None

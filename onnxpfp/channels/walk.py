@@ -16,7 +16,8 @@ from onnxpfp.channels.labels import Labels
 from onnxpfp.channels.ops import RULES
 from onnxpfp.channels.types import Consumer, IndexSpell, Spell
 from onnxpfp.channels.values import Const, Dim, Value
-from onnxpfp.model.constants import Constants, attributes, outer_names
+from onnxpfp.model.attributes import Attributes
+from onnxpfp.model.constants import Constants, outer_names
 from onnxpfp.model.shapes import Shapes
 
 __all__ = ["Use", "Walk", "walk"]
@@ -164,7 +165,7 @@ def _context(model: _Model, state: Walk, index: int, node: NodeProto) -> NodeCon
     return NodeContext(
         node=node,
         index=index,
-        attributes=attributes(node),
+        attributes=Attributes(node),
         opset=model.opsets.get(domain, 1),
         labels=state.labels,
         inputs=[
@@ -230,7 +231,7 @@ def _fold(model: _Model, state: Walk, node: NodeProto) -> bool:
             array = model.constants.value(name)
             value = entries.constant(name, array) if array.size <= entries.LARGEST else None
         else:
-            value = entries.fold(node.op_type, [state.values[i] for i in inputs], attributes(node))
+            value = entries.fold(node.op_type, [state.values[i] for i in inputs], Attributes(node))
     if value is None:
         return False
     state.values[name] = value
@@ -250,9 +251,6 @@ def _shape_value(model: _Model, state: Walk, node: NodeProto) -> Value | None:
     out = np.empty(len(dims), object)
     out[:] = dims
     if node.op_type == "Size":
-        return entries.fold("ReduceProd", [out], {"keepdims": 0})
-    given = attributes(node)
-    start, end = given.get("start", 0), given.get("end", len(dims))
-    assert isinstance(start, int)
-    assert isinstance(end, int)
-    return out[start:end]
+        return entries.product(out)
+    given = Attributes(node)
+    return out[given.integer("start", 0) : given.integer("end", len(dims))]

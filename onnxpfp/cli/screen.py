@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import os
 import sys
@@ -11,7 +12,7 @@ from contextlib import contextmanager
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 __all__ = ["make_console", "working"]
 
@@ -27,6 +28,7 @@ def make_console(*, stderr: bool = False) -> Console:
     """Open a console; it decorates on a terminal only, and not where NO_COLOR is set."""
     stream = sys.stderr if stderr else sys.stdout
     terminal = stream.isatty()
+    _forgive(stream)
     return Console(
         file=stream,
         # rich would still print bold and dim with NO_COLOR.
@@ -36,6 +38,12 @@ def make_console(*, stderr: bool = False) -> Console:
         highlight=False,
         emoji=False,
     )
+
+
+def _forgive(stream: object) -> None:
+    """Names of weights may have letters that the stream's encoding lacks."""
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors="replace")
 
 
 @contextmanager
@@ -57,8 +65,8 @@ def working(verbosity: int) -> Generator[Tell]:
 
 
 def _progress(console: Console) -> Progress:
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    return Progress(*columns, TimeElapsedColumn(), console=console, transient=True)
+    columns = (SpinnerColumn(), BarColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+    return Progress(*columns, console=console, transient=True)
 
 
 def _silent(phase: str, done: int, total: int) -> None:
@@ -66,10 +74,11 @@ def _silent(phase: str, done: int, total: int) -> None:
 
 
 def _bar(progress: Progress) -> Tell:
-    task = progress.add_task("", total=None)
+    task = progress.add_task("")
 
     def tell(phase: str, done: int, total: int) -> None:
-        progress.update(task, description=phase, completed=done, total=total if total > 1 else None)
+        counted = f"{phase}, {done} of {total}" if total > 1 else phase
+        progress.update(task, description=counted, completed=done, total=total)
 
     return tell
 
@@ -90,7 +99,7 @@ def _logging(level: int) -> Generator[None]:
     """Send the library's log to stderr for as long as the work lasts."""
     logger = logging.getLogger("onnxpfp")
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(message)s" if level > logging.DEBUG else "%(name)s: %(message)s"))
+    handler.setFormatter(logging.Formatter("Note: %(message)s" if level > logging.DEBUG else "%(name)s: %(message)s"))
     before = logger.level, logger.propagate
     logger.addHandler(handler)
     logger.setLevel(level)

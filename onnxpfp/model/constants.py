@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
-import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import (
@@ -19,25 +19,9 @@ from onnx import (
 )
 
 from onnxpfp.errors import ModelError
+from onnxpfp.runtime import open_session
 
-__all__ = ["Constants", "attributes", "outer_names", "stored_tensors", "subgraphs"]
-
-_SCALAR_FIELDS = ("value_float", "value_floats", "value_int", "value_ints")
-
-
-def attributes(node: NodeProto) -> dict[str, object]:
-    """Return a node's attributes as Python values (tensors as arrays, text as `str`)."""
-    found: dict[str, object] = {}
-    for attribute in node.attribute:
-        value: object = helper.get_attribute_value(attribute)
-        if isinstance(value, bytes):
-            value = value.decode("utf-8", "replace")
-        elif isinstance(value, TensorProto):
-            value = numpy_helper.to_array(value)
-        elif attribute.type in (AttributeProto.INTS, AttributeProto.FLOATS):
-            value = list(value)  # type: ignore[arg-type]
-        found[attribute.name] = value
-    return found
+__all__ = ["Constants", "outer_names", "stored_tensors", "subgraphs"]
 
 
 def subgraphs(node: NodeProto) -> Iterator[GraphProto]:
@@ -92,7 +76,7 @@ class Constants:
     names: frozenset[str] = frozenset()
     stored: Mapping[str, TensorProto] = field(default_factory=dict[str, TensorProto])
     _producer: dict[str, NodeProto] = field(default_factory=dict[str, NodeProto])
-    _cache: dict[str, NDArray[np.generic]] = field(default_factory=dict[str, NDArray[np.generic]])
+    _cache: dict[str, NDArray[Any]] = field(default_factory=dict[str, NDArray[Any]])
 
     @classmethod
     def of(cls, model: ModelProto) -> Constants:
@@ -114,7 +98,7 @@ class Constants:
                 known.update(name for name in node.output if name)
         return cls(model, frozenset(known), stored, producer)
 
-    def value(self, name: str) -> NDArray[np.generic]:
+    def value(self, name: str) -> NDArray[Any]:
         """Compute a constant tensor.
 
         Raises:
@@ -147,9 +131,7 @@ class Constants:
             stack.extend((i, False) for i in node.input if i)
         return needed
 
-    def _compute(self, name: str) -> NDArray[np.generic]:
-        import onnxruntime as ort
-
+    def _compute(self, name: str) -> NDArray[Any]:
         nodes = self.nodes_behind(name)
         read = {i for node in nodes for i in node.input}
         graph = helper.make_graph(
@@ -162,12 +144,7 @@ class Constants:
         part = ModelProto(ir_version=self.model.ir_version, graph=graph)
         part.opset_import.extend(self.model.opset_import)
         part.functions.extend(self.model.functions)
-        options = ort.SessionOptions()
-        options.log_severity_level = 4
         try:
-            session = ort.InferenceSession(part.SerializeToString(), options, providers=["CPUExecutionProvider"])
-            return np.asarray(session.run([name], {})[0])
-        except Exception as error:
-            raise ModelError(
-                f"the constant tensor '{name}' cannot be computed: {str(error).splitlines()[0]}"
-            ) from error
+            return open_session(part).run({}, [name])[name]
+        except ModelError as error:
+            raise ModelError(f"the constant tensor '{name}' cannot be computed: {error}") from error

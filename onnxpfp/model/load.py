@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import onnx
 from google.protobuf.message import DecodeError
-from onnx import ModelProto, TensorProto
+from onnx import ModelProto, TensorProto, helper
 from onnx.external_data_helper import load_external_data_for_model, uses_external_data
 
-from onnxpfp.errors import ModelError
+from onnxpfp.errors import ModelError, one_line
+from onnxpfp.model.checking import complaint
 from onnxpfp.model.constants import subgraphs
 
-__all__ = ["Source", "load", "one_line"]
+__all__ = ["Source", "external_files", "load", "one_line"]
 
 _MAGIC = {
     b"PK\x03\x04": "a zip archive (as PyTorch checkpoints are)",
@@ -54,12 +55,6 @@ class Source:
     def title(self) -> str:
         """The file's name, as messages quote it."""
         return str(self.path) if self.path else "the model"
-
-
-def one_line(error: BaseException) -> str:
-    """Fold a library's message into one line of bearable length."""
-    text = " ".join(str(error).split())
-    return text if len(text) <= 300 else text[:297] + "..."
 
 
 def load(given: ModelProto | str | os.PathLike[str]) -> Source:
@@ -128,6 +123,21 @@ def _tensors(model: ModelProto) -> Iterator[TensorProto]:
             yield from (a.t for a in node.attribute if a.HasField("t"))
 
 
+def external_files(path: Path) -> set[Path]:
+    """List the files beside a model in which its weights lie; none for what is no model."""
+    model = ModelProto()
+    try:
+        model.ParseFromString(path.read_bytes())
+    except (DecodeError, OSError):
+        return set()
+    found: set[Path] = set()
+    for tensor in _tensors(model):
+        entries = {entry.key: entry.value for entry in tensor.external_data}
+        if uses_external_data(tensor):
+            found.add(path.parent / entries.get("location", ""))
+    return found
+
+
 def _load_external(path: Path, model: ModelProto) -> Iterator[int]:
     """Read weights that lie in other files; yield each file's size."""
     files: dict[Path, int] = {}
@@ -165,22 +175,15 @@ def _check(source: Source) -> None:
                 f"{source.title}: the weight '{tensor.name}' does not have the numbers that its "
                 f"shape {list(tensor.dims)} says"
             )
-    try:
-        onnx.checker.check_model(source.model)
-    except ValueError:
-        # A model above 2 GB cannot be handed to the checker in memory; onnxruntime checks it.
-        return
-    except onnx.checker.ValidationError as error:
-        raise ModelError(f"{source.title}: onnx.checker refuses it: {one_line(error)}") from error
+    found = complaint(source.model, full=False)
+    if found:
+        raise ModelError(f"{source.title}: onnx.checker refuses it: {found}")
 
 
 def _raw_size_fits(tensor: TensorProto) -> bool:
-    bits = {TensorProto.INT4: 4, TensorProto.UINT4: 4, TensorProto.FLOAT4E2M1: 4}
-    bits |= {getattr(TensorProto, name): 2 for name in ("INT2", "UINT2") if hasattr(TensorProto, name)}
-    count = 1
-    for dim in tensor.dims:
-        count *= dim
+    small = {"INT4": 4, "UINT4": 4, "FLOAT4E2M1": 4, "INT2": 2, "UINT2": 2}
+    bits = {TensorProto.DataType.Value(n): b for n, b in small.items() if n in TensorProto.DataType.keys()}  # noqa: SIM118 (no mapping)
+    count = math.prod(tensor.dims)
     if tensor.data_type in bits:
         return len(tensor.raw_data) == -(-count * bits[tensor.data_type] // 8)
-    width = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
-    return len(tensor.raw_data) == count * width
+    return len(tensor.raw_data) == count * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize

@@ -10,11 +10,11 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto
-from scipy.sparse import csr_array
 
 from onnxpfp.budget.cost import CostModel
 from onnxpfp.channels import ChannelGraph, Ids
-from onnxpfp.model.constants import attributes, stored_tensors
+from onnxpfp.model.attributes import Attributes
+from onnxpfp.model.constants import stored_tensors
 from onnxpfp.model.shapes import Shapes
 
 __all__ = ["count_macs", "count_params", "mac_model", "param_model"]
@@ -37,7 +37,7 @@ def _factors(node: NodeProto, rank: Mapping[str, int]) -> list[tuple[str, int]] 
     if node.op_type == "ConvTranspose":
         return [*((x, a) for a in range(rank[x])), *((w, a) for a in range(1, rank[w]))]
     if node.op_type == "Gemm":
-        inner = 0 if attributes(node).get("transA", 0) else 1
+        inner = 0 if Attributes(node).integer("transA", 0) else 1
         return [(y, 0), (y, 1), (x, inner)]
     if node.op_type == "MatMul":
         return [*((y, a) for a in range(rank[y])), (x, rank[x] - 1)]
@@ -89,7 +89,7 @@ class _Axes:
         padded = [term + [0] * (width - len(term)) for term in terms]
         return CostModel(
             fixed=np.array(self.fixed, np.int64),
-            per_channel=csr_array(np.array(self.owned, np.int64)),
+            per_channel=np.array(self.owned, np.int64),
             terms=np.array(padded, np.int64).reshape(len(terms), width),
             coefficients=np.array(coefficients, np.int64),
         )

@@ -5,18 +5,24 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
-import onnx
 from google.protobuf.message import EncodeError
-from onnx import ModelProto
+from onnx import ModelProto, TensorProto
+from onnx.external_data_helper import set_external_data
 
 from onnxpfp.errors import OutputError
+from onnxpfp.model.constants import subgraphs
 
 __all__ = ["check_target", "save_bytes", "save_model"]
 
 LIMIT = 2**31 - 1
 """Bytes; a protobuf message cannot be larger."""
+EXTERNAL_FROM = 1024
+"""Bytes; smaller weights, shapes among them, stay in the model."""
 
 
 def check_target(path: Path, *, source: Path | None, force: bool) -> None:
@@ -55,19 +61,32 @@ def save_bytes(path: Path, data: bytes) -> None:
     Raises:
         OutputError: It cannot be written.
     """
-    handle, temporary = -1, ""
+    with _replacing(path) as file:
+        file.write(data)
+
+
+@contextmanager
+def _replacing(path: Path) -> Generator[IO[bytes]]:
+    """Yield a new file that becomes `path` when it is whole, and vanishes when it is not.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    temporary: Path | None = None
     try:
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        temporary = Path(name)
         with os.fdopen(handle, "wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
-        shutil.copymode(path, temporary) if path.exists() else os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
+        shutil.copymode(path, temporary) if path.exists() else temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
     except OSError as error:
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
-        raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
+        raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
 
 
 def _umask() -> int:
@@ -99,28 +118,31 @@ def save_model(path: Path, model: ModelProto, *, external: bool) -> int:
 
 
 def _save_external(path: Path, model: ModelProto) -> int:
-    weights = path.name + ".data"
+    """Write the weights to `<name>.data`, then the model.
+
+    onnx.save_model is not used: it refuses where a file of that name is in the working directory, and
+    makes files that only their owner can read.
+    """
+    weights = path.with_name(f"{path.name}.data")
     copy = ModelProto()
     copy.CopyFrom(model)
-    try:
-        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
-            onnx.save_model(
-                copy,
-                str(Path(folder) / path.name),
-                save_as_external_data=True,
-                all_tensors_to_one_file=True,
-                location=weights,
-                size_threshold=1024,
-                convert_attribute=False,
-            )
-            written = 0
-            for name in (weights, path.name):
-                file = Path(folder) / name
-                if file.exists():
-                    written += file.stat().st_size
-                    with file.open("rb") as handle:
-                        os.fsync(handle.fileno())
-                    os.replace(file, path.parent / name)
-            return written
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
+    with _replacing(weights) as file:
+        for tensor in _initializers(copy):
+            if len(tensor.raw_data) < EXTERNAL_FROM:
+                continue
+            set_external_data(tensor, weights.name, offset=file.tell(), length=len(tensor.raw_data))
+            file.write(tensor.raw_data)
+            tensor.ClearField("raw_data")
+        size = file.tell()
+        data = copy.SerializeToString()
+    save_bytes(path, data)
+    return size + len(data)
+
+
+def _initializers(model: ModelProto) -> Iterator[TensorProto]:
+    """Yield the weights of the graph and of all graphs in it."""
+    graphs = [model.graph]
+    while graphs:
+        graph = graphs.pop()
+        yield from graph.initializer
+        graphs += [inner for node in graph.node for inner in subgraphs(node)]

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, ValueInfoProto, helper
 
 from onnxpfp.errors import ModelError, OptionError
+from onnxpfp.runtime import open_session
 
 __all__ = ["Shapes", "concrete_shapes", "default_input_shapes"]
 
@@ -123,27 +124,17 @@ def example_feeds(
 def _by_running(
     model: ModelProto, names: list[str], shapes: Mapping[str, tuple[int, ...]]
 ) -> dict[str, NDArray[np.generic]]:
-    import onnxruntime as ort
-
     probe = ModelProto()
     probe.CopyFrom(model)
     del probe.graph.output[:]
     probe.graph.output.extend(ValueInfoProto(name=name) for name in names)
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
     try:
-        session = ort.InferenceSession(probe.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        values = session.run(names, example_feeds(model, shapes, np.random.default_rng(0)))
-    except Exception as error:
+        return open_session(probe).run(example_feeds(model, shapes, np.random.default_rng(0)))
+    except ModelError as error:
         raise ModelError(
-            f"the model does not run at the input shapes {dict(shapes)}: {_one_line(error)}",
+            f"the model does not run at the input shapes {dict(shapes)}: {error}",
             hint="give shapes that it accepts: --input-shape NAME:1,3,224,224",
         ) from error
-    return {name: value for name, value in zip(names, values, strict=True) if isinstance(value, np.ndarray)}
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
 
 
 def concrete_shapes(model: ModelProto, given: Mapping[str, tuple[int, ...]]) -> Shapes:

@@ -54,11 +54,13 @@ def build_report(found: Outcome) -> Report:
     else:
         method = found.scores.method if found.scores is not None else "none"
         target = {quantity: share}
+    reached, total = found.prepared.graph.reachable_params()
     compensation = found.compensation
     return Report(
         before=found.before,
         after=found.after,
         target=target,
+        reachable=reached / max(total, 1),
         method=method,
         samples=found.samples,
         samples_wanted=found.wanted,

@@ -160,9 +160,9 @@ def _drift(drift: Drift | None) -> str:
 
 
 def _groups(groups: Sequence[GroupReport]) -> Table:
-    table = Table(box=box.SIMPLE, pad_edge=True)
+    table = Table(box=box.SIMPLE, collapse_padding=True)
     table.add_column("group", overflow="fold")
-    for title in ("kept", "sum s", "eps det.", "eps sampled", "eps mixed"):
+    for title in ("kept", "sum s", "eps\ndet.", "eps\nsampled", "eps\nmixed"):
         table.add_column(title, justify="right", no_wrap=True)
     table.add_column("selection", no_wrap=True)
     for group in groups:

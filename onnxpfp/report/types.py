@@ -65,6 +65,7 @@ class Report:
         before: Size of the original.
         after: Size of the pruned model.
         target: What was asked for: the quantity and the share that stays.
+        reachable: Share of the parameters that lie in at least one channel that may go.
         method: pfp, coreset or plan.
         samples: Calibration samples that were used; 0 without data.
         samples_wanted: Samples that the size formula of S asks for; 0 without data.
@@ -83,6 +84,7 @@ class Report:
     before: Size
     after: Size
     target: Mapping[str, float]
+    reachable: float
     method: str
     samples: int
     samples_wanted: int

@@ -145,10 +145,7 @@ class _Patch:
         array = numpy_helper.to_array(self.stored[name])
         axes = {use: self.graph.uses[name][use] for use in uses}
         kinds = {use: tuple(self.keep[ids].tobytes() for ids in axes[use]) for use in uses}
-        if name in self.captured:
-            main = None
-        else:
-            main = Counter(kinds.values()).most_common(1)[0][0]
+        main = None if name in self.captured else Counter(kinds.values()).most_common(1)[0][0]
         for use in uses:
             if kinds[use] == main or _whole(axes[use], self.keep):
                 continue
@@ -164,9 +161,11 @@ class _Patch:
         """Write the numbers that spell channel counts."""
         for (index, name, place), number in numbers.attributes.items():
             for attribute in self.model.graph.node[index].attribute:
-                if attribute.name == name and place is None:
+                if attribute.name != name:
+                    continue
+                if place is None:
                     attribute.i = number
-                elif attribute.name == name:
+                else:
                     attribute.ints[place] = number
         wanted: dict[str, dict[Use, Array]] = {}
         for use, array in numbers.inputs.items():

@@ -20,7 +20,8 @@ from onnxpfp.calibrate.describe import reader_name
 from onnxpfp.calibrate.reader import Reader
 from onnxpfp.calibrate.statistics import Statistics
 from onnxpfp.channels import ChannelGraph, Consumer, uses_of
-from onnxpfp.model.constants import Constants, attributes
+from onnxpfp.model.attributes import Attributes
+from onnxpfp.model.constants import Constants
 from onnxpfp.rewrite.edits import Edits, NewInput
 
 __all__ = ["Compensation", "fold_means", "mean_shift"]
@@ -77,8 +78,7 @@ class _Folder:
         if node.op_type == "MatMul":
             self._fold_after(consumer, node, shift)
             return
-        beta = attributes(node).get("beta", 1.0) if node.op_type == "Gemm" else 1.0
-        assert isinstance(beta, float)
+        beta = Attributes(node).real("beta", 1.0)
         if beta == 0.0:
             self.left.append((consumer.name, "its beta is 0, so it has no bias"))
             return

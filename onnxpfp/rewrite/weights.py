@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto
 
 from onnxpfp.channels import ChannelGraph, Ids, uses_of
-from onnxpfp.model.constants import Constants, attributes
+from onnxpfp.model.attributes import Attributes
+from onnxpfp.model.constants import Constants
 from onnxpfp.rewrite.edits import Edits
 
 __all__ = ["StoredAxis", "reweight", "reweightable", "scale_columns", "stored_axes_of"]
@@ -33,10 +34,10 @@ def _trace(producer: Mapping[str, NodeProto], constants: Constants, name: str, a
         if node is None or node.op_type not in {"Identity", "Cast", "Transpose"}:
             return None
         if node.op_type == "Transpose":
-            perm = attributes(node).get("perm")
-            if not isinstance(perm, list):
+            perm = Attributes(node).integers("perm")
+            if perm is None:
                 return None
-            axis = int(perm[axis])
+            axis = perm[axis]
         name = node.input[0]
     return StoredAxis(name, axis) if constants.stored[name].data_type in _FLOATS else None
 

@@ -84,7 +84,8 @@ def _slices(channels: Ids, reads: Reads) -> Floats | None:
     out = np.zeros((taps.shape[1], channels.size, taps.shape[2]))
     where = np.flatnonzero(np.isin(reads.channels, channels))
     order = np.searchsorted(channels, reads.channels[where])
-    np.add.at(out, (slice(None), order), np.abs(np.swapaxes(taps[where], 0, 1)))
+    for index, place in zip(where, order, strict=True):
+        out[:, place] += np.abs(taps[index])
     return out
 
 

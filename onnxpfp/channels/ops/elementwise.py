@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from onnxpfp.channels.context import Axes, NodeContext
 from onnxpfp.channels.registry import Rules
+from onnxpfp.channels.types import Ids
 
 __all__ = ["RULES", "broadcast"]
 
@@ -17,7 +18,7 @@ def broadcast(n: NodeContext, operands: list[Axes], shape: tuple[int, ...]) -> A
     """
     result = [n.zeros(size) for size in shape]
     for axis, size in enumerate(shape):
-        full = []
+        full: list[Ids] = []
         for operand in operands:
             own = axis - len(shape) + len(operand)
             if own < 0:

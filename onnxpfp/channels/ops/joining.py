@@ -121,7 +121,7 @@ def pad(n: NodeContext) -> None:
     if pads is None:
         raise UnlabelledError(n.title)
     axes = n.option("axes", 3) or list(range(len(x)))
-    copies = n.attributes.get("mode", "constant") != "constant"
+    copies = n.attributes.text("mode", "constant") != "constant"
     for place, axis in enumerate(axes):
         before, after = pads[place], pads[place + len(axes)]
         if not before and not after:
@@ -143,7 +143,7 @@ def expand(n: NodeContext) -> None:
     """Expand: an axis that passes keeps its labels, a stretched one has fresh labels; both are spelt."""
     x, shape = n.axes(0), n.out_shape()
     target = n.numbers(1)
-    out = []
+    out: list[Ids] = []
     for axis, size in enumerate(shape):
         own = axis - len(shape) + len(x)
         if own >= 0 and x[own].size == size:

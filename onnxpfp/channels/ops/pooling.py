@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from onnxpfp.channels.context import NodeContext
 from onnxpfp.channels.registry import Rules
+from onnxpfp.channels.types import Ids
 
 __all__ = ["RULES"]
 
@@ -35,7 +36,7 @@ def resize(n: NodeContext) -> None:
     Where the sizes are spelt, the count of a passing axis changes with it; a scale of 1 does not.
     """
     x, shape = n.axes(0), n.out_shape()
-    out = []
+    out: list[Ids] = []
     for axis, size in enumerate(shape):
         same = x[axis].size == size
         if not same:
@@ -56,7 +57,7 @@ def depth_to_space(n: NodeContext) -> None:
     """
     x = n.axes(0)
     square = n.integer("blocksize", 1) ** 2
-    crd = n.attributes.get("mode", "DCR") == "CRD"
+    crd = n.attributes.text("mode", "DCR") == "CRD"
     pixels = x[1].reshape(-1, square).T if crd else x[1].reshape(square, -1)
     n.tie(pixels, pixels[:1])
     for axis in x[2:]:

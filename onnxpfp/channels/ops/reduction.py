@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from onnxpfp.channels.context import NodeContext
 from onnxpfp.channels.registry import Rules
+from onnxpfp.channels.types import Ids
 
 __all__ = ["RULES"]
 
@@ -12,8 +13,8 @@ RULES = Rules()
 
 def _drop(n: NodeContext, axes: list[int], keepdims: int) -> None:
     x = n.axes(0)
-    gone = {axis % len(x) for axis in axes} if x else set()
-    out = []
+    gone = {axis % max(len(x), 1) for axis in axes}
+    out: list[Ids] = []
     for axis, labels in enumerate(x):
         if axis not in gone:
             out.append(labels)

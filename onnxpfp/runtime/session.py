@@ -7,7 +7,6 @@ import importlib
 import io
 import logging
 import os
-import re
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from onnxpfp.calibrate.providers import (
+from onnxpfp.errors import ModelError, one_line
+from onnxpfp.runtime.providers import (
     CPU,
     CUDA,
     TENSORRT,
@@ -25,7 +25,6 @@ from onnxpfp.calibrate.providers import (
     explain_missing,
     resolve_providers,
 )
-from onnxpfp.errors import ModelError
 
 __all__ = ["ModelSource", "ProviderRequest", "Session", "open_session", "resolve_providers"]
 
@@ -36,7 +35,6 @@ ModelSource = ModelProto | bytes | str | os.PathLike[str]
 
 _FATAL = 4
 _WARNING = 2
-_LONGEST_REASON = 400
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -207,11 +205,3 @@ def _as_array(value: object) -> NDArray[Any]:
     box = np.empty((), dtype=object)
     box[()] = value
     return box
-
-
-def one_line(error: BaseException) -> str:
-    """Return the reason inside an onnxruntime error, without its prefix, on one short line."""
-    text = re.sub(r"^\[ONNXRuntimeError\]\s*:\s*\d+\s*:\s*\w+\s*:\s*", "", str(error).strip())
-    # Some reasons begin with the place in the C++ source and the signature of the function.
-    text = re.sub(r"^/\S+:\d+ .*?\)(?: const)? ", "", " ".join(text.split()))
-    return text if len(text) <= _LONGEST_REASON else text[: _LONGEST_REASON - 3] + "..."

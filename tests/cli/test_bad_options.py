@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+import ctypes
+import json
+
+import cli_models
+import onnx
+import pytest
+
+
+@pytest.mark.parametrize("share", ["0", "1.5", "-1", "nan", "inf"])
+@pytest.mark.parametrize("flag", ["--keep-macs", "--keep-params"])
+def test_a_target_outside_its_range(refuse, flag, share):
+    found = refuse("in.onnx", "out.onnx", flag, share, code=2)
+    assert found.error == f"{flag} {share} is outside (0, 1]"
+    assert found.hint == f"{flag} 0.7 keeps 70 %"
+
+
+def test_two_targets(refuse):
+    found = refuse("in.onnx", "out.onnx", "--keep-macs", "0.5", "--keep-params", "0.5", code=2)
+    assert found.error == "give one target: --keep-macs or --keep-params, not both"
+
+
+@pytest.mark.parametrize("flag", ["--keep-macs", "--keep-params"])
+def test_a_target_that_cannot_be_reached_says_what_can(refuse, flag):
+    found = refuse("in.onnx", "out.onnx", flag, "0.01", code=3)
+    assert found.error.startswith("in.onnx: ")
+    assert "1.0%" in found.error
+    assert "16.7% is the least" in found.error
+    assert "at least 0.167" in found.hint
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "says"),
+    [
+        ("--threads", "0", "--threads 0 must be at least 1"),
+        ("--round-to", "0", "--round-to 0 must be at least 1"),
+        ("--min-channels", "0", "--min-channels 0 must be at least 1"),
+        ("--calib-samples", "0", "--calib-samples 0 must be at least 1"),
+        ("--batch-size", "-2", "--batch-size -2 must be at least 1"),
+        ("--seed", "-1", "--seed -1 must not be negative"),
+        ("--delta", "2", "--delta 2 is no probability between 0 and 1"),
+        ("--delta", "nan", "--delta nan is no probability between 0 and 1"),
+    ],
+)
+def test_numbers_that_cannot_be_meant(refuse, flag, value, says):
+    assert refuse("in.onnx", "out.onnx", flag, value, code=2).error == says
+
+
+@pytest.mark.parametrize("flag", ["--include", "--exclude"])
+def test_a_pattern_without_a_match(refuse, flag):
+    found = refuse("in.onnx", "out.onnx", flag, "node_aa", code=2)
+    assert found.error == f"{flag} 'node_aa' matches no node and no initializer"
+    assert found.hint.startswith("close names: node_a")
+    found = refuse("in.onnx", "out.onnx", flag, "re:[", code=2)
+    assert "is no regular expression" in found.error
+
+
+@pytest.mark.parametrize(
+    ("names", "says", "hint"),
+    [
+        ("cudaa", "unknown execution provider 'cudaa'", "did you mean cuda"),
+        ("cuda:x", "'cuda:x' does not name a device", "cuda:0"),
+        (",", "no execution provider is named", "try cpu or cuda"),
+    ],
+)
+def test_a_provider_that_is_none(refuse, names, says, hint):
+    found = refuse("in.onnx", "out.onnx", "--providers", names)
+    assert found.error == says
+    assert hint in found.hint
+
+
+def test_cuda_on_a_machine_without_a_gpu(refuse):
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        found = refuse("in.onnx", "out.onnx", "--providers", "cuda")
+        assert found.error.startswith("cuda was asked for, but ")
+        assert found.hint
+    else:
+        pytest.skip("this machine has a driver")
+
+
+@pytest.mark.parametrize(
+    ("shape", "says"),
+    [
+        ("foo", "--input-shape 'foo' is no shape"),
+        ("x:1,,3", "--input-shape 'x:1,,3' is no shape"),
+        ("x:", "--input-shape 'x:' is no shape"),
+        ("1x0x8x8", "--input-shape '1x0x8x8' has an axis of size 0"),
+        ("xx:1,3,8,8", "--input-shape names 'xx', which is not an input of the model"),
+        ("1,3,9,9", "--input-shape x:1,3,9,9 contradicts the model's ?,3,8,8"),
+    ],
+)
+def test_a_bad_input_shape(refuse, shape, says):
+    assert refuse("in.onnx", "out.onnx", "--input-shape", shape, code=2).error == says
+
+
+def test_input_shapes_that_leave_the_input_open(folder, refuse):
+    twice = ("--input-shape", "x:1,3,8,8", "--input-shape", "1x3x8x8")
+    assert refuse("in.onnx", "out.onnx", *twice, code=2).error == "--input-shape gives 'x' two shapes"
+    onnx.save(cli_models.build(cli_models.TWO_INPUTS, cli_models.TWO_SHAPES), folder / "two.onnx")
+    found = refuse("two.onnx", "out.onnx", "--input-shape", "1,5", code=2)
+    assert found.error == "--input-shape '1,5' names no input, and the model has 2: a, b"
+    (folder / "bad.onnx").write_bytes(b"hello")
+    assert refuse("bad.onnx", "out.onnx", "--input-shape", "1,5").error.startswith("bad.onnx: is not an ONNX")
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("{hello", "bad.json: is no JSON: "),
+        ("[1]", "bad.json: is no plan of onnxpfp"),
+        ('{"format": "onnxpfp-plan", "version": 9}', "bad.json: is a plan of version 9, not 1"),
+        ('{"format": "onnxpfp-plan", "version": 1}', "bad.json: the plan is damaged"),
+    ],
+)
+def test_a_file_that_is_no_plan(folder, refuse, content, says):
+    (folder / "bad.json").write_text(content)
+    assert says in refuse("in.onnx", "out.onnx", "--from-plan", "bad.json").error
+
+
+def _edit(weights: dict, weight: str, part: str, value: dict) -> None:
+    weights[weight][part] = value
+
+
+@pytest.mark.parametrize(
+    ("edit", "says"),
+    [
+        (("w1", "keep", {"0": [0, 77]}), "impossible indices of axis 0 of 'w1'"),
+        (("w1", "keep", {"0": [-1]}), "impossible indices of axis 0 of 'w1'"),
+        (("w1", "keep", {"0": []}), "impossible indices of axis 0 of 'w1'"),
+        (("w1", "keep", {"7": [0]}), "impossible indices of axis 7 of 'w1'"),
+        (("w1", "keep", {"1": [0]}), "indices of axis 1 of 'w1' that cannot go"),
+        (("w1", "keep", {"0": [0]}), "do not go together"),
+        (("w1", "keep", {"0": "abc"}), "the plan is damaged"),
+        (("w1", "shape", [9, 3, 3, 3]), "'w1' has shape [6, 3, 3, 3], the plan says [9, 3, 3, 3]"),
+        (("w2", "scale", {"9": [1.0]}), "impossible factors for axis 9 of 'w2'"),
+        (("w2", "scale", {"1": [1.0]}), "impossible factors for axis 1 of 'w2'"),
+        (("w2", "scale", {"1": [float("nan")] * 3}), "impossible factors for axis 1 of 'w2'"),
+    ],
+)
+def test_an_edited_plan(folder, prune, refuse, edit, says):
+    assert prune("in.onnx", "out.onnx", "--keep-macs", "0.5", "--plan", "plan.json").exit_code == 0
+    document = json.loads((folder / "plan.json").read_text())
+    _edit(document["initializers"], *edit)
+    (folder / "edited.json").write_text(json.dumps(document))
+    found = refuse("in.onnx", "out.onnx", "--from-plan", "edited.json")
+    assert found.error.startswith("edited.json: ")
+    assert says in found.error
+
+
+def test_a_plan_of_another_network(folder, prune, refuse):
+    assert prune("in.onnx", "out.onnx", "--keep-macs", "0.5", "--plan", "plan.json").exit_code == 0
+    onnx.save(cli_models.build(cli_models.TWO_INPUTS, cli_models.TWO_SHAPES), folder / "two.onnx")
+    found = refuse("two.onnx", "out.onnx", "--from-plan", "plan.json")
+    assert found.error == "plan.json: the weight 'w1' has shape [5, 8], the plan says [6, 3, 3, 3]"
+
+
+def test_a_plan_together_with_a_target(refuse):
+    found = refuse("in.onnx", "out.onnx", "--from-plan", "plan.json", "--keep-macs", "0.5", code=2)
+    assert "--from-plan says what stays" in found.error
+
+
+def test_usage_errors_are_those_of_click(prune):
+    assert prune("in.onnx").exit_code == 2
+    assert prune("in.onnx", "out.onnx", "--keep-macs", "half").exit_code == 2
+    assert prune("in.onnx", "out.onnx", "--select", "best").exit_code == 2

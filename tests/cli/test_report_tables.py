@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import io
+import math
+from dataclasses import replace
+
+from rich.console import Console
+
+from onnxpfp.channels.types import Fixed
+from onnxpfp.report.console import print_notes, print_report
+from onnxpfp.report.types import GroupReport, Report, Size
+from onnxpfp.verify import Drift, Oracle
+
+ASSUMPTION = "K = 3: nothing unseen is larger"
+
+
+def _group(number: int, kept: int = 8) -> GroupReport:
+    name = f"a.very.long.name.of.a.weight.that.no.console.may.cut.{number}"
+    return GroupReport(name, 16, kept, 12.5, 0.25, math.inf, 0.125, "mixed", ASSUMPTION, ("next",))
+
+
+def _report(groups: int = 1) -> Report:
+    return Report(
+        before=Size(1000, 20000, 4000),
+        after=Size(600, 10000, 2500),
+        target={"macs": 0.5},
+        method="pfp",
+        samples=176,
+        samples_wanted=300,
+        groups=tuple(_group(number) for number in range(groups)),
+        skipped=(
+            Fixed("w9", 0, 10, "it is the graph output 'y'"),
+            Fixed("w1", 1, 1, "Conv 'deep' has one input channel in a group"),
+            Fixed("w2", 1, 1, "Conv 'other' has one input channel in a group"),
+        ),
+        oracle=Oracle(3e-7, 1e-4, 2),
+        drift=Drift(0.125, 0.953, 64, held_out=True),
+        compensated=("one", "two"),
+        uncompensated=(("mm", "no Add follows it"), ("mm2", "no Add follows it")),
+        providers=("CPUExecutionProvider",),
+        seconds={"load": 0.25, "graph": 1.0},
+        versions={},
+        notes=(),
+    )
+
+
+def _text(report: Report, *, full: bool = False) -> str:
+    stream = io.StringIO()
+    print_report(report, Console(file=stream, width=140, markup=False), full=full)
+    return stream.getvalue()
+
+
+def _line(text: str, start: str) -> str:
+    return next(" ".join(line.split()) for line in text.splitlines() if line.strip().startswith(start))
+
+
+def test_sizes_and_facts():
+    text = _text(_report())
+    assert _line(text, "parameters") == "parameters 1,000 600 60.0 %"
+    assert _line(text, "MACs") == "MACs, one sample 20,000 10,000 50.0 %"
+    assert _line(text, "file") == "file, bytes 4,000 2,500 62.5 %"
+    assert _line(text, "target") == "target keep 50 % of the MACs"
+    assert _line(text, "ran on") == "ran on CPUExecutionProvider"
+    assert _line(text, "samples (S)") == "samples (S) 176 used, the size formula asks for 300"
+    assert "largest difference 3e-07 of the largest output, 1e-04 allowed, 2 runs" in text
+    assert "relative output error 0.125, top-1 agreement 95.3 %, against the original on 64 held-out" in text
+    assert _line(text, "seconds").startswith("seconds 1.2 (load 0.2, graph 1.0")
+
+
+def test_a_group_shows_its_bounds_and_what_they_rest_on():
+    text = _text(_report())
+    assert _line(text, "a.very") == f"{_group(0).name} 8/16 12.5 0.25 - 0.125 mixed"
+    assert text.count(ASSUMPTION) == 1
+
+
+def test_many_groups_are_cut_unless_all_are_wanted():
+    report = _report(groups=45)
+    assert _text(report).count("a.very.long") == 20
+    assert "... and 25 more groups; -v shows all" in _text(report)
+    assert _text(report, full=True).count("a.very.long") == 45
+    assert "more groups" not in _text(report, full=True)
+
+
+def test_reasons_are_counted():
+    text = _text(_report())
+    first = _line(text, "2 ")
+    assert first == "2 2 Conv has one input channel in a group axis 1 of w1, for 'deep'"
+    assert _line(text, "1 ") == "1 10 it is the graph output axis 0 of w9, for 'y'"
+    assert "w2" not in text
+
+
+def test_compensation_says_why_not():
+    text = _text(_report())
+    assert "folded into the biases of 2 of 4 consumers" in text
+    assert "not of mm and 1 more: no Add follows it" in text
+    assert "not of mm, mm2: no Add follows it" in _text(_report(), full=True)
+
+
+def test_a_replayed_plan_has_no_bounds():
+    group = replace(_group(0), selection="plan")
+    text = _text(replace(_report(), method="plan", target={}, groups=(group,), drift=None, samples=0))
+    assert _line(text, "a.very") == f"{group.name} 8/16 - - - - plan"
+    assert ASSUMPTION not in text
+    assert "target" not in text
+    assert "not measured, for there are no data" in text
+
+
+def test_names_are_no_markup():
+    group = replace(_group(0), name="layers[0].weight[/red]")
+    assert "layers[0].weight[/red]" in _text(replace(_report(), groups=(group,)))
+
+
+def test_notes_take_one_line_each():
+    stream = io.StringIO()
+    print_notes(["RANDOM " + "word " * 60, "short"], Console(file=stream, width=40))
+    assert len(stream.getvalue().splitlines()) == 2

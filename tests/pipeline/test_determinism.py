@@ -1,0 +1,95 @@
+"""Same seed, same bytes; keeping everything gives the input's bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+
+import nets
+import onnx
+import pytest
+
+import onnxpfp
+
+SELECT = ("deterministic", "sampled", "mixed", "auto")
+DATA = nets.noise(24, 3, 8, 8)
+
+
+def prune(select: str, seed: int = 0, **options: object) -> onnxpfp.Result:
+    return onnxpfp.prune(nets.chain(), calibration=DATA, keep_macs=0.5, select=select, seed=seed, **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("select", SELECT)
+def test_the_same_seed_gives_the_same_bytes(select: str) -> None:
+    one, two = prune(select, 3), prune(select, 3)
+    assert one.model.SerializeToString() == two.model.SerializeToString()
+    assert one.plan.to_json() == two.plan.to_json()
+
+
+@pytest.mark.parametrize("select", ["sampled", "mixed"])
+def test_another_seed_draws_others(select: str) -> None:
+    # The data are all seen, none is held out, so that the seed changes the draws alone.
+    found = {
+        onnxpfp.prune(nets.chain(), calibration=DATA[:3], keep_macs=0.5, select=select, seed=seed).plan.to_json()  # type: ignore[arg-type]
+        for seed in range(6)
+    }
+    assert len(found) > 1
+
+
+def test_another_seed_changes_nothing_where_nothing_is_drawn() -> None:
+    plans = {
+        onnxpfp.prune(nets.chain(), calibration=DATA[:3], keep_macs=0.5, select="deterministic", seed=seed).plan.to_json()
+        for seed in range(3)
+    }
+    assert len(plans) == 1
+
+
+@pytest.mark.parametrize("name", nets.NETWORKS)
+def test_threads_do_not_change_the_plan(name: str) -> None:
+    plans = [
+        onnxpfp.prune(nets.network(name), calibration=nets.CALIBRATION, samples=48, threads=threads).plan
+        for threads in (1, 2)
+    ]
+    assert plans[0].initializers == plans[1].initializers
+
+
+def test_another_process_gives_the_same_bytes() -> None:
+    code = (
+        "import nets, onnxpfp, hashlib; r = onnxpfp.prune(nets.network('densenet'), calibration=nets.CALIBRATION, "
+        "samples=16, select='sampled', threads=1); print(hashlib.sha256(r.model.SerializeToString()).hexdigest())"
+    )
+    path = {"PYTHONPATH": f"{nets.ROOT}:{nets.ROOT / 'tests'}", "PATH": "/usr/bin:/bin", "PYTHONHASHSEED": "7"}
+    ran = subprocess.run([sys.executable, "-c", code], env=path, capture_output=True, text=True, check=True)
+    here = onnxpfp.prune(
+        nets.network("densenet"), calibration=nets.CALIBRATION, samples=16, select="sampled", threads=1
+    )
+    assert ran.stdout.strip() == hashlib.sha256(here.model.SerializeToString()).hexdigest()
+
+
+@pytest.mark.parametrize("calibration", [None, nets.CALIBRATION, "random"])
+@pytest.mark.parametrize("target", [{"keep_macs": 1.0}, {"keep_params": 1.0}])
+@pytest.mark.parametrize("select", ["auto", "sampled"])
+def test_keeping_everything_gives_the_bytes_of_the_input(
+    calibration: Path | str | None, target: dict[str, float], select: str, tmp_path: Path
+) -> None:
+    source = nets.network("resnet")
+    result = onnxpfp.prune(source, calibration=calibration, samples=16, select=select, **target)  # type: ignore[arg-type]
+    written = onnxpfp.save_result(result, tmp_path / "out.onnx")
+    assert (tmp_path / "out.onnx").read_bytes() == source.read_bytes()
+    assert written == source.stat().st_size
+    assert result.plan.initializers == {}
+    assert result.report.before == result.report.after
+    assert result.report.oracle.error == 0
+
+
+def test_keeping_everything_keeps_even_odd_bytes(tmp_path: Path) -> None:
+    # Fields in an order in which protobuf does not write them: a parse and a write would not give them back.
+    data = nets.chain().SerializeToString()
+    parts = onnx.ModelProto(producer_name="odd").SerializeToString()
+    (tmp_path / "in.onnx").write_bytes(data + parts)
+    assert onnx.load(tmp_path / "in.onnx").SerializeToString() != data + parts
+    result = onnxpfp.prune(tmp_path / "in.onnx", calibration=DATA, keep_macs=1.0)
+    onnxpfp.save_result(result, tmp_path / "out.onnx")
+    assert (tmp_path / "out.onnx").read_bytes() == data + parts

@@ -1,0 +1,145 @@
+"""Every source of data leads to the same result, and the input is never changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import nets
+import numpy as np
+import onnx
+import pytest
+
+import onnxpfp
+from onnxpfp.errors import CalibrationError
+
+DATA = nets.noise(24, 3, 8, 8)
+
+
+class Reader:
+    """What onnxruntime calls a CalibrationDataReader; it hands out the same dict again and again."""
+
+    def __init__(self) -> None:
+        self.left = iter(DATA)
+        self.feed: dict[str, np.ndarray] = {}
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        image = next(self.left, None)
+        if image is None:
+            return None
+        self.feed["x"] = image[None]
+        return self.feed
+
+
+def singles() -> Iterator[dict[str, np.ndarray]]:
+    yield from ({"x": image[None]} for image in DATA)
+
+
+def saved(folder: Path, kind: str) -> Path:
+    path = folder / f"data.{'npy' if kind == 'npy' else 'npz'}"
+    if kind == "npy":
+        np.save(path, DATA)
+    else:
+        np.savez(path, **{"x" if kind == "npz" else "images": DATA})
+    return path
+
+
+SOURCES: dict[str, Callable[[Path], Any]] = {
+    "npz": lambda folder: saved(folder, "npz"),
+    "npz of one array of another name": lambda folder: str(saved(folder, "one")),
+    "npy": lambda folder: saved(folder, "npy"),
+    "array": lambda _: DATA,
+    "dict": lambda _: {"x": DATA},
+    "list of feeds": lambda _: list(singles()),
+    "generator of feeds": lambda _: singles(),
+    "data reader": lambda _: Reader(),
+}
+
+
+@pytest.fixture(scope="module")
+def expected() -> onnxpfp.Result:
+    return onnxpfp.prune(nets.chain(), calibration=DATA, keep_macs=0.6)
+
+
+@pytest.mark.parametrize("kind", SOURCES)
+def test_all_sources_give_the_same_model(kind: str, tmp_path: Path, expected: onnxpfp.Result) -> None:
+    result = onnxpfp.prune(nets.chain(), calibration=SOURCES[kind](tmp_path), keep_macs=0.6)
+    assert result.report.samples == 18
+    assert result.plan.initializers == expected.plan.initializers
+    assert nets.weights(result.model).keys() == nets.weights(expected.model).keys()
+    for name, array in nets.weights(expected.model).items():
+        np.testing.assert_allclose(nets.weights(result.model)[name], array, atol=1e-6)
+
+
+@pytest.mark.parametrize("sizes", [(8, 8, 8), (6, 6, 6, 6), (5, 5, 5, 5, 4), (24,), (1, 23)])
+def test_feeds_of_several_samples(sizes: tuple[int, ...]) -> None:
+    ends = np.cumsum(sizes)
+    feeds = [{"x": DATA[end - size : end]} for size, end in zip(sizes, ends, strict=True)]
+    report = onnxpfp.prune(nets.chain(), calibration=feeds, keep_macs=0.6).report
+    assert report.drift is not None
+    held = report.drift.samples if report.drift.held_out else 0
+    assert report.samples + held == 24
+    assert held <= 6
+
+
+def test_samples_limits_samples_also_in_feeds_of_several() -> None:
+    feeds = [{"x": DATA[i : i + 4]} for i in range(0, 24, 4)]
+    report = onnxpfp.prune(nets.chain(), calibration=feeds, keep_macs=0.6, samples=8).report
+    assert report.drift is not None
+    assert report.samples + report.drift.samples * report.drift.held_out == 8
+
+
+@pytest.mark.parametrize("count", [4, 8, 10, 24])
+def test_a_fixed_batch_of_several(count: int) -> None:
+    text = nets.CHAIN.replace("float[N,3,8,8]", "float[4,3,8,8]").replace("float[N,5]", "float[4,5]")
+    report = onnxpfp.prune(nets.build(text, nets.CHAIN_SHAPES), calibration=DATA[:count], keep_macs=0.6).report
+    assert report.drift is not None
+    assert report.samples % 4 == report.drift.samples % 4 == 0
+    assert report.samples + report.drift.samples * report.drift.held_out == count // 4 * 4
+
+
+def test_a_fixed_batch_of_one() -> None:
+    text = nets.CHAIN.replace("float[N,3,8,8]", "float[1,3,8,8]").replace("float[N,5]", "float[1,5]")
+    result = onnxpfp.prune(nets.build(text, nets.CHAIN_SHAPES), calibration=DATA, keep_macs=0.6)
+    assert result.report.samples == 18
+    assert nets.run(result.model, DATA[:1]).shape == (1, 5)
+
+
+def test_one_sample_is_enough() -> None:
+    report = onnxpfp.prune(nets.chain(), calibration=DATA[:1], keep_macs=0.6).report
+    assert report.samples == 1
+    assert report.drift is not None
+    assert not report.drift.held_out
+
+
+@pytest.mark.parametrize("data", [np.zeros((0, 3, 8, 8), np.float32), [], {"y": DATA, "z": DATA}, DATA[:, :2], 7])
+def test_bad_data_are_refused(data: Any) -> None:
+    with pytest.raises(CalibrationError):
+        onnxpfp.prune(nets.chain(), calibration=data, keep_macs=0.6)
+
+
+def test_the_model_object_is_not_changed() -> None:
+    model = nets.chain()
+    before = model.SerializeToString(deterministic=True)
+    result = onnxpfp.prune(model, calibration=DATA, keep_macs=0.5, select="sampled")
+    assert model.SerializeToString(deterministic=True) == before
+    assert result.model is not model
+    result.model.graph.node[0].name = "changed"
+    assert model.SerializeToString(deterministic=True) == before
+
+
+def test_path_and_object_give_the_same(tmp_path: Path) -> None:
+    onnx.save(nets.chain(), tmp_path / "in.onnx")
+    by_path = onnxpfp.prune(str(tmp_path / "in.onnx"), calibration=DATA, keep_macs=0.6)
+    by_object = onnxpfp.prune(nets.chain(), calibration=DATA, keep_macs=0.6)
+    assert by_path.model == by_object.model
+    assert by_path.plan.initializers == by_object.plan.initializers
+
+
+def test_progress_is_told() -> None:
+    told: list[tuple[str, int, int]] = []
+    onnxpfp.prune(nets.chain(), calibration=DATA, keep_macs=0.6, progress=lambda *step: told.append(step))
+    phases = list(dict.fromkeys(phase for phase, _, _ in told))
+    assert phases == ["load", "graph", "calibration", "allocation", "rewrite", "verification"]
+    assert ("calibration", 18, 18) in told
