@@ -29,7 +29,7 @@ from onnxpfp.prepare import Data, Prepared, open_model, prepare, read_data
 from onnxpfp.report.build import Outcome, build_report
 from onnxpfp.report.types import Report, Size
 from onnxpfp.rewrite import apply
-from onnxpfp.rewrite.compensate import Compensation, fold_means
+from onnxpfp.rewrite.compensate import Compensation, fold_means, new_biases
 from onnxpfp.rewrite.mask import masked
 from onnxpfp.rewrite.weights import StoredAxis, reweight, reweightable, stored_axes_of
 from onnxpfp.score.types import Scores
@@ -324,11 +324,14 @@ def _decide(
     if options.target[1] == 1:
         return Decision(graph.keep_all(), np.ones(graph.count + 1), ())
     assert evidence.scores is not None
+    model, reference = prepared.source.model, None
     if options.target[0] == "macs":
-        cost = mac_model(prepared.source.model, graph, prepared.shapes)
+        cost = mac_model(model, graph, prepared.shapes)
     else:
-        cost = param_model(graph)
-    return decide(graph.groups, evidence.scores, cost, reweightable(graph, places), options)
+        folds = evidence.statistics is not None and options.compensate != "none"
+        reference = count_params(model)
+        cost = param_model(graph, new_biases(model, graph, prepared.constants) if folds else ())
+    return decide(graph.groups, evidence.scores, cost, reweightable(graph, places), options, reference)
 
 
 def _rewrite(

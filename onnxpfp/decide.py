@@ -39,6 +39,7 @@ def decide(
     cost: CostModel,
     reweightable: NDArray[np.bool_],
     options: Options,
+    reference: int | None = None,
 ) -> Decision:
     """Allocate the budget over the groups and select the channels of each.
 
@@ -49,6 +50,7 @@ def decide(
         reweightable: Groups whose consumers' weights can be scaled; the others are selected
             deterministically.
         options: Target, selection, rounding.
+        reference: The full cost that the target is a share of, where pruning adds to the cost.
 
     Raises:
         TargetUnreachableError: The target cannot be met.
@@ -65,7 +67,7 @@ def decide(
     ]
     # The bound of the selection that will be made decides; auto ends deterministic practically always.
     rule = "draws" if options.select in {"sampled", "mixed"} else "bound"
-    allocation = allocate(demands, cost, options.target[1], rule)
+    allocation = allocate(demands, cost, options.target[1], rule, reference)
     rng = np.random.default_rng(options.seed)
     factor = np.ones(scores.values.size)
     selections: list[Selection] = []

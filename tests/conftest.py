@@ -1,1 +1,5 @@
-"""Puts this folder on the path: the tests of several packages share `nets`."""
+from __future__ import annotations
+
+import pytest
+
+pytest.register_assert_rewrite("support")

@@ -52,7 +52,9 @@ class Allocation:
     full_cost: int
 
 
-def allocate(demands: Sequence[Demand], cost: CostModel, target: float, rule: Rule) -> Allocation:
+def allocate(
+    demands: Sequence[Demand], cost: CostModel, target: float, rule: Rule, reference: int | None = None
+) -> Allocation:
     """Choose the widths of all groups so that the cost lies just under a target.
 
     Each width is a multiple of the group's step, at least its minimum, or the full width; a group
@@ -63,6 +65,8 @@ def allocate(demands: Sequence[Demand], cost: CostModel, target: float, rule: Ru
         cost: Cost of a choice of widths.
         target: Share of the full cost to stay within, 0 < target <= 1.
         rule: How t becomes a width.
+        reference: The full cost that `target` is a share of, where pruning adds to the cost; by default
+            that of all channels.
 
     Raises:
         ValueError: If the target is out of range or demands and cost model do not fit.
@@ -73,7 +77,7 @@ def allocate(demands: Sequence[Demand], cost: CostModel, target: float, rule: Ru
     if len(demands) != cost.n_groups:
         raise ValueError(f"{len(demands)} demands for {cost.n_groups} groups")
     full = np.array([d.scores.shape[0] for d in demands], dtype=np.int64)
-    full_cost = cost.total(full)
+    full_cost = cost.total(full) if reference is None else reference
     # 0.29 * 100 is 28.999999999999996; asking for 29 % must admit 29 of 100.
     budget = math.floor(target * full_cost * (1.0 + 1e-12))
 

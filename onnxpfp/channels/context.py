@@ -51,6 +51,7 @@ class NodeContext:
         values: Entries of the inputs that are shape arithmetic.
         constant: Whether an input depends on constants only.
         out_shapes: Shapes of the outputs; None for one that is no dense tensor.
+        read: Whether an output is read by a node or is an output of the graph.
         carriers: For a Reshape that splits an axis: output axes that shall carry the labels.
         outputs: Labels of the outputs, set by the rule.
         consumers: Contractions, declared by the rule.
@@ -67,6 +68,7 @@ class NodeContext:
     values: list[Value | None]
     constant: list[bool]
     out_shapes: list[tuple[int, ...] | None]
+    read: list[bool]
     carriers: frozenset[int]
     outputs: list[Axes | None]
     consumers: list[Consumer] = field(default_factory=list[Consumer])

@@ -20,6 +20,9 @@ __all__ = ["Misfit", "Numbers", "Spelling", "renumber"]
 
 Keep = NDArray[np.bool_]
 
+BEHIND = 2**31 - 1
+"""A bound that lies behind every axis, also as int32."""
+
 
 @dataclass(frozen=True, slots=True)
 class Misfit:
@@ -153,12 +156,17 @@ class Spelling:
 
 
 def _count(spell: Spell, keep: Keep) -> int:
-    return spell.sign * int(keep[spell.ids].sum())
+    """Count what stays; from the end, none is written as a bound behind the axis, for -0 is its start."""
+    count = int(keep[spell.ids].sum())
+    return spell.sign * count if count or spell.sign > 0 else BEHIND
 
 
 def renumber(old: NDArray[np.int64], spell: IndexSpell, keep: Keep) -> NDArray[np.int64]:
-    """Move indices up by the number of removed indices before them, and drop those that went."""
+    """Move indices up by the number of removed indices before them, and drop those that went.
+
+    Negative indices stay negative: they count from the end.
+    """
     stays = keep[spell.axis]
     rank = np.cumsum(stays) - 1
-    new = rank[old % spell.axis.size]
+    new = np.asarray(rank[old % spell.axis.size] - np.where(old < 0, stays.sum(), 0))
     return new[keep[spell.own]] if spell.own.size else new

@@ -64,6 +64,7 @@ class _Model:
     constants: Constants
     opsets: Mapping[str, int]
     readers: Counter[str]
+    read: Counter[str]
     carriers: Mapping[int, frozenset[int]]
 
 
@@ -84,8 +85,9 @@ def walk(
     readers = Counter(name for node in proto.graph.node for name in node.input if name)
     for node in proto.graph.node:
         readers.update(outer_names(node))
+    read = readers + Counter(info.name for info in proto.graph.output)
     opsets = {("" if o.domain == "ai.onnx" else o.domain): o.version for o in proto.opset_import}
-    model = _Model(proto, shapes, constants, opsets, readers, carriers)
+    model = _Model(proto, shapes, constants, opsets, readers, read, carriers)
     state = Walk()
     _label_inputs(model, state)
     for index, node in enumerate(proto.graph.node):
@@ -175,6 +177,7 @@ def _context(model: _Model, state: Walk, index: int, node: NodeProto) -> NodeCon
         values=[state.values.get(name) for name in node.input],
         constant=[name in model.constants.names for name in node.input],
         out_shapes=out_shapes,
+        read=[model.read[name] > 0 for name in node.output],
         carriers=model.carriers.get(index, frozenset()),
         outputs=[None if s is None else tuple(np.zeros(d, np.int64) for d in s) for s in out_shapes],
     )

@@ -68,7 +68,7 @@ def naming_files(model: Path, data: str | None, plan: Path | None) -> Generator[
     except OnnxPfpError as error:
         subject: str | None = None
         if isinstance(error, CalibrationError):
-            subject = data
+            subject = "--calib-data random" if data == "random" else data
         elif isinstance(error, PlanError):
             subject = None if plan is None else str(plan)
         elif isinstance(error, ModelError | TargetUnreachableError):

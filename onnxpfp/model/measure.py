@@ -6,7 +6,7 @@ One fused multiply-add of Conv, ConvTranspose, Gemm and MatMul is one MAC; every
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto
@@ -115,6 +115,6 @@ def mac_model(model: ModelProto, graph: ChannelGraph, shapes: Shapes) -> CostMod
     )
 
 
-def param_model(graph: ChannelGraph) -> CostModel:
-    """Stored numbers as a function of the channels kept per group."""
-    return _assemble(graph, [list(axes) for _, axes in graph.stored_axes()])
+def param_model(graph: ChannelGraph, added: Sequence[tuple[Ids, ...]] = ()) -> CostModel:
+    """Stored numbers as a function of the channels kept per group; `added` weights come on top."""
+    return _assemble(graph, [list(axes) for axes in (*(axes for _, axes in graph.stored_axes()), *added)])

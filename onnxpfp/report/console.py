@@ -132,6 +132,7 @@ def _facts(report: Report) -> Table:
         rows["target"] = ", ".join(
             f"keep {100 * s:.4g} % of the {_TARGETS.get(q, q)}" for q, s in report.target.items()
         )
+    rows["reachable"] = f"{100 * report.reachable:.1f} % of the parameters lie in channels that may go"
     rows["ran on"] = ", ".join(report.providers)
     if report.samples:
         rows["samples (S)"] = f"{report.samples} used, the size formula asks for {report.samples_wanted}"

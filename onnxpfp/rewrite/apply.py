@@ -67,7 +67,7 @@ def _whole(axes: Iterable[Ids], keep: Keep) -> bool:
 
 def _store(tensor: TensorProto, array: Array) -> None:
     """Put numbers into a tensor and leave its name, doc string and metadata alone."""
-    new = numpy_helper.from_array(np.ascontiguousarray(array), tensor.name)
+    new = numpy_helper.from_array(np.asarray(array, order="C"), tensor.name)
     kept = {"name", "doc_string", "metadata_props"}
     for field_, _ in list(tensor.ListFields()):
         if field_.name not in kept:
@@ -117,7 +117,7 @@ class _Patch:
         """Let one node read a constant of its own."""
         node = self.model.graph.node[use[0]]
         name = self._fresh_name(wanted)
-        self.added.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
+        self.added.append(numpy_helper.from_array(np.asarray(array, order="C"), name))
         while len(node.input) <= use[1]:
             node.input.append("")
         node.input[use[1]] = name

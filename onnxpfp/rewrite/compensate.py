@@ -19,14 +19,17 @@ from onnx import ModelProto, NodeProto
 from onnxpfp.calibrate.describe import reader_name
 from onnxpfp.calibrate.reader import Reader
 from onnxpfp.calibrate.statistics import Statistics
-from onnxpfp.channels import ChannelGraph, Consumer, uses_of
+from onnxpfp.channels import ChannelGraph, Consumer, Ids, uses_of
 from onnxpfp.model.attributes import Attributes
-from onnxpfp.model.constants import Constants
+from onnxpfp.model.constants import Constants, outer_names
 from onnxpfp.rewrite.edits import Edits, NewInput
 
-__all__ = ["Compensation", "fold_means", "mean_shift"]
+__all__ = ["Compensation", "fold_means", "mean_shift", "new_biases"]
 
 Floats = NDArray[np.float64]
+
+MEAN = 3
+"""Input of BatchNormalization that holds the mean."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,14 +66,26 @@ def mean_shift(reader: Reader, mean: Floats, factor: Floats) -> Floats:
 
 @dataclass(slots=True, eq=False)
 class _Folder:
+    """Collects what changes.
+
+    `open` are the tensors that also something else than the nodes of the main graph reads: graph outputs
+    and what subgraphs capture.
+    """
+
     model: ModelProto
     graph: ChannelGraph
     constants: Constants
     uses: Mapping[str, tuple[tuple[int, int], ...]]
+    open: frozenset[str]
     tensors: dict[str, NDArray[np.generic]]
     inputs: dict[tuple[int, int], NewInput]
     left: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
     folded: list[str] = field(default_factory=list[str])
+
+    @classmethod
+    def of(cls, model: ModelProto, graph: ChannelGraph, constants: Constants, edits: Edits) -> _Folder:
+        seen = {o.name for o in model.graph.output}.union(*map(outer_names, model.graph.node))
+        return cls(model, graph, constants, uses_of(model), frozenset(seen), dict(edits.tensors), dict(edits.inputs))
 
     def fold(self, consumer: Consumer, shift: Floats) -> None:
         """Add `shift` to the bias of a consumer, or say why not."""
@@ -82,23 +97,32 @@ class _Folder:
         if beta == 0.0:
             self.left.append((consumer.name, "its beta is 0, so it has no bias"))
             return
-        out = self.graph.axes[node.output[0]][1]
-        present = len(node.input) > 2 and bool(node.input[2])
-        if not present:
-            dtype = self.constants.value(consumer.weight).dtype
-            name = f"{consumer.weight}_bias"
-            new = NewInput((shift / beta).astype(dtype), (out,), name)
-            self.inputs[consumer.node, 2] = new
-            self.folded.append(consumer.name)
-        else:
+        if len(node.input) > 2 and node.input[2]:
             self._add(consumer, (consumer.node, 2), node.input[2], shift / beta)
+            return
+        norm = self._norm_behind(node)
+        if norm is not None:
+            self._add(consumer, (norm, MEAN), self.model.graph.node[norm].input[MEAN], -shift)
+            return
+        out = self.graph.axes[node.output[0]][1]
+        dtype = self.constants.value(consumer.weight).dtype
+        self.inputs[consumer.node, 2] = NewInput((shift / beta).astype(dtype), (out,), f"{consumer.weight}_bias")
+        self.folded.append(consumer.name)
+
+    def _norm_behind(self, node: NodeProto) -> int | None:
+        """Find the BatchNormalization that alone reads a node: its mean takes the shift without a new weight."""
+        readers = self.uses.get(node.output[0], ())
+        if len(readers) != 1 or node.output[0] in self.open:
+            return None
+        norm = self.model.graph.node[readers[0][0]]
+        plain = norm.op_type == "BatchNormalization" and not Attributes(norm).integer("training_mode", 0)
+        return readers[0][0] if plain and norm.input[MEAN] in self.constants.names else None
 
     def _fold_after(self, consumer: Consumer, node: NodeProto, shift: Floats) -> None:
         """MatMul has no bias of its own; the Add behind it is one."""
         readers = self.uses.get(node.output[0], ())
         follower = self.model.graph.node[readers[0][0]] if len(readers) == 1 else None
-        outputs = {o.name for o in self.model.graph.output}
-        plain = consumer.weight_input == 1 and node.output[0] not in outputs
+        plain = consumer.weight_input == 1 and node.output[0] not in self.open
         if follower is None or follower.op_type != "Add" or not plain:
             self.left.append((consumer.name, "no Add with a constant follows it"))
             return
@@ -120,7 +144,7 @@ class _Folder:
             return
         new = (old.astype(np.float64) + shift).astype(old.dtype)
         axes = self.graph.uses.get(name, {}).get(use, self.graph.axes[name])
-        if name in self.constants.stored and self.uses[name] == (use,):
+        if name in self.constants.stored and self.uses[name] == (use,) and name not in self.open:
             self.tensors[name] = new
         else:
             self.inputs[use] = NewInput(new, axes, name)
@@ -147,7 +171,7 @@ def fold_means(
         factor: Factor by channel id, (channels + 1,): 0 for dropped, 1 for kept, other where reweighted.
         edits: Edits made before, which are kept.
     """
-    folder = _Folder(model, graph, constants, uses_of(model), dict(edits.tensors), dict(edits.inputs))
+    folder = _Folder.of(model, graph, constants, edits)
     for position, (consumer, reader) in enumerate(zip(graph.consumers, readers, strict=True)):
         if (factor[consumer.channels] == 1).all():
             continue
@@ -157,3 +181,14 @@ def fold_means(
         mean = statistics[reader_name(position)].patch_mean
         folder.fold(consumer, mean_shift(reader, mean, factor))
     return Compensation(Edits(folder.tensors, folder.inputs), tuple(folder.folded), tuple(folder.left))
+
+
+def new_biases(model: ModelProto, graph: ChannelGraph, constants: Constants) -> list[tuple[Ids, ...]]:
+    """List the axes of all biases that folding would add to the file if every consumer lost channels."""
+    folder = _Folder.of(model, graph, constants, Edits())
+    for consumer in graph.consumers:
+        if consumer.constant:
+            axes = graph.axes[model.graph.node[consumer.node].output[0]]
+            out = axes[1] if consumer.op.startswith("Conv") else axes[-1]
+            folder.fold(consumer, np.zeros(out.size))
+    return [new.axes for new in folder.inputs.values()]

@@ -24,6 +24,7 @@ def _report(groups: int = 1) -> Report:
         before=Size(1000, 20000, 4000),
         after=Size(600, 10000, 2500),
         target={"macs": 0.5},
+        reachable=0.987,
         method="pfp",
         samples=176,
         samples_wanted=300,
@@ -60,6 +61,7 @@ def test_sizes_and_facts():
     assert _line(text, "MACs") == "MACs, one sample 20,000 10,000 50.0 %"
     assert _line(text, "file") == "file, bytes 4,000 2,500 62.5 %"
     assert _line(text, "target") == "target keep 50 % of the MACs"
+    assert _line(text, "reachable") == "reachable 98.7 % of the parameters lie in channels that may go"
     assert _line(text, "ran on") == "ran on CPUExecutionProvider"
     assert _line(text, "samples (S)") == "samples (S) 176 used, the size formula asks for 300"
     assert "largest difference 3e-07 of the largest output, 1e-04 allowed, 2 runs" in text

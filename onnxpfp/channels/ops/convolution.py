@@ -53,7 +53,7 @@ def conv_transpose(n: NodeContext) -> None:
     """ConvTranspose: as Conv with W (C, M/group, k1, ..., kn), so a group's filters share axis 1.
 
     1. group 1: output channel m owns W[:, m]; input channel c is read by W[c].
-    2. depthwise with one filter a channel: input and output channels are the same.
+    2. depthwise (one input channel a group): input channel c lives and dies with its M/C filters.
     3. grouped: a channel is the same position in every group.
     """
     x, w = n.axes(0)[1], n.axes(1)
@@ -62,11 +62,11 @@ def conv_transpose(n: NodeContext) -> None:
         n.consume(0, 1, 1, 0)
         n.tie(x, w[0])
         out = w[1]
-    elif x.size == group and w[1].size == 1:
+    elif x.size == group:
         n.tie(x, w[0])
-        n.fix(w[1], "has one filter in a group")
+        n.fix(w[1], "has the same filters in every group")
         n.spell("group", None, x)
-        out = w[0]
+        out = w[0].repeat(w[1].size)
     else:
         n.consume(0, 1, 1, 0)
         n.tie(x, w[0])

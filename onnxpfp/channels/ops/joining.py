@@ -61,11 +61,19 @@ def _cut(n: NodeContext, labels: Ids, where: tuple[str | int, str | int], place:
             n.spell(source, place, labels[bound:], -1)
 
 
+def _step(n: NodeContext, labels: Ids, step: int) -> None:
+    """Tie the indices of every step."""
+    if step > 1:
+        n.tie(labels, labels[np.arange(labels.size) // step * step])
+
+
 @RULES.add("Slice")
 def slice_(n: NodeContext) -> None:
     """Slice: cuts the labels; a bound inside the axis counts the indices before it.
 
-    With a step, blocks of `step` indices go together, so that the phase stays.
+    1. step 1: nothing more.
+    2. a larger step: blocks of `step` indices from the start on go together, so that the phase stays.
+    3. a negative step from end to end: the same from behind; with bounds inside the axis it stays.
     """
     x = list(n.axes(0))
     starts, ends = n.option("starts", 1), n.option("ends", 2)
@@ -75,14 +83,15 @@ def slice_(n: NodeContext) -> None:
     steps = n.option("steps", 4) or [1] * len(starts)
     for place, (start, end, axis, step) in enumerate(zip(starts, ends, axes, steps, strict=True)):
         labels = x[axis]
-        _cut(n, labels, (n.source("starts", 1), n.source("ends", 2)), place)
         stop = None if step < 0 and end < -labels.size else end
-        if abs(step) > 1:
-            whole = labels.size - labels.size % abs(step)
-            blocks = labels[:whole].reshape(-1, abs(step))
-            n.tie(blocks, blocks[:, :1])
-            n.fix(labels[whole:], "steps over it")
         x[axis] = labels[start:stop:step]
+        if step > 0:
+            _cut(n, labels, (n.source("starts", 1), n.source("ends", 2)), place)
+            _step(n, labels[start:], step)
+        elif stop is None and (start == -1 or start >= labels.size):
+            _step(n, labels[::-1], -step)
+        else:
+            n.fix(labels, "runs backwards from inside it")
     n.set(x)
 
 

@@ -16,8 +16,13 @@ RULES = Rules()
     *["GridSample"],
 )
 def spatial(n: NodeContext) -> None:
-    """Pooling and sampling: (N, C) pass through, spatial axes stay."""
+    """Pooling and sampling: (N, C) pass through, spatial axes stay.
+
+    MaxPool's Indices count through the whole tensor, so the channels stay where they are read.
+    """
     x = n.axes(0)
+    if len(n.outputs) > 1 and n.read[1]:
+        n.fix(x[1], "numbers the pixels of all its channels")
     for axis in x[2:]:
         n.fix(axis, "pools over it")
     if n.has(1):

@@ -26,12 +26,17 @@ def transpose(n: NodeContext) -> None:
 
 @RULES.add("Squeeze", "Unsqueeze")
 def squeeze(n: NodeContext) -> None:
-    """Squeeze and Unsqueeze: axes of length 1 come and go, the others keep their order."""
+    """Squeeze and Unsqueeze: axes of length 1 come and go, the others keep their order.
+
+    Squeeze without axes takes all of length 1, so any other axis must keep two indices.
+    """
     x = n.axes(0)
     axes = n.option("axes", 1)
     rank = max(len(x), len(n.out_shape()))
     if axes is None:
         axes = [axis for axis, labels in enumerate(x) if labels.size == 1]
+        for labels in x:
+            n.fix(labels[:2], "would take a last index out of it")
     places = {axis % rank for axis in axes}
     if n.node.op_type == "Squeeze":
         for axis in places:
