@@ -85,9 +85,11 @@ def check(original: ModelProto, pruned: ModelProto) -> None:
     Raises:
         VerificationError: The pruned model is broken where the original is not.
     """
-    found = complaint(pruned, full=True)
-    if found and complaint(original, full=True):
-        found = complaint(pruned, full=False)
+    found = None
+    for full in (True, False):
+        if complaint(original, full=full) is None:
+            found = complaint(pruned, full=full)
+            break
     if found:
         raise VerificationError(f"the pruned model is broken: {found}")
 

@@ -88,8 +88,8 @@ def allocate(
         return Allocation(tuple(full.tolist()), math.inf, full_cost, full_cost)
     if not demands:
         raise TargetUnreachableError(
-            f"The target is {target:.1%} of the full cost, but nothing in this network can go.",
-            hint="See the reasons why every channel must stay in the report of --keep-macs 1.",
+            f"the target is {target:.1%} of the full cost, but nothing in this network can go",
+            hint="see why every channel must stay in the report of --keep-macs 1",
         )
     curves = curves_of(demands, rule)
     least = cost.total(curves.first)
@@ -102,9 +102,9 @@ def allocate(
 def _unreachable(target: float, least: int, full_cost: int) -> TargetUnreachableError:
     share = math.ceil(1000.0 * least / full_cost) / 1000.0
     return TargetUnreachableError(
-        f"The target is {target:.1%} of the full cost, but {share:.1%} is the least that can be "
-        f"reached ({least} of {full_cost}).",
-        hint=f"Lower --round-to or --min-channels, or ask for a target of at least {share:.3f}.",
+        f"the target is {target:.1%} of the full cost, but {share:.1%} is the least that can be "
+        f"reached ({least} of {full_cost})",
+        hint=f"lower --round-to or --min-channels, or ask for a target of at least {share:.3f}",
     )
 
 

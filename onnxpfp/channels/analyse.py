@@ -15,7 +15,7 @@ from onnxpfp.channels.labels import Components
 from onnxpfp.channels.selection import Patterns, apply_patterns
 from onnxpfp.channels.spelling import Spelling
 from onnxpfp.channels.types import Spell
-from onnxpfp.channels.walk import INTEGERS, Use, Walk, walk
+from onnxpfp.channels.walk import Use, Walk, walk
 from onnxpfp.model.constants import Constants
 from onnxpfp.model.shapes import Shapes
 
@@ -53,9 +53,8 @@ def analyse(model: ModelProto, shapes: Shapes, constants: Constants, patterns: P
     """
     found = _best_walk(model, shapes, constants)
     apply_patterns(model, found, patterns)
-    weights = [n for n, t in constants.stored.items() if t.data_type not in INTEGERS]
     while True:
-        graph = finish(found, weights)
+        graph = finish(found, constants.weights)
         spelling = spelling_of(model, graph)
         misfits = _try_numbers(spelling, graph)
         if not misfits:

@@ -162,6 +162,7 @@ class NodeContext:
             Consumer(
                 node=self.index,
                 name=self.name,
+                output=self.node.output[0],
                 op=self.node.op_type,
                 data=self.node.input[data],
                 data_input=data,

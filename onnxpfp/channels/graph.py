@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -141,18 +142,19 @@ def _groups(
     members: dict[int, list[int]] = {}
     for channel, key in enumerate(signature.tolist(), 1):
         members.setdefault(key, []).append(channel)
-    return tuple(
-        Group(
-            names[channels[0]] or consumers[readers[channels[0]][0]].data,
-            np.array(channels, np.int64),
-            tuple(readers[channels[0]]),
-        )
-        for channels in members.values()
-    )
+    groups: list[Group] = []
+    seen: Counter[str] = Counter()
+    for channels in members.values():
+        first = channels[0]
+        name = names[first] or consumers[readers[first][0]].data
+        seen[name] += 1
+        title = name if seen[name] == 1 else f"{name} #{seen[name]}"
+        groups.append(Group(title, np.array(channels, np.int64), tuple(readers[first])))
+    return tuple(groups)
 
 
 def _fixed(
-    found: Walk, parts: Components, channel: Ids, weights: list[str], consumers: list[Consumer]
+    found: Walk, parts: Components, channel: Ids, weights: tuple[str, ...], consumers: list[Consumer]
 ) -> tuple[Fixed, ...]:
     """Say for every axis of a matrix or filter bank that brings forth channels why it stays."""
     contracted = {(c.weight, c.weight_axis) for c in consumers}
@@ -173,7 +175,7 @@ def _fixed(
     return tuple(out)
 
 
-def finish(found: Walk, weights: list[str]) -> ChannelGraph:
+def finish(found: Walk, weights: tuple[str, ...]) -> ChannelGraph:
     """Turn labels into channels.
 
     Args:
@@ -192,7 +194,7 @@ def finish(found: Walk, weights: list[str]) -> ChannelGraph:
         axes={name: ids(axes) for name, axes in found.axes.items()},
         uses={name: {use: ids(axes) for use, axes in uses.items()} for name, uses in found.uses.items()},
         values=found.values,
-        stored=tuple(weights),
+        stored=weights,
         groups=(),
         consumers=tuple(c for c in consumers if (c.channels != 0).any()),
         spells=tuple(_spell(s, channel) for s in found.spells),

@@ -22,6 +22,7 @@ class Consumer:
     Attributes:
         node: Position of the node in `graph.node`.
         name: The node's name, or its first output where it has none.
+        output: Its first output.
         op: Op type: Conv, ConvTranspose, Gemm, MatMul.
         data: Tensor that is read (the operand that depends on the model's inputs).
         data_input: Its position among the node's inputs.
@@ -35,6 +36,7 @@ class Consumer:
 
     node: int
     name: str
+    output: str
     op: str
     data: str
     data_input: int

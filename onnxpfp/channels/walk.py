@@ -17,15 +17,12 @@ from onnxpfp.channels.ops import RULES
 from onnxpfp.channels.types import Consumer, IndexSpell, Spell
 from onnxpfp.channels.values import Const, Dim, Value
 from onnxpfp.model.attributes import Attributes
-from onnxpfp.model.constants import Constants, outer_names
+from onnxpfp.model.constants import INTEGERS, Constants, outer_names
 from onnxpfp.model.shapes import Shapes
 
 __all__ = ["Use", "Walk", "walk"]
 
 log = logging.getLogger(__name__)
-
-INTEGERS = frozenset({TensorProto.INT64, TensorProto.INT32, TensorProto.BOOL})
-"""Types of shape arithmetic: their tensors are numbers, not weights, so no index of them goes."""
 
 Use = tuple[int, int]
 """Node position and input position."""
@@ -102,11 +99,12 @@ def walk(
 
 
 def _label_inputs(model: _Model, state: Walk) -> None:
+    weights = frozenset(model.constants.weights)
     for name, tensor in model.constants.stored.items():
         shape = tuple(tensor.dims)
-        if tensor.data_type in INTEGERS:
+        if name not in weights:
             state.axes[name] = tuple(np.zeros(size, np.int64) for size in shape)
-            if int(np.prod(shape)) <= entries.LARGEST:
+            if tensor.data_type != TensorProto.STRING and int(np.prod(shape)) <= entries.LARGEST:
                 state.values[name] = entries.constant(name, model.constants.value(name))
         else:
             state.axes[name] = tuple(state.labels.fresh(size) for size in shape)
@@ -127,7 +125,7 @@ def _input_axes(model: _Model, state: Walk, use: Use, name: str) -> Axes | None:
     shared = model.readers[name] > 1 and name in model.constants.stored
     if axes is None or not shared or sum(axis.size > 1 for axis in axes) != 1:
         return axes
-    if model.constants.stored[name].data_type in INTEGERS:
+    if name not in model.constants.weights:
         return axes
     own = tuple(state.labels.fresh(axis.size) for axis in axes)
     state.uses.setdefault(name, {})[use] = own

@@ -21,7 +21,11 @@ from onnx import (
 from onnxpfp.errors import ModelError
 from onnxpfp.runtime import open_session
 
-__all__ = ["Constants", "outer_names", "stored_tensors", "subgraphs"]
+__all__ = ["INTEGERS", "Constants", "outer_names", "stored_tensors", "subgraphs", "weight_names"]
+
+
+INTEGERS = frozenset({TensorProto.INT64, TensorProto.INT32, TensorProto.BOOL, TensorProto.STRING})
+"""Types of tensors that are numbers of shape arithmetic rather than weights."""
 
 
 def subgraphs(node: NodeProto) -> Iterator[GraphProto]:
@@ -63,6 +67,18 @@ def stored_tensors(graph: GraphProto) -> dict[str, TensorProto]:
     return found
 
 
+def weight_names(graph: GraphProto) -> tuple[str, ...]:
+    """Return the names of stored tensors that are weights.
+
+    Integers are shape arithmetic, indices or masks, except where DequantizeLinear makes numbers of them.
+    """
+    quantized = {n.input[0] for n in graph.node if n.op_type == "DequantizeLinear"}
+    quantized |= {n.input[2] for n in graph.node if n.op_type == "DequantizeLinear" and len(n.input) > 2}
+    return tuple(
+        name for name, tensor in stored_tensors(graph).items() if tensor.data_type not in INTEGERS or name in quantized
+    )
+
+
 @dataclass(slots=True, eq=False)
 class Constants:
     """Looks up and computes the tensors that do not depend on the model's inputs.
@@ -70,11 +86,14 @@ class Constants:
     Attributes:
         model: The model.
         names: All tensors that follow from constants alone.
+        stored: The stored tensors by name.
+        weights: Names of those that are weights; the others are numbers of shape arithmetic.
     """
 
     model: ModelProto
     names: frozenset[str] = frozenset()
     stored: Mapping[str, TensorProto] = field(default_factory=dict[str, TensorProto])
+    weights: tuple[str, ...] = ()
     _producer: dict[str, NodeProto] = field(default_factory=dict[str, NodeProto])
     _cache: dict[str, NDArray[Any]] = field(default_factory=dict[str, NDArray[Any]])
 
@@ -96,7 +115,7 @@ class Constants:
                 continue
             if node.op_type == "Constant" or (inputs and known.issuperset(inputs)):
                 known.update(name for name in node.output if name)
-        return cls(model, frozenset(known), stored, producer)
+        return cls(model, frozenset(known), stored, weight_names(graph), producer)
 
     def value(self, name: str) -> NDArray[Any]:
         """Compute a constant tensor.

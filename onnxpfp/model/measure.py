@@ -9,24 +9,21 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
-from onnx import ModelProto, NodeProto, TensorProto
+from onnx import ModelProto, NodeProto
 
 from onnxpfp.budget.cost import CostModel
 from onnxpfp.channels import ChannelGraph, Ids
 from onnxpfp.model.attributes import Attributes
-from onnxpfp.model.constants import stored_tensors
+from onnxpfp.model.constants import stored_tensors, weight_names
 from onnxpfp.model.shapes import Shapes
 
 __all__ = ["count_macs", "count_params", "mac_model", "param_model"]
 
-_NUMBERS = frozenset({TensorProto.INT64, TensorProto.INT32, TensorProto.BOOL, TensorProto.STRING})
-
 
 def count_params(model: ModelProto) -> int:
     """Count the stored numbers of all weights (shape arithmetic is none)."""
-    return sum(
-        math.prod(tensor.dims) for tensor in stored_tensors(model.graph).values() if tensor.data_type not in _NUMBERS
-    )
+    stored = stored_tensors(model.graph)
+    return sum(math.prod(stored[name].dims) for name in weight_names(model.graph))
 
 
 def _factors(node: NodeProto, rank: Mapping[str, int]) -> list[tuple[str, int]] | None:

@@ -126,8 +126,10 @@ def _notes(found: Outcome) -> list[str]:
             "RANDOM data: the sensitivities and the drift are those of noise, not of your inputs. Use "
             "this to try things out, never for a model that ships"
         )
-    if found.samples:
+    if found.samples < found.wanted:
         notes.append(_sample_note(found))
+    if found.replayed is not None and found.samples == 0:
+        notes.append("replayed without data: no means were folded into biases; give --calib-data for that")
     forced = [
         group.name
         for group, chosen in zip(found.prepared.graph.groups, found.selections, strict=False)
@@ -144,8 +146,6 @@ def _notes(found: Outcome) -> list[str]:
 
 
 def _sample_note(found: Outcome) -> str:
-    if found.samples >= found.wanted:
-        return f"S: {found.samples} samples, as the size formula asks at delta = {found.options.delta:g}"
     return (
         f"S: {found.samples} samples; the size formula asks for {found.wanted} at delta = "
         f"{found.options.delta:g}, so the bounds hold with less probability"

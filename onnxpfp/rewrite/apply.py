@@ -48,8 +48,8 @@ def apply(model: ModelProto, graph: ChannelGraph, keep: Keep, edits: Edits) -> M
         patch.give(use, _slice(new.array, new.axes, keep), new.name)
     patch.slice_weights(edits.tensors)
     patch.write_numbers(numbers)
-    patch.drop_stale()
     patch.finish()
+    patch.drop_stale()
     return pruned
 
 
@@ -89,6 +89,7 @@ class _Patch:
     changed: set[str] = field(default_factory=set[str])
     added: list[TensorProto] = field(default_factory=list[TensorProto])
     given: set[Use] = field(default_factory=set[Use])
+    replaced: list[str] = field(default_factory=list[str])
     names: set[str] = field(default_factory=set[str])
 
     @classmethod
@@ -120,6 +121,7 @@ class _Patch:
         self.added.append(numpy_helper.from_array(np.asarray(array, order="C"), name))
         while len(node.input) <= use[1]:
             node.input.append("")
+        self.replaced.append(node.input[use[1]])
         node.input[use[1]] = name
         self.given.add(use)
 
@@ -130,9 +132,9 @@ class _Patch:
             uses = [use for use in self.uses.get(name, ()) if use not in self.given]
             if name in edited:
                 _store(tensor, edited[name])
-            if name in self.graph.uses:
+            if name in self.graph.uses and uses:
                 self._slice_uses(name, uses)
-            else:
+            elif name not in self.graph.uses:
                 self._slice_in_place(name, self.graph.axes[name])
 
     def _slice_in_place(self, name: str, axes: tuple[Ids, ...]) -> None:
@@ -200,6 +202,23 @@ class _Patch:
                 dtype = np.int64 if tensor is None else numpy_helper.to_array(tensor).dtype
                 self.give(use, array.astype(dtype), name)
 
+    def _drop_orphans(self) -> None:
+        """Drop what only served an input that reads a constant of its own now."""
+        graph = self.model.graph
+        listed = {info.name for info in graph.input}
+        while self.replaced:
+            name = self.replaced.pop()
+            if not name or name in listed or name in self.captured.union(*(n.input for n in graph.node)):
+                continue
+            for tensor in [t for t in graph.initializer if t.name == name]:
+                graph.initializer.remove(tensor)
+            for node in [n for n in graph.node if name in n.output]:
+                rest = self.captured.union(*(other.input for other in graph.node))
+                if rest.isdisjoint(node.output):
+                    self.replaced.extend(node.input)
+                    graph.node.remove(node)
+            self.changed.add(name)
+
     def drop_stale(self) -> None:
         """Drop recorded shapes that are no longer true, and correct those of weights as inputs."""
         stale = self.changed | {name for name, axes in self.graph.axes.items() if not _whole(axes, self.keep)}
@@ -216,6 +235,7 @@ class _Patch:
 
     def finish(self) -> None:
         """Add the new constants: as initializers, or as nodes where those must be inputs (IR 3)."""
+        self._drop_orphans()
         if self.model.ir_version >= 4:
             self.model.graph.initializer.extend(self.added)
             return

@@ -25,23 +25,26 @@ def masked(model: ModelProto, graph: ChannelGraph, keep: Keep, shapes: Shapes) -
     """
     out = ModelProto()
     out.CopyFrom(model)
+    # Edits may have added or dropped nodes, so positions are those of this model.
+    index = {node.output[0]: position for position, node in enumerate(out.graph.node) if node.output}
     before: dict[int, list[NodeProto]] = {}
     made: dict[tuple[str, int, bytes], str] = {}
     for number, consumer in enumerate(graph.consumers):
         stays = keep[consumer.channels]
         if stays.all():
             continue
+        node = index[consumer.output]
         key = (consumer.data, consumer.data_axis, stays.tobytes())
         if key not in made:
             made[key] = f"onnxpfp_masked_{number}"
             mask = _mask(stays, shapes, consumer.data, consumer.data_axis, number)
-            before.setdefault(consumer.node, []).extend(
+            before.setdefault(node, []).extend(
                 (
                     helper.make_node("Constant", [], [mask.name], value=mask),
                     helper.make_node("Mul", [consumer.data, mask.name], [made[key]]),
                 )
             )
-        out.graph.node[consumer.node].input[consumer.data_input] = made[key]
+        out.graph.node[node].input[consumer.data_input] = made[key]
     nodes = [n for i, node in enumerate(out.graph.node) for n in (*before.get(i, ()), node)]
     copies = [_copy(node) for node in nodes]
     del out.graph.node[:]

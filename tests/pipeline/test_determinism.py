@@ -40,7 +40,9 @@ def test_another_seed_draws_others(select: str) -> None:
 
 def test_another_seed_changes_nothing_where_nothing_is_drawn() -> None:
     plans = {
-        onnxpfp.prune(nets.chain(), calibration=DATA[:3], keep_macs=0.5, select="deterministic", seed=seed).plan.to_json()
+        onnxpfp.prune(
+            nets.chain(), calibration=DATA[:3], keep_macs=0.5, select="deterministic", seed=seed
+        ).plan.to_json()
         for seed in range(3)
     }
     assert len(plans) == 1

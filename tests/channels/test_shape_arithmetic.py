@@ -1,0 +1,143 @@
+"""Channel counts that a graph computes: from Shape, from constants mixed in, as products."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from onnx import helper
+from support.graphs import build
+from support.oracle import check_oracle, study
+from support.rows import Row, check_row
+
+FREE = "float[N,3,6,6] x"
+CONSTANTS = (
+    "int64 k0 = {0}, int64 k1 = {1}, int64[1] a0 = {0}, int64[1] a1 = {1}, int64[1] a2 = {2}, int64[1] kc = {8}, "
+    "int64[1] less = {-1}, int64[1] f = {288}, int64[1] n4 = {4}, int64[2] hw = {6, 6}, int64[1] two = {2}"
+)
+SHAPE = "s = Shape(c)\n"
+BATCH = SHAPE + "g = Gather<axis=0>(s, k0)\nb = Unsqueeze(g, a0)\n"
+CHANNELS = "h = Gather<axis=0>(s, k1)\nm = Unsqueeze(h, a0)\n"
+ROWS = [
+    Row("count as a constant", f"{BATCH}t = Concat<axis=0>(b, kc, less)\nd = Reshape(c, t)", 8),
+    Row("count from Shape", f"{BATCH}{CHANNELS}t = Concat<axis=0>(b, m, less)\nd = Reshape(c, t)", 8),
+    Row("count by Slice", f"{SHAPE}q = Slice(s, a0, a2)\nt = Concat<axis=0>(q, less)\nd = Reshape(c, t)", 8),
+    Row("product as a constant", f"{BATCH}t = Concat<axis=0>(b, f)\nd = Reshape(c, t)", 8),
+    Row(
+        "product of lengths",
+        f"{SHAPE}q = Slice(s, a1, n4)\np = ReduceProd<keepdims=1>(q)\nt = Concat<axis=0>(less, p)\nd = Reshape(c, t)",
+        8,
+    ),
+    Row(
+        "length times a constant",
+        f"{BATCH}{CHANNELS}i = Mul(m, hw36)\nt = Concat<axis=0>(b, i)\nd = Reshape(c, t)",
+        8,
+        weights="int64[1] hw36 = {36}",
+    ),
+    Row(
+        "length by a constant, heads",
+        f"{BATCH}{CHANNELS}i = Div(m, two)\nt = Concat<axis=0>(b, two, i, hw)\nr = Reshape(c, t)\n"
+        "d = Transpose<perm=[0,2,1,3,4]>(r)",
+        4,
+    ),
+    Row("start and end", "s = Shape<start=0, end=2>(c)\nt = Concat<axis=0>(s, less)\nd = Reshape(c, t)", 8),
+    Row("negative end", "s = Shape<end=-2>(c)\nt = Concat<axis=0>(s, less)\nd = Reshape(c, t)", 8),
+    Row("shape of another branch", "s = Shape(e)\nf2 = Flatten(c)\nd = Reshape(f2, s)", 8),
+    Row("expand to a shape", "p = GlobalAveragePool(c)\ns = Shape(e)\nd = Expand(p, s)", 8),
+    Row("resize to a shape", "s = Shape(e)\nq = Slice(s, a0, a2)\nt = Concat<axis=0>(q, hw)\nd = Resize(c, , , t)", 8),
+    Row("zeros like", "s = Shape(c)\nz = ConstantOfShape<value = float[1] {0.5}>(s)\nd = Add(c, z)", 8),
+    Row("cast there and back", f"{BATCH}i = Cast<to=6>(b)\nj = Cast<to=7>(i)\nt = Concat<axis=0>(j, f)\n"
+        "d = Reshape(c, t)", 8),
+    Row("slice by a length", "s = Shape(c)\nh = Gather<axis=0>(s, a1)\no = Concat<axis=1>(c, e)\n"
+        "d = Slice(o, a0, h, a1)", 8, fixed={"w_e": "no Conv"}),
+    Row("slice from a length", "s = Shape(c)\nh = Gather<axis=0>(s, a1)\no = Concat<axis=1>(c, e)\n"
+        "d = Slice(o, h, big, a1)", 8, weights="int64[1] big = {100}", fixed={"w_in": "no Conv"}),
+    Row("split by lengths", "s = Shape(c)\nh = Gather<axis=0>(s, a1)\nz = Concat<axis=0>(h, h)\n"
+        "o = Concat<axis=1>(c, e)\np, q = Split<axis=1>(o, z)\nd = Concat<axis=1>(q, p)", 16, 2),
+]  # fmt: skip
+
+
+def with_constants(row: Row) -> Row:
+    """Declare the constants that the row's nodes read."""
+    names = set(row.body.replace(",", " ").replace("(", " ").replace(")", " ").split())
+    used = [d for d in CONSTANTS.replace("6, 6", "6;6").split(", ") if d.split()[1] in names]
+    return replace(row, weights=", ".join([w for w in [row.weights] if w] + used).replace(";", ","))
+
+
+@pytest.mark.parametrize("x", ["float[1,3,6,6] x", FREE], ids=["static", "free batch"])
+@pytest.mark.parametrize("row", ROWS, ids=str)
+def test_computed_count(row, x):
+    check_row(with_constants(replace(row, x=x)))
+
+
+def test_length_used_as_a_number_fixes_its_axis():
+    text = """g (float[1,3,6,6] x) => (y) <float[8,3,1,1] w, float[5,8,1,1] w_out> {
+        c = Conv(x, w)
+        s = Shape(c)
+        f = Cast<to=1>(s)
+        m = ReduceMean<keepdims=0>(f)
+        d = Mul(c, m)
+        y = Conv(d, w_out)
+    }"""
+    case = study(build(text))
+    assert case.graph.count == 0
+    assert case.reasons["w"] == "Cast 'f' reads its length as a number"
+
+
+def test_length_as_graph_output_fixes_its_axis():
+    text = """g (float[1,3,6,6] x) => (y, s) <float[8,3,1,1] w, float[5,8,1,1] w_out> {
+        c = Conv(x, w)
+        s = Shape(c)
+        y = Conv(c, w_out)
+    }"""
+    case = study(build(text))
+    assert case.graph.count == 0
+    assert case.reasons["w"] == "its length is in the graph output 's'"
+
+
+def test_two_reshapes_share_a_constant_and_keep_different_channels():
+    text = """g (float[N,3,6,6] x) => (y, z) <float[8,3,1,1] w, float[8,3,1,1] u,
+            float[8,5] wy, float[8,5] wz, int64[3] k = {0, 8, 36}> {
+        c = Conv(x, w)
+        e = Conv(x, u)
+        f = Reshape(c, k)
+        g = Reshape(e, k)
+        ft = Transpose<perm=[0,2,1]>(f)
+        gt = Transpose<perm=[0,2,1]>(g)
+        y = MatMul(ft, wy)
+        z = MatMul(gt, wz)
+    }"""
+    case = check_oracle(build(text), seeds=4, fraction=0.4)
+    assert len(case.graph.groups) == 2
+
+
+def test_a_constant_of_two_uses_inside_computed_shapes():
+    """The same [8] is patched for two axes; where they would differ, they stay."""
+    text = """g (float[N,3,6,6] x) => (y, z) <float[8,3,1,1] w, float[8,3,1,1] u, float[5,8,1] wy, float[5,8,1] wz,
+            int64[1] n = {0}, int64[1] k = {8}, int64[1] a = {1}, int64[1] less = {-1}> {
+        c = Conv(x, w)
+        e = Conv(x, u)
+        s = Shape(x)
+        b = Slice(s, n, a)
+        t = Concat<axis=0>(b, k, less)
+        f = Reshape(c, t)
+        g = Reshape(e, t)
+        y = Conv(f, wy)
+        z = Conv(g, wz)
+    }"""
+    case = study(build(text))
+    if case.graph.count:
+        check_oracle(case.model)
+    else:
+        assert "Reshape" in case.reasons["w"]
+
+
+def test_metadata_and_names_survive():
+    model = build(
+        "g (float[N,3,6,6] x) => (y) <float[8,3,1,1] w, float[5,8,1,1] u> { [first] c = Conv(x, w)\n y = Conv(c, u) }"
+    )
+    helper.set_model_props(model, {"author": "me"})
+    model.doc_string = "text"
+    model.graph.node[0].doc_string = "about the node"
+    case = check_oracle(model)
+    assert case.graph.consumers[0].name == "y"
