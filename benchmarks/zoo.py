@@ -59,7 +59,7 @@ def run(file: Path, out: Path, reference: str) -> Row:
     """Prune one file and read what the command says."""
     out.unlink(missing_ok=True)
     command = [sys.executable, "-m", "onnxpfp", "prune", str(file), str(out), "--json", "-", *COMMAND]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=1200, check=False)  # noqa: S603
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1200, check=False)
     if done.returncode:
         reason = next((line for line in done.stderr.splitlines() if line.startswith("Error")), "no message")
         crashed = "Traceback" in done.stderr or "bug" in reason or out.exists()

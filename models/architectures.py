@@ -46,9 +46,7 @@ def conv_bn(
     Returns:
         The modules in order.
     """
-    conv = nn.Conv2d(
-        inputs, outputs, kernel, stride, padding=kernel // 2, groups=groups, bias=False
-    )
+    conv = nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, groups=groups, bias=False)
     if activation is None:
         return named(conv=conv, bn=nn.BatchNorm2d(outputs))
     return named(conv=conv, bn=nn.BatchNorm2d(outputs), act=activation)
@@ -63,9 +61,7 @@ def classifier(features: int) -> nn.Sequential:
     Returns:
         The modules in order.
     """
-    return named(
-        pool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten(), fc=nn.Linear(features, CLASSES)
-    )
+    return named(pool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten(), fc=nn.Linear(features, CLASSES))
 
 
 class BasicBlock(nn.Module):
@@ -155,9 +151,7 @@ class InvertedResidual(nn.Module):
     ) -> None:
         super().__init__()
         self.expand = conv_bn(inputs, expanded, 1, activation=activation())
-        self.depthwise = conv_bn(
-            expanded, expanded, 3, stride=stride, groups=expanded, activation=activation()
-        )
+        self.depthwise = conv_bn(expanded, expanded, 3, stride=stride, groups=expanded, activation=activation())
         self.se = SqueezeExcite(expanded, squeezed) if squeezed else nn.Identity()
         self.project = conv_bn(expanded, outputs, 1)
         self.has_shortcut = stride == 1 and inputs == outputs

@@ -234,12 +234,8 @@ def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=DEBIAN_DATA, help="folder of the IDX files")
-    parser.add_argument(
-        "--out", type=Path, default=Path(__file__).parent, help="folder to write into"
-    )
-    parser.add_argument(
-        "--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS), help="which to train"
-    )
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent, help="folder to write into")
+    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS), help="which to train")
     parser.add_argument("--epochs", type=int, help="instead of each network's own number")
     parser.add_argument("--max-rate", type=float, default=0.006, help="peak learning rate")
     parser.add_argument("--seed", type=int, default=0)

@@ -49,9 +49,7 @@ def test_deterministic_leaves_the_generator_alone():
 def test_the_factors_are_unbiased(how, n):
     # The estimate of W2 from 6000 selections, against its own standard error.
     rng = np.random.default_rng(11)
-    factors = np.array(
-        [select(S_A, n, how=how, rng=rng, n_outputs=1, delta=0.1).factor for _ in range(6000)]
-    )
+    factors = np.array([select(S_A, n, how=how, rng=rng, n_outputs=1, delta=0.1).factor for _ in range(6000)])
     mean, error = factors.mean(axis=0), factors.std(axis=0) / np.sqrt(len(factors))
     if how == "mixed" and n == 3:
         assert error[0] < 1e-12 < error[1]  # sure ones have no error at all
@@ -152,9 +150,7 @@ class TestAuto:
 
     def test_bounds_are_those_of_pfp(self):
         bounds = run(S_A / 14, 2, "auto").epsilon
-        assert bounds.deterministic == epsilon_deterministic(
-            S_A / 14, np.array([True, False, True, False])
-        )
+        assert bounds.deterministic == epsilon_deterministic(S_A / 14, np.array([True, False, True, False]))
         assert bounds.sampled == epsilon_sampled(1.0, draws_for(S_A / 14, 2), 64, 1e-3)
 
 

@@ -64,8 +64,11 @@ class Emitter:
         self._gs: Any = importlib.import_module("onnx_graphsurgeon")
         self._logger: Any = importlib.import_module("onnx_graphsurgeon.logger").G_LOGGER
         self.opset = default_opset(model)
+        # graphsurgeon shares tensors with what it imports, and its export renames them.
+        copy = ModelProto()
+        copy.CopyFrom(model)
         with _quiet(self._logger):
-            self._graph: Any = self._gs.import_onnx(model)
+            self._graph: Any = self._gs.import_onnx(copy)
         self._graph.opset = self.opset
         # graphsurgeon does not know that "ai.onnx" spells the default domain, too.
         self._other_domains = [entry for entry in model.opset_import if entry.domain not in ("", "ai.onnx")]

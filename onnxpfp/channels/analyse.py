@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 from onnx import ModelProto
@@ -14,7 +14,8 @@ from onnxpfp.channels.heads import head_axes
 from onnxpfp.channels.labels import Components
 from onnxpfp.channels.selection import Patterns, apply_patterns
 from onnxpfp.channels.spelling import Spelling
-from onnxpfp.channels.types import Spell
+from onnxpfp.channels.types import IndexSpell, Spell
+from onnxpfp.channels.values import Dim, leaves
 from onnxpfp.channels.walk import Use, Walk, walk
 from onnxpfp.model.constants import Constants
 from onnxpfp.model.shapes import Shapes
@@ -61,6 +62,25 @@ def analyse(model: ModelProto, shapes: Shapes, constants: Constants, patterns: P
             return graph
         for spell, why in misfits:
             found.labels.fix(spell.ids, why)
+        for leaf, why in _moving_leaves(model, graph, misfits):
+            found.labels.fix(found.axes[leaf.tensor][leaf.axis], why)
+
+
+def _moving_leaves(
+    model: ModelProto, graph: ChannelGraph, misfits: list[tuple[Spell, str]]
+) -> Iterator[tuple[Dim, str]]:
+    """Yield the lengths behind a number that comes out wrong although all it counts stays already."""
+    fixed = {id(old) for new, old in zip(graph.spells, graph.sources, strict=True) if not _moves(new)}
+    for spell, why in misfits:
+        if id(spell) in fixed and isinstance(spell.where, int):
+            value = graph.values.get(model.graph.node[spell.node].input[spell.where])
+            for leaf in leaves(value.ravel()[spell.place or 0]) if value is not None else ():
+                if isinstance(leaf, Dim):
+                    yield leaf, why
+
+
+def _moves(spell: Spell | IndexSpell) -> bool:
+    return isinstance(spell, Spell) and bool((spell.ids != 0).any())
 
 
 def spelling_of(model: ModelProto, graph: ChannelGraph) -> Spelling:

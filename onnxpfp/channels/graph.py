@@ -170,7 +170,7 @@ def _fixed(
             cause = parts.reason[parts.of_label[stays]]
             cause = cause[cause >= 0]
             reason = parts.reasons[np.bincount(cause).argmax()] if cause.size else UNREAD
-            if not reason.endswith(("slides with it", "slides over it")):
+            if not reason.endswith("slides with it"):
                 out.append(Fixed(name, number, int(stays.size), reason))
     return tuple(out)
 

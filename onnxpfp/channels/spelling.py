@@ -97,24 +97,25 @@ class Spelling:
                 attributes[spell.node, spell.where, spell.place] = _count(spell, keep)
             else:
                 wanted.setdefault((spell.node, spell.where), {})[spell.place or 0] = spell
-        elements: dict[tuple[str, int], int] = {}
+        elements: dict[tuple[str, int], tuple[int, Spell]] = {}
         later: list[tuple[Value, dict[int, Spell]]] = []
         misfits: list[Misfit] = []
         for (node, where), spells in wanted.items():
             value = self.values.get(self._tensor(node, where))
             if value is None:
-                misfits += [Misfit(s, "the number is not known") for s in spells.values()]
+                misfits += [Misfit(s, "the number is not known") for s in spells.values() if s.ids.any()]
             elif self._replaceable(value):
                 inputs[node, where] = self._new_input(value, spells, keep)
             else:
                 later.append((value, spells))
                 self._patch(value, spells, keep, elements, misfits)
-        lookup = self._lookup(keep, elements)
+        patched = {key: number for key, (number, _) in elements.items()}
+        lookup = self._lookup(keep, patched)
         for value, spells in later:
             for place, spell in spells.items():
                 if evaluate(value.ravel()[place], lookup) != _count(spell, keep):
                     misfits.append(Misfit(spell, "the number is computed at run time"))
-        return Numbers(attributes, inputs, elements), misfits
+        return Numbers(attributes, inputs, patched), misfits
 
     def _tensor(self, node: int, where: int) -> str:
         return self.model.graph.node[node].input[where]
@@ -131,7 +132,7 @@ class Spelling:
         value: Value,
         spells: Mapping[int, Spell],
         keep: Keep,
-        elements: dict[tuple[str, int], int],
+        elements: dict[tuple[str, int], tuple[int, Spell]],
         misfits: list[Misfit],
     ) -> None:
         """Patch the constants behind single numbers of a tensor that is computed."""
@@ -143,8 +144,10 @@ class Spelling:
             key = (entry.tensor, entry.position)
             if new != entry.value and (not entry.tensor or self.readers[entry.tensor] > 1):
                 misfits.append(Misfit(spell, "other nodes read the same number"))
-            elif elements.setdefault(key, new) != new:
-                misfits.append(Misfit(spell, "two axes share the same number"))
+                continue
+            number, first = elements.setdefault(key, (new, spell))
+            if number != new:
+                misfits += [Misfit(s, "two axes share the same number") for s in (first, spell)]
 
     def _lookup(self, keep: Keep, elements: Mapping[tuple[str, int], int]) -> Callable[[Const | Dim], int]:
         def length(leaf: Const | Dim) -> int:

@@ -126,7 +126,8 @@ def _save_external(path: Path, model: ModelProto) -> int:
     weights = path.with_name(f"{path.name}.data")
     copy = ModelProto()
     copy.CopyFrom(model)
-    with _replacing(weights) as file:
+    # The model is whole on the disk before the weights get their name: beside other weights it is worthless.
+    with _replacing(path) as main, _replacing(weights) as file:
         for tensor in _initializers(copy):
             if len(tensor.raw_data) < EXTERNAL_FROM:
                 continue
@@ -135,7 +136,9 @@ def _save_external(path: Path, model: ModelProto) -> int:
             tensor.ClearField("raw_data")
         size = file.tell()
         data = copy.SerializeToString()
-    save_bytes(path, data)
+        main.write(data)
+        main.flush()
+        os.fsync(main.fileno())
     return size + len(data)
 
 

@@ -93,7 +93,9 @@ class _Folder:
         if node.op_type == "MatMul":
             self._fold_after(consumer, node, shift)
             return
-        beta = Attributes(node).real("beta", 1.0)
+        options = Attributes(node)
+        beta = options.real("beta", 1.0)
+        shift = shift * options.real("alpha", 1.0)
         if beta == 0.0:
             self.left.append((consumer.name, "its beta is 0, so it has no bias"))
             return

@@ -35,9 +35,8 @@ def _trace(producer: Mapping[str, NodeProto], constants: Constants, name: str, a
             return None
         if node.op_type == "Transpose":
             perm = Attributes(node).integers("perm")
-            if perm is None:
-                return None
-            axis = perm[axis]
+            # Without perm it reverses the axes.
+            axis = constants.value(name).ndim - 1 - axis if perm is None else perm[axis]
         name = node.input[0]
     return StoredAxis(name, axis) if constants.stored[name].data_type in _FLOATS else None
 

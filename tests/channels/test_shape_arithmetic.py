@@ -42,9 +42,12 @@ ROWS = [
     ),
     Row("start and end", "s = Shape<start=0, end=2>(c)\nt = Concat<axis=0>(s, less)\nd = Reshape(c, t)", 8),
     Row("negative end", "s = Shape<end=-2>(c)\nt = Concat<axis=0>(s, less)\nd = Reshape(c, t)", 8),
-    Row("shape of another branch", "s = Shape(e)\nf2 = Flatten(c)\nd = Reshape(f2, s)", 8),
-    Row("expand to a shape", "p = GlobalAveragePool(c)\ns = Shape(e)\nd = Expand(p, s)", 8),
-    Row("resize to a shape", "s = Shape(e)\nq = Slice(s, a0, a2)\nt = Concat<axis=0>(q, hw)\nd = Resize(c, , , t)", 8),
+    Row("shape of another branch", "s = Shape(e)\nf2 = Flatten(c)\nr = Reshape(f2, s)\nd = Add(r, e)", 8),
+    Row("expand to a shape", "p = GlobalAveragePool(c)\ns = Shape(e)\nr = Expand(p, s)\nd = Add(r, e)", 8),
+    Row("resize to a shape", "s = Shape(e)\nq = Slice(s, a0, a2)\nt = Concat<axis=0>(q, hw)\nr = Resize(c, , , t)\nd = Add(r, e)", 8),
+    Row("resize to sizes computed in floats", "s = Shape(c)\nq = Cast<to=1>(s)\nr = Mul(q, z4)\nt = Cast<to=7>(r)\n"
+        "d = Resize(c, , , t)", 0, weights="float[4] z4 = {1.0, 1.0, 2.0, 2.0}",
+        fixed={"w_in": "Cast 'q' reads its length as a number"}),
     Row("zeros like", "s = Shape(c)\nz = ConstantOfShape<value = float[1] {0.5}>(s)\nd = Add(c, z)", 8),
     Row("cast there and back", f"{BATCH}i = Cast<to=6>(b)\nj = Cast<to=7>(i)\nt = Concat<axis=0>(j, f)\n"
         "d = Reshape(c, t)", 8),

@@ -10,6 +10,7 @@ import nets
 import numpy as np
 import onnx
 import pytest
+from onnx import helper
 
 import onnxpfp
 from onnxpfp.errors import CalibrationError
@@ -119,8 +120,17 @@ def test_bad_data_are_refused(data: Any) -> None:
         onnxpfp.prune(nets.chain(), calibration=data, keep_macs=0.6)
 
 
-def test_the_model_object_is_not_changed() -> None:
+@pytest.mark.parametrize("constants", [False, True])
+def test_the_model_object_is_not_changed(constants: bool) -> None:
     model = nets.chain()
+    if constants:
+        # Tensors in Constant nodes have no name; nothing may give them one.
+        nodes = [helper.make_node("Constant", [], [t.name], value=t) for t in model.graph.initializer]
+        for node in nodes:
+            node.attribute[0].t.ClearField("name")
+        nodes += list(model.graph.node)
+        del model.graph.initializer[:], model.graph.node[:]
+        model.graph.node.extend(nodes)
     before = model.SerializeToString(deterministic=True)
     result = onnxpfp.prune(model, calibration=DATA, keep_macs=0.5, select="sampled")
     assert model.SerializeToString(deterministic=True) == before

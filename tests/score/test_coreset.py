@@ -19,9 +19,7 @@ def array(node) -> np.ndarray:
 class TestOracles:
     def test_fully_connected(self, oracles):
         a = oracles["A"]
-        s = coreset_scores(
-            array(a["W1"]), array(a["b1"]), [array(a["W2"])[:, :, None]], a["act"], a["beta"]
-        )
+        s = coreset_scores(array(a["W1"]), array(a["b1"]), [array(a["W2"])[:, :, None]], a["act"], a["beta"])
         np.testing.assert_allclose(s, a["s"], atol=1e-12)
         assert s.sum() == pytest.approx(a["t"], abs=1e-12)
 

@@ -50,13 +50,9 @@ class TestSampleSize:
         assert sample_size([c * stage[c] for c in without] + [10], 1e-16) == 183
 
     def test_takes_arrays_and_tiny_deltas(self):
-        assert sample_size(np.array([10, 10]), 1e-300) == math.ceil(
-            3 * (math.log(8 * 20 * 10) + 300 * math.log(10))
-        )
+        assert sample_size(np.array([10, 10]), 1e-300) == math.ceil(3 * (math.log(8 * 20 * 10) + 300 * math.log(10)))
 
-    @pytest.mark.parametrize(
-        ("outputs", "delta", "c"), [([], 0.1, 3), ([0], 0.1, 3), ([1], 0.0, 3), ([1], 0.1, 0)]
-    )
+    @pytest.mark.parametrize(("outputs", "delta", "c"), [([], 0.1, 3), ([0], 0.1, 3), ([1], 0.0, 3), ([1], 0.1, 0)])
     def test_refuses_nonsense(self, outputs, delta, c):
         with pytest.raises(ValueError, match=r"must be positive|need 0 < delta"):
             sample_size(outputs, delta, c)
@@ -102,10 +98,7 @@ class TestFoldIndices:
         got = dict(zip(*fold_indices(ids, s, conv_groups=conv_groups), strict=True))
         width = 12 // conv_groups
         want = {
-            c: max(
-                min(1.0, sum(s[j] for j in range(b, b + width) if ids[j] == c))
-                for b in range(0, 12, width)
-            )
+            c: max(min(1.0, sum(s[j] for j in range(b, b + width) if ids[j] == c)) for b in range(0, 12, width))
             for c in set(ids.tolist()) - {0}
         }
         assert got == pytest.approx(want)
@@ -188,9 +181,7 @@ class TestProbabilities:
 class TestDraws:
     def test_expected_distinct_of_the_oracles(self):
         assert expected_distinct(P14, 4) == pytest.approx(2.648011, abs=2e-6)
-        np.testing.assert_allclose(
-            expected_distinct(P14, np.array([[4], [8]])), [[2.648011], [3.466464]], atol=2e-6
-        )
+        np.testing.assert_allclose(expected_distinct(P14, np.array([[4], [8]])), [[2.648011], [3.466464]], atol=2e-6)
 
     def test_edges(self):
         assert expected_distinct(np.array([1.0, 0.0]), 5) == 1.0
@@ -209,11 +200,7 @@ class TestDraws:
         p = probabilities(np.array(scores))
         n = min(n, len(scores) - 1)
         m = draws_for(p, n)
-        by_hand = (
-            next(i for i in range(1, 10**7) if math.ceil(np.sum(1 - (1 - p) ** i) - 1e-9) >= n)
-            if m < 2000
-            else m
-        )
+        by_hand = next(i for i in range(1, 10**7) if math.ceil(np.sum(1 - (1 - p) ** i) - 1e-9) >= n) if m < 2000 else m
         assert m == by_hand
         assert math.ceil(expected_distinct(p, m) - 1e-9) >= n
         assert m == 1 or math.ceil(expected_distinct(p, m - 1) - 1e-9) < n

@@ -1,0 +1,95 @@
+"""The oracle over whole networks: those of the repository, and the project's shared models and zoo."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import ModelProto, TensorProto, numpy_helper
+from support.oracle import Case, Pruned, random_keep, study
+
+from onnxpfp.calibrate import CPU
+from onnxpfp.model.shapes import example_feeds
+from onnxpfp.rewrite import Edits, apply
+from onnxpfp.rewrite.mask import masked
+from onnxpfp.verify import check, compare, tolerance
+
+ROOT = Path(__file__).parents[2]
+MODELS = sorted((ROOT / "models").glob("*.onnx"))
+SHARED = ROOT.parent / "shared"
+SHARED_MODELS = sorted((SHARED / "models").glob("*.onnx"))
+ZOO = SHARED / "zoo" / "zoo.zip"
+
+
+def zoo_names() -> list[str]:
+    """Names of the graphs in the zoo; one placeholder where it is not here."""
+    if not ZOO.is_file():
+        return ["absent"]
+    with zipfile.ZipFile(ZOO) as archive:
+        return sorted(name for name in archive.namelist() if name.endswith(".onnx"))
+
+
+def unpack(archive: zipfile.ZipFile, name: str) -> ModelProto:
+    """Read a graph of the zoo and draw its weights, as shared/zoo/unpack.py does."""
+    rng = np.random.default_rng(0)
+    model = ModelProto.FromString(archive.read(name))
+    for key, array in np.load(io.BytesIO(archive.read(f"{name}.npz"))).items():
+        index, kind, scale, low = key.split(":")
+        tensor: TensorProto = model.graph.initializer[int(index)]
+        dims = list(tensor.dims)
+        drawn = kind == "n"
+        values = rng.normal(float(low), float(scale), dims) if drawn else array.reshape(dims) * float(scale) + float(low)
+        tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float32), tensor.name))
+    return model
+
+
+def check_network(model: ModelProto, *, seed: int = 0, fraction: float = 0.6) -> Case:
+    """Prune a random choice of channels and hold the result against the masked original."""
+    case = study(model)
+    graph = case.graph
+    same = apply(model, graph, graph.keep_all(), Edits())
+    assert same.SerializeToString(deterministic=True) == model.SerializeToString(deterministic=True)
+    if not graph.groups:
+        assert graph.fixed, "nothing can go, and nothing says why"
+        return case
+    keep = random_keep(graph, np.random.default_rng(seed), fraction)
+    pruned = Pruned(case, keep, apply(model, graph, keep, Edits()), 0.0)
+    check(model, pruned.model)
+    feeds = [example_feeds(model, case.shapes.inputs, np.random.default_rng(seed))]
+    compare(
+        masked(model, graph, keep, case.shapes),
+        pruned.model,
+        feeds,
+        allowed=tolerance(case.shapes),
+        providers=[CPU],
+        threads=1,
+    )
+    return case
+
+
+@pytest.mark.parametrize("path", MODELS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("seed", [0, 1])
+def test_trained_model(path, seed):
+    case = check_network(onnx.load(path), seed=seed)
+    assert case.graph.count > 100
+
+
+@pytest.mark.shared
+@pytest.mark.skipif(not SHARED_MODELS, reason=f"{SHARED / 'models'} is not there")
+@pytest.mark.parametrize("path", SHARED_MODELS, ids=lambda path: path.stem)
+def test_shared_model(path):
+    case = check_network(onnx.load(path))
+    assert case.graph.count > 300
+
+
+@pytest.mark.shared
+@pytest.mark.skipif(not ZOO.is_file(), reason=f"{ZOO} is not there")
+@pytest.mark.parametrize("name", zoo_names())
+def test_zoo_graph(name):
+    with zipfile.ZipFile(ZOO) as archive:
+        model = unpack(archive, name)
+    check_network(model)

@@ -1,0 +1,186 @@
+"""What is wrong is found before anything is written, and the drift is what it says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import nets
+import numpy as np
+import onnx
+import pytest
+from click.testing import CliRunner
+from onnx import ModelProto, numpy_helper
+
+import onnxpfp
+from onnxpfp import api
+from onnxpfp.calibrate import resolve_providers
+from onnxpfp.cli.main import main
+from onnxpfp.errors import VerificationError
+from onnxpfp.model.shapes import concrete_shapes
+from onnxpfp.verify import check, compare, tolerance
+
+DATA = nets.noise(12, 3, 8, 8)
+
+
+def swap_channels(model: ModelProto) -> None:
+    """Swap two kept channels in one of several tied weights."""
+    for tensor in model.graph.initializer:
+        if tensor.name == "w2":
+            array = numpy_helper.to_array(tensor).copy()
+            array[:, [0, 1]] = array[:, [1, 0]]
+            tensor.CopyFrom(numpy_helper.from_array(array, "w2"))
+
+
+def misname(model: ModelProto) -> None:
+    model.graph.node[2].input[1] = "nowhere"
+
+
+def one_channel_less(model: ModelProto) -> None:
+    for tensor in model.graph.initializer:
+        if tensor.name == "b1":
+            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor)[1:], "b1"))
+
+
+def other_output(model: ModelProto) -> None:
+    model.graph.node[-1].op_type = "MatMul"
+    del model.graph.node[-1].attribute[:], model.graph.node[-1].input[2:]
+    model.graph.initializer.append(numpy_helper.from_array(np.ones((20, 5), np.float32), "ones"))
+    model.graph.node[-1].input[1] = "ones"
+
+
+@pytest.fixture
+def spoil(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Let the rewrite make a mistake."""
+
+    def install(mistake: Any) -> None:
+        original = api.apply
+
+        def apply(model: ModelProto, graph: Any, keep: Any, edits: Any) -> ModelProto:
+            pruned = original(model, graph, keep, edits)
+            if not keep.all():
+                mistake(pruned)
+            return pruned
+
+        monkeypatch.setattr(api, "apply", apply)
+
+    return install
+
+
+MISTAKES = {
+    swap_channels: "the pruned model is not the masked original: the output 'y' differs by",
+    misname: "the pruned model is broken",
+    one_channel_less: "the pruned model",
+    other_output: "the pruned model",
+}
+
+
+@pytest.mark.parametrize("calibration", [None, DATA])
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_mistakes_of_the_rewrite_are_found(spoil: Any, mistake: Any, calibration: Any) -> None:
+    spoil(mistake)
+    with pytest.raises(VerificationError, match=MISTAKES[mistake]):
+        onnxpfp.prune(nets.chain(), calibration=calibration, keep_macs=0.5)
+
+
+def test_nothing_is_written_after_a_mistake(spoil: Any, tmp_path: Path) -> None:
+    onnx.save(nets.chain(), tmp_path / "in.onnx")
+    (tmp_path / "out.onnx").write_bytes(b"before")
+    before = sorted(path.name for path in tmp_path.iterdir())
+    spoil(swap_channels)
+    outputs = ["--plan", str(tmp_path / "plan.json"), "--json", str(tmp_path / "report.json")]
+    ran = CliRunner().invoke(main, ["prune", str(tmp_path / "in.onnx"), str(tmp_path / "out.onnx"), *outputs])
+    assert ran.exit_code == 4
+    assert "is not the masked original" in ran.stderr
+    assert (tmp_path / "out.onnx").read_bytes() == b"before"
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize(("dtype", "allowed"), [("float", 1e-4), ("float16", 2e-2), ("double", 1e-4)])
+def test_the_tolerance_follows_the_dtype(dtype: str, allowed: float) -> None:
+    model = onnx.parser.parse_model(
+        f'<ir_version: 8, opset_import: ["": 17]> g ({dtype}[N,4] x) => ({dtype}[N,4] y) {{ y = Relu(x) }}'
+    )
+    assert tolerance(concrete_shapes(model, {})) == allowed
+
+
+def test_quantized_models_get_the_widest_tolerance() -> None:
+    model = nets.build(
+        "g (float[N,4] x) => (float[N,4] y) { q = QuantizeLinear(x, s, z) y = DequantizeLinear(q, s, z) }", {"s": ()}
+    )
+    model.graph.initializer.append(numpy_helper.from_array(np.array(0, np.int8), "z"))
+    assert tolerance(concrete_shapes(model, {})) == 5e-2
+
+
+def add(amount: float, *, shape: str = "N,4") -> ModelProto:
+    return nets.build(f"g (float[N,4] x) => (float[{shape}] y) {{ y = Add(x, w) }}", {"w": np.full(4, amount)})
+
+
+def test_the_error_is_relative_to_the_largest_output() -> None:
+    feed = {"x": np.array([[1, -8, 2, 0]], np.float32)}
+    options: Any = {"providers": resolve_providers("cpu"), "threads": 1}
+    found = compare(add(0), add(0.5), [feed, feed], allowed=0.1, **options)
+    assert (found.error, found.tolerance, found.runs) == (0.0625, 0.1, 2)
+    with pytest.raises(VerificationError, match=r"'y' differs by 6\.2e-02 of its largest value, 6e-02 is allowed"):
+        compare(add(0), add(0.5), [feed], allowed=0.06, **options)
+    with pytest.raises(VerificationError, match="differs by"):
+        compare(add(0), add(float("nan")), [feed], allowed=0.1, **options)
+    # Where both are not a number, they agree.
+    assert compare(add(float("nan")), add(float("nan")), [feed], allowed=0.1, **options).error == 0
+
+
+def test_a_model_that_the_checker_never_passed_may_be_pruned_but_not_broken() -> None:
+    odd, broken = nets.chain(), nets.chain()
+    odd.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 6
+    check(odd, odd)
+    misname(broken)
+    with pytest.raises(VerificationError, match="the pruned model is broken"):
+        check(odd, broken)
+    with pytest.raises(VerificationError, match="the pruned model is broken"):
+        check(nets.chain(), odd)
+
+
+def test_drift_is_what_numpy_says() -> None:
+    # Few samples: none are held out, so the drift is over exactly these.
+    report = (result := onnxpfp.prune(nets.chain(), calibration=DATA[:3], keep_macs=0.5)).report
+    one, two = nets.run(nets.chain(), DATA[:3]), nets.run(result.model, DATA[:3])
+    assert report.drift is not None
+    assert report.drift.relative_error == pytest.approx(np.linalg.norm(one - two) / np.linalg.norm(one), rel=1e-4)
+    assert report.drift.top1_agreement == np.mean(one.argmax(1) == two.argmax(1))
+    assert (report.drift.samples, report.drift.held_out) == (3, False)
+
+
+@pytest.mark.parametrize(
+    ("tail", "outputs", "voted"),
+    [
+        ("y = Conv(r, w2)", "float[N,4,8,8] y", False),
+        ("p = GlobalAveragePool(r) f = Flatten(p) y = MatMul(f, v)", "float[N,5] y", True),
+        ("p = GlobalAveragePool(r) f = Flatten(p) y = MatMul(f, o)", "float[N,1] y", False),
+        ("p = GlobalAveragePool(r) y = Conv(p, w2)", "float[N,4,1,1] y", False),
+        (
+            "z = Conv(r, w2) p = GlobalAveragePool(r) f = Flatten(p) y = MatMul(f, v)",
+            "float[N,4,8,8] z, float[N,5] y",
+            True,
+        ),
+    ],
+)
+def test_top1_only_where_the_output_looks_like_classes(tail: str, outputs: str, voted: bool) -> None:
+    text = f"g (float[N,3,8,8] x) => ({outputs}) {{ a = Conv <pads = [1,1,1,1]> (x, w1) r = Relu(a) {tail} }}"
+    shapes = {"w1": (8, 3, 3, 3), "w2": (4, 8, 1, 1), "v": (8, 5), "o": (8, 1)}
+    used = {name: shape for name, shape in shapes.items() if f" {name})" in text}
+    report = onnxpfp.prune(nets.build(text, used), calibration=DATA, keep_macs=0.7).report
+    assert report.drift is not None
+    assert (report.drift.top1_agreement is not None) == voted
+    assert report.drift.relative_error > 0
+
+
+def test_the_drift_is_that_of_the_worst_output() -> None:
+    text = """g (float[N,3,8,8] x) => (float[N,4,8,8] y, float[N,4,8,8] z) {
+        a = Conv(x, w1) r = Relu(a) y = Conv(r, w2) z = Conv(x, w3) }"""
+    model = nets.build(text, {"w1": (8, 3, 1, 1), "w2": (4, 8, 1, 1), "w3": (4, 3, 1, 1)})
+    result = onnxpfp.prune(model, calibration=DATA[:3], keep_macs=0.7)
+    one, two = nets.run(model, DATA[:3]), nets.run(result.model, DATA[:3])
+    assert result.report.drift is not None
+    assert result.report.drift.relative_error == pytest.approx(
+        np.linalg.norm(one - two) / np.linalg.norm(one), rel=1e-4
+    )
