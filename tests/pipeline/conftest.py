@@ -19,11 +19,12 @@ from onnxpfp.score.types import Scores
 
 @pytest.fixture(scope="session")
 def pruned() -> Callable[..., onnxpfp.Result]:
-    """Prune a network of `models/` with its calibration file; equal calls share the result."""
+    """Prune a network of `models/` with 96 of its calibration images; equal calls share the result."""
 
     @cache
     def prune(name: str, **options: object) -> onnxpfp.Result:
-        return onnxpfp.prune(nets.network(name), calibration=nets.CALIBRATION, **options)  # type: ignore[arg-type]
+        given: Any = {"calibration": nets.CALIBRATION, "samples": 96, "threads": 1} | options
+        return onnxpfp.prune(nets.network(name), **given)
 
     return prune
 

@@ -51,7 +51,7 @@ def test_another_seed_changes_nothing_where_nothing_is_drawn() -> None:
 @pytest.mark.parametrize("name", nets.NETWORKS)
 def test_threads_do_not_change_the_plan(name: str) -> None:
     plans = [
-        onnxpfp.prune(nets.network(name), calibration=nets.CALIBRATION, samples=48, threads=threads).plan
+        onnxpfp.prune(nets.network(name), calibration=nets.CALIBRATION, samples=24, threads=threads).plan
         for threads in (1, 2)
     ]
     assert plans[0].initializers == plans[1].initializers

@@ -112,12 +112,10 @@ def test_random_data_are_announced_loudly() -> None:
     assert any(note.startswith("RANDOM data") and "never for a model that ships" in note for note in report.notes)
 
 
-def test_the_size_of_s_is_said(pruned: Prune) -> None:
-    report = pruned("resnet", keep_macs=0.5).report
-    assert report.samples == report.samples_wanted == 176
-    assert "S: 176 samples, as the size formula asks at delta = 1e-16" in report.notes
-    few = onnxpfp.prune(nets.network("resnet"), calibration=nets.CALIBRATION, samples=16).report
-    assert (few.samples, few.samples_wanted) == (12, 176)
-    assert any("12 samples; the size formula asks for 176" in note for note in few.notes)
-    assert few.drift is not None
-    assert (few.drift.samples, few.drift.held_out) == (4, True)
+@pytest.mark.parametrize("enough", [False, True])
+def test_the_size_of_s_is_said(enough: bool) -> None:
+    report = onnxpfp.prune(nets.network("resnet"), calibration=nets.CALIBRATION, samples=None if enough else 16).report
+    assert (report.samples, report.samples_wanted) == (176 if enough else 12, 176)
+    assert report.drift is not None
+    assert (report.drift.samples, report.drift.held_out) == (64 if enough else 4, True)
+    assert any("12 samples; the size formula asks for 176" in note for note in report.notes) != enough

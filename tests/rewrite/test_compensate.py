@@ -8,7 +8,7 @@ from typing import Any
 import nets
 import numpy as np
 import pytest
-from onnx import ModelProto, TensorProto
+from onnx import ModelProto, TensorProto, numpy_helper
 
 import onnxpfp
 from onnxpfp.plan import Entry, Plan
@@ -49,6 +49,22 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "BatchNormalization beside another reader": (
         MAPS.format("3,2,2", "c = Conv(r, w2) n = BatchNormalization(c, s, t, m, v) y = Mul(c, n)"),
         {**MAP, "w2": (3, 6, 3, 3), "s": (3,), "t": (3,), "m": (3,), "v": np.array([0.3, 1.0, 2.0])},
+    ),
+    "BatchNormalization that shares its mean": (
+        MAPS.format(
+            "3,2,2",
+            "c = Conv(r, w2) n = BatchNormalization(c, s, t, m, v) q = Conv <strides = [2,2]> (x, w3) "
+            "p = BatchNormalization(q, s, t, m, v) y = Add(n, p)",
+        ),
+        {
+            **MAP,
+            "w2": (3, 6, 3, 3),
+            "w3": (3, 2, 4, 4),
+            "s": (3,),
+            "t": (3,),
+            "m": (3,),
+            "v": np.array([0.3, 1.0, 2.0]),
+        },
     ),
     "shared bias": (
         MAPS.format("3,2,2", "c = Conv(r, w2, b2) q = Conv <strides = [2,2]> (x, w3, b2) y = Add(c, q)"),
@@ -104,7 +120,9 @@ def test_constant_channels_leave_nothing_behind(case: str) -> None:
     assert len(result.report.compensated) == (2 if case == "one weight twice" else 1)
     added = nets.weights(result.model).keys() - nets.weights(model).keys()
     assert bool(added) == (
-        case.endswith(("without bias", "reader", "Identity", "twice", "dilated", "tap", "shared bias"))
+        case.endswith(
+            ("without bias", "reader", "Identity", "twice", "dilated", "tap", "shared bias", "shares its mean")
+        )
     )
 
 
@@ -186,6 +204,19 @@ def test_what_cannot_be_compensated_is_reported(case: str) -> None:
     assert name in {"node_y", "node_z"}
     assert reason in why
     assert result.report.compensated == ()
+
+
+def test_what_a_subgraph_captures_is_not_changed() -> None:
+    text = MAPS.format("3,2,2", "z = Conv(r, w2, b2) k = If(no) <then_branch = t () => (float[3] i) { i = Neg(b2) }, "
+        "else_branch = e () => (float[3] j) { j = Abs(b2) }> l = Reshape(k, to) y = Add(z, l)")  # fmt: skip
+    model = nets.build(text, {**MAP, "w2": (3, 6, 3, 3), "b2": (3,)})
+    model.graph.initializer.append(numpy_helper.from_array(np.array(False), "no"))
+    model.graph.initializer.append(numpy_helper.from_array(np.array([1, 3, 1, 1]), "to"))
+    data = samples(model)
+    result = drop(model, data)
+    assert result.report.compensated
+    np.testing.assert_array_equal(nets.weights(result.model)["b2"], nets.weights(model)["b2"])
+    np.testing.assert_allclose(nets.run(result.model, data), nets.run(model, data), atol=1e-4)
 
 
 def test_half_precision() -> None:

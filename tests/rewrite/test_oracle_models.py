@@ -10,12 +10,12 @@ import numpy as np
 import onnx
 import pytest
 from onnx import ModelProto, TensorProto, numpy_helper
-from support.oracle import Case, Pruned, random_keep, study
+from support.oracle import Case, random_keep, study
 
-from onnxpfp.calibrate import CPU
 from onnxpfp.model.shapes import example_feeds
 from onnxpfp.rewrite import Edits, apply
 from onnxpfp.rewrite.mask import masked
+from onnxpfp.runtime import resolve_providers
 from onnxpfp.verify import check, compare, tolerance
 
 ROOT = Path(__file__).parents[2]
@@ -57,15 +57,15 @@ def check_network(model: ModelProto, *, seed: int = 0, fraction: float = 0.6) ->
         assert graph.fixed, "nothing can go, and nothing says why"
         return case
     keep = random_keep(graph, np.random.default_rng(seed), fraction)
-    pruned = Pruned(case, keep, apply(model, graph, keep, Edits()), 0.0)
-    check(model, pruned.model)
+    pruned = apply(model, graph, keep, Edits())
+    check(model, pruned)
     feeds = [example_feeds(model, case.shapes.inputs, np.random.default_rng(seed))]
     compare(
         masked(model, graph, keep, case.shapes),
-        pruned.model,
+        pruned,
         feeds,
         allowed=tolerance(case.shapes),
-        providers=[CPU],
+        providers=resolve_providers("cpu"),
         threads=1,
     )
     return case
