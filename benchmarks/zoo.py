@@ -62,6 +62,7 @@ def run(file: Path, out: Path, reference: str) -> Row:
     done = subprocess.run(command, capture_output=True, text=True, timeout=1200, check=False)
     if done.returncode:
         reason = next((line for line in done.stderr.splitlines() if line.startswith("Error")), "no message")
+        reason = reason.replace(f"{file.parent}/", "")
         crashed = "Traceback" in done.stderr or "bug" in reason or out.exists()
         return Row(file.name, None, reference, None, None, None, ("CRASH " if crashed else "refused: ") + reason)
     report = json.loads(done.stdout)

@@ -18,9 +18,10 @@ from onnx import ModelProto
 from onnxpfp.calibrate import ProviderRequest, Reader, Samples, Statistics
 from onnxpfp.calibrate import Source as DataSource
 from onnxpfp.calibrate.describe import describe
+from onnxpfp.channels import ChannelGraph
 from onnxpfp.config import Options
 from onnxpfp.decide import Decision, decide
-from onnxpfp.errors import TargetUnreachableError
+from onnxpfp.errors import PlanError, TargetUnreachableError
 from onnxpfp.model.load import Source, load
 from onnxpfp.model.measure import count_macs, count_params, mac_model, param_model
 from onnxpfp.model.shapes import Shapes, concrete_shapes
@@ -310,6 +311,16 @@ def _gather(
     return _Evidence(scores, statistics, held_out, seen, wanted)
 
 
+def _refuse_unscalable(graph: ChannelGraph, places: tuple[StoredAxis | None, ...], scale: NDArray[np.float64]) -> None:
+    """Make sure that every factor of a plan has a weight to go into."""
+    for consumer, place in zip(graph.consumers, places, strict=True):
+        if place is None and (scale[consumer.channels] != 1).any():
+            raise PlanError(
+                f"the plan scales weights of {consumer.op} '{consumer.name}', which cannot be scaled in this model",
+                hint="make a plan with --select deterministic",
+            )
+
+
 def _decide(
     prepared: Prepared,
     evidence: _Evidence,
@@ -320,6 +331,7 @@ def _decide(
     graph = prepared.graph
     if plan is not None:
         keep, factor = keep_of_plan(graph, plan)
+        _refuse_unscalable(graph, places, np.where(keep, factor, 1.0))
         return Decision(keep, np.where(keep, factor, 0.0), ())
     if options.target[1] == 1:
         return Decision(graph.keep_all(), np.ones(graph.count + 1), ())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -130,9 +130,18 @@ def _names(count: int, weights: list[tuple[str, tuple[Ids, ...]]], consumers: tu
 
 
 def _groups(
-    count: int, weights: list[tuple[str, tuple[Ids, ...]]], consumers: tuple[Consumer, ...]
+    count: int,
+    weights: list[tuple[str, tuple[Ids, ...]]],
+    consumers: tuple[Consumer, ...],
+    tensors: Iterable[tuple[Ids, ...]],
 ) -> tuple[Group, ...]:
+    """Put channels together that occur at the same places, of weights and of all other tensors.
+
+    So an axis of any tensor is made of whole groups, and where every group keeps a channel, no
+    tensor gets empty.
+    """
     sites = [axis for _, axes in weights for axis in axes] + [c.channels for c in consumers]
+    sites += {axis.tobytes(): axis for axes in tensors for axis in axes if axis.any()}.values()
     signature = _signatures(count, sites)[1:]
     readers: dict[int, list[int]] = {}
     for position, consumer in enumerate(consumers):
@@ -202,7 +211,7 @@ def finish(found: Walk, weights: tuple[str, ...]) -> ChannelGraph:
         fixed=_fixed(found, parts, channel, weights, found.consumers),
     )
     stored = list(graph.stored_axes())
-    groups = _groups(graph.count, stored, graph.consumers)
+    groups = _groups(graph.count, stored, graph.consumers, graph.axes.values())
     return ChannelGraph(**{f: getattr(graph, f) for f in graph.__slots__ if f != "groups"}, groups=groups)
 
 

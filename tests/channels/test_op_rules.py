@@ -68,6 +68,8 @@ MATMUL = [
     ),
     Row("stretched batch", "d = MatMul(c, w)", 14, 2, "float[1,8,6] w", x=TOKENS, head="matmul"),
     Row("two activations", "t = Transpose(e)\nd = MatMul(c, t)", 8, 1, x=ROWS, tail=False),
+    Row("Gram matrix", "t = Transpose(c)\nd = MatMul(c, t)", 8, 1, x=ROWS, tail=False),
+    Row("one tensor on both sides", "d = MatMul(c, c)", 0, x="float[8,8] x", fixed={"w_in": "MatMul 'd'"}),
     Row("two activations, outer axes", "t = Transpose(c)\nm = MatMul(t, e)\nd = MatMul(e, m)", 8, 1, x=ROWS),
 ]
 NORM = [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from support.rows import ROWS, TOKENS, Row, check_row
+from support.rows import TOKENS, Row, check_row
 
 NHWC = "float[1,6,6,3] x"
 UNREAD = "no Conv, ConvTranspose, Gemm or MatMul contracts it"
@@ -14,8 +14,15 @@ JOIN = [
     Row("concat rows", "d = Concat<axis=2>(c, e)", 8),
     Row("concat with itself", "d = Concat<axis=1>(c, c)", 8),
     Row("concat with a constant", "d = Concat<axis=1>(c, k)", 10, 2, "float[1,2,6,6] k", {"k": "Concat 'd'"}),
-    Row("split by attribute", "a, b = Split<axis=1, split=[3,5]>(c)\nd = Concat<axis=1>(b, a)", 8, opset=11),
-    Row("split by input", "a, b = Split<axis=1>(c, k)\nd = Concat<axis=1>(b, a)", 8, weights="int64[2] k = {3, 5}"),
+    Row("split by attribute", "a, b = Split<axis=1, split=[3,5]>(c)\nd = Concat<axis=1>(b, a)", 8, 2, opset=11),
+    Row("split by input", "a, b = Split<axis=1>(c, k)\nd = Concat<axis=1>(b, a)", 8, 2, "int64[2] k = {3, 5}"),
+    Row(
+        "split, no part gets empty",
+        "a, b = Split<axis=1>(c, k)\np = GlobalMaxPool(a)\nq = GlobalMaxPool(b)\nd = Concat<axis=1>(p, q)",
+        8,
+        2,
+        "int64[2] k = {1, 7}",
+    ),
     Row("split, parts unread", "d, b = Split<axis=1>(c, k)", 3, 1, "int64[2] k = {3, 5}", {"w_in": UNREAD}),
     Row("split evenly, opset 11", "a, b = Split<axis=1>(c)\nd = Add(a, b)", 4, opset=11),
     Row("split evenly, apart", "a, b = Split<axis=-3>(c)\nd = Concat<axis=1>(b, a)", 4),
@@ -134,6 +141,7 @@ RESHAPE = [
     Row("flatten space, spelt", "d = Reshape(c, k)", 8, 1, "int64[3] k = {1, 8, 36}"),
     Row("NHWC flatten", "d = Reshape(c, k)", 8, 1, "int64[2] k = {1, -1}", x=NHWC, head="matmul"),
     Row("NHWC tokens", "d = Reshape(c, k)", 8, 1, "int64[3] k = {1, 36, 8}", x=NHWC, head="matmul"),
+    Row("allowzero", "d = Reshape<allowzero=1>(c, k)", 8, 1, "int64[2] k = {-1, 288}"),
     Row("rows to channels", "d = Reshape(c, k)", 8, 1, "int64[4] k = {1, 48, 6, 1}"),
     *(
         Row(f"Flatten, axis {axis}", f"f = Flatten<axis={axis}>(c)\nd = {after}(f)", 8)

@@ -39,9 +39,12 @@ def test_keep_everything_gives_the_same_bytes(model):
 @RUNS
 @given(model=compose(), seed=st.integers(0, 99))
 def test_pruned_model_has_the_kept_channels(model, seed):
-    """Two of every group stay: a group of one can change its kind (a depthwise Conv becomes a plain one)."""
+    """Three of every group stay: where fewer do, an op can change its kind.
+
+    A depthwise Conv of one channel is a plain one, and a shuffle of 2 by 2 can carry either axis.
+    """
     case = study(model)
-    keep = random_keep(case.graph, np.random.default_rng(seed), 0.7, least=2)
+    keep = random_keep(case.graph, np.random.default_rng(seed), 0.7, least=3)
     pruned = check_keep(case, keep, tolerance=LOOSE, moves=False, seed=seed)
     again = study(pruned.model)
     assert again.graph.count == int(keep.sum()) - 1

@@ -68,6 +68,11 @@ def test_initializers_as_inputs_are_sliced_with_their_declared_shape():
     assert case.graph.count == 14
 
 
+def test_indices_as_inputs_are_renumbered_with_their_declared_shape():
+    row = Row("", "d = Gather<axis=1>(c, k)", 0, weights="int64[6] k = {5, 1, 3, 3, 0, -1}")
+    check_oracle(weights_as_inputs(model_of(row)), seeds=4)
+
+
 def test_initializer_that_is_a_graph_output_stays():
     model = build("g (float[1,3,6,6] x) => (y, w) <float[8,3,1,1] w, float[5,8,1,1] u> "
                   "{ c = Conv(x, w)\n y = Conv(c, u) }")  # fmt: skip

@@ -121,3 +121,15 @@ def test_a_wider_network_of_the_same_names(text: str, tmp_path: Path) -> None:
     wider = nets.build(nets.CHAIN, nets.CHAIN_SHAPES | {"w1": (9, 3, 3, 3), "b1": (9,), "w2": (10, 9, 3, 3)})
     with pytest.raises(PlanError, match=r"has shape \[9, 3, 3, 3\], the plan says \[8, 3, 3, 3\]"):
         onnxpfp.prune(wider, from_plan=tmp_path / "plan.json")
+
+
+def test_factors_that_have_no_weight_to_go_into() -> None:
+    text = "g (float[N,5] x) => (float[N,3] y) {{ h = MatMul(x, w1) r = Relu(h) {} }}"
+    shapes, data = {"w1": (5, 8), "w2": (8, 3)}, nets.noise(8, 5)
+    one = nets.build(text.format("y = MatMul(r, w2)"), shapes)
+    two = nets.build(text.format("t = Neg(w2) u = Neg(t) y = MatMul(r, u)"), shapes)
+    plan = onnxpfp.prune(one, calibration=data, keep_macs=0.6, select="sampled").plan
+    with pytest.raises(PlanError, match="scales weights of MatMul 'node_y', which cannot be scaled in this model"):
+        onnxpfp.prune(two, from_plan=plan)
+    unscaled = onnxpfp.prune(one, calibration=data, keep_macs=0.6, select="deterministic").plan
+    assert onnxpfp.prune(two, from_plan=unscaled).plan.initializers == unscaled.initializers

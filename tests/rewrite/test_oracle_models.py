@@ -42,7 +42,9 @@ def unpack(archive: zipfile.ZipFile, name: str) -> ModelProto:
         tensor: TensorProto = model.graph.initializer[int(index)]
         dims = list(tensor.dims)
         drawn = kind == "n"
-        values = rng.normal(float(low), float(scale), dims) if drawn else array.reshape(dims) * float(scale) + float(low)
+        values = (
+            rng.normal(float(low), float(scale), dims) if drawn else array.reshape(dims) * float(scale) + float(low)
+        )
         tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float32), tensor.name))
     return model
 

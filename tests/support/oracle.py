@@ -158,8 +158,10 @@ def check_oracle(
     """Analyse a model and try random choices of channels; something must go."""
     case = study(model)
     assert any(group.channels.size > least for group in case.graph.groups), case.reasons
-    for seed in range(seeds):
-        keep = random_keep(case.graph, np.random.default_rng(seed), fraction, least)
+    for seed in range(seeds + 1):
+        # The last choice keeps as little as it can: bounds and counts that become 1 or 0.
+        share = fraction if seed < seeds else 0.0
+        keep = random_keep(case.graph, np.random.default_rng(seed), share, least)
         assert not keep.all()
         check_keep(case, keep, tolerance=tolerance, moves=moves, seed=seed)
     check_identity(case)

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from onnx import ModelProto
-from support.graphs import build
-from support.oracle import check_oracle, study
 
 from onnxpfp.model.shapes import concrete_shapes
+from support.graphs import build
+from support.oracle import check_oracle, study
 
 WIDTH = 8
 IMAGE = "float[1,3,6,6] x"

@@ -1,0 +1,57 @@
+"""The README does what it says."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import onnx
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMANDS = re.findall(r"```sh\n(.*?)\n```", README, flags=re.DOTALL)
+
+
+def test_the_first_command_prunes_a_real_model(tmp_path: Path) -> None:
+    prune = shlex.split(COMMANDS[0].rsplit("&&", 1)[1])
+    assert prune[0] == "onnxpfp"
+    out = tmp_path / prune[3]
+    command = [sys.executable, "-m", "onnxpfp", *prune[1:3], str(out), *prune[4:]]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)  # noqa: S603
+    assert done.returncode == 0, done.stderr
+    before, after = onnx.load(ROOT / prune[2]), onnx.load(out)
+    assert before.graph.output == after.graph.output
+    assert out.stat().st_size < (ROOT / prune[2]).stat().st_size
+    assert "masked original == pruned" in done.stdout
+
+
+def test_ci_runs_the_readmes_test_command() -> None:
+    command = COMMANDS[1].rsplit("&&", 1)[1].strip()
+    assert command == "python -m pytest -n 2"
+    assert f"\n{command}\n" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+
+
+def test_every_option_of_the_table_exists() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "onnxpfp", "prune", "--help"], capture_output=True, text=True, check=True
+    )
+    options = set(re.findall(r"`(--[a-z-]+)", README))
+    assert len(options) > 10
+    assert [option for option in options if option not in done.stdout] == []
+
+
+def test_the_tables_are_those_of_the_results_files() -> None:
+    results = ROOT / "benchmarks" / "results" / "cifar10.md"
+    if not results.exists():
+        pytest.skip("the benchmark has not been run")
+    script = ROOT / "benchmarks" / "readme_tables.py"
+    assert subprocess.run([sys.executable, str(script), "--check"], check=False).returncode == 0  # noqa: S603
+
+
+def test_links_lead_somewhere() -> None:
+    for target in re.findall(r"\]\((?!http)([^)]+)\)", README):
+        assert (ROOT / target).exists(), target
