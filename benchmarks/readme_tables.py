@@ -1,6 +1,6 @@
 """Copy the benchmark tables from the results files into the README, between their markers.
 
-    python benchmarks/readme_tables.py [--check]
+python benchmarks/readme_tables.py [--check]
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from support.rows import TOKENS, Row, check_row
+from support.oracle import check_keep, study
+from support.rows import TOKENS, Row, check_row, model_of
 
 NHWC = "float[1,6,6,3] x"
 UNREAD = "no Conv, ConvTranspose, Gemm or MatMul contracts it"
@@ -189,6 +190,22 @@ def test_join_and_split(row):
 @pytest.mark.parametrize("row", SLICE, ids=str)
 def test_slice(row):
     check_row(row)
+
+
+LAST_ROWS = [
+    Row("attributes", "p = Slice<starts=[2], ends=[-1], axes=[1]>(c)" + BOTH, 8, opset=9),
+    Row("inputs", "p = Slice(c, b, f, a)" + BOTH, 8, weights="int64[1] b = {2}, int64[1] f = {-1}, int64[1] a = {1}"),
+    Row("int32", "p = Slice(c, b, f, a)" + BOTH, 8, weights="int32[1] b = {2}, int32[1] f = {-1}, int32[1] a = {1}"),
+]
+
+
+@pytest.mark.parametrize("row", LAST_ROWS, ids=str)
+def test_end_from_behind_when_nothing_is_left_behind_it(row):
+    """An end of -1 must not become -0, which is the start."""
+    case = study(model_of(row))
+    keep = case.graph.keep_all()
+    keep[8] = False
+    check_keep(case, keep)
 
 
 @pytest.mark.parametrize("row", GATHER, ids=str)
