@@ -32,6 +32,7 @@ CALIBRATION, BATCH, ROUNDS = 512, 50, 15
 WAYS = {
     "none": ("--compensate", "none"),
     "bias": ("--compensate", "bias"),
+    "bias, --score energy": ("--compensate", "bias", "--score", "energy"),
     "bias, multiples of 16": ("--compensate", "bias", "--round-to", "16"),
 }
 """What is done beside `--keep-macs 0.7 --select deterministic`."""

@@ -21,7 +21,7 @@ from onnxpfp.calibrate.describe import describe
 from onnxpfp.channels import ChannelGraph
 from onnxpfp.config import Options
 from onnxpfp.decide import Decision, decide
-from onnxpfp.errors import PlanError, TargetUnreachableError
+from onnxpfp.errors import OptionError, PlanError, TargetUnreachableError
 from onnxpfp.model.load import Source, load
 from onnxpfp.model.measure import count_macs, count_params, mac_model, param_model
 from onnxpfp.model.shapes import Shapes, concrete_shapes
@@ -88,6 +88,7 @@ def prune(
     keep_macs: float | None = None,
     keep_params: float | None = None,
     select: Literal["deterministic", "sampled", "mixed", "auto"] = "auto",
+    score: Literal["pfp", "energy"] = "pfp",
     kernel: Literal["sum", "max"] = "sum",
     compensate: Literal["none", "bias"] | None = None,
     delta: float = 1e-16,
@@ -114,6 +115,7 @@ def prune(
         keep_macs: As the fields of the same name in `onnxpfp.config.Options`, like all below.
         keep_params: See `Options`.
         select: See `Options`.
+        score: See `Options`.
         kernel: See `Options`.
         compensate: See `Options`.
         delta: See `Options`.
@@ -138,6 +140,7 @@ def prune(
         keep_macs=keep_macs,
         keep_params=keep_params,
         select=select,
+        score=score,
         kernel=kernel,
         compensate=compensate,
         delta=delta,
@@ -197,6 +200,8 @@ def prune_with(
         OnnxPfpError: As in `prune`.
     """
     clock, tell = _Clock(), progress or _silent
+    if options.score == "energy" and calibration is None and plan is None:
+        raise OptionError("--score energy measures the data, and none are given", hint="give --calib-data FILE.npz")
     with clock.phase("load"):
         tell("load", 0, 1)
         source = load(model)

@@ -29,6 +29,8 @@ class Options:
         keep_params: Share of the parameters that stays, in (0, 1]; one target at most.
         select: Which channels stay: the most sensitive (deterministic), a weighted draw (sampled),
             both (mixed), or per group the one with the smallest bound (auto).
+        score: What ranks the channels and sets the widths where there are data: pfp (the sensitivities and
+            their bound) or energy (the mean share of the consumers' output energy; no bound decides).
         kernel: Sensitivity over a channel's whole kernel window (sum; the bound holds) or over
             single taps (max; the authors' code).
         compensate: What is done about the dropped channels: none, or their mean goes into the
@@ -50,6 +52,7 @@ class Options:
     keep_macs: float | None = None
     keep_params: float | None = None
     select: Literal["deterministic", "sampled", "mixed", "auto"] = "auto"
+    score: Literal["pfp", "energy"] = "pfp"
     kernel: Literal["sum", "max"] = "sum"
     compensate: Literal["none", "bias"] | None = None
     delta: float = 1e-16
@@ -73,6 +76,8 @@ class Options:
                     f"{name} {share:g} is outside (0, 1]",
                     hint=f"{name} 0.7 keeps 70 %",
                 )
+        if self.score == "energy" and self.select in {"sampled", "mixed"}:
+            raise OptionError(f"--select {self.select} draws by sensitivity, so it needs --score pfp")
         if not 0 < self.delta < 1:
             raise OptionError(f"--delta {self.delta:g} is no probability between 0 and 1")
         for name in ("threads", "round_to", "min_channels", "samples", "batch_size"):
@@ -103,6 +108,7 @@ class Options:
 
 _CHOICES = {
     "select": ("deterministic", "sampled", "mixed", "auto"),
+    "score": ("pfp", "energy"),
     "kernel": ("sum", "max"),
     "compensate": ("none", "bias"),
 }

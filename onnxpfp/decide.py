@@ -55,11 +55,13 @@ def decide(
     Raises:
         TargetUnreachableError: The target cannot be met.
     """
+    energy = scores.method == "energy"
     demands = [
         Demand(
             scores=scores.values[group.channels],
             weight=float(scores.weight[number]),
-            consumers=len(group.consumers),
+            # An energy is a sum over the consumers already; a sensitivity is the largest of them.
+            consumers=1 if energy else len(group.consumers),
             minimum=min(options.min_channels, group.channels.size),
             step=options.step(group.channels.size),
         )
@@ -76,11 +78,12 @@ def decide(
         selection = select(
             scores.values[group.channels],
             allocation.kept[number],
-            how=options.select if free else "deterministic",
+            how=options.select if free and not energy else "deterministic",
             rng=rng,
             n_outputs=int(scores.outputs[number]),
             delta=options.delta,
             reweightable=free,
+            sensitivity=scores.sensitivity[group.channels],
         )
         factor[group.channels] = selection.factor
         selections.append(selection)

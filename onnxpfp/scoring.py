@@ -20,6 +20,7 @@ from onnxpfp.calibrate.describe import reader_name
 from onnxpfp.channels.producers import producers_of
 from onnxpfp.config import Options
 from onnxpfp.prepare import Prepared
+from onnxpfp.score.energy import energy_shares
 from onnxpfp.score.pfp import sample_size, upper_envelope
 from onnxpfp.score.types import Scores
 from onnxpfp.score.without_data import scores_without_data
@@ -75,6 +76,17 @@ def _group_terms(
     return np.array(outputs, np.int64), np.array(weights, np.float64)
 
 
+def _energies(prepared: Prepared, readers: Sequence[Reader], statistics: Statistics) -> NDArray[np.float64]:
+    """Add up each channel's share of its consumers' output energy."""
+    values = np.zeros(prepared.graph.count + 1)
+    for position, reader in enumerate(readers):
+        weights = np.ones(len(reader.channels)) if reader.weight is None else reader.taps()
+        shares = energy_shares(weights, statistics[reader_name(position)].square_sum)
+        np.add.at(values, reader.channels, shares)
+    values[0] = 0.0
+    return values
+
+
 def score_with_data(
     prepared: Prepared,
     readers: Sequence[Reader],
@@ -82,14 +94,16 @@ def score_with_data(
     samples: int,
     options: Options,
 ) -> Scores:
-    """Turn sensitivities into scores: the largest of a channel over its consumers."""
+    """Turn statistics into scores: the largest sensitivity over the consumers, or the sum of their energies."""
     names = [reader_name(position) for position in range(len(readers))]
     parts = [(statistics[name].channels, statistics[name].sensitivity) for name in names]
     signed = [statistics[name].negative for name in names]
     outputs, weight = _group_terms(prepared, readers, signed, options.delta)
+    sensitivity = upper_envelope(parts, prepared.graph.count)
     return Scores(
-        method="pfp",
-        values=upper_envelope(parts, prepared.graph.count),
+        method=options.score,
+        values=sensitivity if options.score == "pfp" else _energies(prepared, readers, statistics),
+        sensitivity=sensitivity,
         outputs=outputs,
         weight=weight,
         samples=samples,
@@ -103,9 +117,11 @@ def score_without_data(prepared: Prepared, readers: Sequence[Reader], options: O
     groups = [(g.channels, [readers[position] for position in g.consumers]) for g in graph.groups]
     producers = producers_of(prepared.source.model, graph, prepared.constants)
     outputs, weight = _group_terms(prepared, readers, [True] * len(readers), options.delta)
+    values = scores_without_data(graph.count, groups, producers)
     return Scores(
         method="coreset",
-        values=scores_without_data(graph.count, groups, producers),
+        values=values,
+        sensitivity=values,
         outputs=outputs,
         weight=weight,
         samples=0,

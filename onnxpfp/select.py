@@ -99,6 +99,7 @@ def select(
     delta: float,
     k: float = 3.0,
     reweightable: bool = True,
+    sensitivity: NDArray[np.floating[Any]] | None = None,
 ) -> Selection:
     """Select n channels of one group.
 
@@ -115,6 +116,8 @@ def select(
         delta: Failure probability over the draws.
         k: The constant K of the bounds.
         reweightable: Whether the consumers' columns may be scaled.
+        sensitivity: What the bound of the deterministic selection is made of, (C,), where the scores that
+            rank are no sensitivities. It holds for any set of channels.
 
     Raises:
         ValueError: If n is out of range, a score is not finite or negative, or a group that is
@@ -125,19 +128,21 @@ def select(
         raise ValueError(f"cannot keep {n} of {s.shape[0]} channels")
     if not reweightable and how in ("sampled", "mixed"):
         raise ValueError(f"columns cannot be scaled in this group, which {how!r} needs")
+    shares = s if sensitivity is None else sensitivity.astype(np.float64)
     plans = {
         "deterministic": _Plan(_largest(s, n), np.zeros_like(s), 0, 0),
         "sampled": _plan(s, n, np.zeros(s.shape, dtype=np.bool_)),
         "mixed": _plan(s, n, _sure(s, n)),
     }
     bounds = {name: _bound(plan, s, n_outputs, delta, k) for name, plan in plans.items()}
+    bounds["deterministic"] = epsilon_deterministic(shares, plans["deterministic"].sure, k)
     if not reweightable:
         bounds["sampled"] = bounds["mixed"] = np.inf
     epsilon = Epsilons(bounds["deterministic"], bounds["sampled"], bounds["mixed"])
     variant: Variant = how if how != "auto" else _best(epsilon)
     plan = plans[variant]
     factor, draws = _carry_out(plan, rng)
-    return Selection(factor > 0.0, factor, variant, how, epsilon, float(s.sum()), draws)
+    return Selection(factor > 0.0, factor, variant, how, epsilon, float(shares.sum()), draws)
 
 
 def _best(epsilon: Epsilons) -> Variant:

@@ -31,6 +31,7 @@ layer rounds, not the first alone."""
 NOISE_LIMIT = 1e-2
 """What no amplification excuses: a wrong channel shows as 0.1 and more."""
 ULP = 2.0**-23
+TINY = float(np.finfo(np.float64).tiny)
 FLIPS = 0.01
 """Largest share of integer outputs that may differ: near ties, another order of sums decides."""
 
@@ -55,14 +56,17 @@ class Drift:
     """How far the pruned model is from the original.
 
     Attributes:
-        relative_error: ||original - pruned|| / ||original|| over all samples, worst output.
+        relative_error: ||original - pruned|| / ||original|| over all samples, worst float output; None
+            where no output is a float.
+        differing: Share of the numbers of integer outputs that differ, worst output; None where there are none.
         top1_agreement: Share of samples with the same largest class, where an output looks like
             class scores; None elsewhere.
         samples: Samples that were compared.
         held_out: Whether the samples were kept away from the calibration.
     """
 
-    relative_error: float
+    relative_error: float | None
+    differing: float | None
     top1_agreement: float | None
     samples: int
     held_out: bool
@@ -203,11 +207,15 @@ def measure_drift(
     two = open_session(pruned, providers, threads=threads)
     gap: dict[str, float] = {}
     size: dict[str, float] = {}
-    agree, votes = 0, 0
+    flips: dict[str, float] = {}
+    agree, votes, runs = 0, 0, 0
     for feed in samples.batches(batch_size):
         wanted, found = one.run(feed), two.run(feed)
+        runs += 1
         for name, value in wanted.items():
-            if value.dtype.kind != "f" or value.shape != found[name].shape:
+            if value.shape != found[name].shape or value.dtype.kind != "f":
+                differs = value.shape != found[name].shape or np.not_equal(value, found[name])
+                flips[name] = flips.get(name, 0.0) + float(np.mean(differs))
                 continue
             a, b = value.astype(np.float64), found[name].astype(np.float64)
             gap[name] = gap.get(name, 0.0) + float(np.square(a - b).sum())
@@ -216,8 +224,13 @@ def measure_drift(
         if scores is not None:
             agree += int((wanted[scores].argmax(1) == found[scores].argmax(1)).sum())
             votes += len(wanted[scores])
-    worst = max((math.sqrt(gap[n] / size[n]) for n in gap if size[n] > 0), default=0.0)
-    return Drift(worst, agree / votes if votes else None, len(samples), held_out)
+    return Drift(
+        relative_error=max((math.sqrt(gap[n] / max(size[n], TINY)) for n in gap), default=None),
+        differing=max((share / runs for share in flips.values()), default=None),
+        top1_agreement=agree / votes if votes else None,
+        samples=len(samples),
+        held_out=held_out,
+    )
 
 
 def _looks_like_classes(value: NDArray[np.generic], feed: Feed) -> bool:

@@ -39,11 +39,13 @@ class Probe:
         model: To be run on the user's inputs.
         readers: What it measures.
         outputs: Where each reader's results come out, in the same order.
+        squares: Output with the summed squared input of each reader, (C,) float32.
     """
 
     model: ModelProto
     readers: tuple[Reader, ...]
     outputs: tuple[Emitted, ...]
+    squares: tuple[str, ...]
 
     def decode(self, values: Mapping[str, NDArray[Any]], samples: int) -> Statistics:
         """Turn the outputs of one run into statistics.
@@ -57,8 +59,8 @@ class Probe:
         """
         return Statistics(
             {
-                reader.name: _decode(reader, emitted, values, samples)
-                for reader, emitted in zip(self.readers, self.outputs, strict=True)
+                reader.name: _decode(reader, emitted, squares, values, samples)
+                for reader, emitted, squares in zip(self.readers, self.outputs, self.squares, strict=True)
             }
         )
 
@@ -95,10 +97,21 @@ def build_probe(model: ModelProto, readers: Sequence[Reader], plan: Plan) -> Pro
         else:
             emitted = emit_linear(emit, reader, plan, nonnegative=clean)
         outputs.append(emitted)
-    return Probe(emit.export(), tuple(readers), tuple(outputs))
+    squares = tuple(_square_sum(emit, reader) for reader in readers)
+    return Probe(emit.export(), tuple(readers), tuple(outputs), squares)
 
 
-def _decode(reader: Reader, emitted: Emitted, values: Mapping[str, NDArray[Any]], samples: int) -> ReaderStatistics:
+def _square_sum(emit: Emitter, reader: Reader) -> str:
+    """Sum the squares of what a reader reads over all axes but the contracted one."""
+    data = emit.as_float(emit.find(reader.data))
+    others = [axis for axis in range(len(reader.data_shape)) if axis != reader.axis]
+    squared = emit.op("Mul", [data, data])
+    return emit.output(emit.reduce_sum(squared, others) if others else squared)
+
+
+def _decode(
+    reader: Reader, emitted: Emitted, squares: str, values: Mapping[str, NDArray[Any]], samples: int
+) -> ReaderStatistics:
     channels = reader.channel_ids
     shares = np.zeros(0) if emitted.shares is None else values[emitted.shares].astype(np.float64)
     patch_sum = np.zeros((len(reader.channels), reader.kernel_size))
@@ -119,6 +132,7 @@ def _decode(reader: Reader, emitted: Emitted, values: Mapping[str, NDArray[Any]]
         # Rounding of z and of the numerators can put a share a few ulps above one.
         np.minimum(sensitivity, 1.0),
         patch_sum,
+        values[squares].astype(np.float64),
         patches=int(np.prod(shape)) // outputs,
         negative=emitted.negative is not None and bool(values[emitted.negative].max() > 0),
         samples=samples,

@@ -18,8 +18,8 @@ from onnxpfp.errors import CalibrationError
 
 __all__ = ["ReaderStatistics", "Statistics"]
 
-_FORMAT = "onnxpfp-statistics-1"
-_ARRAYS = ("channels", "sensitivity", "patch_sum")
+_FORMAT = "onnxpfp-statistics-2"
+_ARRAYS = ("channels", "sensitivity", "patch_sum", "square_sum")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -31,6 +31,7 @@ class ReaderStatistics:
         sensitivity: Largest share that each channel ever took, (n,) float64 in [0, 1].
         patch_sum: Sum over samples and output positions of every unfolded input entry, padding zeros included,
             (C, k) float64, for ALL indices of the contracted axis. Zeros for a product.
+        square_sum: Sum over samples and positions of the squared input, (C,) float64, for ALL indices.
         patches: Number of (sample, position) pairs in that sum.
         negative: Whether the data had a negative entry: four sign quadrants instead of two.
         samples: Number of samples seen.
@@ -39,6 +40,7 @@ class ReaderStatistics:
     channels: NDArray[np.int64]
     sensitivity: NDArray[np.float64]
     patch_sum: NDArray[np.float64]
+    square_sum: NDArray[np.float64]
     patches: int
     negative: bool
     samples: int
@@ -50,6 +52,7 @@ class ReaderStatistics:
             channels,
             np.zeros(len(channels)),
             np.zeros((indices, kernel_size)),
+            np.zeros(indices),
             patches=0,
             negative=False,
             samples=0,
@@ -76,6 +79,7 @@ class ReaderStatistics:
             self.channels,
             np.maximum(self.sensitivity, other.sensitivity),
             self.patch_sum + other.patch_sum,
+            self.square_sum + other.square_sum,
             self.patches + other.patches,
             self.negative or other.negative,
             self.samples + other.samples,

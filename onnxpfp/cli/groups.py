@@ -46,6 +46,7 @@ class Choice:
     """Which channels stay; see `onnxpfp.config.Options`."""
 
     select: Literal["deterministic", "sampled", "mixed", "auto"]
+    score: Literal["pfp", "energy"]
     kernel: Literal["sum", "max"]
     compensate: Literal["none", "bias"] | None
     delta: float
@@ -132,6 +133,13 @@ choice_options = _group(
         default="auto",
         show_default=True,
         help="Which channels stay: the most sensitive, a weighted draw, both, or per group the smallest bound.",
+    ),
+    click.option(
+        "--score",
+        type=click.Choice(["pfp", "energy"]),
+        default="pfp",
+        show_default=True,
+        help="What ranks channels with data: sensitivities and their bound, or mean output energy (no bound).",
     ),
     click.option(
         "--kernel",

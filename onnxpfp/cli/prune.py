@@ -101,6 +101,7 @@ def _options(data: Data, target: Target, choice: Choice, runtime: Runtime) -> Op
         keep_macs=target.keep_macs,
         keep_params=target.keep_params,
         select=choice.select,
+        score=choice.score,
         kernel=choice.kernel,
         compensate=choice.compensate,
         delta=choice.delta,

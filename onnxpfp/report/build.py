@@ -95,7 +95,7 @@ def _groups(found: Outcome) -> tuple[GroupReport, ...]:
         chosen = found.selections[number] if found.selections else None
         kept = int(found.keep[group.channels].sum())
         scores = found.scores
-        total = float(scores.values[group.channels].sum()) if scores is not None else 0.0
+        total = float(scores.sensitivity[group.channels].sum()) if scores is not None else 0.0
         reports.append(
             GroupReport(
                 name=group.name,
@@ -128,6 +128,13 @@ def _notes(found: Outcome) -> list[str]:
         )
     if found.samples < found.wanted:
         notes.append(_sample_note(found))
+    vacuous = [s for s in found.selections if not s.keep.all() and s.epsilon.of(s.variant) >= 1]
+    if found.scores is not None and found.scores.method == "pfp" and vacuous:
+        cut = sum(not s.keep.all() for s in found.selections)
+        notes.append(
+            f"the bound of {len(vacuous)} of {cut} cut groups is vacuous (eps = 1) at this target; where that is so, "
+            "--score energy, which ranks by mean output energy, is often more accurate"
+        )
     if found.replayed is not None and found.samples == 0:
         notes.append("replayed without data: no means were folded into biases; give --calib-data for that")
     forced = [

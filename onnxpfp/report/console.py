@@ -26,6 +26,7 @@ REASONS = 8
 
 _METHODS = {
     "pfp": "Provable Filter Pruning, sensitivities measured on the data",
+    "energy": "mean share of the consumers' output energy, measured on the data; no bound decides",
     "coreset": "data-independent coreset scores, by weights alone",
     "plan": "replay of a plan",
     "none": "nothing was scored",
@@ -153,7 +154,11 @@ def _facts(report: Report) -> Table:
 def _drift(drift: Drift | None) -> str:
     if drift is None:
         return "not measured, for there are no data"
-    parts = [f"relative output error {drift.relative_error:.3g}"]
+    parts: list[str] = []
+    if drift.relative_error is not None:
+        parts.append(f"relative output error {drift.relative_error:.3g}")
+    if drift.differing is not None:
+        parts.append(f"{100 * drift.differing:.1f} % of the integer outputs differ")
     if drift.top1_agreement is not None:
         parts.append(f"top-1 agreement {100 * drift.top1_agreement:.1f} %")
     where = "held-out samples" if drift.held_out else "samples that the calibration has seen, too"

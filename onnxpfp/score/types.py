@@ -16,8 +16,9 @@ class Scores:
     """One score per channel.
 
     Attributes:
-        method: pfp (data) or coreset (weights only).
+        method: pfp or energy (data) or coreset (weights only).
         values: Score by channel id, (channels + 1,) float64; entry 0 is unused.
+        sensitivity: What the bounds are made of, by channel id; the values themselves but for energy.
         outputs: Outputs times patches times sign quadrants of each group's consumers, for the
             bounds, (groups,) int64.
         weight: Log term of each group's draws, (groups,) float64.
@@ -25,8 +26,9 @@ class Scores:
         samples_wanted: Samples that the formula asks for; 0 without data.
     """
 
-    method: Literal["pfp", "coreset"]
+    method: Literal["pfp", "energy", "coreset"]
     values: NDArray[np.float64]
+    sensitivity: NDArray[np.float64]
     outputs: NDArray[np.int64]
     weight: NDArray[np.float64]
     samples: int

@@ -163,6 +163,7 @@ def test_two_halves_merge_to_the_whole(kernel: Any) -> None:
     merged = halves[0].merge(halves[1])
     np.testing.assert_array_equal(merged.sensitivity, whole.sensitivity)
     np.testing.assert_allclose(merged.patch_sum, whole.patch_sum, rtol=1e-12)
+    np.testing.assert_allclose(merged.square_sum, whole.square_sum, rtol=1e-12)
     assert (merged.patches, merged.samples) == (whole.patches, whole.samples)
 
 

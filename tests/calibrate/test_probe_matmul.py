@@ -58,6 +58,7 @@ def test_any_rank_and_axis(shape: tuple[int, ...], axis: int, ids: Any, kernel: 
     assert as_dict(found) == pytest.approx(brute(data, reader, kernel), abs=2e-6)
     axes = tuple(position for position in range(data.ndim) if position != axis)
     np.testing.assert_allclose(found.patch_sum[:, 0], data.sum(axes), atol=1e-5)
+    np.testing.assert_allclose(found.square_sum, np.square(data).sum(axes), rtol=1e-5)
     assert found.patches == data.size // shape[axis]
 
 
@@ -144,6 +145,7 @@ def test_product_of_two_activations(opset: int, on_right: bool, right: str, ids:
         assert as_dict(found) == pytest.approx(wanted, abs=2e-6)
         assert found.patch_sum.shape == (4, 1)
         assert not found.patch_sum.any()
+        assert found.square_sum.all()
 
 
 def test_product_with_fewer_batch_axes_on_one_side() -> None:

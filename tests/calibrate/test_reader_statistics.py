@@ -22,6 +22,7 @@ def entries(draw: st.DrawFn) -> ReaderStatistics:
         IDS,
         draw(arrays(np.float64, 3, elements=SHARES)),
         draw(arrays(np.float64, (4, 2), elements=SUMS)),
+        draw(arrays(np.float64, 4, elements=SUMS)),
         patches=draw(st.integers(0, 10**9)),
         negative=draw(st.booleans()),
         samples=draw(st.integers(0, 10**6)),
@@ -37,6 +38,7 @@ def assert_same(left: Statistics, right: Statistics) -> None:
         one, two = left[name], right[name]
         np.testing.assert_array_equal(one.sensitivity, two.sensitivity)
         np.testing.assert_allclose(one.patch_sum, two.patch_sum, rtol=1e-12, atol=1e-6)
+        np.testing.assert_allclose(one.square_sum, two.square_sum, rtol=1e-12, atol=1e-6)
         assert (one.patches, one.negative, one.samples) == (two.patches, two.negative, two.samples)
 
 
@@ -64,7 +66,7 @@ def test_the_empty_entry_is_the_identity(a: ReaderStatistics) -> None:
 
 def example() -> Statistics:
     rng = np.random.default_rng(0)
-    entry = ReaderStatistics(IDS, rng.random(3), rng.random((4, 2)), 12, True, 3)
+    entry = ReaderStatistics(IDS, rng.random(3), rng.random((4, 2)), rng.random(4), 12, True, 3)
     return Statistics({"conv/1": entry, "weird: name.npz": entry})
 
 

@@ -35,7 +35,7 @@ def _report(groups: int = 1) -> Report:
             Fixed("w2", 1, 1, "Conv 'other' has one input channel in a group"),
         ),
         oracle=Oracle(3e-7, 1e-4, 2),
-        drift=Drift(0.125, 0.953, 64, held_out=True),
+        drift=Drift(0.125, None, 0.953, 64, held_out=True),
         compensated=("one", "two"),
         uncompensated=(("mm", "no Add follows it"), ("mm2", "no Add follows it")),
         providers=("CPUExecutionProvider",),

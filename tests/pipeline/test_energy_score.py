@@ -1,0 +1,55 @@
+"""`--score energy` through the whole pipeline."""
+
+from __future__ import annotations
+
+import nets
+import numpy as np
+import onnx
+import pytest
+
+import onnxpfp
+from onnxpfp.errors import OptionError
+
+
+def test_energy_keeps_what_carries_the_output() -> None:
+    # Channel 0 fires rarely but then alone, so its sensitivity is 1; channel 1 carries nearly all energy.
+    text = """g (float[N,3] x) => (float[N,2] y) { h = MatMul(x, w1) r = Relu(h) y = MatMul(r, w2) }"""
+    model = nets.build(text, {"w1": (3, 3), "w2": (3, 2)})
+    w1 = np.eye(3, dtype=np.float32)
+    w2 = np.array([[0.01, 0.01], [5, 5], [0.02, 0.02]], np.float32)
+    for tensor in model.graph.initializer:
+        tensor.CopyFrom(onnx.numpy_helper.from_array(w1 if tensor.name == "w1" else w2, tensor.name))
+    data = np.abs(np.random.default_rng(0).standard_normal((32, 3))).astype(np.float32)
+    data[::8] = [1, 0, 0]
+    kept = {
+        score: onnxpfp.prune(model, calibration=data, keep_macs=0.4, score=score, compensate="none")
+        for score in ("pfp", "energy")
+    }
+    assert kept["energy"].plan.initializers["w1"].keep[1] == (1,)
+    assert kept["energy"].report.method == "energy"
+    drift = {score: result.report.drift.relative_error for score, result in kept.items() if result.report.drift}
+    assert drift["energy"] < 0.05
+
+
+def test_the_bound_is_still_that_of_the_dropped_sensitivities() -> None:
+    report = onnxpfp.prune(nets.network("resnet"), calibration=nets.CALIBRATION, keep_macs=0.9, score="energy").report
+    assert {g.selection for g in report.groups} == {"deterministic"}
+    assert all(0 <= g.epsilon_deterministic <= 1 for g in report.groups)
+    assert all(g.epsilon_deterministic == 0 for g in report.groups if g.kept == g.channels)
+    assert all(g.sensitivity_sum >= 1 for g in report.groups)
+
+
+@pytest.mark.parametrize("select", ["sampled", "mixed"])
+def test_draws_need_sensitivities(select: str) -> None:
+    with pytest.raises(OptionError, match="needs --score pfp"):
+        onnxpfp.prune(nets.chain(), calibration=nets.noise(8, 3, 8, 8), select=select, score="energy")
+
+
+def test_energy_needs_data() -> None:
+    with pytest.raises(OptionError, match="none are given"):
+        onnxpfp.prune(nets.chain(), score="energy")
+
+
+def test_a_vacuous_bound_is_said() -> None:
+    notes = onnxpfp.prune(nets.network("resnet"), calibration=nets.CALIBRATION, keep_macs=0.5).report.notes
+    assert any("vacuous" in note and "--score energy" in note for note in notes)
