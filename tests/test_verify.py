@@ -13,11 +13,11 @@ from click.testing import CliRunner
 from onnx import ModelProto, numpy_helper
 
 import onnxpfp
-from onnxpfp import api
 from onnxpfp.calibrate import resolve_providers
 from onnxpfp.cli.main import main
 from onnxpfp.errors import VerificationError
 from onnxpfp.model.shapes import concrete_shapes
+from onnxpfp.pipeline import carry_out
 from onnxpfp.verify import check, compare, tolerance
 
 DATA = nets.noise(12, 3, 8, 8)
@@ -54,7 +54,7 @@ def spoil(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Let the rewrite make a mistake."""
 
     def install(mistake: Any) -> None:
-        original = api.apply
+        original = carry_out.apply
 
         def apply(model: ModelProto, graph: Any, keep: Any, edits: Any) -> ModelProto:
             pruned = original(model, graph, keep, edits)
@@ -62,7 +62,7 @@ def spoil(monkeypatch: pytest.MonkeyPatch) -> Any:
                 mistake(pruned)
             return pruned
 
-        monkeypatch.setattr(api, "apply", apply)
+        monkeypatch.setattr(carry_out, "apply", apply)
 
     return install
 

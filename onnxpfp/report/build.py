@@ -8,15 +8,16 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
 import onnxpfp
-from onnxpfp.channels import Keep
 from onnxpfp.config import Options
+from onnxpfp.pipeline.decide import Decision
+from onnxpfp.pipeline.examine import Verified
+from onnxpfp.pipeline.gather import Evidence
+from onnxpfp.pipeline.prepare import Data, Prepared
 from onnxpfp.plan import Plan
-from onnxpfp.prepare import Data, Prepared
-from onnxpfp.report.types import GroupReport, Report, Size
+from onnxpfp.report.types import GroupReport, Report
 from onnxpfp.rewrite.compensate import Compensation
 from onnxpfp.score.types import Scores
 from onnxpfp.select import Selection
-from onnxpfp.verify import Drift, Oracle
 
 __all__ = ["Outcome", "build_report"]
 
@@ -26,24 +27,33 @@ K = 3
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Outcome:
-    """What the pipeline found; `build_report` turns it into a report."""
+    """What the stages of the pipeline handed on, in their order."""
 
     prepared: Prepared
     data: Data
     options: Options
-    scores: Scores | None
-    selections: tuple[Selection, ...]
-    keep: Keep
+    evidence: Evidence
+    decision: Decision
     compensation: Compensation | None
-    oracle: Oracle
-    drift: Drift | None
-    before: Size
-    after: Size
-    samples: int
-    wanted: int
+    verified: Verified
     providers: tuple[str, ...]
     seconds: Mapping[str, float]
     replayed: Plan | None
+
+    @property
+    def scores(self) -> Scores | None:
+        """One score per channel; None where a plan was replayed without data."""
+        return self.evidence.scores
+
+    @property
+    def selections(self) -> tuple[Selection, ...]:
+        """How each group was selected; empty for a plan or where everything stays."""
+        return self.decision.selections
+
+    @property
+    def samples(self) -> int:
+        """Samples that the calibration has used."""
+        return len(self.evidence.seen) if self.evidence.statistics is not None else 0
 
 
 def build_report(found: Outcome) -> Report:
@@ -57,17 +67,17 @@ def build_report(found: Outcome) -> Report:
     reached, total = found.prepared.graph.reachable_params()
     compensation = found.compensation
     return Report(
-        before=found.before,
-        after=found.after,
+        before=found.verified.before,
+        after=found.verified.after,
         target=target,
         reachable=reached / max(total, 1),
         method=method,
         samples=found.samples,
-        samples_wanted=found.wanted,
+        samples_wanted=found.evidence.wanted,
         groups=_groups(found),
         skipped=found.prepared.graph.fixed,
-        oracle=found.oracle,
-        drift=found.drift,
+        oracle=found.verified.oracle,
+        drift=found.verified.drift,
         compensated=compensation.folded if compensation else (),
         uncompensated=compensation.left if compensation else (),
         providers=found.providers,
@@ -93,7 +103,7 @@ def _groups(found: Outcome) -> tuple[GroupReport, ...]:
     reports: list[GroupReport] = []
     for number, group in enumerate(graph.groups):
         chosen = found.selections[number] if found.selections else None
-        kept = int(found.keep[group.channels].sum())
+        kept = int(found.decision.keep[group.channels].sum())
         scores = found.scores
         total = float(scores.sensitivity[group.channels].sum()) if scores is not None else 0.0
         reports.append(
@@ -126,7 +136,7 @@ def _notes(found: Outcome) -> list[str]:
             "RANDOM data: the sensitivities and the drift are those of noise, not of your inputs. Use "
             "this to try things out, never for a model that ships"
         )
-    if found.samples < found.wanted:
+    if found.samples < found.evidence.wanted:
         notes.append(_sample_note(found))
     vacuous = [s for s in found.selections if not s.keep.all() and s.epsilon.of(s.variant) >= 1]
     if found.scores is not None and found.scores.method == "pfp" and vacuous:
@@ -154,7 +164,7 @@ def _notes(found: Outcome) -> list[str]:
 
 def _sample_note(found: Outcome) -> str:
     return (
-        f"S: {found.samples} samples; the size formula asks for {found.wanted} at delta = "
+        f"S: {found.samples} samples; the size formula asks for {found.evidence.wanted} at delta = "
         f"{found.options.delta:g}, so the bounds hold with less probability"
     )
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from types import ModuleType
 from typing import Any
 
 import nets
@@ -12,8 +13,9 @@ from onnx import ModelProto
 import onnxpfp
 from onnxpfp import api
 from onnxpfp.calibrate import Reader
-from onnxpfp.decide import Decision
-from onnxpfp.prepare import Prepared
+from onnxpfp.pipeline import gather
+from onnxpfp.pipeline.decide import Decision
+from onnxpfp.pipeline.prepare import Prepared
 from onnxpfp.score.types import Scores
 
 
@@ -44,23 +46,23 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[onnxpfp.Result
     """Prune, and keep what the stages handed on."""
     seen: dict[str, Any] = {}
 
-    def spy(name: str, key: str) -> None:
-        original = getattr(api, name)
+    def spy(module: ModuleType, name: str, key: str) -> None:
+        original = getattr(module, name)
 
         def call(*args: Any, **options: Any) -> Any:
             seen[key] = original(*args, **options)
             return seen[key]
 
-        monkeypatch.setattr(api, name, call)
+        monkeypatch.setattr(module, name, call)
 
-    for name, key in (
-        ("prepare", "prepared"),
-        ("describe", "readers"),
-        ("score_with_data", "scores"),
-        ("score_without_data", "scores"),
-        ("_decide", "decision"),
+    for module, name, key in (
+        (api, "prepare", "prepared"),
+        (api, "describe", "readers"),
+        (gather, "score_with_data", "scores"),
+        (gather, "score_without_data", "scores"),
+        (api, "choose", "decision"),
     ):
-        spy(name, key)
+        spy(module, name, key)
 
     def prune(model: ModelProto, **options: Any) -> tuple[onnxpfp.Result, Watched]:
         return onnxpfp.prune(model, **options), Watched(**seen)

@@ -11,8 +11,8 @@ import pytest
 from onnx import ModelProto, helper, numpy_helper
 
 from onnxpfp.config import Options
-from onnxpfp.decide import decide
 from onnxpfp.model.measure import mac_model
+from onnxpfp.pipeline.decide import decide
 from onnxpfp.rewrite import apply
 from onnxpfp.rewrite.weights import reweight, reweightable, stored_axes_of
 

@@ -9,12 +9,19 @@ from numpy.typing import NDArray
 
 from onnxpfp.budget.allocate import Demand, allocate
 from onnxpfp.budget.cost import CostModel
-from onnxpfp.channels import Group, Keep
+from onnxpfp.channels import ChannelGraph, Group, Keep
 from onnxpfp.config import Options
+from onnxpfp.errors import PlanError
+from onnxpfp.model.measure import count_params, mac_model, param_model
+from onnxpfp.pipeline.gather import Evidence
+from onnxpfp.pipeline.prepare import Prepared
+from onnxpfp.plan import Plan, keep_of_plan
+from onnxpfp.rewrite.compensate import new_biases
+from onnxpfp.rewrite.weights import StoredAxis, reweightable
 from onnxpfp.score.types import Scores
 from onnxpfp.select import Selection, select
 
-__all__ = ["Decision", "decide"]
+__all__ = ["Decision", "choose", "decide"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,7 +44,7 @@ def decide(
     groups: tuple[Group, ...],
     scores: Scores,
     cost: CostModel,
-    reweightable: NDArray[np.bool_],
+    scalable: NDArray[np.bool_],
     options: Options,
     reference: int | None = None,
 ) -> Decision:
@@ -47,7 +54,7 @@ def decide(
         groups: The groups.
         scores: One score per channel.
         cost: What the target counts.
-        reweightable: Groups whose consumers' weights can be scaled; the others are selected
+        scalable: Groups whose consumers' weights can be scaled; the others are selected
             deterministically.
         options: Target, selection, rounding.
         reference: The full cost that the target is a share of, where pruning adds to the cost.
@@ -74,7 +81,7 @@ def decide(
     factor = np.ones(scores.values.size)
     selections: list[Selection] = []
     for number, group in enumerate(groups):
-        free = bool(reweightable[number])
+        free = bool(scalable[number])
         selection = select(
             scores.values[group.channels],
             allocation.kept[number],
@@ -88,3 +95,44 @@ def decide(
         factor[group.channels] = selection.factor
         selections.append(selection)
     return Decision(factor > 0, factor, tuple(selections))
+
+
+def _refuse_unscalable(graph: ChannelGraph, places: tuple[StoredAxis | None, ...], scale: NDArray[np.float64]) -> None:
+    """Make sure that every factor of a plan has a weight to go into."""
+    for consumer, place in zip(graph.consumers, places, strict=True):
+        if place is None and (scale[consumer.channels] != 1).any():
+            raise PlanError(
+                f"the plan scales weights of {consumer.op} '{consumer.name}', which cannot be scaled in this model",
+                hint="make a plan with --select deterministic",
+            )
+
+
+def choose(
+    prepared: Prepared,
+    evidence: Evidence,
+    places: tuple[StoredAxis | None, ...],
+    options: Options,
+    plan: Plan | None,
+) -> Decision:
+    """Find what stays: what a plan says, everything, or what the budget and the scores leave.
+
+    Raises:
+        PlanError: The plan does not fit this model.
+        TargetUnreachableError: The target cannot be met.
+    """
+    graph = prepared.graph
+    if plan is not None:
+        keep, factor = keep_of_plan(graph, plan)
+        _refuse_unscalable(graph, places, np.where(keep, factor, 1.0))
+        return Decision(keep, np.where(keep, factor, 0.0), ())
+    if options.target[1] == 1:
+        return Decision(graph.keep_all(), np.ones(graph.count + 1), ())
+    assert evidence.scores is not None
+    model, reference = prepared.source.model, None
+    if options.target[0] == "macs":
+        cost = mac_model(model, graph, prepared.shapes)
+    else:
+        folds = evidence.statistics is not None and options.compensate != "none"
+        reference = count_params(model)
+        cost = param_model(graph, new_biases(model, graph, prepared.constants) if folds else ())
+    return decide(graph.groups, evidence.scores, cost, reweightable(graph, places), options, reference)

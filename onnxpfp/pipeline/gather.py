@@ -1,9 +1,10 @@
-"""Scores of all channels, with data (PFP) or without (coreset)."""
+"""What the data, or the weights alone, tell: statistics of the readers, scores of the channels."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,24 +20,45 @@ from onnxpfp.calibrate import (
 from onnxpfp.calibrate.describe import reader_name
 from onnxpfp.channels.producers import producers_of
 from onnxpfp.config import Options
-from onnxpfp.prepare import Prepared
+from onnxpfp.pipeline.prepare import Data, Prepared
 from onnxpfp.score.energy import energy_shares
 from onnxpfp.score.pfp import sample_size, upper_envelope
 from onnxpfp.score.types import Scores
 from onnxpfp.score.without_data import scores_without_data
 
-__all__ = ["measure", "score_with_data", "score_without_data", "wanted_samples"]
+__all__ = ["Evidence", "gather", "score_with_data", "score_without_data"]
 
+HELD_OUT = 256
+"""Most samples that are kept away from the calibration to measure the drift on."""
 POSITIVE, SIGNED = 2, 4
 """Sign quadrants of weights and activations."""
 
 
-def wanted_samples(readers: Sequence[Reader], delta: float) -> int:
+@dataclass(frozen=True, slots=True, eq=False)
+class Evidence:
+    """What the data, or the weights alone, tell.
+
+    Attributes:
+        scores: One score per channel; None where a plan is replayed without data.
+        statistics: Statistics of the readers; None without data.
+        held_out: Samples that were kept away from the calibration; None where there are too few.
+        seen: Samples that the calibration has seen, or a little noise without data.
+        wanted: Samples that the size formula asks for; 0 without data.
+    """
+
+    scores: Scores | None
+    statistics: Statistics | None
+    held_out: Samples | None
+    seen: Samples
+    wanted: int
+
+
+def _wanted_samples(readers: Sequence[Reader], delta: float) -> int:
     """Return the size of S that the formula asks for (PFP; algorithms.md 1.7)."""
     return sample_size([math.prod(reader_outputs(reader)) for reader in readers], delta)
 
 
-def measure(
+def _measure(
     prepared: Prepared,
     readers: Sequence[Reader],
     samples: Samples,
@@ -107,7 +129,7 @@ def score_with_data(
         outputs=outputs,
         weight=weight,
         samples=samples,
-        samples_wanted=wanted_samples(readers, options.delta),
+        samples_wanted=_wanted_samples(readers, options.delta),
     )
 
 
@@ -127,3 +149,51 @@ def score_without_data(prepared: Prepared, readers: Sequence[Reader], options: O
         samples=0,
         samples_wanted=0,
     )
+
+
+def _held_out(samples: Samples) -> int:
+    """Return how many samples to hold out: whole feeds where their size is fixed."""
+    unit = samples.fixed_batch or 1
+    return min(HELD_OUT, len(samples) // 4) // unit * unit
+
+
+def gather(
+    prepared: Prepared,
+    readers: tuple[Reader, ...],
+    data: Data,
+    requests: Sequence[ProviderRequest],
+    options: Options,
+    *,
+    replaying: bool,
+    tell: Callable[[int, int], None],
+) -> Evidence:
+    """Split the data, measure the readers and score the channels.
+
+    Args:
+        prepared: The model.
+        readers: Its consumers.
+        data: The samples.
+        requests: Where to run.
+        options: How to prune.
+        replaying: Whether a plan says what stays, so that no scores are needed without data.
+        tell: Told how many samples are done, of how many.
+    """
+    held = _held_out(data.samples) if data.given != "none" else 0
+    rng = np.random.default_rng(options.seed)
+    rest, held_out = data.samples.split(held, rng) if held else (data.samples, None)
+    if data.given == "none":
+        scores = None if replaying else score_without_data(prepared, readers, options)
+        return Evidence(scores, None, None, data.samples, 0)
+    wanted = _wanted_samples(readers, options.delta)
+    seen = rest.take(min(wanted, len(rest)))
+    statistics = _measure(
+        prepared,
+        readers,
+        seen,
+        data.batch_size,
+        requests,
+        options,
+        tell,
+    )
+    scores = score_with_data(prepared, readers, statistics, len(seen), options)
+    return Evidence(scores, statistics, held_out, seen, wanted)

@@ -1,0 +1,1 @@
+"""The stages of a pruning, in order: prepare, gather, decide, carry out, examine."""

@@ -1,0 +1,115 @@
+"""Hold the pruned model against the original before anything is written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto
+
+from onnxpfp.calibrate import ProviderRequest
+from onnxpfp.config import Options
+from onnxpfp.model.measure import count_macs, count_params
+from onnxpfp.model.shapes import Shapes, concrete_shapes
+from onnxpfp.pipeline.carry_out import Rewritten
+from onnxpfp.pipeline.gather import Evidence
+from onnxpfp.pipeline.prepare import Data, Prepared
+from onnxpfp.report.types import Size
+from onnxpfp.verify import Drift, Oracle, check, compare, measure_drift, tolerance
+
+__all__ = ["Verified", "examine"]
+
+ORACLE_RUNS = 2
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Verified:
+    """What the comparison found.
+
+    Attributes:
+        oracle: The pruned model against the masked original.
+        drift: The pruned model against the original; None without data.
+        before: Size of the original.
+        after: Size of the pruned model, measured anew.
+    """
+
+    oracle: Oracle
+    drift: Drift | None
+    before: Size
+    after: Size
+
+
+def examine(
+    prepared: Prepared,
+    done: Rewritten,
+    evidence: Evidence,
+    data: Data,
+    requests: Sequence[ProviderRequest],
+    options: Options,
+    *,
+    unchanged: bool,
+) -> Verified:
+    """Check, run and compare the pruned model.
+
+    Args:
+        prepared: The original.
+        done: The pruned model.
+        evidence: Which samples the calibration has seen.
+        data: The samples.
+        requests: Where to run.
+        options: How to prune.
+        unchanged: Whether nothing was removed.
+
+    Raises:
+        VerificationError: The pruned model is not what it must be.
+    """
+    source = prepared.source
+    check(source.model, done.model)
+    oracle = compare(
+        done.mask,
+        done.model,
+        _feeds(evidence, data),
+        allowed=tolerance(prepared.shapes),
+        providers=requests,
+        threads=options.threads,
+    )
+    before = _size(source.model, prepared.shapes, source.size_bytes)
+    if unchanged:
+        after = before
+    else:
+        after = _size(done.model, concrete_shapes(done.model, prepared.shapes.inputs), done.model.ByteSize())
+    return Verified(oracle, _drift(source.model, done.model, evidence, data, requests, options), before, after)
+
+
+def _feeds(evidence: Evidence, data: Data) -> list[Mapping[str, NDArray[np.generic]]]:
+    """Take a few sets of inputs for the oracle, unseen ones where there are any."""
+    samples = evidence.held_out or evidence.seen
+    batches = samples.batches(min(data.batch_size, 4))
+    return [feed for feed, _ in zip(batches, range(ORACLE_RUNS), strict=False)]
+
+
+def _drift(
+    original: ModelProto,
+    pruned: ModelProto,
+    evidence: Evidence,
+    data: Data,
+    requests: Sequence[ProviderRequest],
+    options: Options,
+) -> Drift | None:
+    if data.given == "none":
+        return None
+    return measure_drift(
+        original,
+        pruned,
+        evidence.held_out or evidence.seen,
+        batch_size=data.batch_size,
+        held_out=evidence.held_out is not None,
+        providers=requests,
+        threads=options.threads,
+    )
+
+
+def _size(model: ModelProto, shapes: Shapes, size_bytes: int) -> Size:
+    return Size(count_params(model), count_macs(model, shapes), size_bytes)

@@ -1,0 +1,45 @@
+"""Arrows between the packages point one way."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "onnxpfp"
+PURE = [*sorted((PACKAGE / "score").glob("*.py")), *sorted((PACKAGE / "budget").glob("*.py")), PACKAGE / "select.py"]
+ORDER = ["errors", "runtime", "model", "channels", "calibrate", "rewrite", "pipeline", "api", "cli"]
+"""From what knows least to what knows most; a package may import only what stands before it."""
+KNOWN_UPWARD = {("model/measure.py", "channels")}
+"""Costs are measured on the model, and as a function of its channels."""
+
+
+def imported(file: Path) -> set[str]:
+    """Names of the modules that a file imports when it is loaded or used."""
+    names = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+    return names
+
+
+@pytest.mark.parametrize("file", PURE, ids=lambda file: file.stem)
+def test_scoring_allocation_and_selection_are_pure_numpy(file: Path) -> None:
+    names = imported(file)
+    assert not [name for name in names if name.split(".")[0] in {"onnx", "onnxruntime", "onnx_graphsurgeon"}]
+    allowed = ("onnxpfp.score", "onnxpfp.budget", "onnxpfp.errors", "onnxpfp.select")
+    assert not [name for name in names if name.startswith("onnxpfp") and not name.startswith(allowed)]
+
+
+@pytest.mark.parametrize("layer", ORDER)
+def test_a_package_imports_only_what_stands_before_it(layer: str) -> None:
+    files = sorted((PACKAGE / layer).rglob("*.py")) or [PACKAGE / f"{layer}.py"]
+    later = {f"onnxpfp.{name}" for name in ORDER[ORDER.index(layer) + 1 :]}
+    for file in files:
+        for name in imported(file):
+            upward = ".".join(name.split(".")[:2])
+            known = (str(file.relative_to(PACKAGE)), upward.removeprefix("onnxpfp.")) in KNOWN_UPWARD
+            assert upward not in later or known, f"{file.name} imports {name}"
