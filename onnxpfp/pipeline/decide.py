@@ -12,7 +12,8 @@ from onnxpfp.budget.cost import CostModel
 from onnxpfp.channels import ChannelGraph, Group, Keep
 from onnxpfp.config import Options
 from onnxpfp.errors import PlanError
-from onnxpfp.model.measure import count_params, mac_model, param_model
+from onnxpfp.model.measure import count_params
+from onnxpfp.pipeline.cost import mac_model, param_model
 from onnxpfp.pipeline.gather import Evidence
 from onnxpfp.pipeline.prepare import Prepared
 from onnxpfp.plan import Plan, keep_of_plan

@@ -75,11 +75,13 @@ def examine(
         providers=requests,
         threads=options.threads,
     )
-    before = _size(source.model, prepared.shapes, source.size_bytes)
+    samples = data.samples.fixed_batch or 1
+    before = _size(source.model, prepared.shapes, samples, source.size_bytes)
     if unchanged:
         after = before
     else:
-        after = _size(done.model, concrete_shapes(done.model, prepared.shapes.inputs), done.model.ByteSize())
+        shapes = concrete_shapes(done.model, prepared.shapes.inputs)
+        after = _size(done.model, shapes, samples, done.model.ByteSize())
     return Verified(oracle, _drift(source.model, done.model, evidence, data, requests, options), before, after)
 
 
@@ -111,5 +113,5 @@ def _drift(
     )
 
 
-def _size(model: ModelProto, shapes: Shapes, size_bytes: int) -> Size:
-    return Size(count_params(model), count_macs(model, shapes), size_bytes)
+def _size(model: ModelProto, shapes: Shapes, samples: int, size_bytes: int) -> Size:
+    return Size(count_params(model), count_macs(model, shapes, samples), size_bytes)

@@ -12,8 +12,9 @@ from support.idioms import CONVOLUTIONAL, SEQUENTIAL
 from support.oracle import random_keep, study
 from support.rows import ROWS, Row, model_of
 
-from onnxpfp.model.measure import count_macs, count_params, mac_model, param_model
+from onnxpfp.model.measure import count_macs, count_params
 from onnxpfp.model.shapes import concrete_shapes
+from onnxpfp.pipeline.cost import mac_model, param_model
 from onnxpfp.rewrite import Edits, apply
 
 MODELS = sorted((Path(__file__).parents[2] / "models").glob("*.onnx"))

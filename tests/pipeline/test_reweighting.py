@@ -11,7 +11,7 @@ import pytest
 from onnx import ModelProto, helper, numpy_helper
 
 from onnxpfp.config import Options
-from onnxpfp.model.measure import mac_model
+from onnxpfp.pipeline.cost import mac_model
 from onnxpfp.pipeline.decide import decide
 from onnxpfp.rewrite import apply
 from onnxpfp.rewrite.weights import reweight, reweightable, stored_axes_of
