@@ -55,7 +55,7 @@ def analyse(model: ModelProto, shapes: Shapes, constants: Constants, patterns: P
     found = _best_walk(model, shapes, constants)
     apply_patterns(model, found, patterns)
     while True:
-        graph = finish(found, constants.weights)
+        graph = finish(found, constants.weights, shapes.inferred)
         spelling = spelling_of(model, graph)
         misfits = _try_numbers(spelling, graph)
         if not misfits:
@@ -87,13 +87,13 @@ def spelling_of(model: ModelProto, graph: ChannelGraph) -> Spelling:
     """Prepare the numbers that spell channel counts."""
     readers = Counter(name for node in model.graph.node for name in node.input if name)
     stored = {tensor.name for tensor in model.graph.initializer}
+    inputs = [info.type.tensor_type for info in model.graph.input if info.name not in stored]
     static = all(
-        dim.HasField("dim_value") and dim.dim_value > 0
-        for info in model.graph.input
-        if info.name not in stored
-        for dim in info.type.tensor_type.shape.dim
+        tensor.HasField("shape") and all(dim.HasField("dim_value") and dim.dim_value > 0 for dim in tensor.shape.dim)
+        for tensor in inputs
     )
-    return Spelling(model, graph.spells, graph.values, graph.axes, readers, static)
+    settled = graph.settled if static else frozenset[str]()
+    return Spelling(model, graph.spells, graph.values, graph.axes, readers, settled)
 
 
 def _try_numbers(spelling: Spelling, graph: ChannelGraph) -> list[tuple[Spell, str]]:

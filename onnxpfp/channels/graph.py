@@ -39,6 +39,7 @@ class ChannelGraph:
         spells: Numbers in the file that count channels.
         sources: The same declarations in labels, in the same order.
         fixed: Axes of weights that stay, with the reason.
+        settled: Tensors whose shapes follow from the input shapes alone, whatever the data.
     """
 
     count: int
@@ -51,6 +52,7 @@ class ChannelGraph:
     spells: tuple[Spell | IndexSpell, ...]
     sources: tuple[Spell | IndexSpell, ...]
     fixed: tuple[Fixed, ...]
+    settled: frozenset[str]
 
     def keep_all(self) -> Keep:
         """Return the choice that removes nothing."""
@@ -184,12 +186,13 @@ def _fixed(
     return tuple(out)
 
 
-def finish(found: Walk, weights: tuple[str, ...]) -> ChannelGraph:
+def finish(found: Walk, weights: tuple[str, ...], settled: frozenset[str]) -> ChannelGraph:
     """Turn labels into channels.
 
     Args:
         found: The walk.
         weights: Names of stored tensors that are weights.
+        settled: Tensors whose shapes follow from the input shapes alone.
     """
     parts = found.labels.components()
     channel = _channel_of_label(found, parts)
@@ -209,6 +212,7 @@ def finish(found: Walk, weights: tuple[str, ...]) -> ChannelGraph:
         spells=tuple(_spell(s, channel) for s in found.spells),
         sources=tuple(found.spells),
         fixed=_fixed(found, parts, channel, weights, found.consumers),
+        settled=settled,
     )
     stored = list(graph.stored_axes())
     groups = _groups(graph.count, stored, graph.consumers, graph.axes.values())

@@ -58,8 +58,7 @@ class Spelling:
         values: Entries of shape arithmetic by tensor.
         axes: Ids (or labels) of every tensor's axes.
         readers: How many node inputs read each tensor.
-        constant: Names of tensors that follow from constants alone.
-        static: Whether all inputs of the model have static shapes.
+        settled: Tensors whose shape is the same in every run.
     """
 
     model: ModelProto
@@ -67,12 +66,12 @@ class Spelling:
     values: Mapping[str, Value]
     axes: Mapping[str, tuple[Ids, ...]]
     readers: Mapping[str, int]
-    static: bool
+    settled: frozenset[str]
 
     def _replaceable(self, value: Value) -> bool:
         """Whether all numbers of a tensor are known before the run."""
-        return self.static or all(
-            isinstance(leaf, Const) or (self.axes[leaf.tensor][leaf.axis] != 0).any()
+        return all(
+            isinstance(leaf, Const) or leaf.tensor in self.settled or (self.axes[leaf.tensor][leaf.axis] != 0).any()
             for entry in value.ravel()
             for leaf in leaves(entry)
         )

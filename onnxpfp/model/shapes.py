@@ -28,11 +28,14 @@ class Shapes:
         shape: Shape by tensor name; tensors that are no dense tensors are missing.
         dtype: onnx element type by tensor name.
         inputs: The input shapes that were used.
+        inferred: Tensors whose shapes follow from the input shapes alone; the shapes of the others were
+            seen in a run and may depend on the data.
     """
 
     shape: Mapping[str, tuple[int, ...]]
     dtype: Mapping[str, int]
     inputs: Mapping[str, tuple[int, ...]]
+    inferred: frozenset[str] = frozenset()
 
 
 def _dims(info: ValueInfoProto) -> tuple[int | None, ...] | None:
@@ -161,12 +164,13 @@ def concrete_shapes(model: ModelProto, given: Mapping[str, tuple[int, ...]]) -> 
         if dims is not None and None not in dims:
             shape[info.name] = tuple(d for d in dims if d is not None)
             dtype[info.name] = info.type.tensor_type.elem_type
+    inferred = frozenset(shape)
     missing = [name for n in model.graph.node for name in n.output if name and name not in shape]
     if missing:
         for name, value in _by_running(model, missing, inputs).items():
             shape[name] = value.shape
             dtype[name] = _element_type(value)
-    return Shapes(shape, dtype, inputs)
+    return Shapes(shape, dtype, inputs, inferred)
 
 
 def _element_type(value: NDArray[np.generic]) -> int:

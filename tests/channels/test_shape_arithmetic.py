@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from onnx import helper
 from support.graphs import build
-from support.oracle import check_oracle, study
+from support.oracle import check_keep, check_oracle, run, study
 from support.rows import Row, check_row
+
+from onnxpfp.model.shapes import example_feeds
 
 FREE = "float[N,3,6,6] x"
 CONSTANTS = (
@@ -149,3 +152,27 @@ def test_metadata_and_names_survive():
     model.graph.node[0].doc_string = "about the node"
     case = check_oracle(model)
     assert case.graph.consumers[0].name == "y"
+
+
+def test_a_length_that_depends_on_the_data_is_not_frozen() -> None:
+    """All inputs are static, and yet the number of picked positions differs from run to run."""
+    model = build(
+        """g (float[1,3,4,4] x) => (float[1,K,3] y)
+        <float[8,3,1,1] w, float[8,3] v, float zero = {0}, int64[3] flat = {1, 8, 16}, int64[1] all = {16},
+         int64 two = {2}, int64[1] a0 = {0}, int64[1] one = {1}, int64[1] kc = {8}> {
+            c = Conv(x, w) r = Reshape(c, flat)
+            m = ReduceMax<axes=[1], keepdims=0>(x) f = Reshape(m, all) p = Greater(f, zero)
+            n = NonZero(p) i = Squeeze(n, a0) s = Gather<axis=2>(r, i)
+            h = Shape(s) q = Gather<axis=0>(h, two) k = Unsqueeze(q, a0) t = Concat<axis=0>(one, kc, k)
+            d = Reshape(s, t) e = Transpose<perm=[0,2,1]>(d) y = MatMul(e, v) }"""
+    )
+    case = study(model)
+    assert case.graph.count == 8
+    keep = case.graph.keep_all()
+    keep[[2, 5, 6]] = False
+    lengths = set()
+    for seed in range(6):
+        pruned = check_keep(case, keep, seed=seed).model
+        feeds = example_feeds(model, case.shapes.inputs, np.random.default_rng(seed))
+        lengths.add(next(iter(run(pruned, feeds).values())).shape[1])
+    assert len(lengths) > 1
