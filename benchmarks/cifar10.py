@@ -178,8 +178,8 @@ def write(rows: list[Row], different: int) -> str:
     """Format the rows as Markdown."""
     lines = [
         "# CIFAR-10, no training, 512 unlabelled images, `--keep-macs 0.7 --select deterministic`\n",
-        "| model | compensation and more | MACs kept | parameters kept | top-1 dense | **top-1 pruned** | peers: L2 / Wanda |"
-        " speed-up | seconds |",
+        "| model | compensation and more | MACs kept | parameters kept | top-1 dense | **top-1 pruned** |"
+        " peers: L2 / Wanda | speed-up | seconds |",
         "|---|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for r in rows:

@@ -215,7 +215,7 @@ def _refuse_if_nothing(prepared: Prepared, options: Options, plan: Plan | None) 
     told = "; ".join(reason for reason, _ in reasons) or "no Conv, Gemm or MatMul has weights in it"
     raise TargetUnreachableError(
         f"{prepared.source.title}: nothing in it can be pruned: {told}",
-        hint="its layers are not coupled by ops that this version knows, or --exclude names them all",
+        hint="--exclude and --include leave nothing" if options.exclude or options.include else "",
     )
 
 

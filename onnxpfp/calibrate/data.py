@@ -56,6 +56,7 @@ def load_samples(
     *,
     count: int = 256,
     input_shapes: Mapping[str, tuple[int, ...]] | None = None,
+    exact: bool = False,
     rng: np.random.Generator | int = 0,
 ) -> Samples:
     """Bring any source to the one form that the rest works on.
@@ -65,13 +66,14 @@ def load_samples(
         specs: The model's inputs.
         count: Number of samples to draw where the source is "random".
         input_shapes: Full shapes of inputs with dynamic axes, for "random".
+        exact: As in `random_samples`.
         rng: Generator or seed, for "random".
 
     Raises:
         CalibrationError: The samples cannot be read or do not fit the inputs.
     """
     if isinstance(source, str) and source == "random":
-        return random_samples(specs, count, input_shapes=input_shapes, rng=rng)
+        return random_samples(specs, count, input_shapes=input_shapes, exact=exact, rng=rng)
     if isinstance(source, str | os.PathLike):
         return ArraySamples.of(specs, _match(_read(Path(source)), specs, str(source)))
     if isinstance(source, np.ndarray):
@@ -89,15 +91,38 @@ def random_samples(
     count: int,
     *,
     input_shapes: Mapping[str, tuple[int, ...]] | None = None,
+    exact: bool = False,
     rng: np.random.Generator | int = 0,
 ) -> Samples:
     """Draw noise: standard normal floats, integers and bools of 0 and 1.
+
+    Where the inputs do not agree on what their first axis counts (a recurrent state has its layers there), every
+    sample is a whole feed.
+
+    Args:
+        specs: The model's inputs.
+        count: How many samples.
+        input_shapes: Full shapes of inputs with dynamic axes.
+        exact: Whether every sample is a whole feed of just these shapes.
+        rng: Generator or seed.
 
     Raises:
         CalibrationError: An axis other than the batch is dynamic and `input_shapes` does not say its size.
     """
     generator = np.random.default_rng(rng)
     shapes = input_shapes or {}
+    leading = {spec.shape[0] for spec in specs if spec.shape}
+    if exact or (len(leading) > 1 and leading != {None, 1}):
+        first_of = {spec.name: (shapes.get(spec.name) or (spec.shape[0] or 1,))[:1] for spec in specs if spec.shape}
+        return ArraySamples.of(
+            specs,
+            {
+                spec.name: _noise(
+                    spec, (count, *first_of.get(spec.name, ()), *_rest(spec, shapes.get(spec.name))), generator
+                )
+                for spec in specs
+            },
+        )
     first = [spec.shape[0] or 1 for spec in specs if spec.shape]
     # A model with a fixed batch of N needs whole batches.
     total = -(-count // max(first, default=1)) * max(first, default=1)

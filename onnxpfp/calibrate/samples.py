@@ -133,7 +133,7 @@ class ArraySamples(Samples):
         if len(sizes) > 1:
             raise CalibrationError(
                 f"the inputs have different fixed batch sizes: {sorted(size or 0 for size in sizes)}",
-                hint="give whole feeds: an iterable of dicts, one per run",
+                hint="make every sample a whole feed: one axis more than the input has, (n, 2, 1, 128) for (2, 1, 128)",
             )
         return next(iter(sizes), None)
 
@@ -147,7 +147,7 @@ class ArraySamples(Samples):
         for start in range(0, len(self), size):
             chosen = self.order[start : start + size]
             feed = {spec.name: self._cut(spec, chosen) for spec in self.specs}
-            _check_finite(feed, f" in samples {chosen[0]} to {chosen[-1]}")
+            _check_finite(feed, chosen.tolist())
             yield feed, len(chosen)
 
     def _cut(self, spec: InputSpec, chosen: NDArray[np.int64]) -> NDArray[Any]:
@@ -213,7 +213,7 @@ class FeedSamples(Samples):
     def runs(self, batch_size: int = 1) -> Iterator[tuple[Feed, int]]:
         """Yield (feed, number of samples in it), the feeds as they are."""
         for position, (feed, count) in enumerate(zip(self.feeds, self.counts, strict=True)):
-            _check_finite(feed, f" in calibration batch {position}")
+            _check_finite(feed, [], f" in calibration batch {position}")
             yield feed, count
 
     def _pick(self, order: NDArray[np.int64]) -> Self:
@@ -296,11 +296,22 @@ def _count(specs: Sequence[InputSpec], feed: Feed) -> int:
     return max(1, min(sizes, default=1))
 
 
-def _check_finite(feed: Feed, where: str) -> None:
+def _check_finite(feed: Feed, samples: list[int], where: str = "") -> None:
+    """Refuse NaN and infinity.
+
+    Args:
+        feed: One feed.
+        samples: Numbers of the samples in it, where they are known.
+        where: What to say about the place where they are not.
+    """
     for name, array in feed.items():
         is_float = array.dtype.kind == "f" or array.dtype.name == "bfloat16"
-        if is_float and not np.isfinite(array).all():
-            raise CalibrationError(
-                f"input {name!r} has NaN or infinite values{where}",
-                hint="clean the data, or check a division by zero in their preparation",
-            )
+        if not is_float or np.isfinite(array).all():
+            continue
+        if samples:
+            bad = [i for i, part in zip(samples, array, strict=False) if not np.isfinite(part).all()]
+            where = f" in sample {bad[0] if len(samples) == len(array) and bad else samples[0]}"
+        raise CalibrationError(
+            f"input {name!r} has NaN or infinite values{where}",
+            hint="clean the data, or check a division by zero in their preparation",
+        )

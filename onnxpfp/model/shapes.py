@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx
@@ -125,27 +126,33 @@ def example_feeds(
 
 
 def _by_running(
-    model: ModelProto, names: list[str], shapes: Mapping[str, tuple[int, ...]]
-) -> dict[str, NDArray[np.generic]]:
+    model: ModelProto,
+    names: list[str],
+    shapes: Mapping[str, tuple[int, ...]],
+    feed: Mapping[str, NDArray[Any]] | None,
+) -> dict[str, NDArray[Any]]:
     probe = ModelProto()
     probe.CopyFrom(model)
     del probe.graph.output[:]
     probe.graph.output.extend(ValueInfoProto(name=name) for name in names)
     try:
-        return open_session(probe).run(example_feeds(model, shapes, np.random.default_rng(0)))
+        return open_session(probe).run(feed or example_feeds(model, shapes, np.random.default_rng(0)))
     except ModelError as error:
         raise ModelError(
             f"the model does not run at the input shapes {dict(shapes)}: {error}",
-            hint="give shapes that it accepts: --input-shape NAME:1,3,224,224",
+            hint="give shapes that it accepts (--input-shape NAME:1,3,224,224) or samples that it accepts",
         ) from error
 
 
-def concrete_shapes(model: ModelProto, given: Mapping[str, tuple[int, ...]]) -> Shapes:
+def concrete_shapes(
+    model: ModelProto, given: Mapping[str, tuple[int, ...]], feed: Mapping[str, NDArray[Any]] | None = None
+) -> Shapes:
     """Find the shape of every tensor of the main graph.
 
     Args:
         model: The model.
         given: Input shapes that the user gives or the calibration data have.
+        feed: Inputs of these shapes for the run, where there are any; else they are made up.
 
     Raises:
         ModelError: The model does not run at these shapes.
@@ -167,7 +174,7 @@ def concrete_shapes(model: ModelProto, given: Mapping[str, tuple[int, ...]]) -> 
     inferred = frozenset(shape)
     missing = [name for n in model.graph.node for name in n.output if name and name not in shape]
     if missing:
-        for name, value in _by_running(model, missing, inputs).items():
+        for name, value in _by_running(model, missing, inputs, feed).items():
             shape[name] = value.shape
             dtype[name] = _element_type(value)
     return Shapes(shape, dtype, inputs, inferred)

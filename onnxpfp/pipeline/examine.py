@@ -80,7 +80,7 @@ def examine(
     if unchanged:
         after = before
     else:
-        shapes = concrete_shapes(done.model, prepared.shapes.inputs)
+        shapes = concrete_shapes(done.model, prepared.shapes.inputs, next(data.samples.batches(1)))
         after = _size(done.model, shapes, samples, done.model.ByteSize())
     return Verified(oracle, _drift(source.model, done.model, evidence, data, requests, options), before, after)
 

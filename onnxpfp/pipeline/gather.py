@@ -184,6 +184,9 @@ def gather(
     if data.given == "none":
         scores = None if replaying else score_without_data(prepared, readers, options)
         return Evidence(scores, None, None, data.samples, 0)
+    if not readers:
+        # Nothing can go: a plan that keeps everything, or a target of 1.
+        return Evidence(None, Statistics(), held_out, rest, 0)
     wanted = _wanted_samples(readers, options.delta)
     seen = rest.take(min(wanted, len(rest)))
     statistics = _measure(

@@ -16,6 +16,7 @@ from onnxpfp.calibrate import (
     resolve_providers,
 )
 from onnxpfp.calibrate import Source as DataSource
+from onnxpfp.calibrate.inputs import spell
 from onnxpfp.channels import ChannelGraph, Patterns, analyse
 from onnxpfp.config import Options
 from onnxpfp.errors import ModelError
@@ -86,7 +87,13 @@ def read_data(source: Source, session: Session, calibration: DataSource | None, 
     """
     specs = input_specs(source.model)
     if calibration is None:
-        samples = random_samples(specs, CHECKS, input_shapes=_full_shapes(source, options), rng=options.seed)
+        samples = random_samples(
+            specs,
+            CHECKS,
+            input_shapes=_full_shapes(source, options),
+            exact=bool(options.input_shapes),
+            rng=options.seed,
+        )
         given = "none"
     else:
         samples = load_samples(
@@ -94,12 +101,19 @@ def read_data(source: Source, session: Session, calibration: DataSource | None, 
             specs,
             count=options.samples or RANDOM_SAMPLES,
             input_shapes=_full_shapes(source, options),
+            exact=bool(options.input_shapes),
             rng=options.seed,
         )
         given = "random" if isinstance(calibration, str) and calibration == "random" else "file"
     if options.samples is not None and options.samples < len(samples):
         samples = samples.take(options.samples)
-    return Data(samples, given, _batch_size(session, samples, options.batch_size or BATCH))
+    try:
+        return Data(samples, given, _batch_size(session, samples, options.batch_size or BATCH))
+    except ModelError as error:
+        feed = next(samples.batches(1))
+        shapes = ", ".join(f"{name} {spell(array.shape)}" for name, array in feed.items())
+        hint = error.hint if given == "file" else "give shapes that it accepts: --input-shape NAME:1,3,48,160"
+        raise ModelError(f"{error} (tried {shapes})", hint=hint) from error
 
 
 def _full_shapes(source: Source, options: Options) -> Mapping[str, tuple[int, ...]]:
@@ -132,11 +146,9 @@ def prepare(source: Source, data: Data, options: Options) -> Prepared:
         ModelError: The model does not run at these shapes.
         OptionError: A pattern matches nothing.
     """
-    shapes = dict(options.input_shapes)
-    if data.given == "file":
-        feed = next(data.samples.batches(1))
-        shapes = {name: tuple(array.shape) for name, array in feed.items()}
-    concrete = concrete_shapes(source.model, shapes)
+    feed = next(data.samples.batches(1))
+    shapes = {name: tuple(array.shape) for name, array in feed.items()}
+    concrete = concrete_shapes(source.model, shapes, feed)
     constants = Constants.of(source.model)
     patterns = Patterns(options.include, options.exclude)
     graph = analyse(source.model, concrete, constants, patterns)

@@ -69,6 +69,7 @@ def build_report(found: Outcome) -> Report:
     return Report(
         before=found.verified.before,
         after=found.verified.after,
+        inputs=found.prepared.shapes.inputs,
         target=target,
         reachable=reached / max(total, 1),
         method=method,
@@ -144,6 +145,10 @@ def _notes(found: Outcome) -> list[str]:
         notes.append(
             f"the bound of {len(vacuous)} of {cut} cut groups is vacuous (eps = 1) at this target; where that is so, "
             "--score energy, which ranks by mean output energy, is often more accurate"
+        )
+    if found.verified.oracle.blank:
+        notes.append(
+            "the original gives nothing but zeros on these inputs, so the comparison shows nothing: give other data"
         )
     if found.replayed is not None and found.samples == 0:
         notes.append("replayed without data: no means were folded into biases; give --calib-data for that")

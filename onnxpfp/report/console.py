@@ -26,11 +26,13 @@ REASONS = 8
 
 _METHODS = {
     "pfp": "Provable Filter Pruning, sensitivities measured on the data",
-    "energy": "mean share of the consumers' output energy, measured on the data; no bound decides",
+    "energy": "mean share of the consumers' output energy, measured on the data; the bounds below decide nothing",
     "coreset": "data-independent coreset scores, by weights alone",
     "plan": "replay of a plan",
     "none": "nothing was scored",
 }
+FAR = 0.5
+"""Relative output error from which a result has little in common with the original."""
 _TARGETS = {"macs": "MACs", "params": "parameters"}
 _UNSCORED = frozenset({"plan", "all"})
 _QUOTED = re.compile(r" '[^']*'")
@@ -133,6 +135,7 @@ def _facts(report: Report) -> Table:
         rows["target"] = ", ".join(
             f"keep {100 * s:.4g} % of the {_TARGETS.get(q, q)}" for q, s in report.target.items()
         )
+    rows["counted at"] = ", ".join(f"{name} {'x'.join(map(str, shape))}" for name, shape in report.inputs.items())
     rows["reachable"] = f"{100 * report.reachable:.1f} % of the parameters lie in channels that may go"
     rows["ran on"] = ", ".join(report.providers)
     if report.samples:
@@ -143,12 +146,20 @@ def _facts(report: Report) -> Table:
         f"masked original == pruned: largest difference {_number(oracle.error)} of the largest output, "
         f"{oracle.tolerance:.0e} allowed, {runs}"
     )
-    rows["drift"] = _drift(report.drift)
+    rows["drift"] = _drift(report.drift) + _advice(report)
     seconds = ", ".join(f"{phase} {time:.1f}" for phase, time in report.seconds.items())
     rows["seconds"] = f"{sum(report.seconds.values()):.1f} ({seconds})"
     for title, text in rows.items():
         table.add_row(f"  {title}", text)
     return table
+
+
+def _advice(report: Report) -> str:
+    """Say what to do about a result that is far from the original."""
+    if report.drift is None or (report.drift.relative_error or 0.0) < FAR:
+        return ""
+    better = "" if report.method == "energy" else " or try --score energy"
+    return f". THAT IS FAR: keep more{better}"
 
 
 def _drift(drift: Drift | None) -> str:
@@ -161,7 +172,7 @@ def _drift(drift: Drift | None) -> str:
         parts.append(f"{100 * drift.differing:.1f} % of the integer outputs differ")
     if drift.top1_agreement is not None:
         parts.append(f"top-1 agreement {100 * drift.top1_agreement:.1f} %")
-    where = "held-out samples" if drift.held_out else "samples that the calibration has seen, too"
+    where = "held-out samples" if drift.held_out else "samples, which the calibration has seen too"
     return f"{', '.join(parts)}, against the original on {drift.samples} {where}"
 
 

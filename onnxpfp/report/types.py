@@ -64,6 +64,7 @@ class Report:
     Attributes:
         before: Size of the original.
         after: Size of the pruned model.
+        inputs: Input shapes of one run, at which shapes were found and MACs were counted.
         target: What was asked for: the quantity and the share that stays.
         reachable: Share of the parameters that lie in at least one channel that may go.
         method: pfp, coreset or plan.
@@ -83,6 +84,7 @@ class Report:
 
     before: Size
     after: Size
+    inputs: Mapping[str, tuple[int, ...]]
     target: Mapping[str, float]
     reachable: float
     method: str

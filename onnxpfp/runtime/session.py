@@ -182,9 +182,6 @@ def _loads_on_cpu(ort: Any, payload: str | bytes, options: Any) -> bool:
 @contextlib.contextmanager
 def _silence(ort: Any, accelerated: Sequence[ProviderRequest]) -> Generator[None]:
     """Keep the default logger and the library loader of onnxruntime quiet while a session is made."""
-    if not accelerated:
-        yield
-        return
     ort.set_default_logger_severity(_FATAL)
     try:
         wants_cuda = any(item.name in (CUDA, TENSORRT) for item in accelerated)

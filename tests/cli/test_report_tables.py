@@ -23,6 +23,7 @@ def _report(groups: int = 1) -> Report:
     return Report(
         before=Size(1000, 20000, 4000),
         after=Size(600, 10000, 2500),
+        inputs={"x": (1, 3, 8, 8)},
         target={"macs": 0.5},
         reachable=0.987,
         method="pfp",
@@ -34,7 +35,7 @@ def _report(groups: int = 1) -> Report:
             Fixed("w1", 1, 1, "Conv 'deep' has one input channel in a group"),
             Fixed("w2", 1, 1, "Conv 'other' has one input channel in a group"),
         ),
-        oracle=Oracle(3e-7, 1e-4, 2),
+        oracle=Oracle(3e-7, 1e-4, 2, blank=False),
         drift=Drift(0.125, None, 0.953, 64, held_out=True),
         compensated=("one", "two"),
         uncompensated=(("mm", "no Add follows it"), ("mm2", "no Add follows it")),
