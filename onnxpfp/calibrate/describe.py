@@ -84,6 +84,5 @@ def _product(name: str, c: Consumer, shapes: Shapes, output_shape: tuple[int, ..
         output_shape=output_shape,
         other=c.weight,
         other_shape=shapes.shape[c.weight],
-        other_axis=c.weight_axis,
         data_on_right=c.data_input == 1,
     )

@@ -106,7 +106,6 @@ class Reader:
         attributes: How the window slides.
         other: product only, the second operand.
         other_shape: Its shape at batch one.
-        other_axis: Its contracted axis.
         data_on_right: product only: whether `data` is the right operand of the MatMul.
     """
 
@@ -122,7 +121,6 @@ class Reader:
     attributes: Window = field(default_factory=Window)
     other: str | None = None
     other_shape: tuple[int, ...] | None = None
-    other_axis: int | None = None
     data_on_right: bool = False
 
     def __post_init__(self) -> None:

@@ -113,7 +113,6 @@ def score_with_data(
     prepared: Prepared,
     readers: Sequence[Reader],
     statistics: Statistics,
-    samples: int,
     options: Options,
 ) -> Scores:
     """Turn statistics into scores: the largest sensitivity over the consumers, or the sum of their energies."""
@@ -128,8 +127,6 @@ def score_with_data(
         sensitivity=sensitivity,
         outputs=outputs,
         weight=weight,
-        samples=samples,
-        samples_wanted=_wanted_samples(readers, options.delta),
     )
 
 
@@ -146,8 +143,6 @@ def score_without_data(prepared: Prepared, readers: Sequence[Reader], options: O
         sensitivity=values,
         outputs=outputs,
         weight=weight,
-        samples=0,
-        samples_wanted=0,
     )
 
 
@@ -198,5 +193,5 @@ def gather(
         options,
         tell,
     )
-    scores = score_with_data(prepared, readers, statistics, len(seen), options)
+    scores = score_with_data(prepared, readers, statistics, options)
     return Evidence(scores, statistics, held_out, seen, wanted)

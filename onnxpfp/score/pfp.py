@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal, overload
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +33,6 @@ __all__ = [
     "epsilon_mixed",
     "epsilon_sampled",
     "expected_distinct",
-    "fold_indices",
     "log_miss",
     "probabilities",
     "sample_size",
@@ -72,55 +71,6 @@ def sample_size(outputs: Sequence[int] | NDArray[np.int64], delta: float, c: flo
     # Sum of logarithms: 8 eta eta_star / delta leaves the range of float64 for tiny deltas.
     logs = math.log(8.0) + math.log(sum(counts)) + math.log(max(counts)) - math.log(delta)
     return math.ceil(c * logs)
-
-
-def fold_indices(
-    ids: Ids,
-    s: NDArray[np.floating[Any]],
-    *,
-    conv_groups: int = 1,
-    kernel: Literal["sum", "max"] = "sum",
-) -> tuple[Ids, Floats]:
-    """Fold the sensitivities of one consumer axis into channels.
-
-    One channel may own several indices of the axis: all H*W columns after a Flatten, or one index
-    in each conv group. Cases:
-
-      1. kernel "sum", same conv group: the indices feed the same outputs, so their shares add.
-         A sum of maxima is at least the maximum of the sums, hence still an upper bound; a share
-         never exceeds 1, hence the clip.
-      2. kernel "sum", different conv groups: they feed different outputs, so the maximum counts.
-      3. kernel "max": the maximum over all indices, as the authors' code does. The bounds below
-         then hold only with a K that is larger by up to the number of folded indices.
-
-    Args:
-        ids: Channel id of every index, (C,) int64; 0 means fixed and is left out.
-        s: Sensitivity of every index, (C,).
-        conv_groups: `group` of the convolution; the axis splits into that many equal blocks.
-        kernel: How shares of one channel combine.
-
-    Returns:
-        Channel ids in ascending order, (n,) int64, and their sensitivities, (n,) float64.
-
-    Raises:
-        ValueError: If the shapes disagree or the axis does not split into the groups.
-    """
-    size = ids.shape[0]
-    if ids.shape != s.shape or ids.ndim != 1:
-        raise ValueError(f"ids {ids.shape} and s {s.shape} must be equal vectors")
-    if conv_groups < 1 or size % conv_groups:
-        raise ValueError(f"an axis of {size} does not split into {conv_groups} groups")
-    free = ids != 0
-    channels, position = np.unique(ids[free], return_inverse=True)
-    values = s[free].astype(np.float64)
-    if kernel == "max":
-        folded = np.zeros(channels.shape[0], dtype=np.float64)
-        np.maximum.at(folded, position, values)
-        return channels, folded
-    width = max(1, size // conv_groups)
-    block = np.arange(size, dtype=np.int64)[free] // width
-    cells = np.bincount(position * conv_groups + block, weights=values, minlength=channels.shape[0] * conv_groups)
-    return channels, np.minimum(cells.reshape(-1, conv_groups), 1.0).max(axis=1)
 
 
 def upper_envelope(parts: Iterable[tuple[Ids, NDArray[np.floating[Any]]]], n_channels: int) -> Floats:

@@ -22,8 +22,6 @@ class Scores:
         outputs: Outputs times patches times sign quadrants of each group's consumers, for the
             bounds, (groups,) int64.
         weight: Log term of each group's draws, (groups,) float64.
-        samples: Samples that were used; 0 without data.
-        samples_wanted: Samples that the formula asks for; 0 without data.
     """
 
     method: Literal["pfp", "energy", "coreset"]
@@ -31,5 +29,3 @@ class Scores:
     sensitivity: NDArray[np.float64]
     outputs: NDArray[np.int64]
     weight: NDArray[np.float64]
-    samples: int
-    samples_wanted: int

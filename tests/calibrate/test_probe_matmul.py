@@ -123,7 +123,7 @@ def test_product_of_two_activations(opset: int, on_right: bool, right: str, ids:
     q = RNG.standard_normal((3, 2, 3, 4)).astype(np.float32)
     k = RNG.standard_normal((3, 2, 4, 5)).astype(np.float32)
     sides = [("a", (1, 2, 3, 4), 3), ("b", (1, 2, 4, 5), 2)]
-    (data, shape, axis), (other, other_shape, other_axis) = sides[::-1] if on_right else sides
+    (data, shape, axis), (other, other_shape, _) = sides[::-1] if on_right else sides
     reader = Reader(
         name="r",
         kind="product",
@@ -135,7 +135,6 @@ def test_product_of_two_activations(opset: int, on_right: bool, right: str, ids:
         output_shape=(1, 2, 3, 5),
         other=other,
         other_shape=other_shape,
-        other_axis=other_axis,
         data_on_right=on_right,
     )
     model = parser.parse_model(PRODUCT.format(opset=opset, right=right))
@@ -158,7 +157,7 @@ def test_product_with_fewer_batch_axes_on_one_side() -> None:
     model = parser.parse_model(text)
     reader = Reader(
         "r", "product", "q", (1, 2, 3, 4), 3, np.arange(1, 5), None, (1, 2, 3, 5),
-        other="k", other_shape=(4, 5), other_axis=0,
+        other="k", other_shape=(4, 5),
     )  # fmt: skip
     samples = load_samples([{"q": q, "k": k}], input_specs(model))
     found = calibrate(model, [reader], samples)["r"]

@@ -13,7 +13,6 @@ from onnxpfp.score.pfp import (
     epsilon_mixed,
     epsilon_sampled,
     expected_distinct,
-    fold_indices,
     probabilities,
     sample_size,
     upper_envelope,
@@ -56,52 +55,6 @@ class TestSampleSize:
     def test_refuses_nonsense(self, outputs, delta, c):
         with pytest.raises(ValueError, match=r"must be positive|need 0 < delta"):
             sample_size(outputs, delta, c)
-
-
-class TestFoldIndices:
-    ids = np.array([3, 3, 0, 7, 7, 3])
-    s = np.array([0.1, 0.2, 0.9, 0.7, 0.6, 0.4])
-
-    def test_sum_adds_and_clips(self):
-        ids, s = fold_indices(self.ids, self.s)
-        assert ids.tolist() == [3, 7]
-        np.testing.assert_allclose(s, [0.7, 1.0])
-
-    def test_max(self):
-        ids, s = fold_indices(self.ids, self.s, kernel="max")
-        assert ids.tolist() == [3, 7]
-        np.testing.assert_allclose(s, [0.4, 0.7])
-
-    def test_conv_groups_do_not_add(self):
-        # Blocks [0.1 0.2 -] and [0.7 0.6 0.4]: channel 3 has 0.3 and 0.4.
-        ids, s = fold_indices(self.ids, self.s, conv_groups=2)
-        assert ids.tolist() == [3, 7]
-        np.testing.assert_allclose(s, [0.4, 1.0])
-
-    @pytest.mark.parametrize("kernel", ["sum", "max"])
-    @pytest.mark.parametrize("size", [0, 3])
-    def test_nothing_free(self, kernel, size):
-        ids, s = fold_indices(np.zeros(size, dtype=np.int64), np.ones(size), kernel=kernel)
-        assert ids.shape == s.shape == (0,)
-        assert s.dtype == np.float64
-
-    def test_refuses_what_does_not_fit(self):
-        with pytest.raises(ValueError, match="does not split"):
-            fold_indices(self.ids, self.s, conv_groups=4)
-        with pytest.raises(ValueError, match="equal vectors"):
-            fold_indices(self.ids, self.s[:2])
-
-    @given(st.integers(0, 2**32 - 1), st.sampled_from([1, 2, 3]))
-    def test_against_a_loop(self, seed, conv_groups):
-        rng = np.random.default_rng(seed)
-        ids, s = rng.integers(0, 5, 12), rng.random(12)
-        got = dict(zip(*fold_indices(ids, s, conv_groups=conv_groups), strict=True))
-        width = 12 // conv_groups
-        want = {
-            c: max(min(1.0, sum(s[j] for j in range(b, b + width) if ids[j] == c)) for b in range(0, 12, width))
-            for c in set(ids.tolist()) - {0}
-        }
-        assert got == pytest.approx(want)
 
 
 def test_upper_envelope_takes_the_maximum_and_leaves_index_0():
