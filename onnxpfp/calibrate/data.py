@@ -111,7 +111,7 @@ def random_samples(
     """
     generator = np.random.default_rng(rng)
     shapes = input_shapes or {}
-    leading = {spec.shape[0] for spec in specs if spec.shape}
+    leading = {spec.shape[0] if spec.shape else 1 for spec in specs}
     if exact or (len(leading) > 1 and leading != {None, 1}):
         first_of = {spec.name: (shapes.get(spec.name) or (spec.shape[0] or 1,))[:1] for spec in specs if spec.shape}
         return ArraySamples.of(

@@ -226,7 +226,8 @@ def _fold(model: _Model, state: Walk, node: NodeProto) -> bool:
     if value is None:
         inputs = [i for i in node.input if i]
         integer = model.shapes.dtype.get(name) in INTEGERS
-        if not integer or len(node.output) != 1 or not all(i in state.values for i in inputs):
+        known = node.op_type == "Constant" or (bool(inputs) and all(i in state.values for i in inputs))
+        if not integer or len(node.output) != 1 or not known:
             return False
         if node.op_type == "Constant":
             array = model.constants.value(name)
