@@ -3,8 +3,7 @@
     python benchmarks/cifar10.py --shared ../shared [--results benchmarks/results]
 
 `--shared` holds `models/cifar10_*.onnx` and `data/cifar10_{calib1k,test5k}.npz`. Every model goes through the
-command line with 512 unlabelled images, `--keep-macs 0.7 --select deterministic`, without compensation and with
-it. MACs of the written files are counted here, by other code than onnxpfp's. The kept channels of the three
+command line with 512 unlabelled images and `--keep-macs 0.7`, in the ways of `WAYS`. MACs of the written files are counted here, by other code than onnxpfp's. The kept channels of the three
 exports of ResNet-20 are compared layer by layer.
 """
 
@@ -30,12 +29,13 @@ MODELS = ("resnet20_bn", "resnet20_folded", "resnet20_dynamo", "resnet56_bn", "r
 MEAN, STD = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])
 CALIBRATION, BATCH, ROUNDS = 512, 50, 15
 WAYS = {
-    "none": ("--compensate", "none"),
-    "bias": ("--compensate", "bias"),
-    "bias, --score energy": ("--compensate", "bias", "--score", "energy"),
-    "bias, --score energy, multiples of 8": ("--compensate", "bias", "--score", "energy", "--round-to", "8"),
+    "deterministic, no compensation": ("--select", "deterministic", "--compensate", "none"),
+    "deterministic": ("--select", "deterministic"),
+    "auto (the default)": (),
+    "--score energy": ("--score", "energy"),
+    "--score energy --round-to 8": ("--score", "energy", "--round-to", "8"),
 }
-"""What is done beside `--keep-macs 0.7 --select deterministic`."""
+"""What is asked for beside `--keep-macs 0.7`."""
 PEERS = {"resnet20": "18.4 / 45.7", "resnet56": "62.7 / 83.4"}
 """Top-1 of onnxsim 0.8.1 with L2 and with Wanda at 0.70 of the parameters (BatchNormalization folded)."""
 
@@ -117,7 +117,7 @@ def speedup(dense: Path, pruned: Path, x: NDArray[np.float32]) -> float:
 
 def prune(source: Path, out: Path, calibration: Path, more: tuple[str, ...]) -> dict[str, object]:
     """Run the command and return its report."""
-    flags = ["--calib-data", str(calibration), "--keep-macs", "0.7", "--select", "deterministic"]
+    flags = ["--calib-data", str(calibration), "--keep-macs", "0.7"]
     flags += [*more, "--plan", str(out.with_suffix(".json")), "--json", "-"]
     command = [sys.executable, "-m", "onnxpfp", "prune", str(source), str(out), *flags]
     return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
@@ -166,7 +166,7 @@ def main() -> None:
                 share_macs = macs(out) / macs(source)
                 rows.append(Row(name, way, share_macs, share, dense, accuracy, gain, seconds))
                 print(rows[-1], file=sys.stderr, flush=True)
-                if name.startswith("resnet20") and way == "none":
+                if name.startswith("resnet20") and way == "deterministic, no compensation":
                     kept[name] = kept_channels(source, out.with_suffix(".json"))
     text = write(rows, differing(kept))
     options.results.mkdir(exist_ok=True)
@@ -177,8 +177,8 @@ def main() -> None:
 def write(rows: list[Row], different: int) -> str:
     """Format the rows as Markdown."""
     lines = [
-        "# CIFAR-10, no training, 512 unlabelled images, `--keep-macs 0.7 --select deterministic`\n",
-        "| model | compensation and more | MACs kept | parameters kept | top-1 dense | **top-1 pruned** |"
+        "# CIFAR-10, no training, 512 unlabelled images, `--keep-macs 0.7`\n",
+        "| model | how | MACs kept | parameters kept | top-1 dense | **top-1 pruned** |"
         " peers: L2 / Wanda | speed-up | seconds |",
         "|---|---|---:|---:|---:|---:|---:|---:|---:|",
     ]

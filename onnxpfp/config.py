@@ -28,7 +28,8 @@ class Options:
         keep_macs: Share of the MACs that stays, in (0, 1].
         keep_params: Share of the parameters that stays, in (0, 1]; one target at most.
         select: Which channels stay: the most sensitive (deterministic), a weighted draw (sampled),
-            both (mixed), or per group the one with the smallest bound (auto).
+            both (mixed), or per group the one with the smallest bound (auto); where no bound is below 1, auto
+            ranks by mean output energy.
         score: What ranks the channels and sets the widths where there are data: pfp (the sensitivities and
             their bound) or energy (the mean share of the consumers' output energy; no bound decides).
         kernel: Sensitivity over a channel's whole kernel window (sum; the bound holds) or over

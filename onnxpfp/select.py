@@ -78,6 +78,7 @@ class Selection:
         epsilon: Bounds of all variants at this width.
         total: S, sum of the scores.
         draws: Draws that were made; 0 if none.
+        tie_broken: Whether all bounds were 1 or more, so that something else ranked the channels.
     """
 
     keep: Flags
@@ -87,6 +88,7 @@ class Selection:
     epsilon: Epsilons
     total: float
     draws: int
+    tie_broken: bool = False
 
 
 def select(
@@ -100,8 +102,12 @@ def select(
     k: float = 3.0,
     reweightable: bool = True,
     sensitivity: NDArray[np.floating[Any]] | None = None,
+    tie_break: NDArray[np.floating[Any]] | None = None,
 ) -> Selection:
     """Select n channels of one group.
+
+    A bound of 1 (100 % of an output) is no bound. Where "auto" finds none below 1, every set of n channels has
+    the same bound by the deterministic variant, and `tie_break` ranks them.
 
     Channels that can never be drawn (p_j up to 1.2e-7) stay only if n asks for more than those
     that can. Wherever n leaves nothing to chance, every variant is the deterministic one, with
@@ -118,6 +124,7 @@ def select(
         reweightable: Whether the consumers' columns may be scaled.
         sensitivity: What the bound of the deterministic selection is made of, (C,), where the scores that
             rank are no sensitivities. It holds for any set of channels.
+        tie_break: What ranks the channels where "auto" finds no bound below 1, (C,).
 
     Raises:
         ValueError: If n is out of range, a score is not finite or negative, or a group that is
@@ -141,8 +148,11 @@ def select(
     epsilon = Epsilons(bounds["deterministic"], bounds["sampled"], bounds["mixed"])
     variant: Variant = how if how != "auto" else _best(epsilon)
     plan = plans[variant]
+    broken = how == "auto" and tie_break is not None and n < s.shape[0] and epsilon.of(variant) >= 1.0
+    if broken and tie_break is not None:
+        variant, plan = "deterministic", _Plan(_largest(tie_break.astype(np.float64), n), np.zeros_like(s), 0, 0)
     factor, draws = _carry_out(plan, rng)
-    return Selection(factor > 0.0, factor, variant, how, epsilon, float(shares.sum()), draws)
+    return Selection(factor > 0.0, factor, variant, how, epsilon, float(shares.sum()), draws, broken)
 
 
 def _best(epsilon: Epsilons) -> Variant:

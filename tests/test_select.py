@@ -190,3 +190,28 @@ def test_properties(scores, n, how, seed):
     again = run(scores, n, how, seed)
     np.testing.assert_array_equal(picked.factor, again.factor)
     assert picked.draws == again.draws
+
+
+class TestTieBreak:
+    scores = np.array([1.0, 0.9, 1.0, 0.8])
+    energy = np.array([0.1, 0.6, 0.2, 0.4])
+
+    def choose(self, scores, how="auto", tie_break=None):
+        rng = np.random.default_rng(0)
+        return select(scores, 2, how=how, rng=rng, n_outputs=10, delta=1e-16, tie_break=tie_break)
+
+    def test_ranks_where_no_bound_is_below_one(self):
+        chosen = self.choose(self.scores, tie_break=self.energy)
+        assert chosen.keep.tolist() == [False, True, False, True]
+        assert (chosen.variant, chosen.tie_broken, chosen.epsilon.deterministic) == ("deterministic", True, 1.0)
+
+    def test_leaves_a_bound_that_says_something_alone(self):
+        chosen = self.choose(np.array([1.0, 0.01, 0.9, 0.02]), tie_break=self.energy)
+        assert chosen.keep.tolist() == [True, False, True, False]
+        assert not chosen.tie_broken
+        assert chosen.epsilon.deterministic == pytest.approx(0.09)
+
+    def test_leaves_an_explicit_choice_alone(self):
+        chosen = self.choose(self.scores, how="deterministic", tie_break=self.energy)
+        assert chosen.keep.tolist() == [True, False, True, False]
+        assert not chosen.tie_broken

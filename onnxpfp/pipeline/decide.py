@@ -92,6 +92,7 @@ def decide(
             delta=options.delta,
             reweightable=free,
             sensitivity=scores.sensitivity[group.channels],
+            tie_break=None if scores.energy is None else scores.energy[group.channels],
         )
         factor[group.channels] = selection.factor
         selections.append(selection)

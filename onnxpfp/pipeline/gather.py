@@ -121,10 +121,12 @@ def score_with_data(
     signed = [statistics[name].negative for name in names]
     outputs, weight = _group_terms(prepared, readers, signed, options.delta)
     sensitivity = upper_envelope(parts, prepared.graph.count)
+    energy = _energies(prepared, readers, statistics)
     return Scores(
         method=options.score,
-        values=sensitivity if options.score == "pfp" else _energies(prepared, readers, statistics),
+        values=sensitivity if options.score == "pfp" else energy,
         sensitivity=sensitivity,
+        energy=energy,
         outputs=outputs,
         weight=weight,
     )
@@ -141,6 +143,7 @@ def score_without_data(prepared: Prepared, readers: Sequence[Reader], options: O
         method="coreset",
         values=values,
         sensitivity=values,
+        energy=None,
         outputs=outputs,
         weight=weight,
     )

@@ -116,12 +116,16 @@ def _groups(found: Outcome) -> tuple[GroupReport, ...]:
                 epsilon_deterministic=chosen.epsilon.deterministic if chosen else 0.0,
                 epsilon_sampled=chosen.epsilon.sampled if chosen else 0.0,
                 epsilon_mixed=chosen.epsilon.mixed if chosen else 0.0,
-                selection=chosen.variant if chosen else ("plan" if found.replayed else "all"),
+                selection=_selected(chosen) if chosen else ("plan" if found.replayed else "all"),
                 assumption=_assumption(found),
                 consumers=tuple(graph.consumers[c].name for c in group.consumers),
             )
         )
     return tuple(reports)
+
+
+def _selected(chosen: Selection) -> str:
+    return f"{chosen.variant}, by energy" if chosen.tie_broken else chosen.variant
 
 
 def _notes(found: Outcome) -> list[str]:
@@ -143,8 +147,8 @@ def _notes(found: Outcome) -> list[str]:
     if found.scores is not None and found.scores.method == "pfp" and vacuous:
         cut = sum(not s.keep.all() for s in found.selections)
         notes.append(
-            f"the bound of {len(vacuous)} of {cut} cut groups is vacuous (eps = 1) at this target; where that is so, "
-            "--score energy, which ranks by mean output energy, is often more accurate"
+            f"the bound of {len(vacuous)} of {cut} cut groups is vacuous (eps = 1) at this target; --score energy, "
+            "which sets the widths by mean output energy too, is often more accurate then"
         )
     if found.verified.oracle.blank:
         notes.append(

@@ -19,6 +19,7 @@ class Scores:
         method: pfp or energy (data) or coreset (weights only).
         values: Score by channel id, (channels + 1,) float64; entry 0 is unused.
         sensitivity: What the bounds are made of, by channel id; the values themselves but for energy.
+        energy: Mean share of the consumers' output energy by channel id, where there are data.
         outputs: Outputs times patches times sign quadrants of each group's consumers, for the
             bounds, (groups,) int64.
         weight: Log term of each group's draws, (groups,) float64.
@@ -27,5 +28,6 @@ class Scores:
     method: Literal["pfp", "energy", "coreset"]
     values: NDArray[np.float64]
     sensitivity: NDArray[np.float64]
+    energy: NDArray[np.float64] | None
     outputs: NDArray[np.int64]
     weight: NDArray[np.float64]

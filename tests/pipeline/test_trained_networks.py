@@ -15,8 +15,8 @@ import onnxpfp
 
 Prune = Callable[..., onnxpfp.Result]
 
-ACCURACY = {"resnet": 0.842, "densenet": 0.770, "mobilenet": 0.175}
-"""Measured on the 1,000 test images at 80 % of the MACs (0.872, 0.800, 0.205), less 3 points."""
+ACCURACY = {"resnet": 0.86, "densenet": 0.83, "mobilenet": 0.14}
+"""Measured on the 1,000 test images at 80 % of the MACs (0.899, 0.867, 0.176), less 3 points."""
 PHASES = ["load", "graph", "calibration", "allocation", "rewrite", "verification"]
 
 
@@ -53,12 +53,18 @@ def test_bytes_are_those_of_the_files(pruned: Prune, name: str, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("name", nets.NETWORKS)
-def test_accuracy_has_a_floor_and_compensation_does_not_lower_it(pruned: Prune, name: str) -> None:
-    compensated, plain = pruned(name, keep_macs=0.8), pruned(name, keep_macs=0.8, compensate="none")
+def test_accuracy_has_a_floor(pruned: Prune, name: str) -> None:
+    assert nets.top1(pruned(name, keep_macs=0.8).model) >= ACCURACY[name]
+
+
+@pytest.mark.parametrize("name", nets.NETWORKS)
+def test_compensation_does_not_lower_the_accuracy(pruned: Prune, name: str) -> None:
+    compensated = pruned(name, keep_macs=0.8, select="deterministic")
+    plain = pruned(name, keep_macs=0.8, select="deterministic", compensate="none")
     assert compensated.report.compensated
     assert not plain.report.compensated
     assert compensated.plan.initializers == plain.plan.initializers
-    assert nets.top1(compensated.model) >= max(ACCURACY[name], nets.top1(plain.model))
+    assert nets.top1(compensated.model) >= nets.top1(plain.model)
     assert compensated.report.drift is not None
     assert plain.report.drift is not None
     assert compensated.report.drift.relative_error < plain.report.drift.relative_error
