@@ -3,8 +3,9 @@
     python benchmarks/cifar10.py --shared ../shared [--results benchmarks/results]
 
 `--shared` holds `models/cifar10_*.onnx` and `data/cifar10_{calib1k,test5k}.npz`. Every model goes through the
-command line with 512 unlabelled images and `--keep-macs 0.7`, in the ways of `WAYS`. MACs of the written files are counted here, by other code than onnxpfp's. The kept channels of the three
-exports of ResNet-20 are compared layer by layer.
+command line with 512 unlabelled images and `--keep-macs 0.7`, in the ways of `WAYS`. MACs of the written files
+are counted here, by other code than onnxpfp's. The kept channels of the three exports of ResNet-20 are compared
+layer by layer.
 """
 
 from __future__ import annotations
