@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping
 
@@ -17,12 +16,10 @@ from onnxpfp.channels.spelling import Spelling
 from onnxpfp.channels.types import IndexSpell, Spell
 from onnxpfp.channels.values import Dim, leaves
 from onnxpfp.channels.walk import Use, Walk, walk
-from onnxpfp.model.constants import Constants
+from onnxpfp.model.constants import Constants, reader_counts
 from onnxpfp.model.shapes import Shapes
 
 __all__ = ["analyse", "spelling_of", "uses_of"]
-
-log = logging.getLogger(__name__)
 
 ROUNDS = 4
 """How often a Reshape whose labels all stay may try another axis."""
@@ -85,7 +82,7 @@ def _moves(spell: Spell | IndexSpell) -> bool:
 
 def spelling_of(model: ModelProto, graph: ChannelGraph) -> Spelling:
     """Prepare the numbers that spell channel counts."""
-    readers = Counter(name for node in model.graph.node for name in node.input if name)
+    readers = reader_counts(model.graph) + Counter(output.name for output in model.graph.output)
     stored = {tensor.name for tensor in model.graph.initializer}
     inputs = [info.type.tensor_type for info in model.graph.input if info.name not in stored]
     static = all(
@@ -108,7 +105,7 @@ def _try_numbers(spelling: Spelling, graph: ChannelGraph) -> list[tuple[Spell, s
             node = spelling.model.graph.node[misfit.spell.node]
             name = node.name or node.output[0]
             reason = f"{node.op_type} '{name}' spells its length, and {misfit.why}"
-            wrong[id(misfit.spell)] = (misfit.spell, reason)
+            wrong.setdefault(id(misfit.spell), (misfit.spell, reason))
     pairs = zip(graph.spells, graph.sources, strict=True)
     labelled = {id(new): old for new, old in pairs if isinstance(old, Spell)}
     return [(labelled[key], why) for key, (_, why) in wrong.items()]
@@ -116,7 +113,7 @@ def _try_numbers(spelling: Spelling, graph: ChannelGraph) -> list[tuple[Spell, s
 
 def _best_walk(model: ModelProto, shapes: Shapes, constants: Constants) -> Walk:
     """Walk, and let a Reshape whose labels all stay try the other axes of its split."""
-    carriers: dict[int, frozenset[int]] = dict(head_axes(model, shapes))
+    carriers: dict[int, frozenset[int]] = dict(head_axes(model, shapes, constants))
     tried: dict[int, list[int]] = {}
     found = walk(model, shapes, constants, carriers)
     for _ in range(ROUNDS):

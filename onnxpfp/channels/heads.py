@@ -16,21 +16,21 @@ _SAME_AXES = frozenset(
 )
 
 
-def head_axes(model: ModelProto, shapes: Shapes) -> dict[int, frozenset[int]]:
+def head_axes(model: ModelProto, shapes: Shapes, constants: Constants) -> dict[int, frozenset[int]]:
     """Find for each Reshape the output axes that become batch axes of an activation product.
 
     Args:
         model: The model.
         shapes: Concrete shapes.
+        constants: Its constants.
 
     Returns:
         Output axes by position of the Reshape node.
     """
-    constants = Constants.of(model).names
     producer = {name: (index, node) for index, node in enumerate(model.graph.node) for name in node.output if name}
     found: dict[int, set[int]] = {}
     for node in model.graph.node:
-        if node.op_type != "MatMul" or constants.intersection(node.input):
+        if node.op_type != "MatMul" or constants.names.intersection(node.input):
             continue
         for name in node.input:
             rank = len(shapes.shape.get(name, ()))

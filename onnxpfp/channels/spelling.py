@@ -57,7 +57,7 @@ class Spelling:
         spells: The declarations.
         values: Entries of shape arithmetic by tensor.
         axes: Ids (or labels) of every tensor's axes.
-        readers: How many node inputs read each tensor.
+        readers: How often nodes, subgraphs and the graph's outputs read each tensor.
         settled: Tensors whose shape is the same in every run.
     """
 

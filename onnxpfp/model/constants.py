@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,7 +22,17 @@ from onnx import (
 from onnxpfp.errors import ModelError
 from onnxpfp.runtime import open_session
 
-__all__ = ["INTEGERS", "Constants", "outer_names", "stored_tensors", "subgraphs", "weight_names"]
+__all__ = [
+    "INTEGERS",
+    "Constants",
+    "all_graphs",
+    "outer_names",
+    "read_elsewhere",
+    "reader_counts",
+    "stored_tensors",
+    "subgraphs",
+    "weight_names",
+]
 
 
 INTEGERS = frozenset({TensorProto.INT64, TensorProto.INT32, TensorProto.BOOL, TensorProto.STRING})
@@ -34,6 +45,15 @@ def subgraphs(node: NodeProto) -> Iterator[GraphProto]:
         if attribute.type == AttributeProto.GRAPH:
             yield attribute.g
         yield from attribute.graphs
+
+
+def all_graphs(model: ModelProto) -> Iterator[GraphProto]:
+    """Yield the main graph and all graphs in it."""
+    graphs = [model.graph]
+    while graphs:
+        graph = graphs.pop()
+        yield graph
+        graphs += [inner for node in graph.node for inner in subgraphs(node)]
 
 
 def outer_names(node: NodeProto) -> set[str]:
@@ -54,6 +74,19 @@ def _constant_tensor(node: NodeProto) -> TensorProto | None:
         if attribute.name == "value":
             return attribute.t
     return None
+
+
+def reader_counts(graph: GraphProto) -> Counter[str]:
+    """Count how often nodes read every tensor, captures by subgraphs included."""
+    counts = Counter(name for node in graph.node for name in node.input if name)
+    for node in graph.node:
+        counts.update(outer_names(node))
+    return counts
+
+
+def read_elsewhere(graph: GraphProto) -> frozenset[str]:
+    """Return what something else than a node of the graph itself reads: its outputs, and captures by subgraphs."""
+    return frozenset({output.name for output in graph.output}.union(*map(outer_names, graph.node)))
 
 
 def stored_tensors(graph: GraphProto) -> dict[str, TensorProto]:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from onnx import helper
+from onnx import TensorProto, helper
 from support.graphs import build
 from support.oracle import check_keep, check_oracle, run, study
 from support.rows import Row, check_row
@@ -176,3 +176,28 @@ def test_a_length_that_depends_on_the_data_is_not_frozen() -> None:
         feeds = example_feeds(model, case.shapes.inputs, np.random.default_rng(seed))
         lengths.add(next(iter(run(pruned, feeds).values())).shape[1])
     assert len(lengths) > 1
+
+
+@pytest.mark.parametrize("elsewhere", ["output", "subgraph"])
+def test_a_number_that_something_else_reads_is_not_patched(elsewhere: str) -> None:
+    """The channel count 8 stands in a computed shape and is a result of its own, which pruning must not change."""
+    model = build(
+        """g (float[N,3,4,4] x) => (float[N,2] y)
+        <float[8,3,1,1] w, float[128,2] v, int64 zero = {0}, int64[1] a0 = {0}, int64[1] kc = {8},
+         int64[1] less = {-1}, bool yes = {1}> {
+            c = Conv(x, w) s = Shape(c) g = Gather<axis=0>(s, zero) b = Unsqueeze(g, a0)
+            t = Concat<axis=0>(b, kc, less) d = Reshape(c, t) f = Flatten(d) y = MatMul(f, v) }"""
+    )
+    if elsewhere == "subgraph":
+        branch = helper.make_graph(
+            [helper.make_node("Identity", ["kc"], ["inner"])],
+            "branch",
+            [],
+            [helper.make_tensor_value_info("inner", TensorProto.INT64, [1])],
+        )
+        model.graph.node.append(helper.make_node("If", ["yes"], ["k"], then_branch=branch, else_branch=branch))
+    name = "k" if elsewhere == "subgraph" else "kc"
+    model.graph.output.append(helper.make_tensor_value_info(name, TensorProto.INT64, [1]))
+    case = study(model)
+    assert case.graph.count == 0
+    assert "other nodes read the same number" in case.reasons["w"]
