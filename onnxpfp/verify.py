@@ -99,17 +99,16 @@ def check(original: ModelProto, pruned: ModelProto) -> None:
     Raises:
         VerificationError: The pruned model is broken where the original is not.
     """
-    found = None
     for full in (True, False):
+        found = complaint(pruned, full=full)
+        if found is None:
+            return
         if complaint(original, full=full) is None:
-            found = complaint(pruned, full=full)
-            break
-    if found:
-        raise VerificationError(f"the pruned model is broken: {found}")
+            raise VerificationError(f"the pruned model is broken: {found}")
 
 
 def _difference(name: str, one: NDArray[np.generic], two: NDArray[np.generic], floor: float = 0.0) -> float:
-    """Largest difference over the largest value; for integers the share that differs, per FLIPS."""
+    """Largest difference over the largest value (or `floor`, if that is larger); integers may differ by FLIPS."""
     if one.shape != two.shape:
         raise VerificationError(
             f"the output '{name}' has shape {list(two.shape)} in the pruned model, {list(one.shape)} "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from functools import partial
 
 import numpy as np
 from onnx import ModelProto
@@ -38,51 +39,27 @@ def describe(model: ModelProto, graph: ChannelGraph, shapes: Shapes, constants: 
 
 def _reader(name: str, model: ModelProto, c: Consumer, shapes: Shapes, constants: Constants) -> Reader:
     node = model.graph.node[c.node]
-    options = Attributes(node)
-    output_shape = shapes.shape[node.output[0]]
-    if not c.constant:
-        return _product(name, c, shapes, output_shape)
-    weight = np.asarray(constants.value(c.weight), dtype=np.float32)
-    if c.op in {"Conv", "ConvTranspose"}:
-        return Reader(
-            name=name,
+    read = partial(
+        Reader,
+        name=name,
+        data=c.data,
+        data_shape=shapes.shape[c.data],
+        axis=c.data_axis,
+        channels=c.channels,
+        output_shape=shapes.shape[node.output[0]],
+    )
+    weight = np.asarray(constants.value(c.weight), dtype=np.float32) if c.constant else None
+    if weight is not None and c.op in {"Conv", "ConvTranspose"}:
+        options = Attributes(node)
+        return read(
             kind="conv" if c.op == "Conv" else "conv_transpose",
-            data=c.data,
-            data_shape=shapes.shape[c.data],
-            axis=c.data_axis,
-            channels=c.channels,
             weight=weight,
-            output_shape=output_shape,
             group=options.integer("group", 1),
             attributes=Window.of(options.window([item.name for item in fields(Window)])),
         )
-    if weight.ndim > 2:
-        # A stack of matrices: the other operand is an activation only in its values.
-        return _product(name, c, shapes, output_shape)
-    matrix = weight.reshape(weight.shape[0], -1) if weight.ndim == 1 else weight
-    return Reader(
-        name=name,
-        kind="matmul",
-        data=c.data,
-        data_shape=shapes.shape[c.data],
-        axis=c.data_axis,
-        channels=c.channels,
-        weight=np.ascontiguousarray(np.moveaxis(matrix, c.weight_axis, 0)),
-        output_shape=output_shape,
-    )
-
-
-def _product(name: str, c: Consumer, shapes: Shapes, output_shape: tuple[int, ...]) -> Reader:
-    return Reader(
-        name=name,
-        kind="product",
-        data=c.data,
-        data_shape=shapes.shape[c.data],
-        axis=c.data_axis,
-        channels=c.channels,
-        weight=None,
-        output_shape=output_shape,
-        other=c.weight,
-        other_shape=shapes.shape[c.weight],
-        data_on_right=c.data_input == 1,
-    )
+    if weight is not None and weight.ndim <= 2:
+        matrix = weight.reshape(weight.shape[0], -1) if weight.ndim == 1 else weight
+        return read(kind="matmul", weight=np.ascontiguousarray(np.moveaxis(matrix, c.weight_axis, 0)))
+    # Two activations, or a stack of matrices, which is an activation in all but its values.
+    shape = shapes.shape[c.weight]
+    return read(kind="product", weight=None, other=c.weight, other_shape=shape, data_on_right=c.data_input == 1)

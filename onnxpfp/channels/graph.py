@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,18 +62,14 @@ class ChannelGraph:
         """Count the stored numbers of weights that lie in at least one channel, and all of them."""
         reached = total = 0
         for name in self.stored:
-            sizes = [(ids.size, int((ids != 0).sum())) for ids in self.axes[name]]
-            if name in self.uses:
-                ids = next(iter(self.uses[name].values()))
-                sizes = [(axis.size, int((axis != 0).sum())) for axis in ids]
+            axes = next(iter(self.uses.get(name, {}).values()), self.axes[name])
+            sizes = [(ids.size, int((ids != 0).sum())) for ids in axes]
             count = math.prod(size for size, _ in sizes)
             total += count
             reached += count - math.prod(size - free for size, free in sizes)
         return reached, total
 
-    def stored_axes(
-        self,
-    ) -> Iterator[tuple[str, tuple[Ids, ...]]]:
+    def stored_axes(self) -> Iterator[tuple[str, tuple[Ids, ...]]]:
         """Yield the weights as they will be stored: a vector once for each different set of ids."""
         for name in self.stored:
             own = self.uses.get(name, {}).values()
@@ -200,7 +196,7 @@ def finish(found: Walk, weights: tuple[str, ...], settled: frozenset[str]) -> Ch
     def ids(axes: tuple[Ids, ...]) -> tuple[Ids, ...]:
         return tuple(channel[axis] for axis in axes)
 
-    consumers = tuple(_consumer(c, channel) for c in found.consumers)
+    consumers = (replace(c, channels=channel[c.channels]) for c in found.consumers)
     graph = ChannelGraph(
         count=int(channel.max(initial=0)),
         axes={name: ids(axes) for name, axes in found.axes.items()},
@@ -216,11 +212,7 @@ def finish(found: Walk, weights: tuple[str, ...], settled: frozenset[str]) -> Ch
     )
     stored = list(graph.stored_axes())
     groups = _groups(graph.count, stored, graph.consumers, graph.axes.values())
-    return ChannelGraph(**{f: getattr(graph, f) for f in graph.__slots__ if f != "groups"}, groups=groups)
-
-
-def _consumer(c: Consumer, channel: Ids) -> Consumer:
-    return Consumer(**{f: getattr(c, f) for f in c.__slots__ if f != "channels"}, channels=channel[c.channels])
+    return replace(graph, groups=groups)
 
 
 def _spell(s: Spell | IndexSpell, channel: Ids) -> Spell | IndexSpell:

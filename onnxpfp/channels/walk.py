@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,12 +16,10 @@ from onnxpfp.channels.ops import RULES
 from onnxpfp.channels.types import Consumer, IndexSpell, Spell
 from onnxpfp.channels.values import Const, Dim, Value
 from onnxpfp.model.attributes import Attributes
-from onnxpfp.model.constants import INTEGERS, Constants, outer_names
+from onnxpfp.model.constants import INTEGERS, Constants, outer_names, reader_counts
 from onnxpfp.model.shapes import Shapes
 
 __all__ = ["Use", "Walk", "walk"]
-
-log = logging.getLogger(__name__)
 
 Use = tuple[int, int]
 """Node position and input position."""
@@ -59,6 +56,7 @@ class _Model:
     proto: ModelProto
     shapes: Shapes
     constants: Constants
+    weights: frozenset[str]
     opsets: Mapping[str, int]
     readers: Counter[str]
     read: Counter[str]
@@ -79,12 +77,10 @@ def walk(
         constants: Its constants.
         carriers: For Reshape nodes that split an axis: output axes that shall carry the labels.
     """
-    readers = Counter(name for node in proto.graph.node for name in node.input if name)
-    for node in proto.graph.node:
-        readers.update(outer_names(node))
+    readers = reader_counts(proto.graph)
     read = readers + Counter(info.name for info in proto.graph.output)
     opsets = {("" if o.domain == "ai.onnx" else o.domain): o.version for o in proto.opset_import}
-    model = _Model(proto, shapes, constants, opsets, readers, read, carriers)
+    model = _Model(proto, shapes, constants, frozenset(constants.weights), opsets, readers, read, carriers)
     state = Walk()
     _label_inputs(model, state)
     for index, node in enumerate(proto.graph.node):
@@ -99,10 +95,9 @@ def walk(
 
 
 def _label_inputs(model: _Model, state: Walk) -> None:
-    weights = frozenset(model.constants.weights)
     for name, tensor in model.constants.stored.items():
         shape = tuple(tensor.dims)
-        if name not in weights:
+        if name not in model.weights:
             state.axes[name] = tuple(np.zeros(size, np.int64) for size in shape)
             if tensor.data_type != TensorProto.STRING and int(np.prod(shape)) <= entries.LARGEST:
                 state.values[name] = entries.constant(name, model.constants.value(name))
@@ -122,10 +117,8 @@ def _input_axes(model: _Model, state: Walk, use: Use, name: str) -> Axes | None:
     Exporters merge equal vectors (biases that are all zero), which does not make them one thing.
     """
     axes = state.axes.get(name)
-    shared = model.readers[name] > 1 and name in model.constants.stored
+    shared = model.readers[name] > 1 and name in model.weights
     if axes is None or not shared or sum(axis.size > 1 for axis in axes) != 1:
-        return axes
-    if name not in model.constants.weights:
         return axes
     own = tuple(state.labels.fresh(axis.size) for axis in axes)
     state.uses.setdefault(name, {})[use] = own
@@ -138,19 +131,15 @@ def _visit(model: _Model, state: Walk, index: int, node: NodeProto) -> None:
     if _fold(model, state, node):
         return
     n = _context(model, state, index, node)
-    domain = "" if node.domain == "ai.onnx" else node.domain
+    domain = _domain(node)
     rule = RULES.get(f"{domain}:{node.op_type}" if domain else node.op_type)
-    spells, ties = len(n.spells), None
     try:
         if rule is None:
-            _fix_all(state, n, "has no rule")
+            _fix_all(n, "has no rule")
         else:
             rule(n)
     except UnlabelledError as error:
-        ties = str(error)
-    if ties is not None:
-        n.spells[spells:] = []
-        _fix_all(state, n, f"depends on '{ties}', whose shape or value is known at run time only")
+        _fix_all(n, f"depends on '{error}', whose shape or value is known at run time only")
     for name in outer_names(node):
         for axis in state.axes.get(name, ()):
             n.fix(axis, "reads it in a subgraph")
@@ -161,12 +150,11 @@ def _visit(model: _Model, state: Walk, index: int, node: NodeProto) -> None:
 
 def _context(model: _Model, state: Walk, index: int, node: NodeProto) -> NodeContext:
     out_shapes = [model.shapes.shape.get(name) if name else None for name in node.output]
-    domain = "" if node.domain == "ai.onnx" else node.domain
     return NodeContext(
         node=node,
         index=index,
         attributes=Attributes(node),
-        opset=model.opsets.get(domain, 1),
+        opset=model.opsets.get(_domain(node), 1),
         labels=state.labels,
         inputs=[
             _input_axes(model, state, (index, position), name) if name else None
@@ -177,17 +165,29 @@ def _context(model: _Model, state: Walk, index: int, node: NodeProto) -> NodeCon
         out_shapes=out_shapes,
         read=[model.read[name] > 0 for name in node.output],
         carriers=model.carriers.get(index, frozenset()),
-        outputs=[None if s is None else tuple(np.zeros(d, np.int64) for d in s) for s in out_shapes],
+        outputs=_unlabelled(out_shapes),
     )
 
 
-def _fix_all(state: Walk, n: NodeContext, why: str) -> None:
-    """Fix every input and leave the outputs' labels at 0."""
+def _domain(node: NodeProto) -> str:
+    """The domain of a node's op; that of ONNX itself has two names."""
+    return "" if node.domain == "ai.onnx" else node.domain
+
+
+def _unlabelled(shapes: list[tuple[int, ...] | None]) -> list[Axes | None]:
+    """Labels of tensors whose indices never go."""
+    return [None if shape is None else tuple(np.zeros(size, np.int64) for size in shape) for shape in shapes]
+
+
+def _fix_all(n: NodeContext, why: str) -> None:
+    """Fix every input, leave the outputs' labels at 0, and forget what the rule had declared."""
     n.consumers.clear()
+    n.spells.clear()
+    n.splits.clear()
     for axes in n.inputs:
         for axis in axes or ():
             n.fix(axis, why)
-    n.outputs[:] = [None if s is None else tuple(np.zeros(d, np.int64) for d in s) for s in n.out_shapes]
+    n.outputs = _unlabelled(n.out_shapes)
 
 
 def _collect(state: Walk, n: NodeContext) -> None:
@@ -219,7 +219,7 @@ def _fix_lengths(state: Walk, value: Value, why: str) -> None:
 
 def _fold(model: _Model, state: Walk, node: NodeProto) -> bool:
     """Follow shape arithmetic; True where the node is nothing else."""
-    if node.domain not in {"", "ai.onnx"} or not node.output or not node.output[0]:
+    if _domain(node) or not node.output or not node.output[0]:
         return False
     name = node.output[0]
     value = _shape_value(model, state, node) if node.op_type in {"Shape", "Size"} else None

@@ -14,7 +14,7 @@ from onnx import ModelProto, TensorProto, helper
 from onnx.external_data_helper import load_external_data_for_model, uses_external_data
 
 from onnxpfp.errors import ModelError, one_line
-from onnxpfp.model.constants import subgraphs
+from onnxpfp.model.constants import all_graphs
 
 __all__ = ["Source", "external_files", "load", "one_line"]
 
@@ -113,12 +113,9 @@ def _read(path: Path) -> Source:
 
 
 def _tensors(model: ModelProto) -> Iterator[TensorProto]:
-    graphs = [model.graph]
-    while graphs:
-        graph = graphs.pop()
+    for graph in all_graphs(model):
         yield from graph.initializer
         for node in graph.node:
-            graphs += subgraphs(node)
             yield from (a.t for a in node.attribute if a.HasField("t"))
 
 

@@ -5,17 +5,17 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
 from google.protobuf.message import EncodeError
-from onnx import ModelProto, TensorProto
+from onnx import ModelProto
 from onnx.external_data_helper import set_external_data
 
 from onnxpfp.errors import OutputError
-from onnxpfp.model.constants import subgraphs
+from onnxpfp.model.constants import all_graphs
 
 __all__ = ["check_target", "save_bytes", "save_model"]
 
@@ -128,7 +128,7 @@ def _save_external(path: Path, model: ModelProto) -> int:
     copy.CopyFrom(model)
     # The model is whole on the disk before the weights get their name: beside other weights it is worthless.
     with _replacing(path) as main, _replacing(weights) as file:
-        for tensor in _initializers(copy):
+        for tensor in (tensor for graph in all_graphs(copy) for tensor in graph.initializer):
             if len(tensor.raw_data) < EXTERNAL_FROM:
                 continue
             set_external_data(tensor, weights.name, offset=file.tell(), length=len(tensor.raw_data))
@@ -140,12 +140,3 @@ def _save_external(path: Path, model: ModelProto) -> int:
         main.flush()
         os.fsync(main.fileno())
     return size + len(data)
-
-
-def _initializers(model: ModelProto) -> Iterator[TensorProto]:
-    """Yield the weights of the graph and of all graphs in it."""
-    graphs = [model.graph]
-    while graphs:
-        graph = graphs.pop()
-        yield from graph.initializer
-        graphs += [inner for node in graph.node for inner in subgraphs(node)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from onnxpfp.calibrate import (
@@ -12,7 +11,6 @@ from onnxpfp.calibrate import (
     input_specs,
     load_samples,
     open_session,
-    random_samples,
     resolve_providers,
 )
 from onnxpfp.calibrate import Source as DataSource
@@ -22,7 +20,7 @@ from onnxpfp.config import Options
 from onnxpfp.errors import ModelError
 from onnxpfp.model.constants import Constants
 from onnxpfp.model.load import Source
-from onnxpfp.model.shapes import Shapes, concrete_shapes
+from onnxpfp.model.shapes import Shapes, concrete_shapes, default_input_shapes
 
 __all__ = ["Data", "Prepared", "open_model", "prepare", "read_data"]
 
@@ -85,26 +83,17 @@ def read_data(source: Source, session: Session, calibration: DataSource | None, 
     Raises:
         CalibrationError: The data do not fit the model.
     """
-    specs = input_specs(source.model)
-    if calibration is None:
-        samples = random_samples(
-            specs,
-            CHECKS,
-            input_shapes=_full_shapes(source, options),
-            exact=bool(options.input_shapes),
-            rng=options.seed,
-        )
-        given = "none"
-    else:
-        samples = load_samples(
-            calibration,
-            specs,
-            count=options.samples or RANDOM_SAMPLES,
-            input_shapes=_full_shapes(source, options),
-            exact=bool(options.input_shapes),
-            rng=options.seed,
-        )
-        given = "random" if isinstance(calibration, str) and calibration == "random" else "file"
+    given = "none" if calibration is None else "file"
+    if isinstance(calibration, str) and calibration == "random":
+        given = "random"
+    samples = load_samples(
+        "random" if calibration is None else calibration,
+        input_specs(source.model),
+        count=CHECKS if calibration is None else options.samples or RANDOM_SAMPLES,
+        input_shapes=default_input_shapes(source.model, options.input_shapes),
+        exact=bool(options.input_shapes),
+        rng=options.seed,
+    )
     if options.samples is not None and options.samples < len(samples):
         samples = samples.take(options.samples)
     try:
@@ -114,12 +103,6 @@ def read_data(source: Source, session: Session, calibration: DataSource | None, 
         shapes = ", ".join(f"{name} {spell(array.shape)}" for name, array in feed.items())
         hint = error.hint if given == "file" else "give shapes that it accepts: --input-shape NAME:1,3,48,160"
         raise ModelError(f"{error} (tried {shapes})", hint=hint) from error
-
-
-def _full_shapes(source: Source, options: Options) -> Mapping[str, tuple[int, ...]]:
-    from onnxpfp.model.shapes import default_input_shapes
-
-    return default_input_shapes(source.model, options.input_shapes)
 
 
 def _batch_size(session: Session, samples: Samples, wanted: int) -> int:

@@ -16,7 +16,7 @@ from onnx import GraphProto, ModelProto, TensorProto, helper, numpy_helper
 from onnxpfp.channels import ChannelGraph, Ids, Keep, spelling_of, uses_of
 from onnxpfp.channels.spelling import Numbers
 from onnxpfp.errors import VerificationError
-from onnxpfp.model.constants import outer_names, stored_tensors
+from onnxpfp.model.constants import outer_names, read_elsewhere, reader_counts, stored_tensors
 from onnxpfp.rewrite.edits import Edits
 
 __all__ = ["apply"]
@@ -94,16 +94,13 @@ class _Patch:
 
     @classmethod
     def of(cls, model: ModelProto, graph: ChannelGraph, keep: Keep) -> _Patch:
-        captured = {o.name for o in model.graph.output}
-        for node in model.graph.node:
-            captured |= outer_names(node)
         return cls(
             model,
             graph,
             keep,
             stored_tensors(model.graph),
             uses_of(model),
-            frozenset(captured),
+            read_elsewhere(model.graph),
             names=_all_names(model.graph),
         )
 
@@ -206,15 +203,16 @@ class _Patch:
         """Drop what only served an input that reads a constant of its own now."""
         graph = self.model.graph
         listed = {info.name for info in graph.input}
+        readers = reader_counts(graph) + Counter(output.name for output in graph.output)
         while self.replaced:
             name = self.replaced.pop()
-            if not name or name in listed or name in self.captured.union(*(n.input for n in graph.node)):
+            if not name or name in listed or readers[name]:
                 continue
             for tensor in [t for t in graph.initializer if t.name == name]:
                 graph.initializer.remove(tensor)
             for node in [n for n in graph.node if name in n.output]:
-                rest = self.captured.union(*(other.input for other in graph.node))
-                if rest.isdisjoint(node.output):
+                if not any(readers[output] for output in node.output):
+                    readers.subtract(node.input)
                     self.replaced.extend(node.input)
                     graph.node.remove(node)
             self.changed.add(name)

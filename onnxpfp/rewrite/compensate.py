@@ -21,7 +21,7 @@ from onnxpfp.calibrate.reader import Reader
 from onnxpfp.calibrate.statistics import Statistics
 from onnxpfp.channels import ChannelGraph, Consumer, Ids, uses_of
 from onnxpfp.model.attributes import Attributes
-from onnxpfp.model.constants import Constants, outer_names
+from onnxpfp.model.constants import Constants, read_elsewhere
 from onnxpfp.rewrite.edits import Edits, NewInput
 
 __all__ = ["Compensation", "fold_means", "mean_shift", "new_biases"]
@@ -59,7 +59,8 @@ def mean_shift(reader: Reader, mean: Floats, factor: Floats) -> Floats:
         (O,) float64.
     """
     lost = (1 - factor[reader.channels])[:, None] * mean
-    taps = reader.taps().astype(np.float64).reshape(*reader.taps().shape[:2], -1)
+    taps = reader.taps().astype(np.float64)
+    taps = taps.reshape(*taps.shape[:2], -1)
     per_index = np.einsum("cot,ct->co", taps, lost)
     return per_index.reshape(reader.group, -1, per_index.shape[1]).sum(1).ravel()
 
@@ -84,8 +85,8 @@ class _Folder:
 
     @classmethod
     def of(cls, model: ModelProto, graph: ChannelGraph, constants: Constants, edits: Edits) -> _Folder:
-        seen = {o.name for o in model.graph.output}.union(*map(outer_names, model.graph.node))
-        return cls(model, graph, constants, uses_of(model), frozenset(seen), dict(edits.tensors), dict(edits.inputs))
+        elsewhere = read_elsewhere(model.graph)
+        return cls(model, graph, constants, uses_of(model), elsewhere, dict(edits.tensors), dict(edits.inputs))
 
     def fold(self, consumer: Consumer, shift: Floats) -> None:
         """Add `shift` to the bias of a consumer, or say why not."""
