@@ -14,7 +14,7 @@ from onnxpfp.channels.types import Consumer, Ids, IndexSpell, Spell
 from onnxpfp.channels.values import Value, plain
 from onnxpfp.model.attributes import Attributes
 
-__all__ = ["Axes", "NodeContext", "SplitChoice", "UnlabelledError"]
+__all__ = ["Axes", "NodeContext", "SplitChoice", "UnlabelledError", "unlabelled"]
 
 Axes = tuple[Ids, ...]
 """Labels of every axis of a tensor."""
@@ -142,6 +142,16 @@ class NodeContext:
         """Keep labels for good; `why` is a verb phrase with the node as its subject."""
         self.labels.fix(labels, f"{self.title} {why}")
 
+    def keep_all(self, why: str) -> None:
+        """Keep every index of every input and output, and forget what was declared before."""
+        self.consumers.clear()
+        self.spells.clear()
+        self.splits.clear()
+        for axes in self.inputs:
+            for axis in axes or ():
+                self.fix(axis, why)
+        self.outputs = unlabelled(self.out_shapes)
+
     def zeros(self, size: int) -> Ids:
         """Labels of an axis whose indices never go."""
         return np.zeros(size, np.int64)
@@ -197,6 +207,11 @@ class NodeContext:
         """
         if (axis != 0).any():
             self.spells.append(IndexSpell(self.index, where, axis, count_of_axis))
+
+
+def unlabelled(shapes: Sequence[tuple[int, ...] | None]) -> list[Axes | None]:
+    """Labels of tensors whose indices never go."""
+    return [None if shape is None else tuple(np.zeros(size, np.int64) for size in shape) for shape in shapes]
 
 
 class UnlabelledError(Exception):

@@ -14,9 +14,15 @@ Rule = Callable[[NodeContext], None]
 
 @dataclass(slots=True, eq=False)
 class Rules:
-    """The rules of one family of ops."""
+    """The rules of one family of ops.
+
+    Attributes:
+        table: Rule by op type.
+        stays: Ops that keep what they touch, with the reason.
+    """
 
     table: dict[str, Rule] = field(default_factory=dict[str, Rule])
+    stays: dict[str, str] = field(default_factory=dict[str, str])
 
     def add(self, *ops: str) -> Callable[[Rule], Rule]:
         """Register a function as the rule of `ops` (domain and colon before those not of ONNX)."""
@@ -28,6 +34,15 @@ class Rules:
             return rule
 
         return register
+
+    def stay(self, why: str, *ops: str) -> None:
+        """Put ops on the list of those that keep what they touch; `why` is a verb phrase, the node its subject."""
+
+        @self.add(*ops)
+        def keep(n: NodeContext) -> None:
+            n.keep_all(why)
+
+        self.stays.update(dict.fromkeys(ops, why))
 
 
 def merge(families: Iterable[Rules]) -> Mapping[str, Rule]:

@@ -10,7 +10,7 @@ import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto
 
 from onnxpfp.channels import values as entries
-from onnxpfp.channels.context import Axes, NodeContext, SplitChoice, UnlabelledError
+from onnxpfp.channels.context import Axes, NodeContext, SplitChoice, UnlabelledError, unlabelled
 from onnxpfp.channels.labels import Labels
 from onnxpfp.channels.ops import RULES
 from onnxpfp.channels.types import Consumer, IndexSpell, Spell
@@ -135,11 +135,11 @@ def _visit(model: _Model, state: Walk, index: int, node: NodeProto) -> None:
     rule = RULES.get(f"{domain}:{node.op_type}" if domain else node.op_type)
     try:
         if rule is None:
-            _fix_all(n, "has no rule")
+            n.keep_all("has no rule")
         else:
             rule(n)
     except UnlabelledError as error:
-        _fix_all(n, f"depends on '{error}', whose shape or value is known at run time only")
+        n.keep_all(f"depends on '{error}', whose shape or value is known at run time only")
     for name in outer_names(node):
         for axis in state.axes.get(name, ()):
             n.fix(axis, "reads it in a subgraph")
@@ -165,29 +165,13 @@ def _context(model: _Model, state: Walk, index: int, node: NodeProto) -> NodeCon
         out_shapes=out_shapes,
         read=[model.read[name] > 0 for name in node.output],
         carriers=model.carriers.get(index, frozenset()),
-        outputs=_unlabelled(out_shapes),
+        outputs=unlabelled(out_shapes),
     )
 
 
 def _domain(node: NodeProto) -> str:
     """The domain of a node's op; that of ONNX itself has two names."""
     return "" if node.domain == "ai.onnx" else node.domain
-
-
-def _unlabelled(shapes: list[tuple[int, ...] | None]) -> list[Axes | None]:
-    """Labels of tensors whose indices never go."""
-    return [None if shape is None else tuple(np.zeros(size, np.int64) for size in shape) for shape in shapes]
-
-
-def _fix_all(n: NodeContext, why: str) -> None:
-    """Fix every input, leave the outputs' labels at 0, and forget what the rule had declared."""
-    n.consumers.clear()
-    n.spells.clear()
-    n.splits.clear()
-    for axes in n.inputs:
-        for axis in axes or ():
-            n.fix(axis, why)
-    n.outputs = _unlabelled(n.out_shapes)
 
 
 def _collect(state: Walk, n: NodeContext) -> None:
