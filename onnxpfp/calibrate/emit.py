@@ -137,6 +137,21 @@ class Emitter:
             return tensor
         return self.op("Cast", [tensor], {"to": int(TensorProto.FLOAT)})
 
+    def numbers(self, name: str, zero: str = "") -> Tensor:
+        """Return a tensor of the user's graph as float32, minus its zero point."""
+        found = self.as_float(self.find(name))
+        return self.op("Sub", [found, self.as_float(self.find(zero))]) if zero else found
+
+    def signs(self, tensor: Tensor, *, nonnegative: bool) -> list[Tensor]:
+        """Split a tensor into its positive and negative parts; only the first where there is no other."""
+        if nonnegative:
+            return [tensor]
+        return [self.op("Relu", [tensor]), self.op("Relu", [self.op("Neg", [tensor])])]
+
+    def largest(self, tensor: Tensor, rank: int) -> Tensor:
+        """Take the maximum over all axes and keep them."""
+        return self.reduce_max(tensor, list(range(rank)), keep=True)
+
     def reshape(self, tensor: Tensor, shape: Sequence[int]) -> Tensor:
         """Reshape; 0 copies a dim, -1 takes the rest."""
         return self.op("Reshape", [tensor, self._int_constant(shape)])

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto
 
+from onnxpfp.calibrate.einsum import emit_einsum
 from onnxpfp.calibrate.emit import Emitter
 from onnxpfp.calibrate.nonnegative import nonnegative_tensors
 from onnxpfp.calibrate.product import emit_product
@@ -90,10 +91,11 @@ def build_probe(model: ModelProto, readers: Sequence[Reader], plan: Plan) -> Pro
     nonnegative = nonnegative_tensors(emit.nodes)
     outputs: list[Emitted] = []
     for reader in readers:
-        clean = reader.data in nonnegative
-        if reader.kind == "product":
+        clean = reader.data in nonnegative and not reader.zero
+        if reader.weight is None:
+            emit_pair = emit_product if reader.kind == "product" else emit_einsum
             other = reader.other in nonnegative
-            emitted = emit_product(emit, reader, plan, nonnegative=clean, other_nonnegative=other)
+            emitted = emit_pair(emit, reader, plan, nonnegative=clean, other_nonnegative=other)
         else:
             emitted = emit_linear(emit, reader, plan, nonnegative=clean)
         outputs.append(emitted)
@@ -103,7 +105,7 @@ def build_probe(model: ModelProto, readers: Sequence[Reader], plan: Plan) -> Pro
 
 def _square_sum(emit: Emitter, reader: Reader) -> str:
     """Sum the squares of what a reader reads over all axes but the contracted one."""
-    data = emit.as_float(emit.find(reader.data))
+    data = emit.numbers(reader.data, reader.zero)
     others = [axis for axis in range(len(reader.data_shape)) if axis != reader.axis]
     squared = emit.op("Mul", [data, data])
     return emit.output(emit.reduce_sum(squared, others) if others else squared)

@@ -22,7 +22,7 @@ from onnxpfp.calibrate.emit import Emitter, Tensor
 from onnxpfp.calibrate.reader import Block, Reader
 from onnxpfp.calibrate.sensitivity import Emitted, Plan, inverse
 
-__all__ = ["emit_product"]
+__all__ = ["chunks_of_indices", "emit_product"]
 
 _FLOAT = 4
 
@@ -46,10 +46,8 @@ def emit_product(emit: Emitter, reader: Reader, plan: Plan, *, nonnegative: bool
     """Append the subgraph of one reader of kind product."""
     assert reader.other is not None
     assert reader.other_shape is not None
-    data = emit.as_float(emit.find(reader.data))
-    other = emit.as_float(emit.find(reader.other))
-    ours = _signs(emit, data, nonnegative)
-    theirs = _signs(emit, other, other_nonnegative)
+    ours = emit.signs(emit.numbers(reader.data), nonnegative=nonnegative)
+    theirs = emit.signs(emit.numbers(reader.other), nonnegative=other_nonnegative)
     shapes = (reader.data_shape, reader.other_shape)
     left_shape, right_shape = shapes[::-1] if reader.data_on_right else shapes
     blocks = reader.blocks(single=plan.kernel == "max")
@@ -64,7 +62,7 @@ def emit_product(emit: Emitter, reader: Reader, plan: Plan, *, nonnegative: bool
             first = z if first is None else first
             sides = _Sides(left, right, max(2, len(left_shape)), max(2, len(right_shape)), len(reader.channels))
             ratio = inverse(emit, z, list(range(1, sides.rank)), plan.guard)
-            for chunk in _chunks(reader, blocks, plan):
+            for chunk in chunks_of_indices(reader, blocks, plan):
                 build = _rows if len(chunk[0].indices) == 1 else _sum
                 shares.append(build(emit, sides, ratio, chunk))
                 slots += [block.channel for block in chunk]
@@ -73,14 +71,8 @@ def emit_product(emit: Emitter, reader: Reader, plan: Plan, *, nonnegative: bool
         np.array(slots, dtype=np.int64),
         emit.output(emit.op("Shape", [first], dtype=np.int64)),
         None,
-        None if nonnegative else emit.output(_largest(emit, ours[1], len(reader.data_shape))),
+        None if nonnegative else emit.output(emit.largest(ours[1], len(reader.data_shape))),
     )
-
-
-def _signs(emit: Emitter, tensor: Tensor, nonnegative: bool) -> list[Tensor]:
-    if nonnegative:
-        return [tensor]
-    return [emit.op("Relu", [tensor]), emit.op("Relu", [emit.op("Neg", [tensor])])]
 
 
 def _matrices(
@@ -92,7 +84,7 @@ def _matrices(
     return left, right
 
 
-def _chunks(reader: Reader, blocks: Sequence[Block], plan: Plan) -> Iterator[tuple[Block, ...]]:
+def chunks_of_indices(reader: Reader, blocks: Sequence[Block], plan: Plan) -> Iterator[tuple[Block, ...]]:
     """Cut single indices into runs whose intermediates fit; a block of several indices is a run of its own."""
     each = max(1, math.prod(reader.output_shape)) * plan.batch * _FLOAT
     wanted = max(1, plan.chunk_bytes // each, -(-len(blocks) // plan.max_chunks))
@@ -133,7 +125,3 @@ def _sum(emit: Emitter, sides: _Sides, ratio: Tensor, chunk: Sequence[Block]) ->
     left, right = _pick(emit, sides, chunk)
     shares = emit.op("Mul", [emit.op("MatMul", [left, right]), ratio])
     return emit.reshape(emit.reduce_max(shares, list(range(sides.rank)), keep=True), [1])
-
-
-def _largest(emit: Emitter, tensor: Tensor, rank: int) -> Tensor:
-    return emit.reduce_max(tensor, list(range(rank)), keep=True)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 __all__ = ["Block", "Kind", "Reader", "Window", "reader_outputs"]
 
-Kind = Literal["conv", "conv_transpose", "matmul", "product"]
+Kind = Literal["conv", "conv_transpose", "matmul", "product", "einsum"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,13 +100,15 @@ class Reader:
         data_shape: Its shape at batch one; axis 0 may differ at run time.
         axis: Contracted axis of `data`, counted from the front (conv: 1).
         channels: Channel id of every index of that axis, (C,); 0 is fixed and gets no score.
-        weight: conv (O, C/g, *kernel), conv_transpose (C, O/g, *kernel), matmul (C, O), float32; None for product.
+        weight: conv (O, C/g, *kernel), conv_transpose (C, O/g, *kernel), matmul (C, O), float32; None for others.
         output_shape: Shape of the op's output at batch one.
         group: Number of convolution groups.
         attributes: How the window slides.
-        other: product only, the second operand.
+        other: product and einsum only, the second operand.
         other_shape: Its shape at batch one.
         data_on_right: product only: whether `data` is the right operand of the MatMul.
+        equation: einsum only: the term of `data`, the term of `other`, and what comes out.
+        zero: Tensor with the zero point of quantized data; empty where they are not.
     """
 
     name: str
@@ -122,11 +124,13 @@ class Reader:
     other: str | None = None
     other_shape: tuple[int, ...] | None = None
     data_on_right: bool = False
+    equation: str = ""
+    zero: str = ""
 
     def __post_init__(self) -> None:
         assert self.channels.shape == (self.data_shape[self.axis],), self.name
-        assert (self.weight is None) == (self.kind == "product"), self.name
-        assert self.kind != "product" or (self.other and self.other_shape), self.name
+        assert (self.weight is None) == bool(self.other), self.name
+        assert (self.weight is None) == (self.kind in {"product", "einsum"}), self.name
 
     @property
     def channel_ids(self) -> NDArray[np.int64]:

@@ -120,9 +120,7 @@ def emit_linear(emit: Emitter, reader: Reader, plan: Plan, *, nonnegative: bool)
     linear = _as_convolution(emit, reader)
     signed = np.concatenate([np.maximum(linear.taps, 0), np.maximum(-linear.taps, 0)], axis=1)
     blocks = reader.blocks(single=plan.kernel == "max")
-    parts = [linear.map if nonnegative else emit.op("Relu", [linear.map])]
-    if not nonnegative:
-        parts.append(emit.op("Relu", [emit.op("Neg", [linear.map])]))
+    parts = emit.signs(linear.map, nonnegative=nonnegative)
     sums = [_convolve(emit, linear, part, _dense(linear, signed), reader.group) for part in parts]
     shares: list[Tensor] = []
     slots: list[int] = []
@@ -139,7 +137,7 @@ def emit_linear(emit: Emitter, reader: Reader, plan: Plan, *, nonnegative: bool)
         np.array(slots, dtype=np.int64),
         emit.output(emit.op("Shape", [sums[0]], dtype=np.int64)),
         emit.output(_patch_sum(emit, linear)),
-        None if nonnegative else emit.output(_largest(emit, parts[1], linear.rank)),
+        None if nonnegative else emit.output(emit.largest(parts[1], linear.rank)),
     )
 
 
@@ -164,7 +162,7 @@ def inverse(emit: Emitter, z: Tensor, axes: Sequence[int], guard: Guard) -> Tens
 
 
 def _as_convolution(emit: Emitter, reader: Reader) -> _Linear:
-    data = emit.as_float(emit.find(reader.data))
+    data = emit.numbers(reader.data, reader.zero)
     taps = reader.taps()
     rank = len(reader.data_shape)
     identity = reader.kind == "matmul" or (reader.kernel_size == 1 and reader.attributes.is_identity)
@@ -326,7 +324,3 @@ def _patch_sum(emit: Emitter, linear: _Linear) -> Tensor:
     summed = emit.reduce_sum(linear.map, [0], keep=True)
     unfolded = emit.reshape(_unfold(emit, linear, summed, channels), [channels, linear.size, -1])
     return emit.reduce_sum(unfolded, [2])
-
-
-def _largest(emit: Emitter, tensor: Tensor, rank: int) -> Tensor:
-    return emit.reduce_max(tensor, list(range(rank)), keep=True)

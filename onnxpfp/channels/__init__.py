@@ -5,16 +5,18 @@ from __future__ import annotations
 from onnxpfp.channels.analyse import analyse, spelling_of, uses_of
 from onnxpfp.channels.graph import ChannelGraph, Keep
 from onnxpfp.channels.selection import Patterns
-from onnxpfp.channels.types import Consumer, Fixed, Group, Ids, IndexSpell, Spell
+from onnxpfp.channels.types import Consumer, Fixed, Form, Group, Ids, IndexSpell, Mask, Spell
 
 __all__ = [
     "ChannelGraph",
     "Consumer",
     "Fixed",
+    "Form",
     "Group",
     "Ids",
     "IndexSpell",
     "Keep",
+    "Mask",
     "Patterns",
     "Spell",
     "analyse",

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from onnx import NodeProto
 
 from onnxpfp.channels.labels import Labels
-from onnxpfp.channels.types import Consumer, Ids, IndexSpell, Spell
-from onnxpfp.channels.values import Value, plain
+from onnxpfp.channels.types import Consumer, Form, Ids, IndexSpell, Mask, Spell
+from onnxpfp.channels.values import Const, Value, plain
 from onnxpfp.model.attributes import Attributes
 
 __all__ = ["Axes", "NodeContext", "SplitChoice", "UnlabelledError", "unlabelled"]
@@ -50,11 +51,13 @@ class NodeContext:
         inputs: Labels of the inputs; None for a missing one or one that is no dense tensor.
         values: Entries of the inputs that are shape arithmetic.
         constant: Whether an input depends on constants only.
+        value_of: Computes a constant tensor.
         out_shapes: Shapes of the outputs; None for one that is no dense tensor.
         read: Whether an output is read by a node or is an output of the graph.
         carriers: For a Reshape that splits an axis: output axes that shall carry the labels.
         outputs: Labels of the outputs, set by the rule.
         consumers: Contractions, declared by the rule.
+        masks: Places where zeros equal removal, declared by the rule.
         spells: Numbers that count indices, declared by the rule.
         splits: Splits of an axis for which more than one new axis could carry the labels.
     """
@@ -67,11 +70,13 @@ class NodeContext:
     inputs: list[Axes | None]
     values: list[Value | None]
     constant: list[bool]
+    value_of: Callable[[str], NDArray[Any]]
     out_shapes: list[tuple[int, ...] | None]
     read: list[bool]
     carriers: frozenset[int]
     outputs: list[Axes | None]
     consumers: list[Consumer] = field(default_factory=list[Consumer])
+    masks: list[Mask] = field(default_factory=list[Mask])
     spells: list[Spell | IndexSpell] = field(default_factory=list[Spell | IndexSpell])
     splits: list[SplitChoice] = field(default_factory=list["SplitChoice"])
 
@@ -120,6 +125,10 @@ class NodeContext:
         value = self.values[position] if self.has(position) else None
         return None if value is None else plain(value)
 
+    def array(self, position: int) -> NDArray[Any] | None:
+        """An input of any type, or None where it is missing or depends on the model's inputs."""
+        return self.value_of(self.node.input[position]) if self.has(position) and self.constant[position] else None
+
     def option(self, name: str, position: int) -> list[int] | None:
         """A list that older opsets keep as an attribute and newer ones as an input."""
         given = self.integers(name)
@@ -145,6 +154,7 @@ class NodeContext:
     def keep_all(self, why: str) -> None:
         """Keep every index of every input and output, and forget what was declared before."""
         self.consumers.clear()
+        self.masks.clear()
         self.spells.clear()
         self.splits.clear()
         for axes in self.inputs:
@@ -163,11 +173,39 @@ class NodeContext:
             raise UnlabelledError(self.node.output[position])
         self.outputs[position] = tuple(axes)
 
-    def consume(self, data: int, data_axis: int, weight: int, weight_axis: int) -> None:
-        """Declare that the node contracts an axis of two operands, and tie the two axes."""
+    def tensor(self, position: int | None) -> str:
+        """Name of an input; empty where it is missing."""
+        return self.node.input[position] if position is not None and self.has(position) else ""
+
+    def consume(
+        self,
+        data: int,
+        data_axis: int,
+        weight: int,
+        weight_axis: int,
+        form: Form = "matrix",
+        *,
+        equation: str = "",
+        zeros: tuple[int, int] | None = None,
+    ) -> None:
+        """Declare that the node contracts an axis of two operands.
+
+        Args:
+            data: Position of the operand that is read; the operands change places where only it is constant.
+            data_axis: Its contracted axis.
+            weight: Position of the other operand.
+            weight_axis: Its contracted axis.
+            form: How the node multiplies.
+            equation: Of the form einsum, data first.
+            zeros: Positions of the zero points of data and weight.
+        """
         if self.constant[data] and not self.constant[weight]:
             data, data_axis, weight, weight_axis = weight, weight_axis, data, data_axis
+            left, _, rest = equation.partition(",")
+            right, arrow, out = rest.partition("->")
+            equation = f"{right},{left}{arrow}{out}" if equation else ""
         channels = self.axes(data)[data_axis]
+        zero_names = (self.tensor(zeros[0]), self.tensor(zeros[1])) if zeros else ("", "")
         self.consumers.append(
             Consumer(
                 node=self.index,
@@ -179,11 +217,20 @@ class NodeContext:
                 data_axis=data_axis,
                 channels=channels,
                 weight=self.node.input[weight],
-                weight_input=weight,
                 weight_axis=weight_axis,
                 constant=self.constant[weight],
+                form=form,
+                equation=equation,
+                zeros=zero_names,
             )
         )
+        self.mask(data, data_axis, channels, zero_names[0])
+
+    def mask(self, where: int, axis: int, channels: Ids, zero: str = "") -> None:
+        """Declare that zeros at an axis of an input equal its removal."""
+        if (channels != 0).any():
+            output = next(name for name in self.node.output if name)
+            self.masks.append(Mask(output, self.node.input[where], where, axis, channels, zero))
 
     def spell(self, where: str | int, position: int | None, labels: Ids, sign: int = 1) -> None:
         """Declare that a number of this node is the count of kept `labels`.
@@ -197,16 +244,31 @@ class NodeContext:
         if (labels != 0).any():
             self.spells.append(Spell(self.index, where, position, labels, sign))
 
-    def spell_indices(self, where: int, axis: Ids, count_of_axis: Ids) -> None:
+    def spell_indices(self, where: int, axis: Ids, *own: Ids) -> None:
         """Declare that an input holds indices into an axis.
 
         Args:
             where: Position of the input.
             axis: Labels of the axis that is indexed.
-            count_of_axis: Labels of the indices' own axis (empty for a single index).
+            own: Labels of the first axes of the indices themselves; none where no index goes.
         """
         if (axis != 0).any():
-            self.spells.append(IndexSpell(self.index, where, axis, count_of_axis))
+            self.spells.append(IndexSpell(self.index, where, axis, own))
+
+    def cut(self, where: int, own: Axes) -> bool:
+        """Let a small stored tensor of integers or truth values follow `own`, the labels of its axes.
+
+        Those are no weights, so they have no labels that could be tied.
+
+        Returns:
+            Whether the input is such a tensor.
+        """
+        name, value = self.node.input[where], self.values[where]
+        if value is None or not all(isinstance(e, Const) and e.tensor == name for e in value.ravel()):
+            return False
+        if any((labels != 0).any() for labels in own):
+            self.spells.append(IndexSpell(self.index, where, self.zeros(0), own))
+        return True
 
 
 def unlabelled(shapes: Sequence[tuple[int, ...] | None]) -> list[Axes | None]:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxpfp.channels.labels import Components
-from onnxpfp.channels.types import Consumer, Fixed, Group, Ids, IndexSpell, Spell
+from onnxpfp.channels.types import Consumer, Fixed, Group, Ids, IndexSpell, Mask, Spell
 from onnxpfp.channels.values import Value
 from onnxpfp.channels.walk import Use, Walk
 
@@ -20,7 +20,7 @@ __all__ = ["ChannelGraph", "Keep", "finish"]
 Keep = NDArray[np.bool_]
 """Whether each channel stays, (channels + 1,); entry 0, the fixed indices, is always true."""
 
-UNREAD = "no Conv, ConvTranspose, Gemm or MatMul contracts it"
+UNREAD = "no Conv, Gemm, MatMul or other product contracts it"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,6 +36,7 @@ class ChannelGraph:
         stored: Names of stored tensors (initializers and Constant nodes) that are weights.
         groups: Channels that compete with each other.
         consumers: Linear ops that contract channels.
+        masks: Inputs at which zeros equal the removal of channels.
         spells: Numbers in the file that count channels.
         sources: The same declarations in labels, in the same order.
         fixed: Axes of weights that stay, with the reason.
@@ -49,6 +50,7 @@ class ChannelGraph:
     stored: tuple[str, ...]
     groups: tuple[Group, ...]
     consumers: tuple[Consumer, ...]
+    masks: tuple[Mask, ...]
     spells: tuple[Spell | IndexSpell, ...]
     sources: tuple[Spell | IndexSpell, ...]
     fixed: tuple[Fixed, ...]
@@ -197,6 +199,7 @@ def finish(found: Walk, weights: tuple[str, ...], settled: frozenset[str]) -> Ch
         return tuple(channel[axis] for axis in axes)
 
     consumers = (replace(c, channels=channel[c.channels]) for c in found.consumers)
+    masks = (replace(m, channels=channel[m.channels]) for m in found.masks)
     graph = ChannelGraph(
         count=int(channel.max(initial=0)),
         axes={name: ids(axes) for name, axes in found.axes.items()},
@@ -205,6 +208,7 @@ def finish(found: Walk, weights: tuple[str, ...], settled: frozenset[str]) -> Ch
         stored=weights,
         groups=(),
         consumers=tuple(c for c in consumers if (c.channels != 0).any()),
+        masks=tuple(m for m in masks if (m.channels != 0).any()),
         spells=tuple(_spell(s, channel) for s in found.spells),
         sources=tuple(found.spells),
         fixed=_fixed(found, parts, channel, weights, found.consumers),
@@ -218,4 +222,4 @@ def finish(found: Walk, weights: tuple[str, ...], settled: frozenset[str]) -> Ch
 def _spell(s: Spell | IndexSpell, channel: Ids) -> Spell | IndexSpell:
     if isinstance(s, Spell):
         return Spell(s.node, s.where, s.place, channel[s.ids], s.sign)
-    return IndexSpell(s.node, s.where, channel[s.axis], channel[s.own])
+    return IndexSpell(s.node, s.where, channel[s.axis], tuple(channel[own] for own in s.own))

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Consumer", "Fixed", "Group", "Ids", "IndexSpell", "Spell"]
+__all__ = ["Consumer", "Fixed", "Form", "Group", "Ids", "IndexSpell", "Mask", "Spell"]
 
 Ids = NDArray[np.int64]
 """Channel ids of every index of one axis: 0 never goes, equal ids go together."""
+
+Form = Literal["conv", "conv_transpose", "matrix", "packed", "product", "einsum"]
+"""How a consumer multiplies.
+
+conv, conv_transpose: as the ONNX ops, channels on axis 1 of the data.
+matrix: a constant weight; every index of the contracted axis has its own row, whatever the weight's other axes.
+packed: a constant matrix that only the op itself can unpack (blocks of a few bits).
+product: as MatMul, of two activations or with a stack of matrices.
+einsum: as the equation says.
+"""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -23,15 +34,18 @@ class Consumer:
         node: Position of the node in `graph.node`.
         name: The node's name, or its first output where it has none.
         output: Its first output.
-        op: Op type: Conv, ConvTranspose, Gemm, MatMul.
-        data: Tensor that is read (the operand that depends on the model's inputs).
+        op: Op type: Conv, ConvTranspose, Gemm, MatMul, LSTM, ...
+        data: Tensor that is read (the operand that depends on the model's inputs; of a recurrence over its
+            own states, these).
         data_input: Its position among the node's inputs.
         data_axis: The contracted axis of `data`, counted from the front.
         channels: Ids of the contracted axis of `data`, (C,).
         weight: The other operand.
-        weight_input: Its position among the node's inputs.
         weight_axis: The contracted axis of `weight`, counted from the front.
         constant: Whether `weight` depends on constants only.
+        form: How it multiplies.
+        equation: Of the form einsum: the data's term first, the weight's second.
+        zeros: Tensors that hold the zero points of data and weight; empty where there is none.
     """
 
     node: int
@@ -43,9 +57,32 @@ class Consumer:
     data_axis: int
     channels: Ids
     weight: str
-    weight_input: int
     weight_axis: int
     constant: bool
+    form: Form
+    equation: str = ""
+    zeros: tuple[str, str] = ("", "")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Mask:
+    """An input at which setting the channels that go to zero equals removing them: the oracle's place.
+
+    Attributes:
+        output: The node's first output (it finds the node again after an edit).
+        tensor: The tensor that is read there.
+        where: Its position among the node's inputs.
+        axis: The axis of the channels, counted from the front.
+        channels: Their ids, (C,).
+        zero: Tensor with the number that stands for zero in an integer tensor; empty where that is 0.
+    """
+
+    output: str
+    tensor: str
+    where: int
+    axis: int
+    channels: Ids
+    zero: str
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -101,16 +138,18 @@ class Spell:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class IndexSpell:
-    """An input that holds indices into an axis; they move up when others before them go.
+    """An input that holds indices into an axis, or choices for its own: they go where their own axes go.
+
+    Indices move up when others before them go.
 
     Attributes:
         node: Position of the node in `graph.node`.
         where: Position of the input.
-        axis: Channel ids of the axis that is indexed.
-        own: Channel ids of the axis of the indices themselves; empty for a single index.
+        axis: Channel ids of the axis that is indexed; empty for numbers that are no indices.
+        own: Channel ids of the first axes of the input itself; none where its numbers all stay.
     """
 
     node: int
     where: int
     axis: Ids
-    own: Ids
+    own: tuple[Ids, ...]

@@ -13,7 +13,7 @@ from onnxpfp.channels import values as entries
 from onnxpfp.channels.context import Axes, NodeContext, SplitChoice, UnlabelledError, unlabelled
 from onnxpfp.channels.labels import Labels
 from onnxpfp.channels.ops import RULES
-from onnxpfp.channels.types import Consumer, IndexSpell, Spell
+from onnxpfp.channels.types import Consumer, IndexSpell, Mask, Spell
 from onnxpfp.channels.values import Const, Dim, Value
 from onnxpfp.model.attributes import Attributes
 from onnxpfp.model.constants import INTEGERS, Constants, outer_names, reader_counts
@@ -36,6 +36,7 @@ class Walk:
             other indices (a copy is made then).
         values: Entries of tensors that are shape arithmetic.
         consumers: Contractions of an axis.
+        masks: Inputs at which zeros equal removal.
         spells: Numbers that count indices.
         splits: Reshape nodes whose labels could have gone to another axis.
     """
@@ -45,6 +46,7 @@ class Walk:
     uses: dict[str, dict[Use, Axes]] = field(default_factory=dict[str, dict[Use, Axes]])
     values: dict[str, Value] = field(default_factory=dict[str, Value])
     consumers: list[Consumer] = field(default_factory=list[Consumer])
+    masks: list[Mask] = field(default_factory=list[Mask])
     spells: list[Spell | IndexSpell] = field(default_factory=list[Spell | IndexSpell])
     splits: list[SplitChoice] = field(default_factory=list[SplitChoice])
 
@@ -162,6 +164,7 @@ def _context(model: _Model, state: Walk, index: int, node: NodeProto) -> NodeCon
         ],
         values=[state.values.get(name) for name in node.input],
         constant=[name in model.constants.names for name in node.input],
+        value_of=model.constants.value,
         out_shapes=out_shapes,
         read=[model.read[name] > 0 for name in node.output],
         carriers=model.carriers.get(index, frozenset()),
@@ -179,6 +182,7 @@ def _collect(state: Walk, n: NodeContext) -> None:
         if name and axes is not None:
             state.axes[name] = axes
     state.consumers += n.consumers
+    state.masks += n.masks
     state.spells += n.spells
     state.splits += n.splits
     spelt = {(s.where, s.place) for s in n.spells if isinstance(s, Spell)}

@@ -183,6 +183,25 @@ class Constants:
             stack.extend((i, False) for i in node.input if i)
         return needed
 
+    def apply(self, node: NodeProto, position: int, fed: NDArray[Any]) -> NDArray[Any]:
+        """Run one node whose other inputs are constants.
+
+        Args:
+            node: The node.
+            position: Which of its inputs is fed.
+            fed: What it is fed.
+
+        Raises:
+            ModelError: onnxruntime cannot run it.
+        """
+        given = {node.input[position]: fed}
+        given |= {name: self.value(name) for name in node.input if name and name not in given}
+        stored = [numpy_helper.from_array(array, name) for name, array in given.items()]
+        graph = helper.make_graph([node], "node", [], [onnx.ValueInfoProto(name=node.output[0])], stored)
+        part = ModelProto(ir_version=self.model.ir_version, graph=graph)
+        part.opset_import.extend(self.model.opset_import)
+        return open_session(part).run({}, [node.output[0]])[node.output[0]]
+
     def _compute(self, name: str) -> NDArray[Any]:
         nodes = self.nodes_behind(name)
         read = {i for node in nodes for i in node.input}

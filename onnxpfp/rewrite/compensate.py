@@ -28,6 +28,8 @@ __all__ = ["Compensation", "fold_means", "mean_shift", "new_biases"]
 
 Floats = NDArray[np.float64]
 
+BIASED = frozenset({"Conv", "ConvTranspose", "FusedConv", "FusedGemm", "Gemm"})
+"""Ops whose third input is a bias."""
 MEAN = 3
 """Input of BatchNormalization that holds the mean."""
 
@@ -94,6 +96,9 @@ class _Folder:
         if node.op_type == "MatMul":
             self._fold_after(consumer, node, shift)
             return
+        if node.op_type not in BIASED:
+            self.left.append((consumer.name, f"{node.op_type} has no bias of its own in floating point"))
+            return
         options = Attributes(node)
         beta = options.real("beta", 1.0)
         shift = shift * options.real("alpha", 1.0)
@@ -125,7 +130,7 @@ class _Folder:
         """MatMul has no bias of its own; the Add behind it is one."""
         readers = self.uses.get(node.output[0], ())
         follower = self.model.graph.node[readers[0][0]] if len(readers) == 1 else None
-        plain = consumer.weight_input == 1 and node.output[0] not in self.open
+        plain = consumer.data_input == 0 and node.output[0] not in self.open
         if follower is None or follower.op_type != "Add" or not plain:
             self.left.append((consumer.name, "no Add with a constant follows it"))
             return
@@ -179,7 +184,8 @@ def fold_means(
         if (factor[consumer.channels] == 1).all():
             continue
         if reader.weight is None:
-            folder.left.append((consumer.name, "both operands are activations"))
+            what = "its weights are no plain matrix" if consumer.constant else "both operands are activations"
+            folder.left.append((consumer.name, what))
             continue
         mean = statistics[reader_name(position)].patch_mean
         folder.fold(consumer, mean_shift(reader, mean, factor))
@@ -190,7 +196,7 @@ def new_biases(model: ModelProto, graph: ChannelGraph, constants: Constants) -> 
     """List the axes of all biases that folding would add to the file if every consumer lost channels."""
     folder = _Folder.of(model, graph, constants, Edits())
     for consumer in graph.consumers:
-        if consumer.constant:
+        if consumer.constant and consumer.op in BIASED | {"MatMul"}:
             axes = graph.axes[model.graph.node[consumer.node].output[0]]
             out = axes[1] if consumer.op.startswith("Conv") else axes[-1]
             folder.fold(consumer, np.zeros(out.size))

@@ -7,7 +7,7 @@ from support.oracle import check_keep, study
 from support.rows import TOKENS, Row, check_row, model_of
 
 NHWC = "float[1,6,6,3] x"
-UNREAD = "no Conv, ConvTranspose, Gemm or MatMul contracts it"
+UNREAD = "no Conv, Gemm, MatMul or other product contracts it"
 
 JOIN = [
     Row("concat channels", "d = Concat<axis=1>(c, e)", 16, 2),

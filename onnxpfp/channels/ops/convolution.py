@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from onnxpfp.channels.context import NodeContext
 from onnxpfp.channels.registry import Rules
-from onnxpfp.channels.types import Ids
+from onnxpfp.channels.types import Form, Ids
 
 __all__ = ["RULES"]
 
 RULES = Rules()
+
+
+def _read(n: NodeContext, weight_axis: int, form: Form) -> None:
+    """Contract the input channels, unless the filters are computed: what those read cannot be measured."""
+    if n.constant[1]:
+        n.consume(0, 1, 1, weight_axis, form)
+    else:
+        n.fix(n.axes(0)[1], "filters it with weights that are computed")
 
 
 def _finish(n: NodeContext, out: Ids) -> None:
@@ -35,14 +43,14 @@ def conv(n: NodeContext) -> None:
     group = n.integer("group", 1)
     filters = w[0].reshape(group, -1)
     if group == 1:
-        n.consume(0, 1, 1, 1)
+        _read(n, 1, "conv")
         n.tie(x, w[1])
     elif x.size == group:
         n.tie(filters, x[:, None])
         n.fix(w[1], "has one input channel in a group")
         n.spell("group", None, x)
     else:
-        n.consume(0, 1, 1, 1)
+        _read(n, 1, "conv")
         n.tie(x.reshape(group, -1), w[1][None])
         n.tie(filters, filters[:1])
     _finish(n, w[0])
@@ -59,7 +67,7 @@ def conv_transpose(n: NodeContext) -> None:
     x, w = n.axes(0)[1], n.axes(1)
     group = n.integer("group", 1)
     if group == 1:
-        n.consume(0, 1, 1, 0)
+        _read(n, 0, "conv_transpose")
         n.tie(x, w[0])
         out = w[1]
     elif x.size == group:
@@ -68,7 +76,7 @@ def conv_transpose(n: NodeContext) -> None:
         n.spell("group", None, x)
         out = w[0].repeat(w[1].size)
     else:
-        n.consume(0, 1, 1, 0)
+        _read(n, 0, "conv_transpose")
         n.tie(x, w[0])
         blocks = w[0].reshape(group, -1)
         n.tie(blocks, blocks[:1])

@@ -1,0 +1,77 @@
+"""The subgraph that reduces any contraction of two operands to its sensitivities.
+
+With letters in place of axes, c the contracted one, for each quadrant (s, t) of signs:
+
+    z[out]      = sum over c and all other contracted letters of A_s[..c..] B_t[..c..]
+    share[out,c] = the same sum without the one over c, divided by z[out]
+    s_c         = max over out of share[out, c]
+
+The shares of several indices of one channel are added before the maximum, as everywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from onnxpfp.calibrate.emit import Emitter, Tensor
+from onnxpfp.calibrate.product import chunks_of_indices
+from onnxpfp.calibrate.reader import Block, Reader
+from onnxpfp.calibrate.sensitivity import Emitted, Plan, inverse
+
+__all__ = ["emit_einsum"]
+
+
+def emit_einsum(emit: Emitter, reader: Reader, plan: Plan, *, nonnegative: bool, other_nonnegative: bool) -> Emitted:
+    """Append the subgraph of one reader of kind einsum."""
+    assert reader.other is not None
+    ours = emit.signs(emit.numbers(reader.data, reader.zero), nonnegative=nonnegative)
+    theirs = emit.signs(emit.numbers(reader.other), nonnegative=other_nonnegative)
+    blocks = reader.blocks(single=plan.kernel == "max")
+    # Per sample, so that the result does not depend on how the samples are batched.
+    axes = list(range(1, len(reader.output_shape))) or [0]
+    shares: list[Tensor] = []
+    slots: list[int] = []
+    first: Tensor | None = None
+    for pair in ((our, their) for our in ours for their in theirs):
+        z = _einsum(emit, pair, reader.equation)
+        z = z if reader.output_shape else emit.reshape(z, [1])
+        first = z if first is None else first
+        ratio = inverse(emit, z, axes, plan.guard)
+        for chunk in chunks_of_indices(reader, blocks, plan):
+            shares.append(_shares(emit, reader, pair, ratio, chunk))
+            slots += [block.channel for block in chunk]
+    return Emitted(
+        emit.output(emit.join(shares)) if shares else None,
+        np.array(slots, dtype=np.int64),
+        emit.output(emit.op("Shape", [first], dtype=np.int64)),
+        None,
+        None if nonnegative else emit.output(emit.largest(ours[1], len(reader.data_shape))),
+    )
+
+
+def _einsum(emit: Emitter, pair: Sequence[Tensor], equation: str) -> Tensor:
+    return emit.op("Einsum", list(pair), {"equation": equation})
+
+
+def _shares(
+    emit: Emitter, reader: Reader, pair: tuple[Tensor, Tensor], ratio: Tensor, chunk: Sequence[Block]
+) -> Tensor:
+    """Emit the largest share of every single index, (len(chunk),), or of one block of several, (1,)."""
+    terms, out = reader.equation.split("->")
+    left, right = terms.split(",")
+    letter = left[reader.axis]
+    indices = np.array([index for block in chunk for index in block.indices], dtype=np.int64)
+    size = len(reader.channels)
+    picked = (
+        emit.gather(pair[0], indices, size, axis=reader.axis),
+        emit.gather(pair[1], indices, size, axis=right.index(letter)),
+    )
+    rank = len(out)
+    if len(chunk[0].indices) > 1:
+        shares = emit.op("Mul", [_einsum(emit, picked, reader.equation), ratio])
+        return emit.reshape(emit.largest(shares, max(rank, 1)), [1])
+    numerators = _einsum(emit, picked, f"{terms}->{letter}{out}")
+    shares = emit.op("Mul", [numerators, ratio])
+    return emit.reduce_max(shares, list(range(1, rank + 1))) if rank else shares
