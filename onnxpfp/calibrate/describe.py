@@ -65,7 +65,13 @@ def _reader(name: str, model: ModelProto, c: Consumer, shapes: Shapes, constants
         case "matrix" | "packed":
             weight = _unpacked(model, c, constants) if c.form == "packed" else _weight(c, constants)
             rows = np.moveaxis(weight, c.weight_axis, 0).reshape(len(c.channels), -1)
-            return read(kind="matmul", weight=np.ascontiguousarray(rows), zero=c.zeros[0])
+            outer = [size for axis, size in enumerate(shapes.shape[c.data]) if axis != c.data_axis]
+            return read(
+                kind="matmul",
+                weight=np.ascontiguousarray(rows),
+                output_shape=(*outer, rows.shape[1]),
+                zero=c.zeros[0],
+            )
         case "product":
             other = shapes.shape[c.weight]
             return read(kind="product", weight=None, other=c.weight, other_shape=other, data_on_right=c.data_input == 1)

@@ -210,7 +210,7 @@ class NodeContext:
             Consumer(
                 node=self.index,
                 name=self.name,
-                output=self.node.output[0],
+                output=next(name for name in self.node.output if name),
                 op=self.node.op_type,
                 data=self.node.input[data],
                 data_input=data,

@@ -20,6 +20,8 @@ __all__ = ["ChannelGraph", "Keep", "finish"]
 Keep = NDArray[np.bool_]
 """Whether each channel stays, (channels + 1,); entry 0, the fixed indices, is always true."""
 
+ASIDE = ("slides with it", "has its directions on it")
+"""Ends of the reasons of axes on which no channel could ever lie: kernel taps, directions of a recurrence."""
 UNREAD = "no Conv, Gemm, MatMul or other product contracts it"
 
 
@@ -179,7 +181,7 @@ def _fixed(
             cause = parts.reason[parts.of_label[stays]]
             cause = cause[cause >= 0]
             reason = parts.reasons[np.bincount(cause).argmax()] if cause.size else UNREAD
-            if not reason.endswith("slides with it"):
+            if not reason.endswith(ASIDE):
                 out.append(Fixed(name, number, int(stays.size), reason))
     return tuple(out)
 
