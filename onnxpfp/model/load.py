@@ -6,7 +6,7 @@ import hashlib
 import math
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from google.protobuf.message import DecodeError
@@ -15,6 +15,8 @@ from onnx.external_data_helper import load_external_data_for_model, uses_externa
 
 from onnxpfp.errors import ModelError, one_line
 from onnxpfp.model.constants import all_graphs
+from onnxpfp.model.functions import without_functions
+from onnxpfp.model.folding import fold_weights
 
 __all__ = ["Source", "external_files", "load", "one_line"]
 
@@ -32,7 +34,7 @@ class Source:
     """A model as it was given.
 
     Attributes:
-        model: The model, weights in memory. It is never changed.
+        model: The model, weights in memory, those computed from others folded. It is never changed.
         data: The bytes of the file, or of the model where it was given as an object.
         path: The file, or None.
         external: Whether weights lie in other files.
@@ -67,11 +69,11 @@ def load(given: ModelProto | str | os.PathLike[str]) -> Source:
     """
     if isinstance(given, ModelProto):
         data = given.SerializeToString(deterministic=True)
-        source = Source(given, data, None, False, len(data))
+        source = Source(without_functions(given), data, None, False, len(data))
     else:
         source = _read(Path(given))
     _check(source)
-    return source
+    return replace(source, model=fold_weights(source.model))
 
 
 def _recognise(data: bytes) -> tuple[str, str] | None:
@@ -109,7 +111,7 @@ def _read(path: Path) -> Source:
             hint="export it again, or copy it again",
         )
     external = sum(_load_external(path, model))
-    return Source(model, data, path, bool(external), len(data) + external)
+    return Source(without_functions(model), data, path, bool(external), len(data) + external)
 
 
 def _tensors(model: ModelProto) -> Iterator[TensorProto]:
