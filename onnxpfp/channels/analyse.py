@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 from onnx import ModelProto
 
-from onnxpfp.channels.graph import ChannelGraph, finish
+from onnxpfp.channels.context import Carrier, Choice
+from onnxpfp.channels.graph import ChannelGraph, finish, free_components
 from onnxpfp.channels.heads import head_axes
 from onnxpfp.channels.labels import Components
 from onnxpfp.channels.selection import Patterns, apply_patterns
@@ -112,30 +113,37 @@ def _try_numbers(spelling: Spelling, graph: ChannelGraph) -> list[tuple[Spell, s
 
 
 def _best_walk(model: ModelProto, shapes: Shapes, constants: Constants) -> Walk:
-    """Walk, and let a Reshape whose labels all stay try the other axes of its split."""
-    carriers: dict[int, frozenset[int]] = dict(head_axes(model, shapes, constants))
-    tried: dict[int, list[int]] = {}
-    found = walk(model, shapes, constants, carriers)
+    """Walk, and let a Reshape that leaves no choice try the other axes of what it splits or merges."""
+    heads = head_axes(model, shapes, constants)
+    carriers: dict[int, frozenset[Carrier]] = dict(heads)
+    tried: dict[tuple[int, tuple[Carrier, ...]], set[Carrier]] = {}
+    best = found = walk(model, shapes, constants, carriers)
+    parts = found.labels.components()
+    most = free_components(found, parts).sum()
     for _ in range(ROUNDS):
-        stuck = _stuck_splits(found)
         changed = False
-        for node, (carrier, candidates) in stuck.items():
-            past = tried.setdefault(node, [])
-            past.append(carrier)
-            rest = [axis for axis in candidates if axis not in past]
+        for choice in _stuck(found, parts, heads):
+            past = tried.setdefault((choice.node, choice.candidates), set())
+            past.add(choice.carrier)
+            rest = [axis for axis in choice.candidates if axis not in past]
             if rest:
-                carriers[node] = frozenset(rest[:1])
+                others = carriers.get(choice.node, frozenset()) - set(choice.candidates)
+                carriers[choice.node] = others | {rest[0]}
                 changed = True
         if not changed:
             break
         found = walk(model, shapes, constants, carriers)
-    return found
+        parts = found.labels.components()
+        count = free_components(found, parts).sum()
+        if count > most:
+            best, most = found, count
+    return best
 
 
-def _stuck_splits(found: Walk) -> Mapping[int, tuple[int, tuple[int, ...]]]:
-    parts: Components = found.labels.components()
-    return {
-        split.node: (split.carrier, split.candidates)
-        for split in found.splits
-        if parts.fixed[parts.of_label[split.labels]].all()
-    }
+def _stuck(found: Walk, parts: Components, heads: Mapping[int, frozenset[Carrier]]) -> Iterator[Choice]:
+    """Yield the choices whose labels all stay, or can only go together although they are no heads."""
+    for choice in found.choices:
+        components = parts.of_label[choice.labels]
+        together = (components[0] == components).all() and choice.carrier not in heads.get(choice.node, ())
+        if together or parts.fixed[components].all():
+            yield choice

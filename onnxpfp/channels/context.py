@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,26 +15,30 @@ from onnxpfp.channels.types import Consumer, Form, Ids, IndexSpell, Mask, Spell
 from onnxpfp.channels.values import Const, Value, plain
 from onnxpfp.model.attributes import Attributes
 
-__all__ = ["Axes", "NodeContext", "SplitChoice", "UnlabelledError", "unlabelled"]
+__all__ = ["Axes", "Carrier", "Choice", "NodeContext", "UnlabelledError", "unlabelled"]
 
 Axes = tuple[Ids, ...]
 """Labels of every axis of a tensor."""
 
 
+Carrier = tuple[Literal["in", "out"], int]
+"""An axis of a Reshape's input or output that carries the labels of an axis that is split or merged."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
-class SplitChoice:
-    """A Reshape split an axis of channels, and one of several new axes carries the labels.
+class Choice:
+    """A Reshape split or merged axes of channels, and one of several axes carries the labels.
 
     Attributes:
         node: Position of the Reshape in the graph.
-        carrier: The output axis that carries them.
-        candidates: The output axes that could.
-        labels: The labels before the split.
+        carrier: The axis that carries them.
+        candidates: The axes that could.
+        labels: The labels of the carrier.
     """
 
     node: int
-    carrier: int
-    candidates: tuple[int, ...]
+    carrier: Carrier
+    candidates: tuple[Carrier, ...]
     labels: Ids
 
 
@@ -54,12 +58,12 @@ class NodeContext:
         value_of: Computes a constant tensor.
         out_shapes: Shapes of the outputs; None for one that is no dense tensor.
         read: Whether an output is read by a node or is an output of the graph.
-        carriers: For a Reshape that splits an axis: output axes that shall carry the labels.
+        carriers: For a Reshape that splits or merges axes: those that shall carry the labels.
         outputs: Labels of the outputs, set by the rule.
         consumers: Contractions, declared by the rule.
         masks: Places where zeros equal removal, declared by the rule.
         spells: Numbers that count indices, declared by the rule.
-        splits: Splits of an axis for which more than one new axis could carry the labels.
+        choices: Splits and merges for which more than one axis could carry the labels.
     """
 
     node: NodeProto
@@ -73,12 +77,12 @@ class NodeContext:
     value_of: Callable[[str], NDArray[Any]]
     out_shapes: list[tuple[int, ...] | None]
     read: list[bool]
-    carriers: frozenset[int]
+    carriers: frozenset[Carrier]
     outputs: list[Axes | None]
     consumers: list[Consumer] = field(default_factory=list[Consumer])
     masks: list[Mask] = field(default_factory=list[Mask])
     spells: list[Spell | IndexSpell] = field(default_factory=list[Spell | IndexSpell])
-    splits: list[SplitChoice] = field(default_factory=list["SplitChoice"])
+    choices: list[Choice] = field(default_factory=list[Choice])
 
     @property
     def name(self) -> str:
@@ -156,7 +160,7 @@ class NodeContext:
         self.consumers.clear()
         self.masks.clear()
         self.spells.clear()
-        self.splits.clear()
+        self.choices.clear()
         for axes in self.inputs:
             for axis in axes or ():
                 self.fix(axis, why)
@@ -204,6 +208,7 @@ class NodeContext:
             left, _, rest = equation.partition(",")
             right, arrow, out = rest.partition("->")
             equation = f"{right},{left}{arrow}{out}" if equation else ""
+            zeros = (zeros[1], zeros[0]) if zeros else None
         channels = self.axes(data)[data_axis]
         zero_names = (self.tensor(zeros[0]), self.tensor(zeros[1])) if zeros else ("", "")
         self.consumers.append(

@@ -15,7 +15,7 @@ from onnxpfp.channels.types import Consumer, Fixed, Group, Ids, IndexSpell, Mask
 from onnxpfp.channels.values import Value
 from onnxpfp.channels.walk import Use, Walk
 
-__all__ = ["ChannelGraph", "Keep", "finish"]
+__all__ = ["ChannelGraph", "Keep", "finish", "free_components"]
 
 Keep = NDArray[np.bool_]
 """Whether each channel stays, (channels + 1,); entry 0, the fixed indices, is always true."""
@@ -85,12 +85,17 @@ class ChannelGraph:
                     yield name, axes
 
 
-def _channel_of_label(found: Walk, parts: Components) -> Ids:
-    """Number the components that may go from 1 in the order of their first label; others are 0."""
+def free_components(found: Walk, parts: Components) -> NDArray[np.bool_]:
+    """Tell which components may go: those that a consumer contracts and nothing keeps."""
     read = np.zeros(parts.fixed.size, np.bool_)
     for consumer in found.consumers:
         read[parts.of_label[consumer.channels]] = True
-    free = read & ~parts.fixed
+    return read & ~parts.fixed
+
+
+def _channel_of_label(found: Walk, parts: Components) -> Ids:
+    """Number the components that may go from 1 in the order of their first label; others are 0."""
+    free = free_components(found, parts)
     first = np.full(parts.fixed.size, parts.of_label.size, np.int64)
     np.minimum.at(first, parts.of_label, np.arange(parts.of_label.size))
     order = np.argsort(np.where(free, first, parts.of_label.size), kind="stable")[: free.sum()]
@@ -172,7 +177,7 @@ def _fixed(
     out: list[Fixed] = []
     for name in weights:
         axes = found.axes[name]
-        if len(axes) < 2:
+        if len(axes) < 2 or name in found.uses:
             continue
         for number, labels in enumerate(axes):
             stays = labels[(channel[labels] == 0)]

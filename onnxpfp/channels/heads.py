@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 from onnx import ModelProto, NodeProto
 
+from onnxpfp.channels.context import Carrier
+from onnxpfp.channels.ops.reshaping import blocks
 from onnxpfp.model.attributes import Attributes
 from onnxpfp.model.constants import Constants
 from onnxpfp.model.shapes import Shapes
@@ -16,7 +20,10 @@ _SAME_AXES = frozenset(
 )
 
 
-def head_axes(model: ModelProto, shapes: Shapes, constants: Constants) -> dict[int, frozenset[int]]:
+_RENAMING = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Flatten"})
+
+
+def head_axes(model: ModelProto, shapes: Shapes, constants: Constants) -> dict[int, frozenset[Carrier]]:
     """Find for each Reshape the output axes that become batch axes of an activation product.
 
     Args:
@@ -36,7 +43,7 @@ def head_axes(model: ModelProto, shapes: Shapes, constants: Constants) -> dict[i
             rank = len(shapes.shape.get(name, ()))
             for axis in range(rank - 2):
                 _trace(producer, shapes, name, axis, found)
-    return {index: frozenset(axes) for index, axes in found.items()}
+    return {index: frozenset(("out", axis) for axis in axes) for index, axes in found.items()}
 
 
 def _trace(
@@ -57,8 +64,7 @@ def _trace(
         index, node = producer[here[0]]
         if node.op_type == "Reshape":
             found.setdefault(index, set()).add(here[1])
-        else:
-            stack += _back(node, shapes, here[1])
+        stack += _back(node, shapes, here[1])
 
 
 def _back(node: NodeProto, shapes: Shapes, axis: int) -> list[tuple[str, int]]:
@@ -72,10 +78,8 @@ def _back(node: NodeProto, shapes: Shapes, axis: int) -> list[tuple[str, int]]:
     if node.op_type == "Gather" and len(shapes.shape.get(node.input[1], (0,))) == 0:
         picked = options.integer("axis", 0)
         return [(first, axis + (axis >= picked))]
-    if node.op_type == "Squeeze":
-        rank = len(shapes.shape[first])
-        kept = [a for a in range(rank) if not (shapes.shape[first][a] == 1 and _squeezed(options, a))]
-        return [(first, kept[axis])] if axis < len(kept) else []
+    if node.op_type in _RENAMING:
+        return [(first, own) for own in _unchanged(shapes.shape[first], shapes.shape[node.output[0]], axis)]
     if node.op_type == "MatMul" and axis < len(shapes.shape[node.output[0]]) - 2:
         return [(name, axis) for name in node.input]
     if node.op_type in _SAME_AXES:
@@ -84,6 +88,10 @@ def _back(node: NodeProto, shapes: Shapes, axis: int) -> list[tuple[str, int]]:
     return []
 
 
-def _squeezed(options: Attributes, axis: int) -> bool:
-    axes = options.integers("axes")
-    return axes is None or axis in axes
+def _unchanged(before: tuple[int, ...], after: tuple[int, ...], axis: int) -> list[int]:
+    """Find the axis that a Reshape leaves as it is; none where it is split or merged."""
+    if math.prod(before) != math.prod(after) or 0 in before:
+        return []
+    run = next(left for left, right in blocks(before, after) if axis in right)
+    real = [own for own in run if before[own] > 1]
+    return real if len(real) == 1 and before[real[0]] == after[axis] else []

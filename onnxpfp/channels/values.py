@@ -35,11 +35,12 @@ class Const:
 
 @dataclass(frozen=True, slots=True)
 class Dim:
-    """The length of an axis, from Shape or Size."""
+    """The length of an axis, from Shape or Size; `constant` where the tensor depends on constants only."""
 
     tensor: str
     axis: int
     value: int
+    constant: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,7 +258,8 @@ def fold(op: str, inputs: Sequence[Value], attributes: Attributes) -> Value | No
     if op in {"Range", "ConstantOfShape", "Expand"}:
         return _generate(op, inputs, attributes)
     if op in _REDUCTIONS:
-        return _reduce(op, inputs, attributes)
+        # The largest of nothing is no length.
+        return _reduce(op, inputs, attributes) if inputs[0].size else None
     if op in _OPS:
         return _elementwise(op, inputs)
     out = _restructure(op, inputs, attributes)

@@ -10,7 +10,7 @@ import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto
 
 from onnxpfp.channels import values as entries
-from onnxpfp.channels.context import Axes, NodeContext, SplitChoice, UnlabelledError, unlabelled
+from onnxpfp.channels.context import Axes, Carrier, Choice, NodeContext, UnlabelledError, unlabelled
 from onnxpfp.channels.labels import Labels
 from onnxpfp.channels.ops import RULES
 from onnxpfp.channels.types import Consumer, IndexSpell, Mask, Spell
@@ -38,7 +38,7 @@ class Walk:
         consumers: Contractions of an axis.
         masks: Inputs at which zeros equal removal.
         spells: Numbers that count indices.
-        splits: Reshape nodes whose labels could have gone to another axis.
+        choices: Reshape nodes whose labels could have gone to another axis.
     """
 
     labels: Labels = field(default_factory=Labels)
@@ -48,7 +48,7 @@ class Walk:
     consumers: list[Consumer] = field(default_factory=list[Consumer])
     masks: list[Mask] = field(default_factory=list[Mask])
     spells: list[Spell | IndexSpell] = field(default_factory=list[Spell | IndexSpell])
-    splits: list[SplitChoice] = field(default_factory=list[SplitChoice])
+    choices: list[Choice] = field(default_factory=list[Choice])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,14 +62,14 @@ class _Model:
     opsets: Mapping[str, int]
     readers: Counter[str]
     read: Counter[str]
-    carriers: Mapping[int, frozenset[int]]
+    carriers: Mapping[int, frozenset[Carrier]]
 
 
 def walk(
     proto: ModelProto,
     shapes: Shapes,
     constants: Constants,
-    carriers: Mapping[int, frozenset[int]],
+    carriers: Mapping[int, frozenset[Carrier]],
 ) -> Walk:
     """Label the main graph.
 
@@ -77,7 +77,7 @@ def walk(
         proto: The model; its nodes are in topological order, as ONNX demands.
         shapes: Concrete shapes of its tensors.
         constants: Its constants.
-        carriers: For Reshape nodes that split an axis: output axes that shall carry the labels.
+        carriers: For Reshape nodes that split or merge axes: those that shall carry the labels.
     """
     readers = reader_counts(proto.graph)
     read = readers + Counter(info.name for info in proto.graph.output)
@@ -184,7 +184,8 @@ def _collect(state: Walk, n: NodeContext) -> None:
     state.consumers += n.consumers
     state.masks += n.masks
     state.spells += n.spells
-    state.splits += n.splits
+    state.choices += n.choices
+    _tie_numbers(state, n)
     spelt = {(s.where, s.place) for s in n.spells if isinstance(s, Spell)}
     for position, value in enumerate(n.values):
         if value is None:
@@ -192,6 +193,22 @@ def _collect(state: Walk, n: NodeContext) -> None:
         for place, entry in enumerate(value.ravel()):
             if (position, place) not in spelt and (position, None) not in spelt:
                 _fix_entry(state, entry, f"{n.title} reads its length as a number")
+
+
+def _tie_numbers(state: Walk, n: NodeContext) -> None:
+    """Tie what a number counts with the constant's axis whose length it is: the number follows by itself.
+
+    Exporters keep a copy of a weight for its Shape alone.
+    """
+    for spell in n.spells:
+        value = n.values[spell.where] if isinstance(spell, Spell) and isinstance(spell.where, int) else None
+        if value is None or not isinstance(spell, Spell):
+            continue
+        entry: entries.Entry = value.ravel()[spell.place or 0]
+        if isinstance(entry, Dim) and entry.constant:
+            own = state.axes[entry.tensor][entry.axis]
+            if own.size == spell.ids.size:
+                n.tie(spell.ids, own)
 
 
 def _fix_entry(state: Walk, entry: entries.Entry, why: str) -> None:
@@ -235,7 +252,7 @@ def _shape_value(model: _Model, state: Walk, node: NodeProto) -> Value | None:
         return None
     constant = node.input[0] in model.constants.names
     dims = [
-        Const("", 0, labels.size) if constant and not labels.any() else Dim(node.input[0], axis, labels.size)
+        Const("", 0, labels.size) if constant and not labels.any() else Dim(node.input[0], axis, labels.size, constant)
         for axis, labels in enumerate(axes)
     ]
     out = np.empty(len(dims), object)

@@ -63,7 +63,7 @@ def _wanted(graph: GraphProto, constants: Constants) -> list[str]:
         outputs = [name for name in node.output if name]
         if not constants.names.issuperset(outputs):
             wanted.update(dict.fromkeys(name for name in node.input if name in mixed))
-        elif not weights.isdisjoint(node.input):
+        elif node.op_type not in {"Shape", "Size"} and not weights.isdisjoint(node.input):
             weights.update(outputs)
             if _mixes(node) or not mixed.isdisjoint(node.input):
                 mixed.update(outputs)

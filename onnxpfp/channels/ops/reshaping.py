@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxpfp.channels.context import NodeContext, SplitChoice
+from onnxpfp.channels.context import Carrier, Choice, NodeContext
 from onnxpfp.channels.registry import Rules
 from onnxpfp.channels.types import Ids
 
@@ -76,15 +76,19 @@ def blocks(before: tuple[int, ...], after: tuple[int, ...]) -> Iterator[tuple[li
 def _merge(n: NodeContext, axes: list[int]) -> Ids:
     """Labels of every element of several axes: those of the one axis that is labelled.
 
-    Where more than one is, an element belongs to two channels; the axis with most indices keeps
-    its labels and the others stay.
+    Where more than one is, an element belongs to two channels; one axis keeps its labels (the walk says
+    which, or that with most indices) and the others stay.
     """
     x = n.axes(0)
     sizes = [x[axis].size for axis in axes]
     labelled = [p for p, axis in enumerate(axes) if (x[axis] != 0).any()]
     if not labelled:
         return n.zeros(math.prod(sizes))
-    carrier = max(labelled, key=lambda p: (sizes[p], -p))
+    wanted = [p for p in labelled if ("in", axes[p]) in n.carriers]
+    carrier = (wanted or [max(labelled, key=lambda p: (sizes[p], -p))])[0]
+    if len(labelled) > 1:
+        candidates: list[Carrier] = [("in", axes[p]) for p in labelled]
+        n.choices.append(Choice(n.index, ("in", axes[carrier]), tuple(candidates), x[axes[carrier]]))
     for p in labelled:
         if p != carrier:
             n.fix(x[axes[p]], "merges it with another axis of channels")
@@ -112,11 +116,12 @@ def _split(n: NodeContext, flat: Ids, axes: list[int]) -> list[Ids]:
     if not real or not (flat != 0).any():
         return out
     free = [p for p in real if (_along(cube, p)[0] == _along(cube, p)[1]).all()]
-    wanted = [p for p in real if axes[p] in n.carriers]
+    wanted = [p for p in real if ("out", axes[p]) in n.carriers]
     carrier = (free or wanted or [max(real, key=lambda p: (sizes[p], -p))])[0]
     rows, first = _along(cube, carrier)
     if not free:
-        n.splits.append(SplitChoice(n.index, axes[carrier], tuple(axes[p] for p in real), flat))
+        candidates: list[Carrier] = [("out", axes[p]) for p in real]
+        n.choices.append(Choice(n.index, ("out", axes[carrier]), tuple(candidates), flat))
         n.tie(rows, first)
     out[carrier] = first[:, 0]
     return out
