@@ -7,12 +7,13 @@ once and stored in the computation's place. Casts, transpositions and dequantiza
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import numpy as np
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
 
 from onnxpfp.model.constants import Constants, read_elsewhere, reader_counts
+from onnxpfp.model.surgery import add_constants, drop_unread
 
 __all__ = ["fold_weights"]
 
@@ -21,8 +22,6 @@ MIXING = frozenset(
     | {"GroupNormalization", "LpNormalization", "MatMul", "MeanVarianceNormalization", "Softmax"}
 )
 """Ops, beside all ReduceX, that compute a number from several indices of an axis."""
-INITIALIZERS_ARE_FREE = 4
-"""First IR version in which an initializer need not be an input."""
 
 
 def fold_weights(model: ModelProto) -> ModelProto:
@@ -71,38 +70,17 @@ def _wanted(graph: GraphProto, constants: Constants) -> list[str]:
     return [name for name in wanted if name not in elsewhere]
 
 
-def _store(model: ModelProto, tensors: Iterable[TensorProto]) -> None:
+def _store(model: ModelProto, tensors: Sequence[TensorProto]) -> None:
     """Put tensors in the place of the nodes that compute them, and drop what only served those."""
     graph = model.graph
-    stored = {tensor.name: tensor for tensor in tensors}
-    listed = {info.name for info in graph.input}
-    kept: list[NodeProto] = []
+    stored = {tensor.name for tensor in tensors}
     readers = reader_counts(graph)
-    readers.update(output.name for output in graph.output)
-    dropped: set[str] = set()
-    for node in reversed(graph.node):
-        if all(name in stored or not readers[name] for name in node.output if name) and any(
-            name in stored or name in dropped for name in node.output
-        ):
-            readers.subtract(name for name in node.input if name)
-            dropped.update(name for name in node.input if name and not readers[name])
+    unread: list[str] = []
+    for node in [node for node in graph.node if not stored.isdisjoint(node.output)]:
+        unread.extend(node.input)
+        if any(readers[name] for name in node.output if name and name not in stored):
+            node.output[:] = ["" if name in stored else name for name in node.output]
         else:
-            kept.append(node)
-    nodes = [_copy(node) for node in reversed(kept)]
-    free = model.ir_version >= INITIALIZERS_ARE_FREE
-    if not free:
-        nodes = [helper.make_node("Constant", [], [name], value=tensor) for name, tensor in stored.items()] + nodes
-    del graph.node[:]
-    graph.node.extend(nodes)
-    for tensor in [t for t in graph.initializer if t.name in dropped and t.name not in listed]:
-        graph.initializer.remove(tensor)
-    if free:
-        graph.initializer.extend(stored.values())
-    for info in [info for info in graph.value_info if info.name in dropped]:
-        graph.value_info.remove(info)
-
-
-def _copy(node: NodeProto) -> NodeProto:
-    copy = NodeProto()
-    copy.CopyFrom(node)
-    return copy
+            graph.node.remove(node)
+    drop_unread(graph, unread)
+    add_constants(model, tensors)

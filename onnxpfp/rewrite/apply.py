@@ -15,6 +15,7 @@ from onnx import GraphProto, ModelProto, TensorProto, helper, numpy_helper
 
 from onnxpfp.channels import ChannelGraph, Ids, Keep, spelling_of, uses_of
 from onnxpfp.channels.spelling import Numbers
+from onnxpfp.channels.values import Dim, Entry, leaves
 from onnxpfp.errors import VerificationError
 from onnxpfp.model.constants import outer_names, read_elsewhere, reader_counts, stored_tensors
 from onnxpfp.rewrite.edits import Edits
@@ -193,11 +194,17 @@ class _Patch:
         for use, array in arrays.items():
             old = self.graph.values[name]
             same = old.shape == array.shape and all(
-                entry.value == new for entry, new in zip(old.ravel(), array.ravel(), strict=True)
+                entry.value == new and not self._moves(entry)
+                for entry, new in zip(old.ravel(), array.ravel(), strict=True)
             )
             if not same:
                 dtype = np.int64 if tensor is None else numpy_helper.to_array(tensor).dtype
                 self.give(use, array.astype(dtype), name)
+
+    def _moves(self, entry: Entry) -> bool:
+        """Whether a number is computed from the length of an axis that loses channels."""
+        lengths = (leaf for leaf in leaves(entry) if isinstance(leaf, Dim))
+        return any(not self.keep[self.graph.axes[leaf.tensor][leaf.axis]].all() for leaf in lengths)
 
     def _drop_orphans(self) -> None:
         """Drop what only served an input that reads a constant of its own now."""
