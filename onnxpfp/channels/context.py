@@ -12,7 +12,7 @@ from onnx import NodeProto
 
 from onnxpfp.channels.labels import Labels
 from onnxpfp.channels.types import Consumer, Form, Ids, IndexSpell, Mask, Spell
-from onnxpfp.channels.values import Const, Value, plain
+from onnxpfp.channels.values import Const, Value, is_real, leaves, plain
 from onnxpfp.model.attributes import Attributes
 
 __all__ = ["Axes", "Carrier", "Choice", "NodeContext", "UnlabelledError", "unlabelled"]
@@ -125,9 +125,9 @@ class NodeContext:
         return self.attributes.integers(name)
 
     def numbers(self, position: int) -> NDArray[np.int64] | None:
-        """The numbers of an input that is shape arithmetic, at the analysed shapes."""
+        """The whole numbers of an input that is shape arithmetic, at the analysed shapes."""
         value = self.values[position] if self.has(position) else None
-        return None if value is None else plain(value)
+        return None if value is None or is_real(value) else plain(value)
 
     def array(self, position: int) -> NDArray[Any] | None:
         """An input of any type, or None where it is missing or depends on the model's inputs."""
@@ -260,19 +260,19 @@ class NodeContext:
         if (axis != 0).any():
             self.spells.append(IndexSpell(self.index, where, axis, own))
 
-    def cut(self, where: int, own: Axes) -> bool:
-        """Let a small stored tensor of integers or truth values follow `own`, the labels of its axes.
+    def cut(self, where: int, own: Axes, *, truth: bool = False) -> bool:
+        """Let a small constant tensor of integers or truth values follow `own`, the labels of its axes.
 
         Those are no weights, so they have no labels that could be tied.
 
         Returns:
             Whether the input is such a tensor.
         """
-        name, value = self.node.input[where], self.values[where]
-        if value is None or not all(isinstance(e, Const) and e.tensor == name for e in value.ravel()):
+        value = self.values[where]
+        if value is None or not all(isinstance(leaf, Const) for entry in value.ravel() for leaf in leaves(entry)):
             return False
         if any((labels != 0).any() for labels in own):
-            self.spells.append(IndexSpell(self.index, where, self.zeros(0), own))
+            self.spells.append(IndexSpell(self.index, where, self.zeros(0), own, truth))
         return True
 
 

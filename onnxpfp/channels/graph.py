@@ -105,15 +105,14 @@ def _channel_of_label(found: Walk, parts: Components) -> Ids:
 
 
 def _signatures(count: int, sites: list[Ids]) -> NDArray[np.uint64]:
-    """Hash the places at which every channel occurs, (count + 1,): equal places, equal hash."""
-    rng = np.random.default_rng(0)
+    """Hash the places at which every channel occurs, (count + 1,): equal places, equal hash.
+
+    Every place adds a random number for each time that a channel occurs there, modulo 2**64.
+    """
     signature = np.zeros(count + 1, np.uint64)
-    for ids in sites:
-        salt = rng.integers(1, 2**63, 2, np.uint64)
-        times = np.bincount(ids, minlength=count + 1).astype(np.uint64)
-        with np.errstate(over="ignore"):
-            mixed = (times * salt[0]) ^ (times << np.uint64(32))
-            signature += np.where(times > 0, mixed * (salt[1] | np.uint64(1)), np.uint64(0))
+    if sites:
+        salts = np.random.default_rng(0).integers(1, 2**63, len(sites), np.uint64)
+        np.add.at(signature, np.concatenate(sites), np.repeat(salts, [ids.size for ids in sites]))
     return signature
 
 
@@ -125,15 +124,15 @@ def _present(ids: Ids) -> list[int]:
 def _names(count: int, weights: list[tuple[str, tuple[Ids, ...]]], consumers: tuple[Consumer, ...]) -> list[str]:
     """Name every channel after the weight that brings it forth, else after any weight that has it."""
     contracted = {(c.weight, c.weight_axis) for c in consumers}
-    names = [""] * (count + 1)
-    for bringing in (True, False):
-        for name, axes in weights:
+    owner = np.full(count + 1, len(weights), np.int64)
+    # What is written last wins: the first weight that brings a channel forth.
+    for bringing in (False, True):
+        for place, (name, axes) in reversed([*enumerate(weights)]):
             for number, ids in enumerate(axes):
-                if bringing and (len(axes) == 1 or (name, number) in contracted):
-                    continue
-                for channel in _present(ids):
-                    names[channel] = names[channel] or name
-    return names
+                if not bringing or (len(axes) > 1 and (name, number) not in contracted):
+                    owner[ids] = place
+    names = [*(name for name, _ in weights), ""]
+    return [names[place] for place in owner]
 
 
 def _groups(
@@ -229,4 +228,4 @@ def finish(found: Walk, weights: tuple[str, ...], settled: frozenset[str]) -> Ch
 def _spell(s: Spell | IndexSpell, channel: Ids) -> Spell | IndexSpell:
     if isinstance(s, Spell):
         return Spell(s.node, s.where, s.place, channel[s.ids], s.sign)
-    return IndexSpell(s.node, s.where, channel[s.axis], tuple(channel[own] for own in s.own))
+    return IndexSpell(s.node, s.where, channel[s.axis], tuple(channel[own] for own in s.own), s.truth)

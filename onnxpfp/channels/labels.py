@@ -73,7 +73,7 @@ class Labels:
 
     def fix(self, labels: Ids, reason: str) -> None:
         """Keep these labels for good."""
-        real = np.unique(labels[labels != 0])
+        real = labels[labels != 0]
         if real.size:
             self._fixed.append((real, reason))
 

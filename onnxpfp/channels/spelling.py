@@ -19,6 +19,7 @@ from onnxpfp.channels.values import Const, Dim, Value, evaluate, leaves, plain
 __all__ = ["Misfit", "Numbers", "Spelling", "renumber"]
 
 Keep = NDArray[np.bool_]
+Integers = NDArray[np.int64] | NDArray[np.bool_]
 
 BEHIND = 2**31 - 1
 """A bound that lies behind every axis, also as int32."""
@@ -38,13 +39,13 @@ class Numbers:
 
     Attributes:
         attributes: New value by (node, attribute, place).
-        inputs: New tensor by (node, input), int64; to be stored as a constant of that use alone
+        inputs: New tensor by (node, input), int64 or bool; to be stored as a constant of that use alone
             wherever another use wants other numbers.
         elements: New value by (stored tensor, position), for constants inside shape arithmetic.
     """
 
     attributes: Mapping[tuple[int, str, int | None], int]
-    inputs: Mapping[tuple[int, int], NDArray[np.int64]]
+    inputs: Mapping[tuple[int, int], Integers]
     elements: Mapping[tuple[str, int], int]
 
 
@@ -86,7 +87,7 @@ class Spelling:
             The numbers, and the spells that cannot be met.
         """
         attributes: dict[tuple[int, str, int | None], int] = {}
-        inputs: dict[tuple[int, int], NDArray[np.int64]] = {}
+        inputs: dict[tuple[int, int], Integers] = {}
         wanted: dict[tuple[int, int], dict[int, Spell]] = {}
         for spell in self.spells:
             if isinstance(spell, IndexSpell):
@@ -148,8 +149,8 @@ class Spelling:
             if number != new:
                 misfits += [Misfit(s, "two axes share the same number") for s in (first, spell)]
 
-    def _lookup(self, keep: Keep, elements: Mapping[tuple[str, int], int]) -> Callable[[Const | Dim], int]:
-        def length(leaf: Const | Dim) -> int:
+    def _lookup(self, keep: Keep, elements: Mapping[tuple[str, int], int]) -> Callable[[Const | Dim], int | float]:
+        def length(leaf: Const | Dim) -> int | float:
             if isinstance(leaf, Const):
                 return elements.get((leaf.tensor, leaf.position), leaf.value)
             return int(keep[self.axes[leaf.tensor][leaf.axis]].sum())
@@ -163,12 +164,16 @@ def _count(spell: Spell, keep: Keep) -> int:
     return spell.sign * count if count or spell.sign > 0 else BEHIND
 
 
-def renumber(old: NDArray[np.int64], spell: IndexSpell, keep: Keep) -> NDArray[np.int64]:
+def renumber(old: NDArray[np.int64], spell: IndexSpell, keep: Keep) -> Integers:
     """Move indices up by the number of removed indices before them, and drop those that went.
 
     Negative indices stay negative: they count from the end.
     """
-    stays = keep[spell.axis]
-    rank = np.cumsum(stays) - 1
-    new = np.asarray(rank[old % spell.axis.size] - np.where(old < 0, stays.sum(), 0))
-    return new[keep[spell.own]] if spell.own.size else new
+    new = old
+    if spell.axis.size:
+        stays = keep[spell.axis]
+        rank = np.cumsum(stays) - 1
+        new = np.asarray(rank[old % spell.axis.size] - np.where(old < 0, stays.sum(), 0))
+    for number, own in enumerate(spell.own):
+        new = np.compress(keep[own], new, axis=number)
+    return new.astype(np.bool_) if spell.truth else new

@@ -1,8 +1,11 @@
-"""Shape arithmetic: small integer tensors as expressions of constants and axis lengths.
+"""Shape arithmetic: small tensors as expressions of constants and axis lengths.
 
 A graph spells channel counts in many places: a Reshape target, a Split size, a product of Shape's
 outputs. Every element of such a tensor is one of three entries: an element of a constant (which can be
 patched), the length of an axis (which follows the axis by itself), or a computation on entries.
+
+Some exporters compute lengths in floats (ceil(224 / stride)); such a number is a Python float here and is rounded
+to float32 after each step, as onnxruntime does.
 """
 
 from __future__ import annotations
@@ -15,11 +18,27 @@ from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
+from onnx import TensorProto
 
 from onnxpfp.model.attributes import Attributes
 
-__all__ = ["Computed", "Const", "Dim", "Entry", "Value", "constant", "evaluate", "fold", "leaves", "plain", "product"]
+__all__ = [
+    "Computed",
+    "Const",
+    "Dim",
+    "Entry",
+    "Value",
+    "clip",
+    "constant",
+    "evaluate",
+    "fold",
+    "is_real",
+    "leaves",
+    "plain",
+    "product",
+]
 
+_FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16})
 LARGEST = 4096
 """Elements; a larger integer tensor is data, not shape arithmetic."""
 
@@ -30,7 +49,7 @@ class Const:
 
     tensor: str
     position: int
-    value: int
+    value: int | float
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +68,7 @@ class Computed:
 
     op: str
     args: tuple[Const | Dim | Computed, ...]
-    value: int
+    value: int | float
 
 
 Entry = Const | Dim | Computed
@@ -57,15 +76,20 @@ Value = NDArray[np.object_]
 """Entries in the shape of the tensor."""
 
 _OPS = frozenset(
-    {"Add", "Sub", "Mul", "Div", "Mod", "Min", "Max", "Neg", "Abs", "Equal", "Less", "Greater"}
+    {"Add", "Sub", "Mul", "Div", "Mod", "Min", "Max", "Neg", "Abs", "Ceil", "Floor", "Equal", "Less", "Greater"}
     | {"GreaterOrEqual", "LessOrEqual", "And", "Or", "Not", "Where"}
 )
 _REDUCTIONS = {"ReduceProd": "Product", "ReduceSum": "Sum", "ReduceMax": "Max", "ReduceMin": "Min"}
 
-_BINARY: Mapping[str, Callable[[int, int], int]] = {
+_REAL: Mapping[str, Callable[..., int | float]] = {
     "Add": operator.add,
     "Sub": operator.sub,
     "Mul": operator.mul,
+    "Ceil": math.ceil,
+    "Floor": math.floor,
+    "Real": float,
+}
+_BINARY: Mapping[str, Callable[[float, float], bool]] = {
     "Equal": operator.eq,
     "Less": operator.lt,
     "Greater": operator.gt,
@@ -74,14 +98,21 @@ _BINARY: Mapping[str, Callable[[int, int], int]] = {
 }
 
 
-def _number(op: str, args: Sequence[int]) -> int:
+def _number(op: str, args: Sequence[int | float]) -> int | float:
     """Compute one number as ONNX does; a division by zero is 0, for it is never used."""
+    real = op == "Real" or any(isinstance(arg, float) for arg in args)
+    if op in _REAL:
+        return _rounded(_REAL[op](*args), real)
     if op in _BINARY:
         return int(_BINARY[op](args[0], args[1]))
     match op:
+        case "Div" if real:
+            return _rounded(args[0] / args[1], real) if args[1] else 0.0
         case "Div":
             # ONNX cuts towards zero, Python rounds down.
             return int(math.copysign(abs(args[0]) // abs(args[1]), args[0] * args[1])) if args[1] else 0
+        case "Whole":
+            return int(args[0])
         case "Mod":
             return args[0] % args[1] if args[1] else 0
         case "Product":
@@ -108,12 +139,22 @@ def _number(op: str, args: Sequence[int]) -> int:
             raise KeyError(op)
 
 
+def _rounded(number: float, real: bool) -> int | float:
+    return float(np.float32(number)) if real else int(number)
+
+
 def constant(tensor: str, array: NDArray[np.generic]) -> Value:
-    """Wrap a constant integer tensor."""
+    """Wrap a constant tensor."""
+    real = array.dtype.kind == "f"
     out = np.empty(array.shape, object)
     for position, number in enumerate(array.ravel().tolist()):
-        out.ravel()[position] = Const(tensor, position, int(number))
+        out.ravel()[position] = Const(tensor, position, float(number) if real else int(number))
     return out
+
+
+def is_real(value: Value) -> bool:
+    """Whether a tensor holds floats."""
+    return any(isinstance(entry.value, float) for entry in value.ravel())
 
 
 def plain(value: Value) -> NDArray[np.int64]:
@@ -130,7 +171,7 @@ def leaves(entry: Entry) -> Iterator[Const | Dim]:
         yield entry
 
 
-def evaluate(entry: Entry, lookup: Callable[[Const | Dim], int]) -> int:
+def evaluate(entry: Entry, lookup: Callable[[Const | Dim], int | float]) -> int | float:
     """Compute an entry anew with `lookup` for its leaves."""
     if isinstance(entry, Computed):
         return _number(entry.op, [evaluate(arg, lookup) for arg in entry.args])
@@ -194,8 +235,10 @@ def _restructure(op: str, inputs: Sequence[Value], attributes: Attributes) -> Va
     """Move entries without computing on them."""
     data = inputs[0]
     match op:
-        case "Identity" | "Cast":
+        case "Identity":
             return data
+        case "Cast":
+            return _cast(data, attributes.integer("to", 0))
         case "Concat":
             return np.concatenate(inputs, axis=attributes.integer("axis", 0))
         case "Gather":
@@ -216,6 +259,17 @@ def _restructure(op: str, inputs: Sequence[Value], attributes: Attributes) -> Va
             return data.transpose(attributes.integers("perm"))
         case _:
             return None
+
+
+def _cast(data: Value, to: int) -> Value:
+    """Turn whole numbers into floats or back; other casts change nothing."""
+    real = to in _FLOATS
+    if real == is_real(data):
+        return data
+    out = np.empty(data.shape, object)
+    for position, entry in np.ndenumerate(data):
+        out[position] = _computed("Real" if real else "Whole", (cast("Entry", entry),))
+    return out
 
 
 def _tensor(entry: object) -> Value:
@@ -245,6 +299,13 @@ def _generate(op: str, inputs: Sequence[Value], attributes: Attributes) -> Value
         fill = attributes.tensor("value")
         made = np.full(numbers[0].tolist(), 0 if fill is None else int(fill.ravel()[0]))
     return constant("", made) if made.size <= LARGEST else None
+
+
+def clip(data: Value, low: Value | None, high: Value | None) -> Value:
+    """Keep numbers within bounds, of which either may be missing."""
+    for op, bound in (("Max", low), ("Min", high)):
+        data = data if bound is None else _elementwise(op, [data, bound])
+    return data
 
 
 def fold(op: str, inputs: Sequence[Value], attributes: Attributes) -> Value | None:

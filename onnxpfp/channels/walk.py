@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,6 +22,8 @@ from onnxpfp.model.shapes import Shapes
 
 __all__ = ["Use", "Walk", "walk"]
 
+FEW = 8
+"""Numbers; a longer tensor of floats is no shape arithmetic."""
 Use = tuple[int, int]
 """Node position and input position."""
 
@@ -228,17 +231,7 @@ def _fold(model: _Model, state: Walk, node: NodeProto) -> bool:
         return False
     name = node.output[0]
     value = _shape_value(model, state, node) if node.op_type in {"Shape", "Size"} else None
-    if value is None:
-        inputs = [i for i in node.input if i]
-        integer = model.shapes.dtype.get(name) in INTEGERS
-        known = node.op_type == "Constant" or (bool(inputs) and all(i in state.values for i in inputs))
-        if not integer or len(node.output) != 1 or not known:
-            return False
-        if node.op_type == "Constant":
-            array = model.constants.value(name)
-            value = entries.constant(name, array) if array.size <= entries.LARGEST else None
-        else:
-            value = entries.fold(node.op_type, [state.values[i] for i in inputs], Attributes(node))
+    value = _computed_value(model, state, node) if value is None else value
     if value is None:
         return False
     state.values[name] = value
@@ -246,11 +239,45 @@ def _fold(model: _Model, state: Walk, node: NodeProto) -> bool:
     return True
 
 
+def _computed_value(model: _Model, state: Walk, node: NodeProto) -> Value | None:
+    """Compute on numbers that are known: whole ones, and floats that come from whole ones."""
+    name, inputs = node.output[0], [i for i in node.input if i]
+    if len(node.output) != 1:
+        return None
+    integer = model.shapes.dtype.get(name) in INTEGERS
+    if node.op_type == "Constant":
+        array = model.constants.value(name) if integer else None
+        return entries.constant(name, array) if array is not None and array.size <= entries.LARGEST else None
+    computed = [state.values[i] for i in inputs if i in state.values and i not in model.constants.stored]
+    if not integer and not any(map(entries.is_real, computed)) and not (computed and node.op_type == "Cast"):
+        return None
+    values = [state.values.get(i) if i in state.values else _small_floats(model, state, i) for i in inputs]
+    known = [value for value in values if value is not None]
+    if not known or len(known) < len(values):
+        return None
+    if node.op_type == "Clip":
+        bounds = [state.values[name] if name else None for name in (*node.input[1:], "", "")]
+        return entries.clip(known[0], *bounds[:2])
+    return entries.fold(node.op_type, known, Attributes(node))
+
+
+def _small_floats(model: _Model, state: Walk, name: str) -> Value | None:
+    """Entries of a constant with which shape arithmetic in floats computes."""
+    tensor = model.constants.stored.get(name)
+    if (
+        tensor is None
+        or math.prod(tensor.dims) > FEW
+        or tensor.data_type not in {TensorProto.FLOAT, TensorProto.DOUBLE}
+    ):
+        return None
+    return state.values.setdefault(name, entries.constant("", model.constants.value(name)))
+
+
 def _shape_value(model: _Model, state: Walk, node: NodeProto) -> Value | None:
     axes = state.axes.get(node.input[0])
     if axes is None:
         return None
-    constant = node.input[0] in model.constants.names
+    constant = node.input[0] in model.constants.names or node.input[0] in state.values
     dims = [
         Const("", 0, labels.size) if constant and not labels.any() else Dim(node.input[0], axis, labels.size, constant)
         for axis, labels in enumerate(axes)

@@ -50,10 +50,12 @@ ROWS = [
     Row("resize to a shape", "s = Shape(e)\nq = Slice(s, a0, a2)\nt = Concat<axis=0>(q, hw)\nr = Resize(c, , , t)\n"
         "d = Add(r, e)", 8),
     Row("resize to sizes computed in floats", "s = Shape(c)\nq = Cast<to=1>(s)\nr = Mul(q, z4)\nt = Cast<to=7>(r)\n"
-        "d = Resize(c, , , t)", 0, weights="float[4] z4 = {1.0, 1.0, 2.0, 2.0}",
-        fixed={"w_in": "Cast 'q' reads its length as a number"}),
+        "d = Resize(c, , , t)", 8, weights="float[4] z4 = {1.0, 1.0, 2.0, 2.0}"),
+    Row("pads computed in floats", "s = Shape(c)\ni = Slice(s, k2, big)\nq = Cast<to=1>(i)\ng = Div(q, stride)\n"
+        "u = Ceil(g)\nv = Cast<to=7>(u)\np = Concat<axis=0>(z2, v, z2, v)\nd = Pad(c, p)", 8,
+        weights="int64[1] k2 = {2}, int64[1] big = {100}, float[1] stride = {2.0}, int64[2] z2 = {0, 0}"),
     Row("number of elements", "s = Size(c)\nq = Cast<to=1>(s)\nd = Mul(c, q)", 0,
-        fixed={"w_in": "Cast 'q' reads its length as a number"}),
+        fixed={"w_in": "Mul 'd' reads its length as a number"}),
     Row("as many numbers as channels", "s = Shape(c)\nh = Gather<axis=0>(s, k1)\nr = Range(k0, h, k1)\n"
         "f2 = Cast<to=1>(r)\ng = Reshape(f2, r8)\nd = Mul(c, g)", 0, weights="int64[3] r8 = {8, 1, 1}",
         fixed={"w_in": "its length as a number"}),
@@ -93,7 +95,7 @@ def test_length_used_as_a_number_fixes_its_axis():
     }"""
     case = study(build(text))
     assert case.graph.count == 0
-    assert case.reasons["w"] == "Cast 'f' reads its length as a number"
+    assert case.reasons["w"] == "ReduceMean 'm' reads its length as a number"
 
 
 def test_length_as_graph_output_fixes_its_axis():
