@@ -14,16 +14,29 @@ from onnxpfp.errors import OnnxPfpError
 
 if TYPE_CHECKING:
     from onnxpfp.api import Result, prune
+    from onnxpfp.inspection import Inspection, inspect
     from onnxpfp.plan import Plan
     from onnxpfp.saving import save_result
 
 __version__ = "0.1.0"
 
-__all__ = ["OnnxPfpError", "Plan", "Result", "__version__", "errors", "prune", "save_result"]
+__all__ = [
+    "Inspection",
+    "OnnxPfpError",
+    "Plan",
+    "Result",
+    "__version__",
+    "errors",
+    "inspect",
+    "prune",
+    "save_result",
+]
 
 _LAZY = {
+    "Inspection": "onnxpfp.inspection",
     "Plan": "onnxpfp.plan",
     "Result": "onnxpfp.api",
+    "inspect": "onnxpfp.inspection",
     "prune": "onnxpfp.api",
     "save_result": "onnxpfp.saving",
 }

@@ -19,11 +19,13 @@ __all__ = [
     "Data",
     "Output",
     "Runtime",
+    "Scope",
     "Target",
     "choice_options",
     "data_options",
     "output_options",
     "runtime_options",
+    "scope_options",
     "target_options",
     "verbosity_options",
 ]
@@ -74,6 +76,21 @@ class Data:
 
 
 @dataclass(frozen=True, slots=True)
+class Scope:
+    """What is looked at where no data are needed.
+
+    Attributes:
+        input_shape: Shapes as they were typed.
+        include: See `onnxpfp.config.Options`.
+        exclude: See `onnxpfp.config.Options`.
+    """
+
+    input_shape: tuple[str, ...]
+    include: tuple[str, ...]
+    exclude: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Runtime:
     """Where and how it runs; see `onnxpfp.config.Options`."""
 
@@ -114,6 +131,22 @@ def _group(name: str, kind: type[Any], *options: Decorator) -> Decorator:
 
     return decorate
 
+
+_PATTERNS = (
+    click.option(
+        "--include",
+        multiple=True,
+        metavar="PAT",
+        help="Prune only these nodes and initializers: a glob, or re:REGEX. Repeatable.",
+    ),
+    click.option("--exclude", multiple=True, metavar="PAT", help="Leave these as they are; likewise. Repeatable."),
+)
+_INPUT_SHAPE = click.option(
+    "--input-shape",
+    multiple=True,
+    metavar="NAME:1,3,224,224",
+    help="Shape of an input with free axes; no name needed where there is one input. Repeatable.",
+)
 
 target_options = _group(
     "target",
@@ -160,13 +193,7 @@ choice_options = _group(
     click.option(
         "--min-channels", type=int, default=1, show_default=True, metavar="N", help="Fewest channels of a group."
     ),
-    click.option(
-        "--include",
-        multiple=True,
-        metavar="PAT",
-        help="Prune only these nodes and initializers: a glob, or re:REGEX. Repeatable.",
-    ),
-    click.option("--exclude", multiple=True, metavar="PAT", help="Leave these as they are; likewise. Repeatable."),
+    *_PATTERNS,
 )
 
 data_options = _group(
@@ -179,13 +206,10 @@ data_options = _group(
     ),
     click.option("--calib-samples", type=int, metavar="N", help="Most samples to use.  [default: all]"),
     click.option("--batch-size", type=int, metavar="N", help="Samples in one run.  [default: what the model takes]"),
-    click.option(
-        "--input-shape",
-        multiple=True,
-        metavar="NAME:1,3,224,224",
-        help="Shape of an input with free axes; no name needed where there is one input. Repeatable.",
-    ),
+    _INPUT_SHAPE,
 )
+
+scope_options = _group("scope", Scope, _INPUT_SHAPE, *_PATTERNS)
 
 runtime_options = _group(
     "runtime",

@@ -129,7 +129,9 @@ def _run(job: _Job) -> None:
     options = replace(job.options, input_shapes=parse_shapes(job.data.input_shape, job.source))
     with naming_files(job.source, job.data.calib_data, job.from_plan), working(job.verbosity) as tell:
         plan = None if job.from_plan is None else Plan.read(job.from_plan)
-        result = prune_with(job.source, job.data.calib_data, options, plan=plan, progress=tell)
+        # The new weights of a large model wait where they will be written: there is room for them.
+        folder = job.outputs.model.parent
+        result = prune_with(job.source, job.data.calib_data, options, plan=plan, progress=tell, folder=folder)
     write_outputs(result, job.source, job.outputs)
     _show(result, job)
 

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from rich import box
 from rich.console import Console
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from onnxpfp.channels.types import Fixed
+from onnxpfp.report.layout import facts, heading, indented, more, print_clean
+from onnxpfp.report.reasons import by_kind, example, kind
 from onnxpfp.report.types import GroupReport, Report
 from onnxpfp.verify import Drift
 
@@ -35,24 +34,6 @@ FAR = 0.5
 """Relative output error from which a result has little in common with the original."""
 _TARGETS = {"macs": "MACs", "params": "parameters"}
 _UNSCORED = frozenset({"plan", "all"})
-_QUOTED = re.compile(r" '[^']*'")
-
-
-@dataclass(frozen=True, slots=True)
-class _Reason:
-    """Axes that stay for one kind of reason.
-
-    Attributes:
-        text: The reason without names.
-        axes: How many axes it holds for.
-        indices: How many indices these have.
-        example: The first of them.
-    """
-
-    text: str
-    axes: int
-    indices: int
-    example: str
 
 
 def print_report(report: Report, console: Console, *, full: bool) -> None:
@@ -63,13 +44,7 @@ def print_report(report: Report, console: Console, *, full: bool) -> None:
         console: Where to.
         full: Whether to show every row.
     """
-    if console.is_terminal:
-        _print_sections(report, console, full=full)
-        return
-    with console.capture() as captured:
-        _print_sections(report, console, full=full)
-    # rich pads every line to the full width.
-    console.file.write(re.sub(r" +$", "", captured.get(), flags=re.MULTILINE))
+    print_clean(console, lambda: _print_sections(report, console, full=full))
 
 
 def _print_sections(report: Report, console: Console, *, full: bool) -> None:
@@ -77,11 +52,11 @@ def _print_sections(report: Report, console: Console, *, full: bool) -> None:
     console.print(_facts(report))
     if report.groups:
         shown = report.groups if full else report.groups[:ROWS]
-        console.print(_heading("Groups of channels"))
+        console.print(heading("Groups of channels"))
         console.print(_groups(shown))
-        _more(console, len(report.groups) - len(shown), "groups")
+        more(console, len(report.groups) - len(shown), "groups", "-v")
         if any(group.selection not in _UNSCORED for group in report.groups):
-            console.print(_indented(f"eps: bound on each consumer's relative error. {report.groups[0].assumption}"))
+            console.print(indented(f"eps: bound on each consumer's relative error. {report.groups[0].assumption}"))
     if report.skipped:
         _print_untouched(report.skipped, console, full=full)
     if report.compensated or report.uncompensated:
@@ -93,19 +68,6 @@ def print_notes(notes: Sequence[str], console: Console) -> None:
     for note in notes:
         style = "bold red" if note.startswith("RANDOM") else "yellow"
         console.print(Text(f"Note: {note}", style=style), soft_wrap=not console.is_terminal)
-
-
-def _heading(text: str) -> Text:
-    return Text(f"\n{text}", style="bold")
-
-
-def _indented(text: str) -> Padding:
-    return Padding(Text(text), (0, 0, 0, 2))
-
-
-def _more(console: Console, count: int, what: str) -> None:
-    if count > 0:
-        console.print(_indented(f"... and {count} more {what}; -v shows all"))
 
 
 def _sizes(report: Report) -> Table:
@@ -127,9 +89,6 @@ def _sizes(report: Report) -> Table:
 
 def _facts(report: Report) -> Table:
     """Method, place, evidence and time, one per line."""
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
     rows = {"method": _METHODS.get(report.method, report.method)}
     if report.target:
         rows["target"] = ", ".join(
@@ -149,9 +108,7 @@ def _facts(report: Report) -> Table:
     rows["drift"] = _drift(report.drift) + _advice(report)
     seconds = ", ".join(f"{phase} {time:.1f}" for phase, time in report.seconds.items())
     rows["seconds"] = f"{sum(report.seconds.values()):.1f} ({seconds})"
-    for title, text in rows.items():
-        table.add_row(f"  {title}", text)
-    return table
+    return facts(rows)
 
 
 def _advice(report: Report) -> str:
@@ -200,45 +157,28 @@ def _number(value: float) -> str:
 
 
 def _print_untouched(skipped: Sequence[Fixed], console: Console, *, full: bool) -> None:
-    reasons = _by_reason(skipped)
+    reasons = sorted(by_kind(skipped).items(), key=lambda reason: -len(reason[1]))
     shown = reasons if full else reasons[:REASONS]
     table = Table(box=box.SIMPLE)
     table.add_column("axes", justify="right", no_wrap=True)
     table.add_column("indices", justify="right", no_wrap=True)
     table.add_column("why they stay", overflow="fold", ratio=1)
     table.add_column("for example", overflow="fold", ratio=1)
-    for reason in shown:
-        table.add_row(f"{reason.axes:,}", f"{reason.indices:,}", reason.text, reason.example)
-    console.print(_heading("Untouched axes of weights"))
+    for reason, axes in shown:
+        table.add_row(f"{len(axes):,}", f"{sum(fixed.count for fixed in axes):,}", reason, example(axes[0]))
+    console.print(heading("Untouched axes of weights"))
     console.print(table)
-    _more(console, len(reasons) - len(shown), "reasons")
-
-
-def _by_reason(skipped: Sequence[Fixed]) -> list[_Reason]:
-    """Put axes together whose reasons differ in names only, the most frequent reason first."""
-    together: dict[str, list[Fixed]] = {}
-    for fixed in skipped:
-        together.setdefault(_QUOTED.sub("", fixed.reason), []).append(fixed)
-    reasons = [
-        _Reason(text, len(found), sum(f.count for f in found), _example(found[0])) for text, found in together.items()
-    ]
-    return sorted(reasons, key=lambda reason: -reason.axes)
-
-
-def _example(fixed: Fixed) -> str:
-    """Name an axis, and what its reason names."""
-    names = ", ".join(_QUOTED.findall(fixed.reason))
-    return f"axis {fixed.axis} of {fixed.tensor}" + (f", for{names}" if names else "")
+    more(console, len(reasons) - len(shown), "reasons", "-v")
 
 
 def _print_compensation(report: Report, console: Console, *, full: bool) -> None:
-    console.print(_heading("Compensation"))
+    console.print(heading("Compensation"))
     count, left = len(report.compensated), len(report.uncompensated)
-    console.print(_indented(f"mean of dropped channels folded into the biases of {count} of {count + left} consumers"))
+    console.print(indented(f"mean of dropped channels folded into the biases of {count} of {count + left} consumers"))
     together: dict[str, list[str]] = {}
     for name, reason in report.uncompensated:
-        together.setdefault(_QUOTED.sub("", reason), []).append(name)
+        together.setdefault(kind(reason), []).append(name)
     for reason, names in together.items():
         listed = names if full else names[:1]
         rest = f" and {len(names) - len(listed)} more" if len(names) > len(listed) else ""
-        console.print(_indented(f"not of {', '.join(listed)}{rest}: {reason}"))
+        console.print(indented(f"not of {', '.join(listed)}{rest}: {reason}"))

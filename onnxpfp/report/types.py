@@ -10,7 +10,7 @@ from typing import Any
 from onnxpfp.channels.types import Fixed
 from onnxpfp.verify import Drift, Oracle
 
-__all__ = ["GroupReport", "Report", "Size"]
+__all__ = ["GroupReport", "Report", "Size", "plain"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,15 +103,16 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report in types that JSON knows; what is infinite becomes null."""
-        found: dict[str, Any] = _plain(asdict(self))
+        found: dict[str, Any] = plain(asdict(self))
         return found
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Return a value in types that JSON knows; what is infinite becomes null."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+        return {str(k): plain(v) for k, v in value.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
     if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]  # pyright: ignore[reportUnknownVariableType]
+        return [plain(v) for v in value]  # pyright: ignore[reportUnknownVariableType]
     return value

@@ -46,13 +46,10 @@ def _files(folder: Path) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-@pytest.fixture
-def refuse(folder: Path, prune: Callable[..., Result]) -> Callable[..., Refusal]:
-    """Run the verb and make sure that it refuses in one line and touches no file."""
-
+def _refused(folder: Path, call: Callable[..., Result]) -> Callable[..., Refusal]:
     def run(*arguments: str | Path, code: int = 1) -> Refusal:
         before = _files(folder)
-        result = prune(*arguments)
+        result = call(*arguments)
         lines = result.stderr.splitlines()
         assert result.exit_code == code, result.output
         assert result.stdout == ""
@@ -65,3 +62,25 @@ def refuse(folder: Path, prune: Callable[..., Result]) -> Callable[..., Refusal]
         return Refusal(lines[0].removeprefix("Error: "), "".join(lines[1:]).removeprefix("Hint: "))
 
     return run
+
+
+@pytest.fixture
+def refuse(folder: Path, prune: Callable[..., Result]) -> Callable[..., Refusal]:
+    """Run the verb and make sure that it refuses in one line and touches no file."""
+    return _refused(folder, prune)
+
+
+@pytest.fixture
+def inspect(folder: Path) -> Callable[..., Result]:
+    """Run `inspect` in the folder."""
+
+    def run(*arguments: str | Path) -> Result:
+        return CliRunner().invoke(main, ["inspect", *map(str, arguments)])
+
+    return run
+
+
+@pytest.fixture
+def refuse_inspect(folder: Path, inspect: Callable[..., Result]) -> Callable[..., Refusal]:
+    """Run `inspect` and make sure that it refuses in one line and touches no file."""
+    return _refused(folder, inspect)
