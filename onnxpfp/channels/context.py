@@ -12,7 +12,7 @@ from onnx import NodeProto
 
 from onnxpfp.channels.labels import Labels
 from onnxpfp.channels.types import Consumer, Form, Ids, IndexSpell, Mask, Spell
-from onnxpfp.channels.values import Const, Value, is_real, leaves, plain
+from onnxpfp.channels.values import Const, Value, is_known, is_real, leaves, plain
 from onnxpfp.model.attributes import Attributes
 
 __all__ = ["Axes", "Carrier", "Choice", "NodeContext", "UnlabelledError", "unlabelled"]
@@ -128,6 +128,15 @@ class NodeContext:
         """The whole numbers of an input that is shape arithmetic, at the analysed shapes."""
         value = self.values[position] if self.has(position) else None
         return None if value is None or is_real(value) else plain(value)
+
+    def same_in_every_run(self, where: str | int, place: int) -> bool:
+        """Whether a number is the same in every run: an attribute's always, an input's unless a free axis gives it."""
+        value = None if isinstance(where, str) else self.values[where]
+        return value is None or is_known(value.ravel()[place])
+
+    def open_axis(self, where: str | int, place: int, size: int) -> Ids:
+        """Labels of a new axis whose length is a number: fresh, or none where it differs from run to run."""
+        return self.labels.fresh(size) if size > 1 and self.same_in_every_run(where, place) else self.zeros(size)
 
     def array(self, position: int) -> NDArray[Any] | None:
         """An input of any type, or None where it is missing or depends on the model's inputs."""

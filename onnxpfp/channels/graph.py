@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxpfp.channels.labels import Components
-from onnxpfp.channels.types import Consumer, Fixed, Group, Ids, IndexSpell, Mask, Spell
+from onnxpfp.channels.types import Consumer, Fixed, Frozen, Group, Ids, IndexSpell, Mask, Spell
 from onnxpfp.channels.values import Value
 from onnxpfp.channels.walk import Use, Walk
 
@@ -42,7 +42,8 @@ class ChannelGraph:
         spells: Numbers in the file that count channels.
         sources: The same declarations in labels, in the same order.
         fixed: Axes of weights that stay, with the reason.
-        settled: Tensors whose shapes follow from the input shapes alone, whatever the data.
+        frozen: Numbers that stay although lengths behind them may change.
+        number_types: Element type of tensors that are shape arithmetic.
     """
 
     count: int
@@ -56,7 +57,8 @@ class ChannelGraph:
     spells: tuple[Spell | IndexSpell, ...]
     sources: tuple[Spell | IndexSpell, ...]
     fixed: tuple[Fixed, ...]
-    settled: frozenset[str]
+    frozen: tuple[Frozen, ...]
+    number_types: Mapping[str, int]
 
     def keep_all(self) -> Keep:
         """Return the choice that removes nothing."""
@@ -190,13 +192,12 @@ def _fixed(
     return tuple(out)
 
 
-def finish(found: Walk, weights: tuple[str, ...], settled: frozenset[str]) -> ChannelGraph:
+def finish(found: Walk, weights: tuple[str, ...]) -> ChannelGraph:
     """Turn labels into channels.
 
     Args:
         found: The walk.
         weights: Names of stored tensors that are weights.
-        settled: Tensors whose shapes follow from the input shapes alone.
     """
     parts = found.labels.components()
     channel = _channel_of_label(found, parts)
@@ -218,7 +219,8 @@ def finish(found: Walk, weights: tuple[str, ...], settled: frozenset[str]) -> Ch
         spells=tuple(_spell(s, channel) for s in found.spells),
         sources=tuple(found.spells),
         fixed=_fixed(found, parts, channel, weights, found.consumers),
-        settled=settled,
+        frozen=tuple(found.frozen),
+        number_types=found.number_types,
     )
     stored = list(graph.stored_axes())
     groups = _groups(graph.count, stored, graph.consumers, graph.axes.values())

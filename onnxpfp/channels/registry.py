@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from onnxpfp.channels.context import NodeContext
@@ -14,7 +14,7 @@ Rule = Callable[[NodeContext], None]
 
 @dataclass(slots=True, eq=False)
 class Rules:
-    """The rules of one family of ops.
+    """The rules of a family of ops, or of all.
 
     Attributes:
         table: Rule by op type.
@@ -40,15 +40,17 @@ class Rules:
 
         @self.add(*ops)
         def keep(n: NodeContext) -> None:
+            """Stays: every axis of what it touches is kept."""
             n.keep_all(why)
 
         self.stays.update(dict.fromkeys(ops, why))
 
 
-def merge(families: Iterable[Rules]) -> Mapping[str, Rule]:
-    """Join the families into one table."""
-    table: dict[str, Rule] = {}
+def merge(families: Iterable[Rules]) -> Rules:
+    """Join the families into one."""
+    merged = Rules()
     for family in families:
-        assert not table.keys() & family.table.keys()
-        table.update(family.table)
-    return table
+        assert not merged.table.keys() & family.table.keys()
+        merged.table.update(family.table)
+        merged.stays.update(family.stays)
+    return merged

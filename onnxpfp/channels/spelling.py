@@ -1,25 +1,30 @@
 """Numbers that spell channel counts: what each must become, and whether it can.
 
-A number is patched in place where one constant holds it, replaced together with its whole input where
-all of that input is known before the run, and must follow by itself where it is computed.
+A number is replaced together with its whole input where all of that input is known before the run. Else it is
+patched in place where one constant holds it, follows by itself where it is computed from the right lengths, and is
+overridden where neither is so.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from onnxpfp.channels.types import Ids, IndexSpell, Spell
-from onnxpfp.channels.values import Const, Dim, Value, evaluate, leaves, plain
+from onnxpfp.channels.types import Frozen, Ids, IndexSpell, Spell
+from onnxpfp.channels.values import Const, Dim, Entry, Value, evaluate, is_known, is_real, plain
 
 __all__ = ["Misfit", "Numbers", "Spelling", "renumber"]
 
 Keep = NDArray[np.bool_]
 Integers = NDArray[np.int64] | NDArray[np.bool_]
+
+Use = tuple[int, int]
+"""Node position and input position."""
+Number = int | float
 
 BEHIND = 2**31 - 1
 """A bound that lies behind every axis, also as int32."""
@@ -39,14 +44,16 @@ class Numbers:
 
     Attributes:
         attributes: New value by (node, attribute, place).
-        inputs: New tensor by (node, input), int64 or bool; to be stored as a constant of that use alone
+        inputs: New tensor by (node, input), int64, float64 or bool; to be stored as a constant of that use alone
             wherever another use wants other numbers.
         elements: New value by (stored tensor, position), for constants inside shape arithmetic.
+        overrides: New values by (node, input) and place, where the rest of the input is known at run time only.
     """
 
     attributes: Mapping[tuple[int, str, int | None], int]
-    inputs: Mapping[tuple[int, int], Integers]
+    inputs: Mapping[Use, NDArray[np.generic]]
     elements: Mapping[tuple[str, int], int]
+    overrides: Mapping[Use, Mapping[int, Number]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,26 +63,20 @@ class Spelling:
     Attributes:
         model: The model.
         spells: The declarations.
+        frozen: Numbers that must stay what they are.
         values: Entries of shape arithmetic by tensor.
         axes: Ids (or labels) of every tensor's axes.
         readers: How often nodes, subgraphs and the graph's outputs read each tensor.
-        settled: Tensors whose shape is the same in every run.
+        can_override: Whether single numbers of an input can be chosen at run time (Where is there).
     """
 
     model: ModelProto
     spells: tuple[Spell | IndexSpell, ...]
+    frozen: tuple[Frozen, ...]
     values: Mapping[str, Value]
     axes: Mapping[str, tuple[Ids, ...]]
     readers: Mapping[str, int]
-    settled: frozenset[str]
-
-    def _replaceable(self, value: Value) -> bool:
-        """Whether all numbers of a tensor are known before the run."""
-        return all(
-            isinstance(leaf, Const) or leaf.tensor in self.settled or (self.axes[leaf.tensor][leaf.axis] != 0).any()
-            for entry in value.ravel()
-            for leaf in leaves(entry)
-        )
+    can_override: bool
 
     def numbers(self, keep: Keep) -> tuple[Numbers, list[Misfit]]:
         """Compute what the file must say when `keep` stays.
@@ -87,75 +88,86 @@ class Spelling:
             The numbers, and the spells that cannot be met.
         """
         attributes: dict[tuple[int, str, int | None], int] = {}
-        inputs: dict[tuple[int, int], Integers] = {}
-        wanted: dict[tuple[int, int], dict[int, Spell]] = {}
+        inputs: dict[Use, NDArray[np.generic]] = {}
         for spell in self.spells:
             if isinstance(spell, IndexSpell):
                 old = plain(self.values[self._tensor(spell.node, spell.where)])
                 inputs[spell.node, spell.where] = renumber(old, spell, keep)
             elif isinstance(spell.where, str):
                 attributes[spell.node, spell.where, spell.place] = _count(spell, keep)
+        wanted, misfits = self._wanted(keep)
+        follows = self._lookup(keep, {})
+        computed: dict[Use, Mapping[int, Number]] = {}
+        for use, places in wanted.items():
+            value = self.values[self._tensor(*use)]
+            if all(is_known(entry) for entry in value.ravel()):
+                inputs[use] = _replaced(value, places, follows)
             else:
-                wanted.setdefault((spell.node, spell.where), {})[spell.place or 0] = spell
-        elements: dict[tuple[str, int], tuple[int, Spell]] = {}
-        later: list[tuple[Value, dict[int, Spell]]] = []
-        misfits: list[Misfit] = []
-        for (node, where), spells in wanted.items():
-            value = self.values.get(self._tensor(node, where))
-            if value is None:
-                misfits += [Misfit(s, "the number is not known") for s in spells.values() if s.ids.any()]
-            elif self._replaceable(value):
-                inputs[node, where] = self._new_input(value, spells, keep)
-            else:
-                later.append((value, spells))
-                self._patch(value, spells, keep, elements, misfits)
-        patched = {key: number for key, (number, _) in elements.items()}
-        lookup = self._lookup(keep, patched)
-        for value, spells in later:
-            for place, spell in spells.items():
-                if evaluate(value.ravel()[place], lookup) != _count(spell, keep):
-                    misfits.append(Misfit(spell, "the number is computed at run time"))
-        return Numbers(attributes, inputs, patched), misfits
+                computed[use] = places
+        elements = self._elements(computed)
+        lookup = self._lookup(keep, elements)
+        overrides: dict[Use, dict[int, Number]] = {}
+        for use, places in computed.items():
+            value = self.values[self._tensor(*use)].ravel()
+            wrong = {place: new for place, new in places.items() if evaluate(value[place], lookup) != new}
+            if wrong:
+                overrides[use] = wrong
+        if overrides and not self.can_override:
+            misfits += [Misfit(s, "the number is computed at run time") for s in self.spells_at(overrides)]
+        return Numbers(attributes, inputs, elements, overrides), misfits
+
+    def spells_at(self, uses: Iterable[Use]) -> Iterator[Spell]:
+        """Yield the declarations about some inputs."""
+        at = set(uses)
+        yield from (s for s in self.spells if isinstance(s, Spell) and (s.node, s.where) in at)
 
     def _tensor(self, node: int, where: int) -> str:
         return self.model.graph.node[node].input[where]
 
-    def _new_input(self, value: Value, spells: Mapping[int, Spell], keep: Keep) -> NDArray[np.int64]:
-        lookup = self._lookup(keep, {})
-        new = np.array([evaluate(entry, lookup) for entry in value.ravel()], np.int64)
-        for place, spell in spells.items():
-            new[place] = _count(spell, keep)
-        return new.reshape(value.shape)
-
-    def _patch(
-        self,
-        value: Value,
-        spells: Mapping[int, Spell],
-        keep: Keep,
-        elements: dict[tuple[str, int], tuple[int, Spell]],
-        misfits: list[Misfit],
-    ) -> None:
-        """Patch the constants behind single numbers of a tensor that is computed."""
-        for place, spell in spells.items():
-            entry = value.ravel()[place]
-            if not isinstance(entry, Const):
+    def _wanted(self, keep: Keep) -> tuple[dict[Use, dict[int, Number]], list[Misfit]]:
+        """Collect what numbers must be: counts of what stays, and what is frozen."""
+        wanted: dict[Use, dict[int, Number]] = {}
+        misfits: list[Misfit] = []
+        for spell in self.spells:
+            if isinstance(spell, IndexSpell) or isinstance(spell.where, str):
                 continue
-            new = _count(spell, keep)
-            key = (entry.tensor, entry.position)
-            if new != entry.value and (not entry.tensor or self.readers[entry.tensor] > 1):
-                misfits.append(Misfit(spell, "other nodes read the same number"))
-                continue
-            number, first = elements.setdefault(key, (new, spell))
-            if number != new:
-                misfits += [Misfit(s, "two axes share the same number") for s in (first, spell)]
+            if self._tensor(spell.node, spell.where) in self.values:
+                wanted.setdefault((spell.node, spell.where), {})[spell.place or 0] = _count(spell, keep)
+            elif spell.ids.any():
+                misfits.append(Misfit(spell, "the number is not known"))
+        for frozen in self.frozen:
+            entry: Entry = self.values[self._tensor(frozen.node, frozen.where)].ravel()[frozen.place]
+            wanted.setdefault((frozen.node, frozen.where), {})[frozen.place] = entry.value
+        return wanted, misfits
 
-    def _lookup(self, keep: Keep, elements: Mapping[tuple[str, int], int]) -> Callable[[Const | Dim], int | float]:
-        def length(leaf: Const | Dim) -> int | float:
+    def _elements(self, computed: Mapping[Use, Mapping[int, Number]]) -> dict[tuple[str, int], int]:
+        """Choose the constants behind single numbers that can be patched in place: nothing else reads them."""
+        elements: dict[tuple[str, int], int] = {}
+        for use, places in computed.items():
+            value = self.values[self._tensor(*use)].ravel()
+            for place, new in places.items():
+                entry: Entry = value[place]
+                alone = isinstance(entry, Const) and entry.tensor and self.readers[entry.tensor] == 1
+                if isinstance(entry, Const) and alone and new != entry.value:
+                    elements.setdefault((entry.tensor, entry.position), int(new))
+        return elements
+
+    def _lookup(self, keep: Keep, elements: Mapping[tuple[str, int], int]) -> Callable[[Const | Dim], Number]:
+        def length(leaf: Const | Dim) -> Number:
             if isinstance(leaf, Const):
                 return elements.get((leaf.tensor, leaf.position), leaf.value)
             return int(keep[self.axes[leaf.tensor][leaf.axis]].sum())
 
         return length
+
+
+def _replaced(
+    value: Value, places: Mapping[int, Number], lookup: Callable[[Const | Dim], Number]
+) -> NDArray[np.generic]:
+    """Compute all numbers of an input anew, some of which are given."""
+    dtype = np.float64 if is_real(value) else np.int64
+    new = np.array([places.get(i, evaluate(entry, lookup)) for i, entry in enumerate(value.ravel())], dtype)
+    return new.reshape(value.shape)
 
 
 def _count(spell: Spell, keep: Keep) -> int:

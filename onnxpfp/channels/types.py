@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Consumer", "Fixed", "Form", "Group", "Ids", "IndexSpell", "Mask", "Spell"]
+__all__ = ["Consumer", "Fixed", "Form", "Frozen", "Group", "Ids", "IndexSpell", "Mask", "Spell"]
 
 Ids = NDArray[np.int64]
 """Channel ids of every index of one axis: 0 never goes, equal ids go together."""
@@ -136,6 +136,21 @@ class Spell:
     sign: int
 
 
+@dataclass(frozen=True, slots=True)
+class Frozen:
+    """A number that is computed from lengths and must stay what it is, whatever becomes of those.
+
+    Attributes:
+        node: Position of the node in `graph.node` that reads it.
+        where: Position of the input.
+        place: Index in the flattened input.
+    """
+
+    node: int
+    where: int
+    place: int
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class IndexSpell:
     """An input that holds indices into an axis, or choices for its own: they go where their own axes go.
@@ -147,9 +162,11 @@ class IndexSpell:
         where: Position of the input.
         axis: Channel ids of the axis that is indexed; empty for numbers that are no indices.
         own: Channel ids of the first axes of the input itself; none where its numbers all stay.
+        truth: Whether the numbers are truth values.
     """
 
     node: int
     where: int
     axis: Ids
     own: tuple[Ids, ...]
+    truth: bool = False

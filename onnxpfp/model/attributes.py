@@ -51,6 +51,11 @@ class Attributes:
         found = self._find(name, AttributeProto.INTS)
         return None if found is None else list(found.ints)
 
+    def reals(self, name: str) -> list[float] | None:
+        """A list of floats, or None where it is not given."""
+        found = self._find(name, AttributeProto.FLOATS)
+        return None if found is None else list(found.floats)
+
     def tensor(self, name: str) -> NDArray[Any] | None:
         """A tensor, or None where it is not given."""
         found = self._find(name, AttributeProto.TENSOR)

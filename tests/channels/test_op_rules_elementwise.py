@@ -61,9 +61,8 @@ STRETCHED = [
     Row(
         "Where, mask per channel",
         "d = Where(k, c, e)",
-        0,
+        8,
         weights="bool[8,1,1] k = {1, 0, 1, 1, 0, 1, 1, 0}",
-        fixed={"w_in": "Where 'd'", "w_e": "Where 'd'"},
     ),
     Row(
         "half precision",

@@ -104,6 +104,6 @@ def test_other_ops_are_no_shape_arithmetic():
 def test_renumber_moves_up_and_drops():
     keep = np.array([True, True, False, True, True])
     axis = np.array([1, 2, 3, 4])
-    assert renumber(np.array([3, 0, 1]), IndexSpell(0, 1, axis, np.array([4, 1, 2])), keep).tolist() == [2, 0]
-    assert renumber(np.array([-1, -4]), IndexSpell(0, 1, axis, np.array([4, 1])), keep).tolist() == [-1, -3]
-    assert renumber(np.array(3), IndexSpell(0, 1, axis, np.zeros(0, np.int64)), keep).shape == ()
+    assert renumber(np.array([3, 0, 1]), IndexSpell(0, 1, axis, (np.array([4, 1, 2]),)), keep).tolist() == [2, 0]
+    assert renumber(np.array([-1, -4]), IndexSpell(0, 1, axis, (np.array([4, 1]),)), keep).tolist() == [-1, -3]
+    assert renumber(np.array(3), IndexSpell(0, 1, axis, ()), keep).shape == ()

@@ -9,6 +9,8 @@ import numpy as np
 from hypothesis import strategies as st
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
+from support.composer_indexing import MORE
+
 SIDE = 4
 WIDTHS = (4, 6, 8)
 WIDEST = 16
@@ -39,7 +41,7 @@ class Composer:
         self.weights.append(numpy_helper.from_array(np.asarray(array), name))
         return name
 
-    def ints(self, *numbers: int) -> str:
+    def ints(self, *numbers: int | list[int]) -> str:
         return self.store(np.array(numbers, np.int64))
 
     def pick(self, minimum: int = 1) -> tuple[str, int, int]:
@@ -189,7 +191,7 @@ def shuffle(g: Composer) -> None:
 
 
 OPS = [conv, conv, conv, depthwise, transposed, norm, unary, binary, binary, concat, split, slice_, gather, pad, pool]
-OPS += [rescale, gate, columns, shuffle]
+OPS += [rescale, gate, columns, shuffle, *MORE]
 
 
 def head(g: Composer) -> str:

@@ -21,7 +21,9 @@ def _draw(info: ValueInfoProto, rng: np.random.Generator) -> TensorProto:
     shape = [dim.dim_value for dim in kind.shape.dim]
     dtype = helper.tensor_dtype_to_np_dtype(kind.elem_type)
     array: NDArray[np.generic]
-    if np.issubdtype(dtype, np.integer):
+    if kind.elem_type in {TensorProto.INT4, TensorProto.UINT4}:
+        array = rng.integers(0, 8, shape).astype(dtype)
+    elif np.issubdtype(dtype, np.integer):
         array = rng.integers(-9 if np.issubdtype(dtype, np.signedinteger) else 0, 9, shape).astype(dtype)
     elif info.name.startswith(POSITIVE):
         array = rng.uniform(0.5, 1.5, shape).astype(dtype)

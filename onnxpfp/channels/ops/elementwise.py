@@ -34,107 +34,69 @@ def broadcast(n: NodeContext, operands: list[Axes], shape: tuple[int, ...]) -> A
     return tuple(result)
 
 
-@RULES.add(
-    *[
-        "Abs",
-        "Acos",
-        "Acosh",
-        "Asin",
-        "Asinh",
-        "Atan",
-        "Atanh",
-        "BitwiseNot",
-        "Cast",
-        "Ceil",
-        "Celu",
-        "Cos",
-        "Cosh",
-        "Dropout",
-        "Elu",
-        "Erf",
-    ],
-    *[
-        "Exp",
-        "Floor",
-        "Gelu",
-        "HardSigmoid",
-        "HardSwish",
-        "Identity",
-        "IsInf",
-        "IsNaN",
-        "LeakyRelu",
-        "Log",
-        "Mish",
-        "Neg",
-        "Not",
-    ],
-    *[
-        "Reciprocal",
-        "Relu",
-        "Round",
-        "Selu",
-        "Shrink",
-        "Sigmoid",
-        "Sign",
-        "Sin",
-        "Sinh",
-        "Softplus",
-        "Softsign",
-        "Sqrt",
-        "Swish",
-    ],
-    *["Tan", "Tanh", "ThresholdedRelu", "com.microsoft:Gelu", "com.microsoft:QuickGelu"],
+UNARY = (
+    *("Abs", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "BitCast", "BitwiseNot", "Cast", "Ceil", "Celu"),
+    *("Cos", "Cosh", "Elu", "Erf", "Exp", "Floor", "Gelu", "HardSigmoid", "HardSwish", "Identity", "IsInf", "IsNaN"),
+    *("LeakyRelu", "Log", "Mish", "Neg", "Not", "Reciprocal", "Relu", "Round", "Selu", "Shrink", "Sigmoid", "Sign"),
+    *("Sin", "Sinh", "Softplus", "Softsign", "Sqrt", "Swish", "Tan", "Tanh", "ThresholdedRelu"),
+    *("com.microsoft:Gelu", "com.microsoft:QuickGelu"),
 )
+"""Ops that act on every number of one tensor by itself."""
+
+VARIADIC = (
+    *("Add", "And", "BitShift", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "Div", "Equal", "Greater", "GreaterOrEqual"),
+    *("Less", "LessOrEqual", "Max", "Mean", "Min", "Mod", "Mul", "Or", "Pow", "PRelu", "Sub", "Sum", "SwiGLU", "Xor"),
+)
+"""Ops of several tensors that broadcast."""
+
+
+@RULES.add(*UNARY)
 def unary(n: NodeContext) -> None:
-    """Pass labels through: the op acts on every number by itself (Dropout too: it does not act)."""
+    """All axes pass: it acts on every number of one tensor by itself."""
+    n.set(n.axes(0))
+
+
+@RULES.add("Dropout")
+def dropout(n: NodeContext) -> None:
+    """Dropout: all axes pass, the mask's too, for it does not act after training."""
+    training = n.array(2)
+    if n.has(2) and (training is None or training.any()):
+        n.keep_all("draws random numbers, other ones for another shape")
+        return
     n.set(n.axes(0))
     if len(n.outputs) > 1 and n.out_shapes[1] is not None:
         n.set(n.axes(0), 1)
 
 
-@RULES.add(
-    *[
-        "Add",
-        "And",
-        "BitShift",
-        "BitwiseAnd",
-        "BitwiseOr",
-        "BitwiseXor",
-        "Div",
-        "Equal",
-        "Greater",
-        "GreaterOrEqual",
-    ],
-    *[
-        "Less",
-        "LessOrEqual",
-        "Max",
-        "Mean",
-        "Min",
-        "Mod",
-        "Mul",
-        "Or",
-        "Pow",
-        "PRelu",
-        "Sub",
-        "Sum",
-        "Where",
-        "Xor",
-    ],
-)
+@RULES.add(*VARIADIC)
 def variadic(n: NodeContext) -> None:
-    """Tie all operands along each axis of the result."""
+    """All axes pass, and index i of every operand's axis goes with index i of the result's."""
     operands = [n.axes(i) for i in range(len(n.node.input)) if n.has(i)]
     n.set(broadcast(n, operands, n.out_shape()))
 
 
+@RULES.add("Where")
+def where(n: NodeContext) -> None:
+    """Where: all axes pass, those of the three operands together; a condition that is stored is cut with them."""
+    shape = n.out_shape()
+    result = broadcast(n, [n.axes(1), n.axes(2)], shape)
+    condition = n.axes(0)
+    own = tuple(
+        labels if labels.size == size else n.zeros(size)
+        for labels, size in zip(result[len(shape) - len(condition) :], n.shape(0), strict=True)
+    )
+    if not n.cut(0, own, truth=True):
+        result = broadcast(n, [condition, n.axes(1), n.axes(2)], shape)
+    n.set(result)
+
+
 @RULES.add("Clip")
 def clip(n: NodeContext) -> None:
-    """Pass labels through; the bounds are single numbers."""
+    """Clip: all axes pass; the bounds are single numbers."""
     n.set(n.axes(0))
 
 
 @RULES.add("CastLike")
 def cast_like(n: NodeContext) -> None:
-    """Pass labels through; the second input gives its type alone."""
+    """CastLike: all axes pass; the second input gives its type alone."""
     n.set(n.axes(0))

@@ -15,7 +15,7 @@ RULES = Rules()
 
 @RULES.add("Concat")
 def concat(n: NodeContext) -> None:
-    """Concat: the labels of the axis are joined; along the other axes all inputs are one."""
+    """Concat: all axes pass; the joined axis has the labels of all inputs, along the others they are tied."""
     parts = [n.axes(i) for i in range(len(n.node.input))]
     axis = n.integer("axis", 1) % len(parts[0])
     out = list(parts[0])
@@ -29,7 +29,7 @@ def concat(n: NodeContext) -> None:
 
 @RULES.add("Split")
 def split(n: NodeContext) -> None:
-    """Split: every output has its cut of the labels; spelt sizes follow.
+    """Split: all axes pass; every output has its part of the axis that is split, and spelt sizes follow.
 
     Without sizes (num_outputs, or equal parts) the parts must stay equal, so position i of every
     part is tied.
@@ -69,7 +69,7 @@ def _step(n: NodeContext, labels: Ids, step: int) -> None:
 
 @RULES.add("Slice")
 def slice_(n: NodeContext) -> None:
-    """Slice: cuts the labels; a bound inside the axis counts the indices before it.
+    """Slice: all axes pass; a bound inside an axis counts the indices before it, and follows.
 
     1. step 1: nothing more.
     2. a larger step: blocks of `step` indices from the start on go together, so that the phase stays.
@@ -85,8 +85,12 @@ def slice_(n: NodeContext) -> None:
         labels = x[axis]
         stop = None if step < 0 and end < -labels.size else end
         x[axis] = labels[start:stop:step]
-        if step > 0:
-            _cut(n, labels, (n.source("starts", 1), n.source("ends", 2)), place)
+        where = n.source("starts", 1), n.source("ends", 2)
+        if not all(n.same_in_every_run(source, place) for source in where):
+            n.fix(labels, "cuts it at a place that differs from run to run")
+            x[axis] = n.zeros(x[axis].size)
+        elif step > 0:
+            _cut(n, labels, where, place)
             _step(n, labels[start:], step)
         elif stop is None and (start == -1 or start >= labels.size):
             _step(n, labels[::-1], -step)
@@ -97,7 +101,7 @@ def slice_(n: NodeContext) -> None:
 
 @RULES.add("Gather")
 def gather(n: NodeContext) -> None:
-    """Gather: constant indices pick labels; indices computed at run time keep the whole axis.
+    """Gather: constant indices pick labels and follow; by computed ones the axis stays; the others pass.
 
     A single index takes one label out of the axis: what it picks must stay.
     """
@@ -114,13 +118,13 @@ def gather(n: NodeContext) -> None:
         n.set((*x[:axis], picked, *x[axis + 1 :]))
         return
     n.fix(picked.ravel(), "picks it by its index")
-    n.spell_indices(1, x[axis], n.zeros(0))
+    n.spell_indices(1, x[axis])
     n.set((*x[:axis], *(n.zeros(size) for size in indices.shape), *x[axis + 1 :]))
 
 
 @RULES.add("Pad")
 def pad(n: NodeContext) -> None:
-    """Pad: padded indices of a labelled axis are fresh labels, and the pads count them.
+    """Pad: all axes pass; what is padded to channels are new channels, which the pads count.
 
     Only constant padding makes new channels; reflected and repeated ones copy what must stay.
     """
@@ -136,12 +140,14 @@ def pad(n: NodeContext) -> None:
         if not before and not after:
             continue
         labels = x[axis]
-        if copies or before < 0 or after < 0 or not (labels != 0).any():
+        places = (place, place + len(axes))
+        fixed = all(n.same_in_every_run(n.source(name, 1), number) for number in places)
+        if copies or before < 0 or after < 0 or not (labels != 0).any() or not fixed:
             n.fix(labels, "pads it")
             x[axis] = n.zeros(n.out_shape()[axis])
             continue
         new = n.labels.fresh(before), n.labels.fresh(after)
-        for position, extra in zip((place, place + len(axes)), new, strict=True):
+        for position, extra in zip(places, new, strict=True):
             n.spell(n.source(name, 1), position, extra)
         x[axis] = np.concatenate([new[0], labels, new[1]])
     n.set(x)
@@ -149,9 +155,11 @@ def pad(n: NodeContext) -> None:
 
 @RULES.add("Expand")
 def expand(n: NodeContext) -> None:
-    """Expand: an axis that passes keeps its labels, a stretched one has fresh labels; both are spelt."""
+    """Expand: axes of the same length pass, stretched ones take the length that they meet; both are spelt."""
     x, shape = n.axes(0), n.out_shape()
     target = n.numbers(1)
+    if target is None:
+        raise UnlabelledError(n.node.input[1])
     out: list[Ids] = []
     for axis, size in enumerate(shape):
         own = axis - len(shape) + len(x)
@@ -160,19 +168,19 @@ def expand(n: NodeContext) -> None:
         else:
             if own >= 0:
                 n.fix(x[own], "stretches it over an axis")
-            out.append(n.labels.fresh(size) if size > 1 and target is not None else n.zeros(size))
-        place = None if target is None else axis - len(shape) + target.size
-        if target is not None and place is not None and place >= 0 and target[place] != 1:
+            out.append(n.open_axis(1, axis - len(shape) + target.size, size))
+        place = axis - len(shape) + target.size
+        if place >= 0 and target[place] != 1:
             n.spell(1, place, out[axis])
     n.set(out)
 
 
 @RULES.add("ConstantOfShape")
 def constant_of_shape(n: NodeContext) -> None:
-    """ConstantOfShape: equal numbers, so every axis is free to shrink with what it meets."""
+    """ConstantOfShape: all numbers are equal, so every axis takes the length of what it meets."""
     if n.values[0] is None:
         raise UnlabelledError(n.title)
-    out = [n.labels.fresh(size) if size > 1 else n.zeros(size) for size in n.out_shape()]
+    out = [n.open_axis(0, place, size) for place, size in enumerate(n.out_shape())]
     for place, labels in enumerate(out):
         n.spell(0, place, labels)
     n.set(out)
@@ -180,9 +188,19 @@ def constant_of_shape(n: NodeContext) -> None:
 
 @RULES.add("Tile")
 def tile(n: NodeContext) -> None:
-    """Tile: the labels repeat; the number of repeats stays."""
+    """Tile: all axes pass, their labels repeat; an axis of length 1 is stretched as by Expand."""
     x = n.axes(0)
     repeats = n.numbers(1)
     if repeats is None:
         raise UnlabelledError(n.title)
-    n.set([np.tile(labels, int(count)) for labels, count in zip(x, repeats, strict=True)])
+    out: list[Ids] = []
+    for axis, (labels, count) in enumerate(zip(x, repeats.tolist(), strict=True)):
+        if labels.size > 1 or count <= 1:
+            if not n.same_in_every_run(1, axis):
+                n.fix(labels, "repeats it as often as a run says")
+            out.append(np.tile(labels, count) if n.same_in_every_run(1, axis) else n.zeros(labels.size * count))
+            continue
+        n.fix(labels, "stretches it over an axis")
+        out.append(n.open_axis(1, axis, count))
+        n.spell(1, axis, out[axis])
+    n.set(out)

@@ -9,19 +9,29 @@ __all__ = ["RULES"]
 
 RULES = Rules()
 
+_SAYS_TRAINING = 14
+"""Opset from which BatchNormalization has the attribute training_mode."""
+
 
 @RULES.add("BatchNormalization")
 def batch_normalization(n: NodeContext) -> None:
-    """BatchNormalization: scale, bias, mean and variance belong to the channel axis.
+    """BatchNormalization: scale, bias, mean and variance belong to the channel axis, the others pass.
 
-    In training mode (weight standardization is exported so) the other axes are averaged over.
+    1. In training mode (weight standardization is exported so) the other axes are averaged over. Before
+       opset 14 the outputs say so.
+    2. Before opset 9 `spatial=0` gives every pixel its own numbers.
     """
     x = n.axes(0)
-    if n.integer("training_mode", 0):
+    if len(x) < 2:
+        n.keep_all("normalizes it without an axis of channels")
+        return
+    training = n.integer("training_mode", 0) if n.opset >= _SAYS_TRAINING else any(n.read[1:])
+    if training:
         for axis in (x[0], *x[2:]):
             n.fix(axis, "normalizes over it")
     for position in range(1, 5):
-        n.tie(x[1], n.axes(position)[0])
+        for labels, own in zip(x[1:], n.axes(position), strict=False):
+            n.tie(labels, own)
     n.set(x)
     for position, shape in enumerate(n.out_shapes[1:], 1):
         if shape is not None and n.node.output[position]:
@@ -30,7 +40,7 @@ def batch_normalization(n: NodeContext) -> None:
 
 @RULES.add("InstanceNormalization")
 def instance_normalization(n: NodeContext) -> None:
-    """InstanceNormalization: every channel by itself; the axes behind it are averaged over."""
+    """InstanceNormalization: batch and channels pass; the axes behind, which are averaged over, stay."""
     x = n.axes(0)
     for position in (1, 2):
         n.tie(x[1], n.axes(position)[0])
@@ -41,7 +51,7 @@ def instance_normalization(n: NodeContext) -> None:
 
 @RULES.add("GroupNormalization")
 def group_normalization(n: NodeContext) -> None:
-    """GroupNormalization: the channels of a group share statistics, so a group goes as a whole.
+    """GroupNormalization: batch and channels pass, those of a group together; the axes behind stay.
 
     1. opset 18: scale and bias have one number a group.
     2. opset 21: one number a channel.
@@ -63,7 +73,7 @@ def group_normalization(n: NodeContext) -> None:
 
 @RULES.add("LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization")
 def layer_normalization(n: NodeContext) -> None:
-    """LayerNormalization: all axes from `axis` on are averaged over."""
+    """The axes from `axis` on, which are averaged over, stay; those before pass."""
     x = n.axes(0)
     first = n.integer("axis", -1) % len(x)
     for axis in x[first:]:
@@ -80,7 +90,7 @@ def layer_normalization(n: NodeContext) -> None:
 
 @RULES.add("Softmax", "LogSoftmax", "Hardmax")
 def softmax(n: NodeContext) -> None:
-    """Softmax: the axis shares one sum; before opset 13 it is all axes from `axis` on."""
+    """The axis that shares one sum stays (all axes from there on before opset 13); the others pass."""
     x = n.axes(0)
     first = n.integer("axis", -1 if n.opset >= 13 else 1) % max(len(x), 1)
     for axis in x[first:] if n.opset < 13 else x[first : first + 1]:
@@ -88,26 +98,25 @@ def softmax(n: NodeContext) -> None:
     n.set(x)
 
 
-@RULES.add("CumSum", "LpNormalization")
+@RULES.add("CumProd", "CumSum", "LpNormalization")
 def along_axis(n: NodeContext) -> None:
-    """Ops that mix one axis; the others pass through."""
+    """CumProd, CumSum, LpNormalization: the axis that they mix stays, the others pass."""
     x = n.axes(0)
-    axis = n.option("axis", 1) if n.node.op_type == "CumSum" else [n.integer("axis", -1)]
-    assert axis is not None
+    axis = n.option("axis", 1) or [n.integer("axis", -1)]
     n.fix(x[axis[0] % len(x)], "mixes its indices")
     n.set(x)
 
 
 @RULES.add("LRN")
 def lrn(n: NodeContext) -> None:
-    """LRN averages over neighbouring channels."""
+    """LRN: the channels stay, for it averages over neighbouring ones; the others pass."""
     n.fix(n.axes(0)[1], "normalizes over it")
     n.set(n.axes(0))
 
 
 @RULES.add("MeanVarianceNormalization")
 def mean_variance(n: NodeContext) -> None:
-    """MeanVarianceNormalization averages over `axes`."""
+    """MeanVarianceNormalization: the axes that are averaged over stay, the others pass."""
     x = n.axes(0)
     for axis in n.integers("axes") or [0, 2, 3]:
         n.fix(x[axis], "normalizes over it")

@@ -27,19 +27,14 @@ def _drop(n: NodeContext, axes: list[int], keepdims: int) -> None:
 
 
 @RULES.add(
-    *[
-        "ReduceL1",
-        "ReduceL2",
-        "ReduceLogSum",
-        "ReduceLogSumExp",
-        "ReduceMax",
-        "ReduceMean",
-        "ReduceMin",
-    ],
-    *["ReduceProd", "ReduceSum", "ReduceSumSquare"],
+    *("ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin"),
+    *("ReduceProd", "ReduceSum", "ReduceSumSquare"),
 )
 def reduce(n: NodeContext) -> None:
-    """ReduceX: without axes all of them, unless noop_with_empty_axes says none."""
+    """The axes that are reduced stay, the others pass.
+
+    Without axes these are all of them, unless noop_with_empty_axes says none.
+    """
     axes = n.option("axes", 1)
     if not axes:
         axes = [] if n.integer("noop_with_empty_axes", 0) else list(range(len(n.axes(0))))
@@ -48,13 +43,19 @@ def reduce(n: NodeContext) -> None:
 
 @RULES.add("ArgMax", "ArgMin")
 def arg(n: NodeContext) -> None:
-    """ArgMax: the result counts along the axis."""
+    """ArgMax, ArgMin: the axis that is searched stays, for the result counts along it; the others pass."""
     _drop(n, [n.integer("axis", 0)], n.integer("keepdims", 1))
+
+
+@RULES.add("Det")
+def det(n: NodeContext) -> None:
+    """Det: the two axes of the matrices stay, the others pass."""
+    _drop(n, [-2, -1], keepdims=0)
 
 
 @RULES.add("TopK")
 def top_k(n: NodeContext) -> None:
-    """TopK: the axis stays before and after, the others pass through."""
+    """TopK: the axis that is sorted stays, the others pass."""
     x = n.axes(0)
     axis = n.integer("axis", -1) % len(x)
     n.fix(x[axis], "sorts it")

@@ -19,14 +19,14 @@ RULES = Rules()
 
 @RULES.add("Transpose")
 def transpose(n: NodeContext) -> None:
-    """Transpose: the axes change places."""
+    """Transpose: all axes pass and change places."""
     x = n.axes(0)
     n.set([x[axis] for axis in n.integers("perm") or range(len(x) - 1, -1, -1)])
 
 
 @RULES.add("Squeeze", "Unsqueeze")
 def squeeze(n: NodeContext) -> None:
-    """Squeeze and Unsqueeze: axes of length 1 come and go, the others keep their order.
+    """Squeeze, Unsqueeze: axes of length 1 come and go, the others pass.
 
     Squeeze without axes takes all of length 1, so any other axis must keep two indices.
     """
@@ -168,5 +168,5 @@ def reshape(n: NodeContext) -> None:
 
 @RULES.add("Flatten")
 def flatten(n: NodeContext) -> None:
-    """Flatten: a Reshape to two axes that spells nothing."""
+    """Flatten: runs of axes are merged, as by Reshape."""
     n.set(_reshape(n))
