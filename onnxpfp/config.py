@@ -43,6 +43,7 @@ class Options:
         round_to: Channels of a group stay in multiples of it; None means 8 for groups of at least
             32 channels, 1 below.
         min_channels: Fewest channels of a group that stay.
+        attention: What goes from an attention: whole heads, or the same part of every head (width).
         include: Patterns of nodes and initializers that alone may be pruned.
         exclude: Patterns of nodes and initializers that stay as they are.
         samples: Most calibration samples to use; None means all.
@@ -62,6 +63,7 @@ class Options:
     providers: str = "cpu"
     round_to: int | None = None
     min_channels: int = 1
+    attention: Literal["heads", "width"] = "heads"
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     samples: int | None = None
@@ -112,4 +114,5 @@ _CHOICES = {
     "score": ("pfp", "energy"),
     "kernel": ("sum", "max"),
     "compensate": ("none", "bias"),
+    "attention": ("heads", "width"),
 }

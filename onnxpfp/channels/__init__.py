@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from onnxpfp.channels.analyse import analyse, spelling_of, uses_of
 from onnxpfp.channels.graph import ChannelGraph, Keep
+from onnxpfp.channels.heads import Unit
 from onnxpfp.channels.selection import Patterns
 from onnxpfp.channels.types import Consumer, Fixed, Form, Group, Ids, IndexSpell, Mask, Spell
 
@@ -19,6 +20,7 @@ __all__ = [
     "Mask",
     "Patterns",
     "Spell",
+    "Unit",
     "analyse",
     "spelling_of",
     "uses_of",

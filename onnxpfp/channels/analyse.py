@@ -10,13 +10,14 @@ from onnx import ModelProto
 
 from onnxpfp.channels.context import Carrier, Choice
 from onnxpfp.channels.graph import ChannelGraph, finish, free_components
-from onnxpfp.channels.heads import head_axes
+from onnxpfp.channels.heads import Unit, head_axes
 from onnxpfp.channels.labels import Components
 from onnxpfp.channels.selection import Patterns, apply_patterns
 from onnxpfp.channels.spelling import Spelling
+from onnxpfp.channels.subject import Subject
 from onnxpfp.channels.types import IndexSpell, Spell
 from onnxpfp.channels.values import Dim, leaves
-from onnxpfp.channels.walk import Use, Walk, walk
+from onnxpfp.channels.walk import OVERRIDES_SINCE, Use, Walk, walk
 from onnxpfp.model.constants import Constants, reader_counts
 from onnxpfp.model.shapes import Shapes
 
@@ -38,7 +39,9 @@ def uses_of(model: ModelProto) -> dict[str, tuple[Use, ...]]:
     return {name: tuple(found) for name, found in uses.items()}
 
 
-def analyse(model: ModelProto, shapes: Shapes, constants: Constants, patterns: Patterns) -> ChannelGraph:
+def analyse(
+    model: ModelProto, shapes: Shapes, constants: Constants, patterns: Patterns, unit: Unit = "heads"
+) -> ChannelGraph:
     """Find the channels, groups and consumers of a model.
 
     Args:
@@ -46,14 +49,15 @@ def analyse(model: ModelProto, shapes: Shapes, constants: Constants, patterns: P
         shapes: Concrete shapes of all its tensors.
         constants: Its constants.
         patterns: Which nodes and initializers may be pruned.
+        unit: What goes from an attention: whole heads, or the same part of every head.
 
     Raises:
         OptionError: A pattern matches nothing.
     """
-    found = _best_walk(model, shapes, constants)
+    found = _best_walk(model, shapes, constants, unit)
     apply_patterns(model, found, patterns)
     while True:
-        graph = finish(found, constants.weights, shapes.inferred)
+        graph = finish(found, constants.weights)
         spelling = spelling_of(model, graph)
         misfits = _try_numbers(spelling, graph)
         if not misfits:
@@ -84,14 +88,10 @@ def _moves(spell: Spell | IndexSpell) -> bool:
 def spelling_of(model: ModelProto, graph: ChannelGraph) -> Spelling:
     """Prepare the numbers that spell channel counts."""
     readers = reader_counts(model.graph) + Counter(output.name for output in model.graph.output)
-    stored = {tensor.name for tensor in model.graph.initializer}
-    inputs = [info.type.tensor_type for info in model.graph.input if info.name not in stored]
-    static = all(
-        tensor.HasField("shape") and all(dim.HasField("dim_value") and dim.dim_value > 0 for dim in tensor.shape.dim)
-        for tensor in inputs
+    opset = max((o.version for o in model.opset_import if o.domain in {"", "ai.onnx"}), default=1)
+    return Spelling(
+        model, graph.spells, graph.frozen, graph.values, graph.axes, readers, can_override=opset >= OVERRIDES_SINCE
     )
-    settled = graph.settled if static else frozenset[str]()
-    return Spelling(model, graph.spells, graph.values, graph.axes, readers, settled)
 
 
 def _try_numbers(spelling: Spelling, graph: ChannelGraph) -> list[tuple[Spell, str]]:
@@ -112,12 +112,13 @@ def _try_numbers(spelling: Spelling, graph: ChannelGraph) -> list[tuple[Spell, s
     return [(labelled[key], why) for key, (_, why) in wrong.items()]
 
 
-def _best_walk(model: ModelProto, shapes: Shapes, constants: Constants) -> Walk:
+def _best_walk(model: ModelProto, shapes: Shapes, constants: Constants, unit: Unit) -> Walk:
     """Walk, and let a Reshape that leaves no choice try the other axes of what it splits or merges."""
-    heads = head_axes(model, shapes, constants)
+    heads = head_axes(model, shapes, constants, unit)
     carriers: dict[int, frozenset[Carrier]] = dict(heads)
     tried: dict[tuple[int, tuple[Carrier, ...]], set[Carrier]] = {}
-    best = found = walk(model, shapes, constants, carriers)
+    subject = Subject.of(model, shapes, constants)
+    best = found = walk(subject, carriers)
     parts = found.labels.components()
     most = free_components(found, parts).sum()
     for _ in range(ROUNDS):
@@ -132,7 +133,7 @@ def _best_walk(model: ModelProto, shapes: Shapes, constants: Constants) -> Walk:
                 changed = True
         if not changed:
             break
-        found = walk(model, shapes, constants, carriers)
+        found = walk(subject, carriers)
         parts = found.labels.components()
         count = free_components(found, parts).sum()
         if count > most:

@@ -1,8 +1,12 @@
-"""Attention heads: the axis that two activations' product treats as a batch is the unit of pruning."""
+"""Attention: what a Reshape into (heads, width) leaves to choose from, heads or the width that they all share.
+
+Heads lie on the axis that a product of two activations treats as a batch, their width on those that it multiplies.
+"""
 
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 from onnx import ModelProto, NodeProto
 
@@ -12,24 +16,32 @@ from onnxpfp.model.attributes import Attributes
 from onnxpfp.model.constants import Constants
 from onnxpfp.model.shapes import Shapes
 
-__all__ = ["head_axes"]
+__all__ = ["Unit", "head_axes"]
+
+Unit = Literal["heads", "width"]
+"""What goes from an attention: whole heads, or the same part of every head."""
 
 _SAME_AXES = frozenset(
     {"Add", "Cast", "Clip", "Div", "Identity", "Mul", "RMSNormalization", "LayerNormalization"}
     | {"Softmax", "Sub", "Where", "Split", "Slice", "Concat", "Neg", "Relu", "Expand"}
+    | {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearAdd", "QLinearMul", "QLinearSoftmax"}
+    | {"RotaryEmbedding"}
 )
+_PRODUCTS = {"FusedMatMul": (0, 1), "MatMul": (0, 1), "MatMulInteger": (0, 1), "QLinearMatMul": (0, 3)}
+"""Products and the positions of their operands."""
 
 
 _RENAMING = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Flatten"})
 
 
-def head_axes(model: ModelProto, shapes: Shapes, constants: Constants) -> dict[int, frozenset[Carrier]]:
-    """Find for each Reshape the output axes that become batch axes of an activation product.
+def head_axes(model: ModelProto, shapes: Shapes, constants: Constants, unit: Unit) -> dict[int, frozenset[Carrier]]:
+    """Find for each Reshape the output axes that become batch axes of a product of activations, or inner ones.
 
     Args:
         model: The model.
         shapes: Concrete shapes.
         constants: Its constants.
+        unit: Whether heads (batch axes) are wanted, or their width.
 
     Returns:
         Output axes by position of the Reshape node.
@@ -37,11 +49,14 @@ def head_axes(model: ModelProto, shapes: Shapes, constants: Constants) -> dict[i
     producer = {name: (index, node) for index, node in enumerate(model.graph.node) for name in node.output if name}
     found: dict[int, set[int]] = {}
     for node in model.graph.node:
-        if node.op_type != "MatMul" or constants.names.intersection(node.input):
+        operands = [node.input[place] for place in _PRODUCTS.get(node.op_type, ())]
+        if constants.names.intersection(operands):
             continue
-        for name in node.input:
+        for place, name in enumerate(operands):
             rank = len(shapes.shape.get(name, ()))
-            for axis in range(rank - 2):
+            # The right operand of attention times values brings forth the width.
+            inner = range(rank - 1, rank) if place == 0 else range(max(rank - 2, 0), rank)
+            for axis in range(rank - 2) if unit == "heads" else inner:
                 _trace(producer, shapes, name, axis, found)
     return {index: frozenset(("out", axis) for axis in axes) for index, axes in found.items()}
 
@@ -80,8 +95,8 @@ def _back(node: NodeProto, shapes: Shapes, axis: int) -> list[tuple[str, int]]:
         return [(first, axis + (axis >= picked))]
     if node.op_type in _RENAMING:
         return [(first, own) for own in _unchanged(shapes.shape[first], shapes.shape[node.output[0]], axis)]
-    if node.op_type == "MatMul" and axis < len(shapes.shape[node.output[0]]) - 2:
-        return [(name, axis) for name in node.input]
+    if node.op_type in _PRODUCTS and axis < len(shapes.shape[node.output[0]]) - 2:
+        return [(node.input[place], axis) for place in _PRODUCTS[node.op_type]]
     if node.op_type in _SAME_AXES:
         rank = len(shapes.shape.get(node.output[0], ()))
         return [(name, axis) for name in node.input if len(shapes.shape.get(name, ())) == rank]
@@ -89,9 +104,9 @@ def _back(node: NodeProto, shapes: Shapes, axis: int) -> list[tuple[str, int]]:
 
 
 def _unchanged(before: tuple[int, ...], after: tuple[int, ...], axis: int) -> list[int]:
-    """Find the axis that a Reshape leaves as it is; none where it is split or merged."""
+    """Find the axes that a Reshape leaves or merges (keys that several queries share); none if it splits."""
     if math.prod(before) != math.prod(after) or 0 in before:
         return []
-    run = next(left for left, right in blocks(before, after) if axis in right)
-    real = [own for own in run if before[own] > 1]
-    return real if len(real) == 1 and before[real[0]] == after[axis] else []
+    left, right = next((left, right) for left, right in blocks(before, after) if axis in right)
+    split = [other for other in right if after[other] > 1] != [axis]
+    return [] if split else [own for own in left if before[own] > 1]

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto
 
+from onnxpfp.blocks import blocks
 from onnxpfp.channels.graph import ChannelGraph
 from onnxpfp.channels.types import Ids
 from onnxpfp.model.attributes import Attributes
@@ -16,6 +17,7 @@ from onnxpfp.model.constants import Constants
 __all__ = ["Producer", "producers_of"]
 
 Floats = NDArray[np.float64]
+Weight = NDArray[np.floating]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -24,27 +26,36 @@ class Producer:
 
     Attributes:
         ids: Channel ids of its output channels, (O,).
-        rows: Filters, flattened, (O, D) float64.
+        squares: Squared norm of every filter, (O,) float64.
         bias: Biases, (O,) float64.
     """
 
     ids: Ids
-    rows: Floats
+    squares: Floats
     bias: Floats
 
 
-def _rows(node: NodeProto, weight: Floats) -> Floats:
-    """Return the filters of a linear node as rows, one per output channel."""
+def _rows(node: NodeProto, weight: Weight) -> Weight:
+    """Return the filters of a linear node, one per index of the first axis: a view of its weight where possible."""
     options = Attributes(node)
     if node.op_type == "Conv":
-        return weight.reshape(weight.shape[0], -1)
+        return weight
     if node.op_type == "ConvTranspose":
         group = options.integer("group", 1)
-        blocks = weight.reshape(group, -1, *weight.shape[1:])
-        return np.moveaxis(blocks, 2, 1).reshape(group * weight.shape[1], -1)
+        grouped = weight.reshape(group, -1, *weight.shape[1:])
+        return np.moveaxis(grouped, 2, 1).reshape(group * weight.shape[1], grouped.shape[1], *weight.shape[2:])
     if node.op_type == "Gemm" and options.integer("transB", 0):
         return weight
-    return np.moveaxis(weight, -1, 0).reshape(weight.shape[-1], -1)
+    return np.moveaxis(weight, -1, 0)
+
+
+def _squares(rows: Weight, scale: Floats) -> Floats:
+    """Return the squared norm of every filter times its scale."""
+    found = np.zeros(len(rows))
+    for run in blocks(len(rows), 8 * rows.size // len(rows)):
+        part = np.ascontiguousarray(rows[run], dtype=np.float64)
+        found[run] = np.square(part.reshape(len(part), -1) * scale[run, None]).sum(1)
+    return found
 
 
 def producers_of(model: ModelProto, graph: ChannelGraph, constants: Constants) -> list[Producer]:
@@ -69,11 +80,12 @@ def producers_of(model: ModelProto, graph: ChannelGraph, constants: Constants) -
         axis = ids[1] if node.op_type.startswith("Conv") else ids[-1]
         if not (axis != 0).any():
             continue
-        rows = _rows(node, constants.value(node.input[1]).astype(np.float64))
+        rows = _rows(node, constants.value(node.input[1]))
         if rows.shape[0] != axis.size:
             continue
         bias = _bias(node, constants, axis.size)
-        found.append(Producer(axis, *_fold(followers.get(node.output[0]), constants, rows, bias)))
+        scale, shifted = _fold(followers.get(node.output[0]), constants, bias)
+        found.append(Producer(axis, _squares(rows, scale), shifted))
     return found
 
 
@@ -85,11 +97,11 @@ def _bias(node: NodeProto, constants: Constants, size: int) -> Floats:
     return np.zeros(size)
 
 
-def _fold(norm: NodeProto | None, constants: Constants, rows: Floats, bias: Floats) -> tuple[Floats, Floats]:
-    """Fold BatchNormalization: F gamma/sigma, (b - mu) gamma/sigma + beta."""
+def _fold(norm: NodeProto | None, constants: Constants, bias: Floats) -> tuple[Floats, Floats]:
+    """Fold BatchNormalization: F gamma/sigma, (b - mu) gamma/sigma + beta; return the factors of F, and the biases."""
     if norm is None or not constants.names.issuperset(norm.input[1:5]):
-        return rows, bias
+        return np.ones(len(bias)), bias
     gamma, beta, mean, variance = (constants.value(name).astype(np.float64) for name in norm.input[1:5])
     epsilon = Attributes(norm).real("epsilon", 1e-5)
     scale = gamma / np.sqrt(np.maximum(variance, 0) + epsilon)
-    return rows * scale[:, None], (bias - mean) * scale + beta
+    return scale, (bias - mean) * scale + beta

@@ -32,6 +32,7 @@ __all__ = [
     "constant",
     "evaluate",
     "fold",
+    "is_known",
     "is_real",
     "leaves",
     "plain",
@@ -54,12 +55,21 @@ class Const:
 
 @dataclass(frozen=True, slots=True)
 class Dim:
-    """The length of an axis, from Shape or Size; `constant` where the tensor depends on constants only."""
+    """The length of an axis, from Shape or Size.
+
+    Attributes:
+        tensor: Whose axis it is.
+        axis: The axis.
+        value: Its length at the analysed shapes.
+        constant: Whether the tensor depends on constants only.
+        known: Whether the length is the same in every run.
+    """
 
     tensor: str
     axis: int
     value: int
     constant: bool = False
+    known: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +179,11 @@ def leaves(entry: Entry) -> Iterator[Const | Dim]:
             yield from leaves(arg)
     else:
         yield entry
+
+
+def is_known(entry: Entry) -> bool:
+    """Whether a number is the same in every run."""
+    return all(isinstance(leaf, Const) or leaf.known for leaf in leaves(entry))
 
 
 def evaluate(entry: Entry, lookup: Callable[[Const | Dim], int | float]) -> int | float:

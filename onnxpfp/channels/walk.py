@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import math
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-from onnx import ModelProto, NodeProto, TensorProto
+from onnx import NodeProto
 
 from onnxpfp.channels import values as entries
+from onnxpfp.channels.arithmetic import folded
 from onnxpfp.channels.context import Axes, Carrier, Choice, NodeContext, UnlabelledError, unlabelled
 from onnxpfp.channels.labels import Labels
 from onnxpfp.channels.ops import RULES
-from onnxpfp.channels.types import Consumer, IndexSpell, Mask, Spell
-from onnxpfp.channels.values import Const, Dim, Value
+from onnxpfp.channels.subject import Subject, domain_of
+from onnxpfp.channels.types import Consumer, Frozen, IndexSpell, Mask, Spell
+from onnxpfp.channels.values import Dim, Value
 from onnxpfp.model.attributes import Attributes
-from onnxpfp.model.constants import INTEGERS, Constants, outer_names, reader_counts
-from onnxpfp.model.shapes import Shapes
 
-__all__ = ["Use", "Walk", "walk"]
+__all__ = ["OVERRIDES_SINCE", "Use", "Walk", "walk"]
 
-FEW = 8
-"""Numbers; a longer tensor of floats is no shape arithmetic."""
+OVERRIDES_SINCE = 9
+"""First opset with Where, which puts a known number in the place of one that is computed."""
 Use = tuple[int, int]
 """Node position and input position."""
 
@@ -41,6 +39,8 @@ class Walk:
         consumers: Contractions of an axis.
         masks: Inputs at which zeros equal removal.
         spells: Numbers that count indices.
+        frozen: Numbers that stay although lengths behind them may change.
+        number_types: Element type of tensors that are shape arithmetic.
         choices: Reshape nodes whose labels could have gone to another axis.
     """
 
@@ -51,46 +51,23 @@ class Walk:
     consumers: list[Consumer] = field(default_factory=list[Consumer])
     masks: list[Mask] = field(default_factory=list[Mask])
     spells: list[Spell | IndexSpell] = field(default_factory=list[Spell | IndexSpell])
+    frozen: list[Frozen] = field(default_factory=list[Frozen])
+    number_types: dict[str, int] = field(default_factory=dict[str, int])
     choices: list[Choice] = field(default_factory=list[Choice])
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Model:
-    """What a walk reads."""
-
-    proto: ModelProto
-    shapes: Shapes
-    constants: Constants
-    weights: frozenset[str]
-    opsets: Mapping[str, int]
-    readers: Counter[str]
-    read: Counter[str]
-    carriers: Mapping[int, frozenset[Carrier]]
-
-
-def walk(
-    proto: ModelProto,
-    shapes: Shapes,
-    constants: Constants,
-    carriers: Mapping[int, frozenset[Carrier]],
-) -> Walk:
+def walk(subject: Subject, carriers: Mapping[int, frozenset[Carrier]]) -> Walk:
     """Label the main graph.
 
     Args:
-        proto: The model; its nodes are in topological order, as ONNX demands.
-        shapes: Concrete shapes of its tensors.
-        constants: Its constants.
+        subject: The model; its nodes are in topological order, as ONNX demands.
         carriers: For Reshape nodes that split or merge axes: those that shall carry the labels.
     """
-    readers = reader_counts(proto.graph)
-    read = readers + Counter(info.name for info in proto.graph.output)
-    opsets = {("" if o.domain == "ai.onnx" else o.domain): o.version for o in proto.opset_import}
-    model = _Model(proto, shapes, constants, frozenset(constants.weights), opsets, readers, read, carriers)
     state = Walk()
-    _label_inputs(model, state)
-    for index, node in enumerate(proto.graph.node):
-        _visit(model, state, index, node)
-    for info in proto.graph.output:
+    _label_inputs(subject, state)
+    for index, node in enumerate(subject.proto.graph.node):
+        _visit(subject, state, index, node, carriers.get(index, frozenset()))
+    for info in subject.proto.graph.output:
         for axis in state.axes.get(info.name, ()):
             state.labels.fix(axis, f"it is the graph output '{info.name}'")
         value = state.values.get(info.name)
@@ -99,30 +76,29 @@ def walk(
     return state
 
 
-def _label_inputs(model: _Model, state: Walk) -> None:
-    for name, tensor in model.constants.stored.items():
-        shape = tuple(tensor.dims)
-        if name not in model.weights:
-            state.axes[name] = tuple(np.zeros(size, np.int64) for size in shape)
-            if tensor.data_type != TensorProto.STRING and int(np.prod(shape)) <= entries.LARGEST:
-                state.values[name] = entries.constant(name, model.constants.value(name))
-        else:
+def _label_inputs(subject: Subject, state: Walk) -> None:
+    """Give fresh labels to weights; numbers and what the user feeds stay."""
+    state.values.update(subject.numbers)
+    for name, shape in subject.stored_shapes.items():
+        if name in subject.weights:
             state.axes[name] = tuple(state.labels.fresh(size) for size in shape)
-    for tensor in model.proto.graph.sparse_initializer:
+        else:
+            state.axes[name] = tuple(np.zeros(size, np.int64) for size in shape)
+    for tensor in subject.proto.graph.sparse_initializer:
         state.axes[tensor.values.name] = tuple(np.zeros(size, np.int64) for size in tensor.dims)
-    for info in model.proto.graph.input:
-        if info.name not in state.axes and info.name in model.shapes.shape:
-            shape = model.shapes.shape[info.name]
+    for info in subject.proto.graph.input:
+        if info.name not in state.axes and info.name in subject.shapes.shape:
+            shape = subject.shapes.shape[info.name]
             state.axes[info.name] = tuple(np.zeros(size, np.int64) for size in shape)
 
 
-def _input_axes(model: _Model, state: Walk, use: Use, name: str) -> Axes | None:
+def _input_axes(subject: Subject, state: Walk, use: Use, name: str) -> Axes | None:
     """Labels of an input; a stored vector that several nodes read has labels of its own per use.
 
     Exporters merge equal vectors (biases that are all zero), which does not make them one thing.
     """
     axes = state.axes.get(name)
-    shared = model.readers[name] > 1 and name in model.weights
+    shared = subject.readers[name] > 1 and name in subject.weights
     if axes is None or not shared or sum(axis.size > 1 for axis in axes) != 1:
         return axes
     own = tuple(state.labels.fresh(axis.size) for axis in axes)
@@ -130,14 +106,17 @@ def _input_axes(model: _Model, state: Walk, use: Use, name: str) -> Axes | None:
     return own
 
 
-def _visit(model: _Model, state: Walk, index: int, node: NodeProto) -> None:
+def _visit(subject: Subject, state: Walk, index: int, node: NodeProto, carriers: frozenset[Carrier]) -> None:
     if node.op_type == "Constant" and node.output[0] in state.axes:
         return
-    if _fold(model, state, node):
+    value = folded(subject, node, state.values, state.axes)
+    if value is not None:
+        name = node.output[0]
+        state.values[name], state.number_types[name] = value, subject.shapes.dtype[name]
+        state.axes[name] = tuple(np.zeros(size, np.int64) for size in value.shape)
         return
-    n = _context(model, state, index, node)
-    domain = _domain(node)
-    rule = RULES.get(f"{domain}:{node.op_type}" if domain else node.op_type)
+    n = _context(subject, state, index, node, carriers)
+    rule = RULES.get(f"{node.domain}:{node.op_type}" if domain_of(node) else node.op_type)
     try:
         if rule is None:
             n.keep_all("has no rule")
@@ -145,42 +124,37 @@ def _visit(model: _Model, state: Walk, index: int, node: NodeProto) -> None:
             rule(n)
     except UnlabelledError as error:
         n.keep_all(f"depends on '{error}', whose shape or value is known at run time only")
-    for name in outer_names(node):
+    for name in subject.captures.get(index, ()):
         for axis in state.axes.get(name, ()):
             n.fix(axis, "reads it in a subgraph")
         if name in state.values:
             _fix_lengths(state, state.values[name], f"{n.title} reads its length in a subgraph")
-    _collect(state, n)
+    _collect(subject, state, n)
 
 
-def _context(model: _Model, state: Walk, index: int, node: NodeProto) -> NodeContext:
-    out_shapes = [model.shapes.shape.get(name) if name else None for name in node.output]
+def _context(subject: Subject, state: Walk, index: int, node: NodeProto, carriers: frozenset[Carrier]) -> NodeContext:
+    out_shapes = [subject.shapes.shape.get(name) if name else None for name in node.output]
     return NodeContext(
         node=node,
         index=index,
         attributes=Attributes(node),
-        opset=model.opsets.get(_domain(node), 1),
+        opset=subject.opsets.get(domain_of(node), 1),
         labels=state.labels,
         inputs=[
-            _input_axes(model, state, (index, position), name) if name else None
+            _input_axes(subject, state, (index, position), name) if name else None
             for position, name in enumerate(node.input)
         ],
         values=[state.values.get(name) for name in node.input],
-        constant=[name in model.constants.names for name in node.input],
-        value_of=model.constants.value,
+        constant=[name in subject.constants.names for name in node.input],
+        value_of=subject.constants.value,
         out_shapes=out_shapes,
-        read=[model.read[name] > 0 for name in node.output],
-        carriers=model.carriers.get(index, frozenset()),
+        read=[subject.read[name] > 0 for name in node.output],
+        carriers=carriers,
         outputs=unlabelled(out_shapes),
     )
 
 
-def _domain(node: NodeProto) -> str:
-    """The domain of a node's op; that of ONNX itself has two names."""
-    return "" if node.domain == "ai.onnx" else node.domain
-
-
-def _collect(state: Walk, n: NodeContext) -> None:
+def _collect(subject: Subject, state: Walk, n: NodeContext) -> None:
     for name, axes in zip(n.node.output, n.outputs, strict=True):
         if name and axes is not None:
             state.axes[name] = axes
@@ -190,11 +164,17 @@ def _collect(state: Walk, n: NodeContext) -> None:
     state.choices += n.choices
     _tie_numbers(state, n)
     spelt = {(s.where, s.place) for s in n.spells if isinstance(s, Spell)}
+    stored = subject.stored_shapes
+    indexed = {s.where for s in n.spells if isinstance(s, IndexSpell)}
     for position, value in enumerate(n.values):
-        if value is None:
+        if value is None or position in indexed:
             continue
         for place, entry in enumerate(value.ravel()):
-            if (position, place) not in spelt and (position, None) not in spelt:
+            if (position, place) in spelt or (position, None) in spelt or n.node.input[position] in stored:
+                continue
+            if entries.is_known(entry) and subject.opsets.get("", 1) >= OVERRIDES_SINCE:
+                state.frozen.append(Frozen(n.index, position, place))
+            else:
                 _fix_entry(state, entry, f"{n.title} reads its length as a number")
 
 
@@ -223,68 +203,3 @@ def _fix_entry(state: Walk, entry: entries.Entry, why: str) -> None:
 def _fix_lengths(state: Walk, value: Value, why: str) -> None:
     for entry in value.ravel():
         _fix_entry(state, entry, why)
-
-
-def _fold(model: _Model, state: Walk, node: NodeProto) -> bool:
-    """Follow shape arithmetic; True where the node is nothing else."""
-    if _domain(node) or not node.output or not node.output[0]:
-        return False
-    name = node.output[0]
-    value = _shape_value(model, state, node) if node.op_type in {"Shape", "Size"} else None
-    value = _computed_value(model, state, node) if value is None else value
-    if value is None:
-        return False
-    state.values[name] = value
-    state.axes[name] = tuple(np.zeros(size, np.int64) for size in value.shape)
-    return True
-
-
-def _computed_value(model: _Model, state: Walk, node: NodeProto) -> Value | None:
-    """Compute on numbers that are known: whole ones, and floats that come from whole ones."""
-    name, inputs = node.output[0], [i for i in node.input if i]
-    if len(node.output) != 1:
-        return None
-    integer = model.shapes.dtype.get(name) in INTEGERS
-    if node.op_type == "Constant":
-        array = model.constants.value(name) if integer else None
-        return entries.constant(name, array) if array is not None and array.size <= entries.LARGEST else None
-    computed = [state.values[i] for i in inputs if i in state.values and i not in model.constants.stored]
-    if not integer and not any(map(entries.is_real, computed)) and not (computed and node.op_type == "Cast"):
-        return None
-    values = [state.values.get(i) if i in state.values else _small_floats(model, state, i) for i in inputs]
-    known = [value for value in values if value is not None]
-    if not known or len(known) < len(values):
-        return None
-    if node.op_type == "Clip":
-        bounds = [state.values[name] if name else None for name in (*node.input[1:], "", "")]
-        return entries.clip(known[0], *bounds[:2])
-    return entries.fold(node.op_type, known, Attributes(node))
-
-
-def _small_floats(model: _Model, state: Walk, name: str) -> Value | None:
-    """Entries of a constant with which shape arithmetic in floats computes."""
-    tensor = model.constants.stored.get(name)
-    if (
-        tensor is None
-        or math.prod(tensor.dims) > FEW
-        or tensor.data_type not in {TensorProto.FLOAT, TensorProto.DOUBLE}
-    ):
-        return None
-    return state.values.setdefault(name, entries.constant("", model.constants.value(name)))
-
-
-def _shape_value(model: _Model, state: Walk, node: NodeProto) -> Value | None:
-    axes = state.axes.get(node.input[0])
-    if axes is None:
-        return None
-    constant = node.input[0] in model.constants.names or node.input[0] in state.values
-    dims = [
-        Const("", 0, labels.size) if constant and not labels.any() else Dim(node.input[0], axis, labels.size, constant)
-        for axis, labels in enumerate(axes)
-    ]
-    out = np.empty(len(dims), object)
-    out[:] = dims
-    if node.op_type == "Size":
-        return entries.product(out)
-    given = Attributes(node)
-    return out[given.integer("start", 0) : given.integer("end", len(dims))]

@@ -20,8 +20,9 @@ __all__ = ["fold_weights"]
 MIXING = frozenset(
     {"BatchNormalization", "Conv", "Einsum", "Gemm", "InstanceNormalization", "LayerNormalization"}
     | {"GroupNormalization", "LpNormalization", "MatMul", "MeanVarianceNormalization", "Softmax"}
+    | {"ScatterElements", "ScatterND"}
 )
-"""Ops, beside all ReduceX, that compute a number from several indices of an axis."""
+"""Ops, beside all ReduceX, that compute a number from several indices of an axis, or write at some of them."""
 
 
 def fold_weights(model: ModelProto) -> ModelProto:
