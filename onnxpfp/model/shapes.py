@@ -13,9 +13,12 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, ValueInfoProto, helper
 
 from onnxpfp.errors import ModelError, OptionError
+from onnxpfp.model.attributes import Attributes
+from onnxpfp.model.surgery import forget_axis_names
 from onnxpfp.runtime import open_session
+from onnxpfp.storage import detached
 
-__all__ = ["Shapes", "concrete_shapes", "default_input_shapes"]
+__all__ = ["Shapes", "concrete_shapes", "default_input_shapes", "static_lengths"]
 
 IMAGE_SIDE = 224
 SEQUENCE = 16
@@ -56,7 +59,8 @@ def _true_inputs(model: ModelProto) -> list[ValueInfoProto]:
 def default_input_shapes(model: ModelProto, given: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
     """Choose a concrete shape for every input: what is given, what is static, else a sensible size.
 
-    A free first axis becomes one sample, free axes of images 224, any other free axis 16.
+    A free first axis becomes one sample, free channels what the first Conv takes, other free axes of images 224, any
+    other free axis 16.
 
     Raises:
         OptionError: `given` names no input, or contradicts a static axis.
@@ -72,6 +76,7 @@ def default_input_shapes(model: ModelProto, given: Mapping[str, tuple[int, ...]]
                 hint=f"did you mean '{close[0]}'?" if close else f"the inputs are: {known}",
             )
     chosen: dict[str, tuple[int, ...]] = {}
+    channels = _channels_read(model)
     for name, dims in inputs.items():
         shape = given.get(name)
         if shape is not None:
@@ -89,14 +94,25 @@ def default_input_shapes(model: ModelProto, given: Mapping[str, tuple[int, ...]]
                 hint=f"give it: --input-shape {name}:1,3,224,224",
             )
         free = IMAGE_SIDE if len(dims) == 4 else SEQUENCE
-        chosen[name] = tuple(d if d is not None else (1 if axis == 0 else free) for axis, d in enumerate(dims))
+        defaults = [1, channels.get(name, free)] + [free] * len(dims)
+        chosen[name] = tuple(default if d is None else d for default, d in zip(defaults, dims, strict=False))
     return chosen
+
+
+def _channels_read(model: ModelProto) -> dict[str, int]:
+    """Return how many channels a Conv reads, by the name of what it reads."""
+    filters = {t.name: t.dims for t in model.graph.initializer}
+    return {
+        node.input[0]: filters[node.input[1]][1] * Attributes(node).integer("group", 1)
+        for node in model.graph.node
+        if node.op_type == "Conv" and node.input[1] in filters
+    }
 
 
 def _with_inputs(model: ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> ModelProto:
     """Copy the model with concrete inputs and without any recorded intermediate shape."""
     copy = ModelProto()
-    copy.CopyFrom(model)
+    copy.CopyFrom(detached(model)[0])
     del copy.graph.value_info[:]
     for info in copy.graph.input:
         if info.name in shapes:
@@ -136,7 +152,8 @@ def _by_running(
     del probe.graph.output[:]
     probe.graph.output.extend(ValueInfoProto(name=name) for name in names)
     try:
-        return open_session(probe).run(feed or example_feeds(model, shapes, np.random.default_rng(0)))
+        feed = feed or example_feeds(model, shapes, np.random.default_rng(0))
+        return open_session(forget_axis_names(probe)).run(feed)
     except ModelError as error:
         raise ModelError(
             f"the model does not run at the input shapes {dict(shapes)}: {error}",
@@ -184,3 +201,21 @@ def _element_type(value: NDArray[np.generic]) -> int:
     if value.dtype.kind in "OUS":
         return TensorProto.STRING
     return helper.np_dtype_to_tensor_dtype(value.dtype)
+
+
+def static_lengths(model: ModelProto) -> dict[tuple[str, int], int]:
+    """Find the axes whose length follows from the model alone, whatever is fed: tensor and axis, and the length."""
+    copy = ModelProto()
+    copy.CopyFrom(detached(model)[0])
+    del copy.graph.value_info[:]
+    try:
+        copy = onnx.shape_inference.infer_shapes(copy, data_prop=True)
+    except (onnx.shape_inference.InferenceError, ValueError, RuntimeError):
+        return {}
+    infos = (*copy.graph.input, *copy.graph.value_info)
+    return {
+        (info.name, axis): length
+        for info in infos
+        for axis, length in enumerate(_dims(info) or ())
+        if length is not None
+    }

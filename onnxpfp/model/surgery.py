@@ -9,7 +9,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
 
 from onnxpfp.model.constants import reader_counts
 
-__all__ = ["add_constants", "drop_unread", "replace_nodes"]
+__all__ = ["add_constants", "drop_unread", "forget_axis_names", "replace_nodes"]
 
 INITIALIZERS_ARE_FREE = 4
 """First IR version in which an initializer need not be an input."""
@@ -22,6 +22,14 @@ def add_constants(model: ModelProto, tensors: Sequence[TensorProto]) -> None:
         return
     nodes = [helper.make_node("Constant", [], [tensor.name], value=tensor) for tensor in tensors]
     replace_nodes(model.graph, [*nodes, *model.graph.node])
+
+
+def forget_axis_names(model: ModelProto) -> ModelProto:
+    """Take the names from free axes, in place: onnxruntime plans one buffer for axes that an exporter named alike."""
+    for info in (*model.graph.input, *model.graph.output, *model.graph.value_info):
+        for dim in info.type.tensor_type.shape.dim:
+            dim.ClearField("dim_param")
+    return model
 
 
 def replace_nodes(graph: GraphProto, nodes: Iterable[NodeProto]) -> None:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
+from onnx import ModelProto, TensorProto
 
 from onnxpfp.calibrate import (
     ProviderRequest,
@@ -21,8 +26,10 @@ from onnxpfp.errors import ModelError
 from onnxpfp.model.constants import Constants
 from onnxpfp.model.load import Source
 from onnxpfp.model.shapes import Shapes, concrete_shapes, default_input_shapes
+from onnxpfp.rewrite.branches import take_branches
+from onnxpfp.rewrite.loosen import loosen
 
-__all__ = ["Data", "Prepared", "open_model", "prepare", "read_data"]
+__all__ = ["Data", "Prepared", "open_model", "prepare", "read_data", "understand"]
 
 BATCH = 16
 RANDOM_SAMPLES = 64
@@ -71,10 +78,18 @@ def open_model(source: Source, options: Options) -> tuple[Session, tuple[Provide
     """
     requests = resolve_providers(options.providers)
     try:
-        target = str(source.path) if source.external and source.path else source.model
-        return open_session(target, requests, threads=options.threads), requests
+        return open_session(source.model, requests, threads=options.threads), requests
     except ModelError as error:
-        raise ModelError(f"{source.title}: {error}", hint=error.hint) from error
+        raise ModelError(f"{source.title}: {error}", hint=error.hint or _type_hint(source.model)) from error
+
+
+def _type_hint(model: ModelProto) -> str:
+    """Say what to do about weights of a type for which onnxruntime lacks kernels."""
+    types = {tensor.data_type for tensor in model.graph.initializer}
+    for name in ("DOUBLE", "BFLOAT16"):
+        if TensorProto.DataType.Value(name) in types:
+            return f"some weights are {name.lower()}, for which not every op runs here: save the model in float32"
+    return ""
 
 
 def read_data(source: Source, session: Session, calibration: DataSource | None, options: Options) -> Data:
@@ -88,7 +103,7 @@ def read_data(source: Source, session: Session, calibration: DataSource | None, 
         given = "random"
     samples = load_samples(
         "random" if calibration is None else calibration,
-        input_specs(source.model),
+        input_specs(source.model, options.input_shapes),
         count=CHECKS if calibration is None else options.samples or RANDOM_SAMPLES,
         input_shapes=default_input_shapes(source.model, options.input_shapes),
         exact=bool(options.input_shapes),
@@ -123,7 +138,7 @@ def _batch_size(session: Session, samples: Samples, wanted: int) -> int:
 
 
 def prepare(source: Source, data: Data, options: Options) -> Prepared:
-    """Find the shapes, constants and channels of a model.
+    """Find the shapes, constants and channels of a model at the shapes of its data.
 
     Raises:
         ModelError: The model does not run at these shapes.
@@ -131,8 +146,48 @@ def prepare(source: Source, data: Data, options: Options) -> Prepared:
     """
     feed = next(data.samples.batches(1))
     shapes = {name: tuple(array.shape) for name, array in feed.items()}
-    concrete = concrete_shapes(source.model, shapes, feed)
+    return understand(source, shapes, options, feed)
+
+
+def understand(
+    source: Source,
+    input_shapes: Mapping[str, tuple[int, ...]],
+    options: Options,
+    feed: Mapping[str, NDArray[Any]] | None = None,
+) -> Prepared:
+    """Find the shapes, constants and channels of a model.
+
+    Args:
+        source: The model.
+        input_shapes: Shapes of inputs with free axes; sensible ones are taken for the others.
+        options: Which nodes and initializers may be pruned, and what goes from an attention.
+        feed: Inputs of these shapes, where there are any.
+
+    Raises:
+        ModelError: Shapes cannot be inferred, and the model does not run at these input shapes.
+        OptionError: A pattern matches nothing, or a shape does not fit.
+    """
+    prepared = _analysed(source, input_shapes, options, feed)
+    # Branches first: within one there may be another, and shuffles.
+    while (other := _in_other_words(prepared)) is not None:
+        prepared = _analysed(prepared.source.rewritten(other), input_shapes, options, feed)
+    return prepared
+
+
+def _in_other_words(prepared: Prepared) -> ModelProto | None:
+    """Write a model so that more of it can be told apart, or return None where it already is."""
+    model, graph = prepared.source.model, prepared.graph
+    return take_branches(model, graph) or loosen(model, graph, prepared.shapes)
+
+
+def _analysed(
+    source: Source,
+    input_shapes: Mapping[str, tuple[int, ...]],
+    options: Options,
+    feed: Mapping[str, NDArray[Any]] | None,
+) -> Prepared:
+    shapes = concrete_shapes(source.model, input_shapes, feed)
     constants = Constants.of(source.model)
     patterns = Patterns(options.include, options.exclude)
-    graph = analyse(source.model, concrete, constants, patterns)
-    return Prepared(source, concrete, constants, graph)
+    graph = analyse(source.model, shapes, constants, patterns, options.attention)
+    return Prepared(source, shapes, constants, graph)
