@@ -56,8 +56,8 @@ def spoil(monkeypatch: pytest.MonkeyPatch) -> Any:
     def install(mistake: Any) -> None:
         original = carry_out.apply
 
-        def apply(model: ModelProto, graph: Any, keep: Any, edits: Any) -> ModelProto:
-            pruned = original(model, graph, keep, edits)
+        def apply(model: ModelProto, graph: Any, keep: Any, edits: Any, scratch: Any) -> ModelProto:
+            pruned = original(model, graph, keep, edits, scratch)
             if not keep.all():
                 mistake(pruned)
             return pruned
@@ -101,7 +101,7 @@ def test_the_tolerance_follows_the_dtype(dtype: str, allowed: float) -> None:
     model = onnx.parser.parse_model(
         f'<ir_version: 8, opset_import: ["": 17]> g ({dtype}[N,4] x) => ({dtype}[N,4] y) {{ y = Relu(x) }}'
     )
-    assert tolerance(concrete_shapes(model, {})) == allowed
+    assert tolerance(model, concrete_shapes(model, {})) == allowed
 
 
 def test_quantized_models_get_the_widest_tolerance() -> None:
@@ -109,7 +109,22 @@ def test_quantized_models_get_the_widest_tolerance() -> None:
         "g (float[N,4] x) => (float[N,4] y) { q = QuantizeLinear(x, s, z) y = DequantizeLinear(q, s, z) }", {"s": ()}
     )
     model.graph.initializer.append(numpy_helper.from_array(np.array(0, np.int8), "z"))
-    assert tolerance(concrete_shapes(model, {})) == 5e-2
+    assert tolerance(model, concrete_shapes(model, {})) == 5e-2
+
+
+def test_an_image_of_bytes_is_no_quantized_model() -> None:
+    model = nets.build("g (uint8[N,4] x) => (float[N,4] y) { f = Cast<to=1>(x) y = Mul(f, w) }", {"w": (4,)})
+    assert tolerance(model, concrete_shapes(model, {})) == 1e-4
+
+
+def test_a_number_without_axes_among_the_inputs_does_not_stop_the_oracle() -> None:
+    """The error is beyond the first tolerance, so the inputs are moved by a rounding to see what that does."""
+    model = nets.build("g (float[N,4] x, float s) => (float[N,4] y) { y = Mul(x, s) }", {})
+    feed = {"x": np.ones((1, 4), np.float32), "s": np.array(2, np.float32)}
+    wrong = nets.build("g (float[N,4] x, float s) => (float[N,4] y) { m = Mul(x, s) y = Mul(m, x) }", {})
+    feed["x"] *= 3
+    with pytest.raises(VerificationError, match="is not the masked original"):
+        compare(model, wrong, [feed], allowed=1e-4, providers=resolve_providers("cpu"), threads=1)
 
 
 def add(amount: float, *, shape: str = "N,4") -> ModelProto:
@@ -210,3 +225,23 @@ def test_tensors_that_are_outputs_too() -> None:
     outputs = nets.session(result.model).run(None, {"x": DATA})
     np.testing.assert_array_equal(outputs[1], nets.weights(model)["b3"])
     assert outputs[2].shape == (12, 10, 8, 8)
+
+
+QDQ = """g (float[N,4] x) => (float[N,4] y) {
+    q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) a = Mul(d, w)
+    r = QuantizeLinear(a, s, z) e = DequantizeLinear(r, s, z) y = Relu(e) }"""
+
+
+def quantized(weight: float) -> ModelProto:
+    model = nets.build(QDQ, {"s": np.array(0.1), "w": np.full(4, weight)})
+    model.graph.initializer.append(numpy_helper.from_array(np.array(0, np.int8), "z"))
+    return model
+
+
+def test_quantized_models_are_held_against_each_other_without_their_steps() -> None:
+    """A weight that is a little off shows, although every number falls on the same step."""
+    feed = {"x": np.array([[0.3, 0.5, 0.9, 1.2]], np.float32)}
+    hold = {"allowed": 5e-2, "providers": resolve_providers("cpu"), "threads": 1}
+    assert compare(quantized(1.0), quantized(1.0), [feed], **hold).error == 0
+    with pytest.raises(VerificationError, match=r"2.0e-03 of its largest value, 1e-04 is allowed"):
+        compare(quantized(1.0), quantized(1.002), [feed], **hold)

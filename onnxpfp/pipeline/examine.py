@@ -11,12 +11,14 @@ from onnx import ModelProto
 
 from onnxpfp.calibrate import ProviderRequest
 from onnxpfp.config import Options
+from onnxpfp.errors import VerificationError
 from onnxpfp.model.measure import count_macs, count_params
 from onnxpfp.model.shapes import Shapes, concrete_shapes
 from onnxpfp.pipeline.carry_out import Rewritten
 from onnxpfp.pipeline.gather import Evidence
 from onnxpfp.pipeline.prepare import Data, Prepared
 from onnxpfp.report.types import Size
+from onnxpfp.storage import size_of
 from onnxpfp.verify import Drift, Oracle, check, compare, measure_drift, tolerance
 
 __all__ = ["Verified", "examine"]
@@ -67,11 +69,12 @@ def examine(
     """
     source = prepared.source
     check(source.model, done.model)
+    _check_rewriting(prepared, data, requests, options)
     oracle = compare(
         done.mask,
         done.model,
         _feeds(evidence, data),
-        allowed=tolerance(prepared.shapes),
+        allowed=tolerance(source.model, prepared.shapes),
         providers=requests,
         threads=options.threads,
     )
@@ -81,8 +84,30 @@ def examine(
         after = before
     else:
         shapes = concrete_shapes(done.model, prepared.shapes.inputs, next(data.samples.batches(1)))
-        after = _size(done.model, shapes, samples, done.model.ByteSize())
+        after = _size(done.model, shapes, samples, size_of(done.model))
     return Verified(oracle, _drift(source.model, done.model, evidence, data, requests, options), before, after)
+
+
+def _check_rewriting(prepared: Prepared, data: Data, requests: Sequence[ProviderRequest], options: Options) -> None:
+    """Make sure that the model that was pruned computes what the given one does, where it is written in other words.
+
+    Bodies of local functions stand in their places there, weights are folded, shuffles are permutations.
+
+    Raises:
+        VerificationError: They do not.
+    """
+    given = prepared.source.rewritten_from
+    if given is None:
+        return
+    feeds = [next(data.samples.batches(1))]
+    allowed = tolerance(prepared.source.model, prepared.shapes)
+    try:
+        compare(given, prepared.source.model, feeds, allowed=allowed, providers=requests, threads=options.threads)
+    except VerificationError as error:
+        raise VerificationError(
+            f"{prepared.source.title}: rewritten for pruning, it computes something else: {error}",
+            hint="please report it with the model",
+        ) from error
 
 
 def _feeds(evidence: Evidence, data: Data) -> list[Mapping[str, NDArray[np.generic]]]:

@@ -154,7 +154,7 @@ def test_metadata_and_weights_stay():
 def test_bodies_that_compute_something_else_are_refused(monkeypatch):
     """As onnx.inliner alone would do it, which forgets the defaults of attributes."""
     monkeypatch.setattr("onnxpfp.model.functions._give_defaults", lambda model: None)
-    with pytest.raises(VerificationError, match="local functions, put in place, compute something else"):
+    with pytest.raises(VerificationError, match="rewritten for pruning, it computes something else"):
         onnxpfp.prune(model_of(*CASES["names that clash"]), calibration={"x": image(16)}, keep_macs=0.6)
 
 

@@ -66,7 +66,7 @@ def check_network(model: ModelProto, *, seed: int = 0, fraction: float = 0.6) ->
         masked(model, graph, keep, case.shapes),
         pruned,
         feeds,
-        allowed=tolerance(case.shapes),
+        allowed=tolerance(model, case.shapes),
         providers=resolve_providers("cpu"),
         threads=1,
     )
