@@ -22,12 +22,15 @@ from onnxpfp.calibrate.sensitivity import Emitted, Plan, inverse
 
 __all__ = ["emit_einsum"]
 
+EINSUM_SINCE = 12
+"""First opset with Einsum."""
+
 
 def emit_einsum(emit: Emitter, reader: Reader, plan: Plan, *, nonnegative: bool, other_nonnegative: bool) -> Emitted:
     """Append the subgraph of one reader of kind einsum."""
     assert reader.other is not None
     ours = emit.signs(emit.numbers(reader.data, reader.zero), nonnegative=nonnegative)
-    theirs = emit.signs(emit.numbers(reader.other), nonnegative=other_nonnegative)
+    theirs = emit.signs(emit.numbers(reader.other, reader.other_zero), nonnegative=other_nonnegative)
     blocks = reader.blocks(single=plan.kernel == "max")
     # Per sample, so that the result does not depend on how the samples are batched.
     axes = list(range(1, len(reader.output_shape))) or [0]
@@ -51,8 +54,31 @@ def emit_einsum(emit: Emitter, reader: Reader, plan: Plan, *, nonnegative: bool,
     )
 
 
-def _einsum(emit: Emitter, pair: Sequence[Tensor], equation: str) -> Tensor:
-    return emit.op("Einsum", list(pair), {"equation": equation})
+def _einsum(emit: Emitter, pair: tuple[Tensor, Tensor], equation: str) -> Tensor:
+    if emit.opset >= EINSUM_SINCE:
+        return emit.op("Einsum", list(pair), {"equation": equation})
+    terms, out = equation.split("->")
+    left, right = terms.split(",")
+    return _as_matmul(emit, pair, left, right, out)
+
+
+def _as_matmul(emit: Emitter, pair: tuple[Tensor, Tensor], left: str, right: str, out: str) -> Tensor:
+    """Write an Einsum of an old model as MatMul; there it comes from a recurrence or a Gemm.
+
+    Both operands have a letter of their own, and one letter at most is summed.
+    """
+    inner = "".join(letter for letter in left if letter in right and letter not in out)
+    batch = "".join(letter for letter in left if letter in right and letter in out)
+    rows = "".join(letter for letter in left if letter not in right)
+    columns = "".join(letter for letter in right if letter not in left)
+    assert (bool(rows), len(columns), len(inner) <= 1) == (True, 1, True), (left, right, out)
+    orders = rows[:-1] + batch + rows[-1] + inner, batch + inner + columns
+    one = emit.transpose(pair[0], [left.index(letter) for letter in orders[0]])
+    two = emit.transpose(pair[1], [right.index(letter) for letter in orders[1]])
+    if not inner:
+        one, two = emit.unsqueeze(one, len(orders[0])), emit.unsqueeze(two, len(batch))
+    found = rows[:-1] + batch + rows[-1] + columns
+    return emit.transpose(emit.op("MatMul", [one, two]), [found.index(letter) for letter in out])
 
 
 def _shares(

@@ -18,8 +18,10 @@ from onnxpfp.model.constants import INTEGERS
 
 __all__ = ["folded"]
 
-FEW = 8
+FEW = 16
 """Numbers; a longer tensor of floats is no shape arithmetic."""
+MANY = 1024
+"""Numbers; a computation on more is that of a table, not of a shape."""
 
 
 def folded(
@@ -59,6 +61,8 @@ def _computed(subject: Subject, node: NodeProto, values: MutableMapping[str, Val
     if node.op_type == "Clip":
         bounds = [values[i] if i else None for i in (*node.input[1:], "", "")]
         return entries.clip(known[0], *bounds[:2])
+    if max(value.size for value in known) > (FEW if any(map(entries.is_real, known)) else MANY):
+        return None
     return entries.fold(node.op_type, known, Attributes(node))
 
 

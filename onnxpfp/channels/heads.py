@@ -1,6 +1,7 @@
 """Attention: what a Reshape into (heads, width) leaves to choose from, heads or the width that they all share.
 
 Heads lie on the axis that a product of two activations treats as a batch, their width on those that it multiplies.
+Where all heads share one head of keys and values, none of them could go with what it reads: the width goes always.
 """
 
 from __future__ import annotations
@@ -52,13 +53,20 @@ def head_axes(model: ModelProto, shapes: Shapes, constants: Constants, unit: Uni
         operands = [node.input[place] for place in _PRODUCTS.get(node.op_type, ())]
         if constants.names.intersection(operands):
             continue
+        whole = unit == "heads" and not _share_one_head([shapes.shape.get(name, ()) for name in operands])
         for place, name in enumerate(operands):
             rank = len(shapes.shape.get(name, ()))
             # The right operand of attention times values brings forth the width.
             inner = range(rank - 1, rank) if place == 0 else range(max(rank - 2, 0), rank)
-            for axis in range(rank - 2) if unit == "heads" else inner:
+            for axis in range(rank - 2) if whole else inner:
                 _trace(producer, shapes, name, axis, found)
     return {index: frozenset(("out", axis) for axis in axes) for index, axes in found.items()}
+
+
+def _share_one_head(operands: list[tuple[int, ...]]) -> bool:
+    """Tell whether one operand has a single head for all heads of the other; the first axis is that of the samples."""
+    pairs = list(zip(*(shape[1:-2] for shape in operands), strict=False))
+    return any(1 in pair and max(pair) > 1 for pair in pairs) and not any(min(pair) > 1 for pair in pairs)
 
 
 def _trace(

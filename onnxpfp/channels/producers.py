@@ -37,14 +37,14 @@ class Producer:
 
 def _rows(node: NodeProto, weight: Weight) -> Weight:
     """Return the filters of a linear node, one per index of the first axis: a view of its weight where possible."""
-    options = Attributes(node)
-    if node.op_type == "Conv":
+    options, op = Attributes(node), node.op_type.removeprefix("Fused")
+    if op == "Conv":
         return weight
-    if node.op_type == "ConvTranspose":
+    if op == "ConvTranspose":
         group = options.integer("group", 1)
         grouped = weight.reshape(group, -1, *weight.shape[1:])
         return np.moveaxis(grouped, 2, 1).reshape(group * weight.shape[1], grouped.shape[1], *weight.shape[2:])
-    if node.op_type == "Gemm" and options.integer("transB", 0):
+    if op == "Gemm" and options.integer("transB", 0):
         return weight
     return np.moveaxis(weight, -1, 0)
 
@@ -72,12 +72,13 @@ def producers_of(model: ModelProto, graph: ChannelGraph, constants: Constants) -
             followers[node.input[0]] = node
     found: list[Producer] = []
     for node in model.graph.node:
-        if node.op_type not in {"Conv", "ConvTranspose", "Gemm", "MatMul"}:
+        op = node.op_type.removeprefix("Fused")
+        if op not in {"Conv", "ConvTranspose", "Gemm", "MatMul"}:
             continue
         if len(node.input) < 2 or node.input[1] not in constants.names:
             continue
         ids = graph.axes[node.output[0]]
-        axis = ids[1] if node.op_type.startswith("Conv") else ids[-1]
+        axis = ids[1] if op.startswith("Conv") else ids[-1]
         if not (axis != 0).any():
             continue
         rows = _rows(node, constants.value(node.input[1]))

@@ -21,6 +21,7 @@ from onnx import (
 
 from onnxpfp.errors import ModelError
 from onnxpfp.runtime import open_session
+from onnxpfp.storage import is_reference, numbers
 
 __all__ = [
     "INTEGERS",
@@ -37,6 +38,13 @@ __all__ = [
 
 INTEGERS = frozenset({TensorProto.INT64, TensorProto.INT32, TensorProto.BOOL, TensorProto.STRING})
 """Types of tensors that are numbers of shape arithmetic rather than weights."""
+
+INTEGER_WEIGHTS: Mapping[str, tuple[int, ...]] = {
+    "DequantizeLinear": (0, 2),
+    "QGemm": (6,),
+    "QLinearConv": (8,),
+}
+"""Inputs of ops (of any domain) that read 32-bit integers as numbers: quantized biases."""
 
 
 def subgraphs(node: NodeProto) -> Iterator[GraphProto]:
@@ -103,12 +111,14 @@ def stored_tensors(graph: GraphProto) -> dict[str, TensorProto]:
 def weight_names(graph: GraphProto) -> tuple[str, ...]:
     """Return the names of stored tensors that are weights.
 
-    Integers are shape arithmetic, indices or masks, except where DequantizeLinear makes numbers of them.
+    Integers are shape arithmetic, indices or masks, except where an op makes numbers of them.
     """
-    quantized = {n.input[0] for n in graph.node if n.op_type == "DequantizeLinear"}
-    quantized |= {n.input[2] for n in graph.node if n.op_type == "DequantizeLinear" and len(n.input) > 2}
+    read: set[str] = set()
+    for node in graph.node:
+        places = INTEGER_WEIGHTS.get(node.op_type, ())
+        read.update(node.input[place] for place in places if place < len(node.input))
     return tuple(
-        name for name, tensor in stored_tensors(graph).items() if tensor.data_type not in INTEGERS or name in quantized
+        name for name, tensor in stored_tensors(graph).items() if tensor.data_type not in INTEGERS or name in read
     )
 
 
@@ -121,12 +131,14 @@ class Constants:
         names: All tensors that follow from constants alone.
         stored: The stored tensors by name.
         weights: Names of those that are weights; the others are numbers of shape arithmetic.
+        apart: Those of `names` that lie in files, or are computed from such: they are not to be held.
     """
 
     model: ModelProto
     names: frozenset[str] = frozenset()
     stored: Mapping[str, TensorProto] = field(default_factory=dict[str, TensorProto])
     weights: tuple[str, ...] = ()
+    apart: frozenset[str] = frozenset()
     _producer: dict[str, NodeProto] = field(default_factory=dict[str, NodeProto])
     _cache: dict[str, NDArray[Any]] = field(default_factory=dict[str, NDArray[Any]])
 
@@ -136,6 +148,7 @@ class Constants:
         graph = model.graph
         stored = stored_tensors(graph)
         known = set(stored)
+        apart = {name for name, tensor in stored.items() if is_reference(tensor)}
         producer: dict[str, NodeProto] = {}
         for node in graph.node:
             producer.update({name: node for name in node.output if name})
@@ -148,7 +161,9 @@ class Constants:
                 continue
             if node.op_type == "Constant" or (inputs and known.issuperset(inputs)):
                 known.update(name for name in node.output if name)
-        return cls(model, frozenset(known), stored, weight_names(graph), producer)
+                if not apart.isdisjoint(inputs):
+                    apart.update(name for name in node.output if name)
+        return cls(model, frozenset(known), stored, weight_names(graph), frozenset(apart), producer)
 
     def value(self, name: str) -> NDArray[Any]:
         """Compute a constant tensor.
@@ -159,10 +174,13 @@ class Constants:
         """
         if name not in self.names:
             raise KeyError(name)
-        if name not in self._cache:
-            tensor = self.stored.get(name)
-            self._cache[name] = self._compute(name) if tensor is None else numpy_helper.to_array(tensor)
-        return self._cache[name]
+        if name in self._cache:
+            return self._cache[name]
+        tensor = self.stored.get(name)
+        value = self._compute(name) if tensor is None else numbers(tensor)
+        if name not in self.apart:
+            self._cache[name] = value
+        return value
 
     def nodes_behind(self, name: str) -> list[NodeProto]:
         """Return the nodes that compute a constant, in topological order."""

@@ -101,3 +101,13 @@ def test_cost_model_counts_copies_of_a_shared_vector():
     keep[[1, 2, 9]] = False
     pruned = apply(model, case.graph, keep, Edits())
     assert param_model(case.graph).total(np.array([6, 7])) == count_params(pruned)
+
+
+def test_macs_of_contractions_and_recurrences() -> None:
+    model = build(
+        """g (float[7,2,5] x) => (float[2,9] y) <float[1,12,5] w, float[1,12,3] r, float[3,9] v> {
+            s, h = LSTM<hidden_size=3>(x, w, r)
+            y = Einsum<equation="dbh,ho->bo">(h, v)
+        }"""
+    )
+    assert count_macs(model, concrete_shapes(model, {})) == 7 * 2 * 12 * (5 + 3) + 2 * 3 * 9
