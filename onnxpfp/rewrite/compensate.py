@@ -9,13 +9,16 @@ Counting the padding zeros is what makes it right where windows reach over a bor
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto
+from onnx import ModelProto, NodeProto, TensorProto
 
+from onnxpfp.blocks import blocks
 from onnxpfp.calibrate.describe import reader_name
 from onnxpfp.calibrate.reader import Reader
 from onnxpfp.calibrate.statistics import Statistics
@@ -30,6 +33,8 @@ Floats = NDArray[np.float64]
 
 BIASED = frozenset({"Conv", "ConvTranspose", "FusedConv", "FusedGemm", "Gemm"})
 """Ops whose third input is a bias."""
+INTEGER_BIAS = {"QGemm": 6, "QLinearConv": 8}
+"""Ops whose bias counts in steps of data times weight, as the shift of quantized numbers does, and its input."""
 MEAN = 3
 """Input of BatchNormalization that holds the mean."""
 
@@ -61,10 +66,16 @@ def mean_shift(reader: Reader, mean: Floats, factor: Floats) -> Floats:
         (O,) float64.
     """
     lost = (1 - factor[reader.channels])[:, None] * mean
-    taps = reader.taps().astype(np.float64)
-    taps = taps.reshape(*taps.shape[:2], -1)
-    per_index = np.einsum("cot,ct->co", taps, lost)
-    return per_index.reshape(reader.group, -1, per_index.shape[1]).sum(1).ravel()
+    taps = reader.taps()
+    group = np.arange(len(taps)) // (len(taps) // reader.group)
+    shift = np.zeros((reader.group, taps.shape[1]))
+    for run in blocks(len(taps), 8 * taps.size // len(taps)):
+        part = taps[run].astype(np.float64)
+        part = part.reshape(*part.shape[:2], -1)
+        per_index = np.einsum("cot,ct->co", part, lost[run])
+        groups, starts = np.unique(group[run], return_index=True)
+        shift[groups] += np.add.reduceat(per_index, starts, axis=0)
+    return shift.ravel()
 
 
 @dataclass(slots=True, eq=False)
@@ -79,8 +90,9 @@ class _Folder:
     graph: ChannelGraph
     constants: Constants
     uses: Mapping[str, tuple[tuple[int, int], ...]]
+    makers: Mapping[str, int]
     open: frozenset[str]
-    tensors: dict[str, NDArray[np.generic]]
+    tensors: ChainMap[str, NDArray[np.generic]]
     inputs: dict[tuple[int, int], NewInput]
     left: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
     folded: list[str] = field(default_factory=list[str])
@@ -88,13 +100,18 @@ class _Folder:
     @classmethod
     def of(cls, model: ModelProto, graph: ChannelGraph, constants: Constants, edits: Edits) -> _Folder:
         elsewhere = read_elsewhere(model.graph)
-        return cls(model, graph, constants, uses_of(model), elsewhere, dict(edits.tensors), dict(edits.inputs))
+        tensors: ChainMap[str, NDArray[np.generic]] = ChainMap({}, cast("dict[str, Any]", edits.tensors))
+        makers = {name: index for index, node in enumerate(model.graph.node) for name in node.output}
+        return cls(model, graph, constants, uses_of(model), makers, elsewhere, tensors, dict(edits.inputs))
 
     def fold(self, consumer: Consumer, shift: Floats) -> None:
         """Add `shift` to the bias of a consumer, or say why not."""
         node = self.model.graph.node[consumer.node]
         if node.op_type == "MatMul":
             self._fold_after(consumer, node, shift)
+            return
+        if node.op_type in INTEGER_BIAS:
+            self._add_steps(consumer, node, shift)
             return
         if node.op_type not in BIASED:
             self.left.append((consumer.name, f"{node.op_type} has no bias of its own in floating point"))
@@ -116,6 +133,32 @@ class _Folder:
         dtype = self.constants.value(consumer.weight).dtype
         self.inputs[consumer.node, 2] = NewInput((shift / beta).astype(dtype), (out,), f"{consumer.weight}_bias")
         self.folded.append(consumer.name)
+
+    def _add_steps(self, consumer: Consumer, node: NodeProto, shift: Floats) -> None:
+        """Add to a bias of 32-bit integers, or bring one in."""
+        place = INTEGER_BIAS[node.op_type]
+        use = (consumer.node, place)
+        if len(node.input) > place and node.input[place]:
+            self._add(consumer, use, node.input[place], shift)
+            return
+        out = self.graph.axes[node.output[0]][consumer.data_axis if node.op_type == "QLinearConv" else -1]
+        self.inputs[use] = NewInput(np.rint(shift).astype(np.int32), (out,), f"{consumer.weight}_bias")
+        self.folded.append(consumer.name)
+
+    def _steps_behind(self, name: str, use: tuple[int, int]) -> tuple[tuple[int, int], str, Floats] | None:
+        """Find the integers and the scale that a bias is made of, where nothing else reads it.
+
+        onnxruntime computes in integers only where the bias stays one of integers.
+        """
+        index = self.makers.get(name)
+        node = None if index is None else self.model.graph.node[index]
+        if index is None or node is None or node.op_type != "DequantizeLinear" or name in self.open:
+            return None
+        stored = self.constants.stored.get(node.input[0])
+        plain = stored is not None and stored.data_type == TensorProto.INT32 and self.uses[name] == (use,)
+        if not plain or node.input[1] not in self.constants.names:
+            return None
+        return (index, 0), node.input[0], self.constants.value(node.input[1]).astype(np.float64)
 
     def _norm_behind(self, node: NodeProto) -> int | None:
         """Find the BatchNormalization that alone reads a node: its mean takes the shift without a new weight."""
@@ -141,6 +184,10 @@ class _Folder:
         if name not in self.constants.names:
             self.left.append((consumer.name, f"its bias '{name}' is computed at run time"))
             return
+        steps = self._steps_behind(name, use)
+        if steps is not None:
+            self._add(consumer, steps[0], steps[1], shift / steps[2])
+            return
         old = self.tensors.get(name)
         if use in self.inputs:
             old = self.inputs[use].array
@@ -150,7 +197,8 @@ class _Folder:
         if size != shift.size or old.size != size:
             self.left.append((consumer.name, f"its bias '{name}' is not one number per output"))
             return
-        new = (old.astype(np.float64) + shift).astype(old.dtype)
+        new = old.astype(np.float64) + shift
+        new = (np.rint(new) if old.dtype.kind == "i" else new).astype(old.dtype)
         axes = self.graph.uses.get(name, {}).get(use, self.graph.axes[name])
         if name in self.constants.stored and self.uses[name] == (use,) and name not in self.open:
             self.tensors[name] = new
