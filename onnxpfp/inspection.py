@@ -6,7 +6,7 @@ import contextlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from onnx import ModelProto
 
@@ -84,6 +84,7 @@ class Inspection:
         ir_version: Version of the file format.
         nodes: How many nodes the main graph has.
         inputs: The input shapes at which shapes were found and MACs were counted.
+        attention: What goes from an attention: whole heads, or the same part of every head (width).
         total: The whole model.
         reachable: What of it lies in at least one channel, and so can go.
         groups: The groups of channels, the most expensive first: by share of parameters plus share of MACs.
@@ -95,6 +96,7 @@ class Inspection:
     ir_version: int
     nodes: int
     inputs: Mapping[str, tuple[int, ...]]
+    attention: str
     total: Amount
     reachable: Amount
     groups: tuple[InspectedGroup, ...]
@@ -110,6 +112,7 @@ def inspect(
     model: ModelProto | str | os.PathLike[str],
     *,
     input_shapes: Mapping[str, tuple[int, ...]] | None = None,
+    attention: Literal["heads", "width"] = "heads",
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
 ) -> Inspection:
@@ -118,6 +121,7 @@ def inspect(
     Args:
         model: A path or a model object; it is not changed.
         input_shapes: Shapes of inputs with free axes; sensible ones are taken for the others.
+        attention: As in `onnxpfp.prune`.
         include: As in `onnxpfp.prune`.
         exclude: As in `onnxpfp.prune`.
 
@@ -125,7 +129,9 @@ def inspect(
         OnnxPfpError: Something is wrong with the model or the options; its children in `onnxpfp.errors` say which.
     """
     source = load(model)
-    options = Options(input_shapes=input_shapes or {}, include=tuple(include), exclude=tuple(exclude))
+    options = Options(
+        input_shapes=input_shapes or {}, attention=attention, include=tuple(include), exclude=tuple(exclude)
+    )
     prepared = _understand(source, options)
     total, reachable = totals(prepared)
     return Inspection(
@@ -134,6 +140,7 @@ def inspect(
         ir_version=source.model.ir_version,
         nodes=len(source.model.graph.node),
         inputs=dict(prepared.shapes.inputs),
+        attention=attention,
         total=total,
         reachable=reachable,
         groups=_groups(prepared, total),

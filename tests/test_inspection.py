@@ -198,6 +198,7 @@ def test_the_json_form_stays_as_it_is() -> None:
         "ir_version": 8,
         "nodes": 7,
         "inputs": {"x": [1, 6]},
+        "attention": "heads",
         "total": {"params": 436, "macs": 408},
         "reachable": {"params": 280, "macs": 280},
         "groups": [

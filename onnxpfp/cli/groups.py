@@ -54,6 +54,7 @@ class Choice:
     delta: float
     round_to: int | None
     min_channels: int
+    attention: Literal["heads", "width"]
     include: tuple[str, ...]
     exclude: tuple[str, ...]
 
@@ -81,11 +82,13 @@ class Scope:
 
     Attributes:
         input_shape: Shapes as they were typed.
+        attention: See `onnxpfp.config.Options`.
         include: See `onnxpfp.config.Options`.
         exclude: See `onnxpfp.config.Options`.
     """
 
     input_shape: tuple[str, ...]
+    attention: Literal["heads", "width"]
     include: tuple[str, ...]
     exclude: tuple[str, ...]
 
@@ -141,6 +144,13 @@ _PATTERNS = (
     ),
     click.option("--exclude", multiple=True, metavar="PAT", help="Leave these as they are; likewise. Repeatable."),
 )
+_ATTENTION = click.option(
+    "--attention",
+    type=click.Choice(["heads", "width"]),
+    default="heads",
+    show_default=True,
+    help="What goes from an attention: whole heads, or the same part of every head.",
+)
 _INPUT_SHAPE = click.option(
     "--input-shape",
     multiple=True,
@@ -193,6 +203,7 @@ choice_options = _group(
     click.option(
         "--min-channels", type=int, default=1, show_default=True, metavar="N", help="Fewest channels of a group."
     ),
+    _ATTENTION,
     *_PATTERNS,
 )
 
@@ -209,7 +220,7 @@ data_options = _group(
     _INPUT_SHAPE,
 )
 
-scope_options = _group("scope", Scope, _INPUT_SHAPE, *_PATTERNS)
+scope_options = _group("scope", Scope, _INPUT_SHAPE, _ATTENTION, *_PATTERNS)
 
 runtime_options = _group(
     "runtime",

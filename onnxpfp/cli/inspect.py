@@ -52,7 +52,9 @@ def _run(source: Path, scope: Scope, rows: int | None, *, as_json: bool, verbosi
     shapes = parse_shapes(scope.input_shape, source)
     with naming_files(source, None, None), working(verbosity) as tell:
         tell("graph", 0, 1)
-        found = inspect_model(source, input_shapes=shapes, include=scope.include, exclude=scope.exclude)
+        found = inspect_model(
+            source, input_shapes=shapes, attention=scope.attention, include=scope.include, exclude=scope.exclude
+        )
     if as_json:
         click.echo(json.dumps(found.to_dict(), indent=1, allow_nan=False))
     elif verbosity >= 0:

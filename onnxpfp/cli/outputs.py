@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 __all__ = ["STDOUT", "Outputs", "check_outputs", "report_json", "write_outputs"]
 
 STDOUT = Path("-")
-RENAME = "give OUT another name"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +52,13 @@ def check_outputs(outputs: Outputs, source: Path, read: dict[str, Path]) -> None
         ModelError: The input does not exist.
         OutputError: A result cannot be written where it should go.
     """
-    from onnxpfp.model.save import check_target
+    from onnxpfp.model.load import external_files
+    from onnxpfp.model.save import check_target, keep_weights
 
     if not source.exists():
         raise ModelError(f"{source}: there is no such file")
     check_target(outputs.model, source=source, force=outputs.force)
-    _keep_weights(outputs.model, source)
+    keep_weights(outputs.model, [source, *external_files(source)])
     _keep_apart("OUT", outputs.model, read)
     taken = {"IN": source, "OUT": outputs.model, **read}
     # A replayed plan may be written anew: it is read before.
@@ -74,18 +74,6 @@ def _keep_apart(flag: str, path: Path, others: dict[str, Path]) -> None:
         same = os.path.realpath(path) == os.path.realpath(taken)
         if same or (path.exists() and taken.exists() and path.samefile(taken)):
             raise OutputError(f"{path}: {flag} and {other} are the same file", hint=f"give {flag} another name")
-
-
-def _keep_weights(target: Path, source: Path) -> None:
-    """Refuse to write external weights over those of an input that stays."""
-    weights = target.with_name(f"{target.name}.data")
-    if not weights.is_file() or (target.exists() and target.samefile(source)):
-        return
-    from onnxpfp.model.load import external_files
-
-    for file in external_files(source):
-        if file.is_file() and file.samefile(weights):
-            raise OutputError(f"{target}: its weights would overwrite {weights}, which {source} reads", hint=RENAME)
 
 
 def report_json(result: Result, source: Path, outputs: Outputs) -> str:

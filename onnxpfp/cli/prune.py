@@ -110,6 +110,7 @@ def _options(data: Data, target: Target, choice: Choice, runtime: Runtime) -> Op
         providers=runtime.providers,
         round_to=choice.round_to,
         min_channels=choice.min_channels,
+        attention=choice.attention,
         include=choice.include,
         exclude=choice.exclude,
         samples=data.calib_samples,

@@ -73,6 +73,7 @@ def build_report(found: Outcome) -> Report:
         target=target,
         reachable=reached / max(total, 1),
         method=method,
+        attention=found.options.attention,
         samples=found.samples,
         samples_wanted=found.evidence.wanted,
         groups=_groups(found),

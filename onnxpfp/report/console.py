@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from onnxpfp.channels.types import Fixed
-from onnxpfp.report.layout import facts, heading, indented, more, print_clean
+from onnxpfp.report.layout import ATTENTION, facts, heading, indented, more, print_clean
 from onnxpfp.report.reasons import by_kind, example, kind
 from onnxpfp.report.types import GroupReport, Report
 from onnxpfp.verify import Drift
@@ -94,6 +94,7 @@ def _facts(report: Report) -> Table:
         rows["target"] = ", ".join(
             f"keep {100 * s:.4g} % of the {_TARGETS.get(q, q)}" for q, s in report.target.items()
         )
+    rows |= ATTENTION[report.attention]
     rows["counted at"] = ", ".join(f"{name} {'x'.join(map(str, shape))}" for name, shape in report.inputs.items())
     rows["reachable"] = f"{100 * report.reachable:.1f} % of the parameters lie in channels that may go"
     rows["ran on"] = ", ".join(report.providers)

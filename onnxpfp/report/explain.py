@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from onnxpfp.inspection import InspectedGroup, Inspection, Stay
-from onnxpfp.report.layout import facts, heading, indented, more, print_clean
+from onnxpfp.report.layout import ATTENTION, facts, heading, indented, more, print_clean
 from onnxpfp.report.reasons import example
 
 __all__ = ["print_inspection"]
@@ -62,6 +62,7 @@ def _facts(found: Inspection) -> dict[str, str]:
         "parameters": _reached(found.total.params, found.reachable.params),
         "MACs, one run": _reached(found.total.macs, found.reachable.macs),
         "counted at": shapes or "no inputs",
+        **ATTENTION[found.attention],
     }
 
 

@@ -10,7 +10,13 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["facts", "heading", "indented", "more", "print_clean"]
+__all__ = ["ATTENTION", "facts", "heading", "indented", "more", "print_clean"]
+
+ATTENTION: dict[str, dict[str, str]] = {
+    "heads": {},
+    "width": {"attention": "the same part of every head may go, no whole head"},
+}
+"""What is said about the unit of an attention: nothing about the default one."""
 
 
 def print_clean(console: Console, draw: Callable[[], None]) -> None:

@@ -68,6 +68,7 @@ class Report:
         target: What was asked for: the quantity and the share that stays.
         reachable: Share of the parameters that lie in at least one channel that may go.
         method: pfp, coreset or plan.
+        attention: What goes from an attention: heads or width.
         samples: Calibration samples that were used; 0 without data.
         samples_wanted: Samples that the size formula of S asks for; 0 without data.
         groups: Decisions by group.
@@ -88,6 +89,7 @@ class Report:
     target: Mapping[str, float]
     reachable: float
     method: str
+    attention: str
     samples: int
     samples_wanted: int
     groups: tuple[GroupReport, ...]

@@ -35,6 +35,7 @@ def _found(groups: int = 1, stays: int = 1) -> Inspection:
         ir_version=8,
         nodes=1234,
         inputs={"x": (1, 3, 8, 8), "n": ()},
+        attention="heads",
         total=Amount(1_000_000, 4_000_000_000),
         reachable=Amount(987_000, 0),
         groups=(group,) * groups,
@@ -222,5 +223,5 @@ def test_a_bad_model_is_refused_as_prune_refuses_it(folder, refuse, refuse_inspe
 def test_help_says_what_it_is_for(inspect):
     text = inspect("--help").stdout
     assert "onnxpfp inspect in.onnx --json > in.json" in text
-    for option in ("--input-shape", "--include", "--exclude", "--top", "--all", "--json"):
+    for option in ("--input-shape", "--attention", "--include", "--exclude", "--top", "--all", "--json"):
         assert option in text

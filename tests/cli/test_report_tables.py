@@ -27,6 +27,7 @@ def _report(groups: int = 1) -> Report:
         target={"macs": 0.5},
         reachable=0.987,
         method="pfp",
+        attention="heads",
         samples=176,
         samples_wanted=300,
         groups=tuple(_group(number) for number in range(groups)),

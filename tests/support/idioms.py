@@ -39,6 +39,11 @@ class Idiom:
         )
 
 
+def longs(**lists: list[int]) -> str:
+    """Declare vectors of integers."""
+    return ", ".join(f"int64[{len(n)}] {name} = {{{','.join(map(str, n))}}}" for name, n in lists.items())
+
+
 def norms(*sizes: int) -> str:
     return ", ".join(BN.format(size, number) for number, size in enumerate(sizes, 1))
 
