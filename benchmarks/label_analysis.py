@@ -129,8 +129,8 @@ def main() -> None:
     lines = [
         "# Label analysis",
         "",
-        "Labels, ties, components, groups and the trial of spelt numbers (`channels.analyse`); shapes are known before.",
-        f"Smallest of {REPEATS}, CPU seconds of one process. Python {platform.python_version()}, {platform.machine()}.",
+        "Labels, ties, components, groups and the trial of spelt numbers (`channels.analyse`); shapes are known.",
+        f"Smallest of {REPEATS}, CPU seconds. Python {platform.python_version()}, {platform.machine()}.",
         "",
         "| network | nodes | channels | seconds | microseconds a node |",
         "|---|---:|---:|---:|---:|",
