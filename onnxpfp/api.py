@@ -29,6 +29,7 @@ from onnxpfp.plan import Plan, make_plan
 from onnxpfp.report.build import Outcome, build_report
 from onnxpfp.report.types import Report
 from onnxpfp.rewrite.weights import StoredAxis, stored_axes_of
+from onnxpfp.storage import Scratch, loaded
 
 __all__ = ["Progress", "Result", "prune", "prune_with"]
 
@@ -41,18 +42,27 @@ class Result:
     """A pruned model.
 
     Attributes:
-        model: The pruned model.
+        stored: The pruned model as it is to be written: large weights may lie in files (`onnxpfp.storage`).
         plan: What was kept.
         report: What is known about it.
         unchanged: The bytes of the input where nothing was removed, else None.
         external: Whether the input kept its weights in other files.
+        scratch: What keeps those files.
+        read: The input and the files of its weights; empty for a model object.
     """
 
-    model: ModelProto
+    stored: ModelProto
     plan: Plan
     report: Report
     unchanged: bytes | None
     external: bool
+    scratch: Scratch
+    read: tuple[Path, ...]
+
+    @property
+    def model(self) -> ModelProto:
+        """The pruned model with all its weights; large ones are loaded at every call, so `save_result` takes less."""
+        return loaded(self.stored)
 
 
 def prune(
@@ -71,6 +81,7 @@ def prune(
     providers: str = "cpu",
     round_to: int | None = None,
     min_channels: int = 1,
+    attention: Literal["heads", "width"] = "heads",
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     samples: int | None = None,
@@ -98,6 +109,7 @@ def prune(
         providers: See `Options`.
         round_to: See `Options`.
         min_channels: See `Options`.
+        attention: See `Options`.
         include: See `Options`.
         exclude: See `Options`.
         samples: See `Options`.
@@ -123,6 +135,7 @@ def prune(
         providers=providers,
         round_to=round_to,
         min_channels=min_channels,
+        attention=attention,
         include=tuple(include),
         exclude=tuple(exclude),
         samples=samples,
@@ -140,6 +153,7 @@ def prune_with(
     *,
     plan: Plan | None = None,
     progress: Progress | None = None,
+    folder: Path | None = None,
 ) -> Result:
     """Prune a model with validated options; the command line comes in here.
 
@@ -149,6 +163,8 @@ def prune_with(
         options: How to prune.
         plan: A plan to replay in place of scoring.
         progress: Told how far it is.
+        folder: Where new weights may lie until they are written, if they are too large for the memory; None is the
+            system's temporary folder.
 
     Raises:
         OnnxPfpError: As in `prune`.
@@ -158,12 +174,13 @@ def prune_with(
         raise OptionError("--score energy measures the data, and none are given", hint="give --calib-data FILE.npz")
     with clock.phase("load"):
         tell("load", 0, 1)
-        source = load(model)
+        source = load(model, folder)
         session, requests = open_model(source, options)
         data = read_data(source, session, calibration, options)
     with clock.phase("graph"):
         tell("graph", 0, 1)
         prepared = prepare(source, data, options)
+        source = prepared.source
         _refuse_if_nothing(prepared, options, plan)
         readers = describe(source.model, prepared.graph, prepared.shapes, prepared.constants)
     with clock.phase("calibration"):
@@ -195,11 +212,13 @@ def prune_with(
         )
     )
     return Result(
-        model=done.model,
+        stored=done.model,
         plan=_plan(prepared, decision, places, report),
         report=report,
         unchanged=source.data if unchanged else None,
         external=source.external,
+        scratch=source.scratch,
+        read=source.read,
     )
 
 

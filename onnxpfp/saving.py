@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from onnxpfp.api import Result
-from onnxpfp.model.save import check_target, save_bytes, save_model
+from onnxpfp.model.save import check_target, keep_weights, save_bytes, save_model
 
 __all__ = ["save_result"]
 
@@ -34,7 +34,8 @@ def save_result(
     """
     target = Path(path)
     check_target(target, source=None if source is None else Path(source), force=force)
+    keep_weights(target, result.read)
     if result.unchanged is not None and not result.external:
         save_bytes(target, result.unchanged)
         return len(result.unchanged)
-    return save_model(target, result.model, external=result.external)
+    return save_model(target, result.stored, external=result.external)

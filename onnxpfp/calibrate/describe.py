@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import fields
 from functools import partial
 
@@ -9,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto
 
-from onnxpfp.calibrate.reader import Reader, Window
+from onnxpfp.calibrate.reader import Distant, Reader, Window
 from onnxpfp.channels import ChannelGraph, Consumer
 from onnxpfp.model.attributes import Attributes
 from onnxpfp.model.constants import Constants
@@ -19,6 +21,8 @@ __all__ = ["describe", "reader_name"]
 
 BIAS_OF_PACKED = {"MatMulNBits": 5}
 """Input of a packed product that is added to it."""
+DISTANT_FROM = 1 << 18
+"""Numbers; smaller weights are held, wherever they come from."""
 
 
 def reader_name(position: int) -> str:
@@ -57,24 +61,26 @@ def _reader(name: str, model: ModelProto, c: Consumer, shapes: Shapes, constants
             options = Attributes(node)
             return read(
                 kind=c.form,
-                weight=_weight(c, constants),
+                weight=_held_or_distant(c, shapes, constants, partial(_weight, c, constants)),
                 group=options.integer("group", 1),
                 attributes=Window.of(options.window([item.name for item in fields(Window)])),
                 zero=c.zeros[0],
             )
         case "matrix" | "packed":
-            weight = _unpacked(model, c, constants) if c.form == "packed" else _weight(c, constants)
-            rows = np.moveaxis(weight, c.weight_axis, 0).reshape(len(c.channels), -1)
+            unpack = partial(_unpacked, model, c, constants) if c.form == "packed" else partial(_rows, c, constants)
+            weight = _held_or_distant(c, shapes, constants, unpack)
             outer = [size for axis, size in enumerate(shapes.shape[c.data]) if axis != c.data_axis]
-            return read(
-                kind="matmul",
-                weight=np.ascontiguousarray(rows),
-                output_shape=(*outer, rows.shape[1]),
-                zero=c.zeros[0],
-            )
+            return read(kind="matmul", weight=weight, output_shape=(*outer, weight.shape[1]), zero=c.zeros[0])
         case "product":
-            other = shapes.shape[c.weight]
-            return read(kind="product", weight=None, other=c.weight, other_shape=other, data_on_right=c.data_input == 1)
+            return read(
+                kind="product",
+                weight=None,
+                other=c.weight,
+                other_shape=shapes.shape[c.weight],
+                data_on_right=c.data_input != 0,
+                zero=c.zeros[0],
+                other_zero=c.zeros[1],
+            )
         case "einsum":
             return read(
                 kind="einsum",
@@ -86,18 +92,41 @@ def _reader(name: str, model: ModelProto, c: Consumer, shapes: Shapes, constants
             )
 
 
-def _weight(c: Consumer, constants: Constants) -> NDArray[np.float32]:
-    """Return the weight in float32, minus its zero point: one number, or one per output."""
-    weight = np.asarray(constants.value(c.weight), dtype=np.float32)
+def _held_or_distant(
+    c: Consumer, shapes: Shapes, constants: Constants, read: Callable[[], NDArray[np.floating]]
+) -> NDArray[np.float32] | Distant:
+    """Return a weight in float32, or where it can be read: it is held where the model itself holds its numbers."""
+    stored = shapes.shape[c.weight]
+    if c.weight not in constants.apart or math.prod(stored) < DISTANT_FROM:
+        return np.ascontiguousarray(read(), dtype=np.float32)
+    if c.form == "packed" or c.zeros[1]:
+        return Distant(read().shape, read)
+    rest = tuple(axis for axis in range(len(stored)) if axis != c.weight_axis)
+    if c.form != "matrix":
+        return Distant(stored, read, c.weight, stored, tuple(range(len(stored))))
+    shape = (stored[c.weight_axis], math.prod(stored[axis] for axis in rest))
+    return Distant(shape, read, c.weight, stored, (c.weight_axis, *rest))
+
+
+def _weight(c: Consumer, constants: Constants) -> NDArray[np.floating]:
+    """Return the weight, minus its zero point: one number, or one per output."""
+    weight = constants.value(c.weight)
     if not c.zeros[1]:
         return weight
+    weight = np.asarray(weight, dtype=np.float32)
     zero = np.asarray(constants.value(c.zeros[1]), dtype=np.float32)
-    if zero.size > 1 and c.form != "matrix":
-        zero = zero.reshape(-1, *([1] * (weight.ndim - 1)))
+    if zero.size > 1:
+        outputs = weight.ndim - 1 if c.form == "matrix" and c.weight_axis != weight.ndim - 1 else 0
+        zero = np.moveaxis(zero.reshape(-1, *([1] * (weight.ndim - 1))), 0, outputs)
     return weight - zero
 
 
-def _unpacked(model: ModelProto, c: Consumer, constants: Constants) -> NDArray[np.float32]:
+def _rows(c: Consumer, constants: Constants) -> NDArray[np.floating]:
+    """Return the weight of a matrix product, (C, O)."""
+    return np.moveaxis(_weight(c, constants), c.weight_axis, 0).reshape(len(c.channels), -1)
+
+
+def _unpacked(model: ModelProto, c: Consumer, constants: Constants) -> NDArray[np.floating]:
     """Let the op unpack its weight: what it makes of the identity, (C, O)."""
     node = NodeProto()
     node.CopyFrom(model.graph.node[c.node])

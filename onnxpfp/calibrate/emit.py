@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import warnings
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto
 
 from onnxpfp.errors import ModelError
+from onnxpfp.storage import attached, detached
 
 __all__ = ["Emitter", "Tensor", "default_opset"]
 
@@ -64,9 +65,10 @@ class Emitter:
         self._gs: Any = importlib.import_module("onnx_graphsurgeon")
         self._logger: Any = importlib.import_module("onnx_graphsurgeon.logger").G_LOGGER
         self.opset = default_opset(model)
+        bare, self._apart = detached(model)
         # graphsurgeon shares tensors with what it imports, and its export renames them.
         copy = ModelProto()
-        copy.CopyFrom(model)
+        copy.CopyFrom(bare)
         with _quiet(self._logger):
             self._graph: Any = self._gs.import_onnx(copy)
         self._graph.opset = self.opset
@@ -75,6 +77,9 @@ class Emitter:
         self._graph.outputs = []
         self._tensors: dict[str, Tensor] = self._graph.tensors()
         self._ints: dict[tuple[int, ...], Tensor] = {}
+        self._rank = {tensor.name: rank for rank, node in enumerate(self._graph.nodes) for tensor in node.outputs}
+        self._behind = [float(rank) for rank in range(len(self._graph.nodes))]
+        self._place = 0.0
         self._count = 0
 
     @property
@@ -92,15 +97,24 @@ class Emitter:
             raise ModelError(f"the model has no tensor {name!r} to calibrate on")
         return self._tensors[name]
 
+    def go_behind(self, names: Iterable[str]) -> None:
+        """Place what is appended from now on directly behind the last node that brings forth one of these tensors.
+
+        Where nodes run in their order, every intermediate is gone before the next layer begins.
+        """
+        self._place = max((self._rank.get(name, -1) for name in names), default=-1) + 0.5
+
     def export(self) -> ModelProto:
         """Drop what the new outputs do not need and return the probe model."""
+        placed = zip(self._behind, self._graph.nodes, strict=True)
+        self._graph.nodes = [node for _, node in sorted(placed, key=lambda pair: pair[0])]
         with _quiet(self._logger):
             self._graph.cleanup()
             probe: ModelProto = self._gs.export_onnx(self._graph)
         del probe.opset_import[:]
         probe.opset_import.add(domain="", version=self.opset)
         probe.opset_import.extend(self._other_domains)
-        return probe
+        return attached(probe, self._apart)
 
     def output(self, tensor: Tensor) -> str:
         """Make a tensor an output and return its name."""
@@ -116,10 +130,11 @@ class Emitter:
         kind: str,
         inputs: Sequence[Tensor],
         attributes: Mapping[str, object] | None = None,
-        dtype: type[np.generic] = np.float32,
+        dtype: type[np.generic] | None = np.float32,
     ) -> Tensor:
-        """Append one node with one output and return that."""
+        """Append one node with one output and return that; `dtype` is the type of its numbers, None if unknown."""
         result = self._gs.Variable(self._name(kind.lower()), dtype=dtype)
+        self._behind.append(self._place)
         self._graph.nodes.append(
             self._gs.Node(
                 op=kind,
@@ -154,19 +169,19 @@ class Emitter:
 
     def reshape(self, tensor: Tensor, shape: Sequence[int]) -> Tensor:
         """Reshape; 0 copies a dim, -1 takes the rest."""
-        return self.op("Reshape", [tensor, self._int_constant(shape)])
+        return self.op("Reshape", [tensor, self._int_constant(shape)], dtype=tensor.dtype)
 
     def transpose(self, tensor: Tensor, order: Sequence[int]) -> Tensor:
         """Permute axes; the identity adds nothing."""
         if list(order) == list(range(len(order))):
             return tensor
-        return self.op("Transpose", [tensor], {"perm": list(order)})
+        return self.op("Transpose", [tensor], {"perm": list(order)}, tensor.dtype)
 
     def gather(self, tensor: Tensor, indices: NDArray[np.int64], size: int, axis: int) -> Tensor:
         """Pick indices of an axis of `size`; picking all of them in order adds nothing."""
         if len(indices) == size and np.array_equal(indices, np.arange(size)):
             return tensor
-        return self.op("Gather", [tensor, self._int_constant(indices.tolist())], {"axis": axis})
+        return self.op("Gather", [tensor, self._int_constant(indices.tolist())], {"axis": axis}, tensor.dtype)
 
     def reduce_max(self, tensor: Tensor, axes: Sequence[int], *, keep: bool = False) -> Tensor:
         """Take the maximum over axes."""

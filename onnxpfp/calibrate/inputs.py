@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -38,27 +40,35 @@ def spell(shape: tuple[int | None, ...]) -> str:
     return f"({inner},)" if len(shape) == 1 else f"({inner})"
 
 
-def input_specs(model: ModelProto) -> tuple[InputSpec, ...]:
+def input_specs(
+    model: ModelProto, given: Mapping[str, tuple[int, ...]] = MappingProxyType({})
+) -> tuple[InputSpec, ...]:
     """List the inputs that must be fed: graph inputs that are no initializers.
 
+    Args:
+        model: The model.
+        given: Shapes that the user gives; they say the number of axes where the model does not.
+
     Raises:
-        ModelError: An input is not a tensor of known type.
+        ModelError: An input is not a tensor of known type, or has no known number of axes.
     """
-    given = {tensor.name for tensor in model.graph.initializer}
-    given |= {tensor.values.name for tensor in model.graph.sparse_initializer}
-    return tuple(_spec(item) for item in model.graph.input if item.name not in given)
+    stored = {tensor.name for tensor in model.graph.initializer}
+    stored |= {tensor.values.name for tensor in model.graph.sparse_initializer}
+    return tuple(_spec(item, given.get(item.name)) for item in model.graph.input if item.name not in stored)
 
 
-def _spec(item: ValueInfoProto) -> InputSpec:
+def _spec(item: ValueInfoProto, given: tuple[int, ...] | None) -> InputSpec:
     tensor = item.type.tensor_type
     if not item.type.HasField("tensor_type") or tensor.elem_type == 0:
         raise ModelError(f"input {item.name!r} is not a tensor of known type")
-    if not tensor.HasField("shape"):
-        raise ModelError(
-            f"input {item.name!r} has no shape, not even a number of axes",
-            hint="export the model again with input shapes; single dims may stay dynamic",
-        )
     dtype = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.elem_type))
+    if not tensor.HasField("shape"):
+        if given is None:
+            raise ModelError(
+                f"input {item.name!r} has no shape, not even a number of axes",
+                hint=f"give one: --input-shape {item.name}:1,3,224,224",
+            )
+        return InputSpec(item.name, dtype, (None,) * len(given))
     dims = tuple(
         int(dim.dim_value) if dim.HasField("dim_value") and dim.dim_value > 0 else None for dim in tensor.shape.dim
     )

@@ -6,6 +6,7 @@ are too large; then there are several, each cut off behind its last reader.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,15 +19,19 @@ from onnxpfp.calibrate.einsum import emit_einsum
 from onnxpfp.calibrate.emit import Emitter
 from onnxpfp.calibrate.nonnegative import nonnegative_tensors
 from onnxpfp.calibrate.product import emit_product
-from onnxpfp.calibrate.reader import Reader, reader_outputs
+from onnxpfp.calibrate.reader import Distant, Reader, reader_outputs
 from onnxpfp.calibrate.sensitivity import Emitted, Plan, emit_linear
 from onnxpfp.calibrate.statistics import ReaderStatistics, Statistics
 from onnxpfp.errors import CalibrationError
+from onnxpfp.model.surgery import forget_axis_names
 
 __all__ = ["CONSTANTS_LIMIT", "Probe", "build_probe", "shard_readers"]
 
 CONSTANTS_LIMIT = 512 << 20
 """Bytes of weights that the readers of one probe may add."""
+
+_IN_GRAPH = 4
+"""Most readers of one probe whose weights it reads in the graph."""
 
 _COPIES = 4
 """Signed weights of the sums and of the numerators, two signs each."""
@@ -67,11 +72,20 @@ class Probe:
 
 
 def shard_readers(readers: Sequence[Reader], limit: int = CONSTANTS_LIMIT) -> Iterator[tuple[Reader, ...]]:
-    """Cut readers into runs whose constants fit one probe, in the given order."""
+    """Cut readers into runs whose constants fit one probe, in the given order.
+
+    Weights in files mean that memory is scarce: then the copies of one run take no more than the largest weight. A
+    weight that the probe reads in the graph needs none, but many nodes.
+    """
+    sizes = [math.prod(r.weight.shape) for r in readers if isinstance(r.weight, Distant)]
+    limit = min(limit, 4 * max(sizes, default=limit))
     run: list[Reader] = []
     size = 0
     for reader in readers:
-        bytes_added = 0 if reader.weight is None else _COPIES * 4 * reader.weight.size
+        weight = reader.weight
+        bytes_added = 0 if weight is None else _COPIES * 4 * math.prod(weight.shape)
+        if isinstance(weight, Distant) and weight.tensor:
+            bytes_added = limit // _IN_GRAPH
         if run and size + bytes_added > limit:
             yield tuple(run)
             run, size = [], 0
@@ -90,17 +104,25 @@ def build_probe(model: ModelProto, readers: Sequence[Reader], plan: Plan) -> Pro
     emit = Emitter(model)
     nonnegative = nonnegative_tensors(emit.nodes)
     outputs: list[Emitted] = []
+    squares: list[str] = []
     for reader in readers:
+        emit.go_behind(_read(reader))
         clean = reader.data in nonnegative and not reader.zero
         if reader.weight is None:
             emit_pair = emit_product if reader.kind == "product" else emit_einsum
-            other = reader.other in nonnegative
+            other = reader.other in nonnegative and not reader.other_zero
             emitted = emit_pair(emit, reader, plan, nonnegative=clean, other_nonnegative=other)
         else:
             emitted = emit_linear(emit, reader, plan, nonnegative=clean)
         outputs.append(emitted)
-    squares = tuple(_square_sum(emit, reader) for reader in readers)
-    return Probe(emit.export(), tuple(readers), tuple(outputs), squares)
+        squares.append(_square_sum(emit, reader))
+    return Probe(forget_axis_names(emit.export()), tuple(readers), tuple(outputs), tuple(squares))
+
+
+def _read(reader: Reader) -> list[str]:
+    """List the tensors of the model that the statistics of a reader are computed from."""
+    weight = reader.weight.tensor if isinstance(reader.weight, Distant) else ""
+    return [reader.data, reader.other or "", reader.zero, reader.other_zero, weight]
 
 
 def _square_sum(emit: Emitter, reader: Reader) -> str:

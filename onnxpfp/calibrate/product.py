@@ -46,8 +46,8 @@ def emit_product(emit: Emitter, reader: Reader, plan: Plan, *, nonnegative: bool
     """Append the subgraph of one reader of kind product."""
     assert reader.other is not None
     assert reader.other_shape is not None
-    ours = emit.signs(emit.numbers(reader.data), nonnegative=nonnegative)
-    theirs = emit.signs(emit.numbers(reader.other), nonnegative=other_nonnegative)
+    ours = emit.signs(emit.numbers(reader.data, reader.zero), nonnegative=nonnegative)
+    theirs = emit.signs(emit.numbers(reader.other, reader.other_zero), nonnegative=other_nonnegative)
     shapes = (reader.data_shape, reader.other_shape)
     left_shape, right_shape = shapes[::-1] if reader.data_on_right else shapes
     blocks = reader.blocks(single=plan.kernel == "max")

@@ -2,20 +2,20 @@
 
 A reader contracts one axis of its data: a convolution its channels, a matrix product its columns. All kinds with a
 constant weight are brought to one canonical form, `taps` V (C, O/g, *kernel): the weights from index c of the
-contracted axis to the outputs of its convolution group. A matrix product is a convolution with one tap.
+contracted axis to the outputs of its convolution group. A matrix product (C, O) is a convolution with one tap.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Literal, cast
+from typing import Literal, Protocol, Self, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Block", "Kind", "Reader", "Window", "reader_outputs"]
+__all__ = ["Block", "Distant", "Kind", "Layout", "Reader", "Window", "canonical", "reader_outputs"]
 
 Kind = Literal["conv", "conv_transpose", "matmul", "product", "einsum"]
 
@@ -89,6 +89,45 @@ class Block:
     indices: tuple[int, ...]
 
 
+class Layout(Protocol):
+    """Numbers whose axes can be moved: an array, or a tensor of a graph."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Its shape."""
+        ...
+
+    def transpose(self, order: tuple[int, ...], /) -> Self:
+        """Permute its axes."""
+        ...
+
+    def reshape(self, shape: tuple[int, ...], /) -> Self:
+        """Give it another shape."""
+        ...
+
+
+L = TypeVar("L", bound=Layout)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Distant:
+    """A weight that is too large to be held.
+
+    Attributes:
+        shape: The shape that the weight of its reader has.
+        read: Returns it in that shape: mapped, or computed anew; of any float type.
+        tensor: Tensor of the model that has it; empty where none has it in plain numbers.
+        stored: The shape of that tensor.
+        order: How its axes are permuted before it is brought to `shape`.
+    """
+
+    shape: tuple[int, ...]
+    read: Callable[[], NDArray[np.floating]]
+    tensor: str = ""
+    stored: tuple[int, ...] = ()
+    order: tuple[int, ...] = ()
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Reader:
     """One linear op that contracts an axis of an activation.
@@ -98,9 +137,10 @@ class Reader:
         kind: What contracts.
         data: Tensor that is read.
         data_shape: Its shape at batch one; axis 0 may differ at run time.
-        axis: Contracted axis of `data`, counted from the front (conv: 1).
+        axis: Contracted axis of `data`, counted from the front (conv: 1, or the last).
         channels: Channel id of every index of that axis, (C,); 0 is fixed and gets no score.
-        weight: conv (O, C/g, *kernel), conv_transpose (C, O/g, *kernel), matmul (C, O), float32; None for others.
+        weight: conv (O, C/g, *kernel), conv_transpose (C, O/g, *kernel), matmul (C, O): float32, or one that is too
+            large to be held; None for others.
         output_shape: Shape of the op's output at batch one.
         group: Number of convolution groups.
         attributes: How the window slides.
@@ -109,6 +149,7 @@ class Reader:
         data_on_right: product only: whether `data` is the right operand of the MatMul.
         equation: einsum only: the term of `data`, the term of `other`, and what comes out.
         zero: Tensor with the zero point of quantized data; empty where they are not.
+        other_zero: The same of `other`.
     """
 
     name: str
@@ -117,7 +158,7 @@ class Reader:
     data_shape: tuple[int, ...]
     axis: int
     channels: NDArray[np.int64]
-    weight: NDArray[np.float32] | None
+    weight: NDArray[np.float32] | Distant | None
     output_shape: tuple[int, ...]
     group: int = 1
     attributes: Window = field(default_factory=Window)
@@ -126,6 +167,7 @@ class Reader:
     data_on_right: bool = False
     equation: str = ""
     zero: str = ""
+    other_zero: str = ""
 
     def __post_init__(self) -> None:
         assert self.channels.shape == (self.data_shape[self.axis],), self.name
@@ -150,16 +192,10 @@ class Reader:
         """Number of taps k."""
         return math.prod(self.kernel)
 
-    def taps(self) -> NDArray[np.float32]:
-        """Bring the weight to its canonical form V (C, O/g, *kernel), float32."""
+    def taps(self) -> NDArray[np.floating]:
+        """Bring the weight to its canonical form V (C, O/g, *kernel): a view of it wherever that is possible."""
         assert self.weight is not None
-        weight = np.asarray(self.weight, dtype=np.float32)
-        if self.kind == "matmul":
-            return weight[:, :, None]
-        if self.kind == "conv_transpose":
-            return weight
-        grouped = weight.reshape(self.group, -1, *weight.shape[1:])
-        return np.swapaxes(grouped, 1, 2).reshape(-1, grouped.shape[1], *weight.shape[2:])
+        return canonical(self, self.weight.read() if isinstance(self.weight, Distant) else self.weight)
 
     def blocks(self, *, single: bool) -> tuple[Block, ...]:
         """List what gets a share, smallest blocks first.
@@ -178,6 +214,18 @@ class Reader:
             Block(int(self.channels[indices[0]]), indices[0] // per_group, tuple(indices)) for indices in found.values()
         )
         return tuple(sorted(blocks, key=lambda block: (len(block.indices), block.indices)))
+
+
+def canonical(reader: Reader, weight: L) -> L:
+    """Bring a weight of a reader's kind to the canonical form V (C, O/g, *kernel)."""
+    if reader.kind != "conv":
+        return weight
+    outputs, inputs, *kernel = weight.shape
+    if reader.group == 1:
+        return weight.transpose((1, 0, *range(2, len(weight.shape))))
+    grouped = weight.reshape((reader.group, outputs // reader.group, inputs, *kernel))
+    grouped = grouped.transpose((0, 2, 1, *range(3, len(grouped.shape))))
+    return grouped.reshape((reader.group * inputs, outputs // reader.group, *kernel))
 
 
 def reader_outputs(reader: Reader) -> tuple[int, int]:

@@ -17,7 +17,7 @@ from onnx import ModelProto
 
 from onnxpfp.calibrate.data import Samples
 from onnxpfp.calibrate.probe import Probe, build_probe, shard_readers
-from onnxpfp.calibrate.reader import Reader
+from onnxpfp.calibrate.reader import Distant, Reader
 from onnxpfp.calibrate.sensitivity import Guard, Kernel, Plan
 from onnxpfp.calibrate.statistics import Statistics
 from onnxpfp.errors import CalibrationError, ModelError
@@ -32,6 +32,8 @@ Progress = Callable[[int, int], None]
 """Called with (samples done, samples in all)."""
 
 WORKSPACE_BYTES = 64 << 20
+_SCARCE_BYTES = 16 << 20
+"""The same where weights stay in files, for then memory is scarce."""
 _BATCH = 16
 _CHUNK_BYTES_CPU = 4 << 20
 _CHUNK_BYTES_DEVICE = 16 << 20
@@ -73,6 +75,8 @@ def calibrate(
     if not readers:
         return Statistics()
     requests = as_requests(providers)
+    if any(isinstance(reader.weight, Distant) for reader in readers):
+        workspace_bytes = min(workspace_bytes, _SCARCE_BYTES)
     plan = Plan(kernel, guard, 1, _chunk_bytes(requests), workspace_bytes=workspace_bytes)
     batch = choose_batch(readers, samples, batch_size, plan)
     run = partial(_measure, model, readers, samples, requests=requests, threads=threads)
@@ -112,6 +116,10 @@ def choose_batch(readers: Sequence[Reader], samples: Samples, asked: int | None,
         for size, reader in zip(sums, readers, strict=True)
     ]
     in_memory = plan.workspace_bytes // max(1, 2 * max(sums))
+    if plan.workspace_bytes <= _SCARCE_BYTES:
+        # In few chunks: a node of the probe takes memory, too.
+        chunks = [each * len(reader.channels) // plan.max_chunks for each, reader in zip(blocks, readers, strict=True)]
+        in_memory = min(in_memory, plan.workspace_bytes // max(1, max(chunks)))
     in_cache = 2 * plan.chunk_bytes // max(1, sorted(blocks)[len(blocks) * 3 // 4])
     return max(1, min(_BATCH, len(samples), in_memory, in_cache))
 

@@ -3,7 +3,7 @@
 With canonical taps V (C, O/g, *kernel) and the signed stack V2 = [V+, V-] (C, 2 O/g, *kernel), for each part t of the
 data (a+, a-):
 
-    z[b, i, p] = sum over c, q of V2[c, i, q] u_t[b, c, q, p]            one convolution, no bias
+    z[b, i, p] = sum over c, q of V2[c, i, q] u_t[b, c, q, p]            a convolution without bias
     R[b, i, p] = 1 / z, and 0 where z <= guard
     s[block]   = max over b, i, p of  R[b, i, p] * sum over c in block, q of V2[c, i, q] u_t[b, c, q, p]
 
@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from onnxpfp.calibrate.emit import Emitter, Tensor
 from onnxpfp.calibrate.reader import Block, Reader
+from onnxpfp.calibrate.taps import Taps, taps_of
 
 __all__ = ["EPSILON", "Emitted", "Guard", "Kernel", "Plan", "emit_linear", "inverse"]
 
@@ -84,18 +85,23 @@ class _Linear:
 
     reader: Reader
     map: Tensor
-    taps: NDArray[np.float32]
+    taps: Taps
     samples_last: bool
     identity: bool
     rank: int
 
     @property
     def kernel(self) -> tuple[int, ...]:
-        return self.taps.shape[2:]
+        return (1,) if self.samples_last else self.reader.kernel
 
     @property
     def size(self) -> int:
         return math.prod(self.kernel)
+
+    @property
+    def outputs(self) -> int:
+        """Outputs of one convolution group."""
+        return self.taps.shape[1]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -118,20 +124,17 @@ class _Quadrants:
 def emit_linear(emit: Emitter, reader: Reader, plan: Plan, *, nonnegative: bool) -> Emitted:
     """Append the subgraph of one reader of kind conv, conv_transpose or matmul."""
     linear = _as_convolution(emit, reader)
-    signed = np.concatenate([np.maximum(linear.taps, 0), np.maximum(-linear.taps, 0)], axis=1)
     blocks = reader.blocks(single=plan.kernel == "max")
     parts = emit.signs(linear.map, nonnegative=nonnegative)
-    sums = [_convolve(emit, linear, part, _dense(linear, signed), reader.group) for part in parts]
+    sums = _sums(emit, linear, parts)
+    quadrants = [_quadrants(emit, linear, part, z, plan) for part, z in zip(parts, sums, strict=True)]
     shares: list[Tensor] = []
     slots: list[int] = []
-    for part, z in zip(parts, sums, strict=True):
-        quadrant = _quadrants(emit, linear, part, z, plan)
-        for chunk in _chunks(linear, blocks, plan):
-            row_form = len(chunk[0].indices) == 1 and _row_form(linear, plan)
-            build = _rows if row_form else _sums
-            shares.append(build(emit, linear, quadrant, signed, chunk))
-            repeat = linear.size if row_form else 1
-            slots += [block.channel for block in chunk for _ in range(repeat)]
+    for chunk in _chunks(linear, blocks, plan):
+        row_form = len(chunk[0].indices) == 1 and _row_form(linear, plan)
+        shares += (_rows if row_form else _numerators)(emit, linear, quadrants, chunk)
+        repeat = linear.size if row_form else 1
+        slots += [block.channel for block in chunk for _ in range(repeat)] * len(parts)
     return Emitted(
         emit.output(emit.join(shares)) if shares else None,
         np.array(slots, dtype=np.int64),
@@ -163,7 +166,7 @@ def inverse(emit: Emitter, z: Tensor, axes: Sequence[int], guard: Guard) -> Tens
 
 def _as_convolution(emit: Emitter, reader: Reader) -> _Linear:
     data = emit.numbers(reader.data, reader.zero)
-    taps = reader.taps()
+    taps = taps_of(emit, reader)
     rank = len(reader.data_shape)
     identity = reader.kind == "matmul" or (reader.kernel_size == 1 and reader.attributes.is_identity)
     positions = math.prod(reader.data_shape) // len(reader.channels)
@@ -174,16 +177,17 @@ def _as_convolution(emit: Emitter, reader: Reader) -> _Linear:
         order = [axis for axis in range(rank) if axis != reader.axis]
         columns = emit.reshape(emit.transpose(data, [*order, reader.axis]), [-1, len(reader.channels)])
         columns = emit.reshape(emit.transpose(columns, [1, 0]), [1, len(reader.channels), -1])
-        return _Linear(reader, columns, taps.reshape(*taps.shape[:2], 1), True, True, 3)
+        return _Linear(reader, columns, taps, True, True, 3)
     if reader.kind != "matmul":
-        return _Linear(reader, data, taps, False, identity, rank)
+        order = [0, reader.axis, *(axis for axis in range(1, rank) if axis != reader.axis)]
+        return _Linear(reader, emit.transpose(data, order), taps, False, identity, rank)
     rest = [axis for axis in range(rank) if axis not in (sample_axis, reader.axis)]
     ordered = emit.transpose(data, [sample_axis, reader.axis, *rest])
     ordered = emit.reshape(ordered, [0, len(reader.channels), -1])
     return _Linear(reader, ordered, taps, False, True, 3)
 
 
-def _convolve(emit: Emitter, linear: _Linear, data: Tensor, weight: NDArray[np.float32], group: int) -> Tensor:
+def _convolve(emit: Emitter, linear: _Linear, data: Tensor, weight: Tensor, group: int) -> Tensor:
     reader = linear.reader
     attributes: dict[str, object] = {"group": group, "kernel_shape": list(linear.kernel)}
     if reader.kind != "matmul" and not linear.samples_last:
@@ -191,24 +195,42 @@ def _convolve(emit: Emitter, linear: _Linear, data: Tensor, weight: NDArray[np.f
     kind = "ConvTranspose" if reader.kind == "conv_transpose" else "Conv"
     if linear.samples_last:
         kind = "Conv"
-    return emit.op(kind, [data, emit.constant(weight)], attributes)
+    return emit.op(kind, [data, weight], attributes)
 
 
 def _is_transposed(linear: _Linear) -> bool:
     return linear.reader.kind == "conv_transpose" and not linear.samples_last
 
 
-def _dense(linear: _Linear, signed: NDArray[np.float32]) -> NDArray[np.float32]:
+def _sums(emit: Emitter, linear: _Linear, parts: Sequence[Tensor]) -> list[Tensor]:
+    """Emit z of every part: one convolution, or several of some outputs each where weights are not to be copied."""
+    group, outputs, portion = linear.reader.group, linear.outputs, linear.taps.portion
+    if group > 1 or portion >= outputs:
+        weight = _dense(linear, linear.taps.signed())
+        return [_convolve(emit, linear, part, weight, group) for part in parts]
+    found: list[list[Tensor]] = [[] for _ in parts]
+    for start in range(0, outputs, portion):
+        picked = linear.taps.take(np.arange(start, min(start + portion, outputs)), 1)
+        weight = _dense(linear, picked.signed())
+        for part, pieces in zip(parts, found, strict=True):
+            z = _convolve(emit, linear, part, weight, 1)
+            pieces.append(emit.reshape(z, [0, 2, picked.shape[1], -1]))
+    return [emit.op("Concat", pieces, {"axis": 2}) for pieces in found]
+
+
+def _dense(linear: _Linear, signed: Taps) -> Tensor:
     """Lay V2 (C, 2 O/g, *kernel) out as the weight of the convolution that gives z, groups outermost."""
     if _is_transposed(linear):
-        return signed
-    grouped = signed.reshape(linear.reader.group, -1, *signed.shape[1:])
-    return np.swapaxes(grouped, 1, 2).reshape(-1, grouped.shape[1], *signed.shape[2:])
+        return signed.emit()
+    group = linear.reader.group
+    inputs, outputs = signed.shape[0] // group, signed.shape[1]
+    grouped = signed.reshape((group, inputs, outputs, linear.size)).transpose((0, 2, 1, 3))
+    return grouped.reshape((group * outputs, inputs, *linear.kernel)).emit()
 
 
 def _quadrants(emit: Emitter, linear: _Linear, part: Tensor, z: Tensor, plan: Plan) -> _Quadrants:
     """Bring R to the layouts of both forms; what is not used is dropped with the export."""
-    group, outputs = linear.reader.group, linear.taps.shape[1]
+    group, outputs = linear.reader.group, linear.outputs
     split = emit.reshape(z, [0, group, 2, outputs, -1])
     ratio = inverse(emit, split, [1, 3] if linear.samples_last else [1, 3, 4], plan.guard)
     ratio = emit.reshape(ratio, [0, group, 2 * outputs, -1])
@@ -230,9 +252,9 @@ def _row_form(linear: _Linear, plan: Plan) -> bool:
 def _chunks(linear: _Linear, blocks: Sequence[Block], plan: Plan) -> Iterator[tuple[Block, ...]]:
     """Cut blocks into runs whose intermediates fit; a run has blocks of one form only."""
     shape = linear.reader.output_shape
-    outputs = linear.taps.shape[1] * linear.reader.group
+    outputs = linear.outputs * linear.reader.group
     positions = max(1, math.prod(shape) // outputs) * plan.batch
-    each = 2 * linear.taps.shape[1] * positions * _FLOAT
+    each = 2 * linear.outputs * positions * _FLOAT
     if _row_form(linear, plan):
         each *= linear.size
     wanted = max(1, plan.chunk_bytes // each, -(-len(blocks) // plan.max_chunks))
@@ -255,56 +277,65 @@ def _per_group(emit: Emitter, linear: _Linear, ratio: Tensor, chunk: Sequence[Bl
     return emit.gather(ratio, np.array(wanted, dtype=np.int64), group, axis=axis)
 
 
-def _rows(
-    emit: Emitter,
-    linear: _Linear,
-    quadrants: _Quadrants,
-    signed: NDArray[np.float32],
-    chunk: Sequence[Block],
-) -> Tensor:
-    """Emit the row form: the largest share of every (index, tap), (len(chunk) * k,)."""
+def _rows(emit: Emitter, linear: _Linear, quadrants: Sequence[_Quadrants], chunk: Sequence[Block]) -> list[Tensor]:
+    """Emit the row form: for each quadrant the largest share of every (index, tap), (len(chunk) * k,)."""
     indices = np.array([block.indices[0] for block in chunk], dtype=np.int64)
-    size = len(linear.reader.channels)
     rows = len(chunk) * linear.size
-    if quadrants.columns is not None:
-        columns = emit.gather(quadrants.columns, indices, size, axis=0)
-    else:
-        picked = emit.gather(quadrants.data, indices, size, axis=1)
-        columns = _columns(emit, _unfold(emit, linear, picked, len(chunk)), rows)
-    lines = _per_group(emit, linear, quadrants.lines, chunk, linear.size, axis=0)
-    largest = emit.reduce_max(emit.op("Mul", [columns, lines]), [2])
-    weight = signed[indices].reshape(len(chunk), signed.shape[1], -1)
-    weight = np.swapaxes(weight, 1, 2).reshape(rows, -1)
-    return emit.reduce_max(emit.op("Mul", [largest, emit.constant(weight)]), [1])
+    signed = linear.taps.take(indices, 0).signed().reshape((len(chunk), 2 * linear.outputs, linear.size))
+    weight = signed.transpose((0, 2, 1)).reshape((rows, 2 * linear.outputs)).emit()
+    return [_row_shares(emit, linear, quadrant, indices, weight, chunk) for quadrant in quadrants]
 
 
-def _sums(
+def _row_shares(
     emit: Emitter,
     linear: _Linear,
-    quadrants: _Quadrants,
-    signed: NDArray[np.float32],
+    quadrant: _Quadrants,
+    indices: NDArray[np.int64],
+    weight: Tensor,
     chunk: Sequence[Block],
 ) -> Tensor:
-    """Emit the sum form: the largest share of every block, (len(chunk),)."""
+    size = len(linear.reader.channels)
+    if quadrant.columns is not None:
+        columns = emit.gather(quadrant.columns, indices, size, axis=0)
+    else:
+        picked = emit.gather(quadrant.data, indices, size, axis=1)
+        columns = _columns(emit, _unfold(emit, linear, picked, len(chunk)), len(chunk) * linear.size)
+    lines = _per_group(emit, linear, quadrant.lines, chunk, linear.size, axis=0)
+    largest = emit.reduce_max(emit.op("Mul", [columns, lines]), [2])
+    return emit.reduce_max(emit.op("Mul", [largest, weight]), [1])
+
+
+def _numerators(
+    emit: Emitter, linear: _Linear, quadrants: Sequence[_Quadrants], chunk: Sequence[Block]
+) -> list[Tensor]:
+    """Emit the sum form: for each quadrant the largest share of every block, (len(chunk),)."""
     width = max(len(block.indices) for block in chunk)
     indices = np.zeros((len(chunk), width), dtype=np.int64)
-    weight = np.zeros((len(chunk), width, *signed.shape[1:]), dtype=np.float32)
+    real = np.zeros((len(chunk), width), dtype=np.float32)
     for row, block in enumerate(chunk):
         # Narrow blocks are padded with index 0 at weight 0.
         indices[row, : len(block.indices)] = block.indices
-        weight[row, : len(block.indices)] = signed[list(block.indices)]
+        real[row, : len(block.indices)] = 1
+    signed = linear.taps.take(indices.reshape(-1), 0).signed()
+    if not real.all():
+        signed = signed.times(real.reshape(-1, *[1] * (len(signed.shape) - 1)))
+    outputs = 2 * linear.outputs
     if _is_transposed(linear):
-        weight = weight.reshape(-1, *signed.shape[1:])
+        weight = signed.reshape((len(chunk) * width, outputs, *linear.kernel)).emit()
     else:
-        weight = np.swapaxes(weight, 1, 2).reshape(-1, width, *signed.shape[2:])
+        grouped = signed.reshape((len(chunk), width, outputs, linear.size)).transpose((0, 2, 1, 3))
+        weight = grouped.reshape((len(chunk) * outputs, width, *linear.kernel)).emit()
     size = len(linear.reader.channels)
-    picked = emit.gather(quadrants.data, indices.reshape(-1), size, axis=1)
-    numerators = _convolve(emit, linear, picked, weight, len(chunk))
-    numerators = emit.reshape(numerators, [0, len(chunk), signed.shape[1], -1])
-    ratio = _per_group(emit, linear, quadrants.ratio, chunk, 1, axis=1)
-    # Two reductions: each has its fast loop in onnxruntime, axes 0, 2 and 3 together have none.
-    shares = emit.reduce_max(emit.op("Mul", [numerators, ratio]), [2, 3])
-    return emit.reduce_max(shares, [0])
+    shares: list[Tensor] = []
+    for quadrant in quadrants:
+        picked = emit.gather(quadrant.data, indices.reshape(-1), size, axis=1)
+        numerators = _convolve(emit, linear, picked, weight, len(chunk))
+        numerators = emit.reshape(numerators, [0, len(chunk), outputs, -1])
+        ratio = _per_group(emit, linear, quadrant.ratio, chunk, 1, axis=1)
+        # Two reductions: each has its fast loop in onnxruntime, axes 0, 2 and 3 together have none.
+        largest = emit.reduce_max(emit.op("Mul", [numerators, ratio]), [2, 3])
+        shares.append(emit.reduce_max(largest, [0]))
+    return shares
 
 
 def _unfold(emit: Emitter, linear: _Linear, data: Tensor, channels: int) -> Tensor:
@@ -315,7 +346,8 @@ def _unfold(emit: Emitter, linear: _Linear, data: Tensor, channels: int) -> Tens
     taps = np.eye(size, dtype=np.float32).reshape(size, 1, *linear.kernel)
     if _is_transposed(linear):
         taps = np.swapaxes(taps, 0, 1)
-    return _convolve(emit, linear, data, np.tile(taps, (channels,) + (1,) * (taps.ndim - 1)), channels)
+    weight = emit.constant(np.tile(taps, (channels,) + (1,) * (taps.ndim - 1)))
+    return _convolve(emit, linear, data, weight, channels)
 
 
 def _patch_sum(emit: Emitter, linear: _Linear) -> Tensor:

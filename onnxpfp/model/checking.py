@@ -8,6 +8,7 @@ from typing import cast
 from onnx import ModelProto, checker, shape_inference
 
 from onnxpfp.errors import one_line
+from onnxpfp.storage import detached
 
 __all__ = ["complaint"]
 
@@ -15,7 +16,8 @@ __all__ = ["complaint"]
 def complaint(model: ModelProto, *, full: bool) -> str | None:
     """Return what onnx.checker says against a model, in one line, or None.
 
-    A model above 2 GB cannot be handed to the checker in memory; onnxruntime checks it when it loads.
+    Weights that lie in files are inputs to it. A model that holds more than 2 GB cannot be handed over;
+    onnxruntime checks it when it loads.
 
     Args:
         model: The model.
@@ -23,7 +25,7 @@ def complaint(model: ModelProto, *, full: bool) -> str | None:
     """
     check = cast("Callable[..., None]", checker.check_model)  # pyright: ignore[reportUnknownMemberType]
     try:
-        check(model, full_check=full)
+        check(detached(model)[0], full_check=full)
     except (checker.ValidationError, shape_inference.InferenceError) as error:
         return one_line(error)
     except ValueError:

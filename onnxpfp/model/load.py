@@ -10,15 +10,24 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from google.protobuf.message import DecodeError
-from onnx import ModelProto, TensorProto, helper
-from onnx.external_data_helper import load_external_data_for_model, uses_external_data
+from onnx import GraphProto, ModelProto, TensorProto, helper
+from onnx.external_data_helper import uses_external_data
 
 from onnxpfp.errors import ModelError, one_line
 from onnxpfp.model.constants import all_graphs
-from onnxpfp.model.functions import without_functions
 from onnxpfp.model.folding import fold_weights
+from onnxpfp.model.functions import without_functions
+from onnxpfp.model.plain import with_plain_constants
+from onnxpfp.storage import Part, Scratch, detached, hold, is_reference, mappable, numbers, stamp_of
 
 __all__ = ["Source", "external_files", "load", "one_line"]
+
+IN_MEMORY = 128 << 20
+"""Bytes; weights in other files that are not more together are simply loaded."""
+PART_FROM = 1 << 20
+"""Bytes; of more, the weights that are at least so large stay in their files."""
+HELD_AT_MOST = 2_000_000_000
+"""Bytes; a model object with more weights is more than a protobuf message can be."""
 
 _MAGIC = {
     b"PK\x03\x04": "a zip archive (as PyTorch checkpoints are)",
@@ -34,11 +43,15 @@ class Source:
     """A model as it was given.
 
     Attributes:
-        model: The model, weights in memory, those computed from others folded. It is never changed.
+        model: The model: weights in memory or, above `IN_MEMORY`, in their files; bodies of local functions in
+            place, constants dense, weights that are computed from others folded. It is never changed.
         data: The bytes of the file, or of the model where it was given as an object.
         path: The file, or None.
         external: Whether weights lie in other files.
         size_bytes: Size of the file with all its weights.
+        scratch: Where new weights go in place of those that lie in files.
+        rewritten_from: The model as it was given, where `model` is written in other words; else None.
+        read: The file and those of its weights; empty for a model object.
     """
 
     model: ModelProto
@@ -46,11 +59,20 @@ class Source:
     path: Path | None
     external: bool
     size_bytes: int
+    scratch: Scratch
+    rewritten_from: ModelProto | None = None
+    read: tuple[Path, ...] = ()
 
     @property
     def sha256(self) -> str:
         """Checksum of `data`, in hexadecimal."""
         return hashlib.sha256(self.data).hexdigest()
+
+    def rewritten(self, model: ModelProto) -> Source:
+        """Put a model that computes the same in the place of this one; itself changes nothing."""
+        if model is self.model:
+            return self
+        return replace(self, model=model, rewritten_from=self.rewritten_from or self.model)
 
     @property
     def title(self) -> str:
@@ -58,22 +80,46 @@ class Source:
         return str(self.path) if self.path else "the model"
 
 
-def load(given: ModelProto | str | os.PathLike[str]) -> Source:
+def load(given: ModelProto | str | os.PathLike[str], folder: Path | None = None) -> Source:
     """Load and check a model.
 
     Args:
         given: A path or a model object.
+        folder: Where a large model's new weights may lie meanwhile; None is the system's temporary folder.
 
     Raises:
         ModelError: It is not a model, or one that is broken.
     """
-    if isinstance(given, ModelProto):
-        data = given.SerializeToString(deterministic=True)
-        source = Source(without_functions(given), data, None, False, len(data))
-    else:
-        source = _read(Path(given))
+    scratch = Scratch(folder)
+    source = _take(given, scratch) if isinstance(given, ModelProto) else _read(Path(given), scratch)
     _check(source)
-    return replace(source, model=fold_weights(source.model))
+    return source.rewritten(fold_weights(with_plain_constants(without_functions(source.model))))
+
+
+def _take(model: ModelProto, scratch: Scratch) -> Source:
+    """Take a model object; what protobuf cannot write any more is put into a file."""
+    for tensor in _tensors(model):
+        if is_reference(tensor):
+            raise ModelError(
+                f"the model: the weight '{tensor.name}' lies in a file, and a model object does not say where that is",
+                hint="give the path of the model, or load it with its weights: onnx.load(path)",
+            )
+    size = sum(len(tensor.raw_data) for tensor in model.graph.initializer)
+    if size < HELD_AT_MOST:
+        data = model.SerializeToString(deterministic=True)
+        return Source(model, data, None, False, len(data), scratch)
+    fields = {field.name: value for field, value in model.ListFields() if field.name != "graph"}
+    inner = {field.name: value for field, value in model.graph.ListFields() if field.name != "initializer"}
+    small = ModelProto(**fields, graph=GraphProto(**inner))
+    for tensor in model.graph.initializer:
+        new = small.graph.initializer.add()
+        if len(tensor.raw_data) >= PART_FROM and mappable(tensor.data_type):
+            new.name, new.data_type, new.doc_string = tensor.name, tensor.data_type, tensor.doc_string
+            scratch.put(new, tuple(tensor.dims), [numbers(tensor)])
+        else:
+            new.CopyFrom(tensor)
+    data = detached(small)[0].SerializeToString(deterministic=True)
+    return Source(small, data, None, False, len(data) + size, scratch)
 
 
 def _recognise(data: bytes) -> tuple[str, str] | None:
@@ -88,7 +134,7 @@ def _recognise(data: bytes) -> tuple[str, str] | None:
     return None
 
 
-def _read(path: Path) -> Source:
+def _read(path: Path, scratch: Scratch) -> Source:
     try:
         data = path.read_bytes()
     except FileNotFoundError as error:
@@ -110,13 +156,21 @@ def _read(path: Path) -> Source:
             f"{path}: is not an ONNX model, or it is cut off: it names no IR version, opset or graph",
             hint="export it again, or copy it again",
         )
-    external = sum(_load_external(path, model))
-    return Source(without_functions(model), data, path, bool(external), len(data) + external)
+    files = _find_weights(path, model)
+    size = len(data) + sum(file.stat().st_size for file in files)
+    return Source(model, data, path, bool(files), size, scratch, read=(path, *files))
 
 
 def _tensors(model: ModelProto) -> Iterator[TensorProto]:
-    for graph in all_graphs(model):
-        yield from graph.initializer
+    yield from model.graph.initializer
+    yield from _inner_tensors(model)
+
+
+def _inner_tensors(model: ModelProto) -> Iterator[TensorProto]:
+    """Yield the tensors that are no initializers of the main graph: they can be no inputs, so they are loaded."""
+    for number, graph in enumerate(all_graphs(model)):
+        if number:
+            yield from graph.initializer
         for node in graph.node:
             yield from (a.t for a in node.attribute if a.HasField("t"))
 
@@ -136,29 +190,64 @@ def external_files(path: Path) -> set[Path]:
     return found
 
 
-def _load_external(path: Path, model: ModelProto) -> Iterator[int]:
-    """Read weights that lie in other files; yield each file's size."""
-    files: dict[Path, int] = {}
-    for tensor in _tensors(model):
-        if not uses_external_data(tensor):
-            continue
-        entries = {entry.key: entry.value for entry in tensor.external_data}
-        file = path.parent / entries.get("location", "")
-        if not file.is_file():
-            raise ModelError(
-                f"{path}: the weight '{tensor.name}' lies in {file.name}, which is missing",
-                hint=f"put {file.name} beside the model",
-            )
-        end = int(entries.get("offset", 0)) + int(entries.get("length", 0))
-        size = files.setdefault(file, file.stat().st_size)
-        if end > size:
-            raise ModelError(
-                f"{path}: {file.name} is cut off: the weight '{tensor.name}' ends at byte {end}, the file at {size}",
-                hint=f"copy {file.name} again",
-            )
-    if files:
-        load_external_data_for_model(model, str(path.parent))
-    yield from files.values()
+def _find_weights(path: Path, model: ModelProto) -> list[Path]:
+    """Find the weights that lie in other files, load those that shall be in memory, and return the files."""
+    parts = [(tensor, _part(path, tensor)) for tensor in _tensors(model) if uses_external_data(tensor)]
+    for tensor, part in parts:
+        part.give_to(tensor)
+    few = sum(part.length for _, part in parts) <= IN_MEMORY
+    for tensor in model.graph.initializer:
+        if is_reference(tensor) and (few or not _can_stay(tensor)):
+            hold(tensor)
+    for tensor in _inner_tensors(model):
+        if is_reference(tensor):
+            hold(tensor)
+    return sorted({part.path for _, part in parts})
+
+
+def _can_stay(tensor: TensorProto) -> bool:
+    """Tell whether a weight is worth a mapping, and can be mapped where it lies."""
+    part = Part.of(tensor)
+    assert part is not None
+    size = helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+    return part.length >= PART_FROM and part.offset % size == 0 and mappable(tensor.data_type)
+
+
+def _part(path: Path, tensor: TensorProto) -> Part:
+    """Return where a weight lies, and make sure that it is all there.
+
+    Raises:
+        ModelError: The file is missing or cut off, or is none of the model's.
+    """
+    entries = {entry.key: entry.value for entry in tensor.external_data}
+    location = Path(entries.get("location", ""))
+    if location.is_absolute() or ".." in location.parts:
+        raise ModelError(
+            f"{path}: the weight '{tensor.name}' lies in {location}, outside the model's folder",
+            hint="ONNX does not allow that: put the file beside the model and name it there",
+        )
+    file = path.parent / location
+    if not file.is_file():
+        raise ModelError(
+            f"{path}: the weight '{tensor.name}' lies in {file.name}, which is missing",
+            hint=f"put {file.name} beside the model",
+        )
+    offset = int(entries.get("offset", 0))
+    length = int(entries["length"]) if "length" in entries else _size(tensor)
+    size = file.stat().st_size
+    if offset + length > size:
+        raise ModelError(
+            f"{path}: {file.name} is cut off: the weight '{tensor.name}' ends at byte {offset + length}, "
+            f"the file at {size}",
+            hint=f"copy {file.name} again",
+        )
+    if length != _size(tensor):
+        raise ModelError(_misfit(str(path), tensor))
+    return Part(file.absolute(), offset, length, stamp_of(file))
+
+
+def _misfit(title: str, tensor: TensorProto) -> str:
+    return f"{title}: the weight '{tensor.name}' does not have the numbers that its shape {list(tensor.dims)} says"
 
 
 def _check(source: Source) -> None:
@@ -168,17 +257,15 @@ def _check(source: Source) -> None:
     if not graph.output:
         raise ModelError(f"{source.title}: the graph has no outputs")
     for tensor in _tensors(source.model):
-        if tensor.HasField("raw_data") and not _raw_size_fits(tensor):
-            raise ModelError(
-                f"{source.title}: the weight '{tensor.name}' does not have the numbers that its "
-                f"shape {list(tensor.dims)} says"
-            )
+        if tensor.HasField("raw_data") and len(tensor.raw_data) != _size(tensor):
+            raise ModelError(_misfit(source.title, tensor))
 
 
-def _raw_size_fits(tensor: TensorProto) -> bool:
+def _size(tensor: TensorProto) -> int:
+    """Return the bytes of raw data that a tensor of its type and shape has."""
     small = {"INT4": 4, "UINT4": 4, "FLOAT4E2M1": 4, "INT2": 2, "UINT2": 2}
     bits = {TensorProto.DataType.Value(n): b for n, b in small.items() if n in TensorProto.DataType.keys()}  # noqa: SIM118 (no mapping)
     count = math.prod(tensor.dims)
     if tensor.data_type in bits:
-        return len(tensor.raw_data) == -(-count * bits[tensor.data_type] // 8)
-    return len(tensor.raw_data) == count * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+        return -(-count * bits[tensor.data_type] // 8)
+    return count * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize

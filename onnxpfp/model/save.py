@@ -5,19 +5,19 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
 from google.protobuf.message import EncodeError
 from onnx import ModelProto
-from onnx.external_data_helper import set_external_data
 
 from onnxpfp.errors import OutputError
 from onnxpfp.model.constants import all_graphs
+from onnxpfp.storage import PAGE, Part, is_reference, pieces
 
-__all__ = ["check_target", "save_bytes", "save_model"]
+__all__ = ["check_target", "keep_weights", "save_bytes", "save_model"]
 
 LIMIT = 2**31 - 1
 """Bytes; a protobuf message cannot be larger."""
@@ -45,6 +45,25 @@ def check_target(path: Path, *, source: Path | None, force: bool) -> None:
         raise OutputError(f"{path}: the directory {folder} cannot be written", hint="name another directory")
     if source is not None and not force and path.exists() and path.samefile(source):
         raise OutputError(f"{path}: is the input itself", hint="give another name, or --force to overwrite it")
+
+
+def keep_weights(target: Path, read: Sequence[Path]) -> None:
+    """Make sure that the weights of a result are not written over those of an input that stays.
+
+    Args:
+        target: Where the result goes.
+        read: The input and the files of its weights.
+
+    Raises:
+        OutputError: They would be.
+    """
+    weights = target.with_name(f"{target.name}.data")
+    if not read or not weights.is_file() or (target.exists() and target.samefile(read[0])):
+        return
+    if any(file.is_file() and file.samefile(weights) for file in read[1:]):
+        raise OutputError(
+            f"{target}: its weights would overwrite {weights}, which {read[0]} reads", hint="give OUT another name"
+        )
 
 
 def _writable(folder: Path) -> bool:
@@ -96,7 +115,7 @@ def _umask() -> int:
 
 
 def save_model(path: Path, model: ModelProto, *, external: bool) -> int:
-    """Write a model; weights go to `<name>.data` where they did so before, or above 2 GB.
+    """Write a model; weights go to `<name>.data` where they did so before, where they lie in files, or above 2 GB.
 
     Returns:
         Bytes written, weights included.
@@ -104,7 +123,7 @@ def save_model(path: Path, model: ModelProto, *, external: bool) -> int:
     Raises:
         OutputError: It cannot be written.
     """
-    if not external:
+    if not external and not any(is_reference(tensor) for tensor in model.graph.initializer):
         try:
             data = model.SerializeToString()
         except (EncodeError, ValueError):
@@ -129,11 +148,14 @@ def _save_external(path: Path, model: ModelProto) -> int:
     # The model is whole on the disk before the weights get their name: beside other weights it is worthless.
     with _replacing(path) as main, _replacing(weights) as file:
         for tensor in (tensor for graph in all_graphs(copy) for tensor in graph.initializer):
-            if len(tensor.raw_data) < EXTERNAL_FROM:
+            if not is_reference(tensor) and len(tensor.raw_data) < EXTERNAL_FROM:
                 continue
-            set_external_data(tensor, weights.name, offset=file.tell(), length=len(tensor.raw_data))
-            file.write(tensor.raw_data)
-            tensor.ClearField("raw_data")
+            if is_reference(tensor):
+                file.write(bytes(-file.tell() % PAGE))
+            offset = file.tell()
+            for piece in pieces(tensor):
+                file.write(piece)
+            Part(Path(weights.name), offset, file.tell() - offset).give_to(tensor)
         size = file.tell()
         data = copy.SerializeToString()
         main.write(data)

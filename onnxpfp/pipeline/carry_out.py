@@ -51,6 +51,7 @@ def carry_out(
     if evidence.statistics is not None and options.compensate != "none":
         compensation = fold_means(model, graph, constants, readers, evidence.statistics, decision.factor, edits)
         edits = compensation.edits
-    pruned = apply(model, graph, decision.keep, edits)
-    edited = apply(model, graph, graph.keep_all(), edits) if edits else model
+    scratch = prepared.source.scratch
+    pruned = apply(model, graph, decision.keep, edits, scratch)
+    edited = apply(model, graph, graph.keep_all(), edits, scratch) if edits else model
     return Rewritten(pruned, masked(edited, graph, decision.keep, prepared.shapes), compensation)

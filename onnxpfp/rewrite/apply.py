@@ -1,24 +1,28 @@
 """Apply a choice of channels to the file: slice weights, correct numbers, drop what went stale.
 
-The model is patched, never rebuilt: what is not touched here stays as it was, to the byte.
+The model is patched, never rebuilt: what is not touched here stays as it was, to the byte. New numbers of a weight
+that lies in a file go to a file too, a piece at a time.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import GraphProto, ModelProto, TensorProto, helper, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
+from onnxpfp.blocks import blocks
 from onnxpfp.channels import ChannelGraph, Ids, Keep, spelling_of, uses_of
-from onnxpfp.channels.spelling import Numbers
+from onnxpfp.channels.spelling import Number, Numbers
 from onnxpfp.channels.values import Dim, Entry, leaves
 from onnxpfp.errors import VerificationError
-from onnxpfp.model.constants import outer_names, read_elsewhere, reader_counts, stored_tensors
+from onnxpfp.model.constants import outer_names, read_elsewhere, stored_tensors
+from onnxpfp.model.surgery import add_constants, drop_unread, replace_nodes
 from onnxpfp.rewrite.edits import Edits
+from onnxpfp.storage import Scratch, is_reference, numbers
 
 __all__ = ["apply"]
 
@@ -26,7 +30,9 @@ Array = NDArray[np.generic]
 Use = tuple[int, int]
 
 
-def apply(model: ModelProto, graph: ChannelGraph, keep: Keep, edits: Edits) -> ModelProto:
+def apply(
+    model: ModelProto, graph: ChannelGraph, keep: Keep, edits: Edits, scratch: Scratch | None = None
+) -> ModelProto:
     """Return a copy of the model without the channels that go.
 
     Args:
@@ -34,21 +40,22 @@ def apply(model: ModelProto, graph: ChannelGraph, keep: Keep, edits: Edits) -> M
         graph: Its channels.
         keep: Whether each channel stays, (channels + 1,).
         edits: Changes of weights at full size.
+        scratch: Where new numbers go in place of those that lie in files; None is into the model.
 
     Raises:
         VerificationError: A number that spells a channel count cannot be made right.
     """
-    numbers, misfits = spelling_of(model, graph).numbers(keep)
+    spelt, misfits = spelling_of(model, graph).numbers(keep)
     if misfits:
         node = model.graph.node[misfits[0].spell.node]
         raise VerificationError(f"{node.op_type} '{node.name}' cannot be rewritten: {misfits[0].why}")
     pruned = ModelProto()
     pruned.CopyFrom(model)
-    patch = _Patch.of(pruned, graph, keep)
+    patch = _Patch.of(pruned, graph, keep, scratch)
     for use, new in edits.inputs.items():
         patch.give(use, _slice(new.array, new.axes, keep), new.name)
     patch.slice_weights(edits.tensors)
-    patch.write_numbers(numbers)
+    patch.write_numbers(spelt)
     patch.finish()
     patch.drop_stale()
     return pruned
@@ -60,6 +67,16 @@ def _slice(array: Array, axes: Sequence[Ids], keep: Keep) -> Array:
         if not stays.all():
             array = np.compress(stays, array, axis=number)
     return array
+
+
+def _pieces(array: Array, axes: Sequence[Ids], keep: Keep) -> Iterator[Array]:
+    """Slice a large array, some indices of its first axis at a time."""
+    rows = np.flatnonzero(keep[axes[0]])
+    for run in blocks(rows.size, array.nbytes // len(array)):
+        part = array[rows[run]]
+        for number, ids in enumerate(axes[1:], 1):
+            part = np.compress(keep[ids], part, axis=number)
+        yield part
 
 
 def _whole(axes: Iterable[Ids], keep: Keep) -> bool:
@@ -84,6 +101,7 @@ class _Patch:
     model: ModelProto
     graph: ChannelGraph
     keep: Keep
+    scratch: Scratch | None
     stored: Mapping[str, TensorProto]
     uses: Mapping[str, tuple[Use, ...]]
     captured: frozenset[str]
@@ -91,14 +109,16 @@ class _Patch:
     added: list[TensorProto] = field(default_factory=list[TensorProto])
     given: set[Use] = field(default_factory=set[Use])
     replaced: list[str] = field(default_factory=list[str])
+    inserted: dict[str, NodeProto] = field(default_factory=dict[str, NodeProto])
     names: set[str] = field(default_factory=set[str])
 
     @classmethod
-    def of(cls, model: ModelProto, graph: ChannelGraph, keep: Keep) -> _Patch:
+    def of(cls, model: ModelProto, graph: ChannelGraph, keep: Keep, scratch: Scratch | None) -> _Patch:
         return cls(
             model,
             graph,
             keep,
+            scratch,
             stored_tensors(model.graph),
             uses_of(model),
             read_elsewhere(model.graph),
@@ -126,23 +146,32 @@ class _Patch:
     def slice_weights(self, edited: Mapping[str, Array]) -> None:
         """Slice every weight; where uses of a vector keep other indices, the rarer ones get copies."""
         for name in self.graph.stored:
-            tensor = self.stored[name]
             uses = [use for use in self.uses.get(name, ()) if use not in self.given]
-            if name in edited:
-                _store(tensor, edited[name])
-            if name in self.graph.uses and uses:
+            edit = edited.get(name)
+            if name not in self.graph.uses:
+                self._slice_in_place(name, self.graph.axes[name], edit)
+                continue
+            if edit is not None:
+                _store(self.stored[name], edit)
+            if uses:
                 self._slice_uses(name, uses)
-            elif name not in self.graph.uses:
-                self._slice_in_place(name, self.graph.axes[name])
 
-    def _slice_in_place(self, name: str, axes: tuple[Ids, ...]) -> None:
-        if not _whole(axes, self.keep):
-            tensor = self.stored[name]
-            _store(tensor, _slice(numpy_helper.to_array(tensor), axes, self.keep))
+    def _slice_in_place(self, name: str, axes: tuple[Ids, ...], edit: Array | None = None) -> None:
+        whole = _whole(axes, self.keep)
+        if whole and edit is None:
+            return
+        tensor = self.stored[name]
+        array = numbers(tensor) if edit is None else edit
+        if self.scratch is not None and is_reference(tensor):
+            shape = tuple(int(np.count_nonzero(self.keep[ids])) for ids in axes)
+            self.scratch.put(tensor, shape, _pieces(array, axes, self.keep))
+        else:
+            _store(tensor, _slice(array, axes, self.keep))
+        if not whole:
             self.changed.add(name)
 
     def _slice_uses(self, name: str, uses: list[Use]) -> None:
-        array = numpy_helper.to_array(self.stored[name])
+        array = numbers(self.stored[name])
         axes = {use: self.graph.uses[name][use] for use in uses}
         kinds = {use: tuple(self.keep[ids].tobytes() for ids in axes[use]) for use in uses}
         main = None if name in self.captured else Counter(kinds.values()).most_common(1)[0][0]
@@ -157,9 +186,9 @@ class _Patch:
                 self.give(use, array, name)
             self._slice_in_place(name, axes[in_place[0]])
 
-    def write_numbers(self, numbers: Numbers) -> None:
+    def write_numbers(self, spelt: Numbers) -> None:
         """Write the numbers that spell channel counts."""
-        for (index, name, place), number in numbers.attributes.items():
+        for (index, name, place), number in spelt.attributes.items():
             for attribute in self.model.graph.node[index].attribute:
                 if attribute.name != name:
                     continue
@@ -168,13 +197,15 @@ class _Patch:
                 else:
                     attribute.ints[place] = number
         wanted: dict[str, dict[Use, Array]] = {}
-        for use, array in numbers.inputs.items():
+        for use, array in spelt.inputs.items():
             name = self.model.graph.node[use[0]].input[use[1]]
             wanted.setdefault(name, {})[use] = array
         for name, arrays in wanted.items():
             self._write_inputs(name, arrays)
-        for (name, position), number in numbers.elements.items():
-            array = numpy_helper.to_array(self.stored[name]).copy()
+        for use, places in spelt.overrides.items():
+            self._override(use, places)
+        for (name, position), number in spelt.elements.items():
+            array = numbers(self.stored[name]).copy()
             if array.ravel()[position] != number:
                 array.reshape(-1)[position] = number
                 _store(self.stored[name], array)
@@ -186,7 +217,7 @@ class _Patch:
         agreed = all(np.array_equal(first, array) for array in arrays.values())
         alone = set(self.uses.get(name, ())) == set(arrays) and name not in self.captured
         if tensor is not None and agreed and alone:
-            old = numpy_helper.to_array(tensor)
+            old = numbers(tensor)
             if not np.array_equal(old, first):
                 _store(tensor, first.astype(old.dtype))
                 self.changed.add(name)
@@ -198,31 +229,31 @@ class _Patch:
                 for entry, new in zip(old.ravel(), array.ravel(), strict=True)
             )
             if not same:
-                dtype = np.int64 if tensor is None else numpy_helper.to_array(tensor).dtype
+                dtype = self._number_type(name) if tensor is None else numbers(tensor).dtype
                 self.give(use, array.astype(dtype), name)
+
+    def _override(self, use: Use, places: Mapping[int, Number]) -> None:
+        """Put known numbers in the place of some that are computed: Where(known, numbers, computed)."""
+        node = self.model.graph.node[use[0]]
+        computed = node.input[use[1]]
+        value = self.graph.values[computed]
+        known = np.zeros(value.size, np.bool_)
+        known[list(places)] = True
+        new = np.zeros(value.size, self._number_type(computed))
+        new[list(places)] = list(places.values())
+        names = [self._fresh_name(f"{computed}_{part}") for part in ("known", "new", "patched")]
+        for name, array in zip(names, (known, new), strict=False):
+            self.added.append(numpy_helper.from_array(array.reshape(value.shape), name))
+        self.inserted[names[2]] = helper.make_node("Where", [names[0], names[1], computed], [names[2]])
+        node.input[use[1]] = names[2]
+
+    def _number_type(self, name: str) -> np.dtype[np.generic]:
+        return helper.tensor_dtype_to_np_dtype(self.graph.number_types[name])
 
     def _moves(self, entry: Entry) -> bool:
         """Whether a number is computed from the length of an axis that loses channels."""
         lengths = (leaf for leaf in leaves(entry) if isinstance(leaf, Dim))
         return any(not self.keep[self.graph.axes[leaf.tensor][leaf.axis]].all() for leaf in lengths)
-
-    def _drop_orphans(self) -> None:
-        """Drop what only served an input that reads a constant of its own now."""
-        graph = self.model.graph
-        listed = {info.name for info in graph.input}
-        readers = reader_counts(graph) + Counter(output.name for output in graph.output)
-        while self.replaced:
-            name = self.replaced.pop()
-            if not name or name in listed or readers[name]:
-                continue
-            for tensor in [t for t in graph.initializer if t.name == name]:
-                graph.initializer.remove(tensor)
-            for node in [n for n in graph.node if name in n.output]:
-                if not any(readers[output] for output in node.output):
-                    readers.subtract(node.input)
-                    self.replaced.extend(node.input)
-                    graph.node.remove(node)
-            self.changed.add(name)
 
     def drop_stale(self) -> None:
         """Drop recorded shapes that are no longer true, and correct those of weights as inputs."""
@@ -239,15 +270,16 @@ class _Patch:
                     dim.dim_value = size
 
     def finish(self) -> None:
-        """Add the new constants: as initializers, or as nodes where those must be inputs (IR 3)."""
-        self._drop_orphans()
-        if self.model.ir_version >= 4:
-            self.model.graph.initializer.extend(self.added)
-            return
-        nodes = [helper.make_node("Constant", [], [t.name], value=t) for t in self.added]
-        old = list(self.model.graph.node)
-        del self.model.graph.node[:]
-        self.model.graph.node.extend([*nodes, *old])
+        """Add the new constants and nodes, and drop what only served an input that reads another tensor now."""
+        graph = self.model.graph
+        if self.inserted:
+            nodes: list[NodeProto] = []
+            for node in graph.node:
+                nodes += [self.inserted[name] for name in node.input if name in self.inserted]
+                nodes.append(node)
+            replace_nodes(graph, nodes)
+        self.changed |= drop_unread(graph, self.replaced)
+        add_constants(self.model, self.added)
 
 
 def _all_names(graph: GraphProto) -> set[str]:

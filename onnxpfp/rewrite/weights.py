@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto
 
+from onnxpfp.blocks import blocks
 from onnxpfp.channels import ChannelGraph, Ids, uses_of
 from onnxpfp.model.attributes import Attributes
 from onnxpfp.model.constants import Constants
@@ -75,7 +76,42 @@ def scale_columns(array: NDArray[np.generic], ids: Ids, axis: int, factor: NDArr
     """Multiply a tensor along an axis by its channels' factors."""
     shape = [1] * array.ndim
     shape[axis] = ids.size
-    return (array.astype(np.float64) * factor[ids].reshape(shape)).astype(array.dtype)
+    factors = np.broadcast_to(factor[ids].reshape(shape), array.shape)
+    scaled = np.empty(array.shape, array.dtype)
+    for run in blocks(len(array), 8 * array.size // len(array)):
+        scaled[run] = (array[run].astype(np.float64) * factors[run]).astype(array.dtype)
+    return scaled
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Scaled(Mapping[str, NDArray[np.generic]]):
+    """Stored weights times the factors of their channels, computed when they are asked for.
+
+    Attributes:
+        graph: The channels.
+        constants: The model's constants.
+        axes: By stored tensor, the axes along which it is scaled.
+        factor: Factor by channel id.
+    """
+
+    graph: ChannelGraph
+    constants: Constants
+    axes: Mapping[str, tuple[int, ...]]
+    factor: NDArray[np.float64]
+
+    def __getitem__(self, name: str) -> NDArray[np.generic]:
+        array: NDArray[np.generic] | None = None
+        for axis in self.axes[name]:
+            array = self.constants.value(name) if array is None else array
+            array = scale_columns(array, self.graph.axes[name][axis], axis, self.factor)
+        assert array is not None
+        return array
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.axes)
+
+    def __len__(self) -> int:
+        return len(self.axes)
 
 
 def reweight(
@@ -93,16 +129,10 @@ def reweight(
         factor: Factor by channel id, (channels + 1,); 1 where nothing is to be done. Dropped
             channels count as 1 here: they are cut off anyway.
     """
-    tensors: dict[str, NDArray[np.generic]] = {}
-    done: set[StoredAxis] = set()
+    scaled: dict[str, tuple[int, ...]] = {}
     for consumer, place in zip(graph.consumers, places, strict=True):
         changes = factor[consumer.channels] != 1
-        if place is None or place in done or not changes.any():
+        if place is None or place.axis in scaled.get(place.tensor, ()) or not changes.any():
             continue
-        done.add(place)
-        array = tensors.get(place.tensor)
-        if array is None:
-            array = constants.value(place.tensor)
-        ids = graph.axes[place.tensor][place.axis]
-        tensors[place.tensor] = scale_columns(array, ids, place.axis, factor)
-    return Edits(tensors=tensors)
+        scaled[place.tensor] = (*scaled.get(place.tensor, ()), place.axis)
+    return Edits(tensors=_Scaled(graph, constants, scaled, factor))

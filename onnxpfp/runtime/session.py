@@ -1,20 +1,26 @@
-"""Sessions of onnxruntime that are silent, and honest about where they run."""
+"""Sessions of onnxruntime that are silent, and honest about where they run.
+
+Weights that lie in files are fed as mapped arrays at every run: onnxruntime computes on the pages of the file and has
+no copy of them, not even a reordered one. Such a model runs its nodes in the order in which they stand, as they are.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import importlib
 import io
 import logging
 import os
+import sys
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto
+from onnx import ModelProto, TensorProto
 
 from onnxpfp.errors import ModelError, one_line
 from onnxpfp.runtime.providers import (
@@ -25,6 +31,7 @@ from onnxpfp.runtime.providers import (
     explain_missing,
     resolve_providers,
 )
+from onnxpfp.storage import detached, numbers
 
 __all__ = ["ModelSource", "ProviderRequest", "Session", "open_session", "resolve_providers"]
 
@@ -33,6 +40,10 @@ _LOG = logging.getLogger(__name__)
 ModelSource = ModelProto | bytes | str | os.PathLike[str]
 """A model in memory, its bytes, or its path; above 2 GB only a path works."""
 
+_MMAP_THRESHOLD = -3
+"""`M_MMAP_THRESHOLD` of glibc's malloc.h."""
+_MAPPED_FROM = 128 << 10
+"""Bytes, glibc's own default; setting it keeps it from growing."""
 _FATAL = 4
 _WARNING = 2
 
@@ -51,6 +62,7 @@ class Session:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     _handle: Any
+    _weights: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     def run(self, feeds: Mapping[str, NDArray[Any]], outputs: Sequence[str] | None = None) -> dict[str, NDArray[Any]]:
         """Run once.
@@ -64,7 +76,7 @@ class Session:
         """
         names = list(self.outputs if outputs is None else outputs)
         try:
-            values = self._handle.run(names, dict(feeds))
+            values = self._handle.run(names, {**self._weights, **feeds})
         except Exception as error:
             raise ModelError(
                 f"onnxruntime cannot run the model: {one_line(error)}",
@@ -100,7 +112,12 @@ def open_session(
     for request in requests:
         if request.name not in built:
             raise explain_missing(request, in_build=False)
-    options = _options(ort, threads=threads, optimize=optimize, layout=layout)
+    apart: Mapping[str, TensorProto] = {}
+    if isinstance(model, ModelProto):
+        model, apart = detached(model)
+    options = _options(ort, threads=threads, optimize=optimize and not apart, layout=layout)
+    if apart:
+        _save_memory(ort, options)
     handle = _create(ort, _payload(model), options, requests)
     running = tuple(cast("list[str]", handle.get_providers()))
     for request in requests:
@@ -109,9 +126,10 @@ def open_session(
     _LOG.debug("session on %s", ", ".join(running))
     return Session(
         running,
-        tuple(item.name for item in handle.get_inputs()),
+        tuple(item.name for item in handle.get_inputs() if item.name not in apart),
         tuple(item.name for item in handle.get_outputs()),
         handle,
+        {name: _fed(ort, tensor) for name, tensor in apart.items()},
     )
 
 
@@ -151,6 +169,28 @@ def _options(ort: Any, *, threads: int | None, optimize: bool, layout: bool) -> 
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
     return options
+
+
+def _save_memory(ort: Any, options: Any) -> None:
+    """Free every intermediate after its last use, and make none before its turn."""
+    if sys.platform == "linux":
+        # glibc serves ever larger blocks from its heap once it has seen such freed, and gives that heap back seldom.
+        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+        if mallopt is not None:
+            mallopt(_MMAP_THRESHOLD, _MAPPED_FROM)
+    options.enable_cpu_mem_arena = False
+    options.enable_mem_pattern = False
+    options.enable_mem_reuse = False
+    # The default order is depth first from the outputs: what depends on weights alone could come first.
+    options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
+
+
+def _fed(ort: Any, tensor: TensorProto) -> Any:
+    """Map a weight as onnxruntime takes it."""
+    array = numbers(tensor)
+    if tensor.data_type == TensorProto.BFLOAT16:
+        return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(array.view(np.uint16), tensor.data_type)
+    return array
 
 
 def _create(ort: Any, payload: str | bytes, options: Any, requests: tuple[ProviderRequest, ...]) -> Any:

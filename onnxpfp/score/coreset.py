@@ -16,7 +16,7 @@ Fold BatchNormalization into the producer first, otherwise ||p_j|| means nothing
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -77,7 +77,7 @@ def slice_norms(weights: Array, norm: Norm = "l1") -> Floats:
 def coreset_scores(
     producer_rows: Array | Sequence[Array],
     producer_bias: Array | Sequence[Array | None] | None,
-    consumer_slices: Sequence[Array],
+    consumer_slices: Iterable[Array],
     activation: Activation | Callable[[Floats], Floats],
     beta: float,
     norm: Norm = "l1",
@@ -101,7 +101,7 @@ def coreset_scores(
     Args:
         producer_rows: Flattened filters (n, D), or one such array per producer.
         producer_bias: (n,) or None, or one of them per producer.
-        consumer_slices: Weights (O, n, k) of each consumer; Gemm has k = 1.
+        consumer_slices: Weights (O, n, k) of each consumer, or of some of its outputs; Gemm has k = 1.
         activation: Name, or phi itself.
         beta: Bound of the input norm; irrelevant to the ranking where phi is ReLU.
         norm: Norm of a kernel slice.

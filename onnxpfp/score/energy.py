@@ -14,6 +14,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxpfp.blocks import blocks
+
 __all__ = ["energy_shares"]
 
 Floats = NDArray[np.float64]
@@ -29,7 +31,10 @@ def energy_shares(weights: NDArray[np.floating], square_sum: Floats) -> Floats:
     Returns:
         (C,) float64 that sum to 1, or zeros where nothing comes through.
     """
-    gain = np.square(weights.astype(np.float64)).reshape(len(square_sum), -1).sum(axis=1)
+    gain = np.zeros(len(square_sum))
+    for run in blocks(len(weights), 8 * weights.size // len(weights)):
+        squares = np.square(weights[run].astype(np.float64))
+        gain[run] = squares.reshape(len(squares), -1).sum(axis=1)
     energy = gain * square_sum
     total = float(energy.sum())
     return energy / total if total > 0.0 else np.zeros_like(energy)

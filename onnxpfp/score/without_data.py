@@ -7,12 +7,13 @@ make groups comparable (`coreset_scores`, case 3).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxpfp.blocks import blocks
 from onnxpfp.score.coreset import coreset_scores
 
 __all__ = ["Filters", "Reads", "scores_without_data"]
@@ -22,7 +23,7 @@ Ids = NDArray[np.int64]
 
 
 class Filters(Protocol):
-    """What brings forth channels: ids (O,), flattened filters (O, D) and biases (O,)."""
+    """What brings forth channels: ids, norms and biases of filters."""
 
     @property
     def ids(self) -> Ids:
@@ -30,8 +31,8 @@ class Filters(Protocol):
         ...
 
     @property
-    def rows(self) -> Floats:
-        """Filters, flattened, (O, D)."""
+    def squares(self) -> Floats:
+        """Squared norm of every filter, (O,)."""
         ...
 
     @property
@@ -49,11 +50,11 @@ class Reads(Protocol):
         ...
 
     @property
-    def weight(self) -> NDArray[np.float32] | None:
+    def weight(self) -> object | None:
         """The weight, or None where both operands are activations."""
         ...
 
-    def taps(self) -> NDArray[np.float32]:
+    def taps(self) -> NDArray[np.floating]:
         """The weight in its canonical form (C, O/g, *kernel)."""
         ...
 
@@ -68,25 +69,26 @@ def _reach_of(channels: Ids, producers: Sequence[Filters]) -> tuple[list[Floats]
             continue
         order = np.searchsorted(channels, producer.ids[where])
         norm, bias = np.zeros(channels.size), np.zeros(channels.size)
-        np.add.at(norm, order, np.square(producer.rows[where]).sum(1))
+        np.add.at(norm, order, producer.squares[where])
         np.add.at(bias, order, np.square(producer.bias[where]))
         rows.append(np.sqrt(norm)[:, None])
         biases.append(np.sqrt(bias))
     return rows, biases
 
 
-def _slices(channels: Ids, reads: Reads) -> Floats | None:
-    """Return a consumer's absolute weights per channel of the group, (O, n, taps)."""
-    if reads.weight is None:
-        return None
-    taps = reads.taps().astype(np.float64)
-    taps = taps.reshape(*taps.shape[:2], -1)
-    out = np.zeros((taps.shape[1], channels.size, taps.shape[2]))
+def _slices(channels: Ids, reads: Reads) -> Iterator[Floats]:
+    """Yield a consumer's absolute weights per channel of the group, some outputs at a time, (O, n, k)."""
+    taps = reads.taps()
     where = np.flatnonzero(np.isin(reads.channels, channels))
     order = np.searchsorted(channels, reads.channels[where])
-    for index, place in zip(where, order, strict=True):
-        out[:, place] += np.abs(taps[index])
-    return out
+    outputs = taps.shape[1]
+    for run in blocks(outputs, 8 * taps.size // outputs):
+        part = np.abs(taps[:, run].astype(np.float64, order="C"))
+        part = part.reshape(*part.shape[:2], -1)
+        out = np.zeros((channels.size, *part.shape[1:]))
+        for index, place in zip(where, order, strict=True):
+            out[place] += part[index]
+        yield np.ascontiguousarray(out.swapaxes(0, 1))
 
 
 def scores_without_data(
@@ -112,8 +114,8 @@ def scores_without_data(
         rows, biases = _reach_of(channels, producers)
         if not rows:
             rows, biases = [np.ones((channels.size, 1))], [np.zeros(channels.size)]
-        known = [s for s in (_slices(channels, r) for r in reads) if s is not None]
-        if not known:
-            known = [np.ones((1, channels.size, 1))]
+        constant = [r for r in reads if r.weight is not None]
+        known = (part for r in constant for part in _slices(channels, r))
+        known = known if constant else [np.ones((1, channels.size, 1))]
         values[channels] = coreset_scores(rows, biases, known, "relu", 1.0, relative=True)
     return values
