@@ -2,10 +2,10 @@
 
 from onnxpfp.calibrate.data import Source, load_samples, random_samples
 from onnxpfp.calibrate.inputs import InputSpec, input_specs
+from onnxpfp.calibrate.plan import Guard, Kernel
 from onnxpfp.calibrate.reader import Reader, Window, reader_outputs
 from onnxpfp.calibrate.run import calibrate
 from onnxpfp.calibrate.samples import Samples
-from onnxpfp.calibrate.sensitivity import Guard, Kernel
 from onnxpfp.calibrate.statistics import ReaderStatistics, Statistics
 from onnxpfp.runtime.providers import ProviderRequest, resolve_providers
 from onnxpfp.runtime.session import Session, open_session

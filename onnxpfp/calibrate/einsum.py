@@ -16,9 +16,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from onnxpfp.calibrate.emit import Emitter, Tensor
+from onnxpfp.calibrate.plan import Emitted, Plan, inverse, of_products
 from onnxpfp.calibrate.product import chunks_of_indices
 from onnxpfp.calibrate.reader import Block, Reader
-from onnxpfp.calibrate.sensitivity import Emitted, Plan, inverse
 
 __all__ = ["emit_einsum"]
 
@@ -45,13 +45,8 @@ def emit_einsum(emit: Emitter, reader: Reader, plan: Plan, *, nonnegative: bool,
         for chunk in chunks_of_indices(reader, blocks, plan):
             shares.append(_shares(emit, reader, pair, ratio, chunk))
             slots += [block.channel for block in chunk]
-    return Emitted(
-        emit.output(emit.join(shares)) if shares else None,
-        np.array(slots, dtype=np.int64),
-        emit.output(emit.op("Shape", [first], dtype=np.int64)),
-        None,
-        None if nonnegative else emit.output(emit.largest(ours[1], len(reader.data_shape))),
-    )
+    negative = None if nonnegative else emit.largest(ours[1], len(reader.data_shape))
+    return of_products(emit, shares, slots, first, negative)
 
 
 def _einsum(emit: Emitter, pair: tuple[Tensor, Tensor], equation: str) -> Tensor:

@@ -18,9 +18,10 @@ from onnx import ModelProto
 from onnxpfp.calibrate.einsum import emit_einsum
 from onnxpfp.calibrate.emit import Emitter
 from onnxpfp.calibrate.nonnegative import nonnegative_tensors
+from onnxpfp.calibrate.plan import Emitted, Plan
 from onnxpfp.calibrate.product import emit_product
 from onnxpfp.calibrate.reader import Distant, Reader, reader_outputs
-from onnxpfp.calibrate.sensitivity import Emitted, Plan, emit_linear
+from onnxpfp.calibrate.sensitivity import emit_linear
 from onnxpfp.calibrate.statistics import ReaderStatistics, Statistics
 from onnxpfp.errors import CalibrationError
 from onnxpfp.model.surgery import forget_axis_names

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnxpfp.calibrate.emit import Emitter, Tensor
+from onnxpfp.calibrate.plan import Emitted, Plan, inverse, of_products
 from onnxpfp.calibrate.reader import Block, Reader
-from onnxpfp.calibrate.sensitivity import Emitted, Plan, inverse
 
 __all__ = ["chunks_of_indices", "emit_product"]
 
@@ -66,13 +66,8 @@ def emit_product(emit: Emitter, reader: Reader, plan: Plan, *, nonnegative: bool
                 build = _rows if len(chunk[0].indices) == 1 else _sum
                 shares.append(build(emit, sides, ratio, chunk))
                 slots += [block.channel for block in chunk]
-    return Emitted(
-        emit.output(emit.join(shares)) if shares else None,
-        np.array(slots, dtype=np.int64),
-        emit.output(emit.op("Shape", [first], dtype=np.int64)),
-        None,
-        None if nonnegative else emit.output(emit.largest(ours[1], len(reader.data_shape))),
-    )
+    negative = None if nonnegative else emit.largest(ours[1], len(reader.data_shape))
+    return of_products(emit, shares, slots, first, negative)
 
 
 def _matrices(

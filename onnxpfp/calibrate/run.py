@@ -16,9 +16,9 @@ import onnx
 from onnx import ModelProto
 
 from onnxpfp.calibrate.data import Samples
+from onnxpfp.calibrate.plan import Guard, Kernel, Plan
 from onnxpfp.calibrate.probe import Probe, build_probe, shard_readers
 from onnxpfp.calibrate.reader import Distant, Reader
-from onnxpfp.calibrate.sensitivity import Guard, Kernel, Plan
 from onnxpfp.calibrate.statistics import Statistics
 from onnxpfp.errors import CalibrationError, ModelError
 from onnxpfp.runtime.providers import CPU, ProviderRequest

@@ -21,62 +21,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from onnxpfp.calibrate.emit import Emitter, Tensor
+from onnxpfp.calibrate.plan import Emitted, Plan, inverse
 from onnxpfp.calibrate.reader import Block, Reader
 from onnxpfp.calibrate.taps import Taps, taps_of
 
-__all__ = ["EPSILON", "Emitted", "Guard", "Kernel", "Plan", "emit_linear", "inverse"]
+__all__ = ["emit_linear"]
 
-Kernel = Literal["sum", "max"]
-Guard = Literal["relative", "absolute"]
-
-EPSILON = float(np.finfo(np.float32).eps)
 _FLOAT = 4
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """How to compute.
-
-    Attributes:
-        kernel: "sum" adds a channel's products over the kernel, which the bound needs; "max" is the authors' code.
-        guard: "relative" to the largest z of a sample, or the authors' "absolute" float32 epsilon.
-        batch: Samples in one run.
-        chunk_bytes: Aimed-at size of one intermediate.
-        max_chunks: Most chunks of one reader; it keeps the graph small, `workspace_bytes` goes before it.
-        workspace_bytes: Limit of one intermediate, as far as one channel at a time can keep it.
-    """
-
-    kernel: Kernel = "sum"
-    guard: Guard = "relative"
-    batch: int = 1
-    chunk_bytes: int = 1 << 20
-    max_chunks: int = 64
-    workspace_bytes: int = 64 << 20
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Emitted:
-    """Where a reader's results come out.
-
-    Attributes:
-        shares: Output with the largest share of every slot, (slots,) float32; None where nothing is scored.
-        channels: Channel id of every slot, (slots,).
-        shape: Output with the shape of z, int64.
-        patch_sum: Output with the summed unfolded input, (C, k) float32; None for a product.
-        negative: Output with the largest magnitude of a negative entry; None if there can be none.
-    """
-
-    shares: str | None
-    channels: NDArray[np.int64]
-    shape: str
-    patch_sum: str | None
-    negative: str | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -142,26 +98,6 @@ def emit_linear(emit: Emitter, reader: Reader, plan: Plan, *, nonnegative: bool)
         emit.output(_patch_sum(emit, linear)),
         None if nonnegative else emit.output(emit.largest(parts[1], linear.rank)),
     )
-
-
-def inverse(emit: Emitter, z: Tensor, axes: Sequence[int], guard: Guard) -> Tensor:
-    """Return 1 / z, and 0 where z is not above the guard.
-
-    Args:
-        emit: Where to append.
-        z: Non-negative sums.
-        axes: What the largest z of one sample and quadrant is taken over, for the relative guard. Per sample, so that
-            the result does not depend on how the samples are batched.
-        guard: Relative to that maximum, or absolute.
-    """
-    limit = emit.constant(np.array(EPSILON, dtype=np.float32))
-    if guard == "relative":
-        limit = emit.op("Mul", [emit.reduce_max(z, axes, keep=True), limit])
-    fires = emit.op("Greater", [z, limit], dtype=np.bool_)
-    mask = emit.op("Cast", [fires], {"to": 1})
-    one = emit.constant(np.array(1, dtype=np.float32))
-    # mask / (z + 1 - mask) is exact where the mask is 1 and never divides by zero; Where needs opset 9.
-    return emit.op("Div", [mask, emit.op("Add", [z, emit.op("Sub", [one, mask])])])
 
 
 def _as_convolution(emit: Emitter, reader: Reader) -> _Linear:

@@ -18,8 +18,8 @@ import onnxpfp.calibrate.run as run_module
 from onnxpfp.calibrate import InputSpec, Reader, Window, calibrate, input_specs, load_samples, open_session
 from onnxpfp.calibrate.emit import Emitter
 from onnxpfp.calibrate.nonnegative import nonnegative_tensors
+from onnxpfp.calibrate.plan import Plan
 from onnxpfp.calibrate.run import choose_batch
-from onnxpfp.calibrate.sensitivity import Plan
 from onnxpfp.errors import CalibrationError, ModelError, ProviderError
 
 CHAIN = """

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from onnxpfp.channels.context import NodeContext, UnlabelledError
+from onnxpfp.channels.context import Axes, NodeContext, UnlabelledError
 from onnxpfp.channels.registry import Rules
 from onnxpfp.channels.types import Ids
 
-__all__ = ["RULES"]
+__all__ = ["RULES", "join"]
 
 RULES = Rules()
 
@@ -16,7 +16,11 @@ RULES = Rules()
 @RULES.add("Concat")
 def concat(n: NodeContext) -> None:
     """Concat: all axes pass; the joined axis has the labels of all inputs, along the others they are tied."""
-    parts = [n.axes(i) for i in range(len(n.node.input))]
+    join(n, [n.axes(i) for i in range(len(n.node.input))])
+
+
+def join(n: NodeContext, parts: list[Axes]) -> None:
+    """Put parts side by side along `axis`."""
     axis = n.integer("axis", 1) % len(parts[0])
     out = list(parts[0])
     out[axis] = np.concatenate([part[axis] for part in parts])

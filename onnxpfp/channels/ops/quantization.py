@@ -5,10 +5,9 @@ A channel of quantized numbers that goes is the zero point at what contracts it,
 
 from __future__ import annotations
 
-import numpy as np
-
 from onnxpfp.channels.context import NodeContext
 from onnxpfp.channels.ops.elementwise import broadcast
+from onnxpfp.channels.ops.joining import join
 from onnxpfp.channels.registry import Rules
 from onnxpfp.channels.types import Ids
 
@@ -101,15 +100,7 @@ def concat(n: NodeContext) -> None:
     """QLinearConcat: the labels of the axis are joined; along the other axes all inputs are one."""
     places = range(2, len(n.node.input), 3)
     serve_all(n, 0, 1, *(place + after for place in places for after in (1, 2)))
-    parts = [n.axes(place) for place in places]
-    axis = n.integer("axis", 1) % len(parts[0])
-    out = list(parts[0])
-    out[axis] = np.concatenate([part[axis] for part in parts])
-    for part in parts[1:]:
-        for number, labels in enumerate(part):
-            if number != axis:
-                n.tie(out[number], labels)
-    n.set(out)
+    join(n, [n.axes(place) for place in places])
 
 
 @RULES.add("com.microsoft:QLinearSoftmax")
