@@ -212,7 +212,7 @@ def prune_with(
         )
     )
     return Result(
-        stored=done.model,
+        stored=(source.rewritten_from or source.model) if unchanged else done.model,
         plan=_plan(prepared, decision, places, report),
         report=report,
         unchanged=source.data if unchanged else None,
