@@ -59,7 +59,7 @@ WIDTHS = {
     "grouped queries, shared by broadcasting": (16, 3, 3, 10),
     "one key head, Expand": (16, 3, 3, 10),
     "cross attention": (16, 14, 3, 3, 10),
-    "cosine attention": (16, 3, 3, 10),
+    "cosine attention": (16, 4, 10),
     "Swin, windows and roll": (12, 3),
 }
 

@@ -99,15 +99,6 @@ REDUCTIONS = [
     Row("sum with axes as input", "d = ReduceSum<keepdims=0>(c, k)", 8, weights="int64[2] k = {2, 3}", opset=13),
     Row("sum with axes as attribute", "d = ReduceSum<axes=[3]>(c)", 8, opset=11),
     Row("noop", "d = ReduceSum<noop_with_empty_axes=1>(c)", 8, opset=13),
-    Row("norm of everything", "r = ReduceL2(c)\nd = Div(c, r)", 8),
-    Row(
-        "norm of a weight",
-        "r = ReduceL2<axes=[1,2,3]>(k)\nt = Div(k, r)\nd = Conv(c, t)",
-        6,
-        weights="float[6,8,1,1] k",
-        fixed=dict.fromkeys(("w_in", "k"), "ReduceL2 'r' reduces over it"),
-    ),
-    Row("sum, and nothing contracts it", "d = ReduceSum<axes=[1]>(c)", 0, fixed={"w_in": "contracts it"}, opset=11),
     Row("prod", "p = Exp(c)\nd = ReduceProd<axes=[2]>(p)", 8),
     Row("log sum", "p = Exp(c)\nd = ReduceLogSum<axes=[2]>(p)", 8),
     Row("ArgMax over channels", "a = ArgMax<axis=1>(c)\nd = Cast<to=1>(a)", 0, fixed={"w_in": "ArgMax 'a'"}),
@@ -148,14 +139,6 @@ def test_broadcast(row):
 @pytest.mark.parametrize("keepdims", [0, 1])
 def test_reduction_over_space_passes_channels(op, keepdims):
     check_row(Row(op, f"d = Reduce{op}<axes=[2,3], keepdims={keepdims}>(c)", 8))
-
-
-@pytest.mark.parametrize("op", ["L1", "L2", "Sum", "SumSquare"])
-@pytest.mark.parametrize("keepdims", [0, 1])
-def test_zeros_do_not_count_in_a_sum_over_channels(op, keepdims):
-    back = "Identity" if keepdims else "Unsqueeze<axes=[1]>"
-    body = f"r = Reduce{op}<axes=[1], keepdims={keepdims}>(c)\ns = {back}(r)\nh = Sigmoid(s)\nd = Mul(c, h)"
-    check_row(Row(op, body, 8, opset=11))
 
 
 @pytest.mark.parametrize("row", REDUCTIONS, ids=str)

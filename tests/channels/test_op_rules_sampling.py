@@ -180,15 +180,7 @@ NORMALIZED = [
     ),
     Row("root mean square", "d = RMSNormalization<axis=2>(c, s)", 8, 1, "float[6,6] s", {"s": "RMSN"}, opset=23),
     Row("lp of rows", "d = LpNormalization<axis=2>(c)", 8),
-    Row("l2 of channels", "d = LpNormalization<axis=1>(c)", 8),
-    Row("l1 of channels", "d = LpNormalization<axis=-3, p=1>(c)", 8),
-    Row(
-        "l2 of a weight",
-        "t = LpNormalization<axis=1>(k)\nd = Conv(c, t)",
-        6,
-        weights="float[6,8,1,1] k",
-        fixed=dict.fromkeys(("w_in", "k"), "LpNormalization 't' normalizes over it"),
-    ),
+    Row("lp of channels", "d = LpNormalization<axis=1>(c)", 0, fixed={"w_in": "LpNormalization 'd' mixes"}),
 ]
 OLD = [
     Row(

@@ -98,27 +98,12 @@ def softmax(n: NodeContext) -> None:
     n.set(x)
 
 
-@RULES.add("CumProd", "CumSum")
+@RULES.add("CumProd", "CumSum", "LpNormalization")
 def along_axis(n: NodeContext) -> None:
-    """CumProd, CumSum: the axis that they mix stays, the others pass."""
+    """CumProd, CumSum, LpNormalization: the axis that they mix stays, the others pass."""
     x = n.axes(0)
     axis = n.option("axis", 1) or [n.integer("axis", -1)]
     n.fix(x[axis[0] % len(x)], "mixes its indices")
-    n.set(x)
-
-
-@RULES.add("LpNormalization")
-def lp_normalization(n: NodeContext) -> None:
-    """LpNormalization: all axes pass, for zeros do not count in a norm and stay zeros.
-
-    The norm of a weight stays what it is: it scales what is left of that weight too.
-    """
-    x = n.axes(0)
-    axis = n.integer("axis", -1) % len(x)
-    if n.constant[0]:
-        n.fix(x[axis], "normalizes over it")
-    else:
-        n.mask(0, axis, x[axis])
     n.set(x)
 
 

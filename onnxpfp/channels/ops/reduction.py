@@ -1,4 +1,4 @@
-"""Ops that take one number from an axis: it stays, for each index counts in the result, unless zeros do not count."""
+"""Ops that take one number from an axis: the axis stays, for each index counts in the result."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ __all__ = ["RULES"]
 RULES = Rules()
 
 
-def _drop(n: NodeContext, axes: list[int], keepdims: int, *, adds: bool = False) -> None:
-    """Leave axes out of the outputs; those that are only added up are masked, the others stay."""
+def _drop(n: NodeContext, axes: list[int], keepdims: int) -> None:
     x = n.axes(0)
     gone = {axis % max(len(x), 1) for axis in axes}
     out: list[Ids] = []
@@ -20,37 +19,26 @@ def _drop(n: NodeContext, axes: list[int], keepdims: int, *, adds: bool = False)
         if axis not in gone:
             out.append(labels)
             continue
-        if adds:
-            n.mask(0, axis, labels)
-        else:
-            n.fix(labels, "reduces over it")
+        n.fix(labels, "reduces over it")
         if keepdims:
             out.append(n.zeros(1))
     for position in range(len(n.outputs)):
         n.set(out, position)
 
 
-def _reduced(n: NodeContext) -> list[int]:
-    """The axes that are reduced: without a list all of them, unless noop_with_empty_axes says none."""
-    axes = n.option("axes", 1)
-    if axes:
-        return axes
-    return [] if n.integer("noop_with_empty_axes", 0) else list(range(len(n.axes(0))))
-
-
-@RULES.add("ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd")
+@RULES.add(
+    *("ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin"),
+    *("ReduceProd", "ReduceSum", "ReduceSumSquare"),
+)
 def reduce(n: NodeContext) -> None:
-    """The axes that are reduced stay, the others pass."""
-    _drop(n, _reduced(n), n.integer("keepdims", 1))
+    """The axes that are reduced stay, the others pass.
 
-
-@RULES.add("ReduceL1", "ReduceL2", "ReduceSum", "ReduceSumSquare")
-def add_up(n: NodeContext) -> None:
-    """All axes pass, for in a sum or norm zeros equal removal. Channels still need a product that contracts them.
-
-    The norm of a weight stays what it is: it scales what is left of that weight too.
+    Without axes these are all of them, unless noop_with_empty_axes says none.
     """
-    _drop(n, _reduced(n), n.integer("keepdims", 1), adds=not n.constant[0])
+    axes = n.option("axes", 1)
+    if not axes:
+        axes = [] if n.integer("noop_with_empty_axes", 0) else list(range(len(n.axes(0))))
+    _drop(n, axes, n.integer("keepdims", 1))
 
 
 @RULES.add("ArgMax", "ArgMin")
