@@ -19,11 +19,12 @@ from onnxpfp.model.constants import Constants
 from onnxpfp.model.load import load
 from onnxpfp.model.measure import count_macs, count_params
 from onnxpfp.model.shapes import Shapes, concrete_shapes, example_feeds
+from onnxpfp.oracle import compare, tolerance
 from onnxpfp.pipeline.prepare import Prepared, understand
 from onnxpfp.rewrite import Edits, apply
 from onnxpfp.rewrite.mask import masked
 from onnxpfp.runtime import open_session, resolve_providers
-from onnxpfp.verify import check, compare, tolerance
+from onnxpfp.verify import check
 
 __all__ = ["Cut", "cut"]
 

@@ -10,7 +10,7 @@ from onnx import ModelProto
 import onnxpfp
 from onnxpfp.calibrate import resolve_providers
 from onnxpfp.errors import VerificationError
-from onnxpfp.verify import FLOAT32, Oracle, compare
+from onnxpfp.oracle import FLOAT32, Oracle, compare
 
 X = nets.noise(4, 5)
 WEIGHTS = {"w1": (5, 8), "w2": (8, 3)}

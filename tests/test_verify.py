@@ -17,8 +17,9 @@ from onnxpfp.calibrate import resolve_providers
 from onnxpfp.cli.main import main
 from onnxpfp.errors import VerificationError
 from onnxpfp.model.shapes import concrete_shapes
+from onnxpfp.oracle import compare, tolerance
 from onnxpfp.pipeline import carry_out
-from onnxpfp.verify import check, compare, tolerance
+from onnxpfp.verify import check
 
 DATA = nets.noise(12, 3, 8, 8)
 
@@ -245,3 +246,20 @@ def test_quantized_models_are_held_against_each_other_without_their_steps() -> N
     assert compare(quantized(1.0), quantized(1.0), [feed], **hold).error == 0
     with pytest.raises(VerificationError, match=r"2.0e-03 of its largest value, 1e-04 is allowed"):
         compare(quantized(1.0), quantized(1.002), [feed], **hold)
+
+
+def test_other_sizes_are_tried_as_far_as_the_original_takes_them() -> None:
+    """The Reshape of the wrong model has the batch of its example in it."""
+    feed, twice = ({"x": np.ones((batch, 4), np.float32)} for batch in (1, 2))
+    odd = {"x": np.ones((2, 6), np.float32)}
+    hold = {"allowed": 1e-4, "providers": resolve_providers("cpu"), "threads": 1}
+    right, wrong = (onnx.parser.parse_model(reshape(first)) for first in (0, 1))
+    assert compare(right, right, [feed], **hold, trials=[twice, odd]).runs == 2
+    assert compare(right, wrong, [feed], **hold).error == 0
+    with pytest.raises(VerificationError, match=r"has shape|does not run"):
+        compare(right, wrong, [feed], **hold, trials=[twice, odd])
+
+
+def reshape(first: int) -> str:
+    return f"""<ir_version: 8, opset_import: ["": 17]>
+    g (float[N,4] x) => (float[A,B,C] y) <int64[3] s = {{{first}, 2, -1}}> {{ y = Reshape(x, s) }}"""

@@ -95,5 +95,8 @@ def _lengths(subject: Subject, node: NodeProto, values: Mapping[str, Value], axe
 
 
 def _is_static(labels: Ids) -> bool:
-    """Whether every index comes from another index of a weight: then there are always as many."""
-    return bool(labels.size and labels.all() and np.unique(labels).size == labels.size)
+    """Whether every index comes from another index of a weight: then there are always as many.
+
+    Not so for one index: an axis of length 1 stretches over a free one, which may be 1 here and longer elsewhere.
+    """
+    return bool(labels.size > 1 and labels.all() and np.unique(labels).size == labels.size)

@@ -14,16 +14,19 @@ from onnxpfp.config import Options
 from onnxpfp.errors import VerificationError
 from onnxpfp.model.measure import count_macs, count_params
 from onnxpfp.model.shapes import Shapes, concrete_shapes
+from onnxpfp.oracle import Oracle, compare, tolerance
 from onnxpfp.pipeline.carry_out import Rewritten
 from onnxpfp.pipeline.gather import Evidence
 from onnxpfp.pipeline.prepare import Data, Prepared
 from onnxpfp.report.types import Size
 from onnxpfp.storage import size_of
-from onnxpfp.verify import Drift, Oracle, check, compare, measure_drift, tolerance
+from onnxpfp.verify import Drift, check, measure_drift
 
 __all__ = ["Verified", "examine"]
 
 ORACLE_RUNS = 2
+LARGEST_TRIAL = 1 << 20
+"""Numbers; larger inputs are not doubled."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -75,6 +78,7 @@ def examine(
         done.model,
         _feeds(evidence, data),
         allowed=tolerance(source.model, prepared.shapes),
+        trials=_other_sizes(source.model, next(data.samples.batches(1))),
         providers=requests,
         threads=options.threads,
     )
@@ -115,6 +119,26 @@ def _feeds(evidence: Evidence, data: Data) -> list[Mapping[str, NDArray[np.gener
     samples = evidence.held_out or evidence.seen
     batches = samples.batches(min(data.batch_size, 4))
     return [feed for feed, _ in zip(batches, range(ORACLE_RUNS), strict=False)]
+
+
+def _other_sizes(model: ModelProto, feed: Mapping[str, NDArray[np.generic]]) -> list[Mapping[str, NDArray[np.generic]]]:
+    """Double the free first axes, and all free axes: what is right at one size only shows there.
+
+    Exporters write the sizes of their example into a graph that promises others, so the model may not take them.
+    """
+    free = {
+        info.name: [axis for axis, dim in enumerate(info.type.tensor_type.shape.dim) if dim.dim_value <= 0]
+        for info in model.graph.input
+        if info.name in feed
+    }
+    first = {name: [axis for axis in axes if axis == 0] for name, axes in free.items()}
+    wanted = [axes for axes in (first, free) if any(axes.values())]
+    sizes = [{name: _doubled(array, axes.get(name, [])) for name, array in feed.items()} for axes in wanted]
+    return [size for size in sizes if sum(array.size for array in size.values()) <= LARGEST_TRIAL]
+
+
+def _doubled(array: NDArray[np.generic], axes: Sequence[int]) -> NDArray[np.generic]:
+    return np.tile(array, [2 if axis in axes else 1 for axis in range(array.ndim)])
 
 
 def _drift(

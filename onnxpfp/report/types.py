@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from onnxpfp.channels.types import Fixed
-from onnxpfp.verify import Drift, Oracle
+from onnxpfp.oracle import Oracle
+from onnxpfp.verify import Drift
 
 __all__ = ["GroupReport", "Report", "Size", "plain"]
 

@@ -217,3 +217,31 @@ def test_a_number_that_something_else_reads_is_not_patched(elsewhere: str) -> No
     model.graph.output.append(helper.make_tensor_value_info(name, TensorProto.INT64, [1]))
     assert study(model).graph.count == 8
     check_oracle(model, seeds=3)
+
+
+@pytest.mark.parametrize("sum_", ["Add(c, x)", "Mul(c, x)", "Max(c, x)", "Sum(c, x)", "Where(yes, c, x)", "Add(x, c)"])
+def test_a_constant_of_one_sample_does_not_fix_the_batch(sum_: str) -> None:
+    """The sum is as long as the batch, although its first operand is stored with a length of 1."""
+    model = build(
+        f"""g (float[N,4,8] x) => (float[N,4,8] y)
+        <float[8,8] w, float[8,8] v, float[1,1,8] c, bool[1,1,1] yes = {{1}}, int64[1] zero = {{0}}, int64[1] one = {{1}},
+         int64[3] heads = {{-1,2,4}}, int64[2] inner = {{-1,8}}> {{
+            e = {sum_} s = Shape(e) b = Slice(s, zero, one)
+            t = Concat<axis=0>(b, heads) u = Concat<axis=0>(b, inner)
+            h = MatMul(e, w) r = Reshape(h, t) p = Relu(r) f = Reshape(p, u) y = MatMul(f, v) }}"""
+    )
+    case = check_oracle(model, seeds=2)
+    assert case.graph.count > 0
+
+
+def test_a_token_that_is_expanded_to_the_batch_does_not_fix_it() -> None:
+    model = build(
+        """g (float[N,4,8] x) => (float[N,5,8] y)
+        <float[8,8] w, float[8,8] v, float[1,1,8] token, int64[1] zero = {0}, int64[1] one = {1}, int64[1] eight = {8},
+         int64[3] heads = {-1,2,4}, int64[2] inner = {-1,8}> {
+            s = Shape(x) n = Slice(s, zero, one) k = Concat<axis=0>(n, one, eight) a = Expand(token, k)
+            e = Concat<axis=1>(a, x) z = Shape(e) b = Slice(z, zero, one)
+            t = Concat<axis=0>(b, heads) u = Concat<axis=0>(b, inner)
+            h = MatMul(e, w) r = Reshape(h, t) p = Relu(r) f = Reshape(p, u) y = MatMul(f, v) }"""
+    )
+    assert check_oracle(model, seeds=2).graph.count > 0

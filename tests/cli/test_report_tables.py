@@ -7,9 +7,10 @@ from dataclasses import replace
 from rich.console import Console
 
 from onnxpfp.channels.types import Fixed
+from onnxpfp.oracle import Oracle
 from onnxpfp.report.console import print_notes, print_report
 from onnxpfp.report.types import GroupReport, Report, Size
-from onnxpfp.verify import Drift, Oracle
+from onnxpfp.verify import Drift
 
 ASSUMPTION = "K = 3: nothing unseen is larger"
 

@@ -13,10 +13,11 @@ from onnx import ModelProto, TensorProto, numpy_helper
 from support.oracle import Case, random_keep, study
 
 from onnxpfp.model.shapes import example_feeds
+from onnxpfp.oracle import compare, tolerance
 from onnxpfp.rewrite import Edits, apply
 from onnxpfp.rewrite.mask import masked
 from onnxpfp.runtime import resolve_providers
-from onnxpfp.verify import check, compare, tolerance
+from onnxpfp.verify import check
 
 ROOT = Path(__file__).parents[2]
 MODELS = sorted((ROOT / "models").glob("*.onnx"))

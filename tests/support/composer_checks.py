@@ -11,9 +11,9 @@ from onnxpfp.model.constants import Constants
 from onnxpfp.model.folding import fold_weights
 from onnxpfp.model.plain import with_plain_constants
 from onnxpfp.model.shapes import concrete_shapes, example_feeds
+from onnxpfp.oracle import FLOAT32, HALF
 from onnxpfp.rewrite import Edits, apply
 from onnxpfp.rewrite.loosen import loosen
-from onnxpfp.verify import FLOAT32, HALF
 from support.oracle import Case, Pruned, batches, check_keep, difference, run
 
 TRIES = 4
