@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -172,6 +172,8 @@ def prune_with(
     clock, tell = Clock(), progress or _silent
     if options.score == "energy" and calibration is None and plan is None:
         raise OptionError("--score energy measures the data, and none are given", hint="give --calib-data FILE.npz")
+    if plan is not None:
+        options = replace(options, attention=plan.attention)
     with clock.phase("load"):
         tell("load", 0, 1)
         source = load(model, folder)
@@ -213,7 +215,7 @@ def prune_with(
     )
     return Result(
         stored=(source.rewritten_from or source.model) if unchanged else done.model,
-        plan=_plan(prepared, decision, places, report),
+        plan=_plan(prepared, decision, places, report, options),
         report=report,
         unchanged=source.data if unchanged else None,
         external=source.external,
@@ -243,6 +245,7 @@ def _plan(
     decision: Decision,
     places: tuple[StoredAxis | None, ...],
     report: Report,
+    options: Options,
 ) -> Plan:
     graph = prepared.graph
     scales: dict[str, dict[int, NDArray[np.float64]]] = {}
@@ -260,4 +263,5 @@ def _plan(
         groups=[
             {"name": g.name, "kept": g.kept, "channels": g.channels, "selection": g.selection} for g in report.groups
         ],
+        attention=options.attention,
     )

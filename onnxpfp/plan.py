@@ -12,7 +12,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxpfp.channels import ChannelGraph, Ids, Keep
+from onnxpfp.channels import ChannelGraph, Ids, Keep, Unit
 from onnxpfp.errors import PlanError
 
 __all__ = ["Entry", "Plan", "keep_of_plan", "make_plan"]
@@ -46,11 +46,13 @@ class Plan:
             several nodes share and that was cut in different ways is left out. Such vectors follow
             from the other weights, and so replay does without them.
         groups: What was decided for each group, for people to read.
+        attention: What went from an attention, "heads" or "width"; a replay takes the same.
     """
 
     source_sha256: str
     initializers: Mapping[str, Entry]
     groups: Sequence[Mapping[str, Any]] = ()
+    attention: Unit = "heads"
 
     def to_json(self) -> str:
         """Write the plan as JSON."""
@@ -66,6 +68,7 @@ class Plan:
             "format": FORMAT,
             "version": VERSION,
             "source_sha256": self.source_sha256,
+            "attention": self.attention,
             "initializers": entries,
             "groups": list(self.groups),
         }
@@ -91,7 +94,8 @@ class Plan:
             raise PlanError(f"{path}: is a plan of version {found.get('version')}, not {VERSION}")
         try:
             entries = {name: _entry(entry) for name, entry in found["initializers"].items()}
-            return cls(str(found["source_sha256"]), entries, tuple(found.get("groups", ())))
+            unit: Unit = "width" if found.get("attention") == "width" else "heads"
+            return cls(str(found["source_sha256"]), entries, tuple(found.get("groups", ())), unit)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise PlanError(f"{path}: the plan is damaged: {error!r}") from error
 
@@ -112,6 +116,7 @@ def make_plan(
     scales: Mapping[str, Mapping[int, NDArray[np.float64]]],
     stored: Sequence[tuple[str, tuple[Ids, ...]]],
     groups: Sequence[Mapping[str, Any]],
+    attention: Unit,
 ) -> Plan:
     """Write down what a choice of channels keeps of every weight.
 
@@ -122,6 +127,7 @@ def make_plan(
         scales: Factors by stored tensor and axis, for all indices of the axis, where reweighted.
         stored: The weights as they will be stored.
         groups: What was decided for each group.
+        attention: What went from an attention.
     """
     entries: dict[str, Entry] = {}
     conflicting: set[str] = set()
@@ -135,7 +141,7 @@ def make_plan(
             conflicting.add(name)
         entries[name] = entry
     changed = {n: e for n, e in entries.items() if (e.keep or e.scale) and n not in conflicting}
-    return Plan(sha256, changed, tuple(groups))
+    return Plan(sha256, changed, tuple(groups), attention)
 
 
 def keep_of_plan(graph: ChannelGraph, plan: Plan) -> tuple[Keep, NDArray[np.float64]]:

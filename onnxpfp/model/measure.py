@@ -1,6 +1,7 @@
 """Parameters and MACs of a file as it is.
 
-One fused multiply-add of an op in `PRODUCTS` is one MAC; everything else is none.
+One fused multiply-add of an op in `PRODUCTS` is one MAC; everything else is none. How often the subgraphs of If, Loop
+and Scan run is not known, so nothing in them is counted.
 """
 
 from __future__ import annotations

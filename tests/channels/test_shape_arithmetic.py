@@ -224,8 +224,8 @@ def test_a_constant_of_one_sample_does_not_fix_the_batch(sum_: str) -> None:
     """The sum is as long as the batch, although its first operand is stored with a length of 1."""
     model = build(
         f"""g (float[N,4,8] x) => (float[N,4,8] y)
-        <float[8,8] w, float[8,8] v, float[1,1,8] c, bool[1,1,1] yes = {{1}}, int64[1] zero = {{0}}, int64[1] one = {{1}},
-         int64[3] heads = {{-1,2,4}}, int64[2] inner = {{-1,8}}> {{
+        <float[8,8] w, float[8,8] v, float[1,1,8] c, bool[1,1,1] yes = {{1}}, int64[1] zero = {{0}},
+         int64[1] one = {{1}}, int64[3] heads = {{-1,2,4}}, int64[2] inner = {{-1,8}}> {{
             e = {sum_} s = Shape(e) b = Slice(s, zero, one)
             t = Concat<axis=0>(b, heads) u = Concat<axis=0>(b, inner)
             h = MatMul(e, w) r = Reshape(h, t) p = Relu(r) f = Reshape(p, u) y = MatMul(f, v) }}"""

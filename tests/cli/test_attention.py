@@ -142,3 +142,12 @@ def test_nothing_else_is_a_unit(prune) -> None:
     result = prune("in.onnx", "out.onnx", "--attention", "both")
     assert result.exit_code == 2
     assert "'both' is not one of 'heads', 'width'" in result.stderr
+
+
+def test_a_plan_remembers_what_went(tmp_path: Path) -> None:
+    first = onnxpfp.prune(block(SEPARATE), attention="width", keep_macs=0.8)
+    path = tmp_path / "plan.json"
+    path.write_text(first.plan.to_json(), encoding="utf-8")
+    again = onnxpfp.prune(block(SEPARATE), from_plan=path)
+    assert again.model == first.model
+    assert again.report.attention == "width"
