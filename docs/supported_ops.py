@@ -64,7 +64,7 @@ def table(rules: dict[str, str], versions: dict[str, list[int]]) -> list[str]:
     for op, what in sorted(rules.items()):
         numbers = f"{', '.join(map(str, versions.get(op, []))) or '-'} | " if versions else ""
         text = without_subject(what, op).replace("|", "\\|")
-        lines.append(f"| {op} | {numbers}{text} |")
+        lines.append(f"| {op} | {numbers}{text[0].upper()}{text[1:]} |")
     return lines
 
 

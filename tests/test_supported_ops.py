@@ -79,7 +79,7 @@ def test_every_rule_has_a_row_that_says_something(script: ModuleType) -> None:
 
 def test_an_op_that_stays_says_why(script: ModuleType) -> None:
     standard = rows(script.page(), script.STANDARD)
-    assert standard["StringSplit"][1] == f"stays: {STAYS['StringSplit']}"
+    assert standard["StringSplit"][1] == f"Stays: {STAYS['StringSplit']}"
     assert standard["Conv"][0].startswith("1, 11, 22")
 
 
