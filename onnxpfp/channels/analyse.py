@@ -18,7 +18,7 @@ from onnxpfp.channels.subject import Subject
 from onnxpfp.channels.types import IndexSpell, Spell
 from onnxpfp.channels.values import Dim, leaves
 from onnxpfp.channels.walk import OVERRIDES_SINCE, Use, Walk, walk
-from onnxpfp.model.constants import Constants, reader_counts
+from onnxpfp.model.constants import Constants, read_elsewhere, reader_counts, stored_tensors
 from onnxpfp.model.shapes import Shapes
 
 __all__ = ["analyse", "spelling_of", "uses_of"]
@@ -88,9 +88,18 @@ def _moves(spell: Spell | IndexSpell) -> bool:
 def spelling_of(model: ModelProto, graph: ChannelGraph) -> Spelling:
     """Prepare the numbers that spell channel counts."""
     readers = reader_counts(model.graph) + Counter(output.name for output in model.graph.output)
+    stored = stored_tensors(model.graph)
+    shown = any(name in graph.values and name not in stored for name in read_elsewhere(model.graph))
     opset = max((o.version for o in model.opset_import if o.domain in {"", "ai.onnx"}), default=1)
     return Spelling(
-        model, graph.spells, graph.frozen, graph.values, graph.axes, readers, can_override=opset >= OVERRIDES_SINCE
+        model,
+        graph.spells,
+        graph.frozen,
+        graph.values,
+        graph.axes,
+        readers,
+        can_override=opset >= OVERRIDES_SINCE,
+        shown=shown,
     )
 
 

@@ -68,6 +68,7 @@ class Spelling:
         axes: Ids (or labels) of every tensor's axes.
         readers: How often nodes, subgraphs and the graph's outputs read each tensor.
         can_override: Whether single numbers of an input can be chosen at run time (Where is there).
+        shown: Whether a graph output or a subgraph shows computed numbers, which must not change.
     """
 
     model: ModelProto
@@ -77,6 +78,7 @@ class Spelling:
     axes: Mapping[str, tuple[Ids, ...]]
     readers: Mapping[str, int]
     can_override: bool
+    shown: bool
 
     def numbers(self, keep: Keep) -> tuple[Numbers, list[Misfit]]:
         """Compute what the file must say when `keep` stays.
@@ -143,6 +145,8 @@ class Spelling:
     def _elements(self, computed: Mapping[Use, Mapping[int, Number]]) -> dict[tuple[str, int], int]:
         """Choose the constants behind single numbers that can be patched in place: nothing else reads them."""
         elements: dict[tuple[str, int], int] = {}
+        if self.shown and self.can_override:
+            return elements
         for use, places in computed.items():
             value = self.values[self._tensor(*use)].ravel()
             for place, new in places.items():

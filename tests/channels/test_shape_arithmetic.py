@@ -245,3 +245,16 @@ def test_a_token_that_is_expanded_to_the_batch_does_not_fix_it() -> None:
             h = MatMul(e, w) r = Reshape(h, t) p = Relu(r) f = Reshape(p, u) y = MatMul(f, v) }"""
     )
     assert check_oracle(model, seeds=2).graph.count > 0
+
+
+def test_a_computed_shape_that_is_a_graph_output_keeps_its_numbers() -> None:
+    """The 8 stands in one constant that one node reads; what that node computes is a result of its own."""
+    model = build(
+        """g (float[N,3,4,4] x) => (float[N,2] y, int64[3] t)
+        <float[8,3,1,1] w, float[128,2] v, int64 zero = {0}, int64[1] a0 = {0}, int64[1] kc = {8},
+         int64[1] less = {-1}> {
+            c = Conv(x, w) s = Shape(c) g = Gather<axis=0>(s, zero) b = Unsqueeze(g, a0)
+            t = Concat<axis=0>(b, kc, less) d = Reshape(c, t) f = Flatten(d) y = MatMul(f, v) }"""
+    )
+    case = check_oracle(model, seeds=3)
+    assert case.graph.count == 8
