@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto
 
 from onnxpfp.errors import ModelError
+from onnxpfp.model.opset import STANDARD, standard_opset
 from onnxpfp.storage import attached, detached
 
 __all__ = ["Emitter", "Tensor", "default_opset"]
@@ -32,13 +33,13 @@ _UNSQUEEZE_INPUT = 13
 
 def default_opset(model: ModelProto) -> int:
     """Return the version of the default operator set that the model imports."""
-    versions = [entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")]
-    if not versions:
+    version = standard_opset(model)
+    if not version:
         raise ModelError(
             "the model imports no version of the default operator set",
             hint="export it again with an explicit opset",
         )
-    return max(versions)
+    return version
 
 
 @contextlib.contextmanager
@@ -73,7 +74,7 @@ class Emitter:
             self._graph: Any = self._gs.import_onnx(copy)
         self._graph.opset = self.opset
         # graphsurgeon does not know that "ai.onnx" spells the default domain, too.
-        self._other_domains = [entry for entry in model.opset_import if entry.domain not in ("", "ai.onnx")]
+        self._other_domains = [entry for entry in model.opset_import if entry.domain not in STANDARD]
         self._graph.outputs = []
         self._tensors: dict[str, Tensor] = self._graph.tensors()
         self._ints: dict[tuple[int, ...], Tensor] = {}

@@ -19,6 +19,7 @@ from onnxpfp.channels.types import IndexSpell, Spell
 from onnxpfp.channels.values import Dim, leaves
 from onnxpfp.channels.walk import OVERRIDES_SINCE, Use, Walk, walk
 from onnxpfp.model.constants import Constants, read_elsewhere, reader_counts, stored_tensors
+from onnxpfp.model.opset import standard_opset
 from onnxpfp.model.shapes import Shapes
 
 __all__ = ["analyse", "spelling_of", "uses_of"]
@@ -90,7 +91,6 @@ def spelling_of(model: ModelProto, graph: ChannelGraph) -> Spelling:
     readers = reader_counts(model.graph) + Counter(output.name for output in model.graph.output)
     stored = stored_tensors(model.graph)
     shown = any(name in graph.values and name not in stored for name in read_elsewhere(model.graph))
-    opset = max((o.version for o in model.opset_import if o.domain in {"", "ai.onnx"}), default=1)
     return Spelling(
         model,
         graph.spells,
@@ -98,7 +98,7 @@ def spelling_of(model: ModelProto, graph: ChannelGraph) -> Spelling:
         graph.values,
         graph.axes,
         readers,
-        can_override=opset >= OVERRIDES_SINCE,
+        can_override=standard_opset(model) >= OVERRIDES_SINCE,
         shown=shown,
     )
 

@@ -12,7 +12,7 @@ from onnx import ModelProto, NodeProto, TensorProto
 from onnxpfp.channels import values as entries
 from onnxpfp.channels.values import Value
 from onnxpfp.model.constants import Constants, outer_names, reader_counts
-from onnxpfp.model.shapes import Shapes
+from onnxpfp.model.shapes import Shapes, true_inputs
 
 __all__ = ["Subject", "domain_of"]
 
@@ -82,8 +82,7 @@ def _numbers(constants: Constants, weights: frozenset[str]) -> dict[str, Value]:
 
 
 def _settled(proto: ModelProto, shapes: Shapes) -> frozenset[str]:
-    stored = {tensor.name for tensor in proto.graph.initializer}
-    inputs = [info.type.tensor_type for info in proto.graph.input if info.name not in stored]
+    inputs = [info.type.tensor_type for info in true_inputs(proto)]
     static = all(
         tensor.HasField("shape") and all(dim.HasField("dim_value") and dim.dim_value > 0 for dim in tensor.shape.dim)
         for tensor in inputs

@@ -13,7 +13,7 @@ import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
 
 from onnxpfp.model.constants import Constants, read_elsewhere, reader_counts
-from onnxpfp.model.surgery import add_constants, drop_unread
+from onnxpfp.model.surgery import add_constants, drop_nodes, drop_unread
 
 __all__ = ["fold_weights"]
 
@@ -77,11 +77,15 @@ def _store(model: ModelProto, tensors: Sequence[TensorProto]) -> None:
     stored = {tensor.name for tensor in tensors}
     readers = reader_counts(graph)
     unread: list[str] = []
-    for node in [node for node in graph.node if not stored.isdisjoint(node.output)]:
+    computing: list[int] = []
+    for place, node in enumerate(graph.node):
+        if stored.isdisjoint(node.output):
+            continue
         unread.extend(node.input)
         if any(readers[name] for name in node.output if name and name not in stored):
             node.output[:] = ["" if name in stored else name for name in node.output]
         else:
-            graph.node.remove(node)
+            computing.append(place)
+    drop_nodes(graph, computing)
     drop_unread(graph, unread)
     add_constants(model, tensors)

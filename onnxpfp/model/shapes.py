@@ -18,7 +18,7 @@ from onnxpfp.model.surgery import forget_axis_names
 from onnxpfp.runtime import open_session
 from onnxpfp.storage import detached
 
-__all__ = ["Shapes", "concrete_shapes", "default_input_shapes", "static_lengths"]
+__all__ = ["Shapes", "concrete_shapes", "default_input_shapes", "static_lengths", "true_inputs"]
 
 IMAGE_SIDE = 224
 SEQUENCE = 16
@@ -51,7 +51,8 @@ def _dims(info: ValueInfoProto) -> tuple[int | None, ...] | None:
     )
 
 
-def _true_inputs(model: ModelProto) -> list[ValueInfoProto]:
+def true_inputs(model: ModelProto) -> list[ValueInfoProto]:
+    """List the inputs that a user feeds: in old files the weights are listed among them."""
     stored = {tensor.name for tensor in model.graph.initializer}
     return [info for info in model.graph.input if info.name not in stored]
 
@@ -66,7 +67,7 @@ def default_input_shapes(model: ModelProto, given: Mapping[str, tuple[int, ...]]
         OptionError: `given` names no input, or contradicts a static axis.
         ModelError: An input has no rank and no shape was given.
     """
-    inputs = {info.name: _dims(info) for info in _true_inputs(model)}
+    inputs = {info.name: _dims(info) for info in true_inputs(model)}
     for name in given:
         if name not in inputs:
             close = difflib.get_close_matches(name, inputs, 1)
@@ -129,7 +130,7 @@ def example_feeds(
 ) -> dict[str, NDArray[np.generic]]:
     """Make one harmless set of inputs: unit noise for floats, zeros and ones for integers."""
     feeds: dict[str, NDArray[np.generic]] = {}
-    for info in _true_inputs(model):
+    for info in true_inputs(model):
         dtype = helper.tensor_dtype_to_np_dtype(info.type.tensor_type.elem_type)
         shape = shapes[info.name]
         if np.issubdtype(dtype, np.floating):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, MutableSequence, Sequence
+from typing import Any
 
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
 
 from onnxpfp.model.constants import reader_counts
 
-__all__ = ["add_constants", "drop_unread", "forget_axis_names", "replace_nodes"]
+__all__ = ["add_constants", "drop_nodes", "drop_unread", "forget_axis_names", "forget_shapes", "replace_nodes"]
 
 INITIALIZERS_ARE_FREE = 4
 """First IR version in which an initializer need not be an input."""
@@ -43,6 +44,16 @@ def replace_nodes(graph: GraphProto, nodes: Iterable[NodeProto]) -> None:
     graph.node.extend(copies)
 
 
+def forget_shapes(graph: GraphProto, names: Container[str]) -> None:
+    """Drop the recorded shapes of some tensors."""
+    _delete(graph.value_info, (place for place, info in enumerate(graph.value_info) if info.name in names))
+
+
+def drop_nodes(graph: GraphProto, places: Iterable[int]) -> None:
+    """Drop nodes by their positions."""
+    _delete(graph.node, places)
+
+
 def drop_unread(graph: GraphProto, names: Iterable[str]) -> set[str]:
     """Drop what only served tensors that have lost their readers, and the recorded shapes of what goes.
 
@@ -55,21 +66,28 @@ def drop_unread(graph: GraphProto, names: Iterable[str]) -> set[str]:
     """
     listed = {info.name for info in graph.input}
     readers = reader_counts(graph) + Counter(output.name for output in graph.output)
-    producer = {name: node for node in graph.node for name in node.output if name}
-    open_names, gone = list(names), set[str]()
+    producer = {name: place for place, node in enumerate(graph.node) for name in node.output if name}
+    open_names, gone, nodes = list(names), set[str](), set[int]()
     while open_names:
         name = open_names.pop()
         if not name or name in listed or name in gone or readers[name]:
             continue
         gone.add(name)
-        for tensor in [tensor for tensor in graph.initializer if tensor.name == name]:
-            graph.initializer.remove(tensor)
-        node = producer.get(name)
-        if node is not None and not any(readers[output] for output in node.output):
-            gone.update(output for output in node.output if output)
-            readers.subtract(node.input)
-            open_names.extend(node.input)
-            graph.node.remove(node)
-    for info in [info for info in graph.value_info if info.name in gone]:
-        graph.value_info.remove(info)
+        place = producer.get(name)
+        if place is None or any(readers[output] for output in graph.node[place].output):
+            continue
+        node = graph.node[place]
+        nodes.add(place)
+        gone.update(output for output in node.output if output)
+        readers.subtract(node.input)
+        open_names.extend(node.input)
+    _delete(graph.initializer, (place for place, tensor in enumerate(graph.initializer) if tensor.name in gone))
+    drop_nodes(graph, nodes)
+    forget_shapes(graph, gone)
     return gone
+
+
+def _delete(items: MutableSequence[Any], places: Iterable[int]) -> None:
+    # From behind, so that the places before stay right; protobuf's own remove() compares whole messages.
+    for place in sorted(places, reverse=True):
+        del items[place]

@@ -14,7 +14,7 @@ from onnxpfp.channels import ChannelGraph
 from onnxpfp.channels.values import Const, evaluate, leaves
 from onnxpfp.model.constants import subgraphs
 from onnxpfp.model.shapes import static_lengths
-from onnxpfp.model.surgery import drop_unread, replace_nodes
+from onnxpfp.model.surgery import drop_unread, forget_shapes, replace_nodes
 
 __all__ = ["take_branches"]
 
@@ -34,7 +34,8 @@ def take_branches(model: ModelProto, graph: ChannelGraph) -> ModelProto | None:
         return None
     static = static_lengths(model)
     taken = {node.output[0]: branch for node in conditional if (branch := _branch(node, graph, static)) is not None}
-    if not taken:
+    replaced = [node for node in conditional if node.output[0] in taken]
+    if not replaced:
         return None
     copy = ModelProto()
     copy.CopyFrom(model)
@@ -43,10 +44,8 @@ def take_branches(model: ModelProto, graph: ChannelGraph) -> ModelProto | None:
         inlined = node.op_type == "If" and node.output[0] in taken
         nodes += _inlined(node, taken[node.output[0]]) if inlined else [node]
     replace_nodes(copy.graph, nodes)
-    drop_unread(copy.graph, [node.input[0] for node in conditional if node.output[0] in taken])
-    stale = {name for node in conditional if node.output[0] in taken for name in node.output}
-    for info in [info for info in copy.graph.value_info if info.name in stale]:
-        copy.graph.value_info.remove(info)
+    drop_unread(copy.graph, [node.input[0] for node in replaced])
+    forget_shapes(copy.graph, {name for node in replaced for name in node.output})
     return copy
 
 

@@ -18,8 +18,9 @@ from onnx import ModelProto, NodeProto, helper, numpy_helper
 from onnxpfp.channels import ChannelGraph, uses_of
 from onnxpfp.model.attributes import Attributes
 from onnxpfp.model.constants import read_elsewhere
+from onnxpfp.model.opset import standard_opset
 from onnxpfp.model.shapes import Shapes
-from onnxpfp.model.surgery import add_constants, drop_unread, replace_nodes
+from onnxpfp.model.surgery import add_constants, drop_nodes, drop_unread, forget_shapes
 
 __all__ = ["loosen"]
 
@@ -68,10 +69,9 @@ def loosen(model: ModelProto, graph: ChannelGraph, shapes: Shapes) -> ModelProto
     ]
     gone = {index for shuffle in shuffles for index in shuffle.nodes[:2]}
     stale = {name for index in gone for name in loose.graph.node[index].output}
-    replace_nodes(loose.graph, (node for index, node in enumerate(loose.graph.node) if index not in gone))
+    drop_nodes(loose.graph, gone)
     drop_unread(loose.graph, touched)
-    for info in [info for info in loose.graph.value_info if info.name in stale]:
-        loose.graph.value_info.remove(info)
+    forget_shapes(loose.graph, stale)
     _add_numbers(loose, shuffles, splits, model, shapes)
     return loose
 
@@ -98,13 +98,9 @@ def _lengths(node: NodeProto, shapes: Shapes) -> list[int]:
     return [shapes.shape[name][axis] for name in node.output]
 
 
-def _default_opset(model: ModelProto) -> int:
-    return max(entry.version for entry in model.opset_import if entry.domain in {"", "ai.onnx"})
-
-
 def _spell_sizes(model: ModelProto, index: int, shapes: Shapes) -> None:
     node = model.graph.node[index]
-    if _default_opset(model) < SIZES_AS_INPUT:
+    if standard_opset(model) < SIZES_AS_INPUT:
         node.attribute.append(helper.make_attribute("split", _lengths(node, shapes)))
         return
     for attribute in [attribute for attribute in node.attribute if attribute.name == "num_outputs"]:
@@ -127,7 +123,7 @@ def _add_numbers(
 ) -> None:
     orders = [(_order_name(model.graph.node[s.nodes[2]]), s.order) for s in shuffles]
     sizes = [(_sizes_name(model.graph.node[i]), _lengths(model.graph.node[i], shapes)) for i in splits]
-    if _default_opset(model) < SIZES_AS_INPUT:
+    if standard_opset(model) < SIZES_AS_INPUT:
         sizes = []
     tensors = [numpy_helper.from_array(np.array(numbers, np.int64), name) for name, numbers in (*orders, *sizes)]
     add_constants(loose, tensors)
