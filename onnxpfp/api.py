@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto
 
+from onnxpfp.budget.measured import Curve
 from onnxpfp.calibrate import Source as DataSource
 from onnxpfp.calibrate.describe import describe
 from onnxpfp.config import Options
@@ -21,10 +22,11 @@ from onnxpfp.errors import OptionError, TargetUnreachableError
 from onnxpfp.model.load import load
 from onnxpfp.pipeline.carry_out import carry_out
 from onnxpfp.pipeline.clock import Clock
-from onnxpfp.pipeline.decide import Decision, choose
+from onnxpfp.pipeline.decide import Decision, choose, selector_of
 from onnxpfp.pipeline.examine import examine
-from onnxpfp.pipeline.gather import gather
+from onnxpfp.pipeline.gather import gather, split_of
 from onnxpfp.pipeline.prepare import Prepared, open_model, prepare, read_data
+from onnxpfp.pipeline.response import response_curves
 from onnxpfp.plan import Plan, make_plan
 from onnxpfp.report.build import Outcome, build_report
 from onnxpfp.report.types import Report
@@ -72,9 +74,11 @@ def prune(
     keep_macs: float | None = None,
     keep_params: float | None = None,
     select: Literal["deterministic", "sampled", "mixed", "auto"] = "auto",
-    score: Literal["pfp", "energy"] = "pfp",
+    score: str = "pfp",
+    allocate: Literal["bound", "measured", "uniform"] | None = None,
+    steps: int = 1,
     kernel: Literal["sum", "max"] = "sum",
-    compensate: Literal["none", "bias"] | None = None,
+    compensate: Literal["auto", "lstsq", "bias", "none"] = "auto",
     delta: float = 1e-16,
     seed: int = 0,
     threads: int | None = None,
@@ -101,6 +105,8 @@ def prune(
         keep_params: See `Options`.
         select: See `Options`.
         score: See `Options`.
+        allocate: See `Options`.
+        steps: See `Options`.
         kernel: See `Options`.
         compensate: See `Options`.
         delta: See `Options`.
@@ -127,6 +133,8 @@ def prune(
         keep_params=keep_params,
         select=select,
         score=score,
+        allocate=allocate,
+        steps=steps,
         kernel=kernel,
         compensate=compensate,
         delta=delta,
@@ -170,8 +178,10 @@ def prune_with(
         OnnxPfpError: As in `prune`.
     """
     clock, tell = Clock(), progress or _silent
-    if options.score == "energy" and calibration is None and plan is None:
-        raise OptionError("--score energy measures the data, and none are given", hint="give --calib-data FILE.npz")
+    if options.needs_data and calibration is None and plan is None:
+        raise OptionError(
+            f"--score {options.score} measures the data, and none are given", hint="give --calib-data FILE.npz"
+        )
     if plan is not None:
         options = replace(options, attention=plan.attention)
     with clock.phase("load"):
@@ -187,14 +197,19 @@ def prune_with(
         readers = describe(source.model, prepared.graph, prepared.shapes, prepared.constants)
     with clock.phase("calibration"):
         count = partial(tell, "calibration")
-        evidence = gather(prepared, readers, data, requests, options, replaying=plan is not None, tell=count)
+        split = split_of(data, options.seed)
+        evidence = gather(prepared, readers, data, split, requests, options, replaying=plan is not None, tell=count)
     with clock.phase("allocation"):
         tell("allocation", 0, 1)
         places = stored_axes_of(source.model, prepared.graph, prepared.constants)
-        decision = choose(prepared, evidence, places, options, plan)
+        curves: tuple[Curve, ...] = ()
+        if plan is None and options.target[1] < 1 and options.allocation(evidence.known) == "measured":
+            selector = selector_of(prepared, evidence, places, options)
+            curves = response_curves(selector, evidence, partial(tell, "allocation"))
+        decision = choose(prepared, evidence, places, options, plan, curves)
     with clock.phase("rewrite"):
         tell("rewrite", 0, 1)
-        done = carry_out(prepared, readers, evidence, decision, places, options)
+        done = carry_out(prepared, readers, evidence, decision, places, options, partial(tell, "rewrite"))
     with clock.phase("verification"):
         tell("verification", 0, 1)
         unchanged = bool(decision.keep.all())

@@ -9,10 +9,31 @@ from typing import Literal
 
 from onnxpfp.errors import OptionError
 
-__all__ = ["DEFAULT_KEEP_MACS", "Options"]
+__all__ = ["DEFAULT_KEEP_MACS", "SCORES", "Known", "Options"]
 
 DEFAULT_KEEP_MACS = 0.7
 """Share of the MACs that stays where no target is given."""
+
+SCORES: Mapping[str, bool] = {
+    "pfp": False,
+    "reconstruction": True,
+    "energy": True,
+    "l1": False,
+    "l2": False,
+    "fpgm": False,
+    "bn-scale": False,
+    "lamp": False,
+    "random": False,
+    "wanda": True,
+    "thinet": True,
+    "hrank": True,
+    "apoz": True,
+    "chip": True,
+}
+"""What may rank channels, and whether it needs data. A test holds it against the baselines, which import numpy."""
+
+Known = Literal["file", "few", "random", "none"]
+"""What is known of the user's data: enough to hold some out, too few for that, noise in their place, nothing."""
 
 ALIGNMENT = 8
 """Multiple to which channels are kept by default: what vector units work in (peers.md 3.4)."""
@@ -30,12 +51,17 @@ class Options:
         select: Which channels stay: the most sensitive (deterministic), a weighted draw (sampled),
             both (mixed), or per group the one with the smallest bound (auto); where no bound is below 1, auto
             ranks by mean output energy.
-        score: What ranks the channels and sets the widths where there are data: pfp (the sensitivities and
-            their bound) or energy (the mean share of the consumers' output energy; no bound decides).
+        score: What ranks the channels of a group: pfp (the sensitivities, and by weights alone where there are no
+            data), reconstruction (how much worse the refitted consumers become), energy (the mean share of the
+            consumers' output energy), or a baseline of `onnxpfp.score.baselines`.
+        allocate: What sets the widths of the groups: measured (the drift of the output when a group alone is narrowed),
+            bound (one error bound for all groups) or uniform (one share). None means measured with data, else bound.
+        steps: How often scores and widths are measured anew on the network as it is pruned by then.
         kernel: Sensitivity over a channel's whole kernel window (sum; the bound holds) or over
             single taps (max; the authors' code).
-        compensate: What is done about the dropped channels: none, or their mean goes into the
-            consumers' biases. None means bias with data and none without.
+        compensate: What is done about the dropped channels: none; their mean goes into the consumers' biases (bias);
+            or every linear op is refitted by least squares (lstsq). auto means lstsq with data, bias with noise or too
+            few samples to hold some out, none without.
         delta: Probability with which the bounds may fail.
         seed: Of the one random generator.
         threads: Of onnxruntime; None leaves it the choice.
@@ -54,9 +80,11 @@ class Options:
     keep_macs: float | None = None
     keep_params: float | None = None
     select: Literal["deterministic", "sampled", "mixed", "auto"] = "auto"
-    score: Literal["pfp", "energy"] = "pfp"
+    score: str = "pfp"
+    allocate: Literal["bound", "measured", "uniform"] | None = None
+    steps: int = 1
     kernel: Literal["sum", "max"] = "sum"
-    compensate: Literal["none", "bias"] | None = None
+    compensate: Literal["auto", "lstsq", "bias", "none"] = "auto"
     delta: float = 1e-16
     seed: int = 0
     threads: int | None = None
@@ -79,11 +107,11 @@ class Options:
                     f"{name} {share:g} is outside (0, 1]",
                     hint=f"{name} 0.7 keeps 70 %",
                 )
-        if self.score == "energy" and self.select in {"sampled", "mixed"}:
+        if self.score != "pfp" and self.select in {"sampled", "mixed"}:
             raise OptionError(f"--select {self.select} draws by sensitivity, so it needs --score pfp")
         if not 0 < self.delta < 1:
             raise OptionError(f"--delta {self.delta:g} is no probability between 0 and 1")
-        for name in ("threads", "round_to", "min_channels", "samples", "batch_size"):
+        for name in ("steps", "threads", "round_to", "min_channels", "samples", "batch_size"):
             number = getattr(self, name)
             if number is not None and number < 1:
                 flag = "calib-samples" if name == "samples" else name.replace("_", "-")
@@ -94,6 +122,23 @@ class Options:
                 raise OptionError(f"--{name} '{value}' is none of {', '.join(allowed)}")
         if not math.isfinite(self.seed) or self.seed < 0:
             raise OptionError(f"--seed {self.seed} must not be negative")
+
+    @property
+    def needs_data(self) -> bool:
+        """Whether the scores look at activations and there is nothing to take in their place."""
+        return SCORES[self.score]
+
+    def compensation(self, known: Known) -> Literal["lstsq", "bias", "none"]:
+        """Return what is done about the dropped channels."""
+        if known == "none":
+            return "none"
+        if self.compensate == "auto":
+            return "lstsq" if known == "file" else "bias"
+        return self.compensate
+
+    def allocation(self, known: Known) -> Literal["bound", "measured", "uniform"]:
+        """Return what sets the widths; noise tells nothing about the output."""
+        return self.allocate or ("measured" if known == "file" else "bound")
 
     @property
     def target(self) -> tuple[Literal["macs", "params"], float]:
@@ -111,8 +156,9 @@ class Options:
 
 _CHOICES = {
     "select": ("deterministic", "sampled", "mixed", "auto"),
-    "score": ("pfp", "energy"),
+    "score": tuple(SCORES),
+    "allocate": ("bound", "measured", "uniform"),
     "kernel": ("sum", "max"),
-    "compensate": ("none", "bias"),
+    "compensate": ("auto", "lstsq", "bias", "none"),
     "attention": ("heads", "width"),
 }

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from onnxpfp.budget.cost import CostModel
 from onnxpfp.budget.demand import Curves, Demand, Rule, curves_of
+from onnxpfp.budget.widths import unreachable
 from onnxpfp.errors import TargetUnreachableError
 
 __all__ = ["Allocation", "Demand", "Rule", "allocate"]
@@ -94,18 +95,9 @@ def allocate(
     curves = curves_of(demands, rule)
     least = cost.total(curves.first)
     if least > budget:
-        raise _unreachable(target, least, full_cost)
+        raise unreachable(target, least, full_cost)
     kept, t = _climb(curves, fits)
     return Allocation(tuple(kept.tolist()), t, cost.total(kept), full_cost)
-
-
-def _unreachable(target: float, least: int, full_cost: int) -> TargetUnreachableError:
-    share = math.ceil(1000.0 * least / full_cost) / 1000.0
-    return TargetUnreachableError(
-        f"the target is {target:.1%} of the full cost, but {share:.1%} is the least that can be "
-        f"reached ({least} of {full_cost})",
-        hint=f"lower --round-to or --min-channels, or ask for a target of at least {share:.3f}",
-    )
 
 
 def _climb(curves: Curves, fits: Callable[[Ints], bool]) -> tuple[Ints, float]:

@@ -17,7 +17,7 @@ from onnxpfp.model.attributes import Attributes
 from onnxpfp.model.constants import Constants
 from onnxpfp.model.shapes import Shapes
 
-__all__ = ["describe", "reader_name"]
+__all__ = ["describe", "reader_name", "reader_of"]
 
 BIAS_OF_PACKED = {"MatMulNBits": 5}
 """Input of a packed product that is added to it."""
@@ -40,12 +40,13 @@ def describe(model: ModelProto, graph: ChannelGraph, shapes: Shapes, constants: 
         constants: Its constants; the weights are taken from here.
     """
     return tuple(
-        _reader(reader_name(position), model, consumer, shapes, constants)
+        reader_of(reader_name(position), model, consumer, shapes, constants)
         for position, consumer in enumerate(graph.consumers)
     )
 
 
-def _reader(name: str, model: ModelProto, c: Consumer, shapes: Shapes, constants: Constants) -> Reader:
+def reader_of(name: str, model: ModelProto, c: Consumer, shapes: Shapes, constants: Constants) -> Reader:
+    """Describe one consumer as a reader of that name."""
     node = model.graph.node[c.node]
     read = partial(
         Reader,

@@ -1,4 +1,4 @@
-"""The filters that bring forth channels, with BatchNormalization folded for scoring only."""
+"""The filters that bring forth channels, with BatchNormalization folded for scoring only, and its scales."""
 
 from __future__ import annotations
 
@@ -14,25 +14,51 @@ from onnxpfp.channels.types import Ids
 from onnxpfp.model.attributes import Attributes
 from onnxpfp.model.constants import Constants
 
-__all__ = ["Producer", "producers_of"]
+__all__ = ["Filters", "NormScale", "Producer", "carriers_of", "norm_scales", "producers_of"]
 
 Floats = NDArray[np.float64]
 Weight = NDArray[np.floating]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Producer:
-    """Filters of one linear node.
+class Filters:
+    """Weights that bring forth channels.
 
     Attributes:
-        ids: Channel ids of its output channels, (O,).
-        squares: Squared norm of every filter, (O,) float64.
-        bias: Biases, (O,) float64.
+        ids: Channel ids of the output channels, (O,).
+        rows: The filters as they are stored, (O, ...): a view of the weight where possible.
+        scale: What each is multiplied by, (O,) float64.
     """
 
     ids: Ids
+    rows: Weight
+    scale: Floats
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Producer(Filters):
+    """Filters of one linear node.
+
+    Attributes:
+        squares: Squared norm of every filter times its scale, (O,) float64.
+        bias: Biases, (O,) float64.
+    """
+
     squares: Floats
     bias: Floats
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class NormScale:
+    """The scale of one BatchNormalization.
+
+    Attributes:
+        ids: Channel ids of the axis that it normalizes, (C,).
+        gamma: Its scale, (C,) float64.
+    """
+
+    ids: Ids
+    gamma: Floats
 
 
 def _rows(node: NodeProto, weight: Weight) -> Weight:
@@ -86,7 +112,46 @@ def producers_of(model: ModelProto, graph: ChannelGraph, constants: Constants) -
             continue
         bias = _bias(node, constants, axis.size)
         scale, shifted = _fold(followers.get(node.output[0]), constants, bias)
-        found.append(Producer(axis, _squares(rows, scale), shifted))
+        found.append(Producer(axis, rows, scale, _squares(rows, scale), shifted))
+    return found
+
+
+def carriers_of(graph: ChannelGraph, constants: Constants) -> list[Filters]:
+    """Collect the filters of any op that bring forth channels: of embeddings and recurrences, too, as they are stored.
+
+    Integers are left out, as what they stand for is the op's own business.
+
+    Args:
+        graph: The channels of the model.
+        constants: Its constants.
+    """
+    contracted = {(consumer.weight, consumer.weight_axis) for consumer in graph.consumers}
+    found: list[Filters] = []
+    for name, axes in graph.stored_axes():
+        for number, ids in enumerate(axes):
+            if len(axes) < 2 or (name, number) in contracted or not ids.any():
+                continue
+            weight = constants.value(name)
+            if weight.dtype.kind == "f":
+                found.append(Filters(ids, np.moveaxis(weight, number, 0), np.ones(ids.size)))
+    return found
+
+
+def norm_scales(model: ModelProto, graph: ChannelGraph, constants: Constants) -> list[NormScale]:
+    """Collect the scales of all BatchNormalizations on axes with channels, in front of a consumer or behind a producer.
+
+    Args:
+        model: The model.
+        graph: Its channels.
+        constants: Its constants.
+    """
+    found: list[NormScale] = []
+    for node in model.graph.node:
+        if node.op_type != "BatchNormalization" or node.input[1] not in constants.names:
+            continue
+        ids = graph.axes[node.output[0]][1]
+        if (ids != 0).any():
+            found.append(NormScale(ids, constants.value(node.input[1]).astype(np.float64)))
     return found
 
 

@@ -14,6 +14,8 @@ from typing import Any, Literal
 
 import click
 
+from onnxpfp.config import SCORES
+
 __all__ = [
     "Choice",
     "Data",
@@ -48,9 +50,11 @@ class Choice:
     """Which channels stay; see `onnxpfp.config.Options`."""
 
     select: Literal["deterministic", "sampled", "mixed", "auto"]
-    score: Literal["pfp", "energy"]
+    score: str
+    allocate: Literal["bound", "measured", "uniform"] | None
+    steps: int
     kernel: Literal["sum", "max"]
-    compensate: Literal["none", "bias"] | None
+    compensate: Literal["auto", "lstsq", "bias", "none"]
     delta: float
     round_to: int | None
     min_channels: int
@@ -179,10 +183,24 @@ choice_options = _group(
     ),
     click.option(
         "--score",
-        type=click.Choice(["pfp", "energy"]),
+        type=click.Choice(list(SCORES)),
         default="pfp",
         show_default=True,
-        help="What ranks channels with data: sensitivities and their bound, or mean output energy (no bound).",
+        help="What ranks the channels of a group.",
+    ),
+    click.option(
+        "--allocate",
+        type=click.Choice(["measured", "bound", "uniform"]),
+        help="What sets widths: the measured drift of the output, one error bound, or one share for all.  "
+        "[default: measured with data, else bound]",
+    ),
+    click.option(
+        "--steps",
+        type=int,
+        default=1,
+        show_default=True,
+        metavar="N",
+        help="Measure scores and widths anew so often, on the network as it is pruned by then.",
     ),
     click.option(
         "--kernel",
@@ -193,8 +211,10 @@ choice_options = _group(
     ),
     click.option(
         "--compensate",
-        type=click.Choice(["none", "bias"]),
-        help="Fold the mean of dropped channels into biases.  [default: bias with data, none without]",
+        type=click.Choice(["auto", "lstsq", "bias", "none"]),
+        default="auto",
+        show_default=True,
+        help="Refit what reads dropped channels by least squares (lstsq), fold their mean into biases, or neither.",
     ),
     click.option("--delta", type=float, default=1e-16, show_default=True, help="Probability that a bound may fail."),
     click.option(

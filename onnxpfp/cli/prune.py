@@ -102,6 +102,8 @@ def _options(data: Data, target: Target, choice: Choice, runtime: Runtime) -> Op
         keep_params=target.keep_params,
         select=choice.select,
         score=choice.score,
+        allocate=choice.allocate,
+        steps=choice.steps,
         kernel=choice.kernel,
         compensate=choice.compensate,
         delta=choice.delta,

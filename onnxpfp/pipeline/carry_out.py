@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 from onnx import ModelProto
@@ -12,8 +13,10 @@ from onnxpfp.config import Options
 from onnxpfp.pipeline.decide import Decision
 from onnxpfp.pipeline.gather import Evidence
 from onnxpfp.pipeline.prepare import Prepared
+from onnxpfp.refit.sweep import refit
 from onnxpfp.rewrite import apply
 from onnxpfp.rewrite.compensate import Compensation, fold_means
+from onnxpfp.rewrite.edits import Edits
 from onnxpfp.rewrite.mask import masked
 from onnxpfp.rewrite.weights import StoredAxis, reweight
 
@@ -35,6 +38,28 @@ class Rewritten:
     compensation: Compensation | None
 
 
+def refit_all(
+    prepared: Prepared,
+    readers: tuple[Reader, ...],
+    evidence: Evidence,
+    decision: Decision,
+    tell: Callable[[int, int], None],
+) -> Compensation:
+    """Refit every linear op, and fold means where that is not possible.
+
+    A refit takes the place of the factors of a weighted draw: those would only add variance (algorithms.md 0).
+    """
+    assert evidence.study is not None
+    assert evidence.statistics is not None
+    model, graph, constants = prepared.source.model, prepared.graph, prepared.constants
+    refittable = {task.output for task in evidence.study.setting.tasks}
+    others = tuple(number for number, c in enumerate(graph.consumers) if c.output not in refittable)
+    factor = decision.keep.astype(np.float64)
+    means = fold_means(model, graph, constants, readers, evidence.statistics, factor, Edits(), others)
+    found = refit(evidence.study.setting, decision.keep, means.edits, tell)
+    return replace(means, edits=found.edits, refits=found.records)
+
+
 def carry_out(
     prepared: Prepared,
     readers: tuple[Reader, ...],
@@ -42,15 +67,23 @@ def carry_out(
     decision: Decision,
     places: tuple[StoredAxis | None, ...],
     options: Options,
+    tell: Callable[[int, int], None],
 ) -> Rewritten:
-    """Reweight, compensate and slice; mask the edited original for the oracle."""
+    """Reweight or refit, compensate and slice; mask the edited original for the oracle."""
     model, graph, constants = prepared.source.model, prepared.graph, prepared.constants
-    scale = np.where(decision.keep, decision.factor, 1.0)
-    edits = reweight(graph, constants, places, scale)
+    how = "none" if decision.keep.all() else options.compensation(evidence.known)
     compensation = None
-    if evidence.statistics is not None and options.compensate != "none":
-        compensation = fold_means(model, graph, constants, readers, evidence.statistics, decision.factor, edits)
+    if how == "lstsq":
+        assert evidence.study is not None
+        compensation = refit_all(prepared, readers, evidence, decision, tell)
         edits = compensation.edits
+    else:
+        scale = np.where(decision.keep, decision.factor, 1.0)
+        edits = reweight(graph, constants, places, scale)
+        if how == "bias":
+            assert evidence.statistics is not None
+            compensation = fold_means(model, graph, constants, readers, evidence.statistics, decision.factor, edits)
+            edits = compensation.edits
     scratch = prepared.source.scratch
     pruned = apply(model, graph, decision.keep, edits, scratch)
     edited = apply(model, graph, graph.keep_all(), edits, scratch) if edits else model

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from onnxpfp.budget.allocate import Demand, allocate
 from onnxpfp.budget.cost import CostModel
-from onnxpfp.channels import ChannelGraph, Group, Keep
+from onnxpfp.budget.measured import Curve, narrow
+from onnxpfp.budget.uniform import uniform
+from onnxpfp.budget.widths import widths_of
+from onnxpfp.channels import ChannelGraph, Consumer, Group, Keep
 from onnxpfp.config import Options
 from onnxpfp.errors import PlanError
 from onnxpfp.model.measure import count_params
@@ -22,7 +27,9 @@ from onnxpfp.rewrite.weights import StoredAxis, reweightable
 from onnxpfp.score.types import Scores
 from onnxpfp.select import Selection, select
 
-__all__ = ["Decision", "choose", "decide"]
+__all__ = ["Decision", "Rule", "Selector", "choose", "cost_of", "decide", "selector_of"]
+
+Rule = Literal["bound", "measured", "uniform"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,62 +48,89 @@ class Decision:
     selections: tuple[Selection, ...]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Selector:
+    """Selects the channels of a group at a width.
+
+    Attributes:
+        groups: The groups.
+        scores: One score per channel.
+        scalable: Groups whose consumers' weights can be scaled; the others are selected deterministically.
+        options: How to select.
+    """
+
+    groups: tuple[Group, ...]
+    scores: Scores
+    scalable: NDArray[np.bool_]
+    options: Options
+
+    def select(self, number: int, width: int, rng: np.random.Generator) -> Selection:
+        """Select `width` channels of a group."""
+        channels, scores = self.groups[number].channels, self.scores
+        free = bool(self.scalable[number])
+        return select(
+            scores.values[channels],
+            width,
+            how=self.options.select if free and not scores.summed else "deterministic",
+            rng=rng,
+            n_outputs=int(scores.outputs[number]),
+            delta=self.options.delta,
+            reweightable=free,
+            sensitivity=scores.sensitivity[channels],
+            tie_break=None if scores.energy is None else scores.energy[channels],
+        )
+
+    def allowed(self, number: int) -> tuple[int, int, int]:
+        """Return the channels of a group, the step of its widths and the fewest that stay."""
+        size = int(self.groups[number].channels.size)
+        return size, self.options.step(size), min(self.options.min_channels, size)
+
+
 def decide(
-    groups: tuple[Group, ...],
-    scores: Scores,
-    cost: CostModel,
-    scalable: NDArray[np.bool_],
-    options: Options,
-    reference: int | None = None,
+    selector: Selector, cost: CostModel, rule: Rule, curves: Sequence[Curve] = (), reference: int | None = None
 ) -> Decision:
     """Allocate the budget over the groups and select the channels of each.
 
     Args:
-        groups: The groups.
-        scores: One score per channel.
+        selector: Groups, scores and options.
         cost: What the target counts.
-        scalable: Groups whose consumers' weights can be scaled; the others are selected
-            deterministically.
-        options: Target, selection, rounding.
+        rule: What sets the widths.
+        curves: The groups' response curves, for the rule "measured".
         reference: The full cost that the target is a share of, where pruning adds to the cost.
 
     Raises:
         TargetUnreachableError: The target cannot be met.
     """
-    energy = scores.method == "energy"
-    demands = [
-        Demand(
-            scores=scores.values[group.channels],
-            weight=float(scores.weight[number]),
-            # An energy is a sum over the consumers already; a sensitivity is the largest of them.
-            consumers=1 if energy else len(group.consumers),
-            minimum=min(options.min_channels, group.channels.size),
-            step=options.step(group.channels.size),
-        )
-        for number, group in enumerate(groups)
-    ]
-    # The bound of the selection that will be made decides; auto ends deterministic practically always.
-    rule = "draws" if options.select in {"sampled", "mixed"} else "bound"
-    allocation = allocate(demands, cost, options.target[1], rule, reference)
+    options, numbers = selector.options, range(len(selector.groups))
+    share = options.target[1]
+    if rule == "measured":
+        kept = narrow(curves, cost, share, reference).tolist()
+    elif rule == "uniform":
+        kept = uniform([widths_of(*selector.allowed(number)) for number in numbers], cost, share, reference).tolist()
+    else:
+        kept = _by_bound(selector, cost, reference)
     rng = np.random.default_rng(options.seed)
-    factor = np.ones(scores.values.size)
+    factor = np.ones(selector.scores.values.size)
     selections: list[Selection] = []
-    for number, group in enumerate(groups):
-        free = bool(scalable[number])
-        selection = select(
-            scores.values[group.channels],
-            allocation.kept[number],
-            how=options.select if free and not energy else "deterministic",
-            rng=rng,
-            n_outputs=int(scores.outputs[number]),
-            delta=options.delta,
-            reweightable=free,
-            sensitivity=scores.sensitivity[group.channels],
-            tie_break=None if scores.energy is None else scores.energy[group.channels],
-        )
-        factor[group.channels] = selection.factor
+    for number in numbers:
+        selection = selector.select(number, kept[number], rng)
+        factor[selector.groups[number].channels] = selection.factor
         selections.append(selection)
     return Decision(factor > 0, factor, tuple(selections))
+
+
+def _by_bound(selector: Selector, cost: CostModel, reference: int | None) -> tuple[int, ...]:
+    """Give all groups one error bound, or the sum of what they drop of other scores."""
+    options, scores = selector.options, selector.scores
+    demands: list[Demand] = []
+    for number, group in enumerate(selector.groups):
+        _, step, minimum = selector.allowed(number)
+        consumers = 1 if scores.summed else len(group.consumers)
+        weight = float(scores.weight[number])
+        demands.append(Demand(scores.values[group.channels], weight, minimum, step, consumers))
+    # The bound of the selection that will be made decides; auto ends deterministic practically always.
+    rule = "draws" if options.select in {"sampled", "mixed"} else "bound"
+    return allocate(demands, cost, options.target[1], rule, reference).kept
 
 
 def _refuse_unscalable(graph: ChannelGraph, places: tuple[StoredAxis | None, ...], scale: NDArray[np.float64]) -> None:
@@ -109,14 +143,39 @@ def _refuse_unscalable(graph: ChannelGraph, places: tuple[StoredAxis | None, ...
             )
 
 
+def cost_of(prepared: Prepared, evidence: Evidence, options: Options) -> tuple[CostModel, int | None]:
+    """Return what the target counts, and what it is a share of where pruning adds to the cost."""
+    model, graph = prepared.source.model, prepared.graph
+    if options.target[0] == "macs":
+        return mac_model(model, graph, prepared.shapes), None
+    how = options.compensation(evidence.known)
+    linear: tuple[Consumer, ...] = graph.consumers
+    if how == "lstsq" and evidence.study is not None:
+        # Linear ops that lose no channels may get a bias, too.
+        known = {consumer.node for consumer in linear}
+        others = (task.consumer for task in evidence.study.setting.tasks)
+        linear = (*linear, *(consumer for consumer in others if consumer.node not in known))
+    biases = new_biases(model, graph, prepared.constants, linear) if how != "none" else ()
+    return param_model(graph, biases), count_params(model)
+
+
 def choose(
     prepared: Prepared,
     evidence: Evidence,
     places: tuple[StoredAxis | None, ...],
     options: Options,
     plan: Plan | None,
+    curves: Sequence[Curve] = (),
 ) -> Decision:
     """Find what stays: what a plan says, everything, or what the budget and the scores leave.
+
+    Args:
+        prepared: The model.
+        evidence: Its scores.
+        places: Where each consumer's weights are stored.
+        options: How to prune.
+        plan: What stays, in place of scores.
+        curves: The groups' response curves, where they set the widths.
 
     Raises:
         PlanError: The plan does not fit this model.
@@ -129,12 +188,14 @@ def choose(
         return Decision(keep, np.where(keep, factor, 0.0), ())
     if options.target[1] == 1:
         return Decision(graph.keep_all(), np.ones(graph.count + 1), ())
+    cost, reference = cost_of(prepared, evidence, options)
+    selector = selector_of(prepared, evidence, places, options)
+    return decide(selector, cost, options.allocation(evidence.known), curves, reference)
+
+
+def selector_of(
+    prepared: Prepared, evidence: Evidence, places: tuple[StoredAxis | None, ...], options: Options
+) -> Selector:
+    """Return what selects the channels of this model's groups."""
     assert evidence.scores is not None
-    model, reference = prepared.source.model, None
-    if options.target[0] == "macs":
-        cost = mac_model(model, graph, prepared.shapes)
-    else:
-        folds = evidence.statistics is not None and options.compensate != "none"
-        reference = count_params(model)
-        cost = param_model(graph, new_biases(model, graph, prepared.constants) if folds else ())
-    return decide(graph.groups, evidence.scores, cost, reweightable(graph, places), options, reference)
+    return Selector(prepared.graph.groups, evidence.scores, reweightable(prepared.graph, places), options)

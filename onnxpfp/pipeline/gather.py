@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,19 +20,40 @@ from onnxpfp.calibrate import (
 )
 from onnxpfp.calibrate.describe import reader_name
 from onnxpfp.channels.producers import producers_of
-from onnxpfp.config import Options
+from onnxpfp.config import Known, Options
+from onnxpfp.errors import CalibrationError
+from onnxpfp.pipeline.baseline import baseline_scores
 from onnxpfp.pipeline.prepare import Data, Prepared
+from onnxpfp.pipeline.study import Study, grams_of, reconstruction_scores, study_of
+from onnxpfp.refit.survey import Gram
 from onnxpfp.score.energy import energy_shares
 from onnxpfp.score.pfp import sample_size, upper_envelope
 from onnxpfp.score.types import Scores
 from onnxpfp.score.without_data import scores_without_data
 
-__all__ = ["Evidence", "gather", "score_with_data", "score_without_data"]
+__all__ = ["Evidence", "Split", "gather", "score_with_data", "score_without_data", "split_of"]
 
-HELD_OUT = 256
-"""Most samples that are kept away from the calibration to measure the drift on."""
+HELD_OUT = 128
+"""Most samples that nothing is chosen by: the drift is measured on them. As many others decide between fits."""
+SHARE = 8
+"""One of so many samples is held out, and one decides."""
 POSITIVE, SIGNED = 2, 4
 """Sign quadrants of weights and activations."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Split:
+    """Samples by what they are for.
+
+    Attributes:
+        fit: Scores, statistics and fits are made on them.
+        tuning: They decide which fit is better and how far the output drifts; None where there are too few.
+        held_out: The drift of the result is measured on them; None where there are too few.
+    """
+
+    fit: Samples
+    tuning: Samples | None
+    held_out: Samples | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,16 +63,40 @@ class Evidence:
     Attributes:
         scores: One score per channel; None where a plan is replayed without data.
         statistics: Statistics of the readers; None without data.
-        held_out: Samples that were kept away from the calibration; None where there are too few.
-        seen: Samples that the calibration has seen, or a little noise without data.
+        split: The samples by what they are for.
+        known: What the data tell: "file" everything, "few" too little to hold some out, "random" nothing about the
+            user's inputs, "none" nothing.
+        seen: Samples that the sensitivities are measured on, or a little noise without data.
         wanted: Samples that the size formula asks for; 0 without data.
+        study: What refits work on; None where nothing is refitted.
+        grams: Gram matrices of the linear ops by output, where widths or channels are chosen by them.
     """
 
     scores: Scores | None
     statistics: Statistics | None
-    held_out: Samples | None
+    split: Split
+    known: Known
     seen: Samples
     wanted: int
+    study: Study | None = None
+    grams: Mapping[str, Gram] = field(default_factory=dict[str, Gram])
+
+    @property
+    def held_out(self) -> Samples | None:
+        """Samples that nothing was chosen by."""
+        return self.split.held_out
+
+
+def split_of(data: Data, seed: int) -> Split:
+    """Split the samples by what they are for; noise for the oracle is not split."""
+    unit = data.samples.fixed_batch or 1
+    held = min(HELD_OUT, len(data.samples) // SHARE) // unit * unit
+    if data.given == "none" or not held:
+        return Split(data.samples, None, None)
+    rng = np.random.default_rng(seed)
+    rest, held_out = data.samples.split(held, rng)
+    fit, tuning = rest.split(held, rng)
+    return Split(fit, tuning, held_out)
 
 
 def _wanted_samples(readers: Sequence[Reader], delta: float) -> int:
@@ -114,87 +160,130 @@ def score_with_data(
     readers: Sequence[Reader],
     statistics: Statistics,
     options: Options,
+    ranked: Callable[[NDArray[np.float64]], NDArray[np.float64]] | None = None,
 ) -> Scores:
-    """Turn statistics into scores: the largest sensitivity over the consumers, or the sum of their energies."""
+    """Turn statistics into scores.
+
+    Args:
+        prepared: The model.
+        readers: Its consumers.
+        statistics: Their statistics.
+        options: Which scores.
+        ranked: Returns scores of other kinds, by channel id, given the energies.
+    """
     names = [reader_name(position) for position in range(len(readers))]
     parts = [(statistics[name].channels, statistics[name].sensitivity) for name in names]
     signed = [statistics[name].negative for name in names]
     outputs, weight = _group_terms(prepared, readers, signed, options.delta)
     sensitivity = upper_envelope(parts, prepared.graph.count)
     energy = _energies(prepared, readers, statistics)
-    return Scores(
-        method=options.score,
-        values=sensitivity if options.score == "pfp" else energy,
-        sensitivity=sensitivity,
-        energy=energy,
-        outputs=outputs,
-        weight=weight,
-    )
+    values = {"pfp": sensitivity, "energy": energy}.get(options.score)
+    if values is None:
+        assert ranked is not None
+        values = ranked(energy)
+    return Scores(options.score, values, sensitivity, energy, outputs, weight, summed=options.score != "pfp")
 
 
-def score_without_data(prepared: Prepared, readers: Sequence[Reader], options: Options) -> Scores:
+def score_without_data(
+    prepared: Prepared, readers: Sequence[Reader], options: Options, ranked: Callable[[], NDArray[np.float64]]
+) -> Scores:
     """Score by weights alone; the bounds count both signs of every activation."""
     graph = prepared.graph
     groups = [(g.channels, [readers[position] for position in g.consumers]) for g in graph.groups]
     producers = producers_of(prepared.source.model, graph, prepared.constants)
     outputs, weight = _group_terms(prepared, readers, [True] * len(readers), options.delta)
-    values = scores_without_data(graph.count, groups, producers)
-    return Scores(
-        method="coreset",
-        values=values,
-        sensitivity=values,
-        energy=None,
-        outputs=outputs,
-        weight=weight,
-    )
-
-
-def _held_out(samples: Samples) -> int:
-    """Return how many samples to hold out: whole feeds where their size is fixed."""
-    unit = samples.fixed_batch or 1
-    return min(HELD_OUT, len(samples) // 4) // unit * unit
+    coreset = scores_without_data(graph.count, groups, producers)
+    if options.score == "pfp":
+        return Scores("coreset", coreset, coreset, None, outputs, weight)
+    return Scores(options.score, ranked(), coreset, None, outputs, weight, summed=True)
 
 
 def gather(
     prepared: Prepared,
     readers: tuple[Reader, ...],
     data: Data,
+    split: Split,
     requests: Sequence[ProviderRequest],
     options: Options,
     *,
     replaying: bool,
     tell: Callable[[int, int], None],
 ) -> Evidence:
-    """Split the data, measure the readers and score the channels.
+    """Measure the readers and score the channels.
 
     Args:
         prepared: The model.
         readers: Its consumers.
         data: The samples.
+        split: The same by what they are for.
         requests: Where to run.
         options: How to prune.
-        replaying: Whether a plan says what stays, so that no scores are needed without data.
+        replaying: Whether a plan says what stays, so that no scores are needed.
         tell: Told how many samples are done, of how many.
     """
-    held = _held_out(data.samples) if data.given != "none" else 0
-    rng = np.random.default_rng(options.seed)
-    rest, held_out = data.samples.split(held, rng) if held else (data.samples, None)
-    if data.given == "none":
-        scores = None if replaying else score_without_data(prepared, readers, options)
-        return Evidence(scores, None, None, data.samples, 0)
-    if not readers:
-        # Nothing can go: a plan that keeps everything, or a target of 1.
-        return Evidence(None, Statistics(), held_out, rest, 0)
-    wanted = _wanted_samples(readers, options.delta)
-    seen = rest.take(min(wanted, len(rest)))
-    statistics = _measure(
+    known = _known(data, split)
+    _refuse_what_needs_data(options, known, len(data.samples))
+    baseline = partial(
+        baseline_scores,
+        options.score,
         prepared,
         readers,
-        seen,
-        data.batch_size,
-        requests,
-        options,
-        tell,
+        batch_size=data.batch_size,
+        requests=requests,
+        options=options,
     )
-    scores = score_with_data(prepared, readers, statistics, options)
-    return Evidence(scores, statistics, held_out, seen, wanted)
+    if data.given == "none":
+        scores = None if replaying else score_without_data(prepared, readers, options, partial(baseline, None))
+        return Evidence(scores, None, split, known, data.samples, 0)
+    if not readers:
+        # Nothing can go: a plan that keeps everything, or a target of 1.
+        return Evidence(None, Statistics(), split, known, split.fit, 0)
+    wanted = _wanted_samples(readers, options.delta)
+    seen = split.fit.take(min(wanted, len(split.fit)))
+    statistics = _measure(prepared, readers, seen, data.batch_size, requests, options, tell)
+    study = None if split.tuning is None else study_of(prepared, split.fit, split.tuning, data, requests, options)
+    grams: Mapping[str, Gram] = {}
+    if study is not None and not replaying and needs_grams(options, known):
+        grams = grams_of(study, tell)
+
+    def ranked(energy: NDArray[np.float64]) -> NDArray[np.float64]:
+        if options.score != "reconstruction":
+            return baseline(seen, statistics=statistics)
+        assert study is not None
+        return reconstruction_scores(study, grams, energy)
+
+    scores = None if replaying else score_with_data(prepared, readers, statistics, options, ranked)
+    return Evidence(scores, statistics, split, known, seen, wanted, study, grams)
+
+
+def _known(data: Data, split: Split) -> Known:
+    if data.given == "none":
+        return "none"
+    if split.tuning is None:
+        return "few"
+    return "random" if data.given == "random" else "file"
+
+
+def _refuse_what_needs_data(options: Options, known: Known, samples: int) -> None:
+    """Refuse what was asked for and cannot be done with so little data.
+
+    Raises:
+        CalibrationError: It needs data, or more of them.
+    """
+    if known not in {"none", "few"}:
+        return
+    asked = {"--score": options.score, "--allocate": options.allocate, "--compensate": options.compensate}
+    for flag, value in asked.items():
+        if value in {"reconstruction", "measured", "lstsq"}:
+            raise CalibrationError(
+                f"{flag} {value} holds samples out to decide on, which takes {SHARE} samples, and {samples} are given"
+                if known == "few"
+                else f"{flag} {value} measures the data, and none are given",
+                hint="give more unlabelled samples" if known == "few" else "give --calib-data FILE.npz",
+            )
+
+
+def needs_grams(options: Options, known: Known) -> bool:
+    """Tell whether widths or channels are chosen by the Gram matrices of the original network."""
+    measured = options.allocation(known) == "measured" and options.compensation(known) == "lstsq"
+    return options.score == "reconstruction" or measured

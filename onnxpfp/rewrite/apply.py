@@ -24,7 +24,7 @@ from onnxpfp.model.surgery import add_constants, drop_unread, replace_nodes
 from onnxpfp.rewrite.edits import Edits
 from onnxpfp.storage import Scratch, is_reference, numbers
 
-__all__ = ["apply"]
+__all__ = ["apply", "renew"]
 
 Array = NDArray[np.generic]
 Use = tuple[int, int]
@@ -59,6 +59,25 @@ def apply(
     patch.finish()
     patch.drop_stale()
     return pruned
+
+
+def renew(pruned: ModelProto, graph: ChannelGraph, keep: Keep, edits: Edits, nodes: Mapping[int, str]) -> None:
+    """Put other numbers into a model that `apply` made with edits of the same tensors and inputs, in place.
+
+    Args:
+        pruned: The model.
+        graph: The channels of the original.
+        keep: Whether each channel stays.
+        edits: The new numbers, at full size.
+        nodes: First output by position, of the original's nodes: they stand elsewhere in the pruned model.
+    """
+    stored = stored_tensors(pruned.graph)
+    for name, array in edits.tensors.items():
+        axes = next(iter(graph.uses.get(name, {}).values()), graph.axes[name])
+        _store(stored[name], _slice(array, axes, keep))
+    places = {node.output[0]: node for node in pruned.graph.node}
+    for (index, position), new in edits.inputs.items():
+        _store(stored[places[nodes[index]].input[position]], _slice(new.array, new.axes, keep))
 
 
 def _slice(array: Array, axes: Sequence[Ids], keep: Keep) -> Array:

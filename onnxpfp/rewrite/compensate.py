@@ -10,7 +10,7 @@ Counting the padding zeros is what makes it right where windows reach over a bor
 from __future__ import annotations
 
 from collections import ChainMap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -27,7 +27,7 @@ from onnxpfp.model.attributes import Attributes
 from onnxpfp.model.constants import Constants, read_elsewhere
 from onnxpfp.rewrite.edits import Edits, NewInput
 
-__all__ = ["Compensation", "fold_means", "mean_shift", "new_biases"]
+__all__ = ["BiasEditor", "Compensation", "Record", "fold_means", "mean_shift", "new_biases"]
 
 Floats = NDArray[np.float64]
 
@@ -47,11 +47,30 @@ class Compensation:
         edits: New biases, together with the edits that were there before.
         folded: Consumers whose bias changed.
         left: Consumers that lost channels without compensation, with the reason.
+        refits: What became of every linear op that was refitted, front to back.
     """
 
     edits: Edits
     folded: tuple[str, ...]
     left: tuple[tuple[str, str], ...]
+    refits: tuple[Record, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What a refit brought.
+
+    Attributes:
+        name: The linear op.
+        before: Held-out error of its output without refit, as a share of the output's variance.
+        after: The same with it; never more.
+        ridge: Share of the mean input variance that was chosen as ridge; infinity where the weights stayed.
+    """
+
+    name: str
+    before: float
+    after: float
+    ridge: float
 
 
 def mean_shift(reader: Reader, mean: Floats, factor: Floats) -> Floats:
@@ -79,8 +98,8 @@ def mean_shift(reader: Reader, mean: Floats, factor: Floats) -> Floats:
 
 
 @dataclass(slots=True, eq=False)
-class _Folder:
-    """Collects what changes.
+class BiasEditor:
+    """Adds numbers to the outputs of linear ops through whatever is their bias, and collects what changes.
 
     `open` are the tensors that also something else than the nodes of the main graph reads: graph outputs
     and what subgraphs capture.
@@ -98,11 +117,17 @@ class _Folder:
     folded: list[str] = field(default_factory=list[str])
 
     @classmethod
-    def of(cls, model: ModelProto, graph: ChannelGraph, constants: Constants, edits: Edits) -> _Folder:
+    def of(cls, model: ModelProto, graph: ChannelGraph, constants: Constants, edits: Edits) -> BiasEditor:
+        """Start with edits that were made before."""
         elsewhere = read_elsewhere(model.graph)
         tensors: ChainMap[str, NDArray[np.generic]] = ChainMap({}, cast("dict[str, Any]", edits.tensors))
         makers = {name: index for index, node in enumerate(model.graph.node) for name in node.output}
         return cls(model, graph, constants, uses_of(model), makers, elsewhere, tensors, dict(edits.inputs))
+
+    @property
+    def edits(self) -> Edits:
+        """All edits so far."""
+        return Edits(self.tensors, self.inputs)
 
     def fold(self, consumer: Consumer, shift: Floats) -> None:
         """Add `shift` to the bias of a consumer, or say why not."""
@@ -215,6 +240,7 @@ def fold_means(
     statistics: Statistics,
     factor: Floats,
     edits: Edits,
+    chosen: Sequence[int] | None = None,
 ) -> Compensation:
     """Fold the mean of what goes into the biases of all consumers that read it.
 
@@ -226,9 +252,11 @@ def fold_means(
         statistics: Their input means.
         factor: Factor by channel id, (channels + 1,): 0 for dropped, 1 for kept, other where reweighted.
         edits: Edits made before, which are kept.
+        chosen: Positions of the consumers to do so with; None is all.
     """
-    folder = _Folder.of(model, graph, constants, edits)
-    for position, (consumer, reader) in enumerate(zip(graph.consumers, readers, strict=True)):
+    folder = BiasEditor.of(model, graph, constants, edits)
+    for position in range(len(readers)) if chosen is None else chosen:
+        consumer, reader = graph.consumers[position], readers[position]
         if (factor[consumer.channels] == 1).all():
             continue
         if reader.weight is None:
@@ -237,13 +265,15 @@ def fold_means(
             continue
         mean = statistics[reader_name(position)].patch_mean
         folder.fold(consumer, mean_shift(reader, mean, factor))
-    return Compensation(Edits(folder.tensors, folder.inputs), tuple(folder.folded), tuple(folder.left))
+    return Compensation(folder.edits, tuple(folder.folded), tuple(folder.left))
 
 
-def new_biases(model: ModelProto, graph: ChannelGraph, constants: Constants) -> list[tuple[Ids, ...]]:
-    """List the axes of all biases that folding would add to the file if every consumer lost channels."""
-    folder = _Folder.of(model, graph, constants, Edits())
-    for consumer in graph.consumers:
+def new_biases(
+    model: ModelProto, graph: ChannelGraph, constants: Constants, consumers: Sequence[Consumer]
+) -> list[tuple[Ids, ...]]:
+    """List the axes of all biases that would be added to the file if each of these ops got a shift."""
+    folder = BiasEditor.of(model, graph, constants, Edits())
+    for consumer in consumers:
         if consumer.constant and consumer.op in BIASED | {"MatMul"}:
             axes = graph.axes[model.graph.node[consumer.node].output[0]]
             out = axes[1] if consumer.op.startswith("Conv") else axes[-1]

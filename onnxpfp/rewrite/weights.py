@@ -12,10 +12,10 @@ from onnx import ModelProto, NodeProto, TensorProto
 from onnxpfp.blocks import blocks
 from onnxpfp.channels import ChannelGraph, Ids, uses_of
 from onnxpfp.model.attributes import Attributes
-from onnxpfp.model.constants import Constants
+from onnxpfp.model.constants import Constants, read_elsewhere
 from onnxpfp.rewrite.edits import Edits
 
-__all__ = ["StoredAxis", "reweight", "reweightable", "scale_columns", "stored_axes_of"]
+__all__ = ["StoredAxis", "own_weights", "reweight", "reweightable", "scale_columns", "stored_axes_of"]
 
 _FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE})
 
@@ -49,22 +49,45 @@ def stored_axes_of(model: ModelProto, graph: ChannelGraph, constants: Constants)
     axis; a tied embedding, for one, is also looked up.
     """
     producer = {name: node for node in model.graph.node for name in node.output}
-    uses = uses_of(model)
+    leaves = _Leaves(model, uses_of(model))
     found = [_trace(producer, constants, c.weight, c.weight_axis) if c.constant else None for c in graph.consumers]
     readers: dict[StoredAxis, int] = {}
     for place in found:
         if place is not None:
             readers[place] = readers.get(place, 0) + 1
+    return tuple(
+        place if place is not None and leaves.count(place.tensor) == readers[place] else None for place in found
+    )
 
-    def leaves(name: str) -> int:
-        return sum(
-            leaves(model.graph.node[node].output[0])
-            if model.graph.node[node].op_type in {"Identity", "Cast", "Transpose"}
-            else 1
-            for node, _ in uses.get(name, ())
-        )
 
-    return tuple(place if place is not None and leaves(place.tensor) == readers[place] else None for place in found)
+@dataclass(frozen=True, slots=True, eq=False)
+class _Leaves:
+    """Counts what reads a stored tensor, behind Identity, Cast and Transpose."""
+
+    model: ModelProto
+    uses: Mapping[str, tuple[tuple[int, int], ...]]
+
+    def count(self, name: str) -> int:
+        nodes = (self.model.graph.node[node] for node, _ in self.uses.get(name, ()))
+        return sum(self.count(n.output[0]) if n.op_type in {"Identity", "Cast", "Transpose"} else 1 for n in nodes)
+
+
+def own_weights(model: ModelProto, constants: Constants) -> dict[int, str]:
+    """Find the nodes whose second input is a floating-point weight that nothing else reads.
+
+    Returns:
+        The stored tensor by position of the node.
+    """
+    producer = {name: node for node in model.graph.node for name in node.output}
+    leaves = _Leaves(model, uses_of(model))
+    elsewhere = read_elsewhere(model.graph)
+    found: dict[int, str] = {}
+    for index, node in enumerate(model.graph.node):
+        if len(node.input) > 1 and node.input[1] in constants.names:
+            place = _trace(producer, constants, node.input[1], 0)
+            if place is not None and place.tensor not in elsewhere and leaves.count(place.tensor) == 1:
+                found[index] = place.tensor
+    return found
 
 
 def reweightable(graph: ChannelGraph, places: tuple[StoredAxis | None, ...]) -> NDArray[np.bool_]:

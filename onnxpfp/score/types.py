@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,18 +15,20 @@ class Scores:
     """One score per channel.
 
     Attributes:
-        method: pfp or energy (data) or coreset (weights only).
+        method: What they are: pfp, reconstruction, energy, a baseline, or coreset (pfp by weights only).
         values: Score by channel id, (channels + 1,) float64; entry 0 is unused.
-        sensitivity: What the bounds are made of, by channel id; the values themselves but for energy.
+        sensitivity: What the bounds are made of, by channel id; the values themselves for pfp and coreset.
         energy: Mean share of the consumers' output energy by channel id, where there are data.
         outputs: Outputs times patches times sign quadrants of each group's consumers, for the
             bounds, (groups,) int64.
         weight: Log term of each group's draws, (groups,) float64.
+        summed: Whether a value sums up over a group's consumers already; a sensitivity is the largest of them.
     """
 
-    method: Literal["pfp", "energy", "coreset"]
+    method: str
     values: NDArray[np.float64]
     sensitivity: NDArray[np.float64]
     energy: NDArray[np.float64] | None
     outputs: NDArray[np.int64]
     weight: NDArray[np.float64]
+    summed: bool = False

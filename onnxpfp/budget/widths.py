@@ -1,0 +1,50 @@
+"""Which widths a group may have, and at which its response is measured."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxpfp.errors import TargetUnreachableError
+
+__all__ = ["grid", "unreachable", "widths_of"]
+
+Ints = NDArray[np.int64]
+
+SHARES = tuple(number / 8 for number in range(7, 0, -1))
+"""Shares of a group at which its curve is measured, besides its smallest width."""
+
+
+def widths_of(size: int, step: int, minimum: int) -> Ints:
+    """List the widths that a group may have: multiples of the step from the minimum on, and all of it, ascending."""
+    least = min(size, max(minimum, step) if size >= step else size)
+    found = np.arange(-(-least // step) * step, size, step, dtype=np.int64)
+    return np.append(found, size)
+
+
+def grid(size: int, step: int, minimum: int) -> Ints:
+    """List the widths at which a group's curve is measured, ascending; its full width is left out."""
+    allowed = widths_of(size, step, minimum)[:-1]
+    if not allowed.size:
+        return allowed
+    wanted = np.array([share * size for share in SHARES])
+    nearest = allowed[np.abs(allowed[None] - wanted[:, None]).argmin(axis=1)]
+    return np.unique(np.append(nearest, allowed[0]))
+
+
+def unreachable(target: float, least: int, full: int) -> TargetUnreachableError:
+    """Say that even the smallest widths cost more than a target allows.
+
+    Args:
+        target: Share of the full cost that was asked for.
+        least: Cost of the smallest widths.
+        full: The full cost.
+    """
+    share = math.ceil(1000.0 * least / full) / 1000.0
+    return TargetUnreachableError(
+        f"the target is {target:.1%} of the full cost, but {share:.1%} is the least that can be "
+        f"reached ({least} of {full})",
+        hint=f"lower --round-to or --min-channels, or ask for a target of at least {share:.3f}",
+    )

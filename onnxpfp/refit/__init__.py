@@ -1,0 +1,1 @@
+"""Least-squares refit of linear ops: the original network's outputs from the pruned network's inputs."""

@@ -1,0 +1,232 @@
+"""A network cut into stages at its linear ops, run one stage at a time over all samples.
+
+The depth of a node is the number of linear ops on the longest path to it, itself included. Stage k holds the nodes of
+depth k: its linear ops read only what earlier stages gave. So after stage k - 1 all of the data lie in front of the
+linear ops of stage k, and these can be refitted before stage k is run. Going through all stages is one forward pass,
+whatever the number of linear ops.
+
+What later stages still read is kept between stages: in memory, or in files where it is too large for that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto, helper
+
+from onnxpfp.model.constants import outer_names
+from onnxpfp.refit.shelf import Shelf
+from onnxpfp.runtime import open_session
+from onnxpfp.runtime.providers import ProviderRequest
+from onnxpfp.runtime.session import Session
+
+__all__ = ["Runner", "Stage", "Stages", "Tide"]
+
+Arrays = Mapping[str, NDArray[Any]]
+
+CONSTANT = -1
+"""Depth of what follows from constants alone."""
+
+
+def _reads(node: NodeProto) -> set[str]:
+    return {name for name in node.input if name} | outer_names(node)
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """The nodes of one depth.
+
+    Attributes:
+        nodes: Positions in `graph.node`.
+        reads: Activations of earlier stages (or inputs of the model) that they read.
+        gives: What they make that later stages read.
+    """
+
+    nodes: tuple[int, ...]
+    reads: tuple[str, ...]
+    gives: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stages:
+    """A model and its stages.
+
+    Attributes:
+        model: The model.
+        stages: The stages, by depth.
+        depth: Depth of every activation, by tensor name; 0 for the model's inputs.
+        dtype: Element type of tensors, by name.
+    """
+
+    model: ModelProto
+    stages: tuple[Stage, ...]
+    depth: Mapping[str, int]
+    dtype: Mapping[str, int]
+
+    @classmethod
+    def of(cls, model: ModelProto, cuts: Collection[str], dtype: Mapping[str, int]) -> Stages:
+        """Cut a model.
+
+        Args:
+            model: The model.
+            cuts: First outputs of the linear ops.
+            dtype: Element types of its tensors.
+        """
+        graph = model.graph
+        depth = {tensor.name: CONSTANT for tensor in graph.initializer}
+        depth = {info.name: 0 for info in graph.input} | depth
+        members: dict[int, list[int]] = {}
+        for index, node in enumerate(graph.node):
+            own = max((depth[name] for name in _reads(node) if name in depth), default=CONSTANT)
+            if own != CONSTANT and node.output[0] in cuts:
+                own += 1
+            depth.update({name: own for name in node.output if name})
+            if own != CONSTANT:
+                members.setdefault(own, []).append(index)
+        last = _last_readers(model, depth)
+        stages = [
+            _stage(model, members.get(number, []), number, depth, last) for number in range(max(members, default=0) + 1)
+        ]
+        return cls(model, tuple(stages), depth, dtype)
+
+    def part(self, first: int, last: int, outputs: Iterable[str]) -> ModelProto:
+        """Return the stages `first` to `last` as a model that reads what earlier ones gave."""
+        graph = self.model.graph
+        nodes = sorted(index for stage in self.stages[first : last + 1] for index in stage.nodes)
+        made = {name for index in nodes for name in graph.node[index].output}
+        needed = set[str]().union(*(_reads(graph.node[index]) for index in nodes)) - made
+        chosen = set(nodes)
+        # Constants that are computed come along with what computes them, and so does what the tide does not know.
+        for index in range(len(graph.node) - 1, -1, -1):
+            node = graph.node[index]
+            aside = self.depth.get(node.output[0]) == CONSTANT or node.output[0] not in self.dtype
+            if index not in chosen and aside and needed.intersection(node.output):
+                chosen.add(index)
+                needed |= _reads(node)
+        made = {name for index in chosen for name in graph.node[index].output}
+        fed = sorted(name for name in needed - made if self.depth.get(name, CONSTANT) != CONSTANT)
+        part = ModelProto(ir_version=self.model.ir_version)
+        part.opset_import.extend(self.model.opset_import)
+        part.functions.extend(self.model.functions)
+        part.graph.name = f"stages {first} to {last}"
+        part.graph.node.extend(graph.node[index] for index in sorted(chosen))
+        part.graph.initializer.extend(tensor for tensor in graph.initializer if tensor.name in needed)
+        part.graph.input.extend(helper.make_tensor_value_info(name, self.dtype[name], None) for name in fed)
+        if self.model.ir_version < 4:
+            part.graph.input.extend(info for info in graph.input if info.name in needed and info.name not in fed)
+        part.graph.output.extend(onnx.ValueInfoProto(name=name) for name in outputs)
+        return part
+
+
+def _last_readers(model: ModelProto, depth: Mapping[str, int]) -> dict[str, int]:
+    """Return the depth of the last node that reads each activation."""
+    last: dict[str, int] = {}
+    for node in model.graph.node:
+        own = depth.get(next((name for name in node.output if name), ""), CONSTANT)
+        for name in _reads(node):
+            last[name] = max(last.get(name, CONSTANT), own)
+    return last
+
+
+def _stage(
+    model: ModelProto, nodes: Sequence[int], number: int, depth: Mapping[str, int], last: Mapping[str, int]
+) -> Stage:
+    read = set[str]().union(*(_reads(model.graph.node[index]) for index in nodes))
+    made = [name for index in nodes for name in model.graph.node[index].output if name]
+    inputs = {info.name for info in model.graph.input}
+    earlier = (name for name in read if name in depth and depth[name] != CONSTANT and name not in made)
+    reads = tuple(sorted(name for name in earlier if depth[name] < number or name in inputs))
+    return Stage(tuple(nodes), reads, tuple(name for name in made if last.get(name, CONSTANT) > number))
+
+
+@dataclass(slots=True, eq=False)
+class Tide:
+    """What lies between the stages that have run and those that have not, batch by batch.
+
+    Attributes:
+        batches: Activations of every batch, by name.
+        shelf: What keeps them.
+    """
+
+    batches: list[dict[str, NDArray[Any]]]
+    shelf: Shelf
+
+    def put(self, batch: int, values: Arrays) -> None:
+        """Add activations of a batch."""
+        for name, array in values.items():
+            self.batches[batch][name] = self.shelf.put(array)
+
+    def drop(self, names: set[str]) -> None:
+        """Forget activations that nothing reads any more."""
+        for values in self.batches:
+            for name in names & values.keys():
+                self.shelf.forget(values.pop(name))
+
+
+@dataclass(slots=True, eq=False)
+class Runner:
+    """Runs the stages of one model over all batches.
+
+    Attributes:
+        stages: The model.
+        tide: What lies in front of the next stage.
+        requests: Where to run.
+        threads: Of onnxruntime.
+        next: The stage that runs next.
+    """
+
+    stages: Stages
+    tide: Tide
+    requests: Sequence[ProviderRequest]
+    threads: int | None
+    next: int = 0
+
+    @classmethod
+    def start(
+        cls,
+        stages: Stages,
+        feeds: Sequence[Arrays],
+        limit: int,
+        requests: Sequence[ProviderRequest],
+        threads: int | None,
+    ) -> Runner:
+        """Stand before the first stage."""
+        return cls(stages, Tide([dict(feed) for feed in feeds], Shelf(limit)), requests, threads)
+
+    def open(self, more: Collection[str] = ()) -> tuple[Session | None, tuple[str, ...]]:
+        """Load the next stage.
+
+        Args:
+            more: What it shall show besides what later stages read.
+
+        Returns:
+            A session, None where the stage makes nothing, and what it computes.
+        """
+        stage = self.stages.stages[self.next]
+        made = {name for index in stage.nodes for name in self.stages.model.graph.node[index].output}
+        outputs = tuple(dict.fromkeys([*stage.gives, *(name for name in more if name in made)]))
+        if not outputs:
+            return None, ()
+        part = self.stages.part(self.next, self.next, outputs)
+        return open_session(part, self.requests, threads=self.threads), outputs
+
+    def run(self, session: Session | None, batch: int) -> Arrays:
+        """Run the next stage on one batch and keep what later stages read."""
+        if session is None:
+            return {}
+        values = self.tide.batches[batch]
+        found = session.run({name: np.asarray(values[name]) for name in session.inputs})
+        self.tide.put(batch, {name: found[name] for name in self.stages.stages[self.next].gives})
+        return found
+
+    def advance(self) -> None:
+        """Go on to the stage after, and forget what is not needed there."""
+        self.next += 1
+        needed = {name for stage in self.stages.stages[self.next :] for name in stage.reads}
+        held = {name for values in self.tide.batches for name in values}
+        self.tide.drop(held - needed)
