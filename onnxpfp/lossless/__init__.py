@@ -1,0 +1,7 @@
+"""Channels that cost nothing to remove: dead, constant and duplicate ones."""
+
+from onnxpfp.lossless.find import find_lossless
+from onnxpfp.lossless.fold import edits_of
+from onnxpfp.lossless.types import Lossless, Removal
+
+__all__ = ["Lossless", "Removal", "edits_of", "find_lossless"]

@@ -1,0 +1,253 @@
+"""Which channels are dead, constant or multiples of another, from small statistics of every index.
+
+A few random projections P_j = <x_j, r> over samples and positions stand for a channel's whole data: where
+x_j = alpha x_k, P_j = alpha P_k, and the reverse holds but for a set of directions r of measure zero. They are sums,
+so they add up over batches. What they propose is checked on all numbers afterwards (`largest_gaps`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxpfp.blocks import blocks
+
+__all__ = ["NEAR", "Choice", "Trace", "View", "choose", "largest_gaps", "trace"]
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+Indices = NDArray[np.int64]
+
+CACHED = 16
+"""The part of a block of `onnxpfp.blocks` that passes through the processor's cache."""
+PROJECTIONS = 4
+GRAIN = 1e-6
+"""Relative rounding that is allowed at least: a few steps of float32."""
+COARSE = 2.0**-7
+"""A step of bfloat16, which numpy does not know."""
+NEAR = 1e-4
+"""Relative distance of projections below which two channels may be multiples of each other."""
+LARGEST_FACTOR = 1e4
+"""Larger factors would lift rounding of weights above the numbers beside them."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Trace:
+    """What was seen of every index of one axis.
+
+    Attributes:
+        low: Smallest number, (C,).
+        high: Largest number, (C,).
+        projections: Sums over samples and positions with random normal weights, the same for all indices,
+            (C, PROJECTIONS).
+        grain: Relative rounding of the numbers.
+    """
+
+    low: Floats
+    high: Floats
+    projections: Floats
+    grain: float
+
+    def merge(self, other: Trace) -> Trace:
+        """Return what was seen on both sets of samples."""
+        return Trace(
+            np.minimum(self.low, other.low),
+            np.maximum(self.high, other.high),
+            self.projections + other.projections,
+            max(self.grain, other.grain),
+        )
+
+    @property
+    def scale(self) -> Floats:
+        """Largest magnitude, (C,)."""
+        return np.maximum(np.abs(self.low), np.abs(self.high))
+
+    @property
+    def constant(self) -> Bools:
+        """Whether all numbers of an index are the same, to rounding, (C,)."""
+        with np.errstate(invalid="ignore"):
+            return (self.high - self.low <= self.grain * self.scale) & np.isfinite(self.scale)
+
+
+def _grain(dtype: np.dtype[Any]) -> float:
+    if dtype.kind in "iub":
+        return 0.0
+    return max(GRAIN, float(np.finfo(dtype).eps)) if dtype.kind == "f" else COARSE
+
+
+def _pieces(array: NDArray[Any], axis: int) -> Iterator[Floats]:
+    """Yield an array as (outer, C, inner) in double precision, in pieces that stay in the cache."""
+    outer = math.prod(array.shape[:axis])
+    flat = array.reshape(outer, array.shape[axis], -1)
+    if flat.size:
+        for run in blocks(outer, CACHED * 8 * flat[0].size):
+            yield flat[run].astype(np.float64)
+
+
+def _project(part: Floats, directions: Floats) -> Floats:
+    """Add up products over both axes beside the channels: (a, C, b) and (a, b, p) to (C, p)."""
+    if part.shape[2] > 1:
+        return np.matmul(part, directions).sum(0)
+    return part[:, :, 0].T @ directions[:, 0]
+
+
+def trace(array: NDArray[Any], axis: int, rng: np.random.Generator) -> Trace:
+    """Take the trace of the indices of an axis.
+
+    Args:
+        array: An activation.
+        axis: The axis.
+        rng: Where the directions of the projections come from.
+    """
+    size = array.shape[axis]
+    grain = _grain(array.dtype)
+    nothing = np.full(size, np.inf, np.float64)
+    found = Trace(nothing, -nothing, np.zeros((size, PROJECTIONS)), grain)
+    # NaN and infinities stay what they are: no comparison with them holds, so such channels stay.
+    with np.errstate(invalid="ignore", over="ignore"):
+        for part in _pieces(array, axis):
+            directions = rng.standard_normal((part.shape[0], part.shape[2], PROJECTIONS))
+            projections = _project(part, directions)
+            low, high = part.min(2).min(0), part.max(2).max(0)
+            found = found.merge(Trace(low, high, projections, grain))
+    return found
+
+
+def largest_gaps(array: NDArray[Any], axis: int, dropped: Indices, kept: Indices, factor: Floats) -> Floats:
+    """Return the largest |x_j - alpha x_k| of pairs of indices of an axis, (pairs,)."""
+    gaps = np.zeros(dropped.size)
+    with np.errstate(invalid="ignore", over="ignore"):
+        for part in _pieces(array, axis):
+            apart = np.abs(part[:, dropped] - factor[:, None] * part[:, kept])
+            gaps = np.maximum(gaps, apart.max((0, 2)))
+    return gaps
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class View:
+    """What one consumer, or several that share their weights, see of a group's n channels.
+
+    A channel has one index for each of R ranks: positions behind a Flatten, groups of a convolution.
+
+    Attributes:
+        free: Whether a channel can go here without a change of weights: dead, or folded into the bias, (n,).
+        alive: Whether an index was ever not zero, (n, R).
+        scale: Largest magnitude of an index, (n, R).
+        projections: Of every index, (n, R, p).
+        near: Relative distance of projections below which channels may be multiples.
+        merges: Whether weights can take over others here.
+    """
+
+    free: Bools
+    alive: Bools
+    scale: Floats
+    projections: Floats
+    near: float
+    merges: bool
+
+    def factors(self, channel: int, others: Indices) -> tuple[Bools, Floats]:
+        """Find of which others a channel is a multiple at all ranks, and the factors alpha.
+
+        Returns:
+            (m,) truth values, and (m, R): 0 where the channel is dead.
+        """
+        mine, theirs = self.projections[channel], self.projections[others]
+        with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+            factor = (mine * theirs).sum(-1) / np.square(theirs).sum(-1)
+            apart = np.linalg.norm(mine - factor[..., None] * theirs, axis=-1)
+            near = (apart <= self.near * np.linalg.norm(mine, axis=-1)) & self.alive[others]
+            near &= np.abs(factor) <= LARGEST_FACTOR
+        alive = self.alive[channel]
+        return (near | ~alive).all(-1), np.where(alive, factor, 0.0)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Choice:
+    """What can go of one group.
+
+    Attributes:
+        gone: Channels that go without any partner: dead or folded everywhere, (n,).
+        partner: The channel that takes a channel over, -1 where there is none, (n,).
+    """
+
+    gone: Bools
+    partner: Indices
+
+
+def choose(views: Sequence[View], classes: Indices) -> Choice:
+    """Choose what goes of a group.
+
+    1. What is free at every consumer goes, but never all of a group.
+    2. Of channels that are multiples of each other wherever they are not free one stays: the one that is not zero at
+       most places, then the largest, then the first.
+
+    Args:
+        views: What the consumers see.
+        classes: Only channels of one class may be merged, (n,).
+    """
+    gone = np.logical_and.reduce([view.free for view in views])
+    if gone.all():
+        gone[0] = False
+    partner = np.full(gone.size, -1, np.int64)
+    possible = _with_neighbours(views, gone)
+    order = [channel for channel in _by_reach(views) if possible[channel]]
+    stays = ~gone & ~possible
+    for channel in order:
+        others = np.flatnonzero(stays & (classes == classes[channel]))
+        for view in views:
+            if others.size and not view.free[channel]:
+                others = others[view.factors(channel, others)[0]]
+        if others.size:
+            partner[channel] = others[0]
+        else:
+            stays[channel] = True
+    return Choice(gone, partner)
+
+
+def _by_reach(views: Sequence[View]) -> list[int]:
+    """Order channels so that none is a multiple of a later one alone."""
+    reach = np.sum([np.where(view.free[:, None], False, view.alive).sum(1) for view in views], axis=0)
+    scale = np.max([np.nan_to_num(view.scale).max(1) for view in views], axis=0)
+    # Stable, so that equal ones stay in the order of their ids.
+    return np.lexsort(np.stack([-scale, -reach])).tolist()
+
+
+def _with_neighbours(views: Sequence[View], gone: Bools) -> Bools:
+    """Tell which channels may be multiples of others, without comparing all pairs.
+
+    Multiples of each other lie in the same direction, so their first two projections have the same angle modulo pi.
+    """
+    possible = ~gone
+    for view in views:
+        with np.errstate(invalid="ignore"):
+            angle = np.arctan2(view.projections[..., 1], view.projections[..., 0]) % np.pi
+        angle[gone if view.merges else slice(None)] = np.nan
+        angle[~view.alive] = np.nan
+        lonely = (_distance_to_next(angle) > view.near) & view.alive
+        possible &= view.free | ~lonely.any(1)
+    return possible
+
+
+def _distance_to_next(angle: Floats) -> Floats:
+    """Return how far the nearest other angle modulo pi of the same column lies, (n, R)."""
+    count = len(angle)
+    if count < 2:
+        return np.full(angle.shape, np.inf)
+    order = np.argsort(angle, axis=0)
+    ordered = np.take_along_axis(angle, order, 0)
+    known = np.isfinite(ordered).sum(0)
+    # NaN stands at the end: the last known angle is followed by the first one, half a turn on.
+    following = np.concatenate([ordered[1:], ordered[:1]])
+    columns = np.flatnonzero(known)
+    following[known[columns] - 1, columns] = ordered[0, columns] + np.pi
+    step = following - ordered
+    before = np.concatenate([step[-1:], step[:-1]])
+    before[0, columns] = step[known[columns] - 1, columns]
+    nearest = np.empty_like(angle)
+    np.put_along_axis(nearest, order, np.fmin(step, before), 0)
+    return np.nan_to_num(nearest, nan=np.inf)

@@ -1,0 +1,204 @@
+"""Find the channels that go for free.
+
+With enough data two passes over them tell: the first takes small statistics of every axis that a consumer contracts,
+the second checks the multiples that those propose on all numbers. Without, weights have to show it (`proof`), and
+noise takes the place of the data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto
+
+from onnxpfp.calibrate import ProviderRequest, Reader, Samples
+from onnxpfp.calibrate.maps import stream
+from onnxpfp.channels import ChannelGraph, Group
+from onnxpfp.errors import CalibrationError, ModelError
+from onnxpfp.lossless.detect import Choice, Trace, choose
+from onnxpfp.lossless.fold import folds_of
+from onnxpfp.lossless.observe import Look, Pair, Site, gaps_of, noise_like, traces_of
+from onnxpfp.lossless.proof import Proof, prove
+from onnxpfp.lossless.types import Kind, Lossless, Merge, Removal
+from onnxpfp.lossless.views import Reading, Terms, readings_of, sites_of
+from onnxpfp.model.constants import Constants
+from onnxpfp.model.shapes import Shapes
+from onnxpfp.rewrite.compensate import mean_shift
+from onnxpfp.rewrite.weights import StoredAxis
+
+__all__ = ["LEAST_SAMPLES", "find_lossless"]
+
+LEAST_SAMPLES = 32
+"""With fewer samples data prove nothing: a channel may be zero on all of them by chance."""
+
+
+def find_lossless(
+    model: ModelProto,
+    graph: ChannelGraph,
+    shapes: Shapes,
+    constants: Constants,
+    readers: Sequence[Reader],
+    places: Sequence[StoredAxis | None],
+    samples: Samples,
+    *,
+    trusted: bool,
+    batch_size: int,
+    providers: Sequence[ProviderRequest],
+    threads: int | None = None,
+) -> Lossless:
+    """Find dead, constant and duplicate channels, and how the consumers do without them.
+
+    Args:
+        model: The model.
+        graph: Its channels.
+        shapes: Shapes of its tensors.
+        constants: Its constants.
+        readers: Its consumers as readers.
+        places: Where each consumer's weights are stored (`rewrite.weights.stored_axes_of`).
+        samples: The data, all that there are; any inputs that fit where none are given.
+        trusted: Whether the samples are the user's data. If not, or if they are fewer than `LEAST_SAMPLES`, only what
+            the weights show goes.
+        batch_size: Samples in one run.
+        providers: Where to run.
+        threads: Threads inside one op; None lets onnxruntime choose.
+
+    Raises:
+        CalibrationError: The network computes NaN on the data.
+        ModelError: onnxruntime cannot run it.
+    """
+    by_data = trusted and len(samples) >= LEAST_SAMPLES
+    if by_data:
+        proof = Proof(np.ones(graph.count + 1, np.bool_), np.zeros(graph.count + 1, np.int64))
+    else:
+        proof = prove(model, graph, constants, places)
+        samples = noise_like(model, samples, np.random.default_rng(0))
+    folds = folds_of(model, graph, constants, readers)
+    terms = Terms(model, graph, constants, readers, places, folds, proof.settled)
+    run = partial(stream, model, samples=samples, batch_size=batch_size, providers=providers, threads=threads)
+
+    def look(names: tuple[str, ...]) -> Iterator[Mapping[str, NDArray[Any]]]:
+        return (values for _, values in run([{name: shapes.shape[name]} for name in names]))
+
+    try:
+        found = _search(terms, proof, look)
+    except (CalibrationError, ModelError):
+        if by_data:
+            raise
+        # Noise is no input that the network must bear.
+        found = []
+    return _collect(terms, found, len(samples) if by_data else 0)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Found:
+    """What goes of one group: `choice` after the second pass."""
+
+    group: Group
+    readings: list[Reading]
+    choice: Choice
+
+
+def _search(terms: Terms, proof: Proof, look: Look) -> list[_Found]:
+    traces = traces_of(look, sites_of(terms.graph, terms.constants))
+    proposed: list[_Found] = []
+    for group in terms.graph.groups:
+        readings = readings_of(group, terms, traces)
+        classes = _classes(group, readings, proof)
+        proposed.append(_Found(group, readings, choose([reading.view for reading in readings], classes)))
+    return _confirmed(proposed, traces, look)
+
+
+def _classes(group: Group, readings: Sequence[Reading], proof: Proof) -> NDArray[np.int64]:
+    """Number what may be merged: settled channels freely, others with equal ones that noise brings to life."""
+    classes = np.where(proof.settled[group.channels], -1, proof.classes[group.channels])
+    awake = np.logical_and.reduce([reading.view.alive.all(1) for reading in readings])
+    asleep = np.flatnonzero((classes >= 0) & ~awake)
+    classes[asleep] = -2 - asleep
+    return classes
+
+
+def _merges(reading: Reading, channel: int, partner: int) -> list[Merge]:
+    """Return what the weights behind a reading take over of one channel."""
+    if reading.view.free[channel]:
+        return []
+    _, factors = reading.view.factors(channel, np.array([partner]))
+    return [
+        (int(dropped), int(kept), float(factor))
+        for dropped, kept, factor in zip(reading.rows[channel], reading.rows[partner], factors[0], strict=True)
+        if factor
+    ]
+
+
+def _confirmed(proposed: Sequence[_Found], traces: Mapping[Site, Trace], look: Look) -> list[_Found]:
+    """Return what was proposed without the merges that do not hold on all numbers."""
+    asked: dict[Site, list[Pair]] = {}
+    claims: list[tuple[Site, int, int, int]] = []
+    for number, found in enumerate(proposed):
+        for channel in np.flatnonzero(found.choice.partner >= 0).tolist():
+            for reading in found.readings:
+                pairs = _merges(reading, channel, int(found.choice.partner[channel]))
+                for site in reading.sites if pairs else ():
+                    listed = asked.setdefault(site, [])
+                    claims += [(site, len(listed) + place, number, channel) for place in range(len(pairs))]
+                    listed += pairs
+    gaps = gaps_of(look, asked)
+    partners = [found.choice.partner.copy() for found in proposed]
+    for site, place, number, channel in claims:
+        trace = traces[site]
+        if not gaps[site][place] <= trace.grain * trace.scale[asked[site][place][0]]:
+            partners[number][channel] = -1
+    return [
+        replace(found, choice=Choice(found.choice.gone, partner))
+        for found, partner in zip(proposed, partners, strict=True)
+    ]
+
+
+def _collect(terms: Terms, found: Sequence[_Found], samples: int) -> Lossless:
+    """Put the choices of all groups together."""
+    graph = terms.graph
+    keep = graph.keep_all()
+    merges: dict[int, list[Merge]] = {}
+    values: dict[int, NDArray[np.float64]] = {}
+    removed: list[Removal] = []
+    for one in found:
+        dropped = one.choice.gone | (one.choice.partner >= 0)
+        keep[one.group.channels[dropped]] = False
+        removed += _removals(one, dropped, samples)
+        for reading in one.readings:
+            merged = [
+                merge
+                for channel in np.flatnonzero(one.choice.partner >= 0).tolist()
+                for merge in _merges(reading, channel, int(one.choice.partner[channel]))
+            ]
+            folded = np.flatnonzero(dropped & reading.view.free & reading.view.alive.any(1))
+            for position, value in zip(reading.consumers, reading.values, strict=True):
+                if merged:
+                    merges.setdefault(position, []).extend(merged)
+                if folded.size:
+                    mean = values.setdefault(position, np.zeros(len(terms.readers[position].channels)))
+                    mean[reading.rows[folded]] = value[folded]
+    gone = np.zeros(graph.count + 1)
+    shifts = {
+        position: mean_shift(reader := terms.readers[position], np.tile(mean[:, None], reader.kernel_size), gone)
+        for position, mean in values.items()
+    }
+    return Lossless(keep, {position: tuple(some) for position, some in merges.items()}, shifts, tuple(removed))
+
+
+def _removals(found: _Found, dropped: NDArray[np.bool_], samples: int) -> Iterator[Removal]:
+    dead = ~np.logical_or.reduce([reading.view.alive.any(1) for reading in found.readings])
+    constant = np.logical_and.reduce([reading.constant for reading in found.readings])
+    kinds: dict[Kind, NDArray[np.bool_]] = {
+        "dead": dropped & dead,
+        "constant": dropped & constant & ~dead,
+        "duplicate": dropped & ~constant & ~dead,
+    }
+    for kind, which in kinds.items():
+        if which.any():
+            ids = tuple(found.group.channels[which].tolist())
+            yield Removal(found.group.name, kind, ids, "data" if samples else "weights", samples)

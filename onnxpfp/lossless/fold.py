@@ -1,0 +1,167 @@
+"""Let the consumers take over what goes for free: columns of weights that are added to others, and biases."""
+
+from __future__ import annotations
+
+from collections import ChainMap
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto
+
+from onnxpfp.calibrate import Reader, reader_outputs
+from onnxpfp.channels import ChannelGraph
+from onnxpfp.errors import VerificationError
+from onnxpfp.lossless.types import Lossless, Merge
+from onnxpfp.model.constants import Constants
+from onnxpfp.rewrite.compensate import BiasEditor
+from onnxpfp.rewrite.edits import Edits
+from onnxpfp.rewrite.weights import StoredAxis
+
+__all__ = ["edits_of", "folds_of"]
+
+Array = NDArray[np.generic]
+
+
+def folds_of(
+    model: ModelProto, graph: ChannelGraph, constants: Constants, readers: Sequence[Reader]
+) -> NDArray[np.bool_]:
+    """Tell for every consumer whether a constant input can go into its bias, exactly.
+
+    Its bias must be one of floating-point numbers, and no window may reach over a border of zeros.
+    """
+    folds = np.zeros(len(readers), np.bool_)
+    editor = BiasEditor.of(model, graph, constants, Edits())
+    for position, (consumer, reader) in enumerate(zip(graph.consumers, readers, strict=True)):
+        if reader.weight is None or any(consumer.zeros) or not _sees_no_border(reader):
+            continue
+        trial = replace(editor, tensors=ChainMap({}), inputs={}, left=[], folded=[])
+        trial.fold(consumer, np.zeros(reader_outputs(reader)[0]))
+        changed = [*trial.edits.tensors.values(), *(new.array for new in trial.edits.inputs.values())]
+        folds[position] = not trial.left and all(array.dtype.kind != "i" for array in changed)
+    return folds
+
+
+def _sees_no_border(reader: Reader) -> bool:
+    """Whether every output is a sum over all taps, wherever it lies."""
+    window = reader.attributes
+    if reader.kind == "matmul":
+        return True
+    if reader.kind == "conv_transpose":
+        return reader.kernel_size == 1 and window.is_identity
+    if window.auto_pad in {"SAME_UPPER", "SAME_LOWER"}:
+        return reader.kernel_size == 1
+    return window.auto_pad == "VALID" or not any(window.pads or ())
+
+
+def edits_of(
+    model: ModelProto,
+    graph: ChannelGraph,
+    constants: Constants,
+    readers: Sequence[Reader],
+    lossless: Lossless,
+    places: Sequence[StoredAxis | None],
+    edits: Edits,
+) -> Edits:
+    """Make the edits of weights that go with the removal of `lossless`.
+
+    Args:
+        model: The model.
+        graph: Its channels.
+        constants: Its constants.
+        readers: Its consumers as readers.
+        lossless: What goes.
+        places: Where each consumer's weights are stored.
+        edits: Edits made before, which are kept.
+    """
+    tasks: dict[str, list[_Task]] = {}
+    for position, merges in lossless.merges.items():
+        place = places[position]
+        assert place is not None
+        task = _Task(place.axis, readers[position], merges)
+        # Consumers that share a weight have the same merges: it is edited once.
+        if place.axis not in (known.axis for known in tasks.get(place.tensor, ())):
+            tasks.setdefault(place.tensor, []).append(task)
+    editor = BiasEditor.of(model, graph, constants, Edits(_Merged(constants, edits.tensors, tasks), edits.inputs))
+    for position, shift in lossless.shifts.items():
+        editor.fold(graph.consumers[position], shift)
+    assert not editor.left, editor.left
+    return editor.edits
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Task:
+    """Merges along one axis of a stored tensor."""
+
+    axis: int
+    reader: Reader
+    merges: tuple[Merge, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Merged(Mapping[str, Array]):
+    """Stored weights with merged columns, computed when they are asked for.
+
+    Attributes:
+        constants: The model's constants.
+        before: Edits made before.
+        tasks: What to merge, by stored tensor.
+    """
+
+    constants: Constants
+    before: Mapping[str, Array]
+    tasks: Mapping[str, list[_Task]]
+
+    def __getitem__(self, name: str) -> Array:
+        if name not in self.tasks:
+            return self.before[name]
+        array = self.before[name] if name in self.before else self.constants.value(name)
+        for task in self.tasks[name]:
+            array = _merge(array, task, name)
+        return array
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict.fromkeys([*self.before, *self.tasks]))
+
+    def __len__(self) -> int:
+        return len(self.before.keys() | self.tasks.keys())
+
+
+def _merge(array: Array, task: _Task, name: str) -> Array:
+    """Add to every kept index of a weight the multiples of those that go: W[:, k] += alpha W[:, j].
+
+    Raises:
+        VerificationError: The sum does not fit the weight's type.
+    """
+    new = array.copy()
+    sources: dict[int, list[tuple[int, float]]] = {}
+    for dropped, kept, factor in task.merges:
+        sources.setdefault(kept, []).append((dropped, factor))
+    for kept, added in sources.items():
+        total = _column(array, task, kept).astype(np.float64)
+        for dropped, factor in added:
+            total += factor * _column(array, task, dropped).astype(np.float64)
+        with np.errstate(over="ignore"):
+            fitting = total.astype(array.dtype)
+        if not np.isfinite(fitting.astype(np.float64)).all():
+            raise VerificationError(
+                f"the weight '{name}' overflows {array.dtype} where it takes over duplicate channels",
+                hint="convert the model to float32 first",
+            )
+        _column(new, task, kept)[...] = fitting
+    return new
+
+
+def _column(array: Array, task: _Task, index: int) -> NDArray[Any]:
+    """Return the weights from one index of the contracted axis: a view.
+
+    A grouped convolution stores (O, C/g, *kernel): the index says the group, and so the outputs.
+    """
+    reader = task.reader
+    if reader.kind != "conv" or reader.group == 1:
+        return np.moveaxis(array, task.axis, 0)[index]
+    each, outputs = len(reader.channels) // reader.group, len(array) // reader.group
+    group, column = divmod(index, each)
+    return array[group * outputs : (group + 1) * outputs, column]

@@ -1,0 +1,107 @@
+"""Look for lossless channels in a model and take them out, as the pipeline does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import nets
+import numpy as np
+from onnx import ModelProto
+from support.oracle import check_file, difference, run, study
+
+from onnxpfp.calibrate import Samples, input_specs, load_samples, resolve_providers
+from onnxpfp.calibrate.describe import describe
+from onnxpfp.calibrate.samples import Feed
+from onnxpfp.channels import ChannelGraph
+from onnxpfp.lossless import Lossless, edits_of, find_lossless
+from onnxpfp.model.constants import Constants
+from onnxpfp.rewrite import Edits, apply
+from onnxpfp.rewrite.weights import stored_axes_of
+
+SAMPLES = 40
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Found:
+    """What was found, and the model without it."""
+
+    graph: ChannelGraph
+    lossless: Lossless
+    edits: Edits
+    pruned: ModelProto
+    errors: tuple[float, ...]
+
+    @property
+    def error(self) -> float:
+        """Largest difference of any output on other inputs."""
+        return max(self.errors)
+
+    @property
+    def kinds(self) -> dict[str, tuple[int, ...]]:
+        """Places within their groups of the channels that go, by group and kind."""
+        groups = {group.name: group.channels for group in self.graph.groups}
+        return {
+            f"{one.group} {one.kind}": tuple(np.flatnonzero(np.isin(groups[one.group], one.channels)).tolist())
+            for one in self.lossless.removed
+        }
+
+
+def samples_of(model: ModelProto, count: int = SAMPLES, seed: int = 1) -> Samples:
+    """Noise."""
+    return load_samples("random", input_specs(model), count=count, rng=seed)
+
+
+def others(model: ModelProto) -> Iterator[Feed]:
+    """Yield inputs on which nothing was searched."""
+    return samples_of(model, 5, seed=7).batches(3)
+
+
+def find(model: ModelProto, *, trusted: bool = True, samples: Samples | None = None) -> Found:
+    """Find what goes for free, take it out and measure the difference on other inputs."""
+    case = study(model)
+    constants = Constants.of(model)
+    readers = describe(model, case.graph, case.shapes, constants)
+    places = stored_axes_of(model, case.graph, constants)
+    lossless = find_lossless(
+        model,
+        case.graph,
+        case.shapes,
+        constants,
+        readers,
+        places,
+        samples or samples_of(model),
+        trusted=trusted,
+        batch_size=8,
+        providers=resolve_providers("cpu"),
+        threads=1,
+    )
+    edits = edits_of(model, case.graph, constants, readers, lossless, places, Edits())
+    pruned = apply(model, case.graph, lossless.keep, edits)
+    check_file(case, lossless.keep, pruned)
+    errors = tuple(difference(run(model, feed), run(pruned, feed)) for feed in others(model))
+    return Found(case.graph, lossless, edits, pruned, errors)
+
+
+def bare(model: ModelProto, found: Found) -> float:
+    """Return how far the outputs move where what goes is only cut away."""
+    cut = apply(model, found.graph, found.lossless.keep, Edits())
+    return max(difference(run(model, feed), run(cut, feed)) for feed in others(model))
+
+
+def filters(count: int, *shape: int, seed: int = 2) -> tuple[nets.Array, nets.Array]:
+    """Filters of a first layer, and biases."""
+    return nets.noise(count, *shape, seed=seed), nets.noise(count, seed=seed + 1)
+
+
+def constant(weight: nets.Array, bias: nets.Array, numbers: dict[int, float]) -> None:
+    """Let filters put out nothing but a number."""
+    for channel, number in numbers.items():
+        weight[channel], bias[channel] = 0, number
+
+
+def multiple(arrays: Any, channel: int, of: int, factor: float) -> None:
+    """Let a filter be a multiple of another."""
+    for array in arrays:
+        array[channel] = array[of] * factor
