@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from onnxpfp.api import Result, prune
     from onnxpfp.inspection import Inspection, inspect
     from onnxpfp.plan import Plan
+    from onnxpfp.prunability import sensitivity
+    from onnxpfp.report.sensitivity import Sensitivity
     from onnxpfp.saving import save_result
 
 __version__ = "0.1.0"
@@ -25,20 +27,24 @@ __all__ = [
     "OnnxPfpError",
     "Plan",
     "Result",
+    "Sensitivity",
     "__version__",
     "errors",
     "inspect",
     "prune",
     "save_result",
+    "sensitivity",
 ]
 
 _LAZY = {
     "Inspection": "onnxpfp.inspection",
     "Plan": "onnxpfp.plan",
     "Result": "onnxpfp.api",
+    "Sensitivity": "onnxpfp.report.sensitivity",
     "inspect": "onnxpfp.inspection",
     "prune": "onnxpfp.api",
     "save_result": "onnxpfp.saving",
+    "sensitivity": "onnxpfp.prunability",
 }
 
 

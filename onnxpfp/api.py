@@ -14,23 +14,23 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from onnxpfp.budget.measured import Curve
+from onnxpfp.budget.seek import Sought
 from onnxpfp.calibrate import Source as DataSource
-from onnxpfp.calibrate.describe import describe
 from onnxpfp.config import Options
 from onnxpfp.errors import OptionError, TargetUnreachableError
 from onnxpfp.model.load import load
-from onnxpfp.pipeline.carry_out import carry_out
 from onnxpfp.pipeline.clock import Clock
-from onnxpfp.pipeline.decide import Decision, choose, selector_of
+from onnxpfp.pipeline.decide import Decision, full_cost
 from onnxpfp.pipeline.examine import examine
-from onnxpfp.pipeline.gather import gather, split_of
+from onnxpfp.pipeline.free import Free, take_free
+from onnxpfp.pipeline.gather import split_of
+from onnxpfp.pipeline.narrow import Course, in_terms_of, narrowed, weighed
 from onnxpfp.pipeline.prepare import Prepared, open_model, prepare, read_data
-from onnxpfp.pipeline.response import response_curves
+from onnxpfp.pipeline.within import Limit, prune_within, refuse_unmeasurable
 from onnxpfp.plan import Plan, make_plan
 from onnxpfp.report.build import Outcome, build_report
 from onnxpfp.report.types import Report
-from onnxpfp.rewrite.weights import StoredAxis, stored_axes_of
+from onnxpfp.rewrite.weights import stored_axes_of
 from onnxpfp.storage import Scratch, loaded
 
 __all__ = ["Progress", "Result", "prune", "prune_with"]
@@ -73,6 +73,8 @@ def prune(
     calibration: DataSource | None = None,
     keep_macs: float | None = None,
     keep_params: float | None = None,
+    max_drift: float | None = None,
+    min_agreement: float | None = None,
     select: Literal["deterministic", "sampled", "mixed", "auto"] = "auto",
     score: str = "pfp",
     allocate: Literal["bound", "measured", "uniform"] | None = None,
@@ -103,6 +105,8 @@ def prune(
             word "random". None prunes by weights alone.
         keep_macs: As the fields of the same name in `onnxpfp.config.Options`, like all below.
         keep_params: See `Options`.
+        max_drift: See `Options`.
+        min_agreement: See `Options`.
         select: See `Options`.
         score: See `Options`.
         allocate: See `Options`.
@@ -131,6 +135,8 @@ def prune(
     options = Options(
         keep_macs=keep_macs,
         keep_params=keep_params,
+        max_drift=max_drift,
+        min_agreement=min_agreement,
         select=select,
         score=score,
         allocate=allocate,
@@ -178,10 +184,10 @@ def prune_with(
         OnnxPfpError: As in `prune`.
     """
     clock, tell = Clock(), progress or _silent
-    if options.needs_data and calibration is None and plan is None:
-        raise OptionError(
-            f"--score {options.score} measures the data, and none are given", hint="give --calib-data FILE.npz"
-        )
+    limit = Limit.of(options.max_drift, options.min_agreement) if plan is None else None
+    if (options.needs_data or limit is not None) and calibration is None and plan is None:
+        measuring = limit.flag if limit is not None else f"--score {options.score}"
+        raise OptionError(f"{measuring} measures the data, and none are given", hint="give --calib-data FILE.npz")
     if plan is not None:
         options = replace(options, attention=plan.attention)
     with clock.phase("load"):
@@ -191,46 +197,49 @@ def prune_with(
         data = read_data(source, session, calibration, options)
     with clock.phase("graph"):
         tell("graph", 0, 1)
-        prepared = prepare(source, data, options)
-        source = prepared.source
-        _refuse_if_nothing(prepared, options, plan)
-        readers = describe(source.model, prepared.graph, prepared.shapes, prepared.constants)
-    with clock.phase("calibration"):
-        count = partial(tell, "calibration")
-        split = split_of(data, options.seed)
-        evidence = gather(prepared, readers, data, split, requests, options, replaying=plan is not None, tell=count)
-    with clock.phase("allocation"):
-        tell("allocation", 0, 1)
-        places = stored_axes_of(source.model, prepared.graph, prepared.constants)
-        curves: tuple[Curve, ...] = ()
-        if plan is None and options.target[1] < 1 and options.allocation(evidence.known) == "measured":
-            selector = selector_of(prepared, evidence, places, options)
-            curves = response_curves(selector, evidence, partial(tell, "allocation"))
-        decision = choose(prepared, evidence, places, options, plan, curves)
-    with clock.phase("rewrite"):
-        tell("rewrite", 0, 1)
-        done = carry_out(prepared, readers, evidence, decision, places, options, partial(tell, "rewrite"))
+        whole = prepare(source, data, options)
+        _refuse_if_nothing(whole, options, plan)
+    course = Course(data, split_of(data, options.seed), requests, options, plan, full_cost(whole, options), clock, tell)
+    if limit is not None:
+        refuse_unmeasurable(limit, whole, course)
+    free = Free.nothing(whole)
+    if plan is None and options.target[1] < 1:
+        with clock.phase("lossless"):
+            tell("lossless", 0, 1)
+            free = take_free(whole, data, requests, options)
+    prepared = free.prepared
+    level = weighed(course, prepared)
+    prune_to = partial(narrowed, first=level)
+    sought: Sought | None = None
+    if limit is None:
+        decision, done = prune_to(course)
+    else:
+        (decision, done), sought = prune_within(limit, course, level, whole.source.model, prune_to)
+    evidence = level.evidence
     with clock.phase("verification"):
         tell("verification", 0, 1)
-        unchanged = bool(decision.keep.all())
-        verified = examine(prepared, done, evidence, data, requests, options, unchanged=unchanged)
+        unchanged = bool(decision.keep.all()) and not free.removed
+        verified = examine(whole, prepared, done, evidence, data, requests, options, unchanged=unchanged)
+    told = in_terms_of(whole.graph, prepared.graph, decision, free.origin)
     report = build_report(
         Outcome(
-            prepared,
+            whole,
             data,
             options,
-            evidence,
-            decision,
+            evidence.lifted(free.origin, whole.graph.count),
+            told,
+            free.removed,
             done.compensation,
             verified,
             session.providers,
             clock.seconds,
             plan,
+            sought,
         )
     )
     return Result(
         stored=(source.rewritten_from or source.model) if unchanged else done.model,
-        plan=_plan(prepared, decision, places, report, options),
+        plan=_plan(whole, told, report, options),
         report=report,
         unchanged=source.data if unchanged else None,
         external=source.external,
@@ -258,11 +267,11 @@ def _refuse_if_nothing(prepared: Prepared, options: Options, plan: Plan | None) 
 def _plan(
     prepared: Prepared,
     decision: Decision,
-    places: tuple[StoredAxis | None, ...],
     report: Report,
     options: Options,
 ) -> Plan:
     graph = prepared.graph
+    places = stored_axes_of(prepared.source.model, graph, prepared.constants)
     scales: dict[str, dict[int, NDArray[np.float64]]] = {}
     for consumer, place in zip(graph.consumers, places, strict=True):
         factor = decision.factor[consumer.channels]

@@ -48,6 +48,9 @@ class Options:
     Attributes:
         keep_macs: Share of the MACs that stays, in (0, 1].
         keep_params: Share of the parameters that stays, in (0, 1]; one target at most.
+        max_drift: In their place: the largest relative output error on held-out samples; as much of the MACs goes as it
+            allows.
+        min_agreement: Likewise: the smallest share of held-out samples with the same top-1 class, in (0, 1].
         select: Which channels stay: the most sensitive (deterministic), a weighted draw (sampled),
             both (mixed), or per group the one with the smallest bound (auto); where no bound is below 1, auto
             ranks by mean output energy.
@@ -79,6 +82,8 @@ class Options:
 
     keep_macs: float | None = None
     keep_params: float | None = None
+    max_drift: float | None = None
+    min_agreement: float | None = None
     select: Literal["deterministic", "sampled", "mixed", "auto"] = "auto"
     score: str = "pfp"
     allocate: Literal["bound", "measured", "uniform"] | None = None
@@ -99,8 +104,18 @@ class Options:
     input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict[str, tuple[int, ...]])
 
     def __post_init__(self) -> None:
-        if self.keep_macs is not None and self.keep_params is not None:
-            raise OptionError("give one target: --keep-macs or --keep-params, not both")
+        targets = [name for name in _TARGETS if getattr(self, name) is not None]
+        if len(targets) > 1:
+            flags = " or ".join(f"--{name.replace('_', '-')}" for name in targets)
+            raise OptionError(f"give one target: {flags}, not {'both' if len(targets) == 2 else 'all'}")
+        if self.max_drift is not None and not self.max_drift > 0:
+            raise OptionError(f"--max-drift {self.max_drift:g} must be above 0", hint="--max-drift 0.05 allows 5 %")
+        if self.min_agreement is not None and not 0 < self.min_agreement <= 1:
+            raise OptionError(
+                f"--min-agreement {self.min_agreement:g} is outside (0, 1]", hint="--min-agreement 0.99 means 99 %"
+            )
+        if self.steps > 1 and (self.max_drift is not None or self.min_agreement is not None):
+            raise OptionError("--max-drift and --min-agreement try many targets, so they go with --steps 1")
         for name, share in (("--keep-macs", self.keep_macs), ("--keep-params", self.keep_params)):
             if share is not None and not 0 < share <= 1:
                 raise OptionError(
@@ -111,6 +126,8 @@ class Options:
             raise OptionError(f"--select {self.select} draws by sensitivity, so it needs --score pfp")
         if not 0 < self.delta < 1:
             raise OptionError(f"--delta {self.delta:g} is no probability between 0 and 1")
+        if self.steps > 1 and self.select in {"sampled", "mixed"}:
+            raise OptionError(f"--select {self.select} draws once, so it goes with --steps 1")
         for name in ("steps", "threads", "round_to", "min_channels", "samples", "batch_size"):
             number = getattr(self, name)
             if number is not None and number < 1:
@@ -153,6 +170,8 @@ class Options:
             return ALIGNMENT if channels >= WIDE else 1
         return self.round_to if channels >= self.round_to else 1
 
+
+_TARGETS = ("keep_macs", "keep_params", "max_drift", "min_agreement")
 
 _CHOICES = {
     "select": ("deterministic", "sampled", "mixed", "auto"),

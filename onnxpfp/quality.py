@@ -18,6 +18,8 @@ CLASSES = 2
 TINY = float(np.finfo(np.float64).tiny)
 FLOOR = 1e-12
 """Smallest probability that a logarithm is taken of."""
+LARGEST = 1e30
+"""What stands for infinite scores: far enough to have no probability, and near enough to be subtracted."""
 
 
 def looks_like_classes(array: NDArray[Any]) -> bool:
@@ -25,34 +27,74 @@ def looks_like_classes(array: NDArray[Any]) -> bool:
     return array.ndim == 2 and array.dtype.kind == "f" and array.shape[1] >= CLASSES
 
 
-def divergence(wanted: Sequence[Outputs], found: Sequence[Outputs]) -> float:
+def divergence(wanted: Sequence[Outputs], found: Sequence[Outputs], temperature: float = 1.0) -> float:
     """Return how far outputs drifted, the sum over all float outputs.
 
     Class scores count by the mean KL divergence of their softmax (of themselves where they are probabilities already),
-    everything else by ||a - b||^2 / ||a||^2.
+    everything else by ||a - b||^2 / ||a||^2. Where a network has only whole numbers to show, the share of them that
+    changed counts. Outputs of another shape, as detectors have them, are as far off as if they were missing.
 
     Args:
         wanted: Outputs of the original, by batch.
         found: Outputs of the other network on the same batches.
+        temperature: What class scores are divided by, in logarithms; the divergence is multiplied by its square. A
+            network that is sure of itself gives next to no divergence at 1, whatever becomes of its scores.
     """
-    total = 0.0
-    for name in wanted[0]:
-        arrays = [values[name] for values in wanted]
-        if arrays[0].dtype.kind != "f":
-            continue
-        others = [values[name] for values in found]
-        if looks_like_classes(arrays[0]):
-            a, b = (np.concatenate(parts).astype(np.float64) for parts in (arrays, others))
-            total += float((np.exp(p := _logs(a)) * (p - _logs(b))).sum(1).mean())
-            continue
-        gap = sum(float(np.square(a.astype(np.float64) - b).sum()) for a, b in zip(arrays, others, strict=True))
-        total += gap / max(sum(float(np.square(a.astype(np.float64)).sum()) for a in arrays), TINY)
-    return total
+    total, floats = 0.0, [name for name in wanted[0] if wanted[0][name].dtype.kind == "f"]
+    for name in floats:
+        pairs = [(a[name], b[name]) for a, b in zip(wanted, found, strict=True)]
+        alike = all(a.shape == b.shape for a, b in pairs)
+        classes = alike and looks_like_classes(pairs[0][0]) and any(a.size for a, _ in pairs)
+        total += _of_classes(pairs, temperature) if classes else _relative(pairs)
+    if floats:
+        return total
+    return sum(
+        _changed([(a[name], b[name]) for a, b in zip(wanted, found, strict=True)])
+        for name in wanted[0]
+        if wanted[0][name].dtype.kind in "iub"
+    )
+
+
+def _of_classes(pairs: Sequence[tuple[NDArray[Any], NDArray[Any]]], temperature: float) -> float:
+    """Return the mean KL divergence of class scores."""
+    a, b = (np.concatenate(parts).astype(np.float64) for parts in zip(*pairs, strict=True))
+    p, q = _softened(_logs(a), temperature), _softened(_logs(b), temperature)
+    return temperature**2 * float((np.exp(p) * (p - q)).sum(1).mean())
+
+
+def _relative(pairs: Sequence[tuple[NDArray[Any], NDArray[Any]]]) -> float:
+    """Return ||a - b||^2 / ||a||^2."""
+    gap = square = 0.0
+    for a, b in pairs:
+        one, other = _finite(a), _finite(b)
+        size = float(np.square(one).sum())
+        square += size
+        gap += float(np.square(one - other).sum()) if one.shape == other.shape else max(size, 1.0)
+    return gap / square if square > TINY else float(gap > TINY)
+
+
+def _changed(pairs: Sequence[tuple[NDArray[Any], NDArray[Any]]]) -> float:
+    """Return the share of numbers that changed."""
+    count = sum(a.size for a, _ in pairs)
+    changed = sum(int((a != b).sum()) if a.shape == b.shape else a.size for a, b in pairs)
+    return changed / max(1, count)
+
+
+def _finite(array: NDArray[Any]) -> Floats:
+    """Put 0 in the place of what is not finite, for it has no size to compare by."""
+    wide = array.astype(np.float64)
+    return np.where(np.isfinite(wide), wide, 0.0)
+
+
+def _softened(logs: Floats, temperature: float) -> Floats:
+    """Return log probabilities at a temperature."""
+    scaled = logs / temperature
+    shifted = scaled - scaled.max(axis=1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
 
 
 def _logs(scores: Floats) -> Floats:
-    """Return log probabilities of class scores."""
+    """Return class scores as logarithms, up to a constant of each sample."""
     if (scores >= 0).all() and np.allclose(scores.sum(1), 1.0, atol=1e-3):
         return np.log(np.maximum(scores, FLOOR))
-    shifted = scores - scores.max(axis=1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return np.nan_to_num(scores, nan=0.0, posinf=LARGEST, neginf=-LARGEST)

@@ -9,8 +9,8 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "onnxpfp"
 PURE = [*sorted((PACKAGE / "score").glob("*.py")), *sorted((PACKAGE / "budget").glob("*.py")), PACKAGE / "select.py"]
-FIRST = ["errors", "blocks", "storage", "runtime"]
-ORDER = [*FIRST, "model", "channels", "calibrate", "rewrite", "pipeline", "api", "cli"]
+FIRST = ["errors", "blocks", "storage", "quality", "runtime"]
+ORDER = [*FIRST, "model", "channels", "calibrate", "rewrite", "refit", "lossless", "pipeline", "api", "cli"]
 """From what knows least to what knows most; a package may import only what stands before it."""
 
 

@@ -3,13 +3,19 @@
 Every group has a curve: the drift of the output when it alone is narrowed. Starting with all channels, the group whose
 narrowing adds the least drift per cost that it saves is narrowed, until the target is met; what is left of the budget
 is given back where it takes away the most drift. Drifts of several groups are taken to add up.
+
+A curve is measured with nothing else pruned. In the end the linear ops behind a group are refitted as well, and repair
+part of what it did: the more, the more of them there are. So a curve may be *tilted*, by the factor
+
+    exp(tilt (depth - 1)),     depth from 0 at the network's input to 1 at its output
 """
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +28,11 @@ __all__ = ["Curve", "narrow"]
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
+FLOOR = 1e-6
+"""Drifts below it are noise."""
+MOVES = 64
+"""A group is narrowed in at most about so many moves; what is left of the budget then goes by single steps."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Curve:
@@ -30,14 +41,18 @@ class Curve:
     Attributes:
         widths: All widths that the group may have, ascending; the last is the full one.
         drift: Drift at each, falling to 0 at full width.
+        depth: Where the group is read last, from 0 at the network's input to 1 at its output.
     """
 
     widths: Ints
     drift: Floats
+    depth: float
 
     @classmethod
-    def of(cls, size: int, step: int, minimum: int, measured: Ints, drift: Sequence[float]) -> Curve:
-        """Make a curve of measured points, monotone, and straight between them.
+    def of(
+        cls, size: int, step: int, minimum: int, measured: Ints, drift: Sequence[float], depth: float = 1.0
+    ) -> Curve:
+        """Make a curve of measured points, monotone, and straight between them in the logarithm.
 
         Args:
             size: Channels of the group.
@@ -45,11 +60,18 @@ class Curve:
             minimum: Fewest channels that stay.
             measured: Widths that were measured, ascending.
             drift: What was measured there, not negative.
+            depth: Where the group is read last.
         """
         known = np.append(np.asarray(drift, np.float64), 0.0)
         falling = np.maximum.accumulate(known[::-1])[::-1]
         allowed = widths_of(size, step, minimum)
-        return cls(allowed, np.interp(allowed, np.append(measured, size), falling))
+        drifts = np.exp(np.interp(allowed, np.append(measured, size), np.log(falling + FLOOR)))
+        drifts[-1] = 0.0
+        return cls(allowed, drifts, depth)
+
+    def tilted(self, tilt: float) -> Curve:
+        """Return the curve with what the refits behind the group repair taken off."""
+        return replace(self, drift=self.drift * math.exp(tilt * (self.depth - 1.0)))
 
 
 def narrow(curves: Sequence[Curve], cost: CostModel, target: float, reference: int | None = None) -> Ints:
@@ -67,66 +89,122 @@ def narrow(curves: Sequence[Curve], cost: CostModel, target: float, reference: i
     Raises:
         TargetUnreachableError: Even the smallest widths cost more.
     """
-    place = np.array([curve.widths.size - 1 for curve in curves])
-    full = cost.total(_kept(curves, place)) if reference is None else reference
+    choice = _Choice.widest(curves, cost)
+    full = choice.total() if reference is None else reference
     budget = math.floor(target * full * (1.0 + 1e-12))
-    least = cost.total(_kept(curves, np.zeros_like(place)))
+    least = cost.total(np.array([curve.widths[0] for curve in curves], np.int64))
     if least > budget:
         raise unreachable(target, least, full)
-    while (now := cost.total(_kept(curves, place))) > budget:
-        group, aim = _cheapest(curves, cost, place, now)
-        place[group] = _last_that_fits(curves, cost, place, group, aim, budget)
-    _widen(curves, cost, place, budget)
-    return _kept(curves, place)
+    _narrow(choice, budget)
+    _widen(choice, budget)
+    return choice.kept
 
 
-def _kept(curves: Sequence[Curve], place: Ints) -> Ints:
-    return np.array([curve.widths[at] for curve, at in zip(curves, place.tolist(), strict=True)], np.int64)
+@dataclass(slots=True, eq=False)
+class _Choice:
+    """Widths of all groups.
 
+    Attributes:
+        curves: The groups.
+        cost: Cost of a choice.
+        place: Position of each width among those that its group may have.
+        kept: The widths, (groups,).
+    """
 
-def _cheapest(curves: Sequence[Curve], cost: CostModel, place: Ints, now: int) -> tuple[int, int]:
-    """Return the group with the least added drift per saved cost, and the place in its curve where that is reached."""
-    best, found = math.inf, (-1, -1)
-    for group, curve in enumerate(curves):
-        at = int(place[group])
-        if not at:
-            continue
-        lower = place.copy()
-        lower[group] = at - 1
+    curves: Sequence[Curve]
+    cost: CostModel
+    place: list[int]
+    kept: Ints
+
+    @classmethod
+    def widest(cls, curves: Sequence[Curve], cost: CostModel) -> _Choice:
+        """Start with all channels."""
+        place = [curve.widths.size - 1 for curve in curves]
+        return cls(curves, cost, place, np.array([curve.widths[-1] for curve in curves], np.int64))
+
+    def total(self) -> int:
+        """Return what the choice costs."""
+        return self.cost.total(self.kept)
+
+    def move(self, group: int, place: int) -> None:
+        """Give a group another width."""
+        self.place[group] = place
+        self.kept[group] = self.curves[group].widths[place]
+
+    def total_at(self, group: int, place: int) -> int:
+        """Return what the choice would cost with another width of one group."""
+        before = self.place[group]
+        self.move(group, place)
+        total = self.total()
+        self.move(group, before)
+        return total
+
+    def price(self, group: int, now: int) -> tuple[float, int]:
+        """Return the least drift that narrowing a group adds per cost that it saves, and the place that it leads to.
+
+        Args:
+            group: A group that can be narrowed.
+            now: What the choice costs.
+        """
+        curve, at = self.curves[group], self.place[group]
         gone = curve.widths[at] - curve.widths[:at]
         # Costs are products of widths, so nearly straight in one of them; the exact ones decide when to stop.
-        saved = (now - cost.total(_kept(curves, lower))) / gone[-1] * gone
+        saved = (now - self.total_at(group, at - 1)) / gone[-1] * gone
         added = curve.drift[:at] - curve.drift[at]
         price = np.where(saved > 0, added / np.maximum(saved, 1e-30), np.inf)
-        # Of equal prices the shortest move.
-        aim = at - 1 - int(price[::-1].argmin())
-        if price[aim] < best or found[0] < 0:
-            best, found = float(price[aim]), (group, aim)
-    return found
+        # Many single channels would take long, and of equal prices the shortest move.
+        shortest = min(at, -(-curve.widths.size // MOVES))
+        aim = at - shortest - int(price[at - shortest :: -1].argmin())
+        return float(price[aim]), aim
 
 
-def _last_that_fits(curves: Sequence[Curve], cost: CostModel, place: Ints, group: int, aim: int, budget: int) -> int:
+def _narrow(choice: _Choice, budget: int) -> None:
+    """Make the cheapest move until the target is met.
+
+    Other groups' moves only ever raise a price, for they lower what a move saves. So a price that was right once and is
+    still the lowest when it is computed anew is the lowest of all.
+    """
+    now = choice.total()
+    waiting = [(choice.price(group, now)[0], group) for group, place in enumerate(choice.place) if place]
+    heapq.heapify(waiting)
+    while now > budget:
+        _, group = heapq.heappop(waiting)
+        price, aim = choice.price(group, now)
+        if waiting and (price, group) > waiting[0]:
+            heapq.heappush(waiting, (price, group))
+            continue
+        choice.move(group, _last_that_fits(choice, group, aim, budget))
+        now = choice.total()
+        if choice.place[group]:
+            heapq.heappush(waiting, (price, group))
+
+
+def _last_that_fits(choice: _Choice, group: int, aim: int, budget: int) -> int:
     """Stop a move as soon as the target is met."""
-    trial = place.copy()
-    for at in range(int(place[group]) - 1, aim - 1, -1):
-        trial[group] = at
-        if cost.total(_kept(curves, trial)) <= budget:
-            return at
-    return aim
+    low, high = aim, choice.place[group]
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if choice.total_at(group, middle) <= budget else (low, middle)
+    return low
 
 
-def _widen(curves: Sequence[Curve], cost: CostModel, place: Ints, budget: int) -> None:
-    """Give back what is left of the budget, in place: always the step that takes away the most drift."""
-    while True:
-        gains: list[tuple[float, int]] = []
-        for group, curve in enumerate(curves):
-            at = int(place[group])
-            if at == curve.widths.size - 1:
-                continue
-            trial = place.copy()
-            trial[group] = at + 1
-            if cost.total(_kept(curves, trial)) <= budget:
-                gains.append((float(curve.drift[at] - curve.drift[at + 1]), -group))
-        if not gains:
-            return
-        place[-max(gains)[1]] += 1
+def _widen(choice: _Choice, budget: int) -> None:
+    """Give back what is left of the budget: always the step that takes away the most drift.
+
+    A step that does not fit never will, for what is left shrinks.
+    """
+
+    def gain(group: int) -> tuple[float, int]:
+        drift, at = choice.curves[group].drift, choice.place[group]
+        return float(drift[at + 1] - drift[at]), group
+
+    waiting = [gain(group) for group, curve in enumerate(choice.curves) if choice.place[group] < curve.widths.size - 1]
+    heapq.heapify(waiting)
+    while waiting:
+        _, group = heapq.heappop(waiting)
+        wider = choice.place[group] + 1
+        if choice.total_at(group, wider) > budget:
+            continue
+        choice.move(group, wider)
+        if wider < choice.curves[group].widths.size - 1:
+            heapq.heappush(waiting, gain(group))

@@ -34,10 +34,12 @@ def uniform(allowed: Sequence[Ints], cost: CostModel, target: float, reference: 
     full = np.array([widths[-1] for widths in allowed], np.int64)
     whole = cost.total(full) if reference is None else reference
     budget = math.floor(target * whole * (1.0 + 1e-12))
-    shares: NDArray[np.float64] = np.unique(np.concatenate([widths / float(widths[-1]) for widths in allowed]))
+    parts: list[NDArray[np.float64]] = [widths / size for widths, size in zip(allowed, full.tolist(), strict=True)]
+    shares: NDArray[np.float64] = np.unique(np.concatenate(parts))
 
     def at(share: float) -> Ints:
-        places = [max(1, int(np.searchsorted(widths, share * widths[-1] + 1e-9, "right"))) for widths in allowed]
+        fitting = [int((widths <= share * widths[-1] + 1e-9).sum()) for widths in allowed]
+        places = [max(1, count) for count in fitting]
         return np.array([widths[place - 1] for widths, place in zip(allowed, places, strict=True)], np.int64)
 
     if cost.total(at(0.0)) > budget:

@@ -10,7 +10,7 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import click
 
@@ -43,6 +43,19 @@ class Target:
 
     keep_macs: float | None
     keep_params: float | None
+    max_drift: float | None
+    min_agreement: float | None
+
+    @classmethod
+    def none(cls) -> Self:
+        """Nothing was asked for."""
+        return cls(None, None, None, None)
+
+    @property
+    def flags(self) -> str:
+        """What was asked for, as it is typed."""
+        given = [field.name for field in fields(self) if getattr(self, field.name) is not None]
+        return " ".join(f"--{name.replace('_', '-')}" for name in given)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +182,19 @@ target_options = _group(
         "--keep-macs", type=float, metavar="F", help="Share of the multiply-adds that stays, in (0, 1].  [default: 0.7]"
     ),
     click.option("--keep-params", type=float, metavar="F", help="Share of the parameters that stays, in (0, 1]."),
+    click.option(
+        "--max-drift",
+        type=float,
+        metavar="X",
+        help="In their place: prune the multiply-adds as far as the relative error of the outputs, on held-out "
+        "samples, stays within X.",
+    ),
+    click.option(
+        "--min-agreement",
+        type=float,
+        metavar="A",
+        help="Likewise: as far as the share of held-out samples with the same top-1 class stays at A or more.",
+    ),
 )
 
 choice_options = _group(

@@ -30,7 +30,7 @@ from onnxpfp.errors import OptionError
 if TYPE_CHECKING:
     from onnxpfp.api import Result
 
-__all__ = ["prune"]
+__all__ = ["options_of", "prune"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,18 +88,20 @@ def prune(
     IN, and whole or not at all. Without --calib-data channels are chosen by the weights alone.
     """  # noqa: D301
     with failing_in_one_line(verbosity=verbosity):
-        options = _options(data, target, choice, runtime)
-        if output.from_plan is not None and target != Target(None, None):
-            raise OptionError("--from-plan says what stays, so --keep-macs and --keep-params have no meaning with it")
+        options = options_of(data, target, choice, runtime)
+        if output.from_plan is not None and target != Target.none():
+            raise OptionError(f"--from-plan says what stays, so {target.flags} has no meaning with it")
         outputs = Outputs(result, output.plan, output.json, output.force)
         _run(_Job(source, data, output.from_plan, outputs, options, verbosity))
 
 
-def _options(data: Data, target: Target, choice: Choice, runtime: Runtime) -> Options:
+def options_of(data: Data, target: Target, choice: Choice, runtime: Runtime) -> Options:
     """Gather what the pipeline wants to know; shapes are read later, for they may need the model."""
     return Options(
         keep_macs=target.keep_macs,
         keep_params=target.keep_params,
+        max_drift=target.max_drift,
+        min_agreement=target.min_agreement,
         select=choice.select,
         score=choice.score,
         allocate=choice.allocate,

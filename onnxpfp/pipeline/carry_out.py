@@ -57,7 +57,12 @@ def refit_all(
     factor = decision.keep.astype(np.float64)
     means = fold_means(model, graph, constants, readers, evidence.statistics, factor, Edits(), others)
     found = refit(evidence.study.setting, decision.keep, means.edits, tell)
-    return replace(means, edits=found.edits, refits=found.records)
+    reasons = dict(evidence.study.left) | dict(means.left)
+    lost = {
+        graph.consumers[number].name for number in others if not decision.keep[graph.consumers[number].channels].all()
+    }
+    left = tuple((name, reason) for name, reason in reasons.items() if name in lost and name not in means.folded)
+    return replace(means, edits=found.edits, refits=found.records, left=left)
 
 
 def carry_out(

@@ -27,7 +27,7 @@ from onnxpfp.rewrite.weights import StoredAxis, reweightable
 from onnxpfp.score.types import Scores
 from onnxpfp.select import Selection, select
 
-__all__ = ["Decision", "Rule", "Selector", "choose", "cost_of", "decide", "selector_of"]
+__all__ = ["Decision", "Rule", "Selector", "choose", "cost_of", "decide", "full_cost", "selector_of"]
 
 Rule = Literal["bound", "measured", "uniform"]
 
@@ -143,11 +143,19 @@ def _refuse_unscalable(graph: ChannelGraph, places: tuple[StoredAxis | None, ...
             )
 
 
-def cost_of(prepared: Prepared, evidence: Evidence, options: Options) -> tuple[CostModel, int | None]:
-    """Return what the target counts, and what it is a share of where pruning adds to the cost."""
+def full_cost(prepared: Prepared, options: Options) -> int:
+    """Return what the target is a share of: the MACs or parameters of a model as it is."""
+    if options.target[0] == "params":
+        return count_params(prepared.source.model)
+    cost = mac_model(prepared.source.model, prepared.graph, prepared.shapes)
+    return cost.total(np.array([group.channels.size for group in prepared.graph.groups], np.int64))
+
+
+def cost_of(prepared: Prepared, evidence: Evidence, options: Options) -> CostModel:
+    """Return what the target counts."""
     model, graph = prepared.source.model, prepared.graph
     if options.target[0] == "macs":
-        return mac_model(model, graph, prepared.shapes), None
+        return mac_model(model, graph, prepared.shapes)
     how = options.compensation(evidence.known)
     linear: tuple[Consumer, ...] = graph.consumers
     if how == "lstsq" and evidence.study is not None:
@@ -156,7 +164,7 @@ def cost_of(prepared: Prepared, evidence: Evidence, options: Options) -> tuple[C
         others = (task.consumer for task in evidence.study.setting.tasks)
         linear = (*linear, *(consumer for consumer in others if consumer.node not in known))
     biases = new_biases(model, graph, prepared.constants, linear) if how != "none" else ()
-    return param_model(graph, biases), count_params(model)
+    return param_model(graph, biases)
 
 
 def choose(
@@ -165,7 +173,8 @@ def choose(
     places: tuple[StoredAxis | None, ...],
     options: Options,
     plan: Plan | None,
-    curves: Sequence[Curve] = (),
+    curves: Sequence[Curve],
+    full: int,
 ) -> Decision:
     """Find what stays: what a plan says, everything, or what the budget and the scores leave.
 
@@ -176,6 +185,7 @@ def choose(
         options: How to prune.
         plan: What stays, in place of scores.
         curves: The groups' response curves, where they set the widths.
+        full: The cost that the target is a share of.
 
     Raises:
         PlanError: The plan does not fit this model.
@@ -188,9 +198,9 @@ def choose(
         return Decision(keep, np.where(keep, factor, 0.0), ())
     if options.target[1] == 1:
         return Decision(graph.keep_all(), np.ones(graph.count + 1), ())
-    cost, reference = cost_of(prepared, evidence, options)
+    cost = cost_of(prepared, evidence, options)
     selector = selector_of(prepared, evidence, places, options)
-    return decide(selector, cost, options.allocation(evidence.known), curves, reference)
+    return decide(selector, cost, options.allocation(evidence.known), curves, full)
 
 
 def selector_of(

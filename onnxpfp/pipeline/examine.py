@@ -47,6 +47,7 @@ class Verified:
 
 
 def examine(
+    whole: Prepared,
     prepared: Prepared,
     done: Rewritten,
     evidence: Evidence,
@@ -59,7 +60,8 @@ def examine(
     """Check, run and compare the pruned model.
 
     Args:
-        prepared: The original.
+        whole: The original.
+        prepared: The same without the channels that cost nothing.
         done: The pruned model.
         evidence: Which samples the calibration has seen.
         data: The samples.
@@ -83,7 +85,7 @@ def examine(
         threads=options.threads,
     )
     samples = data.samples.fixed_batch or 1
-    before = _size(source.model, prepared.shapes, samples, source.size_bytes)
+    before = _size(whole.source.model, whole.shapes, samples, source.size_bytes)
     if unchanged:
         after = before
     else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -19,10 +19,12 @@ from onnxpfp.calibrate import (
     reader_outputs,
 )
 from onnxpfp.calibrate.describe import reader_name
+from onnxpfp.channels import Ids
 from onnxpfp.channels.producers import producers_of
 from onnxpfp.config import Known, Options
 from onnxpfp.errors import CalibrationError
 from onnxpfp.pipeline.baseline import baseline_scores
+from onnxpfp.pipeline.origin import lifted
 from onnxpfp.pipeline.prepare import Data, Prepared
 from onnxpfp.pipeline.study import Study, grams_of, reconstruction_scores, study_of
 from onnxpfp.refit.survey import Gram
@@ -80,6 +82,15 @@ class Evidence:
     wanted: int
     study: Study | None = None
     grams: Mapping[str, Gram] = field(default_factory=dict[str, Gram])
+
+    def lifted(self, origin: Ids, count: int) -> Evidence:
+        """Tell the scores in terms of the model that this one was made from."""
+        s = self.scores
+        if s is None or origin.size == count + 1:
+            return self
+        energy = None if s.energy is None else lifted(s.energy, origin, count)
+        values, sensitivity = (lifted(each, origin, count) for each in (s.values, s.sensitivity))
+        return replace(self, scores=replace(s, values=values, sensitivity=sensitivity, energy=energy))
 
     @property
     def held_out(self) -> Samples | None:
@@ -222,7 +233,7 @@ def gather(
         tell: Told how many samples are done, of how many.
     """
     known = _known(data, split)
-    _refuse_what_needs_data(options, known, len(data.samples))
+    _refuse_what_needs_data(options, known, data, replaying=replaying)
     baseline = partial(
         baseline_scores,
         options.score,
@@ -264,7 +275,7 @@ def _known(data: Data, split: Split) -> Known:
     return "random" if data.given == "random" else "file"
 
 
-def _refuse_what_needs_data(options: Options, known: Known, samples: int) -> None:
+def _refuse_what_needs_data(options: Options, known: Known, data: Data, *, replaying: bool) -> None:
     """Refuse what was asked for and cannot be done with so little data.
 
     Raises:
@@ -272,11 +283,16 @@ def _refuse_what_needs_data(options: Options, known: Known, samples: int) -> Non
     """
     if known not in {"none", "few"}:
         return
-    asked = {"--score": options.score, "--allocate": options.allocate, "--compensate": options.compensate}
+    # What is held out fills whole batches where the model takes no others.
+    least = SHARE * (data.samples.fixed_batch or 1)
+    asked = {"--compensate": options.compensate}
+    if not replaying:
+        asked |= {"--score": options.score, "--allocate": options.allocate or ""}
     for flag, value in asked.items():
         if value in {"reconstruction", "measured", "lstsq"}:
             raise CalibrationError(
-                f"{flag} {value} holds samples out to decide on, which takes {SHARE} samples, and {samples} are given"
+                f"{flag} {value} holds samples out to decide on, which takes {least} samples, and "
+                f"{len(data.samples)} are given"
                 if known == "few"
                 else f"{flag} {value} measures the data, and none are given",
                 hint="give more unlabelled samples" if known == "few" else "give --calib-data FILE.npz",

@@ -67,6 +67,7 @@ def study_of(
         requests=requests,
         threads=options.threads,
         seed=options.seed,
+        scratch=prepared.source.scratch,
     )
     return Study(setting, left)
 

@@ -23,17 +23,15 @@ Ints = NDArray[np.int64]
 
 
 def output_axis(reader: Reader, ndim: int) -> int:
-    """Return the axis of an op's output that holds its output channels."""
-    if reader.kind != "matmul":
-        return 1
-    return ndim - 1 if reader.axis == len(reader.data_shape) - 1 else ndim - 2
+    """Return the axis of an op's output that holds its output channels; the weights of a product are on the right."""
+    return ndim - 1 if reader.kind == "matmul" else 1
 
 
 def draw_positions(shape: tuple[int, ...], axis: int, per_sample: int, rng: np.random.Generator) -> Ints:
-    """Draw output positions without repeats, evenly many of every sample.
+    """Draw positions without repeats, evenly many of every sample.
 
     Args:
-        shape: Shape of the output, (N, ...).
+        shape: Shape of the tensor, (N, ...).
         axis: Its channel axis, which is no position.
         per_sample: Most positions of one sample.
         rng: Source of the draws.
@@ -45,14 +43,21 @@ def draw_positions(shape: tuple[int, ...], axis: int, per_sample: int, rng: np.r
     samples = shape[0] if axis != 0 else 1
     if rest <= per_sample:
         return np.broadcast_to(np.arange(rest, dtype=np.int64), (samples, rest))
-    return np.sort(rng.permuted(np.broadcast_to(np.arange(rest), (samples, rest)), axis=1)[:, :per_sample], axis=1)
+    drawn = [rng.choice(rest, per_sample, replace=False, shuffle=False) for _ in range(samples)]
+    return np.sort(np.array(drawn, np.int64).reshape(samples, per_sample), axis=1)
 
 
 def outputs_at(array: Floats, axis: int, positions: Ints) -> NDArray[np.float64]:
-    """Take an output (or what has its shape) at positions, (N * P, O) float64."""
+    """Take a tensor at positions, (N * P, O) float64."""
+    return _taken(array, axis, positions).astype(np.float64)
+
+
+def _taken(array: Floats, axis: int, positions: Ints) -> Floats:
     moved = np.moveaxis(array, axis, -1)
-    rows = moved.reshape(len(positions), -1, moved.shape[-1])
-    return np.take_along_axis(rows, positions[:, :, None], axis=1).reshape(-1, moved.shape[-1]).astype(np.float64)
+    size = moved.shape[-1]
+    rest = math.prod(moved.shape[1:-1]) if len(positions) == len(moved) else math.prod(moved.shape[:-1])
+    rows = moved.reshape(len(positions), rest, size)
+    return np.take_along_axis(rows, positions[:, :, None], axis=1).reshape(-1, size)
 
 
 def columns(reader: Reader, array: Floats, spatial: tuple[int, ...], positions: Ints) -> NDArray[np.float32]:
@@ -66,7 +71,7 @@ def columns(reader: Reader, array: Floats, spatial: tuple[int, ...], positions: 
     """
     if reader.kind == "matmul":
         axis = reader.axis - len(reader.data_shape)
-        return np.ascontiguousarray(outputs_at(array, axis % array.ndim, positions), dtype=np.float32)
+        return np.ascontiguousarray(_taken(array, axis % array.ndim, positions), dtype=np.float32)
     place = np.unravel_index(positions, spatial)
     lookup = _sources if reader.kind == "conv_transpose" else _windows
     found: list[Ints] = []

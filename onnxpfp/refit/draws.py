@@ -40,7 +40,7 @@ class Draw:
         Args:
             weights: (g, o, n).
             bias: (g, o).
-            sign: 1 where the ReLU passes what is above the bend, -1 where below, (g, o).
+            sign: As in `Start`, (g, o).
         """
         made, wanted = self.predicted(weights, bias), self.targets.astype(np.float64)
         if self.bend is not None:
@@ -51,7 +51,7 @@ class Draw:
         """Return targets as near to the prediction as the ReLU leaves free, (T, g, o)."""
         assert self.bend is not None
         wanted = self.targets.astype(np.float64)
-        off = sign * (wanted - self.bend) <= 0.0
+        off = (sign * (wanted - self.bend) <= 0.0) & (sign != 0.0)
         free = sign * np.minimum(sign * self.predicted(weights, bias), sign * self.bend)
         return np.where(off, free, wanted)
 
@@ -61,27 +61,46 @@ class Draws:
     """All draws of one op from one set of samples.
 
     Attributes:
-        moments: Of all draws so far.
+        moments: Of all draws so far; without Gram matrix (0, n, n) where none is needed.
         shelf: What keeps them.
-        draws: They themselves, where a ReLU follows.
+        kept: Whether to keep the draws even where no ReLU follows.
+        beside: Whether the sums over the columns are another op's, too, and that counts them.
+        finite: Whether all numbers so far were, and the op can be fitted.
+        draws: They themselves, where they are kept.
     """
 
     moments: Moments
     shelf: Shelf
+    kept: bool = False
+    beside: bool = False
+    finite: bool = True
     draws: list[Draw] = field(default_factory=list[Draw])
+
+    @property
+    def count(self) -> int:
+        """Pairs of columns and targets so far."""
+        return self.moments.count
 
     def add(self, draw: Draw) -> None:
         """Count a batch in."""
-        self.moments.add(draw.columns, draw.targets.astype(np.float64))
-        if draw.bend is not None:
-            kept = (self.shelf.put(array) for array in (draw.columns, draw.targets, draw.bend))
-            self.draws.append(Draw(*kept))
+        targets = draw.targets.astype(np.float64)
+        if not np.isfinite(targets).all():
+            # The columns still count, for other ops that share their sums.
+            self.finite, targets = False, np.zeros_like(targets)
+        if not np.isfinite(draw.columns).all():
+            self.finite = False
+            return
+        add = self.moments.add_beside if self.beside else self.moments.add
+        add(draw.columns, targets)
+        if draw.bend is not None or self.kept:
+            columns, targets = self.shelf.put(draw.columns), self.shelf.put(draw.targets)
+            self.draws.append(Draw(columns, targets, None if draw.bend is None else self.shelf.put(draw.bend)))
 
     def error(self, weights: Floats, bias: Floats, sign: Floats) -> float:
         """Return the mean squared error summed over the outputs, behind the ReLU where there is one."""
         if not self.draws:
             return float(self.moments.error(weights, bias).sum())
-        return sum(draw.error(weights, bias, sign) for draw in self.draws) / max(1, self.moments.count)
+        return sum(draw.error(weights, bias, sign) for draw in self.draws) / max(1, self.count)
 
     def eased(self, weights: Floats, bias: Floats, sign: Floats) -> Moments:
         """Return the moments with targets as near to the prediction as the ReLU leaves free."""

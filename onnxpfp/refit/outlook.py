@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto
+from onnx import ModelProto, NodeProto, TensorProto
 
 from onnxpfp.channels import uses_of
 from onnxpfp.model.attributes import Attributes
@@ -27,6 +27,13 @@ __all__ = ["Outlook", "Surroundings"]
 
 Floats = NDArray[np.float64]
 
+EPSILON: Mapping[int, float] = {
+    TensorProto.FLOAT16: 2.0**-10,
+    TensorProto.BFLOAT16: 2.0**-7,
+    TensorProto.DOUBLE: 2.0**-52,
+}
+"""Rounding of types other than float32."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Outlook:
@@ -34,7 +41,7 @@ class Outlook:
 
     Attributes:
         tensor: z; the output itself where nothing else is known.
-        scale: What y is multiplied by, (O,).
+        scale: What y is multiplied by, (O,); 0 where next to nothing of y reaches z.
         offset: What is added, (O,).
         shortcut: The other operand of the residual Add; empty where there is none.
         rectified: Whether only ReLUs read z.
@@ -103,10 +110,16 @@ class Surroundings:
             return None
         gamma, beta, mean, variance = (self.constants.value(name).astype(np.float64) for name in node.input[1:5])
         factor = gamma / np.sqrt(np.maximum(variance, 0) + Attributes(node).real("epsilon", 1e-5))
-        if not factor.all():
+        if factor.size != found.scale.size or not (np.isfinite(factor) & np.isfinite(mean) & np.isfinite(beta)).all():
             return None
+        # What so small a scale leaves of y drowns in the rounding of z.
+        factor[np.abs(gamma) <= self._rounding(found.tensor) ** 0.5 * np.abs(gamma).max(initial=0.0)] = 0.0
         offset = (found.offset - mean) * factor + beta
         return replace(found, tensor=node.output[0], scale=found.scale * factor, offset=offset)
+
+    def _rounding(self, tensor: str) -> float:
+        """Return the distance from 1 to the next number of a tensor's type."""
+        return EPSILON.get(self.shapes.dtype.get(tensor, TensorProto.FLOAT), float(np.finfo(np.float32).eps))
 
     def _past_constant(self, found: Outlook, node: NodeProto, other: str, size: int, axis: int) -> Outlook | None:
         added = self.constants.value(other).astype(np.float64)

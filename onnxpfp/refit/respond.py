@@ -8,25 +8,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from onnx import ModelProto
 
 from onnxpfp.channels import Group, Keep
 from onnxpfp.quality import divergence
-from onnxpfp.refit.solve import solve
-from onnxpfp.refit.stages import Runner, Stages
+from onnxpfp.refit.cholesky import LinAlgError
+from onnxpfp.refit.ledger import Ledger
+from onnxpfp.refit.setting import Setting
+from onnxpfp.refit.stages import Arrays, Runner, Stages
 from onnxpfp.refit.survey import Gram
-from onnxpfp.refit.sweep import Ledger, Setting
 from onnxpfp.refit.tasks import Task
 from onnxpfp.rewrite.apply import apply
 from onnxpfp.rewrite.edits import Edits
 from onnxpfp.rewrite.mask import masked
 from onnxpfp.runtime import open_session
 
-__all__ = ["Question", "respond"]
+__all__ = ["Question", "depths", "respond"]
 
-Floats = NDArray[np.float64]
 RIDGE = 1e-2
 
 
@@ -55,6 +57,7 @@ def respond(
     grams: Mapping[str, Gram],
     *,
     refitted: bool,
+    temperature: float = 1.0,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[list[float]]:
     """Measure the drift of the output for every question and width.
@@ -64,34 +67,26 @@ def respond(
         questions: Groups and widths.
         grams: Of the ops that read the groups, by output; ops that have none lose the channels without refit.
         refitted: Whether the consumers are refitted.
+        temperature: As in `quality.divergence`.
         progress: Told how many groups are done, of how many.
     """
     model, graph = setting.model, setting.graph
-    stages = Stages.of(model, {task.output for task in setting.tasks}, setting.shapes.dtype)
+    stages = Stages.of(model, {task.output for task in setting.tasks}, setting.dtype)
     feeds = [dict(feed) for feed in setting.held.batches(setting.batch_size)]
-    shown = [output.name for output in model.graph.output]
     session = open_session(model, setting.requests, threads=setting.threads)
     wanted = [session.run(feed) for feed in feeds]
     runner = Runner.start(stages, feeds, setting.workspace // 2, setting.requests, setting.threads)
-    first = [_first_stage(question, setting, stages) for question in questions]
+    first = [min(_read_at(question, setting, stages)) for question in questions]
     found: list[list[float]] = [[] for _ in questions]
     done = 0
     for depth in range(len(stages.stages)):
-        for number, question in enumerate(questions):
-            if first[number] != depth:
-                continue
+        for number in (number for number, own in enumerate(first) if own == depth):
+            question = questions[number]
             for row in range(len(question.keeps)):
                 keep = question.keep(row, graph.count)
-                edits = _edits(setting, question, keep, grams) if refitted else Edits()
+                edits = _edits(setting, keep, grams) if refitted else Edits()
                 variant = masked(apply(model, graph, graph.keep_all(), edits), graph, keep, setting.shapes)
-                cut = Stages.of(variant, {task.output for task in setting.tasks}, setting.shapes.dtype)
-                tail = open_session(
-                    cut.part(depth, len(cut.stages) - 1, shown), setting.requests, threads=setting.threads
-                )
-                outputs = [
-                    tail.run({name: np.asarray(values[name]) for name in tail.inputs}) for values in runner.tide.batches
-                ]
-                found[number].append(divergence(wanted, outputs))
+                found[number].append(divergence(wanted, _outputs(setting, variant, runner, wanted), temperature))
             done += 1
             if progress:
                 progress(done, len(questions))
@@ -102,34 +97,59 @@ def respond(
     return found
 
 
-def _first_stage(question: Question, setting: Setting, stages: Stages) -> int:
-    """Return the first stage in which something reads the group."""
+def depths(setting: Setting, questions: Sequence[Question]) -> list[float]:
+    """Return where every group is read last, from 0 at the network's input to 1 at its last linear op."""
+    stages = Stages.of(setting.model, {task.output for task in setting.tasks}, setting.dtype)
+    last = max(1, len(stages.stages) - 1)
+    return [max(_read_at(question, setting, stages)) / last for question in questions]
+
+
+def _read_at(question: Question, setting: Setting, stages: Stages) -> list[int]:
+    """Return the stages in which something reads the group."""
     own = np.zeros(setting.graph.count + 1, np.bool_)
     own[question.group.channels] = True
-    return min(stages.depth[mask.output] for mask in setting.graph.masks if own[mask.channels].any())
+    return [stages.depth[mask.output] for mask in setting.graph.masks if own[mask.channels].any()]
 
 
-def _edits(setting: Setting, question: Question, keep: Keep, grams: Mapping[str, Gram]) -> Edits:
+def _outputs(
+    setting: Setting, variant: ModelProto, runner: Runner, wanted: Sequence[Arrays]
+) -> list[dict[str, NDArray[Any]]]:
+    """Run a variant from the next stage on; outputs that lie before stay what they are."""
+    stages = Stages.of(variant, {task.output for task in setting.tasks}, setting.dtype)
+    shown = [output.name for output in variant.graph.output if stages.depth[output.name] >= runner.next]
+    shown = [name for name in shown if name in stages.makers]
+    part = stages.part(runner.next, len(stages.stages) - 1, shown)
+    tail = open_session(part, setting.requests, threads=setting.threads)
+    return [
+        {**before, **tail.run({name: np.asarray(values[name]) for name in tail.inputs})}
+        for before, values in zip(wanted, runner.tide.batches, strict=True)
+    ]
+
+
+def _edits(setting: Setting, keep: Keep, grams: Mapping[str, Gram]) -> Edits:
     """Refit the consumers of a group to their own outputs on all channels."""
     ledger = Ledger(setting, setting.graph.keep_all(), Edits())
-    tasks: list[Task] = []
-    for task in setting.tasks:
-        gram = grams.get(task.output)
-        stays = keep[task.reader.channels]
-        if gram is None or stays.all():
-            continue
-        start = ledger.start(task)
-        if start is None:
-            continue
-        weights, bias = start[0].copy(), start[1].copy()
-        per_in = len(stays) // task.reader.group
-        for group in range(len(weights)):
-            columns = np.repeat(stays[group * per_in : (group + 1) * per_in], task.reader.kernel_size)
-            moments = gram.moments(group, weights[group], columns)
-            fitted, shift = solve(moments, weights[group][None, :, columns], RIDGE)
-            weights[group] = 0.0
-            weights[group][:, columns] = fitted[0]
-            bias[group] += shift[0]
-        ledger.put(task, weights, bias)
-        tasks.append(task)
-    return ledger.all_edits(tasks)
+    tasks = [task for task in setting.tasks if task.output in grams and not keep[task.reader.channels].all()]
+    return ledger.all_edits([task for task in tasks if _refit(ledger, task, keep, grams[task.output])])
+
+
+def _refit(ledger: Ledger, task: Task, keep: Keep, gram: Gram) -> bool:
+    """Refit one consumer; tells whether that was possible."""
+    start = ledger.start(task)
+    if start is None:
+        return False
+    weights, bias = start.weights.copy(), start.bias.copy()
+    stays = np.repeat(keep[task.reader.channels], task.reader.kernel_size).reshape(len(weights), -1)
+    for group, block in enumerate(start.weights):
+        try:
+            found, shift = gram.refit(group, block, stays[group], RIDGE, biased=task.biased)
+        except LinAlgError:
+            return False
+        weights[group] = 0.0
+        weights[group][:, stays[group]] = found
+        bias[group] += shift
+    weights = start.stored(weights)
+    if not np.isfinite(weights).all() or not start.holds(bias):
+        return False
+    ledger.put(task, weights, bias)
+    return True

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
-from dataclasses import dataclass, field
+import weakref
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from numpy.typing import NDArray
 __all__ = ["Shelf"]
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class Shelf:
     """Keeps arrays.
 
@@ -24,7 +26,7 @@ class Shelf:
     limit: int
     _held: int = 0
     _files: int = 0
-    _folder: tempfile.TemporaryDirectory[str] | None = field(default=None)
+    _folder: Path | None = None
 
     def put(self, array: NDArray[Any]) -> NDArray[Any]:
         """Return the array as it is, or mapped from a file where memory is full."""
@@ -32,8 +34,9 @@ class Shelf:
             self._held += array.nbytes
             return array
         if self._folder is None:
-            self._folder = tempfile.TemporaryDirectory(prefix="onnxpfp-", ignore_cleanup_errors=True)
-        path = Path(self._folder.name) / f"{self._files}.npy"
+            self._folder = Path(tempfile.mkdtemp(prefix="onnxpfp-"))
+            weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+        path = self._folder / f"{self._files}.npy"
         self._files += 1
         np.save(path, array)
         return np.load(path, mmap_mode="r")

@@ -5,7 +5,8 @@ With covariances G = cov(u, u) and B = cov(t, u), and W the weights as they are 
     V = W + (B - W G) (G + lambda I)^-1,     bias = mean(t) - V mean(u)
 
 lambda -> inf leaves the weights alone, lambda = 0 is plain least squares. lambda is a share of the mean of diag G: the
-one with the smallest error on samples that the fit has not seen.
+one with the smallest error on samples that the fit has not seen. Where the bias cannot change, G = mean(u u^T) and
+B = mean((t - bias) u^T).
 
 Behind a ReLU an output below zero is as good as any other below zero, where the original's is below zero as well. So
 the targets there follow the prediction as far as zero, and the fit is repeated with the same Gram matrix (Zhang et al.,
@@ -14,7 +15,8 @@ the targets there follow the prediction as far as zero, and the fit is repeated 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,13 +24,18 @@ from numpy.typing import NDArray
 from onnxpfp.refit.cholesky import LinAlgError, solved
 from onnxpfp.refit.draws import Draws
 from onnxpfp.refit.moments import Moments
+from onnxpfp.refit.start import Start
 
-__all__ = ["RIDGES", "Fit", "best_fit", "solve"]
+__all__ = ["RIDGES", "Fit", "Solver", "best_fit", "by_columns", "solve"]
 
 Floats = NDArray[np.float64]
+Solver = Callable[[float], tuple[Floats, Floats]]
+"""Returns weights (g, o, n) and bias (g, o) at a ridge."""
 
-RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+RIDGES = (1e-8, 1e-6, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Shares of the mean of diag G that are tried as lambda."""
+FIRST = 3
+"""Place of the ridge that is tried first."""
 EASINGS = 4
 """Most times that the targets behind a ReLU are eased."""
 LARGEST_GAIN = 10.0
@@ -53,14 +60,20 @@ class Fit:
     error: float
     plain: float
 
+    @property
+    def changed(self) -> bool:
+        """Whether it is better than what was there before."""
+        return self.error < self.plain
 
-def solve(moments: Moments, weights: Floats, ridge: float) -> tuple[Floats, Floats]:
+
+def solve(moments: Moments, weights: Floats, ridge: float, bias: Floats | None = None) -> tuple[Floats, Floats]:
     """Fit targets from columns.
 
     Args:
         moments: Of the samples to fit.
         weights: W, what the ridge pulls towards, (g, o, n).
         ridge: Share of mean diag G that is added to the diagonal, positive.
+        bias: The bias where it cannot change, (g, o).
 
     Returns:
         Weights (g, o, n) and bias (g, o).
@@ -70,45 +83,113 @@ def solve(moments: Moments, weights: Floats, ridge: float) -> tuple[Floats, Floa
     """
     found = np.empty_like(weights)
     for group, old in enumerate(weights):
-        gram, cross = moments.centred(group)
+        gram, cross = moments.centred(group) if bias is None else moments.about(group, bias[group])
         scale = float(np.trace(gram)) / max(1, len(gram))
         found[group] = old
         if scale > 0.0:
             missing = cross - old @ gram
             gram[np.diag_indices_from(gram)] += ridge * scale
             found[group] += solved(gram, missing.T).T
-    bias = (moments.t - np.einsum("gon,gn->go", found, moments.u)) / moments.count
-    return found, bias
+    return found, intercept(moments, found) if bias is None else bias
 
 
-def best_fit(fitted: Draws, held: Draws, start: tuple[Floats, Floats], sign: Floats) -> Fit:
+def intercept(moments: Moments, weights: Floats) -> Floats:
+    """Return the least-squares bias of weights, (g, o)."""
+    return (moments.t - np.einsum("gon,gn->go", weights, moments.u)) / moments.count
+
+
+def by_columns(moments: Moments, start: Start) -> Solver:
+    """Return a solver that works on the columns of the op themselves."""
+    bias = None if start.biased else start.bias
+    return lambda ridge: solve(moments, start.weights, ridge, bias)
+
+
+def best_fit(solver: Solver, fitted: Draws, held: Draws, start: Start) -> Fit:
     """Find the fit with the smallest held-out error; what was there stays where nothing is better.
 
     Args:
+        solver: Fits at a ridge.
         fitted: Of the samples to fit.
         held: Of other samples.
-        start: Weights (g, o, n) and bias (g, o) as they are.
-        sign: As in `Draw.error`, (g, o).
+        start: The op as it is.
     """
-    plain = held.error(*start, sign)
-    best = Fit(*start, np.inf, plain, plain)
-    for ridge in RIDGES:
-        best = _better(best, fitted.moments, held, start, sign, ridge)
-    for _ in range(EASINGS if fitted.draws and np.isfinite(best.ridge) else 0):
-        eased = fitted.eased(best.weights, best.bias, sign)
-        found = _better(best, eased, held, start, sign, best.ridge)
+    plain = held.error(start.weights, start.bias, start.sign) if held.count and held.finite else np.nan
+    best = Fit(start.weights, start.bias, np.inf, plain, plain)
+    if not fitted.count or not np.isfinite(plain) or not fitted.finite:
+        return best
+    if start.biased:
+        shifted = intercept(fitted.moments, start.weights)
+        best = _better(best, start.weights, shifted, np.inf, held, start)
+    best = _search(best, solver, held, start)
+    for _ in range(EASINGS if fitted.draws else 0):
+        eased = by_columns(fitted.eased(best.weights, best.bias, start.sign), start)
+        found = _attempt(best, eased, best.ridge if np.isfinite(best.ridge) else RIDGES[FIRST], held, start)
         if found is best:
+            break
+        best = found
+    return on_all(best, fitted, held, start)
+
+
+def on_all(chosen: Fit, fitted: Draws, held: Draws, start: Start) -> Fit:
+    """Solve once more, at the ridge that was chosen, with the samples that chose it counted in.
+
+    Args:
+        chosen: The fit that was best on the held-out samples; its errors are kept, for nothing is left to measure on.
+        fitted: Of the samples to fit.
+        held: Of the held-out ones.
+        start: The op as it is.
+    """
+    if not np.isfinite(chosen.ridge) or not len(fitted.moments.uu):
+        return chosen
+    parts = (fitted, held)
+    if fitted.draws:
+        moments = [part.eased(chosen.weights, chosen.bias, start.sign) for part in parts]
+    else:
+        moments = [part.moments for part in parts]
+    try:
+        weights, bias = by_columns(moments[0].merge(moments[1]), start)(chosen.ridge)
+    except LinAlgError:
+        return chosen
+    weights = start.stored(weights)
+    return replace(chosen, weights=weights, bias=bias) if _is_sane(weights, bias, start) else chosen
+
+
+def _search(best: Fit, solver: Solver, held: Draws, start: Start) -> Fit:
+    """Walk to smaller ridges as long as the error falls, or else to larger ones."""
+    best = _attempt(best, solver, RIDGES[FIRST], held, start)
+    if np.isfinite(best.ridge):
+        lower = _walk(best, solver, RIDGES[FIRST - 1 :: -1], held, start)
+        if lower is not best:
+            return lower
+    return _walk(best, solver, RIDGES[FIRST + 1 :], held, start)
+
+
+def _walk(best: Fit, solver: Solver, ridges: Sequence[float], held: Draws, start: Start) -> Fit:
+    for ridge in ridges:
+        found = _attempt(best, solver, ridge, held, start)
+        if found is best and np.isfinite(best.ridge):
             break
         best = found
     return best
 
 
-def _better(best: Fit, moments: Moments, held: Draws, start: tuple[Floats, Floats], sign: Floats, ridge: float) -> Fit:
+def _attempt(best: Fit, solver: Solver, ridge: float, held: Draws, start: Start) -> Fit:
     """Return the fit at a ridge where it is better than the best so far, else that."""
     try:
-        weights, bias = solve(moments, start[0], ridge)
+        weights, bias = solver(ridge)
     except LinAlgError:
         return best
-    error = held.error(weights, bias, sign)
-    sane = float(np.linalg.norm(weights)) <= LARGEST_GAIN * float(np.linalg.norm(start[0]))
-    return Fit(weights, bias, ridge, error, best.plain) if sane and error < best.error else best
+    return _better(best, start.stored(weights), bias, ridge, held, start)
+
+
+def _better(best: Fit, weights: Floats, bias: Floats, ridge: float, held: Draws, start: Start) -> Fit:
+    if not _is_sane(weights, bias, start):
+        return best
+    error = held.error(weights, bias, start.sign)
+    return replace(best, weights=weights, bias=bias, ridge=ridge, error=error) if error < best.error else best
+
+
+def _is_sane(weights: Floats, bias: Floats, start: Start) -> bool:
+    """Tell whether weights did not blow up, and can be stored."""
+    largest = LARGEST_GAIN * float(np.linalg.norm(start.weights))
+    return float(np.linalg.norm(weights)) <= largest and start.holds(bias)

@@ -11,7 +11,7 @@ What later stages still read is kept between stages: in memory, or in files wher
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -25,12 +25,16 @@ from onnxpfp.runtime import open_session
 from onnxpfp.runtime.providers import ProviderRequest
 from onnxpfp.runtime.session import Session
 
-__all__ = ["Runner", "Stage", "Stages", "Tide"]
+__all__ = ["Arrays", "Runner", "Stage", "Stages", "Tide"]
 
 Arrays = Mapping[str, NDArray[Any]]
 
 CONSTANT = -1
 """Depth of what follows from constants alone."""
+DRAWN = frozenset({"Bernoulli", "Multinomial", "RandomNormal", "RandomUniform"})
+"""Ops that make other numbers of the same constants in every run."""
+WEIGHTS_BESIDE_INPUTS = 4
+"""First IR version whose weights need not be listed among the inputs."""
 
 
 def _reads(node: NodeProto) -> set[str]:
@@ -61,12 +65,14 @@ class Stages:
         stages: The stages, by depth.
         depth: Depth of every activation, by tensor name; 0 for the model's inputs.
         dtype: Element type of tensors, by name.
+        makers: Position of the node that makes each tensor.
     """
 
     model: ModelProto
     stages: tuple[Stage, ...]
     depth: Mapping[str, int]
     dtype: Mapping[str, int]
+    makers: Mapping[str, int]
 
     @classmethod
     def of(cls, model: ModelProto, cuts: Collection[str], dtype: Mapping[str, int]) -> Stages:
@@ -75,73 +81,79 @@ class Stages:
         Args:
             model: The model.
             cuts: First outputs of the linear ops.
-            dtype: Element types of its tensors.
+            dtype: Element types of its dense tensors; what has none is not carried, but made again where it is read.
         """
         graph = model.graph
-        depth = {tensor.name: CONSTANT for tensor in graph.initializer}
-        depth = {info.name: 0 for info in graph.input} | depth
+        depth = {info.name: 0 for info in graph.input} | {tensor.name: CONSTANT for tensor in graph.initializer}
+        makers: dict[str, int] = {}
         members: dict[int, list[int]] = {}
         for index, node in enumerate(graph.node):
             own = max((depth[name] for name in _reads(node) if name in depth), default=CONSTANT)
+            if node.op_type in DRAWN:
+                # Every stage would draw other numbers.
+                own = max(own, 0)
             if own != CONSTANT and node.output[0] in cuts:
                 own += 1
             depth.update({name: own for name in node.output if name})
+            makers.update({name: index for name in node.output if name})
             if own != CONSTANT:
                 members.setdefault(own, []).append(index)
-        last = _last_readers(model, depth)
-        stages = [
-            _stage(model, members.get(number, []), number, depth, last) for number in range(max(members, default=0) + 1)
-        ]
-        return cls(model, tuple(stages), depth, dtype)
+        uncut = cls(model, (), depth, dtype, makers)
+        nodes = [members.get(number, []) for number in range(max(members, default=0) + 1)]
+        return replace(uncut, stages=uncut.cut(nodes))
+
+    def cut(self, members: Sequence[Sequence[int]]) -> tuple[Stage, ...]:
+        """Find what every stage of given nodes reads, and gives to later ones."""
+        stages: list[Stage] = []
+        later: set[str] = set()
+        for nodes in reversed(members):
+            reads = self._closure(nodes)[1]
+            made = (name for index in nodes for name in self.model.graph.node[index].output)
+            stages.append(Stage(tuple(nodes), tuple(sorted(reads)), tuple(name for name in made if name in later)))
+            later |= reads
+        return tuple(reversed(stages))
+
+    def _closure(self, nodes: Collection[int]) -> tuple[set[int], set[str]]:
+        """Return nodes with those that come along, and the activations that they read together.
+
+        Constants that are computed come along with what computes them, and so does what the tide cannot carry: what
+        has no element type, as it is no dense tensor or was put in by an edit.
+        """
+        chosen = set(nodes)
+        reads: set[str] = set()
+        waiting = [name for index in chosen for name in _reads(self.model.graph.node[index])]
+        seen: set[str] = set()
+        while waiting:
+            name = waiting.pop()
+            index = self.makers.get(name)
+            if name in seen or index in chosen:
+                continue
+            seen.add(name)
+            if index is None or (self.depth[name] != CONSTANT and name in self.dtype):
+                if self.depth.get(name, CONSTANT) != CONSTANT:
+                    reads.add(name)
+                continue
+            chosen.add(index)
+            waiting.extend(_reads(self.model.graph.node[index]))
+        made = {name for index in chosen for name in self.model.graph.node[index].output}
+        return chosen, reads - made
 
     def part(self, first: int, last: int, outputs: Iterable[str]) -> ModelProto:
         """Return the stages `first` to `last` as a model that reads what earlier ones gave."""
         graph = self.model.graph
-        nodes = sorted(index for stage in self.stages[first : last + 1] for index in stage.nodes)
-        made = {name for index in nodes for name in graph.node[index].output}
-        needed = set[str]().union(*(_reads(graph.node[index]) for index in nodes)) - made
-        chosen = set(nodes)
-        # Constants that are computed come along with what computes them, and so does what the tide does not know.
-        for index in range(len(graph.node) - 1, -1, -1):
-            node = graph.node[index]
-            aside = self.depth.get(node.output[0]) == CONSTANT or node.output[0] not in self.dtype
-            if index not in chosen and aside and needed.intersection(node.output):
-                chosen.add(index)
-                needed |= _reads(node)
-        made = {name for index in chosen for name in graph.node[index].output}
-        fed = sorted(name for name in needed - made if self.depth.get(name, CONSTANT) != CONSTANT)
+        chosen, fed = self._closure({index for stage in self.stages[first : last + 1] for index in stage.nodes})
+        needed = set[str]().union(*(_reads(graph.node[index]) for index in chosen))
         part = ModelProto(ir_version=self.model.ir_version)
         part.opset_import.extend(self.model.opset_import)
         part.functions.extend(self.model.functions)
         part.graph.name = f"stages {first} to {last}"
         part.graph.node.extend(graph.node[index] for index in sorted(chosen))
         part.graph.initializer.extend(tensor for tensor in graph.initializer if tensor.name in needed)
-        part.graph.input.extend(helper.make_tensor_value_info(name, self.dtype[name], None) for name in fed)
-        if self.model.ir_version < 4:
+        part.graph.input.extend(helper.make_tensor_value_info(name, self.dtype[name], None) for name in sorted(fed))
+        if self.model.ir_version < WEIGHTS_BESIDE_INPUTS:
             part.graph.input.extend(info for info in graph.input if info.name in needed and info.name not in fed)
         part.graph.output.extend(onnx.ValueInfoProto(name=name) for name in outputs)
         return part
-
-
-def _last_readers(model: ModelProto, depth: Mapping[str, int]) -> dict[str, int]:
-    """Return the depth of the last node that reads each activation."""
-    last: dict[str, int] = {}
-    for node in model.graph.node:
-        own = depth.get(next((name for name in node.output if name), ""), CONSTANT)
-        for name in _reads(node):
-            last[name] = max(last.get(name, CONSTANT), own)
-    return last
-
-
-def _stage(
-    model: ModelProto, nodes: Sequence[int], number: int, depth: Mapping[str, int], last: Mapping[str, int]
-) -> Stage:
-    read = set[str]().union(*(_reads(model.graph.node[index]) for index in nodes))
-    made = [name for index in nodes for name in model.graph.node[index].output if name]
-    inputs = {info.name for info in model.graph.input}
-    earlier = (name for name in read if name in depth and depth[name] != CONSTANT and name not in made)
-    reads = tuple(sorted(name for name in earlier if depth[name] < number or name in inputs))
-    return Stage(tuple(nodes), reads, tuple(name for name in made if last.get(name, CONSTANT) > number))
 
 
 @dataclass(slots=True, eq=False)
@@ -198,6 +210,11 @@ class Runner:
         """Stand before the first stage."""
         return cls(stages, Tide([dict(feed) for feed in feeds], Shelf(limit)), requests, threads)
 
+    def made(self) -> set[str]:
+        """Return what the next stage makes."""
+        nodes = self.stages.model.graph.node
+        return {name for index in self.stages.stages[self.next].nodes for name in nodes[index].output if name}
+
     def open(self, more: Collection[str] = ()) -> tuple[Session | None, tuple[str, ...]]:
         """Load the next stage.
 
@@ -207,13 +224,12 @@ class Runner:
         Returns:
             A session, None where the stage makes nothing, and what it computes.
         """
-        stage = self.stages.stages[self.next]
-        made = {name for index in stage.nodes for name in self.stages.model.graph.node[index].output}
+        stage, made = self.stages.stages[self.next], self.made()
         outputs = tuple(dict.fromkeys([*stage.gives, *(name for name in more if name in made)]))
         if not outputs:
             return None, ()
         part = self.stages.part(self.next, self.next, outputs)
-        return open_session(part, self.requests, threads=self.threads), outputs
+        return open_session(part, self.requests, threads=self.threads, spin=False), outputs
 
     def run(self, session: Session | None, batch: int) -> Arrays:
         """Run the next stage on one batch and keep what later stages read."""

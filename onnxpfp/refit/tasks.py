@@ -17,8 +17,10 @@ from onnxpfp.model.constants import Constants
 from onnxpfp.model.shapes import Shapes
 from onnxpfp.refit.columns import output_axis
 from onnxpfp.refit.outlook import Outlook, Surroundings
+from onnxpfp.rewrite.compensate import BiasEditor
+from onnxpfp.rewrite.edits import Edits
 
-__all__ = ["Task", "kept_weights", "tasks_of", "with_weights"]
+__all__ = ["Task", "kept_groups", "kept_inputs", "kept_weights", "tasks_of", "with_weights"]
 
 Floats = NDArray[np.float64]
 
@@ -34,19 +36,23 @@ class Task:
     Attributes:
         consumer: The op as a consumer of channels.
         reader: The same as a reader.
+        stored: The stored tensor that its weights come from.
         rows: Channel ids of its outputs, (O,).
         axis: Their axis in the output.
         gain: What the product is multiplied by (alpha of Gemm).
         bias: What is added to it, (O,).
+        biased: Whether its bias, or whatever is one for it, can change.
         outlook: Where its output is compared.
     """
 
     consumer: Consumer
     reader: Reader
+    stored: str
     rows: Ids
     axis: int
     gain: float
     bias: Floats
+    biased: bool
     outlook: Outlook
 
     @property
@@ -70,6 +76,7 @@ def tasks_of(
     """
     model, constants, shapes = surroundings.model, surroundings.constants, surroundings.shapes
     known = {consumer.node: consumer for consumer in graph.consumers}
+    editor = BiasEditor.of(model, graph, constants, Edits())
     found: list[Task] = []
     left: list[tuple[str, str]] = []
     for index, node in enumerate(model.graph.node):
@@ -92,7 +99,8 @@ def tasks_of(
             continue
         gain = Attributes(node).real("alpha", 1.0) if node.op_type == "Gemm" else 1.0
         outlook = surroundings.outlook(consumer.output, rows.size, axis)
-        found.append(Task(consumer, reader, rows, axis, gain, bias, outlook))
+        biased = _biased(editor, consumer, rows.size)
+        found.append(Task(consumer, reader, stored[index], rows, axis, gain, bias, biased, outlook))
     return tuple(found), tuple(left)
 
 
@@ -157,6 +165,13 @@ def _bias(node: NodeProto, constants: Constants, size: int) -> Floats | None:
     return np.broadcast_to(beta * bias.ravel(), (size,)).copy() if beta else None
 
 
+def _biased(editor: BiasEditor, consumer: Consumer, size: int) -> bool:
+    """Find out whether a shift can be folded into whatever is the bias of an op."""
+    before = len(editor.left)
+    editor.fold(consumer, np.zeros(size))
+    return len(editor.left) == before
+
+
 def _kept(task: Task, keep: Keep) -> tuple[list[NDArray[np.int64]], list[NDArray[np.int64]]]:
     """Return the kept inputs and outputs of every convolution group that keeps any."""
     reader = task.reader
@@ -166,6 +181,17 @@ def _kept(task: Task, keep: Keep) -> tuple[list[NDArray[np.int64]], list[NDArray
     pairs = [(inputs[inputs // per_in == g], outputs[outputs // per_out == g]) for g in range(reader.group)]
     pairs = [(i, o) for i, o in pairs if i.size and o.size]
     return [i for i, _ in pairs], [o for _, o in pairs]
+
+
+def kept_inputs(task: Task, keep: Keep) -> list[NDArray[np.int64]]:
+    """Return the kept inputs of every convolution group that keeps anything."""
+    return _kept(task, keep)[0]
+
+
+def kept_groups(task: Task, keep: Keep) -> NDArray[np.int64]:
+    """Return which convolution groups keep anything, ascending."""
+    per_in = len(task.reader.channels) // task.reader.group
+    return np.array([i[0] // per_in for i in _kept(task, keep)[0]], np.int64)
 
 
 def kept_weights(task: Task, taps: Floats, keep: Keep) -> Floats | None:

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
 import onnxpfp
+from onnxpfp.budget.seek import Sought
 from onnxpfp.config import Options
+from onnxpfp.lossless import Removal
 from onnxpfp.pipeline.decide import Decision
 from onnxpfp.pipeline.examine import Verified
 from onnxpfp.pipeline.gather import Evidence
@@ -34,11 +36,13 @@ class Outcome:
     options: Options
     evidence: Evidence
     decision: Decision
+    removed: tuple[Removal, ...]
     compensation: Compensation | None
     verified: Verified
     providers: tuple[str, ...]
     seconds: Mapping[str, float]
     replayed: Plan | None
+    sought: Sought | None
 
     @property
     def scores(self) -> Scores | None:
@@ -63,7 +67,8 @@ def build_report(found: Outcome) -> Report:
         method, target = "plan", {}
     else:
         method = found.scores.method if found.scores is not None else "none"
-        target = {quantity: share}
+        asked = {"max_drift": found.options.max_drift, "min_agreement": found.options.min_agreement}
+        target = {name: value for name, value in asked.items() if value is not None} or {quantity: share}
     reached, total = found.prepared.graph.reachable_params()
     compensation = found.compensation
     return Report(
@@ -71,15 +76,21 @@ def build_report(found: Outcome) -> Report:
         after=found.verified.after,
         inputs=found.prepared.shapes.inputs,
         target=target,
+        trials=found.sought.trials if found.sought else (),
         reachable=reached / max(total, 1),
         method=method,
+        allocation=found.options.allocation(found.evidence.known),
+        compensation=found.options.compensation(found.evidence.known),
+        steps=found.options.steps,
         attention=found.options.attention,
         samples=found.samples,
         samples_wanted=found.evidence.wanted,
         groups=_groups(found),
+        removed=found.removed,
         skipped=found.prepared.graph.fixed,
         oracle=found.verified.oracle,
         drift=found.verified.drift,
+        refits=compensation.refits if compensation else (),
         compensated=compensation.folded if compensation else (),
         uncompensated=compensation.left if compensation else (),
         providers=found.providers,
@@ -148,8 +159,8 @@ def _notes(found: Outcome) -> list[str]:
     if found.scores is not None and found.scores.method == "pfp" and vacuous:
         cut = sum(not s.keep.all() for s in found.selections)
         notes.append(
-            f"the bound of {len(vacuous)} of {cut} cut groups is vacuous (eps = 1) at this target; --score energy, "
-            "which sets the widths by mean output energy too, is often more accurate then"
+            f"the bound of {len(vacuous)} of {cut} cut groups is vacuous (eps = 1) at this target: it promises "
+            "nothing, and their channels were ranked by mean output energy"
         )
     if found.verified.oracle.blank:
         notes.append(

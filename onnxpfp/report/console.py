@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import statistics
+from collections import Counter
 from collections.abc import Sequence
 
 from rich import box
@@ -11,9 +13,11 @@ from rich.table import Table
 from rich.text import Text
 
 from onnxpfp.channels.types import Fixed
+from onnxpfp.lossless import Removal
 from onnxpfp.report.layout import ATTENTION, facts, heading, indented, more, print_clean
 from onnxpfp.report.reasons import by_kind, example, kind
 from onnxpfp.report.types import GroupReport, Report
+from onnxpfp.rewrite.compensate import Record
 from onnxpfp.verify import Drift
 
 __all__ = ["print_notes", "print_report"]
@@ -25,10 +29,16 @@ REASONS = 8
 
 _METHODS = {
     "pfp": "Provable Filter Pruning, sensitivities measured on the data",
-    "energy": "mean share of the consumers' output energy, measured on the data; the bounds below decide nothing",
+    "reconstruction": "error of the refitted consumers (optimal brain surgeon)",
+    "energy": "mean share of the consumers' output energy, measured on the data",
     "coreset": "data-independent coreset scores, by weights alone",
     "plan": "replay of a plan",
     "none": "nothing was scored",
+}
+_WIDTHS = {
+    "measured": "measured drift of the output",
+    "bound": "one bound for all groups",
+    "uniform": "one share for all groups",
 }
 FAR = 0.5
 """Relative output error from which a result has little in common with the original."""
@@ -59,7 +69,7 @@ def _print_sections(report: Report, console: Console, *, full: bool) -> None:
             console.print(indented(f"eps: bound on each consumer's relative error. {report.groups[0].assumption}"))
     if report.skipped:
         _print_untouched(report.skipped, console, full=full)
-    if report.compensated or report.uncompensated:
+    if report.compensated or report.uncompensated or report.refits:
         _print_compensation(report, console, full=full)
 
 
@@ -89,17 +99,22 @@ def _sizes(report: Report) -> Table:
 
 def _facts(report: Report) -> Table:
     """Method, place, evidence and time, one per line."""
-    rows = {"method": _METHODS.get(report.method, report.method)}
+    rows = {"channels by": _METHODS.get(report.method, report.method)}
     if report.target:
-        rows["target"] = ", ".join(
-            f"keep {100 * s:.4g} % of the {_TARGETS.get(q, q)}" for q, s in report.target.items()
-        )
+        again = f", anew in {report.steps} steps" if report.steps > 1 else ""
+        rows["widths by"] = _WIDTHS[report.allocation] + again
+    if report.target:
+        rows["target"] = ", ".join(_target(name, value) for name, value in report.target.items())
+    if report.trials:
+        rows["reached"] = _reached(report)
     rows |= ATTENTION[report.attention]
     rows["counted at"] = ", ".join(f"{name} {'x'.join(map(str, shape))}" for name, shape in report.inputs.items())
     rows["reachable"] = f"{100 * report.reachable:.1f} % of the parameters lie in channels that may go"
     rows["ran on"] = ", ".join(report.providers)
     if report.samples:
         rows["samples (S)"] = f"{report.samples} used, the size formula asks for {report.samples_wanted}"
+    if report.removed:
+        rows["cost nothing"] = _removed(report.removed)
     oracle = report.oracle
     runs = "1 run" if oracle.runs == 1 else f"{oracle.runs} runs"
     rows["verified"] = (
@@ -112,11 +127,40 @@ def _facts(report: Report) -> Table:
     return facts(rows)
 
 
+def _removed(removed: Sequence[Removal]) -> str:
+    """Count the channels that went for free, by kind and by how that is known."""
+    counts: Counter[tuple[str, str, int]] = Counter()
+    for removal in removed:
+        counts[removal.kind, removal.source, removal.samples] += len(removal.channels)
+    parts: list[str] = []
+    for (what, source, samples), count in counts.items():
+        where = "by the weights" if source == "weights" else f"on all {samples} samples"
+        parts.append(f"{count} {what} {where}")
+    return f"channels that went first: {', '.join(parts)}"
+
+
+def _target(name: str, value: float) -> str:
+    """Say what was asked for."""
+    if name == "max_drift":
+        return f"as few MACs as a relative output error of {value:g} allows"
+    if name == "min_agreement":
+        return f"as few MACs as a top-1 agreement of {100 * value:.4g} % allows"
+    return f"keep {100 * value:.4g} % of the {_TARGETS.get(name, name)}"
+
+
+def _reached(report: Report) -> str:
+    """Say what a target of quality led to; its samples decided it, so the drift on them is a little flattering."""
+    share = 100 * report.after.macs / max(report.before.macs, 1)
+    count = "1 trial" if len(report.trials) == 1 else f"{len(report.trials)} trials"
+    tried = ", ".join(f"{100 * t.share:.0f} % {'good' if t.good else 'not'}" for t in report.trials)
+    return f"{share:.1f} % of the MACs, by the samples of the drift, in {count}: {tried}"
+
+
 def _advice(report: Report) -> str:
     """Say what to do about a result that is far from the original."""
     if report.drift is None or (report.drift.relative_error or 0.0) < FAR:
         return ""
-    better = "" if report.method == "energy" else " or try --score energy"
+    better = "" if report.compensation == "lstsq" else ", or give more data for --compensate lstsq"
     return f". THAT IS FAR: keep more{better}"
 
 
@@ -174,8 +218,14 @@ def _print_untouched(skipped: Sequence[Fixed], console: Console, *, full: bool) 
 
 def _print_compensation(report: Report, console: Console, *, full: bool) -> None:
     console.print(heading("Compensation"))
+    if report.refits:
+        console.print(indented(_refitted(report.refits)))
+        if full:
+            console.print(_refits(report.refits))
     count, left = len(report.compensated), len(report.uncompensated)
-    console.print(indented(f"mean of dropped channels folded into the biases of {count} of {count + left} consumers"))
+    if count or left:
+        folded = f"mean of dropped channels folded into the biases of {count} of {count + left} consumers"
+        console.print(indented(f"{folded} that were not refitted" if report.refits else folded))
     together: dict[str, list[str]] = {}
     for name, reason in report.uncompensated:
         together.setdefault(kind(reason), []).append(name)
@@ -183,3 +233,26 @@ def _print_compensation(report: Report, console: Console, *, full: bool) -> None
         listed = names if full else names[:1]
         rest = f" and {len(names) - len(listed)} more" if len(names) > len(listed) else ""
         console.print(indented(f"not of {', '.join(listed)}{rest}: {reason}"))
+
+
+def _refitted(refits: Sequence[Record]) -> str:
+    taken = [record for record in refits if record.after < record.before]
+    before, after = (statistics.median(getattr(r, side) for r in refits) for side in ("before", "after"))
+    worse = sum(record.after > record.before for record in refits)
+    verdict = "worse nowhere" if not worse else f"worse at {worse}"
+    return (
+        f"{len(taken)} of {len(refits)} linear ops refitted by least squares: error of their outputs on held-out data "
+        f"{100 * before:.3g} % -> {100 * after:.3g} % of the variance (median), {verdict}"
+    )
+
+
+def _refits(refits: Sequence[Record]) -> Table:
+    table = Table(box=box.SIMPLE, collapse_padding=True)
+    table.add_column("linear op", overflow="fold")
+    for title in ("error before", "after", "ridge"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for record in refits:
+        only = "bias only" if record.after < record.before else "as it was"
+        ridge = f"{record.ridge:g}" if math.isfinite(record.ridge) else only
+        table.add_row(record.name, f"{100 * record.before:.3g} %", f"{100 * record.after:.3g} %", ridge)
+    return table

@@ -7,8 +7,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from onnxpfp.budget.seek import Trial
 from onnxpfp.channels.types import Fixed
+from onnxpfp.lossless import Removal
 from onnxpfp.oracle import Oracle
+from onnxpfp.rewrite.compensate import Record
 from onnxpfp.verify import Drift
 
 __all__ = ["GroupReport", "Report", "Size", "plain"]
@@ -66,16 +69,22 @@ class Report:
         before: Size of the original.
         after: Size of the pruned model.
         inputs: Input shapes of one run, at which shapes were found and MACs were counted.
-        target: What was asked for: the quantity and the share that stays.
+        target: What was asked for: macs or params with the share that stays, max_drift or min_agreement with the bound.
+        trials: Shares of the MACs that were tried for a target of quality, in their order.
         reachable: Share of the parameters that lie in at least one channel that may go.
-        method: pfp, coreset or plan.
+        method: What ranked the channels: pfp, reconstruction, energy, a baseline, coreset (pfp without data) or plan.
+        allocation: What set the widths: measured, bound or uniform.
+        compensation: What was done about dropped channels: lstsq, bias or none.
+        steps: How often scores and widths were measured.
         attention: What goes from an attention: heads or width.
         samples: Calibration samples that were used; 0 without data.
         samples_wanted: Samples that the size formula of S asks for; 0 without data.
         groups: Decisions by group.
+        removed: Channels that went before, for they cost nothing.
         skipped: Axes of weights that stay, with the reason.
         oracle: The pruned model against the masked original.
         drift: The pruned model against the original; None without data.
+        refits: What the refit of each linear op brought on held-out data, front to back.
         compensated: Consumers whose bias took up the mean of dropped channels.
         uncompensated: Consumers without that, with the reason.
         providers: Where onnxruntime really ran.
@@ -88,15 +97,21 @@ class Report:
     after: Size
     inputs: Mapping[str, tuple[int, ...]]
     target: Mapping[str, float]
+    trials: tuple[Trial, ...]
     reachable: float
     method: str
+    allocation: str
+    compensation: str
+    steps: int
     attention: str
     samples: int
     samples_wanted: int
     groups: tuple[GroupReport, ...]
+    removed: tuple[Removal, ...]
     skipped: tuple[Fixed, ...]
     oracle: Oracle
     drift: Drift | None
+    refits: tuple[Record, ...]
     compensated: tuple[str, ...]
     uncompensated: tuple[tuple[str, str], ...]
     providers: tuple[str, ...]

@@ -15,7 +15,15 @@ from onnxpfp.model.attributes import Attributes
 from onnxpfp.model.constants import Constants, read_elsewhere
 from onnxpfp.rewrite.edits import Edits
 
-__all__ = ["StoredAxis", "own_weights", "reweight", "reweightable", "scale_columns", "stored_axes_of"]
+__all__ = [
+    "StoredAxis",
+    "own_weights",
+    "reweight",
+    "reweightable",
+    "scale_columns",
+    "stored_axes_of",
+    "stored_form",
+]
 
 _FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE})
 
@@ -88,6 +96,25 @@ def own_weights(model: ModelProto, constants: Constants) -> dict[int, str]:
             if place is not None and place.tensor not in elsewhere and leaves.count(place.tensor) == 1:
                 found[index] = place.tensor
     return found
+
+
+def stored_form(model: ModelProto, constants: Constants, name: str, array: NDArray[np.generic]) -> NDArray[np.generic]:
+    """Bring new numbers of a weight to where it is stored, back through Identity, Cast and Transpose.
+
+    Args:
+        model: The model.
+        constants: Its constants.
+        name: A weight that `own_weights` knows.
+        array: Its new numbers.
+    """
+    producer = {name: node for node in model.graph.node for name in node.output}
+    while name not in constants.stored:
+        node = producer[name]
+        if node.op_type == "Transpose":
+            perm = Attributes(node).integers("perm")
+            array = array.transpose(None if perm is None else np.argsort(perm))
+        name = node.input[0]
+    return array.astype(constants.value(name).dtype)
 
 
 def reweightable(graph: ChannelGraph, places: tuple[StoredAxis | None, ...]) -> NDArray[np.bool_]:

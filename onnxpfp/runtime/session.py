@@ -92,6 +92,7 @@ def open_session(
     threads: int | None = None,
     optimize: bool = True,
     layout: bool = True,
+    spin: bool = True,
 ) -> Session:
     """Load a model into onnxruntime.
 
@@ -101,6 +102,7 @@ def open_session(
         threads: Threads inside one op; None lets onnxruntime choose.
         optimize: Whether onnxruntime may fuse and fold.
         layout: Whether it may change memory layouts, too: faster to run, slower to load.
+        spin: Whether its threads wait for the next run in a loop, which takes the cores from what numpy does between.
 
     Raises:
         ProviderError: A provider other than the CPU was asked for and does not run here.
@@ -116,6 +118,8 @@ def open_session(
     if isinstance(model, ModelProto):
         model, apart = detached(model)
     options = _options(ort, threads=threads, optimize=optimize and not apart, layout=layout)
+    if not spin:
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if apart:
         _save_memory(ort, options)
     handle = _create(ort, _payload(model), options, requests)

@@ -13,6 +13,9 @@ The channel with the smallest sum over its group's consumers goes, and weights a
 
 Removing one by one so is exact: W is the least-squares refit on what is left, always. Every consumer's errors are
 shares of the variance of its output, so that consumers can be added up.
+
+The same updates hold on any part of the columns. So wide groups lose several channels a step, which are found one by
+one among the cheapest: of two channels that can stand in for each other only one is cheap once the other went.
 """
 
 from __future__ import annotations
@@ -30,15 +33,20 @@ Ints = NDArray[np.int64]
 
 STEPS = 128
 """Most steps in which a group is taken down; wide groups lose several channels a step."""
+POOL = 4
+"""Channels that are looked at for every one that goes in a step."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Read:
     """How one linear map (of one convolution group) reads a group of channels.
 
+    Where there are too many columns, the k columns of one input (its taps) count alike: then the covariance is that of
+    the inputs, and every tap is an output of its own, whose errors are added up.
+
     Attributes:
-        covariance: Of all its columns, (n, n).
-        weights: (o, n).
+        covariance: Of all its columns, (n, n), or of its inputs, (n / k, n / k).
+        weights: (o, n), an input's taps side by side.
         channel: Position in the group of every column's channel, (n,); -1 for columns of other channels.
     """
 
@@ -66,10 +74,13 @@ class _State:
     @classmethod
     def of(cls, read: Read, ridge: float) -> _State:
         n = len(read.covariance)
+        taps = read.weights.shape[1] // n
+        weights = read.weights.reshape(-1, n, taps).swapaxes(1, 2).reshape(-1, n)
+        channel = read.channel[::taps]
         scale = float(np.trace(read.covariance)) / n
         damped = read.covariance + (ridge * scale if scale > 0 else 1.0) * np.eye(n)
-        variance = float(((read.weights @ read.covariance) * read.weights).sum())
-        return cls(np.linalg.inv(damped).astype(np.float64), read.weights.copy(), _tables(read.channel), variance)
+        variance = float(((weights @ read.covariance) * weights).sum())
+        return cls(np.linalg.inv(damped).astype(np.float64), weights.copy(), _tables(channel), variance)
 
     def costs(self, count: int) -> Floats:
         """Return the error that every channel's removal adds, (count,), as a share of the output's variance."""
@@ -82,6 +93,17 @@ class _State:
             solved = _solve(inner, weights)
             found[members] += np.einsum("mko,mko->m", weights, solved) / self.variance
         return found
+
+    def part(self, channels: Ints) -> _State:
+        """Return what concerns some channels alone."""
+        blocks = [
+            (members[own], table[own]) for members, table in self.blocks if (own := np.isin(members, channels)).any()
+        ]
+        columns = np.concatenate([*(table.ravel() for _, table in blocks), np.empty(0, np.int64)])
+        place = np.zeros(len(self.inverse), np.int64)
+        place[columns] = np.arange(columns.size)
+        inverse, weights = self.inverse[np.ix_(columns, columns)], self.weights[:, columns]
+        return _State(inverse, weights, [(members, place[table]) for members, table in blocks], self.variance)
 
     def remove(self, channels: Ints) -> None:
         """Take channels out and refit the rest."""
@@ -141,13 +163,42 @@ def removal_costs(reads: Sequence[Read], count: int, ridge: float = 1e-3) -> Flo
     at_once = -(-count // STEPS)
     floor = 0.0
     while alive.any():
-        costs = np.sum([state.costs(count) for state in states], axis=0) if states else np.zeros(count)
-        order = np.argsort(np.where(alive, costs, np.inf), kind="stable")[: min(at_once, int(alive.sum()))]
-        for channel in order.tolist():
+        gone, costs = _cheapest(states, alive, min(at_once, int(alive.sum())))
+        for channel, cost in zip(gone.tolist(), costs, strict=True):
             # Strictly rising, so that ties cannot bring another order about.
-            floor = max(float(costs[channel]), np.nextafter(floor * (1 + 1e-9), np.inf))
+            floor = max(cost, np.nextafter(floor * (1 + 1e-9), np.inf))
             values[channel] = floor
-        alive[order] = False
+        alive[gone] = False
         for state in states:
-            state.remove(order)
+            state.remove(gone)
     return values
+
+
+def _cheapest(states: Sequence[_State], alive: NDArray[np.bool_], wanted: int) -> tuple[Ints, list[float]]:
+    """Find channels that go next, one by one among the cheapest, and what each costs when its turn comes."""
+    costs = _costs(states, alive)
+    pool = np.argsort(costs, kind="stable")[: POOL * wanted]
+    pool = pool[alive[pool]]
+    if wanted == 1:
+        return pool[:1], [float(costs[pool[0]])]
+    small = [state.part(pool) for state in states]
+    left = np.zeros_like(alive)
+    left[pool] = True
+    gone: list[int] = []
+    spent: list[float] = []
+    for _ in range(wanted):
+        costs = _costs(small, left)
+        gone.append(int(costs.argmin()))
+        spent.append(float(costs[gone[-1]]))
+        left[gone[-1]] = False
+        for state in small:
+            state.remove(np.array(gone[-1:], np.int64))
+    return np.array(gone, np.int64), spent
+
+
+def _costs(states: Sequence[_State], alive: NDArray[np.bool_]) -> Floats:
+    """Add the costs of all consumers up; what is gone already is infinite."""
+    total = np.zeros(alive.size)
+    for state in states:
+        total += state.costs(alive.size)
+    return np.where(alive, total, np.inf)

@@ -140,7 +140,7 @@ def test_the_three_files_of_a_run(folder, prune):
     for key in ("before", "after"):
         assert set(report[key]) == {"params", "macs", "bytes"}
     assert report["after"]["bytes"] == (folder / "out.onnx").stat().st_size
-    phases = {"load", "graph", "calibration", "allocation", "rewrite", "verification"}
+    phases = {"load", "graph", "lossless", "calibration", "allocation", "rewrite", "verification"}
     assert set(report["seconds"]) == phases
     assert report["groups"][0]["name"] == "w1"
     assert report["skipped"][0]["reason"] == "it is the graph output 'y'"

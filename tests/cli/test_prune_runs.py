@@ -147,7 +147,7 @@ def test_options_reach_the_pipeline(prune, monkeypatch):
     monkeypatch.setattr(onnxpfp.api, "prune_with", spy)
     flags = "--calib-data data.npz --keep-params 0.8 --select mixed --kernel max --compensate none --delta 1e-9"
     more = "--seed 7 --threads 1 --round-to 2 --min-channels 2 --include node_* --exclude w2 --calib-samples 12"
-    last = "--batch-size 3 --attention width"
+    last = "--batch-size 3 --attention width --score pfp --allocate uniform --steps 1"
     result = prune("in.onnx", "out.onnx", *flags.split(), *more.split(), *last.split())
     assert seen, result.output
     calibration, options = seen[0]
@@ -155,7 +155,7 @@ def test_options_reach_the_pipeline(prune, monkeypatch):
     assert (options.keep_macs, options.keep_params, options.select, options.kernel) == (None, 0.8, "mixed", "max")
     assert (options.compensate, options.delta, options.seed, options.threads) == ("none", 1e-9, 7, 1)
     assert (options.round_to, options.min_channels, options.samples, options.batch_size) == (2, 2, 12, 3)
-    assert options.attention == "width"
+    assert (options.attention, options.score, options.allocate, options.steps) == ("width", "pfp", "uniform", 1)
     assert (options.include, options.exclude) == (("node_*",), ("w2",))
 
 

@@ -7,9 +7,11 @@ from dataclasses import replace
 from rich.console import Console
 
 from onnxpfp.channels.types import Fixed
+from onnxpfp.lossless import Removal
 from onnxpfp.oracle import Oracle
 from onnxpfp.report.console import print_notes, print_report
 from onnxpfp.report.types import GroupReport, Report, Size
+from onnxpfp.rewrite.compensate import Record
 from onnxpfp.verify import Drift
 
 ASSUMPTION = "K = 3: nothing unseen is larger"
@@ -28,10 +30,18 @@ def _report(groups: int = 1) -> Report:
         target={"macs": 0.5},
         reachable=0.987,
         method="pfp",
+        allocation="measured",
+        compensation="lstsq",
+        steps=2,
         attention="heads",
         samples=176,
         samples_wanted=300,
         groups=tuple(_group(number) for number in range(groups)),
+        removed=(
+            Removal("a", "dead", (1, 2), "weights", 0),
+            Removal("b", "dead", (5,), "weights", 0),
+            Removal("b", "duplicate", (7,), "data", 300),
+        ),
         skipped=(
             Fixed("w9", 0, 10, "it is the graph output 'y'"),
             Fixed("w1", 1, 1, "Conv 'deep' has one input channel in a group"),
@@ -39,6 +49,11 @@ def _report(groups: int = 1) -> Report:
         ),
         oracle=Oracle(3e-7, 1e-4, 2, blank=False),
         drift=Drift(0.125, None, 0.953, 64, held_out=True),
+        refits=(
+            Record("first", 0.5, 0.25, 1e-2),
+            Record("second", 0.0625, 0.0625, math.inf),
+            Record("third", 0.125, 0.03125, 1e-4),
+        ),
         compensated=("one", "two"),
         uncompensated=(("mm", "no Add follows it"), ("mm2", "no Add follows it")),
         providers=("CPUExecutionProvider",),
@@ -99,6 +114,27 @@ def test_compensation_says_why_not():
     assert "folded into the biases of 2 of 4 consumers" in text
     assert "not of mm and 1 more: no Add follows it" in text
     assert "not of mm, mm2: no Add follows it" in _text(_report(), full=True)
+
+
+def test_what_went_for_nothing_and_how_the_widths_came_about():
+    text = _text(_report())
+    assert "channels that went first: 3 dead by the weights, 1 duplicate on all 300 samples" in text
+    assert _line(text, "widths by") == "widths by measured drift of the output, anew in 2 steps"
+    bare = _text(replace(_report(), removed=(), steps=1, allocation="uniform"))
+    assert _line(bare, "widths by") == "widths by one share for all groups"
+    assert "went first" not in bare
+
+
+def test_refits_are_summed_up_and_listed_where_everything_is_wanted():
+    told = "2 of 3 linear ops refitted by least squares: error of their outputs on held-out data 12.5 % -> 6.25 %"
+    for full in (False, True):
+        text = " ".join(_text(_report(), full=full).split())
+        assert told in text
+        assert "worse nowhere" in text
+        assert ("as it was" in text) == full
+    worse = replace(_report(), refits=(Record("first", 0.1, 0.2, 1.0),))
+    assert "worse at 1" in _text(worse)
+    assert "linear ops" not in _text(replace(_report(), refits=()))
 
 
 def test_a_replayed_plan_has_no_bounds():

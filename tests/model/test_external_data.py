@@ -37,6 +37,8 @@ GROUPED = """g (float[N,3,8,8] x) => (float[N,5,16,16] y) {
     y = ConvTranspose <strides = [2,2]> (u, w4)
 }"""
 BANKS = {"w1": (16, 3, 3, 3), "b1": (16,), "w2": (12, 8, 3, 3), "w3": (12, 1, 3, 3), "w4": (12, 5, 2, 2)}
+PLAIN: dict[str, Any] = {"allocate": "bound", "compensate": "bias"}
+"""What is done without refits, which leave weights in files alone."""
 MODELS = {
     "convolutions": (nets.CHAIN, nets.CHAIN_SHAPES, DATA),
     "matrices": (MATRICES, ROOMY, ROWS),
@@ -154,7 +156,7 @@ def test_weights_in_files_give_the_same_model(
 ) -> None:
     text, shapes, data = MODELS[name]
     options: dict[str, Any] = {"calibration": data if known else None, "keep_macs": 0.6, "select": select}
-    options |= {"round_to": 1}
+    options |= {"round_to": 1} | PLAIN
     path = save(tmp_path, nets.build(text, shapes), gap=4)
     wanted = onnxpfp.prune(path, **options)
     assert not any(is_reference(tensor) for tensor in wanted.stored.graph.initializer)
@@ -180,13 +182,32 @@ def test_half_precision_is_read_as_it_lies(
     model = nets.build(text.replace("float[", "float16["), shapes, dtype=np.float16)
     calibration = data.astype(np.float16) if known else None
     path = save(tmp_path, model)
-    wanted = onnxpfp.prune(path, calibration=calibration, keep_macs=0.6, round_to=1)
+    wanted = onnxpfp.prune(path, calibration=calibration, keep_macs=0.6, round_to=1, **PLAIN)
     request.getfixturevalue("in_files")
-    found = onnxpfp.prune(path, calibration=calibration, keep_macs=0.6, round_to=1)
+    found = onnxpfp.prune(path, calibration=calibration, keep_macs=0.6, round_to=1, **PLAIN)
     assert any(is_reference(tensor) for tensor in found.stored.graph.initializer)
     assert found.plan == wanted.plan
     assert nets.weights(found.model)["w2"].dtype == np.float16
     np.testing.assert_array_equal(nets.weights(found.model)["w2"], nets.weights(wanted.model)["w2"])
+
+
+@pytest.mark.usefixtures("in_files")
+@pytest.mark.parametrize(("distant_from", "refitted"), [(1, ()), (300, ("node_a", "node_y"))])
+def test_refits_leave_large_weights_in_files_alone(
+    distant_from: int, refitted: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(describe, "DISTANT_FROM", distant_from)
+    path, options = save(tmp_path, nets.chain(), gap=4), {"calibration": DATA, "keep_macs": 0.6}
+    found = onnxpfp.prune(path, **options, allocate="bound", compensate="lstsq")
+    plain = onnxpfp.prune(path, **options, **PLAIN)
+    assert tuple(refit.name for refit in found.report.refits) == refitted
+    assert any(is_reference(tensor) for tensor in found.stored.graph.initializer)
+    ours, theirs = nets.weights(found.model), nets.weights(plain.model)
+    same = {name for name in theirs if np.array_equal(ours[name], theirs[name])}
+    # What is not refitted takes up the mean of what it lost.
+    assert "w2" in same
+    assert "node_c" in found.report.compensated
+    assert ("w3" in same) == (not refitted)
 
 
 @pytest.mark.usefixtures("in_files")
@@ -275,10 +296,10 @@ def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_model_object_that_protobuf_cannot_write(monkeypatch: pytest.MonkeyPatch) -> None:
-    wanted = onnxpfp.prune(nets.chain(), calibration=DATA, keep_macs=0.6)
+    wanted = onnxpfp.prune(nets.chain(), calibration=DATA, keep_macs=0.6, **PLAIN)
     monkeypatch.setattr(load_module, "HELD_AT_MOST", 1000)
     monkeypatch.setattr(load_module, "PART_FROM", 1)
-    found = onnxpfp.prune(nets.chain(), calibration=DATA, keep_macs=0.6)
+    found = onnxpfp.prune(nets.chain(), calibration=DATA, keep_macs=0.6, **PLAIN)
     assert any(is_reference(tensor) for tensor in found.stored.graph.initializer)
     assert_same_weights(found.model, wanted.model)
 
@@ -357,10 +378,14 @@ def chain_of_products(folder: Path, name: str, width: int, layers: int) -> Path:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-@pytest.mark.parametrize("data", ["none", pytest.param("random", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("data", ["none", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("random", "file"))])
 def test_memory_does_not_grow_with_the_model(data: str, tmp_path: Path) -> None:
     def peak(path: Path) -> int:
-        run = [sys.executable, "-c", MEASURE, str(path), str(tmp_path / "out.onnx"), data]
+        given = data
+        if data == "file":
+            given = str(path.with_suffix(".npz"))
+            np.savez(given, x0=nets.noise(8, int(path.stem)))
+        run = [sys.executable, "-c", MEASURE, str(path), str(tmp_path / "out.onnx"), given]
         return int(subprocess.run(run, capture_output=True, text=True, check=True).stdout)
 
     layers, width = 18, 1408

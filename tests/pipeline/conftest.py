@@ -3,7 +3,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from types import ModuleType
 from typing import Any
 
 import nets
@@ -13,7 +12,6 @@ from onnx import ModelProto
 import onnxpfp
 from onnxpfp import api
 from onnxpfp.calibrate import Reader
-from onnxpfp.pipeline import gather
 from onnxpfp.pipeline.decide import Decision
 from onnxpfp.pipeline.prepare import Prepared
 from onnxpfp.score.types import Scores
@@ -44,27 +42,19 @@ class Watched:
 @pytest.fixture
 def watch(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[onnxpfp.Result, Watched]]:
     """Prune, and keep what the stages handed on."""
-    seen: dict[str, Any] = {}
+    seen: list[Watched] = []
+    narrowed = api.narrowed
 
-    def spy(module: ModuleType, name: str, key: str) -> None:
-        original = getattr(module, name)
+    def call(course: Any, first: Any) -> Any:
+        found = narrowed(course, first)
+        level, decision = first, found[0]
+        assert level.evidence.scores is not None
+        seen.append(Watched(level.prepared, level.readers, level.evidence.scores, decision))
+        return found
 
-        def call(*args: Any, **options: Any) -> Any:
-            seen[key] = original(*args, **options)
-            return seen[key]
-
-        monkeypatch.setattr(module, name, call)
-
-    for module, name, key in (
-        (api, "prepare", "prepared"),
-        (api, "describe", "readers"),
-        (gather, "score_with_data", "scores"),
-        (gather, "score_without_data", "scores"),
-        (api, "choose", "decision"),
-    ):
-        spy(module, name, key)
+    monkeypatch.setattr(api, "narrowed", call)
 
     def prune(model: ModelProto, **options: Any) -> tuple[onnxpfp.Result, Watched]:
-        return onnxpfp.prune(model, **options), Watched(**seen)
+        return onnxpfp.prune(model, **options), seen.pop()
 
     return prune

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import nets
 import numpy as np
 import onnx
@@ -22,7 +24,7 @@ def test_energy_keeps_what_carries_the_output() -> None:
     data = np.abs(np.random.default_rng(0).standard_normal((32, 3))).astype(np.float32)
     data[::8] = [1, 0, 0]
     kept = {
-        score: onnxpfp.prune(model, calibration=data, keep_macs=0.4, score=score, compensate="none")
+        score: onnxpfp.prune(model, calibration=data, keep_macs=0.4, score=score, allocate="bound", compensate="none")
         for score in ("pfp", "energy")
     }
     assert kept["energy"].plan.initializers["w1"].keep[1] == (1,)
@@ -32,7 +34,8 @@ def test_energy_keeps_what_carries_the_output() -> None:
 
 
 def test_the_bound_is_still_that_of_the_dropped_sensitivities() -> None:
-    report = onnxpfp.prune(nets.network("resnet"), calibration=nets.CALIBRATION, keep_macs=0.9, score="energy").report
+    options: dict[str, Any] = {"keep_macs": 0.9, "score": "energy", "allocate": "bound", "compensate": "bias"}
+    report = onnxpfp.prune(nets.network("resnet"), calibration=nets.CALIBRATION, **options).report
     assert {g.selection for g in report.groups} == {"deterministic"}
     assert all(0 <= g.epsilon_deterministic <= 1 for g in report.groups)
     assert all(g.epsilon_deterministic == 0 for g in report.groups if g.kept == g.channels)
@@ -51,5 +54,6 @@ def test_energy_needs_data() -> None:
 
 
 def test_a_vacuous_bound_is_said() -> None:
-    notes = onnxpfp.prune(nets.network("resnet"), calibration=nets.CALIBRATION, keep_macs=0.5).report.notes
-    assert any("vacuous" in note and "--score energy" in note for note in notes)
+    options: dict[str, Any] = {"keep_macs": 0.5, "allocate": "bound", "compensate": "bias"}
+    notes = onnxpfp.prune(nets.network("resnet"), calibration=nets.CALIBRATION, **options).report.notes
+    assert any("vacuous (eps = 1)" in note and "ranked by mean output energy" in note for note in notes)

@@ -12,7 +12,7 @@ from onnx import ModelProto, helper, numpy_helper
 
 from onnxpfp.config import Options
 from onnxpfp.pipeline.cost import mac_model
-from onnxpfp.pipeline.decide import decide
+from onnxpfp.pipeline.decide import Selector, decide
 from onnxpfp.rewrite import apply
 from onnxpfp.rewrite.weights import reweight, reweightable, stored_axes_of
 
@@ -76,7 +76,15 @@ def test_factors_land_in_their_columns(watch: Callable[..., Any], idiom: str, se
     row = [dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim][1:]
     data = nets.noise(8, *row)
     result, seen = watch(
-        model, calibration=data, keep_macs=0.6, select=select, compensate="none", delta=0.5, round_to=1, seed=1
+        model,
+        calibration=data,
+        keep_macs=0.6,
+        select=select,
+        allocate="bound",
+        compensate="none",
+        delta=0.5,
+        round_to=1,
+        seed=1,
     )
     factor = seen.decision.factor
     assert ((factor != 0) & (factor != 1)).any(), "nothing was drawn: the case tests nothing"
@@ -91,7 +99,7 @@ def test_factors_land_in_their_columns(watch: Callable[..., Any], idiom: str, se
 def test_the_mean_over_draws_is_the_original(watch: Callable[..., Any], select: str) -> None:
     text, shapes = IDIOMS["Conv"]
     model, data = nets.build(text, shapes), nets.noise(6, 3, 6, 6)
-    _, seen = watch(model, calibration=data, keep_macs=0.6)
+    _, seen = watch(model, calibration=data, keep_macs=0.6, allocate="bound", compensate="none")
     prepared = seen.prepared
     graph, constants = prepared.graph, prepared.constants
     places = stored_axes_of(model, graph, constants)
@@ -101,7 +109,8 @@ def test_the_mean_over_draws_is_the_original(watch: Callable[..., Any], select: 
     draws = []
     for seed in range(400):
         options = Options(keep_macs=0.5, select=select, seed=seed, round_to=1)  # type: ignore[arg-type]
-        decision = decide(graph.groups, seen.scores, cost, reweightable(graph, places), options)
+        selector = Selector(graph.groups, seen.scores, reweightable(graph, places), options)
+        decision = decide(selector, cost, "bound")
         edits = reweight(graph, constants, places, np.where(decision.keep, decision.factor, 1.0))
         pruned = nets.weights(apply(model, graph, decision.keep, edits))["w2"].astype(np.float64)
         draws.append(np.tensordot(pruned, activation[decision.keep[graph.axes["w1"][0]]], 3))

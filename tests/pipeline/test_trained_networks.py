@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import nets
 import numpy as np
@@ -15,9 +16,19 @@ import onnxpfp
 
 Prune = Callable[..., onnxpfp.Result]
 
-ACCURACY = {"resnet": 0.86, "densenet": 0.83, "mobilenet": 0.14}
-"""Measured on the 1,000 test images at 80 % of the MACs (0.899, 0.867, 0.176), less 3 points."""
-PHASES = ["load", "graph", "calibration", "allocation", "rewrite", "verification"]
+ACCURACY = {
+    ("resnet", 0.8): 0.934,
+    ("resnet", 0.5): 0.918,
+    ("densenet", 0.8): 0.929,
+    ("densenet", 0.5): 0.914,
+    ("mobilenet", 0.8): 0.915,
+    ("mobilenet", 0.5): 0.9,
+}
+"""Measured on the first 1,000 test images at these shares of the MACs, less one point; whole they have 0.948, 0.946
+and 0.928."""
+PLAIN = {"allocate": "bound", "select": "deterministic"}
+"""Settles what stays without a look at the output, so that only the compensation differs."""
+PHASES = ["load", "graph", "lossless", "calibration", "allocation", "rewrite", "verification"]
 
 
 def image() -> dict[str, np.ndarray]:
@@ -34,10 +45,10 @@ def test_macs_meet_the_target(pruned: Prune, name: str, share: float) -> None:
     assert result.report.target == {"macs": share}
 
 
-@pytest.mark.parametrize("compensate", ["none", "bias"])
+@pytest.mark.parametrize("compensate", ["none", "bias", "lstsq"])
 @pytest.mark.parametrize("name", nets.NETWORKS)
 def test_params_meet_the_target(pruned: Prune, name: str, compensate: str) -> None:
-    result = pruned(name, keep_params=0.6, compensate=compensate)
+    result = pruned(name, keep_params=0.6, allocate="bound", compensate=compensate)
     before, after = nets.count_params(onnx.load(nets.network(name))), nets.count_params(result.model)
     assert 0.57 <= after / before <= 0.6
     assert (result.report.before.params, result.report.after.params) == (before, after)
@@ -52,22 +63,37 @@ def test_bytes_are_those_of_the_files(pruned: Prune, name: str, tmp_path: Path) 
     assert onnx.load(tmp_path / "out.onnx") == result.model
 
 
-@pytest.mark.parametrize("name", nets.NETWORKS)
-def test_accuracy_has_a_floor(pruned: Prune, name: str) -> None:
-    assert nets.top1(pruned(name, keep_macs=0.8).model) >= ACCURACY[name]
+@pytest.mark.parametrize(("name", "share"), ACCURACY)
+def test_accuracy_has_a_floor(pruned: Prune, name: str, share: float) -> None:
+    assert nets.top1(pruned(name, keep_macs=share).model) >= ACCURACY[name, share]
 
 
 @pytest.mark.parametrize("name", nets.NETWORKS)
-def test_compensation_does_not_lower_the_accuracy(pruned: Prune, name: str) -> None:
-    compensated = pruned(name, keep_macs=0.8, select="deterministic")
-    plain = pruned(name, keep_macs=0.8, select="deterministic", compensate="none")
-    assert compensated.report.compensated
-    assert not plain.report.compensated
-    assert compensated.plan.initializers == plain.plan.initializers
-    assert nets.top1(compensated.model) >= nets.top1(plain.model)
-    assert compensated.report.drift is not None
-    assert plain.report.drift is not None
-    assert compensated.report.drift.relative_error < plain.report.drift.relative_error
+def test_every_compensation_brings_more_than_the_one_before(pruned: Prune, name: str) -> None:
+    plain, biased, refitted = (
+        pruned(name, keep_macs=0.8, **PLAIN, compensate=how) for how in ("none", "bias", "lstsq")
+    )
+    assert (plain.report.compensated, plain.report.refits, biased.report.refits) == ((), (), ())
+    assert biased.report.compensated
+    assert plain.plan.initializers == biased.plan.initializers == refitted.plan.initializers
+    drifts = [each.report.drift for each in (plain, biased, refitted)]
+    errors = [drift.relative_error for drift in drifts if drift is not None]
+    assert errors == sorted(errors, reverse=True)
+    assert errors[2] < errors[0] / 4
+    accuracies = [nets.top1(each.model) for each in (plain, biased, refitted)]
+    assert accuracies == sorted(accuracies)
+    assert accuracies[2] > accuracies[1] + 0.05
+
+
+def test_a_refit_is_only_taken_where_it_is_better_on_unseen_data(pruned: Prune) -> None:
+    refits = pruned("resnet", keep_macs=0.8, **PLAIN, compensate="lstsq").report.refits
+    model = onnx.load(nets.network("resnet"))
+    linear = [node.name or node.output[0] for node in model.graph.node if node.op_type in {"Conv", "Gemm", "MatMul"}]
+    assert sorted(refit.name for refit in refits) == sorted(linear)
+    assert all(refit.after <= refit.before for refit in refits)
+    # The first layer reads the image, which is whole: there is nothing to learn.
+    assert refits[0].before == pytest.approx(0, abs=1e-9)
+    assert any(refit.after < refit.before / 10 for refit in refits[1:])
 
 
 @pytest.mark.parametrize("name", nets.NETWORKS)
@@ -120,8 +146,10 @@ def test_random_data_are_announced_loudly() -> None:
 
 @pytest.mark.parametrize("enough", [False, True])
 def test_the_size_of_s_is_said(enough: bool) -> None:
-    report = onnxpfp.prune(nets.network("resnet"), calibration=nets.CALIBRATION, samples=None if enough else 16).report
+    options: dict[str, Any] = {"samples": None if enough else 16, "allocate": "bound", "compensate": "bias"}
+    report = onnxpfp.prune(nets.network("resnet"), calibration=nets.CALIBRATION, **options).report
     assert (report.samples, report.samples_wanted) == (176 if enough else 12, 176)
     assert report.drift is not None
-    assert (report.drift.samples, report.drift.held_out) == (64 if enough else 4, True)
+    # An eighth is held out, and as many decide between fits.
+    assert (report.drift.samples, report.drift.held_out) == (32 if enough else 2, True)
     assert any("12 samples; the size formula asks for 176" in note for note in report.notes) != enough

@@ -1,0 +1,73 @@
+"""What the output does when one group alone is narrowed, as it was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxpfp.budget.measured import Curve
+from onnxpfp.budget.widths import grid
+from onnxpfp.pipeline.decide import Selector
+from onnxpfp.refit.respond import Question, depths, respond
+from onnxpfp.refit.setting import Setting
+from onnxpfp.refit.survey import Gram
+
+__all__ = ["Narrowing", "narrowings"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Narrowing:
+    """One group, narrowed alone.
+
+    Attributes:
+        allowed: Channels of the group, the step of its widths and the fewest that stay.
+        widths: Widths that were measured, ascending; the full one is left out.
+        drifts: How far the output drifted at each, as it was measured.
+        depth: Where the group is read last, from 0 at the network's input to 1 at its output.
+    """
+
+    allowed: tuple[int, int, int]
+    widths: NDArray[np.int64]
+    drifts: tuple[float, ...]
+    depth: float
+
+    @property
+    def curve(self) -> Curve:
+        """The same at all widths, monotone, as an allocation needs it."""
+        return Curve.of(*self.allowed, self.widths, self.drifts, self.depth)
+
+
+def narrowings(
+    selector: Selector,
+    setting: Setting,
+    grams: Mapping[str, Gram],
+    *,
+    refitted: bool,
+    temperature: float = 1.0,
+    tell: Callable[[int, int], None],
+) -> tuple[Narrowing, ...]:
+    """Narrow every group alone.
+
+    Args:
+        selector: Selects the channels at each width, as they will be selected in the end.
+        setting: The network and its samples.
+        grams: Gram matrices of the groups' consumers.
+        refitted: Whether the consumers are refitted.
+        temperature: As in `quality.divergence`.
+        tell: Told how many groups are done, of how many.
+    """
+    allowed = [selector.allowed(number) for number in range(len(selector.groups))]
+    widths = [grid(*each) for each in allowed]
+    rng = np.random.default_rng(selector.options.seed)
+    questions = [
+        Question(
+            group, np.array([selector.select(number, width, rng).keep for width in widths[number].tolist()], np.bool_)
+        )
+        for number, group in enumerate(selector.groups)
+    ]
+    drifts = respond(setting, questions, grams, refitted=refitted, temperature=temperature, progress=tell)
+    deep = depths(setting, questions)
+    return tuple(Narrowing(*each) for each in zip(allowed, widths, map(tuple, drifts), deep, strict=True))

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from onnx import ModelProto, helper
+
+from onnxpfp.calibrate import input_specs, load_samples
+from onnxpfp.channels import Patterns, analyse
+from onnxpfp.model.constants import Constants
+from onnxpfp.model.shapes import concrete_shapes, default_input_shapes
+from onnxpfp.refit.outlook import Surroundings
+from onnxpfp.refit.setting import Setting
+from onnxpfp.refit.tasks import Task, tasks_of
+from onnxpfp.rewrite.weights import own_weights
+from onnxpfp.runtime import resolve_providers
+
+
+@pytest.fixture(scope="session")
+def oracles() -> dict[str, Any]:
+    path = Path(__file__).parents[2].parent / "shared" / "oracles" / "oracles.json"
+    if not path.exists():
+        pytest.skip(f"{path} is not there")
+    return json.loads(path.read_text())
+
+
+def _normal(model: ModelProto, count: int) -> dict[str, np.ndarray] | str:
+    """Normal numbers, where the first axis of every input is free."""
+    rng = np.random.default_rng(5)
+    found: dict[str, np.ndarray] = {}
+    for info in model.graph.input:
+        sizes = [dim.dim_value for dim in info.type.tensor_type.shape.dim]
+        if sizes[0]:
+            return "random"
+        dtype = helper.tensor_dtype_to_np_dtype(info.type.tensor_type.elem_type)
+        found[info.name] = rng.standard_normal((count, *sizes[1:])).astype(dtype)
+    return found
+
+
+Studied = Callable[..., tuple[Setting, dict[str, Task], dict[str, str]]]
+
+
+@pytest.fixture
+def study() -> Studied:
+    """Find the linear ops of a model and give it samples: noise, or feeds of the caller's."""
+
+    def look(
+        model: ModelProto, samples: Any = None, *, count: int = 64, held: int = 16, **given: Any
+    ) -> tuple[Setting, dict[str, Task], dict[str, str]]:
+        shapes = concrete_shapes(model, default_input_shapes(model, {}))
+        constants = Constants.of(model)
+        graph = analyse(model, shapes, constants, Patterns())
+        surroundings = Surroundings.of(model, constants, shapes)
+        tasks, left = tasks_of(surroundings, graph, own_weights(model, constants))
+        source = _normal(model, count) if samples is None else samples
+        loaded = load_samples(
+            source, input_specs(model), count=count, input_shapes=default_input_shapes(model, {}), rng=0
+        )
+        fit, tuning = loaded.split(held, np.random.default_rng(0))
+        options = {"batch_size": 8, "positions": 64, "workspace": 1 << 28, "seed": 0} | given
+        requests = resolve_providers("cpu")
+        setting = Setting(model, graph, constants, shapes, tasks, fit, tuning, requests=requests, threads=1, **options)
+        return setting, {task.output: task for task in tasks}, dict(left)
+
+    return look

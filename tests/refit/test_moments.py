@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from nets import noise
+
+from onnxpfp.refit.moments import Moments
+
+
+def moments(u: np.ndarray, t: np.ndarray) -> Moments:
+    found = Moments.empty(u.shape[1], u.shape[2], t.shape[2])
+    found.add(u, t.astype(np.float64))
+    return found
+
+
+@pytest.fixture
+def drawn() -> tuple[np.ndarray, np.ndarray]:
+    return noise(40, 3, 5) + 2, noise(40, 3, 4, seed=2)
+
+
+def test_moments_are_the_sums_that_they_say(drawn) -> None:
+    u, t = (x.astype(np.float64) for x in drawn)
+    found = moments(*drawn)
+    np.testing.assert_allclose(found.u, u.sum(0))
+    np.testing.assert_allclose(found.uu, np.einsum("tgn,tgm->gnm", u, u))
+    np.testing.assert_allclose(found.t, t.sum(0))
+    np.testing.assert_allclose(found.tt, np.square(t).sum(0))
+    np.testing.assert_allclose(found.tu, np.einsum("tgo,tgn->gon", t, u), atol=1e-12)
+    assert found.count == 40
+
+
+@pytest.mark.parametrize("cut", [1, 13, 39])
+def test_batches_can_be_counted_apart_and_merged_in_any_order(drawn, cut: int) -> None:
+    u, t = drawn
+    whole, first, second = moments(u, t), moments(u[:cut], t[:cut]), moments(u[cut:], t[cut:])
+    twice = moments(u[:cut], t[:cut])
+    twice.add(u[cut:], t[cut:].astype(np.float64))
+    for found in (first.merge(second), second.merge(first), twice, whole.merge(Moments.empty(3, 5, 4))):
+        for name in ("u", "uu", "t", "tt", "tu", "count"):
+            np.testing.assert_allclose(getattr(found, name), getattr(whole, name), rtol=1e-12, atol=1e-11)
+
+
+def test_covariances_and_the_error_are_those_of_the_draws(drawn) -> None:
+    u, t = (x.astype(np.float64) for x in drawn)
+    found = moments(*drawn)
+    weights, bias = noise(3, 4, 5, seed=3).astype(np.float64), noise(3, 4, seed=4).astype(np.float64)
+    for group in range(3):
+        gram, cross = found.centred(group)
+        both = np.cov(np.hstack([u[:, group], t[:, group]]).T, bias=True)
+        np.testing.assert_allclose(gram, both[:5, :5], atol=1e-12)
+        np.testing.assert_allclose(cross, both[5:, :5], atol=1e-12)
+        gram, cross = found.about(group, bias[group])
+        np.testing.assert_allclose(gram, u[:, group].T @ u[:, group] / 40)
+        np.testing.assert_allclose(cross, (t[:, group] - bias[group]).T @ u[:, group] / 40, atol=1e-12)
+    made = np.einsum("tgn,gon->tgo", u, weights) + bias
+    np.testing.assert_allclose(found.error(weights, bias), np.square(made - t).mean(0))
+
+
+def test_targets_beside_others_share_the_sums_over_the_columns(drawn) -> None:
+    u, t = drawn
+    first, second = Moments.empty(3, 5, 4), None
+    second = Moments.beside(first, 2)
+    first.add(u, t.astype(np.float64))
+    second.add_beside(u, t[..., :2].astype(np.float64))
+    alone = moments(u, t[..., :2])
+    assert second.uu is first.uu
+    for name in ("u", "uu", "t", "tt", "tu", "count"):
+        np.testing.assert_allclose(getattr(second, name), getattr(alone, name))
+
+
+def test_without_gram_matrix_the_other_sums_are_there(drawn) -> None:
+    u, t = drawn
+    found = Moments.empty(3, 5, 4, gram=False)
+    found.add(u, t.astype(np.float64))
+    assert found.uu.size == 0
+    np.testing.assert_allclose(found.tu, moments(u, t).tu)

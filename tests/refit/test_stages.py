@@ -1,0 +1,191 @@
+"""Stage by stage a network gives what it gives as a whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from nets import noise, run, session, values
+from onnx import ModelProto, TensorProto, ValueInfoProto
+from support.graphs import build, weights_as_inputs
+
+from onnxpfp.model.constants import Constants
+from onnxpfp.model.shapes import concrete_shapes, default_input_shapes
+from onnxpfp.refit.shelf import Shelf
+from onnxpfp.refit.stages import Runner, Stages
+from onnxpfp.runtime import resolve_providers
+
+GRAPHS = {
+    "chain": """g (float[N,3,8,8] x) => (y) <float[4,3,3,3] w, float[5,4,1,1] v, float[2,5] u> {
+        a = Conv <pads = [1,1,1,1]> (x, w)  b = Relu(a)  c = Conv(b, v)  d = GlobalAveragePool(c)  e = Flatten(d)
+        y = Gemm <transB = 1> (e, u) }""",
+    "residual": """g (float[N,4,6,6] x) => (y) <float[4,4,3,3] w, float[4,4,3,3] v> {
+        a = Conv <pads = [1,1,1,1]> (x, w)  b = Relu(a)  c = Conv <pads = [1,1,1,1]> (b, v)  d = Add(c, x)
+        y = Relu(d) }""",
+    "branches of unequal depth": """g (float[N,4,6,6] x) => (y) <float[4,4,1,1] w, float[4,4,1,1] v, float[4,4,1,1] u> {
+        a = Conv(x, w)  b = Conv(a, v)  c = Conv(x, u)  d = Concat <axis = 1> (b, c)  y = Relu(d) }""",
+    "attention": """g (float[N,5,8] x) => (y) <float[8,8] q, float[8,8] k, float[8,8] v, float[8,8] o> {
+        a = MatMul(x, q)  b = MatMul(x, k)  c = MatMul(x, v)  t = Transpose <perm = [0,2,1]> (b)
+        d = MatMul(a, t)  e = Softmax(d)  f = MatMul(e, c)  h = MatMul(f, o)  y = Add(h, x) }""",
+    "lstm": """g (float[7,N,3] x) => (y) <float[1,16,3] w, float[1,16,4] r, float[4,5] v> {
+        axes = Constant <value = int64[1] {1}> ()  a, h, c = LSTM <hidden_size = 4> (x, w, r)
+        p = Squeeze(a, axes)  y = MatMul(p, v) }""",
+    "several outputs": """g (float[N,4] x) => (y, z) <float[4,6] w, float[6,3] v> {
+        y = MatMul(x, w)  b = Relu(y)  z = MatMul(b, v) }""",
+    "an input shown": """g (float[N,4] x) => (y, z) <float[4,6] w> { y = MatMul(x, w)  z = Identity(x) }""",
+    "computed constants": """g (float[N,4] x) => (y) <float[6,4] w, float[6,3] v> {
+        t = Transpose <perm = [1,0]> (w)  a = MatMul(x, t)  b = Relu(a)  y = MatMul(b, v) }""",
+    "computed shapes": """g (float[N,4,3] x) => (y) <float[3,6] w, float[24,2] v> {
+        zero = Constant <value = int64[1] {0}> ()  one = Constant <value = int64[1] {1}> ()
+        rest = Constant <value = int64[1] {24}> ()  n = Shape(x)  f = Slice(n, zero, one)
+        s = Concat <axis = 0> (f, rest)
+        a = MatMul(x, w)  r = Reshape(a, s)  y = MatMul(r, v) }""",
+    "a sequence": """g (float[N,4] x) => (y) <float[4,4] w, float[4,4] v, float[8,2] u> {
+        two = Constant <value = int64 {2}> ()  none = Constant <value = int64 {0}> ()
+        a = MatMul(x, w)  s = SequenceConstruct(x, a)  b = MatMul(a, v)  t = SequenceInsert(s, b)
+        c = SequenceAt(t, two)  e = SequenceAt(t, none)  f = Concat <axis = 1> (c, e)  y = MatMul(f, u) }""",
+    "no linear op": "g (float[N,4] x) => (y) { y = Relu(x) }",
+    "an unread branch": """g (float[N,4] x) => (y) <float[4,6] w, float[4,3] v> {
+        unread = MatMul(x, w)  y = MatMul(x, v) }""",
+}
+
+
+def graph(name: str) -> ModelProto:
+    return build(GRAPHS[name], opset=17)
+
+
+def linear_ops(model: ModelProto) -> set[str]:
+    stored = {tensor.name for tensor in model.graph.initializer} | {"t"}
+    ops = ("Conv", "MatMul", "Gemm", "ConvTranspose")
+    return {n.output[0] for n in model.graph.node if n.op_type in ops and n.input[1] in stored}
+
+
+def dtypes_of(model: ModelProto) -> dict[str, int]:
+    shapes = concrete_shapes(model, default_input_shapes(model, {}))
+    return {name: kind for name, kind in shapes.dtype.items() if kind != TensorProto.STRING}
+
+
+def feeds_of(model: ModelProto, batches: int = 2) -> list[dict[str, np.ndarray]]:
+    info = model.graph.input[0]
+    size = [dim.dim_value or 3 for dim in info.type.tensor_type.shape.dim]
+    return [{info.name: noise(*size, seed=seed)} for seed in range(batches)]
+
+
+def by_stages(model: ModelProto, feeds: list, wanted: set[str], limit: int = 1 << 30) -> list[dict[str, np.ndarray]]:
+    stages = Stages.of(model, linear_ops(model), dtypes_of(model))
+    runner = Runner.start(stages, feeds, limit, resolve_providers("cpu"), 1)
+    found: list[dict[str, np.ndarray]] = [{} for _ in feeds]
+    for _ in stages.stages:
+        opened, _ = runner.open(sorted(wanted))
+        for batch in range(len(feeds)):
+            shown = runner.run(opened, batch)
+            found[batch] |= {name: np.array(shown[name]) for name in wanted & shown.keys()}
+        runner.advance()
+    assert all(not values for values in runner.tide.batches)
+    return found
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+@pytest.mark.parametrize("limit", [1 << 30, 200, 0])
+def test_stage_by_stage_is_the_whole(name: str, limit: int) -> None:
+    model, feeds = graph(name), feeds_of(graph(name))
+    dtype = dtypes_of(model)
+    outputs = {o for node in model.graph.node for o in node.output if o in dtype}
+    found = by_stages(model, feeds, outputs, limit)
+    for feed, one in zip(feeds, found, strict=True):
+        whole = dict(zip(sorted(outputs), _all(model, feed, sorted(outputs)), strict=True))
+        activations = {o for o in outputs if not _constant(model, o)}
+        assert one.keys() >= activations
+        for output in activations:
+            np.testing.assert_allclose(one[output], whole[output], atol=1e-5)
+
+
+def _all(model: ModelProto, feed: dict, names: list[str]) -> list[np.ndarray]:
+    copy = ModelProto()
+    copy.CopyFrom(model)
+    del copy.graph.output[:]
+    copy.graph.output.extend(ValueInfoProto(name=name) for name in names)
+    return session(copy).run(names, feed)
+
+
+def _constant(model: ModelProto, name: str) -> bool:
+    return name in Constants.of(model).names
+
+
+@pytest.mark.parametrize("name", ["chain", "residual", "attention"])
+def test_the_tail_of_a_network_gives_its_outputs(name: str) -> None:
+    model = graph(name)
+    feed = feeds_of(model)[0]
+    stages = Stages.of(model, linear_ops(model), dtypes_of(model))
+    everything = values(model, feed) | feed
+    for depth in range(len(stages.stages)):
+        tail = stages.part(depth, len(stages.stages) - 1, ["y"])
+        given = {info.name: everything[info.name] for info in tail.graph.input}
+        np.testing.assert_allclose(session(tail).run(["y"], given)[0], run(model, feed), atol=1e-5)
+
+
+def test_the_linear_ops_of_a_stage_read_only_what_earlier_stages_gave() -> None:
+    model = graph("branches of unequal depth")
+    stages = Stages.of(model, linear_ops(model), dtypes_of(model))
+    assert {name: stages.depth[name] for name in "abcdy"} == {"a": 1, "b": 2, "c": 1, "d": 2, "y": 2}
+    made = [model.graph.node[index].output[0] for stage in stages.stages for index in stage.nodes]
+    assert sorted(made) == sorted("abcdy")
+
+
+def test_what_no_later_stage_reads_is_forgotten() -> None:
+    model = graph("chain")
+    stages = Stages.of(model, linear_ops(model), dtypes_of(model))
+    assert [stage.reads for stage in stages.stages] == [(), ("x",), ("b",), ("e",)]
+    assert [stage.gives for stage in stages.stages] == [(), ("b",), ("e",), ()]
+
+
+def test_weights_among_the_inputs_are_no_activations() -> None:
+    model = weights_as_inputs(graph("chain"))
+    feeds = feeds_of(model)
+    for feed, one in zip(feeds, by_stages(model, feeds, {"y"}), strict=True):
+        np.testing.assert_allclose(one["y"], run(graph("chain"), feed), atol=1e-5)
+
+
+def test_numbers_that_are_drawn_are_drawn_once() -> None:
+    model = build(
+        """g (float[N,4] x) => (y) <float[4,4] w, float[4,4] v> {
+        r = RandomNormal <shape = [1,4]> ()  a = MatMul(x, w)  b = Add(a, r)  c = MatMul(b, v)  d = Sub(c, r)
+        y = Sub(d, r) }"""
+    )
+    found = by_stages(model, feeds_of(model), {"r", "b", "a", "y", "c"})[0]
+    np.testing.assert_allclose(found["b"] - found["a"], np.broadcast_to(found["r"], (3, 4)), atol=1e-6)
+    np.testing.assert_allclose(found["c"] - found["y"], np.broadcast_to(2 * found["r"], (3, 4)), atol=1e-6)
+
+
+def test_a_subgraph_reads_what_it_captures() -> None:
+    model = build(
+        """g (float[N,4] x) => (y) <float[4,4] w, float[4,4] v> {
+        a = MatMul(x, w)  b = MatMul(a, v)  s = ReduceSum <keepdims = 0> (b)  z = Sub(s, s)  c = Greater(s, z)
+        y = If (c) <then_branch = g1 () => (float[N,4] p) { p = Add(a, b) },
+                    else_branch = g2 () => (float[N,4] q) { q = Sub(a, b) }> }"""
+    )
+    feeds = feeds_of(model)
+    for feed, one in zip(feeds, by_stages(model, feeds, {"y"}), strict=True):
+        np.testing.assert_allclose(one["y"], run(model, feed), atol=1e-5)
+
+
+def test_a_shelf_puts_into_files_what_does_not_fit() -> None:
+    shelf = Shelf(100)
+    small, large = noise(10), noise(50)
+    kept, moved = shelf.put(small), shelf.put(large)
+    assert kept is small
+    assert isinstance(moved, np.memmap)
+    np.testing.assert_array_equal(moved, large)
+    shelf.forget(kept)
+    shelf.forget(moved)
+    again = noise(25)
+    assert shelf.put(again) is again
+
+
+def test_a_shelf_leaves_no_files_behind() -> None:
+    shelf = Shelf(0)
+    folder = Path(str(shelf.put(noise(9)).filename)).parent
+    assert folder.is_dir()
+    del shelf
+    assert not folder.exists()
