@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-HEADER_LINES = 2
+SHORT = "## In short"
 COVERED = {
     "zoo": "95 graphs of many architectures and exporters, random weights",
     "exports": "torchvision, timm and transformers, both exporters of torch, half of every group",
@@ -18,10 +18,11 @@ COVERED = {
 }
 
 
-def cifar10(results: str) -> str:
-    """Pick the header and the rows of the exports with BatchNormalization folded, as the peers had them."""
-    rows = [line for line in results.splitlines() if line.startswith("|")]
-    return "\n".join([*rows[:HEADER_LINES], *(r for r in rows[HEADER_LINES:] if "_folded" in r)])
+def accuracy(folder: Path) -> str:
+    """Quote the table that stands below its heading."""
+    text = (folder / "accuracy.md").read_text(encoding="utf-8")
+    below = text.split(f"\n{SHORT}\n", 1)[1].split("\n#", 1)[0]
+    return "\n".join(line for line in below.splitlines() if line.startswith("|"))
 
 
 def coverage(folder: Path) -> str:
@@ -36,7 +37,7 @@ def coverage(folder: Path) -> str:
 
 def filled(readme: str, folder: Path) -> str:
     """Return the README with the tables between their markers."""
-    tables = {"cifar10": cifar10((folder / "cifar10.md").read_text(encoding="utf-8")), "coverage": coverage(folder)}
+    tables = {"accuracy": accuracy(folder), "coverage": coverage(folder)}
     for name, table in tables.items():
         block = f"<!-- {name} -->\n{table}\n<!-- /{name} -->"
         readme = re.sub(rf"<!-- {name} -->.*?<!-- /{name} -->", lambda _, block=block: block, readme, flags=re.DOTALL)
@@ -45,7 +46,7 @@ def filled(readme: str, folder: Path) -> str:
 
 def main() -> int:
     """Write the README, or only say whether it is up to date."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--check", action="store_true")
     readme = ROOT / "README.md"
     old = readme.read_text()
