@@ -3,11 +3,6 @@
 Every group has a curve: the drift of the output when it alone is narrowed. Starting with all channels, the group whose
 narrowing adds the least drift per cost that it saves is narrowed, until the target is met; what is left of the budget
 is given back where it takes away the most drift. Drifts of several groups are taken to add up.
-
-A curve is measured with nothing else pruned. In the end the linear ops behind a group are refitted as well, and repair
-part of what it did: the more, the more of them there are. So a curve may be *tilted*, by the factor
-
-    exp(tilt (depth - 1)),     depth from 0 at the network's input to 1 at its output
 """
 
 from __future__ import annotations
@@ -15,7 +10,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,17 +36,13 @@ class Curve:
     Attributes:
         widths: All widths that the group may have, ascending; the last is the full one.
         drift: Drift at each, falling to 0 at full width.
-        depth: Where the group is read last, from 0 at the network's input to 1 at its output.
     """
 
     widths: Ints
     drift: Floats
-    depth: float
 
     @classmethod
-    def of(
-        cls, size: int, step: int, minimum: int, measured: Ints, drift: Sequence[float], depth: float = 1.0
-    ) -> Curve:
+    def of(cls, size: int, step: int, minimum: int, measured: Ints, drift: Sequence[float]) -> Curve:
         """Make a curve of measured points, monotone, and straight between them in the logarithm.
 
         Args:
@@ -60,18 +51,13 @@ class Curve:
             minimum: Fewest channels that stay.
             measured: Widths that were measured, ascending.
             drift: What was measured there, not negative.
-            depth: Where the group is read last.
         """
         known = np.append(np.asarray(drift, np.float64), 0.0)
         falling = np.maximum.accumulate(known[::-1])[::-1]
         allowed = widths_of(size, step, minimum)
         drifts = np.exp(np.interp(allowed, np.append(measured, size), np.log(falling + FLOOR)))
         drifts[-1] = 0.0
-        return cls(allowed, drifts, depth)
-
-    def tilted(self, tilt: float) -> Curve:
-        """Return the curve with what the refits behind the group repair taken off."""
-        return replace(self, drift=self.drift * math.exp(tilt * (self.depth - 1.0)))
+        return cls(allowed, drifts)
 
 
 def narrow(curves: Sequence[Curve], cost: CostModel, target: float, reference: int | None = None) -> Ints:

@@ -13,8 +13,6 @@ __all__ = ["response_curves"]
 
 TEMPERATURE = 4.0
 """At 1 the curves of a network that is sure of itself are noise."""
-TILT = 3.0
-"""How much the refits behind a group repair (`budget.measured`): on ResNet-20 2 to 4 are nearly alike, 0 is worse."""
 
 
 def response_curves(selector: Selector, evidence: Evidence, tell: Callable[[int, int], None]) -> tuple[Curve, ...]:
@@ -30,4 +28,4 @@ def response_curves(selector: Selector, evidence: Evidence, tell: Callable[[int,
     found = narrowings(
         selector, evidence.study.setting, evidence.grams, refitted=refitted, temperature=TEMPERATURE, tell=tell
     )
-    return tuple(each.curve.tilted(TILT if refitted else 0.0) for each in found)
+    return tuple(each.curve for each in found)

@@ -27,7 +27,7 @@ from onnxpfp.rewrite.edits import Edits
 from onnxpfp.rewrite.mask import masked
 from onnxpfp.runtime import open_session
 
-__all__ = ["Question", "depths", "respond"]
+__all__ = ["Question", "respond"]
 
 RIDGE = 1e-2
 
@@ -95,13 +95,6 @@ def respond(
             runner.run(opened, batch)
         runner.advance()
     return found
-
-
-def depths(setting: Setting, questions: Sequence[Question]) -> list[float]:
-    """Return where every group is read last, from 0 at the network's input to 1 at its last linear op."""
-    stages = Stages.of(setting.model, {task.output for task in setting.tasks}, setting.dtype)
-    last = max(1, len(stages.stages) - 1)
-    return [max(_read_at(question, setting, stages)) / last for question in questions]
 
 
 def _read_at(question: Question, setting: Setting, stages: Stages) -> list[int]:

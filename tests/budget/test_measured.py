@@ -118,12 +118,6 @@ def test_a_target_of_everything_keeps_everything() -> None:
     assert narrow([curve(8, 1.0), curve(5, 1.0)], chain([8, 5]), 1.0).tolist() == [8, 5]
 
 
-def test_tilted_curves_drift_less_the_more_lies_behind() -> None:
-    front = Curve(np.array([1, 2]), np.array([1.0, 0.0]), 0.25)
-    np.testing.assert_allclose(front.tilted(2.0).drift, [np.exp(2 * (0.25 - 1)), 0])
-    np.testing.assert_array_equal(front.tilted(0.0).drift, front.drift)
-
-
 @pytest.mark.parametrize("step", [1, 8])
 def test_two_hundred_wide_groups_take_no_time(step: int) -> None:
     sizes = np.random.default_rng(0).choice([64, 256, 1024, 2048], 200).tolist()
