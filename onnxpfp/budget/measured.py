@@ -3,6 +3,10 @@
 Every group has a curve: the drift of the output when it alone is narrowed. Starting with all channels, the group whose
 narrowing adds the least drift per cost that it saves is narrowed, until the target is met; what is left of the budget
 is given back where it takes away the most drift. Drifts of several groups are taken to add up.
+
+That is not so for a *stream*, a group that is read at several depths of the network: what it loses is missing from the
+inputs of all refits behind, which have to repair the other groups' damage with what is left. So streams stay whole
+wherever the others can meet the target (algorithms.md 7.5: the last resort).
 """
 
 from __future__ import annotations
@@ -36,13 +40,17 @@ class Curve:
     Attributes:
         widths: All widths that the group may have, ascending; the last is the full one.
         drift: Drift at each, falling to 0 at full width.
+        stream: Whether the group is read at several depths.
     """
 
     widths: Ints
     drift: Floats
+    stream: bool = False
 
     @classmethod
-    def of(cls, size: int, step: int, minimum: int, measured: Ints, drift: Sequence[float]) -> Curve:
+    def of(
+        cls, size: int, step: int, minimum: int, measured: Ints, drift: Sequence[float], *, stream: bool = False
+    ) -> Curve:
         """Make a curve of measured points, monotone, and straight between them in the logarithm.
 
         Args:
@@ -51,13 +59,14 @@ class Curve:
             minimum: Fewest channels that stay.
             measured: Widths that were measured, ascending.
             drift: What was measured there, not negative.
+            stream: Whether the group is read at several depths.
         """
         known = np.append(np.asarray(drift, np.float64), 0.0)
         falling = np.maximum.accumulate(known[::-1])[::-1]
         allowed = widths_of(size, step, minimum)
         drifts = np.exp(np.interp(allowed, np.append(measured, size), np.log(falling + FLOOR)))
         drifts[-1] = 0.0
-        return cls(allowed, drifts)
+        return cls(allowed, drifts, stream)
 
 
 def narrow(curves: Sequence[Curve], cost: CostModel, target: float, reference: int | None = None) -> Ints:
@@ -75,15 +84,26 @@ def narrow(curves: Sequence[Curve], cost: CostModel, target: float, reference: i
     Raises:
         TargetUnreachableError: Even the smallest widths cost more.
     """
-    choice = _Choice.widest(curves, cost)
-    full = choice.total() if reference is None else reference
+    full = _Choice.widest(curves, cost).total() if reference is None else reference
     budget = math.floor(target * full * (1.0 + 1e-12))
-    least = cost.total(np.array([curve.widths[0] for curve in curves], np.int64))
+    least = _least(curves, cost)
     if least > budget:
         raise unreachable(target, least, full)
+    whole = [_whole(curve) if curve.stream else curve for curve in curves]
+    choice = _Choice.widest(whole if _least(whole, cost) <= budget else curves, cost)
     _narrow(choice, budget)
     _widen(choice, budget)
     return choice.kept
+
+
+def _least(curves: Sequence[Curve], cost: CostModel) -> int:
+    """Return the cost of the smallest widths."""
+    return cost.total(np.array([curve.widths[0] for curve in curves], np.int64))
+
+
+def _whole(curve: Curve) -> Curve:
+    """Return the curve of a group that stays whole."""
+    return Curve(curve.widths[-1:], curve.drift[-1:], curve.stream)
 
 
 @dataclass(slots=True, eq=False)

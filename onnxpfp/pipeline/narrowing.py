@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onnxpfp.budget.measured import Curve
 from onnxpfp.budget.widths import grid
 from onnxpfp.pipeline.decide import Selector
-from onnxpfp.refit.respond import Question, respond
+from onnxpfp.refit.respond import Question, respond, streams
 from onnxpfp.refit.setting import Setting
 from onnxpfp.refit.survey import Gram
 
@@ -26,16 +26,18 @@ class Narrowing:
         allowed: Channels of the group, the step of its widths and the fewest that stay.
         widths: Widths that were measured, ascending; the full one is left out.
         drifts: How far the output drifted at each, as it was measured.
+        stream: Whether the group is read at several depths.
     """
 
     allowed: tuple[int, int, int]
     widths: NDArray[np.int64]
     drifts: tuple[float, ...]
+    stream: bool
 
     @property
     def curve(self) -> Curve:
         """The same at all widths, monotone, as an allocation needs it."""
-        return Curve.of(*self.allowed, self.widths, self.drifts)
+        return Curve.of(*self.allowed, self.widths, self.drifts, stream=self.stream)
 
 
 def narrowings(
@@ -67,4 +69,5 @@ def narrowings(
         for number, group in enumerate(selector.groups)
     ]
     drifts = respond(setting, questions, grams, refitted=refitted, temperature=temperature, progress=tell)
-    return tuple(Narrowing(*each) for each in zip(allowed, widths, map(tuple, drifts), strict=True))
+    found = zip(allowed, widths, map(tuple, drifts), streams(setting, questions), strict=True)
+    return tuple(Narrowing(*each) for each in found)

@@ -27,7 +27,7 @@ from onnxpfp.rewrite.edits import Edits
 from onnxpfp.rewrite.mask import masked
 from onnxpfp.runtime import open_session
 
-__all__ = ["Question", "respond"]
+__all__ = ["Question", "respond", "streams"]
 
 RIDGE = 1e-2
 
@@ -95,6 +95,12 @@ def respond(
             runner.run(opened, batch)
         runner.advance()
     return found
+
+
+def streams(setting: Setting, questions: Sequence[Question]) -> list[bool]:
+    """Tell which groups are read at several depths, as the stream of a residual network is."""
+    stages = Stages.of(setting.model, {task.output for task in setting.tasks}, setting.dtype)
+    return [len(set(_read_at(question, setting, stages))) > 1 for question in questions]
 
 
 def _read_at(question: Question, setting: Setting, stages: Stages) -> list[int]:

@@ -127,3 +127,18 @@ def test_two_hundred_wide_groups_take_no_time(step: int) -> None:
     kept = narrow(curves, cost, 0.4)
     assert time.process_time() - start < 5
     assert 0.399 < cost.total(kept) / cost.total(np.array(sizes)) <= 0.4
+
+
+def test_a_stream_stays_whole_wherever_the_others_can_meet_the_target() -> None:
+    curves = [
+        Curve(np.array([1, 4, 8]), np.array([1e-3, 1e-4, 0.0]), stream=True),
+        Curve(np.array([2, 4, 8]), np.array([5.0, 1.0, 0.0])),
+    ]
+    cost = CostModel(
+        fixed=np.array([1, 0, 0]),
+        per_channel=np.array([[0, 0], [1, 0], [0, 1]]),
+        terms=np.array([[1], [2]]),
+        coefficients=np.array([1, 1]),
+    )
+    assert narrow(curves, cost, 0.75).tolist() == [8, 4]
+    assert narrow(curves, cost, 0.5).tolist()[0] < 8
