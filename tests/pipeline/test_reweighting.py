@@ -140,7 +140,9 @@ def test_a_tied_embedding_is_selected_deterministically() -> None:
     }"""
     model = nets.build(text, {"table": (12, 8), "w1": (8, 10), "w2": (10, 8)})
     data = np.random.default_rng(0).integers(0, 12, (8, 4))
-    result = onnxpfp.prune(model, calibration=data, keep_params=0.6, select="sampled", compensate="none")
+    result = onnxpfp.prune(
+        model, calibration=data, keep_params=0.6, select="sampled", allocate="bound", compensate="none"
+    )
     chosen = {group.name: group.selection for group in result.report.groups}
     assert chosen["w1"] == "sampled"
     (table,) = (selection for name, selection in chosen.items() if name != "w1")
