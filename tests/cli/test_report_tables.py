@@ -36,6 +36,7 @@ def _report(groups: int = 1) -> Report:
         attention="heads",
         samples=176,
         samples_wanted=300,
+        trials=(),
         groups=tuple(_group(number) for number in range(groups)),
         removed=(
             Removal("a", "dead", (1, 2), "weights", 0),
