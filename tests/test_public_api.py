@@ -31,6 +31,7 @@ def loaded_by(code: str) -> set[str]:
         "from onnxpfp.cli.main import main\ntry: main(['--help'])\nexcept SystemExit: pass",
         "from onnxpfp.cli.main import main\ntry: main(['prune', '--help'])\nexcept SystemExit: pass",
         "from onnxpfp.cli.main import main\ntry: main(['inspect', '--help'])\nexcept SystemExit: pass",
+        "from onnxpfp.cli.main import main\ntry: main(['sensitivity', '--help'])\nexcept SystemExit: pass",
     ],
 )
 def test_importing_is_light(code: str) -> None:
