@@ -203,7 +203,7 @@ def prune_with(
     if limit is not None:
         refuse_unmeasurable(limit, whole, course)
     free = Free.nothing(whole)
-    if plan is None and options.target[1] < 1:
+    if course.chooses:
         with clock.phase("lossless"):
             tell("lossless", 0, 1)
             free = take_free(whole, data, requests, options)

@@ -13,13 +13,11 @@ from onnx import ModelProto
 from onnxpfp.calibrate import ProviderRequest, Samples, open_session
 from onnxpfp.errors import VerificationError
 from onnxpfp.model.checking import complaint
+from onnxpfp.quality import looks_like_classes
 
 __all__ = ["Drift", "check", "measure_drift"]
 
 Feed = Mapping[str, NDArray[np.generic]]
-
-CLASSES = 2
-"""Fewest columns of an output that looks like class scores."""
 
 TINY = float(np.finfo(np.float64).tiny)
 
@@ -116,4 +114,4 @@ def measure_drift(
 def _looks_like_classes(value: NDArray[np.generic], feed: Feed) -> bool:
     """A float matrix with one row per sample and at least two columns."""
     rows = {len(array) for array in feed.values() if array.ndim}
-    return value.dtype.kind == "f" and value.ndim == 2 and rows == {len(value)} and (value.shape[1] >= CLASSES)
+    return looks_like_classes(value) and rows == {len(value)}

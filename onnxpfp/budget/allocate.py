@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from onnxpfp.budget.cost import CostModel
 from onnxpfp.budget.demand import Curves, Demand, Rule, curves_of
-from onnxpfp.budget.widths import unreachable
+from onnxpfp.budget.widths import budget_of, unreachable
 from onnxpfp.errors import TargetUnreachableError
 
 __all__ = ["Allocation", "Demand", "Rule", "allocate"]
@@ -79,8 +79,7 @@ def allocate(
         raise ValueError(f"{len(demands)} demands for {cost.n_groups} groups")
     full = np.array([d.scores.shape[0] for d in demands], dtype=np.int64)
     full_cost = cost.total(full) if reference is None else reference
-    # 0.29 * 100 is 28.999999999999996; asking for 29 % must admit 29 of 100.
-    budget = math.floor(target * full_cost * (1.0 + 1e-12))
+    budget = budget_of(target, full_cost)
 
     def fits(kept: Ints) -> bool:
         return cost.total(kept) <= budget

@@ -12,7 +12,6 @@ wherever the others can meet the target (algorithms.md 7.5: the last resort).
 from __future__ import annotations
 
 import heapq
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -20,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxpfp.budget.cost import CostModel
-from onnxpfp.budget.widths import unreachable, widths_of
+from onnxpfp.budget.widths import budget_of, unreachable, widths_of
 
 __all__ = ["Curve", "narrow"]
 
@@ -85,7 +84,7 @@ def narrow(curves: Sequence[Curve], cost: CostModel, target: float, reference: i
         TargetUnreachableError: Even the smallest widths cost more.
     """
     full = _Choice.widest(curves, cost).total() if reference is None else reference
-    budget = math.floor(target * full * (1.0 + 1e-12))
+    budget = budget_of(target, full)
     least = _least(curves, cost)
     if least > budget:
         raise unreachable(target, least, full)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from onnxpfp.budget.cost import CostModel
-from onnxpfp.budget.widths import unreachable
+from onnxpfp.budget.widths import budget_of, unreachable
 
 __all__ = ["uniform"]
 
@@ -33,7 +32,7 @@ def uniform(allowed: Sequence[Ints], cost: CostModel, target: float, reference: 
     """
     full = np.array([widths[-1] for widths in allowed], np.int64)
     whole = cost.total(full) if reference is None else reference
-    budget = math.floor(target * whole * (1.0 + 1e-12))
+    budget = budget_of(target, whole)
     parts: list[NDArray[np.float64]] = [widths / size for widths, size in zip(allowed, full.tolist(), strict=True)]
     shares: NDArray[np.float64] = np.unique(np.concatenate(parts))
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from onnxpfp.errors import TargetUnreachableError
 
-__all__ = ["grid", "unreachable", "widths_of"]
+__all__ = ["budget_of", "grid", "unreachable", "widths_of"]
 
 Ints = NDArray[np.int64]
 
@@ -32,6 +32,12 @@ def grid(size: int, step: int, minimum: int) -> Ints:
     wanted = np.array([share * size for share in SHARES])
     nearest = allowed[np.abs(allowed[None] - wanted[:, None]).argmin(axis=1)]
     return np.unique(np.append(nearest, allowed[0]))
+
+
+def budget_of(target: float, full: int) -> int:
+    """Return the largest cost that a share of the full cost admits."""
+    # 0.29 * 100 is 28.999999999999996; asking for 29 % must admit 29 of 100.
+    return math.floor(target * full * (1.0 + 1e-12))
 
 
 def unreachable(target: float, least: int, full: int) -> TargetUnreachableError:

@@ -58,6 +58,11 @@ class Course:
     clock: Clock
     tell: Tell
 
+    @property
+    def chooses(self) -> bool:
+        """Whether channels are to be chosen: no plan says what stays, and not everything does."""
+        return self.plan is None and self.options.target[1] < 1
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Level:
@@ -98,7 +103,7 @@ def weighed(course: Course, prepared: Prepared) -> Level:
         tell("allocation", 0, 1)
         places = stored_axes_of(model, prepared.graph, prepared.constants)
         curves: tuple[Curve, ...] = ()
-        if course.plan is None and options.target[1] < 1 and options.allocation(evidence.known) == "measured":
+        if course.chooses and options.allocation(evidence.known) == "measured":
             selector = selector_of(prepared, evidence, places, options)
             curves = response_curves(selector, evidence, partial(tell, "allocation"))
     return Level(prepared, readers, evidence, places, curves)
@@ -119,7 +124,7 @@ def narrowed(course: Course, first: Level) -> tuple[Decision, Rewritten]:
         TargetUnreachableError: The target cannot be met.
     """
     prepared, level = first.prepared, first
-    steps = course.options.steps if course.plan is None and course.options.target[1] < 1 else 1
+    steps = course.options.steps if course.chooses else 1
     origin = np.arange(prepared.graph.count + 1)
     for step in range(1, steps + 1):
         decision = _decision(course, first, level, origin, _towards(course.options, step, steps))

@@ -185,9 +185,8 @@ def families_of(
     """
     families: dict[tuple[object, ...], list[Task]] = {}
     for task in tasks:
-        reader, shape = task.reader, starts[task.output].weights.shape
-        window = reader.kind, reader.kernel, reader.group, reader.attributes
-        families.setdefault((task.consumer.data, task.consumer.data_axis, *window, shape[0], shape[2]), []).append(task)
+        shape = starts[task.output].weights.shape
+        families.setdefault((*task.sight, shape[0], shape[2]), []).append(task)
     shelf = Shelf(ledger.setting.workspace)
     found: list[Family] = []
     for same in families.values():

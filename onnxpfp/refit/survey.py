@@ -163,7 +163,7 @@ def survey(
         here = [task for name, task in wanted.items() if stages.depth[name] == depth]
         families: dict[tuple[object, ...], list[Task]] = {}
         for task in here:
-            families.setdefault(_sight(task), []).append(task)
+            families.setdefault(task.sight, []).append(task)
         sums = [(_Sums.of(tasks[0], setting), tasks) for tasks in families.values()]
         session, _ = runner.open([tasks[0].output for tasks in families.values()])
         for batch in range(len(feeds)):
@@ -180,9 +180,3 @@ def survey(
         if progress:
             progress(depth + 1, len(stages.stages))
     return found
-
-
-def _sight(task: Task) -> tuple[object, ...]:
-    """Return what the columns of an op depend on; ops that agree in it have the same."""
-    reader = task.reader
-    return task.consumer.data, task.consumer.data_axis, reader.kind, reader.kernel, reader.group, reader.attributes

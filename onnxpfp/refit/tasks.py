@@ -56,6 +56,12 @@ class Task:
     outlook: Outlook
 
     @property
+    def sight(self) -> tuple[object, ...]:
+        """What the op's columns depend on: ops that agree in it have the same."""
+        reader = self.reader
+        return self.consumer.data, self.consumer.data_axis, reader.kind, reader.kernel, reader.group, reader.attributes
+
+    @property
     def output(self) -> str:
         """Name of the op's output."""
         return self.consumer.output
