@@ -19,9 +19,13 @@ COVERED = {
 
 
 def accuracy(folder: Path) -> str:
-    """Quote the table that stands below its heading."""
-    text = (folder / "accuracy.md").read_text(encoding="utf-8")
-    below = text.split(f"\n{SHORT}\n", 1)[1].split("\n#", 1)[0]
+    """Quote what is left of the accuracy."""
+    return quoted(folder / "accuracy.md")
+
+
+def quoted(file: Path) -> str:
+    """Return the table below the heading that all results files give what the README shows."""
+    below = file.read_text(encoding="utf-8").split(f"\n{SHORT}\n", 1)[1].split("\n#", 1)[0]
     return "\n".join(line for line in below.splitlines() if line.startswith("|"))
 
 
@@ -35,9 +39,14 @@ def coverage(folder: Path) -> str:
     return "\n".join(lines)
 
 
+def speed(folder: Path) -> str:
+    """Quote the table of the ratios."""
+    return quoted(folder / "speed.md")
+
+
 def filled(readme: str, folder: Path) -> str:
     """Return the README with the tables between their markers."""
-    tables = {"accuracy": accuracy(folder), "coverage": coverage(folder)}
+    tables = {"accuracy": accuracy(folder), "coverage": coverage(folder), "speed": speed(folder)}
     for name, table in tables.items():
         block = f"<!-- {name} -->\n{table}\n<!-- /{name} -->"
         readme = re.sub(rf"<!-- {name} -->.*?<!-- /{name} -->", lambda _, block=block: block, readme, flags=re.DOTALL)

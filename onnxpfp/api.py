@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -16,10 +16,10 @@ from onnx import ModelProto
 
 from onnxpfp.budget.seek import Sought
 from onnxpfp.calibrate import Source as DataSource
-from onnxpfp.config import Options
+from onnxpfp.config import DEFAULT_WORKSPACE, Options
 from onnxpfp.errors import OptionError, TargetUnreachableError
 from onnxpfp.model.load import load
-from onnxpfp.pipeline.clock import Clock
+from onnxpfp.pipeline.clock import Clock, Progress
 from onnxpfp.pipeline.decide import Decision, full_cost
 from onnxpfp.pipeline.examine import examine
 from onnxpfp.pipeline.free import Free, take_free
@@ -34,9 +34,6 @@ from onnxpfp.rewrite.weights import stored_axes_of
 from onnxpfp.storage import Scratch, loaded
 
 __all__ = ["Progress", "Result", "prune", "prune_with"]
-
-Progress = Callable[[str, int, int], None]
-"""Told the phase, how far it is, and how far it goes."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,7 +81,9 @@ def prune(
     delta: float = 1e-16,
     seed: int = 0,
     threads: int | None = None,
+    workspace: int = DEFAULT_WORKSPACE,
     providers: str = "cpu",
+    strict_providers: bool = False,
     round_to: int | None = None,
     min_channels: int = 1,
     attention: Literal["heads", "width"] = "heads",
@@ -116,7 +115,9 @@ def prune(
         delta: See `Options`.
         seed: See `Options`.
         threads: See `Options`.
+        workspace: See `Options`.
         providers: See `Options`.
+        strict_providers: See `Options`.
         round_to: See `Options`.
         min_channels: See `Options`.
         attention: See `Options`.
@@ -146,7 +147,9 @@ def prune(
         delta=delta,
         seed=seed,
         threads=threads,
+        workspace=workspace,
         providers=providers,
+        strict_providers=strict_providers,
         round_to=round_to,
         min_channels=min_channels,
         attention=attention,
@@ -183,7 +186,7 @@ def prune_with(
     Raises:
         OnnxPfpError: As in `prune`.
     """
-    clock, tell = Clock(), progress or _silent
+    clock = Clock(progress) if progress else Clock()
     limit = Limit.of(options.max_drift, options.min_agreement) if plan is None else None
     if (options.needs_data or limit is not None) and calibration is None and plan is None:
         measuring = limit.flag if limit is not None else f"--score {options.score}"
@@ -191,22 +194,18 @@ def prune_with(
     if plan is not None:
         options = replace(options, attention=plan.attention)
     with clock.phase("load"):
-        tell("load", 0, 1)
         source = load(model, folder)
         session, requests = open_model(source, options)
         data = read_data(source, session, calibration, options)
-    with clock.phase("graph"):
-        tell("graph", 0, 1)
-        whole = prepare(source, data, options)
-        _refuse_if_nothing(whole, options, plan)
-    course = Course(data, split_of(data, options.seed), requests, options, plan, full_cost(whole, options), clock, tell)
+    whole = prepare(source, data, options, clock)
+    _refuse_if_nothing(whole, options, plan)
+    course = Course(data, split_of(data, options.seed), requests, options, plan, full_cost(whole, options), clock)
     if limit is not None:
-        refuse_unmeasurable(limit, whole, course)
+        with clock.phase("search"):
+            refuse_unmeasurable(limit, whole, course)
     free = Free.nothing(whole)
     if course.chooses:
-        with clock.phase("lossless"):
-            tell("lossless", 0, 1)
-            free = take_free(whole, data, requests, options)
+        free = take_free(whole, data, requests, options, clock)
     prepared = free.prepared
     level = weighed(course, prepared)
     prune_to = partial(narrowed, first=level)
@@ -216,10 +215,9 @@ def prune_with(
     else:
         (decision, done), sought = prune_within(limit, course, level, whole.source.model, prune_to)
     evidence = level.evidence
-    with clock.phase("verification"):
-        tell("verification", 0, 1)
+    with clock.phase("verification") as tell:
         unchanged = bool(decision.keep.all()) and not free.removed
-        verified = examine(whole, prepared, done, evidence, data, requests, options, unchanged=unchanged)
+        verified = examine(whole, prepared, done, evidence, data, requests, options, unchanged=unchanged, tell=tell)
     told = in_terms_of(whole.graph, prepared.graph, decision, free.origin)
     report = build_report(
         Outcome(
@@ -246,10 +244,6 @@ def prune_with(
         scratch=source.scratch,
         read=source.read,
     )
-
-
-def _silent(phase: str, done: int, total: int) -> None:
-    """Tell nobody."""
 
 
 def _refuse_if_nothing(prepared: Prepared, options: Options, plan: Plan | None) -> None:

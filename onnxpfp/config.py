@@ -9,10 +9,14 @@ from typing import Literal
 
 from onnxpfp.errors import OptionError
 
-__all__ = ["DEFAULT_KEEP_MACS", "SCORES", "Known", "Options"]
+__all__ = ["DEFAULT_KEEP_MACS", "DEFAULT_WORKSPACE", "SCORES", "Known", "Options"]
 
 DEFAULT_KEEP_MACS = 0.7
 """Share of the MACs that stays where no target is given."""
+DEFAULT_WORKSPACE = 512_000_000
+"""Bytes."""
+LEAST_WORKSPACE = 1_000_000
+"""Bytes; who gives less has another unit in mind."""
 
 SCORES: Mapping[str, bool] = {
     "pfp": False,
@@ -68,7 +72,9 @@ class Options:
         delta: Probability with which the bounds may fail.
         seed: Of the one random generator.
         threads: Of onnxruntime; None leaves it the choice.
+        workspace: Bytes that intermediates of measuring and fitting may take, beside the network itself.
         providers: Execution providers in priority order, comma-separated.
+        strict_providers: Whether a node that only the CPU can run is an error where other providers were asked for.
         round_to: Channels of a group stay in multiples of it; None means 8 for groups of at least
             32 channels, 1 below.
         min_channels: Fewest channels of a group that stay.
@@ -93,7 +99,9 @@ class Options:
     delta: float = 1e-16
     seed: int = 0
     threads: int | None = None
+    workspace: int = DEFAULT_WORKSPACE
     providers: str = "cpu"
+    strict_providers: bool = False
     round_to: int | None = None
     min_channels: int = 1
     attention: Literal["heads", "width"] = "heads"
@@ -133,6 +141,8 @@ class Options:
             if number is not None and number < 1:
                 flag = "calib-samples" if name == "samples" else name.replace("_", "-")
                 raise OptionError(f"--{flag} {number} must be at least 1")
+        if self.workspace < LEAST_WORKSPACE:
+            raise OptionError(f"--workspace {self.workspace} bytes is less than 1MB", hint="512MB is the default")
         for name, allowed in _CHOICES.items():
             value = getattr(self, name)
             if value is not None and value not in allowed:

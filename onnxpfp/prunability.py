@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -13,11 +12,11 @@ from onnx import ModelProto
 
 from onnxpfp.budget.prunability import Prunability, prunability
 from onnxpfp.calibrate import Source as DataSource
-from onnxpfp.config import Options
+from onnxpfp.config import DEFAULT_WORKSPACE, Options
 from onnxpfp.errors import CalibrationError, ModelError, OptionError, TargetUnreachableError
 from onnxpfp.inspection import NodeName
 from onnxpfp.model.load import load
-from onnxpfp.pipeline.clock import Clock
+from onnxpfp.pipeline.clock import Clock, Progress
 from onnxpfp.pipeline.cost import mac_model
 from onnxpfp.pipeline.decide import full_cost, selector_of
 from onnxpfp.pipeline.gather import SHARE, split_of
@@ -36,8 +35,6 @@ DEFAULT_TOLERANCE = 0.05
 
 _RANDOM = "RANDOM data: the losses are those of noise, not of your inputs; use this to try things out"
 
-Progress = Callable[[str, int, int], None]
-
 
 def sensitivity(
     model: ModelProto | str | os.PathLike[str],
@@ -52,7 +49,9 @@ def sensitivity(
     delta: float = 1e-16,
     seed: int = 0,
     threads: int | None = None,
+    workspace: int = DEFAULT_WORKSPACE,
     providers: str = "cpu",
+    strict_providers: bool = False,
     round_to: int | None = None,
     min_channels: int = 1,
     attention: Literal["heads", "width"] = "heads",
@@ -78,7 +77,9 @@ def sensitivity(
         delta: See `Options`.
         seed: See `Options`.
         threads: See `Options`.
+        workspace: See `Options`.
         providers: See `Options`.
+        strict_providers: See `Options`.
         round_to: See `Options`.
         min_channels: See `Options`.
         attention: See `Options`.
@@ -102,7 +103,9 @@ def sensitivity(
         delta=delta,
         seed=seed,
         threads=threads,
+        workspace=workspace,
         providers=providers,
+        strict_providers=strict_providers,
         round_to=round_to,
         min_channels=min_channels,
         attention=attention,
@@ -136,24 +139,23 @@ def sensitivity_with(
         OnnxPfpError: As in `sensitivity`.
     """
     _refuse(calibration, options, tolerance)
-    clock, tell = Clock(), progress or _silent
+    clock = Clock(progress) if progress else Clock()
     with clock.phase("load"):
-        tell("load", 0, 1)
         source = load(model)
         session, requests = open_model(source, options)
         data = read_data(source, session, calibration, options)
-    with clock.phase("graph"):
-        tell("graph", 0, 1)
-        prepared = prepare(source, data, options)
-        _refuse_if_nothing(prepared)
+    prepared = prepare(source, data, options, clock)
+    _refuse_if_nothing(prepared)
     split = split_of(data, options.seed)
-    course = Course(data, split, requests, options, None, full_cost(prepared, options), clock, tell)
-    judge = _judge(prepared, course)
+    course = Course(data, split, requests, options, None, full_cost(prepared, options), clock)
+    with clock.phase("network"):
+        judge = _judge(prepared, course)
     level = weighed(course, prepared)
     narrowed = _narrowed(level, course)
     cost = mac_model(prepared.source.model, prepared.graph, prepared.shapes)
     shares = shares_down_to(least_share(level, course))
-    points = network_points(level, course, cost, judge, shares, partial(tell, "network"))
+    with clock.phase("network") as tell:
+        points = network_points(level, course, cost, judge, shares, tell)
     return _told(level, course, judge, points, group_points(cost, _sizes(prepared), narrowed), tolerance)
 
 
@@ -204,11 +206,13 @@ def _judge(prepared: Prepared, course: Course) -> Judge:
 
 def _narrowed(level: Level, course: Course) -> tuple[Narrowing, ...]:
     """Narrow every group alone; the Gram matrices may not be there yet, where they decide nothing else."""
-    evidence, tell = level.evidence, partial(course.tell, "groups")
+    evidence, grams = level.evidence, level.evidence.grams
     assert evidence.study is not None
     refitted = course.options.compensation(evidence.known) == "lstsq"
-    with course.clock.phase("groups"):
-        grams = evidence.grams or (grams_of(evidence.study, tell) if refitted else {})
+    if refitted and not grams:
+        with course.clock.phase("statistics") as tell:
+            grams = grams_of(evidence.study, tell)
+    with course.clock.phase("groups") as tell:
         selector = selector_of(level.prepared, evidence, level.places, course.options)
         return narrowings(selector, evidence.study.setting, grams, refitted=refitted, tell=tell)
 
@@ -278,7 +282,3 @@ def _robustness(group: GroupSensitivity) -> tuple[float, float]:
     """Order groups by what they can lose; a loss that is no number is the worst."""
     area = group.prunability.area
     return -group.prunability.smallest, -math.inf if math.isnan(area) else -area
-
-
-def _silent(phase: str, done: int, total: int) -> None:
-    """Tell nobody."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,6 +69,7 @@ def measure_drift(
     held_out: bool,
     providers: Sequence[ProviderRequest],
     threads: int | None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Drift:
     """Measure how far the pruned model's outputs are from the original's.
 
@@ -80,6 +81,7 @@ def measure_drift(
         held_out: Whether the calibration has not seen them.
         providers: Where to run.
         threads: Of onnxruntime.
+        progress: Told how many samples are done, of how many.
     """
     one = open_session(original, providers, threads=threads)
     two = open_session(pruned, providers, threads=threads)
@@ -87,7 +89,8 @@ def measure_drift(
     size: dict[str, float] = {}
     flips: dict[str, float] = {}
     agree, votes, runs = 0, 0, 0
-    for feed in samples.batches(batch_size):
+    done = 0
+    for feed, count in samples.runs(batch_size):
         wanted, found = one.run(feed), two.run(feed)
         runs += 1
         for name, value in wanted.items():
@@ -102,6 +105,9 @@ def measure_drift(
         if scores is not None:
             agree += int((wanted[scores].argmax(1) == found[scores].argmax(1)).sum())
             votes += len(wanted[scores])
+        done += count
+        if progress:
+            progress(done, len(samples))
     return Drift(
         relative_error=max((math.sqrt(gap[n] / max(size[n], TINY)) for n in gap), default=None),
         differing=max((share / runs for share in flips.values()), default=None),

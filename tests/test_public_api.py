@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import nets
+import onnx
 import pytest
 
 import onnxpfp
@@ -36,6 +38,17 @@ def loaded_by(code: str) -> set[str]:
 )
 def test_importing_is_light(code: str) -> None:
     assert not HEAVY & loaded_by(code)
+
+
+def test_inspecting_runs_nothing(tmp_path: Path) -> None:
+    """What is slow to load stays out: onnxruntime, and of scipy all but its graphs."""
+    path = tmp_path / "in.onnx"
+    onnx.save(nets.chain(), path)
+    loaded = loaded_by(f"import onnxpfp; onnxpfp.inspect({str(path)!r})")
+    assert {"onnx", "numpy", "scipy.sparse.csgraph"} <= loaded
+    slow = {"onnxruntime", "onnx_graphsurgeon", "rich", "scipy.optimize", "scipy.special", "scipy.stats", "click"}
+    assert not slow & loaded
+    assert not {name for name in loaded if name.startswith("onnxpfp.refit")}
 
 
 def test_the_names_load_on_demand() -> None:
@@ -85,6 +98,7 @@ def test_errors_have_exit_codes_and_hints() -> None:
         {"min_channels": 0},
         {"samples": 0},
         {"batch_size": 0},
+        {"workspace": 512},
         {"seed": -1},
     ],
 )

@@ -122,6 +122,10 @@ class Emitter:
         self._graph.outputs.append(tensor)
         return str(tensor.name)
 
+    def made(self, tensor: Tensor) -> Tensor:
+        """Return a tensor that a node makes: an input or a constant cannot be an output."""
+        return tensor if tensor.inputs else self.op("Identity", [tensor])
+
     def constant(self, values: NDArray[Any]) -> Tensor:
         """Add a constant."""
         return self._gs.Constant(self._name("c"), np.ascontiguousarray(values))

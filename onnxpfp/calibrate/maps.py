@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -35,6 +35,7 @@ def stream(
     providers: str | Sequence[str] | Sequence[ProviderRequest] = "cpu",
     threads: int | None = None,
     workspace_bytes: int = WORKSPACE_BYTES,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Iterator[tuple[range, dict[str, NDArray[Any]]]]:
     """Run the samples and yield intermediate tensors.
 
@@ -49,6 +50,7 @@ def stream(
         providers: As in `open_session`.
         threads: Threads inside one op; None lets onnxruntime choose.
         workspace_bytes: Limit of what comes out of one run, as far as one sample can keep it.
+        progress: Told how many samples are done, of how many; each counts once in every pass.
 
     Yields:
         Positions of the bundles that are there, and their tensors by name; every bundle once per batch.
@@ -59,13 +61,18 @@ def stream(
     """
     largest = max((_size(bundle) for bundle in bundles), default=1)
     batch = max(1, min(batch_size, workspace_bytes // max(1, largest)))
-    for run in _shards(bundles, workspace_bytes // batch):
+    runs = list(_shards(bundles, workspace_bytes // batch))
+    done, total = 0, len(runs) * len(samples)
+    for run in runs:
         names = list(dict.fromkeys(name for position in run for name in bundles[position]))
         session = open_session(_showing(model, names), providers, threads=threads, layout=False)
-        for feed, _ in samples.runs(batch):
+        for feed, count in samples.runs(batch):
             values = session.run(feed, names)
             _check_finite(values)
             yield run, values
+            done += count
+            if progress:
+                progress(done, total)
 
 
 def _size(bundle: Bundle) -> int:

@@ -1,7 +1,8 @@
 """Probe models: the user's network with its outputs replaced by the statistics of its readers.
 
-Nothing leaves onnxruntime but a few numbers per reader. All readers share one probe unless their constants together
-are too large; then there are several, each cut off behind its last reader.
+Of readers that the graph measures itself, nothing leaves onnxruntime but a few numbers each; of screened families it
+is the tensor that they read. All share one probe unless their constants together are too large; then there are
+several, each cut off behind its last reader.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from onnx import ModelProto
 
 from onnxpfp.calibrate.einsum import emit_einsum
 from onnxpfp.calibrate.emit import Emitter
+from onnxpfp.calibrate.family import Family
 from onnxpfp.calibrate.nonnegative import nonnegative_tensors
 from onnxpfp.calibrate.plan import Emitted, Plan
 from onnxpfp.calibrate.product import emit_product
@@ -47,12 +49,16 @@ class Probe:
         readers: What it measures.
         outputs: Where each reader's results come out, in the same order.
         squares: Output with the summed squared input of each reader, (C,) float32.
+        taps: Output with what each family reads, float32.
+        nonnegative: Whether that provably has no negative entry.
     """
 
     model: ModelProto
     readers: tuple[Reader, ...]
     outputs: tuple[Emitted, ...]
     squares: tuple[str, ...]
+    taps: tuple[str, ...]
+    nonnegative: tuple[bool, ...]
 
     def decode(self, values: Mapping[str, NDArray[Any]], samples: int) -> Statistics:
         """Turn the outputs of one run into statistics.
@@ -96,8 +102,8 @@ def shard_readers(readers: Sequence[Reader], limit: int = CONSTANTS_LIMIT) -> It
         yield tuple(run)
 
 
-def build_probe(model: ModelProto, readers: Sequence[Reader], plan: Plan) -> Probe:
-    """Build the model that measures `readers`; the user's model is not changed.
+def build_probe(model: ModelProto, readers: Sequence[Reader], plan: Plan, families: Sequence[Family] = ()) -> Probe:
+    """Build the model that measures `readers` and hands out what families read; the user's model is not changed.
 
     Raises:
         ModelError: A reader's tensor is not in the main graph.
@@ -117,7 +123,20 @@ def build_probe(model: ModelProto, readers: Sequence[Reader], plan: Plan) -> Pro
             emitted = emit_linear(emit, reader, plan, nonnegative=clean)
         outputs.append(emitted)
         squares.append(_square_sum(emit, reader))
-    return Probe(forget_axis_names(emit.export()), tuple(readers), tuple(outputs), tuple(squares))
+    taps: dict[tuple[str, str], str] = {}
+    for family in families:
+        key = family.lead.data, family.lead.zero
+        if key not in taps:
+            emit.go_behind(key)
+            taps[key] = emit.output(emit.made(emit.numbers(*key)))
+    return Probe(
+        forget_axis_names(emit.export()),
+        tuple(readers),
+        tuple(outputs),
+        tuple(squares),
+        tuple(taps[family.lead.data, family.lead.zero] for family in families),
+        tuple(family.lead.data in nonnegative and not family.lead.zero for family in families),
+    )
 
 
 def _read(reader: Reader) -> list[str]:

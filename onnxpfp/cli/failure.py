@@ -33,7 +33,7 @@ def failing_in_one_line(*, verbosity: int) -> Generator[None]:
     except OnnxPfpError as error:
         raise _failed(str(error), error.hint, error.exit_code, verbosity) from error
     except MemoryError as error:
-        hint = "a smaller --batch-size needs less"
+        hint = "a smaller --workspace or --batch-size needs less"
         raise _failed("out of memory", hint, FAILED, verbosity) from error
     except OSError as error:
         raise _failed(f"{type(error).__name__}: {error}", "", FAILED, verbosity) from error

@@ -112,11 +112,13 @@ class Scope:
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """Where and how it runs; see `onnxpfp.config.Options`."""
+    """Where and how it runs; see `onnxpfp.config.Options`. The workspace is as it was typed."""
 
     seed: int
     threads: int | None
+    workspace: str
     providers: str
+    strict_providers: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,11 +276,23 @@ runtime_options = _group(
     click.option("--seed", type=int, default=0, show_default=True, help="Of everything that is drawn."),
     click.option("--threads", type=int, metavar="N", help="Threads of onnxruntime.  [default: its own choice]"),
     click.option(
+        "--workspace",
+        default="512MB",
+        show_default=True,
+        metavar="SIZE",
+        help="Memory for what is measured and fitted, beside the network itself: 512MB, 2GB, 1.5GiB, ...",
+    ),
+    click.option(
         "--providers",
         default="cpu",
         show_default=True,
         metavar="LIST",
         help="Where to run, by priority: cpu, cuda, cuda:1, trt, ... or names of onnxruntime, comma-separated.",
+    ),
+    click.option(
+        "--strict-providers",
+        is_flag=True,
+        help="Fail where a node can only run on the CPU; else the CPU helps out.",
     ),
 )
 

@@ -51,7 +51,7 @@ def _run(source: Path, scope: Scope, rows: int | None, *, as_json: bool, verbosi
 
     shapes = parse_shapes(scope.input_shape, source)
     with naming_files(source, None, None), working(verbosity) as tell:
-        tell("graph", 0, 1)
+        tell("channels", 0, 1)
         found = inspect_model(
             source, input_shapes=shapes, attention=scope.attention, include=scope.include, exclude=scope.exclude
         )

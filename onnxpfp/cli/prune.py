@@ -24,6 +24,7 @@ from onnxpfp.cli.groups import (
     verbosity_options,
 )
 from onnxpfp.cli.outputs import STDOUT, Outputs, check_outputs, report_json, write_outputs
+from onnxpfp.cli.sizes import parse_size
 from onnxpfp.config import Options
 from onnxpfp.errors import OptionError
 
@@ -96,7 +97,11 @@ def prune(
 
 
 def options_of(data: Data, target: Target, choice: Choice, runtime: Runtime) -> Options:
-    """Gather what the pipeline wants to know; shapes are read later, for they may need the model."""
+    """Gather what the pipeline wants to know; shapes are read later, for they may need the model.
+
+    Raises:
+        OptionError: A value cannot be meant.
+    """
     return Options(
         keep_macs=target.keep_macs,
         keep_params=target.keep_params,
@@ -111,7 +116,9 @@ def options_of(data: Data, target: Target, choice: Choice, runtime: Runtime) -> 
         delta=choice.delta,
         seed=runtime.seed,
         threads=runtime.threads,
+        workspace=parse_size("--workspace", runtime.workspace),
         providers=runtime.providers,
+        strict_providers=runtime.strict_providers,
         round_to=choice.round_to,
         min_channels=choice.min_channels,
         attention=choice.attention,

@@ -7,19 +7,37 @@ import io
 import logging
 import os
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, SpinnerColumn, Task, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+from rich.text import Text
+
+from onnxpfp.pipeline.clock import Progress
 
 __all__ = ["make_console", "working"]
 
 WIDTH = 140
 """Columns in a pipe or file, where no terminal says how wide it is."""
 
-Tell = Callable[[str, int, int], None]
+UNITS = {
+    "lossless": "samples",
+    "calibration": "samples",
+    "ranking": "samples",
+    "statistics": "stages",
+    "curves": "groups",
+    "groups": "groups",
+    "network": "shares",
+    "compensation": "stages",
+    "search": "samples",
+    "verification": "samples",
+}
+"""What a phase counts (`onnxpfp.report.types.Report.seconds`); a stage is what lies between two linear ops."""
+PERIOD = 120.0
+"""Seconds over which the speed of a phase is taken: a batch of large images may need many."""
 
 _LEVELS = {-1: logging.ERROR, 0: logging.WARNING, 1: logging.INFO}
 
@@ -47,7 +65,7 @@ def _forgive(stream: object) -> None:
 
 
 @contextmanager
-def working(verbosity: int) -> Generator[Tell]:
+def working(verbosity: int) -> Generator[Progress]:
     """Show how far the work is, and keep libraries that print away from stdout.
 
     Yields:
@@ -64,26 +82,45 @@ def working(verbosity: int) -> Generator[Tell]:
         yield tell
 
 
-def _progress(console: Console) -> Progress:
-    columns = (SpinnerColumn(), BarColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
-    return Progress(*columns, console=console, transient=True)
+class _Left(TimeRemainingColumn):
+    """How long the phase still takes, where it counts something."""
+
+    def render(self, task: Task) -> Text:
+        """Say what the time means."""
+        return super().render(task).append(" left") if task.total else Text()
+
+
+def _progress(console: Console) -> Bar:
+    columns = (SpinnerColumn(), BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), _Left())
+    # The threads that do the work want the cores: no more pictures than a reader needs.
+    return Bar(*columns, console=console, transient=True, refresh_per_second=4, speed_estimate_period=PERIOD)
 
 
 def _silent(phase: str, done: int, total: int) -> None:
     """Tell nobody."""
 
 
-def _bar(progress: Progress) -> Tell:
-    task = progress.add_task("")
+def _bar(bar: Bar) -> Progress:
+    """Show one phase at a time: what one takes says nothing about the next."""
+    shown = ""
+    task = bar.add_task("", total=None)
 
     def tell(phase: str, done: int, total: int) -> None:
-        counted = f"{phase}, {done} of {total}" if total > 1 else phase
-        progress.update(task, description=counted, completed=done, total=total)
+        nonlocal shown, task
+        counts = (done, total) != (0, 1)
+        text = f"{phase}, {done} of {total} {UNITS.get(phase, '')}".rstrip() if counts else phase
+        if phase != shown or done < bar.tasks[0].completed:
+            bar.remove_task(task)
+            shown, task = phase, bar.add_task(text, total=total if counts else None, completed=done)
+        else:
+            # Short phases end between two pictures.
+            ended = counts and done == total
+            bar.update(task, description=text, total=total if counts else None, completed=done, refresh=ended)
 
     return tell
 
 
-def _lines() -> Tell:
+def _lines() -> Progress:
     seen: set[str] = set()
 
     def tell(phase: str, done: int, total: int) -> None:

@@ -7,7 +7,7 @@ noise takes the place of the data.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -18,6 +18,7 @@ from onnx import ModelProto
 
 from onnxpfp.calibrate import ProviderRequest, Reader, Samples
 from onnxpfp.calibrate.maps import stream
+from onnxpfp.calibrate.run import WORKSPACE_BYTES
 from onnxpfp.channels import ChannelGraph, Group
 from onnxpfp.errors import CalibrationError, ModelError
 from onnxpfp.lossless.detect import Choice, Trace, choose
@@ -50,6 +51,8 @@ def find_lossless(
     batch_size: int,
     providers: Sequence[ProviderRequest],
     threads: int | None = None,
+    workspace_bytes: int = WORKSPACE_BYTES,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Lossless:
     """Find dead, constant and duplicate channels, and how the consumers do without them.
 
@@ -66,6 +69,8 @@ def find_lossless(
         batch_size: Samples in one run.
         providers: Where to run.
         threads: Threads inside one op; None lets onnxruntime choose.
+        workspace_bytes: As in `stream`.
+        progress: As in `stream`.
 
     Raises:
         CalibrationError: The network computes NaN on the data.
@@ -79,7 +84,16 @@ def find_lossless(
         samples = noise_like(model, samples, np.random.default_rng(0))
     folds = folds_of(model, graph, constants, readers)
     terms = Terms(model, graph, constants, readers, places, folds, proof.settled)
-    run = partial(stream, model, samples=samples, batch_size=batch_size, providers=providers, threads=threads)
+    run = partial(
+        stream,
+        model,
+        samples=samples,
+        batch_size=batch_size,
+        providers=providers,
+        threads=threads,
+        workspace_bytes=workspace_bytes,
+        progress=progress,
+    )
 
     def look(names: tuple[str, ...]) -> Iterator[Mapping[str, NDArray[Any]]]:
         return (values for _, values in run([{name: shapes.shape[name]} for name in names]))

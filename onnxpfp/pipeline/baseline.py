@@ -16,6 +16,7 @@ from onnxpfp.channels import Group
 from onnxpfp.channels.producers import Filters, carriers_of, norm_scales, producers_of
 from onnxpfp.config import Options
 from onnxpfp.errors import OptionError
+from onnxpfp.pipeline.clock import Count
 from onnxpfp.pipeline.prepare import Prepared
 from onnxpfp.refit.columns import columns, draw_positions, outputs_at
 from onnxpfp.score.baselines import (
@@ -51,6 +52,7 @@ def baseline_scores(
     requests: Sequence[ProviderRequest],
     options: Options,
     statistics: Statistics | None = None,
+    tell: Count | None = None,
 ) -> Floats:
     """Score every channel by a baseline of `onnxpfp.score.baselines`.
 
@@ -61,8 +63,9 @@ def baseline_scores(
         samples: Calibration samples, or None.
         batch_size: Samples in one run.
         requests: Where to run.
-        options: The seed and the threads.
+        options: The seed, the threads and the workspace.
         statistics: Statistics of the readers, where they are known already.
+        tell: Told how many samples have run, of how many.
 
     Returns:
         Score by channel id, (count + 1,) float64, finite and not negative; entry 0 is 0.
@@ -72,7 +75,7 @@ def baseline_scores(
         CalibrationError: The network computes NaN on the samples.
     """
     baseline = BASELINES[name]
-    watch = None if samples is None else _Watch(prepared, readers, samples, batch_size, requests, options.threads)
+    watch = None if samples is None else _Watch(prepared, readers, samples, batch_size, requests, options, tell)
     values = _scores(baseline, prepared, readers, watch, options.seed, statistics)
     values[0] = 0.0
     for group in prepared.graph.groups:
@@ -206,7 +209,8 @@ class _Watch:
         samples: What is fed.
         batch_size: Samples in one run.
         requests: Where to run.
-        threads: Of onnxruntime.
+        options: The threads and the workspace.
+        tell: Told how many samples have run, of how many; each counts once in every pass.
     """
 
     prepared: Prepared
@@ -214,7 +218,8 @@ class _Watch:
     samples: Samples
     batch_size: int
     requests: Sequence[ProviderRequest]
-    threads: int | None
+    options: Options
+    tell: Count | None
 
     def squares(self) -> list[Floats]:
         """Return the summed squares of every index, (C,), per reader."""
@@ -254,7 +259,10 @@ class _Watch:
             self.samples,
             batch_size=self.batch_size,
             providers=self.requests,
-            threads=self.threads,
+            threads=self.options.threads,
+            # One batch is looked at while the next is made.
+            workspace_bytes=self.options.workspace // 2,
+            progress=self.tell,
         ):
             for position in run:
                 yield position, values

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,6 +9,7 @@ from onnx import ModelProto
 
 from onnxpfp.calibrate import Reader
 from onnxpfp.config import Options
+from onnxpfp.pipeline.clock import Clock, Count
 from onnxpfp.pipeline.decide import Decision
 from onnxpfp.pipeline.gather import Evidence
 from onnxpfp.pipeline.prepare import Prepared
@@ -43,7 +43,7 @@ def refit_all(
     readers: tuple[Reader, ...],
     evidence: Evidence,
     decision: Decision,
-    tell: Callable[[int, int], None],
+    tell: Count,
 ) -> Compensation:
     """Refit every linear op, and fold means where that is not possible.
 
@@ -72,24 +72,26 @@ def carry_out(
     decision: Decision,
     places: tuple[StoredAxis | None, ...],
     options: Options,
-    tell: Callable[[int, int], None],
+    clock: Clock,
 ) -> Rewritten:
     """Reweight or refit, compensate and slice; mask the edited original for the oracle."""
     model, graph, constants = prepared.source.model, prepared.graph, prepared.constants
     how = "none" if decision.keep.all() else options.compensation(evidence.known)
     compensation = None
     if how == "lstsq":
-        assert evidence.study is not None
-        compensation = refit_all(prepared, readers, evidence, decision, tell)
+        with clock.phase("compensation") as tell:
+            compensation = refit_all(prepared, readers, evidence, decision, tell)
         edits = compensation.edits
     else:
-        scale = np.where(decision.keep, decision.factor, 1.0)
-        edits = reweight(graph, constants, places, scale)
+        with clock.phase("rewrite"):
+            edits = reweight(graph, constants, places, np.where(decision.keep, decision.factor, 1.0))
         if how == "bias":
             assert evidence.statistics is not None
-            compensation = fold_means(model, graph, constants, readers, evidence.statistics, decision.factor, edits)
+            with clock.phase("compensation"):
+                compensation = fold_means(model, graph, constants, readers, evidence.statistics, decision.factor, edits)
             edits = compensation.edits
     scratch = prepared.source.scratch
-    pruned = apply(model, graph, decision.keep, edits, scratch)
-    edited = apply(model, graph, graph.keep_all(), edits, scratch) if edits else model
-    return Rewritten(pruned, masked(edited, graph, decision.keep, prepared.shapes), compensation)
+    with clock.phase("rewrite"):
+        pruned = apply(model, graph, decision.keep, edits, scratch)
+        edited = apply(model, graph, graph.keep_all(), edits, scratch) if edits else model
+        return Rewritten(pruned, masked(edited, graph, decision.keep, prepared.shapes), compensation)

@@ -1,26 +1,60 @@
-"""Seconds by phase."""
+"""Seconds by phase, and how far each phase is."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
-__all__ = ["Clock"]
+__all__ = ["Clock", "Count", "Progress"]
+
+Progress = Callable[[str, int, int], None]
+"""Told the phase, how far it is, and how far it goes; 0 of 1 where a phase begins and where nothing is counted."""
+Count = Callable[[int, int], None]
+"""Told how far the present phase is, and how far it goes."""
+
+
+def _silent(phase: str, done: int, total: int) -> None:
+    """Tell nobody."""
 
 
 @dataclass(slots=True)
 class Clock:
-    """Adds up the seconds of every phase."""
+    """Adds up the seconds of every phase.
 
+    A phase within another interrupts it: no second counts twice, and all of them add up to what passed.
+
+    Attributes:
+        progress: Told what is going on.
+        seconds: By phase, in the order in which they began.
+    """
+
+    progress: Progress = _silent
     seconds: dict[str, float] = field(default_factory=dict[str, float])
+    _phase: str = ""
+    _since: float = 0.0
 
     @contextmanager
-    def phase(self, name: str) -> Generator[None]:
-        """Count what runs inside towards a phase."""
-        start = time.perf_counter()
+    def phase(self, name: str) -> Generator[Count]:
+        """Count what runs inside towards a phase.
+
+        Yields:
+            What to tell how far it is.
+        """
+        outer = self._go_on(name)
+        self.seconds.setdefault(name, 0.0)
+        self.progress(name, 0, 1)
         try:
-            yield
+            yield partial(self.progress, name)
         finally:
-            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+            self._go_on(outer)
+
+    def _go_on(self, name: str) -> str:
+        """Settle what has passed, and go on with a phase; returns the phase before."""
+        now, before = time.perf_counter(), self._phase
+        if before:
+            self.seconds[before] += now - self._since
+        self._phase, self._since = name, now
+        return before

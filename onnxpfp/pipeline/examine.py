@@ -16,6 +16,7 @@ from onnxpfp.model.measure import count_macs, count_params
 from onnxpfp.model.shapes import Shapes, concrete_shapes
 from onnxpfp.oracle import Oracle, compare, tolerance
 from onnxpfp.pipeline.carry_out import Rewritten
+from onnxpfp.pipeline.clock import Count
 from onnxpfp.pipeline.gather import Evidence
 from onnxpfp.pipeline.prepare import Data, Prepared
 from onnxpfp.report.types import Size
@@ -56,6 +57,7 @@ def examine(
     options: Options,
     *,
     unchanged: bool,
+    tell: Count,
 ) -> Verified:
     """Check, run and compare the pruned model.
 
@@ -68,6 +70,7 @@ def examine(
         requests: Where to run.
         options: How to prune.
         unchanged: Whether nothing was removed.
+        tell: Told how many samples the drift is measured on so far, of how many.
 
     Raises:
         VerificationError: The pruned model is not what it must be.
@@ -91,7 +94,7 @@ def examine(
     else:
         shapes = concrete_shapes(done.model, prepared.shapes.inputs, next(data.samples.batches(1)))
         after = _size(done.model, shapes, samples, size_of(done.model))
-    return Verified(oracle, _drift(source.model, done.model, evidence, data, requests, options), before, after)
+    return Verified(oracle, _drift(source.model, done.model, evidence, data, requests, options, tell), before, after)
 
 
 def _check_rewriting(prepared: Prepared, data: Data, requests: Sequence[ProviderRequest], options: Options) -> None:
@@ -150,6 +153,7 @@ def _drift(
     data: Data,
     requests: Sequence[ProviderRequest],
     options: Options,
+    tell: Count,
 ) -> Drift | None:
     if data.given == "none":
         return None
@@ -161,6 +165,7 @@ def _drift(
         held_out=evidence.held_out is not None,
         providers=requests,
         threads=options.threads,
+        progress=tell,
     )
 
 

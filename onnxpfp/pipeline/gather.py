@@ -24,6 +24,7 @@ from onnxpfp.channels.producers import producers_of
 from onnxpfp.config import Known, Options
 from onnxpfp.errors import CalibrationError
 from onnxpfp.pipeline.baseline import baseline_scores
+from onnxpfp.pipeline.clock import Clock, Count
 from onnxpfp.pipeline.origin import lifted
 from onnxpfp.pipeline.prepare import Data, Prepared
 from onnxpfp.pipeline.study import Study, grams_of, reconstruction_scores, study_of
@@ -122,7 +123,7 @@ def _measure(
     batch_size: int,
     requests: Sequence[ProviderRequest],
     options: Options,
-    progress: Callable[[int, int], None] | None,
+    tell: Count,
 ) -> Statistics:
     """Run the probe over the samples."""
     limited = samples.fixed_batch is None and (options.batch_size or batch_size == 1)
@@ -134,7 +135,8 @@ def _measure(
         batch_size=batch_size if limited else None,
         providers=requests,
         threads=options.threads,
-        progress=progress,
+        workspace_bytes=options.workspace,
+        progress=tell,
     )
 
 
@@ -218,7 +220,7 @@ def gather(
     options: Options,
     *,
     replaying: bool,
-    tell: Callable[[int, int], None],
+    clock: Clock,
 ) -> Evidence:
     """Measure the readers and score the channels.
 
@@ -230,7 +232,7 @@ def gather(
         requests: Where to run.
         options: How to prune.
         replaying: Whether a plan says what stays, so that no scores are needed.
-        tell: Told how many samples are done, of how many.
+        clock: Adds up seconds, and says how far it is.
     """
     known = _known(data, split)
     _refuse_what_needs_data(options, known, data, replaying=replaying)
@@ -244,26 +246,31 @@ def gather(
         options=options,
     )
     if data.given == "none":
-        scores = None if replaying else score_without_data(prepared, readers, options, partial(baseline, None))
+        with clock.phase("ranking"):
+            scores = None if replaying else score_without_data(prepared, readers, options, partial(baseline, None))
         return Evidence(scores, None, split, known, data.samples, 0)
     if not readers:
         # Nothing can go: a plan that keeps everything, or a target of 1.
         return Evidence(None, Statistics(), split, known, split.fit, 0)
     wanted = _wanted_samples(readers, options.delta)
     seen = split.fit.take(min(wanted, len(split.fit)))
-    statistics = _measure(prepared, readers, seen, data.batch_size, requests, options, tell)
+    with clock.phase("calibration") as tell:
+        statistics = _measure(prepared, readers, seen, data.batch_size, requests, options, tell)
     study = None if split.tuning is None else study_of(prepared, split.fit, split.tuning, data, requests, options)
     grams: Mapping[str, Gram] = {}
     if study is not None and not replaying and needs_grams(options, known):
-        grams = grams_of(study, tell)
+        with clock.phase("statistics") as tell:
+            grams = grams_of(study, tell)
 
-    def ranked(energy: NDArray[np.float64]) -> NDArray[np.float64]:
-        if options.score != "reconstruction":
-            return baseline(seen, statistics=statistics)
-        assert study is not None
-        return reconstruction_scores(study, grams, energy)
+    with clock.phase("ranking") as tell:
 
-    scores = None if replaying else score_with_data(prepared, readers, statistics, options, ranked)
+        def ranked(energy: NDArray[np.float64]) -> NDArray[np.float64]:
+            if options.score != "reconstruction":
+                return baseline(seen, statistics=statistics, tell=tell)
+            assert study is not None
+            return reconstruction_scores(study, grams, energy)
+
+        scores = None if replaying else score_with_data(prepared, readers, statistics, options, ranked)
     return Evidence(scores, statistics, split, known, seen, wanted, study, grams)
 
 

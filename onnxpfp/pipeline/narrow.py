@@ -7,9 +7,8 @@ the result is made from that one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
 
@@ -31,8 +30,6 @@ from onnxpfp.select import Selection
 
 __all__ = ["Course", "Level", "in_terms_of", "narrowed", "weighed"]
 
-Tell = Callable[[str, int, int], None]
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Course:
@@ -45,8 +42,7 @@ class Course:
         options: How to prune.
         plan: What stays, in place of scores.
         full: The cost that the target is a share of.
-        clock: Adds up seconds.
-        tell: Told the phase and how far it is.
+        clock: Adds up seconds, and says how far it is.
     """
 
     data: Data
@@ -56,7 +52,6 @@ class Course:
     plan: Plan | None
     full: int
     clock: Clock
-    tell: Tell
 
     @property
     def chooses(self) -> bool:
@@ -85,9 +80,9 @@ class Level:
 
 def weighed(course: Course, prepared: Prepared) -> Level:
     """Measure everything on a model that a choice needs to know."""
-    options, tell = course.options, course.tell
+    options, clock = course.options, course.clock
     model = prepared.source.model
-    with course.clock.phase("calibration"):
+    with clock.phase("calibration"):
         readers = describe(model, prepared.graph, prepared.shapes, prepared.constants)
         evidence = gather(
             prepared,
@@ -97,15 +92,14 @@ def weighed(course: Course, prepared: Prepared) -> Level:
             course.requests,
             options,
             replaying=course.plan is not None,
-            tell=partial(tell, "calibration"),
+            clock=clock,
         )
-    with course.clock.phase("allocation"):
-        tell("allocation", 0, 1)
+    with clock.phase("allocation"):
         places = stored_axes_of(model, prepared.graph, prepared.constants)
-        curves: tuple[Curve, ...] = ()
-        if course.chooses and options.allocation(evidence.known) == "measured":
-            selector = selector_of(prepared, evidence, places, options)
-            curves = response_curves(selector, evidence, partial(tell, "allocation"))
+    if not (course.chooses and options.allocation(evidence.known) == "measured"):
+        return Level(prepared, readers, evidence, places, ())
+    with clock.phase("curves") as tell:
+        curves = response_curves(selector_of(prepared, evidence, places, options), evidence, tell)
     return Level(prepared, readers, evidence, places, curves)
 
 
@@ -128,14 +122,12 @@ def narrowed(course: Course, first: Level) -> tuple[Decision, Rewritten]:
     origin = np.arange(prepared.graph.count + 1)
     for step in range(1, steps + 1):
         decision = _decision(course, first, level, origin, _towards(course.options, step, steps))
-        with course.clock.phase("rewrite"):
-            tell = partial(course.tell, "rewrite")
-            done = carry_out(
-                first.prepared, first.readers, first.evidence, decision, first.places, course.options, tell
-            )
+        done = carry_out(
+            first.prepared, first.readers, first.evidence, decision, first.places, course.options, course.clock
+        )
         if step == steps:
             return decision, done
-        smaller = prepare(prepared.source.rewritten(done.model), course.data, course.options)
+        smaller = prepare(prepared.source.rewritten(done.model), course.data, course.options, course.clock)
         origin = origin_of(first.prepared.graph, decision.keep, smaller.graph)
         level = weighed(course, smaller)
     raise AssertionError

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from onnxpfp.budget.measured import Curve
 from onnxpfp.budget.widths import grid
+from onnxpfp.pipeline.clock import Count
 from onnxpfp.pipeline.decide import Selector
 from onnxpfp.refit.respond import Question, respond, streams
 from onnxpfp.refit.setting import Setting
@@ -47,7 +48,7 @@ def narrowings(
     *,
     refitted: bool,
     temperature: float = 1.0,
-    tell: Callable[[int, int], None],
+    tell: Count,
 ) -> tuple[Narrowing, ...]:
     """Narrow every group alone.
 

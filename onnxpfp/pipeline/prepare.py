@@ -26,6 +26,7 @@ from onnxpfp.errors import ModelError
 from onnxpfp.model.constants import Constants
 from onnxpfp.model.load import Source
 from onnxpfp.model.shapes import Shapes, concrete_shapes, default_input_shapes
+from onnxpfp.pipeline.clock import Clock
 from onnxpfp.rewrite.branches import take_branches
 from onnxpfp.rewrite.loosen import loosen
 
@@ -74,9 +75,10 @@ def open_model(source: Source, options: Options) -> tuple[Session, tuple[Provide
 
     Raises:
         ModelError: It cannot load it.
+        OptionError: Only the CPU is asked for, and strictly another provider.
         ProviderError: A provider that was asked for cannot run here.
     """
-    requests = resolve_providers(options.providers)
+    requests = resolve_providers(options.providers, strict=options.strict_providers)
     try:
         return open_session(source.model, requests, threads=options.threads), requests
     except ModelError as error:
@@ -137,8 +139,14 @@ def _batch_size(session: Session, samples: Samples, wanted: int) -> int:
     return wanted
 
 
-def prepare(source: Source, data: Data, options: Options) -> Prepared:
+def prepare(source: Source, data: Data, options: Options, clock: Clock | None = None) -> Prepared:
     """Find the shapes, constants and channels of a model at the shapes of its data.
+
+    Args:
+        source: The model.
+        data: Its data.
+        options: As in `understand`.
+        clock: As in `understand`.
 
     Raises:
         ModelError: The model does not run at these shapes.
@@ -146,7 +154,7 @@ def prepare(source: Source, data: Data, options: Options) -> Prepared:
     """
     feed = next(data.samples.batches(1))
     shapes = {name: tuple(array.shape) for name, array in feed.items()}
-    return understand(source, shapes, options, feed)
+    return understand(source, shapes, options, feed, clock)
 
 
 def understand(
@@ -154,6 +162,7 @@ def understand(
     input_shapes: Mapping[str, tuple[int, ...]],
     options: Options,
     feed: Mapping[str, NDArray[Any]] | None = None,
+    clock: Clock | None = None,
 ) -> Prepared:
     """Find the shapes, constants and channels of a model.
 
@@ -162,22 +171,25 @@ def understand(
         input_shapes: Shapes of inputs with free axes; sensible ones are taken for the others.
         options: Which nodes and initializers may be pruned, and what goes from an attention.
         feed: Inputs of these shapes, where there are any.
+        clock: Counts the seconds, where somebody wants to know them.
 
     Raises:
         ModelError: Shapes cannot be inferred, and the model does not run at these input shapes.
         OptionError: A pattern matches nothing, or a shape does not fit.
     """
-    prepared = _analysed(source, input_shapes, options, feed)
+    clock = clock or Clock()
+    prepared = _analysed(source, input_shapes, options, feed, clock)
     # Branches first: within one there may be another, and shuffles.
-    while (other := _in_other_words(prepared)) is not None:
-        prepared = _analysed(prepared.source.rewritten(other), input_shapes, options, feed)
+    while (other := _in_other_words(prepared, clock)) is not None:
+        prepared = _analysed(prepared.source.rewritten(other), input_shapes, options, feed, clock)
     return prepared
 
 
-def _in_other_words(prepared: Prepared) -> ModelProto | None:
+def _in_other_words(prepared: Prepared, clock: Clock) -> ModelProto | None:
     """Write a model so that more of it can be told apart, or return None where it already is."""
     model, graph = prepared.source.model, prepared.graph
-    return take_branches(model, graph) or loosen(model, graph, prepared.shapes)
+    with clock.phase("channels"):
+        return take_branches(model, graph) or loosen(model, graph, prepared.shapes)
 
 
 def _analysed(
@@ -185,9 +197,12 @@ def _analysed(
     input_shapes: Mapping[str, tuple[int, ...]],
     options: Options,
     feed: Mapping[str, NDArray[Any]] | None,
+    clock: Clock,
 ) -> Prepared:
-    shapes = concrete_shapes(source.model, input_shapes, feed)
-    constants = Constants.of(source.model)
-    patterns = Patterns(options.include, options.exclude)
-    graph = analyse(source.model, shapes, constants, patterns, options.attention)
+    with clock.phase("shapes"):
+        shapes = concrete_shapes(source.model, input_shapes, feed)
+        constants = Constants.of(source.model)
+    with clock.phase("channels"):
+        patterns = Patterns(options.include, options.exclude)
+        graph = analyse(source.model, shapes, constants, patterns, options.attention)
     return Prepared(source, shapes, constants, graph)

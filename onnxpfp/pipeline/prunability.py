@@ -6,7 +6,7 @@ Every share is pruned in one shot from the original (algorithms.md 6.3). The los
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,6 +17,7 @@ from onnx import ModelProto
 from onnxpfp.budget.cost import CostModel
 from onnxpfp.calibrate import Samples, Session, open_session
 from onnxpfp.pipeline.carry_out import carry_out
+from onnxpfp.pipeline.clock import Clock, Count
 from onnxpfp.pipeline.decide import choose
 from onnxpfp.pipeline.narrow import Course, Level
 from onnxpfp.pipeline.narrowing import Narrowing
@@ -119,7 +120,7 @@ def network_points(
     cost: CostModel,
     judge: Judge,
     shares: Sequence[float],
-    tell: Callable[[int, int], None],
+    tell: Count,
 ) -> tuple[Point, ...]:
     """Prune the network to shares of its MACs, and measure each; the whole network is the first point.
 
@@ -140,14 +141,9 @@ def network_points(
         if np.array_equal(decision.keep, keep):
             continue
         keep = decision.keep
-        with course.clock.phase("rewrite"):
-            done = carry_out(level.prepared, level.readers, level.evidence, decision, level.places, options, _silent)
+        # All of it is one phase to whoever waits for it, so nobody reads this clock.
+        done = carry_out(level.prepared, level.readers, level.evidence, decision, level.places, options, Clock())
         kept = np.array([keep[group.channels].sum() for group in graph.groups], np.int64)
         macs = cost.total(kept) / course.full
-        with course.clock.phase("measuring"):
-            points.append(Point(macs, judge.loss(done.model), macs))
+        points.append(Point(macs, judge.loss(done.model), macs))
     return tuple(points)
-
-
-def _silent(done: int, total: int) -> None:
-    """Tell nobody."""

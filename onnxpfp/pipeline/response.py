@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from onnxpfp.budget.measured import Curve
+from onnxpfp.pipeline.clock import Count
 from onnxpfp.pipeline.decide import Selector
 from onnxpfp.pipeline.gather import Evidence
 from onnxpfp.pipeline.narrowing import narrowings
@@ -15,7 +14,7 @@ TEMPERATURE = 4.0
 """At 1 the curves of a network that is sure of itself are noise."""
 
 
-def response_curves(selector: Selector, evidence: Evidence, tell: Callable[[int, int], None]) -> tuple[Curve, ...]:
+def response_curves(selector: Selector, evidence: Evidence, tell: Count) -> tuple[Curve, ...]:
     """Measure the response curve of every group.
 
     Args:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from onnxpfp.calibrate import ProviderRequest
 from onnxpfp.calibrate.samples import Samples
 from onnxpfp.config import Options
+from onnxpfp.pipeline.clock import Count
 from onnxpfp.pipeline.prepare import Data, Prepared
 from onnxpfp.refit.outlook import Surroundings
 from onnxpfp.refit.shelf import Shelf
@@ -24,8 +25,6 @@ __all__ = ["Study", "grams_of", "reconstruction_scores", "study_of"]
 
 POSITIONS = 64
 """Output positions that are drawn of every sample."""
-WORKSPACE = 512 << 20
-"""Bytes of activations and of matrices that are held; the rest goes to temporary files."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,7 +62,7 @@ def study_of(
         held=tuning,
         batch_size=data.batch_size,
         positions=POSITIONS,
-        workspace=WORKSPACE,
+        workspace=options.workspace,
         requests=requests,
         threads=options.threads,
         seed=options.seed,
@@ -72,10 +71,10 @@ def study_of(
     return Study(setting, left)
 
 
-def grams_of(study: Study, tell: Callable[[int, int], None]) -> dict[str, Gram]:
+def grams_of(study: Study, tell: Count) -> dict[str, Gram]:
     """Collect the Gram matrices of all ops that read channels."""
     wanted = {task.output: task for task in study.setting.tasks if task.reader.channels.any()}
-    return survey(study.setting, wanted, Shelf(WORKSPACE), tell)
+    return survey(study.setting, wanted, Shelf(study.setting.workspace), tell)
 
 
 def _reads(study: Study, task: Task, gram: Gram, place: NDArray[np.int64]) -> Iterator[Read]:

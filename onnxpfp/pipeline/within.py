@@ -19,6 +19,7 @@ from onnxpfp.budget.widths import widths_of
 from onnxpfp.calibrate import Samples
 from onnxpfp.errors import CalibrationError, OptionError, TargetUnreachableError
 from onnxpfp.pipeline.carry_out import Rewritten
+from onnxpfp.pipeline.clock import Count
 from onnxpfp.pipeline.cost import mac_model
 from onnxpfp.pipeline.decide import Decision, selector_of
 from onnxpfp.pipeline.gather import SHARE
@@ -93,7 +94,9 @@ def refuse_unmeasurable(limit: Limit, prepared: Prepared, course: Course) -> Non
         raise OptionError(f"{prepared.source.title}: {limit.flag} {what}", hint=instead)
 
 
-def _drift(course: Course, original: ModelProto, pruned: ModelProto, samples: Samples) -> Drift:
+def _drift(
+    course: Course, original: ModelProto, pruned: ModelProto, samples: Samples, tell: Count | None = None
+) -> Drift:
     return measure_drift(
         original,
         pruned,
@@ -102,6 +105,7 @@ def _drift(course: Course, original: ModelProto, pruned: ModelProto, samples: Sa
         held_out=True,
         providers=course.requests,
         threads=course.options.threads,
+        progress=tell,
     )
 
 
@@ -143,8 +147,8 @@ def prune_within(
     def measure(share: float) -> float:
         asked = replace(course.options, max_drift=None, min_agreement=None, keep_macs=share)
         found = prune(replace(course, options=asked))
-        with course.clock.phase("search"):
-            value = limit.value(_drift(course, original, found[1].model, held))
+        with course.clock.phase("search") as tell:
+            value = limit.value(_drift(course, original, found[1].model, held, tell))
         if limit.holds(value) and not (best and best[0][0] < share):
             best[:] = [(share, found)]
         return value

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from onnxpfp.channels.types import Fixed
 from onnxpfp.lossless import Removal
-from onnxpfp.report.layout import ATTENTION, facts, heading, indented, more, print_clean
+from onnxpfp.report.layout import ATTENTION, facts, heading, indented, more, print_clean, spent
 from onnxpfp.report.reasons import by_kind, example, kind
 from onnxpfp.report.types import GroupReport, Report
 from onnxpfp.rewrite.compensate import Record
@@ -122,8 +122,7 @@ def _facts(report: Report) -> Table:
         f"{oracle.tolerance:.0e} allowed, {runs}"
     )
     rows["drift"] = _drift(report.drift) + _advice(report)
-    seconds = ", ".join(f"{phase} {time:.1f}" for phase, time in report.seconds.items())
-    rows["seconds"] = f"{sum(report.seconds.values()):.1f} ({seconds})"
+    rows["seconds"] = spent(report.seconds)
     return facts(rows)
 
 

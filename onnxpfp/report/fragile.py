@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from onnxpfp.pipeline.prunability import Point
-from onnxpfp.report.layout import facts, heading, indented, more, print_clean
+from onnxpfp.report.layout import facts, heading, indented, more, print_clean, spent
 from onnxpfp.report.sensitivity import GroupSensitivity, Sensitivity
 
 __all__ = ["print_sensitivity", "sketch"]
@@ -68,7 +68,6 @@ def _print_sections(found: Sensitivity, console: Console, top: int | None) -> No
 
 
 def _facts(found: Sensitivity) -> dict[str, str]:
-    seconds = ", ".join(f"{phase} {time:.1f}" for phase, time in found.seconds.items())
     return {
         "whole network": _verdict(found),
         "loss": ", ".join(f"{kind} of '{name}'" for name, kind in found.losses.items()),
@@ -78,7 +77,7 @@ def _facts(found: Sensitivity) -> dict[str, str]:
         f"{found.samples_network} others for the whole network",
         "counted at": ", ".join(f"{name} {'x'.join(map(str, shape))}" for name, shape in found.inputs.items()),
         "ran on": ", ".join(found.providers),
-        "seconds": f"{sum(found.seconds.values()):.1f} ({seconds})",
+        "seconds": spent(found.seconds),
     }
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["ATTENTION", "facts", "heading", "indented", "more", "print_clean"]
+__all__ = ["ATTENTION", "facts", "heading", "indented", "more", "print_clean", "spent"]
 
 ATTENTION: dict[str, dict[str, str]] = {
     "heads": {},
@@ -37,6 +37,12 @@ def heading(text: str) -> Text:
 def indented(text: str) -> Padding:
     """Write a line below a table."""
     return Padding(Text(text), (0, 0, 0, 2))
+
+
+def spent(seconds: Mapping[str, float]) -> str:
+    """Write the seconds of all phases, and those of the phases that anybody had to wait for."""
+    waited = [f"{phase} {time:.1f}" for phase, time in seconds.items() if time >= 0.05]
+    return f"{sum(seconds.values()):.1f}" + (f" ({', '.join(waited)})" if waited else "")
 
 
 def more(console: Console, count: int, what: str, flag: str) -> None:

@@ -59,7 +59,8 @@ class Sensitivity:
         curve: What was measured of the whole network, all of it first.
         groups: The groups, the most fragile first.
         providers: Where onnxruntime really ran.
-        seconds: Time by phase.
+        seconds: Time by phase, as in `onnxpfp.report.types.Report`; moreover groups: every group is narrowed alone, and
+            network: the whole network is pruned to shares of its MACs, with all that takes, and measured.
         notes: What the user should know.
     """
 

@@ -11,12 +11,12 @@ import difflib
 import importlib
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from onnxpfp.errors import ProviderError
+from onnxpfp.errors import OptionError, ProviderError
 
-__all__ = ["CPU", "ProviderRequest", "explain_missing", "resolve_providers"]
+__all__ = ["CPU", "ProviderRequest", "explain_fallback", "explain_missing", "resolve_providers"]
 
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
@@ -44,6 +44,9 @@ _CUDA_LIBRARIES = (
     ("libcudnn.so.9", "cuDNN 9 (libcudnn.so.9 cannot be loaded)"),
 )
 
+NAMED = 3
+"""Most nodes that an error lists."""
+
 
 @dataclass(frozen=True, slots=True)
 class ProviderRequest:
@@ -53,25 +56,37 @@ class ProviderRequest:
         name: Its onnxruntime name.
         asked: How the user spelt it.
         options: Provider options as (key, value) pairs.
+        strict: Whether a node that it cannot run is an error; else the CPU runs it.
     """
 
     name: str
     asked: str
     options: tuple[tuple[str, str], ...] = ()
+    strict: bool = False
 
 
-def resolve_providers(spec: str | Sequence[str] = "cpu") -> tuple[ProviderRequest, ...]:
+def resolve_providers(spec: str | Sequence[str] = "cpu", *, strict: bool = False) -> tuple[ProviderRequest, ...]:
     """Turn `"cuda:1,cpu"`, or a sequence of such names, into provider requests in priority order.
+
+    Args:
+        spec: The names.
+        strict: Whether a node that none of them can run is an error, in place of a task for the CPU.
 
     Raises:
         ProviderError: A name is unknown or none is given.
+        OptionError: The CPU is named where it may run nothing.
     """
     words = spec.split(",") if isinstance(spec, str) else list(spec)
     requests = [_resolve(word.strip()) for word in words if word.strip()]
     if not requests:
         raise ProviderError("no execution provider is named", hint="try cpu or cuda")
     unique = {request.name: request for request in reversed(requests)}
-    return tuple(request for request in requests if unique[request.name] is request)
+    if strict and CPU in unique:
+        raise OptionError(
+            f"--strict-providers keeps every node from the CPU, and --providers {unique[CPU].asked} names it",
+            hint="name others only: --providers cuda",
+        )
+    return tuple(replace(request, strict=strict) for request in requests if unique[request.name] is request)
 
 
 def _resolve(word: str) -> ProviderRequest:
@@ -125,6 +140,22 @@ def explain_missing(request: ProviderRequest, *, in_build: bool) -> ProviderErro
     else:
         hint = "look at nvidia-smi and CUDA_VISIBLE_DEVICES, or run on cpu"
     return ProviderError(f"{request.asked} was asked for, but cannot run here: {reason}", hint=hint)
+
+
+def explain_fallback(requests: Sequence[ProviderRequest], nodes: Sequence[str]) -> ProviderError:
+    """Say in one line which nodes would have gone to the CPU.
+
+    Args:
+        requests: What was asked for, strictly.
+        nodes: Their ops and names, as far as onnxruntime tells them.
+    """
+    shown = ", ".join(nodes[:NAMED])
+    more = f" and {len(nodes) - NAMED} more" if len(nodes) > NAMED else ""
+    return ProviderError(
+        f"{','.join(request.asked for request in requests)} cannot run every node, and --strict-providers keeps the "
+        "rest from the CPU" + (f": {shown}{more}" if nodes else ""),
+        hint="without --strict-providers the CPU runs them",
+    )
 
 
 def _missing_libraries() -> list[str]:

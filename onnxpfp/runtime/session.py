@@ -22,18 +22,19 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto
 
-from onnxpfp.errors import ModelError, one_line
+from onnxpfp.errors import ModelError, ProviderError, one_line
 from onnxpfp.runtime.providers import (
     CPU,
     CUDA,
     TENSORRT,
     ProviderRequest,
+    explain_fallback,
     explain_missing,
     resolve_providers,
 )
 from onnxpfp.storage import detached, numbers
 
-__all__ = ["ModelSource", "ProviderRequest", "Session", "open_session", "resolve_providers"]
+__all__ = ["ModelSource", "ProviderRequest", "Reusing", "Session", "open_session", "resolve_providers"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -46,6 +47,8 @@ _MAPPED_FROM = 128 << 10
 """Bytes, glibc's own default; setting it keeps it from growing."""
 _FATAL = 4
 _WARNING = 2
+_FALLBACK = "fallback to CPU EP has been explicitly disabled"
+"""What onnxruntime says of a node that strict providers cannot run."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -75,14 +78,70 @@ class Session:
             ModelError: onnxruntime refuses or fails, with its reason in one line.
         """
         names = list(self.outputs if outputs is None else outputs)
-        try:
+        with _explained():
             values = self._handle.run(names, {**self._weights, **feeds})
-        except Exception as error:
-            raise ModelError(
-                f"onnxruntime cannot run the model: {one_line(error)}",
-                hint="check that the data have the shapes that the model expects",
-            ) from error
         return {name: _as_array(value) for name, value in zip(names, values, strict=True)}
+
+    def run_into(
+        self, feeds: Mapping[str, NDArray[Any]], places: Mapping[str, NDArray[Any]]
+    ) -> dict[str, NDArray[Any]]:
+        """Run once on the CPU and write some outputs where they shall lie.
+
+        Args:
+            feeds: One array per input.
+            places: Arrays of the shapes and types that these outputs have.
+
+        Raises:
+            ModelError: As in `run`.
+        """
+        others = [name for name in self.outputs if name not in places]
+        with _explained():
+            binding = self._handle.io_binding()
+            for name, value in {**self._weights, **feeds}.items():
+                if isinstance(value, np.ndarray):
+                    binding.bind_cpu_input(name, np.ascontiguousarray(value))
+                else:
+                    binding.bind_ortvalue_input(name, value)
+            for name, place in places.items():
+                binding.bind_output(name, "cpu", 0, place.dtype.type, list(place.shape), place.ctypes.data)
+            for name in others:
+                binding.bind_output(name, "cpu")
+            self._handle.run_with_iobinding(binding)
+            # They come in the order in which they were bound.
+            fresh = binding.get_outputs()[len(places) :] if others else []
+        return {**places, **{name: _as_array(value.numpy()) for name, value in zip(others, fresh, strict=True)}}
+
+
+@dataclass(slots=True, eq=False)
+class Reusing:
+    """A session on the CPU whose large outputs lie in the same memory in every run.
+
+    Fresh memory is handed out page by page, which takes as long as a tenth of a forward pass.
+
+    Attributes:
+        session: What runs.
+        outputs: Names of these outputs.
+    """
+
+    session: Session
+    outputs: Sequence[str]
+    _held: dict[str, NDArray[Any]] = field(default_factory=dict[str, NDArray[Any]])
+    _fed: dict[str, tuple[int, ...]] = field(default_factory=dict[str, tuple[int, ...]])
+
+    def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Run once; what came out of the run before is overwritten.
+
+        Raises:
+            ModelError: As in `Session.run`.
+        """
+        shapes = {name: array.shape for name, array in feeds.items()}
+        if shapes == self._fed:
+            return self.session.run_into(feeds, self._held)
+        found = self.session.run(feeds)
+        if not self._fed:
+            self._fed = shapes
+            self._held = {name: found[name] for name in self.outputs if found[name].flags.c_contiguous}
+        return found
 
 
 def open_session(
@@ -93,19 +152,22 @@ def open_session(
     optimize: bool = True,
     layout: bool = True,
     spin: bool = True,
+    arena: bool = True,
 ) -> Session:
     """Load a model into onnxruntime.
 
     Args:
         model: A path keeps external data beside the file right.
-        providers: In priority order; the CPU always comes last, for ops that no other provider has.
+        providers: In priority order; the CPU comes last, for ops that no other provider has, unless they are strict.
         threads: Threads inside one op; None lets onnxruntime choose.
         optimize: Whether onnxruntime may fuse and fold.
         layout: Whether it may change memory layouts, too: faster to run, slower to load.
         spin: Whether its threads wait for the next run in a loop, which takes the cores from what numpy does between.
+        arena: Whether it keeps the memory of its intermediates: where many sessions are open, each would.
 
     Raises:
-        ProviderError: A provider other than the CPU was asked for and does not run here.
+        ProviderError: A provider other than the CPU was asked for and does not run here, or not every node, where it
+            is strict; nodes inside of If, Loop and Scan go where they can.
         ModelError: onnxruntime cannot load the model.
     """
     ort: Any = importlib.import_module("onnxruntime")
@@ -118,8 +180,11 @@ def open_session(
     if isinstance(model, ModelProto):
         model, apart = detached(model)
     options = _options(ort, threads=threads, optimize=optimize and not apart, layout=layout)
+    options.enable_cpu_mem_arena = arena
     if not spin:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if any(request.strict for request in requests):
+        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     if apart:
         _save_memory(ort, options)
     handle = _create(ort, _payload(model), options, requests)
@@ -199,7 +264,8 @@ def _fed(ort: Any, tensor: TensorProto) -> Any:
 
 def _create(ort: Any, payload: str | bytes, options: Any, requests: tuple[ProviderRequest, ...]) -> Any:
     chain: list[tuple[str, dict[str, str]]] = [(item.name, dict(item.options)) for item in requests]
-    if CPU not in {name for name, _ in chain}:
+    # onnxruntime calls it a contradiction where the CPU is named and may run nothing.
+    if not any(item.name == CPU or item.strict for item in requests):
         chain.append((CPU, {}))
     accelerated = [item for item in requests if item.name != CPU]
     with _silence(ort, accelerated):
@@ -207,17 +273,36 @@ def _create(ort: Any, payload: str | bytes, options: Any, requests: tuple[Provid
             # Without enable_fallback=0 a provider that fails prints a banner on stdout and is dropped.
             return ort.InferenceSession(payload, options, providers=chain, enable_fallback=0)
         except Exception as error:
-            if accelerated and not _loads_on_cpu(ort, payload, options):
+            if _FALLBACK in str(error):
+                raise _why_on_cpu(ort, payload, chain, requests) from error
+            if accelerated and not _loads_on_cpu(ort, payload):
                 accelerated = []
             if accelerated:
                 raise explain_missing(accelerated[0], in_build=True) from error
             raise ModelError(f"onnxruntime cannot load the model: {one_line(error)}") from error
 
 
-def _loads_on_cpu(ort: Any, payload: str | bytes, options: Any) -> bool:
+def _why_on_cpu(
+    ort: Any, payload: str | bytes, chain: list[tuple[str, dict[str, str]]], requests: tuple[ProviderRequest, ...]
+) -> ProviderError:
+    """Find out what goes to the CPU where it may: all nodes of a provider that does not run, or single ones."""
+    options = _options(ort, threads=None, optimize=True, layout=True)
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    handle = ort.InferenceSession(payload, options, providers=[*chain, (CPU, {})], enable_fallback=0)
+    running = cast("list[str]", handle.get_providers())
+    for request in requests:
+        if request.name not in running:
+            return explain_missing(request, in_build=True)
+    # Older versions of onnxruntime do not tell.
+    assigned = getattr(handle, "get_provider_graph_assignment_info", list[Any])()
+    nodes = [node for part in assigned if part.ep_name == CPU for node in part.get_nodes()]
+    return explain_fallback(requests, [f"{node.op_type} '{node.name}'" for node in nodes])
+
+
+def _loads_on_cpu(ort: Any, payload: str | bytes) -> bool:
     """Tell a broken model from a broken provider."""
     try:
-        ort.InferenceSession(payload, options, providers=[CPU])
+        ort.InferenceSession(payload, _options(ort, threads=None, optimize=True, layout=True), providers=[CPU])
     except Exception:
         return False
     return True
@@ -237,6 +322,18 @@ def _silence(ort: Any, accelerated: Sequence[ProviderRequest]) -> Generator[None
         yield
     finally:
         ort.set_default_logger_severity(_WARNING)
+
+
+@contextlib.contextmanager
+def _explained() -> Generator[None]:
+    """Say in one line why onnxruntime refuses to run."""
+    try:
+        yield
+    except Exception as error:
+        raise ModelError(
+            f"onnxruntime cannot run the model: {one_line(error)}",
+            hint="check that the data have the shapes that the model expects",
+        ) from error
 
 
 def _as_array(value: object) -> NDArray[Any]:

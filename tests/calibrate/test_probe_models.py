@@ -16,10 +16,11 @@ from onnx import TensorProto, helper, numpy_helper, parser
 import onnxpfp.calibrate.probe as probe_module
 import onnxpfp.calibrate.run as run_module
 from onnxpfp.calibrate import InputSpec, Reader, Window, calibrate, input_specs, load_samples, open_session
+from onnxpfp.calibrate.batch import choose_batch
 from onnxpfp.calibrate.emit import Emitter
+from onnxpfp.calibrate.family import families_of
 from onnxpfp.calibrate.nonnegative import nonnegative_tensors
 from onnxpfp.calibrate.plan import Plan
-from onnxpfp.calibrate.run import choose_batch
 from onnxpfp.errors import CalibrationError, ModelError, ProviderError
 
 CHAIN = """
@@ -126,16 +127,20 @@ def test_the_batch_fits_memory_and_cache() -> None:
     _, readers, data = chain()
     free = load_samples(np.repeat(data, 10, axis=0), (InputSpec("x", data.dtype, (None, 3, 6, 6)),))
     plan = Plan(chunk_bytes=4 << 20)
-    assert choose_batch(readers, free, None, plan) == 16
-    assert choose_batch(readers, free, 5, plan) == 5
-    assert choose_batch(readers, free.take(3), None, plan) == 3
+    assert choose_batch((), readers, free, None, plan) == 16
+    assert choose_batch((), readers, free, 5, plan) == 5
+    assert choose_batch((), readers, free.take(3), None, plan) == 3
     largest = 2 * 4 * 4 * 36
-    assert choose_batch(readers, free, None, replace(plan, workspace_bytes=2 * 4 * largest)) == 4
-    assert choose_batch(readers, free, None, replace(plan, chunk_bytes=1)) == 1
+    assert choose_batch((), readers, free, None, replace(plan, workspace_bytes=2 * 4 * largest)) == 4
+    assert choose_batch((), readers, free, None, replace(plan, chunk_bytes=1)) == 1
+    families = families_of(readers)
+    held = 4 * (3 * 36 + 4 * 36 + 5)
+    assert choose_batch(families, (), free, None, plan) == 16
+    assert choose_batch(families, (), free, None, replace(plan, workspace_bytes=held * 4 + 4)) == 3
     fixed = load_samples(data, (InputSpec("x", data.dtype, (2, 3, 6, 6)),))
-    assert choose_batch(readers, fixed, 16, plan) == 2
+    assert choose_batch((), readers, fixed, 16, plan) == 2
     with pytest.raises(CalibrationError, match="a batch of 0 samples"):
-        choose_batch(readers, free, 0, plan)
+        choose_batch((), readers, free, 0, plan)
 
 
 def test_what_is_provably_not_negative() -> None:

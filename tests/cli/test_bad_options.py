@@ -7,6 +7,8 @@ import cli_models
 import onnx
 import pytest
 
+from onnxpfp.cli.sizes import parse_size
+
 
 @pytest.mark.parametrize("share", ["0", "1.5", "-1", "nan", "inf"])
 @pytest.mark.parametrize("flag", ["--keep-macs", "--keep-params"])
@@ -41,10 +43,30 @@ def test_a_target_that_cannot_be_reached_says_what_can(refuse, flag):
         ("--seed", "-1", "--seed -1 must not be negative"),
         ("--delta", "2", "--delta 2 is no probability between 0 and 1"),
         ("--delta", "nan", "--delta nan is no probability between 0 and 1"),
+        ("--workspace", "999kB", "--workspace 999000 bytes is less than 1MB"),
+        ("--workspace", "0GB", "--workspace 0 bytes is less than 1MB"),
     ],
 )
 def test_numbers_that_cannot_be_meant(refuse, flag, value, says):
     assert refuse("in.onnx", "out.onnx", flag, value, code=2).error == says
+
+
+@pytest.mark.parametrize("text", ["512", "", "MB", "-1GB", "1e3MB", "1,5GB", "5XB", "512M", "1.GB", "1 2MB", "infGB"])
+def test_an_amount_of_memory_that_is_none(refuse, text):
+    found = refuse("in.onnx", "out.onnx", "--workspace", text, code=2)
+    assert found.error == f"--workspace '{text}' is no amount of memory"
+    assert found.hint == "write --workspace 512MB, 2GB or 1.5GiB"
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        *(("512MB", 512 * 10**6), ("2GB", 2 * 10**9), ("1.5GiB", 3 << 29), ("1.5gib", 3 << 29), ("3 TB", 3 * 10**12)),
+        *(("7B", 7), ("4KiB", 4096), ("4kb", 4000), ("0.1MB", 100_000), (" 16MiB ", 16 << 20), ("0.7B", 0)),
+    ],
+)
+def test_amounts_of_memory(text, size):
+    assert parse_size("--workspace", text) == size
 
 
 @pytest.mark.parametrize("flag", ["--include", "--exclude"])
@@ -68,6 +90,14 @@ def test_a_provider_that_is_none(refuse, names, says, hint):
     found = refuse("in.onnx", "out.onnx", "--providers", names)
     assert found.error == says
     assert hint in found.hint
+
+
+@pytest.mark.parametrize("names", ["cpu", "cuda,cpu", "CPUExecutionProvider"])
+def test_the_cpu_where_other_providers_are_strict(refuse, names):
+    found = refuse("in.onnx", "out.onnx", "--providers", names, "--strict-providers", code=2)
+    cpu = names.split(",")[-1]
+    assert found.error == f"--strict-providers keeps every node from the CPU, and --providers {cpu} names it"
+    assert found.hint == "name others only: --providers cuda"
 
 
 def test_cuda_on_a_machine_without_a_gpu(refuse):

@@ -44,7 +44,7 @@ def test_version_and_help():
     result = CliRunner().invoke(main, ["--version"])
     assert result.stdout == f"onnxpfp, version {onnxpfp.__version__}\n"
     text = CliRunner().invoke(main, ["prune", "-h"], terminal_width=200).stdout
-    for flag in ("--calib-data", "--keep-macs", "--from-plan", "--json", "--force", "--input-shape"):
+    for flag in ("--calib-data", "--keep-macs", "--from-plan", "--json", "--force", "--workspace"):
         assert flag in text
 
 
@@ -147,7 +147,7 @@ def test_options_reach_the_pipeline(prune, monkeypatch):
     monkeypatch.setattr(onnxpfp.api, "prune_with", spy)
     flags = "--calib-data data.npz --keep-params 0.8 --select mixed --kernel max --compensate none --delta 1e-9"
     more = "--seed 7 --threads 1 --round-to 2 --min-channels 2 --include node_* --exclude w2 --calib-samples 12"
-    last = "--batch-size 3 --attention width --score pfp --allocate uniform --steps 1"
+    last = "--batch-size 3 --attention width --score pfp --allocate uniform --steps 1 --workspace 1.5MiB"
     result = prune("in.onnx", "out.onnx", *flags.split(), *more.split(), *last.split())
     assert seen, result.output
     calibration, options = seen[0]
@@ -157,6 +157,10 @@ def test_options_reach_the_pipeline(prune, monkeypatch):
     assert (options.round_to, options.min_channels, options.samples, options.batch_size) == (2, 2, 12, 3)
     assert (options.attention, options.score, options.allocate, options.steps) == ("width", "pfp", "uniform", 1)
     assert (options.include, options.exclude) == (("node_*",), ("w2",))
+    assert (options.workspace, options.strict_providers) == (3 << 19, False)
+    prune("in.onnx", "out.onnx", "--providers", "cuda", "--strict-providers")
+    assert (seen[1][1].workspace, seen[1][1].providers) == (512_000_000, "cuda")
+    assert seen[1][1].strict_providers
 
 
 def test_a_plan_is_replayed_to_the_same_bytes(folder, prune):

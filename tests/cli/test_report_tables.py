@@ -58,7 +58,7 @@ def _report(groups: int = 1) -> Report:
         compensated=("one", "two"),
         uncompensated=(("mm", "no Add follows it"), ("mm2", "no Add follows it")),
         providers=("CPUExecutionProvider",),
-        seconds={"load": 0.25, "graph": 1.0},
+        seconds={"load": 0.26, "shapes": 0.02, "curves": 1.0},
         versions={},
         notes=(),
     )
@@ -85,7 +85,8 @@ def test_sizes_and_facts():
     assert _line(text, "samples (S)") == "samples (S) 176 used, the size formula asks for 300"
     assert "largest difference 3e-07 of the largest output, 1e-04 allowed, 2 runs" in text
     assert "relative output error 0.125, top-1 agreement 95.3 %, against the original on 64 held-out" in text
-    assert _line(text, "seconds").startswith("seconds 1.2 (load 0.2, graph 1.0")
+    assert _line(text, "seconds") == "seconds 1.3 (load 0.3, curves 1.0)"
+    assert _line(_text(replace(_report(), seconds={"load": 0.02})), "seconds") == "seconds 0.0"
 
 
 def test_a_group_shows_its_bounds_and_what_they_rest_on():

@@ -91,7 +91,7 @@ def _found(*, curve: tuple[float, ...] = (0.0, 0.01, 0.02, 0.5), groups: int = 1
         curve=points,
         groups=(group,) * groups,
         providers=("CPUExecutionProvider",),
-        seconds={"load": 0.5, "graph": 1.0},
+        seconds={"load": 0.5, "groups": 1.0},
         notes=(),
     )
 
@@ -116,7 +116,7 @@ def test_the_header():
     assert _line(text, "samples") == (
         "samples 48 to choose and fit by, 8 others for the groups, 9 others for the whole network"
     )
-    assert _line(text, "seconds") == "seconds 1.5 (load 0.5, graph 1.0)"
+    assert _line(text, "seconds") == "seconds 1.5 (load 0.5, groups 1.0)"
     assert all(line == line.rstrip() for line in text.splitlines())
 
 
@@ -173,7 +173,7 @@ def test_it_prints_what_the_library_finds(folder, measure):
 
 
 def _without_time(document: dict[str, Any]) -> dict[str, Any]:
-    assert set(document.pop("seconds")) >= {"load", "graph", "calibration", "groups"}
+    assert set(document.pop("seconds")) >= {"load", "shapes", "channels", "calibration", "ranking", "groups", "network"}
     return document
 
 

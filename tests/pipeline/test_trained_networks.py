@@ -28,7 +28,20 @@ ACCURACY = {
 and 0.928."""
 PLAIN = {"allocate": "bound", "select": "deterministic"}
 """Settles what stays without a look at the output, so that only the compensation differs."""
-PHASES = ["load", "graph", "lossless", "calibration", "allocation", "rewrite", "verification"]
+PHASES = [
+    "load",
+    "shapes",
+    "channels",
+    "lossless",
+    "calibration",
+    "statistics",
+    "ranking",
+    "allocation",
+    "curves",
+    "compensation",
+    "rewrite",
+    "verification",
+]
 
 
 def image() -> dict[str, np.ndarray]:

@@ -1,0 +1,67 @@
+"""How many samples run at once: what the model fixes, what was asked, or what memory and cache allow."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from onnxpfp.calibrate.family import Family
+from onnxpfp.calibrate.plan import Plan
+from onnxpfp.calibrate.reader import Reader
+from onnxpfp.calibrate.samples import Samples
+from onnxpfp.errors import CalibrationError
+
+__all__ = ["SCARCE_BYTES", "choose_batch"]
+
+SCARCE_BYTES = 16 << 20
+"""Limit of one intermediate where weights stay in files, for then memory is scarce."""
+_BATCH = 16
+_FLOAT = 4
+
+
+def choose_batch(
+    families: Sequence[Family], readers: Sequence[Reader], samples: Samples, asked: int | None, plan: Plan
+) -> int:
+    """Return the batch size: what the model fixes, what was asked, or up to 16 as memory and cache allow.
+
+    Args:
+        families: What is screened: their inputs are held for a batch, within three quarters of the workspace.
+        readers: What the graph itself measures.
+        samples: What is fed.
+        asked: The batch that the user asks for.
+        plan: How to compute.
+
+    Raises:
+        CalibrationError: Fewer than one sample is asked for.
+    """
+    if samples.fixed_batch is not None:
+        return samples.fixed_batch
+    if asked is not None:
+        if asked < 1:
+            raise CalibrationError(f"a batch of {asked} samples is not possible", hint="give 1 or more")
+        return asked
+    held = {family.lead.data: _FLOAT * math.prod(family.lead.data_shape) for family in families}
+    limits = [_BATCH, len(samples), plan.workspace_bytes * 3 // 4 // max(1, sum(held.values()))]
+    if readers:
+        limits.append(_in_graph(readers, plan))
+    return max(1, min(limits))
+
+
+def _in_graph(readers: Sequence[Reader], plan: Plan) -> int:
+    """Bound the batch of the plain path.
+
+    The largest sums z and their inverse stay within the workspace; three quarters of the readers can work on a
+    channel within two chunks.
+    """
+    sums = [2 * _FLOAT * math.prod(reader.output_shape) for reader in readers]
+    blocks = [
+        size // reader.group * (reader.kernel_size if plan.kernel == "max" else 1)
+        for size, reader in zip(sums, readers, strict=True)
+    ]
+    in_memory = plan.workspace_bytes // max(1, 2 * max(sums))
+    if plan.workspace_bytes <= SCARCE_BYTES:
+        # In few chunks: a node of the probe takes memory, too.
+        chunks = [each * len(reader.channels) // plan.max_chunks for each, reader in zip(blocks, readers, strict=True)]
+        in_memory = min(in_memory, plan.workspace_bytes // max(1, max(chunks)))
+    in_cache = 2 * plan.chunk_bytes // max(1, sorted(blocks)[len(blocks) * 3 // 4])
+    return min(in_memory, in_cache)

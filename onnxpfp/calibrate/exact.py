@@ -1,0 +1,198 @@
+"""Exact shares of chosen (sample, position, block) triples, in numpy.
+
+share = max over outputs i and weight signs of  R[i, p] * sum over c in block, q of V2[c, i, q] u[c, q, p],  R = 1 / z;
+with kernel="max" the largest single product takes the place of the sum (PFP; algorithms.md 1.1 and 1.2).
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxpfp.calibrate.plan import Kernel
+from onnxpfp.calibrate.reader import Block, Reader
+from onnxpfp.calibrate.sums import Field
+from onnxpfp.calibrate.unfold import tap_sources
+
+__all__ = ["Candidates", "Exact"]
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
+
+_PIECE = 1 << 18
+"""Numbers of one intermediate: what a core's cache holds."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Candidates:
+    """Triples that may raise a sensitivity, each with its bound; sorted by block.
+
+    Attributes:
+        place: Number of the (sample, position) pair, sample * P + position, (m,).
+        block: (m,).
+        excess: Power `order` of bound / sensitivity by then, (m,) float32.
+        order: The power.
+    """
+
+    place: Ints
+    block: Ints
+    excess: Floats
+    order: int
+
+    def __len__(self) -> int:
+        return len(self.block)
+
+    def take(self, which: NDArray[np.generic] | slice) -> Candidates:
+        """Pick some."""
+        return Candidates(self.place[which], self.block[which], self.excess[which], self.order)
+
+    def sorted(self) -> Candidates:
+        """Sort by block."""
+        # numpy sorts numbers of 16 bits by counting.
+        small = self.block.astype(np.uint16) if self.block.size and self.block.max() < 1 << 16 else self.block
+        return self.take(np.argsort(small, kind="stable"))
+
+    def starts(self) -> Ints:
+        """Return where each block that occurs begins."""
+        return np.flatnonzero(np.diff(self.block, prepend=-1))
+
+    def promising(self, share: float) -> NDArray[np.bool_]:
+        """Tell whose bound is at least a share of the largest of its block, (m,)."""
+        starts = self.starts()
+        largest = np.maximum.reduceat(self.excess, starts)
+        counts = np.diff(starts, append=len(self))
+        return self.excess >= np.repeat(largest * np.float32(share**self.order), counts)
+
+
+@dataclass(slots=True, eq=False)
+class Exact:
+    """Computes shares of one reader.
+
+    Attributes:
+        reader: The reader.
+        blocks: What gets a share.
+        taps: V (C, O/g, k), outputs of norm one.
+        kernel: "sum" or "max".
+        flat: Whether output positions are input positions.
+        groups: Convolution group of every block, (b,).
+        entries: Largest number of products of a block in one sum.
+    """
+
+    reader: Reader
+    blocks: Sequence[Block]
+    taps: Floats
+    kernel: Kernel
+    flat: bool
+    groups: Ints
+    entries: int
+    _indices: list[Ints]
+    _first: Ints
+    _sources: dict[tuple[tuple[int, ...], ...], tuple[Ints, Floats | None]] = field(
+        default_factory=dict[tuple[tuple[int, ...], ...], tuple[Ints, Floats | None]]
+    )
+
+    @classmethod
+    def of(cls, reader: Reader, blocks: Sequence[Block], taps: Floats, kernel: Kernel, *, flat: bool) -> Exact:
+        """Prepare a reader."""
+        indices = [np.array(block.indices, dtype=np.int64) for block in blocks]
+        return cls(
+            reader,
+            blocks,
+            taps,
+            kernel,
+            flat,
+            np.array([block.group for block in blocks], dtype=np.int64),
+            max((len(each) for each in indices), default=1) * taps.shape[2],
+            indices,
+            np.array([each[0] for each in indices], dtype=np.int64),
+        )
+
+    def largest(self, seen: Field, found: Candidates) -> Floats:
+        """Return the largest share of every block among candidates, (b,), 0 where there are none.
+
+        Args:
+            seen: The samples, with infinite sums where the guard fires.
+            found: The candidates.
+        """
+        largest = np.zeros(len(self.blocks), np.float32)
+        for piece in self._pieces(found):
+            place, block = found.place[piece], found.block[piece]
+            if self.entries == 1:
+                np.maximum.at(largest, block, self._of_single_entries(seen, place, block))
+            else:
+                largest[block[0]] = max(largest[block[0]], self._of_block(seen, place, int(block[0])))
+        return largest
+
+    def _pieces(self, found: Candidates) -> Iterator[slice]:
+        """Cut candidates into pieces, of one block each where a block has several entries."""
+        size = max(1, _PIECE // (2 * self.taps.shape[1]))
+        cuts = [*(found.starts().tolist() if self.entries > 1 else [0]), len(found)]
+        for start, stop in itertools.pairwise(cuts):
+            for first in range(start, stop, size):
+                yield slice(first, min(stop, first + size))
+
+    def _of_single_entries(self, seen: Field, place: Ints, block: Ints) -> Floats:
+        index = self._first[block]
+        sums = _rows(seen.z, place, self.groups[block])
+        weights = np.take(self.taps[:, :, 0], index, axis=0)
+        outputs = weights.shape[1]
+        # One sign of every weight is zero: the largest share of W+ is the maximum, that of W- the minimum.
+        positive = (weights / sums[:, :outputs]).max(1)
+        negative = np.divide(weights, sums[:, outputs:], out=weights).min(1)
+        largest = np.maximum(np.maximum(positive, -negative), 0)
+        return self._inputs(seen, place, index[:, None])[:, 0] * largest
+
+    def _of_block(self, seen: Field, place: Ints, block: int) -> float:
+        indices = self._indices[block]
+        u = self._inputs(seen, place, indices[None, :])
+        weights = self.taps[indices].transpose(0, 2, 1).reshape(u.shape[1], -1)
+        rows = np.concatenate([np.maximum(weights, 0), np.maximum(-weights, 0)], axis=1)
+        sums = _rows(seen.z, place, int(self.groups[block]))
+        if self.kernel == "max":
+            return _largest_product(u, rows, sums)
+        made = u @ rows
+        return float(np.divide(made, sums, out=made).max())
+
+    def _inputs(self, seen: Field, place: Ints, indices: Ints) -> Floats:
+        """Return the inputs at (m,) places for indices (m or 1, I) of their blocks, (m, I * k)."""
+        count = seen.z.shape[1]
+        if self.flat:
+            return np.take(seen.x.reshape(-1), place[:, None] * seen.x.shape[2] + indices)
+        sample, position = np.divmod(place, count)
+        source, inside = self._taps_read(seen)
+        channels, size = seen.x.shape[1], math.prod(seen.sizes)
+        read = np.take(source, position, axis=0)[:, None, :]
+        read = read + ((sample[:, None] * channels + indices) * size)[:, :, None]
+        u = np.take(seen.x.reshape(-1), read)
+        if inside is not None:
+            u *= np.take(inside, position, axis=0)[:, None, :]
+        return u.reshape(len(place), -1)
+
+    def _taps_read(self, seen: Field) -> tuple[Ints, Floats | None]:
+        """Return what every tap reads at every output position, (P, k), and 0 where there is nothing, 1 elsewhere."""
+        key = seen.sizes, seen.spatial
+        if key not in self._sources:
+            self._sources.clear()
+            source, inside = tap_sources(self.reader, *key, np.arange(seen.z.shape[1]))
+            self._sources[key] = source, None if inside is None else inside.astype(np.float32)
+        return self._sources[key]
+
+
+def _rows(z: Floats, place: Ints, group: Ints | int) -> Floats:
+    """Return the sums of places in their groups, (m, 2 O/g)."""
+    groups, rows = z.shape[2:]
+    return np.take(z.reshape(-1, rows), place * groups + group if groups > 1 else place, axis=0)
+
+
+def _largest_product(u: Floats, rows: Floats, sums: Floats) -> float:
+    """Return the largest single share of products u (m, E) times weights (E, rows) in sums (m, rows)."""
+    inverse = 1 / sums
+    best = 0.0
+    for entry, row in enumerate(rows):
+        best = max(best, float((u[:, entry] * (inverse * row).max(1)).max()))
+    return best

@@ -1,0 +1,161 @@
+"""What is measured of one family, batch by batch: screened sensitivities, sums and squares of its input."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxpfp.calibrate.family import Family
+from onnxpfp.calibrate.plan import Plan
+from onnxpfp.calibrate.reader import Reader
+from onnxpfp.calibrate.scratch import Scratch
+from onnxpfp.calibrate.screen import Screen
+from onnxpfp.calibrate.statistics import ReaderStatistics
+from onnxpfp.calibrate.sums import Sums, scaled
+from onnxpfp.calibrate.unfold import output_sizes, tap_sources
+from onnxpfp.errors import CalibrationError
+
+__all__ = ["Observer"]
+
+Floats = NDArray[np.float32]
+Totals = NDArray[np.float64]
+
+_AT_ONCE = 1 << 20
+"""Sums that are made at once."""
+_PER_BLOCK, _AT_MOST = 1 << 15, 1 << 22
+"""The same where blocks are looked at one by one: enough for each of them, but what a cache still holds."""
+_LIVE = 4
+"""Arrays of that size that are held at once."""
+
+
+@dataclass(slots=True, eq=False)
+class Observer:
+    """The running statistics of one family.
+
+    Attributes:
+        family: The readers.
+        plan: How to compute.
+        nonnegative: Whether the data provably have no negative entry.
+    """
+
+    family: Family
+    plan: Plan
+    nonnegative: bool
+    _sums: Sums | None = None
+    _screens: dict[str, Screen] = field(default_factory=dict[str, Screen])
+    _totals: dict[tuple[int, ...], Totals] = field(default_factory=dict[tuple[int, ...], Totals])
+    _squares: Totals = field(default_factory=lambda: np.zeros(0))
+    _patches: int = 0
+    _negative: bool = False
+    _samples: int = 0
+
+    def see(self, data: NDArray[Any], samples: int, scratch: Scratch) -> None:
+        """Count one batch in.
+
+        Args:
+            data: The tensor that is read.
+            samples: Number of samples in it.
+            scratch: Memory of this thread.
+
+        Raises:
+            CalibrationError: There is NaN or infinity in it.
+        """
+        x = self.family.arrange(data)
+        self._count(x)
+        self._samples += samples
+        lowest = 0.0 if self.nonnegative else float(x.min())
+        self._negative = self._negative or lowest < 0
+        for part in [x] if lowest >= 0 else [np.maximum(x, 0), np.maximum(-x, 0)]:
+            self._screen(part, scratch)
+
+    def _count(self, x: Floats) -> None:
+        """Add up the input and its squares, and count the positions of the output."""
+        lead = self.family.lead
+        total = x.sum(0, dtype=np.float64 if len(x) == 1 else np.float32)
+        if not np.isfinite(total).all():
+            raise CalibrationError(
+                f"the network computes NaN or infinity at {lead.data!r}, which {lead.name} reads",
+                hint="check that the calibration data are prepared as in training",
+            )
+        sizes = x.shape[2:]
+        flat = self.family.flat
+        if flat:
+            total = total.reshape(len(total), -1).sum(1, dtype=np.float64, keepdims=True)
+        key = () if flat else sizes
+        self._totals[key] = self._totals.get(key, 0.0) + total.astype(np.float64)
+        rows = x.reshape(x.shape[0], x.shape[1], -1)
+        squares = np.einsum("ncp,ncp->nc", rows, rows).sum(0, dtype=np.float64)
+        self._squares = self._squares + squares if self._samples else squares
+        self._patches += len(x) * math.prod(sizes if flat else output_sizes(lead, sizes))
+
+    def _screen(self, x: Floats, scratch: Scratch) -> None:
+        """Screen one sign of the input."""
+        scored = [reader for reader in self.family.readers if reader.channels.any()]
+        if not scored:
+            return
+        if self._sums is None:
+            family = Family(tuple(scored))
+            weights = [scaled(reader) for reader in scored]
+            self._sums = Sums.of(family, weights, self.plan.kernel)
+            pairs = zip(scored, weights, strict=True)
+            self._screens = {reader.name: Screen.of(reader, each, family, self.plan) for reader, each in pairs}
+        highest = float(x.max())
+        for part in self._pieces(x):
+            fields = self._sums.run(part, scratch)
+            for screen, seen in zip(self._screens.values(), fields, strict=True):
+                screen.see(seen, highest, scratch)
+
+    def _pieces(self, x: Floats) -> Iterator[Floats]:
+        """Cut a batch; the first piece of all is one sample, which spares the others most of their candidates."""
+        assert self._sums is not None
+        sizes = x.shape[2:]
+        flat = self.family.flat
+        places = math.prod(sizes if flat else output_sizes(self.family.lead, sizes))
+        blocks = max(len(screen.best) for screen in self._screens.values())
+        wanted = _AT_ONCE if flat else min(_PER_BLOCK * blocks, _AT_MOST)
+        wanted = min(wanted, self.plan.workspace_bytes // (4 * _LIVE))
+        size = max(1, wanted // max(1, sum(self._sums.rows) * places))
+        start = 0
+        if not any(screen.best.any() for screen in self._screens.values()):
+            yield x[:1]
+            start = 1
+        for first in range(start, len(x), size):
+            yield x[first : first + size]
+
+    def statistics(self, reader: Reader) -> ReaderStatistics:
+        """Return what was measured of one of the readers."""
+        channels = reader.channel_ids
+        sensitivity = np.zeros(len(channels))
+        screen = self._screens.get(reader.name)
+        if screen is not None:
+            slots = np.searchsorted(channels, [block.channel for block in screen.exact.blocks])
+            # Rounding of z and of the numerators can put a share a few ulps above one.
+            np.maximum.at(sensitivity, slots, np.minimum(screen.best.astype(np.float64), 1.0))
+        return ReaderStatistics(
+            channels,
+            sensitivity,
+            self._patch_sum(reader),
+            self._squares,
+            patches=self._patches,
+            negative=self._negative,
+            samples=self._samples,
+        )
+
+    def _patch_sum(self, reader: Reader) -> Totals:
+        """Unfold the summed input and sum it over positions, (C, k)."""
+        if self.family.flat:
+            return self._totals[()]
+        found = np.zeros((len(reader.channels), reader.kernel_size))
+        for sizes, total in self._totals.items():
+            spatial = output_sizes(reader, sizes)
+            source, inside = tap_sources(reader, sizes, spatial, np.arange(math.prod(spatial)))
+            flat = total.reshape(len(total), -1)
+            for tap in range(reader.kernel_size):
+                read = source[:, tap] if inside is None else source[inside[:, tap], tap]
+                found[:, tap] += flat[:, read].sum(1)
+        return found
