@@ -37,7 +37,7 @@ T = TypeVar("T")
 
 
 def main() -> int:
-    """Measure, then make tables and plot; return 1 where a file lacks."""
+    """Measure, then make tables and plot; return 1 where a file lacks or a job failed."""
     options = _parser().parse_args()
     file: Path = options.results / "speed.jsonl"
     wanted = [] if options.tables else jobs(options.part, options.only, options.scale)
@@ -51,26 +51,35 @@ def main() -> int:
     except FileNotFoundError as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1
-    _run(wanted, places, options.rounds, file)
+    options.results.mkdir(parents=True, exist_ok=True)
+    failed = _run(wanted, places, options.rounds, file)
     compact(file)
     rows = list(read(file).values())
     (options.results / "speed.md").write_text(page(rows), encoding="utf-8")
     plot(rows, options.results / "speed.svg")
-    return 0
+    return int(failed > 0)
 
 
 def _network(job: Job) -> str:
     return job.network if isinstance(job, Errand) else job.cases[0].subject
 
 
-def _run(wanted: list[Job], places: Places, rounds: int, file: Path) -> None:
-    """Make the rows one job after the other."""
+def _run(wanted: list[Job], places: Places, rounds: int, file: Path) -> int:
+    """Make the rows one job after the other; return how many jobs failed."""
     here = machine()
+    failed = 0
     for count, job in enumerate(wanted, 1):
         start = time.perf_counter()
-        for row in _made(job, places, here, rounds):
-            append(file, row)
+        try:
+            for row in _made(job, places, here, rounds):
+                append(file, row)
+        except Exception as error:
+            # What is wrong with one job says nothing about the others, and all of them together take long.
+            failed += 1
+            print(f"FAILED {keys(job)[0]}\n{error}", file=sys.stderr, flush=True)
+            continue
         print(f"{count}/{len(wanted)} {time.perf_counter() - start:.0f} s {keys(job)[0]}", file=sys.stderr, flush=True)
+    return failed
 
 
 def _made(job: Job, places: Places, here: str, rounds: int) -> Sequence[Row]:

@@ -20,6 +20,8 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#9
 """The colour-blind can tell them apart (Okabe and Ito)."""
 WIDTH, HEIGHT = 12.0, 8.0
 BAR = 0.38
+SHORT = 0.03
+"""Share of the longest command; shorter phases are not drawn one by one."""
 
 
 def plot(rows: list[Row], file: Path) -> None:
@@ -50,7 +52,9 @@ def _ratios(panel: Axes, rows: list[Row]) -> None:
     for place, subject in enumerate(MAIN):
         goal = GOALS[subject][0]
         panel.plot([place - BAR, place + BAR], [goal, goal], color="black", label="" if place else "at most")
-    panel.set_xticks(range(len(MAIN)), [f"{NETWORKS[name]}\n{images} images" for name, images in MAIN.items()])
+    panel.set_xticks(
+        range(len(MAIN)), [f"{NETWORKS[name].replace(', ', chr(10))}, {images} images" for name, images in MAIN.items()]
+    )
     panel.set_ylabel("(forward + sensitivities) / forward")
     panel.set_title("Whole networks, one thread")
     panel.legend(frameon=False)
@@ -88,16 +92,19 @@ def _growth(panel: Axes, rows: list[Row]) -> None:
 
 
 def _phases(panel: Axes, rows: list[Row]) -> None:
-    """Draw the phases of each command end to end."""
+    """Draw the phases of each command end to end; short ones are put together."""
     found = [row for row in rows if isinstance(row, Command) and row.part == "prune"]
-    phases = list(dict.fromkeys(phase for row in found for phase in row.phases))
-    for number, phase in enumerate(phases):
-        before = [sum(row.phases.get(name, 0) for name in phases[:number]) for row in found]
-        widths = [row.phases.get(phase, 0) for row in found]
-        panel.barh(range(len(found)), widths, 0.6, left=before, color=COLOURS[number % len(COLOURS)], label=phase)
+    longest = max((sum(row.phases.values()) for row in found), default=0)
+    phases = dict.fromkeys(phase for row in found for phase, took in row.phases.items() if took > SHORT * longest)
+    bars = {phase: [row.phases.get(phase, 0) for row in found] for phase in phases}
+    bars["others"] = [sum(took for phase, took in row.phases.items() if phase not in phases) for row in found]
+    left = [0.0 for _ in found]
+    for number, (phase, widths) in enumerate(bars.items()):
+        panel.barh(range(len(found)), widths, 0.6, left=left, color=COLOURS[number % len(COLOURS)], label=phase)
+        left = [start + width for start, width in zip(left, widths, strict=True)]
     panel.set_yticks(range(len(found)), [row.subject.removeprefix("onnxpfp ").replace(" --", "\n--") for row in found])
     panel.invert_yaxis()
     panel.set_xlabel("seconds")
     panel.set_title("onnxpfp prune, ResNet-50 shape")
     if found:
-        panel.legend(frameon=False, ncols=2)
+        panel.legend(frameon=False, ncols=4, loc="upper center", bbox_to_anchor=(0.5, -0.15))

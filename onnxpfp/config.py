@@ -82,7 +82,7 @@ class Options:
         include: Patterns of nodes and initializers that alone may be pruned.
         exclude: Patterns of nodes and initializers that stay as they are.
         samples: Most calibration samples to use; None means all.
-        batch_size: Samples in one run; None chooses.
+        batch_size: Most samples in one run; None chooses.
         input_shapes: Shapes of inputs with free axes.
     """
 

@@ -210,7 +210,7 @@ def _narrowed(level: Level, course: Course) -> tuple[Narrowing, ...]:
     assert evidence.study is not None
     refitted = course.options.compensation(evidence.known) == "lstsq"
     if refitted and not grams:
-        with course.clock.phase("statistics") as tell:
+        with course.clock.phase("calibration") as tell:
             grams = grams_of(evidence.study, tell)
     with course.clock.phase("groups") as tell:
         selector = selector_of(level.prepared, evidence, level.places, course.options)

@@ -17,18 +17,20 @@ SCARCE_BYTES = 16 << 20
 """Limit of one intermediate where weights stay in files, for then memory is scarce."""
 _BATCH = 16
 _FLOAT = 4
+_TWICE = 2
+"""onnxruntime holds what it hands out in its own layout, too."""
 
 
 def choose_batch(
     families: Sequence[Family], readers: Sequence[Reader], samples: Samples, asked: int | None, plan: Plan
 ) -> int:
-    """Return the batch size: what the model fixes, what was asked, or up to 16 as memory and cache allow.
+    """Return the batch size: what the model fixes, or what was asked (else 16) as far as memory and cache allow.
 
     Args:
-        families: What is screened: their inputs are held for a batch, within three quarters of the workspace.
+        families: What is screened: their inputs are held for a batch, within the workspace.
         readers: What the graph itself measures.
         samples: What is fed.
-        asked: The batch that the user asks for.
+        asked: The most that the user wants.
         plan: How to compute.
 
     Raises:
@@ -36,12 +38,10 @@ def choose_batch(
     """
     if samples.fixed_batch is not None:
         return samples.fixed_batch
-    if asked is not None:
-        if asked < 1:
-            raise CalibrationError(f"a batch of {asked} samples is not possible", hint="give 1 or more")
-        return asked
+    if asked is not None and asked < 1:
+        raise CalibrationError(f"a batch of {asked} samples is not possible", hint="give 1 or more")
     held = {family.lead.data: _FLOAT * math.prod(family.lead.data_shape) for family in families}
-    limits = [_BATCH, len(samples), plan.workspace_bytes * 3 // 4 // max(1, sum(held.values()))]
+    limits = [asked or _BATCH, len(samples), plan.workspace_bytes // (_TWICE * max(1, sum(held.values())))]
     if readers:
         limits.append(_in_graph(readers, plan))
     return max(1, min(limits))

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from onnxpfp.calibrate.plan import Kernel
-from onnxpfp.calibrate.reader import Block, Reader
+from onnxpfp.calibrate.reader import BlockTable, Reader
 from onnxpfp.calibrate.sums import Field
 from onnxpfp.calibrate.unfold import tap_sources
 
@@ -47,7 +48,7 @@ class Candidates:
     def __len__(self) -> int:
         return len(self.block)
 
-    def take(self, which: NDArray[np.generic] | slice) -> Candidates:
+    def take(self, which: NDArray[np.bool_] | NDArray[np.int64]) -> Candidates:
         """Pick some."""
         return Candidates(self.place[which], self.block[which], self.excess[which], self.order)
 
@@ -76,41 +77,27 @@ class Exact:
     Attributes:
         reader: The reader.
         blocks: What gets a share.
-        taps: V (C, O/g, k), outputs of norm one.
+        taps: V (C, k, O/g), outputs of norm one.
         kernel: "sum" or "max".
         flat: Whether output positions are input positions.
-        groups: Convolution group of every block, (b,).
         entries: Largest number of products of a block in one sum.
     """
 
     reader: Reader
-    blocks: Sequence[Block]
+    blocks: BlockTable
     taps: Floats
     kernel: Kernel
     flat: bool
-    groups: Ints
     entries: int
-    _indices: list[Ints]
-    _first: Ints
-    _sources: dict[tuple[tuple[int, ...], ...], tuple[Ints, Floats | None]] = field(
-        default_factory=dict[tuple[tuple[int, ...], ...], tuple[Ints, Floats | None]]
+    _sources: dict[tuple[tuple[int, ...], ...], tuple[Ints, Floats]] = field(
+        default_factory=dict[tuple[tuple[int, ...], ...], tuple[Ints, Floats]]
     )
 
     @classmethod
-    def of(cls, reader: Reader, blocks: Sequence[Block], taps: Floats, kernel: Kernel, *, flat: bool) -> Exact:
-        """Prepare a reader."""
-        indices = [np.array(block.indices, dtype=np.int64) for block in blocks]
-        return cls(
-            reader,
-            blocks,
-            taps,
-            kernel,
-            flat,
-            np.array([block.group for block in blocks], dtype=np.int64),
-            max((len(each) for each in indices), default=1) * taps.shape[2],
-            indices,
-            np.array([each[0] for each in indices], dtype=np.int64),
-        )
+    def of(cls, reader: Reader, blocks: BlockTable, taps: Floats, kernel: Kernel, *, flat: bool) -> Exact:
+        """Prepare a reader, given V (C, O/g, k)."""
+        entries = int(np.diff(blocks.starts).max()) * taps.shape[2]
+        return cls(reader, blocks, np.ascontiguousarray(taps.swapaxes(1, 2)), kernel, flat, entries)
 
     def largest(self, seen: Field, found: Candidates) -> Floats:
         """Return the largest share of every block among candidates, (b,), 0 where there are none.
@@ -119,27 +106,30 @@ class Exact:
             seen: The samples, with infinite sums where the guard fires.
             found: The candidates.
         """
-        largest = np.zeros(len(self.blocks), np.float32)
+        largest = np.zeros(len(self.blocks.groups), np.float32)
         for piece in self._pieces(found):
             place, block = found.place[piece], found.block[piece]
             if self.entries == 1:
                 np.maximum.at(largest, block, self._of_single_entries(seen, place, block))
             else:
-                largest[block[0]] = max(largest[block[0]], self._of_block(seen, place, int(block[0])))
+                starts = np.flatnonzero(np.diff(block, prepend=-1))
+                shares = self._of_blocks(seen, place, block, starts)
+                largest[block[starts]] = np.maximum(largest[block[starts]], shares)
         return largest
 
     def _pieces(self, found: Candidates) -> Iterator[slice]:
-        """Cut candidates into pieces, of one block each where a block has several entries."""
-        size = max(1, _PIECE // (2 * self.taps.shape[1]))
-        cuts = [*(found.starts().tolist() if self.entries > 1 else [0]), len(found)]
+        """Cut candidates into pieces, of one block each where blocks have unequal numbers of indices."""
+        size = max(1, _PIECE // (2 * self.taps.shape[2]))
+        even = len(self.blocks.indices) == len(self.blocks.groups) * int(self.blocks.starts[1])
+        cuts = [*([0] if even else found.starts().tolist()), len(found)]
         for start, stop in itertools.pairwise(cuts):
             for first in range(start, stop, size):
                 yield slice(first, min(stop, first + size))
 
     def _of_single_entries(self, seen: Field, place: Ints, block: Ints) -> Floats:
-        index = self._first[block]
-        sums = _rows(seen.z, place, self.groups[block])
-        weights = np.take(self.taps[:, :, 0], index, axis=0)
+        index = self.blocks.indices[block]
+        sums = _rows(seen.z, place, self.blocks.groups[block])
+        weights = np.take(self.taps[:, 0], index, axis=0)
         outputs = weights.shape[1]
         # One sign of every weight is zero: the largest share of W+ is the maximum, that of W- the minimum.
         positive = (weights / sums[:, :outputs]).max(1)
@@ -147,39 +137,46 @@ class Exact:
         largest = np.maximum(np.maximum(positive, -negative), 0)
         return self._inputs(seen, place, index[:, None])[:, 0] * largest
 
-    def _of_block(self, seen: Field, place: Ints, block: int) -> float:
-        indices = self._indices[block]
-        u = self._inputs(seen, place, indices[None, :])
-        weights = self.taps[indices].transpose(0, 2, 1).reshape(u.shape[1], -1)
-        rows = np.concatenate([np.maximum(weights, 0), np.maximum(-weights, 0)], axis=1)
-        sums = _rows(seen.z, place, int(self.groups[block]))
-        if self.kernel == "max":
-            return _largest_product(u, rows, sums)
-        made = u @ rows
-        return float(np.divide(made, sums, out=made).max())
+    def _of_blocks(self, seen: Field, place: Ints, block: Ints, starts: Ints) -> Floats:
+        """Return the largest share of every run of candidates of one block; the runs begin at `starts`."""
+        count = int(self.blocks.starts[block[0] + 1] - self.blocks.starts[block[0]])
+        u = self._inputs(seen, place, self.blocks.indices[self.blocks.starts[block][:, None] + np.arange(count)])
+        sums = _rows(seen.z, place, self.blocks.groups[block])
+        made = np.empty_like(sums)
+        for first, last in itertools.pairwise([*starts.tolist(), len(place)]):
+            begin = int(self.blocks.starts[block[first]])
+            weights = self.taps[self.blocks.indices[begin : begin + count]].reshape(u.shape[1], -1)
+            rows = np.concatenate([np.maximum(weights, 0), np.maximum(-weights, 0)], axis=1)
+            if self.kernel == "max":
+                _largest_products(u[first:last], rows, made[first:last])
+            else:
+                np.matmul(u[first:last], rows, out=made[first:last])
+        made /= sums
+        return np.maximum.reduceat(made.reshape(-1), starts * made.shape[1])
 
     def _inputs(self, seen: Field, place: Ints, indices: Ints) -> Floats:
-        """Return the inputs at (m,) places for indices (m or 1, I) of their blocks, (m, I * k)."""
+        """Return the inputs at (m,) places for indices (m, I) of their blocks, (m, I * k)."""
         count = seen.z.shape[1]
+        flat: Floats = seen.x.reshape(-1)
         if self.flat:
-            return np.take(seen.x.reshape(-1), place[:, None] * seen.x.shape[2] + indices)
+            return flat[place[:, None] * seen.x.shape[2] + indices]
         sample, position = np.divmod(place, count)
         source, inside = self._taps_read(seen)
         channels, size = seen.x.shape[1], math.prod(seen.sizes)
         read = np.take(source, position, axis=0)[:, None, :]
         read = read + ((sample[:, None] * channels + indices) * size)[:, :, None]
-        u = np.take(seen.x.reshape(-1), read)
-        if inside is not None:
-            u *= np.take(inside, position, axis=0)[:, None, :]
+        u = cast("Floats", np.take(flat, read))
+        u *= np.take(inside, position, axis=0)[:, None, :]
         return u.reshape(len(place), -1)
 
-    def _taps_read(self, seen: Field) -> tuple[Ints, Floats | None]:
+    def _taps_read(self, seen: Field) -> tuple[Ints, Floats]:
         """Return what every tap reads at every output position, (P, k), and 0 where there is nothing, 1 elsewhere."""
         key = seen.sizes, seen.spatial
         if key not in self._sources:
             self._sources.clear()
-            source, inside = tap_sources(self.reader, *key, np.arange(seen.z.shape[1]))
-            self._sources[key] = source, None if inside is None else inside.astype(np.float32)
+            source, inside = tap_sources(self.reader, *key, np.arange(math.prod(seen.spatial), dtype=np.int64))
+            there = np.ones(source.shape, np.bool_) if inside is None else inside
+            self._sources[key] = source, there.astype(np.float32)
         return self._sources[key]
 
 
@@ -189,10 +186,8 @@ def _rows(z: Floats, place: Ints, group: Ints | int) -> Floats:
     return np.take(z.reshape(-1, rows), place * groups + group if groups > 1 else place, axis=0)
 
 
-def _largest_product(u: Floats, rows: Floats, sums: Floats) -> float:
-    """Return the largest single share of products u (m, E) times weights (E, rows) in sums (m, rows)."""
-    inverse = 1 / sums
-    best = 0.0
+def _largest_products(u: Floats, rows: Floats, out: Floats) -> None:
+    """Write the largest single product of inputs u (m, E) and weights (E, rows), (m, rows)."""
+    out[:] = 0
     for entry, row in enumerate(rows):
-        best = max(best, float((u[:, entry] * (inverse * row).max(1)).max()))
-    return best
+        np.maximum(out, u[:, entry, None] * row, out=out)

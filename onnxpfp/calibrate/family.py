@@ -83,10 +83,14 @@ class Family:
             rest = [axis for axis in range(rank) if axis not in (sample, lead.axis)]
             x = x.transpose(sample, *rest, lead.axis)
             return x.reshape(len(x), -1, len(lead.channels)).swapaxes(1, 2)
-        x = np.moveaxis(x, lead.axis, 1)
-        if self._only_strides and lead.attributes.strides:
-            x = x[(slice(None), slice(None), *(slice(None, None, step) for step in lead.attributes.strides))]
-        return x
+        return np.moveaxis(x, lead.axis, 1)
+
+    def strided(self, x: Floats) -> Floats:
+        """Pick what is read of an arranged batch, where a window of one tap passes over positions: a view."""
+        steps = self.lead.attributes.strides
+        if self._is_plain or not self._only_strides or not steps:
+            return x
+        return x[(slice(None), slice(None), *(slice(None, None, step) for step in steps))]
 
 
 def families_of(readers: Sequence[Reader]) -> tuple[Family, ...]:

@@ -19,6 +19,7 @@ from onnxpfp.calibrate.statistics import ReaderStatistics
 from onnxpfp.calibrate.sums import Sums, scaled
 from onnxpfp.calibrate.unfold import output_sizes, tap_sources
 from onnxpfp.errors import CalibrationError
+from onnxpfp.runtime.memory import give_back
 
 __all__ = ["Observer"]
 
@@ -27,8 +28,10 @@ Totals = NDArray[np.float64]
 
 _AT_ONCE = 1 << 20
 """Sums that are made at once."""
-_PER_BLOCK, _AT_MOST = 1 << 15, 1 << 22
+_PER_BLOCK, _AT_MOST = 1 << 16, 1 << 22
 """The same where blocks are looked at one by one: enough for each of them, but what a cache still holds."""
+_LARGE = 4 << 20
+_SMALL = 1e-9
 _LIVE = 4
 """Arrays of that size that are held at once."""
 
@@ -70,19 +73,20 @@ class Observer:
         self._samples += samples
         lowest = 0.0 if self.nonnegative else float(x.min())
         self._negative = self._negative or lowest < 0
-        for part in [x] if lowest >= 0 else [np.maximum(x, 0), np.maximum(-x, 0)]:
+        read = self.family.strided(x)
+        for part in [read] if lowest >= 0 else [np.maximum(read, 0), np.maximum(-read, 0)]:
             self._screen(part, scratch)
 
     def _count(self, x: Floats) -> None:
         """Add up the input and its squares, and count the positions of the output."""
-        lead = self.family.lead
-        total = x.sum(0, dtype=np.float64 if len(x) == 1 else np.float32)
+        lead, read = self.family.lead, self.family.strided(x)
+        total = read.sum(0, dtype=np.float64 if len(x) == 1 else np.float32)
         if not np.isfinite(total).all():
             raise CalibrationError(
                 f"the network computes NaN or infinity at {lead.data!r}, which {lead.name} reads",
                 hint="check that the calibration data are prepared as in training",
             )
-        sizes = x.shape[2:]
+        sizes = read.shape[2:]
         flat = self.family.flat
         if flat:
             total = total.reshape(len(total), -1).sum(1, dtype=np.float64, keepdims=True)
@@ -104,13 +108,33 @@ class Observer:
             self._sums = Sums.of(family, weights, self.plan.kernel)
             pairs = zip(scored, weights, strict=True)
             self._screens = {reader.name: Screen.of(reader, each, family, self.plan) for reader, each in pairs}
+            if sum(each.taps.nbytes for each in weights) > _LARGE:
+                # They were copied several times on the way into onnxruntime.
+                give_back()
+        x, unit = self._in_units(x)
         highest = float(x.max())
+        if not highest:
+            return
         for part in self._pieces(x):
-            fields = self._sums.run(part, scratch)
+            fields = self._sums.run(x[part], scratch)
             for screen, seen in zip(self._screens.values(), fields, strict=True):
-                screen.see(seen, highest, scratch)
+                screen.see(seen, highest, unit if self.family.samples_last else unit[part], scratch)
 
-    def _pieces(self, x: Floats) -> Iterator[Floats]:
+    def _in_units(self, x: Floats) -> tuple[Floats, Floats]:
+        """Scale samples whose squares would vanish or overflow; shares do not depend on the scale of a sample.
+
+        Returns:
+            The input, and what each sample was divided by, (samples,).
+        """
+        last = self.family.samples_last
+        top = x.max(tuple(range(1, x.ndim)) if not last else (0, 1))
+        odd = (top > 0) & ((top < _SMALL) | (top > 1 / _SMALL))
+        unit = np.where(odd, top, np.float32(1))
+        if odd.any():
+            x = np.divide(x, unit if last else unit.reshape(-1, *[1] * (x.ndim - 1)), dtype=np.float32)
+        return x, unit
+
+    def _pieces(self, x: Floats) -> Iterator[slice]:
         """Cut a batch; the first piece of all is one sample, which spares the others most of their candidates."""
         assert self._sums is not None
         sizes = x.shape[2:]
@@ -122,10 +146,10 @@ class Observer:
         size = max(1, wanted // max(1, sum(self._sums.rows) * places))
         start = 0
         if not any(screen.best.any() for screen in self._screens.values()):
-            yield x[:1]
+            yield slice(0, 1)
             start = 1
         for first in range(start, len(x), size):
-            yield x[first : first + size]
+            yield slice(first, min(len(x), first + size))
 
     def statistics(self, reader: Reader) -> ReaderStatistics:
         """Return what was measured of one of the readers."""
@@ -133,7 +157,7 @@ class Observer:
         sensitivity = np.zeros(len(channels))
         screen = self._screens.get(reader.name)
         if screen is not None:
-            slots = np.searchsorted(channels, [block.channel for block in screen.exact.blocks])
+            slots = np.searchsorted(channels, screen.exact.blocks.channels)
             # Rounding of z and of the numerators can put a share a few ulps above one.
             np.maximum.at(sensitivity, slots, np.minimum(screen.best.astype(np.float64), 1.0))
         return ReaderStatistics(

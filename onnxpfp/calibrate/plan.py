@@ -11,12 +11,16 @@ from numpy.typing import NDArray
 
 from onnxpfp.calibrate.emit import Emitter, Tensor
 
-__all__ = ["EPSILON", "Emitted", "Guard", "Kernel", "Plan", "inverse", "of_products"]
+__all__ = ["EPSILON", "FULL", "SLACK", "Emitted", "Guard", "Kernel", "Plan", "inverse", "of_products"]
 
 Kernel = Literal["sum", "max"]
 Guard = Literal["relative", "absolute"]
 
 EPSILON = float(np.finfo(np.float32).eps)
+SLACK = 1e-5
+"""What rounding may take from a bound on a share."""
+FULL = 1 - 1e-6
+"""A share is at most one: from here on a channel cannot gain anything that counts."""
 
 
 @dataclass(frozen=True, slots=True)

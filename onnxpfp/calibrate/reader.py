@@ -10,12 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from itertools import pairwise
 from typing import Literal, Protocol, Self, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Block", "Distant", "Kind", "Layout", "Reader", "Window", "canonical", "reader_outputs"]
+__all__ = ["Block", "BlockTable", "Distant", "Kind", "Layout", "Reader", "Window", "canonical", "reader_outputs"]
 
 Kind = Literal["conv", "conv_transpose", "matmul", "product", "einsum"]
 
@@ -87,6 +88,23 @@ class Block:
     channel: int
     group: int
     indices: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BlockTable:
+    """Blocks as arrays.
+
+    Attributes:
+        channels: Channel id of every block, (b,) int64.
+        groups: Its convolution group, (b,) int64.
+        indices: Indices of all blocks, one after the other.
+        starts: Where each block begins there, and the end, (b + 1,).
+    """
+
+    channels: NDArray[np.int64]
+    groups: NDArray[np.int64]
+    indices: NDArray[np.int64]
+    starts: NDArray[np.int64]
 
 
 class Layout(Protocol):
@@ -204,16 +222,27 @@ class Reader:
             single: One block per index (kernel="max"), else one per channel and convolution group: its shares of one
                 output are added before the maximum, which is exact where a bound per index would be loose.
         """
-        per_group = len(self.channels) // self.group
-        found: dict[tuple[int, ...], list[int]] = {}
-        for index, channel in enumerate(self.channels.tolist()):
-            if channel:
-                key = (index,) if single else (index // per_group, channel)
-                found.setdefault(key, []).append(index)
-        blocks = (
-            Block(int(self.channels[indices[0]]), indices[0] // per_group, tuple(indices)) for indices in found.values()
-        )
-        return tuple(sorted(blocks, key=lambda block: (len(block.indices), block.indices)))
+        table = self.block_table(single=single)
+        runs = [table.indices[first:last] for first, last in pairwise(table.starts.tolist())]
+        found = [
+            Block(channel, group, tuple(run.tolist()))
+            for channel, group, run in zip(table.channels.tolist(), table.groups.tolist(), runs, strict=True)
+        ]
+        return tuple(sorted(found, key=lambda block: (len(block.indices), block.indices)))
+
+    def block_table(self, *, single: bool) -> BlockTable:
+        """Return the same as arrays, in the order of their first indices."""
+        index = np.flatnonzero(self.channels)
+        group = index // (len(self.channels) // self.group)
+        key = index if single else group * (int(self.channels.max()) + 1) + self.channels[index]
+        _, first, inverse = np.unique(key, return_index=True, return_inverse=True)
+        order = np.argsort(first)
+        rank = np.empty(len(order), np.int64)
+        rank[order] = np.arange(len(order))
+        own = rank[inverse]
+        starts = np.concatenate([[0], np.cumsum(np.bincount(own, minlength=len(order)))])
+        first = first[order]
+        return BlockTable(self.channels[index][first], group[first], index[np.argsort(own, kind="stable")], starts)
 
 
 def canonical(reader: Reader, weight: L) -> L:

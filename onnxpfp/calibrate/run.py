@@ -2,7 +2,8 @@
 
 Readers with held weights are screened: the network runs once for a batch and hands out what they read, and families
 of readers are worked on side by side. What the network must measure itself, products of two activations and weights
-that stay in files, comes out of the same runs.
+that stay in files, comes out of the same runs. Watchers see the same batches; where they want more samples than the
+readers, the network runs on for them alone.
 """
 
 from __future__ import annotations
@@ -11,29 +12,34 @@ import logging
 import os
 import tempfile
 import threading
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Literal, cast
 
+import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import ModelProto
 from threadpoolctl import threadpool_limits
 
 from onnxpfp.calibrate.batch import SCARCE_BYTES, choose_batch
-from onnxpfp.calibrate.data import Samples
-from onnxpfp.calibrate.family import Family, families_of, is_screened, shard_families
+from onnxpfp.calibrate.device import DeviceObserver, Programs, Staying
+from onnxpfp.calibrate.family import Family, families_of, is_screened
 from onnxpfp.calibrate.observe import Observer
+from onnxpfp.calibrate.passes import Pass, Run, parts_of, passes_of
 from onnxpfp.calibrate.plan import Guard, Kernel, Plan
-from onnxpfp.calibrate.probe import Probe, build_probe, shard_readers
+from onnxpfp.calibrate.probe import Probe, build_probe
 from onnxpfp.calibrate.reader import Distant, Reader
+from onnxpfp.calibrate.samples import Samples
 from onnxpfp.calibrate.scratch import Scratch
 from onnxpfp.calibrate.statistics import Statistics
+from onnxpfp.calibrate.watcher import Watcher
 from onnxpfp.errors import ModelError
+from onnxpfp.runtime.place import Place, Tensor, place_of
 from onnxpfp.runtime.providers import CPU, ProviderRequest
 from onnxpfp.runtime.session import Reusing, Session, as_requests, open_session
 
@@ -54,19 +60,6 @@ _CHUNK_BYTES_DEVICE = 16 << 20
 _IN_MEMORY = 1_500_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class _Pass:
-    """What is measured in one pass over the samples.
-
-    Attributes:
-        families: What is screened.
-        readers: What the graph measures.
-    """
-
-    families: tuple[Family, ...]
-    readers: tuple[Reader, ...]
-
-
 def calibrate(
     model: ModelProto,
     readers: Sequence[Reader],
@@ -80,8 +73,10 @@ def calibrate(
     workspace_bytes: int = WORKSPACE_BYTES,
     progress: Progress | None = None,
     method: Method = "screened",
+    watchers: Sequence[Watcher] = (),
+    scored: int | None = None,
 ) -> Statistics:
-    """Measure the sensitivities and input means of all readers.
+    """Measure the sensitivities and input means of all readers, and let watchers see all samples on the way.
 
     Args:
         model: The network; it is not changed.
@@ -89,19 +84,21 @@ def calibrate(
         samples: What to feed.
         kernel: "sum" (the bound holds) or "max" (the authors' code).
         guard: "relative" to the largest sum of a sample, or the authors' "absolute" 1.19e-7.
-        batch_size: Samples in one run; None chooses.
+        batch_size: Most samples in one run; None chooses.
         providers: As in `open_session`.
         threads: Threads of the network's ops, and families of readers worked on at once; None takes all cores.
         workspace_bytes: Memory that intermediates may take, as far as one sample at a time can keep it.
         progress: Told how far it is.
-        method: "screened", or "plain" as a reference. A provider other than the CPU takes "plain".
+        method: "screened", on the CPU or on CUDA, or "plain" as a reference. Other providers take "plain".
+        watchers: Who else looks at what linear ops read.
+        scored: Readers are measured on so many samples, the first ones (`Samples.take`); None is all.
 
     Raises:
         CalibrationError: The data do not fit, or the network computes NaN on them.
         ModelError: onnxruntime cannot run the network.
         ProviderError: A provider that was asked for is missing.
     """
-    if not readers:
+    if not readers and not watchers:
         return Statistics()
     requests = as_requests(providers)
     on_cpu = all(request.name == CPU for request in requests)
@@ -109,24 +106,24 @@ def calibrate(
         workspace_bytes = min(workspace_bytes, SCARCE_BYTES)
     chunk = _CHUNK_BYTES_CPU if on_cpu else _CHUNK_BYTES_DEVICE
     plan = Plan(kernel, guard, 1, chunk, workspace_bytes=workspace_bytes)
-    screened = method == "screened" and on_cpu
+    place = None if on_cpu else place_of(requests)
+    screened = method == "screened" and (on_cpu or place is not None)
     families = families_of([reader for reader in readers if is_screened(reader)]) if screened else ()
     in_graph = [reader for reader in readers if not (screened and is_screened(reader))]
-    batch = choose_batch(families, in_graph, samples, batch_size, plan)
-    passes = list(_passes(families, in_graph, workspace_bytes))
-    run = partial(_measure, model, passes, samples, requests=requests, threads=threads)
+    passes = list(passes_of(families, in_graph, watchers, workspace_bytes))
+    shown = [*families, *families_of([watcher.reader for watcher in watchers])]
+    batch = choose_batch(shown, in_graph, samples, batch_size, plan)
+    border = len(samples) if scored is None else len(samples.take(scored))
+    where = place if screened else None
+    run = partial(_measure, model, passes, samples, border=border, requests=requests, place=where, threads=threads)
     free = batch_size is None and samples.fixed_batch is None
-    found = _with_fallback(run, replace(plan, batch=batch), progress or _no_progress, free=free)
+    found = _with_fallback(run, replace(plan, batch=batch), watchers, progress or _no_progress, free=free)
     return Statistics({reader.name: found[reader.name] for reader in readers})
 
 
-def _passes(families: Sequence[Family], readers: Sequence[Reader], workspace: int) -> Iterator[_Pass]:
-    """Cut what is to be measured into passes: weights are held in the layouts of the measurement, too."""
-    for some, others in zip_longest(shard_families(families, workspace), shard_readers(readers), fillvalue=()):
-        yield _Pass(cast("tuple[Family, ...]", some), cast("tuple[Reader, ...]", others))
-
-
-def _with_fallback(run: Callable[..., Statistics], plan: Plan, report: Progress, *, free: bool) -> Statistics:
+def _with_fallback(
+    run: Callable[..., Statistics], plan: Plan, watchers: Sequence[Watcher], report: Progress, *, free: bool
+) -> Statistics:
     """Run sample by sample where a batch that was free to choose fails.
 
     Many exports promise a free batch axis and have a Reshape that fixes it to one.
@@ -137,52 +134,85 @@ def _with_fallback(run: Callable[..., Statistics], plan: Plan, report: Progress,
         if not free or plan.batch == 1:
             raise
         _LOG.warning("the model fails at batch %d and is run sample by sample: %s", plan.batch, error)
+        for watcher in watchers:
+            watcher.forget()
         return run(plan=replace(plan, batch=1), report=report)
 
 
 def _measure(
     model: ModelProto,
-    passes: Sequence[_Pass],
+    passes: Sequence[Pass],
     samples: Samples,
     *,
     plan: Plan,
-    requests: Sequence[ProviderRequest],
+    border: int,
+    requests: tuple[ProviderRequest, ...],
+    place: Place | None,
     threads: int | None,
     report: Progress,
 ) -> Statistics:
-    total = len(samples) * len(passes)
-    done = 0
+    beyond = len(samples) - border if passes[0].watchers else 0
+    total, done = border * len(passes) + beyond, 0
     statistics = Statistics()
     # Families are worked on side by side: none may take all cores for itself.
     with threadpool_limits(1), ThreadPoolExecutor(threads or _cores()) as pool:
-        for each in passes:
-            probe = build_probe(model, each.readers, plan, each.families)
-            watching = [Observer(f, plan, clean) for f, clean in zip(each.families, probe.nonnegative, strict=True)]
+        for each, runs in parts_of(passes, samples, plan.batch, border):
+            probe = build_probe(model, each.readers, plan, each.shown)
+            pairs = zip(each.families, probe.nonnegative, strict=False)
+            programs = None if place is None else Programs(place, requests, threads)
+            observers = [_observer(family, plan, clean, programs) for family, clean in pairs]
             with _session(probe, requests, threads) as session:
-                forward = Reusing(session, probe.taps)
-                for feeds, count in samples.runs(plan.batch):
-                    values = forward.run(feeds)
-                    statistics = statistics.merge(probe.decode(values, count))
-                    _watch(pool, watching, [values[name] for name in probe.taps], count)
-                    done += count
+                forward = Reusing(session, probe.taps) if place is None else Staying(session, probe.taps, place)
+                for one in runs:
+                    values = forward.run(one.feed)
+                    statistics = statistics.merge(probe.decode(values, one.samples))
+                    _look(pool, observers, each.watchers, [values[name] for name in probe.taps], one)
+                    done += one.samples
                     report(done, total)
-            measured = {reader.name: w.statistics(reader) for w in watching for reader in w.family.readers}
+            measured = {reader.name: seen.statistics(reader) for seen in observers for reader in seen.family.readers}
             statistics = statistics.merge(Statistics(measured))
     return statistics
 
 
-def _watch(pool: ThreadPoolExecutor, watching: Sequence[Observer], data: Sequence[Any], count: int) -> None:
-    """Let all families see a batch, the largest first: so no core waits long for the last."""
-    order = sorted(range(len(watching)), key=lambda number: -watching[number].family.work)
-    for each in [pool.submit(_see, watching[number], data[number], count) for number in order]:
+def _observer(family: Family, plan: Plan, nonnegative: bool, programs: Programs | None) -> Observer | DeviceObserver:
+    if programs is None:
+        return Observer(family, plan, nonnegative)
+    return DeviceObserver(family, plan, nonnegative, programs)
+
+
+def _look(
+    pool: ThreadPoolExecutor,
+    observers: Sequence[Observer | DeviceObserver],
+    watchers: Sequence[Watcher],
+    data: Sequence[Any],
+    run: Run,
+) -> None:
+    """Let all families and watchers see a batch, the largest first: so no core waits long for the last."""
+    jobs = [
+        (seen.family.work, partial(_see, seen, tensor, run.samples))
+        for seen, tensor in zip(observers, data, strict=False)
+    ]
+    shown = data[len(observers) :]
+    jobs += [
+        (seen.work, partial(_show, seen, tensor, run.number)) for seen, tensor in zip(watchers, shown, strict=True)
+    ]
+    for each in [pool.submit(job) for _, job in sorted(jobs, key=lambda pair: -pair[0])]:
         each.result()
 
 
-def _see(watching: Observer, data: Any, count: int) -> None:
-    """Let a family see a batch, in the memory of this thread."""
+def _show(watcher: Watcher, data: NDArray[Any] | Tensor, number: int) -> None:
+    """Let a watcher see a batch, which it wants on the host."""
+    watcher.see(cast("NDArray[Any]", data) if isinstance(data, np.ndarray) else data.numpy(), number)
+
+
+def _see(observer: Observer | DeviceObserver, data: Any, count: int) -> None:
+    """Let a family see a batch where it is, or in the memory of this thread."""
+    if isinstance(observer, DeviceObserver):
+        observer.see(data, count)
+        return
     if not hasattr(_OWN, "scratch"):
         _OWN.scratch = Scratch()
-    watching.see(data, count, _OWN.scratch)
+    observer.see(data, count, _OWN.scratch)
 
 
 def _cores() -> int:

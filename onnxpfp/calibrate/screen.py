@@ -20,22 +20,18 @@ from numpy.typing import NDArray
 
 from onnxpfp.calibrate.exact import Candidates, Exact
 from onnxpfp.calibrate.family import Family
-from onnxpfp.calibrate.plan import EPSILON, Guard, Plan
+from onnxpfp.calibrate.plan import EPSILON, FULL, SLACK, Guard, Plan
 from onnxpfp.calibrate.reader import Reader
 from onnxpfp.calibrate.scratch import Scratch
 from onnxpfp.calibrate.sums import Field, Scaled
-from onnxpfp.calibrate.tight import ORDER, Tight
+from onnxpfp.calibrate.tight import FLOOR, ORDER, Tight
 
 __all__ = ["Screen"]
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
-_SLACK = 1e-5
-"""A bound may be below the share by rounding."""
-_FULL = 1 - 1e-6
-"""A share is at most one: from here on a channel cannot gain what a test could see."""
-_EXACT_COST, _TIGHT_COST, _TIGHT_COST_PER_BLOCK = 3.0, 0.6, 0.014
+_EXACT_COST, _TIGHT_COST, _TIGHT_COST_PER_BLOCK = 1.0, 0.6, 0.014
 """Nanoseconds for a row of one candidate, for a row of one position, and for that times a block: what is cheaper."""
 _FEW = 16
 """Candidates of a block that are computed at once rather than in two steps."""
@@ -77,82 +73,80 @@ class Screen:
     @classmethod
     def of(cls, reader: Reader, weights: Scaled, family: Family, plan: Plan) -> Screen:
         """Prepare the screening of one reader."""
-        blocks = reader.blocks(single=plan.kernel == "max")
-        # In the order of the indices, so that a reader without fixed channels needs no gather.
-        blocks = tuple(sorted(blocks, key=lambda block: (block.group, block.indices)))
+        blocks = reader.block_table(single=plan.kernel == "max")
         exact = Exact.of(reader, blocks, weights.taps, plan.kernel, flat=family.flat)
-        order = np.array([index for block in blocks for index in block.indices], dtype=np.int64)
-        starts = np.cumsum([0, *(len(block.indices) for block in blocks)])[:-1]
-        norms = _block_norms(weights.signed(), order, starts, plan)
-        plain = len(blocks) == len(reader.channels) and bool((order == np.arange(len(order))).all())
-        even = len(set(np.bincount(exact.groups, minlength=reader.group).tolist())) == 1
+        norms = _block_norms(weights.signed(), blocks.indices, blocks.starts[:-1], plan)
+        plain = len(blocks.groups) == len(reader.channels)
+        even = len(set(np.bincount(blocks.groups, minlength=reader.group).tolist())) == 1
         entries = weights.taps.shape[2] * len(reader.channels) // reader.group
         return cls(
             exact,
             weights.norm,
             math.sqrt(entries),
             plan.guard,
-            norms.max(1),
-            np.zeros(len(blocks), np.float32),
+            # No limit is infinite then; what has no weight stays without a share.
+            np.where(norms.max(1) > 0, np.maximum(norms.max(1), FLOOR), 0).astype(np.float32),
+            np.zeros(len(blocks.groups), np.float32),
             family.samples_last,
             Tight(norms.reshape(reader.group, -1, norms.shape[1])) if even else None,
-            None if plain else order,
-            starts,
+            None if plain else blocks.indices,
+            blocks.starts[:-1],
         )
 
-    def see(self, seen: Field, highest: float, scratch: Scratch) -> None:
+    def see(self, seen: Field, highest: float, unit: Floats, scratch: Scratch) -> None:
         """Count some samples in.
 
         Args:
             seen: The samples; sums that the guard fires at are overwritten.
             highest: The largest input.
+            unit: What each sample was divided by, (samples,).
             scratch: Memory for what is made of them.
         """
         with np.errstate(over="ignore", under="ignore", divide="ignore", invalid="ignore"):
-            self._guard(seen, highest)
+            self._guard(seen, highest, unit)
             inverse = 1 / seen.least
             if inverse.shape[2] > 1:
-                inverse = inverse[:, :, self.exact.groups]
+                inverse = inverse[:, :, self.exact.blocks.groups]
             blocks = self._of_blocks(seen.magnitudes)
             size = np.multiply(blocks, inverse, out=scratch.take("size", blocks.shape))
             if not self.best.all():
                 self._seed(seen, size)
             self._screen(seen, size, scratch)
 
-    def _guard(self, seen: Field, highest: float) -> None:
+    def _guard(self, seen: Field, highest: float, unit: Floats) -> None:
         """Make sums infinite that count as zero, and find the least of the others."""
         if self.guard == "absolute" or self.samples_last:
             for number in range(len(seen.z)):
-                self._apply_limit(seen, number)
+                self._apply_limit(seen, number, unit if self.samples_last else unit[number : number + 1])
             return
         # No limit is above that, so where all sums are, none needs to be looked at.
         low = EPSILON * highest * self.reach * float(self.norm.max() / self.norm.min())
         fires = seen.least <= low
-        for number in np.flatnonzero(fires.any((1, 2))):
+        for number in np.flatnonzero(fires.any((1, 2))).tolist():
             if np.count_nonzero(fires[number]) > fires[number].size // _MANY:
-                self._apply_limit(seen, number)
+                self._apply_limit(seen, number, unit if self.samples_last else unit[number : number + 1])
             else:
                 self._apply_at(seen, number, np.nonzero(fires[number]))
 
-    def _apply_limit(self, seen: Field, number: int) -> None:
+    def _apply_limit(self, seen: Field, number: int, unit: Floats) -> None:
         """Look at all sums of a sample."""
         here = seen.z[number]
-        np.copyto(here, np.inf, where=here <= self._limit(here))
+        np.copyto(here, np.inf, where=here <= self._limit(here, unit))
         seen.least[number] = _least(here)
 
     def _apply_at(self, seen: Field, number: int, where: tuple[Ints, ...]) -> None:
         """Look at the sums at some positions (and groups) of a sample."""
         here = seen.z[number]
-        rows, limit = here[where], self._limit(here)
+        rows, limit = here[where], self._limit(here, np.ones(1, np.float32))
         np.copyto(rows, np.inf, where=rows <= limit[np.minimum(where[0], len(limit) - 1), where[1]])
         here[where] = rows
         seen.least[number][where] = rows.min(1)
 
-    def _limit(self, sums: Floats) -> Floats:
+    def _limit(self, sums: Floats, unit: Floats) -> Floats:
         """Return what the sums (P, g, 2 O/g) of a sample must be above, (P or 1, g, 2 O/g)."""
         norm = np.stack([self.norm, self.norm], axis=1)
         if self.guard == "absolute":
-            return (np.float32(EPSILON) / norm).reshape(1, *sums.shape[1:])
+            return np.float32(EPSILON) / unit[:, None, None] / norm.reshape(1, *sums.shape[1:])
         highest = sums if self.samples_last else sums.max(0, keepdims=True)
         highest = (highest.reshape(len(highest), *norm.shape) * norm).max((1, 3), keepdims=True)
         return (np.float32(EPSILON) * highest / norm).reshape(len(highest), *sums.shape[1:])
@@ -173,8 +167,8 @@ class Screen:
         self._raise(seen, Candidates(place, new, np.ones(len(new), np.float32), 1))
 
     def _screen(self, seen: Field, size: Floats, scratch: Scratch) -> None:
-        live = self.best < _FULL
-        limit = np.where(live, self.best / self.magnitude * np.float32(1 - _SLACK), np.inf).astype(np.float32)
+        live = (self.best < FULL) & (self.magnitude > 0)
+        limit = np.where(live, self.best / self.magnitude * np.float32(1 - SLACK), np.inf).astype(np.float32)
         over = size > limit
         count = int(np.count_nonzero(over))
         if not count:
@@ -185,7 +179,7 @@ class Screen:
         if self.tight is not None and count * _EXACT_COST > seen.least.size * per_place:
             order = ORDER
             excess = self.tight.excess(np.divide(size, limit, out=size), seen.z, seen.least, scratch)
-            over &= excess > np.float32((1 - _SLACK) ** ORDER)
+            over &= excess > np.float32((1 - SLACK) ** ORDER)
         flat = np.flatnonzero(over)
         place, block = np.divmod(flat, size.shape[2])
         picked = excess.reshape(-1)[flat]
@@ -199,8 +193,8 @@ class Screen:
             before = self.best.copy()
             first = found.promising(_PROMISING)
             self._raise(seen, found.take(first))
-            gain = np.where(self.best < _FULL, (self.best / before).astype(np.float64) ** found.order, np.inf)
-            found = found.take(~first & (found.excess >= (gain * (1 - _SLACK) ** found.order)[found.block]))
+            gain = np.where(self.best < FULL, (self.best / before).astype(np.float64) ** found.order, np.inf)
+            found = found.take(~first & (found.excess >= (gain * (1 - SLACK) ** found.order)[found.block]))
         self._raise(seen, found)
 
     def _raise(self, seen: Field, found: Candidates) -> None:
@@ -226,5 +220,7 @@ def _block_norms(signed: Floats, order: Ints, starts: Ints, plan: Plan) -> Float
     """
     if plan.kernel == "max" or (signed.shape[2] == 1 and len(order) == len(starts)):
         return signed.max(2)[order]
-    squares = np.einsum("cok,cok->co", signed, signed)[order]
-    return np.sqrt(squares if len(order) == len(starts) else np.add.reduceat(squares, starts, axis=0))
+    # In float64, where squares of small weights do not vanish.
+    squares = np.einsum("cok,cok->co", signed, signed, dtype=np.float64)[order]
+    whole = squares if len(order) == len(starts) else np.add.reduceat(squares, starts, axis=0)
+    return np.sqrt(whole).astype(np.float32)

@@ -51,9 +51,11 @@ def scaled(reader: Reader) -> Scaled:
     # Rows are picked from them one by one: side by side they must lie.
     taps = np.ascontiguousarray(reader.taps(), dtype=np.float32)
     grouped = taps.reshape(reader.group, -1, taps.shape[1], math.prod(taps.shape[2:]))
-    norm = np.sqrt(np.einsum("gcok,gcok->go", grouped, grouped))
-    norm = np.where(norm > 0, norm, 1)
-    return Scaled((grouped / norm[:, None, :, None]).reshape(*taps.shape[:2], -1), norm)
+    # In float64, where squares of small weights do not vanish.
+    norm = np.sqrt(np.einsum("gcok,gcok->go", grouped, grouped, dtype=np.float64))
+    norm = np.where(norm > 0, norm, 1).astype(np.float32)
+    divided = np.divide(grouped, norm[:, None, :, None], dtype=np.float32)
+    return Scaled(divided.reshape(*taps.shape[:2], -1), norm)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -107,7 +109,7 @@ class Sums:
         samples, channels = x.shape[:2]
         spatial = sizes if family.flat else output_sizes(family.lead, sizes)
         positions, group = math.prod(spatial), family.lead.group
-        shapes = {"a": (samples, positions, channels)}
+        shapes: dict[str, tuple[int, ...]] = {"a": (samples, positions, channels)}
         for number, rows in enumerate(self.rows):
             shapes[f"z{number}"] = (samples, positions, group, rows // group)
             shapes[f"least{number}"] = (samples, positions, group)
@@ -191,8 +193,10 @@ def _magnitudes(family: Family, kernel: Kernel, constants: dict[str, NDArray[Any
 
 def _pools(reader: Reader) -> bool:
     """Tell whether onnxruntime has a MaxPool with this window: pads stay below the kernel."""
-    pads, rank = reader.attributes.pads or (), len(reader.kernel)
-    return rank <= 3 and all(0 <= pad < reader.kernel[place % rank] for place, pad in enumerate(pads))
+    window, rank = reader.attributes, len(reader.kernel)
+    pads = window.pads or ()
+    automatic = window.auto_pad in {"SAME_UPPER", "SAME_LOWER"}
+    return not automatic and rank <= 3 and all(0 <= pad < reader.kernel[place % rank] for place, pad in enumerate(pads))
 
 
 def _by_position(source: str, name: str) -> list[NodeProto]:

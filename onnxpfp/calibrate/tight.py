@@ -9,17 +9,19 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from onnxpfp.calibrate.scratch import Scratch
+from onnxpfp.runtime.memory import give_back
 from onnxpfp.runtime.session import Session, open_session
 
-__all__ = ["ORDER", "Tight"]
+__all__ = ["FLOOR", "ORDER", "Tight"]
 
 Floats = NDArray[np.float32]
 
 ORDER = 16
 _SQUARINGS = 4
-_FLOOR = 1e-30
+FLOOR = 1e-30
 """Weights below it count as it: then no bound is lost to underflow, and nothing is infinity times zero."""
 _OPSET = 17
+_LARGE = 4 << 20
 
 
 @dataclass(slots=True, eq=False)
@@ -44,34 +46,37 @@ class Tight:
         """
         if self._session is None:
             self._session = open_session(self._model(), threads=1, spin=False, arena=False)
+            if self.norms.nbytes > _LARGE:
+                give_back()
         groups, blocks = self.norms.shape[:2]
         place = scratch.take("power", (*z.shape[:2], groups, 1, blocks))
-        feeds = {"z": z[:, :, :, None], "least": least[:, :, :, None, None]}
+        shape = (*z.shape[:2], groups, 1, z.shape[3])
         if groups == 1:
-            feeds = {"z": z[:, :, 0], "least": least}
-            place = place[:, :, 0, 0]
-        self._session.run_into(feeds, {"v": place})
-        for _ in range(_SQUARINGS):
-            np.multiply(coarse, coarse, out=coarse)
+            shape, place = (*z.shape[:2], z.shape[3]), place[:, :, 0, 0]
+        power = _sixteenth(np.divide(least[..., None], z, out=scratch.take("ratio", z.shape))).reshape(shape)
+        self._session.run_into({"power": power}, {"v": place})
+        _sixteenth(coarse)
         coarse *= place.reshape(coarse.shape)
         return coarse
 
     def _model(self) -> ModelProto:
-        """Return (least / z)^16 times the powers of the weights; groups are an axis of products."""
+        """Return a model for (least / z)^16 times the powers of the weights; groups are an axis of products."""
         scale = self.norms.max(2, keepdims=True)
         with np.errstate(under="ignore"):
-            powers = self.norms / np.where(scale > 0, scale, 1)
-            for _ in range(_SQUARINGS):
-                np.multiply(powers, powers, out=powers)
-        weights = np.maximum(powers, _FLOOR).swapaxes(1, 2)
-        nodes = [helper.make_node("Div", ["least", "z"], ["r0"])]
-        nodes += [helper.make_node("Mul", [f"r{n}"] * 2, [f"r{n + 1}"]) for n in range(_SQUARINGS)]
-        nodes.append(helper.make_node("MatMul", [f"r{_SQUARINGS}", "w"], ["v"]))
+            weights = _sixteenth(np.divide(self.norms, np.where(scale > 0, scale, 1), dtype=np.float32))
+        weights = np.maximum(weights, FLOOR).swapaxes(1, 2)
         graph = helper.make_graph(
-            nodes,
+            [helper.make_node("MatMul", ["power", "w"], ["v"])],
             "tight",
-            [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("z", "least")],
+            [helper.make_tensor_value_info("power", TensorProto.FLOAT, None)],
             [helper.make_tensor_value_info("v", TensorProto.FLOAT, None)],
             [numpy_helper.from_array(np.ascontiguousarray(weights[0] if len(weights) == 1 else weights), "w")],
         )
         return helper.make_model(graph, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=8)
+
+
+def _sixteenth(values: Floats) -> Floats:
+    """Raise to the 16th power in place."""
+    for _ in range(_SQUARINGS):
+        np.multiply(values, values, out=values)
+    return values

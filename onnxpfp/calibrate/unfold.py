@@ -63,7 +63,9 @@ def output_sizes(reader: Reader, sizes: Sequence[int]) -> tuple[int, ...]:
         same = window.auto_pad in {"SAME_UPPER", "SAME_LOWER"}
         if reader.kind == "conv_transpose":
             extra = window.output_padding[number] if window.output_padding else 0
-            found.append(size * stride if same else (size - 1) * stride + extra + reach - pads)
+            whole = (size - 1) * stride + extra + reach
+            # Automatic pads only take away.
+            found.append(min(size * stride, whole) if same else whole - pads)
         else:
             found.append(-(-size // stride) if same else (size + pads - reach) // stride + 1)
     return tuple(found)

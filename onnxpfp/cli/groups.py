@@ -83,7 +83,7 @@ class Data:
     Attributes:
         calib_data: A path, the word "random", or None.
         calib_samples: Most samples to use.
-        batch_size: Samples in one run.
+        batch_size: Most samples in one run.
         input_shape: Shapes as they were typed.
     """
 
@@ -264,7 +264,9 @@ data_options = _group(
         help="Unlabelled inputs: .npz keyed by input name, or .npy; axis 0 = samples. 'random' is noise, for trials.",
     ),
     click.option("--calib-samples", type=int, metavar="N", help="Most samples to use.  [default: all]"),
-    click.option("--batch-size", type=int, metavar="N", help="Samples in one run.  [default: what the model takes]"),
+    click.option(
+        "--batch-size", type=int, metavar="N", help="Most samples in one run.  [default: 16, or what the model takes]"
+    ),
     _INPUT_SHAPE,
 )
 

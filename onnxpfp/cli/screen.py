@@ -27,7 +27,6 @@ UNITS = {
     "lossless": "samples",
     "calibration": "samples",
     "ranking": "samples",
-    "statistics": "stages",
     "curves": "groups",
     "groups": "groups",
     "network": "shares",

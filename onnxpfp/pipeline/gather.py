@@ -19,6 +19,7 @@ from onnxpfp.calibrate import (
     reader_outputs,
 )
 from onnxpfp.calibrate.describe import reader_name
+from onnxpfp.calibrate.watcher import Watcher
 from onnxpfp.channels import Ids
 from onnxpfp.channels.producers import producers_of
 from onnxpfp.config import Known, Options
@@ -27,8 +28,8 @@ from onnxpfp.pipeline.baseline import baseline_scores
 from onnxpfp.pipeline.clock import Clock, Count
 from onnxpfp.pipeline.origin import lifted
 from onnxpfp.pipeline.prepare import Data, Prepared
-from onnxpfp.pipeline.study import Study, grams_of, reconstruction_scores, study_of
-from onnxpfp.refit.survey import Gram
+from onnxpfp.pipeline.study import Study, gram_watchers, reconstruction_scores, study_of
+from onnxpfp.refit.survey import Gram, grams_seen
 from onnxpfp.score.energy import energy_shares
 from onnxpfp.score.pfp import sample_size, upper_envelope
 from onnxpfp.score.types import Scores
@@ -124,8 +125,10 @@ def _measure(
     requests: Sequence[ProviderRequest],
     options: Options,
     tell: Count,
+    watchers: Sequence[Watcher],
+    scored: int,
 ) -> Statistics:
-    """Run the probe over the samples."""
+    """Measure the readers on the first samples; watchers see all."""
     limited = samples.fixed_batch is None and (options.batch_size or batch_size == 1)
     return calibrate(
         prepared.source.model,
@@ -137,6 +140,8 @@ def _measure(
         threads=options.threads,
         workspace_bytes=options.workspace,
         progress=tell,
+        watchers=watchers,
+        scored=scored,
     )
 
 
@@ -253,14 +258,16 @@ def gather(
         # Nothing can go: a plan that keeps everything, or a target of 1.
         return Evidence(None, Statistics(), split, known, split.fit, 0)
     wanted = _wanted_samples(readers, options.delta)
-    seen = split.fit.take(min(wanted, len(split.fit)))
-    with clock.phase("calibration") as tell:
-        statistics = _measure(prepared, readers, seen, data.batch_size, requests, options, tell)
+    # A fixed batch may be more than the formula asks for.
+    seen = split.fit.take(min(max(wanted, split.fit.fixed_batch or 1), len(split.fit)))
     study = None if split.tuning is None else study_of(prepared, split.fit, split.tuning, data, requests, options)
-    grams: Mapping[str, Gram] = {}
-    if study is not None and not replaying and needs_grams(options, known):
-        with clock.phase("statistics") as tell:
-            grams = grams_of(study, tell)
+    surveyed = needs_grams(options, known) and not replaying
+    watchers = gram_watchers(study) if study is not None and surveyed else ()
+    with clock.phase("calibration") as tell:
+        statistics = _measure(
+            prepared, readers, split.fit, data.batch_size, requests, options, tell, watchers, len(seen)
+        )
+    grams = grams_seen(watchers)
 
     with clock.phase("ranking") as tell:
 

@@ -15,13 +15,13 @@ from onnxpfp.pipeline.clock import Count
 from onnxpfp.pipeline.prepare import Data, Prepared
 from onnxpfp.refit.outlook import Surroundings
 from onnxpfp.refit.shelf import Shelf
-from onnxpfp.refit.survey import Gram, survey
+from onnxpfp.refit.survey import Gram, GramWatcher, survey, watchers_of
 from onnxpfp.refit.sweep import Setting
 from onnxpfp.refit.tasks import Task, kept_weights, tasks_of
 from onnxpfp.rewrite.weights import own_weights
 from onnxpfp.score.reconstruction import Read, removal_costs
 
-__all__ = ["Study", "grams_of", "reconstruction_scores", "study_of"]
+__all__ = ["Study", "gram_watchers", "grams_of", "reconstruction_scores", "study_of"]
 
 POSITIONS = 64
 """Output positions that are drawn of every sample."""
@@ -71,10 +71,19 @@ def study_of(
     return Study(setting, left)
 
 
+def _reading(study: Study) -> list[Task]:
+    """List the ops that read channels."""
+    return [task for task in study.setting.tasks if task.reader.channels.any()]
+
+
+def gram_watchers(study: Study) -> tuple[GramWatcher, ...]:
+    """Start to collect the Gram matrices of all ops that read channels."""
+    return watchers_of(study.setting, _reading(study), Shelf(study.setting.workspace // 2))
+
+
 def grams_of(study: Study, tell: Count) -> dict[str, Gram]:
-    """Collect the Gram matrices of all ops that read channels."""
-    wanted = {task.output: task for task in study.setting.tasks if task.reader.channels.any()}
-    return survey(study.setting, wanted, Shelf(study.setting.workspace), tell)
+    """Collect them where the calibration did not, as nothing was chosen by them."""
+    return survey(study.setting, _reading(study), Shelf(study.setting.workspace), tell)
 
 
 def _reads(study: Study, task: Task, gram: Gram, place: NDArray[np.int64]) -> Iterator[Read]:

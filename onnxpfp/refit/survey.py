@@ -1,23 +1,26 @@
-"""Gram matrices of every linear op's inputs in the original network, in one forward pass."""
+"""Gram matrices of what linear ops read in the original network, from the runs in which that is calibrated."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxpfp.calibrate.reader import Reader
+from onnxpfp.calibrate.run import Progress, calibrate
+from onnxpfp.calibrate.unfold import output_sizes
 from onnxpfp.refit.channelwise import folded, predictor, zero_padded
-from onnxpfp.refit.columns import columns, draw_positions, outputs_at
+from onnxpfp.refit.columns import columns, draw_positions, output_axis, outputs_at
 from onnxpfp.refit.moments import Moments
 from onnxpfp.refit.setting import Setting
 from onnxpfp.refit.shelf import Shelf
 from onnxpfp.refit.solve import solve
-from onnxpfp.refit.stages import Runner, Stages
 from onnxpfp.refit.tasks import Task
 
-__all__ = ["Gram", "survey"]
+__all__ = ["Gram", "GramWatcher", "grams_seen", "survey", "watchers_of"]
 
 Floats = NDArray[np.float64]
 
@@ -94,89 +97,134 @@ class Gram:
 
 
 @dataclass(slots=True, eq=False)
-class _Sums:
-    """What is counted of one op."""
+class GramWatcher:
+    """Adds up what all ops of one sight see; a `calibrate.watcher.Watcher`.
 
-    task: Task
+    Attributes:
+        tasks: The ops.
+        number: Number of the watcher, which sets its draws apart from those of others.
+        positions: Output positions per sample.
+        seed: Of the positions.
+        columns: Of the columns; without Gram matrix where they are too many.
+        channels: Of the channels, where the columns are too many.
+        finite: Whether all numbers so far were.
+    """
+
+    tasks: tuple[Task, ...]
+    number: int
+    positions: int
+    seed: int
     columns: Moments
     channels: Moments | None
     finite: bool = True
 
     @classmethod
-    def of(cls, task: Task, setting: Setting) -> _Sums:
-        groups, taps = task.reader.group, task.reader.kernel_size
-        per_in = len(task.reader.channels) // groups
-        narrow = taps == 1 or setting.fits(per_in * taps, groups)
-        return cls(
-            task,
-            Moments.empty(groups, per_in * taps, 0, gram=narrow),
-            None if narrow else Moments.empty(groups, per_in, 0),
-        )
+    def of(cls, tasks: Sequence[Task], number: int, setting: Setting, shelf: Shelf) -> Self:
+        """Start to count, in arrays on a shelf."""
+        reader = tasks[0].reader
+        groups, per_in = reader.group, len(reader.channels) // reader.group
+        wide = per_in * reader.kernel_size
+        narrow = reader.kernel_size == 1 or setting.fits(wide, groups)
+        columns = Moments.empty(groups, wide, 0, gram=False)
+        channels = None if narrow else Moments.empty(groups, per_in, 0, gram=False)
+        squared = channels or columns
+        squared.uu = shelf.zeros((groups, squared.u.shape[1], squared.u.shape[1]))
+        return cls(tuple(tasks), number, setting.positions, setting.seed, columns, channels)
 
-    def add(self, data: NDArray[np.floating], shape: tuple[int, ...], positions: int, rng: np.random.Generator) -> None:
-        """Count one batch in, given the data and the shape of the output."""
-        reader, groups = self.task.reader, self.task.reader.group
-        spatial = shape[2:] if reader.kind != "matmul" else ()
-        u = columns(reader, data, spatial, draw_positions(shape, self.task.axis, positions, rng))
-        self._add(self.columns, u.reshape(len(u), groups, -1))
+    @property
+    def reader(self) -> Reader:
+        """One of the ops, for what they have in common."""
+        return self.tasks[0].reader
+
+    @property
+    def work(self) -> int:
+        """Multiplications of one sample, at most."""
+        return self.positions * (self.channels or self.columns).uu.size
+
+    def see(self, data: NDArray[np.float32], batch: int) -> None:
+        """Count one batch in."""
+        if not self.finite:
+            return
+        reader, rng = self.reader, np.random.default_rng([self.seed, self.number, batch])
+        shape = _output_shape(reader, data.shape)
+        positions = draw_positions(shape, output_axis(reader, len(shape)), self.positions, rng)
+        self._add(self.columns, columns(reader, data, shape[2:], positions))
         if self.channels is not None:
-            x = outputs_at(data, 1, draw_positions(data.shape, 1, positions, rng))
-            self._add(self.channels, x.reshape(len(x), groups, -1))
+            self._add(self.channels, outputs_at(data, 1, draw_positions(data.shape, 1, self.positions, rng)))
 
     def _add(self, sums: Moments, u: NDArray[np.floating]) -> None:
         self.finite = self.finite and bool(np.isfinite(u).all())
         if self.finite:
-            sums.add(u, np.zeros((*u.shape[:2], 0)))
+            groups = self.reader.group
+            sums.add(u.reshape(len(u), groups, -1), np.zeros((len(u), groups, 0)))
 
-    def gram(self, shelf: Shelf) -> Gram | None:
+    def forget(self) -> None:
+        """Count anew."""
+        for sums in (self.columns, self.channels):
+            if sums is not None:
+                sums.u[:] = sums.uu[:] = 0.0
+                sums.count = 0
+        self.finite = True
+
+    def gram(self) -> Gram | None:
         """Return the Gram matrix; None where some numbers were not finite, or nothing was seen."""
         if not self.finite or not self.columns.count:
             return None
         mean = self.columns.u / self.columns.count
         if self.channels is None:
             sums = self.columns
-            return Gram(sums.count, sums.u, shelf.put(sums.uu), 1, centred=True, mean=mean)
-        sums, reader = self.channels, self.task.reader
+            return Gram(sums.count, sums.u, sums.uu, 1, centred=True, mean=mean)
+        sums, reader = self.channels, self.reader
         centred = not zero_padded(reader)
-        return Gram(sums.count, sums.u, shelf.put(sums.uu), reader.kernel_size, centred=centred, mean=mean)
+        return Gram(sums.count, sums.u, sums.uu, reader.kernel_size, centred=centred, mean=mean)
 
 
-def survey(
-    setting: Setting, wanted: Mapping[str, Task], shelf: Shelf, progress: Callable[[int, int], None] | None = None
-) -> dict[str, Gram]:
-    """Collect the Gram matrices of linear ops.
+def _output_shape(reader: Reader, data: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the shape of an op's output, as if it had one channel."""
+    if reader.kind == "matmul":
+        return (*data[: reader.axis], *data[reader.axis + 1 :], 1)
+    return (data[0], 1, *output_sizes(reader, data[2:]))
+
+
+def watchers_of(setting: Setting, wanted: Iterable[Task], shelf: Shelf) -> tuple[GramWatcher, ...]:
+    """Start to collect the Gram matrices of linear ops.
+
+    Args:
+        setting: What they are of.
+        wanted: The ops; those that see the same columns share a watcher.
+        shelf: Where the matrices are kept.
+    """
+    families: dict[tuple[object, ...], list[Task]] = {}
+    for task in wanted:
+        families.setdefault(task.sight, []).append(task)
+    return tuple(GramWatcher.of(tasks, number, setting, shelf) for number, tasks in enumerate(families.values()))
+
+
+def grams_seen(watchers: Iterable[GramWatcher]) -> dict[str, Gram]:
+    """Return the Gram matrices by output; ops whose inputs are not all finite have none."""
+    found = ((watcher.gram(), watcher.tasks) for watcher in watchers)
+    return {task.output: gram for gram, tasks in found if gram is not None for task in tasks}
+
+
+def survey(setting: Setting, wanted: Iterable[Task], shelf: Shelf, progress: Progress | None = None) -> dict[str, Gram]:
+    """Collect Gram matrices where nothing else is measured: from runs of their own.
 
     Args:
         setting: What to run; its samples to fit are used.
-        wanted: The ops, by output.
+        wanted: The ops.
         shelf: Where the matrices are kept.
-        progress: Told how many stages are done, of how many.
-
-    Returns:
-        The matrices by output; ops whose inputs are not all finite have none.
+        progress: Told how many samples are done, of how many.
     """
-    stages = Stages.of(setting.model, set(wanted), setting.dtype)
-    feeds = [dict(feed) for feed in setting.fit.batches(setting.batch_size)]
-    runner = Runner.start(stages, feeds, setting.workspace // 2, setting.requests, setting.threads)
-    found: dict[str, Gram] = {}
-    for depth in range(len(stages.stages)):
-        here = [task for name, task in wanted.items() if stages.depth[name] == depth]
-        families: dict[tuple[object, ...], list[Task]] = {}
-        for task in here:
-            families.setdefault(task.sight, []).append(task)
-        sums = [(_Sums.of(tasks[0], setting), tasks) for tasks in families.values()]
-        session, _ = runner.open([tasks[0].output for tasks in families.values()])
-        for batch in range(len(feeds)):
-            given = runner.tide.batches[batch]
-            shown = runner.run(session, batch)
-            for number, (each, _) in enumerate(sums):
-                rng = np.random.default_rng([setting.seed, depth, number, batch])
-                data, shape = given[each.task.consumer.data], shown[each.task.output].shape
-                each.add(data, shape, setting.positions, rng)
-        for each, tasks in sums:
-            gram = each.gram(shelf)
-            found |= {task.output: gram for task in tasks if gram is not None}
-        runner.advance()
-        if progress:
-            progress(depth + 1, len(stages.stages))
-    return found
+    watchers = watchers_of(setting, wanted, shelf)
+    calibrate(
+        setting.model,
+        (),
+        setting.fit,
+        batch_size=setting.batch_size,
+        providers=setting.requests,
+        threads=setting.threads,
+        workspace_bytes=setting.workspace,
+        progress=progress,
+        watchers=watchers,
+    )
+    return grams_seen(watchers)

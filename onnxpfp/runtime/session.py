@@ -13,7 +13,7 @@ import io
 import logging
 import os
 import sys
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto
 
 from onnxpfp.errors import ModelError, ProviderError, one_line
+from onnxpfp.runtime.place import Place, Tensor
 from onnxpfp.runtime.providers import (
     CPU,
     CUDA,
@@ -97,19 +98,41 @@ class Session:
         others = [name for name in self.outputs if name not in places]
         with _explained():
             binding = self._handle.io_binding()
-            for name, value in {**self._weights, **feeds}.items():
-                if isinstance(value, np.ndarray):
-                    binding.bind_cpu_input(name, np.ascontiguousarray(value))
-                else:
-                    binding.bind_ortvalue_input(name, value)
+            _bind_inputs(binding, {**self._weights, **feeds})
             for name, place in places.items():
                 binding.bind_output(name, "cpu", 0, place.dtype.type, list(place.shape), place.ctypes.data)
             for name in others:
                 binding.bind_output(name, "cpu")
             self._handle.run_with_iobinding(binding)
             # They come in the order in which they were bound.
-            fresh = binding.get_outputs()[len(places) :] if others else []
+            fresh: list[Tensor] = binding.get_outputs()[len(places) :] if others else []
         return {**places, **{name: _as_array(value.numpy()) for name, value in zip(others, fresh, strict=True)}}
+
+    def run_at(
+        self, feeds: Mapping[str, Tensor | NDArray[Any]], place: Place, home: Collection[str] = ()
+    ) -> dict[str, Tensor]:
+        """Run once and leave the outputs where the provider computes.
+
+        Args:
+            feeds: One tensor per input: an array, or what an earlier run left there.
+            place: Where that is.
+            home: Outputs that come to the CPU all the same.
+
+        Raises:
+            ModelError: As in `run`.
+        """
+        with _explained():
+            binding = self._handle.io_binding()
+            _bind_inputs(binding, {**self._weights, **feeds})
+            for name in self.outputs:
+                if name in home:
+                    binding.bind_output(name, "cpu")
+                else:
+                    binding.bind_output(name, place.kind, place.number)
+            binding.synchronize_inputs()
+            self._handle.run_with_iobinding(binding)
+            binding.synchronize_outputs()
+            return dict(zip(self.outputs, binding.get_outputs(), strict=True))
 
 
 @dataclass(slots=True, eq=False)
@@ -334,6 +357,15 @@ def _explained() -> Generator[None]:
             f"onnxruntime cannot run the model: {one_line(error)}",
             hint="check that the data have the shapes that the model expects",
         ) from error
+
+
+def _bind_inputs(binding: Any, feeds: Mapping[str, Any]) -> None:
+    """Bind arrays and what is a tensor of onnxruntime already."""
+    for name, value in feeds.items():
+        if isinstance(value, np.ndarray):
+            binding.bind_cpu_input(name, np.ascontiguousarray(cast("NDArray[Any]", value)))
+        else:
+            binding.bind_ortvalue_input(name, value)
 
 
 def _as_array(value: object) -> NDArray[Any]:

@@ -34,7 +34,6 @@ PHASES = [
     "channels",
     "lossless",
     "calibration",
-    "statistics",
     "ranking",
     "allocation",
     "curves",

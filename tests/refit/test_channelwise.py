@@ -102,7 +102,7 @@ def test_the_survey_holds_channels_where_columns_are_too_many(study, window: str
     grams = {}
     for workspace in (FEW, MANY):
         setting, tasks, _ = study(model, workspace=workspace, positions=10**6)
-        grams[workspace] = survey(setting, tasks, Shelf(1 << 28))
+        grams[workspace] = survey(setting, tasks.values(), Shelf(1 << 28))
     wide, narrow = grams[FEW]["c"], grams[MANY]["c"]
     assert (wide.taps, narrow.taps) == (9, 1)
     assert wide.uu.shape == (1, 6, 6)
@@ -131,7 +131,7 @@ def test_a_group_that_can_be_rebuilt_has_no_response(study, window: str, workspa
     setting, tasks, _ = study(made_of_others(window), workspace=workspace)
     group = next(group for group in setting.graph.groups if group.name == "w")
     keeps = np.array([[True] * 4 + [False] * 2, [False, True, True, False, True, False], [True] * 6])
-    grams = survey(setting, tasks, Shelf(1 << 28))
+    grams = survey(setting, tasks.values(), Shelf(1 << 28))
     plain, refitted = (respond(setting, [Question(group, keeps)], grams, refitted=how)[0] for how in (False, True))
     assert refitted[0] < 0.02 * plain[0]
     assert plain[2] == refitted[2] == pytest.approx(0, abs=1e-6)
@@ -142,7 +142,7 @@ def test_a_group_that_can_be_rebuilt_has_no_response(study, window: str, workspa
 @pytest.mark.parametrize("workspace", [FEW, MANY])
 def test_what_can_be_rebuilt_goes_first(study, window: str, workspace: int) -> None:
     setting, tasks, _ = study(made_of_others(window), workspace=workspace)
-    gram = survey(setting, {"c": tasks["c"]}, Shelf(1 << 28))["c"]
+    gram = survey(setting, [tasks["c"]], Shelf(1 << 28))["c"]
     weights = tasks["c"].reader.taps().reshape(6, 8, 9).transpose(1, 0, 2).reshape(8, 54).astype(np.float64)
     costs = removal_costs([Read(gram.covariance(0), weights, np.repeat(np.arange(6), 9))], 6, 1e-5)
     # The six are made of the three of the input: any three others will do.
@@ -158,5 +158,6 @@ def test_outputs_that_lie_before_the_group_do_not_respond(study) -> None:
     setting, tasks, _ = study(model)
     group = setting.graph.groups[0]
     keeps = np.array([[False] * 3 + [True] * 3])
-    (drift,) = respond(setting, [Question(group, keeps)], survey(setting, tasks, Shelf(1 << 20)), refitted=True)[0]
+    grams = survey(setting, tasks.values(), Shelf(1 << 20))
+    (drift,) = respond(setting, [Question(group, keeps)], grams, refitted=True)[0]
     assert 0 < drift < 1

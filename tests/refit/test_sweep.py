@@ -236,7 +236,7 @@ def test_an_op_whose_inputs_are_infinite_is_left_alone(study) -> None:
     assert not [record for record in found.records if not np.isfinite(record.before)]
     for array in found.edits.tensors.values():
         assert np.isfinite(array).all()
-    assert not survey(setting, {task.output: task for task in setting.tasks if task.output == "y"}, Shelf(1 << 20))
+    assert not survey(setting, [task for task in setting.tasks if task.output == "y"], Shelf(1 << 20))
 
 
 def test_ops_of_the_same_data_share_their_draws_and_are_fitted_as_if_alone(study) -> None:

@@ -1,0 +1,97 @@
+"""Calibration where the network runs, on any provider, with a record of what was run and of what came back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from brute_shares import model_of
+from numpy.typing import NDArray
+from onnx import ModelProto, helper
+
+from onnxpfp.calibrate import Reader, Samples, Statistics
+from onnxpfp.calibrate.device import DeviceObserver, Programs, Staying
+from onnxpfp.calibrate.family import families_of
+from onnxpfp.calibrate.plan import Guard, Kernel, Plan
+from onnxpfp.calibrate.probe import build_probe
+from onnxpfp.errors import ProviderError
+from onnxpfp.runtime.place import place_of
+from onnxpfp.runtime.providers import resolve_providers
+from onnxpfp.runtime.session import open_session
+
+PROVIDERS = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
+WORKSPACE = 64 << 20
+SMALL = model_of([helper.make_node("Relu", ["x"], ["y"])], {"x": (1,)}, ["y"])
+
+
+@dataclass(frozen=True)
+class Ran:
+    """One run of a graph.
+
+    Attributes:
+        program: Which graph.
+        feeds: What it was fed.
+        home: What came back to the host.
+    """
+
+    program: Any
+    feeds: dict[str, Any]
+    home: dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Recorded(Programs):
+    """Notes every run."""
+
+    ran: list[Ran] = field(default_factory=list[Ran])
+
+    def run(self, program: Any, feeds: Mapping[str, Any], home: Any = ()) -> dict[str, Any]:
+        found = Programs.run(self, program, feeds, home)
+        self.ran.append(Ran(program, dict(feeds), {name: found[name].numpy() for name in home}))
+        return found
+
+    def of(self, name: str) -> list[Ran]:
+        return [each for each in self.ran if type(each.program).__name__ == name]
+
+
+def programs_on(provider: str) -> Recorded:
+    """Strict where there is a device; skips where it does not run."""
+    requests = resolve_providers(provider, strict=provider != "cpu")
+    try:
+        open_session(SMALL, requests)
+    except ProviderError as error:
+        pytest.skip(str(error))
+    place = place_of(requests)
+    assert place is not None
+    return Recorded(place, requests, 1)
+
+
+def measure_there(
+    model: ModelProto,
+    readers: Sequence[Reader],
+    samples: Samples,
+    programs: Recorded,
+    *,
+    kernel: Kernel = "sum",
+    guard: Guard = "relative",
+    batch: int = 3,
+    workspace: int = WORKSPACE,
+    first: int = 1,
+) -> Statistics:
+    plan = Plan(kernel, guard, batch, workspace_bytes=workspace)
+    families = families_of(readers)
+    probe = build_probe(model, [], plan, families)
+    observers = [
+        DeviceObserver(family, plan, clean, programs, first)
+        for family, clean in zip(families, probe.nonnegative, strict=True)
+    ]
+    session = open_session(probe.model, programs.requests, threads=1)
+    forward = Staying(session, probe.taps, programs.place)
+    for feeds, count in samples.runs(batch):
+        values = forward.run(feeds)
+        for observer, tap in zip(observers, probe.taps, strict=True):
+            observer.see(values[tap], count)
+    found = {reader.name: each.statistics(reader) for each in observers for reader in each.family.readers}
+    return Statistics({reader.name: found[reader.name] for reader in readers})

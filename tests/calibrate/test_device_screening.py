@@ -1,0 +1,205 @@
+"""What is screened where the network runs is what the plain path and the definition say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from brute_shares import as_dict, identity_model, model_of, scores
+from device_runs import PROVIDERS, WORKSPACE, measure_there, programs_on
+from drawn_readers import QUICK, Drawn, convolutions, drawn, pointwise, products, taps_of, transposed_convolutions
+from hypothesis import given
+from hypothesis import strategies as st
+from onnx import helper, numpy_helper
+from test_probe_convolution import CASES, build
+
+from onnxpfp.calibrate import Reader, Statistics, Window, calibrate, input_specs, load_samples
+from onnxpfp.calibrate.plan import Guard, Kernel
+from onnxpfp.errors import CalibrationError
+
+KERNELS = st.sampled_from(["sum", "max"])
+GUARDS = st.sampled_from(["relative", "absolute"])
+KINDS = {"conv": convolutions(), "pointwise": pointwise(), "up": transposed_convolutions(), "matmul": products()}
+SHARED = Path(__file__).resolve().parents[3] / "shared"
+
+
+def assert_same(found: Statistics, wanted: Statistics, rtol: float = 1e-5) -> None:
+    assert list(found) == list(wanted)
+    for name in wanted:
+        mine, other = found[name], wanted[name]
+        np.testing.assert_array_equal(mine.channels, other.channels)
+        np.testing.assert_allclose(mine.sensitivity, other.sensitivity, rtol=rtol, err_msg=name)
+        scale = np.abs(other.patch_sum).max(initial=0)
+        np.testing.assert_allclose(mine.patch_sum, other.patch_sum, rtol=1e-5, atol=1e-5 * scale, err_msg=name)
+        # Squares of numbers near 1e20 are infinite in float32.
+        there = np.isfinite(other.square_sum)
+        np.testing.assert_allclose(mine.square_sum[there], other.square_sum[there], rtol=1e-5, err_msg=name)
+        assert (mine.patches, mine.negative, mine.samples) == (other.patches, other.negative, other.samples), name
+
+
+def plain(case: Drawn, kernel: Kernel, guard: Guard) -> Statistics:
+    with np.errstate(over="ignore"):
+        return calibrate(case.model, case.readers, case.samples, kernel=kernel, guard=guard, method="plain", threads=1)
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_is_the_plain_path(kind: str, provider: str) -> None:
+    programs = programs_on(provider)
+    ways = st.tuples(st.sampled_from([1, 3]), st.sampled_from([1, 4096, WORKSPACE]), st.sampled_from([1, 3, 1000]))
+
+    @QUICK
+    @given(drawn(KINDS[kind]), KERNELS, GUARDS, ways)
+    def check(case: Drawn, kernel: Kernel, guard: Guard, way: tuple[int, int, int]) -> None:
+        batch, workspace, first = way
+        found = measure_there(
+            case.model,
+            case.readers,
+            case.samples,
+            programs,
+            kernel=kernel,
+            guard=guard,
+            batch=batch,
+            workspace=workspace,
+            first=first,
+        )
+        assert_same(found, plain(case, kernel, guard))
+
+    check()
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_it_is_what_the_definition_says(provider: str) -> None:
+    programs = programs_on(provider)
+
+    @QUICK
+    @given(drawn(), KERNELS, GUARDS)
+    def check(case: Drawn, kernel: Kernel, guard: Guard) -> None:
+        found = measure_there(case.model, case.readers, case.samples, programs, kernel=kernel, guard=guard)
+        u = case.unfolded()
+        for reader in case.readers:
+            wanted = scores(u, taps_of(reader), reader, kernel, guard)
+            assert as_dict(found[reader.name]) == pytest.approx(wanted, rel=1e-5, abs=0)
+
+    check()
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+@pytest.mark.parametrize("kernel", ["sum", "max"])
+@pytest.mark.parametrize("name", CASES)
+def test_every_window(name: str, kernel: Kernel, provider: str) -> None:
+    reader, data, u, taps = build(CASES[name])
+    model = identity_model(("N", *CASES[name].data))
+    samples = load_samples(data, input_specs(model))
+    found = measure_there(model, [reader], samples, programs_on(provider), kernel=kernel)["r"]
+    assert as_dict(found) == pytest.approx(scores(u, taps, reader, kernel), abs=2e-6)
+    np.testing.assert_allclose(found.patch_sum, u.sum((0, 3)), atol=2e-5)
+
+
+def scaled_apart(group: int) -> Reader:
+    """The last channel has tiny weights below zero, or the last group has tiny ones."""
+    weight = np.abs(np.random.default_rng(0).standard_normal((4, 4 // group, 1, 1))).astype(np.float32)
+    if group == 1:
+        weight[:, 3] *= -1e-9
+    else:
+        weight[2:] *= 1e-9
+    return Reader("r", "conv", "y", (1, 4, 3, 3), 1, np.arange(1, 5), weight, (1, 4, 3, 3), group=group)
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+@pytest.mark.parametrize(("group", "largest"), [(1, 1.0), (2, 0.0)])
+def test_sums_are_small_beside_those_of_their_sample_and_sign(group: int, largest: float, provider: str) -> None:
+    reader = scaled_apart(group)
+    data = np.abs(np.random.default_rng(1).standard_normal((3, 4, 3, 3))).astype(np.float32)
+    model = identity_model(("N", 4, 3, 3))
+    found = measure_there(model, [reader], load_samples(data, input_specs(model)), programs_on(provider))["r"]
+    wanted = scores(data.reshape(3, 4, 1, 9), taps_of(reader), reader)
+    assert as_dict(found) == pytest.approx(wanted, rel=1e-5)
+    assert wanted[4] == pytest.approx(largest)
+
+
+def one(shape: tuple[int, ...], axis: int, outputs: int = 4) -> Reader:
+    weight = np.random.default_rng(0).standard_normal((shape[axis], outputs)).astype(np.float32)
+    return Reader("r", "matmul", "y", shape, axis, np.arange(1, shape[axis] + 1), weight, (*shape[:-1], outputs))
+
+
+def last_axis() -> Reader:
+    """A convolution over channels that lie last."""
+    weight = np.random.default_rng(0).standard_normal((4, 3, 3, 3)).astype(np.float32)
+    pads = Window(pads=(1, 1, 1, 1))
+    return Reader("r", "conv", "y", (1, 5, 6, 3), 3, np.arange(1, 4), weight, (1, 5, 6, 4), attributes=pads)
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+@pytest.mark.parametrize(
+    ("reader", "shape"),
+    [(one((6,), 0), (6,)), (one((1, 6), 1), ("N", 6)), (one((1, 1, 6), 2), ("N", 1, 6)), (last_axis(), ("N", 5, 6, 3))],
+    ids=["vector", "rows", "rows with an axis of one", "channels last"],
+)
+def test_every_layout(reader: Reader, shape: tuple[Any, ...], provider: str) -> None:
+    fed = [1 if dim == "N" else dim for dim in shape]
+    fed = [5, *fed[1:]] if len(fed) > 1 else [1, *fed]
+    data = np.random.default_rng(1).standard_normal(fed).astype(np.float32)
+    model = identity_model(shape)
+    samples = load_samples(data, input_specs(model))
+    wanted = calibrate(model, [reader], samples, method="plain", threads=1)
+    for workspace in (1, WORKSPACE):
+        assert_same(measure_there(model, [reader], samples, programs_on(provider), workspace=workspace), wanted)
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_an_input_that_has_no_negative_entry_by_chance_takes_one_sign(provider: str) -> None:
+    reader, data, *_ = build(CASES["padded"])
+    model = identity_model(("N", *CASES["padded"].data))
+    samples = load_samples(np.abs(data), input_specs(model))
+    programs = programs_on(provider)
+    found = measure_there(model, [reader], samples, programs, batch=5)
+    assert len(programs.of("Bounds")) == 1
+    assert_same(found, calibrate(model, [reader], samples, method="plain", threads=1))
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_numbers_that_are_none_are_refused(provider: str) -> None:
+    reader, data, *_ = build(CASES["padded"])
+    node = helper.make_node("Mul", ["x", "two"], ["y"])
+    model = model_of([node], {"x": ("N", *CASES["padded"].data)}, ["y"], {"two": np.array(2, np.float32)})
+    data[1] = np.finfo(np.float32).max
+    with pytest.raises(CalibrationError, match="computes NaN or infinity at 'y', which r reads"):
+        measure_there(model, [reader], load_samples(data, input_specs(model)), programs_on(provider))
+
+
+@pytest.mark.shared
+@pytest.mark.skipif(not SHARED.is_dir(), reason="needs the shared folder")
+@pytest.mark.parametrize("provider", PROVIDERS)
+@pytest.mark.parametrize("kernel", ["sum", "max"])
+def test_a_trained_network(kernel: Kernel, provider: str) -> None:
+    model = onnx.load(SHARED / "models" / "cifar10_resnet20_folded.onnx")
+    images = np.load(SHARED / "data" / "cifar10_calib1k.npz")["images"][:12]
+    data = (images.transpose(0, 3, 1, 2).astype(np.float32) / 255 - 0.5) * 4
+    readers = convolutions_of(model)
+    samples = load_samples(np.ascontiguousarray(data), input_specs(model))
+    found = measure_there(model, readers, samples, programs_on(provider), kernel=kernel, batch=4, first=8)
+    assert_same(found, calibrate(model, readers, samples, kernel=kernel, threads=1))
+
+
+def convolutions_of(model: onnx.ModelProto) -> list[Reader]:
+    weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    shapes = {
+        value.name: tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim)
+        for value in onnx.shape_inference.infer_shapes(model).graph.value_info
+    }
+    readers: list[Reader] = []
+    for number, node in enumerate(model.graph.node):
+        if node.op_type == "Conv" and node.input[0] in shapes:
+            weight = weights[node.input[1]]
+            inside, outside = ((1, *shapes[name][1:]) for name in (node.input[0], node.output[0]))
+            window = Window.of({a.name: helper.get_attribute_value(a) for a in node.attribute})
+            channels = np.arange(1, inside[1] + 1)
+            readers.append(
+                Reader(str(number), "conv", node.input[0], inside, 1, channels, weight, outside, attributes=window)
+            )
+    assert len(readers) > 15
+    return readers

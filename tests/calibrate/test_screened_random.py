@@ -1,0 +1,83 @@
+"""Screened sensitivities are the plain ones, whatever is read and however the work is cut."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+from brute_shares import as_dict, scores
+from drawn_readers import QUICK, Drawn, convolutions, drawn, pointwise, products, taps_of, transposed_convolutions
+from equal_statistics import assert_same
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from onnxpfp.calibrate import exact, observe, screen
+from onnxpfp.calibrate.plan import Guard, Kernel
+
+KERNELS = st.sampled_from(["sum", "max"])
+GUARDS = st.sampled_from(["relative", "absolute"])
+FEW = settings(QUICK, max_examples=25)
+"""Every example opens several sessions."""
+WAYS: dict[str, dict[Any, dict[str, float]]] = {
+    "one sample and one candidate at a time": {
+        observe: {"_AT_ONCE": 1, "_PER_BLOCK": 1, "_AT_MOST": 1},
+        exact: {"_PIECE": 1},
+    },
+    "always the tight bound": {screen: {"_TIGHT_COST": 0.0, "_TIGHT_COST_PER_BLOCK": 0.0}},
+    "the tight bound in two steps": {screen: {"_TIGHT_COST": 0.0, "_TIGHT_COST_PER_BLOCK": 0.0, "_FEW": 0}},
+    "never the tight bound, in two steps": {screen: {"_TIGHT_COST": float("inf"), "_FEW": 0}},
+    "small sums looked at one by one": {screen: {"_MANY": 1}},
+}
+"""Constants that only say what is fastest."""
+
+
+@contextmanager
+def tuned(way: str) -> Generator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        for module, constants in WAYS[way].items():
+            for name, value in constants.items():
+                patch.setattr(module, name, value)
+        yield
+
+
+KINDS = {"conv": convolutions(), "pointwise": pointwise(), "up": transposed_convolutions(), "matmul": products()}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_screened_is_plain(kind: str) -> None:
+    @FEW
+    @given(drawn(KINDS[kind]), KERNELS, GUARDS, st.sampled_from([1, 3, None]))
+    def check(case: Drawn, kernel: Kernel, guard: Guard, batch: int | None) -> None:
+        found = case.measured("screened", kernel, guard, batch_size=batch)
+        assert_same(found, case.measured("plain", kernel, guard))
+
+    check()
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_what_is_only_a_matter_of_speed_changes_nothing(way: str) -> None:
+    @FEW
+    @given(drawn(most_samples=6), KERNELS, GUARDS)
+    def check(case: Drawn, kernel: Kernel, guard: Guard) -> None:
+        with tuned(way):
+            found = case.measured("screened", kernel, guard)
+        assert_same(found, case.measured("plain", kernel, guard))
+
+    check()
+
+
+@QUICK
+@given(drawn(), KERNELS, GUARDS)
+def test_screened_is_what_the_definition_says(case: Drawn, kernel: Kernel, guard: Guard) -> None:
+    found = case.measured("screened", kernel, guard)
+    u = case.unfolded()
+    for reader in case.readers:
+        wanted = scores(u, taps_of(reader), reader, kernel, guard)
+        assert as_dict(found[reader.name]) == pytest.approx(wanted, rel=3e-6, abs=0)
+        assert found[reader.name].negative == bool((case.data < 0).any())
+        assert found[reader.name].patches == u.shape[0] * u.shape[3]
+        scale = np.abs(u).max()
+        np.testing.assert_allclose(found[reader.name].patch_sum, u.sum((0, 3)), rtol=1e-5, atol=1e-5 * scale)
