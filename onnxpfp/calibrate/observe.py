@@ -28,7 +28,7 @@ Totals = NDArray[np.float64]
 
 _AT_ONCE = 1 << 20
 """Sums that are made at once."""
-_PER_BLOCK, _AT_MOST = 1 << 16, 1 << 22
+_PER_BLOCK, _AT_MOST = 1 << 15, 1 << 20
 """The same where blocks are looked at one by one: enough for each of them, but what a cache still holds."""
 _LARGE = 4 << 20
 _SMALL = 1e-9
@@ -74,8 +74,12 @@ class Observer:
         lowest = 0.0 if self.nonnegative else float(x.min())
         self._negative = self._negative or lowest < 0
         read = self.family.strided(x)
-        for part in [read] if lowest >= 0 else [np.maximum(read, 0), np.maximum(-read, 0)]:
-            self._screen(part, scratch)
+        if lowest >= 0:
+            self._screen(read, scratch)
+            return
+        for sign in (np.float32(1), np.float32(-1)):
+            part = np.multiply(read, sign)
+            self._screen(np.maximum(part, 0, out=part), scratch)
 
     def _count(self, x: Floats) -> None:
         """Add up the input and its squares, and count the positions of the output."""

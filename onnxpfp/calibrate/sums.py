@@ -96,7 +96,7 @@ class Sums:
     def of(cls, family: Family, weights: Sequence[Scaled], kernel: Kernel) -> Sums:
         """Load what computes the sums of a family."""
         rows = tuple(2 * each.norm.size for each in weights)
-        return cls(family, rows, open_session(_model(family, weights, kernel), threads=1, spin=False, arena=False))
+        return cls(family, rows, open_session(_model(family, weights, kernel), threads=1, spin=False, shared=True))
 
     def run(self, x: Floats, scratch: Scratch) -> list[Field]:
         """Compute the sums of some samples, for every reader.

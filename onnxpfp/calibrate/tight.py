@@ -45,7 +45,7 @@ class Tight:
             scratch: Where intermediates go.
         """
         if self._session is None:
-            self._session = open_session(self._model(), threads=1, spin=False, arena=False)
+            self._session = open_session(self._model(), threads=1, spin=False, shared=True)
             if self.norms.nbytes > _LARGE:
                 give_back()
         groups, blocks = self.norms.shape[:2]

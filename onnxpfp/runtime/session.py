@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import importlib
 import io
 import logging
@@ -48,6 +49,7 @@ _MAPPED_FROM = 128 << 10
 """Bytes, glibc's own default; setting it keeps it from growing."""
 _FATAL = 4
 _WARNING = 2
+_REGISTERED = "already been registered"
 _FALLBACK = "fallback to CPU EP has been explicitly disabled"
 """What onnxruntime says of a node that strict providers cannot run."""
 
@@ -175,7 +177,7 @@ def open_session(
     optimize: bool = True,
     layout: bool = True,
     spin: bool = True,
-    arena: bool = True,
+    shared: bool = False,
 ) -> Session:
     """Load a model into onnxruntime.
 
@@ -186,7 +188,8 @@ def open_session(
         optimize: Whether onnxruntime may fuse and fold.
         layout: Whether it may change memory layouts, too: faster to run, slower to load.
         spin: Whether its threads wait for the next run in a loop, which takes the cores from what numpy does between.
-        arena: Whether it keeps the memory of its intermediates: where many sessions are open, each would.
+        shared: Whether its intermediates lie in the same memory as those of other such sessions: where many are open,
+            each would keep some.
 
     Raises:
         ProviderError: A provider other than the CPU was asked for and does not run here, or not every node, where it
@@ -203,7 +206,9 @@ def open_session(
     if isinstance(model, ModelProto):
         model, apart = detached(model)
     options = _options(ort, threads=threads, optimize=optimize and not apart, layout=layout)
-    options.enable_cpu_mem_arena = arena
+    if shared:
+        _share(ort)
+        options.add_session_config_entry("session.use_env_allocators", "1")
     if not spin:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if any(request.strict for request in requests):
@@ -233,6 +238,18 @@ def as_requests(
         return resolve_providers(providers)
     ready = [item for item in providers if isinstance(item, ProviderRequest)]
     return tuple(ready) or resolve_providers([item for item in providers if isinstance(item, str)])
+
+
+@functools.cache
+def _share(ort: Any) -> None:
+    """Make the memory that sessions of this process can share."""
+    info = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
+    try:
+        ort.create_and_register_allocator(info, None)
+    except Exception as error:
+        # The host program has made it.
+        if _REGISTERED not in str(error):
+            raise
 
 
 def _payload(model: ModelSource) -> str | bytes:
