@@ -75,8 +75,8 @@ class Screen:
         """Prepare the screening of one reader."""
         blocks = reader.block_table(single=plan.kernel == "max")
         exact = Exact.of(reader, blocks, weights.taps, plan.kernel, flat=family.flat)
-        norms = _block_norms(weights.signed(), blocks.indices, blocks.starts[:-1], plan)
         plain = len(blocks.groups) == len(reader.channels)
+        norms = _block_norms(weights.signed, None if plain else blocks.indices, blocks.starts[:-1], plan)
         even = len(set(np.bincount(blocks.groups, minlength=reader.group).tolist())) == 1
         entries = weights.taps.shape[2] * len(reader.channels) // reader.group
         return cls(
@@ -209,18 +209,22 @@ def _least(sums: Floats) -> Floats:
     return sums.min(-1)
 
 
-def _block_norms(signed: Floats, order: Ints, starts: Ints, plan: Plan) -> Floats:
+def _block_norms(signed: Floats, order: Ints | None, starts: Ints, plan: Plan) -> Floats:
     """Return the norm of each block's weights in every row of its group, (b, 2 O/g): the largest for kernel="max".
 
     Args:
         signed: W+ and W- side by side, (C, 2 O/g, k).
-        order: Indices of all blocks.
+        order: Indices of all blocks; None where they are all indices as they stand.
         starts: Where each block begins there.
         plan: Which kernel form.
     """
-    if plan.kernel == "max" or (signed.shape[2] == 1 and len(order) == len(starts)):
-        return signed.max(2)[order]
+    single = order is None or len(order) == len(starts)
+    picked = signed if order is None else signed[order]
+    if single and signed.shape[2] == 1:
+        return picked[:, :, 0]
+    if plan.kernel == "max":
+        return picked.max(2)
     # In float64, where squares of small weights do not vanish.
-    squares = np.einsum("cok,cok->co", signed, signed, dtype=np.float64)[order]
-    whole = squares if len(order) == len(starts) else np.add.reduceat(squares, starts, axis=0)
+    squares = np.einsum("cok,cok->co", picked, picked, dtype=np.float64)
+    whole = squares if single else np.add.reduceat(squares, starts, axis=0)
     return np.sqrt(whole).astype(np.float32)

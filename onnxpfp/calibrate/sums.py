@@ -35,15 +35,13 @@ class Scaled:
 
     Attributes:
         taps: V (C, O/g, k) float32, scaled.
+        signed: The same as W+ and W- side by side, (C, 2 O/g, k).
         norm: What the outputs were divided by, (g, O/g) float32, 1 where an output has no weight.
     """
 
     taps: Floats
+    signed: Floats
     norm: Floats
-
-    def signed(self) -> Floats:
-        """Return W+ and W- side by side, (C, 2 O/g, k)."""
-        return np.concatenate([np.maximum(self.taps, 0), np.maximum(-self.taps, 0)], axis=1)
 
 
 def scaled(reader: Reader) -> Scaled:
@@ -54,8 +52,11 @@ def scaled(reader: Reader) -> Scaled:
     # In float64, where squares of small weights do not vanish.
     norm = np.sqrt(np.einsum("gcok,gcok->go", grouped, grouped, dtype=np.float64))
     norm = np.where(norm > 0, norm, 1).astype(np.float32)
-    divided = np.divide(grouped, norm[:, None, :, None], dtype=np.float32)
-    return Scaled(divided.reshape(*taps.shape[:2], -1), norm)
+    divided = np.divide(grouped, norm[:, None, :, None], dtype=np.float32).reshape(*taps.shape[:2], -1)
+    signed = np.empty((len(divided), 2 * divided.shape[1], divided.shape[2]), np.float32)
+    np.maximum(divided, 0, out=signed[:, : divided.shape[1]])
+    np.negative(np.minimum(divided, 0, out=signed[:, divided.shape[1] :]), out=signed[:, divided.shape[1] :])
+    return Scaled(divided, signed, norm)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -153,7 +154,7 @@ def _model(family: Family, weights: Sequence[Scaled], kernel: Kernel) -> ModelPr
 def _sums(family: Family, weights: Scaled, number: int, constants: dict[str, NDArray[Any]]) -> list[NodeProto]:
     """Return nodes that make the sums of one reader, (N, P, rows)."""
     lead, name = family.lead, f"w{number}"
-    signed = weights.signed()
+    signed = weights.signed
     if family.flat and lead.group == 1:
         # A product with constants on the right is the fastest of all.
         constants[name] = signed[:, :, 0]

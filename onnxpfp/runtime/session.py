@@ -49,7 +49,6 @@ _MAPPED_FROM = 128 << 10
 """Bytes, glibc's own default; setting it keeps it from growing."""
 _FATAL = 4
 _WARNING = 2
-_REGISTERED = "already been registered"
 _FALLBACK = "fallback to CPU EP has been explicitly disabled"
 """What onnxruntime says of a node that strict providers cannot run."""
 
@@ -244,12 +243,7 @@ def as_requests(
 def _share(ort: Any) -> None:
     """Make the memory that sessions of this process can share."""
     info = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
-    try:
-        ort.create_and_register_allocator(info, None)
-    except Exception as error:
-        # The host program has made it.
-        if _REGISTERED not in str(error):
-            raise
+    ort.create_and_register_allocator(info, None)
 
 
 def _payload(model: ModelSource) -> str | bytes:
