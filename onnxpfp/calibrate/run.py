@@ -155,7 +155,7 @@ def _measure(
     total, done = border * len(passes) + beyond, 0
     statistics = Statistics()
     # Families are worked on side by side: none may take all cores for itself.
-    with threadpool_limits(1), ThreadPoolExecutor(threads or _cores()) as pool:
+    with threadpool_limits(1), _pool(threads or _cores()) as pool:
         for each, runs in parts_of(passes, samples, plan.batch, border):
             probe = build_probe(model, each.readers, plan, each.shown)
             pairs = zip(each.families, probe.nonnegative, strict=False)
@@ -181,7 +181,7 @@ def _observer(family: Family, plan: Plan, nonnegative: bool, programs: Programs 
 
 
 def _look(
-    pool: ThreadPoolExecutor,
+    pool: ThreadPoolExecutor | None,
     observers: Sequence[Observer | DeviceObserver],
     watchers: Sequence[Watcher],
     data: Sequence[Any],
@@ -196,7 +196,12 @@ def _look(
     jobs += [
         (seen.work, partial(_show, seen, tensor, run.number)) for seen, tensor in zip(watchers, shown, strict=True)
     ]
-    for each in [pool.submit(job) for _, job in sorted(jobs, key=lambda pair: -pair[0])]:
+    ordered = [job for _, job in sorted(jobs, key=lambda pair: -pair[0])]
+    if pool is None:
+        for job in ordered:
+            job()
+        return
+    for each in [pool.submit(job) for job in ordered]:
         each.result()
 
 
@@ -213,6 +218,16 @@ def _see(observer: Observer | DeviceObserver, data: Any, count: int) -> None:
     if not hasattr(_OWN, "scratch"):
         _OWN.scratch = Scratch()
     observer.see(data, count, _OWN.scratch)
+
+
+@contextmanager
+def _pool(threads: int) -> Generator[ThreadPoolExecutor | None]:
+    """Start threads where there are several: memory is handed out faster to the one that there is anyway."""
+    if threads == 1:
+        yield None
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        yield pool
 
 
 def _cores() -> int:
