@@ -91,7 +91,8 @@ def assert_same_weights(one: ModelProto, two: ModelProto) -> None:
     assert ours.keys() == theirs.keys()
     for name, array in ours.items():
         assert array.dtype == theirs[name].dtype
-        np.testing.assert_array_equal(array, theirs[name])
+        # Readers of weights in files are measured in the graph, others outside of it: means differ by rounding.
+        np.testing.assert_allclose(array, theirs[name], rtol=1e-6, atol=1e-6 * np.abs(array).max(initial=0))
 
 
 @pytest.mark.parametrize("gap", [0, 4, 13])
