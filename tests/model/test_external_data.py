@@ -20,6 +20,7 @@ from onnxpfp.calibrate import describe, reader, taps
 from onnxpfp.errors import ModelError, OutputError
 from onnxpfp.model import load as load_module
 from onnxpfp.model.load import load
+from onnxpfp.plan import Plan
 from onnxpfp.storage import is_reference, numbers
 
 DATA = nets.noise(24, 3, 8, 8)
@@ -149,6 +150,10 @@ def test_a_weight_without_numbers(tmp_path: Path) -> None:
     assert numbers(found).shape == (0, 3)
 
 
+def kept_by(plan: Plan) -> dict[str, dict[int, tuple[int, ...]]]:
+    return {name: dict(entry.keep) for name, entry in plan.initializers.items()}
+
+
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("select", ["deterministic", "sampled"])
 @pytest.mark.parametrize("known", [False, True])
@@ -164,14 +169,15 @@ def test_weights_in_files_give_the_same_model(
     request.getfixturevalue("in_files")
     found = onnxpfp.prune(path, **options)
     assert any(is_reference(tensor) for tensor in found.stored.graph.initializer)
-    assert found.plan == wanted.plan
+    assert kept_by(found.plan) == kept_by(wanted.plan)
     assert found.report.oracle.error <= 1e-5
     ours, theirs = nets.weights(found.model), nets.weights(wanted.model)
     assert ours.keys() == theirs.keys()
     for key, array in ours.items():
-        # Sums in another order: biases take up means that were measured.
+        # Sums in another order: biases take up means that were measured, and samples are weighed by sensitivities.
         np.testing.assert_allclose(array, theirs[key], rtol=1e-4, atol=1e-6)
-        assert "w" not in key or np.array_equal(array, theirs[key]), key
+        exact = "w" in key and "bias" not in key and (select == "deterministic" or not known)
+        assert not exact or np.array_equal(array, theirs[key]), key
 
 
 @pytest.mark.parametrize("name", MODELS)
