@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
 
-__all__ = ["BLOCK_BYTES", "blocks"]
+__all__ = ["BLOCK_BYTES", "blocks", "runs_within"]
+
+T = TypeVar("T")
 
 BLOCK_BYTES = 4 << 20
 """Aimed-at size of one piece."""
@@ -19,3 +22,22 @@ def blocks(length: int, bytes_each: int) -> Iterator[slice]:
     """
     step = max(1, BLOCK_BYTES // max(1, bytes_each))
     return (slice(start, min(start + step, length)) for start in range(0, length, step))
+
+
+def runs_within(sized: Iterable[tuple[T, int]], limit: int) -> Iterator[tuple[T, ...]]:
+    """Cut things into runs that are not larger than a limit together, in the given order; at least one each.
+
+    Args:
+        sized: Things with their sizes.
+        limit: Of one run, in the same unit.
+    """
+    run: list[T] = []
+    size = 0
+    for thing, added in sized:
+        if run and size + added > limit:
+            yield tuple(run)
+            run, size = [], 0
+        run.append(thing)
+        size += added
+    if run:
+        yield tuple(run)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxpfp.blocks import runs_within
 from onnxpfp.calibrate.reader import Distant, Reader
 
 __all__ = ["Family", "families_of", "is_screened", "shard_families"]
@@ -105,17 +106,11 @@ def families_of(readers: Sequence[Reader]) -> tuple[Family, ...]:
 
 def shard_families(families: Sequence[Family], limit: int) -> Iterator[tuple[Family, ...]]:
     """Cut families into runs whose weights may be held at once, in the given order."""
-    run: list[Family] = []
-    size = 0
-    for family in families:
-        added = _HELD * sum(math.prod(_shape(reader)) for reader in family.readers if reader.channels.any())
-        if run and size + added > limit:
-            yield tuple(run)
-            run, size = [], 0
-        run.append(family)
-        size += added
-    if run:
-        yield tuple(run)
+    return runs_within(((family, _bytes_held(family)) for family in families), limit)
+
+
+def _bytes_held(family: Family) -> int:
+    return _HELD * sum(math.prod(_shape(reader)) for reader in family.readers if reader.channels.any())
 
 
 def _shape(reader: Reader) -> tuple[int, ...]:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto
 
+from onnxpfp.blocks import runs_within
 from onnxpfp.calibrate.einsum import emit_einsum
 from onnxpfp.calibrate.emit import Emitter
 from onnxpfp.calibrate.family import Family
@@ -86,20 +87,14 @@ def shard_readers(readers: Sequence[Reader], limit: int = CONSTANTS_LIMIT) -> It
     """
     sizes = [math.prod(r.weight.shape) for r in readers if isinstance(r.weight, Distant)]
     limit = min(limit, 4 * max(sizes, default=limit))
-    run: list[Reader] = []
-    size = 0
-    for reader in readers:
-        weight = reader.weight
-        bytes_added = 0 if weight is None else _COPIES * 4 * math.prod(weight.shape)
-        if isinstance(weight, Distant) and weight.tensor:
-            bytes_added = limit // _IN_GRAPH
-        if run and size + bytes_added > limit:
-            yield tuple(run)
-            run, size = [], 0
-        run.append(reader)
-        size += bytes_added
-    if run:
-        yield tuple(run)
+    return runs_within(((reader, _bytes_added(reader, limit)) for reader in readers), limit)
+
+
+def _bytes_added(reader: Reader, limit: int) -> int:
+    weight = reader.weight
+    if isinstance(weight, Distant) and weight.tensor:
+        return limit // _IN_GRAPH
+    return 0 if weight is None else _COPIES * 4 * math.prod(weight.shape)
 
 
 def build_probe(model: ModelProto, readers: Sequence[Reader], plan: Plan, families: Sequence[Family] = ()) -> Probe:

@@ -41,7 +41,8 @@ from onnxpfp.calibrate.watcher import Watcher
 from onnxpfp.errors import ModelError
 from onnxpfp.runtime.place import Place, Tensor, place_of
 from onnxpfp.runtime.providers import CPU, ProviderRequest
-from onnxpfp.runtime.session import Reusing, Session, as_requests, open_session
+from onnxpfp.runtime.reusing import Reusing
+from onnxpfp.runtime.session import Session, as_requests, open_session
 
 __all__ = ["WORKSPACE_BYTES", "Method", "Progress", "calibrate"]
 

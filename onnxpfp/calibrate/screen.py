@@ -124,7 +124,7 @@ class Screen:
         fires = seen.least <= low
         for number in np.flatnonzero(fires.any((1, 2))).tolist():
             if np.count_nonzero(fires[number]) > fires[number].size // _MANY:
-                self._apply_limit(seen, number, unit if self.samples_last else unit[number : number + 1])
+                self._apply_limit(seen, number, unit[number : number + 1])
             else:
                 self._apply_at(seen, number, np.nonzero(fires[number]))
 
@@ -137,8 +137,8 @@ class Screen:
     def _apply_at(self, seen: Field, number: int, where: tuple[Ints, ...]) -> None:
         """Look at the sums at some positions (and groups) of a sample."""
         here = seen.z[number]
-        rows, limit = here[where], self._limit(here, np.ones(1, np.float32))
-        np.copyto(rows, np.inf, where=rows <= limit[np.minimum(where[0], len(limit) - 1), where[1]])
+        rows, limit = here[where], self._limit(here, np.ones(1, np.float32))[0]
+        np.copyto(rows, np.inf, where=rows <= limit[where[1]])
         here[where] = rows
         seen.least[number][where] = rows.min(1)
 

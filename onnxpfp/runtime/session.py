@@ -36,7 +36,7 @@ from onnxpfp.runtime.providers import (
 )
 from onnxpfp.storage import detached, numbers
 
-__all__ = ["ModelSource", "ProviderRequest", "Reusing", "Session", "open_session", "resolve_providers"]
+__all__ = ["ModelSource", "ProviderRequest", "Session", "open_session", "resolve_providers"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -134,38 +134,6 @@ class Session:
             self._handle.run_with_iobinding(binding)
             binding.synchronize_outputs()
             return dict(zip(self.outputs, binding.get_outputs(), strict=True))
-
-
-@dataclass(slots=True, eq=False)
-class Reusing:
-    """A session on the CPU whose large outputs lie in the same memory in every run.
-
-    Fresh memory is handed out page by page, which takes as long as a tenth of a forward pass.
-
-    Attributes:
-        session: What runs.
-        outputs: Names of these outputs.
-    """
-
-    session: Session
-    outputs: Sequence[str]
-    _held: dict[str, NDArray[Any]] = field(default_factory=dict[str, NDArray[Any]])
-    _fed: dict[str, tuple[int, ...]] = field(default_factory=dict[str, tuple[int, ...]])
-
-    def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """Run once; what came out of the run before is overwritten.
-
-        Raises:
-            ModelError: As in `Session.run`.
-        """
-        shapes = {name: array.shape for name, array in feeds.items()}
-        if shapes == self._fed:
-            return self.session.run_into(feeds, self._held)
-        found = self.session.run(feeds)
-        if not self._fed:
-            self._fed = shapes
-            self._held = {name: found[name] for name in self.outputs if found[name].flags.c_contiguous}
-        return found
 
 
 def open_session(

@@ -9,13 +9,13 @@ from onnxpfp.calibrate import Statistics
 RTOL = 1e-6
 
 
-def assert_same(found: Statistics, wanted: Statistics) -> None:
-    """Compare all fields: shares to 1e-6, sums of float32 to 1e-5, counts exactly."""
+def assert_same(found: Statistics, wanted: Statistics, rtol: float = RTOL) -> None:
+    """Compare all fields: shares to 1e-6 or as said, sums of float32 to 1e-5, counts exactly."""
     assert list(found) == list(wanted)
     for name in wanted:
         mine, plain = found[name], wanted[name]
         np.testing.assert_array_equal(mine.channels, plain.channels)
-        np.testing.assert_allclose(mine.sensitivity, plain.sensitivity, rtol=RTOL, err_msg=name)
+        np.testing.assert_allclose(mine.sensitivity, plain.sensitivity, rtol=rtol, err_msg=name)
         scale = np.abs(plain.patch_sum).max(initial=0)
         np.testing.assert_allclose(mine.patch_sum, plain.patch_sum, rtol=1e-5, atol=1e-5 * scale, err_msg=name)
         # Squares of numbers near 1e20 are infinite in float32.

@@ -11,6 +11,7 @@ import pytest
 from brute_shares import as_dict, identity_model, model_of, scores
 from device_runs import PROVIDERS, WORKSPACE, measure_there, programs_on
 from drawn_readers import QUICK, Drawn, convolutions, drawn, pointwise, products, taps_of, transposed_convolutions
+from equal_statistics import assert_same
 from hypothesis import given
 from hypothesis import strategies as st
 from onnx import helper, numpy_helper
@@ -20,24 +21,11 @@ from onnxpfp.calibrate import Reader, Statistics, Window, calibrate, input_specs
 from onnxpfp.calibrate.plan import Guard, Kernel
 from onnxpfp.errors import CalibrationError
 
+RTOL = 1e-5
 KERNELS = st.sampled_from(["sum", "max"])
 GUARDS = st.sampled_from(["relative", "absolute"])
 KINDS = {"conv": convolutions(), "pointwise": pointwise(), "up": transposed_convolutions(), "matmul": products()}
 SHARED = Path(__file__).resolve().parents[3] / "shared"
-
-
-def assert_same(found: Statistics, wanted: Statistics, rtol: float = 1e-5) -> None:
-    assert list(found) == list(wanted)
-    for name in wanted:
-        mine, other = found[name], wanted[name]
-        np.testing.assert_array_equal(mine.channels, other.channels)
-        np.testing.assert_allclose(mine.sensitivity, other.sensitivity, rtol=rtol, err_msg=name)
-        scale = np.abs(other.patch_sum).max(initial=0)
-        np.testing.assert_allclose(mine.patch_sum, other.patch_sum, rtol=1e-5, atol=1e-5 * scale, err_msg=name)
-        # Squares of numbers near 1e20 are infinite in float32.
-        there = np.isfinite(other.square_sum)
-        np.testing.assert_allclose(mine.square_sum[there], other.square_sum[there], rtol=1e-5, err_msg=name)
-        assert (mine.patches, mine.negative, mine.samples) == (other.patches, other.negative, other.samples), name
 
 
 def plain(case: Drawn, kernel: Kernel, guard: Guard) -> Statistics:
@@ -66,7 +54,7 @@ def test_it_is_the_plain_path(kind: str, provider: str) -> None:
             workspace=workspace,
             first=first,
         )
-        assert_same(found, plain(case, kernel, guard))
+        assert_same(found, plain(case, kernel, guard), RTOL)
 
     check()
 
@@ -147,7 +135,7 @@ def test_every_layout(reader: Reader, shape: tuple[Any, ...], provider: str) -> 
     samples = load_samples(data, input_specs(model))
     wanted = calibrate(model, [reader], samples, method="plain", threads=1)
     for workspace in (1, WORKSPACE):
-        assert_same(measure_there(model, [reader], samples, programs_on(provider), workspace=workspace), wanted)
+        assert_same(measure_there(model, [reader], samples, programs_on(provider), workspace=workspace), wanted, RTOL)
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)
@@ -158,7 +146,7 @@ def test_an_input_that_has_no_negative_entry_by_chance_takes_one_sign(provider: 
     programs = programs_on(provider)
     found = measure_there(model, [reader], samples, programs, batch=5)
     assert len(programs.of("Bounds")) == 1
-    assert_same(found, calibrate(model, [reader], samples, method="plain", threads=1))
+    assert_same(found, calibrate(model, [reader], samples, method="plain", threads=1), RTOL)
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)
@@ -182,7 +170,7 @@ def test_a_trained_network(kernel: Kernel, provider: str) -> None:
     readers = convolutions_of(model)
     samples = load_samples(np.ascontiguousarray(data), input_specs(model))
     found = measure_there(model, readers, samples, programs_on(provider), kernel=kernel, batch=4, first=8)
-    assert_same(found, calibrate(model, readers, samples, kernel=kernel, threads=1))
+    assert_same(found, calibrate(model, readers, samples, kernel=kernel, threads=1), RTOL)
 
 
 def convolutions_of(model: onnx.ModelProto) -> list[Reader]:

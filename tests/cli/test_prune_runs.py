@@ -9,6 +9,7 @@ from pathlib import Path
 import onnx
 import pytest
 from click.testing import CliRunner
+from pseudo_terminal import drain
 
 import onnxpfp
 import onnxpfp.api
@@ -69,23 +70,10 @@ def test_a_terminal_gets_colours_unless_it_wants_none(folder, monkeypatch, colou
     command = [sys.executable, "-m", "onnxpfp", "prune", "in.onnx", "out.onnx"]
     with subprocess.Popen(command, stdout=follower, stderr=follower) as process:
         os.close(follower)
-        text = _drain(leader)
+        text = drain(leader)
         assert process.wait() == 0
     assert ("\x1b[" in text) is colour
     assert "MACs" in text
-
-
-def _drain(leader: int) -> str:
-    chunks: list[bytes] = []
-    try:
-        while chunk := os.read(leader, 65536):
-            chunks.append(chunk)
-    except OSError:
-        # Linux ends a pseudo-terminal with an error.
-        pass
-    finally:
-        os.close(leader)
-    return b"".join(chunks).decode()
 
 
 def test_without_data_it_says_how_to_give_some(prune):

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from pseudo_terminal import drain
 from rich.console import Console
 from rich.progress import Progress
 
@@ -98,7 +99,7 @@ def test_a_run_on_a_terminal_counts_on_stderr(folder):
     leader, follower = pty.openpty()
     with _run(folder, follower) as process:
         os.close(follower)
-        shown = _drain(leader)
+        shown = drain(leader)
         assert process.stdout is not None
         printed = process.stdout.read()
     assert process.returncode == 0
@@ -107,19 +108,6 @@ def test_a_run_on_a_terminal_counts_on_stderr(folder):
     assert " left" in shown
     assert b"samples 0:" not in printed
     assert b"\x1b" not in printed
-
-
-def _drain(leader: int) -> str:
-    chunks: list[bytes] = []
-    try:
-        while chunk := os.read(leader, 65536):
-            chunks.append(chunk)
-    except OSError:
-        # Linux ends a pseudo-terminal with an error.
-        pass
-    finally:
-        os.close(leader)
-    return b"".join(chunks).decode()
 
 
 def test_a_run_in_a_pipe_shows_no_bar(folder):

@@ -1,4 +1,4 @@
-"""A network whose large outputs stay where it runs: the counterpart of `onnxpfp.runtime.session.Reusing`."""
+"""A network whose large outputs stay where it runs: the counterpart of `onnxpfp.runtime.reusing.Reusing`."""
 
 from __future__ import annotations
 
