@@ -28,8 +28,10 @@ from speed_measure import largest_difference, spent
 from speed_networks import NETWORKS, Places, file_of, images_of, subject_of
 from speed_tables import table
 
-from onnxpfp.calibrate import Statistics, calibrate, open_session
+from onnxpfp.calibrate.collect import calibrate
+from onnxpfp.calibrate.statistics import Statistics
 from onnxpfp.errors import OnnxPfpError, ProviderError
+from onnxpfp.runtime.session import open_session
 
 NETWORK = "resnet50"
 TURN_SECONDS = 900

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from onnxpfp.channels import Patterns, analyse
+from onnxpfp.channels import Patterns, build_channel_graph
 from onnxpfp.model.constants import Constants
 from onnxpfp.model.shapes import concrete_shapes
 
@@ -119,7 +119,7 @@ def measure(build: Callable[[int], ModelProto], size: int) -> tuple[int, int, fl
     best, channels = float("inf"), 0
     for _ in range(REPEATS):
         start = time.process_time()
-        channels = analyse(model, shapes, constants, Patterns()).count
+        channels = build_channel_graph(model, shapes, constants, Patterns()).count
         best = min(best, time.process_time() - start)
     return len(model.graph.node), channels, best
 

@@ -11,12 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper
 
-from onnxpfp.calibrate import Kernel, Reader, Samples, calibrate, input_specs, load_samples, open_session
-from onnxpfp.calibrate.family import families_of
-from onnxpfp.calibrate.plan import EPSILON, Plan
+from onnxpfp.calibrate.collect import Method, calibrate
 from onnxpfp.calibrate.probe import build_probe
-from onnxpfp.calibrate.run import Method
-from onnxpfp.calibrate.unfold import output_sizes, tap_sources
+from onnxpfp.calibrate.sensitivity.settings import EPSILON, Kernel, SensitivitySettings
+from onnxpfp.data.inputs import input_specs
+from onnxpfp.data.samples import Samples
+from onnxpfp.data.sources import load_samples
+from onnxpfp.linear.families import op_families
+from onnxpfp.linear.im2col import output_sizes, tap_sources
+from onnxpfp.linear.ops import LinearOp
+from onnxpfp.runtime.session import open_session
 
 __all__ = ["Judged", "judge"]
 
@@ -36,7 +40,7 @@ class Judged:
         return abs(found - self.exact) / self.exact
 
 
-def judge(model: ModelProto, reader: Reader, channel: int, samples: Samples, kernel: Kernel) -> Judged:
+def judge(model: ModelProto, reader: LinearOp, channel: int, samples: Samples, kernel: Kernel) -> Judged:
     """Compute the sensitivity of a channel three times from what its reader reads."""
     read = _read(model, reader, samples)
     shares = [_largest_share(reader, tensor, channel, kernel) for tensor in read]
@@ -44,14 +48,14 @@ def judge(model: ModelProto, reader: Reader, channel: int, samples: Samples, ker
     return Judged(screened, plain, max(shares))
 
 
-def _read(model: ModelProto, reader: Reader, samples: Samples) -> list[Floats]:
+def _read(model: ModelProto, reader: LinearOp, samples: Samples) -> list[Floats]:
     """Return what a reader reads, sample by sample."""
-    probe = build_probe(model, (), Plan(), families_of([reader]))
+    probe = build_probe(model, (), SensitivitySettings(), op_families([reader]))
     session = open_session(probe.model, threads=1)
     return [session.run(feed)[probe.taps[0]] for feed, _ in samples.runs(1)]
 
 
-def _measured(reader: Reader, read: Sequence[Floats], channel: int, kernel: Kernel, method: Method) -> float:
+def _measured(reader: LinearOp, read: Sequence[Floats], channel: int, kernel: Kernel, method: Method) -> float:
     """Let a method measure a model that hands on what was read."""
     values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, read[0].shape) for name in ("x", "y")]
     graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "read", values[:1], values[1:])
@@ -62,7 +66,7 @@ def _measured(reader: Reader, read: Sequence[Floats], channel: int, kernel: Kern
     return float(found.sensitivity[np.searchsorted(found.channels, channel)])
 
 
-def _largest_share(reader: Reader, read: Floats, channel: int, kernel: Kernel) -> float:
+def _largest_share(reader: LinearOp, read: Floats, channel: int, kernel: Kernel) -> float:
     """Return the largest share of a channel (algorithms.md 1.1 and 1.2), guard relative to each sample."""
     taps = reader.taps()
     taps = taps.reshape(reader.group, -1, taps.shape[1], reader.kernel_size).astype(np.float64)
@@ -86,7 +90,7 @@ def _share(weights: Floats, u: Floats, z: Floats, limit: float, kernel: Kernel) 
     return max((float((np.outer(weights[n, :, q], u[n, q]) * inverse).max()) for n, q in entries), default=0.0)
 
 
-def _unfolded(reader: Reader, read: Floats) -> Iterator[Floats]:
+def _unfolded(reader: LinearOp, read: Floats) -> Iterator[Floats]:
     """Yield what the taps read, (g, C/g, k, P) for every sample."""
     samples = 1 if reader.kind == "matmul" and reader.axis == 0 else 0
     for x in np.moveaxis(read.astype(np.float64), samples, 0):

@@ -24,13 +24,19 @@ from speed_measure import spent
 from speed_tables import table
 from zoo import unpack
 
-from onnxpfp.calibrate import Kernel, Reader, ReaderStatistics, Samples, calibrate, input_specs, random_samples
-from onnxpfp.calibrate.describe import describe
-from onnxpfp.calibrate.family import is_screened
-from onnxpfp.config import Options
+from onnxpfp.calibrate.collect import calibrate
+from onnxpfp.calibrate.sensitivity.settings import Kernel
+from onnxpfp.calibrate.statistics import OpStatistics
+from onnxpfp.data.inputs import input_specs
+from onnxpfp.data.samples import Samples
+from onnxpfp.data.sources import random_samples
 from onnxpfp.errors import OnnxPfpError
+from onnxpfp.linear.describe import linear_ops
+from onnxpfp.linear.families import is_screened
+from onnxpfp.linear.ops import LinearOp
 from onnxpfp.model.load import load
-from onnxpfp.pipeline.prepare import understand
+from onnxpfp.options import Options
+from onnxpfp.pipeline.analyze import analyze_at
 
 KERNELS: tuple[Kernel, ...] = ("sum", "max")
 ALLOWED = 1e-6
@@ -45,7 +51,7 @@ class Subject:
     """A network and what is fed."""
 
     model: ModelProto
-    readers: tuple[Reader, ...]
+    readers: tuple[LinearOp, ...]
     samples: Samples
 
 
@@ -63,7 +69,7 @@ class Compared:
     """
 
     difference: float
-    reader: Reader | None
+    reader: LinearOp | None
     channel: int
     others: tuple[str, ...]
     screened_seconds: float
@@ -114,9 +120,9 @@ def subject_of(file: Path, count: int) -> Subject:
     source = load(file)
     samples = random_samples(input_specs(source.model), count)
     first = next(iter(samples.batches(1)))
-    prepared = understand(source, {name: array.shape for name, array in first.items()}, Options())
-    readers = describe(prepared.source.model, prepared.graph, prepared.shapes, prepared.constants)
-    return Subject(prepared.source.model, tuple(reader for reader in readers if is_screened(reader)), samples)
+    analysis = analyze_at(source, {name: array.shape for name, array in first.items()}, Options())
+    readers = linear_ops(analysis.source.model, analysis.graph, analysis.shapes, analysis.constants)
+    return Subject(analysis.source.model, tuple(reader for reader in readers if is_screened(reader)), samples)
 
 
 def measure(file: Path, count: int) -> Row:
@@ -157,7 +163,7 @@ def relative(found: np.ndarray, reference: np.ndarray) -> np.ndarray:
     return np.abs(found - reference) / np.where(largest > 0, largest, 1)
 
 
-def other_differences(found: ReaderStatistics, reference: ReaderStatistics) -> list[str]:
+def other_differences(found: OpStatistics, reference: OpStatistics) -> list[str]:
     """Name the fields besides the sensitivity that differ."""
     differ = [name for name in COUNTS if getattr(found, name) != getattr(reference, name)]
     for name in SUMS:

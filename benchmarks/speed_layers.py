@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 from speed_networks import Subject, noise
 
-from onnxpfp.calibrate import Reader, Window, input_specs, load_samples
+from onnxpfp.data.inputs import input_specs
+from onnxpfp.data.sources import load_samples
+from onnxpfp.linear.ops import LinearOp, Window
 
 __all__ = ["LAYERS", "Layer", "layer_input", "lone", "subject_of_layer"]
 
@@ -115,7 +117,7 @@ def subject_of_layer(layer: Layer, images: int) -> Subject:
     """Make a network of a ReLU and the layer, whose only reader is the layer."""
     model = _model(layer, behind_relu=True)
     samples = load_samples(noise(*layer.input_shape(images)), input_specs(model))
-    reader = Reader(
+    reader = LinearOp(
         name="layer",
         kind="conv" if layer.side else "matmul",
         data="a",

@@ -16,7 +16,9 @@ from speed_machine import memory
 from speed_networks import Places, Subject, images_of, subject_of
 from speed_rows import Case, Difference, Memory, Timed
 
-from onnxpfp.calibrate import Session, Statistics, calibrate, open_session
+from onnxpfp.calibrate.collect import calibrate
+from onnxpfp.calibrate.statistics import Statistics
+from onnxpfp.runtime.session import Session, open_session
 
 __all__ = ["Spent", "above", "compare", "largest_difference", "peak", "spent", "timed"]
 

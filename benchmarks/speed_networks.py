@@ -10,11 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from onnxpfp.calibrate import Reader, Samples, input_specs, load_samples
-from onnxpfp.calibrate.describe import describe
-from onnxpfp.config import Options
+from onnxpfp.data.inputs import input_specs
+from onnxpfp.data.samples import Samples
+from onnxpfp.data.sources import load_samples
+from onnxpfp.linear.describe import linear_ops
+from onnxpfp.linear.ops import LinearOp
 from onnxpfp.model.load import load
-from onnxpfp.pipeline.prepare import understand
+from onnxpfp.options import Options
+from onnxpfp.pipeline.analyze import analyze_at
 
 __all__ = ["CIFAR", "EXPORTED", "NETWORKS", "SIDE", "Places", "Subject", "file_of", "images_of", "noise", "subject_of"]
 
@@ -61,7 +64,7 @@ class Subject:
     """
 
     model: ModelProto
-    readers: tuple[Reader, ...]
+    readers: tuple[LinearOp, ...]
     samples: Samples
 
 
@@ -103,6 +106,6 @@ def subject_of(name: str, images: NDArray[np.float32], places: Places) -> Subjec
     source = load(file_of(name, places))
     samples = load_samples(images, input_specs(source.model))
     shapes = {spec.name: (1, *images.shape[1:]) for spec in input_specs(source.model)}
-    prepared = understand(source, shapes, Options())
-    readers = describe(prepared.source.model, prepared.graph, prepared.shapes, prepared.constants)
-    return Subject(prepared.source.model, readers, samples)
+    analysis = analyze_at(source, shapes, Options())
+    readers = linear_ops(analysis.source.model, analysis.graph, analysis.shapes, analysis.constants)
+    return Subject(analysis.source.model, readers, samples)

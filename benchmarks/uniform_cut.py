@@ -13,18 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from onnxpfp.channels import ChannelGraph, Group, Patterns, analyse
-from onnxpfp.config import Options
+from onnxpfp.channels import ChannelGraph, Group, Patterns, build_channel_graph
 from onnxpfp.model.constants import Constants
 from onnxpfp.model.load import load
-from onnxpfp.model.measure import count_macs, count_params
+from onnxpfp.model.macs import count_macs, count_params
 from onnxpfp.model.shapes import Shapes, concrete_shapes, example_feeds
-from onnxpfp.oracle import compare, tolerance
-from onnxpfp.pipeline.prepare import Prepared, understand
+from onnxpfp.options import Options
+from onnxpfp.pipeline.analyze import Analysis, analyze_at
 from onnxpfp.rewrite import Edits, apply
 from onnxpfp.rewrite.mask import masked
 from onnxpfp.runtime import open_session, resolve_providers
-from onnxpfp.verify import check
+from onnxpfp.verify.drift import check
+from onnxpfp.verify.equivalence import check_equivalence, tolerance
 
 __all__ = ["Cut", "cut"]
 
@@ -81,41 +81,41 @@ def cut(file: Path) -> Cut:
     shapes = concrete_shapes(source.model, {})
     constants = Constants.of(source.model)
     start = time.process_time()
-    analyse(source.model, shapes, constants, Patterns())
+    build_channel_graph(source.model, shapes, constants, Patterns())
     seconds = time.process_time() - start
-    prepared = understand(source, {}, Options())
-    graph, model = prepared.graph, prepared.source.model
+    analysis = analyze_at(source, {}, Options())
+    graph, model = analysis.graph, analysis.source.model
     reached, total = graph.reachable_params()
     nodes, params = len(source.model.graph.node), count_params(source.model)
     if not graph.count:
         return Cut(nodes, params, 0.0, 1.0, 0.0, 0.0, seconds, 1.0, _main_reason(graph))
     before = count_macs(source.model, shapes)
-    pruned, error, allowed = _prune(prepared, list(graph.groups))
+    pruned, error, allowed = _prune(analysis, list(graph.groups))
     check(source.model, pruned)
     kept = kept_twice = count_macs(pruned, concrete_shapes(pruned, {})) / before
     feed = example_feeds(model, shapes.inputs, np.random.default_rng(0))
     _see_change(source.model, pruned, feed)
     if model is not source.model:
         # Shuffles and splits were written in another way first, which must change nothing.
-        error = max(error, _compare(source.model, model, prepared.shapes)[0])
+        error = max(error, _compare(source.model, model, analysis.shapes)[0])
     if any(node.op_type in PRODUCTS and constants.names.isdisjoint(node.input) for node in source.model.graph.node):
-        widths = understand(load(pruned), {}, Options(attention="width"))
-        groups = _others(widths.graph, understand(load(pruned), {}, Options()).graph)
+        widths = analyze_at(load(pruned), {}, Options(attention="width"))
+        groups = _others(widths.graph, analyze_at(load(pruned), {}, Options()).graph)
         narrow, worse, _ = _prune(widths, groups)
         error = max(error, worse)
         kept_twice = count_macs(narrow, concrete_shapes(narrow, {})) / before
     return Cut(nodes, params, reached / max(total, 1), kept, error, allowed, seconds, kept_twice)
 
 
-def _prune(prepared: Prepared, groups: Sequence[Group]) -> tuple[ModelProto, float, float]:
+def _prune(analysis: Analysis, groups: Sequence[Group]) -> tuple[ModelProto, float, float]:
     """Keep half of every group, rounded up, drawn by chance; return also the oracle's error and what is allowed."""
     rng = np.random.default_rng(0)
-    model, graph = prepared.source.model, prepared.graph
+    model, graph = analysis.source.model, analysis.graph
     keep = graph.keep_all()
     for group in groups:
         keep[rng.permutation(group.channels)[math.ceil(group.channels.size * SHARE) :]] = False
     pruned = apply(model, graph, keep, Edits())
-    return pruned, *_compare(masked(model, graph, keep, prepared.shapes), pruned, prepared.shapes)
+    return pruned, *_compare(masked(model, graph, keep, analysis.shapes), pruned, analysis.shapes)
 
 
 def _others(graph: ChannelGraph, known: ChannelGraph) -> list[Group]:
@@ -142,7 +142,7 @@ def _compare(one: ModelProto, two: ModelProto, shapes: Shapes) -> tuple[float, f
     """Return the largest relative difference and what is allowed."""
     feeds = [example_feeds(one, shapes.inputs, np.random.default_rng(seed)) for seed in range(SAMPLES)]
     providers = resolve_providers("cpu")
-    oracle = compare(one, two, feeds, allowed=tolerance(one, shapes), providers=providers, threads=1)
+    oracle = check_equivalence(one, two, feeds, allowed=tolerance(one, shapes), providers=providers, threads=1)
     return oracle.error, oracle.tolerance
 
 

@@ -13,12 +13,13 @@ from onnxpfp import errors
 from onnxpfp.errors import OnnxPfpError
 
 if TYPE_CHECKING:
-    from onnxpfp.api import Result, prune
-    from onnxpfp.inspection import Inspection, inspect
-    from onnxpfp.plan import Plan
-    from onnxpfp.prunability import sensitivity
-    from onnxpfp.report.sensitivity import Sensitivity
-    from onnxpfp.saving import save_result
+    from onnxpfp.api.inspect import inspect
+    from onnxpfp.api.prunability import prunability
+    from onnxpfp.api.prune import Result, prune
+    from onnxpfp.api.save import save_result
+    from onnxpfp.pipeline.plan import Plan
+    from onnxpfp.report.inspection import Inspection
+    from onnxpfp.report.prunability import PrunabilityReport
 
 __version__ = "0.1.0"
 
@@ -26,25 +27,25 @@ __all__ = [
     "Inspection",
     "OnnxPfpError",
     "Plan",
+    "PrunabilityReport",
     "Result",
-    "Sensitivity",
     "__version__",
     "errors",
     "inspect",
+    "prunability",
     "prune",
     "save_result",
-    "sensitivity",
 ]
 
 _LAZY = {
-    "Inspection": "onnxpfp.inspection",
-    "Plan": "onnxpfp.plan",
-    "Result": "onnxpfp.api",
-    "Sensitivity": "onnxpfp.report.sensitivity",
-    "inspect": "onnxpfp.inspection",
-    "prune": "onnxpfp.api",
-    "save_result": "onnxpfp.saving",
-    "sensitivity": "onnxpfp.prunability",
+    "Inspection": "onnxpfp.report.inspection",
+    "Plan": "onnxpfp.pipeline.plan",
+    "Result": "onnxpfp.api.prune",
+    "PrunabilityReport": "onnxpfp.report.prunability",
+    "inspect": "onnxpfp.api.inspect",
+    "prune": "onnxpfp.api.prune",
+    "save_result": "onnxpfp.api.save",
+    "prunability": "onnxpfp.api.prunability",
 }
 
 

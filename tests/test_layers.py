@@ -8,10 +8,16 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "onnxpfp"
-PURE = [*sorted((PACKAGE / "score").glob("*.py")), *sorted((PACKAGE / "budget").glob("*.py")), PACKAGE / "select.py"]
-FIRST = ["errors", "blocks", "storage", "quality", "runtime"]
-ORDER = [*FIRST, "model", "channels", "calibrate", "rewrite", "refit", "lossless", "pipeline", "api", "cli"]
+PURE = [*sorted((PACKAGE / "score").glob("*.py")), *sorted((PACKAGE / "allocation").glob("*.py"))]
+BASE = ["errors", "arrays", "progress", "options"]
+ORDER = [
+    *BASE,
+    *("runtime", "model", "channels", "rewrite", "data", "linear", "score", "allocation", "verify", "calibrate"),
+    *("lossless", "refit", "pipeline", "report", "api", "cli"),
+]
 """From what knows least to what knows most; a package may import only what stands before it."""
+ENTRIES = {"__init__", "__main__"}
+"""The face of the package and its program, which stand above all."""
 
 
 def imported(file: Path) -> set[str]:
@@ -29,8 +35,13 @@ def imported(file: Path) -> set[str]:
 def test_scoring_allocation_and_selection_are_pure_numpy(file: Path) -> None:
     names = imported(file)
     assert not [name for name in names if name.split(".")[0] in {"onnx", "onnxruntime", "onnx_graphsurgeon"}]
-    allowed = ("onnxpfp.blocks", "onnxpfp.score", "onnxpfp.budget", "onnxpfp.errors", "onnxpfp.select")
+    allowed = ("onnxpfp.arrays", "onnxpfp.score", "onnxpfp.allocation", "onnxpfp.errors")
     assert not [name for name in names if name.startswith("onnxpfp") and not name.startswith(allowed)]
+
+
+def test_the_order_has_every_package() -> None:
+    names = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or any(path.glob("*.py"))}
+    assert names - ENTRIES == set(ORDER)
 
 
 @pytest.mark.parametrize("layer", ORDER)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from onnxpfp.calibrate.family import Family
-from onnxpfp.calibrate.plan import Plan
-from onnxpfp.calibrate.reader import Reader
-from onnxpfp.calibrate.samples import Samples
+from onnxpfp.calibrate.sensitivity.settings import SensitivitySettings
+from onnxpfp.data.samples import Samples
 from onnxpfp.errors import CalibrationError
+from onnxpfp.linear.families import OpFamily
+from onnxpfp.linear.ops import LinearOp
 
 __all__ = ["SCARCE_BYTES", "choose_batch"]
 
@@ -22,7 +22,11 @@ _TWICE = 2
 
 
 def choose_batch(
-    families: Sequence[Family], readers: Sequence[Reader], samples: Samples, asked: int | None, plan: Plan
+    families: Sequence[OpFamily],
+    readers: Sequence[LinearOp],
+    samples: Samples,
+    asked: int | None,
+    plan: SensitivitySettings,
 ) -> int:
     """Return the batch size: what the model fixes, or what was asked (else 16) as far as memory and cache allow.
 
@@ -47,7 +51,7 @@ def choose_batch(
     return max(1, min(limits))
 
 
-def _in_graph(readers: Sequence[Reader], plan: Plan) -> int:
+def _in_graph(readers: Sequence[LinearOp], plan: SensitivitySettings) -> int:
     """Bound the batch of the plain path.
 
     The largest sums z and their inverse stay within the workspace; three quarters of the readers can work on a

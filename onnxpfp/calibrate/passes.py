@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from itertools import groupby, pairwise, zip_longest
 from typing import cast
 
-from onnxpfp.calibrate.family import Family, shard_families
+from onnxpfp.calibrate.observer import Observer
 from onnxpfp.calibrate.probe import shard_readers
-from onnxpfp.calibrate.reader import Reader
-from onnxpfp.calibrate.samples import Feed, Samples
-from onnxpfp.calibrate.watcher import Watcher
+from onnxpfp.data.samples import Feed, Samples
+from onnxpfp.linear.families import OpFamily, shard_families
+from onnxpfp.linear.ops import LinearOp
 
 __all__ = ["Pass", "Run", "parts_of", "passes_of"]
 
@@ -30,14 +30,14 @@ class Pass:
         watchers: Who else looks on.
     """
 
-    families: tuple[Family, ...]
-    readers: tuple[Reader, ...]
-    watchers: tuple[Watcher, ...]
+    families: tuple[OpFamily, ...]
+    readers: tuple[LinearOp, ...]
+    watchers: tuple[Observer, ...]
 
     @property
-    def shown(self) -> tuple[Family, ...]:
+    def shown(self) -> tuple[OpFamily, ...]:
         """Whose inputs the network hands out: those of the families, then those of the watchers."""
-        return (*self.families, *(Family((watcher.reader,)) for watcher in self.watchers))
+        return (*self.families, *(OpFamily((watcher.reader,)) for watcher in self.watchers))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,7 +58,7 @@ class Run:
 
 
 def passes_of(
-    families: Sequence[Family], readers: Sequence[Reader], watchers: Sequence[Watcher], workspace: int
+    families: Sequence[OpFamily], readers: Sequence[LinearOp], watchers: Sequence[Observer], workspace: int
 ) -> Iterator[Pass]:
     """Cut what is to be measured into passes; watchers look on in the first.
 
@@ -71,7 +71,7 @@ def passes_of(
     looking = tuple(watchers)
     shards = zip_longest(shard_families(families, workspace), shard_readers(readers), fillvalue=())
     for some, others in shards if families or readers else [((), ())]:
-        yield Pass(cast("tuple[Family, ...]", some), cast("tuple[Reader, ...]", others), looking)
+        yield Pass(cast("tuple[OpFamily, ...]", some), cast("tuple[LinearOp, ...]", others), looking)
         looking = ()
 
 

@@ -16,18 +16,18 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from onnxpfp.blocks import runs_within
-from onnxpfp.calibrate.einsum import emit_einsum
-from onnxpfp.calibrate.emit import Emitter
-from onnxpfp.calibrate.family import Family
+from onnxpfp.arrays import runs_within
+from onnxpfp.calibrate.graph_builder import GraphBuilder
 from onnxpfp.calibrate.nonnegative import nonnegative_tensors
-from onnxpfp.calibrate.plan import Emitted, Plan
-from onnxpfp.calibrate.product import emit_product
-from onnxpfp.calibrate.reader import Distant, Reader, reader_outputs
-from onnxpfp.calibrate.sensitivity import emit_linear
-from onnxpfp.calibrate.statistics import ReaderStatistics, Statistics
+from onnxpfp.calibrate.sensitivity.graph_einsum import emit_einsum
+from onnxpfp.calibrate.sensitivity.graph_linear import emit_linear
+from onnxpfp.calibrate.sensitivity.graph_product import emit_product
+from onnxpfp.calibrate.sensitivity.settings import GraphOutputs, SensitivitySettings
+from onnxpfp.calibrate.statistics import OpStatistics, Statistics
 from onnxpfp.errors import CalibrationError
-from onnxpfp.model.surgery import forget_axis_names
+from onnxpfp.linear.families import OpFamily
+from onnxpfp.linear.ops import FileWeight, LinearOp, output_counts
+from onnxpfp.model.edit import forget_axis_names
 
 __all__ = ["CONSTANTS_LIMIT", "Probe", "build_probe", "shard_readers"]
 
@@ -55,8 +55,8 @@ class Probe:
     """
 
     model: ModelProto
-    readers: tuple[Reader, ...]
-    outputs: tuple[Emitted, ...]
+    readers: tuple[LinearOp, ...]
+    outputs: tuple[GraphOutputs, ...]
     squares: tuple[str, ...]
     taps: tuple[str, ...]
     nonnegative: tuple[bool, ...]
@@ -79,33 +79,35 @@ class Probe:
         )
 
 
-def shard_readers(readers: Sequence[Reader], limit: int = CONSTANTS_LIMIT) -> Iterator[tuple[Reader, ...]]:
+def shard_readers(readers: Sequence[LinearOp], limit: int = CONSTANTS_LIMIT) -> Iterator[tuple[LinearOp, ...]]:
     """Cut readers into runs whose constants fit one probe, in the given order.
 
     Weights in files mean that memory is scarce: then the copies of one run take no more than the largest weight. A
     weight that the probe reads in the graph needs none, but many nodes.
     """
-    sizes = [math.prod(r.weight.shape) for r in readers if isinstance(r.weight, Distant)]
+    sizes = [math.prod(r.weight.shape) for r in readers if isinstance(r.weight, FileWeight)]
     limit = min(limit, 4 * max(sizes, default=limit))
     return runs_within(((reader, _bytes_added(reader, limit)) for reader in readers), limit)
 
 
-def _bytes_added(reader: Reader, limit: int) -> int:
+def _bytes_added(reader: LinearOp, limit: int) -> int:
     weight = reader.weight
-    if isinstance(weight, Distant) and weight.tensor:
+    if isinstance(weight, FileWeight) and weight.tensor:
         return limit // _IN_GRAPH
     return 0 if weight is None else _COPIES * 4 * math.prod(weight.shape)
 
 
-def build_probe(model: ModelProto, readers: Sequence[Reader], plan: Plan, families: Sequence[Family] = ()) -> Probe:
+def build_probe(
+    model: ModelProto, readers: Sequence[LinearOp], plan: SensitivitySettings, families: Sequence[OpFamily] = ()
+) -> Probe:
     """Build the model that measures `readers` and hands out what families read; the user's model is not changed.
 
     Raises:
         ModelError: A reader's tensor is not in the main graph.
     """
-    emit = Emitter(model)
+    emit = GraphBuilder(model)
     nonnegative = nonnegative_tensors(emit.nodes)
-    outputs: list[Emitted] = []
+    outputs: list[GraphOutputs] = []
     squares: list[str] = []
     for reader in readers:
         emit.go_behind(_read(reader))
@@ -134,13 +136,13 @@ def build_probe(model: ModelProto, readers: Sequence[Reader], plan: Plan, famili
     )
 
 
-def _read(reader: Reader) -> list[str]:
+def _read(reader: LinearOp) -> list[str]:
     """List the tensors of the model that the statistics of a reader are computed from."""
-    weight = reader.weight.tensor if isinstance(reader.weight, Distant) else ""
+    weight = reader.weight.tensor if isinstance(reader.weight, FileWeight) else ""
     return [reader.data, reader.other or "", reader.zero, reader.other_zero, weight]
 
 
-def _square_sum(emit: Emitter, reader: Reader) -> str:
+def _square_sum(emit: GraphBuilder, reader: LinearOp) -> str:
     """Sum the squares of what a reader reads over all axes but the contracted one."""
     data = emit.numbers(reader.data, reader.zero)
     others = [axis for axis in range(len(reader.data_shape)) if axis != reader.axis]
@@ -149,8 +151,8 @@ def _square_sum(emit: Emitter, reader: Reader) -> str:
 
 
 def _decode(
-    reader: Reader, emitted: Emitted, squares: str, values: Mapping[str, NDArray[Any]], samples: int
-) -> ReaderStatistics:
+    reader: LinearOp, emitted: GraphOutputs, squares: str, values: Mapping[str, NDArray[Any]], samples: int
+) -> OpStatistics:
     channels = reader.channel_ids
     shares = np.zeros(0) if emitted.shares is None else values[emitted.shares].astype(np.float64)
     patch_sum = np.zeros((len(reader.channels), reader.kernel_size))
@@ -165,8 +167,8 @@ def _decode(
     np.maximum.at(sensitivity, np.searchsorted(channels, emitted.channels), shares)
     shape = values[emitted.shape]
     # z is (..., outputs * 2 signs, positions) for a weight; a product has no sums to divide.
-    outputs = 1 if reader.weight is None else 2 * reader_outputs(reader)[0]
-    return ReaderStatistics(
+    outputs = 1 if reader.weight is None else 2 * output_counts(reader)[0]
+    return OpStatistics(
         channels,
         # Rounding of z and of the numerators can put a share a few ulps above one.
         np.minimum(sensitivity, 1.0),

@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 
 from onnxpfp.errors import CalibrationError
 
-__all__ = ["ReaderStatistics", "Statistics"]
+__all__ = ["OpStatistics", "Statistics"]
 
 _FORMAT = "onnxpfp-statistics-2"
 _ARRAYS = ("channels", "sensitivity", "patch_sum", "square_sum")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class ReaderStatistics:
+class OpStatistics:
     """Statistics of one reader.
 
     Attributes:
@@ -90,9 +90,9 @@ class ReaderStatistics:
 class Statistics:
     """Statistics of all readers of a network, by reader name."""
 
-    readers: Mapping[str, ReaderStatistics] = field(default_factory=lambda: cast("dict[str, ReaderStatistics]", {}))
+    readers: Mapping[str, OpStatistics] = field(default_factory=lambda: cast("dict[str, OpStatistics]", {}))
 
-    def __getitem__(self, name: str) -> ReaderStatistics:
+    def __getitem__(self, name: str) -> OpStatistics:
         return self.readers[name]
 
     def __contains__(self, name: object) -> bool:
@@ -145,12 +145,12 @@ class Statistics:
             raise CalibrationError(f"{path} is not a statistics file of onnxpfp", hint="collect it again") from error
 
 
-def _decode(file: Mapping[str, NDArray[Any]]) -> dict[str, ReaderStatistics]:
+def _decode(file: Mapping[str, NDArray[Any]]) -> dict[str, OpStatistics]:
     document = json.loads(str(file["header"]))
     if document["format"] != _FORMAT:
         raise ValueError(document["format"])
     return {
-        entry["name"]: ReaderStatistics(
+        entry["name"]: OpStatistics(
             *(file[f"{position}.{key}"] for key in _ARRAYS),
             patches=int(entry["patches"]),
             negative=bool(entry["negative"]),

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from onnxpfp.channels.analyse import analyse, spelling_of, uses_of
+from onnxpfp.channels.analysis import build_channel_graph, size_edits_of, uses_of
+from onnxpfp.channels.attention_axes import Unit
 from onnxpfp.channels.graph import ChannelGraph, Keep
-from onnxpfp.channels.heads import Unit
-from onnxpfp.channels.selection import Patterns
-from onnxpfp.channels.types import Consumer, Fixed, Form, Group, Ids, IndexSpell, Mask, Spell
+from onnxpfp.channels.name_patterns import Patterns
+from onnxpfp.channels.types import Consumer, Fixed, Form, Group, Ids, IndexRef, Mask, SizeRef
 
 __all__ = [
     "ChannelGraph",
@@ -15,13 +15,13 @@ __all__ = [
     "Form",
     "Group",
     "Ids",
-    "IndexSpell",
+    "IndexRef",
     "Keep",
     "Mask",
     "Patterns",
-    "Spell",
+    "SizeRef",
     "Unit",
-    "analyse",
-    "spelling_of",
+    "build_channel_graph",
+    "size_edits_of",
     "uses_of",
 ]

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from onnx import NodeProto
 
 from onnxpfp.channels.labels import Labels
-from onnxpfp.channels.types import Consumer, Form, Ids, IndexSpell, Mask, Spell
-from onnxpfp.channels.values import Const, Value, is_known, is_real, leaves, plain
+from onnxpfp.channels.symbolic import Const, Value, is_known, is_real, leaves, plain
+from onnxpfp.channels.types import Consumer, Form, Ids, IndexRef, Mask, SizeRef
 from onnxpfp.model.attributes import Attributes
 
-__all__ = ["Axes", "Carrier", "Choice", "NodeContext", "UnlabelledError", "unlabelled"]
+__all__ = ["Axes", "Carrier", "CarrierChoice", "NodeContext", "UnlabelledError", "unlabelled"]
 
 Axes = tuple[Ids, ...]
 """Labels of every axis of a tensor."""
@@ -26,7 +26,7 @@ Carrier = tuple[Literal["in", "out"], int]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Choice:
+class CarrierChoice:
     """A Reshape split or merged axes of channels, and one of several axes carries the labels.
 
     Attributes:
@@ -81,8 +81,8 @@ class NodeContext:
     outputs: list[Axes | None]
     consumers: list[Consumer] = field(default_factory=list[Consumer])
     masks: list[Mask] = field(default_factory=list[Mask])
-    spells: list[Spell | IndexSpell] = field(default_factory=list[Spell | IndexSpell])
-    choices: list[Choice] = field(default_factory=list[Choice])
+    spells: list[SizeRef | IndexRef] = field(default_factory=list[SizeRef | IndexRef])
+    choices: list[CarrierChoice] = field(default_factory=list[CarrierChoice])
 
     @property
     def name(self) -> str:
@@ -256,7 +256,7 @@ class NodeContext:
             sign: -1 where the number counts from the end.
         """
         if (labels != 0).any():
-            self.spells.append(Spell(self.index, where, position, labels, sign))
+            self.spells.append(SizeRef(self.index, where, position, labels, sign))
 
     def spell_indices(self, where: int, axis: Ids, *own: Ids) -> None:
         """Declare that an input holds indices into an axis.
@@ -267,7 +267,7 @@ class NodeContext:
             own: Labels of the first axes of the indices themselves; none where no index goes.
         """
         if (axis != 0).any():
-            self.spells.append(IndexSpell(self.index, where, axis, own))
+            self.spells.append(IndexRef(self.index, where, axis, own))
 
     def cut(self, where: int, own: Axes, *, truth: bool = False) -> bool:
         """Let a small constant tensor of integers or truth values follow `own`, the labels of its axes.
@@ -281,7 +281,7 @@ class NodeContext:
         if value is None or not all(isinstance(leaf, Const) for entry in value.ravel() for leaf in leaves(entry)):
             return False
         if any((labels != 0).any() for labels in own):
-            self.spells.append(IndexSpell(self.index, where, self.zeros(0), own, truth))
+            self.spells.append(IndexRef(self.index, where, self.zeros(0), own, truth))
         return True
 
 

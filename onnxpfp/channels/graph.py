@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxpfp.channels.labels import Components
-from onnxpfp.channels.types import Consumer, Fixed, Frozen, Group, Ids, IndexSpell, Mask, Spell
-from onnxpfp.channels.values import Value
+from onnxpfp.channels.symbolic import Value
+from onnxpfp.channels.types import Consumer, Fixed, Group, Ids, IndexRef, Mask, PinnedSize, SizeRef
 from onnxpfp.channels.walk import Use, Walk
 
 __all__ = ["ChannelGraph", "Keep", "finish", "free_components"]
@@ -54,10 +54,10 @@ class ChannelGraph:
     groups: tuple[Group, ...]
     consumers: tuple[Consumer, ...]
     masks: tuple[Mask, ...]
-    spells: tuple[Spell | IndexSpell, ...]
-    sources: tuple[Spell | IndexSpell, ...]
+    spells: tuple[SizeRef | IndexRef, ...]
+    sources: tuple[SizeRef | IndexRef, ...]
     fixed: tuple[Fixed, ...]
-    frozen: tuple[Frozen, ...]
+    frozen: tuple[PinnedSize, ...]
     number_types: Mapping[str, int]
 
     def keep_all(self) -> Keep:
@@ -227,7 +227,7 @@ def finish(found: Walk, weights: tuple[str, ...]) -> ChannelGraph:
     return replace(graph, groups=groups)
 
 
-def _spell(s: Spell | IndexSpell, channel: Ids) -> Spell | IndexSpell:
-    if isinstance(s, Spell):
-        return Spell(s.node, s.where, s.place, channel[s.ids], s.sign)
-    return IndexSpell(s.node, s.where, channel[s.axis], tuple(channel[own] for own in s.own), s.truth)
+def _spell(s: SizeRef | IndexRef, channel: Ids) -> SizeRef | IndexRef:
+    if isinstance(s, SizeRef):
+        return SizeRef(s.node, s.where, s.place, channel[s.ids], s.sign)
+    return IndexRef(s.node, s.where, channel[s.axis], tuple(channel[own] for own in s.own), s.truth)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto
 
-from onnxpfp.blocks import blocks
+from onnxpfp.arrays import chunks
 from onnxpfp.channels.graph import ChannelGraph
 from onnxpfp.channels.types import Ids
 from onnxpfp.model.attributes import Attributes
@@ -78,7 +78,7 @@ def _rows(node: NodeProto, weight: Weight) -> Weight:
 def _squares(rows: Weight, scale: Floats) -> Floats:
     """Return the squared norm of every filter times its scale."""
     found = np.zeros(len(rows))
-    for run in blocks(len(rows), 8 * rows.size // len(rows)):
+    for run in chunks(len(rows), 8 * rows.size // len(rows)):
         part = np.ascontiguousarray(rows[run], dtype=np.float64)
         found[run] = np.square(part.reshape(len(part), -1) * scale[run, None]).sum(1)
     return found

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Consumer", "Fixed", "Form", "Frozen", "Group", "Ids", "IndexSpell", "Mask", "Spell"]
+__all__ = ["Consumer", "Fixed", "Form", "Group", "Ids", "IndexRef", "Mask", "PinnedSize", "SizeRef"]
 
 Ids = NDArray[np.int64]
 """Channel ids of every index of one axis: 0 never goes, equal ids go together."""
@@ -118,7 +118,7 @@ class Fixed:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Spell:
+class SizeRef:
     """A number in the file that counts indices, and so changes when some of them go.
 
     Attributes:
@@ -137,7 +137,7 @@ class Spell:
 
 
 @dataclass(frozen=True, slots=True)
-class Frozen:
+class PinnedSize:
     """A number that is computed from lengths and must stay what it is, whatever becomes of those.
 
     Attributes:
@@ -152,7 +152,7 @@ class Frozen:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class IndexSpell:
+class IndexRef:
     """An input that holds indices into an axis, or choices for its own: they go where their own axes go.
 
     Indices move up when others before them go.

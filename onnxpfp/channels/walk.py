@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 import numpy as np
 from onnx import NodeProto
 
-from onnxpfp.channels import values as entries
-from onnxpfp.channels.arithmetic import folded
-from onnxpfp.channels.context import Axes, Carrier, Choice, NodeContext, UnlabelledError, unlabelled
+from onnxpfp.channels import symbolic as entries
+from onnxpfp.channels.context import Axes, Carrier, CarrierChoice, NodeContext, UnlabelledError, unlabelled
 from onnxpfp.channels.labels import Labels
+from onnxpfp.channels.model_index import ModelIndex, domain_of
 from onnxpfp.channels.ops import RULES
-from onnxpfp.channels.subject import Subject, domain_of
-from onnxpfp.channels.types import Consumer, Frozen, IndexSpell, Mask, Spell
-from onnxpfp.channels.values import Dim, Value
+from onnxpfp.channels.shape_arithmetic import folded
+from onnxpfp.channels.symbolic import Dim, Value
+from onnxpfp.channels.types import Consumer, IndexRef, Mask, PinnedSize, SizeRef
 from onnxpfp.model.attributes import Attributes
 
 __all__ = ["OVERRIDES_SINCE", "Use", "Walk", "walk"]
@@ -50,13 +50,13 @@ class Walk:
     values: dict[str, Value] = field(default_factory=dict[str, Value])
     consumers: list[Consumer] = field(default_factory=list[Consumer])
     masks: list[Mask] = field(default_factory=list[Mask])
-    spells: list[Spell | IndexSpell] = field(default_factory=list[Spell | IndexSpell])
-    frozen: list[Frozen] = field(default_factory=list[Frozen])
+    spells: list[SizeRef | IndexRef] = field(default_factory=list[SizeRef | IndexRef])
+    frozen: list[PinnedSize] = field(default_factory=list[PinnedSize])
     number_types: dict[str, int] = field(default_factory=dict[str, int])
-    choices: list[Choice] = field(default_factory=list[Choice])
+    choices: list[CarrierChoice] = field(default_factory=list[CarrierChoice])
 
 
-def walk(subject: Subject, carriers: Mapping[int, frozenset[Carrier]]) -> Walk:
+def walk(subject: ModelIndex, carriers: Mapping[int, frozenset[Carrier]]) -> Walk:
     """Label the main graph.
 
     Args:
@@ -76,7 +76,7 @@ def walk(subject: Subject, carriers: Mapping[int, frozenset[Carrier]]) -> Walk:
     return state
 
 
-def _label_inputs(subject: Subject, state: Walk) -> None:
+def _label_inputs(subject: ModelIndex, state: Walk) -> None:
     """Give fresh labels to weights; numbers and what the user feeds stay."""
     state.values.update(subject.numbers)
     for name, shape in subject.stored_shapes.items():
@@ -92,7 +92,7 @@ def _label_inputs(subject: Subject, state: Walk) -> None:
             state.axes[info.name] = tuple(np.zeros(size, np.int64) for size in shape)
 
 
-def _input_axes(subject: Subject, state: Walk, use: Use, name: str) -> Axes | None:
+def _input_axes(subject: ModelIndex, state: Walk, use: Use, name: str) -> Axes | None:
     """Labels of an input; a stored vector that several nodes read has labels of its own per use.
 
     Exporters merge equal vectors (biases that are all zero), which does not make them one thing.
@@ -106,7 +106,7 @@ def _input_axes(subject: Subject, state: Walk, use: Use, name: str) -> Axes | No
     return own
 
 
-def _visit(subject: Subject, state: Walk, index: int, node: NodeProto, carriers: frozenset[Carrier]) -> None:
+def _visit(subject: ModelIndex, state: Walk, index: int, node: NodeProto, carriers: frozenset[Carrier]) -> None:
     if node.op_type == "Constant" and node.output[0] in state.axes:
         return
     value = folded(subject, node, state.values, state.axes)
@@ -132,7 +132,9 @@ def _visit(subject: Subject, state: Walk, index: int, node: NodeProto, carriers:
     _collect(subject, state, n)
 
 
-def _context(subject: Subject, state: Walk, index: int, node: NodeProto, carriers: frozenset[Carrier]) -> NodeContext:
+def _context(
+    subject: ModelIndex, state: Walk, index: int, node: NodeProto, carriers: frozenset[Carrier]
+) -> NodeContext:
     out_shapes = [subject.shapes.shape.get(name) if name else None for name in node.output]
     return NodeContext(
         node=node,
@@ -154,7 +156,7 @@ def _context(subject: Subject, state: Walk, index: int, node: NodeProto, carrier
     )
 
 
-def _collect(subject: Subject, state: Walk, n: NodeContext) -> None:
+def _collect(subject: ModelIndex, state: Walk, n: NodeContext) -> None:
     for name, axes in zip(n.node.output, n.outputs, strict=True):
         if name and axes is not None:
             state.axes[name] = axes
@@ -163,9 +165,9 @@ def _collect(subject: Subject, state: Walk, n: NodeContext) -> None:
     state.spells += n.spells
     state.choices += n.choices
     _tie_numbers(state, n)
-    spelt = {(s.where, s.place) for s in n.spells if isinstance(s, Spell)}
+    spelt = {(s.where, s.place) for s in n.spells if isinstance(s, SizeRef)}
     stored = subject.stored_shapes
-    indexed = {s.where for s in n.spells if isinstance(s, IndexSpell)}
+    indexed = {s.where for s in n.spells if isinstance(s, IndexRef)}
     for position, value in enumerate(n.values):
         if value is None or position in indexed:
             continue
@@ -173,7 +175,7 @@ def _collect(subject: Subject, state: Walk, n: NodeContext) -> None:
             if (position, place) in spelt or (position, None) in spelt or n.node.input[position] in stored:
                 continue
             if entries.is_known(entry) and subject.opsets.get("", 1) >= OVERRIDES_SINCE:
-                state.frozen.append(Frozen(n.index, position, place))
+                state.frozen.append(PinnedSize(n.index, position, place))
             else:
                 _fix_entry(state, entry, f"{n.title} reads its length as a number")
 
@@ -184,8 +186,8 @@ def _tie_numbers(state: Walk, n: NodeContext) -> None:
     Exporters keep a copy of a weight for its Shape alone.
     """
     for spell in n.spells:
-        value = n.values[spell.where] if isinstance(spell, Spell) and isinstance(spell.where, int) else None
-        if value is None or not isinstance(spell, Spell):
+        value = n.values[spell.where] if isinstance(spell, SizeRef) and isinstance(spell.where, int) else None
+        if value is None or not isinstance(spell, SizeRef):
             continue
         entry: entries.Entry = value.ravel()[spell.place or 0]
         if isinstance(entry, Dim) and entry.constant:

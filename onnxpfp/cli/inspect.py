@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from onnxpfp.cli.failure import failing_in_one_line, naming_files
-from onnxpfp.cli.groups import FILE, Scope, scope_options, verbosity_options
+from onnxpfp.cli.options import FILE, Scope, scope_options, verbosity_options
 from onnxpfp.errors import OptionError
 
 __all__ = ["inspect"]
@@ -44,13 +44,13 @@ def inspect(source: Path, scope: Scope, top: int | None, every: bool, as_json: b
 
 
 def _run(source: Path, scope: Scope, rows: int | None, *, as_json: bool, verbosity: int) -> None:
+    from onnxpfp.api.inspect import inspect as inspect_model
     from onnxpfp.cli.input_shapes import parse_shapes
-    from onnxpfp.cli.screen import make_console, working
-    from onnxpfp.inspection import inspect as inspect_model
-    from onnxpfp.report.explain import print_inspection
+    from onnxpfp.cli.terminal import make_console, progress_display
+    from onnxpfp.report.print_inspection import print_inspection
 
     shapes = parse_shapes(scope.input_shape, source)
-    with naming_files(source, None, None), working(verbosity) as tell:
+    with naming_files(source, None, None), progress_display(verbosity) as tell:
         tell("channels", 0, 1)
         found = inspect_model(
             source, input_shapes=shapes, attention=scope.attention, include=scope.include, exclude=scope.exclude

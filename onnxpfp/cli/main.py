@@ -6,12 +6,12 @@ import click
 
 import onnxpfp
 from onnxpfp.cli.inspect import inspect
+from onnxpfp.cli.prunability import prunability
 from onnxpfp.cli.prune import prune
-from onnxpfp.cli.sensitivity import sensitivity
 
 __all__ = ["main"]
 
-VERBS: tuple[click.Command, ...] = (prune, inspect, sensitivity)
+VERBS: tuple[click.Command, ...] = (prune, inspect, prunability)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -22,7 +22,7 @@ def main() -> None:
     \b
       onnxpfp prune in.onnx out.onnx --calib-data calibration.npz --keep-macs 0.6
       onnxpfp inspect in.onnx
-      onnxpfp sensitivity in.onnx --calib-data calibration.npz
+      onnxpfp prunability in.onnx --calib-data calibration.npz
 
     Exit codes: 0 done, 1 something is wrong with model, data or output, 2 usage, 3 the target cannot
     be reached, 4 the result did not pass its verification. Nothing is written unless it is 0.

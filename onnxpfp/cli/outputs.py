@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from onnxpfp.errors import ModelError, OutputError
 
 if TYPE_CHECKING:
-    from onnxpfp.api import Result
+    from onnxpfp.api.prune import Result
 
 __all__ = ["STDOUT", "Outputs", "check_outputs", "report_json", "write_outputs"]
 
@@ -91,8 +91,8 @@ def write_outputs(result: Result, source: Path, outputs: Outputs) -> None:
     Raises:
         OutputError: One cannot be written; the hint lists those that were.
     """
+    from onnxpfp.api.save import save_result
     from onnxpfp.model.save import save_bytes
-    from onnxpfp.saving import save_result
 
     texts = {outputs.plan: result.plan.to_json, outputs.report_file: lambda: report_json(result, source, outputs)}
     contents = {path: text().encode() for path, text in texts.items() if path is not None}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from onnxpfp.cli.failure import failing_in_one_line, naming_files
-from onnxpfp.cli.groups import (
+from onnxpfp.cli.options import (
     FILE,
     Choice,
     Data,
@@ -25,11 +25,11 @@ from onnxpfp.cli.groups import (
 )
 from onnxpfp.cli.outputs import STDOUT, Outputs, check_outputs, report_json, write_outputs
 from onnxpfp.cli.sizes import parse_size
-from onnxpfp.config import Options
 from onnxpfp.errors import OptionError
+from onnxpfp.options import Options
 
 if TYPE_CHECKING:
-    from onnxpfp.api import Result
+    from onnxpfp.api.prune import Result
 
 __all__ = ["options_of", "prune"]
 
@@ -131,15 +131,15 @@ def options_of(data: Data, target: Target, choice: Choice, runtime: Runtime) -> 
 
 def _run(job: _Job) -> None:
     """Check, prune, write, and only then talk."""
-    from onnxpfp.api import prune_with
+    from onnxpfp.api.prune import prune_with
     from onnxpfp.cli.input_shapes import parse_shapes
-    from onnxpfp.cli.screen import working
-    from onnxpfp.plan import Plan
+    from onnxpfp.cli.terminal import progress_display
+    from onnxpfp.pipeline.plan import Plan
 
     read = {"--calib-data": job.data_file, "--from-plan": job.from_plan}
     check_outputs(job.outputs, job.source, {flag: path for flag, path in read.items() if path is not None})
     options = replace(job.options, input_shapes=parse_shapes(job.data.input_shape, job.source))
-    with naming_files(job.source, job.data.calib_data, job.from_plan), working(job.verbosity) as tell:
+    with naming_files(job.source, job.data.calib_data, job.from_plan), progress_display(job.verbosity) as tell:
         plan = None if job.from_plan is None else Plan.read(job.from_plan)
         # The new weights of a large model wait where they will be written: there is room for them.
         folder = job.outputs.model.parent
@@ -150,8 +150,8 @@ def _run(job: _Job) -> None:
 
 def _show(result: Result, job: _Job) -> None:
     """Print the result on stdout and the notes on stderr."""
-    from onnxpfp.cli.screen import make_console
-    from onnxpfp.report.console import print_notes, print_report
+    from onnxpfp.cli.terminal import make_console
+    from onnxpfp.report.print_pruning import print_notes, print_report
 
     if job.outputs.report == STDOUT:
         click.echo(report_json(result, job.source, job.outputs), nl=False)

@@ -15,16 +15,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxpfp.blocks import blocks
+from onnxpfp.arrays import chunks
 
-__all__ = ["NEAR", "Choice", "Trace", "View", "choose", "largest_gaps", "trace"]
+__all__ = ["NEAR", "LosslessChoice", "Trace", "View", "choose", "largest_gaps", "trace"]
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 Indices = NDArray[np.int64]
 
 CACHED = 16
-"""The part of a block of `onnxpfp.blocks` that passes through the processor's cache."""
+"""The part of a block of `onnxpfp.arrays` that passes through the processor's cache."""
 PROJECTIONS = 4
 GRAIN = 1e-6
 """Relative rounding that is allowed at least: a few steps of float32."""
@@ -85,7 +85,7 @@ def _pieces(array: NDArray[Any], axis: int) -> Iterator[Floats]:
     outer = math.prod(array.shape[:axis])
     flat = array.reshape(outer, array.shape[axis], -1)
     if flat.size:
-        for run in blocks(outer, CACHED * 8 * flat[0].size):
+        for run in chunks(outer, CACHED * 8 * flat[0].size):
             yield flat[run].astype(np.float64)
 
 
@@ -167,7 +167,7 @@ class View:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Choice:
+class LosslessChoice:
     """What can go of one group.
 
     Attributes:
@@ -179,7 +179,7 @@ class Choice:
     partner: Indices
 
 
-def choose(views: Sequence[View], classes: Indices) -> Choice:
+def choose(views: Sequence[View], classes: Indices) -> LosslessChoice:
     """Choose what goes of a group.
 
     1. What is free at every consumer goes, but never all of a group.
@@ -206,7 +206,7 @@ def choose(views: Sequence[View], classes: Indices) -> Choice:
             partner[channel] = others[0]
         else:
             stays[channel] = True
-    return Choice(gone, partner)
+    return LosslessChoice(gone, partner)
 
 
 def _by_reach(views: Sequence[View]) -> list[int]:

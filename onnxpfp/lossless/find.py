@@ -16,21 +16,23 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from onnxpfp.calibrate import ProviderRequest, Reader, Samples
-from onnxpfp.calibrate.maps import stream
-from onnxpfp.calibrate.run import WORKSPACE_BYTES
+from onnxpfp.calibrate.activations import stream_activations
+from onnxpfp.calibrate.collect import WORKSPACE_BYTES
 from onnxpfp.channels import ChannelGraph, Group
+from onnxpfp.data.samples import Samples
 from onnxpfp.errors import CalibrationError, ModelError
-from onnxpfp.lossless.detect import Choice, Trace, choose
+from onnxpfp.linear.bias import mean_shift
+from onnxpfp.linear.ops import LinearOp
+from onnxpfp.linear.weights import StoredAxis
+from onnxpfp.lossless.consumers import ConsumerTerms, Reading, readings_of, sites_of
+from onnxpfp.lossless.detect import LosslessChoice, Trace, choose
 from onnxpfp.lossless.fold import folds_of
-from onnxpfp.lossless.observe import Look, Pair, Site, gaps_of, noise_like, traces_of
 from onnxpfp.lossless.proof import Proof, prove
+from onnxpfp.lossless.traces import Look, Pair, Site, gaps_of, noise_like, traces_of
 from onnxpfp.lossless.types import Kind, Lossless, Merge, Removal
-from onnxpfp.lossless.views import Reading, Terms, readings_of, sites_of
 from onnxpfp.model.constants import Constants
 from onnxpfp.model.shapes import Shapes
-from onnxpfp.rewrite.compensate import mean_shift
-from onnxpfp.rewrite.weights import StoredAxis
+from onnxpfp.runtime.providers import ProviderRequest
 
 __all__ = ["LEAST_SAMPLES", "find_lossless"]
 
@@ -43,7 +45,7 @@ def find_lossless(
     graph: ChannelGraph,
     shapes: Shapes,
     constants: Constants,
-    readers: Sequence[Reader],
+    readers: Sequence[LinearOp],
     places: Sequence[StoredAxis | None],
     samples: Samples,
     *,
@@ -69,8 +71,8 @@ def find_lossless(
         batch_size: Samples in one run.
         providers: Where to run.
         threads: Threads inside one op; None lets onnxruntime choose.
-        workspace_bytes: As in `stream`.
-        progress: As in `stream`.
+        workspace_bytes: As in `stream_activations`.
+        progress: As in `stream_activations`.
 
     Raises:
         CalibrationError: The network computes NaN on the data.
@@ -83,9 +85,9 @@ def find_lossless(
         proof = prove(model, graph, constants, places)
         samples = noise_like(model, samples, np.random.default_rng(0))
     folds = folds_of(model, graph, constants, readers)
-    terms = Terms(model, graph, constants, readers, places, folds, proof.settled)
+    terms = ConsumerTerms(model, graph, constants, readers, places, folds, proof.settled)
     run = partial(
-        stream,
+        stream_activations,
         model,
         samples=samples,
         batch_size=batch_size,
@@ -114,10 +116,10 @@ class _Found:
 
     group: Group
     readings: list[Reading]
-    choice: Choice
+    choice: LosslessChoice
 
 
-def _search(terms: Terms, proof: Proof, look: Look) -> list[_Found]:
+def _search(terms: ConsumerTerms, proof: Proof, look: Look) -> list[_Found]:
     traces = traces_of(look, sites_of(terms.graph, terms.constants))
     proposed: list[_Found] = []
     for group in terms.graph.groups:
@@ -167,12 +169,12 @@ def _confirmed(proposed: Sequence[_Found], traces: Mapping[Site, Trace], look: L
         if not gaps[site][place] <= trace.grain * trace.scale[asked[site][place][0]]:
             partners[number][channel] = -1
     return [
-        replace(found, choice=Choice(found.choice.gone, partner))
+        replace(found, choice=LosslessChoice(found.choice.gone, partner))
         for found, partner in zip(proposed, partners, strict=True)
     ]
 
 
-def _collect(terms: Terms, found: Sequence[_Found], samples: int) -> Lossless:
+def _collect(terms: ConsumerTerms, found: Sequence[_Found], samples: int) -> Lossless:
     """Put the choices of all groups together."""
     graph = terms.graph
     keep = graph.keep_all()

@@ -11,14 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from onnxpfp.calibrate import Reader, reader_outputs
 from onnxpfp.channels import ChannelGraph
 from onnxpfp.errors import VerificationError
+from onnxpfp.linear.bias import BiasEditor
+from onnxpfp.linear.ops import LinearOp, output_counts
+from onnxpfp.linear.weights import StoredAxis
 from onnxpfp.lossless.types import Lossless, Merge
 from onnxpfp.model.constants import Constants
-from onnxpfp.rewrite.compensate import BiasEditor
 from onnxpfp.rewrite.edits import Edits
-from onnxpfp.rewrite.weights import StoredAxis
 
 __all__ = ["edits_of", "folds_of"]
 
@@ -26,7 +26,7 @@ Array = NDArray[np.generic]
 
 
 def folds_of(
-    model: ModelProto, graph: ChannelGraph, constants: Constants, readers: Sequence[Reader]
+    model: ModelProto, graph: ChannelGraph, constants: Constants, readers: Sequence[LinearOp]
 ) -> NDArray[np.bool_]:
     """Tell for every consumer whether a constant input can go into its bias, exactly.
 
@@ -38,13 +38,13 @@ def folds_of(
         if reader.weight is None or any(consumer.zeros) or not _sees_no_border(reader):
             continue
         trial = replace(editor, tensors=ChainMap({}), inputs={}, left=[], folded=[])
-        trial.fold(consumer, np.zeros(reader_outputs(reader)[0]))
+        trial.fold(consumer, np.zeros(output_counts(reader)[0]))
         changed = [*trial.edits.tensors.values(), *(new.array for new in trial.edits.inputs.values())]
         folds[position] = not trial.left and all(array.dtype.kind != "i" for array in changed)
     return folds
 
 
-def _sees_no_border(reader: Reader) -> bool:
+def _sees_no_border(reader: LinearOp) -> bool:
     """Whether every output is a sum over all taps, wherever it lies."""
     window = reader.attributes
     if reader.kind == "matmul":
@@ -60,7 +60,7 @@ def edits_of(
     model: ModelProto,
     graph: ChannelGraph,
     constants: Constants,
-    readers: Sequence[Reader],
+    readers: Sequence[LinearOp],
     lossless: Lossless,
     places: Sequence[StoredAxis | None],
     edits: Edits,
@@ -96,7 +96,7 @@ class _Task:
     """Merges along one axis of a stored tensor."""
 
     axis: int
-    reader: Reader
+    reader: LinearOp
     merges: tuple[Merge, ...]
 
 

@@ -19,8 +19,8 @@ from onnx import ModelProto, NodeProto
 
 from onnxpfp.channels import ChannelGraph, Ids
 from onnxpfp.channels.producers import producers_of
+from onnxpfp.linear.weights import StoredAxis
 from onnxpfp.model.constants import Constants
-from onnxpfp.rewrite.weights import StoredAxis
 
 __all__ = ["Proof", "prove"]
 

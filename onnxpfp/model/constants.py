@@ -21,7 +21,7 @@ from onnx import (
 
 from onnxpfp.errors import ModelError
 from onnxpfp.runtime import open_session
-from onnxpfp.storage import is_reference, numbers
+from onnxpfp.runtime.external_data import is_reference, numbers
 
 __all__ = [
     "INTEGERS",

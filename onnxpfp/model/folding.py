@@ -13,7 +13,7 @@ import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
 
 from onnxpfp.model.constants import Constants, read_elsewhere, reader_counts
-from onnxpfp.model.surgery import add_constants, drop_nodes, drop_unread
+from onnxpfp.model.edit import add_constants, drop_nodes, drop_unread
 
 __all__ = ["fold_weights"]
 

@@ -18,9 +18,18 @@ from onnxpfp.model.constants import all_graphs
 from onnxpfp.model.folding import fold_weights
 from onnxpfp.model.functions import without_functions
 from onnxpfp.model.plain import with_plain_constants
-from onnxpfp.storage import Part, Scratch, detached, hold, is_reference, mappable, numbers, stamp_of
+from onnxpfp.runtime.external_data import (
+    Part,
+    WeightFile,
+    externalise,
+    is_reference,
+    load_into_memory,
+    mappable,
+    numbers,
+    stamp_of,
+)
 
-__all__ = ["Source", "external_files", "load", "one_line"]
+__all__ = ["LoadedModel", "external_files", "load", "one_line"]
 
 IN_MEMORY = 128 << 20
 """Bytes; weights in other files that are not more together are simply loaded."""
@@ -39,7 +48,7 @@ _MAGIC = {
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Source:
+class LoadedModel:
     """A model as it was given.
 
     Attributes:
@@ -59,7 +68,7 @@ class Source:
     path: Path | None
     external: bool
     size_bytes: int
-    scratch: Scratch
+    scratch: WeightFile
     rewritten_from: ModelProto | None = None
     read: tuple[Path, ...] = ()
 
@@ -68,7 +77,7 @@ class Source:
         """Checksum of `data`, in hexadecimal."""
         return hashlib.sha256(self.data).hexdigest()
 
-    def rewritten(self, model: ModelProto) -> Source:
+    def rewritten(self, model: ModelProto) -> LoadedModel:
         """Put a model that computes the same in the place of this one; itself changes nothing."""
         if model is self.model:
             return self
@@ -80,7 +89,7 @@ class Source:
         return str(self.path) if self.path else "the model"
 
 
-def load(given: ModelProto | str | os.PathLike[str], folder: Path | None = None) -> Source:
+def load(given: ModelProto | str | os.PathLike[str], folder: Path | None = None) -> LoadedModel:
     """Load and check a model.
 
     Args:
@@ -90,13 +99,13 @@ def load(given: ModelProto | str | os.PathLike[str], folder: Path | None = None)
     Raises:
         ModelError: It is not a model, or one that is broken.
     """
-    scratch = Scratch(folder)
+    scratch = WeightFile(folder)
     source = _take(given, scratch) if isinstance(given, ModelProto) else _read(Path(given), scratch)
     _check(source)
     return source.rewritten(fold_weights(with_plain_constants(without_functions(source.model))))
 
 
-def _take(model: ModelProto, scratch: Scratch) -> Source:
+def _take(model: ModelProto, scratch: WeightFile) -> LoadedModel:
     """Take a model object; what protobuf cannot write any more is put into a file."""
     for tensor in _tensors(model):
         if is_reference(tensor):
@@ -107,7 +116,7 @@ def _take(model: ModelProto, scratch: Scratch) -> Source:
     size = sum(len(tensor.raw_data) for tensor in model.graph.initializer)
     if size < HELD_AT_MOST:
         data = model.SerializeToString(deterministic=True)
-        return Source(model, data, None, False, len(data), scratch)
+        return LoadedModel(model, data, None, False, len(data), scratch)
     fields = {field.name: value for field, value in model.ListFields() if field.name != "graph"}
     inner = {field.name: value for field, value in model.graph.ListFields() if field.name != "initializer"}
     small = ModelProto(**fields, graph=GraphProto(**inner))
@@ -118,8 +127,8 @@ def _take(model: ModelProto, scratch: Scratch) -> Source:
             scratch.put(new, tuple(tensor.dims), [numbers(tensor)])
         else:
             new.CopyFrom(tensor)
-    data = detached(small)[0].SerializeToString(deterministic=True)
-    return Source(small, data, None, False, len(data) + size, scratch)
+    data = externalise(small)[0].SerializeToString(deterministic=True)
+    return LoadedModel(small, data, None, False, len(data) + size, scratch)
 
 
 def _recognise(data: bytes) -> tuple[str, str] | None:
@@ -134,7 +143,7 @@ def _recognise(data: bytes) -> tuple[str, str] | None:
     return None
 
 
-def _read(path: Path, scratch: Scratch) -> Source:
+def _read(path: Path, scratch: WeightFile) -> LoadedModel:
     try:
         data = path.read_bytes()
     except FileNotFoundError as error:
@@ -158,7 +167,7 @@ def _read(path: Path, scratch: Scratch) -> Source:
         )
     files = _find_weights(path, model)
     size = len(data) + sum(file.stat().st_size for file in files)
-    return Source(model, data, path, bool(files), size, scratch, read=(path, *files))
+    return LoadedModel(model, data, path, bool(files), size, scratch, read=(path, *files))
 
 
 def _tensors(model: ModelProto) -> Iterator[TensorProto]:
@@ -198,10 +207,10 @@ def _find_weights(path: Path, model: ModelProto) -> list[Path]:
     few = sum(part.length for _, part in parts) <= IN_MEMORY
     for tensor in model.graph.initializer:
         if is_reference(tensor) and (few or not _can_stay(tensor)):
-            hold(tensor)
+            load_into_memory(tensor)
     for tensor in _inner_tensors(model):
         if is_reference(tensor):
-            hold(tensor)
+            load_into_memory(tensor)
     return sorted({part.path for _, part in parts})
 
 
@@ -250,7 +259,7 @@ def _misfit(title: str, tensor: TensorProto) -> str:
     return f"{title}: the weight '{tensor.name}' does not have the numbers that its shape {list(tensor.dims)} says"
 
 
-def _check(source: Source) -> None:
+def _check(source: LoadedModel) -> None:
     graph = source.model.graph
     if not graph.node:
         raise ModelError(f"{source.title}: the graph is empty: it has no nodes")

@@ -15,7 +15,7 @@ from onnx import ModelProto
 
 from onnxpfp.errors import OutputError
 from onnxpfp.model.constants import all_graphs
-from onnxpfp.storage import PAGE, Part, is_reference, pieces
+from onnxpfp.runtime.external_data import PAGE, Part, is_reference, pieces
 
 __all__ = ["check_target", "keep_weights", "save_bytes", "save_model"]
 

@@ -14,9 +14,9 @@ from onnx import ModelProto, TensorProto, ValueInfoProto, helper
 
 from onnxpfp.errors import ModelError, OptionError
 from onnxpfp.model.attributes import Attributes
-from onnxpfp.model.surgery import forget_axis_names
+from onnxpfp.model.edit import forget_axis_names
 from onnxpfp.runtime import open_session
-from onnxpfp.storage import detached
+from onnxpfp.runtime.external_data import externalise
 
 __all__ = ["Shapes", "concrete_shapes", "default_input_shapes", "static_lengths", "true_inputs"]
 
@@ -113,7 +113,7 @@ def _channels_read(model: ModelProto) -> dict[str, int]:
 def _with_inputs(model: ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> ModelProto:
     """Copy the model with concrete inputs and without any recorded intermediate shape."""
     copy = ModelProto()
-    copy.CopyFrom(detached(model)[0])
+    copy.CopyFrom(externalise(model)[0])
     del copy.graph.value_info[:]
     for info in copy.graph.input:
         if info.name in shapes:
@@ -208,7 +208,7 @@ def _element_type(value: NDArray[np.generic]) -> int:
 def static_lengths(model: ModelProto) -> dict[tuple[str, int], int]:
     """Find the axes whose length follows from the model alone, whatever is fed: tensor and axis, and the length."""
     copy = ModelProto()
-    copy.CopyFrom(detached(model)[0])
+    copy.CopyFrom(externalise(model)[0])
     del copy.graph.value_info[:]
     try:
         copy = onnx.shape_inference.infer_shapes(copy, data_prop=True)

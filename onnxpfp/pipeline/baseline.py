@@ -10,15 +10,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxpfp.calibrate import ProviderRequest, Reader, Samples, Statistics
-from onnxpfp.calibrate.maps import Bundle, channels_first, stream
+from onnxpfp.calibrate.activations import Bundle, channels_first, stream_activations
+from onnxpfp.calibrate.statistics import Statistics
 from onnxpfp.channels import Group
 from onnxpfp.channels.producers import Filters, carriers_of, norm_scales, producers_of
-from onnxpfp.config import Options
+from onnxpfp.data.samples import Samples
 from onnxpfp.errors import OptionError
-from onnxpfp.pipeline.clock import Count
-from onnxpfp.pipeline.prepare import Prepared
-from onnxpfp.refit.columns import columns, draw_positions, outputs_at
+from onnxpfp.linear.columns import columns, draw_positions, outputs_at
+from onnxpfp.linear.ops import LinearOp
+from onnxpfp.options import Options
+from onnxpfp.pipeline.analyze import Analysis
+from onnxpfp.progress import Count
+from onnxpfp.runtime.providers import ProviderRequest
 from onnxpfp.score.baselines import (
     BASELINES,
     Baseline,
@@ -29,8 +32,8 @@ from onnxpfp.score.baselines import (
     OfSquares,
     OfWeights,
 )
+from onnxpfp.score.magnitude import long_rows, places
 from onnxpfp.score.maps import MapMean
-from onnxpfp.score.norms import long_rows, places
 from onnxpfp.score.thinet import Contributions
 
 __all__ = ["baseline_scores"]
@@ -44,8 +47,8 @@ POINTS = 10
 
 def baseline_scores(
     name: str,
-    prepared: Prepared,
-    readers: Sequence[Reader],
+    analysis: Analysis,
+    readers: Sequence[LinearOp],
     samples: Samples | None,
     *,
     batch_size: int,
@@ -58,7 +61,7 @@ def baseline_scores(
 
     Args:
         name: The baseline.
-        prepared: The model.
+        analysis: The model.
         readers: Its consumers.
         samples: Calibration samples, or None.
         batch_size: Samples in one run.
@@ -75,10 +78,10 @@ def baseline_scores(
         CalibrationError: The network computes NaN on the samples.
     """
     baseline = BASELINES[name]
-    watch = None if samples is None else _Watch(prepared, readers, samples, batch_size, requests, options, tell)
-    values = _scores(baseline, prepared, readers, watch, options.seed, statistics)
+    watch = None if samples is None else _Watch(analysis, readers, samples, batch_size, requests, options, tell)
+    values = _scores(baseline, analysis, readers, watch, options.seed, statistics)
     values[0] = 0.0
-    for group in prepared.graph.groups:
+    for group in analysis.graph.groups:
         own = values[group.channels]
         if np.isnan(own).any():
             raise OptionError(
@@ -93,8 +96,8 @@ def baseline_scores(
 
 def _scores(
     baseline: Baseline,
-    prepared: Prepared,
-    readers: Sequence[Reader],
+    analysis: Analysis,
+    readers: Sequence[LinearOp],
     watch: _Watch | None,
     seed: int,
     statistics: Statistics | None,
@@ -102,37 +105,37 @@ def _scores(
     """Score by channel id, (count + 1,), NaN where the baseline says nothing."""
     match baseline:
         case OfChance():
-            return baseline.score(prepared.graph.count + 1, np.random.default_rng(seed))
+            return baseline.score(analysis.graph.count + 1, np.random.default_rng(seed))
         case OfWeights():
-            return _by_weights(baseline, prepared, readers)
+            return _by_weights(baseline, analysis, readers)
         case OfNorms():
-            return _by_norms(baseline, prepared)
+            return _by_norms(baseline, analysis)
         case OfSquares() if statistics is not None:
             squares = [statistics[reader.name].square_sum for reader in readers]
-            return _by_squares(baseline, prepared, readers, squares)
+            return _by_squares(baseline, analysis, readers, squares)
         case _ if watch is None:
             raise OptionError(
                 f"--score {baseline.name} measures the data, and none are given", hint="give --calib-data FILE.npz"
             )
         case OfSquares():
-            return _by_squares(baseline, prepared, readers, watch.squares())
+            return _by_squares(baseline, analysis, readers, watch.squares())
         case OfMaps():
-            return _by_maps(baseline, prepared, readers, watch.means(baseline.score))
+            return _by_maps(baseline, analysis, readers, watch.means(baseline.score))
         case OfColumns():
-            return _by_columns(baseline, prepared, readers, watch.contributions(seed))
+            return _by_columns(baseline, analysis, readers, watch.contributions(seed))
         case _:
             raise TypeError(type(baseline))
 
 
-def _by_weights(baseline: OfWeights, prepared: Prepared, readers: Sequence[Reader]) -> Floats:
+def _by_weights(baseline: OfWeights, analysis: Analysis, readers: Sequence[LinearOp]) -> Floats:
     """Score the long rows of every group.
 
     Channels that no Conv, Gemm or MatMul brings forth have the rows of whatever other weights do; where there are none
     either (they come from quantized weights, say), all channels of the group are alike.
     """
-    graph = prepared.graph
-    producers = producers_of(prepared.source.model, graph, prepared.constants)
-    carriers = carriers_of(graph, prepared.constants)
+    graph = analysis.graph
+    producers = producers_of(analysis.source.model, graph, analysis.constants)
+    carriers = carriers_of(graph, analysis.constants)
     values = np.zeros(graph.count + 1)
     for group in graph.groups:
         rows = _filters(producers, group) or _filters(carriers, group)
@@ -151,10 +154,10 @@ def _filters(producers: Sequence[Filters], group: Group) -> list[Callable[[], It
     return [partial(long_rows, producer.rows, where, producer.scale) for producer, where in found if where.size]
 
 
-def _by_norms(baseline: OfNorms, prepared: Prepared) -> Floats:
+def _by_norms(baseline: OfNorms, analysis: Analysis) -> Floats:
     """Score the scales of every group."""
-    graph = prepared.graph
-    norms = norm_scales(prepared.source.model, graph, prepared.constants)
+    graph = analysis.graph
+    norms = norm_scales(analysis.source.model, graph, analysis.constants)
     values = np.zeros(graph.count + 1)
     for group in graph.groups:
         picked = [(norm.gamma, places(norm.ids, group.channels)) for norm in norms]
@@ -164,28 +167,30 @@ def _by_norms(baseline: OfNorms, prepared: Prepared) -> Floats:
 
 
 def _by_squares(
-    baseline: OfSquares, prepared: Prepared, readers: Sequence[Reader], squares: Sequence[Floats]
+    baseline: OfSquares, analysis: Analysis, readers: Sequence[LinearOp], squares: Sequence[Floats]
 ) -> Floats:
     """Add up the shares of every consumer; two activations count as weights of one."""
-    values = np.zeros(prepared.graph.count + 1)
+    values = np.zeros(analysis.graph.count + 1)
     for reader, square_sum in zip(readers, squares, strict=True):
         weights = np.ones(len(reader.channels)) if reader.weight is None else reader.taps()
         np.add.at(values, reader.channels, baseline.score(weights, square_sum))
     return values
 
 
-def _by_maps(baseline: OfMaps, prepared: Prepared, readers: Sequence[Reader], means: Sequence[Floats]) -> Floats:
+def _by_maps(baseline: OfMaps, analysis: Analysis, readers: Sequence[LinearOp], means: Sequence[Floats]) -> Floats:
     """Add up the shares of every consumer."""
-    values = np.zeros(prepared.graph.count + 1)
+    values = np.zeros(analysis.graph.count + 1)
     for reader, mean in zip(readers, means, strict=True):
         total = float(mean.sum())
         np.add.at(values, reader.channels, mean / total if total > 0.0 else mean)
     return values
 
 
-def _by_columns(baseline: OfColumns, prepared: Prepared, readers: Sequence[Reader], grams: Sequence[Floats]) -> Floats:
+def _by_columns(
+    baseline: OfColumns, analysis: Analysis, readers: Sequence[LinearOp], grams: Sequence[Floats]
+) -> Floats:
     """Add up the consumers' matrices, each relative to its trace, and score every group by its part of the sum."""
-    graph = prepared.graph
+    graph = analysis.graph
     values = np.zeros(graph.count + 1)
     for group in graph.groups:
         size = group.channels.size
@@ -204,7 +209,7 @@ class _Watch:
     """Looks at what the readers read while the samples run.
 
     Attributes:
-        prepared: The model.
+        analysis: The model.
         readers: Its consumers, in the order of the graph.
         samples: What is fed.
         batch_size: Samples in one run.
@@ -213,8 +218,8 @@ class _Watch:
         tell: Told how many samples have run, of how many; each counts once in every pass.
     """
 
-    prepared: Prepared
-    readers: Sequence[Reader]
+    analysis: Analysis
+    readers: Sequence[LinearOp]
     samples: Samples
     batch_size: int
     requests: Sequence[ProviderRequest]
@@ -253,8 +258,8 @@ class _Watch:
 
     def _run(self, bundles: Sequence[Bundle]) -> Iterator[tuple[int, Values]]:
         """Yield every bundle of every batch, with its position."""
-        for run, values in stream(
-            self.prepared.source.model,
+        for run, values in stream_activations(
+            self.analysis.source.model,
             bundles,
             self.samples,
             batch_size=self.batch_size,
@@ -271,19 +276,19 @@ class _Watch:
         """List what must be seen of a reader: its data, a zero point that is computed, and its output on demand."""
         reader = self.readers[position]
         names = {reader.data: reader.data_shape}
-        if reader.zero and reader.zero not in self.prepared.constants.names:
+        if reader.zero and reader.zero not in self.analysis.constants.names:
             names[reader.zero] = ()
         if outputs and reader.kind in {"conv", "conv_transpose"}:
-            names[self.prepared.graph.consumers[position].output] = reader.output_shape
+            names[self.analysis.graph.consumers[position].output] = reader.output_shape
         return names
 
-    def _numbers(self, reader: Reader, values: Values) -> NDArray[Any]:
+    def _numbers(self, reader: LinearOp, values: Values) -> NDArray[Any]:
         """Return what a reader reads, quantized data minus their zero point."""
         array = values[reader.data]
         if not reader.zero:
             return array
-        known = reader.zero in self.prepared.constants.names
-        zero = self.prepared.constants.value(reader.zero) if known else values[reader.zero]
+        known = reader.zero in self.analysis.constants.names
+        zero = self.analysis.constants.value(reader.zero) if known else values[reader.zero]
         return array.astype(np.float32) - zero.astype(np.float32)
 
     def _columns(self, position: int, values: Values, rng: np.random.Generator) -> NDArray[Any]:
@@ -291,7 +296,7 @@ class _Watch:
         reader = self.readers[position]
         array = self._numbers(reader, values)
         if reader.kind in {"conv", "conv_transpose"}:
-            shape = values[self.prepared.graph.consumers[position].output].shape
+            shape = values[self.analysis.graph.consumers[position].output].shape
             return columns(reader, array, shape[2:], draw_positions(shape, 1, POINTS, rng))
         return outputs_at(array, reader.axis, draw_positions(array.shape, reader.axis, POINTS, rng))
 
@@ -301,7 +306,7 @@ def _square_sums(maps: NDArray[Any]) -> Floats:
     return np.einsum("ncp,ncp->nc", flat, flat)
 
 
-def _contributions(reader: Reader) -> Contributions:
+def _contributions(reader: LinearOp) -> Contributions:
     """Begin Q of a reader; two activations count as weights of one."""
     count = len(reader.channels)
     if reader.weight is None:

@@ -9,23 +9,23 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxpfp.budget.allocate import Demand, allocate
-from onnxpfp.budget.cost import CostModel
-from onnxpfp.budget.measured import Curve, narrow
-from onnxpfp.budget.uniform import uniform
-from onnxpfp.budget.widths import widths_of
+from onnxpfp.allocation.by_bound import Demand, allocate_by_bound
+from onnxpfp.allocation.by_drift import ResponseCurve, allocate_by_drift
+from onnxpfp.allocation.cost import CostModel
+from onnxpfp.allocation.select import Selection, select
+from onnxpfp.allocation.uniform import allocate_uniformly
+from onnxpfp.allocation.widths import widths_of
 from onnxpfp.channels import ChannelGraph, Consumer, Group, Keep
-from onnxpfp.config import Options
 from onnxpfp.errors import PlanError
-from onnxpfp.model.measure import count_params
-from onnxpfp.pipeline.cost import mac_model, param_model
-from onnxpfp.pipeline.gather import Evidence
-from onnxpfp.pipeline.prepare import Prepared
-from onnxpfp.plan import Plan, keep_of_plan
-from onnxpfp.rewrite.compensate import new_biases
-from onnxpfp.rewrite.weights import StoredAxis, reweightable
-from onnxpfp.score.types import Scores
-from onnxpfp.select import Selection, select
+from onnxpfp.linear.bias import new_biases
+from onnxpfp.linear.weights import StoredAxis, reweightable
+from onnxpfp.model.macs import count_params
+from onnxpfp.options import Options
+from onnxpfp.pipeline.analyze import Analysis
+from onnxpfp.pipeline.costs import mac_model, param_model
+from onnxpfp.pipeline.plan import Plan, keep_of_plan
+from onnxpfp.pipeline.scoring import Calibration
+from onnxpfp.score.scores import Scores
 
 __all__ = ["Decision", "Rule", "Selector", "choose", "cost_of", "decide", "full_cost", "selector_of"]
 
@@ -87,7 +87,7 @@ class Selector:
 
 
 def decide(
-    selector: Selector, cost: CostModel, rule: Rule, curves: Sequence[Curve] = (), reference: int | None = None
+    selector: Selector, cost: CostModel, rule: Rule, curves: Sequence[ResponseCurve] = (), reference: int | None = None
 ) -> Decision:
     """Allocate the budget over the groups and select the channels of each.
 
@@ -104,9 +104,11 @@ def decide(
     options, numbers = selector.options, range(len(selector.groups))
     share = options.target[1]
     if rule == "measured":
-        kept = narrow(curves, cost, share, reference).tolist()
+        kept = allocate_by_drift(curves, cost, share, reference).tolist()
     elif rule == "uniform":
-        kept = uniform([widths_of(*selector.allowed(number)) for number in numbers], cost, share, reference).tolist()
+        kept = allocate_uniformly(
+            [widths_of(*selector.allowed(number)) for number in numbers], cost, share, reference
+        ).tolist()
     else:
         kept = _by_bound(selector, cost, reference)
     rng = np.random.default_rng(options.seed)
@@ -130,7 +132,7 @@ def _by_bound(selector: Selector, cost: CostModel, reference: int | None) -> tup
         demands.append(Demand(scores.values[group.channels], weight, minimum, step, consumers))
     # The bound of the selection that will be made decides; auto ends deterministic practically always.
     rule = "draws" if options.select in {"sampled", "mixed"} else "bound"
-    return allocate(demands, cost, options.target[1], rule, reference).kept
+    return allocate_by_bound(demands, cost, options.target[1], rule, reference).kept
 
 
 def _refuse_unscalable(graph: ChannelGraph, places: tuple[StoredAxis | None, ...], scale: NDArray[np.float64]) -> None:
@@ -143,19 +145,19 @@ def _refuse_unscalable(graph: ChannelGraph, places: tuple[StoredAxis | None, ...
             )
 
 
-def full_cost(prepared: Prepared, options: Options) -> int:
+def full_cost(analysis: Analysis, options: Options) -> int:
     """Return what the target is a share of: the MACs or parameters of a model as it is."""
     if options.target[0] == "params":
-        return count_params(prepared.source.model)
-    cost = mac_model(prepared.source.model, prepared.graph, prepared.shapes)
-    return cost.total(np.array([group.channels.size for group in prepared.graph.groups], np.int64))
+        return count_params(analysis.source.model)
+    cost = mac_model(analysis.source.model, analysis.graph, analysis.shapes)
+    return cost.total(np.array([group.channels.size for group in analysis.graph.groups], np.int64))
 
 
-def cost_of(prepared: Prepared, evidence: Evidence, options: Options) -> CostModel:
+def cost_of(analysis: Analysis, evidence: Calibration, options: Options) -> CostModel:
     """Return what the target counts."""
-    model, graph = prepared.source.model, prepared.graph
+    model, graph = analysis.source.model, analysis.graph
     if options.target[0] == "macs":
-        return mac_model(model, graph, prepared.shapes)
+        return mac_model(model, graph, analysis.shapes)
     how = options.compensation(evidence.known)
     linear: tuple[Consumer, ...] = graph.consumers
     if how == "lstsq" and evidence.study is not None:
@@ -163,23 +165,23 @@ def cost_of(prepared: Prepared, evidence: Evidence, options: Options) -> CostMod
         known = {consumer.node for consumer in linear}
         others = (task.consumer for task in evidence.study.setting.tasks)
         linear = (*linear, *(consumer for consumer in others if consumer.node not in known))
-    biases = new_biases(model, graph, prepared.constants, linear) if how != "none" else ()
+    biases = new_biases(model, graph, analysis.constants, linear) if how != "none" else ()
     return param_model(graph, biases)
 
 
 def choose(
-    prepared: Prepared,
-    evidence: Evidence,
+    analysis: Analysis,
+    evidence: Calibration,
     places: tuple[StoredAxis | None, ...],
     options: Options,
     plan: Plan | None,
-    curves: Sequence[Curve],
+    curves: Sequence[ResponseCurve],
     full: int,
 ) -> Decision:
     """Find what stays: what a plan says, everything, or what the budget and the scores leave.
 
     Args:
-        prepared: The model.
+        analysis: The model.
         evidence: Its scores.
         places: Where each consumer's weights are stored.
         options: How to prune.
@@ -191,21 +193,21 @@ def choose(
         PlanError: The plan does not fit this model.
         TargetUnreachableError: The target cannot be met.
     """
-    graph = prepared.graph
+    graph = analysis.graph
     if plan is not None:
         keep, factor = keep_of_plan(graph, plan)
         _refuse_unscalable(graph, places, np.where(keep, factor, 1.0))
         return Decision(keep, np.where(keep, factor, 0.0), ())
     if options.target[1] == 1:
         return Decision(graph.keep_all(), np.ones(graph.count + 1), ())
-    cost = cost_of(prepared, evidence, options)
-    selector = selector_of(prepared, evidence, places, options)
+    cost = cost_of(analysis, evidence, options)
+    selector = selector_of(analysis, evidence, places, options)
     return decide(selector, cost, options.allocation(evidence.known), curves, full)
 
 
 def selector_of(
-    prepared: Prepared, evidence: Evidence, places: tuple[StoredAxis | None, ...], options: Options
+    analysis: Analysis, evidence: Calibration, places: tuple[StoredAxis | None, ...], options: Options
 ) -> Selector:
     """Return what selects the channels of this model's groups."""
     assert evidence.scores is not None
-    return Selector(prepared.graph.groups, evidence.scores, reweightable(prepared.graph, places), options)
+    return Selector(analysis.graph.groups, evidence.scores, reweightable(analysis.graph, places), options)

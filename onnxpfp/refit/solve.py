@@ -22,9 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxpfp.refit.cholesky import LinAlgError, solved
-from onnxpfp.refit.draws import Draws
+from onnxpfp.refit.initial import InitialWeights
 from onnxpfp.refit.moments import Moments
-from onnxpfp.refit.start import Start
+from onnxpfp.refit.rows import SampledRows
 
 __all__ = ["RIDGES", "Fit", "Solver", "best_fit", "by_columns", "solve"]
 
@@ -98,13 +98,13 @@ def intercept(moments: Moments, weights: Floats) -> Floats:
     return (moments.t - np.einsum("gon,gn->go", weights, moments.u)) / moments.count
 
 
-def by_columns(moments: Moments, start: Start) -> Solver:
+def by_columns(moments: Moments, start: InitialWeights) -> Solver:
     """Return a solver that works on the columns of the op themselves."""
     bias = None if start.biased else start.bias
     return lambda ridge: solve(moments, start.weights, ridge, bias)
 
 
-def best_fit(solver: Solver, fitted: Draws, held: Draws, start: Start) -> Fit:
+def best_fit(solver: Solver, fitted: SampledRows, held: SampledRows, start: InitialWeights) -> Fit:
     """Find the fit with the smallest held-out error; what was there stays where nothing is better.
 
     Args:
@@ -130,7 +130,7 @@ def best_fit(solver: Solver, fitted: Draws, held: Draws, start: Start) -> Fit:
     return on_all(best, fitted, held, start)
 
 
-def on_all(chosen: Fit, fitted: Draws, held: Draws, start: Start) -> Fit:
+def on_all(chosen: Fit, fitted: SampledRows, held: SampledRows, start: InitialWeights) -> Fit:
     """Solve once more, at the ridge that was chosen, with the samples that chose it counted in.
 
     Args:
@@ -154,7 +154,7 @@ def on_all(chosen: Fit, fitted: Draws, held: Draws, start: Start) -> Fit:
     return replace(chosen, weights=weights, bias=bias) if _is_sane(weights, bias, start) else chosen
 
 
-def _search(best: Fit, solver: Solver, held: Draws, start: Start) -> Fit:
+def _search(best: Fit, solver: Solver, held: SampledRows, start: InitialWeights) -> Fit:
     """Walk to smaller ridges as long as the error falls, or else to larger ones."""
     best = _attempt(best, solver, RIDGES[FIRST], held, start)
     if np.isfinite(best.ridge):
@@ -164,7 +164,7 @@ def _search(best: Fit, solver: Solver, held: Draws, start: Start) -> Fit:
     return _walk(best, solver, RIDGES[FIRST + 1 :], held, start)
 
 
-def _walk(best: Fit, solver: Solver, ridges: Sequence[float], held: Draws, start: Start) -> Fit:
+def _walk(best: Fit, solver: Solver, ridges: Sequence[float], held: SampledRows, start: InitialWeights) -> Fit:
     for ridge in ridges:
         found = _attempt(best, solver, ridge, held, start)
         if found is best and np.isfinite(best.ridge):
@@ -173,7 +173,7 @@ def _walk(best: Fit, solver: Solver, ridges: Sequence[float], held: Draws, start
     return best
 
 
-def _attempt(best: Fit, solver: Solver, ridge: float, held: Draws, start: Start) -> Fit:
+def _attempt(best: Fit, solver: Solver, ridge: float, held: SampledRows, start: InitialWeights) -> Fit:
     """Return the fit at a ridge where it is better than the best so far, else that."""
     try:
         weights, bias = solver(ridge)
@@ -182,14 +182,14 @@ def _attempt(best: Fit, solver: Solver, ridge: float, held: Draws, start: Start)
     return _better(best, start.stored(weights), bias, ridge, held, start)
 
 
-def _better(best: Fit, weights: Floats, bias: Floats, ridge: float, held: Draws, start: Start) -> Fit:
+def _better(best: Fit, weights: Floats, bias: Floats, ridge: float, held: SampledRows, start: InitialWeights) -> Fit:
     if not _is_sane(weights, bias, start):
         return best
     error = held.error(weights, bias, start.sign)
     return replace(best, weights=weights, bias=bias, ridge=ridge, error=error) if error < best.error else best
 
 
-def _is_sane(weights: Floats, bias: Floats, start: Start) -> bool:
+def _is_sane(weights: Floats, bias: Floats, start: InitialWeights) -> bool:
     """Tell whether weights did not blow up, and can be stored."""
     largest = LARGEST_GAIN * float(np.linalg.norm(start.weights))
     return float(np.linalg.norm(weights)) <= largest and start.holds(bias)

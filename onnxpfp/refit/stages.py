@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, helper
 
 from onnxpfp.model.constants import outer_names
-from onnxpfp.refit.shelf import Shelf
+from onnxpfp.refit.cache import SpillCache
 from onnxpfp.runtime import open_session
 from onnxpfp.runtime.providers import ProviderRequest
 from onnxpfp.runtime.session import Session
 
-__all__ = ["Arrays", "Runner", "Stage", "Stages", "Tide"]
+__all__ = ["ActivationCache", "Arrays", "Runner", "Stage", "Stages"]
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -157,27 +157,27 @@ class Stages:
 
 
 @dataclass(slots=True, eq=False)
-class Tide:
+class ActivationCache:
     """What lies between the stages that have run and those that have not, batch by batch.
 
     Attributes:
         batches: Activations of every batch, by name.
-        shelf: What keeps them.
+        spill: What keeps them.
     """
 
     batches: list[dict[str, NDArray[Any]]]
-    shelf: Shelf
+    spill: SpillCache
 
     def put(self, batch: int, values: Arrays) -> None:
         """Add activations of a batch."""
         for name, array in values.items():
-            self.batches[batch][name] = self.shelf.put(array)
+            self.batches[batch][name] = self.spill.put(array)
 
     def drop(self, names: set[str]) -> None:
         """Forget activations that nothing reads any more."""
         for values in self.batches:
             for name in names & values.keys():
-                self.shelf.forget(values.pop(name))
+                self.spill.forget(values.pop(name))
 
 
 @dataclass(slots=True, eq=False)
@@ -186,14 +186,14 @@ class Runner:
 
     Attributes:
         stages: The model.
-        tide: What lies in front of the next stage.
+        cache: What lies in front of the next stage.
         requests: Where to run.
         threads: Of onnxruntime.
         next: The stage that runs next.
     """
 
     stages: Stages
-    tide: Tide
+    cache: ActivationCache
     requests: Sequence[ProviderRequest]
     threads: int | None
     next: int = 0
@@ -208,7 +208,7 @@ class Runner:
         threads: int | None,
     ) -> Runner:
         """Stand before the first stage."""
-        return cls(stages, Tide([dict(feed) for feed in feeds], Shelf(limit)), requests, threads)
+        return cls(stages, ActivationCache([dict(feed) for feed in feeds], SpillCache(limit)), requests, threads)
 
     def made(self) -> set[str]:
         """Return what the next stage makes."""
@@ -235,14 +235,14 @@ class Runner:
         """Run the next stage on one batch and keep what later stages read."""
         if session is None:
             return {}
-        values = self.tide.batches[batch]
+        values = self.cache.batches[batch]
         found = session.run({name: np.asarray(values[name]) for name in session.inputs})
-        self.tide.put(batch, {name: found[name] for name in self.stages.stages[self.next].gives})
+        self.cache.put(batch, {name: found[name] for name in self.stages.stages[self.next].gives})
         return found
 
     def advance(self) -> None:
         """Go on to the stage after, and forget what is not needed there."""
         self.next += 1
         needed = {name for stage in self.stages.stages[self.next :] for name in stage.reads}
-        held = {name for values in self.tide.batches for name in values}
-        self.tide.drop(held - needed)
+        held = {name for values in self.cache.batches for name in values}
+        self.cache.drop(held - needed)

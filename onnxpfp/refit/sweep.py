@@ -13,18 +13,18 @@ import numpy as np
 from onnx import ModelProto
 
 from onnxpfp.channels import Keep
-from onnxpfp.refit.collection import Collection, Family, families_of
-from onnxpfp.refit.ledger import Ledger
-from onnxpfp.refit.setting import Setting
+from onnxpfp.refit.initial import InitialWeights
+from onnxpfp.refit.layers import RefitLayer
+from onnxpfp.refit.means import Record
+from onnxpfp.refit.problem import RefitProblem
+from onnxpfp.refit.regression import LayerFamily, LayerRegression, layer_families
 from onnxpfp.refit.solve import Fit
 from onnxpfp.refit.stages import Arrays, Runner, Stages
-from onnxpfp.refit.start import Start
-from onnxpfp.refit.tasks import Task
+from onnxpfp.refit.state import RefitState
 from onnxpfp.rewrite.apply import apply, renew
-from onnxpfp.rewrite.compensate import Record
 from onnxpfp.rewrite.edits import Edits
 
-__all__ = ["Ledger", "Refitted", "Setting", "refit"]
+__all__ = ["RefitProblem", "RefitState", "Refitted", "refit"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,7 +40,9 @@ class Refitted:
     records: tuple[Record, ...]
 
 
-def refit(setting: Setting, keep: Keep, edits: Edits, progress: Callable[[int, int], None] | None = None) -> Refitted:
+def refit(
+    setting: RefitProblem, keep: Keep, edits: Edits, progress: Callable[[int, int], None] | None = None
+) -> Refitted:
     """Refit all linear ops from front to back.
 
     Args:
@@ -49,7 +51,7 @@ def refit(setting: Setting, keep: Keep, edits: Edits, progress: Callable[[int, i
         edits: Edits made before, which the refits start from. They must not touch weights of the tasks.
         progress: Told how many stages are done, of how many.
     """
-    ledger = Ledger(setting, keep, edits)
+    ledger = RefitState(setting, keep, edits)
     starts = {task.output: start for task in setting.tasks if (start := ledger.start(task)) is not None}
     tasks = [task for task in setting.tasks if task.output in starts]
     if not tasks:
@@ -77,28 +79,28 @@ class _Pair:
 
     Attributes:
         teacher: The original.
-        pupil: The pruned network.
-        student: Its model, which gets the new weights.
+        student: The pruned network.
+        student_model: Its model, which gets the new weights.
         nodes: First output of every node of the original.
         fitted: Batches of samples to fit; those behind are held out.
     """
 
     teacher: Runner
-    pupil: Runner
-    student: ModelProto
+    student: Runner
+    student_model: ModelProto
     nodes: Mapping[int, str]
     fitted: int
 
     @classmethod
-    def of(cls, ledger: Ledger, tasks: Sequence[Task]) -> _Pair:
+    def of(cls, ledger: RefitState, tasks: Sequence[RefitLayer]) -> _Pair:
         setting = ledger.setting
         placeholders = ledger.all_edits(tasks, placeholders=True)
-        student = apply(setting.model, setting.graph, ledger.keep, placeholders, setting.scratch)
+        student_model = apply(setting.model, setting.graph, ledger.keep, placeholders, setting.scratch)
         feeds = [dict(feed) for feed in setting.fit.batches(setting.batch_size)]
         fitted = len(feeds)
         feeds += [dict(feed) for feed in setting.held.batches(setting.batch_size)]
         cuts = {task.output for task in tasks}
-        teacher, pupil = (
+        teacher, student = (
             Runner.start(
                 Stages.of(model, cuts, setting.dtype),
                 feeds,
@@ -106,43 +108,43 @@ class _Pair:
                 setting.requests,
                 setting.threads,
             )
-            for model in (setting.model, student)
+            for model in (setting.model, student_model)
         )
         nodes = {index: node.output[0] for index, node in enumerate(setting.model.graph.node)}
-        return cls(teacher, pupil, student, nodes, fitted)
+        return cls(teacher, student, student_model, nodes, fitted)
 
     @property
     def depth(self) -> int:
         """Number of stages."""
         return len(self.teacher.stages.stages)
 
-    def advance(self, ledger: Ledger, tasks: Sequence[Task]) -> None:
+    def advance(self, ledger: RefitState, tasks: Sequence[RefitLayer]) -> None:
         """Run the stage of the pruned network with its new weights, and go on to the stage after."""
         if tasks:
-            renew(self.student, ledger.setting.graph, ledger.keep, ledger.all_edits(tasks), self.nodes)
-        session, _ = self.pupil.open()
-        for batch in range(len(self.pupil.tide.batches)):
-            self.pupil.run(session, batch)
+            renew(self.student_model, ledger.setting.graph, ledger.keep, ledger.all_edits(tasks), self.nodes)
+        session, _ = self.student.open()
+        for batch in range(len(self.student.cache.batches)):
+            self.student.run(session, batch)
         self.teacher.advance()
-        self.pupil.advance()
+        self.student.advance()
 
 
 def _stage(
-    pair: _Pair, ledger: Ledger, tasks: Sequence[Task], starts: Mapping[str, Start]
-) -> Iterator[tuple[Collection, Fit]]:
+    pair: _Pair, ledger: RefitState, tasks: Sequence[RefitLayer], starts: Mapping[str, InitialWeights]
+) -> Iterator[tuple[LayerRegression, Fit]]:
     """Run a stage of the original and fit its linear ops."""
-    families = families_of(ledger, tasks, starts, pair.teacher.made(), pair.pupil.tide.batches[0])
+    families = layer_families(ledger, tasks, starts, pair.teacher.made(), pair.student.cache.batches[0])
     members = [member for family in families for member in family.members]
     session, _ = pair.teacher.open(sorted(set[str]().union(*(member.shows() for member in members))))
-    for batch in range(len(pair.teacher.tide.batches)):
+    for batch in range(len(pair.teacher.cache.batches)):
         _draw(pair, families, batch, pair.teacher.run(session, batch), ledger.setting.seed)
     for member in members:
         yield member, member.fit()
 
 
-def _draw(pair: _Pair, families: Sequence[Family], batch: int, shown: Arrays, seed: int) -> None:
+def _draw(pair: _Pair, families: Sequence[LayerFamily], batch: int, shown: Arrays, seed: int) -> None:
     """Draw columns and targets of one batch at random positions."""
     for number, family in enumerate(families):
         rng = np.random.default_rng([seed, pair.teacher.next, number, batch])
-        given, original = (runner.tide.batches[batch] for runner in (pair.pupil, pair.teacher))
+        given, original = (runner.cache.batches[batch] for runner in (pair.student, pair.teacher))
         family.add(shown, given, original, rng, held=batch >= pair.fitted)

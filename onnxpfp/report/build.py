@@ -8,18 +8,18 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
 import onnxpfp
-from onnxpfp.budget.seek import Sought
-from onnxpfp.config import Options
+from onnxpfp.allocation.search import SearchResult
+from onnxpfp.allocation.select import Selection
 from onnxpfp.lossless import Removal
+from onnxpfp.options import Options
+from onnxpfp.pipeline.analyze import Analysis, CalibrationData
 from onnxpfp.pipeline.decide import Decision
-from onnxpfp.pipeline.examine import Verified
-from onnxpfp.pipeline.gather import Evidence
-from onnxpfp.pipeline.prepare import Data, Prepared
-from onnxpfp.plan import Plan
-from onnxpfp.report.types import GroupReport, Report
-from onnxpfp.rewrite.compensate import Compensation
-from onnxpfp.score.types import Scores
-from onnxpfp.select import Selection
+from onnxpfp.pipeline.plan import Plan
+from onnxpfp.pipeline.scoring import Calibration
+from onnxpfp.pipeline.verification import Verification
+from onnxpfp.refit.means import Compensation
+from onnxpfp.report.pruning import GroupReport, Report
+from onnxpfp.score.scores import Scores
 
 __all__ = ["Outcome", "build_report"]
 
@@ -31,18 +31,18 @@ K = 3
 class Outcome:
     """What the stages of the pipeline handed on, in their order."""
 
-    prepared: Prepared
-    data: Data
+    analysis: Analysis
+    data: CalibrationData
     options: Options
-    evidence: Evidence
+    evidence: Calibration
     decision: Decision
     removed: tuple[Removal, ...]
     compensation: Compensation | None
-    verified: Verified
+    verified: Verification
     providers: tuple[str, ...]
     seconds: Mapping[str, float]
     replayed: Plan | None
-    sought: Sought | None
+    sought: SearchResult | None
 
     @property
     def scores(self) -> Scores | None:
@@ -69,12 +69,12 @@ def build_report(found: Outcome) -> Report:
         method = found.scores.method if found.scores is not None else "none"
         asked = {"max_drift": found.options.max_drift, "min_agreement": found.options.min_agreement}
         target = {name: value for name, value in asked.items() if value is not None} or {quantity: share}
-    reached, total = found.prepared.graph.reachable_params()
+    reached, total = found.analysis.graph.reachable_params()
     compensation = found.compensation
     return Report(
         before=found.verified.before,
         after=found.verified.after,
-        inputs=found.prepared.shapes.inputs,
+        inputs=found.analysis.shapes.inputs,
         target=target,
         trials=found.sought.trials if found.sought else (),
         reachable=reached / max(total, 1),
@@ -87,7 +87,7 @@ def build_report(found: Outcome) -> Report:
         samples_wanted=found.evidence.wanted,
         groups=_groups(found),
         removed=found.removed,
-        skipped=found.prepared.graph.fixed,
+        skipped=found.analysis.graph.fixed,
         oracle=found.verified.oracle,
         drift=found.verified.drift,
         refits=compensation.refits if compensation else (),
@@ -112,7 +112,7 @@ def _assumption(found: Outcome) -> str:
 
 
 def _groups(found: Outcome) -> tuple[GroupReport, ...]:
-    graph = found.prepared.graph
+    graph = found.analysis.graph
     reports: list[GroupReport] = []
     for number, group in enumerate(graph.groups):
         chosen = found.selections[number] if found.selections else None
@@ -170,7 +170,7 @@ def _notes(found: Outcome) -> list[str]:
         notes.append("replayed without data: no means were folded into biases; give --calib-data for that")
     forced = [
         group.name
-        for group, chosen in zip(found.prepared.graph.groups, found.selections, strict=False)
+        for group, chosen in zip(found.analysis.graph.groups, found.selections, strict=False)
         if chosen.requested != found.options.select
     ]
     if forced and found.options.select in {"sampled", "mixed"}:
@@ -178,7 +178,7 @@ def _notes(found: Outcome) -> list[str]:
             f"{len(forced)} groups were selected deterministically, for their consumers' weights cannot "
             f"be scaled: {', '.join(forced[:3])}{', ...' if len(forced) > 3 else ''}"
         )
-    if found.replayed and found.replayed.source_sha256 != found.prepared.source.sha256:
+    if found.replayed and found.replayed.source_sha256 != found.analysis.source.sha256:
         notes.append("the plan was made for another file; it fits this one by names and shapes")
     return notes
 

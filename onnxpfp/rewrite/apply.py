@@ -14,15 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from onnxpfp.blocks import blocks
-from onnxpfp.channels import ChannelGraph, Ids, Keep, spelling_of, uses_of
-from onnxpfp.channels.spelling import Number, Numbers
-from onnxpfp.channels.values import Dim, Entry, leaves
+from onnxpfp.arrays import chunks
+from onnxpfp.channels import ChannelGraph, Ids, Keep, size_edits_of, uses_of
+from onnxpfp.channels.size_edits import Number, Numbers
+from onnxpfp.channels.symbolic import Dim, Entry, leaves
 from onnxpfp.errors import VerificationError
 from onnxpfp.model.constants import outer_names, read_elsewhere, stored_tensors
-from onnxpfp.model.surgery import add_constants, drop_unread, replace_nodes
+from onnxpfp.model.edit import add_constants, drop_unread, replace_nodes
 from onnxpfp.rewrite.edits import Edits
-from onnxpfp.storage import Scratch, is_reference, numbers
+from onnxpfp.runtime.external_data import WeightFile, is_reference, numbers
 
 __all__ = ["apply", "renew"]
 
@@ -31,7 +31,7 @@ Use = tuple[int, int]
 
 
 def apply(
-    model: ModelProto, graph: ChannelGraph, keep: Keep, edits: Edits, scratch: Scratch | None = None
+    model: ModelProto, graph: ChannelGraph, keep: Keep, edits: Edits, scratch: WeightFile | None = None
 ) -> ModelProto:
     """Return a copy of the model without the channels that go.
 
@@ -45,7 +45,7 @@ def apply(
     Raises:
         VerificationError: A number that spells a channel count cannot be made right.
     """
-    spelt, misfits = spelling_of(model, graph).numbers(keep)
+    spelt, misfits = size_edits_of(model, graph).numbers(keep)
     if misfits:
         node = model.graph.node[misfits[0].spell.node]
         raise VerificationError(f"{node.op_type} '{node.name}' cannot be rewritten: {misfits[0].why}")
@@ -91,7 +91,7 @@ def _slice(array: Array, axes: Sequence[Ids], keep: Keep) -> Array:
 def _pieces(array: Array, axes: Sequence[Ids], keep: Keep) -> Iterator[Array]:
     """Slice a large array, some indices of its first axis at a time."""
     rows = np.flatnonzero(keep[axes[0]])
-    for run in blocks(rows.size, array.nbytes // len(array)):
+    for run in chunks(rows.size, array.nbytes // len(array)):
         part = array[rows[run]]
         for number, ids in enumerate(axes[1:], 1):
             part = np.compress(keep[ids], part, axis=number)
@@ -120,7 +120,7 @@ class _Patch:
     model: ModelProto
     graph: ChannelGraph
     keep: Keep
-    scratch: Scratch | None
+    scratch: WeightFile | None
     stored: Mapping[str, TensorProto]
     uses: Mapping[str, tuple[Use, ...]]
     captured: frozenset[str]
@@ -132,7 +132,7 @@ class _Patch:
     names: set[str] = field(default_factory=set[str])
 
     @classmethod
-    def of(cls, model: ModelProto, graph: ChannelGraph, keep: Keep, scratch: Scratch | None) -> _Patch:
+    def of(cls, model: ModelProto, graph: ChannelGraph, keep: Keep, scratch: WeightFile | None) -> _Patch:
         return cls(
             model,
             graph,

@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto
 
 from onnxpfp.errors import ModelError, ProviderError, one_line
-from onnxpfp.runtime.place import Place, Tensor
+from onnxpfp.runtime.device_memory import DeviceMemory, Tensor
+from onnxpfp.runtime.external_data import externalise, numbers
 from onnxpfp.runtime.providers import (
     CPU,
     CUDA,
@@ -34,7 +35,6 @@ from onnxpfp.runtime.providers import (
     explain_missing,
     resolve_providers,
 )
-from onnxpfp.storage import detached, numbers
 
 __all__ = ["ModelSource", "ProviderRequest", "Session", "open_session", "resolve_providers"]
 
@@ -110,7 +110,7 @@ class Session:
         return {**places, **{name: _as_array(value.numpy()) for name, value in zip(others, fresh, strict=True)}}
 
     def run_at(
-        self, feeds: Mapping[str, Tensor | NDArray[Any]], place: Place, home: Collection[str] = ()
+        self, feeds: Mapping[str, Tensor | NDArray[Any]], place: DeviceMemory, home: Collection[str] = ()
     ) -> dict[str, Tensor]:
         """Run once and leave the outputs where the provider computes.
 
@@ -171,7 +171,7 @@ def open_session(
             raise explain_missing(request, in_build=False)
     apart: Mapping[str, TensorProto] = {}
     if isinstance(model, ModelProto):
-        model, apart = detached(model)
+        model, apart = externalise(model)
     options = _options(ort, threads=threads, optimize=optimize and not apart, layout=layout)
     if shared:
         _share(ort)

@@ -22,8 +22,8 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxpfp.score.magnitude import fpgm, l1_norms, l2_norms, lamp
 from onnxpfp.score.maps import map_ranks, nuclear_losses, positive_shares
-from onnxpfp.score.norms import fpgm, l1_norms, l2_norms, lamp
 from onnxpfp.score.thinet import removal_ranks
 from onnxpfp.score.wanda import wanda_shares
 

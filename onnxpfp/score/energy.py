@@ -14,7 +14,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxpfp.blocks import blocks
+from onnxpfp.arrays import chunks
 
 __all__ = ["energy_shares"]
 
@@ -32,7 +32,7 @@ def energy_shares(weights: NDArray[np.floating], square_sum: Floats) -> Floats:
         (C,) float64 that sum to 1, or zeros where nothing comes through.
     """
     gain = np.zeros(len(square_sum))
-    for run in blocks(len(weights), 8 * weights.size // len(weights)):
+    for run in chunks(len(weights), 8 * weights.size // len(weights)):
         squares = np.square(weights[run].astype(np.float64))
         gain[run] = squares.reshape(len(squares), -1).sum(axis=1)
     energy = gain * square_sum

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxpfp.blocks import blocks
+from onnxpfp.arrays import chunks
 
 __all__ = ["Contributions", "contribution_gram", "removal_order", "removal_ranks"]
 
@@ -96,7 +96,7 @@ def _pairs(size: int) -> Iterator[tuple[int, int]]:
 def _product(one: Array, two: Array) -> Floats:
     """Return one^T two in float64, (C, C), of matrices (T, C), some rows at a time."""
     total = np.zeros((one.shape[1], two.shape[1]))
-    for run in blocks(len(one), 16 * one.shape[1]):
+    for run in chunks(len(one), 16 * one.shape[1]):
         total += one[run].T.astype(np.float64) @ two[run].astype(np.float64)
     return total
 

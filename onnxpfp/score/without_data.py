@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxpfp.blocks import blocks
+from onnxpfp.arrays import chunks
 from onnxpfp.score.coreset import coreset_scores
 
 __all__ = ["Filters", "Reads", "scores_without_data"]
@@ -82,7 +82,7 @@ def _slices(channels: Ids, reads: Reads) -> Iterator[Floats]:
     where = np.flatnonzero(np.isin(reads.channels, channels))
     order = np.searchsorted(channels, reads.channels[where])
     outputs = taps.shape[1]
-    for run in blocks(outputs, 8 * taps.size // outputs):
+    for run in chunks(outputs, 8 * taps.size // outputs):
         part = np.abs(taps[:, run].astype(np.float64, order="C"))
         part = part.reshape(*part.shape[:2], -1)
         out = np.zeros((channels.size, *part.shape[1:]))

@@ -9,8 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
-from onnxpfp.calibrate import Reader, Window, calibrate, input_specs, load_samples
-from onnxpfp.calibrate.statistics import ReaderStatistics
+from onnxpfp.calibrate.collect import calibrate
+from onnxpfp.calibrate.statistics import OpStatistics
+from onnxpfp.data.inputs import input_specs
+from onnxpfp.data.sources import load_samples
+from onnxpfp.linear.ops import LinearOp, Window
 
 EPSILON = 1.1920928955078125e-07
 Array = NDArray[Any]
@@ -63,7 +66,7 @@ def unfold_transposed(x: Array, kernel: tuple[int, ...], window: Window) -> Arra
     return grid.reshape(x.shape[0], len(taps), -1)
 
 
-def scores(u: Array, taps: Array, reader: Reader, kernel: str = "sum", guard: str = "relative") -> dict[int, float]:
+def scores(u: Array, taps: Array, reader: LinearOp, kernel: str = "sum", guard: str = "relative") -> dict[int, float]:
     """Sensitivity of every channel.
 
     Args:
@@ -131,10 +134,10 @@ def identity_model(shape: tuple[Any, ...], *, op: str = "Identity", opset: int =
     return model_of([helper.make_node(op, ["x"], ["y"])], {"x": shape}, ["y"], opset=opset)
 
 
-def measure(model: ModelProto, reader: Reader, data: Any, **options: Any) -> ReaderStatistics:
+def measure(model: ModelProto, reader: LinearOp, data: Any, **options: Any) -> OpStatistics:
     samples = load_samples(data, input_specs(model))
     return calibrate(model, [reader], samples, threads=1, **options)[reader.name]
 
 
-def as_dict(statistics: ReaderStatistics) -> dict[int, float]:
+def as_dict(statistics: OpStatistics) -> dict[int, float]:
     return dict(zip(statistics.channels.tolist(), statistics.sensitivity.tolist(), strict=True))

@@ -11,13 +11,15 @@ from brute_shares import model_of
 from numpy.typing import NDArray
 from onnx import ModelProto, helper
 
-from onnxpfp.calibrate import Reader, Samples, Statistics
-from onnxpfp.calibrate.device import DeviceObserver, Programs, Staying
-from onnxpfp.calibrate.family import families_of
-from onnxpfp.calibrate.plan import Guard, Kernel, Plan
 from onnxpfp.calibrate.probe import build_probe
+from onnxpfp.calibrate.sensitivity.device import DeviceOutputs, DeviceSensitivityObserver, Programs
+from onnxpfp.calibrate.sensitivity.settings import Guard, Kernel, SensitivitySettings
+from onnxpfp.calibrate.statistics import Statistics
+from onnxpfp.data.samples import Samples
 from onnxpfp.errors import ProviderError
-from onnxpfp.runtime.place import place_of
+from onnxpfp.linear.families import op_families
+from onnxpfp.linear.ops import LinearOp
+from onnxpfp.runtime.device_memory import device_memory_of
 from onnxpfp.runtime.providers import resolve_providers
 from onnxpfp.runtime.session import open_session
 
@@ -63,14 +65,14 @@ def programs_on(provider: str) -> Recorded:
         open_session(SMALL, requests)
     except ProviderError as error:
         pytest.skip(str(error))
-    place = place_of(requests)
+    place = device_memory_of(requests)
     assert place is not None
     return Recorded(place, requests, 1)
 
 
 def measure_there(
     model: ModelProto,
-    readers: Sequence[Reader],
+    readers: Sequence[LinearOp],
     samples: Samples,
     programs: Recorded,
     *,
@@ -80,15 +82,15 @@ def measure_there(
     workspace: int = WORKSPACE,
     first: int = 1,
 ) -> Statistics:
-    plan = Plan(kernel, guard, batch, workspace_bytes=workspace)
-    families = families_of(readers)
+    plan = SensitivitySettings(kernel, guard, batch, workspace_bytes=workspace)
+    families = op_families(readers)
     probe = build_probe(model, [], plan, families)
     observers = [
-        DeviceObserver(family, plan, clean, programs, first)
+        DeviceSensitivityObserver(family, plan, clean, programs, first)
         for family, clean in zip(families, probe.nonnegative, strict=True)
     ]
     session = open_session(probe.model, programs.requests, threads=1)
-    forward = Staying(session, probe.taps, programs.place)
+    forward = DeviceOutputs(session, probe.taps, programs.place)
     for feeds, count in samples.runs(batch):
         values = forward.run(feeds)
         for observer, tap in zip(observers, probe.taps, strict=True):

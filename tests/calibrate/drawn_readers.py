@@ -13,10 +13,13 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx import ModelProto, helper
 
-from onnxpfp.calibrate import Reader, Samples, Statistics, Window, calibrate, input_specs, load_samples
-from onnxpfp.calibrate.plan import Guard, Kernel
-from onnxpfp.calibrate.reader import Block, Kind
-from onnxpfp.calibrate.run import Method
+from onnxpfp.calibrate.collect import Method, calibrate
+from onnxpfp.calibrate.sensitivity.settings import Guard, Kernel
+from onnxpfp.calibrate.statistics import Statistics
+from onnxpfp.data.inputs import input_specs
+from onnxpfp.data.samples import Samples
+from onnxpfp.data.sources import load_samples
+from onnxpfp.linear.ops import Block, Kind, LinearOp, Window
 
 CALM = [HealthCheck.too_slow, HealthCheck.data_too_large]
 QUICK = settings(max_examples=60, deadline=None, derandomize=True, database=None, suppress_health_check=CALM)
@@ -36,7 +39,7 @@ class Drawn:
         first: Whether "y" has the samples in its last axis and the channels in its first.
     """
 
-    readers: tuple[Reader, ...]
+    readers: tuple[LinearOp, ...]
     data: Array
     first: bool = False
 
@@ -186,10 +189,10 @@ def _spread(rng: np.random.Generator, array: Array, axis: int, wanted: bool) -> 
     return array * np.float32(10) ** rng.uniform(-1.5, 1.5, shape).astype(np.float32) if wanted else array
 
 
-def _reader(shape: Shapes, number: int, labels: Array, weight: Array, scale: float) -> Reader:
+def _reader(shape: Shapes, number: int, labels: Array, weight: Array, scale: float) -> LinearOp:
     outputs = weight.shape[0 if shape.kind == "conv" else 1] * (shape.group if shape.kind == "conv_transpose" else 1)
     whole = (shape.data[0], 1) if shape.first else (1, *shape.data)
-    return Reader(
+    return LinearOp(
         name=f"r{number}",
         kind=shape.kind,
         data="y",
@@ -203,18 +206,18 @@ def _reader(shape: Shapes, number: int, labels: Array, weight: Array, scale: flo
     )
 
 
-def taps_of(reader: Reader) -> Array:
+def taps_of(reader: LinearOp) -> Array:
     """Return V (C, O/g, k)."""
     taps = reader.taps()
     return taps.reshape(*taps.shape[:2], -1)
 
 
-def blocks_of(reader: Reader, kernel: str) -> list[Block]:
+def blocks_of(reader: LinearOp, kernel: str) -> list[Block]:
     """List what gets a share, in the order of groups and indices."""
     return sorted(reader.blocks(single=kernel == "max"), key=lambda block: (block.group, block.indices))
 
 
-def every_share(u: Array, reader: Reader, kernel: str, guard: str) -> Array:
+def every_share(u: Array, reader: LinearOp, kernel: str, guard: str) -> Array:
     """Compute the share of every block at every sample and position, in float64, (S, P, b).
 
     Args:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from onnxpfp.calibrate import Statistics
+from onnxpfp.calibrate.statistics import Statistics
 
 RTOL = 1e-6
 

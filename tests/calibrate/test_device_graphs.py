@@ -11,18 +11,21 @@ import pytest
 from brute_shares import as_dict, identity_model, model_of, scores
 from device_runs import PROVIDERS, Recorded, measure_there, programs_on
 from onnx import TensorProto, helper
-from test_probe_convolution import CASES, Case, build
+from test_graph_convolution import CASES, Case, build
 
-from onnxpfp.calibrate import Reader, Samples, Window, input_specs, load_samples
-from onnxpfp.calibrate.device import DeviceObserver
-from onnxpfp.calibrate.device.arrangement import Arrangement
-from onnxpfp.calibrate.device.bounds import Bounds
-from onnxpfp.calibrate.device.programs import Program
-from onnxpfp.calibrate.device.shares import Shares
-from onnxpfp.calibrate.device.totals import Totals
-from onnxpfp.calibrate.family import Family
-from onnxpfp.calibrate.plan import Plan
-from onnxpfp.runtime.place import Place, place_of
+from onnxpfp.calibrate.sensitivity.device import DeviceSensitivityObserver
+from onnxpfp.calibrate.sensitivity.device.arrangement import Arrangement
+from onnxpfp.calibrate.sensitivity.device.bounds import Bounds
+from onnxpfp.calibrate.sensitivity.device.programs import Program
+from onnxpfp.calibrate.sensitivity.device.shares import Shares
+from onnxpfp.calibrate.sensitivity.device.totals import Totals
+from onnxpfp.calibrate.sensitivity.settings import SensitivitySettings
+from onnxpfp.data.inputs import input_specs
+from onnxpfp.data.samples import Samples
+from onnxpfp.data.sources import load_samples
+from onnxpfp.linear.families import OpFamily
+from onnxpfp.linear.ops import LinearOp, Window
+from onnxpfp.runtime.device_memory import DeviceMemory, device_memory_of
 from onnxpfp.runtime.providers import resolve_providers
 
 FLOATS, DOUBLES, INTS, BOOLS = TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.INT64, TensorProto.BOOL
@@ -80,7 +83,7 @@ def test_no_input_is_read_on_the_host_and_on_the_device() -> None:
         assert len({name for name, _ in readers}) == len(set(readers)) == len(fed), program
 
 
-def task(name: str, seed: int = 0) -> tuple[onnx.ModelProto, Reader, Samples]:
+def task(name: str, seed: int = 0) -> tuple[onnx.ModelProto, LinearOp, Samples]:
     reader, data, *_ = build(CASES[name], seed)
     model = identity_model(("N", *CASES[name].data))
     return model, reader, load_samples(data, input_specs(model))
@@ -126,7 +129,7 @@ def test_what_cannot_rise_is_not_computed_again(provider: str) -> None:
     """One channel alone makes all of an output: its share is one in the first batch."""
     weight = np.zeros((2, 2, 1, 1), np.float32)
     weight[[0, 1], [0, 1]] = 1
-    reader = Reader("r", "conv", "y", (1, 2, 3, 3), 1, np.array([1, 2]), weight, (1, 2, 3, 3))
+    reader = LinearOp("r", "conv", "y", (1, 2, 3, 3), 1, np.array([1, 2]), weight, (1, 2, 3, 3))
     model = identity_model(("N", 2, 3, 3), op="Relu")
     data = np.random.default_rng(0).random((6, 2, 3, 3)).astype(np.float32)
     programs = programs_on(provider)
@@ -155,7 +158,7 @@ def test_layers_of_one_form_share_their_graphs(provider: str) -> None:
     weights = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
     windows = {"a": Window(pads=(1, 1, 1, 1)), "b": Window(strides=(2, 2)), "c": Window(pads=(2, 2, 2, 2))}
     nodes = [helper.make_node("Identity", ["x"], ["in_a"])]
-    readers: list[Reader] = []
+    readers: list[LinearOp] = []
     sizes = {"a": (8, 8), "b": (3, 3), "c": (3, 3)}
     inside = {"a": (3, 8, 8), "b": (4, 8, 8), "c": (6, 3, 3)}
     for name, following in zip("abc", ["in_b", "in_c", "y"], strict=True):
@@ -164,7 +167,7 @@ def test_layers_of_one_form_share_their_graphs(provider: str) -> None:
         outside = (1, shapes[name][0], *sizes[name])
         channels = np.arange(1, shapes[name][1] + 1)
         readers.append(
-            Reader(name, "conv", f"in_{name}", (1, *inside[name]), 1, channels, weights[name], outside,
+            LinearOp(name, "conv", f"in_{name}", (1, *inside[name]), 1, channels, weights[name], outside,
                    attributes=windows[name])
         )  # fmt: skip
     model = model_of(nodes, {"x": ("N", 3, 8, 8)}, ["y"], weights)
@@ -189,10 +192,10 @@ def test_batches_do_not_matter(provider: str) -> None:
 def test_samples_may_differ_in_size(name: str, provider: str) -> None:
     reader, data, *_ = build(CASES[name])
     programs = programs_on(provider)
-    family, plan = Family((reader,)), Plan()
+    family, plan = OpFamily((reader,)), SensitivitySettings()
     parts = [data[:2], data[2:, :, :4, :4]]
-    together = DeviceObserver(family, plan, False, programs)
-    apart = [DeviceObserver(family, plan, False, programs) for _ in parts]
+    together = DeviceSensitivityObserver(family, plan, False, programs)
+    apart = [DeviceSensitivityObserver(family, plan, False, programs) for _ in parts]
     for one, part in zip(apart, parts, strict=True):
         together.see(programs.place.put(part), len(part))
         one.see(programs.place.put(part), len(part))
@@ -215,19 +218,19 @@ def test_fixed_channels_are_counted_and_not_screened(provider: str) -> None:
 
 
 def test_where_tensors_stay() -> None:
-    assert place_of(resolve_providers("cpu")) == Place("cpu", 0)
-    assert place_of(resolve_providers("cuda:3")) == Place("cuda", 3)
-    assert place_of(resolve_providers("cuda,cpu")) == Place("cuda", 0)
-    assert place_of(resolve_providers("trt,cuda")) is None
+    assert device_memory_of(resolve_providers("cpu")) == DeviceMemory("cpu", 0)
+    assert device_memory_of(resolve_providers("cuda:3")) == DeviceMemory("cuda", 3)
+    assert device_memory_of(resolve_providers("cuda,cpu")) == DeviceMemory("cuda", 0)
+    assert device_memory_of(resolve_providers("trt,cuda")) is None
 
 
 def test_what_is_put_somewhere_comes_back() -> None:
     array = np.arange(6, dtype=np.float32).reshape(2, 3)
-    np.testing.assert_array_equal(Place().put(array.T).numpy(), array.T)
+    np.testing.assert_array_equal(DeviceMemory().put(array.T).numpy(), array.T)
 
 
 def test_a_graph_takes_only_what_it_reads() -> None:
-    programs = Recorded(Place(), resolve_providers("cpu"), 1)
+    programs = Recorded(DeviceMemory(), resolve_providers("cpu"), 1)
     data = np.ones((2, 3, 1, 1), np.float32)
     feeds = {
         "data": data,

@@ -15,11 +15,15 @@ from equal_statistics import assert_same
 from hypothesis import given
 from hypothesis import strategies as st
 from onnx import helper, numpy_helper
-from test_probe_convolution import CASES, build
+from test_graph_convolution import CASES, build
 
-from onnxpfp.calibrate import Reader, Statistics, Window, calibrate, input_specs, load_samples
-from onnxpfp.calibrate.plan import Guard, Kernel
+from onnxpfp.calibrate.collect import calibrate
+from onnxpfp.calibrate.sensitivity.settings import Guard, Kernel
+from onnxpfp.calibrate.statistics import Statistics
+from onnxpfp.data.inputs import input_specs
+from onnxpfp.data.sources import load_samples
 from onnxpfp.errors import CalibrationError
+from onnxpfp.linear.ops import LinearOp, Window
 
 RTOL = 1e-5
 KERNELS = st.sampled_from(["sum", "max"])
@@ -87,14 +91,14 @@ def test_every_window(name: str, kernel: Kernel, provider: str) -> None:
     np.testing.assert_allclose(found.patch_sum, u.sum((0, 3)), atol=2e-5)
 
 
-def scaled_apart(group: int) -> Reader:
+def scaled_apart(group: int) -> LinearOp:
     """The last channel has tiny weights below zero, or the last group has tiny ones."""
     weight = np.abs(np.random.default_rng(0).standard_normal((4, 4 // group, 1, 1))).astype(np.float32)
     if group == 1:
         weight[:, 3] *= -1e-9
     else:
         weight[2:] *= 1e-9
-    return Reader("r", "conv", "y", (1, 4, 3, 3), 1, np.arange(1, 5), weight, (1, 4, 3, 3), group=group)
+    return LinearOp("r", "conv", "y", (1, 4, 3, 3), 1, np.arange(1, 5), weight, (1, 4, 3, 3), group=group)
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)
@@ -109,16 +113,16 @@ def test_sums_are_small_beside_those_of_their_sample_and_sign(group: int, larges
     assert wanted[4] == pytest.approx(largest)
 
 
-def one(shape: tuple[int, ...], axis: int, outputs: int = 4) -> Reader:
+def one(shape: tuple[int, ...], axis: int, outputs: int = 4) -> LinearOp:
     weight = np.random.default_rng(0).standard_normal((shape[axis], outputs)).astype(np.float32)
-    return Reader("r", "matmul", "y", shape, axis, np.arange(1, shape[axis] + 1), weight, (*shape[:-1], outputs))
+    return LinearOp("r", "matmul", "y", shape, axis, np.arange(1, shape[axis] + 1), weight, (*shape[:-1], outputs))
 
 
-def last_axis() -> Reader:
+def last_axis() -> LinearOp:
     """A convolution over channels that lie last."""
     weight = np.random.default_rng(0).standard_normal((4, 3, 3, 3)).astype(np.float32)
     pads = Window(pads=(1, 1, 1, 1))
-    return Reader("r", "conv", "y", (1, 5, 6, 3), 3, np.arange(1, 4), weight, (1, 5, 6, 4), attributes=pads)
+    return LinearOp("r", "conv", "y", (1, 5, 6, 3), 3, np.arange(1, 4), weight, (1, 5, 6, 4), attributes=pads)
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)
@@ -127,7 +131,7 @@ def last_axis() -> Reader:
     [(one((6,), 0), (6,)), (one((1, 6), 1), ("N", 6)), (one((1, 1, 6), 2), ("N", 1, 6)), (last_axis(), ("N", 5, 6, 3))],
     ids=["vector", "rows", "rows with an axis of one", "channels last"],
 )
-def test_every_layout(reader: Reader, shape: tuple[Any, ...], provider: str) -> None:
+def test_every_layout(reader: LinearOp, shape: tuple[Any, ...], provider: str) -> None:
     fed = [1 if dim == "N" else dim for dim in shape]
     fed = [5, *fed[1:]] if len(fed) > 1 else [1, *fed]
     data = np.random.default_rng(1).standard_normal(fed).astype(np.float32)
@@ -173,13 +177,13 @@ def test_a_trained_network(kernel: Kernel, provider: str) -> None:
     assert_same(found, calibrate(model, readers, samples, kernel=kernel, threads=1), RTOL)
 
 
-def convolutions_of(model: onnx.ModelProto) -> list[Reader]:
+def convolutions_of(model: onnx.ModelProto) -> list[LinearOp]:
     weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     shapes = {
         value.name: tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim)
         for value in onnx.shape_inference.infer_shapes(model).graph.value_info
     }
-    readers: list[Reader] = []
+    readers: list[LinearOp] = []
     for number, node in enumerate(model.graph.node):
         if node.op_type == "Conv" and node.input[0] in shapes:
             weight = weights[node.input[1]]
@@ -187,7 +191,7 @@ def convolutions_of(model: onnx.ModelProto) -> list[Reader]:
             window = Window.of({a.name: helper.get_attribute_value(a) for a in node.attribute})
             channels = np.arange(1, inside[1] + 1)
             readers.append(
-                Reader(str(number), "conv", node.input[0], inside, 1, channels, weight, outside, attributes=window)
+                LinearOp(str(number), "conv", node.input[0], inside, 1, channels, weight, outside, attributes=window)
             )
     assert len(readers) > 15
     return readers

@@ -13,16 +13,20 @@ import pytest
 from brute_shares import as_dict, identity_model, measure
 from onnx import TensorProto, helper, numpy_helper, parser
 
+import onnxpfp.calibrate.collect as run_module
 import onnxpfp.calibrate.passes as passes_module
 import onnxpfp.calibrate.probe as probe_module
-import onnxpfp.calibrate.run as run_module
-from onnxpfp.calibrate import InputSpec, Reader, Window, calibrate, input_specs, load_samples, open_session
 from onnxpfp.calibrate.batch import choose_batch
-from onnxpfp.calibrate.emit import Emitter
-from onnxpfp.calibrate.family import families_of
+from onnxpfp.calibrate.collect import calibrate
+from onnxpfp.calibrate.graph_builder import GraphBuilder
 from onnxpfp.calibrate.nonnegative import nonnegative_tensors
-from onnxpfp.calibrate.plan import Plan
+from onnxpfp.calibrate.sensitivity.settings import SensitivitySettings
+from onnxpfp.data.inputs import InputSpec, input_specs
+from onnxpfp.data.sources import load_samples
 from onnxpfp.errors import CalibrationError, ModelError, ProviderError
+from onnxpfp.linear.families import op_families
+from onnxpfp.linear.ops import LinearOp, Window
+from onnxpfp.runtime.session import open_session
 
 CHAIN = """
     <ir_version: 8, opset_import: ["": 17]>
@@ -38,7 +42,7 @@ CHAIN = """
 """
 
 
-def chain() -> tuple[onnx.ModelProto, list[Reader], np.ndarray]:
+def chain() -> tuple[onnx.ModelProto, list[LinearOp], np.ndarray]:
     rng = np.random.default_rng(3)
     model = parser.parse_model(CHAIN)
     weights = {
@@ -48,10 +52,10 @@ def chain() -> tuple[onnx.ModelProto, list[Reader], np.ndarray]:
     model.graph.initializer.extend(numpy_helper.from_array(w, n) for n, w in weights.items())
     pads = Window(pads=(1, 1, 1, 1))
     readers = [
-        Reader("one", "conv", "x", (1, 3, 6, 6), 1, np.array([0, 0, 0]), weights["w1"],
+        LinearOp("one", "conv", "x", (1, 3, 6, 6), 1, np.array([0, 0, 0]), weights["w1"],
                (1, 4, 6, 6), attributes=pads),
-        Reader("two", "conv", "b", (1, 4, 6, 6), 1, np.arange(1, 5), weights["w2"], (1, 5, 4, 4)),
-        Reader("three", "matmul", "e", (1, 5), 1, np.arange(5, 10), weights["w3"], (1, 5)),
+        LinearOp("two", "conv", "b", (1, 4, 6, 6), 1, np.arange(1, 5), weights["w2"], (1, 5, 4, 4)),
+        LinearOp("three", "matmul", "e", (1, 5), 1, np.arange(5, 10), weights["w3"], (1, 5)),
     ]  # fmt: skip
     return model, readers, rng.standard_normal((6, 3, 6, 6)).astype(np.float32)
 
@@ -89,7 +93,7 @@ def test_a_batch_axis_that_is_only_promised_falls_back_to_single_samples() -> No
         g (float[N, 2, 3] x) => (float[M, 6] y) <int64[2] s = {1, 6}> { y = Reshape(x, s) }
     """
     weight = np.eye(6, 3, dtype=np.float32)
-    reader = Reader("r", "matmul", "y", (1, 6), 1, np.arange(1, 7), weight, (1, 3))
+    reader = LinearOp("r", "matmul", "y", (1, 6), 1, np.arange(1, 7), weight, (1, 3))
     data = np.ones((4, 2, 3), np.float32)
     assert measure(parser.parse_model(text), reader, data).samples == 4
     with pytest.raises(ModelError, match="cannot run the model"):
@@ -99,7 +103,7 @@ def test_a_batch_axis_that_is_only_promised_falls_back_to_single_samples() -> No
 @pytest.mark.parametrize("onnx_type", [TensorProto.FLOAT16, TensorProto.DOUBLE])
 def test_other_float_types_are_measured_in_float32(onnx_type: int) -> None:
     dtype = helper.tensor_dtype_to_np_dtype(onnx_type)
-    reader = Reader("r", "matmul", "x", (1, 3), 1, np.arange(1, 4), np.eye(3, dtype=np.float32), (1, 3))
+    reader = LinearOp("r", "matmul", "x", (1, 3), 1, np.arange(1, 4), np.eye(3, dtype=np.float32), (1, 3))
     graph = helper.make_graph(
         [helper.make_node("Identity", ["x"], ["y"])],
         "g",
@@ -112,14 +116,14 @@ def test_other_float_types_are_measured_in_float32(onnx_type: int) -> None:
 
 
 def test_nan_inside_the_network_is_named() -> None:
-    reader = Reader("r", "matmul", "y", (1, 2), 1, np.arange(1, 3), np.eye(2, dtype=np.float32), (1, 2))
+    reader = LinearOp("r", "matmul", "y", (1, 2), 1, np.arange(1, 3), np.eye(2, dtype=np.float32), (1, 2))
     model = identity_model(("N", 2), op="Log")
     with pytest.raises(CalibrationError, match="NaN or infinity at 'y', which r reads"):
         measure(model, reader, -np.ones((2, 2), np.float32))
 
 
 def test_a_tensor_that_is_not_there_is_named() -> None:
-    reader = Reader("r", "matmul", "nope", (1, 2), 1, np.arange(1, 3), np.eye(2, dtype=np.float32), (1, 2))
+    reader = LinearOp("r", "matmul", "nope", (1, 2), 1, np.arange(1, 3), np.eye(2, dtype=np.float32), (1, 2))
     with pytest.raises(ModelError, match="no tensor 'nope'"):
         measure(identity_model(("N", 2)), reader, np.ones((2, 2), np.float32))
 
@@ -127,14 +131,14 @@ def test_a_tensor_that_is_not_there_is_named() -> None:
 def test_the_batch_fits_memory_and_cache() -> None:
     _, readers, data = chain()
     free = load_samples(np.repeat(data, 10, axis=0), (InputSpec("x", data.dtype, (None, 3, 6, 6)),))
-    plan = Plan(chunk_bytes=4 << 20)
+    plan = SensitivitySettings(chunk_bytes=4 << 20)
     assert choose_batch((), readers, free, None, plan) == 16
     assert choose_batch((), readers, free, 5, plan) == 5
     assert choose_batch((), readers, free.take(3), None, plan) == 3
     largest = 2 * 4 * 4 * 36
     assert choose_batch((), readers, free, None, replace(plan, workspace_bytes=2 * 4 * largest)) == 4
     assert choose_batch((), readers, free, None, replace(plan, chunk_bytes=1)) == 1
-    families = families_of(readers)
+    families = op_families(readers)
     held = 4 * (3 * 36 + 4 * 36 + 5)
     assert choose_batch(families, (), free, None, plan) == 16
     assert choose_batch(families, (), free, 2, replace(plan, workspace_bytes=2 * held * 3)) == 2
@@ -170,7 +174,7 @@ def test_what_is_provably_not_negative() -> None:
             y = Identity(relu)
         }
     """
-    found = nonnegative_tensors(Emitter(parser.parse_model(text)).nodes)
+    found = nonnegative_tensors(GraphBuilder(parser.parse_model(text)).nodes)
     assert found == {
         "relu", "clip6", "pool", "mean", "flat", "soft", "both", "sum", "clip_constant", "half", "near",
         "y",
@@ -191,7 +195,7 @@ def test_branches_and_the_long_name_of_the_default_domain() -> None:
         }
     """
     model = parser.parse_model(text)
-    reader = Reader("r", "matmul", "y", (1, 2), 1, np.arange(1, 3), np.eye(2, dtype=np.float32), (1, 2))
+    reader = LinearOp("r", "matmul", "y", (1, 2), 1, np.arange(1, 3), np.eye(2, dtype=np.float32), (1, 2))
     feeds = [{"x": np.ones((2, 2), np.float32), "c": np.array(c)} for c in (True, False)]
     found = calibrate(model, [reader], load_samples(feeds, input_specs(model)))["r"]
     assert found.negative
@@ -205,9 +209,12 @@ def test_nothing_is_written_to_stdout_or_stderr(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", data)
     code = f"""
 import numpy as np, onnx
-from onnxpfp.calibrate import *
+from onnxpfp.calibrate.collect import calibrate
+from onnxpfp.data.inputs import input_specs
+from onnxpfp.data.sources import load_samples
+from onnxpfp.linear.ops import LinearOp
 model = onnx.load({str(tmp_path / "m.onnx")!r})
-reader = Reader("r", "matmul", "e", (1, 5), 1, np.arange(5, 10), np.eye(5, dtype=np.float32), (1, 5))
+reader = LinearOp("r", "matmul", "e", (1, 5), 1, np.arange(5, 10), np.eye(5, dtype=np.float32), (1, 5))
 samples = load_samples({str(tmp_path / "x.npy")!r}, input_specs(model))
 calibrate(model, [reader], samples)
 """
@@ -243,7 +250,7 @@ def test_a_trained_network_has_all_its_shares_in_range() -> None:
     node = [n for n in model.graph.node if n.op_type == "Conv" and n.input[1] in weights][3]
     weight = weights[node.input[1]]
     pads = Window(pads=(1, 1, 1, 1))
-    reader = Reader("r", "conv", node.input[0], (1, 16, 32, 32), 1, np.arange(1, 17), weight,
+    reader = LinearOp("r", "conv", node.input[0], (1, 16, 32, 32), 1, np.arange(1, 17), weight,
                     (1, 16, 32, 32), attributes=pads)  # fmt: skip
     found: Any = measure(model, reader, np.ascontiguousarray(data))
     assert json.dumps(as_dict(found))

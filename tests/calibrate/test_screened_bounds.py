@@ -12,15 +12,15 @@ from drawn_readers import QUICK, Array, Drawn, blocks_of, drawn, every_share
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onnxpfp.calibrate import Reader
-from onnxpfp.calibrate.exact import Candidates
-from onnxpfp.calibrate.family import families_of
-from onnxpfp.calibrate.observe import Observer
-from onnxpfp.calibrate.plan import Guard, Kernel, Plan
-from onnxpfp.calibrate.scratch import Scratch
-from onnxpfp.calibrate.screen import Screen
-from onnxpfp.calibrate.sums import Field
-from onnxpfp.calibrate.tight import ORDER, Tight
+from onnxpfp.calibrate.sensitivity.exact import Candidates
+from onnxpfp.calibrate.sensitivity.observer import SensitivityObserver
+from onnxpfp.calibrate.sensitivity.scratch import ScratchArrays
+from onnxpfp.calibrate.sensitivity.screening import Screening
+from onnxpfp.calibrate.sensitivity.settings import Guard, Kernel, SensitivitySettings
+from onnxpfp.calibrate.sensitivity.sums import SumField
+from onnxpfp.calibrate.sensitivity.tight_bound import ORDER, TightBound
+from onnxpfp.linear.families import op_families
+from onnxpfp.linear.ops import LinearOp
 
 KERNELS = st.sampled_from(["sum", "max"])
 GUARDS = st.sampled_from(["relative", "absolute"])
@@ -37,20 +37,20 @@ class Seen:
     `groups` are the convolution groups of the blocks, (b,).
     """
 
-    screen: Screen
-    field: Field
+    screen: Screening
+    field: SumField
     shares: Array
     groups: list[int]
 
 
 def seen(case: Drawn, kernel: Kernel, guard: Guard) -> Iterator[Seen]:
     """Let an observer see a batch, and listen."""
-    (family,) = families_of(case.readers)
-    observer = Observer(family, Plan(kernel, guard), nonnegative=False)
-    heard: list[tuple[Screen, Field]] = []
-    original = Screen.see
+    (family,) = op_families(case.readers)
+    observer = SensitivityObserver(family, SensitivitySettings(kernel, guard), nonnegative=False)
+    heard: list[tuple[Screening, SumField]] = []
+    original = Screening.see
 
-    def listen(screen: Screen, field: Field, *args: Any, **options: Any) -> None:
+    def listen(screen: Screening, field: SumField, *args: Any, **options: Any) -> None:
         original(screen, field, *args, **options)
         # The next part of the data lies in the same memory.
         arrays = {name: getattr(field, name).copy() for name in ("x", "magnitudes", "z", "least")}
@@ -60,10 +60,10 @@ def seen(case: Drawn, kernel: Kernel, guard: Guard) -> Iterator[Seen]:
     # Several samples would be cut into pieces, unless they are the positions.
     parts = [slice(None)] if family.samples_last else [slice(n, n + 1) for n in range(len(case.data))]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Screen, "see", listen)
+        patch.setattr(Screening, "see", listen)
         for part in parts:
             data = case.data[part]
-            observer.see(data.T if case.first else data, len(data), Scratch())
+            observer.see(data.T if case.first else data, len(data), ScratchArrays())
             for reader in (reader for reader in case.readers if reader.channels.any()):
                 fields = [(screen, field) for screen, field in heard if screen.exact.reader is reader]
                 for sign, (screen, field) in zip(_signs(unfolded[part], len(fields)), fields, strict=True):
@@ -116,7 +116,7 @@ def assert_tight(one: Seen) -> None:
     with np.errstate(over="ignore", under="ignore", divide="ignore", invalid="ignore"):
         limit = np.where(there, one.shares / one.screen.magnitude, np.inf).astype(np.float32)
         relative = np.ascontiguousarray(coarse(one) / limit)
-        excess = one.screen.tight.excess(relative, one.field.z, one.field.least, Scratch())
+        excess = one.screen.tight.excess(relative, one.field.z, one.field.least, ScratchArrays())
     assert not np.isnan(excess[there]).any()
     assert (excess[there] >= (1 - SLACK) ** ORDER).all()
 
@@ -153,14 +153,16 @@ def test_weights_that_underflow_in_a_power_lose_no_bound() -> None:
     size = np.float32(1) / least
     limit = share / norms[0].max(1)
     with np.errstate(over="ignore", under="ignore"):
-        excess = Tight(norms).excess((size / limit).astype(np.float32), z, least, Scratch())
+        excess = TightBound(norms).excess((size / limit).astype(np.float32), z, least, ScratchArrays())
     assert (excess >= (1 - SLACK) ** ORDER).all()
 
 
 def test_a_position_without_sums_has_no_candidates() -> None:
     z = np.full((1, 1, 1, 4), np.inf, np.float32)
     with np.errstate(invalid="ignore"):
-        excess = Tight(np.ones((1, 2, 4), np.float32)).excess(np.zeros((1, 1, 2), np.float32), z, z.min(3), Scratch())
+        excess = TightBound(np.ones((1, 2, 4), np.float32)).excess(
+            np.zeros((1, 1, 2), np.float32), z, z.min(3), ScratchArrays()
+        )
     assert not (excess > 1).any()
 
 
@@ -178,7 +180,7 @@ def test_subnormal_and_tiny_weights_and_zeros(ids: tuple[int, ...], taps: int, k
     data[rng.random(data.shape) < 0.3] = 0
     data[0, 1:] = 0
     data[1, :3], data[1, 4:] = 0, 0
-    reader = Reader("r", "conv", "y", (1, 6, 5), 1, np.array(ids), weight, (1, 4, 6 - taps))
+    reader = LinearOp("r", "conv", "y", (1, 6, 5), 1, np.array(ids), weight, (1, 4, 6 - taps))
     found = list(seen(Drawn((reader,), data), kernel, "relative"))
     # The first two samples have only what such weights make.
     assert sum((one.shares == 1).any() for one in found) >= 2

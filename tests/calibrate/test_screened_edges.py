@@ -9,10 +9,9 @@ import pytest
 from drawn_readers import Drawn
 from equal_statistics import assert_same
 
-from onnxpfp.calibrate import Reader, Window
-from onnxpfp.calibrate.plan import Guard, Kernel
-from onnxpfp.calibrate.reader import Kind
-from onnxpfp.calibrate.run import Method
+from onnxpfp.calibrate.collect import Method
+from onnxpfp.calibrate.sensitivity.settings import Guard, Kernel
+from onnxpfp.linear.ops import Kind, LinearOp, Window
 
 KERNELS = ["sum", "max"]
 GUARDS = ["relative", "absolute"]
@@ -38,7 +37,7 @@ class Edge:
         data = rng.standard_normal((3, *self.data)).astype(np.float32) * np.float32(self.of_data)
         weight = rng.standard_normal(self.weight).astype(np.float32) * np.float32(self.of_weight)
         ids = np.array(self.channels or range(1, self.data[0] + 1), np.int64)
-        reader = Reader(
+        reader = LinearOp(
             "r", self.kind, "y", (1, *self.data), 1, ids, weight, (1, self.weight[0], 1),
             group=self.group, attributes=self.window,
         )  # fmt: skip
@@ -96,7 +95,7 @@ def test_readers_of_one_tensor_do_not_disturb_each_other(kernel: Kernel) -> None
     weights[2][:] = 0
     ids = (np.array([1, 2, 3]), np.array([4, 0, 4]), np.array([5, 6, 7]))
     readers = tuple(
-        Reader(f"r{n}", "conv", "y", (1, 3, 8), 1, each, weight, (1, len(weight), 6))
+        LinearOp(f"r{n}", "conv", "y", (1, 3, 8), 1, each, weight, (1, len(weight), 6))
         for n, (each, weight) in enumerate(zip(ids, weights, strict=True))
     )
     data = rng.standard_normal((4, 3, 8)).astype(np.float32)
@@ -113,7 +112,7 @@ def test_readers_with_other_windows_are_measured_apart(kernel: Kernel) -> None:
     rng = np.random.default_rng(6)
     windows = [Window(), Window(strides=(2,)), Window(pads=(1, 1)), Window(dilations=(2,))]
     readers = tuple(
-        Reader(f"r{n}", "conv", "y", (1, 3, 8), 1, np.arange(1, 4), rng.standard_normal((2, 3, 3)).astype(np.float32),
+        LinearOp(f"r{n}", "conv", "y", (1, 3, 8), 1, np.arange(1, 4), rng.standard_normal((2, 3, 3)).astype(np.float32),
                (1, 2, 6), attributes=window)
         for n, window in enumerate(windows)
     )  # fmt: skip
@@ -130,7 +129,7 @@ def test_sums_near_the_guard(seed: int, spread: float, faint: int) -> None:
     data = rng.lognormal(0, 1, (2, 16, 5)).astype(np.float32)
     data[:, -faint:] = rng.lognormal(0, 4, (2, faint, 5)) * 10 ** rng.uniform(-8, -6, (2, faint, 1))
     weight = rng.standard_normal((5, 6)) * 10 ** rng.uniform(-spread, spread, 6)
-    reader = Reader("r", "matmul", "y", (1, 16, 5), 2, np.arange(1, 6), weight.astype(np.float32), (1, 16, 6))
+    reader = LinearOp("r", "matmul", "y", (1, 16, 5), 2, np.arange(1, 6), weight.astype(np.float32), (1, 16, 6))
     case = Drawn((reader,), data)
     assert_same(case.measured("screened", "sum"), case.measured("plain", "sum"))
 
@@ -147,7 +146,7 @@ def test_a_faint_position_counts_from_the_guard_on(largest: float, faint: float,
     # The second output is there for its large sums; the first channel has little part in it.
     rows = [signs, signs * np.array([0.1, 1, 1, 1, 1]) * largest / 2.1 if largest > 3 else signs]
     weight = np.stack(rows, axis=1).astype(np.float32)
-    reader = Reader("r", "matmul", "y", (1, 10, 5), 2, np.arange(1, 6), weight, (1, 10, 2))
+    reader = LinearOp("r", "matmul", "y", (1, 10, 5), 2, np.arange(1, 6), weight, (1, 10, 2))
     case = Drawn((reader,), data)
     for method in METHODS:
         found = case.measured(method, "sum")["r"].sensitivity

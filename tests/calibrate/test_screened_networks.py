@@ -11,12 +11,14 @@ from drawn_readers import Array
 from equal_statistics import assert_same
 from onnx import ModelProto, numpy_helper
 
-from onnxpfp.calibrate import calibrate, input_specs, load_samples
-from onnxpfp.calibrate.describe import describe
-from onnxpfp.calibrate.plan import Kernel
-from onnxpfp.config import Options
+from onnxpfp.calibrate.collect import calibrate
+from onnxpfp.calibrate.sensitivity.settings import Kernel
+from onnxpfp.data.inputs import input_specs
+from onnxpfp.data.sources import load_samples
+from onnxpfp.linear.describe import linear_ops
 from onnxpfp.model.load import load
-from onnxpfp.pipeline.prepare import understand
+from onnxpfp.options import Options
+from onnxpfp.pipeline.analyze import analyze_at
 
 KERNELS = ["sum", "max"]
 
@@ -37,9 +39,9 @@ def shuffled(model: ModelProto) -> ModelProto:
 def check(source: Path | ModelProto, images: Array, kernel: Kernel) -> None:
     loaded = load(source)
     shapes = {spec.name: (1, *images.shape[1:]) for spec in input_specs(loaded.model)}
-    prepared = understand(loaded, shapes, Options())
-    readers = describe(prepared.source.model, prepared.graph, prepared.shapes, prepared.constants)
-    model = prepared.source.model
+    analysis = analyze_at(loaded, shapes, Options())
+    readers = linear_ops(analysis.source.model, analysis.graph, analysis.shapes, analysis.constants)
+    model = analysis.source.model
     samples = load_samples(images, input_specs(model))
     plain = calibrate(model, readers, samples, kernel=kernel, method="plain", threads=1)
     assert_same(calibrate(model, readers, samples, kernel=kernel, threads=1), plain)

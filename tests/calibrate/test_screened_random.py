@@ -14,8 +14,8 @@ from equal_statistics import assert_same
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onnxpfp.calibrate import exact, observe, screen
-from onnxpfp.calibrate.plan import Guard, Kernel
+from onnxpfp.calibrate.sensitivity import exact, observer, screening
+from onnxpfp.calibrate.sensitivity.settings import Guard, Kernel
 
 KERNELS = st.sampled_from(["sum", "max"])
 GUARDS = st.sampled_from(["relative", "absolute"])
@@ -23,13 +23,13 @@ FEW = settings(QUICK, max_examples=25)
 """Every example opens several sessions."""
 WAYS: dict[str, dict[Any, dict[str, float]]] = {
     "one sample and one candidate at a time": {
-        observe: {"_AT_ONCE": 1, "_PER_BLOCK": 1, "_AT_MOST": 1},
+        observer: {"_AT_ONCE": 1, "_PER_BLOCK": 1, "_AT_MOST": 1},
         exact: {"_PIECE": 1},
     },
-    "always the tight bound": {screen: {"_TIGHT_COST": 0.0, "_TIGHT_COST_PER_BLOCK": 0.0}},
-    "the tight bound in two steps": {screen: {"_TIGHT_COST": 0.0, "_TIGHT_COST_PER_BLOCK": 0.0, "_FEW": 0}},
-    "never the tight bound, in two steps": {screen: {"_TIGHT_COST": float("inf"), "_FEW": 0}},
-    "small sums looked at one by one": {screen: {"_MANY": 1}},
+    "always the tight bound": {screening: {"_TIGHT_COST": 0.0, "_TIGHT_COST_PER_BLOCK": 0.0}},
+    "the tight bound in two steps": {screening: {"_TIGHT_COST": 0.0, "_TIGHT_COST_PER_BLOCK": 0.0, "_FEW": 0}},
+    "never the tight bound, in two steps": {screening: {"_TIGHT_COST": float("inf"), "_FEW": 0}},
+    "small sums looked at one by one": {screening: {"_MANY": 1}},
 }
 """Constants that only say what is fastest."""
 

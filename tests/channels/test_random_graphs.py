@@ -13,9 +13,10 @@ from support.composer import PIECES, compose, compose_with
 from support.composer_checks import equal, examine, folded, hold, loosened, twice
 from support.oracle import check_identity, random_keep
 
-from onnxpfp.calibrate import open_session, resolve_providers
 from onnxpfp.channels.ops import RULES, STAYS
 from onnxpfp.errors import ModelError
+from onnxpfp.runtime.providers import resolve_providers
+from onnxpfp.runtime.session import open_session
 
 TOO_NEW = frozenset({"SwiGLU"})
 """Ops of opsets that no released onnxruntime loads."""

@@ -9,7 +9,7 @@ from support.graphs import build, weights_as_inputs
 from support.oracle import check_keep, check_oracle, random_keep, study
 from support.rows import ROWS, Row, check_row, model_of
 
-from onnxpfp.channels import Patterns, analyse
+from onnxpfp.channels import Patterns, build_channel_graph
 from onnxpfp.channels.ops import RULES
 from onnxpfp.model.constants import Constants
 from onnxpfp.model.shapes import Shapes
@@ -158,7 +158,7 @@ def test_op_of_another_domain_fixes_what_it_touches():
     shape = {t.name: tuple(t.dims) for t in model.graph.initializer}
     shape |= {"x": (1, 3, 6, 6), "c": (1, 8, 6, 6), "d": (1, 6, 6, 6), "f": (1, 6, 6, 6), "y": (1, 5, 6, 6)}
     shapes = Shapes(shape, dict.fromkeys(shape, 1), {"x": (1, 3, 6, 6)})
-    graph = analyse(model, shapes, Constants.of(model), Patterns())
+    graph = build_channel_graph(model, shapes, Constants.of(model), Patterns())
     assert graph.count == 8
     assert [f.reason for f in graph.fixed if f.tensor == "u"] == ["Blur 'f' has no rule"]
 

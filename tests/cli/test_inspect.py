@@ -14,9 +14,9 @@ import pytest
 from rich.console import Console
 
 import onnxpfp
+from onnxpfp.api.inspect import Footprint, InspectedGroup, Inspection, NodeName, Stay
 from onnxpfp.channels import Fixed
-from onnxpfp.inspection import Amount, InspectedGroup, Inspection, NodeName, Stay
-from onnxpfp.report.explain import print_inspection
+from onnxpfp.report.print_inspection import print_inspection
 
 ROOT = Path(__file__).parents[2]
 
@@ -25,7 +25,7 @@ def _found(groups: int = 1, stays: int = 1) -> Inspection:
     group = InspectedGroup(
         "a.very.long.name.of.a.weight.that.no.console.may.cut",
         16,
-        Amount(9_996, 123_456_789_012),
+        Footprint(9_996, 123_456_789_012),
         tuple(NodeName("Conv", f"node/{number}") for number in range(4)),
     )
     fixed = Fixed("w9", 0, 10, "Conv '/m/conv' slides over it")
@@ -36,10 +36,10 @@ def _found(groups: int = 1, stays: int = 1) -> Inspection:
         nodes=1234,
         inputs={"x": (1, 3, 8, 8), "n": ()},
         attention="heads",
-        total=Amount(1_000_000, 4_000_000_000),
-        reachable=Amount(987_000, 0),
+        total=Footprint(1_000_000, 4_000_000_000),
+        reachable=Footprint(987_000, 0),
         groups=(group,) * groups,
-        stays=(Stay("Conv slides over it", (fixed, fixed), Amount(640, 0), Amount(99, 0)),) * stays,
+        stays=(Stay("Conv slides over it", (fixed, fixed), Footprint(640, 0), Footprint(99, 0)),) * stays,
     )
 
 
@@ -77,7 +77,7 @@ def test_a_group_and_a_reason_are_one_line_each_in_a_pipe():
     ],
 )
 def test_counts_have_three_digits(number, text):
-    group = InspectedGroup("w", 1, Amount(number, 0), ())
+    group = InspectedGroup("w", 1, Footprint(number, 0), ())
     assert f" {text} " in _text(replace(_found(), groups=(group,)))
 
 

@@ -13,7 +13,7 @@ import onnx
 import pytest
 from click.testing import Result
 
-from onnxpfp.config import SCORES
+from onnxpfp.options import SCORES
 from onnxpfp.score.baselines import BASELINES
 
 Prune = Callable[..., Result]

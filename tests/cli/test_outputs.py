@@ -9,7 +9,7 @@ import cli_models
 import onnx
 import pytest
 
-import onnxpfp.api
+import onnxpfp.api.prune
 import onnxpfp.model.save
 from onnxpfp.errors import OutputError, VerificationError
 
@@ -66,7 +66,7 @@ def test_files_of_one_run_are_kept_apart(refuse, arguments, says):
 
 
 def test_other_outputs_are_checked_before_the_work(refuse, monkeypatch):
-    monkeypatch.setattr(onnxpfp.api, "prune_with", lambda *_, **__: pytest.fail("the work began"))
+    monkeypatch.setattr(onnxpfp.api.prune, "prune_with", lambda *_, **__: pytest.fail("the work began"))
     assert refuse("in.onnx", "out.onnx", "--plan", "no/p.json").error == "no/p.json: the directory no does not exist"
     assert refuse("in.onnx", "out.onnx", "--json", "no/r.json").error == "no/r.json: the directory no does not exist"
 
@@ -124,7 +124,7 @@ def test_whatever_fails_is_told_in_one_line(folder, prune, monkeypatch, failure,
     def fail(*_: object, **__: object) -> None:
         raise failure
 
-    monkeypatch.setattr(onnxpfp.api, "prune_with", fail)
+    monkeypatch.setattr(onnxpfp.api.prune, "prune_with", fail)
     result = prune("in.onnx", "out.onnx", "--plan", "p.json", "--json", "r.json")
     assert (result.exit_code, result.stdout, result.stderr.splitlines()) == (code, "", lines)
     assert (folder / "out.onnx").read_bytes() == cli_models.EXISTING

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from pseudo_terminal import drain
 
 import onnxpfp
-import onnxpfp.api
+import onnxpfp.api.prune
 from onnxpfp.cli.main import main
 
 MODELS = Path(__file__).parents[2] / "models"
@@ -94,13 +94,13 @@ def test_random_data_are_loud(prune):
 
 
 def test_json_on_stdout_is_alone_there(prune, monkeypatch):
-    work = onnxpfp.api.prune_with
+    work = onnxpfp.api.prune.prune_with
 
     def noisy(*arguments, **options):
         print("[W] a library that prints")
         return work(*arguments, **options)
 
-    monkeypatch.setattr(onnxpfp.api, "prune_with", noisy)
+    monkeypatch.setattr(onnxpfp.api.prune, "prune_with", noisy)
     result = prune("in.onnx", "out.onnx", "--calib-data", "data.npz", "--json", "-")
     report = json.loads(result.stdout)
     assert report["plan"] is None
@@ -126,13 +126,13 @@ def test_spellings_of_a_shape(prune, shape):
 
 def test_options_reach_the_pipeline(prune, monkeypatch):
     seen = []
-    work = onnxpfp.api.prune_with
+    work = onnxpfp.api.prune.prune_with
 
     def spy(model, calibration, options, **rest):
         seen.append((calibration, options))
         return work(model, calibration, options, **rest)
 
-    monkeypatch.setattr(onnxpfp.api, "prune_with", spy)
+    monkeypatch.setattr(onnxpfp.api.prune, "prune_with", spy)
     flags = "--calib-data data.npz --keep-params 0.8 --select mixed --kernel max --compensate none --delta 1e-9"
     more = "--seed 7 --threads 1 --round-to 2 --min-channels 2 --include node_* --exclude w2 --calib-samples 12"
     last = "--batch-size 3 --attention width --score pfp --allocate uniform --steps 1 --workspace 1.5MiB"

@@ -8,11 +8,11 @@ from rich.console import Console
 
 from onnxpfp.channels.types import Fixed
 from onnxpfp.lossless import Removal
-from onnxpfp.oracle import Oracle
-from onnxpfp.report.console import print_notes, print_report
-from onnxpfp.report.types import GroupReport, Report, Size
-from onnxpfp.rewrite.compensate import Record
-from onnxpfp.verify import Drift
+from onnxpfp.refit.means import Record
+from onnxpfp.report.print_pruning import print_notes, print_report
+from onnxpfp.report.pruning import GroupReport, Report, Size
+from onnxpfp.verify.drift import Drift
+from onnxpfp.verify.equivalence import Equivalence
 
 ASSUMPTION = "K = 3: nothing unseen is larger"
 
@@ -48,7 +48,7 @@ def _report(groups: int = 1) -> Report:
             Fixed("w1", 1, 1, "Conv 'deep' has one input channel in a group"),
             Fixed("w2", 1, 1, "Conv 'other' has one input channel in a group"),
         ),
-        oracle=Oracle(3e-7, 1e-4, 2, blank=False),
+        oracle=Equivalence(3e-7, 1e-4, 2, blank=False),
         drift=Drift(0.125, None, 0.953, 64, held_out=True),
         refits=(
             Record("first", 0.5, 0.25, 1e-2),

@@ -11,14 +11,16 @@ import numpy as np
 from onnx import ModelProto
 from support.oracle import check_file, difference, run, study
 
-from onnxpfp.calibrate import Samples, input_specs, load_samples, resolve_providers
-from onnxpfp.calibrate.describe import describe
-from onnxpfp.calibrate.samples import Feed
 from onnxpfp.channels import ChannelGraph
+from onnxpfp.data.inputs import input_specs
+from onnxpfp.data.samples import Feed, Samples
+from onnxpfp.data.sources import load_samples
+from onnxpfp.linear.describe import linear_ops
+from onnxpfp.linear.weights import stored_axes_of
 from onnxpfp.lossless import Lossless, edits_of, find_lossless
 from onnxpfp.model.constants import Constants
 from onnxpfp.rewrite import Edits, apply
-from onnxpfp.rewrite.weights import stored_axes_of
+from onnxpfp.runtime.providers import resolve_providers
 
 SAMPLES = 40
 
@@ -62,7 +64,7 @@ def find(model: ModelProto, *, trusted: bool = True, samples: Samples | None = N
     """Find what goes for free, take it out and measure the difference on other inputs."""
     case = study(model)
     constants = Constants.of(model)
-    readers = describe(model, case.graph, case.shapes, constants)
+    readers = linear_ops(model, case.graph, case.shapes, constants)
     places = stored_axes_of(model, case.graph, constants)
     lossless = find_lossless(
         model,

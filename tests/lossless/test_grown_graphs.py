@@ -16,8 +16,8 @@ from support.oracle import run
 
 from onnxpfp.channels import ChannelGraph
 from onnxpfp.errors import CalibrationError, ModelError
+from onnxpfp.linear.weights import stored_axes_of
 from onnxpfp.model.constants import Constants, stored_tensors
-from onnxpfp.rewrite.weights import stored_axes_of
 
 CALM = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much, HealthCheck.large_base_example]
 QUICK = settings(max_examples=60, deadline=None, derandomize=True, database=None, suppress_health_check=CALM)

@@ -16,12 +16,14 @@ import pytest
 from onnx import ModelProto, TensorProto, helper
 
 import onnxpfp
-from onnxpfp.calibrate import describe, reader, taps
+from onnxpfp.calibrate.sensitivity import graph_weights as taps
 from onnxpfp.errors import ModelError, OutputError
+from onnxpfp.linear import describe
+from onnxpfp.linear import ops as reader
 from onnxpfp.model import load as load_module
 from onnxpfp.model.load import load
-from onnxpfp.plan import Plan
-from onnxpfp.storage import is_reference, numbers
+from onnxpfp.pipeline.plan import Plan
+from onnxpfp.runtime.external_data import is_reference, numbers
 
 DATA = nets.noise(24, 3, 8, 8)
 ROWS = nets.noise(24, 6)
@@ -53,8 +55,8 @@ def in_files(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(load_module, "IN_MEMORY", 0)
     monkeypatch.setattr(load_module, "PART_FROM", 1)
     monkeypatch.setattr(describe, "DISTANT_FROM", 1)
-    monkeypatch.setattr(taps, "BLOCK_BYTES", 256)
-    monkeypatch.setattr("onnxpfp.blocks.BLOCK_BYTES", 256)
+    monkeypatch.setattr(taps, "CHUNK_BYTES", 256)
+    monkeypatch.setattr("onnxpfp.arrays.CHUNK_BYTES", 256)
 
 
 def save(folder: Path, model: ModelProto, name: str = "in", *, files: int = 2, gap: int = 0) -> Path:
@@ -325,18 +327,18 @@ def test_distant_weights_are_brought_to_the_same_form() -> None:
         ("conv_transpose", 2, (4, 3, 2, 2)),
     ):
         weight = rng.standard_normal(shape, dtype=np.float32)
-        held = reader.Reader("r", kind, "x", (1, 4, 8, 8), 1, np.arange(4), weight, (1, 6, 8, 8), group)  # type: ignore[arg-type]
-        distant = reader.Distant(shape, lambda weight=weight: weight)  # type: ignore[misc]
-        other = reader.Reader("r", kind, "x", (1, 4, 8, 8), 1, np.arange(4), distant, (1, 6, 8, 8), group)  # type: ignore[arg-type]
+        held = reader.LinearOp("r", kind, "x", (1, 4, 8, 8), 1, np.arange(4), weight, (1, 6, 8, 8), group)  # type: ignore[arg-type]
+        distant = reader.FileWeight(shape, lambda weight=weight: weight)  # type: ignore[misc]
+        other = reader.LinearOp("r", kind, "x", (1, 4, 8, 8), 1, np.arange(4), distant, (1, 6, 8, 8), group)  # type: ignore[arg-type]
         np.testing.assert_array_equal(held.taps(), other.taps())
         assert held.kernel == other.kernel == shape[2:]
 
 
 MEASURE = """
 import sys, threading
-from onnxpfp.api import prune_with
-from onnxpfp.config import Options
-from onnxpfp.saving import save_result
+from onnxpfp.api.prune import prune_with
+from onnxpfp.options import Options
+from onnxpfp.api.save import save_result
 
 peak, over = 0, threading.Event()
 

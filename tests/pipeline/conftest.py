@@ -10,11 +10,11 @@ import pytest
 from onnx import ModelProto
 
 import onnxpfp
-from onnxpfp import api
-from onnxpfp.calibrate import Reader
+from onnxpfp.api import prune as api
+from onnxpfp.linear.ops import LinearOp
+from onnxpfp.pipeline.analyze import Analysis
 from onnxpfp.pipeline.decide import Decision
-from onnxpfp.pipeline.prepare import Prepared
-from onnxpfp.score.types import Scores
+from onnxpfp.score.scores import Scores
 
 
 @pytest.fixture(scope="session")
@@ -33,8 +33,8 @@ def pruned() -> Callable[..., onnxpfp.Result]:
 class Watched:
     """What passed between the stages of the last pruning."""
 
-    prepared: Prepared
-    readers: tuple[Reader, ...]
+    analysis: Analysis
+    readers: tuple[LinearOp, ...]
     scores: Scores
     decision: Decision
 
@@ -43,16 +43,16 @@ class Watched:
 def watch(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[onnxpfp.Result, Watched]]:
     """Prune, and keep what the stages handed on."""
     seen: list[Watched] = []
-    narrowed = api.narrowed
+    narrowed = api.prune_in_steps
 
-    def call(course: Any, first: Any) -> Any:
-        found = narrowed(course, first)
+    def call(context: Any, first: Any) -> Any:
+        found = narrowed(context, first)
         level, decision = first, found[0]
         assert level.evidence.scores is not None
-        seen.append(Watched(level.prepared, level.readers, level.evidence.scores, decision))
+        seen.append(Watched(level.analysis, level.readers, level.evidence.scores, decision))
         return found
 
-    monkeypatch.setattr(api, "narrowed", call)
+    monkeypatch.setattr(api, "prune_in_steps", call)
 
     def prune(model: ModelProto, **options: Any) -> tuple[onnxpfp.Result, Watched]:
         return onnxpfp.prune(model, **options), seen.pop()

@@ -16,16 +16,16 @@ from support.graphs import build
 from support.idioms import CONVOLUTIONAL, SEQUENTIAL, Idiom
 from support.idioms_attention import ATTENTIONS
 
-from onnxpfp.calibrate import calibrate
-from onnxpfp.calibrate import describe as describe_module
-from onnxpfp.calibrate.describe import describe
-from onnxpfp.config import Options
+from onnxpfp.calibrate.collect import calibrate
 from onnxpfp.errors import OptionError
+from onnxpfp.linear import describe as describe_module
+from onnxpfp.linear.describe import linear_ops
 from onnxpfp.model import load as load_module
 from onnxpfp.model.load import load
+from onnxpfp.options import Options
 from onnxpfp.pipeline import baseline as baseline_module
+from onnxpfp.pipeline.analyze import analyze, open_model, read_data
 from onnxpfp.pipeline.baseline import baseline_scores
-from onnxpfp.pipeline.prepare import open_model, prepare, read_data
 from onnxpfp.score.baselines import BASELINES
 
 Floats = NDArray[np.float64]
@@ -58,24 +58,24 @@ def score(name: str, model: ModelProto | Path, data: Any = DATA, **options: Any)
     source = load(model)
     session, requests = open_model(source, chosen)
     read = read_data(source, session, data, chosen)
-    prepared = prepare(source, read, chosen)
-    readers = describe(prepared.source.model, prepared.graph, prepared.shapes, prepared.constants)
+    analysis = analyze(source, read, chosen)
+    readers = linear_ops(analysis.source.model, analysis.graph, analysis.shapes, analysis.constants)
     values = baseline_scores(
         name,
-        prepared,
+        analysis,
         readers,
         None if data is None else read.samples,
         batch_size=read.batch_size,
         requests=requests,
         options=chosen,
-        statistics=calibrate(prepared.source.model, readers, read.samples, threads=1) if statistics else None,
+        statistics=calibrate(analysis.source.model, readers, read.samples, threads=1) if statistics else None,
     )
-    assert values.shape == (prepared.graph.count + 1,)
+    assert values.shape == (analysis.graph.count + 1,)
     assert values.dtype == np.float64
     assert values[0] == 0
     assert np.isfinite(values).all()
     assert values.min() >= 0
-    return {group.name: values[group.channels] for group in prepared.graph.groups}
+    return {group.name: values[group.channels] for group in analysis.graph.groups}
 
 
 def long_rows(w: Arrays) -> tuple[Floats, Floats]:
@@ -300,7 +300,7 @@ def test_weights_in_files_have_the_same_scores(name: str, tmp_path: Path, monkey
     monkeypatch.setattr(load_module, "IN_MEMORY", 0)
     monkeypatch.setattr(load_module, "PART_FROM", 1)
     monkeypatch.setattr(describe_module, "DISTANT_FROM", 1)
-    monkeypatch.setattr("onnxpfp.blocks.BLOCK_BYTES", 64)
+    monkeypatch.setattr("onnxpfp.arrays.CHUNK_BYTES", 64)
     for group, values in score(name, path).items():
         np.testing.assert_allclose(values, held[group], rtol=1e-5)
 

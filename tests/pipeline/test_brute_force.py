@@ -76,7 +76,7 @@ def test_scores_are_the_definition(watch: Callable[..., Any], kernel: str, act: 
     )
     # A flattened channel owns the columns of all its positions.
     second = largest(shares(x, weights["w3"].reshape(3, 5, *x.shape[1:]), kernel) for x in tensors["p"])
-    groups = {group.name: seen.scores.values[group.channels] for group in seen.prepared.graph.groups}
+    groups = {group.name: seen.scores.values[group.channels] for group in seen.analysis.graph.groups}
     np.testing.assert_allclose(groups["w1"], first, rtol=2e-5)
     np.testing.assert_allclose(groups["w2"], second, rtol=2e-5)
     assert seen.scores.values[0] == 0
@@ -97,7 +97,7 @@ def test_several_consumers_give_the_largest(watch: Callable[..., Any], kernel: s
     head = largest(shares(f, weights["w3"].T, kernel) for f in tensors["f"])
     assert (body > head).any()
     assert (body < head).any()
-    (group,) = seen.prepared.graph.groups
+    (group,) = seen.analysis.graph.groups
     np.testing.assert_allclose(seen.scores.values[group.channels], np.maximum(body, head), rtol=2e-5)
 
 
@@ -105,7 +105,7 @@ def test_the_largest_scores_stay_and_the_bound_is_three_times_the_rest(watch: Ca
     result, seen = watch(
         nets.build(NET.replace("ACT", "Relu"), SHAPES), calibration=nets.noise(3, 2, 6, 6), select="deterministic"
     )
-    for group, report in zip(seen.prepared.graph.groups, result.report.groups, strict=True):
+    for group, report in zip(seen.analysis.graph.groups, result.report.groups, strict=True):
         values, stays = seen.scores.values[group.channels], seen.decision.keep[group.channels]
         if stays.all():
             continue

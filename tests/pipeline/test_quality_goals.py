@@ -11,8 +11,8 @@ from onnx import ModelProto
 
 import onnxpfp
 from onnxpfp import errors
-from onnxpfp.pipeline.within import Limit
-from onnxpfp.verify import Drift
+from onnxpfp.pipeline.quality_search import QualityTarget
+from onnxpfp.verify.drift import Drift
 
 DATA = nets.noise(64, 3, 8, 8)
 QUICK: dict[str, Any] = {"threads": 1, "score": "l2", "allocate": "uniform", "compensate": "none", "round_to": 1}
@@ -134,10 +134,10 @@ def test_it_takes_data_and_enough_of_them() -> None:
 def test_what_a_limit_is() -> None:
     drift = Drift(0.1, None, 0.98, 50, held_out=True)
     nothing = Drift(None, 0.5, None, 50, held_out=True)
-    most, least = Limit.of(0.1, None), Limit.of(None, 0.98)
-    assert most == Limit("drift", 0.1)
-    assert least == Limit("agreement", 0.98)
-    assert Limit.of(None, None) is None
+    most, least = QualityTarget.of(0.1, None), QualityTarget.of(None, 0.98)
+    assert most == QualityTarget("drift", 0.1)
+    assert least == QualityTarget("agreement", 0.98)
+    assert QualityTarget.of(None, None) is None
     for limit, worse in ((most, 0.1000001), (least, 0.9799999)):
         assert limit is not None
         assert limit.holds(limit.value(drift))

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from onnx import ModelProto, helper, numpy_helper
 
-from onnxpfp.config import Options
-from onnxpfp.pipeline.cost import mac_model
+from onnxpfp.linear.weights import reweight, reweightable, stored_axes_of
+from onnxpfp.options import Options
+from onnxpfp.pipeline.costs import mac_model
 from onnxpfp.pipeline.decide import Selector, decide
 from onnxpfp.rewrite import apply
-from onnxpfp.rewrite.weights import reweight, reweightable, stored_axes_of
 
 ROWS = "g (float[N,5] x) => (float[N,3] y) {{ h = MatMul(x, w1) r = Relu(h) {} }}"
 MAPS = "g (float[N,3,6,6] x) => (float[N,{},{}] y) {{ a = Conv(x, w1) r = Relu(a) {} }}"
@@ -50,13 +50,13 @@ def scaled(model: ModelProto, seen: Any) -> ModelProto:
     out = ModelProto()
     out.CopyFrom(model)
     nodes = []
-    by_node = {consumer.node: consumer for consumer in seen.prepared.graph.consumers}
+    by_node = {consumer.node: consumer for consumer in seen.analysis.graph.consumers}
     for index, node in enumerate(model.graph.node):
         copy = type(node)()
         copy.CopyFrom(node)
         if index in by_node:
             consumer = by_node[index]
-            shape = [1] * len(seen.prepared.shapes.shape[consumer.data])
+            shape = [1] * len(seen.analysis.shapes.shape[consumer.data])
             shape[consumer.data_axis] = -1
             factor = seen.decision.factor[consumer.channels].reshape(shape).astype(np.float32)
             out.graph.initializer.append(numpy_helper.from_array(factor, f"factor_{index}"))
@@ -91,7 +91,7 @@ def test_factors_land_in_their_columns(watch: Callable[..., Any], idiom: str, se
     assert {group.selection for group in result.report.groups} == {select}
     found, expected = nets.run(result.model, data), nets.run(scaled(model, seen), data)
     np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
-    dropped = [c for group in seen.prepared.graph.groups for c in group.channels if factor[c] == 0]
+    dropped = [c for group in seen.analysis.graph.groups for c in group.channels if factor[c] == 0]
     assert not seen.decision.keep[dropped].any()
 
 
@@ -100,10 +100,10 @@ def test_the_mean_over_draws_is_the_original(watch: Callable[..., Any], select: 
     text, shapes = IDIOMS["Conv"]
     model, data = nets.build(text, shapes), nets.noise(6, 3, 6, 6)
     _, seen = watch(model, calibration=data, keep_macs=0.6, allocate="bound", compensate="none")
-    prepared = seen.prepared
-    graph, constants = prepared.graph, prepared.constants
+    analysis = seen.analysis
+    graph, constants = analysis.graph, analysis.constants
     places = stored_axes_of(model, graph, constants)
-    cost = mac_model(model, graph, prepared.shapes)
+    cost = mac_model(model, graph, analysis.shapes)
     activation = nets.values(model, {"x": data[:1]})["r"][0, :, :3, :3].astype(np.float64)
     exact = np.tensordot(nets.weights(model)["w2"].astype(np.float64), activation, 3)
     draws = []
@@ -125,8 +125,8 @@ def test_a_shared_weight_is_scaled_once(watch: Callable[..., Any]) -> None:
     text, shapes = IDIOMS["siamese"]
     model = nets.build(text, shapes)
     result, seen = watch(model, calibration=nets.noise(8, 5), keep_macs=0.6, select="sampled", compensate="none")
-    stays = seen.decision.keep[seen.prepared.graph.axes["w2"][0]]
-    factor = seen.decision.factor[seen.prepared.graph.axes["w2"][0]]
+    stays = seen.decision.keep[seen.analysis.graph.axes["w2"][0]]
+    factor = seen.decision.factor[seen.analysis.graph.axes["w2"][0]]
     expected = (nets.weights(model)["w2"] * factor[:, None])[stays]
     np.testing.assert_allclose(nets.weights(result.model)["w2"], expected, rtol=1e-6)
 

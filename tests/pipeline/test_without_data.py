@@ -56,7 +56,7 @@ def reach_of(rows: np.ndarray, bias: np.ndarray | None = None) -> np.ndarray:
 
 
 def by_name(seen: Any) -> dict[str, np.ndarray]:
-    return {group.name: seen.scores.values[group.channels] for group in seen.prepared.graph.groups}
+    return {group.name: seen.scores.values[group.channels] for group in seen.analysis.graph.groups}
 
 
 def test_batch_normalization_is_folded_into_the_filters(watch: Callable[..., Any]) -> None:
@@ -71,7 +71,7 @@ def test_batch_normalization_is_folded_into_the_filters(watch: Callable[..., Any
     # The fold matters: without it the scores are others.
     assert not np.allclose(found["w1"], shares(reach_of(w["w1"], w["b1"]), w["w2"]), rtol=0.05)
     assert seen.scores.method == result.report.method == "coreset"
-    for group, report in zip(seen.prepared.graph.groups, result.report.groups, strict=True):
+    for group, report in zip(seen.analysis.graph.groups, result.report.groups, strict=True):
         values, stays = seen.scores.values[group.channels], seen.decision.keep[group.channels]
         assert stays.all() or values[stays].min() >= values[~stays].max()
         assert report.assumption.startswith("weights alone")

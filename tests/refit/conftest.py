@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 from onnx import ModelProto, helper
 
-from onnxpfp.calibrate import input_specs, load_samples
-from onnxpfp.channels import Patterns, analyse
+from onnxpfp.channels import Patterns, build_channel_graph
+from onnxpfp.data.inputs import input_specs
+from onnxpfp.data.sources import load_samples
+from onnxpfp.linear.weights import own_weights
 from onnxpfp.model.constants import Constants
 from onnxpfp.model.shapes import concrete_shapes, default_input_shapes
-from onnxpfp.refit.outlook import Surroundings
-from onnxpfp.refit.setting import Setting
-from onnxpfp.refit.tasks import Task, tasks_of
-from onnxpfp.rewrite.weights import own_weights
+from onnxpfp.refit.layers import RefitLayer, refit_layers
+from onnxpfp.refit.problem import RefitProblem
+from onnxpfp.refit.targets import TargetFinder
 from onnxpfp.runtime import resolve_providers
 
 
@@ -41,7 +42,7 @@ def _normal(model: ModelProto, count: int) -> dict[str, np.ndarray] | str:
     return found
 
 
-Studied = Callable[..., tuple[Setting, dict[str, Task], dict[str, str]]]
+Studied = Callable[..., tuple[RefitProblem, dict[str, RefitLayer], dict[str, str]]]
 
 
 @pytest.fixture
@@ -50,12 +51,12 @@ def study() -> Studied:
 
     def look(
         model: ModelProto, samples: Any = None, *, count: int = 64, held: int = 16, **given: Any
-    ) -> tuple[Setting, dict[str, Task], dict[str, str]]:
+    ) -> tuple[RefitProblem, dict[str, RefitLayer], dict[str, str]]:
         shapes = concrete_shapes(model, default_input_shapes(model, {}))
         constants = Constants.of(model)
-        graph = analyse(model, shapes, constants, Patterns())
-        surroundings = Surroundings.of(model, constants, shapes)
-        tasks, left = tasks_of(surroundings, graph, own_weights(model, constants))
+        graph = build_channel_graph(model, shapes, constants, Patterns())
+        surroundings = TargetFinder.of(model, constants, shapes)
+        tasks, left = refit_layers(surroundings, graph, own_weights(model, constants))
         source = _normal(model, count) if samples is None else samples
         loaded = load_samples(
             source, input_specs(model), count=count, input_shapes=default_input_shapes(model, {}), rng=0
@@ -63,7 +64,9 @@ def study() -> Studied:
         fit, tuning = loaded.split(held, np.random.default_rng(0))
         options = {"batch_size": 8, "positions": 64, "workspace": 1 << 28, "seed": 0} | given
         requests = resolve_providers("cpu")
-        setting = Setting(model, graph, constants, shapes, tasks, fit, tuning, requests=requests, threads=1, **options)
+        setting = RefitProblem(
+            model, graph, constants, shapes, tasks, fit, tuning, requests=requests, threads=1, **options
+        )
         return setting, {task.output: task for task in tasks}, dict(left)
 
     return look

@@ -6,31 +6,31 @@ import numpy as np
 import pytest
 from nets import noise
 
-from onnxpfp.refit.draws import Draw, Draws
+from onnxpfp.refit.cache import SpillCache
+from onnxpfp.refit.initial import InitialWeights
 from onnxpfp.refit.moments import Moments
-from onnxpfp.refit.shelf import Shelf
+from onnxpfp.refit.rows import RowBatch, SampledRows
 from onnxpfp.refit.solve import RIDGES, Fit, best_fit, by_columns, solve
-from onnxpfp.refit.start import Start
 
 TINY = 1e-13
 
 
-def start_of(weights: np.ndarray, bias: np.ndarray | None = None, **given) -> Start:
+def start_of(weights: np.ndarray, bias: np.ndarray | None = None, **given) -> InitialWeights:
     o = weights.shape[:2]
     options = {"sign": np.ones(o), "biased": True, "gain": 1.0, "dtype": np.dtype(np.float64)} | given
-    return Start(weights, np.zeros(o) if bias is None else bias, **options)
+    return InitialWeights(weights, np.zeros(o) if bias is None else bias, **options)
 
 
-def drawn(u: np.ndarray, t: np.ndarray, bend: np.ndarray | None = None, batches: int = 2) -> Draws:
+def drawn(u: np.ndarray, t: np.ndarray, bend: np.ndarray | None = None, batches: int = 2) -> SampledRows:
     """Draws of columns (T, n) and targets (T, o)."""
-    found = Draws(Moments.empty(1, u.shape[1], t.shape[1]), Shelf(1 << 30))
+    found = SampledRows(Moments.empty(1, u.shape[1], t.shape[1]), SpillCache(1 << 30))
     for part in np.array_split(np.arange(len(u)), batches):
         bent = None if bend is None else bend[part, None].astype(np.float32)
-        found.add(Draw(u[part, None].astype(np.float32), t[part, None].astype(np.float32), bent))
+        found.add(RowBatch(u[part, None].astype(np.float32), t[part, None].astype(np.float32), bent))
     return found
 
 
-def fit_of(fitted: Draws, held: Draws, start: Start) -> Fit:
+def fit_of(fitted: SampledRows, held: SampledRows, start: InitialWeights) -> Fit:
     return best_fit(by_columns(fitted.moments, start), fitted, held, start)
 
 
@@ -268,7 +268,7 @@ def test_the_samples_that_chose_the_ridge_count_in_the_end() -> None:
 
 
 def test_eased_targets_are_free_below_the_bend_only_where_the_original_is() -> None:
-    draw = Draw(
+    draw = RowBatch(
         np.array([[[1.0]], [[-2.0]], [[3.0]], [[1.0]]], np.float32),
         np.array([[[-1.0]], [[-1.0]], [[-1.0]], [[2.0]]], np.float32),
         np.zeros((4, 1, 1), np.float32),

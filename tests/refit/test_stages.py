@@ -12,7 +12,7 @@ from support.graphs import build, weights_as_inputs
 
 from onnxpfp.model.constants import Constants
 from onnxpfp.model.shapes import concrete_shapes, default_input_shapes
-from onnxpfp.refit.shelf import Shelf
+from onnxpfp.refit.cache import SpillCache
 from onnxpfp.refit.stages import Runner, Stages
 from onnxpfp.runtime import resolve_providers
 
@@ -82,7 +82,7 @@ def by_stages(model: ModelProto, feeds: list, wanted: set[str], limit: int = 1 <
             shown = runner.run(opened, batch)
             found[batch] |= {name: np.array(shown[name]) for name in wanted & shown.keys()}
         runner.advance()
-    assert all(not values for values in runner.tide.batches)
+    assert all(not values for values in runner.cache.batches)
     return found
 
 
@@ -171,21 +171,21 @@ def test_a_subgraph_reads_what_it_captures() -> None:
 
 
 def test_a_shelf_puts_into_files_what_does_not_fit() -> None:
-    shelf = Shelf(100)
+    spill = SpillCache(100)
     small, large = noise(10), noise(50)
-    kept, moved = shelf.put(small), shelf.put(large)
+    kept, moved = spill.put(small), spill.put(large)
     assert kept is small
     assert isinstance(moved, np.memmap)
     np.testing.assert_array_equal(moved, large)
-    shelf.forget(kept)
-    shelf.forget(moved)
+    spill.forget(kept)
+    spill.forget(moved)
     again = noise(25)
-    assert shelf.put(again) is again
+    assert spill.put(again) is again
 
 
 def test_a_shelf_leaves_no_files_behind() -> None:
-    shelf = Shelf(0)
-    folder = Path(str(shelf.put(noise(9)).filename)).parent
+    spill = SpillCache(0)
+    folder = Path(str(spill.put(noise(9)).filename)).parent
     assert folder.is_dir()
-    del shelf
+    del spill
     assert not folder.exists()

@@ -8,9 +8,9 @@ from nets import noise, run, values
 from onnx import ModelProto, TensorProto, numpy_helper
 from support.graphs import build
 
-from onnxpfp.refit.shelf import Shelf
-from onnxpfp.refit.survey import survey
-from onnxpfp.refit.sweep import Setting, refit
+from onnxpfp.refit.cache import SpillCache
+from onnxpfp.refit.gram import collect_grams
+from onnxpfp.refit.sweep import RefitProblem, refit
 from onnxpfp.rewrite.apply import apply
 from onnxpfp.rewrite.edits import Edits
 
@@ -51,7 +51,7 @@ def model_of(kind: str) -> ModelProto:
     return model
 
 
-def without(setting: Setting, channels: list[int], group: int = 0) -> np.ndarray:
+def without(setting: RefitProblem, channels: list[int], group: int = 0) -> np.ndarray:
     keep = setting.graph.keep_all()
     keep[setting.graph.groups[group].channels[channels]] = False
     return keep
@@ -107,7 +107,7 @@ DEEP = """g (float[N,4,8,8] x) => (y) <float[8,4,3,3] w, float[8] b, float[4,8,3
     q = Relu(k)  s = GlobalAveragePool(q)  t = Flatten(s)  y = Gemm <transB = 1> (t, u, d) }"""
 
 
-def dropped(setting: Setting, share: float = 0.5, seed: int = 0) -> np.ndarray:
+def dropped(setting: RefitProblem, share: float = 0.5, seed: int = 0) -> np.ndarray:
     """Drop a share of every group's channels."""
     keep, rng = setting.graph.keep_all(), np.random.default_rng(seed)
     for group in setting.graph.groups:
@@ -236,7 +236,7 @@ def test_an_op_whose_inputs_are_infinite_is_left_alone(study) -> None:
     assert not [record for record in found.records if not np.isfinite(record.before)]
     for array in found.edits.tensors.values():
         assert np.isfinite(array).all()
-    assert not survey(setting, [task for task in setting.tasks if task.output == "y"], Shelf(1 << 20))
+    assert not collect_grams(setting, [task for task in setting.tasks if task.output == "y"], SpillCache(1 << 20))
 
 
 def test_ops_of_the_same_data_share_their_draws_and_are_fitted_as_if_alone(study) -> None:

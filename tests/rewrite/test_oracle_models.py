@@ -13,11 +13,11 @@ from onnx import ModelProto, TensorProto, numpy_helper
 from support.oracle import Case, random_keep, study
 
 from onnxpfp.model.shapes import example_feeds
-from onnxpfp.oracle import compare, tolerance
 from onnxpfp.rewrite import Edits, apply
 from onnxpfp.rewrite.mask import masked
 from onnxpfp.runtime import resolve_providers
-from onnxpfp.verify import check
+from onnxpfp.verify.drift import check
+from onnxpfp.verify.equivalence import check_equivalence, tolerance
 
 ROOT = Path(__file__).parents[2]
 MODELS = sorted((ROOT / "models").glob("*.onnx"))
@@ -63,7 +63,7 @@ def check_network(model: ModelProto, *, seed: int = 0, fraction: float = 0.6) ->
     pruned = apply(model, graph, keep, Edits())
     check(model, pruned)
     feeds = [example_feeds(model, case.shapes.inputs, np.random.default_rng(seed))]
-    compare(
+    check_equivalence(
         masked(model, graph, keep, case.shapes),
         pruned,
         feeds,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from onnxpfp import blocks
+from onnxpfp import arrays
 from onnxpfp.score.thinet import Contributions, contribution_gram, removal_order, removal_ranks
 
 
@@ -29,7 +29,7 @@ def draw(group: int) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("group", [1, 2, 3, 6])
 @pytest.mark.parametrize("size", [1, 4 << 20])
 def test_q_is_the_gram_matrix_of_the_contributions(monkeypatch: pytest.MonkeyPatch, group: int, size: int) -> None:
-    monkeypatch.setattr(blocks, "BLOCK_BYTES", size)
+    monkeypatch.setattr(arrays, "CHUNK_BYTES", size)
     columns, taps = draw(group)
     alone = contributions(columns, taps, group).reshape(-1, 6)
     np.testing.assert_allclose(contribution_gram(columns, taps, group), alone.T @ alone, atol=1e-10)

@@ -5,15 +5,15 @@ from __future__ import annotations
 import numpy as np
 from onnx import ModelProto, TensorProto
 
-from onnxpfp.channels import Keep, Patterns, analyse
-from onnxpfp.channels.heads import Unit
+from onnxpfp.channels import Keep, Patterns, build_channel_graph
+from onnxpfp.channels.attention_axes import Unit
+from onnxpfp.channels.decouple import decouple_shuffles
 from onnxpfp.model.constants import Constants
 from onnxpfp.model.folding import fold_weights
 from onnxpfp.model.plain import with_plain_constants
 from onnxpfp.model.shapes import concrete_shapes, example_feeds
-from onnxpfp.oracle import FLOAT32, HALF
 from onnxpfp.rewrite import Edits, apply
-from onnxpfp.rewrite.loosen import loosen
+from onnxpfp.verify.equivalence import FLOAT32, HALF
 from support.oracle import Case, Pruned, batches, check_keep, difference, run
 
 TRIES = 4
@@ -29,7 +29,7 @@ JUMPS = frozenset(
 def examine(model: ModelProto, unit: Unit = "heads") -> Case:
     """Analyse a model by a unit of attention."""
     shapes = concrete_shapes(model, {})
-    return Case(model, shapes, analyse(model, shapes, Constants.of(model), Patterns(), unit))
+    return Case(model, shapes, build_channel_graph(model, shapes, Constants.of(model), Patterns(), unit))
 
 
 def hold(case: Case, keep: Keep, seed: int) -> Pruned:
@@ -63,7 +63,7 @@ def equal(one: ModelProto, two: ModelProto, seed: int) -> None:
 
 def loosened(case: Case) -> ModelProto:
     """Return the model with what ties channels by its form alone rewritten, or as it is."""
-    return loosen(case.model, case.graph, case.shapes) or case.model
+    return decouple_shuffles(case.model, case.graph, case.shapes) or case.model
 
 
 def folded(model: ModelProto) -> ModelProto:

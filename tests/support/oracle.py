@@ -10,13 +10,13 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from onnxpfp.channels import ChannelGraph, Keep, Patterns, analyse
-from onnxpfp.channels.heads import Unit
+from onnxpfp.channels import ChannelGraph, Keep, Patterns, build_channel_graph
+from onnxpfp.channels.attention_axes import Unit
 from onnxpfp.model.constants import Constants
 from onnxpfp.model.shapes import Shapes, concrete_shapes, example_feeds
 from onnxpfp.rewrite import Edits, apply
 from onnxpfp.rewrite.mask import masked
-from onnxpfp.verify import check
+from onnxpfp.verify.drift import check
 
 Array = NDArray[np.generic]
 Outputs = Mapping[str, Array]
@@ -54,7 +54,7 @@ def study(
 ) -> Case:
     """Analyse a model."""
     shapes = shapes or concrete_shapes(model, {})
-    return Case(model, shapes, analyse(model, shapes, Constants.of(model), patterns or Patterns(), unit))
+    return Case(model, shapes, build_channel_graph(model, shapes, Constants.of(model), patterns or Patterns(), unit))
 
 
 def random_keep(graph: ChannelGraph, rng: np.random.Generator, fraction: float = 0.5, least: int = 1) -> Keep:

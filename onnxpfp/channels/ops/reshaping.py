@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxpfp.channels.context import Carrier, Choice, NodeContext
+from onnxpfp.channels.context import Carrier, CarrierChoice, NodeContext
 from onnxpfp.channels.registry import Rules
 from onnxpfp.channels.types import Ids
 
@@ -88,7 +88,7 @@ def _merge(n: NodeContext, axes: list[int]) -> Ids:
     carrier = (wanted or [max(labelled, key=lambda p: (sizes[p], -p))])[0]
     if len(labelled) > 1:
         candidates: list[Carrier] = [("in", axes[p]) for p in labelled]
-        n.choices.append(Choice(n.index, ("in", axes[carrier]), tuple(candidates), x[axes[carrier]]))
+        n.choices.append(CarrierChoice(n.index, ("in", axes[carrier]), tuple(candidates), x[axes[carrier]]))
     for p in labelled:
         if p != carrier:
             n.fix(x[axes[p]], "merges it with another axis of channels")
@@ -121,7 +121,7 @@ def _split(n: NodeContext, flat: Ids, axes: list[int]) -> list[Ids]:
     rows, first = _along(cube, carrier)
     if not free:
         candidates: list[Carrier] = [("out", axes[p]) for p in real]
-        n.choices.append(Choice(n.index, ("out", axes[carrier]), tuple(candidates), flat))
+        n.choices.append(CarrierChoice(n.index, ("out", axes[carrier]), tuple(candidates), flat))
         n.tie(rows, first)
     out[carrier] = first[:, 0]
     return out

@@ -1,0 +1,217 @@
+"""Widths by what they do to the network's output, as it was measured group by group.
+
+Every group has a curve: the drift of the output when it alone is narrowed. Starting with all channels, the group whose
+narrowing adds the least drift per cost that it saves is narrowed, until the target is met; what is left of the budget
+is given back where it takes away the most drift. Drifts of several groups are taken to add up.
+
+That is not so for a *stream*, a group that is read at several depths of the network: what it loses is missing from the
+inputs of all refits behind, which have to repair the other groups' damage with what is left. So streams stay whole
+wherever the others can meet the target (algorithms.md 7.5: the last resort).
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxpfp.allocation.cost import CostModel
+from onnxpfp.allocation.widths import budget_of, unreachable, widths_of
+
+__all__ = ["ResponseCurve", "allocate_by_drift"]
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+FLOOR = 1e-6
+"""Drifts below it are noise."""
+MOVES = 64
+"""A group is narrowed in at most about so many moves; what is left of the budget then goes by single steps."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ResponseCurve:
+    """Drift of the output over the width of one group.
+
+    Attributes:
+        widths: All widths that the group may have, ascending; the last is the full one.
+        drift: Drift at each, falling to 0 at full width.
+        stream: Whether the group is read at several depths.
+    """
+
+    widths: Ints
+    drift: Floats
+    stream: bool = False
+
+    @classmethod
+    def of(
+        cls, size: int, step: int, minimum: int, measured: Ints, drift: Sequence[float], *, stream: bool = False
+    ) -> ResponseCurve:
+        """Make a curve of measured points, monotone, and straight between them in the logarithm.
+
+        Args:
+            size: Channels of the group.
+            step: Its widths are multiples of this.
+            minimum: Fewest channels that stay.
+            measured: Widths that were measured, ascending.
+            drift: What was measured there, not negative.
+            stream: Whether the group is read at several depths.
+        """
+        known = np.append(np.asarray(drift, np.float64), 0.0)
+        falling = np.maximum.accumulate(known[::-1])[::-1]
+        allowed = widths_of(size, step, minimum)
+        drifts = np.exp(np.interp(allowed, np.append(measured, size), np.log(falling + FLOOR)))
+        drifts[-1] = 0.0
+        return cls(allowed, drifts, stream)
+
+
+def allocate_by_drift(
+    curves: Sequence[ResponseCurve], cost: CostModel, target: float, reference: int | None = None
+) -> Ints:
+    """Choose the widths of all groups.
+
+    Args:
+        curves: One per group of the cost model, in its order.
+        cost: Cost of a choice of widths.
+        target: Share of the full cost to stay within.
+        reference: What the target is a share of; None is the cost of all channels.
+
+    Returns:
+        Channels kept of each group, (groups,).
+
+    Raises:
+        TargetUnreachableError: Even the smallest widths cost more.
+    """
+    full = _Choice.widest(curves, cost).total() if reference is None else reference
+    budget = budget_of(target, full)
+    least = _least(curves, cost)
+    if least > budget:
+        raise unreachable(target, least, full)
+    whole = [_whole(curve) if curve.stream else curve for curve in curves]
+    choice = _Choice.widest(whole if _least(whole, cost) <= budget else curves, cost)
+    _narrow(choice, budget)
+    _widen(choice, budget)
+    return choice.kept
+
+
+def _least(curves: Sequence[ResponseCurve], cost: CostModel) -> int:
+    """Return the cost of the smallest widths."""
+    return cost.total(np.array([curve.widths[0] for curve in curves], np.int64))
+
+
+def _whole(curve: ResponseCurve) -> ResponseCurve:
+    """Return the curve of a group that stays whole."""
+    return ResponseCurve(curve.widths[-1:], curve.drift[-1:], curve.stream)
+
+
+@dataclass(slots=True, eq=False)
+class _Choice:
+    """Widths of all groups.
+
+    Attributes:
+        curves: The groups.
+        cost: Cost of a choice.
+        place: Position of each width among those that its group may have.
+        kept: The widths, (groups,).
+    """
+
+    curves: Sequence[ResponseCurve]
+    cost: CostModel
+    place: list[int]
+    kept: Ints
+
+    @classmethod
+    def widest(cls, curves: Sequence[ResponseCurve], cost: CostModel) -> _Choice:
+        """Start with all channels."""
+        place = [curve.widths.size - 1 for curve in curves]
+        return cls(curves, cost, place, np.array([curve.widths[-1] for curve in curves], np.int64))
+
+    def total(self) -> int:
+        """Return what the choice costs."""
+        return self.cost.total(self.kept)
+
+    def move(self, group: int, place: int) -> None:
+        """Give a group another width."""
+        self.place[group] = place
+        self.kept[group] = self.curves[group].widths[place]
+
+    def total_at(self, group: int, place: int) -> int:
+        """Return what the choice would cost with another width of one group."""
+        before = self.place[group]
+        self.move(group, place)
+        total = self.total()
+        self.move(group, before)
+        return total
+
+    def price(self, group: int, now: int) -> tuple[float, int]:
+        """Return the least drift that narrowing a group adds per cost that it saves, and the place that it leads to.
+
+        Args:
+            group: A group that can be narrowed.
+            now: What the choice costs.
+        """
+        curve, at = self.curves[group], self.place[group]
+        gone = curve.widths[at] - curve.widths[:at]
+        # Costs are products of widths, so nearly straight in one of them; the exact ones decide when to stop.
+        saved = (now - self.total_at(group, at - 1)) / gone[-1] * gone
+        added = curve.drift[:at] - curve.drift[at]
+        price = np.where(saved > 0, added / np.maximum(saved, 1e-30), np.inf)
+        # Many single channels would take long, and of equal prices the shortest move.
+        shortest = min(at, -(-curve.widths.size // MOVES))
+        aim = at - shortest - int(price[at - shortest :: -1].argmin())
+        return float(price[aim]), aim
+
+
+def _narrow(choice: _Choice, budget: int) -> None:
+    """Make the cheapest move until the target is met.
+
+    Other groups' moves only ever raise a price, for they lower what a move saves. So a price that was right once and is
+    still the lowest when it is computed anew is the lowest of all.
+    """
+    now = choice.total()
+    waiting = [(choice.price(group, now)[0], group) for group, place in enumerate(choice.place) if place]
+    heapq.heapify(waiting)
+    while now > budget:
+        _, group = heapq.heappop(waiting)
+        price, aim = choice.price(group, now)
+        if waiting and (price, group) > waiting[0]:
+            heapq.heappush(waiting, (price, group))
+            continue
+        choice.move(group, _last_that_fits(choice, group, aim, budget))
+        now = choice.total()
+        if choice.place[group]:
+            heapq.heappush(waiting, (price, group))
+
+
+def _last_that_fits(choice: _Choice, group: int, aim: int, budget: int) -> int:
+    """Stop a move as soon as the target is met."""
+    low, high = aim, choice.place[group]
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if choice.total_at(group, middle) <= budget else (low, middle)
+    return low
+
+
+def _widen(choice: _Choice, budget: int) -> None:
+    """Give back what is left of the budget: always the step that takes away the most drift.
+
+    A step that does not fit never will, for what is left shrinks.
+    """
+
+    def gain(group: int) -> tuple[float, int]:
+        drift, at = choice.curves[group].drift, choice.place[group]
+        return float(drift[at + 1] - drift[at]), group
+
+    waiting = [gain(group) for group, curve in enumerate(choice.curves) if choice.place[group] < curve.widths.size - 1]
+    heapq.heapify(waiting)
+    while waiting:
+        _, group = heapq.heappop(waiting)
+        wider = choice.place[group] + 1
+        if choice.total_at(group, wider) > budget:
+            continue
+        choice.move(group, wider)
+        if wider < choice.curves[group].widths.size - 1:
+            heapq.heappush(waiting, gain(group))

@@ -1,0 +1,109 @@
+"""What could be pruned of a model, what lies behind it, and why the rest stays; nothing is pruned."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+from onnx import ModelProto
+
+from onnxpfp.channels import Fixed
+from onnxpfp.errors import CalibrationError, OptionError
+from onnxpfp.model.load import LoadedModel, load
+from onnxpfp.options import Options
+from onnxpfp.pipeline.analyze import Analysis, analyze_at, open_model, read_data
+from onnxpfp.pipeline.footprint import (
+    Footprint,
+    WeightFootprint,
+    axis_footprint,
+    group_footprints,
+    totals,
+    weight_footprints,
+)
+from onnxpfp.report.inspection import InspectedGroup, Inspection, NodeName, Stay
+from onnxpfp.report.reasons import by_kind
+
+__all__ = ["inspect"]
+
+
+def inspect(
+    model: ModelProto | str | os.PathLike[str],
+    *,
+    input_shapes: Mapping[str, tuple[int, ...]] | None = None,
+    attention: Literal["heads", "width"] = "heads",
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+) -> Inspection:
+    """Find what of a model could be pruned, and why the rest could not.
+
+    Args:
+        model: A path or a model object; it is not changed.
+        input_shapes: Shapes of inputs with free axes; sensible ones are taken for the others.
+        attention: As in `onnxpfp.prune`.
+        include: As in `onnxpfp.prune`.
+        exclude: As in `onnxpfp.prune`.
+
+    Raises:
+        OnnxPfpError: Something is wrong with the model or the options; its children in `onnxpfp.errors` say which.
+    """
+    source = load(model)
+    options = Options(
+        input_shapes=input_shapes or {}, attention=attention, include=tuple(include), exclude=tuple(exclude)
+    )
+    analysis = _understand(source, options)
+    total, reachable = totals(analysis)
+    return Inspection(
+        file=str(source.path) if source.path else None,
+        opsets={o.domain or "ai.onnx": o.version for o in source.model.opset_import},
+        ir_version=source.model.ir_version,
+        nodes=len(source.model.graph.node),
+        inputs=dict(analysis.shapes.inputs),
+        attention=attention,
+        total=total,
+        reachable=reachable,
+        groups=_groups(analysis, total),
+        stays=_stays(analysis.graph.fixed, weight_footprints(analysis), total),
+    )
+
+
+def _understand(source: LoadedModel, options: Options) -> Analysis:
+    """Analyse a model, also one that onnxruntime does not run, as long as that is not needed to find its shapes.
+
+    Raises:
+        ModelError: It is broken.
+    """
+    try:
+        return analyze_at(source, options.input_shapes, options)
+    except OptionError:
+        raise
+    except Exception:
+        # Whatever a broken model made fail, onnxruntime says what is wrong with it; if it runs the model, we failed.
+        session, _ = open_model(source, options)
+        # Inputs of text cannot be made up.
+        with contextlib.suppress(CalibrationError):
+            read_data(source, session, None, options)
+        raise
+
+
+def _groups(analysis: Analysis, total: Footprint) -> tuple[InspectedGroup, ...]:
+    graph = analysis.graph
+    found = [
+        InspectedGroup(
+            name=group.name,
+            channels=int(group.channels.size),
+            behind=amount,
+            consumers=tuple(NodeName(graph.consumers[c].op, graph.consumers[c].name) for c in group.consumers),
+        )
+        for group, amount in zip(graph.groups, group_footprints(analysis), strict=True)
+    ]
+    return tuple(sorted(found, key=lambda group: -group.behind.share_of(total)))
+
+
+def _stays(axes: Sequence[Fixed], weights: Mapping[str, WeightFootprint], total: Footprint) -> tuple[Stay, ...]:
+    largest_first = sorted(axes, key=lambda fixed: -axis_footprint([fixed], weights)[0].params)
+    found = [
+        Stay(reason, tuple(same), *axis_footprint(same, weights)) for reason, same in by_kind(largest_first).items()
+    ]
+    return tuple(sorted(found, key=lambda stay: -stay.behind.share_of(total)))

@@ -1,0 +1,284 @@
+"""How little of a model can be kept without harm, group by group and as a whole; nothing is written."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+from onnx import ModelProto
+
+from onnxpfp.allocation.prunability import Prunability, read_curve
+from onnxpfp.data.sources import SampleSource
+from onnxpfp.errors import CalibrationError, ModelError, OptionError, TargetUnreachableError
+from onnxpfp.model.load import load
+from onnxpfp.options import DEFAULT_WORKSPACE, Options
+from onnxpfp.pipeline.analyze import Analysis, analyze, open_model, read_data
+from onnxpfp.pipeline.costs import mac_model
+from onnxpfp.pipeline.decide import full_cost, selector_of
+from onnxpfp.pipeline.group_trials import GroupTrial, measure_group_trials
+from onnxpfp.pipeline.prunability_curves import Evaluator, Point, group_points, network_points, shares_down_to
+from onnxpfp.pipeline.quality_search import least_share
+from onnxpfp.pipeline.refit_problem import grams_of
+from onnxpfp.pipeline.scoring import SHARE, split_of
+from onnxpfp.pipeline.steps import Measured, RunContext, measure
+from onnxpfp.progress import Clock, Progress
+from onnxpfp.report.inspection import NodeName
+from onnxpfp.report.prunability import GroupPrunability, PrunabilityReport
+
+__all__ = ["DEFAULT_TOLERANCE", "GroupPrunability", "PrunabilityReport", "prunability", "prunability_with"]
+
+DEFAULT_TOLERANCE = 0.05
+"""Loss that counts as no harm."""
+
+_RANDOM = "RANDOM data: the losses are those of noise, not of your inputs; use this to try things out"
+
+
+def prunability(
+    model: ModelProto | str | os.PathLike[str],
+    *,
+    calibration: SampleSource,
+    tolerance: float = DEFAULT_TOLERANCE,
+    select: Literal["deterministic", "sampled", "mixed", "auto"] = "auto",
+    score: str = "pfp",
+    allocate: Literal["bound", "measured", "uniform"] | None = None,
+    kernel: Literal["sum", "max"] = "sum",
+    compensate: Literal["auto", "lstsq", "bias", "none"] = "auto",
+    delta: float = 1e-16,
+    seed: int = 0,
+    threads: int | None = None,
+    workspace: int = DEFAULT_WORKSPACE,
+    providers: str = "cpu",
+    strict_providers: bool = False,
+    round_to: int | None = None,
+    min_channels: int = 1,
+    attention: Literal["heads", "width"] = "heads",
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    samples: int | None = None,
+    batch_size: int | None = None,
+    input_shapes: Mapping[str, tuple[int, ...]] | None = None,
+    progress: Progress | None = None,
+) -> PrunabilityReport:
+    """Measure how little of a model can be kept.
+
+    Args:
+        model: A path or a model object; it is not changed.
+        calibration: Unlabelled samples, as in `onnxpfp.prune`.
+        tolerance: Largest loss that counts as no harm: the KL divergence of class scores, the relative squared error
+            of every other float output, added up.
+        select: As the fields of the same name in `onnxpfp.options.Options`, like all below.
+        score: See `Options`.
+        allocate: See `Options`.
+        kernel: See `Options`.
+        compensate: See `Options`.
+        delta: See `Options`.
+        seed: See `Options`.
+        threads: See `Options`.
+        workspace: See `Options`.
+        providers: See `Options`.
+        strict_providers: See `Options`.
+        round_to: See `Options`.
+        min_channels: See `Options`.
+        attention: See `Options`.
+        include: See `Options`.
+        exclude: See `Options`.
+        samples: See `Options`.
+        batch_size: See `Options`.
+        input_shapes: See `Options`.
+        progress: Told how far it is.
+
+    Raises:
+        OnnxPfpError: Something is wrong with the model, the data or the options; its children in `onnxpfp.errors` say
+            which.
+    """
+    options = Options(
+        select=select,
+        score=score,
+        allocate=allocate,
+        kernel=kernel,
+        compensate=compensate,
+        delta=delta,
+        seed=seed,
+        threads=threads,
+        workspace=workspace,
+        providers=providers,
+        strict_providers=strict_providers,
+        round_to=round_to,
+        min_channels=min_channels,
+        attention=attention,
+        include=tuple(include),
+        exclude=tuple(exclude),
+        samples=samples,
+        batch_size=batch_size,
+        input_shapes=input_shapes or {},
+    )
+    return prunability_with(model, calibration, options, tolerance=tolerance, progress=progress)
+
+
+def prunability_with(
+    model: ModelProto | str | os.PathLike[str],
+    calibration: SampleSource | None,
+    options: Options,
+    *,
+    tolerance: float,
+    progress: Progress | None = None,
+) -> PrunabilityReport:
+    """Measure how little of a model can be kept, with validated options; the command line comes in here.
+
+    Args:
+        model: A path or a model object.
+        calibration: Samples; None is refused.
+        options: How to prune; a target in it has no meaning.
+        tolerance: Largest loss that counts as no harm.
+        progress: Told how far it is.
+
+    Raises:
+        OnnxPfpError: As in `prunability`.
+    """
+    _refuse(calibration, options, tolerance)
+    clock = Clock(progress) if progress else Clock()
+    with clock.phase("load"):
+        source = load(model)
+        session, requests = open_model(source, options)
+        data = read_data(source, session, calibration, options)
+    analysis = analyze(source, data, options, clock)
+    _refuse_if_nothing(analysis)
+    split = split_of(data, options.seed)
+    context = RunContext(data, split, requests, options, None, full_cost(analysis, options), clock)
+    with clock.phase("network"):
+        judge = _judge(analysis, context)
+    level = measure(context, analysis)
+    narrowed = _narrowed(level, context)
+    cost = mac_model(analysis.source.model, analysis.graph, analysis.shapes)
+    shares = shares_down_to(least_share(level, context))
+    with clock.phase("network") as tell:
+        points = network_points(level, context, cost, judge, shares, tell)
+    return _told(level, context, judge, points, group_points(cost, _sizes(analysis), narrowed), tolerance)
+
+
+def _refuse(calibration: SampleSource | None, options: Options, tolerance: float) -> None:
+    """Refuse what cannot be meant, before anything is read.
+
+    Raises:
+        OptionError: There are no data, or an option has no meaning.
+    """
+    if calibration is None:
+        raise OptionError(
+            "prunability is how far the output drifts on data, and none are given",
+            hint="give --calib-data FILE.npz",
+        )
+    if not (math.isfinite(tolerance) and tolerance > 0):
+        raise OptionError(f"--tolerance {tolerance:g} must be above 0", hint="--tolerance 0.05 is the default")
+    if options.steps > 1:
+        raise OptionError(
+            f"--steps {options.steps} has no meaning here: every share is pruned in one step from the original"
+        )
+
+
+def _refuse_if_nothing(analysis: Analysis) -> None:
+    if not analysis.graph.groups:
+        raise TargetUnreachableError(
+            f"{analysis.source.title}: nothing in it can be pruned", hint="`onnxpfp inspect` says why"
+        )
+
+
+def _judge(analysis: Analysis, context: RunContext) -> Evaluator:
+    """Run the original on the samples that are held out.
+
+    Raises:
+        CalibrationError: There are too few samples for that.
+        ModelError: It has no output that could drift.
+    """
+    if context.split.held_out is None:
+        raise CalibrationError(
+            f"prunability is measured on samples that are held out, which takes {SHARE} samples, and "
+            f"{len(context.data.samples)} are given",
+            hint="give more unlabelled samples",
+        )
+    judge = Evaluator.of(analysis.source.model, context.split.held_out, context)
+    if not judge.losses:
+        raise ModelError(f"{analysis.source.title}: none of its outputs is a tensor of numbers, so none can drift")
+    return judge
+
+
+def _narrowed(level: Measured, context: RunContext) -> tuple[GroupTrial, ...]:
+    """Narrow every group alone; the Gram matrices may not be there yet, where they decide nothing else."""
+    evidence, grams = level.evidence, level.evidence.grams
+    assert evidence.study is not None
+    refitted = context.options.compensation(evidence.known) == "lstsq"
+    if refitted and not grams:
+        with context.clock.phase("calibration") as tell:
+            grams = grams_of(evidence.study, tell)
+    with context.clock.phase("groups") as tell:
+        selector = selector_of(level.analysis, evidence, level.places, context.options)
+        return measure_group_trials(selector, evidence.study.setting, grams, refitted=refitted, tell=tell)
+
+
+def _told(
+    level: Measured,
+    context: RunContext,
+    judge: Evaluator,
+    points: tuple[Point, ...],
+    curves: Sequence[tuple[Point, ...]],
+    tolerance: float,
+) -> PrunabilityReport:
+    """Put together what was measured, and how."""
+    source, options, split, evidence = level.analysis.source, context.options, context.split, level.evidence
+    assert evidence.scores is not None
+    assert split.tuning is not None
+    compensate = options.compensation(evidence.known)
+    notes = [_RANDOM] if evidence.known == "random" else []
+    return PrunabilityReport(
+        file=str(source.path) if source.path else None,
+        inputs=dict(level.analysis.shapes.inputs),
+        tolerance=tolerance,
+        losses=judge.losses,
+        score=evidence.scores.method,
+        select=options.select,
+        allocate=options.allocation(evidence.known),
+        compensate=compensate,
+        compensate_groups="lstsq" if compensate == "lstsq" else "none",
+        samples=len(split.fit),
+        samples_groups=len(split.tuning),
+        samples_network=len(judge.samples),
+        macs=context.full,
+        network=_read(points, tolerance),
+        curve=points,
+        groups=_groups(level.analysis, curves, tolerance),
+        providers=judge.providers,
+        seconds=dict(context.clock.seconds),
+        notes=tuple(notes),
+    )
+
+
+def _sizes(analysis: Analysis) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    return np.array([group.channels.size for group in analysis.graph.groups], np.int64)
+
+
+def _read(points: Sequence[Point], tolerance: float) -> Prunability:
+    return read_curve([point.share for point in points], [point.loss for point in points], tolerance)
+
+
+def _groups(analysis: Analysis, curves: Sequence[tuple[Point, ...]], tolerance: float) -> tuple[GroupPrunability, ...]:
+    """Put the most fragile first."""
+    consumers = analysis.graph.consumers
+    found = [
+        GroupPrunability(
+            name=group.name,
+            channels=int(group.channels.size),
+            consumers=tuple(NodeName(consumers[c].op, consumers[c].name) for c in group.consumers),
+            prunability=_read(points, tolerance),
+            curve=points,
+        )
+        for group, points in zip(analysis.graph.groups, curves, strict=True)
+    ]
+    return tuple(sorted(found, key=_robustness))
+
+
+def _robustness(group: GroupPrunability) -> tuple[float, float]:
+    """Order groups by what they can lose; a loss that is no number is the worst."""
+    area = group.prunability.area
+    return -group.prunability.smallest, -math.inf if math.isnan(area) else -area

@@ -1,0 +1,285 @@
+"""The pipeline, top to bottom: load, understand, score, decide, rewrite, verify, report."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto
+
+from onnxpfp.allocation.search import SearchResult
+from onnxpfp.data.sources import SampleSource
+from onnxpfp.errors import OptionError, TargetUnreachableError
+from onnxpfp.linear.weights import stored_axes_of
+from onnxpfp.model.load import load
+from onnxpfp.options import DEFAULT_WORKSPACE, Options
+from onnxpfp.pipeline.analyze import Analysis, analyze, open_model, read_data
+from onnxpfp.pipeline.decide import Decision, full_cost
+from onnxpfp.pipeline.lossless_step import LosslessStep, remove_lossless
+from onnxpfp.pipeline.plan import Plan, make_plan
+from onnxpfp.pipeline.quality_search import QualityTarget, prune_to_quality, refuse_unmeasurable
+from onnxpfp.pipeline.scoring import split_of
+from onnxpfp.pipeline.steps import RunContext, lift_decision, measure, prune_in_steps
+from onnxpfp.pipeline.verification import verify
+from onnxpfp.progress import Clock, Progress
+from onnxpfp.report.build import Outcome, build_report
+from onnxpfp.report.pruning import Report
+from onnxpfp.runtime.external_data import WeightFile, with_weights_in_memory
+
+__all__ = ["Progress", "Result", "prune", "prune_with"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Result:
+    """A pruned model.
+
+    Attributes:
+        stored: The pruned model to be written: large weights may lie in files (`onnxpfp.runtime.external_data`).
+        plan: What was kept.
+        report: What is known about it.
+        unchanged: The bytes of the input where nothing was removed, else None.
+        external: Whether the input kept its weights in other files.
+        scratch: What keeps those files.
+        read: The input and the files of its weights; empty for a model object.
+    """
+
+    stored: ModelProto
+    plan: Plan
+    report: Report
+    unchanged: bytes | None
+    external: bool
+    scratch: WeightFile
+    read: tuple[Path, ...]
+
+    @property
+    def model(self) -> ModelProto:
+        """The pruned model with all its weights; large ones are loaded at every call, so `save_result` takes less."""
+        return with_weights_in_memory(self.stored)
+
+
+def prune(
+    model: ModelProto | str | os.PathLike[str],
+    *,
+    calibration: SampleSource | None = None,
+    keep_macs: float | None = None,
+    keep_params: float | None = None,
+    max_drift: float | None = None,
+    min_agreement: float | None = None,
+    select: Literal["deterministic", "sampled", "mixed", "auto"] = "auto",
+    score: str = "pfp",
+    allocate: Literal["bound", "measured", "uniform"] | None = None,
+    steps: int = 1,
+    kernel: Literal["sum", "max"] = "sum",
+    compensate: Literal["auto", "lstsq", "bias", "none"] = "auto",
+    delta: float = 1e-16,
+    seed: int = 0,
+    threads: int | None = None,
+    workspace: int = DEFAULT_WORKSPACE,
+    providers: str = "cpu",
+    strict_providers: bool = False,
+    round_to: int | None = None,
+    min_channels: int = 1,
+    attention: Literal["heads", "width"] = "heads",
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    samples: int | None = None,
+    batch_size: int | None = None,
+    input_shapes: Mapping[str, tuple[int, ...]] | None = None,
+    from_plan: Plan | str | os.PathLike[str] | None = None,
+    progress: Progress | None = None,
+) -> Result:
+    """Prune a model.
+
+    Args:
+        model: A path or a model object; it is not changed.
+        calibration: Unlabelled samples: a path of a `.npz` or `.npy` file, an array or arrays by input
+            name (axis 0 = samples), an iterable of feeds, an onnxruntime CalibrationDataReader, or the
+            word "random". None prunes by weights alone.
+        keep_macs: As the fields of the same name in `onnxpfp.options.Options`, like all below.
+        keep_params: See `Options`.
+        max_drift: See `Options`.
+        min_agreement: See `Options`.
+        select: See `Options`.
+        score: See `Options`.
+        allocate: See `Options`.
+        steps: See `Options`.
+        kernel: See `Options`.
+        compensate: See `Options`.
+        delta: See `Options`.
+        seed: See `Options`.
+        threads: See `Options`.
+        workspace: See `Options`.
+        providers: See `Options`.
+        strict_providers: See `Options`.
+        round_to: See `Options`.
+        min_channels: See `Options`.
+        attention: See `Options`.
+        include: See `Options`.
+        exclude: See `Options`.
+        samples: See `Options`.
+        batch_size: See `Options`.
+        input_shapes: See `Options`.
+        from_plan: A plan to replay in place of scoring.
+        progress: Told how far it is.
+
+    Raises:
+        OnnxPfpError: Something is wrong with the model, the data, the options or the target; its
+            children in `onnxpfp.errors` say which.
+    """
+    options = Options(
+        keep_macs=keep_macs,
+        keep_params=keep_params,
+        max_drift=max_drift,
+        min_agreement=min_agreement,
+        select=select,
+        score=score,
+        allocate=allocate,
+        steps=steps,
+        kernel=kernel,
+        compensate=compensate,
+        delta=delta,
+        seed=seed,
+        threads=threads,
+        workspace=workspace,
+        providers=providers,
+        strict_providers=strict_providers,
+        round_to=round_to,
+        min_channels=min_channels,
+        attention=attention,
+        include=tuple(include),
+        exclude=tuple(exclude),
+        samples=samples,
+        batch_size=batch_size,
+        input_shapes=input_shapes or {},
+    )
+    plan = from_plan if from_plan is None or isinstance(from_plan, Plan) else Plan.read(Path(from_plan))
+    return prune_with(model, calibration, options, plan=plan, progress=progress)
+
+
+def prune_with(
+    model: ModelProto | str | os.PathLike[str],
+    calibration: SampleSource | None,
+    options: Options,
+    *,
+    plan: Plan | None = None,
+    progress: Progress | None = None,
+    folder: Path | None = None,
+) -> Result:
+    """Prune a model with validated options; the command line comes in here.
+
+    Args:
+        model: A path or a model object.
+        calibration: Samples, or None.
+        options: How to prune.
+        plan: A plan to replay in place of scoring.
+        progress: Told how far it is.
+        folder: Where new weights may lie until they are written, if they are too large for the memory; None is the
+            system's temporary folder.
+
+    Raises:
+        OnnxPfpError: As in `prune`.
+    """
+    clock = Clock(progress) if progress else Clock()
+    limit = QualityTarget.of(options.max_drift, options.min_agreement) if plan is None else None
+    if (options.needs_data or limit is not None) and calibration is None and plan is None:
+        measuring = limit.flag if limit is not None else f"--score {options.score}"
+        raise OptionError(f"{measuring} measures the data, and none are given", hint="give --calib-data FILE.npz")
+    if plan is not None:
+        options = replace(options, attention=plan.attention)
+    with clock.phase("load"):
+        source = load(model, folder)
+        session, requests = open_model(source, options)
+        data = read_data(source, session, calibration, options)
+    whole = analyze(source, data, options, clock)
+    _refuse_if_nothing(whole, options, plan)
+    context = RunContext(data, split_of(data, options.seed), requests, options, plan, full_cost(whole, options), clock)
+    if limit is not None:
+        with clock.phase("search"):
+            refuse_unmeasurable(limit, whole, context)
+    free = LosslessStep.nothing(whole)
+    if context.chooses:
+        free = remove_lossless(whole, data, requests, options, clock)
+    analysis = free.analysis
+    level = measure(context, analysis)
+    prune_to = partial(prune_in_steps, first=level)
+    sought: SearchResult | None = None
+    if limit is None:
+        decision, done = prune_to(context)
+    else:
+        (decision, done), sought = prune_to_quality(limit, context, level, whole.source.model, prune_to)
+    evidence = level.evidence
+    with clock.phase("verification") as tell:
+        unchanged = bool(decision.keep.all()) and not free.removed
+        verified = verify(whole, analysis, done, evidence, data, requests, options, unchanged=unchanged, tell=tell)
+    told = lift_decision(whole.graph, analysis.graph, decision, free.origin)
+    report = build_report(
+        Outcome(
+            whole,
+            data,
+            options,
+            evidence.lifted(free.origin, whole.graph.count),
+            told,
+            free.removed,
+            done.compensation,
+            verified,
+            session.providers,
+            clock.seconds,
+            plan,
+            sought,
+        )
+    )
+    return Result(
+        stored=(source.rewritten_from or source.model) if unchanged else done.model,
+        plan=_plan(whole, told, report, options),
+        report=report,
+        unchanged=source.data if unchanged else None,
+        external=source.external,
+        scratch=source.scratch,
+        read=source.read,
+    )
+
+
+def _refuse_if_nothing(analysis: Analysis, options: Options, plan: Plan | None) -> None:
+    """Say why nothing can be pruned, the most frequent reasons first."""
+    if analysis.graph.groups or plan is not None or options.target[1] == 1:
+        return
+    reasons = Counter(fixed.reason for fixed in analysis.graph.fixed).most_common(3)
+    told = "; ".join(reason for reason, _ in reasons) or "no Conv, Gemm or MatMul has weights in it"
+    raise TargetUnreachableError(
+        f"{analysis.source.title}: nothing in it can be pruned: {told}",
+        hint="--exclude and --include leave nothing" if options.exclude or options.include else "",
+    )
+
+
+def _plan(
+    analysis: Analysis,
+    decision: Decision,
+    report: Report,
+    options: Options,
+) -> Plan:
+    graph = analysis.graph
+    places = stored_axes_of(analysis.source.model, graph, analysis.constants)
+    scales: dict[str, dict[int, NDArray[np.float64]]] = {}
+    for consumer, place in zip(graph.consumers, places, strict=True):
+        factor = decision.factor[consumer.channels]
+        if place is not None and ((factor != 1) & (factor != 0)).any():
+            ids = graph.axes[place.tensor][place.axis]
+            scales.setdefault(place.tensor, {})[place.axis] = decision.factor[ids]
+    return make_plan(
+        graph,
+        decision.keep,
+        sha256=analysis.source.sha256,
+        scales=scales,
+        stored=tuple(graph.stored_axes()),
+        groups=[
+            {"name": g.name, "kept": g.kept, "channels": g.channels, "selection": g.selection} for g in report.groups
+        ],
+        attention=options.attention,
+    )

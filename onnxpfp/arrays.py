@@ -1,0 +1,43 @@
+"""Large arrays a piece at a time, so that what is computed on them never takes their memory again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+__all__ = ["CHUNK_BYTES", "chunks", "runs_within"]
+
+T = TypeVar("T")
+
+CHUNK_BYTES = 4 << 20
+"""Aimed-at size of one piece."""
+
+
+def chunks(length: int, bytes_each: int) -> Iterator[slice]:
+    """Cut an axis into runs of about `CHUNK_BYTES`, at least one index each.
+
+    Args:
+        length: Length of the axis.
+        bytes_each: What the work on one index takes.
+    """
+    step = max(1, CHUNK_BYTES // max(1, bytes_each))
+    return (slice(start, min(start + step, length)) for start in range(0, length, step))
+
+
+def runs_within(sized: Iterable[tuple[T, int]], limit: int) -> Iterator[tuple[T, ...]]:
+    """Cut things into runs that are not larger than a limit together, in the given order; at least one each.
+
+    Args:
+        sized: Things with their sizes.
+        limit: Of one run, in the same unit.
+    """
+    run: list[T] = []
+    size = 0
+    for thing, added in sized:
+        if run and size + added > limit:
+            yield tuple(run)
+            run, size = [], 0
+        run.append(thing)
+        size += added
+    if run:
+        yield tuple(run)

@@ -1,0 +1,174 @@
+"""What is measured of one family where the network runs: the counterpart of `calibrate.sensitivity.observer`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxpfp.calibrate.sensitivity.device.arrangement import Arrangement, Extent
+from onnxpfp.calibrate.sensitivity.device.programs import Programs
+from onnxpfp.calibrate.sensitivity.device.screening import FIRST, DeviceScreening, Part
+from onnxpfp.calibrate.sensitivity.device.totals import Totals
+from onnxpfp.calibrate.sensitivity.settings import SensitivitySettings
+from onnxpfp.calibrate.statistics import OpStatistics
+from onnxpfp.errors import CalibrationError
+from onnxpfp.linear.families import OpFamily
+from onnxpfp.linear.im2col import output_sizes, tap_sources
+from onnxpfp.linear.ops import LinearOp
+from onnxpfp.runtime.device_memory import Tensor
+
+__all__ = ["DeviceSensitivityObserver"]
+
+Sizes = tuple[int, ...]
+
+_EXPONENT = 126
+"""Of the largest and the smallest power of two that float32 has with all its digits, and their inverses."""
+
+_PAIRS = 1 << 23
+"""Most pairs of several samples: they are counted in float32."""
+
+
+@dataclass(slots=True, eq=False)
+class DeviceSensitivityObserver:
+    """The running statistics of one family.
+
+    Attributes:
+        family: The readers.
+        plan: How to compute.
+        nonnegative: Whether the data provably have no negative entry.
+        programs: Runs the graphs.
+        first: Pairs of a block whose shares are computed at first.
+    """
+
+    family: OpFamily
+    plan: SensitivitySettings
+    nonnegative: bool
+    programs: Programs
+    first: int = FIRST
+    _screens: dict[str, DeviceScreening] = field(default_factory=dict[str, DeviceScreening])
+    _tables: dict[Sizes, dict[str, Tensor]] = field(default_factory=dict[Sizes, dict[str, Tensor]])
+    _totals: dict[Sizes, Tensor] = field(default_factory=dict[Sizes, Tensor])
+    _squares: Tensor = None
+    _patches: int = 0
+    _negative: bool = False
+    _samples: int = 0
+
+    def see(self, data: Tensor, samples: int) -> None:
+        """Count one batch in.
+
+        Args:
+            data: The tensor that is read, where the programs run.
+            samples: Number of samples in it.
+
+        Raises:
+            CalibrationError: There is NaN or infinity in it.
+        """
+        arrangement = Arrangement.of(self.family)
+        extent = Extent.of(self.family, arrangement, data.shape())
+        self._patches += extent.pairs
+        self._samples += samples
+        with self.programs.lock:
+            lowest, highest = self._count(data, arrangement, extent)
+            self._negative = self._negative or lowest < 0
+            if not self._screens:
+                self._open(arrangement)
+            factor = _factor(max(-lowest, highest))
+            for part in self._parts(data, extent, self._read(extent)):
+                for screen in self._screens.values():
+                    for sign in (1,) if lowest >= 0 else (1, -1):
+                        screen.see(part, sign * factor, nonnegative=self.nonnegative)
+
+    def statistics(self, reader: LinearOp) -> OpStatistics:
+        """Return what was measured of one of the readers."""
+        channels = reader.channel_ids
+        sensitivity = np.zeros(len(channels))
+        screen = self._screens.get(reader.name)
+        if screen is not None:
+            slots = np.searchsorted(channels, screen.operands.ids)
+            best = screen.best[screen.operands.slots].astype(np.float64)
+            # Rounding of z and of the numerators can put a share a few ulps above one.
+            np.maximum.at(sensitivity, slots, np.minimum(best, 1.0))
+        return OpStatistics(
+            channels,
+            sensitivity,
+            self._patch_sum(reader),
+            np.array(self._squares.numpy()),
+            patches=self._patches,
+            negative=self._negative,
+            samples=self._samples,
+        )
+
+    def _count(self, data: Tensor, arrangement: Arrangement, extent: Extent) -> tuple[float, float]:
+        """Add up the input and its squares; return its smallest and its largest entry."""
+        channels = len(self.family.lead.channels)
+        key = () if arrangement.plain else extent.sizes
+        if self._squares is None:
+            self._squares = self.programs.place.put(np.zeros(channels))
+        if key not in self._totals:
+            self._totals[key] = self.programs.place.put(np.zeros((channels, math.prod(key))))
+        feeds = {
+            "data": data,
+            "arranged": np.array(arrangement.shape(channels)),
+            "total": self._totals[key],
+            "squares": self._squares,
+        }
+        found = self.programs.run(Totals(arrangement), feeds, home=("lowest", "highest", "check"))
+        self._totals[key], self._squares = found["new_total"], found["new_squares"]
+        if not np.isfinite(found["check"].numpy()).all():
+            lead = self.family.lead
+            raise CalibrationError(
+                f"the network computes NaN or infinity at {lead.data!r}, which {lead.name} reads",
+                hint="check that the calibration data are prepared as in training",
+            )
+        return float(found["lowest"].numpy().item()), float(found["highest"].numpy().item())
+
+    def _open(self, arrangement: Arrangement) -> None:
+        """Bring the weights of all scored readers to the data."""
+        for reader in self.family.readers:
+            if reader.channels.any():
+                self._screens[reader.name] = DeviceScreening.of(
+                    reader, arrangement, self.programs, self.plan, self.first
+                )
+
+    def _read(self, extent: Extent) -> dict[str, Tensor]:
+        """Return where taps read; nothing where a position sees the input at the same position."""
+        if Arrangement.of(self.family).plain:
+            return {}
+        if extent.sizes not in self._tables:
+            source, inside = tap_sources(self.family.lead, extent.sizes, extent.spatial, np.arange(extent.positions))
+            reads = source if inside is None else np.where(inside, source, extent.size)
+            self._tables = {extent.sizes: self.programs.put({"table": reads.T, "reads": reads})}
+        return self._tables[extent.sizes]
+
+    def _parts(self, data: Tensor, extent: Extent, tables: dict[str, Tensor]) -> Iterator[Part]:
+        """Cut a batch such that what is made of a part stays within the memory, as far as one sample can keep it."""
+        if not self._screens:
+            return
+        each = max(screen.bytes_per_sample(extent) for screen in self._screens.values())
+        most = min(self.plan.workspace_bytes // each, _PAIRS // max(1, extent.pairs // extent.samples))
+        for first in range(0, extent.samples, max(1, most)):
+            last = min(extent.samples, first + max(1, most))
+            yield Part(data, first, last, extent.cut(last - first), tables)
+
+    def _patch_sum(self, reader: LinearOp) -> NDArray[np.float64]:
+        """Unfold the summed input and sum it over positions, (C, k)."""
+        if () in self._totals:
+            return np.array(self._totals[()].numpy())
+        found = np.zeros((len(reader.channels), reader.kernel_size))
+        for sizes, held in self._totals.items():
+            spatial = output_sizes(reader, sizes)
+            source, inside = tap_sources(reader, sizes, spatial, np.arange(math.prod(spatial)))
+            total = held.numpy()
+            for tap in range(reader.kernel_size):
+                read = source[:, tap] if inside is None else source[inside[:, tap], tap]
+                found[:, tap] += total[:, read].sum(1)
+        return found
+
+
+def _factor(highest: float) -> float:
+    """Return the power of two that brings a number close to one, as far as float32 has it."""
+    return float(2.0 ** -np.clip(np.frexp(highest)[1], -_EXPONENT, _EXPONENT))

@@ -1,0 +1,296 @@
+"""The subgraph that reduces one reader with a constant weight to its sensitivities.
+
+With canonical taps V (C, O/g, *kernel) and the signed stack V2 = [V+, V-] (C, 2 O/g, *kernel), for each part t of the
+data (a+, a-):
+
+    z[b, i, p] = sum over c, q of V2[c, i, q] u_t[b, c, q, p]            a convolution without bias
+    R[b, i, p] = 1 / z, and 0 where z <= guard
+    s[block]   = max over b, i, p of  R[b, i, p] * sum over c in block, q of V2[c, i, q] u_t[b, c, q, p]
+
+(PFP, algorithms.md 1.1 and 1.2.) Two forms compute the last line:
+
+    rows    Where a block is one entry u (one tap, or kernel="max"), the weight leaves the maximum over positions:
+            max_i V2[i] * max_p u[p] R[i, p]. One broadcast Mul and two ReduceMax.
+    sums    Otherwise the numerators are one convolution with a group per block.
+
+Blocks are processed in chunks so that no intermediate grows beyond `SensitivitySettings.chunk_bytes`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxpfp.calibrate.graph_builder import GraphBuilder, Tensor
+from onnxpfp.calibrate.sensitivity.graph_weights import Taps, taps_of
+from onnxpfp.calibrate.sensitivity.settings import GraphOutputs, SensitivitySettings, inverse
+from onnxpfp.linear.ops import Block, LinearOp
+
+__all__ = ["emit_linear"]
+
+_FLOAT = 4
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Linear:
+    """A reader as a convolution: `map` (B, C, *spatial), or (1, C, samples) where a sample has one position."""
+
+    reader: LinearOp
+    map: Tensor
+    taps: Taps
+    samples_last: bool
+    identity: bool
+    rank: int
+
+    @property
+    def kernel(self) -> tuple[int, ...]:
+        return (1,) if self.samples_last else self.reader.kernel
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.kernel)
+
+    @property
+    def outputs(self) -> int:
+        """Outputs of one convolution group."""
+        return self.taps.shape[1]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Quadrants:
+    """One part of the data with both weight signs.
+
+    Attributes:
+        data: u_t before unfolding, (B, C, *spatial).
+        ratio: R for the sum form, (B, g, 2 O/g, P).
+        lines: R for the row form, (g, 2 O/g, B * P).
+        columns: u_t for the row form, (C, 1, B * P); None where it must be unfolded first.
+    """
+
+    data: Tensor
+    ratio: Tensor
+    lines: Tensor
+    columns: Tensor | None
+
+
+def emit_linear(emit: GraphBuilder, reader: LinearOp, plan: SensitivitySettings, *, nonnegative: bool) -> GraphOutputs:
+    """Append the subgraph of one reader of kind conv, conv_transpose or matmul."""
+    linear = _as_convolution(emit, reader)
+    blocks = reader.blocks(single=plan.kernel == "max")
+    parts = emit.signs(linear.map, nonnegative=nonnegative)
+    sums = _sums(emit, linear, parts)
+    quadrants = [_quadrants(emit, linear, part, z, plan) for part, z in zip(parts, sums, strict=True)]
+    shares: list[Tensor] = []
+    slots: list[int] = []
+    for chunk in _chunks(linear, blocks, plan):
+        row_form = len(chunk[0].indices) == 1 and _row_form(linear, plan)
+        shares += (_rows if row_form else _numerators)(emit, linear, quadrants, chunk)
+        repeat = linear.size if row_form else 1
+        slots += [block.channel for block in chunk for _ in range(repeat)] * len(parts)
+    return GraphOutputs(
+        emit.output(emit.join(shares)) if shares else None,
+        np.array(slots, dtype=np.int64),
+        emit.output(emit.op("Shape", [sums[0]], dtype=np.int64)),
+        emit.output(_patch_sum(emit, linear)),
+        None if nonnegative else emit.output(emit.largest(parts[1], linear.rank)),
+    )
+
+
+def _as_convolution(emit: GraphBuilder, reader: LinearOp) -> _Linear:
+    data = emit.numbers(reader.data, reader.zero)
+    taps = taps_of(emit, reader)
+    rank = len(reader.data_shape)
+    identity = reader.kind == "matmul" or (reader.kernel_size == 1 and reader.attributes.is_identity)
+    positions = math.prod(reader.data_shape) // len(reader.channels)
+    sample_axis = 1 if reader.axis == 0 else 0
+    samples = reader.data_shape[sample_axis] if rank > 1 else 1
+    if identity and reader.group == 1 and positions == samples:
+        # One position per sample: samples become the positions, else every product would be one entry wide.
+        order = [axis for axis in range(rank) if axis != reader.axis]
+        columns = emit.reshape(emit.transpose(data, [*order, reader.axis]), [-1, len(reader.channels)])
+        columns = emit.reshape(emit.transpose(columns, [1, 0]), [1, len(reader.channels), -1])
+        return _Linear(reader, columns, taps, True, True, 3)
+    if reader.kind != "matmul":
+        order = [0, reader.axis, *(axis for axis in range(1, rank) if axis != reader.axis)]
+        return _Linear(reader, emit.transpose(data, order), taps, False, identity, rank)
+    rest = [axis for axis in range(rank) if axis not in (sample_axis, reader.axis)]
+    ordered = emit.transpose(data, [sample_axis, reader.axis, *rest])
+    ordered = emit.reshape(ordered, [0, len(reader.channels), -1])
+    return _Linear(reader, ordered, taps, False, True, 3)
+
+
+def _convolve(emit: GraphBuilder, linear: _Linear, data: Tensor, weight: Tensor, group: int) -> Tensor:
+    reader = linear.reader
+    attributes: dict[str, object] = {"group": group, "kernel_shape": list(linear.kernel)}
+    if reader.kind != "matmul" and not linear.samples_last:
+        attributes |= reader.attributes.as_attributes()
+    kind = "ConvTranspose" if reader.kind == "conv_transpose" else "Conv"
+    if linear.samples_last:
+        kind = "Conv"
+    return emit.op(kind, [data, weight], attributes)
+
+
+def _is_transposed(linear: _Linear) -> bool:
+    return linear.reader.kind == "conv_transpose" and not linear.samples_last
+
+
+def _sums(emit: GraphBuilder, linear: _Linear, parts: Sequence[Tensor]) -> list[Tensor]:
+    """Emit z of every part: one convolution, or several of some outputs each where weights are not to be copied."""
+    group, outputs, portion = linear.reader.group, linear.outputs, linear.taps.portion
+    if group > 1 or portion >= outputs:
+        weight = _dense(linear, linear.taps.signed())
+        return [_convolve(emit, linear, part, weight, group) for part in parts]
+    found: list[list[Tensor]] = [[] for _ in parts]
+    for start in range(0, outputs, portion):
+        picked = linear.taps.take(np.arange(start, min(start + portion, outputs)), 1)
+        weight = _dense(linear, picked.signed())
+        for part, pieces in zip(parts, found, strict=True):
+            z = _convolve(emit, linear, part, weight, 1)
+            pieces.append(emit.reshape(z, [0, 2, picked.shape[1], -1]))
+    return [emit.op("Concat", pieces, {"axis": 2}) for pieces in found]
+
+
+def _dense(linear: _Linear, signed: Taps) -> Tensor:
+    """Lay V2 (C, 2 O/g, *kernel) out as the weight of the convolution that gives z, groups outermost."""
+    if _is_transposed(linear):
+        return signed.emit()
+    group = linear.reader.group
+    inputs, outputs = signed.shape[0] // group, signed.shape[1]
+    grouped = signed.reshape((group, inputs, outputs, linear.size)).transpose((0, 2, 1, 3))
+    return grouped.reshape((group * outputs, inputs, *linear.kernel)).emit()
+
+
+def _quadrants(emit: GraphBuilder, linear: _Linear, part: Tensor, z: Tensor, plan: SensitivitySettings) -> _Quadrants:
+    """Bring R to the layouts of both forms; what is not used is dropped with the export."""
+    group, outputs = linear.reader.group, linear.outputs
+    split = emit.reshape(z, [0, group, 2, outputs, -1])
+    ratio = inverse(emit, split, [1, 3] if linear.samples_last else [1, 3, 4], plan.guard)
+    ratio = emit.reshape(ratio, [0, group, 2 * outputs, -1])
+    lines = emit.reshape(emit.transpose(ratio, [1, 2, 0, 3]), [group, 2 * outputs, -1])
+    columns = _columns(emit, part, len(linear.reader.channels)) if linear.identity else None
+    return _Quadrants(part, ratio, lines, columns)
+
+
+def _columns(emit: GraphBuilder, data: Tensor, rows: int) -> Tensor:
+    """Lay (B, rows, *positions) out as (rows, 1, B * P): long lines are what Mul and ReduceMax like."""
+    flat = emit.transpose(emit.reshape(data, [0, rows, -1]), [1, 0, 2])
+    return emit.reshape(flat, [rows, 1, -1])
+
+
+def _row_form(linear: _Linear, plan: SensitivitySettings) -> bool:
+    return linear.size == 1 or plan.kernel == "max"
+
+
+def _chunks(linear: _Linear, blocks: Sequence[Block], plan: SensitivitySettings) -> Iterator[tuple[Block, ...]]:
+    """Cut blocks into runs whose intermediates fit; a run has blocks of one form only."""
+    shape = linear.reader.output_shape
+    outputs = linear.outputs * linear.reader.group
+    positions = max(1, math.prod(shape) // outputs) * plan.batch
+    each = 2 * linear.outputs * positions * _FLOAT
+    if _row_form(linear, plan):
+        each *= linear.size
+    wanted = max(1, plan.chunk_bytes // each, -(-len(blocks) // plan.max_chunks))
+    size = max(1, min(wanted, plan.workspace_bytes // each))
+    singles = [block for block in blocks if len(block.indices) == 1]
+    others = [block for block in blocks if len(block.indices) > 1]
+    for run in (singles, others):
+        for start in range(0, len(run), size):
+            yield tuple(run[start : start + size])
+
+
+def _per_group(
+    emit: GraphBuilder, linear: _Linear, ratio: Tensor, chunk: Sequence[Block], repeat: int, axis: int
+) -> Tensor:
+    """Line the group axis of R up with the blocks: one entry per block times `repeat`, or one for all."""
+    group = linear.reader.group
+    if group == 1:
+        return ratio
+    wanted = [block.group for block in chunk for _ in range(repeat)]
+    if len(set(wanted)) == 1:
+        wanted = wanted[:1]
+    return emit.gather(ratio, np.array(wanted, dtype=np.int64), group, axis=axis)
+
+
+def _rows(emit: GraphBuilder, linear: _Linear, quadrants: Sequence[_Quadrants], chunk: Sequence[Block]) -> list[Tensor]:
+    """Emit the row form: for each quadrant the largest share of every (index, tap), (len(chunk) * k,)."""
+    indices = np.array([block.indices[0] for block in chunk], dtype=np.int64)
+    rows = len(chunk) * linear.size
+    signed = linear.taps.take(indices, 0).signed().reshape((len(chunk), 2 * linear.outputs, linear.size))
+    weight = signed.transpose((0, 2, 1)).reshape((rows, 2 * linear.outputs)).emit()
+    return [_row_shares(emit, linear, quadrant, indices, weight, chunk) for quadrant in quadrants]
+
+
+def _row_shares(
+    emit: GraphBuilder,
+    linear: _Linear,
+    quadrant: _Quadrants,
+    indices: NDArray[np.int64],
+    weight: Tensor,
+    chunk: Sequence[Block],
+) -> Tensor:
+    size = len(linear.reader.channels)
+    if quadrant.columns is not None:
+        columns = emit.gather(quadrant.columns, indices, size, axis=0)
+    else:
+        picked = emit.gather(quadrant.data, indices, size, axis=1)
+        columns = _columns(emit, _unfold(emit, linear, picked, len(chunk)), len(chunk) * linear.size)
+    lines = _per_group(emit, linear, quadrant.lines, chunk, linear.size, axis=0)
+    largest = emit.reduce_max(emit.op("Mul", [columns, lines]), [2])
+    return emit.reduce_max(emit.op("Mul", [largest, weight]), [1])
+
+
+def _numerators(
+    emit: GraphBuilder, linear: _Linear, quadrants: Sequence[_Quadrants], chunk: Sequence[Block]
+) -> list[Tensor]:
+    """Emit the sum form: for each quadrant the largest share of every block, (len(chunk),)."""
+    width = max(len(block.indices) for block in chunk)
+    indices = np.zeros((len(chunk), width), dtype=np.int64)
+    real = np.zeros((len(chunk), width), dtype=np.float32)
+    for row, block in enumerate(chunk):
+        # Narrow blocks are padded with index 0 at weight 0.
+        indices[row, : len(block.indices)] = block.indices
+        real[row, : len(block.indices)] = 1
+    signed = linear.taps.take(indices.reshape(-1), 0).signed()
+    if not real.all():
+        signed = signed.times(real.reshape(-1, *[1] * (len(signed.shape) - 1)))
+    outputs = 2 * linear.outputs
+    if _is_transposed(linear):
+        weight = signed.reshape((len(chunk) * width, outputs, *linear.kernel)).emit()
+    else:
+        grouped = signed.reshape((len(chunk), width, outputs, linear.size)).transpose((0, 2, 1, 3))
+        weight = grouped.reshape((len(chunk) * outputs, width, *linear.kernel)).emit()
+    size = len(linear.reader.channels)
+    shares: list[Tensor] = []
+    for quadrant in quadrants:
+        picked = emit.gather(quadrant.data, indices.reshape(-1), size, axis=1)
+        numerators = _convolve(emit, linear, picked, weight, len(chunk))
+        numerators = emit.reshape(numerators, [0, len(chunk), outputs, -1])
+        ratio = _per_group(emit, linear, quadrant.ratio, chunk, 1, axis=1)
+        # Two reductions: each has its fast loop in onnxruntime, axes 0, 2 and 3 together have none.
+        largest = emit.reduce_max(emit.op("Mul", [numerators, ratio]), [2, 3])
+        shares.append(emit.reduce_max(largest, [0]))
+    return shares
+
+
+def _unfold(emit: GraphBuilder, linear: _Linear, data: Tensor, channels: int) -> Tensor:
+    """Return u (B, channels * k, *positions): one one-hot tap per output channel."""
+    if linear.identity:
+        return data
+    size = linear.size
+    taps = np.eye(size, dtype=np.float32).reshape(size, 1, *linear.kernel)
+    if _is_transposed(linear):
+        taps = np.swapaxes(taps, 0, 1)
+    weight = emit.constant(np.tile(taps, (channels,) + (1,) * (taps.ndim - 1)))
+    return _convolve(emit, linear, data, weight, channels)
+
+
+def _patch_sum(emit: GraphBuilder, linear: _Linear) -> Tensor:
+    """Sum the unfolded input over samples and positions, (C, k): over samples first, that is one map to unfold."""
+    channels = len(linear.reader.channels)
+    summed = emit.reduce_sum(linear.map, [0], keep=True)
+    unfolded = emit.reshape(_unfold(emit, linear, summed, channels), [channels, linear.size, -1])
+    return emit.reduce_sum(unfolded, [2])

@@ -1,0 +1,189 @@
+"""What is measured of one family, batch by batch: screened sensitivities, sums and squares of its input."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxpfp.calibrate.sensitivity.scratch import ScratchArrays
+from onnxpfp.calibrate.sensitivity.screening import Screening
+from onnxpfp.calibrate.sensitivity.settings import SensitivitySettings
+from onnxpfp.calibrate.sensitivity.sums import Sums, scaled
+from onnxpfp.calibrate.statistics import OpStatistics
+from onnxpfp.errors import CalibrationError
+from onnxpfp.linear.families import OpFamily
+from onnxpfp.linear.im2col import output_sizes, tap_sources
+from onnxpfp.linear.ops import LinearOp
+from onnxpfp.runtime.heap import trim_heap
+
+__all__ = ["SensitivityObserver"]
+
+Floats = NDArray[np.float32]
+Totals = NDArray[np.float64]
+
+_AT_ONCE = 1 << 20
+"""Sums that are made at once."""
+_PER_BLOCK, _AT_MOST = 1 << 15, 1 << 20
+"""The same where blocks are looked at one by one: enough for each of them, but what a cache still holds."""
+_LARGE = 4 << 20
+_SMALL = 1e-9
+_LIVE = 4
+"""Arrays of that size that are held at once."""
+
+
+@dataclass(slots=True, eq=False)
+class SensitivityObserver:
+    """The running statistics of one family.
+
+    Attributes:
+        family: The readers.
+        plan: How to compute.
+        nonnegative: Whether the data provably have no negative entry.
+    """
+
+    family: OpFamily
+    plan: SensitivitySettings
+    nonnegative: bool
+    _sums: Sums | None = None
+    _screens: dict[str, Screening] = field(default_factory=dict[str, Screening])
+    _totals: dict[tuple[int, ...], Totals] = field(default_factory=dict[tuple[int, ...], Totals])
+    _squares: Totals = field(default_factory=lambda: np.zeros(0))
+    _patches: int = 0
+    _negative: bool = False
+    _samples: int = 0
+
+    def see(self, data: NDArray[Any], samples: int, scratch: ScratchArrays) -> None:
+        """Count one batch in.
+
+        Args:
+            data: The tensor that is read.
+            samples: Number of samples in it.
+            scratch: Memory of this thread.
+
+        Raises:
+            CalibrationError: There is NaN or infinity in it.
+        """
+        x = self.family.arrange(data)
+        self._count(x)
+        self._samples += samples
+        lowest = 0.0 if self.nonnegative else float(x.min())
+        self._negative = self._negative or lowest < 0
+        read = self.family.strided(x)
+        if lowest >= 0:
+            self._screen(read, scratch)
+            return
+        for sign in (np.float32(1), np.float32(-1)):
+            part = np.multiply(read, sign)
+            self._screen(np.maximum(part, 0, out=part), scratch)
+
+    def _count(self, x: Floats) -> None:
+        """Add up the input and its squares, and count the positions of the output."""
+        lead, read = self.family.lead, self.family.strided(x)
+        total = read.sum(0, dtype=np.float64 if len(x) == 1 else np.float32)
+        if not np.isfinite(total).all():
+            raise CalibrationError(
+                f"the network computes NaN or infinity at {lead.data!r}, which {lead.name} reads",
+                hint="check that the calibration data are prepared as in training",
+            )
+        sizes = read.shape[2:]
+        flat = self.family.flat
+        if flat:
+            total = total.reshape(len(total), -1).sum(1, dtype=np.float64, keepdims=True)
+        key = () if flat else sizes
+        self._totals[key] = self._totals.get(key, 0.0) + total.astype(np.float64)
+        rows = x.reshape(x.shape[0], x.shape[1], -1)
+        squares = np.einsum("ncp,ncp->nc", rows, rows).sum(0, dtype=np.float64)
+        self._squares = self._squares + squares if self._samples else squares
+        self._patches += len(x) * math.prod(sizes if flat else output_sizes(lead, sizes))
+
+    def _screen(self, x: Floats, scratch: ScratchArrays) -> None:
+        """Screen one sign of the input."""
+        scored = [reader for reader in self.family.readers if reader.channels.any()]
+        if not scored:
+            return
+        if self._sums is None:
+            family = OpFamily(tuple(scored))
+            weights = [scaled(reader) for reader in scored]
+            self._sums = Sums.of(family, weights, self.plan.kernel)
+            pairs = zip(scored, weights, strict=True)
+            self._screens = {reader.name: Screening.of(reader, each, family, self.plan) for reader, each in pairs}
+            if sum(each.taps.nbytes for each in weights) > _LARGE:
+                # They were copied several times on the way into onnxruntime.
+                trim_heap()
+        x, unit = self._in_units(x)
+        highest = float(x.max())
+        if not highest:
+            return
+        for part in self._pieces(x):
+            fields = self._sums.run(x[part], scratch)
+            for screen, seen in zip(self._screens.values(), fields, strict=True):
+                screen.see(seen, highest, unit if self.family.samples_last else unit[part], scratch)
+
+    def _in_units(self, x: Floats) -> tuple[Floats, Floats]:
+        """Scale samples whose squares would vanish or overflow; shares do not depend on the scale of a sample.
+
+        Returns:
+            The input, and what each sample was divided by, (samples,).
+        """
+        last = self.family.samples_last
+        top = x.max(tuple(range(1, x.ndim)) if not last else (0, 1))
+        odd = (top > 0) & ((top < _SMALL) | (top > 1 / _SMALL))
+        unit = np.where(odd, top, np.float32(1))
+        if odd.any():
+            x = np.divide(x, unit if last else unit.reshape(-1, *[1] * (x.ndim - 1)), dtype=np.float32)
+        return x, unit
+
+    def _pieces(self, x: Floats) -> Iterator[slice]:
+        """Cut a batch; the first piece of all is one sample, which spares the others most of their candidates."""
+        assert self._sums is not None
+        sizes = x.shape[2:]
+        flat = self.family.flat
+        places = math.prod(sizes if flat else output_sizes(self.family.lead, sizes))
+        blocks = max(len(screen.best) for screen in self._screens.values())
+        wanted = _AT_ONCE if flat else min(_PER_BLOCK * blocks, _AT_MOST)
+        wanted = min(wanted, self.plan.workspace_bytes // (4 * _LIVE))
+        size = max(1, wanted // max(1, sum(self._sums.rows) * places))
+        start = 0
+        if not any(screen.best.any() for screen in self._screens.values()):
+            yield slice(0, 1)
+            start = 1
+        for first in range(start, len(x), size):
+            yield slice(first, min(len(x), first + size))
+
+    def statistics(self, reader: LinearOp) -> OpStatistics:
+        """Return what was measured of one of the readers."""
+        channels = reader.channel_ids
+        sensitivity = np.zeros(len(channels))
+        screen = self._screens.get(reader.name)
+        if screen is not None:
+            slots = np.searchsorted(channels, screen.exact.blocks.channels)
+            # Rounding of z and of the numerators can put a share a few ulps above one.
+            np.maximum.at(sensitivity, slots, np.minimum(screen.best.astype(np.float64), 1.0))
+        return OpStatistics(
+            channels,
+            sensitivity,
+            self._patch_sum(reader),
+            self._squares,
+            patches=self._patches,
+            negative=self._negative,
+            samples=self._samples,
+        )
+
+    def _patch_sum(self, reader: LinearOp) -> Totals:
+        """Unfold the summed input and sum it over positions, (C, k)."""
+        if self.family.flat:
+            return self._totals[()]
+        found = np.zeros((len(reader.channels), reader.kernel_size))
+        for sizes, total in self._totals.items():
+            spatial = output_sizes(reader, sizes)
+            source, inside = tap_sources(reader, sizes, spatial, np.arange(math.prod(spatial)))
+            flat = total.reshape(len(total), -1)
+            for tap in range(reader.kernel_size):
+                read = source[:, tap] if inside is None else source[inside[:, tap], tap]
+                found[:, tap] += flat[:, read].sum(1)
+        return found

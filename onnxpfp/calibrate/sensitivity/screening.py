@@ -1,0 +1,230 @@
+"""Exact sensitivities of one reader from its sums: bounds first, the exact share only where a bound beats the maximum.
+
+A sensitivity is a maximum over millions of (sample, position) pairs, and nearly none of them matters once a few are
+known. With outputs of norm one, m[p] = min over rows of z, and A[j, p] the magnitude of block j's input at p:
+
+    coarse   share[j, p] <= A[j, p] max_i |W_ij| / m[p]                                one product and one comparison
+    tight    share[j, p] <= A[j, p] / m[p] (sum_i |W_ij|^16 (m[p] / z[i, p])^16)^(1/16)     one matrix product
+
+The second holds as a norm of order 16 is above the maximum. Both are compared in the 16th power, where nothing can
+underflow unseen: the largest term of the sum over rows is that of m[p] itself, and weights have a floor.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxpfp.calibrate.sensitivity.exact import Candidates, Exact
+from onnxpfp.calibrate.sensitivity.scratch import ScratchArrays
+from onnxpfp.calibrate.sensitivity.settings import EPSILON, FULL, SLACK, Guard, SensitivitySettings
+from onnxpfp.calibrate.sensitivity.sums import Scaled, SumField
+from onnxpfp.calibrate.sensitivity.tight_bound import FLOOR, ORDER, TightBound
+from onnxpfp.linear.families import OpFamily
+from onnxpfp.linear.ops import LinearOp
+
+__all__ = ["Screening"]
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
+
+_EXACT_COST, _TIGHT_COST, _TIGHT_COST_PER_BLOCK = 1.0, 0.6, 0.014
+"""Nanoseconds for a row of one candidate, for a row of one position, and for that times a block: what is cheaper."""
+_FEW = 16
+"""Candidates of a block that are computed at once rather than in two steps."""
+_MANY = 4
+"""Where more than one position in so many has a small sum, all are looked at."""
+_SHORT = 8
+_PROMISING = 0.9
+"""Share of the block's best bound."""
+
+
+@dataclass(slots=True, eq=False)
+class Screening:
+    """The running sensitivities of one reader.
+
+    Attributes:
+        exact: Computes shares; it has the blocks.
+        norm: What outputs were divided by, (g, O/g).
+        reach: No sum is larger than the largest input times this, as outputs have norm one.
+        guard: Which sums count as zero.
+        magnitude: Largest norm of each block's weights in a row, (b,) float32.
+        best: The largest share of each block so far, (b,) float32.
+        samples_last: Whether samples are the positions.
+        tight: The second bound; None where convolution groups have unequal numbers of blocks.
+        order: Indices of all blocks, one after the other; None where they are all indices as they stand.
+        starts: Where each block begins there.
+    """
+
+    exact: Exact
+    norm: Floats
+    reach: float
+    guard: Guard
+    magnitude: Floats
+    best: Floats
+    samples_last: bool
+    tight: TightBound | None
+    order: Ints | None
+    starts: Ints
+
+    @classmethod
+    def of(cls, reader: LinearOp, weights: Scaled, family: OpFamily, plan: SensitivitySettings) -> Screening:
+        """Prepare the screening of one reader."""
+        blocks = reader.block_table(single=plan.kernel == "max")
+        exact = Exact.of(reader, blocks, weights.taps, plan.kernel, flat=family.flat)
+        plain = len(blocks.groups) == len(reader.channels)
+        norms = _block_norms(weights.signed, None if plain else blocks.indices, blocks.starts[:-1], plan)
+        even = len(set(np.bincount(blocks.groups, minlength=reader.group).tolist())) == 1
+        entries = weights.taps.shape[2] * len(reader.channels) // reader.group
+        return cls(
+            exact,
+            weights.norm,
+            math.sqrt(entries),
+            plan.guard,
+            # No limit is infinite then; what has no weight stays without a share.
+            np.where(norms.max(1) > 0, np.maximum(norms.max(1), FLOOR), 0).astype(np.float32),
+            np.zeros(len(blocks.groups), np.float32),
+            family.samples_last,
+            TightBound(norms.reshape(reader.group, -1, norms.shape[1])) if even else None,
+            None if plain else blocks.indices,
+            blocks.starts[:-1],
+        )
+
+    def see(self, seen: SumField, highest: float, unit: Floats, scratch: ScratchArrays) -> None:
+        """Count some samples in.
+
+        Args:
+            seen: The samples; sums that the guard fires at are overwritten.
+            highest: The largest input.
+            unit: What each sample was divided by, (samples,).
+            scratch: Memory for what is made of them.
+        """
+        with np.errstate(over="ignore", under="ignore", divide="ignore", invalid="ignore"):
+            self._guard(seen, highest, unit)
+            inverse = 1 / seen.least
+            if inverse.shape[2] > 1:
+                inverse = inverse[:, :, self.exact.blocks.groups]
+            blocks = self._of_blocks(seen.magnitudes)
+            size = np.multiply(blocks, inverse, out=scratch.take("size", blocks.shape))
+            if not self.best.all():
+                self._seed(seen, size)
+            self._screen(seen, size, scratch)
+
+    def _guard(self, seen: SumField, highest: float, unit: Floats) -> None:
+        """Make sums infinite that count as zero, and find the least of the others."""
+        if self.guard == "absolute" or self.samples_last:
+            for number in range(len(seen.z)):
+                self._apply_limit(seen, number, unit if self.samples_last else unit[number : number + 1])
+            return
+        # No limit is above that, so where all sums are, none needs to be looked at.
+        low = EPSILON * highest * self.reach * float(self.norm.max() / self.norm.min())
+        fires = seen.least <= low
+        for number in np.flatnonzero(fires.any((1, 2))).tolist():
+            if np.count_nonzero(fires[number]) > fires[number].size // _MANY:
+                self._apply_limit(seen, number, unit[number : number + 1])
+            else:
+                self._apply_at(seen, number, np.nonzero(fires[number]))
+
+    def _apply_limit(self, seen: SumField, number: int, unit: Floats) -> None:
+        """Look at all sums of a sample."""
+        here = seen.z[number]
+        np.copyto(here, np.inf, where=here <= self._limit(here, unit))
+        seen.least[number] = _least(here)
+
+    def _apply_at(self, seen: SumField, number: int, where: tuple[Ints, ...]) -> None:
+        """Look at the sums at some positions (and groups) of a sample."""
+        here = seen.z[number]
+        rows, limit = here[where], self._limit(here, np.ones(1, np.float32))[0]
+        np.copyto(rows, np.inf, where=rows <= limit[where[1]])
+        here[where] = rows
+        seen.least[number][where] = rows.min(1)
+
+    def _limit(self, sums: Floats, unit: Floats) -> Floats:
+        """Return what the sums (P, g, 2 O/g) of a sample must be above, (P or 1, g, 2 O/g)."""
+        norm = np.stack([self.norm, self.norm], axis=1)
+        if self.guard == "absolute":
+            return np.float32(EPSILON) / unit[:, None, None] / norm.reshape(1, *sums.shape[1:])
+        highest = sums if self.samples_last else sums.max(0, keepdims=True)
+        highest = (highest.reshape(len(highest), *norm.shape) * norm).max((1, 3), keepdims=True)
+        return (np.float32(EPSILON) * highest / norm).reshape(len(highest), *sums.shape[1:])
+
+    def _of_blocks(self, magnitudes: Floats) -> Floats:
+        """Return the magnitude of every block's input, (N, P, b)."""
+        if self.order is None:
+            return magnitudes
+        picked = magnitudes[:, :, self.order]
+        if len(self.order) == len(self.starts):
+            return picked
+        return np.sqrt(np.add.reduceat(np.square(picked), self.starts, axis=2))
+
+    def _seed(self, seen: SumField, size: Floats) -> None:
+        """Give blocks without a share one: that of their largest bound."""
+        new = np.flatnonzero(self.best == 0)
+        place = size.reshape(-1, size.shape[2])[:, new].argmax(0)
+        self._raise(seen, Candidates(place, new, np.ones(len(new), np.float32), 1))
+
+    def _screen(self, seen: SumField, size: Floats, scratch: ScratchArrays) -> None:
+        live = (self.best < FULL) & (self.magnitude > 0)
+        limit = np.where(live, self.best / self.magnitude * np.float32(1 - SLACK), np.inf).astype(np.float32)
+        over = size > limit
+        count = int(np.count_nonzero(over))
+        if not count:
+            return
+        order, excess = 1, size
+        blocks = size.shape[2] / seen.z.shape[2]
+        per_place = _TIGHT_COST + _TIGHT_COST_PER_BLOCK * blocks
+        if self.tight is not None and count * _EXACT_COST > seen.least.size * per_place:
+            order = ORDER
+            excess = self.tight.excess(np.divide(size, limit, out=size), seen.z, seen.least, scratch)
+            over &= excess > np.float32((1 - SLACK) ** ORDER)
+        flat = np.flatnonzero(over)
+        place, block = np.divmod(flat, size.shape[2])
+        picked = excess.reshape(-1)[flat]
+        if order == 1:
+            picked = picked / limit[block]
+        self._settle(seen, Candidates(place, block, picked, order).sorted())
+
+    def _settle(self, seen: SumField, found: Candidates) -> None:
+        """Compute candidates, the most promising of each block first, for these may settle the others."""
+        if len(found) > _FEW * len(self.best):
+            before = self.best.copy()
+            first = found.promising(_PROMISING)
+            self._raise(seen, found.take(first))
+            gain = np.where(self.best < FULL, (self.best / before).astype(np.float64) ** found.order, np.inf)
+            found = found.take(~first & (found.excess >= (gain * (1 - SLACK) ** found.order)[found.block]))
+        self._raise(seen, found)
+
+    def _raise(self, seen: SumField, found: Candidates) -> None:
+        np.maximum(self.best, self.exact.largest(seen, found), out=self.best)
+
+
+def _least(sums: Floats) -> Floats:
+    """Take the minimum over the last axis: halving it first is what vector units like."""
+    while sums.shape[-1] % 2 == 0 and sums.shape[-1] > _SHORT:
+        half = sums.shape[-1] // 2
+        sums = np.minimum(sums[..., :half], sums[..., half:])
+    return sums.min(-1)
+
+
+def _block_norms(signed: Floats, order: Ints | None, starts: Ints, plan: SensitivitySettings) -> Floats:
+    """Return the norm of each block's weights in every row of its group, (b, 2 O/g): the largest for kernel="max".
+
+    Args:
+        signed: W+ and W- side by side, (C, 2 O/g, k).
+        order: Indices of all blocks; None where they are all indices as they stand.
+        starts: Where each block begins there.
+        plan: Which kernel form.
+    """
+    single = order is None or len(order) == len(starts)
+    picked = signed if order is None else signed[order]
+    if single and signed.shape[2] == 1:
+        return picked[:, :, 0]
+    if plan.kernel == "max":
+        return picked.max(2)
+    # In float64, where squares of small weights do not vanish.
+    squares = np.einsum("cok,cok->co", picked, picked, dtype=np.float64)
+    whole = squares if single else np.add.reduceat(squares, starts, axis=0)
+    return np.sqrt(whole).astype(np.float32)

@@ -1,0 +1,114 @@
+"""What all subgraphs that reduce a reader to its sensitivities have in common: how to compute, and what comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxpfp.calibrate.graph_builder import GraphBuilder, Tensor
+
+__all__ = [
+    "EPSILON",
+    "FULL",
+    "SLACK",
+    "GraphOutputs",
+    "Guard",
+    "Kernel",
+    "SensitivitySettings",
+    "inverse",
+    "of_products",
+]
+
+Kernel = Literal["sum", "max"]
+Guard = Literal["relative", "absolute"]
+
+EPSILON = float(np.finfo(np.float32).eps)
+SLACK = 1e-5
+"""What rounding may take from a bound on a share."""
+FULL = 1 - 1e-6
+"""A share is at most one: from here on a channel cannot gain anything that counts."""
+
+
+@dataclass(frozen=True, slots=True)
+class SensitivitySettings:
+    """How to compute.
+
+    Attributes:
+        kernel: "sum" adds a channel's products over the kernel, which the bound needs; "max" is the authors' code.
+        guard: "relative" to the largest z of a sample, or the authors' "absolute" float32 epsilon.
+        batch: Samples in one run.
+        chunk_bytes: Aimed-at size of one intermediate.
+        max_chunks: Most chunks of one reader; it keeps the graph small, `workspace_bytes` goes before it.
+        workspace_bytes: Limit of one intermediate, as far as one channel at a time can keep it.
+    """
+
+    kernel: Kernel = "sum"
+    guard: Guard = "relative"
+    batch: int = 1
+    chunk_bytes: int = 1 << 20
+    max_chunks: int = 64
+    workspace_bytes: int = 64 << 20
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class GraphOutputs:
+    """Where a reader's results come out.
+
+    Attributes:
+        shares: Output with the largest share of every slot, (slots,) float32; None where nothing is scored.
+        channels: Channel id of every slot, (slots,).
+        shape: Output with the shape of z, int64.
+        patch_sum: Output with the summed unfolded input, (C, k) float32; None for a product.
+        negative: Output with the largest magnitude of a negative entry; None if there can be none.
+    """
+
+    shares: str | None
+    channels: NDArray[np.int64]
+    shape: str
+    patch_sum: str | None
+    negative: str | None
+
+
+def inverse(emit: GraphBuilder, z: Tensor, axes: Sequence[int], guard: Guard) -> Tensor:
+    """Return 1 / z, and 0 where z is not above the guard.
+
+    Args:
+        emit: Where to append.
+        z: Non-negative sums.
+        axes: What the largest z of one sample and quadrant is taken over, for the relative guard. Per sample, so that
+            the result does not depend on how the samples are batched.
+        guard: Relative to that maximum, or absolute.
+    """
+    limit = emit.constant(np.array(EPSILON, dtype=np.float32))
+    if guard == "relative":
+        limit = emit.op("Mul", [emit.reduce_max(z, axes, keep=True), limit])
+    fires = emit.op("Greater", [z, limit], dtype=np.bool_)
+    mask = emit.op("Cast", [fires], {"to": 1})
+    one = emit.constant(np.array(1, dtype=np.float32))
+    # mask / (z + 1 - mask) is exact where the mask is 1 and never divides by zero; Where needs opset 9.
+    return emit.op("Div", [mask, emit.op("Add", [z, emit.op("Sub", [one, mask])])])
+
+
+def of_products(
+    emit: GraphBuilder, shares: Sequence[Tensor], slots: Sequence[int], z: Tensor, negative: Tensor | None
+) -> GraphOutputs:
+    """Make the outputs of a reader whose operands are both activations.
+
+    Args:
+        emit: Where to append.
+        shares: The largest shares of runs of blocks.
+        slots: Channel id of every share.
+        z: Sums of one quadrant, for their shape.
+        negative: The largest magnitude of a negative entry of the data; None if there can be none.
+    """
+    return GraphOutputs(
+        emit.output(emit.join(shares)) if shares else None,
+        np.array(slots, dtype=np.int64),
+        emit.output(emit.op("Shape", [z], dtype=np.int64)),
+        None,
+        None if negative is None else emit.output(negative),
+    )

@@ -1,0 +1,207 @@
+"""The sums z of a family, and the magnitudes of what they are made of, by onnxruntime.
+
+The weights of a reader become rows: its outputs with both signs. Both rows of an output are scaled so that the whole
+output has norm one: shares do not change by it, and bounds over several rows become tight. Everything comes out
+position by position, with the rows or channels of one position side by side: that is how candidates are looked up.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+from onnxpfp.calibrate.sensitivity.scratch import ScratchArrays
+from onnxpfp.calibrate.sensitivity.settings import Kernel
+from onnxpfp.linear.families import OpFamily
+from onnxpfp.linear.im2col import output_sizes
+from onnxpfp.linear.ops import LinearOp
+from onnxpfp.runtime.session import Session, open_session
+
+__all__ = ["Scaled", "SumField", "Sums", "scaled"]
+
+Floats = NDArray[np.float32]
+_OPSET = 17
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scaled:
+    """Weights of one reader with outputs of norm one.
+
+    Attributes:
+        taps: V (C, O/g, k) float32, scaled.
+        signed: The same as W+ and W- side by side, (C, 2 O/g, k).
+        norm: What the outputs were divided by, (g, O/g) float32, 1 where an output has no weight.
+    """
+
+    taps: Floats
+    signed: Floats
+    norm: Floats
+
+
+def scaled(reader: LinearOp) -> Scaled:
+    """Scale the outputs of a reader."""
+    # Rows are picked from them one by one: side by side they must lie.
+    taps = np.ascontiguousarray(reader.taps(), dtype=np.float32)
+    grouped = taps.reshape(reader.group, -1, taps.shape[1], math.prod(taps.shape[2:]))
+    # In float64, where squares of small weights do not vanish.
+    norm = np.sqrt(np.einsum("gcok,gcok->go", grouped, grouped, dtype=np.float64))
+    norm = np.where(norm > 0, norm, 1).astype(np.float32)
+    divided = np.divide(grouped, norm[:, None, :, None], dtype=np.float32).reshape(*taps.shape[:2], -1)
+    signed = np.empty((len(divided), 2 * divided.shape[1], divided.shape[2]), np.float32)
+    np.maximum(divided, 0, out=signed[:, : divided.shape[1]])
+    np.negative(np.minimum(divided, 0, out=signed[:, divided.shape[1] :]), out=signed[:, divided.shape[1] :])
+    return Scaled(divided, signed, norm)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SumField:
+    """Some samples as a reader sees them.
+
+    Attributes:
+        x: Input, (N, C, *spatial); by position, (N, P, C), where a position sees one position.
+        magnitudes: (N, P, C), such that no taps of norm n make more of the input than n times them.
+        z: Sums, (N, P, g, 2 O/g).
+        least: The least of them, (N, P, g).
+        sizes: Spatial shape of the input.
+        spatial: Spatial shape of the output.
+    """
+
+    x: Floats
+    magnitudes: Floats
+    z: Floats
+    least: Floats
+    sizes: tuple[int, ...]
+    spatial: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sums:
+    """Computes z and the magnitudes of one family.
+
+    Attributes:
+        family: The readers.
+        rows: Number of rows of each.
+    """
+
+    family: OpFamily
+    rows: tuple[int, ...]
+    _session: Session
+
+    @classmethod
+    def of(cls, family: OpFamily, weights: Sequence[Scaled], kernel: Kernel) -> Sums:
+        """Load what computes the sums of a family."""
+        rows = tuple(2 * each.norm.size for each in weights)
+        return cls(family, rows, open_session(_model(family, weights, kernel), threads=1, spin=False, shared=True))
+
+    def run(self, x: Floats, scratch: ScratchArrays) -> list[SumField]:
+        """Compute the sums of some samples, for every reader.
+
+        Args:
+            x: (N, C, *spatial), without negative entries.
+            scratch: Where they are put; the next run overwrites them.
+        """
+        family, sizes = self.family, x.shape[2:]
+        samples, channels = x.shape[:2]
+        spatial = sizes if family.flat else output_sizes(family.lead, sizes)
+        positions, group = math.prod(spatial), family.lead.group
+        shapes: dict[str, tuple[int, ...]] = {"a": (samples, positions, channels)}
+        for number, rows in enumerate(self.rows):
+            shapes[f"z{number}"] = (samples, positions, group, rows // group)
+            shapes[f"least{number}"] = (samples, positions, group)
+        places = {name: scratch.take(name, shape) for name, shape in shapes.items()}
+        x = np.ascontiguousarray(x.reshape(samples, channels, -1) if family.flat else x)
+        self._session.run_into({"x": x}, places)
+        seen = places["a"] if family.flat else x
+        return [
+            SumField(seen, places["a"], places[f"z{number}"], places[f"least{number}"], sizes, spatial)
+            for number in range(len(self.rows))
+        ]
+
+
+def _model(family: OpFamily, weights: Sequence[Scaled], kernel: Kernel) -> ModelProto:
+    """Return a model for x (N, C, *spatial) -> a, and z and least of every reader."""
+    group = family.lead.group
+    constants: dict[str, NDArray[Any]] = {
+        "rows": np.array([0, 0, group, -1], np.int64),
+        "flat": np.array([0, 0, -1], np.int64),
+    }
+    nodes = _magnitudes(family, kernel, constants)
+    outputs = ["a"]
+    for number, each in enumerate(weights):
+        nodes += _sums(family, each, number, constants)
+        nodes += [
+            helper.make_node("Reshape", [f"sums{number}", "rows"], [f"z{number}"]),
+            helper.make_node("ReduceMin", [f"z{number}"], [f"least{number}"], axes=[3], keepdims=0),
+        ]
+        outputs += [f"z{number}", f"least{number}"]
+    rank = 3 if family.flat else len(family.lead.data_shape)
+    graph = helper.make_graph(
+        nodes,
+        "sums",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [f"d{axis}" for axis in range(rank)])],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=8)
+
+
+def _sums(family: OpFamily, weights: Scaled, number: int, constants: dict[str, NDArray[Any]]) -> list[NodeProto]:
+    """Return nodes that make the sums of one reader, (N, P, rows)."""
+    lead, name = family.lead, f"w{number}"
+    signed = weights.signed
+    if family.flat and lead.group == 1:
+        # A product with constants on the right is the fastest of all.
+        constants[name] = signed[:, :, 0]
+        return [helper.make_node("MatMul", ["a", name], [f"sums{number}"])]
+    window = {} if family.flat else cast("dict[str, Any]", lead.attributes.as_attributes())
+    kernel = (1,) if family.flat else lead.kernel
+    kind = "ConvTranspose" if lead.kind == "conv_transpose" and not family.flat else "Conv"
+    if kind == "Conv":
+        grouped = signed.reshape(lead.group, -1, *signed.shape[1:]).transpose(0, 2, 1, 3)
+        signed = grouped.reshape(-1, grouped.shape[2], grouped.shape[3])
+    constants[name] = np.ascontiguousarray(signed.reshape(*signed.shape[:2], *kernel))
+    return [
+        helper.make_node(kind, ["x", name], [f"map{number}"], group=lead.group, **window),
+        *_by_position(f"map{number}", f"sums{number}"),
+    ]
+
+
+def _magnitudes(family: OpFamily, kernel: Kernel, constants: dict[str, NDArray[Any]]) -> list[NodeProto]:
+    """Return nodes that make magnitudes a (N, P, C) of the input x."""
+    lead = family.lead
+    if family.flat:
+        return [helper.make_node("Transpose", ["x"], ["a"], perm=[0, 2, 1])]
+    window = cast("dict[str, Any]", lead.attributes.as_attributes())
+    if kernel == "max" and lead.kind == "conv" and _pools(lead):
+        pool = helper.make_node("MaxPool", ["x"], ["m"], kernel_shape=lead.kernel, **window)
+        return [pool, *_by_position("m", "a")]
+    kind = "ConvTranspose" if lead.kind == "conv_transpose" else "Conv"
+    constants["ones"] = np.ones((len(lead.channels), 1, *lead.kernel), np.float32)
+    # Cauchy-Schwarz: sum over taps of w u <= norm(w) norm(u); the largest product is below it, too.
+    return [
+        helper.make_node("Mul", ["x", "x"], ["q"]),
+        helper.make_node(kind, ["q", "ones"], ["s"], group=len(lead.channels), **window),
+        helper.make_node("Sqrt", ["s"], ["m"]),
+        *_by_position("m", "a"),
+    ]
+
+
+def _pools(reader: LinearOp) -> bool:
+    """Tell whether onnxruntime has a MaxPool with this window: pads stay below the kernel."""
+    window, rank = reader.attributes, len(reader.kernel)
+    pads = window.pads or ()
+    automatic = window.auto_pad in {"SAME_UPPER", "SAME_LOWER"}
+    return not automatic and rank <= 3 and all(0 <= pad < reader.kernel[place % rank] for place, pad in enumerate(pads))
+
+
+def _by_position(source: str, name: str) -> list[NodeProto]:
+    return [
+        helper.make_node("Reshape", [source, "flat"], [f"{source}_flat"]),
+        helper.make_node("Transpose", [f"{source}_flat"], [name], perm=[0, 2, 1]),
+    ]

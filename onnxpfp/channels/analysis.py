@@ -1,0 +1,159 @@
+"""From a model to its channel graph: walk, repair what cannot be spelt, and walk again."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+from onnx import ModelProto
+
+from onnxpfp.channels.attention_axes import Unit, head_axes
+from onnxpfp.channels.context import Carrier, CarrierChoice
+from onnxpfp.channels.graph import ChannelGraph, finish, free_components
+from onnxpfp.channels.labels import Components
+from onnxpfp.channels.model_index import ModelIndex
+from onnxpfp.channels.name_patterns import Patterns, apply_patterns
+from onnxpfp.channels.size_edits import SizeEdits
+from onnxpfp.channels.symbolic import Dim, leaves
+from onnxpfp.channels.types import IndexRef, SizeRef
+from onnxpfp.channels.walk import OVERRIDES_SINCE, Use, Walk, walk
+from onnxpfp.model.constants import Constants, read_elsewhere, reader_counts, stored_tensors
+from onnxpfp.model.opset import standard_opset
+from onnxpfp.model.shapes import Shapes
+
+__all__ = ["build_channel_graph", "size_edits_of", "uses_of"]
+
+ROUNDS = 4
+"""How often a Reshape whose labels all stay may try another axis."""
+TRIALS = 3
+"""How many random choices of channels the spelt numbers are tried on."""
+
+
+def uses_of(model: ModelProto) -> dict[str, tuple[Use, ...]]:
+    """Return where every tensor is read in the main graph."""
+    uses: dict[str, list[Use]] = {}
+    for index, node in enumerate(model.graph.node):
+        for position, name in enumerate(node.input):
+            if name:
+                uses.setdefault(name, []).append((index, position))
+    return {name: tuple(found) for name, found in uses.items()}
+
+
+def build_channel_graph(
+    model: ModelProto, shapes: Shapes, constants: Constants, patterns: Patterns, unit: Unit = "heads"
+) -> ChannelGraph:
+    """Find the channels, groups and consumers of a model.
+
+    Args:
+        model: The model.
+        shapes: Concrete shapes of all its tensors.
+        constants: Its constants.
+        patterns: Which nodes and initializers may be pruned.
+        unit: What goes from an attention: whole heads, or the same part of every head.
+
+    Raises:
+        OptionError: A pattern matches nothing.
+    """
+    found = _best_walk(model, shapes, constants, unit)
+    apply_patterns(model, found, patterns)
+    while True:
+        graph = finish(found, constants.weights)
+        spelling = size_edits_of(model, graph)
+        misfits = _try_numbers(spelling, graph)
+        if not misfits:
+            return graph
+        for spell, why in misfits:
+            found.labels.fix(spell.ids, why)
+        for leaf, why in _moving_leaves(model, graph, misfits):
+            found.labels.fix(found.axes[leaf.tensor][leaf.axis], why)
+
+
+def _moving_leaves(
+    model: ModelProto, graph: ChannelGraph, misfits: list[tuple[SizeRef, str]]
+) -> Iterator[tuple[Dim, str]]:
+    """Yield the lengths behind a number that comes out wrong although all it counts stays already."""
+    fixed = {id(old) for new, old in zip(graph.spells, graph.sources, strict=True) if not _moves(new)}
+    for spell, why in misfits:
+        if id(spell) in fixed and isinstance(spell.where, int):
+            value = graph.values.get(model.graph.node[spell.node].input[spell.where])
+            for leaf in leaves(value.ravel()[spell.place or 0]) if value is not None else ():
+                if isinstance(leaf, Dim):
+                    yield leaf, why
+
+
+def _moves(spell: SizeRef | IndexRef) -> bool:
+    return isinstance(spell, SizeRef) and bool((spell.ids != 0).any())
+
+
+def size_edits_of(model: ModelProto, graph: ChannelGraph) -> SizeEdits:
+    """Prepare the numbers that spell channel counts."""
+    readers = reader_counts(model.graph) + Counter(output.name for output in model.graph.output)
+    stored = stored_tensors(model.graph)
+    shown = any(name in graph.values and name not in stored for name in read_elsewhere(model.graph))
+    return SizeEdits(
+        model,
+        graph.spells,
+        graph.frozen,
+        graph.values,
+        graph.axes,
+        readers,
+        can_override=standard_opset(model) >= OVERRIDES_SINCE,
+        shown=shown,
+    )
+
+
+def _try_numbers(spelling: SizeEdits, graph: ChannelGraph) -> list[tuple[SizeRef, str]]:
+    """Try random choices of channels; return the labels' spells that came out wrong, in labels."""
+    rng = np.random.default_rng(0)
+    wrong: dict[int, tuple[SizeRef, str]] = {}
+    for _ in range(TRIALS):
+        keep = rng.random(graph.count + 1) < 0.6
+        keep[0] = True
+        _, misfits = spelling.numbers(keep)
+        for misfit in misfits:
+            node = spelling.model.graph.node[misfit.spell.node]
+            name = node.name or node.output[0]
+            reason = f"{node.op_type} '{name}' spells its length, and {misfit.why}"
+            wrong.setdefault(id(misfit.spell), (misfit.spell, reason))
+    pairs = zip(graph.spells, graph.sources, strict=True)
+    labelled = {id(new): old for new, old in pairs if isinstance(old, SizeRef)}
+    return [(labelled[key], why) for key, (_, why) in wrong.items()]
+
+
+def _best_walk(model: ModelProto, shapes: Shapes, constants: Constants, unit: Unit) -> Walk:
+    """Walk, and let a Reshape that leaves no choice try the other axes of what it splits or merges."""
+    heads = head_axes(model, shapes, constants, unit)
+    carriers: dict[int, frozenset[Carrier]] = dict(heads)
+    tried: dict[tuple[int, tuple[Carrier, ...]], set[Carrier]] = {}
+    subject = ModelIndex.of(model, shapes, constants)
+    best = found = walk(subject, carriers)
+    parts = found.labels.components()
+    most = free_components(found, parts).sum()
+    for _ in range(ROUNDS):
+        changed = False
+        for choice in _stuck(found, parts, heads):
+            past = tried.setdefault((choice.node, choice.candidates), set())
+            past.add(choice.carrier)
+            rest = [axis for axis in choice.candidates if axis not in past]
+            if rest:
+                others = carriers.get(choice.node, frozenset()) - set(choice.candidates)
+                carriers[choice.node] = others | {rest[0]}
+                changed = True
+        if not changed:
+            break
+        found = walk(subject, carriers)
+        parts = found.labels.components()
+        count = free_components(found, parts).sum()
+        if count > most:
+            best, most = found, count
+    return best
+
+
+def _stuck(found: Walk, parts: Components, heads: Mapping[int, frozenset[Carrier]]) -> Iterator[CarrierChoice]:
+    """Yield the choices whose labels all stay, or can only go together although they are no heads."""
+    for choice in found.choices:
+        components = parts.of_label[choice.labels]
+        together = (components[0] == components).all() and choice.carrier not in heads.get(choice.node, ())
+        if together or parts.fixed[components].all():
+            yield choice

@@ -1,0 +1,169 @@
+"""Rewrite what ties channels by its form alone, so that each of them may go by itself.
+
+    A channel shuffle     Reshape to (g, C/g), Transpose, Reshape back: a rectangle of channels keeps its form only if
+                          whole columns go. As a permutation (Gather) it lets every channel go, and through the units
+                          of a ShuffleNet the ties would double again and again.
+    A Split into parts    without sizes: parts of equal length keep it only together. With sizes they need not.
+
+Only nodes that really tie channels are rewritten, and what comes out computes the same.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from onnx import ModelProto, NodeProto, helper, numpy_helper
+
+from onnxpfp.channels import ChannelGraph, uses_of
+from onnxpfp.model.attributes import Attributes
+from onnxpfp.model.constants import read_elsewhere
+from onnxpfp.model.edit import add_constants, drop_nodes, drop_unread, forget_shapes
+from onnxpfp.model.opset import standard_opset
+from onnxpfp.model.shapes import Shapes
+
+__all__ = ["decouple_shuffles"]
+
+SIZES_AS_INPUT = 13
+"""First opset in which the sizes of a Split are an input."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Shuffle:
+    """Three nodes that permute an axis.
+
+    Attributes:
+        nodes: Positions of Reshape, Transpose and Reshape.
+        axis: The axis.
+        order: Index of the input at every place of the output, (C,).
+    """
+
+    nodes: tuple[int, int, int]
+    axis: int
+    order: tuple[int, ...]
+
+
+def decouple_shuffles(model: ModelProto, graph: ChannelGraph, shapes: Shapes) -> ModelProto | None:
+    """Rewrite shuffles and splits on axes with channels.
+
+    Args:
+        model: The model; it is not changed.
+        graph: Its channels.
+        shapes: Shapes of its tensors.
+
+    Returns:
+        A model that computes the same with fewer ties; None where there is nothing to rewrite.
+    """
+    shuffles = _shuffles(model, graph, shapes)
+    splits = [i for i, node in enumerate(model.graph.node) if _is_even_split(node, graph)]
+    if not shuffles and not splits:
+        return None
+    loose = ModelProto()
+    loose.CopyFrom(model)
+    for index in splits:
+        _spell_sizes(loose, index, shapes)
+    for shuffle in shuffles:
+        _permute(loose, shuffle)
+    touched = [
+        name for shuffle in shuffles for index in shuffle.nodes[::2] for name in model.graph.node[index].input[1:]
+    ]
+    gone = {index for shuffle in shuffles for index in shuffle.nodes[:2]}
+    stale = {name for index in gone for name in loose.graph.node[index].output}
+    drop_nodes(loose.graph, gone)
+    drop_unread(loose.graph, touched)
+    forget_shapes(loose.graph, stale)
+    _add_numbers(loose, shuffles, splits, model, shapes)
+    return loose
+
+
+def _is_even_split(node: NodeProto, graph: ChannelGraph) -> bool:
+    if node.op_type != "Split" or node.domain or len(node.output) == 1:
+        return False
+    spelt = len(node.input) > 1 and node.input[1]
+    axes = graph.axes.get(node.input[0], ())
+    axis = Attributes(node).integer("axis", 0)
+    return not spelt and "split" not in Attributes(node) and bool(axes) and bool(axes[axis].any())
+
+
+def _sizes_name(node: NodeProto) -> str:
+    return f"{node.output[0]}_sizes"
+
+
+def _order_name(node: NodeProto) -> str:
+    return f"{node.output[0]}_order"
+
+
+def _lengths(node: NodeProto, shapes: Shapes) -> list[int]:
+    axis = Attributes(node).integer("axis", 0)
+    return [shapes.shape[name][axis] for name in node.output]
+
+
+def _spell_sizes(model: ModelProto, index: int, shapes: Shapes) -> None:
+    node = model.graph.node[index]
+    if standard_opset(model) < SIZES_AS_INPUT:
+        node.attribute.append(helper.make_attribute("split", _lengths(node, shapes)))
+        return
+    for attribute in [attribute for attribute in node.attribute if attribute.name == "num_outputs"]:
+        node.attribute.remove(attribute)
+    del node.input[1:]
+    node.input.append(_sizes_name(node))
+
+
+def _permute(model: ModelProto, shuffle: _Shuffle) -> None:
+    """Let the last node of a shuffle pick the channels in their new order."""
+    first, last = (model.graph.node[index] for index in shuffle.nodes[::2])
+    gather = helper.make_node(
+        "Gather", [first.input[0], _order_name(last)], list(last.output), name=last.name, axis=shuffle.axis
+    )
+    last.CopyFrom(gather)
+
+
+def _add_numbers(
+    loose: ModelProto, shuffles: list[_Shuffle], splits: list[int], model: ModelProto, shapes: Shapes
+) -> None:
+    orders = [(_order_name(model.graph.node[s.nodes[2]]), s.order) for s in shuffles]
+    sizes = [(_sizes_name(model.graph.node[i]), _lengths(model.graph.node[i], shapes)) for i in splits]
+    if standard_opset(model) < SIZES_AS_INPUT:
+        sizes = []
+    tensors = [numpy_helper.from_array(np.array(numbers, np.int64), name) for name, numbers in (*orders, *sizes)]
+    add_constants(loose, tensors)
+
+
+def _shuffles(model: ModelProto, graph: ChannelGraph, shapes: Shapes) -> list[_Shuffle]:
+    """Find Reshape, Transpose, Reshape that only permute an axis with channels."""
+    uses, elsewhere = uses_of(model), read_elsewhere(model.graph)
+    found: list[_Shuffle] = []
+    for index, node in enumerate(model.graph.node):
+        if node.op_type != "Reshape" or not any(ids.any() for ids in graph.axes.get(node.input[0], ())):
+            continue
+        chain = [index]
+        for wanted in ("Transpose", "Reshape"):
+            output = model.graph.node[chain[-1]].output[0]
+            readers = uses.get(output, ())
+            if len(readers) != 1 or output in elsewhere or model.graph.node[readers[0][0]].op_type != wanted:
+                break
+            chain.append(readers[0][0])
+        else:
+            shuffle = _as_permutation(model, (chain[0], chain[1], chain[2]), shapes)
+            if shuffle is not None and graph.axes[node.input[0]][shuffle.axis].any():
+                found.append(shuffle)
+    return found
+
+
+def _as_permutation(model: ModelProto, nodes: tuple[int, int, int], shapes: Shapes) -> _Shuffle | None:
+    """Read three nodes as a permutation of one axis, or None where they do more."""
+    first, middle, last = (model.graph.node[index] for index in nodes)
+    before, inside = shapes.shape[first.input[0]], shapes.shape[first.output[0]]
+    width = len(inside) - len(before) + 1
+    if width < 2 or before != shapes.shape[last.output[0]]:
+        return None
+    perm = Attributes(middle).integers("perm") or list(range(len(inside)))[::-1]
+    moved = [axis for axis, source in enumerate(perm) if axis != source]
+    axis = moved[0] if moved else 0
+    run = range(axis, axis + width)
+    whole = before[:axis] == inside[:axis] and before[axis + 1 :] == inside[axis + width :]
+    if not whole or any(place not in run for place in moved):
+        return None
+    local = [perm[place] - axis for place in run]
+    order = np.arange(before[axis]).reshape([inside[place] for place in run]).transpose(local).ravel()
+    return _Shuffle(nodes, axis, tuple(order.tolist()))

@@ -1,0 +1,195 @@
+"""Numbers that spell channel counts: what each must become, and whether it can.
+
+A number is replaced together with its whole input where all of that input is known before the run. Else it is
+patched in place where one constant holds it, follows by itself where it is computed from the right lengths, and is
+overridden where neither is so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto
+
+from onnxpfp.channels.symbolic import Const, Dim, Entry, Value, evaluate, is_known, is_real, plain
+from onnxpfp.channels.types import Ids, IndexRef, PinnedSize, SizeRef
+
+__all__ = ["Numbers", "SizeEdits", "UnmetSize", "renumber"]
+
+Keep = NDArray[np.bool_]
+Integers = NDArray[np.int64] | NDArray[np.bool_]
+
+Use = tuple[int, int]
+"""Node position and input position."""
+Number = int | float
+
+BEHIND = 2**31 - 1
+"""A bound that lies behind every axis, also as int32."""
+
+
+@dataclass(frozen=True, slots=True)
+class UnmetSize:
+    """A spelt number that would be wrong after pruning."""
+
+    spell: SizeRef
+    why: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Numbers:
+    """What the file must say after pruning.
+
+    Attributes:
+        attributes: New value by (node, attribute, place).
+        inputs: New tensor by (node, input), int64, float64 or bool; to be stored as a constant of that use alone
+            wherever another use wants other numbers.
+        elements: New value by (stored tensor, position), for constants inside shape arithmetic.
+        overrides: New values by (node, input) and place, where the rest of the input is known at run time only.
+    """
+
+    attributes: Mapping[tuple[int, str, int | None], int]
+    inputs: Mapping[Use, NDArray[np.generic]]
+    elements: Mapping[tuple[str, int], int]
+    overrides: Mapping[Use, Mapping[int, Number]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SizeEdits:
+    """The spelt numbers of a model, ready to be computed for any choice of channels.
+
+    Attributes:
+        model: The model.
+        spells: The declarations.
+        frozen: Numbers that must stay what they are.
+        values: Entries of shape arithmetic by tensor.
+        axes: Ids (or labels) of every tensor's axes.
+        readers: How often nodes, subgraphs and the graph's outputs read each tensor.
+        can_override: Whether single numbers of an input can be chosen at run time (Where is there).
+        shown: Whether a graph output or a subgraph shows computed numbers, which must not change.
+    """
+
+    model: ModelProto
+    spells: tuple[SizeRef | IndexRef, ...]
+    frozen: tuple[PinnedSize, ...]
+    values: Mapping[str, Value]
+    axes: Mapping[str, tuple[Ids, ...]]
+    readers: Mapping[str, int]
+    can_override: bool
+    shown: bool
+
+    def numbers(self, keep: Keep) -> tuple[Numbers, list[UnmetSize]]:
+        """Compute what the file must say when `keep` stays.
+
+        Args:
+            keep: Whether each id stays; entry 0 is true.
+
+        Returns:
+            The numbers, and the spells that cannot be met.
+        """
+        attributes: dict[tuple[int, str, int | None], int] = {}
+        inputs: dict[Use, NDArray[np.generic]] = {}
+        for spell in self.spells:
+            if isinstance(spell, IndexRef):
+                old = plain(self.values[self._tensor(spell.node, spell.where)])
+                inputs[spell.node, spell.where] = renumber(old, spell, keep)
+            elif isinstance(spell.where, str):
+                attributes[spell.node, spell.where, spell.place] = _count(spell, keep)
+        wanted, misfits = self._wanted(keep)
+        follows = self._lookup(keep, {})
+        computed: dict[Use, Mapping[int, Number]] = {}
+        for use, places in wanted.items():
+            value = self.values[self._tensor(*use)]
+            if all(is_known(entry) for entry in value.ravel()):
+                inputs[use] = _replaced(value, places, follows)
+            else:
+                computed[use] = places
+        elements = self._elements(computed)
+        lookup = self._lookup(keep, elements)
+        overrides: dict[Use, dict[int, Number]] = {}
+        for use, places in computed.items():
+            value = self.values[self._tensor(*use)].ravel()
+            wrong = {place: new for place, new in places.items() if evaluate(value[place], lookup) != new}
+            if wrong:
+                overrides[use] = wrong
+        if overrides and not self.can_override:
+            misfits += [UnmetSize(s, "the number is computed at run time") for s in self.spells_at(overrides)]
+        return Numbers(attributes, inputs, elements, overrides), misfits
+
+    def spells_at(self, uses: Iterable[Use]) -> Iterator[SizeRef]:
+        """Yield the declarations about some inputs."""
+        at = set(uses)
+        yield from (s for s in self.spells if isinstance(s, SizeRef) and (s.node, s.where) in at)
+
+    def _tensor(self, node: int, where: int) -> str:
+        return self.model.graph.node[node].input[where]
+
+    def _wanted(self, keep: Keep) -> tuple[dict[Use, dict[int, Number]], list[UnmetSize]]:
+        """Collect what numbers must be: counts of what stays, and what is frozen."""
+        wanted: dict[Use, dict[int, Number]] = {}
+        misfits: list[UnmetSize] = []
+        for spell in self.spells:
+            if isinstance(spell, IndexRef) or isinstance(spell.where, str):
+                continue
+            if self._tensor(spell.node, spell.where) in self.values:
+                wanted.setdefault((spell.node, spell.where), {})[spell.place or 0] = _count(spell, keep)
+            elif spell.ids.any():
+                misfits.append(UnmetSize(spell, "the number is not known"))
+        for frozen in self.frozen:
+            entry: Entry = self.values[self._tensor(frozen.node, frozen.where)].ravel()[frozen.place]
+            wanted.setdefault((frozen.node, frozen.where), {})[frozen.place] = entry.value
+        return wanted, misfits
+
+    def _elements(self, computed: Mapping[Use, Mapping[int, Number]]) -> dict[tuple[str, int], int]:
+        """Choose the constants behind single numbers that can be patched in place: nothing else reads them."""
+        elements: dict[tuple[str, int], int] = {}
+        if self.shown and self.can_override:
+            return elements
+        for use, places in computed.items():
+            value = self.values[self._tensor(*use)].ravel()
+            for place, new in places.items():
+                entry: Entry = value[place]
+                alone = isinstance(entry, Const) and entry.tensor and self.readers[entry.tensor] == 1
+                if isinstance(entry, Const) and alone and new != entry.value:
+                    elements.setdefault((entry.tensor, entry.position), int(new))
+        return elements
+
+    def _lookup(self, keep: Keep, elements: Mapping[tuple[str, int], int]) -> Callable[[Const | Dim], Number]:
+        def length(leaf: Const | Dim) -> Number:
+            if isinstance(leaf, Const):
+                return elements.get((leaf.tensor, leaf.position), leaf.value)
+            return int(keep[self.axes[leaf.tensor][leaf.axis]].sum())
+
+        return length
+
+
+def _replaced(
+    value: Value, places: Mapping[int, Number], lookup: Callable[[Const | Dim], Number]
+) -> NDArray[np.generic]:
+    """Compute all numbers of an input anew, some of which are given."""
+    dtype = np.float64 if is_real(value) else np.int64
+    new = np.array([places.get(i, evaluate(entry, lookup)) for i, entry in enumerate(value.ravel())], dtype)
+    return new.reshape(value.shape)
+
+
+def _count(spell: SizeRef, keep: Keep) -> int:
+    """Count what stays; from the end, none is written as a bound behind the axis, for -0 is its start."""
+    count = int(keep[spell.ids].sum())
+    return spell.sign * count if count or spell.sign > 0 else BEHIND
+
+
+def renumber(old: NDArray[np.int64], spell: IndexRef, keep: Keep) -> Integers:
+    """Move indices up by the number of removed indices before them, and drop those that went.
+
+    Negative indices stay negative: they count from the end.
+    """
+    new = old
+    if spell.axis.size:
+        stays = keep[spell.axis]
+        rank = np.cumsum(stays) - 1
+        new = np.asarray(rank[old % spell.axis.size] - np.where(old < 0, stays.sum(), 0))
+    for number, own in enumerate(spell.own):
+        new = np.compress(keep[own], new, axis=number)
+    return new.astype(np.bool_) if spell.truth else new

@@ -1,0 +1,148 @@
+"""The terminal: results on stdout, everything else on stderr, no decoration in a pipe."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, SpinnerColumn, Task, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+from rich.text import Text
+
+from onnxpfp.progress import Progress
+
+__all__ = ["make_console", "progress_display"]
+
+WIDTH = 140
+"""Columns in a pipe or file, where no terminal says how wide it is."""
+
+UNITS = {
+    "lossless": "samples",
+    "calibration": "samples",
+    "ranking": "samples",
+    "curves": "groups",
+    "groups": "groups",
+    "network": "shares",
+    "compensation": "stages",
+    "search": "samples",
+    "verification": "samples",
+}
+"""What a phase counts (`onnxpfp.report.pruning.Report.seconds`); a stage is what lies between two linear ops."""
+PERIOD = 120.0
+"""Seconds over which the speed of a phase is taken: a batch of large images may need many."""
+
+_LEVELS = {-1: logging.ERROR, 0: logging.WARNING, 1: logging.INFO}
+
+
+def make_console(*, stderr: bool = False) -> Console:
+    """Open a console; it decorates on a terminal only, and not where NO_COLOR is set."""
+    stream = sys.stderr if stderr else sys.stdout
+    terminal = stream.isatty()
+    _forgive(stream)
+    return Console(
+        file=stream,
+        # rich would still print bold and dim with NO_COLOR.
+        force_terminal=terminal and not os.environ.get("NO_COLOR"),
+        width=None if terminal else WIDTH,
+        markup=False,
+        highlight=False,
+        emoji=False,
+    )
+
+
+def _forgive(stream: object) -> None:
+    """Names of weights may have letters that the stream's encoding lacks."""
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors="replace")
+
+
+@contextmanager
+def progress_display(verbosity: int) -> Generator[Progress]:
+    """Show how far the work is, and keep libraries that print away from stdout.
+
+    Yields:
+        What to tell the phase, how far it is, and how far it goes.
+    """
+    with _logging(_LEVELS.get(verbosity, logging.DEBUG)), contextlib.ExitStack() as stack:
+        tell = _silent
+        console = make_console(stderr=True)
+        if verbosity >= 0 and console.is_terminal:
+            tell = _bar(stack.enter_context(_progress(console)))
+        elif verbosity > 0:
+            tell = _lines()
+        stack.enter_context(contextlib.redirect_stdout(sys.stderr))
+        yield tell
+
+
+class _Left(TimeRemainingColumn):
+    """How long the phase still takes, where it counts something."""
+
+    def render(self, task: Task) -> Text:
+        """Say what the time means."""
+        return super().render(task).append(" left") if task.total else Text()
+
+
+def _progress(console: Console) -> Bar:
+    columns = (SpinnerColumn(), BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), _Left())
+    # The threads that do the work want the cores: no more pictures than a reader needs.
+    return Bar(*columns, console=console, transient=True, refresh_per_second=4, speed_estimate_period=PERIOD)
+
+
+def _silent(phase: str, done: int, total: int) -> None:
+    """Tell nobody."""
+
+
+def _bar(bar: Bar) -> Progress:
+    """Show one phase at a time: what one takes says nothing about the next."""
+    shown = ""
+    task = bar.add_task("", total=None)
+
+    def tell(phase: str, done: int, total: int) -> None:
+        nonlocal shown, task
+        counts = (done, total) != (0, 1)
+        text = f"{phase}, {done} of {total} {UNITS.get(phase, '')}".rstrip() if counts else phase
+        if phase != shown or done < bar.tasks[0].completed:
+            bar.remove_task(task)
+            shown, task = phase, bar.add_task(text, total=total if counts else None, completed=done)
+        else:
+            # Short phases end between two pictures.
+            ended = counts and done == total
+            bar.update(task, description=text, total=total if counts else None, completed=done, refresh=ended)
+
+    return tell
+
+
+def _lines() -> Progress:
+    seen: set[str] = set()
+
+    def tell(phase: str, done: int, total: int) -> None:
+        if phase not in seen:
+            seen.add(phase)
+            click.echo(f"{phase} ...", err=True)
+
+    return tell
+
+
+@contextmanager
+def _logging(level: int) -> Generator[None]:
+    """Send the library's log to stderr for as long as the work lasts."""
+    logger = logging.getLogger("onnxpfp")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("Note: %(message)s" if level > logging.DEBUG else "%(name)s: %(message)s"))
+    before = logger.level, logger.propagate
+    logger.addHandler(handler)
+    logger.setLevel(level)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before[0])
+        logger.propagate = before[1]

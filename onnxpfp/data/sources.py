@@ -1,0 +1,236 @@
+"""Sources of calibration samples: files, arrays, iterables, readers of onnxruntime, or noise."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import os
+import zipfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, cast, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxpfp.data.inputs import InputSpec, input_specs
+from onnxpfp.data.samples import ArraySamples, FeedSamples, Samples
+from onnxpfp.errors import CalibrationError
+
+__all__ = [
+    "DataReader",
+    "InputSpec",
+    "SampleSource",
+    "Samples",
+    "input_specs",
+    "load_samples",
+    "random_samples",
+]
+
+_LOG = logging.getLogger(__name__)
+
+
+@runtime_checkable
+class DataReader(Protocol):
+    """What onnxruntime calls a CalibrationDataReader."""
+
+    def get_next(self) -> dict[str, Any] | None:
+        """Return the next feed, or None at the end."""
+        ...
+
+
+SampleSource = (
+    str
+    | os.PathLike[str]
+    | NDArray[Any]
+    | Mapping[str, NDArray[Any]]
+    | Iterable[Mapping[str, NDArray[Any]]]
+    | DataReader
+)
+"""A path of a `.npz` or `.npy` file, the word "random", an array, arrays by name, feeds, or a reader of feeds."""
+
+
+def load_samples(
+    source: SampleSource,
+    specs: Sequence[InputSpec],
+    *,
+    count: int = 256,
+    input_shapes: Mapping[str, tuple[int, ...]] | None = None,
+    exact: bool = False,
+    rng: np.random.Generator | int = 0,
+) -> Samples:
+    """Bring any source to the one form that the rest works on.
+
+    Args:
+        source: Where the samples are.
+        specs: The model's inputs.
+        count: Number of samples to draw where the source is "random".
+        input_shapes: Full shapes of inputs with dynamic axes, for "random".
+        exact: As in `random_samples`.
+        rng: Generator or seed, for "random".
+
+    Raises:
+        CalibrationError: The samples cannot be read or do not fit the inputs.
+    """
+    if isinstance(source, str) and source == "random":
+        return random_samples(specs, count, input_shapes=input_shapes, exact=exact, rng=rng)
+    if isinstance(source, str | os.PathLike):
+        return ArraySamples.of(specs, _match(_read(Path(source)), specs, str(source)))
+    if isinstance(source, np.ndarray):
+        array = cast("NDArray[Any]", source)
+        return ArraySamples.of(specs, {_only(specs, "an array").name: array})
+    if isinstance(source, Mapping):
+        given = cast("Mapping[str, NDArray[Any]]", source)
+        arrays = {name: np.asarray(array) for name, array in given.items()}
+        return ArraySamples.of(specs, _match(arrays, specs, "the data"))
+    return FeedSamples.of(specs, _collect(source))
+
+
+def random_samples(
+    specs: Sequence[InputSpec],
+    count: int,
+    *,
+    input_shapes: Mapping[str, tuple[int, ...]] | None = None,
+    exact: bool = False,
+    rng: np.random.Generator | int = 0,
+) -> Samples:
+    """Draw noise: standard normal floats, integers and bools of 0 and 1.
+
+    Where the inputs do not agree on what their first axis counts (a recurrent state has its layers there), every
+    sample is a whole feed.
+
+    Args:
+        specs: The model's inputs.
+        count: How many samples.
+        input_shapes: Full shapes of inputs with dynamic axes.
+        exact: Whether every sample is a whole feed of just these shapes.
+        rng: Generator or seed.
+
+    Raises:
+        CalibrationError: An axis other than the batch is dynamic and `input_shapes` does not say its size.
+    """
+    generator = np.random.default_rng(rng)
+    shapes = input_shapes or {}
+    leading = {spec.shape[0] if spec.shape else 1 for spec in specs}
+    if exact or (len(leading) > 1 and leading != {None, 1}):
+        first_of = {spec.name: (shapes.get(spec.name) or (spec.shape[0] or 1,))[:1] for spec in specs if spec.shape}
+        return ArraySamples.of(
+            specs,
+            {
+                spec.name: _noise(
+                    spec, (count, *first_of.get(spec.name, ()), *_rest(spec, shapes.get(spec.name))), generator
+                )
+                for spec in specs
+            },
+        )
+    first = [spec.shape[0] or 1 for spec in specs if spec.shape]
+    # A model with a fixed batch of N needs whole batches.
+    total = -(-count // max(first, default=1)) * max(first, default=1)
+    arrays = {spec.name: _noise(spec, (total, *_rest(spec, shapes.get(spec.name))), generator) for spec in specs}
+    return ArraySamples.of(specs, arrays)
+
+
+def _rest(spec: InputSpec, given: tuple[int, ...] | None) -> tuple[int, ...]:
+    if not spec.shape:
+        return ()
+    if given is not None and len(given) != len(spec.shape):
+        raise CalibrationError(
+            f"input {spec.name!r} has {len(spec.shape)} axes, the given shape has {len(given)}",
+            hint=f"it is {spec.describe()}",
+        )
+    rest: list[int] = []
+    for axis, dim in list(enumerate(spec.shape))[1:]:
+        size = dim if dim is not None or given is None else given[axis]
+        if size is None:
+            raise CalibrationError(
+                f"axis {axis} of input {spec.name!r} is dynamic, so random data have no size there",
+                hint=f"give its full shape, it is {spec.describe()}",
+            )
+        rest.append(size)
+    return tuple(rest)
+
+
+def _noise(spec: InputSpec, shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[Any]:
+    if spec.dtype.kind == "f" or spec.dtype.name == "bfloat16":
+        return rng.standard_normal(shape, dtype=np.float32).astype(spec.dtype)
+    if spec.dtype.kind in "iub":
+        return rng.integers(0, 2, size=shape).astype(spec.dtype)
+    raise CalibrationError(
+        f"input {spec.name!r} is {spec.dtype}: there is no random data of that kind",
+        hint="give real data",
+    )
+
+
+def _read(path: Path) -> dict[str, NDArray[Any]]:
+    """Read a `.npz` or map a `.npy` file; the latter has the empty key."""
+    if not path.is_file():
+        what = "is no file" if path.exists() else "does not exist"
+        raise CalibrationError(f"{path} {what}", hint="check the path of the data")
+    try:
+        loaded = np.load(path, mmap_mode="r", allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return {"": loaded}
+        with loaded as archive:
+            return {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        # numpy takes what it does not know for a pickle, and advises to load it unsafely.
+        pickled = "pickle" in str(error)
+        reason = "it is neither, or holds Python objects" if pickled else " ".join(str(error).split())
+        raise CalibrationError(
+            f"{path} cannot be read as .npz or .npy: {reason}",
+            hint="write it with numpy.savez(path, input_name=array), numbers only",
+        ) from error
+
+
+def _only(specs: Sequence[InputSpec], what: str) -> InputSpec:
+    if len(specs) != 1:
+        names = ", ".join(spec.name for spec in specs)
+        raise CalibrationError(
+            f"{what} fits a model with one input, this one has {len(specs)}: {names}",
+            hint="give one array per input name",
+        )
+    return specs[0]
+
+
+def _match(arrays: Mapping[str, NDArray[Any]], specs: Sequence[InputSpec], where: str) -> dict[str, NDArray[Any]]:
+    """Assign arrays to inputs by name; a single array needs none where there is one input."""
+    names = [spec.name for spec in specs]
+    if len(arrays) == 1 and set(names) != set(arrays) and (len(names) == 1 or "" in arrays):
+        return {_only(specs, f"{where} with one array").name: next(iter(arrays.values()))}
+    missing = [name for name in names if name not in arrays]
+    if missing:
+        found = ", ".join(sorted(arrays)) or "nothing"
+        close = difflib.get_close_matches(missing[0], list(arrays), n=1)
+        raise CalibrationError(
+            f"{where} has no array for input {missing[0]!r}; it has {found}",
+            hint=f"rename {close[0]!r} to {missing[0]!r}" if close else "name arrays like inputs",
+        )
+    extra = sorted(set(arrays) - set(names))
+    if extra:
+        _LOG.warning("%s: ignoring %s, no input has that name", where, ", ".join(extra))
+    return {name: arrays[name] for name in names}
+
+
+def _collect(source: Iterable[Mapping[str, NDArray[Any]]] | DataReader) -> list[dict[str, Any]]:
+    """Read all feeds; copies, because some readers hand out one dict again and again."""
+    get_next = cast("Callable[[], dict[str, Any] | None] | None", getattr(source, "get_next", None))
+    feeds: Iterable[Any]
+    if get_next is not None:
+        feeds = iter(get_next, None)
+    elif isinstance(source, Iterable):
+        feeds = source
+    else:
+        raise CalibrationError(
+            f"a {type(source).__name__} is no source of calibration samples",
+            hint="give a path, arrays, an iterable of dicts, or a CalibrationDataReader",
+        )
+    return [_copy(feed, position) for position, feed in enumerate(feeds)]
+
+
+def _copy(feed: object, position: int) -> dict[str, Any]:
+    if not isinstance(feed, Mapping):
+        raise CalibrationError(
+            f"calibration batch {position} is a {type(feed).__name__}, not a dict",
+            hint="yield one dict per batch: {input name: array}",
+        )
+    return {str(name): np.array(array) for name, array in cast("Mapping[str, Any]", feed).items()}

@@ -1,0 +1,208 @@
+"""The bias of a linear op, or whatever is one for it: where a shift of its outputs can go.
+
+A consumer computes y = sum_j W_j * x_j + b over its channels j. Where channel j goes (factor f_j = 0) or is reweighted
+(f_j), the mean of y moves by -(1 - f_j) W_j * E[u_j], with u_j the unfolded input: all kernel taps over all output
+positions, padding zeros included (`mean_shift`). Counting the padding zeros is what makes it right where windows reach
+over a border.
+"""
+
+from __future__ import annotations
+
+from collections import ChainMap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto, TensorProto
+
+from onnxpfp.arrays import chunks
+from onnxpfp.channels import ChannelGraph, Consumer, Ids, uses_of
+from onnxpfp.linear.ops import LinearOp
+from onnxpfp.model.attributes import Attributes
+from onnxpfp.model.constants import Constants, read_elsewhere
+from onnxpfp.rewrite.edits import Edits, NewInput
+
+__all__ = ["BiasEditor", "mean_shift", "new_biases"]
+
+Floats = NDArray[np.float64]
+
+BIASED = frozenset({"Conv", "ConvTranspose", "FusedConv", "FusedGemm", "Gemm"})
+"""Ops whose third input is a bias."""
+INTEGER_BIAS = {"QGemm": 6, "QLinearConv": 8}
+"""Ops whose bias counts in steps of data times weight, as the shift of quantized numbers does, and its input."""
+MEAN = 3
+"""Input of BatchNormalization that holds the mean."""
+
+
+def mean_shift(reader: LinearOp, mean: Floats, factor: Floats) -> Floats:
+    """Return what the dropped and reweighted channels took from the mean of every output.
+
+    Args:
+        reader: The consumer.
+        mean: Mean of every unfolded input entry, (C, taps) float64.
+        factor: Factor by channel id; 0 for dropped channels.
+
+    Returns:
+        (O,) float64.
+    """
+    lost = (1 - factor[reader.channels])[:, None] * mean
+    taps = reader.taps()
+    group = np.arange(len(taps)) // (len(taps) // reader.group)
+    shift = np.zeros((reader.group, taps.shape[1]))
+    for run in chunks(len(taps), 8 * taps.size // len(taps)):
+        part = taps[run].astype(np.float64)
+        part = part.reshape(*part.shape[:2], -1)
+        per_index = np.einsum("cot,ct->co", part, lost[run])
+        groups, starts = np.unique(group[run], return_index=True)
+        shift[groups] += np.add.reduceat(per_index, starts, axis=0)
+    return shift.ravel()
+
+
+@dataclass(slots=True, eq=False)
+class BiasEditor:
+    """Adds numbers to the outputs of linear ops through whatever is their bias, and collects what changes.
+
+    `open` are the tensors that also something else than the nodes of the main graph reads: graph outputs
+    and what subgraphs capture.
+    """
+
+    model: ModelProto
+    graph: ChannelGraph
+    constants: Constants
+    uses: Mapping[str, tuple[tuple[int, int], ...]]
+    makers: Mapping[str, int]
+    open: frozenset[str]
+    tensors: ChainMap[str, NDArray[np.generic]]
+    inputs: dict[tuple[int, int], NewInput]
+    left: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
+    folded: list[str] = field(default_factory=list[str])
+
+    @classmethod
+    def of(cls, model: ModelProto, graph: ChannelGraph, constants: Constants, edits: Edits) -> BiasEditor:
+        """Start with edits that were made before."""
+        elsewhere = read_elsewhere(model.graph)
+        tensors: ChainMap[str, NDArray[np.generic]] = ChainMap({}, cast("dict[str, Any]", edits.tensors))
+        makers = {name: index for index, node in enumerate(model.graph.node) for name in node.output}
+        return cls(model, graph, constants, uses_of(model), makers, elsewhere, tensors, dict(edits.inputs))
+
+    @property
+    def edits(self) -> Edits:
+        """All edits so far."""
+        return Edits(self.tensors, self.inputs)
+
+    def fold(self, consumer: Consumer, shift: Floats) -> None:
+        """Add `shift` to the bias of a consumer, or say why not."""
+        node = self.model.graph.node[consumer.node]
+        if node.op_type == "MatMul":
+            self._fold_after(consumer, node, shift)
+            return
+        if node.op_type in INTEGER_BIAS:
+            self._add_steps(consumer, node, shift)
+            return
+        if node.op_type not in BIASED:
+            self.left.append((consumer.name, f"{node.op_type} has no bias of its own in floating point"))
+            return
+        options = Attributes(node)
+        beta = options.real("beta", 1.0)
+        shift = shift * options.real("alpha", 1.0)
+        if beta == 0.0:
+            self.left.append((consumer.name, "its beta is 0, so it has no bias"))
+            return
+        if len(node.input) > 2 and node.input[2]:
+            self._add(consumer, (consumer.node, 2), node.input[2], shift / beta)
+            return
+        norm = self._norm_behind(node)
+        if norm is not None:
+            self._add(consumer, (norm, MEAN), self.model.graph.node[norm].input[MEAN], -shift)
+            return
+        out = self.graph.axes[node.output[0]][1]
+        dtype = self.constants.value(consumer.weight).dtype
+        self.inputs[consumer.node, 2] = NewInput((shift / beta).astype(dtype), (out,), f"{consumer.weight}_bias")
+        self.folded.append(consumer.name)
+
+    def _add_steps(self, consumer: Consumer, node: NodeProto, shift: Floats) -> None:
+        """Add to a bias of 32-bit integers, or bring one in."""
+        place = INTEGER_BIAS[node.op_type]
+        use = (consumer.node, place)
+        if len(node.input) > place and node.input[place]:
+            self._add(consumer, use, node.input[place], shift)
+            return
+        out = self.graph.axes[node.output[0]][consumer.data_axis if node.op_type == "QLinearConv" else -1]
+        self.inputs[use] = NewInput(np.rint(shift).astype(np.int32), (out,), f"{consumer.weight}_bias")
+        self.folded.append(consumer.name)
+
+    def _steps_behind(self, name: str, use: tuple[int, int]) -> tuple[tuple[int, int], str, Floats] | None:
+        """Find the integers and the scale that a bias is made of, where nothing else reads it.
+
+        onnxruntime computes in integers only where the bias stays one of integers.
+        """
+        index = self.makers.get(name)
+        node = None if index is None else self.model.graph.node[index]
+        if index is None or node is None or node.op_type != "DequantizeLinear" or name in self.open:
+            return None
+        stored = self.constants.stored.get(node.input[0])
+        plain = stored is not None and stored.data_type == TensorProto.INT32 and self.uses[name] == (use,)
+        if not plain or node.input[1] not in self.constants.names:
+            return None
+        return (index, 0), node.input[0], self.constants.value(node.input[1]).astype(np.float64)
+
+    def _norm_behind(self, node: NodeProto) -> int | None:
+        """Find the BatchNormalization that alone reads a node: its mean takes the shift without a new weight."""
+        readers = self.uses.get(node.output[0], ())
+        if len(readers) != 1 or node.output[0] in self.open:
+            return None
+        norm = self.model.graph.node[readers[0][0]]
+        plain = norm.op_type == "BatchNormalization" and not Attributes(norm).integer("training_mode", 0)
+        return readers[0][0] if plain and norm.input[MEAN] in self.constants.names else None
+
+    def _fold_after(self, consumer: Consumer, node: NodeProto, shift: Floats) -> None:
+        """MatMul has no bias of its own; the Add behind it is one."""
+        readers = self.uses.get(node.output[0], ())
+        follower = self.model.graph.node[readers[0][0]] if len(readers) == 1 else None
+        plain = consumer.data_input == 0 and node.output[0] not in self.open
+        if follower is None or follower.op_type != "Add" or not plain:
+            self.left.append((consumer.name, "no Add with a constant follows it"))
+            return
+        other = 1 - readers[0][1]
+        self._add(consumer, (readers[0][0], other), follower.input[other], shift)
+
+    def _add(self, consumer: Consumer, use: tuple[int, int], name: str, shift: Floats) -> None:
+        if name not in self.constants.names:
+            self.left.append((consumer.name, f"its bias '{name}' is computed at run time"))
+            return
+        steps = self._steps_behind(name, use)
+        if steps is not None:
+            self._add(consumer, steps[0], steps[1], shift / steps[2])
+            return
+        old = self.tensors.get(name)
+        if use in self.inputs:
+            old = self.inputs[use].array
+        elif old is None:
+            old = self.constants.value(name)
+        size = old.shape[-1] if old.ndim else 0
+        if size != shift.size or old.size != size:
+            self.left.append((consumer.name, f"its bias '{name}' is not one number per output"))
+            return
+        new = old.astype(np.float64) + shift
+        new = (np.rint(new) if old.dtype.kind == "i" else new).astype(old.dtype)
+        axes = self.graph.uses.get(name, {}).get(use, self.graph.axes[name])
+        if name in self.constants.stored and self.uses[name] == (use,) and name not in self.open:
+            self.tensors[name] = new
+        else:
+            self.inputs[use] = NewInput(new, axes, name)
+        self.folded.append(consumer.name)
+
+
+def new_biases(
+    model: ModelProto, graph: ChannelGraph, constants: Constants, consumers: Sequence[Consumer]
+) -> list[tuple[Ids, ...]]:
+    """List the axes of all biases that would be added to the file if each of these ops got a shift."""
+    folder = BiasEditor.of(model, graph, constants, Edits())
+    for consumer in consumers:
+        if consumer.constant and consumer.op in BIASED | {"MatMul"}:
+            axes = graph.axes[model.graph.node[consumer.node].output[0]]
+            out = axes[1] if consumer.op.startswith("Conv") else axes[-1]
+            folder.fold(consumer, np.zeros(out.size))
+    return [new.axes for new in folder.inputs.values()]

@@ -1,0 +1,79 @@
+"""Columns of a linear op: the inputs that one output position sees, at positions drawn at random.
+
+Which input a tap reads is said in `calibrate.unfold`.
+Positions are drawn per sample, as pixels of one sample say much the same (He et al., ICCV 2017 draw 10 per image).
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxpfp.linear.im2col import tap_sources
+from onnxpfp.linear.ops import LinearOp
+
+__all__ = ["columns", "draw_positions", "output_axis", "outputs_at"]
+
+Floats = NDArray[np.floating]
+Ints = NDArray[np.int64]
+
+
+def output_axis(reader: LinearOp, ndim: int) -> int:
+    """Return the axis of an op's output that holds its output channels; the weights of a product are on the right."""
+    return ndim - 1 if reader.kind == "matmul" else 1
+
+
+def draw_positions(shape: tuple[int, ...], axis: int, per_sample: int, rng: np.random.Generator) -> Ints:
+    """Draw positions without repeats, evenly many of every sample.
+
+    Args:
+        shape: Shape of the tensor, (N, ...).
+        axis: Its channel axis, which is no position.
+        per_sample: Most positions of one sample.
+        rng: Source of the draws.
+
+    Returns:
+        (N, P) flat indices into the axes behind the first without the channels, ascending in every row.
+    """
+    rest = math.prod(size for number, size in enumerate(shape) if number not in (0, axis))
+    samples = shape[0] if axis != 0 else 1
+    if rest <= per_sample:
+        return np.broadcast_to(np.arange(rest, dtype=np.int64), (samples, rest))
+    drawn = [rng.choice(rest, per_sample, replace=False, shuffle=False) for _ in range(samples)]
+    return np.sort(np.array(drawn, np.int64).reshape(samples, per_sample), axis=1)
+
+
+def outputs_at(array: Floats, axis: int, positions: Ints) -> NDArray[np.float64]:
+    """Take a tensor at positions, (N * P, O) float64."""
+    return _taken(array, axis, positions).astype(np.float64)
+
+
+def _taken(array: Floats, axis: int, positions: Ints) -> Floats:
+    moved = np.moveaxis(array, axis, -1)
+    size = moved.shape[-1]
+    rest = math.prod(moved.shape[1:-1]) if len(positions) == len(moved) else math.prod(moved.shape[:-1])
+    rows = moved.reshape(len(positions), rest, size)
+    return np.take_along_axis(rows, positions[:, :, None], axis=1).reshape(-1, size)
+
+
+def columns(reader: LinearOp, array: Floats, spatial: tuple[int, ...], positions: Ints) -> NDArray[np.float32]:
+    """Return the columns at output positions, (N * P, C * k) float32, channels first, then taps.
+
+    Args:
+        reader: The linear op: conv, conv_transpose or matmul.
+        array: Its input, (N, C, ...) or with the contracted axis of a matrix product; C may be fewer than the reader's.
+        spatial: Spatial shape of the output; empty for a matrix product.
+        positions: (N, P) flat indices into the output's positions.
+    """
+    if reader.kind == "matmul":
+        axis = reader.axis - len(reader.data_shape)
+        return np.ascontiguousarray(_taken(array, axis % array.ndim, positions), dtype=np.float32)
+    index, inside = tap_sources(reader, array.shape[2:], spatial, positions)
+    # Channels are taken last, so numpy puts them behind the positions: (N, P, k, C).
+    flat = np.moveaxis(array.reshape(*array.shape[:2], -1), 1, -1)[np.arange(len(positions))[:, None, None], index]
+    if inside is not None:
+        flat = np.where(inside[..., None], flat, 0)
+    taken = np.swapaxes(flat, 2, 3)
+    return np.ascontiguousarray(taken.reshape(positions.size, -1), dtype=np.float32)

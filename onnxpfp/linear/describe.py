@@ -1,0 +1,146 @@
+"""From the consumers of the channel graph to the readers that the probe measures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import fields
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto
+
+from onnxpfp.channels import ChannelGraph, Consumer
+from onnxpfp.linear.ops import FileWeight, LinearOp, Window
+from onnxpfp.model.attributes import Attributes
+from onnxpfp.model.constants import Constants
+from onnxpfp.model.shapes import Shapes
+
+__all__ = ["linear_op", "linear_ops", "op_key"]
+
+BIAS_OF_PACKED = {"MatMulNBits": 5}
+"""Input of a packed product that is added to it."""
+DISTANT_FROM = 1 << 18
+"""Numbers; smaller weights are held, wherever they come from."""
+
+
+def op_key(position: int) -> str:
+    """Return the key of a consumer's statistics."""
+    return f"consumer {position}"
+
+
+def linear_ops(model: ModelProto, graph: ChannelGraph, shapes: Shapes, constants: Constants) -> tuple[LinearOp, ...]:
+    """Describe every consumer as a reader, in the graph's order.
+
+    Args:
+        model: The model.
+        graph: Its channels.
+        shapes: Shapes of its tensors.
+        constants: Its constants; the weights are taken from here.
+    """
+    return tuple(
+        linear_op(op_key(position), model, consumer, shapes, constants)
+        for position, consumer in enumerate(graph.consumers)
+    )
+
+
+def linear_op(name: str, model: ModelProto, c: Consumer, shapes: Shapes, constants: Constants) -> LinearOp:
+    """Describe one consumer as a reader of that name."""
+    node = model.graph.node[c.node]
+    read = partial(
+        LinearOp,
+        name=name,
+        data=c.data,
+        data_shape=shapes.shape[c.data],
+        axis=c.data_axis,
+        channels=c.channels,
+        output_shape=shapes.shape[c.output],
+    )
+    match c.form:
+        case "conv" | "conv_transpose":
+            options = Attributes(node)
+            return read(
+                kind=c.form,
+                weight=_held_or_distant(c, shapes, constants, partial(_weight, c, constants)),
+                group=options.integer("group", 1),
+                attributes=Window.of(options.window([item.name for item in fields(Window)])),
+                zero=c.zeros[0],
+            )
+        case "matrix" | "packed":
+            unpack = partial(_unpacked, model, c, constants) if c.form == "packed" else partial(_rows, c, constants)
+            weight = _held_or_distant(c, shapes, constants, unpack)
+            outer = [size for axis, size in enumerate(shapes.shape[c.data]) if axis != c.data_axis]
+            return read(kind="matmul", weight=weight, output_shape=(*outer, weight.shape[1]), zero=c.zeros[0])
+        case "product":
+            return read(
+                kind="product",
+                weight=None,
+                other=c.weight,
+                other_shape=shapes.shape[c.weight],
+                data_on_right=c.data_input != 0,
+                zero=c.zeros[0],
+                other_zero=c.zeros[1],
+            )
+        case "einsum":
+            return read(
+                kind="einsum",
+                weight=None,
+                other=c.weight,
+                other_shape=shapes.shape[c.weight],
+                equation=c.equation,
+                output_shape=_einsum_shape(c, shapes),
+            )
+
+
+def _held_or_distant(
+    c: Consumer, shapes: Shapes, constants: Constants, read: Callable[[], NDArray[np.floating]]
+) -> NDArray[np.float32] | FileWeight:
+    """Return a weight in float32, or where it can be read: it is held where the model itself holds its numbers."""
+    stored = shapes.shape[c.weight]
+    if c.weight not in constants.apart or math.prod(stored) < DISTANT_FROM:
+        return np.ascontiguousarray(read(), dtype=np.float32)
+    if c.form == "packed" or c.zeros[1]:
+        return FileWeight(read().shape, read)
+    rest = tuple(axis for axis in range(len(stored)) if axis != c.weight_axis)
+    if c.form != "matrix":
+        return FileWeight(stored, read, c.weight, stored, tuple(range(len(stored))))
+    shape = (stored[c.weight_axis], math.prod(stored[axis] for axis in rest))
+    return FileWeight(shape, read, c.weight, stored, (c.weight_axis, *rest))
+
+
+def _weight(c: Consumer, constants: Constants) -> NDArray[np.floating]:
+    """Return the weight, minus its zero point: one number, or one per output."""
+    weight = constants.value(c.weight)
+    if not c.zeros[1]:
+        return weight
+    weight = np.asarray(weight, dtype=np.float32)
+    zero = np.asarray(constants.value(c.zeros[1]), dtype=np.float32)
+    if zero.size > 1:
+        outputs = weight.ndim - 1 if c.form == "matrix" and c.weight_axis != weight.ndim - 1 else 0
+        zero = np.moveaxis(zero.reshape(-1, *([1] * (weight.ndim - 1))), 0, outputs)
+    return weight - zero
+
+
+def _rows(c: Consumer, constants: Constants) -> NDArray[np.floating]:
+    """Return the weight of a matrix product, (C, O)."""
+    return np.moveaxis(_weight(c, constants), c.weight_axis, 0).reshape(len(c.channels), -1)
+
+
+def _unpacked(model: ModelProto, c: Consumer, constants: Constants) -> NDArray[np.floating]:
+    """Let the op unpack its weight: what it makes of the identity, (C, O)."""
+    node = NodeProto()
+    node.CopyFrom(model.graph.node[c.node])
+    bias = BIAS_OF_PACKED.get(node.op_type, len(node.input))
+    for position in range(bias, len(node.input)):
+        node.input[position] = ""
+    return constants.apply(node, c.data_input, np.eye(len(c.channels), dtype=np.float32))
+
+
+def _einsum_shape(c: Consumer, shapes: Shapes) -> tuple[int, ...]:
+    terms, out = c.equation.split("->")
+    sizes: dict[str, int] = {}
+    for term, tensor in zip(terms.split(","), (c.data, c.weight), strict=True):
+        for letter, size in zip(term, shapes.shape[tensor], strict=True):
+            sizes[letter] = max(size, sizes.get(letter, 1))
+    return tuple(sizes[letter] for letter in out)

@@ -1,0 +1,124 @@
+"""Families: linear ops that read one tensor through the same window, so that the work on their input is done once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxpfp.arrays import runs_within
+from onnxpfp.linear.ops import FileWeight, LinearOp
+
+__all__ = ["OpFamily", "is_screened", "op_families", "shard_families"]
+
+Floats = NDArray[np.float32]
+
+_HELD = 12
+"""Bytes that screening holds for one weight: two signs, and the powers of one."""
+
+
+def is_screened(reader: LinearOp) -> bool:
+    """Tell whether a reader's sensitivities are found by screening: it has a weight, and that is held."""
+    return reader.weight is not None and not isinstance(reader.weight, FileWeight)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OpFamily:
+    """Readers of one tensor through one window; an op in convolution groups is alone.
+
+    Attributes:
+        readers: The readers; what concerns the input is the same in all of them.
+    """
+
+    readers: tuple[LinearOp, ...]
+
+    @property
+    def lead(self) -> LinearOp:
+        """One of them, for what they have in common."""
+        return self.readers[0]
+
+    @property
+    def work(self) -> int:
+        """Multiplications of one sample: what takes how long, roughly."""
+        return sum(math.prod(reader.output_shape) * _per_output(reader) for reader in self.readers)
+
+    @property
+    def samples_last(self) -> bool:
+        """Whether a sample has one position: then samples are the positions, else each product were one entry wide."""
+        lead = self.lead
+        rank = len(lead.data_shape)
+        samples = lead.data_shape[1 if lead.axis == 0 else 0] if rank > 1 else 1
+        positions = math.prod(lead.data_shape) // len(lead.channels)
+        return self._is_plain and lead.group == 1 and positions == samples
+
+    @property
+    def flat(self) -> bool:
+        """Whether a position of the output sees one position of the (strided) input."""
+        return self._is_plain or self._only_strides
+
+    @property
+    def _is_plain(self) -> bool:
+        lead = self.lead
+        return lead.kind == "matmul" or (lead.kernel_size == 1 and lead.attributes.is_identity)
+
+    @property
+    def _only_strides(self) -> bool:
+        window = self.lead.attributes
+        automatic = window.auto_pad in {None, "", "NOTSET", "VALID"}
+        pads = any(window.pads or ()) and window.auto_pad != "VALID"
+        return self.lead.kind == "conv" and self.lead.kernel_size == 1 and automatic and not pads
+
+    def arrange(self, data: NDArray[Any]) -> Floats:
+        """Bring a batch of the tensor to (N, C, *spatial), or (1, C, N) where samples are the positions: a view."""
+        lead = self.lead
+        x = np.asarray(data, dtype=np.float32)
+        if self.samples_last:
+            return np.moveaxis(x, lead.axis, -1).reshape(1, -1, len(lead.channels)).swapaxes(1, 2)
+        if lead.kind == "matmul":
+            rank = x.ndim
+            sample = 1 if lead.axis == 0 else 0
+            rest = [axis for axis in range(rank) if axis not in (sample, lead.axis)]
+            x = x.transpose(sample, *rest, lead.axis)
+            return x.reshape(len(x), -1, len(lead.channels)).swapaxes(1, 2)
+        return np.moveaxis(x, lead.axis, 1)
+
+    def strided(self, x: Floats) -> Floats:
+        """Pick what is read of an arranged batch, where a window of one tap passes over positions: a view."""
+        steps = self.lead.attributes.strides
+        if self._is_plain or not self._only_strides or not steps:
+            return x
+        return x[(slice(None), slice(None), *(slice(None, None, step) for step in steps))]
+
+
+def op_families(readers: Sequence[LinearOp]) -> tuple[OpFamily, ...]:
+    """Sort screened readers into families, in the order in which they stand."""
+    found: dict[tuple[object, ...], list[LinearOp]] = {}
+    for number, reader in enumerate(readers):
+        alone = number if reader.group > 1 else -1
+        key = (reader.data, reader.zero, reader.axis, reader.kind, reader.kernel, reader.attributes, alone)
+        found.setdefault(key, []).append(reader)
+    return tuple(OpFamily(tuple(members)) for members in found.values())
+
+
+def shard_families(families: Sequence[OpFamily], limit: int) -> Iterator[tuple[OpFamily, ...]]:
+    """Cut families into runs whose weights may be held at once, in the given order."""
+    return runs_within(((family, _bytes_held(family)) for family in families), limit)
+
+
+def _bytes_held(family: OpFamily) -> int:
+    return _HELD * sum(math.prod(_shape(reader)) for reader in family.readers if reader.channels.any())
+
+
+def _shape(reader: LinearOp) -> tuple[int, ...]:
+    assert reader.weight is not None
+    return reader.weight.shape
+
+
+def _per_output(reader: LinearOp) -> int:
+    """Count the products in one output."""
+    shape = _shape(reader)
+    return math.prod(shape) // max(1, shape[1 if reader.kind == "matmul" else 0])

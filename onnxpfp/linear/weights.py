@@ -1,0 +1,188 @@
+"""Where a consumer's weights are stored, and which of their axes holds the channels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto, TensorProto
+
+from onnxpfp.arrays import chunks
+from onnxpfp.channels import ChannelGraph, Ids, uses_of
+from onnxpfp.model.attributes import Attributes
+from onnxpfp.model.constants import Constants, read_elsewhere
+from onnxpfp.rewrite.edits import Edits
+
+__all__ = [
+    "StoredAxis",
+    "own_weights",
+    "reweight",
+    "reweightable",
+    "scale_columns",
+    "stored_axes_of",
+    "stored_form",
+]
+
+_FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE})
+
+
+@dataclass(frozen=True, slots=True)
+class StoredAxis:
+    """The axis of a stored tensor along which a consumer reads its channels."""
+
+    tensor: str
+    axis: int
+
+
+def _trace(producer: Mapping[str, NodeProto], constants: Constants, name: str, axis: int) -> StoredAxis | None:
+    """Follow a weight back through Identity, Cast and Transpose to where it is stored."""
+    while name not in constants.stored:
+        node = producer.get(name)
+        if node is None or node.op_type not in {"Identity", "Cast", "Transpose"}:
+            return None
+        if node.op_type == "Transpose":
+            perm = Attributes(node).integers("perm")
+            # Without perm it reverses the axes.
+            axis = constants.value(name).ndim - 1 - axis if perm is None else perm[axis]
+        name = node.input[0]
+    return StoredAxis(name, axis) if constants.stored[name].data_type in _FLOATS else None
+
+
+def stored_axes_of(model: ModelProto, graph: ChannelGraph, constants: Constants) -> tuple[StoredAxis | None, ...]:
+    """Find for every consumer the stored axis of its channels, or None where it cannot be scaled.
+
+    A stored tensor can be scaled along an axis when all that reads it are consumers along that
+    axis; a tied embedding, for one, is also looked up.
+    """
+    producer = {name: node for node in model.graph.node for name in node.output}
+    leaves = _Leaves(model, uses_of(model))
+    found = [_trace(producer, constants, c.weight, c.weight_axis) if c.constant else None for c in graph.consumers]
+    readers: dict[StoredAxis, int] = {}
+    for place in found:
+        if place is not None:
+            readers[place] = readers.get(place, 0) + 1
+    return tuple(
+        place if place is not None and leaves.count(place.tensor) == readers[place] else None for place in found
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Leaves:
+    """Counts what reads a stored tensor, behind Identity, Cast and Transpose."""
+
+    model: ModelProto
+    uses: Mapping[str, tuple[tuple[int, int], ...]]
+
+    def count(self, name: str) -> int:
+        nodes = (self.model.graph.node[node] for node, _ in self.uses.get(name, ()))
+        return sum(self.count(n.output[0]) if n.op_type in {"Identity", "Cast", "Transpose"} else 1 for n in nodes)
+
+
+def own_weights(model: ModelProto, constants: Constants) -> dict[int, str]:
+    """Find the nodes whose second input is a floating-point weight that nothing else reads.
+
+    Returns:
+        The stored tensor by position of the node.
+    """
+    producer = {name: node for node in model.graph.node for name in node.output}
+    leaves = _Leaves(model, uses_of(model))
+    elsewhere = read_elsewhere(model.graph)
+    found: dict[int, str] = {}
+    for index, node in enumerate(model.graph.node):
+        if len(node.input) > 1 and node.input[1] in constants.names:
+            place = _trace(producer, constants, node.input[1], 0)
+            if place is not None and place.tensor not in elsewhere and leaves.count(place.tensor) == 1:
+                found[index] = place.tensor
+    return found
+
+
+def stored_form(model: ModelProto, constants: Constants, name: str, array: NDArray[np.generic]) -> NDArray[np.generic]:
+    """Bring new numbers of a weight to where it is stored, back through Identity, Cast and Transpose.
+
+    Args:
+        model: The model.
+        constants: Its constants.
+        name: A weight that `own_weights` knows.
+        array: Its new numbers.
+    """
+    producer = {name: node for node in model.graph.node for name in node.output}
+    while name not in constants.stored:
+        node = producer[name]
+        if node.op_type == "Transpose":
+            perm = Attributes(node).integers("perm")
+            array = array.transpose(None if perm is None else np.argsort(perm))
+        name = node.input[0]
+    return array.astype(constants.value(name).dtype)
+
+
+def reweightable(graph: ChannelGraph, places: tuple[StoredAxis | None, ...]) -> NDArray[np.bool_]:
+    """Tell for every group whether all its consumers' weights can be scaled, (groups,)."""
+    return np.array([all(places[c] is not None for c in group.consumers) for group in graph.groups], np.bool_)
+
+
+def scale_columns(array: NDArray[np.generic], ids: Ids, axis: int, factor: NDArray[np.float64]) -> NDArray[np.generic]:
+    """Multiply a tensor along an axis by its channels' factors."""
+    shape = [1] * array.ndim
+    shape[axis] = ids.size
+    factors = np.broadcast_to(factor[ids].reshape(shape), array.shape)
+    scaled = np.empty(array.shape, array.dtype)
+    for run in chunks(len(array), 8 * array.size // len(array)):
+        scaled[run] = (array[run].astype(np.float64) * factors[run]).astype(array.dtype)
+    return scaled
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Scaled(Mapping[str, NDArray[np.generic]]):
+    """Stored weights times the factors of their channels, computed when they are asked for.
+
+    Attributes:
+        graph: The channels.
+        constants: The model's constants.
+        axes: By stored tensor, the axes along which it is scaled.
+        factor: Factor by channel id.
+    """
+
+    graph: ChannelGraph
+    constants: Constants
+    axes: Mapping[str, tuple[int, ...]]
+    factor: NDArray[np.float64]
+
+    def __getitem__(self, name: str) -> NDArray[np.generic]:
+        array: NDArray[np.generic] | None = None
+        for axis in self.axes[name]:
+            array = self.constants.value(name) if array is None else array
+            array = scale_columns(array, self.graph.axes[name][axis], axis, self.factor)
+        assert array is not None
+        return array
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.axes)
+
+    def __len__(self) -> int:
+        return len(self.axes)
+
+
+def reweight(
+    graph: ChannelGraph,
+    constants: Constants,
+    places: tuple[StoredAxis | None, ...],
+    factor: NDArray[np.float64],
+) -> Edits:
+    """Multiply the consumers' weights of sampled channels (PFP, the estimator's 1/(m p_j)).
+
+    Args:
+        graph: The channels.
+        constants: The model's constants.
+        places: Where each consumer's weights are stored.
+        factor: Factor by channel id, (channels + 1,); 1 where nothing is to be done. Dropped
+            channels count as 1 here: they are cut off anyway.
+    """
+    scaled: dict[str, tuple[int, ...]] = {}
+    for consumer, place in zip(graph.consumers, places, strict=True):
+        changes = factor[consumer.channels] != 1
+        if place is None or place.axis in scaled.get(place.tensor, ()) or not changes.any():
+            continue
+        scaled[place.tensor] = (*scaled.get(place.tensor, ()), place.axis)
+    return Edits(tensors=_Scaled(graph, constants, scaled, factor))

@@ -1,0 +1,184 @@
+"""What the consumers of a group see of its channels, in the terms of `detect`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto
+
+from onnxpfp.channels import ChannelGraph, Consumer, Group, Ids
+from onnxpfp.linear.ops import LinearOp
+from onnxpfp.linear.weights import StoredAxis
+from onnxpfp.lossless.detect import NEAR, Trace, View
+from onnxpfp.lossless.traces import Site
+from onnxpfp.model.constants import Constants
+
+__all__ = ["ConsumerTerms", "Reading", "readings_of", "site_of", "sites_of"]
+
+Bools = NDArray[np.bool_]
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ConsumerTerms:
+    """What may be done at the consumers.
+
+    Attributes:
+        model: The model.
+        graph: Its channels.
+        constants: Its constants.
+        readers: Its consumers as readers.
+        places: Where each consumer's weights are stored; None where they cannot be changed.
+        folds: Whether a constant can be folded into a consumer's bias, (consumers,).
+        settled: Channels whose values the data may settle: zero or constant there is zero or constant, (count + 1,).
+    """
+
+    model: ModelProto
+    graph: ChannelGraph
+    constants: Constants
+    readers: Sequence[LinearOp]
+    places: Sequence[StoredAxis | None]
+    folds: Bools
+    settled: Bools
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reading:
+    """One consumer of a group, or several that share their weights; none for an input that is only masked.
+
+    Attributes:
+        consumers: Their positions.
+        sites: What each of them reads.
+        rows: Positions on the contracted axis of every channel, (n, R).
+        constant: Channels that are constant for each of them, zero included, (n,).
+        values: By consumer the middle of what was seen of every index, (n, R).
+        view: The same for `detect.choose`.
+    """
+
+    consumers: tuple[int, ...]
+    sites: tuple[Site, ...]
+    rows: Ids
+    constant: Bools
+    values: tuple[Floats, ...]
+    view: View
+
+
+def site_of(consumer: Consumer) -> Site:
+    """Return what a consumer reads."""
+    return consumer.data, consumer.data_axis
+
+
+def sites_of(graph: ChannelGraph, constants: Constants) -> dict[Site, None]:
+    """List everything that has to be looked at, each once."""
+    read = [site_of(consumer) for consumer in graph.consumers]
+    masked = ((mask.tensor, mask.axis) for mask in graph.masks if mask.tensor not in constants.names)
+    return dict.fromkeys([*read, *masked])
+
+
+def readings_of(group: Group, terms: ConsumerTerms, traces: Mapping[Site, Trace]) -> list[Reading]:
+    """Describe what every consumer of a group sees of its channels."""
+    graph = terms.graph
+    together: dict[StoredAxis | int, list[int]] = {}
+    for position in group.consumers:
+        place = terms.places[position]
+        together.setdefault(position if place is None else place, []).append(position)
+    found = [_reading(group, tuple(positions), terms, traces) for positions in together.values()]
+    read = {site_of(graph.consumers[position]) for position in group.consumers}
+    for mask in graph.masks:
+        site = (mask.tensor, mask.axis)
+        if site not in read and np.isin(mask.channels, group.channels).any():
+            rows = _rows(mask.channels, group.channels)
+            found.append(_only_dead((), (site,), rows, _alive(traces.get(site), rows, mask.zero, terms)))
+    return found
+
+
+def _rows(axis: Ids, channels: Ids) -> Ids:
+    """Return the positions of every channel on an axis in ascending order, (n, R)."""
+    positions = np.flatnonzero(np.isin(axis, channels))
+    order = np.argsort(axis[positions], kind="stable")
+    return positions[order].reshape(channels.size, -1)
+
+
+def _alive(trace: Trace | None, rows: Ids, zero: str, terms: ConsumerTerms) -> Bools:
+    """Tell which indices were ever something else than zero; all where that cannot be told."""
+    if trace is None or (zero and zero not in terms.constants.names):
+        return np.ones(rows.shape, np.bool_)
+    neutral = terms.constants.value(zero).astype(np.float64).ravel() if zero else np.zeros(1)
+    if neutral.size != 1:
+        return np.ones(rows.shape, np.bool_)
+    return ~((trace.low == neutral[0]) & (trace.high == neutral[0]))[rows]
+
+
+def _only_dead(consumers: tuple[int, ...], sites: tuple[Site, ...], rows: Ids, alive: Bools) -> Reading:
+    """Describe a place whose weights cannot be changed: a channel goes there if it is zero."""
+    free = np.asarray(~alive.any(1))
+    nothing = np.zeros(rows.shape)
+    view = View(free, alive, nothing, np.zeros((*rows.shape, 2)), NEAR, merges=False)
+    return Reading(consumers, sites, rows, free, tuple(nothing for _ in consumers), view)
+
+
+def _reading(group: Group, positions: tuple[int, ...], terms: ConsumerTerms, traces: Mapping[Site, Trace]) -> Reading:
+    consumers = [terms.graph.consumers[position] for position in positions]
+    sites = tuple(site_of(consumer) for consumer in consumers)
+    rows = _rows(consumers[0].channels, group.channels)
+    seen = [traces[site] for site in sites]
+    alive = np.logical_or.reduce(
+        [
+            _alive(None if _is_own_state(consumer, terms) else trace, rows, consumer.zeros[0], terms)
+            for consumer, trace in zip(consumers, seen, strict=True)
+        ]
+    )
+    settled = terms.settled[group.channels]
+    if not _may_change(positions, terms):
+        return _only_dead(positions, sites, rows, alive | ~settled[:, None])
+    constant = np.logical_and.reduce([trace.constant[rows].all(1) for trace in seen]) & settled
+    folds = bool(terms.folds[list(positions)].all())
+    return Reading(
+        positions,
+        sites,
+        rows,
+        constant,
+        tuple((trace.low + trace.high)[rows] / 2 for trace in seen),
+        View(
+            free=(~alive.any(1) & settled) | (constant & folds),
+            alive=alive,
+            scale=np.maximum.reduce([trace.scale[rows] for trace in seen]),
+            projections=np.concatenate([trace.projections[rows] for trace in seen], -1),
+            near=max(NEAR, *(2 * trace.grain for trace in seen)),
+            merges=_same_blocks(rows, terms.readers[positions[0]]),
+        ),
+    )
+
+
+def _is_own_state(consumer: Consumer, terms: ConsumerTerms) -> bool:
+    """Whether a recurrence reads its own states: what it starts from is not among those that are seen."""
+    return consumer.data in terms.model.graph.node[consumer.node].output
+
+
+def _may_change(positions: tuple[int, ...], terms: ConsumerTerms) -> bool:
+    """Whether consumers have float weights that can take over channels."""
+    return all(
+        terms.places[position] is not None
+        and terms.readers[position].weight is not None
+        and not any(terms.graph.consumers[position].zeros)
+        and not _is_own_state(terms.graph.consumers[position], terms)
+        and _plainly_stored(position, terms)
+        for position in positions
+    )
+
+
+def _plainly_stored(position: int, terms: ConsumerTerms) -> bool:
+    """Whether a grouped filter bank lies in the file as the node reads it, (O, C/g, *kernel)."""
+    reader = terms.readers[position]
+    if reader.kind != "conv" or reader.group == 1:
+        return True
+    return terms.places[position] == StoredAxis(terms.graph.consumers[position].weight, 1)
+
+
+def _same_blocks(rows: Ids, reader: LinearOp) -> bool:
+    """Whether the indices of one rank lie in one group of the convolution, so that they reach the same outputs."""
+    blocks = rows // (len(reader.channels) // reader.group)
+    return bool((blocks == blocks[:1]).all())

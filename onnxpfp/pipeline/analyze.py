@@ -1,0 +1,204 @@
+"""Everything that is known before the first decision: the model, its data, its channels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
+from onnx import ModelProto, TensorProto
+
+from onnxpfp.channels import ChannelGraph, Patterns, build_channel_graph
+from onnxpfp.channels.constant_branches import inline_constant_if
+from onnxpfp.channels.decouple import decouple_shuffles
+from onnxpfp.data.inputs import input_specs, spell
+from onnxpfp.data.samples import Samples
+from onnxpfp.data.sources import SampleSource, load_samples
+from onnxpfp.errors import ModelError
+from onnxpfp.model.constants import Constants
+from onnxpfp.model.load import LoadedModel
+from onnxpfp.model.shapes import Shapes, concrete_shapes, default_input_shapes
+from onnxpfp.options import Options
+from onnxpfp.progress import Clock
+from onnxpfp.runtime.providers import ProviderRequest, resolve_providers
+from onnxpfp.runtime.session import Session, open_session
+
+__all__ = ["Analysis", "CalibrationData", "analyze", "analyze_at", "open_model", "read_data"]
+
+BATCH = 16
+RANDOM_SAMPLES = 64
+CHECKS = 4
+"""Sets of inputs on which the oracle runs where there are no data."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Analysis:
+    """A model that is understood.
+
+    Attributes:
+        source: The model as it was given.
+        shapes: Shapes of its tensors for one sample.
+        constants: Its constants.
+        graph: Its channels.
+    """
+
+    source: LoadedModel
+    shapes: Shapes
+    constants: Constants
+    graph: ChannelGraph
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CalibrationData:
+    """What the model is run on.
+
+    Attributes:
+        samples: The samples; a little noise for the oracle where the user gives none.
+        given: Whether they tell anything about the user's data: "file", "random" or "none".
+        batch_size: Samples in one run that the model accepts.
+    """
+
+    samples: Samples
+    given: str
+    batch_size: int
+
+
+def open_model(source: LoadedModel, options: Options) -> tuple[Session, tuple[ProviderRequest, ...]]:
+    """Make sure that onnxruntime runs the model, and where.
+
+    Raises:
+        ModelError: It cannot load it.
+        OptionError: Only the CPU is asked for, and strictly another provider.
+        ProviderError: A provider that was asked for cannot run here.
+    """
+    requests = resolve_providers(options.providers, strict=options.strict_providers)
+    try:
+        return open_session(source.model, requests, threads=options.threads), requests
+    except ModelError as error:
+        raise ModelError(f"{source.title}: {error}", hint=error.hint or _type_hint(source.model)) from error
+
+
+def _type_hint(model: ModelProto) -> str:
+    """Say what to do about weights of a type for which onnxruntime lacks kernels."""
+    types = {tensor.data_type for tensor in model.graph.initializer}
+    for name in ("DOUBLE", "BFLOAT16"):
+        if TensorProto.DataType.Value(name) in types:
+            return f"some weights are {name.lower()}, for which not every op runs here: save the model in float32"
+    return ""
+
+
+def read_data(
+    source: LoadedModel, session: Session, calibration: SampleSource | None, options: Options
+) -> CalibrationData:
+    """Read the calibration data and find a batch size that the model accepts.
+
+    Raises:
+        CalibrationError: The data do not fit the model.
+    """
+    given = "none" if calibration is None else "file"
+    if isinstance(calibration, str) and calibration == "random":
+        given = "random"
+    samples = load_samples(
+        "random" if calibration is None else calibration,
+        input_specs(source.model, options.input_shapes),
+        count=CHECKS if calibration is None else options.samples or RANDOM_SAMPLES,
+        input_shapes=default_input_shapes(source.model, options.input_shapes),
+        exact=bool(options.input_shapes),
+        rng=options.seed,
+    )
+    if options.samples is not None and options.samples < len(samples):
+        samples = samples.take(options.samples)
+    try:
+        return CalibrationData(samples, given, _batch_size(session, samples, options.batch_size or BATCH))
+    except ModelError as error:
+        feed = next(samples.batches(1))
+        shapes = ", ".join(f"{name} {spell(array.shape)}" for name, array in feed.items())
+        hint = error.hint if given == "file" else "give shapes that it accepts: --input-shape NAME:1,3,48,160"
+        raise ModelError(f"{error} (tried {shapes})", hint=hint) from error
+
+
+def _batch_size(session: Session, samples: Samples, wanted: int) -> int:
+    """Return the largest accepted of `wanted` and 1.
+
+    Many exports promise a free batch axis and have a Reshape inside that fixes it.
+    """
+    if samples.fixed_batch is not None:
+        return samples.fixed_batch
+    wanted = min(wanted, len(samples))
+    if wanted > 1:
+        try:
+            session.run(next(samples.batches(wanted)))
+        except ModelError:
+            wanted = 1
+    session.run(next(samples.batches(wanted)))
+    return wanted
+
+
+def analyze(source: LoadedModel, data: CalibrationData, options: Options, clock: Clock | None = None) -> Analysis:
+    """Find the shapes, constants and channels of a model at the shapes of its data.
+
+    Args:
+        source: The model.
+        data: Its data.
+        options: As in `analyze_at`.
+        clock: As in `analyze_at`.
+
+    Raises:
+        ModelError: The model does not run at these shapes.
+        OptionError: A pattern matches nothing.
+    """
+    feed = next(data.samples.batches(1))
+    shapes = {name: tuple(array.shape) for name, array in feed.items()}
+    return analyze_at(source, shapes, options, feed, clock)
+
+
+def analyze_at(
+    source: LoadedModel,
+    input_shapes: Mapping[str, tuple[int, ...]],
+    options: Options,
+    feed: Mapping[str, NDArray[Any]] | None = None,
+    clock: Clock | None = None,
+) -> Analysis:
+    """Find the shapes, constants and channels of a model.
+
+    Args:
+        source: The model.
+        input_shapes: Shapes of inputs with free axes; sensible ones are taken for the others.
+        options: Which nodes and initializers may be pruned, and what goes from an attention.
+        feed: Inputs of these shapes, where there are any.
+        clock: Counts the seconds, where somebody wants to know them.
+
+    Raises:
+        ModelError: Shapes cannot be inferred, and the model does not run at these input shapes.
+        OptionError: A pattern matches nothing, or a shape does not fit.
+    """
+    clock = clock or Clock()
+    analysis = _analysed(source, input_shapes, options, feed, clock)
+    # Branches first: within one there may be another, and shuffles.
+    while (other := _in_other_words(analysis, clock)) is not None:
+        analysis = _analysed(analysis.source.rewritten(other), input_shapes, options, feed, clock)
+    return analysis
+
+
+def _in_other_words(analysis: Analysis, clock: Clock) -> ModelProto | None:
+    """Write a model so that more of it can be told apart, or return None where it already is."""
+    model, graph = analysis.source.model, analysis.graph
+    with clock.phase("channels"):
+        return inline_constant_if(model, graph) or decouple_shuffles(model, graph, analysis.shapes)
+
+
+def _analysed(
+    source: LoadedModel,
+    input_shapes: Mapping[str, tuple[int, ...]],
+    options: Options,
+    feed: Mapping[str, NDArray[Any]] | None,
+    clock: Clock,
+) -> Analysis:
+    with clock.phase("shapes"):
+        shapes = concrete_shapes(source.model, input_shapes, feed)
+        constants = Constants.of(source.model)
+    with clock.phase("channels"):
+        patterns = Patterns(options.include, options.exclude)
+        graph = build_channel_graph(source.model, shapes, constants, patterns, options.attention)
+    return Analysis(source, shapes, constants, graph)

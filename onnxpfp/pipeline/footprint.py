@@ -1,0 +1,133 @@
+"""The parameters and MACs that lie behind a group of channels, and behind the axes that stay."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from onnx import NodeProto
+
+from onnxpfp.channels import Fixed
+from onnxpfp.model.macs import mac_nodes
+from onnxpfp.pipeline.analyze import Analysis
+from onnxpfp.pipeline.costs import mac_model, param_model
+
+__all__ = ["Footprint", "WeightFootprint", "axis_footprint", "group_footprints", "totals", "weight_footprints"]
+
+
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """How much of a model something is.
+
+    Attributes:
+        params: Stored numbers of weights.
+        macs: Multiply-adds of one run.
+    """
+
+    params: int
+    macs: int
+
+    def share_of(self, total: Footprint) -> float:
+        """Return the share of the parameters plus the share of the MACs, to rank by."""
+        return self.params / max(total.params, 1) + self.macs / max(total.macs, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class WeightFootprint:
+    """One stored weight.
+
+    Attributes:
+        shape: Its shape.
+        all: Its numbers, and the MACs of the nodes that multiply by it.
+        stuck: Those that lie in no channel.
+    """
+
+    shape: tuple[int, ...]
+    all: Footprint
+    stuck: Footprint
+
+
+def totals(analysis: Analysis) -> tuple[Footprint, Footprint]:
+    """Count the whole model, and what of it lies in at least one channel."""
+    graph = analysis.graph
+    reached, params = graph.reachable_params()
+    macs = mac_model(analysis.source.model, graph, analysis.shapes)
+    nothing = np.zeros(len(graph.groups), np.int64)
+    every = macs.total(_widths(analysis))
+    return Footprint(params, every), Footprint(reached, every - macs.total(nothing))
+
+
+def _widths(analysis: Analysis) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    return np.array([group.channels.size for group in analysis.graph.groups], np.int64)
+
+
+def group_footprints(analysis: Analysis) -> list[Footprint]:
+    """Count for every group what would go if none of its channels stayed.
+
+    A number lies in the groups of all its axes, so the groups add up to more than the model.
+    """
+    models = param_model(analysis.graph), mac_model(analysis.source.model, analysis.graph, analysis.shapes)
+    widths = _widths(analysis)
+    every = [model.total(widths) for model in models]
+    found: list[Footprint] = []
+    for number in range(widths.size):
+        without = widths.copy()
+        without[number] = 0
+        params, macs = (total - model.total(without) for model, total in zip(models, every, strict=True))
+        found.append(Footprint(params, macs))
+    return found
+
+
+def weight_footprints(analysis: Analysis) -> dict[str, WeightFootprint]:
+    """Count every stored weight, and the MACs of the nodes that multiply by it."""
+    graph = analysis.graph
+    macs, stuck_macs = Counter[str](), Counter[str]()
+    for node, factors in mac_nodes(analysis.source.model, analysis.shapes.shape):
+        weight = _weight_of(analysis, node, {name for name, _ in factors})
+        axes = [graph.axes[name][axis] for name, axis in factors]
+        macs[weight] += math.prod(ids.size for ids in axes)
+        stuck_macs[weight] += math.prod(int((ids == 0).sum()) for ids in axes)
+    weights: dict[str, WeightFootprint] = {}
+    for name in graph.stored:
+        axes = graph.axes[name]
+        shape = tuple(ids.size for ids in axes)
+        stuck = math.prod(int((ids == 0).sum()) for ids in axes)
+        weights[name] = WeightFootprint(
+            shape, Footprint(math.prod(shape), macs[name]), Footprint(stuck, stuck_macs[name])
+        )
+    return weights
+
+
+def _weight_of(analysis: Analysis, node: NodeProto, factors: set[str]) -> str:
+    """Return the largest stored weight behind a product's constants; an empty name where there is none.
+
+    A recurrence has several products: its factors tell which weight is meant.
+    """
+    constants = analysis.constants
+    behind = factors & constants.names or constants.names.intersection(node.input)
+    for name in tuple(behind):
+        behind |= {i for computing in constants.nodes_behind(name) for i in computing.input}
+    weights = behind.intersection(analysis.graph.stored)
+    return max(sorted(weights), key=lambda name: math.prod(constants.stored[name].dims), default="")
+
+
+def axis_footprint(axes: Iterable[Fixed], weights: Mapping[str, WeightFootprint]) -> tuple[Footprint, Footprint]:
+    """Count what lies on indices that stay, and what of it lies in no channel either.
+
+    The MACs of a node spread evenly over the numbers of its weight.
+    """
+    free: dict[str, list[int]] = {}
+    for fixed in axes:
+        left = free.setdefault(fixed.tensor, list(weights[fixed.tensor].shape))
+        left[fixed.axis] -= fixed.count
+    every, stuck = Footprint(0, 0), Footprint(0, 0)
+    for name, left in free.items():
+        weight = weights[name]
+        params = weight.all.params - math.prod(left)
+        macs = weight.all.macs * params // max(weight.all.params, 1)
+        every = Footprint(every.params + params, every.macs + macs)
+        stuck = Footprint(stuck.params + weight.stuck.params, stuck.macs + weight.stuck.macs)
+    return every, stuck

@@ -1,0 +1,82 @@
+"""Channels that cost nothing go first: what is pruned after that is the smaller network, which computes the same."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnxpfp.channels import Ids
+from onnxpfp.channels.lineage import origin_of
+from onnxpfp.linear.describe import linear_ops
+from onnxpfp.linear.weights import stored_axes_of
+from onnxpfp.lossless import Removal, edits_of, find_lossless
+from onnxpfp.options import Options
+from onnxpfp.pipeline.analyze import Analysis, CalibrationData, analyze
+from onnxpfp.progress import Clock
+from onnxpfp.rewrite import apply
+from onnxpfp.rewrite.edits import Edits
+from onnxpfp.runtime.providers import ProviderRequest
+
+__all__ = ["LosslessStep", "remove_lossless"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LosslessStep:
+    """What is left when everything that costs nothing has gone.
+
+    Attributes:
+        analysis: The smaller model, understood anew; the model as it was where nothing went.
+        removed: What went.
+        origin: The channel of the model as it was for every one of the smaller.
+    """
+
+    analysis: Analysis
+    removed: tuple[Removal, ...]
+    origin: Ids
+
+    @classmethod
+    def nothing(cls, analysis: Analysis) -> LosslessStep:
+        """Leave a model as it is."""
+        return cls(analysis, (), np.arange(analysis.graph.count + 1))
+
+
+def remove_lossless(
+    analysis: Analysis, data: CalibrationData, requests: Sequence[ProviderRequest], options: Options, clock: Clock
+) -> LosslessStep:
+    """Remove dead, constant and duplicate channels.
+
+    Args:
+        analysis: The model.
+        data: Its samples; where they are none of the user's, only what the weights show goes.
+        requests: Where to run.
+        options: How to prune.
+        clock: Counts the seconds.
+    """
+    model, graph, constants = analysis.source.model, analysis.graph, analysis.constants
+    with clock.phase("lossless") as tell:
+        readers = linear_ops(model, graph, analysis.shapes, constants)
+        places = stored_axes_of(model, graph, constants)
+        found = find_lossless(
+            model,
+            graph,
+            analysis.shapes,
+            constants,
+            readers,
+            places,
+            data.samples,
+            trusted=data.given == "file",
+            batch_size=data.batch_size,
+            providers=requests,
+            threads=options.threads,
+            # One batch is looked at while the next is made.
+            workspace_bytes=options.workspace // 2,
+            progress=tell,
+        )
+        if not found.removed:
+            return LosslessStep.nothing(analysis)
+        edits = edits_of(model, graph, constants, readers, found, places, Edits())
+        smaller = apply(model, graph, found.keep, edits, analysis.source.scratch)
+    left = analyze(analysis.source.rewritten(smaller), data, options, clock)
+    return LosslessStep(left, found.removed, origin_of(graph, found.keep, left.graph))

@@ -1,0 +1,185 @@
+"""Targets by quality: prune as much of the MACs as what is asked of the output allows.
+
+Every trial is a whole pruning to a share of the MACs, measured on samples that nothing in it was chosen by. The share
+itself is chosen by them, so what is measured at the share that is found is a little better than on new samples.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, Self
+
+import numpy as np
+from onnx import ModelProto
+
+from onnxpfp.allocation.search import SearchResult, Trial, search
+from onnxpfp.allocation.widths import widths_of
+from onnxpfp.data.samples import Samples
+from onnxpfp.errors import CalibrationError, OptionError, TargetUnreachableError
+from onnxpfp.pipeline.analyze import Analysis
+from onnxpfp.pipeline.candidate import Candidate
+from onnxpfp.pipeline.costs import mac_model
+from onnxpfp.pipeline.decide import Decision, selector_of
+from onnxpfp.pipeline.scoring import SHARE
+from onnxpfp.pipeline.steps import Measured, RunContext
+from onnxpfp.progress import Count
+from onnxpfp.verify.drift import Drift, measure_drift
+
+__all__ = ["QualityTarget", "least_share", "prune_to_quality", "refuse_unmeasurable"]
+
+_MISSING = {
+    "drift": ("looks at float outputs, and the model has none", "--keep-macs F sets the size"),
+    "agreement": (
+        "compares the largest class of every sample, and no output looks like class scores: a float matrix with one "
+        "row per sample and two columns at least",
+        "--max-drift X bounds the relative output error in its place",
+    ),
+}
+"""What an output lacks, and what to do about it, by quantity."""
+
+
+@dataclass(frozen=True, slots=True)
+class QualityTarget:
+    """What is asked of the output.
+
+    Attributes:
+        quantity: The relative output error (drift), or the share of samples with the same largest class (agreement).
+        bound: The largest drift, or the smallest agreement.
+    """
+
+    quantity: Literal["drift", "agreement"]
+    bound: float
+
+    @classmethod
+    def of(cls, max_drift: float | None, min_agreement: float | None) -> Self | None:
+        """Return what the options ask for, if they do."""
+        if max_drift is not None:
+            return cls("drift", max_drift)
+        return None if min_agreement is None else cls("agreement", min_agreement)
+
+    @property
+    def flag(self) -> str:
+        """How the command line calls it."""
+        return "--max-drift" if self.quantity == "drift" else "--min-agreement"
+
+    def value(self, drift: Drift) -> float:
+        """Return what is limited; not a number where the outputs have nothing of the kind."""
+        found = drift.relative_error if self.quantity == "drift" else drift.top1_agreement
+        return math.nan if found is None else found
+
+    def holds(self, value: float) -> bool:
+        """Whether a measured value is good enough."""
+        return value <= self.bound if self.quantity == "drift" else value >= self.bound
+
+
+def refuse_unmeasurable(limit: QualityTarget, analysis: Analysis, context: RunContext) -> None:
+    """Make sure that what is limited can be measured, before anything expensive is done.
+
+    Raises:
+        CalibrationError: There are too few samples to hold some out.
+        OptionError: The outputs have nothing of the kind.
+    """
+    held, data = context.split.held_out, context.data
+    if held is None:
+        raise CalibrationError(
+            f"{limit.flag} holds samples out to decide on, which takes {SHARE} samples, and {len(data.samples)} are "
+            "given",
+            hint="give more unlabelled samples",
+        )
+    model = analysis.source.model
+    if math.isnan(limit.value(_drift(context, model, model, held.take(data.batch_size)))):
+        what, instead = _MISSING[limit.quantity]
+        raise OptionError(f"{analysis.source.title}: {limit.flag} {what}", hint=instead)
+
+
+def _drift(
+    context: RunContext, original: ModelProto, pruned: ModelProto, samples: Samples, tell: Count | None = None
+) -> Drift:
+    return measure_drift(
+        original,
+        pruned,
+        samples,
+        batch_size=context.data.batch_size,
+        held_out=True,
+        providers=context.requests,
+        threads=context.options.threads,
+        progress=tell,
+    )
+
+
+def least_share(level: Measured, context: RunContext) -> float:
+    """Return the smallest share of the MACs that can be reached."""
+    selector = selector_of(level.analysis, level.evidence, level.places, context.options)
+    narrowest = [widths_of(*selector.allowed(number))[0] for number in range(len(selector.groups))]
+    cost = mac_model(level.analysis.source.model, level.analysis.graph, level.analysis.shapes)
+    return cost.total(np.array(narrowest, np.int64)) / context.full
+
+
+def prune_to_quality(
+    limit: QualityTarget,
+    context: RunContext,
+    level: Measured,
+    original: ModelProto,
+    prune: Callable[[RunContext], tuple[Decision, Candidate]],
+) -> tuple[tuple[Decision, Candidate], SearchResult]:
+    """Prune as much as the limit allows.
+
+    Args:
+        limit: What is asked of the output.
+        context: What else is asked for.
+        level: The model, and what was measured on it.
+        original: The model as it was given.
+        prune: Prunes to a share of the MACs.
+
+    Returns:
+        The smallest result within the limit, and how it was found.
+
+    Raises:
+        TargetUnreachableError: Nothing can be pruned within it.
+    """
+    held = context.split.held_out
+    assert held is not None
+    # Only the best so far is kept: models may be large.
+    best: list[tuple[float, tuple[Decision, Candidate]]] = []
+
+    def measure(share: float) -> float:
+        asked = replace(context.options, max_drift=None, min_agreement=None, keep_macs=share)
+        found = prune(replace(context, options=asked))
+        with context.clock.phase("search") as tell:
+            value = limit.value(_drift(context, original, found[1].model, held, tell))
+        if limit.holds(value) and not (best and best[0][0] < share):
+            best[:] = [(share, found)]
+        return value
+
+    least = least_share(level, context)
+    sought = search(measure, limit.holds, least)
+    if sought.share is None:
+        raise _unreachable(limit, least, sought.trials)
+    return best[0][1], sought
+
+
+def _unreachable(limit: QualityTarget, least: float, trials: Sequence[Trial]) -> TargetUnreachableError:
+    """Say how near the trials came."""
+    if not trials:
+        return TargetUnreachableError(
+            f"nothing can be pruned: {100 * least:.1f} % of the MACs is the least that can be reached",
+            hint="lower --round-to or --min-channels",
+        )
+    near = max(trials, key=lambda trial: trial.share)
+    return TargetUnreachableError(
+        f"nothing can be pruned within {limit.flag} {limit.bound:g}: with {100 * near.share:.0f} % of the MACs the "
+        f"{limit.quantity} is {near.value:.4g} already",
+        hint=f"ask for {limit.flag} {_reachable(limit, near.value)}, or give more calibration data",
+    )
+
+
+def _reachable(limit: QualityTarget, value: float) -> str:
+    """Round a measured value to what a limit would have to be, three digits."""
+    if not math.isfinite(value):
+        return "less"
+    if limit.quantity == "agreement":
+        return f"{math.floor(1000 * value) / 1000:g}"
+    unit = 10.0 ** (math.floor(math.log10(value)) - 2)
+    return f"{math.ceil(value / unit) * unit:.3g}"

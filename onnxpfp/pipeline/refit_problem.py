@@ -1,0 +1,118 @@
+"""What the refits work on: the linear ops, samples to fit, and samples that decide whether a fit is better."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxpfp.data.samples import Samples
+from onnxpfp.linear.weights import own_weights
+from onnxpfp.options import Options
+from onnxpfp.pipeline.analyze import Analysis, CalibrationData
+from onnxpfp.progress import Count
+from onnxpfp.refit.cache import SpillCache
+from onnxpfp.refit.gram import Gram, GramObserver, collect_grams, gram_observers
+from onnxpfp.refit.layers import RefitLayer, kept_weights, refit_layers
+from onnxpfp.refit.sweep import RefitProblem
+from onnxpfp.refit.targets import TargetFinder
+from onnxpfp.runtime.providers import ProviderRequest
+from onnxpfp.score.reconstruction import Read, removal_costs
+
+__all__ = ["RefitSetup", "gram_watchers", "grams_of", "reconstruction_scores", "refit_setup"]
+
+POSITIONS = 64
+"""Output positions that are drawn of every sample."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RefitSetup:
+    """What the refits work on.
+
+    Attributes:
+        setting: The network, its linear ops and the samples.
+        left: Consumers of channels that cannot be refitted, with the reason.
+    """
+
+    setting: RefitProblem
+    left: tuple[tuple[str, str], ...]
+
+
+def refit_setup(
+    analysis: Analysis,
+    fit: Samples,
+    tuning: Samples,
+    data: CalibrationData,
+    requests: Sequence[ProviderRequest],
+    options: Options,
+) -> RefitSetup:
+    """Find the linear ops of a model and put everything together that refits need."""
+    model, graph, constants = analysis.source.model, analysis.graph, analysis.constants
+    surroundings = TargetFinder.of(model, constants, analysis.shapes)
+    tasks, left = refit_layers(surroundings, graph, own_weights(model, constants))
+    setting = RefitProblem(
+        model=model,
+        graph=graph,
+        constants=constants,
+        shapes=analysis.shapes,
+        tasks=tasks,
+        fit=fit,
+        held=tuning,
+        batch_size=data.batch_size,
+        positions=POSITIONS,
+        workspace=options.workspace,
+        requests=requests,
+        threads=options.threads,
+        seed=options.seed,
+        scratch=analysis.source.scratch,
+    )
+    return RefitSetup(setting, left)
+
+
+def _reading(study: RefitSetup) -> list[RefitLayer]:
+    """List the ops that read channels."""
+    return [task for task in study.setting.tasks if task.reader.channels.any()]
+
+
+def gram_watchers(study: RefitSetup) -> tuple[GramObserver, ...]:
+    """Start to collect the Gram matrices of all ops that read channels."""
+    return gram_observers(study.setting, _reading(study), SpillCache(study.setting.workspace // 2))
+
+
+def grams_of(study: RefitSetup, tell: Count) -> dict[str, Gram]:
+    """Collect them where the calibration did not, as nothing was chosen by them."""
+    return collect_grams(study.setting, _reading(study), SpillCache(study.setting.workspace), tell)
+
+
+def _reads(study: RefitSetup, task: RefitLayer, gram: Gram, place: NDArray[np.int64]) -> Iterator[Read]:
+    """Describe how every convolution group of an op reads a group of channels."""
+    weights = kept_weights(task, task.gain * task.reader.taps().astype(np.float64), study.setting.graph.keep_all())
+    assert weights is not None
+    per_in = len(task.reader.channels) // task.reader.group
+    for number, block in enumerate(weights):
+        own = task.reader.channels[number * per_in : (number + 1) * per_in]
+        channel = np.repeat(place[own], task.reader.kernel_size)
+        if (channel >= 0).any():
+            yield Read(gram.covariance(number), block, channel)
+
+
+def reconstruction_scores(
+    study: RefitSetup, grams: Mapping[str, Gram], energy: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Score every channel by what its removal adds to its consumers' errors, by channel id.
+
+    A group without any consumer that can be refitted is ranked by energy.
+    """
+    graph = study.setting.graph
+    tasks = {task.output: task for task in study.setting.tasks}
+    values = np.zeros(graph.count + 1)
+    place = np.full(graph.count + 1, -1)
+    for group in graph.groups:
+        place[group.channels] = np.arange(group.channels.size)
+        names = [graph.consumers[position].output for position in group.consumers]
+        reads = [read for name in names if name in grams for read in _reads(study, tasks[name], grams[name], place)]
+        values[group.channels] = removal_costs(reads, group.channels.size) if reads else energy[group.channels]
+        place[group.channels] = -1
+    return values

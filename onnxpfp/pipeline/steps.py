@@ -1,0 +1,171 @@
+"""From a model that is understood to a choice of what stays, in one step or in several.
+
+With several steps, scores and response curves are measured anew on the network as it is pruned and compensated by then:
+what was redundant in the original may not be so any more. Each step says its choice in terms of the first network, and
+the result is made from that one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from onnxpfp.allocation.by_drift import ResponseCurve
+from onnxpfp.allocation.select import Selection
+from onnxpfp.channels import ChannelGraph, Ids
+from onnxpfp.channels.lineage import lifted, origin_of
+from onnxpfp.linear.describe import linear_ops
+from onnxpfp.linear.ops import LinearOp
+from onnxpfp.linear.weights import StoredAxis, stored_axes_of
+from onnxpfp.options import Options
+from onnxpfp.pipeline.analyze import Analysis, CalibrationData, analyze
+from onnxpfp.pipeline.candidate import Candidate, build_candidate
+from onnxpfp.pipeline.curves import response_curves
+from onnxpfp.pipeline.decide import Decision, choose, selector_of
+from onnxpfp.pipeline.plan import Plan
+from onnxpfp.pipeline.scoring import Calibration, Split, calibrate_and_score
+from onnxpfp.progress import Clock
+from onnxpfp.runtime.providers import ProviderRequest
+
+__all__ = ["Measured", "RunContext", "lift_decision", "measure", "prune_in_steps"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RunContext:
+    """What stays the same at every step.
+
+    Attributes:
+        data: The samples.
+        split: The same by what they are for.
+        requests: Where to run.
+        options: How to prune.
+        plan: What stays, in place of scores.
+        full: The cost that the target is a share of.
+        clock: Adds up seconds, and says how far it is.
+    """
+
+    data: CalibrationData
+    split: Split
+    requests: Sequence[ProviderRequest]
+    options: Options
+    plan: Plan | None
+    full: int
+    clock: Clock
+
+    @property
+    def chooses(self) -> bool:
+        """Whether channels are to be chosen: no plan says what stays, and not everything does."""
+        return self.plan is None and self.options.target[1] < 1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Measured:
+    """A model, and what was measured on it.
+
+    Attributes:
+        analysis: The model.
+        readers: Its consumers.
+        evidence: Its scores.
+        places: Where each consumer's weights are stored.
+        curves: Its response curves, where they set the widths.
+    """
+
+    analysis: Analysis
+    readers: tuple[LinearOp, ...]
+    evidence: Calibration
+    places: tuple[StoredAxis | None, ...]
+    curves: tuple[ResponseCurve, ...]
+
+
+def measure(context: RunContext, analysis: Analysis) -> Measured:
+    """Measure everything on a model that a choice needs to know."""
+    options, clock = context.options, context.clock
+    model = analysis.source.model
+    with clock.phase("calibration"):
+        readers = linear_ops(model, analysis.graph, analysis.shapes, analysis.constants)
+        evidence = calibrate_and_score(
+            analysis,
+            readers,
+            context.data,
+            context.split,
+            context.requests,
+            options,
+            replaying=context.plan is not None,
+            clock=clock,
+        )
+    with clock.phase("allocation"):
+        places = stored_axes_of(model, analysis.graph, analysis.constants)
+    if not (context.chooses and options.allocation(evidence.known) == "measured"):
+        return Measured(analysis, readers, evidence, places, ())
+    with clock.phase("curves") as tell:
+        curves = response_curves(selector_of(analysis, evidence, places, options), evidence, tell)
+    return Measured(analysis, readers, evidence, places, curves)
+
+
+def prune_in_steps(context: RunContext, first: Measured) -> tuple[Decision, Candidate]:
+    """Choose what stays of a model, and make what is left.
+
+    Args:
+        context: What is asked for.
+        first: The model, and what was measured on it.
+
+    Returns:
+        The choice in its terms, and the result.
+
+    Raises:
+        PlanError: The plan does not fit this model.
+        TargetUnreachableError: The target cannot be met.
+    """
+    analysis, level = first.analysis, first
+    steps = context.options.steps if context.chooses else 1
+    origin = np.arange(analysis.graph.count + 1)
+    for step in range(1, steps + 1):
+        decision = _decision(context, first, level, origin, _towards(context.options, step, steps))
+        done = build_candidate(
+            first.analysis, first.readers, first.evidence, decision, first.places, context.options, context.clock
+        )
+        if step == steps:
+            return decision, done
+        smaller = analyze(analysis.source.rewritten(done.model), context.data, context.options, context.clock)
+        origin = origin_of(first.analysis.graph, decision.keep, smaller.graph)
+        level = measure(context, smaller)
+    raise AssertionError
+
+
+def _decision(context: RunContext, first: Measured, level: Measured, origin: Ids, options: Options) -> Decision:
+    """Choose what stays of the model of a level, in terms of the first."""
+    with context.clock.phase("allocation"):
+        found = choose(level.analysis, level.evidence, level.places, options, context.plan, level.curves, context.full)
+    if level is first:
+        return found
+    return lift_decision(first.analysis.graph, level.analysis.graph, found, origin)
+
+
+def _towards(options: Options, step: int, steps: int) -> Options:
+    """Return the options with the target of a step: equal factors lead to the last one."""
+    quantity, share = options.target
+    if quantity == "macs":
+        return replace(options, keep_macs=share ** (step / steps))
+    return replace(options, keep_params=share ** (step / steps))
+
+
+def lift_decision(first: ChannelGraph, graph: ChannelGraph, found: Decision, origin: Ids) -> Decision:
+    """Say a choice on a smaller model in terms of the one that it was made from.
+
+    Args:
+        first: Channels of the larger model.
+        graph: Channels of the smaller one.
+        found: The choice.
+        origin: The channel of the larger model for every one of the smaller (`origin_of`).
+    """
+    keep = lifted(found.keep, origin, first.count)
+    pairs = zip(graph.groups, found.selections, strict=bool(found.selections))
+    owner = {int(origin[group.channels[0]]): chosen for group, chosen in pairs}
+    selections: list[Selection] = []
+    for group in first.groups if owner else ():
+        chosen = next(owner[channel] for channel in group.channels.tolist() if channel in owner)
+        stays = keep[group.channels]
+        selections.append(replace(chosen, keep=stays, factor=stays.astype(np.float64)))
+    return Decision(keep, lifted(found.factor, origin, first.count), tuple(selections))

@@ -1,0 +1,111 @@
+"""The refit of an op whose Gram matrix would be too large: by channels in place of columns.
+
+A convolution has C k columns, and their Gram matrix (C k)^2 numbers. In its place every input channel x_c of the
+original is predicted from the channels x' that the pruned network feeds, at one input position (algorithms.md 7.3):
+
+    x_c = sum over s of M[c, s] x'_s,     V[o, s, q] = sum over c of W[o, c, q] M[c, s]
+
+which takes C x C numbers, and mixes channels but no taps. Where the op pads with zeros a constant in the prediction
+would be wrong on the border, so there M is fitted without one. The bias is the best for V in any case.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxpfp.channels import Keep
+from onnxpfp.linear.ops import LinearOp
+from onnxpfp.refit.initial import InitialWeights
+from onnxpfp.refit.layers import RefitLayer, kept_groups, kept_inputs
+from onnxpfp.refit.moments import Moments
+from onnxpfp.refit.solve import Solver, intercept, solve
+
+__all__ = ["ChannelRegression", "folded", "predictor", "zero_padded"]
+
+Floats = NDArray[np.float64]
+
+
+def zero_padded(reader: LinearOp) -> bool:
+    """Tell whether some outputs see zeros, or fewer inputs than others."""
+    window = reader.attributes
+    if reader.kind == "conv_transpose":
+        return reader.kernel_size > 1
+    return any(window.pads or ()) or window.auto_pad in {"SAME_UPPER", "SAME_LOWER"}
+
+
+def predictor(moments: Moments, chosen: Floats, ridge: float, *, padded: bool) -> Floats:
+    """Return M, (g, c, s): how all channels are made of those that stay.
+
+    Args:
+        moments: Columns are the channels that stay (g, s), targets all channels (g, c).
+        chosen: What M is without any data: 1 where a channel that stays is itself, (g, c, s).
+        ridge: Share of mean diag G.
+        padded: Whether the op pads with zeros.
+    """
+    return solve(moments, chosen, ridge, np.zeros(chosen.shape[:2]) if padded else None)[0]
+
+
+def folded(weights: Floats, mixed: Floats, taps: int) -> Floats:
+    """Fold M (g, c, s) into weights (g, o, c * taps); returns (g, o, s * taps)."""
+    groups, outputs, _ = weights.shape
+    apart = weights.reshape(groups, outputs, -1, taps)
+    return np.einsum("gocq,gcs->gosq", apart, mixed, optimize=True).reshape(groups, outputs, -1)
+
+
+@dataclass(slots=True, eq=False)
+class ChannelRegression:
+    """What is drawn of the input channels of one op.
+
+    Attributes:
+        task: The op.
+        groups: Convolution groups that keep anything.
+        weights: Of all input channels to the outputs that stay, (g, o, C/g * k).
+        chosen: 1 where a channel that stays is itself, (g, C/g, s).
+        moments: Columns are the channels of the pruned network, targets those of the original.
+    """
+
+    task: RefitLayer
+    groups: NDArray[np.int64]
+    weights: Floats
+    chosen: Floats
+    moments: Moments
+
+    @classmethod
+    def of(cls, task: RefitLayer, taps: Floats, keep: Keep) -> ChannelRegression:
+        """Start to count.
+
+        Args:
+            task: The op.
+            taps: Its weights in canonical form V (C, O/g, *kernel).
+            keep: Whether each channel stays.
+        """
+        reader = task.reader
+        groups = kept_groups(task, keep)
+        per_in, per_out = len(reader.channels) // reader.group, taps.shape[1]
+        blocks = taps.reshape(reader.group, per_in, per_out, -1)
+        stays = keep[task.rows].reshape(reader.group, per_out)
+        inputs = kept_inputs(task, keep)
+        weights = np.stack([blocks[g][:, stays[g]].swapaxes(0, 1).reshape(int(stays[g].sum()), -1) for g in groups])
+        chosen = np.stack([np.eye(per_in)[:, i % per_in] for i in inputs])
+        return cls(task, groups, weights, chosen, Moments.empty(len(groups), chosen.shape[2], per_in))
+
+    def add(self, original: NDArray[np.floating], pruned: NDArray[np.floating]) -> None:
+        """Count input channels in: of the original (T, C) and of the pruned network (T, S), at the same positions."""
+        per_group = original.reshape(len(original), self.task.reader.group, -1)[:, self.groups]
+        columns = pruned.reshape(len(pruned), len(self.groups), -1)
+        if np.isfinite(per_group).all() and np.isfinite(columns).all():
+            self.moments.add(columns, per_group.astype(np.float64))
+
+    def solver(self, fitted: Moments, start: InitialWeights) -> Solver:
+        """Return a solver whose bias is the best on the fitted outputs."""
+        reader = self.task.reader
+
+        def at(ridge: float) -> tuple[Floats, Floats]:
+            mixed = predictor(self.moments, self.chosen, ridge, padded=zero_padded(reader) or not start.biased)
+            weights = folded(self.weights, mixed, reader.kernel_size)
+            return weights, intercept(fitted, weights) if start.biased else start.bias
+
+        return at

@@ -1,0 +1,65 @@
+"""Arrays that are needed later: in memory as far as the workspace goes, in temporary files beyond."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import tempfile
+import weakref
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["SpillCache"]
+
+
+@dataclass(slots=True, eq=False, weakref_slot=True)
+class SpillCache:
+    """Keeps arrays.
+
+    Attributes:
+        limit: Bytes that may be held in memory.
+    """
+
+    limit: int
+    _held: int = 0
+    _files: int = 0
+    _folder: Path | None = None
+
+    def put(self, array: NDArray[Any]) -> NDArray[Any]:
+        """Return the array as it is, or mapped from a file where memory is full."""
+        if self._takes(array.nbytes):
+            return array
+        path = self._next()
+        np.save(path, array)
+        return np.load(path, mmap_mode="r")
+
+    def zeros(self, shape: tuple[int, ...]) -> NDArray[np.float64]:
+        """Return an array to add to, in memory or in a file."""
+        if self._takes(8 * math.prod(shape)):
+            return np.zeros(shape)
+        return np.lib.format.open_memmap(self._next(), mode="w+", dtype=np.float64, shape=shape)
+
+    def _takes(self, size: int) -> bool:
+        """Tell whether so many bytes fit into memory, and count them if they do."""
+        fits = self._held + size <= self.limit or not size
+        if fits:
+            self._held += size
+        return fits
+
+    def _next(self) -> Path:
+        if self._folder is None:
+            self._folder = Path(tempfile.mkdtemp(prefix="onnxpfp-"))
+            weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+        self._files += 1
+        return self._folder / f"{self._files}.npy"
+
+    def forget(self, array: NDArray[Any]) -> None:
+        """Make room: nothing reads this array any more."""
+        if isinstance(array, np.memmap):
+            Path(str(array.filename)).unlink(missing_ok=True)
+        else:
+            self._held -= array.nbytes

@@ -1,0 +1,232 @@
+"""Gram matrices of what linear ops read in the original network, from the runs in which that is calibrated."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxpfp.calibrate.collect import Progress, calibrate
+from onnxpfp.linear.columns import columns, draw_positions, output_axis, outputs_at
+from onnxpfp.linear.im2col import output_sizes
+from onnxpfp.linear.ops import LinearOp
+from onnxpfp.refit.by_channel import folded, predictor, zero_padded
+from onnxpfp.refit.cache import SpillCache
+from onnxpfp.refit.layers import RefitLayer
+from onnxpfp.refit.moments import Moments
+from onnxpfp.refit.problem import RefitProblem
+from onnxpfp.refit.solve import solve
+
+__all__ = ["Gram", "GramObserver", "collect_grams", "gram_observers", "observed_grams"]
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Gram:
+    """Sums over (sample, position) pairs of what one linear op sees, by convolution group.
+
+    They are of its columns u (n = C k of them), or of its channels x (n = C), where the columns are too many.
+
+    Attributes:
+        count: Number of pairs.
+        u: Sum of u (or x), (g, n).
+        uu: Sum of u u^T, (g, n, n).
+        taps: Columns that one of the n stands for: 1, or k.
+        centred: Whether a constant counts as an input, too: not where it is wrong on a border with zeros.
+        mean: Mean of the columns in any case, (g, C k).
+    """
+
+    count: int
+    u: Floats
+    uu: Floats
+    taps: int
+    centred: bool
+    mean: Floats
+
+    def covariance(self, group: int) -> Floats:
+        """Return cov(u, u), (n, n); the mean of u u^T where no constant counts."""
+        mean = self.u[group] / self.count * float(self.centred)
+        return self.uu[group] / self.count - np.outer(mean, mean)
+
+    def refit(
+        self, group: int, weights: Floats, stays: NDArray[np.bool_], ridge: float, *, biased: bool
+    ) -> tuple[Floats, Floats]:
+        """Fit the op's own outputs from the columns that stay.
+
+        Args:
+            group: Convolution group.
+            weights: Of all columns, (o, C k).
+            stays: Which columns stay, (C k,).
+            ridge: Share of mean diag G.
+            biased: Whether the bias can change.
+
+        Returns:
+            Weights (o, kept) and what is added to the bias (o,).
+
+        Raises:
+            LinAlgError: The matrix of what stays is not positive definite even with the ridge.
+        """
+        if self.taps == 1:
+            zero = None if biased else np.zeros((1, len(weights)))
+            found = solve(self._moments(group, weights, stays), weights[None, :, stays], ridge, zero)[0][0]
+        else:
+            few = stays[:: self.taps]
+            every = np.eye(len(few))
+            moments = self._moments(group, every, few)
+            padded = not (self.centred and biased)
+            mixed = predictor(moments, every[None, :, few], ridge, padded=padded)
+            found = folded(weights[None], mixed, self.taps)[0]
+        shift = weights @ self.mean[group] - found @ self.mean[group][stays]
+        return found, shift if biased else np.zeros_like(shift)
+
+    def _moments(self, group: int, weights: Floats, stays: NDArray[np.bool_]) -> Moments:
+        """Return the moments of the columns that stay, with what weights (o, n) make of all columns as the target."""
+        crossed = weights @ self.uu[group]
+        return Moments(
+            u=self.u[group][None, stays],
+            uu=self.uu[group][np.ix_(stays, stays)][None],
+            t=(weights @ self.u[group])[None],
+            tt=(crossed * weights).sum(1)[None],
+            tu=crossed[None][:, :, stays],
+            count=self.count,
+        )
+
+
+@dataclass(slots=True, eq=False)
+class GramObserver:
+    """Adds up what all ops of one sight see; a `calibrate.watcher.Watcher`.
+
+    Attributes:
+        tasks: The ops.
+        number: Number of the watcher, which sets its draws apart from those of others.
+        positions: Output positions per sample.
+        seed: Of the positions.
+        columns: Of the columns; without Gram matrix where they are too many.
+        channels: Of the channels, where the columns are too many.
+        finite: Whether all numbers so far were.
+    """
+
+    tasks: tuple[RefitLayer, ...]
+    number: int
+    positions: int
+    seed: int
+    columns: Moments
+    channels: Moments | None
+    finite: bool = True
+
+    @classmethod
+    def of(cls, tasks: Sequence[RefitLayer], number: int, setting: RefitProblem, spill: SpillCache) -> Self:
+        """Start to count, in arrays on a shelf."""
+        reader = tasks[0].reader
+        groups, per_in = reader.group, len(reader.channels) // reader.group
+        wide = per_in * reader.kernel_size
+        narrow = reader.kernel_size == 1 or setting.fits(wide, groups)
+        columns = Moments.empty(groups, wide, 0, gram=False)
+        channels = None if narrow else Moments.empty(groups, per_in, 0, gram=False)
+        squared = channels or columns
+        squared.uu = spill.zeros((groups, squared.u.shape[1], squared.u.shape[1]))
+        return cls(tuple(tasks), number, setting.positions, setting.seed, columns, channels)
+
+    @property
+    def reader(self) -> LinearOp:
+        """One of the ops, for what they have in common."""
+        return self.tasks[0].reader
+
+    @property
+    def work(self) -> int:
+        """Multiplications of one sample, at most."""
+        return self.positions * (self.channels or self.columns).uu.size
+
+    def see(self, data: NDArray[np.float32], batch: int) -> None:
+        """Count one batch in."""
+        if not self.finite:
+            return
+        reader, rng = self.reader, np.random.default_rng([self.seed, self.number, batch])
+        shape = _output_shape(reader, data.shape)
+        positions = draw_positions(shape, output_axis(reader, len(shape)), self.positions, rng)
+        self._add(self.columns, columns(reader, data, shape[2:], positions))
+        if self.channels is not None:
+            self._add(self.channels, outputs_at(data, 1, draw_positions(data.shape, 1, self.positions, rng)))
+
+    def _add(self, sums: Moments, u: NDArray[np.floating]) -> None:
+        self.finite = self.finite and bool(np.isfinite(u).all())
+        if self.finite:
+            groups = self.reader.group
+            sums.add(u.reshape(len(u), groups, -1), np.zeros((len(u), groups, 0)))
+
+    def forget(self) -> None:
+        """Count anew."""
+        for sums in (self.columns, self.channels):
+            if sums is not None:
+                sums.u[:] = sums.uu[:] = 0.0
+                sums.count = 0
+        self.finite = True
+
+    def gram(self) -> Gram | None:
+        """Return the Gram matrix; None where some numbers were not finite, or nothing was seen."""
+        if not self.finite or not self.columns.count:
+            return None
+        mean = self.columns.u / self.columns.count
+        if self.channels is None:
+            sums = self.columns
+            return Gram(sums.count, sums.u, sums.uu, 1, centred=True, mean=mean)
+        sums, reader = self.channels, self.reader
+        centred = not zero_padded(reader)
+        return Gram(sums.count, sums.u, sums.uu, reader.kernel_size, centred=centred, mean=mean)
+
+
+def _output_shape(reader: LinearOp, data: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the shape of an op's output, as if it had one channel."""
+    if reader.kind == "matmul":
+        return (*data[: reader.axis], *data[reader.axis + 1 :], 1)
+    return (data[0], 1, *output_sizes(reader, data[2:]))
+
+
+def gram_observers(setting: RefitProblem, wanted: Iterable[RefitLayer], spill: SpillCache) -> tuple[GramObserver, ...]:
+    """Start to collect the Gram matrices of linear ops.
+
+    Args:
+        setting: What they are of.
+        wanted: The ops; those that see the same columns share a watcher.
+        spill: Where the matrices are kept.
+    """
+    families: dict[tuple[object, ...], list[RefitLayer]] = {}
+    for task in wanted:
+        families.setdefault(task.sight, []).append(task)
+    return tuple(GramObserver.of(tasks, number, setting, spill) for number, tasks in enumerate(families.values()))
+
+
+def observed_grams(watchers: Iterable[GramObserver]) -> dict[str, Gram]:
+    """Return the Gram matrices by output; ops whose inputs are not all finite have none."""
+    found = ((watcher.gram(), watcher.tasks) for watcher in watchers)
+    return {task.output: gram for gram, tasks in found if gram is not None for task in tasks}
+
+
+def collect_grams(
+    setting: RefitProblem, wanted: Iterable[RefitLayer], spill: SpillCache, progress: Progress | None = None
+) -> dict[str, Gram]:
+    """Collect Gram matrices where nothing else is measured: from runs of their own.
+
+    Args:
+        setting: What to run; its samples to fit are used.
+        wanted: The ops.
+        spill: Where the matrices are kept.
+        progress: Told how many samples are done, of how many.
+    """
+    watchers = gram_observers(setting, wanted, spill)
+    calibrate(
+        setting.model,
+        (),
+        setting.fit,
+        batch_size=setting.batch_size,
+        providers=setting.requests,
+        threads=setting.threads,
+        workspace_bytes=setting.workspace,
+        progress=progress,
+        watchers=watchers,
+    )
+    return observed_grams(watchers)

@@ -1,0 +1,154 @@
+"""Response curves: what the network's output does when one group alone is narrowed and its consumers are refitted.
+
+The samples lie in front of a group's first consumer once (`stages.py`); from there on the rest of the network is run
+for every width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto
+
+from onnxpfp.channels import Group, Keep
+from onnxpfp.refit.cholesky import LinAlgError
+from onnxpfp.refit.gram import Gram
+from onnxpfp.refit.layers import RefitLayer
+from onnxpfp.refit.problem import RefitProblem
+from onnxpfp.refit.stages import Arrays, Runner, Stages
+from onnxpfp.refit.state import RefitState
+from onnxpfp.rewrite.apply import apply
+from onnxpfp.rewrite.edits import Edits
+from onnxpfp.rewrite.mask import masked
+from onnxpfp.runtime import open_session
+from onnxpfp.verify.metrics import divergence
+
+__all__ = ["TrialWidths", "run_group_trials", "streams"]
+
+RIDGE = 1e-2
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrialWidths:
+    """One group at some widths.
+
+    Attributes:
+        group: The group.
+        keeps: Whether each of its channels stays, one row per width, (W, C).
+    """
+
+    group: Group
+    keeps: NDArray[np.bool_]
+
+    def keep(self, row: int, count: int) -> Keep:
+        """Return which channels of the network stay at a width, (count + 1,)."""
+        keep = np.ones(count + 1, np.bool_)
+        keep[self.group.channels] = self.keeps[row]
+        return keep
+
+
+def run_group_trials(
+    setting: RefitProblem,
+    questions: Sequence[TrialWidths],
+    grams: Mapping[str, Gram],
+    *,
+    refitted: bool,
+    temperature: float = 1.0,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[list[float]]:
+    """Measure the drift of the output for every question and width.
+
+    Args:
+        setting: The network; its held-out samples are used.
+        questions: Groups and widths.
+        grams: Of the ops that read the groups, by output; ops that have none lose the channels without refit.
+        refitted: Whether the consumers are refitted.
+        temperature: As in `quality.divergence`.
+        progress: Told how many groups are done, of how many.
+    """
+    model, graph = setting.model, setting.graph
+    stages = Stages.of(model, {task.output for task in setting.tasks}, setting.dtype)
+    feeds = [dict(feed) for feed in setting.held.batches(setting.batch_size)]
+    session = open_session(model, setting.requests, threads=setting.threads)
+    wanted = [session.run(feed) for feed in feeds]
+    runner = Runner.start(stages, feeds, setting.workspace // 2, setting.requests, setting.threads)
+    first = [min(_read_at(question, setting, stages)) for question in questions]
+    found: list[list[float]] = [[] for _ in questions]
+    done = 0
+    for depth in range(len(stages.stages)):
+        for number in (number for number, own in enumerate(first) if own == depth):
+            question = questions[number]
+            for row in range(len(question.keeps)):
+                keep = question.keep(row, graph.count)
+                edits = _edits(setting, keep, grams) if refitted else Edits()
+                variant = masked(apply(model, graph, graph.keep_all(), edits), graph, keep, setting.shapes)
+                found[number].append(divergence(wanted, _outputs(setting, variant, runner, wanted), temperature))
+            done += 1
+            if progress:
+                progress(done, len(questions))
+        opened, _ = runner.open()
+        for batch in range(len(feeds)):
+            runner.run(opened, batch)
+        runner.advance()
+    return found
+
+
+def streams(setting: RefitProblem, questions: Sequence[TrialWidths]) -> list[bool]:
+    """Tell which groups are read at several depths, as the stream of a residual network is."""
+    stages = Stages.of(setting.model, {task.output for task in setting.tasks}, setting.dtype)
+    return [len(set(_read_at(question, setting, stages))) > 1 for question in questions]
+
+
+def _read_at(question: TrialWidths, setting: RefitProblem, stages: Stages) -> list[int]:
+    """Return the stages in which something reads the group."""
+    own = np.zeros(setting.graph.count + 1, np.bool_)
+    own[question.group.channels] = True
+    return [stages.depth[mask.output] for mask in setting.graph.masks if own[mask.channels].any()]
+
+
+def _outputs(
+    setting: RefitProblem, variant: ModelProto, runner: Runner, wanted: Sequence[Arrays]
+) -> list[dict[str, NDArray[Any]]]:
+    """Run a variant from the next stage on; outputs that lie before stay what they are."""
+    stages = Stages.of(variant, {task.output for task in setting.tasks}, setting.dtype)
+    shown = [output.name for output in variant.graph.output if stages.depth[output.name] >= runner.next]
+    shown = [name for name in shown if name in stages.makers]
+    part = stages.part(runner.next, len(stages.stages) - 1, shown)
+    tail = open_session(part, setting.requests, threads=setting.threads)
+    return [
+        {**before, **tail.run({name: np.asarray(values[name]) for name in tail.inputs})}
+        for before, values in zip(wanted, runner.cache.batches, strict=True)
+    ]
+
+
+def _edits(setting: RefitProblem, keep: Keep, grams: Mapping[str, Gram]) -> Edits:
+    """Refit the consumers of a group to their own outputs on all channels."""
+    ledger = RefitState(setting, setting.graph.keep_all(), Edits())
+    tasks = [task for task in setting.tasks if task.output in grams and not keep[task.reader.channels].all()]
+    return ledger.all_edits([task for task in tasks if _refit(ledger, task, keep, grams[task.output])])
+
+
+def _refit(ledger: RefitState, task: RefitLayer, keep: Keep, gram: Gram) -> bool:
+    """Refit one consumer; tells whether that was possible."""
+    start = ledger.start(task)
+    if start is None:
+        return False
+    weights, bias = start.weights.copy(), start.bias.copy()
+    stays = np.repeat(keep[task.reader.channels], task.reader.kernel_size).reshape(len(weights), -1)
+    for group, block in enumerate(start.weights):
+        try:
+            found, shift = gram.refit(group, block, stays[group], RIDGE, biased=task.biased)
+        except LinAlgError:
+            return False
+        weights[group] = 0.0
+        weights[group][:, stays[group]] = found
+        bias[group] += shift
+    weights = start.stored(weights)
+    if not np.isfinite(weights).all() or not start.holds(bias):
+        return False
+    ledger.put(task, weights, bias)
+    return True

@@ -1,0 +1,45 @@
+"""A linear op before its refit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["InitialWeights"]
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class InitialWeights:
+    """What of a linear op stays, and how it is stored.
+
+    Attributes:
+        weights: What the ridge pulls towards, (g, o, n).
+        bias: What is added, (g, o).
+        sign: 1 where a ReLU behind passes what is above its bend, -1 where below, 0 where the output reaches nothing,
+            (g, o).
+        biased: Whether the bias can change.
+        gain: What the stored weights are multiplied by.
+        dtype: Of the stored weights.
+    """
+
+    weights: Floats
+    bias: Floats
+    sign: Floats
+    biased: bool
+    gain: float
+    dtype: np.dtype[Any]
+
+    def stored(self, weights: Floats) -> Floats:
+        """Return weights as they are after they were stored: rounded, and infinite out of the type's range."""
+        with np.errstate(over="ignore"):
+            return (weights / self.gain).astype(self.dtype).astype(np.float64) * self.gain
+
+    def holds(self, bias: Floats) -> bool:
+        """Whether a bias is in the range of the type."""
+        with np.errstate(over="ignore"):
+            return bool(np.isfinite(bias.astype(self.dtype).astype(np.float64)).all())

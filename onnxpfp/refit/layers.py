@@ -1,0 +1,225 @@
+"""The linear ops that can be refitted: those of a pruned group, and all others, for their inputs drift as well."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import NodeProto
+
+from onnxpfp.channels import ChannelGraph, Consumer, Ids, Keep
+from onnxpfp.linear.bias import BiasEditor
+from onnxpfp.linear.columns import output_axis
+from onnxpfp.linear.describe import linear_op
+from onnxpfp.linear.ops import FileWeight, LinearOp
+from onnxpfp.model.attributes import Attributes
+from onnxpfp.model.constants import Constants
+from onnxpfp.model.shapes import Shapes
+from onnxpfp.refit.targets import RegressionTarget, TargetFinder
+from onnxpfp.rewrite.edits import Edits
+
+__all__ = ["RefitLayer", "kept_groups", "kept_inputs", "kept_weights", "refit_layers", "with_weights"]
+
+Floats = NDArray[np.float64]
+
+LINEAR = {"Conv": "conv", "ConvTranspose": "conv_transpose", "Gemm": "matrix", "MatMul": "matrix"}
+BIAS = 2
+"""Input of Conv, ConvTranspose and Gemm that is the bias."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RefitLayer:
+    """One linear op with constant weights.
+
+    Attributes:
+        consumer: The op as a consumer of channels.
+        reader: The same as a reader.
+        stored: The stored tensor that its weights come from.
+        rows: Channel ids of its outputs, (O,).
+        axis: Their axis in the output.
+        gain: What the product is multiplied by (alpha of Gemm).
+        bias: What is added to it, (O,).
+        biased: Whether its bias, or whatever is one for it, can change.
+        outlook: Where its output is compared.
+    """
+
+    consumer: Consumer
+    reader: LinearOp
+    stored: str
+    rows: Ids
+    axis: int
+    gain: float
+    bias: Floats
+    biased: bool
+    outlook: RegressionTarget
+
+    @property
+    def sight(self) -> tuple[object, ...]:
+        """What the op's columns depend on: ops that agree in it have the same."""
+        reader = self.reader
+        return self.consumer.data, self.consumer.data_axis, reader.kind, reader.kernel, reader.group, reader.attributes
+
+    @property
+    def output(self) -> str:
+        """Name of the op's output."""
+        return self.consumer.output
+
+
+def refit_layers(
+    surroundings: TargetFinder, graph: ChannelGraph, stored: Mapping[int, str]
+) -> tuple[tuple[RefitLayer, ...], tuple[tuple[str, str], ...]]:
+    """List all linear ops that can be refitted, in the order of the nodes.
+
+    Args:
+        surroundings: The model.
+        graph: Its channels.
+        stored: By node, the stored tensor that is its weight and that it alone reads.
+
+    Returns:
+        The tasks, and consumers of channels that are none, with the reason.
+    """
+    model, constants, shapes = surroundings.model, surroundings.constants, surroundings.shapes
+    known = {consumer.node: consumer for consumer in graph.consumers}
+    editor = BiasEditor.of(model, graph, constants, Edits())
+    found: list[RefitLayer] = []
+    left: list[tuple[str, str]] = []
+    for index, node in enumerate(model.graph.node):
+        consumer = known.get(index) or _consumer(index, node, graph, constants, shapes)
+        if consumer is None:
+            continue
+        reason = _obstacle(consumer, node, constants, shapes, stored)
+        if reason:
+            if index in known:
+                left.append((consumer.name, reason))
+            continue
+        reader = linear_op(consumer.name, model, consumer, shapes, constants)
+        axis = output_axis(reader, len(shapes.shape[consumer.output]))
+        rows = graph.axes[consumer.output][axis]
+        bias = _bias(node, constants, rows.size)
+        if bias is None or isinstance(reader.weight, FileWeight):
+            left.append(
+                (consumer.name, "its bias is no constant vector" if bias is None else "its weights lie in a file")
+            )
+            continue
+        gain = Attributes(node).real("alpha", 1.0) if node.op_type == "Gemm" else 1.0
+        outlook = surroundings.outlook(consumer.output, rows.size, axis)
+        biased = _biased(editor, consumer, rows.size)
+        found.append(RefitLayer(consumer, reader, stored[index], rows, axis, gain, bias, biased, outlook))
+    return tuple(found), tuple(left)
+
+
+def _consumer(
+    index: int, node: NodeProto, graph: ChannelGraph, constants: Constants, shapes: Shapes
+) -> Consumer | None:
+    """Describe a linear op that contracts no channels that could go."""
+    form = LINEAR.get(node.op_type)
+    if form is None or node.domain not in {"", "ai.onnx"} or node.input[1] not in constants.names:
+        return None
+    data, weight = node.input[0], node.input[1]
+    if data in constants.names or data not in graph.axes or weight not in graph.axes:
+        return None
+    options = Attributes(node)
+    last = len(shapes.shape[data]) - 1
+    data_axis = 1 if form != "matrix" else (0 if options.integer("transA", 0) else last)
+    weight_axis = 0
+    if node.op_type == "Conv" or options.integer("transB", 0):
+        weight_axis = 1
+    return Consumer(
+        node=index,
+        name=node.name or node.output[0],
+        output=node.output[0],
+        op=node.op_type,
+        data=data,
+        data_input=0,
+        data_axis=data_axis,
+        channels=graph.axes[data][data_axis],
+        weight=weight,
+        weight_axis=weight_axis,
+        constant=True,
+        form="matrix" if form == "matrix" else ("conv" if form == "conv" else "conv_transpose"),
+    )
+
+
+def _obstacle(
+    consumer: Consumer, node: NodeProto, constants: Constants, shapes: Shapes, stored: Mapping[int, str]
+) -> str:
+    """Say why an op cannot be refitted; empty where it can."""
+    if node.op_type not in LINEAR or node.domain not in {"", "ai.onnx"}:
+        return f"{node.op_type} is no Conv, ConvTranspose, Gemm or MatMul"
+    if not consumer.constant or consumer.form not in {"conv", "conv_transpose", "matrix"}:
+        return "both operands are activations"
+    if consumer.node not in stored:
+        return "its weights are shared or no plain floating-point constants"
+    if consumer.form == "matrix" and (len(shapes.shape[consumer.weight]) != 2 or consumer.data_input != 0):
+        return "its weights are no plain matrix on the right"
+    if len(shapes.shape[consumer.data]) < 2:
+        return "its data are a vector"
+    return ""
+
+
+def _bias(node: NodeProto, constants: Constants, size: int) -> Floats | None:
+    if node.op_type == "MatMul" or len(node.input) <= BIAS or not node.input[BIAS]:
+        return np.zeros(size)
+    if node.input[BIAS] not in constants.names:
+        return None
+    bias = constants.value(node.input[BIAS]).astype(np.float64)
+    if bias.size not in {1, size} or bias.shape[-1:] != (bias.size,):
+        return None
+    beta = Attributes(node).real("beta", 1.0) if node.op_type == "Gemm" else 1.0
+    return np.broadcast_to(beta * bias.ravel(), (size,)).copy() if beta else None
+
+
+def _biased(editor: BiasEditor, consumer: Consumer, size: int) -> bool:
+    """Find out whether a shift can be folded into whatever is the bias of an op."""
+    before = len(editor.left)
+    editor.fold(consumer, np.zeros(size))
+    return len(editor.left) == before
+
+
+def _kept(task: RefitLayer, keep: Keep) -> tuple[list[NDArray[np.int64]], list[NDArray[np.int64]]]:
+    """Return the kept inputs and outputs of every convolution group that keeps any."""
+    reader = task.reader
+    inputs = np.flatnonzero(keep[reader.channels])
+    outputs = np.flatnonzero(keep[task.rows])
+    per_in, per_out = len(reader.channels) // reader.group, task.rows.size // reader.group
+    pairs = [(inputs[inputs // per_in == g], outputs[outputs // per_out == g]) for g in range(reader.group)]
+    pairs = [(i, o) for i, o in pairs if i.size and o.size]
+    return [i for i, _ in pairs], [o for _, o in pairs]
+
+
+def kept_inputs(task: RefitLayer, keep: Keep) -> list[NDArray[np.int64]]:
+    """Return the kept inputs of every convolution group that keeps anything."""
+    return _kept(task, keep)[0]
+
+
+def kept_groups(task: RefitLayer, keep: Keep) -> NDArray[np.int64]:
+    """Return which convolution groups keep anything, ascending."""
+    per_in = len(task.reader.channels) // task.reader.group
+    return np.array([i[0] // per_in for i in _kept(task, keep)[0]], np.int64)
+
+
+def kept_weights(task: RefitLayer, taps: Floats, keep: Keep) -> Floats | None:
+    """Cut the weights down to what stays, (g, o, c * k); None where the groups keep unequal parts.
+
+    Args:
+        task: The op.
+        taps: Its weights in canonical form V (C, O/g, *kernel).
+        keep: Whether each channel stays.
+    """
+    inputs, outputs = _kept(task, keep)
+    if len({i.size for i in inputs}) != 1 or len({o.size for o in outputs}) != 1:
+        return None
+    per_out = taps.shape[1]
+    flat = taps.reshape(*taps.shape[:2], -1)
+    blocks = [flat[np.ix_(i, o % per_out)] for i, o in zip(inputs, outputs, strict=True)]
+    return np.stack([block.transpose(1, 0, 2).reshape(block.shape[1], -1) for block in blocks])
+
+
+def with_weights(task: RefitLayer, taps: Floats, keep: Keep, weights: Floats) -> Floats:
+    """Put weights (g, o, c * k) of what stays back into a copy of the canonical form."""
+    full = taps.reshape(*taps.shape[:2], -1).copy()
+    for block, i, o in zip(weights, *_kept(task, keep), strict=True):
+        full[np.ix_(i, o % taps.shape[1])] = block.reshape(o.size, i.size, -1).transpose(1, 0, 2)
+    return full.reshape(taps.shape)

@@ -1,0 +1,96 @@
+"""Fold the mean of what was dropped into the consumers' biases.
+
+Adding what `linear.bias.mean_shift` says back to the bias leaves the mean of every output over data and positions as it
+was (the centred least-squares intercept, algorithms.md 7.2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto
+
+from onnxpfp.calibrate.statistics import Statistics
+from onnxpfp.channels import ChannelGraph
+from onnxpfp.linear.bias import BiasEditor, mean_shift
+from onnxpfp.linear.describe import op_key
+from onnxpfp.linear.ops import LinearOp
+from onnxpfp.model.constants import Constants
+from onnxpfp.rewrite.edits import Edits
+
+__all__ = ["Compensation", "Record", "fold_means"]
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Compensation:
+    """What was folded, and where it could not be.
+
+    Attributes:
+        edits: New biases, together with the edits that were there before.
+        folded: Consumers whose bias changed.
+        left: Consumers that lost channels without compensation, with the reason.
+        refits: What became of every linear op that was refitted, front to back.
+    """
+
+    edits: Edits
+    folded: tuple[str, ...]
+    left: tuple[tuple[str, str], ...]
+    refits: tuple[Record, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What a refit brought.
+
+    Attributes:
+        name: The linear op.
+        before: Held-out error of its output without refit, as a share of the output's variance.
+        after: The same with it; never more.
+        ridge: Share of the mean input variance that was chosen as ridge; infinity where the weights stayed.
+    """
+
+    name: str
+    before: float
+    after: float
+    ridge: float
+
+
+def fold_means(
+    model: ModelProto,
+    graph: ChannelGraph,
+    constants: Constants,
+    readers: tuple[LinearOp, ...],
+    statistics: Statistics,
+    factor: Floats,
+    edits: Edits,
+    chosen: Sequence[int] | None = None,
+) -> Compensation:
+    """Fold the mean of what goes into the biases of all consumers that read it.
+
+    Args:
+        model: The model.
+        graph: Its channels.
+        constants: Its constants.
+        readers: Its consumers as readers.
+        statistics: Their input means.
+        factor: Factor by channel id, (channels + 1,): 0 for dropped, 1 for kept, other where reweighted.
+        edits: Edits made before, which are kept.
+        chosen: Positions of the consumers to do so with; None is all.
+    """
+    folder = BiasEditor.of(model, graph, constants, edits)
+    for position in range(len(readers)) if chosen is None else chosen:
+        consumer, reader = graph.consumers[position], readers[position]
+        if (factor[consumer.channels] == 1).all():
+            continue
+        if reader.weight is None:
+            what = "its weights are no plain matrix" if consumer.constant else "both operands are activations"
+            folder.left.append((consumer.name, what))
+            continue
+        mean = statistics[op_key(position)].patch_mean
+        folder.fold(consumer, mean_shift(reader, mean, factor))
+    return Compensation(folder.edits, tuple(folder.folded), tuple(folder.left))

@@ -1,0 +1,73 @@
+"""What refits work on and with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from onnx import ModelProto, TensorProto
+
+from onnxpfp.channels import ChannelGraph
+from onnxpfp.data.samples import Samples
+from onnxpfp.model.constants import Constants
+from onnxpfp.model.shapes import Shapes
+from onnxpfp.refit.layers import RefitLayer
+from onnxpfp.runtime.external_data import WeightFile
+from onnxpfp.runtime.providers import ProviderRequest
+
+__all__ = ["RefitProblem"]
+
+FLOAT64 = 8
+SHARE = 8
+"""A Gram matrix may take one part in so many of the workspace: there are several, and copies to solve with."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RefitProblem:
+    """What a sweep works on and with.
+
+    Attributes:
+        model: The original.
+        graph: Its channels.
+        constants: Its constants.
+        shapes: Shapes and types of its tensors.
+        tasks: Its linear ops.
+        fit: Samples to fit.
+        held: Samples that decide whether a fit is better.
+        batch_size: Samples in one run.
+        positions: Output positions per sample.
+        workspace: Bytes of activations and of matrices that may be held.
+        requests: Where to run.
+        threads: Of onnxruntime.
+        seed: Of the positions.
+        scratch: Where sliced weights go in place of those that lie in files.
+    """
+
+    model: ModelProto
+    graph: ChannelGraph
+    constants: Constants
+    shapes: Shapes
+    tasks: tuple[RefitLayer, ...]
+    fit: Samples
+    held: Samples
+    batch_size: int
+    positions: int
+    workspace: int
+    requests: Sequence[ProviderRequest]
+    threads: int | None
+    seed: int
+    scratch: WeightFile | None = None
+
+    @property
+    def dtype(self) -> dict[str, int]:
+        """Element types of the dense tensors, by name.
+
+        A sequence that was seen in a run looks like a string, so what is made of strings is left out.
+        """
+        fed = {info.name for info in self.model.graph.input}
+        types = self.shapes.dtype.items()
+        return {name: kind for name, kind in types if kind != TensorProto.STRING or name in fed}
+
+    def fits(self, columns: int, groups: int = 1) -> bool:
+        """Tell whether the Gram matrices of so many columns may be held."""
+        return groups * columns * columns * FLOAT64 <= self.workspace // SHARE

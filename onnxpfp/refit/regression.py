@@ -1,0 +1,219 @@
+"""What is drawn of the linear ops of one stage; ops that see the same columns draw them together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxpfp.linear.columns import columns, draw_positions, outputs_at
+from onnxpfp.refit.by_channel import ChannelRegression
+from onnxpfp.refit.cache import SpillCache
+from onnxpfp.refit.initial import InitialWeights
+from onnxpfp.refit.layers import RefitLayer
+from onnxpfp.refit.moments import Moments
+from onnxpfp.refit.rows import RowBatch, SampledRows
+from onnxpfp.refit.solve import Fit, best_fit, by_columns
+from onnxpfp.refit.state import RefitState
+
+__all__ = ["LayerFamily", "LayerRegression", "layer_families"]
+
+Floats = NDArray[np.float64]
+Arrays = Mapping[str, NDArray[Any]]
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LayerRegression:
+    """What is drawn of one op.
+
+    Attributes:
+        task: The op.
+        start: The op as it is.
+        stays: Which of its outputs stay, (O,).
+        reached: Whether its target is what lies behind it, as its outlook says, or its own output.
+        fitted: Drawn from the samples to fit.
+        held: Drawn from the held-out ones.
+        channels: Its input channels, where its columns are too many.
+    """
+
+    task: RefitLayer
+    start: InitialWeights
+    stays: NDArray[np.bool_]
+    reached: bool
+    fitted: SampledRows
+    held: SampledRows
+    channels: ChannelRegression | None
+
+    def shows(self) -> set[str]:
+        """Return the tensors of the original that the targets are made of."""
+        if not self.reached:
+            return {self.task.output}
+        whole = self.task.outlook.scale[self.stays].all()
+        return {self.task.outlook.tensor} if whole else {self.task.outlook.tensor, self.task.output}
+
+    def targets(self, shown: Arrays, given: Arrays, positions: Ints) -> tuple[Floats, Floats | None]:
+        """Return the wanted outputs at positions, (T, O'), and at which outputs the ReLU behind bends.
+
+        Args:
+            shown: Activations of the original.
+            given: Activations of the pruned network.
+            positions: (N, P) flat indices.
+        """
+        task, outlook, stays = self.task, self.task.outlook, self.stays
+        if not self.reached:
+            return outputs_at(shown[task.output], task.axis, positions)[:, stays], None
+        whole = shown[outlook.tensor]
+        wanted, other = outputs_at(whole, task.axis, positions)[:, stays], outlook.offset[stays]
+        if outlook.shortcut:
+            shortcut = given[outlook.shortcut]
+            # Its channels are those that stay; along other axes it may be one for all.
+            shape = list(whole.shape)
+            shape[task.axis] = shortcut.shape[task.axis]
+            other = other + outputs_at(np.broadcast_to(shortcut, shape), task.axis, positions)
+        alive = outlook.scale[stays] != 0.0
+        scale = np.where(alive, outlook.scale[stays], 1.0)
+        target = (wanted - other) / scale
+        if not alive.all():
+            target = np.where(alive, target, outputs_at(shown[task.output], task.axis, positions)[:, stays])
+        bend = np.broadcast_to(np.where(alive, -other / scale, 0.0), target.shape) if outlook.rectified else None
+        return target, bend
+
+    def add(self, u: NDArray[np.float32], targets: tuple[Floats, Floats | None], *, held: bool) -> None:
+        """Count a batch in."""
+        groups, outputs, _ = self.start.weights.shape
+        wanted, bend = (None if x is None else _single(x).reshape(len(u), groups, outputs) for x in targets)
+        assert wanted is not None
+        # Without Gram matrix no target can be eased.
+        bend = bend if held or self.channels is None else None
+        (self.held if held else self.fitted).add(RowBatch(u.reshape(len(u), groups, -1), wanted, bend))
+
+    def fit(self) -> Fit:
+        """Find the best fit."""
+        if self.channels is None:
+            solver = by_columns(self.fitted.moments, self.start)
+        else:
+            solver = self.channels.solver(self.fitted.moments, self.start)
+        return best_fit(solver, self.fitted, self.held, self.start)
+
+    def spread(self) -> float:
+        """Return the variance of the held-out targets, summed over the outputs; never 0."""
+        m = self.held.moments
+        square = float(m.tt.sum()) / m.count
+        return max(square - float(np.square(m.t / m.count).sum()), TINY * square, 1e-30)
+
+    def free(self) -> None:
+        """Forget the draws."""
+        self.fitted.free()
+        self.held.free()
+
+
+TINY = 1e-9
+"""Share of the mean square of outputs that rounding makes of their variance where they are constant."""
+
+
+def _single(array: Floats) -> NDArray[np.float32]:
+    """Round to float32; what is too large becomes infinite."""
+    with np.errstate(over="ignore"):
+        return array.astype(np.float32)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LayerFamily:
+    """Ops that see the same columns: of the same data, through the same window.
+
+    Attributes:
+        members: The ops; the first one's sums over the columns are all's.
+        positions: Positions of one sample.
+    """
+
+    members: tuple[LayerRegression, ...]
+    positions: int
+
+    def add(self, shown: Arrays, given: Arrays, original: Arrays, rng: np.random.Generator, *, held: bool) -> None:
+        """Draw from one batch.
+
+        Args:
+            shown: Activations of the original behind the stage.
+            given: Activations of the pruned network before the stage.
+            original: The same of the original.
+            rng: Source of the positions.
+            held: Whether the batch is held out.
+        """
+        first = self.members[0]
+        task = first.task
+        whole = shown[next(iter(first.shows()))].shape
+        if not _aligned(task, given[task.consumer.data].shape, whole):
+            for member in self.members:
+                member.fitted.finite = member.held.finite = False
+            return
+        positions = draw_positions(whole, task.axis, self.positions, rng)
+        spatial = whole[2:] if task.reader.kind != "matmul" else ()
+        u = columns(task.reader, given[task.consumer.data], spatial, positions)
+        for member in self.members:
+            member.add(u, member.targets(shown, given, positions), held=held)
+        if first.channels is not None and not held:
+            data = original[task.consumer.data]
+            positions = draw_positions(data.shape, 1, self.positions, rng)
+            pruned = outputs_at(given[task.consumer.data], 1, positions)
+            for member in self.members:
+                assert member.channels is not None
+                member.channels.add(outputs_at(data, 1, positions), pruned)
+
+
+def _aligned(task: RefitLayer, data: tuple[int, ...], whole: tuple[int, ...]) -> bool:
+    """Tell whether every output belongs to the data at the same place, which a shortcut of more samples breaks."""
+    if task.reader.kind != "matmul":
+        return data[0] == whole[0]
+    return data[: task.reader.axis] + data[task.reader.axis + 1 :] == whole[:-1]
+
+
+def layer_families(
+    ledger: RefitState, tasks: Sequence[RefitLayer], starts: Mapping[str, InitialWeights], made: set[str], given: Arrays
+) -> list[LayerFamily]:
+    """Start to collect for the ops of a stage.
+
+    Args:
+        ledger: The network.
+        tasks: The ops.
+        starts: The ops as they are, by output.
+        made: What the stage makes in the original.
+        given: Activations of the pruned network before the stage.
+    """
+    families: dict[tuple[object, ...], list[RefitLayer]] = {}
+    for task in tasks:
+        shape = starts[task.output].weights.shape
+        families.setdefault((*task.sight, shape[0], shape[2]), []).append(task)
+    spill = SpillCache(ledger.setting.workspace)
+    found: list[LayerFamily] = []
+    for same in families.values():
+        reached = [t.outlook.tensor in made and (not t.outlook.shortcut or t.outlook.shortcut in given) for t in same]
+        members = _members(ledger, [(t, starts[t.output], r) for t, r in zip(same, reached, strict=True)], spill)
+        found.append(LayerFamily(members, ledger.setting.positions))
+    return found
+
+
+def _members(
+    ledger: RefitState, ops: Sequence[tuple[RefitLayer, InitialWeights, bool]], spill: SpillCache
+) -> tuple[LayerRegression, ...]:
+    """Start to collect for ops that see the same columns."""
+    groups, _, inputs = ops[0][1].weights.shape
+    narrow = ledger.setting.fits(inputs, groups)
+    kept = [not narrow or (reached and task.outlook.rectified) for task, _, reached in ops]
+    fitted = Moments.empty(groups, inputs, 0, gram=narrow)
+    held = Moments.empty(groups, inputs, 0, gram=narrow)
+    return tuple(
+        LayerRegression(
+            task,
+            start,
+            ledger.keep[task.rows],
+            reached,
+            SampledRows(Moments.beside(fitted, start.weights.shape[1]), spill, beside=number > 0),
+            SampledRows(Moments.beside(held, start.weights.shape[1]), spill, kept=kept[number], beside=number > 0),
+            None if narrow else ChannelRegression.of(task, ledger.taps[task.output], ledger.keep),
+        )
+        for number, (task, start, reached) in enumerate(ops)
+    )

@@ -1,0 +1,119 @@
+"""What was drawn of one linear op: columns and targets at random positions, kept for the refits of its stage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxpfp.refit.cache import SpillCache
+from onnxpfp.refit.moments import Moments
+
+__all__ = ["RowBatch", "SampledRows"]
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RowBatch:
+    """What was drawn of one batch.
+
+    Attributes:
+        columns: u, (T, g, n) float32.
+        targets: Wanted outputs, (T, g, o) float32.
+        bend: Outputs at which the ReLU behind bends, (T, g, o) float32; None where there is none.
+    """
+
+    columns: NDArray[np.float32]
+    targets: NDArray[np.float32]
+    bend: NDArray[np.float32] | None
+
+    def predicted(self, weights: Floats, bias: Floats) -> Floats:
+        """Return what weights (g, o, n) and bias (g, o) make of the columns, (T, g, o)."""
+        made = np.matmul(self.columns.swapaxes(0, 1), weights.astype(np.float32).swapaxes(1, 2))
+        return made.swapaxes(0, 1) + bias
+
+    def error(self, weights: Floats, bias: Floats, sign: Floats) -> float:
+        """Return the sum of the squared errors behind the ReLU.
+
+        Args:
+            weights: (g, o, n).
+            bias: (g, o).
+            sign: As in `Start`, (g, o).
+        """
+        made, wanted = self.predicted(weights, bias), self.targets.astype(np.float64)
+        if self.bend is not None:
+            made, wanted = (np.maximum(sign * (x - self.bend), 0.0) for x in (made, wanted))
+        return float(np.square(made - wanted).sum())
+
+    def eased(self, weights: Floats, bias: Floats, sign: Floats) -> Floats:
+        """Return targets as near to the prediction as the ReLU leaves free, (T, g, o)."""
+        assert self.bend is not None
+        wanted = self.targets.astype(np.float64)
+        off = (sign * (wanted - self.bend) <= 0.0) & (sign != 0.0)
+        free = sign * np.minimum(sign * self.predicted(weights, bias), sign * self.bend)
+        return np.where(off, free, wanted)
+
+
+@dataclass(slots=True, eq=False)
+class SampledRows:
+    """All draws of one op from one set of samples.
+
+    Attributes:
+        moments: Of all draws so far; without Gram matrix (0, n, n) where none is needed.
+        spill: What keeps them.
+        kept: Whether to keep the draws even where no ReLU follows.
+        beside: Whether the sums over the columns are another op's, too, and that counts them.
+        finite: Whether all numbers so far were, and the op can be fitted.
+        draws: They themselves, where they are kept.
+    """
+
+    moments: Moments
+    spill: SpillCache
+    kept: bool = False
+    beside: bool = False
+    finite: bool = True
+    draws: list[RowBatch] = field(default_factory=list[RowBatch])
+
+    @property
+    def count(self) -> int:
+        """Pairs of columns and targets so far."""
+        return self.moments.count
+
+    def add(self, draw: RowBatch) -> None:
+        """Count a batch in."""
+        targets = draw.targets.astype(np.float64)
+        if not np.isfinite(targets).all():
+            # The columns still count, for other ops that share their sums.
+            self.finite, targets = False, np.zeros_like(targets)
+        if not np.isfinite(draw.columns).all():
+            self.finite = False
+            return
+        add = self.moments.add_beside if self.beside else self.moments.add
+        add(draw.columns, targets)
+        if draw.bend is not None or self.kept:
+            columns, targets = self.spill.put(draw.columns), self.spill.put(draw.targets)
+            self.draws.append(RowBatch(columns, targets, None if draw.bend is None else self.spill.put(draw.bend)))
+
+    def error(self, weights: Floats, bias: Floats, sign: Floats) -> float:
+        """Return the mean squared error summed over the outputs, behind the ReLU where there is one."""
+        if not self.draws:
+            return float(self.moments.error(weights, bias).sum())
+        return sum(draw.error(weights, bias, sign) for draw in self.draws) / max(1, self.count)
+
+    def eased(self, weights: Floats, bias: Floats, sign: Floats) -> Moments:
+        """Return the moments with targets as near to the prediction as the ReLU leaves free."""
+        m = self.moments
+        eased = Moments(m.u, m.uu, np.zeros_like(m.t), np.zeros_like(m.tt), np.zeros_like(m.tu), m.count)
+        for draw in self.draws:
+            eased.add_targets(draw.columns, draw.eased(weights, bias, sign))
+        return eased
+
+    def free(self) -> None:
+        """Forget the draws."""
+        for draw in self.draws:
+            for array in (draw.columns, draw.targets, draw.bend):
+                if array is not None:
+                    self.spill.forget(array)
+        self.draws.clear()

@@ -1,0 +1,132 @@
+"""Where the output of a linear op is compared: behind the BatchNormalization and the residual Add that follow it.
+
+What a later layer reads is z = scale y + offset + shortcut. The shortcut of the pruned network has drifted already when
+y is refitted, so the target of y is what brings z back to the original's (algorithms.md 7.5):
+
+    target = (z_original - offset - shortcut_pruned) / scale
+
+Where nothing but ReLUs read z, a z below zero is as good as any other below zero (Zhang et al., 2016, 'Accelerating
+very deep convolutional networks', the nonlinear case).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto, TensorProto
+
+from onnxpfp.channels import uses_of
+from onnxpfp.model.attributes import Attributes
+from onnxpfp.model.constants import Constants, read_elsewhere
+from onnxpfp.model.shapes import Shapes
+
+__all__ = ["RegressionTarget", "TargetFinder"]
+
+Floats = NDArray[np.float64]
+
+EPSILON: Mapping[int, float] = {
+    TensorProto.FLOAT16: 2.0**-10,
+    TensorProto.BFLOAT16: 2.0**-7,
+    TensorProto.DOUBLE: 2.0**-52,
+}
+"""Rounding of types other than float32."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RegressionTarget:
+    """What becomes of an output y before the next op that is not affine.
+
+    Attributes:
+        tensor: z; the output itself where nothing else is known.
+        scale: What y is multiplied by, (O,); 0 where next to nothing of y reaches z.
+        offset: What is added, (O,).
+        shortcut: The other operand of the residual Add; empty where there is none.
+        rectified: Whether only ReLUs read z.
+    """
+
+    tensor: str
+    scale: Floats
+    offset: Floats
+    shortcut: str = ""
+    rectified: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TargetFinder:
+    """Who reads what in a model."""
+
+    model: ModelProto
+    constants: Constants
+    shapes: Shapes
+    uses: Mapping[str, tuple[tuple[int, int], ...]]
+    open: frozenset[str]
+
+    @classmethod
+    def of(cls, model: ModelProto, constants: Constants, shapes: Shapes) -> TargetFinder:
+        """Look around in a model."""
+        return cls(model, constants, shapes, uses_of(model), read_elsewhere(model.graph))
+
+    def outlook(self, output: str, size: int, axis: int) -> RegressionTarget:
+        """Follow an output as long as one affine op alone reads it.
+
+        Args:
+            output: The output y of a linear op.
+            size: Its channels O.
+            axis: Their axis.
+        """
+        found = RegressionTarget(output, np.ones(size), np.zeros(size))
+        while (node := self._only_reader(found.tensor)) is not None:
+            further = self._past(found, node, size, axis)
+            if further is None:
+                break
+            found = further
+        readers = [self.model.graph.node[index].op_type for index, _ in self.uses.get(found.tensor, ())]
+        shown = found.tensor in self.open
+        return replace(found, rectified=bool(readers) and not shown and set(readers) == {"Relu"})
+
+    def _only_reader(self, tensor: str) -> NodeProto | None:
+        uses = self.uses.get(tensor, ())
+        return self.model.graph.node[uses[0][0]] if len(uses) == 1 and tensor not in self.open else None
+
+    def _past(self, found: RegressionTarget, node: NodeProto, size: int, axis: int) -> RegressionTarget | None:
+        if found.shortcut:
+            return None
+        if node.op_type == "BatchNormalization" and axis == 1:
+            return self._past_norm(found, node)
+        if node.op_type == "Add":
+            other = node.input[1] if node.input[0] == found.tensor else node.input[0]
+            if other in self.constants.names:
+                return self._past_constant(found, node, other, size, axis)
+            same = self.shapes.shape.get(other) == self.shapes.shape.get(found.tensor)
+            if same and other != found.tensor:
+                return replace(found, tensor=node.output[0], shortcut=other)
+        return None
+
+    def _past_norm(self, found: RegressionTarget, node: NodeProto) -> RegressionTarget | None:
+        if not self.constants.names.issuperset(node.input[1:5]) or Attributes(node).integer("training_mode", 0):
+            return None
+        gamma, beta, mean, variance = (self.constants.value(name).astype(np.float64) for name in node.input[1:5])
+        factor = gamma / np.sqrt(np.maximum(variance, 0) + Attributes(node).real("epsilon", 1e-5))
+        if factor.size != found.scale.size or not (np.isfinite(factor) & np.isfinite(mean) & np.isfinite(beta)).all():
+            return None
+        # What so small a scale leaves of y drowns in the rounding of z.
+        factor[np.abs(gamma) <= self._rounding(found.tensor) ** 0.5 * np.abs(gamma).max(initial=0.0)] = 0.0
+        offset = (found.offset - mean) * factor + beta
+        return replace(found, tensor=node.output[0], scale=found.scale * factor, offset=offset)
+
+    def _rounding(self, tensor: str) -> float:
+        """Return the distance from 1 to the next number of a tensor's type."""
+        return EPSILON.get(self.shapes.dtype.get(tensor, TensorProto.FLOAT), float(np.finfo(np.float32).eps))
+
+    def _past_constant(
+        self, found: RegressionTarget, node: NodeProto, other: str, size: int, axis: int
+    ) -> RegressionTarget | None:
+        added = self.constants.value(other).astype(np.float64)
+        rank = len(self.shapes.shape[found.tensor])
+        shape = (1,) * (rank - added.ndim) + added.shape
+        if added.ndim > rank or added.size not in {1, size} or shape[axis] != added.size:
+            return None
+        return replace(found, tensor=node.output[0], offset=found.offset + added.ravel())

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scipy.sparse
+
+from onnxpfp.allocation.cost import CostModel
+
+
+def model(per_channel=None, **changes) -> CostModel:
+    """Two convs 3x3 on a 5x5 map: image (3) -> group 0 -> group 1 and a flatten of 4 a channel."""
+    fields = {
+        "fixed": np.array([1, 3, 0, 2, 0, 10]),
+        "per_channel": np.array([[0, 0], [0, 0], [1, 0], [0, 1], [0, 4], [0, 0]]),
+        "terms": np.array([[2, 1, 0], [3, 2, 0], [5, 4, 0], [5, 0, 0]]),
+        "coefficients": np.array([9 * 25, 9 * 25, 1, 1]),
+    }
+    if per_channel is not None:
+        fields["per_channel"] = per_channel
+    return CostModel(**{**fields, **changes})
+
+
+def test_total_against_a_loop():
+    cost = model()
+    for a in range(8):
+        for b in range(6):
+            kept = np.array([a, b])
+            want = 225 * a * 3 + 225 * (b + 2) * a + 10 * 4 * b + 10
+            assert cost.total(kept) == want
+            assert cost.lengths(kept).tolist() == [1, 3, a, b + 2, 4 * b, 10]
+
+
+def test_sparse_is_the_same():
+    dense = model()
+    for kind in (scipy.sparse.csr_array, scipy.sparse.csr_matrix, scipy.sparse.coo_array):
+        sparse = model(kind(dense.per_channel))
+        assert sparse.total(np.array([5, 3])) == dense.total(np.array([5, 3]))
+        assert sparse.n_groups == 2
+
+
+def test_is_exact_beyond_float64():
+    cost = CostModel(
+        fixed=np.array([1, 0]),
+        per_channel=np.array([[0], [1]]),
+        terms=np.array([[1, 0], [0, 0]]),
+        coefficients=np.array([2**53, 1]),
+    )
+    assert cost.total(np.array([3])) == 3 * 2**53 + 1
+
+
+def test_no_groups_and_no_terms():
+    cost = model(np.zeros((6, 0), dtype=np.int64))
+    assert cost.n_groups == 0
+    assert cost.total(np.zeros(0, dtype=np.int64)) == 10
+    empty = model(terms=np.zeros((0, 3), dtype=np.int64), coefficients=np.zeros(0, dtype=np.int64))
+    assert empty.total(np.array([1, 1])) == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"fixed": np.array([1, 2])}, "2 axes, but per_channel is"),
+        ({"terms": np.array([[6, 0, 0]] * 4)}, r"outside 0\.\.5"),
+        ({"coefficients": np.array([1])}, "do not fit"),
+        ({"fixed": np.array([2, 3, 0, 2, 0, 10])}, "constant length 1"),
+        ({"coefficients": np.array([1, 1, 1, -1])}, "must not be negative"),
+    ],
+)
+def test_refuses_what_does_not_fit(changes, message):
+    with pytest.raises(ValueError, match=message):
+        model(**changes)

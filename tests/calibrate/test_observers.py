@@ -1,0 +1,220 @@
+"""Watchers see what linear ops read in all samples, in the runs that measure the readers on the first ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+from onnx import ModelProto
+from support.graphs import build
+
+import onnxpfp.calibrate.passes as passes_module
+from onnxpfp.calibrate.collect import calibrate
+from onnxpfp.data.inputs import input_specs
+from onnxpfp.data.samples import ArraySamples, Samples
+from onnxpfp.data.sources import load_samples
+from onnxpfp.errors import CalibrationError
+from onnxpfp.linear.families import OpFamily
+from onnxpfp.linear.ops import LinearOp, Window
+from onnxpfp.runtime.session import open_session
+
+COUNT = 14
+NET = """g (float[N,3,6,6] x) => (y) <float[4,3,3,3] u, float[5,4,3,3] v, float[5,4] w> {
+    a = Conv <pads = [1,1,1,1]> (x, u)  b = Relu(a)  c = Conv(b, v)  p = GlobalAveragePool(c)  f = Flatten(p)
+    t = Transpose <perm = [1,0]> (f)  y = Gemm <transA = 1> (t, w) }"""
+PADS = Window(pads=(1, 1, 1, 1))
+
+
+@dataclass(slots=True, eq=False)
+class Recorder:
+    """Keeps copies of what it sees."""
+
+    reader: LinearOp
+    work: int = 1
+    batches: list[np.ndarray] = field(default_factory=list)
+    numbers: list[int] = field(default_factory=list)
+    forgot: int = 0
+
+    def see(self, data: np.ndarray, batch: int) -> None:
+        self.batches.append(data.copy())
+        self.numbers.append(batch)
+
+    def forget(self) -> None:
+        self.batches.clear()
+        self.numbers.clear()
+        self.forgot += 1
+
+    def whole(self, axis: int = 0) -> np.ndarray:
+        return np.concatenate(self.batches, axis)
+
+
+def readers_of(model: ModelProto) -> list[LinearOp]:
+    u, v, w = (np.frombuffer(t.raw_data, np.float32).reshape(t.dims) for t in model.graph.initializer)
+    return [
+        LinearOp("u", "conv", "x", (1, 3, 6, 6), 1, np.arange(1, 4), u, (1, 4, 6, 6), attributes=PADS),
+        LinearOp("v", "conv", "b", (1, 4, 6, 6), 1, np.arange(4, 8), v, (1, 5, 4, 4)),
+        LinearOp("w", "matmul", "t", (5, 1), 0, np.arange(8, 13), w, (1, 4)),
+    ]
+
+
+def case() -> tuple[ModelProto, list[LinearOp], np.ndarray]:
+    model = build(NET)
+    return model, readers_of(model), np.random.default_rng(1).standard_normal((COUNT, 3, 6, 6)).astype(np.float32)
+
+
+def shown(model: ModelProto, data: np.ndarray, names: list[str]) -> dict[str, np.ndarray]:
+    whole = ModelProto()
+    whole.CopyFrom(model)
+    for name in names:
+        whole.graph.output.add(name=name)
+    return open_session(whole, threads=1).run({"x": data})
+
+
+def samples_of(model: ModelProto, data: Any) -> Samples:
+    return load_samples(data, input_specs(model))
+
+
+def equal(found: Any, wanted: Any) -> None:
+    assert list(found) == list(wanted)
+    for name in found:
+        for key in ("sensitivity", "patch_sum", "square_sum"):
+            np.testing.assert_array_equal(getattr(found[name], key), getattr(wanted[name], key))
+        assert (found[name].samples, found[name].patches) == (wanted[name].samples, wanted[name].patches)
+
+
+@pytest.mark.parametrize("method", ["screened", "plain"])
+@pytest.mark.parametrize("scored", [1, 4, 6, 13, COUNT, None])
+def test_all_samples_are_watched_and_only_the_first_are_scored(method: Any, scored: int | None) -> None:
+    model, readers, data = case()
+    samples, options = samples_of(model, data), {"method": method, "batch_size": 4, "threads": 3}
+    watchers = [Recorder(reader) for reader in readers]
+    told: list[tuple[int, int]] = []
+    found = calibrate(
+        model,
+        readers[:2],
+        samples,
+        watchers=watchers,
+        scored=scored,
+        progress=lambda *news: told.append(news),
+        **options,
+    )
+    equal(found, calibrate(model, readers[:2], samples.take(scored or COUNT), **options))
+    wanted = shown(model, data, ["b", "t"])
+    np.testing.assert_array_equal(watchers[0].whole(), data)
+    np.testing.assert_allclose(watchers[1].whole(), wanted["b"], rtol=1e-5, atol=1e-5)
+    # Its samples do not lie along the first axis.
+    np.testing.assert_allclose(watchers[2].whole(axis=1), wanted["t"], rtol=1e-5, atol=1e-5)
+    for each in watchers:
+        assert each.numbers == list(range(5 if scored in {1, 6, 13} else 4))
+    assert told[-1] == (COUNT, COUNT)
+
+
+def test_the_network_runs_once_over_the_samples_however_many_look_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, readers, data = case()
+    fed: list[int] = []
+    runs = ArraySamples.runs
+
+    def counted(self: ArraySamples, batch_size: int = 1) -> Any:
+        for feed, count in runs(self, batch_size):
+            fed.append(count)
+            yield feed, count
+
+    monkeypatch.setattr(ArraySamples, "runs", counted)
+    calibrate(model, readers, samples_of(model, data), watchers=[Recorder(r) for r in readers * 3], batch_size=4)
+    assert fed == [4, 4, 4, 2]
+
+
+def test_without_watchers_nothing_is_run_behind_the_border() -> None:
+    model, readers, data = case()
+    data[9:] = np.nan
+    told: list[tuple[int, int]] = []
+    found = calibrate(
+        model, readers, samples_of(model, data), scored=4, batch_size=4, progress=lambda *news: told.append(news)
+    )
+    assert {found[name].samples for name in found} == {4}
+    assert told == [(4, 4)]
+
+
+def test_watchers_go_with_the_first_pass_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, readers, data = case()
+    monkeypatch.setattr(passes_module, "shard_families", lambda families, limit: ((family,) for family in families))
+    watcher, told = Recorder(readers[1]), list[tuple[int, int]]()
+    samples = samples_of(model, data)
+    found = calibrate(
+        model, readers, samples, watchers=[watcher], scored=6, progress=lambda *news: told.append(news), batch_size=4
+    )
+    assert len(watcher.whole()) == COUNT
+    assert told[-1] == (COUNT + 2 * 6, COUNT + 2 * 6)
+    equal(found, calibrate(model, readers, samples.take(6), batch_size=4))
+
+
+def test_watchers_alone() -> None:
+    model, readers, data = case()
+    watcher = Recorder(readers[1])
+    found = calibrate(model, [], samples_of(model, data), watchers=[watcher], batch_size=5)
+    assert not len(found)
+    np.testing.assert_allclose(watcher.whole(), shown(model, data, ["b"])["b"], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("scored", [5, 6])
+def test_a_fixed_batch_is_not_cut(scored: int) -> None:
+    model, readers, data = case()
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 3
+    samples, watcher = samples_of(model, data), Recorder(readers[0])
+    found = calibrate(model, readers[:1], samples, watchers=[watcher], scored=scored)
+    assert found["u"].samples == scored // 3 * 3
+    assert [len(batch) for batch in watcher.batches] == [3] * 4
+
+
+@pytest.mark.parametrize("scored", [4, 5, 7])
+def test_feeds_count_whole(scored: int) -> None:
+    model, readers, data = case()
+    samples = samples_of(model, [{"x": data[:5]}, {"x": data[5:7]}, {"x": data[7:]}])
+    watcher = Recorder(readers[0])
+    found = calibrate(model, readers[:1], samples, watchers=[watcher], scored=scored)
+    assert found["u"].samples == (5 if scored <= 5 else 7)
+    assert [len(batch) for batch in watcher.batches] == [5, 2, 7]
+
+
+def test_what_is_not_finite_is_refused_only_where_it_counts() -> None:
+    model = build("g (float[N,4] x) => (y) <float[4,2] w> { a = Log(x)  y = MatMul(a, w) }")
+    weight = np.frombuffer(model.graph.initializer[0].raw_data, np.float32).reshape(4, 2)
+    reader = LinearOp("w", "matmul", "a", (1, 4), 1, np.arange(1, 5), weight, (1, 2))
+    data = np.ones((8, 4), np.float32)
+    data[5] = -1
+    watcher = Recorder(reader)
+    assert calibrate(model, [reader], samples_of(model, data), watchers=[watcher], scored=5)["w"].samples == 5
+    assert np.isnan(watcher.whole()).any(1).tolist() == [False] * 5 + [True] + [False] * 2
+    with pytest.raises(CalibrationError, match="NaN or infinity at 'a'"):
+        calibrate(model, [reader], samples_of(model, data), watchers=[watcher], scored=6)
+
+
+def test_where_a_batch_fails_all_begins_anew() -> None:
+    """A promised batch axis: the one sample before the border runs, and the three behind it do not."""
+    model = build(
+        """g (float[N,2,3] x) => (y) <int64[2] s = {1, 6}, float[6,3] w> { y = Reshape(x, s)  z = MatMul(y, w) }"""
+    )
+    reader = LinearOp("w", "matmul", "y", (1, 6), 1, np.arange(1, 7), np.eye(6, 3, dtype=np.float32), (1, 3))
+    watcher, data = Recorder(reader), np.arange(24, dtype=np.float32).reshape(4, 2, 3)
+    found = calibrate(model, [reader], samples_of(model, data), watchers=[watcher], scored=1)
+    assert found["w"].samples == 1
+    assert watcher.forgot == 1
+    assert watcher.numbers == [0, 1, 2, 3]
+    np.testing.assert_array_equal(watcher.whole(), data.reshape(4, 6))
+
+
+def test_watched_tensors_count_when_a_batch_is_chosen() -> None:
+    model, readers, data = case()
+    watchers = [Recorder(reader) for reader in readers]
+    one = 4 * (3 * 36 + 4 * 36 + 5)
+    calibrate(model, [], samples_of(model, data), watchers=watchers, workspace_bytes=2 * one * 3 + 4)
+    assert [len(batch) for batch in watchers[0].batches] == [3, 3, 3, 3, 2]
+
+
+def test_the_inputs_of_a_pass_are_shown_in_its_order() -> None:
+    _, readers, _ = case()
+    families = tuple(OpFamily((reader,)) for reader in readers[:2])
+    shown = passes_module.Pass(families, (), (Recorder(readers[2]), Recorder(readers[0]))).shown
+    assert [family.lead.name for family in shown] == ["u", "v", "w", "u"]

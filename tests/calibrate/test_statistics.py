@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from onnxpfp.calibrate.statistics import OpStatistics, Statistics
+from onnxpfp.errors import CalibrationError
+
+IDS = np.array([2, 5, 9])
+SHARES = st.floats(0, 1)
+SUMS = st.floats(-1e6, 1e6)
+
+
+@st.composite
+def entries(draw: st.DrawFn) -> OpStatistics:
+    return OpStatistics(
+        IDS,
+        draw(arrays(np.float64, 3, elements=SHARES)),
+        draw(arrays(np.float64, (4, 2), elements=SUMS)),
+        draw(arrays(np.float64, 4, elements=SUMS)),
+        patches=draw(st.integers(0, 10**9)),
+        negative=draw(st.booleans()),
+        samples=draw(st.integers(0, 10**6)),
+    )
+
+
+SHARDS = st.dictionaries(st.sampled_from(["a", "b", "c"]), entries()).map(Statistics)
+
+
+def assert_same(left: Statistics, right: Statistics) -> None:
+    assert set(left) == set(right)
+    for name in left:
+        one, two = left[name], right[name]
+        np.testing.assert_array_equal(one.sensitivity, two.sensitivity)
+        np.testing.assert_allclose(one.patch_sum, two.patch_sum, rtol=1e-12, atol=1e-6)
+        np.testing.assert_allclose(one.square_sum, two.square_sum, rtol=1e-12, atol=1e-6)
+        assert (one.patches, one.negative, one.samples) == (two.patches, two.negative, two.samples)
+
+
+@given(SHARDS, SHARDS, SHARDS)
+def test_merge_is_associative(a: Statistics, b: Statistics, c: Statistics) -> None:
+    assert_same(a.merge(b).merge(c), a.merge(b.merge(c)))
+
+
+@given(SHARDS, SHARDS)
+def test_merge_is_commutative(a: Statistics, b: Statistics) -> None:
+    assert_same(a.merge(b), b.merge(a))
+
+
+@given(SHARDS)
+def test_the_empty_statistics_are_the_identity(a: Statistics) -> None:
+    assert_same(a.merge(Statistics()), a)
+    assert_same(Statistics().merge(a), a)
+
+
+@given(entries())
+def test_the_empty_entry_is_the_identity(a: OpStatistics) -> None:
+    empty = OpStatistics.empty(IDS, 4, 2)
+    assert_same(Statistics({"r": a.merge(empty)}), Statistics({"r": a}))
+
+
+def example() -> Statistics:
+    rng = np.random.default_rng(0)
+    entry = OpStatistics(IDS, rng.random(3), rng.random((4, 2)), rng.random(4), 12, True, 3)
+    return Statistics({"conv/1": entry, "weird: name.npz": entry})
+
+
+@pytest.mark.parametrize("name", ["s.npz", "no_suffix"])
+def test_saving_and_loading_loses_nothing(tmp_path: Path, name: str) -> None:
+    example().save(tmp_path / name)
+    assert [item.name for item in tmp_path.iterdir()] == [name]
+    assert_same(Statistics.load(tmp_path / name), example())
+    Statistics().save(tmp_path / name)
+    assert len(Statistics.load(tmp_path / name)) == 0
+
+
+def test_what_is_no_statistics_file_is_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "data.npz", x=np.zeros(3))
+    (tmp_path / "text.npz").write_text("hello")
+    for name in ("data.npz", "text.npz", "missing.npz"):
+        with pytest.raises(CalibrationError, match=f"{name} is not a statistics file"):
+            Statistics.load(tmp_path / name)
+
+
+def test_different_networks_do_not_merge() -> None:
+    one = OpStatistics.empty(IDS, 4, 2)
+    for other in (OpStatistics.empty(IDS + 1, 4, 2), OpStatistics.empty(IDS, 4, 9)):
+        with pytest.raises(CalibrationError, match="two different networks"):
+            one.merge(other)
+
+
+def test_means() -> None:
+    assert not OpStatistics.empty(IDS, 4, 2).patch_mean.any()
+    np.testing.assert_allclose(example()["conv/1"].patch_mean * 12, example()["conv/1"].patch_sum)

@@ -1,0 +1,92 @@
+"""All that is measured on the samples is measured in one pass over them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import nets
+import numpy as np
+import pytest
+from onnx import ModelProto
+
+from onnxpfp.calibrate.collect import calibrate
+from onnxpfp.data.samples import ArraySamples
+from onnxpfp.linear.describe import linear_ops, op_key
+from onnxpfp.model.load import load
+from onnxpfp.options import Options
+from onnxpfp.pipeline import scoring as scoring_module
+from onnxpfp.pipeline.analyze import CalibrationData, analyze, open_model, read_data
+from onnxpfp.pipeline.scoring import Calibration, calibrate_and_score, split_of
+from onnxpfp.progress import Clock
+
+WANTED = 21
+
+
+@pytest.fixture
+def fed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Note how many samples are fed."""
+    monkeypatch.setattr(scoring_module, "_wanted_samples", lambda readers, delta: WANTED)
+    counts: list[int] = []
+    runs = ArraySamples.runs
+
+    def noted(self: ArraySamples, batch_size: int = 1) -> Iterator[Any]:
+        for feed, count in runs(self, batch_size):
+            counts.append(count)
+            yield feed, count
+
+    monkeypatch.setattr(ArraySamples, "runs", noted)
+    return counts
+
+
+def gathered(
+    model: ModelProto, data: np.ndarray, fed: list[int], **given: Any
+) -> tuple[Calibration, CalibrationData, Clock]:
+    options, clock = Options(threads=2, keep_macs=0.5, **given), Clock()
+    source = load(model)
+    session, requests = open_model(source, options)
+    read = read_data(source, session, data, options)
+    analysis = analyze(source, read, options)
+    readers = linear_ops(source.model, analysis.graph, analysis.shapes, analysis.constants)
+    split = split_of(read, 0)
+    fed.clear()
+    return (
+        calibrate_and_score(analysis, readers, read, split, requests, options, replaying=False, clock=clock),
+        read,
+        clock,
+    )
+
+
+def test_sensitivities_and_gram_matrices_come_from_one_pass(fed: list[int]) -> None:
+    evidence, _, clock = gathered(nets.chain(), nets.noise(64, 3, 8, 8), fed)
+    fit = evidence.split.fit
+    assert (sum(fed), len(evidence.seen)) == (len(fit), WANTED)
+    assert list(clock.seconds) == ["calibration", "ranking"]
+    assert evidence.grams.keys() == {"c", "y"}
+    assert evidence.grams["y"].count == len(fit)
+    assert evidence.study is not None
+    model = evidence.study.setting.model
+    readers = [task.reader for task in evidence.study.setting.tasks if task.output in evidence.grams]
+    alone = calibrate(model, readers, fit.take(WANTED))
+    assert evidence.statistics is not None
+    for number, reader in enumerate(readers):
+        here = evidence.statistics[op_key(number)]
+        assert here.samples == WANTED
+        np.testing.assert_array_equal(here.sensitivity, alone[reader.name].sensitivity)
+
+
+@pytest.mark.parametrize("given", [{"allocate": "bound"}, {"compensate": "bias"}])
+def test_what_nobody_asks_for_is_not_measured(fed: list[int], given: dict[str, Any]) -> None:
+    evidence, _, _ = gathered(nets.chain(), nets.noise(64, 3, 8, 8), fed, **given)
+    assert not evidence.grams
+    assert sum(fed) <= WANTED + 16
+
+
+def test_a_fixed_batch_of_more_samples_than_are_wanted(fed: list[int]) -> None:
+    model = nets.chain()
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 32
+    evidence, _, _ = gathered(model, nets.noise(512, 3, 8, 8), fed)
+    assert len(evidence.seen) == 32
+    assert evidence.statistics is not None
+    assert {each.samples for each in evidence.statistics.readers.values()} == {32}
+    assert evidence.grams["y"].count == len(evidence.split.fit) == 512 - 2 * 64

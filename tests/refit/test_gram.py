@@ -1,0 +1,138 @@
+"""Gram matrices against their definition, and where they come from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from onnx import ModelProto
+from support.graphs import build
+
+from onnxpfp.calibrate.collect import calibrate
+from onnxpfp.linear.columns import draw_positions
+from onnxpfp.refit.cache import SpillCache
+from onnxpfp.refit.gram import Gram, collect_grams, gram_observers, observed_grams
+from onnxpfp.refit.layers import RefitLayer
+from onnxpfp.refit.problem import RefitProblem
+from onnxpfp.runtime.session import open_session
+
+NET = """g (float[N,3,9,9] x) => (y) <float[6,3,3,3] w, float[6] b, float[8,3,3,3] u, float[8,4,2,2] h, float[16,4] v> {
+    a = Conv <pads = [1,1,1,1]> (x, w, b)  r = Relu(a)
+    c = Conv <group = 2, strides = [2,2], pads = [1,0,1,0]> (r, u)  s = Relu(c)
+    d = ConvTranspose <group = 2, strides = [2,2], pads = [1,1,1,1]> (s, h)
+    q = GlobalMaxPool(d)  p = GlobalAveragePool(s)  j = Concat <axis = 1> (p, q)  f = Flatten(j)  y = MatMul(f, v) }"""
+EVERYWHERE, LARGE = 10**6, 1 << 28
+
+
+def shown(model: ModelProto, setting: RefitProblem, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """Return tensors of the network on the samples to fit."""
+    whole = ModelProto()
+    whole.CopyFrom(model)
+    for name in names:
+        whole.graph.output.add(name=name)
+    (feed,) = setting.fit.batches(len(setting.fit))
+    return {**feed, **open_session(whole, threads=1).run(feed)}
+
+
+def windows(x: np.ndarray, pads: tuple[int, int, int, int], stride: int) -> np.ndarray:
+    """Cut every 3x3 window out, (N, P, C * 9)."""
+    padded = np.pad(x, ((0, 0), (0, 0), (pads[0], pads[2]), (pads[1], pads[3])))
+    cut = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(2, 3))[:, :, ::stride, ::stride]
+    return cut.transpose(0, 2, 3, 1, 4, 5).reshape(len(x), -1, x.shape[1] * 9)
+
+
+def is_gram_of(gram: Gram, u: np.ndarray, groups: int = 1) -> None:
+    """Compare with the columns themselves, (T, C * k)."""
+    u = u.reshape(len(u), groups, -1).astype(np.float64)
+    assert gram.count == len(u)
+    np.testing.assert_allclose(gram.u, u.sum(0), rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(gram.uu, np.einsum("tgi,tgj->gij", u, u), rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(gram.mean, u.mean(0), rtol=1e-4, atol=1e-4)
+
+
+def looked_at(study: Any, **given: Any) -> tuple[RefitProblem, dict[str, RefitLayer], dict[str, np.ndarray]]:
+    model = build(NET)
+    setting, tasks, _ = study(model, **given)
+    assert tasks.keys() == {"a", "c", "d", "y"}
+    return setting, tasks, shown(model, setting, ["r", "s", "f"])
+
+
+@pytest.mark.parametrize("batch", [1, 7, 48])
+@pytest.mark.parametrize("limit", [0, LARGE])
+def test_everywhere_they_are_the_sums_over_all_positions(study, batch: int, limit: int) -> None:
+    setting, tasks, there = looked_at(study, positions=EVERYWHERE, batch_size=batch)
+    grams = collect_grams(setting, tasks.values(), SpillCache(limit))
+    is_gram_of(grams["a"], windows(there["x"], (1, 1, 1, 1), 1).reshape(-1, 27))
+    is_gram_of(grams["c"], windows(there["r"], (1, 0, 1, 0), 2).reshape(-1, 54), groups=2)
+    is_gram_of(grams["y"], there["f"])
+    assert all(isinstance(gram.uu, np.memmap) == (limit == 0) for gram in grams.values())
+
+
+def test_columns_of_a_transposed_convolution(study) -> None:
+    """Its columns make its output, so their Gram matrix makes that of the output."""
+    setting, tasks, _ = looked_at(study, positions=EVERYWHERE)
+    gram = collect_grams(setting, [tasks["d"]], SpillCache(LARGE))["d"]
+    taps = tasks["d"].reader.taps().astype(np.float64)
+    blocks = taps.reshape(2, 4, 4, -1).transpose(0, 2, 1, 3).reshape(2, 4, -1)
+    output = shown(setting.model, setting, ["d"])["d"].astype(np.float64)
+    assert gram.count == len(setting.fit) * output[0, 0].size
+    for group, (block, made) in enumerate(zip(blocks, np.split(output, 2, axis=1), strict=True)):
+        flat = made.swapaxes(0, 1).reshape(4, -1)
+        np.testing.assert_allclose(block @ gram.uu[group] @ block.T, flat @ flat.T, rtol=1e-3, atol=1e-3)
+
+
+def test_positions_are_drawn_anew_for_every_sample_op_and_batch(study) -> None:
+    setting, tasks, there = looked_at(study, positions=5, batch_size=8, seed=3)
+    (gram,) = collect_grams(setting, [tasks["a"]], SpillCache(LARGE)).values()
+    rows = windows(there["x"], (1, 1, 1, 1), 1)
+    drawn = [draw_positions((8, 1, 9, 9), 1, 5, np.random.default_rng([3, 0, batch])) for batch in range(6)]
+    is_gram_of(gram, np.take_along_axis(rows, np.concatenate(drawn)[:, :, None], axis=1).reshape(-1, 27))
+    assert len({tuple(row) for each in drawn for row in each.tolist()}) == len(setting.fit)
+    both = collect_grams(setting, [tasks["a"], tasks["c"]], SpillCache(LARGE))
+    np.testing.assert_array_equal(both["a"].uu, gram.uu)
+    assert not np.allclose(collect_grams(setting, [tasks["c"]], SpillCache(LARGE))["c"].uu, both["c"].uu)
+
+
+def test_they_come_out_of_the_runs_that_measure_readers(study) -> None:
+    setting, tasks, _ = looked_at(study)
+    alone = collect_grams(setting, tasks.values(), SpillCache(LARGE))
+    watchers = gram_observers(setting, tasks.values(), SpillCache(LARGE))
+    readers = [tasks["c"].reader]
+    found = calibrate(setting.model, readers, setting.fit, batch_size=8, threads=3, watchers=watchers, scored=16)
+    assert found["c"].samples == 16
+    beside = observed_grams(watchers)
+    assert beside.keys() == alone.keys()
+    for name, gram in beside.items():
+        assert gram.count == alone[name].count
+        np.testing.assert_allclose(gram.uu, alone[name].uu, rtol=1e-5, atol=1e-4)
+
+
+def test_ops_that_see_the_same_share_their_matrix(study) -> None:
+    model = build(
+        """g (float[N,3,6,6] x) => (y, z, t) <float[6,3,1,1] w, float[4,6,3,3] u, float[5,6,3,3] v, float[5,6,1,1] k> {
+        a = Conv(x, w)  r = Relu(a)  y = Conv(r, u)  z = Conv(r, v)  t = Conv(r, k) }"""
+    )
+    setting, tasks, _ = study(model)
+    watchers = gram_observers(setting, tasks.values(), SpillCache(LARGE))
+    assert [[task.output for task in each.tasks] for each in watchers] == [["a"], ["y", "z"], ["t"]]
+    grams = collect_grams(setting, tasks.values(), SpillCache(LARGE))
+    assert grams["y"] is grams["z"]
+    assert grams["t"].uu.shape == (1, 6, 6)
+
+
+@pytest.mark.parametrize("limit", [0, LARGE])
+def test_who_forgets_counts_anew(study, limit: int) -> None:
+    setting, tasks, there = looked_at(study, positions=EVERYWHERE)
+    (watcher,) = gram_observers(setting, [tasks["c"]], SpillCache(limit))
+    watcher.see(np.full_like(there["r"], np.nan), 0)
+    assert watcher.gram() is None
+    watcher.forget()
+    assert watcher.gram() is None
+    for _ in range(2):
+        watcher.see(there["r"], 0)
+        gram = watcher.gram()
+        assert gram is not None
+        is_gram_of(gram, windows(there["r"], (1, 0, 1, 0), 2).reshape(-1, 54), groups=2)
+        watcher.forget()

@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from brute_shares import identity_model, model_of
+from onnx import helper
+
+from onnxpfp.errors import ModelError, ProviderError
+from onnxpfp.runtime.providers import resolve_providers
+from onnxpfp.runtime.session import open_session
+
+SMALL = identity_model(("N", 2))
+
+
+def test_names_in_priority_order() -> None:
+    found = resolve_providers("trt:1, cuda:0,CPU")
+    assert [(item.name, dict(item.options)) for item in found] == [
+        ("TensorrtExecutionProvider", {"device_id": "1"}),
+        ("CUDAExecutionProvider", {"device_id": "0", "use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}),
+        ("CPUExecutionProvider", {}),
+    ]
+    assert [item.name for item in resolve_providers()] == ["CPUExecutionProvider"]
+    assert [item.name for item in resolve_providers(["CUDAExecutionProvider"])] == [found[1].name]
+    assert [item.name for item in resolve_providers("cpu,cpu")] == ["CPUExecutionProvider"]
+    assert resolve_providers("dml,coreml,rocm,openvino")[1].name == "CoreMLExecutionProvider"
+
+
+@pytest.mark.parametrize(
+    ("spec", "message", "hint"),
+    [
+        ("cudaa", "unknown execution provider 'cudaa'", "cuda"),
+        ("zzzz", "unknown execution provider 'zzzz'", "known are cpu, cuda"),
+        ("cuda:x", "'cuda:x' does not name a device", "cuda:0"),
+        ("cpu:1", "'cpu:1' does not name a device", "cuda:0"),
+        (" , ", "no execution provider is named", "cpu"),
+    ],
+)
+def test_bad_names(spec: str, message: str, hint: str) -> None:
+    with pytest.raises(ProviderError, match=message) as caught:
+        resolve_providers(spec)
+    assert hint in caught.value.hint
+
+
+def test_running() -> None:
+    session = open_session(SMALL, threads=1)
+    assert session.providers == ("CPUExecutionProvider",)
+    assert (session.inputs, session.outputs) == (("x",), ("y",))
+    data = np.ones((3, 2), np.float32)
+    np.testing.assert_array_equal(session.run({"x": data})["y"], data)
+    assert session.run({"x": data}, ["y"]).keys() == {"y"}
+    with pytest.raises(ModelError, match="onnxruntime cannot run the model: ") as caught:
+        session.run({"x": np.ones((3, 9), np.float32)})
+    assert "\n" not in str(caught.value)
+
+
+def test_bytes_and_paths_with_external_data(tmp_path: Path) -> None:
+    weight = np.random.default_rng(0).standard_normal((64, 64)).astype(np.float32)
+    node = helper.make_node("MatMul", ["x", "w"], ["y"])
+    model = model_of([node], {"x": ("N", 64)}, ["y"], {"w": weight})
+    path = tmp_path / "m.onnx"
+    onnx.save_model(model, path, save_as_external_data=True, location="m.data", size_threshold=0)
+    data = np.ones((1, 64), np.float32)
+    for source in (path, str(path), model_of([node], {"x": ("N", 64)}, ["y"], {"w": weight})):
+        found = open_session(source, optimize=False).run({"x": data})["y"]
+        np.testing.assert_allclose(found, data @ weight, rtol=1e-4, atol=1e-5)
+    assert open_session(SMALL.SerializeToString()).outputs == ("y",)
+
+
+def test_models_that_do_not_load(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    broken = model_of([helper.make_node("NoSuchOp", ["x"], ["y"])], {"x": (1,)}, ["y"])
+    for source in (broken, b"garbage"):
+        with pytest.raises(ModelError, match="onnxruntime cannot load the model: ") as caught:
+            open_session(source)
+        assert "\n" not in str(caught.value)
+        assert "[ONNXRuntimeError]" not in str(caught.value)
+    with pytest.raises(ModelError, match="does not exist"):
+        open_session(tmp_path / "gone.onnx")
+    assert capfd.readouterr() == ("", "")
+
+
+def running_on_cuda() -> bool:
+    try:
+        return "CUDAExecutionProvider" in open_session(SMALL, "cuda").providers
+    except ProviderError:
+        return False
+
+
+@pytest.mark.parametrize("spec", ["cuda", "cuda:0,cpu", "trt"])
+def test_a_missing_accelerator_is_explained_and_nothing_is_printed(
+    spec: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    if running_on_cuda():
+        pytest.skip("this machine has one")
+    with pytest.raises(ProviderError) as caught:
+        open_session(SMALL, spec)
+    text = f"{caught.value} {caught.value.hint}"
+    assert spec.split(",")[0] in text
+    assert "NVIDIA driver" in text or "onnxpfp[cuda]" in text or "nvidia-smi" in text
+    assert "\n" not in text
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_provider_that_the_build_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    import onnxruntime
+
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    with pytest.raises(ProviderError, match="has no CUDAExecutionProvider") as caught:
+        open_session(SMALL, "cuda")
+    assert caught.value.hint == "pip install onnxpfp[cuda]"
+    with pytest.raises(ProviderError, match="has no CoreMLExecutionProvider"):
+        open_session(SMALL, "coreml")
+
+
+def test_a_broken_model_is_not_blamed_on_the_provider() -> None:
+    broken = model_of([helper.make_node("NoSuchOp", ["x"], ["y"])], {"x": (1,)}, ["y"])
+    with pytest.raises(ModelError, match="cannot load the model"):
+        open_session(broken, "trt")
