@@ -19,7 +19,8 @@ from onnxpfp.model.load import load
 from onnxpfp.model.macs import count_macs, count_params
 from onnxpfp.model.shapes import Shapes, concrete_shapes, example_feeds
 from onnxpfp.options import Options
-from onnxpfp.pipeline.analyze import Analysis, analyze_at
+from onnxpfp.channels import Analysis
+from onnxpfp.pipeline.analyze import analyze_at
 from onnxpfp.rewrite import Edits, apply
 from onnxpfp.rewrite.mask import masked
 from onnxpfp.runtime import open_session, resolve_providers

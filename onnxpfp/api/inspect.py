@@ -9,11 +9,11 @@ from typing import Literal
 
 from onnx import ModelProto
 
-from onnxpfp.channels import Fixed
+from onnxpfp.channels import Analysis, Fixed
 from onnxpfp.errors import CalibrationError, OptionError
 from onnxpfp.model.load import LoadedModel, load
 from onnxpfp.options import Options
-from onnxpfp.pipeline.analyze import Analysis, analyze_at, open_model, read_data
+from onnxpfp.pipeline.analyze import analyze_at, open_model, read_data
 from onnxpfp.pipeline.footprint import (
     Footprint,
     WeightFootprint,

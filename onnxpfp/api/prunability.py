@@ -11,11 +11,12 @@ import numpy as np
 from onnx import ModelProto
 
 from onnxpfp.allocation.prunability import Prunability, read_curve
+from onnxpfp.channels import Analysis
 from onnxpfp.data.sources import SampleSource
 from onnxpfp.errors import CalibrationError, ModelError, OptionError, TargetUnreachableError
 from onnxpfp.model.load import load
 from onnxpfp.options import DEFAULT_WORKSPACE, Options
-from onnxpfp.pipeline.analyze import Analysis, analyze, open_model, read_data
+from onnxpfp.pipeline.analyze import analyze, open_model, read_data
 from onnxpfp.pipeline.costs import mac_model
 from onnxpfp.pipeline.decide import full_cost, selector_of
 from onnxpfp.pipeline.group_trials import GroupTrial, measure_group_trials

@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from onnxpfp.allocation.search import SearchResult
+from onnxpfp.channels import Analysis
 from onnxpfp.data.sources import SampleSource
 from onnxpfp.errors import OptionError, TargetUnreachableError
 from onnxpfp.linear.weights import stored_axes_of
 from onnxpfp.model.load import load
 from onnxpfp.options import DEFAULT_WORKSPACE, Options
-from onnxpfp.pipeline.analyze import Analysis, analyze, open_model, read_data
+from onnxpfp.pipeline.analyze import analyze, open_model, read_data
 from onnxpfp.pipeline.decide import Decision, full_cost
 from onnxpfp.pipeline.lossless_step import LosslessStep, remove_lossless
 from onnxpfp.pipeline.plan import Plan, make_plan

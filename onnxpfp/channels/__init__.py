@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from onnxpfp.channels.analysis import build_channel_graph, size_edits_of, uses_of
+from onnxpfp.channels.analysis import Analysis, build_channel_graph, size_edits_of
 from onnxpfp.channels.attention_axes import Unit
 from onnxpfp.channels.graph import ChannelGraph, Keep
 from onnxpfp.channels.name_patterns import Patterns
 from onnxpfp.channels.types import Consumer, Fixed, Form, Group, Ids, IndexRef, Mask, SizeRef
 
 __all__ = [
+    "Analysis",
     "ChannelGraph",
     "Consumer",
     "Fixed",
@@ -23,5 +24,4 @@ __all__ = [
     "Unit",
     "build_channel_graph",
     "size_edits_of",
-    "uses_of",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from onnx import ModelProto
@@ -12,17 +13,19 @@ from onnxpfp.channels.attention_axes import Unit, head_axes
 from onnxpfp.channels.context import Carrier, CarrierChoice
 from onnxpfp.channels.graph import ChannelGraph, finish, free_components
 from onnxpfp.channels.labels import Components
-from onnxpfp.channels.model_index import ModelIndex
 from onnxpfp.channels.name_patterns import Patterns, apply_patterns
 from onnxpfp.channels.size_edits import SizeEdits
 from onnxpfp.channels.symbolic import Dim, leaves
 from onnxpfp.channels.types import IndexRef, SizeRef
-from onnxpfp.channels.walk import OVERRIDES_SINCE, Use, Walk, walk
+from onnxpfp.channels.walk import OVERRIDES_SINCE, Walk, walk
+from onnxpfp.channels.walk_input import WalkInput
 from onnxpfp.model.constants import Constants, read_elsewhere, reader_counts, stored_tensors
+from onnxpfp.model.index import ModelIndex
+from onnxpfp.model.load import LoadedModel
 from onnxpfp.model.opset import standard_opset
 from onnxpfp.model.shapes import Shapes
 
-__all__ = ["build_channel_graph", "size_edits_of", "uses_of"]
+__all__ = ["Analysis", "build_channel_graph", "size_edits_of"]
 
 ROUNDS = 4
 """How often a Reshape whose labels all stay may try another axis."""
@@ -30,14 +33,28 @@ TRIALS = 3
 """How many random choices of channels the spelt numbers are tried on."""
 
 
-def uses_of(model: ModelProto) -> dict[str, tuple[Use, ...]]:
-    """Return where every tensor is read in the main graph."""
-    uses: dict[str, list[Use]] = {}
-    for index, node in enumerate(model.graph.node):
-        for position, name in enumerate(node.input):
-            if name:
-                uses.setdefault(name, []).append((index, position))
-    return {name: tuple(found) for name, found in uses.items()}
+@dataclass(frozen=True, slots=True, eq=False)
+class Analysis:
+    """A model with everything that is known about it before the first decision.
+
+    Attributes:
+        source: The model as it was given.
+        shapes: Shapes of its tensors for one sample.
+        constants: Its constants.
+        graph: Its channels.
+        index: Who makes and who reads its tensors.
+    """
+
+    source: LoadedModel
+    shapes: Shapes
+    constants: Constants
+    graph: ChannelGraph
+    index: ModelIndex
+
+    @property
+    def model(self) -> ModelProto:
+        """The model itself."""
+        return self.source.model
 
 
 def build_channel_graph(
@@ -126,8 +143,8 @@ def _best_walk(model: ModelProto, shapes: Shapes, constants: Constants, unit: Un
     heads = head_axes(model, shapes, constants, unit)
     carriers: dict[int, frozenset[Carrier]] = dict(heads)
     tried: dict[tuple[int, tuple[Carrier, ...]], set[Carrier]] = {}
-    subject = ModelIndex.of(model, shapes, constants)
-    best = found = walk(subject, carriers)
+    walk_input = WalkInput.of(model, shapes, constants)
+    best = found = walk(walk_input, carriers)
     parts = found.labels.components()
     most = free_components(found, parts).sum()
     for _ in range(ROUNDS):
@@ -142,7 +159,7 @@ def _best_walk(model: ModelProto, shapes: Shapes, constants: Constants, unit: Un
                 changed = True
         if not changed:
             break
-        found = walk(subject, carriers)
+        found = walk(walk_input, carriers)
         parts = found.labels.components()
         count = free_components(found, parts).sum()
         if count > most:

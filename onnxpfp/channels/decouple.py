@@ -15,10 +15,10 @@ from dataclasses import dataclass
 import numpy as np
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 
-from onnxpfp.channels import ChannelGraph, uses_of
+from onnxpfp.channels import ChannelGraph
 from onnxpfp.model.attributes import Attributes
-from onnxpfp.model.constants import read_elsewhere
 from onnxpfp.model.edit import add_constants, drop_nodes, drop_unread, forget_shapes
+from onnxpfp.model.index import ModelIndex
 from onnxpfp.model.opset import standard_opset
 from onnxpfp.model.shapes import Shapes
 
@@ -131,7 +131,8 @@ def _add_numbers(
 
 def _shuffles(model: ModelProto, graph: ChannelGraph, shapes: Shapes) -> list[_Shuffle]:
     """Find Reshape, Transpose, Reshape that only permute an axis with channels."""
-    uses, elsewhere = uses_of(model), read_elsewhere(model.graph)
+    index = ModelIndex.of(model)
+    uses, elsewhere = index.uses, index.read_elsewhere
     found: list[_Shuffle] = []
     for index, node in enumerate(model.graph.node):
         if node.op_type != "Reshape" or not any(ids.any() for ids in graph.axes.get(node.input[0], ())):

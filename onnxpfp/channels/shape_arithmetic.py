@@ -10,9 +10,9 @@ from onnx import NodeProto, TensorProto
 
 from onnxpfp.channels import symbolic as entries
 from onnxpfp.channels.context import Axes
-from onnxpfp.channels.model_index import ModelIndex, domain_of
 from onnxpfp.channels.symbolic import Const, Dim, Value
 from onnxpfp.channels.types import Ids
+from onnxpfp.channels.walk_input import WalkInput, domain_of
 from onnxpfp.model.attributes import Attributes
 from onnxpfp.model.constants import INTEGERS
 
@@ -25,12 +25,12 @@ MANY = 1024
 
 
 def folded(
-    subject: ModelIndex, node: NodeProto, values: MutableMapping[str, Value], axes: Mapping[str, Axes]
+    walk_input: WalkInput, node: NodeProto, values: MutableMapping[str, Value], axes: Mapping[str, Axes]
 ) -> Value | None:
     """Follow shape arithmetic through a node; None where the node is anything else.
 
     Args:
-        subject: The model.
+        walk_input: The model.
         node: The node.
         values: Entries of what came before; floats with which lengths are computed are added.
         axes: Labels of what came before.
@@ -38,23 +38,23 @@ def folded(
     if domain_of(node) or not node.output or not node.output[0]:
         return None
     if node.op_type in {"Shape", "Size"}:
-        return _lengths(subject, node, values, axes)
-    return _computed(subject, node, values)
+        return _lengths(walk_input, node, values, axes)
+    return _computed(walk_input, node, values)
 
 
-def _computed(subject: ModelIndex, node: NodeProto, values: MutableMapping[str, Value]) -> Value | None:
+def _computed(walk_input: WalkInput, node: NodeProto, values: MutableMapping[str, Value]) -> Value | None:
     """Compute on numbers that are known: whole ones, and floats that come from whole ones."""
     name, inputs = node.output[0], [i for i in node.input if i]
     if len(node.output) != 1:
         return None
-    integer = subject.shapes.dtype.get(name) in INTEGERS
+    integer = walk_input.shapes.dtype.get(name) in INTEGERS
     if node.op_type == "Constant":
-        array = subject.constants.value(name) if integer else None
+        array = walk_input.constants.value(name) if integer else None
         return entries.constant(name, array) if array is not None and array.size <= entries.LARGEST else None
-    before = [values[i] for i in inputs if i in values and i not in subject.stored_shapes]
+    before = [values[i] for i in inputs if i in values and i not in walk_input.stored_shapes]
     if not integer and not any(map(entries.is_real, before)) and not (before and node.op_type == "Cast"):
         return None
-    found = [values.get(i) if i in values else _small_floats(subject, i, values) for i in inputs]
+    found = [values.get(i) if i in values else _small_floats(walk_input, i, values) for i in inputs]
     known = [value for value in found if value is not None]
     if not known or len(known) < len(found):
         return None
@@ -66,29 +66,29 @@ def _computed(subject: ModelIndex, node: NodeProto, values: MutableMapping[str, 
     return entries.fold(node.op_type, known, Attributes(node))
 
 
-def _small_floats(subject: ModelIndex, name: str, values: MutableMapping[str, Value]) -> Value | None:
+def _small_floats(walk_input: WalkInput, name: str, values: MutableMapping[str, Value]) -> Value | None:
     """Entries of a constant with which shape arithmetic in floats computes."""
-    tensor = subject.constants.stored.get(name)
+    tensor = walk_input.constants.stored.get(name)
     floats = {TensorProto.FLOAT, TensorProto.DOUBLE}
     if tensor is None or math.prod(tensor.dims) > FEW or tensor.data_type not in floats:
         return None
-    return values.setdefault(name, entries.constant("", subject.constants.value(name)))
+    return values.setdefault(name, entries.constant("", walk_input.constants.value(name)))
 
 
 def _lengths(
-    subject: ModelIndex, node: NodeProto, values: Mapping[str, Value], axes: Mapping[str, Axes]
+    walk_input: WalkInput, node: NodeProto, values: Mapping[str, Value], axes: Mapping[str, Axes]
 ) -> Value | None:
     """Shape and Size."""
     tensor = node.input[0]
     if tensor not in axes:
         return None
-    constant = tensor in subject.constants.names or tensor in values
+    constant = tensor in walk_input.constants.names or tensor in values
     out = np.empty(len(axes[tensor]), object)
     for axis, labels in enumerate(axes[tensor]):
         if constant and not labels.any():
             out[axis] = Const("", 0, labels.size)
         else:
-            known = constant or tensor in subject.settled or _is_static(labels)
+            known = constant or tensor in walk_input.settled or _is_static(labels)
             out[axis] = Dim(tensor, axis, labels.size, constant, known)
     if node.op_type == "Size":
         return entries.product(out)

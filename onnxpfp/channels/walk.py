@@ -11,11 +11,11 @@ from onnx import NodeProto
 from onnxpfp.channels import symbolic as entries
 from onnxpfp.channels.context import Axes, Carrier, CarrierChoice, NodeContext, UnlabelledError, unlabelled
 from onnxpfp.channels.labels import Labels
-from onnxpfp.channels.model_index import ModelIndex, domain_of
 from onnxpfp.channels.ops import RULES
 from onnxpfp.channels.shape_arithmetic import folded
 from onnxpfp.channels.symbolic import Dim, Value
 from onnxpfp.channels.types import Consumer, IndexRef, Mask, PinnedSize, SizeRef
+from onnxpfp.channels.walk_input import WalkInput, domain_of
 from onnxpfp.model.attributes import Attributes
 
 __all__ = ["OVERRIDES_SINCE", "Use", "Walk", "walk"]
@@ -56,18 +56,18 @@ class Walk:
     choices: list[CarrierChoice] = field(default_factory=list[CarrierChoice])
 
 
-def walk(subject: ModelIndex, carriers: Mapping[int, frozenset[Carrier]]) -> Walk:
+def walk(walk_input: WalkInput, carriers: Mapping[int, frozenset[Carrier]]) -> Walk:
     """Label the main graph.
 
     Args:
-        subject: The model; its nodes are in topological order, as ONNX demands.
+        walk_input: The model; its nodes are in topological order, as ONNX demands.
         carriers: For Reshape nodes that split or merge axes: those that shall carry the labels.
     """
     state = Walk()
-    _label_inputs(subject, state)
-    for index, node in enumerate(subject.proto.graph.node):
-        _visit(subject, state, index, node, carriers.get(index, frozenset()))
-    for info in subject.proto.graph.output:
+    _label_inputs(walk_input, state)
+    for index, node in enumerate(walk_input.proto.graph.node):
+        _visit(walk_input, state, index, node, carriers.get(index, frozenset()))
+    for info in walk_input.proto.graph.output:
         for axis in state.axes.get(info.name, ()):
             state.labels.fix(axis, f"it is the graph output '{info.name}'")
         value = state.values.get(info.name)
@@ -76,29 +76,29 @@ def walk(subject: ModelIndex, carriers: Mapping[int, frozenset[Carrier]]) -> Wal
     return state
 
 
-def _label_inputs(subject: ModelIndex, state: Walk) -> None:
+def _label_inputs(walk_input: WalkInput, state: Walk) -> None:
     """Give fresh labels to weights; numbers and what the user feeds stay."""
-    state.values.update(subject.numbers)
-    for name, shape in subject.stored_shapes.items():
-        if name in subject.weights:
+    state.values.update(walk_input.numbers)
+    for name, shape in walk_input.stored_shapes.items():
+        if name in walk_input.weights:
             state.axes[name] = tuple(state.labels.fresh(size) for size in shape)
         else:
             state.axes[name] = tuple(np.zeros(size, np.int64) for size in shape)
-    for tensor in subject.proto.graph.sparse_initializer:
+    for tensor in walk_input.proto.graph.sparse_initializer:
         state.axes[tensor.values.name] = tuple(np.zeros(size, np.int64) for size in tensor.dims)
-    for info in subject.proto.graph.input:
-        if info.name not in state.axes and info.name in subject.shapes.shape:
-            shape = subject.shapes.shape[info.name]
+    for info in walk_input.proto.graph.input:
+        if info.name not in state.axes and info.name in walk_input.shapes.shape:
+            shape = walk_input.shapes.shape[info.name]
             state.axes[info.name] = tuple(np.zeros(size, np.int64) for size in shape)
 
 
-def _input_axes(subject: ModelIndex, state: Walk, use: Use, name: str) -> Axes | None:
+def _input_axes(walk_input: WalkInput, state: Walk, use: Use, name: str) -> Axes | None:
     """Labels of an input; a stored vector that several nodes read has labels of its own per use.
 
     Exporters merge equal vectors (biases that are all zero), which does not make them one thing.
     """
     axes = state.axes.get(name)
-    shared = subject.readers[name] > 1 and name in subject.weights
+    shared = walk_input.readers[name] > 1 and name in walk_input.weights
     if axes is None or not shared or sum(axis.size > 1 for axis in axes) != 1:
         return axes
     own = tuple(state.labels.fresh(axis.size) for axis in axes)
@@ -106,16 +106,16 @@ def _input_axes(subject: ModelIndex, state: Walk, use: Use, name: str) -> Axes |
     return own
 
 
-def _visit(subject: ModelIndex, state: Walk, index: int, node: NodeProto, carriers: frozenset[Carrier]) -> None:
+def _visit(walk_input: WalkInput, state: Walk, index: int, node: NodeProto, carriers: frozenset[Carrier]) -> None:
     if node.op_type == "Constant" and node.output[0] in state.axes:
         return
-    value = folded(subject, node, state.values, state.axes)
+    value = folded(walk_input, node, state.values, state.axes)
     if value is not None:
         name = node.output[0]
-        state.values[name], state.number_types[name] = value, subject.shapes.dtype[name]
+        state.values[name], state.number_types[name] = value, walk_input.shapes.dtype[name]
         state.axes[name] = tuple(np.zeros(size, np.int64) for size in value.shape)
         return
-    n = _context(subject, state, index, node, carriers)
+    n = _context(walk_input, state, index, node, carriers)
     rule = RULES.get(f"{node.domain}:{node.op_type}" if domain_of(node) else node.op_type)
     try:
         if rule is None:
@@ -124,39 +124,39 @@ def _visit(subject: ModelIndex, state: Walk, index: int, node: NodeProto, carrie
             rule(n)
     except UnlabelledError as error:
         n.keep_all(f"depends on '{error}', whose shape or value is known at run time only")
-    for name in subject.captures.get(index, ()):
+    for name in walk_input.captures.get(index, ()):
         for axis in state.axes.get(name, ()):
             n.fix(axis, "reads it in a subgraph")
         if name in state.values:
             _fix_lengths(state, state.values[name], f"{n.title} reads its length in a subgraph")
-    _collect(subject, state, n)
+    _collect(walk_input, state, n)
 
 
 def _context(
-    subject: ModelIndex, state: Walk, index: int, node: NodeProto, carriers: frozenset[Carrier]
+    walk_input: WalkInput, state: Walk, index: int, node: NodeProto, carriers: frozenset[Carrier]
 ) -> NodeContext:
-    out_shapes = [subject.shapes.shape.get(name) if name else None for name in node.output]
+    out_shapes = [walk_input.shapes.shape.get(name) if name else None for name in node.output]
     return NodeContext(
         node=node,
         index=index,
         attributes=Attributes(node),
-        opset=subject.opsets.get(domain_of(node), 1),
+        opset=walk_input.opsets.get(domain_of(node), 1),
         labels=state.labels,
         inputs=[
-            _input_axes(subject, state, (index, position), name) if name else None
+            _input_axes(walk_input, state, (index, position), name) if name else None
             for position, name in enumerate(node.input)
         ],
         values=[state.values.get(name) for name in node.input],
-        constant=[name in subject.constants.names for name in node.input],
-        value_of=subject.constants.value,
+        constant=[name in walk_input.constants.names for name in node.input],
+        value_of=walk_input.constants.value,
         out_shapes=out_shapes,
-        read=[subject.read[name] > 0 for name in node.output],
+        read=[walk_input.read[name] > 0 for name in node.output],
         carriers=carriers,
         outputs=unlabelled(out_shapes),
     )
 
 
-def _collect(subject: ModelIndex, state: Walk, n: NodeContext) -> None:
+def _collect(walk_input: WalkInput, state: Walk, n: NodeContext) -> None:
     for name, axes in zip(n.node.output, n.outputs, strict=True):
         if name and axes is not None:
             state.axes[name] = axes
@@ -166,7 +166,7 @@ def _collect(subject: ModelIndex, state: Walk, n: NodeContext) -> None:
     state.choices += n.choices
     _tie_numbers(state, n)
     spelt = {(s.where, s.place) for s in n.spells if isinstance(s, SizeRef)}
-    stored = subject.stored_shapes
+    stored = walk_input.stored_shapes
     indexed = {s.where for s in n.spells if isinstance(s, IndexRef)}
     for position, value in enumerate(n.values):
         if value is None or position in indexed:
@@ -174,7 +174,7 @@ def _collect(subject: ModelIndex, state: Walk, n: NodeContext) -> None:
         for place, entry in enumerate(value.ravel()):
             if (position, place) in spelt or (position, None) in spelt or n.node.input[position] in stored:
                 continue
-            if entries.is_known(entry) and subject.opsets.get("", 1) >= OVERRIDES_SINCE:
+            if entries.is_known(entry) and walk_input.opsets.get("", 1) >= OVERRIDES_SINCE:
                 state.frozen.append(PinnedSize(n.index, position, place))
             else:
                 _fix_entry(state, entry, f"{n.title} reads its length as a number")

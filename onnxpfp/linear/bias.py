@@ -9,7 +9,7 @@ over a border.
 from __future__ import annotations
 
 from collections import ChainMap
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto
 
 from onnxpfp.arrays import chunks
-from onnxpfp.channels import ChannelGraph, Consumer, Ids, uses_of
+from onnxpfp.channels import ChannelGraph, Consumer, Ids
 from onnxpfp.linear.ops import LinearOp
 from onnxpfp.model.attributes import Attributes
-from onnxpfp.model.constants import Constants, read_elsewhere
+from onnxpfp.model.constants import Constants
+from onnxpfp.model.index import ModelIndex
 from onnxpfp.rewrite.edits import Edits, NewInput
 
 __all__ = ["BiasEditor", "mean_shift", "new_biases"]
@@ -64,16 +65,19 @@ def mean_shift(reader: LinearOp, mean: Floats, factor: Floats) -> Floats:
 class BiasEditor:
     """Adds numbers to the outputs of linear ops through whatever is their bias, and collects what changes.
 
-    `open` are the tensors that also something else than the nodes of the main graph reads: graph outputs
-    and what subgraphs capture.
+    Attributes:
+        index: The model, and who makes and reads its tensors.
+        graph: Its channels.
+        constants: Its constants.
+        tensors: New numbers of stored tensors, on top of those of edits made before.
+        inputs: New constants of single nodes, likewise.
+        left: Consumers whose bias could not be changed, with the reason.
+        folded: Consumers whose bias changed.
     """
 
-    model: ModelProto
+    index: ModelIndex
     graph: ChannelGraph
     constants: Constants
-    uses: Mapping[str, tuple[tuple[int, int], ...]]
-    makers: Mapping[str, int]
-    open: frozenset[str]
     tensors: ChainMap[str, NDArray[np.generic]]
     inputs: dict[tuple[int, int], NewInput]
     left: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
@@ -82,10 +86,8 @@ class BiasEditor:
     @classmethod
     def of(cls, model: ModelProto, graph: ChannelGraph, constants: Constants, edits: Edits) -> BiasEditor:
         """Start with edits that were made before."""
-        elsewhere = read_elsewhere(model.graph)
         tensors: ChainMap[str, NDArray[np.generic]] = ChainMap({}, cast("dict[str, Any]", edits.tensors))
-        makers = {name: index for index, node in enumerate(model.graph.node) for name in node.output}
-        return cls(model, graph, constants, uses_of(model), makers, elsewhere, tensors, dict(edits.inputs))
+        return cls(ModelIndex.of(model), graph, constants, tensors, dict(edits.inputs))
 
     @property
     def edits(self) -> Edits:
@@ -94,7 +96,7 @@ class BiasEditor:
 
     def fold(self, consumer: Consumer, shift: Floats) -> None:
         """Add `shift` to the bias of a consumer, or say why not."""
-        node = self.model.graph.node[consumer.node]
+        node = self.index.model.graph.node[consumer.node]
         if node.op_type == "MatMul":
             self._fold_after(consumer, node, shift)
             return
@@ -115,7 +117,7 @@ class BiasEditor:
             return
         norm = self._norm_behind(node)
         if norm is not None:
-            self._add(consumer, (norm, MEAN), self.model.graph.node[norm].input[MEAN], -shift)
+            self._add(consumer, (norm, MEAN), self.index.model.graph.node[norm].input[MEAN], -shift)
             return
         out = self.graph.axes[node.output[0]][1]
         dtype = self.constants.value(consumer.weight).dtype
@@ -138,30 +140,30 @@ class BiasEditor:
 
         onnxruntime computes in integers only where the bias stays one of integers.
         """
-        index = self.makers.get(name)
-        node = None if index is None else self.model.graph.node[index]
-        if index is None or node is None or node.op_type != "DequantizeLinear" or name in self.open:
+        index = self.index.producers.get(name)
+        node = None if index is None else self.index.model.graph.node[index]
+        if index is None or node is None or node.op_type != "DequantizeLinear" or name in self.index.read_elsewhere:
             return None
         stored = self.constants.stored.get(node.input[0])
-        plain = stored is not None and stored.data_type == TensorProto.INT32 and self.uses[name] == (use,)
+        plain = stored is not None and stored.data_type == TensorProto.INT32 and self.index.uses[name] == (use,)
         if not plain or node.input[1] not in self.constants.names:
             return None
         return (index, 0), node.input[0], self.constants.value(node.input[1]).astype(np.float64)
 
     def _norm_behind(self, node: NodeProto) -> int | None:
         """Find the BatchNormalization that alone reads a node: its mean takes the shift without a new weight."""
-        readers = self.uses.get(node.output[0], ())
-        if len(readers) != 1 or node.output[0] in self.open:
+        readers = self.index.uses.get(node.output[0], ())
+        if len(readers) != 1 or node.output[0] in self.index.read_elsewhere:
             return None
-        norm = self.model.graph.node[readers[0][0]]
+        norm = self.index.model.graph.node[readers[0][0]]
         plain = norm.op_type == "BatchNormalization" and not Attributes(norm).integer("training_mode", 0)
         return readers[0][0] if plain and norm.input[MEAN] in self.constants.names else None
 
     def _fold_after(self, consumer: Consumer, node: NodeProto, shift: Floats) -> None:
         """MatMul has no bias of its own; the Add behind it is one."""
-        readers = self.uses.get(node.output[0], ())
-        follower = self.model.graph.node[readers[0][0]] if len(readers) == 1 else None
-        plain = consumer.data_input == 0 and node.output[0] not in self.open
+        readers = self.index.uses.get(node.output[0], ())
+        follower = self.index.model.graph.node[readers[0][0]] if len(readers) == 1 else None
+        plain = consumer.data_input == 0 and node.output[0] not in self.index.read_elsewhere
         if follower is None or follower.op_type != "Add" or not plain:
             self.left.append((consumer.name, "no Add with a constant follows it"))
             return
@@ -188,7 +190,7 @@ class BiasEditor:
         new = old.astype(np.float64) + shift
         new = (np.rint(new) if old.dtype.kind == "i" else new).astype(old.dtype)
         axes = self.graph.uses.get(name, {}).get(use, self.graph.axes[name])
-        if name in self.constants.stored and self.uses[name] == (use,) and name not in self.open:
+        if name in self.constants.stored and self.index.uses[name] == (use,) and name not in self.index.read_elsewhere:
             self.tensors[name] = new
         else:
             self.inputs[use] = NewInput(new, axes, name)

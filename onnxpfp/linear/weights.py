@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, TensorProto
+from onnx import ModelProto, TensorProto
 
 from onnxpfp.arrays import chunks
-from onnxpfp.channels import ChannelGraph, Ids, uses_of
+from onnxpfp.channels import ChannelGraph, Ids
 from onnxpfp.model.attributes import Attributes
-from onnxpfp.model.constants import Constants, read_elsewhere
+from onnxpfp.model.constants import Constants
+from onnxpfp.model.index import ModelIndex
 from onnxpfp.rewrite.edits import Edits
 
 __all__ = [
@@ -36,10 +37,10 @@ class StoredAxis:
     axis: int
 
 
-def _trace(producer: Mapping[str, NodeProto], constants: Constants, name: str, axis: int) -> StoredAxis | None:
+def _trace(index: ModelIndex, constants: Constants, name: str, axis: int) -> StoredAxis | None:
     """Follow a weight back through Identity, Cast and Transpose to where it is stored."""
     while name not in constants.stored:
-        node = producer.get(name)
+        node = index.producer(name)
         if node is None or node.op_type not in {"Identity", "Cast", "Transpose"}:
             return None
         if node.op_type == "Transpose":
@@ -56,9 +57,9 @@ def stored_axes_of(model: ModelProto, graph: ChannelGraph, constants: Constants)
     A stored tensor can be scaled along an axis when all that reads it are consumers along that
     axis; a tied embedding, for one, is also looked up.
     """
-    producer = {name: node for node in model.graph.node for name in node.output}
-    leaves = _Leaves(model, uses_of(model))
-    found = [_trace(producer, constants, c.weight, c.weight_axis) if c.constant else None for c in graph.consumers]
+    index = ModelIndex.of(model)
+    leaves = _Leaves(index)
+    found = [_trace(index, constants, c.weight, c.weight_axis) if c.constant else None for c in graph.consumers]
     readers: dict[StoredAxis, int] = {}
     for place in found:
         if place is not None:
@@ -72,11 +73,10 @@ def stored_axes_of(model: ModelProto, graph: ChannelGraph, constants: Constants)
 class _Leaves:
     """Counts what reads a stored tensor, behind Identity, Cast and Transpose."""
 
-    model: ModelProto
-    uses: Mapping[str, tuple[tuple[int, int], ...]]
+    index: ModelIndex
 
     def count(self, name: str) -> int:
-        nodes = (self.model.graph.node[node] for node, _ in self.uses.get(name, ()))
+        nodes = (self.index.model.graph.node[node] for node, _ in self.index.uses.get(name, ()))
         return sum(self.count(n.output[0]) if n.op_type in {"Identity", "Cast", "Transpose"} else 1 for n in nodes)
 
 
@@ -86,14 +86,13 @@ def own_weights(model: ModelProto, constants: Constants) -> dict[int, str]:
     Returns:
         The stored tensor by position of the node.
     """
-    producer = {name: node for node in model.graph.node for name in node.output}
-    leaves = _Leaves(model, uses_of(model))
-    elsewhere = read_elsewhere(model.graph)
+    model_index = ModelIndex.of(model)
+    leaves = _Leaves(model_index)
     found: dict[int, str] = {}
     for index, node in enumerate(model.graph.node):
         if len(node.input) > 1 and node.input[1] in constants.names:
-            place = _trace(producer, constants, node.input[1], 0)
-            if place is not None and place.tensor not in elsewhere and leaves.count(place.tensor) == 1:
+            place = _trace(model_index, constants, node.input[1], 0)
+            if place is not None and place.tensor not in model_index.read_elsewhere and leaves.count(place.tensor) == 1:
                 found[index] = place.tensor
     return found
 

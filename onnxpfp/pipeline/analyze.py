@@ -9,7 +9,7 @@ from typing import Any
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto
 
-from onnxpfp.channels import ChannelGraph, Patterns, build_channel_graph
+from onnxpfp.channels import Analysis, Patterns, build_channel_graph
 from onnxpfp.channels.constant_branches import inline_constant_if
 from onnxpfp.channels.decouple import decouple_shuffles
 from onnxpfp.data.inputs import input_specs, spell
@@ -17,36 +17,20 @@ from onnxpfp.data.samples import Samples
 from onnxpfp.data.sources import SampleSource, load_samples
 from onnxpfp.errors import ModelError
 from onnxpfp.model.constants import Constants
+from onnxpfp.model.index import ModelIndex
 from onnxpfp.model.load import LoadedModel
-from onnxpfp.model.shapes import Shapes, concrete_shapes, default_input_shapes
+from onnxpfp.model.shapes import concrete_shapes, default_input_shapes
 from onnxpfp.options import Options
 from onnxpfp.progress import Clock
 from onnxpfp.runtime.providers import ProviderRequest, resolve_providers
 from onnxpfp.runtime.session import Session, open_session
 
-__all__ = ["Analysis", "CalibrationData", "analyze", "analyze_at", "open_model", "read_data"]
+__all__ = ["CalibrationData", "analyze", "analyze_at", "open_model", "read_data"]
 
 BATCH = 16
 RANDOM_SAMPLES = 64
 CHECKS = 4
 """Sets of inputs on which the oracle runs where there are no data."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Analysis:
-    """A model that is understood.
-
-    Attributes:
-        source: The model as it was given.
-        shapes: Shapes of its tensors for one sample.
-        constants: Its constants.
-        graph: Its channels.
-    """
-
-    source: LoadedModel
-    shapes: Shapes
-    constants: Constants
-    graph: ChannelGraph
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -201,4 +185,4 @@ def _analysed(
     with clock.phase("channels"):
         patterns = Patterns(options.include, options.exclude)
         graph = build_channel_graph(source.model, shapes, constants, patterns, options.attention)
-    return Analysis(source, shapes, constants, graph)
+    return Analysis(source, shapes, constants, graph, ModelIndex.of(source.model))

@@ -12,14 +12,13 @@ from numpy.typing import NDArray
 
 from onnxpfp.calibrate.activations import Bundle, channels_first, stream_activations
 from onnxpfp.calibrate.statistics import Statistics
-from onnxpfp.channels import Group
+from onnxpfp.channels import Analysis, Group
 from onnxpfp.channels.producers import Filters, carriers_of, norm_scales, producers_of
 from onnxpfp.data.samples import Samples
 from onnxpfp.errors import OptionError
 from onnxpfp.linear.columns import columns, draw_positions, outputs_at
 from onnxpfp.linear.ops import LinearOp
 from onnxpfp.options import Options
-from onnxpfp.pipeline.analyze import Analysis
 from onnxpfp.progress import Count
 from onnxpfp.runtime.providers import ProviderRequest
 from onnxpfp.score.baselines import (

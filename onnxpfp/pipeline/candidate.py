@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from onnx import ModelProto
 
+from onnxpfp.channels import Analysis
 from onnxpfp.linear.ops import LinearOp
 from onnxpfp.linear.weights import StoredAxis, reweight
 from onnxpfp.options import Options
-from onnxpfp.pipeline.analyze import Analysis
 from onnxpfp.pipeline.decide import Decision
 from onnxpfp.pipeline.scoring import Calibration
 from onnxpfp.progress import Clock, Count

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from onnx import NodeProto
 
-from onnxpfp.channels import Fixed
+from onnxpfp.channels import Analysis, Fixed
 from onnxpfp.model.macs import mac_nodes
-from onnxpfp.pipeline.analyze import Analysis
 from onnxpfp.pipeline.costs import mac_model, param_model
 
 __all__ = ["Footprint", "WeightFootprint", "axis_footprint", "group_footprints", "totals", "weight_footprints"]

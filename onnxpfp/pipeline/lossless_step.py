@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxpfp.channels import Ids
+from onnxpfp.channels import Analysis, Ids
 from onnxpfp.channels.lineage import origin_of
 from onnxpfp.linear.describe import linear_ops
 from onnxpfp.linear.weights import stored_axes_of
 from onnxpfp.lossless import Removal, edits_of, find_lossless
 from onnxpfp.options import Options
-from onnxpfp.pipeline.analyze import Analysis, CalibrationData, analyze
+from onnxpfp.pipeline.analyze import CalibrationData, analyze
 from onnxpfp.progress import Clock
 from onnxpfp.rewrite import apply
 from onnxpfp.rewrite.edits import Edits

@@ -16,9 +16,9 @@ from onnx import ModelProto
 
 from onnxpfp.allocation.search import SearchResult, Trial, search
 from onnxpfp.allocation.widths import widths_of
+from onnxpfp.channels import Analysis
 from onnxpfp.data.samples import Samples
 from onnxpfp.errors import CalibrationError, OptionError, TargetUnreachableError
-from onnxpfp.pipeline.analyze import Analysis
 from onnxpfp.pipeline.candidate import Candidate
 from onnxpfp.pipeline.costs import mac_model
 from onnxpfp.pipeline.decide import Decision, selector_of

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxpfp.channels import Analysis
 from onnxpfp.data.samples import Samples
 from onnxpfp.linear.weights import own_weights
 from onnxpfp.options import Options
-from onnxpfp.pipeline.analyze import Analysis, CalibrationData
+from onnxpfp.pipeline.analyze import CalibrationData
 from onnxpfp.progress import Count
 from onnxpfp.refit.cache import SpillCache
 from onnxpfp.refit.gram import Gram, GramObserver, collect_grams, gram_observers

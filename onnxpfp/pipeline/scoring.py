@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from onnxpfp.calibrate.collect import calibrate
 from onnxpfp.calibrate.observer import Observer
 from onnxpfp.calibrate.statistics import Statistics
-from onnxpfp.channels import Ids
+from onnxpfp.channels import Analysis, Ids
 from onnxpfp.channels.lineage import lifted
 from onnxpfp.channels.producers import producers_of
 from onnxpfp.data.samples import Samples
@@ -21,7 +21,7 @@ from onnxpfp.errors import CalibrationError
 from onnxpfp.linear.describe import op_key
 from onnxpfp.linear.ops import LinearOp, output_counts
 from onnxpfp.options import Known, Options
-from onnxpfp.pipeline.analyze import Analysis, CalibrationData
+from onnxpfp.pipeline.analyze import CalibrationData
 from onnxpfp.pipeline.baseline import baseline_scores
 from onnxpfp.pipeline.refit_problem import RefitSetup, gram_watchers, reconstruction_scores, refit_setup
 from onnxpfp.progress import Clock, Count

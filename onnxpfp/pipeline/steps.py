@@ -14,13 +14,13 @@ import numpy as np
 
 from onnxpfp.allocation.by_drift import ResponseCurve
 from onnxpfp.allocation.select import Selection
-from onnxpfp.channels import ChannelGraph, Ids
+from onnxpfp.channels import Analysis, ChannelGraph, Ids
 from onnxpfp.channels.lineage import lifted, origin_of
 from onnxpfp.linear.describe import linear_ops
 from onnxpfp.linear.ops import LinearOp
 from onnxpfp.linear.weights import StoredAxis, stored_axes_of
 from onnxpfp.options import Options
-from onnxpfp.pipeline.analyze import Analysis, CalibrationData, analyze
+from onnxpfp.pipeline.analyze import CalibrationData, analyze
 from onnxpfp.pipeline.candidate import Candidate, build_candidate
 from onnxpfp.pipeline.curves import response_curves
 from onnxpfp.pipeline.decide import Decision, choose, selector_of

@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto
 
+from onnxpfp.channels import Analysis
 from onnxpfp.errors import VerificationError
 from onnxpfp.model.macs import count_macs, count_params
 from onnxpfp.model.shapes import Shapes, concrete_shapes
 from onnxpfp.options import Options
-from onnxpfp.pipeline.analyze import Analysis, CalibrationData
+from onnxpfp.pipeline.analyze import CalibrationData
 from onnxpfp.pipeline.candidate import Candidate
 from onnxpfp.pipeline.scoring import Calibration
 from onnxpfp.progress import Count

@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto
 
-from onnxpfp.channels import uses_of
 from onnxpfp.model.attributes import Attributes
-from onnxpfp.model.constants import Constants, read_elsewhere
+from onnxpfp.model.constants import Constants
+from onnxpfp.model.index import ModelIndex
 from onnxpfp.model.shapes import Shapes
 
 __all__ = ["RegressionTarget", "TargetFinder"]
@@ -67,7 +67,8 @@ class TargetFinder:
     @classmethod
     def of(cls, model: ModelProto, constants: Constants, shapes: Shapes) -> TargetFinder:
         """Look around in a model."""
-        return cls(model, constants, shapes, uses_of(model), read_elsewhere(model.graph))
+        index = ModelIndex.of(model)
+        return cls(model, constants, shapes, index.uses, index.read_elsewhere)
 
     def outlook(self, output: str, size: int, axis: int) -> RegressionTarget:
         """Follow an output as long as one affine op alone reads it.

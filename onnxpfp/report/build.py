@@ -10,9 +10,10 @@ from importlib.metadata import PackageNotFoundError, version
 import onnxpfp
 from onnxpfp.allocation.search import SearchResult
 from onnxpfp.allocation.select import Selection
+from onnxpfp.channels import Analysis
 from onnxpfp.lossless import Removal
 from onnxpfp.options import Options
-from onnxpfp.pipeline.analyze import Analysis, CalibrationData
+from onnxpfp.pipeline.analyze import CalibrationData
 from onnxpfp.pipeline.decide import Decision
 from onnxpfp.pipeline.plan import Plan
 from onnxpfp.pipeline.scoring import Calibration

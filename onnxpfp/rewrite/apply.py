@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from onnxpfp.arrays import chunks
-from onnxpfp.channels import ChannelGraph, Ids, Keep, size_edits_of, uses_of
+from onnxpfp.channels import ChannelGraph, Ids, Keep, size_edits_of
 from onnxpfp.channels.size_edits import Number, Numbers
 from onnxpfp.channels.symbolic import Dim, Entry, leaves
 from onnxpfp.errors import VerificationError
-from onnxpfp.model.constants import outer_names, read_elsewhere, stored_tensors
+from onnxpfp.model.constants import outer_names, stored_tensors
 from onnxpfp.model.edit import add_constants, drop_unread, replace_nodes
+from onnxpfp.model.index import ModelIndex
 from onnxpfp.rewrite.edits import Edits
 from onnxpfp.runtime.external_data import WeightFile, is_reference, numbers
 
@@ -133,14 +134,15 @@ class _Patch:
 
     @classmethod
     def of(cls, model: ModelProto, graph: ChannelGraph, keep: Keep, scratch: WeightFile | None) -> _Patch:
+        index = ModelIndex.of(model)
         return cls(
             model,
             graph,
             keep,
             scratch,
             stored_tensors(model.graph),
-            uses_of(model),
-            read_elsewhere(model.graph),
+            index.uses,
+            index.read_elsewhere,
             names=_all_names(model.graph),
         )
 

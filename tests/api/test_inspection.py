@@ -17,11 +17,11 @@ import onnxpfp
 from onnxpfp import errors
 from onnxpfp.api import inspect as inspection
 from onnxpfp.api.inspect import Footprint, NodeName
-from onnxpfp.channels import Group
+from onnxpfp.channels import Analysis, Group
 from onnxpfp.model.load import load
 from onnxpfp.model.macs import mac_factors
 from onnxpfp.options import Options
-from onnxpfp.pipeline.analyze import Analysis, analyze_at
+from onnxpfp.pipeline.analyze import analyze_at
 
 MIXED = """g (float[N,6] x) => (float[N,4] y) {
     a = MatMul(x, w1)

@@ -11,8 +11,8 @@ from onnx import ModelProto
 
 import onnxpfp
 from onnxpfp.api import prune as api
+from onnxpfp.channels import Analysis
 from onnxpfp.linear.ops import LinearOp
-from onnxpfp.pipeline.analyze import Analysis
 from onnxpfp.pipeline.decide import Decision
 from onnxpfp.score.scores import Scores
 

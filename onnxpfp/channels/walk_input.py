@@ -14,7 +14,7 @@ from onnxpfp.channels.symbolic import Value
 from onnxpfp.model.constants import Constants, outer_names, reader_counts
 from onnxpfp.model.shapes import Shapes, true_inputs
 
-__all__ = ["ModelIndex", "domain_of"]
+__all__ = ["WalkInput", "domain_of"]
 
 
 def domain_of(node: NodeProto) -> str:
@@ -23,7 +23,7 @@ def domain_of(node: NodeProto) -> str:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class ModelIndex:
+class WalkInput:
     """A model that is to be walked.
 
     Attributes:
@@ -53,7 +53,7 @@ class ModelIndex:
     settled: frozenset[str]
 
     @classmethod
-    def of(cls, proto: ModelProto, shapes: Shapes, constants: Constants) -> ModelIndex:
+    def of(cls, proto: ModelProto, shapes: Shapes, constants: Constants) -> WalkInput:
         """Look at a model once."""
         weights = frozenset(constants.weights)
         readers = reader_counts(proto.graph)
