@@ -8,7 +8,7 @@ from typing import Any
 
 from onnxpfp.channels import Fixed
 from onnxpfp.pipeline.footprint import Footprint
-from onnxpfp.report.pruning import plain
+from onnxpfp.report.json_form import plain
 
 __all__ = ["InspectedGroup", "Inspection", "NodeName", "Stay"]
 

@@ -9,7 +9,7 @@ from typing import Any
 from onnxpfp.allocation.prunability import Prunability
 from onnxpfp.pipeline.prunability_curves import Point
 from onnxpfp.report.inspection import NodeName
-from onnxpfp.report.pruning import plain
+from onnxpfp.report.json_form import plain
 
 __all__ = ["GroupPrunability", "PrunabilityReport"]
 

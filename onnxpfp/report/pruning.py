@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -12,10 +11,11 @@ from onnxpfp.channels.types import Fixed
 from onnxpfp.lossless import Removal
 from onnxpfp.pipeline.verification import Size
 from onnxpfp.refit.means import Record
+from onnxpfp.report.json_form import plain
 from onnxpfp.verify.drift import Drift
 from onnxpfp.verify.equivalence import Equivalence
 
-__all__ = ["GroupReport", "Report", "plain"]
+__all__ = ["GroupReport", "Report"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,14 +116,3 @@ class Report:
         """Return the report in types that JSON knows; what is infinite becomes null."""
         found: dict[str, Any] = plain(asdict(self))
         return found
-
-
-def plain(value: Any) -> Any:
-    """Return a value in types that JSON knows; what is infinite becomes null."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, Mapping):
-        return {str(k): plain(v) for k, v in value.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
-    if isinstance(value, list | tuple):
-        return [plain(v) for v in value]  # pyright: ignore[reportUnknownVariableType]
-    return value

@@ -193,7 +193,7 @@ def test_the_json_form(chained: onnxpfp.Sensitivity) -> None:
 
 
 def test_every_field_of_the_json_form_is_documented(chained: onnxpfp.Sensitivity) -> None:
-    page = (nets.ROOT / "docs" / "sensitivity.md").read_text(encoding="utf-8")
+    page = (nets.ROOT / "docs" / "prunability.md").read_text(encoding="utf-8")
     described = set(re.findall(r"`([a-z_]+)(?:\[\])?`", page.split("## As JSON")[1]))
     document = chained.to_dict()
     inner = [document["network"], *document["curve"], *document["groups"]]

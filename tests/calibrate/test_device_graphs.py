@@ -8,9 +8,9 @@ from dataclasses import replace
 import numpy as np
 import onnx
 import pytest
-from brute_shares import as_dict, identity_model, model_of, scores
-from device_runs import PROVIDERS, Recorded, measure_there, programs_on
 from onnx import TensorProto, helper
+from support.brute_shares import as_dict, identity_model, model_of, scores
+from support.device_runs import PROVIDERS, Recorded, measure_there, programs_on
 from test_graph_convolution import CASES, Case, build
 
 from onnxpfp.calibrate.sensitivity.device import DeviceSensitivityObserver

@@ -8,13 +8,22 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from brute_shares import as_dict, identity_model, model_of, scores
-from device_runs import PROVIDERS, WORKSPACE, measure_there, programs_on
-from drawn_readers import QUICK, Drawn, convolutions, drawn, pointwise, products, taps_of, transposed_convolutions
-from equal_statistics import assert_same
 from hypothesis import given
 from hypothesis import strategies as st
 from onnx import helper, numpy_helper
+from support.brute_shares import as_dict, identity_model, model_of, scores
+from support.device_runs import PROVIDERS, WORKSPACE, measure_there, programs_on
+from support.drawn_readers import (
+    QUICK,
+    Drawn,
+    convolutions,
+    drawn,
+    pointwise,
+    products,
+    taps_of,
+    transposed_convolutions,
+)
+from support.equal_statistics import assert_same
 from test_graph_convolution import CASES, build
 
 from onnxpfp.calibrate.collect import calibrate

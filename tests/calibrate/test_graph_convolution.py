@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from brute_shares import (
+from onnx import helper
+from support.brute_shares import (
     as_dict,
     identity_model,
     measure,
@@ -14,7 +15,6 @@ from brute_shares import (
     unfold_conv,
     unfold_transposed,
 )
-from onnx import helper
 
 from onnxpfp.linear.ops import LinearOp, Window
 from onnxpfp.runtime.session import open_session

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from brute_shares import as_dict, measure
 from numpy.typing import NDArray
 from onnx import ModelProto
+from support.brute_shares import as_dict, measure
 from support.graphs import build
 from support.oracle import study
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from brute_shares import as_dict, identity_model, measure, product_scores, scores
 from onnx import parser
+from support.brute_shares import as_dict, identity_model, measure, product_scores, scores
 
 from onnxpfp.calibrate.collect import calibrate
 from onnxpfp.data.inputs import input_specs

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from brute_shares import as_dict, identity_model, measure
 from onnx import TensorProto, helper, numpy_helper, parser
+from support.brute_shares import as_dict, identity_model, measure
 
 import onnxpfp.calibrate.collect as run_module
 import onnxpfp.calibrate.passes as passes_module

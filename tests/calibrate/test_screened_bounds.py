@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from drawn_readers import QUICK, Array, Drawn, blocks_of, drawn, every_share
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.drawn_readers import QUICK, Array, Drawn, blocks_of, drawn, every_share
 
 from onnxpfp.calibrate.sensitivity.exact import Candidates
 from onnxpfp.calibrate.sensitivity.observer import SensitivityObserver

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
-from drawn_readers import Drawn
-from equal_statistics import assert_same
+from support.drawn_readers import Drawn
+from support.equal_statistics import assert_same
 
 from onnxpfp.calibrate.collect import Method
 from onnxpfp.calibrate.sensitivity.settings import Guard, Kernel

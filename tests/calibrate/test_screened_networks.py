@@ -7,9 +7,9 @@ from pathlib import Path
 import nets
 import numpy as np
 import pytest
-from drawn_readers import Array
-from equal_statistics import assert_same
 from onnx import ModelProto, numpy_helper
+from support.drawn_readers import Array
+from support.equal_statistics import assert_same
 
 from onnxpfp.calibrate.collect import calibrate
 from onnxpfp.calibrate.sensitivity.settings import Kernel

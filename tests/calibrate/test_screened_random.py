@@ -8,11 +8,20 @@ from typing import Any
 
 import numpy as np
 import pytest
-from brute_shares import as_dict, scores
-from drawn_readers import QUICK, Drawn, convolutions, drawn, pointwise, products, taps_of, transposed_convolutions
-from equal_statistics import assert_same
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.brute_shares import as_dict, scores
+from support.drawn_readers import (
+    QUICK,
+    Drawn,
+    convolutions,
+    drawn,
+    pointwise,
+    products,
+    taps_of,
+    transposed_convolutions,
+)
+from support.equal_statistics import assert_same
 
 from onnxpfp.calibrate.sensitivity import exact, observer, screening
 from onnxpfp.calibrate.sensitivity.settings import Guard, Kernel

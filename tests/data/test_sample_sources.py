@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from brute_shares import model_of
 from onnx import TensorProto, helper
+from support.brute_shares import model_of
 
 from onnxpfp.data.inputs import InputSpec, input_specs
 from onnxpfp.data.sources import load_samples, random_samples

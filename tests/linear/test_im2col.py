@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from brute_shares import model_of
-from drawn_readers import QUICK, Array, Shapes, convolutions, pointwise, transposed_convolutions
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import helper
+from support.brute_shares import model_of
+from support.drawn_readers import QUICK, Array, Shapes, convolutions, pointwise, transposed_convolutions
 
 from onnxpfp.linear.im2col import output_sizes, tap_sources
 from onnxpfp.linear.ops import LinearOp, Window

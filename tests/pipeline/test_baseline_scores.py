@@ -217,7 +217,7 @@ def test_batches_do_not_matter(name: str, monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_statistics_that_are_there_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
     streamed = score("wanda", build(NET))
-    monkeypatch.delattr(baseline_module, "stream")
+    monkeypatch.delattr(baseline_module, "stream_activations")
     for group, values in score("wanda", build(NET), statistics=True).items():
         np.testing.assert_allclose(values, streamed[group], rtol=1e-5)
 

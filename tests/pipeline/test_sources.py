@@ -16,6 +16,16 @@ import onnxpfp
 from onnxpfp.errors import CalibrationError
 
 DATA = nets.noise(24, 3, 8, 8)
+KEEP = 0.3
+"""So little that both convolutions lose channels. Then every refit gains far more than rounding, and the same fit wins
+on every machine. A layer that keeps all its inputs has nothing to refit, and rounding says whether it gets a bias."""
+CLOSE = {"w3": 4e-6, "b3": 5e-5, "w2_bias": 3e-6}
+"""How far rounding can move weights; where nothing is said 1e-6, some eps of their size (eps is 1.2e-7).
+
+Feeds run one by one and arrays in batches: in other kernels, which add float32 up in another order. So the columns u of
+a refit differ by about eps |u|. It solves for their covariances, where that counts against their spread s: w3 differs
+by eps |w3| |u| / s = 1.2e-7 * 3.3 * 14.7 / 1.7 = 3.4e-6, and b3 = mean(t) - w3 mean(u) by 14.7 times that. The bias of
+w2 takes up many columns, whose errors are independent: eps sqrt(sum w2^2 u^2) = 25 eps = 3e-6."""
 
 
 class Reader:
@@ -60,17 +70,17 @@ SOURCES: dict[str, Callable[[Path], Any]] = {
 
 @pytest.fixture(scope="module")
 def expected() -> onnxpfp.Result:
-    return onnxpfp.prune(nets.chain(), calibration=DATA, keep_macs=0.6)
+    return onnxpfp.prune(nets.chain(), calibration=DATA, keep_macs=KEEP)
 
 
 @pytest.mark.parametrize("kind", SOURCES)
 def test_all_sources_give_the_same_model(kind: str, tmp_path: Path, expected: onnxpfp.Result) -> None:
-    result = onnxpfp.prune(nets.chain(), calibration=SOURCES[kind](tmp_path), keep_macs=0.6)
+    result = onnxpfp.prune(nets.chain(), calibration=SOURCES[kind](tmp_path), keep_macs=KEEP)
     assert result.report.samples == 18
     assert result.plan.initializers == expected.plan.initializers
     assert nets.weights(result.model).keys() == nets.weights(expected.model).keys()
     for name, array in nets.weights(expected.model).items():
-        np.testing.assert_allclose(nets.weights(result.model)[name], array, atol=1e-6)
+        np.testing.assert_allclose(nets.weights(result.model)[name], array, rtol=1e-7, atol=CLOSE.get(name, 1e-6))
 
 
 @pytest.mark.parametrize("sizes", [(8, 8, 8), (5, 5, 5, 5, 4), (24,), (1, 23), (3,) * 8, (2, 1) * 8])

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from brute_shares import identity_model, model_of
 from onnx import helper
+from support.brute_shares import identity_model, model_of
 
 from onnxpfp.errors import ModelError, ProviderError
 from onnxpfp.runtime.providers import resolve_providers

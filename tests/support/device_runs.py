@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from brute_shares import model_of
 from numpy.typing import NDArray
 from onnx import ModelProto, helper
 
@@ -22,6 +21,7 @@ from onnxpfp.linear.ops import LinearOp
 from onnxpfp.runtime.device_memory import device_memory_of
 from onnxpfp.runtime.providers import resolve_providers
 from onnxpfp.runtime.session import open_session
+from support.brute_shares import model_of
 
 PROVIDERS = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 WORKSPACE = 64 << 20

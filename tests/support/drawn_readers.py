@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from brute_shares import model_of, unfold_conv, unfold_transposed
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -20,6 +19,7 @@ from onnxpfp.data.inputs import input_specs
 from onnxpfp.data.samples import Samples
 from onnxpfp.data.sources import load_samples
 from onnxpfp.linear.ops import Block, Kind, LinearOp, Window
+from support.brute_shares import model_of, unfold_conv, unfold_transposed
 
 CALM = [HealthCheck.too_slow, HealthCheck.data_too_large]
 QUICK = settings(max_examples=60, deadline=None, derandomize=True, database=None, suppress_health_check=CALM)
