@@ -65,7 +65,7 @@ def test_the_judge_is_exact(load: Any, kernel: Any) -> None:
     model = nets.build("g (float[N,4,6,5] x) => (float[N,4,6,5] y) { y = Relu(x) }", {})
     data = rng.standard_normal((3, 4, 6, 5)).astype(np.float32)
     judged = load("screened_float64").judge(model, reader, 1, load_samples(data, input_specs(model)), kernel)
-    brute_shares = load("brute_shares")
+    brute_shares = load("support.brute_shares")
     u = np.stack([brute_shares.unfold_conv(sample, (3, 3), window) for sample in data])
     taps = weight.reshape(2, 2, 2, 9).transpose(0, 2, 1, 3).reshape(4, 2, 9)
     assert judged.exact == pytest.approx(brute_shares.scores(u, taps, reader, kernel)[1], rel=1e-12)
