@@ -126,8 +126,8 @@ class _Choice:
     @classmethod
     def widest(cls, curves: Sequence[ResponseCurve], cost: CostModel) -> _Choice:
         """Start with all channels."""
-        place = [curve.widths.size - 1 for curve in curves]
-        return cls(curves, cost, place, np.array([curve.widths[-1] for curve in curves], np.int64))
+        position = [curve.widths.size - 1 for curve in curves]
+        return cls(curves, cost, position, np.array([curve.widths[-1] for curve in curves], np.int64))
 
     def total(self) -> int:
         """Return what the choice costs."""
@@ -154,9 +154,9 @@ class _Choice:
             now: What the choice costs.
         """
         curve, at = self.curves[group], self.place[group]
-        gone = curve.widths[at] - curve.widths[:at]
+        removed = curve.widths[at] - curve.widths[:at]
         # Costs are products of widths, so nearly straight in one of them; the exact ones decide when to stop.
-        saved = (now - self.total_at(group, at - 1)) / gone[-1] * gone
+        saved = (now - self.total_at(group, at - 1)) / removed[-1] * removed
         added = curve.drift[:at] - curve.drift[at]
         price = np.where(saved > 0, added / np.maximum(saved, 1e-30), np.inf)
         # Many single channels would take long, and of equal prices the shortest move.
@@ -172,18 +172,18 @@ def _narrow(choice: _Choice, budget: int) -> None:
     still the lowest when it is computed anew is the lowest of all.
     """
     now = choice.total()
-    waiting = [(choice.price(group, now)[0], group) for group, place in enumerate(choice.place) if place]
-    heapq.heapify(waiting)
+    queue = [(choice.price(group, now)[0], group) for group, place in enumerate(choice.place) if place]
+    heapq.heapify(queue)
     while now > budget:
-        _, group = heapq.heappop(waiting)
+        _, group = heapq.heappop(queue)
         price, aim = choice.price(group, now)
-        if waiting and (price, group) > waiting[0]:
-            heapq.heappush(waiting, (price, group))
+        if queue and (price, group) > queue[0]:
+            heapq.heappush(queue, (price, group))
             continue
         choice.move(group, _last_that_fits(choice, group, aim, budget))
         now = choice.total()
         if choice.place[group]:
-            heapq.heappush(waiting, (price, group))
+            heapq.heappush(queue, (price, group))
 
 
 def _last_that_fits(choice: _Choice, group: int, aim: int, budget: int) -> int:
@@ -205,13 +205,13 @@ def _widen(choice: _Choice, budget: int) -> None:
         drift, at = choice.curves[group].drift, choice.place[group]
         return float(drift[at + 1] - drift[at]), group
 
-    waiting = [gain(group) for group, curve in enumerate(choice.curves) if choice.place[group] < curve.widths.size - 1]
-    heapq.heapify(waiting)
-    while waiting:
-        _, group = heapq.heappop(waiting)
+    queue = [gain(group) for group, curve in enumerate(choice.curves) if choice.place[group] < curve.widths.size - 1]
+    heapq.heapify(queue)
+    while queue:
+        _, group = heapq.heappop(queue)
         wider = choice.place[group] + 1
         if choice.total_at(group, wider) > budget:
             continue
         choice.move(group, wider)
         if wider < choice.curves[group].widths.size - 1:
-            heapq.heappush(waiting, gain(group))
+            heapq.heappush(queue, gain(group))

@@ -149,8 +149,8 @@ class _BoundCurves(_Widths):
         """Return the smallest allowed width whose bound is at most 1 / t, (G,) int64."""
         limit = 0.0 if math.isinf(t) else 1.0 / t
         droppable = np.array([np.searchsorted(d, limit, "right") - 1 for d in self.dropped], np.int64)
-        wanted = np.maximum(self.full - droppable, np.floor(dead * self.full + _SLACK).astype(np.int64))
-        up = np.maximum(-(-wanted // self.step) * self.step, self.first)
+        widths = np.maximum(self.full - droppable, np.floor(dead * self.full + _SLACK).astype(np.int64))
+        up = np.maximum(-(-widths // self.step) * self.step, self.first)
         return np.where(up > self.last, self.full, up)
 
     def position(self, group: int, width: int) -> tuple[float, float]:
@@ -184,24 +184,24 @@ class _DrawCurves(_Widths):
     def at(self, t: float, dead: float = 0.0) -> Ints:
         """Return the allowed width next to n(t), but at least to dead * n, (G,) int64."""
         if math.isinf(t):
-            wanted = np.where(self.rate > 0.0, self.alive, 1)
+            widths = np.where(self.rate > 0.0, self.alive, 1)
         else:
             draws = np.maximum(1.0, np.ceil(t * self.rate * (1.0 - 1e-12)))
             hit = -np.expm1(np.repeat(draws, self.alive) * self.miss)
-            wanted = np.ceil(np.add.reduceat(hit, self.start) - _SLACK).astype(np.int64)
-        wanted = np.maximum(wanted, np.floor(dead * self.full + _SLACK).astype(np.int64))
-        near = (2 * wanted + self.step) // (2 * self.step) * self.step
+            widths = np.ceil(np.add.reduceat(hit, self.start) - _SLACK).astype(np.int64)
+        widths = np.maximum(widths, np.floor(dead * self.full + _SLACK).astype(np.int64))
+        near = (2 * widths + self.step) // (2 * self.step) * self.step
         near = np.clip(near, self.first, self.last)
-        return np.where(2 * wanted >= self.last + self.full, self.full, near)
+        return np.where(2 * widths >= self.last + self.full, self.full, near)
 
     def position(self, group: int, width: int) -> tuple[float, float]:
         """Return from which (t, dead) on `at` asks for the next width above a width."""
-        wanted = (width + self.next_width(group, width) + 1) // 2  # nearest, halves go up
+        target = (width + self.next_width(group, width) + 1) // 2  # nearest, halves go up
         rate, alive = float(self.rate[group]), int(self.alive[group])
-        if wanted > (alive if rate > 0.0 else 1):
-            return math.inf, wanted / int(self.full[group])
+        if target > (alive if rate > 0.0 else 1):
+            return math.inf, target / int(self.full[group])
         begin = int(self.start[group])
-        draws = draws_to_reach(self.miss[begin : begin + alive], wanted)
+        draws = draws_to_reach(self.miss[begin : begin + alive], target)
         return (draws - 1) / rate if draws > 1 else 0.0, 0.0
 
     def begin(self, moving: Flags) -> float:

@@ -38,8 +38,8 @@ def allocate_uniformly(allowed: Sequence[Ints], cost: CostModel, target: float, 
 
     def at(share: float) -> Ints:
         fitting = [int((widths <= share * widths[-1] + 1e-9).sum()) for widths in allowed]
-        places = [max(1, count) for count in fitting]
-        return np.array([widths[place - 1] for widths, place in zip(allowed, places, strict=True)], np.int64)
+        counts = [max(1, count) for count in fitting]
+        return np.array([widths[count - 1] for widths, count in zip(allowed, counts, strict=True)], np.int64)
 
     if cost.total(at(0.0)) > budget:
         raise unreachable(target, cost.total(at(0.0)), whole)
@@ -47,5 +47,5 @@ def allocate_uniformly(allowed: Sequence[Ints], cost: CostModel, target: float, 
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if cost.total(at(shares[middle])) <= budget else (low, middle)
-    found = at(shares[low])
-    return found if cost.total(found) <= budget else at(0.0)
+    kept = at(shares[low])
+    return kept if cost.total(kept) <= budget else at(0.0)

@@ -20,8 +20,8 @@ SHARES = tuple(number / 8 for number in range(7, 0, -1))
 def widths_of(size: int, step: int, minimum: int) -> Ints:
     """List the widths that a group may have: multiples of the step from the minimum on, and all of it, ascending."""
     least = min(size, max(minimum, step) if size >= step else size)
-    found = np.arange(-(-least // step) * step, size, step, dtype=np.int64)
-    return np.append(found, size)
+    widths = np.arange(-(-least // step) * step, size, step, dtype=np.int64)
+    return np.append(widths, size)
 
 
 def grid(size: int, step: int, minimum: int) -> Ints:
@@ -29,8 +29,8 @@ def grid(size: int, step: int, minimum: int) -> Ints:
     allowed = widths_of(size, step, minimum)[:-1]
     if not allowed.size:
         return allowed
-    wanted = np.array([share * size for share in SHARES])
-    nearest = allowed[np.abs(allowed[None] - wanted[:, None]).argmin(axis=1)]
+    aims = np.array([share * size for share in SHARES])
+    nearest = allowed[np.abs(allowed[None] - aims[:, None]).argmin(axis=1)]
     return np.unique(np.append(nearest, allowed[0]))
 
 

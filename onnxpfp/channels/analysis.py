@@ -72,18 +72,18 @@ def build_channel_graph(
     Raises:
         OptionError: A pattern matches nothing.
     """
-    found = _best_walk(model, shapes, constants, unit)
-    apply_patterns(model, found, patterns)
+    labelled = _best_walk(model, shapes, constants, unit)
+    apply_patterns(model, labelled, patterns)
     while True:
-        graph = finish(found, constants.weights)
+        graph = finish(labelled, constants.weights)
         spelling = size_edits_of(model, graph)
         misfits = _try_numbers(spelling, graph)
         if not misfits:
             return graph
         for spell, why in misfits:
-            found.labels.fix(spell.ids, why)
+            labelled.labels.fix(spell.ids, why)
         for leaf, why in _moving_leaves(model, graph, misfits):
-            found.labels.fix(found.axes[leaf.tensor][leaf.axis], why)
+            labelled.labels.fix(labelled.axes[leaf.tensor][leaf.axis], why)
 
 
 def _moving_leaves(
@@ -144,12 +144,12 @@ def _best_walk(model: ModelProto, shapes: Shapes, constants: Constants, unit: Un
     carriers: dict[int, frozenset[Carrier]] = dict(heads)
     tried: dict[tuple[int, tuple[Carrier, ...]], set[Carrier]] = {}
     walk_input = WalkInput.of(model, shapes, constants)
-    best = found = walk(walk_input, carriers)
-    parts = found.labels.components()
-    most = free_components(found, parts).sum()
+    best = labelled = walk(walk_input, carriers)
+    parts = labelled.labels.components()
+    most = free_components(labelled, parts).sum()
     for _ in range(ROUNDS):
         changed = False
-        for choice in _stuck(found, parts, heads):
+        for choice in _stuck(labelled, parts, heads):
             past = tried.setdefault((choice.node, choice.candidates), set())
             past.add(choice.carrier)
             rest = [axis for axis in choice.candidates if axis not in past]
@@ -159,17 +159,17 @@ def _best_walk(model: ModelProto, shapes: Shapes, constants: Constants, unit: Un
                 changed = True
         if not changed:
             break
-        found = walk(walk_input, carriers)
-        parts = found.labels.components()
-        count = free_components(found, parts).sum()
+        labelled = walk(walk_input, carriers)
+        parts = labelled.labels.components()
+        count = free_components(labelled, parts).sum()
         if count > most:
-            best, most = found, count
+            best, most = labelled, count
     return best
 
 
-def _stuck(found: Walk, parts: Components, heads: Mapping[int, frozenset[Carrier]]) -> Iterator[CarrierChoice]:
+def _stuck(labelled: Walk, parts: Components, heads: Mapping[int, frozenset[Carrier]]) -> Iterator[CarrierChoice]:
     """Yield the choices whose labels all stay, or can only go together although they are no heads."""
-    for choice in found.choices:
+    for choice in labelled.choices:
         components = parts.of_label[choice.labels]
         together = (components[0] == components).all() and choice.carrier not in heads.get(choice.node, ())
         if together or parts.fixed[components].all():

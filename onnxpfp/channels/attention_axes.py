@@ -48,19 +48,19 @@ def head_axes(model: ModelProto, shapes: Shapes, constants: Constants, unit: Uni
         Output axes by position of the Reshape node.
     """
     producer = {name: (index, node) for index, node in enumerate(model.graph.node) for name in node.output if name}
-    found: dict[int, set[int]] = {}
+    axes: dict[int, set[int]] = {}
     for node in model.graph.node:
-        operands = [node.input[place] for place in _PRODUCTS.get(node.op_type, ())]
+        operands = [node.input[position] for position in _PRODUCTS.get(node.op_type, ())]
         if constants.names.intersection(operands):
             continue
         whole = unit == "heads" and not _share_one_head([shapes.shape.get(name, ()) for name in operands])
-        for place, name in enumerate(operands):
+        for position, name in enumerate(operands):
             rank = len(shapes.shape.get(name, ()))
             # The right operand of attention times values brings forth the width.
-            inner = range(rank - 1, rank) if place == 0 else range(max(rank - 2, 0), rank)
+            inner = range(rank - 1, rank) if position == 0 else range(max(rank - 2, 0), rank)
             for axis in range(rank - 2) if whole else inner:
-                _trace(producer, shapes, name, axis, found)
-    return {index: frozenset(("out", axis) for axis in axes) for index, axes in found.items()}
+                _trace(producer, shapes, name, axis, axes)
+    return {index: frozenset(("out", axis) for axis in axes) for index, axes in axes.items()}
 
 
 def _share_one_head(operands: list[tuple[int, ...]]) -> bool:
@@ -74,19 +74,19 @@ def _trace(
     shapes: Shapes,
     name: str,
     axis: int,
-    found: dict[int, set[int]],
+    axes: dict[int, set[int]],
 ) -> None:
     """Follow one axis of a tensor back to the Reshape nodes that made it."""
-    seen: set[tuple[str, int]] = set()
+    visited: set[tuple[str, int]] = set()
     stack = [(name, axis)]
     while stack:
         here = stack.pop()
-        if here in seen or here[0] not in producer:
+        if here in visited or here[0] not in producer:
             continue
-        seen.add(here)
+        visited.add(here)
         index, node = producer[here[0]]
         if node.op_type == "Reshape":
-            found.setdefault(index, set()).add(here[1])
+            axes.setdefault(index, set()).add(here[1])
         stack += _back(node, shapes, here[1])
 
 
@@ -104,7 +104,7 @@ def _back(node: NodeProto, shapes: Shapes, axis: int) -> list[tuple[str, int]]:
     if node.op_type in _RENAMING:
         return [(first, own) for own in _unchanged(shapes.shape[first], shapes.shape[node.output[0]], axis)]
     if node.op_type in _PRODUCTS and axis < len(shapes.shape[node.output[0]]) - 2:
-        return [(node.input[place], axis) for place in _PRODUCTS[node.op_type]]
+        return [(node.input[position], axis) for position in _PRODUCTS[node.op_type]]
     if node.op_type in _SAME_AXES:
         rank = len(shapes.shape.get(node.output[0], ()))
         return [(name, axis) for name in node.input if len(shapes.shape.get(name, ())) == rank]

@@ -55,8 +55,8 @@ def _branch(node: NodeProto, graph: ChannelGraph, static: Mapping[tuple[str, int
     for leaf in leaves(entry):
         if not isinstance(leaf, Const) and not leaf.known and (leaf.tensor, leaf.axis) not in static:
             return None
-    wanted = "then_branch" if evaluate(entry, lambda leaf: leaf.value) else "else_branch"
-    return next(attribute.g for attribute in node.attribute if attribute.name == wanted)
+    branch = "then_branch" if evaluate(entry, lambda leaf: leaf.value) else "else_branch"
+    return next(attribute.g for attribute in node.attribute if attribute.name == branch)
 
 
 def _inlined(node: NodeProto, branch: GraphProto) -> list[NodeProto]:

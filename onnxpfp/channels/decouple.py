@@ -67,9 +67,9 @@ def decouple_shuffles(model: ModelProto, graph: ChannelGraph, shapes: Shapes) ->
     touched = [
         name for shuffle in shuffles for index in shuffle.nodes[::2] for name in model.graph.node[index].input[1:]
     ]
-    gone = {index for shuffle in shuffles for index in shuffle.nodes[:2]}
-    stale = {name for index in gone for name in loose.graph.node[index].output}
-    drop_nodes(loose.graph, gone)
+    dropped = {index for shuffle in shuffles for index in shuffle.nodes[:2]}
+    stale = {name for index in dropped for name in loose.graph.node[index].output}
+    drop_nodes(loose.graph, dropped)
     drop_unread(loose.graph, touched)
     forget_shapes(loose.graph, stale)
     _add_numbers(loose, shuffles, splits, model, shapes)
@@ -133,22 +133,22 @@ def _shuffles(model: ModelProto, graph: ChannelGraph, shapes: Shapes) -> list[_S
     """Find Reshape, Transpose, Reshape that only permute an axis with channels."""
     index = ModelIndex.of(model)
     uses, elsewhere = index.uses, index.read_elsewhere
-    found: list[_Shuffle] = []
+    shuffles: list[_Shuffle] = []
     for index, node in enumerate(model.graph.node):
         if node.op_type != "Reshape" or not any(ids.any() for ids in graph.axes.get(node.input[0], ())):
             continue
         chain = [index]
-        for wanted in ("Transpose", "Reshape"):
+        for op_type in ("Transpose", "Reshape"):
             output = model.graph.node[chain[-1]].output[0]
             readers = uses.get(output, ())
-            if len(readers) != 1 or output in elsewhere or model.graph.node[readers[0][0]].op_type != wanted:
+            if len(readers) != 1 or output in elsewhere or model.graph.node[readers[0][0]].op_type != op_type:
                 break
             chain.append(readers[0][0])
         else:
             shuffle = _as_permutation(model, (chain[0], chain[1], chain[2]), shapes)
             if shuffle is not None and graph.axes[node.input[0]][shuffle.axis].any():
-                found.append(shuffle)
-    return found
+                shuffles.append(shuffle)
+    return shuffles
 
 
 def _as_permutation(model: ModelProto, nodes: tuple[int, int, int], shapes: Shapes) -> _Shuffle | None:

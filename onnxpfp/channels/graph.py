@@ -78,26 +78,26 @@ class ChannelGraph:
     def stored_axes(self) -> Iterator[tuple[str, tuple[Ids, ...]]]:
         """Yield the weights as they will be stored: a vector once for each different set of ids."""
         for name in self.stored:
-            own = self.uses.get(name, {}).values()
-            seen: set[bytes] = set()
-            for axes in own or [self.axes[name]]:
+            axes_per_use = self.uses.get(name, {}).values()
+            keys: set[bytes] = set()
+            for axes in axes_per_use or [self.axes[name]]:
                 key = b"|".join(axis.tobytes() for axis in axes)
-                if key not in seen:
-                    seen.add(key)
+                if key not in keys:
+                    keys.add(key)
                     yield name, axes
 
 
-def free_components(found: Walk, parts: Components) -> NDArray[np.bool_]:
+def free_components(labelled: Walk, parts: Components) -> NDArray[np.bool_]:
     """Tell which components may go: those that a consumer contracts and nothing keeps."""
     read = np.zeros(parts.fixed.size, np.bool_)
-    for consumer in found.consumers:
+    for consumer in labelled.consumers:
         read[parts.of_label[consumer.channels]] = True
     return read & ~parts.fixed
 
 
-def _channel_of_label(found: Walk, parts: Components) -> Ids:
+def _channel_of_label(labelled: Walk, parts: Components) -> Ids:
     """Number the components that may go from 1 in the order of their first label; others are 0."""
-    free = free_components(found, parts)
+    free = free_components(labelled, parts)
     first = np.full(parts.fixed.size, parts.of_label.size, np.int64)
     np.minimum.at(first, parts.of_label, np.arange(parts.of_label.size))
     order = np.argsort(np.where(free, first, parts.of_label.size), kind="stable")[: free.sum()]
@@ -129,12 +129,12 @@ def _names(count: int, weights: list[tuple[str, tuple[Ids, ...]]], consumers: tu
     owner = np.full(count + 1, len(weights), np.int64)
     # What is written last wins: the first weight that brings a channel forth.
     for bringing in (False, True):
-        for place, (name, axes) in reversed([*enumerate(weights)]):
+        for position, (name, axes) in reversed([*enumerate(weights)]):
             for number, ids in enumerate(axes):
                 if not bringing or (len(axes) > 1 and (name, number) not in contracted):
-                    owner[ids] = place
+                    owner[ids] = position
     names = [*(name for name, _ in weights), ""]
-    return [names[place] for place in owner]
+    return [names[position] for position in owner]
 
 
 def _groups(
@@ -160,25 +160,25 @@ def _groups(
     for channel, key in enumerate(signature.tolist(), 1):
         members.setdefault(key, []).append(channel)
     groups: list[Group] = []
-    seen: Counter[str] = Counter()
+    uses_of_name: Counter[str] = Counter()
     for channels in members.values():
         first = channels[0]
         name = names[first] or consumers[readers[first][0]].data
-        seen[name] += 1
-        title = name if seen[name] == 1 else f"{name} #{seen[name]}"
+        uses_of_name[name] += 1
+        title = name if uses_of_name[name] == 1 else f"{name} #{uses_of_name[name]}"
         groups.append(Group(title, np.array(channels, np.int64), tuple(readers[first])))
     return tuple(groups)
 
 
 def _fixed(
-    found: Walk, parts: Components, channel: Ids, weights: tuple[str, ...], consumers: list[Consumer]
+    labelled: Walk, parts: Components, channel: Ids, weights: tuple[str, ...], consumers: list[Consumer]
 ) -> tuple[Fixed, ...]:
     """Say for every axis of a matrix or filter bank that brings forth channels why it stays."""
     contracted = {(c.weight, c.weight_axis) for c in consumers}
     out: list[Fixed] = []
     for name in weights:
-        axes = found.axes[name]
-        if len(axes) < 2 or name in found.uses:
+        axes = labelled.axes[name]
+        if len(axes) < 2 or name in labelled.uses:
             continue
         for number, labels in enumerate(axes):
             stays = labels[(channel[labels] == 0)]
@@ -192,35 +192,35 @@ def _fixed(
     return tuple(out)
 
 
-def finish(found: Walk, weights: tuple[str, ...]) -> ChannelGraph:
+def finish(labelled: Walk, weights: tuple[str, ...]) -> ChannelGraph:
     """Turn labels into channels.
 
     Args:
-        found: The walk.
+        labelled: The walk.
         weights: Names of stored tensors that are weights.
     """
-    parts = found.labels.components()
-    channel = _channel_of_label(found, parts)
+    parts = labelled.labels.components()
+    channel = _channel_of_label(labelled, parts)
 
     def ids(axes: tuple[Ids, ...]) -> tuple[Ids, ...]:
         return tuple(channel[axis] for axis in axes)
 
-    consumers = (replace(c, channels=channel[c.channels]) for c in found.consumers)
-    masks = (replace(m, channels=channel[m.channels]) for m in found.masks)
+    consumers = (replace(c, channels=channel[c.channels]) for c in labelled.consumers)
+    masks = (replace(m, channels=channel[m.channels]) for m in labelled.masks)
     graph = ChannelGraph(
         count=int(channel.max(initial=0)),
-        axes={name: ids(axes) for name, axes in found.axes.items()},
-        uses={name: {use: ids(axes) for use, axes in uses.items()} for name, uses in found.uses.items()},
-        values=found.values,
+        axes={name: ids(axes) for name, axes in labelled.axes.items()},
+        uses={name: {use: ids(axes) for use, axes in uses.items()} for name, uses in labelled.uses.items()},
+        values=labelled.values,
         stored=weights,
         groups=(),
         consumers=tuple(c for c in consumers if (c.channels != 0).any()),
         masks=tuple(m for m in masks if (m.channels != 0).any()),
-        spells=tuple(_spell(s, channel) for s in found.spells),
-        sources=tuple(found.spells),
-        fixed=_fixed(found, parts, channel, weights, found.consumers),
-        frozen=tuple(found.frozen),
-        number_types=found.number_types,
+        spells=tuple(_spell(s, channel) for s in labelled.spells),
+        sources=tuple(labelled.spells),
+        fixed=_fixed(labelled, parts, channel, weights, labelled.consumers),
+        frozen=tuple(labelled.frozen),
+        number_types=labelled.number_types,
     )
     stored = list(graph.stored_axes())
     groups = _groups(graph.count, stored, graph.consumers, graph.axes.values())

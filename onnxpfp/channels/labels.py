@@ -62,14 +62,14 @@ class Labels:
 
         A tie with label 0 fixes the other label, and `reason` says why.
         """
-        one, two = np.broadcast_arrays(left, right)
-        one, two = one.ravel(), two.ravel()
-        self.fix(one[two == 0], reason)
-        self.fix(two[one == 0], reason)
-        real = (one != 0) & (two != 0) & (one != two)
+        first, second = np.broadcast_arrays(left, right)
+        first, second = first.ravel(), second.ravel()
+        self.fix(first[second == 0], reason)
+        self.fix(second[first == 0], reason)
+        real = (first != 0) & (second != 0) & (first != second)
         if real.any():
-            self._left.append(one[real])
-            self._right.append(two[real])
+            self._left.append(first[real])
+            self._right.append(second[real])
 
     def fix(self, labels: Ids, reason: str) -> None:
         """Keep these labels for good."""

@@ -49,6 +49,6 @@ def lifted(values: NDArray[Value], origin: Ids, count: int) -> NDArray[Value]:
         origin: From `origin_of`.
         count: Channels of the original.
     """
-    found = np.zeros(count + 1, values.dtype)
-    found[origin] = values
-    return found
+    lifted_values = np.zeros(count + 1, values.dtype)
+    lifted_values[origin] = values
+    return lifted_values

@@ -45,19 +45,19 @@ def _matches(pattern: str, names: list[str], option: str) -> set[str]:
             expression = re.compile(pattern[3:])
         except re.error as error:
             raise OptionError(f"{option} '{pattern}' is no regular expression: {error}") from error
-        found = {name for name in names if expression.search(name)}
+        matches = {name for name in names if expression.search(name)}
     else:
-        found = {name for name in names if fnmatch.fnmatchcase(name, pattern)}
-    if not found:
+        matches = {name for name in names if fnmatch.fnmatchcase(name, pattern)}
+    if not matches:
         close = difflib.get_close_matches(pattern, names, 3, cutoff=0.4)
         raise OptionError(
             f"{option} '{pattern}' matches no node and no initializer",
             hint=f"close names: {', '.join(close)}" if close else "see the names in the model",
         )
-    return found
+    return matches
 
 
-def apply_patterns(model: ModelProto, found: Walk, patterns: Patterns) -> None:
+def apply_patterns(model: ModelProto, walk: Walk, patterns: Patterns) -> None:
     """Fix what the patterns leave out.
 
     Raises:
@@ -73,28 +73,28 @@ def apply_patterns(model: ModelProto, found: Walk, patterns: Patterns) -> None:
             if node.name in matched:
                 touched.update(name for name in (*node.input, *node.output) if name)
         nodes = {i for i, node in enumerate(model.graph.node) if node.name in matched}
-        for name, uses in found.uses.items():
+        for name, uses in walk.uses.items():
             for (index, _), axes in uses.items():
                 if index in nodes or name in matched:
                     for axis in axes:
-                        found.labels.fix(axis, reason)
+                        walk.labels.fix(axis, reason)
         for name in touched:
-            for axis in found.axes.get(name, ()):
-                found.labels.fix(axis, reason)
+            for axis in walk.axes.get(name, ()):
+                walk.labels.fix(axis, reason)
     if patterns.include:
-        _include(model, found, [_matches(p, names, "--include") for p in patterns.include])
+        _include(model, walk, [_matches(p, names, "--include") for p in patterns.include])
 
 
-def _include(model: ModelProto, found: Walk, matched: list[set[str]]) -> None:
+def _include(model: ModelProto, walk: Walk, matched: list[set[str]]) -> None:
     names = set[str]().union(*matched)
-    wanted: list[np.ndarray] = [np.zeros(1, np.int64)]
+    named: list[np.ndarray] = [np.zeros(1, np.int64)]
     for node in model.graph.node:
         if node.name in names or names.intersection(node.input):
             for name in node.output:
-                wanted += found.axes.get(name, ())
-    parts = found.labels.components()
+                named += walk.axes.get(name, ())
+    parts = walk.labels.components()
     chosen = np.zeros(parts.fixed.size, np.bool_)
-    chosen[parts.of_label[np.concatenate(wanted)]] = True
+    chosen[parts.of_label[np.concatenate(named)]] = True
     rest = ~chosen[parts.of_label]
     rest[0] = False
-    found.labels.fix(np.flatnonzero(rest), "--include does not name it")
+    walk.labels.fix(np.flatnonzero(rest), "--include does not name it")

@@ -54,9 +54,9 @@ def _computed(walk_input: WalkInput, node: NodeProto, values: MutableMapping[str
     before = [values[i] for i in inputs if i in values and i not in walk_input.stored_shapes]
     if not integer and not any(map(entries.is_real, before)) and not (before and node.op_type == "Cast"):
         return None
-    found = [values.get(i) if i in values else _small_floats(walk_input, i, values) for i in inputs]
-    known = [value for value in found if value is not None]
-    if not known or len(known) < len(found):
+    operands = [values.get(i) if i in values else _small_floats(walk_input, i, values) for i in inputs]
+    known = [value for value in operands if value is not None]
+    if not known or len(known) < len(operands):
         return None
     if node.op_type == "Clip":
         bounds = [values[i] if i else None for i in (*node.input[1:], "", "")]

@@ -97,21 +97,21 @@ class SizeEdits:
                 inputs[spell.node, spell.where] = renumber(old, spell, keep)
             elif isinstance(spell.where, str):
                 attributes[spell.node, spell.where, spell.place] = _count(spell, keep)
-        wanted, misfits = self._wanted(keep)
+        numbers, misfits = self._wanted(keep)
         follows = self._lookup(keep, {})
         computed: dict[Use, Mapping[int, Number]] = {}
-        for use, places in wanted.items():
+        for use, entries in numbers.items():
             value = self.values[self._tensor(*use)]
             if all(is_known(entry) for entry in value.ravel()):
-                inputs[use] = _replaced(value, places, follows)
+                inputs[use] = _replaced(value, entries, follows)
             else:
-                computed[use] = places
+                computed[use] = entries
         elements = self._elements(computed)
         lookup = self._lookup(keep, elements)
         overrides: dict[Use, dict[int, Number]] = {}
-        for use, places in computed.items():
+        for use, entries in computed.items():
             value = self.values[self._tensor(*use)].ravel()
-            wrong = {place: new for place, new in places.items() if evaluate(value[place], lookup) != new}
+            wrong = {position: new for position, new in entries.items() if evaluate(value[position], lookup) != new}
             if wrong:
                 overrides[use] = wrong
         if overrides and not self.can_override:
@@ -128,29 +128,29 @@ class SizeEdits:
 
     def _wanted(self, keep: Keep) -> tuple[dict[Use, dict[int, Number]], list[UnmetSize]]:
         """Collect what numbers must be: counts of what stays, and what is frozen."""
-        wanted: dict[Use, dict[int, Number]] = {}
+        numbers: dict[Use, dict[int, Number]] = {}
         misfits: list[UnmetSize] = []
         for spell in self.spells:
             if isinstance(spell, IndexRef) or isinstance(spell.where, str):
                 continue
             if self._tensor(spell.node, spell.where) in self.values:
-                wanted.setdefault((spell.node, spell.where), {})[spell.place or 0] = _count(spell, keep)
+                numbers.setdefault((spell.node, spell.where), {})[spell.place or 0] = _count(spell, keep)
             elif spell.ids.any():
                 misfits.append(UnmetSize(spell, "the number is not known"))
         for frozen in self.frozen:
             entry: Entry = self.values[self._tensor(frozen.node, frozen.where)].ravel()[frozen.place]
-            wanted.setdefault((frozen.node, frozen.where), {})[frozen.place] = entry.value
-        return wanted, misfits
+            numbers.setdefault((frozen.node, frozen.where), {})[frozen.place] = entry.value
+        return numbers, misfits
 
     def _elements(self, computed: Mapping[Use, Mapping[int, Number]]) -> dict[tuple[str, int], int]:
         """Choose the constants behind single numbers that can be patched in place: nothing else reads them."""
         elements: dict[tuple[str, int], int] = {}
         if self.shown and self.can_override:
             return elements
-        for use, places in computed.items():
+        for use, entries in computed.items():
             value = self.values[self._tensor(*use)].ravel()
-            for place, new in places.items():
-                entry: Entry = value[place]
+            for position, new in entries.items():
+                entry: Entry = value[position]
                 alone = isinstance(entry, Const) and entry.tensor and self.readers[entry.tensor] == 1
                 if isinstance(entry, Const) and alone and new != entry.value:
                     elements.setdefault((entry.tensor, entry.position), int(new))
@@ -166,11 +166,11 @@ class SizeEdits:
 
 
 def _replaced(
-    value: Value, places: Mapping[int, Number], lookup: Callable[[Const | Dim], Number]
+    value: Value, entries: Mapping[int, Number], lookup: Callable[[Const | Dim], Number]
 ) -> NDArray[np.generic]:
     """Compute all numbers of an input anew, some of which are given."""
     dtype = np.float64 if is_real(value) else np.int64
-    new = np.array([places.get(i, evaluate(entry, lookup)) for i, entry in enumerate(value.ravel())], dtype)
+    new = np.array([entries.get(i, evaluate(entry, lookup)) for i, entry in enumerate(value.ravel())], dtype)
     return new.reshape(value.shape)
 
 

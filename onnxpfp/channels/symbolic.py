@@ -213,11 +213,11 @@ def _elementwise(op: str, inputs: Sequence[Value]) -> Value:
     return out
 
 
-def _list(inputs: Sequence[Value], place: int, attributes: Attributes, name: str) -> list[int] | None:
+def _list(inputs: Sequence[Value], position: int, attributes: Attributes, name: str) -> list[int] | None:
     """A list that older opsets keep as an attribute and newer ones as an input."""
     given = attributes.integers(name)
-    if given is None and len(inputs) > place:
-        given = [int(number) for number in plain(inputs[place]).ravel()]
+    if given is None and len(inputs) > position:
+        given = [int(number) for number in plain(inputs[position]).ravel()]
     return given
 
 

@@ -142,8 +142,8 @@ class ArraySamples(Samples):
         fixed = self.fixed_batch
         size = batch_size if fixed is None else fixed
         if len(self) < len(self.order):
-            left = len(self.order) - len(self)
-            _LOG.info("%d samples do not fill a batch of %d and are left out", left, size)
+            remainder = len(self.order) - len(self)
+            _LOG.info("%d samples do not fill a batch of %d and are left out", remainder, size)
         for start in range(0, len(self), size):
             chosen = self.order[start : start + size]
             feed = {spec.name: self._cut(spec, chosen) for spec in self.specs}
@@ -237,10 +237,10 @@ def check_feed(specs: Sequence[InputSpec], feed: Mapping[str, NDArray[Any]], whe
     Raises:
         CalibrationError: They do not fit the inputs.
     """
-    wanted = {spec.name for spec in specs}
-    if wanted != set(feed):
+    names = {spec.name for spec in specs}
+    if names != set(feed):
         raise CalibrationError(
-            f"{where} has the inputs {sorted(feed)}, the model wants {sorted(wanted)}",
+            f"{where} has the inputs {sorted(feed)}, the model wants {sorted(names)}",
             hint="give one array per input of the model",
         )
     for spec in specs:
@@ -284,9 +284,9 @@ def _shape_error(spec: InputSpec, got: tuple[int, ...], where: str) -> Calibrati
     )
 
 
-def _fits(shape: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:
-    return len(shape) == len(wanted) and all(
-        want is None or got == want for got, want in zip(shape, wanted, strict=True)
+def _fits(shape: tuple[int, ...], expected: tuple[int | None, ...]) -> bool:
+    return len(shape) == len(expected) and all(
+        dim is None or size == dim for size, dim in zip(shape, expected, strict=True)
     )
 
 

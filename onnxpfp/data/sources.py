@@ -199,10 +199,10 @@ def _match(arrays: Mapping[str, NDArray[Any]], specs: Sequence[InputSpec], where
         return {_only(specs, f"{where} with one array").name: next(iter(arrays.values()))}
     missing = [name for name in names if name not in arrays]
     if missing:
-        found = ", ".join(sorted(arrays)) or "nothing"
+        given = ", ".join(sorted(arrays)) or "nothing"
         close = difflib.get_close_matches(missing[0], list(arrays), n=1)
         raise CalibrationError(
-            f"{where} has no array for input {missing[0]!r}; it has {found}",
+            f"{where} has no array for input {missing[0]!r}; it has {given}",
             hint=f"rename {close[0]!r} to {missing[0]!r}" if close else "name arrays like inputs",
         )
     extra = sorted(set(arrays) - set(names))

@@ -83,16 +83,16 @@ def readings_of(group: Group, terms: ConsumerTerms, traces: Mapping[Site, Trace]
     graph = terms.graph
     together: dict[StoredAxis | int, list[int]] = {}
     for position in group.consumers:
-        place = terms.places[position]
-        together.setdefault(position if place is None else place, []).append(position)
-    found = [_reading(group, tuple(positions), terms, traces) for positions in together.values()]
+        stored_axis = terms.places[position]
+        together.setdefault(position if stored_axis is None else stored_axis, []).append(position)
+    readings = [_reading(group, tuple(positions), terms, traces) for positions in together.values()]
     read = {site_of(graph.consumers[position]) for position in group.consumers}
     for mask in graph.masks:
         site = (mask.tensor, mask.axis)
         if site not in read and np.isin(mask.channels, group.channels).any():
             rows = _rows(mask.channels, group.channels)
-            found.append(_only_dead((), (site,), rows, _alive(traces.get(site), rows, mask.zero, terms)))
-    return found
+            readings.append(_only_dead((), (site,), rows, _alive(traces.get(site), rows, mask.zero, terms)))
+    return readings
 
 
 def _rows(axis: Ids, channels: Ids) -> Ids:
@@ -124,30 +124,30 @@ def _reading(group: Group, positions: tuple[int, ...], terms: ConsumerTerms, tra
     consumers = [terms.graph.consumers[position] for position in positions]
     sites = tuple(site_of(consumer) for consumer in consumers)
     rows = _rows(consumers[0].channels, group.channels)
-    seen = [traces[site] for site in sites]
+    site_traces = [traces[site] for site in sites]
     alive = np.logical_or.reduce(
         [
             _alive(None if _is_own_state(consumer, terms) else trace, rows, consumer.zeros[0], terms)
-            for consumer, trace in zip(consumers, seen, strict=True)
+            for consumer, trace in zip(consumers, site_traces, strict=True)
         ]
     )
     settled = terms.settled[group.channels]
     if not _may_change(positions, terms):
         return _only_dead(positions, sites, rows, alive | ~settled[:, None])
-    constant = np.logical_and.reduce([trace.constant[rows].all(1) for trace in seen]) & settled
+    constant = np.logical_and.reduce([trace.constant[rows].all(1) for trace in site_traces]) & settled
     folds = bool(terms.folds[list(positions)].all())
     return Reading(
         positions,
         sites,
         rows,
         constant,
-        tuple((trace.low + trace.high)[rows] / 2 for trace in seen),
+        tuple((trace.low + trace.high)[rows] / 2 for trace in site_traces),
         View(
             free=(~alive.any(1) & settled) | (constant & folds),
             alive=alive,
-            scale=np.maximum.reduce([trace.scale[rows] for trace in seen]),
-            projections=np.concatenate([trace.projections[rows] for trace in seen], -1),
-            near=max(NEAR, *(2 * trace.grain for trace in seen)),
+            scale=np.maximum.reduce([trace.scale[rows] for trace in site_traces]),
+            projections=np.concatenate([trace.projections[rows] for trace in site_traces], -1),
+            near=max(NEAR, *(2 * trace.grain for trace in site_traces)),
             merges=_same_blocks(rows, terms.readers[positions[0]]),
         ),
     )

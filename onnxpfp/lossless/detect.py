@@ -107,15 +107,15 @@ def trace(array: NDArray[Any], axis: int, rng: np.random.Generator) -> Trace:
     size = array.shape[axis]
     grain = _grain(array.dtype)
     nothing = np.full(size, np.inf, np.float64)
-    found = Trace(nothing, -nothing, np.zeros((size, PROJECTIONS)), grain)
+    result = Trace(nothing, -nothing, np.zeros((size, PROJECTIONS)), grain)
     # NaN and infinities stay what they are: no comparison with them holds, so such channels stay.
     with np.errstate(invalid="ignore", over="ignore"):
         for part in _pieces(array, axis):
             directions = rng.standard_normal((part.shape[0], part.shape[2], PROJECTIONS))
             projections = _project(part, directions)
             low, high = part.min(2).min(0), part.max(2).max(0)
-            found = found.merge(Trace(low, high, projections, grain))
-    return found
+            result = result.merge(Trace(low, high, projections, grain))
+    return result
 
 
 def largest_gaps(array: NDArray[Any], axis: int, dropped: Indices, kept: Indices, factor: Floats) -> Floats:
@@ -190,13 +190,13 @@ def choose(views: Sequence[View], classes: Indices) -> LosslessChoice:
         views: What the consumers see.
         classes: Only channels of one class may be merged, (n,).
     """
-    gone = np.logical_and.reduce([view.free for view in views])
-    if gone.all():
-        gone[0] = False
-    partner = np.full(gone.size, -1, np.int64)
-    possible = _with_neighbours(views, gone)
+    removed = np.logical_and.reduce([view.free for view in views])
+    if removed.all():
+        removed[0] = False
+    partner = np.full(removed.size, -1, np.int64)
+    possible = _with_neighbours(views, removed)
     order = [channel for channel in _by_reach(views) if possible[channel]]
-    stays = ~gone & ~possible
+    stays = ~removed & ~possible
     for channel in order:
         others = np.flatnonzero(stays & (classes == classes[channel]))
         for view in views:
@@ -206,7 +206,7 @@ def choose(views: Sequence[View], classes: Indices) -> LosslessChoice:
             partner[channel] = others[0]
         else:
             stays[channel] = True
-    return LosslessChoice(gone, partner)
+    return LosslessChoice(removed, partner)
 
 
 def _by_reach(views: Sequence[View]) -> list[int]:
@@ -217,16 +217,16 @@ def _by_reach(views: Sequence[View]) -> list[int]:
     return np.lexsort(np.stack([-scale, -reach])).tolist()
 
 
-def _with_neighbours(views: Sequence[View], gone: Bools) -> Bools:
+def _with_neighbours(views: Sequence[View], removed: Bools) -> Bools:
     """Tell which channels may be multiples of others, without comparing all pairs.
 
     Multiples of each other lie in the same direction, so their first two projections have the same angle modulo pi.
     """
-    possible = ~gone
+    possible = ~removed
     for view in views:
         with np.errstate(invalid="ignore"):
             angle = np.arctan2(view.projections[..., 1], view.projections[..., 0]) % np.pi
-        angle[gone if view.merges else slice(None)] = np.nan
+        angle[removed if view.merges else slice(None)] = np.nan
         angle[~view.alive] = np.nan
         lonely = (_distance_to_next(angle) > view.near) & view.alive
         possible &= view.free | ~lonely.any(1)

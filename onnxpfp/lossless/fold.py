@@ -62,7 +62,7 @@ def edits_of(
     constants: Constants,
     readers: Sequence[LinearOp],
     lossless: Lossless,
-    places: Sequence[StoredAxis | None],
+    stored_axes: Sequence[StoredAxis | None],
     edits: Edits,
 ) -> Edits:
     """Make the edits of weights that go with the removal of `lossless`.
@@ -73,17 +73,17 @@ def edits_of(
         constants: Its constants.
         readers: Its consumers as readers.
         lossless: What goes.
-        places: Where each consumer's weights are stored.
+        stored_axes: Where each consumer's weights are stored.
         edits: Edits made before, which are kept.
     """
     tasks: dict[str, list[_Task]] = {}
     for position, merges in lossless.merges.items():
-        place = places[position]
-        assert place is not None
-        task = _Task(place.axis, readers[position], merges)
+        stored_axis = stored_axes[position]
+        assert stored_axis is not None
+        task = _Task(stored_axis.axis, readers[position], merges)
         # Consumers that share a weight have the same merges: it is edited once.
-        if place.axis not in (known.axis for known in tasks.get(place.tensor, ())):
-            tasks.setdefault(place.tensor, []).append(task)
+        if stored_axis.axis not in (known.axis for known in tasks.get(stored_axis.tensor, ())):
+            tasks.setdefault(stored_axis.tensor, []).append(task)
     editor = BiasEditor.of(model, graph, constants, Edits(_Merged(constants, edits.tensors, tasks), edits.inputs))
     for position, shift in lossless.shifts.items():
         editor.fold(graph.consumers[position], shift)

@@ -40,16 +40,18 @@ class Proof:
     classes: NDArray[np.int64]
 
 
-def prove(model: ModelProto, graph: ChannelGraph, constants: Constants, places: Sequence[StoredAxis | None]) -> Proof:
+def prove(
+    model: ModelProto, graph: ChannelGraph, constants: Constants, stored_axes: Sequence[StoredAxis | None]
+) -> Proof:
     """Look for channels that are settled or equal by their weights.
 
     Args:
         model: The model.
         graph: Its channels.
         constants: Its constants.
-        places: Where each consumer's weights are stored.
+        stored_axes: Where each consumer's weights are stored.
     """
-    return Proof(_settled(model, graph, constants), _classes(graph, constants, places))
+    return Proof(_settled(model, graph, constants), _classes(graph, constants, stored_axes))
 
 
 def _settled(model: ModelProto, graph: ChannelGraph, constants: Constants) -> NDArray[np.bool_]:
@@ -76,8 +78,8 @@ def _settled(model: ModelProto, graph: ChannelGraph, constants: Constants) -> ND
 def _channels(graph: ChannelGraph, constants: Constants, names: Sequence[str]) -> Ids:
     """Return the channels on some activations, each once."""
     axes = [ids for name in names if name not in constants.names for ids in graph.axes.get(name, ())]
-    found = np.unique(np.concatenate([np.zeros(1, np.int64), *axes]))
-    return found[found != 0]
+    ids = np.unique(np.concatenate([np.zeros(1, np.int64), *axes]))
+    return ids[ids != 0]
 
 
 def _carried(graph: ChannelGraph, constants: Constants, node: NodeProto) -> Ids:
@@ -89,21 +91,21 @@ def _carried(graph: ChannelGraph, constants: Constants, node: NodeProto) -> Ids:
     return reduce(np.intersect1d, each) if each else np.zeros(0, np.int64)
 
 
-def _classes(graph: ChannelGraph, constants: Constants, places: Sequence[StoredAxis | None]) -> NDArray[np.int64]:
+def _classes(graph: ChannelGraph, constants: Constants, stored_axes: Sequence[StoredAxis | None]) -> NDArray[np.int64]:
     digests: list[bytes] = [b""] * (graph.count + 1)
-    contracted = {(place.tensor, place.axis) for place in places if place is not None}
+    contracted = {(number.tensor, number.axis) for number in stored_axes if number is not None}
     for name, axes in graph.stored_axes():
         for axis, ids in enumerate(axes):
             if (name, axis) not in contracted and ids.any():
                 for channel, held in _slices(constants.value(name), axis, ids):
-                    seen = digests[channel] + f"{name} {axis} ".encode() + held
-                    digests[channel] = hashlib.blake2b(seen, digest_size=16).digest()
+                    digest = digests[channel] + f"{name} {axis} ".encode() + held
+                    digests[channel] = hashlib.blake2b(digest, digest_size=16).digest()
     numbers: dict[tuple[int, bytes], int] = {}
     classes = np.zeros(graph.count + 1, np.int64)
-    for place, group in enumerate(graph.groups):
+    for number, group in enumerate(graph.groups):
         members: list[int] = group.channels.tolist()
         for member in members:
-            classes[member] = numbers.setdefault((place, digests[member]), len(numbers))
+            classes[member] = numbers.setdefault((number, digests[member]), len(numbers))
     return classes
 
 

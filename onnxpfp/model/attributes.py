@@ -33,33 +33,33 @@ class Attributes:
 
     def integer(self, name: str, default: int) -> int:
         """An integer."""
-        found = self._find(name, AttributeProto.INT)
-        return default if found is None else found.i
+        attribute = self._find(name, AttributeProto.INT)
+        return default if attribute is None else attribute.i
 
     def real(self, name: str, default: float) -> float:
         """A float."""
-        found = self._find(name, AttributeProto.FLOAT)
-        return default if found is None else found.f
+        attribute = self._find(name, AttributeProto.FLOAT)
+        return default if attribute is None else attribute.f
 
     def text(self, name: str, default: str) -> str:
         """A string."""
-        found = self._find(name, AttributeProto.STRING)
-        return default if found is None else found.s.decode("utf-8", "replace")
+        attribute = self._find(name, AttributeProto.STRING)
+        return default if attribute is None else attribute.s.decode("utf-8", "replace")
 
     def integers(self, name: str) -> list[int] | None:
         """A list of integers, or None where it is not given."""
-        found = self._find(name, AttributeProto.INTS)
-        return None if found is None else list(found.ints)
+        attribute = self._find(name, AttributeProto.INTS)
+        return None if attribute is None else list(attribute.ints)
 
     def reals(self, name: str) -> list[float] | None:
         """A list of floats, or None where it is not given."""
-        found = self._find(name, AttributeProto.FLOATS)
-        return None if found is None else list(found.floats)
+        attribute = self._find(name, AttributeProto.FLOATS)
+        return None if attribute is None else list(attribute.floats)
 
     def tensor(self, name: str) -> NDArray[Any] | None:
         """A tensor, or None where it is not given."""
-        found = self._find(name, AttributeProto.TENSOR)
-        return None if found is None else numpy_helper.to_array(found.t)
+        attribute = self._find(name, AttributeProto.TENSOR)
+        return None if attribute is None else numpy_helper.to_array(attribute.t)
 
     def window(self, names: Sequence[str]) -> dict[str, str | list[int]]:
         """Collect the named texts and lists that are given."""

@@ -99,13 +99,13 @@ def read_elsewhere(graph: GraphProto) -> frozenset[str]:
 
 def stored_tensors(graph: GraphProto) -> dict[str, TensorProto]:
     """Return every stored tensor by the name under which nodes read it (live, not copied)."""
-    found = {tensor.name: tensor for tensor in graph.initializer}
+    tensors = {tensor.name: tensor for tensor in graph.initializer}
     for node in graph.node:
         if node.op_type == "Constant" and node.domain in {"", "ai.onnx"}:
             tensor = _constant_tensor(node)
             if tensor is not None:
-                found[node.output[0]] = tensor
-    return found
+                tensors[node.output[0]] = tensor
+    return tensors
 
 
 def weight_names(graph: GraphProto) -> tuple[str, ...]:
@@ -115,8 +115,8 @@ def weight_names(graph: GraphProto) -> tuple[str, ...]:
     """
     read: set[str] = set()
     for node in graph.node:
-        places = INTEGER_WEIGHTS.get(node.op_type, ())
-        read.update(node.input[place] for place in places if place < len(node.input))
+        positions = INTEGER_WEIGHTS.get(node.op_type, ())
+        read.update(node.input[position] for position in positions if position < len(node.input))
     return tuple(
         name for name, tensor in stored_tensors(graph).items() if tensor.data_type not in INTEGERS or name in read
     )
@@ -185,18 +185,18 @@ class Constants:
     def nodes_behind(self, name: str) -> list[NodeProto]:
         """Return the nodes that compute a constant, in topological order."""
         needed: list[NodeProto] = []
-        seen: set[str] = set()
+        visited: set[str] = set()
         stack: list[tuple[str, bool]] = [(name, False)]
         while stack:
             tensor, ready = stack.pop()
             node = self._producer.get(tensor)
-            if node is None or (not ready and tensor in seen):
+            if node is None or (not ready and tensor in visited):
                 continue
             if ready:
                 if all(node is not other for other in needed):
                     needed.append(node)
                 continue
-            seen.add(tensor)
+            visited.add(tensor)
             stack.append((tensor, True))
             stack.extend((i, False) for i in node.input if i)
         return needed

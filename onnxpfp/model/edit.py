@@ -46,12 +46,12 @@ def replace_nodes(graph: GraphProto, nodes: Iterable[NodeProto]) -> None:
 
 def forget_shapes(graph: GraphProto, names: Container[str]) -> None:
     """Drop the recorded shapes of some tensors."""
-    _delete(graph.value_info, (place for place, info in enumerate(graph.value_info) if info.name in names))
+    _delete(graph.value_info, (position for position, info in enumerate(graph.value_info) if info.name in names))
 
 
-def drop_nodes(graph: GraphProto, places: Iterable[int]) -> None:
+def drop_nodes(graph: GraphProto, positions: Iterable[int]) -> None:
     """Drop nodes by their positions."""
-    _delete(graph.node, places)
+    _delete(graph.node, positions)
 
 
 def drop_unread(graph: GraphProto, names: Iterable[str]) -> set[str]:
@@ -66,28 +66,30 @@ def drop_unread(graph: GraphProto, names: Iterable[str]) -> set[str]:
     """
     listed = {info.name for info in graph.input}
     readers = reader_counts(graph) + Counter(output.name for output in graph.output)
-    producer = {name: place for place, node in enumerate(graph.node) for name in node.output if name}
-    open_names, gone, nodes = list(names), set[str](), set[int]()
+    producer = {name: position for position, node in enumerate(graph.node) for name in node.output if name}
+    open_names, dropped, nodes = list(names), set[str](), set[int]()
     while open_names:
         name = open_names.pop()
-        if not name or name in listed or name in gone or readers[name]:
+        if not name or name in listed or name in dropped or readers[name]:
             continue
-        gone.add(name)
-        place = producer.get(name)
-        if place is None or any(readers[output] for output in graph.node[place].output):
+        dropped.add(name)
+        position = producer.get(name)
+        if position is None or any(readers[output] for output in graph.node[position].output):
             continue
-        node = graph.node[place]
-        nodes.add(place)
-        gone.update(output for output in node.output if output)
+        node = graph.node[position]
+        nodes.add(position)
+        dropped.update(output for output in node.output if output)
         readers.subtract(node.input)
         open_names.extend(node.input)
-    _delete(graph.initializer, (place for place, tensor in enumerate(graph.initializer) if tensor.name in gone))
+    _delete(
+        graph.initializer, (position for position, tensor in enumerate(graph.initializer) if tensor.name in dropped)
+    )
     drop_nodes(graph, nodes)
-    forget_shapes(graph, gone)
-    return gone
+    forget_shapes(graph, dropped)
+    return dropped
 
 
-def _delete(items: MutableSequence[Any], places: Iterable[int]) -> None:
+def _delete(items: MutableSequence[Any], positions: Iterable[int]) -> None:
     # From behind, so that the places before stay right; protobuf's own remove() compares whole messages.
-    for place in sorted(places, reverse=True):
-        del items[place]
+    for position in sorted(positions, reverse=True):
+        del items[position]

@@ -24,8 +24,8 @@ def expand(equation: str, ranks: Sequence[int]) -> tuple[list[str], str]:
     Raises:
         ValueError: The equation does not fit the ranks.
     """
-    left, arrow, right = equation.replace(" ", "").partition("->")
-    terms = left.split(",")
+    operands, arrow, result = equation.replace(" ", "").partition("->")
+    terms = operands.split(",")
     free = [letter for letter in string.ascii_letters if letter not in equation]
     covered = [rank - len(term.replace(ELLIPSIS, "")) for term, rank in zip(terms, ranks, strict=True)]
     widest = max((count for term, count in zip(terms, covered, strict=True) if ELLIPSIS in term), default=0)
@@ -38,7 +38,7 @@ def expand(equation: str, ranks: Sequence[int]) -> tuple[list[str], str]:
     if [len(term) for term in spelt] != list(ranks):
         raise ValueError(f"the equation {equation!r} does not fit operands of {list(ranks)} axes")
     if arrow:
-        return spelt, right.replace(ELLIPSIS, batch)
+        return spelt, result.replace(ELLIPSIS, batch)
     times = Counter("".join(spelt))
     named = sorted(letter for letter in times if times[letter] == 1 and letter not in batch)
     return spelt, batch + "".join(named)

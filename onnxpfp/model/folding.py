@@ -38,12 +38,12 @@ def fold_weights(model: ModelProto) -> ModelProto:
         ModelError: onnxruntime cannot compute a constant.
     """
     constants = Constants.of(model)
-    wanted = _wanted(model.graph, constants)
-    if not wanted:
+    names = _wanted(model.graph, constants)
+    if not names:
         return model
     folded = ModelProto()
     folded.CopyFrom(model)
-    tensors = [numpy_helper.from_array(np.asarray(constants.value(name)), name) for name in wanted]
+    tensors = [numpy_helper.from_array(np.asarray(constants.value(name)), name) for name in names]
     tensors = [tensor for tensor in tensors if tensor.data_type != TensorProto.STRING]
     _store(folded, tensors)
     return folded
@@ -58,17 +58,17 @@ def _wanted(graph: GraphProto, constants: Constants) -> list[str]:
     # Shape arithmetic reduces too, and stays: no weight stands behind it.
     weights = set(constants.weights)
     mixed: set[str] = set()
-    wanted: dict[str, None] = {}
+    names: dict[str, None] = {}
     for node in graph.node:
         outputs = [name for name in node.output if name]
         if not constants.names.issuperset(outputs):
-            wanted.update(dict.fromkeys(name for name in node.input if name in mixed))
+            names.update(dict.fromkeys(name for name in node.input if name in mixed))
         elif node.op_type not in {"Shape", "Size"} and not weights.isdisjoint(node.input):
             weights.update(outputs)
             if _mixes(node) or not mixed.isdisjoint(node.input):
                 mixed.update(outputs)
     elsewhere = read_elsewhere(graph)
-    return [name for name in wanted if name not in elsewhere]
+    return [name for name in names if name not in elsewhere]
 
 
 def _store(model: ModelProto, tensors: Sequence[TensorProto]) -> None:
@@ -78,14 +78,14 @@ def _store(model: ModelProto, tensors: Sequence[TensorProto]) -> None:
     readers = reader_counts(graph)
     unread: list[str] = []
     computing: list[int] = []
-    for place, node in enumerate(graph.node):
+    for position, node in enumerate(graph.node):
         if stored.isdisjoint(node.output):
             continue
         unread.extend(node.input)
         if any(readers[name] for name in node.output if name and name not in stored):
             node.output[:] = ["" if name in stored else name for name in node.output]
         else:
-            computing.append(place)
+            computing.append(position)
     drop_nodes(graph, computing)
     drop_unread(graph, unread)
     add_constants(model, tensors)

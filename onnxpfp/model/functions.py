@@ -70,8 +70,8 @@ def _correct_imports(model: ModelProto, flat: ModelProto) -> None:
     """Import what the bodies import, and no longer what only the functions themselves stood for."""
     used = {node.domain for graph in all_graphs(flat) for node in graph.node}
     used |= {node.domain for function in flat.functions for node in function.node}
-    own = {function.domain for function in model.functions}
-    kept = [o for o in flat.opset_import if o.domain not in own or o.domain in used]
+    domains = {function.domain for function in model.functions}
+    kept = [o for o in flat.opset_import if o.domain not in domains or o.domain in used]
     known = {o.domain for o in kept}
     for function in model.functions:
         for entry in function.opset_import:

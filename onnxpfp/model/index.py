@@ -42,7 +42,7 @@ class ModelIndex:
                 if name:
                     uses.setdefault(name, []).append((index, position))
         return cls(
-            model, producers, {name: tuple(places) for name, places in uses.items()}, read_elsewhere(model.graph)
+            model, producers, {name: tuple(positions) for name, positions in uses.items()}, read_elsewhere(model.graph)
         )
 
     def producer(self, tensor: str) -> NodeProto | None:

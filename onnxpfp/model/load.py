@@ -191,12 +191,12 @@ def external_files(path: Path) -> set[Path]:
         model.ParseFromString(path.read_bytes())
     except (DecodeError, OSError):
         return set()
-    found: set[Path] = set()
+    files: set[Path] = set()
     for tensor in _tensors(model):
         entries = {entry.key: entry.value for entry in tensor.external_data}
         if uses_external_data(tensor):
-            found.add(path.parent / entries.get("location", ""))
-    return found
+            files.add(path.parent / entries.get("location", ""))
+    return files
 
 
 def _find_weights(path: Path, model: ModelProto) -> list[Path]:

@@ -85,8 +85,8 @@ def default_input_shapes(model: ModelProto, given: Mapping[str, tuple[int, ...]]
                 len(dims) == len(shape) and all(d is None or d == s for d, s in zip(dims, shape, strict=True))
             )
             if not fits:
-                typed, wanted = ",".join(map(str, shape)), ",".join("?" if d is None else str(d) for d in dims or ())
-                raise OptionError(f"--input-shape {name}:{typed} contradicts the model's {wanted}")
+                typed, declared = ",".join(map(str, shape)), ",".join("?" if d is None else str(d) for d in dims or ())
+                raise OptionError(f"--input-shape {name}:{typed} contradicts the model's {declared}")
             chosen[name] = shape
             continue
         if dims is None:

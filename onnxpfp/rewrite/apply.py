@@ -76,9 +76,9 @@ def renew(pruned: ModelProto, graph: ChannelGraph, keep: Keep, edits: Edits, nod
     for name, array in edits.tensors.items():
         axes = next(iter(graph.uses.get(name, {}).values()), graph.axes[name])
         _store(stored[name], _slice(array, axes, keep))
-    places = {node.output[0]: node for node in pruned.graph.node}
+    nodes_by_output = {node.output[0]: node for node in pruned.graph.node}
     for (index, position), new in edits.inputs.items():
-        _store(stored[places[nodes[index]].input[position]], _slice(new.array, new.axes, keep))
+        _store(stored[nodes_by_output[nodes[index]].input[position]], _slice(new.array, new.axes, keep))
 
 
 def _slice(array: Array, axes: Sequence[Ids], keep: Keep) -> Array:
@@ -146,17 +146,17 @@ class _Patch:
             names=_all_names(model.graph),
         )
 
-    def _fresh_name(self, wanted: str) -> str:
-        name, number = wanted, 1
+    def _fresh_name(self, stem: str) -> str:
+        name, number = stem, 1
         while name in self.names:
-            name, number = f"{wanted}_{number}", number + 1
+            name, number = f"{stem}_{number}", number + 1
         self.names.add(name)
         return name
 
-    def give(self, use: Use, array: Array, wanted: str) -> None:
+    def give(self, use: Use, array: Array, stem: str) -> None:
         """Let one node read a constant of its own."""
         node = self.model.graph.node[use[0]]
-        name = self._fresh_name(wanted)
+        name = self._fresh_name(stem)
         self.added.append(numpy_helper.from_array(np.asarray(array, order="C"), name))
         while len(node.input) <= use[1]:
             node.input.append("")
@@ -209,22 +209,22 @@ class _Patch:
 
     def write_numbers(self, spelt: Numbers) -> None:
         """Write the numbers that spell channel counts."""
-        for (index, name, place), number in spelt.attributes.items():
+        for (index, name, position), number in spelt.attributes.items():
             for attribute in self.model.graph.node[index].attribute:
                 if attribute.name != name:
                     continue
-                if place is None:
+                if position is None:
                     attribute.i = number
                 else:
-                    attribute.ints[place] = number
-        wanted: dict[str, dict[Use, Array]] = {}
+                    attribute.ints[position] = number
+        arrays_by_name: dict[str, dict[Use, Array]] = {}
         for use, array in spelt.inputs.items():
             name = self.model.graph.node[use[0]].input[use[1]]
-            wanted.setdefault(name, {})[use] = array
-        for name, arrays in wanted.items():
+            arrays_by_name.setdefault(name, {})[use] = array
+        for name, arrays in arrays_by_name.items():
             self._write_inputs(name, arrays)
-        for use, places in spelt.overrides.items():
-            self._override(use, places)
+        for use, entries in spelt.overrides.items():
+            self._override(use, entries)
         for (name, position), number in spelt.elements.items():
             array = numbers(self.stored[name]).copy()
             if array.ravel()[position] != number:
@@ -253,15 +253,15 @@ class _Patch:
                 dtype = self._number_type(name) if tensor is None else numbers(tensor).dtype
                 self.give(use, array.astype(dtype), name)
 
-    def _override(self, use: Use, places: Mapping[int, Number]) -> None:
+    def _override(self, use: Use, entries: Mapping[int, Number]) -> None:
         """Put known numbers in the place of some that are computed: Where(known, numbers, computed)."""
         node = self.model.graph.node[use[0]]
         computed = node.input[use[1]]
         value = self.graph.values[computed]
         known = np.zeros(value.size, np.bool_)
-        known[list(places)] = True
+        known[list(entries)] = True
         new = np.zeros(value.size, self._number_type(computed))
-        new[list(places)] = list(places.values())
+        new[list(entries)] = list(entries.values())
         names = [self._fresh_name(f"{computed}_{part}") for part in ("known", "new", "patched")]
         for name, array in zip(names, (known, new), strict=False):
             self.added.append(numpy_helper.from_array(array.reshape(value.shape), name))

@@ -38,8 +38,8 @@ class ReusedOutputs:
         shapes = {name: array.shape for name, array in feeds.items()}
         if shapes == self._fed:
             return self.session.run_into(feeds, self._held)
-        found = self.session.run(feeds)
+        outputs = self.session.run(feeds)
         if not self._fed:
             self._fed = shapes
-            self._held = {name: found[name] for name in self.outputs if found[name].flags.c_contiguous}
-        return found
+            self._held = {name: outputs[name] for name in self.outputs if outputs[name].flags.c_contiguous}
+        return outputs

@@ -97,8 +97,8 @@ class Part:
 
 def stamp_of(path: Path) -> str:
     """Return what changes with a file."""
-    found = path.stat()
-    return f"{found.st_ino}:{found.st_size}:{found.st_mtime_ns}"
+    status = path.stat()
+    return f"{status.st_ino}:{status.st_size}:{status.st_mtime_ns}"
 
 
 def is_reference(tensor: TensorProto) -> bool:
@@ -154,9 +154,9 @@ def externalise(model: ModelProto) -> tuple[ModelProto, Mapping[str, TensorProto
         return model, apart
     bare = ModelProto()
     bare.CopyFrom(model)
-    own = [tensor for tensor in bare.graph.initializer if tensor.name not in apart]
+    held = [tensor for tensor in bare.graph.initializer if tensor.name not in apart]
     del bare.graph.initializer[:]
-    bare.graph.initializer.extend(own)
+    bare.graph.initializer.extend(held)
     listed = {info.name for info in bare.graph.input}
     bare.graph.input.extend(
         helper.make_tensor_value_info(name, tensor.data_type, tuple(tensor.dims))

@@ -121,10 +121,10 @@ def explain_missing(request: ProviderRequest, *, in_build: bool) -> ProviderErro
         in_build: Whether the installed onnxruntime was built with it.
     """
     if not in_build:
-        wanted = "onnxpfp[cuda]" if request.name in (CUDA, TENSORRT) else "the onnxruntime for it"
+        package = "onnxpfp[cuda]" if request.name in (CUDA, TENSORRT) else "the onnxruntime for it"
         return ProviderError(
             f"{request.asked} was asked for, but the installed onnxruntime has no {request.name}",
-            hint=f"pip install {wanted}" if wanted.startswith("onnx") else f"install {wanted}",
+            hint=f"pip install {package}" if package.startswith("onnx") else f"install {package}",
         )
     if request.name not in (CUDA, TENSORRT):
         return ProviderError(
