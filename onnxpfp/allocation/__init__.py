@@ -1,1 +1,1 @@
-"""Budget: what a width costs, and how many channels each group may keep. Pure numpy."""
+"""Allocation: the cost of widths, the width of every group, and the choice of its channels. Pure numpy."""

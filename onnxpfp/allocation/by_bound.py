@@ -1,4 +1,4 @@
-"""How many channels each group keeps, by one scalar t for the whole network.
+"""Allocation by the bound: the widths of all groups from one scalar t.
 
 `demand.py` says what width a group asks for at t: one t stands for one error of all groups, which
 minimises the largest bound at a given cost. Steps are taken in the order of their positions while

@@ -1,4 +1,4 @@
-"""What each group asks for: its width as a function of one scalar t.
+"""Demand curves: the width of each group as a function of one scalar t.
 
 Two rules turn t into widths. Both are monotone in t, and t stands for one error of all groups.
 

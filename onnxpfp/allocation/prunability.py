@@ -1,4 +1,4 @@
-"""How little of a network can be kept without harm, read off a measured curve (2103.06002; algorithms.md 6).
+"""Prunability of a network, read off a measured curve (2103.06002; algorithms.md 6).
 
     P(tolerance) = min {share : loss(share) <= tolerance}
 

@@ -1,4 +1,4 @@
-"""Which channels of a group stay, and by what their weights in the consumers are multiplied.
+"""Selection: the channels of a group that stay, and the factors of their weights in the consumers.
 
 Source: Liebenwein et al., "Provable Filter Pruning for Efficient Neural Networks", ICLR 2020
 (called PFP here): its deterministic, random and partial (derandomised) variants. With scores s,
@@ -36,7 +36,7 @@ Variant = Literal["deterministic", "sampled", "mixed"]
 """Ways to select channels."""
 
 Method = Literal["deterministic", "sampled", "mixed", "auto"]
-"""What can be asked for; auto takes the variant with the smallest bound."""
+"""Methods that a user can ask for; auto takes the variant with the smallest bound."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Which widths a group may have, and at which its response is measured."""
+"""The widths that a group may have, and those at which its response curve is measured."""
 
 from __future__ import annotations
 

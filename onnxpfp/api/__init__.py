@@ -1,1 +1,1 @@
-"""What programs call: prune, inspect, prunability and saving a result, one file each."""
+"""The Python API: prune, inspect, prunability and saving a result, one file each."""

@@ -1,4 +1,4 @@
-"""From a model to its channel graph: walk, repair what cannot be spelt, and walk again."""
+"""Channel analysis: walk over the model, fix the labels whose counts cannot be rewritten, and walk again."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from onnxpfp.model.shapes import Shapes
 __all__ = ["Analysis", "build_channel_graph", "size_edits_of"]
 
 ROUNDS = 4
-"""How often a Reshape whose labels all stay may try another axis."""
+"""Most times that a Reshape whose labels all stay may try another axis."""
 TRIALS = 3
-"""How many random choices of channels the spelt numbers are tried on."""
+"""Number of random choices of channels on which the rewritten numbers are tried."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -20,7 +20,7 @@ from onnxpfp.model.shapes import Shapes
 __all__ = ["Unit", "head_axes"]
 
 Unit = Literal["heads", "width"]
-"""What goes from an attention: whole heads, or the same part of every head."""
+"""The unit that is removed from an attention: whole heads, or the same part of every head."""
 
 _SAME_AXES = frozenset(
     {"Add", "Cast", "Clip", "Div", "Identity", "Mul", "RMSNormalization", "LayerNormalization"}

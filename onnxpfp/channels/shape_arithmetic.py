@@ -1,4 +1,4 @@
-"""Which nodes are shape arithmetic, and what they compute."""
+"""Shape arithmetic: nodes that compute with shapes, folded into symbolic values."""
 
 from __future__ import annotations
 

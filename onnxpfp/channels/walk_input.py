@@ -1,4 +1,4 @@
-"""What every walk over a model reads, computed once."""
+"""The inputs of a walk over a model, computed once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a model wants to be fed."""
+"""Input specifications: name, element type and shape of everything that a model must be fed."""
 
 from __future__ import annotations
 

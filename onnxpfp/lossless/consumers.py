@@ -1,4 +1,4 @@
-"""What the consumers of a group see of its channels, in the terms of `detect`."""
+"""Views of a group's channels as its consumers read them, in the terms of `detect`."""
 
 from __future__ import annotations
 

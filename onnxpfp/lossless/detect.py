@@ -1,4 +1,4 @@
-"""Which channels are dead, constant or multiples of another, from small statistics of every index.
+"""Detection of channels that are dead, constant or multiples of another, from small statistics of every index.
 
 A few random projections P_j = <x_j, r> over samples and positions stand for a channel's whole data: where
 x_j = alpha x_k, P_j = alpha P_k, and the reverse holds but for a set of directions r of measure zero. They are sums,

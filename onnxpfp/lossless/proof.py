@@ -1,4 +1,4 @@
-"""What weights alone show about channels, for networks without data.
+"""Proofs by the weights alone that channels are dead, constant or equal, for networks without data.
 
 1. A channel is settled if nothing that depends on the input enters it: every filter that brings it forth is zero
    (BatchNormalization folded). It is constant then, up to what windows do at borders, and any input shows its value.

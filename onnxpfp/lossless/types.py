@@ -1,4 +1,4 @@
-"""What goes for free, and how the rest takes it over."""
+"""Types of the lossless step: the removed channels, and the merges by which consumers take them over."""
 
 from __future__ import annotations
 

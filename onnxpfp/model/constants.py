@@ -1,4 +1,4 @@
-"""Where constants live: initializers and Constant nodes, and what follows from them alone."""
+"""Constants of a model: initializers, Constant nodes, and all that follows from them alone."""
 
 from __future__ import annotations
 

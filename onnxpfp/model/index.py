@@ -1,4 +1,4 @@
-"""Who makes and who reads every tensor of a model's main graph."""
+"""Index of the producers and readers of every tensor of a model's main graph."""
 
 from __future__ import annotations
 

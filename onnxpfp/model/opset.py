@@ -1,4 +1,4 @@
-"""Which version of the standard operator set a model speaks; its domain has two names."""
+"""The version of the standard operator set that a model imports; its domain has two names."""
 
 from __future__ import annotations
 

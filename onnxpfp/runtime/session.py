@@ -50,7 +50,7 @@ _MAPPED_FROM = 128 << 10
 _FATAL = 4
 _WARNING = 2
 _FALLBACK = "fallback to CPU EP has been explicitly disabled"
-"""What onnxruntime says of a node that strict providers cannot run."""
+"""Text with which onnxruntime refuses a node that strict providers cannot run."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
