@@ -24,11 +24,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxpfp.allocation.cost import CostModel
-from onnxpfp.allocation.demand import Curves, Demand, Rule, curves_of
+from onnxpfp.allocation.demand import Curves, Demand, DemandRule, curves_of
 from onnxpfp.allocation.widths import budget_of, unreachable
 from onnxpfp.errors import TargetUnreachableError
 
-__all__ = ["Allocation", "Demand", "Rule", "allocate_by_bound"]
+__all__ = ["Allocation", "Demand", "DemandRule", "allocate_by_bound"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -54,7 +54,7 @@ class Allocation:
 
 
 def allocate_by_bound(
-    demands: Sequence[Demand], cost: CostModel, target: float, rule: Rule, reference: int | None = None
+    demands: Sequence[Demand], cost: CostModel, target: float, rule: DemandRule, reference: int | None = None
 ) -> Allocation:
     """Choose the widths of all groups so that the cost lies just under a target.
 

@@ -29,13 +29,13 @@ from numpy.typing import NDArray
 
 from onnxpfp.score.pfp import draws_to_reach, log_miss, probabilities
 
-__all__ = ["Curves", "Demand", "Rule", "curves_of"]
+__all__ = ["Curves", "Demand", "DemandRule", "curves_of"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 
-Rule = Literal["bound", "draws"]
+DemandRule = Literal["bound", "draws"]
 
 _SLACK = 1e-9
 """Taken off before rounding up, so that rounding errors do not ask for one more channel."""
@@ -210,7 +210,7 @@ class _DrawCurves(_Widths):
         return 1.0 / float(self.rate[moving].max())
 
 
-def curves_of(demands: Sequence[Demand], rule: Rule) -> Curves:
+def curves_of(demands: Sequence[Demand], rule: DemandRule) -> Curves:
     """Put the demands of all groups together.
 
     Args:

@@ -40,7 +40,7 @@ from onnxpfp.errors import ModelError
 from onnxpfp.linear.families import OpFamily, is_screened, op_families
 from onnxpfp.linear.ops import FileWeight, LinearOp
 from onnxpfp.runtime.binding import ReusedOutputs
-from onnxpfp.runtime.device_memory import DeviceMemory, Tensor, device_memory_of
+from onnxpfp.runtime.device_memory import DeviceMemory, DeviceTensor, device_memory_of
 from onnxpfp.runtime.providers import CPU, ProviderRequest
 from onnxpfp.runtime.session import Session, as_requests, open_session
 
@@ -215,7 +215,7 @@ def _look(
         each.result()
 
 
-def _show(watcher: Observer, data: NDArray[Any] | Tensor, number: int) -> None:
+def _show(watcher: Observer, data: NDArray[Any] | DeviceTensor, number: int) -> None:
     """Let a watcher see a batch, which it wants on the host."""
     watcher.see(cast("NDArray[Any]", data) if isinstance(data, np.ndarray) else data.numpy(), number)
 

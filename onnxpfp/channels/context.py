@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onnx import NodeProto
 
 from onnxpfp.channels.labels import Labels
-from onnxpfp.channels.symbolic import Const, Value, is_known, is_real, leaves, plain
+from onnxpfp.channels.symbolic import Const, Value, as_plain, is_known, is_real, leaves
 from onnxpfp.channels.types import Consumer, Form, Ids, IndexRef, Mask, SizeRef
 from onnxpfp.model.attributes import Attributes
 
@@ -127,7 +127,7 @@ class NodeContext:
     def numbers(self, position: int) -> NDArray[np.int64] | None:
         """The whole numbers of an input that is shape arithmetic, at the analysed shapes."""
         value = self.values[position] if self.has(position) else None
-        return None if value is None or is_real(value) else plain(value)
+        return None if value is None or is_real(value) else as_plain(value)
 
     def same_in_every_run(self, where: str | int, place: int) -> bool:
         """Whether a number is the same in every run: an attribute's always, an input's unless a free axis gives it."""

@@ -16,7 +16,7 @@ from onnxpfp.channels.walk_input import WalkInput, domain_of
 from onnxpfp.model.attributes import Attributes
 from onnxpfp.model.constants import INTEGERS
 
-__all__ = ["folded"]
+__all__ = ["fold_node"]
 
 FEW = 16
 """Numbers; a longer tensor of floats is no shape arithmetic."""
@@ -24,7 +24,7 @@ MANY = 1024
 """Numbers; a computation on more is that of a table, not of a shape."""
 
 
-def folded(
+def fold_node(
     walk_input: WalkInput, node: NodeProto, values: MutableMapping[str, Value], axes: Mapping[str, Axes]
 ) -> Value | None:
     """Follow shape arithmetic through a node; None where the node is anything else.

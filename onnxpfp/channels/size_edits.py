@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from onnxpfp.channels.symbolic import Const, Dim, Entry, Value, evaluate, is_known, is_real, plain
+from onnxpfp.channels.symbolic import Const, Dim, Entry, Value, as_plain, evaluate, is_known, is_real
 from onnxpfp.channels.types import Ids, IndexRef, PinnedSize, SizeRef
 
 __all__ = ["Numbers", "SizeEdits", "UnmetSize", "renumber"]
@@ -93,7 +93,7 @@ class SizeEdits:
         inputs: dict[Use, NDArray[np.generic]] = {}
         for spell in self.spells:
             if isinstance(spell, IndexRef):
-                old = plain(self.values[self._tensor(spell.node, spell.where)])
+                old = as_plain(self.values[self._tensor(spell.node, spell.where)])
                 inputs[spell.node, spell.where] = renumber(old, spell, keep)
             elif isinstance(spell.where, str):
                 attributes[spell.node, spell.where, spell.place] = _count(spell, keep)

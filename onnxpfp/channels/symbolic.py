@@ -28,6 +28,7 @@ __all__ = [
     "Dim",
     "Entry",
     "Value",
+    "as_plain",
     "clip",
     "constant",
     "evaluate",
@@ -35,7 +36,6 @@ __all__ = [
     "is_known",
     "is_real",
     "leaves",
-    "plain",
     "product",
 ]
 
@@ -167,7 +167,7 @@ def is_real(value: Value) -> bool:
     return any(isinstance(entry.value, float) for entry in value.ravel())
 
 
-def plain(value: Value) -> NDArray[np.int64]:
+def as_plain(value: Value) -> NDArray[np.int64]:
     """Return the numbers at the analysed shapes, int64."""
     return np.array([entry.value for entry in value.ravel()], np.int64).reshape(value.shape)
 
@@ -217,7 +217,7 @@ def _list(inputs: Sequence[Value], position: int, attributes: Attributes, name: 
     """A list that older opsets keep as an attribute and newer ones as an input."""
     given = attributes.integers(name)
     if given is None and len(inputs) > position:
-        given = [int(number) for number in plain(inputs[position]).ravel()]
+        given = [int(number) for number in as_plain(inputs[position]).ravel()]
     return given
 
 
@@ -257,7 +257,7 @@ def _restructure(op: str, inputs: Sequence[Value], attributes: Attributes) -> Va
         case "Concat":
             return np.concatenate(inputs, axis=attributes.integer("axis", 0))
         case "Gather":
-            return _tensor(np.take(data, plain(inputs[1]), axis=attributes.integer("axis", 0)))
+            return _tensor(np.take(data, as_plain(inputs[1]), axis=attributes.integer("axis", 0)))
         case "Slice":
             return _slice(inputs, attributes)
         case "Unsqueeze":
@@ -266,7 +266,7 @@ def _restructure(op: str, inputs: Sequence[Value], attributes: Attributes) -> Va
             axes = _list(inputs, 1, attributes, "axes")
             return _tensor(np.squeeze(data, None if axes is None else tuple(axes)))
         case "Reshape":
-            return data.reshape(plain(inputs[1]).tolist())
+            return data.reshape(as_plain(inputs[1]).tolist())
         case "Flatten":
             axis = attributes.integer("axis", 1)
             return data.reshape(math.prod(data.shape[:axis]), -1)
@@ -304,7 +304,7 @@ def _generate(op: str, inputs: Sequence[Value], attributes: Attributes) -> Value
     """Make a tensor whose length its inputs spell: only where no axis length is among them."""
     if not all(_is_fixed(value) for value in inputs):
         return None
-    numbers = [plain(value) for value in inputs]
+    numbers = [as_plain(value) for value in inputs]
     if op == "Expand":
         shape = np.broadcast_shapes(numbers[0].shape, tuple(numbers[1].tolist()))
         return np.broadcast_to(inputs[0], shape) if math.prod(shape) <= LARGEST else None

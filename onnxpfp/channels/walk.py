@@ -12,7 +12,7 @@ from onnxpfp.channels import symbolic as entries
 from onnxpfp.channels.context import Axes, Carrier, CarrierChoice, NodeContext, UnlabelledError, unlabelled
 from onnxpfp.channels.labels import Labels
 from onnxpfp.channels.ops import RULES
-from onnxpfp.channels.shape_arithmetic import folded
+from onnxpfp.channels.shape_arithmetic import fold_node
 from onnxpfp.channels.symbolic import Dim, Value
 from onnxpfp.channels.types import Consumer, IndexRef, Mask, PinnedSize, SizeRef
 from onnxpfp.channels.walk_input import WalkInput, domain_of
@@ -109,7 +109,7 @@ def _input_axes(walk_input: WalkInput, state: Walk, use: Use, name: str) -> Axes
 def _visit(walk_input: WalkInput, state: Walk, index: int, node: NodeProto, carriers: frozenset[Carrier]) -> None:
     if node.op_type == "Constant" and node.output[0] in state.axes:
         return
-    value = folded(walk_input, node, state.values, state.axes)
+    value = fold_node(walk_input, node, state.values, state.axes)
     if value is not None:
         name = node.output[0]
         state.values[name], state.number_types[name] = value, walk_input.shapes.dtype[name]

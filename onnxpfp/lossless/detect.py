@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from onnxpfp.arrays import chunks
 
-__all__ = ["NEAR", "LosslessChoice", "Trace", "View", "choose", "largest_gaps", "trace"]
+__all__ = ["NEAR", "LosslessChoice", "Trace", "View", "choose_removals", "largest_gaps", "trace"]
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -179,7 +179,7 @@ class LosslessChoice:
     partner: Indices
 
 
-def choose(views: Sequence[View], classes: Indices) -> LosslessChoice:
+def choose_removals(views: Sequence[View], classes: Indices) -> LosslessChoice:
     """Choose what goes of a group.
 
     1. What is free at every consumer goes, but never all of a group.

@@ -25,11 +25,11 @@ from onnxpfp.linear.bias import mean_shift
 from onnxpfp.linear.ops import LinearOp
 from onnxpfp.linear.weights import StoredAxis
 from onnxpfp.lossless.consumers import ConsumerTerms, Reading, readings_of, sites_of
-from onnxpfp.lossless.detect import LosslessChoice, Trace, choose
+from onnxpfp.lossless.detect import LosslessChoice, Trace, choose_removals
 from onnxpfp.lossless.fold import folds_of
 from onnxpfp.lossless.proof import Proof, prove
 from onnxpfp.lossless.traces import Look, Pair, Site, gaps_of, noise_like, traces_of
-from onnxpfp.lossless.types import Kind, Lossless, Merge, Removal
+from onnxpfp.lossless.types import Lossless, Merge, Removal, RemovalKind
 from onnxpfp.model.constants import Constants
 from onnxpfp.model.shapes import Shapes
 from onnxpfp.runtime.providers import ProviderRequest
@@ -125,7 +125,7 @@ def _search(terms: ConsumerTerms, proof: Proof, look: Look) -> list[_Found]:
     for group in terms.graph.groups:
         readings = readings_of(group, terms, traces)
         classes = _classes(group, readings, proof)
-        proposed.append(_Found(group, readings, choose([reading.view for reading in readings], classes)))
+        proposed.append(_Found(group, readings, choose_removals([reading.view for reading in readings], classes)))
     return _confirmed(proposed, traces, look)
 
 
@@ -209,7 +209,7 @@ def _collect(terms: ConsumerTerms, found: Sequence[_Found], samples: int) -> Los
 def _removals(found: _Found, dropped: NDArray[np.bool_], samples: int) -> Iterator[Removal]:
     dead = ~np.logical_or.reduce([reading.view.alive.any(1) for reading in found.readings])
     constant = np.logical_and.reduce([reading.constant for reading in found.readings])
-    kinds: dict[Kind, NDArray[np.bool_]] = {
+    kinds: dict[RemovalKind, NDArray[np.bool_]] = {
         "dead": dropped & dead,
         "constant": dropped & constant & ~dead,
         "duplicate": dropped & ~constant & ~dead,

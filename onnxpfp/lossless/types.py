@@ -9,9 +9,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Kind", "Lossless", "Merge", "Removal"]
+__all__ = ["Lossless", "Merge", "Removal", "RemovalKind"]
 
-Kind = Literal["dead", "constant", "duplicate"]
+RemovalKind = Literal["dead", "constant", "duplicate"]
 """Zero, one number, or a multiple of another channel of its group, wherever it is read.
 
 A channel that is constant but was merged into another constant one counts as constant.
@@ -34,7 +34,7 @@ class Removal:
     """
 
     group: str
-    kind: Kind
+    kind: RemovalKind
     channels: tuple[int, ...]
     source: Literal["weights", "data"]
     samples: int

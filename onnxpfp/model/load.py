@@ -19,7 +19,7 @@ from onnxpfp.model.folding import fold_weights
 from onnxpfp.model.functions import without_functions
 from onnxpfp.model.plain import with_plain_constants
 from onnxpfp.runtime.external_data import (
-    Part,
+    FileSlice,
     WeightFile,
     externalise,
     is_reference,
@@ -216,13 +216,13 @@ def _find_weights(path: Path, model: ModelProto) -> list[Path]:
 
 def _can_stay(tensor: TensorProto) -> bool:
     """Tell whether a weight is worth a mapping, and can be mapped where it lies."""
-    part = Part.of(tensor)
+    part = FileSlice.of(tensor)
     assert part is not None
     size = helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
     return part.length >= PART_FROM and part.offset % size == 0 and mappable(tensor.data_type)
 
 
-def _part(path: Path, tensor: TensorProto) -> Part:
+def _part(path: Path, tensor: TensorProto) -> FileSlice:
     """Return where a weight lies, and make sure that it is all there.
 
     Raises:
@@ -252,7 +252,7 @@ def _part(path: Path, tensor: TensorProto) -> Part:
         )
     if length != _size(tensor):
         raise ModelError(_misfit(str(path), tensor))
-    return Part(file.absolute(), offset, length, stamp_of(file))
+    return FileSlice(file.absolute(), offset, length, stamp_of(file))
 
 
 def _misfit(title: str, tensor: TensorProto) -> str:

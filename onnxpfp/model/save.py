@@ -15,7 +15,7 @@ from onnx import ModelProto
 
 from onnxpfp.errors import OutputError
 from onnxpfp.model.constants import all_graphs
-from onnxpfp.runtime.external_data import PAGE, Part, is_reference, pieces
+from onnxpfp.runtime.external_data import PAGE, FileSlice, is_reference, pieces
 
 __all__ = ["check_target", "keep_weights", "save_bytes", "save_model"]
 
@@ -155,7 +155,7 @@ def _save_external(path: Path, model: ModelProto) -> int:
             offset = file.tell()
             for piece in pieces(tensor):
                 file.write(piece)
-            Part(Path(weights.name), offset, file.tell() - offset).give_to(tensor)
+            FileSlice(Path(weights.name), offset, file.tell() - offset).give_to(tensor)
         size = file.tell()
         data = copy.SerializeToString()
         main.write(data)

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from onnxpfp.runtime.providers import CPU, CUDA, ProviderRequest
 
-__all__ = ["DeviceMemory", "Tensor", "device_memory_of"]
+__all__ = ["DeviceMemory", "DeviceTensor", "device_memory_of"]
 
-Tensor = Any
+DeviceTensor = Any
 """An `OrtValue`, which has no type stubs: a tensor in the memory of a provider."""
 
 _KINDS = {CPU: "cpu", CUDA: "cuda"}
@@ -32,7 +32,7 @@ class DeviceMemory:
     kind: str = "cpu"
     number: int = 0
 
-    def put(self, array: NDArray[Any]) -> Tensor:
+    def put(self, array: NDArray[Any]) -> DeviceTensor:
         """Copy an array there; on the CPU it stays where it is."""
         ort: Any = importlib.import_module("onnxruntime")
         return ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), self.kind, self.number)

@@ -26,7 +26,7 @@ from onnxpfp.errors import ModelError, OutputError
 
 __all__ = [
     "PAGE",
-    "Part",
+    "FileSlice",
     "WeightFile",
     "externalise",
     "inline",
@@ -45,7 +45,7 @@ PAGE = 4096
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class FileSlice:
     """The part of a file in which the numbers of a tensor lie.
 
     Attributes:
@@ -61,7 +61,7 @@ class Part:
     stamp: str = ""
 
     @classmethod
-    def of(cls, tensor: TensorProto) -> Part | None:
+    def of(cls, tensor: TensorProto) -> FileSlice | None:
         """Return where the numbers of a tensor lie, or None where it holds them itself."""
         if tensor.data_location != TensorProto.EXTERNAL:
             return None
@@ -117,7 +117,7 @@ def numbers(tensor: TensorProto) -> NDArray[Any]:
     Raises:
         ModelError: That file is gone, or is another one.
     """
-    part = Part.of(tensor)
+    part = FileSlice.of(tensor)
     if part is None:
         return numpy_helper.to_array(tensor)
     return part.mapped(helper.tensor_dtype_to_np_dtype(tensor.data_type), tuple(tensor.dims))
@@ -125,7 +125,7 @@ def numbers(tensor: TensorProto) -> NDArray[Any]:
 
 def pieces(tensor: TensorProto) -> Iterator[memoryview]:
     """Yield the bytes of a tensor that refers to a file or holds raw data, a piece at a time."""
-    part = Part.of(tensor)
+    part = FileSlice.of(tensor)
     if part is None:
         yield memoryview(tensor.raw_data)
         return
@@ -193,7 +193,7 @@ def with_weights_in_memory(model: ModelProto) -> ModelProto:
 
 def size_of(model: ModelProto) -> int:
     """Return the bytes of a model with all its weights."""
-    parts = (Part.of(tensor) for tensor in model.graph.initializer)
+    parts = (FileSlice.of(tensor) for tensor in model.graph.initializer)
     return model.ByteSize() + sum(part.length for part in parts if part is not None)
 
 
@@ -234,7 +234,7 @@ class WeightFile:
             ) from error
         del tensor.dims[:]
         tensor.dims.extend(shape)
-        Part(path, offset, length).give_to(tensor)
+        FileSlice(path, offset, length).give_to(tensor)
 
     def _make(self) -> Path:
         folder = Path(tempfile.mkdtemp(prefix=".onnxpfp-", dir=self._parent)).absolute()

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto
 
 from onnxpfp.errors import ModelError, ProviderError, one_line
-from onnxpfp.runtime.device_memory import DeviceMemory, Tensor
+from onnxpfp.runtime.device_memory import DeviceMemory, DeviceTensor
 from onnxpfp.runtime.external_data import externalise, numbers
 from onnxpfp.runtime.providers import (
     CPU,
@@ -106,12 +106,12 @@ class Session:
                 binding.bind_output(name, "cpu")
             self._handle.run_with_iobinding(binding)
             # They come in the order in which they were bound.
-            fresh: list[Tensor] = binding.get_outputs()[len(places) :] if others else []
+            fresh: list[DeviceTensor] = binding.get_outputs()[len(places) :] if others else []
         return {**places, **{name: _as_array(value.numpy()) for name, value in zip(others, fresh, strict=True)}}
 
     def run_at(
-        self, feeds: Mapping[str, Tensor | NDArray[Any]], place: DeviceMemory, home: Collection[str] = ()
-    ) -> dict[str, Tensor]:
+        self, feeds: Mapping[str, DeviceTensor | NDArray[Any]], place: DeviceMemory, home: Collection[str] = ()
+    ) -> dict[str, DeviceTensor]:
         """Run once and leave the outputs where the provider computes.
 
         Args:

@@ -7,7 +7,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 from onnxpfp.channels.size_edits import renumber
-from onnxpfp.channels.symbolic import Computed, Const, Dim, constant, evaluate, fold, leaves, plain
+from onnxpfp.channels.symbolic import Computed, Const, Dim, as_plain, constant, evaluate, fold, leaves
 from onnxpfp.channels.types import IndexRef
 from onnxpfp.model.attributes import Attributes
 
@@ -34,7 +34,7 @@ X = shape("x", 2, 8, 6)
 def test_constant_entries_know_tensor_and_position():
     entries = constant("k", np.array([[4, 5], [6, 7]]))
     assert entries[1, 0] == Const("k", 2, 6)
-    assert plain(entries).tolist() == [[4, 5], [6, 7]]
+    assert as_plain(entries).tolist() == [[4, 5], [6, 7]]
 
 
 CASES = [
@@ -79,7 +79,7 @@ def test_fold(op, inputs, attributes, wanted):
     node = helper.make_node(op, [], ["y"], **attributes)
     found = fold(op, inputs, Attributes(node))
     assert found is not None
-    assert plain(found).tolist() == wanted
+    assert as_plain(found).tolist() == wanted
 
 
 def test_op_on_numbers_follows_a_change_of_its_lengths():
@@ -93,7 +93,7 @@ def test_op_on_numbers_follows_a_change_of_its_lengths():
 def test_division_rounds_toward_zero_as_onnx_does():
     found = fold("Div", [const(-7, 7), const(2)], NONE)
     assert found is not None
-    assert plain(found).tolist() == [-3, 3]
+    assert as_plain(found).tolist() == [-3, 3]
 
 
 def test_other_ops_are_no_shape_arithmetic():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from onnxpfp.lossless.detect import NEAR, Trace, View, choose, largest_gaps, trace
+from onnxpfp.lossless.detect import NEAR, Trace, View, choose_removals, largest_gaps, trace
 
 Floats = NDArray[np.float64]
 
@@ -22,7 +22,7 @@ def view(data: Floats, *, folds: bool = False, merges: bool = True) -> View:
 
 def chosen(*views: View, classes: list[int] | None = None) -> tuple[list[int], dict[int, int]]:
     count = len(views[0].free)
-    found = choose(views, np.zeros(count, np.int64) if classes is None else np.array(classes))
+    found = choose_removals(views, np.zeros(count, np.int64) if classes is None else np.array(classes))
     partners = {int(j): int(found.partner[j]) for j in np.flatnonzero(found.partner >= 0)}
     return np.flatnonzero(found.gone).tolist(), partners
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from onnxpfp.runtime.device_memory import DeviceMemory, Tensor
+from onnxpfp.runtime.device_memory import DeviceMemory, DeviceTensor
 from onnxpfp.runtime.session import Session
 
 __all__ = ["DeviceOutputs"]
@@ -28,7 +28,7 @@ class DeviceOutputs:
     outputs: Sequence[str]
     place: DeviceMemory
 
-    def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, Tensor | NDArray[Any]]:
+    def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, DeviceTensor | NDArray[Any]]:
         """Run once; the outputs that stay are tensors, the others arrays.
 
         Raises:

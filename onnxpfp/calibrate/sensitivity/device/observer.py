@@ -19,7 +19,7 @@ from onnxpfp.errors import CalibrationError
 from onnxpfp.linear.families import OpFamily
 from onnxpfp.linear.im2col import output_sizes, tap_sources
 from onnxpfp.linear.ops import LinearOp
-from onnxpfp.runtime.device_memory import Tensor
+from onnxpfp.runtime.device_memory import DeviceTensor
 
 __all__ = ["DeviceSensitivityObserver"]
 
@@ -50,14 +50,14 @@ class DeviceSensitivityObserver:
     programs: Programs
     first: int = FIRST
     _screens: dict[str, DeviceScreening] = field(default_factory=dict[str, DeviceScreening])
-    _tables: dict[Sizes, dict[str, Tensor]] = field(default_factory=dict[Sizes, dict[str, Tensor]])
-    _totals: dict[Sizes, Tensor] = field(default_factory=dict[Sizes, Tensor])
-    _squares: Tensor = None
+    _tables: dict[Sizes, dict[str, DeviceTensor]] = field(default_factory=dict[Sizes, dict[str, DeviceTensor]])
+    _totals: dict[Sizes, DeviceTensor] = field(default_factory=dict[Sizes, DeviceTensor])
+    _squares: DeviceTensor = None
     _patches: int = 0
     _negative: bool = False
     _samples: int = 0
 
-    def see(self, data: Tensor, samples: int) -> None:
+    def see(self, data: DeviceTensor, samples: int) -> None:
         """Count one batch in.
 
         Args:
@@ -102,7 +102,7 @@ class DeviceSensitivityObserver:
             samples=self._samples,
         )
 
-    def _count(self, data: Tensor, arrangement: Arrangement, extent: Extent) -> tuple[float, float]:
+    def _count(self, data: DeviceTensor, arrangement: Arrangement, extent: Extent) -> tuple[float, float]:
         """Add up the input and its squares; return its smallest and its largest entry."""
         channels = len(self.family.lead.channels)
         key = () if arrangement.plain else extent.sizes
@@ -134,7 +134,7 @@ class DeviceSensitivityObserver:
                     reader, arrangement, self.programs, self.plan, self.first
                 )
 
-    def _read(self, extent: Extent) -> dict[str, Tensor]:
+    def _read(self, extent: Extent) -> dict[str, DeviceTensor]:
         """Return where taps read; nothing where a position sees the input at the same position."""
         if Arrangement.of(self.family).plain:
             return {}
@@ -144,7 +144,7 @@ class DeviceSensitivityObserver:
             self._tables = {extent.sizes: self.programs.put({"table": reads.T, "reads": reads})}
         return self._tables[extent.sizes]
 
-    def _parts(self, data: Tensor, extent: Extent, tables: dict[str, Tensor]) -> Iterator[Part]:
+    def _parts(self, data: DeviceTensor, extent: Extent, tables: dict[str, DeviceTensor]) -> Iterator[Part]:
         """Cut a batch such that what is made of a part stays within the memory, as far as one sample can keep it."""
         if not self._screens:
             return

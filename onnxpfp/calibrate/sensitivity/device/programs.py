@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from onnxpfp.runtime.device_memory import DeviceMemory, Tensor
+from onnxpfp.runtime.device_memory import DeviceMemory, DeviceTensor
 from onnxpfp.runtime.providers import ProviderRequest
 from onnxpfp.runtime.session import Session, open_session
 
@@ -45,8 +45,8 @@ class Programs:
     _sessions: dict[Program, Session] = field(default_factory=dict[Program, Session])
 
     def run(
-        self, program: Program, feeds: Mapping[str, Tensor | NDArray[Any]], home: Collection[str] = ()
-    ) -> dict[str, Tensor]:
+        self, program: Program, feeds: Mapping[str, DeviceTensor | NDArray[Any]], home: Collection[str] = ()
+    ) -> dict[str, DeviceTensor]:
         """Run a graph.
 
         Args:
@@ -63,6 +63,6 @@ class Programs:
         session = self._sessions[program]
         return session.run_at({name: feeds[name] for name in session.inputs}, self.place, home)
 
-    def put(self, arrays: Mapping[str, NDArray[Any]]) -> dict[str, Tensor]:
+    def put(self, arrays: Mapping[str, NDArray[Any]]) -> dict[str, DeviceTensor]:
         """Bring arrays where graphs read them."""
         return {name: self.place.put(array) for name, array in arrays.items()}

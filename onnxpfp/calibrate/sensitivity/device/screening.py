@@ -16,7 +16,7 @@ from onnxpfp.calibrate.sensitivity.device.shares import Shares
 from onnxpfp.calibrate.sensitivity.settings import FULL, Kernel, SensitivitySettings
 from onnxpfp.calibrate.sensitivity.sums import scaled
 from onnxpfp.linear.ops import LinearOp
-from onnxpfp.runtime.device_memory import Tensor
+from onnxpfp.runtime.device_memory import DeviceTensor
 
 __all__ = ["FIRST", "DeviceScreening", "Part"]
 
@@ -46,11 +46,11 @@ class Part:
         tables: Where taps read; see `Bounds` and `Shares`.
     """
 
-    data: Tensor
+    data: DeviceTensor
     first: int
     last: int
     extent: Extent
-    tables: dict[str, Tensor]
+    tables: dict[str, DeviceTensor]
 
 
 @dataclass(slots=True, eq=False)
@@ -74,7 +74,7 @@ class DeviceScreening:
     programs: Programs
     plan: SensitivitySettings
     first: int
-    _fixed: dict[str, Tensor]
+    _fixed: dict[str, DeviceTensor]
 
     @classmethod
     def of(
@@ -122,7 +122,7 @@ class DeviceScreening:
         # One entry is its own largest product.
         return self.plan.kernel if self.operands.entries > 1 else "sum"
 
-    def _settle(self, seen: dict[str, Tensor], above: Floats, extent: Extent) -> None:
+    def _settle(self, seen: dict[str, DeviceTensor], above: Floats, extent: Extent) -> None:
         """Compute shares until no bound is above the largest one.
 
         Args:
@@ -138,7 +138,7 @@ class DeviceScreening:
             self._raise(seen, few, size, extent)
             left[few] = 0
 
-    def _raise(self, seen: dict[str, Tensor], which: Ints, size: int, extent: Extent) -> Floats:
+    def _raise(self, seen: dict[str, DeviceTensor], which: Ints, size: int, extent: Extent) -> Floats:
         """Compute the shares of blocks at their most promising pairs.
 
         Returns:
