@@ -1,15 +1,35 @@
-"""What a user may ask for, validated once."""
+"""Options, each declared once: type, default, flag, help, choices and check.
+
+The click options, the keywords of the Python API, the validation and the README's table are made from these fields. The
+class that a field stands in says which verbs take it:
+
+    ScopeOptions            inspect, and all below
+    RunOptions              prune, prunability
+    Options                 prune
+    PrunabilityOptions      prunability
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
 
 from onnxpfp.errors import OptionError
 
-__all__ = ["DEFAULT_KEEP_MACS", "DEFAULT_WORKSPACE", "SCORES", "Known", "Options"]
+__all__ = [
+    "DEFAULT_KEEP_MACS",
+    "DEFAULT_WORKSPACE",
+    "SCORES",
+    "Known",
+    "Option",
+    "Options",
+    "PrunabilityOptions",
+    "RunOptions",
+    "ScopeOptions",
+    "declared",
+]
 
 DEFAULT_KEEP_MACS = 0.7
 """Share of the MACs that stays where no target is given."""
@@ -34,7 +54,7 @@ SCORES: Mapping[str, bool] = {
     "apoz": True,
     "chip": True,
 }
-"""What may rank channels, and whether it needs data. A test holds it against the baselines, which import numpy."""
+"""Criteria that may rank channels, and whether each needs data. A test holds it against those, which import numpy."""
 
 Known = Literal["file", "few", "random", "none"]
 """What is known of the user's data: enough to hold some out, too few for that, noise in their place, nothing."""
@@ -44,111 +64,270 @@ ALIGNMENT = 8
 WIDE = 32
 """Groups narrower than this are not rounded by default."""
 
+Section = Literal["data", "target", "choice", "runtime"]
+"""Options of one section stand together in help and README."""
+Check = Callable[[str, Any], None]
+"""Raises OptionError if a value, given under a flag, cannot be meant."""
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """How to prune.
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """The declaration of an option; its name, type and default are those of the field that has it.
 
     Attributes:
-        keep_macs: Share of the MACs that stays, in (0, 1].
-        keep_params: Share of the parameters that stays, in (0, 1]; one target at most.
-        max_drift: In their place: the largest relative output error on held-out samples; as much of the MACs goes as it
-            allows.
-        min_agreement: Likewise: the smallest share of held-out samples with the same top-1 class, in (0, 1].
-        select: Which channels stay: the most sensitive (deterministic), a weighted draw (sampled),
-            both (mixed), or per group the one with the smallest bound (auto); where no bound is below 1, auto
-            ranks by mean output energy.
-        score: What ranks the channels of a group: pfp (the sensitivities, and by weights alone where there are no
-            data), reconstruction (how much worse the refitted consumers become), energy (the mean share of the
-            consumers' output energy), or a baseline of `onnxpfp.score.baselines`.
-        allocate: What sets the widths of the groups: measured (the drift of the output when a group alone is narrowed),
-            bound (one error bound for all groups) or uniform (one share). None means measured with data, else bound.
-        steps: How often scores and widths are measured anew on the network as it is pruned by then.
-        kernel: Sensitivity over a channel's whole kernel window (sum; the bound holds) or over
-            single taps (max; the authors' code).
-        compensate: What is done about the dropped channels: none; their mean goes into the consumers' biases (bias);
-            or every linear op is refitted by least squares (lstsq). auto means lstsq with data, bias with noise or too
-            few samples to hold some out, none without.
-        delta: Probability with which the bounds may fail.
-        seed: Of the one random generator.
-        threads: Of onnxruntime; None leaves it the choice.
-        workspace: Bytes that intermediates of measuring and fitting may take, beside the network itself.
-        providers: Execution providers in priority order, comma-separated.
-        strict_providers: Whether a node that only the CPU can run is an error where other providers were asked for.
-        round_to: Channels of a group stay in multiples of it; None means 8 for groups of at least
-            32 channels, 1 below.
-        min_channels: Fewest channels of a group that stay.
-        attention: What goes from an attention: whole heads, or the same part of every head (width).
-        include: Patterns of nodes and initializers that alone may be pruned.
-        exclude: Patterns of nodes and initializers that stay as they are.
-        samples: Most calibration samples to use; None means all.
-        batch_size: Most samples in one run; None chooses.
-        input_shapes: Shapes of inputs with free axes.
+        help: One sentence for help, docstring and README.
+        section: What it belongs to.
+        flag: Its name on the command line, without dashes; empty where that is the field's.
+        metavar: What stands for its value in help.
+        choices: The values that are allowed; empty if any are.
+        default_text: The default as help shows it, where that is decided later or needs a unit.
+        check: Refuses values that cannot be meant.
     """
 
-    keep_macs: float | None = None
-    keep_params: float | None = None
-    max_drift: float | None = None
-    min_agreement: float | None = None
-    select: Literal["deterministic", "sampled", "mixed", "auto"] = "auto"
-    score: str = "pfp"
-    allocate: Literal["bound", "measured", "uniform"] | None = None
-    steps: int = 1
-    kernel: Literal["sum", "max"] = "sum"
-    compensate: Literal["auto", "lstsq", "bias", "none"] = "auto"
-    delta: float = 1e-16
-    seed: int = 0
-    threads: int | None = None
-    workspace: int = DEFAULT_WORKSPACE
-    providers: str = "cpu"
-    strict_providers: bool = False
-    round_to: int | None = None
-    min_channels: int = 1
-    attention: Literal["heads", "width"] = "heads"
-    include: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
-    samples: int | None = None
-    batch_size: int | None = None
-    input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict[str, tuple[int, ...]])
+    help: str
+    section: Section
+    flag: str = ""
+    metavar: str = ""
+    choices: tuple[str, ...] = ()
+    default_text: str = ""
+    check: Check | None = None
+
+    def flag_of(self, name: str) -> str:
+        """Return the flag of a field, with dashes."""
+        return f"--{self.flag or name.replace('_', '-')}"
+
+
+def _option(default: Any, help: str, section: Section, **more: Any) -> Any:
+    """Declare a field that is an option."""
+    metadata = {"option": Option(help, section, **more)}
+    if isinstance(default, dict):
+        return field(default_factory=dict[str, tuple[int, ...]], metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+def declared(kind: type[Any]) -> Iterator[tuple[str, Option]]:
+    """Yield the options of a class by field name, those of its parents first."""
+    for item in fields(kind):
+        if "option" in item.metadata:
+            yield item.name, item.metadata["option"]
+
+
+def _at_least_one(flag: str, value: int) -> None:
+    if value < 1:
+        raise OptionError(f"{flag} {value} must be at least 1")
+
+
+def _share(flag: str, value: float) -> None:
+    if not 0 < value <= 1:
+        raise OptionError(f"{flag} {value:g} is outside (0, 1]", hint=f"{flag} 0.7 keeps 70 %")
+
+
+def _agreement(flag: str, value: float) -> None:
+    if not 0 < value <= 1:
+        raise OptionError(f"{flag} {value:g} is outside (0, 1]", hint=f"{flag} 0.99 means 99 %")
+
+
+def _drift(flag: str, value: float) -> None:
+    if not value > 0:
+        raise OptionError(f"{flag} {value:g} must be above 0", hint=f"{flag} 0.05 allows 5 %")
+
+
+def _tolerance(flag: str, value: float) -> None:
+    if not (math.isfinite(value) and value > 0):
+        raise OptionError(f"{flag} {value:g} must be above 0", hint=f"{flag} 0.05 is the default")
+
+
+def _probability(flag: str, value: float) -> None:
+    if not 0 < value < 1:
+        raise OptionError(f"{flag} {value:g} is no probability between 0 and 1")
+
+
+def _workspace(flag: str, value: int) -> None:
+    if value < LEAST_WORKSPACE:
+        raise OptionError(f"{flag} {value} bytes is less than 1MB", hint="512MB is the default")
+
+
+def _seed(flag: str, value: int) -> None:
+    if not math.isfinite(value) or value < 0:
+        raise OptionError(f"{flag} {value} must not be negative")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScopeOptions:
+    """Options of every verb: the input shapes, and what may be pruned."""
+
+    input_shapes: Mapping[str, tuple[int, ...]] = _option(
+        {},
+        "Shape of an input with free axes; no name needed where there is one input.",
+        "data",
+        flag="input-shape",
+        metavar="NAME:1,3,224,224",
+    )
+    attention: Literal["heads", "width"] = _option(
+        "heads",
+        "What goes from an attention: whole heads, or the same part of every head.",
+        "choice",
+        choices=("heads", "width"),
+    )
+    include: Sequence[str] = _option(
+        (), "Prune only these nodes and initializers: a glob, or re:REGEX.", "choice", metavar="PAT"
+    )
+    exclude: Sequence[str] = _option((), "Leave these as they are; likewise.", "choice", metavar="PAT")
+
+    def __post_init__(self) -> None:
+        for name, option in declared(type(self)):
+            value = getattr(self, name)
+            if value is None:
+                continue
+            flag = option.flag_of(name)
+            if option.choices and value not in option.choices:
+                raise OptionError(f"{flag} '{value}' is none of {', '.join(option.choices)}")
+            if option.check is not None:
+                option.check(flag, value)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions(ScopeOptions):
+    """Options of the verbs that run the network: its data, the choice of channels, and the runtime."""
+
+    samples: int | None = _option(
+        None,
+        "Most samples to use.",
+        "data",
+        flag="calib-samples",
+        metavar="N",
+        default_text="all",
+        check=_at_least_one,
+    )
+    batch_size: int | None = _option(
+        None,
+        "Most samples in one run.",
+        "data",
+        metavar="N",
+        default_text="16, or what the model takes",
+        check=_at_least_one,
+    )
+    select: Literal["deterministic", "sampled", "mixed", "auto"] = _option(
+        "auto",
+        "Which channels stay: the most sensitive, a weighted draw, both, or per group the smallest bound; where "
+        "none is below 1, those with most output energy.",
+        "choice",
+        choices=("auto", "deterministic", "sampled", "mixed"),
+    )
+    score: str = _option(
+        "pfp",
+        "What ranks the channels of a group: their sensitivities (pfp), the error of the refitted layers that read "
+        "them (reconstruction), their share of the output energy (energy), or a baseline.",
+        "choice",
+        choices=tuple(SCORES),
+    )
+    allocate: Literal["bound", "measured", "uniform"] | None = _option(
+        None,
+        "What sets widths: the measured drift of the output, one error bound, or one share for all.",
+        "choice",
+        choices=("measured", "bound", "uniform"),
+        default_text="measured with data, else bound",
+    )
+    kernel: Literal["sum", "max"] = _option(
+        "sum",
+        "Sensitivity over whole kernel windows (the bound holds) or single taps (the authors' code).",
+        "choice",
+        choices=("sum", "max"),
+    )
+    compensate: Literal["auto", "lstsq", "bias", "none"] = _option(
+        "auto",
+        "Refit what reads dropped channels by least squares (lstsq), fold their mean into biases, or neither; auto is "
+        "lstsq with data.",
+        "choice",
+        choices=("auto", "lstsq", "bias", "none"),
+    )
+    delta: float = _option(1e-16, "Probability that a bound may fail.", "choice", check=_probability)
+    round_to: int | None = _option(
+        None,
+        "Keep channels in multiples of N.",
+        "choice",
+        metavar="N",
+        default_text="8 from 32 channels on",
+        check=_at_least_one,
+    )
+    min_channels: int = _option(1, "Fewest channels of a group.", "choice", metavar="N", check=_at_least_one)
+    seed: int = _option(0, "Seed of everything that is drawn.", "runtime", check=_seed)
+    threads: int | None = _option(
+        None, "Threads of onnxruntime.", "runtime", metavar="N", default_text="its own choice", check=_at_least_one
+    )
+    workspace: int = _option(
+        DEFAULT_WORKSPACE,
+        "Memory for what is measured and fitted, beside the network itself: 512MB, 2GB, 1.5GiB, ...",
+        "runtime",
+        metavar="SIZE",
+        default_text="512MB",
+        check=_workspace,
+    )
+    providers: str = _option(
+        "cpu",
+        "Where to run, by priority: cpu, cuda, cuda:1, trt, ... or names of onnxruntime, comma-separated.",
+        "runtime",
+        metavar="LIST",
+    )
+    strict_providers: bool = _option(
+        False, "Fail where a node can only run on the CPU; else the CPU helps out.", "runtime"
+    )
+
+    def __post_init__(self) -> None:
+        # The decorator makes a new class for the slots, which super() without arguments does not know.
+        ScopeOptions.__post_init__(self)
+        if self.score != "pfp" and self.select in {"sampled", "mixed"}:
+            raise OptionError(f"--select {self.select} draws by sensitivity, so it needs --score pfp")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options(RunOptions):
+    """Options of a pruning: those of a run, and its target."""
+
+    keep_macs: float | None = _option(
+        None,
+        "Share of the multiply-adds that stays, in (0, 1].",
+        "target",
+        metavar="F",
+        default_text="0.7",
+        check=_share,
+    )
+    keep_params: float | None = _option(
+        None, "Share of the parameters that stays, in (0, 1].", "target", metavar="F", check=_share
+    )
+    max_drift: float | None = _option(
+        None,
+        "In their place: prune the multiply-adds as far as the relative error of the outputs, on held-out samples, "
+        "stays within X.",
+        "target",
+        metavar="X",
+        check=_drift,
+    )
+    min_agreement: float | None = _option(
+        None,
+        "Likewise: as far as the share of held-out samples with the same top-1 class stays at A or more.",
+        "target",
+        metavar="A",
+        check=_agreement,
+    )
+    steps: int = _option(
+        1,
+        "Measure scores and widths anew so often, on the network as it is pruned by then.",
+        "choice",
+        metavar="N",
+        check=_at_least_one,
+    )
 
     def __post_init__(self) -> None:
         targets = [name for name in _TARGETS if getattr(self, name) is not None]
         if len(targets) > 1:
             flags = " or ".join(f"--{name.replace('_', '-')}" for name in targets)
             raise OptionError(f"give one target: {flags}, not {'both' if len(targets) == 2 else 'all'}")
-        if self.max_drift is not None and not self.max_drift > 0:
-            raise OptionError(f"--max-drift {self.max_drift:g} must be above 0", hint="--max-drift 0.05 allows 5 %")
-        if self.min_agreement is not None and not 0 < self.min_agreement <= 1:
-            raise OptionError(
-                f"--min-agreement {self.min_agreement:g} is outside (0, 1]", hint="--min-agreement 0.99 means 99 %"
-            )
+        RunOptions.__post_init__(self)
         if self.steps > 1 and (self.max_drift is not None or self.min_agreement is not None):
             raise OptionError("--max-drift and --min-agreement try many targets, so they go with --steps 1")
-        for name, share in (("--keep-macs", self.keep_macs), ("--keep-params", self.keep_params)):
-            if share is not None and not 0 < share <= 1:
-                raise OptionError(
-                    f"{name} {share:g} is outside (0, 1]",
-                    hint=f"{name} 0.7 keeps 70 %",
-                )
-        if self.score != "pfp" and self.select in {"sampled", "mixed"}:
-            raise OptionError(f"--select {self.select} draws by sensitivity, so it needs --score pfp")
-        if not 0 < self.delta < 1:
-            raise OptionError(f"--delta {self.delta:g} is no probability between 0 and 1")
         if self.steps > 1 and self.select in {"sampled", "mixed"}:
             raise OptionError(f"--select {self.select} draws once, so it goes with --steps 1")
-        for name in ("steps", "threads", "round_to", "min_channels", "samples", "batch_size"):
-            number = getattr(self, name)
-            if number is not None and number < 1:
-                flag = "calib-samples" if name == "samples" else name.replace("_", "-")
-                raise OptionError(f"--{flag} {number} must be at least 1")
-        if self.workspace < LEAST_WORKSPACE:
-            raise OptionError(f"--workspace {self.workspace} bytes is less than 1MB", hint="512MB is the default")
-        for name, allowed in _CHOICES.items():
-            value = getattr(self, name)
-            if value is not None and value not in allowed:
-                raise OptionError(f"--{name} '{value}' is none of {', '.join(allowed)}")
-        if not math.isfinite(self.seed) or self.seed < 0:
-            raise OptionError(f"--seed {self.seed} must not be negative")
 
     @property
     def needs_data(self) -> bool:
@@ -181,13 +360,21 @@ class Options:
         return self.round_to if channels >= self.round_to else 1
 
 
-_TARGETS = ("keep_macs", "keep_params", "max_drift", "min_agreement")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrunabilityOptions(RunOptions):
+    """Options of the verb that measures how little can be kept."""
 
-_CHOICES = {
-    "select": ("deterministic", "sampled", "mixed", "auto"),
-    "score": tuple(SCORES),
-    "allocate": ("bound", "measured", "uniform"),
-    "kernel": ("sum", "max"),
-    "compensate": ("auto", "lstsq", "bias", "none"),
-    "attention": ("heads", "width"),
-}
+    tolerance: float = _option(
+        0.05,
+        "Loss that counts as no harm: KL divergence of class scores, relative squared error of other outputs.",
+        "target",
+        metavar="X",
+        check=_tolerance,
+    )
+
+    def pruning(self) -> Options:
+        """Return the options with which the network is pruned to shares of its MACs."""
+        return Options(**{name: getattr(self, name) for name, _ in declared(RunOptions)})
+
+
+_TARGETS = ("keep_macs", "keep_params", "max_drift", "min_agreement")

@@ -36,12 +36,22 @@ def test_ci_runs_the_readmes_test_command() -> None:
 
 
 def test_every_option_of_the_table_exists() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "onnxpfp", "prune", "--help"], capture_output=True, text=True, check=True
-    )
+    shown = {
+        verb: subprocess.run(
+            [sys.executable, "-m", "onnxpfp", verb, "--help"], capture_output=True, text=True, check=True
+        ).stdout
+        for verb in ("prune", "inspect", "prunability")
+    }
     options = set(re.findall(r"`(--[a-z-]+)", README))
     assert len(options) > 10
-    assert [option for option in options if option not in done.stdout] == []
+    # Only this one belongs to another verb.
+    assert [option for option in options - {"--tolerance"} if option not in shown["prune"]] == []
+    assert "--tolerance" in shown["prunability"]
+    rows = re.findall(r"^\| `(--[a-z-]+)[^|]*\|.*\| ([a-z, ]+) \|$", README, flags=re.MULTILINE)
+    assert len(rows) > 20
+    for option, verbs in rows:
+        for verb in shown if verbs == "all" else verbs.split(", "):
+            assert option in shown[verb], (option, verb)
 
 
 def test_the_tables_are_those_of_the_results_files() -> None:

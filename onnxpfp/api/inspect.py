@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
-from onnx import ModelProto
-
+from onnxpfp.api.keywords import ModelSource, keywords
 from onnxpfp.channels import Analysis, Fixed
 from onnxpfp.errors import CalibrationError, OptionError
 from onnxpfp.model.load import LoadedModel, load
-from onnxpfp.options import Options
+from onnxpfp.options import Options, ScopeOptions, declared
 from onnxpfp.pipeline.analyze import analyze_at, open_model, read_data
 from onnxpfp.pipeline.footprint import (
     Footprint,
@@ -25,33 +22,35 @@ from onnxpfp.pipeline.footprint import (
 from onnxpfp.report.inspection import InspectedGroup, Inspection, NodeName, Stay
 from onnxpfp.report.reasons import by_kind
 
-__all__ = ["inspect"]
+__all__ = ["inspect", "inspect_with"]
 
 
-def inspect(
-    model: ModelProto | str | os.PathLike[str],
-    *,
-    input_shapes: Mapping[str, tuple[int, ...]] | None = None,
-    attention: Literal["heads", "width"] = "heads",
-    include: Sequence[str] = (),
-    exclude: Sequence[str] = (),
-) -> Inspection:
+@keywords(ScopeOptions)
+def inspect(model: ModelSource, arguments: ScopeOptions) -> Inspection:
     """Find what of a model could be pruned, and why the rest could not.
 
     Args:
         model: A path or a model object; it is not changed.
-        input_shapes: Shapes of inputs with free axes; sensible ones are taken for the others.
-        attention: As in `onnxpfp.prune`.
-        include: As in `onnxpfp.prune`.
-        exclude: As in `onnxpfp.prune`.
+        arguments: Its keywords.
 
     Raises:
         OnnxPfpError: Something is wrong with the model or the options; its children in `onnxpfp.errors` say which.
     """
+    return inspect_with(model, arguments)
+
+
+def inspect_with(model: ModelSource, scope: ScopeOptions) -> Inspection:
+    """Find it, with validated options; the command line comes in here.
+
+    Args:
+        model: A path or a model object.
+        scope: The input shapes, and what may be pruned.
+
+    Raises:
+        OnnxPfpError: As in `inspect`.
+    """
     source = load(model)
-    options = Options(
-        input_shapes=input_shapes or {}, attention=attention, include=tuple(include), exclude=tuple(exclude)
-    )
+    options = Options(**{name: getattr(scope, name) for name, _ in declared(ScopeOptions)})
     analysis = _understand(source, options)
     total, reachable = totals(analysis)
     return Inspection(
@@ -60,7 +59,7 @@ def inspect(
         ir_version=source.model.ir_version,
         nodes=len(source.model.graph.node),
         inputs=dict(analysis.shapes.inputs),
-        attention=attention,
+        attention=options.attention,
         total=total,
         reachable=reachable,
         groups=_groups(analysis, total),

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Mapping, Sequence
-from typing import Literal
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
-from onnx import ModelProto
 
 from onnxpfp.allocation.prunability import Prunability, read_curve
+from onnxpfp.api.keywords import PROGRESS, ModelSource, documented, keywords
 from onnxpfp.channels import Analysis
 from onnxpfp.data.sources import SampleSource
 from onnxpfp.errors import CalibrationError, ModelError, OptionError, TargetUnreachableError
 from onnxpfp.model.load import load
-from onnxpfp.options import DEFAULT_WORKSPACE, Options
+from onnxpfp.options import PrunabilityOptions
 from onnxpfp.pipeline.analyze import analyze, open_model, read_data
 from onnxpfp.pipeline.costs import mac_model
 from onnxpfp.pipeline.decide import full_cost, selector_of
@@ -29,102 +28,39 @@ from onnxpfp.progress import Clock, Progress
 from onnxpfp.report.inspection import NodeName
 from onnxpfp.report.prunability import GroupPrunability, PrunabilityReport
 
-__all__ = ["DEFAULT_TOLERANCE", "GroupPrunability", "PrunabilityReport", "prunability", "prunability_with"]
-
-DEFAULT_TOLERANCE = 0.05
-"""Loss that counts as no harm."""
+__all__ = ["PrunabilityArguments", "prunability", "prunability_with"]
 
 _RANDOM = "RANDOM data: the losses are those of noise, not of your inputs; use this to try things out"
 
 
-def prunability(
-    model: ModelProto | str | os.PathLike[str],
-    *,
-    calibration: SampleSource,
-    tolerance: float = DEFAULT_TOLERANCE,
-    select: Literal["deterministic", "sampled", "mixed", "auto"] = "auto",
-    score: str = "pfp",
-    allocate: Literal["bound", "measured", "uniform"] | None = None,
-    kernel: Literal["sum", "max"] = "sum",
-    compensate: Literal["auto", "lstsq", "bias", "none"] = "auto",
-    delta: float = 1e-16,
-    seed: int = 0,
-    threads: int | None = None,
-    workspace: int = DEFAULT_WORKSPACE,
-    providers: str = "cpu",
-    strict_providers: bool = False,
-    round_to: int | None = None,
-    min_channels: int = 1,
-    attention: Literal["heads", "width"] = "heads",
-    include: Sequence[str] = (),
-    exclude: Sequence[str] = (),
-    samples: int | None = None,
-    batch_size: int | None = None,
-    input_shapes: Mapping[str, tuple[int, ...]] | None = None,
-    progress: Progress | None = None,
-) -> PrunabilityReport:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class PrunabilityArguments(PrunabilityOptions):
+    """Keywords of `prunability`: the options, and what only programs give."""
+
+    calibration: SampleSource | None = field(metadata=documented("Unlabelled samples, as in `onnxpfp.prune`."))
+    progress: Progress | None = field(default=None, metadata=documented(PROGRESS))
+
+
+@keywords(PrunabilityArguments)
+def prunability(model: ModelSource, arguments: PrunabilityArguments) -> PrunabilityReport:
     """Measure how little of a model can be kept.
 
     Args:
         model: A path or a model object; it is not changed.
-        calibration: Unlabelled samples, as in `onnxpfp.prune`.
-        tolerance: Largest loss that counts as no harm: the KL divergence of class scores, the relative squared error
-            of every other float output, added up.
-        select: As the fields of the same name in `onnxpfp.options.Options`, like all below.
-        score: See `Options`.
-        allocate: See `Options`.
-        kernel: See `Options`.
-        compensate: See `Options`.
-        delta: See `Options`.
-        seed: See `Options`.
-        threads: See `Options`.
-        workspace: See `Options`.
-        providers: See `Options`.
-        strict_providers: See `Options`.
-        round_to: See `Options`.
-        min_channels: See `Options`.
-        attention: See `Options`.
-        include: See `Options`.
-        exclude: See `Options`.
-        samples: See `Options`.
-        batch_size: See `Options`.
-        input_shapes: See `Options`.
-        progress: Told how far it is.
+        arguments: Its keywords.
 
     Raises:
         OnnxPfpError: Something is wrong with the model, the data or the options; its children in `onnxpfp.errors` say
             which.
     """
-    options = Options(
-        select=select,
-        score=score,
-        allocate=allocate,
-        kernel=kernel,
-        compensate=compensate,
-        delta=delta,
-        seed=seed,
-        threads=threads,
-        workspace=workspace,
-        providers=providers,
-        strict_providers=strict_providers,
-        round_to=round_to,
-        min_channels=min_channels,
-        attention=attention,
-        include=tuple(include),
-        exclude=tuple(exclude),
-        samples=samples,
-        batch_size=batch_size,
-        input_shapes=input_shapes or {},
-    )
-    return prunability_with(model, calibration, options, tolerance=tolerance, progress=progress)
+    return prunability_with(model, arguments.calibration, arguments, progress=arguments.progress)
 
 
 def prunability_with(
-    model: ModelProto | str | os.PathLike[str],
+    model: ModelSource,
     calibration: SampleSource | None,
-    options: Options,
+    asked: PrunabilityOptions,
     *,
-    tolerance: float,
     progress: Progress | None = None,
 ) -> PrunabilityReport:
     """Measure how little of a model can be kept, with validated options; the command line comes in here.
@@ -132,14 +68,14 @@ def prunability_with(
     Args:
         model: A path or a model object.
         calibration: Samples; None is refused.
-        options: How to prune; a target in it has no meaning.
-        tolerance: Largest loss that counts as no harm.
+        asked: How to prune, and the largest loss that counts as no harm.
         progress: Told how far it is.
 
     Raises:
         OnnxPfpError: As in `prunability`.
     """
-    _refuse(calibration, options, tolerance)
+    options, tolerance = asked.pruning(), asked.tolerance
+    _refuse(calibration)
     clock = Clock(progress) if progress else Clock()
     with clock.phase("load"):
         source = load(model)
@@ -160,22 +96,16 @@ def prunability_with(
     return _told(level, context, judge, points, group_points(cost, _sizes(analysis), narrowed), tolerance)
 
 
-def _refuse(calibration: SampleSource | None, options: Options, tolerance: float) -> None:
-    """Refuse what cannot be meant, before anything is read.
+def _refuse(calibration: SampleSource | None) -> None:
+    """Make sure that there are data, before anything is read.
 
     Raises:
-        OptionError: There are no data, or an option has no meaning.
+        OptionError: There are none.
     """
     if calibration is None:
         raise OptionError(
             "prunability is how far the output drifts on data, and none are given",
             hint="give --calib-data FILE.npz",
-        )
-    if not (math.isfinite(tolerance) and tolerance > 0):
-        raise OptionError(f"--tolerance {tolerance:g} must be above 0", hint="--tolerance 0.05 is the default")
-    if options.steps > 1:
-        raise OptionError(
-            f"--steps {options.steps} has no meaning here: every share is pruned in one step from the original"
         )
 
 

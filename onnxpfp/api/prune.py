@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto
 
 from onnxpfp.allocation.search import SearchResult
+from onnxpfp.api.keywords import CALIBRATION, PROGRESS, ModelSource, documented, keywords
 from onnxpfp.channels import Analysis
 from onnxpfp.data.sources import SampleSource
 from onnxpfp.errors import OptionError, TargetUnreachableError
 from onnxpfp.linear.weights import stored_axes_of
 from onnxpfp.model.load import load
-from onnxpfp.options import DEFAULT_WORKSPACE, Options
+from onnxpfp.options import Options
 from onnxpfp.pipeline.analyze import analyze, open_model, read_data
 from onnxpfp.pipeline.decide import Decision, full_cost
 from onnxpfp.pipeline.lossless_step import LosslessStep, remove_lossless
@@ -34,7 +33,7 @@ from onnxpfp.report.build import Outcome, build_report
 from onnxpfp.report.pruning import Report
 from onnxpfp.runtime.external_data import WeightFile, with_weights_in_memory
 
-__all__ = ["Progress", "Result", "prune", "prune_with"]
+__all__ = ["PruneArguments", "Result", "prune", "prune_with"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,107 +64,37 @@ class Result:
         return with_weights_in_memory(self.stored)
 
 
-def prune(
-    model: ModelProto | str | os.PathLike[str],
-    *,
-    calibration: SampleSource | None = None,
-    keep_macs: float | None = None,
-    keep_params: float | None = None,
-    max_drift: float | None = None,
-    min_agreement: float | None = None,
-    select: Literal["deterministic", "sampled", "mixed", "auto"] = "auto",
-    score: str = "pfp",
-    allocate: Literal["bound", "measured", "uniform"] | None = None,
-    steps: int = 1,
-    kernel: Literal["sum", "max"] = "sum",
-    compensate: Literal["auto", "lstsq", "bias", "none"] = "auto",
-    delta: float = 1e-16,
-    seed: int = 0,
-    threads: int | None = None,
-    workspace: int = DEFAULT_WORKSPACE,
-    providers: str = "cpu",
-    strict_providers: bool = False,
-    round_to: int | None = None,
-    min_channels: int = 1,
-    attention: Literal["heads", "width"] = "heads",
-    include: Sequence[str] = (),
-    exclude: Sequence[str] = (),
-    samples: int | None = None,
-    batch_size: int | None = None,
-    input_shapes: Mapping[str, tuple[int, ...]] | None = None,
-    from_plan: Plan | str | os.PathLike[str] | None = None,
-    progress: Progress | None = None,
-) -> Result:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class PruneArguments(Options):
+    """Keywords of `prune`: the options, and what only programs give."""
+
+    calibration: SampleSource | None = field(default=None, metadata=documented(CALIBRATION))
+    from_plan: Plan | str | os.PathLike[str] | None = field(
+        default=None, metadata=documented("A plan to replay in place of scoring.")
+    )
+    progress: Progress | None = field(default=None, metadata=documented(PROGRESS))
+
+
+@keywords(PruneArguments)
+def prune(model: ModelSource, arguments: PruneArguments) -> Result:
     """Prune a model.
 
     Args:
         model: A path or a model object; it is not changed.
-        calibration: Unlabelled samples: a path of a `.npz` or `.npy` file, an array or arrays by input
-            name (axis 0 = samples), an iterable of feeds, an onnxruntime CalibrationDataReader, or the
-            word "random". None prunes by weights alone.
-        keep_macs: As the fields of the same name in `onnxpfp.options.Options`, like all below.
-        keep_params: See `Options`.
-        max_drift: See `Options`.
-        min_agreement: See `Options`.
-        select: See `Options`.
-        score: See `Options`.
-        allocate: See `Options`.
-        steps: See `Options`.
-        kernel: See `Options`.
-        compensate: See `Options`.
-        delta: See `Options`.
-        seed: See `Options`.
-        threads: See `Options`.
-        workspace: See `Options`.
-        providers: See `Options`.
-        strict_providers: See `Options`.
-        round_to: See `Options`.
-        min_channels: See `Options`.
-        attention: See `Options`.
-        include: See `Options`.
-        exclude: See `Options`.
-        samples: See `Options`.
-        batch_size: See `Options`.
-        input_shapes: See `Options`.
-        from_plan: A plan to replay in place of scoring.
-        progress: Told how far it is.
+        arguments: Its keywords.
 
     Raises:
         OnnxPfpError: Something is wrong with the model, the data, the options or the target; its
             children in `onnxpfp.errors` say which.
     """
-    options = Options(
-        keep_macs=keep_macs,
-        keep_params=keep_params,
-        max_drift=max_drift,
-        min_agreement=min_agreement,
-        select=select,
-        score=score,
-        allocate=allocate,
-        steps=steps,
-        kernel=kernel,
-        compensate=compensate,
-        delta=delta,
-        seed=seed,
-        threads=threads,
-        workspace=workspace,
-        providers=providers,
-        strict_providers=strict_providers,
-        round_to=round_to,
-        min_channels=min_channels,
-        attention=attention,
-        include=tuple(include),
-        exclude=tuple(exclude),
-        samples=samples,
-        batch_size=batch_size,
-        input_shapes=input_shapes or {},
-    )
-    plan = from_plan if from_plan is None or isinstance(from_plan, Plan) else Plan.read(Path(from_plan))
-    return prune_with(model, calibration, options, plan=plan, progress=progress)
+    plan = arguments.from_plan
+    if plan is not None and not isinstance(plan, Plan):
+        plan = Plan.read(Path(plan))
+    return prune_with(model, arguments.calibration, arguments, plan=plan, progress=arguments.progress)
 
 
 def prune_with(
-    model: ModelProto | str | os.PathLike[str],
+    model: ModelSource,
     calibration: SampleSource | None,
     options: Options,
     *,

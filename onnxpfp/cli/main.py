@@ -5,13 +5,13 @@ from __future__ import annotations
 import click
 
 import onnxpfp
-from onnxpfp.cli.inspect import inspect
-from onnxpfp.cli.prunability import prunability
-from onnxpfp.cli.prune import prune
+from onnxpfp.cli.inspect import inspect_command
+from onnxpfp.cli.prunability import prunability_command
+from onnxpfp.cli.prune import prune_command
 
 __all__ = ["main"]
 
-VERBS: tuple[click.Command, ...] = (prune, inspect, prunability)
+VERBS: tuple[click.Command, ...] = (prune_command, inspect_command, prunability_command)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

@@ -1,321 +1,170 @@
-"""Groups of options: a verb subscribes to those it needs, so that a flag means the same in every verb.
+"""The options of a verb as click options, made from their declarations in `onnxpfp.options`.
 
-Each group is a dataclass and a decorator; the decorator adds the flags to a command and hands the
-command one argument, an instance of the dataclass.
+A verb subscribes to a class of options with `takes`, and gets one argument: the values as they were typed. `options_of`
+makes the options of them. What only the command line has (files to write, rows to show) is declared here.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping
+from dataclasses import Field, fields
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, TypeVar, get_args, get_type_hints
 
 import click
 
-from onnxpfp.options import SCORES
+from onnxpfp.cli.parsing import parse_shapes, parse_size
+from onnxpfp.errors import OptionError
+from onnxpfp.options import Option, ScopeOptions
 
 __all__ = [
-    "Choice",
-    "Data",
-    "Output",
-    "Runtime",
-    "Scope",
-    "Target",
-    "choice_options",
-    "data_options",
-    "output_options",
-    "runtime_options",
-    "scope_options",
-    "target_options",
+    "FILE",
+    "Typed",
+    "data_option",
+    "json_option",
+    "options_of",
+    "rows_options",
+    "rows_shown",
+    "takes",
     "verbosity_options",
 ]
 
-Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+Command = Callable[..., Any]
+Typed = Mapping[str, Any]
+"""Values by the name of their field, as click read them."""
+O = TypeVar("O", bound=ScopeOptions)  # noqa: E741
 
 FILE = click.Path(path_type=Path)
+SECTIONS = ("data", "target", "choice", "runtime")
+"""The order in which help shows them."""
+AS_TEXT = frozenset({"workspace", "input_shapes"})
+"""Fields whose values are read by `onnxpfp.cli.parsing`."""
+TOP = 40
+"""Rows of a table where nothing else is asked for."""
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
-    """How much stays; see `onnxpfp.options.Options`."""
+def takes(kind: type[ScopeOptions]) -> Callable[[Command], Command]:
+    """Add the options of a class to a verb, which gets `typed`."""
+    hints = get_type_hints(kind)
+    items = {item.name: item for item in fields(kind) if "option" in item.metadata}
+    order = sorted(items, key=lambda name: SECTIONS.index(items[name].metadata["option"].section))
 
-    keep_macs: float | None
-    keep_params: float | None
-    max_drift: float | None
-    min_agreement: float | None
-
-    @classmethod
-    def none(cls) -> Self:
-        """Nothing was asked for."""
-        return cls(None, None, None, None)
-
-    @property
-    def flags(self) -> str:
-        """What was asked for, as it is typed."""
-        given = [field.name for field in fields(self) if getattr(self, field.name) is not None]
-        return " ".join(f"--{name.replace('_', '-')}" for name in given)
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """Which channels stay; see `onnxpfp.options.Options`."""
-
-    select: Literal["deterministic", "sampled", "mixed", "auto"]
-    score: str
-    allocate: Literal["bound", "measured", "uniform"] | None
-    steps: int
-    kernel: Literal["sum", "max"]
-    compensate: Literal["auto", "lstsq", "bias", "none"]
-    delta: float
-    round_to: int | None
-    min_channels: int
-    attention: Literal["heads", "width"]
-    include: tuple[str, ...]
-    exclude: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Data:
-    """What the model is run on.
-
-    Attributes:
-        calib_data: A path, the word "random", or None.
-        calib_samples: Most samples to use.
-        batch_size: Most samples in one run.
-        input_shape: Shapes as they were typed.
-    """
-
-    calib_data: str | None
-    calib_samples: int | None
-    batch_size: int | None
-    input_shape: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Scope:
-    """What is looked at where no data are needed.
-
-    Attributes:
-        input_shape: Shapes as they were typed.
-        attention: See `onnxpfp.options.Options`.
-        include: See `onnxpfp.options.Options`.
-        exclude: See `onnxpfp.options.Options`.
-    """
-
-    input_shape: tuple[str, ...]
-    attention: Literal["heads", "width"]
-    include: tuple[str, ...]
-    exclude: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Runtime:
-    """Where and how it runs; see `onnxpfp.options.Options`. The workspace is as it was typed."""
-
-    seed: int
-    threads: int | None
-    workspace: str
-    providers: str
-    strict_providers: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Output:
-    """What is written beside the model.
-
-    Attributes:
-        plan: Where the plan goes.
-        from_plan: A plan to replay.
-        json: Where the report goes; "-" is stdout.
-        force: Whether the input may be overwritten.
-    """
-
-    plan: Path | None
-    from_plan: Path | None
-    json: Path | None
-    force: bool
-
-
-def _group(name: str, kind: type[Any], *options: Decorator) -> Decorator:
-    """Make the decorator that collects `options` into one argument `name` of type `kind`."""
-
-    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+    def decorate(command: Command) -> Command:
         @functools.wraps(command)
-        def call(*args: Any, **found: Any) -> Any:
-            collected = kind(**{field.name: found.pop(field.name) for field in fields(kind)})
-            return command(*args, **found, **{name: collected})
+        def call(*args: Any, **given: Any) -> Any:
+            typed = {name: given.pop(name) for name in items}
+            return command(*args, typed=typed, **given)
 
-        for option in reversed(options):
-            option(call)
+        # click shows what is added last first.
+        for name in reversed(order):
+            _click_option(items[name], hints[name])(call)
         return call
 
     return decorate
 
 
-_PATTERNS = (
-    click.option(
-        "--include",
-        multiple=True,
-        metavar="PAT",
-        help="Prune only these nodes and initializers: a glob, or re:REGEX. Repeatable.",
-    ),
-    click.option("--exclude", multiple=True, metavar="PAT", help="Leave these as they are; likewise. Repeatable."),
-)
-_ATTENTION = click.option(
-    "--attention",
-    type=click.Choice(["heads", "width"]),
-    default="heads",
-    show_default=True,
-    help="What goes from an attention: whole heads, or the same part of every head.",
-)
-_INPUT_SHAPE = click.option(
-    "--input-shape",
-    multiple=True,
-    metavar="NAME:1,3,224,224",
-    help="Shape of an input with free axes; no name needed where there is one input. Repeatable.",
-)
-
-target_options = _group(
-    "target",
-    Target,
-    click.option(
-        "--keep-macs", type=float, metavar="F", help="Share of the multiply-adds that stays, in (0, 1].  [default: 0.7]"
-    ),
-    click.option("--keep-params", type=float, metavar="F", help="Share of the parameters that stays, in (0, 1]."),
-    click.option(
-        "--max-drift",
-        type=float,
-        metavar="X",
-        help="In their place: prune the multiply-adds as far as the relative error of the outputs, on held-out "
-        "samples, stays within X.",
-    ),
-    click.option(
-        "--min-agreement",
-        type=float,
-        metavar="A",
-        help="Likewise: as far as the share of held-out samples with the same top-1 class stays at A or more.",
-    ),
-)
-
-choice_options = _group(
-    "choice",
-    Choice,
-    click.option(
-        "--select",
-        type=click.Choice(["auto", "deterministic", "sampled", "mixed"]),
-        default="auto",
-        show_default=True,
-        help="Which channels stay: the most sensitive, a weighted draw, both, or per group the smallest bound.",
-    ),
-    click.option(
-        "--score",
-        type=click.Choice(list(SCORES)),
-        default="pfp",
-        show_default=True,
-        help="What ranks the channels of a group.",
-    ),
-    click.option(
-        "--allocate",
-        type=click.Choice(["measured", "bound", "uniform"]),
-        help="What sets widths: the measured drift of the output, one error bound, or one share for all.  "
-        "[default: measured with data, else bound]",
-    ),
-    click.option(
-        "--steps",
-        type=int,
-        default=1,
-        show_default=True,
-        metavar="N",
-        help="Measure scores and widths anew so often, on the network as it is pruned by then.",
-    ),
-    click.option(
-        "--kernel",
-        type=click.Choice(["sum", "max"]),
-        default="sum",
-        show_default=True,
-        help="Sensitivity over whole kernel windows (the bound holds) or single taps (the authors' code).",
-    ),
-    click.option(
-        "--compensate",
-        type=click.Choice(["auto", "lstsq", "bias", "none"]),
-        default="auto",
-        show_default=True,
-        help="Refit what reads dropped channels by least squares (lstsq), fold their mean into biases, or neither.",
-    ),
-    click.option("--delta", type=float, default=1e-16, show_default=True, help="Probability that a bound may fail."),
-    click.option(
-        "--round-to", type=int, metavar="N", help="Keep channels in multiples of N.  [default: 8 from 32 channels on]"
-    ),
-    click.option(
-        "--min-channels", type=int, default=1, show_default=True, metavar="N", help="Fewest channels of a group."
-    ),
-    _ATTENTION,
-    *_PATTERNS,
-)
-
-data_options = _group(
-    "data",
-    Data,
-    click.option(
-        "--calib-data",
-        metavar="SRC",
-        help="Unlabelled inputs: .npz keyed by input name, or .npy; axis 0 = samples. 'random' is noise, for trials.",
-    ),
-    click.option("--calib-samples", type=int, metavar="N", help="Most samples to use.  [default: all]"),
-    click.option(
-        "--batch-size", type=int, metavar="N", help="Most samples in one run.  [default: 16, or what the model takes]"
-    ),
-    _INPUT_SHAPE,
-)
-
-scope_options = _group("scope", Scope, _INPUT_SHAPE, _ATTENTION, *_PATTERNS)
-
-runtime_options = _group(
-    "runtime",
-    Runtime,
-    click.option("--seed", type=int, default=0, show_default=True, help="Of everything that is drawn."),
-    click.option("--threads", type=int, metavar="N", help="Threads of onnxruntime.  [default: its own choice]"),
-    click.option(
-        "--workspace",
-        default="512MB",
-        show_default=True,
-        metavar="SIZE",
-        help="Memory for what is measured and fitted, beside the network itself: 512MB, 2GB, 1.5GiB, ...",
-    ),
-    click.option(
-        "--providers",
-        default="cpu",
-        show_default=True,
-        metavar="LIST",
-        help="Where to run, by priority: cpu, cuda, cuda:1, trt, ... or names of onnxruntime, comma-separated.",
-    ),
-    click.option(
-        "--strict-providers",
-        is_flag=True,
-        help="Fail where a node can only run on the CPU; else the CPU helps out.",
-    ),
-)
-
-output_options = _group(
-    "output",
-    Output,
-    click.option("--plan", type=FILE, metavar="FILE.json", help="Write what was kept, to replay or map back."),
-    click.option("--from-plan", type=FILE, metavar="FILE.json", help="Replay a plan in place of scoring."),
-    click.option(
-        "--json", type=FILE, metavar="FILE|-", help="Write the report as JSON; - is stdout, without the table."
-    ),
-    click.option("--force", is_flag=True, help="Allow OUT to be IN."),
-)
+def data_option(command: Command) -> Command:
+    """Add --calib-data to a verb that runs the network; it gets `calib_data`: a path, the word "random", or None."""
+    help_text = "Unlabelled inputs: .npz keyed by input name, or .npy; axis 0 = samples. 'random' is noise, for trials."
+    return click.option("--calib-data", metavar="SRC", help=help_text)(command)
 
 
-def verbosity_options(command: Callable[..., Any]) -> Callable[..., Any]:
+def data_file(calib_data: str | None) -> dict[str, Path]:
+    """Return the file of the samples by its flag, where there is one."""
+    return {} if calib_data in {None, "random"} else {"--calib-data": Path(str(calib_data))}
+
+
+def _click_option(item: Field[Any], hint: Any) -> Callable[[Command], Command]:
+    """Make the click option of a field."""
+    option: Option = item.metadata["option"]
+    names = (option.flag_of(item.name), item.name)
+    if hint is bool:
+        return click.option(*names, is_flag=True, help=option.help)
+    several = item.name in {"include", "exclude", "input_shapes"}
+    help_text = f"{option.help} Repeatable." if several else option.help
+    if option.default_text and item.name != "workspace":
+        help_text += f"  [default: {option.default_text}]"
+    default = option.default_text if item.name == "workspace" else item.default
+    return click.option(
+        *names,
+        type=click.Choice(option.choices) if option.choices else _plain_type(item.name, hint),
+        default=None if several else default,
+        show_default=not several and default is not None,
+        multiple=several,
+        metavar=option.metavar or None,
+        help=help_text,
+    )
+
+
+def _plain_type(name: str, hint: Any) -> type[Any]:
+    """Return int, float or str: that of a value that is given."""
+    if name in AS_TEXT:
+        return str
+    given = [part for part in (*get_args(hint), hint) if part in (int, float, str)]
+    return given[0] if given else str
+
+
+def options_of(kind: type[O], typed: Typed, model: Path) -> O:
+    """Make the options of what was typed.
+
+    Args:
+        kind: Their class.
+        typed: The values.
+        model: The model, which tells the name of its input where a shape is given without.
+
+    Raises:
+        OptionError: A value cannot be meant.
+        ModelError: The model must be asked for a name and cannot be read.
+    """
+    values = dict(typed)
+    if "workspace" in values:
+        values["workspace"] = parse_size("--workspace", values["workspace"])
+    # Shapes come last: they may need the model, which is read only if the other values are right.
+    shapes = values.pop("input_shapes")
+    options = kind(**values)
+    return kind(**values, input_shapes=parse_shapes(shapes, model)) if shapes else options
+
+
+def rows_options(what: str) -> Callable[[Command], Command]:
+    """Add --top and --all to a verb that shows tables; it gets `top` and `every`.
+
+    Args:
+        what: What a row shows, such as "groups, the most fragile first".
+    """
+
+    def decorate(command: Command) -> Command:
+        click.option("--all", "every", is_flag=True, help="Show every row, as -v does.")(command)
+        return click.option("--top", type=int, metavar="N", help=f"Most {what}.  [default: {TOP}]")(command)
+
+    return decorate
+
+
+def rows_shown(top: int | None, *, every: bool, json_file: Path | None, verbosity: int, what: str) -> int | None:
+    """Return the most rows of a table; None shows all.
+
+    Raises:
+        OptionError: A number of rows is given where it has no meaning, or below one.
+    """
+    if top is not None and top < 1:
+        raise OptionError(f"--top {top} must be at least 1")
+    if top is not None and (every or json_file is not None):
+        raise OptionError(f"{'--all' if every else '--json'} shows every {what}, so --top has no meaning with it")
+    return None if every or verbosity > 0 else top or TOP
+
+
+def json_option(command: Command) -> Command:
+    """Add --json, which means the same in every verb; the verb gets `json_file`."""
+    help_text = "Write the report as JSON, always complete; - is stdout, without the tables."
+    return click.option("--json", "json_file", type=FILE, metavar="FILE|-", help=help_text)(command)
+
+
+def verbosity_options(command: Command) -> Command:
     """Add -q and -v; the command gets `verbosity`: -1 quiet, 0, 1 everything, 2 with tracebacks."""
 
     @functools.wraps(command)
-    def call(*args: Any, quiet: bool, verbose: int, **found: Any) -> Any:
-        return command(*args, verbosity=verbose or -int(quiet), **found)
+    def call(*args: Any, quiet: bool, verbose: int, **given: Any) -> Any:
+        return command(*args, verbosity=verbose or -int(quiet), **given)
 
     option = click.option("-v", "--verbose", count=True, help="Show every row and phase; -vv shows tracebacks.")
     option(call)

@@ -6,14 +6,16 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import click
 
 from onnxpfp.errors import ModelError, OutputError
 
 if TYPE_CHECKING:
     from onnxpfp.api.prune import Result
 
-__all__ = ["STDOUT", "Outputs", "check_outputs", "report_json", "write_outputs"]
+__all__ = ["STDOUT", "Outputs", "check_outputs", "check_report", "report_json", "write_outputs", "write_report"]
 
 STDOUT = Path("-")
 
@@ -69,6 +71,46 @@ def check_outputs(outputs: Outputs, source: Path, read: dict[str, Path]) -> None
             taken[flag] = path
 
 
+def check_report(path: Path | None, read: dict[str, Path]) -> None:
+    """Make sure that a report can be written to a file, and does not overwrite what is read.
+
+    Args:
+        path: The file, `STDOUT`, or None.
+        read: Files that are read, by the flag that names them.
+
+    Raises:
+        OutputError: It cannot be written there.
+    """
+    from onnxpfp.model.save import check_target
+
+    if path is not None and path != STDOUT:
+        check_target(path, source=None, force=False)
+        _keep_apart("--json", path, read)
+
+
+def write_report(path: Path | None, document: dict[str, Any]) -> bool:
+    """Write a report as JSON to a file or to stdout; tells whether stdout is taken by it.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
+    from onnxpfp.model.save import save_bytes
+
+    if path is None:
+        return False
+    text = as_json(document)
+    if path == STDOUT:
+        click.echo(text, nl=False)
+        return True
+    save_bytes(path, text.encode())
+    return False
+
+
+def as_json(document: dict[str, Any]) -> str:
+    """Write a report as JSON."""
+    return json.dumps(document, indent=1, allow_nan=False) + "\n"
+
+
 def _keep_apart(flag: str, path: Path, others: dict[str, Path]) -> None:
     for other, taken in others.items():
         same = os.path.realpath(path) == os.path.realpath(taken)
@@ -82,7 +124,7 @@ def report_json(result: Result, source: Path, outputs: Outputs) -> str:
     document["input"] = str(source)
     document["output"] = str(outputs.model)
     document["plan"] = None if outputs.plan is None else str(outputs.plan)
-    return json.dumps(document, indent=1, allow_nan=False) + "\n"
+    return as_json(document)
 
 
 def write_outputs(result: Result, source: Path, outputs: Outputs) -> None:

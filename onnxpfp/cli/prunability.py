@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -11,89 +9,65 @@ import click
 from onnxpfp.cli.failure import failing_in_one_line, naming_files
 from onnxpfp.cli.options import (
     FILE,
-    Choice,
-    Data,
-    Runtime,
-    Target,
-    choice_options,
-    data_options,
-    runtime_options,
+    Typed,
+    data_file,
+    data_option,
+    json_option,
+    options_of,
+    rows_options,
+    rows_shown,
+    takes,
     verbosity_options,
 )
-from onnxpfp.cli.prune import options_of
-from onnxpfp.errors import OptionError
-from onnxpfp.options import Options
+from onnxpfp.cli.outputs import check_report, write_report
+from onnxpfp.options import PrunabilityOptions
 
-__all__ = ["prunability"]
-
-TOP = 40
-"""Groups that are shown where nothing else is asked for."""
+__all__ = ["prunability_command"]
 
 
 @click.command("prunability", short_help="Measure how little can be kept, group by group and as a whole.")
 @click.argument("source", metavar="IN", type=FILE)
-@data_options
-@click.option(
-    "--tolerance",
-    type=float,
-    default=0.05,
-    show_default=True,
-    metavar="X",
-    help="Loss that counts as no harm: KL divergence of class scores, relative squared error of other outputs.",
-)
-@choice_options
-@runtime_options
-@click.option("--top", type=int, metavar="N", help=f"Most groups, the most fragile first.  [default: {TOP}]")
-@click.option("--all", "every", is_flag=True, help="Show every group, as -v does.")
-@click.option("--json", "as_json", is_flag=True, help="Write JSON in place of tables, always complete.")
+@data_option
+@takes(PrunabilityOptions)
+@rows_options("groups, the most fragile first")
+@json_option
 @verbosity_options
-def prunability(
+def prunability_command(
     source: Path,
-    data: Data,
-    tolerance: float,
-    choice: Choice,
-    runtime: Runtime,
+    calib_data: str | None,
+    typed: Typed,
     top: int | None,
     every: bool,
-    as_json: bool,
+    json_file: Path | None,
     verbosity: int,
 ) -> None:
     """Measure the smallest share of the model IN that can be kept within a tolerance, and the curve.
 
     \b
       onnxpfp prunability in.onnx --calib-data calibration.npz
-      onnxpfp prunability in.onnx --calib-data calibration.npz --tolerance 0.01 --json > in.json
+      onnxpfp prunability in.onnx --calib-data calibration.npz --tolerance 0.01 --json in.json
 
     Every group of channels is narrowed alone, and the whole network is pruned to shares of its
-    multiply-adds, as `onnxpfp prune` would with the same options. Nothing is written.
+    multiply-adds, as `onnxpfp prune` would with the same options. No model is written.
     """  # noqa: D301
     with failing_in_one_line(verbosity=verbosity):
-        if top is not None and top < 1:
-            raise OptionError(f"--top {top} must be at least 1")
-        if top is not None and (every or as_json):
-            raise OptionError(f"{'--all' if every else '--json'} shows every group, so --top has no meaning with it")
-        rows = None if every or verbosity > 0 else top or TOP
-        options = options_of(data, Target.none(), choice, runtime)
-        _run(source, data, options, tolerance, rows, as_json=as_json, verbosity=verbosity)
+        rows = rows_shown(top, every=every, json_file=json_file, verbosity=verbosity, what="group")
+        check_report(json_file, {"IN": source, **data_file(calib_data)})
+        _run(source, calib_data, typed, rows, json_file, verbosity)
 
 
 def _run(
-    source: Path, data: Data, options: Options, tolerance: float, rows: int | None, *, as_json: bool, verbosity: int
+    source: Path, calib_data: str | None, typed: Typed, rows: int | None, json_file: Path | None, verbosity: int
 ) -> None:
     from onnxpfp.api.prunability import prunability_with
-    from onnxpfp.cli.input_shapes import parse_shapes
     from onnxpfp.cli.terminal import make_console, progress_display
     from onnxpfp.report.print_prunability import print_prunability
     from onnxpfp.report.print_pruning import print_notes
 
-    shapes = parse_shapes(data.input_shape, source)
-    with naming_files(source, data.calib_data, None), progress_display(verbosity) as tell:
-        found = prunability_with(
-            source, data.calib_data, replace(options, input_shapes=shapes), tolerance=tolerance, progress=tell
-        )
-    if as_json:
-        click.echo(json.dumps(found.to_dict(), indent=1, allow_nan=False))
-    elif verbosity >= 0:
-        print_prunability(found, make_console(), top=rows)
+    options = options_of(PrunabilityOptions, typed, source)
+    with naming_files(source, calib_data, None), progress_display(verbosity) as tell:
+        report = prunability_with(source, calib_data, options, progress=tell)
+    if not write_report(json_file, report.to_dict()) and verbosity >= 0:
+        print_prunability(report, make_console(), top=rows)
     if verbosity >= 0:
-        print_notes(found.notes, make_console(stderr=True))
+        print_notes(report.notes, make_console(stderr=True))

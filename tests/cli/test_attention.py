@@ -132,7 +132,7 @@ def test_the_command_line_hands_it_on(folder: Path, prune, inspect, unit: str) -
     assert (heads < HEADS, values < WIDTH) == (unit == "heads", unit == "width")
     assert json.loads((folder / "report.json").read_text())["attention"] == unit
     assert ("the same part of every head may go" in result.stdout) == (unit == "width")
-    assert json.loads(inspect("in.onnx", *flags, "--json").stdout)["attention"] == unit
+    assert json.loads(inspect("in.onnx", *flags, "--json", "-").stdout)["attention"] == unit
     assert ("the same part of every head may go" in inspect("in.onnx", *flags).stdout) == (unit == "width")
 
 

@@ -95,7 +95,7 @@ def _unknown_domain() -> onnx.ModelProto:
     [
         (cli_models.chain(op="Foo"), "No Op registered for Foo"),
         (cli_models.chain(opset=99), "Opset 99 is under development"),
-        (cli_models.chain(ir=99), "max supported IR version: 13"),
+        (cli_models.chain(ir=99), "Unsupported model IR version: 99, max supported IR version: "),
         (_dangling(), "Node input 'nowhere' is not"),
         (_short_weight(), "the weight 'w1' does not have the numbers that its shape [6, 3, 3, 3] says"),
         (_wrong_weight(), "kernel channels: 5"),

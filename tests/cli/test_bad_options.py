@@ -7,7 +7,7 @@ import cli_models
 import onnx
 import pytest
 
-from onnxpfp.cli.sizes import parse_size
+from onnxpfp.cli.parsing import parse_size
 
 
 @pytest.mark.parametrize("share", ["0", "1.5", "-1", "nan", "inf"])

@@ -121,7 +121,7 @@ def test_it_prints_what_the_library_finds(folder, inspect):
 @pytest.mark.parametrize("name", ["resnet", "densenet", "mobilenet"])
 def test_the_trained_networks(inspect, name):
     path = ROOT / "models" / f"fmnist_{name}.onnx"
-    result = inspect(path, "--json")
+    result = inspect(path, "--json", "-")
     assert result.exit_code == 0
     document = json.loads(result.stdout)
     assert document == onnxpfp.inspect(path).to_dict()
@@ -129,7 +129,7 @@ def test_the_trained_networks(inspect, name):
 
 
 def test_json_is_complete_and_alone_on_stdout(folder):
-    command = [sys.executable, "-m", "onnxpfp", "inspect", "in.onnx", "--json"]
+    command = [sys.executable, "-m", "onnxpfp", "inspect", "in.onnx", "--json", "-"]
     done = subprocess.run(
         command, capture_output=True, text=True, check=True, cwd=folder, env={"PYTHONPATH": str(ROOT)}
     )
@@ -141,7 +141,7 @@ def test_json_is_complete_and_alone_on_stdout(folder):
 
 def test_quiet_prints_nothing_but_json(inspect):
     assert inspect("in.onnx", "-q").output == ""
-    assert json.loads(inspect("in.onnx", "-q", "--json").output)["nodes"] == 3
+    assert json.loads(inspect("in.onnx", "-q", "--json", "-").output)["nodes"] == 3
 
 
 @pytest.mark.parametrize("flag", ["--all", "-v"])
@@ -159,7 +159,7 @@ def test_shapes_and_patterns(folder, inspect):
     )
     onnx.save(free, folder / "free.onnx")
     for shape in ("x:1,3,5,7", "1x3x5x7"):
-        document = json.loads(inspect("free.onnx", "--input-shape", shape, "--json").stdout)
+        document = json.loads(inspect("free.onnx", "--input-shape", shape, "--json", "-").stdout)
         assert document["total"]["macs"] == 20 * 35
     text = inspect("free.onnx", "--exclude", "w1").stdout
     assert "Nothing in it can be pruned: what stays and why is listed below." in text
@@ -173,7 +173,7 @@ def test_a_model_with_nothing_to_prune_is_shown(folder, inspect):
     assert result.exit_code == 0
     assert "relu.onnx: opset 17, IR 8, 1 node\n" in result.stdout
     assert "Nothing in it can be pruned: no Conv, Gemm or MatMul has weights in it.\n" in result.stdout
-    assert json.loads(inspect("relu.onnx", "--json").stdout)["groups"] == []
+    assert json.loads(inspect("relu.onnx", "--json", "-").stdout)["groups"] == []
 
 
 @pytest.mark.parametrize(
@@ -181,7 +181,7 @@ def test_a_model_with_nothing_to_prune_is_shown(folder, inspect):
     [
         (("--top", "0"), "--top 0 must be at least 1"),
         (("--top", "3", "--all"), "--all shows every row, so --top has no meaning with it"),
-        (("--top", "3", "--json"), "--json shows every row, so --top has no meaning with it"),
+        (("--top", "3", "--json", "-"), "--json shows every row, so --top has no meaning with it"),
         (("--include", "nowhere"), "--include 'nowhere' matches no node and no initializer"),
         (("--input-shape", "y:1,3,8,8"), "--input-shape names 'y', which is not an input of the model"),
         (("--input-shape", "1,2"), "--input-shape x:1,2 contradicts the model's ?,3,8,8"),
@@ -222,6 +222,6 @@ def test_a_bad_model_is_refused_as_prune_refuses_it(folder, refuse, refuse_inspe
 
 def test_help_says_what_it_is_for(inspect):
     text = inspect("--help").stdout
-    assert "onnxpfp inspect in.onnx --json > in.json" in text
+    assert "onnxpfp inspect in.onnx --json in.json" in text
     for option in ("--input-shape", "--attention", "--include", "--exclude", "--top", "--all", "--json"):
         assert option in text

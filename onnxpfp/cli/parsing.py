@@ -1,17 +1,24 @@
-"""`--input-shape NAME:1,3,224,224`, also with `x` between the sizes, also without the name of an only input."""
+"""Values that are typed in a form of their own: `--input-shape NAME:1,3,224,224` and `--workspace 512MB`.
+
+A shape may have `x` between the sizes, and needs no name where the model has one input.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 
 from onnxpfp.errors import OptionError
 
-__all__ = ["parse_shapes"]
+__all__ = ["parse_shapes", "parse_size"]
 
-_SIZES = re.compile(r"\d+([,x]\d+)*")
+_SHAPE = re.compile(r"\d+([,x]\d+)*")
 _EXAMPLE = "write --input-shape NAME:1,3,224,224, with , or x between the sizes"
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([kMGT]i?)?B", re.IGNORECASE)
+_PREFIXES = "KMGT"
 
 
 def parse_shapes(texts: Sequence[str], model: Path) -> dict[str, tuple[int, ...]]:
@@ -39,7 +46,7 @@ def parse_shapes(texts: Sequence[str], model: Path) -> dict[str, tuple[int, ...]
 
 def _parse_sizes(text: str, sizes: str) -> tuple[int, ...]:
     compact = sizes.replace(" ", "")
-    if not _SIZES.fullmatch(compact):
+    if not _SHAPE.fullmatch(compact):
         raise OptionError(f"--input-shape '{text}' is no shape", hint=_EXAMPLE)
     shape = tuple(int(size) for size in re.split("[,x]", compact))
     if 0 in shape:
@@ -67,3 +74,25 @@ def _only_input(path: Path, text: str) -> str:
             hint=_EXAMPLE,
         )
     return names[0]
+
+
+def parse_size(flag: str, text: str) -> int:
+    """Read an amount of memory: a number and a unit, of 1000 (MB) or of 1024 (MiB), in any case.
+
+    Args:
+        flag: The option that it was given for.
+        text: What was typed.
+
+    Returns:
+        Whole bytes.
+
+    Raises:
+        OptionError: The text is no amount of memory.
+    """
+    found = _SIZE.fullmatch(text.strip())
+    if found is None:
+        raise OptionError(f"{flag} '{text}' is no amount of memory", hint=f"write {flag} 512MB, 2GB or 1.5GiB")
+    number, prefix = found.groups(default="")
+    base = 1024 if len(prefix) > 1 else 1000
+    power = 1 + _PREFIXES.index(prefix[0].upper()) if prefix else 0
+    return int(Fraction(number) * base**power)

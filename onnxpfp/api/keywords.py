@@ -1,0 +1,90 @@
+"""Keywords of the Python API, made from the fields of a dataclass: each is declared once, typed, and documented.
+
+    @keywords(PruneArguments)
+    def prune(model: ModelSource, arguments: PruneArguments) -> Result: ...
+
+    prune("in.onnx", calibration="inputs.npz", keep_macs=0.6)
+
+Type checkers see the constructor's keywords through a ParamSpec; `help` sees the signature and the docstring.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+from collections.abc import Callable
+from dataclasses import Field, fields
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
+
+from onnx import ModelProto
+
+from onnxpfp.options import Option
+
+__all__ = ["CALIBRATION", "PROGRESS", "ModelSource", "documented", "keywords"]
+
+ModelSource = ModelProto | str | os.PathLike[str]
+"""A model object, or the path of a file."""
+
+CALIBRATION = (
+    "Unlabelled samples: a path of a `.npz` or `.npy` file, an array or arrays by input name (axis 0 = samples), an "
+    'iterable of feeds, an onnxruntime CalibrationDataReader, or the word "random"; None prunes by weights alone.'
+)
+"""Help of the keyword `calibration`."""
+PROGRESS = "A function that is told the phase, how far it is, and how far it goes."
+"""Help of the keyword `progress`."""
+
+P = ParamSpec("P")
+A = TypeVar("A")
+R = TypeVar("R")
+
+
+def documented(help: str) -> dict[str, str]:
+    """Return the metadata of a field that is a keyword of the Python API alone: one sentence for its docstring."""
+    return {"help": help}
+
+
+def keywords(
+    kind: Callable[P, A],
+) -> Callable[[Callable[[ModelSource, A], R]], Callable[Concatenate[ModelSource, P], R]]:
+    """Let a function of a model and a dataclass take the dataclass's fields as keywords.
+
+    Args:
+        kind: The dataclass, all of whose fields are keywords.
+    """
+
+    def decorate(function: Callable[[ModelSource, A], R]) -> Callable[Concatenate[ModelSource, P], R]:
+        @functools.wraps(function)
+        def call(model: ModelSource, *args: P.args, **given: P.kwargs) -> R:
+            return function(model, kind(*args, **given))
+
+        described = cast("Any", call)
+        described.__signature__ = _signature(cast("Any", kind), inspect.signature(function))
+        described.__doc__ = _docstring(cast("Any", kind), inspect.getdoc(function) or "")
+        return call
+
+    return decorate
+
+
+def _signature(kind: type[Any], function: inspect.Signature) -> inspect.Signature:
+    model = next(iter(function.parameters.values()))
+    constructor = inspect.signature(kind)
+    given = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in constructor.parameters.values()]
+    return function.replace(parameters=[model, *given])
+
+
+def _docstring(kind: type[Any], text: str) -> str:
+    """Put the help of every field in the place of the argument that holds them."""
+    lines = [f"    {item.name}: {_help(item)}" for item in fields(kind)]
+    before, mark, after = text.partition("    arguments: ")
+    assert mark, f"{kind.__name__} has no line in the docstring"
+    _, _, rest = after.partition("\n")
+    return "\n".join([before.rstrip("\n"), *lines, rest])
+
+
+def _help(item: Field[Any]) -> str:
+    option: Option | None = item.metadata.get("option")
+    if option is None:
+        return str(item.metadata["help"])
+    undecided = item.default is None and option.default_text
+    return f"{option.help} None: {option.default_text}." if undecided else option.help

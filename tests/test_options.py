@@ -1,0 +1,94 @@
+"""Options are declared once: help, signature, checks and the README's table come from there."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner
+
+import onnxpfp
+from onnxpfp.cli.main import main
+from onnxpfp.cli.options import options_of, takes
+from onnxpfp.errors import OptionError
+from onnxpfp.options import Options, PrunabilityOptions, ScopeOptions, _option, declared
+
+ROOT = Path(__file__).parents[1]
+VERBS: dict[str, type[ScopeOptions]] = {
+    "prune": Options,
+    "inspect": ScopeOptions,
+    "prunability": PrunabilityOptions,
+}
+EVERY = {name: option for kind in VERBS.values() for name, option in declared(kind)}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_verb_takes_the_options_of_its_class_and_no_others(verb: str) -> None:
+    own = dict(declared(VERBS[verb]))
+    command = main.commands[verb]
+    flags = {flag for parameter in command.params for flag in parameter.opts}
+    function = getattr(onnxpfp, verb)
+    for name, option in EVERY.items():
+        assert (option.flag_of(name) in flags) == (name in own), name
+        assert (name in inspect.signature(function).parameters) == (name in own), name
+        assert (f"    {name}: {option.help}" in (function.__doc__ or "")) == (name in own), name
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_shows_what_is_declared(verb: str) -> None:
+    shown = " ".join(CliRunner().invoke(main, [verb, "--help"], terminal_width=400).output.split())
+    for name, option in declared(VERBS[verb]):
+        assert " ".join(option.help.split()) in shown, name
+
+
+def test_the_signature_of_the_api_is_whole() -> None:
+    parameters = inspect.signature(onnxpfp.prune).parameters
+    assert next(iter(parameters)) == "model"
+    assert {"calibration", "from_plan", "progress"} <= set(parameters)
+    assert all(p.kind is p.KEYWORD_ONLY for name, p in parameters.items() if name != "model")
+    with pytest.raises(TypeError, match="keep_mac"):
+        onnxpfp.prune("in.onnx", keep_mac=0.5)  # type: ignore[call-arg]
+
+
+def _even(flag: str, value: int) -> None:
+    if value % 2:
+        raise OptionError(f"{flag} {value} is odd")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _More(ScopeOptions):
+    pairs: int | None = _option(None, "Things in pairs.", "choice", metavar="N", default_text="none", check=_even)
+
+
+def test_an_option_is_one_declaration() -> None:
+    read: list[Any] = []
+
+    @click.command()
+    @takes(_More)
+    def command(typed: Any) -> None:
+        read.append(options_of(_More, typed, Path("in.onnx")))
+
+    shown = " ".join(CliRunner().invoke(command, ["--help"], terminal_width=200).output.split())
+    assert "--pairs N Things in pairs. [default: none]" in shown
+    assert CliRunner().invoke(command, ["--pairs", "4", "--exclude", "a", "--exclude", "b"]).exit_code == 0
+    assert (read[0].pairs, read[0].exclude, read[0].attention) == (4, ("a", "b"), "heads")
+    refused = CliRunner().invoke(command, ["--pairs", "3"]).exception
+    assert isinstance(refused, OptionError)
+    assert str(refused) == "--pairs 3 is odd"
+
+
+def test_the_readmes_table_is_made_from_them() -> None:
+    check = [sys.executable, str(ROOT / "docs" / "options_table.py"), "--check"]
+    assert subprocess.run(check, capture_output=True, text=True, check=False).stdout == ""
+
+
+def test_the_options_of_a_prunability_are_those_of_its_prunings() -> None:
+    given = PrunabilityOptions(score="l1", threads=3, include=["a"], tolerance=0.5)
+    pruning = given.pruning()
+    assert (pruning.score, pruning.threads, pruning.include, pruning.target) == ("l1", 3, ["a"], ("macs", 0.7))
