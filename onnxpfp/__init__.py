@@ -20,10 +20,14 @@ if TYPE_CHECKING:
     from onnxpfp.pipeline.plan import Plan
     from onnxpfp.report.inspection import Inspection
     from onnxpfp.report.prunability import PrunabilityReport
+    from onnxpfp.score.criterion import Criterion
+    from onnxpfp.score.group_data import GroupData
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Criterion",
+    "GroupData",
     "Inspection",
     "OnnxPfpError",
     "Plan",
@@ -38,6 +42,8 @@ __all__ = [
 ]
 
 _LAZY = {
+    "Criterion": "onnxpfp.score.criterion",
+    "GroupData": "onnxpfp.score.group_data",
     "Inspection": "onnxpfp.report.inspection",
     "Plan": "onnxpfp.pipeline.plan",
     "Result": "onnxpfp.api.prune",

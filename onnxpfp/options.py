@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, Protocol
 
 from onnxpfp.errors import OptionError
 
@@ -64,6 +64,18 @@ ALIGNMENT = 8
 WIDE = 32
 """Groups narrower than this are not rounded by default."""
 
+
+class CriterionLike(Protocol):
+    """A criterion that a user passes himself: an instance of `onnxpfp.Criterion`."""
+
+    name: ClassVar[str]
+
+    @property
+    def needs_data(self) -> bool:
+        """Whether it cannot do without samples."""
+        ...
+
+
 Section = Literal["data", "target", "choice", "runtime"]
 """Options of one section stand together in help and README."""
 Check = Callable[[str, Any], None]
@@ -110,6 +122,11 @@ def declared(kind: type[Any]) -> Iterator[tuple[str, Option]]:
     for item in fields(kind):
         if "option" in item.metadata:
             yield item.name, item.metadata["option"]
+
+
+def _criterion(flag: str, value: object) -> None:
+    if not isinstance(value, str) and not all(hasattr(value, name) for name in ("name", "needs", "score")):
+        raise OptionError(f"{flag} takes a name or a Criterion, not a {type(value).__name__}")
 
 
 def _at_least_one(flag: str, value: int) -> None:
@@ -180,7 +197,7 @@ class ScopeOptions:
             if value is None:
                 continue
             flag = option.flag_of(name)
-            if option.choices and value not in option.choices:
+            if option.choices and isinstance(value, str) and value not in option.choices:
                 raise OptionError(f"{flag} '{value}' is none of {', '.join(option.choices)}")
             if option.check is not None:
                 option.check(flag, value)
@@ -214,12 +231,13 @@ class RunOptions(ScopeOptions):
         "choice",
         choices=("auto", "deterministic", "sampled", "mixed"),
     )
-    score: str = _option(
+    score: str | CriterionLike = _option(  # noqa: RUF009
         "pfp",
         "What ranks the channels of a group: their sensitivities (pfp), the error of the refitted layers that read "
         "them (reconstruction), their share of the output energy (energy), or a baseline.",
         "choice",
         choices=tuple(SCORES),
+        check=_criterion,
     )
     allocate: Literal["bound", "measured", "uniform"] | None = _option(
         None,
@@ -332,7 +350,7 @@ class Options(RunOptions):
     @property
     def needs_data(self) -> bool:
         """Whether the scores look at activations and there is nothing to take in their place."""
-        return SCORES[self.score]
+        return SCORES[self.score] if isinstance(self.score, str) else self.score.needs_data
 
     def compensation(self, known: Known) -> Literal["lstsq", "bias", "none"]:
         """Return what is done about the dropped channels."""

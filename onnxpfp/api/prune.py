@@ -32,6 +32,7 @@ from onnxpfp.progress import Clock, Progress
 from onnxpfp.report.build import Outcome, build_report
 from onnxpfp.report.pruning import Report
 from onnxpfp.runtime.external_data import WeightFile, with_weights_in_memory
+from onnxpfp.score.registry import criterion_of
 
 __all__ = ["PruneArguments", "Result", "prune", "prune_with"]
 
@@ -119,7 +120,7 @@ def prune_with(
     clock = Clock(progress) if progress else Clock()
     limit = QualityTarget.of(options.max_drift, options.min_agreement) if plan is None else None
     if (options.needs_data or limit is not None) and calibration is None and plan is None:
-        measuring = limit.flag if limit is not None else f"--score {options.score}"
+        measuring = limit.flag if limit is not None else f"--score {criterion_of(options.score).name}"
         raise OptionError(f"{measuring} measures the data, and none are given", hint="give --calib-data FILE.npz")
     if plan is not None:
         options = replace(options, attention=plan.attention)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxpfp.channels import Analysis
+from onnxpfp.channels import Analysis, Group
 from onnxpfp.data.samples import Samples
 from onnxpfp.linear.weights import own_weights
 from onnxpfp.options import Options
@@ -20,9 +20,9 @@ from onnxpfp.refit.layers import RefitLayer, kept_weights, refit_layers
 from onnxpfp.refit.sweep import RefitProblem
 from onnxpfp.refit.targets import TargetFinder
 from onnxpfp.runtime.providers import ProviderRequest
-from onnxpfp.score.reconstruction import Read, removal_costs
+from onnxpfp.score.group_data import GroupRead
 
-__all__ = ["RefitSetup", "gram_watchers", "grams_of", "reconstruction_scores", "refit_setup"]
+__all__ = ["RefitSetup", "gram_watchers", "grams_of", "group_reads", "refit_setup"]
 
 POSITIONS = 64
 """Output positions that are drawn of every sample."""
@@ -87,7 +87,7 @@ def grams_of(study: RefitSetup, tell: Count) -> dict[str, Gram]:
     return collect_grams(study.setting, _reading(study), SpillCache(study.setting.workspace), tell)
 
 
-def _reads(study: RefitSetup, task: RefitLayer, gram: Gram, place: NDArray[np.int64]) -> Iterator[Read]:
+def _reads(study: RefitSetup, task: RefitLayer, gram: Gram, place: NDArray[np.int64]) -> Iterator[GroupRead]:
     """Describe how every convolution group of an op reads a group of channels."""
     weights = kept_weights(task, task.gain * task.reader.taps().astype(np.float64), study.setting.graph.keep_all())
     assert weights is not None
@@ -96,24 +96,14 @@ def _reads(study: RefitSetup, task: RefitLayer, gram: Gram, place: NDArray[np.in
         own = task.reader.channels[number * per_in : (number + 1) * per_in]
         channel = np.repeat(place[own], task.reader.kernel_size)
         if (channel >= 0).any():
-            yield Read(gram.covariance(number), block, channel)
+            yield GroupRead(gram.covariance(number), block, channel)
 
 
-def reconstruction_scores(
-    study: RefitSetup, grams: Mapping[str, Gram], energy: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Score every channel by what its removal adds to its consumers' errors, by channel id.
-
-    A group without any consumer that can be refitted is ranked by energy.
-    """
+def group_reads(study: RefitSetup, grams: Mapping[str, Gram], group: Group) -> list[GroupRead]:
+    """Describe how the consumers of a group that can be refitted read it."""
     graph = study.setting.graph
-    tasks = {task.output: task for task in study.setting.tasks}
-    values = np.zeros(graph.count + 1)
+    layers = {layer.output: layer for layer in study.setting.tasks}
     place = np.full(graph.count + 1, -1)
-    for group in graph.groups:
-        place[group.channels] = np.arange(group.channels.size)
-        names = [graph.consumers[position].output for position in group.consumers]
-        reads = [read for name in names if name in grams for read in _reads(study, tasks[name], grams[name], place)]
-        values[group.channels] = removal_costs(reads, group.channels.size) if reads else energy[group.channels]
-        place[group.channels] = -1
-    return values
+    place[group.channels] = np.arange(group.channels.size)
+    names = [graph.consumers[position].output for position in group.consumers]
+    return [read for name in names if name in grams for read in _reads(study, layers[name], grams[name], place)]

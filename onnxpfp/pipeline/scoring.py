@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -18,17 +18,18 @@ from onnxpfp.channels.lineage import lifted
 from onnxpfp.channels.producers import producers_of
 from onnxpfp.data.samples import Samples
 from onnxpfp.errors import CalibrationError
-from onnxpfp.linear.describe import op_key
 from onnxpfp.linear.ops import LinearOp, output_counts
 from onnxpfp.options import Known, Options
 from onnxpfp.pipeline.analyze import CalibrationData
-from onnxpfp.pipeline.baseline import baseline_scores
-from onnxpfp.pipeline.refit_problem import RefitSetup, gram_watchers, reconstruction_scores, refit_setup
+from onnxpfp.pipeline.criterion_scores import Reads, criterion_scores
+from onnxpfp.pipeline.measurements import Measurements
+from onnxpfp.pipeline.refit_problem import RefitSetup, gram_watchers, group_reads, refit_setup
 from onnxpfp.progress import Clock, Count
 from onnxpfp.refit.gram import Gram, observed_grams
 from onnxpfp.runtime.providers import ProviderRequest
-from onnxpfp.score.energy import energy_shares
-from onnxpfp.score.pfp import sample_size, upper_envelope
+from onnxpfp.score.energy import Energy
+from onnxpfp.score.pfp import Pfp, sample_size, upper_envelope
+from onnxpfp.score.registry import criterion_of
 from onnxpfp.score.scores import Scores
 from onnxpfp.score.without_data import scores_without_data
 
@@ -159,58 +160,57 @@ def _group_terms(
     return np.array(outputs, np.int64), np.array(weights, np.float64)
 
 
-def _energies(analysis: Analysis, readers: Sequence[LinearOp], statistics: Statistics) -> NDArray[np.float64]:
-    """Add up each channel's share of its consumers' output energy."""
-    values = np.zeros(analysis.graph.count + 1)
-    for position, reader in enumerate(readers):
-        weights = np.ones(len(reader.channels)) if reader.weight is None else reader.taps()
-        shares = energy_shares(weights, statistics[op_key(position)].square_sum)
-        np.add.at(values, reader.channels, shares)
-    values[0] = 0.0
-    return values
-
-
 def score_with_data(
     analysis: Analysis,
-    readers: Sequence[LinearOp],
+    ops: Sequence[LinearOp],
     statistics: Statistics,
     options: Options,
-    ranked: Callable[[NDArray[np.float64]], NDArray[np.float64]] | None = None,
+    measurements: Measurements | None = None,
+    reads: Reads | None = None,
 ) -> Scores:
     """Turn statistics into scores.
 
     Args:
         analysis: The model.
-        readers: Its consumers.
+        ops: Its consumers.
         statistics: Their statistics.
-        options: Which scores.
-        ranked: Returns scores of other kinds, by channel id, given the energies.
+        options: Which criterion.
+        measurements: Measures what else a criterion needs.
+        reads: How the consumers read a group, for the criteria that need Gram matrices.
     """
-    names = [op_key(position) for position in range(len(readers))]
-    parts = [(statistics[name].channels, statistics[name].sensitivity) for name in names]
-    signed = [statistics[name].negative for name in names]
-    outputs, weight = _group_terms(analysis, readers, signed, options.delta)
+    parts = [(statistics[op.name].channels, statistics[op.name].sensitivity) for op in ops]
+    signed = [statistics[op.name].negative for op in ops]
+    outputs, weight = _group_terms(analysis, ops, signed, options.delta)
     sensitivity = upper_envelope(parts, analysis.graph.count)
-    energy = _energies(analysis, readers, statistics)
-    values = {"pfp": sensitivity, "energy": energy}.get(options.score)
-    if values is None:
-        assert ranked is not None
-        values = ranked(energy)
-    return Scores(options.score, values, sensitivity, energy, outputs, weight, summed=options.score != "pfp")
+    score = partial(
+        criterion_scores,
+        analysis=analysis,
+        ops=ops,
+        measurements=measurements,
+        seed=options.seed,
+        statistics=statistics,
+        sensitivity=sensitivity,
+        reads=reads,
+    )
+    criterion = criterion_of(options.score)
+    energy = score(Energy())
+    values = energy if criterion.name == Energy.name else score(criterion)
+    bounded = isinstance(criterion, Pfp)
+    return Scores(criterion.name, values, sensitivity, energy, outputs, weight, summed=not bounded)
 
 
-def score_without_data(
-    analysis: Analysis, readers: Sequence[LinearOp], options: Options, ranked: Callable[[], NDArray[np.float64]]
-) -> Scores:
+def score_without_data(analysis: Analysis, ops: Sequence[LinearOp], options: Options) -> Scores:
     """Score by weights alone; the bounds count both signs of every activation."""
     graph = analysis.graph
-    groups = [(g.channels, [readers[position] for position in g.consumers]) for g in graph.groups]
-    producers = producers_of(analysis.source.model, graph, analysis.constants)
-    outputs, weight = _group_terms(analysis, readers, [True] * len(readers), options.delta)
+    groups = [(g.channels, [ops[position] for position in g.consumers]) for g in graph.groups]
+    producers = producers_of(analysis.model, graph, analysis.constants)
+    outputs, weight = _group_terms(analysis, ops, [True] * len(ops), options.delta)
     coreset = scores_without_data(graph.count, groups, producers)
-    if options.score == "pfp":
+    criterion = criterion_of(options.score)
+    if isinstance(criterion, Pfp):
         return Scores("coreset", coreset, coreset, None, outputs, weight)
-    return Scores(options.score, ranked(), coreset, None, outputs, weight, summed=True)
+    values = criterion_scores(criterion, analysis, ops, None, seed=options.seed)
+    return Scores(criterion.name, values, coreset, None, outputs, weight, summed=True)
 
 
 def calibrate_and_score(
@@ -238,18 +238,9 @@ def calibrate_and_score(
     """
     known = _known(data, split)
     _refuse_what_needs_data(options, known, data, replaying=replaying)
-    baseline = partial(
-        baseline_scores,
-        options.score,
-        analysis,
-        readers,
-        batch_size=data.batch_size,
-        requests=requests,
-        options=options,
-    )
     if data.given == "none":
         with clock.phase("ranking"):
-            scores = None if replaying else score_without_data(analysis, readers, options, partial(baseline, None))
+            scores = None if replaying else score_without_data(analysis, readers, options)
         return Calibration(scores, None, split, known, data.samples, 0)
     if not readers:
         # Nothing can go: a plan that keeps everything, or a target of 1.
@@ -267,14 +258,11 @@ def calibrate_and_score(
     grams = observed_grams(watchers)
 
     with clock.phase("ranking") as tell:
-
-        def ranked(energy: NDArray[np.float64]) -> NDArray[np.float64]:
-            if options.score != "reconstruction":
-                return baseline(seen, statistics=statistics, tell=tell)
-            assert study is not None
-            return reconstruction_scores(study, grams, energy)
-
-        scores = None if replaying else score_with_data(analysis, readers, statistics, options, ranked)
+        scores = None
+        if not replaying:
+            measurements = Measurements(analysis, readers, seen, data.batch_size, requests, options, tell)
+            reads = None if study is None else partial(group_reads, study, grams)
+            scores = score_with_data(analysis, readers, statistics, options, measurements, reads)
     return Calibration(scores, statistics, split, known, seen, wanted, study, grams)
 
 
@@ -298,9 +286,10 @@ def _refuse_what_needs_data(options: Options, known: Known, data: CalibrationDat
     least = SHARE * (data.samples.fixed_batch or 1)
     asked = {"--compensate": options.compensate}
     if not replaying:
-        asked |= {"--score": options.score, "--allocate": options.allocate or ""}
+        criterion = criterion_of(options.score)
+        asked |= {"--score": criterion.name if "gram" in criterion.needs else "", "--allocate": options.allocate or ""}
     for flag, value in asked.items():
-        if value in {"reconstruction", "measured", "lstsq"}:
+        if value in {"measured", "lstsq"} or (flag == "--score" and value):
             raise CalibrationError(
                 f"{flag} {value} holds samples out to decide on, which takes {least} samples, and "
                 f"{len(data.samples)} are given"
@@ -313,4 +302,4 @@ def _refuse_what_needs_data(options: Options, known: Known, data: CalibrationDat
 def needs_grams(options: Options, known: Known) -> bool:
     """Tell whether widths or channels are chosen by the Gram matrices of the original network."""
     measured = options.allocation(known) == "measured" and options.compensation(known) == "lstsq"
-    return options.score == "reconstruction" or measured
+    return "gram" in criterion_of(options.score).needs or measured

@@ -18,6 +18,7 @@ from onnxpfp.refit.means import Record
 from onnxpfp.report.pruning import GroupReport, Report
 from onnxpfp.report.reasons import by_kind, example, kind
 from onnxpfp.report.tables import ATTENTION, facts, heading, indented, more, print_clean, spent
+from onnxpfp.score.registry import CRITERIA
 from onnxpfp.verify.drift import Drift
 
 __all__ = ["print_notes", "print_report"]
@@ -28,9 +29,7 @@ REASONS = 8
 """Most reasons that are shown, likewise."""
 
 _METHODS = {
-    "pfp": "Provable Filter Pruning, sensitivities measured on the data",
-    "reconstruction": "error of the refitted consumers (optimal brain surgeon)",
-    "energy": "mean share of the consumers' output energy, measured on the data",
+    **{name: criterion.title for name, criterion in CRITERIA.items()},
     "coreset": "data-independent coreset scores, by weights alone",
     "plan": "replay of a plan",
     "none": "nothing was scored",

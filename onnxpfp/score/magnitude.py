@@ -14,45 +14,18 @@ weights stay in files.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxpfp.arrays import chunks
+from onnxpfp.score.criterion import Criterion
+from onnxpfp.score.group_data import GroupData
 
-__all__ = ["fpgm", "l1_norms", "l2_norms", "lamp", "long_rows", "places"]
+__all__ = ["L1", "L2", "BnScale", "Fpgm", "Lamp", "Random", "fpgm", "l1_norms", "l2_norms", "lamp", "mean_scale"]
 
 Floats = NDArray[np.float64]
-Ids = NDArray[np.int64]
-
-
-def places(axis: Ids, channels: Ids) -> NDArray[np.int64]:
-    """Return where the channels of a group lie on an axis, (n, m): all of them equally often.
-
-    Args:
-        axis: Channel id of every index of the axis.
-        channels: Channel ids of the group, ascending, (n,).
-    """
-    where = np.flatnonzero(np.isin(axis, channels))
-    return where[np.argsort(axis[where], kind="stable")].reshape(channels.size, -1)
-
-
-def long_rows(weights: NDArray[np.floating], picked: Ids, scale: Floats | None = None) -> Iterator[Floats]:
-    """Yield the weights of channels as one long row each, some numbers at a time, (n, d).
-
-    Args:
-        weights: Weights by index, (O, ...).
-        picked: Indices of each channel, (n, m).
-        scale: What the weights of each index are multiplied by, (O,).
-    """
-    weights = weights.reshape(len(weights), -1) if weights.ndim < 2 else weights
-    for run in chunks(weights.shape[1], 8 * picked.size * weights[0].size // max(1, weights.shape[1])):
-        part = weights[:, run][picked].astype(np.float64)
-        part = part.reshape(*picked.shape, -1)
-        if scale is not None:
-            part *= scale[picked][..., None]
-        yield part.reshape(len(picked), -1)
 
 
 def _squares(part: Floats) -> Floats:
@@ -98,3 +71,115 @@ def lamp(rows: Iterable[Floats]) -> Floats:
     scores = np.zeros_like(squares)
     scores[order] = np.divide(ascending, rest, out=np.zeros_like(rest), where=rest > 0.0)
     return scores
+
+
+def mean_scale(count: int, scales: Sequence[Floats]) -> Floats:
+    """Return the mean of |gamma| over all BatchNormalizations of a group, (n,); NaN where there is none.
+
+    Source: Liu et al., "Learning Efficient Convolutional Networks through Network Slimming", ICCV 2017. There training
+    drives gamma towards zero; without that, the score says little.
+
+    Args:
+        count: Channels of the group, n.
+        scales: gamma at the indices of each channel, (n, m), per normalization.
+    """
+    if not scales:
+        return np.full(count, np.nan)
+    return np.abs(np.concatenate(scales, axis=1)).mean(axis=1)
+
+
+class _OfRows(Criterion):
+    """A criterion of the channels' long rows: of the producers' filters, and maybe of the consumers' columns."""
+
+    needs = frozenset({"weights"})
+
+    @abstractmethod
+    def of_rows(self, rows: Iterable[Floats]) -> Floats:
+        """Score pieces (n, d) of the long rows, (n,)."""
+
+    def rows(self, group: GroupData) -> Iterator[Floats]:
+        """Yield the pieces that count."""
+        return group.rows()
+
+    def score(self, group: GroupData) -> Floats:
+        """Score the rows; where no weights bring the channels forth (quantized ones, say), all are alike."""
+        rows = list(group.filters) or (any(consumer.weight for consumer in group.consumers) and self.reads_columns)
+        return self.of_rows(self.rows(group)) if rows else np.ones(group.size)
+
+    reads_columns = False
+    """Whether the rows hold the consumers' columns too."""
+
+
+class L1(_OfRows):
+    """The sum of the absolute weights of the filters."""
+
+    name, title = "l1", "l1 norm of the filters"
+
+    def of_rows(self, rows: Iterable[Floats]) -> Floats:
+        """Return the l1 norms."""
+        return l1_norms(rows)
+
+
+class L2(_OfRows):
+    """The Euclidean norm of the filters and of the consumers' columns."""
+
+    name, title = "l2", "l2 norm of the filters and of the consumers' weights"
+
+    def has_rows(self, group: GroupData) -> bool:
+        """Tell whether there are filters or columns."""
+        return bool(group.filters) or any(consumer.weight is not None for consumer in group.consumers)
+
+    def rows(self, group: GroupData) -> Iterator[Floats]:
+        """Yield the filters, then the columns."""
+        yield from group.rows()
+        yield from group.columns()
+
+    def of_rows(self, rows: Iterable[Floats]) -> Floats:
+        """Return the l2 norms."""
+        return l2_norms(rows)
+
+
+class Fpgm(_OfRows):
+    """The distance of the filters to all others of the group."""
+
+    name, title = "fpgm", "distance to the geometric median of the filters (FPGM)"
+
+    def of_rows(self, rows: Iterable[Floats]) -> Floats:
+        """Return the sums of distances."""
+        return fpgm(rows)
+
+
+class Lamp(_OfRows):
+    """The share in the squared norm of all filters that are no smaller."""
+
+    name, title = "lamp", "layer-adaptive magnitude of the filters (LAMP)"
+    comparable = True
+
+    def of_rows(self, rows: Iterable[Floats]) -> Floats:
+        """Return the shares."""
+        return lamp(rows)
+
+
+class BnScale(Criterion):
+    """The mean magnitude of the scales of the BatchNormalizations; NaN where there is none."""
+
+    name, title = "bn-scale", "scale of the BatchNormalizations (Network Slimming)"
+    needs = frozenset({"scales"})
+    comparable = True
+
+    def score(self, group: GroupData) -> Floats:
+        """Return the mean scales."""
+        return mean_scale(group.size, group.scales)
+
+
+class Random(Criterion):
+    """Chance, decided by the seed."""
+
+    name, title = "random", "chance"
+    needs = frozenset({"noise"})
+    comparable = True
+
+    def score(self, group: GroupData) -> Floats:
+        """Return the noise."""
+        assert group.noise is not None
+        return group.noise

@@ -17,7 +17,10 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["MapMean", "map_ranks", "nuclear_losses", "positive_shares"]
+from onnxpfp.score.criterion import Criterion
+from onnxpfp.score.group_data import GroupData
+
+__all__ = ["Apoz", "Chip", "HRank", "MapMean", "map_ranks", "nuclear_losses", "positive_shares"]
 
 Floats = NDArray[np.float64]
 Maps = NDArray[Any]
@@ -113,3 +116,50 @@ def _left_decomposition(rows: Floats) -> tuple[Floats, Floats]:
     values, right = np.linalg.eigh(rows.T @ rows)
     real = values > values.max(initial=0.0) * len(values) * np.finfo(np.float64).eps
     return values[real], rows @ (right[:, real] / np.sqrt(values[real]))
+
+
+class _OfMaps(Criterion):
+    """A criterion of maps: each consumer's share of what the mean over samples is, added up."""
+
+    needs = frozenset({"maps"})
+    comparable = True
+
+    def score(self, group: GroupData) -> Floats:
+        """Add up the shares of every consumer."""
+        means = [consumer.map_mean for consumer in group.consumers]
+        return group.add_up(_share(mean) for mean in means if mean is not None)
+
+
+def _share(mean: Floats) -> Floats:
+    total = float(mean.sum())
+    return mean / total if total > 0.0 else mean
+
+
+class HRank(_OfMaps):
+    """The mean rank of a map."""
+
+    name, title = "hrank", "mean rank of the maps (HRank)"
+
+    def of_maps(self, maps: Maps) -> Floats:
+        """Return the ranks."""
+        return map_ranks(maps)
+
+
+class Apoz(_OfMaps):
+    """The mean share of positive entries of a map."""
+
+    name, title = "apoz", "mean share of positive entries of the maps (APoZ)"
+
+    def of_maps(self, maps: Maps) -> Floats:
+        """Return the shares."""
+        return positive_shares(maps)
+
+
+class Chip(_OfMaps):
+    """The mean loss of nuclear norm without a map."""
+
+    name, title = "chip", "mean loss of nuclear norm of the maps (CHIP)"
+
+    def of_maps(self, maps: Maps) -> Floats:
+        """Return the losses."""
+        return nuclear_losses(maps)

@@ -26,7 +26,11 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxpfp.score.criterion import Criterion
+from onnxpfp.score.group_data import GroupData
+
 __all__ = [
+    "Pfp",
     "draws_for",
     "draws_to_reach",
     "epsilon_deterministic",
@@ -244,3 +248,17 @@ def draws_for(p: Floats, n: int) -> int:
     if n <= 1:
         return n
     return draws_to_reach(log_miss(p), max(1, min(n, int(np.count_nonzero(p)) - 1)))
+
+
+class Pfp(Criterion):
+    """PFP's sensitivities, the largest over the consumers; by weights alone, where there are no data (coreset)."""
+
+    name, title = "pfp", "Provable Filter Pruning, sensitivities measured on the data"
+    needs = frozenset({"sensitivity"})
+    comparable = True
+    optional_data = True
+
+    def score(self, group: GroupData) -> Floats:
+        """Return the sensitivities."""
+        assert group.sensitivity is not None
+        return group.sensitivity

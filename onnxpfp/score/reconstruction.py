@@ -26,7 +26,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Read", "removal_costs"]
+from onnxpfp.score.criterion import Criterion
+from onnxpfp.score.energy import Energy
+from onnxpfp.score.group_data import GroupData, GroupRead
+
+__all__ = ["Reconstruction", "removal_costs"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -35,24 +39,6 @@ STEPS = 128
 """Most steps in which a group is taken down; wide groups lose several channels a step."""
 POOL = 4
 """Channels that are looked at for every one that goes in a step."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Read:
-    """How one linear map (of one convolution group) reads a group of channels.
-
-    Where there are too many columns, the k columns of one input (its taps) count alike: then the covariance is that of
-    the inputs, and every tap is an output of its own, whose errors are added up.
-
-    Attributes:
-        covariance: Of all its columns, (n, n), or of its inputs, (n / k, n / k).
-        weights: (o, n), an input's taps side by side.
-        channel: Position in the group of every column's channel, (n,); -1 for columns of other channels.
-    """
-
-    covariance: Floats
-    weights: Floats
-    channel: Ints
 
 
 @dataclass(slots=True, eq=False)
@@ -72,7 +58,7 @@ class _State:
     variance: float
 
     @classmethod
-    def of(cls, read: Read, ridge: float) -> _State:
+    def of(cls, read: GroupRead, ridge: float) -> _State:
         n = len(read.covariance)
         taps = read.weights.shape[1] // n
         weights = read.weights.reshape(-1, n, taps).swapaxes(1, 2).reshape(-1, n)
@@ -145,7 +131,7 @@ def _solve(matrices: Floats, right: Floats) -> Floats:
     return np.asarray(np.linalg.solve(damped, right), dtype=np.float64)
 
 
-def removal_costs(reads: Sequence[Read], count: int, ridge: float = 1e-3) -> Floats:
+def removal_costs(reads: Sequence[GroupRead], count: int, ridge: float = 1e-3) -> Floats:
     """Take a group down channel by channel.
 
     Args:
@@ -202,3 +188,15 @@ def _costs(states: Sequence[_State], alive: NDArray[np.bool_]) -> Floats:
     for state in states:
         total += state.costs(alive.size)
     return np.where(alive, total, np.inf)
+
+
+class Reconstruction(Criterion):
+    """What the removal of a channel adds to its consumers' errors after their refit."""
+
+    name, title = "reconstruction", "error of the refitted consumers (optimal brain surgeon)"
+    needs = frozenset({"gram", "squares"})
+    comparable = True
+
+    def score(self, group: GroupData) -> Floats:
+        """Return the costs; a group without any consumer that can be refitted is ranked by energy."""
+        return removal_costs(group.reads, group.size) if group.reads else Energy().score(group)

@@ -18,8 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxpfp.arrays import chunks
+from onnxpfp.score.criterion import Criterion
+from onnxpfp.score.group_data import GroupData
 
-__all__ = ["Contributions", "contribution_gram", "removal_order", "removal_ranks"]
+__all__ = ["Contributions", "ThiNet", "contribution_gram", "removal_order", "removal_ranks"]
 
 Floats = NDArray[np.float64]
 Array = NDArray[np.floating]
@@ -123,3 +125,22 @@ def removal_ranks(gram: Floats) -> Floats:
     ranks = np.zeros(len(gram))
     ranks[removal_order(gram)] = np.arange(len(gram))
     return ranks
+
+
+class ThiNet(Criterion):
+    """The step at which the greedy search removes a channel, by the consumers' Q, each relative to its trace."""
+
+    name, title = "thinet", "order of a greedy removal (ThiNet)"
+    needs = frozenset({"contributions"})
+
+    def score(self, group: GroupData) -> Floats:
+        """Add up the consumers' matrices and rank by their sum."""
+        size = group.size
+        together = np.zeros((size, size))
+        for consumer in group.consumers:
+            gram, where = consumer.contributions, consumer.positions
+            assert gram is not None
+            part = gram[np.ix_(where.ravel(), where.ravel())].reshape(size, where.shape[1], size, where.shape[1])
+            trace = float(np.trace(gram))
+            together += part.sum(axis=(1, 3)) / trace if trace > 0.0 else 0.0
+        return removal_ranks(together)

@@ -14,7 +14,7 @@ import pytest
 from click.testing import Result
 
 from onnxpfp.options import SCORES
-from onnxpfp.score.baselines import BASELINES
+from onnxpfp.score.registry import CRITERIA
 
 Prune = Callable[..., Result]
 
@@ -73,9 +73,8 @@ def widths(report: dict[str, Any]) -> dict[str, int]:
     return {group["name"]: group["kept"] for group in report["groups"]}
 
 
-def test_every_baseline_is_offered_and_asks_for_data_where_it_looks_at_them() -> None:
-    own = {"pfp": False, "reconstruction": True, "energy": True}
-    assert {name: baseline.needs_data for name, baseline in BASELINES.items()} | own == dict(SCORES)
+def test_every_criterion_is_offered_and_asks_for_data_where_it_looks_at_them() -> None:
+    assert {name: criterion.needs_data for name, criterion in CRITERIA.items()} == dict(SCORES)
 
 
 @pytest.mark.parametrize("data", [True, False], ids=["data", "weights"])

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from onnxpfp import arrays
-from onnxpfp.score.magnitude import fpgm, l1_norms, l2_norms, lamp, long_rows, places
+from onnxpfp.score.group_data import long_rows, places
+from onnxpfp.score.magnitude import fpgm, l1_norms, l2_norms, lamp
 
 ROWS = np.array([[1, 0, 0], [2, 0, 0], [0, 1, 0], [0, 0, -3], [1, 1, 0]], np.float64)
 EXPECTED = [

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from onnxpfp.score.reconstruction import Read, removal_costs
+from onnxpfp.score.group_data import GroupRead
+from onnxpfp.score.reconstruction import removal_costs
 
 
 def gram(n: int, seed: int = 0, samples: int = 60) -> np.ndarray:
@@ -22,7 +23,7 @@ def weights(o: int, n: int, seed: int = 5) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal((o, n))
 
 
-def excess(read: Read, gone: set[int], ridge: float) -> float:
+def excess(read: GroupRead, gone: set[int], ridge: float) -> float:
     """Error that is left when channels are gone and the rest is refitted on H = G + ridge I, as a share."""
     n = len(read.covariance)
     h = read.covariance + ridge * np.trace(read.covariance) / n * np.eye(n)
@@ -37,7 +38,7 @@ def excess(read: Read, gone: set[int], ridge: float) -> float:
     )
 
 
-def greedy(reads: list[Read], count: int, ridge: float) -> list[tuple[int, float]]:
+def greedy(reads: list[GroupRead], count: int, ridge: float) -> list[tuple[int, float]]:
     """Take the channel whose removal leaves the least error, by refits from scratch."""
     gone: set[int] = set()
     order: list[tuple[int, float]] = []
@@ -51,7 +52,7 @@ def greedy(reads: list[Read], count: int, ridge: float) -> list[tuple[int, float
     return order
 
 
-def check(reads: list[Read], count: int, ridge: float = 1e-3) -> None:
+def check(reads: list[GroupRead], count: int, ridge: float = 1e-3) -> None:
     found = removal_costs(reads, count, ridge)
     wanted = greedy(reads, count, ridge)
     assert np.argsort(found, kind="stable").tolist() == [channel for channel, _ in wanted]
@@ -63,47 +64,47 @@ def test_f1_the_first_channel_that_goes_costs_what_the_oracle_says(oracles: dict
     case = oracles["F1"]
     g, w = np.array(case["G"], float), np.array(case["W"], float)
     ridge = 0.1 / (np.trace(g) / 4)
-    found = removal_costs([Read(g, w, np.arange(4))], 4, ridge)
+    found = removal_costs([GroupRead(g, w, np.arange(4))], 4, ridge)
     total = np.einsum("on,nm,om->", w, g, w)
     first = {channel: 0.572293 if channel == 0 else None for channel in range(4)}
     assert int(found.argmin()) == 0
     assert found[0] * total == pytest.approx(first[0], abs=2e-6)
-    check([Read(g, w, np.arange(4))], 4, ridge)
+    check([GroupRead(g, w, np.arange(4))], 4, ridge)
 
 
 def test_single_columns_cost_what_their_refit_leaves() -> None:
-    check([Read(gram(7), weights(3, 7), np.arange(7))], 7)
+    check([GroupRead(gram(7), weights(3, 7), np.arange(7))], 7)
 
 
 def test_blocks_of_columns_go_together() -> None:
-    check([Read(gram(12), weights(4, 12), np.repeat(np.arange(4), 3))], 4)
+    check([GroupRead(gram(12), weights(4, 12), np.repeat(np.arange(4), 3))], 4)
 
 
 def test_blocks_may_be_unequal_and_lie_anywhere() -> None:
     channel = np.array([2, 0, 1, 0, 2, 2, 3])
-    check([Read(gram(7), weights(2, 7), channel)], 4)
+    check([GroupRead(gram(7), weights(2, 7), channel)], 4)
 
 
 def test_columns_of_other_channels_help_and_never_go() -> None:
     channel = np.array([0, -1, 1, -1, 2])
-    read = Read(gram(5), weights(2, 5), channel)
+    read = GroupRead(gram(5), weights(2, 5), channel)
     check([read], 3)
 
 
 def test_costs_add_up_over_consumers_as_shares_of_their_variance() -> None:
     reads = [
-        Read(gram(6, 1), 100 * weights(3, 6, 1), np.repeat(np.arange(3), 2)),
-        Read(gram(3, 2), weights(2, 3, 2), np.array([1, 0, 2])),
+        GroupRead(gram(6, 1), 100 * weights(3, 6, 1), np.repeat(np.arange(3), 2)),
+        GroupRead(gram(3, 2), weights(2, 3, 2), np.array([1, 0, 2])),
     ]
     check(reads, 3)
-    scaled = [Read(reads[0].covariance, reads[0].weights / 50, reads[0].channel), reads[1]]
+    scaled = [GroupRead(reads[0].covariance, reads[0].weights / 50, reads[0].channel), reads[1]]
     np.testing.assert_allclose(removal_costs(reads, 3), removal_costs(scaled, 3))
 
 
 def test_groups_of_a_convolution_are_consumers_of_their_own_channels() -> None:
     reads = [
-        Read(gram(4, 1), weights(2, 4, 1), np.array([0, 0, 1, 1])),
-        Read(gram(4, 2), weights(2, 4, 2), np.array([2, 2, 3, 3])),
+        GroupRead(gram(4, 1), weights(2, 4, 1), np.array([0, 0, 1, 1])),
+        GroupRead(gram(4, 2), weights(2, 4, 2), np.array([2, 2, 3, 3])),
     ]
     check(reads, 4)
 
@@ -111,7 +112,7 @@ def test_groups_of_a_convolution_are_consumers_of_their_own_channels() -> None:
 def test_a_channel_made_of_others_goes_first_and_for_nothing() -> None:
     x = np.random.default_rng(0).standard_normal((50, 4))
     x[:, 2] = 0.5 * x[:, 0] - 2 * x[:, 3]
-    found = removal_costs([Read(x.T @ x / 50, weights(3, 4), np.arange(4))], 4, 1e-9)
+    found = removal_costs([GroupRead(x.T @ x / 50, weights(3, 4), np.arange(4))], 4, 1e-9)
     # Whichever of the three goes, the other two are left to make it.
     cheapest = int(found.argmin())
     assert cheapest in {0, 2, 3}
@@ -119,28 +120,28 @@ def test_a_channel_made_of_others_goes_first_and_for_nothing() -> None:
 
 
 def test_a_channel_that_nothing_reads_costs_nothing() -> None:
-    found = removal_costs([Read(gram(2), weights(2, 2), np.array([0, 2]))], 3)
+    found = removal_costs([GroupRead(gram(2), weights(2, 2), np.array([0, 2]))], 3)
     assert int(found.argmin()) == 1
     assert found[1] < 1e-12
 
 
 @pytest.mark.parametrize("dead", ["weights", "data"])
 def test_a_dead_consumer_leaves_the_ranking_to_the_others(dead: str) -> None:
-    alive = Read(gram(4), weights(2, 4), np.arange(4))
-    silent = Read(gram(4) * (dead == "weights"), weights(2, 4) * (dead == "data"), np.arange(4))
+    alive = GroupRead(gram(4), weights(2, 4), np.arange(4))
+    silent = GroupRead(gram(4) * (dead == "weights"), weights(2, 4) * (dead == "data"), np.arange(4))
     np.testing.assert_allclose(removal_costs([alive, silent], 4), removal_costs([alive], 4))
     assert np.isfinite(removal_costs([silent], 4)).all()
 
 
 def test_costs_are_strictly_rising_so_that_no_tie_is_left() -> None:
-    found = removal_costs([Read(np.eye(6), np.ones((2, 6)), np.arange(6))], 6)
+    found = removal_costs([GroupRead(np.eye(6), np.ones((2, 6)), np.arange(6))], 6)
     assert len(set(found.tolist())) == 6
 
 
 @pytest.mark.parametrize("left", [20, 50, 100, 150])
 def test_a_wide_group_loses_several_channels_a_step_and_ends_up_nearly_as_well(left: int) -> None:
     n = 200
-    read = Read(gram(n, samples=1000), weights(20, n), np.arange(n))
+    read = GroupRead(gram(n, samples=1000), weights(20, n), np.arange(n))
     found = np.argsort(removal_costs([read], n)).tolist()
     exact = [channel for channel, _ in _quick_greedy(read, n)]
     assert excess(read, set(found[:left]), 1e-3) < 1.1 * excess(read, set(exact[:left]), 1e-3)
@@ -150,14 +151,14 @@ def test_channels_that_stand_in_for_each_other_do_not_go_together() -> None:
     rng = np.random.default_rng(0)
     x = rng.standard_normal((2000, 100))
     x = np.hstack([x, x + 1e-3 * rng.standard_normal(x.shape)])
-    read = Read(x.T @ x / 2000, np.tile(rng.uniform(0.5, 2, 100), (5, 2)), np.arange(200))
+    read = GroupRead(x.T @ x / 2000, np.tile(rng.uniform(0.5, 2, 100), (5, 2)), np.arange(200))
     gone = np.argsort(removal_costs([read], 200))[:100]
     # One of every pair is enough.
     assert len(set((gone % 100).tolist())) == 100
     assert excess(read, set(gone.tolist()), 1e-3) < 1e-3
 
 
-def _quick_greedy(read: Read, n: int) -> list[tuple[int, float]]:
+def _quick_greedy(read: GroupRead, n: int) -> list[tuple[int, float]]:
     """One by one, by the update of the inverse as the papers write it."""
     h = read.covariance + 1e-3 * np.trace(read.covariance) / n * np.eye(n)
     inverse, w = np.linalg.inv(h), read.weights.copy()
@@ -179,12 +180,12 @@ def test_where_taps_count_alike_every_tap_is_an_output() -> None:
     channel = np.repeat(np.arange(4), 2)
     taps = apart.reshape(3, 4, 2)
     rows = np.concatenate([taps[:, :, 0], taps[:, :, 1]])
-    found = removal_costs([Read(covariance, apart, channel)], 4)
-    np.testing.assert_allclose(found, removal_costs([Read(covariance, rows, np.arange(4))], 4))
+    found = removal_costs([GroupRead(covariance, apart, channel)], 4)
+    np.testing.assert_allclose(found, removal_costs([GroupRead(covariance, rows, np.arange(4))], 4))
 
 
 def test_the_order_of_the_consumers_does_not_matter() -> None:
-    reads = [Read(gram(4, seed), weights(2, 4, seed), np.arange(4)) for seed in range(3)]
+    reads = [GroupRead(gram(4, seed), weights(2, 4, seed), np.arange(4)) for seed in range(3)]
     first = removal_costs(reads, 4)
     for order in itertools.permutations(reads):
         np.testing.assert_allclose(removal_costs(order, 4), first)

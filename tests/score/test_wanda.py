@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from onnxpfp.score.wanda import wanda_shares
+from onnxpfp.score.energy import wanda_shares
 
 
 def test_against_the_definition() -> None:

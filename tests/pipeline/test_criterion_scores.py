@@ -1,4 +1,4 @@
-"""Every baseline on a graph with coupled groups, against its definition on that graph."""
+"""Every criterion on a graph with coupled groups, against its definition on that graph."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ from onnxpfp.linear.describe import linear_ops
 from onnxpfp.model import load as load_module
 from onnxpfp.model.load import load
 from onnxpfp.options import Options
-from onnxpfp.pipeline import baseline as baseline_module
+from onnxpfp.pipeline import measurements as measurements_module
 from onnxpfp.pipeline.analyze import analyze, open_model, read_data
-from onnxpfp.pipeline.baseline import baseline_scores
-from onnxpfp.score.baselines import BASELINES
+from onnxpfp.pipeline.criterion_scores import criterion_scores
+from onnxpfp.pipeline.measurements import Measurements
+from onnxpfp.score.registry import CRITERIA
 
 Floats = NDArray[np.float64]
 Arrays = dict[str, Floats]
@@ -60,14 +61,13 @@ def score(name: str, model: ModelProto | Path, data: Any = DATA, **options: Any)
     read = read_data(source, session, data, chosen)
     analysis = analyze(source, read, chosen)
     readers = linear_ops(analysis.source.model, analysis.graph, analysis.shapes, analysis.constants)
-    values = baseline_scores(
-        name,
+    measurements = Measurements(analysis, readers, read.samples, read.batch_size, requests, chosen, None)
+    values = criterion_scores(
+        CRITERIA[name],
         analysis,
         readers,
-        None if data is None else read.samples,
-        batch_size=read.batch_size,
-        requests=requests,
-        options=chosen,
+        None if data is None else measurements,
+        seed=chosen.seed,
         statistics=calibrate(analysis.source.model, readers, read.samples, threads=1) if statistics else None,
     )
     assert values.shape == (analysis.graph.count + 1,)
@@ -183,13 +183,16 @@ EXPECTED: dict[str, Callable[[Arrays, Arrays], list[Floats]]] = {
 }
 
 
+BASELINES = {name: criterion for name, criterion in CRITERIA.items() if name not in {"pfp", "reconstruction", "energy"}}
+
+
 def test_every_baseline_is_here() -> None:
     assert {*EXPECTED, "random"} == BASELINES.keys()
 
 
 @pytest.mark.parametrize("name", EXPECTED)
 def test_against_the_definition(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(baseline_module, "POINTS", 36)
+    monkeypatch.setattr(measurements_module, "POINTS", 36)
     model = build(NET)
     weights = {key: array.astype(np.float64) for key, array in nets.weights(model).items()}
     values = {key: array.astype(np.float64) for key, array in nets.values(model, {"x": DATA}).items()}
@@ -207,9 +210,9 @@ def test_random_follows_the_seed() -> None:
         assert (values != other[group]).all()
 
 
-@pytest.mark.parametrize("name", [name for name, baseline in BASELINES.items() if baseline.needs_data])
+@pytest.mark.parametrize("name", [name for name, criterion in BASELINES.items() if criterion.needs_data])
 def test_batches_do_not_matter(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(baseline_module, "POINTS", 36)
+    monkeypatch.setattr(measurements_module, "POINTS", 36)
     whole, parts = (score(name, build(NET), batch_size=size) for size in (12, 5))
     for group, values in whole.items():
         np.testing.assert_allclose(values, parts[group], rtol=1e-4)
@@ -217,19 +220,19 @@ def test_batches_do_not_matter(name: str, monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_statistics_that_are_there_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
     streamed = score("wanda", build(NET))
-    monkeypatch.delattr(baseline_module, "stream_activations")
+    monkeypatch.delattr(measurements_module, "stream_activations")
     for group, values in score("wanda", build(NET), statistics=True).items():
         np.testing.assert_allclose(values, streamed[group], rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", [name for name, baseline in BASELINES.items() if baseline.needs_data])
+@pytest.mark.parametrize("name", [name for name, criterion in BASELINES.items() if criterion.needs_data])
 def test_without_data(name: str) -> None:
     with pytest.raises(OptionError, match=f"--score {name} measures the data, and none are given") as caught:
         score(name, build(NET), None)
     assert caught.value.hint == "give --calib-data FILE.npz"
 
 
-@pytest.mark.parametrize("name", [name for name, baseline in BASELINES.items() if not baseline.needs_data])
+@pytest.mark.parametrize("name", [name for name, criterion in BASELINES.items() if not criterion.needs_data])
 def test_weights_need_no_data(name: str) -> None:
     for group, values in score(name, build(NET), None).items():
         np.testing.assert_array_equal(values, score(name, build(NET))[group])
