@@ -27,7 +27,7 @@ from onnx import ModelProto
 from threadpoolctl import threadpool_limits
 
 from onnxpfp.calibrate.batch import SCARCE_BYTES, choose_batch
-from onnxpfp.calibrate.observer import Observer
+from onnxpfp.calibrate.observer import Batch, Observer
 from onnxpfp.calibrate.passes import Pass, Run, parts_of, passes_of
 from onnxpfp.calibrate.probe import Probe, build_probe
 from onnxpfp.calibrate.sensitivity.device import DeviceOutputs, DeviceSensitivityObserver, Programs
@@ -76,6 +76,7 @@ def calibrate(
     method: Method = "screened",
     watchers: Sequence[Observer] = (),
     scored: int | None = None,
+    first_sample: int = 0,
 ) -> Statistics:
     """Measure the sensitivities and input means of all readers, and let watchers see all samples on the way.
 
@@ -93,6 +94,7 @@ def calibrate(
         method: "screened", on the CPU or on CUDA, or "plain" as a reference. Other providers take "plain".
         watchers: Who else looks at what linear ops read.
         scored: Readers are measured on so many samples, the first ones (`Samples.take`); None is all.
+        first_sample: Number of the first sample, where these are a shard of all samples.
 
     Raises:
         CalibrationError: The data do not fit, or the network computes NaN on them.
@@ -116,7 +118,17 @@ def calibrate(
     batch = choose_batch(shown, in_graph, samples, batch_size, plan)
     border = len(samples) if scored is None else len(samples.take(scored))
     where = place if screened else None
-    run = partial(_measure, model, passes, samples, border=border, requests=requests, place=where, threads=threads)
+    run = partial(
+        _measure,
+        model,
+        passes,
+        samples,
+        border=border,
+        first=first_sample,
+        requests=requests,
+        place=where,
+        threads=threads,
+    )
     free = batch_size is None and samples.fixed_batch is None
     found = _with_fallback(run, replace(plan, batch=batch), watchers, progress or _no_progress, free=free)
     return Statistics({reader.name: found[reader.name] for reader in readers})
@@ -152,6 +164,7 @@ def _measure(
     *,
     plan: SensitivitySettings,
     border: int,
+    first: int,
     requests: tuple[ProviderRequest, ...],
     place: DeviceMemory | None,
     threads: int | None,
@@ -162,7 +175,7 @@ def _measure(
     statistics = Statistics()
     # Families are worked on side by side: none may take all cores for itself.
     with threadpool_limits(1), _pool(threads or _cores()) as pool:
-        for each, runs in parts_of(passes, samples, plan.batch, border):
+        for each, runs in parts_of(passes, samples, plan.batch, border, first):
             probe = build_probe(model, each.readers, plan, each.shown)
             pairs = zip(each.families, probe.nonnegative, strict=False)
             programs = None if place is None else Programs(place, requests, threads)
@@ -203,9 +216,7 @@ def _look(
         for seen, tensor in zip(observers, data, strict=False)
     ]
     shown = data[len(observers) :]
-    jobs += [
-        (seen.work, partial(_show, seen, tensor, run.number)) for seen, tensor in zip(watchers, shown, strict=True)
-    ]
+    jobs += [(seen.work, partial(_show, seen, tensor, run.batch)) for seen, tensor in zip(watchers, shown, strict=True)]
     ordered = [job for _, job in sorted(jobs, key=lambda pair: -pair[0])]
     if pool is None:
         for job in ordered:
@@ -215,9 +226,9 @@ def _look(
         each.result()
 
 
-def _show(watcher: Observer, data: NDArray[Any] | DeviceTensor, number: int) -> None:
+def _show(watcher: Observer, data: NDArray[Any] | DeviceTensor, batch: Batch) -> None:
     """Let a watcher see a batch, which it wants on the host."""
-    watcher.see(cast("NDArray[Any]", data) if isinstance(data, np.ndarray) else data.numpy(), number)
+    watcher.see(cast("NDArray[Any]", data) if isinstance(data, np.ndarray) else data.numpy(), batch)
 
 
 def _see(observer: SensitivityObserver | DeviceSensitivityObserver, data: Any, count: int) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import groupby, pairwise, zip_longest
 from typing import cast
 
-from onnxpfp.calibrate.observer import Observer
+from onnxpfp.calibrate.observer import Batch, Observer
 from onnxpfp.calibrate.probe import shard_readers
 from onnxpfp.data.samples import Feed, Samples
 from onnxpfp.linear.families import OpFamily, shard_families
@@ -47,13 +47,13 @@ class Run:
     Attributes:
         feed: What is fed.
         samples: How many samples that is.
-        number: Number of the run, from 0.
+        batch: The same by their numbers among all samples.
         counts: Whether readers are measured on it.
     """
 
     feed: Feed
     samples: int
-    number: int
+    batch: Batch
     counts: bool
 
 
@@ -75,7 +75,9 @@ def passes_of(
         looking = ()
 
 
-def parts_of(passes: Sequence[Pass], samples: Samples, batch: int, border: int) -> Iterator[tuple[Pass, Iterator[Run]]]:
+def parts_of(
+    passes: Sequence[Pass], samples: Samples, batch: int, border: int, first: int = 0
+) -> Iterator[tuple[Pass, Iterator[Run]]]:
     """Yield what is measured with its runs; behind the samples that count, watchers are alone.
 
     Args:
@@ -83,23 +85,24 @@ def parts_of(passes: Sequence[Pass], samples: Samples, batch: int, border: int) 
         samples: What is fed.
         batch: Samples in one run.
         border: How many samples count.
+        first: Number of the first sample, where these are a shard of all samples.
     """
     for each in passes:
-        for counts, runs in groupby(_runs(samples, batch, border), lambda run: run.counts):
+        for counts, runs in groupby(_runs(samples, batch, border, first), lambda run: run.counts):
             if not counts and not each.watchers:
                 break
             yield each if counts else Pass((), (), each.watchers), runs
 
 
-def _runs(samples: Samples, batch: int, border: int) -> Iterator[Run]:
+def _runs(samples: Samples, batch: int, border: int, offset: int) -> Iterator[Run]:
     """Yield the runs over all samples; a batch across the border is cut there, so that exactly those before it count.
 
     Only a free batch can lie across it, and has its samples along axis 0 of every input.
     """
-    done = number = 0
+    done = 0
     for feed, count in samples.runs(batch):
         cuts = [0, border - done, count] if done < border < done + count else [0, count]
         for first, last in pairwise(cuts):
             part = feed if last - first == count else {name: array[first:last] for name, array in feed.items()}
-            yield Run(part, last - first, number, done < border)
-            done, number = done + last - first, number + 1
+            yield Run(part, last - first, Batch(offset + done, last - first), done < border)
+            done += last - first

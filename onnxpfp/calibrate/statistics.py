@@ -58,6 +58,21 @@ class OpStatistics:
             samples=0,
         )
 
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Return everything as arrays."""
+        numbers = {name: np.array(getattr(self, name)) for name in ("patches", "negative", "samples")}
+        return {**{name: getattr(self, name) for name in _ARRAYS}, **numbers}
+
+    def restored(self, state: Mapping[str, NDArray[Any]]) -> Self:
+        """Return the statistics of a state."""
+        arrays = (state[name] for name in _ARRAYS)
+        return type(self)(
+            *arrays,
+            patches=int(state["patches"]),
+            negative=bool(state["negative"]),
+            samples=int(state["samples"]),
+        )
+
     @property
     def patch_mean(self) -> NDArray[np.float64]:
         """Mean of every unfolded input entry, (C, k) float64; zeros before the first sample."""

@@ -7,6 +7,8 @@ Positions are drawn per sample, as pixels of one sample say much the same (He et
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +16,7 @@ from numpy.typing import NDArray
 from onnxpfp.linear.im2col import tap_sources
 from onnxpfp.linear.ops import LinearOp
 
-__all__ = ["columns", "draw_positions", "output_axis", "outputs_at"]
+__all__ = ["columns", "draw_positions", "output_axis", "outputs_at", "sample_positions"]
 
 Floats = NDArray[np.floating]
 Ints = NDArray[np.int64]
@@ -43,6 +45,42 @@ def draw_positions(shape: tuple[int, ...], axis: int, per_sample: int, rng: np.r
         return np.broadcast_to(np.arange(rest, dtype=np.int64), (samples, rest))
     drawn = [rng.choice(rest, per_sample, replace=False, shuffle=False) for _ in range(samples)]
     return np.sort(np.array(drawn, np.int64).reshape(samples, per_sample), axis=1)
+
+
+def sample_positions(shape: tuple[int, ...], axis: int, per_sample: int, key: Sequence[int], first: int) -> Ints:
+    """Draw positions without repeats, those of each sample decided by a key and the sample's number alone.
+
+    So batches of any size, and shards of the samples, draw what one run over all samples draws.
+
+    Args:
+        shape: Shape of the tensor, (N, ...).
+        axis: Its channel axis, which is no position; not 0.
+        per_sample: Most positions of one sample.
+        key: Seed, and whatever sets these draws apart from others.
+        first: Number of the first sample among all samples.
+
+    Returns:
+        (N, P) flat indices into the axes behind the first without the channels, ascending in every row.
+    """
+    rest = math.prod(size for number, size in enumerate(shape) if number not in (0, axis))
+    if rest <= per_sample:
+        return np.broadcast_to(np.arange(rest, dtype=np.int64), (shape[0], rest))
+    state = np.uint64(0)
+    for part in key:
+        state = _mixed(state + np.uint64(part))
+    samples = _mixed(state + np.arange(first, first + shape[0], dtype=np.uint64))
+    keys = _mixed(samples[:, None] + np.arange(rest, dtype=np.uint64))
+    chosen = np.argpartition(keys, per_sample - 1, axis=1)[:, :per_sample]
+    return np.sort(chosen.astype(np.int64), axis=1)
+
+
+def _mixed(state: Any) -> Any:
+    """Return a random number for every counter (splitmix64; Steele et al., OOPSLA 2014)."""
+    with np.errstate(over="ignore"):
+        z = state + np.uint64(0x9E3779B97F4A7C15)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return z ^ (z >> np.uint64(31))
 
 
 def outputs_at(array: Floats, axis: int, positions: Ints) -> NDArray[np.float64]:

@@ -27,16 +27,24 @@ FEEDS = 4
 """Feeds of noise at each scale."""
 
 
-def traces_of(look: Look, sites: Iterable[Site]) -> dict[Site, Trace]:
-    """Take the trace of every site over all samples."""
+def traces_of(look: Look, sites: Iterable[Site], first_batch: int = 0) -> dict[Site, Trace]:
+    """Take the trace of every site over all samples.
+
+    Args:
+        look: Runs the network.
+        sites: The tensors and axes.
+        first_batch: Number of the first batch, where the samples are a shard of all samples: it decides the draws.
+    """
     axes = _axes(sites)
-    rng = np.random.default_rng(0)
-    found: dict[Site, Trace] = {}
+    numbers = {name: number for number, name in enumerate(axes)}
+    batches = dict.fromkeys(axes, first_batch)
+    traces: dict[Site, Trace] = {}
     for name, array in _arrays(look, axes):
         for axis in axes[name]:
-            new = trace(array, axis, rng)
-            found[name, axis] = found[name, axis].merge(new) if (name, axis) in found else new
-    return found
+            batch = trace(array, axis, np.random.default_rng([numbers[name], axis, batches[name]]))
+            traces[name, axis] = traces[name, axis].merge(batch) if (name, axis) in traces else batch
+        batches[name] += 1
+    return traces
 
 
 def gaps_of(look: Look, pairs: Mapping[Site, list[Pair]]) -> dict[Site, NDArray[np.float64]]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from onnxpfp.calibrate.activations import Bundle, channels_first, stream_activations
 from onnxpfp.channels import Analysis
 from onnxpfp.data.samples import Samples
-from onnxpfp.linear.columns import columns, draw_positions, outputs_at
+from onnxpfp.linear.columns import columns, outputs_at, sample_positions
 from onnxpfp.linear.ops import LinearOp
 from onnxpfp.options import Options
 from onnxpfp.progress import Count
@@ -41,6 +41,7 @@ class Measurements:
         requests: Where to run.
         options: The threads, the seed and the workspace.
         progress: Told how many samples have run, of how many; each counts once in every pass.
+        first_sample: Number of the first sample, where these are a shard of all samples.
     """
 
     analysis: Analysis
@@ -50,6 +51,7 @@ class Measurements:
     requests: Sequence[ProviderRequest]
     options: Options
     progress: Count | None
+    first_sample: int = 0
 
     def square_sums(self) -> list[Floats]:
         """Return the summed squares of every index, (C,), per consumer."""
@@ -61,12 +63,17 @@ class Measurements:
 
     def contributions(self) -> list[Floats]:
         """Return Q, (C, C), per consumer."""
-        rng = np.random.default_rng(self.options.seed)
+        return [total.gram() for total in self.contribution_sums()]
+
+    def contribution_sums(self) -> list[Contributions]:
+        """Return the sums that Q is made of, per consumer."""
         sums = [_contributions(op) for op in self.ops]
+        counted = [self.first_sample for _ in self.ops]
         for position, values in self._run([self._bundle(p, outputs=True) for p in range(len(self.ops))]):
-            unfolded = self._columns(position, values, rng)
+            unfolded, samples = self._columns(position, values, counted[position])
             sums[position].add(unfolded.reshape(len(unfolded), len(self.ops[position].channels), -1))
-        return [total.gram() for total in sums]
+            counted[position] += samples
+        return sums
 
     def _map_means(self, of_maps: Callable[[NDArray[Any]], Floats]) -> list[MapMean]:
         """Apply a function to the maps of every sample; consumers of the same axis share the result."""
@@ -115,14 +122,17 @@ class Measurements:
         zero = self.analysis.constants.value(op.zero) if known else values[op.zero]
         return array.astype(np.float32) - zero.astype(np.float32)
 
-    def _columns(self, position: int, values: Values, rng: np.random.Generator) -> NDArray[Any]:
-        """Return the columns of a consumer at drawn positions, (T, C * k)."""
-        op = self.ops[position]
+    def _columns(self, position: int, values: Values, first: int) -> tuple[NDArray[Any], int]:
+        """Return the columns of a consumer at drawn positions, (T, C * k), and the number of samples."""
+        op, key = self.ops[position], (self.options.seed, position)
         array = self._numbers(op, values)
         if op.kind in {"conv", "conv_transpose"}:
             shape = values[self.analysis.graph.consumers[position].output].shape
-            return columns(op, array, shape[2:], draw_positions(shape, 1, POINTS, rng))
-        return outputs_at(array, op.axis, draw_positions(array.shape, op.axis, POINTS, rng))
+            return columns(op, array, shape[2:], sample_positions(shape, 1, POINTS, key, first)), shape[0]
+        # Channels last, so that the first axis is that of the samples, or of what there is in their place.
+        moved = np.moveaxis(array, op.axis, -1) if array.ndim > 1 else array[None]
+        last = moved.ndim - 1
+        return outputs_at(moved, last, sample_positions(moved.shape, last, POINTS, key, first)), len(moved)
 
 
 def _square_sums(maps: NDArray[Any]) -> Floats:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from onnxpfp.calibrate.collect import Progress, calibrate
-from onnxpfp.linear.columns import columns, draw_positions, output_axis, outputs_at
+from onnxpfp.calibrate.observer import Batch, State
+from onnxpfp.errors import CalibrationError
+from onnxpfp.linear.columns import columns, output_axis, outputs_at, sample_positions
 from onnxpfp.linear.im2col import output_sizes
 from onnxpfp.linear.ops import LinearOp
 from onnxpfp.refit.by_channel import folded, predictor, zero_padded
@@ -141,16 +143,17 @@ class GramObserver:
         """Multiplications of one sample, at most."""
         return self.positions * (self.channels or self.columns).uu.size
 
-    def see(self, data: NDArray[np.float32], batch: int) -> None:
+    def see(self, data: NDArray[np.float32], batch: Batch) -> None:
         """Count one batch in."""
         if not self.finite:
             return
-        reader, rng = self.reader, np.random.default_rng([self.seed, self.number, batch])
+        reader, key = self.reader, (self.seed, self.number)
         shape = _output_shape(reader, data.shape)
-        positions = draw_positions(shape, output_axis(reader, len(shape)), self.positions, rng)
+        positions = sample_positions(shape, output_axis(reader, len(shape)), self.positions, (*key, 0), batch.first)
         self._add(self.columns, columns(reader, data, shape[2:], positions))
         if self.channels is not None:
-            self._add(self.channels, outputs_at(data, 1, draw_positions(data.shape, 1, self.positions, rng)))
+            positions = sample_positions(data.shape, 1, self.positions, (*key, 1), batch.first)
+            self._add(self.channels, outputs_at(data, 1, positions))
 
     def _add(self, sums: Moments, u: NDArray[np.floating]) -> None:
         self.finite = self.finite and bool(np.isfinite(u).all())
@@ -165,6 +168,39 @@ class GramObserver:
                 sums.u[:] = sums.uu[:] = 0.0
                 sums.count = 0
         self.finite = True
+
+    def merge(self, other: Self) -> Self:
+        """Return the sums over the samples of both; the arrays of neither are changed."""
+        both = None if self.channels is None or other.channels is None else self.channels.merge(other.channels)
+        return replace(
+            self, columns=self.columns.merge(other.columns), channels=both, finite=self.finite and other.finite
+        )
+
+    def state(self) -> State:
+        """Return the sums."""
+        parts = {"columns": self.columns} | ({} if self.channels is None else {"channels": self.channels})
+        sums = {f"{name}.{field}": getattr(part, field) for name, part in parts.items() for field in ("u", "uu")}
+        counts = {f"{name}.count": np.array(part.count) for name, part in parts.items()}
+        return {**sums, **counts, "finite": np.array(self.finite)}
+
+    def restored(self, state: State) -> Self:
+        """Return an observer of the same ops with the sums of a state.
+
+        Raises:
+            CalibrationError: The state is of other ops.
+        """
+        parts = {"columns": self.columns} | ({} if self.channels is None else {"channels": self.channels})
+        restored: dict[str, Moments] = {}
+        for name, part in parts.items():
+            arrays = [state.get(f"{name}.{field}") for field in ("u", "uu", "count")]
+            u, uu, count = arrays
+            if u is None or uu is None or count is None or (u.shape, uu.shape) != (part.u.shape, part.uu.shape):
+                raise CalibrationError(
+                    f"the sums of another network cannot be taken over by {self.reader.name}",
+                    hint="restore only what was collected on the same model",
+                )
+            restored[name] = replace(part, u=u, uu=uu, count=int(count))
+        return replace(self, **restored, finite=bool(state["finite"]))
 
     def gram(self) -> Gram | None:
         """Return the Gram matrix; None where some numbers were not finite, or nothing was seen."""

@@ -12,6 +12,7 @@ from support.graphs import build
 
 import onnxpfp.calibrate.passes as passes_module
 from onnxpfp.calibrate.collect import calibrate
+from onnxpfp.calibrate.observer import Batch
 from onnxpfp.data.inputs import input_specs
 from onnxpfp.data.samples import ArraySamples, Samples
 from onnxpfp.data.sources import load_samples
@@ -34,16 +35,16 @@ class Recorder:
     reader: LinearOp
     work: int = 1
     batches: list[np.ndarray] = field(default_factory=list)
-    numbers: list[int] = field(default_factory=list)
+    seen: list[Batch] = field(default_factory=list)
     forgot: int = 0
 
-    def see(self, data: np.ndarray, batch: int) -> None:
+    def see(self, data: np.ndarray, batch: Batch) -> None:
         self.batches.append(data.copy())
-        self.numbers.append(batch)
+        self.seen.append(batch)
 
     def forget(self) -> None:
         self.batches.clear()
-        self.numbers.clear()
+        self.seen.clear()
         self.forgot += 1
 
     def whole(self, axis: int = 0) -> np.ndarray:
@@ -107,7 +108,10 @@ def test_all_samples_are_watched_and_only_the_first_are_scored(method: Any, scor
     # Its samples do not lie along the first axis.
     np.testing.assert_allclose(watchers[2].whole(axis=1), wanted["t"], rtol=1e-5, atol=1e-5)
     for each in watchers:
-        assert each.numbers == list(range(5 if scored in {1, 6, 13} else 4))
+        assert len(each.seen) == (5 if scored in {1, 6, 13} else 4)
+        firsts = np.cumsum([0, *(batch.samples for batch in each.seen)]).tolist()
+        assert [batch.first for batch in each.seen] == firsts[:-1]
+        assert firsts[-1] == COUNT
     assert told[-1] == (COUNT, COUNT)
 
 
@@ -201,7 +205,7 @@ def test_where_a_batch_fails_all_begins_anew() -> None:
     found = calibrate(model, [reader], samples_of(model, data), watchers=[watcher], scored=1)
     assert found["w"].samples == 1
     assert watcher.forgot == 1
-    assert watcher.numbers == [0, 1, 2, 3]
+    assert watcher.seen == [Batch(number, 1) for number in range(4)]
     np.testing.assert_array_equal(watcher.whole(), data.reshape(4, 6))
 
 

@@ -11,7 +11,8 @@ from onnx import ModelProto
 from support.graphs import build
 
 from onnxpfp.calibrate.collect import calibrate
-from onnxpfp.linear.columns import draw_positions
+from onnxpfp.calibrate.observer import Batch
+from onnxpfp.linear.columns import sample_positions
 from onnxpfp.refit.cache import SpillCache
 from onnxpfp.refit.gram import Gram, collect_grams, gram_observers, observed_grams
 from onnxpfp.refit.layers import RefitLayer
@@ -83,11 +84,11 @@ def test_columns_of_a_transposed_convolution(study) -> None:
         np.testing.assert_allclose(block @ gram.uu[group] @ block.T, flat @ flat.T, rtol=1e-3, atol=1e-3)
 
 
-def test_positions_are_drawn_anew_for_every_sample_op_and_batch(study) -> None:
+def test_positions_are_drawn_anew_for_every_sample_and_op(study) -> None:
     setting, tasks, there = looked_at(study, positions=5, batch_size=8, seed=3)
     (gram,) = collect_grams(setting, [tasks["a"]], SpillCache(LARGE)).values()
     rows = windows(there["x"], (1, 1, 1, 1), 1)
-    drawn = [draw_positions((8, 1, 9, 9), 1, 5, np.random.default_rng([3, 0, batch])) for batch in range(6)]
+    drawn = [sample_positions((8, 1, 9, 9), 1, 5, (3, 0, 0), 8 * batch) for batch in range(6)]
     is_gram_of(gram, np.take_along_axis(rows, np.concatenate(drawn)[:, :, None], axis=1).reshape(-1, 27))
     assert len({tuple(row) for each in drawn for row in each.tolist()}) == len(setting.fit)
     both = collect_grams(setting, [tasks["a"], tasks["c"]], SpillCache(LARGE))
@@ -126,12 +127,12 @@ def test_ops_that_see_the_same_share_their_matrix(study) -> None:
 def test_who_forgets_counts_anew(study, limit: int) -> None:
     setting, tasks, there = looked_at(study, positions=EVERYWHERE)
     (watcher,) = gram_observers(setting, [tasks["c"]], SpillCache(limit))
-    watcher.see(np.full_like(there["r"], np.nan), 0)
+    watcher.see(np.full_like(there["r"], np.nan), Batch(0, len(there["r"])))
     assert watcher.gram() is None
     watcher.forget()
     assert watcher.gram() is None
     for _ in range(2):
-        watcher.see(there["r"], 0)
+        watcher.see(there["r"], Batch(0, len(there["r"])))
         gram = watcher.gram()
         assert gram is not None
         is_gram_of(gram, windows(there["r"], (1, 0, 1, 0), 2).reshape(-1, 54), groups=2)
