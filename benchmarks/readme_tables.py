@@ -1,6 +1,6 @@
 """Copy the benchmark tables from the results files into the README, between their markers.
 
-python benchmarks/readme_tables.py [--check]
+python -m benchmarks.readme_tables [--check]
 """
 
 from __future__ import annotations

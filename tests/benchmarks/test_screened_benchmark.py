@@ -17,13 +17,13 @@ from onnxpfp.data.inputs import input_specs
 from onnxpfp.data.sources import load_samples
 from onnxpfp.linear.ops import LinearOp, Window
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
 def load(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Import a module of the benchmarks, or of the tests of calibration."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    monkeypatch.syspath_prepend(str(ROOT))
     monkeypatch.syspath_prepend(str(Path(__file__).parent / "calibrate"))
     return importlib.import_module
 
@@ -35,7 +35,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def test_a_graph_is_measured_by_both_methods(load: Any, file: Path) -> None:
-    zoo = load("screened_zoo")
+    zoo = load("benchmarks.coverage.screened_zoo")
     row = zoo.measure(file, 3)
     assert (row.file, row.readers, row.channels, row.refused) == ("chain.onnx", 2, 18, "")
     assert row.difference <= zoo.ALLOWED
@@ -48,7 +48,7 @@ def test_a_graph_is_measured_by_both_methods(load: Any, file: Path) -> None:
 
 
 def test_differences_are_seen(load: Any) -> None:
-    zoo = load("screened_zoo")
+    zoo = load("benchmarks.coverage.screened_zoo")
     np.testing.assert_allclose(zoo.relative(np.array([0.5, 0, 0]), np.array([0.25, 0, 0.1])), [0.5, 0, 1])
     empty = OpStatistics.empty(np.arange(1, 3), 2, 1)
     other = replace(empty, square_sum=np.ones(2), patches=3, sensitivity=np.ones(2))
@@ -64,7 +64,9 @@ def test_the_judge_is_exact(load: Any, kernel: Any) -> None:
     reader = LinearOp("r", "conv", "x", (1, 4, 6, 5), 1, np.array([1, 2, 1, 0]), weight, (1, 4, 3, 4), 2, window)
     model = nets.build("g (float[N,4,6,5] x) => (float[N,4,6,5] y) { y = Relu(x) }", {})
     data = rng.standard_normal((3, 4, 6, 5)).astype(np.float32)
-    judged = load("screened_float64").judge(model, reader, 1, load_samples(data, input_specs(model)), kernel)
+    judged = load("benchmarks.coverage.screened_float64").judge(
+        model, reader, 1, load_samples(data, input_specs(model)), kernel
+    )
     brute_shares = load("support.brute_shares")
     u = np.stack([brute_shares.unfold_conv(sample, (3, 3), window) for sample in data])
     taps = weight.reshape(2, 2, 2, 9).transpose(0, 2, 1, 3).reshape(4, 2, 9)

@@ -18,7 +18,7 @@ from onnxpfp.calibrate.statistics import OpStatistics, Statistics
 from onnxpfp.errors import ProviderError
 from onnxpfp.runtime.session import open_session
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+ROOT = Path(__file__).parents[2]
 NOWHERE = Path("nowhere")
 LAYER = "3x3 64 → 64 @8"
 
@@ -26,7 +26,7 @@ LAYER = "3x3 64 → 64 @8"
 @pytest.fixture
 def load(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Import a module of the benchmarks."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    monkeypatch.syspath_prepend(str(ROOT))
     return importlib.import_module
 
 
@@ -39,8 +39,10 @@ def timed(rows: ModuleType, *, seconds: tuple[float, ...], forward: tuple[float,
 
 
 def test_forward_and_sensitivities_are_both_measured_in_every_round(load: Any) -> None:
-    case = load("speed_rows").Case(part="layers", subject=LAYER, images=4, batch=2)
-    (row,) = load("speed_measure").timed([case], 2, load("speed_networks").Places(NOWHERE, NOWHERE), "here")
+    case = load("benchmarks.speed.rows").Case(part="layers", subject=LAYER, images=4, batch=2)
+    (row,) = load("benchmarks.speed.measure").timed(
+        [case], 2, load("benchmarks.speed.networks").Places(NOWHERE, NOWHERE), "here"
+    )
     assert len(row.forward) == len(row.seconds) == 2
     assert min(row.forward) > 0
     # The call runs the network as well.
@@ -49,14 +51,16 @@ def test_forward_and_sensitivities_are_both_measured_in_every_round(load: Any) -
 
 
 def test_memory_is_that_of_the_moment_and_of_the_peak(load: Any) -> None:
-    found = load("speed_machine").memory()
+    found = load("benchmarks.speed.machine").memory()
     assert found["VmHWM"] >= found["VmRSS"] > 10 << 20
 
 
 def test_both_paths_are_timed_and_held_against_each_other(load: Any) -> None:
-    case = load("speed_rows").Case(part="plain", subject=LAYER, images=2, batch=2)
+    case = load("benchmarks.speed.rows").Case(part="plain", subject=LAYER, images=2, batch=2)
     cases = [replace(case, method="plain"), case]
-    *rows, difference = load("speed_measure").compare(cases, load("speed_networks").Places(NOWHERE, NOWHERE), "here")
+    *rows, difference = load("benchmarks.speed.measure").compare(
+        cases, load("benchmarks.speed.networks").Places(NOWHERE, NOWHERE), "here"
+    )
     assert [row.method for row in rows] == ["plain", "screened"]
     assert min(row.ratio for row in rows) > 1
     assert difference.channels == 64
@@ -70,7 +74,7 @@ def test_a_difference_is_found(load: Any) -> None:
             {"r": OpStatistics(empty.channels, np.array(values), empty.patch_sum, empty.square_sum, 1, False, 1)}
         )
 
-    largest = load("speed_measure").largest_difference
+    largest = load("benchmarks.speed.measure").largest_difference
     assert largest(of(0.5, 0.25), of(0.5, 0.25)) == 0
     assert largest(of(0.5, 0.25), of(0.5, 0.2)) == pytest.approx(0.25)
     assert largest(of(0.5, 0.1), of(0.5, 0)) > 1
@@ -80,21 +84,21 @@ def test_a_difference_is_found(load: Any) -> None:
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_one_thread_counts_processor_seconds_and_more_the_clock(load: Any, threads: int) -> None:
-    rows = load("speed_rows")
+    rows = load("benchmarks.speed.rows")
     row = timed(rows, seconds=(8.0, 6.0, 9.0), forward=(2.0, 2.0, 3.0), part="ratio", subject="x", threads=threads)
     assert row.ratios == (4.0, 3.0, 3.0)
     assert row.ratio == 3.0
 
 
 def test_what_goes_on_is_without_the_start(load: Any) -> None:
-    rows = load("speed_rows")
+    rows = load("benchmarks.speed.rows")
     first = timed(rows, seconds=(5.0,), forward=(1.0,), part="layers", subject="x", images=16)
     whole = timed(rows, seconds=(17.0,), forward=(4.0,), part="layers", subject="x", images=64)
-    assert load("speed_tables").steady(first, whole) == 4.0
+    assert load("benchmarks.speed.tables").steady(first, whole) == 4.0
 
 
 def test_rows_come_back_and_the_last_counts(load: Any, tmp_path: Path) -> None:
-    rows, file = load("speed_rows"), tmp_path / "speed.jsonl"
+    rows, file = load("benchmarks.speed.rows"), tmp_path / "speed.jsonl"
     old = timed(rows, seconds=(1.0,), forward=(1.0,), part="ratio", subject="resnet50")
     new = timed(rows, seconds=(2.0,), forward=(1.0,), part="ratio", subject="resnet50")
     peak = rows.Memory(part="memory", subject="resnet50", machine="m", forward_bytes=1, bytes=3)
@@ -107,8 +111,8 @@ def test_rows_come_back_and_the_last_counts(load: Any, tmp_path: Path) -> None:
 
 
 def test_every_job_is_known_by_the_rows_that_it_makes(load: Any) -> None:
-    plan, rows = load("speed_plan"), load("speed_rows")
-    for job in plan.jobs(list(plan.PARTS), list(load("speed_networks").NETWORKS), 0.1):
+    plan, rows = load("benchmarks.speed.plan"), load("benchmarks.speed.rows")
+    for job in plan.jobs(list(plan.PARTS), list(load("benchmarks.speed.networks").NETWORKS), 0.1):
         for key in plan.keys(job):
             assert key[0] in rows.KINDS
     keys = [key for part in plan.PARTS for job in plan.PARTS[part]() for key in plan.keys(job)]
@@ -116,7 +120,7 @@ def test_every_job_is_known_by_the_rows_that_it_makes(load: Any) -> None:
 
 
 def test_goals_are_judged_by_what_was_measured(load: Any) -> None:
-    rows, page = load("speed_rows"), load("speed_tables").page
+    rows, page = load("benchmarks.speed.rows"), load("benchmarks.speed.tables").page
     fast = timed(rows, seconds=(5.0,), forward=(1.0,), part="ratio", subject="resnet50")
     slow = timed(rows, seconds=(8.0,), forward=(1.0,), part="ratio", subject="resnet50")
     assert "| 7 | 4 | 5.00 | reached |" in page([fast])
@@ -124,14 +128,14 @@ def test_goals_are_judged_by_what_was_measured(load: Any) -> None:
 
 
 def test_without_a_gpu_the_benchmark_says_so_in_one_line(load: Any, tmp_path: Path) -> None:
-    layer = load("speed_layers")
+    layer = load("benchmarks.speed.layers")
     try:
         open_session(layer.lone(layer.LAYERS[LAYER]), "cuda")
     except ProviderError as error:
         expected = str(error)
     else:
         pytest.skip("there is a GPU")
-    command = [sys.executable, str(BENCHMARKS / "gpu.py"), "--networks", str(tmp_path), "--results", str(tmp_path)]
+    command = [sys.executable, "-m", "benchmarks.speed.gpu", "--networks", str(tmp_path), "--results", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == ProviderError.exit_code
     assert done.stderr.startswith(f"Error: {expected} (")
@@ -141,8 +145,8 @@ def test_without_a_gpu_the_benchmark_says_so_in_one_line(load: Any, tmp_path: Pa
 
 def test_a_command_is_timed_and_its_phases_come_from_its_report(load: Any, tmp_path: Path) -> None:
     (tmp_path / "resnet50.onnx").touch()
-    places = load("speed_networks").Places(NOWHERE, tmp_path)
-    commands = load("speed_commands")
+    places = load("benchmarks.speed.networks").Places(NOWHERE, tmp_path)
+    commands = load("benchmarks.speed.commands")
     report = "import json, sys; json.dump(dict(seconds=dict(load=1.5)), open(sys.argv[1], 'w'))"
     row = commands.carried_out(commands.Errand("prune", "x", ("-c", report, "{report}"), times=2), places, "here")
     assert row.phases == {"load": 1.5}

@@ -1,0 +1,1 @@
+"""Accuracy of trained networks pruned without training, by every method of onnxpfp and by other pruners."""

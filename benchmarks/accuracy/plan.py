@@ -1,0 +1,138 @@
+"""Which rows the accuracy benchmark has, in the order in which they are worth having."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from benchmarks.accuracy.networks import NETWORKS, Network
+from benchmarks.accuracy.peers import PEERS, Peer
+
+__all__ = [
+    "FEW",
+    "MAIN",
+    "OTHER_EXPORTS",
+    "PEER_WAYS",
+    "PLAIN",
+    "REST",
+    "ROUNDED",
+    "TARGETS",
+    "UNREFITTED",
+    "Job",
+    "Way",
+    "jobs",
+]
+
+TARGETS = (0.7, 0.5, 0.3, 0.9)
+FIRST = (0,)
+"""The seed of the rows that have one only."""
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """One method.
+
+    Attributes:
+        method: Flags of onnxpfp after `--score`, or the name of a peer.
+        with_norm: Whether the file is one whose BatchNormalization is not folded.
+        seeds: Whether it has a row for every seed, or for the first alone.
+        most: Most calibration images; None for all.
+        export: Another export than the usual one.
+        peer: What runs it, where it is not onnxpfp.
+    """
+
+    method: str
+    with_norm: bool = False
+    seeds: bool = False
+    most: int | None = None
+    export: str | None = None
+    peer: Peer | None = None
+
+    @property
+    def flags(self) -> list[str]:
+        """What to type after the paths, the data, the target and the seed."""
+        rounding = [] if "--round-to" in self.method else ["--round-to", "1"]
+        return ["--score", *self.method.removesuffix(f" ({self.most} images)").split(), *rounding]
+
+    def kind(self, network: Network) -> str:
+        """Return which export of a network is pruned."""
+        return self.export or (network.with_norm if self.with_norm else network.usual)
+
+
+def _few(score: str, most: int) -> Way:
+    return Way(f"{score} ({most} images)", seeds=True, most=most)
+
+
+OURS = ("pfp", "reconstruction")
+BASELINES = ("random", "l1", "l2", "fpgm", "bn-scale", "lamp", "wanda", "thinet", "hrank", "apoz", "chip")
+
+MAIN = tuple(Way(score, seeds=True) for score in OURS)
+UNREFITTED = tuple(Way(f"{score} --compensate none", seeds=True) for score in OURS)
+PEER_WAYS = tuple(Way(peer.name, with_norm=True, peer=peer) for peer in PEERS)
+OTHER_ALLOCATIONS = tuple(Way(f"{score} --allocate {how}") for how in ("bound", "uniform") for score in OURS)
+OTHER_CHOICES = (*(Way(f"pfp --select {how}") for how in ("deterministic", "sampled", "mixed")), Way("energy"))
+REFITTED = tuple(Way(score, with_norm=score == "bn-scale", seeds=score == "random") for score in BASELINES)
+PLAIN = tuple(
+    Way(f"{score} --allocate uniform --compensate none", with_norm=score == "bn-scale") for score in (*OURS, *BASELINES)
+)
+"""Selection alone, as most papers and peers do it."""
+REST = (*OTHER_ALLOCATIONS, *OTHER_CHOICES, *REFITTED)
+FEW = tuple(_few(score, 512) for score in OURS)
+ROUNDED = tuple(Way(f"{score} --round-to 8") for score in OURS)
+OTHER_EXPORTS = tuple(Way(score, export=kind) for kind in ("bn", "dynamo") for score in OURS)
+
+CIFAR = ("resnet20", "resnet56")
+FMNIST = ("fmnist_resnet", "fmnist_densenet", "fmnist_mobilenet")
+ORDER = (
+    (CIFAR, MAIN, TARGETS),
+    (CIFAR, UNREFITTED, TARGETS),
+    (CIFAR, PEER_WAYS, TARGETS),
+    (FMNIST, (*MAIN, *UNREFITTED, *PEER_WAYS), TARGETS),
+    (CIFAR, OTHER_EXPORTS, (0.5,)),
+    (CIFAR, ROUNDED, (0.7, 0.5)),
+    (CIFAR, PLAIN, TARGETS),
+    (CIFAR, FEW, (0.5,)),
+    (("resnet20",), REST, TARGETS),
+    (("resnet56",), REST, TARGETS),
+    (FMNIST, (*PLAIN, *REST), TARGETS),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One row to make."""
+
+    network: str
+    way: Way
+    target: float
+    seed: int
+
+
+def jobs(networks: list[str], patterns: list[str], seeds: list[int], targets: list[float]) -> list[Job]:
+    """List the rows that are asked for, each once.
+
+    Args:
+        networks: Names of networks.
+        patterns: Globs, one of which the method must match.
+        seeds: Seeds of the methods that have a row for each; the others have the first.
+        targets: Shares of the multiply-adds.
+    """
+    wanted = (
+        job
+        for job in _all(seeds)
+        if job.network in networks
+        and job.target in targets
+        and any(fnmatchcase(job.way.method, pattern) for pattern in patterns)
+    )
+    return list(dict.fromkeys(wanted))
+
+
+def _all(seeds: list[int]) -> Iterator[Job]:
+    for names, ways, targets in ORDER:
+        for name in names:
+            for way in ways:
+                if way.export is None or way.export in NETWORKS[name].stems:
+                    for target in targets:
+                        for seed in seeds if way.seeds else FIRST:
+                            yield Job(name, way, target, seed)

@@ -1,0 +1,1 @@
+"""Coverage: graphs of many architectures and exporters, pruned and verified."""

@@ -1,0 +1,1 @@
+"""Speed and memory of the sensitivities, in forward passes of the same images."""
