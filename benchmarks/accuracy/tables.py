@@ -54,12 +54,12 @@ FMNIST_LOSS = 1.0
 
 INTRODUCTION = f"""Made by `python -m benchmarks.accuracy` from [accuracy.jsonl](accuracy.jsonl). Top-1 in percent on
 5,000 test images of CIFAR-10 or 1,000 of Fashion-MNIST, at a share of the multiply-adds that the same code counts in
-every written file; behind an @ is the share of a method that does not meet the target. All prune once, without training, with
-the same 1,024 or 256 training images, without labels or gradients (Taylor alone uses both). ± is the standard deviation
-over three seeds: of the order of the images, which says which of them are held out, and of all that onnxpfp draws. Our
-rows have `--round-to 1` where they do not say otherwise. Agreement with the original in percent, the share of the
-weights that stays and the processor seconds of the whole command on one thread are those at {DETAILS:g}. Peers prune
-the export whose BatchNormalization is not folded, like `bn-scale`."""
+every written file; behind an @ is the share of a method that does not meet the target. All prune once, without
+training, with the same 1,024 or 256 training images, without labels or gradients (Taylor alone uses both). ± is the
+standard deviation over three seeds: of the order of the images, which says which of them are held out, and of all that
+onnxpfp draws. Our rows have `--round-to 1` where they do not say otherwise. Agreement with the original in percent, the
+share of the weights that stays and the processor seconds of the whole command on one thread are those at {DETAILS:g}.
+Peers prune the export whose BatchNormalization is not folded, like `bn-scale`."""
 
 SPEED = """Median ratio of the processor times of the original and the pruned file, in turn on one thread, 50 images at
 a time."""

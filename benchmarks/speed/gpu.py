@@ -163,8 +163,8 @@ def _page(work: Work, results: dict[int, list[Found]], reference: Statistics) ->
             "# Sensitivities on CUDA",
             f"Made by `python -m benchmarks.speed.gpu`: {NETWORKS[NETWORK]}, {work.images} images of noise in batches "
             f"of {work.batch}. Seconds by the clock, medians of {work.rounds} turns, TF32 off. The ratio is (forward "
-            "pass + sensitivities) / forward pass on the same GPUs, each as a user calls it: images come from the host. The "
-            "difference is the largest relative one of a sensitivity from the CPU.",
+            "pass + sensitivities) / forward pass on the same GPUs, each as a user calls it: images come from "
+            "the host. The difference is the largest relative one of a sensitivity from the CPU.",
             table(["GPUs", "forward, s", "`calibrate`, s", "ratio", "difference"], body, left=0),
             f"{_graphics()}; {machine()}\n",
         ]
