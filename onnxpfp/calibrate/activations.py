@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from onnx import ModelProto, ValueInfoProto
 
 from onnxpfp.calibrate.collect import WORKSPACE_BYTES
+from onnxpfp.calibrate.sensitivity.base import not_finite
 from onnxpfp.data.samples import Samples
-from onnxpfp.errors import CalibrationError
 from onnxpfp.model.edit import drop_unread, forget_axis_names
 from onnxpfp.runtime.providers import ProviderRequest
 from onnxpfp.runtime.session import open_session
@@ -106,10 +106,7 @@ def _showing(model: ModelProto, names: Sequence[str]) -> ModelProto:
 def _check_finite(values: Mapping[str, NDArray[Any]]) -> None:
     for name, array in values.items():
         if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise CalibrationError(
-                f"the network computes NaN or infinity at {name!r}",
-                hint="check that the calibration data are prepared as in training",
-            )
+            raise not_finite(name)
 
 
 def channels_first(array: NDArray[Any], axis: int) -> NDArray[Any]:

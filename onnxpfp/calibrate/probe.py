@@ -19,12 +19,12 @@ from onnx import ModelProto
 from onnxpfp.arrays import runs_within
 from onnxpfp.calibrate.graph_builder import GraphBuilder
 from onnxpfp.calibrate.nonnegative import nonnegative_tensors
+from onnxpfp.calibrate.sensitivity.base import not_finite
 from onnxpfp.calibrate.sensitivity.graph_einsum import emit_einsum
 from onnxpfp.calibrate.sensitivity.graph_linear import emit_linear
 from onnxpfp.calibrate.sensitivity.graph_product import emit_product
 from onnxpfp.calibrate.sensitivity.settings import GraphOutputs, SensitivitySettings
 from onnxpfp.calibrate.statistics import OpStatistics, Statistics
-from onnxpfp.errors import CalibrationError
 from onnxpfp.linear.families import OpFamily
 from onnxpfp.linear.ops import FileWeight, LinearOp, output_counts
 from onnxpfp.model.edit import forget_axis_names
@@ -159,10 +159,7 @@ def _decode(
     if emitted.patch_sum is not None:
         patch_sum = values[emitted.patch_sum].astype(np.float64)
     if not (np.isfinite(patch_sum).all() and np.isfinite(shares).all()):
-        raise CalibrationError(
-            f"the network computes NaN or infinity at {reader.data!r}, which {reader.name} reads",
-            hint="check that the calibration data are prepared as in training",
-        )
+        raise not_finite(reader.data, reader.name)
     sensitivity = np.zeros(len(channels))
     np.maximum.at(sensitivity, np.searchsorted(channels, emitted.channels), shares)
     shape = values[emitted.shape]

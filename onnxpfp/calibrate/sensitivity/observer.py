@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxpfp.calibrate.sensitivity.base import FamilyObserver, not_finite
 from onnxpfp.calibrate.sensitivity.scratch import ScratchArrays
 from onnxpfp.calibrate.sensitivity.screening import Screening
-from onnxpfp.calibrate.sensitivity.settings import SensitivitySettings
 from onnxpfp.calibrate.sensitivity.sums import Sums, scaled
-from onnxpfp.calibrate.statistics import OpStatistics
-from onnxpfp.errors import CalibrationError
 from onnxpfp.linear.families import OpFamily
-from onnxpfp.linear.im2col import output_sizes, tap_sources
+from onnxpfp.linear.im2col import output_sizes
 from onnxpfp.linear.ops import LinearOp
 from onnxpfp.runtime.heap import trim_heap
 
@@ -37,25 +35,13 @@ _LIVE = 4
 
 
 @dataclass(slots=True, eq=False)
-class SensitivityObserver:
-    """The running statistics of one family.
+class SensitivityObserver(FamilyObserver):
+    """The running statistics of one family, computed by numpy."""
 
-    Attributes:
-        family: The readers.
-        plan: How to compute.
-        nonnegative: Whether the data provably have no negative entry.
-    """
-
-    family: OpFamily
-    plan: SensitivitySettings
-    nonnegative: bool
     _sums: Sums | None = None
     _screens: dict[str, Screening] = field(default_factory=dict[str, Screening])
     _totals: dict[tuple[int, ...], Totals] = field(default_factory=dict[tuple[int, ...], Totals])
     _squares: Totals = field(default_factory=lambda: np.zeros(0))
-    _patches: int = 0
-    _negative: bool = False
-    _samples: int = 0
 
     def see(self, data: NDArray[Any], samples: int, scratch: ScratchArrays) -> None:
         """Count one batch in.
@@ -86,10 +72,7 @@ class SensitivityObserver:
         lead, read = self.family.lead, self.family.strided(x)
         total = read.sum(0, dtype=np.float64 if len(x) == 1 else np.float32)
         if not np.isfinite(total).all():
-            raise CalibrationError(
-                f"the network computes NaN or infinity at {lead.data!r}, which {lead.name} reads",
-                hint="check that the calibration data are prepared as in training",
-            )
+            raise not_finite(lead.data, lead.name)
         sizes = read.shape[2:]
         flat = self.family.flat
         if flat:
@@ -155,35 +138,12 @@ class SensitivityObserver:
         for first in range(start, len(x), size):
             yield slice(first, min(len(x), first + size))
 
-    def statistics(self, reader: LinearOp) -> OpStatistics:
-        """Return what was measured of one of the readers."""
-        channels = reader.channel_ids
-        sensitivity = np.zeros(len(channels))
-        screen = self._screens.get(reader.name)
-        if screen is not None:
-            slots = np.searchsorted(channels, screen.exact.blocks.channels)
-            # Rounding of z and of the numerators can put a share a few ulps above one.
-            np.maximum.at(sensitivity, slots, np.minimum(screen.best.astype(np.float64), 1.0))
-        return OpStatistics(
-            channels,
-            sensitivity,
-            self._patch_sum(reader),
-            self._squares,
-            patches=self._patches,
-            negative=self._negative,
-            samples=self._samples,
-        )
+    def _largest_shares(self, op: LinearOp) -> tuple[NDArray[np.int64], Floats] | None:
+        screen = self._screens.get(op.name)
+        return None if screen is None else (screen.exact.blocks.channels, screen.best)
 
-    def _patch_sum(self, reader: LinearOp) -> Totals:
-        """Unfold the summed input and sum it over positions, (C, k)."""
-        if self.family.flat:
-            return self._totals[()]
-        found = np.zeros((len(reader.channels), reader.kernel_size))
-        for sizes, total in self._totals.items():
-            spatial = output_sizes(reader, sizes)
-            source, inside = tap_sources(reader, sizes, spatial, np.arange(math.prod(spatial)))
-            flat = total.reshape(len(total), -1)
-            for tap in range(reader.kernel_size):
-                read = source[:, tap] if inside is None else source[inside[:, tap], tap]
-                found[:, tap] += flat[:, read].sum(1)
-        return found
+    def _input_sums(self) -> Mapping[tuple[int, ...], Totals]:
+        return self._totals
+
+    def _square_sum(self) -> Totals:
+        return self._squares

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxpfp.calibrate.sensitivity.base import FamilyObserver, not_finite
 from onnxpfp.calibrate.sensitivity.device.arrangement import Arrangement, Extent
 from onnxpfp.calibrate.sensitivity.device.programs import Programs
 from onnxpfp.calibrate.sensitivity.device.screening import FIRST, DeviceScreening, Part
 from onnxpfp.calibrate.sensitivity.device.totals import Totals
-from onnxpfp.calibrate.sensitivity.settings import SensitivitySettings
-from onnxpfp.calibrate.statistics import OpStatistics
-from onnxpfp.errors import CalibrationError
-from onnxpfp.linear.families import OpFamily
-from onnxpfp.linear.im2col import output_sizes, tap_sources
+from onnxpfp.linear.im2col import tap_sources
 from onnxpfp.linear.ops import LinearOp
 from onnxpfp.runtime.device_memory import DeviceTensor
 
@@ -33,29 +30,20 @@ _PAIRS = 1 << 23
 
 
 @dataclass(slots=True, eq=False)
-class DeviceSensitivityObserver:
-    """The running statistics of one family.
+class DeviceSensitivityObserver(FamilyObserver):
+    """The running statistics of one family, computed by graphs where the network runs.
 
     Attributes:
-        family: The readers.
-        plan: How to compute.
-        nonnegative: Whether the data provably have no negative entry.
         programs: Runs the graphs.
         first: Pairs of a block whose shares are computed at first.
     """
 
-    family: OpFamily
-    plan: SensitivitySettings
-    nonnegative: bool
     programs: Programs
     first: int = FIRST
     _screens: dict[str, DeviceScreening] = field(default_factory=dict[str, DeviceScreening])
     _tables: dict[Sizes, dict[str, DeviceTensor]] = field(default_factory=dict[Sizes, dict[str, DeviceTensor]])
     _totals: dict[Sizes, DeviceTensor] = field(default_factory=dict[Sizes, DeviceTensor])
     _squares: DeviceTensor = None
-    _patches: int = 0
-    _negative: bool = False
-    _samples: int = 0
 
     def see(self, data: DeviceTensor, samples: int) -> None:
         """Count one batch in.
@@ -82,25 +70,15 @@ class DeviceSensitivityObserver:
                     for sign in (1,) if lowest >= 0 else (1, -1):
                         screen.see(part, sign * factor, nonnegative=self.nonnegative)
 
-    def statistics(self, reader: LinearOp) -> OpStatistics:
-        """Return what was measured of one of the readers."""
-        channels = reader.channel_ids
-        sensitivity = np.zeros(len(channels))
-        screen = self._screens.get(reader.name)
-        if screen is not None:
-            slots = np.searchsorted(channels, screen.operands.ids)
-            best = screen.best[screen.operands.slots].astype(np.float64)
-            # Rounding of z and of the numerators can put a share a few ulps above one.
-            np.maximum.at(sensitivity, slots, np.minimum(best, 1.0))
-        return OpStatistics(
-            channels,
-            sensitivity,
-            self._patch_sum(reader),
-            np.array(self._squares.numpy()),
-            patches=self._patches,
-            negative=self._negative,
-            samples=self._samples,
-        )
+    def _largest_shares(self, op: LinearOp) -> tuple[NDArray[np.int64], NDArray[np.float32]] | None:
+        screen = self._screens.get(op.name)
+        return None if screen is None else (screen.operands.ids, screen.best[screen.operands.slots])
+
+    def _input_sums(self) -> Mapping[Sizes, NDArray[np.float64]]:
+        return {sizes: np.array(total.numpy()) for sizes, total in self._totals.items()}
+
+    def _square_sum(self) -> NDArray[np.float64]:
+        return np.array(self._squares.numpy())
 
     def _count(self, data: DeviceTensor, arrangement: Arrangement, extent: Extent) -> tuple[float, float]:
         """Add up the input and its squares; return its smallest and its largest entry."""
@@ -120,10 +98,7 @@ class DeviceSensitivityObserver:
         self._totals[key], self._squares = found["new_total"], found["new_squares"]
         if not np.isfinite(found["check"].numpy()).all():
             lead = self.family.lead
-            raise CalibrationError(
-                f"the network computes NaN or infinity at {lead.data!r}, which {lead.name} reads",
-                hint="check that the calibration data are prepared as in training",
-            )
+            raise not_finite(lead.data, lead.name)
         return float(found["lowest"].numpy().item()), float(found["highest"].numpy().item())
 
     def _open(self, arrangement: Arrangement) -> None:
@@ -153,20 +128,6 @@ class DeviceSensitivityObserver:
         for first in range(0, extent.samples, max(1, most)):
             last = min(extent.samples, first + max(1, most))
             yield Part(data, first, last, extent.cut(last - first), tables)
-
-    def _patch_sum(self, reader: LinearOp) -> NDArray[np.float64]:
-        """Unfold the summed input and sum it over positions, (C, k)."""
-        if () in self._totals:
-            return np.array(self._totals[()].numpy())
-        found = np.zeros((len(reader.channels), reader.kernel_size))
-        for sizes, held in self._totals.items():
-            spatial = output_sizes(reader, sizes)
-            source, inside = tap_sources(reader, sizes, spatial, np.arange(math.prod(spatial)))
-            total = held.numpy()
-            for tap in range(reader.kernel_size):
-                read = source[:, tap] if inside is None else source[inside[:, tap], tap]
-                found[:, tap] += total[:, read].sum(1)
-        return found
 
 
 def _factor(highest: float) -> float:
