@@ -149,10 +149,12 @@ class GramObserver:
             return
         reader, key = self.reader, (self.seed, self.number)
         shape = _output_shape(reader, data.shape)
-        positions = sample_positions(shape, output_axis(reader, len(shape)), self.positions, (*key, 0), batch.first)
+        # A tensor may have several rows of a sample along its first axis, such as windows.
+        first = batch.first * shape[0] // batch.samples
+        positions = sample_positions(shape, output_axis(reader, len(shape)), self.positions, (*key, 0), first)
         self._add(self.columns, columns(reader, data, shape[2:], positions))
         if self.channels is not None:
-            positions = sample_positions(data.shape, 1, self.positions, (*key, 1), batch.first)
+            positions = sample_positions(data.shape, 1, self.positions, (*key, 1), first)
             self._add(self.channels, outputs_at(data, 1, positions))
 
     def _add(self, sums: Moments, u: NDArray[np.floating]) -> None:

@@ -137,3 +137,13 @@ def test_who_forgets_counts_anew(study, limit: int) -> None:
         assert gram is not None
         is_gram_of(gram, windows(there["r"], (1, 0, 1, 0), 2).reshape(-1, 54), groups=2)
         watcher.forget()
+
+
+@pytest.mark.parametrize("rows", [1, 2, 4])
+def test_draws_do_not_depend_on_the_batches_where_a_sample_has_several_rows(study, rows: int) -> None:
+    setting, tasks, there = looked_at(study, positions=5)
+    whole, parts = (gram_observers(setting, [tasks["c"]], SpillCache(LARGE))[0] for _ in range(2))
+    whole.see(there["r"], Batch(0, 48 // rows))
+    for first in (0, 16, 32):
+        parts.see(there["r"][first : first + 16], Batch(first // rows, 16 // rows))
+    np.testing.assert_allclose(parts.columns.uu, whole.columns.uu, rtol=1e-6, atol=1e-6)
