@@ -27,11 +27,11 @@ from onnxpfp.pipeline.refit_problem import RefitSetup, gram_watchers, group_read
 from onnxpfp.progress import Clock, Count
 from onnxpfp.refit.gram import Gram, observed_grams
 from onnxpfp.runtime.providers import ProviderRequest
+from onnxpfp.score.coreset import scores_without_data
 from onnxpfp.score.energy import Energy
 from onnxpfp.score.pfp import Pfp, sample_size, upper_envelope
 from onnxpfp.score.registry import criterion_of
 from onnxpfp.score.scores import Scores
-from onnxpfp.score.without_data import scores_without_data
 
 __all__ = ["Calibration", "Split", "calibrate_and_score", "score_with_data", "score_without_data", "split_of"]
 
