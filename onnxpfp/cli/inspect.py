@@ -34,7 +34,7 @@ def inspect_command(
     """  # noqa: D301
     with failing_in_one_line(verbosity=verbosity):
         rows = rows_shown(top, every=every, json_file=json_file, verbosity=verbosity, what="row")
-        check_report(json_file, {"IN": source})
+        check_report(json_file, source, {})
         _run(source, typed, rows, json_file, verbosity)
 
 

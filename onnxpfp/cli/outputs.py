@@ -54,15 +54,15 @@ def check_outputs(outputs: Outputs, source: Path, read: dict[str, Path]) -> None
         ModelError: The input does not exist.
         OutputError: A result cannot be written where it should go.
     """
-    from onnxpfp.model.load import external_files
     from onnxpfp.model.save import check_target, keep_weights
 
     if not source.exists():
         raise ModelError(f"{source}: there is no such file")
     check_target(outputs.model, source=source, force=outputs.force)
-    keep_weights(outputs.model, [source, *external_files(source)])
-    _keep_apart("OUT", outputs.model, read)
-    taken = {"IN": source, "OUT": outputs.model, **read}
+    weights = _weights(source)
+    keep_weights(outputs.model, [source, *weights.values()])
+    _keep_apart("OUT", outputs.model, {**weights, **read})
+    taken = {"IN": source, **weights, "OUT": outputs.model, **read}
     # A replayed plan may be written anew: it is read before.
     for flag, path, free in (("--plan", outputs.plan, "--from-plan"), ("--json", outputs.report_file, "")):
         if path is not None:
@@ -71,12 +71,13 @@ def check_outputs(outputs: Outputs, source: Path, read: dict[str, Path]) -> None
             taken[flag] = path
 
 
-def check_report(path: Path | None, read: dict[str, Path]) -> None:
+def check_report(path: Path | None, source: Path, read: dict[str, Path]) -> None:
     """Make sure that a report can be written to a file, and does not overwrite what is read.
 
     Args:
         path: The file, `STDOUT`, or None.
-        read: Files that are read, by the flag that names them.
+        source: The input model.
+        read: Other files that are read, by the flag that names them.
 
     Raises:
         OutputError: It cannot be written there.
@@ -85,7 +86,7 @@ def check_report(path: Path | None, read: dict[str, Path]) -> None:
 
     if path is not None and path != STDOUT:
         check_target(path, source=None, force=False)
-        _keep_apart("--json", path, read)
+        _keep_apart("--json", path, {"IN": source, **_weights(source), **read})
 
 
 def write_report(path: Path | None, document: dict[str, Any]) -> bool:
@@ -109,6 +110,13 @@ def write_report(path: Path | None, document: dict[str, Any]) -> bool:
 def as_json(document: dict[str, Any]) -> str:
     """Write a report as JSON."""
     return json.dumps(document, indent=1, allow_nan=False) + "\n"
+
+
+def _weights(source: Path) -> dict[str, Path]:
+    """Find the files beside a model in which its weights lie, by what a message calls them."""
+    from onnxpfp.model.load import external_files
+
+    return {f"the weights {file.name} of IN": file for file in sorted(external_files(source))}
 
 
 def _keep_apart(flag: str, path: Path, others: dict[str, Path]) -> None:

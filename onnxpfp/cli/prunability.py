@@ -52,7 +52,7 @@ def prunability_command(
     """  # noqa: D301
     with failing_in_one_line(verbosity=verbosity):
         rows = rows_shown(top, every=every, json_file=json_file, verbosity=verbosity, what="group")
-        check_report(json_file, {"IN": source, **data_file(calib_data)})
+        check_report(json_file, source, data_file(calib_data))
         _run(source, calib_data, typed, rows, json_file, verbosity)
 
 

@@ -8,9 +8,11 @@ from pathlib import Path
 import cli_models
 import onnx
 import pytest
+from click.testing import CliRunner
 
 import onnxpfp.api.prune
 import onnxpfp.model.save
+from onnxpfp.cli.main import main
 from onnxpfp.errors import OutputError, VerificationError
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
@@ -63,6 +65,27 @@ def test_the_input_is_not_overwritten_without_force(folder, refuse, prune):
 )
 def test_files_of_one_run_are_kept_apart(refuse, arguments, says):
     assert refuse("in.onnx", *arguments).error.startswith(says)
+
+
+@pytest.mark.parametrize(
+    ("verb", "arguments", "flag"),
+    [
+        ("prune", ("far.data",), "OUT"),
+        ("prune", ("out.onnx", "--plan", "far.data"), "--plan"),
+        ("prune", ("out.onnx", "--json", "far.data"), "--json"),
+        ("inspect", ("--json", "far.data"), "--json"),
+        ("prunability", ("--calib-data", "random", "--json", "far.data"), "--json"),
+    ],
+)
+def test_the_weights_beside_the_input_are_not_overwritten(folder, verb, arguments, flag):
+    onnx.save(
+        cli_models.chain(), folder / "far.onnx", save_as_external_data=True, location="far.data", size_threshold=0
+    )
+    before = (folder / "far.data").read_bytes()
+    found = CliRunner().invoke(main, [verb, "far.onnx", *arguments])
+    assert found.exit_code != 0
+    assert f"far.data: {flag} and the weights far.data of IN are the same file" in found.stderr
+    assert (folder / "far.data").read_bytes() == before
 
 
 def test_other_outputs_are_checked_before_the_work(refuse, monkeypatch):

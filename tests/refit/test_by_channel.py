@@ -15,7 +15,8 @@ from onnxpfp.refit.gram import collect_grams
 from onnxpfp.refit.group_trials import TrialWidths, run_group_trials
 from onnxpfp.refit.moments import Moments
 from onnxpfp.refit.solve import solve
-from onnxpfp.score.reconstruction import Read, removal_costs
+from onnxpfp.score.group_data import GroupRead
+from onnxpfp.score.reconstruction import removal_costs
 
 TINY = 1e-12
 CHOSEN = np.eye(3)[None][:, :, :2]
@@ -146,7 +147,7 @@ def test_what_can_be_rebuilt_goes_first(study, window: str, workspace: int) -> N
     setting, tasks, _ = study(made_of_others(window), workspace=workspace)
     gram = collect_grams(setting, [tasks["c"]], SpillCache(1 << 28))["c"]
     weights = tasks["c"].reader.taps().reshape(6, 8, 9).transpose(1, 0, 2).reshape(8, 54).astype(np.float64)
-    costs = removal_costs([Read(gram.covariance(0), weights, np.repeat(np.arange(6), 9))], 6, 1e-5)
+    costs = removal_costs([GroupRead(gram.covariance(0), weights, np.repeat(np.arange(6), 9))], 6, 1e-5)
     # The six are made of the three of the input: any three others will do.
     assert (np.sort(costs)[:3] < 1e-3).all()
     assert np.sort(costs)[3] > 5e-3
