@@ -51,3 +51,32 @@ def test_a_package_imports_only_what_stands_before_it(layer: str) -> None:
     for file in files:
         for name in imported(file):
             assert ".".join(name.split(".")[:2]) not in later, f"{file.name} imports {name}"
+
+
+REPEATED = {"RULES"}
+"""Every family of op rules has its table under this name; `channels.ops` joins them."""
+
+
+def public_definitions(file: Path) -> set[str]:
+    """Names of `__all__` that a module defines itself."""
+    body = ast.parse(file.read_text(encoding="utf-8")).body
+    listed: set[str] = set()
+    defined: set[str] = set()
+    for node in body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            defined.add(node.name)
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            defined.add(node.target.id)
+        elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            defined.add(node.targets[0].id)
+            if node.targets[0].id == "__all__":
+                listed = set(ast.literal_eval(node.value))
+    return listed & defined
+
+
+def test_no_public_name_is_defined_in_two_modules() -> None:
+    modules: dict[str, list[str]] = {}
+    for file in sorted(PACKAGE.rglob("*.py")):
+        for name in public_definitions(file) - REPEATED:
+            modules.setdefault(name, []).append(str(file.relative_to(PACKAGE)))
+    assert {name: files for name, files in modules.items() if len(files) > 1} == {}

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper
 
-from onnxpfp.calibrate.collect import Method, calibrate
+from onnxpfp.calibrate.collect import SensitivityMethod, calibrate
 from onnxpfp.calibrate.probe import build_probe
 from onnxpfp.calibrate.sensitivity.settings import EPSILON, Kernel, SensitivitySettings
 from onnxpfp.data.inputs import input_specs
@@ -55,7 +55,9 @@ def _read(model: ModelProto, reader: LinearOp, samples: Samples) -> list[Floats]
     return [session.run(feed)[probe.taps[0]] for feed, _ in samples.runs(1)]
 
 
-def _measured(reader: LinearOp, read: Sequence[Floats], channel: int, kernel: Kernel, method: Method) -> float:
+def _measured(
+    reader: LinearOp, read: Sequence[Floats], channel: int, kernel: Kernel, method: SensitivityMethod
+) -> float:
     """Let a method measure a model that hands on what was read."""
     values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, read[0].shape) for name in ("x", "y")]
     graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "read", values[:1], values[1:])

@@ -39,20 +39,18 @@ from onnxpfp.data.samples import Samples
 from onnxpfp.errors import ModelError
 from onnxpfp.linear.families import OpFamily, is_screened, op_families
 from onnxpfp.linear.ops import FileWeight, LinearOp
+from onnxpfp.progress import Count
 from onnxpfp.runtime.binding import ReusedOutputs
 from onnxpfp.runtime.device_memory import DeviceMemory, DeviceTensor, device_memory_of
 from onnxpfp.runtime.providers import CPU, ProviderRequest
 from onnxpfp.runtime.session import Session, as_requests, open_session
 
-__all__ = ["WORKSPACE_BYTES", "Method", "Progress", "calibrate"]
+__all__ = ["WORKSPACE_BYTES", "SensitivityMethod", "calibrate"]
 
 _OWN = threading.local()
 _LOG = logging.getLogger(__name__)
 
-Progress = Callable[[int, int], None]
-"""Called with (samples done, samples in all)."""
-
-Method = Literal["screened", "plain"]
+SensitivityMethod = Literal["screened", "plain"]
 """How sensitivities are found: both are exact. "plain" computes every share inside the graph."""
 
 WORKSPACE_BYTES = 512 << 20
@@ -72,8 +70,8 @@ def calibrate(
     providers: str | Sequence[str] | Sequence[ProviderRequest] = "cpu",
     threads: int | None = None,
     workspace_bytes: int = WORKSPACE_BYTES,
-    progress: Progress | None = None,
-    method: Method = "screened",
+    progress: Count | None = None,
+    method: SensitivityMethod = "screened",
     watchers: Sequence[Observer] = (),
     scored: int | None = None,
     first_sample: int = 0,
@@ -138,7 +136,7 @@ def _with_fallback(
     run: Callable[..., Statistics],
     plan: SensitivitySettings,
     watchers: Sequence[Observer],
-    report: Progress,
+    report: Count,
     *,
     free: bool,
 ) -> Statistics:
@@ -168,7 +166,7 @@ def _measure(
     requests: tuple[ProviderRequest, ...],
     place: DeviceMemory | None,
     threads: int | None,
-    report: Progress,
+    report: Count,
 ) -> Statistics:
     beyond = len(samples) - border if passes[0].watchers else 0
     total, done = border * len(passes) + beyond, 0

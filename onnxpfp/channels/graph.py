@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from onnxpfp.channels.labels import Components
 from onnxpfp.channels.symbolic import Value
 from onnxpfp.channels.types import Consumer, Fixed, Group, Ids, IndexRef, Mask, PinnedSize, SizeRef
-from onnxpfp.channels.walk import Use, Walk
+from onnxpfp.channels.walk import Walk
+from onnxpfp.model.index import Use
 
 __all__ = ["ChannelGraph", "Keep", "finish", "free_components"]
 

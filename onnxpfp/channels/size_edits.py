@@ -16,14 +16,13 @@ from onnx import ModelProto
 
 from onnxpfp.channels.symbolic import Const, Dim, Entry, Value, as_plain, evaluate, is_known, is_real
 from onnxpfp.channels.types import Ids, IndexRef, PinnedSize, SizeRef
+from onnxpfp.model.index import Use
 
 __all__ = ["Numbers", "SizeEdits", "UnmetSize", "renumber"]
 
 Keep = NDArray[np.bool_]
 Integers = NDArray[np.int64] | NDArray[np.bool_]
 
-Use = tuple[int, int]
-"""Node position and input position."""
 Number = int | float
 
 BEHIND = 2**31 - 1

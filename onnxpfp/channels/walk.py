@@ -17,13 +17,12 @@ from onnxpfp.channels.symbolic import Dim, Value
 from onnxpfp.channels.types import Consumer, IndexRef, Mask, PinnedSize, SizeRef
 from onnxpfp.channels.walk_input import WalkInput, domain_of
 from onnxpfp.model.attributes import Attributes
+from onnxpfp.model.index import Use
 
-__all__ = ["OVERRIDES_SINCE", "Use", "Walk", "walk"]
+__all__ = ["OVERRIDES_SINCE", "Walk", "walk"]
 
 OVERRIDES_SINCE = 9
 """First opset with Where, which puts a known number in the place of one that is computed."""
-Use = tuple[int, int]
-"""Node position and input position."""
 
 
 @dataclass(slots=True, eq=False)

@@ -17,10 +17,10 @@ from onnxpfp.pipeline.measurements import Measurements
 from onnxpfp.score.criterion import Criterion
 from onnxpfp.score.group_data import ConsumerData, GroupData, GroupRead, long_rows, places
 
-__all__ = ["Reads", "criterion_scores"]
+__all__ = ["ReadsOfGroup", "criterion_scores"]
 
 Floats = NDArray[np.float64]
-Reads = Callable[[Group], Sequence[GroupRead]]
+ReadsOfGroup = Callable[[Group], Sequence[GroupRead]]
 """Returns how the consumers of a group read it, with the covariance of what they read."""
 
 
@@ -33,7 +33,7 @@ def criterion_scores(
     seed: int,
     statistics: Statistics | None = None,
     sensitivity: Floats | None = None,
-    reads: Reads | None = None,
+    reads: ReadsOfGroup | None = None,
 ) -> Floats:
     """Score every channel.
 

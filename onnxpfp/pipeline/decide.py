@@ -26,9 +26,9 @@ from onnxpfp.pipeline.plan import Plan, keep_of_plan
 from onnxpfp.pipeline.scoring import Calibration
 from onnxpfp.score.scores import Scores
 
-__all__ = ["Decision", "Rule", "Selector", "choose", "cost_of", "decide", "full_cost", "selector_of"]
+__all__ = ["AllocationRule", "Decision", "Selector", "choose", "cost_of", "decide", "full_cost", "selector_of"]
 
-Rule = Literal["bound", "measured", "uniform"]
+AllocationRule = Literal["bound", "measured", "uniform"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,7 +86,11 @@ class Selector:
 
 
 def decide(
-    selector: Selector, cost: CostModel, rule: Rule, curves: Sequence[ResponseCurve] = (), reference: int | None = None
+    selector: Selector,
+    cost: CostModel,
+    rule: AllocationRule,
+    curves: Sequence[ResponseCurve] = (),
+    reference: int | None = None,
 ) -> Decision:
     """Allocate the budget over the groups and select the channels of each.
 

@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 from onnxpfp.channels import ChannelGraph, Ids, Keep, Unit
 from onnxpfp.errors import PlanError
 
-__all__ = ["Entry", "Plan", "keep_of_plan", "make_plan"]
+__all__ = ["Plan", "PlanEntry", "keep_of_plan", "make_plan"]
 
 FORMAT = "onnxpfp-plan"
 VERSION = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class PlanEntry:
     """What stays of one stored tensor.
 
     Attributes:
@@ -50,7 +50,7 @@ class Plan:
     """
 
     source_sha256: str
-    initializers: Mapping[str, Entry]
+    initializers: Mapping[str, PlanEntry]
     groups: Sequence[Mapping[str, Any]] = ()
     attention: Unit = "heads"
 
@@ -100,8 +100,8 @@ class Plan:
             raise PlanError(f"{path}: the plan is damaged: {error!r}") from error
 
 
-def _entry(raw: Mapping[str, Any]) -> Entry:
-    return Entry(
+def _entry(raw: Mapping[str, Any]) -> PlanEntry:
+    return PlanEntry(
         shape=tuple(int(size) for size in raw["shape"]),
         keep={int(axis): tuple(int(i) for i in kept) for axis, kept in raw["keep"].items()},
         scale={int(axis): tuple(float(f) for f in factors) for axis, factors in raw.get("scale", {}).items()},
@@ -129,14 +129,14 @@ def make_plan(
         groups: What was decided for each group.
         attention: What went from an attention.
     """
-    entries: dict[str, Entry] = {}
+    entries: dict[str, PlanEntry] = {}
     conflicting: set[str] = set()
     for name, axes in stored:
         kept = {
             number: tuple(np.flatnonzero(keep[ids]).tolist()) for number, ids in enumerate(axes) if not keep[ids].all()
         }
         scale = {axis: tuple(factors[keep[axes[axis]]].tolist()) for axis, factors in scales.get(name, {}).items()}
-        entry = Entry(tuple(ids.size for ids in axes), kept, scale)
+        entry = PlanEntry(tuple(ids.size for ids in axes), kept, scale)
         if name in entries and entries[name] != entry:
             conflicting.add(name)
         entries[name] = entry

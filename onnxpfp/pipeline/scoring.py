@@ -21,7 +21,7 @@ from onnxpfp.errors import CalibrationError
 from onnxpfp.linear.ops import LinearOp, output_counts
 from onnxpfp.options import Known, Options
 from onnxpfp.pipeline.analyze import CalibrationData
-from onnxpfp.pipeline.criterion_scores import Reads, criterion_scores
+from onnxpfp.pipeline.criterion_scores import ReadsOfGroup, criterion_scores
 from onnxpfp.pipeline.measurements import Measurements
 from onnxpfp.pipeline.refit_problem import RefitSetup, gram_watchers, group_reads, refit_setup
 from onnxpfp.progress import Clock, Count
@@ -166,7 +166,7 @@ def score_with_data(
     statistics: Statistics,
     options: Options,
     measurements: Measurements | None = None,
-    reads: Reads | None = None,
+    reads: ReadsOfGroup | None = None,
 ) -> Scores:
     """Turn statistics into scores.
 

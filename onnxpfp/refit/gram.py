@@ -9,12 +9,13 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxpfp.calibrate.collect import Progress, calibrate
+from onnxpfp.calibrate.collect import calibrate
 from onnxpfp.calibrate.observer import Batch, State
 from onnxpfp.errors import CalibrationError
 from onnxpfp.linear.columns import columns, output_axis, outputs_at, sample_positions
 from onnxpfp.linear.im2col import output_sizes
 from onnxpfp.linear.ops import LinearOp
+from onnxpfp.progress import Count
 from onnxpfp.refit.by_channel import folded, predictor, zero_padded
 from onnxpfp.refit.cache import SpillCache
 from onnxpfp.refit.layers import RefitLayer
@@ -245,7 +246,7 @@ def observed_grams(watchers: Iterable[GramObserver]) -> dict[str, Gram]:
 
 
 def collect_grams(
-    setting: RefitProblem, wanted: Iterable[RefitLayer], spill: SpillCache, progress: Progress | None = None
+    setting: RefitProblem, wanted: Iterable[RefitLayer], spill: SpillCache, progress: Count | None = None
 ) -> dict[str, Gram]:
     """Collect Gram matrices where nothing else is measured: from runs of their own.
 

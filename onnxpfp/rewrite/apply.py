@@ -21,14 +21,13 @@ from onnxpfp.channels.symbolic import Dim, Entry, leaves
 from onnxpfp.errors import VerificationError
 from onnxpfp.model.constants import outer_names, stored_tensors
 from onnxpfp.model.edit import add_constants, drop_unread, replace_nodes
-from onnxpfp.model.index import ModelIndex
+from onnxpfp.model.index import ModelIndex, Use
 from onnxpfp.rewrite.edits import Edits
 from onnxpfp.runtime.external_data import WeightFile, is_reference, numbers
 
 __all__ = ["apply", "renew"]
 
 Array = NDArray[np.generic]
-Use = tuple[int, int]
 
 
 def apply(

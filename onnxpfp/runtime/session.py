@@ -36,11 +36,11 @@ from onnxpfp.runtime.providers import (
     resolve_providers,
 )
 
-__all__ = ["ModelSource", "ProviderRequest", "Session", "open_session", "resolve_providers"]
+__all__ = ["ProviderRequest", "Session", "SessionSource", "open_session", "resolve_providers"]
 
 _LOG = logging.getLogger(__name__)
 
-ModelSource = ModelProto | bytes | str | os.PathLike[str]
+SessionSource = ModelProto | bytes | str | os.PathLike[str]
 """A model in memory, its bytes, or its path; above 2 GB only a path works."""
 
 _MMAP_THRESHOLD = -3
@@ -137,7 +137,7 @@ class Session:
 
 
 def open_session(
-    model: ModelSource,
+    model: SessionSource,
     providers: str | Sequence[str] | Sequence[ProviderRequest] = "cpu",
     *,
     threads: int | None = None,
@@ -214,7 +214,7 @@ def _share(ort: Any) -> None:
     ort.create_and_register_allocator(info, None)
 
 
-def _payload(model: ModelSource) -> str | bytes:
+def _payload(model: SessionSource) -> str | bytes:
     if isinstance(model, bytes):
         return model
     if isinstance(model, ModelProto):

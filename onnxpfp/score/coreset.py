@@ -31,14 +31,14 @@ from numpy.typing import NDArray
 
 from onnxpfp.arrays import chunks
 
-__all__ = ["Filters", "Reads", "coreset_scores", "reach_of", "scores_without_data"]
+__all__ = ["ConsumerSlices", "ScaledFilters", "coreset_scores", "reach_of", "scores_without_data"]
 
 Floats = NDArray[np.float64]
 Ids = NDArray[np.int64]
 Array = NDArray[np.floating[Any]]
 
 
-class Filters(Protocol):
+class ScaledFilters(Protocol):
     """What brings forth channels: ids, norms and biases of filters."""
 
     @property
@@ -57,7 +57,7 @@ class Filters(Protocol):
         ...
 
 
-class Reads(Protocol):
+class ConsumerSlices(Protocol):
     """What contracts channels."""
 
     @property
@@ -105,7 +105,7 @@ def reach_of(norms: Sequence[Floats], biases: Sequence[Floats]) -> Floats:
     return extended.sum(axis=0)
 
 
-def _norms_of(channels: Ids, producers: Sequence[Filters]) -> tuple[list[Floats], list[Floats]]:
+def _norms_of(channels: Ids, producers: Sequence[ScaledFilters]) -> tuple[list[Floats], list[Floats]]:
     """Return the norms and biases of each producer's filters of a group; several filters of a channel are one row."""
     norms: list[Floats] = []
     biases: list[Floats] = []
@@ -122,7 +122,7 @@ def _norms_of(channels: Ids, producers: Sequence[Filters]) -> tuple[list[Floats]
     return norms, biases
 
 
-def _slices(channels: Ids, reads: Reads) -> Iterator[Floats]:
+def _slices(channels: Ids, reads: ConsumerSlices) -> Iterator[Floats]:
     """Yield a consumer's absolute weights per channel of the group, some outputs at a time, (O, n, k)."""
     taps = reads.taps()
     where = np.flatnonzero(np.isin(reads.channels, channels))
@@ -139,8 +139,8 @@ def _slices(channels: Ids, reads: Reads) -> Iterator[Floats]:
 
 def scores_without_data(
     count: int,
-    groups: Sequence[tuple[Ids, Sequence[Reads]]],
-    producers: Sequence[Filters],
+    groups: Sequence[tuple[Ids, Sequence[ConsumerSlices]]],
+    producers: Sequence[ScaledFilters],
 ) -> Floats:
     """Score every channel by weights alone.
 

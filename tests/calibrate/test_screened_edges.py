@@ -9,13 +9,13 @@ import pytest
 from support.drawn_readers import Drawn
 from support.equal_statistics import assert_same
 
-from onnxpfp.calibrate.collect import Method
+from onnxpfp.calibrate.collect import SensitivityMethod
 from onnxpfp.calibrate.sensitivity.settings import Guard, Kernel
 from onnxpfp.linear.ops import Kind, LinearOp, Window
 
 KERNELS = ["sum", "max"]
 GUARDS = ["relative", "absolute"]
-METHODS: tuple[Method, ...] = ("screened", "plain")
+METHODS: tuple[SensitivityMethod, ...] = ("screened", "plain")
 EPSILON = np.finfo(np.float32).eps
 
 

@@ -11,7 +11,7 @@ import pytest
 from onnx import ModelProto, TensorProto, numpy_helper
 
 import onnxpfp
-from onnxpfp.pipeline.plan import Entry, Plan
+from onnxpfp.pipeline.plan import Plan, PlanEntry
 
 Array = nets.Array
 
@@ -101,7 +101,7 @@ ADD = ("without bias", "reader", "Identity", "twice", "dilated", "tap", "shared 
 def drop(model: ModelProto, data: Any, *, compensate: str | None = "bias", kept: Any = KEPT) -> onnxpfp.Result:
     """Drop channels of the first layer."""
     shape = nets.weights(model)["w1"].shape
-    plan = Plan("", {"w1": Entry(shape, {0 if len(shape) == 4 else 1: tuple(kept)})})
+    plan = Plan("", {"w1": PlanEntry(shape, {0 if len(shape) == 4 else 1: tuple(kept)})})
     return onnxpfp.prune(model, calibration=data, compensate=compensate, from_plan=plan)  # type: ignore[arg-type]
 
 

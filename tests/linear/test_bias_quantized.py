@@ -12,7 +12,7 @@ from support.graphs import build
 from support.oracle import run
 
 import onnxpfp
-from onnxpfp.pipeline.plan import Entry, Plan
+from onnxpfp.pipeline.plan import Plan, PlanEntry
 
 GONE = (1, 4)
 KEPT = (0, 2, 3, 5)
@@ -55,7 +55,7 @@ def model_of(body: str) -> ModelProto:
 
 
 def drop(model: ModelProto, data: Any, compensate: str) -> ModelProto:
-    plan = Plan("", {"w1": Entry((6, 2, 3, 3), {0: KEPT})})
+    plan = Plan("", {"w1": PlanEntry((6, 2, 3, 3), {0: KEPT})})
     return onnxpfp.prune(model, calibration=data, compensate=compensate, from_plan=plan).model  # type: ignore[arg-type]
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx import ModelProto, helper
 
-from onnxpfp.calibrate.collect import Method, calibrate
+from onnxpfp.calibrate.collect import SensitivityMethod, calibrate
 from onnxpfp.calibrate.sensitivity.settings import Guard, Kernel
 from onnxpfp.calibrate.statistics import Statistics
 from onnxpfp.data.inputs import input_specs
@@ -54,7 +54,9 @@ class Drawn:
     def samples(self) -> Samples:
         return load_samples(self.data, input_specs(self.model))
 
-    def measured(self, method: Method, kernel: Kernel, guard: Guard = "relative", **options: Any) -> Statistics:
+    def measured(
+        self, method: SensitivityMethod, kernel: Kernel, guard: Guard = "relative", **options: Any
+    ) -> Statistics:
         # Squares of numbers near 1e20 are infinite.
         with np.errstate(over="ignore"):
             return calibrate(
