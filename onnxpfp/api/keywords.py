@@ -13,15 +13,17 @@ from __future__ import annotations
 import functools
 import inspect
 import os
+import re
 from collections.abc import Callable
 from dataclasses import Field, fields
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 from onnx import ModelProto
 
-from onnxpfp.options import Option
+from onnxpfp.errors import OnnxPfpError
+from onnxpfp.options import Option, Options, PrunabilityOptions, declared
 
-__all__ = ["CALIBRATION", "PROGRESS", "ModelSource", "documented", "keywords"]
+__all__ = ["CALIBRATION", "PROGRESS", "ModelSource", "documented", "in_keywords", "keywords"]
 
 ModelSource = ModelProto | str | os.PathLike[str]
 """A model object, or the path of a file."""
@@ -33,6 +35,13 @@ CALIBRATION = (
 """Help of the keyword `calibration`."""
 PROGRESS = "A function that is told the phase, how far it is, and how far it goes."
 """Help of the keyword `progress`."""
+
+_KEYWORDS = {
+    "--calib-data": "calibration",
+    **{option.flag_of(name): name for kind in (Options, PrunabilityOptions) for name, option in declared(kind)},
+}
+_FLAG = re.compile(r"--[a-z]+(?:-[a-z]+)*")
+_TYPED_SHAPE = re.compile(r"--input-shape ([^\s:']+):([\d,]+)")
 
 P = ParamSpec("P")
 A = TypeVar("A")
@@ -56,7 +65,12 @@ def keywords(
     def decorate(function: Callable[[ModelSource, A], R]) -> Callable[Concatenate[ModelSource, P], R]:
         @functools.wraps(function)
         def call(model: ModelSource, *args: P.args, **given: P.kwargs) -> R:
-            return function(model, kind(*args, **given))
+            try:
+                return function(model, kind(*args, **given))
+            except OnnxPfpError as error:
+                error.args = tuple(in_keywords(str(part)) for part in error.args)
+                error.hint = in_keywords(error.hint)
+                raise
 
         described = cast("Any", call)
         described.__signature__ = _signature(cast("Any", kind), inspect.signature(function))
@@ -64,6 +78,12 @@ def keywords(
         return call
 
     return decorate
+
+
+def in_keywords(message: str) -> str:
+    """Return a message, which names the flags of the command line, with the keywords of the API in their place."""
+    message = _TYPED_SHAPE.sub(r'input_shapes {"\1": (\2)}', message)
+    return _FLAG.sub(lambda found: _KEYWORDS.get(found[0], found[0]), message)
 
 
 def _signature(kind: type[Any], function: inspect.Signature) -> inspect.Signature:

@@ -271,7 +271,7 @@ def test_a_bug_of_ours_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_impossible_shapes_and_patterns_are_refused() -> None:
-    with pytest.raises(errors.OptionError, match="--input-shape names 'y', which is not an input"):
+    with pytest.raises(errors.OptionError, match="input_shapes names 'y', which is not an input"):
         onnxpfp.inspect(nets.chain(), input_shapes={"y": (1, 3, 8, 8)})
-    with pytest.raises(errors.OptionError, match="--include 'nowhere' matches no node"):
+    with pytest.raises(errors.OptionError, match="include 'nowhere' matches no node"):
         onnxpfp.inspect(nets.chain(), include=["nowhere"])

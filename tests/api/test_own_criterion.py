@@ -44,7 +44,7 @@ def test_one_that_looks_at_maps_is_the_baseline_of_the_same_formula() -> None:
     options: Any = {"calibration": nets.noise(64, 3, 8, 8), "keep_macs": 0.5, "compensate": "none", "threads": 1}
     mine, theirs = (onnxpfp.prune(nets.chain(), score=score, **options) for score in (Positive(), "apoz"))
     assert mine.plan.initializers == theirs.plan.initializers
-    with pytest.raises(OptionError, match="--score positive measures the data, and none are given"):
+    with pytest.raises(OptionError, match="score positive measures the data, and none are given"):
         onnxpfp.prune(nets.chain(), score=Positive())
 
 
@@ -61,9 +61,9 @@ class Wrong(onnxpfp.Criterion):
 @pytest.mark.parametrize(
     ("scores", "says"),
     [
-        (lambda n: np.zeros(n + 1), r"--score wrong: gives \[\d+\] numbers for the \d+ channels of 'w1'"),
-        (lambda n: np.full(n, np.nan), "--score wrong: the scores of 'w1' are not all finite and not negative"),
-        (lambda n: -np.ones(n), "--score wrong: the scores of 'w1' are not all finite and not negative"),
+        (lambda n: np.zeros(n + 1), r"score wrong: gives \[\d+\] numbers for the \d+ channels of 'w1'"),
+        (lambda n: np.full(n, np.nan), "score wrong: the scores of 'w1' are not all finite and not negative"),
+        (lambda n: -np.ones(n), "score wrong: the scores of 'w1' are not all finite and not negative"),
     ],
 )
 def test_what_is_no_score_is_refused(scores: Any, says: str) -> None:
@@ -72,5 +72,5 @@ def test_what_is_no_score_is_refused(scores: Any, says: str) -> None:
 
 
 def test_what_is_no_criterion_is_refused() -> None:
-    with pytest.raises(OptionError, match="--score takes a name or a Criterion, not a int"):
+    with pytest.raises(OptionError, match="score takes a name or a Criterion, not a int"):
         onnxpfp.prune(nets.chain(), score=3)  # type: ignore[arg-type]

@@ -136,7 +136,7 @@ def test_the_model_is_not_changed() -> None:
 
 @pytest.mark.parametrize("tolerance", [0.0, -1.0, float("nan"), float("inf")])
 def test_a_tolerance_that_cannot_be_meant(tolerance: float) -> None:
-    with pytest.raises(errors.OptionError, match=r"--tolerance .* must be above 0"):
+    with pytest.raises(errors.OptionError, match=r"tolerance .* must be above 0"):
         onnxpfp.prunability("there is no such file.onnx", calibration="random", tolerance=tolerance)
 
 

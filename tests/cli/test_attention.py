@@ -137,7 +137,7 @@ def test_the_command_line_hands_it_on(folder: Path, prune, inspect, unit: str) -
 
 
 def test_nothing_else_is_a_unit(prune) -> None:
-    with pytest.raises(OptionError, match="--attention 'both' is none of heads, width"):
+    with pytest.raises(OptionError, match="attention 'both' is none of heads, width"):
         pruned(block(SEPARATE), "both")
     result = prune("in.onnx", "out.onnx", "--attention", "both")
     assert result.exit_code == 2

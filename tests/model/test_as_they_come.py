@@ -87,7 +87,7 @@ def rankless() -> ModelProto:
 def test_unknown_rank_asks_for_a_shape(data):
     with pytest.raises(ModelError, match="input 'x' has no shape") as caught:
         kept(rankless(), data)
-    assert caught.value.hint == "give one: --input-shape x:1,3,224,224"
+    assert caught.value.hint == 'give one: input_shapes {"x": (1,3,224,224)}'
 
 
 @pytest.mark.parametrize("data", ["random", images()], ids=["random", "file"])

@@ -44,7 +44,7 @@ def test_the_bound_is_still_that_of_the_dropped_sensitivities() -> None:
 
 @pytest.mark.parametrize("select", ["sampled", "mixed"])
 def test_draws_need_sensitivities(select: str) -> None:
-    with pytest.raises(OptionError, match="needs --score pfp"):
+    with pytest.raises(OptionError, match="needs score pfp"):
         onnxpfp.prune(nets.chain(), calibration=nets.noise(8, 3, 8, 8), select=select, score="energy")
 
 

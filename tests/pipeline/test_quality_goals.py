@@ -89,11 +89,9 @@ def test_the_defaults_refit_and_measure() -> None:
 
 
 def test_nothing_within_says_how_near_it_came() -> None:
-    with pytest.raises(
-        errors.TargetUnreachableError, match=r"within --max-drift 1e-06: with 99 % of the MACs"
-    ) as caught:
+    with pytest.raises(errors.TargetUnreachableError, match=r"within max_drift 1e-06: with 99 % of the MACs") as caught:
         pruned(max_drift=1e-6)
-    asked = float(caught.value.hint.split("--max-drift ")[1].split(",")[0])
+    asked = float(caught.value.hint.split("max_drift ")[1].split(",")[0])
     assert share_of(pruned(max_drift=asked)) < 1
 
 
@@ -109,25 +107,23 @@ def test_an_output_that_does_not_look_like_class_scores() -> None:
         "g (float[N,3,8,8] x) => (float[N,4,8,8] y) { a = Conv(x, w1) y = Conv(a, w2) }",
         {"w1": (6, 3, 1, 1), "w2": (4, 6, 1, 1)},
     )
-    with pytest.raises(errors.OptionError, match="the model: --min-agreement compares the largest class") as caught:
+    with pytest.raises(errors.OptionError, match="the model: min_agreement compares the largest class") as caught:
         pruned(model, min_agreement=0.9)
-    assert caught.value.hint.startswith("--max-drift X")
+    assert caught.value.hint.startswith("max_drift X")
     assert share_of(pruned(model, max_drift=0.9)) < 1
 
 
 def test_an_output_that_is_no_float() -> None:
     text = "g (float[N,3,8,8] x) => (int64[N,1,8,8] y) { a = Conv(x, w1) b = Conv(a, w2) y = ArgMax <axis = 1> (b) }"
     model = nets.build(text, {"w1": (6, 3, 1, 1), "w2": (4, 6, 1, 1)})
-    with pytest.raises(errors.OptionError, match="--max-drift looks at float outputs, and the model has none"):
+    with pytest.raises(errors.OptionError, match="max_drift looks at float outputs, and the model has none"):
         pruned(model, max_drift=0.1)
 
 
 def test_it_takes_data_and_enough_of_them() -> None:
-    with pytest.raises(errors.OptionError, match="--max-drift measures the data, and none are given"):
+    with pytest.raises(errors.OptionError, match="max_drift measures the data, and none are given"):
         onnxpfp.prune(nets.chain(), max_drift=0.1)
-    with pytest.raises(
-        errors.CalibrationError, match=r"--min-agreement holds samples out .* 8 samples, and 7 are given"
-    ):
+    with pytest.raises(errors.CalibrationError, match=r"min_agreement holds samples out .* 8 samples, and 7 are given"):
         onnxpfp.prune(nets.chain(), calibration=DATA[:7], min_agreement=0.9)
 
 

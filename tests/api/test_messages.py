@@ -1,0 +1,44 @@
+"""Errors name what was typed: flags on the command line, keywords in Python."""
+
+from __future__ import annotations
+
+import nets
+import pytest
+
+import onnxpfp
+from onnxpfp.api.keywords import in_keywords
+from onnxpfp.options import Options, PrunabilityOptions, declared
+
+MODEL = nets.ROOT / "models" / "fmnist_resnet.onnx"
+
+
+@pytest.mark.parametrize(
+    ("keywords", "message", "hint"),
+    [
+        ({"keep_macs": 1.5}, "keep_macs 1.5 is outside (0, 1]", "keep_macs 0.7 keeps 70 %"),
+        ({"keep_macs": 0.5, "keep_params": 0.5}, "give one target: keep_macs or keep_params, not both", ""),
+        ({"score": "nothing"}, "score 'nothing' is none of ", ""),
+        ({"score": "hrank"}, "score hrank measures the data, and none are given", "give calibration FILE.npz"),
+        ({"input_shapes": {"other": (1, 3)}}, "input_shapes names 'other', which is not an input of the model", None),
+        ({"max_drift": 0.1, "steps": 2}, "max_drift and min_agreement try many targets, so they go with steps 1", ""),
+    ],
+)
+def test_python_is_told_its_keywords(keywords: dict[str, object], message: str, hint: str | None) -> None:
+    with pytest.raises(onnxpfp.OnnxPfpError) as caught:
+        onnxpfp.prune(MODEL, **keywords)  # type: ignore[arg-type]
+    assert str(caught.value).startswith(message)
+    assert hint is None or caught.value.hint == hint
+    assert "--" not in f"{caught.value} {caught.value.hint}"
+
+
+@pytest.mark.parametrize("kind", [Options, PrunabilityOptions])
+def test_every_flag_has_its_keyword(kind: type) -> None:
+    for name, option in declared(kind):
+        assert in_keywords(f"give {option.flag_of(name)} X") == f"give {name} X"
+
+
+def test_a_shape_is_written_as_python_takes_it() -> None:
+    assert in_keywords("give it: --input-shape x:1,3,224,224") == 'give it: input_shapes {"x": (1,3,224,224)}'
+    assert in_keywords("--force and --strict are no options of these verbs") == (
+        "--force and --strict are no options of these verbs"
+    )
