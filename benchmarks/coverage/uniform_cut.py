@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from onnxpfp.channels import Analysis, ChannelGraph, Group, Patterns, build_channel_graph
+from onnxpfp.channels.macs import count_macs, count_params
 from onnxpfp.model.constants import Constants
 from onnxpfp.model.load import load
-from onnxpfp.model.macs import count_macs, count_params
 from onnxpfp.model.shapes import Shapes, concrete_shapes, example_feeds
 from onnxpfp.options import Options
 from onnxpfp.pipeline.analyze import analyze_at

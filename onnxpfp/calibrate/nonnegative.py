@@ -17,37 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import TensorProto
 
+from onnxpfp.channels.ops import FACTS, op_name
+
 __all__ = ["nonnegative_tensors"]
 
-_RANGE = frozenset({"Relu", "Sigmoid", "HardSigmoid", "Softmax", "Softplus", "Exp", "Abs", "ReduceL1", "ReduceL2"})
-_FIRST_INPUT = frozenset(
-    {
-        "AveragePool",
-        "DepthToSpace",
-        "Dropout",
-        "Expand",
-        "Flatten",
-        "Gather",
-        "GlobalAveragePool",
-        "GlobalMaxPool",
-        "Identity",
-        "LRN",
-        "MaxPool",
-        "ReduceMax",
-        "ReduceMean",
-        "ReduceSum",
-        "Reshape",
-        "Slice",
-        "SpaceToDepth",
-        "Split",
-        "Squeeze",
-        "Tile",
-        "Transpose",
-        "Unsqueeze",
-    }
-)
 _FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE})
-_ALL_INPUTS = frozenset({"Add", "Concat", "Max", "Min", "Mul", "Sum"})
 
 
 def nonnegative_tensors(nodes: Iterable[Any]) -> frozenset[str]:
@@ -58,15 +32,17 @@ def nonnegative_tensors(nodes: Iterable[Any]) -> frozenset[str]:
     """
     found: set[str] = set()
     for node in nodes:
-        if node.domain in (None, "", "ai.onnx") and _is_nonnegative(node, found):
+        if _is_nonnegative(node, found):
             found.update(str(output.name) for output in node.outputs)
     return frozenset(found)
 
 
 def _is_nonnegative(node: Any, found: set[str]) -> bool:
     inputs = [str(tensor.name) for tensor in node.inputs]
-    kind = str(node.op)
-    if kind in _RANGE:
+    kind = op_name(str(node.op), node.domain)
+    facts = FACTS.get(kind)
+    sign = None if facts is None else facts.sign
+    if sign == "never negative":
         return True
     if kind == "Clip":
         return (bool(inputs) and inputs[0] in found) or _clips_at_zero(node)
@@ -76,11 +52,9 @@ def _is_nonnegative(node: Any, found: set[str]) -> bool:
         _text(node.attrs.get("mode", "nearest")) == "cubic" or "extrapolation_value" in node.attrs
     ):
         return False  # cubic overshoots
-    if kind in _FIRST_INPUT or kind in {"Cast", "Resize", "Upsample"}:
+    if sign == "of the first input" or kind in {"Cast", "Resize", "Upsample"}:
         return bool(inputs) and inputs[0] in found
-    if kind in _ALL_INPUTS:
-        return bool(inputs) and all(name in found for name in inputs)
-    return False
+    return sign == "of all inputs" and bool(inputs) and all(name in found for name in inputs)
 
 
 def _text(value: object) -> str:

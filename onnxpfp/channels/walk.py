@@ -11,7 +11,7 @@ from onnx import NodeProto
 from onnxpfp.channels import symbolic as entries
 from onnxpfp.channels.context import Axes, Carrier, CarrierChoice, NodeContext, UnlabelledError, unlabelled
 from onnxpfp.channels.labels import Labels
-from onnxpfp.channels.ops import RULES
+from onnxpfp.channels.ops import RULES, op_name
 from onnxpfp.channels.shape_arithmetic import fold_node
 from onnxpfp.channels.symbolic import Dim, Value
 from onnxpfp.channels.types import Consumer, IndexRef, Mask, PinnedSize, SizeRef
@@ -115,7 +115,7 @@ def _visit(walk_input: WalkInput, state: Walk, index: int, node: NodeProto, carr
         state.axes[name] = tuple(np.zeros(size, np.int64) for size in value.shape)
         return
     n = _context(walk_input, state, index, node, carriers)
-    rule = RULES.get(f"{node.domain}:{node.op_type}" if domain_of(node) else node.op_type)
+    rule = RULES.get(op_name(node.op_type, node.domain))
     try:
         if rule is None:
             n.keep_all("has no rule")

@@ -19,6 +19,7 @@ from onnx import ModelProto, NodeProto, TensorProto
 
 from onnxpfp.arrays import chunks
 from onnxpfp.channels import ChannelGraph, Consumer, Ids
+from onnxpfp.channels.ops import facts_of
 from onnxpfp.linear.ops import LinearOp
 from onnxpfp.model.attributes import Attributes
 from onnxpfp.model.constants import Constants
@@ -29,10 +30,6 @@ __all__ = ["BiasEditor", "mean_shift", "new_biases"]
 
 Floats = NDArray[np.float64]
 
-BIASED = frozenset({"Conv", "ConvTranspose", "FusedConv", "FusedGemm", "Gemm"})
-"""Ops whose third input is a bias."""
-INTEGER_BIAS = {"QGemm": 6, "QLinearConv": 8}
-"""Ops whose bias counts in steps of data times weight, as the shift of quantized numbers does, and its input."""
 MEAN = 3
 """Input of BatchNormalization that holds the mean."""
 
@@ -100,10 +97,11 @@ class BiasEditor:
         if node.op_type == "MatMul":
             self._fold_after(consumer, node, shift)
             return
-        if node.op_type in INTEGER_BIAS:
-            self._add_steps(consumer, node, shift)
+        bias = facts_of(node).bias
+        if bias is not None and bias.kind == "steps":
+            self._add_steps(consumer, node, bias.position, shift)
             return
-        if node.op_type not in BIASED:
+        if bias is None or bias.kind == "packed":
             self.left.append((consumer.name, f"{node.op_type} has no bias of its own in floating point"))
             return
         options = Attributes(node)
@@ -112,8 +110,9 @@ class BiasEditor:
         if beta == 0.0:
             self.left.append((consumer.name, "its beta is 0, so it has no bias"))
             return
-        if len(node.input) > 2 and node.input[2]:
-            self._add(consumer, (consumer.node, 2), node.input[2], shift / beta)
+        use = (consumer.node, bias.position)
+        if len(node.input) > bias.position and node.input[bias.position]:
+            self._add(consumer, use, node.input[bias.position], shift / beta)
             return
         norm = self._norm_behind(node)
         if norm is not None:
@@ -121,12 +120,11 @@ class BiasEditor:
             return
         out = self.graph.axes[node.output[0]][1]
         dtype = self.constants.value(consumer.weight).dtype
-        self.inputs[consumer.node, 2] = NewInput((shift / beta).astype(dtype), (out,), f"{consumer.weight}_bias")
+        self.inputs[use] = NewInput((shift / beta).astype(dtype), (out,), f"{consumer.weight}_bias")
         self.folded.append(consumer.name)
 
-    def _add_steps(self, consumer: Consumer, node: NodeProto, shift: Floats) -> None:
+    def _add_steps(self, consumer: Consumer, node: NodeProto, place: int, shift: Floats) -> None:
         """Add to a bias of 32-bit integers, or bring one in."""
-        place = INTEGER_BIAS[node.op_type]
         use = (consumer.node, place)
         if len(node.input) > place and node.input[place]:
             self._add(consumer, use, node.input[place], shift)
@@ -203,8 +201,11 @@ def new_biases(
     """List the axes of all biases that would be added to the file if each of these ops got a shift."""
     folder = BiasEditor.of(model, graph, constants, Edits())
     for consumer in consumers:
-        if consumer.constant and consumer.op in BIASED | {"MatMul"}:
-            axes = graph.axes[model.graph.node[consumer.node].output[0]]
+        node = model.graph.node[consumer.node]
+        bias = facts_of(node).bias
+        floating = bias is not None and bias.kind == "float"
+        if consumer.constant and (floating or node.op_type == "MatMul"):
+            axes = graph.axes[node.output[0]]
             out = axes[1] if consumer.op.startswith("Conv") else axes[-1]
             folder.fold(consumer, np.zeros(out.size))
     return [new.axes for new in folder.inputs.values()]

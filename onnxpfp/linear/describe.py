@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto
 
 from onnxpfp.channels import ChannelGraph, Consumer
+from onnxpfp.channels.ops import facts_of
 from onnxpfp.linear.ops import FileWeight, LinearOp, Window
 from onnxpfp.model.attributes import Attributes
 from onnxpfp.model.constants import Constants
@@ -19,8 +20,6 @@ from onnxpfp.model.shapes import Shapes
 
 __all__ = ["linear_op", "linear_ops", "op_key"]
 
-BIAS_OF_PACKED = {"MatMulNBits": 5}
-"""Input of a packed product that is added to it."""
 DISTANT_FROM = 1 << 18
 """Numbers; smaller weights are held, wherever they come from."""
 
@@ -131,8 +130,8 @@ def _unpacked(model: ModelProto, c: Consumer, constants: Constants) -> NDArray[n
     """Let the op unpack its weight: what it makes of the identity, (C, O)."""
     node = NodeProto()
     node.CopyFrom(model.graph.node[c.node])
-    bias = BIAS_OF_PACKED.get(node.op_type, len(node.input))
-    for position in range(bias, len(node.input)):
+    bias = facts_of(node).bias
+    for position in range(len(node.input) if bias is None else bias.position, len(node.input)):
         node.input[position] = ""
     return constants.apply(node, c.data_input, np.eye(len(c.channels), dtype=np.float32))
 

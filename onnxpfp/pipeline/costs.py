@@ -10,7 +10,7 @@ from onnx import ModelProto
 
 from onnxpfp.allocation.cost import CostModel
 from onnxpfp.channels import ChannelGraph, Ids
-from onnxpfp.model.macs import mac_factors
+from onnxpfp.channels.macs import mac_factors
 from onnxpfp.model.shapes import Shapes
 
 __all__ = ["mac_model", "param_model"]

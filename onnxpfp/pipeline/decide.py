@@ -16,10 +16,10 @@ from onnxpfp.allocation.select import Selection, select
 from onnxpfp.allocation.uniform import allocate_uniformly
 from onnxpfp.allocation.widths import widths_of
 from onnxpfp.channels import Analysis, ChannelGraph, Consumer, Group, Keep
+from onnxpfp.channels.macs import count_params
 from onnxpfp.errors import PlanError
 from onnxpfp.linear.bias import new_biases
 from onnxpfp.linear.weights import StoredAxis, reweightable
-from onnxpfp.model.macs import count_params
 from onnxpfp.options import Options
 from onnxpfp.pipeline.costs import mac_model, param_model
 from onnxpfp.pipeline.plan import Plan, keep_of_plan

@@ -11,7 +11,7 @@ import numpy as np
 from onnx import NodeProto
 
 from onnxpfp.channels import Analysis, Fixed
-from onnxpfp.model.macs import mac_nodes
+from onnxpfp.channels.macs import mac_nodes
 from onnxpfp.pipeline.costs import mac_model, param_model
 
 __all__ = ["Footprint", "WeightFootprint", "axis_footprint", "group_footprints", "totals", "weight_footprints"]

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from onnxpfp.channels import Analysis
+from onnxpfp.channels.macs import count_macs, count_params
 from onnxpfp.errors import VerificationError
-from onnxpfp.model.macs import count_macs, count_params
 from onnxpfp.model.shapes import Shapes, concrete_shapes
 from onnxpfp.options import Options
 from onnxpfp.pipeline.analyze import CalibrationData

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from onnx import NodeProto
 
 from onnxpfp.channels import ChannelGraph, Consumer, Ids, Keep
+from onnxpfp.channels.ops import facts_of
 from onnxpfp.linear.bias import BiasEditor
 from onnxpfp.linear.columns import output_axis
 from onnxpfp.linear.describe import linear_op
@@ -23,10 +24,6 @@ from onnxpfp.rewrite.edits import Edits
 __all__ = ["RefitLayer", "kept_groups", "kept_inputs", "kept_weights", "refit_layers", "with_weights"]
 
 Floats = NDArray[np.float64]
-
-LINEAR = {"Conv": "conv", "ConvTranspose": "conv_transpose", "Gemm": "matrix", "MatMul": "matrix"}
-BIAS = 2
-"""Input of Conv, ConvTranspose and Gemm that is the bias."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -114,8 +111,8 @@ def _consumer(
     index: int, node: NodeProto, graph: ChannelGraph, constants: Constants, shapes: Shapes
 ) -> Consumer | None:
     """Describe a linear op that contracts no channels that could go."""
-    form = LINEAR.get(node.op_type)
-    if form is None or node.domain not in {"", "ai.onnx"} or node.input[1] not in constants.names:
+    form = facts_of(node).linear
+    if form is None or node.input[1] not in constants.names:
         return None
     data, weight = node.input[0], node.input[1]
     if data in constants.names or data not in graph.axes or weight not in graph.axes:
@@ -138,7 +135,7 @@ def _consumer(
         weight=weight,
         weight_axis=weight_axis,
         constant=True,
-        form="matrix" if form == "matrix" else ("conv" if form == "conv" else "conv_transpose"),
+        form=form,
     )
 
 
@@ -146,7 +143,7 @@ def _obstacle(
     consumer: Consumer, node: NodeProto, constants: Constants, shapes: Shapes, stored: Mapping[int, str]
 ) -> str:
     """Say why an op cannot be refitted; empty where it can."""
-    if node.op_type not in LINEAR or node.domain not in {"", "ai.onnx"}:
+    if facts_of(node).linear is None:
         return f"{node.op_type} is no Conv, ConvTranspose, Gemm or MatMul"
     if not consumer.constant or consumer.form not in {"conv", "conv_transpose", "matrix"}:
         return "both operands are activations"
@@ -160,11 +157,12 @@ def _obstacle(
 
 
 def _bias(node: NodeProto, constants: Constants, size: int) -> Floats | None:
-    if node.op_type == "MatMul" or len(node.input) <= BIAS or not node.input[BIAS]:
+    declared = facts_of(node).bias
+    if declared is None or len(node.input) <= declared.position or not node.input[declared.position]:
         return np.zeros(size)
-    if node.input[BIAS] not in constants.names:
+    if node.input[declared.position] not in constants.names:
         return None
-    bias = constants.value(node.input[BIAS]).astype(np.float64)
+    bias = constants.value(node.input[declared.position]).astype(np.float64)
     if bias.size not in {1, size} or bias.shape[-1:] != (bias.size,):
         return None
     beta = Attributes(node).real("beta", 1.0) if node.op_type == "Gemm" else 1.0

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 
+from onnxpfp.channels.ops import facts_of
 from onnxpfp.errors import ModelError, VerificationError
 from onnxpfp.model.edit import drop_unread, forget_axis_names
 from onnxpfp.model.shapes import Shapes
@@ -27,9 +28,6 @@ QUANTIZED = 5e-2
 HALVES = frozenset({TensorProto.FLOAT16, TensorProto.BFLOAT16})
 NOISE_FACTOR = 10
 """A network that amplifies rounding is allowed so many times what a little rounding does: every layer rounds."""
-SATURATING = frozenset({"Sigmoid", "HardSigmoid", "Softmax", "LogSoftmax", "Tanh", "Relu", "Clip", "Identity"})
-UNIT = frozenset({"Sigmoid", "HardSigmoid", "Softmax", "Tanh"})
-"""Ops whose results lie within [-1, 1]."""
 NOISE_LIMIT = 5e-2
 """What no amplification excuses: a wrong channel shows as 0.1 and more."""
 ULP = 2.0**-23
@@ -139,9 +137,8 @@ def _watched(model: ModelProto) -> dict[str, float]:
     while names:
         name = names.pop()
         node = producer.get(name)
-        saturates = node is not None and node.op_type in SATURATING
-        watched[name] = 1.0 if node is not None and node.op_type in UNIT else 0.0
-        if node is not None and saturates and node.input[0] not in watched:
+        watched[name] = 1.0 if node is not None and facts_of(node).within_one else 0.0
+        if node is not None and facts_of(node).saturates and node.input[0] not in watched:
             names.append(node.input[0])
     return watched
 

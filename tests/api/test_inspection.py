@@ -18,8 +18,8 @@ from onnxpfp import errors
 from onnxpfp.api import inspect as inspection
 from onnxpfp.api.inspect import Footprint, NodeName
 from onnxpfp.channels import Analysis, Group
+from onnxpfp.channels.macs import mac_factors
 from onnxpfp.model.load import load
-from onnxpfp.model.macs import mac_factors
 from onnxpfp.options import Options
 from onnxpfp.pipeline.analyze import analyze_at
 

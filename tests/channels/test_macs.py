@@ -12,7 +12,7 @@ from support.idioms import CONVOLUTIONAL, SEQUENTIAL
 from support.oracle import random_keep, study
 from support.rows import ROWS, Row, model_of
 
-from onnxpfp.model.macs import count_macs, count_params
+from onnxpfp.channels.macs import count_macs, count_params
 from onnxpfp.model.shapes import concrete_shapes
 from onnxpfp.pipeline.costs import mac_model, param_model
 from onnxpfp.rewrite import Edits, apply

@@ -12,7 +12,7 @@ from test_op_rules_contrib import LINEAR
 from test_op_rules_few_bits import NBITS
 from test_op_rules_quantized import INTEGERS, QLINEAR
 
-from onnxpfp.model.macs import count_macs
+from onnxpfp.channels.macs import count_macs
 from onnxpfp.model.shapes import concrete_shapes
 from onnxpfp.pipeline.costs import mac_model
 from onnxpfp.rewrite import Edits, apply

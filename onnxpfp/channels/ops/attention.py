@@ -12,6 +12,7 @@ import numpy as np
 
 from onnxpfp.channels.context import NodeContext
 from onnxpfp.channels.ops.quantization import follow, serve_all
+from onnxpfp.channels.products import attention_products, projected_attention_products
 from onnxpfp.channels.registry import Rules
 from onnxpfp.channels.types import Ids
 
@@ -300,3 +301,10 @@ RULES.stay(
         )
     ),
 )
+
+
+RULES.declare("Attention", products=attention_products(4))
+RULES.declare("com.microsoft:MultiHeadAttention", products=attention_products(6))
+RULES.declare("com.microsoft:GroupQueryAttention", products=attention_products(3, one_width=True))
+RULES.declare("com.microsoft:Attention", products=projected_attention_products(4))
+RULES.declare("com.microsoft:QAttention", products=projected_attention_products(8))

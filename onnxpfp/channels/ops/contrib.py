@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from onnxpfp.channels.context import NodeContext, UnlabelledError
+from onnxpfp.channels.facts import Bias
 from onnxpfp.channels.ops.elementwise import broadcast
 from onnxpfp.channels.ops.joining import pad
+from onnxpfp.channels.products import convolution_products
 from onnxpfp.channels.registry import Rules
 
 __all__ = ["RULES"]
@@ -155,3 +157,6 @@ RULES.stay(
         )
     ),
 )
+
+
+RULES.declare("com.microsoft.nchwc:Conv", products=convolution_products(1), bias=Bias(2))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from onnxpfp.channels.context import NodeContext
+from onnxpfp.channels.facts import Bias
 from onnxpfp.channels.ops.elementwise import broadcast
+from onnxpfp.channels.products import convolution_products, transposed_products
 from onnxpfp.channels.registry import Rules
 from onnxpfp.channels.types import Form, Ids
 
@@ -114,3 +116,8 @@ def conv_transpose(n: NodeContext) -> None:
         n.tie(blocks, blocks[:1])
         out = w[1][None].repeat(group, 0).ravel()
     _finish(n, 1, 1, 2, out)
+
+
+RULES.declare("Conv", products=convolution_products(1), bias=Bias(2), linear="conv")
+RULES.declare("com.microsoft:FusedConv", products=convolution_products(1), bias=Bias(2))
+RULES.declare("ConvTranspose", products=transposed_products, bias=Bias(2), linear="conv_transpose")

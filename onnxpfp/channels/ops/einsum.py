@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from onnxpfp.channels.context import NodeContext
+from onnxpfp.channels.products import einsum_products
 from onnxpfp.channels.registry import Rules
 from onnxpfp.channels.types import Ids
 from onnxpfp.model.equation import expand
@@ -56,3 +57,6 @@ def _contract(n: NodeContext, letter: str, terms: list[str], out: str) -> None:
     plain = any(n.constant) and len(set(others)) == len(others) and set(others) == set(out)
     form = "matrix" if plain else "einsum"
     n.consume(0, axes[0], 1, axes[1], form, equation=f"{','.join(terms)}->{out}")
+
+
+RULES.declare("Einsum", products=einsum_products)

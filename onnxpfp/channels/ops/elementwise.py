@@ -100,3 +100,10 @@ def clip(n: NodeContext) -> None:
 def cast_like(n: NodeContext) -> None:
     """CastLike: all axes pass; the second input gives its type alone."""
     n.set(n.axes(0))
+
+
+RULES.declare("Abs", "Exp", "HardSigmoid", "Relu", "Sigmoid", "Softplus", sign="never negative")
+RULES.declare("Dropout", "Identity", sign="of the first input")
+RULES.declare("Add", "Max", "Min", "Mul", "Sum", sign="of all inputs")
+RULES.declare("Clip", "HardSigmoid", "Identity", "Relu", "Sigmoid", "Tanh", saturates=True)
+RULES.declare("HardSigmoid", "Sigmoid", "Tanh", within_one=True)

@@ -208,3 +208,7 @@ def tile(n: NodeContext) -> None:
         out.append(n.open_axis(1, axis, count))
         n.spell(1, axis, out[axis])
     n.set(out)
+
+
+RULES.declare("Expand", "Gather", "Slice", "Split", "Tile", sign="of the first input")
+RULES.declare("Concat", sign="of all inputs")

@@ -5,7 +5,9 @@ from __future__ import annotations
 import string
 
 from onnxpfp.channels.context import NodeContext
+from onnxpfp.channels.facts import Bias
 from onnxpfp.channels.ops.elementwise import broadcast
+from onnxpfp.channels.products import fused_matrix_products, gemm_products, matrix_products
 from onnxpfp.channels.registry import Rules
 
 __all__ = ["RULES", "multiply"]
@@ -90,3 +92,9 @@ def fused_matmul(n: NodeContext) -> None:
     shape = n.out_shape()[:batch]
     stacks = broadcast(n, [tuple(a[axis] for axis in left[:-2]), tuple(b[axis] for axis in right[:-2])], shape)
     n.set((*stacks, a[left[-2]], b[right[-1]]))
+
+
+RULES.declare("Gemm", products=gemm_products, bias=Bias(2), linear="matrix")
+RULES.declare("com.microsoft:FusedGemm", products=gemm_products, bias=Bias(2))
+RULES.declare("MatMul", products=matrix_products, linear="matrix")
+RULES.declare("com.microsoft:FusedMatMul", "com.microsoft:TransposeMatMul", products=fused_matrix_products)

@@ -121,3 +121,8 @@ def mean_variance(n: NodeContext) -> None:
     for axis in n.integers("axes") or [0, 2, 3]:
         n.fix(x[axis], "normalizes over it")
     n.set(x)
+
+
+RULES.declare("Softmax", sign="never negative", saturates=True, within_one=True)
+RULES.declare("LogSoftmax", saturates=True)
+RULES.declare("LRN", sign="of the first input")

@@ -28,3 +28,6 @@ def pool(n: NodeContext) -> None:
         shape = n.out_shapes[position]
         if shape is not None and n.node.output[position]:
             n.set((*x[:2], *(n.zeros(size) for size in shape[2:])), position)
+
+
+RULES.declare("AveragePool", "GlobalAveragePool", "GlobalMaxPool", "MaxPool", sign="of the first input")

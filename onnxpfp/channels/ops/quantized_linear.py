@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from onnxpfp.channels.context import NodeContext
+from onnxpfp.channels.facts import Bias
 from onnxpfp.channels.ops.convolution import convolve
 from onnxpfp.channels.ops.elementwise import broadcast
 from onnxpfp.channels.ops.linear import multiply
 from onnxpfp.channels.ops.quantization import follow, serve_all
+from onnxpfp.channels.products import convolution_products, gemm_products, matrix_products
 from onnxpfp.channels.registry import Rules
 from onnxpfp.channels.types import Ids
 
@@ -145,3 +147,11 @@ def _blocks(n: NodeContext, position: int, outputs: Ids, blocks: Ids) -> None:
     n.tie(own[0], outputs)
     shared = 1 if own[1].size == blocks.size else 8 // n.integer("bits", 4)
     n.tie(own[1].repeat(shared)[: blocks.size], blocks)
+
+
+RULES.declare("QLinearConv", "com.microsoft:QLinearConv", products=convolution_products(3), bias=Bias(8, "steps"))
+RULES.declare("ConvInteger", products=convolution_products(1))
+RULES.declare("MatMulInteger", "QLinearMatMul", products=matrix_products)
+RULES.declare("com.microsoft:DynamicQuantizeMatMul", "com.microsoft:MatMulIntegerToFloat", products=matrix_products)
+RULES.declare("com.microsoft:QGemm", products=gemm_products, bias=Bias(6, "steps"))
+RULES.declare("com.microsoft:MatMulNBits", products=matrix_products, bias=Bias(5, "packed"))

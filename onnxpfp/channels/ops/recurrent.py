@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from onnxpfp.channels.context import NodeContext
+from onnxpfp.channels.products import recurrence_products
 from onnxpfp.channels.registry import Rules
 from onnxpfp.channels.types import Consumer, Ids
 
@@ -110,3 +111,6 @@ def _read_states(n: NodeContext, units: Ids, *, batch_first: bool) -> None:
             equation=f"{term},dgh->{out}",
         )
     )
+
+
+RULES.declare("LSTM", "GRU", "RNN", products=recurrence_products)

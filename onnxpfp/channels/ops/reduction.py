@@ -62,3 +62,7 @@ def top_k(n: NodeContext) -> None:
     out = [n.zeros(n.out_shape()[axis]) if i == axis else labels for i, labels in enumerate(x)]
     for position in range(len(n.outputs)):
         n.set(out, position)
+
+
+RULES.declare("ReduceL1", "ReduceL2", sign="never negative")
+RULES.declare("ReduceMax", "ReduceMean", "ReduceSum", sign="of the first input")

@@ -170,3 +170,6 @@ def reshape(n: NodeContext) -> None:
 def flatten(n: NodeContext) -> None:
     """Flatten: runs of axes are merged, as by Reshape."""
     n.set(_reshape(n))
+
+
+RULES.declare("Flatten", "Reshape", "Squeeze", "Transpose", "Unsqueeze", sign="of the first input")

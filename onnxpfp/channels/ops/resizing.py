@@ -114,3 +114,6 @@ def col2im(n: NodeContext) -> None:
     n.tie(taps, taps[:, :1])
     n.fix(x[2], "spreads it over the image")
     n.set((x[0], taps[:, 0], *(n.zeros(size) for size in n.out_shape()[2:])))
+
+
+RULES.declare("DepthToSpace", "SpaceToDepth", sign="of the first input")

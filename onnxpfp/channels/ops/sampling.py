@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from onnxpfp.channels.context import NodeContext
+from onnxpfp.channels.products import convolution_products
 from onnxpfp.channels.registry import Rules
 
 __all__ = ["RULES"]
@@ -56,3 +57,6 @@ def deform_conv(n: NodeContext) -> None:
     if n.has(3):
         n.tie(n.axes(3)[0], w[0])
     n.set((x[0], w[0], *(n.zeros(size) for size in n.out_shape()[2:])))
+
+
+RULES.declare("DeformConv", products=convolution_products(1))

@@ -1,0 +1,61 @@
+"""Facts of an op beside its rule: what it multiplies, where its bias is, which signs and ranges its results have.
+
+They are declared in `channels.ops`, next to the rule; an op of which nothing is declared multiplies nothing, has no
+bias, and may give any number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from onnx import NodeProto
+
+__all__ = ["Bias", "Factors", "LinearForm", "OpFacts", "Products", "Ranks", "Sign"]
+
+Factors = list[tuple[str, int]]
+"""Axes (tensor, axis) whose lengths multiply to the MACs of one product."""
+Ranks = Mapping[str, int]
+"""Number of axes of every dense tensor."""
+Products = Callable[[NodeProto, Ranks], list[Factors]]
+"""All products of a node."""
+LinearForm = Literal["conv", "conv_transpose", "matrix"]
+"""Layout of the weights of an op that is linear in float: (O, C/g, *k), (C, O/g, *k), or a matrix."""
+Sign = Literal["never negative", "of the first input", "of all inputs"]
+"""Results that have no negative number: always, or if the first input has none, or if no input has any."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bias:
+    """The input of an op that is added to its outputs.
+
+    Attributes:
+        position: Its position among the inputs.
+        kind: "float", numbers that a fit may change; "steps", integers that count data times weight; "packed", added
+            to a product whose weights only the op itself can unpack.
+    """
+
+    position: int
+    kind: Literal["float", "steps", "packed"] = "float"
+
+
+@dataclass(frozen=True, slots=True)
+class OpFacts:
+    """What holds of every node of an op.
+
+    Attributes:
+        products: The multiply-adds; None where it has none.
+        bias: Its bias.
+        linear: Layout of its weights where it is linear, in float, in its first input.
+        sign: When its results have no negative number.
+        saturates: Whether it may hide that its input differs; Identity stands for what it passes on.
+        within_one: Whether its results lie within [-1, 1].
+    """
+
+    products: Products | None = None
+    bias: Bias | None = None
+    linear: LinearForm | None = None
+    sign: Sign | None = None
+    saturates: bool = False
+    within_one: bool = False
