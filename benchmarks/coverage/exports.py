@@ -61,7 +61,7 @@ def apart(job: Callable[[], object], seconds: int) -> tuple[object, str]:
     return answer
 
 
-def study(net: Net, exporter: str, folder: Path) -> Row:
+def problem(net: Net, exporter: str, folder: Path) -> Row:
     """Export one network if need be, and cut it."""
     name = (net.name, net.source, exporter, net.peer)
     file = folder / f"{net.source}.{net.name}.{exporter}.onnx"
@@ -87,7 +87,7 @@ def main() -> int:
         title = f"{net.source}.{net.name}.{exporter}"
         if options.only and not any(fnmatch.fnmatch(title, pattern) for pattern in options.only):
             continue
-        rows.append(study(net, exporter, options.out))
+        rows.append(problem(net, exporter, options.out))
         print(line(rows[-1]), flush=True)
         if options.log:
             with options.log.open("a") as log:

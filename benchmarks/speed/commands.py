@@ -88,12 +88,12 @@ def _spend(command: Sequence[str]) -> _Spent:
     with tempfile.TemporaryFile() as said:
         start = time.perf_counter()
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=said)
-        watcher = threading.Thread(target=_watch, args=(process.pid, peaks, ended))
-        watcher.start()
+        observer = threading.Thread(target=_watch, args=(process.pid, peaks, ended))
+        observer.start()
         _, status, usage = os.wait4(process.pid, 0)
         wall = time.perf_counter() - start
         ended.set()
-        watcher.join()
+        observer.join()
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
             said.seek(0)

@@ -86,14 +86,14 @@ def prunability_with(
     split = split_of(data, options.seed)
     context = RunContext(data, split, requests, options, None, full_cost(analysis, options), clock)
     with clock.phase("network"):
-        judge = _judge(analysis, context)
-    level = measure(context, analysis)
-    narrowed = _narrowed(level, context)
+        evaluator = _evaluator(analysis, context)
+    measured = measure(context, analysis)
+    narrowed = _narrowed(measured, context)
     cost = mac_model(analysis.source.model, analysis.graph, analysis.shapes)
-    shares = shares_down_to(least_share(level, context))
+    shares = shares_down_to(least_share(measured, context))
     with clock.phase("network") as tell:
-        points = network_points(level, context, cost, judge, shares, tell)
-    return _told(level, context, judge, points, group_points(cost, _sizes(analysis), narrowed), tolerance)
+        points = network_points(measured, context, cost, evaluator, shares, tell)
+    return _report(measured, context, evaluator, points, group_points(cost, _sizes(analysis), narrowed), tolerance)
 
 
 def _refuse(calibration: SampleSource | None) -> None:
@@ -116,7 +116,7 @@ def _refuse_if_nothing(analysis: Analysis) -> None:
         )
 
 
-def _judge(analysis: Analysis, context: RunContext) -> Evaluator:
+def _evaluator(analysis: Analysis, context: RunContext) -> Evaluator:
     """Run the original on the samples that are held out.
 
     Raises:
@@ -129,57 +129,57 @@ def _judge(analysis: Analysis, context: RunContext) -> Evaluator:
             f"{len(context.data.samples)} are given",
             hint="give more unlabelled samples",
         )
-    judge = Evaluator.of(analysis.source.model, context.split.held_out, context)
-    if not judge.losses:
+    evaluator = Evaluator.of(analysis.source.model, context.split.held_out, context)
+    if not evaluator.losses:
         raise ModelError(f"{analysis.source.title}: none of its outputs is a tensor of numbers, so none can drift")
-    return judge
+    return evaluator
 
 
-def _narrowed(level: Measured, context: RunContext) -> tuple[GroupTrial, ...]:
+def _narrowed(measured: Measured, context: RunContext) -> tuple[GroupTrial, ...]:
     """Narrow every group alone; the Gram matrices may not be there yet, where they decide nothing else."""
-    evidence, grams = level.evidence, level.evidence.grams
-    assert evidence.study is not None
-    refitted = context.options.compensation(evidence.known) == "lstsq"
+    calibration, grams = measured.calibration, measured.calibration.grams
+    assert calibration.setup is not None
+    refitted = context.options.compensation(calibration.known) == "lstsq"
     if refitted and not grams:
         with context.clock.phase("calibration") as tell:
-            grams = grams_of(evidence.study, tell)
+            grams = grams_of(calibration.setup, tell)
     with context.clock.phase("groups") as tell:
-        selector = selector_of(level.analysis, evidence, level.places, context.options)
-        return measure_group_trials(selector, evidence.study.setting, grams, refitted=refitted, tell=tell)
+        selector = selector_of(measured.analysis, calibration, measured.places, context.options)
+        return measure_group_trials(selector, calibration.setup.problem, grams, refitted=refitted, tell=tell)
 
 
-def _told(
-    level: Measured,
+def _report(
+    measured: Measured,
     context: RunContext,
-    judge: Evaluator,
+    evaluator: Evaluator,
     points: tuple[Point, ...],
     curves: Sequence[tuple[Point, ...]],
     tolerance: float,
 ) -> PrunabilityReport:
     """Put together what was measured, and how."""
-    source, options, split, evidence = level.analysis.source, context.options, context.split, level.evidence
-    assert evidence.scores is not None
+    source, options, split, calibration = measured.analysis.source, context.options, context.split, measured.calibration
+    assert calibration.scores is not None
     assert split.tuning is not None
-    compensate = options.compensation(evidence.known)
-    notes = [_RANDOM] if evidence.known == "random" else []
+    compensate = options.compensation(calibration.known)
+    notes = [_RANDOM] if calibration.known == "random" else []
     return PrunabilityReport(
         file=str(source.path) if source.path else None,
-        inputs=dict(level.analysis.shapes.inputs),
+        inputs=dict(measured.analysis.shapes.inputs),
         tolerance=tolerance,
-        losses=judge.losses,
-        score=evidence.scores.method,
+        losses=evaluator.losses,
+        score=calibration.scores.method,
         select=options.select,
-        allocate=options.allocation(evidence.known),
+        allocate=options.allocation(calibration.known),
         compensate=compensate,
         compensate_groups="lstsq" if compensate == "lstsq" else "none",
         samples=len(split.fit),
         samples_groups=len(split.tuning),
-        samples_network=len(judge.samples),
+        samples_network=len(evaluator.samples),
         macs=context.full,
         network=_read(points, tolerance),
         curve=points,
-        groups=_groups(level.analysis, curves, tolerance),
-        providers=judge.providers,
+        groups=_groups(measured.analysis, curves, tolerance),
+        providers=evaluator.providers,
         seconds=dict(context.clock.seconds),
         notes=tuple(notes),
     )

@@ -134,41 +134,42 @@ def prune_with(
     if limit is not None:
         with clock.phase("search"):
             refuse_unmeasurable(limit, whole, context)
-    free = LosslessStep.nothing(whole)
+    lossless = LosslessStep.nothing(whole)
     if context.chooses:
-        free = remove_lossless(whole, data, requests, options, clock)
-    analysis = free.analysis
-    level = measure(context, analysis)
-    prune_to = partial(prune_in_steps, first=level)
-    sought: SearchResult | None = None
+        lossless = remove_lossless(whole, data, requests, options, clock)
+    analysis = lossless.analysis
+    measured = measure(context, analysis)
+    prune_to = partial(prune_in_steps, first=measured)
+    search_result: SearchResult | None = None
     if limit is None:
         decision, done = prune_to(context)
     else:
-        (decision, done), sought = prune_to_quality(limit, context, level, whole.source.model, prune_to)
-    evidence = level.evidence
+        (decision, done), search_result = prune_to_quality(limit, context, measured, whole.source.model, prune_to)
     with clock.phase("verification") as tell:
-        unchanged = bool(decision.keep.all()) and not free.removed
-        verified = verify(whole, analysis, done, evidence, data, requests, options, unchanged=unchanged, tell=tell)
-    told = lift_decision(whole.graph, analysis.graph, decision, free.origin)
+        unchanged = bool(decision.keep.all()) and not lossless.removed
+        verified = verify(
+            whole, analysis, done, measured.calibration, data, requests, options, unchanged=unchanged, tell=tell
+        )
+    lifted = lift_decision(whole.graph, analysis.graph, decision, lossless.origin)
     report = build_report(
         Outcome(
             whole,
             data,
             options,
-            evidence.lifted(free.origin, whole.graph.count),
-            told,
-            free.removed,
+            measured.calibration.lifted(lossless.origin, whole.graph.count),
+            lifted,
+            lossless.removed,
             done.compensation,
             verified,
             session.providers,
             clock.seconds,
             plan,
-            sought,
+            search_result,
         )
     )
     return Result(
         stored=(source.rewritten_from or source.model) if unchanged else done.model,
-        plan=_plan(whole, told, report, options),
+        plan=_plan(whole, lifted, report, options),
         report=report,
         unchanged=source.data if unchanged else None,
         external=source.external,
@@ -182,9 +183,9 @@ def _refuse_if_nothing(analysis: Analysis, options: Options, plan: Plan | None) 
     if analysis.graph.groups or plan is not None or options.target[1] == 1:
         return
     reasons = Counter(fixed.reason for fixed in analysis.graph.fixed).most_common(3)
-    told = "; ".join(reason for reason, _ in reasons) or "no Conv, Gemm or MatMul has weights in it"
+    lifted = "; ".join(reason for reason, _ in reasons) or "no Conv, Gemm or MatMul has weights in it"
     raise TargetUnreachableError(
-        f"{analysis.source.title}: nothing in it can be pruned: {told}",
+        f"{analysis.source.title}: nothing in it can be pruned: {lifted}",
         hint="--exclude and --include leave nothing" if options.exclude or options.include else "",
     )
 

@@ -2,7 +2,7 @@
 
 Readers with held weights are screened: the network runs once for a batch and hands out what they read, and families
 of readers are worked on side by side. What the network must measure itself, products of two activations and weights
-that stay in files, comes out of the same runs. Watchers see the same batches; where they want more samples than the
+that stay in files, comes out of the same runs. Observers see the same batches; where they want more samples than the
 readers, the network runs on for them alone.
 """
 
@@ -72,11 +72,11 @@ def calibrate(
     workspace_bytes: int = WORKSPACE_BYTES,
     progress: Count | None = None,
     method: SensitivityMethod = "screened",
-    watchers: Sequence[Observer] = (),
+    observers: Sequence[Observer] = (),
     scored: int | None = None,
     first_sample: int = 0,
 ) -> Statistics:
-    """Measure the sensitivities and input means of all readers, and let watchers see all samples on the way.
+    """Measure the sensitivities and input means of all readers, and let observers see all samples on the way.
 
     Args:
         model: The network; it is not changed.
@@ -90,7 +90,7 @@ def calibrate(
         workspace_bytes: Memory that intermediates may take, as far as one sample at a time can keep it.
         progress: Told how far it is.
         method: "screened", on the CPU or on CUDA, or "plain" as a reference. Other providers take "plain".
-        watchers: Who else looks at what linear ops read.
+        observers: Who else looks at what linear ops read.
         scored: Readers are measured on so many samples, the first ones (`Samples.take`); None is all.
         first_sample: Number of the first sample, where these are a shard of all samples.
 
@@ -99,7 +99,7 @@ def calibrate(
         ModelError: onnxruntime cannot run the network.
         ProviderError: A provider that was asked for is missing.
     """
-    if not readers and not watchers:
+    if not readers and not observers:
         return Statistics()
     requests = as_requests(providers)
     on_cpu = all(request.name == CPU for request in requests)
@@ -111,8 +111,8 @@ def calibrate(
     screened = method == "screened" and (on_cpu or place is not None)
     families = op_families([reader for reader in readers if is_screened(reader)]) if screened else ()
     in_graph = [reader for reader in readers if not (screened and is_screened(reader))]
-    passes = list(passes_of(families, in_graph, watchers, workspace_bytes))
-    shown = [*families, *op_families([watcher.reader for watcher in watchers])]
+    passes = list(passes_of(families, in_graph, observers, workspace_bytes))
+    shown = [*families, *op_families([observer.reader for observer in observers])]
     batch = choose_batch(shown, in_graph, samples, batch_size, plan)
     border = len(samples) if scored is None else len(samples.take(scored))
     where = place if screened else None
@@ -128,14 +128,14 @@ def calibrate(
         threads=threads,
     )
     free = batch_size is None and samples.fixed_batch is None
-    found = _with_fallback(run, replace(plan, batch=batch), watchers, progress or _no_progress, free=free)
+    found = _with_fallback(run, replace(plan, batch=batch), observers, progress or _no_progress, free=free)
     return Statistics({reader.name: found[reader.name] for reader in readers})
 
 
 def _with_fallback(
     run: Callable[..., Statistics],
     plan: SensitivitySettings,
-    watchers: Sequence[Observer],
+    observers: Sequence[Observer],
     report: Count,
     *,
     free: bool,
@@ -150,8 +150,8 @@ def _with_fallback(
         if not free or plan.batch == 1:
             raise
         _LOG.warning("the model fails at batch %d and is run sample by sample: %s", plan.batch, error)
-        for watcher in watchers:
-            watcher.forget()
+        for observer in observers:
+            observer.forget()
         return run(plan=replace(plan, batch=1), report=report)
 
 
@@ -168,7 +168,7 @@ def _measure(
     threads: int | None,
     report: Count,
 ) -> Statistics:
-    beyond = len(samples) - border if passes[0].watchers else 0
+    beyond = len(samples) - border if passes[0].observers else 0
     total, done = border * len(passes) + beyond, 0
     statistics = Statistics()
     # Families are worked on side by side: none may take all cores for itself.
@@ -185,7 +185,7 @@ def _measure(
                 for one in runs:
                     values = forward.run(one.feed)
                     statistics = statistics.merge(probe.decode(values, one.samples))
-                    _look(pool, observers, each.watchers, [values[name] for name in probe.taps], one)
+                    _look(pool, observers, each.observers, [values[name] for name in probe.taps], one)
                     done += one.samples
                     report(done, total)
             measured = {reader.name: seen.statistics(reader) for seen in observers for reader in seen.family.readers}
@@ -203,18 +203,20 @@ def _observer(
 
 def _look(
     pool: ThreadPoolExecutor | None,
-    observers: Sequence[SensitivityObserver | DeviceSensitivityObserver],
-    watchers: Sequence[Observer],
+    families: Sequence[SensitivityObserver | DeviceSensitivityObserver],
+    observers: Sequence[Observer],
     data: Sequence[Any],
     run: Run,
 ) -> None:
-    """Let all families and watchers see a batch, the largest first: so no core waits long for the last."""
+    """Let all observers see a batch, the largest first: so no core waits long for the last."""
     jobs = [
         (seen.family.work, partial(_see, seen, tensor, run.samples))
-        for seen, tensor in zip(observers, data, strict=False)
+        for seen, tensor in zip(families, data, strict=False)
     ]
-    shown = data[len(observers) :]
-    jobs += [(seen.work, partial(_show, seen, tensor, run.batch)) for seen, tensor in zip(watchers, shown, strict=True)]
+    shown = data[len(families) :]
+    jobs += [
+        (seen.work, partial(_show, seen, tensor, run.batch)) for seen, tensor in zip(observers, shown, strict=True)
+    ]
     ordered = [job for _, job in sorted(jobs, key=lambda pair: -pair[0])]
     if pool is None:
         for job in ordered:
@@ -224,9 +226,9 @@ def _look(
         each.result()
 
 
-def _show(watcher: Observer, data: NDArray[Any] | DeviceTensor, batch: Batch) -> None:
-    """Let a watcher see a batch, which it wants on the host."""
-    watcher.see(cast("NDArray[Any]", data) if isinstance(data, np.ndarray) else data.numpy(), batch)
+def _show(observer: Observer, data: NDArray[Any] | DeviceTensor, batch: Batch) -> None:
+    """Let an observer see a batch, which it wants on the host."""
+    observer.see(cast("NDArray[Any]", data) if isinstance(data, np.ndarray) else data.numpy(), batch)
 
 
 def _see(observer: SensitivityObserver | DeviceSensitivityObserver, data: Any, count: int) -> None:

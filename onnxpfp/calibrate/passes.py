@@ -1,7 +1,7 @@
 """What is measured in which runs of the network.
 
 Weights are held in the layouts of the measurement, too: where they are too large for that, the samples are run over
-several times. Readers need the first samples only, watchers all.
+several times. Readers need the first samples only, observers all.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ class Pass:
     Attributes:
         families: What is screened.
         readers: What the graph measures.
-        watchers: Who else looks on.
+        observers: Who else looks on.
     """
 
     families: tuple[OpFamily, ...]
     readers: tuple[LinearOp, ...]
-    watchers: tuple[Observer, ...]
+    observers: tuple[Observer, ...]
 
     @property
     def shown(self) -> tuple[OpFamily, ...]:
-        """Whose inputs the network hands out: those of the families, then those of the watchers."""
-        return (*self.families, *(OpFamily((watcher.reader,)) for watcher in self.watchers))
+        """Whose inputs the network hands out: those of the families, then those of the observers."""
+        return (*self.families, *(OpFamily((observer.reader,)) for observer in self.observers))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,17 +58,17 @@ class Run:
 
 
 def passes_of(
-    families: Sequence[OpFamily], readers: Sequence[LinearOp], watchers: Sequence[Observer], workspace: int
+    families: Sequence[OpFamily], readers: Sequence[LinearOp], observers: Sequence[Observer], workspace: int
 ) -> Iterator[Pass]:
-    """Cut what is to be measured into passes; watchers look on in the first.
+    """Cut what is to be measured into passes; observers look on in the first.
 
     Args:
         families: What is screened.
         readers: What the graph measures.
-        watchers: Who else looks on; they hold no weights.
+        observers: Who else looks on; they hold no weights.
         workspace: Bytes that the weights of the families of one pass may take.
     """
-    looking = tuple(watchers)
+    looking = tuple(observers)
     shards = zip_longest(shard_families(families, workspace), shard_readers(readers), fillvalue=())
     for some, others in shards if families or readers else [((), ())]:
         yield Pass(cast("tuple[OpFamily, ...]", some), cast("tuple[LinearOp, ...]", others), looking)
@@ -78,7 +78,7 @@ def passes_of(
 def parts_of(
     passes: Sequence[Pass], samples: Samples, batch: int, border: int, first: int = 0
 ) -> Iterator[tuple[Pass, Iterator[Run]]]:
-    """Yield what is measured with its runs; behind the samples that count, watchers are alone.
+    """Yield what is measured with its runs; behind the samples that count, observers are alone.
 
     Args:
         passes: What is measured in each.
@@ -89,9 +89,9 @@ def parts_of(
     """
     for each in passes:
         for counts, runs in groupby(_runs(samples, batch, border, first), lambda run: run.counts):
-            if not counts and not each.watchers:
+            if not counts and not each.observers:
                 break
-            yield each if counts else Pass((), (), each.watchers), runs
+            yield each if counts else Pass((), (), each.observers), runs
 
 
 def _runs(samples: Samples, batch: int, border: int, offset: int) -> Iterator[Run]:

@@ -105,29 +105,29 @@ def build_probe(
     Raises:
         ModelError: A reader's tensor is not in the main graph.
     """
-    emit = GraphBuilder(model)
-    nonnegative = nonnegative_tensors(emit.nodes)
+    builder = GraphBuilder(model)
+    nonnegative = nonnegative_tensors(builder.nodes)
     outputs: list[GraphOutputs] = []
     squares: list[str] = []
     for reader in readers:
-        emit.go_behind(_read(reader))
+        builder.go_behind(_read(reader))
         clean = reader.data in nonnegative and not reader.zero
         if reader.weight is None:
             emit_pair = emit_product if reader.kind == "product" else emit_einsum
             other = reader.other in nonnegative and not reader.other_zero
-            emitted = emit_pair(emit, reader, plan, nonnegative=clean, other_nonnegative=other)
+            emitted = emit_pair(builder, reader, plan, nonnegative=clean, other_nonnegative=other)
         else:
-            emitted = emit_linear(emit, reader, plan, nonnegative=clean)
+            emitted = emit_linear(builder, reader, plan, nonnegative=clean)
         outputs.append(emitted)
-        squares.append(_square_sum(emit, reader))
+        squares.append(_square_sum(builder, reader))
     taps: dict[tuple[str, str], str] = {}
     for family in families:
         key = family.lead.data, family.lead.zero
         if key not in taps:
-            emit.go_behind(key)
-            taps[key] = emit.output(emit.made(emit.numbers(*key)))
+            builder.go_behind(key)
+            taps[key] = builder.output(builder.made(builder.numbers(*key)))
     return Probe(
-        forget_axis_names(emit.export()),
+        forget_axis_names(builder.export()),
         tuple(readers),
         tuple(outputs),
         tuple(squares),
@@ -142,12 +142,12 @@ def _read(reader: LinearOp) -> list[str]:
     return [reader.data, reader.other or "", reader.zero, reader.other_zero, weight]
 
 
-def _square_sum(emit: GraphBuilder, reader: LinearOp) -> str:
+def _square_sum(builder: GraphBuilder, reader: LinearOp) -> str:
     """Sum the squares of what a reader reads over all axes but the contracted one."""
-    data = emit.numbers(reader.data, reader.zero)
+    data = builder.numbers(reader.data, reader.zero)
     others = [axis for axis in range(len(reader.data_shape)) if axis != reader.axis]
-    squared = emit.op("Mul", [data, data])
-    return emit.output(emit.reduce_sum(squared, others) if others else squared)
+    squared = builder.op("Mul", [data, data])
+    return builder.output(builder.reduce_sum(squared, others) if others else squared)
 
 
 def _decode(

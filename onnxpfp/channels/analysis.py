@@ -80,8 +80,8 @@ def build_channel_graph(
         misfits = _try_numbers(spelling, graph)
         if not misfits:
             return graph
-        for spell, why in misfits:
-            labelled.labels.fix(spell.ids, why)
+        for size_ref, why in misfits:
+            labelled.labels.fix(size_ref.ids, why)
         for leaf, why in _moving_leaves(model, graph, misfits):
             labelled.labels.fix(labelled.axes[leaf.tensor][leaf.axis], why)
 
@@ -90,17 +90,17 @@ def _moving_leaves(
     model: ModelProto, graph: ChannelGraph, misfits: list[tuple[SizeRef, str]]
 ) -> Iterator[tuple[Dim, str]]:
     """Yield the lengths behind a number that comes out wrong although all it counts stays already."""
-    fixed = {id(old) for new, old in zip(graph.spells, graph.sources, strict=True) if not _moves(new)}
-    for spell, why in misfits:
-        if id(spell) in fixed and isinstance(spell.where, int):
-            value = graph.values.get(model.graph.node[spell.node].input[spell.where])
-            for leaf in leaves(value.ravel()[spell.place or 0]) if value is not None else ():
+    fixed = {id(old) for new, old in zip(graph.size_refs, graph.sources, strict=True) if not _moves(new)}
+    for size_ref, why in misfits:
+        if id(size_ref) in fixed and isinstance(size_ref.where, int):
+            value = graph.values.get(model.graph.node[size_ref.node].input[size_ref.where])
+            for leaf in leaves(value.ravel()[size_ref.place or 0]) if value is not None else ():
                 if isinstance(leaf, Dim):
                     yield leaf, why
 
 
-def _moves(spell: SizeRef | IndexRef) -> bool:
-    return isinstance(spell, SizeRef) and bool((spell.ids != 0).any())
+def _moves(size_ref: SizeRef | IndexRef) -> bool:
+    return isinstance(size_ref, SizeRef) and bool((size_ref.ids != 0).any())
 
 
 def size_edits_of(model: ModelProto, graph: ChannelGraph) -> SizeEdits:
@@ -110,7 +110,7 @@ def size_edits_of(model: ModelProto, graph: ChannelGraph) -> SizeEdits:
     shown = any(name in graph.values and name not in stored for name in read_elsewhere(model.graph))
     return SizeEdits(
         model,
-        graph.spells,
+        graph.size_refs,
         graph.frozen,
         graph.values,
         graph.axes,
@@ -121,7 +121,7 @@ def size_edits_of(model: ModelProto, graph: ChannelGraph) -> SizeEdits:
 
 
 def _try_numbers(spelling: SizeEdits, graph: ChannelGraph) -> list[tuple[SizeRef, str]]:
-    """Try random choices of channels; return the labels' spells that came out wrong, in labels."""
+    """Try random choices of channels; return the size references that came out wrong, in labels."""
     rng = np.random.default_rng(0)
     wrong: dict[int, tuple[SizeRef, str]] = {}
     for _ in range(TRIALS):
@@ -129,11 +129,11 @@ def _try_numbers(spelling: SizeEdits, graph: ChannelGraph) -> list[tuple[SizeRef
         keep[0] = True
         _, misfits = spelling.numbers(keep)
         for misfit in misfits:
-            node = spelling.model.graph.node[misfit.spell.node]
+            node = spelling.model.graph.node[misfit.size_ref.node]
             name = node.name or node.output[0]
             reason = f"{node.op_type} '{name}' spells its length, and {misfit.why}"
-            wrong.setdefault(id(misfit.spell), (misfit.spell, reason))
-    pairs = zip(graph.spells, graph.sources, strict=True)
+            wrong.setdefault(id(misfit.size_ref), (misfit.size_ref, reason))
+    pairs = zip(graph.size_refs, graph.sources, strict=True)
     labelled = {id(new): old for new, old in pairs if isinstance(old, SizeRef)}
     return [(labelled[key], why) for key, (_, why) in wrong.items()]
 

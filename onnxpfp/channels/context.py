@@ -62,7 +62,7 @@ class NodeContext:
         outputs: Labels of the outputs, set by the rule.
         consumers: Contractions, declared by the rule.
         masks: Places where zeros equal removal, declared by the rule.
-        spells: Numbers that count indices, declared by the rule.
+        size_refs: Numbers that count indices, declared by the rule.
         choices: Splits and merges for which more than one axis could carry the labels.
     """
 
@@ -81,7 +81,7 @@ class NodeContext:
     outputs: list[Axes | None]
     consumers: list[Consumer] = field(default_factory=list[Consumer])
     masks: list[Mask] = field(default_factory=list[Mask])
-    spells: list[SizeRef | IndexRef] = field(default_factory=list[SizeRef | IndexRef])
+    size_refs: list[SizeRef | IndexRef] = field(default_factory=list[SizeRef | IndexRef])
     choices: list[CarrierChoice] = field(default_factory=list[CarrierChoice])
 
     @property
@@ -168,7 +168,7 @@ class NodeContext:
         """Keep every index of every input and output, and forget what was declared before."""
         self.consumers.clear()
         self.masks.clear()
-        self.spells.clear()
+        self.size_refs.clear()
         self.choices.clear()
         for axes in self.inputs:
             for axis in axes or ():
@@ -246,7 +246,7 @@ class NodeContext:
             output = next(name for name in self.node.output if name)
             self.masks.append(Mask(output, self.node.input[where], where, axis, channels, zero))
 
-    def spell(self, where: str | int, position: int | None, labels: Ids, sign: int = 1) -> None:
+    def size_ref(self, where: str | int, position: int | None, labels: Ids, sign: int = 1) -> None:
         """Declare that a number of this node is the count of kept `labels`.
 
         Args:
@@ -256,9 +256,9 @@ class NodeContext:
             sign: -1 where the number counts from the end.
         """
         if (labels != 0).any():
-            self.spells.append(SizeRef(self.index, where, position, labels, sign))
+            self.size_refs.append(SizeRef(self.index, where, position, labels, sign))
 
-    def spell_indices(self, where: int, axis: Ids, *own: Ids) -> None:
+    def index_ref(self, where: int, axis: Ids, *own: Ids) -> None:
         """Declare that an input holds indices into an axis.
 
         Args:
@@ -267,7 +267,7 @@ class NodeContext:
             own: Labels of the first axes of the indices themselves; none where no index goes.
         """
         if (axis != 0).any():
-            self.spells.append(IndexRef(self.index, where, axis, own))
+            self.size_refs.append(IndexRef(self.index, where, axis, own))
 
     def cut(self, where: int, own: Axes, *, truth: bool = False) -> bool:
         """Let a small constant tensor of integers or truth values follow `own`, the labels of its axes.
@@ -281,7 +281,7 @@ class NodeContext:
         if value is None or not all(isinstance(leaf, Const) for entry in value.ravel() for leaf in leaves(entry)):
             return False
         if any((labels != 0).any() for labels in own):
-            self.spells.append(IndexRef(self.index, where, self.zeros(0), own, truth))
+            self.size_refs.append(IndexRef(self.index, where, self.zeros(0), own, truth))
         return True
 
 

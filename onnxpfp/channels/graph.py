@@ -40,7 +40,7 @@ class ChannelGraph:
         groups: Channels that compete with each other.
         consumers: Linear ops that contract channels.
         masks: Inputs at which zeros equal the removal of channels.
-        spells: Numbers in the file that count channels.
+        size_refs: Numbers in the file that count channels.
         sources: The same declarations in labels, in the same order.
         fixed: Axes of weights that stay, with the reason.
         frozen: Numbers that stay although lengths behind them may change.
@@ -55,7 +55,7 @@ class ChannelGraph:
     groups: tuple[Group, ...]
     consumers: tuple[Consumer, ...]
     masks: tuple[Mask, ...]
-    spells: tuple[SizeRef | IndexRef, ...]
+    size_refs: tuple[SizeRef | IndexRef, ...]
     sources: tuple[SizeRef | IndexRef, ...]
     fixed: tuple[Fixed, ...]
     frozen: tuple[PinnedSize, ...]
@@ -217,8 +217,8 @@ def finish(labelled: Walk, weights: tuple[str, ...]) -> ChannelGraph:
         groups=(),
         consumers=tuple(c for c in consumers if (c.channels != 0).any()),
         masks=tuple(m for m in masks if (m.channels != 0).any()),
-        spells=tuple(_spell(s, channel) for s in labelled.spells),
-        sources=tuple(labelled.spells),
+        size_refs=tuple(_size_ref(s, channel) for s in labelled.size_refs),
+        sources=tuple(labelled.size_refs),
         fixed=_fixed(labelled, parts, channel, weights, labelled.consumers),
         frozen=tuple(labelled.frozen),
         number_types=labelled.number_types,
@@ -228,7 +228,7 @@ def finish(labelled: Walk, weights: tuple[str, ...]) -> ChannelGraph:
     return replace(graph, groups=groups)
 
 
-def _spell(s: SizeRef | IndexRef, channel: Ids) -> SizeRef | IndexRef:
+def _size_ref(s: SizeRef | IndexRef, channel: Ids) -> SizeRef | IndexRef:
     if isinstance(s, SizeRef):
         return SizeRef(s.node, s.where, s.place, channel[s.ids], s.sign)
     return IndexRef(s.node, s.where, channel[s.axis], tuple(channel[own] for own in s.own), s.truth)

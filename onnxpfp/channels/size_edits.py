@@ -33,7 +33,7 @@ BEHIND = 2**31 - 1
 class UnmetSize:
     """A spelt number that would be wrong after pruning."""
 
-    spell: SizeRef
+    size_ref: SizeRef
     why: str
 
 
@@ -61,7 +61,7 @@ class SizeEdits:
 
     Attributes:
         model: The model.
-        spells: The declarations.
+        size_refs: The declarations.
         frozen: Numbers that must stay what they are.
         values: Entries of shape arithmetic by tensor.
         axes: Ids (or labels) of every tensor's axes.
@@ -71,7 +71,7 @@ class SizeEdits:
     """
 
     model: ModelProto
-    spells: tuple[SizeRef | IndexRef, ...]
+    size_refs: tuple[SizeRef | IndexRef, ...]
     frozen: tuple[PinnedSize, ...]
     values: Mapping[str, Value]
     axes: Mapping[str, tuple[Ids, ...]]
@@ -86,16 +86,16 @@ class SizeEdits:
             keep: Whether each id stays; entry 0 is true.
 
         Returns:
-            The numbers, and the spells that cannot be met.
+            The numbers, and the size references that cannot be met.
         """
         attributes: dict[tuple[int, str, int | None], int] = {}
         inputs: dict[Use, NDArray[np.generic]] = {}
-        for spell in self.spells:
-            if isinstance(spell, IndexRef):
-                old = as_plain(self.values[self._tensor(spell.node, spell.where)])
-                inputs[spell.node, spell.where] = renumber(old, spell, keep)
-            elif isinstance(spell.where, str):
-                attributes[spell.node, spell.where, spell.place] = _count(spell, keep)
+        for size_ref in self.size_refs:
+            if isinstance(size_ref, IndexRef):
+                old = as_plain(self.values[self._tensor(size_ref.node, size_ref.where)])
+                inputs[size_ref.node, size_ref.where] = renumber(old, size_ref, keep)
+            elif isinstance(size_ref.where, str):
+                attributes[size_ref.node, size_ref.where, size_ref.place] = _count(size_ref, keep)
         numbers, misfits = self._wanted(keep)
         follows = self._lookup(keep, {})
         computed: dict[Use, Mapping[int, Number]] = {}
@@ -114,13 +114,13 @@ class SizeEdits:
             if wrong:
                 overrides[use] = wrong
         if overrides and not self.can_override:
-            misfits += [UnmetSize(s, "the number is computed at run time") for s in self.spells_at(overrides)]
+            misfits += [UnmetSize(s, "the number is computed at run time") for s in self.size_refs_at(overrides)]
         return Numbers(attributes, inputs, elements, overrides), misfits
 
-    def spells_at(self, uses: Iterable[Use]) -> Iterator[SizeRef]:
+    def size_refs_at(self, uses: Iterable[Use]) -> Iterator[SizeRef]:
         """Yield the declarations about some inputs."""
         at = set(uses)
-        yield from (s for s in self.spells if isinstance(s, SizeRef) and (s.node, s.where) in at)
+        yield from (s for s in self.size_refs if isinstance(s, SizeRef) and (s.node, s.where) in at)
 
     def _tensor(self, node: int, where: int) -> str:
         return self.model.graph.node[node].input[where]
@@ -129,13 +129,13 @@ class SizeEdits:
         """Collect what numbers must be: counts of what stays, and what is frozen."""
         numbers: dict[Use, dict[int, Number]] = {}
         misfits: list[UnmetSize] = []
-        for spell in self.spells:
-            if isinstance(spell, IndexRef) or isinstance(spell.where, str):
+        for size_ref in self.size_refs:
+            if isinstance(size_ref, IndexRef) or isinstance(size_ref.where, str):
                 continue
-            if self._tensor(spell.node, spell.where) in self.values:
-                numbers.setdefault((spell.node, spell.where), {})[spell.place or 0] = _count(spell, keep)
-            elif spell.ids.any():
-                misfits.append(UnmetSize(spell, "the number is not known"))
+            if self._tensor(size_ref.node, size_ref.where) in self.values:
+                numbers.setdefault((size_ref.node, size_ref.where), {})[size_ref.place or 0] = _count(size_ref, keep)
+            elif size_ref.ids.any():
+                misfits.append(UnmetSize(size_ref, "the number is not known"))
         for frozen in self.frozen:
             entry: Entry = self.values[self._tensor(frozen.node, frozen.where)].ravel()[frozen.place]
             numbers.setdefault((frozen.node, frozen.where), {})[frozen.place] = entry.value
@@ -173,22 +173,22 @@ def _replaced(
     return new.reshape(value.shape)
 
 
-def _count(spell: SizeRef, keep: Keep) -> int:
+def _count(size_ref: SizeRef, keep: Keep) -> int:
     """Count what stays; from the end, none is written as a bound behind the axis, for -0 is its start."""
-    count = int(keep[spell.ids].sum())
-    return spell.sign * count if count or spell.sign > 0 else BEHIND
+    count = int(keep[size_ref.ids].sum())
+    return size_ref.sign * count if count or size_ref.sign > 0 else BEHIND
 
 
-def renumber(old: NDArray[np.int64], spell: IndexRef, keep: Keep) -> Integers:
+def renumber(old: NDArray[np.int64], size_ref: IndexRef, keep: Keep) -> Integers:
     """Move indices up by the number of removed indices before them, and drop those that went.
 
     Negative indices stay negative: they count from the end.
     """
     new = old
-    if spell.axis.size:
-        stays = keep[spell.axis]
+    if size_ref.axis.size:
+        stays = keep[size_ref.axis]
         rank = np.cumsum(stays) - 1
-        new = np.asarray(rank[old % spell.axis.size] - np.where(old < 0, stays.sum(), 0))
-    for number, own in enumerate(spell.own):
+        new = np.asarray(rank[old % size_ref.axis.size] - np.where(old < 0, stays.sum(), 0))
+    for number, own in enumerate(size_ref.own):
         new = np.compress(keep[own], new, axis=number)
-    return new.astype(np.bool_) if spell.truth else new
+    return new.astype(np.bool_) if size_ref.truth else new

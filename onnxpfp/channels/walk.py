@@ -37,7 +37,7 @@ class Walk:
         values: Entries of tensors that are shape arithmetic.
         consumers: Contractions of an axis.
         masks: Inputs at which zeros equal removal.
-        spells: Numbers that count indices.
+        size_refs: Numbers that count indices.
         frozen: Numbers that stay although lengths behind them may change.
         number_types: Element type of tensors that are shape arithmetic.
         choices: Reshape nodes whose labels could have gone to another axis.
@@ -49,7 +49,7 @@ class Walk:
     values: dict[str, Value] = field(default_factory=dict[str, Value])
     consumers: list[Consumer] = field(default_factory=list[Consumer])
     masks: list[Mask] = field(default_factory=list[Mask])
-    spells: list[SizeRef | IndexRef] = field(default_factory=list[SizeRef | IndexRef])
+    size_refs: list[SizeRef | IndexRef] = field(default_factory=list[SizeRef | IndexRef])
     frozen: list[PinnedSize] = field(default_factory=list[PinnedSize])
     number_types: dict[str, int] = field(default_factory=dict[str, int])
     choices: list[CarrierChoice] = field(default_factory=list[CarrierChoice])
@@ -161,12 +161,12 @@ def _collect(walk_input: WalkInput, state: Walk, n: NodeContext) -> None:
             state.axes[name] = axes
     state.consumers += n.consumers
     state.masks += n.masks
-    state.spells += n.spells
+    state.size_refs += n.size_refs
     state.choices += n.choices
     _tie_numbers(state, n)
-    spelt = {(s.where, s.place) for s in n.spells if isinstance(s, SizeRef)}
+    spelt = {(s.where, s.place) for s in n.size_refs if isinstance(s, SizeRef)}
     stored = walk_input.stored_shapes
-    indexed = {s.where for s in n.spells if isinstance(s, IndexRef)}
+    indexed = {s.where for s in n.size_refs if isinstance(s, IndexRef)}
     for position, value in enumerate(n.values):
         if value is None or position in indexed:
             continue
@@ -184,15 +184,15 @@ def _tie_numbers(state: Walk, n: NodeContext) -> None:
 
     Exporters keep a copy of a weight for its Shape alone.
     """
-    for spell in n.spells:
-        value = n.values[spell.where] if isinstance(spell, SizeRef) and isinstance(spell.where, int) else None
-        if value is None or not isinstance(spell, SizeRef):
+    for size_ref in n.size_refs:
+        value = n.values[size_ref.where] if isinstance(size_ref, SizeRef) and isinstance(size_ref.where, int) else None
+        if value is None or not isinstance(size_ref, SizeRef):
             continue
-        entry: entries.Entry = value.ravel()[spell.place or 0]
+        entry: entries.Entry = value.ravel()[size_ref.place or 0]
         if isinstance(entry, Dim) and entry.constant:
             own = state.axes[entry.tensor][entry.axis]
-            if own.size == spell.ids.size:
-                n.tie(spell.ids, own)
+            if own.size == size_ref.ids.size:
+                n.tie(size_ref.ids, own)
 
 
 def _fix_entry(state: Walk, entry: entries.Entry, why: str) -> None:

@@ -31,10 +31,10 @@ class InputSpec:
 
     def describe(self) -> str:
         """Spell type and shape for people, such as `float32 (?, 3, 32, 32)`."""
-        return f"{self.dtype} {spell(self.shape)}"
+        return f"{self.dtype} {size_ref(self.shape)}"
 
 
-def spell(shape: tuple[int | None, ...]) -> str:
+def size_ref(shape: tuple[int | None, ...]) -> str:
     """Spell a shape for people, dynamic dims as `?`."""
     inner = ", ".join("?" if dim is None else str(dim) for dim in shape)
     return f"({inner},)" if len(shape) == 1 else f"({inner})"

@@ -15,7 +15,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxpfp.data.inputs import InputSpec, spell
+from onnxpfp.data.inputs import InputSpec, size_ref
 from onnxpfp.errors import CalibrationError
 
 __all__ = ["ArraySamples", "Feed", "FeedSamples", "Samples", "check_feed"]
@@ -277,9 +277,9 @@ def _shape_error(spec: InputSpec, got: tuple[int, ...], where: str) -> Calibrati
     expected = ("n",) if not spec.shape else (*("n",), *spec.shape[1:])
     text = "(" + ", ".join("?" if dim is None else str(dim) for dim in expected) + ")"
     if where != "the data":
-        text = spell(spec.shape)
+        text = size_ref(spec.shape)
     return CalibrationError(
-        f"input {spec.name!r} wants shape {text}, {where} has {spell(got)}",
+        f"input {spec.name!r} wants shape {text}, {where} has {size_ref(got)}",
         hint="axis 0 counts the samples; check the axis order (NCHW or NHWC) and the size",
     )
 

@@ -12,7 +12,7 @@ from onnx import ModelProto, TensorProto
 from onnxpfp.channels import Analysis, Patterns, build_channel_graph
 from onnxpfp.channels.constant_branches import inline_constant_if
 from onnxpfp.channels.decouple import decouple_shuffles
-from onnxpfp.data.inputs import input_specs, spell
+from onnxpfp.data.inputs import input_specs, size_ref
 from onnxpfp.data.samples import Samples
 from onnxpfp.data.sources import SampleSource, load_samples
 from onnxpfp.errors import ModelError
@@ -97,7 +97,7 @@ def read_data(
         return CalibrationData(samples, given, _batch_size(session, samples, options.batch_size or BATCH))
     except ModelError as error:
         feed = next(samples.batches(1))
-        shapes = ", ".join(f"{name} {spell(array.shape)}" for name, array in feed.items())
+        shapes = ", ".join(f"{name} {size_ref(array.shape)}" for name, array in feed.items())
         hint = error.hint if given == "file" else "give shapes that it accepts: --input-shape NAME:1,3,48,160"
         raise ModelError(f"{error} (tried {shapes})", hint=hint) from error
 

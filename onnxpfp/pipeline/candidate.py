@@ -41,7 +41,7 @@ class Candidate:
 def refit_all(
     analysis: Analysis,
     readers: tuple[LinearOp, ...],
-    evidence: Calibration,
+    calibration: Calibration,
     decision: Decision,
     tell: Count,
 ) -> Compensation:
@@ -49,15 +49,15 @@ def refit_all(
 
     A refit takes the place of the factors of a weighted draw: those would only add variance (algorithms.md 0).
     """
-    assert evidence.study is not None
-    assert evidence.statistics is not None
+    assert calibration.setup is not None
+    assert calibration.statistics is not None
     model, graph, constants = analysis.source.model, analysis.graph, analysis.constants
-    refittable = {task.output for task in evidence.study.setting.tasks}
+    refittable = {layer.output for layer in calibration.setup.problem.layers}
     others = tuple(number for number, c in enumerate(graph.consumers) if c.output not in refittable)
     factor = decision.keep.astype(np.float64)
-    means = fold_means(model, graph, constants, readers, evidence.statistics, factor, Edits(), others)
-    found = refit(evidence.study.setting, decision.keep, means.edits, tell)
-    reasons = dict(evidence.study.left) | dict(means.left)
+    means = fold_means(model, graph, constants, readers, calibration.statistics, factor, Edits(), others)
+    found = refit(calibration.setup.problem, decision.keep, means.edits, tell)
+    reasons = dict(calibration.setup.left) | dict(means.left)
     lost = {
         graph.consumers[number].name for number in others if not decision.keep[graph.consumers[number].channels].all()
     }
@@ -68,7 +68,7 @@ def refit_all(
 def build_candidate(
     analysis: Analysis,
     readers: tuple[LinearOp, ...],
-    evidence: Calibration,
+    calibration: Calibration,
     decision: Decision,
     places: tuple[StoredAxis | None, ...],
     options: Options,
@@ -76,19 +76,21 @@ def build_candidate(
 ) -> Candidate:
     """Reweight or refit, compensate and slice; mask the edited original for the oracle."""
     model, graph, constants = analysis.source.model, analysis.graph, analysis.constants
-    how = "none" if decision.keep.all() else options.compensation(evidence.known)
+    how = "none" if decision.keep.all() else options.compensation(calibration.known)
     compensation = None
     if how == "lstsq":
         with clock.phase("compensation") as tell:
-            compensation = refit_all(analysis, readers, evidence, decision, tell)
+            compensation = refit_all(analysis, readers, calibration, decision, tell)
         edits = compensation.edits
     else:
         with clock.phase("rewrite"):
             edits = reweight(graph, constants, places, np.where(decision.keep, decision.factor, 1.0))
         if how == "bias":
-            assert evidence.statistics is not None
+            assert calibration.statistics is not None
             with clock.phase("compensation"):
-                compensation = fold_means(model, graph, constants, readers, evidence.statistics, decision.factor, edits)
+                compensation = fold_means(
+                    model, graph, constants, readers, calibration.statistics, decision.factor, edits
+                )
             edits = compensation.edits
     scratch = analysis.source.scratch
     with clock.phase("rewrite"):

@@ -14,17 +14,17 @@ TEMPERATURE = 4.0
 """At 1 the curves of a network that is sure of itself are noise."""
 
 
-def response_curves(selector: Selector, evidence: Calibration, tell: Count) -> tuple[ResponseCurve, ...]:
+def response_curves(selector: Selector, calibration: Calibration, tell: Count) -> tuple[ResponseCurve, ...]:
     """Measure the response curve of every group.
 
     Args:
         selector: Selects the channels at each width, as they will be selected in the end.
-        evidence: What is known of the model and its data.
+        calibration: What is known of the model and its data.
         tell: Told how many groups are done, of how many.
     """
-    assert evidence.study is not None
-    refitted = selector.options.compensation(evidence.known) == "lstsq"
+    assert calibration.setup is not None
+    refitted = selector.options.compensation(calibration.known) == "lstsq"
     found = measure_group_trials(
-        selector, evidence.study.setting, evidence.grams, refitted=refitted, temperature=TEMPERATURE, tell=tell
+        selector, calibration.setup.problem, calibration.grams, refitted=refitted, temperature=TEMPERATURE, tell=tell
     )
     return tuple(each.curve for each in found)

@@ -156,17 +156,17 @@ def full_cost(analysis: Analysis, options: Options) -> int:
     return cost.total(np.array([group.channels.size for group in analysis.graph.groups], np.int64))
 
 
-def cost_of(analysis: Analysis, evidence: Calibration, options: Options) -> CostModel:
+def cost_of(analysis: Analysis, calibration: Calibration, options: Options) -> CostModel:
     """Return what the target counts."""
     model, graph = analysis.source.model, analysis.graph
     if options.target[0] == "macs":
         return mac_model(model, graph, analysis.shapes)
-    how = options.compensation(evidence.known)
+    how = options.compensation(calibration.known)
     linear: tuple[Consumer, ...] = graph.consumers
-    if how == "lstsq" and evidence.study is not None:
+    if how == "lstsq" and calibration.setup is not None:
         # Linear ops that lose no channels may get a bias, too.
         known = {consumer.node for consumer in linear}
-        others = (task.consumer for task in evidence.study.setting.tasks)
+        others = (layer.consumer for layer in calibration.setup.problem.layers)
         linear = (*linear, *(consumer for consumer in others if consumer.node not in known))
     biases = new_biases(model, graph, analysis.constants, linear) if how != "none" else ()
     return param_model(graph, biases)
@@ -174,7 +174,7 @@ def cost_of(analysis: Analysis, evidence: Calibration, options: Options) -> Cost
 
 def choose(
     analysis: Analysis,
-    evidence: Calibration,
+    calibration: Calibration,
     places: tuple[StoredAxis | None, ...],
     options: Options,
     plan: Plan | None,
@@ -185,7 +185,7 @@ def choose(
 
     Args:
         analysis: The model.
-        evidence: Its scores.
+        calibration: Its scores.
         places: Where each consumer's weights are stored.
         options: How to prune.
         plan: What stays, in place of scores.
@@ -203,14 +203,14 @@ def choose(
         return Decision(keep, np.where(keep, factor, 0.0), ())
     if options.target[1] == 1:
         return Decision(graph.keep_all(), np.ones(graph.count + 1), ())
-    cost = cost_of(analysis, evidence, options)
-    selector = selector_of(analysis, evidence, places, options)
-    return decide(selector, cost, options.allocation(evidence.known), curves, full)
+    cost = cost_of(analysis, calibration, options)
+    selector = selector_of(analysis, calibration, places, options)
+    return decide(selector, cost, options.allocation(calibration.known), curves, full)
 
 
 def selector_of(
-    analysis: Analysis, evidence: Calibration, places: tuple[StoredAxis | None, ...], options: Options
+    analysis: Analysis, calibration: Calibration, places: tuple[StoredAxis | None, ...], options: Options
 ) -> Selector:
     """Return what selects the channels of this model's groups."""
-    assert evidence.scores is not None
-    return Selector(analysis.graph.groups, evidence.scores, reweightable(analysis.graph, places), options)
+    assert calibration.scores is not None
+    return Selector(analysis.graph.groups, calibration.scores, reweightable(analysis.graph, places), options)

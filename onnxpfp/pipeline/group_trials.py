@@ -43,7 +43,7 @@ class GroupTrial:
 
 def measure_group_trials(
     selector: Selector,
-    setting: RefitProblem,
+    problem: RefitProblem,
     grams: Mapping[str, Gram],
     *,
     refitted: bool,
@@ -54,7 +54,7 @@ def measure_group_trials(
 
     Args:
         selector: Selects the channels at each width, as they will be selected in the end.
-        setting: The network and its samples.
+        problem: The network and its samples.
         grams: Gram matrices of the groups' consumers.
         refitted: Whether the consumers are refitted.
         temperature: As in `quality.divergence`.
@@ -69,6 +69,6 @@ def measure_group_trials(
         )
         for number, group in enumerate(selector.groups)
     ]
-    drifts = run_group_trials(setting, questions, grams, refitted=refitted, temperature=temperature, progress=tell)
-    found = zip(allowed, widths, map(tuple, drifts), streams(setting, questions), strict=True)
+    drifts = run_group_trials(problem, questions, grams, refitted=refitted, temperature=temperature, progress=tell)
+    found = zip(allowed, widths, map(tuple, drifts), streams(problem, questions), strict=True)
     return tuple(GroupTrial(*each) for each in found)

@@ -116,35 +116,39 @@ def shares_down_to(least: float) -> tuple[float, ...]:
 
 
 def network_points(
-    level: Measured,
+    measured: Measured,
     context: RunContext,
     cost: CostModel,
-    judge: Evaluator,
+    evaluator: Evaluator,
     shares: Sequence[float],
     tell: Count,
 ) -> tuple[Point, ...]:
     """Prune the network to shares of its MACs, and measure each; the whole network is the first point.
 
     Args:
-        level: The network, and what was measured on it.
+        measured: The network, and what was measured on it.
         context: How to prune.
         cost: MACs over the widths of all groups.
-        judge: Measures the loss.
+        evaluator: Measures the loss.
         shares: Shares of the MACs, descending; one that leaves the same channels as the one before is left out.
         tell: Told how many shares are done, of how many.
     """
-    graph, keep = level.analysis.graph, level.analysis.graph.keep_all()
+    graph, keep = measured.analysis.graph, measured.analysis.graph.keep_all()
     points = [Point(1.0, 0.0, 1.0)]
     for number, share in enumerate(shares):
         tell(number, len(shares))
         options = replace(context.options, keep_macs=share, keep_params=None)
-        decision = choose(level.analysis, level.evidence, level.places, options, None, level.curves, context.full)
+        decision = choose(
+            measured.analysis, measured.calibration, measured.places, options, None, measured.curves, context.full
+        )
         if np.array_equal(decision.keep, keep):
             continue
         keep = decision.keep
         # All of it is one phase to whoever waits for it, so nobody reads this clock.
-        done = build_candidate(level.analysis, level.readers, level.evidence, decision, level.places, options, Clock())
+        done = build_candidate(
+            measured.analysis, measured.readers, measured.calibration, decision, measured.places, options, Clock()
+        )
         kept = np.array([keep[group.channels].sum() for group in graph.groups], np.int64)
         macs = cost.total(kept) / context.full
-        points.append(Point(macs, judge.loss(done.model), macs))
+        points.append(Point(macs, evaluator.loss(done.model), macs))
     return tuple(points)

@@ -109,18 +109,18 @@ def _drift(
     )
 
 
-def least_share(level: Measured, context: RunContext) -> float:
+def least_share(measured: Measured, context: RunContext) -> float:
     """Return the smallest share of the MACs that can be reached."""
-    selector = selector_of(level.analysis, level.evidence, level.places, context.options)
+    selector = selector_of(measured.analysis, measured.calibration, measured.places, context.options)
     narrowest = [widths_of(*selector.allowed(number))[0] for number in range(len(selector.groups))]
-    cost = mac_model(level.analysis.source.model, level.analysis.graph, level.analysis.shapes)
+    cost = mac_model(measured.analysis.source.model, measured.analysis.graph, measured.analysis.shapes)
     return cost.total(np.array(narrowest, np.int64)) / context.full
 
 
 def prune_to_quality(
     limit: QualityTarget,
     context: RunContext,
-    level: Measured,
+    measured: Measured,
     original: ModelProto,
     prune: Callable[[RunContext], tuple[Decision, Candidate]],
 ) -> tuple[tuple[Decision, Candidate], SearchResult]:
@@ -129,7 +129,7 @@ def prune_to_quality(
     Args:
         limit: What is asked of the output.
         context: What else is asked for.
-        level: The model, and what was measured on it.
+        measured: The model, and what was measured on it.
         original: The model as it was given.
         prune: Prunes to a share of the MACs.
 
@@ -153,11 +153,11 @@ def prune_to_quality(
             best[:] = [(share, found)]
         return value
 
-    least = least_share(level, context)
-    sought = search(measure, limit.holds, least)
-    if sought.share is None:
-        raise _unreachable(limit, least, sought.trials)
-    return best[0][1], sought
+    least = least_share(measured, context)
+    search_result = search(measure, limit.holds, least)
+    if search_result.share is None:
+        raise _unreachable(limit, least, search_result.trials)
+    return best[0][1], search_result
 
 
 def _unreachable(limit: QualityTarget, least: float, trials: Sequence[Trial]) -> TargetUnreachableError:

@@ -22,7 +22,7 @@ from onnxpfp.refit.targets import TargetFinder
 from onnxpfp.runtime.providers import ProviderRequest
 from onnxpfp.score.group_data import GroupRead
 
-__all__ = ["RefitSetup", "gram_watchers", "grams_of", "group_reads", "refit_setup"]
+__all__ = ["RefitSetup", "grams_of", "group_reads", "refit_setup", "start_gram_observers"]
 
 POSITIONS = 64
 """Output positions that are drawn of every sample."""
@@ -33,11 +33,11 @@ class RefitSetup:
     """What the refits work on.
 
     Attributes:
-        setting: The network, its linear ops and the samples.
+        problem: The network, its linear ops and the samples.
         left: Consumers of channels that cannot be refitted, with the reason.
     """
 
-    setting: RefitProblem
+    problem: RefitProblem
     left: tuple[tuple[str, str], ...]
 
 
@@ -51,14 +51,14 @@ def refit_setup(
 ) -> RefitSetup:
     """Find the linear ops of a model and put everything together that refits need."""
     model, graph, constants = analysis.source.model, analysis.graph, analysis.constants
-    surroundings = TargetFinder.of(model, constants, analysis.shapes)
-    tasks, left = refit_layers(surroundings, graph, own_weights(model, constants))
-    setting = RefitProblem(
+    target_finder = TargetFinder.of(model, constants, analysis.shapes)
+    layers, left = refit_layers(target_finder, graph, own_weights(model, constants))
+    problem = RefitProblem(
         model=model,
         graph=graph,
         constants=constants,
         shapes=analysis.shapes,
-        tasks=tasks,
+        layers=layers,
         fit=fit,
         held=tuning,
         batch_size=data.batch_size,
@@ -69,41 +69,41 @@ def refit_setup(
         seed=options.seed,
         scratch=analysis.source.scratch,
     )
-    return RefitSetup(setting, left)
+    return RefitSetup(problem, left)
 
 
-def _reading(study: RefitSetup) -> list[RefitLayer]:
+def _reading(setup: RefitSetup) -> list[RefitLayer]:
     """List the ops that read channels."""
-    return [task for task in study.setting.tasks if task.reader.channels.any()]
+    return [layer for layer in setup.problem.layers if layer.reader.channels.any()]
 
 
-def gram_watchers(study: RefitSetup) -> tuple[GramObserver, ...]:
+def start_gram_observers(setup: RefitSetup) -> tuple[GramObserver, ...]:
     """Start to collect the Gram matrices of all ops that read channels."""
-    return gram_observers(study.setting, _reading(study), SpillCache(study.setting.workspace // 2))
+    return gram_observers(setup.problem, _reading(setup), SpillCache(setup.problem.workspace // 2))
 
 
-def grams_of(study: RefitSetup, tell: Count) -> dict[str, Gram]:
+def grams_of(setup: RefitSetup, tell: Count) -> dict[str, Gram]:
     """Collect them where the calibration did not, as nothing was chosen by them."""
-    return collect_grams(study.setting, _reading(study), SpillCache(study.setting.workspace), tell)
+    return collect_grams(setup.problem, _reading(setup), SpillCache(setup.problem.workspace), tell)
 
 
-def _reads(study: RefitSetup, task: RefitLayer, gram: Gram, place: NDArray[np.int64]) -> Iterator[GroupRead]:
+def _reads(setup: RefitSetup, layer: RefitLayer, gram: Gram, place: NDArray[np.int64]) -> Iterator[GroupRead]:
     """Describe how every convolution group of an op reads a group of channels."""
-    weights = kept_weights(task, task.gain * task.reader.taps().astype(np.float64), study.setting.graph.keep_all())
+    weights = kept_weights(layer, layer.gain * layer.reader.taps().astype(np.float64), setup.problem.graph.keep_all())
     assert weights is not None
-    per_in = len(task.reader.channels) // task.reader.group
+    per_in = len(layer.reader.channels) // layer.reader.group
     for number, block in enumerate(weights):
-        own = task.reader.channels[number * per_in : (number + 1) * per_in]
-        channel = np.repeat(place[own], task.reader.kernel_size)
+        own = layer.reader.channels[number * per_in : (number + 1) * per_in]
+        channel = np.repeat(place[own], layer.reader.kernel_size)
         if (channel >= 0).any():
             yield GroupRead(gram.covariance(number), block, channel)
 
 
-def group_reads(study: RefitSetup, grams: Mapping[str, Gram], group: Group) -> list[GroupRead]:
+def group_reads(setup: RefitSetup, grams: Mapping[str, Gram], group: Group) -> list[GroupRead]:
     """Describe how the consumers of a group that can be refitted read it."""
-    graph = study.setting.graph
-    layers = {layer.output: layer for layer in study.setting.tasks}
+    graph = setup.problem.graph
+    layers = {layer.output: layer for layer in setup.problem.layers}
     place = np.full(graph.count + 1, -1)
     place[group.channels] = np.arange(group.channels.size)
     names = [graph.consumers[position].output for position in group.consumers]
-    return [read for name in names if name in grams for read in _reads(study, layers[name], grams[name], place)]
+    return [read for name in names if name in grams for read in _reads(setup, layers[name], grams[name], place)]

@@ -23,7 +23,7 @@ from onnxpfp.options import Known, Options
 from onnxpfp.pipeline.analyze import CalibrationData
 from onnxpfp.pipeline.criterion_scores import ReadsOfGroup, criterion_scores
 from onnxpfp.pipeline.measurements import Measurements
-from onnxpfp.pipeline.refit_problem import RefitSetup, gram_watchers, group_reads, refit_setup
+from onnxpfp.pipeline.refit_problem import RefitSetup, group_reads, refit_setup, start_gram_observers
 from onnxpfp.progress import Clock, Count
 from onnxpfp.refit.gram import Gram, observed_grams
 from onnxpfp.runtime.providers import ProviderRequest
@@ -70,7 +70,7 @@ class Calibration:
             user's inputs, "none" nothing.
         seen: Samples that the sensitivities are measured on, or a little noise without data.
         wanted: Samples that the size formula asks for; 0 without data.
-        study: What refits work on; None where nothing is refitted.
+        setup: What refits work on; None where nothing is refitted.
         grams: Gram matrices of the linear ops by output, where widths or channels are chosen by them.
     """
 
@@ -80,7 +80,7 @@ class Calibration:
     known: Known
     seen: Samples
     wanted: int
-    study: RefitSetup | None = None
+    setup: RefitSetup | None = None
     grams: Mapping[str, Gram] = field(default_factory=dict[str, Gram])
 
     def lifted(self, origin: Ids, count: int) -> Calibration:
@@ -123,10 +123,10 @@ def _measure(
     requests: Sequence[ProviderRequest],
     options: Options,
     tell: Count,
-    watchers: Sequence[Observer],
+    observers: Sequence[Observer],
     scored: int,
 ) -> Statistics:
-    """Measure the readers on the first samples; watchers see all."""
+    """Measure the readers on the first samples; observers see all."""
     limited = samples.fixed_batch is None and (options.batch_size or batch_size == 1)
     return calibrate(
         analysis.source.model,
@@ -138,7 +138,7 @@ def _measure(
         threads=options.threads,
         workspace_bytes=options.workspace,
         progress=tell,
-        watchers=watchers,
+        observers=observers,
         scored=scored,
     )
 
@@ -248,22 +248,22 @@ def calibrate_and_score(
     wanted = _wanted_samples(readers, options.delta)
     # A fixed batch may be more than the formula asks for.
     seen = split.fit.take(min(max(wanted, split.fit.fixed_batch or 1), len(split.fit)))
-    study = None if split.tuning is None else refit_setup(analysis, split.fit, split.tuning, data, requests, options)
+    setup = None if split.tuning is None else refit_setup(analysis, split.fit, split.tuning, data, requests, options)
     surveyed = needs_grams(options, known) and not replaying
-    watchers = gram_watchers(study) if study is not None and surveyed else ()
+    observers = start_gram_observers(setup) if setup is not None and surveyed else ()
     with clock.phase("calibration") as tell:
         statistics = _measure(
-            analysis, readers, split.fit, data.batch_size, requests, options, tell, watchers, len(seen)
+            analysis, readers, split.fit, data.batch_size, requests, options, tell, observers, len(seen)
         )
-    grams = observed_grams(watchers)
+    grams = observed_grams(observers)
 
     with clock.phase("ranking") as tell:
         scores = None
         if not replaying:
             measurements = Measurements(analysis, readers, seen, data.batch_size, requests, options, tell)
-            reads = None if study is None else partial(group_reads, study, grams)
+            reads = None if setup is None else partial(group_reads, setup, grams)
             scores = score_with_data(analysis, readers, statistics, options, measurements, reads)
-    return Calibration(scores, statistics, split, known, seen, wanted, study, grams)
+    return Calibration(scores, statistics, split, known, seen, wanted, setup, grams)
 
 
 def _known(data: CalibrationData, split: Split) -> Known:

@@ -67,14 +67,14 @@ class Measured:
     Attributes:
         analysis: The model.
         readers: Its consumers.
-        evidence: Its scores.
+        calibration: Its scores.
         places: Where each consumer's weights are stored.
         curves: Its response curves, where they set the widths.
     """
 
     analysis: Analysis
     readers: tuple[LinearOp, ...]
-    evidence: Calibration
+    calibration: Calibration
     places: tuple[StoredAxis | None, ...]
     curves: tuple[ResponseCurve, ...]
 
@@ -85,7 +85,7 @@ def measure(context: RunContext, analysis: Analysis) -> Measured:
     model = analysis.source.model
     with clock.phase("calibration"):
         readers = linear_ops(model, analysis.graph, analysis.shapes, analysis.constants)
-        evidence = calibrate_and_score(
+        calibration = calibrate_and_score(
             analysis,
             readers,
             context.data,
@@ -97,11 +97,11 @@ def measure(context: RunContext, analysis: Analysis) -> Measured:
         )
     with clock.phase("allocation"):
         places = stored_axes_of(model, analysis.graph, analysis.constants)
-    if not (context.chooses and options.allocation(evidence.known) == "measured"):
-        return Measured(analysis, readers, evidence, places, ())
+    if not (context.chooses and options.allocation(calibration.known) == "measured"):
+        return Measured(analysis, readers, calibration, places, ())
     with clock.phase("curves") as tell:
-        curves = response_curves(selector_of(analysis, evidence, places, options), evidence, tell)
-    return Measured(analysis, readers, evidence, places, curves)
+        curves = response_curves(selector_of(analysis, calibration, places, options), calibration, tell)
+    return Measured(analysis, readers, calibration, places, curves)
 
 
 def prune_in_steps(context: RunContext, first: Measured) -> tuple[Decision, Candidate]:
@@ -118,29 +118,37 @@ def prune_in_steps(context: RunContext, first: Measured) -> tuple[Decision, Cand
         PlanError: The plan does not fit this model.
         TargetUnreachableError: The target cannot be met.
     """
-    analysis, level = first.analysis, first
+    analysis, measured = first.analysis, first
     steps = context.options.steps if context.chooses else 1
     origin = np.arange(analysis.graph.count + 1)
     for step in range(1, steps + 1):
-        decision = _decision(context, first, level, origin, _towards(context.options, step, steps))
+        decision = _decision(context, first, measured, origin, _towards(context.options, step, steps))
         done = build_candidate(
-            first.analysis, first.readers, first.evidence, decision, first.places, context.options, context.clock
+            first.analysis, first.readers, first.calibration, decision, first.places, context.options, context.clock
         )
         if step == steps:
             return decision, done
         smaller = analyze(analysis.source.rewritten(done.model), context.data, context.options, context.clock)
         origin = origin_of(first.analysis.graph, decision.keep, smaller.graph)
-        level = measure(context, smaller)
+        measured = measure(context, smaller)
     raise AssertionError
 
 
-def _decision(context: RunContext, first: Measured, level: Measured, origin: Ids, options: Options) -> Decision:
-    """Choose what stays of the model of a level, in terms of the first."""
+def _decision(context: RunContext, first: Measured, measured: Measured, origin: Ids, options: Options) -> Decision:
+    """Choose what stays of the model measured, in terms of the first."""
     with context.clock.phase("allocation"):
-        found = choose(level.analysis, level.evidence, level.places, options, context.plan, level.curves, context.full)
-    if level is first:
+        found = choose(
+            measured.analysis,
+            measured.calibration,
+            measured.places,
+            options,
+            context.plan,
+            measured.curves,
+            context.full,
+        )
+    if measured is first:
         return found
-    return lift_decision(first.analysis.graph, level.analysis.graph, found, origin)
+    return lift_decision(first.analysis.graph, measured.analysis.graph, found, origin)
 
 
 def _towards(options: Options, step: int, steps: int) -> Options:

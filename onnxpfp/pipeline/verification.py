@@ -66,7 +66,7 @@ def verify(
     whole: Analysis,
     analysis: Analysis,
     done: Candidate,
-    evidence: Calibration,
+    calibration: Calibration,
     data: CalibrationData,
     requests: Sequence[ProviderRequest],
     options: Options,
@@ -80,7 +80,7 @@ def verify(
         whole: The original.
         analysis: The same without the channels that cost nothing.
         done: The pruned model.
-        evidence: Which samples the calibration has seen.
+        calibration: Which samples the calibration has seen.
         data: The samples.
         requests: Where to run.
         options: How to prune.
@@ -96,7 +96,7 @@ def verify(
     oracle = check_equivalence(
         done.mask,
         done.model,
-        _feeds(evidence, data),
+        _feeds(calibration, data),
         allowed=tolerance(source.model, analysis.shapes),
         trials=_other_sizes(source.model, next(data.samples.batches(1))),
         providers=requests,
@@ -110,7 +110,7 @@ def verify(
         shapes = concrete_shapes(done.model, analysis.shapes.inputs, next(data.samples.batches(1)))
         after = _size(done.model, shapes, samples, size_of(done.model))
     return Verification(
-        oracle, _drift(source.model, done.model, evidence, data, requests, options, tell), before, after
+        oracle, _drift(source.model, done.model, calibration, data, requests, options, tell), before, after
     )
 
 
@@ -140,9 +140,9 @@ def _check_rewriting(
         ) from error
 
 
-def _feeds(evidence: Calibration, data: CalibrationData) -> list[Mapping[str, NDArray[np.generic]]]:
+def _feeds(calibration: Calibration, data: CalibrationData) -> list[Mapping[str, NDArray[np.generic]]]:
     """Take a few sets of inputs for the oracle, unseen ones where there are any."""
-    samples = evidence.held_out or evidence.seen
+    samples = calibration.held_out or calibration.seen
     batches = samples.batches(min(data.batch_size, 4))
     return [feed for feed, _ in zip(batches, range(ORACLE_RUNS), strict=False)]
 
@@ -170,7 +170,7 @@ def _doubled(array: NDArray[np.generic], axes: Sequence[int]) -> NDArray[np.gene
 def _drift(
     original: ModelProto,
     pruned: ModelProto,
-    evidence: Calibration,
+    calibration: Calibration,
     data: CalibrationData,
     requests: Sequence[ProviderRequest],
     options: Options,
@@ -181,9 +181,9 @@ def _drift(
     return measure_drift(
         original,
         pruned,
-        evidence.held_out or evidence.seen,
+        calibration.held_out or calibration.seen,
         batch_size=data.batch_size,
-        held_out=evidence.held_out is not None,
+        held_out=calibration.held_out is not None,
         providers=requests,
         threads=options.threads,
         progress=tell,

@@ -60,48 +60,48 @@ class ChannelRegression:
     """What is drawn of the input channels of one op.
 
     Attributes:
-        task: The op.
+        layer: The op.
         groups: Convolution groups that keep anything.
         weights: Of all input channels to the outputs that stay, (g, o, C/g * k).
         chosen: 1 where a channel that stays is itself, (g, C/g, s).
         moments: Columns are the channels of the pruned network, targets those of the original.
     """
 
-    task: RefitLayer
+    layer: RefitLayer
     groups: NDArray[np.int64]
     weights: Floats
     chosen: Floats
     moments: Moments
 
     @classmethod
-    def of(cls, task: RefitLayer, taps: Floats, keep: Keep) -> ChannelRegression:
+    def of(cls, layer: RefitLayer, taps: Floats, keep: Keep) -> ChannelRegression:
         """Start to count.
 
         Args:
-            task: The op.
+            layer: The op.
             taps: Its weights in canonical form V (C, O/g, *kernel).
             keep: Whether each channel stays.
         """
-        reader = task.reader
-        groups = kept_groups(task, keep)
+        reader = layer.reader
+        groups = kept_groups(layer, keep)
         per_in, per_out = len(reader.channels) // reader.group, taps.shape[1]
         blocks = taps.reshape(reader.group, per_in, per_out, -1)
-        stays = keep[task.rows].reshape(reader.group, per_out)
-        inputs = kept_inputs(task, keep)
+        stays = keep[layer.rows].reshape(reader.group, per_out)
+        inputs = kept_inputs(layer, keep)
         weights = np.stack([blocks[g][:, stays[g]].swapaxes(0, 1).reshape(int(stays[g].sum()), -1) for g in groups])
         chosen = np.stack([np.eye(per_in)[:, i % per_in] for i in inputs])
-        return cls(task, groups, weights, chosen, Moments.empty(len(groups), chosen.shape[2], per_in))
+        return cls(layer, groups, weights, chosen, Moments.empty(len(groups), chosen.shape[2], per_in))
 
     def add(self, original: NDArray[np.floating], pruned: NDArray[np.floating]) -> None:
         """Count input channels in: of the original (T, C) and of the pruned network (T, S), at the same positions."""
-        per_group = original.reshape(len(original), self.task.reader.group, -1)[:, self.groups]
+        per_group = original.reshape(len(original), self.layer.reader.group, -1)[:, self.groups]
         columns = pruned.reshape(len(pruned), len(self.groups), -1)
         if np.isfinite(per_group).all() and np.isfinite(columns).all():
             self.moments.add(columns, per_group.astype(np.float64))
 
     def solver(self, fitted: Moments, start: InitialWeights) -> Solver:
         """Return a solver whose bias is the best on the fitted outputs."""
-        reader = self.task.reader
+        reader = self.layer.reader
 
         def at(ridge: float) -> tuple[Floats, Floats]:
             mixed = predictor(self.moments, self.chosen, ridge, padded=zero_padded(reader) or not start.biased)

@@ -101,11 +101,11 @@ class Gram:
 
 @dataclass(slots=True, eq=False)
 class GramObserver:
-    """Adds up what all ops of one sight see; a `calibrate.watcher.Watcher`.
+    """Adds up what all ops that see the same columns; a `calibrate.observer.Observer`.
 
     Attributes:
-        tasks: The ops.
-        number: Number of the watcher, which sets its draws apart from those of others.
+        layers: The ops.
+        number: Number of the observer, which sets its draws apart from those of others.
         positions: Output positions per sample.
         seed: Of the positions.
         columns: Of the columns; without Gram matrix where they are too many.
@@ -113,7 +113,7 @@ class GramObserver:
         finite: Whether all numbers so far were.
     """
 
-    tasks: tuple[RefitLayer, ...]
+    layers: tuple[RefitLayer, ...]
     number: int
     positions: int
     seed: int
@@ -122,22 +122,22 @@ class GramObserver:
     finite: bool = True
 
     @classmethod
-    def of(cls, tasks: Sequence[RefitLayer], number: int, setting: RefitProblem, spill: SpillCache) -> Self:
+    def of(cls, layers: Sequence[RefitLayer], number: int, problem: RefitProblem, spill: SpillCache) -> Self:
         """Start to count, in arrays on a shelf."""
-        reader = tasks[0].reader
+        reader = layers[0].reader
         groups, per_in = reader.group, len(reader.channels) // reader.group
         wide = per_in * reader.kernel_size
-        narrow = reader.kernel_size == 1 or setting.fits(wide, groups)
+        narrow = reader.kernel_size == 1 or problem.fits(wide, groups)
         columns = Moments.empty(groups, wide, 0, gram=False)
         channels = None if narrow else Moments.empty(groups, per_in, 0, gram=False)
         squared = channels or columns
         squared.uu = spill.zeros((groups, squared.u.shape[1], squared.u.shape[1]))
-        return cls(tuple(tasks), number, setting.positions, setting.seed, columns, channels)
+        return cls(tuple(layers), number, problem.positions, problem.seed, columns, channels)
 
     @property
     def reader(self) -> LinearOp:
         """One of the ops, for what they have in common."""
-        return self.tasks[0].reader
+        return self.layers[0].reader
 
     @property
     def work(self) -> int:
@@ -225,47 +225,47 @@ def _output_shape(reader: LinearOp, data: tuple[int, ...]) -> tuple[int, ...]:
     return (data[0], 1, *output_sizes(reader, data[2:]))
 
 
-def gram_observers(setting: RefitProblem, wanted: Iterable[RefitLayer], spill: SpillCache) -> tuple[GramObserver, ...]:
+def gram_observers(problem: RefitProblem, wanted: Iterable[RefitLayer], spill: SpillCache) -> tuple[GramObserver, ...]:
     """Start to collect the Gram matrices of linear ops.
 
     Args:
-        setting: What they are of.
-        wanted: The ops; those that see the same columns share a watcher.
+        problem: What they are of.
+        wanted: The ops; those that see the same columns share an observer.
         spill: Where the matrices are kept.
     """
     families: dict[tuple[object, ...], list[RefitLayer]] = {}
-    for task in wanted:
-        families.setdefault(task.sight, []).append(task)
-    return tuple(GramObserver.of(tasks, number, setting, spill) for number, tasks in enumerate(families.values()))
+    for layer in wanted:
+        families.setdefault(layer.columns_key, []).append(layer)
+    return tuple(GramObserver.of(layers, number, problem, spill) for number, layers in enumerate(families.values()))
 
 
-def observed_grams(watchers: Iterable[GramObserver]) -> dict[str, Gram]:
+def observed_grams(observers: Iterable[GramObserver]) -> dict[str, Gram]:
     """Return the Gram matrices by output; ops whose inputs are not all finite have none."""
-    found = ((watcher.gram(), watcher.tasks) for watcher in watchers)
-    return {task.output: gram for gram, tasks in found if gram is not None for task in tasks}
+    found = ((observer.gram(), observer.layers) for observer in observers)
+    return {layer.output: gram for gram, layers in found if gram is not None for layer in layers}
 
 
 def collect_grams(
-    setting: RefitProblem, wanted: Iterable[RefitLayer], spill: SpillCache, progress: Count | None = None
+    problem: RefitProblem, wanted: Iterable[RefitLayer], spill: SpillCache, progress: Count | None = None
 ) -> dict[str, Gram]:
     """Collect Gram matrices where nothing else is measured: from runs of their own.
 
     Args:
-        setting: What to run; its samples to fit are used.
+        problem: What to run; its samples to fit are used.
         wanted: The ops.
         spill: Where the matrices are kept.
         progress: Told how many samples are done, of how many.
     """
-    watchers = gram_observers(setting, wanted, spill)
+    observers = gram_observers(problem, wanted, spill)
     calibrate(
-        setting.model,
+        problem.model,
         (),
-        setting.fit,
-        batch_size=setting.batch_size,
-        providers=setting.requests,
-        threads=setting.threads,
-        workspace_bytes=setting.workspace,
+        problem.fit,
+        batch_size=problem.batch_size,
+        providers=problem.requests,
+        threads=problem.threads,
+        workspace_bytes=problem.workspace,
         progress=progress,
-        watchers=watchers,
+        observers=observers,
     )
-    return observed_grams(watchers)
+    return observed_grams(observers)

@@ -52,7 +52,7 @@ class TrialWidths:
 
 
 def run_group_trials(
-    setting: RefitProblem,
+    problem: RefitProblem,
     questions: Sequence[TrialWidths],
     grams: Mapping[str, Gram],
     *,
@@ -63,30 +63,30 @@ def run_group_trials(
     """Measure the drift of the output for every question and width.
 
     Args:
-        setting: The network; its held-out samples are used.
+        problem: The network; its held-out samples are used.
         questions: Groups and widths.
         grams: Of the ops that read the groups, by output; ops that have none lose the channels without refit.
         refitted: Whether the consumers are refitted.
         temperature: As in `quality.divergence`.
         progress: Told how many groups are done, of how many.
     """
-    model, graph = setting.model, setting.graph
-    stages = Stages.of(model, {task.output for task in setting.tasks}, setting.dtype)
-    feeds = [dict(feed) for feed in setting.held.batches(setting.batch_size)]
-    session = open_session(model, setting.requests, threads=setting.threads)
+    model, graph = problem.model, problem.graph
+    stages = Stages.of(model, {layer.output for layer in problem.layers}, problem.dtype)
+    feeds = [dict(feed) for feed in problem.held.batches(problem.batch_size)]
+    session = open_session(model, problem.requests, threads=problem.threads)
     wanted = [session.run(feed) for feed in feeds]
-    runner = Runner.start(stages, feeds, setting.workspace // 2, setting.requests, setting.threads)
-    first = [min(_read_at(question, setting, stages)) for question in questions]
+    runner = Runner.start(stages, feeds, problem.workspace // 2, problem.requests, problem.threads)
+    first = [min(_read_at(trial_widths, problem, stages)) for trial_widths in questions]
     found: list[list[float]] = [[] for _ in questions]
     done = 0
     for depth in range(len(stages.stages)):
         for number in (number for number, own in enumerate(first) if own == depth):
-            question = questions[number]
-            for row in range(len(question.keeps)):
-                keep = question.keep(row, graph.count)
-                edits = _edits(setting, keep, grams) if refitted else Edits()
-                variant = masked(apply(model, graph, graph.keep_all(), edits), graph, keep, setting.shapes)
-                found[number].append(divergence(wanted, _outputs(setting, variant, runner, wanted), temperature))
+            trial_widths = questions[number]
+            for row in range(len(trial_widths.keeps)):
+                keep = trial_widths.keep(row, graph.count)
+                edits = _edits(problem, keep, grams) if refitted else Edits()
+                variant = masked(apply(model, graph, graph.keep_all(), edits), graph, keep, problem.shapes)
+                found[number].append(divergence(wanted, _outputs(problem, variant, runner, wanted), temperature))
             done += 1
             if progress:
                 progress(done, len(questions))
@@ -97,51 +97,51 @@ def run_group_trials(
     return found
 
 
-def streams(setting: RefitProblem, questions: Sequence[TrialWidths]) -> list[bool]:
+def streams(problem: RefitProblem, questions: Sequence[TrialWidths]) -> list[bool]:
     """Tell which groups are read at several depths, as the stream of a residual network is."""
-    stages = Stages.of(setting.model, {task.output for task in setting.tasks}, setting.dtype)
-    return [len(set(_read_at(question, setting, stages))) > 1 for question in questions]
+    stages = Stages.of(problem.model, {layer.output for layer in problem.layers}, problem.dtype)
+    return [len(set(_read_at(trial_widths, problem, stages))) > 1 for trial_widths in questions]
 
 
-def _read_at(question: TrialWidths, setting: RefitProblem, stages: Stages) -> list[int]:
+def _read_at(trial_widths: TrialWidths, problem: RefitProblem, stages: Stages) -> list[int]:
     """Return the stages in which something reads the group."""
-    own = np.zeros(setting.graph.count + 1, np.bool_)
-    own[question.group.channels] = True
-    return [stages.depth[mask.output] for mask in setting.graph.masks if own[mask.channels].any()]
+    own = np.zeros(problem.graph.count + 1, np.bool_)
+    own[trial_widths.group.channels] = True
+    return [stages.depth[mask.output] for mask in problem.graph.masks if own[mask.channels].any()]
 
 
 def _outputs(
-    setting: RefitProblem, variant: ModelProto, runner: Runner, wanted: Sequence[Arrays]
+    problem: RefitProblem, variant: ModelProto, runner: Runner, wanted: Sequence[Arrays]
 ) -> list[dict[str, NDArray[Any]]]:
     """Run a variant from the next stage on; outputs that lie before stay what they are."""
-    stages = Stages.of(variant, {task.output for task in setting.tasks}, setting.dtype)
+    stages = Stages.of(variant, {layer.output for layer in problem.layers}, problem.dtype)
     shown = [output.name for output in variant.graph.output if stages.depth[output.name] >= runner.next]
     shown = [name for name in shown if name in stages.makers]
     part = stages.part(runner.next, len(stages.stages) - 1, shown)
-    tail = open_session(part, setting.requests, threads=setting.threads)
+    tail = open_session(part, problem.requests, threads=problem.threads)
     return [
         {**before, **tail.run({name: np.asarray(values[name]) for name in tail.inputs})}
         for before, values in zip(wanted, runner.cache.batches, strict=True)
     ]
 
 
-def _edits(setting: RefitProblem, keep: Keep, grams: Mapping[str, Gram]) -> Edits:
+def _edits(problem: RefitProblem, keep: Keep, grams: Mapping[str, Gram]) -> Edits:
     """Refit the consumers of a group to their own outputs on all channels."""
-    ledger = RefitState(setting, setting.graph.keep_all(), Edits())
-    tasks = [task for task in setting.tasks if task.output in grams and not keep[task.reader.channels].all()]
-    return ledger.all_edits([task for task in tasks if _refit(ledger, task, keep, grams[task.output])])
+    refit_state = RefitState(problem, problem.graph.keep_all(), Edits())
+    layers = [layer for layer in problem.layers if layer.output in grams and not keep[layer.reader.channels].all()]
+    return refit_state.all_edits([layer for layer in layers if _refit(refit_state, layer, keep, grams[layer.output])])
 
 
-def _refit(ledger: RefitState, task: RefitLayer, keep: Keep, gram: Gram) -> bool:
+def _refit(refit_state: RefitState, layer: RefitLayer, keep: Keep, gram: Gram) -> bool:
     """Refit one consumer; tells whether that was possible."""
-    start = ledger.start(task)
+    start = refit_state.start(layer)
     if start is None:
         return False
     weights, bias = start.weights.copy(), start.bias.copy()
-    stays = np.repeat(keep[task.reader.channels], task.reader.kernel_size).reshape(len(weights), -1)
+    stays = np.repeat(keep[layer.reader.channels], layer.reader.kernel_size).reshape(len(weights), -1)
     for group, block in enumerate(start.weights):
         try:
-            found, shift = gram.refit(group, block, stays[group], RIDGE, biased=task.biased)
+            found, shift = gram.refit(group, block, stays[group], RIDGE, biased=layer.biased)
         except LinAlgError:
             return False
         weights[group] = 0.0
@@ -150,5 +150,5 @@ def _refit(ledger: RefitState, task: RefitLayer, keep: Keep, gram: Gram) -> bool
     weights = start.stored(weights)
     if not np.isfinite(weights).all() or not start.holds(bias):
         return False
-    ledger.put(task, weights, bias)
+    refit_state.put(layer, weights, bias)
     return True

@@ -39,7 +39,7 @@ class RefitLayer:
         gain: What the product is multiplied by (alpha of Gemm).
         bias: What is added to it, (O,).
         biased: Whether its bias, or whatever is one for it, can change.
-        outlook: Where its output is compared.
+        target: Where its output is compared.
     """
 
     consumer: Consumer
@@ -50,10 +50,10 @@ class RefitLayer:
     gain: float
     bias: Floats
     biased: bool
-    outlook: RegressionTarget
+    target: RegressionTarget
 
     @property
-    def sight(self) -> tuple[object, ...]:
+    def columns_key(self) -> tuple[object, ...]:
         """What the op's columns depend on: ops that agree in it have the same."""
         reader = self.reader
         return self.consumer.data, self.consumer.data_axis, reader.kind, reader.kernel, reader.group, reader.attributes
@@ -65,19 +65,19 @@ class RefitLayer:
 
 
 def refit_layers(
-    surroundings: TargetFinder, graph: ChannelGraph, stored: Mapping[int, str]
+    target_finder: TargetFinder, graph: ChannelGraph, stored: Mapping[int, str]
 ) -> tuple[tuple[RefitLayer, ...], tuple[tuple[str, str], ...]]:
     """List all linear ops that can be refitted, in the order of the nodes.
 
     Args:
-        surroundings: The model.
+        target_finder: The model.
         graph: Its channels.
         stored: By node, the stored tensor that is its weight and that it alone reads.
 
     Returns:
         The tasks, and consumers of channels that are none, with the reason.
     """
-    model, constants, shapes = surroundings.model, surroundings.constants, surroundings.shapes
+    model, constants, shapes = target_finder.model, target_finder.constants, target_finder.shapes
     known = {consumer.node: consumer for consumer in graph.consumers}
     editor = BiasEditor.of(model, graph, constants, Edits())
     found: list[RefitLayer] = []
@@ -101,9 +101,9 @@ def refit_layers(
             )
             continue
         gain = Attributes(node).real("alpha", 1.0) if node.op_type == "Gemm" else 1.0
-        outlook = surroundings.outlook(consumer.output, rows.size, axis)
+        regression_target = target_finder.target(consumer.output, rows.size, axis)
         biased = _biased(editor, consumer, rows.size)
-        found.append(RefitLayer(consumer, reader, stored[index], rows, axis, gain, bias, biased, outlook))
+        found.append(RefitLayer(consumer, reader, stored[index], rows, axis, gain, bias, biased, regression_target))
     return tuple(found), tuple(left)
 
 
@@ -176,37 +176,37 @@ def _biased(editor: BiasEditor, consumer: Consumer, size: int) -> bool:
     return len(editor.left) == before
 
 
-def _kept(task: RefitLayer, keep: Keep) -> tuple[list[NDArray[np.int64]], list[NDArray[np.int64]]]:
+def _kept(layer: RefitLayer, keep: Keep) -> tuple[list[NDArray[np.int64]], list[NDArray[np.int64]]]:
     """Return the kept inputs and outputs of every convolution group that keeps any."""
-    reader = task.reader
+    reader = layer.reader
     inputs = np.flatnonzero(keep[reader.channels])
-    outputs = np.flatnonzero(keep[task.rows])
-    per_in, per_out = len(reader.channels) // reader.group, task.rows.size // reader.group
+    outputs = np.flatnonzero(keep[layer.rows])
+    per_in, per_out = len(reader.channels) // reader.group, layer.rows.size // reader.group
     pairs = [(inputs[inputs // per_in == g], outputs[outputs // per_out == g]) for g in range(reader.group)]
     pairs = [(i, o) for i, o in pairs if i.size and o.size]
     return [i for i, _ in pairs], [o for _, o in pairs]
 
 
-def kept_inputs(task: RefitLayer, keep: Keep) -> list[NDArray[np.int64]]:
+def kept_inputs(layer: RefitLayer, keep: Keep) -> list[NDArray[np.int64]]:
     """Return the kept inputs of every convolution group that keeps anything."""
-    return _kept(task, keep)[0]
+    return _kept(layer, keep)[0]
 
 
-def kept_groups(task: RefitLayer, keep: Keep) -> NDArray[np.int64]:
+def kept_groups(layer: RefitLayer, keep: Keep) -> NDArray[np.int64]:
     """Return which convolution groups keep anything, ascending."""
-    per_in = len(task.reader.channels) // task.reader.group
-    return np.array([i[0] // per_in for i in _kept(task, keep)[0]], np.int64)
+    per_in = len(layer.reader.channels) // layer.reader.group
+    return np.array([i[0] // per_in for i in _kept(layer, keep)[0]], np.int64)
 
 
-def kept_weights(task: RefitLayer, taps: Floats, keep: Keep) -> Floats | None:
+def kept_weights(layer: RefitLayer, taps: Floats, keep: Keep) -> Floats | None:
     """Cut the weights down to what stays, (g, o, c * k); None where the groups keep unequal parts.
 
     Args:
-        task: The op.
+        layer: The op.
         taps: Its weights in canonical form V (C, O/g, *kernel).
         keep: Whether each channel stays.
     """
-    inputs, outputs = _kept(task, keep)
+    inputs, outputs = _kept(layer, keep)
     if len({i.size for i in inputs}) != 1 or len({o.size for o in outputs}) != 1:
         return None
     per_out = taps.shape[1]
@@ -215,9 +215,9 @@ def kept_weights(task: RefitLayer, taps: Floats, keep: Keep) -> Floats | None:
     return np.stack([block.transpose(1, 0, 2).reshape(block.shape[1], -1) for block in blocks])
 
 
-def with_weights(task: RefitLayer, taps: Floats, keep: Keep, weights: Floats) -> Floats:
+def with_weights(layer: RefitLayer, taps: Floats, keep: Keep, weights: Floats) -> Floats:
     """Put weights (g, o, c * k) of what stays back into a copy of the canonical form."""
     full = taps.reshape(*taps.shape[:2], -1).copy()
-    for block, i, o in zip(weights, *_kept(task, keep), strict=True):
+    for block, i, o in zip(weights, *_kept(layer, keep), strict=True):
         full[np.ix_(i, o % taps.shape[1])] = block.reshape(o.size, i.size, -1).transpose(1, 0, 2)
     return full.reshape(taps.shape)

@@ -31,7 +31,7 @@ class RefitProblem:
         graph: Its channels.
         constants: Its constants.
         shapes: Shapes and types of its tensors.
-        tasks: Its linear ops.
+        layers: Its linear ops.
         fit: Samples to fit.
         held: Samples that decide whether a fit is better.
         batch_size: Samples in one run.
@@ -47,7 +47,7 @@ class RefitProblem:
     graph: ChannelGraph
     constants: Constants
     shapes: Shapes
-    tasks: tuple[RefitLayer, ...]
+    layers: tuple[RefitLayer, ...]
     fit: Samples
     held: Samples
     batch_size: int

@@ -31,16 +31,16 @@ class LayerRegression:
     """What is drawn of one op.
 
     Attributes:
-        task: The op.
+        layer: The op.
         start: The op as it is.
         stays: Which of its outputs stay, (O,).
-        reached: Whether its target is what lies behind it, as its outlook says, or its own output.
+        reached: Whether its target is what lies behind it, as its target says, or its own output.
         fitted: Drawn from the samples to fit.
         held: Drawn from the held-out ones.
         channels: Its input channels, where its columns are too many.
     """
 
-    task: RefitLayer
+    layer: RefitLayer
     start: InitialWeights
     stays: NDArray[np.bool_]
     reached: bool
@@ -51,9 +51,9 @@ class LayerRegression:
     def shows(self) -> set[str]:
         """Return the tensors of the original that the targets are made of."""
         if not self.reached:
-            return {self.task.output}
-        whole = self.task.outlook.scale[self.stays].all()
-        return {self.task.outlook.tensor} if whole else {self.task.outlook.tensor, self.task.output}
+            return {self.layer.output}
+        whole = self.layer.target.scale[self.stays].all()
+        return {self.layer.target.tensor} if whole else {self.layer.target.tensor, self.layer.output}
 
     def targets(self, shown: Arrays, given: Arrays, positions: Ints) -> tuple[Floats, Floats | None]:
         """Return the wanted outputs at positions, (T, O'), and at which outputs the ReLU behind bends.
@@ -63,23 +63,25 @@ class LayerRegression:
             given: Activations of the pruned network.
             positions: (N, P) flat indices.
         """
-        task, outlook, stays = self.task, self.task.outlook, self.stays
+        layer, regression_target, stays = self.layer, self.layer.target, self.stays
         if not self.reached:
-            return outputs_at(shown[task.output], task.axis, positions)[:, stays], None
-        whole = shown[outlook.tensor]
-        wanted, other = outputs_at(whole, task.axis, positions)[:, stays], outlook.offset[stays]
-        if outlook.shortcut:
-            shortcut = given[outlook.shortcut]
+            return outputs_at(shown[layer.output], layer.axis, positions)[:, stays], None
+        whole = shown[regression_target.tensor]
+        wanted, other = outputs_at(whole, layer.axis, positions)[:, stays], regression_target.offset[stays]
+        if regression_target.shortcut:
+            shortcut = given[regression_target.shortcut]
             # Its channels are those that stay; along other axes it may be one for all.
             shape = list(whole.shape)
-            shape[task.axis] = shortcut.shape[task.axis]
-            other = other + outputs_at(np.broadcast_to(shortcut, shape), task.axis, positions)
-        alive = outlook.scale[stays] != 0.0
-        scale = np.where(alive, outlook.scale[stays], 1.0)
+            shape[layer.axis] = shortcut.shape[layer.axis]
+            other = other + outputs_at(np.broadcast_to(shortcut, shape), layer.axis, positions)
+        alive = regression_target.scale[stays] != 0.0
+        scale = np.where(alive, regression_target.scale[stays], 1.0)
         target = (wanted - other) / scale
         if not alive.all():
-            target = np.where(alive, target, outputs_at(shown[task.output], task.axis, positions)[:, stays])
-        bend = np.broadcast_to(np.where(alive, -other / scale, 0.0), target.shape) if outlook.rectified else None
+            target = np.where(alive, target, outputs_at(shown[layer.output], layer.axis, positions)[:, stays])
+        bend = (
+            np.broadcast_to(np.where(alive, -other / scale, 0.0), target.shape) if regression_target.rectified else None
+        )
         return target, bend
 
     def add(self, u: NDArray[np.float32], targets: tuple[Floats, Floats | None], *, held: bool) -> None:
@@ -144,76 +146,80 @@ class LayerFamily:
             held: Whether the batch is held out.
         """
         first = self.members[0]
-        task = first.task
+        layer = first.layer
         whole = shown[next(iter(first.shows()))].shape
-        if not _aligned(task, given[task.consumer.data].shape, whole):
+        if not _aligned(layer, given[layer.consumer.data].shape, whole):
             for member in self.members:
                 member.fitted.finite = member.held.finite = False
             return
-        positions = draw_positions(whole, task.axis, self.positions, rng)
-        spatial = whole[2:] if task.reader.kind != "matmul" else ()
-        u = columns(task.reader, given[task.consumer.data], spatial, positions)
+        positions = draw_positions(whole, layer.axis, self.positions, rng)
+        spatial = whole[2:] if layer.reader.kind != "matmul" else ()
+        u = columns(layer.reader, given[layer.consumer.data], spatial, positions)
         for member in self.members:
             member.add(u, member.targets(shown, given, positions), held=held)
         if first.channels is not None and not held:
-            data = original[task.consumer.data]
+            data = original[layer.consumer.data]
             positions = draw_positions(data.shape, 1, self.positions, rng)
-            pruned = outputs_at(given[task.consumer.data], 1, positions)
+            pruned = outputs_at(given[layer.consumer.data], 1, positions)
             for member in self.members:
                 assert member.channels is not None
                 member.channels.add(outputs_at(data, 1, positions), pruned)
 
 
-def _aligned(task: RefitLayer, data: tuple[int, ...], whole: tuple[int, ...]) -> bool:
+def _aligned(layer: RefitLayer, data: tuple[int, ...], whole: tuple[int, ...]) -> bool:
     """Tell whether every output belongs to the data at the same place, which a shortcut of more samples breaks."""
-    if task.reader.kind != "matmul":
+    if layer.reader.kind != "matmul":
         return data[0] == whole[0]
-    return data[: task.reader.axis] + data[task.reader.axis + 1 :] == whole[:-1]
+    return data[: layer.reader.axis] + data[layer.reader.axis + 1 :] == whole[:-1]
 
 
 def layer_families(
-    ledger: RefitState, tasks: Sequence[RefitLayer], starts: Mapping[str, InitialWeights], made: set[str], given: Arrays
+    refit_state: RefitState,
+    layers: Sequence[RefitLayer],
+    starts: Mapping[str, InitialWeights],
+    made: set[str],
+    given: Arrays,
 ) -> list[LayerFamily]:
     """Start to collect for the ops of a stage.
 
     Args:
-        ledger: The network.
-        tasks: The ops.
+        refit_state: The network.
+        layers: The ops.
         starts: The ops as they are, by output.
         made: What the stage makes in the original.
         given: Activations of the pruned network before the stage.
     """
     families: dict[tuple[object, ...], list[RefitLayer]] = {}
-    for task in tasks:
-        shape = starts[task.output].weights.shape
-        families.setdefault((*task.sight, shape[0], shape[2]), []).append(task)
-    spill = SpillCache(ledger.setting.workspace)
+    for layer in layers:
+        shape = starts[layer.output].weights.shape
+        families.setdefault((*layer.columns_key, shape[0], shape[2]), []).append(layer)
+    spill = SpillCache(refit_state.problem.workspace)
     found: list[LayerFamily] = []
     for same in families.values():
-        reached = [t.outlook.tensor in made and (not t.outlook.shortcut or t.outlook.shortcut in given) for t in same]
-        members = _members(ledger, [(t, starts[t.output], r) for t, r in zip(same, reached, strict=True)], spill)
-        found.append(LayerFamily(members, ledger.setting.positions))
+        reached = [t.target.tensor in made and (not t.target.shortcut or t.target.shortcut in given) for t in same]
+        members = _members(refit_state, [(t, starts[t.output], r) for t, r in zip(same, reached, strict=True)], spill)
+        found.append(LayerFamily(members, refit_state.problem.positions))
     return found
 
 
 def _members(
-    ledger: RefitState, ops: Sequence[tuple[RefitLayer, InitialWeights, bool]], spill: SpillCache
+    refit_state: RefitState, ops: Sequence[tuple[RefitLayer, InitialWeights, bool]], spill: SpillCache
 ) -> tuple[LayerRegression, ...]:
     """Start to collect for ops that see the same columns."""
     groups, _, inputs = ops[0][1].weights.shape
-    narrow = ledger.setting.fits(inputs, groups)
-    kept = [not narrow or (reached and task.outlook.rectified) for task, _, reached in ops]
+    narrow = refit_state.problem.fits(inputs, groups)
+    kept = [not narrow or (reached and layer.target.rectified) for layer, _, reached in ops]
     fitted = Moments.empty(groups, inputs, 0, gram=narrow)
     held = Moments.empty(groups, inputs, 0, gram=narrow)
     return tuple(
         LayerRegression(
-            task,
+            layer,
             start,
-            ledger.keep[task.rows],
+            refit_state.keep[layer.rows],
             reached,
             SampledRows(Moments.beside(fitted, start.weights.shape[1]), spill, beside=number > 0),
             SampledRows(Moments.beside(held, start.weights.shape[1]), spill, kept=kept[number], beside=number > 0),
-            None if narrow else ChannelRegression.of(task, ledger.taps[task.output], ledger.keep),
+            None if narrow else ChannelRegression.of(layer, refit_state.taps[layer.output], refit_state.keep),
         )
-        for number, (task, start, reached) in enumerate(ops)
+        for number, (layer, start, reached) in enumerate(ops)
     )

@@ -41,36 +41,36 @@ class Refitted:
 
 
 def refit(
-    setting: RefitProblem, keep: Keep, edits: Edits, progress: Callable[[int, int], None] | None = None
+    problem: RefitProblem, keep: Keep, edits: Edits, progress: Callable[[int, int], None] | None = None
 ) -> Refitted:
     """Refit all linear ops from front to back.
 
     Args:
-        setting: What to work on and with.
+        problem: What to work on and with.
         keep: Whether each channel stays.
         edits: Edits made before, which the refits start from. They must not touch weights of the tasks.
         progress: Told how many stages are done, of how many.
     """
-    ledger = RefitState(setting, keep, edits)
-    starts = {task.output: start for task in setting.tasks if (start := ledger.start(task)) is not None}
-    tasks = [task for task in setting.tasks if task.output in starts]
-    if not tasks:
+    refit_state = RefitState(problem, keep, edits)
+    starts = {layer.output: start for layer in problem.layers if (start := refit_state.start(layer)) is not None}
+    layers = [layer for layer in problem.layers if layer.output in starts]
+    if not layers:
         return Refitted(edits, ())
-    pair = _Pair.of(ledger, tasks)
+    pair = _Pair.of(refit_state, layers)
     records: list[Record] = []
     for depth in range(pair.depth):
-        here = [task for task in tasks if pair.teacher.stages.depth[task.output] == depth]
-        for each, fit in _stage(pair, ledger, here, starts):
+        here = [layer for layer in layers if pair.teacher.stages.depth[layer.output] == depth]
+        for each, fit in _stage(pair, refit_state, here, starts):
             if fit.changed:
-                ledger.put(each.task, fit.weights, fit.bias)
+                refit_state.put(each.layer, fit.weights, fit.bias)
             if np.isfinite(fit.plain):
                 share = each.spread()
-                records.append(Record(each.task.consumer.name, fit.plain / share, fit.error / share, fit.ridge))
+                records.append(Record(each.layer.consumer.name, fit.plain / share, fit.error / share, fit.ridge))
             each.free()
-        pair.advance(ledger, here)
+        pair.advance(refit_state, here)
         if progress:
             progress(depth + 1, pair.depth)
-    return Refitted(ledger.all_edits(tasks), tuple(records))
+    return Refitted(refit_state.all_edits(layers), tuple(records))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -92,25 +92,25 @@ class _Pair:
     fitted: int
 
     @classmethod
-    def of(cls, ledger: RefitState, tasks: Sequence[RefitLayer]) -> _Pair:
-        setting = ledger.setting
-        placeholders = ledger.all_edits(tasks, placeholders=True)
-        student_model = apply(setting.model, setting.graph, ledger.keep, placeholders, setting.scratch)
-        feeds = [dict(feed) for feed in setting.fit.batches(setting.batch_size)]
+    def of(cls, refit_state: RefitState, layers: Sequence[RefitLayer]) -> _Pair:
+        problem = refit_state.problem
+        placeholders = refit_state.all_edits(layers, placeholders=True)
+        student_model = apply(problem.model, problem.graph, refit_state.keep, placeholders, problem.scratch)
+        feeds = [dict(feed) for feed in problem.fit.batches(problem.batch_size)]
         fitted = len(feeds)
-        feeds += [dict(feed) for feed in setting.held.batches(setting.batch_size)]
-        cuts = {task.output for task in tasks}
+        feeds += [dict(feed) for feed in problem.held.batches(problem.batch_size)]
+        cuts = {layer.output for layer in layers}
         teacher, student = (
             Runner.start(
-                Stages.of(model, cuts, setting.dtype),
+                Stages.of(model, cuts, problem.dtype),
                 feeds,
-                setting.workspace // 2,
-                setting.requests,
-                setting.threads,
+                problem.workspace // 2,
+                problem.requests,
+                problem.threads,
             )
-            for model in (setting.model, student_model)
+            for model in (problem.model, student_model)
         )
-        nodes = {index: node.output[0] for index, node in enumerate(setting.model.graph.node)}
+        nodes = {index: node.output[0] for index, node in enumerate(problem.model.graph.node)}
         return cls(teacher, student, student_model, nodes, fitted)
 
     @property
@@ -118,10 +118,16 @@ class _Pair:
         """Number of stages."""
         return len(self.teacher.stages.stages)
 
-    def advance(self, ledger: RefitState, tasks: Sequence[RefitLayer]) -> None:
+    def advance(self, refit_state: RefitState, layers: Sequence[RefitLayer]) -> None:
         """Run the stage of the pruned network with its new weights, and go on to the stage after."""
-        if tasks:
-            renew(self.student_model, ledger.setting.graph, ledger.keep, ledger.all_edits(tasks), self.nodes)
+        if layers:
+            renew(
+                self.student_model,
+                refit_state.problem.graph,
+                refit_state.keep,
+                refit_state.all_edits(layers),
+                self.nodes,
+            )
         session, _ = self.student.open()
         for batch in range(len(self.student.cache.batches)):
             self.student.run(session, batch)
@@ -130,14 +136,14 @@ class _Pair:
 
 
 def _stage(
-    pair: _Pair, ledger: RefitState, tasks: Sequence[RefitLayer], starts: Mapping[str, InitialWeights]
+    pair: _Pair, refit_state: RefitState, layers: Sequence[RefitLayer], starts: Mapping[str, InitialWeights]
 ) -> Iterator[tuple[LayerRegression, Fit]]:
     """Run a stage of the original and fit its linear ops."""
-    families = layer_families(ledger, tasks, starts, pair.teacher.made(), pair.student.cache.batches[0])
+    families = layer_families(refit_state, layers, starts, pair.teacher.made(), pair.student.cache.batches[0])
     members = [member for family in families for member in family.members]
     session, _ = pair.teacher.open(sorted(set[str]().union(*(member.shows() for member in members))))
     for batch in range(len(pair.teacher.cache.batches)):
-        _draw(pair, families, batch, pair.teacher.run(session, batch), ledger.setting.seed)
+        _draw(pair, families, batch, pair.teacher.run(session, batch), refit_state.problem.seed)
     for member in members:
         yield member, member.fit()
 

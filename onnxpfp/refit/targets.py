@@ -70,7 +70,7 @@ class TargetFinder:
         index = ModelIndex.of(model)
         return cls(model, constants, shapes, index.uses, index.read_elsewhere)
 
-    def outlook(self, output: str, size: int, axis: int) -> RegressionTarget:
+    def target(self, output: str, size: int, axis: int) -> RegressionTarget:
         """Follow an output as long as one affine op alone reads it.
 
         Args:

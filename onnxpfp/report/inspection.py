@@ -95,5 +95,5 @@ class Inspection:
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything in types that JSON knows; `docs/inspect.md` describes the fields."""
-        found: dict[str, Any] = {"format": FORMAT, "version": VERSION, **plain(asdict(self))}
-        return found
+        document: dict[str, Any] = {"format": FORMAT, "version": VERSION, **plain(asdict(self))}
+        return document

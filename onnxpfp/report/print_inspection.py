@@ -20,49 +20,49 @@ WIDE = 110
 _UNITS = ((10**12, "T"), (10**9, "G"), (10**6, "M"), (10**3, "k"))
 
 
-def print_inspection(found: Inspection, console: Console, *, top: int | None) -> None:
+def print_inspection(inspection: Inspection, console: Console, *, top: int | None) -> None:
     """Print what could be pruned, and why the rest stays.
 
     Args:
-        found: What is known about the model.
+        inspection: What is known about the model.
         console: Where to.
         top: Most rows of a table; None shows all.
     """
-    print_clean(console, lambda: _print_sections(found, console, top))
+    print_clean(console, lambda: _print_sections(inspection, console, top))
 
 
-def _print_sections(found: Inspection, console: Console, top: int | None) -> None:
-    console.print(Text(_title(found), style="bold"))
-    console.print(facts(_facts(found)))
-    if found.groups:
+def _print_sections(inspection: Inspection, console: Console, top: int | None) -> None:
+    console.print(Text(_title(inspection), style="bold"))
+    console.print(facts(_facts(inspection)))
+    if inspection.groups:
         console.print(heading("Groups of channels"))
-        console.print(_groups(found.groups[:top], named=2 if console.width >= WIDE else 1))
-        more(console, len(found.groups[top:]) if top else 0, "groups", "--all")
+        console.print(_groups(inspection.groups[:top], named=2 if console.width >= WIDE else 1))
+        more(console, len(inspection.groups[top:]) if top else 0, "groups", "--all")
     else:
-        why = "what stays and why is listed below" if found.stays else "no Conv, Gemm or MatMul has weights in it"
+        why = "what stays and why is listed below" if inspection.stays else "no Conv, Gemm or MatMul has weights in it"
         console.print(indented(f"\nNothing in it can be pruned: {why}."))
-    if found.stays:
+    if inspection.stays:
         console.print(heading("What stays, and why"))
-        console.print(_stays(found.stays[:top]))
-        more(console, len(found.stays[top:]) if top else 0, "reasons", "--all")
+        console.print(_stays(inspection.stays[:top]))
+        more(console, len(inspection.stays[top:]) if top else 0, "reasons", "--all")
         console.print(indented("stuck: parameters of these weights that lie in no channel"))
 
 
-def _title(found: Inspection) -> str:
+def _title(inspection: Inspection) -> str:
     opsets = ", ".join(
-        f"{'opset' if domain == 'ai.onnx' else domain} {version}" for domain, version in found.opsets.items()
+        f"{'opset' if domain == 'ai.onnx' else domain} {version}" for domain, version in inspection.opsets.items()
     )
-    nodes = "1 node" if found.nodes == 1 else f"{found.nodes:,} nodes"
-    return f"{found.file or 'the model'}: {opsets}, IR {found.ir_version}, {nodes}"
+    nodes = "1 node" if inspection.nodes == 1 else f"{inspection.nodes:,} nodes"
+    return f"{inspection.file or 'the model'}: {opsets}, IR {inspection.ir_version}, {nodes}"
 
 
-def _facts(found: Inspection) -> dict[str, str]:
-    shapes = ", ".join(f"{name} {'x'.join(map(str, shape)) or 'scalar'}" for name, shape in found.inputs.items())
+def _facts(inspection: Inspection) -> dict[str, str]:
+    shapes = ", ".join(f"{name} {'x'.join(map(str, shape)) or 'scalar'}" for name, shape in inspection.inputs.items())
     return {
-        "parameters": _reached(found.total.params, found.reachable.params),
-        "MACs, one run": _reached(found.total.macs, found.reachable.macs),
+        "parameters": _reached(inspection.total.params, inspection.reachable.params),
+        "MACs, one run": _reached(inspection.total.macs, inspection.reachable.macs),
         "counted at": shapes or "no inputs",
-        **ATTENTION[found.attention],
+        **ATTENTION[inspection.attention],
     }
 
 

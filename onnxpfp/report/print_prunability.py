@@ -27,15 +27,15 @@ _WIDTHS = {
 }
 
 
-def print_prunability(found: PrunabilityReport, console: Console, *, top: int | None) -> None:
+def print_prunability(report: PrunabilityReport, console: Console, *, top: int | None) -> None:
     """Print how little of a model can be kept.
 
     Args:
-        found: What was measured.
+        report: What was measured.
         console: Where to.
         top: Most groups; None shows all.
     """
-    print_clean(console, lambda: _print_sections(found, console, top))
+    print_clean(console, lambda: _print_sections(report, console, top))
 
 
 def sketch(points: Sequence[Point], tolerance: float) -> str:
@@ -50,15 +50,15 @@ def _level(ratio: float) -> int:
     return max(0, math.ceil(math.log2(ratio)) + WITHIN - 1) if ratio > 0 else 0
 
 
-def _print_sections(found: PrunabilityReport, console: Console, top: int | None) -> None:
-    title = f"{found.file or 'the model'}: what can be kept within a loss of {found.tolerance:g}"
+def _print_sections(report: PrunabilityReport, console: Console, top: int | None) -> None:
+    title = f"{report.file or 'the model'}: what can be kept within a loss of {report.tolerance:g}"
     console.print(Text(title, style="bold"))
-    console.print(facts(_facts(found)))
+    console.print(facts(_facts(report)))
     console.print(heading("Whole network"))
-    console.print(_network(found))
+    console.print(_network(report))
     console.print(heading("Groups of channels, the most fragile first"))
-    console.print(_groups(found.groups[:top], found.tolerance))
-    more(console, len(found.groups[top:]) if top else 0, "groups", "--all")
+    console.print(_groups(report.groups[:top], report.tolerance))
+    more(console, len(report.groups[top:]) if top else 0, "groups", "--all")
     console.print(
         indented(
             "each alone, at the widths measured, the widest first: "
@@ -67,36 +67,36 @@ def _print_sections(found: PrunabilityReport, console: Console, top: int | None)
     )
 
 
-def _facts(found: PrunabilityReport) -> dict[str, str]:
+def _facts(report: PrunabilityReport) -> dict[str, str]:
     return {
-        "whole network": _verdict(found),
-        "loss": ", ".join(f"{kind} of '{name}'" for name, kind in found.losses.items()),
-        "chosen by": f"score {found.score}, select {found.select}, {_WIDTHS[found.allocate]}",
-        "compensation": f"{found.compensate}; {found.compensate_groups} for groups alone",
-        "samples": f"{found.samples} to choose and fit by, {found.samples_groups} others for the groups, "
-        f"{found.samples_network} others for the whole network",
-        "counted at": ", ".join(f"{name} {'x'.join(map(str, shape))}" for name, shape in found.inputs.items()),
-        "ran on": ", ".join(found.providers),
-        "seconds": spent(found.seconds),
+        "whole network": _verdict(report),
+        "loss": ", ".join(f"{kind} of '{name}'" for name, kind in report.losses.items()),
+        "chosen by": f"score {report.score}, select {report.select}, {_WIDTHS[report.allocate]}",
+        "compensation": f"{report.compensate}; {report.compensate_groups} for groups alone",
+        "samples": f"{report.samples} to choose and fit by, {report.samples_groups} others for the groups, "
+        f"{report.samples_network} others for the whole network",
+        "counted at": ", ".join(f"{name} {'x'.join(map(str, shape))}" for name, shape in report.inputs.items()),
+        "ran on": ", ".join(report.providers),
+        "seconds": spent(report.seconds),
     }
 
 
-def _verdict(found: PrunabilityReport) -> str:
+def _verdict(report: PrunabilityReport) -> str:
     """Say how little is enough, and where that is only what was measured last."""
-    network = found.network
-    lowest = min(point.share for point in found.curve)
+    network = report.network
+    lowest = min(point.share for point in report.curve)
     bound = "at most " if network.smallest == lowest else ""
     broken = "" if network.unbroken == network.smallest else f", unbroken down to {100 * network.unbroken:.1f} %"
-    return f"{bound}{100 * network.smallest:.1f} % of the {found.macs:,} MACs{broken}; area {network.area:.3g}"
+    return f"{bound}{100 * network.smallest:.1f} % of the {report.macs:,} MACs{broken}; area {network.area:.3g}"
 
 
-def _network(found: PrunabilityReport) -> Table:
+def _network(report: PrunabilityReport) -> Table:
     table = Table(box=box.SIMPLE)
     for title in ("MACs kept", "loss"):
         table.add_column(title, justify="right", no_wrap=True)
     table.add_column("")
-    for point in found.curve:
-        verdict = "within" if point.loss <= found.tolerance else ""
+    for point in report.curve:
+        verdict = "within" if point.loss <= report.tolerance else ""
         table.add_row(f"{100 * point.share:.1f} %", f"{point.loss:.4g}", verdict)
     return table
 

@@ -86,5 +86,5 @@ class PrunabilityReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything in types that JSON knows; `docs/prunability.md` describes the fields."""
-        found: dict[str, Any] = {"format": FORMAT, "version": VERSION, **plain(asdict(self))}
-        return found
+        document: dict[str, Any] = {"format": FORMAT, "version": VERSION, **plain(asdict(self))}
+        return document

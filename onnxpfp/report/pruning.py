@@ -114,5 +114,5 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report in types that JSON knows; what is infinite becomes null."""
-        found: dict[str, Any] = plain(asdict(self))
-        return found
+        document: dict[str, Any] = plain(asdict(self))
+        return document

@@ -47,7 +47,7 @@ def apply(
     """
     spelt, misfits = size_edits_of(model, graph).numbers(keep)
     if misfits:
-        node = model.graph.node[misfits[0].spell.node]
+        node = model.graph.node[misfits[0].size_ref.node]
         raise VerificationError(f"{node.op_type} '{node.name}' cannot be rewritten: {misfits[0].why}")
     pruned = ModelProto()
     pruned.CopyFrom(model)

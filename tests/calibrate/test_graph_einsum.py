@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 from support.brute_shares import as_dict, measure
 from support.graphs import build
-from support.oracle import study
+from support.oracle import problem
 
 from onnxpfp.linear.describe import linear_ops
 from onnxpfp.linear.ops import LinearOp
@@ -23,7 +23,7 @@ RNG = np.random.default_rng(5)
 
 def readers_of(model: ModelProto, op: str) -> list[LinearOp]:
     """Describe the consumers of type `op`."""
-    case = study(model)
+    case = problem(model)
     readers = linear_ops(model, case.graph, case.shapes, Constants.of(model))
     return [readers[p] for p, c in enumerate(case.graph.consumers) if c.op == op]
 

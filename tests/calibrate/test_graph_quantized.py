@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 from support.brute_shares import as_dict, measure, product_scores, scores, unfold_conv
 from support.graphs import build
-from support.oracle import study
+from support.oracle import problem
 
 from onnxpfp.linear.describe import linear_ops
 from onnxpfp.linear.ops import LinearOp, Window
@@ -24,7 +24,7 @@ SCALES = "float sx = {0.03}, float sy = {0.04}, uint8 zx = {120}, uint8 zy = {11
 def model_and_reader(text: str, op: str) -> tuple[ModelProto, LinearOp]:
     """Build a model, and describe its one consumer of type `op`."""
     model = build(text)
-    case = study(model)
+    case = problem(model)
     readers = linear_ops(model, case.graph, case.shapes, Constants.of(model))
     (position,) = (p for p, c in enumerate(case.graph.consumers) if c.op == op)
     return model, readers[position]

@@ -1,4 +1,4 @@
-"""Watchers see what linear ops read in all samples, in the runs that measure the readers on the first ones."""
+"""Observers see what linear ops read in all samples, in the runs that measure the readers on the first ones."""
 
 from __future__ import annotations
 
@@ -90,24 +90,24 @@ def equal(found: Any, wanted: Any) -> None:
 def test_all_samples_are_watched_and_only_the_first_are_scored(method: Any, scored: int | None) -> None:
     model, readers, data = case()
     samples, options = samples_of(model, data), {"method": method, "batch_size": 4, "threads": 3}
-    watchers = [Recorder(reader) for reader in readers]
+    observers = [Recorder(reader) for reader in readers]
     told: list[tuple[int, int]] = []
     found = calibrate(
         model,
         readers[:2],
         samples,
-        watchers=watchers,
+        observers=observers,
         scored=scored,
         progress=lambda *news: told.append(news),
         **options,
     )
     equal(found, calibrate(model, readers[:2], samples.take(scored or COUNT), **options))
     wanted = shown(model, data, ["b", "t"])
-    np.testing.assert_array_equal(watchers[0].whole(), data)
-    np.testing.assert_allclose(watchers[1].whole(), wanted["b"], rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(observers[0].whole(), data)
+    np.testing.assert_allclose(observers[1].whole(), wanted["b"], rtol=1e-5, atol=1e-5)
     # Its samples do not lie along the first axis.
-    np.testing.assert_allclose(watchers[2].whole(axis=1), wanted["t"], rtol=1e-5, atol=1e-5)
-    for each in watchers:
+    np.testing.assert_allclose(observers[2].whole(axis=1), wanted["t"], rtol=1e-5, atol=1e-5)
+    for each in observers:
         assert len(each.seen) == (5 if scored in {1, 6, 13} else 4)
         firsts = np.cumsum([0, *(batch.samples for batch in each.seen)]).tolist()
         assert [batch.first for batch in each.seen] == firsts[:-1]
@@ -126,11 +126,11 @@ def test_the_network_runs_once_over_the_samples_however_many_look_on(monkeypatch
             yield feed, count
 
     monkeypatch.setattr(ArraySamples, "runs", counted)
-    calibrate(model, readers, samples_of(model, data), watchers=[Recorder(r) for r in readers * 3], batch_size=4)
+    calibrate(model, readers, samples_of(model, data), observers=[Recorder(r) for r in readers * 3], batch_size=4)
     assert fed == [4, 4, 4, 2]
 
 
-def test_without_watchers_nothing_is_run_behind_the_border() -> None:
+def test_without_observers_nothing_is_run_behind_the_border() -> None:
     model, readers, data = case()
     data[9:] = np.nan
     told: list[tuple[int, int]] = []
@@ -141,45 +141,45 @@ def test_without_watchers_nothing_is_run_behind_the_border() -> None:
     assert told == [(4, 4)]
 
 
-def test_watchers_go_with_the_first_pass_only(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_observers_go_with_the_first_pass_only(monkeypatch: pytest.MonkeyPatch) -> None:
     model, readers, data = case()
     monkeypatch.setattr(passes_module, "shard_families", lambda families, limit: ((family,) for family in families))
-    watcher, told = Recorder(readers[1]), list[tuple[int, int]]()
+    observer, told = Recorder(readers[1]), list[tuple[int, int]]()
     samples = samples_of(model, data)
     found = calibrate(
-        model, readers, samples, watchers=[watcher], scored=6, progress=lambda *news: told.append(news), batch_size=4
+        model, readers, samples, observers=[observer], scored=6, progress=lambda *news: told.append(news), batch_size=4
     )
-    assert len(watcher.whole()) == COUNT
+    assert len(observer.whole()) == COUNT
     assert told[-1] == (COUNT + 2 * 6, COUNT + 2 * 6)
     equal(found, calibrate(model, readers, samples.take(6), batch_size=4))
 
 
-def test_watchers_alone() -> None:
+def test_observers_alone() -> None:
     model, readers, data = case()
-    watcher = Recorder(readers[1])
-    found = calibrate(model, [], samples_of(model, data), watchers=[watcher], batch_size=5)
+    observer = Recorder(readers[1])
+    found = calibrate(model, [], samples_of(model, data), observers=[observer], batch_size=5)
     assert not len(found)
-    np.testing.assert_allclose(watcher.whole(), shown(model, data, ["b"])["b"], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(observer.whole(), shown(model, data, ["b"])["b"], rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("scored", [5, 6])
 def test_a_fixed_batch_is_not_cut(scored: int) -> None:
     model, readers, data = case()
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 3
-    samples, watcher = samples_of(model, data), Recorder(readers[0])
-    found = calibrate(model, readers[:1], samples, watchers=[watcher], scored=scored)
+    samples, observer = samples_of(model, data), Recorder(readers[0])
+    found = calibrate(model, readers[:1], samples, observers=[observer], scored=scored)
     assert found["u"].samples == scored // 3 * 3
-    assert [len(batch) for batch in watcher.batches] == [3] * 4
+    assert [len(batch) for batch in observer.batches] == [3] * 4
 
 
 @pytest.mark.parametrize("scored", [4, 5, 7])
 def test_feeds_count_whole(scored: int) -> None:
     model, readers, data = case()
     samples = samples_of(model, [{"x": data[:5]}, {"x": data[5:7]}, {"x": data[7:]}])
-    watcher = Recorder(readers[0])
-    found = calibrate(model, readers[:1], samples, watchers=[watcher], scored=scored)
+    observer = Recorder(readers[0])
+    found = calibrate(model, readers[:1], samples, observers=[observer], scored=scored)
     assert found["u"].samples == (5 if scored <= 5 else 7)
-    assert [len(batch) for batch in watcher.batches] == [5, 2, 7]
+    assert [len(batch) for batch in observer.batches] == [5, 2, 7]
 
 
 def test_what_is_not_finite_is_refused_only_where_it_counts() -> None:
@@ -188,11 +188,11 @@ def test_what_is_not_finite_is_refused_only_where_it_counts() -> None:
     reader = LinearOp("w", "matmul", "a", (1, 4), 1, np.arange(1, 5), weight, (1, 2))
     data = np.ones((8, 4), np.float32)
     data[5] = -1
-    watcher = Recorder(reader)
-    assert calibrate(model, [reader], samples_of(model, data), watchers=[watcher], scored=5)["w"].samples == 5
-    assert np.isnan(watcher.whole()).any(1).tolist() == [False] * 5 + [True] + [False] * 2
+    observer = Recorder(reader)
+    assert calibrate(model, [reader], samples_of(model, data), observers=[observer], scored=5)["w"].samples == 5
+    assert np.isnan(observer.whole()).any(1).tolist() == [False] * 5 + [True] + [False] * 2
     with pytest.raises(CalibrationError, match="NaN or infinity at 'a'"):
-        calibrate(model, [reader], samples_of(model, data), watchers=[watcher], scored=6)
+        calibrate(model, [reader], samples_of(model, data), observers=[observer], scored=6)
 
 
 def test_where_a_batch_fails_all_begins_anew() -> None:
@@ -201,20 +201,20 @@ def test_where_a_batch_fails_all_begins_anew() -> None:
         """g (float[N,2,3] x) => (y) <int64[2] s = {1, 6}, float[6,3] w> { y = Reshape(x, s)  z = MatMul(y, w) }"""
     )
     reader = LinearOp("w", "matmul", "y", (1, 6), 1, np.arange(1, 7), np.eye(6, 3, dtype=np.float32), (1, 3))
-    watcher, data = Recorder(reader), np.arange(24, dtype=np.float32).reshape(4, 2, 3)
-    found = calibrate(model, [reader], samples_of(model, data), watchers=[watcher], scored=1)
+    observer, data = Recorder(reader), np.arange(24, dtype=np.float32).reshape(4, 2, 3)
+    found = calibrate(model, [reader], samples_of(model, data), observers=[observer], scored=1)
     assert found["w"].samples == 1
-    assert watcher.forgot == 1
-    assert watcher.seen == [Batch(number, 1) for number in range(4)]
-    np.testing.assert_array_equal(watcher.whole(), data.reshape(4, 6))
+    assert observer.forgot == 1
+    assert observer.seen == [Batch(number, 1) for number in range(4)]
+    np.testing.assert_array_equal(observer.whole(), data.reshape(4, 6))
 
 
 def test_watched_tensors_count_when_a_batch_is_chosen() -> None:
     model, readers, data = case()
-    watchers = [Recorder(reader) for reader in readers]
+    observers = [Recorder(reader) for reader in readers]
     one = 4 * (3 * 36 + 4 * 36 + 5)
-    calibrate(model, [], samples_of(model, data), watchers=watchers, workspace_bytes=2 * one * 3 + 4)
-    assert [len(batch) for batch in watchers[0].batches] == [3, 3, 3, 3, 2]
+    calibrate(model, [], samples_of(model, data), observers=observers, workspace_bytes=2 * one * 3 + 4)
+    assert [len(batch) for batch in observers[0].batches] == [3, 3, 3, 3, 2]
 
 
 def test_the_inputs_of_a_pass_are_shown_in_its_order() -> None:

@@ -25,7 +25,7 @@ from onnxpfp.model.load import load
 from onnxpfp.options import Options
 from onnxpfp.pipeline.analyze import analyze, open_model, read_data
 from onnxpfp.pipeline.measurements import Measurements
-from onnxpfp.pipeline.refit_problem import gram_watchers, refit_setup
+from onnxpfp.pipeline.refit_problem import refit_setup, start_gram_observers
 from onnxpfp.runtime.providers import resolve_providers
 from onnxpfp.score.registry import CRITERIA
 
@@ -60,8 +60,8 @@ def sensitivities(analysis: Analysis, samples: Samples, first: int) -> list[Merg
 
 def grams(analysis: Analysis, samples: Samples, first: int) -> list[Mergeable]:
     given: Any = type("Data", (), {"batch_size": BATCH})()
-    observers = gram_watchers(refit_setup(analysis, samples, samples, given, REQUESTS, OPTIONS))
-    calibrate(analysis.model, (), samples, batch_size=BATCH, threads=1, watchers=observers, first_sample=first)
+    observers = start_gram_observers(refit_setup(analysis, samples, samples, given, REQUESTS, OPTIONS))
+    calibrate(analysis.model, (), samples, batch_size=BATCH, threads=1, observers=observers, first_sample=first)
     return list(observers)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import ModelProto
-from support.oracle import check_oracle, run, study
+from support.oracle import check_oracle, problem, run
 
 from onnxpfp import prune
 from onnxpfp.channels.constant_branches import inline_constant_if
@@ -49,7 +49,7 @@ def model(height: str) -> ModelProto:
 def test_the_branch_takes_the_place_of_the_if() -> None:
     given = model("1")
     before = given.SerializeToString()
-    graph = study(given).graph
+    graph = problem(given).graph
     assert graph.count == 0
     taken = inline_constant_if(given, graph)
     assert taken is not None
@@ -58,7 +58,7 @@ def test_the_branch_takes_the_place_of_the_if() -> None:
     onnx.checker.check_model(taken)
     feed = {"x": np.random.default_rng(0).standard_normal((2, 3, 1, 7)).astype(np.float32)}
     assert (run(taken, feed)["y"] == run(given, feed)["y"]).all()
-    assert study(taken).graph.count == 8
+    assert problem(taken).graph.count == 8
     check_oracle(taken, seeds=2)
 
 
@@ -73,7 +73,7 @@ def test_a_condition_that_the_input_decides_stays() -> None:
     """With a free height it is the user's input that takes one branch or the other."""
     given = model("H")
     shapes = concrete_shapes(given, {"x": (1, 3, 1, 7)})
-    assert inline_constant_if(given, study(given, shapes=shapes).graph) is None
+    assert inline_constant_if(given, problem(given, shapes=shapes).graph) is None
 
 
 NESTED = """<ir_version: 8, opset_import: ["": 17]>
@@ -99,9 +99,9 @@ g (float[B,3] x) => (float[B,5] y) <float[3,8] w, float[8,5] v, int64 one = {1},
 
 def test_a_branch_inside_a_branch() -> None:
     given = parsed(NESTED)
-    once = inline_constant_if(given, study(given).graph)
+    once = inline_constant_if(given, problem(given).graph)
     assert once is not None
-    twice = inline_constant_if(once, study(once).graph)
+    twice = inline_constant_if(once, problem(once).graph)
     assert twice is not None
     assert [node.op_type for node in twice.graph.node][-3:] == ["Mul", "Relu", "MatMul"]
     feed = {"x": np.random.default_rng(0).standard_normal((2, 3)).astype(np.float32)}

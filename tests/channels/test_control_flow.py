@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from support.graphs import build
-from support.oracle import check_oracle, difference, run, study
+from support.oracle import check_oracle, difference, problem, run
 
 from onnxpfp.rewrite import Edits, apply
 from onnxpfp.rewrite.mask import masked
@@ -58,13 +58,13 @@ def test_layers_around_it_are_pruned(middle):
 
 
 def test_the_reason_names_the_node_whose_subgraph_reads_it():
-    case = study(network(MIDDLES["If whose branches hold layers"], NUMBERS))
+    case = problem(network(MIDDLES["If whose branches hold layers"], NUMBERS))
     assert case.reasons["w2"] == "If 'm' reads it in a subgraph"
 
 
 @pytest.mark.parametrize("sign", [1, -1])
 def test_both_branches_are_exact_after_pruning(sign):
-    case = study(network(MIDDLES["If that captures its input"], NUMBERS))
+    case = problem(network(MIDDLES["If that captures its input"], NUMBERS))
     keep = case.graph.keep_all()
     keep[1:4] = False
     pruned = apply(case.model, case.graph, keep, Edits())

@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnx import ModelProto
 from support.graphs import build
-from support.oracle import check_oracle, run, study
+from support.oracle import check_oracle, problem, run
 
 from onnxpfp import prune
 from onnxpfp.channels.decouple import decouple_shuffles
@@ -58,7 +58,7 @@ SPLIT_18 = "a, b = Split<axis=1, num_outputs=2>(c)\nd = Concat<axis=1>(b, a)"
 def test_every_channel_goes_by_itself(body: str, opset: int, ops: list[str]) -> None:
     model = net(body, opset)
     before = model.SerializeToString()
-    case = study(model)
+    case = problem(model)
     assert case.graph.count == 4
     loose = decouple_shuffles(model, case.graph, case.shapes)
     assert loose is not None
@@ -66,7 +66,7 @@ def test_every_channel_goes_by_itself(body: str, opset: int, ops: list[str]) -> 
     assert [node.op_type for node in loose.graph.node] == ops
     onnx.checker.check_model(loose, full_check=True)
     assert (run(loose, IMAGE)["y"] == run(model, IMAGE)["y"]).all()
-    assert study(loose).graph.count == 8
+    assert problem(loose).graph.count == 8
     check_oracle(loose, seeds=3)
 
 
@@ -94,7 +94,7 @@ def test_shuffles_in_a_row_do_not_join_the_channels() -> None:
     ids=["nothing", "more than a shuffle", "sizes"],
 )
 def test_what_ties_nothing_is_left_alone(body: str) -> None:
-    case = study(net(body))
+    case = problem(net(body))
     assert decouple_shuffles(case.model, case.graph, case.shapes) is None
 
 
@@ -109,7 +109,7 @@ def test_a_shuffle_of_what_stays_is_left_alone() -> None:
             y = Conv(d, w)
         }"""
     )
-    case = study(model)
+    case = problem(model)
     assert decouple_shuffles(model, case.graph, case.shapes) is None
 
 

@@ -8,7 +8,7 @@ import pytest
 from support.idioms import CONVOLUTIONAL, SEQUENTIAL, Idiom
 from support.idioms_attention import ATTENTIONS
 from support.idioms_computed import BLOCKS, PIECES
-from support.oracle import check_oracle, study
+from support.oracle import check_oracle, problem
 
 BATCHES = pytest.mark.parametrize("batch", ["free", "static"])
 IDIOMS = (*CONVOLUTIONAL, *SEQUENTIAL, *ATTENTIONS, *PIECES, *BLOCKS)
@@ -39,7 +39,7 @@ def test_idiom_with_a_static_batch(idiom: Idiom) -> None:
 
 
 def test_a_table_of_relative_positions_loses_the_heads() -> None:
-    graph = study(BY_NAME["Swin, windows and roll"].model()).graph
+    graph = problem(BY_NAME["Swin, windows and roll"].model()).graph
     positions, heads = graph.axes["table"]
     assert not positions.any()
     assert heads.tolist() == graph.axes["q"][1].tolist()

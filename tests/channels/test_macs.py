@@ -9,7 +9,7 @@ import onnx
 import pytest
 from support.graphs import build
 from support.idioms import CONVOLUTIONAL, SEQUENTIAL
-from support.oracle import random_keep, study
+from support.oracle import problem, random_keep
 from support.rows import ROWS, Row, model_of
 
 from onnxpfp.channels.macs import count_macs, count_params
@@ -68,7 +68,7 @@ def test_shape_arithmetic_is_no_parameter_and_elementwise_no_mac():
 
 def check_costs(model, seeds=3):
     """The model's cost at random widths is the cost of the file with these widths."""
-    case = study(model)
+    case = problem(model)
     macs, params = mac_model(model, case.graph, case.shapes), param_model(case.graph)
     full = np.array([group.channels.size for group in case.graph.groups], np.int64)
     assert macs.total(full) == count_macs(model, case.shapes)
@@ -96,7 +96,7 @@ def test_cost_model_counts_copies_of_a_shared_vector():
         d = Conv(c, u, b)
         y = Conv(d, v2)
     }""")
-    case = study(model)
+    case = problem(model)
     keep = case.graph.keep_all()
     keep[[1, 2, 9]] = False
     pruned = apply(model, case.graph, keep, Edits())

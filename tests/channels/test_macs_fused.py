@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from support.graphs import build
-from support.oracle import random_keep, study
+from support.oracle import problem, random_keep
 from support.rows import model_of
 from test_op_rules_attention import GROUPED, MULTI_HEAD, ONNX, PACKED, QUANTIZED
 from test_op_rules_contrib import LINEAR
@@ -85,7 +85,7 @@ ROWS = [
 
 @pytest.mark.parametrize("row", ROWS, ids=str)
 def test_cost_model_is_exact(row):
-    case = study(model_of(row))
+    case = problem(model_of(row))
     macs = mac_model(case.model, case.graph, case.shapes)
     keep = random_keep(case.graph, np.random.default_rng(0), 0.6)
     kept = np.array([keep[group.channels].sum() for group in case.graph.groups], np.int64)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from onnx import numpy_helper
 from support.graphs import build
-from support.oracle import check_keep, study
+from support.oracle import check_keep, problem
 
 from onnxpfp.channels import Patterns
 from onnxpfp.errors import OptionError
@@ -29,7 +29,7 @@ def names(case):
 
 
 def test_without_patterns_everything_may_go(model):
-    assert names(study(model)) == ["stem_w", "body_w", "head_w"]
+    assert names(problem(model)) == ["stem_w", "body_w", "head_w"]
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_without_patterns_everything_may_go(model):
     ],
 )
 def test_include(model, include, left):
-    assert names(study(model, Patterns(include=(include,)))) == left
+    assert names(problem(model, Patterns(include=(include,)))) == left
 
 
 @pytest.mark.parametrize(
@@ -56,21 +56,21 @@ def test_include(model, include, left):
     ],
 )
 def test_exclude(model, exclude, left):
-    case = study(model, Patterns(exclude=(exclude,)))
+    case = problem(model, Patterns(exclude=(exclude,)))
     assert names(case) == left
     assert any(f"--exclude '{exclude}' leaves it as it is" == reason for reason in case.reasons.values())
 
 
 def test_several_patterns_add_up(model):
-    assert names(study(model, Patterns(include=("stem", "head"), exclude=("last",)))) == ["stem_w"]
+    assert names(problem(model, Patterns(include=("stem", "head"), exclude=("last",)))) == ["stem_w"]
 
 
 def test_include_says_why_the_rest_stays(model):
-    assert study(model, Patterns(include=("stem",))).reasons["head_w"] == "--include does not name it"
+    assert problem(model, Patterns(include=("stem",))).reasons["head_w"] == "--include does not name it"
 
 
 def test_excluded_layer_keeps_its_bytes(model):
-    case = study(model, Patterns(exclude=("body",)))
+    case = problem(model, Patterns(exclude=("body",)))
     keep = case.graph.keep_all()
     for group in case.graph.groups:
         keep[group.channels[::2]] = False
@@ -83,7 +83,7 @@ def test_excluded_layer_keeps_its_bytes(model):
 
 
 def test_shared_bias_of_an_excluded_layer_stays_whole(model):
-    case = study(model, Patterns(exclude=("stem",)))
+    case = problem(model, Patterns(exclude=("stem",)))
     keep = case.graph.keep_all()
     keep[case.graph.groups[0].channels[:3]] = False
     pruned = check_keep(case, keep).model
@@ -95,11 +95,11 @@ def test_shared_bias_of_an_excluded_layer_stays_whole(model):
 @pytest.mark.parametrize("option", ["include", "exclude"])
 def test_unmatched_pattern_is_an_error_with_close_names(model, option):
     with pytest.raises(OptionError) as error:
-        study(model, Patterns(**{option: ("steam",)}))
+        problem(model, Patterns(**{option: ("steam",)}))
     assert str(error.value) == f"--{option} 'steam' matches no node and no initializer"
     assert error.value.hint.startswith("close names: stem")
 
 
 def test_wrong_expression_is_an_error(model):
     with pytest.raises(OptionError, match=r"--exclude 're:\(' is no regular expression"):
-        study(model, Patterns(exclude=("re:(",)))
+        problem(model, Patterns(exclude=("re:(",)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from support.graphs import build
-from support.oracle import check_oracle, study
+from support.oracle import check_oracle, problem
 from support.rows import ROWS, TOKENS, Row, check_row
 
 from onnxpfp import prune
@@ -134,7 +134,7 @@ def test_stacked_recurrences_are_measured_and_pruned() -> None:
             y = MatMul(d, v)
         }"""
     )
-    case = study(model)
+    case = problem(model)
     assert case.graph.count == 16
     check_oracle(model, tolerance=2e-5, seeds=3)
     rng = np.random.default_rng(0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from support.oracle import check_keep, study
+from support.oracle import check_keep, problem
 from support.rows import TOKENS, Row, check_row, model_of
 
 NHWC = "float[1,6,6,3] x"
@@ -202,7 +202,7 @@ LAST_ROWS = [
 @pytest.mark.parametrize("row", LAST_ROWS, ids=str)
 def test_end_from_behind_when_nothing_is_left_behind_it(row):
     """An end of -1 must not become -0, which is the start."""
-    case = study(model_of(row))
+    case = problem(model_of(row))
     keep = case.graph.keep_all()
     keep[8] = False
     check_keep(case, keep)

@@ -45,7 +45,7 @@ def test_number_that_is_not_spelt_is_seen(monkeypatch):
 
     def silent(n):
         rule(n)
-        n.spells.clear()
+        n.size_refs.clear()
 
     monkeypatch.setitem(RULES, "Conv", silent)
     with pytest.raises(Exception, match=r"(?i)group|broken|channels"):

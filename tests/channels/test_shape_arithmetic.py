@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 from support.graphs import build
-from support.oracle import check_keep, check_oracle, run, study
+from support.oracle import check_keep, check_oracle, problem, run
 from support.rows import Row, check_row
 
 from onnxpfp.model.shapes import example_feeds
@@ -107,7 +107,7 @@ def test_a_product_with_a_free_length_cannot_be_written_down(batch: str, count: 
         y = Conv(d, w_out)
     }"""
     model = build(text.replace("BATCH", batch))
-    case = study(model)
+    case = problem(model)
     assert case.graph.count == count
     if count:
         check_oracle(model)
@@ -121,7 +121,7 @@ def test_length_as_graph_output_fixes_its_axis():
         s = Shape(c)
         y = Conv(c, w_out)
     }"""
-    case = study(build(text))
+    case = problem(build(text))
     assert case.graph.count == 0
     assert case.reasons["w"] == "its length is in the graph output 's'"
 
@@ -183,7 +183,7 @@ def test_a_length_that_depends_on_the_data_is_not_frozen() -> None:
             h = Shape(s) q = Gather<axis=0>(h, two) k = Unsqueeze(q, a0) t = Concat<axis=0>(one, kc, k)
             d = Reshape(s, t) e = Transpose<perm=[0,2,1]>(d) y = MatMul(e, v) }"""
     )
-    case = study(model)
+    case = problem(model)
     assert case.graph.count == 8
     keep = case.graph.keep_all()
     keep[[2, 5, 6]] = False
@@ -215,7 +215,7 @@ def test_a_number_that_something_else_reads_is_not_patched(elsewhere: str) -> No
         model.graph.node.append(helper.make_node("If", ["yes"], ["k"], then_branch=branch, else_branch=branch))
     name = "k" if elsewhere == "subgraph" else "kc"
     model.graph.output.append(helper.make_tensor_value_info(name, TensorProto.INT64, [1]))
-    assert study(model).graph.count == 8
+    assert problem(model).graph.count == 8
     check_oracle(model, seeds=3)
 
 

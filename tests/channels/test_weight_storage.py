@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from onnx import numpy_helper
 from support.graphs import build, weights_as_inputs
-from support.oracle import check_keep, check_oracle, random_keep, study
+from support.oracle import check_keep, check_oracle, problem, random_keep
 from support.rows import ROWS, Row, check_row, model_of
 
 from onnxpfp.channels import Patterns, build_channel_graph
@@ -77,7 +77,7 @@ def test_initializer_that_is_a_graph_output_stays():
     model = build("g (float[1,3,6,6] x) => (y, w) <float[8,3,1,1] w, float[5,8,1,1] u> "
                   "{ c = Conv(x, w)\n y = Conv(c, u) }")  # fmt: skip
     assert [o.name for o in model.graph.output] == ["y", "w"]
-    case = study(model)
+    case = problem(model)
     assert case.graph.count == 0
     assert case.reasons["w"] == "it is the graph output 'w'"
 
@@ -164,7 +164,7 @@ def test_op_of_another_domain_fixes_what_it_touches():
 
 
 def test_kept_filters_are_the_original_numbers():
-    case = study(model_of(Row("", "d = Relu(c)", 8)))
+    case = problem(model_of(Row("", "d = Relu(c)", 8)))
     keep = case.graph.keep_all()
     keep[[2, 3, 7]] = False
     pruned = check_keep(case, keep).model

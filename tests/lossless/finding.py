@@ -9,7 +9,7 @@ from typing import Any
 import nets
 import numpy as np
 from onnx import ModelProto
-from support.oracle import check_file, difference, run, study
+from support.oracle import check_file, difference, problem, run
 
 from onnxpfp.channels import ChannelGraph
 from onnxpfp.data.inputs import input_specs
@@ -62,7 +62,7 @@ def others(model: ModelProto) -> Iterator[Feed]:
 
 def find(model: ModelProto, *, trusted: bool = True, samples: Samples | None = None) -> Found:
     """Find what goes for free, take it out and measure the difference on other inputs."""
-    case = study(model)
+    case = problem(model)
     constants = Constants.of(model)
     readers = linear_ops(model, case.graph, case.shapes, constants)
     places = stored_axes_of(model, case.graph, constants)

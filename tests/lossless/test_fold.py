@@ -6,7 +6,7 @@ import nets
 import numpy as np
 import pytest
 from finding import constant, filters, find, multiple
-from support.oracle import study
+from support.oracle import problem
 
 from onnxpfp.errors import VerificationError
 from onnxpfp.linear.describe import linear_ops
@@ -21,7 +21,7 @@ GROUPED = MAPS.replace("<pads", "<group = 2, pads")
 
 def edited(text: str, lossless: Lossless, weights: dict[str, nets.Array], before: Edits) -> Edits:
     model = nets.build(text, weights, dtype=weights["w2"].dtype)
-    case, constants = study(model), Constants.of(model)
+    case, constants = problem(model), Constants.of(model)
     readers = linear_ops(model, case.graph, case.shapes, constants)
     places = stored_axes_of(model, case.graph, constants)
     return edits_of(model, case.graph, constants, readers, lossless, places, before)

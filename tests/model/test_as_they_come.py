@@ -11,7 +11,7 @@ import pytest
 from onnx import ModelProto, SparseTensorProto, TensorProto, helper, numpy_helper
 from onnx.external_data_helper import set_external_data
 from support.graphs import build, weights_as_inputs
-from support.oracle import check_oracle, run, study
+from support.oracle import check_oracle, problem, run
 
 import onnxpfp
 from onnxpfp.errors import ModelError
@@ -258,7 +258,7 @@ def test_a_weight_that_a_branch_reads_too_stays():
         "e = If (t) <then_branch = yes () => (float[N,6,4,4] u) { u = Conv(r, w2) },\n"
         "else_branch = no () => (float[N,6,4,4] v) { v = Neg(c) }>\ny = Conv(e, w3)",
     )
-    assert study(network(nodes, more="float z = {0.0}")).reasons["w2"] == "If 'e' reads it in a subgraph"
+    assert problem(network(nodes, more="float z = {0.0}")).reasons["w2"] == "If 'e' reads it in a subgraph"
 
 
 def test_weights_in_several_files(tmp_path):

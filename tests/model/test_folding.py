@@ -9,7 +9,7 @@ import onnx
 import pytest
 from onnx import ModelProto
 from support.graphs import build
-from support.oracle import check_oracle, run, study
+from support.oracle import check_oracle, problem, run
 
 from onnxpfp import prune
 from onnxpfp.model.folding import fold_weights
@@ -49,7 +49,7 @@ def test_a_computed_weight_is_folded_and_pruned(body: str) -> None:
     onnx.checker.check_model(folded, full_check=True)
     feed = {"x": np.random.default_rng(0).standard_normal((2, 3, 6, 6)).astype(np.float32)}
     np.testing.assert_allclose(run(folded, feed)["y"], run(model, feed)["y"], rtol=1e-5, atol=1e-5)
-    assert study(folded).graph.count == 8
+    assert problem(folded).graph.count == 8
     check_oracle(folded, seeds=2)
 
 

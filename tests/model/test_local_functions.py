@@ -7,7 +7,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 from onnx import ModelProto, numpy_helper, parser
-from support.oracle import difference, run, study
+from support.oracle import difference, problem, run
 
 import onnxpfp
 from onnxpfp.errors import VerificationError
@@ -126,7 +126,7 @@ y = Conv (d, w3)"""
     model = model_of(nodes, text)
     flat = without_functions(model)
     assert difference(run(model, {"x": image()}), run(flat, {"x": image()})) < 1e-6
-    assert {group.name for group in study(flat).graph.groups} == {"w1"}
+    assert {group.name for group in problem(flat).graph.groups} == {"w1"}
 
 
 def test_a_function_that_leaves_its_attribute_to_the_next_one():

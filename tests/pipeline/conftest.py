@@ -47,9 +47,9 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[onnxpfp.Result
 
     def call(context: Any, first: Any) -> Any:
         found = narrowed(context, first)
-        level, decision = first, found[0]
-        assert level.evidence.scores is not None
-        seen.append(Watched(level.analysis, level.readers, level.evidence.scores, decision))
+        measured, decision = first, found[0]
+        assert measured.calibration.scores is not None
+        seen.append(Watched(measured.analysis, measured.readers, measured.calibration.scores, decision))
         return found
 
     monkeypatch.setattr(api, "prune_in_steps", call)

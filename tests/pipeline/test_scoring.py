@@ -58,35 +58,35 @@ def gathered(
 
 
 def test_sensitivities_and_gram_matrices_come_from_one_pass(fed: list[int]) -> None:
-    evidence, _, clock = gathered(nets.chain(), nets.noise(64, 3, 8, 8), fed)
-    fit = evidence.split.fit
-    assert (sum(fed), len(evidence.seen)) == (len(fit), WANTED)
+    calibration, _, clock = gathered(nets.chain(), nets.noise(64, 3, 8, 8), fed)
+    fit = calibration.split.fit
+    assert (sum(fed), len(calibration.seen)) == (len(fit), WANTED)
     assert list(clock.seconds) == ["calibration", "ranking"]
-    assert evidence.grams.keys() == {"c", "y"}
-    assert evidence.grams["y"].count == len(fit)
-    assert evidence.study is not None
-    model = evidence.study.setting.model
-    readers = [task.reader for task in evidence.study.setting.tasks if task.output in evidence.grams]
+    assert calibration.grams.keys() == {"c", "y"}
+    assert calibration.grams["y"].count == len(fit)
+    assert calibration.setup is not None
+    model = calibration.setup.problem.model
+    readers = [layer.reader for layer in calibration.setup.problem.layers if layer.output in calibration.grams]
     alone = calibrate(model, readers, fit.take(WANTED))
-    assert evidence.statistics is not None
+    assert calibration.statistics is not None
     for number, reader in enumerate(readers):
-        here = evidence.statistics[op_key(number)]
+        here = calibration.statistics[op_key(number)]
         assert here.samples == WANTED
         np.testing.assert_array_equal(here.sensitivity, alone[reader.name].sensitivity)
 
 
 @pytest.mark.parametrize("given", [{"allocate": "bound"}, {"compensate": "bias"}])
 def test_what_nobody_asks_for_is_not_measured(fed: list[int], given: dict[str, Any]) -> None:
-    evidence, _, _ = gathered(nets.chain(), nets.noise(64, 3, 8, 8), fed, **given)
-    assert not evidence.grams
+    calibration, _, _ = gathered(nets.chain(), nets.noise(64, 3, 8, 8), fed, **given)
+    assert not calibration.grams
     assert sum(fed) <= WANTED + 16
 
 
 def test_a_fixed_batch_of_more_samples_than_are_wanted(fed: list[int]) -> None:
     model = nets.chain()
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 32
-    evidence, _, _ = gathered(model, nets.noise(512, 3, 8, 8), fed)
-    assert len(evidence.seen) == 32
-    assert evidence.statistics is not None
-    assert {each.samples for each in evidence.statistics.readers.values()} == {32}
-    assert evidence.grams["y"].count == len(evidence.split.fit) == 512 - 2 * 64
+    calibration, _, _ = gathered(model, nets.noise(512, 3, 8, 8), fed)
+    assert len(calibration.seen) == 32
+    assert calibration.statistics is not None
+    assert {each.samples for each in calibration.statistics.readers.values()} == {32}
+    assert calibration.grams["y"].count == len(calibration.split.fit) == 512 - 2 * 64

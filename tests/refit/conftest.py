@@ -46,7 +46,7 @@ Studied = Callable[..., tuple[RefitProblem, dict[str, RefitLayer], dict[str, str
 
 
 @pytest.fixture
-def study() -> Studied:
+def make_problem() -> Studied:
     """Find the linear ops of a model and give it samples: noise, or feeds of the caller's."""
 
     def look(
@@ -55,8 +55,8 @@ def study() -> Studied:
         shapes = concrete_shapes(model, default_input_shapes(model, {}))
         constants = Constants.of(model)
         graph = build_channel_graph(model, shapes, constants, Patterns())
-        surroundings = TargetFinder.of(model, constants, shapes)
-        tasks, left = refit_layers(surroundings, graph, own_weights(model, constants))
+        target_finder = TargetFinder.of(model, constants, shapes)
+        layers, left = refit_layers(target_finder, graph, own_weights(model, constants))
         source = _normal(model, count) if samples is None else samples
         loaded = load_samples(
             source, input_specs(model), count=count, input_shapes=default_input_shapes(model, {}), rng=0
@@ -64,9 +64,9 @@ def study() -> Studied:
         fit, tuning = loaded.split(held, np.random.default_rng(0))
         options = {"batch_size": 8, "positions": 64, "workspace": 1 << 28, "seed": 0} | given
         requests = resolve_providers("cpu")
-        setting = RefitProblem(
-            model, graph, constants, shapes, tasks, fit, tuning, requests=requests, threads=1, **options
+        problem = RefitProblem(
+            model, graph, constants, shapes, layers, fit, tuning, requests=requests, threads=1, **options
         )
-        return setting, {task.output: task for task in tasks}, dict(left)
+        return problem, {layer.output: layer for layer in layers}, dict(left)
 
     return look

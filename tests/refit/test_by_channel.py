@@ -54,12 +54,12 @@ def test_f2_a_channel_that_is_made_of_others_is_found_and_folded_in(padded: bool
     np.testing.assert_allclose(convolved(x[:, :2], refolded(w, m)), convolved(x, w), atol=1e-9)
 
 
-def test_f2_the_gram_matrix_of_the_columns_finds_the_same(study) -> None:
+def test_f2_the_gram_matrix_of_the_columns_finds_the_same(make_problem) -> None:
     x, w = case(0.0)
     model = build("g (float[N,3,6,6] x) => (y) <float[4,3,3,3] w> { y = Conv <pads = [1,1,1,1]> (x, w) }")
-    _, tasks, _ = study(model)
+    _, layers, _ = make_problem(model)
     positions = draw_positions((8, 4, 6, 6), 1, 36, np.random.default_rng(0))
-    u = columns(tasks["y"].reader, x, (6, 6), positions)[:, :18]
+    u = columns(layers["y"].reader, x, (6, 6), positions)[:, :18]
     moments = Moments.empty(1, 18, 4)
     moments.add(u[:, None], outputs_at(convolved(x, w), 1, positions)[:, None])
     found, bias = solve(moments, w.reshape(1, 4, 27)[:, :, :18], 1e-10)
@@ -86,9 +86,9 @@ PADDED = [
 
 
 @pytest.mark.parametrize(("op", "yes"), PADDED)
-def test_what_pads_with_zeros(study, op: str, yes: bool) -> None:
-    _, tasks, _ = study(build(f"g (float[N,3,6,6] x) => (y) <float[4,3,3,3] w> {{ y = {op} (x, w) }}"))
-    assert zero_padded(tasks["y"].reader) == yes
+def test_what_pads_with_zeros(make_problem, op: str, yes: bool) -> None:
+    _, layers, _ = make_problem(build(f"g (float[N,3,6,6] x) => (y) <float[4,3,3,3] w> {{ y = {op} (x, w) }}"))
+    assert zero_padded(layers["y"].reader) == yes
 
 
 NETWORK = """g (float[N,3,8,8] x) => (y) <float[6,3,1,1] w, float[6] b, float[8,6,3,3] f, float[4,8,1,1] u> {
@@ -98,12 +98,12 @@ FEW, MANY = 8 * 8 * 40 * 40, 1 << 28
 
 
 @pytest.mark.parametrize("window", ["pads = [1,1,1,1]", "strides = [2,2]"])
-def test_the_survey_holds_channels_where_columns_are_too_many(study, window: str) -> None:
+def test_the_survey_holds_channels_where_columns_are_too_many(make_problem, window: str) -> None:
     model = build(NETWORK.replace("ATTR", window))
     grams = {}
     for workspace in (FEW, MANY):
-        setting, tasks, _ = study(model, workspace=workspace, positions=10**6)
-        grams[workspace] = collect_grams(setting, tasks.values(), SpillCache(1 << 28))
+        problem, layers, _ = make_problem(model, workspace=workspace, positions=10**6)
+        grams[workspace] = collect_grams(problem, layers.values(), SpillCache(1 << 28))
     wide, narrow = grams[FEW]["c"], grams[MANY]["c"]
     assert (wide.taps, narrow.taps) == (9, 1)
     assert wide.uu.shape == (1, 6, 6)
@@ -128,13 +128,13 @@ def made_of_others(window: str) -> ModelProto:
 
 @pytest.mark.parametrize("window", ["pads = [1,1,1,1]", "strides = [2,2]"])
 @pytest.mark.parametrize("workspace", [FEW, MANY])
-def test_a_group_that_can_be_rebuilt_has_no_response(study, window: str, workspace: int) -> None:
-    setting, tasks, _ = study(made_of_others(window), workspace=workspace)
-    group = next(group for group in setting.graph.groups if group.name == "w")
+def test_a_group_that_can_be_rebuilt_has_no_response(make_problem, window: str, workspace: int) -> None:
+    problem, layers, _ = make_problem(made_of_others(window), workspace=workspace)
+    group = next(group for group in problem.graph.groups if group.name == "w")
     keeps = np.array([[True] * 4 + [False] * 2, [False, True, True, False, True, False], [True] * 6])
-    grams = collect_grams(setting, tasks.values(), SpillCache(1 << 28))
+    grams = collect_grams(problem, layers.values(), SpillCache(1 << 28))
     plain, refitted = (
-        run_group_trials(setting, [TrialWidths(group, keeps)], grams, refitted=how)[0] for how in (False, True)
+        run_group_trials(problem, [TrialWidths(group, keeps)], grams, refitted=how)[0] for how in (False, True)
     )
     assert refitted[0] < 0.02 * plain[0]
     assert plain[2] == refitted[2] == pytest.approx(0, abs=1e-6)
@@ -143,24 +143,24 @@ def test_a_group_that_can_be_rebuilt_has_no_response(study, window: str, workspa
 
 @pytest.mark.parametrize("window", ["pads = [1,1,1,1]", "strides = [2,2]"])
 @pytest.mark.parametrize("workspace", [FEW, MANY])
-def test_what_can_be_rebuilt_goes_first(study, window: str, workspace: int) -> None:
-    setting, tasks, _ = study(made_of_others(window), workspace=workspace)
-    gram = collect_grams(setting, [tasks["c"]], SpillCache(1 << 28))["c"]
-    weights = tasks["c"].reader.taps().reshape(6, 8, 9).transpose(1, 0, 2).reshape(8, 54).astype(np.float64)
+def test_what_can_be_rebuilt_goes_first(make_problem, window: str, workspace: int) -> None:
+    problem, layers, _ = make_problem(made_of_others(window), workspace=workspace)
+    gram = collect_grams(problem, [layers["c"]], SpillCache(1 << 28))["c"]
+    weights = layers["c"].reader.taps().reshape(6, 8, 9).transpose(1, 0, 2).reshape(8, 54).astype(np.float64)
     costs = removal_costs([GroupRead(gram.covariance(0), weights, np.repeat(np.arange(6), 9))], 6, 1e-5)
     # The six are made of the three of the input: any three others will do.
     assert (np.sort(costs)[:3] < 1e-3).all()
     assert np.sort(costs)[3] > 5e-3
 
 
-def test_outputs_that_lie_before_the_group_do_not_respond(study) -> None:
+def test_outputs_that_lie_before_the_group_do_not_respond(make_problem) -> None:
     model = build(
         """g (float[N,4,8] x) => (early, y) <float[8,5] e, float[8,6] w, float[6,3] v> {
         early = MatMul(x, e)  a = MatMul(x, w)  r = Relu(a)  y = MatMul(r, v) }"""
     )
-    setting, tasks, _ = study(model)
-    group = setting.graph.groups[0]
+    problem, layers, _ = make_problem(model)
+    group = problem.graph.groups[0]
     keeps = np.array([[False] * 3 + [True] * 3])
-    grams = collect_grams(setting, tasks.values(), SpillCache(1 << 20))
-    (drift,) = run_group_trials(setting, [TrialWidths(group, keeps)], grams, refitted=True)[0]
+    grams = collect_grams(problem, layers.values(), SpillCache(1 << 20))
+    (drift,) = run_group_trials(problem, [TrialWidths(group, keeps)], grams, refitted=True)[0]
     assert 0 < drift < 1

@@ -55,39 +55,39 @@ PRODUCTS = {
 }
 
 
-def check(study, model: ModelProto, shape: tuple[int, ...], per_sample: int) -> None:
-    setting, tasks, left = study(model)
+def check(make_problem, model: ModelProto, shape: tuple[int, ...], per_sample: int) -> None:
+    problem, layers, left = make_problem(model)
     assert not left
-    task = tasks["y"]
+    layer = layers["y"]
     data = noise(*shape)
-    made = values(setting.model, {"x": data})["y"]
-    positions = draw_positions(made.shape, task.axis, per_sample, np.random.default_rng(0))
-    spatial = made.shape[2:] if task.reader.kind != "matmul" else ()
-    u = columns(task.reader, data, spatial, positions)
-    taps = task.gain * task.reader.taps().astype(np.float64)
-    groups, per_out = task.reader.group, taps.shape[1]
+    made = values(problem.model, {"x": data})["y"]
+    positions = draw_positions(made.shape, layer.axis, per_sample, np.random.default_rng(0))
+    spatial = made.shape[2:] if layer.reader.kind != "matmul" else ()
+    u = columns(layer.reader, data, spatial, positions)
+    taps = layer.gain * layer.reader.taps().astype(np.float64)
+    groups, per_out = layer.reader.group, taps.shape[1]
     blocks = (
-        taps.reshape(groups, -1, per_out, task.reader.kernel_size).transpose(0, 2, 1, 3).reshape(groups, per_out, -1)
+        taps.reshape(groups, -1, per_out, layer.reader.kernel_size).transpose(0, 2, 1, 3).reshape(groups, per_out, -1)
     )
-    found = np.einsum("tgn,gon->tgo", u.reshape(len(u), groups, -1), blocks).reshape(len(u), -1) + task.bias
-    np.testing.assert_allclose(found, outputs_at(made, task.axis, positions), atol=2e-5)
+    found = np.einsum("tgn,gon->tgo", u.reshape(len(u), groups, -1), blocks).reshape(len(u), -1) + layer.bias
+    np.testing.assert_allclose(found, outputs_at(made, layer.axis, positions), atol=2e-5)
     assert len(found) == positions.size > 0
 
 
 @pytest.mark.parametrize(("kind", "window"), WINDOWS)
-def test_a_convolution_is_its_columns_times_its_weights(study, kind: str, window: str) -> None:
+def test_a_convolution_is_its_columns_times_its_weights(make_problem, kind: str, window: str) -> None:
     text = CONVOLUTIONS[kind].replace("ATTR", window)
     model = build(f"g {text}", opset=17)
     size = [dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim][1:]
-    check(study, model, (3, *size), 10)
-    check(study, model, (3, *size), 10**6)
+    check(make_problem, model, (3, *size), 10)
+    check(make_problem, model, (3, *size), 10**6)
 
 
 @pytest.mark.parametrize("kind", PRODUCTS)
-def test_a_product_is_its_columns_times_its_weights(study, kind: str) -> None:
+def test_a_product_is_its_columns_times_its_weights(make_problem, kind: str) -> None:
     model = build(f"g {PRODUCTS[kind]}", opset=17)
     size = [dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim]
-    check(study, model, (size[0] or 3, *size[1:]), 3)
+    check(make_problem, model, (size[0] or 3, *size[1:]), 3)
 
 
 def test_positions_are_distinct_ascending_and_as_many_of_every_sample() -> None:

@@ -27,13 +27,13 @@ NET = """g (float[N,3,9,9] x) => (y) <float[6,3,3,3] w, float[6] b, float[8,3,3,
 EVERYWHERE, LARGE = 10**6, 1 << 28
 
 
-def shown(model: ModelProto, setting: RefitProblem, names: Sequence[str]) -> dict[str, np.ndarray]:
+def shown(model: ModelProto, problem: RefitProblem, names: Sequence[str]) -> dict[str, np.ndarray]:
     """Return tensors of the network on the samples to fit."""
     whole = ModelProto()
     whole.CopyFrom(model)
     for name in names:
         whole.graph.output.add(name=name)
-    (feed,) = setting.fit.batches(len(setting.fit))
+    (feed,) = problem.fit.batches(len(problem.fit))
     return {**feed, **open_session(whole, threads=1).run(feed)}
 
 
@@ -53,96 +53,96 @@ def is_gram_of(gram: Gram, u: np.ndarray, groups: int = 1) -> None:
     np.testing.assert_allclose(gram.mean, u.mean(0), rtol=1e-4, atol=1e-4)
 
 
-def looked_at(study: Any, **given: Any) -> tuple[RefitProblem, dict[str, RefitLayer], dict[str, np.ndarray]]:
+def looked_at(make_problem: Any, **given: Any) -> tuple[RefitProblem, dict[str, RefitLayer], dict[str, np.ndarray]]:
     model = build(NET)
-    setting, tasks, _ = study(model, **given)
-    assert tasks.keys() == {"a", "c", "d", "y"}
-    return setting, tasks, shown(model, setting, ["r", "s", "f"])
+    problem, layers, _ = make_problem(model, **given)
+    assert layers.keys() == {"a", "c", "d", "y"}
+    return problem, layers, shown(model, problem, ["r", "s", "f"])
 
 
 @pytest.mark.parametrize("batch", [1, 7, 48])
 @pytest.mark.parametrize("limit", [0, LARGE])
-def test_everywhere_they_are_the_sums_over_all_positions(study, batch: int, limit: int) -> None:
-    setting, tasks, there = looked_at(study, positions=EVERYWHERE, batch_size=batch)
-    grams = collect_grams(setting, tasks.values(), SpillCache(limit))
+def test_everywhere_they_are_the_sums_over_all_positions(make_problem, batch: int, limit: int) -> None:
+    problem, layers, there = looked_at(make_problem, positions=EVERYWHERE, batch_size=batch)
+    grams = collect_grams(problem, layers.values(), SpillCache(limit))
     is_gram_of(grams["a"], windows(there["x"], (1, 1, 1, 1), 1).reshape(-1, 27))
     is_gram_of(grams["c"], windows(there["r"], (1, 0, 1, 0), 2).reshape(-1, 54), groups=2)
     is_gram_of(grams["y"], there["f"])
     assert all(isinstance(gram.uu, np.memmap) == (limit == 0) for gram in grams.values())
 
 
-def test_columns_of_a_transposed_convolution(study) -> None:
+def test_columns_of_a_transposed_convolution(make_problem) -> None:
     """Its columns make its output, so their Gram matrix makes that of the output."""
-    setting, tasks, _ = looked_at(study, positions=EVERYWHERE)
-    gram = collect_grams(setting, [tasks["d"]], SpillCache(LARGE))["d"]
-    taps = tasks["d"].reader.taps().astype(np.float64)
+    problem, layers, _ = looked_at(make_problem, positions=EVERYWHERE)
+    gram = collect_grams(problem, [layers["d"]], SpillCache(LARGE))["d"]
+    taps = layers["d"].reader.taps().astype(np.float64)
     blocks = taps.reshape(2, 4, 4, -1).transpose(0, 2, 1, 3).reshape(2, 4, -1)
-    output = shown(setting.model, setting, ["d"])["d"].astype(np.float64)
-    assert gram.count == len(setting.fit) * output[0, 0].size
+    output = shown(problem.model, problem, ["d"])["d"].astype(np.float64)
+    assert gram.count == len(problem.fit) * output[0, 0].size
     for group, (block, made) in enumerate(zip(blocks, np.split(output, 2, axis=1), strict=True)):
         flat = made.swapaxes(0, 1).reshape(4, -1)
         np.testing.assert_allclose(block @ gram.uu[group] @ block.T, flat @ flat.T, rtol=1e-3, atol=1e-3)
 
 
-def test_positions_are_drawn_anew_for_every_sample_and_op(study) -> None:
-    setting, tasks, there = looked_at(study, positions=5, batch_size=8, seed=3)
-    (gram,) = collect_grams(setting, [tasks["a"]], SpillCache(LARGE)).values()
+def test_positions_are_drawn_anew_for_every_sample_and_op(make_problem) -> None:
+    problem, layers, there = looked_at(make_problem, positions=5, batch_size=8, seed=3)
+    (gram,) = collect_grams(problem, [layers["a"]], SpillCache(LARGE)).values()
     rows = windows(there["x"], (1, 1, 1, 1), 1)
     drawn = [sample_positions((8, 1, 9, 9), 1, 5, (3, 0, 0), 8 * batch) for batch in range(6)]
     is_gram_of(gram, np.take_along_axis(rows, np.concatenate(drawn)[:, :, None], axis=1).reshape(-1, 27))
-    assert len({tuple(row) for each in drawn for row in each.tolist()}) == len(setting.fit)
-    both = collect_grams(setting, [tasks["a"], tasks["c"]], SpillCache(LARGE))
+    assert len({tuple(row) for each in drawn for row in each.tolist()}) == len(problem.fit)
+    both = collect_grams(problem, [layers["a"], layers["c"]], SpillCache(LARGE))
     np.testing.assert_array_equal(both["a"].uu, gram.uu)
-    assert not np.allclose(collect_grams(setting, [tasks["c"]], SpillCache(LARGE))["c"].uu, both["c"].uu)
+    assert not np.allclose(collect_grams(problem, [layers["c"]], SpillCache(LARGE))["c"].uu, both["c"].uu)
 
 
-def test_they_come_out_of_the_runs_that_measure_readers(study) -> None:
-    setting, tasks, _ = looked_at(study)
-    alone = collect_grams(setting, tasks.values(), SpillCache(LARGE))
-    watchers = gram_observers(setting, tasks.values(), SpillCache(LARGE))
-    readers = [tasks["c"].reader]
-    found = calibrate(setting.model, readers, setting.fit, batch_size=8, threads=3, watchers=watchers, scored=16)
+def test_they_come_out_of_the_runs_that_measure_readers(make_problem) -> None:
+    problem, layers, _ = looked_at(make_problem)
+    alone = collect_grams(problem, layers.values(), SpillCache(LARGE))
+    observers = gram_observers(problem, layers.values(), SpillCache(LARGE))
+    readers = [layers["c"].reader]
+    found = calibrate(problem.model, readers, problem.fit, batch_size=8, threads=3, observers=observers, scored=16)
     assert found["c"].samples == 16
-    beside = observed_grams(watchers)
+    beside = observed_grams(observers)
     assert beside.keys() == alone.keys()
     for name, gram in beside.items():
         assert gram.count == alone[name].count
         np.testing.assert_allclose(gram.uu, alone[name].uu, rtol=1e-5, atol=1e-4)
 
 
-def test_ops_that_see_the_same_share_their_matrix(study) -> None:
+def test_ops_that_see_the_same_share_their_matrix(make_problem) -> None:
     model = build(
         """g (float[N,3,6,6] x) => (y, z, t) <float[6,3,1,1] w, float[4,6,3,3] u, float[5,6,3,3] v, float[5,6,1,1] k> {
         a = Conv(x, w)  r = Relu(a)  y = Conv(r, u)  z = Conv(r, v)  t = Conv(r, k) }"""
     )
-    setting, tasks, _ = study(model)
-    watchers = gram_observers(setting, tasks.values(), SpillCache(LARGE))
-    assert [[task.output for task in each.tasks] for each in watchers] == [["a"], ["y", "z"], ["t"]]
-    grams = collect_grams(setting, tasks.values(), SpillCache(LARGE))
+    problem, layers, _ = make_problem(model)
+    observers = gram_observers(problem, layers.values(), SpillCache(LARGE))
+    assert [[layer.output for layer in each.layers] for each in observers] == [["a"], ["y", "z"], ["t"]]
+    grams = collect_grams(problem, layers.values(), SpillCache(LARGE))
     assert grams["y"] is grams["z"]
     assert grams["t"].uu.shape == (1, 6, 6)
 
 
 @pytest.mark.parametrize("limit", [0, LARGE])
-def test_who_forgets_counts_anew(study, limit: int) -> None:
-    setting, tasks, there = looked_at(study, positions=EVERYWHERE)
-    (watcher,) = gram_observers(setting, [tasks["c"]], SpillCache(limit))
-    watcher.see(np.full_like(there["r"], np.nan), Batch(0, len(there["r"])))
-    assert watcher.gram() is None
-    watcher.forget()
-    assert watcher.gram() is None
+def test_who_forgets_counts_anew(make_problem, limit: int) -> None:
+    problem, layers, there = looked_at(make_problem, positions=EVERYWHERE)
+    (observer,) = gram_observers(problem, [layers["c"]], SpillCache(limit))
+    observer.see(np.full_like(there["r"], np.nan), Batch(0, len(there["r"])))
+    assert observer.gram() is None
+    observer.forget()
+    assert observer.gram() is None
     for _ in range(2):
-        watcher.see(there["r"], Batch(0, len(there["r"])))
-        gram = watcher.gram()
+        observer.see(there["r"], Batch(0, len(there["r"])))
+        gram = observer.gram()
         assert gram is not None
         is_gram_of(gram, windows(there["r"], (1, 0, 1, 0), 2).reshape(-1, 54), groups=2)
-        watcher.forget()
+        observer.forget()
 
 
 @pytest.mark.parametrize("rows", [1, 2, 4])
-def test_draws_do_not_depend_on_the_batches_where_a_sample_has_several_rows(study, rows: int) -> None:
-    setting, tasks, there = looked_at(study, positions=5)
-    whole, parts = (gram_observers(setting, [tasks["c"]], SpillCache(LARGE))[0] for _ in range(2))
+def test_draws_do_not_depend_on_the_batches_where_a_sample_has_several_rows(make_problem, rows: int) -> None:
+    problem, layers, there = looked_at(make_problem, positions=5)
+    whole, parts = (gram_observers(problem, [layers["c"]], SpillCache(LARGE))[0] for _ in range(2))
     whole.see(there["r"], Batch(0, 48 // rows))
     for first in (0, 16, 32):
         parts.see(there["r"][first : first + 16], Batch(first // rows, 16 // rows))

@@ -36,36 +36,36 @@ GOOD = {
 
 
 @pytest.mark.parametrize("kind", GOOD)
-def test_a_task_knows_its_gain_and_bias_and_whether_that_can_change(study, kind: str) -> None:
+def test_a_task_knows_its_gain_and_bias_and_whether_that_can_change(make_problem, kind: str) -> None:
     text, biased = GOOD[kind]
     model = build(f"g {text}", opset=17)
-    _, tasks, left = study(model)
+    _, layers, left = make_problem(model)
     assert not left
-    (task,) = tasks.values()
-    assert task.biased == biased
+    (layer,) = layers.values()
+    assert layer.biased == biased
     # The op on a single position: its taps' sum over a map of ones, where nothing is padded.
     shape = [dim.dim_value or 2 for dim in model.graph.input[0].type.tensor_type.shape.dim]
-    made = values(model, {"x": np.zeros(shape, np.float32)})[task.output]
-    np.testing.assert_allclose(np.moveaxis(made, task.axis, -1).reshape(-1, task.rows.size)[0], task.bias, atol=1e-6)
+    made = values(model, {"x": np.zeros(shape, np.float32)})[layer.output]
+    np.testing.assert_allclose(np.moveaxis(made, layer.axis, -1).reshape(-1, layer.rows.size)[0], layer.bias, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", GOOD)
-def test_new_numbers_arrive_in_the_network(study, kind: str) -> None:
+def test_new_numbers_arrive_in_the_network(make_problem, kind: str) -> None:
     """What is put into the ledger is what the written network computes with."""
     text, biased = GOOD[kind]
     model = build(f"g {text}", opset=17)
-    setting, tasks, _ = study(model)
-    (task,) = tasks.values()
-    ledger = RefitState(setting, setting.graph.keep_all(), Edits())
-    start = ledger.start(task)
+    problem, layers, _ = make_problem(model)
+    (layer,) = layers.values()
+    refit_state = RefitState(problem, problem.graph.keep_all(), Edits())
+    start = refit_state.start(layer)
     assert start is not None
     weights, bias = 2 * start.weights, start.bias + (3.0 if biased else 0.0)
-    ledger.put(task, weights, bias)
-    changed = apply(model, setting.graph, setting.graph.keep_all(), ledger.all_edits([task]))
+    refit_state.put(layer, weights, bias)
+    changed = apply(model, problem.graph, problem.graph.keep_all(), refit_state.all_edits([layer]))
     shape = [dim.dim_value or 2 for dim in model.graph.input[0].type.tensor_type.shape.dim]
     feed = noise(*shape)
-    before = values(model, {"x": feed})[task.output]
-    per_output = np.reshape(task.bias, [-1 if axis == task.axis else 1 for axis in range(before.ndim)])
+    before = values(model, {"x": feed})[layer.output]
+    per_output = np.reshape(layer.bias, [-1 if axis == layer.axis else 1 for axis in range(before.ndim)])
     added = run(model, np.zeros(shape, np.float32)) - per_output
     wanted = 2 * (before - per_output) + per_output + (3.0 if biased else 0.0) + added
     np.testing.assert_allclose(run(changed, feed), wanted, atol=5e-2 if "float16" in text else 1e-5)
@@ -83,18 +83,18 @@ BAD = {
 
 
 @pytest.mark.parametrize("kind", BAD)
-def test_what_cannot_be_refitted_is_no_task(study, kind: str) -> None:
-    _, tasks, _ = study(build(f"g {BAD[kind]}", opset=17))
-    assert not tasks
+def test_what_cannot_be_refitted_is_no_task(make_problem, kind: str) -> None:
+    _, layers, _ = make_problem(build(f"g {BAD[kind]}", opset=17))
+    assert not layers
 
 
-def test_quantized_weights_are_left_with_a_reason(study) -> None:
+def test_quantized_weights_are_left_with_a_reason(make_problem) -> None:
     model = build(
         "g (float[N,3] x) => (y) <float[3,6] f, int8[6,4] w, float s, int8 z> "
         "{ a = MatMul(x, f)  r = Relu(a)  t = DequantizeLinear(w, s, z)  y = MatMul(r, t) }"
     )
-    _, tasks, left = study(model)
-    assert tasks.keys() == {"a"}
+    _, layers, left = make_problem(model)
+    assert layers.keys() == {"a"}
     assert set(left.values()) == {"its weights are shared or no plain floating-point constants"}
 
 
@@ -109,31 +109,33 @@ LAYOUTS = {
 
 
 @pytest.mark.parametrize("kind", LAYOUTS)
-def test_taps_go_back_to_the_layout_of_the_op(study, kind: str) -> None:
+def test_taps_go_back_to_the_layout_of_the_op(make_problem, kind: str) -> None:
     model = build(f"g {LAYOUTS[kind]}")
-    _, tasks, _ = study(model)
-    task = tasks["y"]
+    _, layers, _ = make_problem(model)
+    layer = layers["y"]
     stored = numpy_helper.to_array(model.graph.initializer[0])
-    np.testing.assert_array_equal(operand(task, task.reader.taps()), stored)
+    np.testing.assert_array_equal(operand(layer, layer.reader.taps()), stored)
 
 
 @pytest.mark.parametrize("kind", LAYOUTS)
-def test_what_is_cut_out_can_be_put_back(study, kind: str) -> None:
-    setting, tasks, _ = study(build(f"g {LAYOUTS[kind]}"))
-    task, keep = tasks["y"], setting.graph.keep_all()
-    taps = task.reader.taps().astype(np.float64)
-    cut = kept_weights(task, taps, keep)
+def test_what_is_cut_out_can_be_put_back(make_problem, kind: str) -> None:
+    problem, layers, _ = make_problem(build(f"g {LAYOUTS[kind]}"))
+    layer, keep = layers["y"], problem.graph.keep_all()
+    taps = layer.reader.taps().astype(np.float64)
+    cut = kept_weights(layer, taps, keep)
     assert cut is not None
     assert cut.size == taps.size
-    np.testing.assert_array_equal(with_weights(task, np.zeros_like(taps), keep, cut), taps)
+    np.testing.assert_array_equal(with_weights(layer, np.zeros_like(taps), keep, cut), taps)
 
 
-def test_groups_that_keep_unequal_parts_are_left_alone(study) -> None:
-    setting, tasks, _ = study(build("g (float[N,8,6,6] x) => (y) <float[4,4,3,3] f> { y = Conv <group = 2> (x, f) }"))
-    task = tasks["y"]
-    apart = replace(task, reader=replace(task.reader, channels=np.arange(1, 9)))
-    taps = task.reader.taps().astype(np.float64)
-    keep = np.ones(max(9, setting.graph.count + 1), np.bool_)
+def test_groups_that_keep_unequal_parts_are_left_alone(make_problem) -> None:
+    problem, layers, _ = make_problem(
+        build("g (float[N,8,6,6] x) => (y) <float[4,4,3,3] f> { y = Conv <group = 2> (x, f) }")
+    )
+    layer = layers["y"]
+    apart = replace(layer, reader=replace(layer.reader, channels=np.arange(1, 9)))
+    taps = layer.reader.taps().astype(np.float64)
+    keep = np.ones(max(9, problem.graph.count + 1), np.bool_)
     keep[[1, 8]] = False
     cut = kept_weights(apart, taps, keep)
     assert cut is not None
@@ -142,16 +144,16 @@ def test_groups_that_keep_unequal_parts_are_left_alone(study) -> None:
     assert kept_weights(apart, taps, keep) is None
 
 
-def test_a_network_of_bfloat16_weights_is_refitted(study) -> None:
+def test_a_network_of_bfloat16_weights_is_refitted(make_problem) -> None:
     model = build(
         "g (float[N,3] x) => (y) <float[3,6] f, bfloat16[6,4] w> "
         "{ a = MatMul(x, f)  t = Cast <to = 1> (w)  y = Gemm(a, t) }"
     )
-    setting, _, _ = study(model)
-    keep = setting.graph.keep_all()
-    keep[setting.graph.groups[0].channels[:3]] = False
-    found = refit(setting, keep, Edits())
+    problem, _, _ = make_problem(model)
+    keep = problem.graph.keep_all()
+    keep[problem.graph.groups[0].channels[:3]] = False
+    found = refit(problem, keep, Edits())
     feed = noise(16, 3, seed=9)
-    plain, better = (run(apply(model, setting.graph, keep, edits), feed) for edits in (Edits(), found.edits))
+    plain, better = (run(apply(model, problem.graph, keep, edits), feed) for edits in (Edits(), found.edits))
     whole = run(model, feed)
     assert np.square(better - whole).sum() < 1e-3 * np.square(plain - whole).sum()

@@ -51,9 +51,9 @@ def model_of(kind: str) -> ModelProto:
     return model
 
 
-def without(setting: RefitProblem, channels: list[int], group: int = 0) -> np.ndarray:
-    keep = setting.graph.keep_all()
-    keep[setting.graph.groups[group].channels[channels]] = False
+def without(problem: RefitProblem, channels: list[int], group: int = 0) -> np.ndarray:
+    keep = problem.graph.keep_all()
+    keep[problem.graph.groups[group].channels[channels]] = False
     return keep
 
 
@@ -63,14 +63,14 @@ def gap(one: ModelProto, other: ModelProto, feed: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("kind", READERS)
-def test_channels_that_are_made_of_others_go_without_a_trace(study, kind: str) -> None:
+def test_channels_that_are_made_of_others_go_without_a_trace(make_problem, kind: str) -> None:
     model = model_of(kind)
     # A flattened map has one position a sample, and 256 columns.
-    setting, _, left = study(model, count=600 if kind == "flattened" else 64)
+    problem, _, left = make_problem(model, count=600 if kind == "flattened" else 64)
     assert not left
-    keep = without(setting, [4, 5])
-    refitted = refit(setting, keep, Edits())
-    plain, better = (apply(model, setting.graph, keep, edits) for edits in (Edits(), refitted.edits))
+    keep = without(problem, [4, 5])
+    refitted = refit(problem, keep, Edits())
+    plain, better = (apply(model, problem.graph, keep, edits) for edits in (Edits(), refitted.edits))
     feed = noise(4, 3, 8, 8, seed=9)
     assert gap(model, plain, feed) > 0.05
     assert gap(model, better, feed) < 2e-4
@@ -78,24 +78,24 @@ def test_channels_that_are_made_of_others_go_without_a_trace(study, kind: str) -
 
 
 @pytest.mark.parametrize("kind", ["conv", "padded", "padded with bias", "transposed", "relu behind", "norm behind"])
-def test_channels_in_place_of_columns_do_so_too(study, kind: str) -> None:
+def test_channels_in_place_of_columns_do_so_too(make_problem, kind: str) -> None:
     """Oracle F2: the channel Gram is exact, also with padding, as long as there is no constant in the mix."""
     model = model_of(kind)
-    setting, tasks, _ = study(model, workspace=8 * 8 * 30 * 30)
-    wide = tasks["z"] if "behind" in kind else tasks["y"]
-    assert setting.fits(6)
-    assert not setting.fits(4 * wide.reader.kernel_size)
-    keep = without(setting, [4, 5])
-    better = apply(model, setting.graph, keep, refit(setting, keep, Edits()).edits)
+    problem, layers, _ = make_problem(model, workspace=8 * 8 * 30 * 30)
+    wide = layers["z"] if "behind" in kind else layers["y"]
+    assert problem.fits(6)
+    assert not problem.fits(4 * wide.reader.kernel_size)
+    keep = without(problem, [4, 5])
+    better = apply(model, problem.graph, keep, refit(problem, keep, Edits()).edits)
     assert gap(model, better, noise(4, 3, 8, 8, seed=9)) < 2e-4
 
 
 @pytest.mark.parametrize("kind", READERS)
-def test_with_everything_kept_the_network_stays_the_same(study, kind: str) -> None:
+def test_with_everything_kept_the_network_stays_the_same(make_problem, kind: str) -> None:
     model = model_of(kind)
-    setting, _, _ = study(model)
+    problem, _, _ = make_problem(model)
     same = apply(
-        model, setting.graph, setting.graph.keep_all(), refit(setting, setting.graph.keep_all(), Edits()).edits
+        model, problem.graph, problem.graph.keep_all(), refit(problem, problem.graph.keep_all(), Edits()).edits
     )
     np.testing.assert_allclose(run(same, feed := noise(4, 3, 8, 8, seed=9)), run(model, feed), atol=2e-5)
 
@@ -107,23 +107,23 @@ DEEP = """g (float[N,4,8,8] x) => (y) <float[8,4,3,3] w, float[8] b, float[4,8,3
     q = Relu(k)  s = GlobalAveragePool(q)  t = Flatten(s)  y = Gemm <transB = 1> (t, u, d) }"""
 
 
-def dropped(setting: RefitProblem, share: float = 0.5, seed: int = 0) -> np.ndarray:
+def dropped(problem: RefitProblem, share: float = 0.5, seed: int = 0) -> np.ndarray:
     """Drop a share of every group's channels."""
-    keep, rng = setting.graph.keep_all(), np.random.default_rng(seed)
-    for group in setting.graph.groups:
+    keep, rng = problem.graph.keep_all(), np.random.default_rng(seed)
+    for group in problem.graph.groups:
         keep[rng.permutation(group.channels)[: int(share * group.channels.size)]] = False
     return keep
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_no_op_is_worse_on_held_out_samples_and_the_network_is_better(study, seed: int) -> None:
+def test_no_op_is_worse_on_held_out_samples_and_the_network_is_better(make_problem, seed: int) -> None:
     model = build(DEEP, seed=seed)
-    setting, tasks, _ = study(model, count=128)
-    keep = dropped(setting, seed=seed)
-    found = refit(setting, keep, Edits())
-    assert {record.name for record in found.records} == {task.consumer.name for task in tasks.values()}
+    problem, layers, _ = make_problem(model, count=128)
+    keep = dropped(problem, seed=seed)
+    found = refit(problem, keep, Edits())
+    assert {record.name for record in found.records} == {layer.consumer.name for layer in layers.values()}
     assert all(0 <= record.after <= record.before for record in found.records)
-    plain, better = (apply(model, setting.graph, keep, edits) for edits in (Edits(), found.edits))
+    plain, better = (apply(model, problem.graph, keep, edits) for edits in (Edits(), found.edits))
     feed = noise(32, 4, 8, 8, seed=9)
     assert gap(model, better, feed) < 0.6 * gap(model, plain, feed)
 
@@ -134,15 +134,15 @@ STREAM = """g (float[N,3,8,8] x) => (y) <float[6,3,1,1] w, float[4,6,1,1] e, flo
 
 
 @pytest.mark.parametrize("both", ["d, f", "f, d"])
-def test_the_drift_of_a_residual_stream_is_repaired_by_what_is_added_to_it(study, both: str) -> None:
+def test_the_drift_of_a_residual_stream_is_repaired_by_what_is_added_to_it(make_problem, both: str) -> None:
     model = build(STREAM.replace("SUM", both))
-    setting, tasks, _ = study(model)
-    assert tasks["f"].outlook.shortcut == "d"
-    group = next(n for n, each in enumerate(setting.graph.groups) if each.name == "w")
-    keep = without(setting, [0, 1, 2, 3, 4], group)
-    found = refit(setting, keep, Edits())
+    problem, layers, _ = make_problem(model)
+    assert layers["f"].target.shortcut == "d"
+    group = next(n for n, each in enumerate(problem.graph.groups) if each.name == "w")
+    keep = without(problem, [0, 1, 2, 3, 4], group)
+    found = refit(problem, keep, Edits())
     feed = noise(32, 3, 8, 8, seed=9)
-    whole, better = values(model, {"x": feed}), values(apply(model, setting.graph, keep, found.edits), {"x": feed})
+    whole, better = values(model, {"x": feed}), values(apply(model, problem.graph, keep, found.edits), {"x": feed})
     stream, rectified = (float(np.square(whole[name] - better[name]).mean()) for name in ("d", "y"))
     # The other branch lost nothing, and the stream's error is linear in what it reads.
     assert stream > 0.05
@@ -150,14 +150,14 @@ def test_the_drift_of_a_residual_stream_is_repaired_by_what_is_added_to_it(study
 
 
 @pytest.mark.parametrize("workspace", [1 << 28, 200_000])
-def test_the_same_samples_give_the_same_bytes_wherever_they_are_held(study, workspace: int) -> None:
+def test_the_same_samples_give_the_same_bytes_wherever_they_are_held(make_problem, workspace: int) -> None:
     model = build(DEEP)
-    reference, _, _ = study(model)
-    setting, _, _ = study(model, workspace=workspace)
+    reference, _, _ = make_problem(model)
+    problem, _, _ = make_problem(model, workspace=workspace)
     keep = dropped(reference)
     # 36 of the columns fit into either workspace.
-    assert setting.fits(36)
-    one, other = (refit(each, keep, Edits()).edits for each in (reference, setting))
+    assert problem.fits(36)
+    one, other = (refit(each, keep, Edits()).edits for each in (reference, problem))
     assert one.tensors.keys() == other.tensors.keys()
     for name in one.tensors:
         np.testing.assert_array_equal(one.tensors[name], other.tensors[name])
@@ -176,20 +176,20 @@ GROUPED = {
 
 
 @pytest.mark.parametrize("kind", GROUPED)
-def test_grouped_and_depthwise_convolutions_are_refitted_group_by_group(study, kind: str) -> None:
+def test_grouped_and_depthwise_convolutions_are_refitted_group_by_group(make_problem, kind: str) -> None:
     model = build(GROUPED[kind])
-    setting, tasks, left = study(model)
+    problem, layers, left = make_problem(model)
     assert not left
-    assert len(tasks) == sum("Conv" in node.op_type for node in model.graph.node)
-    keep = dropped(setting)
-    found = refit(setting, keep, Edits())
+    assert len(layers) == sum("Conv" in node.op_type for node in model.graph.node)
+    keep = dropped(problem)
+    found = refit(problem, keep, Edits())
     assert all(record.after <= record.before for record in found.records)
-    plain, better = (apply(model, setting.graph, keep, edits) for edits in (Edits(), found.edits))
+    plain, better = (apply(model, problem.graph, keep, edits) for edits in (Edits(), found.edits))
     feed = noise(16, 4, 8, 8, seed=9)
     assert gap(model, better, feed) < gap(model, plain, feed)
 
 
-def test_a_half_precision_weight_that_would_overflow_is_not_taken(study) -> None:
+def test_a_half_precision_weight_that_would_overflow_is_not_taken(make_problem) -> None:
     # Channel 1 is 30 times channel 0: without it the weight of channel 0 would have to be 90 * 3000.
     w = np.zeros((3, 2, 1, 1), np.float16)
     w[0, 0], w[1, 0], w[2, 1] = 0.01, 0.3, 0.01
@@ -199,26 +199,26 @@ def test_a_half_precision_weight_that_would_overflow_is_not_taken(study) -> None
     )
     for tensor in model.graph.initializer:
         tensor.CopyFrom(numpy_helper.from_array({"w": w, "v": v}[tensor.name], tensor.name))
-    setting, _, _ = study(model)
-    keep = without(setting, [1])
-    found = refit(setting, keep, Edits())
-    better = apply(model, setting.graph, keep, found.edits)
+    problem, _, _ = make_problem(model)
+    keep = without(problem, [1])
+    found = refit(problem, keep, Edits())
+    better = apply(model, problem.graph, keep, found.edits)
     for tensor in better.graph.initializer:
         assert tensor.data_type == TensorProto.FLOAT16
         assert np.isfinite(numpy_helper.to_array(tensor)).all()
     assert all(record.after <= record.before for record in found.records)
 
 
-def test_a_half_precision_network_is_refitted_in_its_own_type(study) -> None:
+def test_a_half_precision_network_is_refitted_in_its_own_type(make_problem) -> None:
     model = build(
         "g (float16[N,3,8,8] x) => (y) <float16[6,3,1,1] w, float16[5,6,3,3] v, float16[5] c> "
         "{ a = Conv(x, w)  r = Relu(a)  y = Conv(r, v, c) }"
     )
-    setting, _, _ = study(model)
-    keep = without(setting, [4, 5])
-    found = refit(setting, keep, Edits())
+    problem, _, _ = make_problem(model)
+    keep = without(problem, [4, 5])
+    found = refit(problem, keep, Edits())
     assert all(array.dtype == np.float16 for array in found.edits.tensors.values())
-    plain, better = (apply(model, setting.graph, keep, edits) for edits in (Edits(), found.edits))
+    plain, better = (apply(model, problem.graph, keep, edits) for edits in (Edits(), found.edits))
     feed = noise(8, 3, 8, 8, seed=9, dtype=np.float16)
     assert gap(model, better, feed) < 0.9 * gap(model, plain, feed)
 
@@ -227,58 +227,58 @@ NOT_FINITE = """g (float[N,4] x) => (y) <float[4,6] w, float[6,3] v> {
     a = MatMul(x, w)  z = Sub(x, x)  l = Log(z)  m = ReduceSum <keepdims = 1> (l)  b = Add(a, m)  y = MatMul(b, v) }"""
 
 
-def test_an_op_whose_inputs_are_infinite_is_left_alone(study) -> None:
+def test_an_op_whose_inputs_are_infinite_is_left_alone(make_problem) -> None:
     model = build(NOT_FINITE)
-    setting, _, _ = study(model)
-    keep = dropped(setting)
-    found = refit(setting, keep, Edits())
+    problem, _, _ = make_problem(model)
+    keep = dropped(problem)
+    found = refit(problem, keep, Edits())
     # The product of x with w has no bias, and what it reads is as it was: nothing of it is missing.
     assert not [record for record in found.records if not np.isfinite(record.before)]
     for array in found.edits.tensors.values():
         assert np.isfinite(array).all()
-    assert not collect_grams(setting, [task for task in setting.tasks if task.output == "y"], SpillCache(1 << 20))
+    assert not collect_grams(problem, [layer for layer in problem.layers if layer.output == "y"], SpillCache(1 << 20))
 
 
-def test_ops_of_the_same_data_share_their_draws_and_are_fitted_as_if_alone(study) -> None:
+def test_ops_of_the_same_data_share_their_draws_and_are_fitted_as_if_alone(make_problem) -> None:
     text = """g (float[N,5,8] x) => (y) <float[8,6] w, float[6,8] q, float[6,8] k, float[8] bq, float[8] bk> {{
         a = MatMul(x, w)  r = Relu(a)  b = MatMul(r, q)  c = Add(b, bq)  d = Sigmoid(c)  {more} y = {last} }}"""
     both = build(text.format(more="e = MatMul(r, k)  f = Add(e, bk)  h = Tanh(f)", last="Add(d, h)"))
-    setting, tasks, _ = study(both)
-    assert {"b", "e"} <= tasks.keys()
-    keep = without(setting, [0, 1])
-    edits = refit(setting, keep, Edits()).edits
+    problem, layers, _ = make_problem(both)
+    assert {"b", "e"} <= layers.keys()
+    keep = without(problem, [0, 1])
+    edits = refit(problem, keep, Edits()).edits
     first = build(text.format(more="", last="Identity(d)"))
-    alone, _, _ = study(first)
+    alone, _, _ = make_problem(first)
     np.testing.assert_allclose(
         edits.tensors["q"], refit(alone, keep[: alone.graph.count + 1], Edits()).edits.tensors["q"], atol=1e-6
     )
 
 
-def test_a_shortcut_that_is_broadcast_over_the_samples_is_seen_at_its_size(study) -> None:
+def test_a_shortcut_that_is_broadcast_over_the_samples_is_seen_at_its_size(make_problem) -> None:
     text = """g (float[N,4,8] x) => (y) <float[8,8] w, float[8,8] v, float[4,8] e> {
         n = Shape <start = 1, end = 2> (x)  z = Constant <value = int64[1] {0}> ()
         p = Slice(e, z, n)  q = Unsqueeze(p, z)  a = MatMul(x, w)  r = Relu(a)  b = MatMul(r, v)  s = Add(b, q)
         y = Sigmoid(s) }"""
     model = build(text)
-    setting, tasks, _ = study(model)
-    keep = without(setting, [0, 1, 2])
-    found = refit(setting, keep, Edits())
+    problem, layers, _ = make_problem(model)
+    keep = without(problem, [0, 1, 2])
+    found = refit(problem, keep, Edits())
     assert all(record.after <= record.before for record in found.records)
-    plain, better = (apply(model, setting.graph, keep, edits) for edits in (Edits(), found.edits))
+    plain, better = (apply(model, problem.graph, keep, edits) for edits in (Edits(), found.edits))
     feed = noise(8, 4, 8, seed=9)
     assert gap(model, better, feed) < gap(model, plain, feed)
-    assert tasks["b"].outlook.shortcut in {"q", ""}
+    assert layers["b"].target.shortcut in {"q", ""}
 
 
-def test_a_shortcut_of_which_one_channel_is_left_is_not_taken_for_a_broadcast_one(study) -> None:
+def test_a_shortcut_of_which_one_channel_is_left_is_not_taken_for_a_broadcast_one(make_problem) -> None:
     model = build(
         "g (float[N,3,8,8] x) => (y) <float[4,3,1,1] w, float[4,3,1,1] f, float[4,4,1,1] g, float[2,4,1,1] u> "
         "{ a = Conv(x, w)  r = Sigmoid(a)  c = Conv(x, f)  t = Tanh(c)  e = Conv(t, g)  k = Add(e, r)  y = Conv(k, u) }"
     )
-    setting, tasks, _ = study(model)
-    assert tasks["e"].outlook.shortcut == "r"
-    stream = next(n for n, group in enumerate(setting.graph.groups) if set(group.channels) & set(tasks["e"].rows))
-    keep = without(setting, [0, 1, 2], stream)
-    assert keep[tasks["e"].rows].sum() == 1
-    found = refit(setting, keep, Edits())
-    assert tasks["e"].consumer.name in {record.name for record in found.records}
+    problem, layers, _ = make_problem(model)
+    assert layers["e"].target.shortcut == "r"
+    stream = next(n for n, group in enumerate(problem.graph.groups) if set(group.channels) & set(layers["e"].rows))
+    keep = without(problem, [0, 1, 2], stream)
+    assert keep[layers["e"].rows].sum() == 1
+    found = refit(problem, keep, Edits())
+    assert layers["e"].consumer.name in {record.name for record in found.records}

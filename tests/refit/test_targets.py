@@ -27,17 +27,21 @@ TENSOR |= {"shortcut left": "n", "all": "n"}
 
 
 @pytest.mark.parametrize("kind", BODIES)
-def test_what_is_compared_is_scale_times_output_and_what_is_added(study, kind: str) -> None:
+def test_what_is_compared_is_scale_times_output_and_what_is_added(make_problem, kind: str) -> None:
     model = build(HEAD + BODIES[kind])
-    _, tasks, _ = study(model)
-    outlook = tasks["a"].outlook
-    assert outlook.tensor == TENSOR[kind]
-    assert outlook.shortcut == ("r" if "shortcut" in kind or kind == "all" else "")
-    assert outlook.rectified == ("= Relu(" in BODIES[kind])
+    _, layers, _ = make_problem(model)
+    regression_target = layers["a"].target
+    assert regression_target.tensor == TENSOR[kind]
+    assert regression_target.shortcut == ("r" if "shortcut" in kind or kind == "all" else "")
+    assert regression_target.rectified == ("= Relu(" in BODIES[kind])
     found = values(model, {"x": noise(2, 3, 6, 6)})
-    per_channel = outlook.scale[:, None, None], outlook.offset[:, None, None]
-    made = per_channel[0] * found["a"] + per_channel[1] + (found[outlook.shortcut] if outlook.shortcut else 0)
-    np.testing.assert_allclose(made, found[outlook.tensor], atol=1e-5)
+    per_channel = regression_target.scale[:, None, None], regression_target.offset[:, None, None]
+    made = (
+        per_channel[0] * found["a"]
+        + per_channel[1]
+        + (found[regression_target.shortcut] if regression_target.shortcut else 0)
+    )
+    np.testing.assert_allclose(made, found[regression_target.tensor], atol=1e-5)
 
 
 STOPS = {
@@ -55,25 +59,25 @@ STOPS = {
 
 
 @pytest.mark.parametrize("kind", STOPS)
-def test_what_is_not_affine_and_alone_ends_the_outlook(study, kind: str) -> None:
-    _, tasks, _ = study(build(STOPS[kind]))
-    outlook = tasks["a"].outlook
-    assert outlook.tensor == "a"
-    assert not outlook.rectified
-    np.testing.assert_array_equal(outlook.scale, 1)
-    np.testing.assert_array_equal(outlook.offset, 0)
+def test_what_is_not_affine_and_alone_ends_the_outlook(make_problem, kind: str) -> None:
+    _, layers, _ = make_problem(build(STOPS[kind]))
+    regression_target = layers["a"].target
+    assert regression_target.tensor == "a"
+    assert not regression_target.rectified
+    np.testing.assert_array_equal(regression_target.scale, 1)
+    np.testing.assert_array_equal(regression_target.offset, 0)
 
 
-def test_a_sum_that_is_shown_is_compared_there_without_the_relu(study) -> None:
+def test_a_sum_that_is_shown_is_compared_there_without_the_relu(make_problem) -> None:
     model = build("g (float[N,4,6,6] x) => (n, y) <float[4,4,1,1] w> { a = Conv(x, w)  n = Add(a, x)  y = Relu(n) }")
-    _, tasks, _ = study(model)
-    assert (tasks["a"].outlook.tensor, tasks["a"].outlook.shortcut) == ("n", "x")
-    assert not tasks["a"].outlook.rectified
+    _, layers, _ = make_problem(model)
+    assert (layers["a"].target.tensor, layers["a"].target.shortcut) == ("n", "x")
+    assert not layers["a"].target.rectified
 
 
-def test_a_scale_of_next_to_nothing_counts_as_none(study) -> None:
+def test_a_scale_of_next_to_nothing_counts_as_none(make_problem) -> None:
     model = build(HEAD + BODIES["norm, relu"])
     gamma = np.array([1.0, -0.5, 0.0, 1e-9], np.float32)
     next(t for t in model.graph.initializer if t.name == "s").CopyFrom(numpy_helper.from_array(gamma, "s"))
-    _, tasks, _ = study(model)
-    assert (np.sign(tasks["a"].outlook.scale) == [1, -1, 0, 0]).all()
+    _, layers, _ = make_problem(model)
+    assert (np.sign(layers["a"].target.scale) == [1, -1, 0, 0]).all()

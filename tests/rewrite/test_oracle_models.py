@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import ModelProto, TensorProto, numpy_helper
-from support.oracle import Case, random_keep, study
+from support.oracle import Case, problem, random_keep
 
 from onnxpfp.model.shapes import example_feeds
 from onnxpfp.rewrite import Edits, apply
@@ -52,7 +52,7 @@ def unpack(archive: zipfile.ZipFile, name: str) -> ModelProto:
 
 def check_network(model: ModelProto, *, seed: int = 0, fraction: float = 0.6) -> Case:
     """Prune a random choice of channels and hold the result against the masked original."""
-    case = study(model)
+    case = problem(model)
     graph = case.graph
     same = apply(model, graph, graph.keep_all(), Edits())
     assert same.SerializeToString(deterministic=True) == model.SerializeToString(deterministic=True)

@@ -49,7 +49,7 @@ class Pruned:
     error: float
 
 
-def study(
+def problem(
     model: ModelProto, patterns: Patterns | None = None, shapes: Shapes | None = None, unit: Unit = "heads"
 ) -> Case:
     """Analyse a model."""
@@ -163,7 +163,7 @@ def check_oracle(
     unit: Unit = "heads",
 ) -> Case:
     """Analyse a model and try random choices of channels; something must go."""
-    case = study(model, unit=unit)
+    case = problem(model, unit=unit)
     assert any(group.channels.size > least for group in case.graph.groups), case.reasons
     for seed in range(seeds + 1):
         # The last choice keeps as little as it can: bounds and counts that become 1 or 0.

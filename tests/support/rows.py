@@ -16,7 +16,7 @@ from onnx import ModelProto
 
 from onnxpfp.model.shapes import concrete_shapes
 from support.graphs import build
-from support.oracle import check_oracle, study
+from support.oracle import check_oracle, problem
 
 WIDTH = 8
 IMAGE = "float[1,3,6,6] x"
@@ -89,7 +89,7 @@ def model_of(row: Row) -> ModelProto:
 
 def check_row(row: Row) -> None:
     """Compare what was found with what the row expects, and run the oracle where something can go."""
-    case = study(model_of(row))
+    case = problem(model_of(row))
     found = {tensor: reason for tensor, reason in case.reasons.items() if tensor != "w_out"}
     assert (case.graph.count, len(case.graph.groups)) == (row.channels, row.groups if row.channels else 0), found
     assert found.keys() == row.fixed.keys(), found

@@ -27,12 +27,12 @@ EINSUM_SINCE = 12
 
 
 def emit_einsum(
-    emit: GraphBuilder, reader: LinearOp, plan: SensitivitySettings, *, nonnegative: bool, other_nonnegative: bool
+    builder: GraphBuilder, reader: LinearOp, plan: SensitivitySettings, *, nonnegative: bool, other_nonnegative: bool
 ) -> GraphOutputs:
     """Append the subgraph of one reader of kind einsum."""
     assert reader.other is not None
-    ours = emit.signs(emit.numbers(reader.data, reader.zero), nonnegative=nonnegative)
-    theirs = emit.signs(emit.numbers(reader.other, reader.other_zero), nonnegative=other_nonnegative)
+    ours = builder.signs(builder.numbers(reader.data, reader.zero), nonnegative=nonnegative)
+    theirs = builder.signs(builder.numbers(reader.other, reader.other_zero), nonnegative=other_nonnegative)
     blocks = reader.blocks(single=plan.kernel == "max")
     # Per sample, so that the result does not depend on how the samples are batched.
     axes = list(range(1, len(reader.output_shape))) or [0]
@@ -40,26 +40,26 @@ def emit_einsum(
     slots: list[int] = []
     first: Tensor | None = None
     for pair in ((our, their) for our in ours for their in theirs):
-        z = _einsum(emit, pair, reader.equation)
-        z = z if reader.output_shape else emit.reshape(z, [1])
+        z = _einsum(builder, pair, reader.equation)
+        z = z if reader.output_shape else builder.reshape(z, [1])
         first = z if first is None else first
-        ratio = inverse(emit, z, axes, plan.guard)
+        ratio = inverse(builder, z, axes, plan.guard)
         for chunk in chunks_of_indices(reader, blocks, plan):
-            shares.append(_shares(emit, reader, pair, ratio, chunk))
+            shares.append(_shares(builder, reader, pair, ratio, chunk))
             slots += [block.channel for block in chunk]
-    negative = None if nonnegative else emit.largest(ours[1], len(reader.data_shape))
-    return of_products(emit, shares, slots, first, negative)
+    negative = None if nonnegative else builder.largest(ours[1], len(reader.data_shape))
+    return of_products(builder, shares, slots, first, negative)
 
 
-def _einsum(emit: GraphBuilder, pair: tuple[Tensor, Tensor], equation: str) -> Tensor:
-    if emit.opset >= EINSUM_SINCE:
-        return emit.op("Einsum", list(pair), {"equation": equation})
+def _einsum(builder: GraphBuilder, pair: tuple[Tensor, Tensor], equation: str) -> Tensor:
+    if builder.opset >= EINSUM_SINCE:
+        return builder.op("Einsum", list(pair), {"equation": equation})
     terms, out = equation.split("->")
     left, right = terms.split(",")
-    return _as_matmul(emit, pair, left, right, out)
+    return _as_matmul(builder, pair, left, right, out)
 
 
-def _as_matmul(emit: GraphBuilder, pair: tuple[Tensor, Tensor], left: str, right: str, out: str) -> Tensor:
+def _as_matmul(builder: GraphBuilder, pair: tuple[Tensor, Tensor], left: str, right: str, out: str) -> Tensor:
     """Write an Einsum of an old model as MatMul; there it comes from a recurrence or a Gemm.
 
     Both operands have a letter of their own, and one letter at most is summed.
@@ -70,16 +70,16 @@ def _as_matmul(emit: GraphBuilder, pair: tuple[Tensor, Tensor], left: str, right
     columns = "".join(letter for letter in right if letter not in left)
     assert (bool(rows), len(columns), len(inner) <= 1) == (True, 1, True), (left, right, out)
     orders = rows[:-1] + batch + rows[-1] + inner, batch + inner + columns
-    one = emit.transpose(pair[0], [left.index(letter) for letter in orders[0]])
-    two = emit.transpose(pair[1], [right.index(letter) for letter in orders[1]])
+    one = builder.transpose(pair[0], [left.index(letter) for letter in orders[0]])
+    two = builder.transpose(pair[1], [right.index(letter) for letter in orders[1]])
     if not inner:
-        one, two = emit.unsqueeze(one, len(orders[0])), emit.unsqueeze(two, len(batch))
+        one, two = builder.unsqueeze(one, len(orders[0])), builder.unsqueeze(two, len(batch))
     found = rows[:-1] + batch + rows[-1] + columns
-    return emit.transpose(emit.op("MatMul", [one, two]), [found.index(letter) for letter in out])
+    return builder.transpose(builder.op("MatMul", [one, two]), [found.index(letter) for letter in out])
 
 
 def _shares(
-    emit: GraphBuilder, reader: LinearOp, pair: tuple[Tensor, Tensor], ratio: Tensor, chunk: Sequence[Block]
+    builder: GraphBuilder, reader: LinearOp, pair: tuple[Tensor, Tensor], ratio: Tensor, chunk: Sequence[Block]
 ) -> Tensor:
     """Emit the largest share of every single index, (len(chunk),), or of one block of several, (1,)."""
     terms, out = reader.equation.split("->")
@@ -88,13 +88,13 @@ def _shares(
     indices = np.array([index for block in chunk for index in block.indices], dtype=np.int64)
     size = len(reader.channels)
     picked = (
-        emit.gather(pair[0], indices, size, axis=reader.axis),
-        emit.gather(pair[1], indices, size, axis=right.index(letter)),
+        builder.gather(pair[0], indices, size, axis=reader.axis),
+        builder.gather(pair[1], indices, size, axis=right.index(letter)),
     )
     rank = len(out)
     if len(chunk[0].indices) > 1:
-        shares = emit.op("Mul", [_einsum(emit, picked, reader.equation), ratio])
-        return emit.reshape(emit.largest(shares, max(rank, 1)), [1])
-    numerators = _einsum(emit, picked, f"{terms}->{letter}{out}")
-    shares = emit.op("Mul", [numerators, ratio])
-    return emit.reduce_max(shares, list(range(1, rank + 1))) if rank else shares
+        shares = builder.op("Mul", [_einsum(builder, picked, reader.equation), ratio])
+        return builder.reshape(builder.largest(shares, max(rank, 1)), [1])
+    numerators = _einsum(builder, picked, f"{terms}->{letter}{out}")
+    shares = builder.op("Mul", [numerators, ratio])
+    return builder.reduce_max(shares, list(range(1, rank + 1))) if rank else shares

@@ -77,32 +77,34 @@ class _Quadrants:
     columns: Tensor | None
 
 
-def emit_linear(emit: GraphBuilder, reader: LinearOp, plan: SensitivitySettings, *, nonnegative: bool) -> GraphOutputs:
+def emit_linear(
+    builder: GraphBuilder, reader: LinearOp, plan: SensitivitySettings, *, nonnegative: bool
+) -> GraphOutputs:
     """Append the subgraph of one reader of kind conv, conv_transpose or matmul."""
-    linear = _as_convolution(emit, reader)
+    linear = _as_convolution(builder, reader)
     blocks = reader.blocks(single=plan.kernel == "max")
-    parts = emit.signs(linear.map, nonnegative=nonnegative)
-    sums = _sums(emit, linear, parts)
-    quadrants = [_quadrants(emit, linear, part, z, plan) for part, z in zip(parts, sums, strict=True)]
+    parts = builder.signs(linear.map, nonnegative=nonnegative)
+    sums = _sums(builder, linear, parts)
+    quadrants = [_quadrants(builder, linear, part, z, plan) for part, z in zip(parts, sums, strict=True)]
     shares: list[Tensor] = []
     slots: list[int] = []
     for chunk in _chunks(linear, blocks, plan):
         row_form = len(chunk[0].indices) == 1 and _row_form(linear, plan)
-        shares += (_rows if row_form else _numerators)(emit, linear, quadrants, chunk)
+        shares += (_rows if row_form else _numerators)(builder, linear, quadrants, chunk)
         repeat = linear.size if row_form else 1
         slots += [block.channel for block in chunk for _ in range(repeat)] * len(parts)
     return GraphOutputs(
-        emit.output(emit.join(shares)) if shares else None,
+        builder.output(builder.join(shares)) if shares else None,
         np.array(slots, dtype=np.int64),
-        emit.output(emit.op("Shape", [sums[0]], dtype=np.int64)),
-        emit.output(_patch_sum(emit, linear)),
-        None if nonnegative else emit.output(emit.largest(parts[1], linear.rank)),
+        builder.output(builder.op("Shape", [sums[0]], dtype=np.int64)),
+        builder.output(_patch_sum(builder, linear)),
+        None if nonnegative else builder.output(builder.largest(parts[1], linear.rank)),
     )
 
 
-def _as_convolution(emit: GraphBuilder, reader: LinearOp) -> _Linear:
-    data = emit.numbers(reader.data, reader.zero)
-    taps = taps_of(emit, reader)
+def _as_convolution(builder: GraphBuilder, reader: LinearOp) -> _Linear:
+    data = builder.numbers(reader.data, reader.zero)
+    taps = taps_of(builder, reader)
     rank = len(reader.data_shape)
     identity = reader.kind == "matmul" or (reader.kernel_size == 1 and reader.attributes.is_identity)
     positions = math.prod(reader.data_shape) // len(reader.channels)
@@ -111,19 +113,19 @@ def _as_convolution(emit: GraphBuilder, reader: LinearOp) -> _Linear:
     if identity and reader.group == 1 and positions == samples:
         # One position per sample: samples become the positions, else every product would be one entry wide.
         order = [axis for axis in range(rank) if axis != reader.axis]
-        columns = emit.reshape(emit.transpose(data, [*order, reader.axis]), [-1, len(reader.channels)])
-        columns = emit.reshape(emit.transpose(columns, [1, 0]), [1, len(reader.channels), -1])
+        columns = builder.reshape(builder.transpose(data, [*order, reader.axis]), [-1, len(reader.channels)])
+        columns = builder.reshape(builder.transpose(columns, [1, 0]), [1, len(reader.channels), -1])
         return _Linear(reader, columns, taps, True, True, 3)
     if reader.kind != "matmul":
         order = [0, reader.axis, *(axis for axis in range(1, rank) if axis != reader.axis)]
-        return _Linear(reader, emit.transpose(data, order), taps, False, identity, rank)
+        return _Linear(reader, builder.transpose(data, order), taps, False, identity, rank)
     rest = [axis for axis in range(rank) if axis not in (sample_axis, reader.axis)]
-    ordered = emit.transpose(data, [sample_axis, reader.axis, *rest])
-    ordered = emit.reshape(ordered, [0, len(reader.channels), -1])
+    ordered = builder.transpose(data, [sample_axis, reader.axis, *rest])
+    ordered = builder.reshape(ordered, [0, len(reader.channels), -1])
     return _Linear(reader, ordered, taps, False, True, 3)
 
 
-def _convolve(emit: GraphBuilder, linear: _Linear, data: Tensor, weight: Tensor, group: int) -> Tensor:
+def _convolve(builder: GraphBuilder, linear: _Linear, data: Tensor, weight: Tensor, group: int) -> Tensor:
     reader = linear.reader
     attributes: dict[str, object] = {"group": group, "kernel_shape": list(linear.kernel)}
     if reader.kind != "matmul" and not linear.samples_last:
@@ -131,27 +133,27 @@ def _convolve(emit: GraphBuilder, linear: _Linear, data: Tensor, weight: Tensor,
     kind = "ConvTranspose" if reader.kind == "conv_transpose" else "Conv"
     if linear.samples_last:
         kind = "Conv"
-    return emit.op(kind, [data, weight], attributes)
+    return builder.op(kind, [data, weight], attributes)
 
 
 def _is_transposed(linear: _Linear) -> bool:
     return linear.reader.kind == "conv_transpose" and not linear.samples_last
 
 
-def _sums(emit: GraphBuilder, linear: _Linear, parts: Sequence[Tensor]) -> list[Tensor]:
+def _sums(builder: GraphBuilder, linear: _Linear, parts: Sequence[Tensor]) -> list[Tensor]:
     """Emit z of every part: one convolution, or several of some outputs each where weights are not to be copied."""
     group, outputs, portion = linear.reader.group, linear.outputs, linear.taps.portion
     if group > 1 or portion >= outputs:
         weight = _dense(linear, linear.taps.signed())
-        return [_convolve(emit, linear, part, weight, group) for part in parts]
+        return [_convolve(builder, linear, part, weight, group) for part in parts]
     found: list[list[Tensor]] = [[] for _ in parts]
     for start in range(0, outputs, portion):
         picked = linear.taps.take(np.arange(start, min(start + portion, outputs)), 1)
         weight = _dense(linear, picked.signed())
         for part, pieces in zip(parts, found, strict=True):
-            z = _convolve(emit, linear, part, weight, 1)
-            pieces.append(emit.reshape(z, [0, 2, picked.shape[1], -1]))
-    return [emit.op("Concat", pieces, {"axis": 2}) for pieces in found]
+            z = _convolve(builder, linear, part, weight, 1)
+            pieces.append(builder.reshape(z, [0, 2, picked.shape[1], -1]))
+    return [builder.op("Concat", pieces, {"axis": 2}) for pieces in found]
 
 
 def _dense(linear: _Linear, signed: Taps) -> Tensor:
@@ -164,21 +166,23 @@ def _dense(linear: _Linear, signed: Taps) -> Tensor:
     return grouped.reshape((group * outputs, inputs, *linear.kernel)).emit()
 
 
-def _quadrants(emit: GraphBuilder, linear: _Linear, part: Tensor, z: Tensor, plan: SensitivitySettings) -> _Quadrants:
+def _quadrants(
+    builder: GraphBuilder, linear: _Linear, part: Tensor, z: Tensor, plan: SensitivitySettings
+) -> _Quadrants:
     """Bring R to the layouts of both forms; what is not used is dropped with the export."""
     group, outputs = linear.reader.group, linear.outputs
-    split = emit.reshape(z, [0, group, 2, outputs, -1])
-    ratio = inverse(emit, split, [1, 3] if linear.samples_last else [1, 3, 4], plan.guard)
-    ratio = emit.reshape(ratio, [0, group, 2 * outputs, -1])
-    lines = emit.reshape(emit.transpose(ratio, [1, 2, 0, 3]), [group, 2 * outputs, -1])
-    columns = _columns(emit, part, len(linear.reader.channels)) if linear.identity else None
+    split = builder.reshape(z, [0, group, 2, outputs, -1])
+    ratio = inverse(builder, split, [1, 3] if linear.samples_last else [1, 3, 4], plan.guard)
+    ratio = builder.reshape(ratio, [0, group, 2 * outputs, -1])
+    lines = builder.reshape(builder.transpose(ratio, [1, 2, 0, 3]), [group, 2 * outputs, -1])
+    columns = _columns(builder, part, len(linear.reader.channels)) if linear.identity else None
     return _Quadrants(part, ratio, lines, columns)
 
 
-def _columns(emit: GraphBuilder, data: Tensor, rows: int) -> Tensor:
+def _columns(builder: GraphBuilder, data: Tensor, rows: int) -> Tensor:
     """Lay (B, rows, *positions) out as (rows, 1, B * P): long lines are what Mul and ReduceMax like."""
-    flat = emit.transpose(emit.reshape(data, [0, rows, -1]), [1, 0, 2])
-    return emit.reshape(flat, [rows, 1, -1])
+    flat = builder.transpose(builder.reshape(data, [0, rows, -1]), [1, 0, 2])
+    return builder.reshape(flat, [rows, 1, -1])
 
 
 def _row_form(linear: _Linear, plan: SensitivitySettings) -> bool:
@@ -203,7 +207,7 @@ def _chunks(linear: _Linear, blocks: Sequence[Block], plan: SensitivitySettings)
 
 
 def _per_group(
-    emit: GraphBuilder, linear: _Linear, ratio: Tensor, chunk: Sequence[Block], repeat: int, axis: int
+    builder: GraphBuilder, linear: _Linear, ratio: Tensor, chunk: Sequence[Block], repeat: int, axis: int
 ) -> Tensor:
     """Line the group axis of R up with the blocks: one entry per block times `repeat`, or one for all."""
     group = linear.reader.group
@@ -212,20 +216,22 @@ def _per_group(
     wanted = [block.group for block in chunk for _ in range(repeat)]
     if len(set(wanted)) == 1:
         wanted = wanted[:1]
-    return emit.gather(ratio, np.array(wanted, dtype=np.int64), group, axis=axis)
+    return builder.gather(ratio, np.array(wanted, dtype=np.int64), group, axis=axis)
 
 
-def _rows(emit: GraphBuilder, linear: _Linear, quadrants: Sequence[_Quadrants], chunk: Sequence[Block]) -> list[Tensor]:
+def _rows(
+    builder: GraphBuilder, linear: _Linear, quadrants: Sequence[_Quadrants], chunk: Sequence[Block]
+) -> list[Tensor]:
     """Emit the row form: for each quadrant the largest share of every (index, tap), (len(chunk) * k,)."""
     indices = np.array([block.indices[0] for block in chunk], dtype=np.int64)
     rows = len(chunk) * linear.size
     signed = linear.taps.take(indices, 0).signed().reshape((len(chunk), 2 * linear.outputs, linear.size))
     weight = signed.transpose((0, 2, 1)).reshape((rows, 2 * linear.outputs)).emit()
-    return [_row_shares(emit, linear, quadrant, indices, weight, chunk) for quadrant in quadrants]
+    return [_row_shares(builder, linear, quadrant, indices, weight, chunk) for quadrant in quadrants]
 
 
 def _row_shares(
-    emit: GraphBuilder,
+    builder: GraphBuilder,
     linear: _Linear,
     quadrant: _Quadrants,
     indices: NDArray[np.int64],
@@ -234,17 +240,17 @@ def _row_shares(
 ) -> Tensor:
     size = len(linear.reader.channels)
     if quadrant.columns is not None:
-        columns = emit.gather(quadrant.columns, indices, size, axis=0)
+        columns = builder.gather(quadrant.columns, indices, size, axis=0)
     else:
-        picked = emit.gather(quadrant.data, indices, size, axis=1)
-        columns = _columns(emit, _unfold(emit, linear, picked, len(chunk)), len(chunk) * linear.size)
-    lines = _per_group(emit, linear, quadrant.lines, chunk, linear.size, axis=0)
-    largest = emit.reduce_max(emit.op("Mul", [columns, lines]), [2])
-    return emit.reduce_max(emit.op("Mul", [largest, weight]), [1])
+        picked = builder.gather(quadrant.data, indices, size, axis=1)
+        columns = _columns(builder, _unfold(builder, linear, picked, len(chunk)), len(chunk) * linear.size)
+    lines = _per_group(builder, linear, quadrant.lines, chunk, linear.size, axis=0)
+    largest = builder.reduce_max(builder.op("Mul", [columns, lines]), [2])
+    return builder.reduce_max(builder.op("Mul", [largest, weight]), [1])
 
 
 def _numerators(
-    emit: GraphBuilder, linear: _Linear, quadrants: Sequence[_Quadrants], chunk: Sequence[Block]
+    builder: GraphBuilder, linear: _Linear, quadrants: Sequence[_Quadrants], chunk: Sequence[Block]
 ) -> list[Tensor]:
     """Emit the sum form: for each quadrant the largest share of every block, (len(chunk),)."""
     width = max(len(block.indices) for block in chunk)
@@ -266,17 +272,17 @@ def _numerators(
     size = len(linear.reader.channels)
     shares: list[Tensor] = []
     for quadrant in quadrants:
-        picked = emit.gather(quadrant.data, indices.reshape(-1), size, axis=1)
-        numerators = _convolve(emit, linear, picked, weight, len(chunk))
-        numerators = emit.reshape(numerators, [0, len(chunk), outputs, -1])
-        ratio = _per_group(emit, linear, quadrant.ratio, chunk, 1, axis=1)
+        picked = builder.gather(quadrant.data, indices.reshape(-1), size, axis=1)
+        numerators = _convolve(builder, linear, picked, weight, len(chunk))
+        numerators = builder.reshape(numerators, [0, len(chunk), outputs, -1])
+        ratio = _per_group(builder, linear, quadrant.ratio, chunk, 1, axis=1)
         # Two reductions: each has its fast loop in onnxruntime, axes 0, 2 and 3 together have none.
-        largest = emit.reduce_max(emit.op("Mul", [numerators, ratio]), [2, 3])
-        shares.append(emit.reduce_max(largest, [0]))
+        largest = builder.reduce_max(builder.op("Mul", [numerators, ratio]), [2, 3])
+        shares.append(builder.reduce_max(largest, [0]))
     return shares
 
 
-def _unfold(emit: GraphBuilder, linear: _Linear, data: Tensor, channels: int) -> Tensor:
+def _unfold(builder: GraphBuilder, linear: _Linear, data: Tensor, channels: int) -> Tensor:
     """Return u (B, channels * k, *positions): one one-hot tap per output channel."""
     if linear.identity:
         return data
@@ -284,13 +290,13 @@ def _unfold(emit: GraphBuilder, linear: _Linear, data: Tensor, channels: int) ->
     taps = np.eye(size, dtype=np.float32).reshape(size, 1, *linear.kernel)
     if _is_transposed(linear):
         taps = np.swapaxes(taps, 0, 1)
-    weight = emit.constant(np.tile(taps, (channels,) + (1,) * (taps.ndim - 1)))
-    return _convolve(emit, linear, data, weight, channels)
+    weight = builder.constant(np.tile(taps, (channels,) + (1,) * (taps.ndim - 1)))
+    return _convolve(builder, linear, data, weight, channels)
 
 
-def _patch_sum(emit: GraphBuilder, linear: _Linear) -> Tensor:
+def _patch_sum(builder: GraphBuilder, linear: _Linear) -> Tensor:
     """Sum the unfolded input over samples and positions, (C, k): over samples first, that is one map to unfold."""
     channels = len(linear.reader.channels)
-    summed = emit.reduce_sum(linear.map, [0], keep=True)
-    unfolded = emit.reshape(_unfold(emit, linear, summed, channels), [channels, linear.size, -1])
-    return emit.reduce_sum(unfolded, [2])
+    summed = builder.reduce_sum(linear.map, [0], keep=True)
+    unfolded = builder.reshape(_unfold(builder, linear, summed, channels), [channels, linear.size, -1])
+    return builder.reduce_sum(unfolded, [2])

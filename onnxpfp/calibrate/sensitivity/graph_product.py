@@ -43,13 +43,13 @@ class _Sides:
 
 
 def emit_product(
-    emit: GraphBuilder, reader: LinearOp, plan: SensitivitySettings, *, nonnegative: bool, other_nonnegative: bool
+    builder: GraphBuilder, reader: LinearOp, plan: SensitivitySettings, *, nonnegative: bool, other_nonnegative: bool
 ) -> GraphOutputs:
     """Append the subgraph of one reader of kind product."""
     assert reader.other is not None
     assert reader.other_shape is not None
-    ours = emit.signs(emit.numbers(reader.data, reader.zero), nonnegative=nonnegative)
-    theirs = emit.signs(emit.numbers(reader.other, reader.other_zero), nonnegative=other_nonnegative)
+    ours = builder.signs(builder.numbers(reader.data, reader.zero), nonnegative=nonnegative)
+    theirs = builder.signs(builder.numbers(reader.other, reader.other_zero), nonnegative=other_nonnegative)
     shapes = (reader.data_shape, reader.other_shape)
     left_shape, right_shape = shapes[::-1] if reader.data_on_right else shapes
     blocks = reader.blocks(single=plan.kernel == "max")
@@ -59,25 +59,25 @@ def emit_product(
     for our in ours:
         for their in theirs:
             pair = (their, our) if reader.data_on_right else (our, their)
-            left, right = _matrices(emit, pair, (left_shape, right_shape))
-            z = emit.op("MatMul", [left, right])
+            left, right = _matrices(builder, pair, (left_shape, right_shape))
+            z = builder.op("MatMul", [left, right])
             first = z if first is None else first
             sides = _Sides(left, right, max(2, len(left_shape)), max(2, len(right_shape)), len(reader.channels))
-            ratio = inverse(emit, z, list(range(1, sides.rank)), plan.guard)
+            ratio = inverse(builder, z, list(range(1, sides.rank)), plan.guard)
             for chunk in chunks_of_indices(reader, blocks, plan):
                 build = _rows if len(chunk[0].indices) == 1 else _sum
-                shares.append(build(emit, sides, ratio, chunk))
+                shares.append(build(builder, sides, ratio, chunk))
                 slots += [block.channel for block in chunk]
-    negative = None if nonnegative else emit.largest(ours[1], len(reader.data_shape))
-    return of_products(emit, shares, slots, first, negative)
+    negative = None if nonnegative else builder.largest(ours[1], len(reader.data_shape))
+    return of_products(builder, shares, slots, first, negative)
 
 
 def _matrices(
-    emit: GraphBuilder, pair: tuple[Tensor, Tensor], shapes: tuple[tuple[int, ...], tuple[int, ...]]
+    builder: GraphBuilder, pair: tuple[Tensor, Tensor], shapes: tuple[tuple[int, ...], tuple[int, ...]]
 ) -> tuple[Tensor, Tensor]:
     """Give vectors the second axis that MatMul only imagines."""
-    left = pair[0] if len(shapes[0]) > 1 else emit.unsqueeze(pair[0], 0)
-    right = pair[1] if len(shapes[1]) > 1 else emit.unsqueeze(pair[1], 1)
+    left = pair[0] if len(shapes[0]) > 1 else builder.unsqueeze(pair[0], 0)
+    right = pair[1] if len(shapes[1]) > 1 else builder.unsqueeze(pair[1], 1)
     return left, right
 
 
@@ -95,32 +95,32 @@ def chunks_of_indices(
         yield (block,)
 
 
-def _pick(emit: GraphBuilder, sides: _Sides, chunk: Sequence[Block]) -> tuple[Tensor, Tensor]:
+def _pick(builder: GraphBuilder, sides: _Sides, chunk: Sequence[Block]) -> tuple[Tensor, Tensor]:
     indices = np.array([index for block in chunk for index in block.indices], dtype=np.int64)
     return (
-        emit.gather(sides.left, indices, sides.size, axis=sides.left_rank - 1),
-        emit.gather(sides.right, indices, sides.size, axis=sides.right_rank - 2),
+        builder.gather(sides.left, indices, sides.size, axis=sides.left_rank - 1),
+        builder.gather(sides.right, indices, sides.size, axis=sides.right_rank - 2),
     )
 
 
-def _rows(emit: GraphBuilder, sides: _Sides, ratio: Tensor, chunk: Sequence[Block]) -> Tensor:
+def _rows(builder: GraphBuilder, sides: _Sides, ratio: Tensor, chunk: Sequence[Block]) -> Tensor:
     """Emit the largest share of every index, (len(chunk),)."""
-    left, right = _pick(emit, sides, chunk)
+    left, right = _pick(builder, sides, chunk)
     order = [*range(sides.left_rank - 2), sides.left_rank - 1, sides.left_rank - 2]
-    shares = emit.op(
+    shares = builder.op(
         "Mul",
         [
-            emit.unsqueeze(right, sides.right_rank - 1),
-            emit.unsqueeze(ratio, sides.rank - 2),
+            builder.unsqueeze(right, sides.right_rank - 1),
+            builder.unsqueeze(ratio, sides.rank - 2),
         ],
     )
-    largest = emit.reduce_max(shares, [sides.rank])
-    largest = emit.op("Mul", [largest, emit.transpose(left, order)])
-    return emit.reduce_max(largest, [axis for axis in range(sides.rank) if axis != sides.rank - 2])
+    largest = builder.reduce_max(shares, [sides.rank])
+    largest = builder.op("Mul", [largest, builder.transpose(left, order)])
+    return builder.reduce_max(largest, [axis for axis in range(sides.rank) if axis != sides.rank - 2])
 
 
-def _sum(emit: GraphBuilder, sides: _Sides, ratio: Tensor, chunk: Sequence[Block]) -> Tensor:
+def _sum(builder: GraphBuilder, sides: _Sides, ratio: Tensor, chunk: Sequence[Block]) -> Tensor:
     """Emit the largest share of one block of several indices, (1,)."""
-    left, right = _pick(emit, sides, chunk)
-    shares = emit.op("Mul", [emit.op("MatMul", [left, right]), ratio])
-    return emit.reshape(emit.reduce_max(shares, list(range(sides.rank)), keep=True), [1])
+    left, right = _pick(builder, sides, chunk)
+    shares = builder.op("Mul", [builder.op("MatMul", [left, right]), ratio])
+    return builder.reshape(builder.reduce_max(shares, list(range(sides.rank)), keep=True), [1])

@@ -47,12 +47,12 @@ class Taps(Layout, Protocol):
         ...
 
 
-def taps_of(emit: GraphBuilder, reader: LinearOp) -> Taps:
+def taps_of(builder: GraphBuilder, reader: LinearOp) -> Taps:
     """Return the canonical weights V (C, O/g, *kernel) of a reader that has some."""
     weight = reader.weight
     if not isinstance(weight, FileWeight) or not weight.tensor:
-        return _Held(emit, np.asarray(reader.taps(), dtype=np.float32))
-    lying = _Distant(emit, emit.find(weight.tensor), weight.stored, tuple(range(len(weight.stored))))
+        return _Held(builder, np.asarray(reader.taps(), dtype=np.float32))
+    lying = _Distant(builder, builder.find(weight.tensor), weight.stored, tuple(range(len(weight.stored))))
     moved = lying.transpose(weight.order)
     return canonical(reader, moved if moved.shape == weight.shape else moved.reshape(weight.shape))
 

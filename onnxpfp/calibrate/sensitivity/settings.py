@@ -73,42 +73,42 @@ class GraphOutputs:
     negative: str | None
 
 
-def inverse(emit: GraphBuilder, z: Tensor, axes: Sequence[int], guard: Guard) -> Tensor:
+def inverse(builder: GraphBuilder, z: Tensor, axes: Sequence[int], guard: Guard) -> Tensor:
     """Return 1 / z, and 0 where z is not above the guard.
 
     Args:
-        emit: Where to append.
+        builder: Where to append.
         z: Non-negative sums.
         axes: What the largest z of one sample and quadrant is taken over, for the relative guard. Per sample, so that
             the result does not depend on how the samples are batched.
         guard: Relative to that maximum, or absolute.
     """
-    limit = emit.constant(np.array(EPSILON, dtype=np.float32))
+    limit = builder.constant(np.array(EPSILON, dtype=np.float32))
     if guard == "relative":
-        limit = emit.op("Mul", [emit.reduce_max(z, axes, keep=True), limit])
-    fires = emit.op("Greater", [z, limit], dtype=np.bool_)
-    mask = emit.op("Cast", [fires], {"to": 1})
-    one = emit.constant(np.array(1, dtype=np.float32))
+        limit = builder.op("Mul", [builder.reduce_max(z, axes, keep=True), limit])
+    fires = builder.op("Greater", [z, limit], dtype=np.bool_)
+    mask = builder.op("Cast", [fires], {"to": 1})
+    one = builder.constant(np.array(1, dtype=np.float32))
     # mask / (z + 1 - mask) is exact where the mask is 1 and never divides by zero; Where needs opset 9.
-    return emit.op("Div", [mask, emit.op("Add", [z, emit.op("Sub", [one, mask])])])
+    return builder.op("Div", [mask, builder.op("Add", [z, builder.op("Sub", [one, mask])])])
 
 
 def of_products(
-    emit: GraphBuilder, shares: Sequence[Tensor], slots: Sequence[int], z: Tensor, negative: Tensor | None
+    builder: GraphBuilder, shares: Sequence[Tensor], slots: Sequence[int], z: Tensor, negative: Tensor | None
 ) -> GraphOutputs:
     """Make the outputs of a reader whose operands are both activations.
 
     Args:
-        emit: Where to append.
+        builder: Where to append.
         shares: The largest shares of runs of blocks.
         slots: Channel id of every share.
         z: Sums of one quadrant, for their shape.
         negative: The largest magnitude of a negative entry of the data; None if there can be none.
     """
     return GraphOutputs(
-        emit.output(emit.join(shares)) if shares else None,
+        builder.output(builder.join(shares)) if shares else None,
         np.array(slots, dtype=np.int64),
-        emit.output(emit.op("Shape", [z], dtype=np.int64)),
+        builder.output(builder.op("Shape", [z], dtype=np.int64)),
         None,
-        None if negative is None else emit.output(negative),
+        None if negative is None else builder.output(negative),
     )

@@ -124,8 +124,8 @@ def attention(n: NodeContext) -> None:
     n.tie(keys, values)
     heads = _share(n, queries, keys)
     if not separate:
-        n.spell("q_num_heads", None, heads.queries)
-        n.spell("kv_num_heads", None, heads.keys)
+        n.size_ref("q_num_heads", None, heads.queries)
+        n.size_ref("kv_num_heads", None, heads.keys)
     _mask(n, 3, heads.queries)
     for position in (4, 5):
         _head_axis(n, position, heads.keys)
@@ -149,7 +149,7 @@ def multi_head_attention(n: NodeContext) -> None:
     heads, *others = (_projected(n, i, count) for i in range(3))
     for other in others:
         n.tie(heads, other)
-    n.spell("num_heads", None, heads)
+    n.size_ref("num_heads", None, heads)
     if n.has(3):
         _bias(n, n.axes(3)[0], heads, n.out_shape()[2])
     _mask(n, 5, heads)
@@ -181,10 +181,10 @@ def _project(n: NodeContext, zeros: tuple[int, int] | None = None) -> Ids:
     heads = _units(n, parts[0], count)
     for part in parts[1:]:
         n.tie(_units(n, part, count), heads)
-    n.spell("num_heads", None, heads)
+    n.size_ref("num_heads", None, heads)
     if sizes is not None:
         for place, part in enumerate(parts):
-            n.spell("qkv_hidden_sizes", place, part)
+            n.size_ref("qkv_hidden_sizes", place, part)
     if n.has(2):
         n.tie(n.axes(2)[0], w[1])
     return heads
@@ -246,8 +246,8 @@ def group_query_attention(n: NodeContext) -> None:
         queries, keys, values = (_units(n, p, c) for p, c in zip(parts, (*counts, counts[1]), strict=True))
     n.tie(keys, values)
     heads = _share(n, queries, keys)
-    n.spell("num_heads", None, heads.queries)
-    n.spell("kv_num_heads", None, heads.keys)
+    n.size_ref("num_heads", None, heads.queries)
+    n.size_ref("kv_num_heads", None, heads.keys)
     for position in (3, 4):
         _head_axis(n, position, heads.keys)
     _mask(n, 10, heads.queries)
@@ -275,7 +275,7 @@ def rotary_embedding(n: NodeContext) -> None:
     count = n.integer("num_heads", 0)
     heads = _units(n, x[2], count or max(x[2].size // (2 * table[-1]), 1))
     if count:
-        n.spell("num_heads", None, heads)
+        n.size_ref("num_heads", None, heads)
     n.set((*x[:2], heads.repeat(x[2].size // heads.size)))
 
 

@@ -65,7 +65,7 @@ def convolve(n: NodeContext, *, axis: int = 1, weight: int = 1, bias: int = 2, z
     elif x.size == group:
         n.tie(filters, x[:, None])
         n.fix(w[1], "has one input channel in a group")
-        n.spell("group", None, x)
+        n.size_ref("group", None, x)
     else:
         _read(n, axis, weight, 1, "conv", zeros)
         n.tie(x.reshape(group, -1), w[1][None])
@@ -107,7 +107,7 @@ def conv_transpose(n: NodeContext) -> None:
     elif x.size == group:
         n.tie(x, w[0])
         n.fix(w[1], "has the same filters in every group")
-        n.spell("group", None, x)
+        n.size_ref("group", None, x)
         out = w[0].repeat(w[1].size)
     else:
         _read(n, 1, 1, 0, "conv_transpose")

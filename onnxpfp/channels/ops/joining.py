@@ -45,7 +45,7 @@ def split(n: NodeContext) -> None:
     spelt = n.option("split", 1)
     for position, part in enumerate(parts):
         if spelt is not None:
-            n.spell(n.source("split", 1), position, part)
+            n.size_ref(n.source("split", 1), position, part)
         elif part.size == parts[0].size:
             n.tie(parts[0], part)
         else:
@@ -60,9 +60,9 @@ def _cut(n: NodeContext, labels: Ids, where: tuple[str | int, str | int], place:
         assert bounds is not None
         bound = bounds[place]
         if 0 <= bound <= labels.size:
-            n.spell(source, place, labels[:bound])
+            n.size_ref(source, place, labels[:bound])
         elif -labels.size <= bound < 0:
-            n.spell(source, place, labels[bound:], -1)
+            n.size_ref(source, place, labels[bound:], -1)
 
 
 def _step(n: NodeContext, labels: Ids, step: int) -> None:
@@ -118,11 +118,11 @@ def gather(n: NodeContext) -> None:
         return
     picked = x[axis][indices]
     if indices.ndim == 1:
-        n.spell_indices(1, x[axis], picked)
+        n.index_ref(1, x[axis], picked)
         n.set((*x[:axis], picked, *x[axis + 1 :]))
         return
     n.fix(picked.ravel(), "picks it by its index")
-    n.spell_indices(1, x[axis])
+    n.index_ref(1, x[axis])
     n.set((*x[:axis], *(n.zeros(size) for size in indices.shape), *x[axis + 1 :]))
 
 
@@ -152,7 +152,7 @@ def pad(n: NodeContext) -> None:
             continue
         new = n.labels.fresh(before), n.labels.fresh(after)
         for position, extra in zip(places, new, strict=True):
-            n.spell(n.source(name, 1), position, extra)
+            n.size_ref(n.source(name, 1), position, extra)
         x[axis] = np.concatenate([new[0], labels, new[1]])
     n.set(x)
 
@@ -175,7 +175,7 @@ def expand(n: NodeContext) -> None:
             out.append(n.open_axis(1, axis - len(shape) + target.size, size))
         place = axis - len(shape) + target.size
         if place >= 0 and target[place] != 1:
-            n.spell(1, place, out[axis])
+            n.size_ref(1, place, out[axis])
     n.set(out)
 
 
@@ -186,7 +186,7 @@ def constant_of_shape(n: NodeContext) -> None:
         raise UnlabelledError(n.title)
     out = [n.open_axis(0, place, size) for place, size in enumerate(n.out_shape())]
     for place, labels in enumerate(out):
-        n.spell(0, place, labels)
+        n.size_ref(0, place, labels)
     n.set(out)
 
 
@@ -206,7 +206,7 @@ def tile(n: NodeContext) -> None:
             continue
         n.fix(labels, "stretches it over an axis")
         out.append(n.open_axis(1, axis, count))
-        n.spell(1, axis, out[axis])
+        n.size_ref(1, axis, out[axis])
     n.set(out)
 
 

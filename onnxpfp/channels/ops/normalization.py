@@ -67,7 +67,7 @@ def group_normalization(n: NodeContext) -> None:
         n.tie(own, blocks[:, 0] if own.size == groups else x[1])
     for axis in x[2:]:
         n.fix(axis, "normalizes over it")
-    n.spell("num_groups", None, blocks[:, 0])
+    n.size_ref("num_groups", None, blocks[:, 0])
     n.set(x)
 
 

@@ -122,8 +122,8 @@ def matmul_nbits(n: NodeContext) -> None:
     n.consume(0, len(x) - 1, 1, 1, "packed")
     n.fix(b[2], "packs the inputs of a block in it")
     n.tie(inputs, b[1].repeat(size)[: inputs.size])
-    n.spell("N", None, b[0])
-    n.spell("K", None, inputs)
+    n.size_ref("N", None, b[0])
+    n.size_ref("K", None, inputs)
     if n.has(4):
         n.fix(inputs, "orders it in blocks of its own")
     for position in (2, 3):

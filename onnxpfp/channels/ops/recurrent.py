@@ -55,7 +55,7 @@ def _recur(n: NodeContext, gates: int) -> None:
             n.fix(n.axes(position)[1 if layout and position in STATES else 0], "has its directions on it")
     n.fix(x[layout], "runs along it")
     _read_inputs(n)
-    n.spell("hidden_size", None, units)
+    n.size_ref("hidden_size", None, units)
     batch, directions = x[1 - layout], n.zeros(w[0].size)
     _set_outputs(n, x[layout], batch, directions, units, batch_first=bool(layout))
     _read_states(n, units, batch_first=bool(layout))

@@ -159,7 +159,7 @@ def reshape(n: NodeContext) -> None:
         copied = size == 0 and not n.integer("allowzero", 0)
         if size == -1 or (copied and np.array_equal(x[place], out[place])):
             continue
-        n.spell("shape" if target is None else 1, place, out[place])
+        n.size_ref("shape" if target is None else 1, place, out[place])
     if spelt is None:
         for labels in x:
             n.fix(labels, "reshapes it to a shape that is computed")

@@ -53,7 +53,7 @@ def resize(n: NodeContext) -> None:
         out.append(x[axis] if same else n.zeros(size))
     if n.has(3):
         for place, axis in enumerate(axes):
-            n.spell(3, place, out[axis])
+            n.size_ref(3, place, out[axis])
     n.set(out)
 
 
@@ -69,7 +69,7 @@ def center_crop_pad(n: NodeContext) -> None:
         if x[axis].size != shape[axis]:
             n.fix(x[axis], "crops or pads it")
             out[axis] = n.zeros(shape[axis])
-        n.spell(1, place, out[axis])
+        n.size_ref(1, place, out[axis])
     n.set(out)
 
 
