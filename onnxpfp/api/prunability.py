@@ -19,7 +19,7 @@ from onnxpfp.pipeline.analyze import analyze, open_model, read_data
 from onnxpfp.pipeline.costs import mac_model
 from onnxpfp.pipeline.decide import full_cost, selector_of
 from onnxpfp.pipeline.group_trials import GroupTrial, measure_group_trials
-from onnxpfp.pipeline.prunability_curves import Evaluator, Point, group_points, network_points, shares_down_to
+from onnxpfp.pipeline.prunability_curves import Point, group_points, network_points, shares_down_to
 from onnxpfp.pipeline.quality_search import least_share
 from onnxpfp.pipeline.refit_problem import grams_of
 from onnxpfp.pipeline.scoring import SHARE, split_of
@@ -27,6 +27,7 @@ from onnxpfp.pipeline.steps import Measured, RunContext, measure
 from onnxpfp.progress import Clock, Progress
 from onnxpfp.report.inspection import NodeName
 from onnxpfp.report.prunability import GroupPrunability, PrunabilityReport
+from onnxpfp.verify.evaluator import Evaluator
 
 __all__ = ["PrunabilityArguments", "prunability", "prunability_with"]
 
@@ -129,7 +130,7 @@ def _evaluator(analysis: Analysis, context: RunContext) -> Evaluator:
             f"{len(context.data.samples)} are given",
             hint="give more unlabelled samples",
         )
-    evaluator = Evaluator.of(analysis.source.model, context.split.held_out, context)
+    evaluator = context.evaluator(analysis.source.model, context.split.held_out)
     if not evaluator.losses:
         raise ModelError(f"{analysis.source.title}: none of its outputs is a tensor of numbers, so none can drift")
     return evaluator

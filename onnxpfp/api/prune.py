@@ -24,7 +24,7 @@ from onnxpfp.pipeline.analyze import analyze, open_model, read_data
 from onnxpfp.pipeline.decide import Decision, full_cost
 from onnxpfp.pipeline.lossless_step import LosslessStep, remove_lossless
 from onnxpfp.pipeline.plan import Plan, make_plan
-from onnxpfp.pipeline.quality_search import QualityTarget, prune_to_quality, refuse_unmeasurable
+from onnxpfp.pipeline.quality_search import QualityTarget, prune_to_quality, quality_evaluator
 from onnxpfp.pipeline.scoring import split_of
 from onnxpfp.pipeline.steps import RunContext, lift_decision, measure, prune_in_steps
 from onnxpfp.pipeline.verification import verify
@@ -33,6 +33,7 @@ from onnxpfp.report.build import Outcome, build_report
 from onnxpfp.report.pruning import Report
 from onnxpfp.runtime.external_data import WeightFile, with_weights_in_memory
 from onnxpfp.score.registry import criterion_of
+from onnxpfp.verify.evaluator import Evaluator
 
 __all__ = ["PruneArguments", "Result", "prune", "prune_with"]
 
@@ -131,9 +132,7 @@ def prune_with(
     whole = analyze(source, data, options, clock)
     _refuse_if_nothing(whole, options, plan)
     context = RunContext(data, split_of(data, options.seed), requests, options, plan, full_cost(whole, options), clock)
-    if limit is not None:
-        with clock.phase("search"):
-            refuse_unmeasurable(limit, whole, context)
+    evaluator = _evaluator(limit, whole, context)
     lossless = LosslessStep.nothing(whole)
     if context.chooses:
         lossless = remove_lossless(whole, data, requests, options, clock)
@@ -141,14 +140,25 @@ def prune_with(
     measured = measure(context, analysis)
     prune_to = partial(prune_in_steps, first=measured)
     search_result: SearchResult | None = None
-    if limit is None:
+    if limit is None or evaluator is None:
         decision, done = prune_to(context)
     else:
-        (decision, done), search_result = prune_to_quality(limit, context, measured, whole.source.model, prune_to)
+        (decision, done), search_result = prune_to_quality(limit, context, measured, evaluator, prune_to)
+    if evaluator is None and data.given != "none":
+        evaluator = context.evaluator(whole.source.model, measured.calibration.seen, held_out=False)
     with clock.phase("verification") as tell:
         unchanged = bool(decision.keep.all()) and not lossless.removed
         verified = verify(
-            whole, analysis, done, measured.calibration, data, requests, options, unchanged=unchanged, tell=tell
+            whole,
+            analysis,
+            done,
+            evaluator,
+            measured.calibration,
+            data,
+            requests,
+            options,
+            unchanged=unchanged,
+            tell=tell,
         )
     lifted = lift_decision(whole.graph, analysis.graph, decision, lossless.origin)
     report = build_report(
@@ -176,6 +186,20 @@ def prune_with(
         scratch=source.scratch,
         read=source.read,
     )
+
+
+def _evaluator(limit: QualityTarget | None, whole: Analysis, context: RunContext) -> Evaluator | None:
+    """Return what compares with the original on samples that are held out; None if there are none.
+
+    Raises:
+        CalibrationError: A quality is limited, and there are none.
+        OptionError: The outputs have nothing of what is limited.
+    """
+    if limit is not None:
+        with context.clock.phase("search"):
+            return quality_evaluator(limit, whole, context)
+    held = context.split.held_out
+    return None if held is None else context.evaluator(whole.source.model, held)
 
 
 def _refuse_if_nothing(analysis: Analysis, options: Options, plan: Plan | None) -> None:

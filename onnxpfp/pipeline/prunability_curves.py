@@ -6,27 +6,21 @@ Every share is pruned in one shot from the original (algorithms.md 6.3). The los
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto
 
 from onnxpfp.allocation.cost import CostModel
-from onnxpfp.data.samples import Samples
 from onnxpfp.pipeline.candidate import build_candidate
 from onnxpfp.pipeline.decide import choose
 from onnxpfp.pipeline.group_trials import GroupTrial
 from onnxpfp.pipeline.steps import Measured, RunContext
 from onnxpfp.progress import Clock, Count
-from onnxpfp.runtime.session import Session, open_session
-from onnxpfp.verify.metrics import divergence, looks_like_classes
+from onnxpfp.verify.evaluator import Evaluator
 
-__all__ = ["Evaluator", "Point", "group_points", "network_points", "shares_down_to"]
-
-Outputs = Mapping[str, NDArray[Any]]
+__all__ = ["Point", "group_points", "network_points", "shares_down_to"]
 
 PERCENT = tuple(range(90, 10, -10))
 """Percentages of the MACs at which the whole network is measured."""
@@ -45,48 +39,6 @@ class Point:
     share: float
     loss: float
     macs: float
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Evaluator:
-    """Measures the loss of other networks against the original.
-
-    Attributes:
-        samples: What they are run on.
-        context: How they are run.
-        wanted: Outputs of the original, by batch.
-        providers: Where onnxruntime really ran it.
-    """
-
-    samples: Samples
-    context: RunContext
-    wanted: tuple[Outputs, ...]
-    providers: tuple[str, ...]
-
-    @classmethod
-    def of(cls, original: ModelProto, samples: Samples, context: RunContext) -> Evaluator:
-        """Run the original."""
-        session = open_session(original, context.requests, threads=context.options.threads)
-        return cls(samples, context, _outputs(session, samples, context), session.providers)
-
-    @property
-    def losses(self) -> dict[str, str]:
-        """How the drift of each output is measured; whole numbers count only where there are no floats."""
-        shown = self.wanted[0]
-        return {
-            name: "KL divergence" if looks_like_classes(value) else "relative squared error"
-            for name, value in shown.items()
-            if value.dtype.kind == "f"
-        } or {name: "share of the numbers that changed" for name, value in shown.items() if value.dtype.kind in "iub"}
-
-    def loss(self, model: ModelProto) -> float:
-        """Run another network."""
-        session = open_session(model, self.context.requests, threads=self.context.options.threads)
-        return divergence(self.wanted, _outputs(session, self.samples, self.context))
-
-
-def _outputs(session: Session, samples: Samples, context: RunContext) -> tuple[Outputs, ...]:
-    return tuple(session.run(feed) for feed in samples.batches(context.data.batch_size))
 
 
 def group_points(cost: CostModel, sizes: NDArray[np.int64], narrowed: Sequence[GroupTrial]) -> list[tuple[Point, ...]]:

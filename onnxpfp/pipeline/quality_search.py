@@ -12,22 +12,20 @@ from dataclasses import dataclass, replace
 from typing import Literal, Self
 
 import numpy as np
-from onnx import ModelProto
 
 from onnxpfp.allocation.search import SearchResult, Trial, search
 from onnxpfp.allocation.widths import widths_of
 from onnxpfp.channels import Analysis
-from onnxpfp.data.samples import Samples
 from onnxpfp.errors import CalibrationError, OptionError, TargetUnreachableError
 from onnxpfp.pipeline.candidate import Candidate
 from onnxpfp.pipeline.costs import mac_model
 from onnxpfp.pipeline.decide import Decision, selector_of
 from onnxpfp.pipeline.scoring import SHARE
 from onnxpfp.pipeline.steps import Measured, RunContext
-from onnxpfp.progress import Count
-from onnxpfp.verify.drift import Drift, measure_drift
+from onnxpfp.verify.drift import Drift
+from onnxpfp.verify.evaluator import Evaluator
 
-__all__ = ["QualityTarget", "least_share", "prune_to_quality", "refuse_unmeasurable"]
+__all__ = ["QualityTarget", "least_share", "prune_to_quality", "quality_evaluator"]
 
 _MISSING = {
     "drift": ("looks at float outputs, and the model has none", "--keep-macs F sets the size"),
@@ -74,8 +72,8 @@ class QualityTarget:
         return value <= self.bound if self.quantity == "drift" else value >= self.bound
 
 
-def refuse_unmeasurable(limit: QualityTarget, analysis: Analysis, context: RunContext) -> None:
-    """Make sure that what is limited can be measured, before anything expensive is done.
+def quality_evaluator(limit: QualityTarget, analysis: Analysis, context: RunContext) -> Evaluator:
+    """Return what measures a limited quality, if it can be measured, before anything expensive is done.
 
     Raises:
         CalibrationError: There are too few samples to hold some out.
@@ -89,24 +87,10 @@ def refuse_unmeasurable(limit: QualityTarget, analysis: Analysis, context: RunCo
             hint="give more unlabelled samples",
         )
     model = analysis.source.model
-    if math.isnan(limit.value(_drift(context, model, model, held.take(data.batch_size)))):
+    if math.isnan(limit.value(context.evaluator(model, held.take(data.batch_size)).drift(model))):
         what, instead = _MISSING[limit.quantity]
         raise OptionError(f"{analysis.source.title}: {limit.flag} {what}", hint=instead)
-
-
-def _drift(
-    context: RunContext, original: ModelProto, pruned: ModelProto, samples: Samples, tell: Count | None = None
-) -> Drift:
-    return measure_drift(
-        original,
-        pruned,
-        samples,
-        batch_size=context.data.batch_size,
-        held_out=True,
-        providers=context.requests,
-        threads=context.options.threads,
-        progress=tell,
-    )
+    return context.evaluator(model, held)
 
 
 def least_share(measured: Measured, context: RunContext) -> float:
@@ -121,7 +105,7 @@ def prune_to_quality(
     limit: QualityTarget,
     context: RunContext,
     measured: Measured,
-    original: ModelProto,
+    evaluator: Evaluator,
     prune: Callable[[RunContext], tuple[Decision, Candidate]],
 ) -> tuple[tuple[Decision, Candidate], SearchResult]:
     """Prune as much as the limit allows.
@@ -130,7 +114,7 @@ def prune_to_quality(
         limit: What is asked of the output.
         context: What else is asked for.
         measured: The model, and what was measured on it.
-        original: The model as it was given.
+        evaluator: Compares with the model as it was given.
         prune: Prunes to a share of the MACs.
 
     Returns:
@@ -139,8 +123,6 @@ def prune_to_quality(
     Raises:
         TargetUnreachableError: Nothing can be pruned within it.
     """
-    held = context.split.held_out
-    assert held is not None
     # Only the best so far is kept: models may be large.
     best: list[tuple[float, tuple[Decision, Candidate]]] = []
 
@@ -148,7 +130,7 @@ def prune_to_quality(
         asked = replace(context.options, max_drift=None, min_agreement=None, keep_macs=share)
         found = prune(replace(context, options=asked))
         with context.clock.phase("search") as tell:
-            value = limit.value(_drift(context, original, found[1].model, held, tell))
+            value = limit.value(evaluator.drift(found[1].model, tell))
         if limit.holds(value) and not (best and best[0][0] < share):
             best[:] = [(share, found)]
         return value

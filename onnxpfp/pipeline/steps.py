@@ -11,11 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from onnx import ModelProto
 
 from onnxpfp.allocation.by_drift import ResponseCurve
 from onnxpfp.allocation.select import Selection
 from onnxpfp.channels import Analysis, ChannelGraph, Ids
 from onnxpfp.channels.lineage import lifted, origin_of
+from onnxpfp.data.samples import Samples
 from onnxpfp.linear.describe import linear_ops
 from onnxpfp.linear.ops import LinearOp
 from onnxpfp.linear.weights import StoredAxis, stored_axes_of
@@ -28,6 +30,7 @@ from onnxpfp.pipeline.plan import Plan
 from onnxpfp.pipeline.scoring import Calibration, Split, calibrate_and_score
 from onnxpfp.progress import Clock
 from onnxpfp.runtime.providers import ProviderRequest
+from onnxpfp.verify.evaluator import Evaluator
 
 __all__ = ["Measured", "RunContext", "lift_decision", "measure", "prune_in_steps"]
 
@@ -58,6 +61,13 @@ class RunContext:
     def chooses(self) -> bool:
         """Whether channels are to be chosen: no plan says what stays, and not everything does."""
         return self.plan is None and self.options.target[1] < 1
+
+    def evaluator(self, original: ModelProto, samples: Samples, *, held_out: bool = True) -> Evaluator:
+        """Return what compares models with the original on samples."""
+        options = self.options
+        return Evaluator(
+            original, samples, held_out, self.data.batch_size, self.requests, options.threads, options.workspace
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

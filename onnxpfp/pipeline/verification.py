@@ -20,8 +20,9 @@ from onnxpfp.pipeline.scoring import Calibration
 from onnxpfp.progress import Count
 from onnxpfp.runtime.external_data import size_of
 from onnxpfp.runtime.providers import ProviderRequest
-from onnxpfp.verify.drift import Drift, check, measure_drift
+from onnxpfp.verify.drift import Drift, check
 from onnxpfp.verify.equivalence import Equivalence, check_equivalence, tolerance
+from onnxpfp.verify.evaluator import Evaluator
 
 __all__ = ["Size", "Verification", "verify"]
 
@@ -66,6 +67,7 @@ def verify(
     whole: Analysis,
     analysis: Analysis,
     done: Candidate,
+    evaluator: Evaluator | None,
     calibration: Calibration,
     data: CalibrationData,
     requests: Sequence[ProviderRequest],
@@ -80,6 +82,7 @@ def verify(
         whole: The original.
         analysis: The same without the channels that cost nothing.
         done: The pruned model.
+        evaluator: Compares with the original; None without data.
         calibration: Which samples the calibration has seen.
         data: The samples.
         requests: Where to run.
@@ -109,9 +112,8 @@ def verify(
     else:
         shapes = concrete_shapes(done.model, analysis.shapes.inputs, next(data.samples.batches(1)))
         after = _size(done.model, shapes, samples, size_of(done.model))
-    return Verification(
-        oracle, _drift(source.model, done.model, calibration, data, requests, options, tell), before, after
-    )
+    drift = None if evaluator is None else evaluator.drift(done.model, tell)
+    return Verification(oracle, drift, before, after)
 
 
 def _check_rewriting(
@@ -165,29 +167,6 @@ def _other_sizes(model: ModelProto, feed: Mapping[str, NDArray[np.generic]]) -> 
 
 def _doubled(array: NDArray[np.generic], axes: Sequence[int]) -> NDArray[np.generic]:
     return np.tile(array, [2 if axis in axes else 1 for axis in range(array.ndim)])
-
-
-def _drift(
-    original: ModelProto,
-    pruned: ModelProto,
-    calibration: Calibration,
-    data: CalibrationData,
-    requests: Sequence[ProviderRequest],
-    options: Options,
-    tell: Count,
-) -> Drift | None:
-    if data.given == "none":
-        return None
-    return measure_drift(
-        original,
-        pruned,
-        calibration.held_out or calibration.seen,
-        batch_size=data.batch_size,
-        held_out=calibration.held_out is not None,
-        providers=requests,
-        threads=options.threads,
-        progress=tell,
-    )
 
 
 def _size(model: ModelProto, shapes: Shapes, samples: int, size_bytes: int) -> Size:

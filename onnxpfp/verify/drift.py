@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from onnxpfp.data.samples import Samples
 from onnxpfp.errors import VerificationError
 from onnxpfp.model.check import checker_message
-from onnxpfp.runtime.providers import ProviderRequest
-from onnxpfp.runtime.session import open_session
 from onnxpfp.verify.metrics import looks_like_classes
 
-__all__ = ["Drift", "check", "measure_drift"]
+__all__ = ["Drift", "DriftSums", "check"]
 
 Feed = Mapping[str, NDArray[np.generic]]
 
@@ -62,61 +59,58 @@ def check(original: ModelProto, pruned: ModelProto) -> None:
             raise VerificationError(f"the pruned model is broken: {found}")
 
 
-def measure_drift(
-    original: ModelProto,
-    pruned: ModelProto,
-    samples: Samples,
-    *,
-    batch_size: int,
-    held_out: bool,
-    providers: Sequence[ProviderRequest],
-    threads: int | None,
-    progress: Callable[[int, int], None] | None = None,
-) -> Drift:
-    """Measure how far the pruned model's outputs are from the original's.
+@dataclass(slots=True, eq=False)
+class DriftSums:
+    """Sums over batches that the drift is made of.
 
-    Args:
-        original: The original.
-        pruned: The pruned model.
-        samples: What to run.
-        batch_size: Samples in one run.
-        held_out: Whether the calibration has not seen them.
-        providers: Where to run.
-        threads: Of onnxruntime.
-        progress: Told how many samples are done, of how many.
+    Attributes:
+        gap: ||original - pruned||^2 by float output.
+        size: ||original||^2 by float output.
+        flips: Share of the numbers that differ, added up over the batches, by other output.
+        agree: Samples with the same largest class.
+        votes: Samples of which an output looks like class scores.
+        batches: How many batches there were.
     """
-    one = open_session(original, providers, threads=threads)
-    two = open_session(pruned, providers, threads=threads)
-    gap: dict[str, float] = {}
-    size: dict[str, float] = {}
-    flips: dict[str, float] = {}
-    agree, votes, runs = 0, 0, 0
-    done = 0
-    for feed, count in samples.runs(batch_size):
-        wanted, found = one.run(feed), two.run(feed)
-        runs += 1
+
+    gap: dict[str, float] = field(default_factory=dict[str, float])
+    size: dict[str, float] = field(default_factory=dict[str, float])
+    flips: dict[str, float] = field(default_factory=dict[str, float])
+    agree: int = 0
+    votes: int = 0
+    batches: int = 0
+
+    def add(self, feed: Feed, wanted: Feed, given: Feed) -> None:
+        """Add a batch.
+
+        Args:
+            feed: The inputs.
+            wanted: Outputs of the original.
+            given: Outputs of the pruned model.
+        """
+        self.batches += 1
         for name, value in wanted.items():
-            if value.shape != found[name].shape or value.dtype.kind != "f":
-                differs = value.shape != found[name].shape or np.not_equal(value, found[name])
-                flips[name] = flips.get(name, 0.0) + float(np.mean(differs))
+            if value.shape != given[name].shape or value.dtype.kind != "f":
+                differs = value.shape != given[name].shape or np.not_equal(value, given[name])
+                self.flips[name] = self.flips.get(name, 0.0) + float(np.mean(differs))
                 continue
-            a, b = value.astype(np.float64), found[name].astype(np.float64)
-            gap[name] = gap.get(name, 0.0) + float(np.square(a - b).sum())
-            size[name] = size.get(name, 0.0) + float(np.square(a).sum())
+            a, b = value.astype(np.float64), given[name].astype(np.float64)
+            self.gap[name] = self.gap.get(name, 0.0) + float(np.square(a - b).sum())
+            self.size[name] = self.size.get(name, 0.0) + float(np.square(a).sum())
         scores = next((name for name in wanted if _looks_like_classes(wanted[name], feed)), None)
         if scores is not None:
-            agree += int((wanted[scores].argmax(1) == found[scores].argmax(1)).sum())
-            votes += len(wanted[scores])
-        done += count
-        if progress:
-            progress(done, len(samples))
-    return Drift(
-        relative_error=max((math.sqrt(gap[n] / max(size[n], TINY)) for n in gap), default=None),
-        differing=max((share / runs for share in flips.values()), default=None),
-        top1_agreement=agree / votes if votes else None,
-        samples=len(samples),
-        held_out=held_out,
-    )
+            self.agree += int((wanted[scores].argmax(1) == given[scores].argmax(1)).sum())
+            self.votes += len(wanted[scores])
+
+    def drift(self, samples: int, *, held_out: bool) -> Drift:
+        """Return the drift over all batches, which had so many samples."""
+        errors = (math.sqrt(gap / max(self.size[name], TINY)) for name, gap in self.gap.items())
+        return Drift(
+            relative_error=max(errors, default=None),
+            differing=max((share / self.batches for share in self.flips.values()), default=None),
+            top1_agreement=self.agree / self.votes if self.votes else None,
+            samples=samples,
+            held_out=held_out,
+        )
 
 
 def _looks_like_classes(value: NDArray[np.generic], feed: Feed) -> bool:

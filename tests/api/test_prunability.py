@@ -29,7 +29,7 @@ def oracle_net() -> ModelProto:
 
 
 @pytest.fixture(scope="module")
-def plain() -> onnxpfp.Sensitivity:
+def plain() -> onnxpfp.PrunabilityReport:
     """The network of oracle A without compensation, every sample being all of its points."""
     feeds = [{"x": POINTS}] * 16
     return onnxpfp.prunability(
@@ -38,12 +38,12 @@ def plain() -> onnxpfp.Sensitivity:
 
 
 @pytest.fixture(scope="module")
-def chained() -> onnxpfp.Sensitivity:
+def chained() -> onnxpfp.PrunabilityReport:
     """Two groups of 8 and 10 channels before class scores, refitted."""
     return onnxpfp.prunability(nets.chain(), calibration=nets.noise(64, 3, 8, 8), threads=1, tolerance=0.05)
 
 
-def test_the_numbers_of_oracle_d(plain: onnxpfp.Sensitivity) -> None:
+def test_the_numbers_of_oracle_d(plain: onnxpfp.PrunabilityReport) -> None:
     (group,) = plain.groups
     wanted = [(1.0, 0.0), (0.75, 0.333519), (0.5, 0.625736), (0.25, 1.072458)]
     for curve in (group.curve, plain.curve):
@@ -55,7 +55,7 @@ def test_the_numbers_of_oracle_d(plain: onnxpfp.Sensitivity) -> None:
     assert group.prunability.area == pytest.approx(0.125 * (2 * 0.333519**2 + 2 * 0.625736**2 + 1.072458**2), abs=1e-6)
 
 
-def test_a_refit_makes_more_prunable(plain: onnxpfp.Sensitivity) -> None:
+def test_a_refit_makes_more_prunable(plain: onnxpfp.PrunabilityReport) -> None:
     feeds = [{"x": POINTS}] * 32
     refitted = onnxpfp.prunability(oracle_net(), calibration=feeds, score="l1", round_to=1, threads=1, tolerance=0.2)
     assert (refitted.compensate, refitted.compensate_groups) == ("lstsq", "lstsq")
@@ -67,7 +67,7 @@ def test_a_refit_makes_more_prunable(plain: onnxpfp.Sensitivity) -> None:
     assert refitted.network.area < plain.network.area
 
 
-def test_what_a_curve_looks_like(chained: onnxpfp.Sensitivity) -> None:
+def test_what_a_curve_looks_like(chained: onnxpfp.PrunabilityReport) -> None:
     assert {group.name: group.channels for group in chained.groups} == {"w1": 8, "w2": 10}
     for group in chained.groups:
         shares = [point.share for point in group.curve]
@@ -81,7 +81,7 @@ def test_what_a_curve_looks_like(chained: onnxpfp.Sensitivity) -> None:
     assert chained.losses == {"y": "KL divergence"}
 
 
-def test_macs_of_a_group_alone(chained: onnxpfp.Sensitivity) -> None:
+def test_macs_of_a_group_alone(chained: onnxpfp.PrunabilityReport) -> None:
     total = nets.count_macs(nets.chain(), {"x": nets.noise(1, 3, 8, 8)})
     assert chained.macs == total
     first = next(group for group in chained.groups if group.name == "w1")
@@ -89,7 +89,7 @@ def test_macs_of_a_group_alone(chained: onnxpfp.Sensitivity) -> None:
     assert first.curve[-1].macs == pytest.approx(1 - 7 * 64 * (27 + 90) / total)
 
 
-def test_the_most_fragile_come_first(chained: onnxpfp.Sensitivity) -> None:
+def test_the_most_fragile_come_first(chained: onnxpfp.PrunabilityReport) -> None:
     order = [(-group.prunability.smallest, -group.prunability.area) for group in chained.groups]
     assert order == sorted(order)
 
@@ -103,12 +103,12 @@ def test_the_network_keeps_what_prune_keeps() -> None:
     assert result.report.after.macs == round(half.share * found.macs)
 
 
-def test_equal_seeds_give_equal_numbers(chained: onnxpfp.Sensitivity) -> None:
+def test_equal_seeds_give_equal_numbers(chained: onnxpfp.PrunabilityReport) -> None:
     again = onnxpfp.prunability(nets.chain(), calibration=nets.noise(64, 3, 8, 8), threads=1, tolerance=0.05)
     assert (again.curve, again.groups) == (chained.curve, chained.groups)
 
 
-def test_the_tolerance_only_reads_the_curve(chained: onnxpfp.Sensitivity) -> None:
+def test_the_tolerance_only_reads_the_curve(chained: onnxpfp.PrunabilityReport) -> None:
     model, data = nets.chain(), nets.noise(64, 3, 8, 8)
     strict = onnxpfp.prunability(model, calibration=data, threads=1, tolerance=1e-9)
     assert strict.curve == chained.curve
@@ -172,14 +172,14 @@ def test_nothing_to_prune() -> None:
     assert caught.value.hint == "`onnxpfp inspect` says why"
 
 
-def test_noise_is_told(chained: onnxpfp.Sensitivity) -> None:
+def test_noise_is_told(chained: onnxpfp.PrunabilityReport) -> None:
     found = onnxpfp.prunability(nets.chain(), calibration="random", samples=16, threads=1)
     assert len(found.notes) == 1
     assert found.notes[0].startswith("RANDOM data")
     assert chained.notes == ()
 
 
-def test_the_json_form(chained: onnxpfp.Sensitivity) -> None:
+def test_the_json_form(chained: onnxpfp.PrunabilityReport) -> None:
     document = chained.to_dict()
     assert document == json.loads(json.dumps(document, allow_nan=False))
     assert (document["format"], document["version"]) == ("onnxpfp-prunability", 1)
@@ -192,7 +192,7 @@ def test_the_json_form(chained: onnxpfp.Sensitivity) -> None:
     assert document["groups"][0]["consumers"][0]["op"] in {"Conv", "Gemm"}
 
 
-def test_every_field_of_the_json_form_is_documented(chained: onnxpfp.Sensitivity) -> None:
+def test_every_field_of_the_json_form_is_documented(chained: onnxpfp.PrunabilityReport) -> None:
     page = (nets.ROOT / "docs" / "prunability.md").read_text(encoding="utf-8")
     described = set(re.findall(r"`([a-z_]+)(?:\[\])?`", page.split("## As JSON")[1]))
     document = chained.to_dict()

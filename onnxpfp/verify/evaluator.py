@@ -1,0 +1,109 @@
+"""The evaluator: how far the outputs of other models are from the original's, on given samples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from numpy.typing import NDArray
+from onnx import ModelProto
+
+from onnxpfp.data.samples import Feed, Samples
+from onnxpfp.progress import Count
+from onnxpfp.runtime.providers import ProviderRequest
+from onnxpfp.runtime.session import open_session
+from onnxpfp.verify.drift import Drift, DriftSums
+from onnxpfp.verify.metrics import divergence, looks_like_classes
+
+__all__ = ["Evaluator"]
+
+Outputs = Mapping[str, NDArray[Any]]
+
+
+@dataclass(slots=True, eq=False)
+class Evaluator:
+    """Compares models with the original. The original runs once where its outputs fit the workspace, else every time.
+
+    Attributes:
+        original: The original.
+        samples: What the models are run on.
+        held_out: Whether the calibration has not seen these samples.
+        batch_size: Samples in one run.
+        requests: Where to run.
+        threads: Of onnxruntime.
+        workspace: Bytes that the outputs of the original may take.
+    """
+
+    original: ModelProto
+    samples: Samples
+    held_out: bool
+    batch_size: int
+    requests: Sequence[ProviderRequest]
+    threads: int | None
+    workspace: int
+    _kept: list[Outputs] | None = field(default=None, init=False)
+    _providers: tuple[str, ...] = field(default=(), init=False)
+
+    def drift(self, model: ModelProto, tell: Count | None = None) -> Drift:
+        """Measure how far the outputs of a model are.
+
+        Args:
+            model: The model.
+            tell: Told how many samples are done, of how many.
+        """
+        sums, done = DriftSums(), 0
+        for feed, count, wanted, given in self._pairs(model):
+            sums.add(feed, wanted, given)
+            done += count
+            if tell:
+                tell(done, len(self.samples))
+        return sums.drift(done, held_out=self.held_out)
+
+    def loss(self, model: ModelProto) -> float:
+        """Return the divergence of a model's outputs, 0 for the original (`onnxpfp.verify.metrics`)."""
+        pairs = [(wanted, given) for _, _, wanted, given in self._pairs(model)]
+        return divergence([wanted for wanted, _ in pairs], [given for _, given in pairs])
+
+    @property
+    def losses(self) -> dict[str, str]:
+        """How the loss of each output is measured; whole numbers count only where there are no floats."""
+        shown = next(iter(self._wanted()))
+        return {
+            name: "KL divergence" if looks_like_classes(value) else "relative squared error"
+            for name, value in shown.items()
+            if value.dtype.kind == "f"
+        } or {name: "share of the numbers that changed" for name, value in shown.items() if value.dtype.kind in "iub"}
+
+    @property
+    def providers(self) -> tuple[str, ...]:
+        """Where onnxruntime really ran the original."""
+        if not self._providers:
+            next(iter(self._wanted()))
+        return self._providers
+
+    def _pairs(self, model: ModelProto) -> Iterator[tuple[Feed, int, Outputs, Outputs]]:
+        """Yield every feed, its number of samples, the outputs of the original and those of the model."""
+        session = open_session(model, self.requests, threads=self.threads)
+        for (feed, count), wanted in zip(self.samples.runs(self.batch_size), self._wanted(), strict=True):
+            yield feed, count, wanted, session.run(feed)
+
+    def _wanted(self) -> Iterator[Outputs]:
+        """Yield the outputs of the original, batch by batch, and keep them if they are few enough."""
+        if self._kept is not None:
+            yield from self._kept
+            return
+        session = open_session(self.original, self.requests, threads=self.threads)
+        self._providers = session.providers
+        kept: list[Outputs] = []
+        size = 0
+        for feed in self.samples.batches(self.batch_size):
+            outputs = session.run(feed)
+            size += sum(array.nbytes for array in outputs.values())
+            if size <= self.workspace:
+                kept.append(outputs)
+            else:
+                kept.clear()
+            yield outputs
+        if size <= self.workspace:
+            self._kept = kept
