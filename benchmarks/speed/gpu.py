@@ -29,7 +29,7 @@ from benchmarks.speed.measure import largest_difference, spent
 from benchmarks.speed.networks import NETWORKS, Places, file_of, images_of, subject_of
 from benchmarks.speed.tables import table
 from onnxpfp.calibrate.collect import calibrate
-from onnxpfp.calibrate.statistics import Statistics
+from onnxpfp.calibrate.statistics import Statistics, merged
 from onnxpfp.errors import OnnxPfpError, ProviderError
 from onnxpfp.runtime.session import open_session
 
@@ -130,7 +130,7 @@ def _on_gpu(work: Work, device: int, count: int, turn: Barrier) -> Found:
 
     before: list[float] = []
     ours: list[float] = []
-    found = Statistics()
+    found: Statistics = {}
     for _ in range(1 + work.rounds):
         turn.wait()
         before.append(spent(forward)[0].wall)
@@ -154,10 +154,10 @@ def _page(work: Work, results: dict[int, list[Found]], reference: Statistics) ->
             [max(turn) for turn in zip(*(getattr(each, name) for each in found), strict=True)]
             for name in ("forward", "seconds")
         )
-        merged = reduce(Statistics.merge, (each.statistics for each in found))
+        together = reduce(merged, (each.statistics for each in found))
         ratio = statistics.median(ours / plain for ours, plain in zip(seconds, forward, strict=True))
         cells = [f"{statistics.median(each):.3f}" for each in (forward, seconds)]
-        body.append([str(count), *cells, f"{ratio:.1f}", f"{largest_difference(merged, reference):.1e}"])
+        body.append([str(count), *cells, f"{ratio:.1f}", f"{largest_difference(together, reference):.1e}"])
     return "\n\n".join(
         [
             "# Sensitivities on CUDA",

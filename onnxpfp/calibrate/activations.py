@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, ValueInfoProto
 
-from onnxpfp.calibrate.collect import WORKSPACE_BYTES
+from onnxpfp.calibrate.runner import WORKSPACE_BYTES
 from onnxpfp.calibrate.sensitivity.base import not_finite
 from onnxpfp.data.samples import Samples
 from onnxpfp.model.edit import drop_unread, forget_axis_names

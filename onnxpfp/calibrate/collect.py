@@ -1,62 +1,48 @@
-"""Run a network over the samples and measure its readers.
+"""Measure the sensitivities of a network's readers.
 
 Readers with held weights are screened: the network runs once for a batch and hands out what they read, and families
 of readers are worked on side by side. What the network must measure itself, products of two activations and weights
-that stay in files, comes out of the same runs. Observers see the same batches; where they want more samples than the
-readers, the network runs on for them alone.
+that stay in files, comes out of the same runs. Other observers see the same batches; where they want more samples than
+the readers, the network runs on for them alone.
 """
 
 from __future__ import annotations
 
-import logging
-import os
-import tempfile
-import threading
-from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+import math
+from collections.abc import Collection, Sequence
 from dataclasses import replace
-from functools import partial
-from pathlib import Path
-from typing import Any, Literal, cast
+from itertools import zip_longest
+from typing import Literal, cast
 
-import numpy as np
-import onnx
-from numpy.typing import NDArray
 from onnx import ModelProto
-from threadpoolctl import threadpool_limits
 
-from onnxpfp.calibrate.batch import SCARCE_BYTES, choose_batch
-from onnxpfp.calibrate.observer import Batch, Observer
-from onnxpfp.calibrate.passes import Pass, Run, parts_of, passes_of
-from onnxpfp.calibrate.probe import Probe, build_probe
-from onnxpfp.calibrate.sensitivity.device import DeviceOutputs, DeviceSensitivityObserver, Programs
+from onnxpfp.calibrate.nonnegative import nonnegative_tensors
+from onnxpfp.calibrate.observer import Observer, Shape
+from onnxpfp.calibrate.probe import GraphObserver, build_probe, shard_readers
+from onnxpfp.calibrate.runner import WORKSPACE_BYTES, NetworkRunner, choose_batch, needs_of
+from onnxpfp.calibrate.sensitivity.base import FamilyObserver
+from onnxpfp.calibrate.sensitivity.device import DeviceSensitivityObserver, Programs
 from onnxpfp.calibrate.sensitivity.observer import SensitivityObserver
-from onnxpfp.calibrate.sensitivity.scratch import ScratchArrays
 from onnxpfp.calibrate.sensitivity.settings import Guard, Kernel, SensitivitySettings
-from onnxpfp.calibrate.statistics import Statistics
+from onnxpfp.calibrate.statistics import OpStatistics, Statistics
 from onnxpfp.data.samples import Samples
-from onnxpfp.errors import ModelError
-from onnxpfp.linear.families import OpFamily, is_screened, op_families
+from onnxpfp.linear.families import OpFamily, is_screened, op_families, shard_families
 from onnxpfp.linear.ops import FileWeight, LinearOp
 from onnxpfp.progress import Count
-from onnxpfp.runtime.binding import ReusedOutputs
-from onnxpfp.runtime.device_memory import DeviceMemory, DeviceTensor, device_memory_of
+from onnxpfp.runtime.device_memory import device_memory_of
 from onnxpfp.runtime.providers import CPU, ProviderRequest
-from onnxpfp.runtime.session import Session, as_requests, open_session
+from onnxpfp.runtime.session import as_requests
 
-__all__ = ["WORKSPACE_BYTES", "SensitivityMethod", "calibrate"]
-
-_OWN = threading.local()
-_LOG = logging.getLogger(__name__)
+__all__ = ["SensitivityMethod", "calibrate", "in_graph_limit"]
 
 SensitivityMethod = Literal["screened", "plain"]
 """How sensitivities are found: both are exact. "plain" computes every share inside the graph."""
 
-WORKSPACE_BYTES = 512 << 20
+SCARCE_BYTES = 16 << 20
+"""Limit of one intermediate where weights stay in files, for then memory is scarce."""
 _CHUNK_BYTES_CPU = 4 << 20
 _CHUNK_BYTES_DEVICE = 16 << 20
-_IN_MEMORY = 1_500_000_000
+_FLOAT = 4
 
 
 def calibrate(
@@ -100,7 +86,7 @@ def calibrate(
         ProviderError: A provider that was asked for is missing.
     """
     if not readers and not observers:
-        return Statistics()
+        return {}
     requests = as_requests(providers)
     on_cpu = all(request.name == CPU for request in requests)
     if any(isinstance(reader.weight, FileWeight) for reader in readers):
@@ -111,170 +97,92 @@ def calibrate(
     screened = method == "screened" and (on_cpu or place is not None)
     families = op_families([reader for reader in readers if is_screened(reader)]) if screened else ()
     in_graph = [reader for reader in readers if not (screened and is_screened(reader))]
-    passes = list(passes_of(families, in_graph, observers, workspace_bytes))
-    shown = [*families, *op_families([observer.reader for observer in observers])]
-    batch = choose_batch(shown, in_graph, samples, batch_size, plan)
+    needs: dict[str, Shape] = {name: shape for family in families for name, shape in family.lead.reads.items()}
+    limit = in_graph_limit(in_graph, plan) if in_graph else None
+    batch = choose_batch(needs | needs_of(observers), samples, batch_size, workspace_bytes, limit)
+    plan = replace(plan, batch=batch)
+    # Weights are held in the layouts of the measurement, too: where they are too large for that, the samples are run
+    # over several times. Observers look on in the first pass.
+    shards = list(zip_longest(shard_families(families, workspace_bytes), shard_readers(in_graph), fillvalue=()))
+    shards = cast("list[tuple[tuple[OpFamily, ...], tuple[LinearOp, ...]]]", shards) or [((), ())]
     border = len(samples) if scored is None else len(samples.take(scored))
-    where = place if screened else None
-    run = partial(
-        _measure,
+    runner = NetworkRunner(
         model,
-        passes,
         samples,
+        batch,
+        requests,
+        threads,
+        total=border * len(shards) + (len(samples) - border if observers else 0),
+        progress=progress,
+        first_sample=first_sample,
+        shrinks=batch_size is None,
         border=border,
-        first=first_sample,
-        requests=requests,
-        place=where,
-        threads=threads,
+        place=place,
     )
-    free = batch_size is None and samples.fixed_batch is None
-    found = _with_fallback(run, replace(plan, batch=batch), observers, progress or _no_progress, free=free)
-    return Statistics({reader.name: found[reader.name] for reader in readers})
+    nonnegative = nonnegative_tensors(model) if families else frozenset[str]()
+    programs = None if place is None or not screened else Programs(place, requests, threads)
+    found: dict[str, OpStatistics] = {}
+    for some, others in shards:
+        few, probe, taps = _probe(model, some, others, observers, plan, nonnegative, programs)
+        runner.run(observers, few, probe, taps)
+        found.update((name, entry) for observer in few for name, entry in observer.statistics().items())
+        observers = ()
+    return {reader.name: found[reader.name] for reader in readers}
 
 
-def _with_fallback(
-    run: Callable[..., Statistics],
-    plan: SensitivitySettings,
-    observers: Sequence[Observer],
-    report: Count,
-    *,
-    free: bool,
-) -> Statistics:
-    """Run sample by sample where a batch that was free to choose fails.
-
-    Many exports promise a free batch axis and have a Reshape that fixes it to one.
-    """
-    try:
-        return run(plan=plan, report=report)
-    except ModelError as error:
-        if not free or plan.batch == 1:
-            raise
-        _LOG.warning("the model fails at batch %d and is run sample by sample: %s", plan.batch, error)
-        for observer in observers:
-            observer.forget()
-        return run(plan=replace(plan, batch=1), report=report)
-
-
-def _measure(
+def _probe(
     model: ModelProto,
-    passes: Sequence[Pass],
-    samples: Samples,
-    *,
+    families: Sequence[OpFamily],
+    readers: Sequence[LinearOp],
+    others: Sequence[Observer],
     plan: SensitivitySettings,
-    border: int,
-    first: int,
-    requests: tuple[ProviderRequest, ...],
-    place: DeviceMemory | None,
-    threads: int | None,
-    report: Count,
-) -> Statistics:
-    beyond = len(samples) - border if passes[0].observers else 0
-    total, done = border * len(passes) + beyond, 0
-    statistics = Statistics()
-    # Families are worked on side by side: none may take all cores for itself.
-    with threadpool_limits(1), _pool(threads or _cores()) as pool:
-        for each, runs in parts_of(passes, samples, plan.batch, border, first):
-            probe = build_probe(model, each.readers, plan, each.shown)
-            pairs = zip(each.families, probe.nonnegative, strict=False)
-            programs = None if place is None else Programs(place, requests, threads)
-            observers = [_observer(family, plan, clean, programs) for family, clean in pairs]
-            with _session(probe, requests, threads) as session:
-                forward = (
-                    ReusedOutputs(session, probe.taps) if place is None else DeviceOutputs(session, probe.taps, place)
-                )
-                for one in runs:
-                    values = forward.run(one.feed)
-                    statistics = statistics.merge(probe.decode(values, one.samples))
-                    _look(pool, observers, each.observers, [values[name] for name in probe.taps], one)
-                    done += one.samples
-                    report(done, total)
-            measured = {reader.name: seen.statistics(reader) for seen in observers for reader in seen.family.readers}
-            statistics = statistics.merge(Statistics(measured))
-    return statistics
+    nonnegative: Collection[str],
+    programs: Programs | None,
+) -> tuple[list[FamilyObserver | GraphObserver], ModelProto | None, tuple[str, ...]]:
+    """Begin to measure.
 
+    Args:
+        model: The network.
+        families: What is screened.
+        readers: What the graph measures.
+        others: Who else looks on.
+        plan: How to compute.
+        nonnegative: Tensors that provably have no negative entry.
+        programs: Where screening runs; None is the host.
 
-def _observer(
-    family: OpFamily, plan: SensitivitySettings, nonnegative: bool, programs: Programs | None
-) -> SensitivityObserver | DeviceSensitivityObserver:
-    if programs is None:
-        return SensitivityObserver(family, plan, nonnegative)
-    return DeviceSensitivityObserver(family, plan, nonnegative, programs)
-
-
-def _look(
-    pool: ThreadPoolExecutor | None,
-    families: Sequence[SensitivityObserver | DeviceSensitivityObserver],
-    observers: Sequence[Observer],
-    data: Sequence[Any],
-    run: Run,
-) -> None:
-    """Let all observers see a batch, the largest first: so no core waits long for the last."""
-    jobs = [
-        (seen.family.work, partial(_see, seen, tensor, run.samples))
-        for seen, tensor in zip(families, data, strict=False)
+    Returns:
+        Observers, the network with what they need (None where it has that), and tensors that stay on the device.
+    """
+    clean = [family.lead.data in nonnegative and not family.lead.zero for family in families]
+    pairs = list(zip(families, clean, strict=True))
+    on_host = [SensitivityObserver(family, plan, each) for family, each in pairs] if programs is None else []
+    if not readers and programs is None:
+        return [*on_host], None, ()
+    tapped = () if programs is None else families
+    probe = build_probe(model, readers, plan, tapped, needs_of([*on_host, *others]))
+    there = [
+        DeviceSensitivityObserver(family, plan, each, tap, programs)
+        for (family, each), tap in zip(pairs, probe.taps, strict=False)
+        if programs is not None
     ]
-    shown = data[len(families) :]
-    jobs += [
-        (seen.work, partial(_show, seen, tensor, run.batch)) for seen, tensor in zip(observers, shown, strict=True)
+    return [*on_host, *there, *([probe.observer] if readers else [])], probe.model, probe.taps
+
+
+def in_graph_limit(readers: Sequence[LinearOp], plan: SensitivitySettings) -> int:
+    """Bound the batch of the plain path.
+
+    The largest sums z and their inverse stay within the workspace; three quarters of the readers can work on a
+    channel within two chunks.
+    """
+    sums = [2 * _FLOAT * math.prod(reader.output_shape) for reader in readers]
+    blocks = [
+        size // reader.group * (reader.kernel_size if plan.kernel == "max" else 1)
+        for size, reader in zip(sums, readers, strict=True)
     ]
-    ordered = [job for _, job in sorted(jobs, key=lambda pair: -pair[0])]
-    if pool is None:
-        for job in ordered:
-            job()
-        return
-    for each in [pool.submit(job) for job in ordered]:
-        each.result()
-
-
-def _show(observer: Observer, data: NDArray[Any] | DeviceTensor, batch: Batch) -> None:
-    """Let an observer see a batch, which it wants on the host."""
-    observer.see(cast("NDArray[Any]", data) if isinstance(data, np.ndarray) else data.numpy(), batch)
-
-
-def _see(observer: SensitivityObserver | DeviceSensitivityObserver, data: Any, count: int) -> None:
-    """Let a family see a batch where it is, or in the memory of this thread."""
-    if isinstance(observer, DeviceSensitivityObserver):
-        observer.see(data, count)
-        return
-    if not hasattr(_OWN, "scratch"):
-        _OWN.scratch = ScratchArrays()
-    observer.see(data, count, _OWN.scratch)
-
-
-@contextmanager
-def _pool(threads: int) -> Generator[ThreadPoolExecutor | None]:
-    """Start threads where there are several: memory is handed out faster to the one that there is anyway."""
-    if threads == 1:
-        yield None
-        return
-    with ThreadPoolExecutor(threads) as pool:
-        yield pool
-
-
-def _cores() -> int:
-    """Count the cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-@contextmanager
-def _session(
-    probe: Probe,
-    requests: Sequence[ProviderRequest],
-    threads: int | None,
-) -> Generator[Session]:
-    """Open the probe in memory, or through a temporary file where protobuf cannot serialise it."""
-    if _weight_bytes(probe.model) < _IN_MEMORY:
-        yield open_session(probe.model, requests, threads=threads, spin=False)
-        return
-    with tempfile.TemporaryDirectory(prefix="onnxpfp-", ignore_cleanup_errors=True) as folder:
-        path = Path(folder) / "probe.onnx"
-        cast("Any", onnx).save_model(probe.model, path, save_as_external_data=True, location="probe.data")
-        yield open_session(path, requests, threads=threads, spin=False)
-
-
-def _weight_bytes(model: ModelProto) -> int:
-    return sum(len(tensor.raw_data) for tensor in model.graph.initializer)
-
-
-def _no_progress(done: int, total: int) -> None:
-    """Report to nobody."""
+    in_memory = plan.workspace_bytes // max(1, 2 * max(sums))
+    if plan.workspace_bytes <= SCARCE_BYTES:
+        # In few chunks: a node of the probe takes memory, too.
+        chunks = [each * len(reader.channels) // plan.max_chunks for each, reader in zip(blocks, readers, strict=True)]
+        in_memory = min(in_memory, plan.workspace_bytes // max(1, max(chunks)))
+    in_cache = 2 * plan.chunk_bytes // max(1, sorted(blocks)[len(blocks) * 3 // 4])
+    return min(in_memory, in_cache)

@@ -118,8 +118,9 @@ class GraphBuilder:
         return inline(probe, self._apart)
 
     def output(self, tensor: Tensor) -> str:
-        """Make a tensor an output and return its name."""
-        self._graph.outputs.append(tensor)
+        """Make a tensor an output, if it is none, and return its name."""
+        if all(tensor is not output for output in self._graph.outputs):
+            self._graph.outputs.append(tensor)
         return str(tensor.name)
 
     def made(self, tensor: Tensor) -> Tensor:

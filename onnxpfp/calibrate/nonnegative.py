@@ -10,70 +10,49 @@ Cases:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, cast
-
-import numpy as np
-from numpy.typing import NDArray
-from onnx import TensorProto
+from onnx import ModelProto, NodeProto, TensorProto
 
 from onnxpfp.channels.ops import FACTS, op_name
+from onnxpfp.model.attributes import Attributes
+from onnxpfp.model.constants import Constants
 
 __all__ = ["nonnegative_tensors"]
 
 _FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE})
 
 
-def nonnegative_tensors(nodes: Iterable[Any]) -> frozenset[str]:
-    """List the node outputs that are never negative.
-
-    Args:
-        nodes: graphsurgeon nodes in topological order.
-    """
+def nonnegative_tensors(model: ModelProto) -> frozenset[str]:
+    """List the node outputs of the main graph that are never negative."""
+    constants = Constants.of(model)
     found: set[str] = set()
-    for node in nodes:
-        if _is_nonnegative(node, found):
-            found.update(str(output.name) for output in node.outputs)
+    for node in model.graph.node:
+        if _is_nonnegative(node, found, constants):
+            found.update(node.output)
     return frozenset(found)
 
 
-def _is_nonnegative(node: Any, found: set[str]) -> bool:
-    inputs = [str(tensor.name) for tensor in node.inputs]
-    kind = op_name(str(node.op), node.domain)
-    facts = FACTS.get(kind)
+def _is_nonnegative(node: NodeProto, found: set[str], constants: Constants) -> bool:
+    kind = op_name(node.op_type, node.domain)
+    options, facts = Attributes(node), FACTS.get(kind)
     sign = None if facts is None else facts.sign
+    first = bool(node.input) and node.input[0] in found
     if sign == "never negative":
         return True
     if kind == "Clip":
-        return (bool(inputs) and inputs[0] in found) or _clips_at_zero(node)
-    if kind == "Cast" and node.attrs.get("to") not in _FLOATS:
+        return first or _clips_at_zero(node, options, constants)
+    if kind == "Cast" and options.integer("to", 0) not in _FLOATS:
         return False  # a cast to a narrow integer wraps around
-    if kind == "Resize" and (
-        _text(node.attrs.get("mode", "nearest")) == "cubic" or "extrapolation_value" in node.attrs
-    ):
+    if kind == "Resize" and (options.text("mode", "nearest") == "cubic" or "extrapolation_value" in options):
         return False  # cubic overshoots
     if sign == "of the first input" or kind in {"Cast", "Resize", "Upsample"}:
-        return bool(inputs) and inputs[0] in found
-    return sign == "of all inputs" and bool(inputs) and all(name in found for name in inputs)
+        return first
+    return sign == "of all inputs" and bool(node.input) and all(name in found for name in node.input)
 
 
-def _text(value: object) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
-
-
-def _clips_at_zero(node: Any) -> bool:
-    lowest = node.attrs.get("min")
-    if lowest is None and len(node.inputs) > 1:
-        lowest = _scalar(node.inputs[1])
-    return lowest is not None and float(lowest) >= 0
-
-
-def _scalar(tensor: Any) -> float | None:
-    """Read a constant operand, also one that a Constant node brings forth."""
-    values = getattr(tensor, "values", None)
-    if values is None and tensor.inputs and tensor.inputs[0].op == "Constant":
-        attribute = tensor.inputs[0].attrs.get("value")
-        values = getattr(attribute, "values", None)
-    if not isinstance(values, np.ndarray) or values.size != 1:
-        return None
-    return float(cast("NDArray[Any]", values).reshape(()))
+def _clips_at_zero(node: NodeProto, options: Attributes, constants: Constants) -> bool:
+    if "min" in options:
+        return options.real("min", -1.0) >= 0
+    if len(node.input) < 2 or node.input[1] not in constants.names:
+        return False
+    lowest = constants.value(node.input[1])
+    return lowest.size == 1 and float(lowest.ravel()[0]) >= 0

@@ -1,35 +1,33 @@
 """Probe models: the user's network with its outputs replaced by the statistics of its readers.
 
-Of readers that the graph measures itself, nothing leaves onnxruntime but a few numbers each; of screened families it
-is the tensor that they read. All share one probe unless their constants together are too large; then there are
-several, each cut off behind its last reader.
+Of readers that the graph measures itself, nothing leaves onnxruntime but a few numbers each. All share one probe
+unless their constants together are too large; then there are several, each cut off behind its last reader.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
-from onnx import ModelProto
+from onnx import ModelProto, ValueInfoProto
 
 from onnxpfp.arrays import runs_within
 from onnxpfp.calibrate.graph_builder import GraphBuilder
 from onnxpfp.calibrate.nonnegative import nonnegative_tensors
+from onnxpfp.calibrate.observer import Batch, Observer, Shape, Tensors
 from onnxpfp.calibrate.sensitivity.base import not_finite
 from onnxpfp.calibrate.sensitivity.graph_einsum import emit_einsum
 from onnxpfp.calibrate.sensitivity.graph_linear import emit_linear
 from onnxpfp.calibrate.sensitivity.graph_product import emit_product
 from onnxpfp.calibrate.sensitivity.settings import GraphOutputs, SensitivitySettings
-from onnxpfp.calibrate.statistics import OpStatistics, Statistics
+from onnxpfp.calibrate.statistics import OpStatistics, merged
 from onnxpfp.linear.families import OpFamily
 from onnxpfp.linear.ops import FileWeight, LinearOp, output_counts
 from onnxpfp.model.edit import forget_axis_names
 
-__all__ = ["CONSTANTS_LIMIT", "Probe", "build_probe", "shard_readers"]
+__all__ = ["CONSTANTS_LIMIT", "GraphObserver", "Probe", "build_probe", "shard_readers"]
 
 CONSTANTS_LIMIT = 512 << 20
 """Bytes of weights that the readers of one probe may add."""
@@ -47,36 +45,56 @@ class Probe:
 
     Attributes:
         model: To be run on the user's inputs.
-        readers: What it measures.
-        outputs: Where each reader's results come out, in the same order.
-        squares: Output with the summed squared input of each reader, (C,) float32.
+        observer: Decodes what is measured inside.
         taps: Output with what each family reads, float32.
-        nonnegative: Whether that provably has no negative entry.
     """
 
     model: ModelProto
+    observer: GraphObserver
+    taps: tuple[str, ...]
+
+
+@dataclass(slots=True, eq=False)
+class GraphObserver(Observer):
+    """Adds up what a probe measures itself.
+
+    Attributes:
+        readers: What it measures.
+        outputs: Where each reader's results come out, in the same order.
+        squares: Output with the summed squared input of each reader, (C,) float32.
+    """
+
     readers: tuple[LinearOp, ...]
     outputs: tuple[GraphOutputs, ...]
     squares: tuple[str, ...]
-    taps: tuple[str, ...]
-    nonnegative: tuple[bool, ...]
+    _found: dict[str, OpStatistics] = field(default_factory=dict[str, OpStatistics], init=False)
 
-    def decode(self, values: Mapping[str, NDArray[Any]], samples: int) -> Statistics:
-        """Turn the outputs of one run into statistics.
+    @property
+    def needs(self) -> Mapping[str, Shape]:
+        """The outputs: a few numbers each."""
+        named = [(each.shares, each.shape, each.patch_sum, each.negative) for each in self.outputs]
+        return dict.fromkeys((name for names in (*named, self.squares) for name in names if name is not None), ())
 
-        Args:
-            values: Output arrays by name.
-            samples: Number of samples that were fed.
+    @property
+    def work(self) -> int:
+        """None that counts: all was done inside."""
+        return 0
+
+    def see(self, tensors: Tensors, batch: Batch) -> None:
+        """Decode and count one batch in.
 
         Raises:
             CalibrationError: The network computes NaN or infinity on the way to a reader.
         """
-        return Statistics(
-            {
-                reader.name: _decode(reader, emitted, squares, values, samples)
-                for reader, emitted, squares in zip(self.readers, self.outputs, self.squares, strict=True)
-            }
-        )
+        new = {
+            reader.name: _decode(reader, emitted, squares, tensors, batch.samples)
+            for reader, emitted, squares in zip(self.readers, self.outputs, self.squares, strict=True)
+        }
+        self._found = merged(self._found, new)
+
+    def statistics(self) -> dict[str, OpStatistics]:
+        """Return what was measured of every reader."""
+        return self._found
 
 
 def shard_readers(readers: Sequence[LinearOp], limit: int = CONSTANTS_LIMIT) -> Iterator[tuple[LinearOp, ...]]:
@@ -98,15 +116,26 @@ def _bytes_added(reader: LinearOp, limit: int) -> int:
 
 
 def build_probe(
-    model: ModelProto, readers: Sequence[LinearOp], plan: SensitivitySettings, families: Sequence[OpFamily] = ()
+    model: ModelProto,
+    readers: Sequence[LinearOp],
+    plan: SensitivitySettings,
+    families: Sequence[OpFamily] = (),
+    names: Collection[str] = (),
 ) -> Probe:
-    """Build the model that measures `readers` and hands out what families read; the user's model is not changed.
+    """Build the model that measures `readers`; the user's model is not changed.
+
+    Args:
+        model: The user's model.
+        readers: What the graph measures.
+        plan: How to compute.
+        families: What they read comes out, too.
+        names: Other tensors that come out, unless they are inputs.
 
     Raises:
         ModelError: A reader's tensor is not in the main graph.
     """
     builder = GraphBuilder(model)
-    nonnegative = nonnegative_tensors(builder.nodes)
+    nonnegative = nonnegative_tensors(model)
     outputs: list[GraphOutputs] = []
     squares: list[str] = []
     for reader in readers:
@@ -126,14 +155,18 @@ def build_probe(
         if key not in taps:
             builder.go_behind(key)
             taps[key] = builder.output(builder.made(builder.numbers(*key)))
-    return Probe(
-        forget_axis_names(builder.export()),
-        tuple(readers),
-        tuple(outputs),
-        tuple(squares),
-        tuple(taps[family.lead.data, family.lead.zero] for family in families),
-        tuple(family.lead.data in nonnegative and not family.lead.zero for family in families),
-    )
+    for tensor in map(builder.find, names):
+        if tensor.inputs:
+            builder.output(tensor)
+    observer = GraphObserver(tuple(readers), tuple(outputs), tuple(squares))
+    shown = tuple(taps[family.lead.data, family.lead.zero] for family in families)
+    probe = builder.export()
+    # graphsurgeon cannot export a constant as an output.
+    constants = [tensor for tensor in model.graph.initializer if tensor.name in names]
+    kept = {tensor.name for tensor in probe.graph.initializer}
+    probe.graph.initializer.extend(tensor for tensor in constants if tensor.name not in kept)
+    probe.graph.output.extend(ValueInfoProto(name=tensor.name) for tensor in constants)
+    return Probe(forget_axis_names(probe), observer, shown)
 
 
 def _read(reader: LinearOp) -> list[str]:
@@ -150,9 +183,7 @@ def _square_sum(builder: GraphBuilder, reader: LinearOp) -> str:
     return builder.output(builder.reduce_sum(squared, others) if others else squared)
 
 
-def _decode(
-    reader: LinearOp, emitted: GraphOutputs, squares: str, values: Mapping[str, NDArray[Any]], samples: int
-) -> OpStatistics:
+def _decode(reader: LinearOp, emitted: GraphOutputs, squares: str, values: Tensors, samples: int) -> OpStatistics:
     channels = reader.channel_ids
     shares = np.zeros(0) if emitted.shares is None else values[emitted.shares].astype(np.float64)
     patch_sum = np.zeros((len(reader.channels), reader.kernel_size))

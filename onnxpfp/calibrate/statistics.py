@@ -1,25 +1,37 @@
-"""What calibration knows about each reader: a monoid, so that shards can be merged in any order.
+"""Statistics of samples: monoids, so that shards can be merged in any order, and the file that keeps them.
 
-Maxima merge exactly; sums merge to float64 rounding. The empty `Statistics()` is the identity.
+Each is a dataclass of arrays and numbers. Maxima merge exactly; sums merge to float64 rounding.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import Field, dataclass, fields
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, ClassVar, Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from onnxpfp.errors import CalibrationError
 
-__all__ = ["OpStatistics", "Statistics"]
+__all__ = ["OpStatistics", "Statistic", "Statistics", "load_statistics", "merged", "save_statistics"]
 
-_FORMAT = "onnxpfp-statistics-2"
-_ARRAYS = ("channels", "sensitivity", "patch_sum", "square_sum")
+_FORMAT = "onnxpfp-statistics-3"
+
+
+class Statistic(Protocol):
+    """A dataclass of arrays and numbers: what is known of some samples."""
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+
+    def merge(self, other: Self) -> Self:
+        """Return the statistic of both sets of samples."""
+        ...
+
+
+S = TypeVar("S", bound=Statistic)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,21 +70,6 @@ class OpStatistics:
             samples=0,
         )
 
-    def state(self) -> dict[str, NDArray[Any]]:
-        """Return everything as arrays."""
-        numbers = {name: np.array(getattr(self, name)) for name in ("patches", "negative", "samples")}
-        return {**{name: getattr(self, name) for name in _ARRAYS}, **numbers}
-
-    def restored(self, state: Mapping[str, NDArray[Any]]) -> Self:
-        """Return the statistics of a state."""
-        arrays = (state[name] for name in _ARRAYS)
-        return type(self)(
-            *arrays,
-            patches=int(state["patches"]),
-            negative=bool(state["negative"]),
-            samples=int(state["samples"]),
-        )
-
     @property
     def patch_mean(self) -> NDArray[np.float64]:
         """Mean of every unfolded input entry, (C, k) float64; zeros before the first sample."""
@@ -86,10 +83,7 @@ class OpStatistics:
         """
         same_shape = self.patch_sum.shape == other.patch_sum.shape
         if not same_shape or not np.array_equal(self.channels, other.channels):
-            raise CalibrationError(
-                "statistics of two different networks cannot be merged",
-                hint="merge only statistics that were collected on the same model",
-            )
+            raise _not_alike()
         return type(self)(
             self.channels,
             np.maximum(self.sensitivity, other.sensitivity),
@@ -101,75 +95,70 @@ class OpStatistics:
         )
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Statistics:
-    """Statistics of all readers of a network, by reader name."""
-
-    readers: Mapping[str, OpStatistics] = field(default_factory=lambda: cast("dict[str, OpStatistics]", {}))
-
-    def __getitem__(self, name: str) -> OpStatistics:
-        return self.readers[name]
-
-    def __contains__(self, name: object) -> bool:
-        return name in self.readers
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.readers)
-
-    def __len__(self) -> int:
-        return len(self.readers)
-
-    def merge(self, other: Self) -> Self:
-        """Combine two shards; a reader that only one of them knows is taken over."""
-        merged = dict(self.readers)
-        for name, theirs in other.readers.items():
-            merged[name] = merged[name].merge(theirs) if name in merged else theirs
-        return type(self)(merged)
-
-    def save(self, path: str | Path) -> None:
-        """Write everything to one `.npz` file, at exactly this path."""
-        arrays: dict[str, Any] = {}
-        header: list[dict[str, object]] = []
-        for position, (name, entry) in enumerate(self.readers.items()):
-            header.append(
-                {
-                    "name": name,
-                    "patches": entry.patches,
-                    "negative": entry.negative,
-                    "samples": entry.samples,
-                }
-            )
-            for key in _ARRAYS:
-                arrays[f"{position}.{key}"] = getattr(entry, key)
-        document = json.dumps({"format": _FORMAT, "readers": header})
-        # An open file keeps numpy from appending a second suffix to the user's path.
-        with Path(path).open("wb") as stream:
-            np.savez_compressed(stream, header=np.array(document), **arrays)
-
-    @classmethod
-    def load(cls, path: str | Path) -> Self:
-        """Read what `save` wrote.
-
-        Raises:
-            CalibrationError: The file is missing or is no statistics file.
-        """
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                return cls(_decode(cast("Mapping[str, NDArray[Any]]", file)))
-        except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
-            raise CalibrationError(f"{path} is not a statistics file of onnxpfp", hint="collect it again") from error
+Statistics = Mapping[str, OpStatistics]
+"""Statistics of all readers of a network, by reader name."""
 
 
-def _decode(file: Mapping[str, NDArray[Any]]) -> dict[str, OpStatistics]:
-    document = json.loads(str(file["header"]))
-    if document["format"] != _FORMAT:
-        raise ValueError(document["format"])
-    return {
-        entry["name"]: OpStatistics(
-            *(file[f"{position}.{key}"] for key in _ARRAYS),
-            patches=int(entry["patches"]),
-            negative=bool(entry["negative"]),
-            samples=int(entry["samples"]),
-        )
-        for position, entry in enumerate(document["readers"])
+def merged(one: Mapping[str, S], two: Mapping[str, S]) -> dict[str, S]:
+    """Combine the statistics of two shards by name; what only one of them has is taken over.
+
+    Raises:
+        CalibrationError: They are of different networks.
+    """
+    for name in one.keys() & two.keys():
+        if _shapes(one[name]) != _shapes(two[name]):
+            raise _not_alike()
+    return {**one, **{name: one[name].merge(theirs) if name in one else theirs for name, theirs in two.items()}}
+
+
+def _shapes(statistic: Statistic) -> list[tuple[int, ...]]:
+    return [np.shape(getattr(statistic, part.name)) for part in fields(statistic)]
+
+
+def _not_alike() -> CalibrationError:
+    return CalibrationError(
+        "statistics of two different networks cannot be merged",
+        hint="merge only statistics that were collected on the same model",
+    )
+
+
+def save_statistics(path: str | Path, statistics: Mapping[str, Statistic]) -> None:
+    """Write statistics to one `.npz` file, at exactly this path."""
+    arrays = {
+        f"{number}.{part.name}": np.asarray(getattr(each, part.name))
+        for number, each in enumerate(statistics.values())
+        for part in fields(each)
     }
+    header = np.array(json.dumps({"format": _FORMAT, "names": list(statistics)}))
+    # An open file keeps numpy from appending a second suffix to the user's path.
+    with Path(path).open("wb") as stream:
+        np.savez_compressed(stream, allow_pickle=False, header=header, **arrays)
+
+
+def load_statistics(path: str | Path, kind: type[S]) -> dict[str, S]:
+    """Read what `save_statistics` wrote.
+
+    Args:
+        path: The file.
+        kind: What the statistics are.
+
+    Raises:
+        CalibrationError: The file is missing or has no such statistics.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            document = json.loads(str(file["header"]))
+            if document["format"] != _FORMAT:
+                raise ValueError(document["format"])  # noqa: TRY301
+            parts = [part.name for part in fields(kind)]
+            return {
+                name: kind(**{part: _plain(file[f"{number}.{part}"]) for part in parts})
+                for number, name in enumerate(document["names"])
+            }
+    except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+        raise CalibrationError(f"{path} is not a statistics file of onnxpfp", hint="collect it again") from error
+
+
+def _plain(array: NDArray[Any]) -> Any:
+    """Return a number as such."""
+    return array if array.ndim else array.item()

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from itertools import pairwise
-from typing import Literal, Protocol, Self, TypeVar, cast
+from typing import Any, Literal, Protocol, Self, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -209,6 +209,20 @@ class LinearOp:
     def kernel_size(self) -> int:
         """Number of taps k."""
         return math.prod(self.kernel)
+
+    @property
+    def reads(self) -> dict[str, tuple[int, ...]]:
+        """The tensors that its input is computed from: shapes at batch one, by name."""
+        return {self.data: self.data_shape} | ({self.zero: ()} if self.zero else {})
+
+    def numbers(self, tensors: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+        """Return its input, quantized data minus their zero point.
+
+        Args:
+            tensors: Those of `reads`, by name.
+        """
+        data = tensors[self.data]
+        return data.astype(np.float32) - tensors[self.zero].astype(np.float32) if self.zero else data
 
     def taps(self) -> NDArray[np.floating]:
         """Bring the weight to its canonical form V (C, O/g, *kernel): a view of it wherever that is possible."""

@@ -8,7 +8,7 @@ so they add up over batches. What they propose is checked on all numbers afterwa
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,19 +61,6 @@ class Trace:
             self.projections + other.projections,
             max(self.grain, other.grain),
         )
-
-    def state(self) -> dict[str, Floats]:
-        """Return the extremes and the projections as arrays."""
-        return {
-            "low": self.low,
-            "high": self.high,
-            "projections": self.projections,
-            "grain": np.array(self.grain, np.float64),
-        }
-
-    def restored(self, state: Mapping[str, NDArray[Any]]) -> Trace:
-        """Return the trace of a state."""
-        return Trace(state["low"], state["high"], state["projections"], float(state["grain"]))
 
     @property
     def scale(self) -> Floats:

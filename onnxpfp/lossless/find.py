@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from onnxpfp.calibrate.activations import stream_activations
-from onnxpfp.calibrate.collect import WORKSPACE_BYTES
+from onnxpfp.calibrate.runner import WORKSPACE_BYTES
 from onnxpfp.channels import ChannelGraph, Group
 from onnxpfp.data.samples import Samples
 from onnxpfp.errors import CalibrationError, ModelError

@@ -244,7 +244,7 @@ def calibrate_and_score(
         return Calibration(scores, None, split, known, data.samples, 0)
     if not readers:
         # Nothing can go: a plan that keeps everything, or a target of 1.
-        return Calibration(None, Statistics(), split, known, split.fit, 0)
+        return Calibration(None, {}, split, known, split.fit, 0)
     wanted = _wanted_samples(readers, options.delta)
     # A fixed batch may be more than the formula asks for.
     seen = split.fit.take(min(max(wanted, split.fit.fixed_batch or 1), len(split.fit)))

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxpfp.calibrate.collect import calibrate
-from onnxpfp.calibrate.observer import Batch, State
-from onnxpfp.errors import CalibrationError
+from onnxpfp.calibrate.observer import Batch, Observer, Shape, Tensors
+from onnxpfp.calibrate.runner import run_observers
 from onnxpfp.linear.columns import columns, output_axis, outputs_at, sample_positions
 from onnxpfp.linear.im2col import output_sizes
 from onnxpfp.linear.ops import LinearOp
@@ -100,8 +99,8 @@ class Gram:
 
 
 @dataclass(slots=True, eq=False)
-class GramObserver:
-    """Adds up what all ops that see the same columns; a `calibrate.observer.Observer`.
+class GramObserver(Observer):
+    """Adds up what all ops that see the same columns.
 
     Attributes:
         layers: The ops.
@@ -110,7 +109,6 @@ class GramObserver:
         seed: Of the positions.
         columns: Of the columns; without Gram matrix where they are too many.
         channels: Of the channels, where the columns are too many.
-        finite: Whether all numbers so far were.
     """
 
     layers: tuple[RefitLayer, ...]
@@ -119,7 +117,6 @@ class GramObserver:
     seed: int
     columns: Moments
     channels: Moments | None
-    finite: bool = True
 
     @classmethod
     def of(cls, layers: Sequence[RefitLayer], number: int, problem: RefitProblem, spill: SpillCache) -> Self:
@@ -140,18 +137,21 @@ class GramObserver:
         return self.layers[0].reader
 
     @property
+    def needs(self) -> Mapping[str, Shape]:
+        """What the ops read."""
+        return self.reader.reads
+
+    @property
     def work(self) -> int:
         """Multiplications of one sample, at most."""
         return self.positions * (self.channels or self.columns).uu.size
 
-    def see(self, data: NDArray[np.float32], batch: Batch) -> None:
-        """Count one batch in."""
-        if not self.finite:
-            return
+    def see(self, tensors: Tensors, batch: Batch) -> None:
+        """Count one batch in; what is not finite makes the sums so, and no Gram matrix."""
         reader, key = self.reader, (self.seed, self.number)
+        data = np.asarray(reader.numbers(tensors), np.float32)
         shape = _output_shape(reader, data.shape)
-        # A tensor may have several rows of a sample along its first axis, such as windows.
-        first = batch.first * shape[0] // batch.samples
+        first = batch.first_row(shape[0])
         positions = sample_positions(shape, output_axis(reader, len(shape)), self.positions, (*key, 0), first)
         self._add(self.columns, columns(reader, data, shape[2:], positions))
         if self.channels is not None:
@@ -159,63 +159,27 @@ class GramObserver:
             self._add(self.channels, outputs_at(data, 1, positions))
 
     def _add(self, sums: Moments, u: NDArray[np.floating]) -> None:
-        self.finite = self.finite and bool(np.isfinite(u).all())
-        if self.finite:
+        if np.isfinite(u).all():
             groups = self.reader.group
             sums.add(u.reshape(len(u), groups, -1), np.zeros((len(u), groups, 0)))
+        else:
+            sums.u[:] = np.nan
 
-    def forget(self) -> None:
-        """Count anew."""
-        for sums in (self.columns, self.channels):
-            if sums is not None:
-                sums.u[:] = sums.uu[:] = 0.0
-                sums.count = 0
-        self.finite = True
-
-    def merge(self, other: Self) -> Self:
-        """Return the sums over the samples of both; the arrays of neither are changed."""
-        both = None if self.channels is None or other.channels is None else self.channels.merge(other.channels)
-        return replace(
-            self, columns=self.columns.merge(other.columns), channels=both, finite=self.finite and other.finite
-        )
-
-    def state(self) -> State:
+    def statistics(self) -> dict[str, Moments]:
         """Return the sums."""
-        parts = {"columns": self.columns} | ({} if self.channels is None else {"channels": self.channels})
-        sums = {f"{name}.{field}": getattr(part, field) for name, part in parts.items() for field in ("u", "uu")}
-        counts = {f"{name}.count": np.array(part.count) for name, part in parts.items()}
-        return {**sums, **counts, "finite": np.array(self.finite)}
-
-    def restored(self, state: State) -> Self:
-        """Return an observer of the same ops with the sums of a state.
-
-        Raises:
-            CalibrationError: The state is of other ops.
-        """
-        parts = {"columns": self.columns} | ({} if self.channels is None else {"channels": self.channels})
-        restored: dict[str, Moments] = {}
-        for name, part in parts.items():
-            arrays = [state.get(f"{name}.{field}") for field in ("u", "uu", "count")]
-            u, uu, count = arrays
-            if u is None or uu is None or count is None or (u.shape, uu.shape) != (part.u.shape, part.uu.shape):
-                raise CalibrationError(
-                    f"the sums of another network cannot be taken over by {self.reader.name}",
-                    hint="restore only what was collected on the same model",
-                )
-            restored[name] = replace(part, u=u, uu=uu, count=int(count))
-        return replace(self, **restored, finite=bool(state["finite"]))
+        name = self.reader.name
+        sums = {f"{name} columns": self.columns}
+        return sums if self.channels is None else {**sums, f"{name} channels": self.channels}
 
     def gram(self) -> Gram | None:
         """Return the Gram matrix; None where some numbers were not finite, or nothing was seen."""
-        if not self.finite or not self.columns.count:
+        sums, reader = self.channels or self.columns, self.reader
+        if not self.columns.count or not (np.isfinite(self.columns.u).all() and np.isfinite(sums.u).all()):
             return None
         mean = self.columns.u / self.columns.count
         if self.channels is None:
-            sums = self.columns
             return Gram(sums.count, sums.u, sums.uu, 1, centred=True, mean=mean)
-        sums, reader = self.channels, self.reader
-        centred = not zero_padded(reader)
-        return Gram(sums.count, sums.u, sums.uu, reader.kernel_size, centred=centred, mean=mean)
+        return Gram(sums.count, sums.u, sums.uu, reader.kernel_size, centred=not zero_padded(reader), mean=mean)
 
 
 def _output_shape(reader: LinearOp, data: tuple[int, ...]) -> tuple[int, ...]:
@@ -257,15 +221,14 @@ def collect_grams(
         progress: Told how many samples are done, of how many.
     """
     observers = gram_observers(problem, wanted, spill)
-    calibrate(
+    run_observers(
         problem.model,
-        (),
+        observers,
         problem.fit,
         batch_size=problem.batch_size,
         providers=problem.requests,
         threads=problem.threads,
         workspace_bytes=problem.workspace,
         progress=progress,
-        observers=observers,
     )
     return observed_grams(observers)

@@ -1,4 +1,4 @@
-"""A session whose large outputs lie in the same memory in every run."""
+"""Sessions whose large outputs lie in the same memory in every run, or stay where the network runs."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from onnxpfp.runtime.device_memory import DeviceMemory, DeviceTensor
 from onnxpfp.runtime.session import Session
 
-__all__ = ["ReusedOutputs"]
+__all__ = ["DeviceOutputs", "ReusedOutputs"]
 
 
 @dataclass(slots=True, eq=False)
@@ -41,5 +42,36 @@ class ReusedOutputs:
         outputs = self.session.run(feeds)
         if not self._fed:
             self._fed = shapes
-            self._held = {name: outputs[name] for name in self.outputs if outputs[name].flags.c_contiguous}
+            self._held = {name: outputs[name] for name in self.outputs if _is_plain(outputs[name])}
         return outputs
+
+
+def _is_plain(array: NDArray[Any]) -> bool:
+    """Whether onnxruntime can write to an array again: no box of a sequence, no type that numpy lacks."""
+    return array.flags.c_contiguous and array.dtype.kind in "biuf"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DeviceOutputs:
+    """A session that leaves some outputs where it runs.
+
+    Attributes:
+        session: What runs.
+        outputs: Names of these outputs.
+        place: Where it runs.
+    """
+
+    session: Session
+    outputs: Sequence[str]
+    place: DeviceMemory
+
+    def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, DeviceTensor | NDArray[Any]]:
+        """Run once; the outputs that stay are tensors, the others arrays.
+
+        Raises:
+            ModelError: As in `Session.run`.
+        """
+        staying = set(self.outputs)
+        home = [name for name in self.session.outputs if name not in staying]
+        found = self.session.run_at(feeds, self.place, home)
+        return {name: value if name in staying else value.numpy() for name, value in found.items()}

@@ -11,7 +11,6 @@ Each is a mean over samples of one number per sample and index; `MapMean` adds t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -51,14 +50,6 @@ class MapMean:
     def merge(self, other: Self) -> Self:
         """Combine with the sum over other samples."""
         return type(self)(self.total + other.total, self.samples + other.samples)
-
-    def state(self) -> dict[str, Floats]:
-        """Return the sum and the number of samples as arrays."""
-        return {"total": self.total, "samples": np.array(self.samples, np.float64)}
-
-    def restored(self, state: Mapping[str, NDArray[Any]]) -> Self:
-        """Return the sum of a state."""
-        return type(self)(state["total"], int(state["samples"]))
 
     @property
     def mean(self) -> Floats:

@@ -11,9 +11,8 @@ all of them, without ever computing one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,20 +61,6 @@ class Contributions:
         """Return Q of all points so far, (C, C)."""
         self._settle()
         return self._gram
-
-    def merge(self, other: Self) -> Self:
-        """Return Q of the points of both."""
-        return self.restored({"gram": self.gram() + other.gram()})
-
-    def state(self) -> dict[str, Floats]:
-        """Return Q as an array."""
-        return {"gram": self.gram()}
-
-    def restored(self, state: Mapping[str, NDArray[Any]]) -> Self:
-        """Return the contributions of the same consumer with Q of a state."""
-        other = type(self)(self.taps, self.channels, self.outputs, self.group)
-        other._gram += state["gram"]
-        return other
 
     def _settle(self) -> None:
         if self._waiting:

@@ -13,6 +13,7 @@ from support.brute_shares import as_dict, identity_model, model_of, scores
 from support.device_runs import PROVIDERS, Recorded, measure_there, programs_on
 from test_graph_convolution import CASES, Case, build
 
+from onnxpfp.calibrate.observer import Batch
 from onnxpfp.calibrate.sensitivity.device import DeviceSensitivityObserver
 from onnxpfp.calibrate.sensitivity.device.arrangement import Arrangement
 from onnxpfp.calibrate.sensitivity.device.bounds import Bounds
@@ -20,6 +21,7 @@ from onnxpfp.calibrate.sensitivity.device.programs import Program
 from onnxpfp.calibrate.sensitivity.device.shares import Shares
 from onnxpfp.calibrate.sensitivity.device.totals import Totals
 from onnxpfp.calibrate.sensitivity.settings import SensitivitySettings
+from onnxpfp.calibrate.statistics import merged
 from onnxpfp.data.inputs import input_specs
 from onnxpfp.data.samples import Samples
 from onnxpfp.data.sources import load_samples
@@ -194,12 +196,13 @@ def test_samples_may_differ_in_size(name: str, provider: str) -> None:
     programs = programs_on(provider)
     family, plan = OpFamily((reader,)), SensitivitySettings()
     parts = [data[:2], data[2:, :, :4, :4]]
-    together = DeviceSensitivityObserver(family, plan, False, programs)
-    apart = [DeviceSensitivityObserver(family, plan, False, programs) for _ in parts]
+    together = DeviceSensitivityObserver(family, plan, False, "x", programs)
+    apart = [DeviceSensitivityObserver(family, plan, False, "x", programs) for _ in parts]
     for one, part in zip(apart, parts, strict=True):
-        together.see(programs.place.put(part), len(part))
-        one.see(programs.place.put(part), len(part))
-    found, wanted = together.statistics(reader), apart[0].statistics(reader).merge(apart[1].statistics(reader))
+        together.see({"x": programs.place.put(part)}, Batch(0, len(part)))
+        one.see({"x": programs.place.put(part)}, Batch(0, len(part)))
+    found = together.statistics()[reader.name]
+    wanted = merged(apart[0].statistics(), apart[1].statistics())[reader.name]
     np.testing.assert_allclose(found.sensitivity, wanted.sensitivity, rtol=1e-6)
     np.testing.assert_allclose(found.patch_sum, wanted.patch_sum, rtol=1e-6, atol=1e-6)
     np.testing.assert_allclose(found.square_sum, wanted.square_sum, rtol=1e-6)

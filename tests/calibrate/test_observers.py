@@ -10,14 +10,13 @@ import pytest
 from onnx import ModelProto
 from support.graphs import build
 
-import onnxpfp.calibrate.passes as passes_module
+import onnxpfp.calibrate.collect as collect_module
 from onnxpfp.calibrate.collect import calibrate
-from onnxpfp.calibrate.observer import Batch
+from onnxpfp.calibrate.observer import Batch, Observer, Shape, Tensors
 from onnxpfp.data.inputs import input_specs
 from onnxpfp.data.samples import ArraySamples, Samples
 from onnxpfp.data.sources import load_samples
 from onnxpfp.errors import CalibrationError
-from onnxpfp.linear.families import OpFamily
 from onnxpfp.linear.ops import LinearOp, Window
 from onnxpfp.runtime.session import open_session
 
@@ -29,23 +28,27 @@ PADS = Window(pads=(1, 1, 1, 1))
 
 
 @dataclass(slots=True, eq=False)
-class Recorder:
+class Recorder(Observer):
     """Keeps copies of what it sees."""
 
     reader: LinearOp
-    work: int = 1
     batches: list[np.ndarray] = field(default_factory=list)
     seen: list[Batch] = field(default_factory=list)
-    forgot: int = 0
 
-    def see(self, data: np.ndarray, batch: Batch) -> None:
-        self.batches.append(data.copy())
+    @property
+    def needs(self) -> dict[str, Shape]:
+        return self.reader.reads
+
+    @property
+    def work(self) -> int:
+        return 1
+
+    def see(self, tensors: Tensors, batch: Batch) -> None:
+        self.batches.append(self.reader.numbers(tensors).copy())
         self.seen.append(batch)
 
-    def forget(self) -> None:
-        self.batches.clear()
-        self.seen.clear()
-        self.forgot += 1
+    def statistics(self) -> dict[str, Any]:
+        return {}
 
     def whole(self, axis: int = 0) -> np.ndarray:
         return np.concatenate(self.batches, axis)
@@ -143,7 +146,7 @@ def test_without_observers_nothing_is_run_behind_the_border() -> None:
 
 def test_observers_go_with_the_first_pass_only(monkeypatch: pytest.MonkeyPatch) -> None:
     model, readers, data = case()
-    monkeypatch.setattr(passes_module, "shard_families", lambda families, limit: ((family,) for family in families))
+    monkeypatch.setattr(collect_module, "shard_families", lambda families, limit: ((family,) for family in families))
     observer, told = Recorder(readers[1]), list[tuple[int, int]]()
     samples = samples_of(model, data)
     found = calibrate(
@@ -195,7 +198,7 @@ def test_what_is_not_finite_is_refused_only_where_it_counts() -> None:
         calibrate(model, [reader], samples_of(model, data), observers=[observer], scored=6)
 
 
-def test_where_a_batch_fails_all_begins_anew() -> None:
+def test_where_a_batch_fails_the_samples_go_on_one_by_one() -> None:
     """A promised batch axis: the one sample before the border runs, and the three behind it do not."""
     model = build(
         """g (float[N,2,3] x) => (y) <int64[2] s = {1, 6}, float[6,3] w> { y = Reshape(x, s)  z = MatMul(y, w) }"""
@@ -204,7 +207,6 @@ def test_where_a_batch_fails_all_begins_anew() -> None:
     observer, data = Recorder(reader), np.arange(24, dtype=np.float32).reshape(4, 2, 3)
     found = calibrate(model, [reader], samples_of(model, data), observers=[observer], scored=1)
     assert found["w"].samples == 1
-    assert observer.forgot == 1
     assert observer.seen == [Batch(number, 1) for number in range(4)]
     np.testing.assert_array_equal(observer.whole(), data.reshape(4, 6))
 
@@ -215,10 +217,3 @@ def test_watched_tensors_count_when_a_batch_is_chosen() -> None:
     one = 4 * (3 * 36 + 4 * 36 + 5)
     calibrate(model, [], samples_of(model, data), observers=observers, workspace_bytes=2 * one * 3 + 4)
     assert [len(batch) for batch in observers[0].batches] == [3, 3, 3, 3, 2]
-
-
-def test_the_inputs_of_a_pass_are_shown_in_its_order() -> None:
-    _, readers, _ = case()
-    families = tuple(OpFamily((reader,)) for reader in readers[:2])
-    shown = passes_module.Pass(families, (), (Recorder(readers[2]), Recorder(readers[0]))).shown
-    assert [family.lead.name for family in shown] == ["u", "v", "w", "u"]

@@ -13,18 +13,17 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper, parser
 from support.brute_shares import as_dict, identity_model, measure
 
-import onnxpfp.calibrate.collect as run_module
-import onnxpfp.calibrate.passes as passes_module
+import onnxpfp.calibrate.collect as collect_module
 import onnxpfp.calibrate.probe as probe_module
-from onnxpfp.calibrate.batch import choose_batch
-from onnxpfp.calibrate.collect import calibrate
-from onnxpfp.calibrate.graph_builder import GraphBuilder
+import onnxpfp.calibrate.runner as runner_module
+from onnxpfp.calibrate.collect import calibrate, in_graph_limit
 from onnxpfp.calibrate.nonnegative import nonnegative_tensors
+from onnxpfp.calibrate.runner import choose_batch
 from onnxpfp.calibrate.sensitivity.settings import SensitivitySettings
 from onnxpfp.data.inputs import InputSpec, input_specs
+from onnxpfp.data.samples import Samples
 from onnxpfp.data.sources import load_samples
 from onnxpfp.errors import CalibrationError, ModelError, ProviderError
-from onnxpfp.linear.families import op_families
 from onnxpfp.linear.ops import LinearOp, Window
 from onnxpfp.runtime.session import open_session
 
@@ -80,8 +79,8 @@ def test_several_probes_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     model, readers, data = chain()
     samples = load_samples(data, input_specs(model))
     whole = calibrate(model, readers, samples)
-    monkeypatch.setattr(passes_module, "shard_readers", lambda readers: probe_module.shard_readers(readers, limit=1))
-    monkeypatch.setattr(run_module, "_IN_MEMORY", 0)
+    monkeypatch.setattr(collect_module, "shard_readers", lambda readers: probe_module.shard_readers(readers, limit=1))
+    monkeypatch.setattr(runner_module, "_IN_MEMORY", 0)
     parts = calibrate(model, readers, samples)
     for name in whole:
         np.testing.assert_allclose(parts[name].sensitivity, whole[name].sensitivity, rtol=1e-5)
@@ -132,21 +131,25 @@ def test_the_batch_fits_memory_and_cache() -> None:
     _, readers, data = chain()
     free = load_samples(np.repeat(data, 10, axis=0), (InputSpec("x", data.dtype, (None, 3, 6, 6)),))
     plan = SensitivitySettings(chunk_bytes=4 << 20)
-    assert choose_batch((), readers, free, None, plan) == 16
-    assert choose_batch((), readers, free, 5, plan) == 5
-    assert choose_batch((), readers, free.take(3), None, plan) == 3
+
+    def in_graph(samples: Samples, asked: int | None, plan: SensitivitySettings) -> int:
+        return choose_batch({}, samples, asked, plan.workspace_bytes, in_graph_limit(readers, plan))
+
+    assert in_graph(free, None, plan) == 16
+    assert in_graph(free, 5, plan) == 5
+    assert in_graph(free.take(3), None, plan) == 3
     largest = 2 * 4 * 4 * 36
-    assert choose_batch((), readers, free, None, replace(plan, workspace_bytes=2 * 4 * largest)) == 4
-    assert choose_batch((), readers, free, None, replace(plan, chunk_bytes=1)) == 1
-    families = op_families(readers)
+    assert in_graph(free, None, replace(plan, workspace_bytes=2 * 4 * largest)) == 4
+    assert in_graph(free, None, replace(plan, chunk_bytes=1)) == 1
+    needs = {name: shape for reader in readers for name, shape in reader.reads.items()}
     held = 4 * (3 * 36 + 4 * 36 + 5)
-    assert choose_batch(families, (), free, None, plan) == 16
-    assert choose_batch(families, (), free, 2, replace(plan, workspace_bytes=2 * held * 3)) == 2
-    assert choose_batch(families, (), free, None, replace(plan, workspace_bytes=2 * held * 3 + 4)) == 3
+    assert choose_batch(needs, free, None, plan.workspace_bytes) == 16
+    assert choose_batch(needs, free, 2, 2 * held * 3) == 2
+    assert choose_batch(needs, free, None, 2 * held * 3 + 4) == 3
     fixed = load_samples(data, (InputSpec("x", data.dtype, (2, 3, 6, 6)),))
-    assert choose_batch((), readers, fixed, 16, plan) == 2
+    assert in_graph(fixed, 16, plan) == 2
     with pytest.raises(CalibrationError, match="a batch of 0 samples"):
-        choose_batch((), readers, free, 0, plan)
+        in_graph(free, 0, plan)
 
 
 def test_what_is_provably_not_negative() -> None:
@@ -174,7 +177,7 @@ def test_what_is_provably_not_negative() -> None:
             y = Identity(relu)
         }
     """
-    found = nonnegative_tensors(GraphBuilder(parser.parse_model(text)).nodes)
+    found = nonnegative_tensors(parser.parse_model(text))
     assert found == {
         "relu", "clip6", "pool", "mean", "flat", "soft", "both", "sum", "clip_constant", "half", "near",
         "y",

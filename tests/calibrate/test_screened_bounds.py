@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.drawn_readers import QUICK, Array, Drawn, blocks_of, drawn, every_share
 
+from onnxpfp.calibrate.observer import Batch
 from onnxpfp.calibrate.sensitivity.exact import Candidates
 from onnxpfp.calibrate.sensitivity.observer import SensitivityObserver
 from onnxpfp.calibrate.sensitivity.scratch import ScratchArrays
@@ -63,7 +64,7 @@ def seen(case: Drawn, kernel: Kernel, guard: Guard) -> Iterator[Seen]:
         patch.setattr(Screening, "see", listen)
         for part in parts:
             data = case.data[part]
-            observer.see(data.T if case.first else data, len(data), ScratchArrays())
+            observer.see({family.lead.data: data.T if case.first else data}, Batch(0, len(data)))
             for reader in (reader for reader in case.readers if reader.channels.any()):
                 fields = [(screen, field) for screen, field in heard if screen.exact.reader is reader]
                 for sign, (screen, field) in zip(_signs(unfolded[part], len(fields)), fields, strict=True):

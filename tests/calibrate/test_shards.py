@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from support.graphs import build
 
 from onnxpfp.calibrate.activations import stream_activations
 from onnxpfp.calibrate.collect import calibrate
-from onnxpfp.calibrate.observer import Mergeable, State, load_states, save_states
+from onnxpfp.calibrate.runner import run_observers
+from onnxpfp.calibrate.statistics import Statistic, load_statistics, merged, save_statistics
 from onnxpfp.channels import Analysis
 from onnxpfp.data.samples import Samples
 from onnxpfp.errors import CalibrationError
@@ -27,11 +29,13 @@ from onnxpfp.pipeline.analyze import analyze, open_model, read_data
 from onnxpfp.pipeline.measurements import Measurements
 from onnxpfp.pipeline.refit_problem import refit_setup, start_gram_observers
 from onnxpfp.runtime.providers import resolve_providers
+from onnxpfp.score.maps import MapMean
 from onnxpfp.score.registry import CRITERIA
 
 NET = """g (float[N,3,12,12] x) => (y) <float[6,3,3,3] w, float[6] b, float[8,6,3,3] u, float[8,5] v> {
     a = Conv <pads = [1,1,1,1]> (x, w, b)  r = Relu(a)  c = Conv <strides = [2,2]> (r, u)  s = Relu(c)
     p = GlobalAveragePool(s)  f = Flatten(p)  y = MatMul(f, v) }"""
+Statistics = Mapping[str, Statistic]
 COUNT, BATCH = 24, 4
 OPTIONS = Options(threads=1, seed=5, batch_size=BATCH)
 REQUESTS = resolve_providers("cpu")
@@ -52,17 +56,16 @@ def shard(whole: tuple[Analysis, Samples], first: int, last: int) -> tuple[Analy
     return whole[0], whole[1]._pick(np.arange(first, last))
 
 
-def sensitivities(analysis: Analysis, samples: Samples, first: int) -> list[Mergeable]:
+def sensitivities(analysis: Analysis, samples: Samples, first: int) -> Statistics:
     ops = linear_ops(analysis.model, analysis.graph, analysis.shapes, analysis.constants)
-    found = calibrate(analysis.model, ops, samples, batch_size=BATCH, threads=1, first_sample=first)
-    return [found[op.name] for op in ops]
+    return calibrate(analysis.model, ops, samples, batch_size=BATCH, threads=1, first_sample=first)
 
 
-def grams(analysis: Analysis, samples: Samples, first: int) -> list[Mergeable]:
+def grams(analysis: Analysis, samples: Samples, first: int) -> Statistics:
     given: Any = type("Data", (), {"batch_size": BATCH})()
     observers = start_gram_observers(refit_setup(analysis, samples, samples, given, REQUESTS, OPTIONS))
-    calibrate(analysis.model, (), samples, batch_size=BATCH, threads=1, observers=observers, first_sample=first)
-    return list(observers)
+    run_observers(analysis.model, observers, samples, batch_size=BATCH, threads=1, first_sample=first)
+    return {name: each for observer in observers for name, each in observer.statistics().items()}
 
 
 def measurements(analysis: Analysis, samples: Samples, first: int) -> Measurements:
@@ -70,41 +73,45 @@ def measurements(analysis: Analysis, samples: Samples, first: int) -> Measuremen
     return Measurements(analysis, ops, samples, BATCH, REQUESTS, OPTIONS, None, first)
 
 
-def map_means(analysis: Analysis, samples: Samples, first: int) -> list[Mergeable]:
-    return list(measurements(analysis, samples, first)._map_means(CRITERIA["apoz"].of_maps))
+def map_means(analysis: Analysis, samples: Samples, first: int) -> Statistics:
+    means = measurements(analysis, samples, first)._map_means(CRITERIA["apoz"].of_maps)
+    return {str(number): each for number, each in enumerate(means)}
 
 
-def contributions(analysis: Analysis, samples: Samples, first: int) -> list[Mergeable]:
-    return list(measurements(analysis, samples, first).contribution_sums())
+def contributions(analysis: Analysis, samples: Samples, first: int) -> Statistics:
+    found = measurements(analysis, samples, first).contribution_sums()
+    return {str(number): MapMean(each.gram(), len(samples)) for number, each in enumerate(found)}
 
 
-def traces(analysis: Analysis, samples: Samples, first: int) -> list[Mergeable]:
+def traces(analysis: Analysis, samples: Samples, first: int) -> Statistics:
     def look(names: tuple[str, ...]) -> Any:
         bundles = [{name: analysis.shapes.shape[name]} for name in names]
         return (values for _, values in stream_activations(analysis.model, bundles, samples, batch_size=BATCH))
 
-    return list(traces_of(look, [("r", 1), ("s", 1)], first // BATCH).values())
+    return {name: trace for (name, _), trace in traces_of(look, [("r", 1), ("s", 1)], first // BATCH).items()}
 
 
-STATISTICS: dict[str, Callable[[Analysis, Samples, int], list[Mergeable]]] = {
+STATISTICS: dict[str, Callable[[Analysis, Samples, int], Statistics]] = {
     "sensitivities": sensitivities,
     "grams": grams,
     "map means": map_means,
     "contributions": contributions,
     "traces": traces,
 }
-EXACT = {"channels", "sensitivity", "patches", "negative", "samples", "finite", "low", "high", "grain"}
+EXACT = {"channels", "sensitivity", "patches", "negative", "samples", "count", "low", "high", "grain"}
 """Maxima and counts."""
 
 
-def equal(one: State, two: State) -> None:
+def equal(one: Statistics, two: Statistics) -> None:
     assert one.keys() == two.keys()
-    for name, array in one.items():
-        if name in EXACT or name.endswith("count"):
-            np.testing.assert_array_equal(array, two[name], err_msg=name)
-        else:
-            scale = float(np.abs(array).max(initial=0.0))
-            np.testing.assert_allclose(array, two[name], rtol=1e-6, atol=1e-6 * scale, err_msg=name)
+    for name, statistic in one.items():
+        for part in fields(statistic):
+            array, other = (np.asarray(getattr(each, part.name)) for each in (statistic, two[name]))
+            if part.name in EXACT:
+                np.testing.assert_array_equal(array, other, err_msg=part.name)
+            else:
+                scale = float(np.abs(array).max(initial=0.0))
+                np.testing.assert_allclose(array, other, rtol=1e-6, atol=1e-6 * scale, err_msg=part.name)
 
 
 @pytest.mark.parametrize("border", [4, 12, 20])
@@ -114,22 +121,21 @@ def test_two_shards_merged_are_one_run(whole: tuple[Analysis, Samples], name: st
     assert collected
     first = STATISTICS[name](*shard(whole, 0, border), 0)
     second = STATISTICS[name](*shard(whole, border, COUNT), border)
-    for together, one, two in zip(collected, first, second, strict=True):
-        equal(together.state(), one.merge(two).state())
-        equal(together.state(), two.merge(one).state())
+    equal(collected, merged(first, second))
+    equal(collected, merged(second, first))
 
 
 @pytest.mark.parametrize("name", STATISTICS)
 def test_a_file_keeps_them(whole: tuple[Analysis, Samples], name: str, tmp_path: Path) -> None:
     collected = STATISTICS[name](*whole, 0)
-    save_states(tmp_path / "states", [statistic.state() for statistic in collected])
-    loaded = load_states(tmp_path / "states")
-    fresh = STATISTICS[name](*shard(whole, 0, 4), 0)
-    for statistic, empty, state in zip(collected, fresh, loaded, strict=True):
-        again = empty.restored(state).state()
-        assert again.keys() == statistic.state().keys()
-        for key, array in statistic.state().items():
-            np.testing.assert_array_equal(again[key], array)
+    save_statistics(tmp_path / "kept", collected)
+    loaded = load_statistics(tmp_path / "kept", type(next(iter(collected.values()))))
+    assert loaded.keys() == collected.keys()
+    for key, statistic in collected.items():
+        for part in fields(statistic):
+            found, kept = getattr(loaded[key], part.name), getattr(statistic, part.name)
+            assert isinstance(found, np.ndarray) == isinstance(kept, np.ndarray)
+            np.testing.assert_array_equal(found, kept)
 
 
 @pytest.mark.parametrize("name", ["grams", "contributions"])
@@ -137,30 +143,26 @@ def test_a_file_keeps_them(whole: tuple[Analysis, Samples], name: str, tmp_path:
 def test_draws_do_not_depend_on_the_batches(
     whole: tuple[Analysis, Samples], name: str, batches: Sequence[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    together = [statistic.state() for statistic in STATISTICS[name](*whole, 0)]
+    together = STATISTICS[name](*whole, 0)
     for size in batches:
         monkeypatch.setitem(globals(), "BATCH", size)
-        for state, statistic in zip(together, STATISTICS[name](*whole, 0), strict=True):
-            equal(state, statistic.state())
+        equal(together, STATISTICS[name](*whole, 0))
 
 
 def test_the_sums_of_another_network_are_refused(whole: tuple[Analysis, Samples]) -> None:
     wider = NET.replace("6,3,3,3", "7,3,3,3").replace("[6]", "[7]").replace("8,6", "8,7")
     other = analysis_of(build(wider), nets.noise(24, 3, 12, 12))
-    pairs = list(zip(grams(*whole, 0), grams(*other, 0), strict=True))
-    assert pairs
-    for one, two in pairs[:1]:
-        with pytest.raises(CalibrationError, match="the sums of another network cannot be taken over"):
-            one.restored(two.state())
+    with pytest.raises(CalibrationError, match="statistics of two different networks cannot be merged"):
+        merged(grams(*whole, 0), grams(*other, 0))
 
 
 @pytest.mark.parametrize("content", [b"", b"no archive", None])
 def test_what_is_no_file_of_statistics_is_refused(tmp_path: Path, content: bytes | None) -> None:
-    path = tmp_path / "states"
+    path = tmp_path / "kept"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(CalibrationError, match="states is not a file of statistics of onnxpfp"):
-        load_states(path)
+    with pytest.raises(CalibrationError, match="kept is not a statistics file of onnxpfp"):
+        load_statistics(path, MapMean)
 
 
 def test_every_sample_has_positions_of_its_own() -> None:

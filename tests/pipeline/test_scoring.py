@@ -88,5 +88,5 @@ def test_a_fixed_batch_of_more_samples_than_are_wanted(fed: list[int]) -> None:
     calibration, _, _ = gathered(model, nets.noise(512, 3, 8, 8), fed)
     assert len(calibration.seen) == 32
     assert calibration.statistics is not None
-    assert {each.samples for each in calibration.statistics.readers.values()} == {32}
+    assert {each.samples for each in calibration.statistics.values()} == {32}
     assert calibration.grams["y"].count == len(calibration.split.fit) == 512 - 2 * 64

@@ -124,26 +124,26 @@ def test_ops_that_see_the_same_share_their_matrix(make_problem) -> None:
 
 
 @pytest.mark.parametrize("limit", [0, LARGE])
-def test_who_forgets_counts_anew(make_problem, limit: int) -> None:
+def test_what_is_not_finite_has_none(make_problem, limit: int) -> None:
     problem, layers, there = looked_at(make_problem, positions=EVERYWHERE)
-    (observer,) = gram_observers(problem, [layers["c"]], SpillCache(limit))
-    observer.see(np.full_like(there["r"], np.nan), Batch(0, len(there["r"])))
-    assert observer.gram() is None
-    observer.forget()
-    assert observer.gram() is None
-    for _ in range(2):
-        observer.see(there["r"], Batch(0, len(there["r"])))
-        gram = observer.gram()
-        assert gram is not None
-        is_gram_of(gram, windows(there["r"], (1, 0, 1, 0), 2).reshape(-1, 54), groups=2)
-        observer.forget()
+    one, two = (gram_observers(problem, [layers["c"]], SpillCache(limit))[0] for _ in range(2))
+    assert one.gram() is None
+    one.see(there, Batch(0, len(there["r"])))
+    gram = one.gram()
+    assert gram is not None
+    is_gram_of(gram, windows(there["r"], (1, 0, 1, 0), 2).reshape(-1, 54), groups=2)
+    two.see({"r": np.full_like(there["r"], np.nan)}, Batch(0, len(there["r"])))
+    for observer in (one, two):
+        observer.see({"r": np.full_like(there["r"], np.nan)}, Batch(0, len(there["r"])))
+        observer.see(there, Batch(0, len(there["r"])))
+        assert observer.gram() is None
 
 
 @pytest.mark.parametrize("rows", [1, 2, 4])
 def test_draws_do_not_depend_on_the_batches_where_a_sample_has_several_rows(make_problem, rows: int) -> None:
     problem, layers, there = looked_at(make_problem, positions=5)
     whole, parts = (gram_observers(problem, [layers["c"]], SpillCache(LARGE))[0] for _ in range(2))
-    whole.see(there["r"], Batch(0, 48 // rows))
+    whole.see(there, Batch(0, 48 // rows))
     for first in (0, 16, 32):
-        parts.see(there["r"][first : first + 16], Batch(first // rows, 16 // rows))
+        parts.see({"r": there["r"][first : first + 16]}, Batch(first // rows, 16 // rows))
     np.testing.assert_allclose(parts.columns.uu, whole.columns.uu, rtol=1e-6, atol=1e-6)

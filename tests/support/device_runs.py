@@ -10,14 +10,17 @@ import pytest
 from numpy.typing import NDArray
 from onnx import ModelProto, helper
 
+from onnxpfp.calibrate.nonnegative import nonnegative_tensors
+from onnxpfp.calibrate.observer import Batch
 from onnxpfp.calibrate.probe import build_probe
-from onnxpfp.calibrate.sensitivity.device import DeviceOutputs, DeviceSensitivityObserver, Programs
+from onnxpfp.calibrate.sensitivity.device import DeviceSensitivityObserver, Programs
 from onnxpfp.calibrate.sensitivity.settings import Guard, Kernel, SensitivitySettings
 from onnxpfp.calibrate.statistics import Statistics
 from onnxpfp.data.samples import Samples
 from onnxpfp.errors import ProviderError
 from onnxpfp.linear.families import op_families
 from onnxpfp.linear.ops import LinearOp
+from onnxpfp.runtime.binding import DeviceOutputs
 from onnxpfp.runtime.device_memory import device_memory_of
 from onnxpfp.runtime.providers import resolve_providers
 from onnxpfp.runtime.session import open_session
@@ -85,15 +88,16 @@ def measure_there(
     plan = SensitivitySettings(kernel, guard, batch, workspace_bytes=workspace)
     families = op_families(readers)
     probe = build_probe(model, [], plan, families)
+    nonnegative = nonnegative_tensors(model)
     observers = [
-        DeviceSensitivityObserver(family, plan, clean, programs, first)
-        for family, clean in zip(families, probe.nonnegative, strict=True)
+        DeviceSensitivityObserver(family, plan, family.lead.data in nonnegative, tap, programs, first)
+        for family, tap in zip(families, probe.taps, strict=True)
     ]
     session = open_session(probe.model, programs.requests, threads=1)
     forward = DeviceOutputs(session, probe.taps, programs.place)
     for feeds, count in samples.runs(batch):
         values = forward.run(feeds)
-        for observer, tap in zip(observers, probe.taps, strict=True):
-            observer.see(values[tap], count)
-    found = {reader.name: each.statistics(reader) for each in observers for reader in each.family.readers}
-    return Statistics({reader.name: found[reader.name] for reader in readers})
+        for observer in observers:
+            observer.see(values, Batch(0, count))
+    found = {name: entry for each in observers for name, entry in each.statistics().items()}
+    return {reader.name: found[reader.name] for reader in readers}

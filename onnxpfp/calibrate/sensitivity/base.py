@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxpfp.calibrate.observer import Observer
 from onnxpfp.calibrate.sensitivity.settings import SensitivitySettings
 from onnxpfp.calibrate.statistics import OpStatistics
 from onnxpfp.errors import CalibrationError
@@ -23,7 +24,7 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(slots=True, eq=False)
-class FamilyObserver(ABC):
+class FamilyObserver(Observer):
     """The running statistics of one family.
 
     Attributes:
@@ -39,6 +40,11 @@ class FamilyObserver(ABC):
     _negative: bool = field(default=False, init=False)
     _samples: int = field(default=0, init=False)
 
+    @property
+    def work(self) -> int:
+        """Multiplications of one sample."""
+        return self.family.work
+
     @abstractmethod
     def _largest_shares(self, op: LinearOp) -> tuple[NDArray[np.int64], NDArray[np.float32]] | None:
         """Return channel ids and the largest shares that they took; None where nothing is scored."""
@@ -51,8 +57,11 @@ class FamilyObserver(ABC):
     def _square_sum(self) -> Floats:
         """Return the summed squares of the input, (C,)."""
 
-    def statistics(self, op: LinearOp) -> OpStatistics:
-        """Return what was measured of one of the ops."""
+    def statistics(self) -> dict[str, OpStatistics]:
+        """Return what was measured of every op."""
+        return {op.name: self._statistics(op) for op in self.family.readers}
+
+    def _statistics(self, op: LinearOp) -> OpStatistics:
         channels = op.channel_ids
         sensitivity = np.zeros(len(channels))
         largest = self._largest_shares(op)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxpfp.calibrate.observer import Batch, Shape, Tensors
 from onnxpfp.calibrate.sensitivity.base import FamilyObserver, not_finite
 from onnxpfp.calibrate.sensitivity.scratch import ScratchArrays
 from onnxpfp.calibrate.sensitivity.screening import Screening
@@ -34,6 +35,16 @@ _LIVE = 4
 """Arrays of that size that are held at once."""
 
 
+_OWN = threading.local()
+
+
+def _scratch() -> ScratchArrays:
+    """Return the memory of this thread."""
+    if not hasattr(_OWN, "scratch"):
+        _OWN.scratch = ScratchArrays()
+    return _OWN.scratch
+
+
 @dataclass(slots=True, eq=False)
 class SensitivityObserver(FamilyObserver):
     """The running statistics of one family, computed by numpy."""
@@ -43,20 +54,21 @@ class SensitivityObserver(FamilyObserver):
     _totals: dict[tuple[int, ...], Totals] = field(default_factory=dict[tuple[int, ...], Totals])
     _squares: Totals = field(default_factory=lambda: np.zeros(0))
 
-    def see(self, data: NDArray[Any], samples: int, scratch: ScratchArrays) -> None:
-        """Count one batch in.
+    @property
+    def needs(self) -> Mapping[str, Shape]:
+        """What the ops read."""
+        return self.family.lead.reads
 
-        Args:
-            data: The tensor that is read.
-            samples: Number of samples in it.
-            scratch: Memory of this thread.
+    def see(self, tensors: Tensors, batch: Batch) -> None:
+        """Count one batch in.
 
         Raises:
             CalibrationError: There is NaN or infinity in it.
         """
-        x = self.family.arrange(data)
+        scratch = _scratch()
+        x = self.family.arrange(self.family.lead.numbers(tensors))
         self._count(x)
-        self._samples += samples
+        self._samples += batch.samples
         lowest = 0.0 if self.nonnegative else float(x.min())
         self._negative = self._negative or lowest < 0
         read = self.family.strided(x)

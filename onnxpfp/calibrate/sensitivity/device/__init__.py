@@ -14,8 +14,7 @@ Only ops that onnxruntime has CUDA kernels for are used, according to its docs/O
 in a graph, for such nodes go to the CPU. On a GPU this has not been run yet; the tests run it on the CPU.
 """
 
-from onnxpfp.calibrate.sensitivity.device.forward import DeviceOutputs
 from onnxpfp.calibrate.sensitivity.device.observer import DeviceSensitivityObserver
 from onnxpfp.calibrate.sensitivity.device.programs import Programs
 
-__all__ = ["DeviceOutputs", "DeviceSensitivityObserver", "Programs"]
+__all__ = ["DeviceSensitivityObserver", "Programs"]

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxpfp.calibrate.observer import Batch, Shape
 from onnxpfp.calibrate.sensitivity.base import FamilyObserver, not_finite
 from onnxpfp.calibrate.sensitivity.device.arrangement import Arrangement, Extent
 from onnxpfp.calibrate.sensitivity.device.programs import Programs
@@ -19,8 +20,6 @@ from onnxpfp.linear.ops import LinearOp
 from onnxpfp.runtime.device_memory import DeviceTensor
 
 __all__ = ["DeviceSensitivityObserver"]
-
-Sizes = tuple[int, ...]
 
 _EXPONENT = 126
 """Of the largest and the smallest power of two that float32 has with all its digits, and their inverses."""
@@ -34,31 +33,39 @@ class DeviceSensitivityObserver(FamilyObserver):
     """The running statistics of one family, computed by graphs where the network runs.
 
     Attributes:
+        tap: The tensor that the ops read, as float32 and minus its zero point.
         programs: Runs the graphs.
         first: Pairs of a block whose shares are computed at first.
     """
 
+    tap: str
     programs: Programs
     first: int = FIRST
     _screens: dict[str, DeviceScreening] = field(default_factory=dict[str, DeviceScreening])
-    _tables: dict[Sizes, dict[str, DeviceTensor]] = field(default_factory=dict[Sizes, dict[str, DeviceTensor]])
-    _totals: dict[Sizes, DeviceTensor] = field(default_factory=dict[Sizes, DeviceTensor])
+    _tables: dict[Shape, dict[str, DeviceTensor]] = field(default_factory=dict[Shape, dict[str, DeviceTensor]])
+    _totals: dict[Shape, DeviceTensor] = field(default_factory=dict[Shape, DeviceTensor])
     _squares: DeviceTensor = None
 
-    def see(self, data: DeviceTensor, samples: int) -> None:
+    @property
+    def needs(self) -> Mapping[str, Shape]:
+        """What the ops read, minus its zero point."""
+        return {self.tap: self.family.lead.data_shape}
+
+    def see(self, tensors: Mapping[str, DeviceTensor], batch: Batch) -> None:
         """Count one batch in.
 
         Args:
-            data: The tensor that is read, where the programs run.
-            samples: Number of samples in it.
+            tensors: What it needs, where the programs run.
+            batch: The samples that they belong to.
 
         Raises:
             CalibrationError: There is NaN or infinity in it.
         """
+        data = tensors[self.tap]
         arrangement = Arrangement.of(self.family)
         extent = Extent.of(self.family, arrangement, data.shape())
         self._patches += extent.pairs
-        self._samples += samples
+        self._samples += batch.samples
         with self.programs.lock:
             lowest, highest = self._count(data, arrangement, extent)
             self._negative = self._negative or lowest < 0
@@ -74,7 +81,7 @@ class DeviceSensitivityObserver(FamilyObserver):
         screen = self._screens.get(op.name)
         return None if screen is None else (screen.operands.ids, screen.best[screen.operands.slots])
 
-    def _input_sums(self) -> Mapping[Sizes, NDArray[np.float64]]:
+    def _input_sums(self) -> Mapping[Shape, NDArray[np.float64]]:
         return {sizes: np.array(total.numpy()) for sizes, total in self._totals.items()}
 
     def _square_sum(self) -> NDArray[np.float64]:

@@ -1,0 +1,331 @@
+"""One runner: a network runs over samples, and observers see the tensors that they need.
+
+What comes out of one run fits the workspace: batches get smaller, and where one sample is too much, the samples run
+several times. Each tensor comes out once, however many observers need it; observers are worked on side by side.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import tempfile
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import groupby, pairwise
+from pathlib import Path
+from typing import Any, cast
+
+import onnx
+from onnx import ModelProto, ValueInfoProto
+from threadpoolctl import threadpool_limits
+
+from onnxpfp.calibrate.observer import Batch, Observer, Shape, Tensors
+from onnxpfp.data.samples import Feed, Samples
+from onnxpfp.errors import CalibrationError, ModelError
+from onnxpfp.model.edit import drop_unread, forget_axis_names
+from onnxpfp.progress import Count
+from onnxpfp.runtime.binding import DeviceOutputs, ReusedOutputs
+from onnxpfp.runtime.device_memory import DeviceMemory
+from onnxpfp.runtime.providers import ProviderRequest
+from onnxpfp.runtime.session import Session, as_requests, open_session
+
+__all__ = ["WORKSPACE_BYTES", "NetworkRunner", "choose_batch", "needs_of", "run_observers"]
+
+_LOG = logging.getLogger(__name__)
+
+WORKSPACE_BYTES = 512 << 20
+_BATCH = 16
+_BYTES = 4
+"""Of one number; double precision is rare, and the workspace is no hard limit."""
+_TWICE = 2
+"""onnxruntime holds what it hands out in its own layout, too."""
+_IN_MEMORY = 1_500_000_000
+
+
+def run_observers(
+    model: ModelProto,
+    observers: Sequence[Observer],
+    samples: Samples,
+    *,
+    batch_size: int | None = None,
+    providers: str | Sequence[str] | Sequence[ProviderRequest] = "cpu",
+    threads: int | None = None,
+    workspace_bytes: int = WORKSPACE_BYTES,
+    progress: Count | None = None,
+    first_sample: int = 0,
+    layout: bool = True,
+) -> None:
+    """Let observers see all samples.
+
+    Args:
+        model: The network; it is not changed. No more of it runs than the observers need.
+        observers: Who looks on; those that need the same tensors stand side by side.
+        samples: What to feed.
+        batch_size: Most samples in one run; None chooses.
+        providers: As in `open_session`.
+        threads: Threads of the network's ops, and observers worked on at once; None takes all cores.
+        workspace_bytes: Memory that the tensors of one run may take, as far as one observer can keep it.
+        progress: Told how many samples are done, of how many; each counts once in every pass.
+        first_sample: Number of the first sample, where these are a shard of all samples.
+        layout: As in `open_session`.
+
+    Raises:
+        CalibrationError: The data do not fit, or the network computes NaN on them.
+        ModelError: onnxruntime cannot run the network.
+        ProviderError: A provider that was asked for is missing.
+    """
+    batch = choose_batch(needs_of(observers), samples, batch_size, workspace_bytes)
+    # A fixed batch counts in the shapes already.
+    passes = list(_passes(observers, workspace_bytes // _TWICE // (1 if samples.fixed_batch else batch)))
+    runner = NetworkRunner(
+        model,
+        samples,
+        batch,
+        as_requests(providers),
+        threads,
+        total=len(passes) * len(samples),
+        progress=progress,
+        first_sample=first_sample,
+        layout=layout,
+        shrinks=batch_size is None,
+    )
+    for each in passes:
+        runner.run(each)
+
+
+def needs_of(observers: Sequence[Observer]) -> dict[str, Shape]:
+    """Return what observers need together: shapes for one sample, by name."""
+    return {name: shape for observer in observers for name, shape in observer.needs.items()}
+
+
+def choose_batch(
+    needs: Mapping[str, Shape], samples: Samples, asked: int | None, workspace: int, limit: int | None = None
+) -> int:
+    """Return the batch size: what the model fixes, or what was asked (else 16) as far as the workspace allows.
+
+    Args:
+        needs: The tensors of one run, with their shapes for one sample.
+        samples: What is fed.
+        asked: The most that the user wants.
+        workspace: Bytes that the tensors may take.
+        limit: What else bounds it; None is nothing.
+
+    Raises:
+        CalibrationError: Fewer than one sample is asked for.
+    """
+    if samples.fixed_batch is not None:
+        return samples.fixed_batch
+    if asked is not None and asked < 1:
+        raise CalibrationError(f"a batch of {asked} samples is not possible", hint="give 1 or more")
+    fitting = workspace // _TWICE // max(1, _size(needs))
+    return max(1, min(asked or _BATCH, len(samples), fitting, *(() if limit is None else (limit,))))
+
+
+def _size(needs: Mapping[str, Shape]) -> int:
+    return _BYTES * sum(map(math.prod, needs.values()))
+
+
+def _passes(observers: Sequence[Observer], limit: int) -> Iterator[tuple[Observer, ...]]:
+    """Cut observers into runs that need at most `limit` bytes each, in the given order; at least one each."""
+    run: list[Observer] = []
+    for observer in observers:
+        if run and _size(needs_of([*run, observer])) > limit:
+            yield tuple(run)
+            run = []
+        run.append(observer)
+    if run:
+        yield tuple(run)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Run:
+    """One run of the network: what is fed, which samples that is, and whether they count for those who see few."""
+
+    feed: Feed
+    batch: Batch
+    counts: bool
+
+    def part(self, first: int, last: int) -> _Run:
+        """Return the run of some of the samples, which lie along axis 0 of every input."""
+        feed = {name: array[first:last] for name, array in self.feed.items()}
+        return _Run(feed, Batch(self.batch.first + first, last - first), self.counts)
+
+
+@dataclass(slots=True, eq=False)
+class NetworkRunner:
+    """Runs a network over samples, pass by pass.
+
+    Attributes:
+        model: The network; it is not changed.
+        samples: What to feed.
+        batch: Samples in one run.
+        requests: Where to run.
+        threads: As in `run_observers`.
+        total: Samples of all passes together.
+        progress: As in `run_observers`.
+        first_sample: As in `run_observers`.
+        layout: As in `run_observers`.
+        shrinks: Whether the samples go on one by one where a batch fails: many exports promise a free batch axis and
+            have a Reshape that fixes it to one.
+        border: How many samples the observers of few samples see; None is all.
+        place: Where tensors can stay; None where they come to the host.
+    """
+
+    model: ModelProto
+    samples: Samples
+    batch: int
+    requests: Sequence[ProviderRequest]
+    threads: int | None
+    total: int
+    progress: Count | None = None
+    first_sample: int = 0
+    layout: bool = True
+    shrinks: bool = False
+    border: int | None = None
+    place: DeviceMemory | None = None
+    _done: int = field(default=0, init=False)
+    _single: bool = field(default=False, init=False)
+
+    def run(
+        self,
+        observers: Sequence[Observer],
+        few: Sequence[Observer] = (),
+        probe: ModelProto | None = None,
+        staying: Sequence[str] = (),
+    ) -> None:
+        """Run once over the samples.
+
+        Args:
+            observers: See all samples.
+            few: See the samples in front of the border.
+            probe: The network with more tensors, for those who see few; None is the network as it is.
+            staying: Tensors that stay in `place`.
+        """
+        # Observers are worked on side by side: none may take all cores for itself.
+        with threadpool_limits(1), _pool(self.threads or _cores()) as pool:
+            for counts, runs in groupby(self._runs(), lambda run: run.counts):
+                shown = (*few, *observers) if counts else observers
+                if not shown:
+                    break
+                network = probe if counts and probe is not None else self.model
+                with self._forward(network, needs_of(shown), staying if counts else ()) as forward:
+                    for one, tensors in self._outputs(forward, runs):
+                        _show(pool, shown, {**one.feed, **tensors}, one.batch)
+                        self._done += one.batch.samples
+                        if self.progress:
+                            self.progress(self._done, self.total)
+
+    def _runs(self) -> Iterator[_Run]:
+        """Yield all runs; a batch across the border is cut there, so that exactly those before it count.
+
+        Only a free batch can lie across it.
+        """
+        border, done = len(self.samples) if self.border is None else self.border, 0
+        for feed, count in self.samples.runs(self.batch):
+            run = _Run(feed, Batch(self.first_sample + done, count), done < border)
+            if done < border < done + count:
+                yield run.part(0, border - done)
+                run = _Run(feed, run.batch, counts=False).part(border - done, count)
+            yield run
+            done += count
+
+    def _outputs(
+        self, forward: Callable[[Feed], Mapping[str, Any]], runs: Iterator[_Run]
+    ) -> Iterator[tuple[_Run, Mapping[str, Any]]]:
+        """Yield the runs with what comes out of them; sample by sample from the first batch on that fails."""
+        for run in runs:
+            count = run.batch.samples
+            if count == 1 or not self._single:
+                try:
+                    tensors = forward(run.feed)
+                except ModelError as error:
+                    if count == 1 or not self.shrinks or self.samples.fixed_batch is not None:
+                        raise
+                    _LOG.warning("the model fails at batch %d and is run sample by sample: %s", count, error)
+                    self._single = True
+                else:
+                    yield run, tensors
+                    continue
+            for one in (run.part(first, last) for first, last in pairwise(range(count + 1))):
+                yield one, forward(one.feed)
+
+    @contextmanager
+    def _forward(
+        self, network: ModelProto, needs: Mapping[str, Shape], staying: Sequence[str]
+    ) -> Generator[Callable[[Feed], Mapping[str, Any]]]:
+        """Open a session of the network that hands out tensors; its inputs are at hand."""
+        inputs = {info.name for info in network.graph.input} - {tensor.name for tensor in network.graph.initializer}
+        names = [name for name in needs if name not in inputs]
+        if not names:
+            yield lambda feed: {}
+            return
+        with _session(_showing(network, names), self.requests, threads=self.threads, layout=self.layout) as session:
+            if staying and self.place is not None:
+                yield DeviceOutputs(session, staying, self.place).run
+            else:
+                yield ReusedOutputs(session, names).run
+
+
+def _showing(model: ModelProto, names: Sequence[str]) -> ModelProto:
+    """Copy a model with other outputs, and without what only served its own; one that has them is returned as it is.
+
+    Raises:
+        ModelError: The main graph has no tensor of that name.
+    """
+    before = [output.name for output in model.graph.output]
+    if set(before) == set(names):
+        return model
+    known = {name for node in model.graph.node for name in node.output} | {
+        item.name for item in model.graph.initializer
+    }
+    for name in names:
+        if name not in known:
+            raise ModelError(f"the model has no tensor {name!r} to calibrate on")
+    shown = ModelProto()
+    shown.CopyFrom(model)
+    del shown.graph.output[:]
+    shown.graph.output.extend(ValueInfoProto(name=name) for name in names)
+    drop_unread(shown.graph, before)
+    return forget_axis_names(shown)
+
+
+@contextmanager
+def _session(model: ModelProto, requests: Sequence[ProviderRequest], **options: Any) -> Generator[Session]:
+    """Open a model in memory, or through a temporary file where protobuf cannot serialise it."""
+    if sum(len(tensor.raw_data) for tensor in model.graph.initializer) < _IN_MEMORY:
+        yield open_session(model, requests, spin=False, **options)
+        return
+    with tempfile.TemporaryDirectory(prefix="onnxpfp-", ignore_cleanup_errors=True) as folder:
+        path = Path(folder) / "network.onnx"
+        cast("Any", onnx).save_model(model, path, save_as_external_data=True, location="network.data")
+        yield open_session(path, requests, spin=False, **options)
+
+
+def _show(pool: ThreadPoolExecutor | None, observers: Sequence[Observer], tensors: Tensors, batch: Batch) -> None:
+    """Let all observers see a batch, those with most work first: so no core waits long for the last."""
+    jobs = [partial(each.see, tensors, batch) for each in sorted(observers, key=lambda each: -each.work)]
+    if pool is None:
+        for job in jobs:
+            job()
+        return
+    for result in [pool.submit(job) for job in jobs]:
+        result.result()
+
+
+@contextmanager
+def _pool(threads: int) -> Generator[ThreadPoolExecutor | None]:
+    """Start threads where there are several: memory is handed out faster to the one that there is anyway."""
+    if threads == 1:
+        yield None
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        yield pool
+
+
+def _cores() -> int:
+    """Count the cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
