@@ -14,8 +14,9 @@ from typing import Any
 from numpy.typing import NDArray
 
 from onnxpfp.calibrate.statistics import Statistic
+from onnxpfp.errors import CalibrationError
 
-__all__ = ["Batch", "Observer", "Shape", "Tensors"]
+__all__ = ["Batch", "Observer", "Shape", "Tensors", "not_finite"]
 
 Shape = tuple[int, ...]
 Tensors = Mapping[str, NDArray[Any]]
@@ -67,3 +68,17 @@ class Observer(ABC):
     @abstractmethod
     def statistics(self) -> Mapping[str, Statistic]:
         """Return what was collected, by the name of what it is of."""
+
+
+def not_finite(tensor: str, op: str | None = None) -> CalibrationError:
+    """Return the error of a network that computes NaN or infinity.
+
+    Args:
+        tensor: Where they are.
+        op: The linear op that reads it, if one does.
+    """
+    reads = "" if op is None else f", which {op} reads"
+    return CalibrationError(
+        f"the network computes NaN or infinity at {tensor!r}{reads}",
+        hint="check that the calibration data are prepared as in training",
+    )

@@ -16,8 +16,7 @@ from onnx import ModelProto, ValueInfoProto
 from onnxpfp.arrays import runs_within
 from onnxpfp.calibrate.graph_builder import GraphBuilder
 from onnxpfp.calibrate.nonnegative import nonnegative_tensors
-from onnxpfp.calibrate.observer import Batch, Observer, Shape, Tensors
-from onnxpfp.calibrate.sensitivity.base import not_finite
+from onnxpfp.calibrate.observer import Batch, Observer, Shape, Tensors, not_finite
 from onnxpfp.calibrate.sensitivity.graph_einsum import emit_einsum
 from onnxpfp.calibrate.sensitivity.graph_linear import emit_linear
 from onnxpfp.calibrate.sensitivity.graph_product import emit_product

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from onnxpfp.errors import CalibrationError
 
-__all__ = ["OpStatistics", "Statistic", "Statistics", "load_statistics", "merged", "save_statistics"]
+__all__ = ["OpStatistics", "SampleSum", "Statistic", "Statistics", "load_statistics", "merged", "save_statistics"]
 
 _FORMAT = "onnxpfp-statistics-3"
 
@@ -93,6 +93,28 @@ class OpStatistics:
             self.negative or other.negative,
             self.samples + other.samples,
         )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SampleSum:
+    """A sum over samples.
+
+    Attributes:
+        total: The sum, float64.
+        samples: How many.
+    """
+
+    total: NDArray[np.float64]
+    samples: int
+
+    def merge(self, other: Self) -> Self:
+        """Combine with the sum over other samples."""
+        return type(self)(self.total + other.total, self.samples + other.samples)
+
+    @property
+    def mean(self) -> NDArray[np.float64]:
+        """The mean."""
+        return self.total / self.samples
 
 
 Statistics = Mapping[str, OpStatistics]

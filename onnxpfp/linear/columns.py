@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxpfp.linear.im2col import tap_sources
+from onnxpfp.linear.im2col import output_sizes, tap_sources
 from onnxpfp.linear.ops import LinearOp
 
-__all__ = ["columns", "draw_positions", "output_axis", "outputs_at", "sample_positions"]
+__all__ = ["columns", "draw_positions", "output_axis", "output_shape", "outputs_at", "sample_positions"]
 
 Floats = NDArray[np.floating]
 Ints = NDArray[np.int64]
@@ -25,6 +25,13 @@ Ints = NDArray[np.int64]
 def output_axis(reader: LinearOp, ndim: int) -> int:
     """Return the axis of an op's output that holds its output channels; the weights of a product are on the right."""
     return ndim - 1 if reader.kind == "matmul" else 1
+
+
+def output_shape(reader: LinearOp, data: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the shape of an op's output, as if it had one channel."""
+    if reader.kind == "matmul":
+        return (*data[: reader.axis], *data[reader.axis + 1 :], 1)
+    return (data[0], 1, *output_sizes(reader, data[2:]))
 
 
 def draw_positions(shape: tuple[int, ...], axis: int, per_sample: int, rng: np.random.Generator) -> Ints:

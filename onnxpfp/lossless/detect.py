@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from onnxpfp.arrays import chunks
 
-__all__ = ["NEAR", "LosslessChoice", "Trace", "View", "choose_removals", "largest_gaps", "trace"]
+__all__ = ["NEAR", "PROJECTIONS", "LosslessChoice", "Trace", "View", "choose_removals", "largest_gaps", "trace"]
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]

@@ -10,14 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from onnxpfp.calibrate.activations import stream_activations
-from onnxpfp.calibrate.runner import WORKSPACE_BYTES
+from onnxpfp.calibrate.runner import WORKSPACE_BYTES, run_observers
 from onnxpfp.channels import ChannelGraph, Group
 from onnxpfp.data.samples import Samples
 from onnxpfp.errors import CalibrationError, ModelError
@@ -28,7 +26,7 @@ from onnxpfp.lossless.consumers import ConsumerTerms, Reading, readings_of, site
 from onnxpfp.lossless.detect import LosslessChoice, Trace, choose_removals
 from onnxpfp.lossless.fold import folds_of
 from onnxpfp.lossless.proof import Proof, prove
-from onnxpfp.lossless.traces import Look, Pair, Site, gaps_of, noise_like, traces_of
+from onnxpfp.lossless.traces import Pair, Site, Watch, gaps_of, noise_like, traces_of
 from onnxpfp.lossless.types import Lossless, Merge, Removal, RemovalKind
 from onnxpfp.model.constants import Constants
 from onnxpfp.model.shapes import Shapes
@@ -71,8 +69,8 @@ def find_lossless(
         batch_size: Samples in one run.
         providers: Where to run.
         threads: Threads inside one op; None lets onnxruntime choose.
-        workspace_bytes: As in `stream_activations`.
-        progress: As in `stream_activations`.
+        workspace_bytes: As in `run_observers`.
+        progress: As in `run_observers`.
 
     Raises:
         CalibrationError: The network computes NaN on the data.
@@ -86,8 +84,8 @@ def find_lossless(
         samples = noise_like(model, samples, np.random.default_rng(0))
     folds = folds_of(model, graph, constants, readers)
     terms = ConsumerTerms(model, graph, constants, readers, places, folds, proof.settled)
-    run = partial(
-        stream_activations,
+    watch = partial(
+        run_observers,
         model,
         samples=samples,
         batch_size=batch_size,
@@ -95,13 +93,10 @@ def find_lossless(
         threads=threads,
         workspace_bytes=workspace_bytes,
         progress=progress,
+        layout=False,
     )
-
-    def look(names: tuple[str, ...]) -> Iterator[Mapping[str, NDArray[Any]]]:
-        return (values for _, values in run([{name: shapes.shape[name]} for name in names]))
-
     try:
-        found = _search(terms, proof, look)
+        found = _search(terms, proof, watch, shapes)
     except (CalibrationError, ModelError):
         if by_data:
             raise
@@ -119,14 +114,14 @@ class _Found:
     choice: LosslessChoice
 
 
-def _search(terms: ConsumerTerms, proof: Proof, look: Look) -> list[_Found]:
-    traces = traces_of(look, sites_of(terms.graph, terms.constants))
+def _search(terms: ConsumerTerms, proof: Proof, watch: Watch, shapes: Shapes) -> list[_Found]:
+    traces = traces_of(watch, sites_of(terms.graph, terms.constants), shapes.shape)
     proposed: list[_Found] = []
     for group in terms.graph.groups:
         readings = readings_of(group, terms, traces)
         classes = _classes(group, readings, proof)
         proposed.append(_Found(group, readings, choose_removals([reading.view for reading in readings], classes)))
-    return _confirmed(proposed, traces, look)
+    return _confirmed(proposed, traces, watch, shapes)
 
 
 def _classes(group: Group, readings: Sequence[Reading], proof: Proof) -> NDArray[np.int64]:
@@ -150,7 +145,7 @@ def _merges(reading: Reading, channel: int, partner: int) -> list[Merge]:
     ]
 
 
-def _confirmed(proposed: Sequence[_Found], traces: Mapping[Site, Trace], look: Look) -> list[_Found]:
+def _confirmed(proposed: Sequence[_Found], traces: Mapping[Site, Trace], watch: Watch, shapes: Shapes) -> list[_Found]:
     """Return what was proposed without the merges that do not hold on all numbers."""
     asked: dict[Site, list[Pair]] = {}
     claims: list[tuple[Site, int, int, int]] = []
@@ -162,7 +157,7 @@ def _confirmed(proposed: Sequence[_Found], traces: Mapping[Site, Trace], look: L
                     listed = asked.setdefault(site, [])
                     claims += [(site, len(listed) + place, number, channel) for place in range(len(pairs))]
                     listed += pairs
-    gaps = gaps_of(look, asked)
+    gaps = gaps_of(watch, asked, shapes.shape)
     partners = [found.choice.partner.copy() for found in proposed]
     for site, place, number, channel in claims:
         trace = traces[site]

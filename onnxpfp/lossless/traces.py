@@ -2,75 +2,150 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto
 
+from onnxpfp.calibrate.observer import Batch, Observer, Shape, Tensors, not_finite
 from onnxpfp.data.inputs import input_specs
 from onnxpfp.data.samples import Feed, FeedSamples, Samples
-from onnxpfp.lossless.detect import Trace, largest_gaps, trace
+from onnxpfp.lossless.detect import PROJECTIONS, Trace, largest_gaps, trace
 
-__all__ = ["Look", "Pair", "Site", "gaps_of", "noise_like", "traces_of"]
+__all__ = ["GapObserver", "Gaps", "Pair", "Site", "TraceObserver", "Watch", "gaps_of", "noise_like", "traces_of"]
 
 Site = tuple[str, int]
 """A tensor and one of its axes."""
 Pair = tuple[int, int, float]
 """Indices j and k of an axis and the factor alpha of x_j = alpha x_k."""
-Look = Callable[[tuple[str, ...]], Iterator[Mapping[str, NDArray[Any]]]]
-"""Runs the network over the samples and yields the tensors that are asked for, some at a time."""
+Watch = Callable[[Sequence[Observer]], None]
+"""Runs the network over the samples for observers."""
 
 SCALES = (0.1, 1.0, 10.0)
 FEEDS = 4
 """Feeds of noise at each scale."""
 
 
-def traces_of(look: Look, sites: Iterable[Site], first_batch: int = 0) -> dict[Site, Trace]:
+@dataclass(frozen=True, slots=True, eq=False)
+class Gaps:
+    """The largest |x_j - alpha x_k| of pairs of indices, (pairs,)."""
+
+    largest: NDArray[np.float64]
+
+    def merge(self, other: Self) -> Self:
+        """Return the largest on both sets of samples."""
+        return type(self)(np.maximum(self.largest, other.largest))
+
+
+@dataclass(slots=True, eq=False)
+class TraceObserver(Observer):
+    """Takes the trace of one axis.
+
+    Attributes:
+        site: The tensor and the axis.
+        shape: The tensor's shape for one sample.
+        number: Of the tensor, which sets the draws apart from those of others.
+        trace: What was seen so far.
+    """
+
+    site: Site
+    shape: Shape
+    number: int
+    trace: Trace | None = field(default=None, init=False)
+    _batches: int = field(default=0, init=False)
+
+    @property
+    def needs(self) -> Mapping[str, Shape]:
+        """The tensor."""
+        return {self.site[0]: self.shape}
+
+    @property
+    def work(self) -> int:
+        """Multiplications of one sample."""
+        return math.prod(self.shape) * PROJECTIONS
+
+    def see(self, tensors: Tensors, batch: Batch) -> None:
+        """Count one batch in."""
+        name, axis = self.site
+        array = tensors[name]
+        seen = trace(array, axis, np.random.default_rng([self.number, axis, self._batches]))
+        if array.dtype.kind == "f" and array.size and not np.isfinite(seen.scale).all():
+            raise not_finite(name)
+        self.trace = seen if self.trace is None else self.trace.merge(seen)
+        self._batches += 1
+
+    def statistics(self) -> dict[str, Trace]:
+        """Return the trace."""
+        return {} if self.trace is None else {f"{self.site[0]} {self.site[1]}": self.trace}
+
+
+@dataclass(slots=True, eq=False)
+class GapObserver(Observer):
+    """Measures the gaps of pairs of indices of one axis.
+
+    Attributes:
+        site: The tensor and the axis.
+        shape: The tensor's shape for one sample.
+        pairs: The pairs.
+    """
+
+    site: Site
+    shape: Shape
+    pairs: Sequence[Pair]
+    gaps: Gaps = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.gaps = Gaps(np.zeros(len(self.pairs)))
+
+    @property
+    def needs(self) -> Mapping[str, Shape]:
+        """The tensor."""
+        return {self.site[0]: self.shape}
+
+    @property
+    def work(self) -> int:
+        """Multiplications of one sample."""
+        return math.prod(self.shape) // self.shape[self.site[1]] * len(self.pairs)
+
+    def see(self, tensors: Tensors, batch: Batch) -> None:
+        """Count one batch in."""
+        dropped, kept, factor = (np.array(part) for part in zip(*self.pairs, strict=True))
+        self.gaps = self.gaps.merge(Gaps(largest_gaps(tensors[self.site[0]], self.site[1], dropped, kept, factor)))
+
+    def statistics(self) -> dict[str, Gaps]:
+        """Return the gaps."""
+        return {f"{self.site[0]} {self.site[1]}": self.gaps}
+
+
+def traces_of(watch: Watch, sites: Iterable[Site], shapes: Mapping[str, Shape]) -> dict[Site, Trace]:
     """Take the trace of every site over all samples.
 
     Args:
-        look: Runs the network.
+        watch: Runs the network.
         sites: The tensors and axes.
-        first_batch: Number of the first batch, where the samples are a shard of all samples: it decides the draws.
+        shapes: Shapes of the tensors for one sample.
     """
-    axes = _axes(sites)
-    numbers = {name: number for number, name in enumerate(axes)}
-    batches = dict.fromkeys(axes, first_batch)
-    traces: dict[Site, Trace] = {}
-    for name, array in _arrays(look, axes):
-        for axis in axes[name]:
-            batch = trace(array, axis, np.random.default_rng([numbers[name], axis, batches[name]]))
-            traces[name, axis] = traces[name, axis].merge(batch) if (name, axis) in traces else batch
-        batches[name] += 1
-    return traces
+    numbers: dict[str, int] = {}
+    observers = [
+        TraceObserver((name, axis), shapes[name], numbers.setdefault(name, len(numbers))) for name, axis in sites
+    ]
+    # Axes of one tensor stand side by side.
+    observers.sort(key=lambda observer: observer.number)
+    watch(observers)
+    return {observer.site: observer.trace for observer in observers if observer.trace is not None}
 
 
-def gaps_of(look: Look, pairs: Mapping[Site, list[Pair]]) -> dict[Site, NDArray[np.float64]]:
+def gaps_of(
+    watch: Watch, pairs: Mapping[Site, Sequence[Pair]], shapes: Mapping[str, Shape]
+) -> dict[Site, NDArray[np.float64]]:
     """Measure the largest |x_j - alpha x_k| of pairs of indices over all samples."""
-    axes = _axes(pairs)
-    asked = {site: tuple(np.array(part) for part in zip(*pairs[site], strict=True)) for site in pairs}
-    found = {site: np.zeros(len(pairs[site])) for site in pairs}
-    for name, array in _arrays(look, axes):
-        for axis in axes[name]:
-            dropped, kept, factor = asked[name, axis]
-            gaps = largest_gaps(array, axis, dropped, kept, factor)
-            found[name, axis] = np.maximum(found[name, axis], gaps)
-    return found
-
-
-def _axes(sites: Iterable[Site]) -> dict[str, list[int]]:
-    axes: dict[str, list[int]] = {}
-    for name, axis in sites:
-        axes.setdefault(name, []).append(axis)
-    return axes
-
-
-def _arrays(look: Look, axes: Mapping[str, list[int]]) -> Iterator[tuple[str, NDArray[Any]]]:
-    if axes:
-        for shard in look(tuple(axes)):
-            yield from shard.items()
+    observers = [GapObserver(site, shapes[site[0]], some) for site, some in sorted(pairs.items())]
+    watch(observers)
+    return {observer.site: observer.gaps.largest for observer in observers}
 
 
 def noise_like(model: ModelProto, samples: Samples, rng: np.random.Generator) -> Samples:

@@ -70,8 +70,7 @@ def remove_lossless(
             batch_size=data.batch_size,
             providers=requests,
             threads=options.threads,
-            # One batch is looked at while the next is made.
-            workspace_bytes=options.workspace // 2,
+            workspace_bytes=options.workspace,
             progress=tell,
         )
         if not found.removed:

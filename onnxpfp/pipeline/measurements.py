@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import math
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxpfp.calibrate.activations import Bundle, channels_first, stream_activations
+from onnxpfp.calibrate.observer import Batch, Observer, Shape, Tensors, not_finite
+from onnxpfp.calibrate.runner import run_observers
+from onnxpfp.calibrate.statistics import SampleSum
 from onnxpfp.channels import Analysis
 from onnxpfp.data.samples import Samples
-from onnxpfp.linear.columns import columns, outputs_at, sample_positions
+from onnxpfp.linear.columns import columns, output_shape, outputs_at, sample_positions
 from onnxpfp.linear.ops import LinearOp
 from onnxpfp.options import Options
 from onnxpfp.progress import Count
 from onnxpfp.runtime.providers import ProviderRequest
-from onnxpfp.score.maps import MapMean
 from onnxpfp.score.thinet import Contributions
 
-__all__ = ["Measurements"]
+__all__ = ["ContributionObserver", "MapObserver", "Measurements", "channels_first"]
 
 Floats = NDArray[np.float64]
-Values = Mapping[str, NDArray[Any]]
+OfMaps = Callable[[NDArray[Any]], Floats]
+"""Makes one number of each map of a sample: (N, C, *spatial) to (N, C)."""
 
 POINTS = 10
 """Output positions per sample at which ThiNet looks: neighbours say much the same."""
@@ -55,94 +59,155 @@ class Measurements:
 
     def square_sums(self) -> list[Floats]:
         """Return the summed squares of every index, (C,), per consumer."""
-        return [mean.total for mean in self._map_means(_square_sums)]
+        return [each.total for each in self._map_sums(_square_sums)]
 
-    def map_means(self, of_maps: Callable[[NDArray[Any]], Floats]) -> list[Floats]:
+    def map_means(self, of_maps: OfMaps) -> list[Floats]:
         """Return the mean over samples of what a function makes of their maps, (C,), per consumer."""
-        return [mean.mean for mean in self._map_means(of_maps)]
+        return [each.mean for each in self._map_sums(of_maps)]
 
     def contributions(self) -> list[Floats]:
         """Return Q, (C, C), per consumer."""
-        return [total.gram() for total in self.contribution_sums()]
+        observers = [ContributionObserver(op, (self.options.seed, number)) for number, op in enumerate(self.ops)]
+        self.run(observers)
+        return [observer.sum().total for observer in observers]
 
-    def contribution_sums(self) -> list[Contributions]:
-        """Return the sums that Q is made of, per consumer."""
-        sums = [_contributions(op) for op in self.ops]
-        counted = [self.first_sample for _ in self.ops]
-        for position, values in self._run([self._bundle(p, outputs=True) for p in range(len(self.ops))]):
-            unfolded, samples = self._columns(position, values, counted[position])
-            sums[position].add(unfolded.reshape(len(unfolded), len(self.ops[position].channels), -1))
-            counted[position] += samples
-        return sums
-
-    def _map_means(self, of_maps: Callable[[NDArray[Any]], Floats]) -> list[MapMean]:
-        """Apply a function to the maps of every sample; consumers of the same axis share the result."""
+    def _map_sums(self, of_maps: OfMaps) -> list[SampleSum]:
+        """Add up what a function makes of the maps; consumers of the same axis share the result."""
         keys = [(op.data, op.zero, op.axis) for op in self.ops]
-        first = {key: position for position, key in reversed([*enumerate(keys)])}
-        order = sorted(first.values())
-        means: dict[int, MapMean] = {}
-        for number, values in self._run([self._bundle(position) for position in order]):
-            op = self.ops[order[number]]
-            batch = MapMean.of(of_maps(channels_first(self._numbers(op, values), op.axis)))
-            means[number] = means[number].merge(batch) if number in means else batch
-        return [means[order.index(first[key])] for key in keys]
+        observers: dict[tuple[str, str, int], MapObserver] = {}
+        for key, op in zip(keys, self.ops, strict=True):
+            observers.setdefault(key, MapObserver(op, of_maps))
+        self.run([*observers.values()])
+        return [observers[key].sum() for key in keys]
 
-    def _run(self, bundles: Sequence[Bundle]) -> Iterator[tuple[int, Values]]:
-        """Yield every bundle of every batch, with its position."""
-        for run, values in stream_activations(
+    def run(self, observers: Sequence[Observer]) -> None:
+        """Let observers see the samples."""
+        run_observers(
             self.analysis.model,
-            bundles,
+            observers,
             self.samples,
             batch_size=self.batch_size,
             providers=self.requests,
             threads=self.options.threads,
-            # One batch is looked at while the next is made.
-            workspace_bytes=self.options.workspace // 2,
+            workspace_bytes=self.options.workspace,
             progress=self.progress,
-        ):
-            for position in run:
-                yield position, values
+            first_sample=self.first_sample,
+            layout=False,
+        )
 
-    def _bundle(self, position: int, *, outputs: bool = False) -> Bundle:
-        """List the tensors to expose of a consumer: its data, a zero point that is computed, its output on demand."""
-        op = self.ops[position]
-        names = {op.data: op.data_shape}
-        if op.zero and op.zero not in self.analysis.constants.names:
-            names[op.zero] = ()
-        if outputs and op.kind in {"conv", "conv_transpose"}:
-            names[self.analysis.graph.consumers[position].output] = op.output_shape
-        return names
 
-    def _numbers(self, op: LinearOp, values: Values) -> NDArray[Any]:
-        """Return what a consumer reads, quantized data minus their zero point."""
-        array = values[op.data]
-        if not op.zero:
-            return array
-        known = op.zero in self.analysis.constants.names
-        zero = self.analysis.constants.value(op.zero) if known else values[op.zero]
-        return array.astype(np.float32) - zero.astype(np.float32)
+@dataclass(slots=True, eq=False)
+class InputObserver(Observer):
+    """Adds up something of what a consumer reads.
 
-    def _columns(self, position: int, values: Values, first: int) -> tuple[NDArray[Any], int]:
-        """Return the columns of a consumer at drawn positions, (T, C * k), and the number of samples."""
-        op, key = self.ops[position], (self.options.seed, position)
-        array = self._numbers(op, values)
+    Attributes:
+        op: The consumer.
+        samples: Samples so far.
+    """
+
+    op: LinearOp
+    samples: int = field(default=0, init=False)
+
+    @property
+    def needs(self) -> Mapping[str, Shape]:
+        """What the op reads."""
+        return self.op.reads
+
+    @property
+    def work(self) -> int:
+        """Multiplications of one sample, if there are as many for every number."""
+        return math.prod(self.op.data_shape) * len(self.op.channels)
+
+    @abstractmethod
+    def sum(self) -> SampleSum:
+        """Return the sum over all samples so far."""
+
+    def statistics(self) -> dict[str, SampleSum]:
+        """Return the sum."""
+        return {self.op.name: self.sum()}
+
+    def _numbers(self, tensors: Tensors) -> NDArray[Any]:
+        numbers = self.op.numbers(tensors)
+        if numbers.dtype.kind == "f" and not np.isfinite(numbers).all():
+            raise not_finite(self.op.data)
+        return numbers
+
+
+@dataclass(slots=True, eq=False)
+class MapObserver(InputObserver):
+    """Adds up one number of every map over the samples.
+
+    Attributes:
+        of_maps: Makes it, (N, C, *spatial) to (N, C).
+    """
+
+    of_maps: OfMaps
+    _total: Floats = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._total = np.zeros(len(self.op.channels))
+
+    def see(self, tensors: Tensors, batch: Batch) -> None:
+        """Count one batch in."""
+        values = self.of_maps(channels_first(self._numbers(tensors), self.op.axis))
+        self._total += values.sum(axis=0)
+        self.samples += len(values)
+
+    def sum(self) -> SampleSum:
+        """Return the sum, (C,)."""
+        return SampleSum(self._total, self.samples)
+
+
+@dataclass(slots=True, eq=False)
+class ContributionObserver(InputObserver):
+    """Adds up Q of a consumer at drawn positions of its output; two activations count as weights of one.
+
+    Attributes:
+        key: What sets its draws apart from those of others.
+    """
+
+    key: tuple[int, ...]
+    _contributions: Contributions = field(init=False)
+
+    def __post_init__(self) -> None:
+        op, count = self.op, len(self.op.channels)
+        if op.weight is None:
+            self._contributions = Contributions(lambda: np.ones((count, 1, 1)), count, 1)
+        else:
+            self._contributions = Contributions(op.taps, count, op.taps().shape[1], op.group)
+
+    def see(self, tensors: Tensors, batch: Batch) -> None:
+        """Count one batch in."""
+        op, array = self.op, self._numbers(tensors)
         if op.kind in {"conv", "conv_transpose"}:
-            shape = values[self.analysis.graph.consumers[position].output].shape
-            return columns(op, array, shape[2:], sample_positions(shape, 1, POINTS, key, first)), shape[0]
-        # Channels last, so that the first axis is that of the samples, or of what there is in their place.
-        moved = np.moveaxis(array, op.axis, -1) if array.ndim > 1 else array[None]
-        last = moved.ndim - 1
-        return outputs_at(moved, last, sample_positions(moved.shape, last, POINTS, key, first)), len(moved)
+            shape = output_shape(op, array.shape)
+            unfolded = columns(op, array, shape[2:], self._positions(shape, 1, batch))
+        else:
+            # Channels last, so that the first axis is that of the samples, or of what there is in their place.
+            moved = np.moveaxis(array, op.axis, -1) if array.ndim > 1 else array[None]
+            last = moved.ndim - 1
+            unfolded = outputs_at(moved, last, self._positions(moved.shape, last, batch))
+        self._contributions.add(unfolded.reshape(len(unfolded), len(op.channels), -1))
+        self.samples += batch.samples
+
+    def _positions(self, shape: Shape, axis: int, batch: Batch) -> NDArray[np.int64]:
+        return sample_positions(shape, axis, POINTS, self.key, batch.first_row(shape[0]))
+
+    def sum(self) -> SampleSum:
+        """Return Q, (C, C)."""
+        return SampleSum(self._contributions.gram(), self.samples)
+
+
+def channels_first(array: NDArray[Any], axis: int) -> NDArray[Any]:
+    """Bring a tensor to (N, C, *spatial): a view.
+
+    Args:
+        array: The tensor; axis 0 are the samples, unless it is that of the channels: then it is one sample.
+        axis: Its channel axis, counted from the front.
+    """
+    return np.moveaxis(array, axis, 1) if axis else array[None]
 
 
 def _square_sums(maps: NDArray[Any]) -> Floats:
     flat = maps.reshape(*maps.shape[:2], -1).astype(np.float64)
     return np.einsum("ncp,ncp->nc", flat, flat)
-
-
-def _contributions(op: LinearOp) -> Contributions:
-    """Begin Q of a consumer; two activations count as weights of one."""
-    count = len(op.channels)
-    if op.weight is None:
-        return Contributions(lambda: np.ones((count, 1, 1)), count, 1)
-    return Contributions(op.taps, count, op.taps().shape[1], op.group)

@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from onnxpfp.calibrate.observer import Batch, Observer, Shape, Tensors
 from onnxpfp.calibrate.runner import run_observers
-from onnxpfp.linear.columns import columns, output_axis, outputs_at, sample_positions
-from onnxpfp.linear.im2col import output_sizes
+from onnxpfp.linear.columns import columns, output_axis, output_shape, outputs_at, sample_positions
 from onnxpfp.linear.ops import LinearOp
 from onnxpfp.progress import Count
 from onnxpfp.refit.by_channel import folded, predictor, zero_padded
@@ -150,7 +149,7 @@ class GramObserver(Observer):
         """Count one batch in; what is not finite makes the sums so, and no Gram matrix."""
         reader, key = self.reader, (self.seed, self.number)
         data = np.asarray(reader.numbers(tensors), np.float32)
-        shape = _output_shape(reader, data.shape)
+        shape = output_shape(reader, data.shape)
         first = batch.first_row(shape[0])
         positions = sample_positions(shape, output_axis(reader, len(shape)), self.positions, (*key, 0), first)
         self._add(self.columns, columns(reader, data, shape[2:], positions))
@@ -180,13 +179,6 @@ class GramObserver(Observer):
         if self.channels is None:
             return Gram(sums.count, sums.u, sums.uu, 1, centred=True, mean=mean)
         return Gram(sums.count, sums.u, sums.uu, reader.kernel_size, centred=not zero_padded(reader), mean=mean)
-
-
-def _output_shape(reader: LinearOp, data: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the shape of an op's output, as if it had one channel."""
-    if reader.kind == "matmul":
-        return (*data[: reader.axis], *data[reader.axis + 1 :], 1)
-    return (data[0], 1, *output_sizes(reader, data[2:]))
 
 
 def gram_observers(problem: RefitProblem, wanted: Iterable[RefitLayer], spill: SpillCache) -> tuple[GramObserver, ...]:

@@ -6,13 +6,12 @@
   chip   mean loss of nuclear norm                  Sui et al., "CHIP", NeurIPS 2021: of all maps of a sample as
                                                     the rows of one matrix A (C, H W), ||A||_* - ||A without row j||_*
 
-Each is a mean over samples of one number per sample and index; `MapMean` adds these up over batches.
+Each is a mean over samples of one number per sample and index.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +19,7 @@ from numpy.typing import NDArray
 from onnxpfp.score.criterion import Criterion
 from onnxpfp.score.group_data import GroupData
 
-__all__ = ["Apoz", "Chip", "HRank", "MapMean", "map_ranks", "nuclear_losses", "positive_shares"]
+__all__ = ["Apoz", "Chip", "HRank", "map_ranks", "nuclear_losses", "positive_shares"]
 
 Floats = NDArray[np.float64]
 Maps = NDArray[Any]
@@ -28,33 +27,6 @@ Maps = NDArray[Any]
 _STEP = 0.3
 _FROM, _TO = -30.0, 27.0
 """Nodes of the integral of `_row_losses` in ln(s / largest singular value): its error is near exp(-pi^2 / step)."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class MapMean:
-    """A mean over samples that is known in parts: a monoid, so that batches can be merged in any order.
-
-    Attributes:
-        total: Sum over the samples, (C,) float64.
-        samples: How many.
-    """
-
-    total: Floats
-    samples: int
-
-    @classmethod
-    def of(cls, values: Floats) -> Self:
-        """Sum what one batch gives, (N, C)."""
-        return cls(values.sum(axis=0), len(values))
-
-    def merge(self, other: Self) -> Self:
-        """Combine with the sum over other samples."""
-        return type(self)(self.total + other.total, self.samples + other.samples)
-
-    @property
-    def mean(self) -> Floats:
-        """The mean, (C,)."""
-        return self.total / self.samples
 
 
 def map_ranks(maps: Maps) -> Floats:

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from onnxpfp.calibrate.statistics import OpStatistics, Statistics, load_statistics, merged, save_statistics
+from onnxpfp.calibrate.statistics import OpStatistics, SampleSum, Statistics, load_statistics, merged, save_statistics
 from onnxpfp.errors import CalibrationError
 
 IDS = np.array([2, 5, 9])
@@ -99,3 +99,17 @@ def test_different_networks_do_not_merge() -> None:
 def test_means() -> None:
     assert not OpStatistics.empty(IDS, 4, 2).patch_mean.any()
     np.testing.assert_allclose(example()["conv/1"].patch_mean * 12, example()["conv/1"].patch_sum)
+
+
+@settings(deadline=None, derandomize=True)
+@given(st.lists(st.integers(1, 4), min_size=2, max_size=4))
+def test_means_merge_in_any_order(sizes: list[int]) -> None:
+    values = np.random.default_rng(0).random((sum(sizes), 3))
+    parts = [SampleSum(part.sum(0), len(part)) for part in np.split(values, np.cumsum(sizes)[:-1])]
+    forth, back = parts[0], parts[-1]
+    for part in parts[1:]:
+        forth = forth.merge(part)
+    for part in reversed(parts[:-1]):
+        back = back.merge(part)
+    np.testing.assert_allclose(forth.mean, values.mean(0))
+    np.testing.assert_allclose(back.mean, values.mean(0))

@@ -26,7 +26,7 @@ from onnxpfp.options import Options
 from onnxpfp.pipeline import measurements as measurements_module
 from onnxpfp.pipeline.analyze import analyze, open_model, read_data
 from onnxpfp.pipeline.criterion_scores import criterion_scores
-from onnxpfp.pipeline.measurements import Measurements
+from onnxpfp.pipeline.measurements import Measurements, channels_first
 from onnxpfp.score.registry import CRITERIA
 
 Floats = NDArray[np.float64]
@@ -220,7 +220,7 @@ def test_batches_do_not_matter(name: str, monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_statistics_that_are_there_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
     streamed = score("wanda", build(NET))
-    monkeypatch.delattr(measurements_module, "stream_activations")
+    monkeypatch.delattr(measurements_module, "run_observers")
     for group, values in score("wanda", build(NET), statistics=True).items():
         np.testing.assert_allclose(values, streamed[group], rtol=1e-5)
 
@@ -322,3 +322,11 @@ def test_two_activations_count_as_weights_of_one() -> None:
     np.testing.assert_allclose(found["thinet"], greedy(q.T @ q), rtol=1e-9)
     rows = np.concatenate([nets.weights(model)[name].astype(np.float64) for name in ("wq", "wk")])
     np.testing.assert_allclose(found["l2"], share(np.linalg.norm(rows, axis=0)), rtol=1e-6)
+
+
+def test_channels_first() -> None:
+    array = np.arange(24).reshape(2, 3, 4)
+    assert channels_first(array, 1).shape == (2, 3, 4)
+    np.testing.assert_array_equal(channels_first(array, 2)[1, 3], array[1, :, 3])
+    assert channels_first(array, 0).shape == (1, 2, 3, 4)
+    assert np.shares_memory(channels_first(array, 2), array)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onnxpfp.score.maps import MapMean, map_ranks, nuclear_losses, positive_shares
+from onnxpfp.score.maps import map_ranks, nuclear_losses, positive_shares
 
 
 def by_svd(rows: np.ndarray) -> list[float]:
@@ -67,17 +67,3 @@ def test_chip_of_samples_is_that_of_each() -> None:
 
 def test_dark_maps_lose_nothing() -> None:
     np.testing.assert_array_equal(nuclear_losses(np.zeros((2, 3, 4))), np.zeros((2, 3)))
-
-
-@settings(deadline=None, derandomize=True)
-@given(st.lists(st.integers(1, 4), min_size=2, max_size=4))
-def test_means_merge_in_any_order(sizes: list[int]) -> None:
-    values = np.random.default_rng(0).random((sum(sizes), 3))
-    parts = [MapMean.of(part) for part in np.split(values, np.cumsum(sizes)[:-1])]
-    forth, back = parts[0], parts[-1]
-    for part in parts[1:]:
-        forth = forth.merge(part)
-    for part in reversed(parts[:-1]):
-        back = back.merge(part)
-    np.testing.assert_allclose(forth.mean, values.mean(0))
-    np.testing.assert_allclose(back.mean, values.mean(0))

@@ -13,12 +13,11 @@ from numpy.typing import NDArray
 from onnxpfp.calibrate.observer import Observer
 from onnxpfp.calibrate.sensitivity.settings import SensitivitySettings
 from onnxpfp.calibrate.statistics import OpStatistics
-from onnxpfp.errors import CalibrationError
 from onnxpfp.linear.families import OpFamily
 from onnxpfp.linear.im2col import output_sizes, tap_sources
 from onnxpfp.linear.ops import LinearOp
 
-__all__ = ["FamilyObserver", "not_finite"]
+__all__ = ["FamilyObserver"]
 
 Floats = NDArray[np.float64]
 
@@ -93,17 +92,3 @@ def _patch_sum(op: LinearOp, sums: Mapping[tuple[int, ...], Floats]) -> Floats:
             read = source[:, tap] if inside is None else source[inside[:, tap], tap]
             patch_sum[:, tap] += flat[:, read].sum(1)
     return patch_sum
-
-
-def not_finite(tensor: str, op: str | None = None) -> CalibrationError:
-    """Return the error of a network that computes NaN or infinity.
-
-    Args:
-        tensor: Where they are.
-        op: The linear op that reads it, if one does.
-    """
-    reads = "" if op is None else f", which {op} reads"
-    return CalibrationError(
-        f"the network computes NaN or infinity at {tensor!r}{reads}",
-        hint="check that the calibration data are prepared as in training",
-    )

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxpfp.calibrate.observer import Batch, Shape, Tensors
-from onnxpfp.calibrate.sensitivity.base import FamilyObserver, not_finite
+from onnxpfp.calibrate.observer import Batch, Shape, Tensors, not_finite
+from onnxpfp.calibrate.sensitivity.base import FamilyObserver
 from onnxpfp.calibrate.sensitivity.scratch import ScratchArrays
 from onnxpfp.calibrate.sensitivity.screening import Screening
 from onnxpfp.calibrate.sensitivity.sums import Sums, scaled

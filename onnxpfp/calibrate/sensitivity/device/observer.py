@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxpfp.calibrate.observer import Batch, Shape
-from onnxpfp.calibrate.sensitivity.base import FamilyObserver, not_finite
+from onnxpfp.calibrate.observer import Batch, Shape, not_finite
+from onnxpfp.calibrate.sensitivity.base import FamilyObserver
 from onnxpfp.calibrate.sensitivity.device.arrangement import Arrangement, Extent
 from onnxpfp.calibrate.sensitivity.device.programs import Programs
 from onnxpfp.calibrate.sensitivity.device.screening import FIRST, DeviceScreening, Part
