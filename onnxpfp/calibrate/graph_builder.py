@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto
 
 from onnxpfp.errors import ModelError
+from onnxpfp.model.edit import forget_shapes
 from onnxpfp.model.opset import STANDARD, standard_opset
 from onnxpfp.runtime.external_data import externalise, inline
 
@@ -111,7 +112,15 @@ class GraphBuilder:
         self._graph.nodes = [node for _, node in sorted(placed, key=lambda pair: pair[0])]
         with _quiet(self._logger):
             self._graph.cleanup()
+            untyped = [tensor for tensor in self._graph.outputs if tensor.dtype is None]
+            for tensor in untyped:
+                tensor.dtype = np.float32  # It exports no output without a type.
             probe: ModelProto = self._gs.export_onnx(self._graph)
+        names = {str(tensor.name) for tensor in untyped}
+        forget_shapes(probe.graph, names)
+        for info in probe.graph.output:
+            if info.name in names:
+                info.ClearField("type")
         del probe.opset_import[:]
         probe.opset_import.add(domain="", version=self.opset)
         probe.opset_import.extend(self._other_domains)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import pytest
-from onnx import ModelProto
+from onnx import ModelProto, TensorProto, helper
 from support.graphs import build
 
 import onnxpfp.calibrate.collect as collect_module
@@ -116,6 +116,19 @@ def test_all_samples_are_watched_and_only_the_first_are_scored(method: Any, scor
         assert [batch.first for batch in each.seen] == firsts[:-1]
         assert firsts[-1] == COUNT
     assert told[-1] == (COUNT, COUNT)
+
+
+@pytest.mark.parametrize("dtype", [TensorProto.FLOAT, TensorProto.FLOAT16])
+def test_tensors_of_unknown_type_come_out_beside_what_the_graph_measures(dtype: int) -> None:
+    model, readers, data = case()
+    del model.graph.value_info[:]
+    cast = helper.make_node("Cast", ["p"], ["h"], to=dtype)
+    model.graph.node.insert(4, cast)
+    observer = Recorder(replace(readers[1], data="h", data_shape=(1, 5, 1, 1), channels=np.arange(1, 6)))
+    calibrate(model, readers[:2], samples_of(model, data), observers=[observer], method="plain", batch_size=4)
+    assert observer.batches[0].dtype == helper.tensor_dtype_to_np_dtype(dtype)
+    wanted = shown(model, data, ["p"])["p"]
+    np.testing.assert_allclose(observer.whole(), wanted, rtol=1e-2, atol=1e-2)
 
 
 def test_the_network_runs_once_over_the_samples_however_many_look_on(monkeypatch: pytest.MonkeyPatch) -> None:
