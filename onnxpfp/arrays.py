@@ -1,11 +1,14 @@
-"""Large arrays a piece at a time, so that what is computed on them never takes their memory again."""
+"""Large arrays a piece at a time, so that what is computed on them never takes their memory again, and random ones."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, TypeVar
 
-__all__ = ["CHUNK_BYTES", "chunks", "runs_within"]
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["CHUNK_BYTES", "chunks", "random_words", "runs_within"]
 
 T = TypeVar("T")
 
@@ -41,3 +44,28 @@ def runs_within(sized: Iterable[tuple[T, int]], limit: int) -> Iterator[tuple[T,
         size += added
     if run:
         yield tuple(run)
+
+
+def random_words(key: Sequence[int], first: int, rows: int, count: int) -> NDArray[np.uint64]:
+    """Draw random words, (rows, count), those of each row decided by a key and the number of the row alone.
+
+    Args:
+        key: Seed, and whatever sets these draws apart from others.
+        first: Number of the first row.
+        rows: How many rows.
+        count: Words of each.
+    """
+    state = np.uint64(0)
+    for part in key:
+        state = _mixed(state + np.uint64(part))
+    numbers = _mixed(state + np.arange(first, first + rows, dtype=np.uint64))
+    return _mixed(numbers[:, None] + np.arange(count, dtype=np.uint64))
+
+
+def _mixed(state: Any) -> Any:
+    """Return a random number for every counter (splitmix64; Steele et al., OOPSLA 2014)."""
+    with np.errstate(over="ignore"):
+        z = state + np.uint64(0x9E3779B97F4A7C15)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return z ^ (z >> np.uint64(31))

@@ -156,7 +156,7 @@ def _probe(
     clean = [family.lead.data in nonnegative and not family.lead.zero for family in families]
     pairs = list(zip(families, clean, strict=True))
     on_host = [SensitivityObserver(family, plan, each) for family, each in pairs] if programs is None else []
-    if not readers and programs is None:
+    if not readers and (programs is None or not families):
         return [*on_host], None, ()
     tapped = () if programs is None else families
     probe = build_probe(model, readers, plan, tapped, needs_of([*on_host, *others]))

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxpfp.arrays import random_words
 from onnxpfp.linear.im2col import output_sizes, tap_sources
 from onnxpfp.linear.ops import LinearOp
 
@@ -72,22 +72,9 @@ def sample_positions(shape: tuple[int, ...], axis: int, per_sample: int, key: Se
     rest = math.prod(size for number, size in enumerate(shape) if number not in (0, axis))
     if rest <= per_sample:
         return np.broadcast_to(np.arange(rest, dtype=np.int64), (shape[0], rest))
-    state = np.uint64(0)
-    for part in key:
-        state = _mixed(state + np.uint64(part))
-    samples = _mixed(state + np.arange(first, first + shape[0], dtype=np.uint64))
-    keys = _mixed(samples[:, None] + np.arange(rest, dtype=np.uint64))
+    keys = random_words(key, first, shape[0], rest)
     chosen = np.argpartition(keys, per_sample - 1, axis=1)[:, :per_sample]
     return np.sort(chosen.astype(np.int64), axis=1)
-
-
-def _mixed(state: Any) -> Any:
-    """Return a random number for every counter (splitmix64; Steele et al., OOPSLA 2014)."""
-    with np.errstate(over="ignore"):
-        z = state + np.uint64(0x9E3779B97F4A7C15)
-        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        return z ^ (z >> np.uint64(31))
 
 
 def outputs_at(array: Floats, axis: int, positions: Ints) -> NDArray[np.float64]:

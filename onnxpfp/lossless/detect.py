@@ -1,8 +1,10 @@
 """Detection of channels that are dead, constant or multiples of another, from small statistics of every index.
 
 A few random projections P_j = <x_j, r> over samples and positions stand for a channel's whole data: where
-x_j = alpha x_k, P_j = alpha P_k, and the reverse holds but for a set of directions r of measure zero. They are sums,
-so they add up over batches. What they propose is checked on all numbers afterwards (`largest_gaps`).
+x_j = alpha x_k, P_j = alpha P_k, and the reverse holds but for a set of directions r of measure zero. A direction is
+the product of a random number per sample, which the number of the sample decides, and one per position. Projections
+are sums, so they add up over batches and shards. What they propose is checked on all numbers afterwards
+(`largest_gaps`).
 """
 
 from __future__ import annotations
@@ -15,9 +17,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxpfp.arrays import chunks
+from onnxpfp.arrays import chunks, random_words
 
-__all__ = ["NEAR", "PROJECTIONS", "LosslessChoice", "Trace", "View", "choose_removals", "largest_gaps", "trace"]
+__all__ = [
+    "NEAR",
+    "PROJECTIONS",
+    "LosslessChoice",
+    "Trace",
+    "View",
+    "choose_removals",
+    "largest_gaps",
+    "rows_first",
+    "trace",
+]
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -80,13 +92,13 @@ def _grain(dtype: np.dtype[Any]) -> float:
     return max(GRAIN, float(np.finfo(dtype).eps)) if dtype.kind == "f" else COARSE
 
 
-def _pieces(array: NDArray[Any], axis: int) -> Iterator[Floats]:
-    """Yield an array as (outer, C, inner) in double precision, in pieces that stay in the cache."""
+def _pieces(array: NDArray[Any], axis: int) -> Iterator[tuple[Indices, Floats]]:
+    """Yield an array as (outer, C, inner) in double precision, in pieces that stay in the cache, and their indices."""
     outer = math.prod(array.shape[:axis])
     flat = array.reshape(outer, array.shape[axis], -1)
     if flat.size:
         for run in chunks(outer, CACHED * 8 * flat[0].size):
-            yield flat[run].astype(np.float64)
+            yield np.arange(outer)[run], flat[run].astype(np.float64)
 
 
 def _project(part: Floats, directions: Floats) -> Floats:
@@ -96,33 +108,51 @@ def _project(part: Floats, directions: Floats) -> Floats:
     return part[:, :, 0].T @ directions[:, 0]
 
 
-def trace(array: NDArray[Any], axis: int, rng: np.random.Generator) -> Trace:
+def rows_first(array: NDArray[Any], axis: int) -> tuple[NDArray[Any], int]:
+    """Bring the axis of the samples to the front: it is there, unless the channels are; return their axis, too."""
+    if axis:
+        return array, axis
+    return np.moveaxis(array, 0, 1) if array.ndim > 1 else array[None], 1
+
+
+def trace(array: NDArray[Any], axis: int, key: Sequence[int], first: int) -> Trace:
     """Take the trace of the indices of an axis.
 
     Args:
-        array: An activation.
-        axis: The axis.
-        rng: Where the directions of the projections come from.
+        array: An activation, (N, ...).
+        axis: The axis, not 0.
+        key: What sets the directions of the projections apart from those of others.
+        first: Number of the first of the N rows among those of all samples.
     """
-    size = array.shape[axis]
+    size, rows = array.shape[axis], len(array)
+    between, inner = math.prod(array.shape[1:axis]), math.prod(array.shape[axis + 1 :])
+    of_rows = _normal(random_words((*key, 0), first, rows, 2 * PROJECTIONS))
+    of_places = _normal(random_words((*key, 1), 0, between * inner, 2 * PROJECTIONS)).reshape(between, inner, -1)
     grain = _grain(array.dtype)
     nothing = np.full(size, np.inf, np.float64)
     result = Trace(nothing, -nothing, np.zeros((size, PROJECTIONS)), grain)
     # NaN and infinities stay what they are: no comparison with them holds, so such channels stay.
     with np.errstate(invalid="ignore", over="ignore"):
-        for part in _pieces(array, axis):
-            directions = rng.standard_normal((part.shape[0], part.shape[2], PROJECTIONS))
-            projections = _project(part, directions)
+        for outer, part in _pieces(array, axis):
+            row, place = np.divmod(outer, between)
+            projections = _project(part, of_rows[row, None] * of_places[place])
             low, high = part.min(2).min(0), part.max(2).max(0)
             result = result.merge(Trace(low, high, projections, grain))
     return result
+
+
+def _normal(words: NDArray[np.uint64]) -> Floats:
+    """Make normal numbers of pairs of random words, (rows, n) of (rows, 2 n) (Box and Muller, 1958)."""
+    uniform = (words >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    one, two = uniform[:, ::2], uniform[:, 1::2]
+    return np.sqrt(-2.0 * np.log1p(-one)) * np.cos(2.0 * np.pi * two)
 
 
 def largest_gaps(array: NDArray[Any], axis: int, dropped: Indices, kept: Indices, factor: Floats) -> Floats:
     """Return the largest |x_j - alpha x_k| of pairs of indices of an axis, (pairs,)."""
     gaps = np.zeros(dropped.size)
     with np.errstate(invalid="ignore", over="ignore"):
-        for part in _pieces(array, axis):
+        for _, part in _pieces(array, axis):
             apart = np.abs(part[:, dropped] - factor[:, None] * part[:, kept])
             gaps = np.maximum(gaps, apart.max((0, 2)))
     return gaps

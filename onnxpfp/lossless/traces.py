@@ -14,7 +14,7 @@ from onnx import ModelProto
 from onnxpfp.calibrate.observer import Batch, Observer, Shape, Tensors, not_finite
 from onnxpfp.data.inputs import input_specs
 from onnxpfp.data.samples import Feed, FeedSamples, Samples
-from onnxpfp.lossless.detect import PROJECTIONS, Trace, largest_gaps, trace
+from onnxpfp.lossless.detect import PROJECTIONS, Trace, largest_gaps, rows_first, trace
 
 __all__ = ["GapObserver", "Gaps", "Pair", "Site", "TraceObserver", "Watch", "gaps_of", "noise_like", "traces_of"]
 
@@ -56,7 +56,6 @@ class TraceObserver(Observer):
     shape: Shape
     number: int
     trace: Trace | None = field(default=None, init=False)
-    _batches: int = field(default=0, init=False)
 
     @property
     def needs(self) -> Mapping[str, Shape]:
@@ -70,13 +69,12 @@ class TraceObserver(Observer):
 
     def see(self, tensors: Tensors, batch: Batch) -> None:
         """Count one batch in."""
-        name, axis = self.site
-        array = tensors[name]
-        seen = trace(array, axis, np.random.default_rng([self.number, axis, self._batches]))
+        name = self.site[0]
+        array, axis = rows_first(tensors[name], self.site[1])
+        seen = trace(array, axis, (self.number, self.site[1]), batch.first_row(len(array)))
         if array.dtype.kind == "f" and array.size and not np.isfinite(seen.scale).all():
             raise not_finite(name)
         self.trace = seen if self.trace is None else self.trace.merge(seen)
-        self._batches += 1
 
     def statistics(self) -> dict[str, Trace]:
         """Return the trace."""

@@ -176,11 +176,8 @@ def test_every_observer_is_here(whole: tuple[Analysis, Samples], monkeypatch: py
     assert concrete(Observer) == ran
 
 
-UNLIKE = pytest.param("traces", marks=pytest.mark.xfail(reason="their directions are drawn per batch"))
-
-
 @pytest.mark.parametrize("border", [4, 12, 20])
-@pytest.mark.parametrize("name", [*(name for name in STATISTICS if name != "traces"), UNLIKE])
+@pytest.mark.parametrize("name", STATISTICS)
 def test_two_shards_merged_are_one_run(whole: tuple[Analysis, Samples], name: str, border: int) -> None:
     together = STATISTICS[name](*whole, 0)
     assert together
@@ -203,7 +200,7 @@ def test_a_file_keeps_them(whole: tuple[Analysis, Samples], name: str, tmp_path:
             np.testing.assert_array_equal(found, kept)
 
 
-@pytest.mark.parametrize("name", ["grams", "contributions"])
+@pytest.mark.parametrize("name", ["grams", "contributions", "traces"])
 @pytest.mark.parametrize("batches", [(1,), (24,), (5, 7)])
 def test_draws_do_not_depend_on_the_batches(
     whole: tuple[Analysis, Samples], name: str, batches: Sequence[int], monkeypatch: pytest.MonkeyPatch

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from functools import reduce
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from onnxpfp.lossless.detect import NEAR, Trace, View, choose_removals, largest_gaps, trace
+from onnxpfp.lossless.detect import NEAR, Trace, View, choose_removals, largest_gaps, rows_first, trace
 
 Floats = NDArray[np.float64]
 
 
 def view(data: Floats, *, folds: bool = False, merges: bool = True) -> View:
     """What a consumer with one index per channel sees of (samples, channels)."""
-    seen = trace(data, 1, np.random.default_rng(0))
+    seen = trace(data, 1, (0,), 0)
     alive = (seen.low != 0) | (seen.high != 0)
     return View(
         ~alive | (seen.constant & folds), alive[:, None], seen.scale[:, None], seen.projections[:, None], NEAR, merges
@@ -37,12 +39,12 @@ def data() -> Floats:
 def test_a_trace_adds_up_over_batches(dtype: type, axis: int) -> None:
     array = (np.random.default_rng(0).standard_normal((6, 5, 4)) * 20).astype(dtype)
     array[(slice(None),) * axis + (2,)] = 3
-    seen = trace(array, axis, np.random.default_rng(0))
+    seen = trace(*rows_first(array, axis), (0,), 0)
     others = tuple(number for number in range(3) if number != axis)
     np.testing.assert_array_equal(seen.low, array.min(others))
     np.testing.assert_array_equal(seen.high, array.max(others))
     assert seen.constant.tolist() == [index == 2 for index in range(array.shape[axis])]
-    other = trace(array * 0 + 5, axis, np.random.default_rng(1))
+    other = trace(*rows_first(array * 0 + 5, axis), (1,), 0)
     both = seen.merge(other)
     np.testing.assert_array_equal(both.high, np.maximum(seen.high, 5))
     np.testing.assert_array_equal(both.low, np.minimum(seen.low, 5))
@@ -50,11 +52,34 @@ def test_a_trace_adds_up_over_batches(dtype: type, axis: int) -> None:
     assert not both.constant[2]
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("cuts", [(1,), (3, 4), (1, 2, 3, 4, 5)])
+def test_projections_follow_the_number_of_a_sample(axis: int, cuts: tuple[int, ...]) -> None:
+    array = np.random.default_rng(0).standard_normal((5, 6, 4) if axis == 0 else (6, 5, 4))
+    whole, _ = rows_first(array, axis)
+    axis = axis or 1
+    parts = [trace(part, axis, (7,), 20 + start) for start, part in zip((0, *cuts), np.split(whole, cuts), strict=True)]
+    together = trace(whole, axis, (7,), 20)
+    np.testing.assert_allclose(reduce(Trace.merge, parts).projections, together.projections, rtol=1e-12, atol=1e-12)
+    for other in (trace(whole, axis, (8,), 20), trace(whole, axis, (7,), 21)):
+        assert (other.projections != together.projections).all()
+
+
+def test_directions_are_normal() -> None:
+    """The projections of unit vectors, one per (sample, position) pair, are the directions."""
+    units = np.eye(400).reshape(20, 20, 400).swapaxes(1, 2)
+    drawn = trace(units, 1, (3,), 0).projections
+    assert abs(drawn.mean()) < 0.15
+    assert 0.7 < drawn.var() < 1.4
+    factors = np.abs(np.corrcoef(drawn.T) - np.eye(4)).max()
+    assert factors < 0.25
+
+
 def test_pieces_do_not_matter() -> None:
     array = np.random.default_rng(0).standard_normal((9, 3, 100, 100)).astype(np.float32)
-    seen = trace(array, 1, np.random.default_rng(0))
+    seen = trace(array, 1, (0,), 0)
     np.testing.assert_array_equal(seen.high, array.max((0, 2, 3)))
-    doubled = trace(np.concatenate([array, 2 * array], 1), 1, np.random.default_rng(0))
+    doubled = trace(np.concatenate([array, 2 * array], 1), 1, (0,), 0)
     np.testing.assert_allclose(doubled.projections[3:], 2 * doubled.projections[:3], rtol=1e-12)
     gaps = largest_gaps(array, 1, np.array([0, 1]), np.array([2, 2]), np.array([0.5, -1.0]))
     expected = [np.abs(array[:, 0] - 0.5 * array[:, 2]).max(), np.abs(array[:, 1] + array[:, 2].astype(float)).max()]
@@ -139,9 +164,8 @@ def test_many_channels_are_compared_in_little_time() -> None:
 
 
 def test_traces_know_the_rounding_of_their_numbers() -> None:
-    rng = np.random.default_rng(0)
     grains: dict[type, float] = {}
     for dtype in (np.float64, np.float32, np.float16, np.int8):
-        seen: Trace = trace(np.zeros((2, 3), dtype), 1, rng)
+        seen: Trace = trace(np.zeros((2, 3), dtype), 1, (0,), 0)
         grains[dtype] = seen.grain
     assert grains == {np.float64: 1e-6, np.float32: 1e-6, np.float16: float(np.finfo(np.float16).eps), np.int8: 0.0}
