@@ -132,11 +132,16 @@ def _size(needs: Mapping[str, Shape]) -> int:
 def _passes(observers: Sequence[Observer], limit: int) -> Iterator[tuple[Observer, ...]]:
     """Cut observers into runs that need at most `limit` bytes each, in the given order; at least one each."""
     run: list[Observer] = []
+    held = dict[str, Shape]()
+    size = 0
     for observer in observers:
-        if run and _size(needs_of([*run, observer])) > limit:
+        added = _size({name: shape for name, shape in observer.needs.items() if name not in held})
+        if run and size + added > limit:
             yield tuple(run)
-            run = []
+            run, held, size, added = [], {}, 0, _size(observer.needs)
         run.append(observer)
+        held.update(observer.needs)
+        size += added
     if run:
         yield tuple(run)
 

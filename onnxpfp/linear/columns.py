@@ -1,6 +1,6 @@
 """Columns of a linear op: the inputs that one output position sees, at positions drawn at random.
 
-Which input a tap reads is said in `calibrate.unfold`.
+Which input a tap reads is said in `linear.im2col`.
 Positions are drawn per sample, as pixels of one sample say much the same (He et al., ICCV 2017 draw 10 per image).
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,10 +17,33 @@ from onnxpfp.arrays import random_words
 from onnxpfp.linear.im2col import output_sizes, tap_sources
 from onnxpfp.linear.ops import LinearOp
 
-__all__ = ["columns", "draw_positions", "output_axis", "output_shape", "outputs_at", "sample_positions"]
+__all__ = [
+    "columns",
+    "draw_positions",
+    "output_axis",
+    "output_shape",
+    "outputs_at",
+    "sample_positions",
+    "samples_first",
+]
 
 Floats = NDArray[np.floating]
 Ints = NDArray[np.int64]
+
+
+def samples_first(array: NDArray[Any], axis: int) -> tuple[NDArray[Any], int]:
+    """Bring the axis of the samples to the front, a view: it is there, unless that of the channels is.
+
+    Args:
+        array: A tensor.
+        axis: The axis of its channels, counted from the front.
+
+    Returns:
+        The tensor, and the axis of its channels.
+    """
+    if axis:
+        return array, axis
+    return np.moveaxis(array, 0, 1) if array.ndim > 1 else array[None], 1
 
 
 def output_axis(reader: LinearOp, ndim: int) -> int:

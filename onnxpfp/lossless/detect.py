@@ -27,7 +27,6 @@ __all__ = [
     "View",
     "choose_removals",
     "largest_gaps",
-    "rows_first",
     "trace",
 ]
 
@@ -106,13 +105,6 @@ def _project(part: Floats, directions: Floats) -> Floats:
     if part.shape[2] > 1:
         return np.matmul(part, directions).sum(0)
     return part[:, :, 0].T @ directions[:, 0]
-
-
-def rows_first(array: NDArray[Any], axis: int) -> tuple[NDArray[Any], int]:
-    """Bring the axis of the samples to the front: it is there, unless the channels are; return their axis, too."""
-    if axis:
-        return array, axis
-    return np.moveaxis(array, 0, 1) if array.ndim > 1 else array[None], 1
 
 
 def trace(array: NDArray[Any], axis: int, key: Sequence[int], first: int) -> Trace:

@@ -14,7 +14,8 @@ from onnx import ModelProto
 from onnxpfp.calibrate.observer import Batch, Observer, Shape, Tensors, not_finite
 from onnxpfp.data.inputs import input_specs
 from onnxpfp.data.samples import Feed, FeedSamples, Samples
-from onnxpfp.lossless.detect import PROJECTIONS, Trace, largest_gaps, rows_first, trace
+from onnxpfp.linear.columns import samples_first
+from onnxpfp.lossless.detect import PROJECTIONS, Trace, largest_gaps, trace
 
 __all__ = ["GapObserver", "Gaps", "Pair", "Site", "TraceObserver", "Watch", "gaps_of", "noise_like", "traces_of"]
 
@@ -70,7 +71,7 @@ class TraceObserver(Observer):
     def see(self, tensors: Tensors, batch: Batch) -> None:
         """Count one batch in."""
         name = self.site[0]
-        array, axis = rows_first(tensors[name], self.site[1])
+        array, axis = samples_first(tensors[name], self.site[1])
         seen = trace(array, axis, (self.number, self.site[1]), batch.first_row(len(array)))
         if array.dtype.kind == "f" and array.size and not np.isfinite(seen.scale).all():
             raise not_finite(name)

@@ -16,7 +16,7 @@ from onnxpfp.calibrate.runner import run_observers
 from onnxpfp.calibrate.statistics import SampleSum
 from onnxpfp.channels import Analysis
 from onnxpfp.data.samples import Samples
-from onnxpfp.linear.columns import columns, output_shape, outputs_at, sample_positions
+from onnxpfp.linear.columns import columns, output_shape, outputs_at, sample_positions, samples_first
 from onnxpfp.linear.ops import LinearOp
 from onnxpfp.options import Options
 from onnxpfp.progress import Count
@@ -199,13 +199,9 @@ class ContributionObserver(InputObserver):
 
 
 def channels_first(array: NDArray[Any], axis: int) -> NDArray[Any]:
-    """Bring a tensor to (N, C, *spatial): a view.
-
-    Args:
-        array: The tensor; axis 0 are the samples, unless it is that of the channels: then it is one sample.
-        axis: Its channel axis, counted from the front.
-    """
-    return np.moveaxis(array, axis, 1) if axis else array[None]
+    """Bring a tensor to (N, C, *spatial): a view."""
+    array, axis = samples_first(array, axis)
+    return np.moveaxis(array, axis, 1)
 
 
 def _square_sums(maps: NDArray[Any]) -> Floats:

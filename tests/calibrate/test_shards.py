@@ -42,7 +42,7 @@ from onnxpfp.score.registry import CRITERIA
 
 NET = """g (float[N,3,12,12] x) => (y) <float[6,3,3,3] w, float[6] b, float[8,6,3,3] u, float[8,5] v> {
     a = Conv <pads = [1,1,1,1]> (x, w, b)  r = Relu(a)  c = Conv <strides = [2,2]> (r, u)  s = Relu(c)
-    p = GlobalAveragePool(s)  f = Flatten(p)  y = MatMul(f, v) }"""
+    p = GlobalAveragePool(s)  f = Flatten(p)  t = Transpose <perm = [1,0]> (f)  y = Gemm <transA = 1> (t, v) }"""
 Statistics = Mapping[str, Statistic]
 COUNT, BATCH = 24, 4
 OPTIONS = Options(threads=1, seed=5, batch_size=BATCH)
@@ -112,7 +112,7 @@ def contributions(analysis: Analysis, samples: Samples, first: int) -> Statistic
     return collected([ContributionObserver(op, (5, n)) for n, op in enumerate(watching.ops)], watching.run)
 
 
-SITES = [("r", 1), ("s", 1), ("f", 1)]
+SITES = [("r", 1), ("s", 1), ("f", 1), ("t", 0)]
 
 
 def traces(analysis: Analysis, samples: Samples, first: int) -> Statistics:

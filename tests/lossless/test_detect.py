@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from onnxpfp.lossless.detect import NEAR, Trace, View, choose_removals, largest_gaps, rows_first, trace
+from onnxpfp.linear.columns import samples_first
+from onnxpfp.lossless.detect import NEAR, Trace, View, choose_removals, largest_gaps, trace
 
 Floats = NDArray[np.float64]
 
@@ -39,12 +40,12 @@ def data() -> Floats:
 def test_a_trace_adds_up_over_batches(dtype: type, axis: int) -> None:
     array = (np.random.default_rng(0).standard_normal((6, 5, 4)) * 20).astype(dtype)
     array[(slice(None),) * axis + (2,)] = 3
-    seen = trace(*rows_first(array, axis), (0,), 0)
+    seen = trace(*samples_first(array, axis), (0,), 0)
     others = tuple(number for number in range(3) if number != axis)
     np.testing.assert_array_equal(seen.low, array.min(others))
     np.testing.assert_array_equal(seen.high, array.max(others))
     assert seen.constant.tolist() == [index == 2 for index in range(array.shape[axis])]
-    other = trace(*rows_first(array * 0 + 5, axis), (1,), 0)
+    other = trace(*samples_first(array * 0 + 5, axis), (1,), 0)
     both = seen.merge(other)
     np.testing.assert_array_equal(both.high, np.maximum(seen.high, 5))
     np.testing.assert_array_equal(both.low, np.minimum(seen.low, 5))
@@ -56,7 +57,7 @@ def test_a_trace_adds_up_over_batches(dtype: type, axis: int) -> None:
 @pytest.mark.parametrize("cuts", [(1,), (3, 4), (1, 2, 3, 4, 5)])
 def test_projections_follow_the_number_of_a_sample(axis: int, cuts: tuple[int, ...]) -> None:
     array = np.random.default_rng(0).standard_normal((5, 6, 4) if axis == 0 else (6, 5, 4))
-    whole, _ = rows_first(array, axis)
+    whole, _ = samples_first(array, axis)
     axis = axis or 1
     parts = [trace(part, axis, (7,), 20 + start) for start, part in zip((0, *cuts), np.split(whole, cuts), strict=True)]
     together = trace(whole, axis, (7,), 20)

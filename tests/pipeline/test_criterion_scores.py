@@ -328,5 +328,7 @@ def test_channels_first() -> None:
     array = np.arange(24).reshape(2, 3, 4)
     assert channels_first(array, 1).shape == (2, 3, 4)
     np.testing.assert_array_equal(channels_first(array, 2)[1, 3], array[1, :, 3])
-    assert channels_first(array, 0).shape == (1, 2, 3, 4)
+    assert channels_first(array, 0).shape == (3, 2, 4)
+    np.testing.assert_array_equal(channels_first(array, 0)[1], array[:, 1])
+    assert channels_first(array[0, 0], 0).shape == (1, 4)
     assert np.shares_memory(channels_first(array, 2), array)
