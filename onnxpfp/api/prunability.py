@@ -90,7 +90,7 @@ def prunability_with(
         evaluator = _evaluator(analysis, context)
     measured = measure(context, analysis)
     narrowed = _narrowed(measured, context)
-    cost = mac_model(analysis.source.model, analysis.graph, analysis.shapes)
+    cost = mac_model(analysis)
     shares = shares_down_to(least_share(measured, context))
     with clock.phase("network") as tell:
         points = network_points(measured, context, cost, evaluator, shares, tell)

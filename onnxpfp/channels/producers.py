@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto
+from onnx import NodeProto
 
 from onnxpfp.arrays import chunks
-from onnxpfp.channels.graph import ChannelGraph
+from onnxpfp.channels.analysis import Analysis
 from onnxpfp.channels.types import Ids
 from onnxpfp.model.attributes import Attributes
 from onnxpfp.model.constants import Constants
@@ -84,14 +84,9 @@ def _squares(rows: Weight, scale: Floats) -> Floats:
     return found
 
 
-def producers_of(model: ModelProto, graph: ChannelGraph, constants: Constants) -> list[Producer]:
-    """Collect the filters that bring forth channels, with BatchNormalization folded.
-
-    Args:
-        model: The model.
-        graph: Its channels.
-        constants: Its constants.
-    """
+def producers_of(analysis: Analysis) -> list[Producer]:
+    """Collect the filters that bring forth channels of a model, with BatchNormalization folded."""
+    model, graph, constants = analysis.model, analysis.graph, analysis.constants
     followers: dict[str, NodeProto] = {}
     for node in model.graph.node:
         if node.op_type == "BatchNormalization":
@@ -116,15 +111,12 @@ def producers_of(model: ModelProto, graph: ChannelGraph, constants: Constants) -
     return found
 
 
-def carriers_of(graph: ChannelGraph, constants: Constants) -> list[Filters]:
+def carriers_of(analysis: Analysis) -> list[Filters]:
     """Collect the filters of any op that bring forth channels: of embeddings and recurrences, too, as they are stored.
 
     Integers are left out, as what they stand for is the op's own business.
-
-    Args:
-        graph: The channels of the model.
-        constants: Its constants.
     """
+    graph, constants = analysis.graph, analysis.constants
     contracted = {(consumer.weight, consumer.weight_axis) for consumer in graph.consumers}
     found: list[Filters] = []
     for name, axes in graph.stored_axes():
@@ -137,16 +129,11 @@ def carriers_of(graph: ChannelGraph, constants: Constants) -> list[Filters]:
     return found
 
 
-def norm_scales(model: ModelProto, graph: ChannelGraph, constants: Constants) -> list[NormScale]:
-    """Collect the scales of all BatchNormalizations on axes with channels, in front of a consumer or behind a producer.
-
-    Args:
-        model: The model.
-        graph: Its channels.
-        constants: Its constants.
-    """
+def norm_scales(analysis: Analysis) -> list[NormScale]:
+    """Collect the scales of all BatchNormalizations on axes with channels, before a consumer or behind a producer."""
+    graph, constants = analysis.graph, analysis.constants
     found: list[NormScale] = []
-    for node in model.graph.node:
+    for node in analysis.model.graph.node:
         if node.op_type != "BatchNormalization" or node.input[1] not in constants.names:
             continue
         ids = graph.axes[node.output[0]][1]

@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto
 
-from onnxpfp.channels import ChannelGraph
+from onnxpfp.channels import Analysis
 from onnxpfp.errors import VerificationError
 from onnxpfp.linear.bias import BiasEditor
 from onnxpfp.linear.ops import LinearOp, output_counts
@@ -25,16 +24,14 @@ __all__ = ["edits_of", "folds_of"]
 Array = NDArray[np.generic]
 
 
-def folds_of(
-    model: ModelProto, graph: ChannelGraph, constants: Constants, readers: Sequence[LinearOp]
-) -> NDArray[np.bool_]:
+def folds_of(analysis: Analysis, readers: Sequence[LinearOp]) -> NDArray[np.bool_]:
     """Tell for every consumer whether a constant input can go into its bias, exactly.
 
     Its bias must be one of floating-point numbers, and no window may reach over a border of zeros.
     """
     folds = np.zeros(len(readers), np.bool_)
-    editor = BiasEditor.of(model, graph, constants, Edits())
-    for position, (consumer, reader) in enumerate(zip(graph.consumers, readers, strict=True)):
+    editor = BiasEditor.of(analysis, Edits())
+    for position, (consumer, reader) in enumerate(zip(analysis.graph.consumers, readers, strict=True)):
         if reader.weight is None or any(consumer.zeros) or not _sees_no_border(reader):
             continue
         trial = replace(editor, tensors=ChainMap({}), inputs={}, left=[], folded=[])
@@ -57,9 +54,7 @@ def _sees_no_border(reader: LinearOp) -> bool:
 
 
 def edits_of(
-    model: ModelProto,
-    graph: ChannelGraph,
-    constants: Constants,
+    analysis: Analysis,
     readers: Sequence[LinearOp],
     lossless: Lossless,
     stored_axes: Sequence[StoredAxis | None],
@@ -68,9 +63,7 @@ def edits_of(
     """Make the edits of weights that go with the removal of `lossless`.
 
     Args:
-        model: The model.
-        graph: Its channels.
-        constants: Its constants.
+        analysis: The model.
         readers: Its consumers as readers.
         lossless: What goes.
         stored_axes: Where each consumer's weights are stored.
@@ -84,9 +77,10 @@ def edits_of(
         # Consumers that share a weight have the same merges: it is edited once.
         if stored_axis.axis not in (known.axis for known in tasks.get(stored_axis.tensor, ())):
             tasks.setdefault(stored_axis.tensor, []).append(task)
-    editor = BiasEditor.of(model, graph, constants, Edits(_Merged(constants, edits.tensors, tasks), edits.inputs))
+    merged = _Merged(analysis.constants, edits.tensors, tasks)
+    editor = BiasEditor.of(analysis, Edits(merged, edits.inputs))
     for position, shift in lossless.shifts.items():
-        editor.fold(graph.consumers[position], shift)
+        editor.fold(analysis.graph.consumers[position], shift)
     assert not editor.left, editor.left
     return editor.edits
 

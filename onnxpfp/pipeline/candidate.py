@@ -51,11 +51,11 @@ def refit_all(
     """
     assert calibration.setup is not None
     assert calibration.statistics is not None
-    model, graph, constants = analysis.source.model, analysis.graph, analysis.constants
+    graph = analysis.graph
     refittable = {layer.output for layer in calibration.setup.problem.layers}
     others = tuple(number for number, c in enumerate(graph.consumers) if c.output not in refittable)
     factor = decision.keep.astype(np.float64)
-    means = fold_means(model, graph, constants, readers, calibration.statistics, factor, Edits(), others)
+    means = fold_means(analysis, readers, calibration.statistics, factor, Edits(), others)
     found = refit(calibration.setup.problem, decision.keep, means.edits, tell)
     reasons = dict(calibration.setup.left) | dict(means.left)
     lost = {
@@ -75,7 +75,7 @@ def build_candidate(
     clock: Clock,
 ) -> Candidate:
     """Reweight or refit, compensate and slice; mask the edited original for the oracle."""
-    model, graph, constants = analysis.source.model, analysis.graph, analysis.constants
+    model, graph = analysis.source.model, analysis.graph
     how = "none" if decision.keep.all() else options.compensation(calibration.known)
     compensation = None
     if how == "lstsq":
@@ -84,13 +84,11 @@ def build_candidate(
         edits = compensation.edits
     else:
         with clock.phase("rewrite"):
-            edits = reweight(graph, constants, places, np.where(decision.keep, decision.factor, 1.0))
+            edits = reweight(analysis, places, np.where(decision.keep, decision.factor, 1.0))
         if how == "bias":
             assert calibration.statistics is not None
             with clock.phase("compensation"):
-                compensation = fold_means(
-                    model, graph, constants, readers, calibration.statistics, decision.factor, edits
-                )
+                compensation = fold_means(analysis, readers, calibration.statistics, decision.factor, edits)
             edits = compensation.edits
     scratch = analysis.source.scratch
     with clock.phase("rewrite"):

@@ -57,7 +57,7 @@ def criterion_scores(
     graph = analysis.graph
     consumers = _consumer_data(criterion, analysis, ops, measurements, statistics)
     filters = _filters(criterion, analysis)
-    norms = norm_scales(analysis.model, graph, analysis.constants) if "scales" in criterion.needs else []
+    norms = norm_scales(analysis) if "scales" in criterion.needs else []
     noise = np.random.default_rng(seed).random(graph.count + 1)
     values = np.zeros(graph.count + 1)
     for group in graph.groups:
@@ -153,8 +153,8 @@ def _filters(criterion: Criterion, analysis: Analysis) -> Callable[[Group], tupl
     """
     if "weights" not in criterion.needs:
         return lambda group: ()
-    producers = producers_of(analysis.model, analysis.graph, analysis.constants)
-    carriers = carriers_of(analysis.graph, analysis.constants)
+    producers = producers_of(analysis)
+    carriers = carriers_of(analysis)
 
     def filters(group: Group) -> tuple[Callable[[], Iterator[Floats]], ...]:
         return _readings(producers, group) or _readings(carriers, group)

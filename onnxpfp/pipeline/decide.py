@@ -152,15 +152,14 @@ def full_cost(analysis: Analysis, options: Options) -> int:
     """Return what the target is a share of: the MACs or parameters of a model as it is."""
     if options.target[0] == "params":
         return count_params(analysis.source.model)
-    cost = mac_model(analysis.source.model, analysis.graph, analysis.shapes)
-    return cost.total(np.array([group.channels.size for group in analysis.graph.groups], np.int64))
+    return mac_model(analysis).total(np.array([group.channels.size for group in analysis.graph.groups], np.int64))
 
 
 def cost_of(analysis: Analysis, calibration: Calibration, options: Options) -> CostModel:
     """Return what the target counts."""
-    model, graph = analysis.source.model, analysis.graph
+    graph = analysis.graph
     if options.target[0] == "macs":
-        return mac_model(model, graph, analysis.shapes)
+        return mac_model(analysis)
     how = options.compensation(calibration.known)
     linear: tuple[Consumer, ...] = graph.consumers
     if how == "lstsq" and calibration.setup is not None:
@@ -168,7 +167,7 @@ def cost_of(analysis: Analysis, calibration: Calibration, options: Options) -> C
         known = {consumer.node for consumer in linear}
         others = (layer.consumer for layer in calibration.setup.problem.layers)
         linear = (*linear, *(consumer for consumer in others if consumer.node not in known))
-    biases = new_biases(model, graph, analysis.constants, linear) if how != "none" else ()
+    biases = new_biases(analysis, linear) if how != "none" else ()
     return param_model(graph, biases)
 
 

@@ -54,15 +54,11 @@ def remove_lossless(
         options: How to prune.
         clock: Counts the seconds.
     """
-    model, graph, constants = analysis.source.model, analysis.graph, analysis.constants
     with clock.phase("lossless") as tell:
-        readers = linear_ops(model, graph, analysis.shapes, constants)
-        places = stored_axes_of(model, graph, constants)
+        readers = linear_ops(analysis)
+        places = stored_axes_of(analysis)
         found = find_lossless(
-            model,
-            graph,
-            analysis.shapes,
-            constants,
+            analysis,
             readers,
             places,
             data.samples,
@@ -76,7 +72,7 @@ def remove_lossless(
         )
         if not found.removed:
             return LosslessStep.nothing(analysis)
-        edits = edits_of(model, graph, constants, readers, found, places, Edits())
-        smaller = apply(model, graph, found.keep, edits, analysis.source.scratch)
+        edits = edits_of(analysis, readers, found, places, Edits())
+        smaller = apply(analysis.model, analysis.graph, found.keep, edits, analysis.source.scratch)
     left = analyze(analysis.source.rewritten(smaller), data, options, clock)
-    return LosslessStep(left, found.removed, origin_of(graph, found.keep, left.graph))
+    return LosslessStep(left, found.removed, origin_of(analysis.graph, found.keep, left.graph))

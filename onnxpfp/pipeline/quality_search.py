@@ -97,7 +97,7 @@ def least_share(measured: Measured, context: RunContext) -> float:
     """Return the smallest share of the MACs that can be reached."""
     selector = selector_of(measured.analysis, measured.calibration, measured.places, context.options)
     narrowest = [widths_of(*selector.allowed(number))[0] for number in range(len(selector.groups))]
-    cost = mac_model(measured.analysis.source.model, measured.analysis.graph, measured.analysis.shapes)
+    cost = mac_model(measured.analysis)
     return cost.total(np.array(narrowest, np.int64)) / context.full
 
 

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from onnxpfp.channels import Analysis, Group
 from onnxpfp.data.samples import Samples
-from onnxpfp.linear.weights import own_weights
 from onnxpfp.options import Options
 from onnxpfp.pipeline.analyze import CalibrationData
 from onnxpfp.progress import Count
@@ -18,7 +17,6 @@ from onnxpfp.refit.cache import SpillCache
 from onnxpfp.refit.gram import Gram, GramObserver, collect_grams, gram_observers
 from onnxpfp.refit.layers import RefitLayer, kept_weights, refit_layers
 from onnxpfp.refit.sweep import RefitProblem
-from onnxpfp.refit.targets import TargetFinder
 from onnxpfp.runtime.providers import ProviderRequest
 from onnxpfp.score.group_data import GroupRead
 
@@ -50,14 +48,9 @@ def refit_setup(
     options: Options,
 ) -> RefitSetup:
     """Find the linear ops of a model and put everything together that refits need."""
-    model, graph, constants = analysis.source.model, analysis.graph, analysis.constants
-    target_finder = TargetFinder.of(model, constants, analysis.shapes)
-    layers, left = refit_layers(target_finder, graph, own_weights(model, constants))
+    layers, left = refit_layers(analysis)
     problem = RefitProblem(
-        model=model,
-        graph=graph,
-        constants=constants,
-        shapes=analysis.shapes,
+        analysis=analysis,
         layers=layers,
         fit=fit,
         held=tuning,
@@ -67,7 +60,6 @@ def refit_setup(
         requests=requests,
         threads=options.threads,
         seed=options.seed,
-        scratch=analysis.source.scratch,
     )
     return RefitSetup(problem, left)
 
@@ -89,7 +81,8 @@ def grams_of(setup: RefitSetup, tell: Count) -> dict[str, Gram]:
 
 def _reads(setup: RefitSetup, layer: RefitLayer, gram: Gram, place: NDArray[np.int64]) -> Iterator[GroupRead]:
     """Describe how every convolution group of an op reads a group of channels."""
-    weights = kept_weights(layer, layer.gain * layer.reader.taps().astype(np.float64), setup.problem.graph.keep_all())
+    taps = layer.gain * layer.reader.taps().astype(np.float64)
+    weights = kept_weights(layer, taps, setup.problem.analysis.graph.keep_all())
     assert weights is not None
     per_in = len(layer.reader.channels) // layer.reader.group
     for number, block in enumerate(weights):
@@ -101,7 +94,7 @@ def _reads(setup: RefitSetup, layer: RefitLayer, gram: Gram, place: NDArray[np.i
 
 def group_reads(setup: RefitSetup, grams: Mapping[str, Gram], group: Group) -> list[GroupRead]:
     """Describe how the consumers of a group that can be refitted read it."""
-    graph = setup.problem.graph
+    graph = setup.problem.analysis.graph
     layers = {layer.output: layer for layer in setup.problem.layers}
     place = np.full(graph.count + 1, -1)
     place[group.channels] = np.arange(group.channels.size)

@@ -203,7 +203,7 @@ def score_without_data(analysis: Analysis, ops: Sequence[LinearOp], options: Opt
     """Score by weights alone; the bounds count both signs of every activation."""
     graph = analysis.graph
     groups = [(g.channels, [ops[position] for position in g.consumers]) for g in graph.groups]
-    producers = producers_of(analysis.model, graph, analysis.constants)
+    producers = producers_of(analysis)
     outputs, weight = _group_terms(analysis, ops, [True] * len(ops), options.delta)
     coreset = scores_without_data(graph.count, groups, producers)
     criterion = criterion_of(options.score)

@@ -92,9 +92,8 @@ class Measured:
 def measure(context: RunContext, analysis: Analysis) -> Measured:
     """Measure everything on a model that a choice needs to know."""
     options, clock = context.options, context.clock
-    model = analysis.source.model
     with clock.phase("calibration"):
-        readers = linear_ops(model, analysis.graph, analysis.shapes, analysis.constants)
+        readers = linear_ops(analysis)
         calibration = calibrate_and_score(
             analysis,
             readers,
@@ -106,7 +105,7 @@ def measure(context: RunContext, analysis: Analysis) -> Measured:
             clock=clock,
         )
     with clock.phase("allocation"):
-        places = stored_axes_of(model, analysis.graph, analysis.constants)
+        places = stored_axes_of(analysis)
     if not (context.chooses and options.allocation(calibration.known) == "measured"):
         return Measured(analysis, readers, calibration, places, ())
     with clock.phase("curves") as tell:

@@ -48,7 +48,7 @@ class RefitState:
         self.taps[layer.output] = taps
         stays = self.keep[layer.rows]
         sign = np.sign(layer.target.scale[stays]).reshape(weights.shape[:2])
-        dtype = self.problem.constants.value(layer.stored).dtype
+        dtype = self.problem.analysis.constants.value(layer.stored).dtype
         return InitialWeights(
             weights, layer.bias[stays].reshape(weights.shape[:2]), sign, layer.biased, layer.gain, dtype
         )
@@ -63,8 +63,7 @@ class RefitState:
 
     def all_edits(self, layers: Sequence[RefitLayer], *, placeholders: bool = False) -> Edits:
         """Return the edits of the refitted ops; with placeholders also unchanged ones of all others."""
-        model, graph, constants = self.problem.model, self.problem.graph, self.problem.constants
-        editor = BiasEditor.of(model, graph, constants, self.edits)
+        editor = BiasEditor.of(self.problem.analysis, self.edits)
         for layer in layers:
             shift = self.shifts.get(layer.output)
             if shift is None and not placeholders:
@@ -76,13 +75,13 @@ class RefitState:
         return editor.edits
 
     def _write(self, editor: BiasEditor, layer: RefitLayer, taps: NDArray[np.floating] | None) -> None:
-        constants = self.problem.constants
+        constants = self.problem.analysis.constants
         if taps is None:
             editor.tensors[layer.stored] = constants.value(layer.stored)
             return
         shape = constants.value(layer.consumer.weight).shape
         new = operand(layer, taps).reshape(shape)
-        editor.tensors[layer.stored] = stored_form(self.problem.model, constants, layer.consumer.weight, new)
+        editor.tensors[layer.stored] = stored_form(self.problem.analysis, layer.consumer.weight, new)
 
 
 def operand(layer: RefitLayer, taps: NDArray[np.floating]) -> NDArray[np.floating]:

@@ -47,7 +47,7 @@ def gathered(
     session, requests = open_model(source, options)
     read = read_data(source, session, data, options)
     analysis = analyze(source, read, options)
-    readers = linear_ops(source.model, analysis.graph, analysis.shapes, analysis.constants)
+    readers = linear_ops(analysis)
     split = split_of(read, 0)
     fed.clear()
     return (
@@ -65,7 +65,7 @@ def test_sensitivities_and_gram_matrices_come_from_one_pass(fed: list[int]) -> N
     assert calibration.grams.keys() == {"c", "y"}
     assert calibration.grams["y"].count == len(fit)
     assert calibration.setup is not None
-    model = calibration.setup.problem.model
+    model = calibration.setup.problem.analysis.model
     readers = [layer.reader for layer in calibration.setup.problem.layers if layer.output in calibration.grams]
     alone = calibrate(model, readers, fit.take(WANTED))
     assert calibration.statistics is not None
