@@ -20,13 +20,14 @@ from onnx import NodeProto, TensorProto
 from onnxpfp.arrays import chunks
 from onnxpfp.channels import Analysis, Consumer, Ids
 from onnxpfp.channels.ops import facts_of
+from onnxpfp.linear.layout import output_channels_axis
 from onnxpfp.linear.ops import LinearOp
 from onnxpfp.model.attributes import Attributes
 from onnxpfp.model.constants import Constants
 from onnxpfp.model.index import ModelIndex
 from onnxpfp.rewrite.edits import Edits, NewInput
 
-__all__ = ["BiasEditor", "mean_shift", "new_biases"]
+__all__ = ["BiasEditor", "mean_shift", "new_biases", "stored_bias"]
 
 Floats = NDArray[np.float64]
 
@@ -98,10 +99,11 @@ class BiasEditor:
     def fold(self, consumer: Consumer, shift: Floats) -> None:
         """Add `shift` to the bias of a consumer, or say why not."""
         node = self.analysis.model.graph.node[consumer.node]
-        if node.op_type == "MatMul":
+        facts = facts_of(node)
+        bias = facts.bias
+        if bias is None and facts.linear:
             self._fold_after(consumer, node, shift)
             return
-        bias = facts_of(node).bias
         if bias is not None and bias.kind == "steps":
             self._add_steps(consumer, node, bias.position, shift)
             return
@@ -203,15 +205,34 @@ class BiasEditor:
         self.folded.append(consumer.name)
 
 
+def stored_bias(node: NodeProto, constants: Constants, size: int) -> Floats | None:
+    """Return what a linear op adds to its outputs, (O,): zeros without a bias, None where it is no constant vector.
+
+    Args:
+        node: The op, with weights in float.
+        constants: The model's constants.
+        size: Its outputs O.
+    """
+    bias = facts_of(node).bias
+    if bias is None or len(node.input) <= bias.position or not node.input[bias.position]:
+        return np.zeros(size)
+    name, beta = node.input[bias.position], Attributes(node).real("beta", 1.0)
+    if name not in constants.names or not beta:
+        return None
+    numbers = constants.value(name).astype(np.float64)
+    if numbers.size not in {1, size} or numbers.shape[-1:] != (numbers.size,):
+        return None
+    return np.broadcast_to(beta * numbers.ravel(), (size,)).copy()
+
+
 def new_biases(analysis: Analysis, consumers: Sequence[Consumer]) -> list[tuple[Ids, ...]]:
     """List the axes of all biases that would be added to the file if each of these ops got a shift."""
     editor = BiasEditor.of(analysis, Edits())
     for consumer in consumers:
         node = analysis.model.graph.node[consumer.node]
-        bias = facts_of(node).bias
-        floating = bias is not None and bias.kind == "float"
-        if consumer.constant and (floating or node.op_type == "MatMul"):
+        layout = facts_of(node).layout
+        if consumer.constant and layout is not None:
             axes = analysis.graph.axes[node.output[0]]
-            out = axes[1] if consumer.op.startswith("Conv") else axes[-1]
+            out = axes[output_channels_axis(layout, len(axes))]
             editor.fold(consumer, np.zeros(out.size))
     return [new.axes for new in editor.inputs.values()]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import ChainMap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from onnxpfp.channels import Analysis
 from onnxpfp.errors import VerificationError
 from onnxpfp.linear.bias import BiasEditor
+from onnxpfp.linear.layout import column
 from onnxpfp.linear.ops import LinearOp, output_counts
 from onnxpfp.linear.weights import StoredAxis
 from onnxpfp.lossless.types import Lossless, Merge
@@ -129,14 +129,14 @@ def _merge(array: Array, task: _Task, name: str) -> Array:
     Raises:
         VerificationError: The sum does not fit the weight's type.
     """
-    new = array.copy()
+    new, group = array.copy(), task.reader.group if task.reader.kind == "conv" else 1
     sources: dict[int, list[tuple[int, float]]] = {}
     for dropped, kept, factor in task.merges:
         sources.setdefault(kept, []).append((dropped, factor))
     for kept, added in sources.items():
-        total = _column(array, task, kept).astype(np.float64)
+        total = column(array, task.axis, kept, group).astype(np.float64)
         for dropped, factor in added:
-            total += factor * _column(array, task, dropped).astype(np.float64)
+            total += factor * column(array, task.axis, dropped, group).astype(np.float64)
         with np.errstate(over="ignore"):
             fitting = total.astype(array.dtype)
         if not np.isfinite(fitting.astype(np.float64)).all():
@@ -144,18 +144,5 @@ def _merge(array: Array, task: _Task, name: str) -> Array:
                 f"the weight '{name}' overflows {array.dtype} where it takes over duplicate channels",
                 hint="convert the model to float32 first",
             )
-        _column(new, task, kept)[...] = fitting
+        column(new, task.axis, kept, group)[...] = fitting
     return new
-
-
-def _column(array: Array, task: _Task, index: int) -> NDArray[Any]:
-    """Return the weights from one index of the contracted axis: a view.
-
-    A grouped convolution stores (O, C/g, *kernel): the index says the group, and so the outputs.
-    """
-    reader = task.reader
-    if reader.kind != "conv" or reader.group == 1:
-        return np.moveaxis(array, task.axis, 0)[index]
-    each, outputs = len(reader.channels) // reader.group, len(array) // reader.group
-    group, column = divmod(index, each)
-    return array[group * outputs : (group + 1) * outputs, column]

@@ -18,12 +18,11 @@ from numpy.typing import NDArray
 from onnx import NodeProto
 
 from onnxpfp.channels import Analysis, Ids
-from onnxpfp.channels.producers import producers_of
+from onnxpfp.channels.ops import facts_of
+from onnxpfp.linear.producers import producers_of
 from onnxpfp.linear.weights import StoredAxis
 
 __all__ = ["Proof", "prove"]
-
-LINEAR = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,7 +59,7 @@ def _settled(analysis: Analysis) -> NDArray[np.bool_]:
     contracting = {consumer.node for consumer in graph.consumers}
     for index, node in enumerate(model.graph.node):
         made = _channels(analysis, node.output)
-        if node.op_type.removeprefix("Fused") in LINEAR:
+        if facts_of(node).layout is not None:
             linear[made] += 1
         elif index in contracting:
             settled[made] = False

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from onnxpfp.calibrate.statistics import Statistics
 from onnxpfp.channels import Analysis, Group
-from onnxpfp.channels.producers import Filters, carriers_of, norm_scales, producers_of
 from onnxpfp.errors import OptionError
 from onnxpfp.linear.ops import LinearOp
+from onnxpfp.linear.producers import Filters, carriers_of, norm_scales, producers_of
 from onnxpfp.pipeline.measurements import Measurements
 from onnxpfp.score.criterion import Criterion
 from onnxpfp.score.group_data import ConsumerData, GroupData, GroupRead, long_rows, places

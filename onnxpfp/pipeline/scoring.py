@@ -15,10 +15,10 @@ from onnxpfp.calibrate.observer import Observer
 from onnxpfp.calibrate.statistics import Statistics
 from onnxpfp.channels import Analysis, Ids
 from onnxpfp.channels.lineage import lifted
-from onnxpfp.channels.producers import producers_of
 from onnxpfp.data.samples import Samples
 from onnxpfp.errors import CalibrationError
 from onnxpfp.linear.ops import LinearOp, output_counts
+from onnxpfp.linear.producers import producers_of
 from onnxpfp.options import Known, Options
 from onnxpfp.pipeline.analyze import CalibrationData
 from onnxpfp.pipeline.criterion_scores import ReadsOfGroup, criterion_scores

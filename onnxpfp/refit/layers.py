@@ -11,13 +11,13 @@ from onnx import NodeProto
 
 from onnxpfp.channels import Analysis, Consumer, Ids, Keep
 from onnxpfp.channels.ops import facts_of
-from onnxpfp.linear.bias import BiasEditor
+from onnxpfp.linear.bias import BiasEditor, stored_bias
 from onnxpfp.linear.columns import output_axis
 from onnxpfp.linear.describe import linear_op
+from onnxpfp.linear.layout import contracted_axis
 from onnxpfp.linear.ops import FileWeight, LinearOp
 from onnxpfp.linear.weights import own_weights
 from onnxpfp.model.attributes import Attributes
-from onnxpfp.model.constants import Constants
 from onnxpfp.model.shapes import Shapes
 from onnxpfp.refit.targets import RegressionTarget, TargetFinder
 from onnxpfp.rewrite.edits import Edits
@@ -88,13 +88,13 @@ def refit_layers(analysis: Analysis) -> tuple[tuple[RefitLayer, ...], tuple[tupl
         reader = linear_op(consumer.name, consumer, analysis)
         axis = output_axis(reader, len(shapes.shape[consumer.output]))
         rows = analysis.graph.axes[consumer.output][axis]
-        bias = _bias(node, analysis.constants, rows.size)
+        bias = stored_bias(node, analysis.constants, rows.size)
         if bias is None or isinstance(reader.weight, FileWeight):
             left.append(
                 (consumer.name, "its bias is no constant vector" if bias is None else "its weights lie in a file")
             )
             continue
-        gain = Attributes(node).real("alpha", 1.0) if node.op_type == "Gemm" else 1.0
+        gain = Attributes(node).real("alpha", 1.0)
         regression_target = target_finder.target(consumer.output, rows.size, axis)
         biased = _biased(editor, consumer, rows.size)
         layers.append(RefitLayer(consumer, reader, stored[index], rows, axis, gain, bias, biased, regression_target))
@@ -104,18 +104,15 @@ def refit_layers(analysis: Analysis) -> tuple[tuple[RefitLayer, ...], tuple[tupl
 def _consumer(index: int, node: NodeProto, analysis: Analysis) -> Consumer | None:
     """Describe a linear op that contracts no channels that could go."""
     graph, constants = analysis.graph, analysis.constants
-    form = facts_of(node).linear
-    if form is None or node.input[1] not in constants.names:
+    facts = facts_of(node)
+    form = facts.layout
+    if form is None or not facts.linear or node.input[1] not in constants.names:
         return None
     data, weight = node.input[0], node.input[1]
     if data in constants.names or data not in graph.axes or weight not in graph.axes:
         return None
-    options = Attributes(node)
     last = len(analysis.shapes.shape[data]) - 1
-    data_axis = 1 if form != "matrix" else (0 if options.integer("transA", 0) else last)
-    weight_axis = 0
-    if node.op_type == "Conv" or options.integer("transB", 0):
-        weight_axis = 1
+    data_axis = 1 if form != "matrix" else (0 if Attributes(node).integer("transA", 0) else last)
     return Consumer(
         node=index,
         name=node.name or node.output[0],
@@ -126,7 +123,7 @@ def _consumer(index: int, node: NodeProto, analysis: Analysis) -> Consumer | Non
         data_axis=data_axis,
         channels=graph.axes[data][data_axis],
         weight=weight,
-        weight_axis=weight_axis,
+        weight_axis=contracted_axis(node),
         constant=True,
         form=form,
     )
@@ -134,7 +131,7 @@ def _consumer(index: int, node: NodeProto, analysis: Analysis) -> Consumer | Non
 
 def _obstacle(consumer: Consumer, node: NodeProto, shapes: Shapes, stored: Mapping[int, str]) -> str:
     """Say why an op cannot be refitted; empty where it can."""
-    if facts_of(node).linear is None:
+    if not facts_of(node).linear:
         return f"{node.op_type} is no Conv, ConvTranspose, Gemm or MatMul"
     if not consumer.constant or consumer.form not in {"conv", "conv_transpose", "matrix"}:
         return "both operands are activations"
@@ -145,19 +142,6 @@ def _obstacle(consumer: Consumer, node: NodeProto, shapes: Shapes, stored: Mappi
     if len(shapes.shape[consumer.data]) < 2:
         return "its data are a vector"
     return ""
-
-
-def _bias(node: NodeProto, constants: Constants, size: int) -> Floats | None:
-    declared = facts_of(node).bias
-    if declared is None or len(node.input) <= declared.position or not node.input[declared.position]:
-        return np.zeros(size)
-    if node.input[declared.position] not in constants.names:
-        return None
-    bias = constants.value(node.input[declared.position]).astype(np.float64)
-    if bias.size not in {1, size} or bias.shape[-1:] != (bias.size,):
-        return None
-    beta = Attributes(node).real("beta", 1.0) if node.op_type == "Gemm" else 1.0
-    return np.broadcast_to(beta * bias.ravel(), (size,)).copy() if beta else None
 
 
 def _biased(editor: BiasEditor, consumer: Consumer, size: int) -> bool:

@@ -10,13 +10,14 @@ from numpy.typing import NDArray
 
 from onnxpfp.channels import Keep
 from onnxpfp.linear.bias import BiasEditor
+from onnxpfp.linear.layout import as_stored
 from onnxpfp.linear.weights import stored_form
 from onnxpfp.refit.initial import InitialWeights
 from onnxpfp.refit.layers import RefitLayer, kept_weights, with_weights
 from onnxpfp.refit.problem import RefitProblem
 from onnxpfp.rewrite.edits import Edits
 
-__all__ = ["RefitState", "operand"]
+__all__ = ["RefitState"]
 
 Floats = NDArray[np.float64]
 
@@ -80,17 +81,5 @@ class RefitState:
             editor.tensors[layer.stored] = constants.value(layer.stored)
             return
         shape = constants.value(layer.consumer.weight).shape
-        new = operand(layer, taps).reshape(shape)
+        new = as_stored(taps, self.problem.analysis.model.graph.node[layer.consumer.node]).reshape(shape)
         editor.tensors[layer.stored] = stored_form(self.problem.analysis, layer.consumer.weight, new)
-
-
-def operand(layer: RefitLayer, taps: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Bring canonical weights V (C, O/g, *kernel) to the layout of the op's second input."""
-    reader = layer.reader
-    if reader.kind == "matmul":
-        return taps if layer.consumer.weight_axis == 0 else taps.T
-    if reader.kind == "conv_transpose":
-        return taps
-    per_in, per_out, *kernel = len(taps) // reader.group, *taps.shape[1:]
-    blocks = taps.reshape(reader.group, per_in, per_out, *kernel)
-    return blocks.swapaxes(1, 2).reshape(reader.group * per_out, per_in, *kernel)

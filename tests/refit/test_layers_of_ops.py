@@ -10,8 +10,9 @@ from nets import noise, run, values
 from onnx import numpy_helper
 from support.graphs import build
 
+from onnxpfp.linear.layout import as_stored
 from onnxpfp.refit.layers import kept_weights, with_weights
-from onnxpfp.refit.state import RefitState, operand
+from onnxpfp.refit.state import RefitState
 from onnxpfp.refit.sweep import refit
 from onnxpfp.rewrite.apply import apply
 from onnxpfp.rewrite.edits import Edits
@@ -114,7 +115,7 @@ def test_taps_go_back_to_the_layout_of_the_op(make_problem, kind: str) -> None:
     _, layers, _ = make_problem(model)
     layer = layers["y"]
     stored = numpy_helper.to_array(model.graph.initializer[0])
-    np.testing.assert_array_equal(operand(layer, layer.reader.taps()), stored)
+    np.testing.assert_array_equal(as_stored(layer.reader.taps(), model.graph.node[0]), stored)
 
 
 @pytest.mark.parametrize("kind", LAYOUTS)

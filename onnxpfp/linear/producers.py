@@ -10,7 +10,10 @@ from onnx import NodeProto
 
 from onnxpfp.arrays import chunks
 from onnxpfp.channels.analysis import Analysis
+from onnxpfp.channels.ops import facts_of
 from onnxpfp.channels.types import Ids
+from onnxpfp.linear.bias import stored_bias
+from onnxpfp.linear.layout import filters, output_channels_axis
 from onnxpfp.model.attributes import Attributes
 from onnxpfp.model.constants import Constants
 
@@ -61,20 +64,6 @@ class NormScale:
     gamma: Floats
 
 
-def _rows(node: NodeProto, weight: Weight) -> Weight:
-    """Return the filters of a linear node, one per index of the first axis: a view of its weight where possible."""
-    options, op = Attributes(node), node.op_type.removeprefix("Fused")
-    if op == "Conv":
-        return weight
-    if op == "ConvTranspose":
-        group = options.integer("group", 1)
-        grouped = weight.reshape(group, -1, *weight.shape[1:])
-        return np.moveaxis(grouped, 2, 1).reshape(group * weight.shape[1], grouped.shape[1], *weight.shape[2:])
-    if op == "Gemm" and options.integer("transB", 0):
-        return weight
-    return np.moveaxis(weight, -1, 0)
-
-
 def _squares(rows: Weight, scale: Floats) -> Floats:
     """Return the squared norm of every filter times its scale."""
     found = np.zeros(len(rows))
@@ -93,20 +82,19 @@ def producers_of(analysis: Analysis) -> list[Producer]:
             followers[node.input[0]] = node
     found: list[Producer] = []
     for node in model.graph.node:
-        op = node.op_type.removeprefix("Fused")
-        if op not in {"Conv", "ConvTranspose", "Gemm", "MatMul"}:
-            continue
-        if len(node.input) < 2 or node.input[1] not in constants.names:
+        layout = facts_of(node).layout
+        if layout is None or len(node.input) < 2 or node.input[1] not in constants.names:
             continue
         ids = graph.axes[node.output[0]]
-        axis = ids[1] if op.startswith("Conv") else ids[-1]
+        axis = ids[output_channels_axis(layout, len(ids))]
         if not (axis != 0).any():
             continue
-        rows = _rows(node, constants.value(node.input[1]))
+        rows = filters(constants.value(node.input[1]), node)
         if rows.shape[0] != axis.size:
             continue
-        bias = _bias(node, constants, axis.size)
-        scale, shifted = _fold(followers.get(node.output[0]), constants, bias)
+        bias = stored_bias(node, constants, axis.size)
+        unbiased = np.zeros(axis.size) if bias is None else bias
+        scale, shifted = _fold(followers.get(node.output[0]), constants, unbiased)
         found.append(Producer(axis, rows, scale, _squares(rows, scale), shifted))
     return found
 
@@ -140,14 +128,6 @@ def norm_scales(analysis: Analysis) -> list[NormScale]:
         if (ids != 0).any():
             found.append(NormScale(ids, constants.value(node.input[1]).astype(np.float64)))
     return found
-
-
-def _bias(node: NodeProto, constants: Constants, size: int) -> Floats:
-    if len(node.input) > 2 and node.input[2] in constants.names:
-        bias = constants.value(node.input[2]).astype(np.float64)
-        if bias.size in {1, size}:
-            return np.broadcast_to(bias.ravel(), (size,)).copy()
-    return np.zeros(size)
 
 
 def _fold(norm: NodeProto | None, constants: Constants, bias: Floats) -> tuple[Floats, Floats]:
