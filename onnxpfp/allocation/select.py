@@ -25,7 +25,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxpfp.score.pfp import draws_for, epsilon_deterministic, epsilon_mixed, probabilities
+from onnxpfp.score.pfp import K, draws_for, epsilon_deterministic, epsilon_mixed, probabilities
 
 __all__ = ["Epsilons", "Method", "Selection", "Variant", "select"]
 
@@ -99,7 +99,7 @@ def select(
     rng: np.random.Generator,
     n_outputs: int,
     delta: float,
-    k: float = 3.0,
+    k: float = K,
     reweightable: bool = True,
     sensitivity: NDArray[np.floating[Any]] | None = None,
     tie_break: NDArray[np.floating[Any]] | None = None,

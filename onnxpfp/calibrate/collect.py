@@ -33,7 +33,7 @@ from onnxpfp.calibrate.probe import Probe, build_probe
 from onnxpfp.calibrate.sensitivity.device import DeviceOutputs, DeviceSensitivityObserver, Programs
 from onnxpfp.calibrate.sensitivity.observer import SensitivityObserver
 from onnxpfp.calibrate.sensitivity.scratch import ScratchArrays
-from onnxpfp.calibrate.sensitivity.settings import Guard, Kernel, SensitivitySettings
+from onnxpfp.calibrate.sensitivity.settings import Kernel, SensitivitySettings
 from onnxpfp.calibrate.statistics import Statistics
 from onnxpfp.data.samples import Samples
 from onnxpfp.errors import ModelError
@@ -65,7 +65,6 @@ def calibrate(
     samples: Samples,
     *,
     kernel: Kernel = "sum",
-    guard: Guard = "relative",
     batch_size: int | None = None,
     providers: str | Sequence[str] | Sequence[ProviderRequest] = "cpu",
     threads: int | None = None,
@@ -83,7 +82,6 @@ def calibrate(
         readers: What to measure.
         samples: What to feed.
         kernel: "sum" (the bound holds) or "max" (the authors' code).
-        guard: "relative" to the largest sum of a sample, or the authors' "absolute" 1.19e-7.
         batch_size: Most samples in one run; None chooses.
         providers: As in `open_session`.
         threads: Threads of the network's ops, and families of readers worked on at once; None takes all cores.
@@ -106,7 +104,7 @@ def calibrate(
     if any(isinstance(reader.weight, FileWeight) for reader in readers):
         workspace_bytes = min(workspace_bytes, SCARCE_BYTES)
     chunk = _CHUNK_BYTES_CPU if on_cpu else _CHUNK_BYTES_DEVICE
-    plan = SensitivitySettings(kernel, guard, 1, chunk, workspace_bytes=workspace_bytes)
+    plan = SensitivitySettings(kernel, chunk_bytes=chunk, workspace_bytes=workspace_bytes)
     place = None if on_cpu else device_memory_of(requests)
     screened = method == "screened" and (on_cpu or place is not None)
     families = op_families([reader for reader in readers if is_screened(reader)]) if screened else ()

@@ -54,8 +54,3 @@ class ModelIndex:
         """Return where a tensor is read, if a single node reads it once and nothing else does."""
         uses = self.uses.get(tensor, ())
         return uses[0] if len(uses) == 1 and tensor not in self.read_elsewhere else None
-
-    def only_reader(self, tensor: str) -> NodeProto | None:
-        """Return the node that alone reads a tensor, once; None where there is another reader, or none."""
-        use = self.only_use(tensor)
-        return None if use is None else self.model.graph.node[use[0]]

@@ -172,7 +172,7 @@ def _quadrants(
     """Bring R to the layouts of both forms; what is not used is dropped with the export."""
     group, outputs = linear.reader.group, linear.outputs
     split = builder.reshape(z, [0, group, 2, outputs, -1])
-    ratio = inverse(builder, split, [1, 3] if linear.samples_last else [1, 3, 4], plan.guard)
+    ratio = inverse(builder, split, [1, 3] if linear.samples_last else [1, 3, 4])
     ratio = builder.reshape(ratio, [0, group, 2 * outputs, -1])
     lines = builder.reshape(builder.transpose(ratio, [1, 2, 0, 3]), [group, 2 * outputs, -1])
     columns = _columns(builder, part, len(linear.reader.channels)) if linear.identity else None

@@ -63,7 +63,7 @@ def emit_product(
             z = builder.op("MatMul", [left, right])
             first = z if first is None else first
             sides = _Sides(left, right, max(2, len(left_shape)), max(2, len(right_shape)), len(reader.channels))
-            ratio = inverse(builder, z, list(range(1, sides.rank)), plan.guard)
+            ratio = inverse(builder, z, list(range(1, sides.rank)))
             for chunk in chunks_of_indices(reader, blocks, plan):
                 build = _rows if len(chunk[0].indices) == 1 else _sum
                 shares.append(build(builder, sides, ratio, chunk))

@@ -98,28 +98,24 @@ class SensitivityObserver(FamilyObserver):
             if sum(each.taps.nbytes for each in weights) > _LARGE:
                 # They were copied several times on the way into onnxruntime.
                 trim_heap()
-        x, unit = self._in_units(x)
+        x = self._in_units(x)
         highest = float(x.max())
         if not highest:
             return
         for part in self._pieces(x):
             fields = self._sums.run(x[part], scratch)
             for screen, seen in zip(self._screens.values(), fields, strict=True):
-                screen.see(seen, highest, unit if self.family.samples_last else unit[part], scratch)
+                screen.see(seen, highest, scratch)
 
-    def _in_units(self, x: Floats) -> tuple[Floats, Floats]:
-        """Scale samples whose squares would vanish or overflow; shares do not depend on the scale of a sample.
-
-        Returns:
-            The input, and what each sample was divided by, (samples,).
-        """
+    def _in_units(self, x: Floats) -> Floats:
+        """Scale samples whose squares would vanish or overflow; shares do not depend on the scale of a sample."""
         last = self.family.samples_last
         top = x.max(tuple(range(1, x.ndim)) if not last else (0, 1))
         odd = (top > 0) & ((top < _SMALL) | (top > 1 / _SMALL))
+        if not odd.any():
+            return x
         unit = np.where(odd, top, np.float32(1))
-        if odd.any():
-            x = np.divide(x, unit if last else unit.reshape(-1, *[1] * (x.ndim - 1)), dtype=np.float32)
-        return x, unit
+        return np.divide(x, unit if last else unit.reshape(-1, *[1] * (x.ndim - 1)), dtype=np.float32)
 
     def _pieces(self, x: Floats) -> Iterator[slice]:
         """Cut a batch; the first piece of all is one sample, which spares the others most of their candidates."""

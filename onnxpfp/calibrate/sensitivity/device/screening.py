@@ -102,7 +102,7 @@ class DeviceScreening:
             nonnegative: Whether there is only one sign.
         """
         operands = self.operands
-        program = Bounds(self.arrangement, nonnegative, self.plan.guard, self._kernel, operands.several)
+        program = Bounds(self.arrangement, nonnegative, self._kernel, operands.several)
         feeds = {
             **self._fixed,
             **operands.shapes,
