@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
-__all__ = ["CHUNK_BYTES", "chunks", "runs_within"]
+__all__ = ["CHUNK_BYTES", "FLOAT_BYTES", "chunks", "runs_within"]
 
 T = TypeVar("T")
 
 CHUNK_BYTES = 4 << 20
 """Aimed-at size of one piece."""
+FLOAT_BYTES = 4
+"""Size of a float32 number."""
 
 
 def chunks(length: int, bytes_each: int) -> Iterator[slice]:

@@ -39,13 +39,14 @@ from onnxpfp.data.samples import Samples
 from onnxpfp.errors import ModelError
 from onnxpfp.linear.families import OpFamily, is_screened, op_families
 from onnxpfp.linear.ops import FileWeight, LinearOp
+from onnxpfp.options import DEFAULT_WORKSPACE
 from onnxpfp.progress import Count
 from onnxpfp.runtime.binding import ReusedOutputs
 from onnxpfp.runtime.device_memory import DeviceMemory, DeviceTensor, device_memory_of
 from onnxpfp.runtime.providers import CPU, ProviderRequest
 from onnxpfp.runtime.session import Session, as_requests, open_session
 
-__all__ = ["WORKSPACE_BYTES", "SensitivityMethod", "calibrate"]
+__all__ = ["SensitivityMethod", "calibrate"]
 
 _OWN = threading.local()
 _LOG = logging.getLogger(__name__)
@@ -53,7 +54,6 @@ _LOG = logging.getLogger(__name__)
 SensitivityMethod = Literal["screened", "plain"]
 """How sensitivities are found: both are exact. "plain" computes every share inside the graph."""
 
-WORKSPACE_BYTES = 512 << 20
 _CHUNK_BYTES_CPU = 4 << 20
 _CHUNK_BYTES_DEVICE = 16 << 20
 _IN_MEMORY = 1_500_000_000
@@ -68,7 +68,7 @@ def calibrate(
     batch_size: int | None = None,
     providers: str | Sequence[str] | Sequence[ProviderRequest] = "cpu",
     threads: int | None = None,
-    workspace_bytes: int = WORKSPACE_BYTES,
+    workspace_bytes: int = DEFAULT_WORKSPACE,
     progress: Count | None = None,
     method: SensitivityMethod = "screened",
     observers: Sequence[Observer] = (),

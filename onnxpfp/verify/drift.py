@@ -12,13 +12,11 @@ from onnx import ModelProto
 
 from onnxpfp.errors import VerificationError
 from onnxpfp.model.check import checker_message
-from onnxpfp.verify.metrics import looks_like_classes
+from onnxpfp.verify.metrics import TINY, looks_like_classes
 
 __all__ = ["Drift", "DriftSums", "check"]
 
 Feed = Mapping[str, NDArray[np.generic]]
-
-TINY = float(np.finfo(np.float64).tiny)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["divergence", "looks_like_classes"]
+__all__ = ["TINY", "divergence", "looks_like_classes"]
 
 Floats = NDArray[np.float64]
 Outputs = Mapping[str, NDArray[Any]]

@@ -25,14 +25,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxpfp.arrays import FLOAT_BYTES
 from onnxpfp.calibrate.graph_builder import GraphBuilder, Tensor
 from onnxpfp.calibrate.sensitivity.graph_weights import Taps, taps_of
 from onnxpfp.calibrate.sensitivity.settings import GraphOutputs, SensitivitySettings, inverse
 from onnxpfp.linear.ops import Block, LinearOp
 
 __all__ = ["emit_linear"]
-
-_FLOAT = 4
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -194,7 +193,7 @@ def _chunks(linear: _Linear, blocks: Sequence[Block], plan: SensitivitySettings)
     shape = linear.reader.output_shape
     outputs = linear.outputs * linear.reader.group
     positions = max(1, math.prod(shape) // outputs) * plan.batch
-    each = 2 * linear.outputs * positions * _FLOAT
+    each = 2 * linear.outputs * positions * FLOAT_BYTES
     if _row_form(linear, plan):
         each *= linear.size
     wanted = max(1, plan.chunk_bytes // each, -(-len(blocks) // plan.max_chunks))

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxpfp.calibrate.graph_builder import GraphBuilder, Tensor
+from onnxpfp.options import DEFAULT_WORKSPACE
 
 __all__ = [
     "EPSILON",
@@ -47,7 +48,7 @@ class SensitivitySettings:
     batch: int = 1
     chunk_bytes: int = 1 << 20
     max_chunks: int = 64
-    workspace_bytes: int = 64 << 20
+    workspace_bytes: int = DEFAULT_WORKSPACE
 
 
 @dataclass(frozen=True, slots=True, eq=False)

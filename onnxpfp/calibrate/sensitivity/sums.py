@@ -21,12 +21,12 @@ from onnxpfp.calibrate.sensitivity.settings import Kernel
 from onnxpfp.linear.families import OpFamily
 from onnxpfp.linear.im2col import output_sizes
 from onnxpfp.linear.ops import LinearOp
+from onnxpfp.model.opset import model_of_graph
 from onnxpfp.runtime.session import Session, open_session
 
 __all__ = ["Scaled", "SumField", "Sums", "scaled"]
 
 Floats = NDArray[np.float32]
-_OPSET = 17
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -148,7 +148,7 @@ def _model(family: OpFamily, weights: Sequence[Scaled], kernel: Kernel) -> Model
         [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs],
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=8)
+    return model_of_graph(graph)
 
 
 def _sums(family: OpFamily, weights: Scaled, number: int, constants: dict[str, NDArray[Any]]) -> list[NodeProto]:

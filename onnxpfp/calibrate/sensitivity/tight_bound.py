@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from onnxpfp.calibrate.sensitivity.scratch import ScratchArrays
+from onnxpfp.model.opset import model_of_graph
 from onnxpfp.runtime.heap import trim_heap
 from onnxpfp.runtime.session import Session, open_session
 
@@ -20,7 +21,6 @@ ORDER = 16
 _SQUARINGS = 4
 FLOOR = 1e-30
 """Weights below it count as it: then no bound is lost to underflow, and nothing is infinity times zero."""
-_OPSET = 17
 _LARGE = 4 << 20
 
 
@@ -72,7 +72,7 @@ class TightBound:
             [helper.make_tensor_value_info("v", TensorProto.FLOAT, None)],
             [numpy_helper.from_array(np.ascontiguousarray(weights[0] if len(weights) == 1 else weights), "w")],
         )
-        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=8)
+        return model_of_graph(graph)
 
 
 def _sixteenth(values: Floats) -> Floats:
