@@ -5,19 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from onnx import NodeProto
 
-from onnxpfp.arrays import chunks
+from onnxpfp.arrays import AnyFloats, Floats, Ids, chunks
 from onnxpfp.channels.analysis import Analysis
-from onnxpfp.channels.types import Ids
 from onnxpfp.model.attributes import Attributes
 from onnxpfp.model.constants import Constants
 
 __all__ = ["Filters", "NormScale", "Producer", "carriers_of", "norm_scales", "producers_of"]
-
-Floats = NDArray[np.float64]
-Weight = NDArray[np.floating]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -31,7 +26,7 @@ class Filters:
     """
 
     ids: Ids
-    rows: Weight
+    rows: AnyFloats
     scale: Floats
 
 
@@ -61,7 +56,7 @@ class NormScale:
     gamma: Floats
 
 
-def _rows(node: NodeProto, weight: Weight) -> Weight:
+def _rows(node: NodeProto, weight: AnyFloats) -> AnyFloats:
     """Return the filters of a linear node, one per index of the first axis: a view of its weight where possible."""
     options, op = Attributes(node), node.op_type.removeprefix("Fused")
     if op == "Conv":
@@ -75,7 +70,7 @@ def _rows(node: NodeProto, weight: Weight) -> Weight:
     return np.moveaxis(weight, -1, 0)
 
 
-def _squares(rows: Weight, scale: Floats) -> Floats:
+def _squares(rows: AnyFloats, scale: Floats) -> Floats:
     """Return the squared norm of every filter times its scale."""
     found = np.zeros(len(rows))
     for run in chunks(len(rows), 8 * rows.size // len(rows)):

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto
 
-from onnxpfp.arrays import chunks
-from onnxpfp.channels import Analysis, Consumer, Ids
+from onnxpfp.arrays import Floats, Ids, chunks
+from onnxpfp.channels import Analysis, Consumer
 from onnxpfp.channels.ops import facts_of
 from onnxpfp.linear.ops import LinearOp
 from onnxpfp.model.attributes import Attributes
@@ -28,7 +28,6 @@ from onnxpfp.rewrite.edits import Edits, NewInput
 
 __all__ = ["BiasEditor", "mean_shift", "new_biases"]
 
-Floats = NDArray[np.float64]
 
 MEAN = 3
 """Input of BatchNormalization that holds the mean."""

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxpfp.arrays import chunks
-from onnxpfp.channels import Analysis, ChannelGraph, Ids
+from onnxpfp.arrays import Ids, chunks
+from onnxpfp.channels import Analysis, ChannelGraph
 from onnxpfp.model.attributes import Attributes
 from onnxpfp.model.constants import FLOAT_TYPES, Constants
 from onnxpfp.model.index import ModelIndex

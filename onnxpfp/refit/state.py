@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxpfp.channels import Keep
+from onnxpfp.arrays import Floats, Keep
 from onnxpfp.linear.bias import BiasEditor
 from onnxpfp.linear.weights import stored_form
 from onnxpfp.refit.initial import InitialWeights
@@ -17,8 +17,6 @@ from onnxpfp.refit.problem import RefitProblem
 from onnxpfp.rewrite.edits import Edits
 
 __all__ = ["RefitState", "operand"]
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(slots=True, eq=False)

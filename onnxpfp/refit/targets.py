@@ -15,15 +15,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto
 
+from onnxpfp.arrays import Floats
 from onnxpfp.channels import Analysis
 from onnxpfp.model.attributes import Attributes
 
 __all__ = ["RegressionTarget", "TargetFinder"]
 
-Floats = NDArray[np.float64]
 
 EPSILON: Mapping[int, float] = {
     TensorProto.FLOAT16: 2.0**-10,

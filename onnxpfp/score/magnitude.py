@@ -18,14 +18,12 @@ from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
+from onnxpfp.arrays import Floats
 from onnxpfp.score.criterion import Criterion
 from onnxpfp.score.group_data import GroupData
 
 __all__ = ["L1", "L2", "BnScale", "Fpgm", "Lamp", "Random", "fpgm", "l1_norms", "l2_norms", "lamp", "mean_scale"]
-
-Floats = NDArray[np.float64]
 
 
 def _squares(part: Floats) -> Floats:

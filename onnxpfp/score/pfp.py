@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxpfp.arrays import Floats, Ids
 from onnxpfp.score.criterion import Criterion
 from onnxpfp.score.group_data import GroupData
 
@@ -43,8 +44,6 @@ __all__ = [
     "upper_envelope",
 ]
 
-Floats = NDArray[np.float64]
-Ids = NDArray[np.int64]
 
 _TINY_SHARE = 2.0**-23
 """Probabilities up to this are zero, as in the authors' code; it also bounds the draws by 1e9."""

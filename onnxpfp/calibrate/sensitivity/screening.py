@@ -16,8 +16,8 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from onnxpfp.arrays import Floats32, Ints
 from onnxpfp.calibrate.sensitivity.exact import Candidates, Exact
 from onnxpfp.calibrate.sensitivity.scratch import ScratchArrays
 from onnxpfp.calibrate.sensitivity.settings import EPSILON, FULL, SLACK, SensitivitySettings
@@ -28,8 +28,6 @@ from onnxpfp.linear.ops import LinearOp
 
 __all__ = ["Screening"]
 
-Floats = NDArray[np.float32]
-Ints = NDArray[np.int64]
 
 _EXACT_COST, _TIGHT_COST, _TIGHT_COST_PER_BLOCK = 1.0, 0.6, 0.014
 """Nanoseconds for a row of one candidate, for a row of one position, and for that times a block: what is cheaper."""
@@ -59,10 +57,10 @@ class Screening:
     """
 
     exact: Exact
-    norm: Floats
+    norm: Floats32
     reach: float
-    magnitude: Floats
-    best: Floats
+    magnitude: Floats32
+    best: Floats32
     samples_last: bool
     tight: TightBound | None
     order: Ints | None
@@ -138,14 +136,14 @@ class Screening:
         here[where] = rows
         seen.least[number][where] = rows.min(1)
 
-    def _limit(self, sums: Floats) -> Floats:
+    def _limit(self, sums: Floats32) -> Floats32:
         """Return what the sums (P, g, 2 O/g) of a sample must be above, (P or 1, g, 2 O/g)."""
         norm = np.stack([self.norm, self.norm], axis=1)
         highest = sums if self.samples_last else sums.max(0, keepdims=True)
         highest = (highest.reshape(len(highest), *norm.shape) * norm).max((1, 3), keepdims=True)
         return (np.float32(EPSILON) * highest / norm).reshape(len(highest), *sums.shape[1:])
 
-    def _of_blocks(self, magnitudes: Floats) -> Floats:
+    def _of_blocks(self, magnitudes: Floats32) -> Floats32:
         """Return the magnitude of every block's input, (N, P, b)."""
         if self.order is None:
             return magnitudes
@@ -154,13 +152,13 @@ class Screening:
             return picked
         return np.sqrt(np.add.reduceat(np.square(picked), self.starts, axis=2))
 
-    def _seed(self, seen: SumField, size: Floats) -> None:
+    def _seed(self, seen: SumField, size: Floats32) -> None:
         """Give blocks without a share one: that of their largest bound."""
         new = np.flatnonzero(self.best == 0)
         place = size.reshape(-1, size.shape[2])[:, new].argmax(0)
         self._raise(seen, Candidates(place, new, np.ones(len(new), np.float32), 1))
 
-    def _screen(self, seen: SumField, size: Floats, scratch: ScratchArrays) -> None:
+    def _screen(self, seen: SumField, size: Floats32, scratch: ScratchArrays) -> None:
         live = (self.best < FULL) & (self.magnitude > 0)
         limit = np.where(live, self.best / self.magnitude * np.float32(1 - SLACK), np.inf).astype(np.float32)
         over = size > limit
@@ -195,7 +193,7 @@ class Screening:
         np.maximum(self.best, self.exact.largest(seen, found), out=self.best)
 
 
-def _least(sums: Floats) -> Floats:
+def _least(sums: Floats32) -> Floats32:
     """Take the minimum over the last axis: halving it first is what vector units like."""
     while sums.shape[-1] % 2 == 0 and sums.shape[-1] > _SHORT:
         half = sums.shape[-1] // 2
@@ -203,7 +201,7 @@ def _least(sums: Floats) -> Floats:
     return sums.min(-1)
 
 
-def _block_norms(signed: Floats, order: Ints | None, starts: Ints, plan: SensitivitySettings) -> Floats:
+def _block_norms(signed: Floats32, order: Ints | None, starts: Ints, plan: SensitivitySettings) -> Floats32:
     """Return the norm of each block's weights in every row of its group, (b, 2 O/g): the largest for kernel="max".
 
     Args:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
+from onnxpfp.arrays import Floats32
 from onnxpfp.calibrate.sensitivity.scratch import ScratchArrays
 from onnxpfp.model.opset import model_of_graph
 from onnxpfp.runtime.heap import trim_heap
@@ -15,7 +15,6 @@ from onnxpfp.runtime.session import Session, open_session
 
 __all__ = ["FLOOR", "ORDER", "TightBound"]
 
-Floats = NDArray[np.float32]
 
 ORDER = 16
 _SQUARINGS = 4
@@ -32,10 +31,10 @@ class TightBound:
         norms: Norms of the blocks' weights in the rows, (g, b, rows).
     """
 
-    norms: Floats
+    norms: Floats32
     _session: Session | None = None
 
-    def excess(self, coarse: Floats, z: Floats, least: Floats, scratch: ScratchArrays) -> Floats:
+    def excess(self, coarse: Floats32, z: Floats32, least: Floats32, scratch: ScratchArrays) -> Floats32:
         """Return the 16th power of bound / limit, (N, P, g b); `coarse` is overwritten with it.
 
         Args:
@@ -75,7 +74,7 @@ class TightBound:
         return model_of_graph(graph)
 
 
-def _sixteenth(values: Floats) -> Floats:
+def _sixteenth(values: Floats32) -> Floats32:
     """Raise to the 16th power in place."""
     for _ in range(_SQUARINGS):
         np.multiply(values, values, out=values)

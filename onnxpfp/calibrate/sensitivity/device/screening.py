@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxpfp.arrays import FLOAT_BYTES
+from onnxpfp.arrays import FLOAT_BYTES, Floats32, Ints
 from onnxpfp.calibrate.sensitivity.device.arrangement import Arrangement, Extent
 from onnxpfp.calibrate.sensitivity.device.bounds import Bounds
 from onnxpfp.calibrate.sensitivity.device.operands import Operands, operands_of
@@ -21,8 +21,6 @@ from onnxpfp.runtime.device_memory import DeviceTensor
 
 __all__ = ["FIRST", "DeviceScreening", "Part"]
 
-Floats = NDArray[np.float32]
-Ints = NDArray[np.int64]
 
 FIRST = 32
 """Pairs of a block that are computed at first: the most promising, for these may settle the others."""
@@ -68,7 +66,7 @@ class DeviceScreening:
     """
 
     operands: Operands
-    best: Floats
+    best: Floats32
     arrangement: Arrangement
     channels: int
     programs: Programs
@@ -122,7 +120,7 @@ class DeviceScreening:
         # One entry is its own largest product.
         return self.plan.kernel if self.operands.entries > 1 else "sum"
 
-    def _settle(self, seen: dict[str, DeviceTensor], above: Floats, extent: Extent) -> None:
+    def _settle(self, seen: dict[str, DeviceTensor], above: Floats32, extent: Extent) -> None:
         """Compute shares until no bound is above the largest one.
 
         Args:
@@ -138,7 +136,7 @@ class DeviceScreening:
             self._raise(seen, few, size, extent)
             left[few] = 0
 
-    def _raise(self, seen: dict[str, DeviceTensor], which: Ints, size: int, extent: Extent) -> Floats:
+    def _raise(self, seen: dict[str, DeviceTensor], which: Ints, size: int, extent: Extent) -> Floats32:
         """Compute the shares of blocks at their most promising pairs.
 
         Returns:
