@@ -92,7 +92,9 @@ class Option:
         flag: Its name on the command line, without dashes; empty where that is the field's.
         metavar: What stands for its value in help.
         choices: The values that are allowed; empty if any are.
-        default_text: The default as help shows it, where that is decided later or needs a unit.
+        default_text: The default as help shows it; empty where there is none.
+        form: What is typed where that is no plain value: an amount of memory or the shape of an input.
+        repeated: Whether it may be given several times.
         check: Refuses values that cannot be meant.
     """
 
@@ -102,6 +104,8 @@ class Option:
     metavar: str = ""
     choices: tuple[str, ...] = ()
     default_text: str = ""
+    form: Literal["plain", "size", "shape"] = "plain"
+    repeated: bool = False
     check: Check | None = None
 
     def flag_of(self, name: str) -> str:
@@ -110,7 +114,9 @@ class Option:
 
 
 def _option(default: Any, help: str, section: Section, **more: Any) -> Any:
-    """Declare a field that is an option."""
+    """Declare a field that is an option; a default that is no number or word needs a text, if it is shown."""
+    if "default_text" not in more and isinstance(default, int | float | str) and default is not False:
+        more["default_text"] = str(default)
     metadata = {"option": Option(help, section, **more)}
     if isinstance(default, dict):
         return field(default_factory=dict[str, tuple[int, ...]], metadata=metadata)
@@ -179,6 +185,8 @@ class ScopeOptions:
         "data",
         flag="input-shape",
         metavar="NAME:1,3,224,224",
+        form="shape",
+        repeated=True,
     )
     attention: Literal["heads", "width"] = _option(
         "heads",
@@ -187,9 +195,9 @@ class ScopeOptions:
         choices=("heads", "width"),
     )
     include: Sequence[str] = _option(
-        (), "Prune only these nodes and initializers: a glob, or re:REGEX.", "choice", metavar="PAT"
+        (), "Prune only these nodes and initializers: a glob, or re:REGEX.", "choice", metavar="PAT", repeated=True
     )
-    exclude: Sequence[str] = _option((), "Leave these as they are; likewise.", "choice", metavar="PAT")
+    exclude: Sequence[str] = _option((), "Leave these as they are; likewise.", "choice", metavar="PAT", repeated=True)
 
     def __post_init__(self) -> None:
         for name, option in declared(type(self)):
@@ -259,7 +267,7 @@ class RunOptions(ScopeOptions):
         "choice",
         choices=("auto", "lstsq", "bias", "none"),
     )
-    delta: float = _option(1e-16, "Probability that a bound may fail.", "choice", check=_probability)
+    delta: float = _option(1e-16, "Probability that a bound may fail.", "choice", metavar="P", check=_probability)
     round_to: int | None = _option(
         None,
         "Keep channels in multiples of N.",
@@ -269,7 +277,7 @@ class RunOptions(ScopeOptions):
         check=_at_least_one,
     )
     min_channels: int = _option(1, "Fewest channels of a group.", "choice", metavar="N", check=_at_least_one)
-    seed: int = _option(0, "Seed of everything that is drawn.", "runtime", check=_seed)
+    seed: int = _option(0, "Seed of everything that is drawn.", "runtime", metavar="N", check=_seed)
     threads: int | None = _option(
         None, "Threads of onnxruntime.", "runtime", metavar="N", default_text="its own choice", check=_at_least_one
     )
@@ -279,6 +287,7 @@ class RunOptions(ScopeOptions):
         "runtime",
         metavar="SIZE",
         default_text="512MB",
+        form="size",
         check=_workspace,
     )
     providers: str = _option(

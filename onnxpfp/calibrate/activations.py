@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, ValueInfoProto
 
-from onnxpfp.calibrate.collect import WORKSPACE_BYTES
 from onnxpfp.calibrate.sensitivity.base import not_finite
 from onnxpfp.data.samples import Samples
 from onnxpfp.model.edit import drop_unread, forget_axis_names
+from onnxpfp.options import DEFAULT_WORKSPACE
 from onnxpfp.runtime.providers import ProviderRequest
 from onnxpfp.runtime.session import open_session
 
@@ -34,7 +34,7 @@ def stream_activations(
     batch_size: int,
     providers: str | Sequence[str] | Sequence[ProviderRequest] = "cpu",
     threads: int | None = None,
-    workspace_bytes: int = WORKSPACE_BYTES,
+    workspace_bytes: int = DEFAULT_WORKSPACE,
     progress: Callable[[int, int], None] | None = None,
 ) -> Iterator[tuple[range, dict[str, NDArray[Any]]]]:
     """Run the samples and yield intermediate tensors.

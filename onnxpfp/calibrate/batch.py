@@ -5,18 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from onnxpfp.arrays import FLOAT_BYTES
 from onnxpfp.calibrate.sensitivity.settings import SensitivitySettings
 from onnxpfp.data.samples import Samples
 from onnxpfp.errors import CalibrationError
 from onnxpfp.linear.families import OpFamily
 from onnxpfp.linear.ops import LinearOp
 
-__all__ = ["SCARCE_BYTES", "choose_batch"]
+__all__ = ["BATCH", "SCARCE_BYTES", "choose_batch"]
 
 SCARCE_BYTES = 16 << 20
 """Limit of one intermediate where weights stay in files, for then memory is scarce."""
-_BATCH = 16
-_FLOAT = 4
+BATCH = 16
+"""Most samples in one run where nobody asks for more."""
 _TWICE = 2
 """onnxruntime holds what it hands out in its own layout, too."""
 
@@ -44,8 +45,8 @@ def choose_batch(
         return samples.fixed_batch
     if asked is not None and asked < 1:
         raise CalibrationError(f"a batch of {asked} samples is not possible", hint="give 1 or more")
-    held = {family.lead.data: _FLOAT * math.prod(family.lead.data_shape) for family in families}
-    limits = [asked or _BATCH, len(samples), plan.workspace_bytes // (_TWICE * max(1, sum(held.values())))]
+    held = {family.lead.data: FLOAT_BYTES * math.prod(family.lead.data_shape) for family in families}
+    limits = [asked or BATCH, len(samples), plan.workspace_bytes // (_TWICE * max(1, sum(held.values())))]
     if readers:
         limits.append(_in_graph(readers, plan))
     return max(1, min(limits))
@@ -57,7 +58,7 @@ def _in_graph(readers: Sequence[LinearOp], plan: SensitivitySettings) -> int:
     The largest sums z and their inverse stay within the workspace; three quarters of the readers can work on a
     channel within two chunks.
     """
-    sums = [2 * _FLOAT * math.prod(reader.output_shape) for reader in readers]
+    sums = [2 * FLOAT_BYTES * math.prod(reader.output_shape) for reader in readers]
     blocks = [
         size // reader.group * (reader.kernel_size if plan.kernel == "max" else 1)
         for size, reader in zip(sums, readers, strict=True)

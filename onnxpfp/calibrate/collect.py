@@ -33,19 +33,20 @@ from onnxpfp.calibrate.probe import Probe, build_probe
 from onnxpfp.calibrate.sensitivity.device import DeviceOutputs, DeviceSensitivityObserver, Programs
 from onnxpfp.calibrate.sensitivity.observer import SensitivityObserver
 from onnxpfp.calibrate.sensitivity.scratch import ScratchArrays
-from onnxpfp.calibrate.sensitivity.settings import Guard, Kernel, SensitivitySettings
+from onnxpfp.calibrate.sensitivity.settings import Kernel, SensitivitySettings
 from onnxpfp.calibrate.statistics import Statistics
 from onnxpfp.data.samples import Samples
 from onnxpfp.errors import ModelError
 from onnxpfp.linear.families import OpFamily, is_screened, op_families
 from onnxpfp.linear.ops import FileWeight, LinearOp
+from onnxpfp.options import DEFAULT_WORKSPACE
 from onnxpfp.progress import Count
 from onnxpfp.runtime.binding import ReusedOutputs
 from onnxpfp.runtime.device_memory import DeviceMemory, DeviceTensor, device_memory_of
 from onnxpfp.runtime.providers import CPU, ProviderRequest
 from onnxpfp.runtime.session import Session, as_requests, open_session
 
-__all__ = ["WORKSPACE_BYTES", "SensitivityMethod", "calibrate"]
+__all__ = ["SensitivityMethod", "calibrate"]
 
 _OWN = threading.local()
 _LOG = logging.getLogger(__name__)
@@ -53,7 +54,6 @@ _LOG = logging.getLogger(__name__)
 SensitivityMethod = Literal["screened", "plain"]
 """How sensitivities are found: both are exact. "plain" computes every share inside the graph."""
 
-WORKSPACE_BYTES = 512 << 20
 _CHUNK_BYTES_CPU = 4 << 20
 _CHUNK_BYTES_DEVICE = 16 << 20
 _IN_MEMORY = 1_500_000_000
@@ -65,11 +65,10 @@ def calibrate(
     samples: Samples,
     *,
     kernel: Kernel = "sum",
-    guard: Guard = "relative",
     batch_size: int | None = None,
     providers: str | Sequence[str] | Sequence[ProviderRequest] = "cpu",
     threads: int | None = None,
-    workspace_bytes: int = WORKSPACE_BYTES,
+    workspace_bytes: int = DEFAULT_WORKSPACE,
     progress: Count | None = None,
     method: SensitivityMethod = "screened",
     observers: Sequence[Observer] = (),
@@ -83,7 +82,6 @@ def calibrate(
         readers: What to measure.
         samples: What to feed.
         kernel: "sum" (the bound holds) or "max" (the authors' code).
-        guard: "relative" to the largest sum of a sample, or the authors' "absolute" 1.19e-7.
         batch_size: Most samples in one run; None chooses.
         providers: As in `open_session`.
         threads: Threads of the network's ops, and families of readers worked on at once; None takes all cores.
@@ -106,7 +104,7 @@ def calibrate(
     if any(isinstance(reader.weight, FileWeight) for reader in readers):
         workspace_bytes = min(workspace_bytes, SCARCE_BYTES)
     chunk = _CHUNK_BYTES_CPU if on_cpu else _CHUNK_BYTES_DEVICE
-    plan = SensitivitySettings(kernel, guard, 1, chunk, workspace_bytes=workspace_bytes)
+    plan = SensitivitySettings(kernel, chunk_bytes=chunk, workspace_bytes=workspace_bytes)
     place = None if on_cpu else device_memory_of(requests)
     screened = method == "screened" and (on_cpu or place is not None)
     families = op_families([reader for reader in readers if is_screened(reader)]) if screened else ()

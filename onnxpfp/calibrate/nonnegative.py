@@ -15,13 +15,11 @@ from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import TensorProto
 
 from onnxpfp.channels.ops import FACTS, op_name
+from onnxpfp.model.constants import FLOAT_TYPES
 
 __all__ = ["nonnegative_tensors"]
-
-_FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE})
 
 
 def nonnegative_tensors(nodes: Iterable[Any]) -> frozenset[str]:
@@ -46,7 +44,7 @@ def _is_nonnegative(node: Any, found: set[str]) -> bool:
         return True
     if kind == "Clip":
         return (bool(inputs) and inputs[0] in found) or _clips_at_zero(node)
-    if kind == "Cast" and node.attrs.get("to") not in _FLOATS:
+    if kind == "Cast" and node.attrs.get("to") not in FLOAT_TYPES:
         return False  # a cast to a narrow integer wraps around
     if kind == "Resize" and (
         _text(node.attrs.get("mode", "nearest")) == "cubic" or "extrapolation_value" in node.attrs

@@ -79,14 +79,14 @@ class Probe:
         )
 
 
-def shard_readers(readers: Sequence[LinearOp], limit: int = CONSTANTS_LIMIT) -> Iterator[tuple[LinearOp, ...]]:
+def shard_readers(readers: Sequence[LinearOp]) -> Iterator[tuple[LinearOp, ...]]:
     """Cut readers into runs whose constants fit one probe, in the given order.
 
     Weights in files mean that memory is scarce: then the copies of one run take no more than the largest weight. A
     weight that the probe reads in the graph needs none, but many nodes.
     """
     sizes = [math.prod(r.weight.shape) for r in readers if isinstance(r.weight, FileWeight)]
-    limit = min(limit, 4 * max(sizes, default=limit))
+    limit = min(CONSTANTS_LIMIT, 4 * max(sizes, default=CONSTANTS_LIMIT))
     return runs_within(((reader, _bytes_added(reader, limit)) for reader in readers), limit)
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from dataclasses import Field, fields
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
@@ -16,7 +15,7 @@ import click
 
 from onnxpfp.cli.parsing import parse_shapes, parse_size
 from onnxpfp.errors import OptionError
-from onnxpfp.options import Option, ScopeOptions
+from onnxpfp.options import Option, ScopeOptions, declared
 
 __all__ = [
     "FILE",
@@ -38,8 +37,6 @@ O = TypeVar("O", bound=ScopeOptions)  # noqa: E741
 FILE = click.Path(path_type=Path)
 SECTIONS = ("data", "target", "choice", "runtime")
 """The order in which help shows them."""
-AS_TEXT = frozenset({"workspace", "input_shapes"})
-"""Fields whose values are read by `onnxpfp.cli.parsing`."""
 TOP = 40
 """Rows of a table where nothing else is asked for."""
 
@@ -47,18 +44,18 @@ TOP = 40
 def takes(kind: type[ScopeOptions]) -> Callable[[Command], Command]:
     """Add the options of a class to a verb, which gets `typed`."""
     hints = get_type_hints(kind)
-    items = {item.name: item for item in fields(kind) if "option" in item.metadata}
-    order = sorted(items, key=lambda name: SECTIONS.index(items[name].metadata["option"].section))
+    options = dict(declared(kind))
+    order = sorted(options, key=lambda name: SECTIONS.index(options[name].section))
 
     def decorate(command: Command) -> Command:
         @functools.wraps(command)
         def call(*args: Any, **given: Any) -> Any:
-            typed = {name: given.pop(name) for name in items}
+            typed = {name: given.pop(name) for name in options}
             return command(*args, typed=typed, **given)
 
         # click shows what is added last first.
         for name in reversed(order):
-            _click_option(items[name], hints[name])(call)
+            _click_option(name, options[name], hints[name])(call)
         return call
 
     return decorate
@@ -75,55 +72,54 @@ def data_file(calib_data: str | None) -> dict[str, Path]:
     return {} if calib_data in {None, "random"} else {"--calib-data": Path(str(calib_data))}
 
 
-def _click_option(item: Field[Any], hint: Any) -> Callable[[Command], Command]:
+def _click_option(name: str, option: Option, hint: Any) -> Callable[[Command], Command]:
     """Make the click option of a field."""
-    option: Option = item.metadata["option"]
-    names = (option.flag_of(item.name), item.name)
+    names = (option.flag_of(name), name)
     if hint is bool:
         return click.option(*names, is_flag=True, help=option.help)
-    several = item.name in {"include", "exclude", "input_shapes"}
-    help_text = f"{option.help} Repeatable." if several else option.help
-    if option.default_text and item.name != "workspace":
+    help_text = f"{option.help} Repeatable." if option.repeated else option.help
+    if option.default_text:
         help_text += f"  [default: {option.default_text}]"
-    default = option.default_text if item.name == "workspace" else item.default
     return click.option(
         *names,
-        type=click.Choice(option.choices) if option.choices else _plain_type(item.name, hint),
-        default=None if several else default,
-        show_default=not several and default is not None,
-        multiple=several,
+        type=click.Choice(option.choices) if option.choices else _type_of(option, hint),
+        multiple=option.repeated,
         metavar=option.metavar or None,
         help=help_text,
     )
 
 
-def _plain_type(name: str, hint: Any) -> type[Any]:
-    """Return int, float or str: that of a value that is given."""
-    if name in AS_TEXT:
+def _type_of(option: Option, hint: Any) -> type[Any]:
+    """Return int, float or str: that of a value that is typed."""
+    if option.form != "plain":
         return str
     given = [part for part in (*get_args(hint), hint) if part in (int, float, str)]
     return given[0] if given else str
 
 
-def options_of(kind: type[O], typed: Typed, model: Path) -> O:
+def options_of(kind: type[O], typed: Typed, model: Path | None) -> O:
     """Make the options of what was typed.
 
     Args:
         kind: Their class.
-        typed: The values.
-        model: The model, which tells the name of its input where a shape is given without.
+        typed: The values; None where nothing was.
+        model: The model, which tells the name of its input where a shape is given without; None leaves shapes out.
 
     Raises:
         OptionError: A value cannot be meant.
         ModelError: The model must be asked for a name and cannot be read.
     """
-    values = dict(typed)
-    if "workspace" in values:
-        values["workspace"] = parse_size("--workspace", values["workspace"])
-    # Shapes come last: they may need the model, which is read only if the other values are right.
-    shapes = values.pop("input_shapes")
+    values = {name: value for name, value in typed.items() if value is not None}
+    for name, option in declared(kind):
+        if option.form == "size" and name in values:
+            values[name] = parse_size(option.flag_of(name), values[name])
+    shapes = {name: values.pop(name) for name, option in declared(kind) if option.form == "shape"}
     options = kind(**values)
-    return kind(**values, input_shapes=parse_shapes(shapes, model)) if shapes else options
+    # Shapes come last: they may need the model, which is read only if the other values are right.
+    if model is None or not any(shapes.values()):
+        return options
+    values |= {name: parse_shapes(texts, model) for name, texts in shapes.items()}
+    return kind(**values)
 
 
 def rows_options(what: str) -> Callable[[Command], Command]:

@@ -78,7 +78,7 @@ def prune_command(
     """  # noqa: D301
     with failing_in_one_line(verbosity=verbosity):
         # Shapes are read later, for they may need the model.
-        options = options_of(Options, {**typed, "input_shapes": ()}, source)
+        options = options_of(Options, typed, None)
         _refuse_target(typed, from_plan)
         job = _Job(source, calib_data, from_plan, Outputs(result, plan, json_file, force), options, verbosity)
         _run(job, typed)

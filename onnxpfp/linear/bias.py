@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto
 
-from onnxpfp.arrays import chunks
-from onnxpfp.channels import Analysis, Consumer, Ids
+from onnxpfp.arrays import Floats, Ids, chunks
+from onnxpfp.channels import Analysis, Consumer
 from onnxpfp.channels.ops import facts_of
 from onnxpfp.linear.layout import output_channels_axis
 from onnxpfp.linear.ops import LinearOp
@@ -29,7 +29,6 @@ from onnxpfp.rewrite.edits import Edits, NewInput
 
 __all__ = ["BiasEditor", "mean_shift", "new_biases", "stored_bias"]
 
-Floats = NDArray[np.float64]
 
 MEAN = 3
 """Input of BatchNormalization that holds the mean."""

@@ -13,13 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxpfp.arrays import AnyFloats, Ints
 from onnxpfp.linear.im2col import tap_sources
 from onnxpfp.linear.ops import LinearOp
 
 __all__ = ["columns", "draw_positions", "output_axis", "outputs_at", "sample_positions"]
-
-Floats = NDArray[np.floating]
-Ints = NDArray[np.int64]
 
 
 def output_axis(reader: LinearOp, ndim: int) -> int:
@@ -83,12 +81,12 @@ def _mixed(state: Any) -> Any:
         return z ^ (z >> np.uint64(31))
 
 
-def outputs_at(array: Floats, axis: int, positions: Ints) -> NDArray[np.float64]:
+def outputs_at(array: AnyFloats, axis: int, positions: Ints) -> NDArray[np.float64]:
     """Take a tensor at positions, (N * P, O) float64."""
     return _taken(array, axis, positions).astype(np.float64)
 
 
-def _taken(array: Floats, axis: int, positions: Ints) -> Floats:
+def _taken(array: AnyFloats, axis: int, positions: Ints) -> AnyFloats:
     moved = np.moveaxis(array, axis, -1)
     size = moved.shape[-1]
     rest = math.prod(moved.shape[1:-1]) if len(positions) == len(moved) else math.prod(moved.shape[:-1])
@@ -96,7 +94,7 @@ def _taken(array: Floats, axis: int, positions: Ints) -> Floats:
     return np.take_along_axis(rows, positions[:, :, None], axis=1).reshape(-1, size)
 
 
-def columns(reader: LinearOp, array: Floats, spatial: tuple[int, ...], positions: Ints) -> NDArray[np.float32]:
+def columns(reader: LinearOp, array: AnyFloats, spatial: tuple[int, ...], positions: Ints) -> NDArray[np.float32]:
     """Return the columns at output positions, (N * P, C * k) float32, channels first, then taps.
 
     Args:

@@ -12,12 +12,12 @@ the outputs of its group.
 
 from __future__ import annotations
 
-from typing import Any, Protocol, Self, TypeVar
+from typing import Protocol, Self, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 from onnx import NodeProto
 
+from onnxpfp.arrays import AnyArray, AnyFloats
 from onnxpfp.channels.facts import LinearForm
 from onnxpfp.channels.ops import facts_of
 from onnxpfp.model.attributes import Attributes
@@ -73,7 +73,7 @@ def canonical(weight: L, *, conv: bool, group: int) -> L:
     return grouped.reshape((group * inputs, outputs // group, *kernel))
 
 
-def as_stored(taps: NDArray[Any], node: NodeProto) -> NDArray[Any]:
+def as_stored(taps: AnyFloats, node: NodeProto) -> AnyFloats:
     """Bring V (C, O/g, *kernel) back to the layout in which a linear op reads its weights: a view where possible."""
     layout = facts_of(node).layout
     if layout == "matrix":
@@ -85,7 +85,7 @@ def as_stored(taps: NDArray[Any], node: NodeProto) -> NDArray[Any]:
     return blocks.reshape(group * taps.shape[1], len(taps) // group, *taps.shape[2:])
 
 
-def filters(weight: NDArray[Any], node: NodeProto) -> NDArray[Any]:
+def filters(weight: AnyFloats, node: NodeProto) -> AnyFloats:
     """Return the filters of a linear op, one per output along the first axis: a view of its weights where possible."""
     layout = facts_of(node).layout
     if layout == "conv":
@@ -97,7 +97,7 @@ def filters(weight: NDArray[Any], node: NodeProto) -> NDArray[Any]:
     return np.moveaxis(grouped, 2, 1).reshape(group * weight.shape[1], grouped.shape[1], *weight.shape[2:])
 
 
-def column(weight: NDArray[Any], axis: int, index: int, group: int) -> NDArray[Any]:
+def column(weight: AnyArray, axis: int, index: int, group: int) -> AnyArray:
     """Return the weights from one index of the contracted axis: a view.
 
     Args:

@@ -5,22 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from onnx import NodeProto
 
-from onnxpfp.arrays import chunks
+from onnxpfp.arrays import AnyFloats, Floats, Ids, chunks
 from onnxpfp.channels.analysis import Analysis
 from onnxpfp.channels.ops import facts_of
-from onnxpfp.channels.types import Ids
 from onnxpfp.linear.bias import stored_bias
 from onnxpfp.linear.layout import filters, output_channels_axis
 from onnxpfp.model.attributes import Attributes
 from onnxpfp.model.constants import Constants
 
 __all__ = ["Filters", "NormScale", "Producer", "carriers_of", "norm_scales", "producers_of"]
-
-Floats = NDArray[np.float64]
-Weight = NDArray[np.floating]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,7 +29,7 @@ class Filters:
     """
 
     ids: Ids
-    rows: Weight
+    rows: AnyFloats
     scale: Floats
 
 
@@ -64,7 +59,7 @@ class NormScale:
     gamma: Floats
 
 
-def _squares(rows: Weight, scale: Floats) -> Floats:
+def _squares(rows: AnyFloats, scale: Floats) -> Floats:
     """Return the squared norm of every filter times its scale."""
     found = np.zeros(len(rows))
     for run in chunks(len(rows), 8 * rows.size // len(rows)):

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import TensorProto
 
-from onnxpfp.arrays import chunks
-from onnxpfp.channels import Analysis, ChannelGraph, Ids
+from onnxpfp.arrays import Ids, chunks
+from onnxpfp.channels import Analysis, ChannelGraph
 from onnxpfp.model.attributes import Attributes
-from onnxpfp.model.constants import Constants
+from onnxpfp.model.constants import FLOAT_TYPES, Constants
 from onnxpfp.model.index import ModelIndex
 from onnxpfp.rewrite.edits import Edits
 
@@ -25,8 +24,6 @@ __all__ = [
     "stored_axes_of",
     "stored_form",
 ]
-
-_FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +46,7 @@ def _trace(analysis: Analysis, name: str, axis: int) -> StoredAxis | None:
             # Without perm it reverses the axes.
             axis = constants.value(name).ndim - 1 - axis if perm is None else perm[axis]
         name = node.input[0]
-    return StoredAxis(name, axis) if constants.stored[name].data_type in _FLOATS else None
+    return StoredAxis(name, axis) if constants.stored[name].data_type in FLOAT_TYPES else None
 
 
 def stored_axes_of(analysis: Analysis) -> tuple[StoredAxis | None, ...]:

@@ -6,18 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from onnxpfp.channels import Analysis, Consumer, Group, Ids
+from onnxpfp.arrays import Bools, Floats, Ids
+from onnxpfp.channels import Analysis, Consumer, Group
 from onnxpfp.linear.ops import LinearOp
 from onnxpfp.linear.weights import StoredAxis
 from onnxpfp.lossless.detect import NEAR, Trace, View
 from onnxpfp.lossless.traces import Site
 
 __all__ = ["ConsumerTerms", "Reading", "readings_of", "site_of", "sites_of"]
-
-Bools = NDArray[np.bool_]
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

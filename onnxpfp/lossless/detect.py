@@ -15,13 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxpfp.arrays import chunks
+from onnxpfp.arrays import Bools, Floats, Ints, chunks
 
 __all__ = ["NEAR", "LosslessChoice", "Trace", "View", "choose_removals", "largest_gaps", "trace"]
 
-Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
-Indices = NDArray[np.int64]
 
 CACHED = 16
 """The part of a block of `onnxpfp.arrays` that passes through the processor's cache."""
@@ -131,7 +128,7 @@ def trace(array: NDArray[Any], axis: int, rng: np.random.Generator) -> Trace:
     return result
 
 
-def largest_gaps(array: NDArray[Any], axis: int, dropped: Indices, kept: Indices, factor: Floats) -> Floats:
+def largest_gaps(array: NDArray[Any], axis: int, dropped: Ints, kept: Ints, factor: Floats) -> Floats:
     """Return the largest |x_j - alpha x_k| of pairs of indices of an axis, (pairs,)."""
     gaps = np.zeros(dropped.size)
     with np.errstate(invalid="ignore", over="ignore"):
@@ -163,7 +160,7 @@ class View:
     near: float
     merges: bool
 
-    def factors(self, channel: int, others: Indices) -> tuple[Bools, Floats]:
+    def factors(self, channel: int, others: Ints) -> tuple[Bools, Floats]:
         """Find of which others a channel is a multiple at all ranks, and the factors alpha.
 
         Returns:
@@ -189,10 +186,10 @@ class LosslessChoice:
     """
 
     gone: Bools
-    partner: Indices
+    partner: Ints
 
 
-def choose_removals(views: Sequence[View], classes: Indices) -> LosslessChoice:
+def choose_removals(views: Sequence[View], classes: Ints) -> LosslessChoice:
     """Choose what goes of a group.
 
     1. What is free at every consumer goes, but never all of a group.

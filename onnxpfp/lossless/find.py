@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxpfp.calibrate.activations import stream_activations
-from onnxpfp.calibrate.collect import WORKSPACE_BYTES
 from onnxpfp.channels import Analysis, Group
 from onnxpfp.data.samples import Samples
 from onnxpfp.errors import CalibrationError, ModelError
@@ -29,6 +28,7 @@ from onnxpfp.lossless.fold import folds_of
 from onnxpfp.lossless.proof import Proof, prove
 from onnxpfp.lossless.traces import Look, Pair, Site, gaps_of, noise_like, traces_of
 from onnxpfp.lossless.types import Lossless, Merge, Removal, RemovalKind
+from onnxpfp.options import DEFAULT_WORKSPACE
 from onnxpfp.runtime.providers import ProviderRequest
 
 __all__ = ["LEAST_SAMPLES", "find_lossless"]
@@ -47,7 +47,7 @@ def find_lossless(
     batch_size: int,
     providers: Sequence[ProviderRequest],
     threads: int | None = None,
-    workspace_bytes: int = WORKSPACE_BYTES,
+    workspace_bytes: int = DEFAULT_WORKSPACE,
     progress: Callable[[int, int], None] | None = None,
 ) -> Lossless:
     """Find dead, constant and duplicate channels, and how the consumers do without them.

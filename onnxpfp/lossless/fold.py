@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxpfp.arrays import AnyArray
 from onnxpfp.channels import Analysis
 from onnxpfp.errors import VerificationError
 from onnxpfp.linear.bias import BiasEditor
@@ -20,8 +21,6 @@ from onnxpfp.model.constants import Constants
 from onnxpfp.rewrite.edits import Edits
 
 __all__ = ["edits_of", "folds_of"]
-
-Array = NDArray[np.generic]
 
 
 def folds_of(analysis: Analysis, readers: Sequence[LinearOp]) -> NDArray[np.bool_]:
@@ -95,7 +94,7 @@ class _Task:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Merged(Mapping[str, Array]):
+class _Merged(Mapping[str, AnyArray]):
     """Stored weights with merged columns, computed when they are asked for.
 
     Attributes:
@@ -105,10 +104,10 @@ class _Merged(Mapping[str, Array]):
     """
 
     constants: Constants
-    before: Mapping[str, Array]
+    before: Mapping[str, AnyArray]
     tasks: Mapping[str, list[_Task]]
 
-    def __getitem__(self, name: str) -> Array:
+    def __getitem__(self, name: str) -> AnyArray:
         if name not in self.tasks:
             return self.before[name]
         array = self.before[name] if name in self.before else self.constants.value(name)
@@ -123,7 +122,7 @@ class _Merged(Mapping[str, Array]):
         return len(self.before.keys() | self.tasks.keys())
 
 
-def _merge(array: Array, task: _Task, name: str) -> Array:
+def _merge(array: AnyArray, task: _Task, name: str) -> AnyArray:
     """Add to every kept index of a weight the multiples of those that go: W[:, k] += alpha W[:, j].
 
     Raises:

@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import NodeProto
 
-from onnxpfp.channels import Analysis, Ids
+from onnxpfp.arrays import Ids
+from onnxpfp.channels import Analysis
 from onnxpfp.channels.ops import facts_of
 from onnxpfp.linear.producers import producers_of
 from onnxpfp.linear.weights import StoredAxis

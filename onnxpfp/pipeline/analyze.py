@@ -9,6 +9,7 @@ from typing import Any
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto
 
+from onnxpfp.calibrate.batch import BATCH
 from onnxpfp.channels import Analysis, Patterns, build_channel_graph
 from onnxpfp.channels.constant_branches import inline_constant_if
 from onnxpfp.channels.decouple import decouple_shuffles
@@ -27,7 +28,6 @@ from onnxpfp.runtime.session import Session, open_session
 
 __all__ = ["CalibrationData", "analyze", "analyze_at", "open_model", "read_data"]
 
-BATCH = 16
 RANDOM_SAMPLES = 64
 CHECKS = 4
 """Sets of inputs on which the oracle runs where there are no data."""

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from onnxpfp.allocation.cost import CostModel
-from onnxpfp.channels import Analysis, ChannelGraph, Ids
+from onnxpfp.arrays import Ids
+from onnxpfp.channels import Analysis, ChannelGraph
 from onnxpfp.channels.macs import mac_factors
 
 __all__ = ["mac_model", "param_model"]

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
 
+from onnxpfp.arrays import Floats
 from onnxpfp.calibrate.statistics import Statistics
 from onnxpfp.channels import Analysis, Group
 from onnxpfp.errors import OptionError
@@ -19,7 +19,6 @@ from onnxpfp.score.group_data import ConsumerData, GroupData, GroupRead, long_ro
 
 __all__ = ["ReadsOfGroup", "criterion_scores"]
 
-Floats = NDArray[np.float64]
 ReadsOfGroup = Callable[[Group], Sequence[GroupRead]]
 """Returns how the consumers of a group read it, with the covariance of what they read."""
 

@@ -15,7 +15,8 @@ from onnxpfp.allocation.cost import CostModel
 from onnxpfp.allocation.select import Selection, select
 from onnxpfp.allocation.uniform import allocate_uniformly
 from onnxpfp.allocation.widths import widths_of
-from onnxpfp.channels import Analysis, ChannelGraph, Consumer, Group, Keep
+from onnxpfp.arrays import Keep
+from onnxpfp.channels import Analysis, ChannelGraph, Consumer, Group
 from onnxpfp.channels.macs import count_params
 from onnxpfp.errors import PlanError
 from onnxpfp.linear.bias import new_biases

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxpfp.channels import Analysis, Ids
+from onnxpfp.arrays import Ids
+from onnxpfp.channels import Analysis
 from onnxpfp.channels.lineage import origin_of
 from onnxpfp.linear.describe import linear_ops
 from onnxpfp.linear.weights import stored_axes_of

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxpfp.arrays import Arrays, Floats
 from onnxpfp.calibrate.activations import Bundle, channels_first, stream_activations
 from onnxpfp.channels import Analysis
 from onnxpfp.data.samples import Samples
@@ -22,8 +23,6 @@ from onnxpfp.score.thinet import Contributions
 
 __all__ = ["Measurements"]
 
-Floats = NDArray[np.float64]
-Values = Mapping[str, NDArray[Any]]
 
 POINTS = 10
 """Output positions per sample at which ThiNet looks: neighbours say much the same."""
@@ -87,7 +86,7 @@ class Measurements:
             means[number] = means[number].merge(batch) if number in means else batch
         return [means[order.index(first[key])] for key in keys]
 
-    def _run(self, bundles: Sequence[Bundle]) -> Iterator[tuple[int, Values]]:
+    def _run(self, bundles: Sequence[Bundle]) -> Iterator[tuple[int, Arrays]]:
         """Yield every bundle of every batch, with its position."""
         for run, values in stream_activations(
             self.analysis.model,
@@ -113,7 +112,7 @@ class Measurements:
             names[self.analysis.graph.consumers[position].output] = op.output_shape
         return names
 
-    def _numbers(self, op: LinearOp, values: Values) -> NDArray[Any]:
+    def _numbers(self, op: LinearOp, values: Arrays) -> NDArray[Any]:
         """Return what a consumer reads, quantized data minus their zero point."""
         array = values[op.data]
         if not op.zero:
@@ -122,7 +121,7 @@ class Measurements:
         zero = self.analysis.constants.value(op.zero) if known else values[op.zero]
         return array.astype(np.float32) - zero.astype(np.float32)
 
-    def _columns(self, position: int, values: Values, first: int) -> tuple[NDArray[Any], int]:
+    def _columns(self, position: int, values: Arrays, first: int) -> tuple[NDArray[Any], int]:
         """Return the columns of a consumer at drawn positions, (T, C * k), and the number of samples."""
         op, key = self.ops[position], (self.options.seed, position)
         array = self._numbers(op, values)

@@ -10,10 +10,11 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxpfp.arrays import Ids
 from onnxpfp.calibrate.collect import calibrate
 from onnxpfp.calibrate.observer import Observer
 from onnxpfp.calibrate.statistics import Statistics
-from onnxpfp.channels import Analysis, Ids
+from onnxpfp.channels import Analysis
 from onnxpfp.channels.lineage import lifted
 from onnxpfp.data.samples import Samples
 from onnxpfp.errors import CalibrationError

@@ -15,7 +15,8 @@ from onnx import ModelProto
 
 from onnxpfp.allocation.by_drift import ResponseCurve
 from onnxpfp.allocation.select import Selection
-from onnxpfp.channels import Analysis, ChannelGraph, Ids
+from onnxpfp.arrays import Ids
+from onnxpfp.channels import Analysis, ChannelGraph
 from onnxpfp.channels.lineage import lifted, origin_of
 from onnxpfp.data.samples import Samples
 from onnxpfp.linear.describe import linear_ops

@@ -9,6 +9,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxpfp.arrays import Floats
 from onnxpfp.calibrate.collect import calibrate
 from onnxpfp.calibrate.observer import Batch, State
 from onnxpfp.errors import CalibrationError
@@ -24,8 +25,6 @@ from onnxpfp.refit.problem import RefitProblem
 from onnxpfp.refit.solve import solve
 
 __all__ = ["Gram", "GramObserver", "collect_grams", "gram_observers", "observed_grams"]
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from onnxpfp.channels import Group, Keep
+from onnxpfp.arrays import Keep
+from onnxpfp.channels import Group
 from onnxpfp.refit.cholesky import LinAlgError
 from onnxpfp.refit.gram import Gram
 from onnxpfp.refit.layers import RefitLayer

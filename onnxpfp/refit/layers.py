@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import NodeProto
 
-from onnxpfp.channels import Analysis, Consumer, Ids, Keep
+from onnxpfp.arrays import Floats, Ids, Keep
+from onnxpfp.channels import Analysis, Consumer
 from onnxpfp.channels.ops import facts_of
 from onnxpfp.linear.bias import BiasEditor, stored_bias
 from onnxpfp.linear.columns import output_axis
@@ -23,8 +24,6 @@ from onnxpfp.refit.targets import RegressionTarget, TargetFinder
 from onnxpfp.rewrite.edits import Edits
 
 __all__ = ["RefitLayer", "kept_groups", "kept_inputs", "kept_weights", "refit_layers", "with_weights"]
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

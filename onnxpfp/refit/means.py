@@ -9,9 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
+from onnxpfp.arrays import Floats
 from onnxpfp.calibrate.statistics import Statistics
 from onnxpfp.channels import Analysis
 from onnxpfp.linear.bias import BiasEditor, mean_shift
@@ -20,8 +18,6 @@ from onnxpfp.linear.ops import LinearOp
 from onnxpfp.rewrite.edits import Edits
 
 __all__ = ["Compensation", "Record", "fold_means"]
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxpfp.channels import Keep
+from onnxpfp.arrays import Floats, Keep
 from onnxpfp.linear.bias import BiasEditor
 from onnxpfp.linear.layout import as_stored
 from onnxpfp.linear.weights import stored_form
@@ -18,8 +18,6 @@ from onnxpfp.refit.problem import RefitProblem
 from onnxpfp.rewrite.edits import Edits
 
 __all__ = ["RefitState"]
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(slots=True, eq=False)

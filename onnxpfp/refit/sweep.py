@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from onnx import ModelProto
 
-from onnxpfp.channels import Keep
+from onnxpfp.arrays import Keep
 from onnxpfp.refit.initial import InitialWeights
 from onnxpfp.refit.layers import RefitLayer
 from onnxpfp.refit.means import Record

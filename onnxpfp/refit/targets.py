@@ -15,15 +15,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto
 
+from onnxpfp.arrays import Floats
 from onnxpfp.channels import Analysis
 from onnxpfp.model.attributes import Attributes
 
 __all__ = ["RegressionTarget", "TargetFinder"]
 
-Floats = NDArray[np.float64]
 
 EPSILON: Mapping[int, float] = {
     TensorProto.FLOAT16: 2.0**-10,
@@ -67,20 +66,15 @@ class TargetFinder:
             axis: Their axis.
         """
         found = RegressionTarget(output, np.ones(size), np.zeros(size))
-        while (node := self._only_reader(found.tensor)) is not None:
+        index = self.analysis.index
+        while (node := index.only_reader(found.tensor)) is not None:
             further = self._past(found, node, size, axis)
             if further is None:
                 break
             found = further
-        index = self.analysis.index
         readers = [index.model.graph.node[node].op_type for node, _ in index.uses.get(found.tensor, ())]
         shown = found.tensor in index.read_elsewhere
         return replace(found, rectified=bool(readers) and not shown and set(readers) == {"Relu"})
-
-    def _only_reader(self, tensor: str) -> NodeProto | None:
-        index = self.analysis.index
-        uses = index.uses.get(tensor, ())
-        return index.model.graph.node[uses[0][0]] if len(uses) == 1 and tensor not in index.read_elsewhere else None
 
     def _past(self, found: RegressionTarget, node: NodeProto, size: int, axis: int) -> RegressionTarget | None:
         if found.shortcut:

@@ -20,12 +20,10 @@ from onnxpfp.pipeline.scoring import Calibration
 from onnxpfp.pipeline.verification import Verification
 from onnxpfp.refit.means import Compensation
 from onnxpfp.report.pruning import GroupReport, Report
+from onnxpfp.score.pfp import K
 from onnxpfp.score.scores import Scores
 
 __all__ = ["Outcome", "build_report"]
-
-K = 3
-"""The constant K of the bounds, as in the authors' code."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

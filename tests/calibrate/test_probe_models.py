@@ -14,7 +14,6 @@ from onnx import TensorProto, helper, numpy_helper, parser
 from support.brute_shares import as_dict, identity_model, measure
 
 import onnxpfp.calibrate.collect as run_module
-import onnxpfp.calibrate.passes as passes_module
 import onnxpfp.calibrate.probe as probe_module
 from onnxpfp.calibrate.batch import choose_batch
 from onnxpfp.calibrate.collect import calibrate
@@ -80,7 +79,7 @@ def test_several_probes_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     model, readers, data = chain()
     samples = load_samples(data, input_specs(model))
     whole = calibrate(model, readers, samples)
-    monkeypatch.setattr(passes_module, "shard_readers", lambda readers: probe_module.shard_readers(readers, limit=1))
+    monkeypatch.setattr(probe_module, "CONSTANTS_LIMIT", 1)
     monkeypatch.setattr(run_module, "_IN_MEMORY", 0)
     parts = calibrate(model, readers, samples)
     for name in whole:

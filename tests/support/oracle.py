@@ -10,7 +10,8 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from onnxpfp.channels import Analysis, ChannelGraph, Keep, Patterns, build_channel_graph
+from onnxpfp.arrays import Keep
+from onnxpfp.channels import Analysis, ChannelGraph, Patterns, build_channel_graph
 from onnxpfp.channels.attention_axes import Unit
 from onnxpfp.model.constants import Constants
 from onnxpfp.model.index import ModelIndex

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from onnxpfp.arrays import Ids
 from onnxpfp.channels.context import NodeContext
 from onnxpfp.channels.facts import Bias
 from onnxpfp.channels.ops.elementwise import broadcast
 from onnxpfp.channels.products import convolution_products, transposed_products
 from onnxpfp.channels.registry import Rules
-from onnxpfp.channels.types import Form, Ids
+from onnxpfp.channels.types import Form
 
 __all__ = ["RULES", "convolve"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from onnxpfp.arrays import Ids
 from onnxpfp.channels.context import NodeContext
 from onnxpfp.channels.facts import Bias
 from onnxpfp.channels.ops.convolution import convolve
@@ -10,7 +11,6 @@ from onnxpfp.channels.ops.linear import multiply
 from onnxpfp.channels.ops.quantization import follow, serve_all
 from onnxpfp.channels.products import convolution_products, gemm_products, matrix_products
 from onnxpfp.channels.registry import Rules
-from onnxpfp.channels.types import Ids
 
 __all__ = ["RULES"]
 
