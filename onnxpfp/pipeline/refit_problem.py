@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from onnxpfp.channels import Analysis, Group
-from onnxpfp.data.samples import Samples
+from onnxpfp.data.splits import Split
 from onnxpfp.linear.weights import own_weights
-from onnxpfp.options import Options
-from onnxpfp.pipeline.analyze import CalibrationData
+from onnxpfp.pipeline.context import RunContext
 from onnxpfp.progress import Count
 from onnxpfp.refit.cache import SpillCache
 from onnxpfp.refit.gram import Gram, GramObserver, collect_grams, gram_observers
 from onnxpfp.refit.layers import RefitLayer, kept_weights, refit_layers
 from onnxpfp.refit.sweep import RefitProblem
 from onnxpfp.refit.targets import TargetFinder
-from onnxpfp.runtime.providers import ProviderRequest
 from onnxpfp.score.group_data import GroupRead
 
 __all__ = ["RefitSetup", "grams_of", "group_reads", "refit_setup", "start_gram_observers"]
@@ -41,16 +39,9 @@ class RefitSetup:
     left: tuple[tuple[str, str], ...]
 
 
-def refit_setup(
-    analysis: Analysis,
-    fit: Samples,
-    tuning: Samples,
-    data: CalibrationData,
-    requests: Sequence[ProviderRequest],
-    options: Options,
-) -> RefitSetup:
+def refit_setup(context: RunContext, analysis: Analysis, split: Split) -> RefitSetup:
     """Find the linear ops of a model and put everything together that refits need."""
-    model, graph, constants = analysis.source.model, analysis.graph, analysis.constants
+    options, model, graph, constants = context.options, analysis.source.model, analysis.graph, analysis.constants
     target_finder = TargetFinder.of(model, constants, analysis.shapes)
     layers, left = refit_layers(target_finder, graph, own_weights(model, constants))
     problem = RefitProblem(
@@ -59,12 +50,12 @@ def refit_setup(
         constants=constants,
         shapes=analysis.shapes,
         layers=layers,
-        fit=fit,
-        held=tuning,
-        batch_size=data.batch_size,
+        fit=split.fit,
+        held=split.tuning,
+        batch_size=context.data.batch_size,
         positions=POSITIONS,
         workspace=options.workspace,
-        requests=requests,
+        requests=context.requests,
         threads=options.threads,
         seed=options.seed,
         scratch=analysis.source.scratch,
