@@ -10,21 +10,23 @@ import re
 from pathlib import Path
 
 from onnxpfp.options import Option, Options, PrunabilityOptions, RunOptions, ScopeOptions, declared
+from onnxpfp.report.formats import FORMATS
 
 README = Path(__file__).parents[1] / "README.md"
 COMMAND = "python docs/options_table.py"
 MARKED = re.compile(r"(<!-- options -->\n).*?(\n<!-- /options -->)", re.DOTALL)
 SECTIONS = ("target", "choice", "data", "runtime")
-FILES = (
+OTHERS = (
     (
         "`--calib-data FILE`",
         "Unlabelled inputs, `.npz` or `.npy`; `random` is noise, for trials.",
         "prune, prunability",
     ),
     ("`--plan FILE`, `--from-plan FILE`", "Write what was kept as JSON; replay it on the same network.", "prune"),
-    ("`--json FILE`", "Write the report as JSON; `-` is stdout.", "all"),
+    ("`--top N`, `--all`", "Most rows of a table; every row.", "all"),
+    *((f"`--{name} FILE`", f"Write the report as {name.upper()}; `-` is stdout.", "all") for name in FORMATS),
 )
-"""Options of the command line alone, which name files."""
+"""Options of the command line alone: files, and how a verb reports."""
 
 
 def verbs(name: str) -> str:
@@ -50,7 +52,7 @@ def table() -> str:
     """Return the table as Markdown."""
     options = {name: option for kind in (Options, PrunabilityOptions) for name, option in declared(kind)}
     order = sorted(options, key=lambda name: SECTIONS.index(options[name].section))
-    rows = [*(row(name, options[name]) for name in order), *FILES]
+    rows = [*(row(name, options[name]) for name in order), *OTHERS]
     return "\n".join(["| option | meaning | verbs |", "|---|---|---|", *(f"| {' | '.join(cells)} |" for cells in rows)])
 
 
