@@ -338,7 +338,7 @@ class Options(RunOptions):
             flags = " or ".join(f"--{name.replace('_', '-')}" for name in targets)
             raise OptionError(f"give one target: {flags}, not {'both' if len(targets) == 2 else 'all'}")
         RunOptions.__post_init__(self)
-        if self.steps > 1 and self.limits:
+        if self.steps > 1 and self.limit_flag:
             raise OptionError("--max-drift and --min-agreement try many targets, so they go with --steps 1")
         if self.steps > 1 and self.select in {"sampled", "mixed"}:
             raise OptionError(f"--select {self.select} draws once, so it goes with --steps 1")
@@ -349,7 +349,7 @@ class Options(RunOptions):
         return SCORES[self.score] if isinstance(self.score, str) else self.score.needs_data
 
     @property
-    def limits(self) -> str:
+    def limit_flag(self) -> str:
         """The flag of the quality that the target limits; empty where it is a share."""
         if self.max_drift is not None:
             return "--max-drift"

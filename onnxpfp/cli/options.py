@@ -159,8 +159,9 @@ class Reporting:
             return
         if self.top < 1:
             raise OptionError(f"--top {self.top} must be at least 1")
-        for flag in ("--all",) if self.every else (f"--{name}" for name in self.files):
-            raise OptionError(f"{flag} shows every {what}, so --top has no meaning with it")
+        if self.every or self.files:
+            flag = "all" if self.every else next(iter(self.files))
+            raise OptionError(f"--{flag} shows every {what}, so --top has no meaning with it")
 
 
 def reporting_options(what: str, default: str = str(MOST)) -> Callable[[Command], Command]:

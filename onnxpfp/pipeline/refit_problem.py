@@ -15,7 +15,7 @@ from onnxpfp.pipeline.context import RunContext
 from onnxpfp.progress import Count
 from onnxpfp.refit.cache import SpillCache
 from onnxpfp.refit.gram import Gram, GramObserver, collect_grams, gram_observers
-from onnxpfp.refit.layers import RefitLayer, kept_weights, refit_layers
+from onnxpfp.refit.layers import RefitLayer, refit_layers
 from onnxpfp.refit.sweep import RefitProblem
 from onnxpfp.refit.targets import TargetFinder
 from onnxpfp.score.group_data import GroupRead
@@ -78,15 +78,14 @@ def grams_of(setup: RefitSetup, tell: Count) -> dict[str, Gram]:
     return collect_grams(setup.problem, _reading(setup), SpillCache(setup.problem.workspace), tell)
 
 
-def _reads(setup: RefitSetup, layer: RefitLayer, gram: Gram, place: NDArray[np.int64]) -> Iterator[GroupRead]:
+def _reads(layer: RefitLayer, gram: Gram, place: NDArray[np.int64]) -> Iterator[GroupRead]:
     """Describe how every convolution group of an op reads a group of channels."""
-    weights = kept_weights(layer, layer.gain * layer.reader.taps().astype(np.float64), setup.problem.graph.keep_all())
-    assert weights is not None
-    per_in = len(layer.reader.channels) // layer.reader.group
-    for number, block in enumerate(weights):
-        own = layer.reader.channels[number * per_in : (number + 1) * per_in]
-        channel = np.repeat(place[own], layer.reader.kernel_size)
+    reader = layer.reader
+    weights = np.split(layer.gain * reader.taps().astype(np.float64), reader.group)
+    for number, (weight, own) in enumerate(zip(weights, np.split(reader.channels, reader.group), strict=True)):
+        channel = np.repeat(place[own], reader.kernel_size)
         if (channel >= 0).any():
+            block = np.moveaxis(weight, 1, 0).reshape(weight.shape[1], -1)
             yield GroupRead(gram.covariance(number), block, channel)
 
 
@@ -97,4 +96,4 @@ def group_reads(setup: RefitSetup, grams: Mapping[str, Gram], group: Group) -> l
     place = np.full(graph.count + 1, -1)
     place[group.channels] = np.arange(group.channels.size)
     names = [graph.consumers[position].output for position in group.consumers]
-    return [read for name in names if name in grams for read in _reads(setup, layers[name], grams[name], place)]
+    return [read for name in names if name in grams for read in _reads(layers[name], grams[name], place)]

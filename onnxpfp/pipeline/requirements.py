@@ -43,10 +43,10 @@ def require_data(calibration: SampleSource | None, options: Options, *, replayin
     """
     if calibration is not None:
         return
-    if not replaying and (options.limits or options.needs_data):
-        measuring = options.limits or f"--score {criterion_of(options.score).name}"
+    if not replaying and (options.limit_flag or options.needs_data):
+        measuring = options.limit_flag or f"--score {criterion_of(options.score).name}"
         raise OptionError(f"{measuring} measures the data, and none are given", hint=_GIVE_DATA)
-    for flag in _deciding(options, replaying=replaying):
+    if flag := next(_deciding(options, replaying=replaying), ""):
         raise CalibrationError(f"{flag} measures the data, and none are given", hint=_GIVE_DATA)
 
 
@@ -67,8 +67,8 @@ def holding_out(options: Options, *, replaying: bool) -> list[str]:
 
 def _deciding(options: Options, *, replaying: bool) -> Iterator[str]:
     """Yield the flags that ask for a decision on samples that are held out."""
-    if options.limits and not replaying:
-        yield options.limits
+    if options.limit_flag and not replaying:
+        yield options.limit_flag
     if options.compensate == "lstsq":
         yield "--compensate lstsq"
     if not replaying:

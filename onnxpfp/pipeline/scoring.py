@@ -14,6 +14,7 @@ from onnxpfp.calibrate.observer import Observer
 from onnxpfp.calibrate.statistics import Statistics
 from onnxpfp.channels import Analysis
 from onnxpfp.channels.producers import producers_of
+from onnxpfp.data.samples import Samples
 from onnxpfp.data.splits import Split
 from onnxpfp.linear.ops import LinearOp, output_counts
 from onnxpfp.options import Options
@@ -21,16 +22,15 @@ from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.criterion_scores import ReadsOfGroup, criterion_scores
 from onnxpfp.pipeline.measured import Calibration, DataCalibration, RefitCalibration
 from onnxpfp.pipeline.measurements import Measurements
-from onnxpfp.pipeline.refit_problem import RefitSetup, group_reads, refit_setup, start_gram_observers
-from onnxpfp.progress import Count
-from onnxpfp.refit.gram import GramObserver, observed_grams
+from onnxpfp.pipeline.refit_problem import group_reads, refit_setup, start_gram_observers
+from onnxpfp.refit.gram import observed_grams
 from onnxpfp.score.coreset import scores_without_data
 from onnxpfp.score.energy import Energy
 from onnxpfp.score.pfp import Pfp, sample_size, upper_envelope
 from onnxpfp.score.registry import criterion_of
 from onnxpfp.score.scores import Scores
 
-__all__ = ["calibrate_and_score", "calibrate_for_refits", "score_with_data", "score_without_data"]
+__all__ = ["calibrate_and_score", "calibrate_for_refits"]
 
 POSITIVE, SIGNED = 2, 4
 """Sign quadrants of weights and activations."""
@@ -41,30 +41,37 @@ def _wanted_samples(readers: Sequence[LinearOp], delta: float) -> int:
     return sample_size([math.prod(output_counts(reader)) for reader in readers], delta)
 
 
+def _samples_seen(context: RunContext, readers: Sequence[LinearOp]) -> tuple[Samples, int]:
+    """Return the samples that the sensitivities are measured on, and how many the formula asks for."""
+    fit, wanted = context.data.fit, _wanted_samples(readers, context.options.delta)
+    # A fixed batch may be more than the formula asks for.
+    return fit.take(min(max(wanted, fit.fixed_batch or 1), len(fit))), wanted
+
+
 def _measure(
     context: RunContext,
     analysis: Analysis,
     readers: Sequence[LinearOp],
-    observers: Sequence[Observer],
     scored: int,
-    tell: Count,
+    observers: Sequence[Observer] = (),
 ) -> Statistics:
     """Measure the readers on the first samples; observers see all."""
     options, data = context.options, context.data
     limited = data.fit.fixed_batch is None and (options.batch_size or data.batch_size == 1)
-    return calibrate(
-        analysis.model,
-        readers,
-        data.fit,
-        kernel=options.kernel,
-        batch_size=data.batch_size if limited else None,
-        providers=context.requests,
-        threads=options.threads,
-        workspace_bytes=options.workspace,
-        progress=tell,
-        observers=observers,
-        scored=scored,
-    )
+    with context.clock.phase("calibration") as tell:
+        return calibrate(
+            analysis.model,
+            readers,
+            data.fit,
+            kernel=options.kernel,
+            batch_size=data.batch_size if limited else None,
+            providers=context.requests,
+            threads=options.threads,
+            workspace_bytes=options.workspace,
+            progress=tell,
+            observers=observers,
+            scored=scored,
+        )
 
 
 def _group_terms(
@@ -84,46 +91,42 @@ def _group_terms(
     return np.array(outputs, np.int64), np.array(weights, np.float64)
 
 
-def score_with_data(
+def _score_with_data(
+    context: RunContext,
     analysis: Analysis,
     ops: Sequence[LinearOp],
+    seen: Samples,
     statistics: Statistics,
-    options: Options,
-    measurements: Measurements | None = None,
     reads: ReadsOfGroup | None = None,
 ) -> Scores:
-    """Turn statistics into scores.
-
-    Args:
-        analysis: The model.
-        ops: Its consumers.
-        statistics: Their statistics.
-        options: Which criterion.
-        measurements: Measures what else a criterion needs.
-        reads: How the consumers read a group, for the criteria that need Gram matrices.
-    """
-    parts = [(statistics[op.name].channels, statistics[op.name].sensitivity) for op in ops]
-    signed = [statistics[op.name].negative for op in ops]
-    outputs, weight = _group_terms(analysis, ops, signed, options.delta)
-    sensitivity = upper_envelope(parts, analysis.graph.count)
-    score = partial(
-        criterion_scores,
-        analysis=analysis,
-        ops=ops,
-        measurements=measurements,
-        seed=options.seed,
-        statistics=statistics,
-        sensitivity=sensitivity,
-        reads=reads,
-    )
-    criterion = criterion_of(options.score)
-    energy = score(Energy())
-    values = energy if criterion.name == Energy.name else score(criterion)
-    bounded = isinstance(criterion, Pfp)
-    return Scores(criterion.name, values, sensitivity, energy, outputs, weight, summed=not bounded)
+    """Turn the statistics of the ops into scores, and measure on the samples seen what else the criterion needs."""
+    graph, options = analysis.graph, context.options
+    with context.clock.phase("ranking") as tell:
+        if context.plan is not None:
+            return Scores.nothing(graph.count)
+        signed = [statistics[op.name].negative for op in ops]
+        outputs, weight = _group_terms(analysis, ops, signed, options.delta)
+        parts = [(statistics[op.name].channels, statistics[op.name].sensitivity) for op in ops]
+        sensitivity = upper_envelope(parts, graph.count)
+        size, requests = context.data.batch_size, context.requests
+        score = partial(
+            criterion_scores,
+            analysis=analysis,
+            ops=ops,
+            measurements=Measurements(analysis, ops, seen, size, requests, options, tell),
+            seed=options.seed,
+            statistics=statistics,
+            sensitivity=sensitivity,
+            reads=reads,
+        )
+        criterion = criterion_of(options.score)
+        energy = score(Energy())
+        values = energy if criterion.name == Energy.name else score(criterion)
+        bounded = isinstance(criterion, Pfp)
+        return Scores(criterion.name, values, sensitivity, energy, outputs, weight, summed=not bounded)
 
 
-def score_without_data(analysis: Analysis, ops: Sequence[LinearOp], options: Options) -> Scores:
+def _score_without_data(analysis: Analysis, ops: Sequence[LinearOp], options: Options) -> Scores:
     """Score by weights alone; the bounds count both signs of every activation."""
     graph = analysis.graph
     groups = [(g.channels, [ops[position] for position in g.consumers]) for g in graph.groups]
@@ -142,54 +145,32 @@ def calibrate_and_score(context: RunContext, analysis: Analysis, readers: tuple[
     data, count = context.data, analysis.graph.count
     if data.given == "none":
         with context.clock.phase("ranking"):
-            scores = Scores.nothing(count) if context.plan else score_without_data(analysis, readers, context.options)
+            scores = Scores.nothing(count) if context.plan else _score_without_data(analysis, readers, context.options)
         return Calibration(scores, data.samples)
     if not readers:
         # Nothing can go: a plan that keeps everything, or a target of 1.
         return DataCalibration(Scores.nothing(count), data.fit, 0, Statistics())
-    if data.split is None:
-        return _on_data(context, analysis, readers)
-    return calibrate_for_refits(context, analysis, readers, data.split)
+    if data.split is not None:
+        return calibrate_for_refits(context, analysis, readers, data.split)
+    seen, wanted = _samples_seen(context, readers)
+    statistics = _measure(context, analysis, readers, len(seen))
+    return DataCalibration(_score_with_data(context, analysis, readers, seen, statistics), seen, wanted, statistics)
 
 
 def calibrate_for_refits(
     context: RunContext, analysis: Analysis, readers: tuple[LinearOp, ...], split: Split
 ) -> RefitCalibration:
     """Measure and score with samples that are held out, so that refits and widths can be decided on them."""
+    seen, wanted = _samples_seen(context, readers)
     setup = refit_setup(context, analysis, split)
     observers = start_gram_observers(setup) if _needs_grams(context) else ()
-    scored = _on_data(context, analysis, readers, observers, setup)
-    return RefitCalibration(
-        scored.scores, scored.seen, scored.wanted, scored.statistics, setup, observed_grams(observers)
-    )
-
-
-def _on_data(
-    context: RunContext,
-    analysis: Analysis,
-    readers: tuple[LinearOp, ...],
-    observers: Sequence[GramObserver] = (),
-    setup: RefitSetup | None = None,
-) -> DataCalibration:
-    options, fit = context.options, context.data.fit
-    wanted = _wanted_samples(readers, options.delta)
-    # A fixed batch may be more than the formula asks for.
-    seen = fit.take(min(max(wanted, fit.fixed_batch or 1), len(fit)))
-    with context.clock.phase("calibration") as tell:
-        statistics = _measure(context, analysis, readers, observers, len(seen), tell)
-    with context.clock.phase("ranking") as tell:
-        scores = Scores.nothing(analysis.graph.count)
-        if context.plan is None:
-            size, requests = context.data.batch_size, context.requests
-            measurements = Measurements(analysis, readers, seen, size, requests, options, tell)
-            reads = None if setup is None else partial(group_reads, setup, observed_grams(observers))
-            scores = score_with_data(analysis, readers, statistics, options, measurements, reads)
-    return DataCalibration(scores, seen, wanted, statistics)
+    statistics = _measure(context, analysis, readers, len(seen), observers)
+    grams = observed_grams(observers)
+    scores = _score_with_data(context, analysis, readers, seen, statistics, partial(group_reads, setup, grams))
+    return RefitCalibration(scores, seen, wanted, statistics, setup, grams)
 
 
 def _needs_grams(context: RunContext) -> bool:
     """Tell whether widths or channels are chosen by the Gram matrices of the original network."""
-    if context.plan is not None:
-        return False
     measured = context.allocation == "measured" and context.compensation == "lstsq"
-    return "gram" in criterion_of(context.options.score).needs or measured
+    return context.plan is None and (measured or "gram" in criterion_of(context.options.score).needs)
