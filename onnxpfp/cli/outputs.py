@@ -117,6 +117,7 @@ def publish(
     if not shown and reporting.verbosity >= 0:
         shown = [as_text(report, view)]
     view.console.file.write("".join(shown))
+    view.console.file.flush()
     if reporting.verbosity >= 0:
         print_notes(report.notes, make_console(stderr=True))
 

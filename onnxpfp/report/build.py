@@ -1,4 +1,4 @@
-"""Assemble the report from what the pipeline outcome."""
+"""Assemble the report from what the stages of the pipeline handed on."""
 
 from __future__ import annotations
 
