@@ -107,5 +107,5 @@ def subject_of(name: str, images: NDArray[np.float32], places: Places) -> Subjec
     samples = load_samples(images, input_specs(source.model))
     shapes = {spec.name: (1, *images.shape[1:]) for spec in input_specs(source.model)}
     analysis = analyze_at(source, shapes, Options())
-    readers = linear_ops(analysis.source.model, analysis.graph, analysis.shapes, analysis.constants)
+    readers = linear_ops(analysis)
     return Subject(analysis.source.model, readers, samples)

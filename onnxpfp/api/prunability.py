@@ -89,11 +89,11 @@ def prunability_with(
     with clock.phase("network"):
         evaluator = _evaluator(context, split)
     with clock.phase("calibration"):
-        readers = linear_ops(analysis.model, analysis.graph, analysis.shapes, analysis.constants)
+        readers = linear_ops(analysis)
         scored = calibrate_for_refits(context, analysis, readers, split)
     measured = complete(context, analysis, readers, scored)
     trials = _group_trials(context, measured, scored)
-    cost = mac_model(analysis.source.model, analysis.graph, analysis.shapes)
+    cost = mac_model(analysis)
     shares = shares_down_to(least_share(context, measured))
     with clock.phase("network") as tell:
         points = network_points(context, measured, cost, evaluator, shares, tell)

@@ -178,7 +178,7 @@ def _plan(
     options: Options,
 ) -> Plan:
     graph = analysis.graph
-    places = stored_axes_of(analysis.source.model, graph, analysis.constants)
+    places = stored_axes_of(analysis)
     scales: dict[str, dict[int, NDArray[np.float64]]] = {}
     for consumer, place in zip(graph.consumers, places, strict=True):
         factor = decision.factor[consumer.channels]

@@ -14,11 +14,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto
 
 from onnxpfp.calibrate.activations import stream_activations
 from onnxpfp.calibrate.collect import WORKSPACE_BYTES
-from onnxpfp.channels import ChannelGraph, Group
+from onnxpfp.channels import Analysis, Group
 from onnxpfp.data.samples import Samples
 from onnxpfp.errors import CalibrationError, ModelError
 from onnxpfp.linear.bias import mean_shift
@@ -30,8 +29,6 @@ from onnxpfp.lossless.fold import folds_of
 from onnxpfp.lossless.proof import Proof, prove
 from onnxpfp.lossless.traces import Look, Pair, Site, gaps_of, noise_like, traces_of
 from onnxpfp.lossless.types import Lossless, Merge, Removal, RemovalKind
-from onnxpfp.model.constants import Constants
-from onnxpfp.model.shapes import Shapes
 from onnxpfp.runtime.providers import ProviderRequest
 
 __all__ = ["LEAST_SAMPLES", "find_lossless"]
@@ -41,10 +38,7 @@ LEAST_SAMPLES = 32
 
 
 def find_lossless(
-    model: ModelProto,
-    graph: ChannelGraph,
-    shapes: Shapes,
-    constants: Constants,
+    analysis: Analysis,
     readers: Sequence[LinearOp],
     places: Sequence[StoredAxis | None],
     samples: Samples,
@@ -59,12 +53,9 @@ def find_lossless(
     """Find dead, constant and duplicate channels, and how the consumers do without them.
 
     Args:
-        model: The model.
-        graph: Its channels.
-        shapes: Shapes of its tensors.
-        constants: Its constants.
+        analysis: The model.
         readers: Its consumers as readers.
-        places: Where each consumer's weights are stored (`rewrite.weights.stored_axes_of`).
+        places: Where each consumer's weights are stored (`linear.weights.stored_axes_of`).
         samples: The data, all that there are; any inputs that fit where none are given.
         trusted: Whether the samples are the user's data. If not, or if they are fewer than `LEAST_SAMPLES`, only what
             the weights show goes.
@@ -78,14 +69,14 @@ def find_lossless(
         CalibrationError: The network computes NaN on the data.
         ModelError: onnxruntime cannot run it.
     """
+    model, graph = analysis.model, analysis.graph
     by_data = trusted and len(samples) >= LEAST_SAMPLES
     if by_data:
         proof = Proof(np.ones(graph.count + 1, np.bool_), np.zeros(graph.count + 1, np.int64))
     else:
-        proof = prove(model, graph, constants, places)
+        proof = prove(analysis, places)
         samples = noise_like(model, samples, np.random.default_rng(0))
-    folds = folds_of(model, graph, constants, readers)
-    terms = ConsumerTerms(model, graph, constants, readers, places, folds, proof.settled)
+    terms = ConsumerTerms(analysis, readers, places, folds_of(analysis, readers), proof.settled)
     run = partial(
         stream_activations,
         model,
@@ -98,7 +89,7 @@ def find_lossless(
     )
 
     def look(names: tuple[str, ...]) -> Iterator[Mapping[str, NDArray[Any]]]:
-        return (values for _, values in run([{name: shapes.shape[name]} for name in names]))
+        return (values for _, values in run([{name: analysis.shapes.shape[name]} for name in names]))
 
     try:
         found = _search(terms, proof, look)
@@ -120,9 +111,9 @@ class _Found:
 
 
 def _search(terms: ConsumerTerms, proof: Proof, look: Look) -> list[_Found]:
-    traces = traces_of(look, sites_of(terms.graph, terms.constants))
+    traces = traces_of(look, sites_of(terms.analysis))
     proposed: list[_Found] = []
-    for group in terms.graph.groups:
+    for group in terms.analysis.graph.groups:
         readings = readings_of(group, terms, traces)
         classes = _classes(group, readings, proof)
         proposed.append(_Found(group, readings, choose_removals([reading.view for reading in readings], classes)))
@@ -176,7 +167,7 @@ def _confirmed(proposed: Sequence[_Found], traces: Mapping[Site, Trace], look: L
 
 def _collect(terms: ConsumerTerms, found: Sequence[_Found], samples: int) -> Lossless:
     """Put the choices of all groups together."""
-    graph = terms.graph
+    graph = terms.analysis.graph
     keep = graph.keep_all()
     merges: dict[int, list[Merge]] = {}
     values: dict[int, NDArray[np.float64]] = {}

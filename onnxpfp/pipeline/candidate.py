@@ -41,12 +41,11 @@ def _refit_all(measured: Measured, calibration: RefitCalibration, decision: Deci
 
     A refit takes the place of the factors of a weighted draw: those would only add variance (algorithms.md 0).
     """
-    model, graph, constants = measured.analysis.model, measured.analysis.graph, measured.analysis.constants
-    setup, statistics = calibration.setup, calibration.statistics
+    analysis, graph, setup = measured.analysis, measured.analysis.graph, calibration.setup
     refittable = {layer.output for layer in setup.problem.layers}
     others = tuple(number for number, c in enumerate(graph.consumers) if c.output not in refittable)
     factor = decision.keep.astype(np.float64)
-    means = fold_means(model, graph, constants, measured.readers, statistics, factor, Edits(), others)
+    means = fold_means(analysis, measured.readers, calibration.statistics, factor, Edits(), others)
     found = refit(setup.problem, decision.keep, means.edits, tell)
     reasons = dict(setup.left) | dict(means.left)
     lost = {
@@ -59,7 +58,7 @@ def _refit_all(measured: Measured, calibration: RefitCalibration, decision: Deci
 def build_candidate(context: RunContext, measured: Measured, decision: Decision) -> Candidate:
     """Reweight or refit, compensate and slice; mask the edited original for the oracle."""
     clock, analysis, calibration = context.clock, measured.analysis, measured.calibration
-    model, graph, constants, scratch = analysis.model, analysis.graph, analysis.constants, analysis.source.scratch
+    model, graph, scratch = analysis.model, analysis.graph, analysis.source.scratch
     how = "none" if decision.keep.all() else context.compensation
     compensation = None
     if how == "lstsq" and isinstance(calibration, RefitCalibration):
@@ -68,11 +67,10 @@ def build_candidate(context: RunContext, measured: Measured, decision: Decision)
         edits = compensation.edits
     else:
         with clock.phase("rewrite"):
-            edits = reweight(graph, constants, measured.places, np.where(decision.keep, decision.factor, 1.0))
+            edits = reweight(analysis, measured.places, np.where(decision.keep, decision.factor, 1.0))
         if how == "bias" and isinstance(calibration, DataCalibration):
             with clock.phase("compensation"):
-                statistics = calibration.statistics
-                compensation = fold_means(model, graph, constants, measured.readers, statistics, decision.factor, edits)
+                compensation = fold_means(analysis, measured.readers, calibration.statistics, decision.factor, edits)
             edits = compensation.edits
     with clock.phase("rewrite"):
         pruned = apply(model, graph, decision.keep, edits, scratch)

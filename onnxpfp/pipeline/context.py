@@ -125,6 +125,5 @@ def open_run(
 
 def _full(whole: Analysis, options: Options) -> int:
     if options.target[0] == "params":
-        return count_params(whole.source.model)
-    cost = mac_model(whole.source.model, whole.graph, whole.shapes)
-    return cost.total(np.array([group.channels.size for group in whole.graph.groups], np.int64))
+        return count_params(whole.model)
+    return mac_model(whole).total(np.array([group.channels.size for group in whole.graph.groups], np.int64))

@@ -150,17 +150,16 @@ def _refuse_unscalable(graph: ChannelGraph, places: tuple[StoredAxis | None, ...
 
 def cost_of(context: RunContext, measured: Measured) -> CostModel:
     """Return what the target counts."""
-    analysis, calibration = measured.analysis, measured.calibration
-    model, graph = analysis.source.model, analysis.graph
+    graph, calibration = measured.analysis.graph, measured.calibration
     if context.options.target[0] == "macs":
-        return mac_model(model, graph, analysis.shapes)
+        return mac_model(measured.analysis)
     linear: tuple[Consumer, ...] = graph.consumers
     if context.compensation == "lstsq" and isinstance(calibration, RefitCalibration):
         # Linear ops that lose no channels may get a bias, too.
         known = {consumer.node for consumer in linear}
         others = (layer.consumer for layer in calibration.setup.problem.layers)
         linear = (*linear, *(consumer for consumer in others if consumer.node not in known))
-    biases = new_biases(model, graph, analysis.constants, linear) if context.compensation != "none" else ()
+    biases = new_biases(measured.analysis, linear) if context.compensation != "none" else ()
     return param_model(graph, biases)
 
 

@@ -41,15 +41,11 @@ class LosslessStep:
 def remove_lossless(context: RunContext) -> LosslessStep:
     """Remove dead, constant and duplicate channels; where the data are none of the user's, what the weights show."""
     analysis, data, options = context.whole, context.data, context.options
-    model, graph, constants = analysis.source.model, analysis.graph, analysis.constants
     with context.clock.phase("lossless") as tell:
-        readers = linear_ops(model, graph, analysis.shapes, constants)
-        places = stored_axes_of(model, graph, constants)
+        readers = linear_ops(analysis)
+        places = stored_axes_of(analysis)
         found = find_lossless(
-            model,
-            graph,
-            analysis.shapes,
-            constants,
+            analysis,
             readers,
             places,
             data.samples,
@@ -63,7 +59,7 @@ def remove_lossless(context: RunContext) -> LosslessStep:
         )
         if not found.removed:
             return LosslessStep.nothing(analysis)
-        edits = edits_of(model, graph, constants, readers, found, places, Edits())
-        smaller = apply(model, graph, found.keep, edits, analysis.source.scratch)
+        edits = edits_of(analysis, readers, found, places, Edits())
+        smaller = apply(analysis.model, analysis.graph, found.keep, edits, analysis.source.scratch)
     left = context.analyze(smaller)
-    return LosslessStep(left, found.removed, origin_of(graph, found.keep, left.graph))
+    return LosslessStep(left, found.removed, origin_of(analysis.graph, found.keep, left.graph))

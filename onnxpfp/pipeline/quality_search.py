@@ -90,7 +90,7 @@ def least_share(context: RunContext, measured: Measured) -> float:
     """Return the smallest share of the MACs that can be reached."""
     selector = selector_of(context, measured)
     narrowest = [widths_of(*selector.allowed(number))[0] for number in range(len(selector.groups))]
-    cost = mac_model(measured.analysis.source.model, measured.analysis.graph, measured.analysis.shapes)
+    cost = mac_model(measured.analysis)
     return cost.total(np.array(narrowest, np.int64)) / context.full
 
 

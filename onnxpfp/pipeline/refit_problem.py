@@ -10,14 +10,12 @@ from numpy.typing import NDArray
 
 from onnxpfp.channels import Analysis, Group
 from onnxpfp.data.splits import Split
-from onnxpfp.linear.weights import own_weights
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.progress import Count
 from onnxpfp.refit.cache import SpillCache
 from onnxpfp.refit.gram import Gram, GramObserver, collect_grams, gram_observers
 from onnxpfp.refit.layers import RefitLayer, refit_layers
 from onnxpfp.refit.sweep import RefitProblem
-from onnxpfp.refit.targets import TargetFinder
 from onnxpfp.score.group_data import GroupRead
 
 __all__ = ["RefitSetup", "grams_of", "group_reads", "refit_setup", "start_gram_observers"]
@@ -41,14 +39,10 @@ class RefitSetup:
 
 def refit_setup(context: RunContext, analysis: Analysis, split: Split) -> RefitSetup:
     """Find the linear ops of a model and put everything together that refits need."""
-    options, model, graph, constants = context.options, analysis.source.model, analysis.graph, analysis.constants
-    target_finder = TargetFinder.of(model, constants, analysis.shapes)
-    layers, left = refit_layers(target_finder, graph, own_weights(model, constants))
+    options = context.options
+    layers, left = refit_layers(analysis)
     problem = RefitProblem(
-        model=model,
-        graph=graph,
-        constants=constants,
-        shapes=analysis.shapes,
+        analysis=analysis,
         layers=layers,
         fit=split.fit,
         held=split.tuning,
@@ -58,7 +52,6 @@ def refit_setup(context: RunContext, analysis: Analysis, split: Split) -> RefitS
         requests=context.requests,
         threads=options.threads,
         seed=options.seed,
-        scratch=analysis.source.scratch,
     )
     return RefitSetup(problem, left)
 
@@ -91,7 +84,7 @@ def _reads(layer: RefitLayer, gram: Gram, place: NDArray[np.int64]) -> Iterator[
 
 def group_reads(setup: RefitSetup, grams: Mapping[str, Gram], group: Group) -> list[GroupRead]:
     """Describe how the consumers of a group that can be refitted read it."""
-    graph = setup.problem.graph
+    graph = setup.problem.analysis.graph
     layers = {layer.output: layer for layer in setup.problem.layers}
     place = np.full(graph.count + 1, -1)
     place[group.channels] = np.arange(group.channels.size)

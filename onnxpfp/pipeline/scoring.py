@@ -13,10 +13,10 @@ from onnxpfp.calibrate.collect import calibrate
 from onnxpfp.calibrate.observer import Observer
 from onnxpfp.calibrate.statistics import Statistics
 from onnxpfp.channels import Analysis
-from onnxpfp.channels.producers import producers_of
 from onnxpfp.data.samples import Samples
 from onnxpfp.data.splits import Split
 from onnxpfp.linear.ops import LinearOp, output_counts
+from onnxpfp.linear.producers import producers_of
 from onnxpfp.options import Options
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.criterion_scores import ReadsOfGroup, criterion_scores
@@ -130,7 +130,7 @@ def _score_without_data(analysis: Analysis, ops: Sequence[LinearOp], options: Op
     """Score by weights alone; the bounds count both signs of every activation."""
     graph = analysis.graph
     groups = [(g.channels, [ops[position] for position in g.consumers]) for g in graph.groups]
-    producers = producers_of(analysis.model, graph, analysis.constants)
+    producers = producers_of(analysis)
     outputs, weight = _group_terms(analysis, ops, [True] * len(ops), options.delta)
     coreset = scores_without_data(graph.count, groups, producers)
     criterion = criterion_of(options.score)

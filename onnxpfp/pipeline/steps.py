@@ -34,7 +34,7 @@ TEMPERATURE = 4.0
 def measure(context: RunContext, analysis: Analysis) -> Measured:
     """Measure everything on a model that a choice needs to know."""
     with context.clock.phase("calibration"):
-        readers = linear_ops(analysis.model, analysis.graph, analysis.shapes, analysis.constants)
+        readers = linear_ops(analysis)
         calibration = calibrate_and_score(context, analysis, readers)
     return complete(context, analysis, readers, calibration)
 
@@ -44,7 +44,7 @@ def complete(
 ) -> Measured:
     """Add to the scores what else a choice needs: where weights are stored, response curves that set widths."""
     with context.clock.phase("allocation"):
-        places = stored_axes_of(analysis.model, analysis.graph, analysis.constants)
+        places = stored_axes_of(analysis)
     measured = Measured(analysis, readers, calibration, places)
     by_curves = context.chooses and context.allocation == "measured"
     if not (by_curves and isinstance(calibration, RefitCalibration)):

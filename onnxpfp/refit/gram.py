@@ -258,7 +258,7 @@ def collect_grams(
     """
     observers = gram_observers(problem, wanted, spill)
     calibrate(
-        problem.model,
+        problem.analysis.model,
         (),
         problem.fit,
         batch_size=problem.batch_size,

@@ -56,7 +56,7 @@ def shard(whole: tuple[Analysis, Samples], first: int, last: int) -> tuple[Analy
 
 
 def sensitivities(analysis: Analysis, samples: Samples, first: int) -> list[Mergeable]:
-    ops = linear_ops(analysis.model, analysis.graph, analysis.shapes, analysis.constants)
+    ops = linear_ops(analysis)
     found = calibrate(analysis.model, ops, samples, batch_size=BATCH, threads=1, first_sample=first)
     return [found[op.name] for op in ops]
 
@@ -71,7 +71,7 @@ def grams(analysis: Analysis, samples: Samples, first: int) -> list[Mergeable]:
 
 
 def measurements(analysis: Analysis, samples: Samples, first: int) -> Measurements:
-    ops = linear_ops(analysis.model, analysis.graph, analysis.shapes, analysis.constants)
+    ops = linear_ops(analysis)
     return Measurements(analysis, ops, samples, BATCH, REQUESTS, OPTIONS, None, first)
 
 

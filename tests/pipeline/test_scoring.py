@@ -45,7 +45,7 @@ def gathered(
 ) -> tuple[RefitCalibration, Samples, Clock]:
     context = replace(open_run(model, data, Options(threads=2, keep_macs=0.5, **given), ()), clock=Clock())
     analysis = context.whole
-    readers = linear_ops(analysis.model, analysis.graph, analysis.shapes, analysis.constants)
+    readers = linear_ops(analysis)
     fed.clear()
     calibration = calibrate_and_score(context, analysis, readers)
     assert isinstance(calibration, RefitCalibration)

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from onnxpfp.arrays import CHUNK_BYTES
 from onnxpfp.calibrate.graph_builder import GraphBuilder, Tensor
-from onnxpfp.linear.ops import FileWeight, Layout, LinearOp, canonical
+from onnxpfp.linear.layout import Layout
+from onnxpfp.linear.ops import FileWeight, LinearOp
 
 __all__ = ["Taps", "taps_of"]
 
@@ -54,7 +55,7 @@ def taps_of(builder: GraphBuilder, reader: LinearOp) -> Taps:
         return _Held(builder, np.asarray(reader.taps(), dtype=np.float32))
     lying = _Distant(builder, builder.find(weight.tensor), weight.stored, tuple(range(len(weight.stored))))
     moved = lying.transpose(weight.order)
-    return canonical(reader, moved if moved.shape == weight.shape else moved.reshape(weight.shape))
+    return reader.canonical(moved if moved.shape == weight.shape else moved.reshape(weight.shape))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

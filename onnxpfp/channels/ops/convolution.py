@@ -118,6 +118,6 @@ def conv_transpose(n: NodeContext) -> None:
     _finish(n, 1, 1, 2, out)
 
 
-RULES.declare("Conv", products=convolution_products(1), bias=Bias(2), linear="conv")
-RULES.declare("com.microsoft:FusedConv", products=convolution_products(1), bias=Bias(2))
-RULES.declare("ConvTranspose", products=transposed_products, bias=Bias(2), linear="conv_transpose")
+RULES.declare("Conv", products=convolution_products(1), bias=Bias(2), layout="conv", linear=True)
+RULES.declare("com.microsoft:FusedConv", products=convolution_products(1), bias=Bias(2), layout="conv")
+RULES.declare("ConvTranspose", products=transposed_products, bias=Bias(2), layout="conv_transpose", linear=True)

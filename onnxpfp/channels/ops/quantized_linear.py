@@ -151,7 +151,8 @@ def _blocks(n: NodeContext, position: int, outputs: Ids, blocks: Ids) -> None:
 
 RULES.declare("QLinearConv", "com.microsoft:QLinearConv", products=convolution_products(3), bias=Bias(8, "steps"))
 RULES.declare("ConvInteger", products=convolution_products(1))
-RULES.declare("MatMulInteger", "QLinearMatMul", products=matrix_products)
+RULES.declare("MatMulInteger", products=matrix_products, operands=(0, 1))
+RULES.declare("QLinearMatMul", products=matrix_products, operands=(0, 3))
 RULES.declare("com.microsoft:DynamicQuantizeMatMul", "com.microsoft:MatMulIntegerToFloat", products=matrix_products)
 RULES.declare("com.microsoft:QGemm", products=gemm_products, bias=Bias(6, "steps"))
 RULES.declare("com.microsoft:MatMulNBits", products=matrix_products, bias=Bias(5, "packed"))
