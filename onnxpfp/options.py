@@ -22,7 +22,6 @@ __all__ = [
     "DEFAULT_KEEP_MACS",
     "DEFAULT_WORKSPACE",
     "SCORES",
-    "Known",
     "Option",
     "Options",
     "PrunabilityOptions",
@@ -55,9 +54,6 @@ SCORES: Mapping[str, bool] = {
     "chip": True,
 }
 """Criteria that may rank channels, and whether each needs data. A test holds it against those, which import numpy."""
-
-Known = Literal["file", "few", "random", "none"]
-"""What is known of the user's data: enough to hold some out, too few for that, noise in their place, nothing."""
 
 ALIGNMENT = 8
 """Multiple to which channels are kept by default: what vector units work in (peers.md 3.4)."""
@@ -358,7 +354,7 @@ class Options(RunOptions):
             flags = " or ".join(f"--{name.replace('_', '-')}" for name in targets)
             raise OptionError(f"give one target: {flags}, not {'both' if len(targets) == 2 else 'all'}")
         RunOptions.__post_init__(self)
-        if self.steps > 1 and (self.max_drift is not None or self.min_agreement is not None):
+        if self.steps > 1 and self.limit_flag:
             raise OptionError("--max-drift and --min-agreement try many targets, so they go with --steps 1")
         if self.steps > 1 and self.select in {"sampled", "mixed"}:
             raise OptionError(f"--select {self.select} draws once, so it goes with --steps 1")
@@ -368,17 +364,12 @@ class Options(RunOptions):
         """Whether the scores look at activations and there is nothing to take in their place."""
         return SCORES[self.score] if isinstance(self.score, str) else self.score.needs_data
 
-    def compensation(self, known: Known) -> Literal["lstsq", "bias", "none"]:
-        """Return what is done about the dropped channels."""
-        if known == "none":
-            return "none"
-        if self.compensate == "auto":
-            return "lstsq" if known == "file" else "bias"
-        return self.compensate
-
-    def allocation(self, known: Known) -> Literal["bound", "measured", "uniform"]:
-        """Return what sets the widths; noise tells nothing about the output."""
-        return self.allocate or ("measured" if known == "file" else "bound")
+    @property
+    def limit_flag(self) -> str:
+        """The flag of the quality that the target limits; empty where it is a share."""
+        if self.max_drift is not None:
+            return "--max-drift"
+        return "" if self.min_agreement is None else "--min-agreement"
 
     @property
     def target(self) -> tuple[Literal["macs", "params"], float]:

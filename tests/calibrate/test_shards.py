@@ -17,6 +17,7 @@ from onnxpfp.calibrate.collect import calibrate
 from onnxpfp.calibrate.observer import Mergeable, State, load_states, save_states
 from onnxpfp.channels import Analysis
 from onnxpfp.data.samples import Samples
+from onnxpfp.data.splits import CalibrationData, Split
 from onnxpfp.errors import CalibrationError
 from onnxpfp.linear.columns import sample_positions
 from onnxpfp.linear.describe import linear_ops
@@ -24,8 +25,10 @@ from onnxpfp.lossless.traces import traces_of
 from onnxpfp.model.load import load
 from onnxpfp.options import Options
 from onnxpfp.pipeline.analyze import analyze, open_model, read_data
+from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.measurements import Measurements
 from onnxpfp.pipeline.refit_problem import refit_setup, start_gram_observers
+from onnxpfp.progress import Clock
 from onnxpfp.runtime.providers import resolve_providers
 from onnxpfp.score.registry import CRITERIA
 
@@ -59,8 +62,10 @@ def sensitivities(analysis: Analysis, samples: Samples, first: int) -> list[Merg
 
 
 def grams(analysis: Analysis, samples: Samples, first: int) -> list[Mergeable]:
-    given: Any = type("Data", (), {"batch_size": BATCH})()
-    observers = start_gram_observers(refit_setup(analysis, samples, samples, given, REQUESTS, OPTIONS))
+    split = Split(samples, samples, samples)
+    data = CalibrationData(samples, "file", BATCH, split)
+    context = RunContext(analysis, data, REQUESTS, (), OPTIONS, None, 0, Clock())
+    observers = start_gram_observers(refit_setup(context, analysis, split))
     calibrate(analysis.model, (), samples, batch_size=BATCH, threads=1, observers=observers, first_sample=first)
     return list(observers)
 
