@@ -7,24 +7,20 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
+
+from onnxpfp.cli.main import main
 from onnxpfp.options import Option, Options, PrunabilityOptions, RunOptions, ScopeOptions, declared
 
 README = Path(__file__).parents[1] / "README.md"
 COMMAND = "python docs/options_table.py"
 MARKED = re.compile(r"(<!-- options -->\n).*?(\n<!-- /options -->)", re.DOTALL)
 SECTIONS = ("target", "choice", "data", "runtime")
-FILES = (
-    (
-        "`--calib-data FILE`",
-        "Unlabelled inputs, `.npz` or `.npy`; `random` is noise, for trials.",
-        "prune, prunability",
-    ),
-    ("`--plan FILE`, `--from-plan FILE`", "Write what was kept as JSON; replay it on the same network.", "prune"),
-    ("`--json FILE`", "Write the report as JSON; `-` is stdout.", "all"),
-)
-"""Options of the command line alone, which name files."""
+ON_FILES = ("FILE", "SRC")
+"""How the metavars of options begin that the command line alone has, for they name files."""
 
 
 def verbs(name: str) -> str:
@@ -42,19 +38,37 @@ def row(name: str, option: Option) -> tuple[str, str, str]:
     if len(option.choices) > 5:
         value = "NAME"
     names = f" One of {', '.join(option.choices)}." if value == "NAME" else ""
+    repeated = " Repeatable." if option.repeated else ""
     default = f" Default: {option.default_text}." if option.default_text else ""
-    return f"`{option.flag_of(name)}{' ' + value if value else ''}`", f"{option.help}{names}{default}", verbs(name)
+    meaning = f"{option.help}{names}{repeated}{default}"
+    return f"`{option.flag_of(name)}{' ' + value if value else ''}`", meaning, verbs(name)
+
+
+def rows_on_files() -> Iterator[tuple[str, str, str]]:
+    """Yield the cells of the options that the command line alone has and that name files."""
+    options = {option.opts[0]: option for command in main.commands.values() for option in command.params}
+    for flag, option in options.items():
+        if isinstance(option, click.Option) and (option.metavar or "").startswith(ON_FILES):
+            takers = [
+                verb for verb, command in main.commands.items() if option.name in {p.name for p in command.params}
+            ]
+            value = str(option.metavar).replace("|", "\\|")
+            yield (
+                f"`{flag} {value}`",
+                str(option.help),
+                "all" if len(takers) == len(main.commands) else ", ".join(takers),
+            )
 
 
 def table() -> str:
     """Return the table as Markdown."""
     options = {name: option for kind in (Options, PrunabilityOptions) for name, option in declared(kind)}
     order = sorted(options, key=lambda name: SECTIONS.index(options[name].section))
-    rows = [*(row(name, options[name]) for name in order), *FILES]
+    rows = [*(row(name, options[name]) for name in order), *rows_on_files()]
     return "\n".join(["| option | meaning | verbs |", "|---|---|---|", *(f"| {' | '.join(cells)} |" for cells in rows)])
 
 
-def main() -> int:
+def update() -> int:
     """Write the table, or with --check only compare it; returns 1 where it differs."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing, fail where the README has another table")
@@ -70,4 +84,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(update())

@@ -1,19 +1,50 @@
-"""Large arrays a piece at a time, so that what is computed on them never takes their memory again, and random ones."""
+"""Names of array types; and large arrays a piece at a time, so that what is computed never takes their memory again."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["CHUNK_BYTES", "chunks", "random_words", "runs_within"]
+__all__ = [
+    "CHUNK_BYTES",
+    "FLOAT_BYTES",
+    "AnyArray",
+    "AnyFloats",
+    "Arrays",
+    "Bools",
+    "Floats",
+    "Floats32",
+    "Ids",
+    "Ints",
+    "Keep",
+    "chunks",
+    "random_words",
+    "runs_within",
+]
 
 T = TypeVar("T")
 
+Floats = NDArray[np.float64]
+Floats32 = NDArray[np.float32]
+AnyFloats = NDArray[np.floating]
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+AnyArray = NDArray[np.generic]
+Arrays = Mapping[str, NDArray[Any]]
+"""Arrays by name, such as what a network is fed and puts out."""
+
+Ids = NDArray[np.int64]
+"""Channel ids of every index of one axis: 0 never goes, equal ids go together."""
+Keep = NDArray[np.bool_]
+"""Whether each channel stays, (channels + 1,); entry 0, the fixed indices, is always true."""
+
 CHUNK_BYTES = 4 << 20
 """Aimed-at size of one piece."""
+FLOAT_BYTES = 4
+"""Size of a float32 number."""
 
 
 def chunks(length: int, bytes_each: int) -> Iterator[slice]:

@@ -22,7 +22,6 @@ __all__ = [
     "DEFAULT_KEEP_MACS",
     "DEFAULT_WORKSPACE",
     "SCORES",
-    "Known",
     "Option",
     "Options",
     "PrunabilityOptions",
@@ -55,9 +54,6 @@ SCORES: Mapping[str, bool] = {
     "chip": True,
 }
 """Criteria that may rank channels, and whether each needs data. A test holds it against those, which import numpy."""
-
-Known = Literal["file", "few", "random", "none"]
-"""What is known of the user's data: enough to hold some out, too few for that, noise in their place, nothing."""
 
 ALIGNMENT = 8
 """Multiple to which channels are kept by default: what vector units work in (peers.md 3.4)."""
@@ -92,7 +88,9 @@ class Option:
         flag: Its name on the command line, without dashes; empty where that is the field's.
         metavar: What stands for its value in help.
         choices: The values that are allowed; empty if any are.
-        default_text: The default as help shows it, where that is decided later or needs a unit.
+        default_text: The default as help shows it; empty where there is none.
+        form: What is typed where that is no plain value: an amount of memory or the shape of an input.
+        repeated: Whether it may be given several times.
         check: Refuses values that cannot be meant.
     """
 
@@ -102,6 +100,8 @@ class Option:
     metavar: str = ""
     choices: tuple[str, ...] = ()
     default_text: str = ""
+    form: Literal["plain", "size", "shape"] = "plain"
+    repeated: bool = False
     check: Check | None = None
 
     def flag_of(self, name: str) -> str:
@@ -110,7 +110,9 @@ class Option:
 
 
 def _option(default: Any, help: str, section: Section, **more: Any) -> Any:
-    """Declare a field that is an option."""
+    """Declare a field that is an option; a default that is no number or word needs a text, if it is shown."""
+    if "default_text" not in more and isinstance(default, int | float | str) and default is not False:
+        more["default_text"] = str(default)
     metadata = {"option": Option(help, section, **more)}
     if isinstance(default, dict):
         return field(default_factory=dict[str, tuple[int, ...]], metadata=metadata)
@@ -175,21 +177,25 @@ class ScopeOptions:
 
     input_shapes: Mapping[str, tuple[int, ...]] = _option(
         {},
-        "Shape of an input with free axes; no name needed where there is one input.",
+        "Shape of an input with free axes. A model with one input needs no name.",
         "data",
         flag="input-shape",
         metavar="NAME:1,3,224,224",
+        form="shape",
+        repeated=True,
     )
     attention: Literal["heads", "width"] = _option(
         "heads",
-        "What goes from an attention: whole heads, or the same part of every head.",
+        "Prune attention by whole heads, or by the same part of every head.",
         "choice",
         choices=("heads", "width"),
     )
     include: Sequence[str] = _option(
-        (), "Prune only these nodes and initializers: a glob, or re:REGEX.", "choice", metavar="PAT"
+        (), "Prune only these nodes and initializers: a glob, or re:REGEX.", "choice", metavar="PAT", repeated=True
     )
-    exclude: Sequence[str] = _option((), "Leave these as they are; likewise.", "choice", metavar="PAT")
+    exclude: Sequence[str] = _option(
+        (), "Do not prune these nodes and initializers: a glob, or re:REGEX.", "choice", metavar="PAT", repeated=True
+    )
 
     def __post_init__(self) -> None:
         for name, option in declared(type(self)):
@@ -209,7 +215,7 @@ class RunOptions(ScopeOptions):
 
     samples: int | None = _option(
         None,
-        "Most samples to use.",
+        "Use at most N samples.",
         "data",
         flag="calib-samples",
         metavar="N",
@@ -218,7 +224,7 @@ class RunOptions(ScopeOptions):
     )
     batch_size: int | None = _option(
         None,
-        "Most samples in one run.",
+        "Run at most N samples at once.",
         "data",
         metavar="N",
         default_text="16, or what the model takes",
@@ -226,69 +232,76 @@ class RunOptions(ScopeOptions):
     )
     select: Literal["deterministic", "sampled", "mixed", "auto"] = _option(
         "auto",
-        "Which channels stay: the most sensitive, a weighted draw, both, or per group the smallest bound; where "
-        "none is below 1, those with most output energy.",
+        "How to choose the channels of a group: keep the most sensitive (deterministic), draw by sensitivity "
+        "(sampled), or both (mixed). auto takes the way with the smallest error bound; where no bound is below 1, it "
+        "keeps the channels with most output energy.",
         "choice",
         choices=("auto", "deterministic", "sampled", "mixed"),
     )
     score: str | CriterionLike = _option(  # noqa: RUF009
         "pfp",
-        "What ranks the channels of a group: their sensitivities (pfp), the error of the refitted layers that read "
-        "them (reconstruction), their share of the output energy (energy), or a baseline.",
+        "How to rank the channels of a group: by sensitivity (pfp), by the error after the refit of the layers that "
+        "read them (reconstruction), by their share of the output energy (energy), or by a baseline.",
         "choice",
         choices=tuple(SCORES),
         check=_criterion,
     )
     allocate: Literal["bound", "measured", "uniform"] | None = _option(
         None,
-        "What sets widths: the measured drift of the output, one error bound, or one share for all.",
+        "How to set the width of each group: by the measured drift of the output, by one error bound for all groups, "
+        "or by one share for all groups.",
         "choice",
         choices=("measured", "bound", "uniform"),
         default_text="measured with data, else bound",
     )
     kernel: Literal["sum", "max"] = _option(
         "sum",
-        "Sensitivity over whole kernel windows (the bound holds) or single taps (the authors' code).",
+        "Measure sensitivity over whole kernel windows (the bound holds), or over single taps (as the authors' code).",
         "choice",
         choices=("sum", "max"),
     )
     compensate: Literal["auto", "lstsq", "bias", "none"] = _option(
         "auto",
-        "Refit what reads dropped channels by least squares (lstsq), fold their mean into biases, or neither; auto is "
-        "lstsq with data.",
+        "Make up for dropped channels: refit the layers that read them by least squares (lstsq), fold their means into "
+        "biases (bias), or nothing (none). auto is lstsq with enough samples, else bias.",
         "choice",
         choices=("auto", "lstsq", "bias", "none"),
     )
-    delta: float = _option(1e-16, "Probability that a bound may fail.", "choice", check=_probability)
+    delta: float = _option(
+        1e-16, "Probability with which an error bound may fail.", "choice", metavar="P", check=_probability
+    )
     round_to: int | None = _option(
         None,
         "Keep channels in multiples of N.",
         "choice",
         metavar="N",
-        default_text="8 from 32 channels on",
+        default_text="8 in groups of 32 channels or more",
         check=_at_least_one,
     )
-    min_channels: int = _option(1, "Fewest channels of a group.", "choice", metavar="N", check=_at_least_one)
-    seed: int = _option(0, "Seed of everything that is drawn.", "runtime", check=_seed)
+    min_channels: int = _option(
+        1, "Keep at least N channels of every group.", "choice", metavar="N", check=_at_least_one
+    )
+    seed: int = _option(0, "Seed of everything that is drawn at random.", "runtime", metavar="N", check=_seed)
     threads: int | None = _option(
         None, "Threads of onnxruntime.", "runtime", metavar="N", default_text="its own choice", check=_at_least_one
     )
     workspace: int = _option(
         DEFAULT_WORKSPACE,
-        "Memory for what is measured and fitted, beside the network itself: 512MB, 2GB, 1.5GiB, ...",
+        "Memory for measuring and fitting, beside the network itself: 512MB, 2GB, 1.5GiB, ...",
         "runtime",
         metavar="SIZE",
         default_text="512MB",
+        form="size",
         check=_workspace,
     )
     providers: str = _option(
         "cpu",
-        "Where to run, by priority: cpu, cuda, cuda:1, trt, ... or names of onnxruntime, comma-separated.",
+        "Devices to run on, by priority, comma-separated: cpu, cuda, cuda:1, trt, or names of onnxruntime.",
         "runtime",
         metavar="LIST",
     )
     strict_providers: bool = _option(
-        False, "Fail where a node can only run on the CPU; else the CPU helps out.", "runtime"
+        False, "Fail if a node can only run on the CPU. Without it such nodes run there.", "runtime"
     )
 
     def __post_init__(self) -> None:
@@ -304,33 +317,32 @@ class Options(RunOptions):
 
     keep_macs: float | None = _option(
         None,
-        "Share of the multiply-adds that stays, in (0, 1].",
+        "Keep this share of the multiply-adds, in (0, 1].",
         "target",
         metavar="F",
         default_text="0.7",
         check=_share,
     )
     keep_params: float | None = _option(
-        None, "Share of the parameters that stays, in (0, 1].", "target", metavar="F", check=_share
+        None, "Keep this share of the parameters, in (0, 1].", "target", metavar="F", check=_share
     )
     max_drift: float | None = _option(
         None,
-        "In their place: prune the multiply-adds as far as the relative error of the outputs, on held-out samples, "
-        "stays within X.",
+        "Prune as far as the relative error of the outputs stays within X, measured on samples held out.",
         "target",
         metavar="X",
         check=_drift,
     )
     min_agreement: float | None = _option(
         None,
-        "Likewise: as far as the share of held-out samples with the same top-1 class stays at A or more.",
+        "Prune as far as the top-1 class agrees with the original's on at least a share A of the samples held out.",
         "target",
         metavar="A",
         check=_agreement,
     )
     steps: int = _option(
         1,
-        "Measure scores and widths anew so often, on the network as it is pruned by then.",
+        "Prune in N steps, and measure scores and widths anew at each.",
         "choice",
         metavar="N",
         check=_at_least_one,
@@ -342,7 +354,7 @@ class Options(RunOptions):
             flags = " or ".join(f"--{name.replace('_', '-')}" for name in targets)
             raise OptionError(f"give one target: {flags}, not {'both' if len(targets) == 2 else 'all'}")
         RunOptions.__post_init__(self)
-        if self.steps > 1 and (self.max_drift is not None or self.min_agreement is not None):
+        if self.steps > 1 and self.limit_flag:
             raise OptionError("--max-drift and --min-agreement try many targets, so they go with --steps 1")
         if self.steps > 1 and self.select in {"sampled", "mixed"}:
             raise OptionError(f"--select {self.select} draws once, so it goes with --steps 1")
@@ -352,17 +364,12 @@ class Options(RunOptions):
         """Whether the scores look at activations and there is nothing to take in their place."""
         return SCORES[self.score] if isinstance(self.score, str) else self.score.needs_data
 
-    def compensation(self, known: Known) -> Literal["lstsq", "bias", "none"]:
-        """Return what is done about the dropped channels."""
-        if known == "none":
-            return "none"
-        if self.compensate == "auto":
-            return "lstsq" if known == "file" else "bias"
-        return self.compensate
-
-    def allocation(self, known: Known) -> Literal["bound", "measured", "uniform"]:
-        """Return what sets the widths; noise tells nothing about the output."""
-        return self.allocate or ("measured" if known == "file" else "bound")
+    @property
+    def limit_flag(self) -> str:
+        """The flag of the quality that the target limits; empty where it is a share."""
+        if self.max_drift is not None:
+            return "--max-drift"
+        return "" if self.min_agreement is None else "--min-agreement"
 
     @property
     def target(self) -> tuple[Literal["macs", "params"], float]:
@@ -384,7 +391,7 @@ class PrunabilityOptions(RunOptions):
 
     tolerance: float = _option(
         0.05,
-        "Loss that counts as no harm: KL divergence of class scores, relative squared error of other outputs.",
+        "Loss of the output that counts as no harm: KL divergence of class scores, else the relative squared error.",
         "target",
         metavar="X",
         check=_tolerance,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -80,3 +81,9 @@ def test_no_public_name_is_defined_in_two_modules() -> None:
         for name in public_definitions(file) - REPEATED:
             modules.setdefault(name, []).append(str(file.relative_to(PACKAGE)))
     assert {name: files for name, files in modules.items() if len(files) > 1} == {}
+
+
+def test_types_of_arrays_are_named_in_one_module() -> None:
+    named = re.compile(r"^\w+ = NDArray\[np\.(?!object_)\w+\]$", re.MULTILINE)
+    modules = [file.stem for file in PACKAGE.rglob("*.py") if named.search(file.read_text(encoding="utf-8"))]
+    assert modules == ["arrays"]

@@ -44,7 +44,10 @@ def test_a_verb_takes_the_options_of_its_class_and_no_others(verb: str) -> None:
 def test_help_shows_what_is_declared(verb: str) -> None:
     shown = " ".join(CliRunner().invoke(main, [verb, "--help"], terminal_width=400).output.split())
     for name, option in declared(VERBS[verb]):
-        assert " ".join(option.help.split()) in shown, name
+        default = f" [default: {option.default_text}]" if option.default_text else ""
+        repeated = " Repeatable." if option.repeated else ""
+        assert " ".join(option.help.split()) + repeated + default in shown, name
+        assert f"{option.flag_of(name)} {option.metavar or '['}" in shown or name == "strict_providers", name
 
 
 def test_the_signature_of_the_api_is_whole() -> None:
@@ -86,6 +89,19 @@ def test_an_option_is_one_declaration() -> None:
 def test_the_readmes_table_is_made_from_them() -> None:
     check = [sys.executable, str(ROOT / "docs" / "options_table.py"), "--check"]
     assert subprocess.run(check, capture_output=True, text=True, check=False).stdout == ""
+
+
+def test_a_default_that_is_a_number_or_a_word_is_shown() -> None:
+    shown = {name for name, option in EVERY.items() if option.default_text}
+    values = {name: getattr(Options(), name, None) for name in EVERY}
+    assert {
+        name for name, value in values.items() if isinstance(value, int | float | str) and value is not False
+    } <= shown
+    assert (EVERY["delta"].default_text, EVERY["seed"].default_text, EVERY["score"].default_text) == (
+        "1e-16",
+        "0",
+        "pfp",
+    )
 
 
 def test_the_options_of_a_prunability_are_those_of_its_prunings() -> None:

@@ -121,7 +121,7 @@ def subject_of(file: Path, count: int) -> Subject:
     samples = random_samples(input_specs(source.model), count)
     first = next(iter(samples.batches(1)))
     analysis = analyze_at(source, {name: array.shape for name, array in first.items()}, Options())
-    readers = linear_ops(analysis.source.model, analysis.graph, analysis.shapes, analysis.constants)
+    readers = linear_ops(analysis)
     return Subject(analysis.source.model, tuple(reader for reader in readers if is_screened(reader)), samples)
 
 

@@ -19,7 +19,19 @@ from onnxpfp.model.load import load
 from onnxpfp.options import Options
 from onnxpfp.pipeline.analyze import analyze_at
 
-__all__ = ["CIFAR", "EXPORTED", "NETWORKS", "SIDE", "Places", "Subject", "file_of", "images_of", "noise", "subject_of"]
+__all__ = [
+    "CIFAR",
+    "EXPORTED",
+    "NETWORKS",
+    "SIDE",
+    "Places",
+    "Subject",
+    "file_of",
+    "images_of",
+    "noise",
+    "subject_at",
+    "subject_of",
+]
 
 SIDE = 224
 EXPORTED = {
@@ -103,9 +115,14 @@ def noise(*shape: int) -> NDArray[np.float32]:
 
 def subject_of(name: str, images: NDArray[np.float32], places: Places) -> Subject:
     """Read a network and find its readers."""
-    source = load(file_of(name, places))
+    return subject_at(file_of(name, places), images)
+
+
+def subject_at(file: Path, images: NDArray[np.float32]) -> Subject:
+    """Read the network of a file and find its readers."""
+    source = load(file)
     samples = load_samples(images, input_specs(source.model))
     shapes = {spec.name: (1, *images.shape[1:]) for spec in input_specs(source.model)}
     analysis = analyze_at(source, shapes, Options())
-    readers = linear_ops(analysis.source.model, analysis.graph, analysis.shapes, analysis.constants)
+    readers = linear_ops(analysis)
     return Subject(analysis.source.model, readers, samples)

@@ -21,18 +21,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from onnxpfp.allocation.cost import CostModel
 from onnxpfp.allocation.demand import Curves, Demand, DemandRule, curves_of
 from onnxpfp.allocation.widths import budget_of, unreachable
+from onnxpfp.arrays import Bools, Ints
 from onnxpfp.errors import TargetUnreachableError
 
 __all__ = ["Allocation", "Demand", "DemandRule", "allocate_by_bound"]
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
-Flags = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +108,7 @@ def _climb(curves: Curves, fits: Callable[[Ints], bool]) -> tuple[Ints, float]:
     return kept, math.inf if t is None else t
 
 
-def _walk(curves: Curves, kept: Ints, stuck: Flags, fits: Callable[[Ints], bool]) -> float | None:
+def _walk(curves: Curves, kept: Ints, stuck: Bools, fits: Callable[[Ints], bool]) -> float | None:
     """Take steps one by one, in place, until none is left or a jump would be faster.
 
     Returns:
@@ -139,7 +135,7 @@ def _walk(curves: Curves, kept: Ints, stuck: Flags, fits: Callable[[Ints], bool]
     return blocked
 
 
-def _jump(curves: Curves, kept: Ints, stuck: Flags, fits: Callable[[Ints], bool]) -> Ints:
+def _jump(curves: Curves, kept: Ints, stuck: Bools, fits: Callable[[Ints], bool]) -> Ints:
     """Return widths that fit, close below the first step that does not.
 
     Only groups that are not stuck move. Where the walk takes over does not change the result.

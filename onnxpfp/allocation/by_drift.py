@@ -16,15 +16,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from onnxpfp.allocation.cost import CostModel
 from onnxpfp.allocation.widths import budget_of, unreachable, widths_of
+from onnxpfp.arrays import Floats, Ints
 
 __all__ = ["ResponseCurve", "allocate_by_drift"]
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 FLOOR = 1e-6
 """Drifts below it are noise."""

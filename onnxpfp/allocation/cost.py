@@ -13,35 +13,12 @@ falls when a group keeps more.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
-__all__ = ["CostModel", "SparseMatrix"]
+from onnxpfp.arrays import Ints
 
-Ints = NDArray[np.int64]
-
-
-class _Coordinates(Protocol):
-    """The part of a scipy COO matrix that is read."""
-
-    row: NDArray[Any]
-    col: NDArray[Any]
-    data: NDArray[Any]
-
-
-class SparseMatrix(Protocol):
-    """Any scipy sparse matrix or array."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Rows and columns."""
-        ...
-
-    def tocoo(self) -> _Coordinates:
-        """Return the entries with their coordinates."""
-        ...
+__all__ = ["CostModel"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,8 +28,7 @@ class CostModel:
     Attributes:
         fixed: Indices of each axis that always stay, (A,) int64. Axis 0 is a pseudo axis of
             length 1 that pads short products.
-        per_channel: Indices of the axis that one channel of group g owns, (A, G) int64, dense or
-            scipy sparse.
+        per_channel: Indices of the axis that one channel of group g owns, (A, G) int64.
         terms: Axis numbers of each product, (T, F) int64.
         coefficients: Factor of each product, (T,) int64.
 
@@ -62,7 +38,7 @@ class CostModel:
     """
 
     fixed: Ints
-    per_channel: Ints | SparseMatrix
+    per_channel: Ints
     terms: Ints
     coefficients: Ints
     # The nonzeros of per_channel and the transposed terms: `total` is called thousands of times.
@@ -72,10 +48,10 @@ class CostModel:
     _factors: Ints = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        axes, groups, owned = _entries(self.per_channel)
+        axes, groups = np.nonzero(self.per_channel)
         object.__setattr__(self, "_axes", axes)
         object.__setattr__(self, "_groups", groups)
-        object.__setattr__(self, "_owned", owned)
+        object.__setattr__(self, "_owned", self.per_channel[axes, groups])
         object.__setattr__(self, "_factors", np.ascontiguousarray(self.terms.T, dtype=np.int64))
         self._check()
 
@@ -109,14 +85,3 @@ class CostModel:
         lengths = self.lengths(kept)
         products = np.multiply.reduce(lengths[self._factors], axis=0)
         return int(np.dot(products, self.coefficients))
-
-
-def _entries(matrix: Ints | SparseMatrix) -> tuple[Ints, Ints, Ints]:
-    """Return rows, columns and values of the nonzeros."""
-    if isinstance(matrix, np.ndarray):
-        rows, columns = np.nonzero(matrix)
-        return rows.astype(np.int64), columns.astype(np.int64), matrix[rows, columns]
-    coo = matrix.tocoo()
-    stored = coo.data != 0
-    rows, columns, values = (np.asarray(x[stored], dtype=np.int64) for x in (coo.row, coo.col, coo.data))
-    return rows, columns, values

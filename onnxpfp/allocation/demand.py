@@ -25,15 +25,12 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
+from onnxpfp.arrays import Bools, Floats, Ints
 from onnxpfp.score.pfp import draws_to_reach, log_miss, probabilities
 
 __all__ = ["Curves", "Demand", "DemandRule", "curves_of"]
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
-Flags = NDArray[np.bool_]
 
 DemandRule = Literal["bound", "draws"]
 
@@ -108,7 +105,7 @@ class Curves(Protocol):
         """Return from which (t, dead) on `at` asks for the next width above a width."""
         ...
 
-    def begin(self, moving: Flags) -> float:
+    def begin(self, moving: Bools) -> float:
         """Return a t at which no group that is moving has left its smallest width."""
         ...
 
@@ -159,7 +156,7 @@ class _BoundCurves(_Widths):
         error = float(self.dropped[group][size - width])
         return (1.0 / error, 0.0) if error > _NEGLIGIBLE else (math.inf, (width + 1) / size)
 
-    def begin(self, moving: Flags) -> float:
+    def begin(self, moving: Bools) -> float:
         """Return a t at which no group that is moving has left its smallest width."""
         largest = max(float(self.dropped[g][-1]) for g in np.flatnonzero(moving))
         return 0.5 / max(largest, _NEGLIGIBLE)
@@ -204,7 +201,7 @@ class _DrawCurves(_Widths):
         draws = draws_to_reach(self.miss[begin : begin + alive], target)
         return (draws - 1) / rate if draws > 1 else 0.0, 0.0
 
-    def begin(self, moving: Flags) -> float:
+    def begin(self, moving: Bools) -> float:
         """Return a t at which no group that is moving has left its smallest width."""
         # Up to t = 1 / rate every group has one draw.
         return 1.0 / float(self.rate[moving].max())

@@ -25,12 +25,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxpfp.score.pfp import draws_for, epsilon_deterministic, epsilon_mixed, probabilities
+from onnxpfp.arrays import Bools, Floats
+from onnxpfp.score.pfp import K, draws_for, epsilon_deterministic, epsilon_mixed, probabilities
 
 __all__ = ["Epsilons", "Method", "Selection", "Variant", "select"]
 
-Floats = NDArray[np.float64]
-Flags = NDArray[np.bool_]
 
 Variant = Literal["deterministic", "sampled", "mixed"]
 """Ways to select channels."""
@@ -81,7 +80,7 @@ class Selection:
         tie_broken: Whether all bounds were 1 or more, so that something else ranked the channels.
     """
 
-    keep: Flags
+    keep: Bools
     factor: Floats
     variant: Variant
     requested: Method
@@ -99,7 +98,7 @@ def select(
     rng: np.random.Generator,
     n_outputs: int,
     delta: float,
-    k: float = 3.0,
+    k: float = K,
     reweightable: bool = True,
     sensitivity: NDArray[np.floating[Any]] | None = None,
     tie_break: NDArray[np.floating[Any]] | None = None,
@@ -161,14 +160,14 @@ def _best(epsilon: Epsilons) -> Variant:
     return min(order, key=epsilon.of)
 
 
-def _largest(s: Floats, n: int) -> Flags:
+def _largest(s: Floats, n: int) -> Bools:
     """Mark the n largest; of equal ones the lower index, (C,) bool."""
     marked = np.zeros(s.shape, dtype=np.bool_)
     marked[np.argsort(-s, kind="stable")[:n]] = True
     return marked
 
 
-def _sure(s: Floats, n: int) -> Flags:
+def _sure(s: Floats, n: int) -> Bools:
     """Mark what the mixed variant keeps surely: p_j >= 1 / N, at most n (PFP, partial variant)."""
     p = probabilities(s)
     certain = int(np.count_nonzero(p * draws_for(p, n) >= 1.0 - 1e-12))
@@ -186,13 +185,13 @@ class _Plan:
         draws: Draws expected for that; 0 if nothing is left to chance.
     """
 
-    sure: Flags
+    sure: Bools
     p: Floats
     width: int
     draws: int
 
 
-def _plan(s: Floats, n: int, sure: Flags) -> _Plan:
+def _plan(s: Floats, n: int, sure: Bools) -> _Plan:
     p = np.zeros_like(s)
     if not sure.all():
         p[~sure] = probabilities(s[~sure])

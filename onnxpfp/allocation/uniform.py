@@ -9,10 +9,9 @@ from numpy.typing import NDArray
 
 from onnxpfp.allocation.cost import CostModel
 from onnxpfp.allocation.widths import budget_of, unreachable
+from onnxpfp.arrays import Ints
 
 __all__ = ["allocate_uniformly"]
-
-Ints = NDArray[np.int64]
 
 
 def allocate_uniformly(allowed: Sequence[Ints], cost: CostModel, target: float, reference: int | None = None) -> Ints:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 
+from onnxpfp.arrays import Ints
 from onnxpfp.errors import TargetUnreachableError
 
 __all__ = ["budget_of", "grid", "unreachable", "widths_of"]
 
-Ints = NDArray[np.int64]
 
 SHARES = tuple(number / 8 for number in range(7, 0, -1))
 """Shares of a group at which its curve is measured, besides its smallest width."""

@@ -12,21 +12,16 @@ from __future__ import annotations
 
 import functools
 import inspect
-import os
 import re
 from collections.abc import Callable
 from dataclasses import Field, fields
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
-from onnx import ModelProto
-
 from onnxpfp.errors import OnnxPfpError
+from onnxpfp.model.load import ModelSource
 from onnxpfp.options import Option, Options, PrunabilityOptions, declared
 
-__all__ = ["CALIBRATION", "PROGRESS", "ModelSource", "documented", "in_keywords", "keywords"]
-
-ModelSource = ModelProto | str | os.PathLike[str]
-"""A model object, or the path of a file."""
+__all__ = ["CALIBRATION", "PROGRESS", "documented", "in_keywords", "keywords"]
 
 CALIBRATION = (
     "Unlabelled samples: a path of a `.npz` or `.npy` file, an array or arrays by input name (axis 0 = samples), an "

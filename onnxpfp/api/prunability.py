@@ -4,27 +4,33 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-
-import numpy as np
+from dataclasses import dataclass, field, replace
 
 from onnxpfp.allocation.prunability import Prunability, read_curve
-from onnxpfp.api.keywords import PROGRESS, ModelSource, documented, keywords
+from onnxpfp.api.keywords import PROGRESS, documented, keywords
 from onnxpfp.channels import Analysis
 from onnxpfp.data.sources import SampleSource
-from onnxpfp.errors import CalibrationError, ModelError, OptionError, TargetUnreachableError
-from onnxpfp.model.load import load
+from onnxpfp.data.splits import Split
+from onnxpfp.errors import ModelError
+from onnxpfp.linear.describe import linear_ops
+from onnxpfp.model.load import ModelSource
 from onnxpfp.options import PrunabilityOptions
-from onnxpfp.pipeline.analyze import analyze, open_model, read_data
+from onnxpfp.pipeline.context import RunContext, open_run
 from onnxpfp.pipeline.costs import mac_model
-from onnxpfp.pipeline.decide import full_cost, selector_of
 from onnxpfp.pipeline.group_trials import GroupTrial, measure_group_trials
+from onnxpfp.pipeline.measured import Measured, RefitCalibration
 from onnxpfp.pipeline.prunability_curves import Point, group_points, network_points, shares_down_to
 from onnxpfp.pipeline.quality_search import least_share
 from onnxpfp.pipeline.refit_problem import grams_of
-from onnxpfp.pipeline.scoring import SHARE, split_of
-from onnxpfp.pipeline.steps import Measured, RunContext, measure
-from onnxpfp.progress import Clock, Progress
+from onnxpfp.pipeline.requirements import (
+    PRUNABILITY_HOLDS_OUT,
+    require_data_for_prunability,
+    require_groups_for_prunability,
+    require_split,
+)
+from onnxpfp.pipeline.scoring import calibrate_for_refits
+from onnxpfp.pipeline.steps import complete
+from onnxpfp.progress import Progress
 from onnxpfp.report.inspection import NodeName
 from onnxpfp.report.prunability import GroupPrunability, PrunabilityReport
 from onnxpfp.verify.evaluator import Evaluator
@@ -75,119 +81,78 @@ def prunability_with(
     Raises:
         OnnxPfpError: As in `prunability`.
     """
-    options, tolerance = asked.pruning(), asked.tolerance
-    _refuse(calibration)
-    clock = Clock(progress) if progress else Clock()
-    with clock.phase("load"):
-        source = load(model)
-        session, requests = open_model(source, options)
-        data = read_data(source, session, calibration, options)
-    analysis = analyze(source, data, options, clock)
-    _refuse_if_nothing(analysis)
-    split = split_of(data, options.seed)
-    context = RunContext(data, split, requests, options, None, full_cost(analysis, options), clock)
+    require_data_for_prunability(calibration)
+    context = open_run(model, calibration, asked.pruning(), [PRUNABILITY_HOLDS_OUT], progress=progress)
+    analysis, clock = context.whole, context.clock
+    require_groups_for_prunability(analysis)
+    split = require_split(context.data, PRUNABILITY_HOLDS_OUT)
     with clock.phase("network"):
-        evaluator = _evaluator(analysis, context)
-    measured = measure(context, analysis)
-    narrowed = _narrowed(measured, context)
-    cost = mac_model(analysis.source.model, analysis.graph, analysis.shapes)
-    shares = shares_down_to(least_share(measured, context))
+        evaluator = _evaluator(context, split)
+    with clock.phase("calibration"):
+        readers = linear_ops(analysis)
+        scored = calibrate_for_refits(context, analysis, readers, split)
+    measured = complete(context, analysis, readers, scored)
+    trials = _group_trials(context, measured, scored)
+    cost = mac_model(analysis)
+    shares = shares_down_to(least_share(context, measured))
     with clock.phase("network") as tell:
-        points = network_points(measured, context, cost, evaluator, shares, tell)
-    return _report(measured, context, evaluator, points, group_points(cost, _sizes(analysis), narrowed), tolerance)
+        points = network_points(context, measured, cost, evaluator, shares, tell)
+    return _report(context, measured, split, evaluator, points, group_points(cost, trials), asked.tolerance)
 
 
-def _refuse(calibration: SampleSource | None) -> None:
-    """Make sure that there are data, before anything is read.
-
-    Raises:
-        OptionError: There are none.
-    """
-    if calibration is None:
-        raise OptionError(
-            "prunability is how far the output drifts on data, and none are given",
-            hint="give --calib-data FILE.npz",
-        )
-
-
-def _refuse_if_nothing(analysis: Analysis) -> None:
-    if not analysis.graph.groups:
-        raise TargetUnreachableError(
-            f"{analysis.source.title}: nothing in it can be pruned", hint="`onnxpfp inspect` says why"
-        )
-
-
-def _evaluator(analysis: Analysis, context: RunContext) -> Evaluator:
-    """Run the original on the samples that are held out.
+def _evaluator(context: RunContext, split: Split) -> Evaluator:
+    """Return what runs the original on the samples that are held out.
 
     Raises:
-        CalibrationError: There are too few samples for that.
         ModelError: It has no output that could drift.
     """
-    if context.split.held_out is None:
-        raise CalibrationError(
-            f"prunability is measured on samples that are held out, which takes {SHARE} samples, and "
-            f"{len(context.data.samples)} are given",
-            hint="give more unlabelled samples",
-        )
-    evaluator = context.evaluator(analysis.source.model, context.split.held_out)
+    evaluator = context.evaluator(split.held_out)
     if not evaluator.losses:
-        raise ModelError(f"{analysis.source.title}: none of its outputs is a tensor of numbers, so none can drift")
+        raise ModelError(f"{context.whole.source.title}: none of its outputs is a tensor of numbers, so none can drift")
     return evaluator
 
 
-def _narrowed(measured: Measured, context: RunContext) -> tuple[GroupTrial, ...]:
+def _group_trials(context: RunContext, measured: Measured, calibration: RefitCalibration) -> tuple[GroupTrial, ...]:
     """Narrow every group alone; the Gram matrices may not be there yet, where they decide nothing else."""
-    calibration, grams = measured.calibration, measured.calibration.grams
-    assert calibration.setup is not None
-    refitted = context.options.compensation(calibration.known) == "lstsq"
-    if refitted and not grams:
+    if context.compensation == "lstsq" and not calibration.grams:
         with context.clock.phase("calibration") as tell:
-            grams = grams_of(calibration.setup, tell)
+            calibration = replace(calibration, grams=grams_of(calibration.setup, tell))
     with context.clock.phase("groups") as tell:
-        selector = selector_of(measured.analysis, calibration, measured.places, context.options)
-        return measure_group_trials(selector, calibration.setup.problem, grams, refitted=refitted, tell=tell)
+        return measure_group_trials(context, measured, calibration, tell)
 
 
 def _report(
-    measured: Measured,
     context: RunContext,
+    measured: Measured,
+    split: Split,
     evaluator: Evaluator,
     points: tuple[Point, ...],
     curves: Sequence[tuple[Point, ...]],
     tolerance: float,
 ) -> PrunabilityReport:
     """Put together what was measured, and how."""
-    source, options, split, calibration = measured.analysis.source, context.options, context.split, measured.calibration
-    assert calibration.scores is not None
-    assert split.tuning is not None
-    compensate = options.compensation(calibration.known)
-    notes = [_RANDOM] if calibration.known == "random" else []
+    source = context.whole.source
     return PrunabilityReport(
         file=str(source.path) if source.path else None,
-        inputs=dict(measured.analysis.shapes.inputs),
+        inputs=dict(context.whole.shapes.inputs),
         tolerance=tolerance,
         losses=evaluator.losses,
-        score=calibration.scores.method,
-        select=options.select,
-        allocate=options.allocation(calibration.known),
-        compensate=compensate,
-        compensate_groups="lstsq" if compensate == "lstsq" else "none",
+        score=measured.calibration.scores.method,
+        select=context.options.select,
+        allocate=context.allocation,
+        compensate=context.compensation,
+        compensate_groups="lstsq" if context.compensation == "lstsq" else "none",
         samples=len(split.fit),
         samples_groups=len(split.tuning),
-        samples_network=len(evaluator.samples),
+        samples_network=len(split.held_out),
         macs=context.full,
         network=_read(points, tolerance),
         curve=points,
-        groups=_groups(measured.analysis, curves, tolerance),
+        groups=_groups(context.whole, curves, tolerance),
         providers=evaluator.providers,
         seconds=dict(context.clock.seconds),
-        notes=tuple(notes),
+        notes=(_RANDOM,) if context.data.given == "random" else (),
     )
-
-
-def _sizes(analysis: Analysis) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    return np.array([group.channels.size for group in analysis.graph.groups], np.int64)
 
 
 def _read(points: Sequence[Point], tolerance: float) -> Prunability:

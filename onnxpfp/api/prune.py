@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -13,26 +12,24 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from onnxpfp.allocation.search import SearchResult
-from onnxpfp.api.keywords import CALIBRATION, PROGRESS, ModelSource, documented, keywords
+from onnxpfp.api.keywords import CALIBRATION, PROGRESS, documented, keywords
 from onnxpfp.channels import Analysis
 from onnxpfp.data.sources import SampleSource
-from onnxpfp.errors import OptionError, TargetUnreachableError
 from onnxpfp.linear.weights import stored_axes_of
-from onnxpfp.model.load import load
+from onnxpfp.model.load import ModelSource
 from onnxpfp.options import Options
-from onnxpfp.pipeline.analyze import analyze, open_model, read_data
-from onnxpfp.pipeline.decide import Decision, full_cost
+from onnxpfp.pipeline.context import RunContext, open_run
+from onnxpfp.pipeline.decide import Decision
 from onnxpfp.pipeline.lossless_step import LosslessStep, remove_lossless
 from onnxpfp.pipeline.plan import Plan, make_plan
 from onnxpfp.pipeline.quality_search import QualityTarget, prune_to_quality, quality_evaluator
-from onnxpfp.pipeline.scoring import split_of
-from onnxpfp.pipeline.steps import RunContext, lift_decision, measure, prune_in_steps
+from onnxpfp.pipeline.requirements import holding_out, require_data, require_groups
+from onnxpfp.pipeline.steps import lift_decision, measure, prune_in_steps
 from onnxpfp.pipeline.verification import verify
-from onnxpfp.progress import Clock, Progress
+from onnxpfp.progress import Progress
 from onnxpfp.report.build import Outcome, build_report
 from onnxpfp.report.pruning import Report
 from onnxpfp.runtime.external_data import WeightFile, with_weights_in_memory
-from onnxpfp.score.registry import criterion_of
 from onnxpfp.verify.evaluator import Evaluator
 
 __all__ = ["PruneArguments", "Result", "prune", "prune_with"]
@@ -118,68 +115,39 @@ def prune_with(
     Raises:
         OnnxPfpError: As in `prune`.
     """
-    clock = Clock(progress) if progress else Clock()
-    limit = QualityTarget.of(options.max_drift, options.min_agreement) if plan is None else None
-    if (options.needs_data or limit is not None) and calibration is None and plan is None:
-        measuring = limit.flag if limit is not None else f"--score {criterion_of(options.score).name}"
-        raise OptionError(f"{measuring} measures the data, and none are given", hint="give --calib-data FILE.npz")
+    replaying = plan is not None
+    require_data(calibration, options, replaying=replaying)
     if plan is not None:
         options = replace(options, attention=plan.attention)
-    with clock.phase("load"):
-        source = load(model, folder)
-        session, requests = open_model(source, options)
-        data = read_data(source, session, calibration, options)
-    whole = analyze(source, data, options, clock)
-    _refuse_if_nothing(whole, options, plan)
-    context = RunContext(data, split_of(data, options.seed), requests, options, plan, full_cost(whole, options), clock)
-    evaluator = _evaluator(limit, whole, context)
-    lossless = LosslessStep.nothing(whole)
+    needs = holding_out(options, replaying=replaying)
+    context = open_run(model, calibration, options, needs, plan=plan, progress=progress, folder=folder)
+    whole, clock = context.whole, context.clock
     if context.chooses:
-        lossless = remove_lossless(whole, data, requests, options, clock)
-    analysis = lossless.analysis
-    measured = measure(context, analysis)
+        require_groups(whole, options)
+    limit = None if replaying else QualityTarget.of(options)
+    evaluator = _evaluator(limit, context)
+    lossless = remove_lossless(context) if context.chooses else LosslessStep.nothing(whole)
+    measured = measure(context, lossless.analysis)
     prune_to = partial(prune_in_steps, first=measured)
     search_result: SearchResult | None = None
     if limit is None or evaluator is None:
-        decision, done = prune_to(context)
+        decision, candidate = prune_to(context)
     else:
-        (decision, done), search_result = prune_to_quality(limit, context, measured, evaluator, prune_to)
-    if evaluator is None and data.given != "none":
-        evaluator = context.evaluator(whole.source.model, measured.calibration.seen, held_out=False)
+        (decision, candidate), search_result = prune_to_quality(limit, context, measured, evaluator, prune_to)
+    if evaluator is None and context.data.given != "none":
+        evaluator = context.evaluator(measured.calibration.seen, held_out=False)
+    unchanged = bool(decision.keep.all()) and not lossless.removed
     with clock.phase("verification") as tell:
-        unchanged = bool(decision.keep.all()) and not lossless.removed
-        verified = verify(
-            whole,
-            analysis,
-            done,
-            evaluator,
-            measured.calibration,
-            data,
-            requests,
-            options,
-            unchanged=unchanged,
-            tell=tell,
-        )
-    lifted = lift_decision(whole.graph, analysis.graph, decision, lossless.origin)
-    report = build_report(
-        Outcome(
-            whole,
-            data,
-            options,
-            measured.calibration.lifted(lossless.origin, whole.graph.count),
-            lifted,
-            lossless.removed,
-            done.compensation,
-            verified,
-            session.providers,
-            clock.seconds,
-            plan,
-            search_result,
-        )
+        verified = verify(context, measured, candidate, evaluator, unchanged=unchanged, tell=tell)
+    decision = lift_decision(whole.graph, lossless.analysis.graph, decision, lossless.origin)
+    outcome = Outcome(
+        context, measured.calibration, decision, lossless, candidate.compensation, verified, search_result
     )
+    report = build_report(outcome)
+    source = whole.source
     return Result(
-        stored=(source.rewritten_from or source.model) if unchanged else done.model,
-        plan=_plan(whole, lifted, report, options),
+        stored=(source.rewritten_from or source.model) if unchanged else candidate.model,
+        plan=_plan(whole, decision, report, options),
         report=report,
         unchanged=source.data if unchanged else None,
         external=source.external,
@@ -188,30 +156,19 @@ def prune_with(
     )
 
 
-def _evaluator(limit: QualityTarget | None, whole: Analysis, context: RunContext) -> Evaluator | None:
+def _evaluator(limit: QualityTarget | None, context: RunContext) -> Evaluator | None:
     """Return what compares with the original on samples that are held out; None if there are none.
 
     Raises:
-        CalibrationError: A quality is limited, and there are none.
         OptionError: The outputs have nothing of what is limited.
     """
-    if limit is not None:
-        with context.clock.phase("search"):
-            return quality_evaluator(limit, whole, context)
-    held = context.split.held_out
-    return None if held is None else context.evaluator(whole.source.model, held)
-
-
-def _refuse_if_nothing(analysis: Analysis, options: Options, plan: Plan | None) -> None:
-    """Say why nothing can be pruned, the most frequent reasons first."""
-    if analysis.graph.groups or plan is not None or options.target[1] == 1:
-        return
-    reasons = Counter(fixed.reason for fixed in analysis.graph.fixed).most_common(3)
-    lifted = "; ".join(reason for reason, _ in reasons) or "no Conv, Gemm or MatMul has weights in it"
-    raise TargetUnreachableError(
-        f"{analysis.source.title}: nothing in it can be pruned: {lifted}",
-        hint="--exclude and --include leave nothing" if options.exclude or options.include else "",
-    )
+    if context.data.split is None:
+        return None
+    held_out = context.data.split.held_out
+    if limit is None:
+        return context.evaluator(held_out)
+    with context.clock.phase("search"):
+        return quality_evaluator(limit, context, held_out)
 
 
 def _plan(
@@ -221,7 +178,7 @@ def _plan(
     options: Options,
 ) -> Plan:
     graph = analysis.graph
-    places = stored_axes_of(analysis.source.model, graph, analysis.constants)
+    places = stored_axes_of(analysis)
     scales: dict[str, dict[int, NDArray[np.float64]]] = {}
     for consumer, place in zip(graph.consumers, places, strict=True):
         factor = decision.factor[consumer.channels]

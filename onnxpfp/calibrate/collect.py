@@ -16,18 +16,20 @@ from typing import Literal, cast
 
 from onnx import ModelProto
 
+from onnxpfp.arrays import FLOAT_BYTES
 from onnxpfp.calibrate.nonnegative import nonnegative_tensors
 from onnxpfp.calibrate.observer import Observer, Shape
 from onnxpfp.calibrate.probe import GraphObserver, build_probe, shard_readers
-from onnxpfp.calibrate.runner import WORKSPACE_BYTES, NetworkRunner, choose_batch, needs_of
+from onnxpfp.calibrate.runner import NetworkRunner, choose_batch, needs_of
 from onnxpfp.calibrate.sensitivity.base import FamilyObserver
 from onnxpfp.calibrate.sensitivity.device import DeviceSensitivityObserver, Programs
 from onnxpfp.calibrate.sensitivity.observer import SensitivityObserver
-from onnxpfp.calibrate.sensitivity.settings import Guard, Kernel, SensitivitySettings
+from onnxpfp.calibrate.sensitivity.settings import Kernel, SensitivitySettings
 from onnxpfp.calibrate.statistics import OpStatistics, Statistics
 from onnxpfp.data.samples import Samples
 from onnxpfp.linear.families import OpFamily, is_screened, op_families, shard_families
 from onnxpfp.linear.ops import FileWeight, LinearOp
+from onnxpfp.options import DEFAULT_WORKSPACE
 from onnxpfp.progress import Count
 from onnxpfp.runtime.device_memory import device_memory_of
 from onnxpfp.runtime.providers import CPU, ProviderRequest
@@ -42,7 +44,6 @@ SCARCE_BYTES = 16 << 20
 """Limit of one intermediate where weights stay in files, for then memory is scarce."""
 _CHUNK_BYTES_CPU = 4 << 20
 _CHUNK_BYTES_DEVICE = 16 << 20
-_FLOAT = 4
 
 
 def calibrate(
@@ -51,11 +52,10 @@ def calibrate(
     samples: Samples,
     *,
     kernel: Kernel = "sum",
-    guard: Guard = "relative",
     batch_size: int | None = None,
     providers: str | Sequence[str] | Sequence[ProviderRequest] = "cpu",
     threads: int | None = None,
-    workspace_bytes: int = WORKSPACE_BYTES,
+    workspace_bytes: int = DEFAULT_WORKSPACE,
     progress: Count | None = None,
     method: SensitivityMethod = "screened",
     observers: Sequence[Observer] = (),
@@ -69,7 +69,6 @@ def calibrate(
         readers: What to measure.
         samples: What to feed.
         kernel: "sum" (the bound holds) or "max" (the authors' code).
-        guard: "relative" to the largest sum of a sample, or the authors' "absolute" 1.19e-7.
         batch_size: Most samples in one run; None chooses.
         providers: As in `open_session`.
         threads: Threads of the network's ops, and families of readers worked on at once; None takes all cores.
@@ -92,7 +91,7 @@ def calibrate(
     if any(isinstance(reader.weight, FileWeight) for reader in readers):
         workspace_bytes = min(workspace_bytes, SCARCE_BYTES)
     chunk = _CHUNK_BYTES_CPU if on_cpu else _CHUNK_BYTES_DEVICE
-    plan = SensitivitySettings(kernel, guard, 1, chunk, workspace_bytes=workspace_bytes)
+    plan = SensitivitySettings(kernel, chunk_bytes=chunk, workspace_bytes=workspace_bytes)
     place = None if on_cpu else device_memory_of(requests)
     screened = method == "screened" and (on_cpu or place is not None)
     families = op_families([reader for reader in readers if is_screened(reader)]) if screened else ()
@@ -174,7 +173,7 @@ def in_graph_limit(readers: Sequence[LinearOp], plan: SensitivitySettings) -> in
     The largest sums z and their inverse stay within the workspace; three quarters of the readers can work on a
     channel within two chunks.
     """
-    sums = [2 * _FLOAT * math.prod(reader.output_shape) for reader in readers]
+    sums = [2 * FLOAT_BYTES * math.prod(reader.output_shape) for reader in readers]
     blocks = [
         size // reader.group * (reader.kernel_size if plan.kernel == "max" else 1)
         for size, reader in zip(sums, readers, strict=True)

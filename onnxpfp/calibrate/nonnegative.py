@@ -10,15 +10,13 @@ Cases:
 
 from __future__ import annotations
 
-from onnx import ModelProto, NodeProto, TensorProto
+from onnx import ModelProto, NodeProto
 
 from onnxpfp.channels.ops import FACTS, op_name
 from onnxpfp.model.attributes import Attributes
-from onnxpfp.model.constants import Constants
+from onnxpfp.model.constants import FLOAT_TYPES, Constants
 
 __all__ = ["nonnegative_tensors"]
-
-_FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE})
 
 
 def nonnegative_tensors(model: ModelProto) -> frozenset[str]:
@@ -40,7 +38,7 @@ def _is_nonnegative(node: NodeProto, found: set[str], constants: Constants) -> b
         return True
     if kind == "Clip":
         return first or _clips_at_zero(node, options, constants)
-    if kind == "Cast" and options.integer("to", 0) not in _FLOATS:
+    if kind == "Cast" and options.integer("to", 0) not in FLOAT_TYPES:
         return False  # a cast to a narrow integer wraps around
     if kind == "Resize" and (options.text("mode", "nearest") == "cubic" or "extrapolation_value" in options):
         return False  # cubic overshoots

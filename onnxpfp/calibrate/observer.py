@@ -9,18 +9,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from numpy.typing import NDArray
-
+from onnxpfp.arrays import Arrays
 from onnxpfp.calibrate.statistics import Statistic
 from onnxpfp.errors import CalibrationError
 
-__all__ = ["Batch", "Observer", "Shape", "Tensors", "not_finite"]
+__all__ = ["Batch", "Observer", "Shape", "not_finite"]
 
 Shape = tuple[int, ...]
-Tensors = Mapping[str, NDArray[Any]]
-"""Tensors of the network by name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +50,7 @@ class Observer(ABC):
         """Multiplications of one sample, roughly."""
 
     @abstractmethod
-    def see(self, tensors: Tensors, batch: Batch) -> None:
+    def see(self, tensors: Arrays, batch: Batch) -> None:
         """Count one batch in.
 
         Args:

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from onnx import ModelProto, ValueInfoProto
 
-from onnxpfp.arrays import runs_within
+from onnxpfp.arrays import Arrays, runs_within
 from onnxpfp.calibrate.graph_builder import GraphBuilder
 from onnxpfp.calibrate.nonnegative import nonnegative_tensors
-from onnxpfp.calibrate.observer import Batch, Observer, Shape, Tensors, not_finite
+from onnxpfp.calibrate.observer import Batch, Observer, Shape, not_finite
 from onnxpfp.calibrate.sensitivity.graph_einsum import emit_einsum
 from onnxpfp.calibrate.sensitivity.graph_linear import emit_linear
 from onnxpfp.calibrate.sensitivity.graph_product import emit_product
@@ -79,7 +79,7 @@ class GraphObserver(Observer):
         """None that counts: all was done inside."""
         return 0
 
-    def see(self, tensors: Tensors, batch: Batch) -> None:
+    def see(self, tensors: Arrays, batch: Batch) -> None:
         """Decode and count one batch in.
 
         Raises:
@@ -96,14 +96,14 @@ class GraphObserver(Observer):
         return self._found
 
 
-def shard_readers(readers: Sequence[LinearOp], limit: int = CONSTANTS_LIMIT) -> Iterator[tuple[LinearOp, ...]]:
+def shard_readers(readers: Sequence[LinearOp]) -> Iterator[tuple[LinearOp, ...]]:
     """Cut readers into runs whose constants fit one probe, in the given order.
 
     Weights in files mean that memory is scarce: then the copies of one run take no more than the largest weight. A
     weight that the probe reads in the graph needs none, but many nodes.
     """
     sizes = [math.prod(r.weight.shape) for r in readers if isinstance(r.weight, FileWeight)]
-    limit = min(limit, 4 * max(sizes, default=limit))
+    limit = min(CONSTANTS_LIMIT, 4 * max(sizes, default=CONSTANTS_LIMIT))
     return runs_within(((reader, _bytes_added(reader, limit)) for reader in readers), limit)
 
 
@@ -182,7 +182,7 @@ def _square_sum(builder: GraphBuilder, reader: LinearOp) -> str:
     return builder.output(builder.reduce_sum(squared, others) if others else squared)
 
 
-def _decode(reader: LinearOp, emitted: GraphOutputs, squares: str, values: Tensors, samples: int) -> OpStatistics:
+def _decode(reader: LinearOp, emitted: GraphOutputs, squares: str, values: Arrays, samples: int) -> OpStatistics:
     channels = reader.channel_ids
     shares = np.zeros(0) if emitted.shares is None else values[emitted.shares].astype(np.float64)
     patch_sum = np.zeros((len(reader.channels), reader.kernel_size))

@@ -23,24 +23,24 @@ import onnx
 from onnx import ModelProto, ValueInfoProto
 from threadpoolctl import threadpool_limits
 
-from onnxpfp.calibrate.observer import Batch, Observer, Shape, Tensors
+from onnxpfp.arrays import FLOAT_BYTES, Arrays
+from onnxpfp.calibrate.observer import Batch, Observer, Shape
 from onnxpfp.data.samples import Feed, Samples
 from onnxpfp.errors import CalibrationError, ModelError
 from onnxpfp.model.edit import drop_unread, forget_axis_names
+from onnxpfp.options import DEFAULT_WORKSPACE
 from onnxpfp.progress import Count
 from onnxpfp.runtime.binding import DeviceOutputs, ReusedOutputs
 from onnxpfp.runtime.device_memory import DeviceMemory
 from onnxpfp.runtime.providers import ProviderRequest
 from onnxpfp.runtime.session import Session, as_requests, open_session
 
-__all__ = ["WORKSPACE_BYTES", "NetworkRunner", "choose_batch", "needs_of", "run_observers"]
+__all__ = ["BATCH", "NetworkRunner", "choose_batch", "needs_of", "run_observers"]
 
 _LOG = logging.getLogger(__name__)
 
-WORKSPACE_BYTES = 512 << 20
-_BATCH = 16
-_BYTES = 4
-"""Of one number; double precision is rare, and the workspace is no hard limit."""
+BATCH = 16
+"""Most samples in one run where nobody asks for more."""
 _TWICE = 2
 """onnxruntime holds what it hands out in its own layout, too."""
 _IN_MEMORY = 1_500_000_000
@@ -54,7 +54,7 @@ def run_observers(
     batch_size: int | None = None,
     providers: str | Sequence[str] | Sequence[ProviderRequest] = "cpu",
     threads: int | None = None,
-    workspace_bytes: int = WORKSPACE_BYTES,
+    workspace_bytes: int = DEFAULT_WORKSPACE,
     progress: Count | None = None,
     first_sample: int = 0,
     layout: bool = True,
@@ -122,11 +122,12 @@ def choose_batch(
     if asked is not None and asked < 1:
         raise CalibrationError(f"a batch of {asked} samples is not possible", hint="give 1 or more")
     fitting = workspace // _TWICE // max(1, _size(needs))
-    return max(1, min(asked or _BATCH, len(samples), fitting, *(() if limit is None else (limit,))))
+    return max(1, min(asked or BATCH, len(samples), fitting, *(() if limit is None else (limit,))))
 
 
 def _size(needs: Mapping[str, Shape]) -> int:
-    return _BYTES * sum(map(math.prod, needs.values()))
+    """Return the bytes of tensors; double precision is rare, and the workspace is no hard limit."""
+    return FLOAT_BYTES * sum(map(math.prod, needs.values()))
 
 
 def _passes(observers: Sequence[Observer], limit: int) -> Iterator[tuple[Observer, ...]]:
@@ -208,7 +209,7 @@ class NetworkRunner:
             observers: See all samples.
             few: See the samples in front of the border.
             probe: The network with more tensors, for those who see few; None is the network as it is.
-            staying: Tensors that stay in `place`.
+            staying: Arrays that stay in `place`.
         """
         # Observers are worked on side by side: none may take all cores for itself.
         with threadpool_limits(1), _pool(self.threads or _cores()) as pool:
@@ -310,7 +311,7 @@ def _session(model: ModelProto, requests: Sequence[ProviderRequest], **options: 
         yield open_session(path, requests, spin=False, **options)
 
 
-def _show(pool: ThreadPoolExecutor | None, observers: Sequence[Observer], tensors: Tensors, batch: Batch) -> None:
+def _show(pool: ThreadPoolExecutor | None, observers: Sequence[Observer], tensors: Arrays, batch: Batch) -> None:
     """Let all observers see a batch, those with most work first: so no core waits long for the last."""
     jobs = [partial(each.see, tensors, batch) for each in sorted(observers, key=lambda each: -each.work)]
     if pool is None:

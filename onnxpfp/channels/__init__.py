@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from onnxpfp.channels.analysis import Analysis, build_channel_graph, size_edits_of
 from onnxpfp.channels.attention_axes import Unit
-from onnxpfp.channels.graph import ChannelGraph, Keep
+from onnxpfp.channels.graph import ChannelGraph
 from onnxpfp.channels.name_patterns import Patterns
-from onnxpfp.channels.types import Consumer, Fixed, Form, Group, Ids, IndexRef, Mask, SizeRef
+from onnxpfp.channels.types import Consumer, Fixed, Form, Group, IndexRef, Mask, SizeRef
 
 __all__ = [
     "Analysis",
@@ -15,9 +15,7 @@ __all__ = [
     "Fixed",
     "Form",
     "Group",
-    "Ids",
     "IndexRef",
-    "Keep",
     "Mask",
     "Patterns",
     "SizeRef",

@@ -12,6 +12,7 @@ from typing import Literal
 from onnx import ModelProto, NodeProto
 
 from onnxpfp.channels.context import Carrier
+from onnxpfp.channels.ops import facts_of
 from onnxpfp.channels.ops.reshaping import blocks
 from onnxpfp.model.attributes import Attributes
 from onnxpfp.model.constants import Constants
@@ -28,10 +29,6 @@ _SAME_AXES = frozenset(
     | {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearAdd", "QLinearMul", "QLinearSoftmax"}
     | {"RotaryEmbedding"}
 )
-_PRODUCTS = {"FusedMatMul": (0, 1), "MatMul": (0, 1), "MatMulInteger": (0, 1), "QLinearMatMul": (0, 3)}
-"""Products and the positions of their operands."""
-
-
 _RENAMING = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Flatten"})
 
 
@@ -50,7 +47,7 @@ def head_axes(model: ModelProto, shapes: Shapes, constants: Constants, unit: Uni
     producer = {name: (index, node) for index, node in enumerate(model.graph.node) for name in node.output if name}
     axes: dict[int, set[int]] = {}
     for node in model.graph.node:
-        operands = [node.input[position] for position in _PRODUCTS.get(node.op_type, ())]
+        operands = [node.input[position] for position in facts_of(node).operands or ()]
         if constants.names.intersection(operands):
             continue
         whole = unit == "heads" and not _share_one_head([shapes.shape.get(name, ()) for name in operands])
@@ -103,8 +100,9 @@ def _back(node: NodeProto, shapes: Shapes, axis: int) -> list[tuple[str, int]]:
         return [(first, axis + (axis >= picked))]
     if node.op_type in _RENAMING:
         return [(first, own) for own in _unchanged(shapes.shape[first], shapes.shape[node.output[0]], axis)]
-    if node.op_type in _PRODUCTS and axis < len(shapes.shape[node.output[0]]) - 2:
-        return [(node.input[position], axis) for position in _PRODUCTS[node.op_type]]
+    operands = facts_of(node).operands
+    if operands and axis < len(shapes.shape[node.output[0]]) - 2:
+        return [(node.input[position], axis) for position in operands]
     if node.op_type in _SAME_AXES:
         rank = len(shapes.shape.get(node.output[0], ()))
         return [(name, axis) for name in node.input if len(shapes.shape.get(name, ())) == rank]

@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import NodeProto
 
+from onnxpfp.arrays import Ids
 from onnxpfp.channels.labels import Labels
 from onnxpfp.channels.symbolic import Const, Value, as_plain, is_known, is_real, leaves
-from onnxpfp.channels.types import Consumer, Form, Ids, IndexRef, Mask, SizeRef
+from onnxpfp.channels.types import Consumer, Form, IndexRef, Mask, SizeRef
 from onnxpfp.model.attributes import Attributes
 
 __all__ = ["Axes", "Carrier", "CarrierChoice", "NodeContext", "UnlabelledError", "unlabelled"]

@@ -21,7 +21,7 @@ Ranks = Mapping[str, int]
 Products = Callable[[NodeProto, Ranks], list[Factors]]
 """All products of a node."""
 LinearForm = Literal["conv", "conv_transpose", "matrix"]
-"""Layout of the weights of an op that is linear in float: (O, C/g, *k), (C, O/g, *k), or a matrix."""
+"""How weights in float lie (`linear/layout.py`): (O, C/g, *k), (C, O/g, *k), or a matrix."""
 Sign = Literal["never negative", "of the first input", "of all inputs"]
 """Results that have no negative number: always, or if the first input has none, or if no input has any."""
 
@@ -47,7 +47,10 @@ class OpFacts:
     Attributes:
         products: The multiply-adds; None where it has none.
         bias: Its bias.
-        linear: Layout of its weights where it is linear, in float, in its first input.
+        layout: How its weights lie, where its second input are weights in float and axis 1 or the last of its output
+            are what their filters make.
+        linear: Whether it is linear in its first input; an activation may follow in others.
+        operands: Positions of its operands where it multiplies matrices, activations among them.
         sign: When its results have no negative number.
         saturates: Whether it may hide that its input differs; Identity stands for what it passes on.
         within_one: Whether its results lie within [-1, 1].
@@ -55,7 +58,9 @@ class OpFacts:
 
     products: Products | None = None
     bias: Bias | None = None
-    linear: LinearForm | None = None
+    layout: LinearForm | None = None
+    linear: bool = False
+    operands: tuple[int, int] | None = None
     sign: Sign | None = None
     saturates: bool = False
     within_one: bool = False

@@ -10,16 +10,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxpfp.arrays import Ids, Keep
 from onnxpfp.channels.labels import Components
 from onnxpfp.channels.symbolic import Value
-from onnxpfp.channels.types import Consumer, Fixed, Group, Ids, IndexRef, Mask, PinnedSize, SizeRef
+from onnxpfp.channels.types import Consumer, Fixed, Group, IndexRef, Mask, PinnedSize, SizeRef
 from onnxpfp.channels.walk import Walk
 from onnxpfp.model.index import Use
 
 __all__ = ["ChannelGraph", "Keep", "finish", "free_components"]
 
-Keep = NDArray[np.bool_]
-"""Whether each channel stays, (channels + 1,); entry 0, the fixed indices, is always true."""
 
 ASIDE = ("slides with it", "has its directions on it")
 """Ends of the reasons of axes on which no channel could ever lie: kernel taps, directions of a recurrence."""

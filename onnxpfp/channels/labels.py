@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import coo_matrix, csgraph
 
-__all__ = ["Components", "Labels"]
+from onnxpfp.arrays import Ids
 
-Ids = NDArray[np.int64]
+__all__ = ["Components", "Labels"]
 
 
 def _connected(edges: coo_matrix) -> Ids:

@@ -7,7 +7,8 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxpfp.channels import ChannelGraph, Ids, Keep
+from onnxpfp.arrays import Ids, Keep
+from onnxpfp.channels import ChannelGraph
 
 __all__ = ["lifted", "origin_of"]
 

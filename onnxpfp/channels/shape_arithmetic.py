@@ -8,10 +8,10 @@ from collections.abc import Mapping, MutableMapping
 import numpy as np
 from onnx import NodeProto, TensorProto
 
+from onnxpfp.arrays import Ids
 from onnxpfp.channels import symbolic as entries
 from onnxpfp.channels.context import Axes
 from onnxpfp.channels.symbolic import Const, Dim, Value
-from onnxpfp.channels.types import Ids
 from onnxpfp.channels.walk_input import WalkInput, domain_of
 from onnxpfp.model.attributes import Attributes
 from onnxpfp.model.constants import INTEGERS

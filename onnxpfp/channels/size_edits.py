@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto
 
+from onnxpfp.arrays import Ids, Keep
 from onnxpfp.channels.symbolic import Const, Dim, Entry, Value, as_plain, evaluate, is_known, is_real
-from onnxpfp.channels.types import Ids, IndexRef, PinnedSize, SizeRef
+from onnxpfp.channels.types import IndexRef, PinnedSize, SizeRef
 from onnxpfp.model.index import Use
 
 __all__ = ["Numbers", "SizeEdits", "UnmetSize", "renumber"]
 
-Keep = NDArray[np.bool_]
 Integers = NDArray[np.int64] | NDArray[np.bool_]
 
 Number = int | float

@@ -18,9 +18,9 @@ from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import TensorProto
 
 from onnxpfp.model.attributes import Attributes
+from onnxpfp.model.constants import FLOAT_TYPES
 
 __all__ = [
     "Computed",
@@ -39,7 +39,6 @@ __all__ = [
     "product",
 ]
 
-_FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16})
 LARGEST = 4096
 """Elements; a larger integer tensor is data, not shape arithmetic."""
 
@@ -278,7 +277,7 @@ def _restructure(op: str, inputs: Sequence[Value], attributes: Attributes) -> Va
 
 def _cast(data: Value, to: int) -> Value:
     """Turn whole numbers into floats or back; other casts change nothing."""
-    real = to in _FLOATS
+    real = to in FLOAT_TYPES
     if real == is_real(data):
         return data
     out = np.empty(data.shape, object)

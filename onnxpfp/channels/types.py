@@ -5,13 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
+from onnxpfp.arrays import Ids
 
 __all__ = ["Consumer", "Fixed", "Form", "Group", "Ids", "IndexRef", "Mask", "PinnedSize", "SizeRef"]
 
-Ids = NDArray[np.int64]
-"""Channel ids of every index of one axis: 0 never goes, equal ids go together."""
 
 Form = Literal["conv", "conv_transpose", "matrix", "packed", "product", "einsum"]
 """How a consumer multiplies.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from dataclasses import Field, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
@@ -16,18 +16,19 @@ import click
 
 from onnxpfp.cli.parsing import parse_shapes, parse_size
 from onnxpfp.errors import OptionError
-from onnxpfp.options import Option, ScopeOptions
+from onnxpfp.options import Option, ScopeOptions, declared
+from onnxpfp.report.formats import FORMATS
+from onnxpfp.report.page import MOST
 
 __all__ = [
     "FILE",
+    "Reporting",
     "Typed",
+    "data_file",
     "data_option",
-    "json_option",
     "options_of",
-    "rows_options",
-    "rows_shown",
+    "reporting_options",
     "takes",
-    "verbosity_options",
 ]
 
 Command = Callable[..., Any]
@@ -38,27 +39,23 @@ O = TypeVar("O", bound=ScopeOptions)  # noqa: E741
 FILE = click.Path(path_type=Path)
 SECTIONS = ("data", "target", "choice", "runtime")
 """The order in which help shows them."""
-AS_TEXT = frozenset({"workspace", "input_shapes"})
-"""Fields whose values are read by `onnxpfp.cli.parsing`."""
-TOP = 40
-"""Rows of a table where nothing else is asked for."""
 
 
 def takes(kind: type[ScopeOptions]) -> Callable[[Command], Command]:
     """Add the options of a class to a verb, which gets `typed`."""
     hints = get_type_hints(kind)
-    items = {item.name: item for item in fields(kind) if "option" in item.metadata}
-    order = sorted(items, key=lambda name: SECTIONS.index(items[name].metadata["option"].section))
+    options = dict(declared(kind))
+    order = sorted(options, key=lambda name: SECTIONS.index(options[name].section))
 
     def decorate(command: Command) -> Command:
         @functools.wraps(command)
         def call(*args: Any, **given: Any) -> Any:
-            typed = {name: given.pop(name) for name in items}
+            typed = {name: given.pop(name) for name in options}
             return command(*args, typed=typed, **given)
 
         # click shows what is added last first.
         for name in reversed(order):
-            _click_option(items[name], hints[name])(call)
+            _click_option(name, options[name], hints[name])(call)
         return call
 
     return decorate
@@ -75,98 +72,118 @@ def data_file(calib_data: str | None) -> dict[str, Path]:
     return {} if calib_data in {None, "random"} else {"--calib-data": Path(str(calib_data))}
 
 
-def _click_option(item: Field[Any], hint: Any) -> Callable[[Command], Command]:
+def _click_option(name: str, option: Option, hint: Any) -> Callable[[Command], Command]:
     """Make the click option of a field."""
-    option: Option = item.metadata["option"]
-    names = (option.flag_of(item.name), item.name)
+    names = (option.flag_of(name), name)
     if hint is bool:
         return click.option(*names, is_flag=True, help=option.help)
-    several = item.name in {"include", "exclude", "input_shapes"}
-    help_text = f"{option.help} Repeatable." if several else option.help
-    if option.default_text and item.name != "workspace":
+    help_text = f"{option.help} Repeatable." if option.repeated else option.help
+    if option.default_text:
         help_text += f"  [default: {option.default_text}]"
-    default = option.default_text if item.name == "workspace" else item.default
     return click.option(
         *names,
-        type=click.Choice(option.choices) if option.choices else _plain_type(item.name, hint),
-        default=None if several else default,
-        show_default=not several and default is not None,
-        multiple=several,
+        type=click.Choice(option.choices) if option.choices else _type_of(option, hint),
+        multiple=option.repeated,
         metavar=option.metavar or None,
         help=help_text,
     )
 
 
-def _plain_type(name: str, hint: Any) -> type[Any]:
-    """Return int, float or str: that of a value that is given."""
-    if name in AS_TEXT:
+def _type_of(option: Option, hint: Any) -> type[Any]:
+    """Return int, float or str: that of a value that is typed."""
+    if option.form != "plain":
         return str
     given = [part for part in (*get_args(hint), hint) if part in (int, float, str)]
     return given[0] if given else str
 
 
-def options_of(kind: type[O], typed: Typed, model: Path) -> O:
+def options_of(kind: type[O], typed: Typed, model: Path | None) -> O:
     """Make the options of what was typed.
 
     Args:
         kind: Their class.
-        typed: The values.
-        model: The model, which tells the name of its input where a shape is given without.
+        typed: The values; None where nothing was.
+        model: The model, which tells the name of its input where a shape is given without; None leaves shapes out.
 
     Raises:
         OptionError: A value cannot be meant.
         ModelError: The model must be asked for a name and cannot be read.
     """
-    values = dict(typed)
-    if "workspace" in values:
-        values["workspace"] = parse_size("--workspace", values["workspace"])
-    # Shapes come last: they may need the model, which is read only if the other values are right.
-    shapes = values.pop("input_shapes")
+    values = {name: value for name, value in typed.items() if value is not None}
+    for name, option in declared(kind):
+        if option.form == "size" and name in values:
+            values[name] = parse_size(option.flag_of(name), values[name])
+    shapes = {name: values.pop(name) for name, option in declared(kind) if option.form == "shape"}
     options = kind(**values)
-    return kind(**values, input_shapes=parse_shapes(shapes, model)) if shapes else options
+    # Shapes come last: they may need the model, which is read only if the other values are right.
+    if model is None or not any(shapes.values()):
+        return options
+    values |= {name: parse_shapes(texts, model) for name, texts in shapes.items()}
+    return kind(**values)
 
 
-def rows_options(what: str) -> Callable[[Command], Command]:
-    """Add --top and --all to a verb that shows tables; it gets `top` and `every`.
+@dataclass(frozen=True, slots=True)
+class Reporting:
+    """How a verb reports.
+
+    Attributes:
+        files: Where the report goes by format, a file or `STDOUT`; text goes to stdout where no other does.
+        top: Most rows of a table; None leaves it to the table.
+        every: Whether every row is asked for.
+        verbosity: -1 quiet, 0, 1 everything, 2 with tracebacks.
+    """
+
+    files: Mapping[str, Path]
+    top: int | None
+    every: bool
+    verbosity: int
+
+    @property
+    def full(self) -> bool:
+        """Whether text has every row and all details."""
+        return self.every or self.verbosity > 0
+
+    def check_rows(self, what: str) -> None:
+        """Make sure that a number of rows can be meant.
+
+        Args:
+            what: What a row shows.
+
+        Raises:
+            OptionError: It is given where it has no meaning, or below one.
+        """
+        if self.top is None:
+            return
+        if self.top < 1:
+            raise OptionError(f"--top {self.top} must be at least 1")
+        if self.every or self.files:
+            flag = "all" if self.every else next(iter(self.files))
+            raise OptionError(f"--{flag} shows every {what}, so --top has no meaning with it")
+
+
+def reporting_options(what: str, default: str = str(MOST)) -> Callable[[Command], Command]:
+    """Add what all verbs have in common, which is how they report; the verb gets `reporting`.
 
     Args:
-        what: What a row shows, such as "groups, the most fragile first".
+        what: What a row of its tables shows, such as "groups, the most fragile first".
+        default: How many of them are shown where nothing is asked for.
     """
 
     def decorate(command: Command) -> Command:
-        click.option("--all", "every", is_flag=True, help="Show every row, as -v does.")(command)
-        return click.option("--top", type=int, metavar="N", help=f"Most {what}.  [default: {TOP}]")(command)
+        @functools.wraps(command)
+        def call(*args: Any, top: int | None, every: bool, quiet: bool, verbose: int, **given: Any) -> Any:
+            typed = {name: given.pop(f"{name}_file") for name in FORMATS}
+            files = {name: path for name, path in typed.items() if path is not None}
+            reporting = Reporting(files, top, every, verbose or -int(quiet))
+            return command(*args, reporting=reporting, **given)
+
+        # click shows what is added last first.
+        click.option("-v", "--verbose", count=True, help="Show every row and phase; -vv shows tracebacks.")(call)
+        click.option("-q", "--quiet", is_flag=True, help="Show errors only.")(call)
+        for name in reversed([*FORMATS]):
+            help_text = f"Write the report as {name.upper()}, always complete; - is stdout, without the tables."
+            click.option(f"--{name}", f"{name}_file", type=FILE, metavar="FILE|-", help=help_text)(call)
+        click.option("--all", "every", is_flag=True, help="Show every row, as -v does.")(call)
+        return click.option("--top", type=int, metavar="N", help=f"Most {what}.  [default: {default}]")(call)
 
     return decorate
-
-
-def rows_shown(top: int | None, *, every: bool, json_file: Path | None, verbosity: int, what: str) -> int | None:
-    """Return the most rows of a table; None shows all.
-
-    Raises:
-        OptionError: A number of rows is given where it has no meaning, or below one.
-    """
-    if top is not None and top < 1:
-        raise OptionError(f"--top {top} must be at least 1")
-    if top is not None and (every or json_file is not None):
-        raise OptionError(f"{'--all' if every else '--json'} shows every {what}, so --top has no meaning with it")
-    return None if every or verbosity > 0 else top or TOP
-
-
-def json_option(command: Command) -> Command:
-    """Add --json, which means the same in every verb; the verb gets `json_file`."""
-    help_text = "Write the report as JSON, always complete; - is stdout, without the tables."
-    return click.option("--json", "json_file", type=FILE, metavar="FILE|-", help=help_text)(command)
-
-
-def verbosity_options(command: Command) -> Command:
-    """Add -q and -v; the command gets `verbosity`: -1 quiet, 0, 1 everything, 2 with tracebacks."""
-
-    @functools.wraps(command)
-    def call(*args: Any, quiet: bool, verbose: int, **given: Any) -> Any:
-        return command(*args, verbosity=verbose or -int(quiet), **given)
-
-    option = click.option("-v", "--verbose", count=True, help="Show every row and phase; -vv shows tracebacks.")
-    option(call)
-    click.option("-q", "--quiet", is_flag=True, help="Show errors only.")(call)
-    return call

@@ -2,51 +2,45 @@
 
 from __future__ import annotations
 
-import json
 import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import click
-
+from onnxpfp.cli.options import Reporting
 from onnxpfp.errors import ModelError, OutputError
+from onnxpfp.report.formats import FORMATS, Reportable, ReportView
 
 if TYPE_CHECKING:
     from onnxpfp.api.prune import Result
 
-__all__ = ["STDOUT", "Outputs", "check_outputs", "check_report", "report_json", "write_outputs", "write_report"]
+__all__ = ["STDOUT", "Outputs", "check_outputs", "check_reports", "publish", "write_result"]
 
 STDOUT = Path("-")
 
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
-    """Where the results go.
+    """Where the results of a pruning go.
 
     Attributes:
         model: The pruned model.
         plan: The plan, or None.
-        report: The report as JSON, `STDOUT`, or None.
         force: Whether the model may overwrite the input.
     """
 
     model: Path
     plan: Path | None
-    report: Path | None
     force: bool
 
-    @property
-    def report_file(self) -> Path | None:
-        """Where the report goes if it goes to a file."""
-        return None if self.report == STDOUT else self.report
 
-
-def check_outputs(outputs: Outputs, source: Path, read: dict[str, Path]) -> None:
+def check_outputs(outputs: Outputs, reporting: Reporting, source: Path, read: Mapping[str, Path]) -> None:
     """Make sure that everything can be written and nothing overwrites what is read.
 
     Args:
         outputs: Where the results go.
+        reporting: Where the report goes.
         source: The input model.
         read: Other files that are read, by the flag that names them.
 
@@ -62,54 +56,99 @@ def check_outputs(outputs: Outputs, source: Path, read: dict[str, Path]) -> None
     weights = _weights(source)
     keep_weights(outputs.model, [source, *weights.values()])
     _keep_apart("OUT", outputs.model, {**weights, **read})
-    taken = {"IN": source, **weights, "OUT": outputs.model, **read}
-    # A replayed plan may be written anew: it is read before.
-    for flag, path, free in (("--plan", outputs.plan, "--from-plan"), ("--json", outputs.report_file, "")):
-        if path is not None:
-            check_target(path, source=None, force=False)
-            _keep_apart(flag, path, {other: file for other, file in taken.items() if other != free})
-            taken[flag] = path
+    taken = {"OUT": outputs.model, **read}
+    if outputs.plan is not None:
+        check_target(outputs.plan, source=None, force=False)
+        # A replayed plan may be written anew: it is read before.
+        others = {flag: file for flag, file in taken.items() if flag != "--from-plan"}
+        _keep_apart("--plan", outputs.plan, {"IN": source, **weights, **others})
+        taken["--plan"] = outputs.plan
+    check_reports(reporting, source, taken)
 
 
-def check_report(path: Path | None, source: Path, read: dict[str, Path]) -> None:
-    """Make sure that a report can be written to a file, and does not overwrite what is read.
+def check_reports(reporting: Reporting, source: Path, taken: Mapping[str, Path]) -> None:
+    """Make sure that reports can be written to files, and overwrite nothing that is read or written.
 
     Args:
-        path: The file, `STDOUT`, or None.
+        reporting: Where they go.
         source: The input model.
-        read: Other files that are read, by the flag that names them.
+        taken: Other files that are read or written, by the flag that names them.
 
     Raises:
-        OutputError: It cannot be written there.
+        OutputError: One cannot be written there.
     """
     from onnxpfp.model.save import check_target
 
-    if path is not None and path != STDOUT:
-        check_target(path, source=None, force=False)
-        _keep_apart("--json", path, {"IN": source, **_weights(source), **read})
+    others = {"IN": source, **_weights(source), **taken}
+    for name, path in reporting.files.items():
+        if path != STDOUT:
+            check_target(path, source=None, force=False)
+            _keep_apart(f"--{name}", path, others)
+            others[f"--{name}"] = path
 
 
-def write_report(path: Path | None, document: dict[str, Any]) -> bool:
-    """Write a report as JSON to a file or to stdout; tells whether stdout is taken by it.
+def publish(
+    report: Reportable,
+    reporting: Reporting,
+    names: Mapping[str, str | None] | None = None,
+    first: Callable[[], list[str]] = list,
+) -> None:
+    """Write a report in all formats that were asked for, show it, and say what the user should know.
+
+    Args:
+        report: The report.
+        reporting: What was asked for.
+        names: Files that it is about, for programs.
+        first: Writes what comes before it, and returns the names of these files.
 
     Raises:
-        OutputError: The file cannot be written.
+        OutputError: A file cannot be written; the hint lists those that were.
     """
+    from onnxpfp.cli.terminal import make_console
+    from onnxpfp.report.text import as_text, print_notes
+
+    view = ReportView(make_console(), reporting.top, reporting.full, names or {})
+    texts = [(path, FORMATS[name](report, view)) for name, path in reporting.files.items()]
+    written = first()
+    for path, text in texts:
+        if path != STDOUT:
+            _write(path, text, written)
+    shown = [text for path, text in texts if path == STDOUT]
+    if not shown and reporting.verbosity >= 0:
+        shown = [as_text(report, view)]
+    view.console.file.write("".join(shown))
+    view.console.file.flush()
+    if reporting.verbosity >= 0:
+        print_notes(report.notes, make_console(stderr=True))
+
+
+def write_result(result: Result, source: Path, outputs: Outputs) -> list[str]:
+    """Write the model, then the plan; returns their names.
+
+    Raises:
+        OutputError: One cannot be written; the hint lists those that were.
+    """
+    from onnxpfp.api.save import save_result
+
+    plan = result.plan.to_json()
+    save_result(result, outputs.model, source=source, force=outputs.force)
+    written = [str(outputs.model)]
+    if outputs.plan is not None:
+        _write(outputs.plan, plan, written)
+    return written
+
+
+def _write(path: Path, text: str, written: list[str]) -> None:
+    """Write a text, and add its name to those of what is written already."""
     from onnxpfp.model.save import save_bytes
 
-    if path is None:
-        return False
-    text = as_json(document)
-    if path == STDOUT:
-        click.echo(text, nl=False)
-        return True
-    save_bytes(path, text.encode())
-    return False
-
-
-def as_json(document: dict[str, Any]) -> str:
-    """Write a report as JSON."""
-    return json.dumps(document, indent=1, allow_nan=False) + "\n"
+    try:
+        save_bytes(path, text.encode())
+    except OutputError as error:
+        if not written:
+            raise
+        raise OutputError(str(error), hint=f"already written: {', '.join(written)}") from error
+    written.append(str(path))
 
 
 def _weights(source: Path) -> dict[str, Path]:
@@ -124,33 +163,3 @@ def _keep_apart(flag: str, path: Path, others: dict[str, Path]) -> None:
         same = os.path.realpath(path) == os.path.realpath(taken)
         if same or (path.exists() and taken.exists() and path.samefile(taken)):
             raise OutputError(f"{path}: {flag} and {other} are the same file", hint=f"give {flag} another name")
-
-
-def report_json(result: Result, source: Path, outputs: Outputs) -> str:
-    """Write the report as JSON, with the names of the files that it is about."""
-    document = result.report.to_dict()
-    document["input"] = str(source)
-    document["output"] = str(outputs.model)
-    document["plan"] = None if outputs.plan is None else str(outputs.plan)
-    return as_json(document)
-
-
-def write_outputs(result: Result, source: Path, outputs: Outputs) -> None:
-    """Write the model, then the plan, then the report.
-
-    Raises:
-        OutputError: One cannot be written; the hint lists those that were.
-    """
-    from onnxpfp.api.save import save_result
-    from onnxpfp.model.save import save_bytes
-
-    texts = {outputs.plan: result.plan.to_json, outputs.report_file: lambda: report_json(result, source, outputs)}
-    contents = {path: text().encode() for path, text in texts.items() if path is not None}
-    save_result(result, outputs.model, source=source, force=outputs.force)
-    written = [str(outputs.model)]
-    for path, content in contents.items():
-        try:
-            save_bytes(path, content)
-        except OutputError as error:
-            raise OutputError(str(error), hint=f"already written: {', '.join(written)}") from error
-        written.append(str(path))

@@ -15,20 +15,20 @@ from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, TensorProto
+from onnx import NodeProto, TensorProto
 
-from onnxpfp.arrays import chunks
-from onnxpfp.channels import ChannelGraph, Consumer, Ids
+from onnxpfp.arrays import Floats, Ids, chunks
+from onnxpfp.channels import Analysis, Consumer
 from onnxpfp.channels.ops import facts_of
+from onnxpfp.linear.layout import output_channels_axis
 from onnxpfp.linear.ops import LinearOp
 from onnxpfp.model.attributes import Attributes
 from onnxpfp.model.constants import Constants
 from onnxpfp.model.index import ModelIndex
 from onnxpfp.rewrite.edits import Edits, NewInput
 
-__all__ = ["BiasEditor", "mean_shift", "new_biases"]
+__all__ = ["BiasEditor", "mean_shift", "new_biases", "stored_bias"]
 
-Floats = NDArray[np.float64]
 
 MEAN = 3
 """Input of BatchNormalization that holds the mean."""
@@ -63,28 +63,32 @@ class BiasEditor:
     """Adds numbers to the outputs of linear ops through whatever is their bias, and collects what changes.
 
     Attributes:
-        index: The model, and who makes and reads its tensors.
-        graph: Its channels.
-        constants: Its constants.
+        analysis: The model.
         tensors: New numbers of stored tensors, on top of those of edits made before.
         inputs: New constants of single nodes, likewise.
         left: Consumers whose bias could not be changed, with the reason.
         folded: Consumers whose bias changed.
     """
 
-    index: ModelIndex
-    graph: ChannelGraph
-    constants: Constants
+    analysis: Analysis
     tensors: ChainMap[str, NDArray[np.generic]]
     inputs: dict[tuple[int, int], NewInput]
     left: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
     folded: list[str] = field(default_factory=list[str])
 
     @classmethod
-    def of(cls, model: ModelProto, graph: ChannelGraph, constants: Constants, edits: Edits) -> BiasEditor:
+    def of(cls, analysis: Analysis, edits: Edits) -> BiasEditor:
         """Start with edits that were made before."""
         tensors: ChainMap[str, NDArray[np.generic]] = ChainMap({}, cast("dict[str, Any]", edits.tensors))
-        return cls(ModelIndex.of(model), graph, constants, tensors, dict(edits.inputs))
+        return cls(analysis, tensors, dict(edits.inputs))
+
+    @property
+    def _index(self) -> ModelIndex:
+        return self.analysis.index
+
+    @property
+    def _constants(self) -> Constants:
+        return self.analysis.constants
 
     @property
     def edits(self) -> Edits:
@@ -93,11 +97,12 @@ class BiasEditor:
 
     def fold(self, consumer: Consumer, shift: Floats) -> None:
         """Add `shift` to the bias of a consumer, or say why not."""
-        node = self.index.model.graph.node[consumer.node]
-        if node.op_type == "MatMul":
+        node = self.analysis.model.graph.node[consumer.node]
+        facts = facts_of(node)
+        bias = facts.bias
+        if bias is None and facts.linear:
             self._fold_after(consumer, node, shift)
             return
-        bias = facts_of(node).bias
         if bias is not None and bias.kind == "steps":
             self._add_steps(consumer, node, bias.position, shift)
             return
@@ -116,10 +121,10 @@ class BiasEditor:
             return
         norm = self._norm_behind(node)
         if norm is not None:
-            self._add(consumer, (norm, MEAN), self.index.model.graph.node[norm].input[MEAN], -shift)
+            self._add(consumer, (norm, MEAN), self.analysis.model.graph.node[norm].input[MEAN], -shift)
             return
-        out = self.graph.axes[node.output[0]][1]
-        dtype = self.constants.value(consumer.weight).dtype
+        out = self.analysis.graph.axes[node.output[0]][1]
+        dtype = self._constants.value(consumer.weight).dtype
         self.inputs[use] = NewInput((shift / beta).astype(dtype), (out,), f"{consumer.weight}_bias")
         self.folded.append(consumer.name)
 
@@ -129,7 +134,7 @@ class BiasEditor:
         if len(node.input) > place and node.input[place]:
             self._add(consumer, use, node.input[place], shift)
             return
-        out = self.graph.axes[node.output[0]][consumer.data_axis if node.op_type == "QLinearConv" else -1]
+        out = self.analysis.graph.axes[node.output[0]][consumer.data_axis if node.op_type == "QLinearConv" else -1]
         self.inputs[use] = NewInput(np.rint(shift).astype(np.int32), (out,), f"{consumer.weight}_bias")
         self.folded.append(consumer.name)
 
@@ -138,30 +143,30 @@ class BiasEditor:
 
         onnxruntime computes in integers only where the bias stays one of integers.
         """
-        index = self.index.producers.get(name)
-        node = None if index is None else self.index.model.graph.node[index]
-        if index is None or node is None or node.op_type != "DequantizeLinear" or name in self.index.read_elsewhere:
+        index = self._index.producers.get(name)
+        node = None if index is None else self.analysis.model.graph.node[index]
+        if index is None or node is None or node.op_type != "DequantizeLinear" or name in self._index.read_elsewhere:
             return None
-        stored = self.constants.stored.get(node.input[0])
-        plain = stored is not None and stored.data_type == TensorProto.INT32 and self.index.uses[name] == (use,)
-        if not plain or node.input[1] not in self.constants.names:
+        stored = self._constants.stored.get(node.input[0])
+        plain = stored is not None and stored.data_type == TensorProto.INT32 and self._index.uses[name] == (use,)
+        if not plain or node.input[1] not in self._constants.names:
             return None
-        return (index, 0), node.input[0], self.constants.value(node.input[1]).astype(np.float64)
+        return (index, 0), node.input[0], self._constants.value(node.input[1]).astype(np.float64)
 
     def _norm_behind(self, node: NodeProto) -> int | None:
         """Find the BatchNormalization that alone reads a node: its mean takes the shift without a new weight."""
-        readers = self.index.uses.get(node.output[0], ())
-        if len(readers) != 1 or node.output[0] in self.index.read_elsewhere:
+        readers = self._index.uses.get(node.output[0], ())
+        if len(readers) != 1 or node.output[0] in self._index.read_elsewhere:
             return None
-        norm = self.index.model.graph.node[readers[0][0]]
+        norm = self.analysis.model.graph.node[readers[0][0]]
         plain = norm.op_type == "BatchNormalization" and not Attributes(norm).integer("training_mode", 0)
-        return readers[0][0] if plain and norm.input[MEAN] in self.constants.names else None
+        return readers[0][0] if plain and norm.input[MEAN] in self._constants.names else None
 
     def _fold_after(self, consumer: Consumer, node: NodeProto, shift: Floats) -> None:
         """MatMul has no bias of its own; the Add behind it is one."""
-        readers = self.index.uses.get(node.output[0], ())
-        follower = self.index.model.graph.node[readers[0][0]] if len(readers) == 1 else None
-        plain = consumer.data_input == 0 and node.output[0] not in self.index.read_elsewhere
+        readers = self._index.uses.get(node.output[0], ())
+        follower = self.analysis.model.graph.node[readers[0][0]] if len(readers) == 1 else None
+        plain = consumer.data_input == 0 and node.output[0] not in self._index.read_elsewhere
         if follower is None or follower.op_type != "Add" or not plain:
             self.left.append((consumer.name, "no Add with a constant follows it"))
             return
@@ -169,7 +174,7 @@ class BiasEditor:
         self._add(consumer, (readers[0][0], other), follower.input[other], shift)
 
     def _add(self, consumer: Consumer, use: tuple[int, int], name: str, shift: Floats) -> None:
-        if name not in self.constants.names:
+        if name not in self._constants.names:
             self.left.append((consumer.name, f"its bias '{name}' is computed at run time"))
             return
         steps = self._steps_behind(name, use)
@@ -180,32 +185,53 @@ class BiasEditor:
         if use in self.inputs:
             old = self.inputs[use].array
         elif old is None:
-            old = self.constants.value(name)
+            old = self._constants.value(name)
         size = old.shape[-1] if old.ndim else 0
         if size != shift.size or old.size != size:
             self.left.append((consumer.name, f"its bias '{name}' is not one number per output"))
             return
         new = old.astype(np.float64) + shift
         new = (np.rint(new) if old.dtype.kind == "i" else new).astype(old.dtype)
-        axes = self.graph.uses.get(name, {}).get(use, self.graph.axes[name])
-        if name in self.constants.stored and self.index.uses[name] == (use,) and name not in self.index.read_elsewhere:
+        axes = self.analysis.graph.uses.get(name, {}).get(use, self.analysis.graph.axes[name])
+        if (
+            name in self._constants.stored
+            and self._index.uses[name] == (use,)
+            and name not in self._index.read_elsewhere
+        ):
             self.tensors[name] = new
         else:
             self.inputs[use] = NewInput(new, axes, name)
         self.folded.append(consumer.name)
 
 
-def new_biases(
-    model: ModelProto, graph: ChannelGraph, constants: Constants, consumers: Sequence[Consumer]
-) -> list[tuple[Ids, ...]]:
+def stored_bias(node: NodeProto, constants: Constants, size: int) -> Floats | None:
+    """Return what a linear op adds to its outputs, (O,): zeros without a bias, None where it is no constant vector.
+
+    Args:
+        node: The op, with weights in float.
+        constants: The model's constants.
+        size: Its outputs O.
+    """
+    bias = facts_of(node).bias
+    if bias is None or len(node.input) <= bias.position or not node.input[bias.position]:
+        return np.zeros(size)
+    name, beta = node.input[bias.position], Attributes(node).real("beta", 1.0)
+    if name not in constants.names or not beta:
+        return None
+    numbers = constants.value(name).astype(np.float64)
+    if numbers.size not in {1, size} or numbers.shape[-1:] != (numbers.size,):
+        return None
+    return np.broadcast_to(beta * numbers.ravel(), (size,)).copy()
+
+
+def new_biases(analysis: Analysis, consumers: Sequence[Consumer]) -> list[tuple[Ids, ...]]:
     """List the axes of all biases that would be added to the file if each of these ops got a shift."""
-    folder = BiasEditor.of(model, graph, constants, Edits())
+    editor = BiasEditor.of(analysis, Edits())
     for consumer in consumers:
-        node = model.graph.node[consumer.node]
-        bias = facts_of(node).bias
-        floating = bias is not None and bias.kind == "float"
-        if consumer.constant and (floating or node.op_type == "MatMul"):
-            axes = graph.axes[node.output[0]]
-            out = axes[1] if consumer.op.startswith("Conv") else axes[-1]
-            folder.fold(consumer, np.zeros(out.size))
-    return [new.axes for new in folder.inputs.values()]
+        node = analysis.model.graph.node[consumer.node]
+        layout = facts_of(node).layout
+        if consumer.constant and layout is not None:
+            axes = analysis.graph.axes[node.output[0]]
+            out = axes[output_channels_axis(layout, len(axes))]
+            editor.fold(consumer, np.zeros(out.size))
+    return [new.axes for new in editor.inputs.values()]

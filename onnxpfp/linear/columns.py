@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxpfp.arrays import random_words
+from onnxpfp.arrays import AnyFloats, Ints, random_words
 from onnxpfp.linear.im2col import output_sizes, tap_sources
 from onnxpfp.linear.ops import LinearOp
 
@@ -26,9 +26,6 @@ __all__ = [
     "sample_positions",
     "samples_first",
 ]
-
-Floats = NDArray[np.floating]
-Ints = NDArray[np.int64]
 
 
 def samples_first(array: NDArray[Any], axis: int) -> tuple[NDArray[Any], int]:
@@ -101,12 +98,12 @@ def sample_positions(shape: tuple[int, ...], axis: int, per_sample: int, key: Se
     return np.sort(chosen.astype(np.int64), axis=1)
 
 
-def outputs_at(array: Floats, axis: int, positions: Ints) -> NDArray[np.float64]:
+def outputs_at(array: AnyFloats, axis: int, positions: Ints) -> NDArray[np.float64]:
     """Take a tensor at positions, (N * P, O) float64."""
     return _taken(array, axis, positions).astype(np.float64)
 
 
-def _taken(array: Floats, axis: int, positions: Ints) -> Floats:
+def _taken(array: AnyFloats, axis: int, positions: Ints) -> AnyFloats:
     moved = np.moveaxis(array, axis, -1)
     size = moved.shape[-1]
     rest = math.prod(moved.shape[1:-1]) if len(positions) == len(moved) else math.prod(moved.shape[:-1])
@@ -114,7 +111,7 @@ def _taken(array: Floats, axis: int, positions: Ints) -> Floats:
     return np.take_along_axis(rows, positions[:, :, None], axis=1).reshape(-1, size)
 
 
-def columns(reader: LinearOp, array: Floats, spatial: tuple[int, ...], positions: Ints) -> NDArray[np.float32]:
+def columns(reader: LinearOp, array: AnyFloats, spatial: tuple[int, ...], positions: Ints) -> NDArray[np.float32]:
     """Return the columns at output positions, (N * P, C * k) float32, channels first, then taps.
 
     Args:

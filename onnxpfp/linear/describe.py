@@ -9,9 +9,9 @@ from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto
+from onnx import NodeProto
 
-from onnxpfp.channels import ChannelGraph, Consumer
+from onnxpfp.channels import Analysis, Consumer
 from onnxpfp.channels.ops import facts_of
 from onnxpfp.linear.ops import FileWeight, LinearOp, Window
 from onnxpfp.model.attributes import Attributes
@@ -29,24 +29,16 @@ def op_key(position: int) -> str:
     return f"consumer {position}"
 
 
-def linear_ops(model: ModelProto, graph: ChannelGraph, shapes: Shapes, constants: Constants) -> tuple[LinearOp, ...]:
-    """Describe every consumer as a reader, in the graph's order.
-
-    Args:
-        model: The model.
-        graph: Its channels.
-        shapes: Shapes of its tensors.
-        constants: Its constants; the weights are taken from here.
-    """
-    return tuple(
-        linear_op(op_key(position), model, consumer, shapes, constants)
-        for position, consumer in enumerate(graph.consumers)
-    )
+def linear_ops(analysis: Analysis) -> tuple[LinearOp, ...]:
+    """Describe every consumer of a model, in the graph's order."""
+    consumers = enumerate(analysis.graph.consumers)
+    return tuple(linear_op(op_key(position), consumer, analysis) for position, consumer in consumers)
 
 
-def linear_op(name: str, model: ModelProto, c: Consumer, shapes: Shapes, constants: Constants) -> LinearOp:
-    """Describe one consumer as a reader of that name."""
-    node = model.graph.node[c.node]
+def linear_op(name: str, c: Consumer, analysis: Analysis) -> LinearOp:
+    """Describe one consumer under that name."""
+    shapes, constants = analysis.shapes, analysis.constants
+    node = analysis.model.graph.node[c.node]
     read = partial(
         LinearOp,
         name=name,
@@ -67,7 +59,7 @@ def linear_op(name: str, model: ModelProto, c: Consumer, shapes: Shapes, constan
                 zero=c.zeros[0],
             )
         case "matrix" | "packed":
-            unpack = partial(_unpacked, model, c, constants) if c.form == "packed" else partial(_rows, c, constants)
+            unpack = partial(_unpacked, node, c, constants) if c.form == "packed" else partial(_rows, c, constants)
             weight = _held_or_distant(c, shapes, constants, unpack)
             outer = [size for axis, size in enumerate(shapes.shape[c.data]) if axis != c.data_axis]
             return read(kind="matmul", weight=weight, output_shape=(*outer, weight.shape[1]), zero=c.zeros[0])
@@ -126,10 +118,10 @@ def _rows(c: Consumer, constants: Constants) -> NDArray[np.floating]:
     return np.moveaxis(_weight(c, constants), c.weight_axis, 0).reshape(len(c.channels), -1)
 
 
-def _unpacked(model: ModelProto, c: Consumer, constants: Constants) -> NDArray[np.floating]:
+def _unpacked(packed: NodeProto, c: Consumer, constants: Constants) -> NDArray[np.floating]:
     """Let the op unpack its weight: what it makes of the identity, (C, O)."""
     node = NodeProto()
-    node.CopyFrom(model.graph.node[c.node])
+    node.CopyFrom(packed)
     bias = facts_of(node).bias
     for position in range(len(node.input) if bias is None else bias.position, len(node.input)):
         node.input[position] = ""

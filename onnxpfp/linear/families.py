@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxpfp.arrays import runs_within
+from onnxpfp.arrays import Floats32, runs_within
 from onnxpfp.linear.ops import FileWeight, LinearOp
 
 __all__ = ["OpFamily", "is_screened", "op_families", "shard_families"]
 
-Floats = NDArray[np.float32]
 
 _HELD = 12
 """Bytes that screening holds for one weight: two signs, and the powers of one."""
@@ -72,7 +71,7 @@ class OpFamily:
         pads = any(window.pads or ()) and window.auto_pad != "VALID"
         return self.lead.kind == "conv" and self.lead.kernel_size == 1 and automatic and not pads
 
-    def arrange(self, data: NDArray[Any]) -> Floats:
+    def arrange(self, data: NDArray[Any]) -> Floats32:
         """Bring a batch of the tensor to (N, C, *spatial), or (1, C, N) where samples are the positions: a view."""
         lead = self.lead
         x = np.asarray(data, dtype=np.float32)
@@ -86,7 +85,7 @@ class OpFamily:
             return x.reshape(len(x), -1, len(lead.channels)).swapaxes(1, 2)
         return np.moveaxis(x, lead.axis, 1)
 
-    def strided(self, x: Floats) -> Floats:
+    def strided(self, x: Floats32) -> Floats32:
         """Pick what is read of an arranged batch, where a window of one tap passes over positions: a view."""
         steps = self.lead.attributes.strides
         if self._is_plain or not self._only_strides or not steps:

@@ -12,14 +12,11 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
+from onnxpfp.arrays import Bools, Ints
 from onnxpfp.linear.ops import LinearOp
 
 __all__ = ["output_sizes", "tap_sources"]
-
-Ints = NDArray[np.int64]
-Bools = NDArray[np.bool_]
 
 
 def tap_sources(

@@ -11,12 +11,14 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from itertools import pairwise
-from typing import Any, Literal, Protocol, Self, TypeVar, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Block", "BlockTable", "FileWeight", "Kind", "Layout", "LinearOp", "Window", "canonical", "output_counts"]
+from onnxpfp.linear.layout import L, canonical
+
+__all__ = ["Block", "BlockTable", "FileWeight", "Kind", "LinearOp", "Window", "output_counts"]
 
 Kind = Literal["conv", "conv_transpose", "matmul", "product", "einsum"]
 
@@ -105,26 +107,6 @@ class BlockTable:
     groups: NDArray[np.int64]
     indices: NDArray[np.int64]
     starts: NDArray[np.int64]
-
-
-class Layout(Protocol):
-    """Numbers whose axes can be moved: an array, or a tensor of a graph."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Its shape."""
-        ...
-
-    def transpose(self, order: tuple[int, ...], /) -> Self:
-        """Permute its axes."""
-        ...
-
-    def reshape(self, shape: tuple[int, ...], /) -> Self:
-        """Give it another shape."""
-        ...
-
-
-L = TypeVar("L", bound=Layout)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -227,7 +209,11 @@ class LinearOp:
     def taps(self) -> NDArray[np.floating]:
         """Bring the weight to its canonical form V (C, O/g, *kernel): a view of it wherever that is possible."""
         assert self.weight is not None
-        return canonical(self, self.weight.read() if isinstance(self.weight, FileWeight) else self.weight)
+        return self.canonical(self.weight.read() if isinstance(self.weight, FileWeight) else self.weight)
+
+    def canonical(self, weight: L) -> L:
+        """Bring numbers in the shape of the weight to the canonical form V (C, O/g, *kernel)."""
+        return canonical(weight, conv=self.kind == "conv", group=self.group)
 
     def blocks(self, *, single: bool) -> tuple[Block, ...]:
         """List what gets a share, smallest blocks first.
@@ -257,18 +243,6 @@ class LinearOp:
         starts = np.concatenate([[0], np.cumsum(np.bincount(own, minlength=len(order)))])
         first = first[order]
         return BlockTable(self.channels[index][first], group[first], index[np.argsort(own, kind="stable")], starts)
-
-
-def canonical(reader: LinearOp, weight: L) -> L:
-    """Bring a weight of a reader's kind to the canonical form V (C, O/g, *kernel)."""
-    if reader.kind != "conv":
-        return weight
-    outputs, inputs, *kernel = weight.shape
-    if reader.group == 1:
-        return weight.transpose((1, 0, *range(2, len(weight.shape))))
-    grouped = weight.reshape((reader.group, outputs // reader.group, inputs, *kernel))
-    grouped = grouped.transpose((0, 2, 1, *range(3, len(grouped.shape))))
-    return grouped.reshape((reader.group * inputs, outputs // reader.group, *kernel))
 
 
 def output_counts(reader: LinearOp) -> tuple[int, int]:

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto, TensorProto
 
-from onnxpfp.arrays import chunks
-from onnxpfp.channels import ChannelGraph, Ids
+from onnxpfp.arrays import Ids, chunks
+from onnxpfp.channels import Analysis, ChannelGraph
 from onnxpfp.model.attributes import Attributes
-from onnxpfp.model.constants import Constants
+from onnxpfp.model.constants import FLOAT_TYPES, Constants
 from onnxpfp.model.index import ModelIndex
 from onnxpfp.rewrite.edits import Edits
 
@@ -26,8 +25,6 @@ __all__ = [
     "stored_form",
 ]
 
-_FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE})
-
 
 @dataclass(frozen=True, slots=True)
 class StoredAxis:
@@ -37,8 +34,9 @@ class StoredAxis:
     axis: int
 
 
-def _trace(index: ModelIndex, constants: Constants, name: str, axis: int) -> StoredAxis | None:
+def _trace(analysis: Analysis, name: str, axis: int) -> StoredAxis | None:
     """Follow a weight back through Identity, Cast and Transpose to where it is stored."""
+    index, constants = analysis.index, analysis.constants
     while name not in constants.stored:
         node = index.producer(name)
         if node is None or node.op_type not in {"Identity", "Cast", "Transpose"}:
@@ -48,18 +46,20 @@ def _trace(index: ModelIndex, constants: Constants, name: str, axis: int) -> Sto
             # Without perm it reverses the axes.
             axis = constants.value(name).ndim - 1 - axis if perm is None else perm[axis]
         name = node.input[0]
-    return StoredAxis(name, axis) if constants.stored[name].data_type in _FLOATS else None
+    return StoredAxis(name, axis) if constants.stored[name].data_type in FLOAT_TYPES else None
 
 
-def stored_axes_of(model: ModelProto, graph: ChannelGraph, constants: Constants) -> tuple[StoredAxis | None, ...]:
+def stored_axes_of(analysis: Analysis) -> tuple[StoredAxis | None, ...]:
     """Find for every consumer the stored axis of its channels, or None where it cannot be scaled.
 
     A stored tensor can be scaled along an axis when all that reads it are consumers along that
     axis; a tied embedding, for one, is also looked up.
     """
-    index = ModelIndex.of(model)
-    leaves = _Leaves(index)
-    found = [_trace(index, constants, c.weight, c.weight_axis) if c.constant else None for c in graph.consumers]
+    leaves = _Leaves(analysis.index)
+    found = [
+        _trace(analysis, consumer.weight, consumer.weight_axis) if consumer.constant else None
+        for consumer in analysis.graph.consumers
+    ]
     readers: dict[StoredAxis, int] = {}
     for place in found:
         if place is not None:
@@ -80,35 +80,34 @@ class _Leaves:
         return sum(self.count(n.output[0]) if n.op_type in {"Identity", "Cast", "Transpose"} else 1 for n in nodes)
 
 
-def own_weights(model: ModelProto, constants: Constants) -> dict[int, str]:
+def own_weights(analysis: Analysis) -> dict[int, str]:
     """Find the nodes whose second input is a floating-point weight that nothing else reads.
 
     Returns:
         The stored tensor by position of the node.
     """
-    model_index = ModelIndex.of(model)
-    leaves = _Leaves(model_index)
-    found: dict[int, str] = {}
-    for index, node in enumerate(model.graph.node):
-        if len(node.input) > 1 and node.input[1] in constants.names:
-            place = _trace(model_index, constants, node.input[1], 0)
-            if place is not None and place.tensor not in model_index.read_elsewhere and leaves.count(place.tensor) == 1:
-                found[index] = place.tensor
-    return found
+    leaves, elsewhere = _Leaves(analysis.index), analysis.index.read_elsewhere
+    weights: dict[int, str] = {}
+    for index, node in enumerate(analysis.model.graph.node):
+        if len(node.input) > 1 and node.input[1] in analysis.constants.names:
+            place = _trace(analysis, node.input[1], 0)
+            if place is not None and place.tensor not in elsewhere and leaves.count(place.tensor) == 1:
+                weights[index] = place.tensor
+    return weights
 
 
-def stored_form(model: ModelProto, constants: Constants, name: str, array: NDArray[np.generic]) -> NDArray[np.generic]:
+def stored_form(analysis: Analysis, name: str, array: NDArray[np.generic]) -> NDArray[np.generic]:
     """Bring new numbers of a weight to where it is stored, back through Identity, Cast and Transpose.
 
     Args:
-        model: The model.
-        constants: Its constants.
+        analysis: The model.
         name: A weight that `own_weights` knows.
         array: Its new numbers.
     """
-    producer = {name: node for node in model.graph.node for name in node.output}
+    constants = analysis.constants
     while name not in constants.stored:
-        node = producer[name]
+        node = analysis.index.producer(name)
+        assert node is not None, name
         if node.op_type == "Transpose":
             perm = Attributes(node).integers("perm")
             array = array.transpose(None if perm is None else np.argsort(perm))
@@ -163,25 +162,19 @@ class _Scaled(Mapping[str, NDArray[np.generic]]):
         return len(self.axes)
 
 
-def reweight(
-    graph: ChannelGraph,
-    constants: Constants,
-    places: tuple[StoredAxis | None, ...],
-    factor: NDArray[np.float64],
-) -> Edits:
+def reweight(analysis: Analysis, places: tuple[StoredAxis | None, ...], factor: NDArray[np.float64]) -> Edits:
     """Multiply the consumers' weights of sampled channels (PFP, the estimator's 1/(m p_j)).
 
     Args:
-        graph: The channels.
-        constants: The model's constants.
+        analysis: The model.
         places: Where each consumer's weights are stored.
         factor: Factor by channel id, (channels + 1,); 1 where nothing is to be done. Dropped
             channels count as 1 here: they are cut off anyway.
     """
     scaled: dict[str, tuple[int, ...]] = {}
-    for consumer, place in zip(graph.consumers, places, strict=True):
+    for consumer, place in zip(analysis.graph.consumers, places, strict=True):
         changes = factor[consumer.channels] != 1
         if place is None or place.axis in scaled.get(place.tensor, ()) or not changes.any():
             continue
         scaled[place.tensor] = (*scaled.get(place.tensor, ()), place.axis)
-    return Edits(tensors=_Scaled(graph, constants, scaled, factor))
+    return Edits(tensors=_Scaled(analysis.graph, analysis.constants, scaled, factor))

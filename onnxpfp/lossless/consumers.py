@@ -6,20 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
-from onnx import ModelProto
 
-from onnxpfp.channels import ChannelGraph, Consumer, Group, Ids
+from onnxpfp.arrays import Bools, Floats, Ids
+from onnxpfp.channels import Analysis, Consumer, Group
 from onnxpfp.linear.ops import LinearOp
 from onnxpfp.linear.weights import StoredAxis
 from onnxpfp.lossless.detect import NEAR, Trace, View
 from onnxpfp.lossless.traces import Site
-from onnxpfp.model.constants import Constants
 
 __all__ = ["ConsumerTerms", "Reading", "readings_of", "site_of", "sites_of"]
-
-Bools = NDArray[np.bool_]
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,18 +22,14 @@ class ConsumerTerms:
     """What may be done at the consumers.
 
     Attributes:
-        model: The model.
-        graph: Its channels.
-        constants: Its constants.
+        analysis: The model.
         readers: Its consumers as readers.
         places: Where each consumer's weights are stored; None where they cannot be changed.
         folds: Whether a constant can be folded into a consumer's bias, (consumers,).
         settled: Channels whose values the data may settle: zero or constant there is zero or constant, (count + 1,).
     """
 
-    model: ModelProto
-    graph: ChannelGraph
-    constants: Constants
+    analysis: Analysis
     readers: Sequence[LinearOp]
     places: Sequence[StoredAxis | None]
     folds: Bools
@@ -71,16 +62,16 @@ def site_of(consumer: Consumer) -> Site:
     return consumer.data, consumer.data_axis
 
 
-def sites_of(graph: ChannelGraph, constants: Constants) -> dict[Site, None]:
+def sites_of(analysis: Analysis) -> dict[Site, None]:
     """List everything that has to be looked at, each once."""
-    read = [site_of(consumer) for consumer in graph.consumers]
-    masked = ((mask.tensor, mask.axis) for mask in graph.masks if mask.tensor not in constants.names)
+    read = [site_of(consumer) for consumer in analysis.graph.consumers]
+    masked = [(mask.tensor, mask.axis) for mask in analysis.graph.masks if mask.tensor not in analysis.constants.names]
     return dict.fromkeys([*read, *masked])
 
 
 def readings_of(group: Group, terms: ConsumerTerms, traces: Mapping[Site, Trace]) -> list[Reading]:
     """Describe what every consumer of a group sees of its channels."""
-    graph = terms.graph
+    graph = terms.analysis.graph
     together: dict[StoredAxis | int, list[int]] = {}
     for position in group.consumers:
         stored_axis = terms.places[position]
@@ -104,9 +95,9 @@ def _rows(axis: Ids, channels: Ids) -> Ids:
 
 def _alive(trace: Trace | None, rows: Ids, zero: str, terms: ConsumerTerms) -> Bools:
     """Tell which indices were ever something else than zero; all where that cannot be told."""
-    if trace is None or (zero and zero not in terms.constants.names):
+    if trace is None or (zero and zero not in terms.analysis.constants.names):
         return np.ones(rows.shape, np.bool_)
-    neutral = terms.constants.value(zero).astype(np.float64).ravel() if zero else np.zeros(1)
+    neutral = terms.analysis.constants.value(zero).astype(np.float64).ravel() if zero else np.zeros(1)
     if neutral.size != 1:
         return np.ones(rows.shape, np.bool_)
     return ~((trace.low == neutral[0]) & (trace.high == neutral[0]))[rows]
@@ -121,7 +112,7 @@ def _only_dead(consumers: tuple[int, ...], sites: tuple[Site, ...], rows: Ids, a
 
 
 def _reading(group: Group, positions: tuple[int, ...], terms: ConsumerTerms, traces: Mapping[Site, Trace]) -> Reading:
-    consumers = [terms.graph.consumers[position] for position in positions]
+    consumers = [terms.analysis.graph.consumers[position] for position in positions]
     sites = tuple(site_of(consumer) for consumer in consumers)
     rows = _rows(consumers[0].channels, group.channels)
     site_traces = [traces[site] for site in sites]
@@ -155,7 +146,7 @@ def _reading(group: Group, positions: tuple[int, ...], terms: ConsumerTerms, tra
 
 def _is_own_state(consumer: Consumer, terms: ConsumerTerms) -> bool:
     """Whether a recurrence reads its own states: what it starts from is not among those that are seen."""
-    return consumer.data in terms.model.graph.node[consumer.node].output
+    return consumer.data in terms.analysis.model.graph.node[consumer.node].output
 
 
 def _may_change(positions: tuple[int, ...], terms: ConsumerTerms) -> bool:
@@ -163,8 +154,8 @@ def _may_change(positions: tuple[int, ...], terms: ConsumerTerms) -> bool:
     return all(
         terms.places[position] is not None
         and terms.readers[position].weight is not None
-        and not any(terms.graph.consumers[position].zeros)
-        and not _is_own_state(terms.graph.consumers[position], terms)
+        and not any(terms.analysis.graph.consumers[position].zeros)
+        and not _is_own_state(terms.analysis.graph.consumers[position], terms)
         and _plainly_stored(position, terms)
         for position in positions
     )
@@ -175,7 +166,7 @@ def _plainly_stored(position: int, terms: ConsumerTerms) -> bool:
     reader = terms.readers[position]
     if reader.kind != "conv" or reader.group == 1:
         return True
-    return terms.places[position] == StoredAxis(terms.graph.consumers[position].weight, 1)
+    return terms.places[position] == StoredAxis(terms.analysis.graph.consumers[position].weight, 1)
 
 
 def _same_blocks(rows: Ids, reader: LinearOp) -> bool:

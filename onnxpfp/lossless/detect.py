@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxpfp.arrays import chunks, random_words
+from onnxpfp.arrays import Bools, Floats, Ints, chunks, random_words
 
 __all__ = [
     "NEAR",
@@ -30,9 +30,6 @@ __all__ = [
     "trace",
 ]
 
-Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
-Indices = NDArray[np.int64]
 
 CACHED = 16
 """The part of a block of `onnxpfp.arrays` that passes through the processor's cache."""
@@ -91,7 +88,7 @@ def _grain(dtype: np.dtype[Any]) -> float:
     return max(GRAIN, float(np.finfo(dtype).eps)) if dtype.kind == "f" else COARSE
 
 
-def _pieces(array: NDArray[Any], axis: int) -> Iterator[tuple[Indices, Floats]]:
+def _pieces(array: NDArray[Any], axis: int) -> Iterator[tuple[Ints, Floats]]:
     """Yield an array as (outer, C, inner) in double precision, in pieces that stay in the cache, and their indices."""
     outer = math.prod(array.shape[:axis])
     flat = array.reshape(outer, array.shape[axis], -1)
@@ -140,7 +137,7 @@ def _normal(words: NDArray[np.uint64]) -> Floats:
     return np.sqrt(-2.0 * np.log1p(-one)) * np.cos(2.0 * np.pi * two)
 
 
-def largest_gaps(array: NDArray[Any], axis: int, dropped: Indices, kept: Indices, factor: Floats) -> Floats:
+def largest_gaps(array: NDArray[Any], axis: int, dropped: Ints, kept: Ints, factor: Floats) -> Floats:
     """Return the largest |x_j - alpha x_k| of pairs of indices of an axis, (pairs,)."""
     gaps = np.zeros(dropped.size)
     with np.errstate(invalid="ignore", over="ignore"):
@@ -172,7 +169,7 @@ class View:
     near: float
     merges: bool
 
-    def factors(self, channel: int, others: Indices) -> tuple[Bools, Floats]:
+    def factors(self, channel: int, others: Ints) -> tuple[Bools, Floats]:
         """Find of which others a channel is a multiple at all ranks, and the factors alpha.
 
         Returns:
@@ -198,10 +195,10 @@ class LosslessChoice:
     """
 
     gone: Bools
-    partner: Indices
+    partner: Ints
 
 
-def choose_removals(views: Sequence[View], classes: Indices) -> LosslessChoice:
+def choose_removals(views: Sequence[View], classes: Ints) -> LosslessChoice:
     """Choose what goes of a group.
 
     1. What is free at every consumer goes, but never all of a group.

@@ -13,10 +13,10 @@ from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto
 
-from onnxpfp.calibrate.runner import WORKSPACE_BYTES, run_observers
-from onnxpfp.channels import ChannelGraph, Group
+from onnxpfp.calibrate.observer import Shape
+from onnxpfp.calibrate.runner import run_observers
+from onnxpfp.channels import Analysis, Group
 from onnxpfp.data.samples import Samples
 from onnxpfp.errors import CalibrationError, ModelError
 from onnxpfp.linear.bias import mean_shift
@@ -28,8 +28,7 @@ from onnxpfp.lossless.fold import folds_of
 from onnxpfp.lossless.proof import Proof, prove
 from onnxpfp.lossless.traces import Pair, Site, Watch, gaps_of, noise_like, traces_of
 from onnxpfp.lossless.types import Lossless, Merge, Removal, RemovalKind
-from onnxpfp.model.constants import Constants
-from onnxpfp.model.shapes import Shapes
+from onnxpfp.options import DEFAULT_WORKSPACE
 from onnxpfp.runtime.providers import ProviderRequest
 
 __all__ = ["LEAST_SAMPLES", "find_lossless"]
@@ -39,10 +38,7 @@ LEAST_SAMPLES = 32
 
 
 def find_lossless(
-    model: ModelProto,
-    graph: ChannelGraph,
-    shapes: Shapes,
-    constants: Constants,
+    analysis: Analysis,
     readers: Sequence[LinearOp],
     places: Sequence[StoredAxis | None],
     samples: Samples,
@@ -51,18 +47,15 @@ def find_lossless(
     batch_size: int,
     providers: Sequence[ProviderRequest],
     threads: int | None = None,
-    workspace_bytes: int = WORKSPACE_BYTES,
+    workspace_bytes: int = DEFAULT_WORKSPACE,
     progress: Callable[[int, int], None] | None = None,
 ) -> Lossless:
     """Find dead, constant and duplicate channels, and how the consumers do without them.
 
     Args:
-        model: The model.
-        graph: Its channels.
-        shapes: Shapes of its tensors.
-        constants: Its constants.
+        analysis: The model.
         readers: Its consumers as readers.
-        places: Where each consumer's weights are stored (`rewrite.weights.stored_axes_of`).
+        places: Where each consumer's weights are stored (`linear.weights.stored_axes_of`).
         samples: The data, all that there are; any inputs that fit where none are given.
         trusted: Whether the samples are the user's data. If not, or if they are fewer than `LEAST_SAMPLES`, only what
             the weights show goes.
@@ -76,14 +69,14 @@ def find_lossless(
         CalibrationError: The network computes NaN on the data.
         ModelError: onnxruntime cannot run it.
     """
+    model, graph = analysis.model, analysis.graph
     by_data = trusted and len(samples) >= LEAST_SAMPLES
     if by_data:
         proof = Proof(np.ones(graph.count + 1, np.bool_), np.zeros(graph.count + 1, np.int64))
     else:
-        proof = prove(model, graph, constants, places)
+        proof = prove(analysis, places)
         samples = noise_like(model, samples, np.random.default_rng(0))
-    folds = folds_of(model, graph, constants, readers)
-    terms = ConsumerTerms(model, graph, constants, readers, places, folds, proof.settled)
+    terms = ConsumerTerms(analysis, readers, places, folds_of(analysis, readers), proof.settled)
     watch = partial(
         run_observers,
         model,
@@ -96,7 +89,7 @@ def find_lossless(
         layout=False,
     )
     try:
-        found = _search(terms, proof, watch, shapes)
+        found = _search(terms, proof, watch)
     except (CalibrationError, ModelError):
         if by_data:
             raise
@@ -114,10 +107,11 @@ class _Found:
     choice: LosslessChoice
 
 
-def _search(terms: ConsumerTerms, proof: Proof, watch: Watch, shapes: Shapes) -> list[_Found]:
-    traces = traces_of(watch, sites_of(terms.graph, terms.constants), shapes.shape)
+def _search(terms: ConsumerTerms, proof: Proof, watch: Watch) -> list[_Found]:
+    shapes = terms.analysis.shapes.shape
+    traces = traces_of(watch, sites_of(terms.analysis), shapes)
     proposed: list[_Found] = []
-    for group in terms.graph.groups:
+    for group in terms.analysis.graph.groups:
         readings = readings_of(group, terms, traces)
         classes = _classes(group, readings, proof)
         proposed.append(_Found(group, readings, choose_removals([reading.view for reading in readings], classes)))
@@ -145,7 +139,9 @@ def _merges(reading: Reading, channel: int, partner: int) -> list[Merge]:
     ]
 
 
-def _confirmed(proposed: Sequence[_Found], traces: Mapping[Site, Trace], watch: Watch, shapes: Shapes) -> list[_Found]:
+def _confirmed(
+    proposed: Sequence[_Found], traces: Mapping[Site, Trace], watch: Watch, shapes: Mapping[str, Shape]
+) -> list[_Found]:
     """Return what was proposed without the merges that do not hold on all numbers."""
     asked: dict[Site, list[Pair]] = {}
     claims: list[tuple[Site, int, int, int]] = []
@@ -157,7 +153,7 @@ def _confirmed(proposed: Sequence[_Found], traces: Mapping[Site, Trace], watch: 
                     listed = asked.setdefault(site, [])
                     claims += [(site, len(listed) + place, number, channel) for place in range(len(pairs))]
                     listed += pairs
-    gaps = gaps_of(watch, asked, shapes.shape)
+    gaps = gaps_of(watch, asked, shapes)
     partners = [found.choice.partner.copy() for found in proposed]
     for site, place, number, channel in claims:
         trace = traces[site]
@@ -171,7 +167,7 @@ def _confirmed(proposed: Sequence[_Found], traces: Mapping[Site, Trace], watch: 
 
 def _collect(terms: ConsumerTerms, found: Sequence[_Found], samples: int) -> Lossless:
     """Put the choices of all groups together."""
-    graph = terms.graph
+    graph = terms.analysis.graph
     keep = graph.keep_all()
     merges: dict[int, list[Merge]] = {}
     values: dict[int, NDArray[np.float64]] = {}

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections import ChainMap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto
 
-from onnxpfp.channels import ChannelGraph
+from onnxpfp.arrays import AnyArray
+from onnxpfp.channels import Analysis
 from onnxpfp.errors import VerificationError
 from onnxpfp.linear.bias import BiasEditor
+from onnxpfp.linear.layout import column
 from onnxpfp.linear.ops import LinearOp, output_counts
 from onnxpfp.linear.weights import StoredAxis
 from onnxpfp.lossless.types import Lossless, Merge
@@ -22,19 +22,15 @@ from onnxpfp.rewrite.edits import Edits
 
 __all__ = ["edits_of", "folds_of"]
 
-Array = NDArray[np.generic]
 
-
-def folds_of(
-    model: ModelProto, graph: ChannelGraph, constants: Constants, readers: Sequence[LinearOp]
-) -> NDArray[np.bool_]:
+def folds_of(analysis: Analysis, readers: Sequence[LinearOp]) -> NDArray[np.bool_]:
     """Tell for every consumer whether a constant input can go into its bias, exactly.
 
     Its bias must be one of floating-point numbers, and no window may reach over a border of zeros.
     """
     folds = np.zeros(len(readers), np.bool_)
-    editor = BiasEditor.of(model, graph, constants, Edits())
-    for position, (consumer, reader) in enumerate(zip(graph.consumers, readers, strict=True)):
+    editor = BiasEditor.of(analysis, Edits())
+    for position, (consumer, reader) in enumerate(zip(analysis.graph.consumers, readers, strict=True)):
         if reader.weight is None or any(consumer.zeros) or not _sees_no_border(reader):
             continue
         trial = replace(editor, tensors=ChainMap({}), inputs={}, left=[], folded=[])
@@ -57,9 +53,7 @@ def _sees_no_border(reader: LinearOp) -> bool:
 
 
 def edits_of(
-    model: ModelProto,
-    graph: ChannelGraph,
-    constants: Constants,
+    analysis: Analysis,
     readers: Sequence[LinearOp],
     lossless: Lossless,
     stored_axes: Sequence[StoredAxis | None],
@@ -68,9 +62,7 @@ def edits_of(
     """Make the edits of weights that go with the removal of `lossless`.
 
     Args:
-        model: The model.
-        graph: Its channels.
-        constants: Its constants.
+        analysis: The model.
         readers: Its consumers as readers.
         lossless: What goes.
         stored_axes: Where each consumer's weights are stored.
@@ -84,9 +76,10 @@ def edits_of(
         # Consumers that share a weight have the same merges: it is edited once.
         if stored_axis.axis not in (known.axis for known in tasks.get(stored_axis.tensor, ())):
             tasks.setdefault(stored_axis.tensor, []).append(task)
-    editor = BiasEditor.of(model, graph, constants, Edits(_Merged(constants, edits.tensors, tasks), edits.inputs))
+    merged = _Merged(analysis.constants, edits.tensors, tasks)
+    editor = BiasEditor.of(analysis, Edits(merged, edits.inputs))
     for position, shift in lossless.shifts.items():
-        editor.fold(graph.consumers[position], shift)
+        editor.fold(analysis.graph.consumers[position], shift)
     assert not editor.left, editor.left
     return editor.edits
 
@@ -101,7 +94,7 @@ class _Task:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Merged(Mapping[str, Array]):
+class _Merged(Mapping[str, AnyArray]):
     """Stored weights with merged columns, computed when they are asked for.
 
     Attributes:
@@ -111,10 +104,10 @@ class _Merged(Mapping[str, Array]):
     """
 
     constants: Constants
-    before: Mapping[str, Array]
+    before: Mapping[str, AnyArray]
     tasks: Mapping[str, list[_Task]]
 
-    def __getitem__(self, name: str) -> Array:
+    def __getitem__(self, name: str) -> AnyArray:
         if name not in self.tasks:
             return self.before[name]
         array = self.before[name] if name in self.before else self.constants.value(name)
@@ -129,20 +122,20 @@ class _Merged(Mapping[str, Array]):
         return len(self.before.keys() | self.tasks.keys())
 
 
-def _merge(array: Array, task: _Task, name: str) -> Array:
+def _merge(array: AnyArray, task: _Task, name: str) -> AnyArray:
     """Add to every kept index of a weight the multiples of those that go: W[:, k] += alpha W[:, j].
 
     Raises:
         VerificationError: The sum does not fit the weight's type.
     """
-    new = array.copy()
+    new, group = array.copy(), task.reader.group if task.reader.kind == "conv" else 1
     sources: dict[int, list[tuple[int, float]]] = {}
     for dropped, kept, factor in task.merges:
         sources.setdefault(kept, []).append((dropped, factor))
     for kept, added in sources.items():
-        total = _column(array, task, kept).astype(np.float64)
+        total = column(array, task.axis, kept, group).astype(np.float64)
         for dropped, factor in added:
-            total += factor * _column(array, task, dropped).astype(np.float64)
+            total += factor * column(array, task.axis, dropped, group).astype(np.float64)
         with np.errstate(over="ignore"):
             fitting = total.astype(array.dtype)
         if not np.isfinite(fitting.astype(np.float64)).all():
@@ -150,18 +143,5 @@ def _merge(array: Array, task: _Task, name: str) -> Array:
                 f"the weight '{name}' overflows {array.dtype} where it takes over duplicate channels",
                 hint="convert the model to float32 first",
             )
-        _column(new, task, kept)[...] = fitting
+        column(new, task.axis, kept, group)[...] = fitting
     return new
-
-
-def _column(array: Array, task: _Task, index: int) -> NDArray[Any]:
-    """Return the weights from one index of the contracted axis: a view.
-
-    A grouped convolution stores (O, C/g, *kernel): the index says the group, and so the outputs.
-    """
-    reader = task.reader
-    if reader.kind != "conv" or reader.group == 1:
-        return np.moveaxis(array, task.axis, 0)[index]
-    each, outputs = len(reader.channels) // reader.group, len(array) // reader.group
-    group, column = divmod(index, each)
-    return array[group * outputs : (group + 1) * outputs, column]

@@ -15,16 +15,15 @@ from functools import reduce
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto
+from onnx import NodeProto
 
-from onnxpfp.channels import ChannelGraph, Ids
-from onnxpfp.channels.producers import producers_of
+from onnxpfp.arrays import Ids
+from onnxpfp.channels import Analysis
+from onnxpfp.channels.ops import facts_of
+from onnxpfp.linear.producers import producers_of
 from onnxpfp.linear.weights import StoredAxis
-from onnxpfp.model.constants import Constants
 
 __all__ = ["Proof", "prove"]
-
-LINEAR = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,64 +39,64 @@ class Proof:
     classes: NDArray[np.int64]
 
 
-def prove(
-    model: ModelProto, graph: ChannelGraph, constants: Constants, stored_axes: Sequence[StoredAxis | None]
-) -> Proof:
+def prove(analysis: Analysis, stored_axes: Sequence[StoredAxis | None]) -> Proof:
     """Look for channels that are settled or equal by their weights.
 
     Args:
-        model: The model.
-        graph: Its channels.
-        constants: Its constants.
+        analysis: The model.
         stored_axes: Where each consumer's weights are stored.
     """
-    return Proof(_settled(model, graph, constants), _classes(graph, constants, stored_axes))
+    return Proof(_settled(analysis), _classes(analysis, stored_axes))
 
 
-def _settled(model: ModelProto, graph: ChannelGraph, constants: Constants) -> NDArray[np.bool_]:
+def _settled(analysis: Analysis) -> NDArray[np.bool_]:
+    model, graph = analysis.model, analysis.graph
     still = np.zeros(graph.count + 1, np.int64)
-    for producer in producers_of(model, graph, constants):
+    for producer in producers_of(analysis):
         still[np.unique(producer.ids[producer.squares == 0])] += 1
         still[np.unique(producer.ids[producer.squares != 0])] -= graph.count + len(model.graph.node)
     settled = np.ones(graph.count + 1, np.bool_)
     linear = np.zeros(graph.count + 1, np.int64)
     contracting = {consumer.node for consumer in graph.consumers}
     for index, node in enumerate(model.graph.node):
-        made = _channels(graph, constants, node.output)
-        if node.op_type.removeprefix("Fused") in LINEAR:
+        made = _channels(analysis, node.output)
+        if facts_of(node).layout is not None:
             linear[made] += 1
         elif index in contracting:
             settled[made] = False
         else:
-            settled[np.setdiff1d(made, _carried(graph, constants, node))] = False
+            settled[np.setdiff1d(made, _carried(analysis, node))] = False
     settled &= (still == linear) & (linear > 0)
     settled[0] = False
     return settled
 
 
-def _channels(graph: ChannelGraph, constants: Constants, names: Sequence[str]) -> Ids:
+def _channels(analysis: Analysis, names: Sequence[str]) -> Ids:
     """Return the channels on some activations, each once."""
-    axes = [ids for name in names if name not in constants.names for ids in graph.axes.get(name, ())]
+    activations = (name for name in names if name not in analysis.constants.names)
+    axes = [ids for name in activations for ids in analysis.graph.axes.get(name, ())]
     ids = np.unique(np.concatenate([np.zeros(1, np.int64), *axes]))
     return ids[ids != 0]
 
 
-def _carried(graph: ChannelGraph, constants: Constants, node: NodeProto) -> Ids:
+def _carried(analysis: Analysis, node: NodeProto) -> Ids:
     """Return the channels of which a node says nothing new: all activations that it makes them of carry them."""
     if node.op_type == "Concat":
-        return _channels(graph, constants, node.input)
-    read = [name for name in node.input if name and name not in constants.names and name not in graph.values]
-    each = [_channels(graph, constants, [name]) for name in read]
+        return _channels(analysis, node.input)
+    known = (analysis.constants.names, analysis.graph.values)
+    read = [name for name in node.input if name and not any(name in names for names in known)]
+    each = [_channels(analysis, [name]) for name in read]
     return reduce(np.intersect1d, each) if each else np.zeros(0, np.int64)
 
 
-def _classes(graph: ChannelGraph, constants: Constants, stored_axes: Sequence[StoredAxis | None]) -> NDArray[np.int64]:
+def _classes(analysis: Analysis, stored_axes: Sequence[StoredAxis | None]) -> NDArray[np.int64]:
+    graph = analysis.graph
     digests: list[bytes] = [b""] * (graph.count + 1)
     contracted = {(number.tensor, number.axis) for number in stored_axes if number is not None}
     for name, axes in graph.stored_axes():
         for axis, ids in enumerate(axes):
             if (name, axis) not in contracted and ids.any():
-                for channel, held in _slices(constants.value(name), axis, ids):
+                for channel, held in _slices(analysis.constants.value(name), axis, ids):
                     digest = digests[channel] + f"{name} {axis} ".encode() + held
                     digests[channel] = hashlib.blake2b(digest, digest_size=16).digest()
     numbers: dict[tuple[int, bytes], int] = {}

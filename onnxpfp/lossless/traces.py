@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from onnxpfp.calibrate.observer import Batch, Observer, Shape, Tensors, not_finite
+from onnxpfp.arrays import Arrays
+from onnxpfp.calibrate.observer import Batch, Observer, Shape, not_finite
 from onnxpfp.data.inputs import input_specs
 from onnxpfp.data.samples import Feed, FeedSamples, Samples
 from onnxpfp.linear.columns import samples_first
@@ -68,7 +69,7 @@ class TraceObserver(Observer):
         """Multiplications of one sample."""
         return math.prod(self.shape) * PROJECTIONS
 
-    def see(self, tensors: Tensors, batch: Batch) -> None:
+    def see(self, tensors: Arrays, batch: Batch) -> None:
         """Count one batch in."""
         name = self.site[0]
         array, axis = samples_first(tensors[name], self.site[1])
@@ -110,7 +111,7 @@ class GapObserver(Observer):
         """Multiplications of one sample."""
         return math.prod(self.shape) // self.shape[self.site[1]] * len(self.pairs)
 
-    def see(self, tensors: Tensors, batch: Batch) -> None:
+    def see(self, tensors: Arrays, batch: Batch) -> None:
         """Count one batch in."""
         dropped, kept, factor = (np.array(part) for part in zip(*self.pairs, strict=True))
         self.gaps = self.gaps.merge(Gaps(largest_gaps(tensors[self.site[0]], self.site[1], dropped, kept, factor)))

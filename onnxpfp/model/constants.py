@@ -24,6 +24,7 @@ from onnxpfp.runtime import open_session
 from onnxpfp.runtime.external_data import is_reference, numbers
 
 __all__ = [
+    "FLOAT_TYPES",
     "INTEGERS",
     "Constants",
     "all_graphs",
@@ -36,6 +37,7 @@ __all__ = [
 ]
 
 
+FLOAT_TYPES = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE})
 INTEGERS = frozenset({TensorProto.INT64, TensorProto.INT32, TensorProto.BOOL, TensorProto.STRING})
 """Types of tensors that are numbers of shape arithmetic rather than weights."""
 

@@ -29,7 +29,7 @@ from onnxpfp.runtime.external_data import (
     stamp_of,
 )
 
-__all__ = ["LoadedModel", "external_files", "load", "one_line"]
+__all__ = ["LoadedModel", "ModelSource", "external_files", "load", "one_line"]
 
 IN_MEMORY = 128 << 20
 """Bytes; weights in other files that are not more together are simply loaded."""
@@ -89,7 +89,11 @@ class LoadedModel:
         return str(self.path) if self.path else "the model"
 
 
-def load(given: ModelProto | str | os.PathLike[str], folder: Path | None = None) -> LoadedModel:
+ModelSource = ModelProto | str | os.PathLike[str]
+"""A model object, or the path of a file."""
+
+
+def load(given: ModelSource, folder: Path | None = None) -> LoadedModel:
     """Load and check a model.
 
     Args:

@@ -1,1 +1,1 @@
-"""The stages of a pruning, in order: prepare, gather, decide, carry out, examine."""
+"""The stages of a pruning, in order: analyze, calibrate and score, decide, build the candidate, verify."""

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto
 
+from onnxpfp.calibrate.runner import BATCH
 from onnxpfp.channels import Analysis, Patterns, build_channel_graph
 from onnxpfp.channels.constant_branches import inline_constant_if
 from onnxpfp.channels.decouple import decouple_shuffles
 from onnxpfp.data.inputs import input_specs, size_ref
 from onnxpfp.data.samples import Samples
 from onnxpfp.data.sources import SampleSource, load_samples
+from onnxpfp.data.splits import CalibrationData, Given, split_samples
 from onnxpfp.errors import ModelError
 from onnxpfp.model.constants import Constants
 from onnxpfp.model.index import ModelIndex
@@ -25,27 +26,11 @@ from onnxpfp.progress import Clock
 from onnxpfp.runtime.providers import ProviderRequest, resolve_providers
 from onnxpfp.runtime.session import Session, open_session
 
-__all__ = ["CalibrationData", "analyze", "analyze_at", "open_model", "read_data"]
+__all__ = ["analyze", "analyze_at", "open_model", "read_data"]
 
-BATCH = 16
 RANDOM_SAMPLES = 64
 CHECKS = 4
 """Sets of inputs on which the oracle runs where there are no data."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class CalibrationData:
-    """What the model is run on.
-
-    Attributes:
-        samples: The samples; a little noise for the oracle where the user gives none.
-        given: Whether they tell anything about the user's data: "file", "random" or "none".
-        batch_size: Samples in one run that the model accepts.
-    """
-
-    samples: Samples
-    given: str
-    batch_size: int
 
 
 def open_model(source: LoadedModel, options: Options) -> tuple[Session, tuple[ProviderRequest, ...]]:
@@ -80,7 +65,7 @@ def read_data(
     Raises:
         CalibrationError: The data do not fit the model.
     """
-    given = "none" if calibration is None else "file"
+    given: Given = "none" if calibration is None else "file"
     if isinstance(calibration, str) and calibration == "random":
         given = "random"
     samples = load_samples(
@@ -93,8 +78,9 @@ def read_data(
     )
     if options.samples is not None and options.samples < len(samples):
         samples = samples.take(options.samples)
+    split = None if given == "none" else split_samples(samples, options.seed)
     try:
-        return CalibrationData(samples, given, _batch_size(session, samples, options.batch_size or BATCH))
+        return CalibrationData(samples, given, _batch_size(session, samples, options.batch_size or BATCH), split)
     except ModelError as error:
         feed = next(samples.batches(1))
         shapes = ", ".join(f"{name} {size_ref(array.shape)}" for name, array in feed.items())

@@ -7,13 +7,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from onnx import ModelProto
 
-from onnxpfp.channels import Analysis
-from onnxpfp.linear.ops import LinearOp
-from onnxpfp.linear.weights import StoredAxis, reweight
-from onnxpfp.options import Options
+from onnxpfp.linear.weights import reweight
+from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.decide import Decision
-from onnxpfp.pipeline.scoring import Calibration
-from onnxpfp.progress import Clock, Count
+from onnxpfp.pipeline.measured import DataCalibration, Measured, RefitCalibration
+from onnxpfp.progress import Count
 from onnxpfp.refit.means import Compensation, fold_means
 from onnxpfp.refit.sweep import refit
 from onnxpfp.rewrite import apply
@@ -38,26 +36,18 @@ class Candidate:
     compensation: Compensation | None
 
 
-def refit_all(
-    analysis: Analysis,
-    readers: tuple[LinearOp, ...],
-    calibration: Calibration,
-    decision: Decision,
-    tell: Count,
-) -> Compensation:
+def _refit_all(measured: Measured, calibration: RefitCalibration, decision: Decision, tell: Count) -> Compensation:
     """Refit every linear op, and fold means where that is not possible.
 
     A refit takes the place of the factors of a weighted draw: those would only add variance (algorithms.md 0).
     """
-    assert calibration.setup is not None
-    assert calibration.statistics is not None
-    model, graph, constants = analysis.source.model, analysis.graph, analysis.constants
-    refittable = {layer.output for layer in calibration.setup.problem.layers}
+    analysis, graph, setup = measured.analysis, measured.analysis.graph, calibration.setup
+    refittable = {layer.output for layer in setup.problem.layers}
     others = tuple(number for number, c in enumerate(graph.consumers) if c.output not in refittable)
     factor = decision.keep.astype(np.float64)
-    means = fold_means(model, graph, constants, readers, calibration.statistics, factor, Edits(), others)
-    found = refit(calibration.setup.problem, decision.keep, means.edits, tell)
-    reasons = dict(calibration.setup.left) | dict(means.left)
+    means = fold_means(analysis, measured.readers, calibration.statistics, factor, Edits(), others)
+    found = refit(setup.problem, decision.keep, means.edits, tell)
+    reasons = dict(setup.left) | dict(means.left)
     lost = {
         graph.consumers[number].name for number in others if not decision.keep[graph.consumers[number].channels].all()
     }
@@ -65,34 +55,23 @@ def refit_all(
     return replace(means, edits=found.edits, refits=found.records, left=left)
 
 
-def build_candidate(
-    analysis: Analysis,
-    readers: tuple[LinearOp, ...],
-    calibration: Calibration,
-    decision: Decision,
-    places: tuple[StoredAxis | None, ...],
-    options: Options,
-    clock: Clock,
-) -> Candidate:
+def build_candidate(context: RunContext, measured: Measured, decision: Decision) -> Candidate:
     """Reweight or refit, compensate and slice; mask the edited original for the oracle."""
-    model, graph, constants = analysis.source.model, analysis.graph, analysis.constants
-    how = "none" if decision.keep.all() else options.compensation(calibration.known)
+    clock, analysis, calibration = context.clock, measured.analysis, measured.calibration
+    model, graph, scratch = analysis.model, analysis.graph, analysis.source.scratch
+    how = "none" if decision.keep.all() else context.compensation
     compensation = None
-    if how == "lstsq":
+    if how == "lstsq" and isinstance(calibration, RefitCalibration):
         with clock.phase("compensation") as tell:
-            compensation = refit_all(analysis, readers, calibration, decision, tell)
+            compensation = _refit_all(measured, calibration, decision, tell)
         edits = compensation.edits
     else:
         with clock.phase("rewrite"):
-            edits = reweight(graph, constants, places, np.where(decision.keep, decision.factor, 1.0))
-        if how == "bias":
-            assert calibration.statistics is not None
+            edits = reweight(analysis, measured.places, np.where(decision.keep, decision.factor, 1.0))
+        if how == "bias" and isinstance(calibration, DataCalibration):
             with clock.phase("compensation"):
-                compensation = fold_means(
-                    model, graph, constants, readers, calibration.statistics, decision.factor, edits
-                )
+                compensation = fold_means(analysis, measured.readers, calibration.statistics, decision.factor, edits)
             edits = compensation.edits
-    scratch = analysis.source.scratch
     with clock.phase("rewrite"):
         pruned = apply(model, graph, decision.keep, edits, scratch)
         edited = apply(model, graph, graph.keep_all(), edits, scratch) if edits else model

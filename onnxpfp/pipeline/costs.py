@@ -6,12 +6,11 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from onnx import ModelProto
 
 from onnxpfp.allocation.cost import CostModel
-from onnxpfp.channels import ChannelGraph, Ids
+from onnxpfp.arrays import Ids
+from onnxpfp.channels import Analysis, ChannelGraph
 from onnxpfp.channels.macs import mac_factors
-from onnxpfp.model.shapes import Shapes
 
 __all__ = ["mac_model", "param_model"]
 
@@ -63,12 +62,11 @@ def _assemble(graph: ChannelGraph, products: list[list[Ids]]) -> CostModel:
     return axes.model(terms, coefficients)
 
 
-def mac_model(model: ModelProto, graph: ChannelGraph, shapes: Shapes) -> CostModel:
+def mac_model(analysis: Analysis) -> CostModel:
     """MACs of one run as a function of the channels kept per group."""
-    return _assemble(
-        graph,
-        [[graph.axes[name][axis] for name, axis in factors] for factors in mac_factors(model, shapes.shape)],
-    )
+    axes = analysis.graph.axes
+    products = mac_factors(analysis.model, analysis.shapes.shape)
+    return _assemble(analysis.graph, [[axes[name][axis] for name, axis in factors] for factors in products])
 
 
 def param_model(graph: ChannelGraph, added: Sequence[tuple[Ids, ...]] = ()) -> CostModel:

@@ -6,20 +6,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
 
+from onnxpfp.arrays import Floats
 from onnxpfp.calibrate.statistics import Statistics
 from onnxpfp.channels import Analysis, Group
-from onnxpfp.channels.producers import Filters, carriers_of, norm_scales, producers_of
 from onnxpfp.errors import OptionError
 from onnxpfp.linear.ops import LinearOp
+from onnxpfp.linear.producers import Filters, carriers_of, norm_scales, producers_of
 from onnxpfp.pipeline.measurements import Measurements
 from onnxpfp.score.criterion import Criterion
 from onnxpfp.score.group_data import ConsumerData, GroupData, GroupRead, long_rows, places
 
 __all__ = ["ReadsOfGroup", "criterion_scores"]
 
-Floats = NDArray[np.float64]
 ReadsOfGroup = Callable[[Group], Sequence[GroupRead]]
 """Returns how the consumers of a group read it, with the covariance of what they read."""
 
@@ -57,7 +56,7 @@ def criterion_scores(
     graph = analysis.graph
     consumers = _consumer_data(criterion, analysis, ops, measurements, statistics)
     filters = _filters(criterion, analysis)
-    norms = norm_scales(analysis.model, graph, analysis.constants) if "scales" in criterion.needs else []
+    norms = norm_scales(analysis) if "scales" in criterion.needs else []
     noise = np.random.default_rng(seed).random(graph.count + 1)
     values = np.zeros(graph.count + 1)
     for group in graph.groups:
@@ -153,8 +152,8 @@ def _filters(criterion: Criterion, analysis: Analysis) -> Callable[[Group], tupl
     """
     if "weights" not in criterion.needs:
         return lambda group: ()
-    producers = producers_of(analysis.model, analysis.graph, analysis.constants)
-    carriers = carriers_of(analysis.graph, analysis.constants)
+    producers = producers_of(analysis)
+    carriers = carriers_of(analysis)
 
     def filters(group: Group) -> tuple[Callable[[], Iterator[Floats]], ...]:
         return _readings(producers, group) or _readings(carriers, group)

@@ -15,18 +15,19 @@ from onnxpfp.allocation.cost import CostModel
 from onnxpfp.allocation.select import Selection, select
 from onnxpfp.allocation.uniform import allocate_uniformly
 from onnxpfp.allocation.widths import widths_of
-from onnxpfp.channels import Analysis, ChannelGraph, Consumer, Group, Keep
-from onnxpfp.channels.macs import count_params
+from onnxpfp.arrays import Keep
+from onnxpfp.channels import ChannelGraph, Consumer, Group
 from onnxpfp.errors import PlanError
 from onnxpfp.linear.bias import new_biases
 from onnxpfp.linear.weights import StoredAxis, reweightable
 from onnxpfp.options import Options
+from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.costs import mac_model, param_model
-from onnxpfp.pipeline.plan import Plan, keep_of_plan
-from onnxpfp.pipeline.scoring import Calibration
+from onnxpfp.pipeline.measured import Measured, RefitCalibration
+from onnxpfp.pipeline.plan import keep_of_plan
 from onnxpfp.score.scores import Scores
 
-__all__ = ["AllocationRule", "Decision", "Selector", "choose", "cost_of", "decide", "full_cost", "selector_of"]
+__all__ = ["AllocationRule", "Decision", "Selector", "choose", "cost_of", "decide", "selector_of"]
 
 AllocationRule = Literal["bound", "measured", "uniform"]
 
@@ -148,69 +149,40 @@ def _refuse_unscalable(graph: ChannelGraph, places: tuple[StoredAxis | None, ...
             )
 
 
-def full_cost(analysis: Analysis, options: Options) -> int:
-    """Return what the target is a share of: the MACs or parameters of a model as it is."""
-    if options.target[0] == "params":
-        return count_params(analysis.source.model)
-    cost = mac_model(analysis.source.model, analysis.graph, analysis.shapes)
-    return cost.total(np.array([group.channels.size for group in analysis.graph.groups], np.int64))
-
-
-def cost_of(analysis: Analysis, calibration: Calibration, options: Options) -> CostModel:
+def cost_of(context: RunContext, measured: Measured) -> CostModel:
     """Return what the target counts."""
-    model, graph = analysis.source.model, analysis.graph
-    if options.target[0] == "macs":
-        return mac_model(model, graph, analysis.shapes)
-    how = options.compensation(calibration.known)
+    graph, calibration = measured.analysis.graph, measured.calibration
+    if context.options.target[0] == "macs":
+        return mac_model(measured.analysis)
     linear: tuple[Consumer, ...] = graph.consumers
-    if how == "lstsq" and calibration.setup is not None:
+    if context.compensation == "lstsq" and isinstance(calibration, RefitCalibration):
         # Linear ops that lose no channels may get a bias, too.
         known = {consumer.node for consumer in linear}
         others = (layer.consumer for layer in calibration.setup.problem.layers)
         linear = (*linear, *(consumer for consumer in others if consumer.node not in known))
-    biases = new_biases(model, graph, analysis.constants, linear) if how != "none" else ()
+    biases = new_biases(measured.analysis, linear) if context.compensation != "none" else ()
     return param_model(graph, biases)
 
 
-def choose(
-    analysis: Analysis,
-    calibration: Calibration,
-    places: tuple[StoredAxis | None, ...],
-    options: Options,
-    plan: Plan | None,
-    curves: Sequence[ResponseCurve],
-    full: int,
-) -> Decision:
-    """Find what stays: what a plan says, everything, or what the budget and the scores leave.
-
-    Args:
-        analysis: The model.
-        calibration: Its scores.
-        places: Where each consumer's weights are stored.
-        options: How to prune.
-        plan: What stays, in place of scores.
-        curves: The groups' response curves, where they set the widths.
-        full: The cost that the target is a share of.
+def choose(context: RunContext, measured: Measured) -> Decision:
+    """Find what stays of a model: what a plan says, everything, or what the budget and the scores leave.
 
     Raises:
         PlanError: The plan does not fit this model.
         TargetUnreachableError: The target cannot be met.
     """
-    graph = analysis.graph
-    if plan is not None:
-        keep, factor = keep_of_plan(graph, plan)
-        _refuse_unscalable(graph, places, np.where(keep, factor, 1.0))
+    graph = measured.analysis.graph
+    if context.plan is not None:
+        keep, factor = keep_of_plan(graph, context.plan)
+        _refuse_unscalable(graph, measured.places, np.where(keep, factor, 1.0))
         return Decision(keep, np.where(keep, factor, 0.0), ())
-    if options.target[1] == 1:
+    if not context.chooses:
         return Decision(graph.keep_all(), np.ones(graph.count + 1), ())
-    cost = cost_of(analysis, calibration, options)
-    selector = selector_of(analysis, calibration, places, options)
-    return decide(selector, cost, options.allocation(calibration.known), curves, full)
+    cost, selector = cost_of(context, measured), selector_of(context, measured)
+    return decide(selector, cost, context.allocation, measured.curves, context.full)
 
 
-def selector_of(
-    analysis: Analysis, calibration: Calibration, places: tuple[StoredAxis | None, ...], options: Options
-) -> Selector:
+def selector_of(context: RunContext, measured: Measured) -> Selector:
     """Return what selects the channels of this model's groups."""
-    assert calibration.scores is not None
-    return Selector(analysis.graph.groups, calibration.scores, reweightable(analysis.graph, places), options)
+    graph = measured.analysis.graph
+    return Selector(graph.groups, measured.calibration.scores, reweightable(graph, measured.places), context.options)

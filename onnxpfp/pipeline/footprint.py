@@ -53,7 +53,7 @@ def totals(analysis: Analysis) -> tuple[Footprint, Footprint]:
     """Count the whole model, and what of it lies in at least one channel."""
     graph = analysis.graph
     reached, params = graph.reachable_params()
-    macs = mac_model(analysis.source.model, graph, analysis.shapes)
+    macs = mac_model(analysis)
     nothing = np.zeros(len(graph.groups), np.int64)
     every = macs.total(_widths(analysis))
     return Footprint(params, every), Footprint(reached, every - macs.total(nothing))
@@ -68,7 +68,7 @@ def group_footprints(analysis: Analysis) -> list[Footprint]:
 
     A number lies in the groups of all its axes, so the groups add up to more than the model.
     """
-    models = param_model(analysis.graph), mac_model(analysis.source.model, analysis.graph, analysis.shapes)
+    models = param_model(analysis.graph), mac_model(analysis)
     widths = _widths(analysis)
     every = [model.total(widths) for model in models]
     found: list[Footprint] = []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,11 +9,11 @@ from numpy.typing import NDArray
 
 from onnxpfp.allocation.by_drift import ResponseCurve
 from onnxpfp.allocation.widths import grid
-from onnxpfp.pipeline.decide import Selector
+from onnxpfp.pipeline.context import RunContext
+from onnxpfp.pipeline.decide import selector_of
+from onnxpfp.pipeline.measured import Measured, RefitCalibration
 from onnxpfp.progress import Count
-from onnxpfp.refit.gram import Gram
 from onnxpfp.refit.group_trials import TrialWidths, run_group_trials, streams
-from onnxpfp.refit.problem import RefitProblem
 
 __all__ = ["GroupTrial", "measure_group_trials"]
 
@@ -42,24 +41,18 @@ class GroupTrial:
 
 
 def measure_group_trials(
-    selector: Selector,
-    problem: RefitProblem,
-    grams: Mapping[str, Gram],
-    *,
-    refitted: bool,
-    temperature: float = 1.0,
-    tell: Count,
+    context: RunContext, measured: Measured, calibration: RefitCalibration, tell: Count, temperature: float = 1.0
 ) -> tuple[GroupTrial, ...]:
-    """Narrow every group alone.
+    """Narrow every group alone; its consumers are refitted where they will be in the end.
 
     Args:
-        selector: Selects the channels at each width, as they will be selected in the end.
-        problem: The network and its samples.
-        grams: Gram matrices of the groups' consumers.
-        refitted: Whether the consumers are refitted.
-        temperature: As in `quality.divergence`.
+        context: How to prune.
+        measured: The model.
+        calibration: Its scores, and what its consumers are refitted with.
         tell: Told how many groups are done, of how many.
+        temperature: As in `onnxpfp.verify.metrics.divergence`.
     """
+    selector, problem = selector_of(context, measured), calibration.setup.problem
     allowed = [selector.allowed(number) for number in range(len(selector.groups))]
     widths = [grid(*each) for each in allowed]
     rng = np.random.default_rng(selector.options.seed)
@@ -69,6 +62,9 @@ def measure_group_trials(
         )
         for number, group in enumerate(selector.groups)
     ]
-    drifts = run_group_trials(problem, questions, grams, refitted=refitted, temperature=temperature, progress=tell)
+    refitted = context.compensation == "lstsq"
+    drifts = run_group_trials(
+        problem, questions, calibration.grams, refitted=refitted, temperature=temperature, progress=tell
+    )
     found = zip(allowed, widths, map(tuple, drifts), streams(problem, questions), strict=True)
     return tuple(GroupTrial(*each) for each in found)

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from onnxpfp.channels import Analysis, Ids
+from onnxpfp.arrays import Ids
+from onnxpfp.channels import Analysis
 from onnxpfp.channels.lineage import origin_of
 from onnxpfp.linear.describe import linear_ops
 from onnxpfp.linear.weights import stored_axes_of
 from onnxpfp.lossless import Removal, edits_of, find_lossless
-from onnxpfp.options import Options
-from onnxpfp.pipeline.analyze import CalibrationData, analyze
-from onnxpfp.progress import Clock
+from onnxpfp.pipeline.context import RunContext
 from onnxpfp.rewrite import apply
 from onnxpfp.rewrite.edits import Edits
-from onnxpfp.runtime.providers import ProviderRequest
 
 __all__ = ["LosslessStep", "remove_lossless"]
 
@@ -42,40 +39,27 @@ class LosslessStep:
         return cls(analysis, (), np.arange(analysis.graph.count + 1))
 
 
-def remove_lossless(
-    analysis: Analysis, data: CalibrationData, requests: Sequence[ProviderRequest], options: Options, clock: Clock
-) -> LosslessStep:
-    """Remove dead, constant and duplicate channels.
-
-    Args:
-        analysis: The model.
-        data: Its samples; where they are none of the user's, only what the weights show goes.
-        requests: Where to run.
-        options: How to prune.
-        clock: Counts the seconds.
-    """
-    model, graph, constants = analysis.source.model, analysis.graph, analysis.constants
-    with clock.phase("lossless") as tell:
-        readers = linear_ops(model, graph, analysis.shapes, constants)
-        places = stored_axes_of(model, graph, constants)
+def remove_lossless(context: RunContext) -> LosslessStep:
+    """Remove dead, constant and duplicate channels; where the data are none of the user's, what the weights show."""
+    analysis, data, options = context.whole, context.data, context.options
+    with context.clock.phase("lossless") as tell:
+        readers = linear_ops(analysis)
+        places = stored_axes_of(analysis)
         found = find_lossless(
-            model,
-            graph,
-            analysis.shapes,
-            constants,
+            analysis,
             readers,
             places,
             data.samples,
             trusted=data.given == "file",
             batch_size=data.batch_size,
-            providers=requests,
+            providers=context.requests,
             threads=options.threads,
             workspace_bytes=options.workspace,
             progress=tell,
         )
         if not found.removed:
             return LosslessStep.nothing(analysis)
-        edits = edits_of(model, graph, constants, readers, found, places, Edits())
-        smaller = apply(model, graph, found.keep, edits, analysis.source.scratch)
-    left = analyze(analysis.source.rewritten(smaller), data, options, clock)
-    return LosslessStep(left, found.removed, origin_of(graph, found.keep, left.graph))
+        edits = edits_of(analysis, readers, found, places, Edits())
+        smaller = apply(analysis.model, analysis.graph, found.keep, edits, analysis.source.scratch)
+    left = context.analyze(smaller)
+    return LosslessStep(left, found.removed, origin_of(analysis.graph, found.keep, left.graph))

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxpfp.calibrate.observer import Batch, Observer, Shape, Tensors, not_finite
+from onnxpfp.arrays import Arrays, Floats
+from onnxpfp.calibrate.observer import Batch, Observer, Shape, not_finite
 from onnxpfp.calibrate.runner import run_observers
 from onnxpfp.calibrate.statistics import SampleSum
 from onnxpfp.channels import Analysis
@@ -25,7 +26,6 @@ from onnxpfp.score.thinet import Contributions
 
 __all__ = ["ContributionObserver", "MapObserver", "Measurements", "channels_first"]
 
-Floats = NDArray[np.float64]
 OfMaps = Callable[[NDArray[Any]], Floats]
 """Makes one number of each map of a sample: (N, C, *spatial) to (N, C)."""
 
@@ -126,7 +126,7 @@ class InputObserver(Observer):
         """Return the sum."""
         return {self.op.name: self.sum()}
 
-    def _numbers(self, tensors: Tensors) -> NDArray[Any]:
+    def _numbers(self, tensors: Arrays) -> NDArray[Any]:
         numbers = self.op.numbers(tensors)
         if numbers.dtype.kind == "f" and not np.isfinite(numbers).all():
             raise not_finite(self.op.data)
@@ -147,7 +147,7 @@ class MapObserver(InputObserver):
     def __post_init__(self) -> None:
         self._total = np.zeros(len(self.op.channels))
 
-    def see(self, tensors: Tensors, batch: Batch) -> None:
+    def see(self, tensors: Arrays, batch: Batch) -> None:
         """Count one batch in."""
         values = self.of_maps(channels_first(self._numbers(tensors), self.op.axis))
         self._total += values.sum(axis=0)
@@ -176,7 +176,7 @@ class ContributionObserver(InputObserver):
         else:
             self._contributions = Contributions(op.taps, count, op.taps().shape[1], op.group)
 
-    def see(self, tensors: Tensors, batch: Batch) -> None:
+    def see(self, tensors: Arrays, batch: Batch) -> None:
         """Count one batch in."""
         op, array = self.op, self._numbers(tensors)
         if op.kind in {"conv", "conv_transpose"}:

@@ -12,7 +12,8 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxpfp.channels import ChannelGraph, Ids, Keep, Unit
+from onnxpfp.arrays import Ids, Keep
+from onnxpfp.channels import ChannelGraph, Unit
 from onnxpfp.errors import PlanError
 
 __all__ = ["Plan", "PlanEntry", "keep_of_plan", "make_plan"]

@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from onnxpfp.allocation.cost import CostModel
 from onnxpfp.pipeline.candidate import build_candidate
+from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.decide import choose
 from onnxpfp.pipeline.group_trials import GroupTrial
-from onnxpfp.pipeline.steps import Measured, RunContext
+from onnxpfp.pipeline.measured import Measured
 from onnxpfp.progress import Clock, Count
 from onnxpfp.verify.evaluator import Evaluator
 
@@ -41,17 +41,17 @@ class Point:
     macs: float
 
 
-def group_points(cost: CostModel, sizes: NDArray[np.int64], narrowed: Sequence[GroupTrial]) -> list[tuple[Point, ...]]:
+def group_points(cost: CostModel, trials: Sequence[GroupTrial]) -> list[tuple[Point, ...]]:
     """Put what was measured of every group in terms of shares, the whole group first.
 
     Args:
         cost: MACs over the widths of all groups.
-        sizes: Channels of each group.
-        narrowed: What was measured.
+        trials: What was measured.
     """
+    sizes = np.array([trial.allowed[0] for trial in trials], np.int64)
     full = cost.total(sizes)
     found: list[tuple[Point, ...]] = []
-    for number, one in enumerate(narrowed):
+    for number, one in enumerate(trials):
         points = [Point(1.0, 0.0, 1.0)]
         for width, loss in zip(one.widths[::-1].tolist(), one.drifts[::-1], strict=True):
             kept = sizes.copy()
@@ -68,8 +68,8 @@ def shares_down_to(least: float) -> tuple[float, ...]:
 
 
 def network_points(
-    measured: Measured,
     context: RunContext,
+    measured: Measured,
     cost: CostModel,
     evaluator: Evaluator,
     shares: Sequence[float],
@@ -78,8 +78,8 @@ def network_points(
     """Prune the network to shares of its MACs, and measure each; the whole network is the first point.
 
     Args:
-        measured: The network, and what was measured on it.
         context: How to prune.
+        measured: The network, and what was measured on it.
         cost: MACs over the widths of all groups.
         evaluator: Measures the loss.
         shares: Shares of the MACs, descending; one that leaves the same channels as the one before is left out.
@@ -89,18 +89,14 @@ def network_points(
     points = [Point(1.0, 0.0, 1.0)]
     for number, share in enumerate(shares):
         tell(number, len(shares))
-        options = replace(context.options, keep_macs=share, keep_params=None)
-        decision = choose(
-            measured.analysis, measured.calibration, measured.places, options, None, measured.curves, context.full
-        )
+        # All of it is one phase to whoever waits for it, so nobody reads this clock.
+        towards = replace(context, options=replace(context.options, keep_macs=share), clock=Clock())
+        decision = choose(towards, measured)
         if np.array_equal(decision.keep, keep):
             continue
         keep = decision.keep
-        # All of it is one phase to whoever waits for it, so nobody reads this clock.
-        done = build_candidate(
-            measured.analysis, measured.readers, measured.calibration, decision, measured.places, options, Clock()
-        )
+        candidate = build_candidate(towards, measured, decision)
         kept = np.array([keep[group.channels].sum() for group in graph.groups], np.int64)
         macs = cost.total(kept) / context.full
-        points.append(Point(macs, evaluator.loss(done.model), macs))
+        points.append(Point(macs, evaluator.loss(candidate.model), macs))
     return tuple(points)

@@ -15,13 +15,14 @@ import numpy as np
 
 from onnxpfp.allocation.search import SearchResult, Trial, search
 from onnxpfp.allocation.widths import widths_of
-from onnxpfp.channels import Analysis
-from onnxpfp.errors import CalibrationError, OptionError, TargetUnreachableError
+from onnxpfp.data.samples import Samples
+from onnxpfp.errors import OptionError, TargetUnreachableError
+from onnxpfp.options import Options
 from onnxpfp.pipeline.candidate import Candidate
+from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.costs import mac_model
 from onnxpfp.pipeline.decide import Decision, selector_of
-from onnxpfp.pipeline.scoring import SHARE
-from onnxpfp.pipeline.steps import Measured, RunContext
+from onnxpfp.pipeline.measured import Measured
 from onnxpfp.verify.drift import Drift
 from onnxpfp.verify.evaluator import Evaluator
 
@@ -51,11 +52,11 @@ class QualityTarget:
     bound: float
 
     @classmethod
-    def of(cls, max_drift: float | None, min_agreement: float | None) -> Self | None:
+    def of(cls, options: Options) -> Self | None:
         """Return what the options ask for, if they do."""
-        if max_drift is not None:
-            return cls("drift", max_drift)
-        return None if min_agreement is None else cls("agreement", min_agreement)
+        if options.max_drift is not None:
+            return cls("drift", options.max_drift)
+        return None if options.min_agreement is None else cls("agreement", options.min_agreement)
 
     @property
     def flag(self) -> str:
@@ -72,32 +73,24 @@ class QualityTarget:
         return value <= self.bound if self.quantity == "drift" else value >= self.bound
 
 
-def quality_evaluator(limit: QualityTarget, analysis: Analysis, context: RunContext) -> Evaluator:
+def quality_evaluator(limit: QualityTarget, context: RunContext, held_out: Samples) -> Evaluator:
     """Return what measures a limited quality, if it can be measured, before anything expensive is done.
 
     Raises:
-        CalibrationError: There are too few samples to hold some out.
         OptionError: The outputs have nothing of the kind.
     """
-    held, data = context.split.held_out, context.data
-    if held is None:
-        raise CalibrationError(
-            f"{limit.flag} holds samples out to decide on, which takes {SHARE} samples, and {len(data.samples)} are "
-            "given",
-            hint="give more unlabelled samples",
-        )
-    model = analysis.source.model
-    if math.isnan(limit.value(context.evaluator(model, held.take(data.batch_size)).drift(model))):
+    model = context.whole.model
+    if math.isnan(limit.value(context.evaluator(held_out.take(context.data.batch_size)).drift(model))):
         what, instead = _MISSING[limit.quantity]
-        raise OptionError(f"{analysis.source.title}: {limit.flag} {what}", hint=instead)
-    return context.evaluator(model, held)
+        raise OptionError(f"{context.whole.source.title}: {limit.flag} {what}", hint=instead)
+    return context.evaluator(held_out)
 
 
-def least_share(measured: Measured, context: RunContext) -> float:
+def least_share(context: RunContext, measured: Measured) -> float:
     """Return the smallest share of the MACs that can be reached."""
-    selector = selector_of(measured.analysis, measured.calibration, measured.places, context.options)
+    selector = selector_of(context, measured)
     narrowest = [widths_of(*selector.allowed(number))[0] for number in range(len(selector.groups))]
-    cost = mac_model(measured.analysis.source.model, measured.analysis.graph, measured.analysis.shapes)
+    cost = mac_model(measured.analysis)
     return cost.total(np.array(narrowest, np.int64)) / context.full
 
 
@@ -135,7 +128,7 @@ def prune_to_quality(
             best[:] = [(share, found)]
         return value
 
-    least = least_share(measured, context)
+    least = least_share(context, measured)
     search_result = search(measure, limit.holds, least)
     if search_result.share is None:
         raise _unreachable(limit, least, search_result.trials)

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from onnxpfp.channels import Analysis, Group
-from onnxpfp.data.samples import Samples
-from onnxpfp.linear.weights import own_weights
-from onnxpfp.options import Options
-from onnxpfp.pipeline.analyze import CalibrationData
+from onnxpfp.data.splits import Split
+from onnxpfp.pipeline.context import RunContext
 from onnxpfp.progress import Count
 from onnxpfp.refit.cache import SpillCache
 from onnxpfp.refit.gram import Gram, GramObserver, collect_grams, gram_observers
-from onnxpfp.refit.layers import RefitLayer, kept_weights, refit_layers
+from onnxpfp.refit.layers import RefitLayer, refit_layers
 from onnxpfp.refit.sweep import RefitProblem
-from onnxpfp.refit.targets import TargetFinder
-from onnxpfp.runtime.providers import ProviderRequest
 from onnxpfp.score.group_data import GroupRead
 
 __all__ = ["RefitSetup", "grams_of", "group_reads", "refit_setup", "start_gram_observers"]
@@ -41,33 +37,21 @@ class RefitSetup:
     left: tuple[tuple[str, str], ...]
 
 
-def refit_setup(
-    analysis: Analysis,
-    fit: Samples,
-    tuning: Samples,
-    data: CalibrationData,
-    requests: Sequence[ProviderRequest],
-    options: Options,
-) -> RefitSetup:
+def refit_setup(context: RunContext, analysis: Analysis, split: Split) -> RefitSetup:
     """Find the linear ops of a model and put everything together that refits need."""
-    model, graph, constants = analysis.source.model, analysis.graph, analysis.constants
-    target_finder = TargetFinder.of(model, constants, analysis.shapes)
-    layers, left = refit_layers(target_finder, graph, own_weights(model, constants))
+    options = context.options
+    layers, left = refit_layers(analysis)
     problem = RefitProblem(
-        model=model,
-        graph=graph,
-        constants=constants,
-        shapes=analysis.shapes,
+        analysis=analysis,
         layers=layers,
-        fit=fit,
-        held=tuning,
-        batch_size=data.batch_size,
+        fit=split.fit,
+        held=split.tuning,
+        batch_size=context.data.batch_size,
         positions=POSITIONS,
         workspace=options.workspace,
-        requests=requests,
+        requests=context.requests,
         threads=options.threads,
         seed=options.seed,
-        scratch=analysis.source.scratch,
     )
     return RefitSetup(problem, left)
 
@@ -87,23 +71,22 @@ def grams_of(setup: RefitSetup, tell: Count) -> dict[str, Gram]:
     return collect_grams(setup.problem, _reading(setup), SpillCache(setup.problem.workspace), tell)
 
 
-def _reads(setup: RefitSetup, layer: RefitLayer, gram: Gram, place: NDArray[np.int64]) -> Iterator[GroupRead]:
+def _reads(layer: RefitLayer, gram: Gram, place: NDArray[np.int64]) -> Iterator[GroupRead]:
     """Describe how every convolution group of an op reads a group of channels."""
-    weights = kept_weights(layer, layer.gain * layer.reader.taps().astype(np.float64), setup.problem.graph.keep_all())
-    assert weights is not None
-    per_in = len(layer.reader.channels) // layer.reader.group
-    for number, block in enumerate(weights):
-        own = layer.reader.channels[number * per_in : (number + 1) * per_in]
-        channel = np.repeat(place[own], layer.reader.kernel_size)
+    reader = layer.reader
+    weights = np.split(layer.gain * reader.taps().astype(np.float64), reader.group)
+    for number, (weight, own) in enumerate(zip(weights, np.split(reader.channels, reader.group), strict=True)):
+        channel = np.repeat(place[own], reader.kernel_size)
         if (channel >= 0).any():
+            block = np.moveaxis(weight, 1, 0).reshape(weight.shape[1], -1)
             yield GroupRead(gram.covariance(number), block, channel)
 
 
 def group_reads(setup: RefitSetup, grams: Mapping[str, Gram], group: Group) -> list[GroupRead]:
     """Describe how the consumers of a group that can be refitted read it."""
-    graph = setup.problem.graph
+    graph = setup.problem.analysis.graph
     layers = {layer.output: layer for layer in setup.problem.layers}
     place = np.full(graph.count + 1, -1)
     place[group.channels] = np.arange(group.channels.size)
     names = [graph.consumers[position].output for position in group.consumers]
-    return [read for name in names if name in grams for read in _reads(setup, layers[name], grams[name], place)]
+    return [read for name in names if name in grams for read in _reads(layers[name], grams[name], place)]

@@ -7,111 +7,52 @@ the result is made from that one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
-from onnx import ModelProto
 
-from onnxpfp.allocation.by_drift import ResponseCurve
 from onnxpfp.allocation.select import Selection
-from onnxpfp.channels import Analysis, ChannelGraph, Ids
+from onnxpfp.arrays import Ids
+from onnxpfp.channels import Analysis, ChannelGraph
 from onnxpfp.channels.lineage import lifted, origin_of
-from onnxpfp.data.samples import Samples
 from onnxpfp.linear.describe import linear_ops
 from onnxpfp.linear.ops import LinearOp
-from onnxpfp.linear.weights import StoredAxis, stored_axes_of
-from onnxpfp.options import Options
-from onnxpfp.pipeline.analyze import CalibrationData, analyze
+from onnxpfp.linear.weights import stored_axes_of
 from onnxpfp.pipeline.candidate import Candidate, build_candidate
-from onnxpfp.pipeline.curves import response_curves
-from onnxpfp.pipeline.decide import Decision, choose, selector_of
-from onnxpfp.pipeline.plan import Plan
-from onnxpfp.pipeline.scoring import Calibration, Split, calibrate_and_score
-from onnxpfp.progress import Clock
-from onnxpfp.runtime.providers import ProviderRequest
-from onnxpfp.verify.evaluator import Evaluator
+from onnxpfp.pipeline.context import RunContext
+from onnxpfp.pipeline.decide import Decision, choose
+from onnxpfp.pipeline.group_trials import measure_group_trials
+from onnxpfp.pipeline.measured import Calibration, Measured, RefitCalibration
+from onnxpfp.pipeline.scoring import calibrate_and_score
 
-__all__ = ["Measured", "RunContext", "lift_decision", "measure", "prune_in_steps"]
+__all__ = ["complete", "lift_decision", "measure", "prune_in_steps"]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class RunContext:
-    """What stays the same at every step.
-
-    Attributes:
-        data: The samples.
-        split: The same by what they are for.
-        requests: Where to run.
-        options: How to prune.
-        plan: What stays, in place of scores.
-        full: The cost that the target is a share of.
-        clock: Adds up seconds, and says how far it is.
-    """
-
-    data: CalibrationData
-    split: Split
-    requests: Sequence[ProviderRequest]
-    options: Options
-    plan: Plan | None
-    full: int
-    clock: Clock
-
-    @property
-    def chooses(self) -> bool:
-        """Whether channels are to be chosen: no plan says what stays, and not everything does."""
-        return self.plan is None and self.options.target[1] < 1
-
-    def evaluator(self, original: ModelProto, samples: Samples, *, held_out: bool = True) -> Evaluator:
-        """Return what compares models with the original on samples."""
-        options = self.options
-        return Evaluator(
-            original, samples, held_out, self.data.batch_size, self.requests, options.threads, options.workspace
-        )
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Measured:
-    """A model, and what was measured on it.
-
-    Attributes:
-        analysis: The model.
-        readers: Its consumers.
-        calibration: Its scores.
-        places: Where each consumer's weights are stored.
-        curves: Its response curves, where they set the widths.
-    """
-
-    analysis: Analysis
-    readers: tuple[LinearOp, ...]
-    calibration: Calibration
-    places: tuple[StoredAxis | None, ...]
-    curves: tuple[ResponseCurve, ...]
+TEMPERATURE = 4.0
+"""Of the class scores whose divergence sets widths; at 1 the curves of a network that is sure of itself are noise."""
 
 
 def measure(context: RunContext, analysis: Analysis) -> Measured:
     """Measure everything on a model that a choice needs to know."""
-    options, clock = context.options, context.clock
-    model = analysis.source.model
-    with clock.phase("calibration"):
-        readers = linear_ops(model, analysis.graph, analysis.shapes, analysis.constants)
-        calibration = calibrate_and_score(
-            analysis,
-            readers,
-            context.data,
-            context.split,
-            context.requests,
-            options,
-            replaying=context.plan is not None,
-            clock=clock,
-        )
-    with clock.phase("allocation"):
-        places = stored_axes_of(model, analysis.graph, analysis.constants)
-    if not (context.chooses and options.allocation(calibration.known) == "measured"):
-        return Measured(analysis, readers, calibration, places, ())
-    with clock.phase("curves") as tell:
-        curves = response_curves(selector_of(analysis, calibration, places, options), calibration, tell)
-    return Measured(analysis, readers, calibration, places, curves)
+    with context.clock.phase("calibration"):
+        readers = linear_ops(analysis)
+        calibration = calibrate_and_score(context, analysis, readers)
+    return complete(context, analysis, readers, calibration)
+
+
+def complete(
+    context: RunContext, analysis: Analysis, readers: tuple[LinearOp, ...], calibration: Calibration
+) -> Measured:
+    """Add to the scores what else a choice needs: where weights are stored, response curves that set widths."""
+    with context.clock.phase("allocation"):
+        places = stored_axes_of(analysis)
+    measured = Measured(analysis, readers, calibration, places)
+    by_curves = context.chooses and context.allocation == "measured"
+    if not (by_curves and isinstance(calibration, RefitCalibration)):
+        return measured
+    with context.clock.phase("curves") as tell:
+        trials = measure_group_trials(context, measured, calibration, tell, TEMPERATURE)
+    return replace(measured, curves=tuple(trial.curve for trial in trials))
 
 
 def prune_in_steps(context: RunContext, first: Measured) -> tuple[Decision, Candidate]:
@@ -132,41 +73,33 @@ def prune_in_steps(context: RunContext, first: Measured) -> tuple[Decision, Cand
     steps = context.options.steps if context.chooses else 1
     origin = np.arange(analysis.graph.count + 1)
     for step in range(1, steps + 1):
-        decision = _decision(context, first, measured, origin, _towards(context.options, step, steps))
-        done = build_candidate(
-            first.analysis, first.readers, first.calibration, decision, first.places, context.options, context.clock
-        )
+        decision = _decision(_towards(context, step, steps), first, measured, origin)
+        candidate = build_candidate(context, first, decision)
         if step == steps:
-            return decision, done
-        smaller = analyze(analysis.source.rewritten(done.model), context.data, context.options, context.clock)
+            return decision, candidate
+        smaller = context.analyze(candidate.model)
         origin = origin_of(first.analysis.graph, decision.keep, smaller.graph)
         measured = measure(context, smaller)
     raise AssertionError
 
 
-def _decision(context: RunContext, first: Measured, measured: Measured, origin: Ids, options: Options) -> Decision:
+def _decision(context: RunContext, first: Measured, measured: Measured, origin: Ids) -> Decision:
     """Choose what stays of the model measured, in terms of the first."""
     with context.clock.phase("allocation"):
-        found = choose(
-            measured.analysis,
-            measured.calibration,
-            measured.places,
-            options,
-            context.plan,
-            measured.curves,
-            context.full,
-        )
+        found = choose(context, measured)
     if measured is first:
         return found
     return lift_decision(first.analysis.graph, measured.analysis.graph, found, origin)
 
 
-def _towards(options: Options, step: int, steps: int) -> Options:
-    """Return the options with the target of a step: equal factors lead to the last one."""
-    quantity, share = options.target
-    if quantity == "macs":
-        return replace(options, keep_macs=share ** (step / steps))
-    return replace(options, keep_params=share ** (step / steps))
+def _towards(context: RunContext, step: int, steps: int) -> RunContext:
+    """Return the context with the target of a step: equal factors lead to the last one."""
+    quantity, share = context.options.target
+    part = share ** (step / steps)
+    options = context.options
+    return replace(
+        context, options=replace(options, keep_macs=part) if quantity == "macs" else replace(options, keep_params=part)
+    )
 
 
 def lift_decision(first: ChannelGraph, graph: ChannelGraph, found: Decision, origin: Ids) -> Decision:

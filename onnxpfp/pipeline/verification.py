@@ -11,15 +11,14 @@ from onnx import ModelProto
 
 from onnxpfp.channels import Analysis
 from onnxpfp.channels.macs import count_macs, count_params
+from onnxpfp.data.samples import Feed
 from onnxpfp.errors import VerificationError
 from onnxpfp.model.shapes import Shapes, concrete_shapes
-from onnxpfp.options import Options
-from onnxpfp.pipeline.analyze import CalibrationData
 from onnxpfp.pipeline.candidate import Candidate
-from onnxpfp.pipeline.scoring import Calibration
+from onnxpfp.pipeline.context import RunContext
+from onnxpfp.pipeline.measured import Measured
 from onnxpfp.progress import Count
 from onnxpfp.runtime.external_data import size_of
-from onnxpfp.runtime.providers import ProviderRequest
 from onnxpfp.verify.drift import Drift, check
 from onnxpfp.verify.equivalence import Equivalence, check_equivalence, tolerance
 from onnxpfp.verify.evaluator import Evaluator
@@ -64,14 +63,10 @@ class Verification:
 
 
 def verify(
-    whole: Analysis,
-    analysis: Analysis,
-    done: Candidate,
+    context: RunContext,
+    measured: Measured,
+    candidate: Candidate,
     evaluator: Evaluator | None,
-    calibration: Calibration,
-    data: CalibrationData,
-    requests: Sequence[ProviderRequest],
-    options: Options,
     *,
     unchanged: bool,
     tell: Count,
@@ -79,46 +74,41 @@ def verify(
     """Check, run and compare the pruned model.
 
     Args:
-        whole: The original.
-        analysis: The same without the channels that cost nothing.
-        done: The pruned model.
+        context: The original, the samples, and where to run.
+        measured: The original without the channels that cost nothing.
+        candidate: The pruned model.
         evaluator: Compares with the original; None without data.
-        calibration: Which samples the calibration has seen.
-        data: The samples.
-        requests: Where to run.
-        options: How to prune.
         unchanged: Whether nothing was removed.
         tell: Told how many samples the drift is measured on so far, of how many.
 
     Raises:
         VerificationError: The pruned model is not what it must be.
     """
-    source = analysis.source
-    check(source.model, done.model)
-    _check_rewriting(analysis, data, requests, options)
+    analysis, samples = measured.analysis, context.data.samples
+    feed = next(samples.batches(1))
+    check(analysis.model, candidate.model)
+    _check_rewriting(context, analysis, feed)
     oracle = check_equivalence(
-        done.mask,
-        done.model,
-        _feeds(calibration, data),
-        allowed=tolerance(source.model, analysis.shapes),
-        trials=_other_sizes(source.model, next(data.samples.batches(1))),
-        providers=requests,
-        threads=options.threads,
+        candidate.mask,
+        candidate.model,
+        _feeds(context, measured),
+        allowed=tolerance(analysis.model, analysis.shapes),
+        trials=_other_sizes(analysis.model, feed),
+        providers=context.requests,
+        threads=context.options.threads,
     )
-    samples = data.samples.fixed_batch or 1
-    before = _size(whole.source.model, whole.shapes, samples, source.size_bytes)
+    per_run = samples.fixed_batch or 1
+    before = _size(context.whole.model, context.whole.shapes, per_run, analysis.source.size_bytes)
     if unchanged:
         after = before
     else:
-        shapes = concrete_shapes(done.model, analysis.shapes.inputs, next(data.samples.batches(1)))
-        after = _size(done.model, shapes, samples, size_of(done.model))
-    drift = None if evaluator is None else evaluator.drift(done.model, tell)
+        shapes = concrete_shapes(candidate.model, analysis.shapes.inputs, feed)
+        after = _size(candidate.model, shapes, per_run, size_of(candidate.model))
+    drift = None if evaluator is None else evaluator.drift(candidate.model, tell)
     return Verification(oracle, drift, before, after)
 
 
-def _check_rewriting(
-    analysis: Analysis, data: CalibrationData, requests: Sequence[ProviderRequest], options: Options
-) -> None:
+def _check_rewriting(context: RunContext, analysis: Analysis, feed: Feed) -> None:
     """Make sure that the model that was pruned computes what the given one does, where it is written in other words.
 
     Bodies of local functions stand in their places there, weights are folded, shuffles are permutations.
@@ -129,12 +119,10 @@ def _check_rewriting(
     given = analysis.source.rewritten_from
     if given is None:
         return
-    feeds = [next(data.samples.batches(1))]
-    allowed = tolerance(analysis.source.model, analysis.shapes)
+    allowed = tolerance(analysis.model, analysis.shapes)
+    requests, threads = context.requests, context.options.threads
     try:
-        check_equivalence(
-            given, analysis.source.model, feeds, allowed=allowed, providers=requests, threads=options.threads
-        )
+        check_equivalence(given, analysis.model, [feed], allowed=allowed, providers=requests, threads=threads)
     except VerificationError as error:
         raise VerificationError(
             f"{analysis.source.title}: rewritten for pruning, it computes something else: {error}",
@@ -142,10 +130,10 @@ def _check_rewriting(
         ) from error
 
 
-def _feeds(calibration: Calibration, data: CalibrationData) -> list[Mapping[str, NDArray[np.generic]]]:
+def _feeds(context: RunContext, measured: Measured) -> list[Feed]:
     """Take a few sets of inputs for the oracle, unseen ones where there are any."""
-    samples = calibration.held_out or calibration.seen
-    batches = samples.batches(min(data.batch_size, 4))
+    samples = context.data.split.held_out if context.data.split else measured.calibration.seen
+    batches = samples.batches(min(context.data.batch_size, 4))
     return [feed for feed, _ in zip(batches, range(ORACLE_RUNS), strict=False)]
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxpfp.channels import Keep
+from onnxpfp.arrays import Floats, Keep
 from onnxpfp.linear.ops import LinearOp
 from onnxpfp.refit.initial import InitialWeights
 from onnxpfp.refit.layers import RefitLayer, kept_groups, kept_inputs
@@ -24,8 +24,6 @@ from onnxpfp.refit.moments import Moments
 from onnxpfp.refit.solve import Solver, intercept, solve
 
 __all__ = ["ChannelRegression", "folded", "predictor", "zero_padded"]
-
-Floats = NDArray[np.float64]
 
 
 def zero_padded(reader: LinearOp) -> bool:

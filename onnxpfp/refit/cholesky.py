@@ -5,13 +5,11 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-import numpy as np
 from numpy.linalg import LinAlgError
-from numpy.typing import NDArray
+
+from onnxpfp.arrays import Floats
 
 __all__ = ["LinAlgError", "solved"]
-
-Floats = NDArray[np.float64]
 
 
 def solved(matrix: Floats, right: Floats) -> Floats:

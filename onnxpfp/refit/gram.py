@@ -9,7 +9,8 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxpfp.calibrate.observer import Batch, Observer, Shape, Tensors
+from onnxpfp.arrays import Arrays, Floats
+from onnxpfp.calibrate.observer import Batch, Observer, Shape
 from onnxpfp.calibrate.runner import run_observers
 from onnxpfp.linear.columns import columns, output_axis, output_shape, outputs_at, sample_positions
 from onnxpfp.linear.ops import LinearOp
@@ -22,8 +23,6 @@ from onnxpfp.refit.problem import RefitProblem
 from onnxpfp.refit.solve import solve
 
 __all__ = ["Gram", "GramObserver", "collect_grams", "gram_observers", "observed_grams"]
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -145,7 +144,7 @@ class GramObserver(Observer):
         """Multiplications of one sample, at most."""
         return self.positions * (self.channels or self.columns).uu.size
 
-    def see(self, tensors: Tensors, batch: Batch) -> None:
+    def see(self, tensors: Arrays, batch: Batch) -> None:
         """Count one batch in; what is not finite makes the sums so, and no Gram matrix."""
         reader, key = self.reader, (self.seed, self.number)
         data = np.asarray(reader.numbers(tensors), np.float32)
@@ -214,7 +213,7 @@ def collect_grams(
     """
     observers = gram_observers(problem, wanted, spill)
     run_observers(
-        problem.model,
+        problem.analysis.model,
         observers,
         problem.fit,
         batch_size=problem.batch_size,

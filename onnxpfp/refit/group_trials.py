@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from onnxpfp.channels import Group, Keep
+from onnxpfp.arrays import Keep
+from onnxpfp.channels import Group
 from onnxpfp.refit.cholesky import LinAlgError
 from onnxpfp.refit.gram import Gram
 from onnxpfp.refit.layers import RefitLayer
@@ -70,7 +71,7 @@ def run_group_trials(
         temperature: As in `quality.divergence`.
         progress: Told how many groups are done, of how many.
     """
-    model, graph = problem.model, problem.graph
+    model, graph = problem.analysis.model, problem.analysis.graph
     stages = Stages.of(model, {layer.output for layer in problem.layers}, problem.dtype)
     feeds = [dict(feed) for feed in problem.held.batches(problem.batch_size)]
     session = open_session(model, problem.requests, threads=problem.threads)
@@ -85,7 +86,7 @@ def run_group_trials(
             for row in range(len(trial_widths.keeps)):
                 keep = trial_widths.keep(row, graph.count)
                 edits = _edits(problem, keep, grams) if refitted else Edits()
-                variant = masked(apply(model, graph, graph.keep_all(), edits), graph, keep, problem.shapes)
+                variant = masked(apply(model, graph, graph.keep_all(), edits), graph, keep, problem.analysis.shapes)
                 found[number].append(divergence(wanted, _outputs(problem, variant, runner, wanted), temperature))
             done += 1
             if progress:
@@ -99,15 +100,15 @@ def run_group_trials(
 
 def streams(problem: RefitProblem, questions: Sequence[TrialWidths]) -> list[bool]:
     """Tell which groups are read at several depths, as the stream of a residual network is."""
-    stages = Stages.of(problem.model, {layer.output for layer in problem.layers}, problem.dtype)
+    stages = Stages.of(problem.analysis.model, {layer.output for layer in problem.layers}, problem.dtype)
     return [len(set(_read_at(trial_widths, problem, stages))) > 1 for trial_widths in questions]
 
 
 def _read_at(trial_widths: TrialWidths, problem: RefitProblem, stages: Stages) -> list[int]:
     """Return the stages in which something reads the group."""
-    own = np.zeros(problem.graph.count + 1, np.bool_)
+    own = np.zeros(problem.analysis.graph.count + 1, np.bool_)
     own[trial_widths.group.channels] = True
-    return [stages.depth[mask.output] for mask in problem.graph.masks if own[mask.channels].any()]
+    return [stages.depth[mask.output] for mask in problem.analysis.graph.masks if own[mask.channels].any()]
 
 
 def _outputs(
@@ -127,7 +128,7 @@ def _outputs(
 
 def _edits(problem: RefitProblem, keep: Keep, grams: Mapping[str, Gram]) -> Edits:
     """Refit the consumers of a group to their own outputs on all channels."""
-    refit_state = RefitState(problem, problem.graph.keep_all(), Edits())
+    refit_state = RefitState(problem, problem.analysis.graph.keep_all(), Edits())
     layers = [layer for layer in problem.layers if layer.output in grams and not keep[layer.reader.channels].all()]
     return refit_state.all_edits([layer for layer in layers if _refit(refit_state, layer, keep, grams[layer.output])])
 

@@ -9,21 +9,21 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import NodeProto
 
-from onnxpfp.channels import ChannelGraph, Consumer, Ids, Keep
+from onnxpfp.arrays import Floats, Ids, Keep
+from onnxpfp.channels import Analysis, Consumer
 from onnxpfp.channels.ops import facts_of
-from onnxpfp.linear.bias import BiasEditor
+from onnxpfp.linear.bias import BiasEditor, stored_bias
 from onnxpfp.linear.columns import output_axis
 from onnxpfp.linear.describe import linear_op
+from onnxpfp.linear.layout import contracted_axis
 from onnxpfp.linear.ops import FileWeight, LinearOp
+from onnxpfp.linear.weights import own_weights
 from onnxpfp.model.attributes import Attributes
-from onnxpfp.model.constants import Constants
 from onnxpfp.model.shapes import Shapes
 from onnxpfp.refit.targets import RegressionTarget, TargetFinder
 from onnxpfp.rewrite.edits import Edits
 
 __all__ = ["RefitLayer", "kept_groups", "kept_inputs", "kept_weights", "refit_layers", "with_weights"]
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,65 +64,54 @@ class RefitLayer:
         return self.consumer.output
 
 
-def refit_layers(
-    target_finder: TargetFinder, graph: ChannelGraph, stored: Mapping[int, str]
-) -> tuple[tuple[RefitLayer, ...], tuple[tuple[str, str], ...]]:
+def refit_layers(analysis: Analysis) -> tuple[tuple[RefitLayer, ...], tuple[tuple[str, str], ...]]:
     """List all linear ops that can be refitted, in the order of the nodes.
 
-    Args:
-        target_finder: The model.
-        graph: Its channels.
-        stored: By node, the stored tensor that is its weight and that it alone reads.
-
     Returns:
-        The tasks, and consumers of channels that are none, with the reason.
+        The ops, and consumers of channels that cannot be refitted, with the reason.
     """
-    model, constants, shapes = target_finder.model, target_finder.constants, target_finder.shapes
-    known = {consumer.node: consumer for consumer in graph.consumers}
-    editor = BiasEditor.of(model, graph, constants, Edits())
-    found: list[RefitLayer] = []
+    shapes, stored = analysis.shapes, own_weights(analysis)
+    known = {consumer.node: consumer for consumer in analysis.graph.consumers}
+    editor, target_finder = BiasEditor.of(analysis, Edits()), TargetFinder(analysis)
+    layers: list[RefitLayer] = []
     left: list[tuple[str, str]] = []
-    for index, node in enumerate(model.graph.node):
-        consumer = known.get(index) or _consumer(index, node, graph, constants, shapes)
+    for index, node in enumerate(analysis.model.graph.node):
+        consumer = known.get(index) or _consumer(index, node, analysis)
         if consumer is None:
             continue
-        reason = _obstacle(consumer, node, constants, shapes, stored)
+        reason = _obstacle(consumer, node, shapes, stored)
         if reason:
             if index in known:
                 left.append((consumer.name, reason))
             continue
-        reader = linear_op(consumer.name, model, consumer, shapes, constants)
+        reader = linear_op(consumer.name, consumer, analysis)
         axis = output_axis(reader, len(shapes.shape[consumer.output]))
-        rows = graph.axes[consumer.output][axis]
-        bias = _bias(node, constants, rows.size)
+        rows = analysis.graph.axes[consumer.output][axis]
+        bias = stored_bias(node, analysis.constants, rows.size)
         if bias is None or isinstance(reader.weight, FileWeight):
             left.append(
                 (consumer.name, "its bias is no constant vector" if bias is None else "its weights lie in a file")
             )
             continue
-        gain = Attributes(node).real("alpha", 1.0) if node.op_type == "Gemm" else 1.0
+        gain = Attributes(node).real("alpha", 1.0)
         regression_target = target_finder.target(consumer.output, rows.size, axis)
         biased = _biased(editor, consumer, rows.size)
-        found.append(RefitLayer(consumer, reader, stored[index], rows, axis, gain, bias, biased, regression_target))
-    return tuple(found), tuple(left)
+        layers.append(RefitLayer(consumer, reader, stored[index], rows, axis, gain, bias, biased, regression_target))
+    return tuple(layers), tuple(left)
 
 
-def _consumer(
-    index: int, node: NodeProto, graph: ChannelGraph, constants: Constants, shapes: Shapes
-) -> Consumer | None:
+def _consumer(index: int, node: NodeProto, analysis: Analysis) -> Consumer | None:
     """Describe a linear op that contracts no channels that could go."""
-    form = facts_of(node).linear
-    if form is None or node.input[1] not in constants.names:
+    graph, constants = analysis.graph, analysis.constants
+    facts = facts_of(node)
+    form = facts.layout
+    if form is None or not facts.linear or node.input[1] not in constants.names:
         return None
     data, weight = node.input[0], node.input[1]
     if data in constants.names or data not in graph.axes or weight not in graph.axes:
         return None
-    options = Attributes(node)
-    last = len(shapes.shape[data]) - 1
-    data_axis = 1 if form != "matrix" else (0 if options.integer("transA", 0) else last)
-    weight_axis = 0
-    if node.op_type == "Conv" or options.integer("transB", 0):
-        weight_axis = 1
+    last = len(analysis.shapes.shape[data]) - 1
+    data_axis = 1 if form != "matrix" else (0 if Attributes(node).integer("transA", 0) else last)
     return Consumer(
         node=index,
         name=node.name or node.output[0],
@@ -133,17 +122,15 @@ def _consumer(
         data_axis=data_axis,
         channels=graph.axes[data][data_axis],
         weight=weight,
-        weight_axis=weight_axis,
+        weight_axis=contracted_axis(node),
         constant=True,
         form=form,
     )
 
 
-def _obstacle(
-    consumer: Consumer, node: NodeProto, constants: Constants, shapes: Shapes, stored: Mapping[int, str]
-) -> str:
+def _obstacle(consumer: Consumer, node: NodeProto, shapes: Shapes, stored: Mapping[int, str]) -> str:
     """Say why an op cannot be refitted; empty where it can."""
-    if facts_of(node).linear is None:
+    if not facts_of(node).linear:
         return f"{node.op_type} is no Conv, ConvTranspose, Gemm or MatMul"
     if not consumer.constant or consumer.form not in {"conv", "conv_transpose", "matrix"}:
         return "both operands are activations"
@@ -154,19 +141,6 @@ def _obstacle(
     if len(shapes.shape[consumer.data]) < 2:
         return "its data are a vector"
     return ""
-
-
-def _bias(node: NodeProto, constants: Constants, size: int) -> Floats | None:
-    declared = facts_of(node).bias
-    if declared is None or len(node.input) <= declared.position or not node.input[declared.position]:
-        return np.zeros(size)
-    if node.input[declared.position] not in constants.names:
-        return None
-    bias = constants.value(node.input[declared.position]).astype(np.float64)
-    if bias.size not in {1, size} or bias.shape[-1:] != (bias.size,):
-        return None
-    beta = Attributes(node).real("beta", 1.0) if node.op_type == "Gemm" else 1.0
-    return np.broadcast_to(beta * bias.ravel(), (size,)).copy() if beta else None
 
 
 def _biased(editor: BiasEditor, consumer: Consumer, size: int) -> bool:

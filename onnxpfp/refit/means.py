@@ -9,21 +9,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-from onnx import ModelProto
-
+from onnxpfp.arrays import Floats
 from onnxpfp.calibrate.statistics import Statistics
-from onnxpfp.channels import ChannelGraph
+from onnxpfp.channels import Analysis
 from onnxpfp.linear.bias import BiasEditor, mean_shift
 from onnxpfp.linear.describe import op_key
 from onnxpfp.linear.ops import LinearOp
-from onnxpfp.model.constants import Constants
 from onnxpfp.rewrite.edits import Edits
 
 __all__ = ["Compensation", "Record", "fold_means"]
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,9 +55,7 @@ class Record:
 
 
 def fold_means(
-    model: ModelProto,
-    graph: ChannelGraph,
-    constants: Constants,
+    analysis: Analysis,
     readers: tuple[LinearOp, ...],
     statistics: Statistics,
     factor: Floats,
@@ -73,24 +65,22 @@ def fold_means(
     """Fold the mean of what goes into the biases of all consumers that read it.
 
     Args:
-        model: The model.
-        graph: Its channels.
-        constants: Its constants.
+        analysis: The model.
         readers: Its consumers as readers.
         statistics: Their input means.
         factor: Factor by channel id, (channels + 1,): 0 for dropped, 1 for kept, other where reweighted.
         edits: Edits made before, which are kept.
         chosen: Positions of the consumers to do so with; None is all.
     """
-    folder = BiasEditor.of(model, graph, constants, edits)
+    editor = BiasEditor.of(analysis, edits)
     for position in range(len(readers)) if chosen is None else chosen:
-        consumer, reader = graph.consumers[position], readers[position]
+        consumer, reader = analysis.graph.consumers[position], readers[position]
         if (factor[consumer.channels] == 1).all():
             continue
         if reader.weight is None:
             what = "its weights are no plain matrix" if consumer.constant else "both operands are activations"
-            folder.left.append((consumer.name, what))
+            editor.left.append((consumer.name, what))
             continue
         mean = statistics[op_key(position)].patch_mean
-        folder.fold(consumer, mean_shift(reader, mean, factor))
-    return Compensation(folder.edits, tuple(folder.folded), tuple(folder.left))
+        editor.fold(consumer, mean_shift(reader, mean, factor))
+    return Compensation(editor.edits, tuple(editor.folded), tuple(editor.left))

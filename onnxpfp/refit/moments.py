@@ -12,9 +12,9 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Moments"]
+from onnxpfp.arrays import Floats
 
-Floats = NDArray[np.float64]
+__all__ = ["Moments"]
 
 
 @dataclass(slots=True, eq=False)

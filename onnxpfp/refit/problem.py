@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from onnx import ModelProto, TensorProto
+from onnx import TensorProto
 
-from onnxpfp.channels import ChannelGraph
+from onnxpfp.channels import Analysis
 from onnxpfp.data.samples import Samples
-from onnxpfp.model.constants import Constants
-from onnxpfp.model.shapes import Shapes
 from onnxpfp.refit.layers import RefitLayer
-from onnxpfp.runtime.external_data import WeightFile
 from onnxpfp.runtime.providers import ProviderRequest
 
 __all__ = ["RefitProblem"]
@@ -27,10 +24,7 @@ class RefitProblem:
     """What a sweep works on and with.
 
     Attributes:
-        model: The original.
-        graph: Its channels.
-        constants: Its constants.
-        shapes: Shapes and types of its tensors.
+        analysis: The original.
         layers: Its linear ops.
         fit: Samples to fit.
         held: Samples that decide whether a fit is better.
@@ -40,13 +34,9 @@ class RefitProblem:
         requests: Where to run.
         threads: Of onnxruntime.
         seed: Of the positions.
-        scratch: Where sliced weights go in place of those that lie in files.
     """
 
-    model: ModelProto
-    graph: ChannelGraph
-    constants: Constants
-    shapes: Shapes
+    analysis: Analysis
     layers: tuple[RefitLayer, ...]
     fit: Samples
     held: Samples
@@ -56,7 +46,6 @@ class RefitProblem:
     requests: Sequence[ProviderRequest]
     threads: int | None
     seed: int
-    scratch: WeightFile | None = None
 
     @property
     def dtype(self) -> dict[str, int]:
@@ -64,8 +53,8 @@ class RefitProblem:
 
         A sequence that was seen in a run looks like a string, so what is made of strings is left out.
         """
-        fed = {info.name for info in self.model.graph.input}
-        types = self.shapes.dtype.items()
+        fed = {info.name for info in self.analysis.model.graph.input}
+        types = self.analysis.shapes.dtype.items()
         return {name: kind for name, kind in types if kind != TensorProto.STRING or name in fed}
 
     def fits(self, columns: int, groups: int = 1) -> bool:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxpfp.arrays import Arrays, Floats, Ints
 from onnxpfp.linear.columns import columns, draw_positions, outputs_at
 from onnxpfp.refit.by_channel import ChannelRegression
 from onnxpfp.refit.cache import SpillCache
@@ -20,10 +20,6 @@ from onnxpfp.refit.solve import Fit, best_fit, by_columns
 from onnxpfp.refit.state import RefitState
 
 __all__ = ["LayerFamily", "LayerRegression", "layer_families"]
-
-Floats = NDArray[np.float64]
-Arrays = Mapping[str, NDArray[Any]]
-Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -7,12 +7,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxpfp.arrays import Floats
 from onnxpfp.refit.cache import SpillCache
 from onnxpfp.refit.moments import Moments
 
 __all__ = ["RowBatch", "SampledRows"]
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

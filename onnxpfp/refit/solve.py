@@ -19,8 +19,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
+from onnxpfp.arrays import Floats
 from onnxpfp.refit.cholesky import LinAlgError, solved
 from onnxpfp.refit.initial import InitialWeights
 from onnxpfp.refit.moments import Moments
@@ -28,7 +28,6 @@ from onnxpfp.refit.rows import SampledRows
 
 __all__ = ["RIDGES", "Fit", "Solver", "best_fit", "by_columns", "solve"]
 
-Floats = NDArray[np.float64]
 Solver = Callable[[float], tuple[Floats, Floats]]
 """Returns weights (g, o, n) and bias (g, o) at a ridge."""
 

@@ -19,6 +19,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, helper
 
+from onnxpfp.arrays import Arrays
 from onnxpfp.model.constants import outer_names
 from onnxpfp.refit.cache import SpillCache
 from onnxpfp.runtime import open_session
@@ -27,7 +28,6 @@ from onnxpfp.runtime.session import Session
 
 __all__ = ["ActivationCache", "Arrays", "Runner", "Stage", "Stages"]
 
-Arrays = Mapping[str, NDArray[Any]]
 
 CONSTANT = -1
 """Depth of what follows from constants alone."""

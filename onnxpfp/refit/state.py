@@ -8,17 +8,16 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxpfp.channels import Keep
+from onnxpfp.arrays import Floats, Keep
 from onnxpfp.linear.bias import BiasEditor
+from onnxpfp.linear.layout import as_stored
 from onnxpfp.linear.weights import stored_form
 from onnxpfp.refit.initial import InitialWeights
 from onnxpfp.refit.layers import RefitLayer, kept_weights, with_weights
 from onnxpfp.refit.problem import RefitProblem
 from onnxpfp.rewrite.edits import Edits
 
-__all__ = ["RefitState", "operand"]
-
-Floats = NDArray[np.float64]
+__all__ = ["RefitState"]
 
 
 @dataclass(slots=True, eq=False)
@@ -48,7 +47,7 @@ class RefitState:
         self.taps[layer.output] = taps
         stays = self.keep[layer.rows]
         sign = np.sign(layer.target.scale[stays]).reshape(weights.shape[:2])
-        dtype = self.problem.constants.value(layer.stored).dtype
+        dtype = self.problem.analysis.constants.value(layer.stored).dtype
         return InitialWeights(
             weights, layer.bias[stays].reshape(weights.shape[:2]), sign, layer.biased, layer.gain, dtype
         )
@@ -63,8 +62,7 @@ class RefitState:
 
     def all_edits(self, layers: Sequence[RefitLayer], *, placeholders: bool = False) -> Edits:
         """Return the edits of the refitted ops; with placeholders also unchanged ones of all others."""
-        model, graph, constants = self.problem.model, self.problem.graph, self.problem.constants
-        editor = BiasEditor.of(model, graph, constants, self.edits)
+        editor = BiasEditor.of(self.problem.analysis, self.edits)
         for layer in layers:
             shift = self.shifts.get(layer.output)
             if shift is None and not placeholders:
@@ -76,22 +74,10 @@ class RefitState:
         return editor.edits
 
     def _write(self, editor: BiasEditor, layer: RefitLayer, taps: NDArray[np.floating] | None) -> None:
-        constants = self.problem.constants
+        constants = self.problem.analysis.constants
         if taps is None:
             editor.tensors[layer.stored] = constants.value(layer.stored)
             return
         shape = constants.value(layer.consumer.weight).shape
-        new = operand(layer, taps).reshape(shape)
-        editor.tensors[layer.stored] = stored_form(self.problem.model, constants, layer.consumer.weight, new)
-
-
-def operand(layer: RefitLayer, taps: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Bring canonical weights V (C, O/g, *kernel) to the layout of the op's second input."""
-    reader = layer.reader
-    if reader.kind == "matmul":
-        return taps if layer.consumer.weight_axis == 0 else taps.T
-    if reader.kind == "conv_transpose":
-        return taps
-    per_in, per_out, *kernel = len(taps) // reader.group, *taps.shape[1:]
-    blocks = taps.reshape(reader.group, per_in, per_out, *kernel)
-    return blocks.swapaxes(1, 2).reshape(reader.group * per_out, per_in, *kernel)
+        new = as_stored(taps, self.problem.analysis.model.graph.node[layer.consumer.node]).reshape(shape)
+        editor.tensors[layer.stored] = stored_form(self.problem.analysis, layer.consumer.weight, new)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from onnx import ModelProto
 
-from onnxpfp.channels import Keep
+from onnxpfp.arrays import Keep
 from onnxpfp.refit.initial import InitialWeights
 from onnxpfp.refit.layers import RefitLayer
 from onnxpfp.refit.means import Record
@@ -95,22 +95,23 @@ class _Pair:
     def of(cls, refit_state: RefitState, layers: Sequence[RefitLayer]) -> _Pair:
         problem = refit_state.problem
         placeholders = refit_state.all_edits(layers, placeholders=True)
-        student_model = apply(problem.model, problem.graph, refit_state.keep, placeholders, problem.scratch)
+        model, graph = problem.analysis.model, problem.analysis.graph
+        student_model = apply(model, graph, refit_state.keep, placeholders, problem.analysis.source.scratch)
         feeds = [dict(feed) for feed in problem.fit.batches(problem.batch_size)]
         fitted = len(feeds)
         feeds += [dict(feed) for feed in problem.held.batches(problem.batch_size)]
         cuts = {layer.output for layer in layers}
         teacher, student = (
             Runner.start(
-                Stages.of(model, cuts, problem.dtype),
+                Stages.of(each, cuts, problem.dtype),
                 feeds,
                 problem.workspace // 2,
                 problem.requests,
                 problem.threads,
             )
-            for model in (problem.model, student_model)
+            for each in (model, student_model)
         )
-        nodes = {index: node.output[0] for index, node in enumerate(problem.model.graph.node)}
+        nodes = {index: node.output[0] for index, node in enumerate(model.graph.node)}
         return cls(teacher, student, student_model, nodes, fitted)
 
     @property
@@ -123,7 +124,7 @@ class _Pair:
         if layers:
             renew(
                 self.student_model,
-                refit_state.problem.graph,
+                refit_state.problem.analysis.graph,
                 refit_state.keep,
                 refit_state.all_edits(layers),
                 self.nodes,

@@ -15,17 +15,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, TensorProto
+from onnx import NodeProto, TensorProto
 
+from onnxpfp.arrays import Floats
+from onnxpfp.channels import Analysis
 from onnxpfp.model.attributes import Attributes
-from onnxpfp.model.constants import Constants
-from onnxpfp.model.index import ModelIndex
-from onnxpfp.model.shapes import Shapes
 
 __all__ = ["RegressionTarget", "TargetFinder"]
 
-Floats = NDArray[np.float64]
 
 EPSILON: Mapping[int, float] = {
     TensorProto.FLOAT16: 2.0**-10,
@@ -56,19 +53,9 @@ class RegressionTarget:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TargetFinder:
-    """Who reads what in a model."""
+    """Finds where the outputs of a model's linear ops are compared."""
 
-    model: ModelProto
-    constants: Constants
-    shapes: Shapes
-    uses: Mapping[str, tuple[tuple[int, int], ...]]
-    open: frozenset[str]
-
-    @classmethod
-    def of(cls, model: ModelProto, constants: Constants, shapes: Shapes) -> TargetFinder:
-        """Look around in a model."""
-        index = ModelIndex.of(model)
-        return cls(model, constants, shapes, index.uses, index.read_elsewhere)
+    analysis: Analysis
 
     def target(self, output: str, size: int, axis: int) -> RegressionTarget:
         """Follow an output as long as one affine op alone reads it.
@@ -79,18 +66,15 @@ class TargetFinder:
             axis: Their axis.
         """
         found = RegressionTarget(output, np.ones(size), np.zeros(size))
-        while (node := self._only_reader(found.tensor)) is not None:
+        index = self.analysis.index
+        while (node := index.only_reader(found.tensor)) is not None:
             further = self._past(found, node, size, axis)
             if further is None:
                 break
             found = further
-        readers = [self.model.graph.node[index].op_type for index, _ in self.uses.get(found.tensor, ())]
-        shown = found.tensor in self.open
+        readers = [index.model.graph.node[node].op_type for node, _ in index.uses.get(found.tensor, ())]
+        shown = found.tensor in index.read_elsewhere
         return replace(found, rectified=bool(readers) and not shown and set(readers) == {"Relu"})
-
-    def _only_reader(self, tensor: str) -> NodeProto | None:
-        uses = self.uses.get(tensor, ())
-        return self.model.graph.node[uses[0][0]] if len(uses) == 1 and tensor not in self.open else None
 
     def _past(self, found: RegressionTarget, node: NodeProto, size: int, axis: int) -> RegressionTarget | None:
         if found.shortcut:
@@ -99,17 +83,21 @@ class TargetFinder:
             return self._past_norm(found, node)
         if node.op_type == "Add":
             other = node.input[1] if node.input[0] == found.tensor else node.input[0]
-            if other in self.constants.names:
+            if other in self.analysis.constants.names:
                 return self._past_constant(found, node, other, size, axis)
-            same = self.shapes.shape.get(other) == self.shapes.shape.get(found.tensor)
+            same = self.analysis.shapes.shape.get(other) == self.analysis.shapes.shape.get(found.tensor)
             if same and other != found.tensor:
                 return replace(found, tensor=node.output[0], shortcut=other)
         return None
 
     def _past_norm(self, found: RegressionTarget, node: NodeProto) -> RegressionTarget | None:
-        if not self.constants.names.issuperset(node.input[1:5]) or Attributes(node).integer("training_mode", 0):
+        if not self.analysis.constants.names.issuperset(node.input[1:5]) or Attributes(node).integer(
+            "training_mode", 0
+        ):
             return None
-        gamma, beta, mean, variance = (self.constants.value(name).astype(np.float64) for name in node.input[1:5])
+        gamma, beta, mean, variance = (
+            self.analysis.constants.value(name).astype(np.float64) for name in node.input[1:5]
+        )
         factor = gamma / np.sqrt(np.maximum(variance, 0) + Attributes(node).real("epsilon", 1e-5))
         if factor.size != found.scale.size or not (np.isfinite(factor) & np.isfinite(mean) & np.isfinite(beta)).all():
             return None
@@ -120,13 +108,13 @@ class TargetFinder:
 
     def _rounding(self, tensor: str) -> float:
         """Return the distance from 1 to the next number of a tensor's type."""
-        return EPSILON.get(self.shapes.dtype.get(tensor, TensorProto.FLOAT), float(np.finfo(np.float32).eps))
+        return EPSILON.get(self.analysis.shapes.dtype.get(tensor, TensorProto.FLOAT), float(np.finfo(np.float32).eps))
 
     def _past_constant(
         self, found: RegressionTarget, node: NodeProto, other: str, size: int, axis: int
     ) -> RegressionTarget | None:
-        added = self.constants.value(other).astype(np.float64)
-        rank = len(self.shapes.shape[found.tensor])
+        added = self.analysis.constants.value(other).astype(np.float64)
+        rank = len(self.analysis.shapes.shape[found.tensor])
         shape = (1,) * (rank - added.ndim) + added.shape
         if added.ndim > rank or added.size not in {1, size} or shape[axis] != added.size:
             return None

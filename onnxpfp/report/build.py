@@ -1,101 +1,86 @@
-"""Assemble the report from what the pipeline outcome."""
+"""Assemble the report from what the stages of the pipeline handed on."""
 
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
 import onnxpfp
 from onnxpfp.allocation.search import SearchResult
 from onnxpfp.allocation.select import Selection
-from onnxpfp.channels import Analysis
-from onnxpfp.lossless import Removal
-from onnxpfp.options import Options
-from onnxpfp.pipeline.analyze import CalibrationData
+from onnxpfp.channels.lineage import lifted
+from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.decide import Decision
-from onnxpfp.pipeline.plan import Plan
-from onnxpfp.pipeline.scoring import Calibration
+from onnxpfp.pipeline.lossless_step import LosslessStep
+from onnxpfp.pipeline.measured import Calibration, DataCalibration
 from onnxpfp.pipeline.verification import Verification
 from onnxpfp.refit.means import Compensation
 from onnxpfp.report.pruning import GroupReport, Report
-from onnxpfp.score.scores import Scores
+from onnxpfp.score.pfp import K
 
 __all__ = ["Outcome", "build_report"]
-
-K = 3
-"""The constant K of the bounds, as in the authors' code."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Outcome:
     """What the stages of the pipeline handed on, in their order."""
 
-    analysis: Analysis
-    data: CalibrationData
-    options: Options
+    context: RunContext
     calibration: Calibration
     decision: Decision
-    removed: tuple[Removal, ...]
+    lossless: LosslessStep
     compensation: Compensation | None
     verified: Verification
-    providers: tuple[str, ...]
-    seconds: Mapping[str, float]
-    replayed: Plan | None
     search_result: SearchResult | None
-
-    @property
-    def scores(self) -> Scores | None:
-        """One score per channel; None where a plan was replayed without data."""
-        return self.calibration.scores
-
-    @property
-    def selections(self) -> tuple[Selection, ...]:
-        """How each group was selected; empty for a plan or where everything stays."""
-        return self.decision.selections
 
     @property
     def samples(self) -> int:
         """Samples that the calibration has used."""
-        return len(self.calibration.seen) if self.calibration.statistics is not None else 0
+        return len(self.calibration.seen) if isinstance(self.calibration, DataCalibration) else 0
+
+    @property
+    def samples_wanted(self) -> int:
+        """Samples that the size formula asks for."""
+        return self.calibration.wanted if isinstance(self.calibration, DataCalibration) else 0
 
 
 def build_report(outcome: Outcome) -> Report:
     """Build the report."""
-    quantity, share = outcome.options.target
-    if outcome.replayed is not None:
+    context, options, graph = outcome.context, outcome.context.options, outcome.context.whole.graph
+    quantity, share = options.target
+    if context.plan is not None:
         method, target = "plan", {}
     else:
-        method = outcome.scores.method if outcome.scores is not None else "none"
-        asked = {"max_drift": outcome.options.max_drift, "min_agreement": outcome.options.min_agreement}
+        method = outcome.calibration.scores.method
+        asked = {"max_drift": options.max_drift, "min_agreement": options.min_agreement}
         target = {name: value for name, value in asked.items() if value is not None} or {quantity: share}
-    reached, total = outcome.analysis.graph.reachable_params()
+    reached, total = graph.reachable_params()
     compensation = outcome.compensation
     return Report(
         before=outcome.verified.before,
         after=outcome.verified.after,
-        inputs=outcome.analysis.shapes.inputs,
+        inputs=context.whole.shapes.inputs,
         target=target,
         trials=outcome.search_result.trials if outcome.search_result else (),
         reachable=reached / max(total, 1),
         method=method,
-        allocation=outcome.options.allocation(outcome.calibration.known),
-        compensation=outcome.options.compensation(outcome.calibration.known),
-        steps=outcome.options.steps,
-        attention=outcome.options.attention,
+        allocation=context.allocation,
+        compensation=context.compensation,
+        steps=options.steps,
+        attention=options.attention,
         samples=outcome.samples,
-        samples_wanted=outcome.calibration.wanted,
+        samples_wanted=outcome.samples_wanted,
         groups=_groups(outcome),
-        removed=outcome.removed,
-        skipped=outcome.analysis.graph.fixed,
+        removed=outcome.lossless.removed,
+        skipped=graph.fixed,
         oracle=outcome.verified.oracle,
         drift=outcome.verified.drift,
         refits=compensation.refits if compensation else (),
         compensated=compensation.folded if compensation else (),
         uncompensated=compensation.left if compensation else (),
-        providers=outcome.providers,
-        seconds=dict(outcome.seconds),
+        providers=context.providers,
+        seconds=dict(context.clock.seconds),
         versions=_versions(),
         notes=tuple(_notes(outcome)),
     )
@@ -105,31 +90,31 @@ def _assumption(outcome: Outcome) -> str:
     """Say what the bounds of a group rest on."""
     if outcome.samples == 0:
         return "weights alone: worst case over inputs of bounded norm, no statement about your data"
-    kernel = "" if outcome.options.kernel == "sum" else " x kernel size, for --kernel max"
+    options = outcome.context.options
+    kernel = "" if options.kernel == "sum" else " x kernel size, for --kernel max"
     return (
         f"K = {K}{kernel}: no unseen sample has a channel's share above K times the largest of the "
-        f"{outcome.samples} samples seen; delta = {outcome.options.delta:g}; per layer"
+        f"{outcome.samples} samples seen; delta = {options.delta:g}; per layer"
     )
 
 
 def _groups(outcome: Outcome) -> tuple[GroupReport, ...]:
-    graph = outcome.analysis.graph
+    graph, selections = outcome.context.whole.graph, outcome.decision.selections
+    sensitivity = lifted(outcome.calibration.scores.sensitivity, outcome.lossless.origin, graph.count)
     reports: list[GroupReport] = []
     for number, group in enumerate(graph.groups):
-        chosen = outcome.selections[number] if outcome.selections else None
+        chosen = selections[number] if selections else None
         kept = int(outcome.decision.keep[group.channels].sum())
-        scores = outcome.scores
-        total = float(scores.sensitivity[group.channels].sum()) if scores is not None else 0.0
         reports.append(
             GroupReport(
                 name=group.name,
                 channels=int(group.channels.size),
                 kept=kept,
-                sensitivity_sum=total,
+                sensitivity_sum=float(sensitivity[group.channels].sum()),
                 epsilon_deterministic=chosen.epsilon.deterministic if chosen else 0.0,
                 epsilon_sampled=chosen.epsilon.sampled if chosen else 0.0,
                 epsilon_mixed=chosen.epsilon.mixed if chosen else 0.0,
-                selection=_selected(chosen) if chosen else ("plan" if outcome.replayed else "all"),
+                selection=_selected(chosen) if chosen else ("plan" if outcome.context.plan else "all"),
                 assumption=_assumption(outcome),
                 consumers=tuple(graph.consumers[c].name for c in group.consumers),
             )
@@ -142,23 +127,24 @@ def _selected(chosen: Selection) -> str:
 
 
 def _notes(outcome: Outcome) -> list[str]:
+    context, options, selections = outcome.context, outcome.context.options, outcome.decision.selections
     notes: list[str] = []
-    if outcome.data.given == "none" and outcome.replayed is None:
+    if context.data.given == "none" and context.plan is None:
         notes.append(
             "no data: channels were chosen by weights alone (data-independent coreset scores). A few "
             "hundred unlabelled inputs do better: --calib-data FILE.npz, arrays keyed by input name, "
             "axis 0 = samples"
         )
-    if outcome.data.given == "random":
+    if context.data.given == "random":
         notes.append(
             "RANDOM data: the sensitivities and the drift are those of noise, not of your inputs. Use "
             "this to try things out, never for a model that ships"
         )
-    if outcome.samples < outcome.calibration.wanted:
+    if outcome.samples < outcome.samples_wanted:
         notes.append(_sample_note(outcome))
-    vacuous = [s for s in outcome.selections if not s.keep.all() and s.epsilon.of(s.variant) >= 1]
-    if outcome.scores is not None and outcome.scores.method == "pfp" and vacuous:
-        cut = sum(not s.keep.all() for s in outcome.selections)
+    vacuous = [s for s in selections if not s.keep.all() and s.epsilon.of(s.variant) >= 1]
+    if outcome.calibration.scores.method == "pfp" and vacuous:
+        cut = sum(not s.keep.all() for s in selections)
         notes.append(
             f"the bound of {len(vacuous)} of {cut} cut groups is vacuous (eps = 1) at this target: it promises "
             "nothing, and their channels were ranked by mean output energy"
@@ -167,27 +153,27 @@ def _notes(outcome: Outcome) -> list[str]:
         notes.append(
             "the original gives nothing but zeros on these inputs, so the comparison shows nothing: give other data"
         )
-    if outcome.replayed is not None and outcome.samples == 0:
+    if context.plan is not None and outcome.samples == 0:
         notes.append("replayed without data: no means were folded into biases; give --calib-data for that")
     forced = [
         group.name
-        for group, chosen in zip(outcome.analysis.graph.groups, outcome.selections, strict=False)
-        if chosen.requested != outcome.options.select
+        for group, chosen in zip(context.whole.graph.groups, selections, strict=False)
+        if chosen.requested != options.select
     ]
-    if forced and outcome.options.select in {"sampled", "mixed"}:
+    if forced and options.select in {"sampled", "mixed"}:
         notes.append(
             f"{len(forced)} groups were selected deterministically, for their consumers' weights cannot "
             f"be scaled: {', '.join(forced[:3])}{', ...' if len(forced) > 3 else ''}"
         )
-    if outcome.replayed and outcome.replayed.source_sha256 != outcome.analysis.source.sha256:
+    if context.plan and context.plan.source_sha256 != context.whole.source.sha256:
         notes.append("the plan was made for another file; it fits this one by names and shapes")
     return notes
 
 
 def _sample_note(outcome: Outcome) -> str:
     return (
-        f"S: {outcome.samples} samples; the size formula asks for {outcome.calibration.wanted} at delta = "
-        f"{outcome.options.delta:g}, so the bounds hold with less probability"
+        f"S: {outcome.samples} samples; the size formula asks for {outcome.samples_wanted} at delta = "
+        f"{outcome.context.options.delta:g}, so the bounds hold with less probability"
     )
 
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from onnxpfp.channels import Fixed
 from onnxpfp.pipeline.footprint import Footprint
-from onnxpfp.report.json_form import plain
+from onnxpfp.report.formats import plain
+from onnxpfp.report.page import ATTENTION, Column, Element, Facts, Heading, Line, Table, Title, number, sizes
+from onnxpfp.report.reasons import example
 
 __all__ = ["InspectedGroup", "Inspection", "NodeName", "Stay"]
 
 FORMAT = "onnxpfp-inspection"
 VERSION = 1
 """Of the JSON form: it changes when a field changes its name or meaning, not when one is added."""
+_UNITS = ((10**12, "T"), (10**9, "G"), (10**6, "M"), (10**3, "k"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,3 +100,75 @@ class Inspection:
         """Return everything in types that JSON knows; `docs/inspect.md` describes the fields."""
         document: dict[str, Any] = {"format": FORMAT, "version": VERSION, **plain(asdict(self))}
         return document
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Nothing: no choice was made."""
+        return ()
+
+    def page(self, *, full: bool, wide: bool) -> Iterator[Element]:
+        """Show what could be pruned, and why the rest stays."""
+        opsets = ", ".join(
+            f"{'opset' if domain == 'ai.onnx' else domain} {version}" for domain, version in self.opsets.items()
+        )
+        nodes = "1 node" if self.nodes == 1 else f"{self.nodes:,} nodes"
+        yield Title(f"{self.file or 'the model'}: {opsets}, IR {self.ir_version}, {nodes}")
+        yield Facts(
+            {
+                "parameters": _reached(self.total.params, self.reachable.params),
+                "MACs, one run": _reached(self.total.macs, self.reachable.macs),
+                "counted at": sizes(self.inputs) or "no inputs",
+                **ATTENTION[self.attention],
+            }
+        )
+        if self.groups:
+            yield Heading("Groups of channels")
+            yield _groups_table(self.groups, named=2 if wide else 1)
+        else:
+            why = "what stays and why is listed below" if self.stays else "no Conv, Gemm or MatMul has weights in it"
+            yield Line(f"\nNothing in it can be pruned: {why}.")
+        if self.stays:
+            yield Heading("What stays, and why")
+            yield _stays_table(self.stays)
+            yield Line("stuck: parameters of these weights that lie in no channel")
+
+
+def _reached(total: int, reachable: int) -> str:
+    return f"{total:,}, {100 * reachable / total:.1f} % in channels that may go" if total else "0"
+
+
+def _groups_table(groups: Sequence[InspectedGroup], *, named: int) -> Table:
+    """List groups; so many consumers are named of each."""
+    rows: list[tuple[str, ...]] = []
+    for group in groups:
+        first = ", ".join(f"{node.op} '{node.name}'" for node in group.consumers[:named])
+        left = len(group.consumers) - named
+        readers = f"{first} and {left} more" if left > 0 else first
+        rows.append(
+            (group.name, f"{group.channels:,}", _short(group.behind.params), _short(group.behind.macs), readers)
+        )
+    columns = (Column("group"), *map(number, ("channels", "params", "MACs")), Column("read by"))
+    return Table(columns, rows, of="groups")
+
+
+def _stays_table(stays: Sequence[Stay]) -> Table:
+    columns = (*map(number, ("axes", "params", "MACs", "stuck")), Column("why they stay, for example"))
+    rows = [
+        (
+            f"{len(stay.axes):,}",
+            *(_short(amount) for amount in (stay.behind.params, stay.behind.macs, stay.stuck.params)),
+            f"{stay.reason}: {example(stay.axes[0])}",
+        )
+        for stay in stays
+    ]
+    return Table(columns, rows, of="reasons")
+
+
+def _short(number: int) -> str:
+    """Write a count with three digits and a unit."""
+    rounded = int(float(f"{number:.2e}"))
+    for unit, letter in _UNITS:
+        if rounded >= unit:
+            digits = 2 if rounded < 10 * unit else 1 if rounded < 100 * unit else 0
+            return f"{rounded / unit:.{digits}f} {letter}"
+    return str(number)

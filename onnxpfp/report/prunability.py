@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from onnxpfp.allocation.prunability import Prunability
 from onnxpfp.pipeline.prunability_curves import Point
+from onnxpfp.report.formats import plain
 from onnxpfp.report.inspection import NodeName
-from onnxpfp.report.json_form import plain
+from onnxpfp.report.page import Column, Element, Facts, Heading, Line, Table, Title, number, sizes, spent
 
-__all__ = ["GroupPrunability", "PrunabilityReport"]
+__all__ = ["GroupPrunability", "PrunabilityReport", "sketch"]
 
 FORMAT = "onnxpfp-prunability"
 VERSION = 1
 """Of the JSON form: it changes when a field changes its name or meaning, not when one is added."""
+LEVELS = "▁▂▃▄▅▆▇█"
+"""From an eighth of the tolerance to more than eight times it; each step doubles."""
+WITHIN = 4
+"""So many of them are within the tolerance."""
+_WIDTHS = {
+    "measured": "widths by the measured drift of the output",
+    "bound": "widths by one error bound",
+    "uniform": "one share of every group",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,3 +99,66 @@ class PrunabilityReport:
         """Return everything in types that JSON knows; `docs/prunability.md` describes the fields."""
         document: dict[str, Any] = {"format": FORMAT, "version": VERSION, **plain(asdict(self))}
         return document
+
+    def page(self, *, full: bool, wide: bool) -> Iterator[Element]:
+        """Show how little can be kept, the most fragile group first."""
+        yield Title(f"{self.file or 'the model'}: what can be kept within a loss of {self.tolerance:g}")
+        yield Facts(
+            {
+                "whole network": _verdict(self),
+                "loss": ", ".join(f"{kind} of '{name}'" for name, kind in self.losses.items()),
+                "chosen by": f"score {self.score}, select {self.select}, {_WIDTHS[self.allocate]}",
+                "compensation": f"{self.compensate}; {self.compensate_groups} for groups alone",
+                "samples": f"{self.samples} to choose and fit by, {self.samples_groups} others for the groups, "
+                f"{self.samples_network} others for the whole network",
+                "counted at": sizes(self.inputs),
+                "ran on": ", ".join(self.providers),
+                "seconds": spent(self.seconds),
+            }
+        )
+        yield Heading("Whole network")
+        points = [
+            (f"{100 * point.share:.1f} %", f"{point.loss:.4g}", "within" if point.loss <= self.tolerance else "")
+            for point in self.curve
+        ]
+        yield Table((number("MACs kept"), number("loss"), Column("")), points, tight=False)
+        yield Heading("Groups of channels, the most fragile first")
+        yield _groups_table(self.groups, self.tolerance)
+        yield Line(
+            "each alone, at the widths measured, the widest first: "
+            f"{LEVELS[WITHIN - 1]} and lower are within the tolerance, each step doubles the loss"
+        )
+
+
+def _verdict(report: PrunabilityReport) -> str:
+    """Say how little is enough, and where that is only what was measured last."""
+    network = report.network
+    lowest = min(point.share for point in report.curve)
+    bound = "at most " if network.smallest == lowest else ""
+    broken = "" if network.unbroken == network.smallest else f", unbroken down to {100 * network.unbroken:.1f} %"
+    return f"{bound}{100 * network.smallest:.1f} % of the {report.macs:,} MACs{broken}; area {network.area:.3g}"
+
+
+def _groups_table(groups: Sequence[GroupPrunability], tolerance: float) -> Table:
+    rows: list[tuple[str, ...]] = []
+    for group in groups:
+        one = group.prunability
+        then = next(point.macs for point in group.curve if point.share == one.smallest)
+        kept = f"{round(one.smallest * group.channels)}/{group.channels}"
+        shares = (f"{100 * one.smallest:.1f} %", f"{100 * one.unbroken:.1f} %")
+        curve = sketch(group.curve, tolerance)
+        rows.append((group.name, kept, *shares, f"{one.area:.3g}", f"{100 * then:.1f} %", curve))
+    titles = ("keeps", "share", "unbroken", "area", "MACs\nthen")
+    return Table((Column("group"), *map(number, titles), Column("loss", wraps=False)), rows, of="groups")
+
+
+def sketch(points: Sequence[Point], tolerance: float) -> str:
+    """Draw the losses of a curve, one letter each, without the point at which everything is kept."""
+    return "".join(LEVELS[_level(point.loss / tolerance)] for point in points if point.share < 1)
+
+
+def _level(ratio: float) -> int:
+    """Return 0 for up to an eighth of the tolerance, 3 for up to the tolerance, 7 for more than eight times it."""
+    if not ratio <= 2 ** (len(LEVELS) - WITHIN):
+        return len(LEVELS) - 1
+    return max(0, math.ceil(math.log2(ratio)) + WITHIN - 1) if ratio > 0 else 0

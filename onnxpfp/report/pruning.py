@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+import statistics
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,11 +14,35 @@ from onnxpfp.channels.types import Fixed
 from onnxpfp.lossless import Removal
 from onnxpfp.pipeline.verification import Size
 from onnxpfp.refit.means import Record
-from onnxpfp.report.json_form import plain
+from onnxpfp.report.formats import plain
+from onnxpfp.report.page import ATTENTION, Column, Element, Facts, Heading, Line, Table, number, sizes, spent
+from onnxpfp.report.reasons import by_kind, example, kind
+from onnxpfp.score.registry import CRITERIA
 from onnxpfp.verify.drift import Drift
 from onnxpfp.verify.equivalence import Equivalence
 
 __all__ = ["GroupReport", "Report"]
+
+ROWS = 20
+"""Most groups that are shown unless all are asked for."""
+REASONS = 8
+"""Most reasons that are shown, likewise."""
+
+_METHODS = {
+    **{name: criterion.title for name, criterion in CRITERIA.items()},
+    "coreset": "data-independent coreset scores, by weights alone",
+    "plan": "replay of a plan",
+    "none": "nothing was scored",
+}
+_WIDTHS = {
+    "measured": "measured drift of the output",
+    "bound": "one bound for all groups",
+    "uniform": "one share for all groups",
+}
+FAR = 0.5
+"""Relative output error from which a result has little in common with the original."""
+_TARGETS = {"macs": "MACs", "params": "parameters"}
+_UNSCORED = frozenset({"plan", "all"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,3 +143,175 @@ class Report:
         """Return the report in types that JSON knows; what is infinite becomes null."""
         document: dict[str, Any] = plain(asdict(self))
         return document
+
+    def page(self, *, full: bool, wide: bool) -> Iterator[Element]:
+        """Show what was done, how good it is, and what was left alone."""
+        yield _sizes_table(self)
+        yield _facts(self)
+        if self.groups:
+            yield Heading("Groups of channels")
+            yield _groups_table(self.groups)
+            if any(group.selection not in _UNSCORED for group in self.groups):
+                yield Line(f"eps: bound on each consumer's relative error. {self.groups[0].assumption}")
+        if self.skipped:
+            yield Heading("Untouched axes of weights")
+            yield _untouched_table(self.skipped)
+        if self.compensated or self.uncompensated or self.refits:
+            yield Heading("Compensation")
+            yield from _compensation(self, full=full)
+
+
+def _sizes_table(report: Report) -> Table:
+    before, after = report.before, report.after
+    sizes_of = (
+        ("parameters", before.params, after.params),
+        ("MACs, one sample", before.macs, after.macs),
+        ("file, bytes", before.bytes, after.bytes),
+    )
+    rows = [(title, f"{old:,}", f"{new:,}", f"{100 * new / old:.1f} %" if old else "-") for title, old, new in sizes_of]
+    return Table((Column(""), *map(number, ("before", "after", "kept"))), rows, tight=False)
+
+
+def _facts(report: Report) -> Facts:
+    """Method, place, evidence and time, one per line."""
+    rows = {"channels by": _METHODS.get(report.method, report.method)}
+    if report.target:
+        again = f", anew in {report.steps} steps" if report.steps > 1 else ""
+        rows["widths by"] = _WIDTHS[report.allocation] + again
+    if report.target:
+        rows["target"] = ", ".join(_target(name, value) for name, value in report.target.items())
+    if report.trials:
+        rows["reached"] = _reached(report)
+    rows |= ATTENTION[report.attention]
+    rows["counted at"] = sizes(report.inputs)
+    rows["reachable"] = f"{100 * report.reachable:.1f} % of the parameters lie in channels that may go"
+    rows["ran on"] = ", ".join(report.providers)
+    if report.samples:
+        rows["samples (S)"] = f"{report.samples} used, the size formula asks for {report.samples_wanted}"
+    if report.removed:
+        rows["cost nothing"] = _removed(report.removed)
+    oracle = report.oracle
+    runs = "1 run" if oracle.runs == 1 else f"{oracle.runs} runs"
+    rows["verified"] = (
+        f"masked original == pruned: largest difference {_number(oracle.error)} of the largest output, "
+        f"{oracle.tolerance:.0e} allowed, {runs}"
+    )
+    rows["drift"] = _drift(report.drift) + _advice(report)
+    rows["seconds"] = spent(report.seconds)
+    return Facts(rows)
+
+
+def _removed(removed: Sequence[Removal]) -> str:
+    """Count the channels that went for free, by kind and by how that is known."""
+    counts: Counter[tuple[str, str, int]] = Counter()
+    for removal in removed:
+        counts[removal.kind, removal.source, removal.samples] += len(removal.channels)
+    parts: list[str] = []
+    for (what, source, samples), count in counts.items():
+        where = "by the weights" if source == "weights" else f"on all {samples} samples"
+        parts.append(f"{count} {what} {where}")
+    return f"channels that went first: {', '.join(parts)}"
+
+
+def _target(name: str, value: float) -> str:
+    """Say what was asked for."""
+    if name == "max_drift":
+        return f"as few MACs as a relative output error of {value:g} allows"
+    if name == "min_agreement":
+        return f"as few MACs as a top-1 agreement of {100 * value:.4g} % allows"
+    return f"keep {100 * value:.4g} % of the {_TARGETS.get(name, name)}"
+
+
+def _reached(report: Report) -> str:
+    """Say what a target of quality led to; its samples decided it, so the drift on them is a little flattering."""
+    share = 100 * report.after.macs / max(report.before.macs, 1)
+    count = "1 trial" if len(report.trials) == 1 else f"{len(report.trials)} trials"
+    tried = ", ".join(f"{100 * t.share:.0f} % {'good' if t.good else 'not'}" for t in report.trials)
+    return f"{share:.1f} % of the MACs, by the samples of the drift, in {count}: {tried}"
+
+
+def _advice(report: Report) -> str:
+    """Say what to do about a result that is far from the original."""
+    if report.drift is None or (report.drift.relative_error or 0.0) < FAR:
+        return ""
+    better = "" if report.compensation == "lstsq" else ", or give more data for --compensate lstsq"
+    return f". THAT IS FAR: keep more{better}"
+
+
+def _drift(drift: Drift | None) -> str:
+    if drift is None:
+        return "not measured, for there are no data"
+    parts: list[str] = []
+    if drift.relative_error is not None:
+        parts.append(f"relative output error {drift.relative_error:.3g}")
+    if drift.differing is not None:
+        parts.append(f"{100 * drift.differing:.1f} % of the integer outputs differ")
+    if drift.top1_agreement is not None:
+        parts.append(f"top-1 agreement {100 * drift.top1_agreement:.1f} %")
+    where = "held-out samples" if drift.held_out else "samples, which the calibration has seen too"
+    return f"{', '.join(parts)}, against the original on {drift.samples} {where}"
+
+
+def _groups_table(groups: Sequence[GroupReport]) -> Table:
+    rows: list[tuple[str, ...]] = []
+    for group in groups:
+        scored = group.selection not in _UNSCORED
+        numbers = (group.epsilon_deterministic, group.epsilon_sampled, group.epsilon_mixed)
+        bounds = (f"{group.sensitivity_sum:.4g}", *map(_number, numbers)) if scored else ("-",) * 4
+        selection = "all" if group.kept == group.channels else group.selection
+        rows.append((group.name, f"{group.kept}/{group.channels}", *bounds, selection))
+    titles = ("kept", "sum s", "eps\ndet.", "eps\nsampled", "eps\nmixed")
+    columns = (Column("group"), *map(number, titles), Column("selection", wraps=False))
+    return Table(columns, rows, of="groups", most=ROWS, flag="-v")
+
+
+def _number(value: float) -> str:
+    return f"{value:.3g}" if math.isfinite(value) else "-"
+
+
+def _untouched_table(skipped: Sequence[Fixed]) -> Table:
+    reasons = sorted(by_kind(skipped).items(), key=lambda reason: -len(reason[1]))
+    rows = [
+        (f"{len(axes):,}", f"{sum(fixed.count for fixed in axes):,}", reason, example(axes[0]))
+        for reason, axes in reasons
+    ]
+    columns = (number("axes"), number("indices"), Column("why they stay"), Column("for example"))
+    return Table(columns, rows, of="reasons", most=REASONS, flag="-v", tight=False)
+
+
+def _compensation(report: Report, *, full: bool) -> Iterator[Element]:
+    if report.refits:
+        yield Line(_refitted(report.refits))
+        if full:
+            yield _refits_table(report.refits)
+    count, left = len(report.compensated), len(report.uncompensated)
+    if count or left:
+        folded = f"mean of dropped channels folded into the biases of {count} of {count + left} consumers"
+        yield Line(f"{folded} that were not refitted" if report.refits else folded)
+    together: dict[str, list[str]] = {}
+    for name, reason in report.uncompensated:
+        together.setdefault(kind(reason), []).append(name)
+    for reason, names in together.items():
+        listed = names if full else names[:1]
+        rest = f" and {len(names) - len(listed)} more" if len(names) > len(listed) else ""
+        yield Line(f"not of {', '.join(listed)}{rest}: {reason}")
+
+
+def _refitted(refits: Sequence[Record]) -> str:
+    taken = [record for record in refits if record.after < record.before]
+    before, after = (statistics.median(getattr(r, side) for r in refits) for side in ("before", "after"))
+    worse = sum(record.after > record.before for record in refits)
+    verdict = "worse nowhere" if not worse else f"worse at {worse}"
+    return (
+        f"{len(taken)} of {len(refits)} linear ops refitted by least squares: error of their outputs on held-out data "
+        f"{100 * before:.3g} % -> {100 * after:.3g} % of the variance (median), {verdict}"
+    )
+
+
+def _refits_table(refits: Sequence[Record]) -> Table:
+    rows: list[tuple[str, ...]] = []
+    for record in refits:
+        only = "bias only" if record.after < record.before else "as it was"
+        ridge = f"{record.ridge:g}" if math.isfinite(record.ridge) else only
+        rows.append((record.name, f"{100 * record.before:.3g} %", f"{100 * record.after:.3g} %", ridge))
+    return Table((Column("linear op"), *map(number, ("error before", "after", "ridge"))), rows)

@@ -11,11 +11,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from onnxpfp.arrays import chunks
-from onnxpfp.channels import ChannelGraph, Ids, Keep, size_edits_of
+from onnxpfp.arrays import AnyArray, Ids, Keep, chunks
+from onnxpfp.channels import ChannelGraph, size_edits_of
 from onnxpfp.channels.size_edits import Number, Numbers
 from onnxpfp.channels.symbolic import Dim, Entry, leaves
 from onnxpfp.errors import VerificationError
@@ -26,8 +25,6 @@ from onnxpfp.rewrite.edits import Edits
 from onnxpfp.runtime.external_data import WeightFile, is_reference, numbers
 
 __all__ = ["apply", "renew"]
-
-Array = NDArray[np.generic]
 
 
 def apply(
@@ -80,7 +77,7 @@ def renew(pruned: ModelProto, graph: ChannelGraph, keep: Keep, edits: Edits, nod
         _store(stored[nodes_by_output[nodes[index]].input[position]], _slice(new.array, new.axes, keep))
 
 
-def _slice(array: Array, axes: Sequence[Ids], keep: Keep) -> Array:
+def _slice(array: AnyArray, axes: Sequence[Ids], keep: Keep) -> AnyArray:
     for number, ids in enumerate(axes):
         stays = keep[ids]
         if not stays.all():
@@ -88,7 +85,7 @@ def _slice(array: Array, axes: Sequence[Ids], keep: Keep) -> Array:
     return array
 
 
-def _pieces(array: Array, axes: Sequence[Ids], keep: Keep) -> Iterator[Array]:
+def _pieces(array: AnyArray, axes: Sequence[Ids], keep: Keep) -> Iterator[AnyArray]:
     """Slice a large array, some indices of its first axis at a time."""
     rows = np.flatnonzero(keep[axes[0]])
     for run in chunks(rows.size, array.nbytes // len(array)):
@@ -102,7 +99,7 @@ def _whole(axes: Iterable[Ids], keep: Keep) -> bool:
     return all(keep[ids].all() for ids in axes)
 
 
-def _store(tensor: TensorProto, array: Array) -> None:
+def _store(tensor: TensorProto, array: AnyArray) -> None:
     """Put numbers into a tensor and leave its name, doc string and metadata alone."""
     new = numpy_helper.from_array(np.asarray(array, order="C"), tensor.name)
     kept = {"name", "doc_string", "metadata_props"}
@@ -152,7 +149,7 @@ class _Patch:
         self.names.add(name)
         return name
 
-    def give(self, use: Use, array: Array, stem: str) -> None:
+    def give(self, use: Use, array: AnyArray, stem: str) -> None:
         """Let one node read a constant of its own."""
         node = self.model.graph.node[use[0]]
         name = self._fresh_name(stem)
@@ -163,7 +160,7 @@ class _Patch:
         node.input[use[1]] = name
         self.given.add(use)
 
-    def slice_weights(self, edited: Mapping[str, Array]) -> None:
+    def slice_weights(self, edited: Mapping[str, AnyArray]) -> None:
         """Slice every weight; where uses of a vector keep other indices, the rarer ones get copies."""
         for name in self.graph.stored:
             uses = [use for use in self.uses.get(name, ()) if use not in self.given]
@@ -176,7 +173,7 @@ class _Patch:
             if uses:
                 self._slice_uses(name, uses)
 
-    def _slice_in_place(self, name: str, axes: tuple[Ids, ...], edit: Array | None = None) -> None:
+    def _slice_in_place(self, name: str, axes: tuple[Ids, ...], edit: AnyArray | None = None) -> None:
         whole = _whole(axes, self.keep)
         if whole and edit is None:
             return
@@ -216,7 +213,7 @@ class _Patch:
                     attribute.i = number
                 else:
                     attribute.ints[position] = number
-        arrays_by_name: dict[str, dict[Use, Array]] = {}
+        arrays_by_name: dict[str, dict[Use, AnyArray]] = {}
         for use, array in spelt.inputs.items():
             name = self.model.graph.node[use[0]].input[use[1]]
             arrays_by_name.setdefault(name, {})[use] = array
@@ -230,7 +227,7 @@ class _Patch:
                 array.reshape(-1)[position] = number
                 _store(self.stored[name], array)
 
-    def _write_inputs(self, name: str, arrays: Mapping[Use, Array]) -> None:
+    def _write_inputs(self, name: str, arrays: Mapping[Use, AnyArray]) -> None:
         """Write a tensor of numbers in place where all its readers want the same, else copies."""
         tensor = self.stored.get(name)
         first = next(iter(arrays.values()))

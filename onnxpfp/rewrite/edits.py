@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxpfp.channels.types import Ids
+from onnxpfp.arrays import Ids
 
 __all__ = ["Edits", "NewInput"]
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from onnxpfp.channels import ChannelGraph, Keep, Mask
+from onnxpfp.arrays import Keep
+from onnxpfp.channels import ChannelGraph, Mask
 from onnxpfp.model.shapes import Shapes
 
 __all__ = ["masked"]

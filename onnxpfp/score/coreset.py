@@ -24,18 +24,14 @@ sum of the norms, whether ReLU comes before the sum or after it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxpfp.arrays import chunks
+from onnxpfp.arrays import AnyFloats, Floats, Ids, chunks
 
 __all__ = ["ConsumerSlices", "ScaledFilters", "coreset_scores", "reach_of", "scores_without_data"]
-
-Floats = NDArray[np.float64]
-Ids = NDArray[np.int64]
-Array = NDArray[np.floating[Any]]
 
 
 class ScaledFilters(Protocol):
@@ -75,7 +71,7 @@ class ConsumerSlices(Protocol):
         ...
 
 
-def coreset_scores(reach: Floats, consumer_slices: Iterable[Array]) -> Floats:
+def coreset_scores(reach: Floats, consumer_slices: Iterable[AnyFloats]) -> Floats:
     """Score the channels of one group.
 
     Args:

@@ -20,13 +20,11 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxpfp.arrays import chunks
+from onnxpfp.arrays import Floats, chunks
 from onnxpfp.score.criterion import Criterion
 from onnxpfp.score.group_data import ConsumerData, GroupData
 
 __all__ = ["Energy", "Wanda", "energy_shares", "wanda_shares"]
-
-Floats = NDArray[np.float64]
 
 
 def energy_shares(weights: NDArray[np.floating], square_sum: Floats) -> Floats:

@@ -6,15 +6,10 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
-from onnxpfp.arrays import chunks
+from onnxpfp.arrays import AnyFloats, Floats, Ints, chunks
 
 __all__ = ["ConsumerData", "GroupData", "GroupRead", "long_rows", "places"]
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
-Weights = NDArray[np.floating]
 
 
 def places(axis: Ints, channels: Ints) -> Ints:
@@ -28,7 +23,7 @@ def places(axis: Ints, channels: Ints) -> Ints:
     return where[np.argsort(axis[where], kind="stable")].reshape(channels.size, -1)
 
 
-def long_rows(weights: Weights, picked: Ints, scale: Floats | None = None) -> Iterator[Floats]:
+def long_rows(weights: AnyFloats, picked: Ints, scale: Floats | None = None) -> Iterator[Floats]:
     """Yield the weights of channels as one long row each, some numbers at a time, (n, d).
 
     Args:
@@ -61,7 +56,7 @@ class ConsumerData:
 
     positions: Ints
     indices: int
-    weight: Callable[[], Weights] | None
+    weight: Callable[[], AnyFloats] | None
     square_sum: Floats | None = None
     map_mean: Floats | None = None
     contributions: Floats | None = None
@@ -73,7 +68,7 @@ class ConsumerData:
             self.results[name] = compute()
         return self.results[name]
 
-    def weights(self) -> Weights:
+    def weights(self) -> AnyFloats:
         """Return the weights from every index, (C, ...): ones where both operands are activations."""
         return np.ones(self.indices) if self.weight is None else self.weight()
 

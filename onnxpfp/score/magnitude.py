@@ -18,14 +18,12 @@ from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
+from onnxpfp.arrays import Floats
 from onnxpfp.score.criterion import Criterion
 from onnxpfp.score.group_data import GroupData
 
 __all__ = ["L1", "L2", "BnScale", "Fpgm", "Lamp", "Random", "fpgm", "l1_norms", "l2_norms", "lamp", "mean_scale"]
-
-Floats = NDArray[np.float64]
 
 
 def _squares(part: Floats) -> Floats:
@@ -102,12 +100,12 @@ class _OfRows(Criterion):
         return group.rows()
 
     def score(self, group: GroupData) -> Floats:
-        """Score the rows; where no weights bring the channels forth (quantized ones, say), all are alike."""
-        rows = list(group.filters) or (any(consumer.weight for consumer in group.consumers) and self.reads_columns)
-        return self.of_rows(self.rows(group)) if rows else np.ones(group.size)
+        """Score the rows; where there are none (quantized weights bring the channels forth, say), all are alike."""
+        return self.of_rows(self.rows(group)) if self.has_rows(group) else np.ones(group.size)
 
-    reads_columns = False
-    """Whether the rows hold the consumers' columns too."""
+    def has_rows(self, group: GroupData) -> bool:
+        """Tell whether there are any."""
+        return bool(group.filters)
 
 
 class L1(_OfRows):

@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxpfp.arrays import Floats
 from onnxpfp.score.criterion import Criterion
 from onnxpfp.score.group_data import GroupData
 
 __all__ = ["Apoz", "Chip", "HRank", "map_ranks", "nuclear_losses", "positive_shares"]
 
-Floats = NDArray[np.float64]
 Maps = NDArray[Any]
 
 _STEP = 0.3

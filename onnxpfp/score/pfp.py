@@ -21,30 +21,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxpfp.arrays import Floats, Ids
 from onnxpfp.score.criterion import Criterion
 from onnxpfp.score.group_data import GroupData
 
 __all__ = [
+    "K",
     "Pfp",
     "draws_for",
     "draws_to_reach",
     "epsilon_deterministic",
     "epsilon_mixed",
     "epsilon_sampled",
-    "expected_distinct",
     "log_miss",
     "probabilities",
     "sample_size",
     "upper_envelope",
 ]
 
-Floats = NDArray[np.float64]
-Ids = NDArray[np.int64]
 
 _TINY_SHARE = 2.0**-23
 """Probabilities up to this are zero, as in the authors' code; it also bounds the draws by 1e9."""
@@ -52,29 +51,34 @@ _TINY_SHARE = 2.0**-23
 _SLACK = 1e-9
 """Taken off before rounding up: one draw hits 1 channel, not ceil(1 + 2e-16) = 2."""
 
+K = 3
+"""The constant K of the tail assumption, as in the authors' code."""
 
-def sample_size(outputs: Sequence[int] | NDArray[np.int64], delta: float, c: float = 3.0) -> int:
+_C = 3
+"""The constant C of the size of S, as in the paper's experiments."""
+
+
+def sample_size(outputs: Sequence[int] | NDArray[np.int64], delta: float) -> int:
     """Return how many calibration points the sensitivities need.
 
     |S| = ceil(C ln(8 eta eta_star / delta)), where eta is the sum and eta_star the maximum of the
-    consumers' output counts (PFP, size of S; C = 3 is the setting of the paper's experiments).
+    consumers' output counts (PFP, size of S).
 
     Args:
         outputs: Outputs of each consumer for one input: channels times spatial positions.
         delta: Failure probability, e.g. 1e-16.
-        c: The constant K' of the tail assumption.
 
     Raises:
-        ValueError: If there are no outputs, or delta or c is out of range.
+        ValueError: If there are no outputs, or delta is out of range.
     """
     counts = [int(n) for n in outputs]
     if not counts or min(counts) < 1:
         raise ValueError(f"outputs must be positive counts, got {counts}")
-    if not 0.0 < delta < 1.0 or c <= 0.0:
-        raise ValueError(f"need 0 < delta < 1 and c > 0, got delta={delta}, c={c}")
+    if not 0.0 < delta < 1.0:
+        raise ValueError(f"need 0 < delta < 1, got delta={delta}")
     # Sum of logarithms: 8 eta eta_star / delta leaves the range of float64 for tiny deltas.
     logs = math.log(8.0) + math.log(sum(counts)) + math.log(max(counts)) - math.log(delta)
-    return math.ceil(c * logs)
+    return math.ceil(_C * logs)
 
 
 def upper_envelope(parts: Iterable[tuple[Ids, NDArray[np.floating[Any]]]], n_channels: int) -> Floats:
@@ -97,7 +101,7 @@ def upper_envelope(parts: Iterable[tuple[Ids, NDArray[np.floating[Any]]]], n_cha
     return envelope
 
 
-def epsilon_deterministic(s: Floats, keep: NDArray[np.bool_], k: float = 3.0) -> float:
+def epsilon_deterministic(s: Floats, keep: NDArray[np.bool_], k: float = K) -> float:
     """Bound the relative error of keeping some channels as they are.
 
     |z - zhat| <= K * sum of the dropped s * z, and never more than z, for every output and patch
@@ -111,7 +115,7 @@ def epsilon_deterministic(s: Floats, keep: NDArray[np.bool_], k: float = 3.0) ->
     return min(1.0, k * float(np.sum(s[~keep], dtype=np.float64)))
 
 
-def epsilon_sampled(total: float, draws: float, n_outputs: int, delta: float, k: float = 3.0) -> float:
+def epsilon_sampled(total: float, draws: float, n_outputs: int, delta: float, k: float = K) -> float:
     """Bound the relative error of importance sampling, by inverting Bernstein's inequality.
 
     With L = ln(2 N_out / delta): eps = K S L / (3m) + sqrt((K S L / (3m))^2 + 2 K S L / m).
@@ -143,7 +147,7 @@ def epsilon_mixed(
     draws: float,
     n_outputs: int,
     delta: float,
-    k: float = 3.0,
+    k: float = K,
 ) -> float:
     """Bound the relative error of keeping some channels surely and sampling from the others.
 
@@ -193,27 +197,8 @@ def log_miss(p: Floats) -> Floats:
     return np.log1p(-np.minimum(p, 1.0 - 2.0**-53))
 
 
-@overload
-def expected_distinct(p: Floats, draws: float) -> float: ...
-@overload
-def expected_distinct(p: Floats, draws: NDArray[np.number[Any]]) -> Floats: ...
-def expected_distinct(p: Floats, draws: float | NDArray[np.number[Any]]) -> float | Floats:
-    """Return how many different channels m draws hit on average: sum_j 1 - (1 - p_j)^m.
-
-    Args:
-        p: Probabilities, (C,).
-        draws: m, a number or an array of any shape.
-
-    Returns:
-        A float, or float64 of the shape of `draws`.
-    """
-    m = np.asarray(draws, dtype=np.float64)
-    distinct = -np.expm1(m[..., None] * log_miss(p)).sum(axis=-1)
-    return float(distinct) if m.ndim == 0 else distinct
-
-
 def draws_to_reach(miss: Floats, n: int) -> int:
-    """Return the fewest draws whose expected number of distinct channels, rounded up, is n.
+    """Return the fewest draws m whose expected number of distinct channels, sum_j 1 - (1 - p_j)^m rounded up, is n.
 
     Args:
         miss: `log_miss` of the probabilities, (C,).

@@ -26,14 +26,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxpfp.arrays import Floats, Ints
 from onnxpfp.score.criterion import Criterion
 from onnxpfp.score.energy import Energy
 from onnxpfp.score.group_data import GroupData, GroupRead
 
 __all__ = ["Reconstruction", "removal_costs"]
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 STEPS = 128
 """Most steps in which a group is taken down; wide groups lose several channels a step."""

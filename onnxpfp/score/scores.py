@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ class Scores:
     """One score per channel.
 
     Attributes:
-        method: What they are: pfp, reconstruction, energy, a baseline, or coreset (pfp by weights only).
+        method: What they are: pfp, reconstruction, energy, a baseline, coreset (pfp by weights only), or none.
         values: Score by channel id, (channels + 1,) float64; entry 0 is unused.
         sensitivity: What the bounds are made of, by channel id; the values themselves for pfp and coreset.
         energy: Mean share of the consumers' output energy by channel id, where there are data.
@@ -32,3 +33,9 @@ class Scores:
     outputs: NDArray[np.int64]
     weight: NDArray[np.float64]
     summed: bool = False
+
+    @classmethod
+    def nothing(cls, channels: int) -> Self:
+        """Score nothing, where nothing is to be chosen: a plan says what stays, or all of it must."""
+        zeros = np.zeros(channels + 1)
+        return cls("none", zeros, zeros, None, np.zeros(0, np.int64), np.zeros(0))

@@ -17,14 +17,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxpfp.arrays import chunks
+from onnxpfp.arrays import AnyFloats, Floats, chunks
 from onnxpfp.score.criterion import Criterion
 from onnxpfp.score.group_data import GroupData
 
 __all__ = ["Contributions", "ThiNet", "contribution_gram", "removal_order", "removal_ranks"]
-
-Floats = NDArray[np.float64]
-Array = NDArray[np.floating]
 
 
 @dataclass(slots=True, eq=False)
@@ -41,17 +38,17 @@ class Contributions:
         group: Number of convolution groups g.
     """
 
-    taps: Callable[[], Array]
+    taps: Callable[[], AnyFloats]
     channels: int
     outputs: int
     group: int = 1
     _gram: Floats = field(init=False)
-    _waiting: list[Array] = field(default_factory=list[Array], init=False)
+    _waiting: list[AnyFloats] = field(default_factory=list[AnyFloats], init=False)
 
     def __post_init__(self) -> None:
         self._gram = np.zeros((self.channels, self.channels))
 
-    def add(self, columns: Array) -> None:
+    def add(self, columns: AnyFloats) -> None:
         """Count the unfolded input at some points in, (T, C, k)."""
         self._waiting.append(columns)
         if sum(map(len, self._waiting)) >= self.outputs:
@@ -68,7 +65,7 @@ class Contributions:
             self._waiting.clear()
 
 
-def contribution_gram(columns: Array, taps: Array, group: int = 1) -> Floats:
+def contribution_gram(columns: AnyFloats, taps: AnyFloats, group: int = 1) -> Floats:
     """Return Q, summed over the points and all outputs, (C, C) float64; it adds up over batches.
 
     Computed tap by tap, Q = sum over taps a, b of (V_a V_b^T) * (U_a^T U_b), which needs no more than (C, C) at once.
@@ -95,7 +92,7 @@ def _pairs(size: int) -> Iterator[tuple[int, int]]:
     return ((a, b) for a in range(size) for b in range(a, size))
 
 
-def _product(one: Array, two: Array) -> Floats:
+def _product(one: AnyFloats, two: AnyFloats) -> Floats:
     """Return one^T two in float64, (C, C), of matrices (T, C), some rows at a time."""
     total = np.zeros((one.shape[1], two.shape[1]))
     for run in chunks(len(one), 16 * one.shape[1]):

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto
 
+from onnxpfp.arrays import Arrays
+from onnxpfp.data.samples import Feed
 from onnxpfp.errors import VerificationError
 from onnxpfp.model.check import checker_message
-from onnxpfp.verify.metrics import looks_like_classes
+from onnxpfp.verify.metrics import TINY, looks_like_classes
 
 __all__ = ["Drift", "DriftSums", "check"]
-
-Feed = Mapping[str, NDArray[np.generic]]
-
-TINY = float(np.finfo(np.float64).tiny)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +76,7 @@ class DriftSums:
     votes: int = 0
     batches: int = 0
 
-    def add(self, feed: Feed, wanted: Feed, given: Feed) -> None:
+    def add(self, feed: Feed, wanted: Arrays, given: Arrays) -> None:
         """Add a batch.
 
         Args:

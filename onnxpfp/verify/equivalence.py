@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 
+from onnxpfp.arrays import Arrays
 from onnxpfp.channels.ops import facts_of
 from onnxpfp.errors import ModelError, VerificationError
 from onnxpfp.model.edit import drop_unread, forget_axis_names
@@ -20,7 +21,6 @@ from onnxpfp.runtime.session import Session, open_session
 
 __all__ = ["FLOAT32", "HALF", "Equivalence", "check_equivalence", "tolerance"]
 
-Feed = Mapping[str, NDArray[np.generic]]
 
 FLOAT32 = 1e-4
 HALF = 2e-2
@@ -106,7 +106,7 @@ def _open(model: ModelProto, providers: Sequence[ProviderRequest], threads: int 
         raise VerificationError(f"the pruned model does not load: {error}") from error
 
 
-def _rounding_noise(session: Session, optimized: Session, feed: Feed, watched: Mapping[str, float]) -> float:
+def _rounding_noise(session: Session, optimized: Session, feed: Arrays, watched: Mapping[str, float]) -> float:
     """Measure how far rounding moves a model's outputs.
 
     Two kinds: its inputs move by one rounding of float32, and onnxruntime fuses and reorders its ops.
@@ -179,12 +179,12 @@ def _first(passed: Mapping[str, str], name: str) -> str:
 def check_equivalence(
     masked: ModelProto,
     pruned: ModelProto,
-    feeds: Sequence[Feed],
+    feeds: Sequence[Arrays],
     *,
     allowed: float,
     providers: Sequence[ProviderRequest],
     threads: int | None,
-    trials: Sequence[Feed] = (),
+    trials: Sequence[Arrays] = (),
 ) -> Equivalence:
     """Hold the pruned model against the masked original: they are one function.
 
@@ -206,7 +206,7 @@ def check_equivalence(
     return hold(masked, pruned, allowed=allowed, flips=FLIPS)
 
 
-def _answers(session: Session, feeds: Sequence[Feed], trials: Sequence[Feed]) -> Iterator[tuple[Feed, Feed]]:
+def _answers(session: Session, feeds: Sequence[Arrays], trials: Sequence[Arrays]) -> Iterator[tuple[Arrays, Arrays]]:
     """Yield inputs and outputs: of all `feeds`, and of those `trials` that the model takes."""
     for feed in feeds:
         yield feed, session.run(feed)
@@ -221,8 +221,8 @@ def _answers(session: Session, feeds: Sequence[Feed], trials: Sequence[Feed]) ->
 def _hold(
     masked: ModelProto,
     pruned: ModelProto,
-    feeds: Sequence[Feed],
-    trials: Sequence[Feed],
+    feeds: Sequence[Arrays],
+    trials: Sequence[Arrays],
     *,
     allowed: float,
     providers: Sequence[ProviderRequest],

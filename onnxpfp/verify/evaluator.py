@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-from numpy.typing import NDArray
 from onnx import ModelProto
 
+from onnxpfp.arrays import Arrays
 from onnxpfp.data.samples import Feed, Samples
 from onnxpfp.progress import Count
 from onnxpfp.runtime.providers import ProviderRequest
@@ -17,8 +16,6 @@ from onnxpfp.verify.drift import Drift, DriftSums
 from onnxpfp.verify.metrics import divergence, looks_like_classes
 
 __all__ = ["Evaluator"]
-
-Outputs = Mapping[str, NDArray[Any]]
 
 
 @dataclass(slots=True, eq=False)
@@ -42,7 +39,7 @@ class Evaluator:
     requests: Sequence[ProviderRequest]
     threads: int | None
     workspace: int
-    _kept: list[Outputs] | None = field(default=None, init=False)
+    _kept: list[Arrays] | None = field(default=None, init=False)
     _providers: tuple[str, ...] = field(default=(), init=False)
 
     def drift(self, model: ModelProto, tell: Count | None = None) -> Drift:
@@ -82,20 +79,20 @@ class Evaluator:
             next(iter(self._wanted()))
         return self._providers
 
-    def _pairs(self, model: ModelProto) -> Iterator[tuple[Feed, int, Outputs, Outputs]]:
+    def _pairs(self, model: ModelProto) -> Iterator[tuple[Feed, int, Arrays, Arrays]]:
         """Yield every feed, its number of samples, the outputs of the original and those of the model."""
         session = open_session(model, self.requests, threads=self.threads)
         for (feed, count), wanted in zip(self.samples.runs(self.batch_size), self._wanted(), strict=True):
             yield feed, count, wanted, session.run(feed)
 
-    def _wanted(self) -> Iterator[Outputs]:
+    def _wanted(self) -> Iterator[Arrays]:
         """Yield the outputs of the original, batch by batch, and keep them if they are few enough."""
         if self._kept is not None:
             yield from self._kept
             return
         session = open_session(self.original, self.requests, threads=self.threads)
         self._providers = session.providers
-        kept: list[Outputs] = []
+        kept: list[Arrays] = []
         size = 0
         for feed in self.samples.batches(self.batch_size):
             outputs = session.run(feed)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["divergence", "looks_like_classes"]
+from onnxpfp.arrays import Arrays, Floats
 
-Floats = NDArray[np.float64]
-Outputs = Mapping[str, NDArray[Any]]
+__all__ = ["TINY", "divergence", "looks_like_classes"]
+
 
 CLASSES = 2
 """Fewest columns of an output that looks like class scores."""
@@ -27,7 +27,7 @@ def looks_like_classes(array: NDArray[Any]) -> bool:
     return array.ndim == 2 and array.dtype.kind == "f" and array.shape[1] >= CLASSES
 
 
-def divergence(wanted: Sequence[Outputs], found: Sequence[Outputs], temperature: float = 1.0) -> float:
+def divergence(wanted: Sequence[Arrays], found: Sequence[Arrays], temperature: float = 1.0) -> float:
     """Return how far outputs drifted, the sum over all float outputs.
 
     Class scores count by the mean KL divergence of their softmax (of themselves where they are probabilities already),

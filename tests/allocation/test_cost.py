@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import scipy.sparse
 
 from onnxpfp.allocation.cost import CostModel
 
@@ -28,14 +27,6 @@ def test_total_against_a_loop():
             want = 225 * a * 3 + 225 * (b + 2) * a + 10 * 4 * b + 10
             assert cost.total(kept) == want
             assert cost.lengths(kept).tolist() == [1, 3, a, b + 2, 4 * b, 10]
-
-
-def test_sparse_is_the_same():
-    dense = model()
-    for kind in (scipy.sparse.csr_array, scipy.sparse.csr_matrix, scipy.sparse.coo_array):
-        sparse = model(kind(dense.per_channel))
-        assert sparse.total(np.array([5, 3])) == dense.total(np.array([5, 3]))
-        assert sparse.n_groups == 2
 
 
 def test_is_exact_beyond_float64():

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from onnxpfp.calibrate.sensitivity.device import Programs
 from onnxpfp.calibrate.statistics import OpStatistics, Statistics
 from onnxpfp.errors import ProviderError
 from onnxpfp.runtime.session import open_session
@@ -153,3 +154,20 @@ def test_a_command_is_timed_and_its_phases_come_from_its_report(load: Any, tmp_p
     failing = commands.Errand("prune", "x", ("-c", "raise SystemExit('no such thing')"))
     with pytest.raises(RuntimeError, match="no such thing"):
         commands.carried_out(failing, places, "here")
+
+
+def test_both_ways_to_screen_are_driven_by_the_calibration_loop(load: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[Any] = []
+    run = Programs.run
+
+    def noted(self: Programs, program: Any, *rest: Any, **options: Any) -> Any:
+        ran.append(program)
+        return run(self, program, *rest, **options)
+
+    monkeypatch.setattr(Programs, "run", noted)
+    layers = load("benchmarks.speed.layers")
+    *_, difference = load("benchmarks.speed.sensitivity_paths").compared(
+        layers.subject_of_layer(layers.LAYERS[LAYER], 4), 1
+    )
+    assert {type(program).__name__ for program in ran} == {"Totals", "Bounds", "Shares"}
+    assert float(difference) < 1e-5

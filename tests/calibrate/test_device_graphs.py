@@ -52,7 +52,7 @@ def every_program() -> list[Program]:
         Arrangement((0,), None, samples_last=True, plain=True),
     ]
     flags = [False, True]
-    bounds = itertools.product(layouts, flags, ("relative", "absolute"), ("sum", "max"), flags)
+    bounds = itertools.product(layouts, flags, ("sum", "max"), flags)
     shares = itertools.starmap(Shares, itertools.product(flags, flags))
     return [*(Totals(layout) for layout in layouts), *(Bounds(*each) for each in bounds), *shares]
 

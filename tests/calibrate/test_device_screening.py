@@ -27,7 +27,7 @@ from support.equal_statistics import assert_same
 from test_graph_convolution import CASES, build
 
 from onnxpfp.calibrate.collect import calibrate
-from onnxpfp.calibrate.sensitivity.settings import Guard, Kernel
+from onnxpfp.calibrate.sensitivity.settings import Kernel
 from onnxpfp.calibrate.statistics import Statistics
 from onnxpfp.data.inputs import input_specs
 from onnxpfp.data.sources import load_samples
@@ -36,14 +36,13 @@ from onnxpfp.linear.ops import LinearOp, Window
 
 RTOL = 1e-5
 KERNELS = st.sampled_from(["sum", "max"])
-GUARDS = st.sampled_from(["relative", "absolute"])
 KINDS = {"conv": convolutions(), "pointwise": pointwise(), "up": transposed_convolutions(), "matmul": products()}
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 
 
-def plain(case: Drawn, kernel: Kernel, guard: Guard) -> Statistics:
+def plain(case: Drawn, kernel: Kernel) -> Statistics:
     with np.errstate(over="ignore"):
-        return calibrate(case.model, case.readers, case.samples, kernel=kernel, guard=guard, method="plain", threads=1)
+        return calibrate(case.model, case.readers, case.samples, kernel=kernel, method="plain", threads=1)
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)
@@ -53,8 +52,8 @@ def test_it_is_the_plain_path(kind: str, provider: str) -> None:
     ways = st.tuples(st.sampled_from([1, 3]), st.sampled_from([1, 4096, WORKSPACE]), st.sampled_from([1, 3, 1000]))
 
     @QUICK
-    @given(drawn(KINDS[kind]), KERNELS, GUARDS, ways)
-    def check(case: Drawn, kernel: Kernel, guard: Guard, way: tuple[int, int, int]) -> None:
+    @given(drawn(KINDS[kind]), KERNELS, ways)
+    def check(case: Drawn, kernel: Kernel, way: tuple[int, int, int]) -> None:
         batch, workspace, first = way
         found = measure_there(
             case.model,
@@ -62,12 +61,11 @@ def test_it_is_the_plain_path(kind: str, provider: str) -> None:
             case.samples,
             programs,
             kernel=kernel,
-            guard=guard,
             batch=batch,
             workspace=workspace,
             first=first,
         )
-        assert_same(found, plain(case, kernel, guard), RTOL)
+        assert_same(found, plain(case, kernel), RTOL)
 
     check()
 
@@ -77,12 +75,12 @@ def test_it_is_what_the_definition_says(provider: str) -> None:
     programs = programs_on(provider)
 
     @QUICK
-    @given(drawn(), KERNELS, GUARDS)
-    def check(case: Drawn, kernel: Kernel, guard: Guard) -> None:
-        found = measure_there(case.model, case.readers, case.samples, programs, kernel=kernel, guard=guard)
+    @given(drawn(), KERNELS)
+    def check(case: Drawn, kernel: Kernel) -> None:
+        found = measure_there(case.model, case.readers, case.samples, programs, kernel=kernel)
         u = case.unfolded()
         for reader in case.readers:
-            wanted = scores(u, taps_of(reader), reader, kernel, guard)
+            wanted = scores(u, taps_of(reader), reader, kernel)
             assert as_dict(found[reader.name]) == pytest.approx(wanted, rel=1e-5, abs=0)
 
     check()

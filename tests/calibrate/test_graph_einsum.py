@@ -14,7 +14,6 @@ from support.oracle import problem
 
 from onnxpfp.linear.describe import linear_ops
 from onnxpfp.linear.ops import LinearOp
-from onnxpfp.model.constants import Constants
 from onnxpfp.runtime import open_session
 
 Floats = NDArray[np.float64]
@@ -24,7 +23,7 @@ RNG = np.random.default_rng(5)
 def readers_of(model: ModelProto, op: str) -> list[LinearOp]:
     """Describe the consumers of type `op`."""
     case = problem(model)
-    readers = linear_ops(model, case.graph, case.shapes, Constants.of(model))
+    readers = linear_ops(case.analysis)
     return [readers[p] for p, c in enumerate(case.graph.consumers) if c.op == op]
 
 

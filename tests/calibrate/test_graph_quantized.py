@@ -25,7 +25,7 @@ def model_and_reader(text: str, op: str) -> tuple[ModelProto, LinearOp]:
     """Build a model, and describe its one consumer of type `op`."""
     model = build(text)
     case = problem(model)
-    readers = linear_ops(model, case.graph, case.shapes, Constants.of(model))
+    readers = linear_ops(case.analysis)
     (position,) = (p for p, c in enumerate(case.graph.consumers) if c.op == op)
     return model, readers[position]
 

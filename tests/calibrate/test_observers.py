@@ -11,8 +11,9 @@ from onnx import ModelProto, TensorProto, helper
 from support.graphs import build
 
 import onnxpfp.calibrate.collect as collect_module
+from onnxpfp.arrays import Arrays
 from onnxpfp.calibrate.collect import calibrate
-from onnxpfp.calibrate.observer import Batch, Observer, Shape, Tensors
+from onnxpfp.calibrate.observer import Batch, Observer, Shape
 from onnxpfp.data.inputs import input_specs
 from onnxpfp.data.samples import ArraySamples, Samples
 from onnxpfp.data.sources import load_samples
@@ -43,7 +44,7 @@ class Recorder(Observer):
     def work(self) -> int:
         return 1
 
-    def see(self, tensors: Tensors, batch: Batch) -> None:
+    def see(self, tensors: Arrays, batch: Batch) -> None:
         self.batches.append(self.reader.numbers(tensors).copy())
         self.seen.append(batch)
 

@@ -13,7 +13,6 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper, parser
 from support.brute_shares import as_dict, identity_model, measure
 
-import onnxpfp.calibrate.collect as collect_module
 import onnxpfp.calibrate.probe as probe_module
 import onnxpfp.calibrate.runner as runner_module
 from onnxpfp.calibrate.collect import calibrate, in_graph_limit
@@ -79,7 +78,7 @@ def test_several_probes_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     model, readers, data = chain()
     samples = load_samples(data, input_specs(model))
     whole = calibrate(model, readers, samples)
-    monkeypatch.setattr(collect_module, "shard_readers", lambda readers: probe_module.shard_readers(readers, limit=1))
+    monkeypatch.setattr(probe_module, "CONSTANTS_LIMIT", 1)
     monkeypatch.setattr(runner_module, "_IN_MEMORY", 0)
     parts = calibrate(model, readers, samples)
     for name in whole:

@@ -13,8 +13,9 @@ import onnx
 import pytest
 from onnx import ModelProto
 
+from onnxpfp.arrays import Arrays
 from onnxpfp.calibrate import runner as runner_module
-from onnxpfp.calibrate.observer import Batch, Observer, Shape, Tensors
+from onnxpfp.calibrate.observer import Batch, Observer, Shape
 from onnxpfp.calibrate.runner import run_observers
 from onnxpfp.data.inputs import input_specs
 from onnxpfp.data.samples import Samples
@@ -41,7 +42,7 @@ class Recorder(Observer):
     def work(self) -> int:
         return 1
 
-    def see(self, tensors: Tensors, batch: Batch) -> None:
+    def see(self, tensors: Arrays, batch: Batch) -> None:
         self.batches.append({name: tensors[name].copy() for name in self.needs})
         self.there.append({name: array.nbytes for name, array in tensors.items() if name != "x"})
         self.seen.append(batch)

@@ -17,14 +17,13 @@ from onnxpfp.calibrate.sensitivity.exact import Candidates
 from onnxpfp.calibrate.sensitivity.observer import SensitivityObserver
 from onnxpfp.calibrate.sensitivity.scratch import ScratchArrays
 from onnxpfp.calibrate.sensitivity.screening import Screening
-from onnxpfp.calibrate.sensitivity.settings import Guard, Kernel, SensitivitySettings
+from onnxpfp.calibrate.sensitivity.settings import Kernel, SensitivitySettings
 from onnxpfp.calibrate.sensitivity.sums import SumField
 from onnxpfp.calibrate.sensitivity.tight_bound import ORDER, TightBound
 from onnxpfp.linear.families import op_families
 from onnxpfp.linear.ops import LinearOp
 
 KERNELS = st.sampled_from(["sum", "max"])
-GUARDS = st.sampled_from(["relative", "absolute"])
 MANY = settings(QUICK, max_examples=100)
 SLACK = 1e-5
 """What rounding may take from a bound: as much as the screening allows for."""
@@ -44,10 +43,10 @@ class Seen:
     groups: list[int]
 
 
-def seen(case: Drawn, kernel: Kernel, guard: Guard) -> Iterator[Seen]:
+def seen(case: Drawn, kernel: Kernel) -> Iterator[Seen]:
     """Let an observer see a batch, and listen."""
     (family,) = op_families(case.readers)
-    observer = SensitivityObserver(family, SensitivitySettings(kernel, guard), nonnegative=False)
+    observer = SensitivityObserver(family, SensitivitySettings(kernel), nonnegative=False)
     heard: list[tuple[Screening, SumField]] = []
     original = Screening.see
 
@@ -68,7 +67,7 @@ def seen(case: Drawn, kernel: Kernel, guard: Guard) -> Iterator[Seen]:
             for reader in (reader for reader in case.readers if reader.channels.any()):
                 fields = [(screen, field) for screen, field in heard if screen.exact.reader is reader]
                 for sign, (screen, field) in zip(_signs(unfolded[part], len(fields)), fields, strict=True):
-                    shares = every_share(np.maximum(sign * unfolded[part], 0), reader, kernel, guard)
+                    shares = every_share(np.maximum(sign * unfolded[part], 0), reader, kernel)
                     groups = [block.group for block in blocks_of(reader, kernel)]
                     yield Seen(screen, field, np.swapaxes(shares, 0, 1) if family.samples_last else shares, groups)
             heard.clear()
@@ -96,16 +95,16 @@ def assert_coarse(one: Seen) -> None:
 
 
 @MANY
-@given(drawn(most_samples=2), KERNELS, GUARDS)
-def test_no_share_is_above_the_coarse_bound(case: Drawn, kernel: Kernel, guard: Guard) -> None:
-    for one in seen(case, kernel, guard):
+@given(drawn(most_samples=2), KERNELS)
+def test_no_share_is_above_the_coarse_bound(case: Drawn, kernel: Kernel) -> None:
+    for one in seen(case, kernel):
         assert_coarse(one)
 
 
 @MANY
-@given(drawn(most_samples=2), KERNELS, GUARDS)
-def test_no_share_is_above_the_tight_bound(case: Drawn, kernel: Kernel, guard: Guard) -> None:
-    for one in seen(case, kernel, guard):
+@given(drawn(most_samples=2), KERNELS)
+def test_no_share_is_above_the_tight_bound(case: Drawn, kernel: Kernel) -> None:
+    for one in seen(case, kernel):
         assert_tight(one)
 
 
@@ -123,9 +122,9 @@ def assert_tight(one: Seen) -> None:
 
 
 @MANY
-@given(drawn(most_samples=2), KERNELS, GUARDS)
-def test_a_candidate_gets_its_share(case: Drawn, kernel: Kernel, guard: Guard) -> None:
-    for one in seen(case, kernel, guard):
+@given(drawn(most_samples=2), KERNELS)
+def test_a_candidate_gets_its_share(case: Drawn, kernel: Kernel) -> None:
+    for one in seen(case, kernel):
         blocks = one.shares.shape[2]
         places = one.shares.reshape(-1, blocks)
         for place, wanted in enumerate(places):
@@ -137,7 +136,7 @@ def test_a_candidate_gets_its_share(case: Drawn, kernel: Kernel, guard: Guard) -
 @given(drawn(most_samples=2), KERNELS, st.integers(0, 2**32 - 1))
 def test_of_several_candidates_the_largest_counts(case: Drawn, kernel: Kernel, seed: int) -> None:
     rng = np.random.default_rng(seed)
-    for one in seen(case, kernel, "relative"):
+    for one in seen(case, kernel):
         places = one.shares.reshape(-1, one.shares.shape[2])
         chosen = rng.random(places.shape) < 0.5
         place, block = np.nonzero(chosen)
@@ -182,7 +181,7 @@ def test_subnormal_and_tiny_weights_and_zeros(ids: tuple[int, ...], taps: int, k
     data[0, 1:] = 0
     data[1, :3], data[1, 4:] = 0, 0
     reader = LinearOp("r", "conv", "y", (1, 6, 5), 1, np.array(ids), weight, (1, 4, 6 - taps))
-    found = list(seen(Drawn((reader,), data), kernel, "relative"))
+    found = list(seen(Drawn((reader,), data), kernel))
     # The first two samples have only what such weights make.
     assert sum((one.shares == 1).any() for one in found) >= 2
     for one in found:

@@ -40,7 +40,7 @@ def check(source: Path | ModelProto, images: Array, kernel: Kernel) -> None:
     loaded = load(source)
     shapes = {spec.name: (1, *images.shape[1:]) for spec in input_specs(loaded.model)}
     analysis = analyze_at(loaded, shapes, Options())
-    readers = linear_ops(analysis.source.model, analysis.graph, analysis.shapes, analysis.constants)
+    readers = linear_ops(analysis)
     model = analysis.source.model
     samples = load_samples(images, input_specs(model))
     plain = calibrate(model, readers, samples, kernel=kernel, method="plain", threads=1)

@@ -24,10 +24,9 @@ from support.drawn_readers import (
 from support.equal_statistics import assert_same
 
 from onnxpfp.calibrate.sensitivity import exact, observer, screening
-from onnxpfp.calibrate.sensitivity.settings import Guard, Kernel
+from onnxpfp.calibrate.sensitivity.settings import Kernel
 
 KERNELS = st.sampled_from(["sum", "max"])
-GUARDS = st.sampled_from(["relative", "absolute"])
 FEW = settings(QUICK, max_examples=25)
 """Every example opens several sessions."""
 WAYS: dict[str, dict[Any, dict[str, float]]] = {
@@ -58,10 +57,10 @@ KINDS = {"conv": convolutions(), "pointwise": pointwise(), "up": transposed_conv
 @pytest.mark.parametrize("kind", KINDS)
 def test_screened_is_plain(kind: str) -> None:
     @FEW
-    @given(drawn(KINDS[kind]), KERNELS, GUARDS, st.sampled_from([1, 3, None]))
-    def check(case: Drawn, kernel: Kernel, guard: Guard, batch: int | None) -> None:
-        found = case.measured("screened", kernel, guard, batch_size=batch)
-        assert_same(found, case.measured("plain", kernel, guard))
+    @given(drawn(KINDS[kind]), KERNELS, st.sampled_from([1, 3, None]))
+    def check(case: Drawn, kernel: Kernel, batch: int | None) -> None:
+        found = case.measured("screened", kernel, batch_size=batch)
+        assert_same(found, case.measured("plain", kernel))
 
     check()
 
@@ -69,22 +68,22 @@ def test_screened_is_plain(kind: str) -> None:
 @pytest.mark.parametrize("way", WAYS)
 def test_what_is_only_a_matter_of_speed_changes_nothing(way: str) -> None:
     @FEW
-    @given(drawn(most_samples=6), KERNELS, GUARDS)
-    def check(case: Drawn, kernel: Kernel, guard: Guard) -> None:
+    @given(drawn(most_samples=6), KERNELS)
+    def check(case: Drawn, kernel: Kernel) -> None:
         with tuned(way):
-            found = case.measured("screened", kernel, guard)
-        assert_same(found, case.measured("plain", kernel, guard))
+            found = case.measured("screened", kernel)
+        assert_same(found, case.measured("plain", kernel))
 
     check()
 
 
 @QUICK
-@given(drawn(), KERNELS, GUARDS)
-def test_screened_is_what_the_definition_says(case: Drawn, kernel: Kernel, guard: Guard) -> None:
-    found = case.measured("screened", kernel, guard)
+@given(drawn(), KERNELS)
+def test_screened_is_what_the_definition_says(case: Drawn, kernel: Kernel) -> None:
+    found = case.measured("screened", kernel)
     u = case.unfolded()
     for reader in case.readers:
-        wanted = scores(u, taps_of(reader), reader, kernel, guard)
+        wanted = scores(u, taps_of(reader), reader, kernel)
         assert as_dict(found[reader.name]) == pytest.approx(wanted, rel=3e-6, abs=0)
         assert found[reader.name].negative == bool((case.data < 0).any())
         assert found[reader.name].patches == u.shape[0] * u.shape[3]

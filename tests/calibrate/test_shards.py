@@ -26,6 +26,7 @@ from onnxpfp.calibrate.sensitivity.settings import SensitivitySettings
 from onnxpfp.calibrate.statistics import SampleSum, Statistic, load_statistics, merged, save_statistics
 from onnxpfp.channels import Analysis
 from onnxpfp.data.samples import Samples
+from onnxpfp.data.splits import CalibrationData, Split
 from onnxpfp.errors import CalibrationError
 from onnxpfp.linear.columns import sample_positions
 from onnxpfp.linear.describe import linear_ops
@@ -34,8 +35,10 @@ from onnxpfp.lossless.traces import GapObserver, TraceObserver
 from onnxpfp.model.load import load
 from onnxpfp.options import Options
 from onnxpfp.pipeline.analyze import analyze, open_model, read_data
+from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.measurements import ContributionObserver, MapObserver, Measurements
 from onnxpfp.pipeline.refit_problem import refit_setup, start_gram_observers
+from onnxpfp.progress import Clock
 from onnxpfp.runtime.device_memory import DeviceMemory
 from onnxpfp.runtime.providers import resolve_providers
 from onnxpfp.score.registry import CRITERIA
@@ -65,17 +68,17 @@ def shard(whole: tuple[Analysis, Samples], first: int, last: int) -> tuple[Analy
 
 
 def sensitivities(analysis: Analysis, samples: Samples, first: int) -> Statistics:
-    ops = linear_ops(analysis.model, analysis.graph, analysis.shapes, analysis.constants)
+    ops = linear_ops(analysis)
     return calibrate(analysis.model, ops, samples, batch_size=BATCH, threads=1, first_sample=first)
 
 
 def in_graph(analysis: Analysis, samples: Samples, first: int) -> Statistics:
-    ops = linear_ops(analysis.model, analysis.graph, analysis.shapes, analysis.constants)
+    ops = linear_ops(analysis)
     return calibrate(analysis.model, ops, samples, batch_size=BATCH, threads=1, first_sample=first, method="plain")
 
 
 def measurements(analysis: Analysis, samples: Samples, first: int) -> Measurements:
-    ops = linear_ops(analysis.model, analysis.graph, analysis.shapes, analysis.constants)
+    ops = linear_ops(analysis)
     return Measurements(analysis, ops, samples, BATCH, REQUESTS, OPTIONS, None, first)
 
 
@@ -97,8 +100,10 @@ def on_device(analysis: Analysis, samples: Samples, first: int) -> Statistics:
 
 
 def grams(analysis: Analysis, samples: Samples, first: int) -> Statistics:
-    given: Any = type("Data", (), {"batch_size": BATCH})()
-    observers = start_gram_observers(refit_setup(analysis, samples, samples, given, REQUESTS, OPTIONS))
+    split = Split(samples, samples, samples)
+    data = CalibrationData(samples, "file", BATCH, split)
+    context = RunContext(analysis, data, REQUESTS, (), OPTIONS, None, 0, Clock())
+    observers = start_gram_observers(refit_setup(context, analysis, split))
     return collected(observers, measurements(analysis, samples, first).run)
 
 

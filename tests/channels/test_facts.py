@@ -25,7 +25,7 @@ def test_only_ops_with_a_rule_have_facts() -> None:
 def test_the_domain_of_onnx_has_two_names() -> None:
     assert op_name("Conv", "ai.onnx") == op_name("Conv", "") == op_name("Conv", None) == "Conv"
     assert facts_of(helper.make_node("Conv", ["x"], ["y"], domain="com.other")).products is None
-    assert facts_of(helper.make_node("Conv", ["x"], ["y"])).linear == "conv"
+    assert facts_of(helper.make_node("Conv", ["x"], ["y"])).layout == "conv"
 
 
 @pytest.mark.parametrize("op", UNARY)
@@ -45,7 +45,9 @@ def test_declared_signs_and_ranges_hold(op: str) -> None:
 
 def test_what_multiplies_says_where_its_bias_is() -> None:
     for name, facts in FACTS.items():
-        if facts.linear is not None:
+        if facts.layout is not None or facts.operands is not None:
             assert facts.products is not None, name
+        if facts.linear:
+            assert facts.layout is not None, name
         if facts.bias is not None:
             assert facts.products is not None, name

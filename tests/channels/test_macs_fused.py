@@ -86,7 +86,7 @@ ROWS = [
 @pytest.mark.parametrize("row", ROWS, ids=str)
 def test_cost_model_is_exact(row):
     case = problem(model_of(row))
-    macs = mac_model(case.model, case.graph, case.shapes)
+    macs = mac_model(case.analysis)
     keep = random_keep(case.graph, np.random.default_rng(0), 0.6)
     kept = np.array([keep[group.channels].sum() for group in case.graph.groups], np.int64)
     pruned = apply(case.model, case.graph, keep, Edits())

@@ -16,7 +16,8 @@ from rich.console import Console
 import onnxpfp
 from onnxpfp.api.inspect import Footprint, InspectedGroup, Inspection, NodeName, Stay
 from onnxpfp.channels import Fixed
-from onnxpfp.report.print_inspection import print_inspection
+from onnxpfp.report.formats import ReportView
+from onnxpfp.report.text import as_text
 
 ROOT = Path(__file__).parents[2]
 
@@ -44,9 +45,8 @@ def _found(groups: int = 1, stays: int = 1) -> Inspection:
 
 
 def _text(found: Inspection, *, width: int = 140, top: int | None = None) -> str:
-    stream = io.StringIO()
-    print_inspection(found, Console(file=stream, width=width, markup=False, emoji=False), top=top)
-    return stream.getvalue()
+    console = Console(file=io.StringIO(), width=width, markup=False, emoji=False)
+    return as_text(found, ReportView(console, top, full=top is None))
 
 
 def _line(text: str, start: str) -> str:

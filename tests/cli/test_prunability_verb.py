@@ -23,9 +23,10 @@ import onnxpfp
 from onnxpfp.allocation.prunability import read_curve
 from onnxpfp.cli.main import main
 from onnxpfp.pipeline.prunability_curves import Point
+from onnxpfp.report.formats import ReportView
 from onnxpfp.report.inspection import NodeName
-from onnxpfp.report.print_prunability import print_prunability, sketch
-from onnxpfp.report.prunability import GroupPrunability, PrunabilityReport
+from onnxpfp.report.prunability import GroupPrunability, PrunabilityReport, sketch
+from onnxpfp.report.text import as_text
 
 ROOT = Path(__file__).parents[2]
 DATA = ("--calib-data", "data.npz", "--threads", "1")
@@ -97,9 +98,8 @@ def _found(*, curve: tuple[float, ...] = (0.0, 0.01, 0.02, 0.5), groups: int = 1
 
 
 def _text(found: PrunabilityReport, *, width: int = 140, top: int | None = None) -> str:
-    stream = io.StringIO()
-    print_prunability(found, Console(file=stream, width=width, markup=False, emoji=False), top=top)
-    return stream.getvalue()
+    console = Console(file=io.StringIO(), width=width, markup=False, emoji=False)
+    return as_text(found, ReportView(console, top, full=top is None))
 
 
 def _line(text: str, start: str) -> str:

@@ -9,8 +9,9 @@ from rich.console import Console
 from onnxpfp.channels.types import Fixed
 from onnxpfp.lossless import Removal
 from onnxpfp.refit.means import Record
-from onnxpfp.report.print_pruning import print_notes, print_report
+from onnxpfp.report.formats import ReportView
 from onnxpfp.report.pruning import GroupReport, Report, Size
+from onnxpfp.report.text import as_text, print_notes
 from onnxpfp.verify.drift import Drift
 from onnxpfp.verify.equivalence import Equivalence
 
@@ -65,9 +66,7 @@ def _report(groups: int = 1) -> Report:
 
 
 def _text(report: Report, *, full: bool = False) -> str:
-    stream = io.StringIO()
-    print_report(report, Console(file=stream, width=140, markup=False), full=full)
-    return stream.getvalue()
+    return as_text(report, ReportView(Console(file=io.StringIO(), width=140, markup=False), full=full))
 
 
 def _line(text: str, start: str) -> str:

@@ -7,22 +7,13 @@ from typing import Any
 import nets
 import numpy as np
 import pytest
-from onnx import ModelProto
+from support.oracle import problem
 
-from onnxpfp.channels import ChannelGraph, Patterns, build_channel_graph
 from onnxpfp.linear.weights import StoredAxis, reweight, reweightable, scale_columns, stored_axes_of
-from onnxpfp.model.constants import Constants
-from onnxpfp.model.shapes import concrete_shapes
 
 ROWS = "g (float[N,5] x) => (float[N,3] y) {{ h = MatMul(x, w1) r = Relu(h) {} }}"
 MAPS = "g (float[N,2,6,6] x) => (float[N,4,H,W] y) {{ h = Conv(x, w1) r = Relu(h) {} }}"
 DENSE, MAP = {"w1": (5, 8)}, {"w1": (8, 2, 3, 3)}
-
-
-def understand(model: ModelProto) -> tuple[ChannelGraph, Constants, tuple[StoredAxis | None, ...]]:
-    constants = Constants.of(model)
-    graph = build_channel_graph(model, concrete_shapes(model, {}), constants, Patterns((), ()))
-    return graph, constants, stored_axes_of(model, graph, constants)
 
 
 PLACES: dict[str, tuple[str, dict[str, Any], list[StoredAxis | None]]] = {
@@ -58,11 +49,12 @@ PLACES: dict[str, tuple[str, dict[str, Any], list[StoredAxis | None]]] = {
 @pytest.mark.parametrize("case", PLACES)
 def test_the_stored_axis(case: str) -> None:
     text, shapes, expected = PLACES[case]
-    graph, constants, places = understand(nets.build(text, shapes))
+    analysis = problem(nets.build(text, shapes)).analysis
+    graph, constants, places = analysis.graph, analysis.constants, stored_axes_of(analysis)
     assert list(places) == expected
     assert reweightable(graph, places).tolist() == [None not in expected]
     factor = np.linspace(0.5, 2, graph.count + 1)
-    edits = reweight(graph, constants, places, factor)
+    edits = reweight(analysis, places, factor)
     if None in expected:
         assert not edits
         return
@@ -78,8 +70,8 @@ def test_the_stored_axis(case: str) -> None:
 
 def test_factors_of_one_change_nothing() -> None:
     text, shapes, _ = PLACES["MatMul"]
-    graph, constants, places = understand(nets.build(text, shapes))
-    assert not reweight(graph, constants, places, np.ones(graph.count + 1))
+    analysis = problem(nets.build(text, shapes)).analysis
+    assert not reweight(analysis, stored_axes_of(analysis), np.ones(analysis.graph.count + 1))
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])

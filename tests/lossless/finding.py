@@ -18,7 +18,6 @@ from onnxpfp.data.sources import load_samples
 from onnxpfp.linear.describe import linear_ops
 from onnxpfp.linear.weights import stored_axes_of
 from onnxpfp.lossless import Lossless, edits_of, find_lossless
-from onnxpfp.model.constants import Constants
 from onnxpfp.rewrite import Edits, apply
 from onnxpfp.runtime.providers import resolve_providers
 
@@ -63,14 +62,10 @@ def others(model: ModelProto) -> Iterator[Feed]:
 def find(model: ModelProto, *, trusted: bool = True, samples: Samples | None = None) -> Found:
     """Find what goes for free, take it out and measure the difference on other inputs."""
     case = problem(model)
-    constants = Constants.of(model)
-    readers = linear_ops(model, case.graph, case.shapes, constants)
-    places = stored_axes_of(model, case.graph, constants)
+    analysis = case.analysis
+    readers, places = linear_ops(analysis), stored_axes_of(analysis)
     lossless = find_lossless(
-        model,
-        case.graph,
-        case.shapes,
-        constants,
+        analysis,
         readers,
         places,
         samples or samples_of(model),
@@ -79,7 +74,7 @@ def find(model: ModelProto, *, trusted: bool = True, samples: Samples | None = N
         providers=resolve_providers("cpu"),
         threads=1,
     )
-    edits = edits_of(model, case.graph, constants, readers, lossless, places, Edits())
+    edits = edits_of(analysis, readers, lossless, places, Edits())
     pruned = apply(model, case.graph, lossless.keep, edits)
     check_file(case, lossless.keep, pruned)
     errors = tuple(difference(run(model, feed), run(pruned, feed)) for feed in others(model))

@@ -12,7 +12,6 @@ from onnxpfp.errors import VerificationError
 from onnxpfp.linear.describe import linear_ops
 from onnxpfp.linear.weights import stored_axes_of
 from onnxpfp.lossless import Lossless, edits_of
-from onnxpfp.model.constants import Constants
 from onnxpfp.rewrite import Edits
 
 MAPS = "g (float[N,2,6,6] x) => (float[N,4,4,4] y) { a = Conv(x, w1, b1) y = Conv <pads = [1,1,1,1]> (a, w2) }"
@@ -21,10 +20,8 @@ GROUPED = MAPS.replace("<pads", "<group = 2, pads")
 
 def edited(text: str, lossless: Lossless, weights: dict[str, nets.Array], before: Edits) -> Edits:
     model = nets.build(text, weights, dtype=weights["w2"].dtype)
-    case, constants = problem(model), Constants.of(model)
-    readers = linear_ops(model, case.graph, case.shapes, constants)
-    places = stored_axes_of(model, case.graph, constants)
-    return edits_of(model, case.graph, constants, readers, lossless, places, before)
+    analysis = problem(model).analysis
+    return edits_of(analysis, linear_ops(analysis), lossless, stored_axes_of(analysis), before)
 
 
 def merging(*merges: tuple[int, int, float]) -> Lossless:

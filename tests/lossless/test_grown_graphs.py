@@ -12,23 +12,22 @@ from hypothesis import strategies as st
 from onnx import ModelProto, numpy_helper
 from support.composer import compose
 from support.composer_checks import JUMPS, examine
-from support.oracle import run
+from support.oracle import Case, run
 
-from onnxpfp.channels import ChannelGraph
 from onnxpfp.errors import CalibrationError, ModelError
 from onnxpfp.linear.weights import stored_axes_of
-from onnxpfp.model.constants import Constants, stored_tensors
+from onnxpfp.model.constants import stored_tensors
 
 CALM = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much, HealthCheck.large_base_example]
 QUICK = settings(max_examples=60, deadline=None, derandomize=True, database=None, suppress_health_check=CALM)
 FRESH = settings(QUICK, max_examples=1000, derandomize=False, print_blob=True)
 
 
-def planted(model: ModelProto, graph: ChannelGraph) -> ModelProto:
+def planted(case: Case) -> ModelProto:
     """Give the second channel of every group the weights of the first, and let the third one's be zero."""
     copy = ModelProto()
-    copy.CopyFrom(model)
-    places = stored_axes_of(model, graph, Constants.of(model))
+    copy.CopyFrom(case.model)
+    graph, places = case.graph, stored_axes_of(case.analysis)
     contracted = {(place.tensor, place.axis) for place in places if place is not None}
     tensors = stored_tensors(copy.graph)
     for name, axes in graph.stored_axes():
@@ -57,7 +56,7 @@ def check(model: ModelProto, *, trusted: bool) -> Found | None:
     case = examine(model)
     if not case.graph.count:
         return None
-    changed = planted(case.model, case.graph)
+    changed = planted(case)
     if not bearable(changed):
         return None
     try:

@@ -60,7 +60,7 @@ def score(name: str, model: ModelProto | Path, data: Any = DATA, **options: Any)
     session, requests = open_model(source, chosen)
     read = read_data(source, session, data, chosen)
     analysis = analyze(source, read, chosen)
-    readers = linear_ops(analysis.source.model, analysis.graph, analysis.shapes, analysis.constants)
+    readers = linear_ops(analysis)
     measurements = Measurements(analysis, readers, read.samples, read.batch_size, requests, chosen, None)
     values = criterion_scores(
         CRITERIA[name],

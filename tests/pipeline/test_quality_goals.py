@@ -11,6 +11,7 @@ from onnx import ModelProto
 
 import onnxpfp
 from onnxpfp import errors
+from onnxpfp.options import Options
 from onnxpfp.pipeline.quality_search import QualityTarget
 from onnxpfp.verify.drift import Drift
 
@@ -130,10 +131,10 @@ def test_it_takes_data_and_enough_of_them() -> None:
 def test_what_a_limit_is() -> None:
     drift = Drift(0.1, None, 0.98, 50, held_out=True)
     nothing = Drift(None, 0.5, None, 50, held_out=True)
-    most, least = QualityTarget.of(0.1, None), QualityTarget.of(None, 0.98)
+    most, least = QualityTarget.of(Options(max_drift=0.1)), QualityTarget.of(Options(min_agreement=0.98))
     assert most == QualityTarget("drift", 0.1)
     assert least == QualityTarget("agreement", 0.98)
-    assert QualityTarget.of(None, None) is None
+    assert QualityTarget.of(Options()) is None
     for limit, worse in ((most, 0.1000001), (least, 0.9799999)):
         assert limit is not None
         assert limit.holds(limit.value(drift))

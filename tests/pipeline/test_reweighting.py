@@ -101,9 +101,7 @@ def test_the_mean_over_draws_is_the_original(watch: Callable[..., Any], select: 
     model, data = nets.build(text, shapes), nets.noise(6, 3, 6, 6)
     _, seen = watch(model, calibration=data, keep_macs=0.6, allocate="bound", compensate="none")
     analysis = seen.analysis
-    graph, constants = analysis.graph, analysis.constants
-    places = stored_axes_of(model, graph, constants)
-    cost = mac_model(model, graph, analysis.shapes)
+    graph, places, cost = analysis.graph, stored_axes_of(analysis), mac_model(analysis)
     activation = nets.values(model, {"x": data[:1]})["r"][0, :, :3, :3].astype(np.float64)
     exact = np.tensordot(nets.weights(model)["w2"].astype(np.float64), activation, 3)
     draws = []
@@ -111,7 +109,7 @@ def test_the_mean_over_draws_is_the_original(watch: Callable[..., Any], select: 
         options = Options(keep_macs=0.5, select=select, seed=seed, round_to=1)  # type: ignore[arg-type]
         selector = Selector(graph.groups, seen.scores, reweightable(graph, places), options)
         decision = decide(selector, cost, "bound")
-        edits = reweight(graph, constants, places, np.where(decision.keep, decision.factor, 1.0))
+        edits = reweight(analysis, places, np.where(decision.keep, decision.factor, 1.0))
         pruned = nets.weights(apply(model, graph, decision.keep, edits))["w2"].astype(np.float64)
         draws.append(np.tensordot(pruned, activation[decision.keep[graph.axes["w1"][0]]], 3))
     spread = np.std(draws, axis=0) / np.sqrt(len(draws))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import nets
@@ -11,13 +12,13 @@ import pytest
 from onnx import ModelProto
 
 from onnxpfp.calibrate.collect import calibrate
-from onnxpfp.data.samples import ArraySamples
+from onnxpfp.data.samples import ArraySamples, Samples
 from onnxpfp.linear.describe import linear_ops, op_key
-from onnxpfp.model.load import load
 from onnxpfp.options import Options
 from onnxpfp.pipeline import scoring as scoring_module
-from onnxpfp.pipeline.analyze import CalibrationData, analyze, open_model, read_data
-from onnxpfp.pipeline.scoring import Calibration, calibrate_and_score, split_of
+from onnxpfp.pipeline.context import open_run
+from onnxpfp.pipeline.measured import RefitCalibration
+from onnxpfp.pipeline.scoring import calibrate_and_score
 from onnxpfp.progress import Clock
 
 WANTED = 21
@@ -41,34 +42,25 @@ def fed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 def gathered(
     model: ModelProto, data: np.ndarray, fed: list[int], **given: Any
-) -> tuple[Calibration, CalibrationData, Clock]:
-    options, clock = Options(threads=2, keep_macs=0.5, **given), Clock()
-    source = load(model)
-    session, requests = open_model(source, options)
-    read = read_data(source, session, data, options)
-    analysis = analyze(source, read, options)
-    readers = linear_ops(source.model, analysis.graph, analysis.shapes, analysis.constants)
-    split = split_of(read, 0)
+) -> tuple[RefitCalibration, Samples, Clock]:
+    context = replace(open_run(model, data, Options(threads=2, keep_macs=0.5, **given), ()), clock=Clock())
+    analysis = context.whole
+    readers = linear_ops(analysis)
     fed.clear()
-    return (
-        calibrate_and_score(analysis, readers, read, split, requests, options, replaying=False, clock=clock),
-        read,
-        clock,
-    )
+    calibration = calibrate_and_score(context, analysis, readers)
+    assert isinstance(calibration, RefitCalibration)
+    return calibration, context.data.fit, context.clock
 
 
 def test_sensitivities_and_gram_matrices_come_from_one_pass(fed: list[int]) -> None:
-    calibration, _, clock = gathered(nets.chain(), nets.noise(64, 3, 8, 8), fed)
-    fit = calibration.split.fit
+    calibration, fit, clock = gathered(nets.chain(), nets.noise(64, 3, 8, 8), fed)
     assert (sum(fed), len(calibration.seen)) == (len(fit), WANTED)
     assert list(clock.seconds) == ["calibration", "ranking"]
     assert calibration.grams.keys() == {"c", "y"}
     assert calibration.grams["y"].count == len(fit)
-    assert calibration.setup is not None
-    model = calibration.setup.problem.model
+    model = calibration.setup.problem.analysis.model
     readers = [layer.reader for layer in calibration.setup.problem.layers if layer.output in calibration.grams]
     alone = calibrate(model, readers, fit.take(WANTED))
-    assert calibration.statistics is not None
     for number, reader in enumerate(readers):
         here = calibration.statistics[op_key(number)]
         assert here.samples == WANTED
@@ -85,8 +77,7 @@ def test_what_nobody_asks_for_is_not_measured(fed: list[int], given: dict[str, A
 def test_a_fixed_batch_of_more_samples_than_are_wanted(fed: list[int]) -> None:
     model = nets.chain()
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 32
-    calibration, _, _ = gathered(model, nets.noise(512, 3, 8, 8), fed)
+    calibration, fit, _ = gathered(model, nets.noise(512, 3, 8, 8), fed)
     assert len(calibration.seen) == 32
-    assert calibration.statistics is not None
     assert {each.samples for each in calibration.statistics.values()} == {32}
-    assert calibration.grams["y"].count == len(calibration.split.fit) == 512 - 2 * 64
+    assert calibration.grams["y"].count == len(fit) == 512 - 2 * 64

@@ -8,16 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 from onnx import ModelProto, helper
+from support.oracle import problem as analysed
 
-from onnxpfp.channels import Patterns, build_channel_graph
 from onnxpfp.data.inputs import input_specs
 from onnxpfp.data.sources import load_samples
-from onnxpfp.linear.weights import own_weights
-from onnxpfp.model.constants import Constants
 from onnxpfp.model.shapes import concrete_shapes, default_input_shapes
 from onnxpfp.refit.layers import RefitLayer, refit_layers
 from onnxpfp.refit.problem import RefitProblem
-from onnxpfp.refit.targets import TargetFinder
 from onnxpfp.runtime import resolve_providers
 
 
@@ -52,11 +49,8 @@ def make_problem() -> Studied:
     def look(
         model: ModelProto, samples: Any = None, *, count: int = 64, held: int = 16, **given: Any
     ) -> tuple[RefitProblem, dict[str, RefitLayer], dict[str, str]]:
-        shapes = concrete_shapes(model, default_input_shapes(model, {}))
-        constants = Constants.of(model)
-        graph = build_channel_graph(model, shapes, constants, Patterns())
-        target_finder = TargetFinder.of(model, constants, shapes)
-        layers, left = refit_layers(target_finder, graph, own_weights(model, constants))
+        analysis = analysed(model, shapes=concrete_shapes(model, default_input_shapes(model, {}))).analysis
+        layers, left = refit_layers(analysis)
         source = _normal(model, count) if samples is None else samples
         loaded = load_samples(
             source, input_specs(model), count=count, input_shapes=default_input_shapes(model, {}), rng=0
@@ -64,9 +58,7 @@ def make_problem() -> Studied:
         fit, tuning = loaded.split(held, np.random.default_rng(0))
         options = {"batch_size": 8, "positions": 64, "workspace": 1 << 28, "seed": 0} | given
         requests = resolve_providers("cpu")
-        problem = RefitProblem(
-            model, graph, constants, shapes, layers, fit, tuning, requests=requests, threads=1, **options
-        )
+        problem = RefitProblem(analysis, layers, fit, tuning, requests=requests, threads=1, **options)
         return problem, {layer.output: layer for layer in layers}, dict(left)
 
     return look

@@ -130,7 +130,7 @@ def made_of_others(window: str) -> ModelProto:
 @pytest.mark.parametrize("workspace", [FEW, MANY])
 def test_a_group_that_can_be_rebuilt_has_no_response(make_problem, window: str, workspace: int) -> None:
     problem, layers, _ = make_problem(made_of_others(window), workspace=workspace)
-    group = next(group for group in problem.graph.groups if group.name == "w")
+    group = next(group for group in problem.analysis.graph.groups if group.name == "w")
     keeps = np.array([[True] * 4 + [False] * 2, [False, True, True, False, True, False], [True] * 6])
     grams = collect_grams(problem, layers.values(), SpillCache(1 << 28))
     plain, refitted = (
@@ -159,7 +159,7 @@ def test_outputs_that_lie_before_the_group_do_not_respond(make_problem) -> None:
         early = MatMul(x, e)  a = MatMul(x, w)  r = Relu(a)  y = MatMul(r, v) }"""
     )
     problem, layers, _ = make_problem(model)
-    group = problem.graph.groups[0]
+    group = problem.analysis.graph.groups[0]
     keeps = np.array([[False] * 3 + [True] * 3])
     grams = collect_grams(problem, layers.values(), SpillCache(1 << 20))
     (drift,) = run_group_trials(problem, [TrialWidths(group, keeps)], grams, refitted=True)[0]

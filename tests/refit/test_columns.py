@@ -60,7 +60,7 @@ def check(make_problem, model: ModelProto, shape: tuple[int, ...], per_sample: i
     assert not left
     layer = layers["y"]
     data = noise(*shape)
-    made = values(problem.model, {"x": data})["y"]
+    made = values(problem.analysis.model, {"x": data})["y"]
     positions = draw_positions(made.shape, layer.axis, per_sample, np.random.default_rng(0))
     spatial = made.shape[2:] if layer.reader.kind != "matmul" else ()
     u = columns(layer.reader, data, spatial, positions)

@@ -77,7 +77,7 @@ def test_columns_of_a_transposed_convolution(make_problem) -> None:
     gram = collect_grams(problem, [layers["d"]], SpillCache(LARGE))["d"]
     taps = layers["d"].reader.taps().astype(np.float64)
     blocks = taps.reshape(2, 4, 4, -1).transpose(0, 2, 1, 3).reshape(2, 4, -1)
-    output = shown(problem.model, problem, ["d"])["d"].astype(np.float64)
+    output = shown(problem.analysis.model, problem, ["d"])["d"].astype(np.float64)
     assert gram.count == len(problem.fit) * output[0, 0].size
     for group, (block, made) in enumerate(zip(blocks, np.split(output, 2, axis=1), strict=True)):
         flat = made.swapaxes(0, 1).reshape(4, -1)
@@ -101,7 +101,9 @@ def test_they_come_out_of_the_runs_that_measure_readers(make_problem) -> None:
     alone = collect_grams(problem, layers.values(), SpillCache(LARGE))
     observers = gram_observers(problem, layers.values(), SpillCache(LARGE))
     readers = [layers["c"].reader]
-    found = calibrate(problem.model, readers, problem.fit, batch_size=8, threads=3, observers=observers, scored=16)
+    found = calibrate(
+        problem.analysis.model, readers, problem.fit, batch_size=8, threads=3, observers=observers, scored=16
+    )
     assert found["c"].samples == 16
     beside = observed_grams(observers)
     assert beside.keys() == alone.keys()

@@ -10,8 +10,9 @@ from nets import noise, run, values
 from onnx import numpy_helper
 from support.graphs import build
 
+from onnxpfp.linear.layout import as_stored
 from onnxpfp.refit.layers import kept_weights, with_weights
-from onnxpfp.refit.state import RefitState, operand
+from onnxpfp.refit.state import RefitState
 from onnxpfp.refit.sweep import refit
 from onnxpfp.rewrite.apply import apply
 from onnxpfp.rewrite.edits import Edits
@@ -56,12 +57,12 @@ def test_new_numbers_arrive_in_the_network(make_problem, kind: str) -> None:
     model = build(f"g {text}", opset=17)
     problem, layers, _ = make_problem(model)
     (layer,) = layers.values()
-    refit_state = RefitState(problem, problem.graph.keep_all(), Edits())
+    refit_state = RefitState(problem, problem.analysis.graph.keep_all(), Edits())
     start = refit_state.start(layer)
     assert start is not None
     weights, bias = 2 * start.weights, start.bias + (3.0 if biased else 0.0)
     refit_state.put(layer, weights, bias)
-    changed = apply(model, problem.graph, problem.graph.keep_all(), refit_state.all_edits([layer]))
+    changed = apply(model, problem.analysis.graph, problem.analysis.graph.keep_all(), refit_state.all_edits([layer]))
     shape = [dim.dim_value or 2 for dim in model.graph.input[0].type.tensor_type.shape.dim]
     feed = noise(*shape)
     before = values(model, {"x": feed})[layer.output]
@@ -114,13 +115,13 @@ def test_taps_go_back_to_the_layout_of_the_op(make_problem, kind: str) -> None:
     _, layers, _ = make_problem(model)
     layer = layers["y"]
     stored = numpy_helper.to_array(model.graph.initializer[0])
-    np.testing.assert_array_equal(operand(layer, layer.reader.taps()), stored)
+    np.testing.assert_array_equal(as_stored(layer.reader.taps(), model.graph.node[0]), stored)
 
 
 @pytest.mark.parametrize("kind", LAYOUTS)
 def test_what_is_cut_out_can_be_put_back(make_problem, kind: str) -> None:
     problem, layers, _ = make_problem(build(f"g {LAYOUTS[kind]}"))
-    layer, keep = layers["y"], problem.graph.keep_all()
+    layer, keep = layers["y"], problem.analysis.graph.keep_all()
     taps = layer.reader.taps().astype(np.float64)
     cut = kept_weights(layer, taps, keep)
     assert cut is not None
@@ -135,7 +136,7 @@ def test_groups_that_keep_unequal_parts_are_left_alone(make_problem) -> None:
     layer = layers["y"]
     apart = replace(layer, reader=replace(layer.reader, channels=np.arange(1, 9)))
     taps = layer.reader.taps().astype(np.float64)
-    keep = np.ones(max(9, problem.graph.count + 1), np.bool_)
+    keep = np.ones(max(9, problem.analysis.graph.count + 1), np.bool_)
     keep[[1, 8]] = False
     cut = kept_weights(apart, taps, keep)
     assert cut is not None
@@ -150,10 +151,10 @@ def test_a_network_of_bfloat16_weights_is_refitted(make_problem) -> None:
         "{ a = MatMul(x, f)  t = Cast <to = 1> (w)  y = Gemm(a, t) }"
     )
     problem, _, _ = make_problem(model)
-    keep = problem.graph.keep_all()
-    keep[problem.graph.groups[0].channels[:3]] = False
+    keep = problem.analysis.graph.keep_all()
+    keep[problem.analysis.graph.groups[0].channels[:3]] = False
     found = refit(problem, keep, Edits())
     feed = noise(16, 3, seed=9)
-    plain, better = (run(apply(model, problem.graph, keep, edits), feed) for edits in (Edits(), found.edits))
+    plain, better = (run(apply(model, problem.analysis.graph, keep, edits), feed) for edits in (Edits(), found.edits))
     whole = run(model, feed)
     assert np.square(better - whole).sum() < 1e-3 * np.square(plain - whole).sum()

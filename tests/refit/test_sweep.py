@@ -52,8 +52,8 @@ def model_of(kind: str) -> ModelProto:
 
 
 def without(problem: RefitProblem, channels: list[int], group: int = 0) -> np.ndarray:
-    keep = problem.graph.keep_all()
-    keep[problem.graph.groups[group].channels[channels]] = False
+    keep = problem.analysis.graph.keep_all()
+    keep[problem.analysis.graph.groups[group].channels[channels]] = False
     return keep
 
 
@@ -70,7 +70,7 @@ def test_channels_that_are_made_of_others_go_without_a_trace(make_problem, kind:
     assert not left
     keep = without(problem, [4, 5])
     refitted = refit(problem, keep, Edits())
-    plain, better = (apply(model, problem.graph, keep, edits) for edits in (Edits(), refitted.edits))
+    plain, better = (apply(model, problem.analysis.graph, keep, edits) for edits in (Edits(), refitted.edits))
     feed = noise(4, 3, 8, 8, seed=9)
     assert gap(model, plain, feed) > 0.05
     assert gap(model, better, feed) < 2e-4
@@ -86,7 +86,7 @@ def test_channels_in_place_of_columns_do_so_too(make_problem, kind: str) -> None
     assert problem.fits(6)
     assert not problem.fits(4 * wide.reader.kernel_size)
     keep = without(problem, [4, 5])
-    better = apply(model, problem.graph, keep, refit(problem, keep, Edits()).edits)
+    better = apply(model, problem.analysis.graph, keep, refit(problem, keep, Edits()).edits)
     assert gap(model, better, noise(4, 3, 8, 8, seed=9)) < 2e-4
 
 
@@ -94,9 +94,8 @@ def test_channels_in_place_of_columns_do_so_too(make_problem, kind: str) -> None
 def test_with_everything_kept_the_network_stays_the_same(make_problem, kind: str) -> None:
     model = model_of(kind)
     problem, _, _ = make_problem(model)
-    same = apply(
-        model, problem.graph, problem.graph.keep_all(), refit(problem, problem.graph.keep_all(), Edits()).edits
-    )
+    graph, everything = problem.analysis.graph, problem.analysis.graph.keep_all()
+    same = apply(model, graph, everything, refit(problem, everything, Edits()).edits)
     np.testing.assert_allclose(run(same, feed := noise(4, 3, 8, 8, seed=9)), run(model, feed), atol=2e-5)
 
 
@@ -109,8 +108,8 @@ DEEP = """g (float[N,4,8,8] x) => (y) <float[8,4,3,3] w, float[8] b, float[4,8,3
 
 def dropped(problem: RefitProblem, share: float = 0.5, seed: int = 0) -> np.ndarray:
     """Drop a share of every group's channels."""
-    keep, rng = problem.graph.keep_all(), np.random.default_rng(seed)
-    for group in problem.graph.groups:
+    keep, rng = problem.analysis.graph.keep_all(), np.random.default_rng(seed)
+    for group in problem.analysis.graph.groups:
         keep[rng.permutation(group.channels)[: int(share * group.channels.size)]] = False
     return keep
 
@@ -123,7 +122,7 @@ def test_no_op_is_worse_on_held_out_samples_and_the_network_is_better(make_probl
     found = refit(problem, keep, Edits())
     assert {record.name for record in found.records} == {layer.consumer.name for layer in layers.values()}
     assert all(0 <= record.after <= record.before for record in found.records)
-    plain, better = (apply(model, problem.graph, keep, edits) for edits in (Edits(), found.edits))
+    plain, better = (apply(model, problem.analysis.graph, keep, edits) for edits in (Edits(), found.edits))
     feed = noise(32, 4, 8, 8, seed=9)
     assert gap(model, better, feed) < 0.6 * gap(model, plain, feed)
 
@@ -138,11 +137,14 @@ def test_the_drift_of_a_residual_stream_is_repaired_by_what_is_added_to_it(make_
     model = build(STREAM.replace("SUM", both))
     problem, layers, _ = make_problem(model)
     assert layers["f"].target.shortcut == "d"
-    group = next(n for n, each in enumerate(problem.graph.groups) if each.name == "w")
+    group = next(n for n, each in enumerate(problem.analysis.graph.groups) if each.name == "w")
     keep = without(problem, [0, 1, 2, 3, 4], group)
-    found = refit(problem, keep, Edits())
+    graph, found = problem.analysis.graph, refit(problem, keep, Edits())
     feed = noise(32, 3, 8, 8, seed=9)
-    whole, better = values(model, {"x": feed}), values(apply(model, problem.graph, keep, found.edits), {"x": feed})
+    whole, better = (
+        values(model, {"x": feed}),
+        values(apply(model, graph, keep, found.edits), {"x": feed}),
+    )
     stream, rectified = (float(np.square(whole[name] - better[name]).mean()) for name in ("d", "y"))
     # The other branch lost nothing, and the stream's error is linear in what it reads.
     assert stream > 0.05
@@ -184,7 +186,7 @@ def test_grouped_and_depthwise_convolutions_are_refitted_group_by_group(make_pro
     keep = dropped(problem)
     found = refit(problem, keep, Edits())
     assert all(record.after <= record.before for record in found.records)
-    plain, better = (apply(model, problem.graph, keep, edits) for edits in (Edits(), found.edits))
+    plain, better = (apply(model, problem.analysis.graph, keep, edits) for edits in (Edits(), found.edits))
     feed = noise(16, 4, 8, 8, seed=9)
     assert gap(model, better, feed) < gap(model, plain, feed)
 
@@ -202,7 +204,7 @@ def test_a_half_precision_weight_that_would_overflow_is_not_taken(make_problem) 
     problem, _, _ = make_problem(model)
     keep = without(problem, [1])
     found = refit(problem, keep, Edits())
-    better = apply(model, problem.graph, keep, found.edits)
+    better = apply(model, problem.analysis.graph, keep, found.edits)
     for tensor in better.graph.initializer:
         assert tensor.data_type == TensorProto.FLOAT16
         assert np.isfinite(numpy_helper.to_array(tensor)).all()
@@ -218,7 +220,7 @@ def test_a_half_precision_network_is_refitted_in_its_own_type(make_problem) -> N
     keep = without(problem, [4, 5])
     found = refit(problem, keep, Edits())
     assert all(array.dtype == np.float16 for array in found.edits.tensors.values())
-    plain, better = (apply(model, problem.graph, keep, edits) for edits in (Edits(), found.edits))
+    plain, better = (apply(model, problem.analysis.graph, keep, edits) for edits in (Edits(), found.edits))
     feed = noise(8, 3, 8, 8, seed=9, dtype=np.float16)
     assert gap(model, better, feed) < 0.9 * gap(model, plain, feed)
 
@@ -250,7 +252,7 @@ def test_ops_of_the_same_data_share_their_draws_and_are_fitted_as_if_alone(make_
     first = build(text.format(more="", last="Identity(d)"))
     alone, _, _ = make_problem(first)
     np.testing.assert_allclose(
-        edits.tensors["q"], refit(alone, keep[: alone.graph.count + 1], Edits()).edits.tensors["q"], atol=1e-6
+        edits.tensors["q"], refit(alone, keep[: alone.analysis.graph.count + 1], Edits()).edits.tensors["q"], atol=1e-6
     )
 
 
@@ -264,7 +266,7 @@ def test_a_shortcut_that_is_broadcast_over_the_samples_is_seen_at_its_size(make_
     keep = without(problem, [0, 1, 2])
     found = refit(problem, keep, Edits())
     assert all(record.after <= record.before for record in found.records)
-    plain, better = (apply(model, problem.graph, keep, edits) for edits in (Edits(), found.edits))
+    plain, better = (apply(model, problem.analysis.graph, keep, edits) for edits in (Edits(), found.edits))
     feed = noise(8, 4, 8, seed=9)
     assert gap(model, better, feed) < gap(model, plain, feed)
     assert layers["b"].target.shortcut in {"q", ""}
@@ -277,7 +279,9 @@ def test_a_shortcut_of_which_one_channel_is_left_is_not_taken_for_a_broadcast_on
     )
     problem, layers, _ = make_problem(model)
     assert layers["e"].target.shortcut == "r"
-    stream = next(n for n, group in enumerate(problem.graph.groups) if set(group.channels) & set(layers["e"].rows))
+    stream = next(
+        n for n, group in enumerate(problem.analysis.graph.groups) if set(group.channels) & set(layers["e"].rows)
+    )
     keep = without(problem, [0, 1, 2], stream)
     assert keep[layers["e"].rows].sum() == 1
     found = refit(problem, keep, Edits())

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from onnxpfp import arrays
-from onnxpfp.score.group_data import long_rows, places
-from onnxpfp.score.magnitude import fpgm, l1_norms, l2_norms, lamp
+from onnxpfp.score.group_data import ConsumerData, GroupData, long_rows, places
+from onnxpfp.score.magnitude import L1, L2, fpgm, l1_norms, l2_norms, lamp
 
 ROWS = np.array([[1, 0, 0], [2, 0, 0], [0, 1, 0], [0, 0, -3], [1, 1, 0]], np.float64)
 EXPECTED = [
@@ -69,3 +69,10 @@ def test_long_rows_have_all_weights_of_a_channel_in_any_number_of_pieces(
 def test_a_vector_has_rows_of_one_number() -> None:
     (piece,) = long_rows(np.array([2.0, -3.0]), np.array([[1], [0]]))
     np.testing.assert_array_equal(piece, [[-3], [2]])
+
+
+def test_without_filters_the_columns_of_consumers_count_where_the_criterion_reads_them() -> None:
+    weight = np.array([[3.0, 4.0], [0.0, 2.0]])
+    group = GroupData("g", np.array([1, 2]), consumers=(ConsumerData(np.array([[0], [1]]), 2, lambda: weight),))
+    np.testing.assert_allclose(L2().score(group), [5, 2])
+    np.testing.assert_array_equal(L1().score(group), [1, 1])

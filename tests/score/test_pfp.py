@@ -12,7 +12,7 @@ from onnxpfp.score.pfp import (
     epsilon_deterministic,
     epsilon_mixed,
     epsilon_sampled,
-    expected_distinct,
+    log_miss,
     probabilities,
     sample_size,
     upper_envelope,
@@ -51,10 +51,10 @@ class TestSampleSize:
     def test_takes_arrays_and_tiny_deltas(self):
         assert sample_size(np.array([10, 10]), 1e-300) == math.ceil(3 * (math.log(8 * 20 * 10) + 300 * math.log(10)))
 
-    @pytest.mark.parametrize(("outputs", "delta", "c"), [([], 0.1, 3), ([0], 0.1, 3), ([1], 0.0, 3), ([1], 0.1, 0)])
-    def test_refuses_nonsense(self, outputs, delta, c):
+    @pytest.mark.parametrize(("outputs", "delta"), [([], 0.1), ([0], 0.1), ([1], 0.0)])
+    def test_refuses_nonsense(self, outputs, delta):
         with pytest.raises(ValueError, match=r"must be positive|need 0 < delta"):
-            sample_size(outputs, delta, c)
+            sample_size(outputs, delta)
 
 
 def test_upper_envelope_takes_the_maximum_and_leaves_index_0():
@@ -129,6 +129,11 @@ class TestProbabilities:
     def test_refuses(self, bad):
         with pytest.raises(ValueError, match="finite and not negative"):
             probabilities(np.array([1.0, bad]))
+
+
+def expected_distinct(p: np.ndarray, draws: float | np.ndarray) -> np.ndarray:
+    """How many different channels m draws hit on average: sum_j 1 - (1 - p_j)^m."""
+    return -np.expm1(np.asarray(draws)[..., None] * log_miss(p)).sum(axis=-1)
 
 
 class TestDraws:

@@ -74,7 +74,7 @@ def scores(u: Array, taps: Array, reader: LinearOp, kernel: str = "sum", guard: 
         taps: V (C, O/g, k).
         reader: For its channels and groups.
         kernel: "sum" or "max".
-        guard: "relative" or "absolute".
+        guard: "relative", or the authors' "absolute".
     """
     taps = taps.astype(np.float64)
     per_group = u.shape[1] // reader.group

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from onnx import ModelProto, TensorProto
 
-from onnxpfp.channels import Keep, Patterns, build_channel_graph
+from onnxpfp.arrays import Keep
+from onnxpfp.channels import Patterns, build_channel_graph
 from onnxpfp.channels.attention_axes import Unit
 from onnxpfp.channels.decouple import decouple_shuffles
 from onnxpfp.model.constants import Constants

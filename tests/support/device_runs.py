@@ -14,7 +14,7 @@ from onnxpfp.calibrate.nonnegative import nonnegative_tensors
 from onnxpfp.calibrate.observer import Batch
 from onnxpfp.calibrate.probe import build_probe
 from onnxpfp.calibrate.sensitivity.device import DeviceSensitivityObserver, Programs
-from onnxpfp.calibrate.sensitivity.settings import Guard, Kernel, SensitivitySettings
+from onnxpfp.calibrate.sensitivity.settings import Kernel, SensitivitySettings
 from onnxpfp.calibrate.statistics import Statistics
 from onnxpfp.data.samples import Samples
 from onnxpfp.errors import ProviderError
@@ -80,12 +80,11 @@ def measure_there(
     programs: Recorded,
     *,
     kernel: Kernel = "sum",
-    guard: Guard = "relative",
     batch: int = 3,
     workspace: int = WORKSPACE,
     first: int = 1,
 ) -> Statistics:
-    plan = SensitivitySettings(kernel, guard, batch, workspace_bytes=workspace)
+    plan = SensitivitySettings(kernel, batch, workspace_bytes=workspace)
     families = op_families(readers)
     probe = build_probe(model, [], plan, families)
     nonnegative = nonnegative_tensors(model)

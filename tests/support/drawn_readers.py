@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, helper
 
 from onnxpfp.calibrate.collect import SensitivityMethod, calibrate
-from onnxpfp.calibrate.sensitivity.settings import Guard, Kernel
+from onnxpfp.calibrate.sensitivity.settings import Kernel
 from onnxpfp.calibrate.statistics import Statistics
 from onnxpfp.data.inputs import input_specs
 from onnxpfp.data.samples import Samples
@@ -54,14 +54,10 @@ class Drawn:
     def samples(self) -> Samples:
         return load_samples(self.data, input_specs(self.model))
 
-    def measured(
-        self, method: SensitivityMethod, kernel: Kernel, guard: Guard = "relative", **options: Any
-    ) -> Statistics:
+    def measured(self, method: SensitivityMethod, kernel: Kernel, **options: Any) -> Statistics:
         # Squares of numbers near 1e20 are infinite.
         with np.errstate(over="ignore"):
-            return calibrate(
-                self.model, self.readers, self.samples, kernel=kernel, guard=guard, method=method, threads=1, **options
-            )
+            return calibrate(self.model, self.readers, self.samples, kernel=kernel, method=method, threads=1, **options)
 
     def unfolded(self) -> Array:
         """What the taps read, (S, C, k, P) float64; not for windows of which only onnxruntime knows the pads."""
@@ -219,14 +215,13 @@ def blocks_of(reader: LinearOp, kernel: str) -> list[Block]:
     return sorted(reader.blocks(single=kernel == "max"), key=lambda block: (block.group, block.indices))
 
 
-def every_share(u: Array, reader: LinearOp, kernel: str, guard: str) -> Array:
+def every_share(u: Array, reader: LinearOp, kernel: str) -> Array:
     """Compute the share of every block at every sample and position, in float64, (S, P, b).
 
     Args:
         u: What the taps read, no entry below zero, (S, C, k, P).
         reader: For its blocks and groups.
         kernel: "sum" or "max".
-        guard: "relative" or "absolute".
     """
     blocks = blocks_of(reader, kernel)
     found = np.zeros((u.shape[0], u.shape[3], len(blocks)))
@@ -235,7 +230,7 @@ def every_share(u: Array, reader: LinearOp, kernel: str, guard: str) -> Array:
     taps = taps_of(reader)
     for weights in (np.maximum(taps, 0).astype(np.float64), np.maximum(-taps, 0).astype(np.float64)):
         z = np.stack([np.einsum("ciq,scqp->sip", weights[m], u[:, m]) for m in members], axis=1)
-        limit = np.finfo(np.float32).eps * (z.max((1, 2, 3), keepdims=True) if guard == "relative" else 1.0)
+        limit = np.finfo(np.float32).eps * z.max((1, 2, 3), keepdims=True)
         inverse = np.where(z > limit, 1 / np.where(z > limit, z, 1), 0)
         for number, block in enumerate(blocks):
             chosen = list(block.indices)

@@ -10,12 +10,16 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from onnxpfp.channels import ChannelGraph, Keep, Patterns, build_channel_graph
+from onnxpfp.arrays import Keep
+from onnxpfp.channels import Analysis, ChannelGraph, Patterns, build_channel_graph
 from onnxpfp.channels.attention_axes import Unit
 from onnxpfp.model.constants import Constants
+from onnxpfp.model.index import ModelIndex
+from onnxpfp.model.load import LoadedModel
 from onnxpfp.model.shapes import Shapes, concrete_shapes, example_feeds
 from onnxpfp.rewrite import Edits, apply
 from onnxpfp.rewrite.mask import masked
+from onnxpfp.runtime.external_data import WeightFile
 from onnxpfp.verify.drift import check
 
 Array = NDArray[np.generic]
@@ -32,6 +36,12 @@ class Case:
     model: ModelProto
     shapes: Shapes
     graph: ChannelGraph
+
+    @property
+    def analysis(self) -> Analysis:
+        """The same as the pipeline has it."""
+        source = LoadedModel(self.model, b"", None, external=False, size_bytes=0, scratch=WeightFile())
+        return Analysis(source, self.shapes, Constants.of(self.model), self.graph, ModelIndex.of(self.model))
 
     @property
     def reasons(self) -> dict[str, str]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxpfp.arrays import Floats
 from onnxpfp.calibrate.observer import Observer
 from onnxpfp.calibrate.sensitivity.settings import SensitivitySettings
 from onnxpfp.calibrate.statistics import OpStatistics
@@ -18,8 +19,6 @@ from onnxpfp.linear.im2col import output_sizes, tap_sources
 from onnxpfp.linear.ops import LinearOp
 
 __all__ = ["FamilyObserver"]
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(slots=True, eq=False)

@@ -15,6 +15,7 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxpfp.arrays import Floats32, Ints
 from onnxpfp.calibrate.sensitivity.settings import Kernel
 from onnxpfp.calibrate.sensitivity.sums import SumField
 from onnxpfp.linear.im2col import tap_sources
@@ -22,8 +23,6 @@ from onnxpfp.linear.ops import BlockTable, LinearOp
 
 __all__ = ["Candidates", "Exact"]
 
-Floats = NDArray[np.float32]
-Ints = NDArray[np.int64]
 
 _PIECE = 1 << 18
 """Numbers of one intermediate: what a core's cache holds."""
@@ -42,7 +41,7 @@ class Candidates:
 
     place: Ints
     block: Ints
-    excess: Floats
+    excess: Floats32
     order: int
 
     def __len__(self) -> int:
@@ -85,21 +84,21 @@ class Exact:
 
     reader: LinearOp
     blocks: BlockTable
-    taps: Floats
+    taps: Floats32
     kernel: Kernel
     flat: bool
     entries: int
-    _sources: dict[tuple[tuple[int, ...], ...], tuple[Ints, Floats]] = field(
-        default_factory=dict[tuple[tuple[int, ...], ...], tuple[Ints, Floats]]
+    _sources: dict[tuple[tuple[int, ...], ...], tuple[Ints, Floats32]] = field(
+        default_factory=dict[tuple[tuple[int, ...], ...], tuple[Ints, Floats32]]
     )
 
     @classmethod
-    def of(cls, reader: LinearOp, blocks: BlockTable, taps: Floats, kernel: Kernel, *, flat: bool) -> Exact:
+    def of(cls, reader: LinearOp, blocks: BlockTable, taps: Floats32, kernel: Kernel, *, flat: bool) -> Exact:
         """Prepare a reader, given V (C, O/g, k)."""
         entries = int(np.diff(blocks.starts).max()) * taps.shape[2]
         return cls(reader, blocks, np.ascontiguousarray(taps.swapaxes(1, 2)), kernel, flat, entries)
 
-    def largest(self, seen: SumField, found: Candidates) -> Floats:
+    def largest(self, seen: SumField, found: Candidates) -> Floats32:
         """Return the largest share of every block among candidates, (b,), 0 where there are none.
 
         Args:
@@ -126,7 +125,7 @@ class Exact:
             for first in range(start, stop, size):
                 yield slice(first, min(stop, first + size))
 
-    def _of_single_entries(self, seen: SumField, place: Ints, block: Ints) -> Floats:
+    def _of_single_entries(self, seen: SumField, place: Ints, block: Ints) -> Floats32:
         index = self.blocks.indices[block]
         sums = _rows(seen.z, place, self.blocks.groups[block])
         weights = np.take(self.taps[:, 0], index, axis=0)
@@ -137,7 +136,7 @@ class Exact:
         largest = np.maximum(np.maximum(positive, -negative), 0)
         return self._inputs(seen, place, index[:, None])[:, 0] * largest
 
-    def _of_blocks(self, seen: SumField, place: Ints, block: Ints, starts: Ints) -> Floats:
+    def _of_blocks(self, seen: SumField, place: Ints, block: Ints, starts: Ints) -> Floats32:
         """Return the largest share of every run of candidates of one block; the runs begin at `starts`."""
         count = int(self.blocks.starts[block[0] + 1] - self.blocks.starts[block[0]])
         u = self._inputs(seen, place, self.blocks.indices[self.blocks.starts[block][:, None] + np.arange(count)])
@@ -154,10 +153,10 @@ class Exact:
         made /= sums
         return np.maximum.reduceat(made.reshape(-1), starts * made.shape[1])
 
-    def _inputs(self, seen: SumField, place: Ints, indices: Ints) -> Floats:
+    def _inputs(self, seen: SumField, place: Ints, indices: Ints) -> Floats32:
         """Return the inputs at (m,) places for indices (m, I) of their blocks, (m, I * k)."""
         count = seen.z.shape[1]
-        flat: Floats = seen.x.reshape(-1)
+        flat: Floats32 = seen.x.reshape(-1)
         if self.flat:
             return flat[place[:, None] * seen.x.shape[2] + indices]
         sample, position = np.divmod(place, count)
@@ -165,11 +164,11 @@ class Exact:
         channels, size = seen.x.shape[1], math.prod(seen.sizes)
         read = np.take(source, position, axis=0)[:, None, :]
         read = read + ((sample[:, None] * channels + indices) * size)[:, :, None]
-        u = cast("Floats", np.take(flat, read))
+        u = cast("Floats32", np.take(flat, read))
         u *= np.take(inside, position, axis=0)[:, None, :]
         return u.reshape(len(place), -1)
 
-    def _taps_read(self, seen: SumField) -> tuple[Ints, Floats]:
+    def _taps_read(self, seen: SumField) -> tuple[Ints, Floats32]:
         """Return what every tap reads at every output position, (P, k), and 0 where there is nothing, 1 elsewhere."""
         key = seen.sizes, seen.spatial
         if key not in self._sources:
@@ -180,13 +179,13 @@ class Exact:
         return self._sources[key]
 
 
-def _rows(z: Floats, place: Ints, group: Ints | int) -> Floats:
+def _rows(z: Floats32, place: Ints, group: Ints | int) -> Floats32:
     """Return the sums of places in their groups, (m, 2 O/g)."""
     groups, rows = z.shape[2:]
     return np.take(z.reshape(-1, rows), place * groups + group if groups > 1 else place, axis=0)
 
 
-def _largest_products(u: Floats, rows: Floats, out: Floats) -> None:
+def _largest_products(u: Floats32, rows: Floats32, out: Floats32) -> None:
     """Write the largest single product of inputs u (m, E) and weights (E, rows), (m, rows)."""
     out[:] = 0
     for entry, row in enumerate(rows):

@@ -43,7 +43,7 @@ def emit_einsum(
         z = _einsum(builder, pair, reader.equation)
         z = z if reader.output_shape else builder.reshape(z, [1])
         first = z if first is None else first
-        ratio = inverse(builder, z, axes, plan.guard)
+        ratio = inverse(builder, z, axes)
         for chunk in chunks_of_indices(reader, blocks, plan):
             shares.append(_shares(builder, reader, pair, ratio, chunk))
             slots += [block.channel for block in chunk]

@@ -25,14 +25,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxpfp.arrays import FLOAT_BYTES
 from onnxpfp.calibrate.graph_builder import GraphBuilder, Tensor
 from onnxpfp.calibrate.sensitivity.graph_weights import Taps, taps_of
 from onnxpfp.calibrate.sensitivity.settings import GraphOutputs, SensitivitySettings, inverse
 from onnxpfp.linear.ops import Block, LinearOp
 
 __all__ = ["emit_linear"]
-
-_FLOAT = 4
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -172,7 +171,7 @@ def _quadrants(
     """Bring R to the layouts of both forms; what is not used is dropped with the export."""
     group, outputs = linear.reader.group, linear.outputs
     split = builder.reshape(z, [0, group, 2, outputs, -1])
-    ratio = inverse(builder, split, [1, 3] if linear.samples_last else [1, 3, 4], plan.guard)
+    ratio = inverse(builder, split, [1, 3] if linear.samples_last else [1, 3, 4])
     ratio = builder.reshape(ratio, [0, group, 2 * outputs, -1])
     lines = builder.reshape(builder.transpose(ratio, [1, 2, 0, 3]), [group, 2 * outputs, -1])
     columns = _columns(builder, part, len(linear.reader.channels)) if linear.identity else None
@@ -194,7 +193,7 @@ def _chunks(linear: _Linear, blocks: Sequence[Block], plan: SensitivitySettings)
     shape = linear.reader.output_shape
     outputs = linear.outputs * linear.reader.group
     positions = max(1, math.prod(shape) // outputs) * plan.batch
-    each = 2 * linear.outputs * positions * _FLOAT
+    each = 2 * linear.outputs * positions * FLOAT_BYTES
     if _row_form(linear, plan):
         each *= linear.size
     wanted = max(1, plan.chunk_bytes // each, -(-len(blocks) // plan.max_chunks))

@@ -18,13 +18,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from onnxpfp.arrays import FLOAT_BYTES
 from onnxpfp.calibrate.graph_builder import GraphBuilder, Tensor
 from onnxpfp.calibrate.sensitivity.settings import GraphOutputs, SensitivitySettings, inverse, of_products
 from onnxpfp.linear.ops import Block, LinearOp
 
 __all__ = ["chunks_of_indices", "emit_product"]
-
-_FLOAT = 4
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,7 +62,7 @@ def emit_product(
             z = builder.op("MatMul", [left, right])
             first = z if first is None else first
             sides = _Sides(left, right, max(2, len(left_shape)), max(2, len(right_shape)), len(reader.channels))
-            ratio = inverse(builder, z, list(range(1, sides.rank)), plan.guard)
+            ratio = inverse(builder, z, list(range(1, sides.rank)))
             for chunk in chunks_of_indices(reader, blocks, plan):
                 build = _rows if len(chunk[0].indices) == 1 else _sum
                 shares.append(build(builder, sides, ratio, chunk))
@@ -85,7 +84,7 @@ def chunks_of_indices(
     reader: LinearOp, blocks: Sequence[Block], plan: SensitivitySettings
 ) -> Iterator[tuple[Block, ...]]:
     """Cut single indices into runs whose intermediates fit; a block of several indices is a run of its own."""
-    each = max(1, math.prod(reader.output_shape)) * plan.batch * _FLOAT
+    each = max(1, math.prod(reader.output_shape)) * plan.batch * FLOAT_BYTES
     wanted = max(1, plan.chunk_bytes // each, -(-len(blocks) // plan.max_chunks))
     size = max(1, min(wanted, plan.workspace_bytes // each))
     singles = [block for block in blocks if len(block.indices) == 1]

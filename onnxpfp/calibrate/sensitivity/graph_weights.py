@@ -13,13 +13,12 @@ from typing import Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxpfp.arrays import CHUNK_BYTES
+from onnxpfp.arrays import CHUNK_BYTES, FLOAT_BYTES
 from onnxpfp.calibrate.graph_builder import GraphBuilder, Tensor
-from onnxpfp.linear.ops import FileWeight, Layout, LinearOp, canonical
+from onnxpfp.linear.layout import Layout
+from onnxpfp.linear.ops import FileWeight, LinearOp
 
 __all__ = ["Taps", "taps_of"]
-
-_FLOAT = 4
 
 
 class Taps(Layout, Protocol):
@@ -54,7 +53,7 @@ def taps_of(builder: GraphBuilder, reader: LinearOp) -> Taps:
         return _Held(builder, np.asarray(reader.taps(), dtype=np.float32))
     lying = _Distant(builder, builder.find(weight.tensor), weight.stored, tuple(range(len(weight.stored))))
     moved = lying.transpose(weight.order)
-    return canonical(reader, moved if moved.shape == weight.shape else moved.reshape(weight.shape))
+    return reader.canonical(moved if moved.shape == weight.shape else moved.reshape(weight.shape))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -109,7 +108,7 @@ class _Distant:
 
     @property
     def portion(self) -> int:
-        each = _FLOAT * math.prod(self.shape) // self.shape[1]
+        each = FLOAT_BYTES * math.prod(self.shape) // self.shape[1]
         return max(1, CHUNK_BYTES // max(1, each))
 
     def transpose(self, order: tuple[int, ...], /) -> Self:

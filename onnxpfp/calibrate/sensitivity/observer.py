@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxpfp.calibrate.observer import Batch, Shape, Tensors, not_finite
+from onnxpfp.arrays import Arrays, Floats, Floats32
+from onnxpfp.calibrate.observer import Batch, Shape, not_finite
 from onnxpfp.calibrate.sensitivity.base import FamilyObserver
 from onnxpfp.calibrate.sensitivity.scratch import ScratchArrays
 from onnxpfp.calibrate.sensitivity.screening import Screening
@@ -22,8 +23,6 @@ from onnxpfp.runtime.heap import trim_heap
 
 __all__ = ["SensitivityObserver"]
 
-Floats = NDArray[np.float32]
-Totals = NDArray[np.float64]
 
 _AT_ONCE = 1 << 20
 """Sums that are made at once."""
@@ -51,15 +50,15 @@ class SensitivityObserver(FamilyObserver):
 
     _sums: Sums | None = None
     _screens: dict[str, Screening] = field(default_factory=dict[str, Screening])
-    _totals: dict[tuple[int, ...], Totals] = field(default_factory=dict[tuple[int, ...], Totals])
-    _squares: Totals = field(default_factory=lambda: np.zeros(0))
+    _totals: dict[tuple[int, ...], Floats] = field(default_factory=dict[tuple[int, ...], Floats])
+    _squares: Floats = field(default_factory=lambda: np.zeros(0))
 
     @property
     def needs(self) -> Mapping[str, Shape]:
         """What the ops read."""
         return self.family.lead.reads
 
-    def see(self, tensors: Tensors, batch: Batch) -> None:
+    def see(self, tensors: Arrays, batch: Batch) -> None:
         """Count one batch in.
 
         Raises:
@@ -79,7 +78,7 @@ class SensitivityObserver(FamilyObserver):
             part = np.multiply(read, sign)
             self._screen(np.maximum(part, 0, out=part), scratch)
 
-    def _count(self, x: Floats) -> None:
+    def _count(self, x: Floats32) -> None:
         """Add up the input and its squares, and count the positions of the output."""
         lead, read = self.family.lead, self.family.strided(x)
         total = read.sum(0, dtype=np.float64 if len(x) == 1 else np.float32)
@@ -96,7 +95,7 @@ class SensitivityObserver(FamilyObserver):
         self._squares = self._squares + squares if self._samples else squares
         self._patches += len(x) * math.prod(sizes if flat else output_sizes(lead, sizes))
 
-    def _screen(self, x: Floats, scratch: ScratchArrays) -> None:
+    def _screen(self, x: Floats32, scratch: ScratchArrays) -> None:
         """Screen one sign of the input."""
         scored = [reader for reader in self.family.readers if reader.channels.any()]
         if not scored:
@@ -110,30 +109,26 @@ class SensitivityObserver(FamilyObserver):
             if sum(each.taps.nbytes for each in weights) > _LARGE:
                 # They were copied several times on the way into onnxruntime.
                 trim_heap()
-        x, unit = self._in_units(x)
+        x = self._in_units(x)
         highest = float(x.max())
         if not highest:
             return
         for part in self._pieces(x):
             fields = self._sums.run(x[part], scratch)
             for screen, seen in zip(self._screens.values(), fields, strict=True):
-                screen.see(seen, highest, unit if self.family.samples_last else unit[part], scratch)
+                screen.see(seen, highest, scratch)
 
-    def _in_units(self, x: Floats) -> tuple[Floats, Floats]:
-        """Scale samples whose squares would vanish or overflow; shares do not depend on the scale of a sample.
-
-        Returns:
-            The input, and what each sample was divided by, (samples,).
-        """
+    def _in_units(self, x: Floats32) -> Floats32:
+        """Scale samples whose squares would vanish or overflow; shares do not depend on the scale of a sample."""
         last = self.family.samples_last
         top = x.max(tuple(range(1, x.ndim)) if not last else (0, 1))
         odd = (top > 0) & ((top < _SMALL) | (top > 1 / _SMALL))
+        if not odd.any():
+            return x
         unit = np.where(odd, top, np.float32(1))
-        if odd.any():
-            x = np.divide(x, unit if last else unit.reshape(-1, *[1] * (x.ndim - 1)), dtype=np.float32)
-        return x, unit
+        return np.divide(x, unit if last else unit.reshape(-1, *[1] * (x.ndim - 1)), dtype=np.float32)
 
-    def _pieces(self, x: Floats) -> Iterator[slice]:
+    def _pieces(self, x: Floats32) -> Iterator[slice]:
         """Cut a batch; the first piece of all is one sample, which spares the others most of their candidates."""
         assert self._sums is not None
         sizes = x.shape[2:]
@@ -150,12 +145,12 @@ class SensitivityObserver(FamilyObserver):
         for first in range(start, len(x), size):
             yield slice(first, min(len(x), first + size))
 
-    def _largest_shares(self, op: LinearOp) -> tuple[NDArray[np.int64], Floats] | None:
+    def _largest_shares(self, op: LinearOp) -> tuple[NDArray[np.int64], Floats32] | None:
         screen = self._screens.get(op.name)
         return None if screen is None else (screen.exact.blocks.channels, screen.best)
 
-    def _input_sums(self) -> Mapping[tuple[int, ...], Totals]:
+    def _input_sums(self) -> Mapping[tuple[int, ...], Floats]:
         return self._totals
 
-    def _square_sum(self) -> Totals:
+    def _square_sum(self) -> Floats:
         return self._squares

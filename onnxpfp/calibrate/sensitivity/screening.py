@@ -16,11 +16,11 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from onnxpfp.arrays import Floats32, Ints
 from onnxpfp.calibrate.sensitivity.exact import Candidates, Exact
 from onnxpfp.calibrate.sensitivity.scratch import ScratchArrays
-from onnxpfp.calibrate.sensitivity.settings import EPSILON, FULL, SLACK, Guard, SensitivitySettings
+from onnxpfp.calibrate.sensitivity.settings import EPSILON, FULL, SLACK, SensitivitySettings
 from onnxpfp.calibrate.sensitivity.sums import Scaled, SumField
 from onnxpfp.calibrate.sensitivity.tight_bound import FLOOR, ORDER, TightBound
 from onnxpfp.linear.families import OpFamily
@@ -28,8 +28,6 @@ from onnxpfp.linear.ops import LinearOp
 
 __all__ = ["Screening"]
 
-Floats = NDArray[np.float32]
-Ints = NDArray[np.int64]
 
 _EXACT_COST, _TIGHT_COST, _TIGHT_COST_PER_BLOCK = 1.0, 0.6, 0.014
 """Nanoseconds for a row of one candidate, for a row of one position, and for that times a block: what is cheaper."""
@@ -50,7 +48,6 @@ class Screening:
         exact: Computes shares; it has the blocks.
         norm: What outputs were divided by, (g, O/g).
         reach: No sum is larger than the largest input times this, as outputs have norm one.
-        guard: Which sums count as zero.
         magnitude: Largest norm of each block's weights in a row, (b,) float32.
         best: The largest share of each block so far, (b,) float32.
         samples_last: Whether samples are the positions.
@@ -60,11 +57,10 @@ class Screening:
     """
 
     exact: Exact
-    norm: Floats
+    norm: Floats32
     reach: float
-    guard: Guard
-    magnitude: Floats
-    best: Floats
+    magnitude: Floats32
+    best: Floats32
     samples_last: bool
     tight: TightBound | None
     order: Ints | None
@@ -83,7 +79,6 @@ class Screening:
             exact,
             weights.norm,
             math.sqrt(entries),
-            plan.guard,
             # No limit is infinite then; what has no weight stays without a share.
             np.where(norms.max(1) > 0, np.maximum(norms.max(1), FLOOR), 0).astype(np.float32),
             np.zeros(len(blocks.groups), np.float32),
@@ -93,17 +88,16 @@ class Screening:
             blocks.starts[:-1],
         )
 
-    def see(self, seen: SumField, highest: float, unit: Floats, scratch: ScratchArrays) -> None:
+    def see(self, seen: SumField, highest: float, scratch: ScratchArrays) -> None:
         """Count some samples in.
 
         Args:
             seen: The samples; sums that the guard fires at are overwritten.
             highest: The largest input.
-            unit: What each sample was divided by, (samples,).
             scratch: Memory for what is made of them.
         """
         with np.errstate(over="ignore", under="ignore", divide="ignore", invalid="ignore"):
-            self._guard(seen, highest, unit)
+            self._guard(seen, highest)
             inverse = 1 / seen.least
             if inverse.shape[2] > 1:
                 inverse = inverse[:, :, self.exact.blocks.groups]
@@ -113,45 +107,43 @@ class Screening:
                 self._seed(seen, size)
             self._screen(seen, size, scratch)
 
-    def _guard(self, seen: SumField, highest: float, unit: Floats) -> None:
+    def _guard(self, seen: SumField, highest: float) -> None:
         """Make sums infinite that count as zero, and find the least of the others."""
-        if self.guard == "absolute" or self.samples_last:
+        if self.samples_last:
             for number in range(len(seen.z)):
-                self._apply_limit(seen, number, unit if self.samples_last else unit[number : number + 1])
+                self._apply_limit(seen, number)
             return
         # No limit is above that, so where all sums are, none needs to be looked at.
         low = EPSILON * highest * self.reach * float(self.norm.max() / self.norm.min())
         fires = seen.least <= low
         for number in np.flatnonzero(fires.any((1, 2))).tolist():
             if np.count_nonzero(fires[number]) > fires[number].size // _MANY:
-                self._apply_limit(seen, number, unit[number : number + 1])
+                self._apply_limit(seen, number)
             else:
                 self._apply_at(seen, number, np.nonzero(fires[number]))
 
-    def _apply_limit(self, seen: SumField, number: int, unit: Floats) -> None:
+    def _apply_limit(self, seen: SumField, number: int) -> None:
         """Look at all sums of a sample."""
         here = seen.z[number]
-        np.copyto(here, np.inf, where=here <= self._limit(here, unit))
+        np.copyto(here, np.inf, where=here <= self._limit(here))
         seen.least[number] = _least(here)
 
     def _apply_at(self, seen: SumField, number: int, where: tuple[Ints, ...]) -> None:
         """Look at the sums at some positions (and groups) of a sample."""
         here = seen.z[number]
-        rows, limit = here[where], self._limit(here, np.ones(1, np.float32))[0]
+        rows, limit = here[where], self._limit(here)[0]
         np.copyto(rows, np.inf, where=rows <= limit[where[1]])
         here[where] = rows
         seen.least[number][where] = rows.min(1)
 
-    def _limit(self, sums: Floats, unit: Floats) -> Floats:
+    def _limit(self, sums: Floats32) -> Floats32:
         """Return what the sums (P, g, 2 O/g) of a sample must be above, (P or 1, g, 2 O/g)."""
         norm = np.stack([self.norm, self.norm], axis=1)
-        if self.guard == "absolute":
-            return np.float32(EPSILON) / unit[:, None, None] / norm.reshape(1, *sums.shape[1:])
         highest = sums if self.samples_last else sums.max(0, keepdims=True)
         highest = (highest.reshape(len(highest), *norm.shape) * norm).max((1, 3), keepdims=True)
         return (np.float32(EPSILON) * highest / norm).reshape(len(highest), *sums.shape[1:])
 
-    def _of_blocks(self, magnitudes: Floats) -> Floats:
+    def _of_blocks(self, magnitudes: Floats32) -> Floats32:
         """Return the magnitude of every block's input, (N, P, b)."""
         if self.order is None:
             return magnitudes
@@ -160,13 +152,13 @@ class Screening:
             return picked
         return np.sqrt(np.add.reduceat(np.square(picked), self.starts, axis=2))
 
-    def _seed(self, seen: SumField, size: Floats) -> None:
+    def _seed(self, seen: SumField, size: Floats32) -> None:
         """Give blocks without a share one: that of their largest bound."""
         new = np.flatnonzero(self.best == 0)
         place = size.reshape(-1, size.shape[2])[:, new].argmax(0)
         self._raise(seen, Candidates(place, new, np.ones(len(new), np.float32), 1))
 
-    def _screen(self, seen: SumField, size: Floats, scratch: ScratchArrays) -> None:
+    def _screen(self, seen: SumField, size: Floats32, scratch: ScratchArrays) -> None:
         live = (self.best < FULL) & (self.magnitude > 0)
         limit = np.where(live, self.best / self.magnitude * np.float32(1 - SLACK), np.inf).astype(np.float32)
         over = size > limit
@@ -201,7 +193,7 @@ class Screening:
         np.maximum(self.best, self.exact.largest(seen, found), out=self.best)
 
 
-def _least(sums: Floats) -> Floats:
+def _least(sums: Floats32) -> Floats32:
     """Take the minimum over the last axis: halving it first is what vector units like."""
     while sums.shape[-1] % 2 == 0 and sums.shape[-1] > _SHORT:
         half = sums.shape[-1] // 2
@@ -209,7 +201,7 @@ def _least(sums: Floats) -> Floats:
     return sums.min(-1)
 
 
-def _block_norms(signed: Floats, order: Ints | None, starts: Ints, plan: SensitivitySettings) -> Floats:
+def _block_norms(signed: Floats32, order: Ints | None, starts: Ints, plan: SensitivitySettings) -> Floats32:
     """Return the norm of each block's weights in every row of its group, (b, 2 O/g): the largest for kernel="max".
 
     Args:

@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxpfp.calibrate.graph_builder import GraphBuilder, Tensor
+from onnxpfp.options import DEFAULT_WORKSPACE
 
 __all__ = [
     "EPSILON",
     "FULL",
     "SLACK",
     "GraphOutputs",
-    "Guard",
     "Kernel",
     "SensitivitySettings",
     "inverse",
@@ -24,7 +24,6 @@ __all__ = [
 ]
 
 Kernel = Literal["sum", "max"]
-Guard = Literal["relative", "absolute"]
 
 EPSILON = float(np.finfo(np.float32).eps)
 SLACK = 1e-5
@@ -39,7 +38,6 @@ class SensitivitySettings:
 
     Attributes:
         kernel: "sum" adds a channel's products over the kernel, which the bound needs; "max" is the authors' code.
-        guard: "relative" to the largest z of a sample, or the authors' "absolute" float32 epsilon.
         batch: Samples in one run.
         chunk_bytes: Aimed-at size of one intermediate.
         max_chunks: Most chunks of one reader; it keeps the graph small, `workspace_bytes` goes before it.
@@ -47,11 +45,10 @@ class SensitivitySettings:
     """
 
     kernel: Kernel = "sum"
-    guard: Guard = "relative"
     batch: int = 1
     chunk_bytes: int = 1 << 20
     max_chunks: int = 64
-    workspace_bytes: int = 64 << 20
+    workspace_bytes: int = DEFAULT_WORKSPACE
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,19 +70,17 @@ class GraphOutputs:
     negative: str | None
 
 
-def inverse(builder: GraphBuilder, z: Tensor, axes: Sequence[int], guard: Guard) -> Tensor:
-    """Return 1 / z, and 0 where z is not above the guard.
+def inverse(builder: GraphBuilder, z: Tensor, axes: Sequence[int]) -> Tensor:
+    """Return 1 / z, and 0 where z counts as zero: where it is not above float32's epsilon times the largest.
 
     Args:
         builder: Where to append.
         z: Non-negative sums.
-        axes: What the largest z of one sample and quadrant is taken over, for the relative guard. Per sample, so that
-            the result does not depend on how the samples are batched.
-        guard: Relative to that maximum, or absolute.
+        axes: What the largest z of one sample and quadrant is taken over. Per sample, so that the result does not
+            depend on how the samples are batched.
     """
-    limit = builder.constant(np.array(EPSILON, dtype=np.float32))
-    if guard == "relative":
-        limit = builder.op("Mul", [builder.reduce_max(z, axes, keep=True), limit])
+    epsilon = builder.constant(np.array(EPSILON, dtype=np.float32))
+    limit = builder.op("Mul", [builder.reduce_max(z, axes, keep=True), epsilon])
     fires = builder.op("Greater", [z, limit], dtype=np.bool_)
     mask = builder.op("Cast", [fires], {"to": 1})
     one = builder.constant(np.array(1, dtype=np.float32))

@@ -16,17 +16,16 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
+from onnxpfp.arrays import Floats32
 from onnxpfp.calibrate.sensitivity.scratch import ScratchArrays
 from onnxpfp.calibrate.sensitivity.settings import Kernel
 from onnxpfp.linear.families import OpFamily
 from onnxpfp.linear.im2col import output_sizes
 from onnxpfp.linear.ops import LinearOp
+from onnxpfp.model.opset import model_of_graph
 from onnxpfp.runtime.session import Session, open_session
 
 __all__ = ["Scaled", "SumField", "Sums", "scaled"]
-
-Floats = NDArray[np.float32]
-_OPSET = 17
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,9 +38,9 @@ class Scaled:
         norm: What the outputs were divided by, (g, O/g) float32, 1 where an output has no weight.
     """
 
-    taps: Floats
-    signed: Floats
-    norm: Floats
+    taps: Floats32
+    signed: Floats32
+    norm: Floats32
 
 
 def scaled(reader: LinearOp) -> Scaled:
@@ -72,10 +71,10 @@ class SumField:
         spatial: Spatial shape of the output.
     """
 
-    x: Floats
-    magnitudes: Floats
-    z: Floats
-    least: Floats
+    x: Floats32
+    magnitudes: Floats32
+    z: Floats32
+    least: Floats32
     sizes: tuple[int, ...]
     spatial: tuple[int, ...]
 
@@ -99,7 +98,7 @@ class Sums:
         rows = tuple(2 * each.norm.size for each in weights)
         return cls(family, rows, open_session(_model(family, weights, kernel), threads=1, spin=False, shared=True))
 
-    def run(self, x: Floats, scratch: ScratchArrays) -> list[SumField]:
+    def run(self, x: Floats32, scratch: ScratchArrays) -> list[SumField]:
         """Compute the sums of some samples, for every reader.
 
         Args:
@@ -148,7 +147,7 @@ def _model(family: OpFamily, weights: Sequence[Scaled], kernel: Kernel) -> Model
         [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs],
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=8)
+    return model_of_graph(graph)
 
 
 def _sums(family: OpFamily, weights: Scaled, number: int, constants: dict[str, NDArray[Any]]) -> list[NodeProto]:

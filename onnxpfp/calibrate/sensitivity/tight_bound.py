@@ -5,22 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
+from onnxpfp.arrays import Floats32
 from onnxpfp.calibrate.sensitivity.scratch import ScratchArrays
+from onnxpfp.model.opset import model_of_graph
 from onnxpfp.runtime.heap import trim_heap
 from onnxpfp.runtime.session import Session, open_session
 
 __all__ = ["FLOOR", "ORDER", "TightBound"]
 
-Floats = NDArray[np.float32]
 
 ORDER = 16
 _SQUARINGS = 4
 FLOOR = 1e-30
 """Weights below it count as it: then no bound is lost to underflow, and nothing is infinity times zero."""
-_OPSET = 17
 _LARGE = 4 << 20
 
 
@@ -32,10 +31,10 @@ class TightBound:
         norms: Norms of the blocks' weights in the rows, (g, b, rows).
     """
 
-    norms: Floats
+    norms: Floats32
     _session: Session | None = None
 
-    def excess(self, coarse: Floats, z: Floats, least: Floats, scratch: ScratchArrays) -> Floats:
+    def excess(self, coarse: Floats32, z: Floats32, least: Floats32, scratch: ScratchArrays) -> Floats32:
         """Return the 16th power of bound / limit, (N, P, g b); `coarse` is overwritten with it.
 
         Args:
@@ -72,10 +71,10 @@ class TightBound:
             [helper.make_tensor_value_info("v", TensorProto.FLOAT, None)],
             [numpy_helper.from_array(np.ascontiguousarray(weights[0] if len(weights) == 1 else weights), "w")],
         )
-        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=8)
+        return model_of_graph(graph)
 
 
-def _sixteenth(values: Floats) -> Floats:
+def _sixteenth(values: Floats32) -> Floats32:
     """Raise to the 16th power in place."""
     for _ in range(_SQUARINGS):
         np.multiply(values, values, out=values)

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from onnxpfp.arrays import Ids
 from onnxpfp.channels.context import NodeContext
 from onnxpfp.channels.ops.quantization import follow, serve_all
 from onnxpfp.channels.products import attention_products, projected_attention_products
 from onnxpfp.channels.registry import Rules
-from onnxpfp.channels.types import Ids
 
 __all__ = ["RULES"]
 

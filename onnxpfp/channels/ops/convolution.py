@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from onnxpfp.arrays import Ids
 from onnxpfp.channels.context import NodeContext
 from onnxpfp.channels.facts import Bias
 from onnxpfp.channels.ops.elementwise import broadcast
 from onnxpfp.channels.products import convolution_products, transposed_products
 from onnxpfp.channels.registry import Rules
-from onnxpfp.channels.types import Form, Ids
+from onnxpfp.channels.types import Form
 
 __all__ = ["RULES", "convolve"]
 
@@ -118,6 +119,6 @@ def conv_transpose(n: NodeContext) -> None:
     _finish(n, 1, 1, 2, out)
 
 
-RULES.declare("Conv", products=convolution_products(1), bias=Bias(2), linear="conv")
-RULES.declare("com.microsoft:FusedConv", products=convolution_products(1), bias=Bias(2))
-RULES.declare("ConvTranspose", products=transposed_products, bias=Bias(2), linear="conv_transpose")
+RULES.declare("Conv", products=convolution_products(1), bias=Bias(2), layout="conv", linear=True)
+RULES.declare("com.microsoft:FusedConv", products=convolution_products(1), bias=Bias(2), layout="conv")
+RULES.declare("ConvTranspose", products=transposed_products, bias=Bias(2), layout="conv_transpose", linear=True)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from onnxpfp.arrays import Ids
 from onnxpfp.channels.context import NodeContext
 from onnxpfp.channels.products import einsum_products
 from onnxpfp.channels.registry import Rules
-from onnxpfp.channels.types import Ids
 from onnxpfp.model.equation import expand
 
 __all__ = ["RULES"]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from onnxpfp.arrays import Ids
 from onnxpfp.channels.context import Axes, NodeContext
 from onnxpfp.channels.registry import Rules
-from onnxpfp.channels.types import Ids
 
 __all__ = ["RULES"]
 

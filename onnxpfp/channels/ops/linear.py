@@ -94,7 +94,9 @@ def fused_matmul(n: NodeContext) -> None:
     n.set((*stacks, a[left[-2]], b[right[-1]]))
 
 
-RULES.declare("Gemm", products=gemm_products, bias=Bias(2), linear="matrix")
-RULES.declare("com.microsoft:FusedGemm", products=gemm_products, bias=Bias(2))
-RULES.declare("MatMul", products=matrix_products, linear="matrix")
-RULES.declare("com.microsoft:FusedMatMul", "com.microsoft:TransposeMatMul", products=fused_matrix_products)
+RULES.declare("Gemm", products=gemm_products, bias=Bias(2), layout="matrix", linear=True)
+RULES.declare("com.microsoft:FusedGemm", products=gemm_products, bias=Bias(2), layout="matrix")
+RULES.declare("MatMul", products=matrix_products, layout="matrix", linear=True)
+_FUSED = ("com.microsoft:FusedMatMul", "com.microsoft:TransposeMatMul")
+RULES.declare(*_FUSED, products=fused_matrix_products, layout="matrix")
+RULES.declare("MatMul", *_FUSED, operands=(0, 1))

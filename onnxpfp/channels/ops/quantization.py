@@ -5,11 +5,11 @@ A channel of quantized numbers that goes is the zero point at what contracts it,
 
 from __future__ import annotations
 
+from onnxpfp.arrays import Ids
 from onnxpfp.channels.context import NodeContext
 from onnxpfp.channels.ops.elementwise import broadcast
 from onnxpfp.channels.ops.joining import join
 from onnxpfp.channels.registry import Rules
-from onnxpfp.channels.types import Ids
 
 __all__ = ["RULES", "follow", "serve_all"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from onnxpfp.arrays import Ids
 from onnxpfp.channels.context import NodeContext
 from onnxpfp.channels.facts import Bias
 from onnxpfp.channels.ops.convolution import convolve
@@ -10,7 +11,6 @@ from onnxpfp.channels.ops.linear import multiply
 from onnxpfp.channels.ops.quantization import follow, serve_all
 from onnxpfp.channels.products import convolution_products, gemm_products, matrix_products
 from onnxpfp.channels.registry import Rules
-from onnxpfp.channels.types import Ids
 
 __all__ = ["RULES"]
 
@@ -151,7 +151,8 @@ def _blocks(n: NodeContext, position: int, outputs: Ids, blocks: Ids) -> None:
 
 RULES.declare("QLinearConv", "com.microsoft:QLinearConv", products=convolution_products(3), bias=Bias(8, "steps"))
 RULES.declare("ConvInteger", products=convolution_products(1))
-RULES.declare("MatMulInteger", "QLinearMatMul", products=matrix_products)
+RULES.declare("MatMulInteger", products=matrix_products, operands=(0, 1))
+RULES.declare("QLinearMatMul", products=matrix_products, operands=(0, 3))
 RULES.declare("com.microsoft:DynamicQuantizeMatMul", "com.microsoft:MatMulIntegerToFloat", products=matrix_products)
 RULES.declare("com.microsoft:QGemm", products=gemm_products, bias=Bias(6, "steps"))
 RULES.declare("com.microsoft:MatMulNBits", products=matrix_products, bias=Bias(5, "packed"))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from onnxpfp.arrays import Ids
 from onnxpfp.channels.context import NodeContext
 from onnxpfp.channels.products import recurrence_products
 from onnxpfp.channels.registry import Rules
-from onnxpfp.channels.types import Consumer, Ids
+from onnxpfp.channels.types import Consumer
 
 __all__ = ["RULES"]
 

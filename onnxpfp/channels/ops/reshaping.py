@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxpfp.arrays import Ids
 from onnxpfp.channels.context import Carrier, CarrierChoice, NodeContext
 from onnxpfp.channels.registry import Rules
-from onnxpfp.channels.types import Ids
 
 __all__ = ["RULES", "blocks"]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 
+from onnxpfp.arrays import Ids
 from onnxpfp.channels.context import NodeContext, UnlabelledError
 from onnxpfp.channels.registry import Rules
-from onnxpfp.channels.types import Ids
 
 __all__ = ["RULES"]
 

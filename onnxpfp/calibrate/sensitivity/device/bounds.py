@@ -18,7 +18,7 @@ from onnx import ModelProto, TensorProto
 
 from onnxpfp.calibrate.sensitivity.device.arrangement import Arrangement
 from onnxpfp.calibrate.sensitivity.device.graph import Graph
-from onnxpfp.calibrate.sensitivity.settings import EPSILON, Guard, Kernel
+from onnxpfp.calibrate.sensitivity.settings import EPSILON, Kernel
 from onnxpfp.calibrate.sensitivity.tight_bound import ORDER
 
 __all__ = ["Bounds"]
@@ -51,14 +51,12 @@ class Bounds:
     Attributes:
         arrangement: Of the data.
         nonnegative: Whether they have no negative entry.
-        guard: Which sums count as zero.
         kernel: "sum" or "max".
         several: Whether a block may have several channels of the input.
     """
 
     arrangement: Arrangement
     nonnegative: bool
-    guard: Guard
     kernel: Kernel
     several: bool
 
@@ -92,12 +90,9 @@ class Bounds:
     def _guarded(self, graph: Graph, sums: str) -> str:
         """Append the nodes that make sums (N, g, 2 O/g, P) infinite which count as zero."""
         sums, norm = graph.reshape(sums, graph.ints("by_sign")), graph.floats("norm")
-        if self.guard == "relative":
-            # The largest sum of a sample and weight sign; where samples are the positions, of a position.
-            highest = sums if self.arrangement.samples_last else graph.reduce("ReduceMax", sums, [4])
-            highest = graph.reduce("ReduceMax", graph.op("Mul", [highest, norm]), [1, 3])
-        else:
-            highest = graph.op("Abs", ["factor"])
+        # The largest sum of a sample and weight sign; where samples are the positions, of a position.
+        highest = sums if self.arrangement.samples_last else graph.reduce("ReduceMax", sums, [4])
+        highest = graph.reduce("ReduceMax", graph.op("Mul", [highest, norm]), [1, 3])
         limit = graph.op("Div", [graph.op("Mul", [highest, graph.number(EPSILON)]), norm])
         return graph.op("Where", [graph.op("Greater", [sums, limit]), sums, graph.number(float("inf"))])
 

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
-__all__ = ["Graph"]
+from onnxpfp.model.opset import model_of_graph
 
-_OPSET = 17
+__all__ = ["Graph"]
 
 
 class Graph:
@@ -91,7 +91,7 @@ class Graph:
             [helper.make_tensor_value_info(name, kind, None) for name, kind in outputs.items()],
             self._constants,
         )
-        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=8)
+        return model_of_graph(graph)
 
     def _input(self, name: str, kind: int) -> str:
         self._inputs.append(helper.make_tensor_value_info(name, kind, None))

@@ -8,15 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxpfp.arrays import Floats32, Ints
 from onnxpfp.calibrate.sensitivity.settings import SLACK, Kernel
 from onnxpfp.calibrate.sensitivity.sums import Scaled
 from onnxpfp.calibrate.sensitivity.tight_bound import FLOOR, ORDER
 from onnxpfp.linear.ops import BlockTable, LinearOp
 
 __all__ = ["Operands", "operands_of"]
-
-Floats = NDArray[np.float32]
-Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -104,7 +102,7 @@ def operands_of(reader: LinearOp, weights: Scaled, kernel: Kernel) -> tuple[Oper
     return layout, fixed
 
 
-def _blocks(table: BlockTable, rows: Ints, taps: Floats, shape: tuple[int, int]) -> tuple[Ints, Floats]:
+def _blocks(table: BlockTable, rows: Ints, taps: Floats32, shape: tuple[int, int]) -> tuple[Ints, Floats32]:
     """Return the channels of every row (b, I), and its weights (b, I k, O/g).
 
     Args:
@@ -121,7 +119,7 @@ def _blocks(table: BlockTable, rows: Ints, taps: Floats, shape: tuple[int, int])
     return channels, own.reshape(shape[0], -1, taps.shape[1])
 
 
-def _norms(own: Floats, kernel: Kernel) -> Floats:
+def _norms(own: Floats32, kernel: Kernel) -> Floats32:
     """Return the norms of blocks' weights of both signs, (b, 2 O/g): the largest for kernel="max"."""
     signed = np.concatenate([np.maximum(own, 0), np.maximum(-own, 0)], axis=2)
     if kernel == "max":

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxpfp.arrays import FLOAT_BYTES, Floats32, Ints
 from onnxpfp.calibrate.sensitivity.device.arrangement import Arrangement, Extent
 from onnxpfp.calibrate.sensitivity.device.bounds import Bounds
 from onnxpfp.calibrate.sensitivity.device.operands import Operands, operands_of
@@ -20,14 +21,11 @@ from onnxpfp.runtime.device_memory import DeviceTensor
 
 __all__ = ["FIRST", "DeviceScreening", "Part"]
 
-Floats = NDArray[np.float32]
-Ints = NDArray[np.int64]
 
 FIRST = 32
 """Pairs of a block that are computed at first: the most promising, for these may settle the others."""
 _MORE = 8
 """How many times as many are computed at once next."""
-_FLOAT = 4
 _SUMS, _BOUNDS, _INPUTS = 6, 4, 3
 """Arrays as large as z, as the bounds and as the unfolded input that are held at once."""
 _CANDIDATES, _WEIGHTS, _COUNTED = 3, 3, 3
@@ -68,7 +66,7 @@ class DeviceScreening:
     """
 
     operands: Operands
-    best: Floats
+    best: Floats32
     arrangement: Arrangement
     channels: int
     programs: Programs
@@ -90,7 +88,7 @@ class DeviceScreening:
         operands = self.operands
         rows, unfolded = 2 * operands.group * operands.outputs, operands.group * operands.products
         numbers = _SUMS * rows + _BOUNDS * operands.count + _INPUTS * unfolded
-        return extent.pairs // extent.samples * max(_FLOAT * numbers, self._bytes_per_candidate())
+        return extent.pairs // extent.samples * max(FLOAT_BYTES * numbers, self._bytes_per_candidate())
 
     def see(self, part: Part, factor: float, *, nonnegative: bool) -> None:
         """Count some samples in.
@@ -102,7 +100,7 @@ class DeviceScreening:
             nonnegative: Whether there is only one sign.
         """
         operands = self.operands
-        program = Bounds(self.arrangement, nonnegative, self.plan.guard, self._kernel, operands.several)
+        program = Bounds(self.arrangement, nonnegative, self._kernel, operands.several)
         feeds = {
             **self._fixed,
             **operands.shapes,
@@ -122,7 +120,7 @@ class DeviceScreening:
         # One entry is its own largest product.
         return self.plan.kernel if self.operands.entries > 1 else "sum"
 
-    def _settle(self, seen: dict[str, DeviceTensor], above: Floats, extent: Extent) -> None:
+    def _settle(self, seen: dict[str, DeviceTensor], above: Floats32, extent: Extent) -> None:
         """Compute shares until no bound is above the largest one.
 
         Args:
@@ -138,7 +136,7 @@ class DeviceScreening:
             self._raise(seen, few, size, extent)
             left[few] = 0
 
-    def _raise(self, seen: dict[str, DeviceTensor], which: Ints, size: int, extent: Extent) -> Floats:
+    def _raise(self, seen: dict[str, DeviceTensor], which: Ints, size: int, extent: Extent) -> Floats32:
         """Compute the shares of blocks at their most promising pairs.
 
         Returns:
@@ -172,7 +170,7 @@ class DeviceScreening:
     def _portions(self, which: Ints, size: int, pairs: int) -> Iterator[Ints]:
         """Cut blocks such that what is gathered of them stays within the memory, as far as one block can keep it."""
         weights = self.operands.entries * 2 * self.operands.outputs
-        each = size * self._bytes_per_candidate() + _FLOAT * (_WEIGHTS * weights + _COUNTED * pairs)
+        each = size * self._bytes_per_candidate() + FLOAT_BYTES * (_WEIGHTS * weights + _COUNTED * pairs)
         many = max(1, self.plan.workspace_bytes // each)
         for start in range(0, len(which), many):
             yield which[start : start + many]
@@ -180,4 +178,4 @@ class DeviceScreening:
     def _bytes_per_candidate(self) -> int:
         rows, entries = 2 * self.operands.outputs, self.operands.entries
         products = rows * entries if self._kernel == "max" else 0
-        return _FLOAT * (_CANDIDATES * (rows + 2 * entries) + 2 * products)
+        return FLOAT_BYTES * (_CANDIDATES * (rows + 2 * entries) + 2 * products)

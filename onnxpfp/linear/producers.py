@@ -5,19 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto
+from onnx import NodeProto
 
-from onnxpfp.arrays import chunks
-from onnxpfp.channels.graph import ChannelGraph
-from onnxpfp.channels.types import Ids
+from onnxpfp.arrays import AnyFloats, Floats, Ids, chunks
+from onnxpfp.channels.analysis import Analysis
+from onnxpfp.channels.ops import facts_of
+from onnxpfp.linear.bias import stored_bias
+from onnxpfp.linear.layout import filters, output_channels_axis
 from onnxpfp.model.attributes import Attributes
 from onnxpfp.model.constants import Constants
 
 __all__ = ["Filters", "NormScale", "Producer", "carriers_of", "norm_scales", "producers_of"]
-
-Floats = NDArray[np.float64]
-Weight = NDArray[np.floating]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -31,7 +29,7 @@ class Filters:
     """
 
     ids: Ids
-    rows: Weight
+    rows: AnyFloats
     scale: Floats
 
 
@@ -61,21 +59,7 @@ class NormScale:
     gamma: Floats
 
 
-def _rows(node: NodeProto, weight: Weight) -> Weight:
-    """Return the filters of a linear node, one per index of the first axis: a view of its weight where possible."""
-    options, op = Attributes(node), node.op_type.removeprefix("Fused")
-    if op == "Conv":
-        return weight
-    if op == "ConvTranspose":
-        group = options.integer("group", 1)
-        grouped = weight.reshape(group, -1, *weight.shape[1:])
-        return np.moveaxis(grouped, 2, 1).reshape(group * weight.shape[1], grouped.shape[1], *weight.shape[2:])
-    if op == "Gemm" and options.integer("transB", 0):
-        return weight
-    return np.moveaxis(weight, -1, 0)
-
-
-def _squares(rows: Weight, scale: Floats) -> Floats:
+def _squares(rows: AnyFloats, scale: Floats) -> Floats:
     """Return the squared norm of every filter times its scale."""
     found = np.zeros(len(rows))
     for run in chunks(len(rows), 8 * rows.size // len(rows)):
@@ -84,47 +68,38 @@ def _squares(rows: Weight, scale: Floats) -> Floats:
     return found
 
 
-def producers_of(model: ModelProto, graph: ChannelGraph, constants: Constants) -> list[Producer]:
-    """Collect the filters that bring forth channels, with BatchNormalization folded.
-
-    Args:
-        model: The model.
-        graph: Its channels.
-        constants: Its constants.
-    """
+def producers_of(analysis: Analysis) -> list[Producer]:
+    """Collect the filters that bring forth channels of a model, with BatchNormalization folded."""
+    model, graph, constants = analysis.model, analysis.graph, analysis.constants
     followers: dict[str, NodeProto] = {}
     for node in model.graph.node:
         if node.op_type == "BatchNormalization":
             followers[node.input[0]] = node
     found: list[Producer] = []
     for node in model.graph.node:
-        op = node.op_type.removeprefix("Fused")
-        if op not in {"Conv", "ConvTranspose", "Gemm", "MatMul"}:
-            continue
-        if len(node.input) < 2 or node.input[1] not in constants.names:
+        layout = facts_of(node).layout
+        if layout is None or len(node.input) < 2 or node.input[1] not in constants.names:
             continue
         ids = graph.axes[node.output[0]]
-        axis = ids[1] if op.startswith("Conv") else ids[-1]
+        axis = ids[output_channels_axis(layout, len(ids))]
         if not (axis != 0).any():
             continue
-        rows = _rows(node, constants.value(node.input[1]))
+        rows = filters(constants.value(node.input[1]), node)
         if rows.shape[0] != axis.size:
             continue
-        bias = _bias(node, constants, axis.size)
-        scale, shifted = _fold(followers.get(node.output[0]), constants, bias)
+        bias = stored_bias(node, constants, axis.size)
+        unbiased = np.zeros(axis.size) if bias is None else bias
+        scale, shifted = _fold(followers.get(node.output[0]), constants, unbiased)
         found.append(Producer(axis, rows, scale, _squares(rows, scale), shifted))
     return found
 
 
-def carriers_of(graph: ChannelGraph, constants: Constants) -> list[Filters]:
+def carriers_of(analysis: Analysis) -> list[Filters]:
     """Collect the filters of any op that bring forth channels: of embeddings and recurrences, too, as they are stored.
 
     Integers are left out, as what they stand for is the op's own business.
-
-    Args:
-        graph: The channels of the model.
-        constants: Its constants.
     """
+    graph, constants = analysis.graph, analysis.constants
     contracted = {(consumer.weight, consumer.weight_axis) for consumer in graph.consumers}
     found: list[Filters] = []
     for name, axes in graph.stored_axes():
@@ -137,30 +112,17 @@ def carriers_of(graph: ChannelGraph, constants: Constants) -> list[Filters]:
     return found
 
 
-def norm_scales(model: ModelProto, graph: ChannelGraph, constants: Constants) -> list[NormScale]:
-    """Collect the scales of all BatchNormalizations on axes with channels, in front of a consumer or behind a producer.
-
-    Args:
-        model: The model.
-        graph: Its channels.
-        constants: Its constants.
-    """
+def norm_scales(analysis: Analysis) -> list[NormScale]:
+    """Collect the scales of all BatchNormalizations on axes with channels, before a consumer or behind a producer."""
+    graph, constants = analysis.graph, analysis.constants
     found: list[NormScale] = []
-    for node in model.graph.node:
+    for node in analysis.model.graph.node:
         if node.op_type != "BatchNormalization" or node.input[1] not in constants.names:
             continue
         ids = graph.axes[node.output[0]][1]
         if (ids != 0).any():
             found.append(NormScale(ids, constants.value(node.input[1]).astype(np.float64)))
     return found
-
-
-def _bias(node: NodeProto, constants: Constants, size: int) -> Floats:
-    if len(node.input) > 2 and node.input[2] in constants.names:
-        bias = constants.value(node.input[2]).astype(np.float64)
-        if bias.size in {1, size}:
-            return np.broadcast_to(bias.ravel(), (size,)).copy()
-    return np.zeros(size)
 
 
 def _fold(norm: NodeProto | None, constants: Constants, bias: Floats) -> tuple[Floats, Floats]:

@@ -1,0 +1,129 @@
+"""The context of a run: what all its stages share, as one argument."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from onnx import ModelProto
+
+from onnxpfp.channels import Analysis
+from onnxpfp.channels.macs import count_params
+from onnxpfp.data.samples import Samples
+from onnxpfp.data.sources import SampleSource
+from onnxpfp.data.splits import CalibrationData
+from onnxpfp.model.load import ModelSource, load
+from onnxpfp.options import Options
+from onnxpfp.pipeline.analyze import analyze, open_model, read_data
+from onnxpfp.pipeline.costs import mac_model
+from onnxpfp.pipeline.plan import Plan
+from onnxpfp.pipeline.requirements import require_split
+from onnxpfp.progress import Clock, Progress
+from onnxpfp.runtime.providers import ProviderRequest
+from onnxpfp.verify.evaluator import Evaluator
+
+__all__ = ["RunContext", "open_run"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RunContext:
+    """What stays the same at every step.
+
+    Attributes:
+        whole: The network as it was given.
+        data: The samples.
+        requests: Where to run.
+        providers: Where onnxruntime really runs.
+        options: How to prune.
+        plan: What stays, in place of scores.
+        full: The cost that the target is a share of: the MACs or parameters of the whole network.
+        clock: Adds up seconds, and says how far it is.
+    """
+
+    whole: Analysis
+    data: CalibrationData
+    requests: Sequence[ProviderRequest]
+    providers: tuple[str, ...]
+    options: Options
+    plan: Plan | None
+    full: int
+    clock: Clock
+
+    @property
+    def chooses(self) -> bool:
+        """Whether channels are to be chosen: no plan says what stays, and not everything does."""
+        return self.plan is None and self.options.target[1] < 1
+
+    @property
+    def _telling(self) -> bool:
+        """Whether the data are the user's, and enough to hold some out."""
+        return self.data.given == "file" and self.data.split is not None
+
+    @property
+    def compensation(self) -> Literal["lstsq", "bias", "none"]:
+        """What is done about the dropped channels."""
+        if self.data.given == "none":
+            return "none"
+        if self.options.compensate == "auto":
+            return "lstsq" if self._telling else "bias"
+        return self.options.compensate
+
+    @property
+    def allocation(self) -> Literal["bound", "measured", "uniform"]:
+        """What sets the widths; noise tells nothing about the output."""
+        return self.options.allocate or ("measured" if self._telling else "bound")
+
+    def analyze(self, model: ModelProto) -> Analysis:
+        """Find the shapes, constants and channels of what has become of the network."""
+        return analyze(self.whole.source.rewritten(model), self.data, self.options, self.clock)
+
+    def evaluator(self, samples: Samples, *, held_out: bool = True) -> Evaluator:
+        """Return what compares models with the whole network on samples."""
+        options, original = self.options, self.whole.source.model
+        return Evaluator(
+            original, samples, held_out, self.data.batch_size, self.requests, options.threads, options.workspace
+        )
+
+
+def open_run(
+    model: ModelSource,
+    calibration: SampleSource | None,
+    options: Options,
+    holding_out: Sequence[str],
+    *,
+    plan: Plan | None = None,
+    progress: Progress | None = None,
+    folder: Path | None = None,
+) -> RunContext:
+    """Read the model and its data, and analyse it.
+
+    Args:
+        model: A path or a model object.
+        calibration: Samples, or None.
+        options: How to prune.
+        holding_out: What holds samples out, so that there must be enough of them.
+        plan: What stays, in place of scores.
+        progress: Told how far it is.
+        folder: Where new weights may lie until they are written, as in `load`.
+
+    Raises:
+        OnnxPfpError: The model, the data, the providers or a pattern are not what they must be.
+    """
+    clock = Clock(progress) if progress else Clock()
+    with clock.phase("load"):
+        source = load(model, folder)
+        session, requests = open_model(source, options)
+        data = read_data(source, session, calibration, options)
+    for what in holding_out if calibration is not None else ():
+        require_split(data, what)
+    whole = analyze(source, data, options, clock)
+    return RunContext(whole, data, requests, session.providers, options, plan, _full(whole, options), clock)
+
+
+def _full(whole: Analysis, options: Options) -> int:
+    if options.target[0] == "params":
+        return count_params(whole.model)
+    return mac_model(whole).total(np.array([group.channels.size for group in whole.graph.groups], np.int64))

@@ -1,0 +1,125 @@
+"""What a run cannot do without: data, enough of them to hold some out, channels that may go.
+
+Each is made sure of as soon as it can be told: before anything is read, when the data are there, after the analysis.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from onnxpfp.channels import Analysis
+from onnxpfp.data.sources import SampleSource
+from onnxpfp.data.splits import CalibrationData, Split, least_to_split
+from onnxpfp.errors import CalibrationError, OptionError, TargetUnreachableError
+from onnxpfp.options import Options
+from onnxpfp.score.registry import criterion_of
+
+__all__ = [
+    "PRUNABILITY_HOLDS_OUT",
+    "holding_out",
+    "require_data",
+    "require_data_for_prunability",
+    "require_groups",
+    "require_groups_for_prunability",
+    "require_split",
+]
+
+PRUNABILITY_HOLDS_OUT = "prunability is measured on samples that are held out"
+_GIVE_DATA = "give --calib-data FILE.npz"
+
+
+def require_data(calibration: SampleSource | None, options: Options, *, replaying: bool) -> None:
+    """Make sure that there are data if a pruning needs some.
+
+    Args:
+        calibration: The data as they were given.
+        options: How to prune.
+        replaying: Whether a plan says what stays, so that nothing is scored and no quality is aimed at.
+
+    Raises:
+        OptionError: There are none for the target or the score.
+        CalibrationError: There are none for anything else.
+    """
+    if calibration is not None:
+        return
+    if not replaying and (options.limit_flag or options.needs_data):
+        measuring = options.limit_flag or f"--score {criterion_of(options.score).name}"
+        raise OptionError(f"{measuring} measures the data, and none are given", hint=_GIVE_DATA)
+    if flag := next(_deciding(options, replaying=replaying), ""):
+        raise CalibrationError(f"{flag} measures the data, and none are given", hint=_GIVE_DATA)
+
+
+def require_data_for_prunability(calibration: SampleSource | None) -> None:
+    """Make sure that there are data to measure prunability on.
+
+    Raises:
+        OptionError: There are none.
+    """
+    if calibration is None:
+        raise OptionError("prunability is how far the output drifts on data, and none are given", hint=_GIVE_DATA)
+
+
+def holding_out(options: Options, *, replaying: bool) -> list[str]:
+    """List what of a pruning holds samples out, for `require_split`."""
+    return [f"{flag} holds samples out to decide on" for flag in _deciding(options, replaying=replaying)]
+
+
+def _deciding(options: Options, *, replaying: bool) -> Iterator[str]:
+    """Yield the flags that ask for a decision on samples that are held out."""
+    if options.limit_flag and not replaying:
+        yield options.limit_flag
+    if options.compensate == "lstsq":
+        yield "--compensate lstsq"
+    if not replaying:
+        criterion = criterion_of(options.score)
+        if "gram" in criterion.needs:
+            yield f"--score {criterion.name}"
+        if options.allocate == "measured":
+            yield "--allocate measured"
+
+
+def require_split(data: CalibrationData, holding_out: str) -> Split:
+    """Return the samples by what they are for.
+
+    Args:
+        data: The samples.
+        holding_out: What holds some out.
+
+    Raises:
+        CalibrationError: There are too few for that.
+    """
+    if data.split is None:
+        raise CalibrationError(
+            f"{holding_out}, which takes {least_to_split(data.samples)} samples, and {len(data.samples)} are given",
+            hint="give more unlabelled samples",
+        )
+    return data.split
+
+
+def require_groups(analysis: Analysis, options: Options) -> None:
+    """Make sure that something can be pruned.
+
+    Raises:
+        TargetUnreachableError: Nothing can; the most frequent reasons are named first.
+    """
+    if analysis.graph.groups:
+        return
+    reasons = Counter(fixed.reason for fixed in analysis.graph.fixed).most_common(3)
+    why = "; ".join(reason for reason, _ in reasons) or "no Conv, Gemm or MatMul has weights in it"
+    raise TargetUnreachableError(
+        f"{analysis.source.title}: nothing in it can be pruned: {why}",
+        hint="--exclude and --include leave nothing" if options.exclude or options.include else "",
+    )
+
+
+def require_groups_for_prunability(analysis: Analysis) -> None:
+    """Make sure that there is something to measure.
+
+    Raises:
+        TargetUnreachableError: Nothing can be pruned.
+    """
+    if not analysis.graph.groups:
+        raise TargetUnreachableError(
+            f"{analysis.source.title}: nothing in it can be pruned", hint="`onnxpfp inspect` says why"
+        )

@@ -1,0 +1,112 @@
+"""A report as a page: what people read, element by element, without a word on how it looks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+__all__ = [
+    "ATTENTION",
+    "MOST",
+    "Column",
+    "Element",
+    "Facts",
+    "Heading",
+    "Line",
+    "Table",
+    "Title",
+    "number",
+    "sizes",
+    "spent",
+]
+
+MOST = 40
+"""Rows of a table where nothing else is asked for."""
+ATTENTION: Mapping[str, Mapping[str, str]] = {
+    "heads": {},
+    "width": {"attention": "the same part of every head may go, no whole head"},
+}
+"""Facts about the unit of an attention: none about the default one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Title:
+    """What the page is about."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Heading:
+    """The title of a section."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A sentence below a table."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Names and what there is to say about them."""
+
+    rows: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of a table.
+
+    Attributes:
+        title: Its title.
+        right: Whether it is aligned to the right.
+        wraps: Whether a cell may take several lines.
+    """
+
+    title: str
+    right: bool = False
+    wraps: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table.
+
+    Attributes:
+        columns: Its columns.
+        rows: Its rows, all of them.
+        of: What a row is about, where so many may come that some are left out; empty where all are shown.
+        most: Most rows where nothing else is asked for.
+        flag: The flag that shows all.
+        tight: Whether columns stand close together.
+    """
+
+    columns: Sequence[Column]
+    rows: Sequence[Sequence[str]]
+    of: str = ""
+    most: int = MOST
+    flag: str = "--all"
+    tight: bool = True
+
+
+Element = Title | Heading | Line | Facts | Table
+
+
+def number(title: str) -> Column:
+    """Return a column of numbers."""
+    return Column(title, right=True, wraps=False)
+
+
+def sizes(shapes: Mapping[str, Sequence[int]]) -> str:
+    """Write the shapes of inputs."""
+    return ", ".join(f"{name} {'x'.join(map(str, shape)) or 'scalar'}" for name, shape in shapes.items())
+
+
+def spent(seconds: Mapping[str, float]) -> str:
+    """Write the seconds of all phases, and those of the phases that anybody had to wait for."""
+    waited = [f"{phase} {time:.1f}" for phase, time in seconds.items() if time >= 0.05]
+    return f"{sum(seconds.values()):.1f}" + (f" ({', '.join(waited)})" if waited else "")
