@@ -131,15 +131,15 @@ class _Choice:
         """Return what the choice costs."""
         return self.cost.total(self.kept)
 
-    def move(self, group: int, place: int) -> None:
+    def move(self, group: int, step: int) -> None:
         """Give a group another width."""
-        self.place[group] = place
-        self.kept[group] = self.curves[group].widths[place]
+        self.place[group] = step
+        self.kept[group] = self.curves[group].widths[step]
 
-    def total_at(self, group: int, place: int) -> int:
+    def total_at(self, group: int, step: int) -> int:
         """Return what the choice would cost with another width of one group."""
         before = self.place[group]
-        self.move(group, place)
+        self.move(group, step)
         total = self.total()
         self.move(group, before)
         return total

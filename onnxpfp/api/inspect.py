@@ -88,7 +88,7 @@ def _understand(source: LoadedModel, options: Options) -> Analysis:
 
 def _groups(analysis: Analysis, total: Footprint) -> tuple[InspectedGroup, ...]:
     graph = analysis.graph
-    found = [
+    groups = [
         InspectedGroup(
             name=group.name,
             channels=int(group.channels.size),
@@ -97,12 +97,12 @@ def _groups(analysis: Analysis, total: Footprint) -> tuple[InspectedGroup, ...]:
         )
         for group, amount in zip(graph.groups, group_footprints(analysis), strict=True)
     ]
-    return tuple(sorted(found, key=lambda group: -group.behind.share_of(total)))
+    return tuple(sorted(groups, key=lambda group: -group.behind.share_of(total)))
 
 
 def _stays(axes: Sequence[Fixed], weights: Mapping[str, WeightFootprint], total: Footprint) -> tuple[Stay, ...]:
     largest_first = sorted(axes, key=lambda fixed: -axis_footprint([fixed], weights)[0].params)
-    found = [
+    stays = [
         Stay(reason, tuple(same), *axis_footprint(same, weights)) for reason, same in by_kind(largest_first).items()
     ]
-    return tuple(sorted(found, key=lambda stay: -stay.behind.share_of(total)))
+    return tuple(sorted(stays, key=lambda stay: -stay.behind.share_of(total)))

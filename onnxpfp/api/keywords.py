@@ -78,7 +78,7 @@ def keywords(
 def in_keywords(message: str) -> str:
     """Return a message, which names the flags of the command line, with the keywords of the API in their place."""
     message = _TYPED_SHAPE.sub(r'input_shapes {"\1": (\2)}', message)
-    return _FLAG.sub(lambda found: _KEYWORDS.get(found[0], found[0]), message)
+    return _FLAG.sub(lambda match: _KEYWORDS.get(match[0], match[0]), message)
 
 
 def _signature(kind: type[Any], function: inspect.Signature) -> inspect.Signature:

@@ -162,7 +162,7 @@ def _read(points: Sequence[Point], tolerance: float) -> Prunability:
 def _groups(analysis: Analysis, curves: Sequence[tuple[Point, ...]], tolerance: float) -> tuple[GroupPrunability, ...]:
     """Put the most fragile first."""
     consumers = analysis.graph.consumers
-    found = [
+    groups = [
         GroupPrunability(
             name=group.name,
             channels=int(group.channels.size),
@@ -172,7 +172,7 @@ def _groups(analysis: Analysis, curves: Sequence[tuple[Point, ...]], tolerance: 
         )
         for group, points in zip(analysis.graph.groups, curves, strict=True)
     ]
-    return tuple(sorted(found, key=_robustness))
+    return tuple(sorted(groups, key=_robustness))
 
 
 def _robustness(group: GroupPrunability) -> tuple[float, float]:

@@ -178,13 +178,13 @@ def _plan(
     options: Options,
 ) -> Plan:
     graph = analysis.graph
-    places = stored_axes_of(analysis)
+    stored_axes = stored_axes_of(analysis)
     scales: dict[str, dict[int, NDArray[np.float64]]] = {}
-    for consumer, place in zip(graph.consumers, places, strict=True):
+    for consumer, stored_axis in zip(graph.consumers, stored_axes, strict=True):
         factor = decision.factor[consumer.channels]
-        if place is not None and ((factor != 1) & (factor != 0)).any():
-            ids = graph.axes[place.tensor][place.axis]
-            scales.setdefault(place.tensor, {})[place.axis] = decision.factor[ids]
+        if stored_axis is not None and ((factor != 1) & (factor != 0)).any():
+            ids = graph.axes[stored_axis.tensor][stored_axis.axis]
+            scales.setdefault(stored_axis.tensor, {})[stored_axis.axis] = decision.factor[ids]
     return make_plan(
         graph,
         decision.keep,

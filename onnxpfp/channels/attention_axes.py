@@ -99,7 +99,7 @@ def _back(node: NodeProto, shapes: Shapes, axis: int) -> list[tuple[str, int]]:
         picked = options.integer("axis", 0)
         return [(first, axis + (axis >= picked))]
     if node.op_type in _RENAMING:
-        return [(first, own) for own in _unchanged(shapes.shape[first], shapes.shape[node.output[0]], axis)]
+        return [(first, before) for before in _unchanged(shapes.shape[first], shapes.shape[node.output[0]], axis)]
     operands = facts_of(node).operands
     if operands and axis < len(shapes.shape[node.output[0]]) - 2:
         return [(node.input[position], axis) for position in operands]
@@ -115,4 +115,4 @@ def _unchanged(before: tuple[int, ...], after: tuple[int, ...], axis: int) -> li
         return []
     left, right = next((left, right) for left, right in blocks(before, after) if axis in right)
     split = [other for other in right if after[other] > 1] != [axis]
-    return [] if split else [own for own in left if before[own] > 1]
+    return [] if split else [source for source in left if before[source] > 1]

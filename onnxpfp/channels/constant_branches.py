@@ -82,9 +82,9 @@ def _renamed(node: NodeProto, new: Callable[[str, str], str]) -> NodeProto:
     copy.input[:] = [new(name, name) for name in node.input]
     copy.output[:] = [new(name, name) for name in node.output]
     for graph in subgraphs(copy):
-        own = {name for n in graph.node for name in n.output} | {info.name for info in graph.input}
-        own |= {tensor.name for tensor in graph.initializer}
-        _rename_inside(graph, lambda name, other, own=own: other if name in own else new(name, other))
+        inner = {name for n in graph.node for name in n.output} | {info.name for info in graph.input}
+        inner |= {tensor.name for tensor in graph.initializer}
+        _rename_inside(graph, lambda name, other, inner=inner: other if name in inner else new(name, other))
     return copy
 
 

@@ -130,14 +130,14 @@ class NodeContext:
         value = self.values[position] if self.has(position) else None
         return None if value is None or is_real(value) else as_plain(value)
 
-    def same_in_every_run(self, where: str | int, place: int) -> bool:
+    def same_in_every_run(self, where: str | int, index: int) -> bool:
         """Whether a number is the same in every run: an attribute's always, an input's unless a free axis gives it."""
         value = None if isinstance(where, str) else self.values[where]
-        return value is None or is_known(value.ravel()[place])
+        return value is None or is_known(value.ravel()[index])
 
-    def open_axis(self, where: str | int, place: int, size: int) -> Ids:
+    def open_axis(self, where: str | int, index: int, size: int) -> Ids:
         """Labels of a new axis whose length is a number: fresh, or none where it differs from run to run."""
-        return self.labels.fresh(size) if size > 1 and self.same_in_every_run(where, place) else self.zeros(size)
+        return self.labels.fresh(size) if size > 1 and self.same_in_every_run(where, index) else self.zeros(size)
 
     def array(self, position: int) -> NDArray[Any] | None:
         """An input of any type, or None where it is missing or depends on the model's inputs."""
@@ -148,10 +148,10 @@ class NodeContext:
         given = self.integers(name)
         if given is not None:
             return given
-        found = self.numbers(position)
-        if found is None and self.has(position):
+        numbers = self.numbers(position)
+        if numbers is None and self.has(position):
             raise UnlabelledError(self.node.input[position])
-        return None if found is None else found.ravel().tolist()
+        return None if numbers is None else numbers.ravel().tolist()
 
     def source(self, name: str, position: int) -> str | int:
         """Where `option` was read: the attribute's name or the input's position."""

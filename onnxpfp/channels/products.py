@@ -64,11 +64,11 @@ def fused_matrix_products(node: NodeProto, rank: Ranks) -> list[Factors]:
 def einsum_products(node: NodeProto, rank: Ranks) -> list[Factors]:
     """Every letter once: of the result, or of the operand that has it first."""
     terms, out = expand(Attributes(node).text("equation", ""), [rank[name] for name in node.input])
-    places = {
+    axes = {
         letter: (name, axis) for name, term in zip(node.input, terms, strict=True) for axis, letter in enumerate(term)
     }
-    places |= {letter: (node.output[0], axis) for axis, letter in enumerate(out)}
-    return [list(places.values())]
+    axes |= {letter: (node.output[0], axis) for axis, letter in enumerate(out)}
+    return [list(axes.values())]
 
 
 def recurrence_products(node: NodeProto, rank: Ranks) -> list[Factors]:

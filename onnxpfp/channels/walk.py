@@ -170,11 +170,11 @@ def _collect(walk_input: WalkInput, state: Walk, n: NodeContext) -> None:
     for position, value in enumerate(n.values):
         if value is None or position in indexed:
             continue
-        for place, entry in enumerate(value.ravel()):
-            if (position, place) in spelt or (position, None) in spelt or n.node.input[position] in stored:
+        for index, entry in enumerate(value.ravel()):
+            if (position, index) in spelt or (position, None) in spelt or n.node.input[position] in stored:
                 continue
             if entries.is_known(entry) and walk_input.opsets.get("", 1) >= OVERRIDES_SINCE:
-                state.frozen.append(PinnedSize(n.index, position, place))
+                state.frozen.append(PinnedSize(n.index, position, index))
             else:
                 _fix_entry(state, entry, f"{n.title} reads its length as a number")
 

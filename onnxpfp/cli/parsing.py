@@ -89,10 +89,10 @@ def parse_size(flag: str, text: str) -> int:
     Raises:
         OptionError: The text is no amount of memory.
     """
-    found = _SIZE.fullmatch(text.strip())
-    if found is None:
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
         raise OptionError(f"{flag} '{text}' is no amount of memory", hint=f"write {flag} 512MB, 2GB or 1.5GiB")
-    number, prefix = found.groups(default="")
+    number, prefix = match.groups(default="")
     base = 1024 if len(prefix) > 1 else 1000
     power = 1 + _PREFIXES.index(prefix[0].upper()) if prefix else 0
     return int(Fraction(number) * base**power)

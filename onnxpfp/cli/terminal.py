@@ -120,11 +120,11 @@ def _bar(bar: Bar) -> Progress:
 
 
 def _lines() -> Progress:
-    seen: set[str] = set()
+    shown: set[str] = set()
 
     def tell(phase: str, done: int, total: int) -> None:
-        if phase not in seen:
-            seen.add(phase)
+        if phase not in shown:
+            shown.add(phase)
             click.echo(f"{phase} ...", err=True)
 
     return tell

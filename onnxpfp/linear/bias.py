@@ -128,11 +128,11 @@ class BiasEditor:
         self.inputs[use] = NewInput((shift / beta).astype(dtype), (out,), f"{consumer.weight}_bias")
         self.folded.append(consumer.name)
 
-    def _add_steps(self, consumer: Consumer, node: NodeProto, place: int, shift: Floats) -> None:
+    def _add_steps(self, consumer: Consumer, node: NodeProto, position: int, shift: Floats) -> None:
         """Add to a bias of 32-bit integers, or bring one in."""
-        use = (consumer.node, place)
-        if len(node.input) > place and node.input[place]:
-            self._add(consumer, use, node.input[place], shift)
+        use = (consumer.node, position)
+        if len(node.input) > position and node.input[position]:
+            self._add(consumer, use, node.input[position], shift)
             return
         out = self.analysis.graph.axes[node.output[0]][consumer.data_axis if node.op_type == "QLinearConv" else -1]
         self.inputs[use] = NewInput(np.rint(shift).astype(np.int32), (out,), f"{consumer.weight}_bias")

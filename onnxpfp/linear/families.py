@@ -95,12 +95,12 @@ class OpFamily:
 
 def op_families(readers: Sequence[LinearOp]) -> tuple[OpFamily, ...]:
     """Sort screened readers into families, in the order in which they stand."""
-    found: dict[tuple[object, ...], list[LinearOp]] = {}
+    families: dict[tuple[object, ...], list[LinearOp]] = {}
     for number, reader in enumerate(readers):
         alone = number if reader.group > 1 else -1
         key = (reader.data, reader.zero, reader.axis, reader.kind, reader.kernel, reader.attributes, alone)
-        found.setdefault(key, []).append(reader)
-    return tuple(OpFamily(tuple(members)) for members in found.values())
+        families.setdefault(key, []).append(reader)
+    return tuple(OpFamily(tuple(members)) for members in families.values())
 
 
 def shard_families(families: Sequence[OpFamily], limit: int) -> Iterator[tuple[OpFamily, ...]]:

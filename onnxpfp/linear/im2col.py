@@ -36,8 +36,8 @@ def tap_sources(
     lookup = _carried if reader.kind == "conv_transpose" else _windows
     flat = np.zeros((*positions.shape, reader.kernel_size), np.int64)
     inside = np.ones(flat.shape, np.bool_)
-    for number, place in enumerate(np.unravel_index(positions, tuple(spatial))):
-        index, valid = lookup(reader, number, place, sizes[number], spatial[number])
+    for number, coordinates in enumerate(np.unravel_index(positions, tuple(spatial))):
+        index, valid = lookup(reader, number, coordinates, sizes[number], spatial[number])
         flat += index * math.prod(sizes[number + 1 :])
         inside &= valid
     if inside.all():
@@ -50,7 +50,7 @@ def output_sizes(reader: LinearOp, sizes: Sequence[int]) -> tuple[int, ...]:
     window, rank = reader.attributes, len(sizes)
     if window.output_shape is not None:
         return window.output_shape[-rank:]
-    found: list[int] = []
+    counts: list[int] = []
     for number, size in enumerate(sizes):
         stride, dilation = _slide(reader, number)
         reach = (reader.kernel[number] - 1) * dilation + 1
@@ -62,10 +62,10 @@ def output_sizes(reader: LinearOp, sizes: Sequence[int]) -> tuple[int, ...]:
             extra = window.output_padding[number] if window.output_padding else 0
             whole = (size - 1) * stride + extra + reach
             # Automatic pads only take away.
-            found.append(min(size * stride, whole) if same else whole - pads)
+            counts.append(min(size * stride, whole) if same else whole - pads)
         else:
-            found.append(-(-size // stride) if same else (size + pads - reach) // stride + 1)
-    return tuple(found)
+            counts.append(-(-size // stride) if same else (size + pads - reach) // stride + 1)
+    return tuple(counts)
 
 
 def _taps(reader: LinearOp, number: int) -> Ints:
@@ -97,20 +97,20 @@ def _pad_begin(reader: LinearOp, number: int, size: int, out: int) -> int:
     return window.pads[number] if window.pads and window.auto_pad != "VALID" else 0
 
 
-def _windows(reader: LinearOp, number: int, place: Ints, size: int, out: int) -> tuple[Ints, Bools]:
+def _windows(reader: LinearOp, number: int, coordinates: Ints, size: int, out: int) -> tuple[Ints, Bools]:
     """Find where every tap of a convolution reads along one axis, (..., k), and whether it is inside the input."""
     stride, dilation = _slide(reader, number)
     begin = _pad_begin(reader, number, size, out)
-    index = place[..., None] * stride - begin + _taps(reader, number) * dilation
+    index = coordinates[..., None] * stride - begin + _taps(reader, number) * dilation
     valid = (index >= 0) & (index < size)
     return np.where(valid, index, 0), valid
 
 
-def _carried(reader: LinearOp, number: int, place: Ints, size: int, out: int) -> tuple[Ints, Bools]:
+def _carried(reader: LinearOp, number: int, coordinates: Ints, size: int, out: int) -> tuple[Ints, Bools]:
     """Find which input every tap of a transposed convolution carries to a place: the windows backwards."""
     stride, dilation = _slide(reader, number)
     begin = _pad_begin(reader, number, size, out)
-    reached = place[..., None] + begin - _taps(reader, number) * dilation
+    reached = coordinates[..., None] + begin - _taps(reader, number) * dilation
     index = reached // stride
     valid = (reached % stride == 0) & (index >= 0) & (index < size)
     return np.where(valid, index, 0), valid

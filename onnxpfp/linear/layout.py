@@ -109,6 +109,6 @@ def column(weight: AnyArray, axis: int, index: int, group: int) -> AnyArray:
     """
     if group == 1:
         return np.moveaxis(weight, axis, 0)[index]
-    own, within = divmod(index, weight.shape[1])
+    block, within = divmod(index, weight.shape[1])
     outputs = len(weight) // group
-    return weight[own * outputs : (own + 1) * outputs, within]
+    return weight[block * outputs : (block + 1) * outputs, within]

@@ -46,16 +46,16 @@ class Window:
     @classmethod
     def of(cls, attributes: Mapping[str, object]) -> Window:
         """Take what concerns the window from a node's attributes and leave the rest."""
-        found: dict[str, object] = {}
+        values: dict[str, object] = {}
         for name in (item.name for item in fields(cls)):
             value = attributes.get(name)
             if isinstance(value, bytes):
-                found[name] = value.decode()
+                values[name] = value.decode()
             elif isinstance(value, str):
-                found[name] = value
+                values[name] = value
             elif value is not None:
-                found[name] = tuple(int(number) for number in cast("Sequence[int]", value))
-        return cls(**found)  # pyright: ignore[reportArgumentType]
+                values[name] = tuple(int(number) for number in cast("Sequence[int]", value))
+        return cls(**values)  # pyright: ignore[reportArgumentType]
 
     def as_attributes(self) -> dict[str, object]:
         """Return the attributes that are set, as ONNX spells them."""
@@ -224,11 +224,11 @@ class LinearOp:
         """
         table = self.block_table(single=single)
         runs = [table.indices[first:last] for first, last in pairwise(table.starts.tolist())]
-        found = [
+        blocks = [
             Block(channel, group, tuple(run.tolist()))
             for channel, group, run in zip(table.channels.tolist(), table.groups.tolist(), runs, strict=True)
         ]
-        return tuple(sorted(found, key=lambda block: (len(block.indices), block.indices)))
+        return tuple(sorted(blocks, key=lambda block: (len(block.indices), block.indices)))
 
     def block_table(self, *, single: bool) -> BlockTable:
         """Return the same as arrays, in the order of their first indices."""
@@ -239,10 +239,10 @@ class LinearOp:
         order = np.argsort(first)
         rank = np.empty(len(order), np.int64)
         rank[order] = np.arange(len(order))
-        own = rank[inverse]
-        starts = np.concatenate([[0], np.cumsum(np.bincount(own, minlength=len(order)))])
+        block = rank[inverse]
+        starts = np.concatenate([[0], np.cumsum(np.bincount(block, minlength=len(order)))])
         first = first[order]
-        return BlockTable(self.channels[index][first], group[first], index[np.argsort(own, kind="stable")], starts)
+        return BlockTable(self.channels[index][first], group[first], index[np.argsort(block, kind="stable")], starts)
 
 
 def output_counts(reader: LinearOp) -> tuple[int, int]:

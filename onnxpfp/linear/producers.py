@@ -61,11 +61,11 @@ class NormScale:
 
 def _squares(rows: AnyFloats, scale: Floats) -> Floats:
     """Return the squared norm of every filter times its scale."""
-    found = np.zeros(len(rows))
+    squares = np.zeros(len(rows))
     for run in chunks(len(rows), 8 * rows.size // len(rows)):
         part = np.ascontiguousarray(rows[run], dtype=np.float64)
-        found[run] = np.square(part.reshape(len(part), -1) * scale[run, None]).sum(1)
-    return found
+        squares[run] = np.square(part.reshape(len(part), -1) * scale[run, None]).sum(1)
+    return squares
 
 
 def producers_of(analysis: Analysis) -> list[Producer]:
@@ -75,7 +75,7 @@ def producers_of(analysis: Analysis) -> list[Producer]:
     for node in model.graph.node:
         if node.op_type == "BatchNormalization":
             followers[node.input[0]] = node
-    found: list[Producer] = []
+    producers: list[Producer] = []
     for node in model.graph.node:
         layout = facts_of(node).layout
         if layout is None or len(node.input) < 2 or node.input[1] not in constants.names:
@@ -90,8 +90,8 @@ def producers_of(analysis: Analysis) -> list[Producer]:
         bias = stored_bias(node, constants, axis.size)
         unbiased = np.zeros(axis.size) if bias is None else bias
         scale, shifted = _fold(followers.get(node.output[0]), constants, unbiased)
-        found.append(Producer(axis, rows, scale, _squares(rows, scale), shifted))
-    return found
+        producers.append(Producer(axis, rows, scale, _squares(rows, scale), shifted))
+    return producers
 
 
 def carriers_of(analysis: Analysis) -> list[Filters]:
@@ -101,28 +101,28 @@ def carriers_of(analysis: Analysis) -> list[Filters]:
     """
     graph, constants = analysis.graph, analysis.constants
     contracted = {(consumer.weight, consumer.weight_axis) for consumer in graph.consumers}
-    found: list[Filters] = []
+    carriers: list[Filters] = []
     for name, axes in graph.stored_axes():
         for number, ids in enumerate(axes):
             if len(axes) < 2 or (name, number) in contracted or not ids.any():
                 continue
             weight = constants.value(name)
             if weight.dtype.kind == "f":
-                found.append(Filters(ids, np.moveaxis(weight, number, 0), np.ones(ids.size)))
-    return found
+                carriers.append(Filters(ids, np.moveaxis(weight, number, 0), np.ones(ids.size)))
+    return carriers
 
 
 def norm_scales(analysis: Analysis) -> list[NormScale]:
     """Collect the scales of all BatchNormalizations on axes with channels, before a consumer or behind a producer."""
     graph, constants = analysis.graph, analysis.constants
-    found: list[NormScale] = []
+    norms: list[NormScale] = []
     for node in analysis.model.graph.node:
         if node.op_type != "BatchNormalization" or node.input[1] not in constants.names:
             continue
         ids = graph.axes[node.output[0]][1]
         if (ids != 0).any():
-            found.append(NormScale(ids, constants.value(node.input[1]).astype(np.float64)))
-    return found
+            norms.append(NormScale(ids, constants.value(node.input[1]).astype(np.float64)))
+    return norms
 
 
 def _fold(norm: NodeProto | None, constants: Constants, bias: Floats) -> tuple[Floats, Floats]:

@@ -56,16 +56,17 @@ def stored_axes_of(analysis: Analysis) -> tuple[StoredAxis | None, ...]:
     axis; a tied embedding, for one, is also looked up.
     """
     leaves = _Leaves(analysis.index)
-    found = [
+    traced = [
         _trace(analysis, consumer.weight, consumer.weight_axis) if consumer.constant else None
         for consumer in analysis.graph.consumers
     ]
     readers: dict[StoredAxis, int] = {}
-    for place in found:
-        if place is not None:
-            readers[place] = readers.get(place, 0) + 1
+    for stored_axis in traced:
+        if stored_axis is not None:
+            readers[stored_axis] = readers.get(stored_axis, 0) + 1
     return tuple(
-        place if place is not None and leaves.count(place.tensor) == readers[place] else None for place in found
+        stored_axis if stored_axis is not None and leaves.count(stored_axis.tensor) == readers[stored_axis] else None
+        for stored_axis in traced
     )
 
 
@@ -90,9 +91,13 @@ def own_weights(analysis: Analysis) -> dict[int, str]:
     weights: dict[int, str] = {}
     for index, node in enumerate(analysis.model.graph.node):
         if len(node.input) > 1 and node.input[1] in analysis.constants.names:
-            place = _trace(analysis, node.input[1], 0)
-            if place is not None and place.tensor not in elsewhere and leaves.count(place.tensor) == 1:
-                weights[index] = place.tensor
+            stored_axis = _trace(analysis, node.input[1], 0)
+            if (
+                stored_axis is not None
+                and stored_axis.tensor not in elsewhere
+                and leaves.count(stored_axis.tensor) == 1
+            ):
+                weights[index] = stored_axis.tensor
     return weights
 
 
@@ -115,9 +120,9 @@ def stored_form(analysis: Analysis, name: str, array: NDArray[np.generic]) -> ND
     return array.astype(constants.value(name).dtype)
 
 
-def reweightable(graph: ChannelGraph, places: tuple[StoredAxis | None, ...]) -> NDArray[np.bool_]:
+def reweightable(graph: ChannelGraph, stored_axes: tuple[StoredAxis | None, ...]) -> NDArray[np.bool_]:
     """Tell for every group whether all its consumers' weights can be scaled, (groups,)."""
-    return np.array([all(places[c] is not None for c in group.consumers) for group in graph.groups], np.bool_)
+    return np.array([all(stored_axes[c] is not None for c in group.consumers) for group in graph.groups], np.bool_)
 
 
 def scale_columns(array: NDArray[np.generic], ids: Ids, axis: int, factor: NDArray[np.float64]) -> NDArray[np.generic]:
@@ -162,19 +167,19 @@ class _Scaled(Mapping[str, NDArray[np.generic]]):
         return len(self.axes)
 
 
-def reweight(analysis: Analysis, places: tuple[StoredAxis | None, ...], factor: NDArray[np.float64]) -> Edits:
+def reweight(analysis: Analysis, stored_axes: tuple[StoredAxis | None, ...], factor: NDArray[np.float64]) -> Edits:
     """Multiply the consumers' weights of sampled channels (PFP, the estimator's 1/(m p_j)).
 
     Args:
         analysis: The model.
-        places: Where each consumer's weights are stored.
+        stored_axes: Where each consumer's weights are stored.
         factor: Factor by channel id, (channels + 1,); 1 where nothing is to be done. Dropped
             channels count as 1 here: they are cut off anyway.
     """
     scaled: dict[str, tuple[int, ...]] = {}
-    for consumer, place in zip(analysis.graph.consumers, places, strict=True):
+    for consumer, stored_axis in zip(analysis.graph.consumers, stored_axes, strict=True):
         changes = factor[consumer.channels] != 1
-        if place is None or place.axis in scaled.get(place.tensor, ()) or not changes.any():
+        if stored_axis is None or stored_axis.axis in scaled.get(stored_axis.tensor, ()) or not changes.any():
             continue
-        scaled[place.tensor] = (*scaled.get(place.tensor, ()), place.axis)
+        scaled[stored_axis.tensor] = (*scaled.get(stored_axis.tensor, ()), stored_axis.axis)
     return Edits(tensors=_Scaled(analysis.graph, analysis.constants, scaled, factor))

@@ -46,13 +46,13 @@ def _refit_all(measured: Measured, calibration: RefitCalibration, decision: Deci
     others = tuple(number for number, c in enumerate(graph.consumers) if c.output not in refittable)
     factor = decision.keep.astype(np.float64)
     means = fold_means(analysis, measured.readers, calibration.statistics, factor, Edits(), others)
-    found = refit(setup.problem, decision.keep, means.edits, tell)
+    refitted = refit(setup.problem, decision.keep, means.edits, tell)
     reasons = dict(setup.left) | dict(means.left)
     lost = {
         graph.consumers[number].name for number in others if not decision.keep[graph.consumers[number].channels].all()
     }
     left = tuple((name, reason) for name, reason in reasons.items() if name in lost and name not in means.folded)
-    return replace(means, edits=found.edits, refits=found.records, left=left)
+    return replace(means, edits=refitted.edits, refits=refitted.records, left=left)
 
 
 def build_candidate(context: RunContext, measured: Measured, decision: Decision) -> Candidate:
@@ -67,7 +67,7 @@ def build_candidate(context: RunContext, measured: Measured, decision: Decision)
         edits = compensation.edits
     else:
         with clock.phase("rewrite"):
-            edits = reweight(analysis, measured.places, np.where(decision.keep, decision.factor, 1.0))
+            edits = reweight(analysis, measured.stored_axes, np.where(decision.keep, decision.factor, 1.0))
         if how == "bias" and isinstance(calibration, DataCalibration):
             with clock.phase("compensation"):
                 compensation = fold_means(analysis, measured.readers, calibration.statistics, decision.factor, edits)

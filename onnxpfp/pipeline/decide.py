@@ -139,10 +139,12 @@ def _by_bound(selector: Selector, cost: CostModel, reference: int | None) -> tup
     return allocate_by_bound(demands, cost, options.target[1], rule, reference).kept
 
 
-def _refuse_unscalable(graph: ChannelGraph, places: tuple[StoredAxis | None, ...], scale: NDArray[np.float64]) -> None:
+def _refuse_unscalable(
+    graph: ChannelGraph, stored_axes: tuple[StoredAxis | None, ...], scale: NDArray[np.float64]
+) -> None:
     """Make sure that every factor of a plan has a weight to go into."""
-    for consumer, place in zip(graph.consumers, places, strict=True):
-        if place is None and (scale[consumer.channels] != 1).any():
+    for consumer, stored_axis in zip(graph.consumers, stored_axes, strict=True):
+        if stored_axis is None and (scale[consumer.channels] != 1).any():
             raise PlanError(
                 f"the plan scales weights of {consumer.op} '{consumer.name}', which cannot be scaled in this model",
                 hint="make a plan with --select deterministic",
@@ -174,7 +176,7 @@ def choose(context: RunContext, measured: Measured) -> Decision:
     graph = measured.analysis.graph
     if context.plan is not None:
         keep, factor = keep_of_plan(graph, context.plan)
-        _refuse_unscalable(graph, measured.places, np.where(keep, factor, 1.0))
+        _refuse_unscalable(graph, measured.stored_axes, np.where(keep, factor, 1.0))
         return Decision(keep, np.where(keep, factor, 0.0), ())
     if not context.chooses:
         return Decision(graph.keep_all(), np.ones(graph.count + 1), ())
@@ -185,4 +187,6 @@ def choose(context: RunContext, measured: Measured) -> Decision:
 def selector_of(context: RunContext, measured: Measured) -> Selector:
     """Return what selects the channels of this model's groups."""
     graph = measured.analysis.graph
-    return Selector(graph.groups, measured.calibration.scores, reweightable(graph, measured.places), context.options)
+    return Selector(
+        graph.groups, measured.calibration.scores, reweightable(graph, measured.stored_axes), context.options
+    )

@@ -71,13 +71,13 @@ def group_footprints(analysis: Analysis) -> list[Footprint]:
     models = param_model(analysis.graph), mac_model(analysis)
     widths = _widths(analysis)
     every = [model.total(widths) for model in models]
-    found: list[Footprint] = []
+    footprints: list[Footprint] = []
     for number in range(widths.size):
         without = widths.copy()
         without[number] = 0
         params, macs = (total - model.total(without) for model, total in zip(models, every, strict=True))
-        found.append(Footprint(params, macs))
-    return found
+        footprints.append(Footprint(params, macs))
+    return footprints
 
 
 def weight_footprints(analysis: Analysis) -> dict[str, WeightFootprint]:

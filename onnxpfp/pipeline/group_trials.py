@@ -66,5 +66,5 @@ def measure_group_trials(
     drifts = run_group_trials(
         problem, questions, calibration.grams, refitted=refitted, temperature=temperature, progress=tell
     )
-    found = zip(allowed, widths, map(tuple, drifts), streams(problem, questions), strict=True)
-    return tuple(GroupTrial(*each) for each in found)
+    rows = zip(allowed, widths, map(tuple, drifts), streams(problem, questions), strict=True)
+    return tuple(GroupTrial(*each) for each in rows)

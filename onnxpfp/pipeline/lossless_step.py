@@ -44,11 +44,11 @@ def remove_lossless(context: RunContext) -> LosslessStep:
     analysis, data, options = context.whole, context.data, context.options
     with context.clock.phase("lossless") as tell:
         readers = linear_ops(analysis)
-        places = stored_axes_of(analysis)
-        found = find_lossless(
+        stored_axes = stored_axes_of(analysis)
+        lossless = find_lossless(
             analysis,
             readers,
-            places,
+            stored_axes,
             data.samples,
             trusted=data.given == "file",
             batch_size=data.batch_size,
@@ -57,9 +57,9 @@ def remove_lossless(context: RunContext) -> LosslessStep:
             workspace_bytes=options.workspace,
             progress=tell,
         )
-        if not found.removed:
+        if not lossless.removed:
             return LosslessStep.nothing(analysis)
-        edits = edits_of(analysis, readers, found, places, Edits())
-        smaller = apply(analysis.model, analysis.graph, found.keep, edits, analysis.source.scratch)
+        edits = edits_of(analysis, readers, lossless, stored_axes, Edits())
+        smaller = apply(analysis.model, analysis.graph, lossless.keep, edits, analysis.source.scratch)
     left = context.analyze(smaller)
-    return LosslessStep(left, found.removed, origin_of(analysis.graph, found.keep, left.graph))
+    return LosslessStep(left, lossless.removed, origin_of(analysis.graph, lossless.keep, left.graph))

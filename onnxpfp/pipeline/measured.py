@@ -65,12 +65,12 @@ class Measured:
         analysis: The model.
         readers: Its consumers.
         calibration: Its scores.
-        places: Where each consumer's weights are stored.
+        stored_axes: Where each consumer's weights are stored.
         curves: Its response curves, where they set the widths.
     """
 
     analysis: Analysis
     readers: tuple[LinearOp, ...]
     calibration: Calibration
-    places: tuple[StoredAxis | None, ...]
+    stored_axes: tuple[StoredAxis | None, ...]
     curves: tuple[ResponseCurve, ...] = ()

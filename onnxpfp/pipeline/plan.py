@@ -88,15 +88,15 @@ class Plan:
             raise PlanError(f"{path}: cannot be read: {error.strerror}") from error
         except ValueError as error:
             raise PlanError(f"{path}: is no JSON: {error}") from error
-        found = cast("dict[str, Any]", document) if isinstance(document, dict) else {}
-        if found.get("format") != FORMAT:
+        fields = cast("dict[str, Any]", document) if isinstance(document, dict) else {}
+        if fields.get("format") != FORMAT:
             raise PlanError(f"{path}: is no plan of onnxpfp", hint="write one with --plan FILE.json")
-        if found.get("version") != VERSION:
-            raise PlanError(f"{path}: is a plan of version {found.get('version')}, not {VERSION}")
+        if fields.get("version") != VERSION:
+            raise PlanError(f"{path}: is a plan of version {fields.get('version')}, not {VERSION}")
         try:
-            entries = {name: _entry(entry) for name, entry in found["initializers"].items()}
-            unit: Unit = "width" if found.get("attention") == "width" else "heads"
-            return cls(str(found["source_sha256"]), entries, tuple(found.get("groups", ())), unit)
+            entries = {name: _entry(entry) for name, entry in fields["initializers"].items()}
+            unit: Unit = "width" if fields.get("attention") == "width" else "heads"
+            return cls(str(fields["source_sha256"]), entries, tuple(fields.get("groups", ())), unit)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise PlanError(f"{path}: the plan is damaged: {error!r}") from error
 

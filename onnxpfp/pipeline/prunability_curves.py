@@ -50,15 +50,15 @@ def group_points(cost: CostModel, trials: Sequence[GroupTrial]) -> list[tuple[Po
     """
     sizes = np.array([trial.allowed[0] for trial in trials], np.int64)
     full = cost.total(sizes)
-    found: list[tuple[Point, ...]] = []
+    curves: list[tuple[Point, ...]] = []
     for number, one in enumerate(trials):
         points = [Point(1.0, 0.0, 1.0)]
         for width, loss in zip(one.widths[::-1].tolist(), one.drifts[::-1], strict=True):
             kept = sizes.copy()
             kept[number] = width
             points.append(Point(width / int(sizes[number]), loss, cost.total(kept) / full))
-        found.append(tuple(points))
-    return found
+        curves.append(tuple(points))
+    return curves
 
 
 def shares_down_to(least: float) -> tuple[float, ...]:

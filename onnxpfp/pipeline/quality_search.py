@@ -65,8 +65,8 @@ class QualityTarget:
 
     def value(self, drift: Drift) -> float:
         """Return what is limited; not a number where the outputs have nothing of the kind."""
-        found = drift.relative_error if self.quantity == "drift" else drift.top1_agreement
-        return math.nan if found is None else found
+        value = drift.relative_error if self.quantity == "drift" else drift.top1_agreement
+        return math.nan if value is None else value
 
     def holds(self, value: float) -> bool:
         """Whether a measured value is good enough."""
@@ -121,11 +121,11 @@ def prune_to_quality(
 
     def measure(share: float) -> float:
         asked = replace(context.options, max_drift=None, min_agreement=None, keep_macs=share)
-        found = prune(replace(context, options=asked))
+        trial = prune(replace(context, options=asked))
         with context.clock.phase("search") as tell:
-            value = limit.value(evaluator.drift(found[1].model, tell))
+            value = limit.value(evaluator.drift(trial[1].model, tell))
         if limit.holds(value) and not (best and best[0][0] < share):
-            best[:] = [(share, found)]
+            best[:] = [(share, trial)]
         return value
 
     least = least_share(context, measured)

@@ -71,12 +71,12 @@ def grams_of(setup: RefitSetup, tell: Count) -> dict[str, Gram]:
     return collect_grams(setup.problem, _reading(setup), SpillCache(setup.problem.workspace), tell)
 
 
-def _reads(layer: RefitLayer, gram: Gram, place: NDArray[np.int64]) -> Iterator[GroupRead]:
+def _reads(layer: RefitLayer, gram: Gram, index: NDArray[np.int64]) -> Iterator[GroupRead]:
     """Describe how every convolution group of an op reads a group of channels."""
     reader = layer.reader
     weights = np.split(layer.gain * reader.taps().astype(np.float64), reader.group)
-    for number, (weight, own) in enumerate(zip(weights, np.split(reader.channels, reader.group), strict=True)):
-        channel = np.repeat(place[own], reader.kernel_size)
+    for number, (weight, channels) in enumerate(zip(weights, np.split(reader.channels, reader.group), strict=True)):
+        channel = np.repeat(index[channels], reader.kernel_size)
         if (channel >= 0).any():
             block = np.moveaxis(weight, 1, 0).reshape(weight.shape[1], -1)
             yield GroupRead(gram.covariance(number), block, channel)
@@ -86,7 +86,7 @@ def group_reads(setup: RefitSetup, grams: Mapping[str, Gram], group: Group) -> l
     """Describe how the consumers of a group that can be refitted read it."""
     graph = setup.problem.analysis.graph
     layers = {layer.output: layer for layer in setup.problem.layers}
-    place = np.full(graph.count + 1, -1)
-    place[group.channels] = np.arange(group.channels.size)
+    index = np.full(graph.count + 1, -1)
+    index[group.channels] = np.arange(group.channels.size)
     names = [graph.consumers[position].output for position in group.consumers]
-    return [read for name in names if name in grams for read in _reads(layers[name], grams[name], place)]
+    return [read for name in names if name in grams for read in _reads(layers[name], grams[name], index)]

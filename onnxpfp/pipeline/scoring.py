@@ -41,7 +41,7 @@ def _wanted_samples(readers: Sequence[LinearOp], delta: float) -> int:
     return sample_size([math.prod(output_counts(reader)) for reader in readers], delta)
 
 
-def _samples_seen(context: RunContext, readers: Sequence[LinearOp]) -> tuple[Samples, int]:
+def _scored_samples(context: RunContext, readers: Sequence[LinearOp]) -> tuple[Samples, int]:
     """Return the samples that the sensitivities are measured on, and how many the formula asks for."""
     fit, wanted = context.data.fit, _wanted_samples(readers, context.options.delta)
     # A fixed batch may be more than the formula asks for.
@@ -95,11 +95,11 @@ def _score_with_data(
     context: RunContext,
     analysis: Analysis,
     ops: Sequence[LinearOp],
-    seen: Samples,
+    scored: Samples,
     statistics: Statistics,
     reads: ReadsOfGroup | None = None,
 ) -> Scores:
-    """Turn the statistics of the ops into scores, and measure on the samples seen what else the criterion needs."""
+    """Turn the statistics of the ops into scores, and measure on the scored samples what else the criterion needs."""
     graph, options = analysis.graph, context.options
     with context.clock.phase("ranking") as tell:
         if context.plan is not None:
@@ -113,7 +113,7 @@ def _score_with_data(
             criterion_scores,
             analysis=analysis,
             ops=ops,
-            measurements=Measurements(analysis, ops, seen, size, requests, options, tell),
+            measurements=Measurements(analysis, ops, scored, size, requests, options, tell),
             seed=options.seed,
             statistics=statistics,
             sensitivity=sensitivity,
@@ -152,22 +152,24 @@ def calibrate_and_score(context: RunContext, analysis: Analysis, readers: tuple[
         return DataCalibration(Scores.nothing(count), data.fit, 0, {})
     if data.split is not None:
         return calibrate_for_refits(context, analysis, readers, data.split)
-    seen, wanted = _samples_seen(context, readers)
-    statistics = _measure(context, analysis, readers, len(seen))
-    return DataCalibration(_score_with_data(context, analysis, readers, seen, statistics), seen, wanted, statistics)
+    scored, required = _scored_samples(context, readers)
+    statistics = _measure(context, analysis, readers, len(scored))
+    return DataCalibration(
+        _score_with_data(context, analysis, readers, scored, statistics), scored, required, statistics
+    )
 
 
 def calibrate_for_refits(
     context: RunContext, analysis: Analysis, readers: tuple[LinearOp, ...], split: Split
 ) -> RefitCalibration:
     """Measure and score with samples that are held out, so that refits and widths can be decided on them."""
-    seen, wanted = _samples_seen(context, readers)
+    scored, required = _scored_samples(context, readers)
     setup = refit_setup(context, analysis, split)
     observers = start_gram_observers(setup) if _needs_grams(context) else ()
-    statistics = _measure(context, analysis, readers, len(seen), observers)
+    statistics = _measure(context, analysis, readers, len(scored), observers)
     grams = observed_grams(observers)
-    scores = _score_with_data(context, analysis, readers, seen, statistics, partial(group_reads, setup, grams))
-    return RefitCalibration(scores, seen, wanted, statistics, setup, grams)
+    scores = _score_with_data(context, analysis, readers, scored, statistics, partial(group_reads, setup, grams))
+    return RefitCalibration(scores, scored, required, statistics, setup, grams)
 
 
 def _needs_grams(context: RunContext) -> bool:

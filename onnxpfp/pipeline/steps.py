@@ -45,8 +45,8 @@ def complete(
 ) -> Measured:
     """Add to the scores what else a choice needs: where weights are stored, response curves that set widths."""
     with context.clock.phase("allocation"):
-        places = stored_axes_of(analysis)
-    measured = Measured(analysis, readers, calibration, places)
+        stored_axes = stored_axes_of(analysis)
+    measured = Measured(analysis, readers, calibration, stored_axes)
     by_curves = context.chooses and context.allocation == "measured"
     if not (by_curves and isinstance(calibration, RefitCalibration)):
         return measured
@@ -86,10 +86,10 @@ def prune_in_steps(context: RunContext, first: Measured) -> tuple[Decision, Cand
 def _decision(context: RunContext, first: Measured, measured: Measured, origin: Ids) -> Decision:
     """Choose what stays of the model measured, in terms of the first."""
     with context.clock.phase("allocation"):
-        found = choose(context, measured)
+        decision = choose(context, measured)
     if measured is first:
-        return found
-    return lift_decision(first.analysis.graph, measured.analysis.graph, found, origin)
+        return decision
+    return lift_decision(first.analysis.graph, measured.analysis.graph, decision, origin)
 
 
 def _towards(context: RunContext, step: int, steps: int) -> RunContext:
@@ -102,21 +102,21 @@ def _towards(context: RunContext, step: int, steps: int) -> RunContext:
     )
 
 
-def lift_decision(first: ChannelGraph, graph: ChannelGraph, found: Decision, origin: Ids) -> Decision:
+def lift_decision(first: ChannelGraph, graph: ChannelGraph, decision: Decision, origin: Ids) -> Decision:
     """Say a choice on a smaller model in terms of the one that it was made from.
 
     Args:
         first: Channels of the larger model.
         graph: Channels of the smaller one.
-        found: The choice.
+        decision: The choice.
         origin: The channel of the larger model for every one of the smaller (`origin_of`).
     """
-    keep = lifted(found.keep, origin, first.count)
-    pairs = zip(graph.groups, found.selections, strict=bool(found.selections))
+    keep = lifted(decision.keep, origin, first.count)
+    pairs = zip(graph.groups, decision.selections, strict=bool(decision.selections))
     owner = {int(origin[group.channels[0]]): chosen for group, chosen in pairs}
     selections: list[Selection] = []
     for group in first.groups if owner else ():
         chosen = next(owner[channel] for channel in group.channels.tolist() if channel in owner)
         stays = keep[group.channels]
         selections.append(replace(chosen, keep=stays, factor=stays.astype(np.float64)))
-    return Decision(keep, lifted(found.factor, origin, first.count), tuple(selections))
+    return Decision(keep, lifted(decision.factor, origin, first.count), tuple(selections))

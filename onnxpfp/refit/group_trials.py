@@ -78,16 +78,16 @@ def run_group_trials(
     wanted = [session.run(feed) for feed in feeds]
     runner = Runner.start(stages, feeds, problem.workspace // 2, problem.requests, problem.threads)
     first = [min(_read_at(trial_widths, problem, stages)) for trial_widths in questions]
-    found: list[list[float]] = [[] for _ in questions]
+    drifts: list[list[float]] = [[] for _ in questions]
     done = 0
     for depth in range(len(stages.stages)):
-        for number in (number for number, own in enumerate(first) if own == depth):
+        for number in (number for number, start in enumerate(first) if start == depth):
             trial_widths = questions[number]
             for row in range(len(trial_widths.keeps)):
                 keep = trial_widths.keep(row, graph.count)
                 edits = _edits(problem, keep, grams) if refitted else Edits()
                 variant = masked(apply(model, graph, graph.keep_all(), edits), graph, keep, problem.analysis.shapes)
-                found[number].append(divergence(wanted, _outputs(problem, variant, runner, wanted), temperature))
+                drifts[number].append(divergence(wanted, _outputs(problem, variant, runner, wanted), temperature))
             done += 1
             if progress:
                 progress(done, len(questions))
@@ -95,7 +95,7 @@ def run_group_trials(
         for batch in range(len(feeds)):
             runner.run(opened, batch)
         runner.advance()
-    return found
+    return drifts
 
 
 def streams(problem: RefitProblem, questions: Sequence[TrialWidths]) -> list[bool]:
@@ -106,9 +106,9 @@ def streams(problem: RefitProblem, questions: Sequence[TrialWidths]) -> list[boo
 
 def _read_at(trial_widths: TrialWidths, problem: RefitProblem, stages: Stages) -> list[int]:
     """Return the stages in which something reads the group."""
-    own = np.zeros(problem.analysis.graph.count + 1, np.bool_)
-    own[trial_widths.group.channels] = True
-    return [stages.depth[mask.output] for mask in problem.analysis.graph.masks if own[mask.channels].any()]
+    group = np.zeros(problem.analysis.graph.count + 1, np.bool_)
+    group[trial_widths.group.channels] = True
+    return [stages.depth[mask.output] for mask in problem.analysis.graph.masks if group[mask.channels].any()]
 
 
 def _outputs(
@@ -142,11 +142,11 @@ def _refit(refit_state: RefitState, layer: RefitLayer, keep: Keep, gram: Gram) -
     stays = np.repeat(keep[layer.reader.channels], layer.reader.kernel_size).reshape(len(weights), -1)
     for group, block in enumerate(start.weights):
         try:
-            found, shift = gram.refit(group, block, stays[group], RIDGE, biased=layer.biased)
+            block_weights, shift = gram.refit(group, block, stays[group], RIDGE, biased=layer.biased)
         except LinAlgError:
             return False
         weights[group] = 0.0
-        weights[group][:, stays[group]] = found
+        weights[group][:, stays[group]] = block_weights
         bias[group] += shift
     weights = start.stored(weights)
     if not np.isfinite(weights).all() or not start.holds(bias):

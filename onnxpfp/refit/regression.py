@@ -190,12 +190,12 @@ def layer_families(
         shape = starts[layer.output].weights.shape
         families.setdefault((*layer.columns_key, shape[0], shape[2]), []).append(layer)
     spill = SpillCache(refit_state.problem.workspace)
-    found: list[LayerFamily] = []
+    layer_lists: list[LayerFamily] = []
     for same in families.values():
         reached = [t.target.tensor in made and (not t.target.shortcut or t.target.shortcut in given) for t in same]
         members = _members(refit_state, [(t, starts[t.output], r) for t, r in zip(same, reached, strict=True)], spill)
-        found.append(LayerFamily(members, refit_state.problem.positions))
-    return found
+        layer_lists.append(LayerFamily(members, refit_state.problem.positions))
+    return layer_lists
 
 
 def _members(

@@ -80,16 +80,16 @@ def solve(moments: Moments, weights: Floats, ridge: float, bias: Floats | None =
     Raises:
         LinAlgError: A matrix is not positive definite even so.
     """
-    found = np.empty_like(weights)
+    solution = np.empty_like(weights)
     for group, old in enumerate(weights):
         gram, cross = moments.centred(group) if bias is None else moments.about(group, bias[group])
         scale = float(np.trace(gram)) / max(1, len(gram))
-        found[group] = old
+        solution[group] = old
         if scale > 0.0:
             missing = cross - old @ gram
             gram[np.diag_indices_from(gram)] += ridge * scale
-            found[group] += solved(gram, missing.T).T
-    return found, intercept(moments, found) if bias is None else bias
+            solution[group] += solved(gram, missing.T).T
+    return solution, intercept(moments, solution) if bias is None else bias
 
 
 def intercept(moments: Moments, weights: Floats) -> Floats:
@@ -122,10 +122,10 @@ def best_fit(solver: Solver, fitted: SampledRows, held: SampledRows, start: Init
     best = _search(best, solver, held, start)
     for _ in range(EASINGS if fitted.draws else 0):
         eased = by_columns(fitted.eased(best.weights, best.bias, start.sign), start)
-        found = _attempt(best, eased, best.ridge if np.isfinite(best.ridge) else RIDGES[FIRST], held, start)
-        if found is best:
+        fit = _attempt(best, eased, best.ridge if np.isfinite(best.ridge) else RIDGES[FIRST], held, start)
+        if fit is best:
             break
-        best = found
+        best = fit
     return on_all(best, fitted, held, start)
 
 
@@ -165,10 +165,10 @@ def _search(best: Fit, solver: Solver, held: SampledRows, start: InitialWeights)
 
 def _walk(best: Fit, solver: Solver, ridges: Sequence[float], held: SampledRows, start: InitialWeights) -> Fit:
     for ridge in ridges:
-        found = _attempt(best, solver, ridge, held, start)
-        if found is best and np.isfinite(best.ridge):
+        fit = _attempt(best, solver, ridge, held, start)
+        if fit is best and np.isfinite(best.ridge):
             break
-        best = found
+        best = fit
     return best
 
 

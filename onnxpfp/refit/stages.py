@@ -88,16 +88,16 @@ class Stages:
         makers: dict[str, int] = {}
         members: dict[int, list[int]] = {}
         for index, node in enumerate(graph.node):
-            own = max((depth[name] for name in _reads(node) if name in depth), default=CONSTANT)
+            level = max((depth[name] for name in _reads(node) if name in depth), default=CONSTANT)
             if node.op_type in DRAWN:
                 # Every stage would draw other numbers.
-                own = max(own, 0)
-            if own != CONSTANT and node.output[0] in cuts:
-                own += 1
-            depth.update({name: own for name in node.output if name})
+                level = max(level, 0)
+            if level != CONSTANT and node.output[0] in cuts:
+                level += 1
+            depth.update({name: level for name in node.output if name})
             makers.update({name: index for name in node.output if name})
-            if own != CONSTANT:
-                members.setdefault(own, []).append(index)
+            if level != CONSTANT:
+                members.setdefault(level, []).append(index)
         uncut = cls(model, (), depth, dtype, makers)
         nodes = [members.get(number, []) for number in range(max(members, default=0) + 1)]
         return replace(uncut, stages=uncut.cut(nodes))
@@ -122,13 +122,13 @@ class Stages:
         chosen = set(nodes)
         reads: set[str] = set()
         waiting = [name for index in chosen for name in _reads(self.model.graph.node[index])]
-        seen: set[str] = set()
+        visited: set[str] = set()
         while waiting:
             name = waiting.pop()
             index = self.makers.get(name)
-            if name in seen or index in chosen:
+            if name in visited or index in chosen:
                 continue
-            seen.add(name)
+            visited.add(name)
             if index is None or (self.depth[name] != CONSTANT and name in self.dtype):
                 if self.depth.get(name, CONSTANT) != CONSTANT:
                     reads.add(name)
@@ -236,9 +236,9 @@ class Runner:
         if session is None:
             return {}
         values = self.cache.batches[batch]
-        found = session.run({name: np.asarray(values[name]) for name in session.inputs})
-        self.cache.put(batch, {name: found[name] for name in self.stages.stages[self.next].gives})
-        return found
+        outputs = session.run({name: np.asarray(values[name]) for name in session.inputs})
+        self.cache.put(batch, {name: outputs[name] for name in self.stages.stages[self.next].gives})
+        return outputs
 
     def advance(self) -> None:
         """Go on to the stage after, and forget what is not needed there."""

@@ -65,32 +65,32 @@ class TargetFinder:
             size: Its channels O.
             axis: Their axis.
         """
-        found = RegressionTarget(output, np.ones(size), np.zeros(size))
+        target = RegressionTarget(output, np.ones(size), np.zeros(size))
         index = self.analysis.index
-        while (node := index.only_reader(found.tensor)) is not None:
-            further = self._past(found, node, size, axis)
+        while (node := index.only_reader(target.tensor)) is not None:
+            further = self._past(target, node, size, axis)
             if further is None:
                 break
-            found = further
-        readers = [index.model.graph.node[node].op_type for node, _ in index.uses.get(found.tensor, ())]
-        shown = found.tensor in index.read_elsewhere
-        return replace(found, rectified=bool(readers) and not shown and set(readers) == {"Relu"})
+            target = further
+        readers = [index.model.graph.node[node].op_type for node, _ in index.uses.get(target.tensor, ())]
+        shown = target.tensor in index.read_elsewhere
+        return replace(target, rectified=bool(readers) and not shown and set(readers) == {"Relu"})
 
-    def _past(self, found: RegressionTarget, node: NodeProto, size: int, axis: int) -> RegressionTarget | None:
-        if found.shortcut:
+    def _past(self, target: RegressionTarget, node: NodeProto, size: int, axis: int) -> RegressionTarget | None:
+        if target.shortcut:
             return None
         if node.op_type == "BatchNormalization" and axis == 1:
-            return self._past_norm(found, node)
+            return self._past_norm(target, node)
         if node.op_type == "Add":
-            other = node.input[1] if node.input[0] == found.tensor else node.input[0]
+            other = node.input[1] if node.input[0] == target.tensor else node.input[0]
             if other in self.analysis.constants.names:
-                return self._past_constant(found, node, other, size, axis)
-            same = self.analysis.shapes.shape.get(other) == self.analysis.shapes.shape.get(found.tensor)
-            if same and other != found.tensor:
-                return replace(found, tensor=node.output[0], shortcut=other)
+                return self._past_constant(target, node, other, size, axis)
+            same = self.analysis.shapes.shape.get(other) == self.analysis.shapes.shape.get(target.tensor)
+            if same and other != target.tensor:
+                return replace(target, tensor=node.output[0], shortcut=other)
         return None
 
-    def _past_norm(self, found: RegressionTarget, node: NodeProto) -> RegressionTarget | None:
+    def _past_norm(self, target: RegressionTarget, node: NodeProto) -> RegressionTarget | None:
         if not self.analysis.constants.names.issuperset(node.input[1:5]) or Attributes(node).integer(
             "training_mode", 0
         ):
@@ -99,23 +99,23 @@ class TargetFinder:
             self.analysis.constants.value(name).astype(np.float64) for name in node.input[1:5]
         )
         factor = gamma / np.sqrt(np.maximum(variance, 0) + Attributes(node).real("epsilon", 1e-5))
-        if factor.size != found.scale.size or not (np.isfinite(factor) & np.isfinite(mean) & np.isfinite(beta)).all():
+        if factor.size != target.scale.size or not (np.isfinite(factor) & np.isfinite(mean) & np.isfinite(beta)).all():
             return None
         # What so small a scale leaves of y drowns in the rounding of z.
-        factor[np.abs(gamma) <= self._rounding(found.tensor) ** 0.5 * np.abs(gamma).max(initial=0.0)] = 0.0
-        offset = (found.offset - mean) * factor + beta
-        return replace(found, tensor=node.output[0], scale=found.scale * factor, offset=offset)
+        factor[np.abs(gamma) <= self._rounding(target.tensor) ** 0.5 * np.abs(gamma).max(initial=0.0)] = 0.0
+        offset = (target.offset - mean) * factor + beta
+        return replace(target, tensor=node.output[0], scale=target.scale * factor, offset=offset)
 
     def _rounding(self, tensor: str) -> float:
         """Return the distance from 1 to the next number of a tensor's type."""
         return EPSILON.get(self.analysis.shapes.dtype.get(tensor, TensorProto.FLOAT), float(np.finfo(np.float32).eps))
 
     def _past_constant(
-        self, found: RegressionTarget, node: NodeProto, other: str, size: int, axis: int
+        self, target: RegressionTarget, node: NodeProto, other: str, size: int, axis: int
     ) -> RegressionTarget | None:
         added = self.analysis.constants.value(other).astype(np.float64)
-        rank = len(self.analysis.shapes.shape[found.tensor])
+        rank = len(self.analysis.shapes.shape[target.tensor])
         shape = (1,) * (rank - added.ndim) + added.shape
         if added.ndim > rank or added.size not in {1, size} or shape[axis] != added.size:
             return None
-        return replace(found, tensor=node.output[0], offset=found.offset + added.ravel())
+        return replace(target, tensor=node.output[0], offset=target.offset + added.ravel())

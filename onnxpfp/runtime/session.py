@@ -85,38 +85,38 @@ class Session:
         return {name: _as_array(value) for name, value in zip(names, values, strict=True)}
 
     def run_into(
-        self, feeds: Mapping[str, NDArray[Any]], places: Mapping[str, NDArray[Any]]
+        self, feeds: Mapping[str, NDArray[Any]], buffers: Mapping[str, NDArray[Any]]
     ) -> dict[str, NDArray[Any]]:
         """Run once on the CPU and write some outputs where they shall lie.
 
         Args:
             feeds: One array per input.
-            places: Arrays of the shapes and types that these outputs have.
+            buffers: Arrays of the shapes and types that these outputs have.
 
         Raises:
             ModelError: As in `run`.
         """
-        others = [name for name in self.outputs if name not in places]
+        others = [name for name in self.outputs if name not in buffers]
         with _explained():
             binding = self._handle.io_binding()
             _bind_inputs(binding, {**self._weights, **feeds})
-            for name, place in places.items():
-                binding.bind_output(name, "cpu", 0, place.dtype.type, list(place.shape), place.ctypes.data)
+            for name, buffer in buffers.items():
+                binding.bind_output(name, "cpu", 0, buffer.dtype.type, list(buffer.shape), buffer.ctypes.data)
             for name in others:
                 binding.bind_output(name, "cpu")
             self._handle.run_with_iobinding(binding)
             # They come in the order in which they were bound.
-            fresh: list[DeviceTensor] = binding.get_outputs()[len(places) :] if others else []
-        return {**places, **{name: _as_array(value.numpy()) for name, value in zip(others, fresh, strict=True)}}
+            fresh: list[DeviceTensor] = binding.get_outputs()[len(buffers) :] if others else []
+        return {**buffers, **{name: _as_array(value.numpy()) for name, value in zip(others, fresh, strict=True)}}
 
     def run_at(
-        self, feeds: Mapping[str, DeviceTensor | NDArray[Any]], place: DeviceMemory, home: Collection[str] = ()
+        self, feeds: Mapping[str, DeviceTensor | NDArray[Any]], memory: DeviceMemory, home: Collection[str] = ()
     ) -> dict[str, DeviceTensor]:
         """Run once and leave the outputs where the provider computes.
 
         Args:
             feeds: One tensor per input: an array, or what an earlier run left there.
-            place: Where that is.
+            memory: Where that is.
             home: Outputs that come to the CPU all the same.
 
         Raises:
@@ -129,7 +129,7 @@ class Session:
                 if name in home:
                     binding.bind_output(name, "cpu")
                 else:
-                    binding.bind_output(name, place.kind, place.number)
+                    binding.bind_output(name, memory.kind, memory.number)
             binding.synchronize_inputs()
             self._handle.run_with_iobinding(binding)
             binding.synchronize_outputs()

@@ -69,26 +69,28 @@ class _State:
 
     def costs(self, count: int) -> Floats:
         """Return the error that every channel's removal adds, (count,), as a share of the output's variance."""
-        found = np.zeros(count)
+        costs = np.zeros(count)
         if self.variance <= 0.0:
-            return found
+            return costs
         for members, table in self.blocks:
             inner = self.inverse[table[:, :, None], table[:, None, :]]
             weights = self.weights[:, table].transpose(1, 2, 0)
             solved = _solve(inner, weights)
-            found[members] += np.einsum("mko,mko->m", weights, solved) / self.variance
-        return found
+            costs[members] += np.einsum("mko,mko->m", weights, solved) / self.variance
+        return costs
 
     def part(self, channels: Ints) -> _State:
         """Return what concerns some channels alone."""
         blocks = [
-            (members[own], table[own]) for members, table in self.blocks if (own := np.isin(members, channels)).any()
+            (members[inside], table[inside])
+            for members, table in self.blocks
+            if (inside := np.isin(members, channels)).any()
         ]
         columns = np.concatenate([*(table.ravel() for _, table in blocks), np.empty(0, np.int64)])
-        place = np.zeros(len(self.inverse), np.int64)
-        place[columns] = np.arange(columns.size)
+        index = np.zeros(len(self.inverse), np.int64)
+        index[columns] = np.arange(columns.size)
         inverse, weights = self.inverse[np.ix_(columns, columns)], self.weights[:, columns]
-        return _State(inverse, weights, [(members, place[table]) for members, table in blocks], self.variance)
+        return _State(inverse, weights, [(members, index[table]) for members, table in blocks], self.variance)
 
     def remove(self, channels: Ints) -> None:
         """Take channels out and refit the rest."""

@@ -49,11 +49,11 @@ def check(original: ModelProto, pruned: ModelProto) -> None:
         VerificationError: The pruned model is broken where the original is not.
     """
     for full in (True, False):
-        found = checker_message(pruned, full=full)
-        if found is None:
+        message = checker_message(pruned, full=full)
+        if message is None:
             return
         if checker_message(original, full=full) is None:
-            raise VerificationError(f"the pruned model is broken: {found}")
+            raise VerificationError(f"the pruned model is broken: {message}")
 
 
 @dataclass(slots=True, eq=False)

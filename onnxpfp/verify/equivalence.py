@@ -236,12 +236,12 @@ def _hold(
     for feed, wanted in _answers(one, feeds, trials):
         runs += 1
         try:
-            found = two.run(feed)
+            outputs = two.run(feed)
         except ModelError as failure:
             raise VerificationError(f"the pruned model does not run: {failure}") from failure
         for name, value in wanted.items():
             blank = blank and not np.any(value)
-            gap = _difference(name, value, found[name], floor=watched[name], flips=flips)
+            gap = _difference(name, value, outputs[name], floor=watched[name], flips=flips)
             if gap > error:
                 error, worst = gap, name
     if not error <= allowed:

@@ -183,8 +183,8 @@ def _project(n: NodeContext, zeros: tuple[int, int] | None = None) -> Ids:
         n.tie(_units(n, part, count), heads)
     n.size_ref("num_heads", None, heads)
     if sizes is not None:
-        for place, part in enumerate(parts):
-            n.size_ref("qkv_hidden_sizes", place, part)
+        for index, part in enumerate(parts):
+            n.size_ref("qkv_hidden_sizes", index, part)
     if n.has(2):
         n.tie(n.axes(2)[0], w[1])
     return heads

@@ -75,8 +75,8 @@ def expand_dims(n: NodeContext) -> None:
     x, axis = list(n.axes(0)), n.numbers(1)
     if axis is None:
         raise UnlabelledError(n.title)
-    place = int(axis.ravel()[0])
-    x.insert(place if place >= 0 else place + len(x) + 1, n.zeros(1))
+    position = int(axis.ravel()[0])
+    x.insert(position if position >= 0 else position + len(x) + 1, n.zeros(1))
     n.set(x)
 
 

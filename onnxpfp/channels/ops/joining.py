@@ -53,16 +53,16 @@ def split(n: NodeContext) -> None:
         n.set((*x[:axis], part, *x[axis + 1 :]), position)
 
 
-def _cut(n: NodeContext, labels: Ids, where: tuple[str | int, str | int], place: int) -> None:
+def _cut(n: NodeContext, labels: Ids, where: tuple[str | int, str | int], index: int) -> None:
     """Spell the bounds of one sliced axis: each counts the indices before (or behind) it."""
     for (name, position), source in zip((("starts", 1), ("ends", 2)), where, strict=True):
         bounds = n.option(name, position)
         assert bounds is not None
-        bound = bounds[place]
+        bound = bounds[index]
         if 0 <= bound <= labels.size:
-            n.size_ref(source, place, labels[:bound])
+            n.size_ref(source, index, labels[:bound])
         elif -labels.size <= bound < 0:
-            n.size_ref(source, place, labels[bound:], -1)
+            n.size_ref(source, index, labels[bound:], -1)
 
 
 def _step(n: NodeContext, labels: Ids, step: int) -> None:
@@ -85,16 +85,16 @@ def slice_(n: NodeContext) -> None:
     assert ends is not None
     axes = n.option("axes", 3) or list(range(len(starts)))
     steps = n.option("steps", 4) or [1] * len(starts)
-    for place, (start, end, axis, step) in enumerate(zip(starts, ends, axes, steps, strict=True)):
+    for index, (start, end, axis, step) in enumerate(zip(starts, ends, axes, steps, strict=True)):
         labels = x[axis]
         stop = None if step < 0 and end < -labels.size else end
         x[axis] = labels[start:stop:step]
         where = n.source("starts", 1), n.source("ends", 2)
-        if not all(n.same_in_every_run(source, place) for source in where):
+        if not all(n.same_in_every_run(source, index) for source in where):
             n.fix(labels, "cuts it at a place that differs from run to run")
             x[axis] = n.zeros(x[axis].size)
         elif step > 0:
-            _cut(n, labels, where, place)
+            _cut(n, labels, where, index)
             _step(n, labels[start:], step)
         elif stop is None and (start == -1 or start >= labels.size):
             _step(n, labels[::-1], -step)
@@ -139,19 +139,19 @@ def pad(n: NodeContext) -> None:
         raise UnlabelledError(n.title)
     axes = n.option("axes", 3) or list(range(len(x)))
     copies = n.attributes.text("mode", "constant") != "constant"
-    for place, axis in enumerate(axes):
-        before, after = pads[place], pads[place + len(axes)]
+    for index, axis in enumerate(axes):
+        before, after = pads[index], pads[index + len(axes)]
         if not before and not after:
             continue
         labels = x[axis]
-        places = (place, place + len(axes))
-        fixed = all(n.same_in_every_run(n.source(name, 1), number) for number in places)
+        indices = (index, index + len(axes))
+        fixed = all(n.same_in_every_run(n.source(name, 1), number) for number in indices)
         if copies or before < 0 or after < 0 or not (labels != 0).any() or not fixed:
             n.fix(labels, "pads it")
             x[axis] = n.zeros(n.out_shape()[axis])
             continue
         new = n.labels.fresh(before), n.labels.fresh(after)
-        for position, extra in zip(places, new, strict=True):
+        for position, extra in zip(indices, new, strict=True):
             n.size_ref(n.source(name, 1), position, extra)
         x[axis] = np.concatenate([new[0], labels, new[1]])
     n.set(x)
@@ -173,9 +173,9 @@ def expand(n: NodeContext) -> None:
             if own >= 0:
                 n.fix(x[own], "stretches it over an axis")
             out.append(n.open_axis(1, axis - len(shape) + target.size, size))
-        place = axis - len(shape) + target.size
-        if place >= 0 and target[place] != 1:
-            n.size_ref(1, place, out[axis])
+        index = axis - len(shape) + target.size
+        if index >= 0 and target[index] != 1:
+            n.size_ref(1, index, out[axis])
     n.set(out)
 
 
@@ -184,9 +184,9 @@ def constant_of_shape(n: NodeContext) -> None:
     """ConstantOfShape: all numbers are equal, so every axis takes the length of what it meets."""
     if n.values[0] is None:
         raise UnlabelledError(n.title)
-    out = [n.open_axis(0, place, size) for place, size in enumerate(n.out_shape())]
-    for place, labels in enumerate(out):
-        n.size_ref(0, place, labels)
+    out = [n.open_axis(0, index, size) for index, size in enumerate(n.out_shape())]
+    for index, labels in enumerate(out):
+        n.size_ref(0, index, labels)
     n.set(out)
 
 

@@ -60,8 +60,8 @@ def linear(n: NodeContext) -> None:
             if number != axis:
                 n.tie(labels, x[number])
                 continue
-            for place, label in enumerate(labels):
-                n.tie(x[axis][place * block : (place + 1) * block], label)
+            for index, label in enumerate(labels):
+                n.tie(x[axis][index * block : (index + 1) * block], label)
     n.set(x)
 
 
@@ -98,9 +98,9 @@ def where(n: NodeContext) -> None:
 @RULES.add("com.microsoft:QLinearConcat")
 def concat(n: NodeContext) -> None:
     """QLinearConcat: the labels of the axis are joined; along the other axes all inputs are one."""
-    places = range(2, len(n.node.input), 3)
-    serve_all(n, 0, 1, *(place + after for place in places for after in (1, 2)))
-    join(n, [n.axes(place) for place in places])
+    positions = range(2, len(n.node.input), 3)
+    serve_all(n, 0, 1, *(position + after for position in positions for after in (1, 2)))
+    join(n, [n.axes(position) for position in positions])
 
 
 @RULES.add("com.microsoft:QLinearSoftmax")

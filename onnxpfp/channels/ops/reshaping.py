@@ -37,14 +37,14 @@ def squeeze(n: NodeContext) -> None:
         axes = [axis for axis, labels in enumerate(x) if labels.size == 1]
         for labels in x:
             n.fix(labels[:2], "would take a last index out of it")
-    places = {axis % rank for axis in axes}
+    dropped = {axis % rank for axis in axes}
     if n.node.op_type == "Squeeze":
-        for axis in places:
+        for axis in dropped:
             n.fix(x[axis], "takes its only index out of it")
-        n.set([labels for axis, labels in enumerate(x) if axis not in places])
+        n.set([labels for axis, labels in enumerate(x) if axis not in dropped])
         return
     rest = iter(x)
-    n.set([n.zeros(1) if axis in places else next(rest) for axis in range(rank)])
+    n.set([n.zeros(1) if axis in dropped else next(rest) for axis in range(rank)])
 
 
 def blocks(before: tuple[int, ...], after: tuple[int, ...]) -> Iterator[tuple[list[int], list[int]]]:
@@ -155,11 +155,11 @@ def reshape(n: NodeContext) -> None:
     out = _reshape(n)
     x, target = n.axes(0), n.numbers(1)
     spelt = n.integers("shape") if target is None else target.ravel().tolist()
-    for place, size in enumerate(spelt or []):
+    for index, size in enumerate(spelt or []):
         copied = size == 0 and not n.integer("allowzero", 0)
-        if size == -1 or (copied and np.array_equal(x[place], out[place])):
+        if size == -1 or (copied and np.array_equal(x[index], out[index])):
             continue
-        n.size_ref("shape" if target is None else 1, place, out[place])
+        n.size_ref("shape" if target is None else 1, index, out[index])
     if spelt is None:
         for labels in x:
             n.fix(labels, "reshapes it to a shape that is computed")

@@ -25,15 +25,15 @@ def _scaled(n: NodeContext, axes: list[int]) -> frozenset[int]:
     """
     if n.attributes.text("keep_aspect_ratio_policy", "stretch") != "stretch":
         return frozenset(axes)
-    found: set[int] = set()
+    scaled: set[int] = set()
     if n.attributes.text("coordinate_transformation_mode", "") == "tf_crop_and_resize":
         region = n.array(1)
         if region is None:
             return frozenset(axes)
-        found = {axis for p, axis in enumerate(axes) if (region[p], region[p + len(axes)]) != (0, 1)}
+        scaled = {axis for p, axis in enumerate(axes) if (region[p], region[p + len(axes)]) != (0, 1)}
     scales = n.array(2 if n.node.op_type == "Resize" and n.opset >= _FIRST_WITH_INPUTS else 1)
     given = n.attributes.reals("scales") or ([] if scales is None else scales.tolist())
-    return frozenset(found | {axis for axis, scale in zip(axes, given, strict=False) if scale != 1})
+    return frozenset(scaled | {axis for axis, scale in zip(axes, given, strict=False) if scale != 1})
 
 
 @RULES.add("Resize", "Upsample")
@@ -52,8 +52,8 @@ def resize(n: NodeContext) -> None:
             n.fix(x[axis], "resizes it")
         out.append(x[axis] if same else n.zeros(size))
     if n.has(3):
-        for place, axis in enumerate(axes):
-            n.size_ref(3, place, out[axis])
+        for index, axis in enumerate(axes):
+            n.size_ref(3, index, out[axis])
     n.set(out)
 
 
@@ -64,12 +64,12 @@ def center_crop_pad(n: NodeContext) -> None:
     if n.numbers(1) is None:
         raise UnlabelledError(n.node.input[1])
     out: list[Ids] = list(x)
-    for place, given in enumerate(n.integers("axes") or range(len(x))):
+    for index, given in enumerate(n.integers("axes") or range(len(x))):
         axis = given % len(x)
         if x[axis].size != shape[axis]:
             n.fix(x[axis], "crops or pads it")
             out[axis] = n.zeros(shape[axis])
-        n.size_ref(1, place, out[axis])
+        n.size_ref(1, index, out[axis])
     n.set(out)
 
 
