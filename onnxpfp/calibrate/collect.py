@@ -120,13 +120,13 @@ def calibrate(
     )
     nonnegative = nonnegative_tensors(model) if families else frozenset[str]()
     programs = None if place is None or not screened else Programs(place, requests, threads)
-    found: dict[str, OpStatistics] = {}
+    statistics: dict[str, OpStatistics] = {}
     for some, others in shards:
         few, probe, taps = _probe(model, some, others, observers, plan, nonnegative, programs)
         runner.run(observers, few, probe, taps)
-        found.update((name, entry) for observer in few for name, entry in observer.statistics().items())
+        statistics.update((name, entry) for observer in few for name, entry in observer.statistics().items())
         observers = ()
-    return {reader.name: found[reader.name] for reader in readers}
+    return {reader.name: statistics[reader.name] for reader in readers}
 
 
 def _probe(

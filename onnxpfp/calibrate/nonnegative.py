@@ -22,18 +22,18 @@ __all__ = ["nonnegative_tensors"]
 def nonnegative_tensors(model: ModelProto) -> frozenset[str]:
     """List the node outputs of the main graph that are never negative."""
     constants = Constants.of(model)
-    found: set[str] = set()
+    nonnegative: set[str] = set()
     for node in model.graph.node:
-        if _is_nonnegative(node, found, constants):
-            found.update(node.output)
-    return frozenset(found)
+        if _is_nonnegative(node, nonnegative, constants):
+            nonnegative.update(node.output)
+    return frozenset(nonnegative)
 
 
-def _is_nonnegative(node: NodeProto, found: set[str], constants: Constants) -> bool:
+def _is_nonnegative(node: NodeProto, nonnegative: set[str], constants: Constants) -> bool:
     kind = op_name(node.op_type, node.domain)
     options, facts = Attributes(node), FACTS.get(kind)
     sign = None if facts is None else facts.sign
-    first = bool(node.input) and node.input[0] in found
+    first = bool(node.input) and node.input[0] in nonnegative
     if sign == "never negative":
         return True
     if kind == "Clip":
@@ -44,7 +44,7 @@ def _is_nonnegative(node: NodeProto, found: set[str], constants: Constants) -> b
         return False  # cubic overshoots
     if sign == "of the first input" or kind in {"Cast", "Resize", "Upsample"}:
         return first
-    return sign == "of all inputs" and bool(node.input) and all(name in found for name in node.input)
+    return sign == "of all inputs" and bool(node.input) and all(name in nonnegative for name in node.input)
 
 
 def _clips_at_zero(node: NodeProto, options: Attributes, constants: Constants) -> bool:

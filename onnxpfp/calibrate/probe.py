@@ -66,7 +66,7 @@ class GraphObserver(Observer):
     readers: tuple[LinearOp, ...]
     outputs: tuple[GraphOutputs, ...]
     squares: tuple[str, ...]
-    _found: dict[str, OpStatistics] = field(default_factory=dict[str, OpStatistics], init=False)
+    _statistics: dict[str, OpStatistics] = field(default_factory=dict[str, OpStatistics], init=False)
 
     @property
     def needs(self) -> Mapping[str, Shape]:
@@ -89,11 +89,11 @@ class GraphObserver(Observer):
             reader.name: _decode(reader, emitted, squares, tensors, batch.samples)
             for reader, emitted, squares in zip(self.readers, self.outputs, self.squares, strict=True)
         }
-        self._found = merged(self._found, new)
+        self._statistics = merged(self._statistics, new)
 
     def statistics(self) -> dict[str, OpStatistics]:
         """Return what was measured of every reader."""
-        return self._found
+        return self._statistics
 
 
 def shard_readers(readers: Sequence[LinearOp]) -> Iterator[tuple[LinearOp, ...]]:

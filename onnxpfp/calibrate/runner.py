@@ -209,7 +209,7 @@ class NetworkRunner:
             observers: See all samples.
             few: See the samples in front of the border.
             probe: The network with more tensors, for those who see few; None is the network as it is.
-            staying: Arrays that stay in `place`.
+            staying: Tensors that stay in `place`.
         """
         # Observers are worked on side by side: none may take all cores for itself.
         with threadpool_limits(1), _pool(self.threads or _cores()) as pool:

@@ -73,10 +73,10 @@ class TraceObserver(Observer):
         """Count one batch in."""
         name = self.site[0]
         array, axis = samples_first(tensors[name], self.site[1])
-        seen = trace(array, axis, (self.number, self.site[1]), batch.first_row(len(array)))
-        if array.dtype.kind == "f" and array.size and not np.isfinite(seen.scale).all():
+        batch_trace = trace(array, axis, (self.number, self.site[1]), batch.first_row(len(array)))
+        if array.dtype.kind == "f" and array.size and not np.isfinite(batch_trace.scale).all():
             raise not_finite(name)
-        self.trace = seen if self.trace is None else self.trace.merge(seen)
+        self.trace = batch_trace if self.trace is None else self.trace.merge(batch_trace)
 
     def statistics(self) -> dict[str, Trace]:
         """Return the trace."""
