@@ -37,23 +37,23 @@ DEFAULT_WORKSPACE = 512_000_000
 LEAST_WORKSPACE = 1_000_000
 """Bytes; who gives less has another unit in mind."""
 
-SCORES: Mapping[str, bool] = {
-    "pfp": False,
-    "reconstruction": True,
-    "energy": True,
-    "l1": False,
-    "l2": False,
-    "fpgm": False,
-    "bn-scale": False,
-    "lamp": False,
-    "random": False,
-    "wanda": True,
-    "thinet": True,
-    "hrank": True,
-    "apoz": True,
-    "chip": True,
+SCORES: Mapping[str, str] = {
+    "pfp": "pfp:Pfp",
+    "reconstruction": "reconstruction:Reconstruction",
+    "energy": "energy:Energy",
+    "l1": "magnitude:L1",
+    "l2": "magnitude:L2",
+    "fpgm": "magnitude:Fpgm",
+    "bn-scale": "magnitude:BnScale",
+    "lamp": "magnitude:Lamp",
+    "random": "magnitude:Random",
+    "wanda": "energy:Wanda",
+    "thinet": "thinet:ThiNet",
+    "hrank": "maps:HRank",
+    "apoz": "maps:Apoz",
+    "chip": "maps:Chip",
 }
-"""Criteria that may rank channels, and whether each needs data. A test holds it against those, which import numpy."""
+"""Criteria that may rank channels: a file of `onnxpfp.score`, and the class in it. Names load no numpy."""
 
 ALIGNMENT = 8
 """Multiple to which channels are kept by default: what vector units work in (peers.md 3.4)."""
@@ -65,11 +65,6 @@ class CriterionLike(Protocol):
     """A criterion that a user passes himself: an instance of `onnxpfp.Criterion`."""
 
     name: ClassVar[str]
-
-    @property
-    def needs_data(self) -> bool:
-        """Whether it cannot do without samples."""
-        ...
 
 
 Section = Literal["data", "target", "choice", "runtime"]
@@ -358,11 +353,6 @@ class Options(RunOptions):
             raise OptionError("--max-drift and --min-agreement try many targets, so they go with --steps 1")
         if self.steps > 1 and self.select in {"sampled", "mixed"}:
             raise OptionError(f"--select {self.select} draws once, so it goes with --steps 1")
-
-    @property
-    def needs_data(self) -> bool:
-        """Whether the scores look at activations and there is nothing to take in their place."""
-        return SCORES[self.score] if isinstance(self.score, str) else self.score.needs_data
 
     @property
     def limit_flag(self) -> str:

@@ -13,7 +13,7 @@ from onnxpfp.data.sources import SampleSource
 from onnxpfp.data.splits import CalibrationData, Split, least_to_split
 from onnxpfp.errors import CalibrationError, OptionError, TargetUnreachableError
 from onnxpfp.options import Options
-from onnxpfp.score.registry import criterion_of
+from onnxpfp.pipeline.criteria import criterion_of
 
 __all__ = [
     "PRUNABILITY_HOLDS_OUT",
@@ -43,8 +43,9 @@ def require_data(calibration: SampleSource | None, options: Options, *, replayin
     """
     if calibration is not None:
         return
-    if not replaying and (options.limit_flag or options.needs_data):
-        measuring = options.limit_flag or f"--score {criterion_of(options.score).name}"
+    criterion = criterion_of(options.score)
+    if not replaying and (options.limit_flag or criterion.needs_data):
+        measuring = options.limit_flag or f"--score {criterion.name}"
         raise OptionError(f"{measuring} measures the data, and none are given", hint=_GIVE_DATA)
     if flag := next(_deciding(options, replaying=replaying), ""):
         raise CalibrationError(f"{flag} measures the data, and none are given", hint=_GIVE_DATA)

@@ -19,6 +19,7 @@ from onnxpfp.linear.ops import LinearOp, output_counts
 from onnxpfp.linear.producers import producers_of
 from onnxpfp.options import Options
 from onnxpfp.pipeline.context import RunContext
+from onnxpfp.pipeline.criteria import criterion_of
 from onnxpfp.pipeline.criterion_scores import ReadsOfGroup, criterion_scores
 from onnxpfp.pipeline.measured import Calibration, DataCalibration, RefitCalibration
 from onnxpfp.pipeline.measurements import Measurements
@@ -27,7 +28,6 @@ from onnxpfp.refit.gram import observed_grams
 from onnxpfp.score.coreset import scores_without_data
 from onnxpfp.score.energy import Energy
 from onnxpfp.score.pfp import Pfp, sample_size, upper_envelope
-from onnxpfp.score.registry import criterion_of
 from onnxpfp.score.scores import Scores
 
 __all__ = ["calibrate_and_score", "calibrate_for_refits"]

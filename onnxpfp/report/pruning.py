@@ -12,12 +12,12 @@ from typing import Any
 from onnxpfp.allocation.search import Trial
 from onnxpfp.channels.types import Fixed
 from onnxpfp.lossless import Removal
+from onnxpfp.pipeline.criteria import title_of
 from onnxpfp.pipeline.verification import Size
 from onnxpfp.refit.means import Record
 from onnxpfp.report.formats import plain
 from onnxpfp.report.page import ATTENTION, Column, Element, Facts, Heading, Line, Table, number, sizes, spent
 from onnxpfp.report.reasons import by_kind, example, kind
-from onnxpfp.score.registry import CRITERIA
 from onnxpfp.verify.drift import Drift
 from onnxpfp.verify.equivalence import Equivalence
 
@@ -29,7 +29,6 @@ REASONS = 8
 """Most reasons that are shown, likewise."""
 
 _METHODS = {
-    **{name: criterion.title for name, criterion in CRITERIA.items()},
     "coreset": "data-independent coreset scores, by weights alone",
     "plan": "replay of a plan",
     "none": "nothing was scored",
@@ -174,7 +173,7 @@ def _sizes_table(report: Report) -> Table:
 
 def _facts(report: Report) -> Facts:
     """Method, place, evidence and time, one per line."""
-    rows = {"channels by": _METHODS.get(report.method, report.method)}
+    rows = {"channels by": _METHODS.get(report.method) or title_of(report.method)}
     if report.target:
         again = f", anew in {report.steps} steps" if report.steps > 1 else ""
         rows["widths by"] = _WIDTHS[report.allocation] + again

@@ -36,12 +36,12 @@ from onnxpfp.model.load import load
 from onnxpfp.options import Options
 from onnxpfp.pipeline.analyze import analyze, open_model, read_data
 from onnxpfp.pipeline.context import RunContext
+from onnxpfp.pipeline.criteria import criterion_of
 from onnxpfp.pipeline.measurements import ContributionObserver, MapObserver, Measurements
 from onnxpfp.pipeline.refit_problem import refit_setup, start_gram_observers
 from onnxpfp.progress import Clock
 from onnxpfp.runtime.device_memory import DeviceMemory
 from onnxpfp.runtime.providers import resolve_providers
-from onnxpfp.score.registry import CRITERIA
 
 NET = """g (float[N,3,12,12] x) => (y) <float[6,3,3,3] w, float[6] b, float[8,6,3,3] u, float[8,5] v> {
     a = Conv <pads = [1,1,1,1]> (x, w, b)  r = Relu(a)  c = Conv <strides = [2,2]> (r, u)  s = Relu(c)
@@ -109,7 +109,7 @@ def grams(analysis: Analysis, samples: Samples, first: int) -> Statistics:
 
 def map_sums(analysis: Analysis, samples: Samples, first: int) -> Statistics:
     watching = measurements(analysis, samples, first)
-    return collected([MapObserver(op, CRITERIA["apoz"].of_maps) for op in watching.ops], watching.run)
+    return collected([MapObserver(op, criterion_of("apoz").of_maps) for op in watching.ops], watching.run)
 
 
 def contributions(analysis: Analysis, samples: Samples, first: int) -> Statistics:

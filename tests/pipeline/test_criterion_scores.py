@@ -22,12 +22,12 @@ from onnxpfp.linear import describe as describe_module
 from onnxpfp.linear.describe import linear_ops
 from onnxpfp.model import load as load_module
 from onnxpfp.model.load import load
-from onnxpfp.options import Options
+from onnxpfp.options import SCORES, Options
 from onnxpfp.pipeline import measurements as measurements_module
 from onnxpfp.pipeline.analyze import analyze, open_model, read_data
+from onnxpfp.pipeline.criteria import criterion_of
 from onnxpfp.pipeline.criterion_scores import criterion_scores
 from onnxpfp.pipeline.measurements import Measurements, channels_first
-from onnxpfp.score.registry import CRITERIA
 
 Floats = NDArray[np.float64]
 Arrays = dict[str, Floats]
@@ -63,7 +63,7 @@ def score(name: str, model: ModelProto | Path, data: Any = DATA, **options: Any)
     readers = linear_ops(analysis)
     measurements = Measurements(analysis, readers, read.samples, read.batch_size, requests, chosen, None)
     values = criterion_scores(
-        CRITERIA[name],
+        criterion_of(name),
         analysis,
         readers,
         None if data is None else measurements,
@@ -183,7 +183,7 @@ EXPECTED: dict[str, Callable[[Arrays, Arrays], list[Floats]]] = {
 }
 
 
-BASELINES = {name: criterion for name, criterion in CRITERIA.items() if name not in {"pfp", "reconstruction", "energy"}}
+BASELINES = {name: criterion_of(name) for name in SCORES if name not in {"pfp", "reconstruction", "energy"}}
 
 
 def test_every_baseline_is_here() -> None:

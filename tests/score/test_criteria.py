@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from pkgutil import iter_modules
+
 import numpy as np
 import pytest
 
+import onnxpfp.score
 from onnxpfp.options import SCORES
+from onnxpfp.pipeline.criteria import criterion_of, title_of
 from onnxpfp.score.criterion import Criterion
 from onnxpfp.score.group_data import ConsumerData, GroupData
 from onnxpfp.score.magnitude import mean_scale
-from onnxpfp.score.registry import CRITERIA, criterion_of
 
+CRITERIA = {name: criterion_of(name) for name in SCORES}
 NEEDS = {
     "pfp": {"sensitivity"},
     "reconstruction": {"gram", "squares"},
@@ -30,6 +35,11 @@ NEEDS = {
 WITHOUT_DATA = {"weights", "scales", "noise"}
 
 
+def descendants(kind: type[Criterion]) -> set[type[Criterion]]:
+    """All classes that are made from one."""
+    return {one for child in kind.__subclasses__() for one in (child, *descendants(child))}
+
+
 def test_table() -> None:
     assert {name: set(criterion.needs) for name, criterion in CRITERIA.items()} == NEEDS
     assert all(name == criterion.name for name, criterion in CRITERIA.items())
@@ -37,8 +47,17 @@ def test_table() -> None:
     assert all(criterion_of(name) is criterion for name, criterion in CRITERIA.items())
 
 
-def test_the_options_list_them_without_loading_numpy() -> None:
-    assert {name: criterion.needs_data for name, criterion in CRITERIA.items()} == dict(SCORES)
+def test_every_criterion_of_the_package_has_a_name() -> None:
+    for module in iter_modules(onnxpfp.score.__path__):
+        import_module(f"onnxpfp.score.{module.name}")
+    classes = [kind for kind in descendants(Criterion) if kind.__module__.startswith("onnxpfp.")]
+    named = {kind for kind in classes if kind.__name__[0] != "_"}
+    assert named == {type(criterion) for criterion in CRITERIA.values()}
+
+
+def test_a_report_calls_them_by_their_titles_and_others_by_their_names() -> None:
+    assert {title_of(name) for name in SCORES} == {criterion.title for criterion in CRITERIA.values()}
+    assert title_of("mine") == "mine"
 
 
 @pytest.mark.parametrize("name", NEEDS)
