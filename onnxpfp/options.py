@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar, Literal, Protocol
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, ClassVar, Literal, Protocol, Self
 
 from onnxpfp.errors import OptionError
 
@@ -55,6 +55,8 @@ SCORES: Mapping[str, str] = {
 }
 """Criteria that may rank channels: a file of `onnxpfp.score`, and the class in it. Names load no numpy."""
 
+_KEEP = "keep_"
+"""How fields begin that are the share of something that stays."""
 ALIGNMENT = 8
 """Multiple to which channels are kept by default: what vector units work in (peers.md 3.4)."""
 WIDE = 32
@@ -344,10 +346,9 @@ class Options(RunOptions):
     )
 
     def __post_init__(self) -> None:
-        targets = [name for name in _TARGETS if getattr(self, name) is not None]
+        targets = self._targets()
         if len(targets) > 1:
-            flags = " or ".join(f"--{name.replace('_', '-')}" for name in targets)
-            raise OptionError(f"give one target: {flags}, not {'both' if len(targets) == 2 else 'all'}")
+            raise OptionError(f"give one target: {' or '.join(targets)}, not {'both' if len(targets) == 2 else 'all'}")
         RunOptions.__post_init__(self)
         if self.steps > 1 and self.limit_flag:
             raise OptionError("--max-drift and --min-agreement try many targets, so they go with --steps 1")
@@ -361,12 +362,23 @@ class Options(RunOptions):
             return "--max-drift"
         return "" if self.min_agreement is None else "--min-agreement"
 
+    def _targets(self) -> list[str]:
+        """Return the flags of the targets that are given."""
+        targets = ((name, option) for name, option in declared(type(self)) if option.section == "target")
+        return [option.flag_of(name) for name, option in targets if getattr(self, name) is not None]
+
     @property
-    def target(self) -> tuple[Literal["macs", "params"], float]:
-        """What is counted, and the share of it that stays."""
-        if self.keep_params is not None:
-            return "params", self.keep_params
-        return "macs", DEFAULT_KEEP_MACS if self.keep_macs is None else self.keep_macs
+    def target(self) -> tuple[str, float]:
+        """What is counted (the X of a field keep_X; `onnxpfp.pipeline.costs` counts it), and the share that stays."""
+        shares = ((name, getattr(self, name)) for name, _ in declared(type(self)) if name.startswith(_KEEP))
+        return next(
+            ((name.removeprefix(_KEEP), share) for name, share in shares if share is not None),
+            ("macs", DEFAULT_KEEP_MACS),
+        )
+
+    def keeping(self, share: float) -> Self:
+        """Return the options with another share of what their target counts."""
+        return replace(self, **{_KEEP + self.target[0]: share})
 
     def step(self, channels: int) -> int:
         """Multiple in which a group of so many channels is kept."""
@@ -390,6 +402,3 @@ class PrunabilityOptions(RunOptions):
     def pruning(self) -> Options:
         """Return the options with which the network is pruned to shares of its MACs."""
         return Options(**{name: getattr(self, name) for name, _ in declared(RunOptions)})
-
-
-_TARGETS = ("keep_macs", "keep_params", "max_drift", "min_agreement")

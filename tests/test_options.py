@@ -18,6 +18,7 @@ from onnxpfp.cli.main import main
 from onnxpfp.cli.options import options_of, takes
 from onnxpfp.errors import OptionError
 from onnxpfp.options import Options, PrunabilityOptions, ScopeOptions, _option, declared
+from onnxpfp.pipeline.costs import QUANTITIES
 
 ROOT = Path(__file__).parents[1]
 VERBS: dict[str, type[ScopeOptions]] = {
@@ -108,3 +109,15 @@ def test_the_options_of_a_prunability_are_those_of_its_prunings() -> None:
     given = PrunabilityOptions(score="l1", threads=3, include=["a"], tolerance=0.5)
     pruning = given.pruning()
     assert (pruning.score, pruning.threads, pruning.include, pruning.target) == ("l1", 3, ["a"], ("macs", 0.7))
+
+
+def test_every_share_is_of_something_that_is_counted() -> None:
+    assert [f"keep_{name}" for name in QUANTITIES] == [name for name, _ in declared(Options) if name[:5] == "keep_"]
+
+
+@pytest.mark.parametrize(
+    ("given", "target"), [({}, "macs"), ({"keep_macs": 0.9}, "macs"), ({"keep_params": 1}, "params")]
+)
+def test_another_share_is_of_the_same_thing(given: dict[str, float], target: str) -> None:
+    options = Options(**given)
+    assert (options.target[0], options.keeping(0.4).target) == (target, (target, 0.4))

@@ -7,18 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 from onnx import ModelProto
 
 from onnxpfp.channels import Analysis
-from onnxpfp.channels.macs import count_params
 from onnxpfp.data.samples import Samples
 from onnxpfp.data.sources import SampleSource
 from onnxpfp.data.splits import CalibrationData
 from onnxpfp.model.load import ModelSource, load
 from onnxpfp.options import Options
 from onnxpfp.pipeline.analyze import analyze, open_model, read_data
-from onnxpfp.pipeline.costs import mac_model
+from onnxpfp.pipeline.costs import QUANTITIES
 from onnxpfp.pipeline.plan import Plan
 from onnxpfp.pipeline.requirements import require_split
 from onnxpfp.progress import Clock, Progress
@@ -120,10 +118,5 @@ def open_run(
     for what in holding_out if calibration is not None else ():
         require_split(data, what)
     whole = analyze(source, data, options, clock)
-    return RunContext(whole, data, requests, session.providers, options, plan, _full(whole, options), clock)
-
-
-def _full(whole: Analysis, options: Options) -> int:
-    if options.target[0] == "params":
-        return count_params(whole.model)
-    return mac_model(whole).total(np.array([group.channels.size for group in whole.graph.groups], np.int64))
+    full = QUANTITIES[options.target[0]].whole(whole)
+    return RunContext(whole, data, requests, session.providers, options, plan, full, clock)

@@ -1,18 +1,22 @@
-"""MACs and parameters as exact functions of how many channels each group keeps."""
+"""What a target can count: MACs and parameters, as exact functions of how many channels each group keeps."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from onnxpfp.allocation.cost import CostModel
 from onnxpfp.arrays import Ids
 from onnxpfp.channels import Analysis, ChannelGraph
-from onnxpfp.channels.macs import mac_factors
+from onnxpfp.channels.macs import count_params, mac_factors
 
-__all__ = ["mac_model", "param_model"]
+__all__ = ["QUANTITIES", "Quantity", "mac_model", "param_model"]
+
+Biases = Sequence[tuple[Ids, ...]]
+"""Channel ids of the axes of weights that pruning adds."""
 
 
 class _Axes:
@@ -69,6 +73,36 @@ def mac_model(analysis: Analysis) -> CostModel:
     return _assemble(analysis.graph, [[axes[name][axis] for name, axis in factors] for factors in products])
 
 
-def param_model(graph: ChannelGraph, added: Sequence[tuple[Ids, ...]] = ()) -> CostModel:
+def param_model(graph: ChannelGraph, added: Biases = ()) -> CostModel:
     """Stored numbers as a function of the channels kept per group; `added` weights come on top."""
     return _assemble(graph, [list(axes) for axes in (*(axes for _, axes in graph.stored_axes()), *added)])
+
+
+@dataclass(frozen=True, slots=True)
+class Quantity:
+    """What a target counts.
+
+    Attributes:
+        title: What the report calls it.
+        whole: Counts it in a model as it is.
+        model: Makes it a function of the channels kept; asks for the biases that are added where these count.
+    """
+
+    title: str
+    whole: Callable[[Analysis], int]
+    model: Callable[[Analysis, Callable[[], Biases]], CostModel]
+
+
+def _all_macs(analysis: Analysis) -> int:
+    return mac_model(analysis).total(np.array([group.channels.size for group in analysis.graph.groups], np.int64))
+
+
+QUANTITIES: Mapping[str, Quantity] = {
+    "macs": Quantity("MACs", _all_macs, lambda analysis, _: mac_model(analysis)),
+    "params": Quantity(
+        "parameters",
+        lambda analysis: count_params(analysis.model),
+        lambda analysis, biases: param_model(analysis.graph, biases()),
+    ),
+}
+"""By the X of the option keep_X."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -15,14 +16,14 @@ from onnxpfp.allocation.cost import CostModel
 from onnxpfp.allocation.select import Selection, select
 from onnxpfp.allocation.uniform import allocate_uniformly
 from onnxpfp.allocation.widths import widths_of
-from onnxpfp.arrays import Keep
+from onnxpfp.arrays import Ids, Keep
 from onnxpfp.channels import ChannelGraph, Consumer, Group
 from onnxpfp.errors import PlanError
 from onnxpfp.linear.bias import new_biases
 from onnxpfp.linear.weights import StoredAxis, reweightable
 from onnxpfp.options import Options
 from onnxpfp.pipeline.context import RunContext
-from onnxpfp.pipeline.costs import mac_model, param_model
+from onnxpfp.pipeline.costs import QUANTITIES
 from onnxpfp.pipeline.measured import Measured, RefitCalibration
 from onnxpfp.pipeline.plan import keep_of_plan
 from onnxpfp.score.scores import Scores
@@ -153,17 +154,21 @@ def _refuse_unscalable(
 
 def cost_of(context: RunContext, measured: Measured) -> CostModel:
     """Return what the target counts."""
-    graph, calibration = measured.analysis.graph, measured.calibration
-    if context.options.target[0] == "macs":
-        return mac_model(measured.analysis)
-    linear: tuple[Consumer, ...] = graph.consumers
+    return QUANTITIES[context.options.target[0]].model(measured.analysis, partial(_added_biases, context, measured))
+
+
+def _added_biases(context: RunContext, measured: Measured) -> Sequence[tuple[Ids, ...]]:
+    """List the axes of the biases that make up for dropped channels where there was none."""
+    if context.compensation == "none":
+        return ()
+    calibration = measured.calibration
+    linear: tuple[Consumer, ...] = measured.analysis.graph.consumers
     if context.compensation == "lstsq" and isinstance(calibration, RefitCalibration):
         # Linear ops that lose no channels may get a bias, too.
         known = {consumer.node for consumer in linear}
         others = (layer.consumer for layer in calibration.setup.problem.layers)
         linear = (*linear, *(consumer for consumer in others if consumer.node not in known))
-    biases = new_biases(measured.analysis, linear) if context.compensation != "none" else ()
-    return param_model(graph, biases)
+    return new_biases(measured.analysis, linear)
 
 
 def choose(context: RunContext, measured: Measured) -> Decision:

@@ -94,12 +94,8 @@ def _decision(context: RunContext, first: Measured, measured: Measured, origin: 
 
 def _towards(context: RunContext, step: int, steps: int) -> RunContext:
     """Return the context with the target of a step: equal factors lead to the last one."""
-    quantity, share = context.options.target
-    part = share ** (step / steps)
     options = context.options
-    return replace(
-        context, options=replace(options, keep_macs=part) if quantity == "macs" else replace(options, keep_params=part)
-    )
+    return replace(context, options=options.keeping(options.target[1] ** (step / steps)))
 
 
 def lift_decision(first: ChannelGraph, graph: ChannelGraph, decision: Decision, origin: Ids) -> Decision:

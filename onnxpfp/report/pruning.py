@@ -12,6 +12,7 @@ from typing import Any
 from onnxpfp.allocation.search import Trial
 from onnxpfp.channels.types import Fixed
 from onnxpfp.lossless import Removal
+from onnxpfp.pipeline.costs import QUANTITIES
 from onnxpfp.pipeline.criteria import title_of
 from onnxpfp.pipeline.verification import Size
 from onnxpfp.refit.means import Record
@@ -40,7 +41,6 @@ _WIDTHS = {
 }
 FAR = 0.5
 """Relative output error from which a result has little in common with the original."""
-_TARGETS = {"macs": "MACs", "params": "parameters"}
 _UNSCORED = frozenset({"plan", "all"})
 
 
@@ -218,7 +218,7 @@ def _target(name: str, value: float) -> str:
         return f"as few MACs as a relative output error of {value:g} allows"
     if name == "min_agreement":
         return f"as few MACs as a top-1 agreement of {100 * value:.4g} % allows"
-    return f"keep {100 * value:.4g} % of the {_TARGETS.get(name, name)}"
+    return f"keep {100 * value:.4g} % of the {QUANTITIES[name].title}"
 
 
 def _reached(report: Report) -> str:
