@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from onnxpfp.cli.options import Reporting
 from onnxpfp.errors import ModelError, OutputError
-from onnxpfp.report.formats import FORMATS, Reportable, ReportView
+from onnxpfp.report.formats import FORMATS
+from onnxpfp.report.page import Reportable, ReportView
 
 if TYPE_CHECKING:
     from onnxpfp.api.prune import Result

@@ -4,51 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Mapping
+from typing import Any
 
-from onnxpfp.report.page import Element
+from onnxpfp.report.page import Reportable, ReportView
 
-if TYPE_CHECKING:
-    from rich.console import Console
-
-__all__ = ["FORMATS", "Renderer", "ReportView", "Reportable", "plain"]
-
-
-class Reportable(Protocol):
-    """The report of a verb."""
-
-    @property
-    def notes(self) -> Sequence[str]:
-        """What the user should know."""
-        ...
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return everything in types that JSON knows."""
-        ...
-
-    def page(self, *, full: bool, wide: bool) -> Iterable[Element]:
-        """Return what people read; `full` with all details, `wide` where lines are long."""
-        ...
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class ReportView:
-    """How a report is looked at.
-
-    Attributes:
-        console: What text is laid out for.
-        top: Most rows of a table; None leaves it to the table.
-        full: Whether every row and all details are shown.
-        names: Files that the report is about, where they stand on the command line.
-    """
-
-    console: Console
-    top: int | None = None
-    full: bool = False
-    names: Mapping[str, str | None] = field(default_factory=dict[str, str | None])
-
+__all__ = ["FORMATS", "Renderer", "plain"]
 
 Renderer = Callable[[Reportable, ReportView], str]
 

@@ -1,9 +1,13 @@
-"""A report as a page: what people read, element by element, without a word on how it looks."""
+"""What every report is: values for programs, and a page for people, element by element, without a word on its looks."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 __all__ = [
     "ATTENTION",
@@ -13,6 +17,8 @@ __all__ = [
     "Facts",
     "Heading",
     "Line",
+    "ReportView",
+    "Reportable",
     "Table",
     "Title",
     "number",
@@ -94,6 +100,40 @@ class Table:
 
 
 Element = Title | Heading | Line | Facts | Table
+
+
+class Reportable(Protocol):
+    """The report of a verb."""
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What the user should know."""
+        ...
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything in types that JSON knows."""
+        ...
+
+    def page(self, *, full: bool, wide: bool) -> Iterable[Element]:
+        """Return what people read; `full` with all details, `wide` where lines are long."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ReportView:
+    """How a report is looked at.
+
+    Attributes:
+        console: What text is laid out for.
+        top: Most rows of a table; None leaves it to the table.
+        full: Whether every row and all details are shown.
+        names: Files that the report is about, where they stand on the command line.
+    """
+
+    console: Console
+    top: int | None = None
+    full: bool = False
+    names: Mapping[str, str | None] = field(default_factory=dict[str, str | None])
 
 
 def number(title: str) -> Column:

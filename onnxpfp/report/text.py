@@ -11,8 +11,7 @@ from rich.padding import Padding
 from rich.table import Table as Grid
 from rich.text import Text
 
-from onnxpfp.report.formats import Reportable, ReportView
-from onnxpfp.report.page import Element, Facts, Heading, Line, Table, Title
+from onnxpfp.report.page import Element, Facts, Heading, Line, Reportable, ReportView, Table, Title
 
 __all__ = ["as_text", "print_notes"]
 

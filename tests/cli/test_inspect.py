@@ -16,7 +16,7 @@ from rich.console import Console
 import onnxpfp
 from onnxpfp.api.inspect import Footprint, InspectedGroup, Inspection, NodeName, Stay
 from onnxpfp.channels import Fixed
-from onnxpfp.report.formats import ReportView
+from onnxpfp.report.page import ReportView
 from onnxpfp.report.text import as_text
 
 ROOT = Path(__file__).parents[2]

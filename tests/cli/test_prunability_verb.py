@@ -23,8 +23,8 @@ import onnxpfp
 from onnxpfp.allocation.prunability import read_curve
 from onnxpfp.cli.main import main
 from onnxpfp.pipeline.prunability_curves import Point
-from onnxpfp.report.formats import ReportView
 from onnxpfp.report.inspection import NodeName
+from onnxpfp.report.page import ReportView
 from onnxpfp.report.prunability import GroupPrunability, PrunabilityReport, sketch
 from onnxpfp.report.text import as_text
 

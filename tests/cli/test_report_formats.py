@@ -16,8 +16,7 @@ from onnxpfp.cli.main import main
 from onnxpfp.cli.options import Reporting, reporting_options
 from onnxpfp.cli.outputs import publish
 from onnxpfp.report import formats
-from onnxpfp.report.formats import Reportable, ReportView
-from onnxpfp.report.page import Table
+from onnxpfp.report.page import Reportable, ReportView, Table
 
 
 def as_lines(report: Reportable, view: ReportView) -> str:

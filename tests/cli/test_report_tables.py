@@ -9,7 +9,7 @@ from rich.console import Console
 from onnxpfp.channels.types import Fixed
 from onnxpfp.lossless import Removal
 from onnxpfp.refit.means import Record
-from onnxpfp.report.formats import ReportView
+from onnxpfp.report.page import ReportView
 from onnxpfp.report.pruning import GroupReport, Report, Size
 from onnxpfp.report.text import as_text, print_notes
 from onnxpfp.verify.drift import Drift
