@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 
 from onnxpfp.cli.main import main
-from onnxpfp.options import Option, Options, PrunabilityOptions, RunOptions, ScopeOptions, declared
+from onnxpfp.options import VERB_OPTIONS, Option, declared
 
 README = Path(__file__).parents[1] / "README.md"
 COMMAND = "python docs/options_table.py"
@@ -25,11 +25,8 @@ ON_FILES = ("FILE", "SRC")
 
 def verbs(name: str) -> str:
     """Return the verbs that take an option."""
-    if name in dict(declared(ScopeOptions)):
-        return "all"
-    if name in dict(declared(RunOptions)):
-        return "prune, prunability"
-    return "prune" if name in dict(declared(Options)) else "prunability"
+    takers = [verb for verb, kind in VERB_OPTIONS.items() if name in dict(declared(kind))]
+    return "all" if len(takers) == len(VERB_OPTIONS) else ", ".join(takers)
 
 
 def row(name: str, option: Option) -> tuple[str, str, str]:
@@ -62,7 +59,7 @@ def rows_on_files() -> Iterator[tuple[str, str, str]]:
 
 def table() -> str:
     """Return the table as Markdown."""
-    options = {name: option for kind in (Options, PrunabilityOptions) for name, option in declared(kind)}
+    options = {name: option for kind in VERB_OPTIONS.values() for name, option in declared(kind)}
     order = sorted(options, key=lambda name: SECTIONS.index(options[name].section))
     rows = [*(row(name, options[name]) for name in order), *rows_on_files()]
     return "\n".join(["| option | meaning | verbs |", "|---|---|---|", *(f"| {' | '.join(cells)} |" for cells in rows)])

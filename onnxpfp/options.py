@@ -1,8 +1,9 @@
 """Options, each declared once: type, default, flag, help, choices and check.
 
 The click options, the keywords of the Python API, the validation and the README's table are made from these fields. The
-class that a field stands in says which verbs take it:
+class that a field stands in says which verbs take it (`VERB_OPTIONS`):
 
+    ModelOptions            any verb
     ScopeOptions            inspect, and all below
     RunOptions              prune, prunability
     Options                 prune
@@ -22,6 +23,8 @@ __all__ = [
     "DEFAULT_KEEP_MACS",
     "DEFAULT_WORKSPACE",
     "SCORES",
+    "VERB_OPTIONS",
+    "ModelOptions",
     "Option",
     "Options",
     "PrunabilityOptions",
@@ -169,8 +172,8 @@ def _seed(flag: str, value: int) -> None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ScopeOptions:
-    """Options of every verb: the input shapes, and what may be pruned."""
+class ModelOptions:
+    """Options of every verb: the input shapes."""
 
     input_shapes: Mapping[str, tuple[int, ...]] = _option(
         {},
@@ -180,18 +183,6 @@ class ScopeOptions:
         metavar="NAME:1,3,224,224",
         form="shape",
         repeated=True,
-    )
-    attention: Literal["heads", "width"] = _option(
-        "heads",
-        "Prune attention by whole heads, or by the same part of every head.",
-        "choice",
-        choices=("heads", "width"),
-    )
-    include: Sequence[str] = _option(
-        (), "Prune only these nodes and initializers: a glob, or re:REGEX.", "choice", metavar="PAT", repeated=True
-    )
-    exclude: Sequence[str] = _option(
-        (), "Do not prune these nodes and initializers: a glob, or re:REGEX.", "choice", metavar="PAT", repeated=True
     )
 
     def __post_init__(self) -> None:
@@ -204,6 +195,24 @@ class ScopeOptions:
                 raise OptionError(f"{flag} '{value}' is none of {', '.join(option.choices)}")
             if option.check is not None:
                 option.check(flag, value)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScopeOptions(ModelOptions):
+    """Options of every verb that looks at channels: what may be pruned."""
+
+    attention: Literal["heads", "width"] = _option(
+        "heads",
+        "Prune attention by whole heads, or by the same part of every head.",
+        "choice",
+        choices=("heads", "width"),
+    )
+    include: Sequence[str] = _option(
+        (), "Prune only these nodes and initializers: a glob, or re:REGEX.", "choice", metavar="PAT", repeated=True
+    )
+    exclude: Sequence[str] = _option(
+        (), "Do not prune these nodes and initializers: a glob, or re:REGEX.", "choice", metavar="PAT", repeated=True
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -303,7 +312,7 @@ class RunOptions(ScopeOptions):
 
     def __post_init__(self) -> None:
         # The decorator makes a new class for the slots, which super() without arguments does not know.
-        ScopeOptions.__post_init__(self)
+        ModelOptions.__post_init__(self)
         if self.score != "pfp" and self.select in {"sampled", "mixed"}:
             raise OptionError(f"--select {self.select} draws by sensitivity, so it needs --score pfp")
 
@@ -402,3 +411,11 @@ class PrunabilityOptions(RunOptions):
     def pruning(self) -> Options:
         """Return the options with which the network is pruned to shares of its MACs."""
         return Options(**{name: getattr(self, name) for name, _ in declared(RunOptions)})
+
+
+VERB_OPTIONS: Mapping[str, type[ModelOptions]] = {
+    "prune": Options,
+    "inspect": ScopeOptions,
+    "prunability": PrunabilityOptions,
+}
+"""The options that each verb takes."""

@@ -17,21 +17,16 @@ import onnxpfp
 from onnxpfp.cli.main import main
 from onnxpfp.cli.options import options_of, takes
 from onnxpfp.errors import OptionError
-from onnxpfp.options import Options, PrunabilityOptions, ScopeOptions, _option, declared
+from onnxpfp.options import VERB_OPTIONS, Options, PrunabilityOptions, ScopeOptions, _option, declared
 from onnxpfp.pipeline.costs import QUANTITIES
 
 ROOT = Path(__file__).parents[1]
-VERBS: dict[str, type[ScopeOptions]] = {
-    "prune": Options,
-    "inspect": ScopeOptions,
-    "prunability": PrunabilityOptions,
-}
-EVERY = {name: option for kind in VERBS.values() for name, option in declared(kind)}
+EVERY = {name: option for kind in VERB_OPTIONS.values() for name, option in declared(kind)}
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("verb", VERB_OPTIONS)
 def test_a_verb_takes_the_options_of_its_class_and_no_others(verb: str) -> None:
-    own = dict(declared(VERBS[verb]))
+    own = dict(declared(VERB_OPTIONS[verb]))
     command = main.commands[verb]
     flags = {flag for parameter in command.params for flag in parameter.opts}
     function = getattr(onnxpfp, verb)
@@ -41,14 +36,19 @@ def test_a_verb_takes_the_options_of_its_class_and_no_others(verb: str) -> None:
         assert (f"    {name}: {option.help}" in (function.__doc__ or "")) == (name in own), name
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("verb", VERB_OPTIONS)
 def test_help_shows_what_is_declared(verb: str) -> None:
     shown = " ".join(CliRunner().invoke(main, [verb, "--help"], terminal_width=400).output.split())
-    for name, option in declared(VERBS[verb]):
+    for name, option in declared(VERB_OPTIONS[verb]):
         default = f" [default: {option.default_text}]" if option.default_text else ""
         repeated = " Repeatable." if option.repeated else ""
         assert " ".join(option.help.split()) + repeated + default in shown, name
         assert f"{option.flag_of(name)} {option.metavar or '['}" in shown or name == "strict_providers", name
+
+
+def test_every_verb_says_which_options_it_takes() -> None:
+    assert {"prune": Options, "inspect": ScopeOptions, "prunability": PrunabilityOptions} == VERB_OPTIONS
+    assert VERB_OPTIONS.keys() == main.commands.keys()
 
 
 def test_the_signature_of_the_api_is_whole() -> None:

@@ -19,7 +19,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 from onnxpfp.errors import OnnxPfpError
 from onnxpfp.model.load import ModelSource
-from onnxpfp.options import Option, Options, PrunabilityOptions, declared
+from onnxpfp.options import VERB_OPTIONS, Option, declared
 
 __all__ = ["CALIBRATION", "PROGRESS", "documented", "in_keywords", "keywords"]
 
@@ -33,7 +33,7 @@ PROGRESS = "A function that is told the phase, how far it is, and how far it goe
 
 _KEYWORDS = {
     "--calib-data": "calibration",
-    **{option.flag_of(name): name for kind in (Options, PrunabilityOptions) for name, option in declared(kind)},
+    **{option.flag_of(name): name for kind in VERB_OPTIONS.values() for name, option in declared(kind)},
 }
 _FLAG = re.compile(r"--[a-z]+(?:-[a-z]+)*")
 _TYPED_SHAPE = re.compile(r"--input-shape ([^\s:']+):([\d,]+)")

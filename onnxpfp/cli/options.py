@@ -16,7 +16,7 @@ import click
 
 from onnxpfp.cli.parsing import parse_shapes, parse_size
 from onnxpfp.errors import OptionError
-from onnxpfp.options import Option, ScopeOptions, declared
+from onnxpfp.options import ModelOptions, Option, declared
 from onnxpfp.report.formats import FORMATS
 from onnxpfp.report.page import MOST
 
@@ -34,14 +34,14 @@ __all__ = [
 Command = Callable[..., Any]
 Typed = Mapping[str, Any]
 """Values by the name of their field, as click read them."""
-O = TypeVar("O", bound=ScopeOptions)  # noqa: E741
+O = TypeVar("O", bound=ModelOptions)  # noqa: E741
 
 FILE = click.Path(path_type=Path)
 SECTIONS = ("data", "target", "choice", "runtime")
 """The order in which help shows them."""
 
 
-def takes(kind: type[ScopeOptions]) -> Callable[[Command], Command]:
+def takes(kind: type[ModelOptions]) -> Callable[[Command], Command]:
     """Add the options of a class to a verb, which gets `typed`."""
     hints = get_type_hints(kind)
     options = dict(declared(kind))
