@@ -43,6 +43,11 @@ class DataCalibration(Calibration):
     wanted: int
     statistics: Statistics
 
+    @property
+    def samples(self) -> int:
+        """How many samples the statistics are of; where nothing is measured, how many there are."""
+        return max((each.samples for each in self.statistics.values()), default=len(self.seen))
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RefitCalibration(DataCalibration):

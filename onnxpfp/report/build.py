@@ -37,7 +37,7 @@ class Outcome:
     @property
     def samples(self) -> int:
         """Samples that the calibration has used."""
-        return len(self.calibration.seen) if isinstance(self.calibration, DataCalibration) else 0
+        return self.calibration.samples if isinstance(self.calibration, DataCalibration) else 0
 
     @property
     def samples_wanted(self) -> int:
@@ -129,7 +129,7 @@ def _selected(chosen: Selection) -> str:
 def _notes(outcome: Outcome) -> list[str]:
     context, options, selections = outcome.context, outcome.context.options, outcome.decision.selections
     notes: list[str] = []
-    if context.data.given == "none" and context.plan is None:
+    if not isinstance(outcome.calibration, DataCalibration) and context.plan is None:
         notes.append(
             "no data: channels were chosen by weights alone (data-independent coreset scores). A few "
             "hundred unlabelled inputs do better: --calib-data FILE.npz, arrays keyed by input name, "
