@@ -134,7 +134,7 @@ class BiasEditor:
         if len(node.input) > position and node.input[position]:
             self._add(consumer, use, node.input[position], shift)
             return
-        out = self.analysis.graph.axes[node.output[0]][consumer.data_axis if node.op_type == "QLinearConv" else -1]
+        out = self.analysis.graph.axes[node.output[0]][consumer.data_axis if consumer.form == "conv" else -1]
         self.inputs[use] = NewInput(np.rint(shift).astype(np.int32), (out,), f"{consumer.weight}_bias")
         self.folded.append(consumer.name)
 
