@@ -373,7 +373,7 @@ class Options(RunOptions):
 
     @property
     def target(self) -> tuple[Literal["macs", "params"], float]:
-        """What is counted, and the share of it that stays."""
+        """The cost that the target counts, and the share of it that stays."""
         if self.keep_params is not None:
             return "params", self.keep_params
         return "macs", DEFAULT_KEEP_MACS if self.keep_macs is None else self.keep_macs

@@ -39,7 +39,7 @@ def _run(source: Path, typed: Typed, reporting: Reporting) -> None:
     from onnxpfp.cli.terminal import progress_display
 
     options = options_of(ScopeOptions, typed, source)
-    with naming_files(source, None, None), progress_display(reporting.verbosity) as tell:
-        tell("channels", 0, 1)
+    with naming_files(source, None, None), progress_display(reporting.verbosity) as progress:
+        progress("channels", 0, 1)
         inspection = inspect_with(source, options)
     publish(inspection, reporting)

@@ -40,6 +40,6 @@ def _run(source: Path, calib_data: str | None, typed: Typed, reporting: Reportin
     from onnxpfp.cli.terminal import progress_display
 
     options = options_of(PrunabilityOptions, typed, source)
-    with naming_files(source, calib_data, None), progress_display(reporting.verbosity) as tell:
-        report = prunability_with(source, calib_data, options, progress=tell)
+    with naming_files(source, calib_data, None), progress_display(reporting.verbosity) as progress:
+        report = prunability_with(source, calib_data, options, progress=progress)
     publish(report, reporting)

@@ -24,7 +24,7 @@ __all__ = ["Outcome", "build_report"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Outcome:
-    """What the stages of the pipeline handed on, in their order."""
+    """The results of the pipeline's stages, in their order."""
 
     context: RunContext
     calibration: Calibration

@@ -1,4 +1,4 @@
-"""What could be pruned of a model, what lies behind it, and why the rest stays, as values for people and programs."""
+"""The report of an inspection: the groups that can be pruned, their share of the model, and why the rest stays."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Stay:
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """What is known about a model before it is pruned.
+    """The inspection of a model before it is pruned.
 
     Attributes:
         file: The file, or None for a model that was given as an object.

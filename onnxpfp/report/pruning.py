@@ -47,7 +47,7 @@ _UNSCORED = frozenset({"plan", "all"})
 
 @dataclass(frozen=True, slots=True)
 class GroupReport:
-    """What was decided for one group.
+    """The decision for one group, and what it rests on.
 
     Attributes:
         name: The weight that brings its channels forth.
