@@ -18,7 +18,7 @@ __all__ = ["prunability_command"]
 @click.argument("source", metavar="IN", type=FILE)
 @data_option
 @takes(PrunabilityOptions)
-@reporting_options("groups, the most fragile first")
+@reporting_options("N groups, the most fragile first")
 def prunability_command(source: Path, calib_data: str | None, typed: Typed, reporting: Reporting) -> None:
     """Measure the smallest share of the model IN that can be kept within a tolerance, and the curve.
 

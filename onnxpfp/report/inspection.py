@@ -130,7 +130,7 @@ class Inspection:
         if self.stays:
             yield Heading("What stays, and why")
             yield _stays_table(self.stays)
-            yield Line("stuck: parameters of these weights that lie in no channel")
+            yield Line("fixed: parameters of these weights that lie in no channel, so that no pruning removes them")
 
 
 def _reached(total: int, reachable: int) -> str:
@@ -152,7 +152,7 @@ def _groups_table(groups: Sequence[InspectedGroup], *, named: int) -> Table:
 
 
 def _stays_table(stays: Sequence[Stay]) -> Table:
-    columns = (*map(number, ("axes", "params", "MACs", "stuck")), Column("why they stay, for example"))
+    columns = (*map(number, ("axes", "params", "MACs", "fixed")), Column("why they stay, for example"))
     rows = [
         (
             f"{len(stay.axes):,}",

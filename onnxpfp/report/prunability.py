@@ -148,7 +148,7 @@ def _groups_table(groups: Sequence[GroupPrunability], tolerance: float) -> Table
         shares = (f"{100 * one.smallest:.1f} %", f"{100 * one.unbroken:.1f} %")
         curve = sketch(group.curve, tolerance)
         rows.append((group.name, kept, *shares, f"{one.area:.3g}", f"{100 * then:.1f} %", curve))
-    titles = ("keeps", "share", "unbroken", "area", "MACs\nthen")
+    titles = ("keeps", "share", "unbroken", "area", "MACs\nleft")
     return Table((Column("group"), *map(number, titles), Column("loss", wraps=False)), rows, of="groups")
 
 
