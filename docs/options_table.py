@@ -62,7 +62,8 @@ def table() -> str:
     options = {name: option for kind in VERB_OPTIONS.values() for name, option in declared(kind)}
     order = sorted(options, key=lambda name: SECTIONS.index(options[name].section))
     rows = [*(row(name, options[name]) for name in order), *rows_on_files()]
-    return "\n".join(["| option | meaning | verbs |", "|---|---|---|", *(f"| {' | '.join(cells)} |" for cells in rows)])
+    head = ["| option | meaning | commands |", "|---|---|---|"]
+    return "\n".join([*head, *(f"| {' | '.join(cells)} |" for cells in rows)])
 
 
 def update() -> int:

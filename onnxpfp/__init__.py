@@ -55,6 +55,11 @@ _LAZY = {
 }
 
 
+def __dir__() -> list[str]:
+    """List the public names, those included that are loaded when they are first used."""
+    return sorted(__all__)
+
+
 def __getattr__(name: str) -> object:
     """Load what needs onnx and onnxruntime when it is first used."""
     if name in _LAZY:

@@ -203,7 +203,7 @@ class ScopeOptions(ModelOptions):
 
     attention: Literal["heads", "width"] = _option(
         "heads",
-        "Prune attention by whole heads, or by the same part of every head.",
+        "Prune whole attention heads, or the same dimensions in every head.",
         "choice",
         choices=("heads", "width"),
     )
@@ -239,8 +239,8 @@ class RunOptions(ScopeOptions):
     select: Literal["deterministic", "sampled", "mixed", "auto"] = _option(
         "auto",
         "How to choose the channels of a group: keep the most sensitive (deterministic), draw by sensitivity "
-        "(sampled), or both (mixed). auto takes the way with the smallest error bound; where no bound is below 1, it "
-        "keeps the channels with most output energy.",
+        "(sampled), or both (mixed). auto: the one with the smallest error bound; if none is below 1, keep the "
+        "channels with the most output energy.",
         "choice",
         choices=("auto", "deterministic", "sampled", "mixed"),
     )
@@ -262,7 +262,8 @@ class RunOptions(ScopeOptions):
     )
     kernel: Literal["sum", "max"] = _option(
         "sum",
-        "Measure sensitivity over whole kernel windows (the bound holds), or over single taps (as the authors' code).",
+        "Measure sensitivity over whole kernel windows (the bound holds), or over single kernel entries (as the code "
+        "of PFP's authors does).",
         "choice",
         choices=("sum", "max"),
     )
@@ -274,7 +275,7 @@ class RunOptions(ScopeOptions):
         choices=("auto", "lstsq", "bias", "none"),
     )
     delta: float = _option(
-        1e-16, "Probability with which an error bound may fail.", "choice", metavar="P", check=_probability
+        1e-16, "Probability that an error bound may fail.", "choice", metavar="P", check=_probability
     )
     round_to: int | None = _option(
         None,
@@ -334,14 +335,15 @@ class Options(RunOptions):
     )
     max_drift: float | None = _option(
         None,
-        "Prune as far as the relative error of the outputs stays within X, measured on samples held out.",
+        "Prune as much as possible while the relative error of the outputs, on held-out samples, stays within X.",
         "target",
         metavar="X",
         check=_drift,
     )
     min_agreement: float | None = _option(
         None,
-        "Prune as far as the top-1 class agrees with the original's on at least a share A of the samples held out.",
+        "Prune as much as possible while the top-1 class agrees with the original's on a share A of the held-out "
+        "samples.",
         "target",
         metavar="A",
         check=_agreement,
@@ -378,7 +380,7 @@ class Options(RunOptions):
 
     @property
     def target(self) -> tuple[str, float]:
-        """What is counted (the X of a field keep_X; `onnxpfp.pipeline.costs` counts it), and the share that stays."""
+        """The cost that the target counts (X of a field keep_X; `onnxpfp.pipeline.costs`), and the share that stays."""
         shares = ((name, getattr(self, name)) for name, _ in declared(type(self)) if name.startswith(_KEEP))
         return next(
             ((name.removeprefix(_KEEP), share) for name, share in shares if share is not None),
@@ -402,7 +404,7 @@ class PrunabilityOptions(RunOptions):
 
     tolerance: float = _option(
         0.05,
-        "Loss of the output that counts as no harm: KL divergence of class scores, else the relative squared error.",
+        "Largest acceptable loss of the output: KL divergence of class scores, else the relative squared error.",
         "target",
         metavar="X",
         check=_tolerance,

@@ -51,7 +51,7 @@ class Subject:
     """A network and what is fed."""
 
     model: ModelProto
-    readers: tuple[LinearOp, ...]
+    ops: tuple[LinearOp, ...]
     samples: Samples
 
 
@@ -61,15 +61,15 @@ class Compared:
 
     Attributes:
         difference: The largest relative difference of two sensitivities.
-        reader: Where that is.
+        op: Where that is.
         channel: Of which channel.
-        others: Other fields that differ, and of which reader.
+        others: Other fields that differ, and of which linear op.
         screened_seconds: What the screened path took on one thread.
         plain_seconds: What the plain path took.
     """
 
     difference: float
-    reader: LinearOp | None
+    op: LinearOp | None
     channel: int
     others: tuple[str, ...]
     screened_seconds: float
@@ -82,7 +82,7 @@ class Row:
 
     Attributes:
         file: Its name.
-        readers: How many readers are screened.
+        ops: How many linear ops are screened.
         channels: How many sensitivities they have.
         found: What came out, by kernel form.
         worst: The channel that differs most in either form, judged in float64; None where nothing differs.
@@ -90,7 +90,7 @@ class Row:
     """
 
     file: str
-    readers: int = 0
+    ops: int = 0
     channels: int = 0
     found: tuple[Compared, ...] = ()
     worst: Judged | None = None
@@ -103,11 +103,11 @@ class Row:
 
     @property
     def worst_reader(self) -> str:
-        """Kind and weight of the reader that differs most."""
-        reader = max(self.found, key=lambda each: each.difference).reader
-        if reader is None or reader.weight is None:
+        """Kind and weight of the linear op that differs most."""
+        op = max(self.found, key=lambda each: each.difference).op
+        if op is None or op.weight is None:
             return ""
-        return f"{reader.kind} {'x'.join(map(str, reader.weight.shape))}"
+        return f"{op.kind} {'x'.join(map(str, op.weight.shape))}"
 
     @property
     def others(self) -> tuple[str, ...]:
@@ -121,8 +121,8 @@ def subject_of(file: Path, count: int) -> Subject:
     samples = random_samples(input_specs(source.model), count)
     first = next(iter(samples.batches(1)))
     analysis = analyze_at(source, {name: array.shape for name, array in first.items()}, Options())
-    readers = linear_ops(analysis)
-    return Subject(analysis.source.model, tuple(reader for reader in readers if is_screened(reader)), samples)
+    ops = linear_ops(analysis)
+    return Subject(analysis.source.model, tuple(op for op in ops if is_screened(op)), samples)
 
 
 def measure(file: Path, count: int) -> Row:
@@ -132,27 +132,27 @@ def measure(file: Path, count: int) -> Row:
         found = tuple(compare(subject, kernel) for kernel in KERNELS)
     except OnnxPfpError as error:
         return Row(file.name, refused=str(error))
-    channels = sum(len(reader.channel_ids) for reader in subject.readers)
+    channels = sum(len(op.channel_ids) for op in subject.ops)
     kernel, most = max(zip(KERNELS, found, strict=True), key=lambda pair: pair[1].difference)
     worst = None
-    if most.reader is not None:
-        worst = judge(subject.model, most.reader, most.channel, subject.samples, kernel)
-    return Row(file.name, len(subject.readers), channels, found, worst)
+    if most.op is not None:
+        worst = judge(subject.model, most.op, most.channel, subject.samples, kernel)
+    return Row(file.name, len(subject.ops), channels, found, worst)
 
 
 def compare(subject: Subject, kernel: Kernel) -> Compared:
     """Measure a network twice."""
-    model, readers, samples = subject.model, subject.readers, subject.samples
-    ours, screened = spent(lambda: calibrate(model, readers, samples, kernel=kernel, threads=1))
-    theirs, plain = spent(lambda: calibrate(model, readers, samples, kernel=kernel, threads=1, method="plain"))
+    model, ops, samples = subject.model, subject.ops, subject.samples
+    ours, screened = spent(lambda: calibrate(model, ops, samples, kernel=kernel, threads=1))
+    theirs, plain = spent(lambda: calibrate(model, ops, samples, kernel=kernel, threads=1, method="plain"))
     worst, where, channel = 0.0, None, 0
     others: list[str] = []
-    for reader in readers:
-        mine, reference = screened[reader.name], plain[reader.name]
-        others += [f"{name} of {reader.name}" for name in other_differences(mine, reference)]
+    for op in ops:
+        mine, reference = screened[op.name], plain[op.name]
+        others += [f"{name} of {op.name}" for name in other_differences(mine, reference)]
         differences = relative(mine.sensitivity, reference.sensitivity)
         if differences.max(initial=0) > worst:
-            worst, where = float(differences.max()), reader
+            worst, where = float(differences.max()), op
             channel = int(mine.channels[differences.argmax()])
     return Compared(worst, where, channel, tuple(others), ours.cpu, theirs.cpu)
 
@@ -181,7 +181,7 @@ def report(rows: Sequence[Row], count: int) -> str:
     above = [row.file for row in scored if row.difference > ALLOWED]
     largest = max(scored, key=lambda row: row.difference)
     summary = (
-        f"{len(scored)} graphs, {sum(row.readers for row in scored)} readers, {sum(row.channels for row in scored)} "
+        f"{len(scored)} graphs, {sum(row.ops for row in scored)} linear ops, {sum(row.channels for row in scored)} "
         f"channels: the largest relative difference of two sensitivities is {largest.difference:.1e} ({largest.file}); "
         f"{len(above)} graphs are above {ALLOWED:.0e}{': ' if above else ''}{', '.join(above)}."
     )
@@ -189,7 +189,7 @@ def report(rows: Sequence[Row], count: int) -> str:
     others = f"All other fields of the statistics agree: counts exactly, sums to {SUMS_ALLOWED:.0e}."
     if wrong:
         others = "Other fields differ:\n\n" + "\n".join(f"- {line}" for line in wrong)
-    head = ["graph", "readers", "channels", *(f"`--kernel {kernel}`" for kernel in KERNELS)]
+    head = ["graph", "linear ops", "channels", *(f"`--kernel {kernel}`" for kernel in KERNELS)]
     head += ["differ most in", "screened, from float64", "plain, from float64", "screened s", "plain s"]
     left_out = [f"- {row.file}: {row.refused}" for row in rows if row.refused]
     left_out += [f"- {row.file}: nothing in it has a score" for row in measured if not row.channels]
@@ -211,7 +211,7 @@ def report(rows: Sequence[Row], count: int) -> str:
 
 
 def _cells(row: Row) -> list[str]:
-    cells = [row.file, str(row.readers), str(row.channels), *(f"{each.difference:.1e}" for each in row.found)]
+    cells = [row.file, str(row.ops), str(row.channels), *(f"{each.difference:.1e}" for each in row.found)]
     cells.append(row.worst_reader)
     judged = row.worst
     cells += ["", ""] if judged is None else [f"{judged.error(x):.1e}" for x in (judged.screened, judged.plain)]

@@ -126,7 +126,7 @@ def _on_gpu(work: Work, device: int, count: int, turn: Barrier) -> Found:
             plain.run(feed)
 
     def measure() -> Statistics:
-        return calibrate(subject.model, subject.readers, subject.samples, batch_size=work.batch, providers=provider)
+        return calibrate(subject.model, subject.ops, subject.samples, batch_size=work.batch, providers=provider)
 
     before: list[float] = []
     ours: list[float] = []
@@ -143,7 +143,7 @@ def _on_gpu(work: Work, device: int, count: int, turn: Barrier) -> Found:
 def _on_cpu(work: Work) -> Statistics:
     """Measure the same images on the CPU."""
     subject = subject_of(NETWORK, images_of(NETWORK, work.images, work.places), work.places)
-    return calibrate(subject.model, subject.readers, subject.samples, batch_size=work.batch)
+    return calibrate(subject.model, subject.ops, subject.samples, batch_size=work.batch)
 
 
 def _page(work: Work, results: dict[int, list[Found]], reference: Statistics) -> str:

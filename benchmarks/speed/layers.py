@@ -114,10 +114,10 @@ LAYERS = {
 
 
 def subject_of_layer(layer: Layer, images: int) -> Subject:
-    """Make a network of a ReLU and the layer, whose only reader is the layer."""
+    """Make a network of a ReLU and the layer, whose only linear op is the layer."""
     model = _model(layer, behind_relu=True)
     samples = load_samples(noise(*layer.input_shape(images)), input_specs(model))
-    reader = LinearOp(
+    op = LinearOp(
         name="layer",
         kind="conv" if layer.side else "matmul",
         data="a",
@@ -129,7 +129,7 @@ def subject_of_layer(layer: Layer, images: int) -> Subject:
         group=layer.group,
         attributes=layer.window,
     )
-    return Subject(model, (reader,), samples)
+    return Subject(model, (op,), samples)
 
 
 def lone(layer: Layer) -> ModelProto:

@@ -150,7 +150,7 @@ def _trials(cases: Sequence[Case], places: Places) -> list[_Trial]:
 def _calibrate(subject: Subject, case: Case) -> Statistics:
     return calibrate(
         subject.model,
-        subject.readers,
+        subject.ops,
         subject.samples.take(case.images),
         kernel=case.kernel,
         method=case.method,

@@ -71,12 +71,12 @@ class Subject:
 
     Attributes:
         model: The network as the pipeline prepares it.
-        readers: Everything in it that reads channels.
+        ops: Everything in it that reads channels.
         samples: What is fed.
     """
 
     model: ModelProto
-    readers: tuple[LinearOp, ...]
+    ops: tuple[LinearOp, ...]
     samples: Samples
 
 
@@ -114,15 +114,15 @@ def noise(*shape: int) -> NDArray[np.float32]:
 
 
 def subject_of(name: str, images: NDArray[np.float32], places: Places) -> Subject:
-    """Read a network and find its readers."""
+    """Read a network and find its linear ops."""
     return subject_at(file_of(name, places), images)
 
 
 def subject_at(file: Path, images: NDArray[np.float32]) -> Subject:
-    """Read the network of a file and find its readers."""
+    """Read the network of a file and find its linear ops."""
     source = load(file)
     samples = load_samples(images, input_specs(source.model))
     shapes = {spec.name: (1, *images.shape[1:]) for spec in input_specs(source.model)}
     analysis = analyze_at(source, shapes, Options())
-    readers = linear_ops(analysis)
-    return Subject(analysis.source.model, readers, samples)
+    ops = linear_ops(analysis)
+    return Subject(analysis.source.model, ops, samples)

@@ -101,7 +101,7 @@ def compared(subject: Subject, rounds: int) -> list[str]:
 
 
 def _measure(subject: Subject) -> Statistics:
-    return collect.calibrate(subject.model, subject.readers, subject.samples, threads=1)
+    return collect.calibrate(subject.model, subject.ops, subject.samples, threads=1)
 
 
 def _measure_by_graphs(subject: Subject) -> Statistics:

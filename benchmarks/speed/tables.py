@@ -30,13 +30,13 @@ MEMORY = """Peaks of the resident memory of two processes, one that runs the for
 `calibrate`, from the moment on when the network and its images are there. Both include their sessions."""
 PLAIN = """The plain path computes every product in an onnxruntime graph; the screened one must find the same
 maxima. One run of each. Beyond: (forward + sensitivities) / forward of the second half of the images, for which no
-sessions are built. The difference is the largest relative one of all channels of all readers."""
+sessions are built. The difference is the largest relative one of all channels of all linear ops."""
 GROWTH = """The seconds of all images in proportion to those of the fewest; 1 would be exactly proportional. The ratio
 beyond is that of the images which the fewest have not: no sessions are built for them. The images themselves, which are
 in memory, are in both processes."""
-LAYERS_TEXT = """One reader behind a ReLU that reads noise; the forward pass is that of the layer alone. The first batch
-bears the building of the sessions and the search for the first maxima. Then: what the batches behind it take, over
-their forward pass."""
+LAYERS_TEXT = """One linear op behind a ReLU that reads noise; the forward pass is that of the layer alone. The first
+batch bears the building of the sessions and the search for the first maxima. Then: what the batches behind it take,
+over their forward pass."""
 PRUNE = """Seconds of one run with all threads, by the clock, and by phase as the report has them."""
 
 R = TypeVar("R", bound=Row)

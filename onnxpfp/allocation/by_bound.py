@@ -33,7 +33,7 @@ __all__ = ["Allocation", "Demand", "DemandRule", "allocate_by_bound"]
 
 @dataclass(frozen=True, slots=True)
 class Allocation:
-    """How many channels each group keeps.
+    """The number of channels that each group keeps.
 
     Attributes:
         kept: Channels kept by each demand, in the order given.

@@ -43,7 +43,7 @@ _NEGLIGIBLE = 1e-100
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Demand:
-    """What one group asks for.
+    """The demand of one group: how many channels it keeps at a bound.
 
     Attributes:
         scores: One score per channel, (n,) float64, finite and not negative, n >= 1.

@@ -18,7 +18,7 @@ __all__ = ["Prunability", "read_curve"]
 
 @dataclass(frozen=True, slots=True)
 class Prunability:
-    """How little can be kept.
+    """Prunability: the smallest share that can be kept within the tolerance.
 
     Attributes:
         smallest: The smallest measured share whose loss is within the tolerance, the definition of the paper.

@@ -176,7 +176,7 @@ def _sure(s: Floats, n: int) -> Bools:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Plan:
-    """What to keep surely and what to draw.
+    """The channels to keep for sure, and the draws among the others.
 
     Attributes:
         sure: Channels that stay as they are, (C,) bool.

@@ -1,4 +1,4 @@
-"""What could be pruned of a model, what lies behind it, and why the rest stays; nothing is pruned."""
+"""Inspect a model: what could be pruned, its share of the model, and why the rest stays; nothing is pruned."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How little of a model can be kept without harm, group by group and as a whole; nothing is written."""
+"""Measure prunability: how little of a model can be kept without harm, group by group and as a whole."""
 
 from __future__ import annotations
 
@@ -89,14 +89,14 @@ def prunability_with(
     with clock.phase("network"):
         evaluator = _evaluator(context, split)
     with clock.phase("calibration"):
-        readers = linear_ops(analysis)
-        scored = calibrate_for_refits(context, analysis, readers, split)
-    measured = complete(context, analysis, readers, scored)
+        ops = linear_ops(analysis)
+        scored = calibrate_for_refits(context, analysis, ops, split)
+    measured = complete(context, analysis, ops, scored)
     trials = _group_trials(context, measured, scored)
     cost = mac_model(analysis)
     shares = shares_down_to(least_share(context, measured))
-    with clock.phase("network") as tell:
-        points = network_points(context, measured, cost, evaluator, shares, tell)
+    with clock.phase("network") as phase:
+        points = network_points(context, measured, cost, evaluator, shares, phase)
     return _report(context, measured, split, evaluator, points, group_points(cost, trials), asked.tolerance)
 
 
@@ -115,10 +115,10 @@ def _evaluator(context: RunContext, split: Split) -> Evaluator:
 def _group_trials(context: RunContext, measured: Measured, calibration: RefitCalibration) -> tuple[GroupTrial, ...]:
     """Narrow every group alone; the Gram matrices may not be there yet, where they decide nothing else."""
     if context.compensation == "lstsq" and not calibration.grams:
-        with context.clock.phase("calibration") as tell:
-            calibration = replace(calibration, grams=grams_of(calibration.setup, tell))
-    with context.clock.phase("groups") as tell:
-        return measure_group_trials(context, measured, calibration, tell)
+        with context.clock.phase("calibration") as phase:
+            calibration = replace(calibration, grams=grams_of(calibration.setup, phase))
+    with context.clock.phase("groups") as phase:
+        return measure_group_trials(context, measured, calibration, phase)
 
 
 def _report(

@@ -137,8 +137,8 @@ def prune_with(
     if evaluator is None and context.data.given != "none":
         evaluator = context.evaluator(measured.calibration.seen, held_out=False)
     unchanged = bool(decision.keep.all()) and not lossless.removed
-    with clock.phase("verification") as tell:
-        verified = verify(context, measured, candidate, evaluator, unchanged=unchanged, tell=tell)
+    with clock.phase("verification") as phase:
+        verified = verify(context, measured, candidate, evaluator, unchanged=unchanged, progress=phase)
     decision = lift_decision(whole.graph, lossless.analysis.graph, decision, lossless.origin)
     outcome = Outcome(
         context, measured.calibration, decision, lossless, candidate.compensation, verified, search_result

@@ -1,9 +1,9 @@
-"""Measure the sensitivities of a network's readers.
+"""Measure the sensitivities of a network's linear ops.
 
-Readers with held weights are screened: the network runs once for a batch and hands out what they read, and families
-of readers are worked on side by side. What the network must measure itself, products of two activations and weights
+Linear ops with held weights are screened: the network runs once for a batch and hands out what they read, and families
+of linear ops are worked on side by side. What the network must measure itself, products of two activations and weights
 that stay in files, comes out of the same runs. Other observers see the same batches; where they want more samples than
-the readers, the network runs on for them alone.
+the linear ops, the network runs on for them alone.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _CHUNK_BYTES_DEVICE = 16 << 20
 
 def calibrate(
     model: ModelProto,
-    readers: Sequence[LinearOp],
+    ops: Sequence[LinearOp],
     samples: Samples,
     *,
     kernel: Kernel = "sum",
@@ -62,21 +62,21 @@ def calibrate(
     scored: int | None = None,
     first_sample: int = 0,
 ) -> Statistics:
-    """Measure the sensitivities and input means of all readers, and let observers see all samples on the way.
+    """Measure the sensitivities and input means of all linear ops, and let observers see all samples on the way.
 
     Args:
         model: The network; it is not changed.
-        readers: What to measure.
+        ops: What to measure.
         samples: What to feed.
         kernel: "sum" (the bound holds) or "max" (the authors' code).
         batch_size: Most samples in one run; None chooses.
         providers: As in `open_session`.
-        threads: Threads of the network's ops, and families of readers worked on at once; None takes all cores.
+        threads: Threads of the network's ops, and families of linear ops worked on at once; None takes all cores.
         workspace_bytes: Memory that intermediates may take, as far as one sample at a time can keep it.
         progress: Told how far it is.
         method: "screened", on the CPU or on CUDA, or "plain" as a reference. Other providers take "plain".
         observers: Who else looks at what linear ops read.
-        scored: Readers are measured on so many samples, the first ones (`Samples.take`); None is all.
+        scored: Linear ops are measured on so many samples, the first ones (`Samples.take`); None is all.
         first_sample: Number of the first sample, where these are a shard of all samples.
 
     Raises:
@@ -84,18 +84,18 @@ def calibrate(
         ModelError: onnxruntime cannot run the network.
         ProviderError: A provider that was asked for is missing.
     """
-    if not readers and not observers:
+    if not ops and not observers:
         return {}
     requests = as_requests(providers)
     on_cpu = all(request.name == CPU for request in requests)
-    if any(isinstance(reader.weight, FileWeight) for reader in readers):
+    if any(isinstance(op.weight, FileWeight) for op in ops):
         workspace_bytes = min(workspace_bytes, SCARCE_BYTES)
     chunk = _CHUNK_BYTES_CPU if on_cpu else _CHUNK_BYTES_DEVICE
     plan = SensitivitySettings(kernel, chunk_bytes=chunk, workspace_bytes=workspace_bytes)
     place = None if on_cpu else device_memory_of(requests)
     screened = method == "screened" and (on_cpu or place is not None)
-    families = op_families([reader for reader in readers if is_screened(reader)]) if screened else ()
-    in_graph = [reader for reader in readers if not (screened and is_screened(reader))]
+    families = op_families([op for op in ops if is_screened(op)]) if screened else ()
+    in_graph = [op for op in ops if not (screened and is_screened(op))]
     needs: dict[str, Shape] = {name: shape for family in families for name, shape in family.lead.reads.items()}
     limit = in_graph_limit(in_graph, plan) if in_graph else None
     batch = choose_batch(needs | needs_of(observers), samples, batch_size, workspace_bytes, limit)
@@ -126,13 +126,13 @@ def calibrate(
         runner.run(observers, few, probe, taps)
         statistics.update((name, entry) for observer in few for name, entry in observer.statistics().items())
         observers = ()
-    return {reader.name: statistics[reader.name] for reader in readers}
+    return {op.name: statistics[op.name] for op in ops}
 
 
 def _probe(
     model: ModelProto,
     families: Sequence[OpFamily],
-    readers: Sequence[LinearOp],
+    ops: Sequence[LinearOp],
     others: Sequence[Observer],
     plan: SensitivitySettings,
     nonnegative: Collection[str],
@@ -143,7 +143,7 @@ def _probe(
     Args:
         model: The network.
         families: What is screened.
-        readers: What the graph measures.
+        ops: What the graph measures.
         others: Who else looks on.
         plan: How to compute.
         nonnegative: Tensors that provably have no negative entry.
@@ -155,33 +155,32 @@ def _probe(
     clean = [family.lead.data in nonnegative and not family.lead.zero for family in families]
     pairs = list(zip(families, clean, strict=True))
     on_host = [SensitivityObserver(family, plan, each) for family, each in pairs] if programs is None else []
-    if not readers and (programs is None or not families):
+    if not ops and (programs is None or not families):
         return [*on_host], None, ()
     tapped = () if programs is None else families
-    probe = build_probe(model, readers, plan, tapped, needs_of([*on_host, *others]))
+    probe = build_probe(model, ops, plan, tapped, needs_of([*on_host, *others]))
     there = [
         DeviceSensitivityObserver(family, plan, each, tap, programs)
         for (family, each), tap in zip(pairs, probe.taps, strict=False)
         if programs is not None
     ]
-    return [*on_host, *there, *([probe.observer] if readers else [])], probe.model, probe.taps
+    return [*on_host, *there, *([probe.observer] if ops else [])], probe.model, probe.taps
 
 
-def in_graph_limit(readers: Sequence[LinearOp], plan: SensitivitySettings) -> int:
+def in_graph_limit(ops: Sequence[LinearOp], plan: SensitivitySettings) -> int:
     """Bound the batch of the plain path.
 
-    The largest sums z and their inverse stay within the workspace; three quarters of the readers can work on a
+    The largest sums z and their inverse stay within the workspace; three quarters of the linear ops can work on a
     channel within two chunks.
     """
-    sums = [2 * FLOAT_BYTES * math.prod(reader.output_shape) for reader in readers]
+    sums = [2 * FLOAT_BYTES * math.prod(op.output_shape) for op in ops]
     blocks = [
-        size // reader.group * (reader.kernel_size if plan.kernel == "max" else 1)
-        for size, reader in zip(sums, readers, strict=True)
+        size // op.group * (op.kernel_size if plan.kernel == "max" else 1) for size, op in zip(sums, ops, strict=True)
     ]
     in_memory = plan.workspace_bytes // max(1, 2 * max(sums))
     if plan.workspace_bytes <= SCARCE_BYTES:
         # In few chunks: a node of the probe takes memory, too.
-        chunks = [each * len(reader.channels) // plan.max_chunks for each, reader in zip(blocks, readers, strict=True)]
+        chunks = [each * len(op.channels) // plan.max_chunks for each, op in zip(blocks, ops, strict=True)]
         in_memory = min(in_memory, plan.workspace_bytes // max(1, max(chunks)))
     in_cache = 2 * plan.chunk_bytes // max(1, sorted(blocks)[len(blocks) * 3 // 4])
     return min(in_memory, in_cache)

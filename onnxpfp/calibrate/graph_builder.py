@@ -169,8 +169,8 @@ class GraphBuilder:
 
     def numbers(self, name: str, zero: str = "") -> Tensor:
         """Return a tensor of the user's graph as float32, minus its zero point."""
-        found = self.as_float(self.find(name))
-        return self.op("Sub", [found, self.as_float(self.find(zero))]) if zero else found
+        tensor = self.as_float(self.find(name))
+        return self.op("Sub", [tensor, self.as_float(self.find(zero))]) if zero else tensor
 
     def signs(self, tensor: Tensor, *, nonnegative: bool) -> list[Tensor]:
         """Split a tensor into its positive and negative parts; only the first where there is no other."""

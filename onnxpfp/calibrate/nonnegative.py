@@ -1,4 +1,4 @@
-"""Which tensors provably have no negative entry: their readers need only half of the sign quadrants.
+"""Proofs that tensors have no negative entry: what reads them needs only half of the sign quadrants.
 
 Conservative: a tensor that no rule speaks for is taken to have both signs. One pass in topological order.
 

@@ -1,7 +1,7 @@
-"""Probe models: the user's network with its outputs replaced by the statistics of its readers.
+"""Probe models: the user's network with its outputs replaced by the statistics of its linear ops.
 
-Of readers that the graph measures itself, nothing leaves onnxruntime but a few numbers each. All share one probe
-unless their constants together are too large; then there are several, each cut off behind its last reader.
+Of linear ops that the graph measures itself, nothing leaves onnxruntime but a few numbers each. All share one probe
+unless their constants together are too large; then there are several, each cut off behind its last linear op.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from onnxpfp.model.edit import forget_axis_names
 __all__ = ["CONSTANTS_LIMIT", "GraphObserver", "Probe", "build_probe", "shard_readers"]
 
 CONSTANTS_LIMIT = 512 << 20
-"""Bytes of weights that the readers of one probe may add."""
+"""Bytes of weights that the linear ops of one probe may add."""
 
 _IN_GRAPH = 4
-"""Most readers of one probe whose weights it reads in the graph."""
+"""Most linear ops of one probe whose weights it reads in the graph."""
 
 _COPIES = 4
 """Signed weights of the sums and of the numerators, two signs each."""
@@ -58,12 +58,12 @@ class GraphObserver(Observer):
     """Adds up what a probe measures itself.
 
     Attributes:
-        readers: What it measures.
-        outputs: Where each reader's results come out, in the same order.
-        squares: Output with the summed squared input of each reader, (C,) float32.
+        ops: What it measures.
+        outputs: Where each linear op's results come out, in the same order.
+        squares: Output with the summed squared input of each linear op, (C,) float32.
     """
 
-    readers: tuple[LinearOp, ...]
+    ops: tuple[LinearOp, ...]
     outputs: tuple[GraphOutputs, ...]
     squares: tuple[str, ...]
     _statistics: dict[str, OpStatistics] = field(default_factory=dict[str, OpStatistics], init=False)
@@ -83,32 +83,32 @@ class GraphObserver(Observer):
         """Decode and count one batch in.
 
         Raises:
-            CalibrationError: The network computes NaN or infinity on the way to a reader.
+            CalibrationError: The network computes NaN or infinity on the way to a linear op.
         """
         new = {
-            reader.name: _decode(reader, emitted, squares, tensors, batch.samples)
-            for reader, emitted, squares in zip(self.readers, self.outputs, self.squares, strict=True)
+            op.name: _decode(op, emitted, squares, tensors, batch.samples)
+            for op, emitted, squares in zip(self.ops, self.outputs, self.squares, strict=True)
         }
         self._statistics = merged(self._statistics, new)
 
     def statistics(self) -> dict[str, OpStatistics]:
-        """Return what was measured of every reader."""
+        """Return what was measured of every linear op."""
         return self._statistics
 
 
-def shard_readers(readers: Sequence[LinearOp]) -> Iterator[tuple[LinearOp, ...]]:
-    """Cut readers into runs whose constants fit one probe, in the given order.
+def shard_readers(ops: Sequence[LinearOp]) -> Iterator[tuple[LinearOp, ...]]:
+    """Cut linear ops into runs whose constants fit one probe, in the given order.
 
     Weights in files mean that memory is scarce: then the copies of one run take no more than the largest weight. A
     weight that the probe reads in the graph needs none, but many nodes.
     """
-    sizes = [math.prod(r.weight.shape) for r in readers if isinstance(r.weight, FileWeight)]
+    sizes = [math.prod(r.weight.shape) for r in ops if isinstance(r.weight, FileWeight)]
     limit = min(CONSTANTS_LIMIT, 4 * max(sizes, default=CONSTANTS_LIMIT))
-    return runs_within(((reader, _bytes_added(reader, limit)) for reader in readers), limit)
+    return runs_within(((op, _bytes_added(op, limit)) for op in ops), limit)
 
 
-def _bytes_added(reader: LinearOp, limit: int) -> int:
-    weight = reader.weight
+def _bytes_added(op: LinearOp, limit: int) -> int:
+    weight = op.weight
     if isinstance(weight, FileWeight) and weight.tensor:
         return limit // _IN_GRAPH
     return 0 if weight is None else _COPIES * 4 * math.prod(weight.shape)
@@ -116,38 +116,38 @@ def _bytes_added(reader: LinearOp, limit: int) -> int:
 
 def build_probe(
     model: ModelProto,
-    readers: Sequence[LinearOp],
+    ops: Sequence[LinearOp],
     plan: SensitivitySettings,
     families: Sequence[OpFamily] = (),
     names: Collection[str] = (),
 ) -> Probe:
-    """Build the model that measures `readers`; the user's model is not changed.
+    """Build the model that measures `ops`; the user's model is not changed.
 
     Args:
         model: The user's model.
-        readers: What the graph measures.
+        ops: What the graph measures.
         plan: How to compute.
         families: What they read comes out, too.
         names: Other tensors that come out, unless they are inputs.
 
     Raises:
-        ModelError: A reader's tensor is not in the main graph.
+        ModelError: A linear op's tensor is not in the main graph.
     """
     builder = GraphBuilder(model)
     nonnegative = nonnegative_tensors(model)
     outputs: list[GraphOutputs] = []
     squares: list[str] = []
-    for reader in readers:
-        builder.go_behind(_read(reader))
-        clean = reader.data in nonnegative and not reader.zero
-        if reader.weight is None:
-            emit_pair = emit_product if reader.kind == "product" else emit_einsum
-            other = reader.other in nonnegative and not reader.other_zero
-            emitted = emit_pair(builder, reader, plan, nonnegative=clean, other_nonnegative=other)
+    for op in ops:
+        builder.go_behind(_read(op))
+        clean = op.data in nonnegative and not op.zero
+        if op.weight is None:
+            emit_pair = emit_product if op.kind == "product" else emit_einsum
+            other = op.other in nonnegative and not op.other_zero
+            emitted = emit_pair(builder, op, plan, nonnegative=clean, other_nonnegative=other)
         else:
-            emitted = emit_linear(builder, reader, plan, nonnegative=clean)
+            emitted = emit_linear(builder, op, plan, nonnegative=clean)
         outputs.append(emitted)
-        squares.append(_square_sum(builder, reader))
+        squares.append(_square_sum(builder, op))
     taps: dict[tuple[str, str], str] = {}
     for family in families:
         key = family.lead.data, family.lead.zero
@@ -157,7 +157,7 @@ def build_probe(
     for tensor in map(builder.find, names):
         if tensor.inputs:
             builder.output(tensor)
-    observer = GraphObserver(tuple(readers), tuple(outputs), tuple(squares))
+    observer = GraphObserver(tuple(ops), tuple(outputs), tuple(squares))
     shown = tuple(taps[family.lead.data, family.lead.zero] for family in families)
     probe = builder.export()
     # graphsurgeon cannot export a constant as an output.
@@ -168,33 +168,33 @@ def build_probe(
     return Probe(forget_axis_names(probe), observer, shown)
 
 
-def _read(reader: LinearOp) -> list[str]:
-    """List the tensors of the model that the statistics of a reader are computed from."""
-    weight = reader.weight.tensor if isinstance(reader.weight, FileWeight) else ""
-    return [reader.data, reader.other or "", reader.zero, reader.other_zero, weight]
+def _read(op: LinearOp) -> list[str]:
+    """List the tensors of the model that the statistics of a linear op are computed from."""
+    weight = op.weight.tensor if isinstance(op.weight, FileWeight) else ""
+    return [op.data, op.other or "", op.zero, op.other_zero, weight]
 
 
-def _square_sum(builder: GraphBuilder, reader: LinearOp) -> str:
-    """Sum the squares of what a reader reads over all axes but the contracted one."""
-    data = builder.numbers(reader.data, reader.zero)
-    others = [axis for axis in range(len(reader.data_shape)) if axis != reader.axis]
+def _square_sum(builder: GraphBuilder, op: LinearOp) -> str:
+    """Sum the squares of what a linear op reads over all axes but the contracted one."""
+    data = builder.numbers(op.data, op.zero)
+    others = [axis for axis in range(len(op.data_shape)) if axis != op.axis]
     squared = builder.op("Mul", [data, data])
     return builder.output(builder.reduce_sum(squared, others) if others else squared)
 
 
-def _decode(reader: LinearOp, emitted: GraphOutputs, squares: str, values: Arrays, samples: int) -> OpStatistics:
-    channels = reader.channel_ids
+def _decode(op: LinearOp, emitted: GraphOutputs, squares: str, values: Arrays, samples: int) -> OpStatistics:
+    channels = op.channel_ids
     shares = np.zeros(0) if emitted.shares is None else values[emitted.shares].astype(np.float64)
-    patch_sum = np.zeros((len(reader.channels), reader.kernel_size))
+    patch_sum = np.zeros((len(op.channels), op.kernel_size))
     if emitted.patch_sum is not None:
         patch_sum = values[emitted.patch_sum].astype(np.float64)
     if not (np.isfinite(patch_sum).all() and np.isfinite(shares).all()):
-        raise not_finite(reader.data, reader.name)
+        raise not_finite(op.data, op.name)
     sensitivity = np.zeros(len(channels))
     np.maximum.at(sensitivity, np.searchsorted(channels, emitted.channels), shares)
     shape = values[emitted.shape]
     # z is (..., outputs * 2 signs, positions) for a weight; a product has no sums to divide.
-    outputs = 1 if reader.weight is None else 2 * output_counts(reader)[0]
+    outputs = 1 if op.weight is None else 2 * output_counts(op)[0]
     return OpStatistics(
         channels,
         # Rounding of z and of the numerators can put a share a few ulps above one.

@@ -36,7 +36,7 @@ S = TypeVar("S", bound=Statistic)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class OpStatistics:
-    """Statistics of one reader.
+    """Statistics of one linear op.
 
     Attributes:
         channels: Channel ids that have a score, ascending, (n,) int64.
@@ -59,7 +59,7 @@ class OpStatistics:
 
     @classmethod
     def empty(cls, channels: NDArray[np.int64], indices: int, kernel_size: int) -> Self:
-        """Return the identity of `merge` for a reader of `indices` x `kernel_size` entries."""
+        """Return the identity of `merge` for a linear op of `indices` x `kernel_size` entries."""
         return cls(
             channels,
             np.zeros(len(channels)),
@@ -76,10 +76,10 @@ class OpStatistics:
         return self.patch_sum / max(1, self.patches)
 
     def merge(self, other: Self) -> Self:
-        """Combine with the statistics of other samples of the same reader.
+        """Combine with the statistics of other samples of the same linear op.
 
         Raises:
-            CalibrationError: The two describe different readers.
+            CalibrationError: The two describe different linear ops.
         """
         same_shape = self.patch_sum.shape == other.patch_sum.shape
         if not same_shape or not np.array_equal(self.channels, other.channels):
@@ -118,7 +118,7 @@ class SampleSum:
 
 
 Statistics = Mapping[str, OpStatistics]
-"""Statistics of all readers of a network, by reader name."""
+"""Statistics of all linear ops of a network, by linear op name."""
 
 
 def merged(one: Mapping[str, S], two: Mapping[str, S]) -> dict[str, S]:

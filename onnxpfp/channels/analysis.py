@@ -76,22 +76,22 @@ def build_channel_graph(
     apply_patterns(model, labelled, patterns)
     while True:
         graph = finish(labelled, constants.weights)
-        spelling = size_edits_of(model, graph)
-        misfits = _try_numbers(spelling, graph)
-        if not misfits:
+        size_edits = size_edits_of(model, graph)
+        unmet = _try_numbers(size_edits, graph)
+        if not unmet:
             return graph
-        for size_ref, why in misfits:
+        for size_ref, why in unmet:
             labelled.labels.fix(size_ref.ids, why)
-        for leaf, why in _moving_leaves(model, graph, misfits):
+        for leaf, why in _moving_leaves(model, graph, unmet):
             labelled.labels.fix(labelled.axes[leaf.tensor][leaf.axis], why)
 
 
 def _moving_leaves(
-    model: ModelProto, graph: ChannelGraph, misfits: list[tuple[SizeRef, str]]
+    model: ModelProto, graph: ChannelGraph, unmet: list[tuple[SizeRef, str]]
 ) -> Iterator[tuple[Dim, str]]:
     """Yield the lengths behind a number that comes out wrong although all it counts stays already."""
     fixed = {id(old) for new, old in zip(graph.size_refs, graph.sources, strict=True) if not _moves(new)}
-    for size_ref, why in misfits:
+    for size_ref, why in unmet:
         if id(size_ref) in fixed and isinstance(size_ref.where, int):
             value = graph.values.get(model.graph.node[size_ref.node].input[size_ref.where])
             for leaf in leaves(value.ravel()[size_ref.place or 0]) if value is not None else ():
@@ -104,7 +104,7 @@ def _moves(size_ref: SizeRef | IndexRef) -> bool:
 
 
 def size_edits_of(model: ModelProto, graph: ChannelGraph) -> SizeEdits:
-    """Prepare the numbers that spell channel counts."""
+    """Prepare the edits of the numbers that count channels."""
     readers = reader_counts(model.graph) + Counter(output.name for output in model.graph.output)
     stored = stored_tensors(model.graph)
     shown = any(name in graph.values and name not in stored for name in read_elsewhere(model.graph))
@@ -120,19 +120,19 @@ def size_edits_of(model: ModelProto, graph: ChannelGraph) -> SizeEdits:
     )
 
 
-def _try_numbers(spelling: SizeEdits, graph: ChannelGraph) -> list[tuple[SizeRef, str]]:
+def _try_numbers(size_edits: SizeEdits, graph: ChannelGraph) -> list[tuple[SizeRef, str]]:
     """Try random choices of channels; return the size references that came out wrong, in labels."""
     rng = np.random.default_rng(0)
     wrong: dict[int, tuple[SizeRef, str]] = {}
     for _ in range(TRIALS):
         keep = rng.random(graph.count + 1) < 0.6
         keep[0] = True
-        _, misfits = spelling.numbers(keep)
-        for misfit in misfits:
-            node = spelling.model.graph.node[misfit.size_ref.node]
+        _, unmet = size_edits.numbers(keep)
+        for size in unmet:
+            node = size_edits.model.graph.node[size.size_ref.node]
             name = node.name or node.output[0]
-            reason = f"{node.op_type} '{name}' spells its length, and {misfit.why}"
-            wrong.setdefault(id(misfit.size_ref), (misfit.size_ref, reason))
+            reason = f"{node.op_type} '{name}' spells its length, and {size.why}"
+            wrong.setdefault(id(size.size_ref), (size.size_ref, reason))
     pairs = zip(graph.size_refs, graph.sources, strict=True)
     labelled = {id(new): old for new, old in pairs if isinstance(old, SizeRef)}
     return [(labelled[key], why) for key, (_, why) in wrong.items()]

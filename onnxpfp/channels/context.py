@@ -1,4 +1,4 @@
-"""What the rule of an op sees of its node, and the few things that it may declare."""
+"""The context of an op's rule: what it sees of its node, and the few things that it may declare."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ class NodeContext:
         return None if numbers is None else numbers.ravel().tolist()
 
     def source(self, name: str, position: int) -> str | int:
-        """Where `option` was read: the attribute's name or the input's position."""
+        """The place that `option` was read from: the attribute's name or the input's position."""
         return name if name in self.attributes else position
 
     def tie(self, left: Ids, right: Ids) -> None:

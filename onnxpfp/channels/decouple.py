@@ -79,10 +79,10 @@ def decouple_shuffles(model: ModelProto, graph: ChannelGraph, shapes: Shapes) ->
 def _is_even_split(node: NodeProto, graph: ChannelGraph) -> bool:
     if node.op_type != "Split" or node.domain or len(node.output) == 1:
         return False
-    spelt = len(node.input) > 1 and node.input[1]
+    given = len(node.input) > 1 and node.input[1]
     axes = graph.axes.get(node.input[0], ())
     axis = Attributes(node).integer("axis", 0)
-    return not spelt and "split" not in Attributes(node) and bool(axes) and bool(axes[axis].any())
+    return not given and "split" not in Attributes(node) and bool(axes) and bool(axes[axis].any())
 
 
 def _sizes_name(node: NodeProto) -> str:

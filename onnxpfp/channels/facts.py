@@ -42,7 +42,7 @@ class Bias:
 
 @dataclass(frozen=True, slots=True)
 class OpFacts:
-    """What holds of every node of an op.
+    """Facts that hold of every node of an op.
 
     Attributes:
         products: The multiply-adds; None where it has none.

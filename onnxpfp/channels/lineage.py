@@ -1,4 +1,4 @@
-"""Where the channels of a pruned model come from: pruning goes on with it, and is told in terms of the original."""
+"""The lineage of channels: from those of a pruned model, which is pruned further, back to those of the original."""
 
 from __future__ import annotations
 

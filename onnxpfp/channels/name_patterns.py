@@ -20,7 +20,7 @@ __all__ = ["Patterns", "apply_patterns"]
 
 @dataclass(frozen=True, slots=True)
 class Patterns:
-    """What may be pruned.
+    """Patterns of the names that may be pruned.
 
     A pattern is a glob, or a regular expression behind `re:`. It matches names of nodes and of
     initializers.

@@ -39,7 +39,7 @@ class UnmetSize:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Numbers:
-    """What the file must say after pruning.
+    """The numbers that the file must hold after pruning.
 
     Attributes:
         attributes: New value by (node, attribute, place).
@@ -96,7 +96,7 @@ class SizeEdits:
                 inputs[size_ref.node, size_ref.where] = renumber(old, size_ref, keep)
             elif isinstance(size_ref.where, str):
                 attributes[size_ref.node, size_ref.where, size_ref.place] = _count(size_ref, keep)
-        numbers, misfits = self._wanted(keep)
+        numbers, unmet = self._wanted(keep)
         follows = self._lookup(keep, {})
         computed: dict[Use, Mapping[int, Number]] = {}
         for use, entries in numbers.items():
@@ -114,8 +114,8 @@ class SizeEdits:
             if wrong:
                 overrides[use] = wrong
         if overrides and not self.can_override:
-            misfits += [UnmetSize(s, "the number is computed at run time") for s in self.size_refs_at(overrides)]
-        return Numbers(attributes, inputs, elements, overrides), misfits
+            unmet += [UnmetSize(s, "the number is computed at run time") for s in self.size_refs_at(overrides)]
+        return Numbers(attributes, inputs, elements, overrides), unmet
 
     def size_refs_at(self, uses: Iterable[Use]) -> Iterator[SizeRef]:
         """Yield the declarations about some inputs."""
@@ -128,18 +128,18 @@ class SizeEdits:
     def _wanted(self, keep: Keep) -> tuple[dict[Use, dict[int, Number]], list[UnmetSize]]:
         """Collect what numbers must be: counts of what stays, and what is frozen."""
         numbers: dict[Use, dict[int, Number]] = {}
-        misfits: list[UnmetSize] = []
+        unmet: list[UnmetSize] = []
         for size_ref in self.size_refs:
             if isinstance(size_ref, IndexRef) or isinstance(size_ref.where, str):
                 continue
             if self._tensor(size_ref.node, size_ref.where) in self.values:
                 numbers.setdefault((size_ref.node, size_ref.where), {})[size_ref.place or 0] = _count(size_ref, keep)
             elif size_ref.ids.any():
-                misfits.append(UnmetSize(size_ref, "the number is not known"))
+                unmet.append(UnmetSize(size_ref, "the number is not known"))
         for frozen in self.frozen:
             entry: Entry = self.values[self._tensor(frozen.node, frozen.where)].ravel()[frozen.place]
             numbers.setdefault((frozen.node, frozen.where), {})[frozen.place] = entry.value
-        return numbers, misfits
+        return numbers, unmet
 
     def _elements(self, computed: Mapping[Use, Mapping[int, Number]]) -> dict[tuple[str, int], int]:
         """Choose the constants behind single numbers that can be patched in place: nothing else reads them."""

@@ -1,6 +1,6 @@
 """Shape arithmetic: small tensors as expressions of constants and axis lengths.
 
-A graph spells channel counts in many places: a Reshape target, a Split size, a product of Shape's
+A graph holds channel counts in many places: a Reshape target, a Split size, a product of Shape's
 outputs. Every element of such a tensor is one of three entries: an element of a constant (which can be
 patched), the length of an axis (which follows the axis by itself), or a computation on entries.
 

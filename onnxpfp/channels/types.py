@@ -1,4 +1,4 @@
-"""What the label analysis hands on: channels, groups, consumers and the reasons of what stays."""
+"""Types of the channel graph: channels, groups, consumers, masks, size references, and the reasons of what stays."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Literal
 
 from onnxpfp.arrays import Ids
 
-__all__ = ["Consumer", "Fixed", "Form", "Group", "Ids", "IndexRef", "Mask", "PinnedSize", "SizeRef"]
+__all__ = ["Consumer", "Fixed", "Form", "Group", "IndexRef", "Mask", "PinnedSize", "SizeRef"]
 
 
 Form = Literal["conv", "conv_transpose", "matrix", "packed", "product", "einsum"]

@@ -27,7 +27,7 @@ OVERRIDES_SINCE = 9
 
 @dataclass(slots=True, eq=False)
 class Walk:
-    """What one walk finds, in labels.
+    """The result of one walk over the nodes, in labels.
 
     Attributes:
         labels: The labels and ties.
@@ -164,14 +164,14 @@ def _collect(walk_input: WalkInput, state: Walk, n: NodeContext) -> None:
     state.size_refs += n.size_refs
     state.choices += n.choices
     _tie_numbers(state, n)
-    spelt = {(s.where, s.place) for s in n.size_refs if isinstance(s, SizeRef)}
+    declared = {(s.where, s.place) for s in n.size_refs if isinstance(s, SizeRef)}
     stored = walk_input.stored_shapes
     indexed = {s.where for s in n.size_refs if isinstance(s, IndexRef)}
     for position, value in enumerate(n.values):
         if value is None or position in indexed:
             continue
         for index, entry in enumerate(value.ravel()):
-            if (position, index) in spelt or (position, None) in spelt or n.node.input[position] in stored:
+            if (position, index) in declared or (position, None) in declared or n.node.input[position] in stored:
                 continue
             if entries.is_known(entry) and walk_input.opsets.get("", 1) >= OVERRIDES_SINCE:
                 state.frozen.append(PinnedSize(n.index, position, index))

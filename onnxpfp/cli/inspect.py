@@ -17,16 +17,16 @@ __all__ = ["inspect_command"]
 @click.command("inspect", short_help="Show what could be pruned, and why the rest stays.")
 @click.argument("source", metavar="IN", type=FILE)
 @takes(ScopeOptions)
-@reporting_options("rows of a table, the most expensive first")
+@reporting_options("N rows of a table, the most expensive first")
 def inspect_command(source: Path, typed: Typed, reporting: Reporting) -> None:
-    """Show the groups of channels of the model IN, what lies behind each, and what stays and why.
+    """Show what can be pruned of the model IN, group by group, and why the rest stays.
 
     \b
       onnxpfp inspect in.onnx
       onnxpfp inspect in.onnx --json in.json
 
-    No data are needed, and nothing is pruned. A group is pruned as `onnxpfp prune` decides; what it
-    would save if nothing of it stayed is shown in parameters and multiply-adds.
+    No data are needed, and nothing is pruned. Each group is shown with the parameters and
+    multiply-adds that would go if all of it went; how much goes is for `onnxpfp prune` to decide.
     """  # noqa: D301
     with failing_in_one_line(verbosity=reporting.verbosity):
         reporting.check_rows("row")
@@ -39,7 +39,7 @@ def _run(source: Path, typed: Typed, reporting: Reporting) -> None:
     from onnxpfp.cli.terminal import progress_display
 
     options = options_of(ScopeOptions, typed, source)
-    with naming_files(source, None, None), progress_display(reporting.verbosity) as tell:
-        tell("channels", 0, 1)
+    with naming_files(source, None, None), progress_display(reporting.verbosity) as progress:
+        progress("channels", 0, 1)
         inspection = inspect_with(source, options)
     publish(inspection, reporting)

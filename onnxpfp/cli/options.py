@@ -165,7 +165,7 @@ def reporting_options(what: str, default: str = str(MOST)) -> Callable[[Command]
     """Add what all verbs have in common, which is how they report; the verb gets `reporting`.
 
     Args:
-        what: What a row of its tables shows, such as "groups, the most fragile first".
+        what: What a row of its tables shows, such as "N groups, the most fragile first".
         default: How many of them are shown where nothing is asked for.
     """
 
@@ -184,6 +184,6 @@ def reporting_options(what: str, default: str = str(MOST)) -> Callable[[Command]
             help_text = f"Write the report as {name.upper()}, always complete; - is stdout, without the tables."
             click.option(f"--{name}", f"{name}_file", type=FILE, metavar="FILE|-", help=help_text)(call)
         click.option("--all", "every", is_flag=True, help="Show every row, as -v does.")(call)
-        return click.option("--top", type=int, metavar="N", help=f"Most {what}.  [default: {default}]")(call)
+        return click.option("--top", type=int, metavar="N", help=f"Show at most {what}.  [default: {default}]")(call)
 
     return decorate

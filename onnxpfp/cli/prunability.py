@@ -18,7 +18,7 @@ __all__ = ["prunability_command"]
 @click.argument("source", metavar="IN", type=FILE)
 @data_option
 @takes(PrunabilityOptions)
-@reporting_options("groups, the most fragile first")
+@reporting_options("N groups, the most fragile first")
 def prunability_command(source: Path, calib_data: str | None, typed: Typed, reporting: Reporting) -> None:
     """Measure the smallest share of the model IN that can be kept within a tolerance, and the curve.
 
@@ -40,6 +40,6 @@ def _run(source: Path, calib_data: str | None, typed: Typed, reporting: Reportin
     from onnxpfp.cli.terminal import progress_display
 
     options = options_of(PrunabilityOptions, typed, source)
-    with naming_files(source, calib_data, None), progress_display(reporting.verbosity) as tell:
-        report = prunability_with(source, calib_data, options, progress=tell)
+    with naming_files(source, calib_data, None), progress_display(reporting.verbosity) as progress:
+        report = prunability_with(source, calib_data, options, progress=progress)
     publish(report, reporting)

@@ -74,11 +74,11 @@ def _run(
     from onnxpfp.pipeline.plan import Plan
 
     options = options_of(Options, typed, source)
-    with naming_files(source, calib_data, from_plan), progress_display(reporting.verbosity) as tell:
+    with naming_files(source, calib_data, from_plan), progress_display(reporting.verbosity) as progress:
         plan = None if from_plan is None else Plan.read(from_plan)
         # The new weights of a large model wait where they will be written: there is room for them.
         folder = outputs.model.parent
-        result = prune_with(source, calib_data, options, plan=plan, progress=tell, folder=folder)
+        result = prune_with(source, calib_data, options, plan=plan, progress=progress, folder=folder)
     names = {"input": source, "output": outputs.model, "plan": outputs.plan}
     texts = {name: None if path is None else str(path) for name, path in names.items()}
     publish(result.report, reporting, texts, partial(write_result, result, source, outputs))

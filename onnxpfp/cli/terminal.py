@@ -71,18 +71,18 @@ def progress_display(verbosity: int) -> Generator[Progress]:
         What to tell the phase, how far it is, and how far it goes.
     """
     with _logging(_LEVELS.get(verbosity, logging.DEBUG)), contextlib.ExitStack() as stack:
-        tell = _silent
+        show = _silent
         console = make_console(stderr=True)
         if verbosity >= 0 and console.is_terminal:
-            tell = _bar(stack.enter_context(_progress(console)))
+            show = _bar(stack.enter_context(_progress(console)))
         elif verbosity > 0:
-            tell = _lines()
+            show = _lines()
         stack.enter_context(contextlib.redirect_stdout(sys.stderr))
-        yield tell
+        yield show
 
 
 class _Left(TimeRemainingColumn):
-    """How long the phase still takes, where it counts something."""
+    """The time that the phase still takes, where it counts something."""
 
     def render(self, task: Task) -> Text:
         """Say what the time means."""
@@ -104,7 +104,7 @@ def _bar(bar: Bar) -> Progress:
     shown = ""
     task = bar.add_task("", total=None)
 
-    def tell(phase: str, done: int, total: int) -> None:
+    def show(phase: str, done: int, total: int) -> None:
         nonlocal shown, task
         counts = (done, total) != (0, 1)
         text = f"{phase}, {done} of {total} {UNITS.get(phase, '')}".rstrip() if counts else phase
@@ -116,18 +116,18 @@ def _bar(bar: Bar) -> Progress:
             ended = counts and done == total
             bar.update(task, description=text, total=total if counts else None, completed=done, refresh=ended)
 
-    return tell
+    return show
 
 
 def _lines() -> Progress:
     shown: set[str] = set()
 
-    def tell(phase: str, done: int, total: int) -> None:
+    def show(phase: str, done: int, total: int) -> None:
         if phase not in shown:
             shown.add(phase)
             click.echo(f"{phase} ...", err=True)
 
-    return tell
+    return show
 
 
 @contextmanager

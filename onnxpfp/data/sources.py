@@ -32,7 +32,7 @@ _LOG = logging.getLogger(__name__)
 
 @runtime_checkable
 class DataReader(Protocol):
-    """What onnxruntime calls a CalibrationDataReader."""
+    """A reader of samples as onnxruntime's CalibrationDataReader has it."""
 
     def get_next(self) -> dict[str, Any] | None:
         """Return the next feed, or None at the end."""

@@ -37,7 +37,7 @@ class Split:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CalibrationData:
-    """What the model is run on.
+    """The samples that the model is run on, and what they tell about the user's data.
 
     Attributes:
         samples: The samples; a little noise for the oracle where the user gives none.

@@ -34,21 +34,21 @@ MEAN = 3
 """Input of BatchNormalization that holds the mean."""
 
 
-def mean_shift(reader: LinearOp, mean: Floats, factor: Floats) -> Floats:
+def mean_shift(op: LinearOp, mean: Floats, factor: Floats) -> Floats:
     """Return what the dropped and reweighted channels took from the mean of every output.
 
     Args:
-        reader: The consumer.
+        op: The consumer.
         mean: Mean of every unfolded input entry, (C, taps) float64.
         factor: Factor by channel id; 0 for dropped channels.
 
     Returns:
         (O,) float64.
     """
-    lost = (1 - factor[reader.channels])[:, None] * mean
-    taps = reader.taps()
-    group = np.arange(len(taps)) // (len(taps) // reader.group)
-    shift = np.zeros((reader.group, taps.shape[1]))
+    lost = (1 - factor[op.channels])[:, None] * mean
+    taps = op.taps()
+    group = np.arange(len(taps)) // (len(taps) // op.group)
+    shift = np.zeros((op.group, taps.shape[1]))
     for run in chunks(len(taps), 8 * taps.size // len(taps)):
         part = taps[run].astype(np.float64)
         part = part.reshape(*part.shape[:2], -1)

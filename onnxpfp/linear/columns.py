@@ -43,16 +43,16 @@ def samples_first(array: NDArray[Any], axis: int) -> tuple[NDArray[Any], int]:
     return np.moveaxis(array, 0, 1) if array.ndim > 1 else array[None], 1
 
 
-def output_axis(reader: LinearOp, ndim: int) -> int:
+def output_axis(op: LinearOp, ndim: int) -> int:
     """Return the axis of an op's output that holds its output channels; the weights of a product are on the right."""
-    return ndim - 1 if reader.kind == "matmul" else 1
+    return ndim - 1 if op.kind == "matmul" else 1
 
 
-def output_shape(reader: LinearOp, data: tuple[int, ...]) -> tuple[int, ...]:
+def output_shape(op: LinearOp, data: tuple[int, ...]) -> tuple[int, ...]:
     """Return the shape of an op's output, as if it had one channel."""
-    if reader.kind == "matmul":
-        return (*data[: reader.axis], *data[reader.axis + 1 :], 1)
-    return (data[0], 1, *output_sizes(reader, data[2:]))
+    if op.kind == "matmul":
+        return (*data[: op.axis], *data[op.axis + 1 :], 1)
+    return (data[0], 1, *output_sizes(op, data[2:]))
 
 
 def draw_positions(shape: tuple[int, ...], axis: int, per_sample: int, rng: np.random.Generator) -> Ints:
@@ -111,19 +111,19 @@ def _taken(array: AnyFloats, axis: int, positions: Ints) -> AnyFloats:
     return np.take_along_axis(rows, positions[:, :, None], axis=1).reshape(-1, size)
 
 
-def columns(reader: LinearOp, array: AnyFloats, spatial: tuple[int, ...], positions: Ints) -> NDArray[np.float32]:
+def columns(op: LinearOp, array: AnyFloats, spatial: tuple[int, ...], positions: Ints) -> NDArray[np.float32]:
     """Return the columns at output positions, (N * P, C * k) float32, channels first, then taps.
 
     Args:
-        reader: The linear op: conv, conv_transpose or matmul.
-        array: Its input, (N, C, ...) or with the contracted axis of a matrix product; C may be fewer than the reader's.
+        op: The linear op: conv, conv_transpose or matmul.
+        array: Its input, (N, C, ...) or with the contracted axis of a matrix product; C may be fewer than the op's.
         spatial: Spatial shape of the output; empty for a matrix product.
         positions: (N, P) flat indices into the output's positions.
     """
-    if reader.kind == "matmul":
-        axis = reader.axis - len(reader.data_shape)
+    if op.kind == "matmul":
+        axis = op.axis - len(op.data_shape)
         return np.ascontiguousarray(_taken(array, axis % array.ndim, positions), dtype=np.float32)
-    index, inside = tap_sources(reader, array.shape[2:], spatial, positions)
+    index, inside = tap_sources(op, array.shape[2:], spatial, positions)
     # Channels are taken last, so numpy puts them behind the positions: (N, P, k, C).
     flat = np.moveaxis(array.reshape(*array.shape[:2], -1), 1, -1)[np.arange(len(positions))[:, None, None], index]
     if inside is not None:

@@ -1,4 +1,4 @@
-"""From the consumers of the channel graph to the readers that the probe measures."""
+"""From the consumers of the channel graph to the linear ops that the probe measures."""
 
 from __future__ import annotations
 

@@ -20,30 +20,30 @@ _HELD = 12
 """Bytes that screening holds for one weight: two signs, and the powers of one."""
 
 
-def is_screened(reader: LinearOp) -> bool:
-    """Tell whether a reader's sensitivities are found by screening: it has a weight, and that is held."""
-    return reader.weight is not None and not isinstance(reader.weight, FileWeight)
+def is_screened(op: LinearOp) -> bool:
+    """Tell whether a linear op's sensitivities are found by screening: it has a weight, and that is held."""
+    return op.weight is not None and not isinstance(op.weight, FileWeight)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class OpFamily:
-    """Readers of one tensor through one window; an op in convolution groups is alone.
+    """Linear ops of one tensor through one window; an op in convolution groups is alone.
 
     Attributes:
-        readers: The readers; what concerns the input is the same in all of them.
+        ops: The linear ops; what concerns the input is the same in all of them.
     """
 
-    readers: tuple[LinearOp, ...]
+    ops: tuple[LinearOp, ...]
 
     @property
     def lead(self) -> LinearOp:
         """One of them, for what they have in common."""
-        return self.readers[0]
+        return self.ops[0]
 
     @property
     def work(self) -> int:
         """Multiplications of one sample: what takes how long, roughly."""
-        return sum(math.prod(reader.output_shape) * _per_output(reader) for reader in self.readers)
+        return sum(math.prod(op.output_shape) * _per_output(op) for op in self.ops)
 
     @property
     def samples_last(self) -> bool:
@@ -93,13 +93,13 @@ class OpFamily:
         return x[(slice(None), slice(None), *(slice(None, None, step) for step in steps))]
 
 
-def op_families(readers: Sequence[LinearOp]) -> tuple[OpFamily, ...]:
-    """Sort screened readers into families, in the order in which they stand."""
+def op_families(ops: Sequence[LinearOp]) -> tuple[OpFamily, ...]:
+    """Sort screened linear ops into families, in the order in which they stand."""
     families: dict[tuple[object, ...], list[LinearOp]] = {}
-    for number, reader in enumerate(readers):
-        alone = number if reader.group > 1 else -1
-        key = (reader.data, reader.zero, reader.axis, reader.kind, reader.kernel, reader.attributes, alone)
-        families.setdefault(key, []).append(reader)
+    for number, op in enumerate(ops):
+        alone = number if op.group > 1 else -1
+        key = (op.data, op.zero, op.axis, op.kind, op.kernel, op.attributes, alone)
+        families.setdefault(key, []).append(op)
     return tuple(OpFamily(tuple(members)) for members in families.values())
 
 
@@ -109,15 +109,15 @@ def shard_families(families: Sequence[OpFamily], limit: int) -> Iterator[tuple[O
 
 
 def _bytes_held(family: OpFamily) -> int:
-    return _HELD * sum(math.prod(_shape(reader)) for reader in family.readers if reader.channels.any())
+    return _HELD * sum(math.prod(_shape(op)) for op in family.ops if op.channels.any())
 
 
-def _shape(reader: LinearOp) -> tuple[int, ...]:
-    assert reader.weight is not None
-    return reader.weight.shape
+def _shape(op: LinearOp) -> tuple[int, ...]:
+    assert op.weight is not None
+    return op.weight.shape
 
 
-def _per_output(reader: LinearOp) -> int:
+def _per_output(op: LinearOp) -> int:
     """Count the products in one output."""
-    shape = _shape(reader)
-    return math.prod(shape) // max(1, shape[1 if reader.kind == "matmul" else 0])
+    shape = _shape(op)
+    return math.prod(shape) // max(1, shape[1 if op.kind == "matmul" else 0])

@@ -1,4 +1,4 @@
-"""Where the taps of a convolution read: im2col as index arithmetic, without copies.
+"""im2col as index arithmetic, without copies: the inputs that the taps of a convolution read.
 
 A convolution computes y[p] = sum over c, q of V[c, :, q] u[c, q, p] with u[c, q, p] the input of channel c under tap q
 of the window at output position p, zero where the window reaches over the border. A transposed convolution has the same
@@ -20,12 +20,12 @@ __all__ = ["output_sizes", "tap_sources"]
 
 
 def tap_sources(
-    reader: LinearOp, sizes: Sequence[int], spatial: Sequence[int], positions: Ints
+    op: LinearOp, sizes: Sequence[int], spatial: Sequence[int], positions: Ints
 ) -> tuple[Ints, Bools | None]:
     """Find which input every tap reads at output positions.
 
     Args:
-        reader: A conv or conv_transpose.
+        op: A conv or conv_transpose.
         sizes: Spatial shape of its input.
         spatial: Spatial shape of its output.
         positions: Flat output positions, (...).
@@ -33,11 +33,11 @@ def tap_sources(
     Returns:
         Flat input positions (..., k), 0 where there is none, and whether there is one; None where there always is.
     """
-    lookup = _carried if reader.kind == "conv_transpose" else _windows
-    flat = np.zeros((*positions.shape, reader.kernel_size), np.int64)
+    lookup = _carried if op.kind == "conv_transpose" else _windows
+    flat = np.zeros((*positions.shape, op.kernel_size), np.int64)
     inside = np.ones(flat.shape, np.bool_)
     for number, coordinates in enumerate(np.unravel_index(positions, tuple(spatial))):
-        index, valid = lookup(reader, number, coordinates, sizes[number], spatial[number])
+        index, valid = lookup(op, number, coordinates, sizes[number], spatial[number])
         flat += index * math.prod(sizes[number + 1 :])
         inside &= valid
     if inside.all():
@@ -45,20 +45,20 @@ def tap_sources(
     return np.where(inside, flat, 0), inside
 
 
-def output_sizes(reader: LinearOp, sizes: Sequence[int]) -> tuple[int, ...]:
+def output_sizes(op: LinearOp, sizes: Sequence[int]) -> tuple[int, ...]:
     """Return the spatial shape of the output of a conv or conv_transpose (ONNX Conv, ConvTranspose)."""
-    window, rank = reader.attributes, len(sizes)
+    window, rank = op.attributes, len(sizes)
     if window.output_shape is not None:
         return window.output_shape[-rank:]
     counts: list[int] = []
     for number, size in enumerate(sizes):
-        stride, dilation = _slide(reader, number)
-        reach = (reader.kernel[number] - 1) * dilation + 1
+        stride, dilation = _slide(op, number)
+        reach = (op.kernel[number] - 1) * dilation + 1
         pads = 0
         if window.pads and window.auto_pad in {None, "", "NOTSET"}:
             pads = window.pads[number] + window.pads[number + rank]
         same = window.auto_pad in {"SAME_UPPER", "SAME_LOWER"}
-        if reader.kind == "conv_transpose":
+        if op.kind == "conv_transpose":
             extra = window.output_padding[number] if window.output_padding else 0
             whole = (size - 1) * stride + extra + reach
             # Automatic pads only take away.
@@ -68,49 +68,49 @@ def output_sizes(reader: LinearOp, sizes: Sequence[int]) -> tuple[int, ...]:
     return tuple(counts)
 
 
-def _taps(reader: LinearOp, number: int) -> Ints:
+def _taps(op: LinearOp, number: int) -> Ints:
     """Return the tap along one spatial axis for every flat tap of the kernel, (k,)."""
-    grid = itertools.product(*(range(size) for size in reader.kernel))
+    grid = itertools.product(*(range(size) for size in op.kernel))
     return np.array([tap[number] for tap in grid], dtype=np.int64)
 
 
-def _slide(reader: LinearOp, number: int) -> tuple[int, int]:
+def _slide(op: LinearOp, number: int) -> tuple[int, int]:
     """Return stride and dilation along one spatial axis."""
-    window = reader.attributes
+    window = op.attributes
     stride = window.strides[number] if window.strides else 1
     return stride, window.dilations[number] if window.dilations else 1
 
 
-def _pad_begin(reader: LinearOp, number: int, size: int, out: int) -> int:
+def _pad_begin(op: LinearOp, number: int, size: int, out: int) -> int:
     """Return the zeros in front along one spatial axis (ONNX Conv: auto_pad, pads)."""
-    window = reader.attributes
-    stride, dilation = _slide(reader, number)
-    reach = (reader.kernel[number] - 1) * dilation + 1
+    window = op.attributes
+    stride, dilation = _slide(op, number)
+    reach = (op.kernel[number] - 1) * dilation + 1
     if window.auto_pad in {"SAME_UPPER", "SAME_LOWER"} or window.output_shape is not None:
         span = (out - 1) * stride + reach - size
-        if reader.kind == "conv_transpose":
+        if op.kind == "conv_transpose":
             extra = window.output_padding[number] if window.output_padding else 0
             span = (size - 1) * stride + extra + reach - out
         total = max(0, span)
-        low_first = window.auto_pad == "SAME_LOWER" if reader.kind == "conv" else window.auto_pad != "SAME_UPPER"
+        low_first = window.auto_pad == "SAME_LOWER" if op.kind == "conv" else window.auto_pad != "SAME_UPPER"
         return -(-total // 2) if low_first else total // 2
     return window.pads[number] if window.pads and window.auto_pad != "VALID" else 0
 
 
-def _windows(reader: LinearOp, number: int, coordinates: Ints, size: int, out: int) -> tuple[Ints, Bools]:
+def _windows(op: LinearOp, number: int, coordinates: Ints, size: int, out: int) -> tuple[Ints, Bools]:
     """Find where every tap of a convolution reads along one axis, (..., k), and whether it is inside the input."""
-    stride, dilation = _slide(reader, number)
-    begin = _pad_begin(reader, number, size, out)
-    index = coordinates[..., None] * stride - begin + _taps(reader, number) * dilation
+    stride, dilation = _slide(op, number)
+    begin = _pad_begin(op, number, size, out)
+    index = coordinates[..., None] * stride - begin + _taps(op, number) * dilation
     valid = (index >= 0) & (index < size)
     return np.where(valid, index, 0), valid
 
 
-def _carried(reader: LinearOp, number: int, coordinates: Ints, size: int, out: int) -> tuple[Ints, Bools]:
+def _carried(op: LinearOp, number: int, coordinates: Ints, size: int, out: int) -> tuple[Ints, Bools]:
     """Find which input every tap of a transposed convolution carries to a place: the windows backwards."""
-    stride, dilation = _slide(reader, number)
-    begin = _pad_begin(reader, number, size, out)
-    reached = coordinates[..., None] + begin - _taps(reader, number) * dilation
+    stride, dilation = _slide(op, number)
+    begin = _pad_begin(op, number, size, out)
+    reached = coordinates[..., None] + begin - _taps(op, number) * dilation
     index = reached // stride
     valid = (reached % stride == 0) & (index >= 0) & (index < size)
     return np.where(valid, index, 0), valid

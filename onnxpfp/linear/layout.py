@@ -1,4 +1,4 @@
-"""How the weights of linear ops lie, and the canonical layout V (C, O/g, *kernel) in which everything else works.
+"""Layouts of the weights of linear ops, and the canonical one V (C, O/g, *kernel) in which everything else works.
 
 | op | its weights | contracted axis |
 |---|---|---|

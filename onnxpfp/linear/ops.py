@@ -1,6 +1,6 @@
 """One linear read of a tensor: what the probe measures, described without onnx.
 
-A reader contracts one axis of its data: a convolution its channels, a matrix product its columns. All kinds with a
+A linear op contracts one axis of its data: a convolution its channels, a matrix product its columns. All kinds with a
 constant weight are brought to one canonical form, `taps` V (C, O/g, *kernel): the weights from index c of the
 contracted axis to the outputs of its convolution group. A matrix product (C, O) is a convolution with one tap.
 """
@@ -25,7 +25,7 @@ Kind = Literal["conv", "conv_transpose", "matmul", "product", "einsum"]
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """How a convolution slides: its ONNX attributes, None where the node has none.
+    """The window of a convolution: its ONNX attributes, None where the node has none.
 
     Attributes:
         strides: One per spatial axis.
@@ -79,7 +79,7 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """What is summed before the maximum: indices of one channel that feed the same outputs.
+    """Indices of one channel that feed the same outputs: they are summed before the maximum.
 
     Attributes:
         channel: Channel id, never 0.
@@ -114,7 +114,7 @@ class FileWeight:
     """A weight that is too large to be held.
 
     Attributes:
-        shape: The shape that the weight of its reader has.
+        shape: The shape that the weight of its linear op has.
         read: Returns it in that shape: mapped, or computed anew; of any float type.
         tensor: Tensor of the model that has it; empty where none has it in plain numbers.
         stored: The shape of that tensor.
@@ -245,19 +245,19 @@ class LinearOp:
         return BlockTable(self.channels[index][first], group[first], index[np.argsort(block, kind="stable")], starts)
 
 
-def output_counts(reader: LinearOp) -> tuple[int, int]:
-    """Count the outputs of a reader for one sample.
+def output_counts(op: LinearOp) -> tuple[int, int]:
+    """Count the outputs of a linear op for one sample.
 
     Returns:
         Output channels, and output positions of each; their product is eta of the sample-size formula
         (algorithms.md 1.7). For a product the channels are the free axis of the right operand.
     """
-    if reader.weight is None:
-        channels = reader.output_shape[-1] if reader.output_shape else 1
-    elif reader.kind == "matmul":
-        channels = reader.weight.shape[1]
-    elif reader.kind == "conv_transpose":
-        channels = reader.weight.shape[1] * reader.group
+    if op.weight is None:
+        channels = op.output_shape[-1] if op.output_shape else 1
+    elif op.kind == "matmul":
+        channels = op.weight.shape[1]
+    elif op.kind == "conv_transpose":
+        channels = op.weight.shape[1] * op.group
     else:
-        channels = reader.weight.shape[0]
-    return int(channels), max(1, math.prod(reader.output_shape) // max(1, int(channels)))
+        channels = op.weight.shape[0]
+    return int(channels), max(1, math.prod(op.output_shape) // max(1, int(channels)))

@@ -1,4 +1,4 @@
-"""Where a consumer's weights are stored, and which of their axes holds the channels."""
+"""The stored tensors behind the weights of consumers, and the axes that hold the channels."""
 
 from __future__ import annotations
 
@@ -60,12 +60,12 @@ def stored_axes_of(analysis: Analysis) -> tuple[StoredAxis | None, ...]:
         _trace(analysis, consumer.weight, consumer.weight_axis) if consumer.constant else None
         for consumer in analysis.graph.consumers
     ]
-    readers: dict[StoredAxis, int] = {}
+    ops: dict[StoredAxis, int] = {}
     for stored_axis in traced:
         if stored_axis is not None:
-            readers[stored_axis] = readers.get(stored_axis, 0) + 1
+            ops[stored_axis] = ops.get(stored_axis, 0) + 1
     return tuple(
-        stored_axis if stored_axis is not None and leaves.count(stored_axis.tensor) == readers[stored_axis] else None
+        stored_axis if stored_axis is not None and leaves.count(stored_axis.tensor) == ops[stored_axis] else None
         for stored_axis in traced
     )
 

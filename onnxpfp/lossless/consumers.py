@@ -19,19 +19,19 @@ __all__ = ["ConsumerTerms", "Reading", "readings_of", "site_of", "sites_of"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ConsumerTerms:
-    """What may be done at the consumers.
+    """The consumers of a model, and what may be done at each.
 
     Attributes:
         analysis: The model.
-        readers: Its consumers as readers.
-        places: Where each consumer's weights are stored; None where they cannot be changed.
+        ops: Its consumers as linear ops.
+        stored_axes: Where each consumer's weights are stored; None where they cannot be changed.
         folds: Whether a constant can be folded into a consumer's bias, (consumers,).
         settled: Channels whose values the data may settle: zero or constant there is zero or constant, (count + 1,).
     """
 
     analysis: Analysis
-    readers: Sequence[LinearOp]
-    places: Sequence[StoredAxis | None]
+    ops: Sequence[LinearOp]
+    stored_axes: Sequence[StoredAxis | None]
     folds: Bools
     settled: Bools
 
@@ -74,7 +74,7 @@ def readings_of(group: Group, terms: ConsumerTerms, traces: Mapping[Site, Trace]
     graph = terms.analysis.graph
     together: dict[StoredAxis | int, list[int]] = {}
     for position in group.consumers:
-        stored_axis = terms.places[position]
+        stored_axis = terms.stored_axes[position]
         together.setdefault(position if stored_axis is None else stored_axis, []).append(position)
     readings = [_reading(group, tuple(positions), terms, traces) for positions in together.values()]
     read = {site_of(graph.consumers[position]) for position in group.consumers}
@@ -139,7 +139,7 @@ def _reading(group: Group, positions: tuple[int, ...], terms: ConsumerTerms, tra
             scale=np.maximum.reduce([trace.scale[rows] for trace in site_traces]),
             projections=np.concatenate([trace.projections[rows] for trace in site_traces], -1),
             near=max(NEAR, *(2 * trace.grain for trace in site_traces)),
-            merges=_same_blocks(rows, terms.readers[positions[0]]),
+            merges=_same_blocks(rows, terms.ops[positions[0]]),
         ),
     )
 
@@ -152,8 +152,8 @@ def _is_own_state(consumer: Consumer, terms: ConsumerTerms) -> bool:
 def _may_change(positions: tuple[int, ...], terms: ConsumerTerms) -> bool:
     """Whether consumers have float weights that can take over channels."""
     return all(
-        terms.places[position] is not None
-        and terms.readers[position].weight is not None
+        terms.stored_axes[position] is not None
+        and terms.ops[position].weight is not None
         and not any(terms.analysis.graph.consumers[position].zeros)
         and not _is_own_state(terms.analysis.graph.consumers[position], terms)
         and _plainly_stored(position, terms)
@@ -163,13 +163,13 @@ def _may_change(positions: tuple[int, ...], terms: ConsumerTerms) -> bool:
 
 def _plainly_stored(position: int, terms: ConsumerTerms) -> bool:
     """Whether a grouped filter bank lies in the file as the node reads it, (O, C/g, *kernel)."""
-    reader = terms.readers[position]
-    if reader.kind != "conv" or reader.group == 1:
+    op = terms.ops[position]
+    if op.kind != "conv" or op.group == 1:
         return True
-    return terms.places[position] == StoredAxis(terms.analysis.graph.consumers[position].weight, 1)
+    return terms.stored_axes[position] == StoredAxis(terms.analysis.graph.consumers[position].weight, 1)
 
 
-def _same_blocks(rows: Ids, reader: LinearOp) -> bool:
+def _same_blocks(rows: Ids, op: LinearOp) -> bool:
     """Whether the indices of one rank lie in one group of the convolution, so that they reach the same outputs."""
-    blocks = rows // (len(reader.channels) // reader.group)
+    blocks = rows // (len(op.channels) // op.group)
     return bool((blocks == blocks[:1]).all())

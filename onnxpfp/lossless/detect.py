@@ -46,7 +46,7 @@ LARGEST_FACTOR = 1e4
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Trace:
-    """What was seen of every index of one axis.
+    """Small statistics of every index of one axis: its range, scale and random projections.
 
     Attributes:
         low: Smallest number, (C,).
@@ -149,7 +149,7 @@ def largest_gaps(array: NDArray[Any], axis: int, dropped: Ints, kept: Ints, fact
 
 @dataclass(frozen=True, slots=True, eq=False)
 class View:
-    """What one consumer, or several that share their weights, see of a group's n channels.
+    """A group's n channels as one consumer reads them, or several that share their weights.
 
     A channel has one index for each of R ranks: positions behind a Flatten, groups of a convolution.
 
@@ -187,7 +187,7 @@ class View:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LosslessChoice:
-    """What can go of one group.
+    """The channels of one group that can go, and their partners.
 
     Attributes:
         gone: Channels that go without any partner: dead or folded everywhere, (n,).

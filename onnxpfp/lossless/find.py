@@ -39,8 +39,8 @@ LEAST_SAMPLES = 32
 
 def find_lossless(
     analysis: Analysis,
-    readers: Sequence[LinearOp],
-    places: Sequence[StoredAxis | None],
+    ops: Sequence[LinearOp],
+    stored_axes: Sequence[StoredAxis | None],
     samples: Samples,
     *,
     trusted: bool,
@@ -54,8 +54,8 @@ def find_lossless(
 
     Args:
         analysis: The model.
-        readers: Its consumers as readers.
-        places: Where each consumer's weights are stored (`linear.weights.stored_axes_of`).
+        ops: Its consumers as linear ops.
+        stored_axes: Where each consumer's weights are stored (`linear.weights.stored_axes_of`).
         samples: The data, all that there are; any inputs that fit where none are given.
         trusted: Whether the samples are the user's data. If not, or if they are fewer than `LEAST_SAMPLES`, only what
             the weights show goes.
@@ -74,9 +74,9 @@ def find_lossless(
     if by_data:
         proof = Proof(np.ones(graph.count + 1, np.bool_), np.zeros(graph.count + 1, np.int64))
     else:
-        proof = prove(analysis, places)
+        proof = prove(analysis, stored_axes)
         samples = noise_like(model, samples, np.random.default_rng(0))
-    terms = ConsumerTerms(analysis, readers, places, folds_of(analysis, readers), proof.settled)
+    terms = ConsumerTerms(analysis, ops, stored_axes, folds_of(analysis, ops), proof.settled)
     watch = partial(
         run_observers,
         model,
@@ -89,32 +89,32 @@ def find_lossless(
         layout=False,
     )
     try:
-        found = _search(terms, proof, watch)
+        choices = _search(terms, proof, watch)
     except (CalibrationError, ModelError):
         if by_data:
             raise
         # Noise is no input that the network must bear.
-        found = []
-    return _collect(terms, found, len(samples) if by_data else 0)
+        choices = []
+    return _collect(terms, choices, len(samples) if by_data else 0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Found:
-    """What goes of one group: `choice` after the second pass."""
+class _Proposal:
+    """The channels of one group that can go: `choice` after the second pass."""
 
     group: Group
     readings: list[Reading]
     choice: LosslessChoice
 
 
-def _search(terms: ConsumerTerms, proof: Proof, watch: Watch) -> list[_Found]:
+def _search(terms: ConsumerTerms, proof: Proof, watch: Watch) -> list[_Proposal]:
     shapes = terms.analysis.shapes.shape
     traces = traces_of(watch, sites_of(terms.analysis), shapes)
-    proposed: list[_Found] = []
+    proposed: list[_Proposal] = []
     for group in terms.analysis.graph.groups:
         readings = readings_of(group, terms, traces)
         classes = _classes(group, readings, proof)
-        proposed.append(_Found(group, readings, choose_removals([reading.view for reading in readings], classes)))
+        proposed.append(_Proposal(group, readings, choose_removals([reading.view for reading in readings], classes)))
     return _confirmed(proposed, traces, watch, shapes)
 
 
@@ -140,39 +140,39 @@ def _merges(reading: Reading, channel: int, partner: int) -> list[Merge]:
 
 
 def _confirmed(
-    proposed: Sequence[_Found], traces: Mapping[Site, Trace], watch: Watch, shapes: Mapping[str, Shape]
-) -> list[_Found]:
+    proposed: Sequence[_Proposal], traces: Mapping[Site, Trace], watch: Watch, shapes: Mapping[str, Shape]
+) -> list[_Proposal]:
     """Return what was proposed without the merges that do not hold on all numbers."""
     asked: dict[Site, list[Pair]] = {}
     claims: list[tuple[Site, int, int, int]] = []
-    for number, found in enumerate(proposed):
-        for channel in np.flatnonzero(found.choice.partner >= 0).tolist():
-            for reading in found.readings:
-                pairs = _merges(reading, channel, int(found.choice.partner[channel]))
+    for number, proposal in enumerate(proposed):
+        for channel in np.flatnonzero(proposal.choice.partner >= 0).tolist():
+            for reading in proposal.readings:
+                pairs = _merges(reading, channel, int(proposal.choice.partner[channel]))
                 for site in reading.sites if pairs else ():
                     listed = asked.setdefault(site, [])
                     claims += [(site, len(listed) + place, number, channel) for place in range(len(pairs))]
                     listed += pairs
     gaps = gaps_of(watch, asked, shapes)
-    partners = [found.choice.partner.copy() for found in proposed]
+    partners = [proposal.choice.partner.copy() for proposal in proposed]
     for site, place, number, channel in claims:
         trace = traces[site]
         if not gaps[site][place] <= trace.grain * trace.scale[asked[site][place][0]]:
             partners[number][channel] = -1
     return [
-        replace(found, choice=LosslessChoice(found.choice.gone, partner))
-        for found, partner in zip(proposed, partners, strict=True)
+        replace(proposal, choice=LosslessChoice(proposal.choice.gone, partner))
+        for proposal, partner in zip(proposed, partners, strict=True)
     ]
 
 
-def _collect(terms: ConsumerTerms, found: Sequence[_Found], samples: int) -> Lossless:
+def _collect(terms: ConsumerTerms, choices: Sequence[_Proposal], samples: int) -> Lossless:
     """Put the choices of all groups together."""
     graph = terms.analysis.graph
     keep = graph.keep_all()
     merges: dict[int, list[Merge]] = {}
     values: dict[int, NDArray[np.float64]] = {}
     removed: list[Removal] = []
-    for one in found:
+    for one in choices:
         dropped = one.choice.gone | (one.choice.partner >= 0)
         keep[one.group.channels[dropped]] = False
         removed += _removals(one, dropped, samples)
@@ -187,19 +187,19 @@ def _collect(terms: ConsumerTerms, found: Sequence[_Found], samples: int) -> Los
                 if merged:
                     merges.setdefault(position, []).extend(merged)
                 if folded.size:
-                    mean = values.setdefault(position, np.zeros(len(terms.readers[position].channels)))
+                    mean = values.setdefault(position, np.zeros(len(terms.ops[position].channels)))
                     mean[reading.rows[folded]] = value[folded]
     gone = np.zeros(graph.count + 1)
     shifts = {
-        position: mean_shift(reader := terms.readers[position], np.tile(mean[:, None], reader.kernel_size), gone)
+        position: mean_shift(op := terms.ops[position], np.tile(mean[:, None], op.kernel_size), gone)
         for position, mean in values.items()
     }
     return Lossless(keep, {position: tuple(some) for position, some in merges.items()}, shifts, tuple(removed))
 
 
-def _removals(found: _Found, dropped: NDArray[np.bool_], samples: int) -> Iterator[Removal]:
-    dead = ~np.logical_or.reduce([reading.view.alive.any(1) for reading in found.readings])
-    constant = np.logical_and.reduce([reading.constant for reading in found.readings])
+def _removals(proposal: _Proposal, dropped: NDArray[np.bool_], samples: int) -> Iterator[Removal]:
+    dead = ~np.logical_or.reduce([reading.view.alive.any(1) for reading in proposal.readings])
+    constant = np.logical_and.reduce([reading.constant for reading in proposal.readings])
     kinds: dict[RemovalKind, NDArray[np.bool_]] = {
         "dead": dropped & dead,
         "constant": dropped & constant & ~dead,
@@ -207,5 +207,5 @@ def _removals(found: _Found, dropped: NDArray[np.bool_], samples: int) -> Iterat
     }
     for kind, which in kinds.items():
         if which.any():
-            ids = tuple(found.group.channels[which].tolist())
-            yield Removal(found.group.name, kind, ids, "data" if samples else "weights", samples)
+            ids = tuple(proposal.group.channels[which].tolist())
+            yield Removal(proposal.group.name, kind, ids, "data" if samples else "weights", samples)

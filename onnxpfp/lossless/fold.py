@@ -23,38 +23,38 @@ from onnxpfp.rewrite.edits import Edits
 __all__ = ["edits_of", "folds_of"]
 
 
-def folds_of(analysis: Analysis, readers: Sequence[LinearOp]) -> NDArray[np.bool_]:
+def folds_of(analysis: Analysis, ops: Sequence[LinearOp]) -> NDArray[np.bool_]:
     """Tell for every consumer whether a constant input can go into its bias, exactly.
 
     Its bias must be one of floating-point numbers, and no window may reach over a border of zeros.
     """
-    folds = np.zeros(len(readers), np.bool_)
+    folds = np.zeros(len(ops), np.bool_)
     editor = BiasEditor.of(analysis, Edits())
-    for position, (consumer, reader) in enumerate(zip(analysis.graph.consumers, readers, strict=True)):
-        if reader.weight is None or any(consumer.zeros) or not _sees_no_border(reader):
+    for position, (consumer, op) in enumerate(zip(analysis.graph.consumers, ops, strict=True)):
+        if op.weight is None or any(consumer.zeros) or not _sees_no_border(op):
             continue
         trial = replace(editor, tensors=ChainMap({}), inputs={}, left=[], folded=[])
-        trial.fold(consumer, np.zeros(output_counts(reader)[0]))
+        trial.fold(consumer, np.zeros(output_counts(op)[0]))
         changed = [*trial.edits.tensors.values(), *(new.array for new in trial.edits.inputs.values())]
         folds[position] = not trial.left and all(array.dtype.kind != "i" for array in changed)
     return folds
 
 
-def _sees_no_border(reader: LinearOp) -> bool:
+def _sees_no_border(op: LinearOp) -> bool:
     """Whether every output is a sum over all taps, wherever it lies."""
-    window = reader.attributes
-    if reader.kind == "matmul":
+    window = op.attributes
+    if op.kind == "matmul":
         return True
-    if reader.kind == "conv_transpose":
-        return reader.kernel_size == 1 and window.is_identity
+    if op.kind == "conv_transpose":
+        return op.kernel_size == 1 and window.is_identity
     if window.auto_pad in {"SAME_UPPER", "SAME_LOWER"}:
-        return reader.kernel_size == 1
+        return op.kernel_size == 1
     return window.auto_pad == "VALID" or not any(window.pads or ())
 
 
 def edits_of(
     analysis: Analysis,
-    readers: Sequence[LinearOp],
+    ops: Sequence[LinearOp],
     lossless: Lossless,
     stored_axes: Sequence[StoredAxis | None],
     edits: Edits,
@@ -63,7 +63,7 @@ def edits_of(
 
     Args:
         analysis: The model.
-        readers: Its consumers as readers.
+        ops: Its consumers as linear ops.
         lossless: What goes.
         stored_axes: Where each consumer's weights are stored.
         edits: Edits made before, which are kept.
@@ -72,7 +72,7 @@ def edits_of(
     for position, merges in lossless.merges.items():
         stored_axis = stored_axes[position]
         assert stored_axis is not None
-        task = _Task(stored_axis.axis, readers[position], merges)
+        task = _Task(stored_axis.axis, ops[position], merges)
         # Consumers that share a weight have the same merges: it is edited once.
         if stored_axis.axis not in (known.axis for known in tasks.get(stored_axis.tensor, ())):
             tasks.setdefault(stored_axis.tensor, []).append(task)
@@ -89,7 +89,7 @@ class _Task:
     """Merges along one axis of a stored tensor."""
 
     axis: int
-    reader: LinearOp
+    op: LinearOp
     merges: tuple[Merge, ...]
 
 
@@ -128,7 +128,7 @@ def _merge(array: AnyArray, task: _Task, name: str) -> AnyArray:
     Raises:
         VerificationError: The sum does not fit the weight's type.
     """
-    new, group = array.copy(), task.reader.group if task.reader.kind == "conv" else 1
+    new, group = array.copy(), task.op.group if task.op.kind == "conv" else 1
     sources: dict[int, list[tuple[int, float]]] = {}
     for dropped, kept, factor in task.merges:
         sources.setdefault(kept, []).append((dropped, factor))

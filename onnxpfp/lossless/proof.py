@@ -28,7 +28,7 @@ __all__ = ["Proof", "prove"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Proof:
-    """What weights show.
+    """Channels that the weights alone prove to be constant or equal.
 
     Attributes:
         settled: Channels that do not depend on the input, (count + 1,).

@@ -1,4 +1,4 @@
-"""Einsum equations with every axis spelt: no blanks, no ellipsis, an explicit result."""
+"""Einsum equations with every axis written out: no blanks, no ellipsis, an explicit result."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ def expand(equation: str, ranks: Sequence[int]) -> tuple[list[str], str]:
     widest = max((count for term, count in zip(terms, covered, strict=True) if ELLIPSIS in term), default=0)
     batch = "".join(free[:widest])
     # The ellipses of operands line up at their right ends.
-    spelt = [
+    full = [
         term.replace(ELLIPSIS, batch[widest - count :]) if ELLIPSIS in term else term
         for term, count in zip(terms, covered, strict=True)
     ]
-    if [len(term) for term in spelt] != list(ranks):
+    if [len(term) for term in full] != list(ranks):
         raise ValueError(f"the equation {equation!r} does not fit operands of {list(ranks)} axes")
     if arrow:
-        return spelt, result.replace(ELLIPSIS, batch)
-    times = Counter("".join(spelt))
+        return full, result.replace(ELLIPSIS, batch)
+    times = Counter("".join(full))
     named = sorted(letter for letter in times if times[letter] == 1 and letter not in batch)
-    return spelt, batch + "".join(named)
+    return full, batch + "".join(named)

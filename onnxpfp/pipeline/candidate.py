@@ -36,7 +36,7 @@ class Candidate:
     compensation: Compensation | None
 
 
-def _refit_all(measured: Measured, calibration: RefitCalibration, decision: Decision, tell: Count) -> Compensation:
+def _refit_all(measured: Measured, calibration: RefitCalibration, decision: Decision, progress: Count) -> Compensation:
     """Refit every linear op, and fold means where that is not possible.
 
     A refit takes the place of the factors of a weighted draw: those would only add variance (algorithms.md 0).
@@ -45,8 +45,8 @@ def _refit_all(measured: Measured, calibration: RefitCalibration, decision: Deci
     refittable = {layer.output for layer in setup.problem.layers}
     others = tuple(number for number, c in enumerate(graph.consumers) if c.output not in refittable)
     factor = decision.keep.astype(np.float64)
-    means = fold_means(analysis, measured.readers, calibration.statistics, factor, Edits(), others)
-    refitted = refit(setup.problem, decision.keep, means.edits, tell)
+    means = fold_means(analysis, measured.ops, calibration.statistics, factor, Edits(), others)
+    refitted = refit(setup.problem, decision.keep, means.edits, progress)
     reasons = dict(setup.left) | dict(means.left)
     lost = {
         graph.consumers[number].name for number in others if not decision.keep[graph.consumers[number].channels].all()
@@ -62,15 +62,15 @@ def build_candidate(context: RunContext, measured: Measured, decision: Decision)
     how = "none" if decision.keep.all() else context.compensation
     compensation = None
     if how == "lstsq" and isinstance(calibration, RefitCalibration):
-        with clock.phase("compensation") as tell:
-            compensation = _refit_all(measured, calibration, decision, tell)
+        with clock.phase("compensation") as progress:
+            compensation = _refit_all(measured, calibration, decision, progress)
         edits = compensation.edits
     else:
         with clock.phase("rewrite"):
             edits = reweight(analysis, measured.stored_axes, np.where(decision.keep, decision.factor, 1.0))
         if how == "bias" and isinstance(calibration, DataCalibration):
             with clock.phase("compensation"):
-                compensation = fold_means(analysis, measured.readers, calibration.statistics, decision.factor, edits)
+                compensation = fold_means(analysis, measured.ops, calibration.statistics, decision.factor, edits)
             edits = compensation.edits
     with clock.phase("rewrite"):
         pruned = apply(model, graph, decision.keep, edits, scratch)

@@ -28,7 +28,7 @@ __all__ = ["RunContext", "open_run"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RunContext:
-    """What stays the same at every step.
+    """Everything that stays the same at every step.
 
     Attributes:
         whole: The network as it was given.

@@ -19,7 +19,7 @@ __all__ = ["Footprint", "WeightFootprint", "axis_footprint", "group_footprints",
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
-    """How much of a model something is.
+    """A share of a model's MACs and parameters.
 
     Attributes:
         params: Stored numbers of weights.

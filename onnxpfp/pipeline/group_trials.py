@@ -1,4 +1,4 @@
-"""What the output does when one group alone is narrowed, as it was measured."""
+"""The measured drift of the output when one group alone is narrowed."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class GroupTrial:
 
 
 def measure_group_trials(
-    context: RunContext, measured: Measured, calibration: RefitCalibration, tell: Count, temperature: float = 1.0
+    context: RunContext, measured: Measured, calibration: RefitCalibration, progress: Count, temperature: float = 1.0
 ) -> tuple[GroupTrial, ...]:
     """Narrow every group alone; its consumers are refitted where they will be in the end.
 
@@ -49,7 +49,7 @@ def measure_group_trials(
         context: How to prune.
         measured: The model.
         calibration: Its scores, and what its consumers are refitted with.
-        tell: Told how many groups are done, of how many.
+        progress: Told how many groups are done, of how many.
         temperature: As in `onnxpfp.verify.metrics.divergence`.
     """
     selector, problem = selector_of(context, measured), calibration.setup.problem
@@ -64,7 +64,7 @@ def measure_group_trials(
     ]
     refitted = context.compensation == "lstsq"
     drifts = run_group_trials(
-        problem, questions, calibration.grams, refitted=refitted, temperature=temperature, progress=tell
+        problem, questions, calibration.grams, refitted=refitted, temperature=temperature, progress=progress
     )
     rows = zip(allowed, widths, map(tuple, drifts), streams(problem, questions), strict=True)
     return tuple(GroupTrial(*each) for each in rows)

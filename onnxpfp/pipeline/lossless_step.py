@@ -21,7 +21,7 @@ __all__ = ["LosslessStep", "remove_lossless"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LosslessStep:
-    """What is left when everything that costs nothing has gone.
+    """The model without the channels that cost nothing.
 
     Attributes:
         analysis: The smaller model, understood anew; the model as it was where nothing went.
@@ -42,12 +42,12 @@ class LosslessStep:
 def remove_lossless(context: RunContext) -> LosslessStep:
     """Remove dead, constant and duplicate channels; where the data are none of the user's, what the weights show."""
     analysis, data, options = context.whole, context.data, context.options
-    with context.clock.phase("lossless") as tell:
-        readers = linear_ops(analysis)
+    with context.clock.phase("lossless") as progress:
+        ops = linear_ops(analysis)
         stored_axes = stored_axes_of(analysis)
         lossless = find_lossless(
             analysis,
-            readers,
+            ops,
             stored_axes,
             data.samples,
             trusted=data.given == "file",
@@ -55,11 +55,11 @@ def remove_lossless(context: RunContext) -> LosslessStep:
             providers=context.requests,
             threads=options.threads,
             workspace_bytes=options.workspace,
-            progress=tell,
+            progress=progress,
         )
         if not lossless.removed:
             return LosslessStep.nothing(analysis)
-        edits = edits_of(analysis, readers, lossless, stored_axes, Edits())
+        edits = edits_of(analysis, ops, lossless, stored_axes, Edits())
         smaller = apply(analysis.model, analysis.graph, lossless.keep, edits, analysis.source.scratch)
     left = context.analyze(smaller)
     return LosslessStep(left, lossless.removed, origin_of(analysis.graph, lossless.keep, left.graph))

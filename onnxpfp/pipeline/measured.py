@@ -37,7 +37,7 @@ class DataCalibration(Calibration):
 
     Attributes:
         wanted: Samples that the size formula asks for.
-        statistics: Statistics of the readers.
+        statistics: Statistics of the linear ops.
     """
 
     wanted: int
@@ -68,14 +68,14 @@ class Measured:
 
     Attributes:
         analysis: The model.
-        readers: Its consumers.
+        ops: Its consumers.
         calibration: Its scores.
         stored_axes: Where each consumer's weights are stored.
         curves: Its response curves, where they set the widths.
     """
 
     analysis: Analysis
-    readers: tuple[LinearOp, ...]
+    ops: tuple[LinearOp, ...]
     calibration: Calibration
     stored_axes: tuple[StoredAxis | None, ...]
     curves: tuple[ResponseCurve, ...] = ()

@@ -24,7 +24,7 @@ VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class PlanEntry:
-    """What stays of one stored tensor.
+    """The kept indices of one stored tensor.
 
     Attributes:
         shape: Its shape before.
@@ -39,7 +39,7 @@ class PlanEntry:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What was kept.
+    """A plan: the kept indices of every stored tensor, which can be replayed.
 
     Attributes:
         source_sha256: Checksum of the file that it was made for.

@@ -1,4 +1,4 @@
-"""How far the output drifts when one group is narrowed alone, and when the network is pruned to shares of its MACs.
+"""Curves of prunability: the output's drift when one group is narrowed alone, and when the network is pruned to shares.
 
 Every share is pruned in one shot from the original (algorithms.md 6.3). The loss is the divergence of
 `onnxpfp.verify.metrics`, which is 0 for the original, on samples that nothing was fitted to.
@@ -73,7 +73,7 @@ def network_points(
     cost: CostModel,
     evaluator: Evaluator,
     shares: Sequence[float],
-    tell: Count,
+    progress: Count,
 ) -> tuple[Point, ...]:
     """Prune the network to shares of its MACs, and measure each; the whole network is the first point.
 
@@ -83,12 +83,12 @@ def network_points(
         cost: MACs over the widths of all groups.
         evaluator: Measures the loss.
         shares: Shares of the MACs, descending; one that leaves the same channels as the one before is left out.
-        tell: Told how many shares are done, of how many.
+        progress: Told how many shares are done, of how many.
     """
     graph, keep = measured.analysis.graph, measured.analysis.graph.keep_all()
     points = [Point(1.0, 0.0, 1.0)]
     for number, share in enumerate(shares):
-        tell(number, len(shares))
+        progress(number, len(shares))
         # All of it is one phase to whoever waits for it, so nobody reads this clock.
         towards = replace(context, options=replace(context.options, keep_macs=share), clock=Clock())
         decision = choose(towards, measured)

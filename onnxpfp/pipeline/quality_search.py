@@ -41,7 +41,7 @@ _MISSING = {
 
 @dataclass(frozen=True, slots=True)
 class QualityTarget:
-    """What is asked of the output.
+    """A target for the quality of the output.
 
     Attributes:
         quantity: The relative output error (drift), or the share of samples with the same largest class (agreement).
@@ -60,7 +60,7 @@ class QualityTarget:
 
     @property
     def flag(self) -> str:
-        """How the command line calls it."""
+        """The flag on the command line."""
         return "--max-drift" if self.quantity == "drift" else "--min-agreement"
 
     def value(self, drift: Drift) -> float:
@@ -122,8 +122,8 @@ def prune_to_quality(
     def measure(share: float) -> float:
         asked = replace(context.options, max_drift=None, min_agreement=None, keep_macs=share)
         trial = prune(replace(context, options=asked))
-        with context.clock.phase("search") as tell:
-            value = limit.value(evaluator.drift(trial[1].model, tell))
+        with context.clock.phase("search") as progress:
+            value = limit.value(evaluator.drift(trial[1].model, progress))
         if limit.holds(value) and not (best and best[0][0] < share):
             best[:] = [(share, trial)]
         return value

@@ -1,4 +1,4 @@
-"""What the refits work on: the linear ops, samples to fit, and samples that decide whether a fit is better."""
+"""The input of the refits: the linear ops, samples to fit, and samples that decide whether a fit is better."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ POSITIONS = 64
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RefitSetup:
-    """What the refits work on.
+    """The linear ops and samples of the refits, and the ops that cannot be refitted.
 
     Attributes:
         problem: The network, its linear ops and the samples.
@@ -58,7 +58,7 @@ def refit_setup(context: RunContext, analysis: Analysis, split: Split) -> RefitS
 
 def _reading(setup: RefitSetup) -> list[RefitLayer]:
     """List the ops that read channels."""
-    return [layer for layer in setup.problem.layers if layer.reader.channels.any()]
+    return [layer for layer in setup.problem.layers if layer.op.channels.any()]
 
 
 def start_gram_observers(setup: RefitSetup) -> tuple[GramObserver, ...]:
@@ -66,17 +66,17 @@ def start_gram_observers(setup: RefitSetup) -> tuple[GramObserver, ...]:
     return gram_observers(setup.problem, _reading(setup), SpillCache(setup.problem.workspace // 2))
 
 
-def grams_of(setup: RefitSetup, tell: Count) -> dict[str, Gram]:
+def grams_of(setup: RefitSetup, progress: Count) -> dict[str, Gram]:
     """Collect them where the calibration did not, as nothing was chosen by them."""
-    return collect_grams(setup.problem, _reading(setup), SpillCache(setup.problem.workspace), tell)
+    return collect_grams(setup.problem, _reading(setup), SpillCache(setup.problem.workspace), progress)
 
 
 def _reads(layer: RefitLayer, gram: Gram, index: NDArray[np.int64]) -> Iterator[GroupRead]:
     """Describe how every convolution group of an op reads a group of channels."""
-    reader = layer.reader
-    weights = np.split(layer.gain * reader.taps().astype(np.float64), reader.group)
-    for number, (weight, channels) in enumerate(zip(weights, np.split(reader.channels, reader.group), strict=True)):
-        channel = np.repeat(index[channels], reader.kernel_size)
+    op = layer.op
+    weights = np.split(layer.gain * op.taps().astype(np.float64), op.group)
+    for number, (weight, channels) in enumerate(zip(weights, np.split(op.channels, op.group), strict=True)):
+        channel = np.repeat(index[channels], op.kernel_size)
         if (channel >= 0).any():
             block = np.moveaxis(weight, 1, 0).reshape(weight.shape[1], -1)
             yield GroupRead(gram.covariance(number), block, channel)

@@ -1,4 +1,4 @@
-"""What the data, or the weights alone, tell: statistics of the readers, scores of the channels."""
+"""Calibration and scoring: statistics of the linear ops, and scores of channels, from data or weights alone."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ POSITIVE, SIGNED = 2, 4
 """Sign quadrants of weights and activations."""
 
 
-def _wanted_samples(readers: Sequence[LinearOp], delta: float) -> int:
+def _wanted_samples(ops: Sequence[LinearOp], delta: float) -> int:
     """Return the size of S that the formula asks for (PFP; algorithms.md 1.7)."""
-    return sample_size([math.prod(output_counts(reader)) for reader in readers], delta)
+    return sample_size([math.prod(output_counts(op)) for op in ops], delta)
 
 
-def _scored_samples(context: RunContext, readers: Sequence[LinearOp]) -> tuple[Samples, int]:
+def _scored_samples(context: RunContext, ops: Sequence[LinearOp]) -> tuple[Samples, int]:
     """Return the samples that the sensitivities are measured on, and how many the formula asks for."""
-    fit, wanted = context.data.fit, _wanted_samples(readers, context.options.delta)
+    fit, wanted = context.data.fit, _wanted_samples(ops, context.options.delta)
     # A fixed batch may be more than the formula asks for.
     return fit.take(min(max(wanted, fit.fixed_batch or 1), len(fit))), wanted
 
@@ -51,31 +51,31 @@ def _scored_samples(context: RunContext, readers: Sequence[LinearOp]) -> tuple[S
 def _measure(
     context: RunContext,
     analysis: Analysis,
-    readers: Sequence[LinearOp],
+    ops: Sequence[LinearOp],
     scored: int,
     observers: Sequence[Observer] = (),
 ) -> Statistics:
-    """Measure the readers on the first samples; observers see all."""
+    """Measure the linear ops on the first samples; observers see all."""
     options, data = context.options, context.data
     limited = data.fit.fixed_batch is None and (options.batch_size or data.batch_size == 1)
-    with context.clock.phase("calibration") as tell:
+    with context.clock.phase("calibration") as progress:
         return calibrate(
             analysis.model,
-            readers,
+            ops,
             data.fit,
             kernel=options.kernel,
             batch_size=data.batch_size if limited else None,
             providers=context.requests,
             threads=options.threads,
             workspace_bytes=options.workspace,
-            progress=tell,
+            progress=progress,
             observers=observers,
             scored=scored,
         )
 
 
 def _group_terms(
-    analysis: Analysis, readers: Sequence[LinearOp], signed: Sequence[bool], delta: float
+    analysis: Analysis, ops: Sequence[LinearOp], signed: Sequence[bool], delta: float
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Return per group the outputs under the bound, and the log term ln(8 (P + 1) k / delta)."""
     outputs: list[int] = []
@@ -83,9 +83,9 @@ def _group_terms(
     for group in analysis.graph.groups:
         total, largest = 0, 1
         for position in group.consumers:
-            channels, patches = output_counts(readers[position])
+            channels, patches = output_counts(ops[position])
             total += channels * patches * (SIGNED if signed[position] else POSITIVE)
-            largest = max(largest, (patches + 1) * readers[position].kernel_size)
+            largest = max(largest, (patches + 1) * ops[position].kernel_size)
         outputs.append(max(1, total))
         weights.append(math.log(8 * largest) - math.log(delta))
     return np.array(outputs, np.int64), np.array(weights, np.float64)
@@ -101,7 +101,7 @@ def _score_with_data(
 ) -> Scores:
     """Turn the statistics of the ops into scores, and measure on the scored samples what else the criterion needs."""
     graph, options = analysis.graph, context.options
-    with context.clock.phase("ranking") as tell:
+    with context.clock.phase("ranking") as progress:
         if context.plan is not None:
             return Scores.nothing(graph.count)
         signed = [statistics[op.name].negative for op in ops]
@@ -113,7 +113,7 @@ def _score_with_data(
             criterion_scores,
             analysis=analysis,
             ops=ops,
-            measurements=Measurements(analysis, ops, scored, size, requests, options, tell),
+            measurements=Measurements(analysis, ops, scored, size, requests, options, progress),
             seed=options.seed,
             statistics=statistics,
             sensitivity=sensitivity,
@@ -140,35 +140,33 @@ def _score_without_data(analysis: Analysis, ops: Sequence[LinearOp], options: Op
     return Scores(criterion.name, values, coreset, None, outputs, weight, summed=True)
 
 
-def calibrate_and_score(context: RunContext, analysis: Analysis, readers: tuple[LinearOp, ...]) -> Calibration:
-    """Measure the readers of a model and score its channels, as far as the data go."""
+def calibrate_and_score(context: RunContext, analysis: Analysis, ops: tuple[LinearOp, ...]) -> Calibration:
+    """Measure the linear ops of a model and score its channels, as far as the data go."""
     data, count = context.data, analysis.graph.count
     if data.given == "none":
         with context.clock.phase("ranking"):
-            scores = Scores.nothing(count) if context.plan else _score_without_data(analysis, readers, context.options)
+            scores = Scores.nothing(count) if context.plan else _score_without_data(analysis, ops, context.options)
         return Calibration(scores, data.samples)
-    if not readers:
+    if not ops:
         # Nothing can go: a plan that keeps everything, or a target of 1.
         return DataCalibration(Scores.nothing(count), data.fit, 0, {})
     if data.split is not None:
-        return calibrate_for_refits(context, analysis, readers, data.split)
-    scored, required = _scored_samples(context, readers)
-    statistics = _measure(context, analysis, readers, len(scored))
-    return DataCalibration(
-        _score_with_data(context, analysis, readers, scored, statistics), scored, required, statistics
-    )
+        return calibrate_for_refits(context, analysis, ops, data.split)
+    scored, required = _scored_samples(context, ops)
+    statistics = _measure(context, analysis, ops, len(scored))
+    return DataCalibration(_score_with_data(context, analysis, ops, scored, statistics), scored, required, statistics)
 
 
 def calibrate_for_refits(
-    context: RunContext, analysis: Analysis, readers: tuple[LinearOp, ...], split: Split
+    context: RunContext, analysis: Analysis, ops: tuple[LinearOp, ...], split: Split
 ) -> RefitCalibration:
     """Measure and score with samples that are held out, so that refits and widths can be decided on them."""
-    scored, required = _scored_samples(context, readers)
+    scored, required = _scored_samples(context, ops)
     setup = refit_setup(context, analysis, split)
     observers = start_gram_observers(setup) if _needs_grams(context) else ()
-    statistics = _measure(context, analysis, readers, len(scored), observers)
+    statistics = _measure(context, analysis, ops, len(scored), observers)
     grams = observed_grams(observers)
-    scores = _score_with_data(context, analysis, readers, scored, statistics, partial(group_reads, setup, grams))
+    scores = _score_with_data(context, analysis, ops, scored, statistics, partial(group_reads, setup, grams))
     return RefitCalibration(scores, scored, required, statistics, setup, grams)
 
 

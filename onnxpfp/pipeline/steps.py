@@ -35,23 +35,21 @@ TEMPERATURE = 4.0
 def measure(context: RunContext, analysis: Analysis) -> Measured:
     """Measure everything on a model that a choice needs to know."""
     with context.clock.phase("calibration"):
-        readers = linear_ops(analysis)
-        calibration = calibrate_and_score(context, analysis, readers)
-    return complete(context, analysis, readers, calibration)
+        ops = linear_ops(analysis)
+        calibration = calibrate_and_score(context, analysis, ops)
+    return complete(context, analysis, ops, calibration)
 
 
-def complete(
-    context: RunContext, analysis: Analysis, readers: tuple[LinearOp, ...], calibration: Calibration
-) -> Measured:
+def complete(context: RunContext, analysis: Analysis, ops: tuple[LinearOp, ...], calibration: Calibration) -> Measured:
     """Add to the scores what else a choice needs: where weights are stored, response curves that set widths."""
     with context.clock.phase("allocation"):
         stored_axes = stored_axes_of(analysis)
-    measured = Measured(analysis, readers, calibration, stored_axes)
+    measured = Measured(analysis, ops, calibration, stored_axes)
     by_curves = context.chooses and context.allocation == "measured"
     if not (by_curves and isinstance(calibration, RefitCalibration)):
         return measured
-    with context.clock.phase("curves") as tell:
-        trials = measure_group_trials(context, measured, calibration, tell, TEMPERATURE)
+    with context.clock.phase("curves") as progress:
+        trials = measure_group_trials(context, measured, calibration, progress, TEMPERATURE)
     return replace(measured, curves=tuple(trial.curve for trial in trials))
 
 

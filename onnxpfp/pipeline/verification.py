@@ -32,7 +32,7 @@ LARGEST_TRIAL = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """How large a model is.
+    """The size of a model.
 
     Attributes:
         params: Stored numbers of all weights.
@@ -47,7 +47,7 @@ class Size:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Verification:
-    """What the comparison found.
+    """The result of comparing the pruned model with the original.
 
     Attributes:
         oracle: The pruned model against the masked original.
@@ -69,7 +69,7 @@ def verify(
     evaluator: Evaluator | None,
     *,
     unchanged: bool,
-    tell: Count,
+    progress: Count,
 ) -> Verification:
     """Check, run and compare the pruned model.
 
@@ -79,7 +79,7 @@ def verify(
         candidate: The pruned model.
         evaluator: Compares with the original; None without data.
         unchanged: Whether nothing was removed.
-        tell: Told how many samples the drift is measured on so far, of how many.
+        progress: Told how many samples the drift is measured on so far, of how many.
 
     Raises:
         VerificationError: The pruned model is not what it must be.
@@ -104,7 +104,7 @@ def verify(
     else:
         shapes = concrete_shapes(candidate.model, analysis.shapes.inputs, feed)
         after = _size(candidate.model, shapes, per_run, size_of(candidate.model))
-    drift = None if evaluator is None else evaluator.drift(candidate.model, tell)
+    drift = None if evaluator is None else evaluator.drift(candidate.model, progress)
     return Verification(oracle, drift, before, after)
 
 

@@ -26,11 +26,11 @@ from onnxpfp.refit.solve import Solver, intercept, solve
 __all__ = ["ChannelRegression", "folded", "predictor", "zero_padded"]
 
 
-def zero_padded(reader: LinearOp) -> bool:
+def zero_padded(op: LinearOp) -> bool:
     """Tell whether some outputs see zeros, or fewer inputs than others."""
-    window = reader.attributes
-    if reader.kind == "conv_transpose":
-        return reader.kernel_size > 1
+    window = op.attributes
+    if op.kind == "conv_transpose":
+        return op.kernel_size > 1
     return any(window.pads or ()) or window.auto_pad in {"SAME_UPPER", "SAME_LOWER"}
 
 
@@ -55,7 +55,7 @@ def folded(weights: Floats, mixed: Floats, taps: int) -> Floats:
 
 @dataclass(slots=True, eq=False)
 class ChannelRegression:
-    """What is drawn of the input channels of one op.
+    """The sampled regression of one op whose channels are refitted one by one.
 
     Attributes:
         layer: The op.
@@ -80,11 +80,11 @@ class ChannelRegression:
             taps: Its weights in canonical form V (C, O/g, *kernel).
             keep: Whether each channel stays.
         """
-        reader = layer.reader
+        op = layer.op
         groups = kept_groups(layer, keep)
-        per_in, per_out = len(reader.channels) // reader.group, taps.shape[1]
-        blocks = taps.reshape(reader.group, per_in, per_out, -1)
-        stays = keep[layer.rows].reshape(reader.group, per_out)
+        per_in, per_out = len(op.channels) // op.group, taps.shape[1]
+        blocks = taps.reshape(op.group, per_in, per_out, -1)
+        stays = keep[layer.rows].reshape(op.group, per_out)
         inputs = kept_inputs(layer, keep)
         weights = np.stack([blocks[g][:, stays[g]].swapaxes(0, 1).reshape(int(stays[g].sum()), -1) for g in groups])
         chosen = np.stack([np.eye(per_in)[:, i % per_in] for i in inputs])
@@ -92,18 +92,18 @@ class ChannelRegression:
 
     def add(self, original: NDArray[np.floating], pruned: NDArray[np.floating]) -> None:
         """Count input channels in: of the original (T, C) and of the pruned network (T, S), at the same positions."""
-        per_group = original.reshape(len(original), self.layer.reader.group, -1)[:, self.groups]
+        per_group = original.reshape(len(original), self.layer.op.group, -1)[:, self.groups]
         columns = pruned.reshape(len(pruned), len(self.groups), -1)
         if np.isfinite(per_group).all() and np.isfinite(columns).all():
             self.moments.add(columns, per_group.astype(np.float64))
 
     def solver(self, fitted: Moments, start: InitialWeights) -> Solver:
         """Return a solver whose bias is the best on the fitted outputs."""
-        reader = self.layer.reader
+        op = self.layer.op
 
         def at(ridge: float) -> tuple[Floats, Floats]:
-            mixed = predictor(self.moments, self.chosen, ridge, padded=zero_padded(reader) or not start.biased)
-            weights = folded(self.weights, mixed, reader.kernel_size)
+            mixed = predictor(self.moments, self.chosen, ridge, padded=zero_padded(op) or not start.biased)
+            weights = folded(self.weights, mixed, op.kernel_size)
             return weights, intercept(fitted, weights) if start.biased else start.bias
 
         return at

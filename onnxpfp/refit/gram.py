@@ -72,16 +72,16 @@ class Gram:
         """
         if self.taps == 1:
             zero = None if biased else np.zeros((1, len(weights)))
-            found = solve(self._moments(group, weights, stays), weights[None, :, stays], ridge, zero)[0][0]
+            solution = solve(self._moments(group, weights, stays), weights[None, :, stays], ridge, zero)[0][0]
         else:
             few = stays[:: self.taps]
             every = np.eye(len(few))
             moments = self._moments(group, every, few)
             padded = not (self.centred and biased)
             mixed = predictor(moments, every[None, :, few], ridge, padded=padded)
-            found = folded(weights[None], mixed, self.taps)[0]
-        shift = weights @ self.mean[group] - found @ self.mean[group][stays]
-        return found, shift if biased else np.zeros_like(shift)
+            solution = folded(weights[None], mixed, self.taps)[0]
+        shift = weights @ self.mean[group] - solution @ self.mean[group][stays]
+        return solution, shift if biased else np.zeros_like(shift)
 
     def _moments(self, group: int, weights: Floats, stays: NDArray[np.bool_]) -> Moments:
         """Return the moments of the columns that stay, with what weights (o, n) make of all columns as the target."""
@@ -119,10 +119,10 @@ class GramObserver(Observer):
     @classmethod
     def of(cls, layers: Sequence[RefitLayer], number: int, problem: RefitProblem, spill: SpillCache) -> Self:
         """Start to count, in arrays on a shelf."""
-        reader = layers[0].reader
-        groups, per_in = reader.group, len(reader.channels) // reader.group
-        wide = per_in * reader.kernel_size
-        narrow = reader.kernel_size == 1 or problem.fits(wide, groups)
+        op = layers[0].op
+        groups, per_in = op.group, len(op.channels) // op.group
+        wide = per_in * op.kernel_size
+        narrow = op.kernel_size == 1 or problem.fits(wide, groups)
         columns = Moments.empty(groups, wide, 0, gram=False)
         channels = None if narrow else Moments.empty(groups, per_in, 0, gram=False)
         squared = channels or columns
@@ -130,14 +130,14 @@ class GramObserver(Observer):
         return cls(tuple(layers), number, problem.positions, problem.seed, columns, channels)
 
     @property
-    def reader(self) -> LinearOp:
+    def op(self) -> LinearOp:
         """One of the ops, for what they have in common."""
-        return self.layers[0].reader
+        return self.layers[0].op
 
     @property
     def needs(self) -> Mapping[str, Shape]:
         """What the ops read."""
-        return self.reader.reads
+        return self.op.reads
 
     @property
     def work(self) -> int:
@@ -146,38 +146,38 @@ class GramObserver(Observer):
 
     def see(self, tensors: Arrays, batch: Batch) -> None:
         """Count one batch in; what is not finite makes the sums so, and no Gram matrix."""
-        reader, key = self.reader, (self.seed, self.number)
-        data = np.asarray(reader.numbers(tensors), np.float32)
-        shape = output_shape(reader, data.shape)
+        op, key = self.op, (self.seed, self.number)
+        data = np.asarray(op.numbers(tensors), np.float32)
+        shape = output_shape(op, data.shape)
         first = batch.first_row(shape[0])
-        positions = sample_positions(shape, output_axis(reader, len(shape)), self.positions, (*key, 0), first)
-        self._add(self.columns, columns(reader, data, shape[2:], positions))
+        positions = sample_positions(shape, output_axis(op, len(shape)), self.positions, (*key, 0), first)
+        self._add(self.columns, columns(op, data, shape[2:], positions))
         if self.channels is not None:
             positions = sample_positions(data.shape, 1, self.positions, (*key, 1), first)
             self._add(self.channels, outputs_at(data, 1, positions))
 
     def _add(self, sums: Moments, u: NDArray[np.floating]) -> None:
         if np.isfinite(u).all():
-            groups = self.reader.group
+            groups = self.op.group
             sums.add(u.reshape(len(u), groups, -1), np.zeros((len(u), groups, 0)))
         else:
             sums.u[:] = np.nan
 
     def statistics(self) -> dict[str, Moments]:
         """Return the sums."""
-        name = self.reader.name
+        name = self.op.name
         sums = {f"{name} columns": self.columns}
         return sums if self.channels is None else {**sums, f"{name} channels": self.channels}
 
     def gram(self) -> Gram | None:
         """Return the Gram matrix; None where some numbers were not finite, or nothing was seen."""
-        sums, reader = self.channels or self.columns, self.reader
+        sums, op = self.channels or self.columns, self.op
         if not self.columns.count or not (np.isfinite(self.columns.u).all() and np.isfinite(sums.u).all()):
             return None
         mean = self.columns.u / self.columns.count
         if self.channels is None:
             return Gram(sums.count, sums.u, sums.uu, 1, centred=True, mean=mean)
-        return Gram(sums.count, sums.u, sums.uu, reader.kernel_size, centred=not zero_padded(reader), mean=mean)
+        return Gram(sums.count, sums.u, sums.uu, op.kernel_size, centred=not zero_padded(op), mean=mean)
 
 
 def gram_observers(problem: RefitProblem, wanted: Iterable[RefitLayer], spill: SpillCache) -> tuple[GramObserver, ...]:
@@ -196,8 +196,8 @@ def gram_observers(problem: RefitProblem, wanted: Iterable[RefitLayer], spill: S
 
 def observed_grams(observers: Iterable[GramObserver]) -> dict[str, Gram]:
     """Return the Gram matrices by output; ops whose inputs are not all finite have none."""
-    found = ((observer.gram(), observer.layers) for observer in observers)
-    return {layer.output: gram for gram, layers in found if gram is not None for layer in layers}
+    grams = ((observer.gram(), observer.layers) for observer in observers)
+    return {layer.output: gram for gram, layers in grams if gram is not None for layer in layers}
 
 
 def collect_grams(

@@ -129,7 +129,7 @@ def _outputs(
 def _edits(problem: RefitProblem, keep: Keep, grams: Mapping[str, Gram]) -> Edits:
     """Refit the consumers of a group to their own outputs on all channels."""
     refit_state = RefitState(problem, problem.analysis.graph.keep_all(), Edits())
-    layers = [layer for layer in problem.layers if layer.output in grams and not keep[layer.reader.channels].all()]
+    layers = [layer for layer in problem.layers if layer.output in grams and not keep[layer.op.channels].all()]
     return refit_state.all_edits([layer for layer in layers if _refit(refit_state, layer, keep, grams[layer.output])])
 
 
@@ -139,7 +139,7 @@ def _refit(refit_state: RefitState, layer: RefitLayer, keep: Keep, gram: Gram) -
     if start is None:
         return False
     weights, bias = start.weights.copy(), start.bias.copy()
-    stays = np.repeat(keep[layer.reader.channels], layer.reader.kernel_size).reshape(len(weights), -1)
+    stays = np.repeat(keep[layer.op.channels], layer.op.kernel_size).reshape(len(weights), -1)
     for group, block in enumerate(start.weights):
         try:
             block_weights, shift = gram.refit(group, block, stays[group], RIDGE, biased=layer.biased)

@@ -14,7 +14,7 @@ __all__ = ["InitialWeights"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class InitialWeights:
-    """What of a linear op stays, and how it is stored.
+    """The weights and bias of a linear op that stay, and how they are stored.
 
     Attributes:
         weights: What the ridge pulls towards, (g, o, n).

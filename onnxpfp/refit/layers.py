@@ -32,7 +32,7 @@ class RefitLayer:
 
     Attributes:
         consumer: The op as a consumer of channels.
-        reader: The same as a reader.
+        op: The same as a linear op.
         stored: The stored tensor that its weights come from.
         rows: Channel ids of its outputs, (O,).
         axis: Their axis in the output.
@@ -43,7 +43,7 @@ class RefitLayer:
     """
 
     consumer: Consumer
-    reader: LinearOp
+    op: LinearOp
     stored: str
     rows: Ids
     axis: int
@@ -54,9 +54,9 @@ class RefitLayer:
 
     @property
     def columns_key(self) -> tuple[object, ...]:
-        """What the op's columns depend on: ops that agree in it have the same."""
-        reader = self.reader
-        return self.consumer.data, self.consumer.data_axis, reader.kind, reader.kernel, reader.group, reader.attributes
+        """The key of the op's columns: ops that agree in it have the same."""
+        op = self.op
+        return self.consumer.data, self.consumer.data_axis, op.kind, op.kernel, op.group, op.attributes
 
     @property
     def output(self) -> str:
@@ -84,11 +84,11 @@ def refit_layers(analysis: Analysis) -> tuple[tuple[RefitLayer, ...], tuple[tupl
             if index in known:
                 left.append((consumer.name, reason))
             continue
-        reader = linear_op(consumer.name, consumer, analysis)
-        axis = output_axis(reader, len(shapes.shape[consumer.output]))
+        op = linear_op(consumer.name, consumer, analysis)
+        axis = output_axis(op, len(shapes.shape[consumer.output]))
         rows = analysis.graph.axes[consumer.output][axis]
         bias = stored_bias(node, analysis.constants, rows.size)
-        if bias is None or isinstance(reader.weight, FileWeight):
+        if bias is None or isinstance(op.weight, FileWeight):
             left.append(
                 (consumer.name, "its bias is no constant vector" if bias is None else "its weights lie in a file")
             )
@@ -96,7 +96,7 @@ def refit_layers(analysis: Analysis) -> tuple[tuple[RefitLayer, ...], tuple[tupl
         gain = Attributes(node).real("alpha", 1.0)
         regression_target = target_finder.target(consumer.output, rows.size, axis)
         biased = _biased(editor, consumer, rows.size)
-        layers.append(RefitLayer(consumer, reader, stored[index], rows, axis, gain, bias, biased, regression_target))
+        layers.append(RefitLayer(consumer, op, stored[index], rows, axis, gain, bias, biased, regression_target))
     return tuple(layers), tuple(left)
 
 
@@ -152,11 +152,11 @@ def _biased(editor: BiasEditor, consumer: Consumer, size: int) -> bool:
 
 def _kept(layer: RefitLayer, keep: Keep) -> tuple[list[NDArray[np.int64]], list[NDArray[np.int64]]]:
     """Return the kept inputs and outputs of every convolution group that keeps any."""
-    reader = layer.reader
-    inputs = np.flatnonzero(keep[reader.channels])
+    op = layer.op
+    inputs = np.flatnonzero(keep[op.channels])
     outputs = np.flatnonzero(keep[layer.rows])
-    per_in, per_out = len(reader.channels) // reader.group, layer.rows.size // reader.group
-    pairs = [(inputs[inputs // per_in == g], outputs[outputs // per_out == g]) for g in range(reader.group)]
+    per_in, per_out = len(op.channels) // op.group, layer.rows.size // op.group
+    pairs = [(inputs[inputs // per_in == g], outputs[outputs // per_out == g]) for g in range(op.group)]
     pairs = [(i, o) for i, o in pairs if i.size and o.size]
     return [i for i, _ in pairs], [o for _, o in pairs]
 
@@ -168,7 +168,7 @@ def kept_inputs(layer: RefitLayer, keep: Keep) -> list[NDArray[np.int64]]:
 
 def kept_groups(layer: RefitLayer, keep: Keep) -> NDArray[np.int64]:
     """Return which convolution groups keep anything, ascending."""
-    per_in = len(layer.reader.channels) // layer.reader.group
+    per_in = len(layer.op.channels) // layer.op.group
     return np.array([i[0] // per_in for i in _kept(layer, keep)[0]], np.int64)
 
 

@@ -22,7 +22,7 @@ __all__ = ["Compensation", "Record", "fold_means"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Compensation:
-    """What was folded, and where it could not be.
+    """The biases that means were folded into, and the consumers where that failed.
 
     Attributes:
         edits: New biases, together with the edits that were there before.
@@ -39,7 +39,7 @@ class Compensation:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What a refit brought.
+    """The gain of one refit.
 
     Attributes:
         name: The linear op.
@@ -56,7 +56,7 @@ class Record:
 
 def fold_means(
     analysis: Analysis,
-    readers: tuple[LinearOp, ...],
+    ops: tuple[LinearOp, ...],
     statistics: Statistics,
     factor: Floats,
     edits: Edits,
@@ -66,21 +66,21 @@ def fold_means(
 
     Args:
         analysis: The model.
-        readers: Its consumers as readers.
+        ops: Its consumers as linear ops.
         statistics: Their input means.
         factor: Factor by channel id, (channels + 1,): 0 for dropped, 1 for kept, other where reweighted.
         edits: Edits made before, which are kept.
         chosen: Positions of the consumers to do so with; None is all.
     """
     editor = BiasEditor.of(analysis, edits)
-    for position in range(len(readers)) if chosen is None else chosen:
-        consumer, reader = analysis.graph.consumers[position], readers[position]
+    for position in range(len(ops)) if chosen is None else chosen:
+        consumer, op = analysis.graph.consumers[position], ops[position]
         if (factor[consumer.channels] == 1).all():
             continue
-        if reader.weight is None:
+        if op.weight is None:
             what = "its weights are no plain matrix" if consumer.constant else "both operands are activations"
             editor.left.append((consumer.name, what))
             continue
         mean = statistics[op_key(position)].patch_mean
-        editor.fold(consumer, mean_shift(reader, mean, factor))
+        editor.fold(consumer, mean_shift(op, mean, factor))
     return Compensation(editor.edits, tuple(editor.folded), tuple(editor.left))

@@ -1,4 +1,4 @@
-"""What refits work on and with."""
+"""The input of the refits."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SHARE = 8
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RefitProblem:
-    """What a sweep works on and with.
+    """The network, samples and settings of a sweep.
 
     Attributes:
         analysis: The original.

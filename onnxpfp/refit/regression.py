@@ -1,4 +1,4 @@
-"""What is drawn of the linear ops of one stage; ops that see the same columns draw them together."""
+"""Regressions of the linear ops of one stage; ops that see the same columns draw them together."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["LayerFamily", "LayerRegression", "layer_families"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LayerRegression:
-    """What is drawn of one op.
+    """The sampled regression of one op.
 
     Attributes:
         layer: The op.
@@ -149,8 +149,8 @@ class LayerFamily:
                 member.fitted.finite = member.held.finite = False
             return
         positions = draw_positions(whole, layer.axis, self.positions, rng)
-        spatial = whole[2:] if layer.reader.kind != "matmul" else ()
-        u = columns(layer.reader, given[layer.consumer.data], spatial, positions)
+        spatial = whole[2:] if layer.op.kind != "matmul" else ()
+        u = columns(layer.op, given[layer.consumer.data], spatial, positions)
         for member in self.members:
             member.add(u, member.targets(shown, given, positions), held=held)
         if first.channels is not None and not held:
@@ -164,9 +164,9 @@ class LayerFamily:
 
 def _aligned(layer: RefitLayer, data: tuple[int, ...], whole: tuple[int, ...]) -> bool:
     """Tell whether every output belongs to the data at the same place, which a shortcut of more samples breaks."""
-    if layer.reader.kind != "matmul":
+    if layer.op.kind != "matmul":
         return data[0] == whole[0]
-    return data[: layer.reader.axis] + data[layer.reader.axis + 1 :] == whole[:-1]
+    return data[: layer.op.axis] + data[layer.op.axis + 1 :] == whole[:-1]
 
 
 def layer_families(

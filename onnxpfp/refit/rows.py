@@ -1,4 +1,4 @@
-"""What was drawn of one linear op: columns and targets at random positions, kept for the refits of its stage."""
+"""Sampled rows of one linear op: columns and targets at random positions, kept for the refits of its stage."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["RowBatch", "SampledRows"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RowBatch:
-    """What was drawn of one batch.
+    """The rows drawn from one batch.
 
     Attributes:
         columns: u, (T, g, n) float32.

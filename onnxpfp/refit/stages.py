@@ -158,7 +158,7 @@ class Stages:
 
 @dataclass(slots=True, eq=False)
 class ActivationCache:
-    """What lies between the stages that have run and those that have not, batch by batch.
+    """The activations between the stages that have run and those that have not, batch by batch.
 
     Attributes:
         batches: Activations of every batch, by name.

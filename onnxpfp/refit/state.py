@@ -40,7 +40,7 @@ class RefitState:
 
     def start(self, layer: RefitLayer) -> InitialWeights | None:
         """Return what of an op's weights and bias stays; None where its groups keep unequal parts, or nothing."""
-        taps = layer.gain * layer.reader.taps().astype(np.float64)
+        taps = layer.gain * layer.op.taps().astype(np.float64)
         weights = kept_weights(layer, taps, self.keep)
         if weights is None or not weights.size:
             return None

@@ -1,4 +1,4 @@
-"""Where the output of a linear op is compared: behind the BatchNormalization and the residual Add that follow it.
+"""Regression targets: a linear op's output is compared behind the BatchNormalization and residual Add that follow it.
 
 What a later layer reads is z = scale y + offset + shortcut. The shortcut of the pruned network has drifted already when
 y is refitted, so the target of y is what brings z back to the original's (algorithms.md 7.5):
@@ -34,7 +34,7 @@ EPSILON: Mapping[int, float] = {
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RegressionTarget:
-    """What becomes of an output y before the next op that is not affine.
+    """The affine map from an output y to the next op that is not affine.
 
     Attributes:
         tensor: z; the output itself where nothing else is known.

@@ -24,7 +24,7 @@ __all__ = ["Outcome", "build_report"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Outcome:
-    """What the stages of the pipeline handed on, in their order."""
+    """The results of the pipeline's stages, in their order."""
 
     context: RunContext
     calibration: Calibration
@@ -93,7 +93,7 @@ def _assumption(outcome: Outcome) -> str:
     options = outcome.context.options
     kernel = "" if options.kernel == "sum" else " x kernel size, for --kernel max"
     return (
-        f"K = {K}{kernel}: no unseen sample has a channel's share above K times the largest of the "
+        f"K = {K}{kernel}, which assumes that no unseen sample has a channel's share above K times the largest of the "
         f"{outcome.samples} samples seen; delta = {options.delta:g}; per layer"
     )
 
@@ -145,9 +145,11 @@ def _notes(outcome: Outcome) -> list[str]:
     vacuous = [s for s in selections if not s.keep.all() and s.epsilon.of(s.variant) >= 1]
     if outcome.calibration.scores.method == "pfp" and vacuous:
         cut = sum(not s.keep.all() for s in selections)
+        by_energy = sum(s.tie_broken for s in vacuous)
+        ranked = f"; the channels of {by_energy} of them were ranked by mean output energy" if by_energy else ""
         notes.append(
-            f"the bound of {len(vacuous)} of {cut} cut groups is vacuous (eps = 1) at this target: it promises "
-            "nothing, and their channels were ranked by mean output energy"
+            f"the bound of {len(vacuous)} of {cut} cut groups is vacuous (eps >= 1) at this target: it promises "
+            f"nothing{ranked}"
         )
     if outcome.verified.oracle.blank:
         notes.append(

@@ -1,4 +1,4 @@
-"""What could be pruned of a model, what lies behind it, and why the rest stays, as values for people and programs."""
+"""The report of an inspection: the groups that can be pruned, their share of the model, and why the rest stays."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Stay:
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """What is known about a model before it is pruned.
+    """The inspection of a model before it is pruned.
 
     Attributes:
         file: The file, or None for a model that was given as an object.
@@ -130,7 +130,7 @@ class Inspection:
         if self.stays:
             yield Heading("What stays, and why")
             yield _stays_table(self.stays)
-            yield Line("stuck: parameters of these weights that lie in no channel")
+            yield Line("fixed: parameters of these weights that lie in no channel, so that no pruning removes them")
 
 
 def _reached(total: int, reachable: int) -> str:
@@ -152,7 +152,7 @@ def _groups_table(groups: Sequence[InspectedGroup], *, named: int) -> Table:
 
 
 def _stays_table(stays: Sequence[Stay]) -> Table:
-    columns = (*map(number, ("axes", "params", "MACs", "stuck")), Column("why they stay, for example"))
+    columns = (*map(number, ("axes", "params", "MACs", "fixed")), Column("why they stay, for example"))
     rows = [
         (
             f"{len(stay.axes):,}",

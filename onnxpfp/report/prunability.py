@@ -1,4 +1,4 @@
-"""How little of a model can be kept, as values for people and programs."""
+"""The report of prunability: how little of every group, and of the whole model, can be kept."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _WIDTHS = {
 
 @dataclass(frozen=True, slots=True)
 class GroupPrunability:
-    """How little of one group can be kept.
+    """The prunability of one group: how little of it can be kept.
 
     Attributes:
         name: The weight that brings its channels forth.
@@ -50,7 +50,7 @@ class GroupPrunability:
 
 @dataclass(frozen=True, slots=True)
 class PrunabilityReport:
-    """How little of a model can be kept. All of it depends on how channels are chosen and made up for.
+    """The prunability of a model. All of it depends on how channels are chosen and made up for.
 
     Attributes:
         file: The file, or None for a model that was given as an object.
@@ -148,7 +148,7 @@ def _groups_table(groups: Sequence[GroupPrunability], tolerance: float) -> Table
         shares = (f"{100 * one.smallest:.1f} %", f"{100 * one.unbroken:.1f} %")
         curve = sketch(group.curve, tolerance)
         rows.append((group.name, kept, *shares, f"{one.area:.3g}", f"{100 * then:.1f} %", curve))
-    titles = ("keeps", "share", "unbroken", "area", "MACs\nthen")
+    titles = ("keeps", "share", "unbroken", "area", "MACs\nleft")
     return Table((Column("group"), *map(number, titles), Column("loss", wraps=False)), rows, of="groups")
 
 

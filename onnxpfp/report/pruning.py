@@ -46,7 +46,7 @@ _UNSCORED = frozenset({"plan", "all"})
 
 @dataclass(frozen=True, slots=True)
 class GroupReport:
-    """What was decided for one group.
+    """The decision for one group, and what it rests on.
 
     Attributes:
         name: The weight that brings its channels forth.
@@ -153,7 +153,7 @@ class Report:
             if any(group.selection not in _UNSCORED for group in self.groups):
                 yield Line(f"eps: bound on each consumer's relative error. {self.groups[0].assumption}")
         if self.skipped:
-            yield Heading("Untouched axes of weights")
+            yield Heading("What stays, and why")
             yield _untouched_table(self.skipped)
         if self.compensated or self.uncompensated or self.refits:
             yield Heading("Compensation")
@@ -164,7 +164,7 @@ def _sizes_table(report: Report) -> Table:
     before, after = report.before, report.after
     sizes_of = (
         ("parameters", before.params, after.params),
-        ("MACs, one sample", before.macs, after.macs),
+        ("MACs, one run", before.macs, after.macs),
         ("file, bytes", before.bytes, after.bytes),
     )
     rows = [(title, f"{old:,}", f"{new:,}", f"{100 * new / old:.1f} %" if old else "-") for title, old, new in sizes_of]
@@ -186,7 +186,8 @@ def _facts(report: Report) -> Facts:
     rows["reachable"] = f"{100 * report.reachable:.1f} % of the parameters lie in channels that may go"
     rows["ran on"] = ", ".join(report.providers)
     if report.samples:
-        rows["samples (S)"] = f"{report.samples} used, the size formula asks for {report.samples_wanted}"
+        used = f"{report.samples} used for the sensitivities"
+        rows["samples (S)"] = f"{used}; the size formula asks for {report.samples_wanted}"
     if report.removed:
         rows["cost nothing"] = _removed(report.removed)
     oracle = report.oracle
@@ -209,7 +210,7 @@ def _removed(removed: Sequence[Removal]) -> str:
     for (what, source, samples), count in counts.items():
         where = "by the weights" if source == "weights" else f"on all {samples} samples"
         parts.append(f"{count} {what} {where}")
-    return f"channels that went first: {', '.join(parts)}"
+    return f"channels removed first: {', '.join(parts)}"
 
 
 def _target(name: str, value: float) -> str:
@@ -225,8 +226,8 @@ def _reached(report: Report) -> str:
     """Say what a target of quality led to; its samples decided it, so the drift on them is a little flattering."""
     share = 100 * report.after.macs / max(report.before.macs, 1)
     count = "1 trial" if len(report.trials) == 1 else f"{len(report.trials)} trials"
-    tried = ", ".join(f"{100 * t.share:.0f} % {'good' if t.good else 'not'}" for t in report.trials)
-    return f"{share:.1f} % of the MACs, by the samples of the drift, in {count}: {tried}"
+    tried = ", ".join(f"{100 * t.share:.0f} % {'good' if t.good else 'too far'}" for t in report.trials)
+    return f"{share:.1f} % of the MACs, measured on the held-out samples in {count}: {tried}"
 
 
 def _advice(report: Report) -> str:
@@ -300,10 +301,10 @@ def _refitted(refits: Sequence[Record]) -> str:
     taken = [record for record in refits if record.after < record.before]
     before, after = (statistics.median(getattr(r, side) for r in refits) for side in ("before", "after"))
     worse = sum(record.after > record.before for record in refits)
-    verdict = "worse nowhere" if not worse else f"worse at {worse}"
+    verdict = "no op got worse" if not worse else f"{worse} got worse"
     return (
-        f"{len(taken)} of {len(refits)} linear ops refitted by least squares: error of their outputs on held-out data "
-        f"{100 * before:.3g} % -> {100 * after:.3g} % of the variance (median), {verdict}"
+        f"{len(taken)} of {len(refits)} linear ops refitted by least squares: median error of an output on held-out "
+        f"data, as a share of its variance: {100 * before:.3g} % before, {100 * after:.3g} % after; {verdict}"
     )
 
 

@@ -40,19 +40,19 @@ def apply(
         scratch: Where new numbers go in place of those that lie in files; None is into the model.
 
     Raises:
-        VerificationError: A number that spells a channel count cannot be made right.
+        VerificationError: A number that counts channels cannot be made right.
     """
-    spelt, misfits = size_edits_of(model, graph).numbers(keep)
-    if misfits:
-        node = model.graph.node[misfits[0].size_ref.node]
-        raise VerificationError(f"{node.op_type} '{node.name}' cannot be rewritten: {misfits[0].why}")
+    sizes, unmet = size_edits_of(model, graph).numbers(keep)
+    if unmet:
+        node = model.graph.node[unmet[0].size_ref.node]
+        raise VerificationError(f"{node.op_type} '{node.name}' cannot be rewritten: {unmet[0].why}")
     pruned = ModelProto()
     pruned.CopyFrom(model)
     patch = _Patch.of(pruned, graph, keep, scratch)
     for use, new in edits.inputs.items():
         patch.give(use, _slice(new.array, new.axes, keep), new.name)
     patch.slice_weights(edits.tensors)
-    patch.write_numbers(spelt)
+    patch.write_numbers(sizes)
     patch.finish()
     patch.drop_stale()
     return pruned
@@ -203,9 +203,9 @@ class _Patch:
                 self.give(use, array, name)
             self._slice_in_place(name, axes[in_place[0]])
 
-    def write_numbers(self, spelt: Numbers) -> None:
-        """Write the numbers that spell channel counts."""
-        for (index, name, position), number in spelt.attributes.items():
+    def write_numbers(self, sizes: Numbers) -> None:
+        """Write the numbers that count channels."""
+        for (index, name, position), number in sizes.attributes.items():
             for attribute in self.model.graph.node[index].attribute:
                 if attribute.name != name:
                     continue
@@ -214,14 +214,14 @@ class _Patch:
                 else:
                     attribute.ints[position] = number
         arrays_by_name: dict[str, dict[Use, AnyArray]] = {}
-        for use, array in spelt.inputs.items():
+        for use, array in sizes.inputs.items():
             name = self.model.graph.node[use[0]].input[use[1]]
             arrays_by_name.setdefault(name, {})[use] = array
         for name, arrays in arrays_by_name.items():
             self._write_inputs(name, arrays)
-        for use, entries in spelt.overrides.items():
+        for use, entries in sizes.overrides.items():
             self._override(use, entries)
-        for (name, position), number in spelt.elements.items():
+        for (name, position), number in sizes.elements.items():
             array = numbers(self.stored[name]).copy()
             if array.ravel()[position] != number:
                 array.reshape(-1)[position] = number

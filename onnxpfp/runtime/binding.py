@@ -73,5 +73,5 @@ class DeviceOutputs:
         """
         staying = set(self.outputs)
         home = [name for name in self.session.outputs if name not in staying]
-        found = self.session.run_at(feeds, self.place, home)
-        return {name: value if name in staying else value.numpy() for name, value in found.items()}
+        tensors = self.session.run_at(feeds, self.place, home)
+        return {name: value if name in staying else value.numpy() for name, value in tensors.items()}

@@ -35,7 +35,7 @@ __all__ = ["ConsumerSlices", "ScaledFilters", "coreset_scores", "reach_of", "sco
 
 
 class ScaledFilters(Protocol):
-    """What brings forth channels: ids, norms and biases of filters."""
+    """The filters that make channels: ids, norms and biases."""
 
     @property
     def ids(self) -> Ids:
@@ -54,7 +54,7 @@ class ScaledFilters(Protocol):
 
 
 class ConsumerSlices(Protocol):
-    """What contracts channels."""
+    """The weights of a consumer that contract channels."""
 
     @property
     def channels(self) -> Ids:

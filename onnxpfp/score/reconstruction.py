@@ -42,7 +42,7 @@ POOL = 4
 
 @dataclass(slots=True, eq=False)
 class _State:
-    """One reader while channels go.
+    """One linear op while channels go.
 
     Attributes:
         inverse: H^-1, (n, n); rows and columns of what went are zero.
@@ -192,7 +192,7 @@ def _costs(states: Sequence[_State], alive: NDArray[np.bool_]) -> Floats:
 
 
 class Reconstruction(Criterion):
-    """What the removal of a channel adds to its consumers' errors after their refit."""
+    """The error that the removal of a channel adds to its consumers after their refit."""
 
     name, title = "reconstruction", "error of the refitted consumers (optimal brain surgeon)"
     needs = frozenset({"gram", "squares"})

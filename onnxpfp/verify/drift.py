@@ -20,7 +20,7 @@ __all__ = ["Drift", "DriftSums", "check"]
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """How far the pruned model is from the original.
+    """The distance of a model's outputs from the original's.
 
     Attributes:
         relative_error: ||original - pruned|| / ||original|| over all samples, worst float output; None

@@ -37,7 +37,7 @@ FLIPS = 0.01
 
 @dataclass(frozen=True, slots=True)
 class Equivalence:
-    """How far the pruned model is from the original with the removed channels masked.
+    """The distance of the pruned model from the original with the removed channels masked.
 
     Attributes:
         error: Largest |masked - pruned| over the largest |masked|, of all outputs and runs.

@@ -42,19 +42,19 @@ class Evaluator:
     _kept: list[Arrays] | None = field(default=None, init=False)
     _providers: tuple[str, ...] = field(default=(), init=False)
 
-    def drift(self, model: ModelProto, tell: Count | None = None) -> Drift:
+    def drift(self, model: ModelProto, progress: Count | None = None) -> Drift:
         """Measure how far the outputs of a model are.
 
         Args:
             model: The model.
-            tell: Told how many samples are done, of how many.
+            progress: Told how many samples are done, of how many.
         """
         sums, done = DriftSums(), 0
         for feed, count, wanted, given in self._pairs(model):
             sums.add(feed, wanted, given)
             done += count
-            if tell:
-                tell(done, len(self.samples))
+            if progress:
+                progress(done, len(self.samples))
         return sums.drift(done, held_out=self.held_out)
 
     def loss(self, model: ModelProto) -> float:
@@ -64,7 +64,7 @@ class Evaluator:
 
     @property
     def losses(self) -> dict[str, str]:
-        """How the loss of each output is measured; whole numbers count only where there are no floats."""
+        """The loss of each output; whole numbers count only where there are no floats."""
         shown = next(iter(self._wanted()))
         return {
             name: "KL divergence" if looks_like_classes(value) else "relative squared error"
@@ -74,7 +74,7 @@ class Evaluator:
 
     @property
     def providers(self) -> tuple[str, ...]:
-        """Where onnxruntime really ran the original."""
+        """The providers on which onnxruntime really ran the original."""
         if not self._providers:
             next(iter(self._wanted()))
         return self._providers

@@ -1,4 +1,4 @@
-"""How far outputs are from the original's, as one number. Pure numpy."""
+"""Metrics: how far outputs are from the original's, as one number. Pure numpy."""
 
 from __future__ import annotations
 

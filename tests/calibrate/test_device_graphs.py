@@ -76,28 +76,28 @@ def test_no_input_is_read_on_the_host_and_on_the_device() -> None:
     for program in every_program():
         graph = program.model().graph
         fed = {value.name for value in graph.input}
-        readers = [
+        ops = [
             (name, place in HOST.get(node.op_type, ()))
             for node in graph.node
             for place, name in enumerate(node.input)
             if name in fed
         ]
-        assert len({name for name, _ in readers}) == len(set(readers)) == len(fed), program
+        assert len({name for name, _ in ops}) == len(set(ops)) == len(fed), program
 
 
 def task(name: str, seed: int = 0) -> tuple[onnx.ModelProto, LinearOp, Samples]:
-    reader, data, *_ = build(CASES[name], seed)
+    op, data, *_ = build(CASES[name], seed)
     model = identity_model(("N", *CASES[name].data))
-    return model, reader, load_samples(data, input_specs(model))
+    return model, op, load_samples(data, input_specs(model))
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)
 @pytest.mark.parametrize("name", ["padded", "pointwise", "grouped", "shared_unequal"])
 def test_only_scores_and_counters_come_home(name: str, provider: str) -> None:
-    model, reader, samples = task(name)
+    model, op, samples = task(name)
     programs = programs_on(provider)
-    measure_there(model, [reader], samples, programs)
-    blocks = reader.group * max(np.bincount([block.group for block in reader.blocks(single=False)]))
+    measure_there(model, [op], samples, programs)
+    blocks = op.group * max(np.bincount([block.group for block in op.blocks(single=False)]))
     for each in programs.ran:
         assert set(each.home) <= {"above", "found", "left", "lowest", "highest", "check"}
         assert all(array.size <= blocks for array in each.home.values())
@@ -114,12 +114,12 @@ WIDE = {
 @pytest.mark.parametrize("provider", PROVIDERS)
 @pytest.mark.parametrize("name", WIDE)
 def test_pairs_are_added_until_no_bound_is_above_the_largest_share(name: str, provider: str) -> None:
-    reader, data, u, taps = build(WIDE[name])
+    op, data, u, taps = build(WIDE[name])
     model = identity_model(("N", *WIDE[name].data))
     samples = load_samples(data, input_specs(model))
     programs = programs_on(provider)
-    found = measure_there(model, [reader], samples, programs, first=1)["r"]
-    assert as_dict(found) == pytest.approx(scores(u, taps, reader), rel=1e-5)
+    found = measure_there(model, [op], samples, programs, first=1)["r"]
+    assert as_dict(found) == pytest.approx(scores(u, taps, op), rel=1e-5)
     runs = programs.of("Shares")
     assert max(int(each.feeds["size"][0]) for each in runs) >= 8
     # Not all blocks need it.
@@ -131,11 +131,11 @@ def test_what_cannot_rise_is_not_computed_again(provider: str) -> None:
     """One channel alone makes all of an output: its share is one in the first batch."""
     weight = np.zeros((2, 2, 1, 1), np.float32)
     weight[[0, 1], [0, 1]] = 1
-    reader = LinearOp("r", "conv", "y", (1, 2, 3, 3), 1, np.array([1, 2]), weight, (1, 2, 3, 3))
+    op = LinearOp("r", "conv", "y", (1, 2, 3, 3), 1, np.array([1, 2]), weight, (1, 2, 3, 3))
     model = identity_model(("N", 2, 3, 3), op="Relu")
     data = np.random.default_rng(0).random((6, 2, 3, 3)).astype(np.float32)
     programs = programs_on(provider)
-    found = measure_there(model, [reader], load_samples(data, input_specs(model)), programs, batch=1)
+    found = measure_there(model, [op], load_samples(data, input_specs(model)), programs, batch=1)
     assert as_dict(found["r"]) == pytest.approx({1: 1.0, 2: 1.0})
     assert len(programs.of("Bounds")) == 6
     assert len(programs.of("Shares")) == 1
@@ -144,9 +144,9 @@ def test_what_cannot_rise_is_not_computed_again(provider: str) -> None:
 @pytest.mark.parametrize("provider", PROVIDERS)
 @pytest.mark.parametrize("name", ["padded", "one_position"])
 def test_little_memory_means_single_samples_and_blocks(name: str, provider: str) -> None:
-    model, reader, samples = task(name)
+    model, op, samples = task(name)
     programs = programs_on(provider)
-    measure_there(model, [reader], samples, programs, workspace=1, batch=5)
+    measure_there(model, [op], samples, programs, workspace=1, batch=5)
     spans = [(int(each.feeds["first"][0]), int(each.feeds["last"][0])) for each in programs.of("Bounds")]
     assert spans == [(sample, sample + 1) for sample in range(5) for _ in range(2)]
     assert {each.feeds["which"].size for each in programs.of("Shares")} == {1}
@@ -160,7 +160,7 @@ def test_layers_of_one_form_share_their_graphs(provider: str) -> None:
     weights = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
     windows = {"a": Window(pads=(1, 1, 1, 1)), "b": Window(strides=(2, 2)), "c": Window(pads=(2, 2, 2, 2))}
     nodes = [helper.make_node("Identity", ["x"], ["in_a"])]
-    readers: list[LinearOp] = []
+    ops: list[LinearOp] = []
     sizes = {"a": (8, 8), "b": (3, 3), "c": (3, 3)}
     inside = {"a": (3, 8, 8), "b": (4, 8, 8), "c": (6, 3, 3)}
     for name, following in zip("abc", ["in_b", "in_c", "y"], strict=True):
@@ -168,22 +168,22 @@ def test_layers_of_one_form_share_their_graphs(provider: str) -> None:
         nodes.append(helper.make_node("Conv", [f"in_{name}", name], [following], **attributes))
         outside = (1, shapes[name][0], *sizes[name])
         channels = np.arange(1, shapes[name][1] + 1)
-        readers.append(
+        ops.append(
             LinearOp(name, "conv", f"in_{name}", (1, *inside[name]), 1, channels, weights[name], outside,
                    attributes=windows[name])
         )  # fmt: skip
     model = model_of(nodes, {"x": ("N", 3, 8, 8)}, ["y"], weights)
     samples = load_samples(rng.standard_normal((4, 3, 8, 8)).astype(np.float32), input_specs(model))
     programs = programs_on(provider)
-    found = measure_there(model, readers, samples, programs)
+    found = measure_there(model, ops, samples, programs)
     assert list(found) == ["a", "b", "c"]
     assert len({each.program for each in programs.ran}) == 3
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)
 def test_batches_do_not_matter(provider: str) -> None:
-    model, reader, samples = task("padded")
-    whole, parts = (measure_there(model, [reader], samples, programs_on(provider), batch=b)["r"] for b in (5, 2))
+    model, op, samples = task("padded")
+    whole, parts = (measure_there(model, [op], samples, programs_on(provider), batch=b)["r"] for b in (5, 2))
     np.testing.assert_allclose(parts.sensitivity, whole.sensitivity, rtol=1e-6)
     np.testing.assert_allclose(parts.patch_sum, whole.patch_sum, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(parts.square_sum, whole.square_sum, rtol=1e-5)
@@ -192,17 +192,17 @@ def test_batches_do_not_matter(provider: str) -> None:
 @pytest.mark.parametrize("provider", PROVIDERS)
 @pytest.mark.parametrize("name", ["padded", "pointwise"])
 def test_samples_may_differ_in_size(name: str, provider: str) -> None:
-    reader, data, *_ = build(CASES[name])
+    op, data, *_ = build(CASES[name])
     programs = programs_on(provider)
-    family, plan = OpFamily((reader,)), SensitivitySettings()
+    family, plan = OpFamily((op,)), SensitivitySettings()
     parts = [data[:2], data[2:, :, :4, :4]]
     together = DeviceSensitivityObserver(family, plan, False, "x", programs)
     apart = [DeviceSensitivityObserver(family, plan, False, "x", programs) for _ in parts]
     for one, part in zip(apart, parts, strict=True):
         together.see({"x": programs.place.put(part)}, Batch(0, len(part)))
         one.see({"x": programs.place.put(part)}, Batch(0, len(part)))
-    found = together.statistics()[reader.name]
-    wanted = merged(apart[0].statistics(), apart[1].statistics())[reader.name]
+    found = together.statistics()[op.name]
+    wanted = merged(apart[0].statistics(), apart[1].statistics())[op.name]
     np.testing.assert_allclose(found.sensitivity, wanted.sensitivity, rtol=1e-6)
     np.testing.assert_allclose(found.patch_sum, wanted.patch_sum, rtol=1e-6, atol=1e-6)
     np.testing.assert_allclose(found.square_sum, wanted.square_sum, rtol=1e-6)
@@ -211,9 +211,9 @@ def test_samples_may_differ_in_size(name: str, provider: str) -> None:
 
 @pytest.mark.parametrize("provider", PROVIDERS)
 def test_fixed_channels_are_counted_and_not_screened(provider: str) -> None:
-    model, reader, samples = task("padded")
+    model, op, samples = task("padded")
     programs = programs_on(provider)
-    fixed = replace(reader, channels=np.zeros(3, np.int64))
+    fixed = replace(op, channels=np.zeros(3, np.int64))
     found = measure_there(model, [fixed], samples, programs)["r"]
     assert found.sensitivity.shape == (0,)
     assert found.patches == 5 * 30

@@ -42,7 +42,7 @@ SHARED = Path(__file__).resolve().parents[3] / "shared"
 
 def plain(case: Drawn, kernel: Kernel) -> Statistics:
     with np.errstate(over="ignore"):
-        return calibrate(case.model, case.readers, case.samples, kernel=kernel, method="plain", threads=1)
+        return calibrate(case.model, case.ops, case.samples, kernel=kernel, method="plain", threads=1)
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)
@@ -57,7 +57,7 @@ def test_it_is_the_plain_path(kind: str, provider: str) -> None:
         batch, workspace, first = way
         found = measure_there(
             case.model,
-            case.readers,
+            case.ops,
             case.samples,
             programs,
             kernel=kernel,
@@ -77,11 +77,11 @@ def test_it_is_what_the_definition_says(provider: str) -> None:
     @QUICK
     @given(drawn(), KERNELS)
     def check(case: Drawn, kernel: Kernel) -> None:
-        found = measure_there(case.model, case.readers, case.samples, programs, kernel=kernel)
+        found = measure_there(case.model, case.ops, case.samples, programs, kernel=kernel)
         u = case.unfolded()
-        for reader in case.readers:
-            wanted = scores(u, taps_of(reader), reader, kernel)
-            assert as_dict(found[reader.name]) == pytest.approx(wanted, rel=1e-5, abs=0)
+        for op in case.ops:
+            wanted = scores(u, taps_of(op), op, kernel)
+            assert as_dict(found[op.name]) == pytest.approx(wanted, rel=1e-5, abs=0)
 
     check()
 
@@ -90,11 +90,11 @@ def test_it_is_what_the_definition_says(provider: str) -> None:
 @pytest.mark.parametrize("kernel", ["sum", "max"])
 @pytest.mark.parametrize("name", CASES)
 def test_every_window(name: str, kernel: Kernel, provider: str) -> None:
-    reader, data, u, taps = build(CASES[name])
+    op, data, u, taps = build(CASES[name])
     model = identity_model(("N", *CASES[name].data))
     samples = load_samples(data, input_specs(model))
-    found = measure_there(model, [reader], samples, programs_on(provider), kernel=kernel)["r"]
-    assert as_dict(found) == pytest.approx(scores(u, taps, reader, kernel), abs=2e-6)
+    found = measure_there(model, [op], samples, programs_on(provider), kernel=kernel)["r"]
+    assert as_dict(found) == pytest.approx(scores(u, taps, op, kernel), abs=2e-6)
     np.testing.assert_allclose(found.patch_sum, u.sum((0, 3)), atol=2e-5)
 
 
@@ -111,11 +111,11 @@ def scaled_apart(group: int) -> LinearOp:
 @pytest.mark.parametrize("provider", PROVIDERS)
 @pytest.mark.parametrize(("group", "largest"), [(1, 1.0), (2, 0.0)])
 def test_sums_are_small_beside_those_of_their_sample_and_sign(group: int, largest: float, provider: str) -> None:
-    reader = scaled_apart(group)
+    op = scaled_apart(group)
     data = np.abs(np.random.default_rng(1).standard_normal((3, 4, 3, 3))).astype(np.float32)
     model = identity_model(("N", 4, 3, 3))
-    found = measure_there(model, [reader], load_samples(data, input_specs(model)), programs_on(provider))["r"]
-    wanted = scores(data.reshape(3, 4, 1, 9), taps_of(reader), reader)
+    found = measure_there(model, [op], load_samples(data, input_specs(model)), programs_on(provider))["r"]
+    wanted = scores(data.reshape(3, 4, 1, 9), taps_of(op), op)
     assert as_dict(found) == pytest.approx(wanted, rel=1e-5)
     assert wanted[4] == pytest.approx(largest)
 
@@ -134,40 +134,40 @@ def last_axis() -> LinearOp:
 
 @pytest.mark.parametrize("provider", PROVIDERS)
 @pytest.mark.parametrize(
-    ("reader", "shape"),
+    ("op", "shape"),
     [(one((6,), 0), (6,)), (one((1, 6), 1), ("N", 6)), (one((1, 1, 6), 2), ("N", 1, 6)), (last_axis(), ("N", 5, 6, 3))],
     ids=["vector", "rows", "rows with an axis of one", "channels last"],
 )
-def test_every_layout(reader: LinearOp, shape: tuple[Any, ...], provider: str) -> None:
+def test_every_layout(op: LinearOp, shape: tuple[Any, ...], provider: str) -> None:
     fed = [1 if dim == "N" else dim for dim in shape]
     fed = [5, *fed[1:]] if len(fed) > 1 else [1, *fed]
     data = np.random.default_rng(1).standard_normal(fed).astype(np.float32)
     model = identity_model(shape)
     samples = load_samples(data, input_specs(model))
-    wanted = calibrate(model, [reader], samples, method="plain", threads=1)
+    wanted = calibrate(model, [op], samples, method="plain", threads=1)
     for workspace in (1, WORKSPACE):
-        assert_same(measure_there(model, [reader], samples, programs_on(provider), workspace=workspace), wanted, RTOL)
+        assert_same(measure_there(model, [op], samples, programs_on(provider), workspace=workspace), wanted, RTOL)
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)
 def test_an_input_that_has_no_negative_entry_by_chance_takes_one_sign(provider: str) -> None:
-    reader, data, *_ = build(CASES["padded"])
+    op, data, *_ = build(CASES["padded"])
     model = identity_model(("N", *CASES["padded"].data))
     samples = load_samples(np.abs(data), input_specs(model))
     programs = programs_on(provider)
-    found = measure_there(model, [reader], samples, programs, batch=5)
+    found = measure_there(model, [op], samples, programs, batch=5)
     assert len(programs.of("Bounds")) == 1
-    assert_same(found, calibrate(model, [reader], samples, method="plain", threads=1), RTOL)
+    assert_same(found, calibrate(model, [op], samples, method="plain", threads=1), RTOL)
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)
 def test_numbers_that_are_none_are_refused(provider: str) -> None:
-    reader, data, *_ = build(CASES["padded"])
+    op, data, *_ = build(CASES["padded"])
     node = helper.make_node("Mul", ["x", "two"], ["y"])
     model = model_of([node], {"x": ("N", *CASES["padded"].data)}, ["y"], {"two": np.array(2, np.float32)})
     data[1] = np.finfo(np.float32).max
     with pytest.raises(CalibrationError, match="computes NaN or infinity at 'y', which r reads"):
-        measure_there(model, [reader], load_samples(data, input_specs(model)), programs_on(provider))
+        measure_there(model, [op], load_samples(data, input_specs(model)), programs_on(provider))
 
 
 @pytest.mark.shared
@@ -178,10 +178,10 @@ def test_a_trained_network(kernel: Kernel, provider: str) -> None:
     model = onnx.load(SHARED / "models" / "cifar10_resnet20_folded.onnx")
     images = np.load(SHARED / "data" / "cifar10_calib1k.npz")["images"][:12]
     data = (images.transpose(0, 3, 1, 2).astype(np.float32) / 255 - 0.5) * 4
-    readers = convolutions_of(model)
+    ops = convolutions_of(model)
     samples = load_samples(np.ascontiguousarray(data), input_specs(model))
-    found = measure_there(model, readers, samples, programs_on(provider), kernel=kernel, batch=4, first=8)
-    assert_same(found, calibrate(model, readers, samples, kernel=kernel, threads=1), RTOL)
+    found = measure_there(model, ops, samples, programs_on(provider), kernel=kernel, batch=4, first=8)
+    assert_same(found, calibrate(model, ops, samples, kernel=kernel, threads=1), RTOL)
 
 
 def convolutions_of(model: onnx.ModelProto) -> list[LinearOp]:
@@ -190,15 +190,15 @@ def convolutions_of(model: onnx.ModelProto) -> list[LinearOp]:
         value.name: tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim)
         for value in onnx.shape_inference.infer_shapes(model).graph.value_info
     }
-    readers: list[LinearOp] = []
+    ops: list[LinearOp] = []
     for number, node in enumerate(model.graph.node):
         if node.op_type == "Conv" and node.input[0] in shapes:
             weight = weights[node.input[1]]
             inside, outside = ((1, *shapes[name][1:]) for name in (node.input[0], node.output[0]))
             window = Window.of({a.name: helper.get_attribute_value(a) for a in node.attribute})
             channels = np.arange(1, inside[1] + 1)
-            readers.append(
+            ops.append(
                 LinearOp(str(number), "conv", node.input[0], inside, 1, channels, weight, outside, attributes=window)
             )
-    assert len(readers) > 15
-    return readers
+    assert len(ops) > 15
+    return ops

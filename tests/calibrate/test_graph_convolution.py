@@ -85,14 +85,14 @@ def taps_of(case: Case, weight: np.ndarray) -> np.ndarray:
 
 
 def build(case: Case, seed: int = 0) -> tuple[LinearOp, np.ndarray, np.ndarray, np.ndarray]:
-    """Return the reader, data (5, ...), u (5, C, k, P) and V (C, O/g, k)."""
+    """Return the linear op, data (5, ...), u (5, C, k, P) and V (C, O/g, k)."""
     rng = np.random.default_rng(seed)
     weight = rng.standard_normal(case.weight).astype(np.float32)
     data = rng.standard_normal((5, *case.data)).astype(np.float32)
     unfold = unfold_transposed if case.transposed else unfold_conv
     u = np.stack([unfold(sample, case.weight[2:], case.window) for sample in data])
     outputs = case.weight[1] * case.group if case.transposed else case.weight[0]
-    reader = LinearOp(
+    op = LinearOp(
         name="r",
         kind="conv_transpose" if case.transposed else "conv",
         data="y",
@@ -104,13 +104,13 @@ def build(case: Case, seed: int = 0) -> tuple[LinearOp, np.ndarray, np.ndarray, 
         group=case.group,
         attributes=case.window,
     )
-    return reader, data, u, taps_of(case, weight)
+    return op, data, u, taps_of(case, weight)
 
 
-def check(reader: LinearOp, data: Any, u: Any, taps: Any, shape: Any, **options: Any) -> None:
+def check(op: LinearOp, data: Any, u: Any, taps: Any, shape: Any, **options: Any) -> None:
     model = identity_model(("N", *shape))
-    found = measure(model, reader, data, **options)
-    wanted = scores(u, taps, reader, options.get("kernel", "sum"))
+    found = measure(model, op, data, **options)
+    wanted = scores(u, taps, op, options.get("kernel", "sum"))
     assert as_dict(found) == pytest.approx(wanted, abs=2e-6)
     np.testing.assert_allclose(found.patch_sum, u.sum((0, 3)), atol=2e-5)
     assert found.patches == u.shape[0] * u.shape[3]
@@ -128,12 +128,12 @@ def test_matches_brute_force(name: str, kernel: str) -> None:
 @pytest.mark.parametrize("name", CASES)
 def test_the_brute_force_unfolds_as_onnxruntime_does(name: str) -> None:
     case = CASES[name]
-    reader, data, u, taps = build(case)
+    op, data, u, taps = build(case)
     kind = "ConvTranspose" if case.transposed else "Conv"
     attributes = {"group": case.group, **case.window.as_attributes()}
     node = helper.make_node(kind, ["x", "w"], ["y"], **attributes)
-    assert reader.weight is not None
-    model = model_of([node], {"x": ("N", *case.data)}, ["y"], {"w": reader.weight})
+    assert op.weight is not None
+    model = model_of([node], {"x": ("N", *case.data)}, ["y"], {"w": op.weight})
     actual = open_session(model, threads=1).run({"x": data})["y"]
     grouped_u = u.reshape(len(u), case.group, -1, *u.shape[2:])
     grouped_v = taps.reshape(case.group, -1, *taps.shape[1:])
@@ -145,10 +145,10 @@ def test_the_brute_force_unfolds_as_onnxruntime_does(name: str) -> None:
 @pytest.mark.parametrize("options", [{"workspace_bytes": 1}, {"batch_size": 1}, {"batch_size": 3}])
 def test_neither_chunks_nor_batches_change_the_result(name: str, options: dict[str, int]) -> None:
     case = CASES[name]
-    reader, data, *_ = build(case)
+    op, data, *_ = build(case)
     model = identity_model(("N", *case.data))
-    whole = measure(model, reader, data, batch_size=8)
-    parts = measure(model, reader, data, **options)
+    whole = measure(model, op, data, batch_size=8)
+    parts = measure(model, op, data, **options)
     np.testing.assert_allclose(parts.sensitivity, whole.sensitivity, rtol=1e-6)
     np.testing.assert_allclose(parts.patch_sum, whole.patch_sum, rtol=1e-5, atol=1e-5)
     assert parts.patches == whole.patches
@@ -157,10 +157,10 @@ def test_neither_chunks_nor_batches_change_the_result(name: str, options: dict[s
 @pytest.mark.parametrize("kernel", ["sum", "max"])
 def test_two_halves_merge_to_the_whole(kernel: Any) -> None:
     case = CASES["padded"]
-    reader, data, *_ = build(case)
+    op, data, *_ = build(case)
     model = identity_model(("N", *case.data))
-    whole = measure(model, reader, data, kernel=kernel, batch_size=1)
-    halves = [measure(model, reader, data[s], kernel=kernel, batch_size=1) for s in (slice(2), slice(2, None))]
+    whole = measure(model, op, data, kernel=kernel, batch_size=1)
+    halves = [measure(model, op, data[s], kernel=kernel, batch_size=1) for s in (slice(2), slice(2, None))]
     merged = halves[0].merge(halves[1])
     np.testing.assert_array_equal(merged.sensitivity, whole.sensitivity)
     np.testing.assert_allclose(merged.patch_sum, whole.patch_sum, rtol=1e-12)
@@ -171,48 +171,48 @@ def test_two_halves_merge_to_the_whole(kernel: Any) -> None:
 @pytest.mark.parametrize("name", ["padded", "stride", "grouped", "transposed"])
 def test_the_two_kernel_forms_bracket_each_other(name: str) -> None:
     case = CASES[name]
-    reader, data, *_ = build(case)
+    op, data, *_ = build(case)
     model = identity_model(("N", *case.data))
-    total = measure(model, reader, data, kernel="sum").sensitivity
-    single = measure(model, reader, data, kernel="max").sensitivity
+    total = measure(model, op, data, kernel="sum").sensitivity
+    single = measure(model, op, data, kernel="max").sensitivity
     assert np.all(single <= total + 1e-6)
-    assert np.all(total <= reader.kernel_size * single + 1e-6)
+    assert np.all(total <= op.kernel_size * single + 1e-6)
     assert np.all((total >= 0) & (total <= 1))
 
 
 @pytest.mark.parametrize("kernel", ["sum", "max"])
 def test_scale_of_input_and_of_output_rows_does_not_matter(kernel: Any) -> None:
     case = CASES["padded"]
-    reader, data, *_ = build(case)
+    op, data, *_ = build(case)
     model = identity_model(("N", *case.data))
-    plain = measure(model, reader, data, kernel=kernel).sensitivity
-    assert reader.weight is not None
+    plain = measure(model, op, data, kernel=kernel).sensitivity
+    assert op.weight is not None
     rows = np.array([1, 8, 0.25, 2], np.float32)[:, None, None, None]
-    scaled = replace(reader, weight=reader.weight * rows)
+    scaled = replace(op, weight=op.weight * rows)
     np.testing.assert_allclose(measure(model, scaled, data, kernel=kernel).sensitivity, plain, rtol=1e-5)
-    tiny = measure(model, reader, data * np.float32(1e-9), kernel=kernel)
+    tiny = measure(model, op, data * np.float32(1e-9), kernel=kernel)
     np.testing.assert_allclose(tiny.sensitivity, plain, rtol=1e-5)
 
 
 def test_inputs_of_usual_size_score_as_in_the_authors_code() -> None:
     """There the guard is an absolute 1.19e-7, so that tiny inputs have no sensitivity at all."""
     case = CASES["padded"]
-    reader, data, u, taps = build(case)
-    authors = scores(u, taps, reader, guard="absolute")
-    assert as_dict(measure(identity_model(("N", *case.data)), reader, data)) == pytest.approx(authors, abs=2e-6)
-    assert not any(scores(u * 1e-9, taps, reader, guard="absolute").values())
+    op, data, u, taps = build(case)
+    authors = scores(u, taps, op, guard="absolute")
+    assert as_dict(measure(identity_model(("N", *case.data)), op, data)) == pytest.approx(authors, abs=2e-6)
+    assert not any(scores(u * 1e-9, taps, op, guard="absolute").values())
 
 
 @pytest.mark.parametrize("kernel", ["sum", "max"])
 def test_all_zero_data_and_all_zero_weights_score_zero(kernel: Any) -> None:
     case = CASES["padded"]
-    reader, data, *_ = build(case)
+    op, data, *_ = build(case)
     model = identity_model(("N", *case.data))
-    dead = measure(model, reader, np.zeros_like(data), kernel=kernel)
+    dead = measure(model, op, np.zeros_like(data), kernel=kernel)
     assert not dead.sensitivity.any()
     assert not dead.negative
-    assert reader.weight is not None
-    silent = replace(reader, weight=np.zeros_like(reader.weight))
+    assert op.weight is not None
+    silent = replace(op, weight=np.zeros_like(op.weight))
     assert not measure(model, silent, data, kernel=kernel).sensitivity.any()
 
 
@@ -220,27 +220,27 @@ def test_a_corner_with_one_product_saturates() -> None:
     data = np.zeros((1, 2, 4, 4), np.float32)
     data[0, 0, 0, 0] = 1
     case = replace(CASES["padded"], data=(2, 4, 4), weight=(3, 2, 3, 3))
-    reader, *_ = build(case)
-    found = measure(identity_model(("N", 2, 4, 4)), reader, data)
+    op, *_ = build(case)
+    found = measure(identity_model(("N", 2, 4, 4)), op, data)
     np.testing.assert_allclose(found.sensitivity, [1, 0])
 
 
 def test_a_relu_saves_the_negative_quadrants() -> None:
     case = CASES["padded"]
-    reader, data, *_ = build(case)
+    op, data, *_ = build(case)
     model = identity_model(("N", *case.data), op="Relu")
-    found = measure(model, reader, data)
+    found = measure(model, op, data)
     positive = np.maximum(data, 0)
     u = np.stack([unfold_conv(sample, (3, 3), case.window) for sample in positive])
-    assert reader.weight is not None
-    assert as_dict(found) == pytest.approx(scores(u, taps_of(case, reader.weight), reader), abs=2e-6)
+    assert op.weight is not None
+    assert as_dict(found) == pytest.approx(scores(u, taps_of(case, op.weight), op), abs=2e-6)
     assert not found.negative
 
 
 def test_only_fixed_channels_still_give_the_input_means() -> None:
     case = replace(CASES["padded"], ids=(0, 0, 0))
-    reader, data, u, _ = build(case)
-    found = measure(identity_model(("N", *case.data)), reader, data)
+    op, data, u, _ = build(case)
+    found = measure(identity_model(("N", *case.data)), op, data)
     assert found.sensitivity.shape == (0,)
     np.testing.assert_allclose(found.patch_mean, u.mean((0, 3)), atol=1e-6)
 
@@ -249,6 +249,6 @@ def test_only_fixed_channels_still_give_the_input_means() -> None:
 @pytest.mark.parametrize("kernel", ["sum", "max"])
 def test_every_opset(opset: int, kernel: Any) -> None:
     case = CASES["stride"]
-    reader, data, u, taps = build(case)
-    found = measure(identity_model(("N", *case.data), opset=opset), reader, data, kernel=kernel)
-    assert as_dict(found) == pytest.approx(scores(u, taps, reader, kernel), abs=2e-6)
+    op, data, u, taps = build(case)
+    found = measure(identity_model(("N", *case.data), opset=opset), op, data, kernel=kernel)
+    assert as_dict(found) == pytest.approx(scores(u, taps, op, kernel), abs=2e-6)

@@ -23,8 +23,8 @@ RNG = np.random.default_rng(5)
 def readers_of(model: ModelProto, op: str) -> list[LinearOp]:
     """Describe the consumers of type `op`."""
     case = problem(model)
-    readers = linear_ops(case.analysis)
-    return [readers[p] for p, c in enumerate(case.graph.consumers) if c.op == op]
+    ops = linear_ops(case.analysis)
+    return [ops[p] for p, c in enumerate(case.graph.consumers) if c.op == op]
 
 
 def exposed(model: ModelProto, name: str, feed: dict[str, NDArray[Any]]) -> Floats:
@@ -36,16 +36,16 @@ def exposed(model: ModelProto, name: str, feed: dict[str, NDArray[Any]]) -> Floa
     return open_session(copy, optimize=False).run(feed)[name].astype(np.float64)
 
 
-def shares(reader: LinearOp, equation: str, data: Floats, other: Floats) -> dict[int, float]:
+def shares(op: LinearOp, equation: str, data: Floats, other: Floats) -> dict[int, float]:
     """The largest share of every channel, over all signs and outputs (PFP, Definition 1)."""
     left = equation.split(",", maxsplit=1)[0]
-    axis, place = reader.axis, equation.split("->")[0].split(",")[1].index(left[reader.axis])
-    best = dict.fromkeys(reader.channel_ids.tolist(), 0.0)
+    axis, place = op.axis, equation.split("->")[0].split(",")[1].index(left[op.axis])
+    best = dict.fromkeys(op.channel_ids.tolist(), 0.0)
     for s, t in ((1, 1), (1, -1), (-1, 1), (-1, -1)):
         a, b = np.maximum(s * data, 0), np.maximum(t * other, 0)
         total = np.einsum(equation, a, b)
         for channel in best:
-            mine = np.flatnonzero(reader.channels == channel)
+            mine = np.flatnonzero(op.channels == channel)
             part = np.einsum(equation, np.take(a, mine, axis), np.take(b, mine, place))
             best[channel] = max(best[channel], float((part / np.where(total > 1e-12, total, np.inf)).max()))
     return best
@@ -69,10 +69,10 @@ def test_einsum(case: str) -> None:
     unused = {"v"} if "stack" in case else {"w"}
     for tensor in [t for t in model.graph.initializer if t.name in unused]:
         model.graph.initializer.remove(tensor)
-    (reader,) = readers_of(model, "Einsum")
+    (op,) = readers_of(model, "Einsum")
     data = RNG.standard_normal((3, 4, 3)).astype(np.float32)
     left, right = (exposed(model, name, {"x": data}) for name in "ab")
-    assert as_dict(measure(model, reader, data)) == pytest.approx(shares(reader, equation, left, right), abs=2e-6)
+    assert as_dict(measure(model, op, data)) == pytest.approx(shares(op, equation, left, right), abs=2e-6)
 
 
 @pytest.mark.parametrize("kernel", ["sum", "max"])
@@ -85,11 +85,11 @@ def test_heads_that_a_projection_contracts(kernel: str) -> None:
             y = Einsum<equation="nshd,hdo->nso">(r, w)
         }"""
     )
-    reader = next(reader for reader in readers_of(model, "Einsum") if reader.channel_ids.size)
+    op = next(op for op in readers_of(model, "Einsum") if op.channel_ids.size)
     data = RNG.standard_normal((3, 4, 3)).astype(np.float32)
     left, right = exposed(model, "r", {"x": data}), exposed(model, "w", {"x": data})
-    wanted = shares(reader, "nshd,hdo->nso", left, right)
-    assert as_dict(measure(model, reader, data, kernel=kernel)) == pytest.approx(wanted, abs=2e-6)
+    wanted = shares(op, "nshd,hdo->nso", left, right)
+    assert as_dict(measure(model, op, data, kernel=kernel)) == pytest.approx(wanted, abs=2e-6)
 
 
 @pytest.mark.parametrize("opset", [11, 17])
@@ -127,7 +127,7 @@ def test_a_gemm_of_two_activations_in_an_old_model() -> None:
         }""",
         opset=11,
     )
-    (reader,) = readers_of(model, "Gemm")
+    (op,) = readers_of(model, "Gemm")
     data = RNG.standard_normal((4, 3)).astype(np.float32)
     left, right = (exposed(model, name, {"x": data}) for name in "ab")
-    assert as_dict(measure(model, reader, data)) == pytest.approx(shares(reader, "mk,nk->mn", left, right), abs=2e-6)
+    assert as_dict(measure(model, op, data)) == pytest.approx(shares(op, "mk,nk->mn", left, right), abs=2e-6)

@@ -25,9 +25,9 @@ def model_and_reader(text: str, op: str) -> tuple[ModelProto, LinearOp]:
     """Build a model, and describe its one consumer of type `op`."""
     model = build(text)
     case = problem(model)
-    readers = linear_ops(case.analysis)
+    ops = linear_ops(case.analysis)
     (position,) = (p for p, c in enumerate(case.graph.consumers) if c.op == op)
-    return model, readers[position]
+    return model, ops[position]
 
 
 def exposed(model: ModelProto, name: str, feed: dict[str, NDArray[Any]]) -> NDArray[np.float64]:
@@ -57,7 +57,7 @@ def test_quantized_convolution(kernel: str, axis: int, domain: str, channels: st
     there, back = ("t = Transpose<perm=[0,2,3,1]>(q)", "r = Transpose<perm=[0,3,1,2]>(p)")
     if axis == 1:
         there, back = "t = Identity(q)", "r = Identity(p)"
-    model, reader = model_and_reader(
+    model, op = model_and_reader(
         f"""g (float[N,3,6,6] x) => (float[N,5,6,6] y) <float[8,3,1,1] u, float[6,8,3,3] v, {SCALES},
         uint8[6,8,3,3] w, float[6] s, uint8[6] z = {{3,7,1,0,5,4}}, float[5,6,1,1] w_out> {{
             c = Conv(x, u)
@@ -74,8 +74,8 @@ def test_quantized_convolution(kernel: str, axis: int, domain: str, channels: st
     taps = np.swapaxes(stored(model, "w") - stored(model, "z")[:, None, None, None], 0, 1).reshape(8, 6, 9)
     quantized = exposed(model, "q", {"x": data}) - 120
     u = np.stack([unfold_conv(sample, (3, 3), Window(pads=(1, 1, 1, 1))) for sample in quantized])
-    found = measure(model, reader, data, kernel=kernel)
-    assert as_dict(found) == pytest.approx(scores(u, taps, reader, kernel), abs=2e-6)
+    found = measure(model, op, data, kernel=kernel)
+    assert as_dict(found) == pytest.approx(scores(u, taps, op, kernel), abs=2e-6)
     np.testing.assert_allclose(found.square_sum, np.square(quantized).sum((0, 2, 3)), rtol=1e-5)
 
 
@@ -90,7 +90,7 @@ PRODUCTS = {
 
 @pytest.mark.parametrize("op", PRODUCTS)
 def test_quantized_product_with_a_weight(op: str) -> None:
-    model, reader = model_and_reader(
+    model, linear_op = model_and_reader(
         f"""g (float[N,5,3] x) => (y) <float[3,8] u, {SCALES}, uint8[8,6] w, float[6] s,
         uint8[6] z = {{3,7,1,0,5,4}}, int32[6] b, float[6,4] w_out> {{
             c = MatMul(x, u)
@@ -103,12 +103,12 @@ def test_quantized_product_with_a_weight(op: str) -> None:
     zero = exposed(model, "g", {"x": data}) if op == "MatMulInteger" else 120
     u = np.moveaxis(exposed(model, "q", {"x": data}) - zero, 2, 1)[:, :, None]
     taps = (stored(model, "w") - stored(model, "z"))[:, :, None]
-    found = measure(model, reader, data, batch_size=4)
-    assert as_dict(found) == pytest.approx(scores(u, taps, reader), abs=2e-6)
+    found = measure(model, linear_op, data, batch_size=4)
+    assert as_dict(found) == pytest.approx(scores(u, taps, linear_op), abs=2e-6)
 
 
 def test_quantized_product_of_two_activations() -> None:
-    model, reader = model_and_reader(
+    model, op = model_and_reader(
         f"""g (float[N,5,3] x) => (y) <float[3,8] u, float[3,8] v, {SCALES}> {{
             c = MatMul(x, u)
             e = MatMul(x, v)
@@ -122,14 +122,14 @@ def test_quantized_product_of_two_activations() -> None:
     )
     data = rows()
     left, right = exposed(model, "q", {"x": data}) - 120, exposed(model, "t", {"x": data}) - 110
-    found = measure(model, reader, data)
-    assert as_dict(found) == pytest.approx(product_scores(left, right, reader.channels), abs=2e-6)
+    found = measure(model, op, data)
+    assert as_dict(found) == pytest.approx(product_scores(left, right, op.channels), abs=2e-6)
 
 
 @pytest.mark.parametrize(("bits", "zeros"), [(4, "float"), (8, "uint8")])
 def test_weight_of_few_bits(bits: int, zeros: str) -> None:
     """The weight is what the op makes of it: bias left out, scales and zero points counted in."""
-    model, reader = model_and_reader(
+    model, op = model_and_reader(
         f"""g (float[N,5,3] x) => (y) <float[3,40] u, uint8[6,3,{2 * bits}] w, float[6,3] s, {zeros}[6,3] z,
         float[6] b, float[6,4] w_out> {{
             c = MatMul(x, u)
@@ -144,6 +144,6 @@ def test_weight_of_few_bits(bits: int, zeros: str) -> None:
     taps = unpacked.reshape(6, 48)[:, :40].T[:, :, None]
     data = rows()
     u = np.moveaxis(exposed(model, "c", {"x": data}), 2, 1)[:, :, None]
-    np.testing.assert_allclose(reader.taps().reshape(40, 6), taps[:, :, 0], atol=1e-5)
-    found = measure(model, reader, data)
-    assert as_dict(found) == pytest.approx(scores(u, taps, reader), abs=2e-5)
+    np.testing.assert_allclose(op.taps().reshape(40, 6), taps[:, :, 0], atol=1e-5)
+    found = measure(model, op, data)
+    assert as_dict(found) == pytest.approx(scores(u, taps, op), abs=2e-5)

@@ -1,4 +1,4 @@
-"""Observers see what linear ops read in all samples, in the runs that measure the readers on the first ones."""
+"""Observers see what linear ops read in all samples, in the runs that measure the linear ops on the first ones."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ PADS = Window(pads=(1, 1, 1, 1))
 class Recorder(Observer):
     """Keeps copies of what it sees."""
 
-    reader: LinearOp
+    op: LinearOp
     batches: list[np.ndarray] = field(default_factory=list)
     seen: list[Batch] = field(default_factory=list)
 
     @property
     def needs(self) -> dict[str, Shape]:
-        return self.reader.reads
+        return self.op.reads
 
     @property
     def work(self) -> int:
         return 1
 
     def see(self, tensors: Arrays, batch: Batch) -> None:
-        self.batches.append(self.reader.numbers(tensors).copy())
+        self.batches.append(self.op.numbers(tensors).copy())
         self.seen.append(batch)
 
     def statistics(self) -> dict[str, Any]:
@@ -92,20 +92,20 @@ def equal(found: Any, wanted: Any) -> None:
 @pytest.mark.parametrize("method", ["screened", "plain"])
 @pytest.mark.parametrize("scored", [1, 4, 6, 13, COUNT, None])
 def test_all_samples_are_watched_and_only_the_first_are_scored(method: Any, scored: int | None) -> None:
-    model, readers, data = case()
+    model, ops, data = case()
     samples, options = samples_of(model, data), {"method": method, "batch_size": 4, "threads": 3}
-    observers = [Recorder(reader) for reader in readers]
+    observers = [Recorder(op) for op in ops]
     told: list[tuple[int, int]] = []
     found = calibrate(
         model,
-        readers[:2],
+        ops[:2],
         samples,
         observers=observers,
         scored=scored,
         progress=lambda *news: told.append(news),
         **options,
     )
-    equal(found, calibrate(model, readers[:2], samples.take(scored or COUNT), **options))
+    equal(found, calibrate(model, ops[:2], samples.take(scored or COUNT), **options))
     wanted = shown(model, data, ["b", "t"])
     np.testing.assert_array_equal(observers[0].whole(), data)
     np.testing.assert_allclose(observers[1].whole(), wanted["b"], rtol=1e-5, atol=1e-5)
@@ -121,19 +121,19 @@ def test_all_samples_are_watched_and_only_the_first_are_scored(method: Any, scor
 
 @pytest.mark.parametrize("dtype", [TensorProto.FLOAT, TensorProto.FLOAT16])
 def test_tensors_of_unknown_type_come_out_beside_what_the_graph_measures(dtype: int) -> None:
-    model, readers, data = case()
+    model, ops, data = case()
     del model.graph.value_info[:]
     cast = helper.make_node("Cast", ["p"], ["h"], to=dtype)
     model.graph.node.insert(4, cast)
-    observer = Recorder(replace(readers[1], data="h", data_shape=(1, 5, 1, 1), channels=np.arange(1, 6)))
-    calibrate(model, readers[:2], samples_of(model, data), observers=[observer], method="plain", batch_size=4)
+    observer = Recorder(replace(ops[1], data="h", data_shape=(1, 5, 1, 1), channels=np.arange(1, 6)))
+    calibrate(model, ops[:2], samples_of(model, data), observers=[observer], method="plain", batch_size=4)
     assert observer.batches[0].dtype == helper.tensor_dtype_to_np_dtype(dtype)
     wanted = shown(model, data, ["p"])["p"]
     np.testing.assert_allclose(observer.whole(), wanted, rtol=1e-2, atol=1e-2)
 
 
 def test_the_network_runs_once_over_the_samples_however_many_look_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, readers, data = case()
+    model, ops, data = case()
     fed: list[int] = []
     runs = ArraySamples.runs
 
@@ -143,37 +143,37 @@ def test_the_network_runs_once_over_the_samples_however_many_look_on(monkeypatch
             yield feed, count
 
     monkeypatch.setattr(ArraySamples, "runs", counted)
-    calibrate(model, readers, samples_of(model, data), observers=[Recorder(r) for r in readers * 3], batch_size=4)
+    calibrate(model, ops, samples_of(model, data), observers=[Recorder(r) for r in ops * 3], batch_size=4)
     assert fed == [4, 4, 4, 2]
 
 
 def test_without_observers_nothing_is_run_behind_the_border() -> None:
-    model, readers, data = case()
+    model, ops, data = case()
     data[9:] = np.nan
     told: list[tuple[int, int]] = []
     found = calibrate(
-        model, readers, samples_of(model, data), scored=4, batch_size=4, progress=lambda *news: told.append(news)
+        model, ops, samples_of(model, data), scored=4, batch_size=4, progress=lambda *news: told.append(news)
     )
     assert {found[name].samples for name in found} == {4}
     assert told == [(4, 4)]
 
 
 def test_observers_go_with_the_first_pass_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, readers, data = case()
+    model, ops, data = case()
     monkeypatch.setattr(collect_module, "shard_families", lambda families, limit: ((family,) for family in families))
-    observer, told = Recorder(readers[1]), list[tuple[int, int]]()
+    observer, told = Recorder(ops[1]), list[tuple[int, int]]()
     samples = samples_of(model, data)
     found = calibrate(
-        model, readers, samples, observers=[observer], scored=6, progress=lambda *news: told.append(news), batch_size=4
+        model, ops, samples, observers=[observer], scored=6, progress=lambda *news: told.append(news), batch_size=4
     )
     assert len(observer.whole()) == COUNT
     assert told[-1] == (COUNT + 2 * 6, COUNT + 2 * 6)
-    equal(found, calibrate(model, readers, samples.take(6), batch_size=4))
+    equal(found, calibrate(model, ops, samples.take(6), batch_size=4))
 
 
 def test_observers_alone() -> None:
-    model, readers, data = case()
-    observer = Recorder(readers[1])
+    model, ops, data = case()
+    observer = Recorder(ops[1])
     found = calibrate(model, [], samples_of(model, data), observers=[observer], batch_size=5)
     assert not len(found)
     np.testing.assert_allclose(observer.whole(), shown(model, data, ["b"])["b"], rtol=1e-5, atol=1e-5)
@@ -181,20 +181,20 @@ def test_observers_alone() -> None:
 
 @pytest.mark.parametrize("scored", [5, 6])
 def test_a_fixed_batch_is_not_cut(scored: int) -> None:
-    model, readers, data = case()
+    model, ops, data = case()
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 3
-    samples, observer = samples_of(model, data), Recorder(readers[0])
-    found = calibrate(model, readers[:1], samples, observers=[observer], scored=scored)
+    samples, observer = samples_of(model, data), Recorder(ops[0])
+    found = calibrate(model, ops[:1], samples, observers=[observer], scored=scored)
     assert found["u"].samples == scored // 3 * 3
     assert [len(batch) for batch in observer.batches] == [3] * 4
 
 
 @pytest.mark.parametrize("scored", [4, 5, 7])
 def test_feeds_count_whole(scored: int) -> None:
-    model, readers, data = case()
+    model, ops, data = case()
     samples = samples_of(model, [{"x": data[:5]}, {"x": data[5:7]}, {"x": data[7:]}])
-    observer = Recorder(readers[0])
-    found = calibrate(model, readers[:1], samples, observers=[observer], scored=scored)
+    observer = Recorder(ops[0])
+    found = calibrate(model, ops[:1], samples, observers=[observer], scored=scored)
     assert found["u"].samples == (5 if scored <= 5 else 7)
     assert [len(batch) for batch in observer.batches] == [5, 2, 7]
 
@@ -202,14 +202,14 @@ def test_feeds_count_whole(scored: int) -> None:
 def test_what_is_not_finite_is_refused_only_where_it_counts() -> None:
     model = build("g (float[N,4] x) => (y) <float[4,2] w> { a = Log(x)  y = MatMul(a, w) }")
     weight = np.frombuffer(model.graph.initializer[0].raw_data, np.float32).reshape(4, 2)
-    reader = LinearOp("w", "matmul", "a", (1, 4), 1, np.arange(1, 5), weight, (1, 2))
+    op = LinearOp("w", "matmul", "a", (1, 4), 1, np.arange(1, 5), weight, (1, 2))
     data = np.ones((8, 4), np.float32)
     data[5] = -1
-    observer = Recorder(reader)
-    assert calibrate(model, [reader], samples_of(model, data), observers=[observer], scored=5)["w"].samples == 5
+    observer = Recorder(op)
+    assert calibrate(model, [op], samples_of(model, data), observers=[observer], scored=5)["w"].samples == 5
     assert np.isnan(observer.whole()).any(1).tolist() == [False] * 5 + [True] + [False] * 2
     with pytest.raises(CalibrationError, match="NaN or infinity at 'a'"):
-        calibrate(model, [reader], samples_of(model, data), observers=[observer], scored=6)
+        calibrate(model, [op], samples_of(model, data), observers=[observer], scored=6)
 
 
 def test_where_a_batch_fails_the_samples_go_on_one_by_one() -> None:
@@ -217,17 +217,17 @@ def test_where_a_batch_fails_the_samples_go_on_one_by_one() -> None:
     model = build(
         """g (float[N,2,3] x) => (y) <int64[2] s = {1, 6}, float[6,3] w> { y = Reshape(x, s)  z = MatMul(y, w) }"""
     )
-    reader = LinearOp("w", "matmul", "y", (1, 6), 1, np.arange(1, 7), np.eye(6, 3, dtype=np.float32), (1, 3))
-    observer, data = Recorder(reader), np.arange(24, dtype=np.float32).reshape(4, 2, 3)
-    found = calibrate(model, [reader], samples_of(model, data), observers=[observer], scored=1)
+    op = LinearOp("w", "matmul", "y", (1, 6), 1, np.arange(1, 7), np.eye(6, 3, dtype=np.float32), (1, 3))
+    observer, data = Recorder(op), np.arange(24, dtype=np.float32).reshape(4, 2, 3)
+    found = calibrate(model, [op], samples_of(model, data), observers=[observer], scored=1)
     assert found["w"].samples == 1
     assert observer.seen == [Batch(number, 1) for number in range(4)]
     np.testing.assert_array_equal(observer.whole(), data.reshape(4, 6))
 
 
 def test_watched_tensors_count_when_a_batch_is_chosen() -> None:
-    model, readers, data = case()
-    observers = [Recorder(reader) for reader in readers]
+    model, ops, data = case()
+    observers = [Recorder(op) for op in ops]
     one = 4 * (3 * 36 + 4 * 36 + 5)
     calibrate(model, [], samples_of(model, data), observers=observers, workspace_bytes=2 * one * 3 + 4)
     assert [len(batch) for batch in observers[0].batches] == [3, 3, 3, 3, 2]

@@ -49,38 +49,38 @@ def chain() -> tuple[onnx.ModelProto, list[LinearOp], np.ndarray]:
     }
     model.graph.initializer.extend(numpy_helper.from_array(w, n) for n, w in weights.items())
     pads = Window(pads=(1, 1, 1, 1))
-    readers = [
+    ops = [
         LinearOp("one", "conv", "x", (1, 3, 6, 6), 1, np.array([0, 0, 0]), weights["w1"],
                (1, 4, 6, 6), attributes=pads),
         LinearOp("two", "conv", "b", (1, 4, 6, 6), 1, np.arange(1, 5), weights["w2"], (1, 5, 4, 4)),
         LinearOp("three", "matmul", "e", (1, 5), 1, np.arange(5, 10), weights["w3"], (1, 5)),
     ]  # fmt: skip
-    return model, readers, rng.standard_normal((6, 3, 6, 6)).astype(np.float32)
+    return model, ops, rng.standard_normal((6, 3, 6, 6)).astype(np.float32)
 
 
 def test_a_network_equals_its_readers_one_by_one() -> None:
-    model, readers, data = chain()
+    model, ops, data = chain()
     before = model.SerializeToString()
     samples = load_samples(data, input_specs(model))
     seen: list[tuple[int, int]] = []
-    whole = calibrate(model, readers, samples, batch_size=4, progress=lambda done, total: seen.append((done, total)))
+    whole = calibrate(model, ops, samples, batch_size=4, progress=lambda done, total: seen.append((done, total)))
     assert list(whole) == ["one", "two", "three"]
     assert seen == [(4, 6), (6, 6)]
     assert model.SerializeToString() == before
-    for reader in readers:
-        alone = calibrate(model, [reader], samples)[reader.name]
-        np.testing.assert_allclose(alone.sensitivity, whole[reader.name].sensitivity, rtol=1e-5)
+    for op in ops:
+        alone = calibrate(model, [op], samples)[op.name]
+        np.testing.assert_allclose(alone.sensitivity, whole[op.name].sensitivity, rtol=1e-5)
     assert not whole["two"].negative
     assert whole["three"].negative
 
 
 def test_several_probes_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, readers, data = chain()
+    model, ops, data = chain()
     samples = load_samples(data, input_specs(model))
-    whole = calibrate(model, readers, samples)
+    whole = calibrate(model, ops, samples)
     monkeypatch.setattr(probe_module, "CONSTANTS_LIMIT", 1)
     monkeypatch.setattr(runner_module, "_IN_MEMORY", 0)
-    parts = calibrate(model, readers, samples)
+    parts = calibrate(model, ops, samples)
     for name in whole:
         np.testing.assert_allclose(parts[name].sensitivity, whole[name].sensitivity, rtol=1e-5)
 
@@ -91,17 +91,17 @@ def test_a_batch_axis_that_is_only_promised_falls_back_to_single_samples() -> No
         g (float[N, 2, 3] x) => (float[M, 6] y) <int64[2] s = {1, 6}> { y = Reshape(x, s) }
     """
     weight = np.eye(6, 3, dtype=np.float32)
-    reader = LinearOp("r", "matmul", "y", (1, 6), 1, np.arange(1, 7), weight, (1, 3))
+    op = LinearOp("r", "matmul", "y", (1, 6), 1, np.arange(1, 7), weight, (1, 3))
     data = np.ones((4, 2, 3), np.float32)
-    assert measure(parser.parse_model(text), reader, data).samples == 4
+    assert measure(parser.parse_model(text), op, data).samples == 4
     with pytest.raises(ModelError, match="cannot run the model"):
-        measure(parser.parse_model(text), reader, data, batch_size=2)
+        measure(parser.parse_model(text), op, data, batch_size=2)
 
 
 @pytest.mark.parametrize("onnx_type", [TensorProto.FLOAT16, TensorProto.DOUBLE])
 def test_other_float_types_are_measured_in_float32(onnx_type: int) -> None:
     dtype = helper.tensor_dtype_to_np_dtype(onnx_type)
-    reader = LinearOp("r", "matmul", "x", (1, 3), 1, np.arange(1, 4), np.eye(3, dtype=np.float32), (1, 3))
+    op = LinearOp("r", "matmul", "x", (1, 3), 1, np.arange(1, 4), np.eye(3, dtype=np.float32), (1, 3))
     graph = helper.make_graph(
         [helper.make_node("Identity", ["x"], ["y"])],
         "g",
@@ -109,30 +109,30 @@ def test_other_float_types_are_measured_in_float32(onnx_type: int) -> None:
         [helper.make_tensor_value_info("y", onnx_type, ["N", 3])],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    found = measure(model, reader, np.array([[1, 2, 0]], dtype))
+    found = measure(model, op, np.array([[1, 2, 0]], dtype))
     np.testing.assert_array_equal(found.sensitivity, [1, 1, 0])
 
 
 def test_nan_inside_the_network_is_named() -> None:
-    reader = LinearOp("r", "matmul", "y", (1, 2), 1, np.arange(1, 3), np.eye(2, dtype=np.float32), (1, 2))
+    op = LinearOp("r", "matmul", "y", (1, 2), 1, np.arange(1, 3), np.eye(2, dtype=np.float32), (1, 2))
     model = identity_model(("N", 2), op="Log")
     with pytest.raises(CalibrationError, match="NaN or infinity at 'y', which r reads"):
-        measure(model, reader, -np.ones((2, 2), np.float32))
+        measure(model, op, -np.ones((2, 2), np.float32))
 
 
 def test_a_tensor_that_is_not_there_is_named() -> None:
-    reader = LinearOp("r", "matmul", "nope", (1, 2), 1, np.arange(1, 3), np.eye(2, dtype=np.float32), (1, 2))
+    op = LinearOp("r", "matmul", "nope", (1, 2), 1, np.arange(1, 3), np.eye(2, dtype=np.float32), (1, 2))
     with pytest.raises(ModelError, match="no tensor 'nope'"):
-        measure(identity_model(("N", 2)), reader, np.ones((2, 2), np.float32))
+        measure(identity_model(("N", 2)), op, np.ones((2, 2), np.float32))
 
 
 def test_the_batch_fits_memory_and_cache() -> None:
-    _, readers, data = chain()
+    _, ops, data = chain()
     free = load_samples(np.repeat(data, 10, axis=0), (InputSpec("x", data.dtype, (None, 3, 6, 6)),))
     plan = SensitivitySettings(chunk_bytes=4 << 20)
 
     def in_graph(samples: Samples, asked: int | None, plan: SensitivitySettings) -> int:
-        return choose_batch({}, samples, asked, plan.workspace_bytes, in_graph_limit(readers, plan))
+        return choose_batch({}, samples, asked, plan.workspace_bytes, in_graph_limit(ops, plan))
 
     assert in_graph(free, None, plan) == 16
     assert in_graph(free, 5, plan) == 5
@@ -140,7 +140,7 @@ def test_the_batch_fits_memory_and_cache() -> None:
     largest = 2 * 4 * 4 * 36
     assert in_graph(free, None, replace(plan, workspace_bytes=2 * 4 * largest)) == 4
     assert in_graph(free, None, replace(plan, chunk_bytes=1)) == 1
-    needs = {name: shape for reader in readers for name, shape in reader.reads.items()}
+    needs = {name: shape for op in ops for name, shape in op.reads.items()}
     held = 4 * (3 * 36 + 4 * 36 + 5)
     assert choose_batch(needs, free, None, plan.workspace_bytes) == 16
     assert choose_batch(needs, free, 2, 2 * held * 3) == 2
@@ -197,9 +197,9 @@ def test_branches_and_the_long_name_of_the_default_domain() -> None:
         }
     """
     model = parser.parse_model(text)
-    reader = LinearOp("r", "matmul", "y", (1, 2), 1, np.arange(1, 3), np.eye(2, dtype=np.float32), (1, 2))
+    op = LinearOp("r", "matmul", "y", (1, 2), 1, np.arange(1, 3), np.eye(2, dtype=np.float32), (1, 2))
     feeds = [{"x": np.ones((2, 2), np.float32), "c": np.array(c)} for c in (True, False)]
-    found = calibrate(model, [reader], load_samples(feeds, input_specs(model)))["r"]
+    found = calibrate(model, [op], load_samples(feeds, input_specs(model)))["r"]
     assert found.negative
     assert (found.samples, found.patches) == (4, 4)
     np.testing.assert_array_equal(found.patch_sum, [[0], [0]])
@@ -216,9 +216,9 @@ from onnxpfp.data.inputs import input_specs
 from onnxpfp.data.sources import load_samples
 from onnxpfp.linear.ops import LinearOp
 model = onnx.load({str(tmp_path / "m.onnx")!r})
-reader = LinearOp("r", "matmul", "e", (1, 5), 1, np.arange(5, 10), np.eye(5, dtype=np.float32), (1, 5))
+op = LinearOp("r", "matmul", "e", (1, 5), 1, np.arange(5, 10), np.eye(5, dtype=np.float32), (1, 5))
 samples = load_samples({str(tmp_path / "x.npy")!r}, input_specs(model))
-calibrate(model, [reader], samples)
+calibrate(model, [op], samples)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("", "")
@@ -226,14 +226,14 @@ calibrate(model, [reader], samples)
 
 @pytest.mark.gpu
 def test_cuda_equals_cpu() -> None:
-    model, readers, data = chain()
+    model, ops, data = chain()
     try:
         open_session(model, "cuda")
     except ProviderError as error:
         pytest.skip(str(error))
     samples = load_samples(data, input_specs(model))
-    there = calibrate(model, readers, samples, providers="cuda")
-    here = calibrate(model, readers, samples)
+    there = calibrate(model, ops, samples, providers="cuda")
+    here = calibrate(model, ops, samples)
     for name in here:
         np.testing.assert_allclose(there[name].sensitivity, here[name].sensitivity, rtol=1e-5)
         np.testing.assert_allclose(there[name].patch_sum, here[name].patch_sum, atol=1e-3)
@@ -252,9 +252,9 @@ def test_a_trained_network_has_all_its_shares_in_range() -> None:
     node = [n for n in model.graph.node if n.op_type == "Conv" and n.input[1] in weights][3]
     weight = weights[node.input[1]]
     pads = Window(pads=(1, 1, 1, 1))
-    reader = LinearOp("r", "conv", node.input[0], (1, 16, 32, 32), 1, np.arange(1, 17), weight,
+    op = LinearOp("r", "conv", node.input[0], (1, 16, 32, 32), 1, np.arange(1, 17), weight,
                     (1, 16, 32, 32), attributes=pads)  # fmt: skip
-    found: Any = measure(model, reader, np.ascontiguousarray(data))
+    found: Any = measure(model, op, np.ascontiguousarray(data))
     assert json.dumps(as_dict(found))
     assert np.all((found.sensitivity >= 0) & (found.sensitivity <= 1))
     assert found.sensitivity.sum() >= 1

@@ -32,7 +32,7 @@ SUBNORMAL = 1e-41
 
 @dataclass(frozen=True)
 class Seen:
-    """One reader, one sign of its input: what the screening has, and every share by the definition, (S, P, b).
+    """One linear op, one sign of its input: what the screening has, and every share by the definition, (S, P, b).
 
     `groups` are the convolution groups of the blocks, (b,).
     """
@@ -45,7 +45,7 @@ class Seen:
 
 def seen(case: Drawn, kernel: Kernel) -> Iterator[Seen]:
     """Let an observer see a batch, and listen."""
-    (family,) = op_families(case.readers)
+    (family,) = op_families(case.ops)
     observer = SensitivityObserver(family, SensitivitySettings(kernel), nonnegative=False)
     heard: list[tuple[Screening, SumField]] = []
     original = Screening.see
@@ -64,11 +64,11 @@ def seen(case: Drawn, kernel: Kernel) -> Iterator[Seen]:
         for part in parts:
             data = case.data[part]
             observer.see({family.lead.data: data.T if case.first else data}, Batch(0, len(data)))
-            for reader in (reader for reader in case.readers if reader.channels.any()):
-                fields = [(screen, field) for screen, field in heard if screen.exact.reader is reader]
+            for op in (op for op in case.ops if op.channels.any()):
+                fields = [(screen, field) for screen, field in heard if screen.exact.op is op]
                 for sign, (screen, field) in zip(_signs(unfolded[part], len(fields)), fields, strict=True):
-                    shares = every_share(np.maximum(sign * unfolded[part], 0), reader, kernel)
-                    groups = [block.group for block in blocks_of(reader, kernel)]
+                    shares = every_share(np.maximum(sign * unfolded[part], 0), op, kernel)
+                    groups = [block.group for block in blocks_of(op, kernel)]
                     yield Seen(screen, field, np.swapaxes(shares, 0, 1) if family.samples_last else shares, groups)
             heard.clear()
 
@@ -180,8 +180,8 @@ def test_subnormal_and_tiny_weights_and_zeros(ids: tuple[int, ...], taps: int, k
     data[rng.random(data.shape) < 0.3] = 0
     data[0, 1:] = 0
     data[1, :3], data[1, 4:] = 0, 0
-    reader = LinearOp("r", "conv", "y", (1, 6, 5), 1, np.array(ids), weight, (1, 4, 6 - taps))
-    found = list(seen(Drawn((reader,), data), kernel))
+    op = LinearOp("r", "conv", "y", (1, 6, 5), 1, np.array(ids), weight, (1, 4, 6 - taps))
+    found = list(seen(Drawn((op,), data), kernel))
     # The first two samples have only what such weights make.
     assert sum((one.shares == 1).any() for one in found) >= 2
     for one in found:

@@ -20,7 +20,7 @@ EPSILON = np.finfo(np.float32).eps
 
 @dataclass(frozen=True)
 class Edge:
-    """A reader of noise; `weight` as ONNX lays it out."""
+    """A linear op of noise; `weight` as ONNX lays it out."""
 
     kind: Kind
     data: tuple[int, ...]
@@ -36,11 +36,11 @@ class Edge:
         data = rng.standard_normal((3, *self.data)).astype(np.float32) * np.float32(self.of_data)
         weight = rng.standard_normal(self.weight).astype(np.float32) * np.float32(self.of_weight)
         ids = np.array(self.channels or range(1, self.data[0] + 1), np.int64)
-        reader = LinearOp(
+        op = LinearOp(
             "r", self.kind, "y", (1, *self.data), 1, ids, weight, (1, self.weight[0], 1),
             group=self.group, attributes=self.window,
         )  # fmt: skip
-        return Drawn((reader,), data)
+        return Drawn((op,), data)
 
 
 SPARSE = Window(strides=(2, 2))
@@ -79,7 +79,7 @@ def test_what_strides_pass_over_still_counts_as_input(kernel: Kernel) -> None:
     case = EDGES["only strides"].drawn()
     data = np.abs(case.data)
     data[:, :, 1, 1] *= -1
-    found = Drawn(case.readers, data).measured("screened", kernel)["r"]
+    found = Drawn(case.ops, data).measured("screened", kernel)["r"]
     np.testing.assert_allclose(found.square_sum, np.square(data).sum((0, 2, 3)), rtol=1e-5)
     assert found.negative
     assert found.patches == 3 * 3 * 3
@@ -92,29 +92,29 @@ def test_readers_of_one_tensor_do_not_disturb_each_other(kernel: Kernel) -> None
     weights[1][2] = 0
     weights[2][:] = 0
     ids = (np.array([1, 2, 3]), np.array([4, 0, 4]), np.array([5, 6, 7]))
-    readers = tuple(
+    ops = tuple(
         LinearOp(f"r{n}", "conv", "y", (1, 3, 8), 1, each, weight, (1, len(weight), 6))
         for n, (each, weight) in enumerate(zip(ids, weights, strict=True))
     )
     data = rng.standard_normal((4, 3, 8)).astype(np.float32)
-    together = Drawn(readers, data).measured("screened", kernel)
-    assert_same(together, Drawn(readers, data).measured("plain", kernel))
+    together = Drawn(ops, data).measured("screened", kernel)
+    assert_same(together, Drawn(ops, data).measured("plain", kernel))
     assert not together["r2"].sensitivity.any()
-    for reader in readers:
-        alone = Drawn((reader,), data).measured("screened", kernel)[reader.name]
-        np.testing.assert_array_equal(alone.sensitivity, together[reader.name].sensitivity)
+    for op in ops:
+        alone = Drawn((op,), data).measured("screened", kernel)[op.name]
+        np.testing.assert_array_equal(alone.sensitivity, together[op.name].sensitivity)
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_readers_with_other_windows_are_measured_apart(kernel: Kernel) -> None:
     rng = np.random.default_rng(6)
     windows = [Window(), Window(strides=(2,)), Window(pads=(1, 1)), Window(dilations=(2,))]
-    readers = tuple(
+    ops = tuple(
         LinearOp(f"r{n}", "conv", "y", (1, 3, 8), 1, np.arange(1, 4), rng.standard_normal((2, 3, 3)).astype(np.float32),
                (1, 2, 6), attributes=window)
         for n, window in enumerate(windows)
     )  # fmt: skip
-    case = Drawn(readers, rng.standard_normal((2, 3, 8)).astype(np.float32))
+    case = Drawn(ops, rng.standard_normal((2, 3, 8)).astype(np.float32))
     assert_same(case.measured("screened", kernel), case.measured("plain", kernel))
 
 
@@ -127,8 +127,8 @@ def test_sums_near_the_guard(seed: int, spread: float, faint: int) -> None:
     data = rng.lognormal(0, 1, (2, 16, 5)).astype(np.float32)
     data[:, -faint:] = rng.lognormal(0, 4, (2, faint, 5)) * 10 ** rng.uniform(-8, -6, (2, faint, 1))
     weight = rng.standard_normal((5, 6)) * 10 ** rng.uniform(-spread, spread, 6)
-    reader = LinearOp("r", "matmul", "y", (1, 16, 5), 2, np.arange(1, 6), weight.astype(np.float32), (1, 16, 6))
-    case = Drawn((reader,), data)
+    op = LinearOp("r", "matmul", "y", (1, 16, 5), 2, np.arange(1, 6), weight.astype(np.float32), (1, 16, 6))
+    case = Drawn((op,), data)
     assert_same(case.measured("screened", "sum"), case.measured("plain", "sum"))
 
 
@@ -144,8 +144,8 @@ def test_a_faint_position_counts_from_the_guard_on(largest: float, faint: float,
     # The second output is there for its large sums; the first channel has little part in it.
     rows = [signs, signs * np.array([0.1, 1, 1, 1, 1]) * largest / 2.1 if largest > 3 else signs]
     weight = np.stack(rows, axis=1).astype(np.float32)
-    reader = LinearOp("r", "matmul", "y", (1, 10, 5), 2, np.arange(1, 6), weight, (1, 10, 2))
-    case = Drawn((reader,), data)
+    op = LinearOp("r", "matmul", "y", (1, 10, 5), 2, np.arange(1, 6), weight, (1, 10, 2))
+    case = Drawn((op,), data)
     for method in METHODS:
         found = case.measured(method, "sum")["r"].sensitivity
         np.testing.assert_allclose(found[0], wanted, rtol=1e-6)
@@ -158,12 +158,12 @@ def test_a_channel_with_tiny_weights_counts_where_it_is_alone(
     channels: tuple[int, ...], kernel: Kernel, of_weight: float
 ) -> None:
     case = Edge("conv", (3, 5, 5), (4, 3, 3, 3), PADDED, channels=channels).drawn()
-    (reader,) = case.readers
-    assert isinstance(reader.weight, np.ndarray)
-    tiny = np.flatnonzero(reader.channels == 1)
-    reader.weight[:, tiny] *= np.float32(of_weight)
+    (op,) = case.ops
+    assert isinstance(op.weight, np.ndarray)
+    tiny = np.flatnonzero(op.channels == 1)
+    op.weight[:, tiny] *= np.float32(of_weight)
     case.data[0, :] = np.abs(case.data[0, :])
-    case.data[0, np.flatnonzero(reader.channels != 1)] = 0
+    case.data[0, np.flatnonzero(op.channels != 1)] = 0
     found = case.measured("screened", kernel)
     assert_same(found, case.measured("plain", kernel))
     if kernel == "sum":

@@ -40,11 +40,11 @@ def check(source: Path | ModelProto, images: Array, kernel: Kernel) -> None:
     loaded = load(source)
     shapes = {spec.name: (1, *images.shape[1:]) for spec in input_specs(loaded.model)}
     analysis = analyze_at(loaded, shapes, Options())
-    readers = linear_ops(analysis)
+    ops = linear_ops(analysis)
     model = analysis.source.model
     samples = load_samples(images, input_specs(model))
-    plain = calibrate(model, readers, samples, kernel=kernel, method="plain", threads=1)
-    assert_same(calibrate(model, readers, samples, kernel=kernel, threads=1), plain)
+    plain = calibrate(model, ops, samples, kernel=kernel, method="plain", threads=1)
+    assert_same(calibrate(model, ops, samples, kernel=kernel, threads=1), plain)
     assert any(plain[name].sensitivity.any() for name in plain)
 
 

@@ -82,10 +82,10 @@ def test_what_is_only_a_matter_of_speed_changes_nothing(way: str) -> None:
 def test_screened_is_what_the_definition_says(case: Drawn, kernel: Kernel) -> None:
     found = case.measured("screened", kernel)
     u = case.unfolded()
-    for reader in case.readers:
-        wanted = scores(u, taps_of(reader), reader, kernel)
-        assert as_dict(found[reader.name]) == pytest.approx(wanted, rel=3e-6, abs=0)
-        assert found[reader.name].negative == bool((case.data < 0).any())
-        assert found[reader.name].patches == u.shape[0] * u.shape[3]
+    for op in case.ops:
+        wanted = scores(u, taps_of(op), op, kernel)
+        assert as_dict(found[op.name]) == pytest.approx(wanted, rel=3e-6, abs=0)
+        assert found[op.name].negative == bool((case.data < 0).any())
+        assert found[op.name].patches == u.shape[0] * u.shape[3]
         scale = np.abs(u).max()
-        np.testing.assert_allclose(found[reader.name].patch_sum, u.sum((0, 3)), rtol=1e-5, atol=1e-5 * scale)
+        np.testing.assert_allclose(found[op.name].patch_sum, u.sum((0, 3)), rtol=1e-5, atol=1e-5 * scale)

@@ -17,7 +17,7 @@ def test_the_report_says_what_was_reached(folder, prune):
     assert result.exit_code == 0
     assert "as few MACs as a relative output error of 0.7 allows" in result.stdout
     found = re.search(
-        r"reached +(\S+) % of the MACs, by the samples of the drift, in (\d+) trials: 80 % good", result.stdout
+        r"reached +(\S+) % of the MACs, measured on the held-out samples in (\d+) trials: 80 % good", result.stdout
     )
     assert found
     drift = re.search(r"relative output error (\S+), against the original on 2 held-out samples", result.stdout)

@@ -76,12 +76,12 @@ def _line(text: str, start: str) -> str:
 def test_sizes_and_facts():
     text = _text(_report())
     assert _line(text, "parameters") == "parameters 1,000 600 60.0 %"
-    assert _line(text, "MACs") == "MACs, one sample 20,000 10,000 50.0 %"
+    assert _line(text, "MACs") == "MACs, one run 20,000 10,000 50.0 %"
     assert _line(text, "file") == "file, bytes 4,000 2,500 62.5 %"
     assert _line(text, "target") == "target keep 50 % of the MACs"
     assert _line(text, "reachable") == "reachable 98.7 % of the parameters lie in channels that may go"
     assert _line(text, "ran on") == "ran on CPUExecutionProvider"
-    assert _line(text, "samples (S)") == "samples (S) 176 used, the size formula asks for 300"
+    assert _line(text, "samples (S)") == "samples (S) 176 used for the sensitivities; the size formula asks for 300"
     assert "largest difference 3e-07 of the largest output, 1e-04 allowed, 2 runs" in text
     assert "relative output error 0.125, top-1 agreement 95.3 %, against the original on 64 held-out" in text
     assert _line(text, "seconds") == "seconds 1.3 (load 0.3, curves 1.0)"
@@ -119,7 +119,7 @@ def test_compensation_says_why_not():
 
 def test_what_went_for_nothing_and_how_the_widths_came_about():
     text = _text(_report())
-    assert "channels that went first: 3 dead by the weights, 1 duplicate on all 300 samples" in text
+    assert "channels removed first: 3 dead by the weights, 1 duplicate on all 300 samples" in text
     assert _line(text, "widths by") == "widths by measured drift of the output, anew in 2 steps"
     bare = _text(replace(_report(), removed=(), steps=1, allocation="uniform"))
     assert _line(bare, "widths by") == "widths by one share for all groups"
@@ -127,14 +127,14 @@ def test_what_went_for_nothing_and_how_the_widths_came_about():
 
 
 def test_refits_are_summed_up_and_listed_where_everything_is_wanted():
-    told = "2 of 3 linear ops refitted by least squares: error of their outputs on held-out data 12.5 % -> 6.25 %"
+    told = "as a share of its variance: 12.5 % before, 6.25 % after"
     for full in (False, True):
         text = " ".join(_text(_report(), full=full).split())
         assert told in text
-        assert "worse nowhere" in text
+        assert "no op got worse" in text
         assert ("as it was" in text) == full
     worse = replace(_report(), refits=(Record("first", 0.1, 0.2, 1.0),))
-    assert "worse at 1" in _text(worse)
+    assert "1 got worse" in _text(worse)
     assert "linear ops" not in _text(replace(_report(), refits=()))
 
 

@@ -56,14 +56,14 @@ def convolved(shapes: Shapes, weight: Array, data: Array) -> Array:
     return open_session(model, threads=1).run({"x": data})["y"]
 
 
-def summed(reader: LinearOp, data: Array, spatial: tuple[int, ...]) -> Array:
+def summed(op: LinearOp, data: Array, spatial: tuple[int, ...]) -> Array:
     """Add up what the taps read, times the weights, (N, O, P)."""
-    source, inside = tap_sources(reader, data.shape[2:], spatial, np.arange(math.prod(spatial)))
+    source, inside = tap_sources(op, data.shape[2:], spatial, np.arange(math.prod(spatial)))
     u = data.reshape(*data.shape[:2], -1).astype(np.float64)[:, :, source]
     if inside is not None:
         u = np.where(inside, u, 0)
-    taps = reader.taps().reshape(reader.group, -1, reader.taps().shape[1], reader.kernel_size)
-    grouped = u.reshape(len(u), reader.group, -1, *u.shape[2:])
+    taps = op.taps().reshape(op.group, -1, op.taps().shape[1], op.kernel_size)
+    grouped = u.reshape(len(u), op.group, -1, *u.shape[2:])
     return np.einsum("gcoq,ngcpq->ngop", taps, grouped).reshape(len(u), -1, u.shape[2])
 
 
@@ -79,25 +79,25 @@ def test_taps_read_where_onnxruntime_reads(kind: str) -> None:
         weight = rng.standard_normal(shapes.weights[0]).astype(np.float32)
         data = rng.standard_normal((2, *shapes.data)).astype(np.float32)
         wanted = convolved(shapes, weight, data)
-        reader = as_reader(shapes, weight)
-        spatial = output_sizes(reader, shapes.data[1:])
+        op = as_reader(shapes, weight)
+        spatial = output_sizes(op, shapes.data[1:])
         assert spatial == wanted.shape[2:]
-        np.testing.assert_allclose(summed(reader, data, spatial), wanted.reshape(*wanted.shape[:2], -1), atol=1e-5)
+        np.testing.assert_allclose(summed(op, data, spatial), wanted.reshape(*wanted.shape[:2], -1), atol=1e-5)
 
     check()
 
 
 def test_no_mask_where_no_window_reaches_over_the_border() -> None:
-    reader = as_reader(Shapes("conv", (1, 5), 1, ((1, 1, 3),)), np.ones((1, 1, 3), np.float32))
-    source, inside = tap_sources(reader, (5,), (3,), np.arange(3))
+    op = as_reader(Shapes("conv", (1, 5), 1, ((1, 1, 3),)), np.ones((1, 1, 3), np.float32))
+    source, inside = tap_sources(op, (5,), (3,), np.arange(3))
     assert source.tolist() == [[0, 1, 2], [1, 2, 3], [2, 3, 4]]
     assert inside is None
 
 
 def test_what_is_outside_reads_the_first_place_and_is_marked() -> None:
     shapes = Shapes("conv", (1, 2), 1, ((1, 1, 3),), window=Window(pads=(1, 1)))
-    reader = as_reader(shapes, np.ones((1, 1, 3), np.float32))
-    source, inside = tap_sources(reader, (2,), (2,), np.arange(2))
+    op = as_reader(shapes, np.ones((1, 1, 3), np.float32))
+    source, inside = tap_sources(op, (2,), (2,), np.arange(2))
     assert source.tolist() == [[0, 0, 1], [0, 1, 0]]
     assert inside is not None
     assert inside.tolist() == [[False, True, True], [True, True, False]]

@@ -63,10 +63,10 @@ def find(model: ModelProto, *, trusted: bool = True, samples: Samples | None = N
     """Find what goes for free, take it out and measure the difference on other inputs."""
     case = problem(model)
     analysis = case.analysis
-    readers, places = linear_ops(analysis), stored_axes_of(analysis)
+    ops, places = linear_ops(analysis), stored_axes_of(analysis)
     lossless = find_lossless(
         analysis,
-        readers,
+        ops,
         places,
         samples or samples_of(model),
         trusted=trusted,
@@ -74,7 +74,7 @@ def find(model: ModelProto, *, trusted: bool = True, samples: Samples | None = N
         providers=resolve_providers("cpu"),
         threads=1,
     )
-    edits = edits_of(analysis, readers, lossless, places, Edits())
+    edits = edits_of(analysis, ops, lossless, places, Edits())
     pruned = apply(model, case.graph, lossless.keep, edits)
     check_file(case, lossless.keep, pruned)
     errors = tuple(difference(run(model, feed), run(pruned, feed)) for feed in others(model))

@@ -18,8 +18,7 @@ from onnx import ModelProto, TensorProto, helper
 import onnxpfp
 from onnxpfp.calibrate.sensitivity import graph_weights as taps
 from onnxpfp.errors import ModelError, OutputError
-from onnxpfp.linear import describe
-from onnxpfp.linear import ops as reader
+from onnxpfp.linear import describe, ops
 from onnxpfp.model import load as load_module
 from onnxpfp.model.load import load
 from onnxpfp.pipeline.plan import Plan
@@ -327,9 +326,9 @@ def test_distant_weights_are_brought_to_the_same_form() -> None:
         ("conv_transpose", 2, (4, 3, 2, 2)),
     ):
         weight = rng.standard_normal(shape, dtype=np.float32)
-        held = reader.LinearOp("r", kind, "x", (1, 4, 8, 8), 1, np.arange(4), weight, (1, 6, 8, 8), group)  # type: ignore[arg-type]
-        distant = reader.FileWeight(shape, lambda weight=weight: weight)  # type: ignore[misc]
-        other = reader.LinearOp("r", kind, "x", (1, 4, 8, 8), 1, np.arange(4), distant, (1, 6, 8, 8), group)  # type: ignore[arg-type]
+        held = ops.LinearOp("r", kind, "x", (1, 4, 8, 8), 1, np.arange(4), weight, (1, 6, 8, 8), group)  # type: ignore[arg-type]
+        distant = ops.FileWeight(shape, lambda weight=weight: weight)  # type: ignore[misc]
+        other = ops.LinearOp("r", kind, "x", (1, 4, 8, 8), 1, np.arange(4), distant, (1, 6, 8, 8), group)  # type: ignore[arg-type]
         np.testing.assert_array_equal(held.taps(), other.taps())
         assert held.kernel == other.kernel == shape[2:]
 

@@ -34,7 +34,7 @@ class Watched:
     """What passed between the stages of the last pruning."""
 
     analysis: Analysis
-    readers: tuple[LinearOp, ...]
+    ops: tuple[LinearOp, ...]
     scores: Scores
     decision: Decision
 
@@ -48,7 +48,7 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[onnxpfp.Result
     def call(context: Any, first: Any) -> Any:
         found = narrowed(context, first)
         measured, decision = first, found[0]
-        seen.append(Watched(measured.analysis, measured.readers, measured.calibration.scores, decision))
+        seen.append(Watched(measured.analysis, measured.ops, measured.calibration.scores, decision))
         return found
 
     monkeypatch.setattr(api, "prune_in_steps", call)

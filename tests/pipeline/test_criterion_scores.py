@@ -60,15 +60,15 @@ def score(name: str, model: ModelProto | Path, data: Any = DATA, **options: Any)
     session, requests = open_model(source, chosen)
     read = read_data(source, session, data, chosen)
     analysis = analyze(source, read, chosen)
-    readers = linear_ops(analysis)
-    measurements = Measurements(analysis, readers, read.samples, read.batch_size, requests, chosen, None)
+    ops = linear_ops(analysis)
+    measurements = Measurements(analysis, ops, read.samples, read.batch_size, requests, chosen, None)
     values = criterion_scores(
         criterion_of(name),
         analysis,
-        readers,
+        ops,
         None if data is None else measurements,
         seed=chosen.seed,
-        statistics=calibrate(analysis.source.model, readers, read.samples, threads=1) if statistics else None,
+        statistics=calibrate(analysis.source.model, ops, read.samples, threads=1) if statistics else None,
     )
     assert values.shape == (analysis.graph.count + 1,)
     assert values.dtype == np.float64

@@ -56,4 +56,12 @@ def test_energy_needs_data() -> None:
 def test_a_vacuous_bound_is_said() -> None:
     options: dict[str, Any] = {"keep_macs": 0.5, "allocate": "bound", "compensate": "bias"}
     notes = onnxpfp.prune(nets.network("resnet"), calibration=nets.CALIBRATION, **options).report.notes
-    assert any("vacuous (eps = 1)" in note and "ranked by mean output energy" in note for note in notes)
+    assert any("vacuous (eps >= 1)" in note and "ranked by mean output energy" in note for note in notes)
+
+
+@pytest.mark.parametrize("select", ["deterministic", "sampled"])
+def test_only_what_was_ranked_by_energy_is_said_to_be(select: str) -> None:
+    options: dict[str, Any] = {"keep_macs": 0.5, "allocate": "bound", "compensate": "bias", "select": select}
+    notes = onnxpfp.prune(nets.network("resnet"), calibration=nets.CALIBRATION, **options).report.notes
+    assert any("vacuous (eps >= 1)" in note for note in notes)
+    assert not any("energy" in note for note in notes)

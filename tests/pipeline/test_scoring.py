@@ -27,7 +27,7 @@ WANTED = 21
 @pytest.fixture
 def fed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Note how many samples are fed."""
-    monkeypatch.setattr(scoring_module, "_wanted_samples", lambda readers, delta: WANTED)
+    monkeypatch.setattr(scoring_module, "_wanted_samples", lambda ops, delta: WANTED)
     counts: list[int] = []
     runs = ArraySamples.runs
 
@@ -45,9 +45,9 @@ def gathered(
 ) -> tuple[RefitCalibration, Samples, Clock]:
     context = replace(open_run(model, data, Options(threads=2, keep_macs=0.5, **given), ()), clock=Clock())
     analysis = context.whole
-    readers = linear_ops(analysis)
+    ops = linear_ops(analysis)
     fed.clear()
-    calibration = calibrate_and_score(context, analysis, readers)
+    calibration = calibrate_and_score(context, analysis, ops)
     assert isinstance(calibration, RefitCalibration)
     return calibration, context.data.fit, context.clock
 
@@ -59,12 +59,12 @@ def test_sensitivities_and_gram_matrices_come_from_one_pass(fed: list[int]) -> N
     assert calibration.grams.keys() == {"c", "y"}
     assert calibration.grams["y"].count == len(fit)
     model = calibration.setup.problem.analysis.model
-    readers = [layer.reader for layer in calibration.setup.problem.layers if layer.output in calibration.grams]
-    alone = calibrate(model, readers, fit.take(WANTED))
-    for number, reader in enumerate(readers):
+    ops = [layer.op for layer in calibration.setup.problem.layers if layer.output in calibration.grams]
+    alone = calibrate(model, ops, fit.take(WANTED))
+    for number, op in enumerate(ops):
         here = calibration.statistics[op_key(number)]
         assert here.samples == WANTED
-        np.testing.assert_array_equal(here.sensitivity, alone[reader.name].sensitivity)
+        np.testing.assert_array_equal(here.sensitivity, alone[op.name].sensitivity)
 
 
 @pytest.mark.parametrize("given", [{"allocate": "bound"}, {"compensate": "bias"}])

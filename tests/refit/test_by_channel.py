@@ -59,7 +59,7 @@ def test_f2_the_gram_matrix_of_the_columns_finds_the_same(make_problem) -> None:
     model = build("g (float[N,3,6,6] x) => (y) <float[4,3,3,3] w> { y = Conv <pads = [1,1,1,1]> (x, w) }")
     _, layers, _ = make_problem(model)
     positions = draw_positions((8, 4, 6, 6), 1, 36, np.random.default_rng(0))
-    u = columns(layers["y"].reader, x, (6, 6), positions)[:, :18]
+    u = columns(layers["y"].op, x, (6, 6), positions)[:, :18]
     moments = Moments.empty(1, 18, 4)
     moments.add(u[:, None], outputs_at(convolved(x, w), 1, positions)[:, None])
     found, bias = solve(moments, w.reshape(1, 4, 27)[:, :, :18], 1e-10)
@@ -88,7 +88,7 @@ PADDED = [
 @pytest.mark.parametrize(("op", "yes"), PADDED)
 def test_what_pads_with_zeros(make_problem, op: str, yes: bool) -> None:
     _, layers, _ = make_problem(build(f"g (float[N,3,6,6] x) => (y) <float[4,3,3,3] w> {{ y = {op} (x, w) }}"))
-    assert zero_padded(layers["y"].reader) == yes
+    assert zero_padded(layers["y"].op) == yes
 
 
 NETWORK = """g (float[N,3,8,8] x) => (y) <float[6,3,1,1] w, float[6] b, float[8,6,3,3] f, float[4,8,1,1] u> {
@@ -146,7 +146,7 @@ def test_a_group_that_can_be_rebuilt_has_no_response(make_problem, window: str, 
 def test_what_can_be_rebuilt_goes_first(make_problem, window: str, workspace: int) -> None:
     problem, layers, _ = make_problem(made_of_others(window), workspace=workspace)
     gram = collect_grams(problem, [layers["c"]], SpillCache(1 << 28))["c"]
-    weights = layers["c"].reader.taps().reshape(6, 8, 9).transpose(1, 0, 2).reshape(8, 54).astype(np.float64)
+    weights = layers["c"].op.taps().reshape(6, 8, 9).transpose(1, 0, 2).reshape(8, 54).astype(np.float64)
     costs = removal_costs([GroupRead(gram.covariance(0), weights, np.repeat(np.arange(6), 9))], 6, 1e-5)
     # The six are made of the three of the input: any three others will do.
     assert (np.sort(costs)[:3] < 1e-3).all()

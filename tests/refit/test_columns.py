@@ -62,13 +62,11 @@ def check(make_problem, model: ModelProto, shape: tuple[int, ...], per_sample: i
     data = noise(*shape)
     made = values(problem.analysis.model, {"x": data})["y"]
     positions = draw_positions(made.shape, layer.axis, per_sample, np.random.default_rng(0))
-    spatial = made.shape[2:] if layer.reader.kind != "matmul" else ()
-    u = columns(layer.reader, data, spatial, positions)
-    taps = layer.gain * layer.reader.taps().astype(np.float64)
-    groups, per_out = layer.reader.group, taps.shape[1]
-    blocks = (
-        taps.reshape(groups, -1, per_out, layer.reader.kernel_size).transpose(0, 2, 1, 3).reshape(groups, per_out, -1)
-    )
+    spatial = made.shape[2:] if layer.op.kind != "matmul" else ()
+    u = columns(layer.op, data, spatial, positions)
+    taps = layer.gain * layer.op.taps().astype(np.float64)
+    groups, per_out = layer.op.group, taps.shape[1]
+    blocks = taps.reshape(groups, -1, per_out, layer.op.kernel_size).transpose(0, 2, 1, 3).reshape(groups, per_out, -1)
     found = np.einsum("tgn,gon->tgo", u.reshape(len(u), groups, -1), blocks).reshape(len(u), -1) + layer.bias
     np.testing.assert_allclose(found, outputs_at(made, layer.axis, positions), atol=2e-5)
     assert len(found) == positions.size > 0

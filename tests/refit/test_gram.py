@@ -75,7 +75,7 @@ def test_columns_of_a_transposed_convolution(make_problem) -> None:
     """Its columns make its output, so their Gram matrix makes that of the output."""
     problem, layers, _ = looked_at(make_problem, positions=EVERYWHERE)
     gram = collect_grams(problem, [layers["d"]], SpillCache(LARGE))["d"]
-    taps = layers["d"].reader.taps().astype(np.float64)
+    taps = layers["d"].op.taps().astype(np.float64)
     blocks = taps.reshape(2, 4, 4, -1).transpose(0, 2, 1, 3).reshape(2, 4, -1)
     output = shown(problem.analysis.model, problem, ["d"])["d"].astype(np.float64)
     assert gram.count == len(problem.fit) * output[0, 0].size
@@ -100,10 +100,8 @@ def test_they_come_out_of_the_runs_that_measure_readers(make_problem) -> None:
     problem, layers, _ = looked_at(make_problem)
     alone = collect_grams(problem, layers.values(), SpillCache(LARGE))
     observers = gram_observers(problem, layers.values(), SpillCache(LARGE))
-    readers = [layers["c"].reader]
-    found = calibrate(
-        problem.analysis.model, readers, problem.fit, batch_size=8, threads=3, observers=observers, scored=16
-    )
+    ops = [layers["c"].op]
+    found = calibrate(problem.analysis.model, ops, problem.fit, batch_size=8, threads=3, observers=observers, scored=16)
     assert found["c"].samples == 16
     beside = observed_grams(observers)
     assert beside.keys() == alone.keys()

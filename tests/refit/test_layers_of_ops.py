@@ -115,14 +115,14 @@ def test_taps_go_back_to_the_layout_of_the_op(make_problem, kind: str) -> None:
     _, layers, _ = make_problem(model)
     layer = layers["y"]
     stored = numpy_helper.to_array(model.graph.initializer[0])
-    np.testing.assert_array_equal(as_stored(layer.reader.taps(), model.graph.node[0]), stored)
+    np.testing.assert_array_equal(as_stored(layer.op.taps(), model.graph.node[0]), stored)
 
 
 @pytest.mark.parametrize("kind", LAYOUTS)
 def test_what_is_cut_out_can_be_put_back(make_problem, kind: str) -> None:
     problem, layers, _ = make_problem(build(f"g {LAYOUTS[kind]}"))
     layer, keep = layers["y"], problem.analysis.graph.keep_all()
-    taps = layer.reader.taps().astype(np.float64)
+    taps = layer.op.taps().astype(np.float64)
     cut = kept_weights(layer, taps, keep)
     assert cut is not None
     assert cut.size == taps.size
@@ -134,8 +134,8 @@ def test_groups_that_keep_unequal_parts_are_left_alone(make_problem) -> None:
         build("g (float[N,8,6,6] x) => (y) <float[4,4,3,3] f> { y = Conv <group = 2> (x, f) }")
     )
     layer = layers["y"]
-    apart = replace(layer, reader=replace(layer.reader, channels=np.arange(1, 9)))
-    taps = layer.reader.taps().astype(np.float64)
+    apart = replace(layer, op=replace(layer.op, channels=np.arange(1, 9)))
+    taps = layer.op.taps().astype(np.float64)
     keep = np.ones(max(9, problem.analysis.graph.count + 1), np.bool_)
     keep[[1, 8]] = False
     cut = kept_weights(apart, taps, keep)

@@ -84,7 +84,7 @@ def test_channels_in_place_of_columns_do_so_too(make_problem, kind: str) -> None
     problem, layers, _ = make_problem(model, workspace=8 * 8 * 30 * 30)
     wide = layers["z"] if "behind" in kind else layers["y"]
     assert problem.fits(6)
-    assert not problem.fits(4 * wide.reader.kernel_size)
+    assert not problem.fits(4 * wide.op.kernel_size)
     keep = without(problem, [4, 5])
     better = apply(model, problem.analysis.graph, keep, refit(problem, keep, Edits()).edits)
     assert gap(model, better, noise(4, 3, 8, 8, seed=9)) < 2e-4

@@ -66,28 +66,28 @@ def unfold_transposed(x: Array, kernel: tuple[int, ...], window: Window) -> Arra
     return grid.reshape(x.shape[0], len(taps), -1)
 
 
-def scores(u: Array, taps: Array, reader: LinearOp, kernel: str = "sum", guard: str = "relative") -> dict[int, float]:
+def scores(u: Array, taps: Array, op: LinearOp, kernel: str = "sum", guard: str = "relative") -> dict[int, float]:
     """Sensitivity of every channel.
 
     Args:
         u: Unfolded samples, (S, C, k, P).
         taps: V (C, O/g, k).
-        reader: For its channels and groups.
+        op: For its channels and groups.
         kernel: "sum" or "max".
         guard: "relative", or the authors' "absolute".
     """
     taps = taps.astype(np.float64)
-    per_group = u.shape[1] // reader.group
-    best = {int(channel): 0.0 for channel in reader.channel_ids}
+    per_group = u.shape[1] // op.group
+    best = {int(channel): 0.0 for channel in op.channel_ids}
     for sample, part, sign in itertools.product(range(len(u)), (1, -1), (1, -1)):
         a, w = np.maximum(part * u[sample], 0), np.maximum(sign * taps, 0)
-        blocks = [slice(g * per_group, (g + 1) * per_group) for g in range(reader.group)]
+        blocks = [slice(g * per_group, (g + 1) * per_group) for g in range(op.group)]
         z = [np.einsum("ciq,cqp->ip", w[b], a[b]) for b in blocks]
         limit = EPSILON * (max(m.max() for m in z) if guard == "relative" else 1.0)
         for g, block in enumerate(blocks):
             for i, p in zip(*np.nonzero(z[g] > limit), strict=True):
                 products = w[block, i] * a[block, :, p] / z[g][i, p]
-                add(best, reader.channels[block], products, kernel)
+                add(best, op.channels[block], products, kernel)
     return best
 
 
@@ -134,9 +134,9 @@ def identity_model(shape: tuple[Any, ...], *, op: str = "Identity", opset: int =
     return model_of([helper.make_node(op, ["x"], ["y"])], {"x": shape}, ["y"], opset=opset)
 
 
-def measure(model: ModelProto, reader: LinearOp, data: Any, **options: Any) -> OpStatistics:
+def measure(model: ModelProto, op: LinearOp, data: Any, **options: Any) -> OpStatistics:
     samples = load_samples(data, input_specs(model))
-    return calibrate(model, [reader], samples, threads=1, **options)[reader.name]
+    return calibrate(model, [op], samples, threads=1, **options)[op.name]
 
 
 def as_dict(statistics: OpStatistics) -> dict[int, float]:

@@ -66,7 +66,7 @@ def _logits(g: Composer) -> str:
 
 
 def _finish(g: Composer) -> ModelProto:
-    """Read all that has no reader, and any tensor as an image."""
+    """Read all that has no linear op, and any tensor as an image."""
     logits = _logits(g)
     middle = g.pick()
     other = g.emit("Conv", middle.name, g.weight(2, middle.width, 1, 1))

@@ -55,7 +55,7 @@ def skip_norm(g: Composer, op: str) -> None:
         inputs += [g.weight(size)] if g.flip() else []
     if g.flip():
         outputs = g.emits(op, inputs, 4)
-        # The means in between have no reader and, on a CPU, no numbers.
+        # The means in between have no linear op and, on a CPU, no numbers.
         g.nodes[-1].output[1] = g.nodes[-1].output[2] = ""
         out = g.emit("Add", outputs[0], outputs[3])
     else:

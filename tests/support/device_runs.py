@@ -75,7 +75,7 @@ def programs_on(provider: str) -> Recorded:
 
 def measure_there(
     model: ModelProto,
-    readers: Sequence[LinearOp],
+    ops: Sequence[LinearOp],
     samples: Samples,
     programs: Recorded,
     *,
@@ -85,7 +85,7 @@ def measure_there(
     first: int = 1,
 ) -> Statistics:
     plan = SensitivitySettings(kernel, batch, workspace_bytes=workspace)
-    families = op_families(readers)
+    families = op_families(ops)
     probe = build_probe(model, [], plan, families)
     nonnegative = nonnegative_tensors(model)
     observers = [
@@ -99,4 +99,4 @@ def measure_there(
         for observer in observers:
             observer.see(values, Batch(0, count))
     found = {name: entry for each in observers for name, entry in each.statistics().items()}
-    return {reader.name: found[reader.name] for reader in readers}
+    return {op.name: found[op.name] for op in ops}

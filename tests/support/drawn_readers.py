@@ -1,4 +1,4 @@
-"""Random readers and data for them: every kind of window, zeros, signs and scales."""
+"""Random linear ops and data for them: every kind of window, zeros, signs and scales."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ SCALES = [(1.0, 1.0), (1e-20, 1.0), (1e20, 1.0), (1.0, 1e-20), (1.0, 1e20), (1e-
 
 @dataclass(frozen=True)
 class Drawn:
-    """Readers of one tensor and what is fed.
+    """Linear ops of one tensor and what is fed.
 
     Attributes:
-        readers: They read "y".
+        ops: They read "y".
         data: What they read, one sample along axis 0.
         first: Whether "y" has the samples in its last axis and the channels in its first.
     """
 
-    readers: tuple[LinearOp, ...]
+    ops: tuple[LinearOp, ...]
     data: Array
     first: bool = False
 
@@ -57,11 +57,11 @@ class Drawn:
     def measured(self, method: SensitivityMethod, kernel: Kernel, **options: Any) -> Statistics:
         # Squares of numbers near 1e20 are infinite.
         with np.errstate(over="ignore"):
-            return calibrate(self.model, self.readers, self.samples, kernel=kernel, method=method, threads=1, **options)
+            return calibrate(self.model, self.ops, self.samples, kernel=kernel, method=method, threads=1, **options)
 
     def unfolded(self) -> Array:
         """What the taps read, (S, C, k, P) float64; not for windows of which only onnxruntime knows the pads."""
-        lead = self.readers[0]
+        lead = self.ops[0]
         if lead.kind == "matmul":
             axis = 1 if self.first else lead.axis
             rows = np.moveaxis(self.data.astype(np.float64), axis, 1)
@@ -171,8 +171,8 @@ def drawn(draw: st.DrawFn, shapes: st.SearchStrategy[Shapes] = SHAPES, *, most_s
     ids = draw(st.sampled_from(["each", "fixed", "shared"]))
     labels = np.arange(1, channels + 1) if ids == "each" else rng.integers(int(ids == "shared"), largest, channels)
     weights = [_spread(rng, _numbers(rng, size, draw(sparse)), 0, draw(st.booleans())) for size in shape.weights]
-    readers = tuple(_reader(shape, number, labels, each, of_weights) for number, each in enumerate(weights))
-    return Drawn(readers, data * np.float32(of_data), shape.first)
+    ops = tuple(_reader(shape, number, labels, each, of_weights) for number, each in enumerate(weights))
+    return Drawn(ops, data * np.float32(of_data), shape.first)
 
 
 def _numbers(rng: np.random.Generator, shape: tuple[int, ...], zeros: float) -> Array:
@@ -204,30 +204,30 @@ def _reader(shape: Shapes, number: int, labels: Array, weight: Array, scale: flo
     )
 
 
-def taps_of(reader: LinearOp) -> Array:
+def taps_of(op: LinearOp) -> Array:
     """Return V (C, O/g, k)."""
-    taps = reader.taps()
+    taps = op.taps()
     return taps.reshape(*taps.shape[:2], -1)
 
 
-def blocks_of(reader: LinearOp, kernel: str) -> list[Block]:
+def blocks_of(op: LinearOp, kernel: str) -> list[Block]:
     """List what gets a share, in the order of groups and indices."""
-    return sorted(reader.blocks(single=kernel == "max"), key=lambda block: (block.group, block.indices))
+    return sorted(op.blocks(single=kernel == "max"), key=lambda block: (block.group, block.indices))
 
 
-def every_share(u: Array, reader: LinearOp, kernel: str) -> Array:
+def every_share(u: Array, op: LinearOp, kernel: str) -> Array:
     """Compute the share of every block at every sample and position, in float64, (S, P, b).
 
     Args:
         u: What the taps read, no entry below zero, (S, C, k, P).
-        reader: For its blocks and groups.
+        op: For its blocks and groups.
         kernel: "sum" or "max".
     """
-    blocks = blocks_of(reader, kernel)
+    blocks = blocks_of(op, kernel)
     found = np.zeros((u.shape[0], u.shape[3], len(blocks)))
-    count = u.shape[1] // reader.group
+    count = u.shape[1] // op.group
     members = [slice(first, first + count) for first in range(0, u.shape[1], count)]
-    taps = taps_of(reader)
+    taps = taps_of(op)
     for weights in (np.maximum(taps, 0).astype(np.float64), np.maximum(-taps, 0).astype(np.float64)):
         z = np.stack([np.einsum("ciq,scqp->sip", weights[m], u[:, m]) for m in members], axis=1)
         limit = np.finfo(np.float32).eps * z.max((1, 2, 3), keepdims=True)

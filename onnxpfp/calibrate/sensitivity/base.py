@@ -57,7 +57,7 @@ class FamilyObserver(Observer):
 
     def statistics(self) -> dict[str, OpStatistics]:
         """Return what was measured of every op."""
-        return {op.name: self._statistics(op) for op in self.family.readers}
+        return {op.name: self._statistics(op) for op in self.family.ops}
 
     def _statistics(self, op: LinearOp) -> OpStatistics:
         channels = op.channel_ids

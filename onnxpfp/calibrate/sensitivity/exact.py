@@ -71,10 +71,10 @@ class Candidates:
 
 @dataclass(slots=True, eq=False)
 class Exact:
-    """Computes shares of one reader.
+    """Computes shares of one linear op.
 
     Attributes:
-        reader: The reader.
+        op: The linear op.
         blocks: What gets a share.
         taps: V (C, k, O/g), outputs of norm one.
         kernel: "sum" or "max".
@@ -82,7 +82,7 @@ class Exact:
         entries: Largest number of products of a block in one sum.
     """
 
-    reader: LinearOp
+    op: LinearOp
     blocks: BlockTable
     taps: Floats32
     kernel: Kernel
@@ -93,21 +93,21 @@ class Exact:
     )
 
     @classmethod
-    def of(cls, reader: LinearOp, blocks: BlockTable, taps: Floats32, kernel: Kernel, *, flat: bool) -> Exact:
-        """Prepare a reader, given V (C, O/g, k)."""
+    def of(cls, op: LinearOp, blocks: BlockTable, taps: Floats32, kernel: Kernel, *, flat: bool) -> Exact:
+        """Prepare a linear op, given V (C, O/g, k)."""
         entries = int(np.diff(blocks.starts).max()) * taps.shape[2]
-        return cls(reader, blocks, np.ascontiguousarray(taps.swapaxes(1, 2)), kernel, flat, entries)
+        return cls(op, blocks, np.ascontiguousarray(taps.swapaxes(1, 2)), kernel, flat, entries)
 
-    def largest(self, seen: SumField, found: Candidates) -> Floats32:
+    def largest(self, seen: SumField, candidates: Candidates) -> Floats32:
         """Return the largest share of every block among candidates, (b,), 0 where there are none.
 
         Args:
             seen: The samples, with infinite sums where the guard fires.
-            found: The candidates.
+            candidates: The candidates.
         """
         largest = np.zeros(len(self.blocks.groups), np.float32)
-        for piece in self._pieces(found):
-            place, block = found.place[piece], found.block[piece]
+        for piece in self._pieces(candidates):
+            place, block = candidates.place[piece], candidates.block[piece]
             if self.entries == 1:
                 np.maximum.at(largest, block, self._of_single_entries(seen, place, block))
             else:
@@ -116,11 +116,11 @@ class Exact:
                 largest[block[starts]] = np.maximum(largest[block[starts]], shares)
         return largest
 
-    def _pieces(self, found: Candidates) -> Iterator[slice]:
+    def _pieces(self, candidates: Candidates) -> Iterator[slice]:
         """Cut candidates into pieces, of one block each where blocks have unequal numbers of indices."""
         size = max(1, _PIECE // (2 * self.taps.shape[2]))
         even = len(self.blocks.indices) == len(self.blocks.groups) * int(self.blocks.starts[1])
-        cuts = [*([0] if even else found.starts().tolist()), len(found)]
+        cuts = [*([0] if even else candidates.starts().tolist()), len(candidates)]
         for start, stop in itertools.pairwise(cuts):
             for first in range(start, stop, size):
                 yield slice(first, min(stop, first + size))
@@ -173,7 +173,7 @@ class Exact:
         key = seen.sizes, seen.spatial
         if key not in self._sources:
             self._sources.clear()
-            source, inside = tap_sources(self.reader, *key, np.arange(math.prod(seen.spatial), dtype=np.int64))
+            source, inside = tap_sources(self.op, *key, np.arange(math.prod(seen.spatial), dtype=np.int64))
             there = np.ones(source.shape, np.bool_) if inside is None else inside
             self._sources[key] = source, there.astype(np.float32)
         return self._sources[key]

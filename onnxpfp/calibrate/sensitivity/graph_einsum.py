@@ -27,27 +27,27 @@ EINSUM_SINCE = 12
 
 
 def emit_einsum(
-    builder: GraphBuilder, reader: LinearOp, plan: SensitivitySettings, *, nonnegative: bool, other_nonnegative: bool
+    builder: GraphBuilder, op: LinearOp, plan: SensitivitySettings, *, nonnegative: bool, other_nonnegative: bool
 ) -> GraphOutputs:
-    """Append the subgraph of one reader of kind einsum."""
-    assert reader.other is not None
-    ours = builder.signs(builder.numbers(reader.data, reader.zero), nonnegative=nonnegative)
-    theirs = builder.signs(builder.numbers(reader.other, reader.other_zero), nonnegative=other_nonnegative)
-    blocks = reader.blocks(single=plan.kernel == "max")
+    """Append the subgraph of one linear op of kind einsum."""
+    assert op.other is not None
+    ours = builder.signs(builder.numbers(op.data, op.zero), nonnegative=nonnegative)
+    theirs = builder.signs(builder.numbers(op.other, op.other_zero), nonnegative=other_nonnegative)
+    blocks = op.blocks(single=plan.kernel == "max")
     # Per sample, so that the result does not depend on how the samples are batched.
-    axes = list(range(1, len(reader.output_shape))) or [0]
+    axes = list(range(1, len(op.output_shape))) or [0]
     shares: list[Tensor] = []
     slots: list[int] = []
     first: Tensor | None = None
     for pair in ((our, their) for our in ours for their in theirs):
-        z = _einsum(builder, pair, reader.equation)
-        z = z if reader.output_shape else builder.reshape(z, [1])
+        z = _einsum(builder, pair, op.equation)
+        z = z if op.output_shape else builder.reshape(z, [1])
         first = z if first is None else first
         ratio = inverse(builder, z, axes)
-        for chunk in chunks_of_indices(reader, blocks, plan):
-            shares.append(_shares(builder, reader, pair, ratio, chunk))
+        for chunk in chunks_of_indices(op, blocks, plan):
+            shares.append(_shares(builder, op, pair, ratio, chunk))
             slots += [block.channel for block in chunk]
-    negative = None if nonnegative else builder.largest(ours[1], len(reader.data_shape))
+    negative = None if nonnegative else builder.largest(ours[1], len(op.data_shape))
     return of_products(builder, shares, slots, first, negative)
 
 
@@ -74,26 +74,26 @@ def _as_matmul(builder: GraphBuilder, pair: tuple[Tensor, Tensor], left: str, ri
     two = builder.transpose(pair[1], [right.index(letter) for letter in orders[1]])
     if not inner:
         one, two = builder.unsqueeze(one, len(orders[0])), builder.unsqueeze(two, len(batch))
-    found = rows[:-1] + batch + rows[-1] + columns
-    return builder.transpose(builder.op("MatMul", [one, two]), [found.index(letter) for letter in out])
+    letters = rows[:-1] + batch + rows[-1] + columns
+    return builder.transpose(builder.op("MatMul", [one, two]), [letters.index(letter) for letter in out])
 
 
 def _shares(
-    builder: GraphBuilder, reader: LinearOp, pair: tuple[Tensor, Tensor], ratio: Tensor, chunk: Sequence[Block]
+    builder: GraphBuilder, op: LinearOp, pair: tuple[Tensor, Tensor], ratio: Tensor, chunk: Sequence[Block]
 ) -> Tensor:
     """Emit the largest share of every single index, (len(chunk),), or of one block of several, (1,)."""
-    terms, out = reader.equation.split("->")
+    terms, out = op.equation.split("->")
     left, right = terms.split(",")
-    letter = left[reader.axis]
+    letter = left[op.axis]
     indices = np.array([index for block in chunk for index in block.indices], dtype=np.int64)
-    size = len(reader.channels)
+    size = len(op.channels)
     picked = (
-        builder.gather(pair[0], indices, size, axis=reader.axis),
+        builder.gather(pair[0], indices, size, axis=op.axis),
         builder.gather(pair[1], indices, size, axis=right.index(letter)),
     )
     rank = len(out)
     if len(chunk[0].indices) > 1:
-        shares = builder.op("Mul", [_einsum(builder, picked, reader.equation), ratio])
+        shares = builder.op("Mul", [_einsum(builder, picked, op.equation), ratio])
         return builder.reshape(builder.largest(shares, max(rank, 1)), [1])
     numerators = _einsum(builder, picked, f"{terms}->{letter}{out}")
     shares = builder.op("Mul", [numerators, ratio])

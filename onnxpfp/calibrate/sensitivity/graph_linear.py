@@ -1,4 +1,4 @@
-"""The subgraph that reduces one reader with a constant weight to its sensitivities.
+"""The subgraph that reduces one linear op with a constant weight to its sensitivities.
 
 With canonical taps V (C, O/g, *kernel) and the signed stack V2 = [V+, V-] (C, 2 O/g, *kernel), for each part t of the
 data (a+, a-):
@@ -36,9 +36,9 @@ __all__ = ["emit_linear"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Linear:
-    """A reader as a convolution: `map` (B, C, *spatial), or (1, C, samples) where a sample has one position."""
+    """A linear op as a convolution: `map` (B, C, *spatial), or (1, C, samples) where a sample has one position."""
 
-    reader: LinearOp
+    op: LinearOp
     map: Tensor
     taps: Taps
     samples_last: bool
@@ -47,7 +47,7 @@ class _Linear:
 
     @property
     def kernel(self) -> tuple[int, ...]:
-        return (1,) if self.samples_last else self.reader.kernel
+        return (1,) if self.samples_last else self.op.kernel
 
     @property
     def size(self) -> int:
@@ -76,12 +76,10 @@ class _Quadrants:
     columns: Tensor | None
 
 
-def emit_linear(
-    builder: GraphBuilder, reader: LinearOp, plan: SensitivitySettings, *, nonnegative: bool
-) -> GraphOutputs:
-    """Append the subgraph of one reader of kind conv, conv_transpose or matmul."""
-    linear = _as_convolution(builder, reader)
-    blocks = reader.blocks(single=plan.kernel == "max")
+def emit_linear(builder: GraphBuilder, op: LinearOp, plan: SensitivitySettings, *, nonnegative: bool) -> GraphOutputs:
+    """Append the subgraph of one linear op of kind conv, conv_transpose or matmul."""
+    linear = _as_convolution(builder, op)
+    blocks = op.blocks(single=plan.kernel == "max")
     parts = builder.signs(linear.map, nonnegative=nonnegative)
     sums = _sums(builder, linear, parts)
     quadrants = [_quadrants(builder, linear, part, z, plan) for part, z in zip(parts, sums, strict=True)]
@@ -101,65 +99,65 @@ def emit_linear(
     )
 
 
-def _as_convolution(builder: GraphBuilder, reader: LinearOp) -> _Linear:
-    data = builder.numbers(reader.data, reader.zero)
-    taps = taps_of(builder, reader)
-    rank = len(reader.data_shape)
-    identity = reader.kind == "matmul" or (reader.kernel_size == 1 and reader.attributes.is_identity)
-    positions = math.prod(reader.data_shape) // len(reader.channels)
-    sample_axis = 1 if reader.axis == 0 else 0
-    samples = reader.data_shape[sample_axis] if rank > 1 else 1
-    if identity and reader.group == 1 and positions == samples:
+def _as_convolution(builder: GraphBuilder, op: LinearOp) -> _Linear:
+    data = builder.numbers(op.data, op.zero)
+    taps = taps_of(builder, op)
+    rank = len(op.data_shape)
+    identity = op.kind == "matmul" or (op.kernel_size == 1 and op.attributes.is_identity)
+    positions = math.prod(op.data_shape) // len(op.channels)
+    sample_axis = 1 if op.axis == 0 else 0
+    samples = op.data_shape[sample_axis] if rank > 1 else 1
+    if identity and op.group == 1 and positions == samples:
         # One position per sample: samples become the positions, else every product would be one entry wide.
-        order = [axis for axis in range(rank) if axis != reader.axis]
-        columns = builder.reshape(builder.transpose(data, [*order, reader.axis]), [-1, len(reader.channels)])
-        columns = builder.reshape(builder.transpose(columns, [1, 0]), [1, len(reader.channels), -1])
-        return _Linear(reader, columns, taps, True, True, 3)
-    if reader.kind != "matmul":
-        order = [0, reader.axis, *(axis for axis in range(1, rank) if axis != reader.axis)]
-        return _Linear(reader, builder.transpose(data, order), taps, False, identity, rank)
-    rest = [axis for axis in range(rank) if axis not in (sample_axis, reader.axis)]
-    ordered = builder.transpose(data, [sample_axis, reader.axis, *rest])
-    ordered = builder.reshape(ordered, [0, len(reader.channels), -1])
-    return _Linear(reader, ordered, taps, False, True, 3)
+        order = [axis for axis in range(rank) if axis != op.axis]
+        columns = builder.reshape(builder.transpose(data, [*order, op.axis]), [-1, len(op.channels)])
+        columns = builder.reshape(builder.transpose(columns, [1, 0]), [1, len(op.channels), -1])
+        return _Linear(op, columns, taps, True, True, 3)
+    if op.kind != "matmul":
+        order = [0, op.axis, *(axis for axis in range(1, rank) if axis != op.axis)]
+        return _Linear(op, builder.transpose(data, order), taps, False, identity, rank)
+    rest = [axis for axis in range(rank) if axis not in (sample_axis, op.axis)]
+    ordered = builder.transpose(data, [sample_axis, op.axis, *rest])
+    ordered = builder.reshape(ordered, [0, len(op.channels), -1])
+    return _Linear(op, ordered, taps, False, True, 3)
 
 
 def _convolve(builder: GraphBuilder, linear: _Linear, data: Tensor, weight: Tensor, group: int) -> Tensor:
-    reader = linear.reader
+    op = linear.op
     attributes: dict[str, object] = {"group": group, "kernel_shape": list(linear.kernel)}
-    if reader.kind != "matmul" and not linear.samples_last:
-        attributes |= reader.attributes.as_attributes()
-    kind = "ConvTranspose" if reader.kind == "conv_transpose" else "Conv"
+    if op.kind != "matmul" and not linear.samples_last:
+        attributes |= op.attributes.as_attributes()
+    kind = "ConvTranspose" if op.kind == "conv_transpose" else "Conv"
     if linear.samples_last:
         kind = "Conv"
     return builder.op(kind, [data, weight], attributes)
 
 
 def _is_transposed(linear: _Linear) -> bool:
-    return linear.reader.kind == "conv_transpose" and not linear.samples_last
+    return linear.op.kind == "conv_transpose" and not linear.samples_last
 
 
 def _sums(builder: GraphBuilder, linear: _Linear, parts: Sequence[Tensor]) -> list[Tensor]:
     """Emit z of every part: one convolution, or several of some outputs each where weights are not to be copied."""
-    group, outputs, portion = linear.reader.group, linear.outputs, linear.taps.portion
+    group, outputs, portion = linear.op.group, linear.outputs, linear.taps.portion
     if group > 1 or portion >= outputs:
         weight = _dense(linear, linear.taps.signed())
         return [_convolve(builder, linear, part, weight, group) for part in parts]
-    found: list[list[Tensor]] = [[] for _ in parts]
+    sums: list[list[Tensor]] = [[] for _ in parts]
     for start in range(0, outputs, portion):
         picked = linear.taps.take(np.arange(start, min(start + portion, outputs)), 1)
         weight = _dense(linear, picked.signed())
-        for part, pieces in zip(parts, found, strict=True):
+        for part, pieces in zip(parts, sums, strict=True):
             z = _convolve(builder, linear, part, weight, 1)
             pieces.append(builder.reshape(z, [0, 2, picked.shape[1], -1]))
-    return [builder.op("Concat", pieces, {"axis": 2}) for pieces in found]
+    return [builder.op("Concat", pieces, {"axis": 2}) for pieces in sums]
 
 
 def _dense(linear: _Linear, signed: Taps) -> Tensor:
     """Lay V2 (C, 2 O/g, *kernel) out as the weight of the convolution that gives z, groups outermost."""
     if _is_transposed(linear):
         return signed.emit()
-    group = linear.reader.group
+    group = linear.op.group
     inputs, outputs = signed.shape[0] // group, signed.shape[1]
     grouped = signed.reshape((group, inputs, outputs, linear.size)).transpose((0, 2, 1, 3))
     return grouped.reshape((group * outputs, inputs, *linear.kernel)).emit()
@@ -169,12 +167,12 @@ def _quadrants(
     builder: GraphBuilder, linear: _Linear, part: Tensor, z: Tensor, plan: SensitivitySettings
 ) -> _Quadrants:
     """Bring R to the layouts of both forms; what is not used is dropped with the export."""
-    group, outputs = linear.reader.group, linear.outputs
+    group, outputs = linear.op.group, linear.outputs
     split = builder.reshape(z, [0, group, 2, outputs, -1])
     ratio = inverse(builder, split, [1, 3] if linear.samples_last else [1, 3, 4])
     ratio = builder.reshape(ratio, [0, group, 2 * outputs, -1])
     lines = builder.reshape(builder.transpose(ratio, [1, 2, 0, 3]), [group, 2 * outputs, -1])
-    columns = _columns(builder, part, len(linear.reader.channels)) if linear.identity else None
+    columns = _columns(builder, part, len(linear.op.channels)) if linear.identity else None
     return _Quadrants(part, ratio, lines, columns)
 
 
@@ -190,8 +188,8 @@ def _row_form(linear: _Linear, plan: SensitivitySettings) -> bool:
 
 def _chunks(linear: _Linear, blocks: Sequence[Block], plan: SensitivitySettings) -> Iterator[tuple[Block, ...]]:
     """Cut blocks into runs whose intermediates fit; a run has blocks of one form only."""
-    shape = linear.reader.output_shape
-    outputs = linear.outputs * linear.reader.group
+    shape = linear.op.output_shape
+    outputs = linear.outputs * linear.op.group
     positions = max(1, math.prod(shape) // outputs) * plan.batch
     each = 2 * linear.outputs * positions * FLOAT_BYTES
     if _row_form(linear, plan):
@@ -209,7 +207,7 @@ def _per_group(
     builder: GraphBuilder, linear: _Linear, ratio: Tensor, chunk: Sequence[Block], repeat: int, axis: int
 ) -> Tensor:
     """Line the group axis of R up with the blocks: one entry per block times `repeat`, or one for all."""
-    group = linear.reader.group
+    group = linear.op.group
     if group == 1:
         return ratio
     wanted = [block.group for block in chunk for _ in range(repeat)]
@@ -237,7 +235,7 @@ def _row_shares(
     weight: Tensor,
     chunk: Sequence[Block],
 ) -> Tensor:
-    size = len(linear.reader.channels)
+    size = len(linear.op.channels)
     if quadrant.columns is not None:
         columns = builder.gather(quadrant.columns, indices, size, axis=0)
     else:
@@ -268,7 +266,7 @@ def _numerators(
     else:
         grouped = signed.reshape((len(chunk), width, outputs, linear.size)).transpose((0, 2, 1, 3))
         weight = grouped.reshape((len(chunk) * outputs, width, *linear.kernel)).emit()
-    size = len(linear.reader.channels)
+    size = len(linear.op.channels)
     shares: list[Tensor] = []
     for quadrant in quadrants:
         picked = builder.gather(quadrant.data, indices.reshape(-1), size, axis=1)
@@ -295,7 +293,7 @@ def _unfold(builder: GraphBuilder, linear: _Linear, data: Tensor, channels: int)
 
 def _patch_sum(builder: GraphBuilder, linear: _Linear) -> Tensor:
     """Sum the unfolded input over samples and positions, (C, k): over samples first, that is one map to unfold."""
-    channels = len(linear.reader.channels)
+    channels = len(linear.op.channels)
     summed = builder.reduce_sum(linear.map, [0], keep=True)
     unfolded = builder.reshape(_unfold(builder, linear, summed, channels), [channels, linear.size, -1])
     return builder.reduce_sum(unfolded, [2])

@@ -42,32 +42,32 @@ class _Sides:
 
 
 def emit_product(
-    builder: GraphBuilder, reader: LinearOp, plan: SensitivitySettings, *, nonnegative: bool, other_nonnegative: bool
+    builder: GraphBuilder, op: LinearOp, plan: SensitivitySettings, *, nonnegative: bool, other_nonnegative: bool
 ) -> GraphOutputs:
-    """Append the subgraph of one reader of kind product."""
-    assert reader.other is not None
-    assert reader.other_shape is not None
-    ours = builder.signs(builder.numbers(reader.data, reader.zero), nonnegative=nonnegative)
-    theirs = builder.signs(builder.numbers(reader.other, reader.other_zero), nonnegative=other_nonnegative)
-    shapes = (reader.data_shape, reader.other_shape)
-    left_shape, right_shape = shapes[::-1] if reader.data_on_right else shapes
-    blocks = reader.blocks(single=plan.kernel == "max")
+    """Append the subgraph of one linear op of kind product."""
+    assert op.other is not None
+    assert op.other_shape is not None
+    ours = builder.signs(builder.numbers(op.data, op.zero), nonnegative=nonnegative)
+    theirs = builder.signs(builder.numbers(op.other, op.other_zero), nonnegative=other_nonnegative)
+    shapes = (op.data_shape, op.other_shape)
+    left_shape, right_shape = shapes[::-1] if op.data_on_right else shapes
+    blocks = op.blocks(single=plan.kernel == "max")
     shares: list[Tensor] = []
     slots: list[int] = []
     first: Tensor | None = None
     for our in ours:
         for their in theirs:
-            pair = (their, our) if reader.data_on_right else (our, their)
+            pair = (their, our) if op.data_on_right else (our, their)
             left, right = _matrices(builder, pair, (left_shape, right_shape))
             z = builder.op("MatMul", [left, right])
             first = z if first is None else first
-            sides = _Sides(left, right, max(2, len(left_shape)), max(2, len(right_shape)), len(reader.channels))
+            sides = _Sides(left, right, max(2, len(left_shape)), max(2, len(right_shape)), len(op.channels))
             ratio = inverse(builder, z, list(range(1, sides.rank)))
-            for chunk in chunks_of_indices(reader, blocks, plan):
+            for chunk in chunks_of_indices(op, blocks, plan):
                 build = _rows if len(chunk[0].indices) == 1 else _sum
                 shares.append(build(builder, sides, ratio, chunk))
                 slots += [block.channel for block in chunk]
-    negative = None if nonnegative else builder.largest(ours[1], len(reader.data_shape))
+    negative = None if nonnegative else builder.largest(ours[1], len(op.data_shape))
     return of_products(builder, shares, slots, first, negative)
 
 
@@ -80,11 +80,9 @@ def _matrices(
     return left, right
 
 
-def chunks_of_indices(
-    reader: LinearOp, blocks: Sequence[Block], plan: SensitivitySettings
-) -> Iterator[tuple[Block, ...]]:
+def chunks_of_indices(op: LinearOp, blocks: Sequence[Block], plan: SensitivitySettings) -> Iterator[tuple[Block, ...]]:
     """Cut single indices into runs whose intermediates fit; a block of several indices is a run of its own."""
-    each = max(1, math.prod(reader.output_shape)) * plan.batch * FLOAT_BYTES
+    each = max(1, math.prod(op.output_shape)) * plan.batch * FLOAT_BYTES
     wanted = max(1, plan.chunk_bytes // each, -(-len(blocks) // plan.max_chunks))
     size = max(1, min(wanted, plan.workspace_bytes // each))
     singles = [block for block in blocks if len(block.indices) == 1]

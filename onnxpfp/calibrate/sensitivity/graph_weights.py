@@ -1,4 +1,4 @@
-"""The weights of a reader as the probe needs them: held, as constants, or distant, as tensors of the user's graph.
+"""The weights of a linear op as the probe needs them: held, as constants, or distant, as tensors of the user's graph.
 
 Both are brought to the layouts of the probe by the same operations. On held weights those are done while the probe is
 built. On distant ones they become nodes, which work on what was picked before, so that no run ever has a whole copy.
@@ -42,18 +42,18 @@ class Taps(Layout, Protocol):
 
     @property
     def portion(self) -> int:
-        """How many indices of axis 1 shall be worked on at once."""
+        """The number of indices of axis 1 to work on at once."""
         ...
 
 
-def taps_of(builder: GraphBuilder, reader: LinearOp) -> Taps:
-    """Return the canonical weights V (C, O/g, *kernel) of a reader that has some."""
-    weight = reader.weight
+def taps_of(builder: GraphBuilder, op: LinearOp) -> Taps:
+    """Return the canonical weights V (C, O/g, *kernel) of a linear op that has some."""
+    weight = op.weight
     if not isinstance(weight, FileWeight) or not weight.tensor:
-        return _Held(builder, np.asarray(reader.taps(), dtype=np.float32))
+        return _Held(builder, np.asarray(op.taps(), dtype=np.float32))
     lying = _Distant(builder, builder.find(weight.tensor), weight.stored, tuple(range(len(weight.stored))))
     moved = lying.transpose(weight.order)
-    return reader.canonical(moved if moved.shape == weight.shape else moved.reshape(weight.shape))
+    return op.canonical(moved if moved.shape == weight.shape else moved.reshape(weight.shape))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

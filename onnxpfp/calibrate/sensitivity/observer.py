@@ -1,4 +1,4 @@
-"""What is measured of one family, batch by batch: screened sensitivities, sums and squares of its input."""
+"""The observer of one family of linear ops: screened sensitivities, sums and squares of its input, batch by batch."""
 
 from __future__ import annotations
 
@@ -97,15 +97,15 @@ class SensitivityObserver(FamilyObserver):
 
     def _screen(self, x: Floats32, scratch: ScratchArrays) -> None:
         """Screen one sign of the input."""
-        scored = [reader for reader in self.family.readers if reader.channels.any()]
+        scored = [op for op in self.family.ops if op.channels.any()]
         if not scored:
             return
         if self._sums is None:
             family = OpFamily(tuple(scored))
-            weights = [scaled(reader) for reader in scored]
+            weights = [scaled(op) for op in scored]
             self._sums = Sums.of(family, weights, self.plan.kernel)
             pairs = zip(scored, weights, strict=True)
-            self._screens = {reader.name: Screening.of(reader, each, family, self.plan) for reader, each in pairs}
+            self._screens = {op.name: Screening.of(op, each, family, self.plan) for op, each in pairs}
             if sum(each.taps.nbytes for each in weights) > _LARGE:
                 # They were copied several times on the way into onnxruntime.
                 trim_heap()
@@ -133,11 +133,11 @@ class SensitivityObserver(FamilyObserver):
         assert self._sums is not None
         sizes = x.shape[2:]
         flat = self.family.flat
-        places = math.prod(sizes if flat else output_sizes(self.family.lead, sizes))
+        positions = math.prod(sizes if flat else output_sizes(self.family.lead, sizes))
         blocks = max(len(screen.best) for screen in self._screens.values())
         wanted = _AT_ONCE if flat else min(_PER_BLOCK * blocks, _AT_MOST)
         wanted = min(wanted, self.plan.workspace_bytes // (4 * _LIVE))
-        size = max(1, wanted // max(1, sum(self._sums.rows) * places))
+        size = max(1, wanted // max(1, sum(self._sums.rows) * positions))
         start = 0
         if not any(screen.best.any() for screen in self._screens.values()):
             yield slice(0, 1)

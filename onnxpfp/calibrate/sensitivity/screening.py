@@ -1,4 +1,4 @@
-"""Exact sensitivities of one reader from its sums: bounds first, the exact share only where a bound beats the maximum.
+"""Exact sensitivities of one linear op from its sums: bounds first, exact shares only where a bound beats the maximum.
 
 A sensitivity is a maximum over millions of (sample, position) pairs, and nearly none of them matters once a few are
 known. With outputs of norm one, m[p] = min over rows of z, and A[j, p] the magnitude of block j's input at p:
@@ -42,7 +42,7 @@ _PROMISING = 0.9
 
 @dataclass(slots=True, eq=False)
 class Screening:
-    """The running sensitivities of one reader.
+    """The running sensitivities of one linear op.
 
     Attributes:
         exact: Computes shares; it has the blocks.
@@ -67,14 +67,14 @@ class Screening:
     starts: Ints
 
     @classmethod
-    def of(cls, reader: LinearOp, weights: Scaled, family: OpFamily, plan: SensitivitySettings) -> Screening:
-        """Prepare the screening of one reader."""
-        blocks = reader.block_table(single=plan.kernel == "max")
-        exact = Exact.of(reader, blocks, weights.taps, plan.kernel, flat=family.flat)
-        plain = len(blocks.groups) == len(reader.channels)
+    def of(cls, op: LinearOp, weights: Scaled, family: OpFamily, plan: SensitivitySettings) -> Screening:
+        """Prepare the screening of one linear op."""
+        blocks = op.block_table(single=plan.kernel == "max")
+        exact = Exact.of(op, blocks, weights.taps, plan.kernel, flat=family.flat)
+        plain = len(blocks.groups) == len(op.channels)
         norms = _block_norms(weights.signed, None if plain else blocks.indices, blocks.starts[:-1], plan)
-        even = len(set(np.bincount(blocks.groups, minlength=reader.group).tolist())) == 1
-        entries = weights.taps.shape[2] * len(reader.channels) // reader.group
+        even = len(set(np.bincount(blocks.groups, minlength=op.group).tolist())) == 1
+        entries = weights.taps.shape[2] * len(op.channels) // op.group
         return cls(
             exact,
             weights.norm,
@@ -83,7 +83,7 @@ class Screening:
             np.where(norms.max(1) > 0, np.maximum(norms.max(1), FLOOR), 0).astype(np.float32),
             np.zeros(len(blocks.groups), np.float32),
             family.samples_last,
-            TightBound(norms.reshape(reader.group, -1, norms.shape[1])) if even else None,
+            TightBound(norms.reshape(op.group, -1, norms.shape[1])) if even else None,
             None if plain else blocks.indices,
             blocks.starts[:-1],
         )
@@ -179,18 +179,20 @@ class Screening:
             picked = picked / limit[block]
         self._settle(seen, Candidates(place, block, picked, order).sorted())
 
-    def _settle(self, seen: SumField, found: Candidates) -> None:
+    def _settle(self, seen: SumField, candidates: Candidates) -> None:
         """Compute candidates, the most promising of each block first, for these may settle the others."""
-        if len(found) > _FEW * len(self.best):
+        if len(candidates) > _FEW * len(self.best):
             before = self.best.copy()
-            first = found.promising(_PROMISING)
-            self._raise(seen, found.take(first))
-            gain = np.where(self.best < FULL, (self.best / before).astype(np.float64) ** found.order, np.inf)
-            found = found.take(~first & (found.excess >= (gain * (1 - SLACK) ** found.order)[found.block]))
-        self._raise(seen, found)
+            first = candidates.promising(_PROMISING)
+            self._raise(seen, candidates.take(first))
+            gain = np.where(self.best < FULL, (self.best / before).astype(np.float64) ** candidates.order, np.inf)
+            candidates = candidates.take(
+                ~first & (candidates.excess >= (gain * (1 - SLACK) ** candidates.order)[candidates.block])
+            )
+        self._raise(seen, candidates)
 
-    def _raise(self, seen: SumField, found: Candidates) -> None:
-        np.maximum(self.best, self.exact.largest(seen, found), out=self.best)
+    def _raise(self, seen: SumField, candidates: Candidates) -> None:
+        np.maximum(self.best, self.exact.largest(seen, candidates), out=self.best)
 
 
 def _least(sums: Floats32) -> Floats32:

@@ -1,4 +1,4 @@
-"""What all subgraphs that reduce a reader to its sensitivities have in common: how to compute, and what comes out."""
+"""Settings and outputs that all subgraphs share which reduce a linear op to its sensitivities."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ FULL = 1 - 1e-6
 
 @dataclass(frozen=True, slots=True)
 class SensitivitySettings:
-    """How to compute.
+    """Settings of the computation.
 
     Attributes:
         kernel: "sum" adds a channel's products over the kernel, which the bound needs; "max" is the authors' code.
         batch: Samples in one run.
         chunk_bytes: Aimed-at size of one intermediate.
-        max_chunks: Most chunks of one reader; it keeps the graph small, `workspace_bytes` goes before it.
+        max_chunks: Most chunks of one linear op; it keeps the graph small, `workspace_bytes` goes before it.
         workspace_bytes: Limit of one intermediate, as far as one channel at a time can keep it.
     """
 
@@ -53,7 +53,7 @@ class SensitivitySettings:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class GraphOutputs:
-    """Where a reader's results come out.
+    """The graph outputs with the results of one linear op.
 
     Attributes:
         shares: Output with the largest share of every slot, (slots,) float32; None where nothing is scored.
@@ -91,7 +91,7 @@ def inverse(builder: GraphBuilder, z: Tensor, axes: Sequence[int]) -> Tensor:
 def of_products(
     builder: GraphBuilder, shares: Sequence[Tensor], slots: Sequence[int], z: Tensor, negative: Tensor | None
 ) -> GraphOutputs:
-    """Make the outputs of a reader whose operands are both activations.
+    """Make the outputs of a linear op whose operands are both activations.
 
     Args:
         builder: Where to append.

@@ -1,6 +1,6 @@
 """The sums z of a family, and the magnitudes of what they are made of, by onnxruntime.
 
-The weights of a reader become rows: its outputs with both signs. Both rows of an output are scaled so that the whole
+The weights of a linear op become rows: its outputs with both signs. Both rows of an output are scaled so that the whole
 output has norm one: shares do not change by it, and bounds over several rows become tight. Everything comes out
 position by position, with the rows or channels of one position side by side: that is how candidates are looked up.
 """
@@ -30,7 +30,7 @@ __all__ = ["Scaled", "SumField", "Sums", "scaled"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scaled:
-    """Weights of one reader with outputs of norm one.
+    """Weights of one linear op with outputs of norm one.
 
     Attributes:
         taps: V (C, O/g, k) float32, scaled.
@@ -43,11 +43,11 @@ class Scaled:
     norm: Floats32
 
 
-def scaled(reader: LinearOp) -> Scaled:
-    """Scale the outputs of a reader."""
+def scaled(op: LinearOp) -> Scaled:
+    """Scale the outputs of a linear op."""
     # Rows are picked from them one by one: side by side they must lie.
-    taps = np.ascontiguousarray(reader.taps(), dtype=np.float32)
-    grouped = taps.reshape(reader.group, -1, taps.shape[1], math.prod(taps.shape[2:]))
+    taps = np.ascontiguousarray(op.taps(), dtype=np.float32)
+    grouped = taps.reshape(op.group, -1, taps.shape[1], math.prod(taps.shape[2:]))
     # In float64, where squares of small weights do not vanish.
     norm = np.sqrt(np.einsum("gcok,gcok->go", grouped, grouped, dtype=np.float64))
     norm = np.where(norm > 0, norm, 1).astype(np.float32)
@@ -60,7 +60,7 @@ def scaled(reader: LinearOp) -> Scaled:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SumField:
-    """Some samples as a reader sees them.
+    """Some samples as a linear op sees them.
 
     Attributes:
         x: Input, (N, C, *spatial); by position, (N, P, C), where a position sees one position.
@@ -84,7 +84,7 @@ class Sums:
     """Computes z and the magnitudes of one family.
 
     Attributes:
-        family: The readers.
+        family: The linear ops.
         rows: Number of rows of each.
     """
 
@@ -99,7 +99,7 @@ class Sums:
         return cls(family, rows, open_session(_model(family, weights, kernel), threads=1, spin=False, shared=True))
 
     def run(self, x: Floats32, scratch: ScratchArrays) -> list[SumField]:
-        """Compute the sums of some samples, for every reader.
+        """Compute the sums of some samples, for every linear op.
 
         Args:
             x: (N, C, *spatial), without negative entries.
@@ -113,18 +113,18 @@ class Sums:
         for number, rows in enumerate(self.rows):
             shapes[f"z{number}"] = (samples, positions, group, rows // group)
             shapes[f"least{number}"] = (samples, positions, group)
-        places = {name: scratch.take(name, shape) for name, shape in shapes.items()}
+        buffers = {name: scratch.take(name, shape) for name, shape in shapes.items()}
         x = np.ascontiguousarray(x.reshape(samples, channels, -1) if family.flat else x)
-        self._session.run_into({"x": x}, places)
-        seen = places["a"] if family.flat else x
+        self._session.run_into({"x": x}, buffers)
+        seen = buffers["a"] if family.flat else x
         return [
-            SumField(seen, places["a"], places[f"z{number}"], places[f"least{number}"], sizes, spatial)
+            SumField(seen, buffers["a"], buffers[f"z{number}"], buffers[f"least{number}"], sizes, spatial)
             for number in range(len(self.rows))
         ]
 
 
 def _model(family: OpFamily, weights: Sequence[Scaled], kernel: Kernel) -> ModelProto:
-    """Return a model for x (N, C, *spatial) -> a, and z and least of every reader."""
+    """Return a model for x (N, C, *spatial) -> a, and z and least of every linear op."""
     group = family.lead.group
     constants: dict[str, NDArray[Any]] = {
         "rows": np.array([0, 0, group, -1], np.int64),
@@ -151,7 +151,7 @@ def _model(family: OpFamily, weights: Sequence[Scaled], kernel: Kernel) -> Model
 
 
 def _sums(family: OpFamily, weights: Scaled, number: int, constants: dict[str, NDArray[Any]]) -> list[NodeProto]:
-    """Return nodes that make the sums of one reader, (N, P, rows)."""
+    """Return nodes that make the sums of one linear op, (N, P, rows)."""
     lead, name = family.lead, f"w{number}"
     signed = weights.signed
     if family.flat and lead.group == 1:
@@ -191,12 +191,12 @@ def _magnitudes(family: OpFamily, kernel: Kernel, constants: dict[str, NDArray[A
     ]
 
 
-def _pools(reader: LinearOp) -> bool:
+def _pools(op: LinearOp) -> bool:
     """Tell whether onnxruntime has a MaxPool with this window: pads stay below the kernel."""
-    window, rank = reader.attributes, len(reader.kernel)
+    window, rank = op.attributes, len(op.kernel)
     pads = window.pads or ()
     automatic = window.auto_pad in {"SAME_UPPER", "SAME_LOWER"}
-    return not automatic and rank <= 3 and all(0 <= pad < reader.kernel[place % rank] for place, pad in enumerate(pads))
+    return not automatic and rank <= 3 and all(0 <= pad < op.kernel[place % rank] for place, pad in enumerate(pads))
 
 
 def _by_position(source: str, name: str) -> list[NodeProto]:

@@ -42,9 +42,9 @@ def split(n: NodeContext) -> None:
     axis = n.integer("axis", 0) % len(x)
     sizes = [n.out_shape(i)[axis] for i in range(len(n.outputs))]
     parts = np.split(x[axis], np.cumsum(sizes)[:-1])
-    spelt = n.option("split", 1)
+    given = n.option("split", 1)
     for position, part in enumerate(parts):
-        if spelt is not None:
+        if given is not None:
             n.size_ref(n.source("split", 1), position, part)
         elif part.size == parts[0].size:
             n.tie(parts[0], part)

@@ -58,7 +58,7 @@ def matmul(n: NodeContext) -> None:
 
 
 def _order(rank: int, transposed: int, transposed_batch: int) -> list[int]:
-    """Where the batch axes, rows and columns of an operand of FusedMatMul lie.
+    """Return the axes of an operand of FusedMatMul in the order batch axes, rows, columns.
 
     `transBatch` moves the first axis behind the batch axes, `trans` then swaps the last two.
     """

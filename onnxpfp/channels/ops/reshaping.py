@@ -154,13 +154,13 @@ def reshape(n: NodeContext) -> None:
     """
     out = _reshape(n)
     x, target = n.axes(0), n.numbers(1)
-    spelt = n.integers("shape") if target is None else target.ravel().tolist()
-    for index, size in enumerate(spelt or []):
+    sizes = n.integers("shape") if target is None else target.ravel().tolist()
+    for index, size in enumerate(sizes or []):
         copied = size == 0 and not n.integer("allowzero", 0)
         if size == -1 or (copied and np.array_equal(x[index], out[index])):
             continue
         n.size_ref("shape" if target is None else 1, index, out[index])
-    if spelt is None:
+    if sizes is None:
         for labels in x:
             n.fix(labels, "reshapes it to a shape that is computed")
     n.set(out)

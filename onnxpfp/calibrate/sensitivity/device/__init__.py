@@ -1,4 +1,4 @@
-"""Screening where the network runs: what readers read stays there, and only scores and counters come back.
+"""Screening where the network runs: what linear ops read stays there, and only scores and counters come back.
 
 The bounds are those of `onnxpfp.calibrate.sensitivity.screening`; onnxruntime computes all, in three small graphs:
 

@@ -1,4 +1,4 @@
-"""How a tensor of the network is brought to (samples, channels, positions), as a part of a graph."""
+"""Graph nodes that bring a tensor of the network to (samples, channels, positions)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["Arrangement", "Extent"]
 
 @dataclass(frozen=True, slots=True)
 class Arrangement:
-    """What is the same for all families whose tensors are arranged by the same nodes.
+    """The nodes that arrange a tensor; families for which they are the same share them.
 
     Attributes:
         order: Permutation of the axes to (sample, channel, ...), or to (channel, ...) where samples are the positions.
@@ -58,7 +58,7 @@ class Arrangement:
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """How much there is in some samples of a family's tensor.
+    """The extent of some samples of a family's tensor.
 
     Attributes:
         samples: Number of samples.

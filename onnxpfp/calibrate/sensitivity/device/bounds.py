@@ -1,4 +1,4 @@
-"""Sums z of one reader, and for every block a bound on its share at every (sample, position) pair.
+"""Sums z of one linear op, and for every block a bound on its share at every (sample, position) pair.
 
 With outputs of norm one, m[p] the least z of a position in a convolution group, A[j, p] the norm of block j's input:
 

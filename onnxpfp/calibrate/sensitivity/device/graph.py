@@ -36,10 +36,10 @@ class Graph:
 
     def op(self, kind: str, inputs: Sequence[str], attributes: Mapping[str, Any] | None = None, name: str = "") -> str:
         """Append a node and return its first output; a name is for what leaves the graph."""
-        found = name or f"t{len(self._nodes)}"
-        outputs = [f"{found}_values", found] if kind == "TopK" else [found]
-        self._nodes.append(helper.make_node(kind, list(inputs), outputs, name=f"n_{found}", **dict(attributes or {})))
-        return found
+        output = name or f"t{len(self._nodes)}"
+        outputs = [f"{output}_values", output] if kind == "TopK" else [output]
+        self._nodes.append(helper.make_node(kind, list(inputs), outputs, name=f"n_{output}", **dict(attributes or {})))
+        return output
 
     def number(self, value: float) -> str:
         """Add a float32 constant."""

@@ -1,4 +1,4 @@
-"""What is measured of one family where the network runs: the counterpart of `calibrate.sensitivity.observer`."""
+"""The observer of one family on the device where the network runs: as `calibrate.sensitivity.observer` on the host."""
 
 from __future__ import annotations
 
@@ -101,20 +101,18 @@ class DeviceSensitivityObserver(FamilyObserver):
             "total": self._totals[key],
             "squares": self._squares,
         }
-        found = self.programs.run(Totals(arrangement), feeds, home=("lowest", "highest", "check"))
-        self._totals[key], self._squares = found["new_total"], found["new_squares"]
-        if not np.isfinite(found["check"].numpy()).all():
+        totals = self.programs.run(Totals(arrangement), feeds, home=("lowest", "highest", "check"))
+        self._totals[key], self._squares = totals["new_total"], totals["new_squares"]
+        if not np.isfinite(totals["check"].numpy()).all():
             lead = self.family.lead
             raise not_finite(lead.data, lead.name)
-        return float(found["lowest"].numpy().item()), float(found["highest"].numpy().item())
+        return float(totals["lowest"].numpy().item()), float(totals["highest"].numpy().item())
 
     def _open(self, arrangement: Arrangement) -> None:
-        """Bring the weights of all scored readers to the data."""
-        for reader in self.family.readers:
-            if reader.channels.any():
-                self._screens[reader.name] = DeviceScreening.of(
-                    reader, arrangement, self.programs, self.plan, self.first
-                )
+        """Bring the weights of all scored linear ops to the data."""
+        for op in self.family.ops:
+            if op.channels.any():
+                self._screens[op.name] = DeviceScreening.of(op, arrangement, self.programs, self.plan, self.first)
 
     def _read(self, extent: Extent) -> dict[str, DeviceTensor]:
         """Return where taps read; nothing where a position sees the input at the same position."""

@@ -1,4 +1,4 @@
-"""What the graphs are fed of one reader: its weights in their layouts, its blocks, and shapes."""
+"""Operands of the device graphs for one linear op: its weights in their layouts, its blocks, and shapes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["Operands", "operands_of"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Operands:
-    """How the arrays of one reader are laid out.
+    """The arrays of one linear op, in the layouts of the device graphs.
 
     Every convolution group has the same number of rows of them for its blocks; rows without a block have no weight,
     and so a bound of zero.
@@ -60,16 +60,16 @@ class Operands:
         return {name: np.array(shape, np.int64) for name, shape in shapes.items()}
 
 
-def operands_of(reader: LinearOp, weights: Scaled, kernel: Kernel) -> tuple[Operands, dict[str, NDArray[Any]]]:
-    """Lay out what is fed of a reader, by the names of the inputs of `Bounds` and `Shares`.
+def operands_of(op: LinearOp, weights: Scaled, kernel: Kernel) -> tuple[Operands, dict[str, NDArray[Any]]]:
+    """Lay out what is fed of a linear op, by the names of the inputs of `Bounds` and `Shares`.
 
     Args:
-        reader: The reader.
+        op: The linear op.
         weights: Its weights, outputs of norm one.
         kernel: "sum" or "max".
     """
-    table = reader.block_table(single=kernel == "max")
-    group, taps = reader.group, weights.taps
+    table = op.block_table(single=kernel == "max")
+    group, taps = op.group, weights.taps
     outputs = taps.shape[1]
     per_group, width = int(np.bincount(table.groups).max()), int(np.diff(table.starts).max())
     # Blocks stand in the order of their groups.
@@ -111,11 +111,11 @@ def _blocks(table: BlockTable, rows: Ints, taps: Floats32, shape: tuple[int, int
         taps: V (C, O/g, k).
         shape: (b, I).
     """
-    places = np.arange(len(rows)) - np.repeat(table.starts[:-1], np.diff(table.starts))
+    ranks = np.arange(len(rows)) - np.repeat(table.starts[:-1], np.diff(table.starts))
     channels = np.zeros(shape, np.int64)
-    channels[rows, places] = table.indices
+    channels[rows, ranks] = table.indices
     own = np.zeros((*shape, *taps.shape[:0:-1]), np.float32)
-    own[rows, places] = taps[table.indices].swapaxes(1, 2)
+    own[rows, ranks] = taps[table.indices].swapaxes(1, 2)
     return channels, own.reshape(shape[0], -1, taps.shape[1])
 
 

@@ -1,4 +1,4 @@
-"""The running sensitivities of one reader, found where its data lie."""
+"""The running sensitivities of one linear op, found where its data lie."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Part:
 
 @dataclass(slots=True, eq=False)
 class DeviceScreening:
-    """Screens one reader.
+    """Screens one linear op.
 
     Attributes:
         operands: What the graphs read of it.
@@ -76,12 +76,12 @@ class DeviceScreening:
 
     @classmethod
     def of(
-        cls, reader: LinearOp, arrangement: Arrangement, programs: Programs, plan: SensitivitySettings, first: int
+        cls, op: LinearOp, arrangement: Arrangement, programs: Programs, plan: SensitivitySettings, first: int
     ) -> DeviceScreening:
-        """Bring a reader to where its data are."""
-        operands, arrays = operands_of(reader, scaled(reader), plan.kernel)
+        """Bring a linear op to where its data are."""
+        operands, arrays = operands_of(op, scaled(op), plan.kernel)
         best = np.zeros(operands.count, np.float32)
-        return cls(operands, best, arrangement, len(reader.channels), programs, plan, first, programs.put(arrays))
+        return cls(operands, best, arrangement, len(op.channels), programs, plan, first, programs.put(arrays))
 
     def bytes_per_sample(self, extent: Extent) -> int:
         """Return how much memory one sample takes."""
@@ -145,9 +145,9 @@ class DeviceScreening:
         left = np.zeros(len(self.best), np.float32)
         for some in self._portions(which, size, extent.pairs):
             feeds = {**self._fixed, **seen, **self._scalars(some, size, extent)}
-            found = self.programs.run(self._shares, feeds, home=("found", "left"))
-            self.best[some] = found["found"].numpy()
-            count = found["left"].numpy()
+            shares = self.programs.run(self._shares, feeds, home=("found", "left"))
+            self.best[some] = shares["found"].numpy()
+            count = shares["left"].numpy()
             left[some] = np.where(count > size, count, 0)
         return left
 
