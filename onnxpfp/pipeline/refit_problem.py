@@ -45,7 +45,7 @@ def refit_setup(context: RunContext, analysis: Analysis, split: Split) -> RefitS
         analysis=analysis,
         layers=layers,
         fit=split.fit,
-        held=split.tuning,
+        tuning=split.tuning,
         batch_size=context.data.batch_size,
         positions=POSITIONS,
         workspace=options.workspace,

@@ -64,7 +64,7 @@ def run_group_trials(
     """Measure the drift of the output for every question and width.
 
     Args:
-        problem: The network; its held-out samples are used.
+        problem: The network; its tuning samples are used.
         questions: Groups and widths.
         grams: Of the ops that read the groups, by output; ops that have none lose the channels without refit.
         refitted: Whether the consumers are refitted.
@@ -73,7 +73,7 @@ def run_group_trials(
     """
     model, graph = problem.analysis.model, problem.analysis.graph
     stages = Stages.of(model, {layer.output for layer in problem.layers}, problem.dtype)
-    feeds = [dict(feed) for feed in problem.held.batches(problem.batch_size)]
+    feeds = [dict(feed) for feed in problem.tuning.batches(problem.batch_size)]
     session = open_session(model, problem.requests, threads=problem.threads)
     wanted = [session.run(feed) for feed in feeds]
     runner = Runner.start(stages, feeds, problem.workspace // 2, problem.requests, problem.threads)

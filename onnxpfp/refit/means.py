@@ -43,7 +43,7 @@ class Record:
 
     Attributes:
         name: The linear op.
-        before: Held-out error of its output without refit, as a share of the output's variance.
+        before: Error of its output on the tuning samples without refit, as a share of the output's variance.
         after: The same with it; never more.
         ridge: Share of the mean input variance that was chosen as ridge; infinity where the weights stayed.
     """

@@ -32,7 +32,7 @@ class LayerRegression:
         stays: Which of its outputs stay, (O,).
         reached: Whether its target is what lies behind it, as its target says, or its own output.
         fitted: Drawn from the samples to fit.
-        held: Drawn from the held-out ones.
+        tuning: Drawn from the tuning samples.
         channels: Its input channels, where its columns are too many.
     """
 
@@ -41,7 +41,7 @@ class LayerRegression:
     stays: NDArray[np.bool_]
     reached: bool
     fitted: SampledRows
-    held: SampledRows
+    tuning: SampledRows
     channels: ChannelRegression | None
 
     def shows(self) -> set[str]:
@@ -80,14 +80,14 @@ class LayerRegression:
         )
         return target, bend
 
-    def add(self, u: NDArray[np.float32], targets: tuple[Floats, Floats | None], *, held: bool) -> None:
+    def add(self, u: NDArray[np.float32], targets: tuple[Floats, Floats | None], *, tuning: bool) -> None:
         """Count a batch in."""
         groups, outputs, _ = self.start.weights.shape
         wanted, bend = (None if x is None else _single(x).reshape(len(u), groups, outputs) for x in targets)
         assert wanted is not None
         # Without Gram matrix no target can be eased.
-        bend = bend if held or self.channels is None else None
-        (self.held if held else self.fitted).add(RowBatch(u.reshape(len(u), groups, -1), wanted, bend))
+        bend = bend if tuning or self.channels is None else None
+        (self.tuning if tuning else self.fitted).add(RowBatch(u.reshape(len(u), groups, -1), wanted, bend))
 
     def fit(self) -> Fit:
         """Find the best fit."""
@@ -95,18 +95,18 @@ class LayerRegression:
             solver = by_columns(self.fitted.moments, self.start)
         else:
             solver = self.channels.solver(self.fitted.moments, self.start)
-        return best_fit(solver, self.fitted, self.held, self.start)
+        return best_fit(solver, self.fitted, self.tuning, self.start)
 
     def spread(self) -> float:
-        """Return the variance of the held-out targets, summed over the outputs; never 0."""
-        m = self.held.moments
+        """Return the variance of the targets on the tuning samples, summed over the outputs; never 0."""
+        m = self.tuning.moments
         square = float(m.tt.sum()) / m.count
         return max(square - float(np.square(m.t / m.count).sum()), TINY * square, 1e-30)
 
     def free(self) -> None:
         """Forget the draws."""
         self.fitted.free()
-        self.held.free()
+        self.tuning.free()
 
 
 TINY = 1e-9
@@ -131,7 +131,7 @@ class LayerFamily:
     members: tuple[LayerRegression, ...]
     positions: int
 
-    def add(self, shown: Arrays, given: Arrays, original: Arrays, rng: np.random.Generator, *, held: bool) -> None:
+    def add(self, shown: Arrays, given: Arrays, original: Arrays, rng: np.random.Generator, *, tuning: bool) -> None:
         """Draw from one batch.
 
         Args:
@@ -139,21 +139,21 @@ class LayerFamily:
             given: Activations of the pruned network before the stage.
             original: The same of the original.
             rng: Source of the positions.
-            held: Whether the batch is held out.
+            tuning: Whether it is a batch of tuning samples.
         """
         first = self.members[0]
         layer = first.layer
         whole = shown[next(iter(first.shows()))].shape
         if not _aligned(layer, given[layer.consumer.data].shape, whole):
             for member in self.members:
-                member.fitted.finite = member.held.finite = False
+                member.fitted.finite = member.tuning.finite = False
             return
         positions = draw_positions(whole, layer.axis, self.positions, rng)
         spatial = whole[2:] if layer.op.kind != "matmul" else ()
         u = columns(layer.op, given[layer.consumer.data], spatial, positions)
         for member in self.members:
-            member.add(u, member.targets(shown, given, positions), held=held)
-        if first.channels is not None and not held:
+            member.add(u, member.targets(shown, given, positions), tuning=tuning)
+        if first.channels is not None and not tuning:
             data = original[layer.consumer.data]
             positions = draw_positions(data.shape, 1, self.positions, rng)
             pruned = outputs_at(given[layer.consumer.data], 1, positions)
@@ -206,7 +206,7 @@ def _members(
     narrow = refit_state.problem.fits(inputs, groups)
     kept = [not narrow or (reached and layer.target.rectified) for layer, _, reached in ops]
     fitted = Moments.empty(groups, inputs, 0, gram=narrow)
-    held = Moments.empty(groups, inputs, 0, gram=narrow)
+    tuning = Moments.empty(groups, inputs, 0, gram=narrow)
     return tuple(
         LayerRegression(
             layer,
@@ -214,7 +214,7 @@ def _members(
             refit_state.keep[layer.rows],
             reached,
             SampledRows(Moments.beside(fitted, start.weights.shape[1]), spill, beside=number > 0),
-            SampledRows(Moments.beside(held, start.weights.shape[1]), spill, kept=kept[number], beside=number > 0),
+            SampledRows(Moments.beside(tuning, start.weights.shape[1]), spill, kept=kept[number], beside=number > 0),
             None if narrow else ChannelRegression.of(layer, refit_state.taps[layer.output], refit_state.keep),
         )
         for number, (layer, start, reached) in enumerate(ops)

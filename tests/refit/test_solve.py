@@ -30,8 +30,8 @@ def drawn(u: np.ndarray, t: np.ndarray, bend: np.ndarray | None = None, batches:
     return found
 
 
-def fit_of(fitted: SampledRows, held: SampledRows, start: InitialWeights) -> Fit:
-    return best_fit(by_columns(fitted.moments, start), fitted, held, start)
+def fit_of(fitted: SampledRows, tuning: SampledRows, start: InitialWeights) -> Fit:
+    return best_fit(by_columns(fitted.moments, start), fitted, tuning, start)
 
 
 @pytest.fixture
@@ -147,15 +147,15 @@ def test_groups_are_solved_apart() -> None:
 def test_the_best_fit_is_chosen_on_samples_that_it_has_not_seen() -> None:
     rng = np.random.default_rng(0)
     w = rng.standard_normal((1, 1, 40))
-    fitted_u, held_u = rng.standard_normal((50, 40)), rng.standard_normal((400, 40))
+    fitted_u, tuning_u = rng.standard_normal((50, 40)), rng.standard_normal((400, 40))
     noisy = fitted_u @ w[0].T + 3 * rng.standard_normal((50, 1))
     # 50 noisy samples of 40 unknowns: the fit with the least ridge is much worse than what was there.
-    fitted, held = drawn(fitted_u, noisy), drawn(held_u, held_u @ w[0].T)
-    found = fit_of(fitted, held, start_of(w))
+    fitted, tuning = drawn(fitted_u, noisy), drawn(tuning_u, tuning_u @ w[0].T)
+    found = fit_of(fitted, tuning, start_of(w))
     assert not found.changed
     assert found.ridge == np.inf
     np.testing.assert_array_equal(found.weights, w)
-    assert held.error(*solve(fitted.moments, w, RIDGES[0]), np.ones((1, 1))) > 1
+    assert tuning.error(*solve(fitted.moments, w, RIDGES[0]), np.ones((1, 1))) > 1
 
 
 def test_what_can_be_had_exactly_is_had_exactly() -> None:
@@ -199,10 +199,10 @@ def test_a_weight_out_of_its_types_range_is_never_taken(scale: float) -> None:
 def test_the_error_is_that_of_the_weights_as_they_are_stored() -> None:
     u, w = noise(100, 3).astype(np.float64), noise(1, 2, 3, seed=2).astype(np.float64)
     t = u @ noise(3, 2, seed=3)
-    held = drawn(u, t)
-    found = fit_of(drawn(u, t), held, start_of(w, dtype=np.dtype(np.float16), gain=0.5))
+    tuning = drawn(u, t)
+    found = fit_of(drawn(u, t), tuning, start_of(w, dtype=np.dtype(np.float16), gain=0.5))
     np.testing.assert_array_equal(found.weights / 0.5, (found.weights / 0.5).astype(np.float16))
-    assert found.error == held.error(found.weights, found.bias, np.ones((1, 2)))
+    assert found.error == tuning.error(found.weights, found.bias, np.ones((1, 2)))
 
 
 def test_weights_that_blow_up_are_no_fit() -> None:
@@ -215,14 +215,14 @@ def test_weights_that_blow_up_are_no_fit() -> None:
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 @pytest.mark.parametrize("where", ["columns", "targets"])
-@pytest.mark.parametrize("whose", ["fitted", "held"])
+@pytest.mark.parametrize("whose", ["fitted", "tuning"])
 def test_data_that_are_not_finite_leave_everything_as_it_is(bad: float, where: str, whose: str) -> None:
     u, t, w = noise(40, 3), noise(40, 2, seed=2), noise(1, 2, 3, seed=3).astype(np.float64)
     spoilt_u, spoilt_t = u.copy(), t.copy()
     (spoilt_u if where == "columns" else spoilt_t)[7, 1] = bad
     good, spoilt = drawn(u, t), drawn(spoilt_u, spoilt_t)
-    fitted, held = (spoilt, good) if whose == "fitted" else (good, spoilt)
-    found = fit_of(fitted, held, start_of(w))
+    fitted, tuning = (spoilt, good) if whose == "fitted" else (good, spoilt)
+    found = fit_of(fitted, tuning, start_of(w))
     assert not found.changed
     np.testing.assert_array_equal(found.weights, w)
 
@@ -246,14 +246,14 @@ def test_targets_behind_a_relu_lower_the_rectified_error(sign: float) -> None:
     u, kept = full[:, :5], w[None, :, :5]
     signs = np.full((1, 4), sign)
     start = start_of(kept, sign=signs)
-    fitted, held = drawn(u[:400], t[:400], bend[:400]), drawn(u[400:], t[400:], bend[400:])
-    found = fit_of(fitted, held, start)
-    unaware = min(held.error(*solve(fitted.moments, kept, ridge), signs) for ridge in RIDGES)
+    fitted, tuning = drawn(u[:400], t[:400], bend[:400]), drawn(u[400:], t[400:], bend[400:])
+    found = fit_of(fitted, tuning, start)
+    unaware = min(tuning.error(*solve(fitted.moments, kept, ridge), signs) for ridge in RIDGES)
     assert found.error < 0.99 * unaware
     assert found.error < found.plain
     wanted = np.maximum(sign * (t[400:] - bend[400:]), 0)
     direct = np.square(rectified(u[400:], found.weights, found.bias, bend[400:], sign) - wanted).sum(1).mean()
-    assert held.error(found.weights, found.bias, signs) == pytest.approx(direct, rel=1e-4)
+    assert tuning.error(found.weights, found.bias, signs) == pytest.approx(direct, rel=1e-4)
 
 
 def test_the_samples_that_chose_the_ridge_count_in_the_end() -> None:
