@@ -52,7 +52,7 @@ class LayerRegression:
         return {self.layer.target.tensor} if whole else {self.layer.target.tensor, self.layer.output}
 
     def targets(self, shown: Arrays, given: Arrays, positions: Ints) -> tuple[Floats, Floats | None]:
-        """Return the wanted outputs at positions, (T, O'), and at which outputs the ReLU behind bends.
+        """Return the wanted outputs at positions, (T, O'), and the outputs at which the ReLU behind starts to pass.
 
         Args:
             shown: Activations of the original.
@@ -75,19 +75,19 @@ class LayerRegression:
         target = (wanted - other) / scale
         if not alive.all():
             target = np.where(alive, target, outputs_at(shown[layer.output], layer.axis, positions)[:, stays])
-        bend = (
+        threshold = (
             np.broadcast_to(np.where(alive, -other / scale, 0.0), target.shape) if regression_target.rectified else None
         )
-        return target, bend
+        return target, threshold
 
     def add(self, u: NDArray[np.float32], targets: tuple[Floats, Floats | None], *, tuning: bool) -> None:
         """Count a batch in."""
         groups, outputs, _ = self.start.weights.shape
-        wanted, bend = (None if x is None else _single(x).reshape(len(u), groups, outputs) for x in targets)
+        wanted, threshold = (None if x is None else _single(x).reshape(len(u), groups, outputs) for x in targets)
         assert wanted is not None
-        # Without Gram matrix no target can be eased.
-        bend = bend if tuning or self.channels is None else None
-        (self.tuning if tuning else self.fitted).add(RowBatch(u.reshape(len(u), groups, -1), wanted, bend))
+        # Without Gram matrix the fit is not repeated with other targets.
+        threshold = threshold if tuning or self.channels is None else None
+        (self.tuning if tuning else self.fitted).add(RowBatch(u.reshape(len(u), groups, -1), wanted, threshold))
 
     def fit(self) -> Fit:
         """Find the best fit."""

@@ -35,8 +35,8 @@ RIDGES = (1e-8, 1e-6, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Shares of the mean of diag G that are tried as lambda."""
 FIRST = 3
 """Place of the ridge that is tried first."""
-EASINGS = 4
-"""Most times that the targets behind a ReLU are eased."""
+RELU_ROUNDS = 4
+"""Most times that the fit is repeated with targets that follow the prediction where the ReLU cuts both off."""
 LARGEST_GAIN = 10.0
 """A fit whose weights have a norm so many times the old one is no fit (algorithms.md 7.4)."""
 
@@ -120,9 +120,9 @@ def best_fit(solver: Solver, fitted: SampledRows, tuning: SampledRows, start: In
         shifted = intercept(fitted.moments, start.weights)
         best = _better(best, start.weights, shifted, np.inf, tuning, start)
     best = _search(best, solver, tuning, start)
-    for _ in range(EASINGS if fitted.draws else 0):
-        eased = by_columns(fitted.eased(best.weights, best.bias, start.sign), start)
-        fit = _attempt(best, eased, best.ridge if np.isfinite(best.ridge) else RIDGES[FIRST], tuning, start)
+    for _ in range(RELU_ROUNDS if fitted.draws else 0):
+        relu_aware = by_columns(fitted.relu_aware_moments(best.weights, best.bias, start.sign), start)
+        fit = _attempt(best, relu_aware, best.ridge if np.isfinite(best.ridge) else RIDGES[FIRST], tuning, start)
         if fit is best:
             break
         best = fit
@@ -142,7 +142,7 @@ def on_all(chosen: Fit, fitted: SampledRows, tuning: SampledRows, start: Initial
         return chosen
     parts = (fitted, tuning)
     if fitted.draws:
-        moments = [part.eased(chosen.weights, chosen.bias, start.sign) for part in parts]
+        moments = [part.relu_aware_moments(chosen.weights, chosen.bias, start.sign) for part in parts]
     else:
         moments = [part.moments for part in parts]
     try:

@@ -21,12 +21,12 @@ def start_of(weights: np.ndarray, bias: np.ndarray | None = None, **given) -> In
     return InitialWeights(weights, np.zeros(o) if bias is None else bias, **options)
 
 
-def drawn(u: np.ndarray, t: np.ndarray, bend: np.ndarray | None = None, batches: int = 2) -> SampledRows:
+def drawn(u: np.ndarray, t: np.ndarray, threshold: np.ndarray | None = None, batches: int = 2) -> SampledRows:
     """Draws of columns (T, n) and targets (T, o)."""
     found = SampledRows(Moments.empty(1, u.shape[1], t.shape[1]), SpillCache(1 << 30))
     for part in np.array_split(np.arange(len(u)), batches):
-        bent = None if bend is None else bend[part, None].astype(np.float32)
-        found.add(RowBatch(u[part, None].astype(np.float32), t[part, None].astype(np.float32), bent))
+        rows = None if threshold is None else threshold[part, None].astype(np.float32)
+        found.add(RowBatch(u[part, None].astype(np.float32), t[part, None].astype(np.float32), rows))
     return found
 
 
@@ -233,8 +233,10 @@ def test_no_data_leave_everything_as_it_is() -> None:
     assert not found.changed
 
 
-def rectified(u: np.ndarray, weights: np.ndarray, bias: np.ndarray, bend: np.ndarray, sign: np.ndarray) -> np.ndarray:
-    return np.maximum(sign * (u @ weights[0].T + bias[0] - bend), 0)
+def rectified(
+    u: np.ndarray, weights: np.ndarray, bias: np.ndarray, threshold: np.ndarray, sign: np.ndarray
+) -> np.ndarray:
+    return np.maximum(sign * (u @ weights[0].T + bias[0] - threshold), 0)
 
 
 @pytest.mark.parametrize("sign", [1.0, -1.0])
@@ -242,17 +244,17 @@ def test_targets_behind_a_relu_lower_the_rectified_error(sign: float) -> None:
     rng = np.random.default_rng(0)
     full = rng.standard_normal((600, 8))
     w = rng.standard_normal((4, 8))
-    t, bend = full @ w.T, 0.3 * rng.standard_normal((600, 4))
+    t, threshold = full @ w.T, 0.3 * rng.standard_normal((600, 4))
     u, kept = full[:, :5], w[None, :, :5]
     signs = np.full((1, 4), sign)
     start = start_of(kept, sign=signs)
-    fitted, tuning = drawn(u[:400], t[:400], bend[:400]), drawn(u[400:], t[400:], bend[400:])
+    fitted, tuning = drawn(u[:400], t[:400], threshold[:400]), drawn(u[400:], t[400:], threshold[400:])
     found = fit_of(fitted, tuning, start)
     unaware = min(tuning.error(*solve(fitted.moments, kept, ridge), signs) for ridge in RIDGES)
     assert found.error < 0.99 * unaware
     assert found.error < found.plain
-    wanted = np.maximum(sign * (t[400:] - bend[400:]), 0)
-    direct = np.square(rectified(u[400:], found.weights, found.bias, bend[400:], sign) - wanted).sum(1).mean()
+    wanted = np.maximum(sign * (t[400:] - threshold[400:]), 0)
+    direct = np.square(rectified(u[400:], found.weights, found.bias, threshold[400:], sign) - wanted).sum(1).mean()
     assert tuning.error(found.weights, found.bias, signs) == pytest.approx(direct, rel=1e-4)
 
 
@@ -267,14 +269,14 @@ def test_the_samples_that_chose_the_ridge_count_in_the_end() -> None:
     np.testing.assert_allclose(found.bias, bias, rtol=1e-5, atol=1e-6)
 
 
-def test_eased_targets_are_free_below_the_bend_only_where_the_original_is() -> None:
+def test_relu_aware_targets_are_free_below_the_threshold_only_where_the_original_is() -> None:
     draw = RowBatch(
         np.array([[[1.0]], [[-2.0]], [[3.0]], [[1.0]]], np.float32),
         np.array([[[-1.0]], [[-1.0]], [[-1.0]], [[2.0]]], np.float32),
         np.zeros((4, 1, 1), np.float32),
     )
-    # Predictions 1, -2, 3 where the original is below zero: as far down as they like, up to the bend; 2 stays 2.
-    eased = draw.eased(np.ones((1, 1, 1)), np.zeros((1, 1)), np.ones((1, 1)))
-    assert eased.ravel().tolist() == [0.0, -2.0, 0.0, 2.0]
-    unread = draw.eased(np.ones((1, 1, 1)), np.zeros((1, 1)), np.zeros((1, 1)))
+    # Predictions 1, -2, 3 where the original is below zero: as far down as they like, up to the threshold; 2 stays 2.
+    targets = draw.relu_aware_targets(np.ones((1, 1, 1)), np.zeros((1, 1)), np.ones((1, 1)))
+    assert targets.ravel().tolist() == [0.0, -2.0, 0.0, 2.0]
+    unread = draw.relu_aware_targets(np.ones((1, 1, 1)), np.zeros((1, 1)), np.zeros((1, 1)))
     assert unread.ravel().tolist() == [-1.0, -1.0, -1.0, 2.0]
