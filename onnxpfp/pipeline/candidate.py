@@ -8,9 +8,9 @@ import numpy as np
 from onnx import ModelProto
 
 from onnxpfp.linear.weights import reweight
+from onnxpfp.pipeline.calibration import DataCalibration, Measured, RefitCalibration
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.decide import Decision
-from onnxpfp.pipeline.measured import DataCalibration, Measured, RefitCalibration
 from onnxpfp.progress import Count
 from onnxpfp.refit.means import Compensation, fold_means
 from onnxpfp.refit.sweep import refit

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from onnxpfp.allocation.by_drift import ResponseCurve
 from onnxpfp.allocation.widths import grid
+from onnxpfp.pipeline.calibration import Measured, RefitCalibration
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.decide import selector_of
-from onnxpfp.pipeline.measured import Measured, RefitCalibration
 from onnxpfp.progress import Count
 from onnxpfp.refit.response_curves import TrialWidths, drift_at_widths, streams
 

@@ -13,11 +13,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from onnxpfp.allocation.cost import CostModel
+from onnxpfp.pipeline.calibration import Measured
 from onnxpfp.pipeline.candidate import build_candidate
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.decide import choose
 from onnxpfp.pipeline.group_trials import GroupTrial
-from onnxpfp.pipeline.measured import Measured
 from onnxpfp.progress import Clock, Count
 from onnxpfp.verify.evaluator import Evaluator
 

@@ -18,9 +18,9 @@ from onnxpfp.data.splits import Split
 from onnxpfp.linear.ops import LinearOp, output_counts
 from onnxpfp.linear.producers import producers_of
 from onnxpfp.options import Options
+from onnxpfp.pipeline.calibration import Calibration, DataCalibration, RefitCalibration
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.criterion_scores import ReadsOfGroup, criterion_scores
-from onnxpfp.pipeline.measured import Calibration, DataCalibration, RefitCalibration
 from onnxpfp.pipeline.measurements import Measurements
 from onnxpfp.pipeline.refit_problem import group_reads, refit_setup, start_gram_observers
 from onnxpfp.refit.gram import observed_grams
