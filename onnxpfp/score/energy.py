@@ -77,7 +77,7 @@ class Energy(Criterion):
 
     def score(self, group: GroupData) -> Floats:
         """Add up the shares of every consumer."""
-        return group.add_up(_shares(energy_shares, consumer) for consumer in group.consumers)
+        return group.sum_over_consumers(_shares(energy_shares, consumer) for consumer in group.consumers)
 
 
 class Wanda(Criterion):
@@ -89,4 +89,4 @@ class Wanda(Criterion):
 
     def score(self, group: GroupData) -> Floats:
         """Add up the shares of every consumer."""
-        return group.add_up(_shares(wanda_shares, consumer) for consumer in group.consumers)
+        return group.sum_over_consumers(_shares(wanda_shares, consumer) for consumer in group.consumers)

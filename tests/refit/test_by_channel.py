@@ -15,7 +15,7 @@ from onnxpfp.refit.gram import collect_grams
 from onnxpfp.refit.moments import Moments
 from onnxpfp.refit.response_curves import TrialWidths, drift_at_widths
 from onnxpfp.refit.solve import solve
-from onnxpfp.score.group_data import GroupRead
+from onnxpfp.score.group_data import ConsumerGram
 from onnxpfp.score.reconstruction import removal_costs
 
 TINY = 1e-12
@@ -147,7 +147,7 @@ def test_what_can_be_rebuilt_goes_first(make_problem, window: str, workspace: in
     problem, layers, _ = make_problem(made_of_others(window), workspace=workspace)
     gram = collect_grams(problem, [layers["c"]], SpillCache(1 << 28))["c"]
     weights = layers["c"].op.taps().reshape(6, 8, 9).transpose(1, 0, 2).reshape(8, 54).astype(np.float64)
-    costs = removal_costs([GroupRead(gram.covariance(0), weights, np.repeat(np.arange(6), 9))], 6, 1e-5)
+    costs = removal_costs([ConsumerGram(gram.covariance(0), weights, np.repeat(np.arange(6), 9))], 6, 1e-5)
     # The six are made of the three of the input: any three others will do.
     assert (np.sort(costs)[:3] < 1e-3).all()
     assert np.sort(costs)[3] > 5e-3
