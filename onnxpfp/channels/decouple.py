@@ -61,7 +61,7 @@ def decouple_shuffles(model: ModelProto, graph: ChannelGraph, shapes: Shapes) ->
     loose = ModelProto()
     loose.CopyFrom(model)
     for index in splits:
-        _spell_sizes(loose, index, shapes)
+        _write_sizes(loose, index, shapes)
     for shuffle in shuffles:
         _permute(loose, shuffle)
     touched = [
@@ -98,7 +98,7 @@ def _lengths(node: NodeProto, shapes: Shapes) -> list[int]:
     return [shapes.shape[name][axis] for name in node.output]
 
 
-def _spell_sizes(model: ModelProto, index: int, shapes: Shapes) -> None:
+def _write_sizes(model: ModelProto, index: int, shapes: Shapes) -> None:
     node = model.graph.node[index]
     if standard_opset(model) < SIZES_AS_INPUT:
         node.attribute.append(helper.make_attribute("split", _lengths(node, shapes)))

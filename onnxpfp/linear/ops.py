@@ -58,7 +58,7 @@ class Window:
         return cls(**values)  # pyright: ignore[reportArgumentType]
 
     def as_attributes(self) -> dict[str, object]:
-        """Return the attributes that are set, as ONNX spells them."""
+        """Return the attributes that are set, as ONNX writes them."""
         values = {item.name: getattr(self, item.name) for item in fields(self)}
         return {
             name: list(cast("tuple[int, ...]", value)) if isinstance(value, tuple) else value
