@@ -21,7 +21,7 @@ from onnxpfp.linear.ops import LinearOp
 from onnxpfp.refit.initial import InitialWeights
 from onnxpfp.refit.layers import RefitLayer, kept_groups, kept_inputs
 from onnxpfp.refit.moments import Moments
-from onnxpfp.refit.solve import Solver, intercept, solve
+from onnxpfp.refit.ridge import Solver, intercept, solve
 
 __all__ = ["ChannelRegression", "folded", "predictor", "zero_padded"]
 

@@ -20,7 +20,7 @@ from onnxpfp.refit.cache import SpillCache
 from onnxpfp.refit.layers import RefitLayer
 from onnxpfp.refit.moments import Moments
 from onnxpfp.refit.problem import RefitProblem
-from onnxpfp.refit.solve import solve
+from onnxpfp.refit.ridge import solve
 
 __all__ = ["Gram", "GramObserver", "collect_grams", "gram_observers", "observed_grams"]
 

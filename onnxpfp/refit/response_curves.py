@@ -30,7 +30,11 @@ from onnxpfp.verify.metrics import divergence
 
 __all__ = ["TrialWidths", "drift_at_widths", "streams"]
 
-RIDGE = 1e-2
+TRIAL_RIDGE = 1e-2
+"""Share of the mean of diag G that is added in every trial's refit.
+
+One for all widths, for a search as for `REFIT_RIDGES` would take several fits at each. It is the value of OSSCAR.
+"""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -145,7 +149,7 @@ def _refit(refit_state: RefitState, layer: RefitLayer, keep: Keep, gram: Gram) -
     stays = np.repeat(keep[layer.op.channels], layer.op.kernel_size).reshape(len(weights), -1)
     for group, block in enumerate(start.weights):
         try:
-            block_weights, shift = gram.refit(group, block, stays[group], RIDGE, biased=layer.biased)
+            block_weights, shift = gram.refit(group, block, stays[group], TRIAL_RIDGE, biased=layer.biased)
         except LinAlgError:
             return False
         weights[group] = 0.0

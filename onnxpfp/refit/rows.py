@@ -1,4 +1,4 @@
-"""Sampled rows of one linear op: columns and targets at random positions, kept for the refits of its stage."""
+"""Sampled rows: the columns that a linear op reads at random output positions, with targets, kept for its refit."""
 
 from __future__ import annotations
 
@@ -61,15 +61,15 @@ class RowBatch:
 
 @dataclass(slots=True, eq=False)
 class SampledRows:
-    """All draws of one op from one set of samples.
+    """All rows of one op from one set of samples.
 
     Attributes:
-        moments: Of all draws so far; without Gram matrix (0, n, n) where none is needed.
-        spill: What keeps them.
-        kept: Whether to keep the draws even where no ReLU follows.
-        beside: Whether the sums over the columns are another op's, too, and that counts them.
-        finite: Whether all numbers so far were, and the op can be fitted.
-        draws: They themselves, where they are kept.
+        moments: Second moments of all rows so far; without Gram matrix (0, n, n) where none is needed.
+        spill: Where the batches are kept.
+        kept: Whether to keep the batches even where no ReLU follows.
+        beside: Whether another op shares the sums over the columns, and adds them up.
+        finite: Whether all numbers so far were finite, so that the op can be fitted.
+        draws: The batches, where they are kept.
     """
 
     moments: Moments
@@ -81,11 +81,11 @@ class SampledRows:
 
     @property
     def count(self) -> int:
-        """Pairs of columns and targets so far."""
+        """Number of rows so far."""
         return self.moments.count
 
     def add(self, draw: RowBatch) -> None:
-        """Count a batch in."""
+        """Add a batch."""
         targets = draw.targets.astype(np.float64)
         if not np.isfinite(targets).all():
             # The columns still count, for other ops that share their sums.
@@ -118,7 +118,7 @@ class SampledRows:
         return moments
 
     def free(self) -> None:
-        """Forget the draws."""
+        """Drop the kept batches."""
         for draw in self.draws:
             for array in (draw.columns, draw.targets, draw.relu_threshold):
                 if array is not None:

@@ -14,11 +14,11 @@ from onnx import ModelProto
 
 from onnxpfp.arrays import Keep
 from onnxpfp.refit.initial import InitialWeights
+from onnxpfp.refit.layer_rows import LayerFamily, LayerRows, layer_families
 from onnxpfp.refit.layers import RefitLayer
 from onnxpfp.refit.means import Record
 from onnxpfp.refit.problem import RefitProblem
-from onnxpfp.refit.regression import LayerFamily, LayerRegression, layer_families
-from onnxpfp.refit.solve import Fit
+from onnxpfp.refit.ridge import Fit
 from onnxpfp.refit.stages import Arrays, Runner, Stages
 from onnxpfp.refit.state import RefitState
 from onnxpfp.rewrite.apply import apply, renew
@@ -138,7 +138,7 @@ class _Pair:
 
 def _stage(
     pair: _Pair, refit_state: RefitState, layers: Sequence[RefitLayer], starts: Mapping[str, InitialWeights]
-) -> Iterator[tuple[LayerRegression, Fit]]:
+) -> Iterator[tuple[LayerRows, Fit]]:
     """Run a stage of the original and fit its linear ops."""
     families = layer_families(refit_state, layers, starts, pair.teacher.made(), pair.student.cache.batches[0])
     members = [member for family in families for member in family.members]

@@ -1,8 +1,8 @@
 """Reconstruction: how much worse a group's consumers become, refitted, when a channel goes.
 
 For a consumer y = W u with Gram matrix H = cov(u, u) + lambda I, and c the columns of one channel, the least-squares
-error that its removal adds, with all other weights refitted, is (optimal brain surgeon for groups; OBC, OSSCAR,
-ZipLM; algorithms.md 7.6)
+error that its removal adds, with all other weights refitted, is (optimal brain surgeon for groups, as in OBC, OSSCAR
+and ZipLM)
 
     e_c = sum over outputs o of  W[o, c] ([H^-1]_cc)^-1 W[o, c]^T
 
@@ -34,6 +34,11 @@ from onnxpfp.score.group_data import ConsumerGram, GroupData
 __all__ = ["Reconstruction", "removal_costs"]
 
 
+SCORE_RIDGE = 1e-3
+"""Share of the mean of diag G that is added to the diagonal of every consumer's Gram matrix; the value of GRAIL.
+
+It keeps H invertible where channels repeat each other; the larger it is, the more the costs tend to weight norms.
+"""
 STEPS = 128
 """Most steps in which a group is taken down; wide groups lose several channels a step."""
 POOL = 4
@@ -132,7 +137,7 @@ def _solve(matrices: Floats, right: Floats) -> Floats:
     return np.asarray(np.linalg.solve(damped, right), dtype=np.float64)
 
 
-def removal_costs(grams: Sequence[ConsumerGram], count: int, ridge: float = 1e-3) -> Floats:
+def removal_costs(grams: Sequence[ConsumerGram], count: int, ridge: float = SCORE_RIDGE) -> Floats:
     """Take a group down channel by channel.
 
     Args:

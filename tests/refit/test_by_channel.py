@@ -14,7 +14,7 @@ from onnxpfp.refit.cache import SpillCache
 from onnxpfp.refit.gram import collect_grams
 from onnxpfp.refit.moments import Moments
 from onnxpfp.refit.response_curves import TrialWidths, drift_at_widths
-from onnxpfp.refit.solve import solve
+from onnxpfp.refit.ridge import solve
 from onnxpfp.score.group_data import ConsumerGram
 from onnxpfp.score.reconstruction import removal_costs
 

@@ -1,4 +1,8 @@
-"""Regressions of the linear ops of one stage; ops that see the same columns draw them together."""
+"""Sampled rows of the linear ops of one stage: columns of what each reads, with targets, at random output positions.
+
+Ops that see the same columns draw them together. `ridge.py` fits weights to the rows and has the ridges that are tried;
+`sweep.py` goes through the stages.
+"""
 
 from __future__ import annotations
 
@@ -15,25 +19,25 @@ from onnxpfp.refit.cache import SpillCache
 from onnxpfp.refit.initial import InitialWeights
 from onnxpfp.refit.layers import RefitLayer
 from onnxpfp.refit.moments import Moments
+from onnxpfp.refit.ridge import Fit, best_fit, by_columns
 from onnxpfp.refit.rows import RowBatch, SampledRows
-from onnxpfp.refit.solve import Fit, best_fit, by_columns
 from onnxpfp.refit.state import RefitState
 
-__all__ = ["LayerFamily", "LayerRegression", "layer_families"]
+__all__ = ["LayerFamily", "LayerRows", "layer_families"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class LayerRegression:
-    """The sampled regression of one op.
+class LayerRows:
+    """The rows of one op, and its fit.
 
     Attributes:
         layer: The op.
-        start: The op as it is.
+        start: Its weights before the refit.
         stays: Which of its outputs stay, (O,).
-        reached: Whether its target is what lies behind it, as its target says, or its own output.
-        fitted: Drawn from the samples to fit.
-        tuning: Drawn from the tuning samples.
-        channels: Its input channels, where its columns are too many.
+        reached: Whether the stage computes the tensor that `layer.target` compares; else the output of the op is.
+        fitted: Rows of the samples to fit.
+        tuning: Rows of the tuning samples.
+        channels: The regression by channels, where the columns are too many for a Gram matrix.
     """
 
     layer: RefitLayer
@@ -45,7 +49,7 @@ class LayerRegression:
     channels: ChannelRegression | None
 
     def shows(self) -> set[str]:
-        """Return the tensors of the original that the targets are made of."""
+        """Return the tensors of the original that the targets are computed from."""
         if not self.reached:
             return {self.layer.output}
         whole = self.layer.target.scale[self.stays].all()
@@ -81,7 +85,7 @@ class LayerRegression:
         return target, threshold
 
     def add(self, u: NDArray[np.float32], targets: tuple[Floats, Floats | None], *, tuning: bool) -> None:
-        """Count a batch in."""
+        """Add the rows of a batch."""
         groups, outputs, _ = self.start.weights.shape
         wanted, threshold = (None if x is None else _single(x).reshape(len(u), groups, outputs) for x in targets)
         assert wanted is not None
@@ -90,7 +94,7 @@ class LayerRegression:
         (self.tuning if tuning else self.fitted).add(RowBatch(u.reshape(len(u), groups, -1), wanted, threshold))
 
     def fit(self) -> Fit:
-        """Find the best fit."""
+        """Fit the op's weights to the rows, at the best ridge."""
         if self.channels is None:
             solver = by_columns(self.fitted.moments, self.start)
         else:
@@ -104,7 +108,7 @@ class LayerRegression:
         return max(square - float(np.square(m.t / m.count).sum()), TINY * square, 1e-30)
 
     def free(self) -> None:
-        """Forget the draws."""
+        """Drop the rows."""
         self.fitted.free()
         self.tuning.free()
 
@@ -124,20 +128,20 @@ class LayerFamily:
     """Ops that see the same columns: of the same data, through the same window.
 
     Attributes:
-        members: The ops; the first one's sums over the columns are all's.
-        positions: Positions of one sample.
+        members: The rows of each op; all share the sums over the columns of the first one.
+        positions: Output positions that are drawn of one sample.
     """
 
-    members: tuple[LayerRegression, ...]
+    members: tuple[LayerRows, ...]
     positions: int
 
     def add(self, shown: Arrays, given: Arrays, original: Arrays, rng: np.random.Generator, *, tuning: bool) -> None:
-        """Draw from one batch.
+        """Draw the rows of one batch.
 
         Args:
-            shown: Activations of the original behind the stage.
+            shown: Activations that the stage of the original computes.
             given: Activations of the pruned network before the stage.
-            original: The same of the original.
+            original: Activations of the original before the stage.
             rng: Source of the positions.
             tuning: Whether it is a batch of tuning samples.
         """
@@ -176,13 +180,13 @@ def layer_families(
     made: set[str],
     given: Arrays,
 ) -> list[LayerFamily]:
-    """Start to collect for the ops of a stage.
+    """Group the ops of a stage that see the same columns, with no rows yet.
 
     Args:
         refit_state: The network.
         layers: The ops.
-        starts: The ops as they are, by output.
-        made: What the stage makes in the original.
+        starts: Their weights before the refit, by output.
+        made: Tensors that the stage of the original computes.
         given: Activations of the pruned network before the stage.
     """
     families: dict[tuple[object, ...], list[RefitLayer]] = {}
@@ -200,15 +204,15 @@ def layer_families(
 
 def _members(
     refit_state: RefitState, ops: Sequence[tuple[RefitLayer, InitialWeights, bool]], spill: SpillCache
-) -> tuple[LayerRegression, ...]:
-    """Start to collect for ops that see the same columns."""
+) -> tuple[LayerRows, ...]:
+    """Return ops that see the same columns, with no rows yet."""
     groups, _, inputs = ops[0][1].weights.shape
     narrow = refit_state.problem.fits(inputs, groups)
     kept = [not narrow or (reached and layer.target.rectified) for layer, _, reached in ops]
     fitted = Moments.empty(groups, inputs, 0, gram=narrow)
     tuning = Moments.empty(groups, inputs, 0, gram=narrow)
     return tuple(
-        LayerRegression(
+        LayerRows(
             layer,
             start,
             refit_state.keep[layer.rows],

@@ -1,6 +1,6 @@
 """Ridge least squares towards the weights that are there, with intercept.
 
-With covariances G = cov(u, u) and B = cov(t, u), and W the weights as they are (algorithms.md 7.2):
+With covariances G = cov(u, u) and B = cov(t, u), and W the weights as they are:
 
     V = W + (B - W G) (G + lambda I)^-1,     bias = mean(t) - V mean(u)
 
@@ -26,19 +26,26 @@ from onnxpfp.refit.initial import InitialWeights
 from onnxpfp.refit.moments import Moments
 from onnxpfp.refit.rows import SampledRows
 
-__all__ = ["RIDGES", "Fit", "Solver", "best_fit", "by_columns", "solve"]
+__all__ = ["REFIT_RIDGES", "Fit", "Solver", "best_fit", "by_columns", "solve"]
 
 Solver = Callable[[float], tuple[Floats, Floats]]
 """Returns weights (g, o, n) and bias (g, o) at a ridge."""
 
-RIDGES = (1e-8, 1e-6, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
-"""Shares of the mean of diag G that are tried as lambda."""
-FIRST = 3
-"""Place of the ridge that is tried first."""
+REFIT_RIDGES = (1e-8, 1e-6, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+"""Shares of the mean of diag G that are tried as lambda in the refit of an op.
+
+They reach from what only keeps the matrix invertible to what all but keeps the old weights; published values (1e-3 in
+GRAIL, 1e-2 in OSSCAR) lie between. The tuning samples choose.
+"""
+FIRST_RIDGE = 3
+"""Position of the ridge that is tried first, the published 1e-3; the search walks from there."""
 RELU_ROUNDS = 4
 """Most times that the fit is repeated with targets that follow the prediction where the ReLU cuts both off."""
 LARGEST_GAIN = 10.0
-"""A fit whose weights have a norm so many times the old one is no fit (algorithms.md 7.4)."""
+"""A fit whose weights have a norm so many times the old one is no fit.
+
+Kwon et al. (2022, 'A fast post-training pruning framework for transformers') refuse scales beyond 10 in the same way.
+"""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -122,7 +129,9 @@ def best_fit(solver: Solver, fitted: SampledRows, tuning: SampledRows, start: In
     best = _search(best, solver, tuning, start)
     for _ in range(RELU_ROUNDS if fitted.draws else 0):
         relu_aware = by_columns(fitted.relu_aware_moments(best.weights, best.bias, start.sign), start)
-        fit = _attempt(best, relu_aware, best.ridge if np.isfinite(best.ridge) else RIDGES[FIRST], tuning, start)
+        fit = _attempt(
+            best, relu_aware, best.ridge if np.isfinite(best.ridge) else REFIT_RIDGES[FIRST_RIDGE], tuning, start
+        )
         if fit is best:
             break
         best = fit
@@ -155,12 +164,12 @@ def on_all(chosen: Fit, fitted: SampledRows, tuning: SampledRows, start: Initial
 
 def _search(best: Fit, solver: Solver, tuning: SampledRows, start: InitialWeights) -> Fit:
     """Walk to smaller ridges as long as the error falls, or else to larger ones."""
-    best = _attempt(best, solver, RIDGES[FIRST], tuning, start)
+    best = _attempt(best, solver, REFIT_RIDGES[FIRST_RIDGE], tuning, start)
     if np.isfinite(best.ridge):
-        lower = _walk(best, solver, RIDGES[FIRST - 1 :: -1], tuning, start)
+        lower = _walk(best, solver, REFIT_RIDGES[FIRST_RIDGE - 1 :: -1], tuning, start)
         if lower is not best:
             return lower
-    return _walk(best, solver, RIDGES[FIRST + 1 :], tuning, start)
+    return _walk(best, solver, REFIT_RIDGES[FIRST_RIDGE + 1 :], tuning, start)
 
 
 def _walk(best: Fit, solver: Solver, ridges: Sequence[float], tuning: SampledRows, start: InitialWeights) -> Fit:

@@ -9,8 +9,8 @@ from nets import noise
 from onnxpfp.refit.cache import SpillCache
 from onnxpfp.refit.initial import InitialWeights
 from onnxpfp.refit.moments import Moments
+from onnxpfp.refit.ridge import REFIT_RIDGES, Fit, best_fit, by_columns, solve
 from onnxpfp.refit.rows import RowBatch, SampledRows
-from onnxpfp.refit.solve import RIDGES, Fit, best_fit, by_columns, solve
 
 TINY = 1e-13
 
@@ -105,7 +105,7 @@ def test_f1_an_infinite_ridge_leaves_the_weights_and_fits_the_bias(f1) -> None:
     assert sse(m, found, bias) == pytest.approx(case["S01_biasonly"]["SSE"], abs=1e-4)
 
 
-@pytest.mark.parametrize("ridge", RIDGES)
+@pytest.mark.parametrize("ridge", REFIT_RIDGES)
 def test_f1_a_singular_gram_matrix_is_solved(f1, ridge: float) -> None:
     _, w, b, moments = f1
     m = moments([0, 1, 2])
@@ -155,7 +155,7 @@ def test_the_best_fit_is_chosen_on_samples_that_it_has_not_seen() -> None:
     assert not found.changed
     assert found.ridge == np.inf
     np.testing.assert_array_equal(found.weights, w)
-    assert tuning.error(*solve(fitted.moments, w, RIDGES[0]), np.ones((1, 1))) > 1
+    assert tuning.error(*solve(fitted.moments, w, REFIT_RIDGES[0]), np.ones((1, 1))) > 1
 
 
 def test_what_can_be_had_exactly_is_had_exactly() -> None:
@@ -163,7 +163,7 @@ def test_what_can_be_had_exactly_is_had_exactly() -> None:
     found = fit_of(drawn(u, u @ w.T + 1), drawn(u[:50], u[:50] @ w.T + 1), start_of(wrong[None].astype(np.float64)))
     np.testing.assert_allclose(found.weights[0], w, atol=1e-5)
     np.testing.assert_allclose(found.bias, 1, atol=1e-5)
-    assert found.ridge == RIDGES[0]
+    assert found.ridge == REFIT_RIDGES[0]
     assert found.error < 1e-9 < found.plain
 
 
@@ -250,7 +250,7 @@ def test_targets_behind_a_relu_lower_the_rectified_error(sign: float) -> None:
     start = start_of(kept, sign=signs)
     fitted, tuning = drawn(u[:400], t[:400], threshold[:400]), drawn(u[400:], t[400:], threshold[400:])
     found = fit_of(fitted, tuning, start)
-    unaware = min(tuning.error(*solve(fitted.moments, kept, ridge), signs) for ridge in RIDGES)
+    unaware = min(tuning.error(*solve(fitted.moments, kept, ridge), signs) for ridge in REFIT_RIDGES)
     assert found.error < 0.99 * unaware
     assert found.error < found.plain
     wanted = np.maximum(sign * (t[400:] - threshold[400:]), 0)
