@@ -250,7 +250,7 @@ def output_counts(op: LinearOp) -> tuple[int, int]:
 
     Returns:
         Output channels, and output positions of each; their product is eta of the sample-size formula
-        (algorithms.md 1.7). For a product the channels are the free axis of the right operand.
+        (docs/design.md, "Size of S"). For a product the channels are the free axis of the right operand.
     """
     if op.weight is None:
         channels = op.output_shape[-1] if op.output_shape else 1

@@ -1,8 +1,7 @@
 """Curves of prunability: the output's drift when one group is pruned alone, and when the network is pruned to shares.
 
-Every share is pruned in one shot from the original: prunability (2103.06002) with structured pruning, without labels.
-The loss is the divergence of `onnxpfp.verify.metrics`, which is 0 for the original, on samples that nothing was fitted
-to.
+Every share is pruned in one shot from the original, as for the prunability of arXiv 2103.06002. The loss needs no
+labels: it is the divergence of `onnxpfp.verify.metrics`, 0 for the original, on samples that nothing was fitted to.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ POSITIVE, SIGNED = 2, 4
 
 
 def _wanted_samples(ops: Sequence[LinearOp], delta: float) -> int:
-    """Return the size of S that the formula asks for (PFP; algorithms.md 1.7)."""
+    """Return the size of S that the formula asks for (docs/design.md, "Size of S")."""
     return sample_size([math.prod(output_counts(op)) for op in ops], delta)
 
 

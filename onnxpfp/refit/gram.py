@@ -118,7 +118,7 @@ class GramObserver(Observer):
 
     @classmethod
     def of(cls, layers: Sequence[RefitLayer], number: int, problem: RefitProblem, spill: SpillCache) -> Self:
-        """Start to count, in arrays on a shelf."""
+        """Return an observer that has seen nothing yet; its matrix lies in the spill cache."""
         op = layers[0].op
         groups, per_in = op.group, len(op.channels) // op.group
         wide = per_in * op.kernel_size

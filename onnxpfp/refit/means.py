@@ -1,7 +1,7 @@
 """Fold the mean of what was dropped into the consumers' biases.
 
 Adding what `linear.bias.mean_shift` says back to the bias leaves the mean of every output over data and positions as it
-was (the centred least-squares intercept, algorithms.md 7.2).
+was (the least-squares intercept; docs/design.md, "Compensation").
 """
 
 from __future__ import annotations
