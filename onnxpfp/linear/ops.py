@@ -111,7 +111,7 @@ class BlockTable:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FileWeight:
-    """A weight that is too large to be held.
+    """A weight that stays in its file, for it is too large for memory.
 
     Attributes:
         shape: The shape that the weight of its linear op has.
@@ -139,8 +139,8 @@ class LinearOp:
         data_shape: Its shape at batch one; axis 0 may differ at run time.
         axis: Contracted axis of `data`, counted from the front (conv: 1, or the last).
         channels: Channel id of every index of that axis, (C,); 0 is fixed and gets no score.
-        weight: conv (O, C/g, *kernel), conv_transpose (C, O/g, *kernel), matmul (C, O): float32, or one that is too
-            large to be held; None for others.
+        weight: conv (O, C/g, *kernel), conv_transpose (C, O/g, *kernel), matmul (C, O): float32, or one that
+            stays in its file; None for others.
         output_shape: Shape of the op's output at batch one.
         group: Number of convolution groups.
         attributes: How the window slides.
