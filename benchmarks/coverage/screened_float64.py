@@ -67,7 +67,7 @@ def _measured(op: LinearOp, read: Sequence[Floats], channel: int, kernel: Kernel
 
 
 def _largest_share(op: LinearOp, read: Floats, channel: int, kernel: Kernel) -> float:
-    """Return the largest share of a channel (algorithms.md 1.1 and 1.2), guard relative to each sample."""
+    """Return the largest share of a channel (PFP, ICLR 2020), guard relative to each sample."""
     taps = op.taps()
     taps = taps.reshape(op.group, -1, taps.shape[1], op.kernel_size).astype(np.float64)
     mine = op.channels.reshape(op.group, -1) == channel

@@ -1,12 +1,12 @@
 """Widths by what they do to the network's output, as it was measured group by group.
 
-Every group has a curve: the drift of the output when it alone is narrowed. Starting with all channels, the group whose
-narrowing adds the least drift per cost that it saves is narrowed, until the target is met; what is left of the budget
-is given back where it takes away the most drift. Drifts of several groups are taken to add up.
+Every group has a response curve: the drift of the output when it alone is pruned. Starting with all channels, the group
+whose narrowing adds the least drift per cost that it saves is narrowed, until the target is met; what is left of the
+budget is given back where it takes away the most drift. Drifts of several groups are taken to add up.
 
 That is not so for a *stream*, a group that is read at several depths of the network: what it loses is missing from the
 inputs of all refits behind, which have to repair the other groups' damage with what is left. So streams stay whole
-wherever the others can meet the target (algorithms.md 7.5: the last resort).
+wherever the others can meet the target (docs/design.md, "Widths by measured drift").
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Prunability of a network, read off a measured curve (2103.06002; algorithms.md 6).
+"""Prunability of a network, read off a measured curve (arXiv 2103.06002).
 
     P(tolerance) = min {share : loss(share) <= tolerance}
 

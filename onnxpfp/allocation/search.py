@@ -1,7 +1,7 @@
 """The smallest share that is good enough, where every trial is expensive and nothing promises that more is better.
 
 A coarse grid is gone down first. One share that fails may be a bump, two in a row are the end of what is good. Then the
-gap between the smallest good share and the one that failed below it is halved (algorithms.md 6.2).
+gap between the smallest good share and the one that failed below it is halved.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ __all__ = ["budget_of", "grid", "unreachable", "widths_of"]
 
 
 SHARES = tuple(number / 8 for number in range(7, 0, -1))
-"""Shares of a group at which its curve is measured, besides its smallest width."""
+"""Shares of a group at which its response curve is measured, besides its smallest width."""
 
 
 def widths_of(size: int, step: int, minimum: int) -> Ints:
@@ -24,7 +24,7 @@ def widths_of(size: int, step: int, minimum: int) -> Ints:
 
 
 def grid(size: int, step: int, minimum: int) -> Ints:
-    """List the widths at which a group's curve is measured, ascending; its full width is left out."""
+    """List the widths at which a response curve is measured, ascending; the full width is left out."""
     allowed = widths_of(size, step, minimum)[:-1]
     if not allowed.size:
         return allowed

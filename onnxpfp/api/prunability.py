@@ -15,10 +15,10 @@ from onnxpfp.errors import ModelError
 from onnxpfp.linear.describe import linear_ops
 from onnxpfp.model.load import ModelSource
 from onnxpfp.options import PrunabilityOptions
+from onnxpfp.pipeline.calibration import Measured, RefitCalibration
 from onnxpfp.pipeline.context import RunContext, open_run
 from onnxpfp.pipeline.costs import mac_model
 from onnxpfp.pipeline.group_trials import GroupTrial, measure_group_trials
-from onnxpfp.pipeline.measured import Measured, RefitCalibration
 from onnxpfp.pipeline.prunability_curves import Point, group_points, network_points, shares_down_to
 from onnxpfp.pipeline.quality_search import least_share
 from onnxpfp.pipeline.refit_problem import grams_of

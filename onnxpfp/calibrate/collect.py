@@ -1,9 +1,14 @@
 """Measure the sensitivities of a network's linear ops.
 
-Linear ops with held weights are screened: the network runs once for a batch and hands out what they read, and families
-of linear ops are worked on side by side. What the network must measure itself, products of two activations and weights
-that stay in files, comes out of the same runs. Other observers see the same batches; where they want more samples than
-the linear ops, the network runs on for them alone.
+Two paths give the same sensitivities up to rounding, from the same runs of the network over batches of samples:
+
+    screened   Linear ops with weights in memory. The network outputs the tensors that they read; ops that read one
+               tensor through one window are a family, and families are measured outside of the network, in parallel.
+    in graph   Products of two activations, and ops whose weights stay in files; all ops with method="plain". Nodes that
+               are added to the network (a probe) compute the sensitivities, and the network outputs only these.
+
+Other observers (Gram matrices, feature maps) see the same batches. Where they want more samples than sensitivities are
+measured on, the network runs on for them alone.
 """
 
 from __future__ import annotations
@@ -62,7 +67,7 @@ def calibrate(
     scored: int | None = None,
     first_sample: int = 0,
 ) -> Statistics:
-    """Measure the sensitivities and input means of all linear ops, and let observers see all samples on the way.
+    """Measure the sensitivities and input means of all linear ops, and feed observers all samples in the same runs.
 
     Args:
         model: The network; it is not changed.
@@ -100,8 +105,8 @@ def calibrate(
     limit = in_graph_limit(in_graph, plan) if in_graph else None
     batch = choose_batch(needs | needs_of(observers), samples, batch_size, workspace_bytes, limit)
     plan = replace(plan, batch=batch)
-    # Weights are held in the layouts of the measurement, too: where they are too large for that, the samples are run
-    # over several times. Observers look on in the first pass.
+    # Weights are copied to the layouts of the measurement, too: where they are too large for that, the samples are run
+    # over several times. Observers are fed in the first pass.
     shards = list(zip_longest(shard_families(families, workspace_bytes), shard_readers(in_graph), fillvalue=()))
     shards = cast("list[tuple[tuple[OpFamily, ...], tuple[LinearOp, ...]]]", shards) or [((), ())]
     border = len(samples) if scored is None else len(samples.take(scored))
@@ -138,19 +143,20 @@ def _probe(
     nonnegative: Collection[str],
     programs: Programs | None,
 ) -> tuple[list[FamilyObserver | GraphObserver], ModelProto | None, tuple[str, ...]]:
-    """Begin to measure.
+    """Make the observers of one pass, and the network that outputs what they need.
 
     Args:
         model: The network.
-        families: What is screened.
-        ops: What the graph measures.
-        others: Who else looks on.
+        families: Ops that are screened.
+        ops: Ops that are measured in the graph.
+        others: The other observers.
         plan: How to compute.
         nonnegative: Tensors that provably have no negative entry.
-        programs: Where screening runs; None is the host.
+        programs: Programs of screening on a device; None is the host.
 
     Returns:
-        Observers, the network with what they need (None where it has that), and tensors that stay on the device.
+        The observers, the network with added outputs (None where it is the model itself), and the tensors that stay on
+        the device.
     """
     clean = [family.lead.data in nonnegative and not family.lead.zero for family in families]
     pairs = list(zip(families, clean, strict=True))

@@ -1,7 +1,7 @@
 """A thin typed layer over onnx-graphsurgeon that appends nodes valid for the model's own opset.
 
 The opset of the user's model is never raised (a conversion could change what it computes), so the ops whose axes
-moved from an attribute to an input are spelt both ways here and nowhere else.
+moved from an attribute to an input are written both ways here and nowhere else.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class GraphBuilder:
         with _quiet(self._logger):
             self._graph: Any = self._gs.import_onnx(copy)
         self._graph.opset = self.opset
-        # graphsurgeon does not know that "ai.onnx" spells the default domain, too.
+        # graphsurgeon does not know that "ai.onnx" names the default domain, too.
         self._other_domains = [entry for entry in model.opset_import if entry.domain not in STANDARD]
         self._graph.outputs = []
         self._tensors: dict[str, Tensor] = self._graph.tensors()

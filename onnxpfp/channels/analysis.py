@@ -127,7 +127,7 @@ def _try_numbers(size_edits: SizeEdits, graph: ChannelGraph) -> list[tuple[SizeR
     for _ in range(TRIALS):
         keep = rng.random(graph.count + 1) < 0.6
         keep[0] = True
-        _, unmet = size_edits.numbers(keep)
+        _, unmet = size_edits.size_values(keep)
         for size in unmet:
             node = size_edits.model.graph.node[size.size_ref.node]
             name = node.name or node.output[0]

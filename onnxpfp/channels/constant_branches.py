@@ -1,7 +1,7 @@
-"""An If whose condition is the same in every run is put in the words of the branch that it takes.
+"""Replace every If whose condition is the same in all runs by the nodes of the branch that it takes.
 
-Exporters write `squeeze` as an If on the length of an axis. What a subgraph reads can not be pruned; the nodes of a
-branch that stand in the main graph can.
+Exporters write `squeeze` as an If on the length of an axis. Tensors that a subgraph reads cannot be pruned; once the
+nodes of the branch stand in the main graph, they can.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def inline_constant_if(model: ModelProto, graph: ChannelGraph) -> ModelProto | N
 
     Args:
         model: The model; it is not changed.
-        graph: What the walk found; the conditions are among its numbers.
+        graph: Its channels; the conditions are among its known values.
 
     Returns:
         A model that computes the same; None where there is no such If.

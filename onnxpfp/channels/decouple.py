@@ -1,11 +1,12 @@
-"""Rewrite what ties channels by its form alone, so that each of them may go by itself.
+"""Rewrite channel shuffles and equal Splits, which tie channels only by their form, so that each channel can go alone.
 
-    A channel shuffle     Reshape to (g, C/g), Transpose, Reshape back: a rectangle of channels keeps its form only if
-                          whole columns go. As a permutation (Gather) it lets every channel go, and through the units
-                          of a ShuffleNet the ties would double again and again.
-    A Split into parts    without sizes: parts of equal length keep it only together. With sizes they need not.
+    Channel shuffle   Reshape to (g, C/g), Transpose, Reshape back becomes one Gather. The rectangle of channels stays a
+                      rectangle only if whole columns go, which ties g channels to each other, and through the units of
+                      a ShuffleNet ever more of them; a permutation ties none.
+    Equal Split       A Split without sizes gets its sizes written out. Equal parts must stay equal, which ties channel
+                      i of every part; parts with sizes may differ.
 
-Only nodes that really tie channels are rewritten, and what comes out computes the same.
+Only nodes whose axis has channels are rewritten. The model computes the same.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ def decouple_shuffles(model: ModelProto, graph: ChannelGraph, shapes: Shapes) ->
     loose = ModelProto()
     loose.CopyFrom(model)
     for index in splits:
-        _spell_sizes(loose, index, shapes)
+        _write_sizes(loose, index, shapes)
     for shuffle in shuffles:
         _permute(loose, shuffle)
     touched = [
@@ -98,7 +99,7 @@ def _lengths(node: NodeProto, shapes: Shapes) -> list[int]:
     return [shapes.shape[name][axis] for name in node.output]
 
 
-def _spell_sizes(model: ModelProto, index: int, shapes: Shapes) -> None:
+def _write_sizes(model: ModelProto, index: int, shapes: Shapes) -> None:
     node = model.graph.node[index]
     if standard_opset(model) < SIZES_AS_INPUT:
         node.attribute.append(helper.make_attribute("split", _lengths(node, shapes)))

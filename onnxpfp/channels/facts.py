@@ -12,14 +12,14 @@ from typing import Literal
 
 from onnx import NodeProto
 
-__all__ = ["Bias", "Factors", "LinearForm", "OpFacts", "Products", "Ranks", "Sign"]
+__all__ = ["Bias", "LinearForm", "MacTerm", "MacTerms", "OpFacts", "Ranks", "Sign"]
 
-Factors = list[tuple[str, int]]
-"""Axes (tensor, axis) whose lengths multiply to the MACs of one product."""
+MacTerm = list[tuple[str, int]]
+"""One term of a node's MACs: the axes (tensor, axis) whose lengths multiply to it."""
 Ranks = Mapping[str, int]
 """Number of axes of every dense tensor."""
-Products = Callable[[NodeProto, Ranks], list[Factors]]
-"""All products of a node."""
+MacTerms = Callable[[NodeProto, Ranks], list[MacTerm]]
+"""Returns the terms whose sum are the MACs of a node."""
 LinearForm = Literal["conv", "conv_transpose", "matrix"]
 """How weights in float lie (`linear/layout.py`): (O, C/g, *k), (C, O/g, *k), or a matrix."""
 Sign = Literal["never negative", "of the first input", "of all inputs"]
@@ -45,7 +45,7 @@ class OpFacts:
     """Facts that hold of every node of an op.
 
     Attributes:
-        products: The multiply-adds; None where it has none.
+        mac_terms: The terms of its multiply-adds; None where it has none.
         bias: Its bias.
         layout: How its weights lie, where its second input are weights in float and axis 1 or the last of its output
             are what their filters make.
@@ -56,7 +56,7 @@ class OpFacts:
         within_one: Whether its results lie within [-1, 1].
     """
 
-    products: Products | None = None
+    mac_terms: MacTerms | None = None
     bias: Bias | None = None
     layout: LinearForm | None = None
     linear: bool = False

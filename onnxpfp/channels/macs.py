@@ -1,6 +1,6 @@
 """Parameters and MACs of a file as it is.
 
-One fused multiply-add of an op that declares its products (`channels.facts`) is one MAC; everything else is none. How
+One fused multiply-add of an op that declares its MAC terms (`channels.facts`) is one MAC; everything else is none. How
 often the subgraphs of If, Loop and Scan run is not known, so nothing in them is counted.
 """
 
@@ -11,12 +11,12 @@ from collections.abc import Iterator, Mapping
 
 from onnx import ModelProto, NodeProto
 
-from onnxpfp.channels.facts import Factors
+from onnxpfp.channels.facts import MacTerm
 from onnxpfp.channels.ops import facts_of
 from onnxpfp.model.constants import stored_tensors, weight_names
 from onnxpfp.model.shapes import Shapes
 
-__all__ = ["count_macs", "count_params", "mac_factors", "mac_nodes"]
+__all__ = ["count_macs", "count_params", "mac_nodes", "mac_terms"]
 
 
 def count_params(model: ModelProto) -> int:
@@ -25,18 +25,18 @@ def count_params(model: ModelProto) -> int:
     return sum(math.prod(stored[name].dims) for name in weight_names(model.graph))
 
 
-def mac_nodes(model: ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> Iterator[tuple[NodeProto, Factors]]:
-    """Yield every product with the node that computes it; a node can have several."""
+def mac_nodes(model: ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> Iterator[tuple[NodeProto, MacTerm]]:
+    """Yield every MAC term with its node; a node can have several."""
     rank = {name: len(shape) for name, shape in shapes.items()}
     for node in model.graph.node:
-        products = facts_of(node).products
-        for factors in products(node, rank) if products is not None else ():
-            yield node, factors
+        terms = facts_of(node).mac_terms
+        for term in terms(node, rank) if terms is not None else ():
+            yield node, term
 
 
-def mac_factors(model: ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> Iterator[Factors]:
-    """Yield the factors of every product."""
-    return (factors for _, factors in mac_nodes(model, shapes))
+def mac_terms(model: ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> Iterator[MacTerm]:
+    """Yield all MAC terms of a model."""
+    return (term for _, term in mac_nodes(model, shapes))
 
 
 def count_macs(model: ModelProto, shapes: Shapes, samples: int = 1) -> int:
@@ -47,5 +47,5 @@ def count_macs(model: ModelProto, shapes: Shapes, samples: int = 1) -> int:
         shapes: Shapes of its tensors at one run.
         samples: How many samples a run takes: 1, but for a model with a fixed batch.
     """
-    products = (math.prod(shapes.shape[name][axis] for name, axis in f) for f in mac_factors(model, shapes.shape))
-    return sum(products) // samples
+    terms = (math.prod(shapes.shape[name][axis] for name, axis in term) for term in mac_terms(model, shapes.shape))
+    return sum(terms) // samples

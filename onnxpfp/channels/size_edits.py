@@ -1,4 +1,4 @@
-"""Numbers that spell channel counts: what each must become, and whether it can.
+"""Channel counts that are written in the file: what each must become, and whether it can.
 
 A number is replaced together with its whole input where all of that input is known before the run. Else it is
 patched in place where one constant holds it, follows by itself where it is computed from the right lengths, and is
@@ -19,7 +19,7 @@ from onnxpfp.channels.symbolic import Const, Dim, Entry, Value, as_plain, evalua
 from onnxpfp.channels.types import IndexRef, PinnedSize, SizeRef
 from onnxpfp.model.index import Use
 
-__all__ = ["Numbers", "SizeEdits", "UnmetSize", "renumber"]
+__all__ = ["SizeEdits", "SizeValues", "UnmetSize", "renumber"]
 
 Integers = NDArray[np.int64] | NDArray[np.bool_]
 
@@ -31,15 +31,15 @@ BEHIND = 2**31 - 1
 
 @dataclass(frozen=True, slots=True)
 class UnmetSize:
-    """A spelt number that would be wrong after pruning."""
+    """A number written in the file that would be wrong after pruning."""
 
     size_ref: SizeRef
     why: str
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Numbers:
-    """The numbers that the file must hold after pruning.
+class SizeValues:
+    """The numbers that the file must hold after pruning, in place of its channel counts and indices.
 
     Attributes:
         attributes: New value by (node, attribute, place).
@@ -57,7 +57,7 @@ class Numbers:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SizeEdits:
-    """The spelt numbers of a model, ready to be computed for any choice of channels.
+    """The channel counts written in a model, ready to be computed for any choice of channels.
 
     Attributes:
         model: The model.
@@ -79,7 +79,7 @@ class SizeEdits:
     can_override: bool
     shown: bool
 
-    def numbers(self, keep: Keep) -> tuple[Numbers, list[UnmetSize]]:
+    def size_values(self, keep: Keep) -> tuple[SizeValues, list[UnmetSize]]:
         """Compute what the file must say when `keep` stays.
 
         Args:
@@ -115,7 +115,7 @@ class SizeEdits:
                 overrides[use] = wrong
         if overrides and not self.can_override:
             unmet += [UnmetSize(s, "the number is computed at run time") for s in self.size_refs_at(overrides)]
-        return Numbers(attributes, inputs, elements, overrides), unmet
+        return SizeValues(attributes, inputs, elements, overrides), unmet
 
     def size_refs_at(self, uses: Iterable[Use]) -> Iterator[SizeRef]:
         """Yield the declarations about some inputs."""

@@ -300,7 +300,7 @@ def _is_fixed(value: Value) -> bool:
 
 
 def _generate(op: str, inputs: Sequence[Value], attributes: Attributes) -> Value | None:
-    """Make a tensor whose length its inputs spell: only where no axis length is among them."""
+    """Make a tensor whose length its inputs give: only where no axis length is among them."""
     if not all(_is_fixed(value) for value in inputs):
         return None
     numbers = [as_plain(value) for value in inputs]

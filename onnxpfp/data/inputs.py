@@ -30,12 +30,12 @@ class InputSpec:
     shape: tuple[int | None, ...]
 
     def describe(self) -> str:
-        """Spell type and shape for people, such as `float32 (?, 3, 32, 32)`."""
+        """Write type and shape for people, such as `float32 (?, 3, 32, 32)`."""
         return f"{self.dtype} {size_ref(self.shape)}"
 
 
 def size_ref(shape: tuple[int | None, ...]) -> str:
-    """Spell a shape for people, dynamic dims as `?`."""
+    """Write a shape for people, dynamic dims as `?`."""
     inner = ", ".join("?" if dim is None else str(dim) for dim in shape)
     return f"({inner},)" if len(shape) == 1 else f"({inner})"
 

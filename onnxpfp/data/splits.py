@@ -1,4 +1,4 @@
-"""The samples by what they are for: to fit, to decide between fits, to measure what nothing was chosen by."""
+"""Splits of the samples: fit, tuning (decides between fits), held out (measures the result)."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from onnxpfp.data.samples import Samples
 __all__ = ["CalibrationData", "Given", "Split", "least_to_split", "split_samples"]
 
 Given = Literal["file", "random", "none"]
-"""What the samples tell: the user's inputs, noise in their place, or a little noise to run the model on at all."""
+"""Where the samples come from: the user's file, noise that the user asked for, or a little noise to run the model."""
 
 HELD_OUT = 128
-"""Most samples that nothing is chosen by: the drift is measured on them. As many others decide between fits."""
+"""Most samples that are held out; there are as many tuning samples."""
 SHARE = 8
-"""One of so many samples is held out, and one decides."""
+"""One of so many samples is held out, and one is a tuning sample."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Split:
-    """Samples by what they are for.
+    """The samples in three disjoint parts.
 
     Attributes:
-        fit: Scores, statistics and fits are made on them.
-        tuning: They decide which fit is better and how far the output drifts.
-        held_out: The drift of the result is measured on them.
+        fit: Scores, statistics and fits come from them.
+        tuning: They decide which fit is better, and response curves are measured on them.
+        held_out: They decide nothing; the drift of the result is measured on them.
     """
 
     fit: Samples
@@ -37,13 +37,13 @@ class Split:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CalibrationData:
-    """The samples that the model is run on, and what they tell about the user's data.
+    """The samples that the model is run on, and where they come from.
 
     Attributes:
-        samples: The samples; a little noise for the oracle where the user gives none.
-        given: What they tell.
+        samples: The samples; a little noise for verification where the user gives none.
+        given: Where they come from.
         batch_size: Samples in one run that the model accepts.
-        split: The same by what they are for; None where there are none, or too few to hold some out.
+        split: The samples in three parts; None where the user gives none, or too few to split.
     """
 
     samples: Samples
@@ -53,17 +53,17 @@ class CalibrationData:
 
     @property
     def fit(self) -> Samples:
-        """Samples that scores, statistics and fits are made on."""
+        """Samples that scores, statistics and fits come from: all where there is no split."""
         return self.samples if self.split is None else self.split.fit
 
 
 def least_to_split(samples: Samples) -> int:
-    """Return how many samples it takes to hold some out: these fill whole batches where the model takes no others."""
+    """Return the fewest samples that can be split: each part fills whole batches where the model takes no others."""
     return SHARE * (samples.fixed_batch or 1)
 
 
 def split_samples(samples: Samples, seed: int) -> Split | None:
-    """Split samples by what they are for, where there are enough."""
+    """Split samples at random into fit, tuning and held out; None where there are too few."""
     unit = samples.fixed_batch or 1
     held = min(HELD_OUT, len(samples) // SHARE) // unit * unit
     if not held:

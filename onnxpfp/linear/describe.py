@@ -20,8 +20,8 @@ from onnxpfp.model.shapes import Shapes
 
 __all__ = ["linear_op", "linear_ops", "op_key"]
 
-DISTANT_FROM = 1 << 18
-"""Numbers; smaller weights are held, wherever they come from."""
+EXTERNAL_FROM = 1 << 18
+"""Numbers; smaller weights are read into memory, wherever they come from."""
 
 
 def op_key(position: int) -> str:
@@ -53,14 +53,14 @@ def linear_op(name: str, c: Consumer, analysis: Analysis) -> LinearOp:
             options = Attributes(node)
             return read(
                 kind=c.form,
-                weight=_held_or_distant(c, shapes, constants, partial(_weight, c, constants)),
+                weight=_in_memory_or_external(c, shapes, constants, partial(_weight, c, constants)),
                 group=options.integer("group", 1),
                 attributes=Window.of(options.window([item.name for item in fields(Window)])),
                 zero=c.zeros[0],
             )
         case "matrix" | "packed":
             unpack = partial(_unpacked, node, c, constants) if c.form == "packed" else partial(_rows, c, constants)
-            weight = _held_or_distant(c, shapes, constants, unpack)
+            weight = _in_memory_or_external(c, shapes, constants, unpack)
             outer = [size for axis, size in enumerate(shapes.shape[c.data]) if axis != c.data_axis]
             return read(kind="matmul", weight=weight, output_shape=(*outer, weight.shape[1]), zero=c.zeros[0])
         case "product":
@@ -84,12 +84,12 @@ def linear_op(name: str, c: Consumer, analysis: Analysis) -> LinearOp:
             )
 
 
-def _held_or_distant(
+def _in_memory_or_external(
     c: Consumer, shapes: Shapes, constants: Constants, read: Callable[[], NDArray[np.floating]]
 ) -> NDArray[np.float32] | FileWeight:
-    """Return a weight in float32, or where it can be read: it is held where the model itself holds its numbers."""
+    """Return a weight in float32, or where it can be read: it is in memory where the model itself holds its numbers."""
     stored = shapes.shape[c.weight]
-    if c.weight not in constants.apart or math.prod(stored) < DISTANT_FROM:
+    if c.weight not in constants.apart or math.prod(stored) < EXTERNAL_FROM:
         return np.ascontiguousarray(read(), dtype=np.float32)
     if c.form == "packed" or c.zeros[1]:
         return FileWeight(read().shape, read)

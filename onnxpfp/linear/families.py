@@ -21,7 +21,7 @@ _HELD = 12
 
 
 def is_screened(op: LinearOp) -> bool:
-    """Tell whether a linear op's sensitivities are found by screening: it has a weight, and that is held."""
+    """Tell whether a linear op's sensitivities are found by screening: it has a weight, and that is in memory."""
     return op.weight is not None and not isinstance(op.weight, FileWeight)
 
 

@@ -58,7 +58,7 @@ class Window:
         return cls(**values)  # pyright: ignore[reportArgumentType]
 
     def as_attributes(self) -> dict[str, object]:
-        """Return the attributes that are set, as ONNX spells them."""
+        """Return the attributes that are set, as ONNX writes them."""
         values = {item.name: getattr(self, item.name) for item in fields(self)}
         return {
             name: list(cast("tuple[int, ...]", value)) if isinstance(value, tuple) else value
@@ -111,7 +111,7 @@ class BlockTable:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FileWeight:
-    """A weight that is too large to be held.
+    """A weight that stays in its file, for it is too large for memory.
 
     Attributes:
         shape: The shape that the weight of its linear op has.
@@ -139,8 +139,8 @@ class LinearOp:
         data_shape: Its shape at batch one; axis 0 may differ at run time.
         axis: Contracted axis of `data`, counted from the front (conv: 1, or the last).
         channels: Channel id of every index of that axis, (C,); 0 is fixed and gets no score.
-        weight: conv (O, C/g, *kernel), conv_transpose (C, O/g, *kernel), matmul (C, O): float32, or one that is too
-            large to be held; None for others.
+        weight: conv (O, C/g, *kernel), conv_transpose (C, O/g, *kernel), matmul (C, O): float32, or one that
+            stays in its file; None for others.
         output_shape: Shape of the op's output at batch one.
         group: Number of convolution groups.
         attributes: How the window slides.
@@ -250,7 +250,7 @@ def output_counts(op: LinearOp) -> tuple[int, int]:
 
     Returns:
         Output channels, and output positions of each; their product is eta of the sample-size formula
-        (algorithms.md 1.7). For a product the channels are the free axis of the right operand.
+        (docs/design.md, "Size of S"). For a product the channels are the free axis of the right operand.
     """
     if op.weight is None:
         channels = op.output_shape[-1] if op.output_shape else 1

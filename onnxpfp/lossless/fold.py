@@ -1,4 +1,4 @@
-"""Let the consumers take over what goes for free: columns of weights that are added to others, and biases."""
+"""Fold constant and duplicate channels into the consumers' weights and biases, before they are removed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["edits_of", "folds_of"]
 
 
 def folds_of(analysis: Analysis, ops: Sequence[LinearOp]) -> NDArray[np.bool_]:
-    """Tell for every consumer whether a constant input can go into its bias, exactly.
+    """Tell for every consumer whether a constant channel can be folded into its bias exactly.
 
     Its bias must be one of floating-point numbers, and no window may reach over a border of zeros.
     """
@@ -41,7 +41,7 @@ def folds_of(analysis: Analysis, ops: Sequence[LinearOp]) -> NDArray[np.bool_]:
 
 
 def _sees_no_border(op: LinearOp) -> bool:
-    """Whether every output is a sum over all taps, wherever it lies."""
+    """Tell whether every output is a sum over all taps, so that no window reaches over a border of zeros."""
     window = op.attributes
     if op.kind == "matmul":
         return True
@@ -59,12 +59,12 @@ def edits_of(
     stored_axes: Sequence[StoredAxis | None],
     edits: Edits,
 ) -> Edits:
-    """Make the edits of weights that go with the removal of `lossless`.
+    """Make the edits of weights and biases by which the consumers take over removed channels.
 
     Args:
         analysis: The model.
         ops: Its consumers as linear ops.
-        lossless: What goes.
+        lossless: The removed channels.
         stored_axes: Where each consumer's weights are stored.
         edits: Edits made before, which are kept.
     """

@@ -12,7 +12,7 @@ ELLIPSIS = "..."
 
 
 def expand(equation: str, ranks: Sequence[int]) -> tuple[list[str], str]:
-    """Spell out an Einsum equation (https://onnx.ai/onnx/operators/onnx__Einsum.html).
+    """Expand an Einsum equation (https://onnx.ai/onnx/operators/onnx__Einsum.html).
 
     Args:
         equation: As the attribute has it, `...ij,jk->...ik` say.

@@ -1,4 +1,4 @@
-"""Turn a decision into a model: reweight, compensate, slice; and the masked original beside it."""
+"""Build the pruned model, and its masked original for verification, from the chosen channels."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import numpy as np
 from onnx import ModelProto
 
 from onnxpfp.linear.weights import reweight
+from onnxpfp.pipeline.calibration import DataCalibration, Measured, RefitCalibration
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.decide import Decision
-from onnxpfp.pipeline.measured import DataCalibration, Measured, RefitCalibration
 from onnxpfp.progress import Count
 from onnxpfp.refit.means import Compensation, fold_means
 from onnxpfp.refit.sweep import refit
@@ -23,12 +23,12 @@ __all__ = ["Candidate", "build_candidate"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Candidate:
-    """The pruned model, and what it is held against.
+    """The pruned model, and the masked original that must compute the same.
 
     Attributes:
         model: The pruned model.
         mask: The original with the same edits of weights, whose consumers read zeros where a channel goes.
-        compensation: What was folded into biases; None without.
+        compensation: The new weights and biases that make up for the channels that go; None without.
     """
 
     model: ModelProto
@@ -39,7 +39,7 @@ class Candidate:
 def _refit_all(measured: Measured, calibration: RefitCalibration, decision: Decision, progress: Count) -> Compensation:
     """Refit every linear op, and fold means where that is not possible.
 
-    A refit takes the place of the factors of a weighted draw: those would only add variance (algorithms.md 0).
+    A refit takes the place of the factors of a weighted draw, which would only add variance.
     """
     analysis, graph, setup = measured.analysis, measured.analysis.graph, calibration.setup
     refittable = {layer.output for layer in setup.problem.layers}
@@ -56,7 +56,7 @@ def _refit_all(measured: Measured, calibration: RefitCalibration, decision: Deci
 
 
 def build_candidate(context: RunContext, measured: Measured, decision: Decision) -> Candidate:
-    """Reweight or refit, compensate and slice; mask the edited original for the oracle."""
+    """Reweight or compensate the weights, then slice the chosen channels out; mask the edited original beside it."""
     clock, analysis, calibration = context.clock, measured.analysis, measured.calibration
     model, graph, scratch = analysis.model, analysis.graph, analysis.source.scratch
     how = "none" if decision.keep.all() else context.compensation

@@ -11,7 +11,7 @@ import numpy as np
 from onnxpfp.allocation.cost import CostModel
 from onnxpfp.arrays import Ids
 from onnxpfp.channels import Analysis, ChannelGraph
-from onnxpfp.channels.macs import count_params, mac_factors
+from onnxpfp.channels.macs import count_params, mac_terms
 
 __all__ = ["QUANTITIES", "Quantity", "mac_model", "param_model"]
 
@@ -69,8 +69,8 @@ def _assemble(graph: ChannelGraph, products: list[list[Ids]]) -> CostModel:
 def mac_model(analysis: Analysis) -> CostModel:
     """MACs of one run as a function of the channels kept per group."""
     axes = analysis.graph.axes
-    products = mac_factors(analysis.model, analysis.shapes.shape)
-    return _assemble(analysis.graph, [[axes[name][axis] for name, axis in factors] for factors in products])
+    terms = mac_terms(analysis.model, analysis.shapes.shape)
+    return _assemble(analysis.graph, [[axes[name][axis] for name, axis in term] for term in terms])
 
 
 def param_model(graph: ChannelGraph, added: Biases = ()) -> CostModel:

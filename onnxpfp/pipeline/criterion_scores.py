@@ -15,12 +15,12 @@ from onnxpfp.linear.ops import LinearOp
 from onnxpfp.linear.producers import Filters, carriers_of, norm_scales, producers_of
 from onnxpfp.pipeline.measurements import Measurements
 from onnxpfp.score.criterion import Criterion
-from onnxpfp.score.group_data import ConsumerData, GroupData, GroupRead, long_rows, places
+from onnxpfp.score.group_data import ConsumerData, ConsumerGram, GroupData, long_rows, places
 
-__all__ = ["ReadsOfGroup", "criterion_scores"]
+__all__ = ["GramsOfGroup", "criterion_scores"]
 
-ReadsOfGroup = Callable[[Group], Sequence[GroupRead]]
-"""Returns how the consumers of a group read it, with the covariance of what they read."""
+GramsOfGroup = Callable[[Group], Sequence[ConsumerGram]]
+"""Returns the consumers of a group with the covariance of what they read."""
 
 
 def criterion_scores(
@@ -32,7 +32,7 @@ def criterion_scores(
     seed: int,
     statistics: Statistics | None = None,
     sensitivity: Floats | None = None,
-    reads: ReadsOfGroup | None = None,
+    grams_of_group: GramsOfGroup | None = None,
 ) -> Floats:
     """Score every channel.
 
@@ -44,7 +44,7 @@ def criterion_scores(
         seed: Of chance.
         statistics: Statistics of the consumers, where they are known already.
         sensitivity: PFP's sensitivities by channel id, for the criteria that need them.
-        reads: How the consumers read a group, for the criteria that need Gram matrices.
+        grams_of_group: Returns the consumers with their covariances, for the criteria that need Gram matrices.
 
     Returns:
         Score by channel id, (count + 1,) float64, finite and not negative; entry 0 is 0.
@@ -57,7 +57,7 @@ def criterion_scores(
     consumers = _consumer_data(criterion, analysis, ops, measurements, statistics)
     filters = _filters(criterion, analysis)
     norms = norm_scales(analysis) if "scales" in criterion.needs else []
-    noise = np.random.default_rng(seed).random(graph.count + 1)
+    random = np.random.default_rng(seed).random(graph.count + 1)
     values = np.zeros(graph.count + 1)
     for group in graph.groups:
         picked = [(norm.gamma, places(norm.ids, group.channels)) for norm in norms]
@@ -68,8 +68,8 @@ def criterion_scores(
             scales=tuple(gamma[where] for gamma, where in picked if where.size),
             consumers=tuple(consumers(position, group) for position in group.consumers),
             sensitivity=None if sensitivity is None else sensitivity[group.channels],
-            reads=tuple(reads(group)) if reads is not None and "gram" in criterion.needs else (),
-            noise=noise[group.channels],
+            consumer_grams=tuple(grams_of_group(group)) if grams_of_group and "gram" in criterion.needs else (),
+            random=random[group.channels],
         )
         values[group.channels] = _checked(criterion, group, criterion.score(data))
     return values

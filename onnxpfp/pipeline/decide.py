@@ -22,9 +22,9 @@ from onnxpfp.errors import PlanError
 from onnxpfp.linear.bias import new_biases
 from onnxpfp.linear.weights import StoredAxis, reweightable
 from onnxpfp.options import Options
+from onnxpfp.pipeline.calibration import Measured, RefitCalibration
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.costs import QUANTITIES
-from onnxpfp.pipeline.measured import Measured, RefitCalibration
 from onnxpfp.pipeline.plan import keep_of_plan
 from onnxpfp.score.scores import Scores
 

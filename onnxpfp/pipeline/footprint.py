@@ -84,9 +84,9 @@ def weight_footprints(analysis: Analysis) -> dict[str, WeightFootprint]:
     """Count every stored weight, and the MACs of the nodes that multiply by it."""
     graph = analysis.graph
     macs, stuck_macs = Counter[str](), Counter[str]()
-    for node, factors in mac_nodes(analysis.source.model, analysis.shapes.shape):
-        weight = _weight_of(analysis, node, {name for name, _ in factors})
-        axes = [graph.axes[name][axis] for name, axis in factors]
+    for node, term in mac_nodes(analysis.source.model, analysis.shapes.shape):
+        weight = _weight_of(analysis, node, {name for name, _ in term})
+        axes = [graph.axes[name][axis] for name, axis in term]
         macs[weight] += math.prod(ids.size for ids in axes)
         stuck_macs[weight] += math.prod(int((ids == 0).sum()) for ids in axes)
     weights: dict[str, WeightFootprint] = {}
@@ -100,13 +100,13 @@ def weight_footprints(analysis: Analysis) -> dict[str, WeightFootprint]:
     return weights
 
 
-def _weight_of(analysis: Analysis, node: NodeProto, factors: set[str]) -> str:
-    """Return the largest stored weight behind a product's constants; an empty name where there is none.
+def _weight_of(analysis: Analysis, node: NodeProto, term_tensors: set[str]) -> str:
+    """Return the largest stored weight behind a MAC term's constants; an empty name where there is none.
 
-    A recurrence has several products: its factors tell which weight is meant.
+    A recurrence has several MAC terms: the tensors of the term tell which weight is meant.
     """
     constants = analysis.constants
-    behind = factors & constants.names or constants.names.intersection(node.input)
+    behind = term_tensors & constants.names or constants.names.intersection(node.input)
     for name in tuple(behind):
         behind |= {i for computing in constants.nodes_behind(name) for i in computing.input}
     weights = behind.intersection(analysis.graph.stored)

@@ -1,4 +1,4 @@
-"""The measured drift of the output when one group alone is narrowed."""
+"""Trials of groups: each is pruned alone to about eight widths, and the drift of the output is its response curve."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from numpy.typing import NDArray
 
 from onnxpfp.allocation.by_drift import ResponseCurve
 from onnxpfp.allocation.widths import grid
+from onnxpfp.pipeline.calibration import Measured, RefitCalibration
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.decide import selector_of
-from onnxpfp.pipeline.measured import Measured, RefitCalibration
 from onnxpfp.progress import Count
-from onnxpfp.refit.group_trials import TrialWidths, run_group_trials, streams
+from onnxpfp.refit.response_curves import TrialWidths, drift_at_widths, streams
 
 __all__ = ["GroupTrial", "measure_group_trials"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class GroupTrial:
-    """One group, narrowed alone.
+    """One group, pruned alone.
 
     Attributes:
         allowed: Channels of the group, the step of its widths and the fewest that stay.
@@ -36,14 +36,14 @@ class GroupTrial:
 
     @property
     def curve(self) -> ResponseCurve:
-        """The same at all widths, monotone, as an allocation needs it."""
+        """The response curve: the same at all widths, monotone, as an allocation needs it."""
         return ResponseCurve.of(*self.allowed, self.widths, self.drifts, stream=self.stream)
 
 
 def measure_group_trials(
     context: RunContext, measured: Measured, calibration: RefitCalibration, progress: Count, temperature: float = 1.0
 ) -> tuple[GroupTrial, ...]:
-    """Narrow every group alone; its consumers are refitted where they will be in the end.
+    """Prune every group alone; its consumers are refitted where they will be in the end.
 
     Args:
         context: How to prune.
@@ -56,15 +56,15 @@ def measure_group_trials(
     allowed = [selector.allowed(number) for number in range(len(selector.groups))]
     widths = [grid(*each) for each in allowed]
     rng = np.random.default_rng(selector.options.seed)
-    questions = [
+    trial_widths = [
         TrialWidths(
             group, np.array([selector.select(number, width, rng).keep for width in widths[number].tolist()], np.bool_)
         )
         for number, group in enumerate(selector.groups)
     ]
     refitted = context.compensation == "lstsq"
-    drifts = run_group_trials(
-        problem, questions, calibration.grams, refitted=refitted, temperature=temperature, progress=progress
+    drifts = drift_at_widths(
+        problem, trial_widths, calibration.grams, refitted=refitted, temperature=temperature, progress=progress
     )
-    rows = zip(allowed, widths, map(tuple, drifts), streams(problem, questions), strict=True)
+    rows = zip(allowed, widths, map(tuple, drifts), streams(problem, trial_widths), strict=True)
     return tuple(GroupTrial(*each) for each in rows)

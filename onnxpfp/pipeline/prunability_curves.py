@@ -1,7 +1,7 @@
-"""Curves of prunability: the output's drift when one group is narrowed alone, and when the network is pruned to shares.
+"""Curves of prunability: the output's drift when one group is pruned alone, and when the network is pruned to shares.
 
-Every share is pruned in one shot from the original (algorithms.md 6.3). The loss is the divergence of
-`onnxpfp.verify.metrics`, which is 0 for the original, on samples that nothing was fitted to.
+Every share is pruned in one shot from the original, as for the prunability of arXiv 2103.06002. The loss needs no
+labels: it is the divergence of `onnxpfp.verify.metrics`, 0 for the original, on samples that nothing was fitted to.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from onnxpfp.allocation.cost import CostModel
+from onnxpfp.pipeline.calibration import Measured
 from onnxpfp.pipeline.candidate import build_candidate
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.decide import choose
 from onnxpfp.pipeline.group_trials import GroupTrial
-from onnxpfp.pipeline.measured import Measured
 from onnxpfp.progress import Clock, Count
 from onnxpfp.verify.evaluator import Evaluator
 

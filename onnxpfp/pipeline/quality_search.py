@@ -18,11 +18,11 @@ from onnxpfp.allocation.widths import widths_of
 from onnxpfp.data.samples import Samples
 from onnxpfp.errors import OptionError, TargetUnreachableError
 from onnxpfp.options import Options
+from onnxpfp.pipeline.calibration import Measured
 from onnxpfp.pipeline.candidate import Candidate
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.costs import mac_model
 from onnxpfp.pipeline.decide import Decision, selector_of
-from onnxpfp.pipeline.measured import Measured
 from onnxpfp.verify.drift import Drift
 from onnxpfp.verify.evaluator import Evaluator
 

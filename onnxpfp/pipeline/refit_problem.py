@@ -16,9 +16,9 @@ from onnxpfp.refit.cache import SpillCache
 from onnxpfp.refit.gram import Gram, GramObserver, collect_grams, gram_observers
 from onnxpfp.refit.layers import RefitLayer, refit_layers
 from onnxpfp.refit.sweep import RefitProblem
-from onnxpfp.score.group_data import GroupRead
+from onnxpfp.score.group_data import ConsumerGram
 
-__all__ = ["RefitSetup", "grams_of", "group_reads", "refit_setup", "start_gram_observers"]
+__all__ = ["RefitSetup", "consumer_grams", "grams_of", "refit_setup", "start_gram_observers"]
 
 POSITIONS = 64
 """Output positions that are drawn of every sample."""
@@ -45,7 +45,7 @@ def refit_setup(context: RunContext, analysis: Analysis, split: Split) -> RefitS
         analysis=analysis,
         layers=layers,
         fit=split.fit,
-        held=split.tuning,
+        tuning=split.tuning,
         batch_size=context.data.batch_size,
         positions=POSITIONS,
         workspace=options.workspace,
@@ -71,22 +71,22 @@ def grams_of(setup: RefitSetup, progress: Count) -> dict[str, Gram]:
     return collect_grams(setup.problem, _reading(setup), SpillCache(setup.problem.workspace), progress)
 
 
-def _reads(layer: RefitLayer, gram: Gram, index: NDArray[np.int64]) -> Iterator[GroupRead]:
-    """Describe how every convolution group of an op reads a group of channels."""
+def _consumer_grams_of(layer: RefitLayer, gram: Gram, index: NDArray[np.int64]) -> Iterator[ConsumerGram]:
+    """Yield the weights and covariance of every convolution group of an op that reads a group of channels."""
     op = layer.op
     weights = np.split(layer.gain * op.taps().astype(np.float64), op.group)
     for number, (weight, channels) in enumerate(zip(weights, np.split(op.channels, op.group), strict=True)):
         channel = np.repeat(index[channels], op.kernel_size)
         if (channel >= 0).any():
             block = np.moveaxis(weight, 1, 0).reshape(weight.shape[1], -1)
-            yield GroupRead(gram.covariance(number), block, channel)
+            yield ConsumerGram(gram.covariance(number), block, channel)
 
 
-def group_reads(setup: RefitSetup, grams: Mapping[str, Gram], group: Group) -> list[GroupRead]:
-    """Describe how the consumers of a group that can be refitted read it."""
+def consumer_grams(setup: RefitSetup, grams: Mapping[str, Gram], group: Group) -> list[ConsumerGram]:
+    """List the weights and covariances of the consumers of a group that can be refitted."""
     graph = setup.problem.analysis.graph
     layers = {layer.output: layer for layer in setup.problem.layers}
     index = np.full(graph.count + 1, -1)
     index[group.channels] = np.arange(group.channels.size)
     names = [graph.consumers[position].output for position in group.consumers]
-    return [read for name in names if name in grams for read in _reads(layers[name], grams[name], index)]
+    return [gram for name in names if name in grams for gram in _consumer_grams_of(layers[name], grams[name], index)]

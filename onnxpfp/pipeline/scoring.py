@@ -18,12 +18,12 @@ from onnxpfp.data.splits import Split
 from onnxpfp.linear.ops import LinearOp, output_counts
 from onnxpfp.linear.producers import producers_of
 from onnxpfp.options import Options
+from onnxpfp.pipeline.calibration import Calibration, DataCalibration, RefitCalibration
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.criteria import criterion_of
-from onnxpfp.pipeline.criterion_scores import ReadsOfGroup, criterion_scores
-from onnxpfp.pipeline.measured import Calibration, DataCalibration, RefitCalibration
+from onnxpfp.pipeline.criterion_scores import GramsOfGroup, criterion_scores
 from onnxpfp.pipeline.measurements import Measurements
-from onnxpfp.pipeline.refit_problem import group_reads, refit_setup, start_gram_observers
+from onnxpfp.pipeline.refit_problem import consumer_grams, refit_setup, start_gram_observers
 from onnxpfp.refit.gram import observed_grams
 from onnxpfp.score.coreset import scores_without_data
 from onnxpfp.score.energy import Energy
@@ -37,7 +37,7 @@ POSITIVE, SIGNED = 2, 4
 
 
 def _wanted_samples(ops: Sequence[LinearOp], delta: float) -> int:
-    """Return the size of S that the formula asks for (PFP; algorithms.md 1.7)."""
+    """Return the size of S that the formula asks for (docs/design.md, "Size of S")."""
     return sample_size([math.prod(output_counts(op)) for op in ops], delta)
 
 
@@ -97,7 +97,7 @@ def _score_with_data(
     ops: Sequence[LinearOp],
     scored: Samples,
     statistics: Statistics,
-    reads: ReadsOfGroup | None = None,
+    grams_of_group: GramsOfGroup | None = None,
 ) -> Scores:
     """Turn the statistics of the ops into scores, and measure on the scored samples what else the criterion needs."""
     graph, options = analysis.graph, context.options
@@ -117,7 +117,7 @@ def _score_with_data(
             seed=options.seed,
             statistics=statistics,
             sensitivity=sensitivity,
-            reads=reads,
+            grams_of_group=grams_of_group,
         )
         criterion = criterion_of(options.score)
         energy = score(Energy())
@@ -166,7 +166,7 @@ def calibrate_for_refits(
     observers = start_gram_observers(setup) if _needs_grams(context) else ()
     statistics = _measure(context, analysis, ops, len(scored), observers)
     grams = observed_grams(observers)
-    scores = _score_with_data(context, analysis, ops, scored, statistics, partial(group_reads, setup, grams))
+    scores = _score_with_data(context, analysis, ops, scored, statistics, partial(consumer_grams, setup, grams))
     return RefitCalibration(scores, scored, required, statistics, setup, grams)
 
 

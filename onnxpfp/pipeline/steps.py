@@ -18,11 +18,11 @@ from onnxpfp.channels.lineage import lifted, origin_of
 from onnxpfp.linear.describe import linear_ops
 from onnxpfp.linear.ops import LinearOp
 from onnxpfp.linear.weights import stored_axes_of
+from onnxpfp.pipeline.calibration import Calibration, Measured, RefitCalibration
 from onnxpfp.pipeline.candidate import Candidate, build_candidate
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.decide import Decision, choose
 from onnxpfp.pipeline.group_trials import measure_group_trials
-from onnxpfp.pipeline.measured import Calibration, Measured, RefitCalibration
 from onnxpfp.pipeline.scoring import calibrate_and_score
 
 __all__ = ["complete", "lift_decision", "measure", "prune_in_steps"]

@@ -14,9 +14,9 @@ from onnxpfp.channels.macs import count_macs, count_params
 from onnxpfp.data.samples import Feed
 from onnxpfp.errors import VerificationError
 from onnxpfp.model.shapes import Shapes, concrete_shapes
+from onnxpfp.pipeline.calibration import Measured
 from onnxpfp.pipeline.candidate import Candidate
 from onnxpfp.pipeline.context import RunContext
-from onnxpfp.pipeline.measured import Measured
 from onnxpfp.progress import Count
 from onnxpfp.runtime.external_data import size_of
 from onnxpfp.verify.drift import Drift, check

@@ -1,7 +1,7 @@
 """The refit of an op whose Gram matrix would be too large: by channels in place of columns.
 
 A convolution has C k columns, and their Gram matrix (C k)^2 numbers. In its place every input channel x_c of the
-original is predicted from the channels x' that the pruned network feeds, at one input position (algorithms.md 7.3):
+original is predicted from the channels x' that the pruned network feeds, at one input position:
 
     x_c = sum over s of M[c, s] x'_s,     V[o, s, q] = sum over c of W[o, c, q] M[c, s]
 
@@ -21,7 +21,7 @@ from onnxpfp.linear.ops import LinearOp
 from onnxpfp.refit.initial import InitialWeights
 from onnxpfp.refit.layers import RefitLayer, kept_groups, kept_inputs
 from onnxpfp.refit.moments import Moments
-from onnxpfp.refit.solve import Solver, intercept, solve
+from onnxpfp.refit.ridge import Solver, intercept, solve
 
 __all__ = ["ChannelRegression", "folded", "predictor", "zero_padded"]
 

@@ -20,7 +20,7 @@ from onnxpfp.refit.cache import SpillCache
 from onnxpfp.refit.layers import RefitLayer
 from onnxpfp.refit.moments import Moments
 from onnxpfp.refit.problem import RefitProblem
-from onnxpfp.refit.solve import solve
+from onnxpfp.refit.ridge import solve
 
 __all__ = ["Gram", "GramObserver", "collect_grams", "gram_observers", "observed_grams"]
 
@@ -118,7 +118,7 @@ class GramObserver(Observer):
 
     @classmethod
     def of(cls, layers: Sequence[RefitLayer], number: int, problem: RefitProblem, spill: SpillCache) -> Self:
-        """Start to count, in arrays on a shelf."""
+        """Return an observer that has seen nothing yet; its matrix lies in the spill cache."""
         op = layers[0].op
         groups, per_in = op.group, len(op.channels) // op.group
         wide = per_in * op.kernel_size

@@ -19,8 +19,8 @@ class InitialWeights:
     Attributes:
         weights: What the ridge pulls towards, (g, o, n).
         bias: What is added, (g, o).
-        sign: 1 where a ReLU behind passes what is above its bend, -1 where below, 0 where the output reaches nothing,
-            (g, o).
+        sign: 1 where a ReLU behind passes outputs above their threshold, -1 where below, 0 where the output reaches
+            nothing, (g, o).
         biased: Whether the bias can change.
         gain: What the stored weights are multiplied by.
         dtype: Of the stored weights.

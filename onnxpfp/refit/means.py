@@ -1,7 +1,7 @@
 """Fold the mean of what was dropped into the consumers' biases.
 
 Adding what `linear.bias.mean_shift` says back to the bias leaves the mean of every output over data and positions as it
-was (the centred least-squares intercept, algorithms.md 7.2).
+was (the least-squares intercept; docs/design.md, "Compensation").
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Record:
 
     Attributes:
         name: The linear op.
-        before: Held-out error of its output without refit, as a share of the output's variance.
+        before: Error of its output on the tuning samples without refit, as a share of the output's variance.
         after: The same with it; never more.
         ridge: Share of the mean input variance that was chosen as ridge; infinity where the weights stayed.
     """

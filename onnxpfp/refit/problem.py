@@ -27,7 +27,7 @@ class RefitProblem:
         analysis: The original.
         layers: Its linear ops.
         fit: Samples to fit.
-        held: Samples that decide whether a fit is better.
+        tuning: Samples that decide between fits, as in `Split`.
         batch_size: Samples in one run.
         positions: Output positions per sample.
         workspace: Bytes of activations and of matrices that may be held.
@@ -39,7 +39,7 @@ class RefitProblem:
     analysis: Analysis
     layers: tuple[RefitLayer, ...]
     fit: Samples
-    held: Samples
+    tuning: Samples
     batch_size: int
     positions: int
     workspace: int

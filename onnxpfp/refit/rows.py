@@ -1,4 +1,4 @@
-"""Sampled rows of one linear op: columns and targets at random positions, kept for the refits of its stage."""
+"""Sampled rows: the columns that a linear op reads at random output positions, with targets, kept for its refit."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class RowBatch:
     Attributes:
         columns: u, (T, g, n) float32.
         targets: Wanted outputs, (T, g, o) float32.
-        bend: Outputs at which the ReLU behind bends, (T, g, o) float32; None where there is none.
+        relu_threshold: Outputs at which the ReLU behind starts to pass, (T, g, o) float32; None where no ReLU follows.
     """
 
     columns: NDArray[np.float32]
     targets: NDArray[np.float32]
-    bend: NDArray[np.float32] | None
+    relu_threshold: NDArray[np.float32] | None
 
     def predicted(self, weights: Floats, bias: Floats) -> Floats:
         """Return what weights (g, o, n) and bias (g, o) make of the columns, (T, g, o)."""
@@ -39,33 +39,37 @@ class RowBatch:
         Args:
             weights: (g, o, n).
             bias: (g, o).
-            sign: As in `Start`, (g, o).
+            sign: As in `InitialWeights`, (g, o).
         """
         made, wanted = self.predicted(weights, bias), self.targets.astype(np.float64)
-        if self.bend is not None:
-            made, wanted = (np.maximum(sign * (x - self.bend), 0.0) for x in (made, wanted))
+        if self.relu_threshold is not None:
+            made, wanted = (np.maximum(sign * (x - self.relu_threshold), 0.0) for x in (made, wanted))
         return float(np.square(made - wanted).sum())
 
-    def eased(self, weights: Floats, bias: Floats, sign: Floats) -> Floats:
-        """Return targets as near to the prediction as the ReLU leaves free, (T, g, o)."""
-        assert self.bend is not None
+    def relu_aware_targets(self, weights: Floats, bias: Floats, sign: Floats) -> Floats:
+        """Return targets as near to the prediction as the ReLU leaves free (Zhang et al., 2016), (T, g, o).
+
+        Where the original's output is cut off, any output that is cut off is as good: the target is the prediction, or
+        the threshold where the prediction passes it. Elsewhere the target stays.
+        """
+        assert self.relu_threshold is not None
         wanted = self.targets.astype(np.float64)
-        off = (sign * (wanted - self.bend) <= 0.0) & (sign != 0.0)
-        free = sign * np.minimum(sign * self.predicted(weights, bias), sign * self.bend)
+        off = (sign * (wanted - self.relu_threshold) <= 0.0) & (sign != 0.0)
+        free = sign * np.minimum(sign * self.predicted(weights, bias), sign * self.relu_threshold)
         return np.where(off, free, wanted)
 
 
 @dataclass(slots=True, eq=False)
 class SampledRows:
-    """All draws of one op from one set of samples.
+    """All rows of one op from one set of samples.
 
     Attributes:
-        moments: Of all draws so far; without Gram matrix (0, n, n) where none is needed.
-        spill: What keeps them.
-        kept: Whether to keep the draws even where no ReLU follows.
-        beside: Whether the sums over the columns are another op's, too, and that counts them.
-        finite: Whether all numbers so far were, and the op can be fitted.
-        draws: They themselves, where they are kept.
+        moments: Second moments of all rows so far; without Gram matrix (0, n, n) where none is needed.
+        spill: Where the batches are kept.
+        kept: Whether to keep the batches even where no ReLU follows.
+        beside: Whether another op shares the sums over the columns, and adds them up.
+        finite: Whether all numbers so far were finite, so that the op can be fitted.
+        draws: The batches, where they are kept.
     """
 
     moments: Moments
@@ -77,11 +81,11 @@ class SampledRows:
 
     @property
     def count(self) -> int:
-        """Pairs of columns and targets so far."""
+        """Number of rows so far."""
         return self.moments.count
 
     def add(self, draw: RowBatch) -> None:
-        """Count a batch in."""
+        """Add a batch."""
         targets = draw.targets.astype(np.float64)
         if not np.isfinite(targets).all():
             # The columns still count, for other ops that share their sums.
@@ -91,9 +95,13 @@ class SampledRows:
             return
         add = self.moments.add_beside if self.beside else self.moments.add
         add(draw.columns, targets)
-        if draw.bend is not None or self.kept:
-            columns, targets = self.spill.put(draw.columns), self.spill.put(draw.targets)
-            self.draws.append(RowBatch(columns, targets, None if draw.bend is None else self.spill.put(draw.bend)))
+        if draw.relu_threshold is not None or self.kept:
+            columns, targets, threshold = (
+                self.spill.put(draw.columns),
+                self.spill.put(draw.targets),
+                draw.relu_threshold,
+            )
+            self.draws.append(RowBatch(columns, targets, None if threshold is None else self.spill.put(threshold)))
 
     def error(self, weights: Floats, bias: Floats, sign: Floats) -> float:
         """Return the mean squared error summed over the outputs, behind the ReLU where there is one."""
@@ -101,18 +109,18 @@ class SampledRows:
             return float(self.moments.error(weights, bias).sum())
         return sum(draw.error(weights, bias, sign) for draw in self.draws) / max(1, self.count)
 
-    def eased(self, weights: Floats, bias: Floats, sign: Floats) -> Moments:
-        """Return the moments with targets as near to the prediction as the ReLU leaves free."""
+    def relu_aware_moments(self, weights: Floats, bias: Floats, sign: Floats) -> Moments:
+        """Return the moments with the ReLU-aware targets of weights and bias."""
         m = self.moments
-        eased = Moments(m.u, m.uu, np.zeros_like(m.t), np.zeros_like(m.tt), np.zeros_like(m.tu), m.count)
+        moments = Moments(m.u, m.uu, np.zeros_like(m.t), np.zeros_like(m.tt), np.zeros_like(m.tu), m.count)
         for draw in self.draws:
-            eased.add_targets(draw.columns, draw.eased(weights, bias, sign))
-        return eased
+            moments.add_targets(draw.columns, draw.relu_aware_targets(weights, bias, sign))
+        return moments
 
     def free(self) -> None:
-        """Forget the draws."""
+        """Drop the kept batches."""
         for draw in self.draws:
-            for array in (draw.columns, draw.targets, draw.bend):
+            for array in (draw.columns, draw.targets, draw.relu_threshold):
                 if array is not None:
                     self.spill.forget(array)
         self.draws.clear()

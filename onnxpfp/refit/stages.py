@@ -116,7 +116,7 @@ class Stages:
     def _closure(self, nodes: Collection[int]) -> tuple[set[int], set[str]]:
         """Return nodes with those that come along, and the activations that they read together.
 
-        Constants that are computed come along with what computes them, and so does what the tide cannot carry: what
+        Constants that are computed come along with what computes them, and so does what the cache cannot keep: what
         has no element type, as it is no dense tensor or was put in by an edit.
         """
         chosen = set(nodes)

@@ -1,7 +1,7 @@
 """One sweep of refits from front to back: each linear op learns to give the original's output from what it reads now.
 
 Targets come from the original network, inputs from the network as it is pruned and refitted up to there (He et al.,
-ICCV 2017, asymmetric reconstruction). A refit is taken only where it is better on samples that it has not seen.
+ICCV 2017, asymmetric reconstruction). A refit is taken only where it is better on the tuning samples.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from onnx import ModelProto
 
 from onnxpfp.arrays import Keep
 from onnxpfp.refit.initial import InitialWeights
+from onnxpfp.refit.layer_rows import LayerFamily, LayerRows, layer_families
 from onnxpfp.refit.layers import RefitLayer
 from onnxpfp.refit.means import Record
 from onnxpfp.refit.problem import RefitProblem
-from onnxpfp.refit.regression import LayerFamily, LayerRegression, layer_families
-from onnxpfp.refit.solve import Fit
+from onnxpfp.refit.ridge import Fit
 from onnxpfp.refit.stages import Arrays, Runner, Stages
 from onnxpfp.refit.state import RefitState
 from onnxpfp.rewrite.apply import apply, renew
@@ -82,7 +82,7 @@ class _Pair:
         student: The pruned network.
         student_model: Its model, which gets the new weights.
         nodes: First output of every node of the original.
-        fitted: Batches of samples to fit; those behind are held out.
+        fitted: Batches of samples to fit; those behind are tuning samples.
     """
 
     teacher: Runner
@@ -99,7 +99,7 @@ class _Pair:
         student_model = apply(model, graph, refit_state.keep, placeholders, problem.analysis.source.scratch)
         feeds = [dict(feed) for feed in problem.fit.batches(problem.batch_size)]
         fitted = len(feeds)
-        feeds += [dict(feed) for feed in problem.held.batches(problem.batch_size)]
+        feeds += [dict(feed) for feed in problem.tuning.batches(problem.batch_size)]
         cuts = {layer.output for layer in layers}
         teacher, student = (
             Runner.start(
@@ -138,7 +138,7 @@ class _Pair:
 
 def _stage(
     pair: _Pair, refit_state: RefitState, layers: Sequence[RefitLayer], starts: Mapping[str, InitialWeights]
-) -> Iterator[tuple[LayerRegression, Fit]]:
+) -> Iterator[tuple[LayerRows, Fit]]:
     """Run a stage of the original and fit its linear ops."""
     families = layer_families(refit_state, layers, starts, pair.teacher.made(), pair.student.cache.batches[0])
     members = [member for family in families for member in family.members]
@@ -154,4 +154,4 @@ def _draw(pair: _Pair, families: Sequence[LayerFamily], batch: int, shown: Array
     for number, family in enumerate(families):
         rng = np.random.default_rng([seed, pair.teacher.next, number, batch])
         given, original = (runner.cache.batches[batch] for runner in (pair.student, pair.teacher))
-        family.add(shown, given, original, rng, held=batch >= pair.fitted)
+        family.add(shown, given, original, rng, tuning=batch >= pair.fitted)

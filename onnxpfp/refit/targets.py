@@ -1,7 +1,7 @@
 """Regression targets: a linear op's output is compared behind the BatchNormalization and residual Add that follow it.
 
 What a later layer reads is z = scale y + offset + shortcut. The shortcut of the pruned network has drifted already when
-y is refitted, so the target of y is what brings z back to the original's (algorithms.md 7.5):
+y is refitted, so the target of y is what brings z back to the original's (He et al., ICCV 2017):
 
     target = (z_original - offset - shortcut_pruned) / scale
 

@@ -10,10 +10,10 @@ import onnxpfp
 from onnxpfp.allocation.search import SearchResult
 from onnxpfp.allocation.select import Selection
 from onnxpfp.channels.lineage import lifted
+from onnxpfp.pipeline.calibration import Calibration, DataCalibration
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.decide import Decision
 from onnxpfp.pipeline.lossless_step import LosslessStep
-from onnxpfp.pipeline.measured import Calibration, DataCalibration
 from onnxpfp.pipeline.verification import Verification
 from onnxpfp.refit.means import Compensation
 from onnxpfp.report.pruning import GroupReport, Report

@@ -15,7 +15,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_h
 
 from onnxpfp.arrays import AnyArray, Ids, Keep, chunks
 from onnxpfp.channels import ChannelGraph, size_edits_of
-from onnxpfp.channels.size_edits import Number, Numbers
+from onnxpfp.channels.size_edits import Number, SizeValues
 from onnxpfp.channels.symbolic import Dim, Entry, leaves
 from onnxpfp.errors import VerificationError
 from onnxpfp.model.constants import outer_names, stored_tensors
@@ -42,7 +42,7 @@ def apply(
     Raises:
         VerificationError: A number that counts channels cannot be made right.
     """
-    sizes, unmet = size_edits_of(model, graph).numbers(keep)
+    sizes, unmet = size_edits_of(model, graph).size_values(keep)
     if unmet:
         node = model.graph.node[unmet[0].size_ref.node]
         raise VerificationError(f"{node.op_type} '{node.name}' cannot be rewritten: {unmet[0].why}")
@@ -52,7 +52,7 @@ def apply(
     for use, new in edits.inputs.items():
         patch.give(use, _slice(new.array, new.axes, keep), new.name)
     patch.slice_weights(edits.tensors)
-    patch.write_numbers(sizes)
+    patch.write_size_values(sizes)
     patch.finish()
     patch.drop_stale()
     return pruned
@@ -203,7 +203,7 @@ class _Patch:
                 self.give(use, array, name)
             self._slice_in_place(name, axes[in_place[0]])
 
-    def write_numbers(self, sizes: Numbers) -> None:
+    def write_size_values(self, sizes: SizeValues) -> None:
         """Write the numbers that count channels."""
         for (index, name, position), number in sizes.attributes.items():
             for attribute in self.model.graph.node[index].attribute:

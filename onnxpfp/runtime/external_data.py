@@ -4,7 +4,7 @@ A large weight is not loaded. Its tensor *refers* to a part of a file: the field
 an absolute path, an offset, a length, and a stamp of the file as it was when the model was read. So copies of the
 model are small, `numbers` maps what is read, and the system drops the pages of a mapping when it needs their memory.
 Neither onnx nor onnxruntime sees such a reference: they get the model from `externalise`, which has those weights as
-inputs, and what is written to disk spells its own.
+inputs, and what is written to disk has references of its own.
 """
 
 from __future__ import annotations

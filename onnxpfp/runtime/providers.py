@@ -54,7 +54,7 @@ class ProviderRequest:
 
     Attributes:
         name: Its onnxruntime name.
-        asked: How the user spelt it.
+        asked: How the user wrote it.
         options: Provider options as (key, value) pairs.
         strict: Whether a node that it cannot run is an error; else the CPU runs it.
     """

@@ -22,7 +22,7 @@ from onnxpfp.score.group_data import GroupData
 
 __all__ = ["Criterion", "Need"]
 
-Need = Literal["weights", "scales", "squares", "maps", "contributions", "sensitivity", "gram", "noise"]
+Need = Literal["weights", "scales", "squares", "maps", "contributions", "sensitivity", "gram", "random"]
 """The data that a criterion looks at; `GroupData` and `ConsumerData` say what each fills."""
 MEASURED: frozenset[Need] = frozenset({"squares", "maps", "contributions", "sensitivity", "gram"})
 """Those that come from samples."""

@@ -3,7 +3,7 @@
     e_c = sum over consumers of  ||W[:, c]||^2 E[a_c^2]  /  sum over c' of ||W[:, c']||^2 E[a_c'^2]
 
 W[:, c] are all weights of the consumer that read channel c. It is the diagonal of the optimal-brain-surgeon
-score (algorithms.md, sections 4.3 and 7.6): the expected squared error of dropping the channel, if channels
+score (`onnxpfp.score.reconstruction`): the expected squared error of dropping the channel, if channels
 were uncorrelated, relative to the consumer's output. PFP's sensitivity is the largest share that a channel
 ever takes anywhere; it saturates at 1 on small networks and then tells channels apart no longer. The energy is
 the mean instead of the maximum, so it comes without a bound for unseen inputs.
@@ -77,7 +77,7 @@ class Energy(Criterion):
 
     def score(self, group: GroupData) -> Floats:
         """Add up the shares of every consumer."""
-        return group.add_up(_shares(energy_shares, consumer) for consumer in group.consumers)
+        return group.sum_over_consumers(_shares(energy_shares, consumer) for consumer in group.consumers)
 
 
 class Wanda(Criterion):
@@ -89,4 +89,4 @@ class Wanda(Criterion):
 
     def score(self, group: GroupData) -> Floats:
         """Add up the shares of every consumer."""
-        return group.add_up(_shares(wanda_shares, consumer) for consumer in group.consumers)
+        return group.sum_over_consumers(_shares(wanda_shares, consumer) for consumer in group.consumers)

@@ -9,7 +9,7 @@ import numpy as np
 
 from onnxpfp.arrays import AnyFloats, Floats, Ints, chunks
 
-__all__ = ["ConsumerData", "GroupData", "GroupRead", "long_rows", "places"]
+__all__ = ["ConsumerData", "ConsumerGram", "GroupData", "long_rows", "places"]
 
 
 def places(axis: Ints, channels: Ints) -> Ints:
@@ -74,8 +74,8 @@ class ConsumerData:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class GroupRead:
-    """One linear map (of one convolution group) that reads a group of channels.
+class ConsumerGram:
+    """A consumer's weights with the covariance of its inputs: one linear map, of one convolution group.
 
     Where there are too many columns, the k columns of one input (its taps) count alike: then the covariance is that of
     the inputs, and every tap is an output of its own, whose errors are added up.
@@ -102,8 +102,8 @@ class GroupData:
         scales: Scales of the BatchNormalizations of its channels, (n, m) each; needs "scales".
         consumers: The ops that read its channels.
         sensitivity: PFP's sensitivities, the largest over the consumers, (n,); needs "sensitivity".
-        reads: The consumers with the covariance of what they read; needs "gram".
-        noise: Uniform numbers in [0, 1) that the seed decides, (n,); needs "noise".
+        consumer_grams: The consumers with the covariance of what they read; needs "gram".
+        random: Uniform numbers in [0, 1) that the seed decides, (n,); needs "random".
     """
 
     name: str
@@ -112,8 +112,8 @@ class GroupData:
     scales: tuple[Floats, ...] = ()
     consumers: tuple[ConsumerData, ...] = ()
     sensitivity: Floats | None = None
-    reads: tuple[GroupRead, ...] = ()
-    noise: Floats | None = None
+    consumer_grams: tuple[ConsumerGram, ...] = ()
+    random: Floats | None = None
 
     @property
     def size(self) -> int:
@@ -131,8 +131,8 @@ class GroupData:
         for filters in self.filters:
             yield from filters()
 
-    def add_up(self, shares: Iterable[Floats]) -> Floats:
-        """Add up over the consumers what each gives its indices, (C,) per consumer; returns (n,)."""
+    def sum_over_consumers(self, shares: Iterable[Floats]) -> Floats:
+        """Sum over the consumers what each gives its indices, (C,) per consumer; returns (n,)."""
         total = np.zeros(self.size)
         for consumer, share in zip(self.consumers, shares, strict=True):
             for column in consumer.positions.T:

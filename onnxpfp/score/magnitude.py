@@ -174,10 +174,10 @@ class Random(Criterion):
     """Chance, decided by the seed."""
 
     name, title = "random", "chance"
-    needs = frozenset({"noise"})
+    needs = frozenset({"random"})
     comparable = True
 
     def score(self, group: GroupData) -> Floats:
-        """Return the noise."""
-        assert group.noise is not None
-        return group.noise
+        """Return the random numbers."""
+        assert group.random is not None
+        return group.random

@@ -99,7 +99,7 @@ class _OfMaps(Criterion):
     def score(self, group: GroupData) -> Floats:
         """Add up the shares of every consumer."""
         means = [consumer.map_mean for consumer in group.consumers]
-        return group.add_up(_share(mean) for mean in means if mean is not None)
+        return group.sum_over_consumers(_share(mean) for mean in means if mean is not None)
 
 
 def _share(mean: Floats) -> Floats:

@@ -1,8 +1,8 @@
 """Reconstruction: how much worse a group's consumers become, refitted, when a channel goes.
 
 For a consumer y = W u with Gram matrix H = cov(u, u) + lambda I, and c the columns of one channel, the least-squares
-error that its removal adds, with all other weights refitted, is (optimal brain surgeon for groups; OBC, OSSCAR,
-ZipLM; algorithms.md 7.6)
+error that its removal adds, with all other weights refitted, is (optimal brain surgeon for groups, as in OBC, OSSCAR
+and ZipLM)
 
     e_c = sum over outputs o of  W[o, c] ([H^-1]_cc)^-1 W[o, c]^T
 
@@ -29,11 +29,16 @@ from numpy.typing import NDArray
 from onnxpfp.arrays import Floats, Ints
 from onnxpfp.score.criterion import Criterion
 from onnxpfp.score.energy import Energy
-from onnxpfp.score.group_data import GroupData, GroupRead
+from onnxpfp.score.group_data import ConsumerGram, GroupData
 
 __all__ = ["Reconstruction", "removal_costs"]
 
 
+SCORE_RIDGE = 1e-3
+"""Share of the mean of diag G that is added to the diagonal of every consumer's Gram matrix; the value of GRAIL.
+
+It keeps H invertible where channels repeat each other; the larger it is, the more the costs tend to weight norms.
+"""
 STEPS = 128
 """Most steps in which a group is taken down; wide groups lose several channels a step."""
 POOL = 4
@@ -57,14 +62,14 @@ class _State:
     variance: float
 
     @classmethod
-    def of(cls, read: GroupRead, ridge: float) -> _State:
-        n = len(read.covariance)
-        taps = read.weights.shape[1] // n
-        weights = read.weights.reshape(-1, n, taps).swapaxes(1, 2).reshape(-1, n)
-        channel = read.channel[::taps]
-        scale = float(np.trace(read.covariance)) / n
-        damped = read.covariance + (ridge * scale if scale > 0 else 1.0) * np.eye(n)
-        variance = float(((weights @ read.covariance) * weights).sum())
+    def of(cls, gram: ConsumerGram, ridge: float) -> _State:
+        n = len(gram.covariance)
+        taps = gram.weights.shape[1] // n
+        weights = gram.weights.reshape(-1, n, taps).swapaxes(1, 2).reshape(-1, n)
+        channel = gram.channel[::taps]
+        scale = float(np.trace(gram.covariance)) / n
+        damped = gram.covariance + (ridge * scale if scale > 0 else 1.0) * np.eye(n)
+        variance = float(((weights @ gram.covariance) * weights).sum())
         return cls(np.linalg.inv(damped).astype(np.float64), weights.copy(), _tables(channel), variance)
 
     def costs(self, count: int) -> Floats:
@@ -132,11 +137,11 @@ def _solve(matrices: Floats, right: Floats) -> Floats:
     return np.asarray(np.linalg.solve(damped, right), dtype=np.float64)
 
 
-def removal_costs(reads: Sequence[GroupRead], count: int, ridge: float = 1e-3) -> Floats:
+def removal_costs(grams: Sequence[ConsumerGram], count: int, ridge: float = SCORE_RIDGE) -> Floats:
     """Take a group down channel by channel.
 
     Args:
-        reads: Its consumers.
+        grams: Its consumers.
         count: Channels of the group.
         ridge: Share of the mean of diag G that is added to the diagonal.
 
@@ -144,7 +149,7 @@ def removal_costs(reads: Sequence[GroupRead], count: int, ridge: float = 1e-3) -
         What the removal of each channel added to the error when it went, (count,): rising in the order in which the
         channels went, so that the n largest are what is left at width n.
     """
-    states = [_State.of(read, ridge) for read in reads]
+    states = [_State.of(gram, ridge) for gram in grams]
     values = np.zeros(count)
     alive = np.ones(count, np.bool_)
     at_once = -(-count // STEPS)
@@ -200,4 +205,4 @@ class Reconstruction(Criterion):
 
     def score(self, group: GroupData) -> Floats:
         """Return the costs; a group without any consumer that can be refitted is ranked by energy."""
-        return removal_costs(group.reads, group.size) if group.reads else Energy().score(group)
+        return removal_costs(group.consumer_grams, group.size) if group.consumer_grams else Energy().score(group)

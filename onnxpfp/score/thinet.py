@@ -5,8 +5,8 @@ With the contribution xhat_j of channel j to an output at a sampled point, the r
 
     sum over points of (sum_{j in T} xhat_j)^2 = 1_T^T Q 1_T,   Q_ij = <W_i^T W_j, G_ij>
 
-(algorithms.md 7.6; G_ij are the blocks of the kernel Gram matrix). The paper samples some outputs at each point; Q has
-all of them, without ever computing one.
+(G_ij are the blocks of the Gram matrix of the columns). The paper samples some outputs at each point; Q has all of
+them, without ever computing one.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Prunability of a measured curve: oracle D of the reference (algorithms.md 10)."""
+"""Prunability of a measured curve: the oracle D of `shared/oracles/oracles.json`."""
 
 from __future__ import annotations
 

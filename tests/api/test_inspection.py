@@ -18,7 +18,7 @@ from onnxpfp import errors
 from onnxpfp.api import inspect as inspection
 from onnxpfp.api.inspect import Footprint, NodeName
 from onnxpfp.channels import Analysis, Group
-from onnxpfp.channels.macs import mac_factors
+from onnxpfp.channels.macs import mac_terms
 from onnxpfp.model.load import load
 from onnxpfp.options import Options
 from onnxpfp.pipeline.analyze import analyze_at
@@ -56,8 +56,8 @@ def without(found: Analysis, groups: Sequence[Group]) -> Footprint:
         # A vector that several nodes read has channels of its own for each of them.
         uses = graph.uses.get(name, {0: graph.axes[name]}).values()
         params += int((~np.logical_or.reduce([_any(axes, moving) for axes in uses])).sum())
-    factors = mac_factors(found.source.model, found.shapes.shape)
-    macs = sum(math.prod(int((~moving[graph.axes[name][axis]]).sum()) for name, axis in node) for node in factors)
+    terms = mac_terms(found.source.model, found.shapes.shape)
+    macs = sum(math.prod(int((~moving[graph.axes[name][axis]]).sum()) for name, axis in term) for term in terms)
     return Footprint(params, macs)
 
 

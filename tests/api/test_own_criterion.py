@@ -37,7 +37,7 @@ class Positive(onnxpfp.Criterion):
         return (maps > 0).reshape(*maps.shape[:2], -1).mean(2)
 
     def score(self, group: onnxpfp.GroupData) -> np.ndarray:
-        return group.add_up(consumer.map_mean / consumer.map_mean.sum() for consumer in group.consumers)
+        return group.sum_over_consumers(consumer.map_mean / consumer.map_mean.sum() for consumer in group.consumers)
 
 
 def test_one_that_looks_at_maps_is_the_baseline_of_the_same_formula() -> None:

@@ -20,7 +20,7 @@ SECOND = np.array([[1, -2, 0.5, 0], [-0.5, 1, 2, 3]])
 
 
 def oracle_net() -> ModelProto:
-    """The network of oracle A (algorithms.md 10); its output is no matrix, so it does not look like class scores."""
+    """The network of the oracle A in `shared/oracles/oracles.json`; its output is no matrix, so no class scores."""
     text = """g (float[5,2] x) => (float[5,2,1] y) {
         h = Gemm <transB = 1> (x, w1) a = Relu(h) z = Gemm <transB = 1> (a, w2) y = Unsqueeze(z, axes) }"""
     model = nets.build(text, {"w1": FIRST, "w2": SECOND})

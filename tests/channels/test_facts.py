@@ -24,7 +24,7 @@ def test_only_ops_with_a_rule_have_facts() -> None:
 
 def test_the_domain_of_onnx_has_two_names() -> None:
     assert op_name("Conv", "ai.onnx") == op_name("Conv", "") == op_name("Conv", None) == "Conv"
-    assert facts_of(helper.make_node("Conv", ["x"], ["y"], domain="com.other")).products is None
+    assert facts_of(helper.make_node("Conv", ["x"], ["y"], domain="com.other")).mac_terms is None
     assert facts_of(helper.make_node("Conv", ["x"], ["y"])).layout == "conv"
 
 
@@ -46,8 +46,8 @@ def test_declared_signs_and_ranges_hold(op: str) -> None:
 def test_what_multiplies_says_where_its_bias_is() -> None:
     for name, facts in FACTS.items():
         if facts.layout is not None or facts.operands is not None:
-            assert facts.products is not None, name
+            assert facts.mac_terms is not None, name
         if facts.linear:
             assert facts.layout is not None, name
         if facts.bias is not None:
-            assert facts.products is not None, name
+            assert facts.mac_terms is not None, name

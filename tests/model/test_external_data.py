@@ -53,7 +53,7 @@ def in_files(monkeypatch: pytest.MonkeyPatch) -> None:
     """Treat small models as large ones: weights stay in files, and everything is done a few numbers at a time."""
     monkeypatch.setattr(load_module, "IN_MEMORY", 0)
     monkeypatch.setattr(load_module, "PART_FROM", 1)
-    monkeypatch.setattr(describe, "DISTANT_FROM", 1)
+    monkeypatch.setattr(describe, "EXTERNAL_FROM", 1)
     monkeypatch.setattr(taps, "CHUNK_BYTES", 256)
     monkeypatch.setattr("onnxpfp.arrays.CHUNK_BYTES", 256)
 
@@ -200,11 +200,11 @@ def test_half_precision_is_read_as_it_lies(
 
 
 @pytest.mark.usefixtures("in_files")
-@pytest.mark.parametrize(("distant_from", "refitted"), [(1, ()), (300, ("node_a", "node_y"))])
+@pytest.mark.parametrize(("external_from", "refitted"), [(1, ()), (300, ("node_a", "node_y"))])
 def test_refits_leave_large_weights_in_files_alone(
-    distant_from: int, refitted: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    external_from: int, refitted: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(describe, "DISTANT_FROM", distant_from)
+    monkeypatch.setattr(describe, "EXTERNAL_FROM", external_from)
     path, options = save(tmp_path, nets.chain(), gap=4), {"calibration": DATA, "keep_macs": 0.6}
     found = onnxpfp.prune(path, **options, allocate="bound", compensate="lstsq")
     plain = onnxpfp.prune(path, **options, **PLAIN)
@@ -318,7 +318,7 @@ def test_a_model_object_must_hold_its_weights(tmp_path: Path) -> None:
         onnxpfp.prune(model, keep_macs=0.6)
 
 
-def test_distant_weights_are_brought_to_the_same_form() -> None:
+def test_external_weights_are_brought_to_the_same_form() -> None:
     rng = np.random.default_rng(0)
     for kind, group, shape in (
         ("conv", 1, (6, 4, 3, 3)),
@@ -326,11 +326,11 @@ def test_distant_weights_are_brought_to_the_same_form() -> None:
         ("conv_transpose", 2, (4, 3, 2, 2)),
     ):
         weight = rng.standard_normal(shape, dtype=np.float32)
-        held = ops.LinearOp("r", kind, "x", (1, 4, 8, 8), 1, np.arange(4), weight, (1, 6, 8, 8), group)  # type: ignore[arg-type]
-        distant = ops.FileWeight(shape, lambda weight=weight: weight)  # type: ignore[misc]
-        other = ops.LinearOp("r", kind, "x", (1, 4, 8, 8), 1, np.arange(4), distant, (1, 6, 8, 8), group)  # type: ignore[arg-type]
-        np.testing.assert_array_equal(held.taps(), other.taps())
-        assert held.kernel == other.kernel == shape[2:]
+        in_memory = ops.LinearOp("r", kind, "x", (1, 4, 8, 8), 1, np.arange(4), weight, (1, 6, 8, 8), group)  # type: ignore[arg-type]
+        external = ops.FileWeight(shape, lambda weight=weight: weight)  # type: ignore[misc]
+        other = ops.LinearOp("r", kind, "x", (1, 4, 8, 8), 1, np.arange(4), external, (1, 6, 8, 8), group)  # type: ignore[arg-type]
+        np.testing.assert_array_equal(in_memory.taps(), other.taps())
+        assert in_memory.kernel == other.kernel == shape[2:]
 
 
 MEASURE = """

@@ -1,4 +1,4 @@
-"""Scores of the whole chain against the definition (algorithms.md 1.1, 1.2, 1.5) in plain loops and float64."""
+"""Scores of the whole chain against the definition of PFP (ICLR 2020) in plain loops and float64."""
 
 from __future__ import annotations
 

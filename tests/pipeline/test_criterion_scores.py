@@ -302,7 +302,7 @@ def test_weights_in_files_have_the_same_scores(name: str, tmp_path: Path, monkey
     onnx.save(build(NET), path, save_as_external_data=True, location="m.data", size_threshold=0)
     monkeypatch.setattr(load_module, "IN_MEMORY", 0)
     monkeypatch.setattr(load_module, "PART_FROM", 1)
-    monkeypatch.setattr(describe_module, "DISTANT_FROM", 1)
+    monkeypatch.setattr(describe_module, "EXTERNAL_FROM", 1)
     monkeypatch.setattr("onnxpfp.arrays.CHUNK_BYTES", 64)
     for group, values in score(name, path).items():
         np.testing.assert_allclose(values, held[group], rtol=1e-5)

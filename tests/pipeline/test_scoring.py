@@ -16,8 +16,8 @@ from onnxpfp.data.samples import ArraySamples, Samples
 from onnxpfp.linear.describe import linear_ops, op_key
 from onnxpfp.options import Options
 from onnxpfp.pipeline import scoring as scoring_module
+from onnxpfp.pipeline.calibration import RefitCalibration
 from onnxpfp.pipeline.context import open_run
-from onnxpfp.pipeline.measured import RefitCalibration
 from onnxpfp.pipeline.scoring import calibrate_and_score
 from onnxpfp.progress import Clock
 

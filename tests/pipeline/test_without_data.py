@@ -1,4 +1,4 @@
-"""Without data: the coreset scores of algorithms.md section 3, by hand."""
+"""Without data: the coreset scores (Mussay et al., ICLR 2020), by hand."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def make_problem() -> Studied:
     """Find the linear ops of a model and give it samples: noise, or feeds of the caller's."""
 
     def look(
-        model: ModelProto, samples: Any = None, *, count: int = 64, held: int = 16, **given: Any
+        model: ModelProto, samples: Any = None, *, count: int = 64, tuning_count: int = 16, **given: Any
     ) -> tuple[RefitProblem, dict[str, RefitLayer], dict[str, str]]:
         analysis = analysed(model, shapes=concrete_shapes(model, default_input_shapes(model, {}))).analysis
         layers, left = refit_layers(analysis)
@@ -55,7 +55,7 @@ def make_problem() -> Studied:
         loaded = load_samples(
             source, input_specs(model), count=count, input_shapes=default_input_shapes(model, {}), rng=0
         )
-        fit, tuning = loaded.split(held, np.random.default_rng(0))
+        fit, tuning = loaded.split(tuning_count, np.random.default_rng(0))
         options = {"batch_size": 8, "positions": 64, "workspace": 1 << 28, "seed": 0} | given
         requests = resolve_providers("cpu")
         problem = RefitProblem(analysis, layers, fit, tuning, requests=requests, threads=1, **options)

@@ -12,10 +12,10 @@ from onnxpfp.linear.columns import columns, draw_positions, outputs_at
 from onnxpfp.refit.by_channel import folded, predictor, zero_padded
 from onnxpfp.refit.cache import SpillCache
 from onnxpfp.refit.gram import collect_grams
-from onnxpfp.refit.group_trials import TrialWidths, run_group_trials
 from onnxpfp.refit.moments import Moments
-from onnxpfp.refit.solve import solve
-from onnxpfp.score.group_data import GroupRead
+from onnxpfp.refit.response_curves import TrialWidths, drift_at_widths
+from onnxpfp.refit.ridge import solve
+from onnxpfp.score.group_data import ConsumerGram
 from onnxpfp.score.reconstruction import removal_costs
 
 TINY = 1e-12
@@ -134,7 +134,7 @@ def test_a_group_that_can_be_rebuilt_has_no_response(make_problem, window: str, 
     keeps = np.array([[True] * 4 + [False] * 2, [False, True, True, False, True, False], [True] * 6])
     grams = collect_grams(problem, layers.values(), SpillCache(1 << 28))
     plain, refitted = (
-        run_group_trials(problem, [TrialWidths(group, keeps)], grams, refitted=how)[0] for how in (False, True)
+        drift_at_widths(problem, [TrialWidths(group, keeps)], grams, refitted=how)[0] for how in (False, True)
     )
     assert refitted[0] < 0.02 * plain[0]
     assert plain[2] == refitted[2] == pytest.approx(0, abs=1e-6)
@@ -147,7 +147,7 @@ def test_what_can_be_rebuilt_goes_first(make_problem, window: str, workspace: in
     problem, layers, _ = make_problem(made_of_others(window), workspace=workspace)
     gram = collect_grams(problem, [layers["c"]], SpillCache(1 << 28))["c"]
     weights = layers["c"].op.taps().reshape(6, 8, 9).transpose(1, 0, 2).reshape(8, 54).astype(np.float64)
-    costs = removal_costs([GroupRead(gram.covariance(0), weights, np.repeat(np.arange(6), 9))], 6, 1e-5)
+    costs = removal_costs([ConsumerGram(gram.covariance(0), weights, np.repeat(np.arange(6), 9))], 6, 1e-5)
     # The six are made of the three of the input: any three others will do.
     assert (np.sort(costs)[:3] < 1e-3).all()
     assert np.sort(costs)[3] > 5e-3
@@ -162,5 +162,5 @@ def test_outputs_that_lie_before_the_group_do_not_respond(make_problem) -> None:
     group = problem.analysis.graph.groups[0]
     keeps = np.array([[False] * 3 + [True] * 3])
     grams = collect_grams(problem, layers.values(), SpillCache(1 << 20))
-    (drift,) = run_group_trials(problem, [TrialWidths(group, keeps)], grams, refitted=True)[0]
+    (drift,) = drift_at_widths(problem, [TrialWidths(group, keeps)], grams, refitted=True)[0]
     assert 0 < drift < 1

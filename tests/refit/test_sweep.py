@@ -115,7 +115,7 @@ def dropped(problem: RefitProblem, share: float = 0.5, seed: int = 0) -> np.ndar
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_no_op_is_worse_on_held_out_samples_and_the_network_is_better(make_problem, seed: int) -> None:
+def test_no_op_is_worse_on_tuning_samples_and_the_network_is_better(make_problem, seed: int) -> None:
     model = build(DEEP, seed=seed)
     problem, layers, _ = make_problem(model, count=128)
     keep = dropped(problem, seed=seed)

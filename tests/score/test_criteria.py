@@ -25,14 +25,14 @@ NEEDS = {
     "fpgm": {"weights"},
     "lamp": {"weights"},
     "bn-scale": {"scales"},
-    "random": {"noise"},
+    "random": {"random"},
     "wanda": {"squares"},
     "hrank": {"maps"},
     "apoz": {"maps"},
     "chip": {"maps"},
     "thinet": {"contributions"},
 }
-WITHOUT_DATA = {"weights", "scales", "noise"}
+WITHOUT_DATA = {"weights", "scales", "random"}
 
 
 def descendants(kind: type[Criterion]) -> set[type[Criterion]]:
@@ -87,7 +87,9 @@ def test_shares_of_consumers_add_up_and_are_computed_once() -> None:
     consumer = ConsumerData(np.array([[0, 2], [1, 1]]), 3, None)
     group = GroupData("g", np.array([4, 5]), consumers=(consumer,))
     for _ in range(2):
-        np.testing.assert_array_equal(group.add_up(c.once("shares", compute) for c in group.consumers), [5, 4])
+        np.testing.assert_array_equal(
+            group.sum_over_consumers(c.once("shares", compute) for c in group.consumers), [5, 4]
+        )
     assert calls == ["computed"]
 
 

@@ -1,4 +1,4 @@
-"""Baselines of weights alone: the values of algorithms.md section 10 G, and plain loops."""
+"""Baselines of weights alone: values worked out for five small filters, and plain loops."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Baselines of maps: the values of algorithms.md section 10 G, and the definitions by one SVD per channel."""
+"""Baselines of maps: values worked out for small maps, and the definitions by one SVD per channel."""
 
 from __future__ import annotations
 

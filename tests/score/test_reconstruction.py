@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from onnxpfp.score.group_data import GroupRead
+from onnxpfp.score.group_data import ConsumerGram
 from onnxpfp.score.reconstruction import removal_costs
 
 
@@ -23,28 +23,31 @@ def weights(o: int, n: int, seed: int = 5) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal((o, n))
 
 
-def excess(read: GroupRead, gone: set[int], ridge: float) -> float:
+def excess(consumer: ConsumerGram, gone: set[int], ridge: float) -> float:
     """Error that is left when channels are gone and the rest is refitted on H = G + ridge I, as a share."""
-    n = len(read.covariance)
-    h = read.covariance + ridge * np.trace(read.covariance) / n * np.eye(n)
-    stays = ~np.isin(read.channel, list(gone))
-    full = read.weights @ h
-    fitted = np.zeros_like(read.weights)
+    n = len(consumer.covariance)
+    h = consumer.covariance + ridge * np.trace(consumer.covariance) / n * np.eye(n)
+    stays = ~np.isin(consumer.channel, list(gone))
+    full = consumer.weights @ h
+    fitted = np.zeros_like(consumer.weights)
     if stays.any():
         fitted[:, stays] = np.linalg.solve(h[np.ix_(stays, stays)], full[:, stays].T).T
-    gap = read.weights - fitted
+    gap = consumer.weights - fitted
     return float(
-        np.einsum("on,nm,om->", gap, h, gap) / np.einsum("on,nm,om->", read.weights, read.covariance, read.weights)
+        np.einsum("on,nm,om->", gap, h, gap)
+        / np.einsum("on,nm,om->", consumer.weights, consumer.covariance, consumer.weights)
     )
 
 
-def greedy(reads: list[GroupRead], count: int, ridge: float) -> list[tuple[int, float]]:
+def greedy(grams: list[ConsumerGram], count: int, ridge: float) -> list[tuple[int, float]]:
     """Take the channel whose removal leaves the least error, by refits from scratch."""
     gone: set[int] = set()
     order: list[tuple[int, float]] = []
     before = 0.0
     while len(gone) < count:
-        errors = {c: sum(excess(read, gone | {c}, ridge) for read in reads) for c in range(count) if c not in gone}
+        errors = {
+            c: sum(excess(consumer, gone | {c}, ridge) for consumer in grams) for c in range(count) if c not in gone
+        }
         best = min(errors, key=lambda c: errors[c])
         order.append((best, errors[best] - before))
         before = errors[best]
@@ -52,9 +55,9 @@ def greedy(reads: list[GroupRead], count: int, ridge: float) -> list[tuple[int, 
     return order
 
 
-def check(reads: list[GroupRead], count: int, ridge: float = 1e-3) -> None:
-    found = removal_costs(reads, count, ridge)
-    wanted = greedy(reads, count, ridge)
+def check(grams: list[ConsumerGram], count: int, ridge: float = 1e-3) -> None:
+    found = removal_costs(grams, count, ridge)
+    wanted = greedy(grams, count, ridge)
     assert np.argsort(found, kind="stable").tolist() == [channel for channel, _ in wanted]
     rising = np.maximum.accumulate([cost for _, cost in wanted])
     np.testing.assert_allclose(np.sort(found), rising, rtol=1e-5, atol=1e-7)
@@ -64,55 +67,55 @@ def test_f1_the_first_channel_that_goes_costs_what_the_oracle_says(oracles: dict
     case = oracles["F1"]
     g, w = np.array(case["G"], float), np.array(case["W"], float)
     ridge = 0.1 / (np.trace(g) / 4)
-    found = removal_costs([GroupRead(g, w, np.arange(4))], 4, ridge)
+    found = removal_costs([ConsumerGram(g, w, np.arange(4))], 4, ridge)
     total = np.einsum("on,nm,om->", w, g, w)
     first = {channel: 0.572293 if channel == 0 else None for channel in range(4)}
     assert int(found.argmin()) == 0
     assert found[0] * total == pytest.approx(first[0], abs=2e-6)
-    check([GroupRead(g, w, np.arange(4))], 4, ridge)
+    check([ConsumerGram(g, w, np.arange(4))], 4, ridge)
 
 
 def test_single_columns_cost_what_their_refit_leaves() -> None:
-    check([GroupRead(gram(7), weights(3, 7), np.arange(7))], 7)
+    check([ConsumerGram(gram(7), weights(3, 7), np.arange(7))], 7)
 
 
 def test_blocks_of_columns_go_together() -> None:
-    check([GroupRead(gram(12), weights(4, 12), np.repeat(np.arange(4), 3))], 4)
+    check([ConsumerGram(gram(12), weights(4, 12), np.repeat(np.arange(4), 3))], 4)
 
 
 def test_blocks_may_be_unequal_and_lie_anywhere() -> None:
     channel = np.array([2, 0, 1, 0, 2, 2, 3])
-    check([GroupRead(gram(7), weights(2, 7), channel)], 4)
+    check([ConsumerGram(gram(7), weights(2, 7), channel)], 4)
 
 
 def test_columns_of_other_channels_help_and_never_go() -> None:
     channel = np.array([0, -1, 1, -1, 2])
-    read = GroupRead(gram(5), weights(2, 5), channel)
-    check([read], 3)
+    consumer = ConsumerGram(gram(5), weights(2, 5), channel)
+    check([consumer], 3)
 
 
 def test_costs_add_up_over_consumers_as_shares_of_their_variance() -> None:
-    reads = [
-        GroupRead(gram(6, 1), 100 * weights(3, 6, 1), np.repeat(np.arange(3), 2)),
-        GroupRead(gram(3, 2), weights(2, 3, 2), np.array([1, 0, 2])),
+    grams = [
+        ConsumerGram(gram(6, 1), 100 * weights(3, 6, 1), np.repeat(np.arange(3), 2)),
+        ConsumerGram(gram(3, 2), weights(2, 3, 2), np.array([1, 0, 2])),
     ]
-    check(reads, 3)
-    scaled = [GroupRead(reads[0].covariance, reads[0].weights / 50, reads[0].channel), reads[1]]
-    np.testing.assert_allclose(removal_costs(reads, 3), removal_costs(scaled, 3))
+    check(grams, 3)
+    scaled = [ConsumerGram(grams[0].covariance, grams[0].weights / 50, grams[0].channel), grams[1]]
+    np.testing.assert_allclose(removal_costs(grams, 3), removal_costs(scaled, 3))
 
 
 def test_groups_of_a_convolution_are_consumers_of_their_own_channels() -> None:
-    reads = [
-        GroupRead(gram(4, 1), weights(2, 4, 1), np.array([0, 0, 1, 1])),
-        GroupRead(gram(4, 2), weights(2, 4, 2), np.array([2, 2, 3, 3])),
+    grams = [
+        ConsumerGram(gram(4, 1), weights(2, 4, 1), np.array([0, 0, 1, 1])),
+        ConsumerGram(gram(4, 2), weights(2, 4, 2), np.array([2, 2, 3, 3])),
     ]
-    check(reads, 4)
+    check(grams, 4)
 
 
 def test_a_channel_made_of_others_goes_first_and_for_nothing() -> None:
     x = np.random.default_rng(0).standard_normal((50, 4))
     x[:, 2] = 0.5 * x[:, 0] - 2 * x[:, 3]
-    found = removal_costs([GroupRead(x.T @ x / 50, weights(3, 4), np.arange(4))], 4, 1e-9)
+    found = removal_costs([ConsumerGram(x.T @ x / 50, weights(3, 4), np.arange(4))], 4, 1e-9)
     # Whichever of the three goes, the other two are left to make it.
     cheapest = int(found.argmin())
     assert cheapest in {0, 2, 3}
@@ -120,48 +123,48 @@ def test_a_channel_made_of_others_goes_first_and_for_nothing() -> None:
 
 
 def test_a_channel_that_nothing_reads_costs_nothing() -> None:
-    found = removal_costs([GroupRead(gram(2), weights(2, 2), np.array([0, 2]))], 3)
+    found = removal_costs([ConsumerGram(gram(2), weights(2, 2), np.array([0, 2]))], 3)
     assert int(found.argmin()) == 1
     assert found[1] < 1e-12
 
 
 @pytest.mark.parametrize("dead", ["weights", "data"])
 def test_a_dead_consumer_leaves_the_ranking_to_the_others(dead: str) -> None:
-    alive = GroupRead(gram(4), weights(2, 4), np.arange(4))
-    silent = GroupRead(gram(4) * (dead == "weights"), weights(2, 4) * (dead == "data"), np.arange(4))
+    alive = ConsumerGram(gram(4), weights(2, 4), np.arange(4))
+    silent = ConsumerGram(gram(4) * (dead == "weights"), weights(2, 4) * (dead == "data"), np.arange(4))
     np.testing.assert_allclose(removal_costs([alive, silent], 4), removal_costs([alive], 4))
     assert np.isfinite(removal_costs([silent], 4)).all()
 
 
 def test_costs_are_strictly_rising_so_that_no_tie_is_left() -> None:
-    found = removal_costs([GroupRead(np.eye(6), np.ones((2, 6)), np.arange(6))], 6)
+    found = removal_costs([ConsumerGram(np.eye(6), np.ones((2, 6)), np.arange(6))], 6)
     assert len(set(found.tolist())) == 6
 
 
 @pytest.mark.parametrize("left", [20, 50, 100, 150])
 def test_a_wide_group_loses_several_channels_a_step_and_ends_up_nearly_as_well(left: int) -> None:
     n = 200
-    read = GroupRead(gram(n, samples=1000), weights(20, n), np.arange(n))
-    found = np.argsort(removal_costs([read], n)).tolist()
-    exact = [channel for channel, _ in _quick_greedy(read, n)]
-    assert excess(read, set(found[:left]), 1e-3) < 1.1 * excess(read, set(exact[:left]), 1e-3)
+    consumer = ConsumerGram(gram(n, samples=1000), weights(20, n), np.arange(n))
+    found = np.argsort(removal_costs([consumer], n)).tolist()
+    exact = [channel for channel, _ in _quick_greedy(consumer, n)]
+    assert excess(consumer, set(found[:left]), 1e-3) < 1.1 * excess(consumer, set(exact[:left]), 1e-3)
 
 
 def test_channels_that_stand_in_for_each_other_do_not_go_together() -> None:
     rng = np.random.default_rng(0)
     x = rng.standard_normal((2000, 100))
     x = np.hstack([x, x + 1e-3 * rng.standard_normal(x.shape)])
-    read = GroupRead(x.T @ x / 2000, np.tile(rng.uniform(0.5, 2, 100), (5, 2)), np.arange(200))
-    gone = np.argsort(removal_costs([read], 200))[:100]
+    consumer = ConsumerGram(x.T @ x / 2000, np.tile(rng.uniform(0.5, 2, 100), (5, 2)), np.arange(200))
+    gone = np.argsort(removal_costs([consumer], 200))[:100]
     # One of every pair is enough.
     assert len(set((gone % 100).tolist())) == 100
-    assert excess(read, set(gone.tolist()), 1e-3) < 1e-3
+    assert excess(consumer, set(gone.tolist()), 1e-3) < 1e-3
 
 
-def _quick_greedy(read: GroupRead, n: int) -> list[tuple[int, float]]:
+def _quick_greedy(consumer: ConsumerGram, n: int) -> list[tuple[int, float]]:
     """One by one, by the update of the inverse as the papers write it."""
-    h = read.covariance + 1e-3 * np.trace(read.covariance) / n * np.eye(n)
-    inverse, w = np.linalg.inv(h), read.weights.copy()
+    h = consumer.covariance + 1e-3 * np.trace(consumer.covariance) / n * np.eye(n)
+    inverse, w = np.linalg.inv(h), consumer.weights.copy()
     alive = np.ones(n, bool)
     order = []
     for _ in range(n):
@@ -180,12 +183,12 @@ def test_where_taps_count_alike_every_tap_is_an_output() -> None:
     channel = np.repeat(np.arange(4), 2)
     taps = apart.reshape(3, 4, 2)
     rows = np.concatenate([taps[:, :, 0], taps[:, :, 1]])
-    found = removal_costs([GroupRead(covariance, apart, channel)], 4)
-    np.testing.assert_allclose(found, removal_costs([GroupRead(covariance, rows, np.arange(4))], 4))
+    found = removal_costs([ConsumerGram(covariance, apart, channel)], 4)
+    np.testing.assert_allclose(found, removal_costs([ConsumerGram(covariance, rows, np.arange(4))], 4))
 
 
 def test_the_order_of_the_consumers_does_not_matter() -> None:
-    reads = [GroupRead(gram(4, seed), weights(2, 4, seed), np.arange(4)) for seed in range(3)]
-    first = removal_costs(reads, 4)
-    for order in itertools.permutations(reads):
+    grams = [ConsumerGram(gram(4, seed), weights(2, 4, seed), np.arange(4)) for seed in range(3)]
+    first = removal_costs(grams, 4)
+    for order in itertools.permutations(grams):
         np.testing.assert_allclose(removal_costs(order, 4), first)

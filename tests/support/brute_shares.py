@@ -1,4 +1,4 @@
-"""The definitions of algorithms.md 1.1 and 1.2 in plain loops and float64, and small models to measure."""
+"""The definitions of PFP (ICLR 2020) in plain loops and float64, and small models to measure."""
 
 from __future__ import annotations
 

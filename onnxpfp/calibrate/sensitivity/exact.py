@@ -1,7 +1,7 @@
 """Exact shares of chosen (sample, position, block) triples, in numpy.
 
 share = max over outputs i and weight signs of  R[i, p] * sum over c in block, q of V2[c, i, q] u[c, q, p],  R = 1 / z;
-with kernel="max" the largest single product takes the place of the sum (PFP; algorithms.md 1.1 and 1.2).
+with kernel="max" the largest single product takes the place of the sum (the two forms of PFP, ICLR 2020).
 """
 
 from __future__ import annotations

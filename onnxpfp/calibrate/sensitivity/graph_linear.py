@@ -7,7 +7,7 @@ data (a+, a-):
     R[b, i, p] = 1 / z, and 0 where z <= guard
     s[block]   = max over b, i, p of  R[b, i, p] * sum over c in block, q of V2[c, i, q] u_t[b, c, q, p]
 
-(PFP, algorithms.md 1.1 and 1.2.) Two forms compute the last line:
+(The sensitivity of PFP, `onnxpfp.score.pfp`.) Two forms compute the last line:
 
     rows    Where a block is one entry u (one tap, or kernel="max"), the weight leaves the maximum over positions:
             max_i V2[i] * max_p u[p] R[i, p]. One broadcast Mul and two ReduceMax.

@@ -1,7 +1,7 @@
-"""The weights of a linear op as the probe needs them: held, as constants, or distant, as tensors of the user's graph.
+"""Weights of a linear op as the probe needs them: constants in memory, or tensors of the graph in external files.
 
-Both are brought to the layouts of the probe by the same operations. On held weights those are done while the probe is
-built. On distant ones they become nodes, which work on what was picked before, so that no run ever has a whole copy.
+Both are brought to the layouts of the probe by the same operations. On weights in memory those are done while the probe
+is built. On external ones they become nodes, which work on what was picked before: no run ever has a whole copy.
 """
 
 from __future__ import annotations
@@ -50,15 +50,15 @@ def taps_of(builder: GraphBuilder, op: LinearOp) -> Taps:
     """Return the canonical weights V (C, O/g, *kernel) of a linear op that has some."""
     weight = op.weight
     if not isinstance(weight, FileWeight) or not weight.tensor:
-        return _Held(builder, np.asarray(op.taps(), dtype=np.float32))
-    lying = _Distant(builder, builder.find(weight.tensor), weight.stored, tuple(range(len(weight.stored))))
+        return _InMemory(builder, np.asarray(op.taps(), dtype=np.float32))
+    lying = _External(builder, builder.find(weight.tensor), weight.stored, tuple(range(len(weight.stored))))
     moved = lying.transpose(weight.order)
     return op.canonical(moved if moved.shape == weight.shape else moved.reshape(weight.shape))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Held:
-    """Numbers that are known already."""
+class _InMemory:
+    """Weights in memory, a constant of the probe."""
 
     target: GraphBuilder
     array: NDArray[np.float32]
@@ -91,8 +91,8 @@ class _Held:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Distant:
-    """A tensor of the graph; its axes are permuted only after something was picked from it.
+class _External:
+    """Weights in an external file, a tensor of the graph; its axes are permuted only after something was picked.
 
     Attributes:
         target: The graph.

@@ -1,4 +1,4 @@
-"""Rules of all ops; an op that is not in `RULES` fixes what it touches."""
+"""The rules of all ops in one table. An op that is not in it keeps every channel that it touches."""
 
 from __future__ import annotations
 
@@ -60,16 +60,16 @@ _ALL = merge(
 )
 
 RULES: Mapping[str, Rule] = _ALL.table
-"""The rule of every op that has one, by op type (domain and colon before those not of ONNX)."""
+"""The rule of every op that has one, by op type; ops of other domains than ONNX's as `domain:op_type`."""
 STAYS: Mapping[str, str] = _ALL.stays
-"""Those of them that keep all they touch, with the reason."""
+"""Ops whose rule is to keep every channel that they touch, with the reason."""
 FACTS: Mapping[str, OpFacts] = _ALL.facts
-"""What else holds of an op; of most nothing is declared."""
+"""Facts beside the rule (MACs, bias, layout of weights, signs) of the ops that declare any."""
 _NOTHING = OpFacts()
 
 
 def op_name(op_type: str, domain: str | None) -> str:
-    """Return the name of an op in these tables; the domain of ONNX itself has two names, and is left out."""
+    """Return the name of an op in these tables: without its domain where that is ONNX's own, which has two names."""
     return op_type if domain in {None, "", "ai.onnx"} else f"{domain}:{op_type}"
 
 

@@ -12,8 +12,8 @@ import numpy as np
 
 from onnxpfp.arrays import Ids
 from onnxpfp.channels.context import NodeContext
+from onnxpfp.channels.mac_terms import attention_terms, projected_attention_terms
 from onnxpfp.channels.ops.quantization import follow, serve_all
-from onnxpfp.channels.products import attention_products, projected_attention_products
 from onnxpfp.channels.registry import Rules
 
 __all__ = ["RULES"]
@@ -303,8 +303,8 @@ RULES.stay(
 )
 
 
-RULES.declare("Attention", products=attention_products(4))
-RULES.declare("com.microsoft:MultiHeadAttention", products=attention_products(6))
-RULES.declare("com.microsoft:GroupQueryAttention", products=attention_products(3, one_width=True))
-RULES.declare("com.microsoft:Attention", products=projected_attention_products(4))
-RULES.declare("com.microsoft:QAttention", products=projected_attention_products(8))
+RULES.declare("Attention", mac_terms=attention_terms(4))
+RULES.declare("com.microsoft:MultiHeadAttention", mac_terms=attention_terms(6))
+RULES.declare("com.microsoft:GroupQueryAttention", mac_terms=attention_terms(3, one_width=True))
+RULES.declare("com.microsoft:Attention", mac_terms=projected_attention_terms(4))
+RULES.declare("com.microsoft:QAttention", mac_terms=projected_attention_terms(8))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from onnxpfp.channels.context import NodeContext, UnlabelledError
 from onnxpfp.channels.facts import Bias
+from onnxpfp.channels.mac_terms import convolution_terms
 from onnxpfp.channels.ops.elementwise import broadcast
 from onnxpfp.channels.ops.joining import pad
-from onnxpfp.channels.products import convolution_products
 from onnxpfp.channels.registry import Rules
 
 __all__ = ["RULES"]
@@ -159,4 +159,4 @@ RULES.stay(
 )
 
 
-RULES.declare("com.microsoft.nchwc:Conv", products=convolution_products(1), bias=Bias(2))
+RULES.declare("com.microsoft.nchwc:Conv", mac_terms=convolution_terms(1), bias=Bias(2))

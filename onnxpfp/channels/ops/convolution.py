@@ -5,8 +5,8 @@ from __future__ import annotations
 from onnxpfp.arrays import Ids
 from onnxpfp.channels.context import NodeContext
 from onnxpfp.channels.facts import Bias
+from onnxpfp.channels.mac_terms import convolution_terms, transposed_terms
 from onnxpfp.channels.ops.elementwise import broadcast
-from onnxpfp.channels.products import convolution_products, transposed_products
 from onnxpfp.channels.registry import Rules
 from onnxpfp.channels.types import Form
 
@@ -119,6 +119,6 @@ def conv_transpose(n: NodeContext) -> None:
     _finish(n, 1, 1, 2, out)
 
 
-RULES.declare("Conv", products=convolution_products(1), bias=Bias(2), layout="conv", linear=True)
-RULES.declare("com.microsoft:FusedConv", products=convolution_products(1), bias=Bias(2), layout="conv")
-RULES.declare("ConvTranspose", products=transposed_products, bias=Bias(2), layout="conv_transpose", linear=True)
+RULES.declare("Conv", mac_terms=convolution_terms(1), bias=Bias(2), layout="conv", linear=True)
+RULES.declare("com.microsoft:FusedConv", mac_terms=convolution_terms(1), bias=Bias(2), layout="conv")
+RULES.declare("ConvTranspose", mac_terms=transposed_terms, bias=Bias(2), layout="conv_transpose", linear=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from onnxpfp.arrays import Ids
 from onnxpfp.channels.context import NodeContext
-from onnxpfp.channels.products import einsum_products
+from onnxpfp.channels.mac_terms import einsum_terms
 from onnxpfp.channels.registry import Rules
 from onnxpfp.model.equation import expand
 
@@ -59,4 +59,4 @@ def _contract(n: NodeContext, letter: str, terms: list[str], out: str) -> None:
     n.consume(0, axes[0], 1, axes[1], form, equation=f"{','.join(terms)}->{out}")
 
 
-RULES.declare("Einsum", products=einsum_products)
+RULES.declare("Einsum", mac_terms=einsum_terms)

@@ -33,7 +33,7 @@ def join(n: NodeContext, parts: list[Axes]) -> None:
 
 @RULES.add("Split")
 def split(n: NodeContext) -> None:
-    """Split: all axes pass; every output has its part of the axis that is split, and spelt sizes follow.
+    """Split: all axes pass; every output has its part of the axis that is split, and sizes given as numbers follow.
 
     Without sizes (num_outputs, or equal parts) the parts must stay equal, so position i of every
     part is tied.
@@ -54,7 +54,7 @@ def split(n: NodeContext) -> None:
 
 
 def _cut(n: NodeContext, labels: Ids, where: tuple[str | int, str | int], index: int) -> None:
-    """Spell the bounds of one sliced axis: each counts the indices before (or behind) it."""
+    """Declare the bounds of one sliced axis: each counts the indices before (or behind) it."""
     for (name, position), source in zip((("starts", 1), ("ends", 2)), where, strict=True):
         bounds = n.option(name, position)
         assert bounds is not None
@@ -159,7 +159,7 @@ def pad(n: NodeContext) -> None:
 
 @RULES.add("Expand")
 def expand(n: NodeContext) -> None:
-    """Expand: axes of the same length pass, stretched ones take the length that they meet; both are spelt."""
+    """Expand: axes of the same length pass, stretched ones take the length that they meet; both lengths are given."""
     x, shape = n.axes(0), n.out_shape()
     target = n.numbers(1)
     if target is None:

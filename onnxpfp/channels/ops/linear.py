@@ -6,8 +6,8 @@ import string
 
 from onnxpfp.channels.context import NodeContext
 from onnxpfp.channels.facts import Bias
+from onnxpfp.channels.mac_terms import fused_matrix_terms, gemm_terms, matrix_terms
 from onnxpfp.channels.ops.elementwise import broadcast
-from onnxpfp.channels.products import fused_matrix_products, gemm_products, matrix_products
 from onnxpfp.channels.registry import Rules
 
 __all__ = ["RULES", "multiply"]
@@ -94,9 +94,9 @@ def fused_matmul(n: NodeContext) -> None:
     n.set((*stacks, a[left[-2]], b[right[-1]]))
 
 
-RULES.declare("Gemm", products=gemm_products, bias=Bias(2), layout="matrix", linear=True)
-RULES.declare("com.microsoft:FusedGemm", products=gemm_products, bias=Bias(2), layout="matrix")
-RULES.declare("MatMul", products=matrix_products, layout="matrix", linear=True)
+RULES.declare("Gemm", mac_terms=gemm_terms, bias=Bias(2), layout="matrix", linear=True)
+RULES.declare("com.microsoft:FusedGemm", mac_terms=gemm_terms, bias=Bias(2), layout="matrix")
+RULES.declare("MatMul", mac_terms=matrix_terms, layout="matrix", linear=True)
 _FUSED = ("com.microsoft:FusedMatMul", "com.microsoft:TransposeMatMul")
-RULES.declare(*_FUSED, products=fused_matrix_products, layout="matrix")
+RULES.declare(*_FUSED, mac_terms=fused_matrix_terms, layout="matrix")
 RULES.declare("MatMul", *_FUSED, operands=(0, 1))

@@ -5,11 +5,11 @@ from __future__ import annotations
 from onnxpfp.arrays import Ids
 from onnxpfp.channels.context import NodeContext
 from onnxpfp.channels.facts import Bias
+from onnxpfp.channels.mac_terms import convolution_terms, gemm_terms, matrix_terms
 from onnxpfp.channels.ops.convolution import convolve
 from onnxpfp.channels.ops.elementwise import broadcast
 from onnxpfp.channels.ops.linear import multiply
 from onnxpfp.channels.ops.quantization import follow, serve_all
-from onnxpfp.channels.products import convolution_products, gemm_products, matrix_products
 from onnxpfp.channels.registry import Rules
 
 __all__ = ["RULES"]
@@ -149,10 +149,10 @@ def _blocks(n: NodeContext, position: int, outputs: Ids, blocks: Ids) -> None:
     n.tie(own[1].repeat(shared)[: blocks.size], blocks)
 
 
-RULES.declare("QLinearConv", "com.microsoft:QLinearConv", products=convolution_products(3), bias=Bias(8, "steps"))
-RULES.declare("ConvInteger", products=convolution_products(1))
-RULES.declare("MatMulInteger", products=matrix_products, operands=(0, 1))
-RULES.declare("QLinearMatMul", products=matrix_products, operands=(0, 3))
-RULES.declare("com.microsoft:DynamicQuantizeMatMul", "com.microsoft:MatMulIntegerToFloat", products=matrix_products)
-RULES.declare("com.microsoft:QGemm", products=gemm_products, bias=Bias(6, "steps"))
-RULES.declare("com.microsoft:MatMulNBits", products=matrix_products, bias=Bias(5, "packed"))
+RULES.declare("QLinearConv", "com.microsoft:QLinearConv", mac_terms=convolution_terms(3), bias=Bias(8, "steps"))
+RULES.declare("ConvInteger", mac_terms=convolution_terms(1))
+RULES.declare("MatMulInteger", mac_terms=matrix_terms, operands=(0, 1))
+RULES.declare("QLinearMatMul", mac_terms=matrix_terms, operands=(0, 3))
+RULES.declare("com.microsoft:DynamicQuantizeMatMul", "com.microsoft:MatMulIntegerToFloat", mac_terms=matrix_terms)
+RULES.declare("com.microsoft:QGemm", mac_terms=gemm_terms, bias=Bias(6, "steps"))
+RULES.declare("com.microsoft:MatMulNBits", mac_terms=matrix_terms, bias=Bias(5, "packed"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from onnxpfp.arrays import Ids
 from onnxpfp.channels.context import NodeContext
-from onnxpfp.channels.products import recurrence_products
+from onnxpfp.channels.mac_terms import recurrence_terms
 from onnxpfp.channels.registry import Rules
 from onnxpfp.channels.types import Consumer
 
@@ -114,4 +114,4 @@ def _read_states(n: NodeContext, units: Ids, *, batch_first: bool) -> None:
     )
 
 
-RULES.declare("LSTM", "GRU", "RNN", products=recurrence_products)
+RULES.declare("LSTM", "GRU", "RNN", mac_terms=recurrence_terms)

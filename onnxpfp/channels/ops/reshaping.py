@@ -147,7 +147,7 @@ def _reshape(n: NodeContext) -> list[Ids]:
 
 @RULES.add("Reshape")
 def reshape(n: NodeContext) -> None:
-    """Reshape: runs of axes with equal products are merged and split; spelt lengths follow.
+    """Reshape: runs of axes with equal products are merged and split; lengths given as numbers follow.
 
     A 0 copies the length of the input's axis at its place, which is right by itself where that is
     the same axis; -1 follows from the others.

@@ -38,9 +38,9 @@ def _scaled(n: NodeContext, axes: list[int]) -> frozenset[int]:
 
 @RULES.add("Resize", "Upsample")
 def resize(n: NodeContext) -> None:
-    """Resize, Upsample: an axis that is not resized passes, the others stay; spelt sizes follow.
+    """Resize, Upsample: an axis that is not resized passes, the others stay; sizes given as numbers follow.
 
-    Where the sizes are spelt, the count of a passing axis changes with it; a scale of 1 does not.
+    Where the sizes are given, the count of a passing axis changes with it; a scale of 1 does not.
     """
     x, shape = n.axes(0), n.out_shape()
     axes = [axis % len(x) for axis in n.integers("axes") or range(len(x))]
@@ -59,7 +59,7 @@ def resize(n: NodeContext) -> None:
 
 @RULES.add("CenterCropPad")
 def center_crop_pad(n: NodeContext) -> None:
-    """CenterCropPad: an axis that has its length already passes and is spelt, the others stay."""
+    """CenterCropPad: an axis that has its length already passes, its length is given; the others stay."""
     x, shape = n.axes(0), n.out_shape()
     if n.numbers(1) is None:
         raise UnlabelledError(n.node.input[1])

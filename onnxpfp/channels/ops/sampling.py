@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from onnxpfp.channels.context import NodeContext
-from onnxpfp.channels.products import convolution_products
+from onnxpfp.channels.mac_terms import convolution_terms
 from onnxpfp.channels.registry import Rules
 
 __all__ = ["RULES"]
@@ -59,4 +59,4 @@ def deform_conv(n: NodeContext) -> None:
     n.set((x[0], w[0], *(n.zeros(size) for size in n.out_shape()[2:])))
 
 
-RULES.declare("DeformConv", products=convolution_products(1))
+RULES.declare("DeformConv", mac_terms=convolution_terms(1))

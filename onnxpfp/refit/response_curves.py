@@ -1,7 +1,7 @@
-"""Response curves: what the network's output does when one group alone is narrowed and its consumers are refitted.
+"""Measure response curves: the drift of the network's output when one group alone is pruned to some widths.
 
-The samples lie in front of a group's first consumer once (`stages.py`); from there on the rest of the network is run
-for every width.
+Its consumers are refitted at every width. The samples lie in front of a group's first consumer once (`stages.py`); from
+there on the rest of the network is run for every width. `pipeline/group_trials.py` chooses the groups and widths.
 """
 
 from __future__ import annotations
@@ -28,9 +28,13 @@ from onnxpfp.rewrite.mask import masked
 from onnxpfp.runtime import open_session
 from onnxpfp.verify.metrics import divergence
 
-__all__ = ["TrialWidths", "run_group_trials", "streams"]
+__all__ = ["TrialWidths", "drift_at_widths", "streams"]
 
-RIDGE = 1e-2
+TRIAL_RIDGE = 1e-2
+"""Share of the mean of diag G that is added in every trial's refit.
+
+One for all widths, for a search as for `REFIT_RIDGES` would take several fits at each. It is the value of OSSCAR.
+"""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,45 +56,48 @@ class TrialWidths:
         return keep
 
 
-def run_group_trials(
+def drift_at_widths(
     problem: RefitProblem,
-    questions: Sequence[TrialWidths],
+    trial_widths: Sequence[TrialWidths],
     grams: Mapping[str, Gram],
     *,
     refitted: bool,
     temperature: float = 1.0,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[list[float]]:
-    """Measure the drift of the output for every question and width.
+    """Measure the drift of the output for every group and width.
 
     Args:
-        problem: The network; its held-out samples are used.
-        questions: Groups and widths.
+        problem: The network; its tuning samples are used.
+        trial_widths: Groups and widths.
         grams: Of the ops that read the groups, by output; ops that have none lose the channels without refit.
         refitted: Whether the consumers are refitted.
-        temperature: As in `quality.divergence`.
+        temperature: As in `onnxpfp.verify.metrics.divergence`.
         progress: Told how many groups are done, of how many.
+
+    Returns:
+        The drifts of every group, in the order of its widths.
     """
     model, graph = problem.analysis.model, problem.analysis.graph
     stages = Stages.of(model, {layer.output for layer in problem.layers}, problem.dtype)
-    feeds = [dict(feed) for feed in problem.held.batches(problem.batch_size)]
+    feeds = [dict(feed) for feed in problem.tuning.batches(problem.batch_size)]
     session = open_session(model, problem.requests, threads=problem.threads)
     wanted = [session.run(feed) for feed in feeds]
     runner = Runner.start(stages, feeds, problem.workspace // 2, problem.requests, problem.threads)
-    first = [min(_read_at(trial_widths, problem, stages)) for trial_widths in questions]
-    drifts: list[list[float]] = [[] for _ in questions]
+    first = [min(_read_at(trial, problem, stages)) for trial in trial_widths]
+    drifts: list[list[float]] = [[] for _ in trial_widths]
     done = 0
     for depth in range(len(stages.stages)):
         for number in (number for number, start in enumerate(first) if start == depth):
-            trial_widths = questions[number]
-            for row in range(len(trial_widths.keeps)):
-                keep = trial_widths.keep(row, graph.count)
+            trial = trial_widths[number]
+            for row in range(len(trial.keeps)):
+                keep = trial.keep(row, graph.count)
                 edits = _edits(problem, keep, grams) if refitted else Edits()
                 variant = masked(apply(model, graph, graph.keep_all(), edits), graph, keep, problem.analysis.shapes)
                 drifts[number].append(divergence(wanted, _outputs(problem, variant, runner, wanted), temperature))
             done += 1
             if progress:
-                progress(done, len(questions))
+                progress(done, len(trial_widths))
         opened, _ = runner.open()
         for batch in range(len(feeds)):
             runner.run(opened, batch)
@@ -98,16 +105,16 @@ def run_group_trials(
     return drifts
 
 
-def streams(problem: RefitProblem, questions: Sequence[TrialWidths]) -> list[bool]:
+def streams(problem: RefitProblem, trial_widths: Sequence[TrialWidths]) -> list[bool]:
     """Tell which groups are read at several depths, as the stream of a residual network is."""
     stages = Stages.of(problem.analysis.model, {layer.output for layer in problem.layers}, problem.dtype)
-    return [len(set(_read_at(trial_widths, problem, stages))) > 1 for trial_widths in questions]
+    return [len(set(_read_at(trial, problem, stages))) > 1 for trial in trial_widths]
 
 
-def _read_at(trial_widths: TrialWidths, problem: RefitProblem, stages: Stages) -> list[int]:
+def _read_at(trial: TrialWidths, problem: RefitProblem, stages: Stages) -> list[int]:
     """Return the stages in which something reads the group."""
     group = np.zeros(problem.analysis.graph.count + 1, np.bool_)
-    group[trial_widths.group.channels] = True
+    group[trial.group.channels] = True
     return [stages.depth[mask.output] for mask in problem.analysis.graph.masks if group[mask.channels].any()]
 
 
@@ -142,7 +149,7 @@ def _refit(refit_state: RefitState, layer: RefitLayer, keep: Keep, gram: Gram) -
     stays = np.repeat(keep[layer.op.channels], layer.op.kernel_size).reshape(len(weights), -1)
     for group, block in enumerate(start.weights):
         try:
-            block_weights, shift = gram.refit(group, block, stays[group], RIDGE, biased=layer.biased)
+            block_weights, shift = gram.refit(group, block, stays[group], TRIAL_RIDGE, biased=layer.biased)
         except LinAlgError:
             return False
         weights[group] = 0.0

@@ -1,58 +1,58 @@
-"""Products of ops: which axes multiply to the multiply-adds of a node. The rules of ops declare them."""
+"""MAC terms of ops: which axis lengths multiply to the multiply-adds of a node. The rules of ops declare them."""
 
 from __future__ import annotations
 
 from onnx import NodeProto
 
-from onnxpfp.channels.facts import Factors, Products, Ranks
+from onnxpfp.channels.facts import MacTerm, MacTerms, Ranks
 from onnxpfp.model.attributes import Attributes
 from onnxpfp.model.equation import expand
 
 __all__ = [
-    "attention_products",
-    "convolution_products",
-    "einsum_products",
-    "fused_matrix_products",
-    "gemm_products",
-    "matrix_products",
-    "projected_attention_products",
-    "recurrence_products",
-    "transposed_products",
+    "attention_terms",
+    "convolution_terms",
+    "einsum_terms",
+    "fused_matrix_terms",
+    "gemm_terms",
+    "matrix_terms",
+    "projected_attention_terms",
+    "recurrence_terms",
+    "transposed_terms",
 ]
 
 
-def _every(name: str, rank: Ranks, first: int = 0) -> Factors:
+def _every(name: str, rank: Ranks, first: int = 0) -> MacTerm:
     """All axes of a tensor from `first` on."""
     return [(name, axis) for axis in range(first, rank[name])]
 
 
-def convolution_products(filters: int) -> Products:
+def convolution_terms(filters: int) -> MacTerms:
     """Every output meets one filter, whose axis 0 are the outputs; the filters are the input `filters`."""
 
-    def products(node: NodeProto, rank: Ranks) -> list[Factors]:
+    def mac_terms(node: NodeProto, rank: Ranks) -> list[MacTerm]:
         return [[*_every(node.output[0], rank), *_every(node.input[filters], rank, 1)]]
 
-    return products
+    return mac_terms
 
 
-def transposed_products(node: NodeProto, rank: Ranks) -> list[Factors]:
+def transposed_terms(node: NodeProto, rank: Ranks) -> list[MacTerm]:
     """Every input meets one filter, whose axis 0 are the inputs."""
     return [[*_every(node.input[0], rank), *_every(node.input[1], rank, 1)]]
 
 
-def gemm_products(node: NodeProto, rank: Ranks) -> list[Factors]:
+def gemm_terms(node: NodeProto, rank: Ranks) -> list[MacTerm]:
     """Every output is a sum over the inner axis, which `transA` says."""
     inner = 0 if Attributes(node).integer("transA", 0) else 1
     return [[*_every(node.output[0], rank), (node.input[0], inner)]]
 
 
-def matrix_products(node: NodeProto, rank: Ranks) -> list[Factors]:
+def matrix_terms(node: NodeProto, rank: Ranks) -> list[MacTerm]:
     """Every output is a sum over the last axis of the first input."""
     x = node.input[0]
     return [[*_every(node.output[0], rank), (x, rank[x] - 1)]]
 
 
-def fused_matrix_products(node: NodeProto, rank: Ranks) -> list[Factors]:
+def fused_matrix_terms(node: NodeProto, rank: Ranks) -> list[MacTerm]:
     """As a matrix product; `transA` and `transBatchA` say which axis is the inner one."""
     x, options = node.input[0], Attributes(node)
     inner = rank[x] - 1
@@ -61,7 +61,7 @@ def fused_matrix_products(node: NodeProto, rank: Ranks) -> list[Factors]:
     return [[*_every(node.output[0], rank), (x, inner)]]
 
 
-def einsum_products(node: NodeProto, rank: Ranks) -> list[Factors]:
+def einsum_terms(node: NodeProto, rank: Ranks) -> list[MacTerm]:
     """Every letter once: of the result, or of the operand that has it first."""
     terms, out = expand(Attributes(node).text("equation", ""), [rank[name] for name in node.input])
     axes = {
@@ -71,7 +71,7 @@ def einsum_products(node: NodeProto, rank: Ranks) -> list[Factors]:
     return [list(axes.values())]
 
 
-def recurrence_products(node: NodeProto, rank: Ranks) -> list[Factors]:
+def recurrence_terms(node: NodeProto, rank: Ranks) -> list[MacTerm]:
     """Every step of every sequence meets all of W and all of R."""
     x, w, r = node.input[:3]
     return [[(x, 0), (x, 1), *_every(weight, rank)] for weight in (w, r)]
@@ -84,7 +84,7 @@ def _tokens(node: NodeProto, rank: Ranks, keys: int, past: int) -> list[tuple[st
     return [new, (node.input[past], 2)] if len(node.input) > past and node.input[past] else [new]
 
 
-def attention_products(past: int, *, one_width: bool = False) -> Products:
+def attention_terms(past: int, *, one_width: bool = False) -> MacTerms:
     """Scores and sums of values: every query, and every output, meets every token.
 
     Args:
@@ -92,21 +92,21 @@ def attention_products(past: int, *, one_width: bool = False) -> Products:
         one_width: Whether queries are as wide as the output, so that they need no tensor of their own.
     """
 
-    def products(node: NodeProto, rank: Ranks) -> list[Factors]:
+    def mac_terms(node: NodeProto, rank: Ranks) -> list[MacTerm]:
         output = _every(node.output[0], rank)
         queries = output if one_width else _every(node.input[0], rank)
         return [[*side, token] for side in (queries, output) for token in _tokens(node, rank, 1, past)]
 
-    return products
+    return mac_terms
 
 
-def projected_attention_products(past: int) -> Products:
+def projected_attention_terms(past: int) -> MacTerms:
     """The input is projected first; queries are taken to be as wide as values. `past` is the position of the cache."""
 
-    def products(node: NodeProto, rank: Ranks) -> list[Factors]:
+    def mac_terms(node: NodeProto, rank: Ranks) -> list[MacTerm]:
         x, w, output = node.input[0], node.input[1], _every(node.output[0], rank)
         cached = [(node.input[past], 3)] if len(node.input) > past and node.input[past] else []
         tokens = [(x, 1), *cached]
         return [[*_every(x, rank), (w, 1)], *([*output, token] for token in (*tokens, *tokens))]
 
-    return products
+    return mac_terms

@@ -1,4 +1,8 @@
-"""Regressions of the linear ops of one stage; ops that see the same columns draw them together."""
+"""Sampled rows of the linear ops of one stage: columns of what each reads, with targets, at random output positions.
+
+Ops that see the same columns draw them together. `ridge.py` fits weights to the rows and has the ridges that are tried;
+`sweep.py` goes through the stages.
+"""
 
 from __future__ import annotations
 
@@ -15,25 +19,25 @@ from onnxpfp.refit.cache import SpillCache
 from onnxpfp.refit.initial import InitialWeights
 from onnxpfp.refit.layers import RefitLayer
 from onnxpfp.refit.moments import Moments
+from onnxpfp.refit.ridge import Fit, best_fit, by_columns
 from onnxpfp.refit.rows import RowBatch, SampledRows
-from onnxpfp.refit.solve import Fit, best_fit, by_columns
 from onnxpfp.refit.state import RefitState
 
-__all__ = ["LayerFamily", "LayerRegression", "layer_families"]
+__all__ = ["LayerFamily", "LayerRows", "layer_families"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class LayerRegression:
-    """The sampled regression of one op.
+class LayerRows:
+    """The rows of one op, and its fit.
 
     Attributes:
         layer: The op.
-        start: The op as it is.
+        start: Its weights before the refit.
         stays: Which of its outputs stay, (O,).
-        reached: Whether its target is what lies behind it, as its target says, or its own output.
-        fitted: Drawn from the samples to fit.
-        held: Drawn from the held-out ones.
-        channels: Its input channels, where its columns are too many.
+        reached: Whether the stage computes the tensor that `layer.target` compares; else the output of the op is.
+        fitted: Rows of the samples to fit.
+        tuning: Rows of the tuning samples.
+        channels: The regression by channels, where the columns are too many for a Gram matrix.
     """
 
     layer: RefitLayer
@@ -41,18 +45,18 @@ class LayerRegression:
     stays: NDArray[np.bool_]
     reached: bool
     fitted: SampledRows
-    held: SampledRows
+    tuning: SampledRows
     channels: ChannelRegression | None
 
     def shows(self) -> set[str]:
-        """Return the tensors of the original that the targets are made of."""
+        """Return the tensors of the original that the targets are computed from."""
         if not self.reached:
             return {self.layer.output}
         whole = self.layer.target.scale[self.stays].all()
         return {self.layer.target.tensor} if whole else {self.layer.target.tensor, self.layer.output}
 
     def targets(self, shown: Arrays, given: Arrays, positions: Ints) -> tuple[Floats, Floats | None]:
-        """Return the wanted outputs at positions, (T, O'), and at which outputs the ReLU behind bends.
+        """Return the wanted outputs at positions, (T, O'), and the outputs at which the ReLU behind starts to pass.
 
         Args:
             shown: Activations of the original.
@@ -75,38 +79,38 @@ class LayerRegression:
         target = (wanted - other) / scale
         if not alive.all():
             target = np.where(alive, target, outputs_at(shown[layer.output], layer.axis, positions)[:, stays])
-        bend = (
+        threshold = (
             np.broadcast_to(np.where(alive, -other / scale, 0.0), target.shape) if regression_target.rectified else None
         )
-        return target, bend
+        return target, threshold
 
-    def add(self, u: NDArray[np.float32], targets: tuple[Floats, Floats | None], *, held: bool) -> None:
-        """Count a batch in."""
+    def add(self, u: NDArray[np.float32], targets: tuple[Floats, Floats | None], *, tuning: bool) -> None:
+        """Add the rows of a batch."""
         groups, outputs, _ = self.start.weights.shape
-        wanted, bend = (None if x is None else _single(x).reshape(len(u), groups, outputs) for x in targets)
+        wanted, threshold = (None if x is None else _single(x).reshape(len(u), groups, outputs) for x in targets)
         assert wanted is not None
-        # Without Gram matrix no target can be eased.
-        bend = bend if held or self.channels is None else None
-        (self.held if held else self.fitted).add(RowBatch(u.reshape(len(u), groups, -1), wanted, bend))
+        # Without Gram matrix the fit is not repeated with other targets.
+        threshold = threshold if tuning or self.channels is None else None
+        (self.tuning if tuning else self.fitted).add(RowBatch(u.reshape(len(u), groups, -1), wanted, threshold))
 
     def fit(self) -> Fit:
-        """Find the best fit."""
+        """Fit the op's weights to the rows, at the best ridge."""
         if self.channels is None:
             solver = by_columns(self.fitted.moments, self.start)
         else:
             solver = self.channels.solver(self.fitted.moments, self.start)
-        return best_fit(solver, self.fitted, self.held, self.start)
+        return best_fit(solver, self.fitted, self.tuning, self.start)
 
     def spread(self) -> float:
-        """Return the variance of the held-out targets, summed over the outputs; never 0."""
-        m = self.held.moments
+        """Return the variance of the targets on the tuning samples, summed over the outputs; never 0."""
+        m = self.tuning.moments
         square = float(m.tt.sum()) / m.count
         return max(square - float(np.square(m.t / m.count).sum()), TINY * square, 1e-30)
 
     def free(self) -> None:
-        """Forget the draws."""
+        """Drop the rows."""
         self.fitted.free()
-        self.held.free()
+        self.tuning.free()
 
 
 TINY = 1e-9
@@ -124,36 +128,36 @@ class LayerFamily:
     """Ops that see the same columns: of the same data, through the same window.
 
     Attributes:
-        members: The ops; the first one's sums over the columns are all's.
-        positions: Positions of one sample.
+        members: The rows of each op; all share the sums over the columns of the first one.
+        positions: Output positions that are drawn of one sample.
     """
 
-    members: tuple[LayerRegression, ...]
+    members: tuple[LayerRows, ...]
     positions: int
 
-    def add(self, shown: Arrays, given: Arrays, original: Arrays, rng: np.random.Generator, *, held: bool) -> None:
-        """Draw from one batch.
+    def add(self, shown: Arrays, given: Arrays, original: Arrays, rng: np.random.Generator, *, tuning: bool) -> None:
+        """Draw the rows of one batch.
 
         Args:
-            shown: Activations of the original behind the stage.
+            shown: Activations that the stage of the original computes.
             given: Activations of the pruned network before the stage.
-            original: The same of the original.
+            original: Activations of the original before the stage.
             rng: Source of the positions.
-            held: Whether the batch is held out.
+            tuning: Whether it is a batch of tuning samples.
         """
         first = self.members[0]
         layer = first.layer
         whole = shown[next(iter(first.shows()))].shape
         if not _aligned(layer, given[layer.consumer.data].shape, whole):
             for member in self.members:
-                member.fitted.finite = member.held.finite = False
+                member.fitted.finite = member.tuning.finite = False
             return
         positions = draw_positions(whole, layer.axis, self.positions, rng)
         spatial = whole[2:] if layer.op.kind != "matmul" else ()
         u = columns(layer.op, given[layer.consumer.data], spatial, positions)
         for member in self.members:
-            member.add(u, member.targets(shown, given, positions), held=held)
-        if first.channels is not None and not held:
+            member.add(u, member.targets(shown, given, positions), tuning=tuning)
+        if first.channels is not None and not tuning:
             data = original[layer.consumer.data]
             positions = draw_positions(data.shape, 1, self.positions, rng)
             pruned = outputs_at(given[layer.consumer.data], 1, positions)
@@ -176,13 +180,13 @@ def layer_families(
     made: set[str],
     given: Arrays,
 ) -> list[LayerFamily]:
-    """Start to collect for the ops of a stage.
+    """Group the ops of a stage that see the same columns, with no rows yet.
 
     Args:
         refit_state: The network.
         layers: The ops.
-        starts: The ops as they are, by output.
-        made: What the stage makes in the original.
+        starts: Their weights before the refit, by output.
+        made: Tensors that the stage of the original computes.
         given: Activations of the pruned network before the stage.
     """
     families: dict[tuple[object, ...], list[RefitLayer]] = {}
@@ -200,21 +204,21 @@ def layer_families(
 
 def _members(
     refit_state: RefitState, ops: Sequence[tuple[RefitLayer, InitialWeights, bool]], spill: SpillCache
-) -> tuple[LayerRegression, ...]:
-    """Start to collect for ops that see the same columns."""
+) -> tuple[LayerRows, ...]:
+    """Return ops that see the same columns, with no rows yet."""
     groups, _, inputs = ops[0][1].weights.shape
     narrow = refit_state.problem.fits(inputs, groups)
     kept = [not narrow or (reached and layer.target.rectified) for layer, _, reached in ops]
     fitted = Moments.empty(groups, inputs, 0, gram=narrow)
-    held = Moments.empty(groups, inputs, 0, gram=narrow)
+    tuning = Moments.empty(groups, inputs, 0, gram=narrow)
     return tuple(
-        LayerRegression(
+        LayerRows(
             layer,
             start,
             refit_state.keep[layer.rows],
             reached,
             SampledRows(Moments.beside(fitted, start.weights.shape[1]), spill, beside=number > 0),
-            SampledRows(Moments.beside(held, start.weights.shape[1]), spill, kept=kept[number], beside=number > 0),
+            SampledRows(Moments.beside(tuning, start.weights.shape[1]), spill, kept=kept[number], beside=number > 0),
             None if narrow else ChannelRegression.of(layer, refit_state.taps[layer.output], refit_state.keep),
         )
         for number, (layer, start, reached) in enumerate(ops)

@@ -9,8 +9,8 @@ from nets import noise
 from onnxpfp.refit.cache import SpillCache
 from onnxpfp.refit.initial import InitialWeights
 from onnxpfp.refit.moments import Moments
+from onnxpfp.refit.ridge import REFIT_RIDGES, Fit, best_fit, by_columns, solve
 from onnxpfp.refit.rows import RowBatch, SampledRows
-from onnxpfp.refit.solve import RIDGES, Fit, best_fit, by_columns, solve
 
 TINY = 1e-13
 
@@ -21,17 +21,17 @@ def start_of(weights: np.ndarray, bias: np.ndarray | None = None, **given) -> In
     return InitialWeights(weights, np.zeros(o) if bias is None else bias, **options)
 
 
-def drawn(u: np.ndarray, t: np.ndarray, bend: np.ndarray | None = None, batches: int = 2) -> SampledRows:
+def drawn(u: np.ndarray, t: np.ndarray, threshold: np.ndarray | None = None, batches: int = 2) -> SampledRows:
     """Draws of columns (T, n) and targets (T, o)."""
     found = SampledRows(Moments.empty(1, u.shape[1], t.shape[1]), SpillCache(1 << 30))
     for part in np.array_split(np.arange(len(u)), batches):
-        bent = None if bend is None else bend[part, None].astype(np.float32)
-        found.add(RowBatch(u[part, None].astype(np.float32), t[part, None].astype(np.float32), bent))
+        rows = None if threshold is None else threshold[part, None].astype(np.float32)
+        found.add(RowBatch(u[part, None].astype(np.float32), t[part, None].astype(np.float32), rows))
     return found
 
 
-def fit_of(fitted: SampledRows, held: SampledRows, start: InitialWeights) -> Fit:
-    return best_fit(by_columns(fitted.moments, start), fitted, held, start)
+def fit_of(fitted: SampledRows, tuning: SampledRows, start: InitialWeights) -> Fit:
+    return best_fit(by_columns(fitted.moments, start), fitted, tuning, start)
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ def test_f1_an_infinite_ridge_leaves_the_weights_and_fits_the_bias(f1) -> None:
     assert sse(m, found, bias) == pytest.approx(case["S01_biasonly"]["SSE"], abs=1e-4)
 
 
-@pytest.mark.parametrize("ridge", RIDGES)
+@pytest.mark.parametrize("ridge", REFIT_RIDGES)
 def test_f1_a_singular_gram_matrix_is_solved(f1, ridge: float) -> None:
     _, w, b, moments = f1
     m = moments([0, 1, 2])
@@ -147,15 +147,15 @@ def test_groups_are_solved_apart() -> None:
 def test_the_best_fit_is_chosen_on_samples_that_it_has_not_seen() -> None:
     rng = np.random.default_rng(0)
     w = rng.standard_normal((1, 1, 40))
-    fitted_u, held_u = rng.standard_normal((50, 40)), rng.standard_normal((400, 40))
+    fitted_u, tuning_u = rng.standard_normal((50, 40)), rng.standard_normal((400, 40))
     noisy = fitted_u @ w[0].T + 3 * rng.standard_normal((50, 1))
     # 50 noisy samples of 40 unknowns: the fit with the least ridge is much worse than what was there.
-    fitted, held = drawn(fitted_u, noisy), drawn(held_u, held_u @ w[0].T)
-    found = fit_of(fitted, held, start_of(w))
+    fitted, tuning = drawn(fitted_u, noisy), drawn(tuning_u, tuning_u @ w[0].T)
+    found = fit_of(fitted, tuning, start_of(w))
     assert not found.changed
     assert found.ridge == np.inf
     np.testing.assert_array_equal(found.weights, w)
-    assert held.error(*solve(fitted.moments, w, RIDGES[0]), np.ones((1, 1))) > 1
+    assert tuning.error(*solve(fitted.moments, w, REFIT_RIDGES[0]), np.ones((1, 1))) > 1
 
 
 def test_what_can_be_had_exactly_is_had_exactly() -> None:
@@ -163,7 +163,7 @@ def test_what_can_be_had_exactly_is_had_exactly() -> None:
     found = fit_of(drawn(u, u @ w.T + 1), drawn(u[:50], u[:50] @ w.T + 1), start_of(wrong[None].astype(np.float64)))
     np.testing.assert_allclose(found.weights[0], w, atol=1e-5)
     np.testing.assert_allclose(found.bias, 1, atol=1e-5)
-    assert found.ridge == RIDGES[0]
+    assert found.ridge == REFIT_RIDGES[0]
     assert found.error < 1e-9 < found.plain
 
 
@@ -199,10 +199,10 @@ def test_a_weight_out_of_its_types_range_is_never_taken(scale: float) -> None:
 def test_the_error_is_that_of_the_weights_as_they_are_stored() -> None:
     u, w = noise(100, 3).astype(np.float64), noise(1, 2, 3, seed=2).astype(np.float64)
     t = u @ noise(3, 2, seed=3)
-    held = drawn(u, t)
-    found = fit_of(drawn(u, t), held, start_of(w, dtype=np.dtype(np.float16), gain=0.5))
+    tuning = drawn(u, t)
+    found = fit_of(drawn(u, t), tuning, start_of(w, dtype=np.dtype(np.float16), gain=0.5))
     np.testing.assert_array_equal(found.weights / 0.5, (found.weights / 0.5).astype(np.float16))
-    assert found.error == held.error(found.weights, found.bias, np.ones((1, 2)))
+    assert found.error == tuning.error(found.weights, found.bias, np.ones((1, 2)))
 
 
 def test_weights_that_blow_up_are_no_fit() -> None:
@@ -215,14 +215,14 @@ def test_weights_that_blow_up_are_no_fit() -> None:
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 @pytest.mark.parametrize("where", ["columns", "targets"])
-@pytest.mark.parametrize("whose", ["fitted", "held"])
+@pytest.mark.parametrize("whose", ["fitted", "tuning"])
 def test_data_that_are_not_finite_leave_everything_as_it_is(bad: float, where: str, whose: str) -> None:
     u, t, w = noise(40, 3), noise(40, 2, seed=2), noise(1, 2, 3, seed=3).astype(np.float64)
     spoilt_u, spoilt_t = u.copy(), t.copy()
     (spoilt_u if where == "columns" else spoilt_t)[7, 1] = bad
     good, spoilt = drawn(u, t), drawn(spoilt_u, spoilt_t)
-    fitted, held = (spoilt, good) if whose == "fitted" else (good, spoilt)
-    found = fit_of(fitted, held, start_of(w))
+    fitted, tuning = (spoilt, good) if whose == "fitted" else (good, spoilt)
+    found = fit_of(fitted, tuning, start_of(w))
     assert not found.changed
     np.testing.assert_array_equal(found.weights, w)
 
@@ -233,8 +233,10 @@ def test_no_data_leave_everything_as_it_is() -> None:
     assert not found.changed
 
 
-def rectified(u: np.ndarray, weights: np.ndarray, bias: np.ndarray, bend: np.ndarray, sign: np.ndarray) -> np.ndarray:
-    return np.maximum(sign * (u @ weights[0].T + bias[0] - bend), 0)
+def rectified(
+    u: np.ndarray, weights: np.ndarray, bias: np.ndarray, threshold: np.ndarray, sign: np.ndarray
+) -> np.ndarray:
+    return np.maximum(sign * (u @ weights[0].T + bias[0] - threshold), 0)
 
 
 @pytest.mark.parametrize("sign", [1.0, -1.0])
@@ -242,18 +244,18 @@ def test_targets_behind_a_relu_lower_the_rectified_error(sign: float) -> None:
     rng = np.random.default_rng(0)
     full = rng.standard_normal((600, 8))
     w = rng.standard_normal((4, 8))
-    t, bend = full @ w.T, 0.3 * rng.standard_normal((600, 4))
+    t, threshold = full @ w.T, 0.3 * rng.standard_normal((600, 4))
     u, kept = full[:, :5], w[None, :, :5]
     signs = np.full((1, 4), sign)
     start = start_of(kept, sign=signs)
-    fitted, held = drawn(u[:400], t[:400], bend[:400]), drawn(u[400:], t[400:], bend[400:])
-    found = fit_of(fitted, held, start)
-    unaware = min(held.error(*solve(fitted.moments, kept, ridge), signs) for ridge in RIDGES)
+    fitted, tuning = drawn(u[:400], t[:400], threshold[:400]), drawn(u[400:], t[400:], threshold[400:])
+    found = fit_of(fitted, tuning, start)
+    unaware = min(tuning.error(*solve(fitted.moments, kept, ridge), signs) for ridge in REFIT_RIDGES)
     assert found.error < 0.99 * unaware
     assert found.error < found.plain
-    wanted = np.maximum(sign * (t[400:] - bend[400:]), 0)
-    direct = np.square(rectified(u[400:], found.weights, found.bias, bend[400:], sign) - wanted).sum(1).mean()
-    assert held.error(found.weights, found.bias, signs) == pytest.approx(direct, rel=1e-4)
+    wanted = np.maximum(sign * (t[400:] - threshold[400:]), 0)
+    direct = np.square(rectified(u[400:], found.weights, found.bias, threshold[400:], sign) - wanted).sum(1).mean()
+    assert tuning.error(found.weights, found.bias, signs) == pytest.approx(direct, rel=1e-4)
 
 
 def test_the_samples_that_chose_the_ridge_count_in_the_end() -> None:
@@ -267,14 +269,14 @@ def test_the_samples_that_chose_the_ridge_count_in_the_end() -> None:
     np.testing.assert_allclose(found.bias, bias, rtol=1e-5, atol=1e-6)
 
 
-def test_eased_targets_are_free_below_the_bend_only_where_the_original_is() -> None:
+def test_relu_aware_targets_are_free_below_the_threshold_only_where_the_original_is() -> None:
     draw = RowBatch(
         np.array([[[1.0]], [[-2.0]], [[3.0]], [[1.0]]], np.float32),
         np.array([[[-1.0]], [[-1.0]], [[-1.0]], [[2.0]]], np.float32),
         np.zeros((4, 1, 1), np.float32),
     )
-    # Predictions 1, -2, 3 where the original is below zero: as far down as they like, up to the bend; 2 stays 2.
-    eased = draw.eased(np.ones((1, 1, 1)), np.zeros((1, 1)), np.ones((1, 1)))
-    assert eased.ravel().tolist() == [0.0, -2.0, 0.0, 2.0]
-    unread = draw.eased(np.ones((1, 1, 1)), np.zeros((1, 1)), np.zeros((1, 1)))
+    # Predictions 1, -2, 3 where the original is below zero: as far down as they like, up to the threshold; 2 stays 2.
+    targets = draw.relu_aware_targets(np.ones((1, 1, 1)), np.zeros((1, 1)), np.ones((1, 1)))
+    assert targets.ravel().tolist() == [0.0, -2.0, 0.0, 2.0]
+    unread = draw.relu_aware_targets(np.ones((1, 1, 1)), np.zeros((1, 1)), np.zeros((1, 1)))
     assert unread.ravel().tolist() == [-1.0, -1.0, -1.0, 2.0]

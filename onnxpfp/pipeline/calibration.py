@@ -1,4 +1,4 @@
-"""What was measured on a model before a choice is made: by the weights alone, on data, or with samples held out."""
+"""Calibrations, the measurements that a choice is made by: of weights alone, on data, or with tuning samples too."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["Calibration", "DataCalibration", "Measured", "RefitCalibration"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Calibration:
-    """What the weights alone tell.
+    """The scores; from the weights alone where there are no data.
 
     Attributes:
         scores: One score per channel.
@@ -33,7 +33,7 @@ class Calibration:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DataCalibration(Calibration):
-    """What the data tell.
+    """The scores and statistics from data.
 
     Attributes:
         wanted: Samples that the size formula asks for.
@@ -51,7 +51,7 @@ class DataCalibration(Calibration):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RefitCalibration(DataCalibration):
-    """What data tell that are enough to hold some out.
+    """The scores, statistics and refit problem from data that are enough to split (`onnxpfp.data.splits`).
 
     Attributes:
         setup: What refits work on.
@@ -64,7 +64,7 @@ class RefitCalibration(DataCalibration):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Measured:
-    """A model, and what was measured on it.
+    """A model with its calibration.
 
     Attributes:
         analysis: The model.
