@@ -96,7 +96,7 @@ class Report:
         skipped: Axes of weights that stay, with the reason.
         oracle: The pruned model against the masked original.
         drift: The pruned model against the original; None without data.
-        refits: What the refit of each linear op brought on held-out data, front to back.
+        refits: What the refit of each linear op brought on samples kept out of the fit, front to back.
         compensated: Consumers whose bias took up the mean of dropped channels.
         uncompensated: Consumers without that, with the reason.
         providers: Where onnxruntime really ran.
@@ -302,9 +302,10 @@ def _refitted(refits: Sequence[Record]) -> str:
     before, after = (statistics.median(getattr(r, side) for r in refits) for side in ("before", "after"))
     worse = sum(record.after > record.before for record in refits)
     verdict = "no op got worse" if not worse else f"{worse} got worse"
+    shares = f"{100 * before:.3g} % before, {100 * after:.3g} % after"
     return (
-        f"{len(taken)} of {len(refits)} linear ops refitted by least squares: median error of an output on held-out "
-        f"data, as a share of its variance: {100 * before:.3g} % before, {100 * after:.3g} % after; {verdict}"
+        f"{len(taken)} of {len(refits)} linear ops refitted by least squares: median error of an output on samples "
+        f"kept out of the fit, as a share of its variance: {shares}; {verdict}"
     )
 
 
