@@ -132,19 +132,17 @@ def _add_numbers(
 
 def _shuffles(model: ModelProto, graph: ChannelGraph, shapes: Shapes) -> list[_Shuffle]:
     """Find Reshape, Transpose, Reshape that only permute an axis with channels."""
-    index = ModelIndex.of(model)
-    uses, elsewhere = index.uses, index.read_elsewhere
+    model_index = ModelIndex.of(model)
     shuffles: list[_Shuffle] = []
     for index, node in enumerate(model.graph.node):
         if node.op_type != "Reshape" or not any(ids.any() for ids in graph.axes.get(node.input[0], ())):
             continue
         chain = [index]
         for op_type in ("Transpose", "Reshape"):
-            output = model.graph.node[chain[-1]].output[0]
-            readers = uses.get(output, ())
-            if len(readers) != 1 or output in elsewhere or model.graph.node[readers[0][0]].op_type != op_type:
+            use = model_index.only_use(model.graph.node[chain[-1]].output[0])
+            if use is None or model.graph.node[use[0]].op_type != op_type:
                 break
-            chain.append(readers[0][0])
+            chain.append(use[0])
         else:
             shuffle = _as_permutation(model, (chain[0], chain[1], chain[2]), shapes)
             if shuffle is not None and graph.axes[node.input[0]][shuffle.axis].any():

@@ -20,7 +20,7 @@ from onnx import NodeProto, TensorProto
 from onnxpfp.arrays import Floats, Ids, chunks
 from onnxpfp.channels import Analysis, Consumer
 from onnxpfp.channels.ops import facts_of
-from onnxpfp.linear.layout import output_channels_axis
+from onnxpfp.linear.layout import output_axis
 from onnxpfp.linear.ops import LinearOp
 from onnxpfp.model.attributes import Attributes
 from onnxpfp.model.constants import Constants
@@ -145,33 +145,32 @@ class BiasEditor:
         """
         index = self._index.producers.get(name)
         node = None if index is None else self.analysis.model.graph.node[index]
-        if index is None or node is None or node.op_type != "DequantizeLinear" or name in self._index.read_elsewhere:
+        if index is None or node is None or node.op_type != "DequantizeLinear":
             return None
         stored = self._constants.stored.get(node.input[0])
-        plain = stored is not None and stored.data_type == TensorProto.INT32 and self._index.uses[name] == (use,)
+        plain = stored is not None and stored.data_type == TensorProto.INT32 and self._index.only_use(name) == use
         if not plain or node.input[1] not in self._constants.names:
             return None
         return (index, 0), node.input[0], self._constants.value(node.input[1]).astype(np.float64)
 
     def _norm_behind(self, node: NodeProto) -> int | None:
         """Find the BatchNormalization that alone reads a node: its mean takes the shift without a new weight."""
-        readers = self._index.uses.get(node.output[0], ())
-        if len(readers) != 1 or node.output[0] in self._index.read_elsewhere:
+        use = self._index.only_use(node.output[0])
+        if use is None:
             return None
-        norm = self.analysis.model.graph.node[readers[0][0]]
+        norm = self.analysis.model.graph.node[use[0]]
         plain = norm.op_type == "BatchNormalization" and not Attributes(norm).integer("training_mode", 0)
-        return readers[0][0] if plain and norm.input[MEAN] in self._constants.names else None
+        return use[0] if plain and norm.input[MEAN] in self._constants.names else None
 
     def _fold_after(self, consumer: Consumer, node: NodeProto, shift: Floats) -> None:
         """MatMul has no bias of its own; the Add behind it is one."""
-        readers = self._index.uses.get(node.output[0], ())
-        follower = self.analysis.model.graph.node[readers[0][0]] if len(readers) == 1 else None
-        plain = consumer.data_input == 0 and node.output[0] not in self._index.read_elsewhere
-        if follower is None or follower.op_type != "Add" or not plain:
+        use = self._index.only_use(node.output[0])
+        follower = None if use is None else self.analysis.model.graph.node[use[0]]
+        if use is None or follower is None or follower.op_type != "Add" or consumer.data_input != 0:
             self.left.append((consumer.name, "no Add with a constant follows it"))
             return
-        other = 1 - readers[0][1]
-        self._add(consumer, (readers[0][0], other), follower.input[other], shift)
+        other = 1 - use[1]
+        self._add(consumer, (use[0], other), follower.input[other], shift)
 
     def _add(self, consumer: Consumer, use: tuple[int, int], name: str, shift: Floats) -> None:
         if name not in self._constants.names:
@@ -193,11 +192,7 @@ class BiasEditor:
         new = old.astype(np.float64) + shift
         new = (np.rint(new) if old.dtype.kind == "i" else new).astype(old.dtype)
         axes = self.analysis.graph.uses.get(name, {}).get(use, self.analysis.graph.axes[name])
-        if (
-            name in self._constants.stored
-            and self._index.uses[name] == (use,)
-            and name not in self._index.read_elsewhere
-        ):
+        if name in self._constants.stored and self._index.only_use(name) == use:
             self.tensors[name] = new
         else:
             self.inputs[use] = NewInput(new, axes, name)
@@ -232,6 +227,6 @@ def new_biases(analysis: Analysis, consumers: Sequence[Consumer]) -> list[tuple[
         layout = facts_of(node).layout
         if consumer.constant and layout is not None:
             axes = analysis.graph.axes[node.output[0]]
-            out = axes[output_channels_axis(layout, len(axes))]
+            out = axes[output_axis(len(axes), matrix=layout == "matrix")]
             editor.fold(consumer, np.zeros(out.size))
     return [new.axes for new in editor.inputs.values()]

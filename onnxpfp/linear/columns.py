@@ -20,7 +20,6 @@ from onnxpfp.linear.ops import LinearOp
 __all__ = [
     "columns",
     "draw_positions",
-    "output_axis",
     "output_shape",
     "outputs_at",
     "sample_positions",
@@ -41,11 +40,6 @@ def samples_first(array: NDArray[Any], axis: int) -> tuple[NDArray[Any], int]:
     if axis:
         return array, axis
     return np.moveaxis(array, 0, 1) if array.ndim > 1 else array[None], 1
-
-
-def output_axis(op: LinearOp, ndim: int) -> int:
-    """Return the axis of an op's output that holds its output channels; the weights of a product are on the right."""
-    return ndim - 1 if op.kind == "matmul" else 1
 
 
 def output_shape(op: LinearOp, data: tuple[int, ...]) -> tuple[int, ...]:

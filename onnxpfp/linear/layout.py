@@ -18,11 +18,10 @@ import numpy as np
 from onnx import NodeProto
 
 from onnxpfp.arrays import AnyArray, AnyFloats
-from onnxpfp.channels.facts import LinearForm
 from onnxpfp.channels.ops import facts_of
 from onnxpfp.model.attributes import Attributes
 
-__all__ = ["Layout", "as_stored", "canonical", "column", "contracted_axis", "filters", "output_channels_axis"]
+__all__ = ["Layout", "as_stored", "canonical", "column", "contracted_axis", "filters", "output_axis"]
 
 
 class Layout(Protocol):
@@ -50,9 +49,14 @@ def contracted_axis(node: NodeProto) -> int:
     return int(facts_of(node).layout == "conv" or bool(Attributes(node).integer("transB", 0)))
 
 
-def output_channels_axis(layout: LinearForm, rank: int) -> int:
-    """Return the axis of a linear op's output, of so many axes, that its filters make."""
-    return rank - 1 if layout == "matrix" else 1
+def output_axis(rank: int, *, matrix: bool) -> int:
+    """Return the axis of a linear op's output, of so many axes, that holds its output channels.
+
+    Args:
+        rank: Number of axes of the output.
+        matrix: Whether the op multiplies by a matrix, on the right; else it is a convolution.
+    """
+    return rank - 1 if matrix else 1
 
 
 def canonical(weight: L, *, conv: bool, group: int) -> L:

@@ -11,7 +11,7 @@ from onnxpfp.arrays import AnyFloats, Floats, Ids, chunks
 from onnxpfp.channels.analysis import Analysis
 from onnxpfp.channels.ops import facts_of
 from onnxpfp.linear.bias import stored_bias
-from onnxpfp.linear.layout import filters, output_channels_axis
+from onnxpfp.linear.layout import filters, output_axis
 from onnxpfp.model.attributes import Attributes
 from onnxpfp.model.constants import Constants
 
@@ -81,7 +81,7 @@ def producers_of(analysis: Analysis) -> list[Producer]:
         if layout is None or len(node.input) < 2 or node.input[1] not in constants.names:
             continue
         ids = graph.axes[node.output[0]]
-        axis = ids[output_channels_axis(layout, len(ids))]
+        axis = ids[output_axis(len(ids), matrix=layout == "matrix")]
         if not (axis != 0).any():
             continue
         rows = filters(constants.value(node.input[1]), node)

@@ -50,7 +50,12 @@ class ModelIndex:
         index = self.producers.get(tensor)
         return None if index is None else self.model.graph.node[index]
 
+    def only_use(self, tensor: str) -> Use | None:
+        """Return where a tensor is read, if that is one input of one node and nothing else reads it; else None."""
+        uses = self.uses.get(tensor, ())
+        return uses[0] if len(uses) == 1 and tensor not in self.read_elsewhere else None
+
     def only_reader(self, tensor: str) -> NodeProto | None:
         """Return the node that alone reads a tensor, once; None where there is another reader, or none."""
-        uses = self.uses.get(tensor, ())
-        return self.model.graph.node[uses[0][0]] if len(uses) == 1 and tensor not in self.read_elsewhere else None
+        use = self.only_use(tensor)
+        return None if use is None else self.model.graph.node[use[0]]

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from onnxpfp.arrays import Arrays, Floats
 from onnxpfp.calibrate.observer import Batch, Observer, Shape
 from onnxpfp.calibrate.runner import run_observers
-from onnxpfp.linear.columns import columns, output_axis, output_shape, outputs_at, sample_positions
+from onnxpfp.linear.columns import columns, output_shape, outputs_at, sample_positions
+from onnxpfp.linear.layout import output_axis
 from onnxpfp.linear.ops import LinearOp
 from onnxpfp.progress import Count
 from onnxpfp.refit.by_channel import folded, predictor, zero_padded
@@ -150,7 +151,8 @@ class GramObserver(Observer):
         data = np.asarray(op.numbers(tensors), np.float32)
         shape = output_shape(op, data.shape)
         first = batch.first_row(shape[0])
-        positions = sample_positions(shape, output_axis(op, len(shape)), self.positions, (*key, 0), first)
+        axis = output_axis(len(shape), matrix=op.kind == "matmul")
+        positions = sample_positions(shape, axis, self.positions, (*key, 0), first)
         self._add(self.columns, columns(op, data, shape[2:], positions))
         if self.channels is not None:
             positions = sample_positions(data.shape, 1, self.positions, (*key, 1), first)

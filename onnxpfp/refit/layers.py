@@ -13,9 +13,8 @@ from onnxpfp.arrays import Floats, Ids, Keep
 from onnxpfp.channels import Analysis, Consumer
 from onnxpfp.channels.ops import facts_of
 from onnxpfp.linear.bias import BiasEditor, stored_bias
-from onnxpfp.linear.columns import output_axis
 from onnxpfp.linear.describe import linear_op
-from onnxpfp.linear.layout import contracted_axis
+from onnxpfp.linear.layout import contracted_axis, output_axis
 from onnxpfp.linear.ops import FileWeight, LinearOp
 from onnxpfp.linear.weights import own_weights
 from onnxpfp.model.attributes import Attributes
@@ -85,7 +84,7 @@ def refit_layers(analysis: Analysis) -> tuple[tuple[RefitLayer, ...], tuple[tupl
                 left.append((consumer.name, reason))
             continue
         op = linear_op(consumer.name, consumer, analysis)
-        axis = output_axis(op, len(shapes.shape[consumer.output]))
+        axis = output_axis(len(shapes.shape[consumer.output]), matrix=op.kind == "matmul")
         rows = analysis.graph.axes[consumer.output][axis]
         bias = stored_bias(node, analysis.constants, rows.size)
         if bias is None or isinstance(op.weight, FileWeight):
