@@ -24,7 +24,7 @@ from onnx import ModelProto
 from onnxpfp.arrays import FLOAT_BYTES
 from onnxpfp.calibrate.nonnegative import nonnegative_tensors
 from onnxpfp.calibrate.observer import Observer, Shape
-from onnxpfp.calibrate.probe import GraphObserver, build_probe, shard_readers
+from onnxpfp.calibrate.probe import GraphObserver, build_probe, shard_ops
 from onnxpfp.calibrate.runner import NetworkRunner, choose_batch, needs_of
 from onnxpfp.calibrate.sensitivity.base import FamilyObserver
 from onnxpfp.calibrate.sensitivity.device import DeviceSensitivityObserver, Programs
@@ -107,7 +107,7 @@ def calibrate(
     plan = replace(plan, batch=batch)
     # Weights are copied to the layouts of the measurement, too: where they are too large for that, the samples are run
     # over several times. Observers are fed in the first pass.
-    shards = list(zip_longest(shard_families(families, workspace_bytes), shard_readers(in_graph), fillvalue=()))
+    shards = list(zip_longest(shard_families(families, workspace_bytes), shard_ops(in_graph), fillvalue=()))
     shards = cast("list[tuple[tuple[OpFamily, ...], tuple[LinearOp, ...]]]", shards) or [((), ())]
     border = len(samples) if scored is None else len(samples.take(scored))
     runner = NetworkRunner(
@@ -123,7 +123,7 @@ def calibrate(
         border=border,
         place=place,
     )
-    nonnegative = nonnegative_tensors(model) if families else frozenset[str]()
+    nonnegative = nonnegative_tensors(model) if ops else frozenset[str]()
     programs = None if place is None or not screened else Programs(place, requests, threads)
     statistics: dict[str, OpStatistics] = {}
     for some, others in shards:
@@ -164,7 +164,7 @@ def _probe(
     if not ops and (programs is None or not families):
         return [*on_host], None, ()
     tapped = () if programs is None else families
-    probe = build_probe(model, ops, plan, tapped, needs_of([*on_host, *others]))
+    probe = build_probe(model, ops, plan, tapped, needs_of([*on_host, *others]), nonnegative)
     there = [
         DeviceSensitivityObserver(family, plan, each, tap, programs)
         for (family, each), tap in zip(pairs, probe.taps, strict=False)

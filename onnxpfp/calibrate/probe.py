@@ -15,7 +15,6 @@ from onnx import ModelProto, ValueInfoProto
 
 from onnxpfp.arrays import Arrays, runs_within
 from onnxpfp.calibrate.graph_builder import GraphBuilder
-from onnxpfp.calibrate.nonnegative import nonnegative_tensors
 from onnxpfp.calibrate.observer import Batch, Observer, Shape, not_finite
 from onnxpfp.calibrate.sensitivity.graph_einsum import emit_einsum
 from onnxpfp.calibrate.sensitivity.graph_linear import emit_linear
@@ -26,7 +25,7 @@ from onnxpfp.linear.families import OpFamily
 from onnxpfp.linear.ops import FileWeight, LinearOp, output_counts
 from onnxpfp.model.edit import forget_axis_names
 
-__all__ = ["CONSTANTS_LIMIT", "GraphObserver", "Probe", "build_probe", "shard_readers"]
+__all__ = ["CONSTANTS_LIMIT", "GraphObserver", "Probe", "build_probe", "shard_ops"]
 
 CONSTANTS_LIMIT = 512 << 20
 """Bytes of weights that the linear ops of one probe may add."""
@@ -96,7 +95,7 @@ class GraphObserver(Observer):
         return self._statistics
 
 
-def shard_readers(ops: Sequence[LinearOp]) -> Iterator[tuple[LinearOp, ...]]:
+def shard_ops(ops: Sequence[LinearOp]) -> Iterator[tuple[LinearOp, ...]]:
     """Cut linear ops into runs whose constants fit one probe, in the given order.
 
     Weights in files mean that memory is scarce: then the copies of one run take no more than the largest weight. A
@@ -120,6 +119,7 @@ def build_probe(
     plan: SensitivitySettings,
     families: Sequence[OpFamily] = (),
     names: Collection[str] = (),
+    nonnegative: Collection[str] = (),
 ) -> Probe:
     """Build the model that measures `ops`; the user's model is not changed.
 
@@ -129,12 +129,12 @@ def build_probe(
         plan: How to compute.
         families: What they read comes out, too.
         names: Other tensors that come out, unless they are inputs.
+        nonnegative: Tensors that provably have no negative entry: ops that read them take half of the work.
 
     Raises:
         ModelError: A linear op's tensor is not in the main graph.
     """
     builder = GraphBuilder(model)
-    nonnegative = nonnegative_tensors(model)
     outputs: list[GraphOutputs] = []
     squares: list[str] = []
     for op in ops:

@@ -97,9 +97,11 @@ class GapObserver(Observer):
     shape: Shape
     pairs: Sequence[Pair]
     gaps: Gaps = field(init=False)
+    _columns: tuple[NDArray[Any], ...] = field(init=False)
 
     def __post_init__(self) -> None:
         self.gaps = Gaps(np.zeros(len(self.pairs)))
+        self._columns = tuple(np.array(column) for column in zip(*self.pairs, strict=True))
 
     @property
     def needs(self) -> Mapping[str, Shape]:
@@ -113,7 +115,7 @@ class GapObserver(Observer):
 
     def see(self, tensors: Arrays, batch: Batch) -> None:
         """Count one batch in."""
-        dropped, kept, factor = (np.array(part) for part in zip(*self.pairs, strict=True))
+        dropped, kept, factor = self._columns
         self.gaps = self.gaps.merge(Gaps(largest_gaps(tensors[self.site[0]], self.site[1], dropped, kept, factor)))
 
     def statistics(self) -> dict[str, Gaps]:
