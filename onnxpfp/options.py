@@ -24,6 +24,7 @@ __all__ = [
     "DEFAULT_WORKSPACE",
     "SCORES",
     "VERB_OPTIONS",
+    "AllocationRule",
     "ModelOptions",
     "Option",
     "Options",
@@ -73,6 +74,8 @@ class CriterionLike(Protocol):
     name: ClassVar[str]
 
 
+AllocationRule = Literal["measured", "bound", "uniform"]
+"""What sets the widths: `--allocate`."""
 Section = Literal["data", "target", "choice", "runtime"]
 """Options of one section stand together in help and README."""
 Check = Callable[[str, Any], None]
@@ -253,7 +256,7 @@ class RunOptions(ScopeOptions):
         choices=tuple(SCORES),
         check=_criterion,
     )
-    allocate: Literal["bound", "measured", "uniform"] | None = _option(
+    allocate: AllocationRule | None = _option(  # noqa: RUF009
         None,
         "How to set the width of each group: by the measured drift of the output, by one error bound for all groups, "
         "or by one share for all groups.",

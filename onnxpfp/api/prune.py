@@ -135,7 +135,7 @@ def prune_with(
     else:
         (decision, candidate), search_result = prune_to_quality(limit, context, measured, evaluator, prune_to)
     if evaluator is None and context.data.given != "none":
-        evaluator = context.evaluator(measured.calibration.seen, held_out=False)
+        evaluator = context.evaluator(measured.calibration.scored, held_out=False)
     unchanged = bool(decision.keep.all()) and not lossless.removed
     with clock.phase("verification") as phase:
         verified = verify(context, measured, candidate, evaluator, unchanged=unchanged, progress=phase)

@@ -24,11 +24,11 @@ class Calibration:
 
     Attributes:
         scores: One score per channel.
-        seen: Samples that the sensitivities are measured on, or a little noise without data.
+        scored: Samples that the sensitivities are measured on, or a little noise without data.
     """
 
     scores: Scores
-    seen: Samples
+    scored: Samples
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,17 +36,17 @@ class DataCalibration(Calibration):
     """The scores and statistics from data.
 
     Attributes:
-        wanted: Samples that the size formula asks for.
+        required: Samples that the size formula asks for.
         statistics: Statistics of the linear ops.
     """
 
-    wanted: int
+    required: int
     statistics: Statistics
 
     @property
     def samples(self) -> int:
         """How many samples the statistics are of; where nothing is measured, how many there are."""
-        return max((each.samples for each in self.statistics.values()), default=len(self.seen))
+        return max((each.samples for each in self.statistics.values()), default=len(self.scored))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -14,7 +14,7 @@ from onnxpfp.data.samples import Samples
 from onnxpfp.data.sources import SampleSource
 from onnxpfp.data.splits import CalibrationData
 from onnxpfp.model.load import ModelSource, load
-from onnxpfp.options import Options
+from onnxpfp.options import AllocationRule, Options
 from onnxpfp.pipeline.analyze import analyze, open_model, read_data
 from onnxpfp.pipeline.costs import QUANTITIES
 from onnxpfp.pipeline.plan import Plan
@@ -70,7 +70,7 @@ class RunContext:
         return self.options.compensate
 
     @property
-    def allocation(self) -> Literal["bound", "measured", "uniform"]:
+    def allocation(self) -> AllocationRule:
         """What sets the widths; noise tells nothing about the output."""
         return self.options.allocate or ("measured" if self._telling else "bound")
 

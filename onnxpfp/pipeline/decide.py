@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,16 +20,14 @@ from onnxpfp.channels import ChannelGraph, Consumer, Group
 from onnxpfp.errors import PlanError
 from onnxpfp.linear.bias import new_biases
 from onnxpfp.linear.weights import StoredAxis, reweightable
-from onnxpfp.options import Options
+from onnxpfp.options import AllocationRule, Options
 from onnxpfp.pipeline.calibration import Measured, RefitCalibration
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.costs import QUANTITIES
 from onnxpfp.pipeline.plan import keep_of_plan
 from onnxpfp.score.scores import Scores
 
-__all__ = ["AllocationRule", "Decision", "Selector", "choose", "cost_of", "decide", "selector_of"]
-
-AllocationRule = Literal["bound", "measured", "uniform"]
+__all__ = ["Decision", "Selector", "choose", "cost_of", "decide", "selector_of"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -132,7 +132,7 @@ def _check_rewriting(context: RunContext, analysis: Analysis, feed: Feed) -> Non
 
 def _feeds(context: RunContext, measured: Measured) -> list[Feed]:
     """Take a few sets of inputs for the oracle, unseen ones where there are any."""
-    samples = context.data.split.held_out if context.data.split else measured.calibration.seen
+    samples = context.data.split.held_out if context.data.split else measured.calibration.scored
     batches = samples.batches(min(context.data.batch_size, 4))
     return [feed for feed, _ in zip(batches, range(ORACLE_RUNS), strict=False)]
 

@@ -42,7 +42,7 @@ class Outcome:
     @property
     def samples_wanted(self) -> int:
         """Samples that the size formula asks for."""
-        return self.calibration.wanted if isinstance(self.calibration, DataCalibration) else 0
+        return self.calibration.required if isinstance(self.calibration, DataCalibration) else 0
 
 
 def build_report(outcome: Outcome) -> Report:

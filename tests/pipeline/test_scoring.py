@@ -54,7 +54,7 @@ def gathered(
 
 def test_sensitivities_and_gram_matrices_come_from_one_pass(fed: list[int]) -> None:
     calibration, fit, clock = gathered(nets.chain(), nets.noise(64, 3, 8, 8), fed)
-    assert (sum(fed), len(calibration.seen)) == (len(fit), WANTED)
+    assert (sum(fed), len(calibration.scored)) == (len(fit), WANTED)
     assert list(clock.seconds) == ["calibration", "ranking"]
     assert calibration.grams.keys() == {"c", "y"}
     assert calibration.grams["y"].count == len(fit)
@@ -78,6 +78,6 @@ def test_a_fixed_batch_of_more_samples_than_are_wanted(fed: list[int]) -> None:
     model = nets.chain()
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 32
     calibration, fit, _ = gathered(model, nets.noise(512, 3, 8, 8), fed)
-    assert len(calibration.seen) == 32
+    assert len(calibration.scored) == 32
     assert {each.samples for each in calibration.statistics.values()} == {32}
     assert calibration.grams["y"].count == len(fit) == 512 - 2 * 64
