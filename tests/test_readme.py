@@ -14,6 +14,11 @@ import pytest
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(r"```sh\n(.*?)\n```", README, flags=re.DOTALL)
+SIZES = ("parameters", "MACs, one run", "file, bytes")
+
+
+def _without_numbers(line: str) -> str:
+    return " ".join(re.sub(r"\d[\d.,e-]*", "0", line).split())
 
 
 def test_the_first_command_prunes_a_real_model(tmp_path: Path) -> None:
@@ -27,6 +32,13 @@ def test_the_first_command_prunes_a_real_model(tmp_path: Path) -> None:
     assert before.graph.output == after.graph.output
     assert out.stat().st_size < (ROOT / prune[2]).stat().st_size
     assert "masked original == pruned" in done.stdout
+    (sample,) = re.findall(r"begins like this.*?```\n(.*?)\n```", README, flags=re.DOTALL)
+    lines = [line for line in sample.splitlines() if line.strip() != "..."]
+    # What is counted of the original is the same everywhere; what is measured depends on rounding.
+    shown, printed = ([_without_numbers(line) for line in text] for text in (lines, done.stdout.splitlines()))
+    assert [line for line in shown if line not in printed] == []
+    sizes = [[re.findall(rf"{name} +([\d,]+) ", text)[0] for name in SIZES] for text in (sample, done.stdout)]
+    assert sizes[0] == sizes[1]
 
 
 def test_ci_runs_the_readmes_test_command() -> None:
