@@ -139,7 +139,7 @@ def prune_with(
     unchanged = bool(decision.keep.all()) and not lossless.removed
     with clock.phase("verification") as phase:
         verified = verify(context, measured, candidate, evaluator, unchanged=unchanged, progress=phase)
-    decision = lift_decision(whole.graph, lossless.analysis.graph, decision, lossless.origin)
+    decision = lift_decision(whole.graph, lossless.analysis.graph, decision, lossless.lineage)
     outcome = Outcome(
         context, measured.calibration, decision, lossless, candidate.compensation, verified, search_result
     )

@@ -17,7 +17,7 @@ from onnxpfp.channels.types import Consumer, Fixed, Group, IndexRef, Mask, Pinne
 from onnxpfp.channels.walk import Walk
 from onnxpfp.model.index import Use
 
-__all__ = ["ChannelGraph", "Keep", "finish", "free_components"]
+__all__ = ["ChannelGraph", "Keep", "finish", "free_components", "renumbered"]
 
 
 ASIDE = ("slides with it", "has its directions on it")
@@ -205,8 +205,6 @@ def finish(labelled: Walk, weights: tuple[str, ...]) -> ChannelGraph:
     def ids(axes: tuple[Ids, ...]) -> tuple[Ids, ...]:
         return tuple(channel[axis] for axis in axes)
 
-    consumers = (replace(c, channels=channel[c.channels]) for c in labelled.consumers)
-    masks = (replace(m, channels=channel[m.channels]) for m in labelled.masks)
     graph = ChannelGraph(
         count=int(channel.max(initial=0)),
         axes={name: ids(axes) for name, axes in labelled.axes.items()},
@@ -214,16 +212,57 @@ def finish(labelled: Walk, weights: tuple[str, ...]) -> ChannelGraph:
         values=labelled.values,
         stored=weights,
         groups=(),
-        consumers=tuple(c for c in consumers if (c.channels != 0).any()),
-        masks=tuple(m for m in masks if (m.channels != 0).any()),
+        consumers=_consumers(labelled.consumers, channel),
+        masks=_masks(labelled.masks, channel),
         size_refs=tuple(_size_ref(s, channel) for s in labelled.size_refs),
         sources=tuple(labelled.size_refs),
         fixed=_fixed(labelled, parts, channel, weights, labelled.consumers),
         frozen=tuple(labelled.frozen),
         number_types=labelled.number_types,
     )
-    stored = list(graph.stored_axes())
-    groups = _groups(graph.count, stored, graph.consumers, graph.axes.values())
+    return _grouped(graph)
+
+
+def renumbered(graph: ChannelGraph, channel: Ids) -> ChannelGraph:
+    """Give channels other numbers; those that get the same go together, those that get 0 stay.
+
+    Args:
+        graph: The channels.
+        channel: New number of each, (channels + 1,): from 1 without gaps, and 0 for 0.
+    """
+    if np.array_equal(channel, np.arange(graph.count + 1)):
+        return graph
+
+    def ids(axes: tuple[Ids, ...]) -> tuple[Ids, ...]:
+        return tuple(channel[axis] for axis in axes)
+
+    other = replace(
+        graph,
+        count=int(channel.max()),
+        axes={name: ids(axes) for name, axes in graph.axes.items()},
+        uses={name: {use: ids(axes) for use, axes in uses.items()} for name, uses in graph.uses.items()},
+        consumers=_consumers(graph.consumers, channel),
+        masks=_masks(graph.masks, channel),
+        size_refs=tuple(_size_ref(s, channel) for s in graph.size_refs),
+    )
+    return _grouped(other)
+
+
+def _consumers(consumers: Iterable[Consumer], channel: Ids) -> tuple[Consumer, ...]:
+    """Return what contracts channels, in their numbers."""
+    numbered = (replace(c, channels=channel[c.channels]) for c in consumers)
+    return tuple(c for c in numbered if (c.channels != 0).any())
+
+
+def _masks(masks: Iterable[Mask], channel: Ids) -> tuple[Mask, ...]:
+    """Return where channels are masked, in their numbers."""
+    numbered = (replace(m, channels=channel[m.channels]) for m in masks)
+    return tuple(m for m in numbered if (m.channels != 0).any())
+
+
+def _grouped(graph: ChannelGraph) -> ChannelGraph:
+    """Put the channels of a graph into groups."""
+    groups = _groups(graph.count, list(graph.stored_axes()), graph.consumers, graph.axes.values())
     return replace(graph, groups=groups)
 
 

@@ -38,12 +38,13 @@ class Decision:
         keep: Whether each channel stays, by channel id.
         factor: What the consumers' weights are multiplied by, by channel id: 1 where they stay, 0
             where the channel goes.
-        selections: How each group was selected.
+        selections: How each group was selected; None where nothing of it was up for selection, for what costs nothing
+            went before and the rest stays.
     """
 
     keep: Keep
     factor: NDArray[np.float64]
-    selections: tuple[Selection, ...]
+    selections: tuple[Selection | None, ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-import numpy as np
-
-from onnxpfp.arrays import Ids
 from onnxpfp.channels import Analysis
-from onnxpfp.channels.lineage import origin_of
+from onnxpfp.channels.lineage import Lineage, lineage_of
 from onnxpfp.linear.describe import linear_ops
 from onnxpfp.linear.weights import stored_axes_of
 from onnxpfp.lossless import Removal, edits_of, find_lossless
@@ -26,17 +23,17 @@ class LosslessStep:
     Attributes:
         analysis: The smaller model, understood anew; the model as it was where nothing went.
         removed: What went.
-        origin: The channel of the model as it was for every one of the smaller.
+        lineage: What has become of the channels of the model as it was.
     """
 
     analysis: Analysis
     removed: tuple[Removal, ...]
-    origin: Ids
+    lineage: Lineage
 
     @classmethod
     def nothing(cls, analysis: Analysis) -> LosslessStep:
         """Leave a model as it is."""
-        return cls(analysis, (), np.arange(analysis.graph.count + 1))
+        return cls(analysis, (), Lineage.unchanged(analysis.graph))
 
 
 def remove_lossless(context: RunContext) -> LosslessStep:
@@ -62,4 +59,5 @@ def remove_lossless(context: RunContext) -> LosslessStep:
         edits = edits_of(analysis, ops, lossless, stored_axes, Edits())
         smaller = apply(analysis.model, analysis.graph, lossless.keep, edits, analysis.source.scratch)
     left = context.analyze(smaller)
-    return LosslessStep(left, lossless.removed, origin_of(analysis.graph, lossless.keep, left.graph))
+    lineage, left_graph = lineage_of(analysis.graph, lossless.keep, left.graph)
+    return LosslessStep(replace(left, graph=left_graph), lossless.removed, lineage)

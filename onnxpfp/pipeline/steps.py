@@ -7,14 +7,15 @@ the result is made from that one.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from onnxpfp.allocation.select import Selection
-from onnxpfp.arrays import Ids
+from onnxpfp.allocation.select import Epsilons, Selection
+from onnxpfp.arrays import Keep
 from onnxpfp.channels import Analysis, ChannelGraph
-from onnxpfp.channels.lineage import lifted, origin_of
+from onnxpfp.channels.lineage import Lineage, lineage_of
 from onnxpfp.linear.describe import linear_ops
 from onnxpfp.linear.ops import LinearOp
 from onnxpfp.linear.weights import stored_axes_of
@@ -69,25 +70,25 @@ def prune_in_steps(context: RunContext, first: Measured) -> tuple[Decision, Cand
     """
     analysis, measured = first.analysis, first
     steps = context.options.steps if context.chooses else 1
-    origin = np.arange(analysis.graph.count + 1)
+    lineage = Lineage.unchanged(analysis.graph)
     for step in range(1, steps + 1):
-        decision = _decision(_towards(context, step, steps), first, measured, origin)
+        decision = _decision(_towards(context, step, steps), first, measured, lineage)
         candidate = build_candidate(context, first, decision)
         if step == steps:
             return decision, candidate
         smaller = context.analyze(candidate.model)
-        origin = origin_of(first.analysis.graph, decision.keep, smaller.graph)
-        measured = measure(context, smaller)
+        lineage, graph = lineage_of(analysis.graph, decision.keep, smaller.graph)
+        measured = measure(context, replace(smaller, graph=graph))
     raise AssertionError
 
 
-def _decision(context: RunContext, first: Measured, measured: Measured, origin: Ids) -> Decision:
+def _decision(context: RunContext, first: Measured, measured: Measured, lineage: Lineage) -> Decision:
     """Choose what stays of the model measured, in terms of the first."""
     with context.clock.phase("allocation"):
         decision = choose(context, measured)
     if measured is first:
         return decision
-    return lift_decision(first.analysis.graph, measured.analysis.graph, decision, origin)
+    return lift_decision(first.analysis.graph, measured.analysis.graph, decision, lineage)
 
 
 def _towards(context: RunContext, step: int, steps: int) -> RunContext:
@@ -96,21 +97,41 @@ def _towards(context: RunContext, step: int, steps: int) -> RunContext:
     return replace(context, options=options.keeping(options.target[1] ** (step / steps)))
 
 
-def lift_decision(first: ChannelGraph, graph: ChannelGraph, decision: Decision, origin: Ids) -> Decision:
+def lift_decision(first: ChannelGraph, graph: ChannelGraph, decision: Decision, lineage: Lineage) -> Decision:
     """Say a choice on a smaller model in terms of the one that it was made from.
 
     Args:
         first: Channels of the larger model.
         graph: Channels of the smaller one.
         decision: The choice.
-        origin: The channel of the larger model for every one of the smaller (`origin_of`).
+        lineage: What the channels of the larger model are in the smaller one.
     """
-    keep = lifted(decision.keep, origin, first.count)
-    pairs = zip(graph.groups, decision.selections, strict=bool(decision.selections))
-    owner = {int(origin[group.channels[0]]): chosen for group, chosen in pairs}
-    selections: list[Selection] = []
-    for group in first.groups if owner else ():
-        chosen = next(owner[channel] for channel in group.channels.tolist() if channel in owner)
-        stays = keep[group.channels]
-        selections.append(replace(chosen, keep=stays, factor=stays.astype(np.float64)))
-    return Decision(keep, lifted(decision.factor, origin, first.count), tuple(selections))
+    keep = lineage.lift(decision.keep)
+    owner = np.full(graph.count + 1, -1, np.int64)
+    for number, group in enumerate(graph.groups):
+        owner[group.channels] = number
+    selections: list[Selection | None] = []
+    for group in first.groups if decision.selections else ():
+        owners = np.unique(owner[lineage.current[group.channels]])
+        numbers: list[int] = owners[owners >= 0].tolist()
+        chosen = [selection for number in numbers if (selection := decision.selections[number]) is not None]
+        selections.append(_joined(chosen, keep[group.channels]))
+    return Decision(keep, lineage.lift(decision.factor), tuple(selections))
+
+
+def _joined(chosen: Sequence[Selection], stays: Keep) -> Selection | None:
+    """Say as one how a group was selected whose channels lie in several groups of a smaller model: by the worst bound.
+
+    Returns:
+        None where nothing of the group was up for selection.
+    """
+    if not chosen:
+        return None
+    worst = max(chosen, key=lambda selection: selection.epsilon.of(selection.variant))
+    epsilons = [selection.epsilon for selection in chosen]
+    bounds = Epsilons(
+        max(epsilon.deterministic for epsilon in epsilons),
+        max(epsilon.sampled for epsilon in epsilons),
+        max(epsilon.mixed for epsilon in epsilons),
+    )
+    return replace(worst, keep=stays, factor=stays.astype(np.float64), epsilon=bounds)

@@ -9,7 +9,6 @@ from importlib.metadata import PackageNotFoundError, version
 import onnxpfp
 from onnxpfp.allocation.search import SearchResult
 from onnxpfp.allocation.select import Selection
-from onnxpfp.channels.lineage import lifted
 from onnxpfp.pipeline.calibration import Calibration, DataCalibration
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.decide import Decision
@@ -100,7 +99,7 @@ def _assumption(outcome: Outcome) -> str:
 
 def _groups(outcome: Outcome) -> tuple[GroupReport, ...]:
     graph, selections = outcome.context.whole.graph, outcome.decision.selections
-    sensitivity = lifted(outcome.calibration.scores.sensitivity, outcome.lossless.origin, graph.count)
+    sensitivity = outcome.lossless.lineage.lift(outcome.calibration.scores.sensitivity)
     reports: list[GroupReport] = []
     for number, group in enumerate(graph.groups):
         chosen = selections[number] if selections else None
@@ -114,7 +113,7 @@ def _groups(outcome: Outcome) -> tuple[GroupReport, ...]:
                 epsilon_deterministic=chosen.epsilon.deterministic if chosen else 0.0,
                 epsilon_sampled=chosen.epsilon.sampled if chosen else 0.0,
                 epsilon_mixed=chosen.epsilon.mixed if chosen else 0.0,
-                selection=_selected(chosen) if chosen else ("plan" if outcome.context.plan else "all"),
+                selection=_selected(chosen) if chosen else _unselected(outcome),
                 assumption=_assumption(outcome),
                 consumers=tuple(graph.consumers[c].name for c in group.consumers),
             )
@@ -122,12 +121,20 @@ def _groups(outcome: Outcome) -> tuple[GroupReport, ...]:
     return tuple(reports)
 
 
+def _unselected(outcome: Outcome) -> str:
+    """Say what decided on a group that was not selected."""
+    if outcome.context.plan is not None:
+        return "plan"
+    return "lossless" if outcome.context.chooses else "all"
+
+
 def _selected(chosen: Selection) -> str:
     return f"{chosen.variant}, by energy" if chosen.tie_broken else chosen.variant
 
 
 def _notes(outcome: Outcome) -> list[str]:
-    context, options, selections = outcome.context, outcome.context.options, outcome.decision.selections
+    context, options = outcome.context, outcome.context.options
+    selections = [selection for selection in outcome.decision.selections if selection is not None]
     notes: list[str] = []
     if not isinstance(outcome.calibration, DataCalibration) and context.plan is None:
         notes.append(
@@ -159,8 +166,8 @@ def _notes(outcome: Outcome) -> list[str]:
         notes.append("replayed without data: no means were folded into biases; give --calib-data for that")
     forced = [
         group.name
-        for group, chosen in zip(context.whole.graph.groups, selections, strict=False)
-        if chosen.requested != options.select
+        for group, chosen in zip(context.whole.graph.groups, outcome.decision.selections, strict=False)
+        if chosen is not None and chosen.requested != options.select
     ]
     if forced and options.select in {"sampled", "mixed"}:
         notes.append(
