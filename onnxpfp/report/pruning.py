@@ -56,8 +56,8 @@ class GroupReport:
         epsilon_deterministic: Bound on the relative error of each consumer, for each variant.
         epsilon_sampled: The same; infinite where it cannot be used.
         epsilon_mixed: The same.
-        selection: The variant that was taken, or what else decided: "lossless" where what cost nothing went and the rest
-            stays, "plan" in a replay, "all" where nothing was to go.
+        selection: The variant that was taken, or what else decided: "lossless" where what cost nothing went and the
+            rest stays, "plan" in a replay, "all" where nothing was to go.
         assumption: What the bounds rest on.
         consumers: Names of the nodes that read it.
     """
