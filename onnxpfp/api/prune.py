@@ -29,6 +29,7 @@ from onnxpfp.pipeline.verification import verify
 from onnxpfp.progress import Progress
 from onnxpfp.report.build import Outcome, build_report
 from onnxpfp.report.pruning import Report
+from onnxpfp.rewrite import restore
 from onnxpfp.runtime.external_data import WeightFile, with_weights_in_memory
 from onnxpfp.verify.evaluator import Evaluator
 
@@ -137,16 +138,18 @@ def prune_with(
     if evaluator is None and context.data.given != "none":
         evaluator = context.evaluator(measured.calibration.scored, held_out=False)
     unchanged = bool(decision.keep.all()) and not lossless.removed
-    with clock.phase("verification") as phase:
-        verified = verify(context, measured, candidate, evaluator, unchanged=unchanged, progress=phase)
     decision = lift_decision(whole.graph, lossless.analysis.graph, decision, lossless.lineage)
+    with clock.phase("rewrite"):
+        written = restore(candidate.model, whole, decision.keep)
+    with clock.phase("verification") as phase:
+        verified = verify(context, measured, candidate, written, evaluator, unchanged=unchanged, progress=phase)
     outcome = Outcome(
         context, measured.calibration, decision, lossless, candidate.compensation, verified, search_result
     )
     report = build_report(outcome)
     source = whole.source
     return Result(
-        stored=(source.rewritten_from or source.model) if unchanged else candidate.model,
+        stored=(source.rewritten_from or source.model) if unchanged else written,
         plan=_plan(whole, decision, report, options),
         report=report,
         unchanged=source.data if unchanged else None,

@@ -28,6 +28,7 @@ __all__ = [
     "INTEGERS",
     "Constants",
     "all_graphs",
+    "all_names",
     "outer_names",
     "read_elsewhere",
     "reader_counts",
@@ -75,6 +76,15 @@ def outer_names(node: NodeProto) -> set[str]:
         for n in graph.node:
             names |= ({name for name in n.input if name} | outer_names(n)) - inner
         names |= {o.name for o in graph.output} - inner
+    return names
+
+
+def all_names(graph: GraphProto) -> set[str]:
+    """Return the names that tensors of a graph have, and those that its subgraphs may capture."""
+    names = {t.name for t in graph.initializer} | {i.name for i in graph.input}
+    for node in graph.node:
+        names.update(node.output)
+        names |= outer_names(node)
     return names
 
 

@@ -10,7 +10,15 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
 
 from onnxpfp.model.constants import reader_counts
 
-__all__ = ["add_constants", "drop_nodes", "drop_unread", "forget_axis_names", "forget_shapes", "replace_nodes"]
+__all__ = [
+    "add_constants",
+    "drop_initializers",
+    "drop_nodes",
+    "drop_unread",
+    "forget_axis_names",
+    "forget_shapes",
+    "replace_nodes",
+]
 
 INITIALIZERS_ARE_FREE = 4
 """First IR version in which an initializer need not be an input."""
@@ -49,6 +57,11 @@ def forget_shapes(graph: GraphProto, names: Container[str]) -> None:
     _delete(graph.value_info, (position for position, info in enumerate(graph.value_info) if info.name in names))
 
 
+def drop_initializers(graph: GraphProto, names: Container[str]) -> None:
+    """Drop initializers by their names."""
+    _delete(graph.initializer, (position for position, t in enumerate(graph.initializer) if t.name in names))
+
+
 def drop_nodes(graph: GraphProto, positions: Iterable[int]) -> None:
     """Drop nodes by their positions."""
     _delete(graph.node, positions)
@@ -81,9 +94,7 @@ def drop_unread(graph: GraphProto, names: Iterable[str]) -> set[str]:
         dropped.update(output for output in node.output if output)
         readers.subtract(node.input)
         open_names.extend(node.input)
-    _delete(
-        graph.initializer, (position for position, tensor in enumerate(graph.initializer) if tensor.name in dropped)
-    )
+    drop_initializers(graph, dropped)
     drop_nodes(graph, nodes)
     forget_shapes(graph, dropped)
     return dropped

@@ -60,6 +60,7 @@ class LoadedModel:
         size_bytes: Size of the file with all its weights.
         scratch: Where new weights go in place of those that lie in files.
         rewritten_from: The model as it was given, where `model` is written in other words; else None.
+        flat: The same with bodies in place and constants dense, but nothing folded; None is `model` itself.
         read: The file and those of its weights; empty for a model object.
     """
 
@@ -70,6 +71,7 @@ class LoadedModel:
     size_bytes: int
     scratch: WeightFile
     rewritten_from: ModelProto | None = None
+    flat: ModelProto | None = None
     read: tuple[Path, ...] = ()
 
     @property
@@ -106,7 +108,8 @@ def load(given: ModelSource, folder: Path | None = None) -> LoadedModel:
     scratch = WeightFile(folder)
     source = _take(given, scratch) if isinstance(given, ModelProto) else _read(Path(given), scratch)
     _check(source)
-    return source.rewritten(fold_weights(with_plain_constants(without_functions(source.model))))
+    flat = with_plain_constants(without_functions(source.model))
+    return replace(source.rewritten(fold_weights(flat)), flat=flat)
 
 
 def _take(model: ModelProto, scratch: WeightFile) -> LoadedModel:

@@ -66,6 +66,7 @@ def verify(
     context: RunContext,
     measured: Measured,
     candidate: Candidate,
+    written: ModelProto,
     evaluator: Evaluator | None,
     *,
     unchanged: bool,
@@ -76,7 +77,9 @@ def verify(
     Args:
         context: The original, the samples, and where to run.
         measured: The original without the channels that cost nothing.
-        candidate: The pruned model.
+        candidate: The pruned model, whose parameters and MACs are counted as the original's are: weights that the graph
+            computes are stored.
+        written: The same as it will be written.
         evaluator: Compares with the original; None without data.
         unchanged: Whether nothing was removed.
         progress: Told how many samples the drift is measured on so far, of how many.
@@ -86,11 +89,11 @@ def verify(
     """
     analysis, samples = measured.analysis, context.data.samples
     feed = next(samples.batches(1))
-    check(analysis.model, candidate.model)
+    check(analysis.model, written)
     _check_rewriting(context, analysis, feed)
     oracle = check_equivalence(
         candidate.mask,
-        candidate.model,
+        written,
         _feeds(context, measured),
         allowed=tolerance(analysis.model, analysis.shapes),
         trials=_other_sizes(analysis.model, feed),
@@ -103,8 +106,8 @@ def verify(
         after = before
     else:
         shapes = concrete_shapes(candidate.model, analysis.shapes.inputs, feed)
-        after = _size(candidate.model, shapes, per_run, size_of(candidate.model))
-    drift = None if evaluator is None else evaluator.drift(candidate.model, progress)
+        after = _size(candidate.model, shapes, per_run, size_of(written))
+    drift = None if evaluator is None else evaluator.drift(written, progress)
     return Verification(oracle, drift, before, after)
 
 

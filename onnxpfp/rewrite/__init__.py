@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from onnxpfp.rewrite.apply import apply
 from onnxpfp.rewrite.edits import Edits, NewInput
+from onnxpfp.rewrite.restore import restore
 
-__all__ = ["Edits", "NewInput", "apply"]
+__all__ = ["Edits", "NewInput", "apply", "restore"]

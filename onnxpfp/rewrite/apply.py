@@ -11,14 +11,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from onnxpfp.arrays import AnyArray, Ids, Keep, chunks
 from onnxpfp.channels import ChannelGraph, size_edits_of
 from onnxpfp.channels.size_edits import Number, SizeValues
 from onnxpfp.channels.symbolic import Dim, Entry, leaves
 from onnxpfp.errors import VerificationError
-from onnxpfp.model.constants import outer_names, stored_tensors
+from onnxpfp.model.constants import all_names, stored_tensors
 from onnxpfp.model.edit import add_constants, drop_unread, replace_nodes
 from onnxpfp.model.index import ModelIndex, Use
 from onnxpfp.rewrite.edits import Edits
@@ -139,7 +139,7 @@ class _Patch:
             stored_tensors(model.graph),
             index.uses,
             index.read_elsewhere,
-            names=_all_names(model.graph),
+            names=all_names(model.graph),
         )
 
     def _fresh_name(self, stem: str) -> str:
@@ -297,11 +297,3 @@ class _Patch:
             replace_nodes(graph, nodes)
         self.changed |= drop_unread(graph, self.replaced)
         add_constants(self.model, self.added)
-
-
-def _all_names(graph: GraphProto) -> set[str]:
-    names = {t.name for t in graph.initializer} | {i.name for i in graph.input}
-    for node in graph.node:
-        names.update(node.output)
-        names |= outer_names(node)
-    return names
