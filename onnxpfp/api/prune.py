@@ -14,6 +14,7 @@ from onnx import ModelProto
 from onnxpfp.allocation.search import SearchResult
 from onnxpfp.api.keywords import CALIBRATION, PROGRESS, documented, keywords
 from onnxpfp.channels import Analysis
+from onnxpfp.channels.file_axes import file_axes
 from onnxpfp.data.sources import SampleSource
 from onnxpfp.linear.weights import stored_axes_of
 from onnxpfp.model.load import ModelSource
@@ -189,11 +190,10 @@ def _plan(
             ids = graph.axes[stored_axis.tensor][stored_axis.axis]
             scales.setdefault(stored_axis.tensor, {})[stored_axis.axis] = decision.factor[ids]
     return make_plan(
-        graph,
+        file_axes(analysis),
         decision.keep,
         sha256=analysis.source.sha256,
         scales=scales,
-        stored=tuple(graph.stored_axes()),
         groups=[
             {"name": g.name, "kept": g.kept, "channels": g.channels, "selection": g.selection} for g in report.groups
         ],

@@ -17,6 +17,7 @@ from onnxpfp.allocation.uniform import allocate_uniformly
 from onnxpfp.allocation.widths import widths_of
 from onnxpfp.arrays import Ids, Keep
 from onnxpfp.channels import ChannelGraph, Consumer, Group
+from onnxpfp.channels.file_axes import file_axes
 from onnxpfp.errors import PlanError
 from onnxpfp.linear.bias import new_biases
 from onnxpfp.linear.weights import StoredAxis, reweightable
@@ -178,7 +179,7 @@ def choose(context: RunContext, measured: Measured) -> Decision:
     """
     graph = measured.analysis.graph
     if context.plan is not None:
-        keep, factor = keep_of_plan(graph, context.plan)
+        keep, factor = keep_of_plan(graph, file_axes(measured.analysis), context.plan)
         _refuse_unscalable(graph, measured.stored_axes, np.where(keep, factor, 1.0))
         return Decision(keep, np.where(keep, factor, 0.0), ())
     if not context.chooses:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -14,12 +14,14 @@ from numpy.typing import NDArray
 
 from onnxpfp.arrays import Ids, Keep
 from onnxpfp.channels import ChannelGraph, Unit
+from onnxpfp.channels.file_axes import FileAxes
 from onnxpfp.errors import PlanError
 
 __all__ = ["Plan", "PlanEntry", "keep_of_plan", "make_plan"]
 
 FORMAT = "onnxpfp-plan"
-VERSION = 1
+VERSIONS = (1, 2)
+"""2 where a plan names computed weights, which is more than programs know that read 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,11 @@ class Plan:
         source_sha256: Checksum of the file that it was made for.
         initializers: Entries by name; the output name for weights in Constant nodes. A vector that
             several nodes share and that was cut in different ways is left out. Such vectors follow
-            from the other weights, and so replay does without them.
+            from the other weights, and so replay does without them. Of weights that the graph computes, what
+            the file stores of them, at the indices that they follow.
+        computed: Entries of weights that the file does not store under a name of its main graph, and that its
+            initializers do not tell all about: those that the graph computes along axes that cannot be followed or
+            whose columns are scaled, and constants of local functions and of branches.
         groups: What was decided for each group, for people to read.
         attention: What went from an attention, "heads" or "width"; a replay takes the same.
     """
@@ -54,23 +60,22 @@ class Plan:
     initializers: Mapping[str, PlanEntry]
     groups: Sequence[Mapping[str, Any]] = ()
     attention: Unit = "heads"
+    computed: Mapping[str, PlanEntry] = field(default_factory=dict[str, PlanEntry])
+
+    @property
+    def entries(self) -> dict[str, PlanEntry]:
+        """All entries by name."""
+        return {**self.initializers, **self.computed}
 
     def to_json(self) -> str:
         """Write the plan as JSON."""
-        entries = {
-            name: {
-                "shape": list(entry.shape),
-                "keep": {str(axis): list(kept) for axis, kept in entry.keep.items()},
-                **({"scale": {str(axis): list(f) for axis, f in entry.scale.items()}} if entry.scale else {}),
-            }
-            for name, entry in self.initializers.items()
-        }
         document = {
             "format": FORMAT,
-            "version": VERSION,
+            "version": VERSIONS[bool(self.computed)],
             "source_sha256": self.source_sha256,
             "attention": self.attention,
-            "initializers": entries,
+            "initializers": _to_json(self.initializers),
+            **({"computed": _to_json(self.computed)} if self.computed else {}),
             "groups": list(self.groups),
         }
         return json.dumps(document, indent=1, allow_nan=False) + "\n"
@@ -91,14 +96,29 @@ class Plan:
         fields = cast("dict[str, Any]", document) if isinstance(document, dict) else {}
         if fields.get("format") != FORMAT:
             raise PlanError(f"{path}: is no plan of onnxpfp", hint="write one with --plan FILE.json")
-        if fields.get("version") != VERSION:
-            raise PlanError(f"{path}: is a plan of version {fields.get('version')}, not {VERSION}")
+        if fields.get("version") not in VERSIONS:
+            known = " or ".join(map(str, VERSIONS))
+            raise PlanError(f"{path}: is a plan of version {fields.get('version')}, not {known}")
         try:
-            entries = {name: _entry(entry) for name, entry in fields["initializers"].items()}
+            entries, computed = (
+                {name: _entry(entry) for name, entry in section.items()}
+                for section in (fields["initializers"], fields.get("computed", {}))
+            )
             unit: Unit = "width" if fields.get("attention") == "width" else "heads"
-            return cls(str(fields["source_sha256"]), entries, tuple(fields.get("groups", ())), unit)
+            return cls(str(fields["source_sha256"]), entries, tuple(fields.get("groups", ())), unit, computed)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise PlanError(f"{path}: the plan is damaged: {error!r}") from error
+
+
+def _to_json(entries: Mapping[str, PlanEntry]) -> dict[str, Any]:
+    return {
+        name: {
+            "shape": list(entry.shape),
+            "keep": {str(axis): list(kept) for axis, kept in entry.keep.items()},
+            **({"scale": {str(axis): list(f) for axis, f in entry.scale.items()}} if entry.scale else {}),
+        }
+        for name, entry in entries.items()
+    }
 
 
 def _entry(raw: Mapping[str, Any]) -> PlanEntry:
@@ -110,29 +130,39 @@ def _entry(raw: Mapping[str, Any]) -> PlanEntry:
 
 
 def make_plan(
-    graph: ChannelGraph,
+    weights: FileAxes,
     keep: Keep,
     *,
     sha256: str,
     scales: Mapping[str, Mapping[int, NDArray[np.float64]]],
-    stored: Sequence[tuple[str, tuple[Ids, ...]]],
     groups: Sequence[Mapping[str, Any]],
     attention: Unit,
 ) -> Plan:
     """Write down what a choice of channels keeps of every weight.
 
     Args:
-        graph: The channels.
+        weights: The channels of what the file stores.
         keep: Whether each stays.
         sha256: Checksum of the source file.
-        scales: Factors by stored tensor and axis, for all indices of the axis, where reweighted.
-        stored: The weights as they will be stored.
+        scales: Factors by weight and axis, for all indices of the axis, where reweighted.
         groups: What was decided for each group.
         attention: What went from an attention.
     """
+    # What the factors of a computed weight would be for what it is computed from depends on how.
+    scaled = [(name, axes) for name, axes in weights.followed if name in scales]
+    initializers, computed = (_entries(some, keep, scales) for some in (weights.stored, (*weights.computed, *scaled)))
+    return Plan(sha256, initializers, tuple(groups), attention, computed)
+
+
+def _entries(
+    weights: Iterable[tuple[str, tuple[Ids, ...]]],
+    keep: Keep,
+    scales: Mapping[str, Mapping[int, NDArray[np.float64]]],
+) -> dict[str, PlanEntry]:
+    """Write down what stays of weights, but for those that lose nothing, or not the same for all that read them."""
     entries: dict[str, PlanEntry] = {}
     conflicting: set[str] = set()
-    for name, axes in stored:
+    for name, axes in weights:
         kept = {
             number: tuple(np.flatnonzero(keep[ids]).tolist()) for number, ids in enumerate(axes) if not keep[ids].all()
         }
@@ -141,12 +171,16 @@ def make_plan(
         if name in entries and entries[name] != entry:
             conflicting.add(name)
         entries[name] = entry
-    changed = {n: e for n, e in entries.items() if (e.keep or e.scale) and n not in conflicting}
-    return Plan(sha256, changed, tuple(groups), attention)
+    return {n: e for n, e in entries.items() if (e.keep or e.scale) and n not in conflicting}
 
 
-def keep_of_plan(graph: ChannelGraph, plan: Plan) -> tuple[Keep, NDArray[np.float64]]:
+def keep_of_plan(graph: ChannelGraph, weights: FileAxes, plan: Plan) -> tuple[Keep, NDArray[np.float64]]:
     """Find the channels that a plan keeps, on the network it was made for or another export of it.
+
+    Args:
+        graph: The channels.
+        weights: Those of what the file stores.
+        plan: The plan.
 
     Returns:
         Whether each channel stays, and the factor of each, both by channel id.
@@ -157,11 +191,12 @@ def keep_of_plan(graph: ChannelGraph, plan: Plan) -> tuple[Keep, NDArray[np.floa
     """
     keep = graph.keep_all()
     factor = np.ones(graph.count + 1)
-    for name, entry in plan.initializers.items():
-        axes = graph.axes.get(name)
+    known = _by_name(graph, weights)
+    for name, entry in plan.entries.items():
+        axes = known.get(name)
         if name in graph.uses:
             continue
-        if axes is None or name not in graph.stored:
+        if axes is None:
             raise PlanError(
                 f"the plan names the weight '{name}', which the model does not have",
                 hint="replay a plan on the network it was made for, with the same weight names",
@@ -176,9 +211,16 @@ def keep_of_plan(graph: ChannelGraph, plan: Plan) -> tuple[Keep, NDArray[np.floa
             if not kept or len(kept) != len(factors) or not all(math.isfinite(f) and f > 0 for f in factors):
                 raise PlanError(f"the plan has impossible factors for axis {axis} of '{name}'")
             factor[axes[axis][list(kept)]] = factors
-    _agree(graph, plan, keep)
+    _agree(known, plan, keep)
     factor[0] = 1.0
     return keep, factor
+
+
+def _by_name(graph: ChannelGraph, weights: FileAxes) -> dict[str, tuple[Ids, ...]]:
+    """Return the channels of every weight that a plan may name; a vector that several nodes share has several."""
+    # Plans of before name computed weights among the initializers.
+    named = (*weights.stored, *weights.computed, *weights.followed)
+    return {name: axes for name, axes in named if name not in graph.uses}
 
 
 def _drop(keep: Keep, name: str, axis: int, axes: tuple[Ids, ...], kept: tuple[int, ...]) -> None:
@@ -192,11 +234,11 @@ def _drop(keep: Keep, name: str, axis: int, axes: tuple[Ids, ...], kept: tuple[i
     keep[ids] = False
 
 
-def _agree(graph: ChannelGraph, plan: Plan, keep: Keep) -> None:
+def _agree(known: Mapping[str, tuple[Ids, ...]], plan: Plan, keep: Keep) -> None:
     """Make sure that the dropped channels are exactly those of the plan's indices."""
-    for name, entry in plan.initializers.items():
-        axes = graph.axes[name]
-        for axis, kept in entry.keep.items() if name not in graph.uses else ():
+    for name, entry in plan.entries.items():
+        axes = known.get(name, ())
+        for axis, kept in entry.keep.items() if axes else ():
             if not np.array_equal(np.flatnonzero(keep[axes[axis]]), kept):
                 raise PlanError(
                     f"the plan's indices of axis {axis} of '{name}' do not go together with its others",
