@@ -22,7 +22,7 @@ from onnxpfp.channels.walk_input import WalkInput
 from onnxpfp.model.constants import Constants, stored_tensors
 from onnxpfp.model.shapes import concrete_shapes
 
-__all__ = ["FileAxes", "file_axes"]
+__all__ = ["FileAxes", "file_axes", "sources_behind"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,61 +44,63 @@ class FileAxes:
 
 def file_axes(analysis: Analysis) -> FileAxes:
     """Find the channels of everything that the file stores."""
-    graph, source = analysis.graph, analysis.source
-    given = source.rewritten_from or source.model
-    held = stored_tensors(given.graph).keys() | {tensor.values.name for tensor in given.graph.sparse_initializer}
-    weights = list(graph.stored_axes())
+    weights = list(analysis.graph.stored_axes())
+    held = _held(analysis)
     stored = [(name, axes) for name, axes in weights if name in held]
     apart = [(name, axes) for name, axes in weights if name not in held]
-    sources = _sources({name: axes for name, axes in apart if name not in graph.uses}, analysis, dict(stored))
-    followed = {
-        name for name, axes in apart if name in sources and _present([axes]) <= _present(sources[name].values())
-    }
-    behind = {name: axes for weight in sorted(followed) for name, axes in sources[weight].items()}
+    sources = sources_behind(analysis)
+    read = {name for name, _ in stored}
+    behind = {name: axes for tensors in sources.values() for name, axes in tensors.items() if name not in read}
     return FileAxes(
-        (*stored, *((name, axes) for name, axes in behind.items() if name not in dict(stored))),
-        tuple((name, axes) for name, axes in apart if name not in followed),
-        tuple((name, axes) for name, axes in apart if name in followed),
+        (*stored, *behind.items()),
+        tuple((name, axes) for name, axes in apart if name not in sources),
+        tuple((name, axes) for name, axes in apart if name in sources),
     )
+
+
+def _held(analysis: Analysis) -> set[str]:
+    """Return the names of the tensors that the file stores in its main graph."""
+    given = analysis.source.rewritten_from or analysis.source.model
+    return stored_tensors(given.graph).keys() | {tensor.values.name for tensor in given.graph.sparse_initializer}
+
+
+def sources_behind(analysis: Analysis) -> dict[str, dict[str, Axes]]:
+    """Find what weights are computed from.
+
+    Returns:
+        By weight whose channels can all be followed, the stored tensors behind it and the channels of their axes; 0
+        where an index is that of no channel, or of several.
+    """
+    graph, held = analysis.graph, _held(analysis)
+    computed = {name: graph.axes[name] for name in graph.stored if name not in held and name not in graph.uses}
+    flat = analysis.source.flat
+    if flat is None or not computed:
+        return {}
+    constants = Constants.of(flat)
+    nodes = {name: constants.nodes_behind(name) for name in computed if name in constants.names}
+    nodes = {name: behind for name, behind in nodes.items() if any(node.op_type != "Constant" for node in behind)}
+    if not nodes:
+        return {}
+    labelled = _walk(flat, nodes)
+    channel = _channels(labelled, {name: computed[name] for name in nodes})
+    read = {name: graph.axes[name] for name in graph.stored if name in held and name not in graph.uses}
+    axes: dict[str, Axes] = {}
+    for name in constants.weights:
+        if name in labelled.axes and name in held and name not in graph.uses:
+            ids = tuple(channel[labels] for labels in labelled.axes[name])
+            # What is read as it is, too, has channels of its own.
+            if name not in read or all(map(np.array_equal, ids, read[name])):
+                axes[name] = ids
+    sources = {
+        weight: {name: axes[name] for node in behind for name in (*node.input, *node.output) if name in axes}
+        for weight, behind in nodes.items()
+    }
+    return {weight: some for weight, some in sources.items() if _present([computed[weight]]) <= _present(some.values())}
 
 
 def _present(many: Iterable[Axes]) -> set[int]:
     """Return the channels on some axes."""
     return {int(channel) for axes in many for ids in axes for channel in np.unique(ids) if channel}
-
-
-def _sources(
-    computed: Mapping[str, Axes], analysis: Analysis, stored: Mapping[str, Axes]
-) -> dict[str, dict[str, Axes]]:
-    """Find what weights are computed from.
-
-    Args:
-        computed: The weights, and the channels of their axes.
-        analysis: The model.
-        stored: Channels of the tensors that are read as they are, too; what says something else is left out.
-
-    Returns:
-        By weight, the stored tensors behind it and the channels of their axes: 0 where an index is none of one channel.
-    """
-    flat = analysis.source.flat
-    constants = None if flat is None else Constants.of(flat)
-    if flat is None or constants is None or constants.names.isdisjoint(computed):
-        return {}
-    nodes = {name: constants.nodes_behind(name) for name in computed if name in constants.names}
-    labelled = _walk(flat, nodes)
-    channel = _channels(labelled, {name: computed[name] for name in nodes})
-    axes = {
-        name: tuple(channel[labels] for labels in labelled.axes[name])
-        for name in constants.weights
-        if name in labelled.axes
-    }
-    agreed = {
-        name: ids for name, ids in axes.items() if name not in stored or all(map(np.array_equal, ids, stored[name]))
-    }
-    return {
-        weight: {read: agreed[read] for node in behind for read in (*node.input, *node.output) if read in agreed}
-        for weight, behind in nodes.items()
-    }
 
 
 def _walk(flat: ModelProto, nodes: Mapping[str, Sequence[NodeProto]]) -> Walk:

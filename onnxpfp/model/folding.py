@@ -7,15 +7,16 @@ once and stored in the computation's place. Casts, transpositions and dequantiza
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
 
-from onnxpfp.model.constants import Constants, read_elsewhere, reader_counts
+from onnxpfp.model.constants import Constants, read_elsewhere, reader_counts, stored_tensors
 from onnxpfp.model.edit import add_constants, drop_nodes, drop_unread
 
-__all__ = ["fold_weights"]
+__all__ = ["fold_weights", "widened"]
 
 MIXING = frozenset(
     {"BatchNormalization", "Conv", "Einsum", "Gemm", "InstanceNormalization", "LayerNormalization"}
@@ -47,6 +48,27 @@ def fold_weights(model: ModelProto) -> ModelProto:
     tensors = [tensor for tensor in tensors if tensor.data_type != TensorProto.STRING]
     _store(folded, tensors)
     return folded
+
+
+def widened(flat: ModelProto, folded: ModelProto) -> frozenset[str]:
+    """Name the folded weights that take more than the constants that they are computed from: products of few ranks.
+
+    Args:
+        flat: The model before folding.
+        folded: The model after it.
+    """
+    constants, after = Constants.of(flat), stored_tensors(folded.graph)
+    names = [name for name in after if name not in constants.stored and name in constants.names]
+
+    def sources(name: str) -> set[str]:
+        nodes = constants.nodes_behind(name)
+        return {read for node in nodes for read in (*node.input, *node.output) if read in constants.stored}
+
+    return frozenset(
+        name
+        for name in names
+        if math.prod(after[name].dims) > sum(math.prod(constants.stored[source].dims) for source in sources(name))
+    )
 
 
 def _mixes(node: NodeProto) -> bool:

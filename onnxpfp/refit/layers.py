@@ -18,6 +18,7 @@ from onnxpfp.linear.layout import contracted_axis, output_axis
 from onnxpfp.linear.ops import FileWeight, LinearOp
 from onnxpfp.linear.weights import own_weights
 from onnxpfp.model.attributes import Attributes
+from onnxpfp.model.folding import widened
 from onnxpfp.model.shapes import Shapes
 from onnxpfp.refit.targets import RegressionTarget, TargetFinder
 from onnxpfp.rewrite.edits import Edits
@@ -69,7 +70,8 @@ def refit_layers(analysis: Analysis) -> tuple[tuple[RefitLayer, ...], tuple[tupl
     Returns:
         The ops, and consumers of channels that cannot be refitted, with the reason.
     """
-    shapes, stored = analysis.shapes, own_weights(analysis)
+    shapes, stored, source = analysis.shapes, own_weights(analysis), analysis.source
+    wide = frozenset[str]() if source.flat is None else widened(source.flat, source.model)
     known = {consumer.node: consumer for consumer in analysis.graph.consumers}
     editor, target_finder = BiasEditor.of(analysis, Edits()), TargetFinder(analysis)
     layers: list[RefitLayer] = []
@@ -79,6 +81,8 @@ def refit_layers(analysis: Analysis) -> tuple[tuple[RefitLayer, ...], tuple[tupl
         if consumer is None:
             continue
         reason = _obstacle(consumer, node, shapes, stored)
+        if not reason and stored[index] in wide:
+            reason = "its weights are computed from fewer numbers than they are, and a refit would store them"
         if reason:
             if index in known:
                 left.append((consumer.name, reason))

@@ -22,6 +22,7 @@ from onnxpfp.model.constants import all_names, stored_tensors
 from onnxpfp.model.edit import add_constants, drop_unread, replace_nodes
 from onnxpfp.model.index import ModelIndex, Use
 from onnxpfp.rewrite.edits import Edits
+from onnxpfp.rewrite.slices import sliced
 from onnxpfp.runtime.external_data import WeightFile, is_reference, numbers
 
 __all__ = ["apply", "renew"]
@@ -50,7 +51,7 @@ def apply(
     pruned.CopyFrom(model)
     patch = _Patch.of(pruned, graph, keep, scratch)
     for use, new in edits.inputs.items():
-        patch.give(use, _slice(new.array, new.axes, keep), new.name)
+        patch.give(use, sliced(new.array, new.axes, keep), new.name)
     patch.slice_weights(edits.tensors)
     patch.write_size_values(sizes)
     patch.finish()
@@ -71,18 +72,10 @@ def renew(pruned: ModelProto, graph: ChannelGraph, keep: Keep, edits: Edits, nod
     stored = stored_tensors(pruned.graph)
     for name, array in edits.tensors.items():
         axes = next(iter(graph.uses.get(name, {}).values()), graph.axes[name])
-        _store(stored[name], _slice(array, axes, keep))
+        _store(stored[name], sliced(array, axes, keep))
     nodes_by_output = {node.output[0]: node for node in pruned.graph.node}
     for (index, position), new in edits.inputs.items():
-        _store(stored[nodes_by_output[nodes[index]].input[position]], _slice(new.array, new.axes, keep))
-
-
-def _slice(array: AnyArray, axes: Sequence[Ids], keep: Keep) -> AnyArray:
-    for number, ids in enumerate(axes):
-        stays = keep[ids]
-        if not stays.all():
-            array = np.compress(stays, array, axis=number)
-    return array
+        _store(stored[nodes_by_output[nodes[index]].input[position]], sliced(new.array, new.axes, keep))
 
 
 def _pieces(array: AnyArray, axes: Sequence[Ids], keep: Keep) -> Iterator[AnyArray]:
@@ -183,7 +176,7 @@ class _Patch:
             shape = tuple(int(np.count_nonzero(self.keep[ids])) for ids in axes)
             self.scratch.put(tensor, shape, _pieces(array, axes, self.keep))
         else:
-            _store(tensor, _slice(array, axes, self.keep))
+            _store(tensor, sliced(array, axes, self.keep))
         if not whole:
             self.changed.add(name)
 
@@ -195,7 +188,7 @@ class _Patch:
         for use in uses:
             if kinds[use] == main or _whole(axes[use], self.keep):
                 continue
-            self.give(use, _slice(array, axes[use], self.keep), name)
+            self.give(use, sliced(array, axes[use], self.keep), name)
         in_place = [use for use in uses if kinds[use] == main]
         if in_place and not _whole(axes[in_place[0]], self.keep):
             whole = [use for use in uses if _whole(axes[use], self.keep)]

@@ -4,6 +4,8 @@
                         it went in, the file's own nodes compute it again.
     Channel shuffle     Written as a Gather; where all its channels stay, it is Reshape, Transpose, Reshape again.
     Equal Split         Its sizes are written out; where all its channels stay, they go again.
+    Cut product         A computed weight that lost channels is computed from what is left of its sources, where that
+                        gives it and takes less (`rewrite/recompute.py`).
 
 What these nodes read is still there, or comes back with them. Where a constant behind them was cut for another reader,
 they get a copy of it as it was, if that takes less than what it replaces.
@@ -23,6 +25,7 @@ from onnxpfp.model.attributes import Attributes
 from onnxpfp.model.constants import Constants, all_names, stored_tensors, subgraphs
 from onnxpfp.model.edit import add_constants, drop_initializers, drop_unread, replace_nodes
 from onnxpfp.model.index import ModelIndex
+from onnxpfp.rewrite.recompute import Recomputed, recompute, with_value
 from onnxpfp.runtime.external_data import numbers
 
 __all__ = ["restore"]
@@ -77,7 +80,8 @@ class _Search:
         stored: Its stored tensors.
         flat: The original with nothing in other words, but for functions and forms of constants.
         flat_index: Its nodes.
-        flat_stored: Its stored tensors.
+        flat_stored: Its stored tensors, cut where weights are computed from what is left.
+        recomputed: These weights.
         constants: Tensors of the original that do not depend on the inputs.
         analysis: The original in the words in which it was pruned.
         keep: Which of its channels stay.
@@ -89,6 +93,7 @@ class _Search:
     flat: ModelProto
     flat_index: ModelIndex
     flat_stored: Mapping[str, TensorProto]
+    recomputed: Recomputed
     constants: frozenset[str]
     analysis: Analysis
     keep: Keep
@@ -97,12 +102,15 @@ class _Search:
     @classmethod
     def of(cls, pruned: ModelProto, flat: ModelProto, analysis: Analysis, keep: Keep) -> _Search:
         """Index both models."""
+        stored = stored_tensors(pruned.graph)
+        recomputed = recompute(stored, analysis, keep)
         return cls(
             ModelIndex.of(pruned),
-            stored_tensors(pruned.graph),
+            stored,
             flat,
             ModelIndex.of(flat),
-            stored_tensors(flat.graph),
+            {**stored_tensors(flat.graph), **recomputed.sources},
+            recomputed,
             Constants.of(flat).names,
             analysis,
             keep,
@@ -120,8 +128,10 @@ class _Search:
                 yield from ((name,) for name in node.output if name in folded and self._untouched(name))
 
     def _untouched(self, name: str) -> bool:
-        """Tell whether a stored weight is what it was before anything was pruned."""
+        """Tell whether a stored weight is what the original's nodes give."""
         now = self.stored.get(name)
+        if name in self.recomputed.weights:
+            return True
         return now is not None and self._whole(name) and _equal(now, self.analysis.constants.stored[name])
 
     def part_behind(self, outputs: tuple[str, ...]) -> _Part | None:
@@ -135,8 +145,14 @@ class _Search:
         except _GoneError:
             return None
         freed = sum(_size(self.stored[name]) for name in outputs if name in self.stored)
-        copied = sum(_size(self.flat_stored[name]) for name in part.copies)
-        return part if not copied or copied < freed else None
+        # What was not touched is computed whatever it takes, as long as nothing has to be there twice.
+        new = part.copies | part.constants if self.cuts(outputs) else part.copies
+        added = sum(_size(self.flat_stored[name]) for name in new)
+        return part if not added or added < freed else None
+
+    def cuts(self, outputs: tuple[str, ...]) -> bool:
+        """Tell whether tensors are computed from what is left."""
+        return not self.recomputed.weights.isdisjoint(outputs)
 
     def _trace(self, name: str, part: _Part) -> None:
         """Collect what a tensor of the original is computed from, back to what the pruned model has."""
@@ -218,13 +234,16 @@ def _with_parts(pruned: ModelProto, search: _Search, parts: Sequence[_Part]) -> 
     model = ModelProto()
     model.CopyFrom(pruned)
     unread = [name for node in model.graph.node if not outputs.isdisjoint(node.output) for name in node.input]
-    returning = [(position, _renamed(flat_nodes[position], names)) for position in positions]
+    cut = search.recomputed.sources
+    returning = [(position, _renamed(with_value(flat_nodes[position], cut), names)) for position in positions]
     left = [node for node in model.graph.node if outputs.isdisjoint(node.output)]
     drop_initializers(model.graph, outputs)
     replace_nodes(model.graph, _merged(left, search.flat_index, returning))
     drop_unread(model.graph, unread)
     add_constants(model, [_copy(search.flat_stored[name], names.get(name, name)) for name in (*missing, *copied)])
-    _record_shapes(model, search.flat, {name for name in computed if name not in names})
+    shrunk = {position for part in parts if search.cuts(part.outputs) for position in part.nodes}
+    same = {name for position in set(positions) - shrunk for name in flat_nodes[position].output}
+    _record_shapes(model, search.flat, same - names.keys())
     return model
 
 
