@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from onnx import ModelProto, NodeProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from onnxpfp.channels import ChannelGraph
 from onnxpfp.model.attributes import Attributes
@@ -126,7 +126,10 @@ def _add_numbers(
     sizes = [(_sizes_name(model.graph.node[i]), _lengths(model.graph.node[i], shapes)) for i in splits]
     if standard_opset(model) < SIZES_AS_INPUT:
         sizes = []
-    tensors = [numpy_helper.from_array(np.array(numbers, np.int64), name) for name, numbers in (*orders, *sizes)]
+    # Listed, such small numbers take a byte or two each, and eight as raw data.
+    tensors = [
+        helper.make_tensor(name, TensorProto.INT64, [len(numbers)], numbers) for name, numbers in (*orders, *sizes)
+    ]
     add_constants(loose, tensors)
 
 

@@ -95,12 +95,25 @@ def _whole(axes: Iterable[Ids], keep: Keep) -> bool:
 def _store(tensor: TensorProto, array: AnyArray) -> None:
     """Put numbers into a tensor and leave its name, doc string and metadata alone."""
     new = numpy_helper.from_array(np.asarray(array, order="C"), tensor.name)
+    listed = _LISTED.get(tensor.data_type)
+    if listed is not None and len(getattr(tensor, listed)):
+        new.ClearField("raw_data")
+        getattr(new, listed).extend(array.ravel().tolist())
     kept = {"name", "doc_string", "metadata_props"}
     for field_, _ in list(tensor.ListFields()):
         if field_.name not in kept:
             tensor.ClearField(field_.name)
     new.ClearField("name")
     tensor.MergeFrom(new)
+
+
+_LISTED: Mapping[int, str] = {
+    TensorProto.INT32: "int32_data",
+    TensorProto.INT64: "int64_data",
+    TensorProto.UINT32: "uint64_data",
+    TensorProto.UINT64: "uint64_data",
+}
+"""Fields in which small integers take fewer bytes than raw ones; a tensor that has them there keeps them there."""
 
 
 @dataclass(slots=True, eq=False)
@@ -120,6 +133,9 @@ class _Patch:
     replaced: list[str] = field(default_factory=list[str])
     inserted: dict[str, NodeProto] = field(default_factory=dict[str, NodeProto])
     names: set[str] = field(default_factory=set[str])
+    shared: dict[tuple[str, tuple[int, ...], bytes], str] = field(
+        default_factory=dict[tuple[str, tuple[int, ...], bytes], str]
+    )
 
     @classmethod
     def of(cls, model: ModelProto, graph: ChannelGraph, keep: Keep, scratch: WeightFile | None) -> _Patch:
@@ -144,9 +160,25 @@ class _Patch:
 
     def give(self, use: Use, array: AnyArray, stem: str) -> None:
         """Let one node read a constant of its own."""
-        node = self.model.graph.node[use[0]]
+        self._read(use, self._add(array, stem))
+
+    def _share(self, use: Use, array: AnyArray, stem: str) -> None:
+        """Let one node read a constant, the same as others that read the same numbers."""
+        self._read(use, self._add_once(array, stem))
+
+    def _add(self, array: AnyArray, stem: str) -> str:
         name = self._fresh_name(stem)
         self.added.append(numpy_helper.from_array(np.asarray(array, order="C"), name))
+        return name
+
+    def _add_once(self, array: AnyArray, stem: str) -> str:
+        key = (str(array.dtype), array.shape, array.tobytes())
+        if key not in self.shared:
+            self.shared[key] = self._add(array, stem)
+        return self.shared[key]
+
+    def _read(self, use: Use, name: str) -> None:
+        node = self.model.graph.node[use[0]]
         while len(node.input) <= use[1]:
             node.input.append("")
         self.replaced.append(node.input[use[1]])
@@ -188,12 +220,12 @@ class _Patch:
         for use in uses:
             if kinds[use] == main or _whole(axes[use], self.keep):
                 continue
-            self.give(use, sliced(array, axes[use], self.keep), name)
+            self._share(use, sliced(array, axes[use], self.keep), name)
         in_place = [use for use in uses if kinds[use] == main]
         if in_place and not _whole(axes[in_place[0]], self.keep):
             whole = [use for use in uses if _whole(axes[use], self.keep)]
             for use in whole:
-                self.give(use, array, name)
+                self._share(use, array, name)
             self._slice_in_place(name, axes[in_place[0]])
 
     def write_size_values(self, sizes: SizeValues) -> None:
@@ -240,7 +272,7 @@ class _Patch:
             )
             if not same:
                 dtype = self._number_type(name) if tensor is None else numbers(tensor).dtype
-                self.give(use, array.astype(dtype), name)
+                self._share(use, array.astype(dtype), name)
 
     def _override(self, use: Use, entries: Mapping[int, Number]) -> None:
         """Put known numbers in the place of some that are computed: Where(known, numbers, computed)."""
@@ -251,11 +283,13 @@ class _Patch:
         known[list(entries)] = True
         new = np.zeros(value.size, self._number_type(computed))
         new[list(entries)] = list(entries.values())
-        names = [self._fresh_name(f"{computed}_{part}") for part in ("known", "new", "patched")]
-        for name, array in zip(names, (known, new), strict=False):
-            self.added.append(numpy_helper.from_array(array.reshape(value.shape), name))
-        self.inserted[names[2]] = helper.make_node("Where", [names[0], names[1], computed], [names[2]])
-        node.input[use[1]] = names[2]
+        choice, given = (
+            self._add_once(array.reshape(value.shape), f"{computed}_{part}")
+            for part, array in (("known", known), ("new", new))
+        )
+        patched = self._fresh_name(f"{computed}_patched")
+        self.inserted[patched] = helper.make_node("Where", [choice, given, computed], [patched])
+        node.input[use[1]] = patched
 
     def _number_type(self, name: str) -> np.dtype[np.generic]:
         return helper.tensor_dtype_to_np_dtype(self.graph.number_types[name])
