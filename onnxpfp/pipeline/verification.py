@@ -22,6 +22,7 @@ from onnxpfp.runtime.external_data import size_of
 from onnxpfp.verify.drift import Drift, check
 from onnxpfp.verify.equivalence import Equivalence, check_equivalence, tolerance
 from onnxpfp.verify.evaluator import Evaluator
+from onnxpfp.verify.growth import growth
 
 __all__ = ["Size", "Verification", "verify"]
 
@@ -54,12 +55,14 @@ class Verification:
         drift: The pruned model against the original; None without data.
         before: Size of the original.
         after: Size of the pruned model, measured anew.
+        growth: Why its file is larger than the original's; empty where it is not.
     """
 
     oracle: Equivalence
     drift: Drift | None
     before: Size
     after: Size
+    growth: str
 
 
 def verify(
@@ -108,7 +111,8 @@ def verify(
         shapes = concrete_shapes(candidate.model, analysis.shapes.inputs, feed)
         after = _size(candidate.model, shapes, per_run, size_of(written))
     drift = None if evaluator is None else evaluator.drift(written, progress)
-    return Verification(oracle, drift, before, after)
+    larger = growth(context.whole.source, written) if after.bytes > before.bytes else ""
+    return Verification(oracle, drift, before, after, larger)
 
 
 def _check_rewriting(context: RunContext, analysis: Analysis, feed: Feed) -> None:

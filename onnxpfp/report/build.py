@@ -162,6 +162,9 @@ def _notes(outcome: Outcome) -> list[str]:
         notes.append(
             "the original gives nothing but zeros on these inputs, so the comparison shows nothing: give other data"
         )
+    if outcome.verified.growth:
+        grown = outcome.verified.after.bytes - outcome.verified.before.bytes
+        notes.append(f"the pruned file is larger than the original, by {grown:,} bytes: {outcome.verified.growth}")
     if context.plan is not None and outcome.samples == 0:
         notes.append("replayed without data: no means were folded into biases; give --calib-data for that")
     forced = [
