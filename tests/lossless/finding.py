@@ -8,8 +8,8 @@ from typing import Any
 
 import nets
 import numpy as np
-from onnx import ModelProto
-from support.oracle import check_file, difference, problem, run
+from onnx import ModelProto, numpy_helper
+from support.oracle import Case, check_file, difference, problem, run
 
 from onnxpfp.channels import ChannelGraph
 from onnxpfp.data.inputs import input_specs
@@ -18,6 +18,7 @@ from onnxpfp.data.sources import load_samples
 from onnxpfp.linear.describe import linear_ops
 from onnxpfp.linear.weights import stored_axes_of
 from onnxpfp.lossless import Lossless, edits_of, find_lossless
+from onnxpfp.model.constants import stored_tensors
 from onnxpfp.rewrite import Edits, apply
 from onnxpfp.runtime.providers import resolve_providers
 
@@ -102,3 +103,41 @@ def multiple(arrays: Any, channel: int, of: int, factor: float) -> None:
     """Let a filter be a multiple of another."""
     for array in arrays:
         array[channel] = array[of] * factor
+
+
+def planted(case: Case, *, every: bool = False) -> ModelProto:
+    """Give the second channel of every group the weights of the first, and let the third one's be zero.
+
+    Args:
+        case: The network.
+        every: Whether all channels of a group get the weights of the first in their place.
+    """
+    copy = ModelProto()
+    copy.CopyFrom(case.model)
+    graph, places = case.graph, stored_axes_of(case.analysis)
+    contracted = {(place.tensor, place.axis) for place in places if place is not None}
+    tensors = stored_tensors(copy.graph)
+    for name, axes in graph.stored_axes():
+        array = numpy_helper.to_array(tensors[name]).copy()
+        for axis, ids in enumerate(axes):
+            for group in graph.groups if (name, axis) not in contracted and array.dtype.kind == "f" else ():
+                moved = np.moveaxis(array, axis, 0)
+                one, two, three = (np.flatnonzero(ids == channel) for channel in np.resize(group.channels, 3))
+                for channel in group.channels if every else ():
+                    other = np.flatnonzero(ids == channel)
+                    if other.size == one.size:
+                        moved[other] = moved[one]
+                if two.size == one.size:
+                    moved[two] = moved[one]
+                if group.channels.size > 2 and array.ndim > 1 and not every:
+                    moved[three] = 0
+        tensors[name].CopyFrom(numpy_helper.from_array(array, name))
+    return copy
+
+
+def bearable(model: ModelProto) -> bool:
+    """Whether a network computes numbers: with weights of zero some divide by zero."""
+    feeds = [*samples_of(model).batches(8), *others(model)]
+    return all(
+        np.isfinite(array).all() for feed in feeds for array in run(model, feed).values() if array.dtype.kind == "f"
+    )
