@@ -92,6 +92,14 @@ def _whole(axes: Iterable[Ids], keep: Keep) -> bool:
     return all(keep[ids].all() for ids in axes)
 
 
+_Key = tuple[str, tuple[int, ...], bytes]
+
+
+def _key(array: AnyArray) -> _Key:
+    """Return what arrays that hold the same numbers have in common."""
+    return str(array.dtype), array.shape, array.tobytes()
+
+
 def _store(tensor: TensorProto, array: AnyArray) -> None:
     """Put numbers into a tensor and leave its name, doc string and metadata alone."""
     new = numpy_helper.from_array(np.asarray(array, order="C"), tensor.name)
@@ -133,9 +141,7 @@ class _Patch:
     replaced: list[str] = field(default_factory=list[str])
     inserted: dict[str, NodeProto] = field(default_factory=dict[str, NodeProto])
     names: set[str] = field(default_factory=set[str])
-    shared: dict[tuple[str, tuple[int, ...], bytes], str] = field(
-        default_factory=dict[tuple[str, tuple[int, ...], bytes], str]
-    )
+    shared: dict[_Key, str] = field(default_factory=dict[tuple[str, tuple[int, ...], bytes], str])
 
     @classmethod
     def of(cls, model: ModelProto, graph: ChannelGraph, keep: Keep, scratch: WeightFile | None) -> _Patch:
@@ -172,7 +178,7 @@ class _Patch:
         return name
 
     def _add_once(self, array: AnyArray, stem: str) -> str:
-        key = (str(array.dtype), array.shape, array.tobytes())
+        key = _key(array)
         if key not in self.shared:
             self.shared[key] = self._add(array, stem)
         return self.shared[key]
@@ -215,18 +221,16 @@ class _Patch:
     def _slice_uses(self, name: str, uses: list[Use]) -> None:
         array = numbers(self.stored[name])
         axes = {use: self.graph.uses[name][use] for use in uses}
-        kinds = {use: tuple(self.keep[ids].tobytes() for ids in axes[use]) for use in uses}
-        main = None if name in self.captured else Counter(kinds.values()).most_common(1)[0][0]
+        pieces = {use: sliced(array, axes[use], self.keep) for use in uses}
+        # What keeps other indices may still hold the same numbers: biases that are all zero, for one.
+        kinds = {use: _key(piece) for use, piece in pieces.items()}
+        whole = _key(array)
+        main = whole if name in self.captured else Counter(kinds.values()).most_common(1)[0][0]
         for use in uses:
-            if kinds[use] == main or _whole(axes[use], self.keep):
-                continue
-            self._share(use, sliced(array, axes[use], self.keep), name)
-        in_place = [use for use in uses if kinds[use] == main]
-        if in_place and not _whole(axes[in_place[0]], self.keep):
-            whole = [use for use in uses if _whole(axes[use], self.keep)]
-            for use in whole:
-                self._share(use, array, name)
-            self._slice_in_place(name, axes[in_place[0]])
+            if kinds[use] != main:
+                self._share(use, pieces[use], name)
+        if main != whole:
+            self._slice_in_place(name, next(axes[use] for use in uses if kinds[use] == main))
 
     def write_size_values(self, sizes: SizeValues) -> None:
         """Write the numbers that count channels."""
