@@ -19,7 +19,7 @@ from onnxpfp.channels.analysis import Analysis
 from onnxpfp.channels.context import Axes
 from onnxpfp.channels.walk import Walk, walk
 from onnxpfp.channels.walk_input import WalkInput
-from onnxpfp.model.constants import Constants, stored_tensors
+from onnxpfp.model.constants import Constants
 from onnxpfp.model.shapes import concrete_shapes
 
 __all__ = ["FileAxes", "file_axes", "sources_behind"]
@@ -60,8 +60,9 @@ def file_axes(analysis: Analysis) -> FileAxes:
 
 def _held(analysis: Analysis) -> set[str]:
     """Return the names of the tensors that the file stores in its main graph."""
-    given = analysis.source.rewritten_from or analysis.source.model
-    return stored_tensors(given.graph).keys() | {tensor.values.name for tensor in given.graph.sparse_initializer}
+    graph = (analysis.source.rewritten_from or analysis.source.model).graph
+    names = {tensor.name for tensor in graph.initializer} | {t.values.name for t in graph.sparse_initializer}
+    return names | {node.output[0] for node in graph.node if node.op_type == "Constant"}
 
 
 def sources_behind(analysis: Analysis) -> dict[str, dict[str, Axes]]:

@@ -1,11 +1,18 @@
-"""Constants in one form: sparse tensors and the short forms of Constant become dense tensors, which can be cut."""
+"""Constants in one form: sparse tensors and the short forms of Constant become dense tensors, which can be cut.
+
+What was not cut then gets its own form back.
+"""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 from onnx import AttributeProto, ModelProto, NodeProto, SparseTensorProto, TensorProto, helper, numpy_helper
 
-__all__ = ["with_plain_constants"]
+from onnxpfp.model.edit import drop_initializers
+
+__all__ = ["with_own_constants", "with_plain_constants"]
 
 _SHORT = {
     "value_float": TensorProto.FLOAT,
@@ -34,6 +41,59 @@ def with_plain_constants(model: ModelProto) -> ModelProto:
             del node.attribute[:]
             node.attribute.append(attribute)
     return out
+
+
+def with_own_constants(model: ModelProto, given: ModelProto) -> ModelProto:
+    """Give the constants of the main graph the form that they had: all that are what they were, and what is sparse yet.
+
+    Args:
+        model: A model that was made from a plain one; it is not changed.
+        given: The model as it was before its constants were made plain.
+
+    Returns:
+        A model that computes the same; the model itself where no constant had another form.
+    """
+    dense = {tensor.name: tensor for tensor in model.graph.initializer}
+    of_name = {tensor.values.name: tensor for tensor in given.graph.sparse_initializer if tensor.values.name in dense}
+    sparse = {name: _again(dense[name], tensor) for name, tensor in of_name.items()}
+    forms = {node.output[0]: node.attribute[0] for node in given.graph.node if _plain(node)}
+    if not any(sparse.values()) and not any(node.output[0] in forms for node in model.graph.node):
+        return model
+    out = ModelProto()
+    out.CopyFrom(model)
+    drop_initializers(out.graph, {name for name, tensor in sparse.items() if tensor is not None})
+    out.graph.sparse_initializer.extend(tensor for tensor in sparse.values() if tensor is not None)
+    for node in out.graph.node:
+        form = forms.get(node.output[0])
+        attribute = None if form is None or node.op_type != "Constant" else _with_form(node.attribute[0], form)
+        if attribute is not None:
+            del node.attribute[:]
+            node.attribute.append(attribute)
+    return out
+
+
+def _with_form(now: AttributeProto, form: AttributeProto) -> AttributeProto | None:
+    """Return what a Constant node holds in the form that it had; None where it cannot have it any more."""
+    if form.name == "sparse_value":
+        tensor = _again(now.t, form.sparse_tensor)
+        return None if tensor is None else helper.make_attribute("sparse_value", tensor)
+    return form if now == _plain(helper.make_node("Constant", [], ["c"], **{form.name: _value(form)})) else None
+
+
+def _value(attribute: AttributeProto) -> Any:
+    return helper.get_attribute_value(attribute)
+
+
+def _again(dense: TensorProto, sparse: SparseTensorProto) -> SparseTensorProto | None:
+    """Make a tensor sparse that was it, the same if it is what it was; None where that takes more by now."""
+    if dense == _dense(sparse, dense.name):
+        return sparse
+    array = numpy_helper.to_array(dense)
+    places = np.flatnonzero(array)
+    if places.size * (array.itemsize + places.itemsize) >= array.nbytes:
+        return None
+    values = numpy_helper.from_array(array.ravel()[places], sparse.values.name)
+    return helper.make_sparse_tensor(values, numpy_helper.from_array(places.astype(np.int64)), list(dense.dims))
 
 
 def _plain(node: NodeProto) -> AttributeProto | None:

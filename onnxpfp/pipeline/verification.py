@@ -92,7 +92,7 @@ def verify(
     """
     analysis, samples = measured.analysis, context.data.samples
     feed = next(samples.batches(1))
-    check(analysis.model, written)
+    check(analysis.model, written, context.whole.source.rewritten_from or analysis.model)
     _check_rewriting(context, analysis, feed)
     oracle = check_equivalence(
         candidate.mask,

@@ -6,6 +6,7 @@
     Equal Split         Its sizes are written out; where all its channels stay, they go again.
     Cut product         A computed weight that lost channels is computed from what is left of its sources, where that
                         gives it and takes less (`rewrite/recompute.py`).
+    Sparse constant     It is stored as a dense one; where nothing of it went, it is sparse again (`model/plain.py`).
 
 What these nodes read is still there, or comes back with them. Where a constant behind them was cut for another reader,
 they get a copy of it as it was, if that takes less than what it replaces.
@@ -25,6 +26,7 @@ from onnxpfp.model.attributes import Attributes
 from onnxpfp.model.constants import Constants, all_names, stored_tensors, subgraphs
 from onnxpfp.model.edit import add_constants, drop_initializers, drop_unread, replace_nodes
 from onnxpfp.model.index import ModelIndex
+from onnxpfp.model.plain import with_own_constants
 from onnxpfp.rewrite.recompute import Recomputed, recompute, with_value
 from onnxpfp.runtime.external_data import numbers
 
@@ -47,7 +49,8 @@ def restore(pruned: ModelProto, analysis: Analysis, keep: Keep) -> ModelProto:
         return pruned
     search = _Search.of(pruned, flat, analysis, keep)
     parts = [part for outputs in search.candidates() if (part := search.part_behind(outputs)) is not None]
-    return _with_parts(pruned, search, parts) if parts else pruned
+    restored = _with_parts(pruned, search, parts) if parts else pruned
+    return with_own_constants(restored, analysis.source.rewritten_from or restored)
 
 
 @dataclass(slots=True, eq=False)

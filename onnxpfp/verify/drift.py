@@ -39,11 +39,16 @@ class Drift:
     held_out: bool
 
 
-def check(original: ModelProto, pruned: ModelProto) -> None:
+def check(original: ModelProto, pruned: ModelProto, *others: ModelProto) -> None:
     """Run onnx.checker with full shape inference.
 
     Where the original itself does not pass (ops that the checker does not know, outputs without a
-    shape), the pruned model is checked as far as the original passes.
+    shape, sparse weights), the pruned model is checked as far as the original passes.
+
+    Args:
+        original: The original.
+        pruned: The pruned model.
+        others: The original in other words.
 
     Raises:
         VerificationError: The pruned model is broken where the original is not.
@@ -52,7 +57,7 @@ def check(original: ModelProto, pruned: ModelProto) -> None:
         message = checker_message(pruned, full=full)
         if message is None:
             return
-        if checker_message(original, full=full) is None:
+        if all(checker_message(one, full=full) is None for one in (original, *others)):
             raise VerificationError(f"the pruned model is broken: {message}")
 
 
