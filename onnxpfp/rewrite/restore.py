@@ -7,6 +7,8 @@
     Cut product         A computed weight that lost channels is computed from what is left of its sources, where that
                         gives it and takes less (`rewrite/recompute.py`).
     Sparse constant     It is stored as a dense one; where nothing of it went, it is sparse again (`model/plain.py`).
+    Local function      Its body stands in the place of its call; where that makes the file larger and nothing in it
+                        changed, it is called again (`model/calls.py`).
 
 What these nodes read is still there, or comes back with them. Where a constant behind them was cut for another reader,
 they get a copy of it as it was, if that takes less than what it replaces.
@@ -23,12 +25,13 @@ from onnx import ModelProto, NodeProto, TensorProto
 from onnxpfp.arrays import Keep
 from onnxpfp.channels import Analysis
 from onnxpfp.model.attributes import Attributes
+from onnxpfp.model.calls import with_calls
 from onnxpfp.model.constants import Constants, all_names, stored_tensors, subgraphs
 from onnxpfp.model.edit import add_constants, drop_initializers, drop_unread, replace_nodes
 from onnxpfp.model.index import ModelIndex
 from onnxpfp.model.plain import with_own_constants
 from onnxpfp.rewrite.recompute import Recomputed, recompute, with_value
-from onnxpfp.runtime.external_data import numbers
+from onnxpfp.runtime.external_data import numbers, size_of
 
 __all__ = ["restore"]
 
@@ -50,7 +53,10 @@ def restore(pruned: ModelProto, analysis: Analysis, keep: Keep) -> ModelProto:
     search = _Search.of(pruned, flat, analysis, keep)
     parts = [part for outputs in search.candidates() if (part := search.part_behind(outputs)) is not None]
     restored = _with_parts(pruned, search, parts) if parts else pruned
-    return with_own_constants(restored, analysis.source.rewritten_from or restored)
+    given = analysis.source.rewritten_from or restored
+    if given.functions and size_of(restored) > analysis.source.size_bytes:
+        restored = with_calls(restored, given, flat)
+    return with_own_constants(restored, given)
 
 
 @dataclass(slots=True, eq=False)
