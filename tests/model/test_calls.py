@@ -74,11 +74,11 @@ def pruned(model: ModelProto, **options: Any) -> onnxpfp.Result:
 )
 @pytest.mark.parametrize("option", [{}, {"calibration": nets.noise(64, 6)}], ids=["weights", "data"])
 def test_what_would_make_the_file_larger_is_called_again(functions: str, call: str, option: dict[str, Any]) -> None:
-    model = network(functions, call=call)
+    model = network(functions, calls=20, call=call)
     assert without_functions(model).ByteSize() > 1.3 * model.ByteSize()
     result = pruned(model, **option)
     written = result.model
-    assert ops(written)["gate"] == 12
+    assert ops(written)["gate"] == 20
     assert {f.name for f in written.functions} == {f.name for f in model.functions}
     assert result.report.after.bytes == len(written.SerializeToString()) < len(model.SerializeToString())
     onnx.checker.check_model(written, full_check=True)
