@@ -121,15 +121,16 @@ def _walk(flat: ModelProto, nodes: Mapping[str, Sequence[NodeProto]]) -> Walk:
 def _channels(labelled: Walk, weights: Mapping[str, Axes]) -> Ids:
     """Give every label the channel of the indices of weights that have it, 0 where that are several or none."""
     component = labelled.labels.components().of_label
-    channel = np.zeros(component.size, np.int64)
+    unknown = -1
+    channel = np.full(component.size, unknown, np.int64)
     several = np.zeros(component.size, np.bool_)
     for name, axes in weights.items():
         for labels, ids in zip(labelled.axes[name], axes, strict=True):
             # Label 0 is no index in particular.
             parts, own = component[labels[labels != 0]], ids[labels != 0]
-            several[parts[(channel[parts] != 0) & (channel[parts] != own)]] = True
+            several[parts[(channel[parts] != unknown) & (channel[parts] != own)]] = True
             channel[parts] = own
             several[parts[channel[parts] != own]] = True
-    of_label = np.where(several, 0, channel)[component]
+    of_label = np.where(several | (channel == unknown), 0, channel)[component]
     of_label[0] = 0
     return of_label

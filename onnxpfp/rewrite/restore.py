@@ -17,7 +17,7 @@ they get a copy of it as it was, if that takes less than what it replaces.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto
@@ -30,7 +30,7 @@ from onnxpfp.model.constants import Constants, all_names, stored_tensors, subgra
 from onnxpfp.model.edit import add_constants, drop_initializers, drop_unread, replace_nodes
 from onnxpfp.model.index import ModelIndex
 from onnxpfp.model.plain import with_own_constants
-from onnxpfp.rewrite.recompute import Recomputed, recompute, with_value
+from onnxpfp.rewrite.recompute import recompute, with_value
 from onnxpfp.runtime.external_data import numbers, size_of
 
 __all__ = ["restore"]
@@ -51,7 +51,14 @@ def restore(pruned: ModelProto, analysis: Analysis, keep: Keep) -> ModelProto:
     if flat is None:
         return pruned
     search = _Search.of(pruned, flat, analysis, keep)
-    parts = [part for outputs in search.candidates() if (part := search.part_behind(outputs)) is not None]
+    parts = search.parts()
+    recomputed = recompute(search.stored, analysis, keep)
+    if recomputed.weights:
+        search = replace(search, sources=recomputed.sources, recomputed=recomputed.weights, known={})
+        cut = [part for part in search.parts() if search.cuts(part) and not any(map(part.meets, parts))]
+        used = {name for part in cut for name in part.tensors}
+        search = replace(search, sources={name: t for name, t in recomputed.sources.items() if name in used})
+        parts += cut
     restored = _with_parts(pruned, search, parts) if parts else pruned
     given = analysis.source.rewritten_from or restored
     if given.functions and size_of(restored) > analysis.source.size_bytes:
@@ -66,14 +73,23 @@ class _Part:
     Attributes:
         outputs: The tensors, of one node.
         nodes: Positions of nodes of the original.
-        constants: Initializers that the pruned model lacks.
-        copies: Initializers and Constant nodes that it has with other numbers.
+        constants: Initializers and Constant nodes that the pruned model lacks.
+        copies: Those that it has with other numbers.
     """
 
     outputs: tuple[str, ...]
     nodes: set[int] = field(default_factory=set[int])
     constants: set[str] = field(default_factory=set[str])
     copies: set[str] = field(default_factory=set[str])
+
+    @property
+    def tensors(self) -> set[str]:
+        """All constants that come back."""
+        return self.constants | self.copies
+
+    def meets(self, other: _Part) -> bool:
+        """Tell whether two parts share what comes back."""
+        return not (self.nodes.isdisjoint(other.nodes) and self.tensors.isdisjoint(other.tensors))
 
 
 class _GoneError(Exception):
@@ -89,7 +105,8 @@ class _Search:
         stored: Its stored tensors.
         flat: The original with nothing in other words, but for functions and forms of constants.
         flat_index: Its nodes.
-        flat_stored: Its stored tensors, cut where weights are computed from what is left.
+        flat_stored: Its stored tensors.
+        sources: Some of them, cut, where weights are computed from what is left.
         recomputed: These weights.
         constants: Tensors of the original that do not depend on the inputs.
         analysis: The original in the words in which it was pruned.
@@ -102,7 +119,8 @@ class _Search:
     flat: ModelProto
     flat_index: ModelIndex
     flat_stored: Mapping[str, TensorProto]
-    recomputed: Recomputed
+    sources: Mapping[str, TensorProto]
+    recomputed: frozenset[str]
     constants: frozenset[str]
     analysis: Analysis
     keep: Keep
@@ -111,21 +129,29 @@ class _Search:
     @classmethod
     def of(cls, pruned: ModelProto, flat: ModelProto, analysis: Analysis, keep: Keep) -> _Search:
         """Index both models."""
-        stored = stored_tensors(pruned.graph)
-        recomputed = recompute(stored, analysis, keep)
         return cls(
             ModelIndex.of(pruned),
-            stored,
+            stored_tensors(pruned.graph),
             flat,
             ModelIndex.of(flat),
-            {**stored_tensors(flat.graph), **recomputed.sources},
-            recomputed,
+            stored_tensors(flat.graph),
+            {},
+            frozenset(),
             Constants.of(flat).names,
             analysis,
             keep,
         )
 
-    def candidates(self) -> Iterator[tuple[str, ...]]:
+    def parts(self) -> list[_Part]:
+        """Find all that can be given back."""
+        found = (self._part_behind(outputs) for outputs in self._candidates())
+        return [part for part in found if part is not None]
+
+    def tensor(self, name: str) -> TensorProto:
+        """Return a stored tensor as it comes back."""
+        return self.sources.get(name, self.flat_stored[name])
+
+    def _candidates(self) -> Iterator[tuple[str, ...]]:
         """Yield what the original computes in other words and has lost nothing: tensors of one node."""
         folded = self.analysis.constants.stored
         for node in self.flat.graph.node:
@@ -139,11 +165,11 @@ class _Search:
     def _untouched(self, name: str) -> bool:
         """Tell whether a stored weight is what the original's nodes give."""
         now = self.stored.get(name)
-        if name in self.recomputed.weights:
+        if name in self.recomputed:
             return True
         return now is not None and self._whole(name) and _equal(now, self.analysis.constants.stored[name])
 
-    def part_behind(self, outputs: tuple[str, ...]) -> _Part | None:
+    def _part_behind(self, outputs: tuple[str, ...]) -> _Part | None:
         """Find what computes some tensors in the original; None where it is not to be had, or would take more."""
         part = _Part(outputs)
         position = self.flat_index.producers[outputs[0]]
@@ -155,13 +181,13 @@ class _Search:
             return None
         freed = sum(_size(self.stored[name]) for name in outputs if name in self.stored)
         # What was not touched is computed whatever it takes, as long as nothing has to be there twice.
-        new = part.copies | part.constants if self.cuts(outputs) else part.copies
-        added = sum(_size(self.flat_stored[name]) for name in new)
+        new = part.tensors if self.cuts(part) else part.copies
+        added = sum(_size(self.tensor(name)) for name in new)
         return part if not added or added < freed else None
 
-    def cuts(self, outputs: tuple[str, ...]) -> bool:
-        """Tell whether tensors are computed from what is left."""
-        return not self.recomputed.weights.isdisjoint(outputs)
+    def cuts(self, part: _Part) -> bool:
+        """Tell whether a weight is computed from what is left."""
+        return not self.recomputed.isdisjoint(part.outputs)
 
     def _trace(self, name: str, part: _Part) -> None:
         """Collect what a tensor of the original is computed from, back to what the pruned model has."""
@@ -191,7 +217,7 @@ class _Search:
 
     def _compare(self, name: str) -> bool:
         if name in self.flat_stored:
-            return name in self.stored and _equal(self.stored[name], self.flat_stored[name])
+            return name in self.stored and _equal(self.stored[name], self.tensor(name))
         node, now = self.flat_index.producer(name), self.index.producer(name)
         if node is None:
             return True
@@ -243,14 +269,15 @@ def _with_parts(pruned: ModelProto, search: _Search, parts: Sequence[_Part]) -> 
     model = ModelProto()
     model.CopyFrom(pruned)
     unread = [name for node in model.graph.node if not outputs.isdisjoint(node.output) for name in node.input]
-    cut = search.recomputed.sources
-    returning = [(position, _renamed(with_value(flat_nodes[position], cut), names)) for position in positions]
+    returning = [
+        (position, _renamed(with_value(flat_nodes[position], search.sources), names)) for position in positions
+    ]
     left = [node for node in model.graph.node if outputs.isdisjoint(node.output)]
     drop_initializers(model.graph, outputs)
     replace_nodes(model.graph, _merged(left, search.flat_index, returning))
     drop_unread(model.graph, unread)
-    add_constants(model, [_copy(search.flat_stored[name], names.get(name, name)) for name in (*missing, *copied)])
-    shrunk = {position for part in parts if search.cuts(part.outputs) for position in part.nodes}
+    add_constants(model, [_copy(search.tensor(name), names.get(name, name)) for name in (*missing, *copied)])
+    shrunk = {position for part in parts if search.cuts(part) for position in part.nodes}
     same = {name for position in set(positions) - shrunk for name in flat_nodes[position].output}
     _record_shapes(model, search.flat, same - names.keys())
     return model

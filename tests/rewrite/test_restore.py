@@ -143,6 +143,47 @@ def test_a_constant_that_was_cut_for_another_reader_is_there_twice_if_that_takes
     assert run(result.model, feed)["y"].shape == (5, 3)
 
 
+FACTORS = "float[16,1] left, float[1,40] right, float[24,1] rows, float[1,24] columns, float[1,24] others"
+SHARED_FACTORS: dict[str, tuple[str, str]] = {
+    "rows, whole first": (
+        "u = MatMul(rows, others)",
+        "k0 = MatMul(o, u)\n k1 = Softmax(k0)\n k2 = MatMul(q, v)\n z = Tanh(k2)",
+    ),
+    "rows, cut first": (
+        "v = MatMul(rows, columns)\n u = MatMul(rows, others)",
+        "k2 = MatMul(q, v)\n z = Tanh(k2)\n k0 = MatMul(o, u)\n k1 = Softmax(k0)",
+    ),
+    "rows through a node": (
+        "t = Mul(rows, rows)\n u = MatMul(t, others)\n v = MatMul(t, columns)",
+        "k2 = MatMul(q, v)\n z = Tanh(k2)\n k0 = MatMul(o, u)\n k1 = Softmax(k0)",
+    ),
+    "columns as a vector of several": (
+        "u = Mul(columns, others)",
+        "k0 = Add(o, u)\n k3 = Mul(k0, u)\n k1 = Softmax(k3)\n k2 = MatMul(q, v)\n z = Tanh(k2)",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", SHARED_FACTORS)
+def test_a_factor_of_a_cut_weight_and_of_a_whole_one(case: str) -> None:
+    """Softmax keeps all that u has; v, which is computed from the same factor, loses rows and columns."""
+    body, extra = SHARED_FACTORS[case]
+    product = "" if "v = " in body else "\n v = MatMul(rows, columns)"
+    model = network(
+        f"table = MatMul(left, right)\n {body}{product}", f"{FACTORS}, float[16,24] w0", f"o = MatMul(x, w0)\n {extra}"
+    )
+    model.graph.node[-1].input[0] = "z"
+    model.graph.output.append(onnx.helper.make_tensor_value_info("k1", 1, ["N", 24]))
+    result = prune(model, keep_macs=0.6, exclude=["w0"])
+    feed = {"x": nets.noise(5, 16)}
+    before, after = run(model, feed), run(result.model, feed)
+    np.testing.assert_allclose(after["k1"], before["k1"], rtol=1e-5)
+    assert "table" not in stored_tensors(result.model.graph)
+    assert result.report.after.macs < result.report.before.macs
+    again = prune(model, keep_macs=None, from_plan=result.plan, exclude=["w0"])
+    assert again.model.SerializeToString() == result.model.SerializeToString()
+
+
 SHUFFLE = """
     s1 = Constant<value = int64[5] {{0,2,{half},{side},{side}}}>()
     s2 = Constant<value = int64[4] {{0,{width},{side},{side}}}>()
