@@ -212,10 +212,18 @@ class ScopeOptions(ModelOptions):
         choices=("heads", "width"),
     )
     include: Sequence[str] = _option(
-        (), "Prune only these nodes and initializers: a glob, or re:REGEX.", "choice", metavar="PAT", repeated=True
+        (),
+        "Prune only these nodes and initializers: a name, a glob, or re:REGEX.",
+        "choice",
+        metavar="PAT",
+        repeated=True,
     )
     exclude: Sequence[str] = _option(
-        (), "Do not prune these nodes and initializers: a glob, or re:REGEX.", "choice", metavar="PAT", repeated=True
+        (),
+        "Do not prune these nodes and initializers: a name, a glob, or re:REGEX.",
+        "choice",
+        metavar="PAT",
+        repeated=True,
     )
 
 
