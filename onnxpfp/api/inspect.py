@@ -64,6 +64,7 @@ def inspect_with(model: ModelSource, scope: ScopeOptions) -> Inspection:
         reachable=reachable,
         groups=_groups(analysis, total),
         stays=_stays(analysis.graph.fixed, weight_footprints(analysis), total),
+        notes=analysis.source.notes,
     )
 
 

@@ -79,7 +79,8 @@ def apply_patterns(model: ModelProto, walk: Walk, patterns: Patterns) -> None:
         OptionError: A pattern matches nothing.
     """
     stored = stored_tensors(model.graph)
-    names = list(dict.fromkeys([*filter(None, map(_name_of, model.graph.node)), *stored]))
+    nodes_named = [name for name in map(_name_of, model.graph.node) if name]
+    names = list(dict.fromkeys([*nodes_named, *stored]))
     for pattern in patterns.exclude:
         matched = _matches(pattern, names, "--exclude")
         reason = f"--exclude '{pattern}' leaves it as it is"

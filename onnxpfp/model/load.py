@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,7 +17,10 @@ from onnxpfp.errors import ModelError, one_line
 from onnxpfp.model.constants import all_graphs
 from onnxpfp.model.folding import fold_weights
 from onnxpfp.model.functions import without_functions
+from onnxpfp.model.order import with_sorted_nodes
 from onnxpfp.model.plain import with_plain_constants
+from onnxpfp.model.recorded import StaleShape, drop_contradicted, drop_stale_shapes
+from onnxpfp.model.shapes import Shapes
 from onnxpfp.runtime.external_data import (
     FileSlice,
     WeightFile,
@@ -52,8 +55,8 @@ class LoadedModel:
     """A model as it was given.
 
     Attributes:
-        model: The model: weights in memory or, above `IN_MEMORY`, in their files; bodies of local functions in
-            place, constants dense, weights that are computed from others folded. It is never changed.
+        model: The model: weights in memory or, above `IN_MEMORY`, in their files; nodes sorted, bodies of local
+            functions in place, constants dense, weights that are computed from others folded. It is never changed.
         data: The bytes of the file, or of the model where it was given as an object.
         path: The file, or None.
         external: Whether weights lie in other files.
@@ -61,6 +64,7 @@ class LoadedModel:
         scratch: Where new weights go in place of those that lie in files.
         rewritten_from: The model as it was given, where `model` is written in other words; else None.
         read: The file and those of its weights; empty for a model object.
+        stale: Recorded shapes that were not true; `model` has them no more.
     """
 
     model: ModelProto
@@ -71,6 +75,7 @@ class LoadedModel:
     scratch: WeightFile
     rewritten_from: ModelProto | None = None
     read: tuple[Path, ...] = ()
+    stale: tuple[StaleShape, ...] = ()
 
     @property
     def sha256(self) -> str:
@@ -82,6 +87,16 @@ class LoadedModel:
         if model is self.model:
             return self
         return replace(self, model=model, rewritten_from=self.rewritten_from or self.model)
+
+    def with_shapes(self, shapes: Shapes) -> LoadedModel:
+        """Drop the recorded shapes that contradict those of a run."""
+        model, stale = drop_contradicted(self.model, shapes.shape, shapes.dtype)
+        return replace(self.rewritten(model), stale=self.stale + stale)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know about the file."""
+        return (_stale_note(self.stale),) if self.stale else ()
 
     @property
     def title(self) -> str:
@@ -106,7 +121,16 @@ def load(given: ModelSource, folder: Path | None = None) -> LoadedModel:
     scratch = WeightFile(folder)
     source = _take(given, scratch) if isinstance(given, ModelProto) else _read(Path(given), scratch)
     _check(source)
-    return source.rewritten(fold_weights(with_plain_constants(without_functions(source.model))))
+    model = with_plain_constants(without_functions(with_sorted_nodes(source.model)))
+    model, stale = drop_stale_shapes(fold_weights(model))
+    return replace(source.rewritten(model), stale=stale)
+
+
+def _stale_note(stale: Sequence[StaleShape]) -> str:
+    """Say which recorded shapes were wrong."""
+    shown = ", ".join(f"'{one.tensor}' {one.recorded} where it is {one.computed}" for one in stale[:2])
+    rest = f" and {len(stale) - 2} more" if len(stale) > 2 else ""
+    return f"the file recorded shapes that its tensors do not have, and these records were dropped: {shown}{rest}"
 
 
 def _take(model: ModelProto, scratch: WeightFile) -> LoadedModel:

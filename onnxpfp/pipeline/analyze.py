@@ -167,6 +167,7 @@ def _analysed(
 ) -> Analysis:
     with clock.phase("shapes"):
         shapes = concrete_shapes(source.model, input_shapes, feed)
+        source = source.with_shapes(shapes)
         constants = Constants.of(source.model)
     with clock.phase("channels"):
         patterns = Patterns(options.include, options.exclude)

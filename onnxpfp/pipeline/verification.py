@@ -12,13 +12,17 @@ from onnx import ModelProto
 from onnxpfp.channels import Analysis
 from onnxpfp.channels.macs import count_macs, count_params
 from onnxpfp.data.samples import Feed
-from onnxpfp.errors import VerificationError
+from onnxpfp.errors import ModelError, VerificationError
+from onnxpfp.model.edit import forget_records
+from onnxpfp.model.functions import calls_namesake, with_named_overloads
+from onnxpfp.model.order import with_sorted_nodes
 from onnxpfp.model.shapes import Shapes, concrete_shapes
 from onnxpfp.pipeline.calibration import Measured
 from onnxpfp.pipeline.candidate import Candidate
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.progress import Count
 from onnxpfp.runtime.external_data import size_of
+from onnxpfp.runtime.session import open_session
 from onnxpfp.verify.drift import Drift, check
 from onnxpfp.verify.equivalence import Equivalence, check_equivalence, tolerance
 from onnxpfp.verify.evaluator import Evaluator
@@ -54,12 +58,14 @@ class Verification:
         drift: The pruned model against the original; None without data.
         before: Size of the original.
         after: Size of the pruned model, measured anew.
+        refused: What onnxruntime says against the file as it was given; empty where it loads it.
     """
 
     oracle: Equivalence
     drift: Drift | None
     before: Size
     after: Size
+    refused: str
 
 
 def verify(
@@ -87,7 +93,7 @@ def verify(
     analysis, samples = measured.analysis, context.data.samples
     feed = next(samples.batches(1))
     check(analysis.model, candidate.model)
-    _check_rewriting(context, analysis, feed)
+    refused = _check_rewriting(context, analysis, feed)
     oracle = check_equivalence(
         candidate.mask,
         candidate.model,
@@ -105,22 +111,34 @@ def verify(
         shapes = concrete_shapes(candidate.model, analysis.shapes.inputs, feed)
         after = _size(candidate.model, shapes, per_run, size_of(candidate.model))
     drift = None if evaluator is None else evaluator.drift(candidate.model, progress)
-    return Verification(oracle, drift, before, after)
+    return Verification(oracle, drift, before, after, refused)
 
 
-def _check_rewriting(context: RunContext, analysis: Analysis, feed: Feed) -> None:
+def _check_rewriting(context: RunContext, analysis: Analysis, feed: Feed) -> str:
     """Make sure that the model that was pruned computes what the given one does, where it is written in other words.
 
-    Bodies of local functions stand in their places there, weights are folded, shuffles are permutations.
+    Bodies of local functions stand in their places there, weights are folded, shuffles are permutations. Where
+    onnxruntime does not load the given one, it stands here as near to the file as it does: nodes sorted, overloads of
+    functions under names of their own.
+
+    Returns:
+        What onnxruntime says against the given one; empty where it loads it.
 
     Raises:
         VerificationError: They do not.
     """
     given = analysis.source.rewritten_from
     if given is None:
-        return
-    allowed = tolerance(analysis.model, analysis.shapes)
+        return ""
     requests, threads = context.requests, context.options.threads
+    refused = _refusal(given, context)
+    if refused:
+        nearest = ModelProto()
+        nearest.CopyFrom(with_named_overloads(with_sorted_nodes(given)))
+        given = forget_records(nearest)
+        if _refusal(given, context):
+            return refused
+    allowed = tolerance(analysis.model, analysis.shapes)
     try:
         check_equivalence(given, analysis.model, [feed], allowed=allowed, providers=requests, threads=threads)
     except VerificationError as error:
@@ -128,6 +146,19 @@ def _check_rewriting(context: RunContext, analysis: Analysis, feed: Feed) -> Non
             f"{analysis.source.title}: rewritten for pruning, it computes something else: {error}",
             hint="please report it with the model",
         ) from error
+    return refused
+
+
+def _refusal(model: ModelProto, context: RunContext) -> str:
+    """Return what onnxruntime says against a model; empty where it loads it."""
+    if calls_namesake(model):
+        # onnxruntime would go on inlining for ever.
+        return "a local function calls an overload of itself"
+    try:
+        open_session(model, context.requests, threads=context.options.threads, optimize=False)
+    except ModelError as error:
+        return str(error).removeprefix("onnxruntime cannot load the model: ")
+    return ""
 
 
 def _feeds(context: RunContext, measured: Measured) -> list[Feed]:

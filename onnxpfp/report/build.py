@@ -128,7 +128,12 @@ def _selected(chosen: Selection) -> str:
 
 def _notes(outcome: Outcome) -> list[str]:
     context, options, selections = outcome.context, outcome.context.options, outcome.decision.selections
-    notes: list[str] = []
+    notes = [*context.whole.source.notes]
+    if outcome.verified.refused:
+        notes.append(
+            f"onnxruntime cannot load the file as it was given: {outcome.verified.refused}. What was measured and "
+            "pruned is the same network in a form that it loads: nodes sorted, functions inlined, wrong records dropped"
+        )
     if not isinstance(outcome.calibration, DataCalibration) and context.plan is None:
         notes.append(
             "no data: channels were chosen by weights alone (data-independent coreset scores). A few "

@@ -83,6 +83,7 @@ class Inspection:
         reachable: What of it lies in at least one channel, and so can go.
         groups: The groups of channels, the most expensive first: by share of parameters plus share of MACs.
         stays: What stays and why, in the same order.
+        notes: What the user should know about the file.
     """
 
     file: str | None
@@ -95,16 +96,12 @@ class Inspection:
     reachable: Footprint
     groups: tuple[InspectedGroup, ...]
     stays: tuple[Stay, ...]
+    notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything in types that JSON knows; `docs/inspect.md` describes the fields."""
         document: dict[str, Any] = {"format": FORMAT, "version": VERSION, **plain(asdict(self))}
         return document
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """Nothing: no choice was made."""
-        return ()
 
     def page(self, *, full: bool, wide: bool) -> Iterator[Element]:
         """Show what could be pruned, and why the rest stays."""
