@@ -17,10 +17,12 @@ from onnxpfp.pipeline.footprint import (
     axis_footprint,
     group_footprints,
     totals,
+    unrun_weights,
     weight_footprints,
 )
 from onnxpfp.report.inspection import InspectedGroup, Inspection, NodeName, Stay
 from onnxpfp.report.reasons import by_kind
+from onnxpfp.runtime.session import custom_ops
 
 __all__ = ["inspect", "inspect_with"]
 
@@ -49,9 +51,10 @@ def inspect_with(model: ModelSource, scope: ScopeOptions) -> Inspection:
     Raises:
         OnnxPfpError: As in `inspect`.
     """
-    source = load(model)
     options = Options(**{name: getattr(scope, name) for name, _ in declared(ScopeOptions)})
-    analysis = _understand(source, options)
+    source = load(model)
+    with custom_ops(options.custom_ops):
+        analysis = _understand(source, options)
     total, reachable = totals(analysis)
     return Inspection(
         file=str(source.path) if source.path else None,
@@ -63,7 +66,7 @@ def inspect_with(model: ModelSource, scope: ScopeOptions) -> Inspection:
         total=total,
         reachable=reachable,
         groups=_groups(analysis, total),
-        stays=_stays(analysis.graph.fixed, weight_footprints(analysis), total),
+        stays=_stays((*analysis.graph.fixed, *unrun_weights(analysis)), weight_footprints(analysis), total),
         notes=analysis.source.notes,
     )
 
@@ -80,7 +83,9 @@ def _understand(source: LoadedModel, options: Options) -> Analysis:
         raise
     except Exception:
         # Whatever a broken model made fail, onnxruntime says what is wrong with it; if it runs the model, we failed.
-        session, _ = open_model(source, options)
+        runnable, session, _ = open_model(source, options)
+        if runnable.tail is not None:
+            return analyze_at(runnable, options.input_shapes, options)
         # Inputs of text cannot be made up.
         with contextlib.suppress(CalibrationError):
             read_data(source, session, None, options)

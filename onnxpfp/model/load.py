@@ -21,6 +21,7 @@ from onnxpfp.model.order import with_sorted_nodes
 from onnxpfp.model.plain import with_plain_constants
 from onnxpfp.model.recorded import StaleShape, drop_contradicted, drop_stale_shapes
 from onnxpfp.model.shapes import Shapes
+from onnxpfp.model.tail import Tail, cut
 from onnxpfp.runtime.external_data import (
     FileSlice,
     WeightFile,
@@ -31,6 +32,7 @@ from onnxpfp.runtime.external_data import (
     numbers,
     stamp_of,
 )
+from onnxpfp.runtime.missing import MissingOp
 
 __all__ = ["LoadedModel", "ModelSource", "external_files", "load", "one_line"]
 
@@ -65,6 +67,7 @@ class LoadedModel:
         rewritten_from: The model as it was given, where `model` is written in other words; else None.
         read: The file and those of its weights; empty for a model object.
         stale: Recorded shapes that were not true; `model` has them no more.
+        tail: What onnxruntime cannot run, which is no part of `model`; None where it runs all of it.
     """
 
     model: ModelProto
@@ -76,6 +79,7 @@ class LoadedModel:
     rewritten_from: ModelProto | None = None
     read: tuple[Path, ...] = ()
     stale: tuple[StaleShape, ...] = ()
+    tail: Tail | None = None
 
     @property
     def sha256(self) -> str:
@@ -94,9 +98,33 @@ class LoadedModel:
         return replace(self.rewritten(model), stale=self.stale + stale)
 
     @property
+    def given(self) -> ModelProto:
+        """The model as it was given."""
+        return self.tail.given if self.tail else self.rewritten_from or self.model
+
+    def without(self, missing: MissingOp) -> LoadedModel | None:
+        """Leave an op that onnxruntime lacks, and all behind it, out of `model`.
+
+        Returns:
+            None where it is nowhere in it.
+        """
+        whole, lacking = (self.tail.whole, self.tail.lacking) if self.tail else (self.model, ())
+        parts = cut(whole, self.given, (*lacking, missing)) if missing not in lacking else None
+        if parts is None:
+            return None
+        # Where functions were inlined, the tensors at the cut may lie inside of them: then there is nothing to compare.
+        before = None if self.given is whole else cut(with_sorted_nodes(self.given), self.given, parts[1].lacking)
+        alike = before is not None and before[1].reasons.keys() == parts[1].reasons.keys()
+        return replace(self, model=parts[0], tail=parts[1], rewritten_from=before[0] if before and alike else None)
+
+    def completed(self, model: ModelProto) -> ModelProto:
+        """Return what became of `model` with the rest that was left out of it."""
+        return self.tail.put_back(model) if self.tail else model
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """What the user should know about the file."""
-        return (_stale_note(self.stale),) if self.stale else ()
+        return (*([_stale_note(self.stale)] if self.stale else ()), *([_tail_note(self.tail)] if self.tail else ()))
 
     @property
     def title(self) -> str:
@@ -131,6 +159,17 @@ def _stale_note(stale: Sequence[StaleShape]) -> str:
     shown = ", ".join(f"'{one.tensor}' {one.recorded} where it is {one.computed}" for one in stale[:2])
     rest = f" and {len(stale) - 2} more" if len(stale) > 2 else ""
     return f"the file recorded shapes that its tensors do not have, and these records were dropped: {shown}{rest}"
+
+
+def _tail_note(tail: Tail) -> str:
+    """Say what was not run."""
+    count = "1 node was" if len(tail.nodes) == 1 else f"{len(tail.nodes)} nodes were"
+    border = list(tail.reasons)
+    shown = ", ".join(f"'{name}'" for name in border[:3]) + (f" and {len(border) - 3} more" if len(border) > 3 else "")
+    return (
+        f"onnxruntime lacks {tail.titles}: {count} not run and kept whole. What lies before is measured and verified by "
+        f"what is read of it: {shown}. --custom-ops LIBRARY registers the ops of a library"
+    )
 
 
 def _take(model: ModelProto, scratch: WeightFile) -> LoadedModel:

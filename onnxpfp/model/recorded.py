@@ -17,7 +17,7 @@ from onnx import GraphProto, ModelProto, TensorShapeProto, TypeProto, ValueInfoP
 from onnxpfp.model.constants import all_graphs, subgraphs
 from onnxpfp.model.edit import forget_shapes
 
-__all__ = ["StaleShape", "drop_contradicted", "drop_stale_shapes"]
+__all__ = ["StaleShape", "drop_contradicted", "drop_stale_shapes", "inferred_types"]
 
 SMALL = 1 << 14
 """Numbers of a stored tensor that inference sees; no shape is computed from larger ones."""
@@ -76,6 +76,12 @@ def drop_contradicted(
     infos = (info for info in (*model.graph.value_info, *model.graph.output) if info.name in shapes.keys() - fed)
     types = {info.name: helper.make_tensor_type_proto(dtypes[info.name], shapes[info.name]) for info in infos}
     return _drop(model, [types], constant=False)
+
+
+def inferred_types(model: ModelProto) -> Types:
+    """Infer the types of the main graph's tensors; none where inference gives up."""
+    inferred = _inferred(model)
+    return {} if inferred is None else _types(inferred.graph)
 
 
 def _listed(model: ModelProto) -> list[onnx.TensorProto]:

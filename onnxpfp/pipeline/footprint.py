@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,16 @@ from onnxpfp.channels import Analysis, Fixed
 from onnxpfp.channels.macs import mac_nodes
 from onnxpfp.pipeline.costs import mac_model, param_model
 
-__all__ = ["Footprint", "WeightFootprint", "axis_footprint", "group_footprints", "totals", "weight_footprints"]
+__all__ = [
+    "Footprint",
+    "WeightFootprint",
+    "axis_footprint",
+    "group_footprints",
+    "reachable_params",
+    "totals",
+    "unrun_weights",
+    "weight_footprints",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +61,25 @@ class WeightFootprint:
 def totals(analysis: Analysis) -> tuple[Footprint, Footprint]:
     """Count the whole model, and what of it lies in at least one channel."""
     graph = analysis.graph
-    reached, params = graph.reachable_params()
+    reached, params = reachable_params(analysis)
     macs = mac_model(analysis)
     nothing = np.zeros(len(graph.groups), np.int64)
     every = macs.total(_widths(analysis))
     return Footprint(params, every), Footprint(reached, every - macs.total(nothing))
+
+
+def reachable_params(analysis: Analysis) -> tuple[int, int]:
+    """Count the stored numbers of weights that lie in at least one channel, and all of them."""
+    reached, params = analysis.graph.reachable_params()
+    return reached, params + (analysis.source.tail.params if analysis.source.tail else 0)
+
+
+def unrun_weights(analysis: Analysis) -> Iterator[Fixed]:
+    """Yield the weights that are only read behind ops that onnxruntime lacks."""
+    tail = analysis.source.tail
+    for name, shape in tail.weights.items() if tail else ():
+        if tail and len(shape) > 1:
+            yield Fixed(name, 0, shape[0], f"it is read behind {tail.lacking[0].title}, an op that onnxruntime lacks")
 
 
 def _widths(analysis: Analysis) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
@@ -97,6 +120,11 @@ def weight_footprints(analysis: Analysis) -> dict[str, WeightFootprint]:
         weights[name] = WeightFootprint(
             shape, Footprint(math.prod(shape), macs[name]), Footprint(stuck, stuck_macs[name])
         )
+    tail = analysis.source.tail
+    for name, shape in tail.weights.items() if tail else ():
+        # How often it is multiplied is not known.
+        count = Footprint(math.prod(shape), 0)
+        weights[name] = WeightFootprint(shape, count, count)
     return weights
 
 

@@ -93,6 +93,10 @@ def verify(
     analysis, samples = measured.analysis, context.data.samples
     feed = next(samples.batches(1))
     check(analysis.model, candidate.model)
+    whole, unrun = analysis.source.completed(candidate.model), 0
+    if analysis.source.tail is not None:
+        check(analysis.source.tail.whole, whole)
+        unrun = analysis.source.tail.params
     refused = _check_rewriting(context, analysis, feed)
     oracle = check_equivalence(
         candidate.mask,
@@ -104,12 +108,12 @@ def verify(
         threads=context.options.threads,
     )
     per_run = samples.fixed_batch or 1
-    before = _size(context.whole.model, context.whole.shapes, per_run, analysis.source.size_bytes)
+    before = _size(context.whole.model, context.whole.shapes, per_run, unrun, analysis.source.size_bytes)
     if unchanged:
         after = before
     else:
         shapes = concrete_shapes(candidate.model, analysis.shapes.inputs, feed)
-        after = _size(candidate.model, shapes, per_run, size_of(candidate.model))
+        after = _size(candidate.model, shapes, per_run, unrun, size_of(whole))
     drift = None if evaluator is None else evaluator.drift(candidate.model, progress)
     return Verification(oracle, drift, before, after, refused)
 
@@ -188,5 +192,5 @@ def _doubled(array: NDArray[np.generic], axes: Sequence[int]) -> NDArray[np.gene
     return np.tile(array, [2 if axis in axes else 1 for axis in range(array.ndim)])
 
 
-def _size(model: ModelProto, shapes: Shapes, samples: int, size_bytes: int) -> Size:
-    return Size(count_params(model), count_macs(model, shapes, samples), size_bytes)
+def _size(model: ModelProto, shapes: Shapes, samples: int, unrun: int, size_bytes: int) -> Size:
+    return Size(count_params(model) + unrun, count_macs(model, shapes, samples), size_bytes)

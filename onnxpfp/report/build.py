@@ -13,6 +13,7 @@ from onnxpfp.channels.lineage import lifted
 from onnxpfp.pipeline.calibration import Calibration, DataCalibration
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.decide import Decision
+from onnxpfp.pipeline.footprint import reachable_params, unrun_weights
 from onnxpfp.pipeline.lossless_step import LosslessStep
 from onnxpfp.pipeline.verification import Verification
 from onnxpfp.refit.means import Compensation
@@ -55,7 +56,7 @@ def build_report(outcome: Outcome) -> Report:
         method = outcome.calibration.scores.method
         asked = {"max_drift": options.max_drift, "min_agreement": options.min_agreement}
         target = {name: value for name, value in asked.items() if value is not None} or {quantity: share}
-    reached, total = graph.reachable_params()
+    reached, total = reachable_params(context.whole)
     compensation = outcome.compensation
     return Report(
         before=outcome.verified.before,
@@ -73,7 +74,7 @@ def build_report(outcome: Outcome) -> Report:
         samples_wanted=outcome.samples_wanted,
         groups=_groups(outcome),
         removed=outcome.lossless.removed,
-        skipped=graph.fixed,
+        skipped=(*graph.fixed, *unrun_weights(context.whole)),
         oracle=outcome.verified.oracle,
         drift=outcome.verified.drift,
         refits=compensation.refits if compensation else (),
