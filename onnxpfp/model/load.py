@@ -117,6 +117,11 @@ class LoadedModel:
         alike = before is not None and before[1].reasons.keys() == parts[1].reasons.keys()
         return replace(self, model=parts[0], tail=parts[1], rewritten_from=before[0] if before and alike else None)
 
+    @property
+    def whole(self) -> ModelProto:
+        """`model` with the rest that was left out of it."""
+        return self.tail.whole if self.tail else self.model
+
     def completed(self, model: ModelProto) -> ModelProto:
         """Return what became of `model` with the rest that was left out of it."""
         return self.tail.put_back(model) if self.tail else model
@@ -167,8 +172,8 @@ def _tail_note(tail: Tail) -> str:
     border = list(tail.reasons)
     shown = ", ".join(f"'{name}'" for name in border[:3]) + (f" and {len(border) - 3} more" if len(border) > 3 else "")
     return (
-        f"onnxruntime lacks {tail.titles}: {count} not run and kept whole. What lies before is measured and verified by "
-        f"what is read of it: {shown}. --custom-ops LIBRARY registers the ops of a library"
+        f"onnxruntime lacks {tail.titles}: {count} not run and kept whole, and no MACs of theirs are counted; what "
+        f"lies before is measured and verified by what is read of it, {shown}. --custom-ops LIBRARY registers missing ops"
     )
 
 

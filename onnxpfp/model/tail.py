@@ -6,7 +6,6 @@ pruned head is measured and verified. So the tail fits the pruned head as it fit
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -18,6 +17,13 @@ from onnxpfp.model.recorded import inferred_types
 from onnxpfp.runtime.missing import MissingOp
 
 __all__ = ["Tail", "cut"]
+
+UNSEEN = frozenset(
+    number
+    for name, number in TensorProto.DataType.items()
+    if name == "BFLOAT16" or name.startswith(("FLOAT8", "FLOAT4", "INT4", "UINT4", "INT2", "UINT2"))
+)
+"""Types of tensors that onnxruntime does not hand out, so that a cut comes before the node that makes them."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,11 +57,6 @@ class Tail:
         made = {name for position in self.nodes for name in graph.node[position].output}
         stored = stored_tensors(graph)
         return {name: tuple(stored[name].dims) for name in weight_names(graph) if name in made or name not in head}
-
-    @property
-    def params(self) -> int:
-        """Stored numbers of these weights."""
-        return sum(map(math.prod, self.weights.values()))
 
     def put_back(self, head: ModelProto) -> ModelProto:
         """Return the whole model with another head.
@@ -99,28 +100,40 @@ def cut(model: ModelProto, given: ModelProto, lacking: Sequence[MissingOp]) -> t
         What lies before them, and the rest; None where none of its nodes is one of them.
     """
     graph = model.graph
-    behind: dict[str, str] = {}
-    tail: list[int] = []
-    for position, node in enumerate(graph.node):
-        causes = [op.title for op in lacking if _has(node, op)] or [behind[n] for n in _reads(node) if n in behind]
-        if causes:
-            behind.update((name, causes[0]) for name in node.output if name)
-            tail.append(position)
-    if not tail:
-        return None
-    nodes = sorted({*tail, *_only_for(graph, {*tail})})
-    head = _head(model, nodes)
+    moved: set[int] = set()
+    while True:
+        behind = _behind(graph, lacking, moved)
+        if not behind:
+            return None
+        tail = [position for position, node in enumerate(graph.node) if not behind.keys().isdisjoint(node.output)]
+        nodes = sorted({*tail, *_only_for(graph, {*tail})})
+        head, border = _head(model, nodes), _border(graph, nodes)
+        types = inferred_types(head)
+        unseen = {name for name in border if name in types and types[name].tensor_type.elem_type in UNSEEN}
+        new = {position for position, node in enumerate(graph.node) if not unseen.isdisjoint(node.output)} - moved
+        if not new:
+            break
+        moved |= new
     reasons: dict[str, str] = {}
     for position in reversed(tail):
         node = graph.node[position]
         reasons.update(dict.fromkeys(_reads(node), _reason(node, lacking, behind)))
-    border = _border(graph, nodes)
-    present, types = {output.name for output in head.graph.output}, inferred_types(head)
+    present = {output.name for output in head.graph.output}
     for name in border:
         if name not in present:
             head.graph.output.append(ValueInfoProto(name=name, type=types.get(name)))
     other = f"it is read behind {lacking[0].title}, an op that onnxruntime lacks"
     return head, Tail(model, given, tuple(lacking), tuple(nodes), {name: reasons.get(name, other) for name in border})
+
+
+def _behind(graph: GraphProto, lacking: Sequence[MissingOp], moved: Collection[int]) -> dict[str, str]:
+    """Find the tensors that depend on missing ops, or on nodes that go with them; the value is the op."""
+    behind: dict[str, str] = {}
+    for position, node in enumerate(graph.node):
+        causes = [op.title for op in lacking if _has(node, op)] or [behind[n] for n in _reads(node) if n in behind]
+        if causes or position in moved:
+            behind.update((name, (*causes, lacking[0].title)[0]) for name in node.output if name)
+    return behind
 
 
 def _has(node: NodeProto, missing: MissingOp) -> bool:
@@ -140,7 +153,9 @@ def _reason(node: NodeProto, lacking: Sequence[MissingOp], behind: Mapping[str, 
     name = node.name or next((name for name in node.output if name), "")
     if any(_has(node, op) for op in lacking):
         return f"{node.op_type} '{name}' reads it, an op that onnxruntime lacks"
-    cause = next(behind[read] for read in _reads(node) if read in behind)
+    cause = next((behind[read] for read in _reads(node) if read in behind), None)
+    if cause is None:
+        return f"{node.op_type} '{name}' makes numbers of it for an op that onnxruntime lacks"
     return f"{node.op_type} '{name}' reads it, and depends on an op that onnxruntime lacks: {cause}"
 
 
@@ -187,18 +202,19 @@ def _head(model: ModelProto, tail: Collection[int]) -> ModelProto:
 def _border(graph: GraphProto, tail: Collection[int]) -> list[str]:
     """List what the tail reads of the head.
 
-    A weight of both is there for both; only one that a graph inside of a node reads must stay what it is.
+    Of what is stored for both, a vector is one for each of its uses (exporters merge equal ones). A matrix is one
+    thing, and so is what a graph inside of a node reads.
     """
     nodes = [graph.node[position] for position in sorted(tail)]
-    made = {name for node in nodes for name in node.output}
-    fed = {info.name for info in graph.input} - {tensor.name for tensor in graph.initializer}
-    stored = {tensor.name for tensor in graph.initializer}
+    apart = {name for node in nodes for name in node.output} | {info.name for info in graph.input}
     captured = set[str]().union(*map(outer_names, nodes))
     used = _head_reads(graph, tail)
-    names = dict.fromkeys(name for node in nodes for name in _reads(node))
-    return [
-        name for name in names if name not in made | fed and (name not in stored or (name in captured and name in used))
-    ]
+    for tensor in graph.initializer:
+        if tensor.name in used and (len(tensor.dims) > 1 or tensor.name in captured):
+            apart.discard(tensor.name)
+        else:
+            apart.add(tensor.name)
+    return [name for name in dict.fromkeys(name for node in nodes for name in _reads(node)) if name not in apart]
 
 
 def _rename_new(graph: GraphProto, whole: GraphProto, tail: Sequence[NodeProto]) -> None:

@@ -108,7 +108,7 @@ QUANTITIES: Mapping[str, Quantity] = {
     "macs": Quantity("MACs", _all_macs, lambda analysis, _: mac_model(analysis)),
     "params": Quantity(
         "parameters",
-        lambda analysis: count_params(analysis.model) + (analysis.source.tail.params if analysis.source.tail else 0),
+        lambda analysis: count_params(analysis.source.whole),
         lambda analysis, biases: param_model(analysis.graph, (*biases(), *_unrun(analysis))),
     ),
 }

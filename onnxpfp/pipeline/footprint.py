@@ -11,7 +11,7 @@ import numpy as np
 from onnx import NodeProto
 
 from onnxpfp.channels import Analysis, Fixed
-from onnxpfp.channels.macs import mac_nodes
+from onnxpfp.channels.macs import count_params, mac_nodes
 from onnxpfp.pipeline.costs import mac_model, param_model
 
 __all__ = [
@@ -70,8 +70,7 @@ def totals(analysis: Analysis) -> tuple[Footprint, Footprint]:
 
 def reachable_params(analysis: Analysis) -> tuple[int, int]:
     """Count the stored numbers of weights that lie in at least one channel, and all of them."""
-    reached, params = analysis.graph.reachable_params()
-    return reached, params + (analysis.source.tail.params if analysis.source.tail else 0)
+    return analysis.graph.reachable_params()[0], count_params(analysis.source.whole)
 
 
 def unrun_weights(analysis: Analysis) -> Iterator[Fixed]:

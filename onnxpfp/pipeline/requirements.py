@@ -13,6 +13,7 @@ from onnxpfp.data.sources import SampleSource
 from onnxpfp.data.splits import CalibrationData, Split, least_to_split
 from onnxpfp.errors import CalibrationError, OptionError, TargetUnreachableError
 from onnxpfp.options import Options
+from onnxpfp.pipeline.analyze import CUSTOM_OPS_HINT
 from onnxpfp.pipeline.criteria import criterion_of
 
 __all__ = [
@@ -108,10 +109,10 @@ def require_groups(analysis: Analysis, options: Options) -> None:
         return
     reasons = Counter(fixed.reason for fixed in analysis.graph.fixed).most_common(3)
     why = "; ".join(reason for reason, _ in reasons) or "no Conv, Gemm or MatMul has weights in it"
-    raise TargetUnreachableError(
-        f"{analysis.source.title}: nothing in it can be pruned: {why}",
-        hint="--exclude and --include leave nothing" if options.exclude or options.include else "",
-    )
+    hint = "--exclude and --include leave nothing" if options.exclude or options.include else ""
+    if analysis.source.tail is not None:
+        hint = hint or f"onnxruntime lacks {analysis.source.tail.titles}: {CUSTOM_OPS_HINT}"
+    raise TargetUnreachableError(f"{analysis.source.title}: nothing in it can be pruned: {why}", hint=hint)
 
 
 def require_groups_for_prunability(analysis: Analysis) -> None:

@@ -16,7 +16,7 @@ from onnxpfp.errors import ModelError, VerificationError
 from onnxpfp.model.edit import forget_records
 from onnxpfp.model.functions import calls_namesake, with_named_overloads
 from onnxpfp.model.order import with_sorted_nodes
-from onnxpfp.model.shapes import Shapes, concrete_shapes
+from onnxpfp.model.shapes import concrete_shapes
 from onnxpfp.pipeline.calibration import Measured
 from onnxpfp.pipeline.candidate import Candidate
 from onnxpfp.pipeline.context import RunContext
@@ -93,10 +93,10 @@ def verify(
     analysis, samples = measured.analysis, context.data.samples
     feed = next(samples.batches(1))
     check(analysis.model, candidate.model)
-    whole, unrun = analysis.source.completed(candidate.model), 0
-    if analysis.source.tail is not None:
-        check(analysis.source.tail.whole, whole)
-        unrun = analysis.source.tail.params
+    source = analysis.source
+    whole = source.completed(candidate.model)
+    if source.tail is not None:
+        check(source.whole, whole)
     refused = _check_rewriting(context, analysis, feed)
     oracle = check_equivalence(
         candidate.mask,
@@ -108,12 +108,13 @@ def verify(
         threads=context.options.threads,
     )
     per_run = samples.fixed_batch or 1
-    before = _size(context.whole.model, context.whole.shapes, per_run, unrun, analysis.source.size_bytes)
+    macs = count_macs(context.whole.model, context.whole.shapes, per_run)
+    before = Size(count_params(context.whole.source.whole), macs, source.size_bytes)
     if unchanged:
         after = before
     else:
         shapes = concrete_shapes(candidate.model, analysis.shapes.inputs, feed)
-        after = _size(candidate.model, shapes, per_run, unrun, size_of(whole))
+        after = Size(count_params(whole), count_macs(candidate.model, shapes, per_run), size_of(whole))
     drift = None if evaluator is None else evaluator.drift(candidate.model, progress)
     return Verification(oracle, drift, before, after, refused)
 
@@ -190,7 +191,3 @@ def _other_sizes(model: ModelProto, feed: Mapping[str, NDArray[np.generic]]) -> 
 
 def _doubled(array: NDArray[np.generic], axes: Sequence[int]) -> NDArray[np.generic]:
     return np.tile(array, [2 if axis in axes else 1 for axis in range(array.ndim)])
-
-
-def _size(model: ModelProto, shapes: Shapes, samples: int, unrun: int, size_bytes: int) -> Size:
-    return Size(count_params(model) + unrun, count_macs(model, shapes, samples), size_bytes)
