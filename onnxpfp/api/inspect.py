@@ -20,6 +20,7 @@ from onnxpfp.pipeline.footprint import (
     unrun_weights,
     weight_footprints,
 )
+from onnxpfp.pipeline.requirements import require_groups, why_nothing
 from onnxpfp.report.inspection import InspectedGroup, Inspection, NodeName, Stay
 from onnxpfp.report.reasons import by_kind
 from onnxpfp.runtime.session import custom_ops
@@ -68,6 +69,7 @@ def inspect_with(model: ModelSource, scope: ScopeOptions) -> Inspection:
         groups=_groups(analysis, total),
         stays=_stays((*analysis.graph.fixed, *unrun_weights(analysis)), weight_footprints(analysis), total),
         notes=analysis.source.notes,
+        nothing="" if analysis.graph.groups else why_nothing(analysis),
     )
 
 
@@ -85,7 +87,9 @@ def _understand(source: LoadedModel, options: Options) -> Analysis:
         # Whatever a broken model made fail, onnxruntime says what is wrong with it; if it runs the model, we failed.
         runnable, session, _ = open_model(source, options)
         if runnable.tail is not None:
-            return analyze_at(runnable, options.input_shapes, options)
+            analysis = analyze_at(runnable, options.input_shapes, options)
+            require_groups(analysis, options)
+            return analysis
         # Inputs of text cannot be made up.
         with contextlib.suppress(CalibrationError):
             read_data(source, session, None, options)

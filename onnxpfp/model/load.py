@@ -102,18 +102,23 @@ class LoadedModel:
         """The model as it was given."""
         return self.tail.given if self.tail else self.rewritten_from or self.model
 
-    def without(self, missing: MissingOp) -> LoadedModel | None:
+    def without(self, missing: MissingOp, refusal: str) -> LoadedModel | None:
         """Leave an op that onnxruntime lacks, and all behind it, out of `model`.
+
+        Args:
+            missing: The op.
+            refusal: What onnxruntime says against the model.
 
         Returns:
             None where it is nowhere in it.
         """
-        whole, lacking = (self.tail.whole, self.tail.lacking) if self.tail else (self.model, ())
-        parts = cut(whole, self.given, (*lacking, missing)) if missing not in lacking else None
+        lacking, refusal = (self.tail.lacking, self.tail.refusal) if self.tail else ((), refusal)
+        whole, given = self.whole, self.given
+        parts = cut(whole, given, (*lacking, missing), refusal) if missing not in lacking else None
         if parts is None:
             return None
         # Where functions were inlined, the tensors at the cut may lie inside of them: then there is nothing to compare.
-        before = None if self.given is whole else cut(with_sorted_nodes(self.given), self.given, parts[1].lacking)
+        before = None if given is whole else cut(with_sorted_nodes(given), given, parts[1].lacking, refusal)
         alike = before is not None and before[1].reasons.keys() == parts[1].reasons.keys()
         return replace(self, model=parts[0], tail=parts[1], rewritten_from=before[0] if before and alike else None)
 
@@ -173,7 +178,7 @@ def _tail_note(tail: Tail) -> str:
     shown = ", ".join(f"'{name}'" for name in border[:3]) + (f" and {len(border) - 3} more" if len(border) > 3 else "")
     return (
         f"onnxruntime lacks {tail.titles}: {count} not run and kept whole, and no MACs of theirs are counted; what "
-        f"lies before is measured and verified by what is read of it, {shown}. --custom-ops LIBRARY registers missing ops"
+        f"lies before is measured and verified by what is read of it, {shown}. --custom-ops LIBRARY registers more ops"
     )
 
 

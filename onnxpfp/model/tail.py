@@ -34,6 +34,7 @@ class Tail:
         whole: The model that it was cut from.
         given: The model as it was given, function bodies in their calls and so on.
         lacking: The ops that onnxruntime lacks.
+        refusal: What onnxruntime says against the whole model.
         nodes: Positions of its nodes in the whole model.
         reasons: Why the tensors of the head stay that it reads, by name.
     """
@@ -41,6 +42,7 @@ class Tail:
     whole: ModelProto
     given: ModelProto
     lacking: tuple[MissingOp, ...]
+    refusal: str
     nodes: tuple[int, ...]
     reasons: Mapping[str, str]
 
@@ -88,13 +90,16 @@ class Tail:
         return model
 
 
-def cut(model: ModelProto, given: ModelProto, lacking: Sequence[MissingOp]) -> tuple[ModelProto, Tail] | None:
+def cut(
+    model: ModelProto, given: ModelProto, lacking: Sequence[MissingOp], refusal: str
+) -> tuple[ModelProto, Tail] | None:
     """Cut a model before the ops that onnxruntime lacks.
 
     Args:
         model: The model; it is not changed.
         given: The same as it was given.
         lacking: The ops.
+        refusal: What onnxruntime says against the model.
 
     Returns:
         What lies before them, and the rest; None where none of its nodes is one of them.
@@ -123,7 +128,8 @@ def cut(model: ModelProto, given: ModelProto, lacking: Sequence[MissingOp]) -> t
         if name not in present:
             head.graph.output.append(ValueInfoProto(name=name, type=types.get(name)))
     other = f"it is read behind {lacking[0].title}, an op that onnxruntime lacks"
-    return head, Tail(model, given, tuple(lacking), tuple(nodes), {name: reasons.get(name, other) for name in border})
+    reasons = {name: reasons.get(name, other) for name in border}
+    return head, Tail(model, given, tuple(lacking), refusal, tuple(nodes), reasons)
 
 
 def _behind(graph: GraphProto, lacking: Sequence[MissingOp], moved: Collection[int]) -> dict[str, str]:

@@ -52,12 +52,12 @@ def open_model(source: LoadedModel, options: Options) -> tuple[LoadedModel, Sess
             return source, open_session(source.model, requests, threads=options.threads), requests
         except ModelError as error:
             missing = missing_op(error)
-            head = None if missing is None else source.without(missing)
+            head = None if missing is None else source.without(missing, str(error))
             if head is None or missing is None:
                 raise ModelError(f"{source.title}: {error}", hint=error.hint or _type_hint(source.model)) from error
             if not _has_weights(head.model):
                 raise ModelError(
-                    f"{source.title}: {error}. No weights lie before {missing.title}, so there is nothing to prune",
+                    f"{source.title}: {error}, and no weights lie before {missing.title}",
                     hint=_type_hint(source.model) or CUSTOM_OPS_HINT,
                 ) from error
             source = head

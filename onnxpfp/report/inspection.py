@@ -84,6 +84,7 @@ class Inspection:
         groups: The groups of channels, the most expensive first: by share of parameters plus share of MACs.
         stays: What stays and why, in the same order.
         notes: What the user should know about the file.
+        nothing: Why there are no groups; empty where there are some.
     """
 
     file: str | None
@@ -97,6 +98,7 @@ class Inspection:
     groups: tuple[InspectedGroup, ...]
     stays: tuple[Stay, ...]
     notes: tuple[str, ...] = ()
+    nothing: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything in types that JSON knows; `docs/inspect.md` describes the fields."""
@@ -122,7 +124,7 @@ class Inspection:
             yield Heading("Groups of channels")
             yield _groups_table(self.groups, named=2 if wide else 1)
         else:
-            why = "what stays and why is listed below" if self.stays else "no Conv, Gemm or MatMul has weights in it"
+            why = "what stays and why is listed below" if self.stays else self.nothing
             yield Line(f"\nNothing in it can be pruned: {why}.")
         if self.stays:
             yield Heading("What stays, and why")

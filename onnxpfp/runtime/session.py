@@ -153,7 +153,8 @@ def custom_ops(libraries: Sequence[str]) -> Generator[None]:
     """
     token = _LIBRARIES.set(tuple(map(os.path.abspath, libraries)))
     try:
-        _options(importlib.import_module("onnxruntime"), threads=None, optimize=True, layout=True)
+        if libraries:
+            _options(importlib.import_module("onnxruntime"), threads=None, optimize=True, layout=True)
         yield
     finally:
         _LIBRARIES.reset(token)
