@@ -16,8 +16,8 @@ from onnxpfp.pipeline.footprint import (
     WeightFootprint,
     axis_footprint,
     group_footprints,
+    staying_axes,
     totals,
-    unrun_weights,
     weight_footprints,
 )
 from onnxpfp.pipeline.requirements import require_groups, why_nothing
@@ -57,6 +57,7 @@ def inspect_with(model: ModelSource, scope: ScopeOptions) -> Inspection:
     with custom_ops(options.custom_ops):
         analysis = _understand(source, options)
     total, reachable = totals(analysis)
+    groups = _groups(analysis, total)
     return Inspection(
         file=str(source.path) if source.path else None,
         opsets={o.domain or "ai.onnx": o.version for o in source.model.opset_import},
@@ -66,10 +67,10 @@ def inspect_with(model: ModelSource, scope: ScopeOptions) -> Inspection:
         attention=options.attention,
         total=total,
         reachable=reachable,
-        groups=_groups(analysis, total),
-        stays=_stays((*analysis.graph.fixed, *unrun_weights(analysis)), weight_footprints(analysis), total),
+        groups=groups,
+        stays=_stays(staying_axes(analysis), weight_footprints(analysis), total),
         notes=analysis.source.notes,
-        nothing="" if analysis.graph.groups else why_nothing(analysis),
+        nothing="" if groups else why_nothing(analysis),
     )
 
 
@@ -106,6 +107,7 @@ def _groups(analysis: Analysis, total: Footprint) -> tuple[InspectedGroup, ...]:
             consumers=tuple(NodeName(graph.consumers[c].op, graph.consumers[c].name) for c in group.consumers),
         )
         for group, amount in zip(graph.groups, group_footprints(analysis), strict=True)
+        if group.channels.size > 1
     ]
     return tuple(sorted(groups, key=lambda group: -group.behind.share_of(total)))
 

@@ -18,6 +18,7 @@ from onnxpfp.model.constants import all_graphs, stored_tensors, subgraphs, weigh
 from onnxpfp.options import Options
 from onnxpfp.pipeline.analyze import CUSTOM_OPS_HINT
 from onnxpfp.pipeline.criteria import criterion_of
+from onnxpfp.pipeline.footprint import staying_axes
 
 __all__ = [
     "PRUNABILITY_HOLDS_OUT",
@@ -127,7 +128,7 @@ def why_nothing(analysis: Analysis) -> str:
     3. There are some, but none brings forth channels that another op contracts, such as filters of one channel.
     4. There are none.
     """
-    reasons = Counter(fixed.reason for fixed in analysis.graph.fixed).most_common(3)
+    reasons = Counter(fixed.reason for fixed in staying_axes(analysis)).most_common(3)
     if reasons:
         return "; ".join(reason for reason, _ in reasons)
     if not any(map(_stores_matrix, all_graphs(analysis.model))):

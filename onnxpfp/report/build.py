@@ -13,7 +13,7 @@ from onnxpfp.channels.lineage import lifted
 from onnxpfp.pipeline.calibration import Calibration, DataCalibration
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.decide import Decision
-from onnxpfp.pipeline.footprint import reachable_params, unrun_weights
+from onnxpfp.pipeline.footprint import reachable_params, staying_axes
 from onnxpfp.pipeline.lossless_step import LosslessStep
 from onnxpfp.pipeline.verification import Verification
 from onnxpfp.refit.means import Compensation
@@ -48,7 +48,7 @@ class Outcome:
 
 def build_report(outcome: Outcome) -> Report:
     """Build the report."""
-    context, options, graph = outcome.context, outcome.context.options, outcome.context.whole.graph
+    context, options = outcome.context, outcome.context.options
     quantity, share = options.target
     if context.plan is not None:
         method, target = "plan", {}
@@ -74,7 +74,7 @@ def build_report(outcome: Outcome) -> Report:
         samples_wanted=outcome.samples_wanted,
         groups=_groups(outcome),
         removed=outcome.lossless.removed,
-        skipped=(*graph.fixed, *unrun_weights(context.whole)),
+        skipped=staying_axes(context.whole),
         oracle=outcome.verified.oracle,
         drift=outcome.verified.drift,
         refits=compensation.refits if compensation else (),

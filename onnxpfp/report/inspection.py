@@ -59,7 +59,7 @@ class Stay:
         reason: The kind: the reasons without the names in them.
         axes: The axes, each with its own reason; those with the most parameters first.
         behind: What lies on their indices that stay. A number may lie on several such axes, and in a channel too.
-        stuck: What of these weights lies in no channel at all.
+        stuck: What of these weights lies in no channel that can go.
     """
 
     reason: str
@@ -80,7 +80,7 @@ class Inspection:
         inputs: The input shapes at which shapes were found and MACs were counted.
         attention: What goes from an attention: whole heads, or the same part of every head (width).
         total: The whole model.
-        reachable: What of it lies in at least one channel, and so can go.
+        reachable: What of it lies in at least one channel that can go.
         groups: The groups of channels, the most expensive first: by share of parameters plus share of MACs.
         stays: What stays and why, in the same order.
         notes: What the user should know about the file.
@@ -129,7 +129,9 @@ class Inspection:
         if self.stays:
             yield Heading("What stays, and why")
             yield _stays_table(self.stays)
-            yield Line("fixed: parameters of these weights that lie in no channel, so that no pruning removes them")
+            yield Line(
+                "fixed: parameters of these weights that lie in no channel that can go, so that no pruning removes them"
+            )
 
 
 def _reached(total: int, reachable: int) -> str:
