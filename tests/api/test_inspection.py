@@ -292,16 +292,13 @@ UNITS = {
         "d = Conv<group = 3>(c, w3)\n e = Add(c, d)\n y = Conv(e, w4) }",
         (),
     ),
-    "a single head": (
-        "g (float[1,5,8] x) => (float[1,5,8] y) <float[8,8] wq, float[8,8] wk, float[8,8] wv, float[8,8] wo> {\n"
-        "s = Constant<value = int64[4] {0, 0, 1, 8}>()\n q = MatMul(x, wq)\n k = MatMul(x, wk)\n v = MatMul(x, wv)\n"
-        "q1 = Reshape(q, s)\n k1 = Reshape(k, s)\n v1 = Reshape(v, s)\n q2 = Transpose<perm = [0, 2, 1, 3]>(q1)\n"
-        "k2 = Transpose<perm = [0, 2, 3, 1]>(k1)\n v2 = Transpose<perm = [0, 2, 1, 3]>(v1)\n a = MatMul(q2, k2)\n"
-        "p = Softmax(a)\n o = MatMul(p, v2)\n o1 = Transpose<perm = [0, 2, 1, 3]>(o)\n"
-        "u = Constant<value = int64[3] {0, 0, 8}>()\n o2 = Reshape(o1, u)\n y = MatMul(o2, wo) }",
-        None,
+    "added to itself, shifted": (
+        "g (float[1,3,8,8] x) => (float[1,4,8,8] y) <float[6,3,1,1] w1, float[4,6,1,1] w2> { a = Conv(x, w1)\n"
+        "l = Constant<value = int64[2] {1, 5}>()\n h, t = Split<axis = 1>(a, l)\n s = Concat<axis = 1>(t, h)\n"
+        "b = Add(a, s)\n y = Conv(b, w2) }",
+        (),
     ),
-    "normalized in one group, and others": (
+    "groups of two kinds, and others": (
         "g (float[1,3,8,8] x) => (float[1,4,8,8] y) <float[6,3,1,1] w1, float[6,3,1,1] w2, float[6,2,1,1] w3, "
         "float[8,6,1,1] w4, float[4,8,1,1] w5> { a = Conv(x, w1)\n b = Conv<group = 2>(a, w2)\n c = Add(a, b)\n"
         "d = Conv<group = 3>(c, w3)\n e = Add(c, d)\n f = Conv(e, w4)\n r = Relu(f)\n y = Conv(r, w5) }",
@@ -320,9 +317,7 @@ def test_what_is_one_unit_is_not_called_reachable(name: str) -> None:
     text, groups = UNITS[name]
     model = build(text)
     found = onnxpfp.inspect(model)
-    if groups is not None:
-        assert {group.name for group in found.groups} == set(groups)
-    assert all(group.channels > 1 for group in found.groups)
+    assert {group.name for group in found.groups} == set(groups)
     with pytest.raises(errors.TargetUnreachableError) as caught:
         onnxpfp.prune(model, keep_macs=0.001, round_to=1)
     least = float(re.search(r"([0-9.]+)% is the least", str(caught.value))[1]) / 100
