@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
+from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
+from click.testing import CliRunner
 from onnx import ModelProto, helper, numpy_helper
 from support.graphs import build
 from support.oracle import difference, run
 
 import onnxpfp
+from onnxpfp.cli.main import main
 from onnxpfp.errors import ModelError, OptionError
 from onnxpfp.model.constants import all_graphs
 
@@ -211,7 +217,7 @@ def test_op_before_all_weights_is_an_error_that_names_it(nodes, verb):
 
 
 def test_nothing_that_could_be_pruned_before_it():
-    with pytest.raises(ModelError, match="nothing before TRT:Middle can be pruned: Middle 'm' reads it") as caught:
+    with pytest.raises(ModelError, match="nothing before TRT:Middle can be pruned: .*Middle 'm' reads it") as caught:
         onnxpfp.prune(network("a = Conv(x, w1, b1)\nm = TRT.Middle(a)\nr = Conv(m, w2)\ny = Conv(r, w4)"))
     assert str(caught.value).startswith("the model: onnxruntime cannot load the model: Fatal error: TRT:Middle")
     assert "custom_ops" in caught.value.hint
@@ -224,7 +230,64 @@ def test_refusals_for_other_reasons_stay_what_they_are():
         onnxpfp.prune(model)
 
 
+@pytest.fixture(scope="module")
+def library(tmp_path_factory) -> str:
+    """A library that has TRT:Middle: the absolute values."""
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None:
+        pytest.skip("needs a C compiler")
+    path = tmp_path_factory.mktemp("ops") / "middle.so"
+    source = Path(__file__).with_name("custom_op.c")
+    subprocess.run([compiler, "-O1", "-shared", "-fPIC", "-o", path, source, "-lm"], check=True, timeout=60)
+    return str(path)
+
+
+MIDDLE = [
+    name for name, nodes in CASES.items() if {*re.findall(r"(?:TRT|my)\.(\w+)|(Unheard)", nodes)} == {("Middle", "")}
+]
+
+
 class TestLibraries:
+    @pytest.mark.parametrize("name", MIDDLE)
+    def test_all_of_the_network_is_run_with_a_library(self, name, library):
+        model = network(CASES[name])
+        options = {"calibration": {"x": images()}, "custom_ops": [library]}
+        result = onnxpfp.prune(model, keep_macs=0.7, **options)
+        assert not missing_notes(result.report.notes)
+        assert (
+            result.report.before.macs
+            == onnxpfp.prune(known(model), calibration={"x": images()}, keep_macs=1).report.before.macs
+        )
+        session_options = ort.SessionOptions()
+        session_options.register_custom_ops_library(library)
+        session = ort.InferenceSession(result.model.SerializeToString(), session_options)
+        names = [output.name for output in session.get_outputs()]
+        outputs = dict(zip(names, session.run(names, {"x": images(4)}), strict=True))
+        assert difference(outputs, run(known(result.model), {"x": images(4)})) < 1e-5
+
+    def test_library_is_registered_for_that_call_alone(self, library):
+        model = network(CASES["weights behind"])
+        assert not onnxpfp.inspect(model, custom_ops=[library]).notes
+        assert missing_notes(onnxpfp.inspect(model).notes)
+
+    def test_inspection_shows_groups_behind_it(self, library):
+        model = network(CASES["weights behind"].replace("y = Conv(k, w4)", "l = Conv(k, w4)\ny = Conv(l, w5)"))
+        assert {group.name for group in onnxpfp.inspect(model, custom_ops=[library]).groups} == {"w1", "w4"}
+        assert {group.name for group in onnxpfp.inspect(model).groups} == {"w1"}
+
+    def test_prunability_of_the_whole(self, library):
+        model = network(CASES["weights behind"].replace("y = Conv(k, w4)", "l = Conv(k, w4)\ny = Conv(l, w5)"))
+        report = onnxpfp.prunability(model, calibration={"x": images(64)}, custom_ops=[library])
+        assert {group.name for group in report.groups} == {"w1", "w4"}
+
+    def test_command_line_takes_it(self, library, tmp_path):
+        onnx.save(network(CASES["weights behind"]), tmp_path / "in.onnx")
+        arguments = ["prune", str(tmp_path / "in.onnx"), str(tmp_path / "out.onnx")]
+        shown = CliRunner().invoke(main, [*arguments, "--custom-ops", library])
+        assert (shown.exit_code, "onnxruntime lacks" in shown.output) == (0, False)
+        shown = CliRunner().invoke(main, [*arguments, "--force"])
+        assert (shown.exit_code, "onnxruntime lacks TRT:Middle" in shown.output) == (0, True)
+
     def test_there_is_no_such_file(self):
         with pytest.raises(OptionError, match=r"custom_ops no\.so: there is no such file"):
             onnxpfp.prune(network(CASES["weights behind"]), custom_ops=["no.so"])
