@@ -22,7 +22,8 @@ Every index of every axis has a label ([how it works](design.md)); the rule of a
 Labels that *pass* come out again, so the axis can be pruned across the op; an axis that *stays* keeps all its indices,
 and `onnxpfp inspect` names the node for which it does. Ops on shapes (Shape, Gather, Concat ... of a few integers) are
 computed instead, and the numbers that count channels are rewritten. An op that is not listed, of whatever domain, keeps
-what it touches: the model is pruned around it."""
+what it touches: the model is pruned around it. What onnxruntime lacks it cannot run: then the model is pruned up to
+there, or `--custom-ops LIBRARY` registers the op."""
 
 
 def schema_versions() -> dict[str, dict[str, list[int]]]:

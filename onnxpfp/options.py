@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, Self
 
 from onnxpfp.errors import OptionError
@@ -165,6 +166,12 @@ def _probability(flag: str, value: float) -> None:
         raise OptionError(f"{flag} {value:g} is no probability between 0 and 1")
 
 
+def _libraries(flag: str, value: Sequence[str]) -> None:
+    for library in value:
+        if not Path(library).is_file():
+            raise OptionError(f"{flag} {library}: there is no such file", hint="give the path of a shared library")
+
+
 def _workspace(flag: str, value: int) -> None:
     if value < LEAST_WORKSPACE:
         raise OptionError(f"{flag} {value} bytes is less than 1MB", hint="512MB is the default")
@@ -177,7 +184,7 @@ def _seed(flag: str, value: int) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelOptions:
-    """Options of every verb: the input shapes."""
+    """Options of every verb: the input shapes, and ops that onnxruntime lacks."""
 
     input_shapes: Mapping[str, tuple[int, ...]] = _option(
         {},
@@ -187,6 +194,14 @@ class ModelOptions:
         metavar="NAME:1,3,224,224",
         form="shape",
         repeated=True,
+    )
+    custom_ops: Sequence[str] = _option(
+        (),
+        "Register the custom ops of this library with onnxruntime. Without it what lies before such ops is pruned.",
+        "runtime",
+        metavar="LIBRARY",
+        repeated=True,
+        check=_libraries,
     )
 
     def __post_init__(self) -> None:
@@ -212,10 +227,18 @@ class ScopeOptions(ModelOptions):
         choices=("heads", "width"),
     )
     include: Sequence[str] = _option(
-        (), "Prune only these nodes and initializers: a glob, or re:REGEX.", "choice", metavar="PAT", repeated=True
+        (),
+        "Prune only these nodes and initializers: a name, a glob, or re:REGEX.",
+        "choice",
+        metavar="PAT",
+        repeated=True,
     )
     exclude: Sequence[str] = _option(
-        (), "Do not prune these nodes and initializers: a glob, or re:REGEX.", "choice", metavar="PAT", repeated=True
+        (),
+        "Do not prune these nodes and initializers: a name, a glob, or re:REGEX.",
+        "choice",
+        metavar="PAT",
+        repeated=True,
     )
 
 

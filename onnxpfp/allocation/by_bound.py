@@ -90,7 +90,7 @@ def allocate_by_bound(
     curves = curves_of(demands, rule)
     least = cost.total(curves.first)
     if least > budget:
-        raise unreachable(target, least, full_cost)
+        raise unreachable(target, least, full_cost, cost.total(np.ones_like(full)))
     kept, t = _climb(curves, fits)
     return Allocation(tuple(kept.tolist()), t, cost.total(kept), full_cost)
 

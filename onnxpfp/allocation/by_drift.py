@@ -87,7 +87,7 @@ def allocate_by_drift(
     budget = budget_of(target, full)
     least = _least(curves, cost)
     if least > budget:
-        raise unreachable(target, least, full)
+        raise unreachable(target, least, full, cost.total(np.ones(cost.n_groups, np.int64)))
     whole = [_whole(curve) if curve.stream else curve for curve in curves]
     choice = _Choice.widest(whole if _least(whole, cost) <= budget else curves, cost)
     _narrow(choice, budget)

@@ -39,17 +39,19 @@ def budget_of(target: float, full: int) -> int:
     return math.floor(target * full * (1.0 + 1e-12))
 
 
-def unreachable(target: float, least: int, full: int) -> TargetUnreachableError:
+def unreachable(target: float, least: int, full: int, single: int) -> TargetUnreachableError:
     """Say that even the smallest widths cost more than a target allows.
 
     Args:
         target: Share of the full cost that was asked for.
         least: Cost of the smallest widths.
         full: The full cost.
+        single: Cost of one channel in every group; options that set widths lead no lower.
     """
+    lower = "lower --round-to or --min-channels, or " if single < least else ""
     share = math.ceil(1000.0 * least / full) / 1000.0
     return TargetUnreachableError(
         f"the target is {target:.1%} of the full cost, but {share:.1%} is the least that can be "
         f"reached ({least} of {full})",
-        hint=f"lower --round-to or --min-channels, or ask for a target of at least {share:.3f}",
+        hint=f"{lower}ask for a target of at least {share:.3f}",
     )

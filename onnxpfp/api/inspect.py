@@ -16,11 +16,14 @@ from onnxpfp.pipeline.footprint import (
     WeightFootprint,
     axis_footprint,
     group_footprints,
+    staying_axes,
     totals,
     weight_footprints,
 )
+from onnxpfp.pipeline.requirements import require_groups, why_nothing
 from onnxpfp.report.inspection import InspectedGroup, Inspection, NodeName, Stay
 from onnxpfp.report.reasons import by_kind
+from onnxpfp.runtime.session import custom_ops
 
 __all__ = ["inspect", "inspect_with"]
 
@@ -49,10 +52,12 @@ def inspect_with(model: ModelSource, scope: ScopeOptions) -> Inspection:
     Raises:
         OnnxPfpError: As in `inspect`.
     """
-    source = load(model)
     options = Options(**{name: getattr(scope, name) for name, _ in declared(ScopeOptions)})
-    analysis = _understand(source, options)
+    source = load(model)
+    with custom_ops(options.custom_ops):
+        analysis = _understand(source, options)
     total, reachable = totals(analysis)
+    groups = _groups(analysis, total)
     return Inspection(
         file=str(source.path) if source.path else None,
         opsets={o.domain or "ai.onnx": o.version for o in source.model.opset_import},
@@ -62,8 +67,10 @@ def inspect_with(model: ModelSource, scope: ScopeOptions) -> Inspection:
         attention=options.attention,
         total=total,
         reachable=reachable,
-        groups=_groups(analysis, total),
-        stays=_stays(analysis.graph.fixed, weight_footprints(analysis), total),
+        groups=groups,
+        stays=_stays(staying_axes(analysis), weight_footprints(analysis), total),
+        notes=analysis.source.notes,
+        nothing="" if groups else why_nothing(analysis),
     )
 
 
@@ -79,7 +86,11 @@ def _understand(source: LoadedModel, options: Options) -> Analysis:
         raise
     except Exception:
         # Whatever a broken model made fail, onnxruntime says what is wrong with it; if it runs the model, we failed.
-        session, _ = open_model(source, options)
+        runnable, session, _ = open_model(source, options)
+        if runnable.tail is not None:
+            analysis = analyze_at(runnable, options.input_shapes, options)
+            require_groups(analysis, options)
+            return analysis
         # Inputs of text cannot be made up.
         with contextlib.suppress(CalibrationError):
             read_data(source, session, None, options)
@@ -96,6 +107,7 @@ def _groups(analysis: Analysis, total: Footprint) -> tuple[InspectedGroup, ...]:
             consumers=tuple(NodeName(graph.consumers[c].op, graph.consumers[c].name) for c in group.consumers),
         )
         for group, amount in zip(graph.groups, group_footprints(analysis), strict=True)
+        if group.channels.size > 1
     ]
     return tuple(sorted(groups, key=lambda group: -group.behind.share_of(total)))
 

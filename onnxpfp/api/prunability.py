@@ -33,6 +33,7 @@ from onnxpfp.pipeline.steps import complete
 from onnxpfp.progress import Progress
 from onnxpfp.report.inspection import NodeName
 from onnxpfp.report.prunability import GroupPrunability, PrunabilityReport
+from onnxpfp.runtime.session import custom_ops
 from onnxpfp.verify.evaluator import Evaluator
 
 __all__ = ["PrunabilityArguments", "prunability", "prunability_with"]
@@ -82,6 +83,13 @@ def prunability_with(
         OnnxPfpError: As in `prunability`.
     """
     require_data_for_prunability(calibration)
+    with custom_ops(asked.custom_ops):
+        return _measure(model, calibration, asked, progress)
+
+
+def _measure(
+    model: ModelSource, calibration: SampleSource | None, asked: PrunabilityOptions, progress: Progress | None
+) -> PrunabilityReport:
     context = open_run(model, calibration, asked.pruning(), [PRUNABILITY_HOLDS_OUT], progress=progress)
     analysis, clock = context.whole, context.clock
     require_groups_for_prunability(analysis)
@@ -151,7 +159,7 @@ def _report(
         groups=_groups(context.whole, curves, tolerance),
         providers=evaluator.providers,
         seconds=dict(context.clock.seconds),
-        notes=(_RANDOM,) if context.data.given == "random" else (),
+        notes=source.notes + ((_RANDOM,) if context.data.given == "random" else ()),
     )
 
 

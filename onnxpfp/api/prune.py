@@ -32,6 +32,7 @@ from onnxpfp.report.build import Outcome, build_report
 from onnxpfp.report.pruning import Report
 from onnxpfp.rewrite import restore
 from onnxpfp.runtime.external_data import WeightFile, with_weights_in_memory
+from onnxpfp.runtime.session import custom_ops
 from onnxpfp.verify.evaluator import Evaluator
 
 __all__ = ["PruneArguments", "Result", "prune", "prune_with"]
@@ -117,6 +118,18 @@ def prune_with(
     Raises:
         OnnxPfpError: As in `prune`.
     """
+    with custom_ops(options.custom_ops):
+        return _prune(model, calibration, options, plan, progress, folder)
+
+
+def _prune(
+    model: ModelSource,
+    calibration: SampleSource | None,
+    options: Options,
+    plan: Plan | None,
+    progress: Progress | None,
+    folder: Path | None,
+) -> Result:
     replaying = plan is not None
     require_data(calibration, options, replaying=replaying)
     if plan is not None:
@@ -150,7 +163,7 @@ def prune_with(
     report = build_report(outcome)
     source = whole.source
     return Result(
-        stored=(source.rewritten_from or source.model) if unchanged else written,
+        stored=source.given if unchanged else source.completed(written),
         plan=_plan(whole, decision, report, options),
         report=report,
         unchanged=source.data if unchanged else None,

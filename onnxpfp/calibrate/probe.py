@@ -23,7 +23,7 @@ from onnxpfp.calibrate.sensitivity.settings import GraphOutputs, SensitivitySett
 from onnxpfp.calibrate.statistics import OpStatistics, merged
 from onnxpfp.linear.families import OpFamily
 from onnxpfp.linear.ops import FileWeight, LinearOp, output_counts
-from onnxpfp.model.edit import forget_axis_names
+from onnxpfp.model.edit import forget_records
 
 __all__ = ["CONSTANTS_LIMIT", "GraphObserver", "Probe", "build_probe", "shard_ops"]
 
@@ -165,7 +165,7 @@ def build_probe(
     kept = {tensor.name for tensor in probe.graph.initializer}
     probe.graph.initializer.extend(tensor for tensor in constants if tensor.name not in kept)
     probe.graph.output.extend(ValueInfoProto(name=tensor.name) for tensor in constants)
-    return Probe(forget_axis_names(probe), observer, shown)
+    return Probe(forget_records(probe), observer, shown)
 
 
 def _read(op: LinearOp) -> list[str]:

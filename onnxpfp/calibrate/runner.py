@@ -27,7 +27,7 @@ from onnxpfp.arrays import FLOAT_BYTES, Arrays
 from onnxpfp.calibrate.observer import Batch, Observer, Shape
 from onnxpfp.data.samples import Feed, Samples
 from onnxpfp.errors import CalibrationError, ModelError
-from onnxpfp.model.edit import drop_unread, forget_axis_names
+from onnxpfp.model.edit import drop_unread, forget_records
 from onnxpfp.options import DEFAULT_WORKSPACE
 from onnxpfp.progress import Count
 from onnxpfp.runtime.binding import DeviceOutputs, ReusedOutputs
@@ -296,7 +296,7 @@ def _showing(model: ModelProto, names: Sequence[str]) -> ModelProto:
     del shown.graph.output[:]
     shown.graph.output.extend(ValueInfoProto(name=name) for name in names)
     drop_unread(shown.graph, before)
-    return forget_axis_names(shown)
+    return forget_records(shown)
 
 
 @contextmanager

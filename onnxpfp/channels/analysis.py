@@ -58,7 +58,12 @@ class Analysis:
 
 
 def build_channel_graph(
-    model: ModelProto, shapes: Shapes, constants: Constants, patterns: Patterns, unit: Unit = "heads"
+    model: ModelProto,
+    shapes: Shapes,
+    constants: Constants,
+    patterns: Patterns,
+    unit: Unit = "heads",
+    ends: Mapping[str, str] | None = None,
 ) -> ChannelGraph:
     """Find the channels, groups and consumers of a model.
 
@@ -68,11 +73,12 @@ def build_channel_graph(
         constants: Its constants.
         patterns: Which nodes and initializers may be pruned.
         unit: What goes from an attention: whole heads, or the same part of every head.
+        ends: Why outputs stay that are none of the file's, by name.
 
     Raises:
         OptionError: A pattern matches nothing.
     """
-    labelled = _best_walk(model, shapes, constants, unit)
+    labelled = _best_walk(WalkInput.of(model, shapes, constants, ends or {}), unit)
     apply_patterns(model, labelled, patterns)
     while True:
         graph = finish(labelled, constants.weights)
@@ -138,12 +144,11 @@ def _try_numbers(size_edits: SizeEdits, graph: ChannelGraph) -> list[tuple[SizeR
     return [(labelled[key], why) for key, (_, why) in wrong.items()]
 
 
-def _best_walk(model: ModelProto, shapes: Shapes, constants: Constants, unit: Unit) -> Walk:
+def _best_walk(walk_input: WalkInput, unit: Unit) -> Walk:
     """Walk, and let a Reshape that leaves no choice try the other axes of what it splits or merges."""
-    heads = head_axes(model, shapes, constants, unit)
+    heads = head_axes(walk_input.proto, walk_input.shapes, walk_input.constants, unit)
     carriers: dict[int, frozenset[Carrier]] = dict(heads)
     tried: dict[tuple[int, tuple[Carrier, ...]], set[Carrier]] = {}
-    walk_input = WalkInput.of(model, shapes, constants)
     best = labelled = walk(walk_input, carriers)
     parts = labelled.labels.components()
     most = free_components(labelled, parts).sum()

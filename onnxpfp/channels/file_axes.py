@@ -60,7 +60,7 @@ def file_axes(analysis: Analysis) -> FileAxes:
 
 def _held(analysis: Analysis) -> set[str]:
     """Return the names of the tensors that the file stores in its main graph."""
-    graph = (analysis.source.rewritten_from or analysis.source.model).graph
+    graph = analysis.source.given.graph
     names = {tensor.name for tensor in graph.initializer} | {t.values.name for t in graph.sparse_initializer}
     return names | {node.output[0] for node in graph.node if node.op_type == "Constant"}
 
@@ -115,7 +115,7 @@ def _walk(flat: ModelProto, nodes: Mapping[str, Sequence[NodeProto]]) -> Walk:
         ir_version=flat.ir_version, graph=helper.make_graph(computing, "weights", [], outputs, initializers)
     )
     part.opset_import.extend(flat.opset_import)
-    return walk(WalkInput.of(part, concrete_shapes(part, {}), Constants.of(part)), {})
+    return walk(WalkInput.of(part, concrete_shapes(part, {}), Constants.of(part), {}), {})
 
 
 def _channels(labelled: Walk, weights: Mapping[str, Axes]) -> Ids:

@@ -64,12 +64,21 @@ class ChannelGraph:
         """Return the choice that removes nothing."""
         return np.ones(self.count + 1, np.bool_)
 
+    @property
+    def may_go(self) -> Keep:
+        """Whether each channel can go, (channels + 1,): of a group that is one unit, that one stays."""
+        may_go = np.zeros(self.count + 1, np.bool_)
+        for group in self.groups:
+            may_go[group.channels] = group.channels.size > 1
+        return may_go
+
     def reachable_params(self) -> tuple[int, int]:
-        """Count the stored numbers of weights that lie in at least one channel, and all of them."""
+        """Count the stored numbers of weights that lie in at least one channel that can go, and all of them."""
+        may_go = self.may_go
         reached = total = 0
         for name in self.stored:
             axes = next(iter(self.uses.get(name, {}).values()), self.axes[name])
-            sizes = [(ids.size, int((ids != 0).sum())) for ids in axes]
+            sizes = [(ids.size, int(may_go[ids].sum())) for ids in axes]
             count = math.prod(size for size, _ in sizes)
             total += count
             reached += count - math.prod(size - free for size, free in sizes)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from onnx import ModelProto
+from onnx import ModelProto, NodeProto
 
 from onnxpfp.channels.walk import Walk
 from onnxpfp.errors import OptionError
@@ -22,7 +22,8 @@ __all__ = ["Patterns", "apply_patterns"]
 class Patterns:
     """Patterns of the names that may be pruned.
 
-    A pattern is a glob, or a regular expression behind `re:`. It matches names of nodes and of
+    A pattern is a name, a glob, or a regular expression behind `re:`, in this order: names of real files have brackets,
+    blanks and stars. It matches names of nodes (of one without a name its first output, as reports call it) and of
     initializers.
 
     Attributes:
@@ -38,9 +39,15 @@ class Patterns:
 def _matches(pattern: str, names: list[str], option: str) -> set[str]:
     """Return the names that match.
 
+    1. A name is itself, whatever is in it.
+    2. Behind `re:` stands a regular expression.
+    3. All else is a glob; brackets that match nothing as a set of characters stand for themselves.
+
     Raises:
         OptionError: There is none, or the expression is wrong.
     """
+    if pattern in names:
+        return {pattern}
     if pattern.startswith("re:"):
         try:
             expression = re.compile(pattern[3:])
@@ -48,7 +55,9 @@ def _matches(pattern: str, names: list[str], option: str) -> set[str]:
             raise OptionError(f"{option} '{pattern}' is no regular expression: {error}") from error
         matches = {name for name in names if expression.search(name)}
     else:
-        matches = {name for name in names if fnmatch.fnmatchcase(name, pattern)}
+        globs = (pattern, pattern.replace("[", "[[]"))
+        matched = ({name for name in names if fnmatch.fnmatchcase(name, glob)} for glob in globs)
+        matches = next((some for some in matched if some), set[str]())
     if not matches:
         close = difflib.get_close_matches(pattern, names, 3, cutoff=0.4)
         raise OptionError(
@@ -58,6 +67,11 @@ def _matches(pattern: str, names: list[str], option: str) -> set[str]:
     return matches
 
 
+def _name_of(node: NodeProto) -> str:
+    """Return how reports call a node: its name, or its first output where it has none."""
+    return node.name or next((name for name in node.output if name), "")
+
+
 def apply_patterns(model: ModelProto, walk: Walk, patterns: Patterns) -> None:
     """Fix what the patterns leave out.
 
@@ -65,15 +79,16 @@ def apply_patterns(model: ModelProto, walk: Walk, patterns: Patterns) -> None:
         OptionError: A pattern matches nothing.
     """
     stored = stored_tensors(model.graph)
-    names = list(dict.fromkeys([n.name for n in model.graph.node if n.name] + list(stored)))
+    nodes_named = [name for name in map(_name_of, model.graph.node) if name]
+    names = list(dict.fromkeys([*nodes_named, *stored]))
     for pattern in patterns.exclude:
         matched = _matches(pattern, names, "--exclude")
         reason = f"--exclude '{pattern}' leaves it as it is"
         touched = matched & stored.keys()
         for node in model.graph.node:
-            if node.name in matched:
+            if _name_of(node) in matched:
                 touched.update(name for name in (*node.input, *node.output) if name)
-        nodes = {i for i, node in enumerate(model.graph.node) if node.name in matched}
+        nodes = {i for i, node in enumerate(model.graph.node) if _name_of(node) in matched}
         for name, uses in walk.uses.items():
             for (index, _), axes in uses.items():
                 if index in nodes or name in matched:
@@ -88,9 +103,10 @@ def apply_patterns(model: ModelProto, walk: Walk, patterns: Patterns) -> None:
 
 def _include(model: ModelProto, walk: Walk, matched: list[set[str]]) -> None:
     names = set[str]().union(*matched)
+    weights = names & stored_tensors(model.graph).keys()
     named: list[np.ndarray] = [np.zeros(1, np.int64)]
     for node in model.graph.node:
-        if node.name in names or names.intersection(node.input):
+        if _name_of(node) in names or weights.intersection(node.input):
             for name in node.output:
                 named += walk.axes.get(name, ())
     parts = walk.labels.components()

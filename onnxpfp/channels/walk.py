@@ -68,7 +68,7 @@ def walk(walk_input: WalkInput, carriers: Mapping[int, frozenset[Carrier]]) -> W
         _visit(walk_input, state, index, node, carriers.get(index, frozenset()))
     for info in walk_input.proto.graph.output:
         for axis in state.axes.get(info.name, ()):
-            state.labels.fix(axis, f"it is the graph output '{info.name}'")
+            state.labels.fix(axis, walk_input.ends.get(info.name, f"it is the graph output '{info.name}'"))
         value = state.values.get(info.name)
         if value is not None:
             _fix_lengths(state, value, f"its length is in the graph output '{info.name}'")

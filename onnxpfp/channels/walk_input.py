@@ -38,6 +38,7 @@ class WalkInput:
         read: The same with the graph's outputs.
         captures: What the subgraphs of a node read from outside, by its position.
         settled: Tensors that have the same shape in every run.
+        ends: Why outputs stay that are none of the file's, by name.
     """
 
     proto: ModelProto
@@ -51,9 +52,10 @@ class WalkInput:
     read: Counter[str]
     captures: Mapping[int, frozenset[str]]
     settled: frozenset[str]
+    ends: Mapping[str, str]
 
     @classmethod
-    def of(cls, proto: ModelProto, shapes: Shapes, constants: Constants) -> WalkInput:
+    def of(cls, proto: ModelProto, shapes: Shapes, constants: Constants, ends: Mapping[str, str]) -> WalkInput:
         """Look at a model once."""
         weights = frozenset(constants.weights)
         readers = reader_counts(proto.graph)
@@ -70,6 +72,7 @@ class WalkInput:
             readers + Counter(info.name for info in proto.graph.output),
             {index: names for index, names in captures.items() if names},
             _settled(proto, shapes),
+            ends,
         )
 
 

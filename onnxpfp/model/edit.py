@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Container, Iterable, MutableSequence, Sequence
 from typing import Any
 
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
+from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto, helper
 
 from onnxpfp.model.constants import reader_counts
 
@@ -15,7 +15,7 @@ __all__ = [
     "drop_initializers",
     "drop_nodes",
     "drop_unread",
-    "forget_axis_names",
+    "forget_records",
     "forget_shapes",
     "replace_nodes",
 ]
@@ -33,16 +33,23 @@ def add_constants(model: ModelProto, tensors: Sequence[TensorProto]) -> None:
     replace_nodes(model.graph, [*nodes, *model.graph.node])
 
 
-def forget_axis_names(model: ModelProto) -> ModelProto:
-    """Take the names from free axes, in place: onnxruntime plans one buffer for axes that an exporter named alike."""
-    for info in (*model.graph.input, *model.graph.output, *model.graph.value_info):
+def forget_records(model: ModelProto) -> ModelProto:
+    """Take the recorded shapes and the names of free axes from a copy that is run, in place.
+
+    onnxruntime infers shapes by itself. It plans one buffer for axes that an exporter named alike, and refuses outputs
+    that do not have the shapes that were recorded for them.
+    """
+    for info in (*model.graph.output, *model.graph.value_info):
+        if info.type.WhichOneof("value") == "tensor_type":
+            info.type.tensor_type.ClearField("shape")
+    for info in model.graph.input:
         for dim in info.type.tensor_type.shape.dim:
             dim.ClearField("dim_param")
     return model
 
 
-def replace_nodes(graph: GraphProto, nodes: Iterable[NodeProto]) -> None:
-    """Let a graph consist of `nodes`, which may be its own in another order."""
+def replace_nodes(graph: GraphProto | FunctionProto, nodes: Iterable[NodeProto]) -> None:
+    """Let a graph or function body consist of `nodes`, which may be its own in another order."""
     copies: list[NodeProto] = []
     for node in nodes:
         copy = NodeProto()

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Iterator
 
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, inliner
 
+from onnxpfp.errors import ModelError
 from onnxpfp.model.constants import all_graphs, subgraphs
 
-__all__ = ["without_functions"]
+__all__ = ["calls_namesake", "with_named_overloads", "without_functions"]
 
 
 def without_functions(model: ModelProto) -> ModelProto:
@@ -18,10 +19,13 @@ def without_functions(model: ModelProto) -> ModelProto:
 
     Args:
         model: The model; it is not changed.
+
+    Raises:
+        ModelError: A function calls itself.
     """
     if not model.functions:
         return model
-    flat, weights = _without_weights(model)
+    flat, weights = _without_weights(with_named_overloads(model))
     versions = {entry.domain: entry.version for entry in flat.opset_import}
     for function in flat.functions:
         for entry in function.opset_import:
@@ -30,6 +34,12 @@ def without_functions(model: ModelProto) -> ModelProto:
         called = {key for function in flat.functions for key in _calls(function.node)}
         outermost = [f for f in flat.functions if (f.domain, f.name) not in called]
         if not outermost:
+            if flat.functions:
+                function = flat.functions[0]
+                raise ModelError(
+                    f"the local function '{function.domain}:{function.name}' calls itself",
+                    hint="ONNX allows no recursion: export the model again",
+                )
             break
         _give_defaults(flat)
         flat = inliner.inline_selected_functions(flat, [(f.domain, f.name) for f in outermost])
@@ -39,20 +49,72 @@ def without_functions(model: ModelProto) -> ModelProto:
     return flat
 
 
+def with_named_overloads(model: ModelProto) -> ModelProto:
+    """Give the overloads of a function (IR 10) names of their own; a model without any is returned as it is.
+
+    onnxruntime loads no overloads, and `onnx.inliner` tells functions by domain and name.
+
+    Args:
+        model: The model; it is not changed.
+    """
+    if not any(function.overload for function in model.functions):
+        return model
+    copy = ModelProto()
+    copy.CopyFrom(model)
+    taken = {(function.domain, function.name) for function in copy.functions}
+    names: dict[tuple[str, str, str], str] = {}
+    for function in copy.functions:
+        if function.overload:
+            name = f"{function.name}__{function.overload}"
+            while (function.domain, name) in taken:
+                name += "_"
+            taken.add((function.domain, name))
+            names[function.domain, function.name, function.overload] = name
+    for node in _nodes(copy.graph.node, *(function.node for function in copy.functions)):
+        node.op_type = names.get((node.domain, node.op_type, node.overload), node.op_type)
+        node.overload = ""
+    for function in copy.functions:
+        function.name = names.get((function.domain, function.name, function.overload), function.name)
+        function.overload = ""
+    return copy
+
+
+def calls_namesake(model: ModelProto) -> bool:
+    """Tell whether a function comes to call one of its own name, which can only be an overload of it."""
+    calls: dict[tuple[str, str], set[tuple[str, str]]] = {}
+    for function in model.functions:
+        calls.setdefault((function.domain, function.name), set()).update(_calls(function.node))
+    for key in calls:
+        reached, ahead = set[tuple[str, str]](), [key]
+        while ahead:
+            new = calls.get(ahead.pop(), set()) - reached
+            reached |= new
+            ahead += new
+        if key in reached:
+            return True
+    return False
+
+
+def _nodes(*bodies: Iterable[NodeProto]) -> Iterator[NodeProto]:
+    """Yield all nodes, those of subgraphs included."""
+    for nodes in bodies:
+        for node in nodes:
+            yield node
+            yield from _nodes(*(graph.node for graph in subgraphs(node)))
+
+
 def _calls(nodes: Iterable[NodeProto]) -> Iterator[tuple[str, str]]:
     """Yield domain and op of all nodes, those of subgraphs included."""
-    for node in nodes:
+    for node in _nodes(nodes):
         yield node.domain, node.op_type
-        for graph in subgraphs(node):
-            yield from _calls(graph.node)
 
 
 def _give_defaults(model: ModelProto) -> None:
     """Write the attributes that a call leaves out where the function has defaults: the inliner forgets those."""
-    functions = {(f.domain, f.name, f.overload): f for f in model.functions}
+    functions = {(f.domain, f.name): f for f in model.functions}
     for graph in all_graphs(model):
         for node in graph.node:
-            function = functions.get((node.domain, node.op_type, node.overload))
+            function = functions.get((node.domain, node.op_type))
             given = {attribute.name for attribute in node.attribute}
             if function is not None:
                 node.attribute.extend(a for a in function.attribute_proto if a.name not in given)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,7 +17,11 @@ from onnxpfp.errors import ModelError, one_line
 from onnxpfp.model.constants import all_graphs
 from onnxpfp.model.folding import fold_weights
 from onnxpfp.model.functions import without_functions
+from onnxpfp.model.order import with_sorted_nodes
 from onnxpfp.model.plain import with_plain_constants
+from onnxpfp.model.recorded import StaleShape, drop_contradicted, drop_stale_shapes
+from onnxpfp.model.shapes import Shapes
+from onnxpfp.model.tail import Tail, cut
 from onnxpfp.runtime.external_data import (
     FileSlice,
     WeightFile,
@@ -28,6 +32,7 @@ from onnxpfp.runtime.external_data import (
     numbers,
     stamp_of,
 )
+from onnxpfp.runtime.missing import MissingOp
 
 __all__ = ["LoadedModel", "ModelSource", "external_files", "load", "one_line"]
 
@@ -52,8 +57,8 @@ class LoadedModel:
     """A model as it was given.
 
     Attributes:
-        model: The model: weights in memory or, above `IN_MEMORY`, in their files; bodies of local functions in
-            place, constants dense, weights that are computed from others folded. It is never changed.
+        model: The model: weights in memory or, above `IN_MEMORY`, in their files; nodes sorted, bodies of local
+            functions in place, constants dense, weights that are computed from others folded. It is never changed.
         data: The bytes of the file, or of the model where it was given as an object.
         path: The file, or None.
         external: Whether weights lie in other files.
@@ -62,6 +67,8 @@ class LoadedModel:
         rewritten_from: The model as it was given, where `model` is written in other words; else None.
         flat: The same with bodies in place and constants dense, but nothing folded; None is `model` itself.
         read: The file and those of its weights; empty for a model object.
+        stale: Recorded shapes that were not true; `model` has them no more.
+        tail: What onnxruntime cannot run, which is no part of `model`; None where it runs all of it.
     """
 
     model: ModelProto
@@ -73,6 +80,8 @@ class LoadedModel:
     rewritten_from: ModelProto | None = None
     flat: ModelProto | None = None
     read: tuple[Path, ...] = ()
+    stale: tuple[StaleShape, ...] = ()
+    tail: Tail | None = None
 
     @property
     def sha256(self) -> str:
@@ -84,6 +93,50 @@ class LoadedModel:
         if model is self.model:
             return self
         return replace(self, model=model, rewritten_from=self.rewritten_from or self.model)
+
+    def with_shapes(self, shapes: Shapes) -> LoadedModel:
+        """Drop the recorded shapes that contradict those of a run."""
+        model, stale = drop_contradicted(self.model, shapes.shape, shapes.dtype)
+        return replace(self.rewritten(model), stale=self.stale + stale)
+
+    @property
+    def given(self) -> ModelProto:
+        """The model as it was given."""
+        return self.tail.given if self.tail else self.rewritten_from or self.model
+
+    def without(self, missing: MissingOp, refusal: str) -> LoadedModel | None:
+        """Leave an op that onnxruntime lacks, and all behind it, out of `model`.
+
+        Args:
+            missing: The op.
+            refusal: What onnxruntime says against the model.
+
+        Returns:
+            None where it is nowhere in it.
+        """
+        lacking, refusal = (self.tail.lacking, self.tail.refusal) if self.tail else ((), refusal)
+        whole, given = self.whole, self.given
+        parts = cut(whole, given, (*lacking, missing), refusal) if missing not in lacking else None
+        if parts is None:
+            return None
+        # Where functions were inlined, the tensors at the cut may lie inside of them: then there is nothing to compare.
+        before = None if given is whole else cut(with_sorted_nodes(given), given, parts[1].lacking, refusal)
+        alike = before is not None and before[1].reasons.keys() == parts[1].reasons.keys()
+        return replace(self, model=parts[0], tail=parts[1], rewritten_from=before[0] if before and alike else None)
+
+    @property
+    def whole(self) -> ModelProto:
+        """`model` with the rest that was left out of it."""
+        return self.tail.whole if self.tail else self.model
+
+    def completed(self, model: ModelProto) -> ModelProto:
+        """Return what became of `model` with the rest that was left out of it."""
+        return self.tail.put_back(model) if self.tail else model
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know about the file."""
+        return (*([_stale_note(self.stale)] if self.stale else ()), *([_tail_note(self.tail)] if self.tail else ()))
 
     @property
     def title(self) -> str:
@@ -108,8 +161,26 @@ def load(given: ModelSource, folder: Path | None = None) -> LoadedModel:
     scratch = WeightFile(folder)
     source = _take(given, scratch) if isinstance(given, ModelProto) else _read(Path(given), scratch)
     _check(source)
-    flat = with_plain_constants(without_functions(source.model))
-    return replace(source.rewritten(fold_weights(flat)), flat=flat)
+    flat, stale = drop_stale_shapes(with_plain_constants(without_functions(with_sorted_nodes(source.model))))
+    return replace(source.rewritten(fold_weights(flat)), flat=flat, stale=stale)
+
+
+def _stale_note(stale: Sequence[StaleShape]) -> str:
+    """Say which recorded shapes were wrong."""
+    shown = ", ".join(f"'{one.tensor}' {one.recorded} where it is {one.computed}" for one in stale[:2])
+    rest = f" and {len(stale) - 2} more" if len(stale) > 2 else ""
+    return f"the file recorded shapes that its tensors do not have, and these records were dropped: {shown}{rest}"
+
+
+def _tail_note(tail: Tail) -> str:
+    """Say what was not run."""
+    count = "1 node was" if len(tail.nodes) == 1 else f"{len(tail.nodes)} nodes were"
+    border = list(tail.reasons)
+    shown = ", ".join(f"'{name}'" for name in border[:3]) + (f" and {len(border) - 3} more" if len(border) > 3 else "")
+    return (
+        f"onnxruntime lacks {tail.titles}: {count} not run and kept whole, and no MACs of theirs are counted; what "
+        f"lies before is measured and verified by what is read of it, {shown}. --custom-ops LIBRARY registers more ops"
+    )
 
 
 def _take(model: ModelProto, scratch: WeightFile) -> LoadedModel:

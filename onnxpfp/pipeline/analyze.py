@@ -17,24 +17,29 @@ from onnxpfp.data.samples import Samples
 from onnxpfp.data.sources import SampleSource, load_samples
 from onnxpfp.data.splits import CalibrationData, Given, split_samples
 from onnxpfp.errors import ModelError
-from onnxpfp.model.constants import Constants
+from onnxpfp.model.constants import Constants, stored_tensors, weight_names
 from onnxpfp.model.index import ModelIndex
 from onnxpfp.model.load import LoadedModel
 from onnxpfp.model.shapes import concrete_shapes, default_input_shapes
 from onnxpfp.options import Options
 from onnxpfp.progress import Clock
+from onnxpfp.runtime.missing import missing_op
 from onnxpfp.runtime.providers import ProviderRequest, resolve_providers
 from onnxpfp.runtime.session import Session, open_session
 
 __all__ = ["analyze", "analyze_at", "open_model", "read_data"]
 
 RANDOM_SAMPLES = 64
+CUSTOM_OPS_HINT = "--custom-ops LIBRARY registers the ops of a library with onnxruntime"
 CHECKS = 4
 """Sets of inputs on which the oracle runs where there are no data."""
 
 
-def open_model(source: LoadedModel, options: Options) -> tuple[Session, tuple[ProviderRequest, ...]]:
+def open_model(source: LoadedModel, options: Options) -> tuple[LoadedModel, Session, tuple[ProviderRequest, ...]]:
     """Make sure that onnxruntime runs the model, and where.
+
+    Returns:
+        The model, as far as onnxruntime has its ops, a session of it, and the providers.
 
     Raises:
         ModelError: It cannot load it.
@@ -42,10 +47,26 @@ def open_model(source: LoadedModel, options: Options) -> tuple[Session, tuple[Pr
         ProviderError: A provider that was asked for cannot run here.
     """
     requests = resolve_providers(options.providers, strict=options.strict_providers)
-    try:
-        return open_session(source.model, requests, threads=options.threads), requests
-    except ModelError as error:
-        raise ModelError(f"{source.title}: {error}", hint=error.hint or _type_hint(source.model)) from error
+    while True:
+        try:
+            return source, open_session(source.model, requests, threads=options.threads), requests
+        except ModelError as error:
+            missing = missing_op(error)
+            head = None if missing is None else source.without(missing, str(error))
+            if head is None or missing is None:
+                raise ModelError(f"{source.title}: {error}", hint=error.hint or _type_hint(source.model)) from error
+            if not _has_weights(head.model):
+                raise ModelError(
+                    f"{source.title}: {error}, and no weights lie before {missing.title}",
+                    hint=_type_hint(source.model) or CUSTOM_OPS_HINT,
+                ) from error
+            source = head
+
+
+def _has_weights(model: ModelProto) -> bool:
+    """Tell whether a model has a matrix or a filter bank."""
+    stored = stored_tensors(model.graph)
+    return any(len(stored[name].dims) > 1 for name in weight_names(model.graph))
 
 
 def _type_hint(model: ModelProto) -> str:
@@ -167,8 +188,11 @@ def _analysed(
 ) -> Analysis:
     with clock.phase("shapes"):
         shapes = concrete_shapes(source.model, input_shapes, feed)
+        source = source.with_shapes(shapes)
         constants = Constants.of(source.model)
     with clock.phase("channels"):
         patterns = Patterns(options.include, options.exclude)
-        graph = build_channel_graph(source.model, shapes, constants, patterns, options.attention)
+        graph = build_channel_graph(
+            source.model, shapes, constants, patterns, options.attention, source.tail.reasons if source.tail else {}
+        )
     return Analysis(source, shapes, constants, graph, ModelIndex.of(source.model))

@@ -113,7 +113,7 @@ def open_run(
     clock = Clock(progress) if progress else Clock()
     with clock.phase("load"):
         source = load(model, folder)
-        session, requests = open_model(source, options)
+        source, session, requests = open_model(source, options)
         data = read_data(source, session, calibration, options)
     for what in holding_out if calibration is not None else ():
         require_split(data, what)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -93,6 +93,13 @@ class Quantity:
     model: Callable[[Analysis, Callable[[], Biases]], CostModel]
 
 
+def _unrun(analysis: Analysis) -> Iterator[tuple[Ids, ...]]:
+    """Yield the axes of the weights behind ops that onnxruntime lacks: all of them stay."""
+    tail = analysis.source.tail
+    for shape in tail.weights.values() if tail else ():
+        yield tuple(np.zeros(size, np.int64) for size in shape)
+
+
 def _all_macs(analysis: Analysis) -> int:
     return mac_model(analysis).total(np.array([group.channels.size for group in analysis.graph.groups], np.int64))
 
@@ -101,8 +108,8 @@ QUANTITIES: Mapping[str, Quantity] = {
     "macs": Quantity("MACs", _all_macs, lambda analysis, _: mac_model(analysis)),
     "params": Quantity(
         "parameters",
-        lambda analysis: count_params(analysis.model),
-        lambda analysis, biases: param_model(analysis.graph, biases()),
+        lambda analysis: count_params(analysis.source.whole),
+        lambda analysis, biases: param_model(analysis.graph, (*biases(), *_unrun(analysis))),
     ),
 }
 """By the X of the option keep_X."""

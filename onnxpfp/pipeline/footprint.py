@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from onnx import NodeProto
 
-from onnxpfp.channels import Analysis, Fixed
-from onnxpfp.channels.macs import mac_nodes
+from onnxpfp.channels import Analysis, ChannelGraph, Fixed
+from onnxpfp.channels.macs import count_params, mac_nodes
 from onnxpfp.pipeline.costs import mac_model, param_model
 
-__all__ = ["Footprint", "WeightFootprint", "axis_footprint", "group_footprints", "totals", "weight_footprints"]
+__all__ = [
+    "Footprint",
+    "WeightFootprint",
+    "axis_footprint",
+    "group_footprints",
+    "reachable_params",
+    "staying_axes",
+    "totals",
+    "weight_footprints",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +50,7 @@ class WeightFootprint:
     Attributes:
         shape: Its shape.
         all: Its numbers, and the MACs of the nodes that multiply by it.
-        stuck: Those that lie in no channel.
+        stuck: Those that lie in no channel that can go.
     """
 
     shape: tuple[int, ...]
@@ -50,13 +59,46 @@ class WeightFootprint:
 
 
 def totals(analysis: Analysis) -> tuple[Footprint, Footprint]:
-    """Count the whole model, and what of it lies in at least one channel."""
-    graph = analysis.graph
-    reached, params = graph.reachable_params()
+    """Count the whole model, and what of it lies in at least one channel that can go."""
+    reached, params = reachable_params(analysis)
     macs = mac_model(analysis)
-    nothing = np.zeros(len(graph.groups), np.int64)
-    every = macs.total(_widths(analysis))
-    return Footprint(params, every), Footprint(reached, every - macs.total(nothing))
+    widths = _widths(analysis)
+    every = macs.total(widths)
+    return Footprint(params, every), Footprint(reached, every - macs.total(np.where(widths > 1, 0, widths)))
+
+
+def reachable_params(analysis: Analysis) -> tuple[int, int]:
+    """Count the stored numbers of weights that lie in at least one channel that can go, and all of them."""
+    return analysis.graph.reachable_params()[0], count_params(analysis.source.whole)
+
+
+def staying_axes(analysis: Analysis) -> tuple[Fixed, ...]:
+    """Return the axes of matrices and filter banks that stay, with the reason.
+
+    1. Their indices are tied to something that stays.
+    2. All of their indices are tied together: they are one unit, and a group keeps one at least.
+    3. The weight is only read behind ops that onnxruntime lacks.
+    """
+    return (*analysis.graph.fixed, *_single_units(analysis.graph), *_unrun_weights(analysis))
+
+
+def _single_units(graph: ChannelGraph) -> Iterator[Fixed]:
+    single = np.zeros(graph.count + 1, np.bool_)
+    single[1:] = ~graph.may_go[1:]
+    contracted = {(consumer.weight, consumer.weight_axis) for consumer in graph.consumers}
+    for name in graph.stored:
+        axes = graph.axes[name]
+        for axis, ids in enumerate(axes if len(axes) > 1 and name not in graph.uses else ()):
+            count = int(single[ids].sum())
+            if count > 1 and (name, axis) not in contracted:
+                yield Fixed(name, axis, count, "its channels can only go all together, and one unit must stay")
+
+
+def _unrun_weights(analysis: Analysis) -> Iterator[Fixed]:
+    tail = analysis.source.tail
+    for name, shape in tail.weights.items() if tail else ():
+        if tail and len(shape) > 1:
+            yield Fixed(name, 0, shape[0], f"it is read behind {tail.lacking[0].title}, an op that onnxruntime lacks")
 
 
 def _widths(analysis: Analysis) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
@@ -82,21 +124,26 @@ def group_footprints(analysis: Analysis) -> list[Footprint]:
 
 def weight_footprints(analysis: Analysis) -> dict[str, WeightFootprint]:
     """Count every stored weight, and the MACs of the nodes that multiply by it."""
-    graph = analysis.graph
+    graph, may_go = analysis.graph, analysis.graph.may_go
     macs, stuck_macs = Counter[str](), Counter[str]()
     for node, term in mac_nodes(analysis.source.model, analysis.shapes.shape):
         weight = _weight_of(analysis, node, {name for name, _ in term})
         axes = [graph.axes[name][axis] for name, axis in term]
         macs[weight] += math.prod(ids.size for ids in axes)
-        stuck_macs[weight] += math.prod(int((ids == 0).sum()) for ids in axes)
+        stuck_macs[weight] += math.prod(int((~may_go[ids]).sum()) for ids in axes)
     weights: dict[str, WeightFootprint] = {}
     for name in graph.stored:
         axes = graph.axes[name]
         shape = tuple(ids.size for ids in axes)
-        stuck = math.prod(int((ids == 0).sum()) for ids in axes)
+        stuck = math.prod(int((~may_go[ids]).sum()) for ids in axes)
         weights[name] = WeightFootprint(
             shape, Footprint(math.prod(shape), macs[name]), Footprint(stuck, stuck_macs[name])
         )
+    tail = analysis.source.tail
+    for name, shape in tail.weights.items() if tail else ():
+        # How often it is multiplied is not known.
+        count = Footprint(math.prod(shape), 0)
+        weights[name] = WeightFootprint(shape, count, count)
     return weights
 
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from onnxpfp.allocation.search import SearchResult, Trial, search
 from onnxpfp.allocation.widths import widths_of
+from onnxpfp.arrays import Ints
 from onnxpfp.data.samples import Samples
 from onnxpfp.errors import OptionError, TargetUnreachableError
 from onnxpfp.options import Options
@@ -90,8 +91,11 @@ def least_share(context: RunContext, measured: Measured) -> float:
     """Return the smallest share of the MACs that can be reached."""
     selector = selector_of(context, measured)
     narrowest = [widths_of(*selector.allowed(number))[0] for number in range(len(selector.groups))]
-    cost = mac_model(measured.analysis)
-    return cost.total(np.array(narrowest, np.int64)) / context.full
+    return _share(context, measured, np.array(narrowest, np.int64))
+
+
+def _share(context: RunContext, measured: Measured, widths: Ints) -> float:
+    return mac_model(measured.analysis).total(widths) / context.full
 
 
 def prune_to_quality(
@@ -131,16 +135,17 @@ def prune_to_quality(
     least = least_share(context, measured)
     search_result = search(measure, limit.holds, least)
     if search_result.share is None:
-        raise _unreachable(limit, least, search_result.trials)
+        single = _share(context, measured, np.ones(len(measured.analysis.graph.groups), np.int64))
+        raise _unreachable(limit, least, search_result.trials, single)
     return best[0][1], search_result
 
 
-def _unreachable(limit: QualityTarget, least: float, trials: Sequence[Trial]) -> TargetUnreachableError:
-    """Say how near the trials came."""
+def _unreachable(limit: QualityTarget, least: float, trials: Sequence[Trial], single: float) -> TargetUnreachableError:
+    """Say how near the trials came; `single` is the share of the MACs with one channel in every group."""
     if not trials:
         return TargetUnreachableError(
             f"nothing can be pruned: {100 * least:.1f} % of the MACs is the least that can be reached",
-            hint="lower --round-to or --min-channels",
+            hint="lower --round-to or --min-channels" if single < least else "`onnxpfp inspect` says why",
         )
     near = max(trials, key=lambda trial: trial.share)
     return TargetUnreachableError(

@@ -8,12 +8,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
+from onnx import GraphProto, NodeProto
+
 from onnxpfp.channels import Analysis
 from onnxpfp.data.sources import SampleSource
 from onnxpfp.data.splits import CalibrationData, Split, least_to_split
-from onnxpfp.errors import CalibrationError, OptionError, TargetUnreachableError
+from onnxpfp.errors import CalibrationError, ModelError, OptionError, TargetUnreachableError
+from onnxpfp.model.constants import all_graphs, stored_tensors, subgraphs, weight_names
 from onnxpfp.options import Options
+from onnxpfp.pipeline.analyze import CUSTOM_OPS_HINT
 from onnxpfp.pipeline.criteria import criterion_of
+from onnxpfp.pipeline.footprint import staying_axes
 
 __all__ = [
     "PRUNABILITY_HOLDS_OUT",
@@ -23,6 +28,7 @@ __all__ = [
     "require_groups",
     "require_groups_for_prunability",
     "require_split",
+    "why_nothing",
 ]
 
 PRUNABILITY_HOLDS_OUT = "prunability is measured on samples that are held out"
@@ -103,15 +109,57 @@ def require_groups(analysis: Analysis, options: Options) -> None:
 
     Raises:
         TargetUnreachableError: Nothing can; the most frequent reasons are named first.
+        ModelError: Nothing can before ops that onnxruntime lacks.
     """
     if analysis.graph.groups:
         return
-    reasons = Counter(fixed.reason for fixed in analysis.graph.fixed).most_common(3)
-    why = "; ".join(reason for reason, _ in reasons) or "no Conv, Gemm or MatMul has weights in it"
-    raise TargetUnreachableError(
-        f"{analysis.source.title}: nothing in it can be pruned: {why}",
-        hint="--exclude and --include leave nothing" if options.exclude or options.include else "",
-    )
+    hint = "--exclude and --include leave nothing" if options.exclude or options.include else ""
+    why = why_nothing(analysis)
+    if not hint:
+        _blame_missing_ops(analysis, f": {why}")
+    raise TargetUnreachableError(f"{analysis.source.title}: nothing in it can be pruned: {why}", hint=hint)
+
+
+def why_nothing(analysis: Analysis) -> str:
+    """Say why a model without groups has none; the most frequent reasons come first.
+
+    1. Axes of weights stay: their reasons.
+    2. All matrices and filter banks are stored in the graphs inside of nodes.
+    3. There are some, but none brings forth channels that another op contracts, such as filters of one channel.
+    4. There are none.
+    """
+    reasons = Counter(fixed.reason for fixed in staying_axes(analysis)).most_common(3)
+    if reasons:
+        return "; ".join(reason for reason, _ in reasons)
+    if not any(map(_stores_matrix, all_graphs(analysis.model))):
+        return "it stores no matrix and no filter bank"
+    if _stores_matrix(analysis.model.graph):
+        return "none of its weights brings forth channels that another Conv, Gemm, MatMul or other product reads"
+    inside = next(node for node in analysis.model.graph.node if _holds_matrix(node))
+    return f"its weights lie inside of {inside.op_type} '{inside.name or next(filter(None, inside.output))}'"
+
+
+def _stores_matrix(graph: GraphProto) -> bool:
+    stored = stored_tensors(graph)
+    return any(len(stored[name].dims) > 1 for name in weight_names(graph))
+
+
+def _holds_matrix(node: NodeProto) -> bool:
+    return any(_stores_matrix(graph) or any(map(_holds_matrix, graph.node)) for graph in subgraphs(node))
+
+
+def _blame_missing_ops(analysis: Analysis, why: str = "") -> None:
+    """Raise where a part of a model without groups is not run.
+
+    Raises:
+        ModelError: It is not, so that the ops that onnxruntime lacks are to blame.
+    """
+    tail = analysis.source.tail
+    if tail is not None:
+        raise ModelError(
+            f"{analysis.source.title}: {tail.refusal}, and nothing before {tail.titles} can be pruned{why}",
+            hint=CUSTOM_OPS_HINT,
+        )
 
 
 def require_groups_for_prunability(analysis: Analysis) -> None:
@@ -119,8 +167,10 @@ def require_groups_for_prunability(analysis: Analysis) -> None:
 
     Raises:
         TargetUnreachableError: Nothing can be pruned.
+        ModelError: Nothing can before ops that onnxruntime lacks.
     """
     if not analysis.graph.groups:
+        _blame_missing_ops(analysis)
         raise TargetUnreachableError(
             f"{analysis.source.title}: nothing in it can be pruned", hint="`onnxpfp inspect` says why"
         )

@@ -12,13 +12,17 @@ from onnx import ModelProto
 from onnxpfp.channels import Analysis
 from onnxpfp.channels.macs import count_macs, count_params
 from onnxpfp.data.samples import Feed
-from onnxpfp.errors import VerificationError
-from onnxpfp.model.shapes import Shapes, concrete_shapes
+from onnxpfp.errors import ModelError, VerificationError
+from onnxpfp.model.edit import forget_records
+from onnxpfp.model.functions import calls_namesake, with_named_overloads
+from onnxpfp.model.order import with_sorted_nodes
+from onnxpfp.model.shapes import concrete_shapes
 from onnxpfp.pipeline.calibration import Measured
 from onnxpfp.pipeline.candidate import Candidate
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.progress import Count
 from onnxpfp.runtime.external_data import size_of
+from onnxpfp.runtime.session import open_session
 from onnxpfp.verify.drift import Drift, check
 from onnxpfp.verify.equivalence import Equivalence, check_equivalence, tolerance
 from onnxpfp.verify.evaluator import Evaluator
@@ -56,6 +60,7 @@ class Verification:
         before: Size of the original.
         after: Size of the pruned model, measured anew.
         growth: Why its file is larger than the original's; empty where it is not.
+        refused: What onnxruntime says against the file as it was given; empty where it loads it.
     """
 
     oracle: Equivalence
@@ -63,6 +68,7 @@ class Verification:
     before: Size
     after: Size
     growth: str
+    refused: str
 
 
 def verify(
@@ -92,8 +98,11 @@ def verify(
     """
     analysis, samples = measured.analysis, context.data.samples
     feed = next(samples.batches(1))
+    source = analysis.source
     check(analysis.model, written, context.whole.source.rewritten_from or analysis.model)
-    _check_rewriting(context, analysis, feed)
+    if source.tail is not None:
+        check(source.whole, source.completed(written))
+    refused = _check_rewriting(context, analysis, feed)
     oracle = check_equivalence(
         candidate.mask,
         written,
@@ -104,30 +113,44 @@ def verify(
         threads=context.options.threads,
     )
     per_run = samples.fixed_batch or 1
-    before = _size(context.whole.model, context.whole.shapes, per_run, analysis.source.size_bytes)
+    macs = count_macs(context.whole.model, context.whole.shapes, per_run)
+    before = Size(count_params(context.whole.source.whole), macs, source.size_bytes)
     if unchanged:
         after = before
     else:
         shapes = concrete_shapes(candidate.model, analysis.shapes.inputs, feed)
-        after = _size(candidate.model, shapes, per_run, size_of(written))
+        params = count_params(source.completed(candidate.model))
+        after = Size(params, count_macs(candidate.model, shapes, per_run), size_of(source.completed(written)))
     drift = None if evaluator is None else evaluator.drift(written, progress)
-    larger = growth(context.whole.source, written) if after.bytes > before.bytes else ""
-    return Verification(oracle, drift, before, after, larger)
+    larger = growth(context.whole.source, source.completed(written)) if after.bytes > before.bytes else ""
+    return Verification(oracle, drift, before, after, larger, refused)
 
 
-def _check_rewriting(context: RunContext, analysis: Analysis, feed: Feed) -> None:
+def _check_rewriting(context: RunContext, analysis: Analysis, feed: Feed) -> str:
     """Make sure that the model that was pruned computes what the given one does, where it is written in other words.
 
-    Bodies of local functions stand in their places there, weights are folded, shuffles are permutations.
+    Bodies of local functions stand in their places there, weights are folded, shuffles are permutations. Where
+    onnxruntime does not load the given one, it stands here as near to the file as it does: nodes sorted, overloads of
+    functions under names of their own.
+
+    Returns:
+        What onnxruntime says against the given one; empty where it loads it.
 
     Raises:
         VerificationError: They do not.
     """
     given = analysis.source.rewritten_from
     if given is None:
-        return
-    allowed = tolerance(analysis.model, analysis.shapes)
+        return ""
     requests, threads = context.requests, context.options.threads
+    refused = _refusal(given, context)
+    if refused:
+        nearest = ModelProto()
+        nearest.CopyFrom(with_named_overloads(with_sorted_nodes(given)))
+        given = forget_records(nearest)
+        if _refusal(given, context):
+            return refused
+    allowed = tolerance(analysis.model, analysis.shapes)
     try:
         check_equivalence(given, analysis.model, [feed], allowed=allowed, providers=requests, threads=threads)
     except VerificationError as error:
@@ -135,6 +158,19 @@ def _check_rewriting(context: RunContext, analysis: Analysis, feed: Feed) -> Non
             f"{analysis.source.title}: rewritten for pruning, it computes something else: {error}",
             hint="please report it with the model",
         ) from error
+    return refused
+
+
+def _refusal(model: ModelProto, context: RunContext) -> str:
+    """Return what onnxruntime says against a model; empty where it loads it."""
+    if calls_namesake(model):
+        # onnxruntime would go on inlining for ever.
+        return "a local function calls an overload of itself"
+    try:
+        open_session(model, context.requests, threads=context.options.threads, optimize=False)
+    except ModelError as error:
+        return str(error).removeprefix("onnxruntime cannot load the model: ")
+    return ""
 
 
 def _feeds(context: RunContext, measured: Measured) -> list[Feed]:
@@ -162,7 +198,3 @@ def _other_sizes(model: ModelProto, feed: Mapping[str, NDArray[np.generic]]) -> 
 
 def _doubled(array: NDArray[np.generic], axes: Sequence[int]) -> NDArray[np.generic]:
     return np.tile(array, [2 if axis in axes else 1 for axis in range(array.ndim)])
-
-
-def _size(model: ModelProto, shapes: Shapes, samples: int, size_bytes: int) -> Size:
-    return Size(count_params(model), count_macs(model, shapes, samples), size_bytes)

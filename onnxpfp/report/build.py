@@ -12,6 +12,7 @@ from onnxpfp.allocation.select import Selection
 from onnxpfp.pipeline.calibration import Calibration, DataCalibration
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.decide import Decision
+from onnxpfp.pipeline.footprint import reachable_params, staying_axes
 from onnxpfp.pipeline.lossless_step import LosslessStep
 from onnxpfp.pipeline.verification import Verification
 from onnxpfp.refit.means import Compensation
@@ -46,7 +47,7 @@ class Outcome:
 
 def build_report(outcome: Outcome) -> Report:
     """Build the report."""
-    context, options, graph = outcome.context, outcome.context.options, outcome.context.whole.graph
+    context, options = outcome.context, outcome.context.options
     quantity, share = options.target
     if context.plan is not None:
         method, target = "plan", {}
@@ -54,7 +55,7 @@ def build_report(outcome: Outcome) -> Report:
         method = outcome.calibration.scores.method
         asked = {"max_drift": options.max_drift, "min_agreement": options.min_agreement}
         target = {name: value for name, value in asked.items() if value is not None} or {quantity: share}
-    reached, total = graph.reachable_params()
+    reached, total = reachable_params(context.whole)
     compensation = outcome.compensation
     return Report(
         before=outcome.verified.before,
@@ -72,7 +73,7 @@ def build_report(outcome: Outcome) -> Report:
         samples_wanted=outcome.samples_wanted,
         groups=_groups(outcome),
         removed=outcome.lossless.removed,
-        skipped=graph.fixed,
+        skipped=staying_axes(context.whole),
         oracle=outcome.verified.oracle,
         drift=outcome.verified.drift,
         refits=compensation.refits if compensation else (),
@@ -135,7 +136,12 @@ def _selected(chosen: Selection) -> str:
 def _notes(outcome: Outcome) -> list[str]:
     context, options = outcome.context, outcome.context.options
     selections = [selection for selection in outcome.decision.selections if selection is not None]
-    notes: list[str] = []
+    notes = [*context.whole.source.notes]
+    if outcome.verified.refused:
+        notes.append(
+            f"onnxruntime cannot load the file as it was given: {outcome.verified.refused}. What was measured and "
+            "pruned is the same network in a form that it loads: nodes sorted, functions inlined, wrong records dropped"
+        )
     if not isinstance(outcome.calibration, DataCalibration) and context.plan is None:
         notes.append(
             "no data: channels were chosen by weights alone (data-independent coreset scores). A few "

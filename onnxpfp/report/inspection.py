@@ -59,7 +59,7 @@ class Stay:
         reason: The kind: the reasons without the names in them.
         axes: The axes, each with its own reason; those with the most parameters first.
         behind: What lies on their indices that stay. A number may lie on several such axes, and in a channel too.
-        stuck: What of these weights lies in no channel at all.
+        stuck: What of these weights lies in no channel that can go.
     """
 
     reason: str
@@ -80,9 +80,11 @@ class Inspection:
         inputs: The input shapes at which shapes were found and MACs were counted.
         attention: What goes from an attention: whole heads, or the same part of every head (width).
         total: The whole model.
-        reachable: What of it lies in at least one channel, and so can go.
+        reachable: What of it lies in at least one channel that can go.
         groups: The groups of channels, the most expensive first: by share of parameters plus share of MACs.
         stays: What stays and why, in the same order.
+        notes: What the user should know about the file.
+        nothing: Why there are no groups; empty where there are some.
     """
 
     file: str | None
@@ -95,16 +97,13 @@ class Inspection:
     reachable: Footprint
     groups: tuple[InspectedGroup, ...]
     stays: tuple[Stay, ...]
+    notes: tuple[str, ...] = ()
+    nothing: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything in types that JSON knows; `docs/inspect.md` describes the fields."""
         document: dict[str, Any] = {"format": FORMAT, "version": VERSION, **plain(asdict(self))}
         return document
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """Nothing: no choice was made."""
-        return ()
 
     def page(self, *, full: bool, wide: bool) -> Iterator[Element]:
         """Show what could be pruned, and why the rest stays."""
@@ -125,12 +124,14 @@ class Inspection:
             yield Heading("Groups of channels")
             yield _groups_table(self.groups, named=2 if wide else 1)
         else:
-            why = "what stays and why is listed below" if self.stays else "no Conv, Gemm or MatMul has weights in it"
+            why = "what stays and why is listed below" if self.stays else self.nothing
             yield Line(f"\nNothing in it can be pruned: {why}.")
         if self.stays:
             yield Heading("What stays, and why")
             yield _stays_table(self.stays)
-            yield Line("fixed: parameters of these weights that lie in no channel, so that no pruning removes them")
+            yield Line(
+                "fixed: parameters of these weights that lie in no channel that can go, so that no pruning removes them"
+            )
 
 
 def _reached(total: int, reachable: int) -> str:

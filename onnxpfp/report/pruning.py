@@ -84,7 +84,8 @@ class Report:
         inputs: Input shapes of one run, at which shapes were found and MACs were counted.
         target: What was asked for: macs or params with the share that stays, max_drift or min_agreement with the bound.
         trials: Shares of the MACs that were tried for a target of quality, in their order.
-        reachable: Share of the parameters that lie in at least one channel that may go.
+        reachable: Share of the parameters that lie in at least one channel that may go: not in a group of one unit,
+            which stays.
         method: What ranked the channels: pfp, reconstruction, energy, a baseline, coreset (pfp without data) or plan.
         allocation: What set the widths: measured, bound or uniform.
         compensation: What was done about dropped channels: lstsq, bias or none.

@@ -15,6 +15,7 @@ import logging
 import os
 import sys
 from collections.abc import Collection, Generator, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -23,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto
 
-from onnxpfp.errors import ModelError, ProviderError, one_line
+from onnxpfp.errors import ModelError, OptionError, ProviderError, one_line
 from onnxpfp.runtime.device_memory import DeviceMemory, DeviceTensor
 from onnxpfp.runtime.external_data import externalise, numbers
 from onnxpfp.runtime.providers import (
@@ -36,7 +37,7 @@ from onnxpfp.runtime.providers import (
     resolve_providers,
 )
 
-__all__ = ["ProviderRequest", "Session", "SessionSource", "open_session", "resolve_providers"]
+__all__ = ["ProviderRequest", "Session", "SessionSource", "custom_ops", "open_session", "resolve_providers"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -134,6 +135,29 @@ class Session:
             self._handle.run_with_iobinding(binding)
             binding.synchronize_outputs()
             return dict(zip(self.outputs, binding.get_outputs(), strict=True))
+
+
+_LIBRARIES: ContextVar[tuple[str, ...]] = ContextVar("libraries", default=())
+"""Libraries of custom ops for the sessions that are opened within `custom_ops`."""
+
+
+@contextlib.contextmanager
+def custom_ops(libraries: Sequence[str]) -> Generator[None]:
+    """Register the ops of libraries in every session that is opened inside.
+
+    Args:
+        libraries: Paths of shared libraries with the entry point `RegisterCustomOps`.
+
+    Raises:
+        OptionError: onnxruntime cannot register one.
+    """
+    token = _LIBRARIES.set(tuple(map(os.path.abspath, libraries)))
+    try:
+        if libraries:
+            _options(importlib.import_module("onnxruntime"), threads=None, optimize=True, layout=True)
+        yield
+    finally:
+        _LIBRARIES.reset(token)
 
 
 def open_session(
@@ -239,6 +263,14 @@ def _options(ort: Any, *, threads: int | None, optimize: bool, layout: bool) -> 
     if threads is not None:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
+    for library in _LIBRARIES.get():
+        try:
+            options.register_custom_ops_library(library)
+        except Exception as error:
+            raise OptionError(
+                f"--custom-ops {library}: onnxruntime cannot register it: {one_line(error)}",
+                hint="give a shared library with the function RegisterCustomOps, built for this version of onnxruntime",
+            ) from error
     return options
 
 

@@ -14,7 +14,7 @@ from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 from onnxpfp.arrays import Arrays
 from onnxpfp.channels.ops import facts_of
 from onnxpfp.errors import ModelError, VerificationError
-from onnxpfp.model.edit import drop_unread, forget_axis_names
+from onnxpfp.model.edit import drop_unread, forget_records
 from onnxpfp.model.shapes import Shapes
 from onnxpfp.runtime.providers import ProviderRequest
 from onnxpfp.runtime.session import Session, open_session
@@ -99,11 +99,11 @@ def _difference(
     return float(gap / max(scale, np.finfo(np.float32).tiny)) if np.isfinite(gap) else math.inf
 
 
-def _open(model: ModelProto, providers: Sequence[ProviderRequest], threads: int | None) -> Session:
+def _open(what: str, model: ModelProto, providers: Sequence[ProviderRequest], threads: int | None) -> Session:
     try:
         return open_session(model, providers, threads=threads, optimize=False)
     except ModelError as error:
-        raise VerificationError(f"the pruned model does not load: {error}") from error
+        raise VerificationError(f"{what} does not load: {error}") from error
 
 
 def _rounding_noise(session: Session, optimized: Session, feed: Arrays, watched: Mapping[str, float]) -> float:
@@ -149,7 +149,7 @@ def _exposing(model: ModelProto, watched: Mapping[str, float]) -> ModelProto:
     exposed = ModelProto()
     exposed.CopyFrom(model)
     exposed.graph.output.extend(ValueInfoProto(name=name) for name in watched if name not in present)
-    return forget_axis_names(exposed)
+    return forget_records(exposed)
 
 
 def _without_steps(model: ModelProto) -> ModelProto:
@@ -230,7 +230,8 @@ def _hold(
     flips: float = 0.0,
 ) -> Equivalence:
     watched = _watched(masked)
-    one, two = (_open(_exposing(model, watched), providers, threads) for model in (masked, pruned))
+    one = _open("the masked original", _exposing(masked, watched), providers, threads)
+    two = _open("the pruned model", _exposing(pruned, watched), providers, threads)
     error, worst, blank = 0.0, "", True
     runs = 0
     for feed, wanted in _answers(one, feeds, trials):

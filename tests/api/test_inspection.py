@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import ModelProto
+from support.graphs import build
 
 import onnxpfp
 from onnxpfp import errors
@@ -232,6 +233,8 @@ def test_the_json_form_stays_as_it_is() -> None:
                 "stuck": {"params": 80, "macs": 80},
             },
         ],
+        "notes": [],
+        "nothing": "",
     }
 
 
@@ -275,3 +278,54 @@ def test_impossible_shapes_and_patterns_are_refused() -> None:
         onnxpfp.inspect(nets.chain(), input_shapes={"y": (1, 3, 8, 8)})
     with pytest.raises(errors.OptionError, match="include 'nowhere' matches no node"):
         onnxpfp.inspect(nets.chain(), include=["nowhere"])
+
+
+UNITS = {
+    "one channel": (
+        "g (float[1,3,8,8] x) => (float[1,4,8,8] y) <float[1,3,1,1] w1, float[4,1,1,1] w2> "
+        "{ a = Conv(x, w1)\n y = Conv(a, w2) }",
+        (),
+    ),
+    "groups of two kinds": (
+        "g (float[1,3,8,8] x) => (float[1,4,8,8] y) <float[6,3,1,1] w1, float[6,3,1,1] w2, float[6,2,1,1] w3, "
+        "float[4,6,1,1] w4> { a = Conv(x, w1)\n b = Conv<group = 2>(a, w2)\n c = Add(a, b)\n "
+        "d = Conv<group = 3>(c, w3)\n e = Add(c, d)\n y = Conv(e, w4) }",
+        (),
+    ),
+    "added to itself, shifted": (
+        "g (float[1,3,8,8] x) => (float[1,4,8,8] y) <float[6,3,1,1] w1, float[4,6,1,1] w2> { a = Conv(x, w1)\n"
+        "l = Constant<value = int64[2] {1, 5}>()\n h, t = Split<axis = 1>(a, l)\n s = Concat<axis = 1>(t, h)\n"
+        "b = Add(a, s)\n y = Conv(b, w2) }",
+        (),
+    ),
+    "groups of two kinds, and others": (
+        "g (float[1,3,8,8] x) => (float[1,4,8,8] y) <float[6,3,1,1] w1, float[6,3,1,1] w2, float[6,2,1,1] w3, "
+        "float[8,6,1,1] w4, float[4,8,1,1] w5> { a = Conv(x, w1)\n b = Conv<group = 2>(a, w2)\n c = Add(a, b)\n"
+        "d = Conv<group = 3>(c, w3)\n e = Add(c, d)\n f = Conv(e, w4)\n r = Relu(f)\n y = Conv(r, w5) }",
+        ("w4",),
+    ),
+    "one channel between two layers of several": (
+        "g (float[1,3,8,8] x) => (float[1,4,8,8] y) <float[8,3,1,1] w1, float[1,8,1,1] w2, float[6,1,1,1] w3, "
+        "float[4,6,1,1] w4> { a = Conv(x, w1)\n b = Conv(a, w2)\n c = Conv(b, w3)\n y = Conv(c, w4) }",
+        ("w1", "w3"),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", UNITS)
+def test_what_is_one_unit_is_not_called_reachable(name: str) -> None:
+    text, groups = UNITS[name]
+    model = build(text)
+    found = onnxpfp.inspect(model)
+    assert {group.name for group in found.groups} == set(groups)
+    with pytest.raises(errors.TargetUnreachableError) as caught:
+        onnxpfp.prune(model, keep_macs=0.001, round_to=1)
+    least = float(re.search(r"([0-9.]+)% is the least", str(caught.value))[1]) / 100
+    assert found.reachable.macs / found.total.macs >= 1 - least - 0.001
+    assert (found.reachable.macs == 0) == (least == 1)
+    assert (found.reachable.params == 0) == (not found.groups)
+    assert "--round-to" not in caught.value.hint
+    wide = [axis for stay in found.stays for axis in stay.axes if "one unit must stay" in axis.reason]
+    assert bool(wide) == ("one channel" not in name)
+    report = onnxpfp.prune(model, keep_macs=1).report
+    assert report.reachable == found.reachable.params / found.total.params

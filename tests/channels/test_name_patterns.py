@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import onnx
 import pytest
 from onnx import numpy_helper
 from support.graphs import build
@@ -103,3 +104,65 @@ def test_unmatched_pattern_is_an_error_with_close_names(model, option):
 def test_wrong_expression_is_an_error(model):
     with pytest.raises(OptionError, match=r"--exclude 're:\(' is no regular expression"):
         problem(model, Patterns(exclude=("re:(",)))
+
+
+REAL = {
+    "stem": "/backbone/stage[0]/Conv",
+    "body": "/backbone/stage[1]/Conv",
+    "head": "head conv #2: {final}",
+    "last": "a;b/MatMul (2)",
+    "stem_w": "backbone.stage[0].weight",
+    "body_w": "backbone.stage[1].weight",
+    "head_w": "модель*слой?.вес",
+    "last_w": "re:last[w]",
+}
+"""Names as exporters and people write them."""
+
+
+@pytest.fixture(scope="module")
+def real_names(model):
+    """The same network under such names, with one weight that the other's name matches as a glob."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    for tensor in copy.graph.initializer:
+        tensor.name = REAL.get(tensor.name, tensor.name)
+    for node in copy.graph.node:
+        node.name = REAL[node.name]
+        node.input[:] = [REAL.get(name, name) for name in node.input]
+    return copy
+
+
+@pytest.mark.parametrize(
+    ("pattern", "whole"),
+    [
+        (REAL["stem_w"], ["stem_w"]),
+        (REAL["body_w"], ["stem_w", "body_w"]),
+        (REAL["stem"], ["stem_w"]),
+        (REAL["head"], ["body_w", "head_w"]),
+        (REAL["head_w"], ["body_w", "head_w"]),
+        (REAL["last_w"], ["head_w"]),
+        (REAL["last"], ["head_w"]),
+        ("/backbone/stage[1]/*", ["stem_w", "body_w"]),
+        ("backbone.stage[?].weight", ["stem_w", "body_w"]),
+        ("*stage?[01]?/*", ["stem_w", "body_w"]),
+        ("re:stage.1..w", ["stem_w", "body_w"]),
+    ],
+)
+def test_names_with_special_characters_are_names_first(real_names, pattern, whole):
+    left = [REAL[name] for name in ("stem_w", "body_w", "head_w") if name not in whole]
+    assert names(problem(real_names, Patterns(exclude=(pattern,)))) == left
+
+
+def test_exact_name_is_not_a_glob_for_others(model):
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    copy.graph.node[0].name = "*"
+    assert names(problem(copy, Patterns(include=("*",)))) == ["stem_w"]
+
+
+def test_node_without_a_name_goes_by_its_first_output(model):
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    copy.graph.node[1].name = ""
+    assert names(problem(copy, Patterns(exclude=("c",)))) == ["head_w"]
+    assert names(problem(copy, Patterns(include=("c",)))) == ["body_w"]

@@ -10,7 +10,7 @@ from onnx import ModelProto, numpy_helper, parser
 from support.oracle import difference, problem, run
 
 import onnxpfp
-from onnxpfp.errors import VerificationError
+from onnxpfp.errors import ModelError, VerificationError
 from onnxpfp.model.functions import without_functions
 from onnxpfp.model.load import load
 
@@ -166,3 +166,116 @@ def test_a_model_without_functions_is_the_same_object():
 def test_load_puts_the_bodies_in_place(model):
     assert not load(model).model.functions
     assert ort.InferenceSession(load(model).model.SerializeToString(), providers=["CPUExecutionProvider"])
+
+
+OVERLOADED = """<opset_import: ["": 18], domain: "local">
+block (a, w) => (b) { c = Conv (a, w)
+ b = LeakyRelu <alpha = 0.3> (c) }
+<opset_import: ["": 18], domain: "local">
+other (a, w) => (b) { c = Conv (a, w)
+ b = Neg (c) }
+<opset_import: ["": 18, "local": 1], domain: "local">
+third (a, w, v) => (b) { c = local.block (a, w)
+ b = local.other (c, v) }
+"""
+"""Functions whose first two become overloads of one name."""
+OVERLOAD_CASES = {
+    "two overloads": "h = local.block (x, w1)\nc = local.other (h, w2)\ny = Conv (c, w3)",
+    "called by a function": "c = local.third (x, w1, w2)\ny = Conv (c, w3)",
+    "called twice": "h = local.block (x, w1)\nn = Abs (h)\nc = local.other (n, w2)\nk = local.other (h, w2)\n"
+    "s = Add (c, k)\ny = Conv (s, w3)",
+    "called in a branch": "h = local.block (x, w1)\nc = Conv (h, w2)\ns = ReduceSum <keepdims = 0> (x)\n"
+    "t = Cast <to = 9> (s)\nd = If (t) <then_branch = yes () => (u) { u = Neg (c) }, "
+    "else_branch = no () => (v) { v = local.other (c, w4) }>\ny = Conv (d, w3)",
+    "named like one of another": "h = local.block (x, w1)\nc = local.other (h, w2)\n"
+    "d = local.block__two (c)\ny = Conv (d, w3)",
+}
+
+
+def with_overloads(model: ModelProto) -> ModelProto:
+    """Let `block` and `other` be overloads of `block`; the third function is one without a name when it calls them."""
+    copy = ModelProto()
+    copy.CopyFrom(model)
+    copy.ir_version = 10
+    names = {"block": "one", "other": "two"}
+
+    def change(nodes) -> None:
+        for node in nodes:
+            if node.domain == "local" and node.op_type in {*names, "third"}:
+                node.op_type, node.overload = "block", names.get(node.op_type, "")
+            for attribute in node.attribute:
+                change(attribute.g.node)
+
+    change(copy.graph.node)
+    for function in copy.functions:
+        change(function.node)
+        if function.name in {*names, "third"}:
+            function.name, function.overload = "block", names.get(function.name, "")
+    return copy
+
+
+@pytest.fixture(params=OVERLOAD_CASES.values(), ids=OVERLOAD_CASES.keys())
+def overloaded(request) -> tuple[ModelProto, ModelProto]:
+    """A model with functions of different names, and the same with overloads, which onnxruntime does not load."""
+    more = (
+        '<opset_import: ["": 18], domain: "local">\nblock__two (a) => (b) { b = Abs (a) }'
+        if "__" in request.param
+        else ""
+    )
+    model = model_of(request.param, OVERLOADED + more)
+    weight = np.random.default_rng(2).standard_normal((6, 6, 1, 1)).astype(np.float32)
+    model.graph.initializer.append(numpy_helper.from_array(weight, "w4"))
+    return model, with_overloads(model)
+
+
+def test_overloads_get_their_own_bodies(overloaded):
+    named, model = overloaded
+    flat = without_functions(model)
+    assert not flat.functions
+    assert difference(run(named, {"x": image()}), run(flat, {"x": image()})) < 1e-6
+
+
+def loads(model: ModelProto) -> bool:
+    if any(node.op_type == function.name for function in model.functions for node in function.node):
+        # A function that calls an overload of itself: onnxruntime goes on inlining for ever.
+        return False
+    try:
+        return bool(ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"]))
+    except Exception:
+        return False
+
+
+def test_overloads_are_pruned_and_it_is_said_where_onnxruntime_refuses_them(overloaded):
+    named, model = overloaded
+    options = {"calibration": {"x": image(16)}, "keep_macs": 0.7}
+    wanted, result = onnxpfp.prune(named, **options), onnxpfp.prune(model, **options)
+    assert difference(run(wanted.model, {"x": image()}), run(result.model, {"x": image()})) < 1e-6
+    assert not any("as it was given" in note for note in wanted.report.notes)
+    notes = [note for note in result.report.notes if "as it was given" in note]
+    assert len(notes) == (0 if loads(model) else 1)
+    assert not any("report" in note for note in notes)
+
+
+def test_overloads_that_compute_something_else_are_refused(monkeypatch):
+    """The check runs against onnxruntime's own inlining."""
+    model = with_overloads(model_of(OVERLOAD_CASES["two overloads"], OVERLOADED))
+    flat = without_functions(model)
+    next(node for node in flat.graph.node if node.op_type == "LeakyRelu").attribute[0].f = 0.9
+    monkeypatch.setattr("onnxpfp.model.load.without_functions", lambda model: flat)
+    with pytest.raises(VerificationError, match="rewritten for pruning, it computes something else"):
+        onnxpfp.prune(model, calibration={"x": image(16)}, keep_macs=0.6)
+
+
+def test_file_that_is_loaded_in_no_form_is_pruned_without_that_check(monkeypatch):
+    model = with_overloads(model_of(OVERLOAD_CASES["called by a function"], OVERLOADED))
+    monkeypatch.setattr("onnxpfp.pipeline.verification.with_named_overloads", lambda model: model)
+    result = onnxpfp.prune(model, calibration={"x": image(16)}, keep_macs=0.6)
+    assert any("as it was given" in note for note in result.report.notes)
+
+
+def test_recursion_is_an_error():
+    text = (
+        '<opset_import: ["": 18, "local": 1], domain: "local">\nmine (a) => (b) { c = Relu (a)\n b = local.mine (c) }'
+    )
+    with pytest.raises(ModelError, match="the local function 'local:mine' calls itself"):
+        load(model_of("a = Conv (x, w1)\nh = local.mine (a)\nc = Conv (h, w2)\ny = Conv (c, w3)", text))
