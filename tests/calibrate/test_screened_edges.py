@@ -63,6 +63,9 @@ EDGES = {
     "large inputs, small weights": Edge("conv", (16, 12), (4, 16, 3), of_data=1e25, of_weight=1e-25),
     "unequal groups": Edge("conv", (6, 5), (4, 3, 3), group=2, channels=(1, 1, 1, 2, 3, 0)),
     "a channel of several groups": Edge("conv", (6, 5), (4, 3, 3), group=2, channels=(1, 2, 2, 1, 2, 3)),
+    "unequal, the first of the mean size": Edge("matmul", (6,), (6, 4), channels=(1, 1, 2, 3, 3, 3)),
+    "unequal, the first of the mean size, many": Edge("matmul", (24,), (24, 4), channels=(1, 1, 2, 3, 3, 3) * 4),
+    "unequal windows, the first of the mean size": Edge("conv", (6, 7), (4, 6, 2), channels=(1, 1, 2, 2, 2, 3)),
     "nothing to score": Edge("conv", (3, 5), (4, 3, 3), channels=(0, 0, 0)),
 }
 

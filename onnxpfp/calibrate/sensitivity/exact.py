@@ -119,7 +119,8 @@ class Exact:
     def _pieces(self, candidates: Candidates) -> Iterator[slice]:
         """Cut candidates into pieces, of one block each where blocks have unequal numbers of indices."""
         size = max(1, _PIECE // (2 * self.taps.shape[2]))
-        even = len(self.blocks.indices) == len(self.blocks.groups) * int(self.blocks.starts[1])
+        counts = np.diff(self.blocks.starts)
+        even = bool((counts == counts[:1]).all())
         cuts = [*([0] if even else candidates.starts().tolist()), len(candidates)]
         for start, stop in itertools.pairwise(cuts):
             for first in range(start, stop, size):
