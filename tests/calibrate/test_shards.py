@@ -54,7 +54,7 @@ REQUESTS = resolve_providers("cpu")
 
 def analysis_of(model: ModelProto, samples: np.ndarray) -> tuple[Analysis, Samples]:
     source = load(model)
-    data = read_data(source, open_model(source, OPTIONS)[0], samples, OPTIONS)
+    data = read_data(source, open_model(source, OPTIONS)[1], samples, OPTIONS)
     return analyze(source, data, OPTIONS), data.samples
 
 

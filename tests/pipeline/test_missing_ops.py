@@ -217,7 +217,7 @@ def test_op_before_all_weights_is_an_error_that_names_it(nodes, verb):
 
 
 def test_nothing_that_could_be_pruned_before_it():
-    with pytest.raises(ModelError, match="nothing before TRT:Middle can be pruned: .*Middle 'm' reads it") as caught:
+    with pytest.raises(ModelError, match=r"nothing before TRT:Middle can be pruned: .*Middle 'm' reads it") as caught:
         onnxpfp.prune(network("a = Conv(x, w1, b1)\nm = TRT.Middle(a)\nr = Conv(m, w2)\ny = Conv(r, w4)"))
     assert str(caught.value).startswith("the model: onnxruntime cannot load the model: Fatal error: TRT:Middle")
     assert "custom_ops" in caught.value.hint
