@@ -16,6 +16,7 @@ from onnxpfp.api.keywords import CALIBRATION, PROGRESS, documented, keywords
 from onnxpfp.channels import Analysis
 from onnxpfp.data.sources import SampleSource
 from onnxpfp.linear.weights import stored_axes_of
+from onnxpfp.model.draws import without_record
 from onnxpfp.model.load import ModelSource
 from onnxpfp.options import Options
 from onnxpfp.pipeline.context import RunContext, open_run
@@ -146,7 +147,7 @@ def prune_with(
     report = build_report(outcome)
     source = whole.source
     return Result(
-        stored=(source.rewritten_from or source.model) if unchanged else candidate.model,
+        stored=(source.rewritten_from or source.model) if unchanged else without_record(candidate.model),
         plan=_plan(whole, decision, report, options),
         report=report,
         unchanged=source.data if unchanged else None,

@@ -18,6 +18,7 @@ from onnxpfp.data.sources import SampleSource, load_samples
 from onnxpfp.data.splits import CalibrationData, Given, split_samples
 from onnxpfp.errors import ModelError
 from onnxpfp.model.constants import Constants
+from onnxpfp.model.draws import with_fixed_draws
 from onnxpfp.model.index import ModelIndex
 from onnxpfp.model.load import LoadedModel
 from onnxpfp.model.shapes import concrete_shapes, default_input_shapes
@@ -43,9 +44,11 @@ def open_model(source: LoadedModel, options: Options) -> tuple[Session, tuple[Pr
     """
     requests = resolve_providers(options.providers, strict=options.strict_providers)
     try:
-        return open_session(source.model, requests, threads=options.threads), requests
+        session = open_session(source.model, requests, threads=options.threads)
     except ModelError as error:
         raise ModelError(f"{source.title}: {error}", hint=error.hint or _type_hint(source.model)) from error
+    drawn = with_fixed_draws(source.model)
+    return session if drawn is source.model else open_session(drawn, requests, threads=options.threads), requests
 
 
 def _type_hint(model: ModelProto) -> str:

@@ -13,6 +13,7 @@ from onnxpfp.channels import Analysis
 from onnxpfp.channels.macs import count_macs, count_params
 from onnxpfp.data.samples import Feed
 from onnxpfp.errors import VerificationError
+from onnxpfp.model.draws import without_record
 from onnxpfp.model.shapes import Shapes, concrete_shapes
 from onnxpfp.pipeline.calibration import Measured
 from onnxpfp.pipeline.candidate import Candidate
@@ -103,7 +104,7 @@ def verify(
         after = before
     else:
         shapes = concrete_shapes(candidate.model, analysis.shapes.inputs, feed)
-        after = _size(candidate.model, shapes, per_run, size_of(candidate.model))
+        after = _size(candidate.model, shapes, per_run, size_of(without_record(candidate.model)))
     drift = None if evaluator is None else evaluator.drift(candidate.model, progress)
     return Verification(oracle, drift, before, after)
 

@@ -10,6 +10,7 @@ import onnxpfp
 from onnxpfp.allocation.search import SearchResult
 from onnxpfp.allocation.select import Selection
 from onnxpfp.channels.lineage import lifted
+from onnxpfp.model.draws import drawing_ops
 from onnxpfp.pipeline.calibration import Calibration, DataCalibration
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.decide import Decision
@@ -139,6 +140,12 @@ def _notes(outcome: Outcome) -> list[str]:
         notes.append(
             "RANDOM data: the sensitivities and the drift are those of noise, not of your inputs. Use "
             "this to try things out, never for a model that ships"
+        )
+    drawing = drawing_ops(context.whole.model)
+    if drawing:
+        notes.append(
+            f"the network draws random numbers ({', '.join(drawing)}): wherever it was compared with the pruned one, "
+            "both were given the same draws, decided by the sample"
         )
     if outcome.samples < outcome.samples_wanted:
         notes.append(_sample_note(outcome))
