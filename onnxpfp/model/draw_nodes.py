@@ -9,6 +9,7 @@ counts for all.
 
 from __future__ import annotations
 
+import json
 import zlib
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
@@ -25,7 +26,7 @@ from onnxpfp.model.attributes import Attributes
 from onnxpfp.model.constants import all_graphs, subgraphs
 from onnxpfp.model.edit import add_constants, replace_nodes
 from onnxpfp.model.opset import standard_opset
-from onnxpfp.runtime.draw_keys import KEYS
+from onnxpfp.runtime.draw_keys import DECIDING, KEYS
 from onnxpfp.runtime.external_data import externalise
 
 __all__ = ["DrawWriter", "KeptAxes", "KeptAxis"]
@@ -100,6 +101,9 @@ class DrawWriter:
     def write(self) -> None:
         """Put other nodes in the place of all that draw, and add what they read."""
         self._rewrite(self.model.graph, ())
+        weights = {tensor.name for tensor in self.model.graph.initializer}
+        deciding = [info.name for info in self.model.graph.input if info.name not in weights]
+        self.model.metadata_props.add(key=DECIDING, value=json.dumps(deciding))
         self.model.graph.input.append(helper.make_tensor_value_info(KEYS, TensorProto.INT64, [None]))
         add_constants(self.model, list(self._constants.values()))
         if all(entry.domain != CONTRIB for entry in self.model.opset_import):

@@ -24,7 +24,7 @@ from onnxpfp.model.constants import outer_names
 from onnxpfp.model.draws import with_fixed_draws
 from onnxpfp.refit.cache import SpillCache
 from onnxpfp.runtime import open_session
-from onnxpfp.runtime.draw_keys import KEYS, draw_keys
+from onnxpfp.runtime.draw_keys import DECIDING, KEYS, draw_keys
 from onnxpfp.runtime.providers import ProviderRequest
 from onnxpfp.runtime.session import Session
 
@@ -207,7 +207,10 @@ class Runner:
         threads: int | None,
     ) -> Runner:
         """Stand before the first stage."""
-        batches = [dict(feed) if KEYS not in stages.depth else {**feed, KEYS: draw_keys(feed)} for feed in feeds]
+        batches = [dict(feed) for feed in feeds]
+        for entry in stages.model.metadata_props:
+            if entry.key == DECIDING:
+                batches = [{**feed, KEYS: draw_keys(feed, entry.value)} for feed in batches]
         return cls(stages, ActivationCache(batches, SpillCache(limit)), requests, threads)
 
     def made(self) -> set[str]:

@@ -141,6 +141,12 @@ def _notes(outcome: Outcome) -> list[str]:
             "RANDOM data: the sensitivities and the drift are those of noise, not of your inputs. Use "
             "this to try things out, never for a model that ships"
         )
+    drift = outcome.verified.drift
+    if drift is not None and drift.lost:
+        notes.append(
+            f"the pruned model gives infinity or NaN in the place of {drift.lost:,} numbers of the original's outputs: "
+            "keep more, or exclude what leads there"
+        )
     drawing = drawing_ops(context.whole.model)
     if drawing:
         notes.append(

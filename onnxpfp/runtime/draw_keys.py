@@ -6,6 +6,7 @@ sample. So draws are those of the sample, whatever was run before, whichever net
 
 from __future__ import annotations
 
+import json
 import zlib
 from collections import Counter
 from collections.abc import Mapping
@@ -17,21 +18,28 @@ from numpy.typing import NDArray
 
 from onnxpfp.arrays import Ints
 
-__all__ = ["KEYS", "draw_keys"]
+__all__ = ["DECIDING", "KEYS", "draw_keys"]
 
 KEYS = "onnxpfp_draw_keys"
 """The input through which a network gets the keys of its samples, (N,) int64."""
+DECIDING = "onnxpfp.draws_decided_by"
+"""Key of the metadata of such a network: its inputs that decide the keys, a list in JSON."""
 
 
-def draw_keys(feeds: Mapping[str, NDArray[Any]]) -> Ints:
+def draw_keys(feeds: Mapping[str, NDArray[Any]], deciding: str) -> Ints:
     """Return a key for every sample of a run, (N,): a checksum of the numbers that are fed for it.
 
     Samples are counted along the first axis of most inputs. What has another length there belongs to all of them.
+
+    Args:
+        feeds: What is fed.
+        deciding: Metadata under `DECIDING`: a part of a network may be fed more.
     """
+    feeds = {name: feeds[name] for name in json.loads(deciding)}
     lengths = Counter(len(array) for array in feeds.values() if array.ndim and len(array))
     samples = lengths.most_common(1)[0][0] if lengths else 1
     keys = [0] * samples
-    for _, array in sorted(feeds.items()):
+    for array in feeds.values():
         apart = array.ndim > 0 and len(array) == samples
         pieces = map(_bytes, array) if apart else repeat(_bytes(array), samples)
         keys = [zlib.crc32(piece, key) for piece, key in zip(pieces, keys, strict=True)]

@@ -25,7 +25,7 @@ from onnx import ModelProto, TensorProto
 
 from onnxpfp.errors import ModelError, ProviderError, one_line
 from onnxpfp.runtime.device_memory import DeviceMemory, DeviceTensor
-from onnxpfp.runtime.draw_keys import KEYS, draw_keys
+from onnxpfp.runtime.draw_keys import DECIDING, KEYS, draw_keys
 from onnxpfp.runtime.external_data import externalise, numbers
 from onnxpfp.runtime.providers import (
     CPU,
@@ -74,7 +74,7 @@ class Session:
         """Return feeds with the keys of random draws, where the model takes keys and the feeds have none."""
         if KEYS not in self.inputs or KEYS in feeds:
             return feeds
-        return {**feeds, KEYS: draw_keys(feeds)}
+        return {**feeds, KEYS: draw_keys(feeds, self._handle.get_modelmeta().custom_metadata_map[DECIDING])}
 
     def run(self, feeds: Mapping[str, NDArray[Any]], outputs: Sequence[str] | None = None) -> dict[str, NDArray[Any]]:
         """Run once.

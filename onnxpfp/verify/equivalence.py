@@ -94,7 +94,7 @@ def _difference(
     if same.all():
         return 0.0
     scale = np.abs(a[np.isfinite(a)]).max(initial=floor)
-    gaps = np.abs(a - b)[~same]
+    gaps = np.abs(a[~same] - b[~same])
     counted = gaps.size - int(flips * a.size)
     gap = np.partition(gaps, counted - 1)[counted - 1] if counted > 0 else 0.0
     return float(gap / max(scale, np.finfo(np.float32).tiny)) if np.isfinite(gap) else math.inf
