@@ -19,7 +19,7 @@ CLASSES = 2
 FLOOR = 1e-12
 """Smallest probability that a logarithm is taken of."""
 LARGEST = 1e30
-"""What stands for infinite scores: far enough to have no probability, and near enough to be subtracted."""
+"""What stands for infinite scores, below zero: far enough to have no probability, and near enough to be subtracted."""
 
 
 def looks_like_classes(array: NDArray[Any]) -> bool:
@@ -94,8 +94,11 @@ def _softened(logs: Floats, temperature: float) -> Floats:
 
 
 def _logs(scores: Floats) -> Floats:
-    """Return class scores as logarithms, up to a constant of each sample; what is NaN has no probability."""
+    """Return class scores as logarithms, up to a constant of each sample; what is not finite has no probability.
+
+    +inf would have all of it, and hide the others.
+    """
     whole = scores[~np.isnan(scores).any(1)]
     if (whole >= 0).all() and np.allclose(whole.sum(1), 1.0, atol=1e-3):
         scores = np.log(np.maximum(scores, FLOOR))
-    return np.nan_to_num(scores, nan=-LARGEST, posinf=LARGEST, neginf=-LARGEST)
+    return np.nan_to_num(scores, nan=-LARGEST, posinf=-LARGEST, neginf=-LARGEST)
