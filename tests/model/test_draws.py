@@ -133,7 +133,8 @@ def test_steps_of_a_loop_draw_apart() -> None:
     text = """g (float[N,C,L] x) => (y) {
         n = Constant<value = int64 {5}>()
         c = Constant<value = bool {1}>()
-        last, y = Loop(n, c, x) <body = b (int64 i, bool go, float[N,C,L] s) => (bool more, float[N,C,L] t, float[N,C,L] z)
+        last, y = Loop(n, c, x) <body = b (int64 i, bool go, float[N,C,L] s)
+            => (bool more, float[N,C,L] t, float[N,C,L] z)
             { more = Identity(go)  t = Identity(s)  z = RandomNormalLike(s) }> }"""
     model = nets.build(text, {})
     y = run(with_fixed_draws(model), nets.noise(2, 10, 20)).reshape(5, -1)

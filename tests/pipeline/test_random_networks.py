@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from functools import cache
 from typing import Any
@@ -12,12 +13,10 @@ import pytest
 from onnx import ModelProto, NodeProto
 
 import onnxpfp
-from onnxpfp.channels.ops import drawing
 from onnxpfp.data.inputs import input_specs
 from onnxpfp.data.sources import load_samples
 from onnxpfp.errors import VerificationError
 from onnxpfp.model.random_ops import may_draw
-from onnxpfp.rewrite import apply as rewriting
 from onnxpfp.runtime.providers import ProviderRequest
 from onnxpfp.verify.evaluator import Evaluator
 
@@ -37,7 +36,8 @@ BODIES: dict[str, str] = {
     "dropout": f"{FIRST}  d = Dropout(c, ratio, on)  {LAST}",
     "mask of a dropout": f"{FIRST}  u, m = Dropout(c, ratio, on)  v = Tanh(c)  d = Where(m, v, u)  {LAST}",
     "seeded": f"{FIRST}  n = RandomNormalLike<seed = 3.0>(c)  d = Add(c, n)  {LAST}",
-    "behind": f"{FIRST}  d = Identity(c)  {LAST.replace('y = Gemm', 'r = Gemm')}  n = RandomNormalLike(r)  y = Add(r, n)",
+    "behind": f"""{FIRST}  d = Identity(c)  {LAST.replace("y = Gemm", "r = Gemm")}
+        n = RandomNormalLike(r)  y = Add(r, n)""",
     "batch statistics": f"""{FIRST}  k, km, kv = BatchNormalization<training_mode = 1>(c, gain, shift, shift, gain)
         n = RandomNormalLike(k)  d = Add(k, n)  {LAST}""",
     "in a branch": f"""{FIRST}  d = Identity(c)  {LAST.replace("y = Gemm", "r = Gemm")}
@@ -170,26 +170,26 @@ def test_channels_that_are_dead_take_their_draws_with_them() -> None:
             array = nets.numpy_helper.to_array(tensor).copy()
             array[[1, 4, 7]] = 0
             tensor.CopyFrom(nets.numpy_helper.from_array(array, tensor.name))
-    result = onnxpfp.prune(model, calibration=IMAGES, keep_macs=0.5, threads=1)
-    assert [(removal.kind, len(removal.channels)) for removal in result.report.removed] == [("dead", 3)]
+    free = onnxpfp.prune(model, calibration=IMAGES, keep_macs=0.9, threads=1)
+    assert [(removal.kind, len(removal.channels)) for removal in free.report.removed] == [("dead", 3)]
+    assert free.report.drift is not None
+    assert free.report.drift.relative_error == pytest.approx(0, abs=1e-5)
+    result = onnxpfp.prune(model, calibration=IMAGES, keep_macs=0.3, threads=1)
     assert next(group.kept for group in result.report.groups if group.name == "w1") < 9
-    assert result.report.drift is not None
-    exact = onnxpfp.prune(model, calibration=IMAGES, max_drift=1e-4, threads=1) if False else result
-    assert exact.report.oracle.error <= 1e-5
+    assert result.report.oracle.error <= 1e-5
 
 
 @pytest.mark.parametrize("name", ["between layers", "dropout", "gates"])
 def test_other_draws_would_be_found(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the record of what is left of a draw, the channels that stay draw other numbers."""
-    assert drawing.RULES.table
-    monkeypatch.setattr(rewriting, "record_kept_draws", lambda *_: None)
+    monkeypatch.setattr(sys.modules["onnxpfp.rewrite.apply"], "record_kept_draws", lambda *_: None)
     with pytest.raises(VerificationError, match="is not the masked original"):
         onnxpfp.prune(network(name), keep_macs=0.4, threads=1)
 
 
 def test_prunability_is_not_that_of_noise() -> None:
-    """A network whose noise is as large as what it says is as prunable as it is without noise."""
+    """A network whose noise is as large as what it says loses next to nothing where next to nothing goes."""
     loud = onnxpfp.prunability(network("behind"), calibration=IMAGES, threads=1)
     assert loud.curve[0].loss == 0.0
-    assert loud.curve[1].loss < 0.05
-    assert [point.loss for point in loud.curve] == sorted(point.loss for point in loud.curve)
+    assert loud.curve[1].loss < 0.01
+    assert all(group.curve[0].loss < 0.01 for group in loud.groups)
