@@ -98,7 +98,8 @@ def _logs(scores: Floats) -> Floats:
 
     +inf would have all of it, and hide the others.
     """
-    whole = scores[~np.isnan(scores).any(1)]
+    known = ~np.isnan(scores)
+    whole = np.where(known, scores, 0.0)[known.any(1)]
     if (whole >= 0).all() and np.allclose(whole.sum(1), 1.0, atol=1e-3):
         scores = np.log(np.maximum(scores, FLOOR))
     return np.nan_to_num(scores, nan=-LARGEST, posinf=-LARGEST, neginf=-LARGEST)
