@@ -26,7 +26,7 @@ from onnxpfp.model.attributes import Attributes
 from onnxpfp.model.constants import all_graphs, subgraphs
 from onnxpfp.model.edit import add_constants, replace_nodes
 from onnxpfp.model.opset import standard_opset
-from onnxpfp.runtime.draw_keys import DECIDING, KEYS
+from onnxpfp.runtime.draw_keys import DECIDING, KEYS, OWN
 from onnxpfp.runtime.external_data import externalise
 
 __all__ = ["DrawWriter", "KeptAxes", "KeptAxis"]
@@ -43,7 +43,7 @@ TAKES_ZEROS = 14
 """First opset in which a Reshape can be told that 0 is a length."""
 SCANS_WITHOUT_BATCH = 9
 """First opset in which a Scan has no axis of samples of its own."""
-PREFIX = "onnxpfp_draw"
+PREFIX = f"onnxpfp_draw_{OWN}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,11 +22,12 @@ from onnxpfp.model.constants import all_graphs, stored_tensors
 from onnxpfp.model.draw_nodes import DrawWriter, KeptAxes, KeptAxis
 from onnxpfp.model.functions import without_functions
 from onnxpfp.model.random_ops import TRAINING_INPUT, may_draw
+from onnxpfp.runtime.draw_keys import OWN
 from onnxpfp.runtime.external_data import numbers
 
 __all__ = ["drawing_ops", "record_kept_draws", "with_fixed_draws", "without_record"]
 
-RECORD = "onnxpfp.kept_draws"
+RECORD = f"onnxpfp.kept_draws.{OWN}"
 """Key of the model's metadata under which kept indices are recorded."""
 
 
@@ -72,7 +73,7 @@ def record_kept_draws(model: ModelProto, axes: Mapping[str, Sequence[Ids]], keep
         keep: Whether each label stays.
     """
     record = _record_of(model)
-    for node in filter(may_draw, model.graph.node):
+    for node in (node for graph in all_graphs(model) for node in graph.node if may_draw(node)):
         output = node.output[0]
         stays = [keep[ids] for ids in axes.get(output, ())]
         if not all(map(np.all, stays)):

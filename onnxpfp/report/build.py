@@ -10,13 +10,13 @@ import onnxpfp
 from onnxpfp.allocation.search import SearchResult
 from onnxpfp.allocation.select import Selection
 from onnxpfp.channels.lineage import lifted
-from onnxpfp.model.draws import drawing_ops
 from onnxpfp.pipeline.calibration import Calibration, DataCalibration
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.decide import Decision
 from onnxpfp.pipeline.lossless_step import LosslessStep
 from onnxpfp.pipeline.verification import Verification
 from onnxpfp.refit.means import Compensation
+from onnxpfp.report.draws import draws_notes
 from onnxpfp.report.pruning import GroupReport, Report
 from onnxpfp.score.pfp import K
 
@@ -147,12 +147,7 @@ def _notes(outcome: Outcome) -> list[str]:
             f"the pruned model gives infinity or NaN in the place of {drift.lost:,} numbers of the original's outputs: "
             "keep more, or exclude what leads there"
         )
-    drawing = drawing_ops(context.whole.model)
-    if drawing:
-        notes.append(
-            f"the network draws random numbers ({', '.join(drawing)}): wherever it was compared with the pruned one, "
-            "both were given the same draws, decided by the sample"
-        )
+    notes += draws_notes(context.whole.model)
     if outcome.samples < outcome.samples_wanted:
         notes.append(_sample_note(outcome))
     vacuous = [s for s in selections if not s.keep.all() and s.epsilon.of(s.variant) >= 1]

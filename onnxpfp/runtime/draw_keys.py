@@ -7,6 +7,7 @@ sample. So draws are those of the sample, whatever was run before, whichever net
 from __future__ import annotations
 
 import json
+import secrets
 import zlib
 from collections import Counter
 from collections.abc import Mapping
@@ -18,11 +19,13 @@ from numpy.typing import NDArray
 
 from onnxpfp.arrays import Ints
 
-__all__ = ["DECIDING", "KEYS", "draw_keys"]
+__all__ = ["DECIDING", "KEYS", "OWN", "draw_keys"]
 
-KEYS = "onnxpfp_draw_keys"
+OWN = secrets.token_hex(8)
+"""Part of names that no file can have."""
+KEYS = f"onnxpfp_draw_keys_{OWN}"
 """The input through which a network gets the keys of its samples, (N,) int64."""
-DECIDING = "onnxpfp.draws_decided_by"
+DECIDING = f"onnxpfp.draws_decided_by.{OWN}"
 """Key of the metadata of such a network: its inputs that decide the keys, a list in JSON."""
 
 

@@ -193,7 +193,6 @@ def test_what_is_left_of_a_draw_is_what_it_was() -> None:
     keep[[2, 5]] = False
     record_kept_draws(model, {"y": labels}, keep)
     np.testing.assert_array_equal(run(with_fixed_draws(model), x[:, :6]).shape, (3, 6, 4))
-    # The samples of the smaller network decide; they are the same where a network is pruned.
     session = open_session(with_fixed_draws(model))
     keys = open_session(with_fixed_draws(parsed("y = RandomNormalLike(x)"))).keyed({"x": x})[KEYS]
     once = [0, 2, 3, 5, 6, 7]
