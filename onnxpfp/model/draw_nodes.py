@@ -26,7 +26,7 @@ from onnxpfp.model.attributes import Attributes
 from onnxpfp.model.constants import all_graphs, subgraphs
 from onnxpfp.model.edit import add_constants, replace_nodes
 from onnxpfp.model.opset import standard_opset
-from onnxpfp.runtime.draw_keys import DECIDING, KEYS, OWN
+from onnxpfp.runtime.draw_keys import DECIDING, FED_BY_US, KEYS, OWN
 from onnxpfp.runtime.external_data import externalise
 
 __all__ = ["DrawWriter", "KeptAxes", "KeptAxis"]
@@ -90,19 +90,20 @@ class DrawWriter:
     kept: Mapping[str, KeptAxes]
     _nodes: list[NodeProto] = field(default_factory=list[NodeProto])
     _constants: dict[tuple[Any, ...], TensorProto] = field(default_factory=dict[tuple[Any, ...], TensorProto])
+    _stem: str = ""
     _count: int = 0
     _opset: int = field(init=False)
-    _types: Mapping[str, int] = field(init=False)
+    _types: Mapping[str, int] | None = None
 
     def __post_init__(self) -> None:
         self._opset = standard_opset(self.model)
-        self._types = {} if self._opset >= CASTS_LIKE else _element_types(self.model)
 
     def write(self) -> None:
         """Put other nodes in the place of all that draw, and add what they read."""
         self._rewrite(self.model.graph, ())
         weights = {tensor.name for tensor in self.model.graph.initializer}
-        deciding = [info.name for info in self.model.graph.input if info.name not in weights]
+        names = [info.name for info in self.model.graph.input if info.name not in weights]
+        deciding = [name for name in names if not name.startswith(FED_BY_US)]
         self.model.metadata_props.add(key=DECIDING, value=json.dumps(deciding))
         self.model.graph.input.append(helper.make_tensor_value_info(KEYS, TensorProto.INT64, [None]))
         add_constants(self.model, list(self._constants.values()))
@@ -117,6 +118,8 @@ class DrawWriter:
                 self._rewrite(body, (*steps, *self._counter(node, body)))
             self._nodes = []
             if node.output and node.output[0] in self.drawing:
+                # The same names in every copy of the network.
+                self._stem, self._count = f"{PREFIX}_{node.output[0]}", 0
                 self._replace(node, steps)
             nodes += self._nodes or [node]
         replace_nodes(graph, nodes)
@@ -128,9 +131,9 @@ class DrawWriter:
         within = (name for graph in all_graphs(ModelProto(graph=body)) for n in graph.node for name in n.output)
         if node.op_type != "Scan" or self._opset < SCANS_WITHOUT_BATCH or self.drawing.isdisjoint(within):
             return []
-        step, following = self._fresh(), self._fresh()
+        step, following, last = (f"{PREFIX}_{node.output[0]}_{which}" for which in ("step", "following", "last"))
         node.input.insert(0, self._number(np.int64(0)))
-        node.output.insert(0, self._fresh())
+        node.output.insert(0, last)
         for infos, name in ((body.input, step), (body.output, following)):
             infos.insert(0, helper.make_tensor_value_info(name, TensorProto.INT64, []))
         body.node.append(helper.make_node("Add", [step, self._number(np.int64(1))], [following]))
@@ -138,14 +141,14 @@ class DrawWriter:
 
     def _fresh(self) -> str:
         self._count += 1
-        return f"{PREFIX}_{self._count}"
+        return f"{self._stem}_{self._count}"
 
     def _number(self, value: Any) -> str:
         """Return the name of a constant."""
         array = np.asarray(value)
         key = array.dtype.str, array.shape, array.tobytes()
         if key not in self._constants:
-            self._constants[key] = numpy_helper.from_array(array, self._fresh())
+            self._constants[key] = numpy_helper.from_array(array, f"{PREFIX}_constant_{len(self._constants)}")
         return self._constants[key].name
 
     def _op(self, kind: str, *inputs: str, output: str = "", domain: str = "", **attributes: Any) -> str:
@@ -170,7 +173,10 @@ class DrawWriter:
         )
         drawn = self._draw("normal" if op.startswith("RandomNormal") else "uniform", node, shape, steps)
         if op == "Bernoulli":
-            value = self._op("Less", drawn, self._op("Cast", node.input[0], to=TensorProto.FLOAT))
+            # The probabilities are compared under their own name where they can be: who knows ties finds them by it.
+            given = node.input[0]
+            single = self._element_type(given) == TensorProto.FLOAT
+            value = self._op("Less", drawn, given if single else self._op("Cast", given, to=TensorProto.FLOAT))
         elif op.startswith("RandomNormal"):
             value = self._affine(drawn, attributes.real("scale", 1.0), attributes.real("mean", 0.0))
         else:
@@ -273,7 +279,13 @@ class DrawWriter:
         """Return a value in the type of another."""
         if self._opset >= CASTS_LIKE:
             return self._op("CastLike", value, other, output=output)
-        return self._op("Cast", value, output=output, to=self._types.get(other, TensorProto.FLOAT))
+        return self._op("Cast", value, output=output, to=self._element_type(other) or TensorProto.FLOAT)
+
+    def _element_type(self, name: str) -> int:
+        """Return the element type of a tensor; 0 where it cannot be inferred."""
+        if self._types is None:
+            self._types = _element_types(self.model)
+        return self._types.get(name, TensorProto.UNDEFINED)
 
 
 def _element_types(model: ModelProto) -> dict[str, int]:

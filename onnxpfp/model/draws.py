@@ -55,8 +55,11 @@ def drawing_ops(model: ModelProto) -> tuple[str, ...]:
 
 def _drawing_nodes(model: ModelProto) -> Iterator[NodeProto]:
     """Yield the nodes that draw, those of subgraphs too, but no Dropout that is known to be off."""
+    graphs = list(all_graphs(model))
+    if not any(may_draw(node) for graph in graphs for node in graph.node):
+        return
     stored: dict[str, TensorProto] = {}
-    for graph in all_graphs(model):
+    for graph in graphs:
         stored |= stored_tensors(graph)
         for node in filter(may_draw, graph.node):
             switch = stored.get(node.input[TRAINING_INPUT]) if node.op_type == "Dropout" else None

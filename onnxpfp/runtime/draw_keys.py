@@ -19,12 +19,14 @@ from numpy.typing import NDArray
 
 from onnxpfp.arrays import Ints
 
-__all__ = ["DECIDING", "KEYS", "OWN", "draw_keys"]
+__all__ = ["DECIDING", "FED_BY_US", "KEYS", "OWN", "draw_keys"]
 
 OWN = secrets.token_hex(8)
 """Part of names that no file can have."""
 KEYS = f"onnxpfp_draw_keys_{OWN}"
 """The input through which a network gets the keys of its samples, (N,) int64."""
+FED_BY_US = "onnxpfp_"
+"""Prefix of inputs that copies of a network have for our own purposes: they decide nothing."""
 DECIDING = f"onnxpfp.draws_decided_by.{OWN}"
 """Key of the metadata of such a network: its inputs that decide the keys, a list in JSON."""
 
