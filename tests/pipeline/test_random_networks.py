@@ -179,6 +179,15 @@ def test_channels_that_are_dead_take_their_draws_with_them() -> None:
     assert result.report.oracle.error <= 1e-5
 
 
+@pytest.mark.parametrize(
+    "name", ["between layers", "dropout", "gates", "mask of a dropout", "of a shape that is computed"]
+)
+def test_channels_of_draws_go(name: str) -> None:
+    report = onnxpfp.prune(network(name), keep_macs=0.4, threads=1).report
+    assert next(group.kept for group in report.groups if group.name == "w1") < 12
+    assert report.oracle.error <= 1e-5
+
+
 @pytest.mark.parametrize("name", ["between layers", "dropout", "gates"])
 def test_other_draws_would_be_found(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the record of what is left of a draw, the channels that stay draw other numbers."""
