@@ -31,6 +31,7 @@ from onnxpfp.pipeline.requirements import (
 from onnxpfp.pipeline.scoring import calibrate_for_refits
 from onnxpfp.pipeline.steps import complete
 from onnxpfp.progress import Progress
+from onnxpfp.report.draws import draws_notes
 from onnxpfp.report.inspection import NodeName
 from onnxpfp.report.prunability import GroupPrunability, PrunabilityReport
 from onnxpfp.runtime.session import custom_ops
@@ -159,7 +160,7 @@ def _report(
         groups=_groups(context.whole, curves, tolerance),
         providers=evaluator.providers,
         seconds=dict(context.clock.seconds),
-        notes=source.notes + ((_RANDOM,) if context.data.given == "random" else ()),
+        notes=source.notes + ((_RANDOM,) if context.data.given == "random" else ()) + draws_notes(context.whole.model),
     )
 
 

@@ -17,6 +17,7 @@ from onnxpfp.channels import Analysis
 from onnxpfp.channels.file_axes import file_axes
 from onnxpfp.data.sources import SampleSource
 from onnxpfp.linear.weights import stored_axes_of
+from onnxpfp.model.draws import without_record
 from onnxpfp.model.load import ModelSource
 from onnxpfp.options import Options
 from onnxpfp.pipeline.context import RunContext, open_run
@@ -163,7 +164,7 @@ def _prune(
     report = build_report(outcome)
     source = whole.source
     return Result(
-        stored=source.given if unchanged else source.completed(written),
+        stored=source.given if unchanged else without_record(source.completed(written)),
         plan=_plan(whole, decision, report, options),
         report=report,
         unchanged=source.data if unchanged else None,

@@ -34,6 +34,7 @@ from onnxpfp.calibrate.statistics import OpStatistics, Statistics
 from onnxpfp.data.samples import Samples
 from onnxpfp.linear.families import OpFamily, is_screened, op_families, shard_families
 from onnxpfp.linear.ops import FileWeight, LinearOp
+from onnxpfp.model.draws import with_fixed_draws
 from onnxpfp.options import DEFAULT_WORKSPACE
 from onnxpfp.progress import Count
 from onnxpfp.runtime.device_memory import device_memory_of
@@ -110,6 +111,8 @@ def calibrate(
     shards = list(zip_longest(shard_families(families, workspace_bytes), shard_ops(in_graph), fillvalue=()))
     shards = cast("list[tuple[tuple[OpFamily, ...], tuple[LinearOp, ...]]]", shards) or [((), ())]
     border = len(samples) if scored is None else len(samples.take(scored))
+    nonnegative = nonnegative_tensors(model) if ops else frozenset[str]()
+    model = with_fixed_draws(model)
     runner = NetworkRunner(
         model,
         samples,
@@ -123,7 +126,6 @@ def calibrate(
         border=border,
         place=place,
     )
-    nonnegative = nonnegative_tensors(model) if ops else frozenset[str]()
     programs = None if place is None or not screened else Programs(place, requests, threads)
     statistics: dict[str, OpStatistics] = {}
     for some, others in shards:

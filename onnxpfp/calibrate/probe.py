@@ -160,7 +160,8 @@ def build_probe(
     observer = GraphObserver(tuple(ops), tuple(outputs), tuple(squares))
     shown = tuple(taps[family.lead.data, family.lead.zero] for family in families)
     probe = builder.export()
-    # graphsurgeon cannot export a constant as an output.
+    # graphsurgeon forgets metadata, and cannot export a constant as an output.
+    probe.metadata_props.extend(model.metadata_props)
     constants = [tensor for tensor in model.graph.initializer if tensor.name in names]
     kept = {tensor.name for tensor in probe.graph.initializer}
     probe.graph.initializer.extend(tensor for tensor in constants if tensor.name not in kept)

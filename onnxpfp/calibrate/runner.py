@@ -27,6 +27,7 @@ from onnxpfp.arrays import FLOAT_BYTES, Arrays
 from onnxpfp.calibrate.observer import Batch, Observer, Shape
 from onnxpfp.data.samples import Feed, Samples
 from onnxpfp.errors import CalibrationError, ModelError
+from onnxpfp.model.draws import with_fixed_draws
 from onnxpfp.model.edit import drop_unread, forget_records
 from onnxpfp.options import DEFAULT_WORKSPACE
 from onnxpfp.progress import Count
@@ -82,7 +83,7 @@ def run_observers(
     # A fixed batch counts in the shapes already.
     passes = list(_passes(observers, workspace_bytes // _TWICE // (1 if samples.fixed_batch else batch)))
     runner = NetworkRunner(
-        model,
+        with_fixed_draws(model),
         samples,
         batch,
         as_requests(providers),

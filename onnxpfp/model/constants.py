@@ -20,6 +20,7 @@ from onnx import (
 )
 
 from onnxpfp.errors import ModelError
+from onnxpfp.model.random_ops import may_draw
 from onnxpfp.runtime import open_session
 from onnxpfp.runtime.external_data import is_reference, numbers
 
@@ -164,12 +165,8 @@ class Constants:
         producer: dict[str, NodeProto] = {}
         for node in graph.node:
             producer.update({name: node for name in node.output if name})
-            random = node.op_type.startswith("Random") or node.op_type in {
-                "Bernoulli",
-                "Multinomial",
-            }
             inputs = [name for name in node.input if name]
-            if random or any(True for _ in subgraphs(node)):
+            if may_draw(node) or any(True for _ in subgraphs(node)):
                 continue
             if node.op_type == "Constant" or (inputs and known.issuperset(inputs)):
                 known.update(name for name in node.output if name)

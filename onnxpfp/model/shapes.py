@@ -14,6 +14,7 @@ from onnx import ModelProto, TensorProto, ValueInfoProto, helper
 
 from onnxpfp.errors import ModelError, OptionError
 from onnxpfp.model.attributes import Attributes
+from onnxpfp.model.draws import with_fixed_draws
 from onnxpfp.model.edit import forget_records
 from onnxpfp.runtime import open_session
 from onnxpfp.runtime.external_data import externalise
@@ -155,7 +156,7 @@ def _by_running(
     try:
         feed = feed or example_feeds(model, shapes, np.random.default_rng(0))
         # What the optimizer gets wrong in some models is not asked for here.
-        return open_session(forget_records(probe), optimize=False).run(feed)
+        return open_session(with_fixed_draws(forget_records(probe)), optimize=False).run(feed)
     except ModelError as error:
         raise ModelError(
             f"the model does not run at the input shapes {dict(shapes)}: {error}",

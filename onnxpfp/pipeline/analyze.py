@@ -18,6 +18,7 @@ from onnxpfp.data.sources import SampleSource, load_samples
 from onnxpfp.data.splits import CalibrationData, Given, split_samples
 from onnxpfp.errors import ModelError
 from onnxpfp.model.constants import Constants, stored_tensors, weight_names
+from onnxpfp.model.draws import with_fixed_draws
 from onnxpfp.model.index import ModelIndex
 from onnxpfp.model.load import LoadedModel
 from onnxpfp.model.shapes import concrete_shapes, default_input_shapes
@@ -49,7 +50,8 @@ def open_model(source: LoadedModel, options: Options) -> tuple[LoadedModel, Sess
     requests = resolve_providers(options.providers, strict=options.strict_providers)
     while True:
         try:
-            return source, open_session(source.model, requests, threads=options.threads), requests
+            session = open_session(source.model, requests, threads=options.threads)
+            break
         except ModelError as error:
             missing = missing_op(error)
             head = None if missing is None else source.without(missing, str(error))
@@ -61,6 +63,10 @@ def open_model(source: LoadedModel, options: Options) -> tuple[LoadedModel, Sess
                     hint=_type_hint(source.model) or CUSTOM_OPS_HINT,
                 ) from error
             source = head
+    drawn = with_fixed_draws(source.model)
+    if drawn is not source.model:
+        session = open_session(drawn, requests, threads=options.threads)
+    return source, session, requests
 
 
 def _has_weights(model: ModelProto) -> bool:

@@ -13,6 +13,7 @@ from onnxpfp.channels import Analysis
 from onnxpfp.channels.macs import count_macs, count_params
 from onnxpfp.data.samples import Feed
 from onnxpfp.errors import ModelError, VerificationError
+from onnxpfp.model.draws import without_record
 from onnxpfp.model.edit import forget_records
 from onnxpfp.model.functions import calls_namesake, with_named_overloads
 from onnxpfp.model.order import with_sorted_nodes
@@ -120,7 +121,8 @@ def verify(
     else:
         shapes = concrete_shapes(candidate.model, analysis.shapes.inputs, feed)
         params = count_params(source.completed(candidate.model))
-        after = Size(params, count_macs(candidate.model, shapes, per_run), size_of(source.completed(written)))
+        stored = without_record(source.completed(written))
+        after = Size(params, count_macs(candidate.model, shapes, per_run), size_of(stored))
     drift = None if evaluator is None else evaluator.drift(written, progress)
     larger = growth(context.whole.source, source.completed(written)) if after.bytes > before.bytes else ""
     return Verification(oracle, drift, before, after, larger, refused)

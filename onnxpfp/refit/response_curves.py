@@ -81,7 +81,7 @@ def drift_at_widths(
     model, graph = problem.analysis.model, problem.analysis.graph
     stages = Stages.of(model, {layer.output for layer in problem.layers}, problem.dtype)
     feeds = [dict(feed) for feed in problem.tuning.batches(problem.batch_size)]
-    session = open_session(model, problem.requests, threads=problem.threads)
+    session = open_session(stages.model, problem.requests, threads=problem.threads)
     wanted = [session.run(feed) for feed in feeds]
     runner = Runner.start(stages, feeds, problem.workspace // 2, problem.requests, problem.threads)
     first = [min(_read_at(trial, problem, stages)) for trial in trial_widths]

@@ -17,12 +17,14 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, helper
+from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from onnxpfp.arrays import Arrays
 from onnxpfp.model.constants import outer_names
+from onnxpfp.model.draws import with_fixed_draws
 from onnxpfp.refit.cache import SpillCache
 from onnxpfp.runtime import open_session
+from onnxpfp.runtime.draw_keys import DECIDING, KEYS, draw_keys
 from onnxpfp.runtime.providers import ProviderRequest
 from onnxpfp.runtime.session import Session
 
@@ -31,8 +33,6 @@ __all__ = ["ActivationCache", "Arrays", "Runner", "Stage", "Stages"]
 
 CONSTANT = -1
 """Depth of what follows from constants alone."""
-DRAWN = frozenset({"Bernoulli", "Multinomial", "RandomNormal", "RandomUniform"})
-"""Ops that make other numbers of the same constants in every run."""
 WEIGHTS_BESIDE_INPUTS = 4
 """First IR version whose weights need not be listed among the inputs."""
 
@@ -61,7 +61,7 @@ class Stages:
     """A model and its stages.
 
     Attributes:
-        model: The model.
+        model: The model, with draws that the samples decide.
         stages: The stages, by depth.
         depth: Depth of every activation, by tensor name; 0 for the model's inputs.
         dtype: Element type of tensors, by name.
@@ -76,22 +76,21 @@ class Stages:
 
     @classmethod
     def of(cls, model: ModelProto, cuts: Collection[str], dtype: Mapping[str, int]) -> Stages:
-        """Cut a model.
+        """Cut a model; what it draws at random is decided by the samples, so the stages agree on it.
 
         Args:
             model: The model.
             cuts: First outputs of the linear ops.
             dtype: Element types of its dense tensors; what has none is not carried, but made again where it is read.
         """
+        model = with_fixed_draws(model)
         graph = model.graph
+        dtype = {KEYS: TensorProto.INT64, **dtype}
         depth = {info.name: 0 for info in graph.input} | {tensor.name: CONSTANT for tensor in graph.initializer}
         makers: dict[str, int] = {}
         members: dict[int, list[int]] = {}
         for index, node in enumerate(graph.node):
             level = max((depth[name] for name in _reads(node) if name in depth), default=CONSTANT)
-            if node.op_type in DRAWN:
-                # Every stage would draw other numbers.
-                level = max(level, 0)
             if level != CONSTANT and node.output[0] in cuts:
                 level += 1
             depth.update({name: level for name in node.output if name})
@@ -208,7 +207,11 @@ class Runner:
         threads: int | None,
     ) -> Runner:
         """Stand before the first stage."""
-        return cls(stages, ActivationCache([dict(feed) for feed in feeds], SpillCache(limit)), requests, threads)
+        batches = [dict(feed) for feed in feeds]
+        for entry in stages.model.metadata_props:
+            if entry.key == DECIDING:
+                batches = [{**feed, KEYS: draw_keys(feed, entry.value)} for feed in batches]
+        return cls(stages, ActivationCache(batches, SpillCache(limit)), requests, threads)
 
     def made(self) -> set[str]:
         """Return what the next stage makes."""

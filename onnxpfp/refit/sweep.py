@@ -112,7 +112,7 @@ class _Pair:
             for each in (model, student_model)
         )
         nodes = {index: node.output[0] for index, node in enumerate(model.graph.node)}
-        return cls(teacher, student, student_model, nodes, fitted)
+        return cls(teacher, student, student.stages.model, nodes, fitted)
 
     @property
     def depth(self) -> int:

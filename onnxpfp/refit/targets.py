@@ -116,6 +116,11 @@ class TargetFinder:
         added = self.analysis.constants.value(other).astype(np.float64)
         rank = len(self.analysis.shapes.shape[target.tensor])
         shape = (1,) * (rank - added.ndim) + added.shape
-        if added.ndim > rank or added.size not in {1, size} or shape[axis] != added.size:
+        if (
+            added.ndim > rank
+            or added.size not in {1, size}
+            or shape[axis] != added.size
+            or not np.isfinite(added).all()
+        ):
             return None
         return replace(target, tensor=node.output[0], offset=target.offset + added.ravel())

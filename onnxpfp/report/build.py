@@ -16,6 +16,7 @@ from onnxpfp.pipeline.footprint import reachable_params, staying_axes
 from onnxpfp.pipeline.lossless_step import LosslessStep
 from onnxpfp.pipeline.verification import Verification
 from onnxpfp.refit.means import Compensation
+from onnxpfp.report.draws import draws_notes
 from onnxpfp.report.pruning import GroupReport, Report
 from onnxpfp.score.pfp import K
 
@@ -153,6 +154,13 @@ def _notes(outcome: Outcome) -> list[str]:
             "RANDOM data: the sensitivities and the drift are those of noise, not of your inputs. Use "
             "this to try things out, never for a model that ships"
         )
+    drift = outcome.verified.drift
+    if drift is not None and drift.lost:
+        notes.append(
+            f"the pruned model gives infinity or NaN in the place of {drift.lost:,} numbers of the original's outputs: "
+            "keep more, or exclude what leads there"
+        )
+    notes += draws_notes(context.whole.model)
     if outcome.samples < outcome.samples_wanted:
         notes.append(_sample_note(outcome))
     vacuous = [s for s in selections if not s.keep.all() and s.epsilon.of(s.variant) >= 1]

@@ -199,6 +199,8 @@ def _facts(report: Report) -> Facts:
         f"{oracle.tolerance:.0e} allowed, {runs}"
     )
     rows["drift"] = _drift(report.drift) + _advice(report)
+    if report.drift is not None and report.drift.not_finite + report.drift.lost:
+        rows["not finite"] = _not_finite(report.drift)
     rows["seconds"] = spent(report.seconds)
     return Facts(rows)
 
@@ -252,6 +254,20 @@ def _drift(drift: Drift | None) -> str:
         parts.append(f"top-1 agreement {100 * drift.top1_agreement:.1f} %")
     where = "held-out samples" if drift.held_out else "samples, which the calibration has seen too"
     return f"{', '.join(parts)}, against the original on {drift.samples} {where}"
+
+
+def _not_finite(drift: Drift) -> str:
+    """Count the numbers that have no size to compare by."""
+    same = drift.not_finite - drift.gained
+    parts = [f"{same:,} infinities or NaNs in both at the same places, which counts as equal"] if same else []
+    if drift.lost:
+        parts.append(f"{drift.lost:,} in the pruned model alone")
+    if drift.gained:
+        parts.append(f"{drift.gained:,} in the original, with something else in their place")
+    rule = (
+        "; each that is unlike counts in the drift like a number that is missing" if drift.lost + drift.gained else ""
+    )
+    return ", ".join(parts) + rule
 
 
 def _groups_table(groups: Sequence[GroupReport]) -> Table:

@@ -19,6 +19,7 @@ from onnxpfp.channels.size_edits import Number, SizeValues
 from onnxpfp.channels.symbolic import Dim, Entry, leaves
 from onnxpfp.errors import VerificationError
 from onnxpfp.model.constants import all_names, stored_tensors
+from onnxpfp.model.draws import record_kept_draws
 from onnxpfp.model.edit import add_constants, drop_unread, replace_nodes
 from onnxpfp.model.index import ModelIndex, Use
 from onnxpfp.rewrite.edits import Edits
@@ -56,6 +57,7 @@ def apply(
     patch.write_size_values(sizes)
     patch.finish()
     patch.drop_stale()
+    record_kept_draws(pruned, graph.axes, keep)
     return pruned
 
 

@@ -16,7 +16,7 @@ import os
 import sys
 from collections.abc import Collection, Generator, Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,6 +26,7 @@ from onnx import ModelProto, TensorProto
 
 from onnxpfp.errors import ModelError, OptionError, ProviderError, one_line
 from onnxpfp.runtime.device_memory import DeviceMemory, DeviceTensor
+from onnxpfp.runtime.draw_keys import DECIDING, KEYS, draw_keys
 from onnxpfp.runtime.external_data import externalise, numbers
 from onnxpfp.runtime.providers import (
     CPU,
@@ -60,7 +61,7 @@ class Session:
 
     Attributes:
         providers: Where it really runs, in priority order.
-        inputs: Names of the inputs that must be fed.
+        inputs: Names of the inputs that must be fed, but for the keys of random draws, which follow from the others.
         outputs: Names of the outputs.
     """
 
@@ -69,6 +70,12 @@ class Session:
     outputs: tuple[str, ...]
     _handle: Any
     _weights: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    def keyed(self, feeds: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return feeds with the keys of random draws, where the model takes keys and the feeds have none."""
+        if KEYS not in self.inputs or KEYS in feeds:
+            return feeds
+        return {**feeds, KEYS: draw_keys(feeds, self._handle.get_modelmeta().custom_metadata_map[DECIDING])}
 
     def run(self, feeds: Mapping[str, NDArray[Any]], outputs: Sequence[str] | None = None) -> dict[str, NDArray[Any]]:
         """Run once.
@@ -82,7 +89,7 @@ class Session:
         """
         names = list(self.outputs if outputs is None else outputs)
         with _explained():
-            values = self._handle.run(names, {**self._weights, **feeds})
+            values = self._handle.run(names, {**self._weights, **self.keyed(feeds)})
         return {name: _as_array(value) for name, value in zip(names, values, strict=True)}
 
     def run_into(
@@ -100,7 +107,7 @@ class Session:
         others = [name for name in self.outputs if name not in buffers]
         with _explained():
             binding = self._handle.io_binding()
-            _bind_inputs(binding, {**self._weights, **feeds})
+            _bind_inputs(binding, {**self._weights, **self.keyed(feeds)})
             for name, buffer in buffers.items():
                 binding.bind_output(name, "cpu", 0, buffer.dtype.type, list(buffer.shape), buffer.ctypes.data)
             for name in others:
@@ -125,7 +132,7 @@ class Session:
         """
         with _explained():
             binding = self._handle.io_binding()
-            _bind_inputs(binding, {**self._weights, **feeds})
+            _bind_inputs(binding, {**self._weights, **self.keyed(feeds)})
             for name in self.outputs:
                 if name in home:
                     binding.bind_output(name, "cpu")
@@ -195,6 +202,9 @@ def open_session(
             raise explain_missing(request, in_build=False)
     apart: Mapping[str, TensorProto] = {}
     if isinstance(model, ModelProto):
+        if any(info.name == KEYS for info in model.graph.input):
+            # Draws are made by nodes that need not run where the user's nodes do.
+            requests = tuple(replace(request, strict=False) for request in requests)
         model, apart = externalise(model)
     options = _options(ort, threads=threads, optimize=optimize and not apart, layout=layout)
     if shared:

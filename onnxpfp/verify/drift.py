@@ -13,7 +13,8 @@ from onnxpfp.arrays import Arrays
 from onnxpfp.data.samples import Feed
 from onnxpfp.errors import VerificationError
 from onnxpfp.model.check import checker_message
-from onnxpfp.verify.metrics import TINY, looks_like_classes
+from onnxpfp.verify.finite import Gap, same_largest
+from onnxpfp.verify.metrics import looks_like_classes
 
 __all__ = ["Drift", "DriftSums", "check"]
 
@@ -24,12 +25,15 @@ class Drift:
 
     Attributes:
         relative_error: ||original - pruned|| / ||original|| over all samples, worst float output; None
-            where no output is a float.
+            where no output is a float. What is finite in one alone counts like a number that is missing (`Gap`).
         differing: Share of the numbers of integer outputs that differ, worst output; None where there are none.
         top1_agreement: Share of samples with the same largest class, where an output looks like
             class scores; None elsewhere.
         samples: Samples that were compared.
         held_out: Whether the samples were kept away from the calibration.
+        not_finite: Numbers of the original's float outputs that are infinite or NaN.
+        lost: Numbers of the original in whose place the pruned model has infinity or NaN.
+        gained: Infinities and NaNs of the original in whose place the pruned model has something else.
     """
 
     relative_error: float | None
@@ -37,6 +41,9 @@ class Drift:
     top1_agreement: float | None
     samples: int
     held_out: bool
+    not_finite: int = 0
+    lost: int = 0
+    gained: int = 0
 
 
 def check(original: ModelProto, pruned: ModelProto, *others: ModelProto) -> None:
@@ -66,16 +73,14 @@ class DriftSums:
     """Sums over batches that the drift is made of.
 
     Attributes:
-        gap: ||original - pruned||^2 by float output.
-        size: ||original||^2 by float output.
+        gaps: Distance by float output.
         flips: Share of the numbers that differ, added up over the batches, by other output.
         agree: Samples with the same largest class.
-        votes: Samples of which an output looks like class scores.
+        votes: Samples of which an output looks like class scores, and has a largest one.
         batches: How many batches there were.
     """
 
-    gap: dict[str, float] = field(default_factory=dict[str, float])
-    size: dict[str, float] = field(default_factory=dict[str, float])
+    gaps: dict[str, Gap] = field(default_factory=dict[str, Gap])
     flips: dict[str, float] = field(default_factory=dict[str, float])
     agree: int = 0
     votes: int = 0
@@ -95,23 +100,26 @@ class DriftSums:
                 differs = value.shape != given[name].shape or np.not_equal(value, given[name])
                 self.flips[name] = self.flips.get(name, 0.0) + float(np.mean(differs))
                 continue
-            a, b = value.astype(np.float64), given[name].astype(np.float64)
-            self.gap[name] = self.gap.get(name, 0.0) + float(np.square(a - b).sum())
-            self.size[name] = self.size.get(name, 0.0) + float(np.square(a).sum())
+            self.gaps[name] = self.gaps.get(name, Gap()) + Gap.between(value, given[name])
         scores = next((name for name in wanted if _looks_like_classes(wanted[name], feed)), None)
         if scores is not None:
-            self.agree += int((wanted[scores].argmax(1) == given[scores].argmax(1)).sum())
-            self.votes += len(wanted[scores])
+            agree, votes = same_largest(wanted[scores], given[scores])
+            self.agree += int((agree & votes).sum())
+            self.votes += int(votes.sum())
 
     def drift(self, samples: int, *, held_out: bool) -> Drift:
         """Return the drift over all batches, which had so many samples."""
-        errors = (math.sqrt(gap / max(self.size[name], TINY)) for name, gap in self.gap.items())
+        gaps = self.gaps.values()
+        errors = (math.sqrt(gap.relative_square) for gap in gaps)
         return Drift(
             relative_error=max(errors, default=None),
             differing=max((share / self.batches for share in self.flips.values()), default=None),
             top1_agreement=self.agree / self.votes if self.votes else None,
             samples=samples,
             held_out=held_out,
+            not_finite=sum(gap.not_finite for gap in gaps),
+            lost=sum(gap.lost for gap in gaps),
+            gained=sum(gap.gained for gap in gaps),
         )
 
 

@@ -9,6 +9,7 @@ from onnx import ModelProto
 
 from onnxpfp.arrays import Arrays
 from onnxpfp.data.samples import Feed, Samples
+from onnxpfp.model.draws import with_fixed_draws
 from onnxpfp.progress import Count
 from onnxpfp.runtime.providers import ProviderRequest
 from onnxpfp.runtime.session import open_session
@@ -81,7 +82,7 @@ class Evaluator:
 
     def _pairs(self, model: ModelProto) -> Iterator[tuple[Feed, int, Arrays, Arrays]]:
         """Yield every feed, its number of samples, the outputs of the original and those of the model."""
-        session = open_session(model, self.requests, threads=self.threads)
+        session = open_session(with_fixed_draws(model), self.requests, threads=self.threads)
         for (feed, count), wanted in zip(self.samples.runs(self.batch_size), self._wanted(), strict=True):
             yield feed, count, wanted, session.run(feed)
 
@@ -90,7 +91,7 @@ class Evaluator:
         if self._kept is not None:
             yield from self._kept
             return
-        session = open_session(self.original, self.requests, threads=self.threads)
+        session = open_session(with_fixed_draws(self.original), self.requests, threads=self.threads)
         self._providers = session.providers
         kept: list[Arrays] = []
         size = 0

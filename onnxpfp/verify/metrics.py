@@ -9,17 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxpfp.arrays import Arrays, Floats
+from onnxpfp.verify.finite import TINY, Gap
 
-__all__ = ["TINY", "divergence", "looks_like_classes"]
+__all__ = ["divergence", "looks_like_classes"]
 
 
 CLASSES = 2
 """Fewest columns of an output that looks like class scores."""
-TINY = float(np.finfo(np.float64).tiny)
 FLOOR = 1e-12
 """Smallest probability that a logarithm is taken of."""
 LARGEST = 1e30
-"""What stands for infinite scores: far enough to have no probability, and near enough to be subtracted."""
+"""What stands for infinite scores, below zero: far enough to have no probability, and near enough to be subtracted."""
 
 
 def looks_like_classes(array: NDArray[Any]) -> bool:
@@ -56,21 +56,27 @@ def divergence(wanted: Sequence[Arrays], given: Sequence[Arrays], temperature: f
 
 
 def _of_classes(pairs: Sequence[tuple[NDArray[Any], NDArray[Any]]], temperature: float) -> float:
-    """Return the mean KL divergence of class scores."""
+    """Return the mean KL divergence of class scores.
+
+    A sample of which only one has NaN or +inf is as far off as a guess among the classes is from certainty.
+    """
     a, b = (np.concatenate(parts).astype(np.float64) for parts in zip(*pairs, strict=True))
-    p, q = _softened(_logs(a), temperature), _softened(_logs(b), temperature)
-    return temperature**2 * float((np.exp(p) * (p - q)).sum(1).mean())
+    alike = ((np.isnan(a) == np.isnan(b)) & (np.isposinf(a) == np.isposinf(b))).all(1)
+    logs, others = _logs(a[alike]), _logs(b[alike])
+    # What the other rules out has the smallest probability, so that the divergence is a number.
+    floor = others.max(axis=1, keepdims=True, initial=-LARGEST) + np.log(FLOOR)
+    others = np.where((logs > -LARGEST) & (others == -LARGEST), floor, others)
+    p, q = _softened(logs, temperature), _softened(others, temperature)
+    divergences = np.full(len(a), np.log(a.shape[1]))
+    divergences[alike] = (np.exp(p) * (p - q)).sum(1)
+    return temperature**2 * float(divergences.mean())
 
 
 def _relative(pairs: Sequence[tuple[NDArray[Any], NDArray[Any]]]) -> float:
     """Return ||a - b||^2 / ||a||^2."""
-    gap = square = 0.0
-    for a, b in pairs:
-        one, other = _finite(a), _finite(b)
-        size = float(np.square(one).sum())
-        square += size
-        gap += float(np.square(one - other).sum()) if one.shape == other.shape else max(size, 1.0)
-    return gap / square if square > TINY else float(gap > TINY)
+    gap = sum((Gap.between(a, b) for a, b in pairs), Gap())
+    finite = gap.square / gap.size if gap.size > TINY else float(gap.square > TINY)
+    return finite + gap.share_unlike
 
 
 def _changed(pairs: Sequence[tuple[NDArray[Any], NDArray[Any]]]) -> float:
@@ -78,12 +84,6 @@ def _changed(pairs: Sequence[tuple[NDArray[Any], NDArray[Any]]]) -> float:
     count = sum(a.size for a, _ in pairs)
     changed = sum(int((a != b).sum()) if a.shape == b.shape else a.size for a, b in pairs)
     return changed / max(1, count)
-
-
-def _finite(array: NDArray[Any]) -> Floats:
-    """Put 0 in the place of what is not finite, for it has no size to compare by."""
-    wide = array.astype(np.float64)
-    return np.where(np.isfinite(wide), wide, 0.0)
 
 
 def _softened(logs: Floats, temperature: float) -> Floats:
@@ -94,7 +94,12 @@ def _softened(logs: Floats, temperature: float) -> Floats:
 
 
 def _logs(scores: Floats) -> Floats:
-    """Return class scores as logarithms, up to a constant of each sample."""
-    if (scores >= 0).all() and np.allclose(scores.sum(1), 1.0, atol=1e-3):
-        return np.log(np.maximum(scores, FLOOR))
-    return np.nan_to_num(scores, nan=0.0, posinf=LARGEST, neginf=-LARGEST)
+    """Return class scores as logarithms, up to a constant of each sample; what is not finite has no probability.
+
+    +inf would have all of it, and hide the others.
+    """
+    known = ~np.isnan(scores)
+    whole = np.where(known, scores, 0.0)[known.any(1)]
+    if (whole >= 0).all() and np.allclose(whole.sum(1), 1.0, atol=1e-3):
+        scores = np.log(np.maximum(scores, FLOOR))
+    return np.nan_to_num(scores, nan=-LARGEST, posinf=-LARGEST, neginf=-LARGEST)

@@ -56,18 +56,6 @@ def unary(n: NodeContext) -> None:
     n.set(n.axes(0))
 
 
-@RULES.add("Dropout")
-def dropout(n: NodeContext) -> None:
-    """Dropout: all axes pass, the mask's too, for it does not act after training."""
-    training = n.array(2)
-    if n.has(2) and (training is None or training.any()):
-        n.keep_all("draws random numbers, other ones for another shape")
-        return
-    n.set(n.axes(0))
-    if len(n.outputs) > 1 and n.out_shapes[1] is not None:
-        n.set(n.axes(0), 1)
-
-
 @RULES.add(*VARIADIC)
 def variadic(n: NodeContext) -> None:
     """All axes pass, and index i of every operand's axis goes with index i of the result's."""
@@ -103,7 +91,7 @@ def cast_like(n: NodeContext) -> None:
 
 
 RULES.declare("Abs", "Exp", "HardSigmoid", "Relu", "Sigmoid", "Softplus", sign="never negative")
-RULES.declare("Dropout", "Identity", sign="of the first input")
+RULES.declare("Identity", sign="of the first input")
 RULES.declare("Add", "Max", "Min", "Mul", "Sum", sign="of all inputs")
 RULES.declare("Clip", "HardSigmoid", "Identity", "Relu", "Sigmoid", "Tanh", saturates=True)
 RULES.declare("HardSigmoid", "Sigmoid", "Tanh", within_one=True)

@@ -8,10 +8,6 @@ __all__ = ["RULES"]
 
 RULES = Rules()
 
-RULES.stay(
-    "draws random numbers, other ones for another shape",
-    *("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"),
-)
 RULES.stay("counts up, and each number is the place it stands at", "EyeLike", "Range")
 RULES.stay("averages over samples and classes", "NegativeLogLikelihoodLoss", "SoftmaxCrossEntropyLoss")
 RULES.stay("makes a grid out of single numbers", "AffineGrid")
