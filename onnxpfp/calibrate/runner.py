@@ -155,9 +155,9 @@ class _Run:
     batch: Batch
     counts: bool
 
-    def part(self, first: int, last: int) -> _Run:
-        """Return the run of some of the samples, which lie along axis 0 of every input."""
-        feed = {name: array[first:last] for name, array in self.feed.items()}
+    def part(self, samples: Samples, first: int, last: int) -> _Run:
+        """Return the run of some of the samples."""
+        feed = samples.part(self.feed, self.batch.samples, first, last)
         return _Run(feed, Batch(self.batch.first + first, last - first), self.counts)
 
 
@@ -234,8 +234,8 @@ class NetworkRunner:
         for feed, count in self.samples.runs(self.batch):
             run = _Run(feed, Batch(self.first_sample + done, count), done < border)
             if done < border < done + count:
-                yield run.part(0, border - done)
-                run = _Run(feed, run.batch, counts=False).part(border - done, count)
+                yield run.part(self.samples, 0, border - done)
+                run = _Run(feed, run.batch, counts=False).part(self.samples, border - done, count)
             yield run
             done += count
 
@@ -256,7 +256,7 @@ class NetworkRunner:
                 else:
                     yield run, tensors
                     continue
-            for one in (run.part(first, last) for first, last in pairwise(range(count + 1))):
+            for one in (run.part(self.samples, first, last) for first, last in pairwise(range(count + 1))):
                 yield one, forward(one.feed)
 
     @contextmanager

@@ -157,7 +157,7 @@ def noise_like(model: ModelProto, samples: Samples, rng: np.random.Generator) ->
         {name: _noise(array, scale, rng) for name, array in feed.items()} for scale in SCALES for feed in given
     ]
     specs = input_specs(model, {name: array.shape for name, array in given[0].items()})
-    return FeedSamples.of(specs, feeds)
+    return FeedSamples.of(specs, feeds, {name: axis for name, axis in samples.axes.items() if axis is not None})
 
 
 def _noise(array: NDArray[Any], scale: float, rng: np.random.Generator) -> NDArray[Any]:

@@ -6,11 +6,9 @@ import math
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 from onnx import ModelProto
 
 from onnxpfp.arrays import Arrays
-from onnxpfp.data.samples import Feed
 from onnxpfp.errors import VerificationError
 from onnxpfp.model.check import checker_message
 from onnxpfp.verify.metrics import TINY, looks_like_classes
@@ -65,7 +63,7 @@ class DriftSums:
         size: ||original||^2 by float output.
         flips: Share of the numbers that differ, added up over the batches, by other output.
         agree: Samples with the same largest class.
-        votes: Samples of which an output looks like class scores.
+        votes: Samples of which an output looks like class scores: a float matrix with one row per sample.
         batches: How many batches there were.
     """
 
@@ -76,11 +74,11 @@ class DriftSums:
     votes: int = 0
     batches: int = 0
 
-    def add(self, feed: Feed, wanted: Arrays, given: Arrays) -> None:
+    def add(self, rows: int | None, wanted: Arrays, given: Arrays) -> None:
         """Add a batch.
 
         Args:
-            feed: The inputs.
+            rows: How long all inputs are along their sample axes; None where that is not one number.
             wanted: Outputs of the original.
             given: Outputs of the pruned model.
         """
@@ -93,7 +91,8 @@ class DriftSums:
             a, b = value.astype(np.float64), given[name].astype(np.float64)
             self.gap[name] = self.gap.get(name, 0.0) + float(np.square(a - b).sum())
             self.size[name] = self.size.get(name, 0.0) + float(np.square(a).sum())
-        scores = next((name for name in wanted if _looks_like_classes(wanted[name], feed)), None)
+        classes = (name for name, value in wanted.items() if looks_like_classes(value) and len(value) == rows)
+        scores = next(classes, None)
         if scores is not None:
             self.agree += int((wanted[scores].argmax(1) == given[scores].argmax(1)).sum())
             self.votes += len(wanted[scores])
@@ -108,9 +107,3 @@ class DriftSums:
             samples=samples,
             held_out=held_out,
         )
-
-
-def _looks_like_classes(value: NDArray[np.generic], feed: Feed) -> bool:
-    """A float matrix with one row per sample and at least two columns."""
-    rows = {len(array) for array in feed.values() if array.ndim}
-    return looks_like_classes(value) and rows == {len(value)}

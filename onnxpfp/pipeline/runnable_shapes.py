@@ -1,0 +1,38 @@
+"""Input shapes that a model runs at, where nobody gives data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from onnx import ModelProto
+
+from onnxpfp.errors import ModelError
+from onnxpfp.model.input_shapes import input_shape_trials
+from onnxpfp.model.shapes import example_feeds
+from onnxpfp.runtime.session import Session
+
+__all__ = ["runnable_shapes"]
+
+
+def runnable_shapes(
+    model: ModelProto, session: Session, given: Mapping[str, tuple[int, ...]]
+) -> dict[str, tuple[int, ...]] | None:
+    """Return the first made-up input shapes that a model runs at; None where it runs at none of them.
+
+    Args:
+        model: The model.
+        session: What runs it.
+        given: Shapes that the user gives.
+
+    Raises:
+        OptionError: The given shapes name no input, or contradict a static axis.
+        ModelError: An input has no rank and no shape was given.
+    """
+    for shapes in input_shape_trials(model, given):
+        try:
+            session.run(example_feeds(model, shapes, np.random.default_rng(0)))
+        except ModelError:
+            continue
+        return shapes
+    return None
