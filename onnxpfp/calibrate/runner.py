@@ -312,14 +312,24 @@ def _session(model: ModelProto, requests: Sequence[ProviderRequest], **options: 
 
 
 def _show(pool: ThreadPoolExecutor | None, observers: Sequence[Observer], tensors: Arrays, batch: Batch) -> None:
-    """Let all observers see a batch, those with most work first: so no core waits long for the last."""
-    jobs = [partial(each.see, tensors, batch) for each in sorted(observers, key=lambda each: -each.work)]
+    """Let all observers see a batch, those with most work first: so no core waits long for the last.
+
+    Where a tensor is empty (a cache at the first call, no detections) there is nothing to see.
+    """
+    seeing = [each for each in observers if not _is_empty(each.needs, tensors)]
+    jobs = [partial(each.see, tensors, batch) for each in sorted(seeing, key=lambda each: -each.work)]
     if pool is None:
         for job in jobs:
             job()
         return
     for result in [pool.submit(job) for job in jobs]:
         result.result()
+
+
+def _is_empty(needs: Mapping[str, Shape], tensors: Arrays) -> bool:
+    """Whether some tensor has an axis of length 0; results that a probe computes have no shape to speak of."""
+    # What stays on a device is no array of numpy.
+    return any(shape and getattr(tensors[name], "size", 1) == 0 for name, shape in needs.items())
 
 
 @contextmanager

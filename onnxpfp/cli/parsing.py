@@ -1,7 +1,7 @@
 """Values that are typed in a form of their own: shapes and axes of inputs, amounts of memory.
 
-`--input-shape NAME:1,3,224,224` may have `x` between the sizes, and none for a scalar (`NAME:`); `--sample-axis NAME:1`;
-`--workspace 512MB`. Shapes and axes need no name where the model has one input.
+`--input-shape NAME:1,3,224,224` may have `x` between the sizes, and none for a scalar (`NAME:`); `--sample-axis NAME:1`
+names an axis, `--workspace 512MB` an amount. Shapes and axes need no name where the model has one input.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ class Samples(ABC):
     @property
     @abstractmethod
     def axes(self) -> SampleAxes:
-        """The sample axis of what is fed, by input: None where there is none; inputs where it is not known are missing."""
+        """The sample axis of what is fed, by input: None where there is none; inputs of unknown axis are missing."""
 
     @property
     @abstractmethod

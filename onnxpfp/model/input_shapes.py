@@ -23,7 +23,7 @@ IMAGE_SIDE = 224
 SEQUENCE = 16
 OTHER_SIDES = (640, 256, 512, 320, 64, 32)
 """Sides that images have where they must not be 224."""
-TRIALS = 48
+TRIALS = 64
 """Most sets of shapes that are made up."""
 TOGETHER = 3
 """Most lengths that differ from the most natural ones at once."""
@@ -174,10 +174,13 @@ class _FreeAxes:
         sides = [key for key, sizes in self.others.items() if sizes is OTHER_SIDES]
         varied = [[key] for key in self.others if key not in sides] + ([sides] if sides else [])
         for count in range(min(TOGETHER, len(varied)) + 1):
-            for chosen in combinations(varied, count):
-                for sizes in product(*(self.others[keys[0]] for keys in chosen)):
-                    changed = {key: size for keys, size in zip(chosen, sizes, strict=True) for key in keys}
-                    yield self.lengths | changed
+            tried = [
+                {key: size for keys, size in zip(chosen, sizes, strict=True) for key in keys}
+                for chosen in combinations(varied, count)
+                for sizes in product(*(self.others[keys[0]] for keys in chosen))
+            ]
+            # Nothing shows little of a network.
+            yield from (self.lengths | changed for changed in sorted(tried, key=lambda one: 0 in one.values()))
 
     def shape(self, name: str, lengths: Mapping[_Key, int]) -> tuple[int, ...]:
         """Return the shape of an input; an axis that is called by a sum is as long as that."""

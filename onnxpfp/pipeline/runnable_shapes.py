@@ -18,7 +18,7 @@ __all__ = ["runnable_shapes"]
 def runnable_shapes(
     model: ModelProto, session: Session, given: Mapping[str, tuple[int, ...]]
 ) -> dict[str, tuple[int, ...]] | None:
-    """Return the first made-up input shapes that a model runs at; None where it runs at none of them.
+    """Return the first made-up input shapes at which a model runs and shows something; None where it runs at none.
 
     Args:
         model: The model.
@@ -29,10 +29,13 @@ def runnable_shapes(
         OptionError: The given shapes name no input, or contradict a static axis.
         ModelError: An input has no rank and no shape was given.
     """
+    empty: dict[str, tuple[int, ...]] | None = None
     for shapes in input_shape_trials(model, given):
         try:
-            session.run(example_feeds(model, shapes, np.random.default_rng(0)))
+            outputs = session.run(example_feeds(model, shapes, np.random.default_rng(0)))
         except ModelError:
             continue
-        return shapes
-    return None
+        if all(output.size for output in outputs.values()):
+            return shapes
+        empty = empty or shapes
+    return empty
