@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 
 from onnxpfp.api.keywords import ModelSource, keywords
 from onnxpfp.channels import Analysis, Fixed
-from onnxpfp.errors import CalibrationError, OptionError
+from onnxpfp.errors import CalibrationError, ModelError, OptionError, ProviderError
+from onnxpfp.model.input_shapes import has_related_lengths
 from onnxpfp.model.load import LoadedModel, load
 from onnxpfp.options import Options, ScopeOptions, declared
 from onnxpfp.pipeline.analyze import analyze_at, open_model, read_data
@@ -19,6 +20,7 @@ from onnxpfp.pipeline.footprint import (
     totals,
     weight_footprints,
 )
+from onnxpfp.pipeline.runnable_shapes import runnable_shapes
 from onnxpfp.report.inspection import InspectedGroup, Inspection, NodeName, Stay
 from onnxpfp.report.reasons import by_kind
 
@@ -74,16 +76,25 @@ def _understand(source: LoadedModel, options: Options) -> Analysis:
         ModelError: It is broken.
     """
     try:
-        return analyze_at(source, options.input_shapes, options)
+        return analyze_at(source, _shapes(source, options), options)
     except OptionError:
         raise
     except Exception:
         # Whatever a broken model made fail, onnxruntime says what is wrong with it; if it runs the model, we failed.
         session, _ = open_model(source, options)
-        # Inputs of text cannot be made up.
         with contextlib.suppress(CalibrationError):
             read_data(source, session, None, options)
         raise
+
+
+def _shapes(source: LoadedModel, options: Options) -> Mapping[str, tuple[int, ...]]:
+    """Return what is given, or shapes that the model runs at where lengths of several inputs depend on each other."""
+    if not has_related_lengths(source.model, options.input_shapes):
+        return options.input_shapes
+    with contextlib.suppress(ModelError, ProviderError):
+        session, _ = open_model(source, options)
+        return runnable_shapes(source.model, session, options.input_shapes) or options.input_shapes
+    return options.input_shapes
 
 
 def _groups(analysis: Analysis, total: Footprint) -> tuple[InspectedGroup, ...]:

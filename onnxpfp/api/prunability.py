@@ -151,7 +151,7 @@ def _report(
         groups=_groups(context.whole, curves, tolerance),
         providers=evaluator.providers,
         seconds=dict(context.clock.seconds),
-        notes=(_RANDOM,) if context.data.given == "random" else (),
+        notes=(*((_RANDOM,) if context.data.given == "random" else ()), *context.data.notes),
     )
 
 

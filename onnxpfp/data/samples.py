@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from onnxpfp.data.axes import SampleAxes, sample_axes
 from onnxpfp.data.inputs import InputSpec, size_ref
-from onnxpfp.data.readings import Reading, check_feed, read_arrays
+from onnxpfp.data.sample_arrays import SampleArray, check_feed, read_arrays
 from onnxpfp.errors import CalibrationError
 
 __all__ = ["ArraySamples", "Feed", "FeedSamples", "Samples"]
@@ -122,7 +122,7 @@ class Samples(ABC):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ArraySamples(Samples):
-    """One array per input, from which feeds are cut (`onnxpfp.data.readings`).
+    """One array per input, from which feeds are cut (`onnxpfp.data.sample_arrays`).
 
     Attributes:
         specs: The model's inputs.
@@ -132,7 +132,7 @@ class ArraySamples(Samples):
     """
 
     specs: tuple[InputSpec, ...]
-    readings: Mapping[str, Reading]
+    readings: Mapping[str, SampleArray]
     order: NDArray[np.int64]
     single: bool = False
 
@@ -176,7 +176,7 @@ class ArraySamples(Samples):
         """The sample axis of what is fed by input."""
         return {name: self._axis(reading) for name, reading in self.readings.items()}
 
-    def _axis(self, reading: Reading) -> int | None:
+    def _axis(self, reading: SampleArray) -> int | None:
         """Return the axis that gets longer with every sample, or would; None for what is the same for all."""
         stays = reading.form == "shared" and reading.axis is not None and reading.array.shape[reading.axis] != 1
         return None if stays else reading.axis

@@ -54,6 +54,14 @@ class CalibrationData:
     single: str = ""
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """How the user's data are read and run, where that is not what one would think."""
+        if self.given == "none":
+            return ()
+        alone = (f"samples run one by one: {self.single}",) if self.single else ()
+        return (*self.samples.notes, *alone)
+
+    @property
     def fit(self) -> Samples:
         """Samples that scores, statistics and fits come from: all where there is no split."""
         return self.samples if self.split is None else self.split.fit

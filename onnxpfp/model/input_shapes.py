@@ -17,7 +17,14 @@ from onnxpfp.errors import ModelError, OptionError
 from onnxpfp.model.attributes import Attributes
 from onnxpfp.model.axis_names import length_of_sum, means_batch, means_length, means_side
 
-__all__ = ["declared_dims", "default_input_shapes", "input_shape_trials", "shape_hint", "true_inputs"]
+__all__ = [
+    "declared_dims",
+    "default_input_shapes",
+    "has_related_lengths",
+    "input_shape_trials",
+    "shape_hint",
+    "true_inputs",
+]
 
 IMAGE_SIDE = 224
 SEQUENCE = 16
@@ -73,6 +80,17 @@ def input_shape_trials(model: ModelProto, given: Mapping[str, tuple[int, ...]]) 
     free = _FreeAxes.of(model, given)
     for lengths in islice(free.trials(), TRIALS):
         yield {name: given.get(name) or free.shape(name, lengths) for name in free.dims}
+
+
+def has_related_lengths(model: ModelProto, given: Mapping[str, tuple[int, ...]]) -> bool:
+    """Whether free lengths of several inputs are made up, so that they may not go together.
+
+    Raises:
+        OptionError: As in `default_input_shapes`.
+        ModelError: As in `default_input_shapes`.
+    """
+    free = _FreeAxes.of(model, given)
+    return len({name for name in free.dims for axis in free.free(name) if free.key(name, axis) in free.others}) > 1
 
 
 def shape_hint(model: ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> str:

@@ -70,13 +70,14 @@ def read_data(
     given: Given = "none" if calibration is None else "file"
     if isinstance(calibration, str) and calibration == "random":
         given = "random"
+    specs = input_specs(source.model, options.input_shapes)
     made_up = given != "file"
     shapes = default_input_shapes(source.model, options.input_shapes)
     if made_up:
         shapes = runnable_shapes(source.model, session, options.input_shapes) or shapes
     samples = load_samples(
         "random" if calibration is None else calibration,
-        input_specs(source.model, options.input_shapes),
+        specs,
         count=CHECKS if calibration is None else options.samples or RANDOM_SAMPLES,
         input_shapes=shapes,
         exact=bool(options.input_shapes),

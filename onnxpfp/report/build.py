@@ -140,6 +140,7 @@ def _notes(outcome: Outcome) -> list[str]:
             "RANDOM data: the sensitivities and the drift are those of noise, not of your inputs. Use "
             "this to try things out, never for a model that ships"
         )
+    notes += context.data.notes
     if outcome.samples < outcome.samples_wanted:
         notes.append(_sample_note(outcome))
     vacuous = [s for s in selections if not s.keep.all() and s.epsilon.of(s.variant) >= 1]

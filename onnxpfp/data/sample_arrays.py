@@ -1,4 +1,4 @@
-"""Readings of arrays: where in an array the samples of an input lie.
+"""Arrays of samples: where in an array the samples of an input lie.
 
 Cases, the first that fits:
 
@@ -22,11 +22,11 @@ from onnxpfp.data.axes import SampleAxes
 from onnxpfp.data.inputs import InputSpec, size_ref
 from onnxpfp.errors import CalibrationError
 
-__all__ = ["Reading", "check_feed", "read_arrays"]
+__all__ = ["SampleArray", "check_feed", "read_arrays"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Reading:
+class SampleArray:
     """Where the samples of one input lie.
 
     Attributes:
@@ -66,7 +66,7 @@ class Reading:
 
 def read_arrays(
     specs: Sequence[InputSpec], arrays: Mapping[str, NDArray[Any]], axes: SampleAxes, said: Collection[str] = ()
-) -> dict[str, Reading]:
+) -> dict[str, SampleArray]:
     """Find the samples in the array of every input.
 
     Args:
@@ -94,23 +94,23 @@ def read_arrays(
     return readings
 
 
-def _reading(spec: InputSpec, array: NDArray[Any], axes: SampleAxes, said: bool) -> Reading:
+def _reading(spec: InputSpec, array: NDArray[Any], axes: SampleAxes, said: bool) -> SampleArray:
     array = _as_declared(spec, array)
     axis = axes.get(spec.name)
     shape, known = array.shape, spec.name in axes
     if len(shape) == len(spec.shape) + 1 and _fits(shape[1:], spec.shape):
-        return Reading(array, "whole", axis)
+        return SampleArray(array, "whole", axis)
     if known and axis is None and _fits(shape, spec.shape):
-        return Reading(array, "shared", None)
+        return SampleArray(array, "shared", None)
     if known and axis is not None:
         if len(shape) == 1 < len(spec.shape) and all(d == 1 for a, d in enumerate(spec.shape) if a != axis):
             array = array.reshape([-1 if a == axis else 1 for a in range(len(spec.shape))])
-            return Reading(array, "slices", axis)
+            return SampleArray(array, "slices", axis)
         if _fits(shape, _freed(spec.shape, axis)):
-            return Reading(array, "slices", axis)
+            return SampleArray(array, "slices", axis)
     # Whatever an axis of 1 means in the model, an array that is longer there has its samples there.
     if not said and spec.shape and spec.shape[0] == 1 and _fits(shape, _freed(spec.shape, 0)):
-        return Reading(array, "slices", 0)
+        return SampleArray(array, "slices", 0)
     if not known and _fits(shape, spec.shape):
         raise CalibrationError(
             f"input {spec.name!r} is {spec.describe()}: which of its free axes counts the samples is not known",
@@ -120,7 +120,7 @@ def _reading(spec: InputSpec, array: NDArray[Any], axes: SampleAxes, said: bool)
     raise _shape_error(spec, shape, "the data", axis if known else 0)
 
 
-def _is_sharable(spec: InputSpec, reading: Reading) -> bool:
+def _is_sharable(spec: InputSpec, reading: SampleArray) -> bool:
     """Whether an array can be meant for all samples: it has exactly the input's own shape, or one sample."""
     if reading.form == "whole":
         return reading.count == 1
