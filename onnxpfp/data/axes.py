@@ -2,7 +2,7 @@
 
 Cases, the first that applies:
 
-    1. The user says it (`--sample-axis`).
+    1. The user says it (`--sample-axis`), of the input or of one with an axis of the same name.
     2. An input without axes has none: one value for all samples, or one for each.
     3. Exactly one free axis is called by a word for the batch: that one.
     4. Axis 0 is free: it, unless its name is that of another axis of an input that came before. Then it is the axis
@@ -38,29 +38,40 @@ def sample_axes(specs: Sequence[InputSpec], given: SampleAxes | None = None) -> 
         OptionError: He names no input, or an axis that it does not have.
     """
     axes: dict[str, int | None] = _checked(specs, given or {})
-    called = {spec.symbol(axis) for spec in specs if (axis := axes.get(spec.name)) is not None}
-    others = {spec.symbol(axis) for spec in specs if spec.name in axes for axis in spec.free if axis != axes[spec.name]}
+    said = {spec.symbol(axis) for spec in specs if (axis := axes.get(spec.name)) is not None} - {""}
+    called: set[str] = set(said)
+    others: set[str] = {
+        spec.symbol(axis) for spec in specs if spec.name in axes for axis in spec.free if axis != axes[spec.name]
+    }
     # Inputs that say it in so many words come first, for they tell about the others.
     for spec in sorted(specs, key=lambda spec: (len(_batches(spec)) != 1, not spec.free, 0 not in spec.free)):
         if spec.name in axes:
             continue
-        axis = _axis(spec, called - {""}, others - {""} - called)
+        axis = _axis(spec, said, called - {""}, others - {""} - called)
         if axis == _UNKNOWN:
             continue
         axes[spec.name] = axis
-        called |= {spec.symbol(axis)} if axis is not None else set()
-        others |= {spec.symbol(other) for other in spec.free if other != axis}
+        if axis is not None:
+            called.add(spec.symbol(axis))
+        others.update(spec.symbol(other) for other in spec.free if other != axis)
     return axes
 
 
 _UNKNOWN = -1
 
 
-def _axis(spec: InputSpec, called: set[str], others: set[str]) -> int | None:
-    """Decide by cases 2 to 7; _UNKNOWN where the user has to."""
+def _axis(spec: InputSpec, said: set[str], called: set[str], others: set[str]) -> int | None:
+    """Decide where the user has not; _UNKNOWN where he has to.
+
+    Args:
+        spec: The input.
+        said: What sample axes are called that the user says.
+        called: What the sample axes of other inputs are called.
+        others: What their other axes are called.
+    """
     if not spec.shape:
         return None
-    batches = _batches(spec)
+    batches = [axis for axis in spec.free if spec.symbol(axis) in said] or _batches(spec)
     if len(batches) == 1:
         return batches[0]
     alike = [axis for axis in spec.free if spec.symbol(axis) in called]
