@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from onnxpfp.api.keywords import ModelSource, keywords
 from onnxpfp.channels import Analysis, Fixed
 from onnxpfp.errors import CalibrationError, ModelError, OptionError, ProviderError
-from onnxpfp.model.input_shapes import has_related_lengths
+from onnxpfp.model.input_shapes import default_input_shapes, has_related_lengths
 from onnxpfp.model.load import LoadedModel, load
 from onnxpfp.options import Options, ScopeOptions, declared
 from onnxpfp.pipeline.analyze import analyze_at, open_model, read_data
@@ -84,7 +84,10 @@ def _understand(source: LoadedModel, options: Options) -> Analysis:
         session, _ = open_model(source, options)
         with contextlib.suppress(CalibrationError):
             read_data(source, session, None, options)
-        raise
+        shapes = runnable_shapes(source.model, session, options.input_shapes)
+        if shapes is None or shapes == default_input_shapes(source.model, options.input_shapes):
+            raise
+        return analyze_at(source, shapes, options)
 
 
 def _shapes(source: LoadedModel, options: Options) -> Mapping[str, tuple[int, ...]]:

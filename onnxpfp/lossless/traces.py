@@ -16,7 +16,7 @@ from onnxpfp.calibrate.observer import Batch, Observer, Shape, not_finite
 from onnxpfp.data.inputs import input_specs
 from onnxpfp.data.samples import Feed, FeedSamples, Samples
 from onnxpfp.linear.columns import samples_first
-from onnxpfp.lossless.detect import PROJECTIONS, Trace, largest_gaps, trace
+from onnxpfp.lossless.detect import PROJECTIONS, Trace, largest_gaps, trace, unseen
 
 __all__ = ["GapObserver", "Gaps", "Pair", "Site", "TraceObserver", "Watch", "gaps_of", "noise_like", "traces_of"]
 
@@ -138,7 +138,7 @@ def traces_of(watch: Watch, sites: Iterable[Site], shapes: Mapping[str, Shape]) 
     # Axes of one tensor stand side by side.
     observers.sort(key=lambda observer: observer.number)
     watch(observers)
-    return {observer.site: observer.trace for observer in observers if observer.trace is not None}
+    return {observer.site: observer.trace or unseen(observer.shape[observer.site[1]]) for observer in observers}
 
 
 def gaps_of(

@@ -90,7 +90,10 @@ def has_related_lengths(model: ModelProto, given: Mapping[str, tuple[int, ...]])
         ModelError: As in `default_input_shapes`.
     """
     free = _FreeAxes.of(model, given)
-    return len({name for name in free.dims for axis in free.free(name) if free.key(name, axis) in free.others}) > 1
+    keys = [{free.key(name, axis) for axis in free.free(name)} & free.others.keys() for name in free.dims]
+    return len(set[_Key]().union(*keys)) > 1 or any(
+        key not in each for each in keys for key in free.others if not key[0]
+    )
 
 
 def shape_hint(model: ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> str:
@@ -149,6 +152,11 @@ class _FreeAxes:
                 free.choose(key, natural, {channels[name] for name in channels.keys() & free.dims.keys()})
         return free
 
+    @property
+    def names(self) -> set[str]:
+        """Names of all free axes."""
+        return {self.symbol(name, axis) for name in self.dims for axis in self.free(name)}
+
     def free(self, name: str) -> list[int]:
         """List the free axes of an input."""
         return [axis for axis, dim in enumerate(self.dims[name]) if dim is None]
@@ -177,7 +185,8 @@ class _FreeAxes:
         symbol = key[0]
         inner = [size for size in natural if size != 1]
         # A mask over positions has them in its first axis; a state has its samples in the second.
-        if means_batch(symbol) or not inner or (1 in natural and not means_length(symbol)):
+        is_length = means_length(symbol) or any(map(means_batch, self.names))
+        if means_batch(symbol) or not inner or (1 in natural and not is_length):
             self.lengths[key] = 1
             if means_length(symbol) and len(symbol) > 1:
                 self.others[key] = (SEQUENCE,)
@@ -190,15 +199,22 @@ class _FreeAxes:
     def trials(self) -> Iterator[dict[_Key, int]]:
         """Yield lengths, those that differ in few places from the most natural ones first; images stay square."""
         sides = [key for key, sizes in self.others.items() if sizes is OTHER_SIDES]
+        others = self.others | {key: self._with_sums(key) for key in self.others if key not in sides}
         varied = [[key] for key in self.others if key not in sides] + ([sides] if sides else [])
         for count in range(min(TOGETHER, len(varied)) + 1):
             tried = [
                 {key: size for keys, size in zip(chosen, sizes, strict=True) for key in keys}
                 for chosen in combinations(varied, count)
-                for sizes in product(*(self.others[keys[0]] for keys in chosen))
+                for sizes in product(*(others[keys[0]] for keys in chosen))
             ]
             # Nothing shows little of a network.
             yield from (self.lengths | changed for changed in sorted(tried, key=lambda one: 0 in one.values()))
+
+    def _with_sums(self, key: _Key) -> tuple[int, ...]:
+        """Return lengths worth trying of an axis: the sums of two other lengths, and those that are worth it anyway."""
+        lengths = [size for other, size in self.lengths.items() if other != key and not means_batch(other[0])]
+        sums = {one + two for one, two in combinations(lengths, 2)}
+        return (*sorted(sums - {*self.others[key], self.lengths[key]}), *self.others[key])
 
     def shape(self, name: str, lengths: Mapping[_Key, int]) -> tuple[int, ...]:
         """Return the shape of an input; an axis that is called by a sum is as long as that."""
