@@ -54,7 +54,8 @@ class SampleArray:
             fixed: Length of the sample axis where the input fixes it.
         """
         if self.form == "whole":
-            return np.asarray(np.ascontiguousarray(self.array[int(chosen[0])])).reshape(self.array.shape[1:])
+            # A slice, for the one entry of an array of text is no array.
+            return np.ascontiguousarray(self.array[int(chosen[0]) :][:1]).reshape(self.array.shape[1:])
         if self.form == "slices":
             return np.ascontiguousarray(
                 np.take(self.array, chosen, axis=self.axis) if self.axis else self.array[chosen]

@@ -191,7 +191,7 @@ def _read(path: Path) -> dict[str, NDArray[Any]]:
         # numpy takes what it does not know for a pickle, and advises to load it unsafely.
         pickled = "pickle" in str(error)
         reason = "it is neither, or holds Python objects" if pickled else " ".join(str(error).split())
-        if "Object arrays" in str(error):
+        if "Object arrays" in str(error) or "Python objects" in str(error):
             reason = "it holds Python objects, which are never loaded"
         raise CalibrationError(
             f"{path} cannot be read as .npz or .npy: {reason}",
