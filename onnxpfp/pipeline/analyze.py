@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from numpy.typing import NDArray
@@ -22,7 +23,7 @@ from onnxpfp.model.input_shapes import default_input_shapes, shape_hint
 from onnxpfp.model.load import LoadedModel
 from onnxpfp.model.shapes import concrete_shapes
 from onnxpfp.options import Options
-from onnxpfp.pipeline.batching import choose_batching
+from onnxpfp.pipeline.batching import choose_batching, with_scores
 from onnxpfp.pipeline.runnable_shapes import runnable_shapes
 from onnxpfp.progress import Clock
 from onnxpfp.runtime.providers import ProviderRequest, resolve_providers
@@ -87,7 +88,9 @@ def read_data(
     if options.samples is not None and options.samples < len(samples):
         samples = samples.take(options.samples)
     try:
-        batching = choose_batching(session, samples, options.batch_size or BATCH)
+        batching = choose_batching(
+            session, samples, options.batch_size or BATCH, partial(_open_scores, source, options)
+        )
     except ModelError as error:
         feed = next(samples.batches(1))
         shapes = {name: tuple(array.shape) for name, array in feed.items()}
@@ -99,6 +102,12 @@ def read_data(
     samples = batching.samples
     split = None if given == "none" else split_samples(samples, options.seed)
     return CalibrationData(samples, given, batching.size, split, batching.single)
+
+
+def _open_scores(source: LoadedModel, options: Options) -> Session | None:
+    """Open the model with what its outputs hide, or return None where they hide nothing."""
+    shown = with_scores(source.model)
+    return None if shown is None else open_session(shown, threads=options.threads)
 
 
 def analyze(source: LoadedModel, data: CalibrationData, options: Options, clock: Clock | None = None) -> Analysis:

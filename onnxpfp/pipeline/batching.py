@@ -7,19 +7,25 @@ dynamic quantization, whose range is that of the whole batch.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto, ValueInfoProto
 
+from onnxpfp.channels.ops import facts_of
 from onnxpfp.data.samples import Feed, Samples
 from onnxpfp.errors import ModelError
+from onnxpfp.model.constants import FLOAT_TYPES
+from onnxpfp.model.edit import forget_axis_names
 from onnxpfp.runtime.session import Session
 
-__all__ = ["Batching", "choose_batching"]
+__all__ = ["Batching", "choose_batching", "with_scores"]
 
+MOST_SCORES = 16
+"""Most tensors that are compared beside the outputs."""
 COMPARED = 3
 """Samples of a batch that are run alone, too: the first two and the last."""
 ROUNDING = 1e-3
@@ -33,6 +39,7 @@ MATRIX = 2
 
 _FAILS = "the model fails on several at once"
 _MIXES = "in a batch they change each other's outputs"
+_LENGTHS = "outputs change their length, so what belongs to which sample of a batch is not known"
 _COLUMNS = "an output has one column per sample"
 
 
@@ -51,13 +58,15 @@ class Batching:
     single: str
 
 
-def choose_batching(session: Session, samples: Samples, wanted: int) -> Batching:
+def choose_batching(session: Session, samples: Samples, wanted: int, scores: Callable[[], Session | None]) -> Batching:
     """Find out how many samples can run at once.
 
     Args:
         session: What runs the model.
         samples: The samples.
         wanted: The most that run at once, where the model and its feeds leave it free.
+        scores: Opens the model with more outputs (`with_scores`), which are compared where its own agree; None where
+            it needs no more.
 
     Raises:
         ModelError: The model does not run on one feed.
@@ -68,12 +77,50 @@ def choose_batching(session: Session, samples: Samples, wanted: int) -> Batching
         session.run(feed)
         return Batching(samples, samples.fixed_batch or count, "")
     reason = _reason(session, samples, feed, count)
+    if not reason and (shown := scores()) is not None and _reason(shown, samples, feed, count) == _MIXES:
+        reason = _MIXES
     if not reason:
         return Batching(samples, samples.fixed_batch or count, "")
     samples = samples.one_by_one()
     # A model that fails on any feed says why here.
     session.run(next(samples.batches(1)))
     return Batching(samples, 1, reason)
+
+
+def with_scores(model: ModelProto) -> ModelProto | None:
+    """Copy a model with more outputs: what its last linear ops make, where its own outputs hide that.
+
+    Classes and boxes that are kept do not tell what changed before them, nor do saturated numbers.
+
+    Returns:
+        None where no output hides anything.
+    """
+    producer = {name: node for node in model.graph.node for name in node.output if name}
+    names = [info.name for info in model.graph.output if _hides(info, producer)]
+    seen = set[str]()
+    scores: list[str] = []
+    while names and len(scores) < MOST_SCORES:
+        name = names.pop()
+        node = producer.get(name)
+        if node is None or name in seen:
+            continue
+        seen.add(name)
+        if facts_of(node).mac_terms is None:
+            names.extend(node.input)
+        else:
+            scores.append(name)
+    if not scores:
+        return None
+    shown = ModelProto()
+    shown.CopyFrom(model)
+    shown.graph.output.extend(ValueInfoProto(name=name) for name in scores)
+    return forget_axis_names(shown)
+
+
+def _hides(info: ValueInfoProto, producer: Mapping[str, NodeProto]) -> bool:
+    """Whether an output is no float, or made by an op that saturates."""
+    node = producer.get(info.name)
+    return info.type.tensor_type.elem_type not in FLOAT_TYPES or (node is not None and facts_of(node).saturates)
 
 
 def _reason(session: Session, samples: Samples, feed: Feed, count: int) -> str:
@@ -90,12 +137,28 @@ def _reason(session: Session, samples: Samples, feed: Feed, count: int) -> str:
     except ModelError:
         # It takes batches and no single samples: there is nothing to compare with.
         return ""
-    if any(_differs(again[name], alone[0][name]) for name in again):
+    tensors = [name for name, value in together.items() if not _is_box(value)]
+    if any(_differs(again[name], alone[0][name]) for name in tensors):
         # Random ops draw anew in every run, so that no two runs are alike.
         return ""
-    if any(_mixes(together[name], [one[name] for one in alone], numbers, count) for name in together):
+    pairs = [(together[name], [one[name] for one in alone]) for name in tensors]
+    comparable = [(batch, ones) for batch, ones in pairs if _can_be_told_apart(batch, ones, count)]
+    if any(_mixes(batch, ones, numbers, count) for batch, ones in comparable):
         return _MIXES
-    return _COLUMNS if any(_has_columns(together[name], alone[0][name]) for name in together) else ""
+    if len(comparable) < len(pairs):
+        return _LENGTHS
+    return _COLUMNS if any(_has_columns(batch, ones[0]) for batch, ones in pairs) else ""
+
+
+def _is_box(value: NDArray[Any]) -> bool:
+    """Whether an output is no tensor, but a sequence or a map."""
+    return value.dtype.hasobject and not value.ndim and not isinstance(value.item(), str)
+
+
+def _can_be_told_apart(together: NDArray[Any], alone: Sequence[NDArray[Any]], count: int) -> bool:
+    """Whether the parts of an output that belong to single samples are known, or it is one for all of them."""
+    shapes = {one.shape for one in alone}
+    return len(shapes) == 1 and (together.shape in shapes or bool(_grown_axes(together, alone[0], count)))
 
 
 def _mixes(together: NDArray[Any], alone: Sequence[NDArray[Any]], numbers: Sequence[int], count: int) -> bool:
@@ -107,22 +170,27 @@ def _mixes(together: NDArray[Any], alone: Sequence[NDArray[Any]], numbers: Seque
         numbers: Their positions in the batch.
         count: Samples in the batch.
     """
-    if all(one.shape == together.shape for one in alone):
+    if together.shape == alone[0].shape:
         return any(_differs(together, one) for one in alone)
-    axes = [axis for axis in range(together.ndim) if _grows_along(axis, together, alone[0], count)]
-    if not axes or any(one.shape != alone[0].shape for one in alone):
-        return True
-    length = alone[0].shape[axes[0]]
-    parts = (together.take(range(number * length, (number + 1) * length), axes[0]) for number in numbers)
-    return any(_differs(part, one) for part, one in zip(parts, alone, strict=True))
+    axis = _grown_axes(together, alone[0], count)[0]
+    length = alone[0].shape[axis]
+    # Samples stand behind each other, or all samples of one step do, where time comes first and axes are merged.
+    orders = (
+        [range(number * length, (number + 1) * length) for number in numbers],
+        [range(number, count * length, count) for number in numbers],
+    )
+    return all(
+        any(_differs(together.take(part, axis), one) for part, one in zip(parts, alone, strict=True))
+        for parts in orders
+    )
 
 
-def _grows_along(axis: int, together: NDArray[Any], alone: NDArray[Any], count: int) -> bool:
-    """Whether an axis, and no other one, is longer by as much as there are more samples."""
+def _grown_axes(together: NDArray[Any], alone: NDArray[Any], count: int) -> list[int]:
+    """List the axes that are longer by as much as there are more samples, while no other one is."""
     if together.ndim != alone.ndim:
-        return False
-    grown = [size * (count if other == axis else 1) for other, size in enumerate(alone.shape)]
-    return together.shape == tuple(grown)
+        return []
+    grown = ([size * (count if a == axis else 1) for a, size in enumerate(alone.shape)] for axis in range(alone.ndim))
+    return [axis for axis, shape in enumerate(grown) if together.shape == tuple(shape)]
 
 
 def _differs(one: NDArray[Any], two: NDArray[Any]) -> bool:

@@ -8,13 +8,13 @@ from typing import Any
 import nets
 import numpy as np
 import pytest
-from onnx import ModelProto, numpy_helper
+from onnx import ModelProto, TensorProto, helper, numpy_helper
 from support.graphs import build
 
 import onnxpfp
 from onnxpfp.data.inputs import input_specs
 from onnxpfp.data.sources import load_samples
-from onnxpfp.pipeline.batching import Batching, choose_batching
+from onnxpfp.pipeline.batching import Batching, choose_batching, with_scores
 from onnxpfp.runtime.session import open_session
 
 MIXED = "samples run one by one: in a batch they change each other's outputs"
@@ -64,7 +64,9 @@ def prune(model: ModelProto, data: Any, **options: Any) -> onnxpfp.Report:
 
 
 def choose(model: ModelProto, data: Any, wanted: int = 16) -> Batching:
-    return choose_batching(open_session(model), load_samples(data, input_specs(model)), wanted)
+    shown = with_scores(model)
+    scores = None if shown is None else open_session(shown)
+    return choose_batching(open_session(model), load_samples(data, input_specs(model)), wanted, lambda: scores)
 
 
 @pytest.mark.parametrize("name", MIXING)
@@ -96,6 +98,69 @@ def test_feeds_of_several_samples_are_cut(name: str) -> None:
     assert report.drift.relative_error == pytest.approx(alone.drift.relative_error, rel=1e-6)
 
 
+HIDING: dict[str, tuple[str, tuple[int, ...]]] = {
+    "only the class": (
+        TOKENS.format(body=ATTENTION)
+        .replace("float[1,3] y", "int64[1] best")
+        .replace("y = MatMul(m, z)", "y = MatMul(m, z)  c = Add(y, far)  best = ArgMax <axis = 1, keepdims = 0> (c)")
+        .replace("float[8,3] z,", "float[8,3] z, float[3] far = {0.0, 90.0, 0.0},"),
+        (6, 8),
+    ),
+    "saturated scores": (
+        TOKENS.format(body=ATTENTION)
+        .replace("y = MatMul(m, z)", "o1 = MatMul(m, z)  c = Add(o1, far)  y = Sigmoid(c)")
+        .replace("float[8,3] z,", "float[8,3] z, float[3] far = {90.0, 90.0, 90.0},"),
+        (6, 8),
+    ),
+    "what is kept of a mask": (
+        TOKENS.format(body=MLP)
+        .replace("float[1,3] y", "bool[1,3] y")
+        .replace("y = MatMul(m, z)", "o1 = MatMul(m, z)  y = Less(o1, far)")
+        .replace("float[8,3] z,", "float[8,3] z, float[1] far = {90.0},"),
+        (6, 8),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HIDING)
+def test_outputs_that_hide_it(name: str) -> None:
+    text, shape = HIDING[name]
+    batching = choose(build(text), nets.noise(COUNT, *shape))
+    assert MIXED.endswith(batching.single)
+    assert batching.single
+    # What it hides is not mixed where every sample is a row.
+    apart = text.replace("one = {1, -1, 8}", "one = {-1, 6, 8}")
+    apart = apart.replace("[1,3] y", "[batch,3] y").replace("int64[1] best", "int64[batch] best")
+    assert choose(build(apart), nets.noise(COUNT, *shape)).size == 16
+
+
+LENGTHS = "samples run one by one: outputs change their length, so what belongs to which sample of a batch is not known"
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        "p = NonZero(t)  y = Transpose <perm = [1, 0]> (p)",
+        "k = Greater(t, half)  f = Reshape(k, flat)  y = Compress(t, f)",
+        "k = Greater(t, half)  c = Cast <to = 7> (k)  n = ReduceSum <keepdims = 0> (c)  y = Range(zero, n, one)",
+    ],
+)
+def test_outputs_that_change_their_length(last: str) -> None:
+    text = f"""g (float[batch,8] x) => (y) <float[8,12] w, float[12,4] z, float[1] half = {{0.5}},
+        int64[1] flat = {{-1}}, int64 zero = {{0}}, int64 one = {{1}}> {{
+        a = MatMul(x, w)  b = Relu(a)  s = MatMul(b, z)  t = Relu(s)  {last} }}"""
+    assert LENGTHS in prune(build(text), nets.noise(COUNT, 8)).notes
+
+
+def test_outputs_that_are_no_tensors_say_nothing() -> None:
+    text = """g (float[batch,8] x) => (float[batch,4] y) <float[8,12] w, float[12,4] z> {
+        a = MatMul(x, w)  b = Relu(a)  y = MatMul(b, z) }"""
+    model = build(text)
+    model.graph.node.append(helper.make_node("SequenceConstruct", ["y", "y"], ["all"]))
+    model.graph.output.append(helper.make_tensor_sequence_value_info("all", TensorProto.FLOAT, None))
+    assert choose(model, nets.noise(COUNT, 8)).size == 16
+
+
 INDEPENDENT: dict[str, tuple[str, Mapping[str, tuple[int, ...]]]] = {
     "a plain one": (CONV.format(body="b = Identity(a)"), {"x": (COUNT, 3, 8, 8)}),
     "normalised by what is stored": (
@@ -115,6 +180,11 @@ INDEPENDENT: dict[str, tuple[str, Mapping[str, tuple[int, ...]]]] = {
     "time first": (
         """g (float[5,batch,8] x) => (float[5,batch,4] y) <float[8,12] w, float[12,4] z> {
         a = MatMul(x, w)  b = Relu(a)  y = MatMul(b, z) }""",
+        {"x": (5, COUNT, 8)},
+    ),
+    "time first and merged": (
+        """g (float[5,batch,8] x) => (float[rows,4] y) <float[8,12] w, float[12,4] z, int64[2] rows = {-1, 8}> {
+        r = Reshape(x, rows)  a = MatMul(r, w)  b = Relu(a)  y = MatMul(b, z) }""",
         {"x": (5, COUNT, 8)},
     ),
     "integers and floats": (
