@@ -4,7 +4,8 @@ Cases, the first that applies:
 
     1. The user says it (`--sample-axis`), of the input or of one with an axis of the same name.
     2. An input without axes has none: one value for all samples, or one for each.
-    3. Exactly one free axis is called by a word for the batch: that one.
+    3. Exactly one free axis is called by a word for the batch: that one. N and B are no such words where axis 0 is
+       free, too, unless that is called by a word for a length.
     4. Axis 0 is free: it, unless its name is that of another axis of an input that came before. Then it is the axis
        that is called like that input's sample axis, or none: a mask over positions is the same for all samples.
     5. No axis is free: axis 0, in whole batches of its length.
@@ -19,7 +20,7 @@ from collections.abc import Mapping, Sequence
 
 from onnxpfp.data.inputs import InputSpec
 from onnxpfp.errors import OptionError
-from onnxpfp.model.axis_names import means_batch, means_length
+from onnxpfp.model.axis_names import may_mean_batch, means_batch, means_length
 
 __all__ = ["SampleAxes", "sample_axes"]
 
@@ -90,7 +91,9 @@ def _axis(spec: InputSpec, said: set[str], called: set[str], others: set[str]) -
 
 def _batches(spec: InputSpec) -> list[int]:
     """List the free axes that are called by a word for the batch."""
-    return [axis for axis in spec.free if means_batch(spec.symbol(axis))]
+    may_be_short = 0 not in spec.free or means_length(spec.symbol(0)) or may_mean_batch(spec.symbol(0))
+    means = may_mean_batch if may_be_short else means_batch
+    return [axis for axis in spec.free if means(spec.symbol(axis))]
 
 
 def _checked(specs: Sequence[InputSpec], given: SampleAxes) -> dict[str, int | None]:

@@ -5,17 +5,23 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-__all__ = ["length_of_sum", "means_batch", "means_length", "means_side"]
+__all__ = ["length_of_sum", "may_mean_batch", "means_batch", "means_length", "means_side"]
 
-_BATCH = re.compile(r"batch|^(n|b|bs|bsz)$", re.IGNORECASE)
+_BATCH = re.compile(r"batch|^bsz?$", re.IGNORECASE)
+_MAYBE_BATCH = re.compile(r"[nb]", re.IGNORECASE)
 _LENGTH = re.compile(r"seq|time|len|frame|token|step|past|total|cache|dur|audio|^[tlsd]$", re.IGNORECASE)
 _SIDE = re.compile(r"height|width|^[hw]$", re.IGNORECASE)
 _SUM = re.compile(r"\s*\w+(\s*\+\s*\w+)+\s*")
 
 
 def means_batch(name: str) -> bool:
-    """Whether an axis of this name counts samples: batch_size, N, ..."""
+    """Whether an axis of this name counts samples: batch_size, bs, ..."""
     return _BATCH.search(name) is not None
+
+
+def may_mean_batch(name: str) -> bool:
+    """Whether an axis of this name counts samples, unless something else does: N, B, and what `means_batch` knows."""
+    return means_batch(name) or _MAYBE_BATCH.fullmatch(name) is not None
 
 
 def means_length(name: str) -> bool:
