@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from onnxpfp.api.keywords import ModelSource, keywords
 from onnxpfp.channels import Analysis, Fixed
 from onnxpfp.errors import CalibrationError, ModelError, OptionError, ProviderError
-from onnxpfp.model.input_shapes import default_input_shapes, has_related_lengths
+from onnxpfp.model.input_shapes import default_input_shapes, has_made_up_lengths
 from onnxpfp.model.load import LoadedModel, load
 from onnxpfp.options import Options, ScopeOptions, declared
 from onnxpfp.pipeline.analyze import analyze_at, open_model, read_data
@@ -91,8 +91,8 @@ def _understand(source: LoadedModel, options: Options) -> Analysis:
 
 
 def _shapes(source: LoadedModel, options: Options) -> Mapping[str, tuple[int, ...]]:
-    """Return what is given, or shapes that the model runs at where lengths of several inputs depend on each other."""
-    if not has_related_lengths(source.model, options.input_shapes):
+    """Return what is given, and lengths that the model runs at where some have to be made up."""
+    if not has_made_up_lengths(source.model, options.input_shapes):
         return options.input_shapes
     with contextlib.suppress(ModelError, ProviderError):
         session, _ = open_model(source, options)

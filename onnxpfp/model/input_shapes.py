@@ -20,7 +20,7 @@ from onnxpfp.model.axis_names import length_of_sum, means_batch, means_length, m
 __all__ = [
     "declared_dims",
     "default_input_shapes",
-    "has_related_lengths",
+    "has_made_up_lengths",
     "input_shape_trials",
     "shape_hint",
     "true_inputs",
@@ -28,6 +28,8 @@ __all__ = [
 
 IMAGE_SIDE = 224
 SEQUENCE = 16
+LONG = 512
+"""Where a sequence of 16 is too short: a window of sound."""
 OTHER_SIDES = (640, 256, 512, 320, 64, 32)
 """Sides that images have where they must not be 224."""
 TRIALS = 64
@@ -82,18 +84,14 @@ def input_shape_trials(model: ModelProto, given: Mapping[str, tuple[int, ...]]) 
         yield {name: given.get(name) or free.shape(name, lengths) for name in free.dims}
 
 
-def has_related_lengths(model: ModelProto, given: Mapping[str, tuple[int, ...]]) -> bool:
-    """Whether free lengths of several inputs are made up, so that they may not go together.
+def has_made_up_lengths(model: ModelProto, given: Mapping[str, tuple[int, ...]]) -> bool:
+    """Whether lengths are made up at which the model may not run; images are taken to have any side.
 
     Raises:
         OptionError: As in `default_input_shapes`.
         ModelError: As in `default_input_shapes`.
     """
-    free = _FreeAxes.of(model, given)
-    keys = [{free.key(name, axis) for axis in free.free(name)} & free.others.keys() for name in free.dims]
-    return len(set[_Key]().union(*keys)) > 1 or any(
-        key not in each for each in keys for key in free.others if not key[0]
-    )
+    return any(sizes is not OTHER_SIDES for sizes in _FreeAxes.of(model, given).others.values())
 
 
 def shape_hint(model: ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> str:
@@ -188,13 +186,14 @@ class _FreeAxes:
         is_length = means_length(symbol) or any(map(means_batch, self.names))
         if means_batch(symbol) or not inner or (1 in natural and not is_length):
             self.lengths[key] = 1
-            if means_length(symbol) and len(symbol) > 1:
-                self.others[key] = (SEQUENCE,)
+            if symbol and not means_batch(symbol):
+                # Nodes of a graph, tokens: not every number of rows is one of samples.
+                self.others[key] = (2, SEQUENCE)
             return
         size = next((size for size in inner if size in channels), min(inner))
         self.lengths[key] = size
         if size not in channels:
-            self.others[key] = OTHER_SIDES if size == IMAGE_SIDE else (2 * size, size + 1, 1, 0)
+            self.others[key] = OTHER_SIDES if size == IMAGE_SIDE else (2 * size, size + 1, LONG, 1, 0)
 
     def trials(self) -> Iterator[dict[_Key, int]]:
         """Yield lengths, those that differ in few places from the most natural ones first; images stay square."""

@@ -121,6 +121,18 @@ MADE_UP: dict[str, tuple[str, Shapes]] = {
         ),
         {"x": (1, 16, 6), "m": (1, 16), "w0": (16,)},
     ),
+    "a window of sound": (
+        """g (float[batch,1,samples] x, float[2,batch,8] state) => (y, state2) <float[8,1,100] w, float[6,8,1] u,
+        float[2,1,8] k> { a = Conv <strides = [50]> (x, w)  b = Relu(a)  y = Conv(b, u)  state2 = Mul(state, k) }""",
+        {"x": (1, 1, 512), "state": (2, 1, 8)},
+    ),
+    "indices of the nodes of a graph": (
+        """g (float[nodes,6] x, int64[2,edges] ends, float[edges,3] kinds) => (y) <float[6,12] w, float[12,5] z,
+        float[3,5] k, int64 from = {0}> {
+        a = MatMul(x, w)  b = Relu(a)  s = MatMul(b, z)  i = Gather <axis = 0> (ends, from)
+        e = Gather <axis = 0> (s, i)  f = MatMul(kinds, k)  y = Add(e, f) }""",
+        {"x": (2, 6), "ends": (2, 1), "kinds": (1, 3)},
+    ),
     "images of the side that a Resize needs": (
         """g (float[N,3,H,W] x, float[N,4,8,8] k) => (y) <float[4,3,3,3] w, float[8,4,3,3] u, float[2,8,1,1] v> {
         a = Conv <strides = [8,8], pads = [1,1,1,1]> (x, w)  b = Relu(a)  c = Add(b, k)
