@@ -88,10 +88,11 @@ def read_arrays(
         count = next(iter(telling))
         others = {name for name in sharable if counts[name] != count}
         if len(telling) > 1 or others == counts.keys():
-            raise _unequal(specs, counts)
+            raise _unequal(counts)
         for name in others:
             one = readings[name]
-            readings[name] = replace(one, form="shared", array=one.array[0] if one.form == "whole" else one.array)
+            array = one.array.reshape(one.array.shape[1:]) if one.form == "whole" else one.array
+            readings[name] = replace(one, form="shared", array=array)
     return readings
 
 
@@ -130,13 +131,12 @@ def _is_sharable(spec: InputSpec, reading: SampleArray) -> bool:
     return spec.shape[reading.axis] is not None or reading.count == 1
 
 
-def _unequal(specs: Sequence[InputSpec], counts: Mapping[str, int]) -> CalibrationError:
+def _unequal(counts: Mapping[str, int]) -> CalibrationError:
     listed = ", ".join(f"{name} has {count}" for name, count in counts.items())
-    free = next((spec.name for spec in specs if len(spec.free) > 1), specs[0].name)
     return CalibrationError(
         f"the inputs have different numbers of samples: {listed}",
-        hint="axis 0 of every array must count the same samples, or the axis that --sample-axis "
-        f"{free}:1 says; what is the same for all samples has the input's own shape, and --sample-axis {free}:none",
+        hint="axis 0 of every array must count the same samples, or the axis that --sample-axis NAME:1 says; "
+        "--sample-axis NAME:none says that an array of the input's own shape is for all samples",
     )
 
 

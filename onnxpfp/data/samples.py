@@ -29,7 +29,13 @@ Feed = dict[str, NDArray[Any]]
 
 
 class Samples(ABC):
-    """Samples that can be counted, split and run over as often as needed."""
+    """Samples that can be counted, split and run over as often as needed.
+
+    Attributes:
+        specs: The model's inputs.
+    """
+
+    specs: tuple[InputSpec, ...]
 
     @abstractmethod
     def __len__(self) -> int:
@@ -90,9 +96,17 @@ class Samples(ABC):
         }
 
     def rows(self, feed: Feed) -> int | None:
-        """Return how long all inputs of a feed are along their sample axes; None where they differ."""
-        lengths = {feed[name].shape[axis] for name, axis in self.axes.items() if axis is not None}
-        return next(iter(lengths)) if len(lengths) == 1 else None
+        """Return how long all inputs of a feed are along their sample axes; None where they differ.
+
+        Where some of these axes are free, only they count.
+        """
+        lengths = {
+            (spec.shape[axis] is None, feed[spec.name].shape[axis])
+            for spec in self.specs
+            if (axis := self.axes.get(spec.name)) is not None
+        }
+        telling = {length for free, length in lengths if free} or {length for _, length in lengths}
+        return next(iter(telling)) if len(telling) == 1 else None
 
     def batches(self, batch_size: int = 1) -> Iterator[Feed]:
         """Yield feeds of `batch_size` samples where the model leaves that free."""

@@ -120,6 +120,7 @@ def test_a_batch_of_one_may_be_stacked() -> None:
 
 SHARED: dict[str, tuple[dict[str, Dims], dict[str, tuple[int, ...]], str]] = {
     "a scalar": ({"x": ["batch", 5], "y": []}, {"x": (7, 5), "y": ()}, "y"),
+    "the one number of an array": ({"x": ["batch", 5], "y": []}, {"x": (7, 5), "y": (1,)}, "y"),
     "a mask of fixed size": ({"x": ["batch", 5], "y": [5, 5]}, {"x": (7, 5), "y": (5, 5)}, "y"),
     "a mask over positions": ({"x": ["batch", "seq"], "y": ["seq"]}, {"x": (7, 5), "y": (5,)}, "y"),
     "one sample of a free batch": ({"x": ["batch", 5], "y": ["batch", 2]}, {"x": (7, 5), "y": (1, 2)}, "y"),
@@ -138,6 +139,7 @@ def test_values_for_all_samples(name: str, batch: int) -> None:
     whole = numbers(*shapes[shared])
     for feed in feeds:
         array = feed[shared]
+        assert isinstance(array, np.ndarray)
         np.testing.assert_array_equal(np.broadcast_to(whole.reshape(whole.shape[-array.ndim :]), array.shape), array)
     part = samples.part(feeds[0], batch, 0, 1)
     assert {key: array.shape for key, array in part.items()} == {
@@ -218,6 +220,21 @@ def test_feeds_count_their_samples_along_their_axis() -> None:
     shapes = [{name: array.shape for name, array in each.items()} for each in alone.batches()]
     assert shapes == [{"x": (10, 1, 20), "m": (1, 3), "sr": ()}] * 8
     np.testing.assert_array_equal(np.concatenate([each["x"] for each in alone.batches()][:4], 1), feed["x"])
+
+
+@pytest.mark.parametrize(
+    ("inputs", "shapes", "rows"),
+    [
+        ({"x": ["batch", 5], "m": [4]}, {"x": (7, 5), "m": (7, 4)}, 1),
+        ({"x": ["batch", 5], "m": [4]}, {"x": (7, 5), "m": (4,)}, 3),
+        ({"x": [6, "batch", 5]}, {"x": (7, 6, 1, 5)}, 1),
+        ({"x": [6, 5]}, {"x": (7, 6, 5)}, 6),
+        ({"x": [6, 5], "m": [4]}, {"x": (7, 6, 5), "m": (7, 4)}, None),
+    ],
+)
+def test_rows_are_what_all_inputs_have_of(inputs: Any, shapes: Any, rows: int | None) -> None:
+    samples, feeds = feeds_of(inputs, {name: numbers(*shape) for name, shape in shapes.items()}, 3)
+    assert samples.rows(feeds[0]) == rows
 
 
 def test_what_is_not_finite_is_named_along_the_axis() -> None:
