@@ -94,7 +94,7 @@ class Option:
         metavar: What stands for its value in help.
         choices: The values that are allowed; empty if any are.
         default_text: The default as help shows it; empty where there is none.
-        form: What is typed where that is no plain value: an amount of memory or the shape of an input.
+        form: What is typed where that is no plain value: an amount of memory, the shape of an input or one of its axes.
         repeated: Whether it may be given several times.
         check: Refuses values that cannot be meant.
     """
@@ -105,7 +105,7 @@ class Option:
     metavar: str = ""
     choices: tuple[str, ...] = ()
     default_text: str = ""
-    form: Literal["plain", "size", "shape"] = "plain"
+    form: Literal["plain", "size", "shape", "axis"] = "plain"
     repeated: bool = False
     check: Check | None = None
 
@@ -120,7 +120,7 @@ def _option(default: Any, help: str, section: Section, **more: Any) -> Any:
         more["default_text"] = str(default)
     metadata = {"option": Option(help, section, **more)}
     if isinstance(default, dict):
-        return field(default_factory=dict[str, tuple[int, ...]], metadata=metadata)
+        return field(default_factory=dict[str, Any], metadata=metadata)
     return field(default=default, metadata=metadata)
 
 
@@ -254,6 +254,17 @@ class RunOptions(ScopeOptions):
         metavar="N",
         default_text="all",
         check=_at_least_one,
+    )
+    sample_axes: Mapping[str, int | None] = _option(
+        {},
+        "Axis of an input along which the samples lie; none: its data are the same for all samples. A model with one "
+        "input needs no name.",
+        "data",
+        flag="sample-axis",
+        metavar="NAME:1",
+        default_text="0 where it is free, else the free one",
+        form="axis",
+        repeated=True,
     )
     batch_size: int | None = _option(
         None,

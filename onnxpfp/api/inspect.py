@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 
 from onnxpfp.api.keywords import ModelSource, keywords
 from onnxpfp.channels import Analysis, Fixed
-from onnxpfp.errors import CalibrationError, OptionError
+from onnxpfp.errors import CalibrationError, ModelError, OptionError, ProviderError
+from onnxpfp.model.input_shapes import default_input_shapes, has_made_up_lengths
 from onnxpfp.model.load import LoadedModel, load
 from onnxpfp.options import Options, ScopeOptions, declared
 from onnxpfp.pipeline.analyze import analyze_at, open_model, read_data
@@ -21,6 +22,7 @@ from onnxpfp.pipeline.footprint import (
     weight_footprints,
 )
 from onnxpfp.pipeline.requirements import require_groups, why_nothing
+from onnxpfp.pipeline.runnable_shapes import runnable_shapes
 from onnxpfp.report.inspection import InspectedGroup, Inspection, NodeName, Stay
 from onnxpfp.report.reasons import by_kind
 from onnxpfp.runtime.session import custom_ops
@@ -81,7 +83,7 @@ def _understand(source: LoadedModel, options: Options) -> Analysis:
         ModelError: It is broken.
     """
     try:
-        return analyze_at(source, options.input_shapes, options)
+        return analyze_at(source, _shapes(source, options), options)
     except OptionError:
         raise
     except Exception:
@@ -91,10 +93,22 @@ def _understand(source: LoadedModel, options: Options) -> Analysis:
             analysis = analyze_at(runnable, options.input_shapes, options)
             require_groups(analysis, options)
             return analysis
-        # Inputs of text cannot be made up.
         with contextlib.suppress(CalibrationError):
             read_data(source, session, None, options)
-        raise
+        shapes = runnable_shapes(source.model, session, options.input_shapes)
+        if shapes is None or shapes == default_input_shapes(source.model, options.input_shapes):
+            raise
+        return analyze_at(source, shapes, options)
+
+
+def _shapes(source: LoadedModel, options: Options) -> Mapping[str, tuple[int, ...]]:
+    """Return what is given, and lengths that the model runs at where some have to be made up."""
+    if not has_made_up_lengths(source.model, options.input_shapes):
+        return options.input_shapes
+    with contextlib.suppress(ModelError, ProviderError):
+        runnable, session, _ = open_model(source, options)
+        return runnable_shapes(runnable.model, session, options.input_shapes) or options.input_shapes
+    return options.input_shapes
 
 
 def _groups(analysis: Analysis, total: Footprint) -> tuple[InspectedGroup, ...]:

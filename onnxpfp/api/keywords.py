@@ -24,8 +24,9 @@ from onnxpfp.options import VERB_OPTIONS, Option, declared
 __all__ = ["CALIBRATION", "PROGRESS", "documented", "in_keywords", "keywords"]
 
 CALIBRATION = (
-    "Unlabelled samples: a path of a `.npz` or `.npy` file, an array or arrays by input name (axis 0 = samples), an "
-    'iterable of feeds, an onnxruntime CalibrationDataReader, or the word "random"; None prunes by weights alone.'
+    "Unlabelled samples: a path of a `.npz` or `.npy` file, an array or arrays by input name (samples along axis 0 or "
+    'the free axis), an iterable of feeds, an onnxruntime CalibrationDataReader, or the word "random"; None prunes by '
+    "weights alone."
 )
 """Help of the keyword `calibration`."""
 PROGRESS = "A function that is told the phase, how far it is, and how far it goes."
@@ -37,6 +38,7 @@ _KEYWORDS = {
 }
 _FLAG = re.compile(r"--[a-z]+(?:-[a-z]+)*")
 _TYPED_SHAPE = re.compile(r"--input-shape ([^\s:']+):([\d,]+)")
+_TYPED_AXIS = re.compile(r"--sample-axis ([^\s:']+):(-?\d+|none)")
 
 P = ParamSpec("P")
 A = TypeVar("A")
@@ -78,6 +80,9 @@ def keywords(
 def in_keywords(message: str) -> str:
     """Return a message, which names the flags of the command line, with the keywords of the API in their place."""
     message = _TYPED_SHAPE.sub(r'input_shapes {"\1": (\2)}', message)
+    message = _TYPED_AXIS.sub(
+        lambda typed: f'sample_axes {{"{typed[1]}": {typed[2].replace("none", "None")}}}', message
+    )
     return _FLAG.sub(lambda match: _KEYWORDS.get(match[0], match[0]), message)
 
 

@@ -160,7 +160,12 @@ def _report(
         groups=_groups(context.whole, curves, tolerance),
         providers=evaluator.providers,
         seconds=dict(context.clock.seconds),
-        notes=source.notes + ((_RANDOM,) if context.data.given == "random" else ()) + draws_notes(context.whole.model),
+        notes=(
+            *source.notes,
+            *((_RANDOM,) if context.data.given == "random" else ()),
+            *context.data.notes,
+            *draws_notes(context.whole.model),
+        ),
     )
 
 

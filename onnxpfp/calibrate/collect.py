@@ -19,7 +19,7 @@ from dataclasses import replace
 from itertools import zip_longest
 from typing import Literal, cast
 
-from onnx import ModelProto
+from onnx import ModelProto, TensorProto
 
 from onnxpfp.arrays import FLOAT_BYTES
 from onnxpfp.calibrate.nonnegative import nonnegative_tensors
@@ -98,7 +98,8 @@ def calibrate(
         workspace_bytes = min(workspace_bytes, SCARCE_BYTES)
     chunk = _CHUNK_BYTES_CPU if on_cpu else _CHUNK_BYTES_DEVICE
     plan = SensitivitySettings(kernel, chunk_bytes=chunk, workspace_bytes=workspace_bytes)
-    place = None if on_cpu else device_memory_of(requests)
+    # onnxruntime binds no text, so nothing can stay on a device behind it.
+    place = None if on_cpu or _reads_text(model) else device_memory_of(requests)
     screened = method == "screened" and (on_cpu or place is not None)
     families = op_families([op for op in ops if is_screened(op)]) if screened else ()
     in_graph = [op for op in ops if not (screened and is_screened(op))]
@@ -173,6 +174,11 @@ def _probe(
         if programs is not None
     ]
     return [*on_host, *there, *([probe.observer] if ops else [])], probe.model, probe.taps
+
+
+def _reads_text(model: ModelProto) -> bool:
+    """Whether an input is text."""
+    return any(info.type.tensor_type.elem_type == TensorProto.STRING for info in model.graph.input)
 
 
 def in_graph_limit(ops: Sequence[LinearOp], plan: SensitivitySettings) -> int:

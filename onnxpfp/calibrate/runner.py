@@ -19,7 +19,9 @@ from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import ModelProto, ValueInfoProto
 from threadpoolctl import threadpool_limits
 
@@ -156,9 +158,9 @@ class _Run:
     batch: Batch
     counts: bool
 
-    def part(self, first: int, last: int) -> _Run:
-        """Return the run of some of the samples, which lie along axis 0 of every input."""
-        feed = {name: array[first:last] for name, array in self.feed.items()}
+    def part(self, samples: Samples, first: int, last: int) -> _Run:
+        """Return the run of some of the samples."""
+        feed = samples.part(self.feed, self.batch.samples, first, last)
         return _Run(feed, Batch(self.batch.first + first, last - first), self.counts)
 
 
@@ -221,7 +223,8 @@ class NetworkRunner:
                 network = probe if counts and probe is not None else self.model
                 with self._forward(network, needs_of(shown), staying if counts else ()) as forward:
                     for one, tensors in self._outputs(forward, runs):
-                        _show(pool, shown, {**one.feed, **tensors}, one.batch)
+                        for some, seen, batch in self._views(shown, {**one.feed, **tensors}, one.batch):
+                            _show(pool, some, seen, batch)
                         self._done += one.batch.samples
                         if self.progress:
                             self.progress(self._done, self.total)
@@ -235,10 +238,29 @@ class NetworkRunner:
         for feed, count in self.samples.runs(self.batch):
             run = _Run(feed, Batch(self.first_sample + done, count), done < border)
             if done < border < done + count:
-                yield run.part(0, border - done)
-                run = _Run(feed, run.batch, counts=False).part(border - done, count)
+                yield run.part(self.samples, 0, border - done)
+                run = _Run(feed, run.batch, counts=False).part(self.samples, border - done, count)
             yield run
             done += count
+
+    def _views(
+        self, observers: Sequence[Observer], tensors: Arrays, batch: Batch
+    ) -> Iterator[tuple[Sequence[Observer], Arrays, Batch]]:
+        """Yield who sees what of a batch: all of it, or sample by sample where the samples lie along another axis.
+
+        Observers take axis 0 for that of the samples, and draw positions of each.
+        """
+        if batch.samples == 1 or not any(self.samples.axes.values()):
+            yield observers, tensors, batch
+            return
+        cut = {
+            name: _axis_of_samples(shape, tensors[name], batch.samples) for name, shape in needs_of(observers).items()
+        }
+        apart = [each for each in observers if all(cut[name] is not None for name in each.needs)]
+        yield [each for each in observers if each not in apart], tensors, batch
+        for number in range(batch.samples if apart else 0):
+            one = {name: _sample(tensors[name], cut[name], batch.samples, number) for name in needs_of(apart)}
+            yield apart, one, Batch(batch.first + number, 1)
 
     def _outputs(
         self, forward: Callable[[Feed], Mapping[str, Any]], runs: Iterator[_Run]
@@ -257,7 +279,7 @@ class NetworkRunner:
                 else:
                     yield run, tensors
                     continue
-            for one in (run.part(first, last) for first, last in pairwise(range(count + 1))):
+            for one in (run.part(self.samples, first, last) for first, last in pairwise(range(count + 1))):
                 yield one, forward(one.feed)
 
     @contextmanager
@@ -313,14 +335,41 @@ def _session(model: ModelProto, requests: Sequence[ProviderRequest], **options: 
 
 
 def _show(pool: ThreadPoolExecutor | None, observers: Sequence[Observer], tensors: Arrays, batch: Batch) -> None:
-    """Let all observers see a batch, those with most work first: so no core waits long for the last."""
-    jobs = [partial(each.see, tensors, batch) for each in sorted(observers, key=lambda each: -each.work)]
+    """Let all observers see a batch, those with most work first: so no core waits long for the last.
+
+    Where a tensor is empty (a cache at the first call, no detections) there is nothing to see.
+    """
+    seeing = [each for each in observers if not _is_empty(each.needs, tensors)]
+    jobs = [partial(each.see, tensors, batch) for each in sorted(seeing, key=lambda each: -each.work)]
     if pool is None:
         for job in jobs:
             job()
         return
     for result in [pool.submit(job) for job in jobs]:
         result.result()
+
+
+def _axis_of_samples(shape: Shape, tensor: Any, samples: int) -> int | None:
+    """Return the one axis of a tensor that is longer than for one sample, as many times as there are samples."""
+    if not isinstance(tensor, np.ndarray):
+        return None
+    found = cast("NDArray[Any]", tensor).shape
+    grown = (tuple(size * (samples if a == axis else 1) for a, size in enumerate(shape)) for axis in range(len(shape)))
+    axes = [axis for axis, each in enumerate(grown) if each == found != shape]
+    return axes[0] if axes else None
+
+
+def _sample(array: Any, axis: int | None, samples: int, number: int) -> Any:
+    """Return what a tensor has of one of the samples along an axis, a view."""
+    assert axis is not None
+    length = array.shape[axis] // samples
+    return array[(slice(None),) * axis + (slice(number * length, (number + 1) * length),)]
+
+
+def _is_empty(needs: Mapping[str, Shape], tensors: Arrays) -> bool:
+    """Whether some tensor has an axis of length 0; results that a probe computes have no shape to speak of."""
+    # What stays on a device is no array of numpy.
+    return any(shape and getattr(tensors[name], "size", 1) == 0 for name, shape in needs.items())
 
 
 @contextmanager

@@ -113,8 +113,8 @@ class SampleSum:
 
     @property
     def mean(self) -> NDArray[np.float64]:
-        """The mean."""
-        return self.total / self.samples
+        """The mean; zeros before the first sample."""
+        return self.total / max(1, self.samples)
 
 
 Statistics = Mapping[str, OpStatistics]

@@ -14,7 +14,7 @@ from typing import Any, TypeVar, get_args, get_type_hints
 
 import click
 
-from onnxpfp.cli.parsing import parse_shapes, parse_size
+from onnxpfp.cli.parsing import parse_axes, parse_shapes, parse_size
 from onnxpfp.errors import OptionError
 from onnxpfp.options import ModelOptions, Option, declared
 from onnxpfp.report.formats import FORMATS
@@ -63,7 +63,10 @@ def takes(kind: type[ModelOptions]) -> Callable[[Command], Command]:
 
 def data_option(command: Command) -> Command:
     """Add --calib-data to a verb that runs the network; it gets `calib_data`: a path, the word "random", or None."""
-    help_text = "Unlabelled inputs: .npz keyed by input name, or .npy; axis 0 = samples. 'random' is noise, for trials."
+    help_text = (
+        "Unlabelled inputs: .npz keyed by input name, or .npy; samples along axis 0 or the free axis. 'random' is "
+        "noise, for trials."
+    )
     return click.option("--calib-data", metavar="SRC", help=help_text)(command)
 
 
@@ -103,7 +106,8 @@ def options_of(kind: type[O], typed: Typed, model: Path | None) -> O:
     Args:
         kind: Their class.
         typed: The values; None where nothing was.
-        model: The model, which tells the name of its input where a shape is given without; None leaves shapes out.
+        model: The model, which tells the name of its input where a shape or axis is given without; None leaves these
+            out.
 
     Raises:
         OptionError: A value cannot be meant.
@@ -113,12 +117,14 @@ def options_of(kind: type[O], typed: Typed, model: Path | None) -> O:
     for name, option in declared(kind):
         if option.form == "size" and name in values:
             values[name] = parse_size(option.flag_of(name), values[name])
-    shapes = {name: values.pop(name) for name, option in declared(kind) if option.form == "shape"}
+    parse = {"shape": parse_shapes, "axis": parse_axes}
+    of_inputs = {name: values.pop(name) for name, option in declared(kind) if option.form in parse}
     options = kind(**values)
-    # Shapes come last: they may need the model, which is read only if the other values are right.
-    if model is None or not any(shapes.values()):
+    # What inputs have comes last: it may need the model, which is read only if the other values are right.
+    if model is None or not any(of_inputs.values()):
         return options
-    values |= {name: parse_shapes(texts, model) for name, texts in shapes.items()}
+    forms = {name: option.form for name, option in declared(kind)}
+    values |= {name: parse[forms[name]](texts, model) for name, texts in of_inputs.items()}
     return kind(**values)
 
 

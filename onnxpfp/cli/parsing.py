@@ -1,6 +1,7 @@
-"""Values that are typed in a form of their own: `--input-shape NAME:1,3,224,224` and `--workspace 512MB`.
+"""Values that are typed in a form of their own: shapes and axes of inputs, amounts of memory.
 
-A shape may have `x` between the sizes, and needs no name where the model has one input.
+`--input-shape NAME:1,3,224,224` may have `x` between the sizes, and none for a scalar (`NAME:`); `--sample-axis NAME:1`
+names an axis, `--workspace 512MB` an amount. Shapes and axes need no name where the model has one input.
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ from pathlib import Path
 
 from onnxpfp.errors import OptionError
 
-__all__ = ["parse_shapes", "parse_size"]
+__all__ = ["parse_axes", "parse_shapes", "parse_size"]
 
 _SHAPE = re.compile(r"\d+([,x]\d+)*")
-_EXAMPLE = "write --input-shape NAME:1,3,224,224, with , or x between the sizes"
+_SHAPE_EXAMPLE = "write --input-shape NAME:1,3,224,224, with , or x between the sizes"
+_AXIS = re.compile(r"-?\d+|none")
+_AXIS_EXAMPLE = "write --sample-axis NAME:1, or NAME:none for what is the same for all samples"
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([kMGT]i?)?B", re.IGNORECASE)
 _PREFIXES = "KMGT"
@@ -35,26 +38,42 @@ def parse_shapes(texts: Sequence[str], model: Path) -> dict[str, tuple[int, ...]
     shapes: dict[str, tuple[int, ...]] = {}
     for text in texts:
         # Names like "input:0" have colons, too.
-        name, _, sizes = text.rpartition(":")
-        shape = _parse_sizes(text, sizes)
-        name = name or _only_input(model, text)
+        name, colon, sizes = text.rpartition(":")
+        compact = sizes.replace(" ", "")
+        if not (_SHAPE.fullmatch(compact) or (colon and not compact)):
+            raise OptionError(f"--input-shape '{text}' is no shape", hint=_SHAPE_EXAMPLE)
+        shape = tuple(int(size) for size in re.split("[,x]", compact) if size)
+        name = name or _only_input(model, "--input-shape", text, _SHAPE_EXAMPLE)
         if name in shapes:
             raise OptionError(f"--input-shape gives '{name}' two shapes", hint="give it one")
         shapes[name] = shape
     return shapes
 
 
-def _parse_sizes(text: str, sizes: str) -> tuple[int, ...]:
-    compact = sizes.replace(" ", "")
-    if not _SHAPE.fullmatch(compact):
-        raise OptionError(f"--input-shape '{text}' is no shape", hint=_EXAMPLE)
-    shape = tuple(int(size) for size in re.split("[,x]", compact))
-    if 0 in shape:
-        raise OptionError(f"--input-shape '{text}' has an axis of size 0", hint=_EXAMPLE)
-    return shape
+def parse_axes(texts: Sequence[str], model: Path) -> dict[str, int | None]:
+    """Read sample axes as they were typed; None is that of an input without.
+
+    Args:
+        texts: What was typed.
+        model: The model, which tells the name of its input where none is typed.
+
+    Raises:
+        OptionError: A text is no axis, an input has two, or a name is missing.
+        ModelError: The model must be asked for a name and cannot be read.
+    """
+    axes: dict[str, int | None] = {}
+    for text in texts:
+        name, _, axis = text.rpartition(":")
+        if not _AXIS.fullmatch(axis.strip()):
+            raise OptionError(f"--sample-axis '{text}' is no axis", hint=_AXIS_EXAMPLE)
+        name = name or _only_input(model, "--sample-axis", text, _AXIS_EXAMPLE)
+        if name in axes:
+            raise OptionError(f"--sample-axis gives '{name}' two axes", hint="give it one")
+        axes[name] = None if axis.strip() == "none" else int(axis)
+    return axes
 
 
-def _only_input(path: Path, text: str) -> str:
+def _only_input(path: Path, flag: str, text: str, example: str) -> str:
     """Return the name of the model's only input, without reading weights that lie in other files."""
     from onnx import ModelProto
 
@@ -70,8 +89,8 @@ def _only_input(path: Path, text: str) -> str:
     names = [info.name for info in model.graph.input if info.name not in stored]
     if len(names) != 1:
         raise OptionError(
-            f"--input-shape '{text}' names no input, and the model has {len(names)}: {', '.join(names)}",
-            hint=_EXAMPLE,
+            f"{flag} '{text}' names no input, and the model has {len(names)}: {', '.join(names)}",
+            hint=example,
         )
     return names[0]
 

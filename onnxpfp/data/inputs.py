@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
@@ -23,15 +23,36 @@ class InputSpec:
         name: Its name.
         dtype: Its element type.
         shape: Its dims; None where a dim is dynamic.
+        symbols: What the model calls its dims; empty where one has no name, and as a whole where none has.
     """
 
     name: str
     dtype: np.dtype[Any]
     shape: tuple[int | None, ...]
+    symbols: tuple[str, ...] = field(default=(), compare=False)
+
+    @property
+    def is_text(self) -> bool:
+        """Whether it takes strings."""
+        return self.dtype == object
+
+    @property
+    def type_name(self) -> str:
+        """Its element type, for people."""
+        return "text" if self.is_text else str(self.dtype)
+
+    @property
+    def free(self) -> tuple[int, ...]:
+        """Its dynamic axes."""
+        return tuple(axis for axis, dim in enumerate(self.shape) if dim is None)
+
+    def symbol(self, axis: int) -> str:
+        """Return what the model calls an axis."""
+        return self.symbols[axis] if axis < len(self.symbols) else ""
 
     def describe(self) -> str:
         """Write type and shape for people, such as `float32 (?, 3, 32, 32)`."""
-        return f"{self.dtype} {size_ref(self.shape)}"
+        return f"{self.type_name} {size_ref(self.shape)}"
 
 
 def size_ref(shape: tuple[int | None, ...]) -> str:
@@ -72,4 +93,4 @@ def _spec(item: ValueInfoProto, given: tuple[int, ...] | None) -> InputSpec:
     dims = tuple(
         int(dim.dim_value) if dim.HasField("dim_value") and dim.dim_value > 0 else None for dim in tensor.shape.dim
     )
-    return InputSpec(item.name, dtype, dims)
+    return InputSpec(item.name, dtype, dims, tuple(dim.dim_param for dim in tensor.shape.dim))

@@ -15,10 +15,12 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxpfp.data.axes import SampleAxes, sample_axes
 from onnxpfp.data.inputs import InputSpec, size_ref
+from onnxpfp.data.sample_arrays import SampleArray, check_feed, read_arrays
 from onnxpfp.errors import CalibrationError
 
-__all__ = ["ArraySamples", "Feed", "FeedSamples", "Samples", "check_feed"]
+__all__ = ["ArraySamples", "Feed", "FeedSamples", "Samples"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -27,7 +29,13 @@ Feed = dict[str, NDArray[Any]]
 
 
 class Samples(ABC):
-    """Samples that can be counted, split and run over as often as needed."""
+    """Samples that can be counted, split and run over as often as needed.
+
+    Attributes:
+        specs: The model's inputs.
+    """
+
+    specs: tuple[InputSpec, ...]
 
     @abstractmethod
     def __len__(self) -> int:
@@ -37,6 +45,25 @@ class Samples(ABC):
     @abstractmethod
     def fixed_batch(self) -> int | None:
         """Samples in one feed where that is not free to choose, else None."""
+
+    @property
+    @abstractmethod
+    def batched(self) -> bool:
+        """Whether several samples may be fed together that the model would also take one by one."""
+
+    @property
+    @abstractmethod
+    def axes(self) -> SampleAxes:
+        """The sample axis of what is fed, by input: None where there is none; inputs of unknown axis are missing."""
+
+    @property
+    @abstractmethod
+    def notes(self) -> tuple[str, ...]:
+        """How the data are read, where that is not slices along axis 0."""
+
+    @abstractmethod
+    def one_by_one(self) -> Self:
+        """Return the same samples, of which no two are ever fed together; feeds of a fixed batch stay as they are."""
 
     @abstractmethod
     def runs(self, batch_size: int = 1) -> Iterator[tuple[Feed, int]]:
@@ -57,6 +84,29 @@ class Samples(ABC):
     def _reach(self, count: int) -> int:
         """Return how many items it takes to have `count` samples."""
         return count
+
+    def part(self, feed: Feed, count: int, first: int, last: int) -> Feed:
+        """Return the feed of some of the `count` samples of one with a free batch."""
+        axes = {name: axis for name, axis in self.axes.items() if axis is not None}
+        return {
+            name: np.take(array, range(first, last), axes[name])
+            if name in axes and array.shape[axes[name]] == count
+            else array
+            for name, array in feed.items()
+        }
+
+    def rows(self, feed: Feed) -> int | None:
+        """Return how long all inputs of a feed are along their sample axes; None where they differ.
+
+        Where some of these axes are free, only they count.
+        """
+        lengths = {
+            (spec.shape[axis] is None, feed[spec.name].shape[axis])
+            for spec in self.specs
+            if (axis := self.axes.get(spec.name)) is not None
+        }
+        telling = {length for free, length in lengths if free} or {length for _, length in lengths}
+        return next(iter(telling)) if len(telling) == 1 else None
 
     def batches(self, batch_size: int = 1) -> Iterator[Feed]:
         """Yield feeds of `batch_size` samples where the model leaves that free."""
@@ -86,39 +136,38 @@ class Samples(ABC):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ArraySamples(Samples):
-    """One array per input, axis 0 being the samples.
-
-    Rule per input: where its axis 0 is dynamic or 1, or fixed to N > 1 and the data are (n, *rest), slices of axis 0
-    are fed; where the data have one axis more than the input, every `data[i]` is a whole feed.
+    """One array per input, from which feeds are cut (`onnxpfp.data.sample_arrays`).
 
     Attributes:
         specs: The model's inputs.
-        arrays: Data by input name, each (n, ...).
-        whole: Names of the inputs whose `data[i]` is a whole feed.
+        readings: The arrays and where the samples lie in them, by input.
         order: Positions of the samples in use.
+        single: Whether no two samples are fed together.
     """
 
     specs: tuple[InputSpec, ...]
-    arrays: Mapping[str, NDArray[Any]]
-    whole: frozenset[str]
+    readings: Mapping[str, SampleArray]
     order: NDArray[np.int64]
+    single: bool = False
 
     @classmethod
-    def of(cls, specs: Sequence[InputSpec], arrays: Mapping[str, NDArray[Any]]) -> Self:
+    def of(
+        cls, specs: Sequence[InputSpec], arrays: Mapping[str, NDArray[Any]], given: SampleAxes | None = None
+    ) -> Self:
         """Check arrays against the inputs.
+
+        Args:
+            specs: The inputs.
+            arrays: Data by input.
+            given: Sample axes that the user says.
 
         Raises:
             CalibrationError: Wrong dtype, wrong shape, unequal or too small numbers of samples.
+            OptionError: The user says a sample axis that there is not.
         """
-        whole = frozenset(spec.name for spec in specs if _check_array(spec, arrays[spec.name]))
-        counts = {spec.name: len(arrays[spec.name]) for spec in specs}
-        if len(set(counts.values())) > 1:
-            listed = ", ".join(f"{name} has {count}" for name, count in counts.items())
-            raise CalibrationError(
-                f"the inputs have different numbers of samples: {listed}",
-                hint="axis 0 of every array must count the same samples",
-            )
-        samples = cls(tuple(specs), arrays, whole, np.arange(next(iter(counts.values()), 0)))
+        readings = read_arrays(specs, arrays, sample_axes(specs, given), given or {})
+        counts = {reading.count for reading in readings.values()} - {None}
+        samples = cls(tuple(specs), readings, np.arange(next(iter(counts), 1 if specs else 0) or 0))
         samples._check_count()
         return samples
 
@@ -127,15 +176,67 @@ class ArraySamples(Samples):
         return len(self.order) if fixed is None else len(self.order) // fixed * fixed
 
     @property
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """The data by input."""
+        return {name: reading.array for name, reading in self.readings.items()}
+
+    @property
+    def batched(self) -> bool:
+        """Whether no input fixes how many samples are fed together."""
+        return self.fixed_batch is None
+
+    @property
+    def axes(self) -> SampleAxes:
+        """The sample axis of what is fed by input."""
+        return {name: self._axis(reading) for name, reading in self.readings.items()}
+
+    def _axis(self, reading: SampleArray) -> int | None:
+        """Return the axis that gets longer with every sample, or would; None for what is the same for all."""
+        stays = reading.form == "shared" and reading.axis is not None and reading.array.shape[reading.axis] != 1
+        return None if stays else reading.axis
+
+    @property
     def fixed_batch(self) -> int | None:
-        """Samples in one feed: 1 or N where an input fixes its axis 0, None where all leave it free."""
-        sizes = {1 if spec.name in self.whole or not spec.shape else spec.shape[0] for spec in self.specs} - {None}
+        """Samples in one feed: 1 or N where an input fixes its sample axis, None where all leave it free."""
+        sizes = {self._fixed(spec) for spec in self.specs} - {None}
         if len(sizes) > 1:
             raise CalibrationError(
                 f"the inputs have different fixed batch sizes: {sorted(size or 0 for size in sizes)}",
                 hint="make every sample a whole feed: one axis more than the input has, (n, 2, 1, 128) for (2, 1, 128)",
             )
-        return next(iter(sizes), None)
+        return next(iter(sizes), 1 if self.single else None)
+
+    def _fixed(self, spec: InputSpec) -> int | None:
+        """Return how many samples one input wants together; None where it does not care."""
+        reading = self.readings[spec.name]
+        if reading.form == "whole":
+            return 1
+        return None if reading.form == "shared" or reading.axis is None else spec.shape[reading.axis]
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """How the data are read, where that is not slices along axis 0."""
+        notes = [
+            f"samples of '{name}' lie along axis {reading.axis}"
+            for name, reading in self.readings.items()
+            if reading.form == "slices" and reading.axis
+        ]
+        shared = [f"'{name}'" for name, reading in self.readings.items() if reading.form == "shared"]
+        if shared and len(shared) < len(self.readings):
+            notes.append(f"the same for all samples: {', '.join(shared)}")
+        for spec in self.specs if self.fixed_batch not in {None, 1} else ():
+            one = self.readings[spec.name]
+            others = [self.readings[other.name] for other in self.specs if self._fixed(other) is None]
+            if one.array.shape == spec.shape and any(other.form == "slices" for other in others):
+                notes.append(
+                    f"'{spec.name}' {size_ref(spec.shape)} is read as {one.count} samples along axis {one.axis}, all "
+                    f"in one run; --sample-axis {spec.name}:none makes it one value for all samples"
+                )
+        return tuple(notes)
+
+    def one_by_one(self) -> Self:
+        """Return the same samples, of which no two are fed together."""
+        return type(self)(self.specs, self.readings, self.order, single=True)
 
     def runs(self, batch_size: int = 1) -> Iterator[tuple[Feed, int]]:
         """Yield (feed, number of samples in it); samples that do not fill a fixed batch are left out."""
@@ -146,18 +247,29 @@ class ArraySamples(Samples):
             _LOG.info("%d samples do not fill a batch of %d and are left out", remainder, size)
         for start in range(0, len(self), size):
             chosen = self.order[start : start + size]
-            feed = {spec.name: self._cut(spec, chosen) for spec in self.specs}
-            _check_finite(feed, chosen.tolist())
+            feed = {spec.name: self.readings[spec.name].feed(chosen, self._length(spec)) for spec in self.specs}
+            self._check_finite(feed, chosen.tolist())
             yield feed, len(chosen)
 
-    def _cut(self, spec: InputSpec, chosen: NDArray[np.int64]) -> NDArray[Any]:
-        array = self.arrays[spec.name]
-        if not spec.shape or spec.name in self.whole:
-            return np.ascontiguousarray(array[int(chosen[0])]).reshape(array.shape[1:])
-        return np.ascontiguousarray(array[chosen])
+    def _length(self, spec: InputSpec) -> int | None:
+        """Return the length of an input's sample axis where it fixes that."""
+        axis = self.readings[spec.name].axis
+        return None if axis is None else spec.shape[axis]
+
+    def _check_finite(self, feed: Feed, samples: list[int]) -> None:
+        """Refuse NaN and infinity, and say in which sample."""
+        for name, array in feed.items():
+            if _is_finite(array):
+                continue
+            reading = self.readings[name]
+            where = "" if reading.form == "shared" else f" in sample {samples[0]}"
+            if reading.form == "slices" and reading.axis is not None:
+                slices = (array.take(i, reading.axis) for i in range(len(samples)))
+                where = f" in sample {next(s for s, part in zip(samples, slices, strict=True) if not _is_finite(part))}"
+            raise _not_finite(name, where)
 
     def _pick(self, order: NDArray[np.int64]) -> Self:
-        picked = type(self)(self.specs, self.arrays, self.whole, self.order[order])
+        picked = type(self)(self.specs, self.readings, self.order[order], self.single)
         picked._check_count()
         return picked
 
@@ -182,25 +294,34 @@ class FeedSamples(Samples):
         specs: The model's inputs.
         feeds: What is fed, one dict per run.
         counts: Number of samples in each.
+        declared: Sample axes of the inputs.
     """
 
     specs: tuple[InputSpec, ...]
     feeds: tuple[Feed, ...]
     counts: tuple[int, ...]
+    declared: SampleAxes
 
     @classmethod
-    def of(cls, specs: Sequence[InputSpec], feeds: Sequence[Mapping[str, NDArray[Any]]]) -> Self:
+    def of(
+        cls, specs: Sequence[InputSpec], feeds: Sequence[Mapping[str, NDArray[Any]]], given: SampleAxes | None = None
+    ) -> Self:
         """Check feeds against the inputs.
+
+        Args:
+            specs: The inputs.
+            feeds: One array per input each.
+            given: Sample axes that the user says.
 
         Raises:
             CalibrationError: No feed, a missing or unknown input, wrong dtype or shape.
+            OptionError: The user says a sample axis that there is not.
         """
         if not feeds:
             raise CalibrationError("there are no calibration samples", hint="give at least one")
-        for position, feed in enumerate(feeds):
-            check_feed(specs, feed, f"calibration batch {position}")
-        plain = tuple({spec.name: feed[spec.name] for spec in specs} for feed in feeds)
-        return cls(tuple(specs), plain, tuple(_count(specs, feed) for feed in plain))
+        checked = tuple(check_feed(specs, feed, f"calibration batch {position}") for position, feed in enumerate(feeds))
+        axes = sample_axes(specs, given)
+        return cls(tuple(specs), checked, tuple(_count(specs, feed, axes) for feed in checked), axes)
 
     def __len__(self) -> int:
         return sum(self.counts)
@@ -210,10 +331,38 @@ class FeedSamples(Samples):
         """Samples in the largest feed."""
         return max(self.counts)
 
+    @property
+    def batched(self) -> bool:
+        """Whether some feed has several samples along free axes."""
+        return max(self.counts) > 1
+
+    @property
+    def axes(self) -> SampleAxes:
+        """The sample axis by input."""
+        return self.declared
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Which axes count the samples of feeds with several, where that is not axis 0."""
+        if max(self.counts) == 1:
+            return ()
+        return tuple(f"samples of '{name}' lie along axis {axis}" for name, axis in self.declared.items() if axis)
+
+    def one_by_one(self) -> Self:
+        """Return the same samples, of which no two are fed together."""
+        feeds = [
+            self.part(feed, count, first, first + 1) if count > 1 else feed
+            for feed, count in zip(self.feeds, self.counts, strict=True)
+            for first in range(count)
+        ]
+        return type(self)(self.specs, tuple(feeds), (1,) * len(feeds), self.declared)
+
     def runs(self, batch_size: int = 1) -> Iterator[tuple[Feed, int]]:
         """Yield (feed, number of samples in it), the feeds as they are."""
         for position, (feed, count) in enumerate(zip(self.feeds, self.counts, strict=True)):
-            _check_finite(feed, [], f" in calibration batch {position}")
+            for name, array in feed.items():
+                if not _is_finite(array):
+                    raise _not_finite(name, f" in calibration batch {position}")
             yield feed, count
 
     def _pick(self, order: NDArray[np.int64]) -> Self:
@@ -222,7 +371,7 @@ class FeedSamples(Samples):
         counts = tuple(self.counts[index] for index in positions)
         if not feeds:
             raise CalibrationError("there are no calibration samples", hint="give at least one")
-        return type(self)(self.specs, feeds, counts)
+        return type(self)(self.specs, feeds, counts, self.declared)
 
     def _items(self) -> int:
         return len(self.feeds)
@@ -231,87 +380,22 @@ class FeedSamples(Samples):
         return int(np.searchsorted(np.cumsum(self.counts), count)) + 1
 
 
-def check_feed(specs: Sequence[InputSpec], feed: Mapping[str, NDArray[Any]], where: str) -> None:
-    """Check the names, dtypes and shapes of one whole feed.
+def _count(specs: Sequence[InputSpec], feed: Feed, axes: SampleAxes) -> int:
+    """Count the samples of a feed: the length of the sample axes that are free, else one.
 
-    Raises:
-        CalibrationError: They do not fit the inputs.
+    What is one long beside longer ones is for all samples; otherwise the shortest counts.
     """
-    names = {spec.name for spec in specs}
-    if names != set(feed):
-        raise CalibrationError(
-            f"{where} has the inputs {sorted(feed)}, the model wants {sorted(names)}",
-            hint="give one array per input of the model",
-        )
-    for spec in specs:
-        check_dtype(spec, feed[spec.name])
-        if not _fits(feed[spec.name].shape, spec.shape):
-            raise _shape_error(spec, feed[spec.name].shape, where)
+    free = ((spec, axis) for spec in specs if (axis := axes.get(spec.name)) is not None and spec.shape[axis] is None)
+    return min({feed[spec.name].shape[axis] for spec, axis in free} - {0, 1}, default=1)
 
 
-def check_dtype(spec: InputSpec, array: NDArray[Any]) -> None:
-    """Require exactly the input's dtype: converting silently would hide a wrong preparation."""
-    if array.dtype != spec.dtype:
-        raise CalibrationError(
-            f"input {spec.name!r} wants {spec.dtype}, the data are {array.dtype}",
-            hint=f"convert with data.astype(np.{spec.dtype}) after any scaling",
-        )
+def _is_finite(array: NDArray[Any]) -> bool:
+    is_float = array.dtype.kind == "f" or array.dtype.name == "bfloat16"
+    return not is_float or bool(np.isfinite(array).all())
 
 
-def _check_array(spec: InputSpec, array: NDArray[Any]) -> bool:
-    """Check an array of many samples; return whether every `array[i]` is a whole feed."""
-    check_dtype(spec, array)
-    shape = array.shape
-    if not spec.shape:
-        if len(shape) != 1:
-            raise _shape_error(spec, shape, "the data")
-        return False
-    if len(shape) == len(spec.shape) and _fits(shape[1:], spec.shape[1:]):
-        return False
-    if len(shape) == len(spec.shape) + 1 and _fits(shape[1:], spec.shape):
-        return True
-    raise _shape_error(spec, shape, "the data")
-
-
-def _shape_error(spec: InputSpec, got: tuple[int, ...], where: str) -> CalibrationError:
-    expected = ("n",) if not spec.shape else (*("n",), *spec.shape[1:])
-    text = "(" + ", ".join("?" if dim is None else str(dim) for dim in expected) + ")"
-    if where != "the data":
-        text = size_ref(spec.shape)
+def _not_finite(name: str, where: str) -> CalibrationError:
     return CalibrationError(
-        f"input {spec.name!r} wants shape {text}, {where} has {size_ref(got)}",
-        hint="axis 0 counts the samples; check the axis order (NCHW or NHWC) and the size",
+        f"input {name!r} has NaN or infinite values{where}",
+        hint="clean the data, or check a division by zero in their preparation",
     )
-
-
-def _fits(shape: tuple[int, ...], expected: tuple[int | None, ...]) -> bool:
-    return len(shape) == len(expected) and all(
-        dim is None or size == dim for size, dim in zip(shape, expected, strict=True)
-    )
-
-
-def _count(specs: Sequence[InputSpec], feed: Feed) -> int:
-    """Count the samples of a feed: the length of a dynamic axis 0, else one."""
-    sizes = [len(feed[spec.name]) for spec in specs if spec.shape and spec.shape[0] is None]
-    return max(1, min(sizes, default=1))
-
-
-def _check_finite(feed: Feed, samples: list[int], where: str = "") -> None:
-    """Refuse NaN and infinity.
-
-    Args:
-        feed: One feed.
-        samples: Numbers of the samples in it, where they are known.
-        where: What to say about the place where they are not.
-    """
-    for name, array in feed.items():
-        is_float = array.dtype.kind == "f" or array.dtype.name == "bfloat16"
-        if not is_float or np.isfinite(array).all():
-            continue
-        if samples:
-            bad = [i for i, part in zip(samples, array, strict=False) if not np.isfinite(part).all()]
-            where = f" in sample {bad[0] if len(samples) == len(array) and bad else samples[0]}"
-        raise CalibrationError(
-            f"input {name!r} has NaN or infinite values{where}",
-            hint="clean the data, or check a division by zero in their preparation",
-        )

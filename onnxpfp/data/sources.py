@@ -13,6 +13,7 @@ from typing import Any, Protocol, cast, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxpfp.data.axes import SampleAxes, sample_axes
 from onnxpfp.data.inputs import InputSpec, input_specs
 from onnxpfp.data.samples import ArraySamples, FeedSamples, Samples
 from onnxpfp.errors import CalibrationError
@@ -28,6 +29,9 @@ __all__ = [
 ]
 
 _LOG = logging.getLogger(__name__)
+
+_WORDS = ("0", "1", "2", "3")
+"""What text is made up of: digits, for it may be read as a number."""
 
 
 @runtime_checkable
@@ -58,6 +62,7 @@ def load_samples(
     input_shapes: Mapping[str, tuple[int, ...]] | None = None,
     exact: bool = False,
     rng: np.random.Generator | int = 0,
+    axes: SampleAxes | None = None,
 ) -> Samples:
     """Bring any source to the one form that the rest works on.
 
@@ -68,22 +73,24 @@ def load_samples(
         input_shapes: Full shapes of inputs with dynamic axes, for "random".
         exact: As in `random_samples`.
         rng: Generator or seed, for "random".
+        axes: Sample axes that the user says.
 
     Raises:
         CalibrationError: The samples cannot be read or do not fit the inputs.
+        OptionError: The user says a sample axis that there is not.
     """
     if isinstance(source, str) and source == "random":
-        return random_samples(specs, count, input_shapes=input_shapes, exact=exact, rng=rng)
+        return random_samples(specs, count, input_shapes=input_shapes, exact=exact, rng=rng, axes=axes)
     if isinstance(source, str | os.PathLike):
-        return ArraySamples.of(specs, _match(_read(Path(source)), specs, str(source)))
+        return ArraySamples.of(specs, _match(_read(Path(source)), specs, str(source)), axes)
     if isinstance(source, np.ndarray):
         array = cast("NDArray[Any]", source)
-        return ArraySamples.of(specs, {_only(specs, "an array").name: array})
+        return ArraySamples.of(specs, {_only(specs, "an array").name: array}, axes)
     if isinstance(source, Mapping):
         given = cast("Mapping[str, NDArray[Any]]", source)
         arrays = {name: np.asarray(array) for name, array in given.items()}
-        return ArraySamples.of(specs, _match(arrays, specs, "the data"))
-    return FeedSamples.of(specs, _collect(source))
+        return ArraySamples.of(specs, _match(arrays, specs, "the data"), axes)
+    return FeedSamples.of(specs, _collect(source), axes)
 
 
 def random_samples(
@@ -93,11 +100,12 @@ def random_samples(
     input_shapes: Mapping[str, tuple[int, ...]] | None = None,
     exact: bool = False,
     rng: np.random.Generator | int = 0,
+    axes: SampleAxes | None = None,
 ) -> Samples:
-    """Draw noise: standard normal floats, integers and bools of 0 and 1.
+    """Draw noise: standard normal floats, integers and bools of 0 and 1, short words.
 
-    Where the inputs do not agree on what their first axis counts (a recurrent state has its layers there), every
-    sample is a whole feed.
+    Where samples lie along another axis than the first in some input, or the inputs do not agree on what that counts (a
+    recurrent state has its layers there), every sample is a whole feed.
 
     Args:
         specs: The model's inputs.
@@ -105,14 +113,18 @@ def random_samples(
         input_shapes: Full shapes of inputs with dynamic axes.
         exact: Whether every sample is a whole feed of just these shapes.
         rng: Generator or seed.
+        axes: Sample axes that the user says.
 
     Raises:
         CalibrationError: An axis other than the batch is dynamic and `input_shapes` does not say its size.
+        OptionError: The user says a sample axis that there is not.
     """
     generator = np.random.default_rng(rng)
     shapes = input_shapes or {}
     leading = {spec.shape[0] if spec.shape else 1 for spec in specs}
-    if exact or (len(leading) > 1 and leading != {None, 1}):
+    known = sample_axes(specs, axes)
+    elsewhere = any(spec.shape and known.get(spec.name) != 0 for spec in specs)
+    if exact or elsewhere or (len(leading) > 1 and leading != {None, 1}):
         first_of = {spec.name: (shapes.get(spec.name) or (spec.shape[0] or 1,))[:1] for spec in specs if spec.shape}
         return ArraySamples.of(
             specs,
@@ -122,12 +134,13 @@ def random_samples(
                 )
                 for spec in specs
             },
+            axes,
         )
     first = [spec.shape[0] or 1 for spec in specs if spec.shape]
     # A model with a fixed batch of N needs whole batches.
     total = -(-count // max(first, default=1)) * max(first, default=1)
     arrays = {spec.name: _noise(spec, (total, *_rest(spec, shapes.get(spec.name))), generator) for spec in specs}
-    return ArraySamples.of(specs, arrays)
+    return ArraySamples.of(specs, arrays, axes)
 
 
 def _rest(spec: InputSpec, given: tuple[int, ...] | None) -> tuple[int, ...]:
@@ -155,6 +168,8 @@ def _noise(spec: InputSpec, shape: tuple[int, ...], rng: np.random.Generator) ->
         return rng.standard_normal(shape, dtype=np.float32).astype(spec.dtype)
     if spec.dtype.kind in "iub":
         return rng.integers(0, 2, size=shape).astype(spec.dtype)
+    if spec.is_text:
+        return rng.choice(np.array(_WORDS, object), size=shape)
     raise CalibrationError(
         f"input {spec.name!r} is {spec.dtype}: there is no random data of that kind",
         hint="give real data",
@@ -176,9 +191,12 @@ def _read(path: Path) -> dict[str, NDArray[Any]]:
         # numpy takes what it does not know for a pickle, and advises to load it unsafely.
         pickled = "pickle" in str(error)
         reason = "it is neither, or holds Python objects" if pickled else " ".join(str(error).split())
+        if "Object arrays" in str(error) or "Python objects" in str(error):
+            reason = "it holds Python objects, which are never loaded"
         raise CalibrationError(
             f"{path} cannot be read as .npz or .npy: {reason}",
-            hint="write it with numpy.savez(path, input_name=array), numbers only",
+            hint="write it with numpy.savez(path, input_name=array), numbers only; text as np.array(list_of_str), "
+            "which has a dtype such as <U8",
         ) from error
 
 

@@ -44,12 +44,22 @@ class CalibrationData:
         given: Where they come from.
         batch_size: Samples in one run that the model accepts.
         split: The samples in three parts; None where the user gives none, or too few to split.
+        single: Why samples run one by one although the model promises a free batch; empty where they need not.
     """
 
     samples: Samples
     given: Given
     batch_size: int
     split: Split | None
+    single: str = ""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """How the user's data are read and run, where that is not what one would think."""
+        if self.given == "none":
+            return ()
+        alone = (f"samples run one by one: {self.single}",) if self.single else ()
+        return (*self.samples.notes, *alone)
 
     @property
     def fit(self) -> Samples:

@@ -127,12 +127,15 @@ def _reading(group: Group, positions: tuple[int, ...], terms: ConsumerTerms, tra
         return _only_dead(positions, sites, rows, alive | ~settled[:, None])
     constant = np.logical_and.reduce([trace.constant[rows].all(1) for trace in site_traces]) & settled
     folds = bool(terms.folds[list(positions)].all())
+    # Of what was never seen the middle is no number, and no constant.
+    with np.errstate(invalid="ignore"):
+        middles = tuple((trace.low + trace.high)[rows] / 2 for trace in site_traces)
     return Reading(
         positions,
         sites,
         rows,
         constant,
-        tuple((trace.low + trace.high)[rows] / 2 for trace in site_traces),
+        middles,
         View(
             free=(~alive.any(1) & settled) | (constant & folds),
             alive=alive,

@@ -28,6 +28,7 @@ __all__ = [
     "choose_removals",
     "largest_gaps",
     "trace",
+    "unseen",
 ]
 
 
@@ -116,10 +117,10 @@ def trace(array: NDArray[Any], axis: int, key: Sequence[int], first: int) -> Tra
     size, rows = array.shape[axis], len(array)
     between, inner = math.prod(array.shape[1:axis]), math.prod(array.shape[axis + 1 :])
     of_rows = _normal(random_words((*key, 0), first, rows, 2 * PROJECTIONS))
-    of_places = _normal(random_words((*key, 1), 0, between * inner, 2 * PROJECTIONS)).reshape(between, inner, -1)
+    of_places = _normal(random_words((*key, 1), 0, between * inner, 2 * PROJECTIONS))
+    of_places = of_places.reshape(between, inner, PROJECTIONS)
     grain = _grain(array.dtype)
-    nothing = np.full(size, np.inf, np.float64)
-    result = Trace(nothing, -nothing, np.zeros((size, PROJECTIONS)), grain)
+    result = unseen(size, grain)
     # NaN and infinities stay what they are: no comparison with them holds, so such channels stay.
     with np.errstate(invalid="ignore", over="ignore"):
         for outer, part in _pieces(array, axis):
@@ -128,6 +129,12 @@ def trace(array: NDArray[Any], axis: int, key: Sequence[int], first: int) -> Tra
             low, high = part.min(2).min(0), part.max(2).max(0)
             result = result.merge(Trace(low, high, projections, grain))
     return result
+
+
+def unseen(size: int, grain: float = 0.0) -> Trace:
+    """Return the identity of `Trace.merge` for an axis: of no index is anything known, so none is dead or constant."""
+    nothing = np.full(size, np.inf, np.float64)
+    return Trace(nothing, -nothing, np.zeros((size, PROJECTIONS)), grain)
 
 
 def _normal(words: NDArray[np.uint64]) -> Floats:

@@ -16,7 +16,7 @@ from onnxpfp.calibrate.observer import Batch, Observer, Shape, not_finite
 from onnxpfp.data.inputs import input_specs
 from onnxpfp.data.samples import Feed, FeedSamples, Samples
 from onnxpfp.linear.columns import samples_first
-from onnxpfp.lossless.detect import PROJECTIONS, Trace, largest_gaps, trace
+from onnxpfp.lossless.detect import PROJECTIONS, Trace, largest_gaps, trace, unseen
 
 __all__ = ["GapObserver", "Gaps", "Pair", "Site", "TraceObserver", "Watch", "gaps_of", "noise_like", "traces_of"]
 
@@ -138,7 +138,7 @@ def traces_of(watch: Watch, sites: Iterable[Site], shapes: Mapping[str, Shape]) 
     # Axes of one tensor stand side by side.
     observers.sort(key=lambda observer: observer.number)
     watch(observers)
-    return {observer.site: observer.trace for observer in observers if observer.trace is not None}
+    return {observer.site: observer.trace or unseen(observer.shape[observer.site[1]]) for observer in observers}
 
 
 def gaps_of(
@@ -157,7 +157,7 @@ def noise_like(model: ModelProto, samples: Samples, rng: np.random.Generator) ->
         {name: _noise(array, scale, rng) for name, array in feed.items()} for scale in SCALES for feed in given
     ]
     specs = input_specs(model, {name: array.shape for name, array in given[0].items()})
-    return FeedSamples.of(specs, feeds)
+    return FeedSamples.of(specs, feeds, {name: axis for name, axis in samples.axes.items() if axis is not None})
 
 
 def _noise(array: NDArray[Any], scale: float, rng: np.random.Generator) -> NDArray[Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,17 +11,14 @@ import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, ValueInfoProto, helper
 
-from onnxpfp.errors import ModelError, OptionError
-from onnxpfp.model.attributes import Attributes
+from onnxpfp.errors import ModelError
 from onnxpfp.model.draws import with_fixed_draws
 from onnxpfp.model.edit import forget_records
+from onnxpfp.model.input_shapes import declared_dims, default_input_shapes, shape_hint, true_inputs
 from onnxpfp.runtime import open_session
 from onnxpfp.runtime.external_data import externalise
 
 __all__ = ["Shapes", "concrete_shapes", "default_input_shapes", "static_lengths", "true_inputs"]
-
-IMAGE_SIDE = 224
-SEQUENCE = 16
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,72 +39,14 @@ class Shapes:
     inferred: frozenset[str] = frozenset()
 
 
-def _dims(info: ValueInfoProto) -> tuple[int | None, ...] | None:
+def _lengths(info: ValueInfoProto) -> tuple[int | None, ...] | None:
+    """Return the dims of a tensor at given input shapes, where 0 is a length like any other; None where one is free."""
     if not info.type.HasField("tensor_type") or not info.type.tensor_type.HasField("shape"):
         return None
     return tuple(
-        dim.dim_value if dim.HasField("dim_value") and dim.dim_value > 0 else None
+        dim.dim_value if dim.HasField("dim_value") and dim.dim_value >= 0 else None
         for dim in info.type.tensor_type.shape.dim
     )
-
-
-def true_inputs(model: ModelProto) -> list[ValueInfoProto]:
-    """List the inputs that a user feeds: in old files the weights are listed among them."""
-    stored = {tensor.name for tensor in model.graph.initializer}
-    return [info for info in model.graph.input if info.name not in stored]
-
-
-def default_input_shapes(model: ModelProto, given: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
-    """Choose a concrete shape for every input: what is given, what is static, else a sensible size.
-
-    A free first axis becomes one sample, free channels what the first Conv takes, other free axes of images 224, any
-    other free axis 16.
-
-    Raises:
-        OptionError: `given` names no input, or contradicts a static axis.
-        ModelError: An input has no rank and no shape was given.
-    """
-    inputs = {info.name: _dims(info) for info in true_inputs(model)}
-    for name in given:
-        if name not in inputs:
-            close = difflib.get_close_matches(name, inputs, 1)
-            known = ", ".join(inputs)
-            raise OptionError(
-                f"--input-shape names '{name}', which is not an input of the model",
-                hint=f"did you mean '{close[0]}'?" if close else f"the inputs are: {known}",
-            )
-    chosen: dict[str, tuple[int, ...]] = {}
-    channels = _channels_read(model)
-    for name, dims in inputs.items():
-        shape = given.get(name)
-        if shape is not None:
-            fits = dims is None or (
-                len(dims) == len(shape) and all(d is None or d == s for d, s in zip(dims, shape, strict=True))
-            )
-            if not fits:
-                typed, declared = ",".join(map(str, shape)), ",".join("?" if d is None else str(d) for d in dims or ())
-                raise OptionError(f"--input-shape {name}:{typed} contradicts the model's {declared}")
-            chosen[name] = shape
-            continue
-        if dims is None:
-            raise ModelError(
-                f"the input '{name}' has no shape",
-                hint=f"give it: --input-shape {name}:1,3,224,224",
-            )
-        free = IMAGE_SIDE if len(dims) == 4 else SEQUENCE
-        defaults = [1, channels.get(name, free)] + [free] * len(dims)
-        chosen[name] = tuple(default if d is None else d for default, d in zip(defaults, dims, strict=False))
-    return chosen
-
-
-def _channels_read(model: ModelProto) -> dict[str, int]:
-    """Return how many channels a Conv reads, by the name of what it reads."""
-    filters = {t.name: t.dims for t in model.graph.initializer}
-    return {
-        node.input[0]: filters[node.input[1]][1] * Attributes(node).integer("group", 1)
-        for node in model.graph.node
-        if node.op_type == "Conv" and node.input[1] in filters
-    }
 
 
 def _with_inputs(model: ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> ModelProto:
@@ -129,7 +67,7 @@ def _with_inputs(model: ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> Mo
 def example_feeds(
     model: ModelProto, shapes: Mapping[str, tuple[int, ...]], rng: np.random.Generator
 ) -> dict[str, NDArray[np.generic]]:
-    """Make one harmless set of inputs: unit noise for floats, zeros and ones for integers."""
+    """Make one harmless set of inputs: unit noise for floats, zeros and ones for integers, digits for text."""
     feeds: dict[str, NDArray[np.generic]] = {}
     for info in true_inputs(model):
         dtype = helper.tensor_dtype_to_np_dtype(info.type.tensor_type.elem_type)
@@ -137,7 +75,7 @@ def example_feeds(
         if np.issubdtype(dtype, np.floating):
             feeds[info.name] = rng.standard_normal(shape).astype(dtype)
         elif dtype == np.dtype(object):
-            feeds[info.name] = np.full(shape, "", dtype)
+            feeds[info.name] = np.full(shape, "0", dtype)
         else:
             feeds[info.name] = rng.integers(0, 2, shape).astype(dtype)
     return feeds
@@ -160,7 +98,7 @@ def _by_running(
     except ModelError as error:
         raise ModelError(
             f"the model does not run at the input shapes {dict(shapes)}: {error}",
-            hint="give shapes that it accepts (--input-shape NAME:1,3,224,224) or samples that it accepts",
+            hint=f"give samples that it accepts, or shapes: {shape_hint(model, shapes)}",
         ) from error
 
 
@@ -187,7 +125,7 @@ def concrete_shapes(
     shape = {t.name: tuple(t.dims) for t in model.graph.initializer}
     dtype = {t.name: int(t.data_type) for t in model.graph.initializer}
     for info in (*copy.graph.input, *copy.graph.value_info, *copy.graph.output):
-        dims = _dims(info)
+        dims = _lengths(info)
         if dims is not None and None not in dims:
             shape[info.name] = tuple(d for d in dims if d is not None)
             dtype[info.name] = info.type.tensor_type.elem_type
@@ -219,6 +157,6 @@ def static_lengths(model: ModelProto) -> dict[tuple[str, int], int]:
     return {
         (info.name, axis): length
         for info in infos
-        for axis, length in enumerate(_dims(info) or ())
+        for axis, length in enumerate(declared_dims(info) or ())
         if length is not None
     }

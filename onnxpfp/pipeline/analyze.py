@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from numpy.typing import NDArray
@@ -13,16 +14,18 @@ from onnxpfp.channels import Analysis, Patterns, build_channel_graph
 from onnxpfp.channels.constant_branches import inline_constant_if
 from onnxpfp.channels.decouple import decouple_shuffles
 from onnxpfp.data.inputs import input_specs, size_ref
-from onnxpfp.data.samples import Samples
 from onnxpfp.data.sources import SampleSource, load_samples
 from onnxpfp.data.splits import CalibrationData, Given, split_samples
 from onnxpfp.errors import ModelError
 from onnxpfp.model.constants import Constants, stored_tensors, weight_names
 from onnxpfp.model.draws import with_fixed_draws
 from onnxpfp.model.index import ModelIndex
+from onnxpfp.model.input_shapes import default_input_shapes, shape_hint
 from onnxpfp.model.load import LoadedModel
-from onnxpfp.model.shapes import concrete_shapes, default_input_shapes
+from onnxpfp.model.shapes import concrete_shapes
 from onnxpfp.options import Options
+from onnxpfp.pipeline.batching import choose_batching, with_scores
+from onnxpfp.pipeline.runnable_shapes import runnable_shapes
 from onnxpfp.progress import Clock
 from onnxpfp.runtime.missing import missing_op
 from onnxpfp.runtime.providers import ProviderRequest, resolve_providers
@@ -95,41 +98,43 @@ def read_data(
     given: Given = "none" if calibration is None else "file"
     if isinstance(calibration, str) and calibration == "random":
         given = "random"
+    specs = input_specs(source.model, options.input_shapes)
+    made_up = given != "file"
+    shapes = default_input_shapes(source.model, options.input_shapes)
+    if made_up:
+        shapes = runnable_shapes(source.model, session, options.input_shapes) or shapes
     samples = load_samples(
         "random" if calibration is None else calibration,
-        input_specs(source.model, options.input_shapes),
+        specs,
         count=CHECKS if calibration is None else options.samples or RANDOM_SAMPLES,
-        input_shapes=default_input_shapes(source.model, options.input_shapes),
+        input_shapes=shapes,
         exact=bool(options.input_shapes),
         rng=options.seed,
+        axes=options.sample_axes,
     )
     if options.samples is not None and options.samples < len(samples):
         samples = samples.take(options.samples)
-    split = None if given == "none" else split_samples(samples, options.seed)
     try:
-        return CalibrationData(samples, given, _batch_size(session, samples, options.batch_size or BATCH), split)
+        batching = choose_batching(
+            session, samples, options.batch_size or BATCH, partial(_open_scores, source, options)
+        )
     except ModelError as error:
         feed = next(samples.batches(1))
-        shapes = ", ".join(f"{name} {size_ref(array.shape)}" for name, array in feed.items())
-        hint = error.hint if given == "file" else "give shapes that it accepts: --input-shape NAME:1,3,48,160"
-        raise ModelError(f"{error} (tried {shapes})", hint=hint) from error
+        shapes = {name: tuple(array.shape) for name, array in feed.items()}
+        tried = ", ".join(f"{name} {size_ref(shape)}" for name, shape in shapes.items())
+        hint = (
+            f"give shapes that it accepts, of this form: {shape_hint(source.model, shapes)}" if made_up else error.hint
+        )
+        raise ModelError(f"{error} (tried {tried})", hint=hint) from error
+    samples = batching.samples
+    split = None if given == "none" else split_samples(samples, options.seed)
+    return CalibrationData(samples, given, batching.size, split, batching.single)
 
 
-def _batch_size(session: Session, samples: Samples, wanted: int) -> int:
-    """Return the largest accepted of `wanted` and 1.
-
-    Many exports promise a free batch axis and have a Reshape inside that fixes it.
-    """
-    if samples.fixed_batch is not None:
-        return samples.fixed_batch
-    wanted = min(wanted, len(samples))
-    if wanted > 1:
-        try:
-            session.run(next(samples.batches(wanted)))
-        except ModelError:
-            wanted = 1
-    session.run(next(samples.batches(wanted)))
-    return wanted
+def _open_scores(source: LoadedModel, options: Options) -> Session | None:
+    """Open the model with what its outputs hide, or return None where they hide nothing."""
+    shown = with_scores(with_fixed_draws(source.model))
+    return None if shown is None else open_session(shown, threads=options.threads)
 
 
 def analyze(source: LoadedModel, data: CalibrationData, options: Options, clock: Clock | None = None) -> Analysis:

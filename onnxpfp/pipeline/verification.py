@@ -109,7 +109,7 @@ def verify(
         written,
         _feeds(context, measured),
         allowed=tolerance(analysis.model, analysis.shapes),
-        trials=_other_sizes(analysis.model, feed),
+        trials=_other_sizes(analysis.model, feed, samples.axes),
         providers=context.requests,
         threads=context.options.threads,
     )
@@ -182,8 +182,10 @@ def _feeds(context: RunContext, measured: Measured) -> list[Feed]:
     return [feed for feed, _ in zip(batches, range(ORACLE_RUNS), strict=False)]
 
 
-def _other_sizes(model: ModelProto, feed: Mapping[str, NDArray[np.generic]]) -> list[Mapping[str, NDArray[np.generic]]]:
-    """Double the free first axes, and all free axes: what is right at one size only shows there.
+def _other_sizes(
+    model: ModelProto, feed: Mapping[str, NDArray[np.generic]], sample_axes: Mapping[str, int | None]
+) -> list[Mapping[str, NDArray[np.generic]]]:
+    """Double the free sample axes, and all free axes: what is right at one size only shows there.
 
     Exporters write the sizes of their example into a graph that promises others, so the model may not take them.
     """
@@ -192,7 +194,7 @@ def _other_sizes(model: ModelProto, feed: Mapping[str, NDArray[np.generic]]) -> 
         for info in model.graph.input
         if info.name in feed
     }
-    first = {name: [axis for axis in axes if axis == 0] for name, axes in free.items()}
+    first = {name: [axis for axis in axes if axis == sample_axes.get(name, 0)] for name, axes in free.items()}
     wanted = [axes for axes in (first, free) if any(axes.values())]
     sizes = [{name: _doubled(array, axes.get(name, [])) for name, array in feed.items()} for axes in wanted]
     return [size for size in sizes if sum(array.size for array in size.values()) <= LARGEST_TRIAL]

@@ -31,7 +31,8 @@ class SpillCache:
 
     def put(self, array: NDArray[Any]) -> NDArray[Any]:
         """Return the array as it is, or mapped from a file where memory is full."""
-        if self._takes(array.nbytes):
+        # Text does not lie in one piece that a file could hold.
+        if array.dtype.hasobject or self._takes(array.nbytes):
             return array
         path = self._next()
         np.save(path, array)
@@ -61,5 +62,5 @@ class SpillCache:
         """Make room: nothing reads this array any more."""
         if isinstance(array, np.memmap):
             Path(str(array.filename)).unlink(missing_ok=True)
-        else:
+        elif not array.dtype.hasobject:
             self._held -= array.nbytes

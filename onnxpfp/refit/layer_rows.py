@@ -136,7 +136,7 @@ class LayerFamily:
     positions: int
 
     def add(self, shown: Arrays, given: Arrays, original: Arrays, rng: np.random.Generator, *, tuning: bool) -> None:
-        """Draw the rows of one batch.
+        """Draw the rows of one batch; none where a tensor is empty.
 
         Args:
             shown: Activations that the stage of the original computes.
@@ -148,6 +148,8 @@ class LayerFamily:
         first = self.members[0]
         layer = first.layer
         whole = shown[next(iter(first.shows()))].shape
+        if 0 in (*whole, *given[layer.consumer.data].shape):
+            return
         if not _aligned(layer, given[layer.consumer.data].shape, whole):
             for member in self.members:
                 member.fitted.finite = member.tuning.finite = False

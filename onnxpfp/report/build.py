@@ -161,6 +161,7 @@ def _notes(outcome: Outcome) -> list[str]:
             "keep more, or exclude what leads there"
         )
     notes += draws_notes(context.whole.model)
+    notes += context.data.notes
     if outcome.samples < outcome.samples_wanted:
         notes.append(_sample_note(outcome))
     vacuous = [s for s in selections if not s.keep.all() and s.epsilon.of(s.variant) >= 1]

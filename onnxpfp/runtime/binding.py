@@ -37,7 +37,8 @@ class ReusedOutputs:
             ModelError: As in `Session.run`.
         """
         shapes = {name: array.shape for name, array in feeds.items()}
-        if shapes == self._fed:
+        # onnxruntime binds no text.
+        if shapes == self._fed and not any(array.dtype.hasobject for array in feeds.values()):
             return self.session.run_into(feeds, self._held)
         outputs = self.session.run(feeds)
         if not self._fed:

@@ -6,11 +6,9 @@ import math
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 from onnx import ModelProto
 
 from onnxpfp.arrays import Arrays
-from onnxpfp.data.samples import Feed
 from onnxpfp.errors import VerificationError
 from onnxpfp.model.check import checker_message
 from onnxpfp.verify.finite import Gap, same_largest
@@ -76,7 +74,8 @@ class DriftSums:
         gaps: Distance by float output.
         flips: Share of the numbers that differ, added up over the batches, by other output.
         agree: Samples with the same largest class.
-        votes: Samples of which an output looks like class scores, and has a largest one.
+        votes: Samples of which an output looks like class scores (a float matrix with one row per sample), and has a
+            largest one.
         batches: How many batches there were.
     """
 
@@ -86,11 +85,11 @@ class DriftSums:
     votes: int = 0
     batches: int = 0
 
-    def add(self, feed: Feed, wanted: Arrays, given: Arrays) -> None:
+    def add(self, rows: int | None, wanted: Arrays, given: Arrays) -> None:
         """Add a batch.
 
         Args:
-            feed: The inputs.
+            rows: How long all inputs are along their sample axes; None where that is not one number.
             wanted: Outputs of the original.
             given: Outputs of the pruned model.
         """
@@ -101,7 +100,8 @@ class DriftSums:
                 self.flips[name] = self.flips.get(name, 0.0) + float(np.mean(differs))
                 continue
             self.gaps[name] = self.gaps.get(name, Gap()) + Gap.between(value, given[name])
-        scores = next((name for name in wanted if _looks_like_classes(wanted[name], feed)), None)
+        classes = (name for name, value in wanted.items() if looks_like_classes(value) and len(value) == rows)
+        scores = next(classes, None)
         if scores is not None:
             agree, votes = same_largest(wanted[scores], given[scores])
             self.agree += int((agree & votes).sum())
@@ -121,9 +121,3 @@ class DriftSums:
             lost=sum(gap.lost for gap in gaps),
             gained=sum(gap.gained for gap in gaps),
         )
-
-
-def _looks_like_classes(value: NDArray[np.generic], feed: Feed) -> bool:
-    """A float matrix with one row per sample and at least two columns."""
-    rows = {len(array) for array in feed.values() if array.ndim}
-    return looks_like_classes(value) and rows == {len(value)}

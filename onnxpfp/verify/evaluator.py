@@ -52,7 +52,7 @@ class Evaluator:
         """
         sums, done = DriftSums(), 0
         for feed, count, wanted, given in self._pairs(model):
-            sums.add(feed, wanted, given)
+            sums.add(self.samples.rows(feed), wanted, given)
             done += count
             if progress:
                 progress(done, len(self.samples))

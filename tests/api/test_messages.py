@@ -39,6 +39,7 @@ def test_every_flag_has_its_keyword(kind: type) -> None:
 
 def test_a_shape_is_written_as_python_takes_it() -> None:
     assert in_keywords("give it: --input-shape x:1,3,224,224") == 'give it: input_shapes {"x": (1,3,224,224)}'
+    assert in_keywords("--sample-axis x:1 or --sample-axis m:none") == 'sample_axes {"x": 1} or sample_axes {"m": None}'
     assert in_keywords("--force and --strict are no options of these verbs") == (
         "--force and --strict are no options of these verbs"
     )

@@ -116,8 +116,10 @@ def test_cuda_on_a_machine_without_a_gpu(refuse):
     [
         ("foo", "--input-shape 'foo' is no shape"),
         ("x:1,,3", "--input-shape 'x:1,,3' is no shape"),
-        ("x:", "--input-shape 'x:' is no shape"),
-        ("1x0x8x8", "--input-shape '1x0x8x8' has an axis of size 0"),
+        ("", "--input-shape '' is no shape"),
+        ("x:", "--input-shape x: contradicts the model's ?,3,8,8"),
+        ("1x0x8x8", "--input-shape x:1,0,8,8 contradicts the model's ?,3,8,8"),
+        ("0x3x8x8", "--input-shape x:0,3,8,8 has no sample: its axis 0 is 0"),
         ("xx:1,3,8,8", "--input-shape names 'xx', which is not an input of the model"),
         ("1,3,9,9", "--input-shape x:1,3,9,9 contradicts the model's ?,3,8,8"),
     ],

@@ -153,4 +153,4 @@ class SensitivityObserver(FamilyObserver):
         return self._totals
 
     def _square_sum(self) -> Floats:
-        return self._squares
+        return self._squares if self._samples else np.zeros(len(self.family.lead.channels))
