@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from typing import ClassVar
 
 __all__ = [
@@ -15,10 +16,16 @@ __all__ = [
     "ProviderError",
     "TargetUnreachableError",
     "VerificationError",
+    "legible",
     "one_line",
 ]
 
 _LONGEST_REASON = 400
+LONGEST_WORD = 500
+"""Characters; names and paths that people write are shorter."""
+LONGEST_MESSAGE = 4000
+"""Characters, of which a part may be names out of a file."""
+_LONG = re.compile(rf"\S{{{LONGEST_WORD + 1},}}")
 
 
 class OnnxPfpError(Exception):
@@ -32,8 +39,8 @@ class OnnxPfpError(Exception):
     exit_code: ClassVar[int] = 1
 
     def __init__(self, message: str, *, hint: str = "") -> None:
-        super().__init__(message)
-        self.hint = hint
+        super().__init__(_shortened(legible(message)))
+        self.hint = _shortened(legible(hint))
 
 
 class OptionError(OnnxPfpError):
@@ -80,3 +87,22 @@ def one_line(error: BaseException) -> str:
     # Some reasons begin with the place in the C++ source and the signature of the function.
     text = re.sub(r"^/\S+:\d+ .*?\)(?: const)? ", "", " ".join(text.split()))
     return text if len(text) <= _LONGEST_REASON else text[: _LONGEST_REASON - 3] + "..."
+
+
+def legible(text: str) -> str:
+    """Return a text that can be shown: what steers a terminal or turns its lines around is `?`, long words are cut.
+
+    Names come from files, and who made those may want to write on the reader's screen.
+    """
+    if not text.isprintable():
+        text = "".join(c if c in "\n\t" or not _steers(c) else "?" for c in text)
+    return _LONG.sub(lambda word: f"{word[0][: LONGEST_WORD // 2]}...{word[0][-LONGEST_WORD // 4 :]}", text)
+
+
+def _steers(character: str) -> bool:
+    """Tell whether a character is a control or formatting one, or half of a pair."""
+    return unicodedata.category(character) in {"Cc", "Cf", "Cs"}
+
+
+def _shortened(message: str) -> str:
+    return message if len(message) <= LONGEST_MESSAGE else f"{message[:LONGEST_MESSAGE]}..."

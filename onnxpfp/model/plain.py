@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from onnx import AttributeProto, ModelProto, NodeProto, SparseTensorProto, TensorProto, helper, numpy_helper
+
+from onnxpfp.errors import ModelError
 
 __all__ = ["with_plain_constants"]
 
@@ -51,9 +55,17 @@ def _plain(node: NodeProto) -> AttributeProto | None:
 
 
 def _dense(sparse: SparseTensorProto, name: str) -> TensorProto:
-    """Fill a sparse tensor up with zeros; its indices are positions in the flat tensor, or one per axis."""
+    """Fill a sparse tensor up with zeros; its indices are positions in the flat tensor, or one per axis.
+
+    Raises:
+        ModelError: One lies outside the tensor.
+    """
     values, indices = numpy_helper.to_array(sparse.values), numpy_helper.to_array(sparse.indices)
-    out = np.zeros(tuple(sparse.dims), values.dtype)
+    sizes = tuple(sparse.dims)
+    ends = math.prod(sizes) if indices.ndim == 1 else np.array(sizes)
+    if values.ndim != 1 or ((indices < 0) | (indices >= ends)).any():
+        raise ModelError(f"the sparse weight '{sparse.values.name}' has numbers outside its shape {list(sizes)}")
+    out = np.zeros(sizes, values.dtype)
     if indices.ndim == 1:
         out.reshape(-1)[indices] = values
     else:

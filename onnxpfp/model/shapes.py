@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,7 @@ from onnxpfp.model.attributes import Attributes
 from onnxpfp.model.edit import forget_axis_names
 from onnxpfp.runtime import open_session
 from onnxpfp.runtime.external_data import externalise
+from onnxpfp.runtime.memory import amount_text, memory_limit
 
 __all__ = ["Shapes", "concrete_shapes", "default_input_shapes", "static_lengths", "true_inputs"]
 
@@ -97,7 +99,24 @@ def default_input_shapes(model: ModelProto, given: Mapping[str, tuple[int, ...]]
         free = IMAGE_SIDE if len(dims) == 4 else SEQUENCE
         defaults = [1, channels.get(name, free)] + [free] * len(dims)
         chosen[name] = tuple(default if d is None else d for default, d in zip(defaults, dims, strict=False))
+    for name, shape in chosen.items():
+        _require_memory(name, shape)
     return chosen
+
+
+def _require_memory(name: str, shape: tuple[int, ...]) -> None:
+    """Refuse an input that no memory holds, in whatever type; nothing is made up then.
+
+    Raises:
+        ModelError: It is one.
+    """
+    size, limit = math.prod(shape), memory_limit()
+    if size > limit:
+        raise ModelError(
+            f"the input '{name}' of shape {list(shape)} takes {amount_text(size)} or more, "
+            f"and the memory is {amount_text(limit)}",
+            hint=f"give a smaller shape, if its axes are free: --input-shape {name}:1,3,224,224",
+        )
 
 
 def _channels_read(model: ModelProto) -> dict[str, int]:
