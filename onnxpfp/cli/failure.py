@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from onnxpfp.errors import CalibrationError, ModelError, OnnxPfpError, PlanError, TargetUnreachableError
+from onnxpfp.errors import CalibrationError, ModelError, OnnxPfpError, PlanError, TargetUnreachableError, legible
 
 __all__ = ["failing_in_one_line", "naming_files"]
 
@@ -53,7 +53,7 @@ def _failed(message: str, hint: str, code: int, verbosity: int) -> click.excepti
 
 
 def _fold(text: str) -> str:
-    return " ".join(text.split())
+    return " ".join(legible(text).split())
 
 
 @contextmanager

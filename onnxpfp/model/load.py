@@ -149,6 +149,8 @@ def _recognise(data: bytes) -> tuple[str, str] | None:
 
 
 def _read(path: Path, scratch: WeightFile) -> LoadedModel:
+    if not os.path.lexists(path):
+        raise ModelError(f"{path}: there is no such file")
     data = read_given(
         path, MESSAGE_LIMIT, ModelError, hint="save it with its weights in another file: onnx.save_model(..., True)"
     )

@@ -34,8 +34,6 @@ def read_given(path: Path, limit: int, error: type[OnnxPfpError], *, hint: str) 
             if not stat.S_ISREG(status.st_mode):
                 raise error(f"{path}: is no regular file", hint="give a file on a disk")
             data = b"" if status.st_size > limit else file.read(status.st_size)
-    except FileNotFoundError as missing:
-        raise error(f"{path}: there is no such file") from missing
     except (OSError, ValueError) as failure:
         # A name with a null byte is a ValueError.
         reason = failure.strerror if isinstance(failure, OSError) else failure
