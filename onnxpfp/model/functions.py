@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, inliner
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, checker, inliner
 
+from onnxpfp.errors import ModelError, one_line
 from onnxpfp.model.constants import all_graphs, subgraphs
 
 __all__ = ["without_functions"]
@@ -18,6 +19,9 @@ def without_functions(model: ModelProto) -> ModelProto:
 
     Args:
         model: The model; it is not changed.
+
+    Raises:
+        ModelError: A call does not fit its function.
     """
     if not model.functions:
         return model
@@ -32,11 +36,24 @@ def without_functions(model: ModelProto) -> ModelProto:
         if not outermost:
             break
         _give_defaults(flat)
-        flat = inliner.inline_selected_functions(flat, [(f.domain, f.name) for f in outermost])
+        flat = _inlined(flat, [(f.domain, f.name) for f in outermost])
     for tensor, weight in zip(flat.graph.initializer, weights, strict=True):
         tensor.CopyFrom(weight)
     _correct_imports(model, flat)
     return flat
+
+
+def _inlined(model: ModelProto, functions: list[tuple[str, str]]) -> ModelProto:
+    """Inline some functions.
+
+    Raises:
+        ModelError: A call does not fit its function.
+    """
+    try:
+        return inliner.inline_selected_functions(model, functions)
+    except (RuntimeError, ValueError, checker.ValidationError) as error:
+        names = ", ".join(name for _, name in functions)
+        raise ModelError(f"calls of the local functions {names} do not fit them: {one_line(error)}") from error
 
 
 def _calls(nodes: Iterable[NodeProto]) -> Iterator[tuple[str, str]]:

@@ -12,12 +12,12 @@ from onnxpfp.errors import ModelError
 __all__ = ["with_plain_constants"]
 
 _SHORT = {
-    "value_float": TensorProto.FLOAT,
-    "value_floats": TensorProto.FLOAT,
-    "value_int": TensorProto.INT64,
-    "value_ints": TensorProto.INT64,
+    "value_float": (TensorProto.FLOAT, AttributeProto.FLOAT),
+    "value_floats": (TensorProto.FLOAT, AttributeProto.FLOATS),
+    "value_int": (TensorProto.INT64, AttributeProto.INT),
+    "value_ints": (TensorProto.INT64, AttributeProto.INTS),
 }
-"""Element type by short form."""
+"""Types of element and attribute by short form."""
 
 
 def with_plain_constants(model: ModelProto) -> ModelProto:
@@ -25,6 +25,9 @@ def with_plain_constants(model: ModelProto) -> ModelProto:
 
     Args:
         model: The model; it is not changed.
+
+    Raises:
+        ModelError: One holds no number, or one outside its shape.
     """
     if not model.graph.sparse_initializer and not any(_plain(node) for node in model.graph.node):
         return model
@@ -48,8 +51,11 @@ def _plain(node: NodeProto) -> AttributeProto | None:
         if attribute.name == "sparse_value":
             return helper.make_attribute("value", _dense(attribute.sparse_tensor, ""))
         if attribute.name in _SHORT:
+            element, form = _SHORT[attribute.name]
+            if attribute.type != form or attribute.ref_attr_name:
+                raise ModelError(f"the Constant '{node.name or node.output[0]}' has no number in {attribute.name}")
             numbers: object = helper.get_attribute_value(attribute)
-            dtype = helper.tensor_dtype_to_np_dtype(_SHORT[attribute.name])
+            dtype = helper.tensor_dtype_to_np_dtype(element)
             return helper.make_attribute("value", numpy_helper.from_array(np.array(numbers, dtype)))
     return None
 
