@@ -121,7 +121,7 @@ def save_model(path: Path, model: ModelProto, *, external: bool, force: bool = F
 
 
 def save_alone(path: Path, data: bytes) -> int:
-    """Write a model that holds its weights; those that a model of that name had beside it go with it.
+    """Write a model that holds its weights; those that a model of that name had beside it go then.
 
     Returns:
         Bytes written.

@@ -109,7 +109,9 @@ def test_a_kill_leaves_a_whole_output(results: Any, exists: str, tmp_path: Path)
             (folder / name).unlink()
         onnxpfp.save_result(new, target)
         assert np.array_equal(outputs(target), expected)
-        assert sorted(path.name for path in folder.iterdir()) == ["out.onnx", *(["out.onnx.data"] if external else [])]
+        left = {path.name for path in folder.iterdir()}
+        # A model that holds its weights cannot tell that those beside it were the old one's.
+        assert left == {"out.onnx", "out.onnx.data"} if external else left <= {"out.onnx", *stale}
     assert at > (8 if external else 4)
 
 
