@@ -15,6 +15,7 @@ __all__ = [
     "PlanError",
     "ProviderError",
     "TargetUnreachableError",
+    "TimeLimitError",
     "VerificationError",
     "legible",
     "one_line",
@@ -73,6 +74,13 @@ class TargetUnreachableError(OnnxPfpError):
     """Nothing can be pruned, or not as much as was asked for."""
 
     exit_code = 3
+
+
+class TimeLimitError(OnnxPfpError):
+    """It takes longer than it may."""
+
+    exit_code = 124
+    """That of timeout(1)."""
 
 
 class VerificationError(OnnxPfpError):

@@ -113,10 +113,14 @@ def check_soundness(title: str, model: ModelProto) -> None:
 
 def _check_names(title: str, model: ModelProto) -> None:
     """Refuse names that are no text: protobuf hands out the bytes of what is not UTF-8."""
+    _require_texts(title, (opset.domain for opset in model.opset_import))
     for graph in (*all_graphs(model), *model.functions):
         names: list[object] = [graph.name, *(text for node in graph.node for text in _names_of(node))]
         if isinstance(graph, GraphProto):
             names += [info.name for info in chain(graph.input, graph.output, graph.value_info)]
+        else:
+            names += [graph.domain, graph.overload, *graph.input, *graph.output, *graph.attribute]
+            names += [opset.domain for opset in graph.opset_import]
         _require_texts(title, names)
 
 
@@ -127,7 +131,7 @@ def _require_texts(title: str, names: Iterable[object]) -> None:
 
 
 def _names_of(node: NodeProto) -> Iterator[str]:
-    yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
+    yield from (node.name, node.op_type, node.domain, node.overload, *node.input, *node.output)
     yield from (attribute.name for attribute in node.attribute)
 
 

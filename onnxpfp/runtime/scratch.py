@@ -1,7 +1,7 @@
 """Temporary files and folders: all have names by which those that a kill leaves behind are known.
 
-Whoever starts this process may want to remove them after he has killed it (`onnxpfp.cli.supervisor`), so a name is told
-before anything of that name is made.
+Whoever watches over this process removes them after he has killed it (`onnxpfp.cli.supervisor`), so a name is told before
+anything of that name is made.
 """
 
 from __future__ import annotations
@@ -9,35 +9,22 @@ from __future__ import annotations
 import os
 import secrets
 import tempfile
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["PREFIX", "Listener", "listen", "saving", "temporary_file", "temporary_folder"]
+from onnxpfp.supervision import tell
+
+__all__ = ["PREFIX", "saving", "temporary_file", "temporary_folder"]
 
 PREFIX = ".onnxpfp-"
 """How the names of all temporary files and folders begin."""
-
-Listener = Callable[[str, str], None]
-"""Told `temporary` and the path of what will be made, `saving` where final files are put into place, and `saved`."""
-
-_LISTENERS: list[Listener] = []
-
-
-def listen(listener: Listener) -> None:
-    """Tell somebody of everything temporary from now on."""
-    _LISTENERS.append(listener)
-
-
-def _tell(event: str, what: str = "") -> None:
-    for listener in _LISTENERS:
-        listener(event, what)
 
 
 def _fresh(parent: Path | None) -> Path:
     folder = Path(tempfile.gettempdir()) if parent is None else parent
     path = Path(os.path.abspath(folder)) / f"{PREFIX}{os.getpid()}-{secrets.token_hex(6)}"
-    _tell("temporary", str(path))
+    tell("temporary", str(path))
     return path
 
 
@@ -58,8 +45,8 @@ def temporary_folder(parent: Path | None = None) -> Path:
 @contextmanager
 def saving() -> Generator[None]:
     """Say that final files are put into place: it takes a moment, and leaves names behind if it is cut short."""
-    _tell("saving")
+    tell("saving")
     try:
         yield
     finally:
-        _tell("saved")
+        tell("saved")
