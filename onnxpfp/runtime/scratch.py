@@ -1,7 +1,7 @@
 """Temporary files and folders: all have names by which those that a kill leaves behind are known.
 
-Whoever watches over this process removes them after he has killed it (`onnxpfp.cli.supervisor`), so a name is told before
-anything of that name is made.
+Whoever watches over this process removes them after he has killed it (`onnxpfp.cli.supervisor`), so a name is told
+before anything of that name is made.
 """
 
 from __future__ import annotations
