@@ -36,7 +36,11 @@ def without_functions(model: ModelProto) -> ModelProto:
         if not outermost:
             break
         _give_defaults(flat)
+        before = len(flat.functions)
         flat = _inlined(flat, [(f.domain, f.name) for f in outermost])
+        if len(flat.functions) == before:
+            # The inliner leaves what it does not understand, such as a function in a domain of the standard.
+            break
     for tensor, weight in zip(flat.graph.initializer, weights, strict=True):
         tensor.CopyFrom(weight)
     _correct_imports(model, flat)

@@ -301,6 +301,51 @@ def test_functions_of_one_name() -> None:
         load(model)
 
 
+def test_a_call_that_does_not_fit_its_function() -> None:
+    model = _calling({"F": []})
+    call = next(node for node in model.graph.node if node.op_type == "F")
+    call.input.extend(["w1", "w1", "w1"])
+    with pytest.raises(ModelError, match="calls of the local functions F do not fit them: "):
+        load(model)
+
+
+def test_functions_that_the_inliner_leaves_alone_are_left_to_onnxruntime() -> None:
+    # Found by fuzzing: functions without a name were tried again and again.
+    for names in (("", ""), ("", "F"), ("local", "")):
+        model = _calling({"F": []})
+        model.functions.append(helper.make_function("local", "G", [], [], [], []))
+        model.functions[-1].domain, model.functions[-1].name = names
+        started = time.monotonic()
+        load(model)
+        assert time.monotonic() - started < SECONDS
+
+
+@pytest.mark.parametrize(
+    "attribute",
+    [
+        onnx.AttributeProto(name="value_float", type=onnx.AttributeProto.FLOAT, ref_attr_name="alpha"),
+        onnx.AttributeProto(name="value_float", type=onnx.AttributeProto.GRAPH),
+        onnx.AttributeProto(name="value_ints", type=onnx.AttributeProto.STRINGS, strings=[b"a"]),
+        onnx.AttributeProto(name="value_int", type=onnx.AttributeProto.TENSOR),
+    ],
+    ids=["reference", "graph", "texts", "tensor"],
+)
+def test_constants_without_a_number(attribute: onnx.AttributeProto) -> None:
+    model = nets.chain()
+    model.graph.node.insert(0, onnx.NodeProto(op_type="Constant", output=["c"], attribute=[attribute]))
+    with pytest.raises(ModelError, match=f"the Constant 'c' has no number in {attribute.name}"):
+        load(model)
+
+
+def test_names_of_functions_that_are_no_text(tmp_path: Path) -> None:
+    for field in ("name", "domain", "overload"):
+        model = _calling({"F": []})
+        setattr(model.functions[0], field, "QQQQ")
+        path = written(tmp_path, model)
+        path.write_bytes(path.read_bytes().replace(b"QQQQ", b"\xff\xfe\x80\x81"))
+        assert "is not text in UTF-8" in refused(path)
+
+
 def test_names_that_are_no_text(tmp_path: Path) -> None:
     for field in ("name", "op_type", "domain", "input", "output"):
         model = nets.chain()
