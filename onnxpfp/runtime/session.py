@@ -185,7 +185,7 @@ def open_session(
     if apart:
         _save_memory(ort, options)
     # Weights may be folded while a session is made, and that may take as long as a run.
-    with stoppable(partial(getattr(options, "set_load_cancellation_flag", bool), True)):
+    with stoppable(partial(options.set_load_cancellation_flag, True)):
         handle = _create(ort, _payload(model), options, requests)
     running = tuple(cast("list[str]", handle.get_providers()))
     for request in requests:

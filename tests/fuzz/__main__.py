@@ -1,7 +1,7 @@
 """Fuzz a reader: `cd tests && python -m fuzz model --seconds 600`, and `data` and `plan`.
 
-With atheris (`pip install atheris`) mutations are led by the lines they reach; without it they are drawn at random. Every
-finding is written to `--findings` with its traceback; a crash of the process, or an input over which it hangs, is left
+With atheris (`pip install atheris`) mutations are led by the lines they reach; without it they are drawn at random.
+Every finding is written to `--findings` with its traceback; a crash of the process, or an input over which it hangs, is left
 there as `last-TARGET`. All memory that it may take is `--memory` bytes.
 """
 
@@ -81,7 +81,7 @@ def main() -> None:
 
     seeds = target.seeds()
     if not led:
-        rng = random.Random(given.seed)  # noqa: S311
+        rng = random.Random(given.seed)
         while True:
             data = rng.choice(seeds)
             for _ in range(rng.choice((1, 1, 2, 3))):
@@ -93,7 +93,7 @@ def main() -> None:
         (corpus / f"seed-{number}").write_bytes(seed)
 
     def mutated(data: bytes, max_size: int, seed: int) -> bytes:
-        rng = random.Random(seed)  # noqa: S311
+        rng = random.Random(seed)
         plain = rng.random() < 0.2
         return atheris.Mutate(data, max_size) if plain else target.mutate(data, rng)[:max_size]
 

@@ -1,4 +1,4 @@
-"""Changes to valid files that keep most of their structure: of protobuf fields, of JSON values, of members of archives."""
+"""Changes to valid files that keep most of their structure: of protobuf fields, JSON values, members of archives."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is fuzzed: the reader of models, of data and of plans. Whatever they are given, only errors of onnxpfp come out."""
+"""What is fuzzed: the readers of models, data and plans. Whatever they are given, only errors of onnxpfp come out."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from pathlib import Path
 import nets
 import numpy as np
 import onnx
-from fuzz.mutations import mutate_archive, mutate_json, mutate_model
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 import onnxpfp
+from fuzz.mutations import mutate_archive, mutate_json, mutate_model
 from onnxpfp.data.inputs import InputSpec
 from onnxpfp.data.sources import load_samples
 from onnxpfp.errors import OnnxPfpError
@@ -50,11 +50,13 @@ class Target:
             try:
                 self.read(path)
             except OnnxPfpError as error:
-                assert str(error)
-                assert len(str(error)) < 5000
-                assert "\x1b" not in str(error)
-                return False
-            return True
+                message = str(error)
+            else:
+                return True
+        assert message
+        assert len(message) < 5000
+        assert "\x1b" not in message
+        return False
 
 
 def _models() -> list[bytes]:
