@@ -1,8 +1,8 @@
 """Fuzz a reader: `cd tests && python -m fuzz model --seconds 600`, and `data` and `plan`.
 
 With atheris (`pip install atheris`) mutations are led by the lines they reach; without it they are drawn at random.
-Every finding is written to `--findings` with its traceback; a crash of the process, or an input over which it hangs, is left
-there as `last-TARGET`. All memory that it may take is `--memory` bytes.
+Every finding is written to `--findings` with its traceback; a crash of the process, or an input over which it hangs, is
+left there as `last-TARGET`. All memory that it may take is `--memory` bytes.
 """
 
 from __future__ import annotations

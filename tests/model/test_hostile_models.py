@@ -368,6 +368,31 @@ def test_names_of_a_megabyte_are_cut_in_messages(tmp_path: Path) -> None:
     assert message.endswith("does not have the numbers that its shape [8, 3, 3, 3] says")
 
 
+@pytest.mark.parametrize("kind", ["chain", "fan", "computed"])
+def test_many_nodes_are_read_in_little_time(kind: str) -> None:
+    model = nets.chain()
+    names = [f"n{number}" for number in range(20_000)]
+    if kind == "chain":
+        nodes = [
+            helper.make_node("Relu", [before], [after]) for before, after in zip(["w1", *names], names, strict=False)
+        ]
+    elif kind == "fan":
+        nodes = [helper.make_node("Relu", ["w1"], [name]) for name in names]
+    else:
+        nodes = [
+            helper.make_node("Neg", [before], [after]) for before, after in zip(["w1", *names], names, strict=False)
+        ]
+        nodes.append(helper.make_node("ReduceMean", [names[-1]], ["mean"], axes=[0]))
+        model.graph.node[0].input[1] = "moved"
+        nodes.append(helper.make_node("Sub", ["w1", "mean"], ["moved"]))
+    nodes += model.graph.node
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    started = time.process_time()
+    load(model)
+    assert time.process_time() - started < SECONDS
+
+
 def test_a_constant_without_an_output(tmp_path: Path) -> None:
     for outputs in ([], [""]):
         model = nets.chain()
