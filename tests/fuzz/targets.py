@@ -116,9 +116,9 @@ def _arrays() -> list[bytes]:
 
 
 def _read_data(path: Path) -> None:
-    for specs in (SPECS, SPECS[:1]):
-        samples = load_samples(path, specs)
-        next(samples.batches(4))
+    # What is no archive has one array, which is enough for one input.
+    samples = load_samples(path, SPECS if path.read_bytes().startswith(b"PK") else SPECS[:1])
+    next(samples.batches(4))
 
 
 _GRAPH = onnxpfp.prune(nets.chain(), keep_macs=0.5, round_to=1)
