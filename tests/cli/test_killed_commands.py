@@ -43,6 +43,11 @@ def command(folder: Path, keep: float, **options: object) -> subprocess.Popen[by
     )  # type: ignore[call-overload]
 
 
+def heard() -> None:
+    """Let Ctrl-C be heard where whoever started the tests in the background had it ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def ended(process: subprocess.Popen[bytes]) -> tuple[int, str]:
     """Wait for the end; returns the exit code and what it printed, but for notes."""
     with process:
@@ -108,7 +113,7 @@ def test_ended_at_any_moment(finished: tuple[Path, Path, float], how: str, tmp_p
     for number in range(-(-MOMENTS // 4)):
         folder = tmp_path / str(number)
         shutil.copytree(old, folder)
-        process = command(folder, 0.5, start_new_session=True)
+        process = command(folder, 0.5, start_new_session=True, preexec_fn=heard)
         if number % 2:
             time.sleep(rng.uniform(0.1, 1.1) * seconds)
         else:
@@ -127,6 +132,7 @@ def test_ended_at_any_moment(finished: tuple[Path, Path, float], how: str, tmp_p
         if process.returncode and not how.startswith("kill"):
             assert (process.returncode, error) in [(130, "Error: interrupted\n"), (143, "Error: terminated\n")]
         kept.append(check(folder, old, new, clean=not how.startswith("kill")))
+        assert process.returncode or kept[-1] == "new"
         shutil.rmtree(folder)
     print(how, {which: kept.count(which) for which in set(kept)})
 
