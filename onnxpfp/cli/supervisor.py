@@ -161,6 +161,8 @@ def supervised(work: Callable[[], T]) -> T:
     parent, (read, write) = os.getpid(), os.pipe()
     sys.stdout.flush()
     sys.stderr.flush()
+    # Until both know what to do about a signal, none is heard.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     pid = os.fork()
     if pid:
         os.close(write)
@@ -191,6 +193,7 @@ def _become_child(parent: int, pipe: int) -> None:
             os.write(pipe, json.dumps([event, what]).encode() + b"\n")
 
     listen(send)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
 
 
 def _watch(child: _Child) -> NoReturn:
@@ -207,6 +210,7 @@ def _watch(child: _Child) -> NoReturn:
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, stop)
     try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
         status = child.work_on()
     except _Stopped as stopped:
         child.end()
