@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from typing import ClassVar
 
 __all__ = [
@@ -14,11 +15,18 @@ __all__ = [
     "PlanError",
     "ProviderError",
     "TargetUnreachableError",
+    "TimeLimitError",
     "VerificationError",
+    "legible",
     "one_line",
 ]
 
 _LONGEST_REASON = 400
+LONGEST_WORD = 500
+"""Characters; names and paths that people write are shorter."""
+LONGEST_MESSAGE = 4000
+"""Characters, of which a part may be names out of a file."""
+_LONG = re.compile(rf"\S{{{LONGEST_WORD + 1},}}")
 
 
 class OnnxPfpError(Exception):
@@ -32,8 +40,8 @@ class OnnxPfpError(Exception):
     exit_code: ClassVar[int] = 1
 
     def __init__(self, message: str, *, hint: str = "") -> None:
-        super().__init__(message)
-        self.hint = hint
+        super().__init__(_shortened(legible(message)))
+        self.hint = _shortened(legible(hint))
 
 
 class OptionError(OnnxPfpError):
@@ -68,6 +76,13 @@ class TargetUnreachableError(OnnxPfpError):
     exit_code = 3
 
 
+class TimeLimitError(OnnxPfpError):
+    """It takes longer than it may."""
+
+    exit_code = 124
+    """That of timeout(1)."""
+
+
 class VerificationError(OnnxPfpError):
     """The pruned model is not what it must be; nothing was written."""
 
@@ -80,3 +95,22 @@ def one_line(error: BaseException) -> str:
     # Some reasons begin with the place in the C++ source and the signature of the function.
     text = re.sub(r"^/\S+:\d+ .*?\)(?: const)? ", "", " ".join(text.split()))
     return text if len(text) <= _LONGEST_REASON else text[: _LONGEST_REASON - 3] + "..."
+
+
+def legible(text: str) -> str:
+    """Return a text that can be shown: what steers a terminal or turns its lines around is `?`, long words are cut.
+
+    Names come from files, and who made those may want to write on the reader's screen.
+    """
+    if not text.isprintable():
+        text = "".join(c if c in "\n\t" or not _steers(c) else "?" for c in text)
+    return _LONG.sub(lambda word: f"{word[0][: LONGEST_WORD // 2]}...{word[0][-LONGEST_WORD // 4 :]}", text)
+
+
+def _steers(character: str) -> bool:
+    """Tell whether a character is a control or formatting one, or half of a pair."""
+    return unicodedata.category(character) in {"Cc", "Cf", "Cs"}
+
+
+def _shortened(message: str) -> str:
+    return message if len(message) <= LONGEST_MESSAGE else f"{message[:LONGEST_MESSAGE]}..."

@@ -42,6 +42,9 @@ DEFAULT_WORKSPACE = 512_000_000
 LEAST_WORKSPACE = 1_000_000
 """Bytes; who gives less has another unit in mind."""
 
+LONGEST_TIMEOUT = 10_000_000
+"""Seconds; what waits for longer (116 days) overflows."""
+
 SCORES: Mapping[str, str] = {
     "pfp": "pfp:Pfp",
     "reconstruction": "reconstruction:Reconstruction",
@@ -177,6 +180,11 @@ def _workspace(flag: str, value: int) -> None:
         raise OptionError(f"{flag} {value} bytes is less than 1MB", hint="512MB is the default")
 
 
+def _seconds(flag: str, value: float) -> None:
+    if not 0 < value <= LONGEST_TIMEOUT:
+        raise OptionError(f"{flag} {value:g} is no number of seconds", hint=f"{flag} 600 is ten minutes")
+
+
 def _seed(flag: str, value: int) -> None:
     if not math.isfinite(value) or value < 0:
         raise OptionError(f"{flag} {value} must not be negative")
@@ -184,7 +192,7 @@ def _seed(flag: str, value: int) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelOptions:
-    """Options of every verb: the input shapes, and ops that onnxruntime lacks."""
+    """Options of every verb: the input shapes, ops that onnxruntime lacks, and how long it may take."""
 
     input_shapes: Mapping[str, tuple[int, ...]] = _option(
         {},
@@ -202,6 +210,14 @@ class ModelOptions:
         metavar="LIBRARY",
         repeated=True,
         check=_libraries,
+    )
+    timeout: float | None = _option(
+        None,
+        "Stop after so many seconds, whatever is running then, and write nothing.",
+        "runtime",
+        metavar="SECONDS",
+        default_text="never",
+        check=_seconds,
     )
 
     def __post_init__(self) -> None:

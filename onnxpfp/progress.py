@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 
+from onnxpfp.time_limit import note_progress
+
 __all__ = ["Clock", "Count", "Progress"]
 
 Progress = Callable[[str, int, int], None]
@@ -45,11 +47,20 @@ class Clock:
         """
         outer = self._go_on(name)
         self.seconds.setdefault(name, 0.0)
-        self.progress(name, 0, 1)
+        self._tell(name, 0, 1)
         try:
-            yield partial(self.progress, name)
+            yield partial(self._tell, name)
         finally:
             self._go_on(outer)
+
+    def _tell(self, name: str, done: int, total: int) -> None:
+        """Say how far a phase is.
+
+        Raises:
+            TimeLimitError: There is a limit of time, and it is over.
+        """
+        note_progress(name if (done, total) == (0, 1) else f"{name}, {done} of {total}")
+        self.progress(name, done, total)
 
     def _go_on(self, name: str) -> str:
         """Settle what has passed, and go on with a phase; returns the phase before."""

@@ -10,7 +10,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "onnxpfp"
 PURE = [*sorted((PACKAGE / "score").glob("*.py")), *sorted((PACKAGE / "allocation").glob("*.py"))]
-BASE = ["errors", "arrays", "progress", "options"]
+BASE = ["errors", "arrays", "supervision", "time_limit", "progress", "options"]
 ORDER = [
     *BASE,
     *("runtime", "model", "channels", "rewrite", "data", "linear", "score", "allocation", "verify", "calibrate"),

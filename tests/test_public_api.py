@@ -70,7 +70,7 @@ def test_errors_have_exit_codes_and_hints() -> None:
     codes = {
         name: getattr(errors, name).exit_code for name in errors.__all__ if isinstance(getattr(errors, name), type)
     }
-    special = {"OptionError": 2, "TargetUnreachableError": 3, "VerificationError": 4}
+    special = {"OptionError": 2, "TargetUnreachableError": 3, "VerificationError": 4, "TimeLimitError": 124}
     assert codes == {name: special.get(name, 1) for name in codes}
     assert set(special) | {"ModelError", "CalibrationError", "ProviderError", "PlanError", "OutputError"} <= set(codes)
     for name in codes:

@@ -14,6 +14,7 @@ the system takes them back when it needs memory. The largest resident size, whic
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import subprocess
 import sys
@@ -25,6 +26,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 from onnx import NodeProto, TensorProto, helper
+
+from benchmarks.speed.machine import worker
 
 MIB = 1 << 20
 CONVOLUTIONS, PRODUCTS = 10, 28
@@ -133,13 +136,15 @@ def watch(command: list[str]) -> Run:
     """Run a command and sample its memory until it ends."""
     start = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    peak = 0
-    status = Path(f"/proc/{process.pid}/status")
+    peak, status = 0, ""
     while True:
         done, code, usage = os.wait4(process.pid, os.WNOHANG)
         if done:
             break
-        fields = dict(line.split(":", 1) for line in status.read_text().splitlines() if ":" in line)
+        # The worker may end between two lines of this loop.
+        with contextlib.suppress(OSError):
+            status = Path(f"/proc/{worker(process.pid)}/status").read_text()
+        fields = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
         peak = max(peak, sum(1024 * int(fields.get(name, "0").split()[0]) for name in ("RssAnon", "RssShmem")))
         time.sleep(0.002)
     process.returncode = os.waitstatus_to_exitcode(code)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.speed.machine import cores, limited, memory
+from benchmarks.speed.machine import cores, limited, memory, worker
 from benchmarks.speed.networks import Places, file_of, images_of
 from benchmarks.speed.rows import Command
 
@@ -104,7 +104,7 @@ def _spend(command: Sequence[str]) -> _Spent:
 def _watch(process: int, peaks: list[int], ended: threading.Event) -> None:
     while not ended.wait(POLL_SECONDS):
         try:
-            peaks.append(memory(process).get("VmHWM", 0))
+            peaks.append(memory(worker(process)).get("VmHWM", 0))
         except OSError:
             # It is gone.
             return

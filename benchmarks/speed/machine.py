@@ -53,6 +53,12 @@ def limited(threads: int) -> Generator[None]:
                 os.environ[name] = value
 
 
+def worker(process: int) -> int:
+    """Return the process that works for a command: its child, where it has one (`onnxpfp.cli.supervisor`)."""
+    children = Path(f"/proc/{process}/task/{process}/children").read_text(encoding="utf-8").split()
+    return int(children[0]) if children else process
+
+
 def memory(process: int | str = "self") -> Mapping[str, int]:
     """Return the memory of a process in bytes by the names of /proc/PID/status: VmRSS now, VmHWM at its peak.
 

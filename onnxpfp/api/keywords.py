@@ -20,6 +20,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 from onnxpfp.errors import OnnxPfpError
 from onnxpfp.model.load import ModelSource
 from onnxpfp.options import VERB_OPTIONS, Option, declared
+from onnxpfp.time_limit import limited
 
 __all__ = ["CALIBRATION", "PROGRESS", "documented", "in_keywords", "keywords"]
 
@@ -63,7 +64,9 @@ def keywords(
         @functools.wraps(function)
         def call(model: ModelSource, *args: P.args, **given: P.kwargs) -> R:
             try:
-                return function(model, kind(*args, **given))
+                arguments = kind(*args, **given)
+                with limited(cast("Any", arguments).timeout):
+                    return function(model, arguments)
             except OnnxPfpError as error:
                 error.args = tuple(in_keywords(str(part)) for part in error.args)
                 error.hint = in_keywords(error.hint)

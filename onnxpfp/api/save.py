@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from onnxpfp.api.prune import Result
-from onnxpfp.model.save import check_target, keep_weights, save_bytes, save_model
+from onnxpfp.model.save import check_target, keep_weights, save_alone, save_model
 
 __all__ = ["save_result"]
 
@@ -24,7 +24,7 @@ def save_result(
         result: What `prune` returned.
         path: Where to.
         source: The input; it is only overwritten with `force`.
-        force: Whether the input may be overwritten.
+        force: Whether the input may be overwritten, and a `<name>.data` that is none of the model at `path`.
 
     Returns:
         Bytes written.
@@ -36,6 +36,5 @@ def save_result(
     check_target(target, source=None if source is None else Path(source), force=force)
     keep_weights(target, result.read)
     if result.unchanged is not None and not result.external:
-        save_bytes(target, result.unchanged)
-        return len(result.unchanged)
-    return save_model(target, result.stored, external=result.external)
+        return save_alone(target, result.unchanged)
+    return save_model(target, result.stored, external=result.external, force=force)

@@ -9,14 +9,13 @@ from __future__ import annotations
 import logging
 import math
 import os
-import tempfile
+import shutil
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby, pairwise
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -36,6 +35,7 @@ from onnxpfp.progress import Count
 from onnxpfp.runtime.binding import DeviceOutputs, ReusedOutputs
 from onnxpfp.runtime.device_memory import DeviceMemory
 from onnxpfp.runtime.providers import ProviderRequest
+from onnxpfp.runtime.scratch import temporary_folder
 from onnxpfp.runtime.session import Session, as_requests, open_session
 
 __all__ = ["BATCH", "NetworkRunner", "choose_batch", "needs_of", "run_observers"]
@@ -328,10 +328,13 @@ def _session(model: ModelProto, requests: Sequence[ProviderRequest], **options: 
     if sum(len(tensor.raw_data) for tensor in model.graph.initializer) < _IN_MEMORY:
         yield open_session(model, requests, spin=False, **options)
         return
-    with tempfile.TemporaryDirectory(prefix="onnxpfp-", ignore_cleanup_errors=True) as folder:
-        path = Path(folder) / "network.onnx"
+    folder = temporary_folder()
+    try:
+        path = folder / "network.onnx"
         cast("Any", onnx).save_model(model, path, save_as_external_data=True, location="network.data")
         yield open_session(path, requests, spin=False, **options)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _show(pool: ThreadPoolExecutor | None, observers: Sequence[Observer], tensors: Arrays, batch: Batch) -> None:

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Protocol, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxpfp.data.archive import read_arrays
 from onnxpfp.errors import CalibrationError
 
 __all__ = ["OpStatistics", "SampleSum", "Statistic", "Statistics", "load_statistics", "merged", "save_statistics"]
@@ -168,16 +169,16 @@ def load_statistics(path: str | Path, kind: type[S]) -> dict[str, S]:
         CalibrationError: The file is missing or has no such statistics.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            document = json.loads(str(file["header"]))
-            if document["format"] != _FORMAT:
-                raise ValueError(document["format"])  # noqa: TRY301
-            parts = [part.name for part in fields(kind)]
-            return {
-                name: kind(**{part: _plain(file[f"{number}.{part}"]) for part in parts})
-                for number, name in enumerate(document["names"])
-            }
-    except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+        arrays = read_arrays(Path(path))
+        document = json.loads(str(arrays["header"]))
+        if document["format"] != _FORMAT:
+            raise ValueError(document["format"])  # noqa: TRY301
+        parts = [part.name for part in fields(kind)]
+        return {
+            name: kind(**{part: _plain(arrays[f"{number}.{part}"]) for part in parts})
+            for number, name in enumerate(document["names"])
+        }
+    except (CalibrationError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise CalibrationError(f"{path} is not a statistics file of onnxpfp", hint="collect it again") from error
 
 

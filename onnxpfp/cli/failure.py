@@ -9,7 +9,16 @@ from pathlib import Path
 
 import click
 
-from onnxpfp.errors import CalibrationError, ModelError, OnnxPfpError, PlanError, TargetUnreachableError
+from onnxpfp.errors import (
+    CalibrationError,
+    ModelError,
+    OnnxPfpError,
+    PlanError,
+    TargetUnreachableError,
+    TimeLimitError,
+    legible,
+)
+from onnxpfp.supervision import tell
 
 __all__ = ["failing_in_one_line", "naming_files"]
 
@@ -49,11 +58,12 @@ def _failed(message: str, hint: str, code: int, verbosity: int) -> click.excepti
     click.echo(f"Error: {_fold(message)}", err=True)
     if hint:
         click.echo(f"Hint: {_fold(hint)}", err=True)
+    tell("told")
     return click.exceptions.Exit(code)
 
 
 def _fold(text: str) -> str:
-    return " ".join(text.split())
+    return " ".join(legible(text).split())
 
 
 @contextmanager
@@ -71,7 +81,7 @@ def naming_files(model: Path, data: str | None, plan: Path | None) -> Generator[
             subject = "--calib-data random" if data == "random" else data
         elif isinstance(error, PlanError):
             subject = None if plan is None else str(plan)
-        elif isinstance(error, ModelError | TargetUnreachableError):
+        elif isinstance(error, ModelError | TargetUnreachableError | TimeLimitError):
             subject = str(model)
         if subject is None or str(subject) in str(error):
             raise

@@ -10,6 +10,7 @@ from onnxpfp.cli.failure import failing_in_one_line, naming_files
 from onnxpfp.cli.options import FILE, Reporting, Typed, options_of, reporting_options, takes
 from onnxpfp.cli.outputs import check_reports, publish
 from onnxpfp.options import ScopeOptions
+from onnxpfp.time_limit import limited
 
 __all__ = ["inspect_command"]
 
@@ -39,7 +40,7 @@ def _run(source: Path, typed: Typed, reporting: Reporting) -> None:
     from onnxpfp.cli.terminal import progress_display
 
     options = options_of(ScopeOptions, typed, source)
-    with naming_files(source, None, None), progress_display(reporting.verbosity) as progress:
+    with naming_files(source, None, None), limited(options.timeout), progress_display(reporting.verbosity) as progress:
         progress("channels", 0, 1)
         inspection = inspect_with(source, options)
     publish(inspection, reporting)

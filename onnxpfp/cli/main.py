@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 import click
 
 import onnxpfp
 from onnxpfp.cli.inspect import inspect_command
 from onnxpfp.cli.prunability import prunability_command
 from onnxpfp.cli.prune import prune_command
+from onnxpfp.cli.supervisor import supervised
 
 __all__ = ["main"]
 
 VERBS: tuple[click.Command, ...] = (prune_command, inspect_command, prunability_command)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+class _Program(click.Group):
+    """The group; as a program it works in a process that is watched over."""
+
+    def __call__(self, *args: Any, **given: Any) -> Any:
+        """Run as a program."""
+        return supervised(partial(super().__call__, *args, **given))
+
+
+@click.group(cls=_Program, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(onnxpfp.__version__, prog_name="onnxpfp")
 def main() -> None:
     """Provable filter pruning of ONNX graphs: a trained network in, a smaller one with the same interface out.
@@ -25,7 +37,8 @@ def main() -> None:
       onnxpfp prunability in.onnx --calib-data calibration.npz
 
     Exit codes: 0 done, 1 something is wrong with model, data or output, 2 usage, 3 the target cannot
-    be reached, 4 the result did not pass its verification. Nothing is written unless it is 0.
+    be reached, 4 the result did not pass its verification, 124 --timeout, 128 + n ended by signal n
+    (130 is Ctrl-C). Nothing is written unless it is 0.
     """  # noqa: D301
 
 

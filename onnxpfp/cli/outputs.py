@@ -28,7 +28,7 @@ class Outputs:
     Attributes:
         model: The pruned model.
         plan: The plan, or None.
-        force: Whether the model may overwrite the input.
+        force: Whether the model may overwrite the input, and its weights a file that is none of theirs.
     """
 
     model: Path
@@ -50,12 +50,15 @@ def check_outputs(outputs: Outputs, reporting: Reporting, source: Path, read: Ma
         OutputError: A result cannot be written where it should go.
     """
     from onnxpfp.model.save import check_target, keep_weights
+    from onnxpfp.model.save_weights import require_own_weights
 
     if not source.exists():
         raise ModelError(f"{source}: there is no such file")
     check_target(outputs.model, source=source, force=outputs.force)
     weights = _weights(source)
     keep_weights(outputs.model, [source, *weights.values()])
+    if weights:
+        require_own_weights(outputs.model, force=outputs.force)
     _keep_apart("OUT", outputs.model, {**weights, **read})
     taken = {"OUT": outputs.model, **read}
     if outputs.plan is not None:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
-from onnxpfp.errors import OptionError
+from onnxpfp.errors import ModelError, OptionError
 
 __all__ = ["parse_axes", "parse_shapes", "parse_size"]
 
@@ -78,10 +78,11 @@ def _only_input(path: Path, flag: str, text: str, example: str) -> str:
     from onnx import ModelProto
 
     from onnxpfp.model.load import load
+    from onnxpfp.runtime.given_files import MESSAGE_LIMIT, read_given
 
     model = ModelProto()
     try:
-        model.ParseFromString(path.read_bytes())
+        model.ParseFromString(read_given(path, MESSAGE_LIMIT, ModelError, hint=""))
     except Exception:
         # The pipeline's own reader says what is wrong with the file.
         model = load(path).model

@@ -10,6 +10,7 @@ from onnxpfp.cli.failure import failing_in_one_line, naming_files
 from onnxpfp.cli.options import FILE, Reporting, Typed, data_file, data_option, options_of, reporting_options, takes
 from onnxpfp.cli.outputs import check_reports, publish
 from onnxpfp.options import PrunabilityOptions
+from onnxpfp.time_limit import limited
 
 __all__ = ["prunability_command"]
 
@@ -40,6 +41,10 @@ def _run(source: Path, calib_data: str | None, typed: Typed, reporting: Reportin
     from onnxpfp.cli.terminal import progress_display
 
     options = options_of(PrunabilityOptions, typed, source)
-    with naming_files(source, calib_data, None), progress_display(reporting.verbosity) as progress:
+    with (
+        naming_files(source, calib_data, None),
+        limited(options.timeout),
+        progress_display(reporting.verbosity) as progress,
+    ):
         report = prunability_with(source, calib_data, options, progress=progress)
     publish(report, reporting)

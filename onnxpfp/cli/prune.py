@@ -12,6 +12,7 @@ from onnxpfp.cli.options import FILE, Reporting, Typed, data_file, data_option, 
 from onnxpfp.cli.outputs import Outputs, check_outputs, publish, write_result
 from onnxpfp.errors import OptionError
 from onnxpfp.options import Options, declared
+from onnxpfp.time_limit import limited
 
 __all__ = ["prune_command"]
 
@@ -23,7 +24,7 @@ __all__ = ["prune_command"]
 @takes(Options)
 @click.option("--plan", type=FILE, metavar="FILE.json", help="Write what was kept, to replay or map back.")
 @click.option("--from-plan", type=FILE, metavar="FILE.json", help="Replay a plan in place of scoring.")
-@click.option("--force", is_flag=True, help="Allow OUT to be IN.")
+@click.option("--force", is_flag=True, help="Allow OUT to be IN, and an OUT.data that is none of OUT's to be replaced.")
 @reporting_options("rows of a table", "20 groups, 8 reasons")
 def prune_command(
     source: Path,
@@ -74,7 +75,11 @@ def _run(
     from onnxpfp.pipeline.plan import Plan
 
     options = options_of(Options, typed, source)
-    with naming_files(source, calib_data, from_plan), progress_display(reporting.verbosity) as progress:
+    with (
+        naming_files(source, calib_data, from_plan),
+        limited(options.timeout),
+        progress_display(reporting.verbosity) as progress,
+    ):
         plan = None if from_plan is None else Plan.read(from_plan)
         # The new weights of a large model wait where they will be written: there is room for them.
         folder = outputs.model.parent

@@ -16,6 +16,7 @@ from rich.progress import BarColumn, SpinnerColumn, Task, TextColumn, TimeElapse
 from rich.progress import Progress as Bar
 from rich.text import Text
 
+from onnxpfp.errors import legible
 from onnxpfp.progress import Progress
 
 __all__ = ["make_console", "progress_display"]
@@ -130,12 +131,20 @@ def _lines() -> Progress:
     return show
 
 
+class _Legible(logging.Formatter):
+    """Writes messages so that names in them steer no terminal."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (its name in logging)
+        """Write a message."""
+        return legible(super().formatMessage(record))
+
+
 @contextmanager
 def _logging(level: int) -> Generator[None]:
     """Send the library's log to stderr for as long as the work lasts."""
     logger = logging.getLogger("onnxpfp")
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("Note: %(message)s" if level > logging.DEBUG else "%(name)s: %(message)s"))
+    handler.setFormatter(_Legible("Note: %(message)s" if level > logging.DEBUG else "%(name)s: %(message)s"))
     before = logger.level, logger.propagate
     logger.addHandler(handler)
     logger.setLevel(level)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import difflib
 import logging
+import math
 import os
-import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, cast, runtime_checkable
@@ -13,10 +13,12 @@ from typing import Any, Protocol, cast, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxpfp.data.archive import read_arrays
 from onnxpfp.data.axes import SampleAxes, sample_axes
-from onnxpfp.data.inputs import InputSpec, input_specs
+from onnxpfp.data.inputs import InputSpec, input_specs, size_ref
 from onnxpfp.data.samples import ArraySamples, FeedSamples, Samples
 from onnxpfp.errors import CalibrationError
+from onnxpfp.runtime.memory import amount_text, memory_limit
 
 __all__ = [
     "DataReader",
@@ -82,7 +84,7 @@ def load_samples(
     if isinstance(source, str) and source == "random":
         return random_samples(specs, count, input_shapes=input_shapes, exact=exact, rng=rng, axes=axes)
     if isinstance(source, str | os.PathLike):
-        return ArraySamples.of(specs, _match(_read(Path(source)), specs, str(source)), axes)
+        return ArraySamples.of(specs, _match(read_arrays(Path(source)), specs, str(source)), axes)
     if isinstance(source, np.ndarray):
         array = cast("NDArray[Any]", source)
         return ArraySamples.of(specs, {_only(specs, "an array").name: array}, axes)
@@ -164,6 +166,13 @@ def _rest(spec: InputSpec, given: tuple[int, ...] | None) -> tuple[int, ...]:
 
 
 def _noise(spec: InputSpec, shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[Any]:
+    size, limit = math.prod(shape) * spec.dtype.itemsize, memory_limit()
+    if size > limit:
+        raise CalibrationError(
+            f"noise of shape {size_ref(shape)} for input {spec.name!r} takes {amount_text(size)}, and the memory is "
+            f"{amount_text(limit)}",
+            hint="take fewer samples (--calib-samples) or smaller inputs (--input-shape)",
+        )
     if spec.dtype.kind == "f" or spec.dtype.name == "bfloat16":
         return rng.standard_normal(shape, dtype=np.float32).astype(spec.dtype)
     if spec.dtype.kind in "iub":
@@ -174,30 +183,6 @@ def _noise(spec: InputSpec, shape: tuple[int, ...], rng: np.random.Generator) ->
         f"input {spec.name!r} is {spec.dtype}: there is no random data of that kind",
         hint="give real data",
     )
-
-
-def _read(path: Path) -> dict[str, NDArray[Any]]:
-    """Read a `.npz` or map a `.npy` file; the latter has the empty key."""
-    if not path.is_file():
-        what = "is no file" if path.exists() else "does not exist"
-        raise CalibrationError(f"{path} {what}", hint="check the path of the data")
-    try:
-        loaded = np.load(path, mmap_mode="r", allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return {"": loaded}
-        with loaded as archive:
-            return {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        # numpy takes what it does not know for a pickle, and advises to load it unsafely.
-        pickled = "pickle" in str(error)
-        reason = "it is neither, or holds Python objects" if pickled else " ".join(str(error).split())
-        if "Object arrays" in str(error) or "Python objects" in str(error):
-            reason = "it holds Python objects, which are never loaded"
-        raise CalibrationError(
-            f"{path} cannot be read as .npz or .npy: {reason}",
-            hint="write it with numpy.savez(path, input_name=array), numbers only; text as np.array(list_of_str), "
-            "which has a dtype such as <U8",
-        ) from error
 
 
 def _only(specs: Sequence[InputSpec], what: str) -> InputSpec:

@@ -193,7 +193,8 @@ class Constants:
 
     def nodes_behind(self, name: str) -> list[NodeProto]:
         """Return the nodes that compute a constant, in topological order."""
-        needed: list[NodeProto] = []
+        # Nodes with several outputs come once; the values of _producer keep their identity.
+        needed: dict[int, NodeProto] = {}
         visited: set[str] = set()
         stack: list[tuple[str, bool]] = [(name, False)]
         while stack:
@@ -202,13 +203,12 @@ class Constants:
             if node is None or (not ready and tensor in visited):
                 continue
             if ready:
-                if all(node is not other for other in needed):
-                    needed.append(node)
+                needed.setdefault(id(node), node)
                 continue
             visited.add(tensor)
             stack.append((tensor, True))
             stack.extend((i, False) for i in node.input if i)
-        return needed
+        return [*needed.values()]
 
     def apply(self, node: NodeProto, position: int, fed: NDArray[Any]) -> NDArray[Any]:
         """Run one node whose other inputs are constants.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, inliner
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, checker, inliner
 
-from onnxpfp.errors import ModelError
+from onnxpfp.errors import ModelError, one_line
 from onnxpfp.model.constants import all_graphs, subgraphs
 
 __all__ = ["calls_namesake", "with_named_overloads", "without_functions"]
@@ -21,7 +21,7 @@ def without_functions(model: ModelProto) -> ModelProto:
         model: The model; it is not changed.
 
     Raises:
-        ModelError: A function calls itself.
+        ModelError: A function calls itself, or a call does not fit its function.
     """
     if not model.functions:
         return model
@@ -42,7 +42,11 @@ def without_functions(model: ModelProto) -> ModelProto:
                 )
             break
         _give_defaults(flat)
-        flat = inliner.inline_selected_functions(flat, [(f.domain, f.name) for f in outermost])
+        before = len(flat.functions)
+        flat = _inlined(flat, [(f.domain, f.name) for f in outermost])
+        if len(flat.functions) == before:
+            # The inliner leaves what it does not understand, such as a function in a domain of the standard.
+            break
     for tensor, weight in zip(flat.graph.initializer, weights, strict=True):
         tensor.CopyFrom(weight)
     _correct_imports(model, flat)
@@ -101,6 +105,19 @@ def _nodes(*bodies: Iterable[NodeProto]) -> Iterator[NodeProto]:
         for node in nodes:
             yield node
             yield from _nodes(*(graph.node for graph in subgraphs(node)))
+
+
+def _inlined(model: ModelProto, functions: list[tuple[str, str]]) -> ModelProto:
+    """Inline some functions.
+
+    Raises:
+        ModelError: A call does not fit its function.
+    """
+    try:
+        return inliner.inline_selected_functions(model, functions)
+    except (RuntimeError, ValueError, checker.ValidationError) as error:
+        names = ", ".join(name for _, name in functions)
+        raise ModelError(f"calls of the local functions {names} do not fit them: {one_line(error)}") from error
 
 
 def _calls(nodes: Iterable[NodeProto]) -> Iterator[tuple[str, str]]:

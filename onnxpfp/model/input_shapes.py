@@ -7,6 +7,7 @@ together, and nothing in the file says so), so there are several trials, the mos
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations, islice, product
@@ -16,6 +17,7 @@ from onnx import ModelProto, ValueInfoProto
 from onnxpfp.errors import ModelError, OptionError
 from onnxpfp.model.attributes import Attributes
 from onnxpfp.model.axis_names import length_of_sum, means_batch, means_length, means_side
+from onnxpfp.runtime.memory import amount_text, memory_limit
 
 __all__ = [
     "declared_dims",
@@ -67,7 +69,7 @@ def default_input_shapes(model: ModelProto, given: Mapping[str, tuple[int, ...]]
 
     Raises:
         OptionError: `given` names no input, or contradicts a static axis.
-        ModelError: An input has no rank and no shape was given.
+        ModelError: An input has no rank and no shape was given, or more numbers than any memory holds.
     """
     return next(input_shape_trials(model, given))
 
@@ -81,7 +83,25 @@ def input_shape_trials(model: ModelProto, given: Mapping[str, tuple[int, ...]]) 
     """
     free = _FreeAxes.of(model, given)
     for lengths in islice(free.trials(), TRIALS):
-        yield {name: given.get(name) or free.shape(name, lengths) for name in free.dims}
+        shapes = {name: given.get(name) or free.shape(name, lengths) for name in free.dims}
+        for name, shape in shapes.items():
+            _require_memory(name, shape)
+        yield shapes
+
+
+def _require_memory(name: str, shape: tuple[int, ...]) -> None:
+    """Refuse an input that no memory holds, in whatever type; nothing is made up then.
+
+    Raises:
+        ModelError: It is one.
+    """
+    size, limit = math.prod(shape), memory_limit()
+    if size > limit:
+        raise ModelError(
+            f"the input '{name}' of shape {list(shape)} takes {amount_text(size)} or more, "
+            f"and the memory is {amount_text(limit)}",
+            hint=f"give a smaller shape, if its axes are free: --input-shape {name}:1,3,224,224",
+        )
 
 
 def has_made_up_lengths(model: ModelProto, given: Mapping[str, tuple[int, ...]]) -> bool:

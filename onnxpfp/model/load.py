@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 from google.protobuf.message import DecodeError
@@ -14,13 +14,14 @@ from onnx import GraphProto, ModelProto, TensorProto, helper
 from onnx.external_data_helper import uses_external_data
 
 from onnxpfp.errors import ModelError, one_line
-from onnxpfp.model.constants import all_graphs
 from onnxpfp.model.folding import fold_weights
 from onnxpfp.model.functions import without_functions
 from onnxpfp.model.order import with_sorted_nodes
 from onnxpfp.model.plain import with_plain_constants
 from onnxpfp.model.recorded import StaleShape, drop_contradicted, drop_stale_shapes
+from onnxpfp.model.references import location_of, part_of
 from onnxpfp.model.shapes import Shapes
+from onnxpfp.model.soundness import all_tensors, check_soundness, raw_size
 from onnxpfp.model.tail import Tail, cut
 from onnxpfp.runtime.external_data import (
     FileSlice,
@@ -30,8 +31,9 @@ from onnxpfp.runtime.external_data import (
     load_into_memory,
     mappable,
     numbers,
-    stamp_of,
 )
+from onnxpfp.runtime.given_files import MESSAGE_LIMIT, read_given
+from onnxpfp.runtime.memory import amount_text, memory_limit
 from onnxpfp.runtime.missing import MissingOp
 
 __all__ = ["LoadedModel", "ModelSource", "external_files", "load", "one_line"]
@@ -160,7 +162,6 @@ def load(given: ModelSource, folder: Path | None = None) -> LoadedModel:
     """
     scratch = WeightFile(folder)
     source = _take(given, scratch) if isinstance(given, ModelProto) else _read(Path(given), scratch)
-    _check(source)
     flat, stale = drop_stale_shapes(with_plain_constants(without_functions(with_sorted_nodes(source.model))))
     return replace(source.rewritten(fold_weights(flat)), flat=flat, stale=stale)
 
@@ -185,7 +186,8 @@ def _tail_note(tail: Tail) -> str:
 
 def _take(model: ModelProto, scratch: WeightFile) -> LoadedModel:
     """Take a model object; what protobuf cannot write any more is put into a file."""
-    for tensor in _tensors(model):
+    check_soundness("the model", model)
+    for tensor in all_tensors(model):
         if is_reference(tensor):
             raise ModelError(
                 f"the model: the weight '{tensor.name}' lies in a file, and a model object does not say where that is",
@@ -222,12 +224,11 @@ def _recognise(data: bytes) -> tuple[str, str] | None:
 
 
 def _read(path: Path, scratch: WeightFile) -> LoadedModel:
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError as error:
-        raise ModelError(f"{path}: there is no such file") from error
-    except OSError as error:
-        raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
+    if not os.path.lexists(path):
+        raise ModelError(f"{path}: there is no such file")
+    data = read_given(
+        path, MESSAGE_LIMIT, ModelError, hint="save it with its weights in another file: onnx.save_model(..., True)"
+    )
     known = _recognise(data)
     if known is not None:
         raise ModelError(f"{path}: is not an ONNX model: it is {known[0]}", hint=known[1])
@@ -243,53 +244,58 @@ def _read(path: Path, scratch: WeightFile) -> LoadedModel:
             f"{path}: is not an ONNX model, or it is cut off: it names no IR version, opset or graph",
             hint="export it again, or copy it again",
         )
+    check_soundness(str(path), model)
     files = _find_weights(path, model)
     size = len(data) + sum(file.stat().st_size for file in files)
     return LoadedModel(model, data, path, bool(files), size, scratch, read=(path, *files))
-
-
-def _tensors(model: ModelProto) -> Iterator[TensorProto]:
-    yield from model.graph.initializer
-    yield from _inner_tensors(model)
-
-
-def _inner_tensors(model: ModelProto) -> Iterator[TensorProto]:
-    """Yield the tensors that are no initializers of the main graph: they can be no inputs, so they are loaded."""
-    for number, graph in enumerate(all_graphs(model)):
-        if number:
-            yield from graph.initializer
-        for node in graph.node:
-            yield from (a.t for a in node.attribute if a.HasField("t"))
 
 
 def external_files(path: Path) -> set[Path]:
     """List the files beside a model in which its weights lie; none for what is no model."""
     model = ModelProto()
     try:
-        model.ParseFromString(path.read_bytes())
-    except (DecodeError, OSError):
+        model.ParseFromString(read_given(path, MESSAGE_LIMIT, ModelError, hint=""))
+        files = {path.parent / location_of(tensor) for tensor in all_tensors(model) if uses_external_data(tensor)}
+        return {file for file in files if file.is_file()}
+    except (DecodeError, ModelError, OSError, TypeError):
+        # Whoever loads the model says what is wrong with it.
         return set()
-    files: set[Path] = set()
-    for tensor in _tensors(model):
-        entries = {entry.key: entry.value for entry in tensor.external_data}
-        if uses_external_data(tensor):
-            files.add(path.parent / entries.get("location", ""))
-    return files
 
 
 def _find_weights(path: Path, model: ModelProto) -> list[Path]:
     """Find the weights that lie in other files, load those that shall be in memory, and return the files."""
-    parts = [(tensor, _part(path, tensor)) for tensor in _tensors(model) if uses_external_data(tensor)]
+    parts = [(tensor, part_of(path, tensor)) for tensor in all_tensors(model) if uses_external_data(tensor)]
     for tensor, part in parts:
         part.give_to(tensor)
-    few = sum(part.length for _, part in parts) <= IN_MEMORY
+    total = sum(part.length for _, part in parts)
+    few = total <= IN_MEMORY
+    if not few:
+        _require_memory(path, model)
     for tensor in model.graph.initializer:
         if is_reference(tensor) and (few or not _can_stay(tensor)):
             load_into_memory(tensor)
-    for tensor in _inner_tensors(model):
+    # Other tensors can be no inputs, so they are loaded.
+    for tensor in islice(all_tensors(model), len(model.graph.initializer), None):
         if is_reference(tensor):
             load_into_memory(tensor)
     return sorted({part.path for _, part in parts})
+
+
+def _require_memory(path: Path, model: ModelProto) -> None:
+    """Make sure that the weights that cannot stay in files fit into memory: many may refer to one part of a file.
+
+    Raises:
+        ModelError: They do not.
+    """
+    graph = model.graph
+    staying = (is_reference(tensor) and _can_stay(tensor) for tensor in graph.initializer)
+    initializers = (raw_size(tensor) for tensor, stays in zip(graph.initializer, staying, strict=True) if not stays)
+    inner = sum(map(raw_size, islice(all_tensors(model), len(graph.initializer), None)))
+    size, limit = sum(initializers) + inner, memory_limit()
+    if size > limit:
+        raise ModelError(
+            f"{path}: its small weights take {amount_text(size)}, more than the memory of {amount_text(limit)}"
+        )
 
 
 def _can_stay(tensor: TensorProto) -> bool:
@@ -298,61 +304,3 @@ def _can_stay(tensor: TensorProto) -> bool:
     assert part is not None
     size = helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
     return part.length >= PART_FROM and part.offset % size == 0 and mappable(tensor.data_type)
-
-
-def _part(path: Path, tensor: TensorProto) -> FileSlice:
-    """Return where a weight lies, and make sure that it is all there.
-
-    Raises:
-        ModelError: The file is missing or cut off, or is none of the model's.
-    """
-    entries = {entry.key: entry.value for entry in tensor.external_data}
-    location = Path(entries.get("location", ""))
-    if location.is_absolute() or ".." in location.parts:
-        raise ModelError(
-            f"{path}: the weight '{tensor.name}' lies in {location}, outside the model's folder",
-            hint="ONNX does not allow that: put the file beside the model and name it there",
-        )
-    file = path.parent / location
-    if not file.is_file():
-        raise ModelError(
-            f"{path}: the weight '{tensor.name}' lies in {file.name}, which is missing",
-            hint=f"put {file.name} beside the model",
-        )
-    offset = int(entries.get("offset", 0))
-    length = int(entries["length"]) if "length" in entries else _size(tensor)
-    size = file.stat().st_size
-    if offset + length > size:
-        raise ModelError(
-            f"{path}: {file.name} is cut off: the weight '{tensor.name}' ends at byte {offset + length}, "
-            f"the file at {size}",
-            hint=f"copy {file.name} again",
-        )
-    if length != _size(tensor):
-        raise ModelError(_misfit(str(path), tensor))
-    return FileSlice(file.absolute(), offset, length, stamp_of(file))
-
-
-def _misfit(title: str, tensor: TensorProto) -> str:
-    return f"{title}: the weight '{tensor.name}' does not have the numbers that its shape {list(tensor.dims)} says"
-
-
-def _check(source: LoadedModel) -> None:
-    graph = source.model.graph
-    if not graph.node:
-        raise ModelError(f"{source.title}: the graph is empty: it has no nodes")
-    if not graph.output:
-        raise ModelError(f"{source.title}: the graph has no outputs")
-    for tensor in _tensors(source.model):
-        if tensor.HasField("raw_data") and len(tensor.raw_data) != _size(tensor):
-            raise ModelError(_misfit(source.title, tensor))
-
-
-def _size(tensor: TensorProto) -> int:
-    """Return the bytes of raw data that a tensor of its type and shape has."""
-    small = {"INT4": 4, "UINT4": 4, "FLOAT4E2M1": 4, "INT2": 2, "UINT2": 2}
-    bits = {TensorProto.DataType.Value(n): b for n, b in small.items() if n in TensorProto.DataType.keys()}  # noqa: SIM118 (no mapping)
-    count = math.prod(tensor.dims)
-    if tensor.data_type in bits:
-        return -(-count * bits[tensor.data_type] // 8)
-    return count * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize

@@ -5,22 +5,24 @@ What was not cut then gets its own form back.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 from onnx import AttributeProto, ModelProto, NodeProto, SparseTensorProto, TensorProto, helper, numpy_helper
 
+from onnxpfp.errors import ModelError
 from onnxpfp.model.edit import drop_initializers
 
 __all__ = ["with_own_constants", "with_plain_constants"]
 
 _SHORT = {
-    "value_float": TensorProto.FLOAT,
-    "value_floats": TensorProto.FLOAT,
-    "value_int": TensorProto.INT64,
-    "value_ints": TensorProto.INT64,
+    "value_float": (TensorProto.FLOAT, AttributeProto.FLOAT),
+    "value_floats": (TensorProto.FLOAT, AttributeProto.FLOATS),
+    "value_int": (TensorProto.INT64, AttributeProto.INT),
+    "value_ints": (TensorProto.INT64, AttributeProto.INTS),
 }
-"""Element type by short form."""
+"""Types of element and attribute by short form."""
 
 
 def with_plain_constants(model: ModelProto) -> ModelProto:
@@ -28,6 +30,9 @@ def with_plain_constants(model: ModelProto) -> ModelProto:
 
     Args:
         model: The model; it is not changed.
+
+    Raises:
+        ModelError: One holds no number, or one outside its shape.
     """
     if not model.graph.sparse_initializer and not any(_plain(node) for node in model.graph.node):
         return model
@@ -104,16 +109,27 @@ def _plain(node: NodeProto) -> AttributeProto | None:
         if attribute.name == "sparse_value":
             return helper.make_attribute("value", _dense(attribute.sparse_tensor, ""))
         if attribute.name in _SHORT:
+            element, form = _SHORT[attribute.name]
+            if attribute.type != form or attribute.ref_attr_name:
+                raise ModelError(f"the Constant '{node.name or node.output[0]}' has no number in {attribute.name}")
             numbers: object = helper.get_attribute_value(attribute)
-            dtype = helper.tensor_dtype_to_np_dtype(_SHORT[attribute.name])
+            dtype = helper.tensor_dtype_to_np_dtype(element)
             return helper.make_attribute("value", numpy_helper.from_array(np.array(numbers, dtype)))
     return None
 
 
 def _dense(sparse: SparseTensorProto, name: str) -> TensorProto:
-    """Fill a sparse tensor up with zeros; its indices are positions in the flat tensor, or one per axis."""
+    """Fill a sparse tensor up with zeros; its indices are positions in the flat tensor, or one per axis.
+
+    Raises:
+        ModelError: One lies outside the tensor.
+    """
     values, indices = numpy_helper.to_array(sparse.values), numpy_helper.to_array(sparse.indices)
-    out = np.zeros(tuple(sparse.dims), values.dtype)
+    sizes = tuple(sparse.dims)
+    ends = math.prod(sizes) if indices.ndim == 1 else np.array(sizes)
+    if values.ndim != 1 or ((indices < 0) | (indices >= ends)).any():
+        raise ModelError(f"the sparse weight '{sparse.values.name}' has numbers outside its shape {list(sizes)}")
+    out = np.zeros(sizes, values.dtype)
     if indices.ndim == 1:
         out.reshape(-1)[indices] = values
     else:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import shutil
+import contextlib
 import tempfile
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
@@ -14,15 +13,12 @@ from google.protobuf.message import EncodeError
 from onnx import ModelProto
 
 from onnxpfp.errors import OutputError
-from onnxpfp.model.constants import all_graphs
-from onnxpfp.runtime.external_data import PAGE, FileSlice, is_reference, pieces
+from onnxpfp.model.new_files import flush, new_file
+from onnxpfp.model.save_weights import save_with_weights, weights_beside, weights_owned
+from onnxpfp.runtime.external_data import is_reference
+from onnxpfp.runtime.given_files import MESSAGE_LIMIT
 
-__all__ = ["check_target", "keep_weights", "save_bytes", "save_model"]
-
-LIMIT = 2**31 - 1
-"""Bytes; a protobuf message cannot be larger."""
-EXTERNAL_FROM = 1024
-"""Bytes; smaller weights, shapes among them, stay in the model."""
+__all__ = ["check_target", "keep_weights", "save_alone", "save_bytes", "save_model"]
 
 
 def check_target(path: Path, *, source: Path | None, force: bool) -> None:
@@ -57,7 +53,7 @@ def keep_weights(target: Path, read: Sequence[Path]) -> None:
     Raises:
         OutputError: They would be.
     """
-    weights = target.with_name(f"{target.name}.data")
+    weights = weights_beside(target)
     if not read or not weights.is_file() or (target.exists() and target.samefile(read[0])):
         return
     if any(file.is_file() and file.samefile(weights) for file in read[1:]):
@@ -91,31 +87,20 @@ def _replacing(path: Path) -> Generator[IO[bytes]]:
     Raises:
         OutputError: It cannot be written.
     """
-    temporary: Path | None = None
-    try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        temporary = Path(name)
-        with os.fdopen(handle, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        shutil.copymode(path, temporary) if path.exists() else temporary.chmod(0o666 & ~_umask())
+    with new_file(path) as (file, temporary):
+        yield file
+        flush(file)
         temporary.replace(path)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def save_model(path: Path, model: ModelProto, *, external: bool) -> int:
+def save_model(path: Path, model: ModelProto, *, external: bool, force: bool = False) -> int:
     """Write a model; weights go to `<name>.data` where they did so before, where they lie in files, or above 2 GB.
+
+    Args:
+        path: Where to.
+        model: The model.
+        external: Whether its weights lay in other files before.
+        force: Whether a `<name>.data` that is none of the model at `path` may be replaced.
 
     Returns:
         Bytes written, weights included.
@@ -129,36 +114,24 @@ def save_model(path: Path, model: ModelProto, *, external: bool) -> int:
         except (EncodeError, ValueError):
             external = True
         else:
-            external = len(data) > LIMIT
+            external = len(data) > MESSAGE_LIMIT
             if not external:
-                save_bytes(path, data)
-                return len(data)
-    return _save_external(path, model)
+                return save_alone(path, data)
+    return save_with_weights(path, model, force=force)
 
 
-def _save_external(path: Path, model: ModelProto) -> int:
-    """Write the weights to `<name>.data`, then the model.
+def save_alone(path: Path, data: bytes) -> int:
+    """Write a model that holds its weights; those that a model of that name had beside it go then.
 
-    onnx.save_model is not used: it refuses where a file of that name is in the working directory, and
-    makes files that only their owner can read.
+    Returns:
+        Bytes written.
+
+    Raises:
+        OutputError: It cannot be written.
     """
-    weights = path.with_name(f"{path.name}.data")
-    copy = ModelProto()
-    copy.CopyFrom(model)
-    # The model is whole on the disk before the weights get their name: beside other weights it is worthless.
-    with _replacing(path) as main, _replacing(weights) as file:
-        for tensor in (tensor for graph in all_graphs(copy) for tensor in graph.initializer):
-            if not is_reference(tensor) and len(tensor.raw_data) < EXTERNAL_FROM:
-                continue
-            if is_reference(tensor):
-                file.write(bytes(-file.tell() % PAGE))
-            offset = file.tell()
-            for piece in pieces(tensor):
-                file.write(piece)
-            FileSlice(Path(weights.name), offset, file.tell() - offset).give_to(tensor)
-        size = file.tell()
-        data = copy.SerializeToString()
-        main.write(data)
-        main.flush()
-        os.fsync(main.fileno())
-    return size + len(data)
+    old = weights_owned(path)
+    save_bytes(path, data)
+    for file in old:
+        with contextlib.suppress(OSError):
+            file.unlink()
+    return len(data)

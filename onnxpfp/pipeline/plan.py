@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from onnxpfp.arrays import Ids, Keep
 from onnxpfp.channels import ChannelGraph, Unit
 from onnxpfp.channels.file_axes import FileAxes
 from onnxpfp.errors import PlanError
+from onnxpfp.pipeline.documents import read_document, whole_number
 
 __all__ = ["Plan", "PlanEntry", "keep_of_plan", "make_plan"]
 
@@ -87,13 +88,7 @@ class Plan:
         Raises:
             PlanError: It is missing, is no plan, or is one of another version.
         """
-        try:
-            document: object = json.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise PlanError(f"{path}: cannot be read: {error.strerror}") from error
-        except ValueError as error:
-            raise PlanError(f"{path}: is no JSON: {error}") from error
-        fields = cast("dict[str, Any]", document) if isinstance(document, dict) else {}
+        fields = read_document(path)
         if fields.get("format") != FORMAT:
             raise PlanError(f"{path}: is no plan of onnxpfp", hint="write one with --plan FILE.json")
         if fields.get("version") not in VERSIONS:
@@ -106,7 +101,7 @@ class Plan:
             )
             unit: Unit = "width" if fields.get("attention") == "width" else "heads"
             return cls(str(fields["source_sha256"]), entries, tuple(fields.get("groups", ())), unit, computed)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise PlanError(f"{path}: the plan is damaged: {error!r}") from error
 
 
@@ -123,8 +118,8 @@ def _to_json(entries: Mapping[str, PlanEntry]) -> dict[str, Any]:
 
 def _entry(raw: Mapping[str, Any]) -> PlanEntry:
     return PlanEntry(
-        shape=tuple(int(size) for size in raw["shape"]),
-        keep={int(axis): tuple(int(i) for i in kept) for axis, kept in raw["keep"].items()},
+        shape=tuple(map(whole_number, raw["shape"])),
+        keep={int(axis): tuple(map(whole_number, kept)) for axis, kept in raw["keep"].items()},
         scale={int(axis): tuple(float(f) for f in factors) for axis, factors in raw.get("scale", {}).items()},
     )
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
 import shutil
-import tempfile
 import weakref
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from onnxpfp.runtime.scratch import temporary_folder
 
 __all__ = ["SpillCache"]
 
@@ -42,7 +44,13 @@ class SpillCache:
         """Return an array to add to, in memory or in a file."""
         if self._takes(8 * math.prod(shape)):
             return np.zeros(shape)
-        return np.lib.format.open_memmap(self._next(), mode="w+", dtype=np.float64, shape=shape)
+        path = self._next()
+        array = np.lib.format.open_memmap(path, mode="w+", dtype=np.float64, shape=shape)
+        if hasattr(os, "posix_fallocate"):
+            # Whoever writes to a mapping for which the disk has no room is killed.
+            with path.open("r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        return array
 
     def _takes(self, size: int) -> bool:
         """Tell whether so many bytes fit into memory, and count them if they do."""
@@ -53,7 +61,7 @@ class SpillCache:
 
     def _next(self) -> Path:
         if self._folder is None:
-            self._folder = Path(tempfile.mkdtemp(prefix="onnxpfp-"))
+            self._folder = temporary_folder()
             weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         self._files += 1
         return self._folder / f"{self._files}.npy"

@@ -11,6 +11,7 @@ from rich.padding import Padding
 from rich.table import Table as Grid
 from rich.text import Text
 
+from onnxpfp.errors import legible
 from onnxpfp.report.page import Element, Facts, Heading, Line, Reportable, ReportView, Table, Title
 
 __all__ = ["as_text", "print_notes"]
@@ -33,15 +34,15 @@ def print_notes(notes: Sequence[str], console: Console) -> None:
     """Print what the user should know, each on one line where the console is no terminal."""
     for note in notes:
         style = "bold red" if note.startswith("RANDOM") else "yellow"
-        console.print(Text(f"Note: {note}", style=style), soft_wrap=not console.is_terminal)
+        console.print(Text(f"Note: {legible(note)}", style=style), soft_wrap=not console.is_terminal)
 
 
 def _laid_out(element: Element, view: ReportView) -> list[RenderableType]:
     match element:
         case Title(text):
-            return [Text(text, style="bold")]
+            return [Text(legible(text), style="bold")]
         case Heading(text):
-            return [Text(f"\n{text}", style="bold")]
+            return [Text(f"\n{legible(text)}", style="bold")]
         case Line(text):
             return [_indented(text)]
         case Facts():
@@ -51,7 +52,7 @@ def _laid_out(element: Element, view: ReportView) -> list[RenderableType]:
 
 
 def _indented(text: str) -> Padding:
-    return Padding(Text(text), (0, 0, 0, 2))
+    return Padding(Text(legible(text)), (0, 0, 0, 2))
 
 
 def _facts(facts: Facts) -> Grid:
@@ -59,7 +60,7 @@ def _facts(facts: Facts) -> Grid:
     grid.add_column(style="bold", no_wrap=True)
     grid.add_column(overflow="fold")
     for title, text in facts.rows.items():
-        grid.add_row(f"  {title}", text)
+        grid.add_row(f"  {title}", legible(text))
     return grid
 
 
@@ -71,6 +72,6 @@ def _table(table: Table, most: int | None) -> list[RenderableType]:
         justify = "right" if column.right else "left"
         grid.add_column(column.title, justify=justify, overflow=overflow, no_wrap=not column.wraps)
     for row in table.rows[:most]:
-        grid.add_row(*row)
+        grid.add_row(*map(legible, row))
     left = len(table.rows[:most]) - len(table.rows)
     return [grid, _indented(f"... and {-left} more {table.of}; {table.flag} shows all")] if left else [grid]

@@ -23,6 +23,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from onnxpfp.arrays import chunks
 from onnxpfp.errors import ModelError, OutputError
+from onnxpfp.runtime.scratch import temporary_folder
 
 __all__ = [
     "PAGE",
@@ -237,7 +238,7 @@ class WeightFile:
         FileSlice(path, offset, length).give_to(tensor)
 
     def _make(self) -> Path:
-        folder = Path(tempfile.mkdtemp(prefix=".onnxpfp-", dir=self._parent)).absolute()
+        folder = temporary_folder(self._parent)
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         self._path = folder / "weights"
         return self._path

@@ -17,6 +17,7 @@ import sys
 from collections.abc import Collection, Generator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -37,6 +38,7 @@ from onnxpfp.runtime.providers import (
     explain_missing,
     resolve_providers,
 )
+from onnxpfp.time_limit import stoppable
 
 __all__ = ["ProviderRequest", "Session", "SessionSource", "custom_ops", "open_session", "resolve_providers"]
 
@@ -88,8 +90,8 @@ class Session:
             ModelError: onnxruntime refuses or fails, with its reason in one line.
         """
         names = list(self.outputs if outputs is None else outputs)
-        with _explained():
-            values = self._handle.run(names, {**self._weights, **self.keyed(feeds)})
+        with _running() as run_options:
+            values = self._handle.run(names, {**self._weights, **self.keyed(feeds)}, run_options)
         return {name: _as_array(value) for name, value in zip(names, values, strict=True)}
 
     def run_into(
@@ -105,14 +107,14 @@ class Session:
             ModelError: As in `run`.
         """
         others = [name for name in self.outputs if name not in buffers]
-        with _explained():
+        with _running() as run_options:
             binding = self._handle.io_binding()
             _bind_inputs(binding, {**self._weights, **self.keyed(feeds)})
             for name, buffer in buffers.items():
                 binding.bind_output(name, "cpu", 0, buffer.dtype.type, list(buffer.shape), buffer.ctypes.data)
             for name in others:
                 binding.bind_output(name, "cpu")
-            self._handle.run_with_iobinding(binding)
+            self._handle.run_with_iobinding(binding, run_options)
             # They come in the order in which they were bound.
             fresh: list[DeviceTensor] = binding.get_outputs()[len(buffers) :] if others else []
         return {**buffers, **{name: _as_array(value.numpy()) for name, value in zip(others, fresh, strict=True)}}
@@ -130,7 +132,7 @@ class Session:
         Raises:
             ModelError: As in `run`.
         """
-        with _explained():
+        with _running() as run_options:
             binding = self._handle.io_binding()
             _bind_inputs(binding, {**self._weights, **self.keyed(feeds)})
             for name in self.outputs:
@@ -139,7 +141,7 @@ class Session:
                 else:
                     binding.bind_output(name, memory.kind, memory.number)
             binding.synchronize_inputs()
-            self._handle.run_with_iobinding(binding)
+            self._handle.run_with_iobinding(binding, run_options)
             binding.synchronize_outputs()
             return dict(zip(self.outputs, binding.get_outputs(), strict=True))
 
@@ -216,7 +218,9 @@ def open_session(
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     if apart:
         _save_memory(ort, options)
-    handle = _create(ort, _payload(model), options, requests)
+    # Weights may be folded while a session is made, and that may take as long as a run.
+    with stoppable(partial(options.set_load_cancellation_flag, True)):
+        handle = _create(ort, _payload(model), options, requests)
     running = tuple(cast("list[str]", handle.get_providers()))
     for request in requests:
         if request.name not in running:
@@ -366,6 +370,20 @@ def _silence(ort: Any, accelerated: Sequence[ProviderRequest]) -> Generator[None
         yield
     finally:
         ort.set_default_logger_severity(_WARNING)
+
+
+@contextlib.contextmanager
+def _running() -> Generator[Any]:
+    """Yield the options of a run that stops when its time is over, and say why it fails."""
+    ort: Any = importlib.import_module("onnxruntime")
+    run_options = ort.RunOptions()
+    with stoppable(partial(setattr, run_options, "terminate", True)), _explained():
+        # Of what a kernel lacks memory for, the allocator would write on stderr.
+        ort.set_default_logger_severity(_FATAL)
+        try:
+            yield run_options
+        finally:
+            ort.set_default_logger_severity(_WARNING)
 
 
 @contextlib.contextmanager

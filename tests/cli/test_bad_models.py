@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import os
 import zipfile
 from pathlib import Path
 
@@ -136,3 +137,28 @@ def test_a_model_with_nothing_to_prune(folder, refuse):
     onnx.save(gemm, folder / "gemm.onnx")
     found = refuse("gemm.onnx", "out.onnx", code=3)
     assert found.error == "gemm.onnx: nothing in it can be pruned: it is the graph output 'y'"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
+@pytest.mark.parametrize("more", [(), ("--input-shape", "1,3,8,8")])
+def test_pipes_and_devices_are_not_waited_for(folder, refuse, more):
+    os.mkfifo(folder.parent / "pipe")
+    try:
+        for path in (folder.parent / "pipe", Path("/dev/zero")):
+            assert refuse(path, "out.onnx", *more).error == f"{path}: is no regular file"
+    finally:
+        (folder.parent / "pipe").unlink()
+
+
+def test_names_steer_no_terminal(folder, prune, inspect):
+    name = "\x1b[2J\u202eabc" + "n" * 1_000_000
+    model = cli_models.chain()
+    weight = model.graph.initializer[0]
+    weight.name = model.graph.node[0].input[1] = model.graph.node[0].name = name
+    onnx.save(model, folder / "odd.onnx")
+    for result in (inspect("odd.onnx"), prune("odd.onnx", "out.onnx", "--keep-macs", "0.5", "-v")):
+        assert result.exit_code == 0
+        assert "\x1b" not in result.output
+        assert "\u202e" not in result.output
+        assert "?[2J?abcnnn" in result.output.replace("\n", "").replace(" ", "")
+        assert len(result.output) < 20_000

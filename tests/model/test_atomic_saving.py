@@ -53,7 +53,7 @@ def test_a_failure_leaves_what_was_there(
     before = {path.name: path.read_bytes() for path in target.parent.iterdir()}
     monkeypatch.setattr(os, broken, fail)
     with pytest.raises(OutputError, match="cannot be written: No space left on device"):
-        onnxpfp.save_result(result, target)
+        onnxpfp.save_result(result, target, force=True)
     assert {path.name: path.read_bytes() for path in target.parent.iterdir()} == before
 
 

@@ -1,0 +1,41 @@
+"""JSON files of others: of a bounded size, with whole numbers where there must be some."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from onnxpfp.errors import PlanError
+from onnxpfp.runtime.given_files import read_given
+
+__all__ = ["read_document", "whole_number"]
+
+_LARGEST = 256 << 20
+"""Bytes; the plan of a network with ten million channels is smaller."""
+
+
+def read_document(path: Path) -> Mapping[str, Any]:
+    """Read the object that a JSON file holds; empty where it holds something else.
+
+    Raises:
+        PlanError: It cannot be read, or is no JSON.
+    """
+    data = read_given(path, _LARGEST, PlanError, hint="a plan of onnxpfp is smaller")
+    try:
+        document: object = json.loads(data.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise PlanError(f"{path}: is no JSON: {error}") from error
+    return cast("dict[str, Any]", document) if isinstance(document, dict) else {}
+
+
+def whole_number(value: object) -> int:
+    """Return a whole number of a document as it is.
+
+    Raises:
+        ValueError: It is something else: 1.5, "1" and true are no indices.
+    """
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ValueError(f"{value!r} is no whole number")  # noqa: TRY004 (the data are wrong, not the program)
+    return value
