@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ from onnxpfp.pipeline.calibration import Measured
 from onnxpfp.pipeline.candidate import Candidate
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.progress import Count
+from onnxpfp.rewrite.apply import what_stays
 from onnxpfp.runtime.external_data import size_of
 from onnxpfp.verify.drift import Drift, check
 from onnxpfp.verify.equivalence import Equivalence, check_equivalence, tolerance
@@ -94,6 +96,7 @@ def verify(
         _feeds(context, measured),
         allowed=tolerance(analysis.model, analysis.shapes),
         trials=_other_sizes(analysis.model, feed),
+        kept=partial(what_stays, analysis.graph, candidate.keep),
         providers=context.requests,
         threads=context.options.threads,
     )

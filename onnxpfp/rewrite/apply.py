@@ -24,7 +24,7 @@ from onnxpfp.model.index import ModelIndex, Use
 from onnxpfp.rewrite.edits import Edits
 from onnxpfp.runtime.external_data import WeightFile, is_reference, numbers
 
-__all__ = ["apply", "renew"]
+__all__ = ["apply", "renew", "what_stays"]
 
 
 def apply(
@@ -75,6 +75,18 @@ def renew(pruned: ModelProto, graph: ChannelGraph, keep: Keep, edits: Edits, nod
     nodes_by_output = {node.output[0]: node for node in pruned.graph.node}
     for (index, position), new in edits.inputs.items():
         _store(stored[nodes_by_output[nodes[index]].input[position]], _slice(new.array, new.axes, keep))
+
+
+def what_stays(graph: ChannelGraph, keep: Keep, name: str, array: AnyArray) -> AnyArray:
+    """Return what the pruned model has of a tensor of the original.
+
+    Args:
+        graph: The channels.
+        keep: Whether each channel stays.
+        name: Name of the tensor.
+        array: Its numbers in a run of the original.
+    """
+    return _slice(array, graph.axes.get(name, ()), keep)
 
 
 def _slice(array: AnyArray, axes: Sequence[Ids], keep: Keep) -> AnyArray:

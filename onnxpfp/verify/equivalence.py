@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 
-from onnxpfp.arrays import Arrays
+from onnxpfp.arrays import AnyArray, Arrays
 from onnxpfp.channels.ops import facts_of
 from onnxpfp.errors import ModelError, VerificationError
 from onnxpfp.model.edit import drop_unread, forget_axis_names
 from onnxpfp.model.shapes import Shapes
 from onnxpfp.runtime.providers import ProviderRequest
 from onnxpfp.runtime.session import Session, open_session
+from onnxpfp.verify.decisions import Decisions
 
 __all__ = ["FLOAT32", "HALF", "Equivalence", "check_equivalence", "tolerance"]
 
@@ -32,7 +34,8 @@ NOISE_LIMIT = 5e-2
 """What no amplification excuses: a wrong channel shows as 0.1 and more."""
 ULP = 2.0**-23
 FLIPS = 0.01
-"""Largest share of integer outputs that may differ: near ties, another order of sums decides."""
+"""Largest share of the numbers that may fall to another step where activations are quantized, or where something
+decides inside of a subgraph with weights: near ties, another order of sums decides."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +78,7 @@ def tolerance(model: ModelProto, shapes: Shapes) -> float:
 def _difference(
     name: str, one: NDArray[np.generic], two: NDArray[np.generic], floor: float = 0.0, flips: float = 0.0
 ) -> float:
-    """Largest difference over the largest value (or `floor`, if that is larger); integers may differ by FLIPS.
+    """Largest difference over the largest value (or `floor`, if that is larger); whole numbers are equal or are not.
 
     A share of `flips` of the numbers does not count.
     """
@@ -87,7 +90,7 @@ def _difference(
     if not one.size:
         return 0.0
     if one.dtype.kind not in "fV":
-        return 0.0 if np.count_nonzero(np.not_equal(one, two)) / one.size <= FLIPS else math.inf
+        return 0.0 if np.count_nonzero(np.not_equal(one, two)) / one.size <= flips else math.inf
     a, b = one.astype(np.float64), two.astype(np.float64)
     same = (a == b) | (np.isnan(a) & np.isnan(b))
     if same.all():
@@ -106,10 +109,17 @@ def _open(model: ModelProto, providers: Sequence[ProviderRequest], threads: int 
         raise VerificationError(f"the pruned model does not load: {error}") from error
 
 
-def _rounding_noise(session: Session, optimized: Session, feed: Arrays, watched: Mapping[str, float]) -> float:
+def _rounding_noise(plain: Session, fixed: Session, optimized: Session, feed: Arrays, pair: _Pair) -> float:
     """Measure how far rounding moves a model's outputs.
 
     Two kinds: its inputs move by one rounding of float32, and onnxruntime fuses and reorders its ops.
+
+    Args:
+        plain: The model.
+        fixed: The same, deciding on given numbers.
+        optimized: That, as onnxruntime likes it best.
+        feed: The inputs.
+        pair: What is compared.
     """
     rng = np.random.default_rng(0)
     moved = {
@@ -119,21 +129,24 @@ def _rounding_noise(session: Session, optimized: Session, feed: Arrays, watched:
         else array
         for name, array in feed.items()
     }
-    wanted = session.run(feed)
-    others = (session.run(moved), optimized.run(feed))
-    gaps = (_difference(name, wanted[name], other[name], watched[name]) for other in others for name in wanted)
+    wanted = plain.run(feed)
+    given = pair.decisions.given(wanted)
+    others = (_run(fixed, moved, given), _run(optimized, feed, given))
+    floats = [name for name, value in wanted.items() if value.dtype.kind in "fV"]
+    gaps = (_difference(name, wanted[name], other[name], pair.watched[name]) for other in others for name in floats)
     return max(gaps, default=0.0)
 
 
-def _watched(model: ModelProto) -> dict[str, float]:
+def _watched(model: ModelProto, decided_on: Iterable[str]) -> dict[str, float]:
     """Return what is compared, and the least value that its differences are measured against.
 
-    Beside the outputs these are the tensors that saturating ops make them from: a sigmoid that is 0 everywhere
-    would hide a wrong channel. Such an op rounds to a share of 1, however small its result is.
+    Beside the outputs these are the tensors that something decides on, and those that saturating ops make them from:
+    a sigmoid that is 0 everywhere would hide a wrong channel. Such an op rounds to a share of 1, however small its
+    result is.
     """
     producer = {name: node for node in model.graph.node for name in node.output}
     watched: dict[str, float] = {}
-    names = [output.name for output in model.graph.output]
+    names = [*(output.name for output in model.graph.output), *sorted(decided_on)]
     while names:
         name = names.pop()
         node = producer.get(name)
@@ -185,10 +198,13 @@ def check_equivalence(
     providers: Sequence[ProviderRequest],
     threads: int | None,
     trials: Sequence[Arrays] = (),
+    kept: Callable[[str, AnyArray], AnyArray] | None = None,
 ) -> Equivalence:
     """Hold the pruned model against the masked original: they are one function.
 
-    They are so at `trials` too, inputs of other sizes, as far as the masked original takes them.
+    They are so at `trials` too, inputs of other sizes, as far as the masked original takes them. What they decide on
+    is compared as numbers, and the pruned model decides on those of the masked original (`onnxpfp.verify.decisions`).
+    `kept` returns what the pruned model has of a tensor; None where it has all.
 
     Where activations are quantized, near ties fall to other steps, and steps add up over layers: FLIPS of the numbers
     may differ by more than `allowed`. So models that can be are also held against each other without those steps.
@@ -196,7 +212,7 @@ def check_equivalence(
     Raises:
         VerificationError: They differ by more than `allowed`, or the pruned model does not run.
     """
-    hold = partial(_hold, feeds=feeds, trials=trials, providers=providers, threads=threads)
+    hold = partial(_hold, feeds=feeds, trials=trials, kept=kept, providers=providers, threads=threads)
     if not any(map(_quantizes, masked.graph.node)):
         return hold(masked, pruned, allowed=allowed)
     one, two = _without_steps(masked), _without_steps(pruned)
@@ -218,6 +234,53 @@ def _answers(session: Session, feeds: Sequence[Arrays], trials: Sequence[Arrays]
         yield feed, outputs
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Pair:
+    """Two models that are compared.
+
+    Attributes:
+        masked: The one.
+        pruned: The other.
+        decisions: What the one decides on, and so has the other do.
+        watched: As in `_watched`.
+        kept: As in `check_equivalence`.
+    """
+
+    masked: ModelProto
+    pruned: ModelProto
+    decisions: Decisions
+    watched: Mapping[str, float]
+    kept: Callable[[str, AnyArray], AnyArray]
+
+    @classmethod
+    def of(cls, masked: ModelProto, pruned: ModelProto, kept: Callable[[str, AnyArray], AnyArray] | None) -> Self:
+        """Find what both have to compare."""
+        decisions = Decisions.of(masked)
+        watched = _watched(masked, decisions.tensors)
+        shared = {name for node in pruned.graph.node for name in node.output}
+        shared |= {info.name for info in (*pruned.graph.input, *pruned.graph.initializer, *masked.graph.output)}
+        watched = {name: floor for name, floor in watched.items() if name in shared}
+        return cls(masked, pruned, decisions, watched, kept or (lambda _, array: array))
+
+    def exposed(self, model: ModelProto, given: Arrays | None = None) -> ModelProto:
+        """Copy one of the models: it shows what is compared, and may decide on given numbers."""
+        return _exposing(model if given is None else self.decisions.on_given(model, given), self.watched)
+
+    def wanted(self, values: Arrays) -> dict[str, AnyArray]:
+        """Return what the pruned model must compute, of all that the masked one shows; what has no numbers is left."""
+        outputs = {output.name for output in self.masked.graph.output}
+        return {
+            name: self.kept(name, value)
+            for name, value in values.items()
+            if name in outputs or value.dtype.kind in "fV"
+        }
+
+
+def _run(session: Session, feed: Arrays, given: Arrays) -> dict[str, AnyArray]:
+    """Run a model on its inputs and on what it shall decide on."""
+    return session.run({**feed, **{name: given[name] for name in session.inputs if name in given}})
+
+
 def _hold(
     masked: ModelProto,
     pruned: ModelProto,
@@ -225,32 +288,41 @@ def _hold(
     trials: Sequence[Arrays],
     *,
     allowed: float,
+    kept: Callable[[str, AnyArray], AnyArray] | None,
     providers: Sequence[ProviderRequest],
     threads: int | None,
     flips: float = 0.0,
 ) -> Equivalence:
-    watched = _watched(masked)
-    one, two = (_open(_exposing(model, watched), providers, threads) for model in (masked, pruned))
+    pair = _Pair.of(masked, pruned, kept)
+    one, two = _open(pair.exposed(masked), providers, threads), None
+    whole = FLIPS if pair.decisions.hidden else flips
     error, worst, blank = 0.0, "", True
     runs = 0
-    for feed, wanted in _answers(one, feeds, trials):
+    given: Arrays = {}
+    for feed, values in _answers(one, feeds, trials):
         runs += 1
+        wanted = pair.wanted(values)
+        given = pair.decisions.given(wanted)
+        two = two or _open(pair.exposed(pruned, given), providers, threads)
         try:
-            outputs = two.run(feed)
+            outputs = _run(two, feed, given)
         except ModelError as failure:
             raise VerificationError(f"the pruned model does not run: {failure}") from failure
         for name, value in wanted.items():
             blank = blank and not np.any(value)
-            gap = _difference(name, value, outputs[name], floor=watched[name], flips=flips)
+            share = flips if value.dtype.kind in "fV" else whole
+            gap = _difference(name, value, outputs[name], floor=pair.watched[name], flips=share)
             if gap > error:
                 error, worst = gap, name
     if not error <= allowed:
-        other = open_session(_exposing(masked, watched), providers, threads=threads)
-        noise = max(_rounding_noise(one, other, feed, watched) for feed in feeds)
+        fixed = pair.exposed(masked, given)
+        sessions = (_open(fixed, providers, threads), open_session(fixed, providers, threads=threads))
+        noise = max(_rounding_noise(one, *sessions, feed, pair) for feed in feeds)
         allowed = max(allowed, min(NOISE_FACTOR * noise, NOISE_LIMIT))
     if not error <= allowed:
+        shown = worst in {output.name for output in masked.graph.output}
         raise VerificationError(
-            f"the pruned model is not the masked original: the output '{worst}' differs by "
+            f"the pruned model is not the masked original: the {'output' if shown else 'tensor'} '{worst}' differs by "
             f"{error:.1e} of its largest value, {allowed:.0e} is allowed",
             hint="please report it with the model: a fault of onnxpfp, or rounding that this network amplifies",
         )

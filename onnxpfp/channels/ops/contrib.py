@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from onnxpfp.channels.context import NodeContext, UnlabelledError
-from onnxpfp.channels.facts import Bias
+from onnxpfp.channels.facts import Bias, Decision
 from onnxpfp.channels.mac_terms import convolution_terms
 from onnxpfp.channels.ops.elementwise import broadcast
 from onnxpfp.channels.ops.joining import pad
@@ -160,3 +160,13 @@ RULES.stay(
 
 
 RULES.declare("com.microsoft.nchwc:Conv", mac_terms=convolution_terms(1), bias=Bias(2))
+RULES.declare("com.microsoft:IsAllFinite", "com.microsoft:MoE", "com.microsoft:QMoE", decides=Decision())
+RULES.declare("com.microsoft:CropAndResize", "com.microsoft:GridSample", decides=Decision(reads=(1,)))
+RULES.declare(
+    *("com.microsoft:DynamicTimeWarping", "com.microsoft:Range", "com.microsoft:Unique"), decides=Decision(picks=True)
+)
+RULES.declare(
+    *("com.microsoft:BeamSearch", "com.microsoft:GreedySearch", "com.microsoft:Sampling"),
+    "com.microsoft:WhisperBeamSearch",
+    decides=Decision(picks=True),
+)

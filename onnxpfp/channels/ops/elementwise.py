@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from onnxpfp.arrays import Ids
 from onnxpfp.channels.context import Axes, NodeContext
+from onnxpfp.channels.facts import Decision
 from onnxpfp.channels.registry import Rules
 
 __all__ = ["RULES", "broadcast"]
@@ -107,3 +108,11 @@ RULES.declare("Dropout", "Identity", sign="of the first input")
 RULES.declare("Add", "Max", "Min", "Mul", "Sum", sign="of all inputs")
 RULES.declare("Clip", "HardSigmoid", "Identity", "Relu", "Sigmoid", "Tanh", saturates=True)
 RULES.declare("HardSigmoid", "Sigmoid", "Tanh", within_one=True)
+RULES.declare(
+    *("BitCast", "Ceil", "Equal", "Floor", "Greater", "GreaterOrEqual", "IsInf", "IsNaN", "Less", "LessOrEqual", "Mod"),
+    *("Round", "Shrink", "Sign", "ThresholdedRelu"),
+    decides=Decision(),
+)
+RULES.declare("Cast", decides=Decision(unless_float=True))
+RULES.declare("CastLike", decides=Decision(reads=(0,)))
+RULES.declare("Identity", moves=True)

@@ -1,0 +1,182 @@
+"""What a network decides on, and copies of models that decide on given numbers.
+
+A near tie turns a rounding into another row, another length or another branch, and what comes behind can no longer be
+compared number by number. So two networks are compared piece by piece: what the one decides on must agree with what
+the other decides on, and the other decides on the numbers of the one. What then still differs is no tie.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
+
+from onnxpfp.arrays import Arrays
+from onnxpfp.channels.facts import Decision
+from onnxpfp.channels.ops import RULES, facts_of, op_name
+from onnxpfp.model.attributes import Attributes
+from onnxpfp.model.constants import outer_names, subgraphs
+
+__all__ = ["FLOATS", "Decisions", "behind_products", "decision_of", "first_output", "reads"]
+
+FLOATS = frozenset({TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16})
+_LENGTHS = frozenset({"Shape", "Size"})
+"""Ops whose results say nothing of the numbers that they read."""
+_GIVEN = "onnxpfp_given_"
+"""Prefix of the inputs that stand for what is decided on."""
+
+
+def first_output(node: NodeProto) -> str:
+    """Return the first output that has a name, by which a node is found again in another copy of the model."""
+    return next((name for name in node.output if name), "")
+
+
+def reads(node: NodeProto) -> set[str]:
+    """Return all that a node reads, what its subgraphs capture included."""
+    return {name for name in node.input if name} | outer_names(node)
+
+
+def decision_of(node: NodeProto) -> Decision | None:
+    """Return how the results of a node jump, or None where they go smoothly with what it reads.
+
+    An op that nothing is known of may do so, and so does a node in whose subgraphs something does. A Loop that counts
+    its turns by what it computes ends sooner or later, so the length of its results hangs on that.
+    """
+    inner = [decision_of(each) for graph in subgraphs(node) for each in graph.node]
+    if any(inner):
+        return Decision(picks=_turns(node) or any(each is not None and each.picks for each in inner))
+    if op_name(node.op_type, node.domain) not in RULES:
+        return Decision()
+    decides = facts_of(node).decides
+    if decides is None or (decides.unless_float and Attributes(node).integer("to", 0) in FLOATS):
+        return None
+    return decides
+
+
+def _turns(node: NodeProto) -> bool:
+    """Tell whether a Loop ends by what it computes: of its state, or of what it captures."""
+    if node.op_type != "Loop":
+        return False
+    body = next(subgraphs(node))
+    makers = {name: each for each in body.node for name in each.output}
+    known = {info.name for info in body.input[:2]} | {tensor.name for tensor in body.initializer}
+    waiting, visited = [body.output[0].name], set[str]()
+    while waiting:
+        name = waiting.pop()
+        if name in visited or name in known:
+            continue
+        visited.add(name)
+        if name not in makers:
+            return True
+        waiting += reads(makers[name])
+    return False
+
+
+def _multiplies(node: NodeProto) -> bool:
+    inner = (each for graph in subgraphs(node) for each in graph.node)
+    return facts_of(node).mac_terms is not None or any(map(_multiplies, inner))
+
+
+def behind_products(graph: GraphProto) -> set[str]:
+    """Return the tensors whose numbers depend on those that some op with multiply-adds makes.
+
+    All others are the same in a network and in what is left of it: channels go where such an op reads them.
+    """
+    behind: set[str] = set()
+    for node in graph.node:
+        if node.op_type not in _LENGTHS and (_multiplies(node) or not behind.isdisjoint(reads(node))):
+            behind.update(name for name in node.output if name)
+    return behind
+
+
+def _decided_on(node: NodeProto) -> Iterator[str]:
+    """Yield what a node decides on."""
+    decision = decision_of(node)
+    for position, name in enumerate(node.input):
+        if name and (decision is None or decision.reads is None or position in decision.reads):
+            yield name
+    yield from outer_names(node)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Decisions:
+    """The tensors that nodes of a model decide on.
+
+    Attributes:
+        by_node: Names of the tensors by the node's first output.
+        hidden: Whether something inside a subgraph decides on what is computed there with weights, which only its
+            results show.
+    """
+
+    by_node: Mapping[str, frozenset[str]]
+    hidden: bool = False
+
+    @classmethod
+    def of(cls, model: ModelProto) -> Self:
+        """Find all decisions of a model on what depends on its weights, but for those inside of subgraphs."""
+        behind = behind_products(model.graph)
+        by_node: dict[str, frozenset[str]] = {}
+        hidden = False
+        for node in model.graph.node:
+            if decision_of(node) is None:
+                continue
+            tensors = behind.intersection(_decided_on(node))
+            if tensors:
+                by_node[first_output(node)] = frozenset(tensors)
+            hidden = hidden or (_multiplies(node) and any(True for _ in subgraphs(node)))
+        return cls(by_node, hidden)
+
+    @property
+    def tensors(self) -> set[str]:
+        """All that is decided on."""
+        return set[str]().union(*self.by_node.values())
+
+    def given(self, values: Arrays) -> dict[str, np.ndarray[tuple[int, ...], np.dtype[np.generic]]]:
+        """Return what a copy of the model is fed to decide on, of the numbers in `values`; whole ones never differ."""
+        return {
+            _GIVEN + name: values[name]
+            for name in sorted(self.tensors & values.keys())
+            if values[name].dtype.kind == "f"
+        }
+
+    def on_given(self, model: ModelProto, given: Arrays) -> ModelProto:
+        """Copy a model: the nodes decide on inputs of the names and types of `given`, whatever it computes itself.
+
+        Args:
+            model: The model of which this is, or another in which tensors have the same names; nodes that it does not
+                have are passed over.
+            given: As `given` returns it.
+        """
+        copy = ModelProto()
+        copy.CopyFrom(model)
+        used: set[str] = set()
+        for node in copy.graph.node:
+            names = self.by_node.get(first_output(node), frozenset()).intersection(_decided_on(node))
+            new = {name: _GIVEN + name for name in names if _GIVEN + name in given}
+            decision = decision_of(node)
+            for position, name in enumerate(node.input):
+                if name in new and (decision is None or decision.reads is None or position in decision.reads):
+                    node.input[position] = new[name]
+            for graph in subgraphs(node):
+                _rename_captured(graph, new)
+            used.update(new.values())
+        for name in sorted(used):
+            kind = helper.np_dtype_to_tensor_dtype(given[name].dtype)
+            copy.graph.input.append(helper.make_tensor_value_info(name, kind, None))
+        return copy
+
+
+def _rename_captured(graph: GraphProto, new: Mapping[str, str]) -> None:
+    """Let a subgraph capture other tensors; what it makes itself under a name of theirs is its own."""
+    own = {name for node in graph.node for name in node.output} | {info.name for info in graph.input}
+    own |= {tensor.name for tensor in graph.initializer}
+    free = {name: other for name, other in new.items() if name not in own}
+    for node in graph.node:
+        node.input[:] = [free.get(name, name) for name in node.input]
+        for inner in subgraphs(node):
+            _rename_captured(inner, free)
+    for info in graph.output:
+        info.name = free.get(info.name, info.name)
