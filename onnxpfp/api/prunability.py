@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from onnxpfp.allocation.prunability import Prunability, read_curve
@@ -151,8 +151,15 @@ def _report(
         groups=_groups(context.whole, curves, tolerance),
         providers=evaluator.providers,
         seconds=dict(context.clock.seconds),
-        notes=(_RANDOM,) if context.data.given == "random" else (),
+        notes=tuple(_notes(context, evaluator)),
     )
+
+
+def _notes(context: RunContext, evaluator: Evaluator) -> Iterator[str]:
+    if context.data.given == "random":
+        yield _RANDOM
+    if evaluator.picks.in_place is not None:
+        yield f"the loss is measured at {evaluator.picks.in_place}"
 
 
 def _read(points: Sequence[Point], tolerance: float) -> Prunability:

@@ -197,6 +197,8 @@ def _facts(report: Report) -> Facts:
         f"{oracle.tolerance:.0e} allowed, {runs}"
     )
     rows["drift"] = _drift(report.drift) + _advice(report)
+    if report.drift is not None and report.drift.in_place is not None:
+        rows["measured at"] = str(report.drift.in_place)
     rows["seconds"] = spent(report.seconds)
     return Facts(rows)
 

@@ -7,20 +7,20 @@ the other decides on, and the other decides on the numbers of the one. What then
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Self
 
-import numpy as np
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 
-from onnxpfp.arrays import Arrays
+from onnxpfp.arrays import AnyArray, Arrays
 from onnxpfp.channels.facts import Decision
 from onnxpfp.channels.ops import RULES, facts_of, op_name
 from onnxpfp.model.attributes import Attributes
 from onnxpfp.model.constants import outer_names, subgraphs
+from onnxpfp.model.edit import forget_axis_names
 
-__all__ = ["FLOATS", "Decisions", "behind_products", "decision_of", "first_output", "reads"]
+__all__ = ["FLOATS", "Decisions", "behind_products", "decided_on", "decision_of", "exposing", "first_output", "reads"]
 
 FLOATS = frozenset({TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16})
 _LENGTHS = frozenset({"Shape", "Size"})
@@ -37,6 +37,15 @@ def first_output(node: NodeProto) -> str:
 def reads(node: NodeProto) -> set[str]:
     """Return all that a node reads, what its subgraphs capture included."""
     return {name for name in node.input if name} | outer_names(node)
+
+
+def exposing(model: ModelProto, names: Iterable[str]) -> ModelProto:
+    """Copy a model with more tensors among its outputs."""
+    exposed = ModelProto()
+    exposed.CopyFrom(model)
+    present = {output.name for output in model.graph.output}
+    exposed.graph.output.extend(ValueInfoProto(name=name) for name in dict.fromkeys(names) if name not in present)
+    return forget_axis_names(exposed)
 
 
 def decision_of(node: NodeProto) -> Decision | None:
@@ -92,7 +101,7 @@ def behind_products(graph: GraphProto) -> set[str]:
     return behind
 
 
-def _decided_on(node: NodeProto) -> Iterator[str]:
+def decided_on(node: NodeProto) -> Iterator[str]:
     """Yield what a node decides on."""
     decision = decision_of(node)
     for position, name in enumerate(node.input):
@@ -123,7 +132,7 @@ class Decisions:
         for node in model.graph.node:
             if decision_of(node) is None:
                 continue
-            tensors = behind.intersection(_decided_on(node))
+            tensors = behind.intersection(decided_on(node))
             if tensors:
                 by_node[first_output(node)] = frozenset(tensors)
             hidden = hidden or (_multiplies(node) and any(True for _ in subgraphs(node)))
@@ -134,7 +143,7 @@ class Decisions:
         """All that is decided on."""
         return set[str]().union(*self.by_node.values())
 
-    def given(self, values: Arrays) -> dict[str, np.ndarray[tuple[int, ...], np.dtype[np.generic]]]:
+    def given(self, values: Arrays) -> dict[str, AnyArray]:
         """Return what a copy of the model is fed to decide on, of the numbers in `values`; whole ones never differ."""
         return {
             _GIVEN + name: values[name]
@@ -154,7 +163,7 @@ class Decisions:
         copy.CopyFrom(model)
         used: set[str] = set()
         for node in copy.graph.node:
-            names = self.by_node.get(first_output(node), frozenset()).intersection(_decided_on(node))
+            names = self.by_node.get(first_output(node), frozenset()).intersection(decided_on(node))
             new = {name: _GIVEN + name for name in names if _GIVEN + name in given}
             decision = decision_of(node)
             for position, name in enumerate(node.input):

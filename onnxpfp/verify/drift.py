@@ -14,6 +14,7 @@ from onnxpfp.data.samples import Feed
 from onnxpfp.errors import VerificationError
 from onnxpfp.model.check import checker_message
 from onnxpfp.verify.metrics import TINY, looks_like_classes
+from onnxpfp.verify.picks import InPlace, Picks
 
 __all__ = ["Drift", "DriftSums", "check"]
 
@@ -30,6 +31,7 @@ class Drift:
             class scores; None elsewhere.
         samples: Samples that were compared.
         held_out: Whether the samples were kept away from the calibration.
+        in_place: What was measured in the place of outputs whose rows are picked; None where there are none.
     """
 
     relative_error: float | None
@@ -37,6 +39,7 @@ class Drift:
     top1_agreement: float | None
     samples: int
     held_out: bool
+    in_place: InPlace | None = None
 
 
 def check(original: ModelProto, pruned: ModelProto) -> None:
@@ -67,6 +70,7 @@ class DriftSums:
         agree: Samples with the same largest class.
         votes: Samples of which an output looks like class scores.
         batches: How many batches there were.
+        picks: Which outputs have rows that are picked.
     """
 
     gap: dict[str, float] = field(default_factory=dict[str, float])
@@ -75,6 +79,7 @@ class DriftSums:
     agree: int = 0
     votes: int = 0
     batches: int = 0
+    picks: Picks = field(default_factory=Picks)
 
     def add(self, feed: Feed, wanted: Arrays, given: Arrays) -> None:
         """Add a batch.
@@ -86,14 +91,19 @@ class DriftSums:
         """
         self.batches += 1
         for name, value in wanted.items():
-            if value.shape != given[name].shape or value.dtype.kind != "f":
-                differs = value.shape != given[name].shape or np.not_equal(value, given[name])
+            alike = value.shape == given[name].shape
+            if value.dtype.kind != "f":
+                differs = not alike or np.not_equal(value, given[name])
                 self.flips[name] = self.flips.get(name, 0.0) + float(np.mean(differs))
                 continue
             a, b = value.astype(np.float64), given[name].astype(np.float64)
-            self.gap[name] = self.gap.get(name, 0.0) + float(np.square(a - b).sum())
-            self.size[name] = self.size.get(name, 0.0) + float(np.square(a).sum())
-        scores = next((name for name in wanted if _looks_like_classes(wanted[name], feed)), None)
+            size = float(np.square(a).sum())
+            # What has another shape is as far off as if it were missing.
+            gap = float(np.square(a - b).sum()) if alike else max(size, 1.0)
+            self.gap[name] = self.gap.get(name, 0.0) + gap
+            self.size[name] = self.size.get(name, 0.0) + size
+        voting = (name for name in wanted if name not in self.picks.rows and _looks_like_classes(wanted[name], feed))
+        scores = next(voting, None)
         if scores is not None:
             self.agree += int((wanted[scores].argmax(1) == given[scores].argmax(1)).sum())
             self.votes += len(wanted[scores])
@@ -107,6 +117,7 @@ class DriftSums:
             top1_agreement=self.agree / self.votes if self.votes else None,
             samples=samples,
             held_out=held_out,
+            in_place=self.picks.in_place,
         )
 
 

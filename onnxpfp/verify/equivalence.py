@@ -10,16 +10,16 @@ from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
+from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from onnxpfp.arrays import AnyArray, Arrays
 from onnxpfp.channels.ops import facts_of
 from onnxpfp.errors import ModelError, VerificationError
-from onnxpfp.model.edit import drop_unread, forget_axis_names
+from onnxpfp.model.edit import drop_unread
 from onnxpfp.model.shapes import Shapes
 from onnxpfp.runtime.providers import ProviderRequest
 from onnxpfp.runtime.session import Session, open_session
-from onnxpfp.verify.decisions import Decisions
+from onnxpfp.verify.decisions import Decisions, exposing
 
 __all__ = ["FLOAT32", "HALF", "Equivalence", "check_equivalence", "tolerance"]
 
@@ -156,15 +156,6 @@ def _watched(model: ModelProto, decided_on: Iterable[str]) -> dict[str, float]:
     return watched
 
 
-def _exposing(model: ModelProto, watched: Mapping[str, float]) -> ModelProto:
-    """Copy a model with the watched tensors among its outputs."""
-    present = {output.name for output in model.graph.output}
-    exposed = ModelProto()
-    exposed.CopyFrom(model)
-    exposed.graph.output.extend(ValueInfoProto(name=name) for name in watched if name not in present)
-    return forget_axis_names(exposed)
-
-
 def _without_steps(model: ModelProto) -> ModelProto:
     """Let activations pass by QuantizeLinear and DequantizeLinear: what is left has no steps that could flip."""
     smooth = ModelProto()
@@ -264,7 +255,7 @@ class _Pair:
 
     def exposed(self, model: ModelProto, given: Arrays | None = None) -> ModelProto:
         """Copy one of the models: it shows what is compared, and may decide on given numbers."""
-        return _exposing(model if given is None else self.decisions.on_given(model, given), self.watched)
+        return exposing(model if given is None else self.decisions.on_given(model, given), self.watched)
 
     def wanted(self, values: Arrays) -> dict[str, AnyArray]:
         """Return what the pruned model must compute, of all that the masked one shows; what has no numbers is left."""
