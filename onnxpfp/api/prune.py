@@ -138,7 +138,9 @@ def prune_with(
         evaluator = context.evaluator(measured.calibration.scored, held_out=False)
     unchanged = bool(decision.keep.all()) and not lossless.removed
     with clock.phase("verification") as phase:
-        verified = verify(context, measured, candidate, evaluator, unchanged=unchanged, progress=phase)
+        verified = verify(
+            context, measured, candidate, evaluator, cleared=lossless.keep, unchanged=unchanged, progress=phase
+        )
     decision = lift_decision(whole.graph, lossless.analysis.graph, decision, lossless.origin)
     outcome = Outcome(
         context, measured.calibration, decision, lossless, candidate.compensation, verified, search_result

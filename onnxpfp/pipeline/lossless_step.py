@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxpfp.arrays import Ids
+from onnxpfp.arrays import Ids, Keep
 from onnxpfp.channels import Analysis
 from onnxpfp.channels.lineage import origin_of
 from onnxpfp.linear.describe import linear_ops
@@ -27,16 +27,18 @@ class LosslessStep:
         analysis: The smaller model, understood anew; the model as it was where nothing went.
         removed: What went.
         origin: The channel of the model as it was for every one of the smaller.
+        keep: Whether each channel of the model as it was has stayed.
     """
 
     analysis: Analysis
     removed: tuple[Removal, ...]
     origin: Ids
+    keep: Keep
 
     @classmethod
     def nothing(cls, analysis: Analysis) -> LosslessStep:
         """Leave a model as it is."""
-        return cls(analysis, (), np.arange(analysis.graph.count + 1))
+        return cls(analysis, (), np.arange(analysis.graph.count + 1), analysis.graph.keep_all())
 
 
 def remove_lossless(context: RunContext) -> LosslessStep:
@@ -62,4 +64,5 @@ def remove_lossless(context: RunContext) -> LosslessStep:
         edits = edits_of(analysis, ops, lossless, stored_axes, Edits())
         smaller = apply(analysis.model, analysis.graph, lossless.keep, edits, analysis.source.scratch)
     left = context.analyze(smaller)
-    return LosslessStep(left, lossless.removed, origin_of(analysis.graph, lossless.keep, left.graph))
+    origin = origin_of(analysis.graph, lossless.keep, left.graph)
+    return LosslessStep(left, lossless.removed, origin, lossless.keep)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto
 
+from onnxpfp.arrays import Keep
 from onnxpfp.channels import Analysis
 from onnxpfp.channels.macs import count_macs, count_params
 from onnxpfp.data.samples import Feed
@@ -70,6 +71,7 @@ def verify(
     candidate: Candidate,
     evaluator: Evaluator | None,
     *,
+    cleared: Keep,
     unchanged: bool,
     progress: Count,
 ) -> Verification:
@@ -80,6 +82,7 @@ def verify(
         measured: The original without the channels that cost nothing.
         candidate: The pruned model.
         evaluator: Compares with the original; None without data.
+        cleared: Whether each channel of the original stayed when those that cost nothing went.
         unchanged: Whether nothing was removed.
         progress: Told how many samples the drift is measured on so far, of how many.
 
@@ -89,7 +92,7 @@ def verify(
     analysis, samples = measured.analysis, context.data.samples
     feed = next(samples.batches(1))
     check(analysis.model, candidate.model)
-    _check_rewriting(context, analysis, feed)
+    _check_rewriting(context, analysis, feed, cleared)
     oracle = check_equivalence(
         candidate.mask,
         candidate.model,
@@ -111,7 +114,7 @@ def verify(
     return Verification(oracle, drift, before, after)
 
 
-def _check_rewriting(context: RunContext, analysis: Analysis, feed: Feed) -> None:
+def _check_rewriting(context: RunContext, analysis: Analysis, feed: Feed, cleared: Keep) -> None:
     """Make sure that the model that was pruned computes what the given one does, where it is written in other words.
 
     Bodies of local functions stand in their places there, weights are folded, shuffles are permutations.
@@ -123,9 +126,16 @@ def _check_rewriting(context: RunContext, analysis: Analysis, feed: Feed) -> Non
     if given is None:
         return
     allowed = tolerance(analysis.model, analysis.shapes)
-    requests, threads = context.requests, context.options.threads
     try:
-        check_equivalence(given, analysis.model, [feed], allowed=allowed, providers=requests, threads=threads)
+        check_equivalence(
+            given,
+            analysis.model,
+            [feed],
+            allowed=allowed,
+            providers=context.requests,
+            threads=context.options.threads,
+            kept=partial(what_stays, context.whole.graph, cleared),
+        )
     except VerificationError as error:
         raise VerificationError(
             f"{analysis.source.title}: rewritten for pruning, it computes something else: {error}",

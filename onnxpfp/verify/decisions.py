@@ -116,11 +116,13 @@ class Decisions:
 
     Attributes:
         by_node: Names of the tensors by the node's first output.
+        results: What those nodes make of them that read nothing else that depends on weights: the same of the same.
         hidden: Whether something inside a subgraph decides on what is computed there with weights, which only its
             results show.
     """
 
     by_node: Mapping[str, frozenset[str]]
+    results: frozenset[str] = frozenset()
     hidden: bool = False
 
     @classmethod
@@ -128,6 +130,7 @@ class Decisions:
         """Find all decisions of a model on what depends on its weights, but for those inside of subgraphs."""
         behind = behind_products(model.graph)
         by_node: dict[str, frozenset[str]] = {}
+        results: set[str] = set()
         hidden = False
         for node in model.graph.node:
             if decision_of(node) is None:
@@ -135,8 +138,10 @@ class Decisions:
             tensors = behind.intersection(decided_on(node))
             if tensors:
                 by_node[first_output(node)] = frozenset(tensors)
+            if tensors and facts_of(node).decides is not None and tensors == behind.intersection(reads(node)):
+                results.update(name for name in node.output if name)
             hidden = hidden or (_multiplies(node) and any(True for _ in subgraphs(node)))
-        return cls(by_node, hidden)
+        return cls(by_node, frozenset(results), hidden)
 
     @property
     def tensors(self) -> set[str]:

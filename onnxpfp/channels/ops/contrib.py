@@ -160,8 +160,11 @@ RULES.stay(
 
 
 RULES.declare("com.microsoft.nchwc:Conv", mac_terms=convolution_terms(1), bias=Bias(2))
-RULES.declare("com.microsoft:IsAllFinite", "com.microsoft:MoE", "com.microsoft:QMoE", decides=Decision())
-RULES.declare("com.microsoft:CropAndResize", "com.microsoft:GridSample", decides=Decision(reads=(1,)))
+RULES.declare("com.microsoft:IsAllFinite", decides=Decision())
+RULES.declare(
+    *("com.microsoft:CropAndResize", "com.microsoft:GridSample", "com.microsoft:MoE", "com.microsoft:QMoE"),
+    decides=Decision(reads=(1,)),
+)
 RULES.declare(
     *("com.microsoft:DynamicTimeWarping", "com.microsoft:Range", "com.microsoft:Unique"), decides=Decision(picks=True)
 )
