@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
-from onnxpfp.arrays import AnyArray, Arrays
+from onnxpfp.arrays import AnyArray, Arrays, Bools, Floats
 from onnxpfp.channels.ops import facts_of
 from onnxpfp.errors import ModelError, VerificationError
 from onnxpfp.model.edit import drop_unread
@@ -33,6 +33,8 @@ NOISE_FACTOR = 10
 NOISE_LIMIT = 5e-2
 """What no amplification excuses: a wrong channel shows as 0.1 and more."""
 ULP = 2.0**-23
+FILL = 10
+"""How far a number that fills hidden places is beyond all others, at least."""
 SAME = 1e-6
 """Largest relative difference of numbers that one op makes of the same numbers."""
 FLIPS = 0.01
@@ -77,6 +79,23 @@ def tolerance(model: ModelProto, shapes: Shapes) -> float:
     return FLOAT32
 
 
+def _largest(values: Floats, same: Bools) -> float:
+    """Return the largest magnitude, without a number that fills places, as -1e9 does where a mask hides a score.
+
+    Such a number is the same in both models, stands there more than once, and is far beyond all others.
+
+    Args:
+        values: The numbers.
+        same: Which of them the other model has too.
+    """
+    magnitudes = np.where(np.isfinite(values), np.abs(values), 0.0)
+    largest = float(magnitudes.max(initial=0.0))
+    fill = magnitudes == largest
+    rest = float(magnitudes[~fill].max(initial=0.0))
+    fills = np.count_nonzero(fill) > 1 and bool(same[fill].all()) and 0 < FILL * rest < largest
+    return rest if fills else largest
+
+
 def _difference(
     name: str, one: NDArray[np.generic], two: NDArray[np.generic], floor: float = 0.0, flips: float = 0.0
 ) -> float:
@@ -97,7 +116,7 @@ def _difference(
     same = (a == b) | (np.isnan(a) & np.isnan(b))
     if same.all():
         return 0.0
-    scale = np.abs(a[np.isfinite(a)]).max(initial=floor)
+    scale = max(_largest(a, same), floor)
     gaps = np.abs(a - b)[~same]
     counted = gaps.size - int(flips * a.size)
     gap = np.partition(gaps, counted - 1)[counted - 1] if counted > 0 else 0.0

@@ -33,6 +33,8 @@ __all__ = ["InPlace", "Picks"]
 
 DATA, PLACES, UPDATES = 0, 1, 2
 """Inputs of an op that writes at places."""
+MATRIX = 2
+"""Axes of the scores of samples."""
 SHOWN = 3
 """Most names that a sentence lists."""
 
@@ -73,7 +75,8 @@ class Picks:
         outputs: Outputs whose rows they pick, in their order.
         tensors: What is measured beside the outputs: what is decided on, as it is before it is only moved.
         ops: Types of the ops that pick.
-        rows: Names among `outputs` and `tensors` whose rows are picked: no sample has a row of its own there.
+        rows: Names among `outputs` and `tensors` that are no scores of samples: their rows are picked, or they are
+            decided on as another thing than a matrix, such as the scores of many boxes.
     """
 
     decisions: Decisions = field(default_factory=lambda: Decisions({}))
@@ -94,8 +97,10 @@ class Picks:
             for node, tensors in search.picks[first_output(pick)].items():
                 by_node[node] = by_node.get(node, frozenset()) | tensors
         decisions = Decisions(by_node)
-        tensors = tuple(dict.fromkeys(map(search.unmoved, sorted(decisions.tensors))))
+        sources = {name: search.unmoved(name) for name in sorted(decisions.tensors)}
+        tensors = tuple(dict.fromkeys(sources.values()))
         rows = search.picked.intersection((*outputs, *tensors))
+        rows |= {source for name, source in sources.items() if search.rank(name) != MATRIX}
         return cls(decisions, outputs, tensors, tuple(dict.fromkeys(ops)), frozenset(rows))
 
     @property
@@ -178,6 +183,10 @@ class _Search:
 
     def _can_lose(self, tensor: str) -> bool:
         return any(axis.any() for axis in self.analysis.graph.axes.get(tensor, ()))
+
+    def rank(self, tensor: str) -> int:
+        """Return the number of axes of a tensor."""
+        return len(self.analysis.shapes.shape.get(tensor, ()))
 
     def _is_float(self, tensor: str) -> bool:
         return self.analysis.shapes.dtype.get(tensor) in FLOATS

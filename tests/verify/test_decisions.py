@@ -336,3 +336,17 @@ def test_every_op_that_decides_has_a_rule() -> None:
     expected = {"ArgMax", "Cast", "Compress", "Equal", "Floor", "Greater", "Hardmax", "Mod", "NonMaxSuppression"}
     expected |= {"NonZero", "OneHot", "Round", "Sign", "TopK", "Unique", "ai.onnx.ml:TreeEnsemble"}
     assert expected <= {name for name, facts in FACTS.items() if facts.decides is not None}
+
+
+@pytest.mark.parametrize("fill", [-1e9, -3e38, 1e4])
+def test_a_number_that_fills_hidden_places_does_not_hide_a_wrong_score(fill: float) -> None:
+    """Only the places come out, and they hang on scores that are tiny beside what fills the others."""
+    text = """g (float[N,6] x) => (int64[N,8] i, float[N,8] v) {
+        m = MatMul(x, w) c = Greater(seen, none) s = Where(c, m, fill) v, i = TopK(s, k) }"""
+    seen = np.arange(16) < 12
+    constants = {"none": np.zeros(1), "fill": np.array(fill), "w": nets.noise(6, 16), "seen": seen}
+    model = nets.build(text, constants)
+    model.graph.initializer.append(numpy_helper.from_array(np.array([8], np.int64), "k"))
+    assert hold(model, edited(model, "w", lambda array: array * (1 + 1e-6))).error < FLOAT32
+    with pytest.raises(VerificationError, match="the tensor 's' differs"):
+        hold(model, edited(model, "w", lambda array: array * 1.01))
