@@ -20,7 +20,18 @@ from onnxpfp.model.attributes import Attributes
 from onnxpfp.model.constants import outer_names, subgraphs
 from onnxpfp.model.edit import forget_axis_names
 
-__all__ = ["FLOATS", "Decisions", "behind_products", "decided_on", "decision_of", "exposing", "first_output", "reads"]
+__all__ = [
+    "FLOATS",
+    "Decisions",
+    "behind_products",
+    "decided_on",
+    "decision_of",
+    "exposing",
+    "first_output",
+    "jumping",
+    "reads",
+    "used_tensors",
+]
 
 FLOATS = frozenset({TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16})
 _LENGTHS = frozenset({"Shape", "Size"})
@@ -101,6 +112,18 @@ def behind_products(graph: GraphProto) -> set[str]:
     return behind
 
 
+def used_tensors(graph: GraphProto) -> set[str]:
+    """Return the tensors that something reads, or that are outputs."""
+    return set[str]().union(*map(reads, graph.node)) | {output.name for output in graph.output}
+
+
+def jumping(node: NodeProto, decision: Decision) -> Iterator[str]:
+    """Yield the results of a node that jump; the best numbers of TopK do not, in their order, while their places do."""
+    for position, name in enumerate(node.output):
+        if name and (decision.jumps is None or position in decision.jumps):
+            yield name
+
+
 def decided_on(node: NodeProto) -> Iterator[str]:
     """Yield what a node decides on."""
     decision = decision_of(node)
@@ -128,12 +151,13 @@ class Decisions:
     @classmethod
     def of(cls, model: ModelProto) -> Self:
         """Find all decisions of a model on what depends on its weights, but for those inside of subgraphs."""
-        behind = behind_products(model.graph)
+        behind, used = behind_products(model.graph), used_tensors(model.graph)
         by_node: dict[str, frozenset[str]] = {}
         results: set[str] = set()
         hidden = False
         for node in model.graph.node:
-            if decision_of(node) is None:
+            decision = decision_of(node)
+            if decision is None or used.isdisjoint(jumping(node, decision)):
                 continue
             tensors = behind.intersection(decided_on(node))
             if tensors:

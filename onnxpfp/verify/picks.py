@@ -7,7 +7,6 @@ the output meets the same one of the original's.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Self
@@ -17,7 +16,6 @@ from onnx import ModelProto, NodeProto
 from onnxpfp.arrays import AnyArray, Arrays
 from onnxpfp.channels import Analysis
 from onnxpfp.channels.ops import facts_of
-from onnxpfp.model.constants import reader_counts
 from onnxpfp.verify.decisions import (
     FLOATS,
     Decisions,
@@ -26,7 +24,9 @@ from onnxpfp.verify.decisions import (
     decision_of,
     exposing,
     first_output,
+    jumping,
     reads,
+    used_tensors,
 )
 
 __all__ = ["InPlace", "Picks"]
@@ -154,22 +154,19 @@ class _Search:
         """Go over the nodes once."""
         graph = analysis.model.graph
         search = cls(analysis, behind_products(graph))
-        used = reader_counts(graph) + Counter(info.name for info in graph.output)
+        used = used_tensors(graph)
         for node in graph.node:
             if search._picks(node, used) or search._passes(node):
                 search.picked.update(name for name in node.output if name)
         return search
 
-    def _picks(self, node: NodeProto, used: Mapping[str, int]) -> bool:
+    def _picks(self, node: NodeProto, used: set[str]) -> bool:
         """Tell whether a node picks by what depends on weights and cannot lose channels."""
         decision = decision_of(node)
-        if decision is None or not decision.picks:
+        if decision is None or not decision.picks or used.isdisjoint(jumping(node, decision)):
             return False
-        jumps = range(len(node.output)) if decision.jumps is None else decision.jumps
         found = self._decided_before(node)
-        if not found or not any(used[node.output[position]] for position in jumps if position < len(node.output)):
-            return False
-        if any(map(self._can_lose, set[str]().union(*found.values()))):
+        if not found or any(map(self._can_lose, set[str]().union(*found.values()))):
             return False
         self.picks[first_output(node)] = found
         return True

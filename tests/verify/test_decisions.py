@@ -322,6 +322,13 @@ def test_what_is_known_of_custom_ops_is_that_they_may_decide() -> None:
     assert decision_of(helper.make_node("Cast", ["x"], ["y"], to=TensorProto.INT8)) is not None
 
 
+def test_what_goes_smoothly_is_compared_as_it_is() -> None:
+    """The best numbers in their order, and the largest of a window: nobody reads where they stood."""
+    text = """g (float[N,6] x) => (float[N,3] y, float[N,1,8] z) { m = MatMul(x, w) y, i = TopK(m, k)
+        u = Unsqueeze(m, k) z, j = MaxPool <kernel_shape = [2], strides = [2]> (u) }"""
+    assert Decisions.of(nets.build(text, {"w": (6, 16), "k": np.ones(1)})).by_node == {}
+
+
 def test_lengths_and_inputs_alone_decide_nothing_that_pruning_moves() -> None:
     """A mask of the inputs, and a length that becomes a number and is rounded: both stay out of the comparison."""
     text = """g (float[N,6] x) => (float[N,12] y) {
