@@ -7,7 +7,7 @@ the other decides on, and the other decides on the numbers of the one. What then
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Self
 
@@ -26,6 +26,7 @@ __all__ = [
     "behind_products",
     "decided_on",
     "decision_of",
+    "ends_by_weights",
     "exposing",
     "first_output",
     "jumping",
@@ -36,6 +37,8 @@ __all__ = [
 FLOATS = frozenset({TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16})
 _LENGTHS = frozenset({"Shape", "Size"})
 """Ops whose results say nothing of the numbers that they read."""
+STATE = 2
+"""Position of the first state among the inputs of a Loop and of its body."""
 _GIVEN = "onnxpfp_given_"
 """Prefix of the inputs that stand for what is decided on."""
 
@@ -62,12 +65,11 @@ def exposing(model: ModelProto, names: Iterable[str]) -> ModelProto:
 def decision_of(node: NodeProto) -> Decision | None:
     """Return how the results of a node jump, or None where they go smoothly with what it reads.
 
-    An op that nothing is known of may do so, and so does a node in whose subgraphs something does. A Loop that counts
-    its turns by what it computes ends sooner or later, so the length of its results hangs on that.
+    An op that nothing is known of may do so, and so does a node in whose subgraphs something does.
     """
     inner = [decision_of(each) for graph in subgraphs(node) for each in graph.node]
     if any(inner):
-        return Decision(picks=_turns(node) or any(each is not None and each.picks for each in inner))
+        return Decision(picks=any(each is not None and each.picks for each in inner))
     if op_name(node.op_type, node.domain) not in RULES:
         return Decision()
     decides = facts_of(node).decides
@@ -76,28 +78,43 @@ def decision_of(node: NodeProto) -> Decision | None:
     return decides
 
 
-def _turns(node: NodeProto) -> bool:
-    """Tell whether a Loop ends by what it computes: of its state, or of what it captures."""
+def _multiplies(node: NodeProto) -> bool:
+    inner = (each for graph in subgraphs(node) for each in graph.node)
+    return facts_of(node).mac_terms is not None or any(map(_multiplies, inner))
+
+
+def ends_by_weights(node: NodeProto, behind: Container[str]) -> bool:
+    """Tell whether the number of turns of a Loop, and so the length of its results, depends on floats that it computes.
+
+    A counter does not: whole numbers of its state are followed to what they start from.
+
+    Args:
+        node: A node.
+        behind: Tensors around it that depend on weights.
+    """
     if node.op_type != "Loop":
         return False
     body = next(subgraphs(node))
     makers = {name: each for each in body.node for name in each.output}
-    known = {info.name for info in body.input[:2]} | {tensor.name for tensor in body.initializer}
+    states = {info.name: place for place, info in enumerate(body.input)}
     waiting, visited = [body.output[0].name], set[str]()
     while waiting:
         name = waiting.pop()
-        if name in visited or name in known:
+        if name in visited:
             continue
         visited.add(name)
-        if name not in makers:
+        if name in makers:
+            if _multiplies(makers[name]):
+                return True
+            waiting += reads(makers[name])
+        elif states.get(name, 0) >= STATE:
+            place = states[name]
+            if body.input[place].type.tensor_type.elem_type in FLOATS or node.input[place] in behind:
+                return True
+            waiting.append(body.output[place - 1].name)
+        elif name in behind:
             return True
-        waiting += reads(makers[name])
     return False
-
-
-def _multiplies(node: NodeProto) -> bool:
-    inner = (each for graph in subgraphs(node) for each in graph.node)
-    return facts_of(node).mac_terms is not None or any(map(_multiplies, inner))
 
 
 def behind_products(graph: GraphProto) -> set[str]:

@@ -22,6 +22,7 @@ from onnxpfp.verify.decisions import (
     behind_products,
     decided_on,
     decision_of,
+    ends_by_weights,
     exposing,
     first_output,
     jumping,
@@ -163,7 +164,9 @@ class _Search:
     def _picks(self, node: NodeProto, used: set[str]) -> bool:
         """Tell whether a node picks by what depends on weights and cannot lose channels."""
         decision = decision_of(node)
-        if decision is None or not decision.picks or used.isdisjoint(jumping(node, decision)):
+        if decision is None or used.isdisjoint(jumping(node, decision)):
+            return False
+        if not (decision.picks or ends_by_weights(node, self.behind)):
             return False
         found = self._decided_before(node)
         if not found or any(map(self._can_lose, set[str]().union(*found.values()))):

@@ -197,3 +197,17 @@ def test_float_outputs_of_another_length_are_as_far_as_missing() -> None:
     sums.add({"x": np.zeros((2, 3), np.float32)}, {"y": np.ones((4, 3))}, {"y": np.ones((5, 3))})
     drift = sums.drift(2, held_out=True)
     assert (drift.relative_error, drift.differing) == (1.0, None)
+
+
+def test_a_loop_that_counts_its_turns_picks_no_rows() -> None:
+    """As exporters write recurrences: the number of turns is a whole number, whatever is computed in them."""
+    text = """g (float[N,10] x) => (float[M] y, float[N,24] last) { h = MatMul(x, w1) r = Relu(h) s = MatMul(r, w3)
+        end, last, y = Loop (turns, yes, start, s) <body = turn (int64 n, bool go, int64 c, float v)
+        => (bool more, int64 d, float w, float out) {
+            d = Add(c, start) more = Less(d, limit) w = Tanh(v) out = ReduceMean <keepdims = 0> (w) }> }"""
+    model = nets.build(text, {"w1": (10, 24), "w3": (24, 24)})
+    ints = {"turns": np.array(9), "start": np.array(1), "limit": np.array(4)}
+    model.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in ints.items())
+    model.graph.initializer.append(numpy_helper.from_array(np.array(True), "yes"))
+    assert nets.session(model).run(None, {"x": DATA})[0].shape == (3,)
+    assert onnxpfp.prune(model, calibration=DATA, keep_macs=0.8).report.drift.in_place is None
