@@ -12,7 +12,7 @@ from typing import Literal
 
 from onnx import NodeProto
 
-__all__ = ["Bias", "Decision", "LinearForm", "MacTerm", "MacTerms", "OpFacts", "Ranks", "Sign"]
+__all__ = ["Bias", "Deciding", "LinearForm", "MacTerm", "MacTerms", "OpFacts", "Ranks", "Sign"]
 
 MacTerm = list[tuple[str, int]]
 """One term of a node's MACs: the axes (tensor, axis) whose lengths multiply to it."""
@@ -41,7 +41,7 @@ class Bias:
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
+class Deciding:
     """How the results of an op jump where what it reads moves a little, as those of Round, Greater and TopK do.
 
     Attributes:
@@ -84,6 +84,6 @@ class OpFacts:
     sign: Sign | None = None
     saturates: bool = False
     within_one: bool = False
-    decides: Decision | None = None
+    decides: Deciding | None = None
     moves: bool = False
     writes: bool = False

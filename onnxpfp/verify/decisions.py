@@ -14,7 +14,7 @@ from typing import Self
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 
 from onnxpfp.arrays import AnyArray, Arrays
-from onnxpfp.channels.facts import Decision
+from onnxpfp.channels.facts import Deciding
 from onnxpfp.channels.ops import RULES, facts_of, op_name
 from onnxpfp.model.attributes import Attributes
 from onnxpfp.model.constants import outer_names, subgraphs
@@ -62,16 +62,16 @@ def exposing(model: ModelProto, names: Iterable[str]) -> ModelProto:
     return forget_axis_names(exposed)
 
 
-def decision_of(node: NodeProto) -> Decision | None:
+def decision_of(node: NodeProto) -> Deciding | None:
     """Return how the results of a node jump, or None where they go smoothly with what it reads.
 
     An op that nothing is known of may do so, and so does a node in whose subgraphs something does.
     """
     inner = [decision_of(each) for graph in subgraphs(node) for each in graph.node]
     if any(inner):
-        return Decision(picks=any(each is not None and each.picks for each in inner))
+        return Deciding(picks=any(each is not None and each.picks for each in inner))
     if op_name(node.op_type, node.domain) not in RULES:
-        return Decision()
+        return Deciding()
     decides = facts_of(node).decides
     if decides is None or (decides.unless_float and Attributes(node).integer("to", 0) in FLOATS):
         return None
@@ -134,7 +134,7 @@ def used_tensors(graph: GraphProto) -> set[str]:
     return set[str]().union(*map(reads, graph.node)) | {output.name for output in graph.output}
 
 
-def jumping(node: NodeProto, decision: Decision) -> Iterator[str]:
+def jumping(node: NodeProto, decision: Deciding) -> Iterator[str]:
     """Yield the results of a node that jump; the best numbers of TopK do not, in their order, while their places do."""
     for position, name in enumerate(node.output):
         if name and (decision.jumps is None or position in decision.jumps):

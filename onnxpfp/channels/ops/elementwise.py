@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from onnxpfp.arrays import Ids
 from onnxpfp.channels.context import Axes, NodeContext
-from onnxpfp.channels.facts import Decision
+from onnxpfp.channels.facts import Deciding
 from onnxpfp.channels.registry import Rules
 
 __all__ = ["RULES", "broadcast"]
@@ -111,8 +111,8 @@ RULES.declare("HardSigmoid", "Sigmoid", "Tanh", within_one=True)
 RULES.declare(
     *("BitCast", "Ceil", "Equal", "Floor", "Greater", "GreaterOrEqual", "IsInf", "IsNaN", "Less", "LessOrEqual", "Mod"),
     *("Round", "Shrink", "Sign", "ThresholdedRelu"),
-    decides=Decision(),
+    decides=Deciding(),
 )
-RULES.declare("Cast", decides=Decision(unless_float=True))
-RULES.declare("CastLike", decides=Decision(reads=(0,)))
+RULES.declare("Cast", decides=Deciding(unless_float=True))
+RULES.declare("CastLike", decides=Deciding(reads=(0,)))
 RULES.declare("Identity", moves=True)

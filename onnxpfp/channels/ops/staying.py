@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from onnxpfp.channels.facts import Decision
+from onnxpfp.channels.facts import Deciding
 from onnxpfp.channels.registry import Rules
 
 __all__ = ["RULES"]
@@ -34,11 +34,11 @@ RULES.stay(
     ),
 )
 
-RULES.declare("Bernoulli", "Multinomial", decides=Decision())
-RULES.declare("Range", decides=Decision(picks=True))
+RULES.declare("Bernoulli", "Multinomial", decides=Deciding())
+RULES.declare("Range", decides=Deciding(picks=True))
 RULES.declare(
     *("ai.onnx.ml:Binarizer", "ai.onnx.ml:Imputer", "ai.onnx.ml:LabelEncoder", "ai.onnx.ml:LinearClassifier"),
     *("ai.onnx.ml:OneHotEncoder", "ai.onnx.ml:SVMClassifier", "ai.onnx.ml:SVMRegressor", "ai.onnx.ml:TreeEnsemble"),
     *("ai.onnx.ml:TreeEnsembleClassifier", "ai.onnx.ml:TreeEnsembleRegressor"),
-    decides=Decision(),
+    decides=Deciding(),
 )
