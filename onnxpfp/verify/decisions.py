@@ -22,6 +22,8 @@ from onnxpfp.model.edit import forget_axis_names
 
 __all__ = [
     "FLOATS",
+    "GIVEN",
+    "STATE",
     "Decisions",
     "behind_products",
     "decided_on",
@@ -30,7 +32,9 @@ __all__ = [
     "exposing",
     "first_output",
     "jumping",
+    "multiplies",
     "reads",
+    "redirect",
     "used_tensors",
 ]
 
@@ -39,7 +43,7 @@ _LENGTHS = frozenset({"Shape", "Size"})
 """Ops whose results say nothing of the numbers that they read."""
 STATE = 2
 """Position of the first state among the inputs of a Loop and of its body."""
-_GIVEN = "onnxpfp_given_"
+GIVEN = "onnxpfp_given_"
 """Prefix of the inputs that stand for what is decided on."""
 
 
@@ -78,9 +82,10 @@ def decision_of(node: NodeProto) -> Deciding | None:
     return decides
 
 
-def _multiplies(node: NodeProto) -> bool:
+def multiplies(node: NodeProto) -> bool:
+    """Tell whether a node has multiply-adds, in itself or in its subgraphs."""
     inner = (each for graph in subgraphs(node) for each in graph.node)
-    return facts_of(node).mac_terms is not None or any(map(_multiplies, inner))
+    return facts_of(node).mac_terms is not None or any(map(multiplies, inner))
 
 
 def ends_by_weights(node: NodeProto, behind: Container[str]) -> bool:
@@ -104,7 +109,7 @@ def ends_by_weights(node: NodeProto, behind: Container[str]) -> bool:
             continue
         visited.add(name)
         if name in makers:
-            if _multiplies(makers[name]):
+            if multiplies(makers[name]):
                 return True
             waiting += reads(makers[name])
         elif states.get(name, 0) >= STATE:
@@ -117,14 +122,18 @@ def ends_by_weights(node: NodeProto, behind: Container[str]) -> bool:
     return False
 
 
-def behind_products(graph: GraphProto) -> set[str]:
+def behind_products(graph: GraphProto, known: Iterable[str] = ()) -> set[str]:
     """Return the tensors whose numbers depend on those that some op with multiply-adds makes.
 
     All others are the same in a network and in what is left of it: channels go where such an op reads them.
+
+    Args:
+        graph: The graph.
+        known: Tensors that do so by what is outside of it.
     """
-    behind: set[str] = set()
+    behind = set(known)
     for node in graph.node:
-        if node.op_type not in _LENGTHS and (_multiplies(node) or not behind.isdisjoint(reads(node))):
+        if node.op_type not in _LENGTHS and (multiplies(node) or not behind.isdisjoint(reads(node))):
             behind.update(name for name in node.output if name)
     return behind
 
@@ -181,7 +190,7 @@ class Decisions:
                 by_node[first_output(node)] = frozenset(tensors)
             if tensors and facts_of(node).decides is not None and tensors == behind.intersection(reads(node)):
                 results.update(name for name in node.output if name)
-            hidden = hidden or (_multiplies(node) and any(True for _ in subgraphs(node)))
+            hidden = hidden or (multiplies(node) and any(True for _ in subgraphs(node)))
         return cls(by_node, frozenset(results), hidden)
 
     @property
@@ -192,7 +201,7 @@ class Decisions:
     def given(self, values: Arrays) -> dict[str, AnyArray]:
         """Return what a copy of the model is fed to decide on, of the numbers in `values`; whole ones never differ."""
         return {
-            _GIVEN + name: values[name]
+            GIVEN + name: values[name]
             for name in sorted(self.tensors & values.keys())
             if values[name].dtype.kind == "f"
         }
@@ -210,18 +219,23 @@ class Decisions:
         used: set[str] = set()
         for node in copy.graph.node:
             names = self.by_node.get(first_output(node), frozenset()).intersection(decided_on(node))
-            new = {name: _GIVEN + name for name in names if _GIVEN + name in given}
-            decision = decision_of(node)
-            for position, name in enumerate(node.input):
-                if name in new and (decision is None or decision.reads is None or position in decision.reads):
-                    node.input[position] = new[name]
-            for graph in subgraphs(node):
-                _rename_captured(graph, new)
+            new = {name: GIVEN + name for name in names if GIVEN + name in given}
+            redirect(node, new)
             used.update(new.values())
         for name in sorted(used):
             kind = helper.np_dtype_to_tensor_dtype(given[name].dtype)
             copy.graph.input.append(helper.make_tensor_value_info(name, kind, None))
         return copy
+
+
+def redirect(node: NodeProto, new: Mapping[str, str]) -> None:
+    """Let a node decide on other tensors."""
+    decision = decision_of(node)
+    for position, name in enumerate(node.input):
+        if name in new and (decision is None or decision.reads is None or position in decision.reads):
+            node.input[position] = new[name]
+    for graph in subgraphs(node):
+        _rename_captured(graph, new)
 
 
 def _rename_captured(graph: GraphProto, new: Mapping[str, str]) -> None:
