@@ -77,6 +77,11 @@ class ModelPair:
         watched = {name: floor for name, floor in watched.items() if name in shared}
         return cls(masked, pruned, decisions, watched, kept or (lambda _, array: array), inside)
 
+    @property
+    def shown(self) -> set[str]:
+        """What is compared of the outputs: they, and what saturating ops make them from."""
+        return {*_watched(self.masked, ())}
+
     def exposed(self, model: ModelProto, given: Arrays | None = None) -> ModelProto:
         """Copy one of the models: it shows what is compared, and may decide on given numbers."""
         if given is not None:
