@@ -78,6 +78,7 @@ class Picks:
         ops: Types of the ops that pick.
         rows: Names among `outputs` and `tensors` that are no scores of samples: their rows are picked, or they are
             decided on as another thing than a matrix, such as the scores of many boxes.
+        unmeasured: What is decided on and not compared itself, for it is one of `tensors` moved.
     """
 
     decisions: Decisions = field(default_factory=lambda: Decisions({}))
@@ -85,6 +86,7 @@ class Picks:
     tensors: tuple[str, ...] = ()
     ops: tuple[str, ...] = ()
     rows: frozenset[str] = frozenset()
+    unmeasured: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, analysis: Analysis) -> Self:
@@ -102,7 +104,8 @@ class Picks:
         tensors = tuple(dict.fromkeys(sources.values()))
         rows = search.picked.intersection((*outputs, *tensors))
         rows |= {source for name, source in sources.items() if search.rank(name) != MATRIX}
-        return cls(decisions, outputs, tensors, tuple(dict.fromkeys(ops)), frozenset(rows))
+        unmeasured = decisions.tensors.difference(tensors, (info.name for info in analysis.model.graph.output))
+        return cls(decisions, outputs, tensors, tuple(dict.fromkeys(ops)), frozenset(rows), frozenset(unmeasured))
 
     @property
     def in_place(self) -> InPlace | None:
@@ -126,11 +129,10 @@ class Picks:
 
     def compared(self, values: Arrays) -> dict[str, AnyArray]:
         """Return what is compared, of all that a model shows; whole numbers that are picked are what they were."""
-        hidden = self.decisions.tensors - {*self.tensors}
         return {
             name: value
             for name, value in values.items()
-            if name not in hidden and (name not in self.outputs or value.dtype.kind == "f")
+            if name not in self.unmeasured and (name not in self.outputs or value.dtype.kind == "f")
         }
 
 

@@ -11,11 +11,13 @@ import onnx
 import pytest
 from click.testing import CliRunner
 from onnx import ModelProto, numpy_helper
+from support.oracle import problem
 
 import onnxpfp
 from onnxpfp.cli.main import main
 from onnxpfp.errors import OptionError
 from onnxpfp.verify.drift import DriftSums
+from onnxpfp.verify.picks import Picks
 
 DATA = nets.noise(64, 10)
 HEAD = """h = MatMul(x, w1) r = Relu(h) h2 = MatMul(r, w2) r2 = Relu(h2) s = MatMul(r2, w3) b = MatMul(r2, w4)
@@ -211,3 +213,15 @@ def test_a_loop_that_counts_its_turns_picks_no_rows() -> None:
     model.graph.initializer.append(numpy_helper.from_array(np.array(True), "yes"))
     assert nets.session(model).run(None, {"x": DATA})[0].shape == (3,)
     assert onnxpfp.prune(model, calibration=DATA, keep_macs=0.8).report.drift.in_place is None
+
+
+def test_scores_that_are_an_output_too_stay_compared() -> None:
+    text = """g (float[N,10] x) => (float[M] flat, int64[M] i) {
+        h = MatMul(x, w1) r = Relu(h) s = MatMul(r, w2) flat = Reshape(s, all) v, i = TopK(flat, k) }"""
+    model = nets.build(text, {"w1": (10, 24), "w2": (24, 8)})
+    for name, number in (("all", -1), ("k", 5)):
+        model.graph.initializer.append(numpy_helper.from_array(np.array([number], np.int64), name))
+    picks = Picks.of(problem(model).analysis)
+    assert (picks.outputs, picks.tensors) == (("i",), ("s",))
+    shown = {"flat": np.ones(4, np.float32), "i": np.ones(5, np.int64), "s": np.ones((2, 2), np.float32)}
+    assert [*picks.compared(shown)] == ["flat", "s"]
