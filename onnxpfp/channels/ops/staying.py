@@ -34,7 +34,6 @@ RULES.stay(
     ),
 )
 
-RULES.declare("Bernoulli", "Multinomial", decides=Deciding())
 RULES.declare("Range", decides=Deciding(picks=True))
 RULES.declare(
     *("ai.onnx.ml:Binarizer", "ai.onnx.ml:Imputer", "ai.onnx.ml:LabelEncoder", "ai.onnx.ml:LinearClassifier"),
