@@ -10,8 +10,18 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
 
 from onnxpfp.model.constants import reader_counts
 
-__all__ = ["add_constants", "drop_nodes", "drop_unread", "forget_axis_names", "forget_shapes", "replace_nodes"]
+__all__ = [
+    "GIVEN",
+    "add_constants",
+    "drop_nodes",
+    "drop_unread",
+    "forget_axis_names",
+    "forget_shapes",
+    "replace_nodes",
+]
 
+GIVEN = "onnxpfp_given_"
+"""Prefix of the inputs that a copy of a model has beside its own, for numbers that it takes from another."""
 INITIALIZERS_ARE_FREE = 4
 """First IR version in which an initializer need not be an input."""
 

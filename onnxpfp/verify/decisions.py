@@ -18,11 +18,10 @@ from onnxpfp.channels.facts import Deciding
 from onnxpfp.channels.ops import RULES, facts_of, op_name
 from onnxpfp.model.attributes import Attributes
 from onnxpfp.model.constants import outer_names, subgraphs
-from onnxpfp.model.edit import forget_axis_names
+from onnxpfp.model.edit import GIVEN, forget_axis_names
 
 __all__ = [
     "FLOATS",
-    "GIVEN",
     "STATE",
     "Decisions",
     "behind_products",
@@ -43,8 +42,6 @@ _LENGTHS = frozenset({"Shape", "Size"})
 """Ops whose results say nothing of the numbers that they read."""
 STATE = 2
 """Position of the first state among the inputs of a Loop and of its body."""
-GIVEN = "onnxpfp_given_"
-"""Prefix of the inputs that stand for what is decided on."""
 
 
 def first_output(node: NodeProto) -> str:

@@ -12,10 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from onnxpfp.model.edit import replace_nodes
+from onnxpfp.model.edit import GIVEN, replace_nodes
 from onnxpfp.model.opset import standard_opset
 from onnxpfp.verify.decisions import (
-    GIVEN,
     STATE,
     behind_products,
     decided_on,
