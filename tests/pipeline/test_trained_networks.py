@@ -129,7 +129,8 @@ def test_report_is_json_with_everything_that_programs_need(pruned: Prune) -> Non
         assert set(report[side]) == {"params", "macs", "bytes"}
     assert list(report["seconds"]) == PHASES
     assert all(seconds >= 0 for seconds in report["seconds"].values())
-    assert set(report["drift"]) == {"relative_error", "differing", "top1_agreement", "samples", "held_out"}
+    named = {"relative_error", "differing", "top1_agreement", "samples", "held_out", "in_place"}
+    assert set(report["drift"]) == named
     assert {"onnxpfp", "python", "onnx", "numpy", "scipy"} <= set(report["versions"])
     assert report["versions"]["onnxpfp"] == onnxpfp.__version__
     assert {"onnxruntime", "onnxruntime-gpu"} & set(report["versions"])
