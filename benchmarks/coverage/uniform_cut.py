@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto
 
+from onnxpfp.arrays import AnyArray
 from onnxpfp.channels import Analysis, ChannelGraph, Group, Patterns, build_channel_graph
 from onnxpfp.channels.macs import count_macs, count_params
 from onnxpfp.model.constants import Constants
@@ -21,6 +23,7 @@ from onnxpfp.model.shapes import Shapes, concrete_shapes, example_feeds
 from onnxpfp.options import Options
 from onnxpfp.pipeline.analyze import analyze_at
 from onnxpfp.rewrite import Edits, apply
+from onnxpfp.rewrite.apply import what_stays
 from onnxpfp.rewrite.mask import masked
 from onnxpfp.runtime import open_session, resolve_providers
 from onnxpfp.verify.drift import check
@@ -115,7 +118,8 @@ def _prune(analysis: Analysis, groups: Sequence[Group]) -> tuple[ModelProto, flo
     for group in groups:
         keep[rng.permutation(group.channels)[math.ceil(group.channels.size * SHARE) :]] = False
     pruned = apply(model, graph, keep, Edits())
-    return pruned, *_compare(masked(model, graph, keep, analysis.shapes), pruned, analysis.shapes)
+    mask, kept = masked(model, graph, keep, analysis.shapes), partial(what_stays, graph, keep)
+    return pruned, *_compare(mask, pruned, analysis.shapes, kept)
 
 
 def _others(graph: ChannelGraph, known: ChannelGraph) -> list[Group]:
@@ -138,11 +142,14 @@ def _main_reason(graph: ChannelGraph) -> str:
     return counts.most_common(1)[0][0] if counts else "it has no weights"
 
 
-def _compare(one: ModelProto, two: ModelProto, shapes: Shapes) -> tuple[float, float]:
-    """Return the largest relative difference and what is allowed."""
+def _compare(
+    one: ModelProto, two: ModelProto, shapes: Shapes, kept: Callable[[str, AnyArray], AnyArray] | None = None
+) -> tuple[float, float]:
+    """Return the largest relative difference and what is allowed; `kept` says what the other has of a tensor."""
     feeds = [example_feeds(one, shapes.inputs, np.random.default_rng(seed)) for seed in range(SAMPLES)]
     providers = resolve_providers("cpu")
-    oracle = check_equivalence(one, two, feeds, allowed=tolerance(one, shapes), providers=providers, threads=1)
+    allowed = tolerance(one, shapes)
+    oracle = check_equivalence(one, two, feeds, allowed=allowed, providers=providers, threads=1, kept=kept)
     return oracle.error, oracle.tolerance
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from onnxpfp.allocation.prunability import Prunability, read_curve
@@ -160,13 +160,18 @@ def _report(
         groups=_groups(context.whole, curves, tolerance),
         providers=evaluator.providers,
         seconds=dict(context.clock.seconds),
-        notes=(
-            *source.notes,
-            *((_RANDOM,) if context.data.given == "random" else ()),
-            *context.data.notes,
-            *draws_notes(context.whole.model),
-        ),
+        notes=tuple(_notes(context, evaluator)),
     )
+
+
+def _notes(context: RunContext, evaluator: Evaluator) -> Iterator[str]:
+    yield from context.whole.source.notes
+    if context.data.given == "random":
+        yield _RANDOM
+    yield from context.data.notes
+    yield from draws_notes(context.whole.model)
+    if evaluator.picks.in_place is not None:
+        yield f"the loss is measured at {evaluator.picks.in_place}"
 
 
 def _read(points: Sequence[Point], tolerance: float) -> Prunability:

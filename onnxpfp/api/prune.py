@@ -157,7 +157,9 @@ def _prune(
     with clock.phase("rewrite"):
         written = restore(candidate.model, whole, decision.keep)
     with clock.phase("verification") as phase:
-        verified = verify(context, measured, candidate, written, evaluator, unchanged=unchanged, progress=phase)
+        verified = verify(
+            context, measured, candidate, written, evaluator, cleared=lossless.keep, unchanged=unchanged, progress=phase
+        )
     outcome = Outcome(
         context, measured.calibration, decision, lossless, candidate.compensation, verified, search_result
     )

@@ -1,7 +1,7 @@
-"""Facts of an op beside its rule: what it multiplies, where its bias is, which signs and ranges its results have.
+"""Facts of an op beside its rule: what it multiplies, where its bias is, how its results go, and what it decides.
 
 They are declared in `channels.ops`, next to the rule; an op of which nothing is declared multiplies nothing, has no
-bias, and may give any number.
+bias, may give any number, and goes smoothly with what it reads.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Literal
 
 from onnx import NodeProto
 
-__all__ = ["Bias", "LinearForm", "MacTerm", "MacTerms", "OpFacts", "Ranks", "Sign"]
+__all__ = ["Bias", "Deciding", "LinearForm", "MacTerm", "MacTerms", "OpFacts", "Ranks", "Sign"]
 
 MacTerm = list[tuple[str, int]]
 """One term of a node's MACs: the axes (tensor, axis) whose lengths multiply to it."""
@@ -41,6 +41,23 @@ class Bias:
 
 
 @dataclass(frozen=True, slots=True)
+class Deciding:
+    """How the results of an op jump where what it reads moves a little, as those of Round, Greater and TopK do.
+
+    Attributes:
+        picks: Whether places or number of its results hang on it, as of boxes that are picked; else only their values.
+        reads: Positions of the inputs that it decides on; None is all.
+        jumps: Positions of the outputs that jump; None is all.
+        unless_float: Whether nothing jumps where its attribute `to` names a type of floats.
+    """
+
+    picks: bool = False
+    reads: tuple[int, ...] | None = None
+    jumps: tuple[int, ...] | None = None
+    unless_float: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class OpFacts:
     """Facts that hold of every node of an op.
 
@@ -54,6 +71,9 @@ class OpFacts:
         sign: When its results have no negative number.
         saturates: Whether it may hide that its input differs; Identity stands for what it passes on.
         within_one: Whether its results lie within [-1, 1].
+        decides: How its results jump; None where they do not.
+        moves: Whether it only gives the numbers of its first input another shape or order.
+        writes: Whether it writes its third input into its first, at the places that its second says.
     """
 
     mac_terms: MacTerms | None = None
@@ -64,3 +84,6 @@ class OpFacts:
     sign: Sign | None = None
     saturates: bool = False
     within_one: bool = False
+    decides: Deciding | None = None
+    moves: bool = False
+    writes: bool = False

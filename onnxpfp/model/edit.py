@@ -11,6 +11,7 @@ from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto, 
 from onnxpfp.model.constants import reader_counts
 
 __all__ = [
+    "GIVEN",
     "add_constants",
     "drop_initializers",
     "drop_nodes",
@@ -20,6 +21,8 @@ __all__ = [
     "replace_nodes",
 ]
 
+GIVEN = "onnxpfp_given_"
+"""Prefix of the inputs that a copy of a model has beside its own, for numbers that it takes from another."""
 INITIALIZERS_ARE_FREE = 4
 """First IR version in which an initializer need not be an input."""
 

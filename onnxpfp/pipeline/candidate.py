@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from onnx import ModelProto
 
+from onnxpfp.arrays import Keep
 from onnxpfp.linear.weights import reweight
 from onnxpfp.pipeline.calibration import DataCalibration, Measured, RefitCalibration
 from onnxpfp.pipeline.context import RunContext
@@ -28,11 +29,13 @@ class Candidate:
     Attributes:
         model: The pruned model.
         mask: The original with the same edits of weights, whose consumers read zeros where a channel goes.
+        keep: Whether each channel of the original stays.
         compensation: The new weights and biases that make up for the channels that go; None without.
     """
 
     model: ModelProto
     mask: ModelProto
+    keep: Keep
     compensation: Compensation | None
 
 
@@ -75,4 +78,4 @@ def build_candidate(context: RunContext, measured: Measured, decision: Decision)
     with clock.phase("rewrite"):
         pruned = apply(model, graph, decision.keep, edits, scratch)
         edited = apply(model, graph, graph.keep_all(), edits, scratch) if edits else model
-        return Candidate(pruned, masked(edited, graph, decision.keep, analysis.shapes), compensation)
+        return Candidate(pruned, masked(edited, graph, decision.keep, analysis.shapes), decision.keep, compensation)

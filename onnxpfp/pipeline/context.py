@@ -22,6 +22,7 @@ from onnxpfp.pipeline.requirements import require_split
 from onnxpfp.progress import Clock, Progress
 from onnxpfp.runtime.providers import ProviderRequest
 from onnxpfp.verify.evaluator import Evaluator
+from onnxpfp.verify.picks import Picks
 
 __all__ = ["RunContext", "open_run"]
 
@@ -82,7 +83,14 @@ class RunContext:
         """Return what compares models with the whole network on samples."""
         options, original = self.options, self.whole.source.model
         return Evaluator(
-            original, samples, held_out, self.data.batch_size, self.requests, options.threads, options.workspace
+            original,
+            samples,
+            held_out,
+            self.data.batch_size,
+            self.requests,
+            options.threads,
+            options.workspace,
+            Picks.of(self.whole),
         )
 
 

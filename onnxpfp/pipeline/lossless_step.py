@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from onnxpfp.arrays import Keep
 from onnxpfp.channels import Analysis
 from onnxpfp.channels.lineage import Lineage, lineage_of
 from onnxpfp.linear.describe import linear_ops
@@ -24,16 +25,18 @@ class LosslessStep:
         analysis: The smaller model, understood anew; the model as it was where nothing went.
         removed: What went.
         lineage: What has become of the channels of the model as it was.
+        keep: Whether each channel of the model as it was has stayed.
     """
 
     analysis: Analysis
     removed: tuple[Removal, ...]
     lineage: Lineage
+    keep: Keep
 
     @classmethod
     def nothing(cls, analysis: Analysis) -> LosslessStep:
         """Leave a model as it is."""
-        return cls(analysis, (), Lineage.unchanged(analysis.graph))
+        return cls(analysis, (), Lineage.unchanged(analysis.graph), analysis.graph.keep_all())
 
 
 def remove_lossless(context: RunContext) -> LosslessStep:
@@ -60,4 +63,4 @@ def remove_lossless(context: RunContext) -> LosslessStep:
         smaller = apply(analysis.model, analysis.graph, lossless.keep, edits, analysis.source.scratch)
     left = context.analyze(smaller)
     lineage, left_graph = lineage_of(analysis.graph, lossless.keep, left.graph)
-    return LosslessStep(replace(left, graph=left_graph), lossless.removed, lineage)
+    return LosslessStep(replace(left, graph=left_graph), lossless.removed, lineage, lossless.keep)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto
 
+from onnxpfp.arrays import Keep
 from onnxpfp.channels import Analysis
 from onnxpfp.channels.macs import count_macs, count_params
 from onnxpfp.data.samples import Feed
@@ -22,6 +24,7 @@ from onnxpfp.pipeline.calibration import Measured
 from onnxpfp.pipeline.candidate import Candidate
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.progress import Count
+from onnxpfp.rewrite.apply import what_stays
 from onnxpfp.runtime.external_data import size_of
 from onnxpfp.runtime.session import open_session
 from onnxpfp.verify.drift import Drift, check
@@ -79,6 +82,7 @@ def verify(
     written: ModelProto,
     evaluator: Evaluator | None,
     *,
+    cleared: Keep,
     unchanged: bool,
     progress: Count,
 ) -> Verification:
@@ -91,6 +95,7 @@ def verify(
             computes are stored.
         written: The same as it will be written.
         evaluator: Compares with the original; None without data.
+        cleared: Whether each channel of the original stayed when those that cost nothing went.
         unchanged: Whether nothing was removed.
         progress: Told how many samples the drift is measured on so far, of how many.
 
@@ -103,13 +108,14 @@ def verify(
     check(analysis.model, written, context.whole.source.rewritten_from or analysis.model)
     if source.tail is not None:
         check(source.whole, source.completed(written))
-    refused = _check_rewriting(context, analysis, feed)
+    refused = _check_rewriting(context, analysis, feed, cleared)
     oracle = check_equivalence(
         candidate.mask,
         written,
         _feeds(context, measured),
         allowed=tolerance(analysis.model, analysis.shapes),
         trials=_other_sizes(analysis.model, feed, samples.axes),
+        kept=partial(what_stays, analysis.graph, candidate.keep),
         providers=context.requests,
         threads=context.options.threads,
     )
@@ -128,7 +134,7 @@ def verify(
     return Verification(oracle, drift, before, after, larger, refused)
 
 
-def _check_rewriting(context: RunContext, analysis: Analysis, feed: Feed) -> str:
+def _check_rewriting(context: RunContext, analysis: Analysis, feed: Feed, cleared: Keep) -> str:
     """Make sure that the model that was pruned computes what the given one does, where it is written in other words.
 
     Bodies of local functions stand in their places there, weights are folded, shuffles are permutations. Where
@@ -144,7 +150,6 @@ def _check_rewriting(context: RunContext, analysis: Analysis, feed: Feed) -> str
     given = analysis.source.rewritten_from
     if given is None:
         return ""
-    requests, threads = context.requests, context.options.threads
     refused = _refusal(given, context)
     if refused:
         nearest = ModelProto()
@@ -154,7 +159,15 @@ def _check_rewriting(context: RunContext, analysis: Analysis, feed: Feed) -> str
             return refused
     allowed = tolerance(analysis.model, analysis.shapes)
     try:
-        check_equivalence(given, analysis.model, [feed], allowed=allowed, providers=requests, threads=threads)
+        check_equivalence(
+            given,
+            analysis.model,
+            [feed],
+            allowed=allowed,
+            providers=context.requests,
+            threads=context.options.threads,
+            kept=partial(what_stays, context.whole.graph, cleared),
+        )
     except VerificationError as error:
         raise VerificationError(
             f"{analysis.source.title}: rewritten for pruning, it computes something else: {error}",

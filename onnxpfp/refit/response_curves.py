@@ -8,25 +8,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto
+from onnx import ModelProto, helper
 
 from onnxpfp.arrays import Keep
 from onnxpfp.channels import Group
+from onnxpfp.model.draws import with_fixed_draws
 from onnxpfp.refit.cholesky import LinAlgError
 from onnxpfp.refit.gram import Gram
 from onnxpfp.refit.layers import RefitLayer
 from onnxpfp.refit.problem import RefitProblem
-from onnxpfp.refit.stages import Arrays, Runner, Stages
+from onnxpfp.refit.stages import Runner, Stages
 from onnxpfp.refit.state import RefitState
 from onnxpfp.rewrite.apply import apply
 from onnxpfp.rewrite.edits import Edits
 from onnxpfp.rewrite.mask import masked
 from onnxpfp.runtime import open_session
 from onnxpfp.verify.metrics import divergence
+from onnxpfp.verify.picks import Picks
 
 __all__ = ["TrialWidths", "drift_at_widths", "streams"]
 
@@ -56,6 +58,42 @@ class TrialWidths:
         return keep
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Base:
+    """The network that the variants are made from: it picks boxes and the like as it does with nothing cut.
+
+    Attributes:
+        model: The network.
+        feeds: Its inputs on the tuning samples, and what it picks by, batch by batch.
+        wanted: What is compared.
+        dtype: Element types of its dense tensors.
+        picks: Which outputs have rows that are picked.
+    """
+
+    model: ModelProto
+    feeds: list[dict[str, NDArray[Any]]]
+    wanted: list[dict[str, NDArray[Any]]]
+    dtype: dict[str, int]
+    picks: Picks
+
+    @classmethod
+    def of(cls, problem: RefitProblem) -> Self:
+        """Run the network as it is."""
+        picks, model = Picks.of(problem.analysis), problem.analysis.model
+        session = open_session(with_fixed_draws(picks.showing(model)), problem.requests, threads=problem.threads)
+        feeds = [dict(feed) for feed in problem.tuning.batches(problem.batch_size)]
+        shown = [session.run(feed) for feed in feeds]
+        given = [picks.given(values) for values in shown]
+        kinds = {name: helper.np_dtype_to_tensor_dtype(array.dtype) for name, array in given[0].items()}
+        return cls(
+            picks.picking(model, given[0]),
+            [{**feed, **picked} for feed, picked in zip(feeds, given, strict=True)],
+            [picks.compared(values) for values in shown],
+            {**problem.dtype, **kinds},
+            picks,
+        )
+
+
 def drift_at_widths(
     problem: RefitProblem,
     trial_widths: Sequence[TrialWidths],
@@ -78,12 +116,10 @@ def drift_at_widths(
     Returns:
         The drifts of every group, in the order of its widths.
     """
-    model, graph = problem.analysis.model, problem.analysis.graph
-    stages = Stages.of(model, {layer.output for layer in problem.layers}, problem.dtype)
-    feeds = [dict(feed) for feed in problem.tuning.batches(problem.batch_size)]
-    session = open_session(stages.model, problem.requests, threads=problem.threads)
-    wanted = [session.run(feed) for feed in feeds]
-    runner = Runner.start(stages, feeds, problem.workspace // 2, problem.requests, problem.threads)
+    graph = problem.analysis.graph
+    base = _Base.of(problem)
+    stages = Stages.of(base.model, {layer.output for layer in problem.layers}, base.dtype)
+    runner = Runner.start(stages, base.feeds, problem.workspace // 2, problem.requests, problem.threads)
     first = [min(_read_at(trial, problem, stages)) for trial in trial_widths]
     drifts: list[list[float]] = [[] for _ in trial_widths]
     done = 0
@@ -93,13 +129,16 @@ def drift_at_widths(
             for row in range(len(trial.keeps)):
                 keep = trial.keep(row, graph.count)
                 edits = _edits(problem, keep, grams) if refitted else Edits()
-                variant = masked(apply(model, graph, graph.keep_all(), edits), graph, keep, problem.analysis.shapes)
-                drifts[number].append(divergence(wanted, _outputs(problem, variant, runner, wanted), temperature))
+                variant = masked(
+                    apply(base.model, graph, graph.keep_all(), edits), graph, keep, problem.analysis.shapes
+                )
+                outputs = _outputs(problem, base, variant, runner)
+                drifts[number].append(divergence(base.wanted, outputs, temperature, base.picks.rows))
             done += 1
             if progress:
                 progress(done, len(trial_widths))
         opened, _ = runner.open()
-        for batch in range(len(feeds)):
+        for batch in range(len(base.feeds)):
             runner.run(opened, batch)
         runner.advance()
     return drifts
@@ -118,18 +157,16 @@ def _read_at(trial: TrialWidths, problem: RefitProblem, stages: Stages) -> list[
     return [stages.depth[mask.output] for mask in problem.analysis.graph.masks if group[mask.channels].any()]
 
 
-def _outputs(
-    problem: RefitProblem, variant: ModelProto, runner: Runner, wanted: Sequence[Arrays]
-) -> list[dict[str, NDArray[Any]]]:
+def _outputs(problem: RefitProblem, base: _Base, variant: ModelProto, runner: Runner) -> list[dict[str, NDArray[Any]]]:
     """Run a variant from the next stage on; outputs that lie before stay what they are."""
-    stages = Stages.of(variant, {layer.output for layer in problem.layers}, problem.dtype)
+    stages = Stages.of(variant, {layer.output for layer in problem.layers}, base.dtype)
     shown = [output.name for output in variant.graph.output if stages.depth[output.name] >= runner.next]
     shown = [name for name in shown if name in stages.makers]
     part = stages.part(runner.next, len(stages.stages) - 1, shown)
     tail = open_session(part, problem.requests, threads=problem.threads)
     return [
         {**before, **tail.run({name: np.asarray(values[name]) for name in tail.inputs})}
-        for before, values in zip(wanted, runner.cache.batches, strict=True)
+        for before, values in zip(base.wanted, runner.cache.batches, strict=True)
     ]
 
 

@@ -199,6 +199,8 @@ def _facts(report: Report) -> Facts:
         f"{oracle.tolerance:.0e} allowed, {runs}"
     )
     rows["drift"] = _drift(report.drift) + _advice(report)
+    if report.drift is not None and report.drift.in_place is not None:
+        rows["measured at"] = str(report.drift.in_place)
     if report.drift is not None and report.drift.not_finite + report.drift.lost:
         rows["not finite"] = _not_finite(report.drift)
     rows["seconds"] = spent(report.seconds)

@@ -26,7 +26,7 @@ from onnxpfp.rewrite.edits import Edits
 from onnxpfp.rewrite.slices import sliced
 from onnxpfp.runtime.external_data import WeightFile, is_reference, numbers
 
-__all__ = ["apply", "renew"]
+__all__ = ["apply", "renew", "what_stays"]
 
 
 def apply(
@@ -78,6 +78,18 @@ def renew(pruned: ModelProto, graph: ChannelGraph, keep: Keep, edits: Edits, nod
     nodes_by_output = {node.output[0]: node for node in pruned.graph.node}
     for (index, position), new in edits.inputs.items():
         _store(stored[nodes_by_output[nodes[index]].input[position]], sliced(new.array, new.axes, keep))
+
+
+def what_stays(graph: ChannelGraph, keep: Keep, name: str, array: AnyArray) -> AnyArray:
+    """Return what the pruned model has of a tensor of the original.
+
+    Args:
+        graph: The channels.
+        keep: Whether each channel stays.
+        name: Name of the tensor.
+        array: Its numbers in a run of the original.
+    """
+    return sliced(array, graph.axes.get(name, ()), keep)
 
 
 def _pieces(array: AnyArray, axes: Sequence[Ids], keep: Keep) -> Iterator[AnyArray]:

@@ -13,6 +13,7 @@ from onnxpfp.errors import VerificationError
 from onnxpfp.model.check import checker_message
 from onnxpfp.verify.finite import Gap, same_largest
 from onnxpfp.verify.metrics import looks_like_classes
+from onnxpfp.verify.picks import InPlace, Picks
 
 __all__ = ["Drift", "DriftSums", "check"]
 
@@ -32,6 +33,7 @@ class Drift:
         not_finite: Numbers of the original's float outputs that are infinite or NaN.
         lost: Numbers of the original in whose place the pruned model has infinity or NaN.
         gained: Infinities and NaNs of the original in whose place the pruned model has something else.
+        in_place: What was measured in the place of outputs whose rows are picked; None where there are none.
     """
 
     relative_error: float | None
@@ -42,6 +44,7 @@ class Drift:
     not_finite: int = 0
     lost: int = 0
     gained: int = 0
+    in_place: InPlace | None = None
 
 
 def check(original: ModelProto, pruned: ModelProto, *others: ModelProto) -> None:
@@ -77,6 +80,7 @@ class DriftSums:
         votes: Samples of which an output looks like class scores (a float matrix with one row per sample), and has a
             largest one.
         batches: How many batches there were.
+        picks: Which outputs have rows that are picked.
     """
 
     gaps: dict[str, Gap] = field(default_factory=dict[str, Gap])
@@ -84,6 +88,7 @@ class DriftSums:
     agree: int = 0
     votes: int = 0
     batches: int = 0
+    picks: Picks = field(default_factory=Picks)
 
     def add(self, rows: int | None, wanted: Arrays, given: Arrays) -> None:
         """Add a batch.
@@ -95,13 +100,14 @@ class DriftSums:
         """
         self.batches += 1
         for name, value in wanted.items():
-            if value.shape != given[name].shape or value.dtype.kind != "f":
-                differs = value.shape != given[name].shape or np.not_equal(value, given[name])
+            alike = value.shape == given[name].shape
+            if value.dtype.kind != "f":
+                differs = not alike or np.not_equal(value, given[name])
                 self.flips[name] = self.flips.get(name, 0.0) + float(np.mean(differs))
                 continue
             self.gaps[name] = self.gaps.get(name, Gap()) + Gap.between(value, given[name])
         classes = (name for name, value in wanted.items() if looks_like_classes(value) and len(value) == rows)
-        scores = next(classes, None)
+        scores = next((name for name in classes if name not in self.picks.rows), None)
         if scores is not None:
             agree, votes = same_largest(wanted[scores], given[scores])
             self.agree += int((agree & votes).sum())
@@ -120,4 +126,5 @@ class DriftSums:
             not_finite=sum(gap.not_finite for gap in gaps),
             lost=sum(gap.lost for gap in gaps),
             gained=sum(gap.gained for gap in gaps),
+            in_place=self.picks.in_place,
         )

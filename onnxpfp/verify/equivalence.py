@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import NotRequired, TypedDict, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
+from onnx import ModelProto, TensorProto
 
-from onnxpfp.arrays import Arrays
-from onnxpfp.channels.ops import facts_of
+from onnxpfp.arrays import AnyArray, Arrays, Bools, Floats
 from onnxpfp.errors import ModelError, VerificationError
 from onnxpfp.model.draws import with_fixed_draws
-from onnxpfp.model.edit import drop_unread, forget_records
 from onnxpfp.model.shapes import Shapes
 from onnxpfp.runtime.providers import ProviderRequest
 from onnxpfp.runtime.session import Session, open_session
+from onnxpfp.verify.inside import InnerDecision, showing_inside
+from onnxpfp.verify.pair import ModelPair, check_results, run_on
+from onnxpfp.verify.steps import quantizes, without_steps
 
 __all__ = ["FLOAT32", "HALF", "Equivalence", "check_equivalence", "tolerance"]
 
@@ -32,8 +34,11 @@ NOISE_FACTOR = 10
 NOISE_LIMIT = 5e-2
 """What no amplification excuses: a wrong channel shows as 0.1 and more."""
 ULP = 2.0**-23
+FILL = 10
+"""How far a number that fills hidden places is beyond all others, at least."""
 FLIPS = 0.01
-"""Largest share of integer outputs that may differ: near ties, another order of sums decides."""
+"""Largest share of the numbers that may fall to another step where activations are quantized, or where something
+decides inside of a subgraph with weights: near ties, another order of sums decides."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,19 +58,13 @@ class Equivalence:
     blank: bool
 
 
-def _quantizes(node: NodeProto) -> bool:
-    """Whether a node rounds activations to integers."""
-    op = node.op_type
-    return ("Quantize" in op and op != "DequantizeLinear") or op.startswith(("QLinear", "QGemm", "QAttention"))
-
-
 def tolerance(model: ModelProto, shapes: Shapes) -> float:
     """Return what the oracle allows, by the coarsest numbers that the model computes with.
 
     Sums in another order differ by rounding: float32 by 1e-4 of the largest output at most, half
     precision by 2e-2; a quantized activation can flip by one step, 1/128 of its range, per layer.
     """
-    if any(_quantizes(node) for node in model.graph.node):
+    if any(quantizes(node) for node in model.graph.node):
         return QUANTIZED
     types = set(shapes.dtype.values())
     if types & HALVES:
@@ -73,10 +72,27 @@ def tolerance(model: ModelProto, shapes: Shapes) -> float:
     return FLOAT32
 
 
+def _largest(values: Floats, same: Bools) -> float:
+    """Return the largest magnitude, without a number that fills places, as -1e9 does where a mask hides a score.
+
+    Such a number is the same in both models, stands there more than once, and is far beyond all others.
+
+    Args:
+        values: The numbers.
+        same: Which of them the other model has too.
+    """
+    magnitudes = np.where(np.isfinite(values), np.abs(values), 0.0)
+    largest = float(magnitudes.max(initial=0.0))
+    fill = magnitudes == largest
+    rest = float(magnitudes[~fill].max(initial=0.0))
+    fills = np.count_nonzero(fill) > 1 and bool(same[fill].all()) and 0 < FILL * rest < largest
+    return rest if fills else largest
+
+
 def _difference(
     name: str, one: NDArray[np.generic], two: NDArray[np.generic], floor: float = 0.0, flips: float = 0.0
 ) -> float:
-    """Largest difference over the largest value (or `floor`, if that is larger); integers may differ by FLIPS.
+    """Largest difference over the largest value (or `floor`, if that is larger); whole numbers are equal or are not.
 
     A share of `flips` of the numbers does not count.
     """
@@ -88,12 +104,12 @@ def _difference(
     if not one.size:
         return 0.0
     if one.dtype.kind not in "fV":
-        return 0.0 if np.count_nonzero(np.not_equal(one, two)) / one.size <= FLIPS else math.inf
+        return 0.0 if np.count_nonzero(np.not_equal(one, two)) / one.size <= flips else math.inf
     a, b = one.astype(np.float64), two.astype(np.float64)
     same = (a == b) | (np.isnan(a) & np.isnan(b))
     if same.all():
         return 0.0
-    scale = np.abs(a[np.isfinite(a)]).max(initial=floor)
+    scale = max(_largest(a, same), floor)
     gaps = np.abs(a[~same] - b[~same])
     counted = gaps.size - int(flips * a.size)
     gap = np.partition(gaps, counted - 1)[counted - 1] if counted > 0 else 0.0
@@ -107,14 +123,23 @@ def _open(what: str, model: ModelProto, providers: Sequence[ProviderRequest], th
         raise VerificationError(f"{what} does not load: {error}") from error
 
 
-def _rounding_noise(session: Session, optimized: Session, feed: Arrays, watched: Mapping[str, float]) -> float:
-    """Measure how far rounding moves a model's outputs.
+def _rounding_noise(
+    plain: Session, fixed: Session, optimized: Session, feed: Arrays, pair: ModelPair
+) -> dict[str, float]:
+    """Measure how far rounding moves what is compared of a model, by tensor.
 
     Two kinds: its inputs move by one rounding of float32, and onnxruntime fuses and reorders its ops.
+
+    Args:
+        plain: The model.
+        fixed: The same, deciding on given numbers.
+        optimized: That, as onnxruntime likes it best.
+        feed: The inputs.
+        pair: What is compared.
     """
     rng = np.random.default_rng(0)
     # What is drawn at random stays.
-    feed = session.keyed(feed)
+    feed = plain.keyed(feed)
     moved = {
         # A product of a number without axes is no array any more.
         name: np.asarray(array * (1 + rng.choice([-ULP, ULP], array.shape)), array.dtype)
@@ -122,61 +147,22 @@ def _rounding_noise(session: Session, optimized: Session, feed: Arrays, watched:
         else array
         for name, array in feed.items()
     }
-    wanted = session.run(feed)
-    others = (session.run(moved), optimized.run(feed))
-    gaps = (_difference(name, wanted[name], other[name], watched[name]) for other in others for name in wanted)
-    return max(gaps, default=0.0)
+    wanted = plain.run(feed)
+    given = pair.given(wanted)
+    others = (run_on(fixed, moved, given), run_on(optimized, feed, given))
+    floats = [name for name, value in wanted.items() if value.dtype.kind in "fV"]
+    return {
+        name: max(_difference(name, wanted[name], other[name], pair.watched[name]) for other in others)
+        for name in floats
+    }
 
 
-def _watched(model: ModelProto) -> dict[str, float]:
-    """Return what is compared, and the least value that its differences are measured against.
-
-    Beside the outputs these are the tensors that saturating ops make them from: a sigmoid that is 0 everywhere
-    would hide a wrong channel. Such an op rounds to a share of 1, however small its result is.
-    """
-    producer = {name: node for node in model.graph.node for name in node.output}
-    watched: dict[str, float] = {}
-    names = [output.name for output in model.graph.output]
-    while names:
-        name = names.pop()
-        node = producer.get(name)
-        watched[name] = 1.0 if node is not None and facts_of(node).within_one else 0.0
-        if node is not None and facts_of(node).saturates and node.input[0] not in watched:
-            names.append(node.input[0])
-    return watched
-
-
-def _exposing(model: ModelProto, watched: Mapping[str, float]) -> ModelProto:
-    """Copy a model with the watched tensors among its outputs."""
-    present = {output.name for output in model.graph.output}
-    exposed = ModelProto()
-    exposed.CopyFrom(model)
-    exposed.graph.output.extend(ValueInfoProto(name=name) for name in watched if name not in present)
-    return forget_records(exposed)
-
-
-def _without_steps(model: ModelProto) -> ModelProto:
-    """Let activations pass by QuantizeLinear and DequantizeLinear: what is left has no steps that could flip."""
-    smooth = ModelProto()
-    smooth.CopyFrom(model)
-    before = {node.output[0]: node.input[0] for node in smooth.graph.node if node.op_type == "QuantizeLinear"}
-    pairs = (node for node in smooth.graph.node if node.op_type == "DequantizeLinear" and node.input[0] in before)
-    passed = {node.output[0]: before[node.input[0]] for node in pairs}
-    for node in smooth.graph.node:
-        node.input[:] = [_first(passed, name) for name in node.input]
-    results = {output.name for output in smooth.graph.output} & passed.keys()
-    for node in smooth.graph.node:
-        if node.op_type == "DequantizeLinear" and node.output[0] in results:
-            node.CopyFrom(helper.make_node("Identity", [_first(passed, node.output[0])], list(node.output)))
-    unread = [name for node in smooth.graph.node if node.output and node.output[0] in passed for name in node.output]
-    drop_unread(smooth.graph, unread)
-    return smooth
-
-
-def _first(passed: Mapping[str, str], name: str) -> str:
-    while name in passed:
-        name = passed[name]
-    return name
+def _limits(pair: ModelPair, noises: Sequence[dict[str, float]], allowed: float) -> dict[str, float]:
+    """Return what is allowed where a network amplifies rounding: one limit for its outputs, else one by tensor."""
+    noise = {name: max(each.get(name, 0.0) for each in noises) for name in pair.watched}
+    largest = max((noise[name] for name in pair.shown if name in noise), default=0.0)
+    noise |= dict.fromkeys(pair.shown & noise.keys(), largest)
+    return {name: max(allowed, min(NOISE_FACTOR * each, NOISE_LIMIT)) for name, each in noise.items()}
 
 
 def check_equivalence(
@@ -188,10 +174,13 @@ def check_equivalence(
     providers: Sequence[ProviderRequest],
     threads: int | None,
     trials: Sequence[Arrays] = (),
+    kept: Callable[[str, AnyArray], AnyArray] | None = None,
 ) -> Equivalence:
     """Hold the pruned model against the masked original: they are one function.
 
-    They are so at `trials` too, inputs of other sizes, as far as the masked original takes them.
+    They are so at `trials` too, inputs of other sizes, as far as the masked original takes them. What they decide on
+    is compared as numbers, and the pruned model decides on those of the masked original (`onnxpfp.verify.decisions`).
+    `kept` returns what the pruned model has of a tensor; None where it has all.
 
     Where activations are quantized, near ties fall to other steps, and steps add up over layers: FLIPS of the numbers
     may differ by more than `allowed`. So models that can be are also held against each other without those steps.
@@ -200,11 +189,11 @@ def check_equivalence(
         VerificationError: They differ by more than `allowed`, or the pruned model does not run.
     """
     masked, pruned = with_fixed_draws(masked), with_fixed_draws(pruned)
-    hold = partial(_hold, feeds=feeds, trials=trials, providers=providers, threads=threads)
-    if not any(map(_quantizes, masked.graph.node)):
+    hold = partial(_hold, feeds=feeds, trials=trials, kept=kept, providers=providers, threads=threads)
+    if not any(map(quantizes, masked.graph.node)):
         return hold(masked, pruned, allowed=allowed)
-    one, two = _without_steps(masked), _without_steps(pruned)
-    if not any(map(_quantizes, (*one.graph.node, *two.graph.node))):
+    one, two = without_steps(masked), without_steps(pruned)
+    if not any(map(quantizes, (*one.graph.node, *two.graph.node))):
         half = any(tensor.data_type in HALVES for tensor in masked.graph.initializer)
         hold(one, two, allowed=HALF if half else FLOAT32)
     return hold(masked, pruned, allowed=allowed, flips=FLIPS)
@@ -222,41 +211,88 @@ def _answers(session: Session, feeds: Sequence[Arrays], trials: Sequence[Arrays]
         yield feed, outputs
 
 
-def _hold(
+class _Settings(TypedDict):
+    """How two models are compared: the arguments of `_compare`."""
+
+    feeds: Sequence[Arrays]
+    trials: Sequence[Arrays]
+    allowed: float
+    kept: Callable[[str, AnyArray], AnyArray] | None
+    providers: Sequence[ProviderRequest]
+    threads: int | None
+    flips: NotRequired[float]
+
+
+def _hold(masked: ModelProto, pruned: ModelProto, **settings: Unpack[_Settings]) -> Equivalence:
+    """Compare two models; where bodies with weights decide on what they compute, once more with that given to them.
+
+    Raises:
+        VerificationError: They differ either way.
+    """
+    try:
+        return _compare(masked, pruned, (), **settings)
+    except VerificationError:
+        shown, inside = showing_inside(masked)
+        other, same = showing_inside(pruned)
+        if not inside or inside != same:
+            raise
+        try:
+            return _compare(shown, other, inside, **settings)
+        except (ModelError, VerificationError):
+            # What bodies decide on may have another shape every turn, or fewer channels: it cannot be given then.
+            pass
+        raise
+
+
+def _compare(
     masked: ModelProto,
     pruned: ModelProto,
+    inside: tuple[InnerDecision, ...],
     feeds: Sequence[Arrays],
     trials: Sequence[Arrays],
     *,
     allowed: float,
+    kept: Callable[[str, AnyArray], AnyArray] | None,
     providers: Sequence[ProviderRequest],
     threads: int | None,
     flips: float = 0.0,
 ) -> Equivalence:
-    watched = _watched(masked)
-    one = _open("the masked original", _exposing(masked, watched), providers, threads)
-    two = _open("the pruned model", _exposing(pruned, watched), providers, threads)
-    error, worst, blank = 0.0, "", True
-    runs = 0
-    for feed, wanted in _answers(one, feeds, trials):
+    pair = ModelPair.of(masked, pruned, kept, inside)
+    one, two = _open("the masked original", pair.exposed(masked), providers, threads), None
+    whole = FLIPS if pair.decisions.hidden and not inside else flips
+    errors = dict.fromkeys(pair.watched, 0.0)
+    blank, runs = True, 0
+    given: Arrays = {}
+    for feed, values in _answers(one, feeds, trials):
         runs += 1
+        wanted = pair.wanted(values)
+        given = pair.given(wanted)
+        two = two or _open("the pruned model", pair.exposed(pruned, given), providers, threads)
         try:
-            outputs = two.run(feed)
+            outputs = run_on(two, feed, given)
         except ModelError as failure:
             raise VerificationError(f"the pruned model does not run: {failure}") from failure
+        if not whole:
+            check_results(pair.decisions, wanted, outputs)
         for name, value in wanted.items():
             blank = blank and not np.any(value)
-            gap = _difference(name, value, outputs[name], floor=watched[name], flips=flips)
-            if gap > error:
-                error, worst = gap, name
-    if not error <= allowed:
-        other = open_session(_exposing(masked, watched), providers, threads=threads)
-        noise = max(_rounding_noise(one, other, feed, watched) for feed in feeds)
-        allowed = max(allowed, min(NOISE_FACTOR * noise, NOISE_LIMIT))
-    if not error <= allowed:
+            share = flips if value.dtype.kind in "fV" else whole
+            gap = _difference(name, value, outputs[name], floor=pair.watched[name], flips=share)
+            errors[name] = max(errors[name], gap)
+    limits = dict.fromkeys(errors, allowed)
+    if max(errors.values()) > allowed:
+        fixed = pair.exposed(masked, given)
+        sessions = (
+            _open("the masked original", fixed, providers, threads),
+            open_session(fixed, providers, threads=threads),
+        )
+        limits = _limits(pair, [_rounding_noise(one, *sessions, feed, pair) for feed in feeds], allowed)
+    worst = max(errors, key=lambda name: errors[name] / limits[name])
+    if errors[worst] > limits[worst]:
+        shown = worst in {output.name for output in masked.graph.output}
         raise VerificationError(
-            f"the pruned model is not the masked original: the output '{worst}' differs by "
-            f"{error:.1e} of its largest value, {allowed:.0e} is allowed",
+            f"the pruned model is not the masked original: the {'output' if shown else 'tensor'} '{worst}' differs by "
+            f"{errors[worst]:.1e} of its largest value, {limits[worst]:.0e} is allowed",
             hint="please report it with the model: a fault of onnxpfp, or rounding that this network amplifies",
         )
-    return Equivalence(error, allowed, runs, blank)
+    return Equivalence(errors[worst], limits[worst], runs, blank)

@@ -12,9 +12,10 @@ from onnxpfp.data.samples import Feed, Samples
 from onnxpfp.model.draws import with_fixed_draws
 from onnxpfp.progress import Count
 from onnxpfp.runtime.providers import ProviderRequest
-from onnxpfp.runtime.session import open_session
+from onnxpfp.runtime.session import Session, open_session
 from onnxpfp.verify.drift import Drift, DriftSums
 from onnxpfp.verify.metrics import divergence, looks_like_classes
+from onnxpfp.verify.picks import Picks
 
 __all__ = ["Evaluator"]
 
@@ -31,6 +32,7 @@ class Evaluator:
         requests: Where to run.
         threads: Of onnxruntime.
         workspace: Bytes that the outputs of the original may take.
+        picks: Which outputs have rows that are picked, and what is measured for them.
     """
 
     original: ModelProto
@@ -40,6 +42,7 @@ class Evaluator:
     requests: Sequence[ProviderRequest]
     threads: int | None
     workspace: int
+    picks: Picks = field(default_factory=Picks)
     _kept: list[Arrays] | None = field(default=None, init=False)
     _providers: tuple[str, ...] = field(default=(), init=False)
 
@@ -50,7 +53,7 @@ class Evaluator:
             model: The model.
             progress: Told how many samples are done, of how many.
         """
-        sums, done = DriftSums(), 0
+        sums, done = DriftSums(picks=self.picks), 0
         for feed, count, wanted, given in self._pairs(model):
             sums.add(self.samples.rows(feed), wanted, given)
             done += count
@@ -61,14 +64,15 @@ class Evaluator:
     def loss(self, model: ModelProto) -> float:
         """Return the divergence of a model's outputs, 0 for the original (`onnxpfp.verify.metrics`)."""
         pairs = [(wanted, given) for _, _, wanted, given in self._pairs(model)]
-        return divergence([wanted for wanted, _ in pairs], [given for _, given in pairs])
+        return divergence([wanted for wanted, _ in pairs], [given for _, given in pairs], rows=self.picks.rows)
 
     @property
     def losses(self) -> dict[str, str]:
         """The loss of each output; whole numbers count only where there are no floats."""
-        shown = next(iter(self._wanted()))
+        shown = self.picks.compared(next(iter(self._wanted())))
+        classes = {name for name, value in shown.items() if looks_like_classes(value)} - self.picks.rows
         return {
-            name: "KL divergence" if looks_like_classes(value) else "relative squared error"
+            name: "KL divergence" if name in classes else "relative squared error"
             for name, value in shown.items()
             if value.dtype.kind == "f"
         } or {name: "share of the numbers that changed" for name, value in shown.items() if value.dtype.kind in "iub"}
@@ -82,16 +86,22 @@ class Evaluator:
 
     def _pairs(self, model: ModelProto) -> Iterator[tuple[Feed, int, Arrays, Arrays]]:
         """Yield every feed, its number of samples, the outputs of the original and those of the model."""
-        session = open_session(with_fixed_draws(model), self.requests, threads=self.threads)
-        for (feed, count), wanted in zip(self.samples.runs(self.batch_size), self._wanted(), strict=True):
-            yield feed, count, wanted, session.run(feed)
+        session: Session | None = None
+        for (feed, count), shown in zip(self.samples.runs(self.batch_size), self._wanted(), strict=True):
+            picked = self.picks.given(shown)
+            if session is None:
+                picking = with_fixed_draws(self.picks.picking(model, picked))
+                session = open_session(picking, self.requests, threads=self.threads)
+            given = self.picks.compared(session.run({**feed, **picked}))
+            yield feed, count, {name: shown[name] for name in given}, given
 
     def _wanted(self) -> Iterator[Arrays]:
         """Yield the outputs of the original, batch by batch, and keep them if they are few enough."""
         if self._kept is not None:
             yield from self._kept
             return
-        session = open_session(with_fixed_draws(self.original), self.requests, threads=self.threads)
+        showing = with_fixed_draws(self.picks.showing(self.original))
+        session = open_session(showing, self.requests, threads=self.threads)
         self._providers = session.providers
         kept: list[Arrays] = []
         size = 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,7 +27,9 @@ def looks_like_classes(array: NDArray[Any]) -> bool:
     return array.ndim == 2 and array.dtype.kind == "f" and array.shape[1] >= CLASSES
 
 
-def divergence(wanted: Sequence[Arrays], given: Sequence[Arrays], temperature: float = 1.0) -> float:
+def divergence(
+    wanted: Sequence[Arrays], given: Sequence[Arrays], temperature: float = 1.0, rows: Collection[str] = ()
+) -> float:
     """Return how far outputs drifted, the sum over all float outputs.
 
     Class scores count by the mean KL divergence of their softmax (of themselves where they are probabilities already),
@@ -39,12 +41,13 @@ def divergence(wanted: Sequence[Arrays], given: Sequence[Arrays], temperature: f
         given: Outputs of the other network on the same batches.
         temperature: What class scores are divided by, in logarithms; the divergence is multiplied by its square. A
             network that is sure of itself gives next to no divergence at 1, whatever becomes of its scores.
+        rows: Outputs that have a row for each of what was found, and so no scores of samples.
     """
     total, floats = 0.0, [name for name in wanted[0] if wanted[0][name].dtype.kind == "f"]
     for name in floats:
         pairs = [(a[name], b[name]) for a, b in zip(wanted, given, strict=True)]
         alike = all(a.shape == b.shape for a, b in pairs)
-        classes = alike and looks_like_classes(pairs[0][0]) and any(a.size for a, _ in pairs)
+        classes = alike and name not in rows and looks_like_classes(pairs[0][0]) and any(a.size for a, _ in pairs)
         total += _of_classes(pairs, temperature) if classes else _relative(pairs)
     if floats:
         return total

@@ -130,7 +130,8 @@ def test_report_is_json_with_everything_that_programs_need(pruned: Prune) -> Non
     assert list(report["seconds"]) == PHASES
     assert all(seconds >= 0 for seconds in report["seconds"].values())
     counts = {"not_finite", "lost", "gained"}
-    assert set(report["drift"]) == {"relative_error", "differing", "top1_agreement", "samples", "held_out"} | counts
+    named = {"relative_error", "differing", "top1_agreement", "samples", "held_out", "in_place"}
+    assert set(report["drift"]) == named | counts
     assert {"onnxpfp", "python", "onnx", "numpy", "scipy"} <= set(report["versions"])
     assert report["versions"]["onnxpfp"] == onnxpfp.__version__
     assert {"onnxruntime", "onnxruntime-gpu"} & set(report["versions"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from support.oracle import Case, problem, random_keep
 
 from onnxpfp.model.shapes import example_feeds
 from onnxpfp.rewrite import Edits, apply
+from onnxpfp.rewrite.apply import what_stays
 from onnxpfp.rewrite.mask import masked
 from onnxpfp.runtime import resolve_providers
 from onnxpfp.verify.drift import check
@@ -70,6 +72,7 @@ def check_network(model: ModelProto, *, seed: int = 0, fraction: float = 0.6) ->
         allowed=tolerance(model, case.shapes),
         providers=resolve_providers("cpu"),
         threads=1,
+        kept=partial(what_stays, graph, keep),
     )
     return case
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from onnxpfp.channels.context import NodeContext, UnlabelledError
-from onnxpfp.channels.facts import Bias
+from onnxpfp.channels.facts import Bias, Deciding
 from onnxpfp.channels.mac_terms import convolution_terms
 from onnxpfp.channels.ops.elementwise import broadcast
 from onnxpfp.channels.ops.joining import pad
@@ -160,3 +160,16 @@ RULES.stay(
 
 
 RULES.declare("com.microsoft.nchwc:Conv", mac_terms=convolution_terms(1), bias=Bias(2))
+RULES.declare("com.microsoft:IsAllFinite", decides=Deciding())
+RULES.declare(
+    *("com.microsoft:CropAndResize", "com.microsoft:GridSample", "com.microsoft:MoE", "com.microsoft:QMoE"),
+    decides=Deciding(reads=(1,)),
+)
+RULES.declare(
+    *("com.microsoft:DynamicTimeWarping", "com.microsoft:Range", "com.microsoft:Unique"), decides=Deciding(picks=True)
+)
+RULES.declare(
+    *("com.microsoft:BeamSearch", "com.microsoft:GreedySearch", "com.microsoft:Sampling"),
+    "com.microsoft:WhisperBeamSearch",
+    decides=Deciding(picks=True),
+)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from onnxpfp.arrays import Ids
 from onnxpfp.channels.context import Axes, NodeContext
+from onnxpfp.channels.facts import Deciding
 from onnxpfp.channels.registry import Rules
 
 __all__ = ["RULES", "broadcast"]
@@ -95,3 +96,11 @@ RULES.declare("Identity", sign="of the first input")
 RULES.declare("Add", "Max", "Min", "Mul", "Sum", sign="of all inputs")
 RULES.declare("Clip", "HardSigmoid", "Identity", "Relu", "Sigmoid", "Tanh", saturates=True)
 RULES.declare("HardSigmoid", "Sigmoid", "Tanh", within_one=True)
+RULES.declare(
+    *("BitCast", "Ceil", "Equal", "Floor", "Greater", "GreaterOrEqual", "IsInf", "IsNaN", "Less", "LessOrEqual", "Mod"),
+    *("Round", "Shrink", "Sign", "ThresholdedRelu"),
+    decides=Deciding(),
+)
+RULES.declare("Cast", decides=Deciding(unless_float=True))
+RULES.declare("CastLike", decides=Deciding(reads=(0,)))
+RULES.declare("Identity", moves=True)

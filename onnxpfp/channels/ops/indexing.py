@@ -6,6 +6,7 @@ import numpy as np
 
 from onnxpfp.arrays import Ids
 from onnxpfp.channels.context import Axes, NodeContext
+from onnxpfp.channels.facts import Deciding
 from onnxpfp.channels.registry import Rules
 
 __all__ = ["RULES"]
@@ -150,3 +151,9 @@ def trilu(n: NodeContext) -> None:
 RULES.stay("finds out at run time which of its numbers are not zero", "NonZero")
 RULES.stay("compares whole slices of it", "Unique")
 RULES.stay("picks boxes by their overlap", "NonMaxSuppression")
+
+
+RULES.declare("NonMaxSuppression", "NonZero", "Unique", decides=Deciding(picks=True))
+RULES.declare("Compress", decides=Deciding(picks=True, reads=(1,)))
+RULES.declare("OneHot", decides=Deciding(reads=(0, 1)))
+RULES.declare("Scatter", "ScatterElements", "ScatterND", writes=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from onnxpfp.channels.context import NodeContext
+from onnxpfp.channels.facts import Deciding
 from onnxpfp.channels.registry import Rules
 
 __all__ = ["RULES"]
@@ -126,3 +127,4 @@ def mean_variance(n: NodeContext) -> None:
 RULES.declare("Softmax", sign="never negative", saturates=True, within_one=True)
 RULES.declare("LogSoftmax", saturates=True)
 RULES.declare("LRN", sign="of the first input")
+RULES.declare("Hardmax", decides=Deciding())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from onnxpfp.channels.context import NodeContext
+from onnxpfp.channels.facts import Deciding
 from onnxpfp.channels.registry import Rules
 
 __all__ = ["RULES"]
@@ -31,3 +32,4 @@ def pool(n: NodeContext) -> None:
 
 
 RULES.declare("AveragePool", "GlobalAveragePool", "GlobalMaxPool", "MaxPool", sign="of the first input")
+RULES.declare("MaxPool", decides=Deciding(jumps=(1,)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from onnxpfp.arrays import Ids
 from onnxpfp.channels.context import NodeContext
+from onnxpfp.channels.facts import Deciding
 from onnxpfp.channels.registry import Rules
 
 __all__ = ["RULES"]
@@ -66,3 +67,6 @@ def top_k(n: NodeContext) -> None:
 
 RULES.declare("ReduceL1", "ReduceL2", sign="never negative")
 RULES.declare("ReduceMax", "ReduceMean", "ReduceSum", sign="of the first input")
+RULES.declare("ArgMax", "ArgMin", decides=Deciding())
+# The largest numbers in their order go smoothly with what is sorted.
+RULES.declare("TopK", decides=Deciding(picks=True, reads=(0,), jumps=(1,)))

@@ -6,6 +6,7 @@ import math
 
 from onnxpfp.arrays import Ids
 from onnxpfp.channels.context import NodeContext, UnlabelledError
+from onnxpfp.channels.facts import Deciding
 from onnxpfp.channels.registry import Rules
 
 __all__ = ["RULES"]
@@ -117,3 +118,4 @@ def col2im(n: NodeContext) -> None:
 
 
 RULES.declare("DepthToSpace", "SpaceToDepth", sign="of the first input")
+RULES.declare("Resize", "Upsample", decides=Deciding(reads=(1, 2)))

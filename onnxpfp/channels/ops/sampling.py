@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from onnxpfp.channels.context import NodeContext
+from onnxpfp.channels.facts import Deciding
 from onnxpfp.channels.mac_terms import convolution_terms
 from onnxpfp.channels.registry import Rules
 
@@ -60,3 +61,5 @@ def deform_conv(n: NodeContext) -> None:
 
 
 RULES.declare("DeformConv", mac_terms=convolution_terms(1))
+# Where they read goes in steps: the corners of bins, the nearest pixel.
+RULES.declare("GridSample", "MaxRoiPool", "RoiAlign", decides=Deciding(reads=(1,)))

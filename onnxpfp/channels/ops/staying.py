@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from onnxpfp.channels.facts import Deciding
 from onnxpfp.channels.registry import Rules
 
 __all__ = ["RULES"]
@@ -27,4 +28,12 @@ RULES.stay(
             *("TreeEnsembleClassifier", "TreeEnsembleRegressor", "ZipMap"),
         )
     ),
+)
+
+RULES.declare("Range", decides=Deciding(picks=True))
+RULES.declare(
+    *("ai.onnx.ml:Binarizer", "ai.onnx.ml:Imputer", "ai.onnx.ml:LabelEncoder", "ai.onnx.ml:LinearClassifier"),
+    *("ai.onnx.ml:OneHotEncoder", "ai.onnx.ml:SVMClassifier", "ai.onnx.ml:SVMRegressor", "ai.onnx.ml:TreeEnsemble"),
+    *("ai.onnx.ml:TreeEnsembleClassifier", "ai.onnx.ml:TreeEnsembleRegressor"),
+    decides=Deciding(),
 )
