@@ -14,13 +14,13 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import cache
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
-from scipy.special import ndtri
 
 from onnxpfp.model.attributes import Attributes
 from onnxpfp.model.constants import all_graphs, subgraphs
@@ -69,7 +69,7 @@ def _table(distribution: str) -> NDArray[np.float32]:
     uniform = (np.random.default_rng(PRIME).permutation(PRIME) + 0.5) / PRIME
     make: Mapping[str, Callable[[NDArray[Any]], NDArray[Any]]] = {
         "uniform": lambda u: u,
-        "normal": ndtri,
+        "normal": lambda u: np.array([NormalDist().inv_cdf(share) for share in u.tolist()]),
         "gumbel": lambda u: -np.log(-np.log(u)),
     }
     return np.tile(make[distribution](uniform), 2).astype(np.float32)
