@@ -14,13 +14,13 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import cache
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
-from scipy.special import ndtri
 
 from onnxpfp.model.attributes import Attributes
 from onnxpfp.model.constants import all_graphs, subgraphs
@@ -69,7 +69,7 @@ def _table(distribution: str) -> NDArray[np.float32]:
     uniform = (np.random.default_rng(PRIME).permutation(PRIME) + 0.5) / PRIME
     make: Mapping[str, Callable[[NDArray[Any]], NDArray[Any]]] = {
         "uniform": lambda u: u,
-        "normal": ndtri,
+        "normal": lambda u: np.array([NormalDist().inv_cdf(share) for share in u.tolist()]),
         "gumbel": lambda u: -np.log(-np.log(u)),
     }
     return np.tile(make[distribution](uniform), 2).astype(np.float32)
@@ -118,7 +118,6 @@ class DrawWriter:
                 self._rewrite(body, (*steps, *self._counter(node, body)))
             self._nodes = []
             if node.output and node.output[0] in self.drawing:
-                # The same names in every copy of the network.
                 self._stem, self._count = f"{PREFIX}_{node.output[0]}", 0
                 self._replace(node, steps)
             nodes += self._nodes or [node]
@@ -238,7 +237,8 @@ class DrawWriter:
         drawn = self._op("Reshape", self._op("Gather", self._number(_table(distribution)), places), whole, **zeros)
         for axis, part in enumerate(kept):
             if part is not None:
-                drawn = self._op("Gather", drawn, self._whole_numbers(*part.indices), axis=axis)
+                indices = self._whole_numbers(*part.indices)
+                drawn = self._op("Gather", drawn, indices, axis=axis, output=f"{self._stem}_cut_{axis}")
         return drawn
 
     def _before_cuts(self, shape: str, kept: KeptAxes) -> str:
@@ -247,7 +247,9 @@ class DrawWriter:
             return shape
         same = self._whole_numbers(*(int(part is None) for part in kept))
         added = self._whole_numbers(*(0 if part is None else part.length for part in kept))
-        return self._op("Add", self._op("Mul", shape, same), added)
+        # Names of their own, so that the others are the same in every copy of the network.
+        lengths = self._op("Mul", shape, same, output=f"{self._stem}_same")
+        return self._op("Add", lengths, added, output=f"{self._stem}_whole")
 
     def _by_sample(self, shape: str) -> tuple[str, str]:
         """Return how many samples have numbers of their own in a draw, and how many each: two tensors (1,)."""
