@@ -140,7 +140,8 @@ def test_values_for_all_samples(name: str, batch: int) -> None:
     for feed in feeds:
         array = feed[shared]
         assert isinstance(array, np.ndarray)
-        np.testing.assert_array_equal(np.broadcast_to(whole.reshape(whole.shape[-array.ndim :]), array.shape), array)
+        one = whole.reshape(array.shape) if whole.size == array.size else whole.reshape(whole.shape[-array.ndim :])
+        np.testing.assert_array_equal(np.broadcast_to(one, array.shape), array)
     part = samples.part(feeds[0], batch, 0, 1)
     assert {key: array.shape for key, array in part.items()} == {
         key: array.shape for key, array in next(samples.batches(1)).items()
