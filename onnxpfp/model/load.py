@@ -175,11 +175,12 @@ def _stale_note(stale: Sequence[StaleShape]) -> str:
 
 def _tail_note(tail: Tail) -> str:
     """Say what was not run."""
-    count = "1 node was" if len(tail.nodes) == 1 else f"{len(tail.nodes)} nodes were"
+    number = len(tail.nodes)
+    unrun = "1 node was not run: it stays" if number == 1 else f"{number} nodes were not run: they stay"
     border = list(tail.reasons)
     shown = ", ".join(f"'{name}'" for name in border[:3]) + (f" and {len(border) - 3} more" if len(border) > 3 else "")
     return (
-        f"onnxruntime lacks {tail.titles}: {count} not run and kept whole, and no MACs of theirs are counted; what "
+        f"onnxruntime lacks {tail.titles}, so {unrun} whole, without MACs being counted. What "
         f"lies before is measured and verified by what is read of it, {shown}. --custom-ops LIBRARY registers more ops"
     )
 

@@ -173,7 +173,7 @@ def test_op_without_an_opset_import(tmp_path):
 def test_known_op_without_a_kernel_for_its_type():
     model = network(HEAD + "h = Cast<to = 16>(c)\nm = Neg(h)\nf = Cast<to = 1>(m)\ny = Conv(f, w4)")
     result = onnxpfp.prune(model, calibration={"x": images()}, keep_macs=0.6)
-    assert missing_notes(result.report.notes)[0].startswith("onnxruntime lacks Neg: 4 nodes were not run")
+    assert missing_notes(result.report.notes)[0].startswith("onnxruntime lacks Neg, so 4 nodes were not run")
     assert {group.name for group in result.report.groups} == {"w1"}
 
 
