@@ -18,9 +18,9 @@ from onnxpfp.options import PrunabilityOptions
 from onnxpfp.pipeline.calibration import Measured, RefitCalibration
 from onnxpfp.pipeline.context import RunContext, open_run
 from onnxpfp.pipeline.costs import mac_model
+from onnxpfp.pipeline.decide import least_cost
 from onnxpfp.pipeline.group_trials import GroupTrial, measure_group_trials
 from onnxpfp.pipeline.prunability_curves import Point, group_points, network_points, shares_down_to
-from onnxpfp.pipeline.quality_search import least_share
 from onnxpfp.pipeline.refit_problem import grams_of
 from onnxpfp.pipeline.requirements import (
     PRUNABILITY_HOLDS_OUT,
@@ -94,7 +94,7 @@ def prunability_with(
     measured = complete(context, analysis, ops, scored)
     trials = _group_trials(context, measured, scored)
     cost = mac_model(analysis)
-    shares = shares_down_to(least_share(context, measured))
+    shares = shares_down_to(least_cost(context, measured) / context.full)
     with clock.phase("network") as phase:
         points = network_points(context, measured, cost, evaluator, shares, phase)
     return _report(context, measured, split, evaluator, points, group_points(cost, trials), asked.tolerance)

@@ -29,10 +29,12 @@ class Patterns:
         include: Where there is one, only channels that a matching node (or a node that reads a
             matching initializer) brings forth may go.
         exclude: Nothing that a matching node reads or writes and no matching initializer changes.
+        elsewhere: Names in other graphs of the same file, which a pattern may mean too.
     """
 
     include: Sequence[str] = ()
     exclude: Sequence[str] = ()
+    elsewhere: frozenset[str] = frozenset()
 
 
 def _matches(pattern: str, names: list[str], option: str) -> set[str]:
@@ -66,6 +68,7 @@ def apply_patterns(model: ModelProto, walk: Walk, patterns: Patterns) -> None:
     """
     stored = stored_tensors(model.graph)
     names = list(dict.fromkeys([n.name for n in model.graph.node if n.name] + list(stored)))
+    names += sorted(patterns.elsewhere.difference(names))
     for pattern in patterns.exclude:
         matched = _matches(pattern, names, "--exclude")
         reason = f"--exclude '{pattern}' leaves it as it is"

@@ -61,6 +61,8 @@ class LoadedModel:
         scratch: Where new weights go in place of those that lie in files.
         rewritten_from: The model as it was given, where `model` is written in other words; else None.
         read: The file and those of its weights; empty for a model object.
+        place: Where in the file the model is a body, such as `If_0/then_branch`; empty for the file's own graph.
+        names: What nodes and weights are called in all graphs of the file, where the model is one of several.
     """
 
     model: ModelProto
@@ -71,6 +73,8 @@ class LoadedModel:
     scratch: WeightFile
     rewritten_from: ModelProto | None = None
     read: tuple[Path, ...] = ()
+    place: str = ""
+    names: frozenset[str] = frozenset()
 
     @property
     def sha256(self) -> str:
@@ -85,8 +89,9 @@ class LoadedModel:
 
     @property
     def title(self) -> str:
-        """The file's name, as messages quote it."""
-        return str(self.path) if self.path else "the model"
+        """The file's name, as messages quote it, and the place in it."""
+        file = str(self.path) if self.path else "the model"
+        return f"{file}: {self.place}" if self.place else file
 
 
 ModelSource = ModelProto | str | os.PathLike[str]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -48,29 +48,29 @@ class Plan:
             from the other weights, and so replay does without them.
         groups: What was decided for each group, for people to read.
         attention: What went from an attention, "heads" or "width"; a replay takes the same.
+        bodies: Entries of the weights in bodies of If, Loop and Scan, by the body's place and the weight's name.
     """
 
     source_sha256: str
     initializers: Mapping[str, PlanEntry]
     groups: Sequence[Mapping[str, Any]] = ()
     attention: Unit = "heads"
+    bodies: Mapping[str, Mapping[str, PlanEntry]] = field(default_factory=dict[str, Mapping[str, PlanEntry]])
+
+    def of_body(self, place: str) -> Plan:
+        """Return what it says of one body."""
+        return replace(self, initializers=self.bodies.get(place, {}), bodies={})
 
     def to_json(self) -> str:
         """Write the plan as JSON."""
-        entries = {
-            name: {
-                "shape": list(entry.shape),
-                "keep": {str(axis): list(kept) for axis, kept in entry.keep.items()},
-                **({"scale": {str(axis): list(f) for axis, f in entry.scale.items()}} if entry.scale else {}),
-            }
-            for name, entry in self.initializers.items()
-        }
+        bodies = {place: _raw(entries) for place, entries in self.bodies.items()}
         document = {
             "format": FORMAT,
             "version": VERSION,
             "source_sha256": self.source_sha256,
             "attention": self.attention,
-            "initializers": entries,
+            "initializers": _raw(self.initializers),
+            **({"bodies": bodies} if bodies else {}),
             "groups": list(self.groups),
         }
         return json.dumps(document, indent=1, allow_nan=False) + "\n"
@@ -95,10 +95,25 @@ class Plan:
             raise PlanError(f"{path}: is a plan of version {fields.get('version')}, not {VERSION}")
         try:
             entries = {name: _entry(entry) for name, entry in fields["initializers"].items()}
+            bodies = {
+                place: {name: _entry(entry) for name, entry in inner.items()}
+                for place, inner in fields.get("bodies", {}).items()
+            }
             unit: Unit = "width" if fields.get("attention") == "width" else "heads"
-            return cls(str(fields["source_sha256"]), entries, tuple(fields.get("groups", ())), unit)
+            return cls(str(fields["source_sha256"]), entries, tuple(fields.get("groups", ())), unit, bodies)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise PlanError(f"{path}: the plan is damaged: {error!r}") from error
+
+
+def _raw(entries: Mapping[str, PlanEntry]) -> dict[str, dict[str, object]]:
+    return {
+        name: {
+            "shape": list(entry.shape),
+            "keep": {str(axis): list(kept) for axis, kept in entry.keep.items()},
+            **({"scale": {str(axis): list(f) for axis, f in entry.scale.items()}} if entry.scale else {}),
+        }
+        for name, entry in entries.items()
+    }
 
 
 def _entry(raw: Mapping[str, Any]) -> PlanEntry:

@@ -5,7 +5,6 @@ Each is made sure of as soon as it can be told: before anything is read, when th
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 
 from onnxpfp.channels import Analysis
@@ -20,7 +19,6 @@ __all__ = [
     "holding_out",
     "require_data",
     "require_data_for_prunability",
-    "require_groups",
     "require_groups_for_prunability",
     "require_split",
 ]
@@ -96,22 +94,6 @@ def require_split(data: CalibrationData, holding_out: str) -> Split:
             hint="give more unlabelled samples",
         )
     return data.split
-
-
-def require_groups(analysis: Analysis, options: Options) -> None:
-    """Make sure that something can be pruned.
-
-    Raises:
-        TargetUnreachableError: Nothing can; the most frequent reasons are named first.
-    """
-    if analysis.graph.groups:
-        return
-    reasons = Counter(fixed.reason for fixed in analysis.graph.fixed).most_common(3)
-    why = "; ".join(reason for reason, _ in reasons) or "no Conv, Gemm or MatMul has weights in it"
-    raise TargetUnreachableError(
-        f"{analysis.source.title}: nothing in it can be pruned: {why}",
-        hint="--exclude and --include leave nothing" if options.exclude or options.include else "",
-    )
 
 
 def require_groups_for_prunability(analysis: Analysis) -> None:

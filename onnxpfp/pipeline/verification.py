@@ -10,20 +10,21 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from onnxpfp.channels import Analysis
-from onnxpfp.channels.macs import count_macs, count_params
+from onnxpfp.channels.macs import count_macs, count_stored
 from onnxpfp.data.samples import Feed
 from onnxpfp.errors import VerificationError
-from onnxpfp.model.shapes import Shapes, concrete_shapes
+from onnxpfp.model.shapes import concrete_shapes
 from onnxpfp.pipeline.calibration import Measured
 from onnxpfp.pipeline.candidate import Candidate
 from onnxpfp.pipeline.context import RunContext
+from onnxpfp.pipeline.network_steps import MeasuredPart, PrunedNetwork
 from onnxpfp.progress import Count
 from onnxpfp.runtime.external_data import size_of
 from onnxpfp.verify.drift import Drift, check
 from onnxpfp.verify.equivalence import Equivalence, check_equivalence, tolerance
 from onnxpfp.verify.evaluator import Evaluator
 
-__all__ = ["Size", "Verification", "verify"]
+__all__ = ["BodyVerification", "Size", "Verification", "verify"]
 
 ORACLE_RUNS = 2
 LARGEST_TRIAL = 1 << 20
@@ -46,26 +47,42 @@ class Size:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class BodyVerification:
+    """The result of comparing a pruned body with the original, fed what the original network feeds it.
+
+    Attributes:
+        oracle: The pruned body against the masked original.
+        before: Multiply-adds of the original in one run.
+        after: Those of the pruned one.
+    """
+
+    oracle: Equivalence
+    before: int
+    after: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Verification:
     """The result of comparing the pruned model with the original.
 
     Attributes:
         oracle: The pruned model against the masked original.
+        bodies: The same of every body.
         drift: The pruned model against the original; None without data.
         before: Size of the original.
         after: Size of the pruned model, measured anew.
     """
 
     oracle: Equivalence
+    bodies: tuple[BodyVerification, ...]
     drift: Drift | None
     before: Size
     after: Size
 
 
 def verify(
-    context: RunContext,
-    measured: Measured,
-    candidate: Candidate,
+    parts: Sequence[MeasuredPart],
+    pruned: PrunedNetwork,
     evaluator: Evaluator | None,
     *,
     unchanged: bool,
@@ -74,9 +91,8 @@ def verify(
     """Check, run and compare the pruned model.
 
     Args:
-        context: The original, the samples, and where to run.
-        measured: The original without the channels that cost nothing.
-        candidate: The pruned model.
+        parts: The parts of the original, without the channels that cost nothing.
+        pruned: The pruned model.
         evaluator: Compares with the original; None without data.
         unchanged: Whether nothing was removed.
         progress: Told how many samples the drift is measured on so far, of how many.
@@ -84,28 +100,49 @@ def verify(
     Raises:
         VerificationError: The pruned model is not what it must be.
     """
-    analysis, samples = measured.analysis, context.data.samples
-    feed = next(samples.batches(1))
-    check(analysis.model, candidate.model)
-    _check_rewriting(context, analysis, feed)
-    oracle = check_equivalence(
+    allowed = [tolerance(each.measured.analysis.model, each.measured.analysis.shapes) for each in parts]
+    main, candidate = parts[0], pruned.whole
+    oracles = [_oracle(main, candidate, max(allowed))]
+    oracles += map(_oracle, parts[1:], pruned.candidates[1:], allowed[1:])
+    macs = [_macs(each, None if unchanged else one) for each, one in zip(parts, pruned.candidates, strict=True)]
+    source, samples = main.part.context.whole.source, main.part.context.data.samples.fixed_batch or 1
+    before, after = (
+        round(sum(each.part.runs * one[side] for each, one in zip(parts, macs, strict=True))) // samples
+        for side in (0, 1)
+    )
+    size = Size(count_stored(source.model), before, source.size_bytes)
+    smaller = size if unchanged else Size(count_stored(candidate.model), after, size_of(candidate.model))
+    drift = None if evaluator is None else evaluator.drift(candidate.model, progress)
+    bodies = tuple(BodyVerification(oracle, *counts) for oracle, counts in zip(oracles[1:], macs[1:], strict=True))
+    return Verification(oracles[0], bodies, drift, size, smaller)
+
+
+def _oracle(measured_part: MeasuredPart, candidate: Candidate, allowed: float) -> Equivalence:
+    """Check a part, and hold it against its masked original."""
+    context, measured = measured_part.part.context, measured_part.measured
+    feed = next(context.data.samples.batches(1))
+    check(measured.analysis.model, candidate.model)
+    _check_rewriting(context, measured.analysis, feed)
+    return check_equivalence(
         candidate.mask,
         candidate.model,
         _feeds(context, measured),
-        allowed=tolerance(analysis.model, analysis.shapes),
-        trials=_other_sizes(analysis.model, feed),
+        allowed=allowed,
+        trials=_other_sizes(measured.analysis.model, feed),
         providers=context.requests,
         threads=context.options.threads,
     )
-    per_run = samples.fixed_batch or 1
-    before = _size(context.whole.model, context.whole.shapes, per_run, analysis.source.size_bytes)
-    if unchanged:
-        after = before
-    else:
-        shapes = concrete_shapes(candidate.model, analysis.shapes.inputs, feed)
-        after = _size(candidate.model, shapes, per_run, size_of(candidate.model))
-    drift = None if evaluator is None else evaluator.drift(candidate.model, progress)
-    return Verification(oracle, drift, before, after)
+
+
+def _macs(measured_part: MeasuredPart, candidate: Candidate | None) -> tuple[int, int]:
+    """Count the multiply-adds of a part in one run, before and after; there is no candidate where nothing went."""
+    context = measured_part.part.context
+    before = count_macs(context.whole.model, context.whole.shapes)
+    if candidate is None:
+        return before, before
+    feed = next(context.data.samples.batches(1))
+    shapes = concrete_shapes(candidate.model, context.whole.shapes.inputs, feed)
+    return before, count_macs(candidate.model, shapes)
 
 
 def _check_rewriting(context: RunContext, analysis: Analysis, feed: Feed) -> None:
@@ -155,7 +192,3 @@ def _other_sizes(model: ModelProto, feed: Mapping[str, NDArray[np.generic]]) -> 
 
 def _doubled(array: NDArray[np.generic], axes: Sequence[int]) -> NDArray[np.generic]:
     return np.tile(array, [2 if axis in axes else 1 for axis in range(array.ndim)])
-
-
-def _size(model: ModelProto, shapes: Shapes, samples: int, size_bytes: int) -> Size:
-    return Size(count_params(model), count_macs(model, shapes, samples), size_bytes)

@@ -1,0 +1,118 @@
+"""From the parts of a network to a result: each is measured, keeps a share of its cost, and takes its place again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from onnxpfp.allocation.levels import share_levels
+from onnxpfp.allocation.widths import unreachable
+from onnxpfp.pipeline.calibration import Measured
+from onnxpfp.pipeline.candidate import Candidate
+from onnxpfp.pipeline.context import RunContext
+from onnxpfp.pipeline.decide import Decision, least_cost
+from onnxpfp.pipeline.lossless_step import LosslessStep, remove_lossless
+from onnxpfp.pipeline.parts import Network, Part
+from onnxpfp.pipeline.steps import lift_decision, measure, prune_in_steps
+
+__all__ = ["MeasuredPart", "PrunedNetwork", "least_share", "lift_part", "measure_parts", "prune_network"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MeasuredPart:
+    """A part with what was measured on it.
+
+    Attributes:
+        part: The part.
+        lossless: What went from it for free.
+        measured: What is left, and its scores.
+    """
+
+    part: Part
+    lossless: LosslessStep
+    measured: Measured
+
+    @property
+    def least(self) -> int:
+        """What it costs at its smallest widths."""
+        return least_cost(self.part.context, self.measured)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PrunedNetwork:
+    """The choice in every part, and what it leaves of the network.
+
+    Attributes:
+        decisions: What stays of every part, in terms of what was measured.
+        candidates: What is left of every part.
+        whole: What is left of the network.
+    """
+
+    decisions: tuple[Decision, ...]
+    candidates: tuple[Candidate, ...]
+    whole: Candidate
+
+
+def measure_parts(network: Network) -> tuple[MeasuredPart, ...]:
+    """Take out of every part what costs nothing, and measure what is left."""
+    measured: list[MeasuredPart] = []
+    for part in network.parts:
+        context = part.context
+        lossless = remove_lossless(context) if context.chooses else LosslessStep.nothing(context.whole)
+        measured.append(MeasuredPart(part, lossless, measure(context, lossless.analysis)))
+    return tuple(measured)
+
+
+def least_share(parts: Sequence[MeasuredPart]) -> float:
+    """Return the smallest share of what the target counts that can be reached."""
+    least = sum(each.part.runs * each.least for each in parts)
+    return least / sum(each.part.runs * each.part.context.full for each in parts)
+
+
+def prune_network(context: RunContext, network: Network, parts: Sequence[MeasuredPart]) -> PrunedNetwork:
+    """Choose what stays of every part, and put together what is left.
+
+    Every part keeps the same share of its cost; what one cannot lose, the others make up for.
+
+    Args:
+        context: What is asked for.
+        network: The parts.
+        parts: What was measured on them.
+
+    Raises:
+        PlanError: The plan does not fit this model.
+        TargetUnreachableError: The target cannot be met.
+    """
+    pruned = [
+        prune_in_steps(replace(each.part.context, options=context.options.keeping(share)), each.measured)
+        for each, share in zip(parts, _shares(context, parts), strict=True)
+    ]
+    decisions, candidates = zip(*pruned, strict=True)
+    model = network.assemble([candidate.model for candidate in candidates])
+    mask = network.assemble([candidate.mask for candidate in candidates])
+    return PrunedNetwork(decisions, candidates, replace(candidates[0], model=model, mask=mask))
+
+
+def lift_part(each: MeasuredPart, decision: Decision) -> Decision:
+    """Say a choice in terms of the part as it was, before what costs nothing went."""
+    whole, lossless = each.part.context.whole, each.lossless
+    return lift_decision(whole.graph, lossless.analysis.graph, decision, lossless.origin)
+
+
+def _shares(context: RunContext, parts: Sequence[MeasuredPart]) -> list[float]:
+    """Return the share that each part is asked for.
+
+    Raises:
+        TargetUnreachableError: Together they cannot come down to the target.
+    """
+    share = context.options.target[1]
+    if len(parts) == 1 or not context.chooses:
+        return [share] * len(parts)
+    full = np.array([each.part.runs * each.part.context.full for each in parts])
+    least = np.array([each.part.runs * each.least for each in parts])
+    levels = share_levels(full, least, share)
+    if levels is None:
+        raise unreachable(share, int(least.sum()), int(full.sum()))
+    return [level if each.measured.analysis.graph.groups else 1.0 for level, each in zip(levels, parts, strict=True)]

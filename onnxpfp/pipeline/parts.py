@@ -1,0 +1,240 @@
+"""The parts of a network: its main graph, and the bodies of If, Loop and Scan, each a network of its own.
+
+A body is fed what the network around it feeds it (`onnxpfp.bodies`). What goes in and out of it stays as it is, so each
+part is analysed, measured and pruned alone, and takes the place of what it was.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from onnx import ModelProto, TensorProto
+
+from onnxpfp.bodies.extract import body_model, shared_constants
+from onnxpfp.bodies.feeds import BodyFeeds, feeds_of_bodies
+from onnxpfp.bodies.graphs import BODY_OPS, Body, bodies_of, names_inside
+from onnxpfp.bodies.insert import put_body
+from onnxpfp.bodies.move import with_weights_outside
+from onnxpfp.data.inputs import input_specs
+from onnxpfp.data.samples import Feed, FeedSamples
+from onnxpfp.data.splits import CalibrationData, Split, split_samples
+from onnxpfp.errors import ModelError, TargetUnreachableError
+from onnxpfp.model.folding import fold_weights
+from onnxpfp.model.load import LoadedModel
+from onnxpfp.model.plain import with_plain_constants
+from onnxpfp.options import Options
+from onnxpfp.pipeline.analyze import CHECKS, analyze
+from onnxpfp.pipeline.context import RunContext
+from onnxpfp.pipeline.costs import QUANTITIES
+from onnxpfp.pipeline.requirements import holding_out
+
+__all__ = ["LeftBody", "Network", "Part", "open_parts", "require_groups"]
+
+UNTAKEN = "no sample takes this branch"
+UNSTEPPED = "it does not run once on the samples"
+
+
+class _BodySamples(FeedSamples):
+    """Feeds of a body: what a network computes may be infinite, such as masks."""
+
+    def runs(self, batch_size: int = 1) -> Iterator[tuple[Feed, int]]:
+        """Yield (feed, number of samples in it)."""
+        yield from zip(self.feeds, self.counts, strict=True)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Part:
+    """The main graph, or a body.
+
+    Attributes:
+        context: What its stages share.
+        runs: How often it runs in one run of the network.
+        body: The body; None for the main graph.
+        outer: Number of the part around it.
+        shared: The constants outside that its model has copies of, as they were.
+    """
+
+    context: RunContext
+    runs: float = 1.0
+    body: Body | None = None
+    outer: int = 0
+    shared: Mapping[str, TensorProto] = field(default_factory=dict[str, TensorProto])
+
+    @property
+    def place(self) -> str:
+        """Where it is; empty for the main graph."""
+        return self.context.whole.source.place
+
+
+@dataclass(frozen=True, slots=True)
+class LeftBody:
+    """A body that stays as it is.
+
+    Attributes:
+        place: Where it is.
+        reason: Why.
+    """
+
+    place: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Network:
+    """A network in parts.
+
+    Attributes:
+        parts: The main graph, then the bodies, outer ones before those inside of them.
+        left: Bodies that stay.
+    """
+
+    parts: tuple[Part, ...]
+    left: tuple[LeftBody, ...]
+
+    def assemble(self, models: Sequence[ModelProto]) -> ModelProto:
+        """Put what has become of the parts together; the first is the main graph. None of them is changed.
+
+        Args:
+            models: One for every part.
+        """
+        if len(models) == 1:
+            return models[0]
+        copies: list[ModelProto] = []
+        for model in models:
+            copy = ModelProto()
+            copy.CopyFrom(model)
+            copies.append(copy)
+        for part, model in reversed([*zip(self.parts, copies, strict=True)]):
+            if part.body is not None:
+                put_body(copies[part.outer], part.body, model, part.shared)
+        source = self.parts[0].context.whole.source
+        with_weights_outside(copies[0], source.rewritten_from or source.model)
+        return copies[0]
+
+
+def open_parts(context: RunContext) -> Network:
+    """Find the bodies of a network, and what they are fed.
+
+    Args:
+        context: The network.
+
+    Raises:
+        OptionError: A pattern matches nothing.
+    """
+    parts, left = [Part(context)], list[LeftBody]()
+    number = 0
+    while number < len(parts):
+        for found in _inside(parts[number], number):
+            if isinstance(found, Part):
+                parts.append(found)
+            else:
+                left.append(found)
+        number += 1
+    return Network(tuple(parts), tuple(left))
+
+
+def _inside(outer: Part, number: int) -> Iterator[Part | LeftBody]:
+    """Yield the bodies of one part."""
+    context = outer.context
+    analysis, data = context.whole, context.data
+    bodies = bodies_of(analysis.model)
+    prefix = f"{outer.place}/" if outer.place else ""
+    known = [body for body in bodies if body.node.op_type in BODY_OPS and body.node.domain in {"", "ai.onnx"}]
+    for body in bodies:
+        if all(body is not other for other in known):
+            yield LeftBody(prefix + body.place, f"{body.title} runs it, and what it is fed is not known")
+    if not known:
+        return
+    split = data.split
+    sources = [data.samples] if split is None else [split.fit, split.tuning, split.held_out]
+    run_on = context.requests, context.options.threads
+    try:
+        with context.clock.phase("bodies"):
+            fed = [feeds_of_bodies(analysis.model, known, analysis.constants, samples, *run_on) for samples in sources]
+    except ModelError as error:
+        yield from (LeftBody(prefix + body.place, str(error)) for body in known)
+        return
+    for body, feeds in zip(known, zip(*fed, strict=True), strict=True):
+        try:
+            yield _part(outer, number, body, prefix + body.place, feeds)
+        except ModelError as error:
+            yield LeftBody(prefix + body.place, str(error))
+
+
+def _part(outer: Part, number: int, body: Body, place: str, fed: Sequence[BodyFeeds]) -> Part:
+    """Make a part of a body.
+
+    Raises:
+        ModelError: It cannot be one; the message is why it stays.
+    """
+    failure = next((each.failure for each in fed if each.failure), "")
+    if failure:
+        raise ModelError(failure)
+    context = outer.context
+    taken = [feed for each in fed for feed in each.feeds]
+    runs = sum(each.runs for each in fed) / max(1, sum(each.samples for each in fed))
+    conditional = body.node.op_type == "If"
+    if context.data.given != "file" and conditional:
+        # Made-up inputs take a branch by chance: each counts alike, and may be looked at.
+        runs = 0.5
+        taken = taken or [feed for each in fed for feed in each.unseen][:CHECKS]
+    if not taken:
+        raise ModelError(UNTAKEN if conditional else UNSTEPPED)
+    source = _source(outer, body, place, taken)
+    data = _data(context, source.model, taken, fed)
+    if data.split is None and context.data.given != "none":
+        for flag in holding_out(context.options, replaying=context.plan is not None):
+            raise ModelError(f"{flag}, and it runs {len(taken)} times only")
+    analysis = analyze(source, data, context.options, context.clock)
+    plan = None if context.plan is None else context.plan.of_body(place)
+    full = QUANTITIES[context.options.target[0]].whole(analysis)
+    inner = replace(context, whole=analysis, data=data, plan=plan, full=full)
+    shared = set(shared_constants(body, context.whole.constants))
+    originals = source.rewritten_from or source.model
+    copied = {tensor.name: tensor for tensor in originals.graph.initializer if tensor.name in shared}
+    return Part(inner, outer.runs * runs, body, number, copied)
+
+
+def _source(outer: Part, body: Body, place: str, feeds: Sequence[Feed]) -> LoadedModel:
+    around = outer.context.whole.source
+    model = body_model(outer.context.whole.model, body, outer.context.whole.constants, feeds)
+    names = around.names | names_inside(outer.context.whole.model)
+    source = replace(around, model=model, data=b"", size_bytes=0, rewritten_from=None, place=place, names=names)
+    return source.rewritten(fold_weights(with_plain_constants(model)))
+
+
+def _data(context: RunContext, model: ModelProto, feeds: Sequence[Feed], fed: Sequence[BodyFeeds]) -> CalibrationData:
+    """Split the feeds of a body as the samples are that they come from, or anew where one part has none."""
+    specs = input_specs(model)
+
+    def samples(some: Sequence[Feed]) -> FeedSamples:
+        return _BodySamples(specs, tuple(some), (1,) * len(some))
+
+    given = context.data.given
+    parts = [samples(each.feeds) for each in fed]
+    if len(parts) > 1 and all(each.feeds for each in fed):
+        return CalibrationData(samples(feeds), given, 1, Split(*parts))
+    # What is held out of the network's samples is held out of its bodies' too.
+    pool = samples([feed for each in fed[:2] for feed in each.feeds] or feeds)
+    return CalibrationData(pool, given, 1, None if given == "none" else split_samples(pool, context.options.seed))
+
+
+def require_groups(network: Network, options: Options) -> None:
+    """Make sure that something can be pruned.
+
+    Raises:
+        TargetUnreachableError: Nothing can; the most frequent reasons are named first.
+    """
+    analyses = [part.context.whole for part in network.parts]
+    if any(analysis.graph.groups for analysis in analyses):
+        return
+    fixed = Counter(fixed.reason for analysis in analyses for fixed in analysis.graph.fixed)
+    reasons = [reason for reason, _ in fixed.most_common(3)]
+    reasons += [f"{body.place} stays, for {body.reason}" for body in network.left[:3]]
+    why = "; ".join(reasons) or "no Conv, Gemm or MatMul has weights in it"
+    raise TargetUnreachableError(
+        f"{analyses[0].source.title}: nothing in it can be pruned: {why}",
+        hint="--exclude and --include leave nothing" if options.exclude or options.include else "",
+    )
