@@ -14,7 +14,7 @@ from onnxpfp.pipeline.candidate import Candidate
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.decide import Decision, least_cost
 from onnxpfp.pipeline.lossless_step import LosslessStep, remove_lossless
-from onnxpfp.pipeline.parts import Network, Part
+from onnxpfp.pipeline.parts import Network, NetworkPart
 from onnxpfp.pipeline.steps import lift_decision, measure, prune_in_steps
 
 __all__ = ["MeasuredPart", "PrunedNetwork", "least_share", "lift_part", "measure_parts", "prune_network"]
@@ -30,7 +30,7 @@ class MeasuredPart:
         measured: What is left, and its scores.
     """
 
-    part: Part
+    part: NetworkPart
     lossless: LosslessStep
     measured: Measured
 

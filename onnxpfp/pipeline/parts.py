@@ -30,7 +30,7 @@ from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.costs import QUANTITIES
 from onnxpfp.pipeline.requirements import holding_out
 
-__all__ = ["LeftBody", "Network", "Part", "open_parts", "require_groups"]
+__all__ = ["LeftBody", "Network", "NetworkPart", "open_parts", "require_groups"]
 
 UNTAKEN = "no sample takes this branch"
 UNSTEPPED = "it does not run once on the samples"
@@ -45,7 +45,7 @@ class _BodySamples(FeedSamples):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Part:
+class NetworkPart:
     """The main graph, or a body.
 
     Attributes:
@@ -90,7 +90,7 @@ class Network:
         left: Bodies that stay.
     """
 
-    parts: tuple[Part, ...]
+    parts: tuple[NetworkPart, ...]
     left: tuple[LeftBody, ...]
 
     def assemble(self, models: Sequence[ModelProto]) -> ModelProto:
@@ -123,11 +123,11 @@ def open_parts(context: RunContext) -> Network:
     Raises:
         OptionError: A pattern matches nothing.
     """
-    parts, left = [Part(context)], list[LeftBody]()
+    parts, left = [NetworkPart(context)], list[LeftBody]()
     number = 0
     while number < len(parts):
         for found in _inside(parts[number], number):
-            if isinstance(found, Part):
+            if isinstance(found, NetworkPart):
                 parts.append(found)
             else:
                 left.append(found)
@@ -135,7 +135,7 @@ def open_parts(context: RunContext) -> Network:
     return Network(tuple(parts), tuple(left))
 
 
-def _inside(outer: Part, number: int) -> Iterator[Part | LeftBody]:
+def _inside(outer: NetworkPart, number: int) -> Iterator[NetworkPart | LeftBody]:
     """Yield the bodies of one part."""
     context = outer.context
     analysis, data = context.whole, context.data
@@ -163,7 +163,7 @@ def _inside(outer: Part, number: int) -> Iterator[Part | LeftBody]:
             yield LeftBody(prefix + body.place, str(error))
 
 
-def _part(outer: Part, number: int, body: Body, place: str, fed: Sequence[BodyFeeds]) -> Part:
+def _part(outer: NetworkPart, number: int, body: Body, place: str, fed: Sequence[BodyFeeds]) -> NetworkPart:
     """Make a part of a body.
 
     Raises:
@@ -194,10 +194,10 @@ def _part(outer: Part, number: int, body: Body, place: str, fed: Sequence[BodyFe
     shared = set(shared_constants(body, context.whole.constants))
     originals = source.rewritten_from or source.model
     copied = {tensor.name: tensor for tensor in originals.graph.initializer if tensor.name in shared}
-    return Part(inner, outer.runs * runs, body, number, copied)
+    return NetworkPart(inner, outer.runs * runs, body, number, copied)
 
 
-def _source(outer: Part, body: Body, place: str, feeds: Sequence[Feed]) -> LoadedModel:
+def _source(outer: NetworkPart, body: Body, place: str, feeds: Sequence[Feed]) -> LoadedModel:
     around = outer.context.whole.source
     model = body_model(outer.context.whole.model, body, outer.context.whole.constants, feeds)
     names = around.names | names_inside(outer.context.whole.model)

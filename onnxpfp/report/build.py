@@ -18,7 +18,7 @@ from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.decide import Decision
 from onnxpfp.pipeline.lossless_step import LosslessStep
 from onnxpfp.pipeline.network_steps import MeasuredPart
-from onnxpfp.pipeline.parts import Network, Part
+from onnxpfp.pipeline.parts import Network, NetworkPart
 from onnxpfp.pipeline.verification import Verification
 from onnxpfp.refit.means import Compensation
 from onnxpfp.report.pruning import BodyReport, GroupReport, Report
@@ -42,7 +42,7 @@ class Outcome:
     compensation: Compensation | None
 
     @property
-    def part(self) -> Part:
+    def part(self) -> NetworkPart:
         """The part."""
         return self.measured_part.part
 
