@@ -9,7 +9,6 @@ from onnx import GraphProto, ModelProto, TensorProto
 
 from onnxpfp.bodies.graphs import Body, inner_names
 from onnxpfp.model.constants import subgraphs
-from onnxpfp.model.edit import rename_tensors
 from onnxpfp.runtime.external_data import numbers
 
 __all__ = ["put_body"]
@@ -31,23 +30,38 @@ def put_body(outer: ModelProto, body: Body, made: ModelProto, shared: Mapping[st
         return
     new = GraphProto()
     new.CopyFrom(made.graph)
-    own = inner_names(body.graph) | {info.name for info in body.graph.input}
-    same = {t.name for t in new.initializer if t.name in shared and _equal(t, shared[t.name])}
-    taken = inner_names(outer.graph)
+    own = inner_names(body.graph) | {info.name for info in new.input}
+    same = {tensor.name for tensor in new.initializer if _is_copy(tensor, shared)}
+    outside, taken = inner_names(outer.graph), inner_names(new)
     names: dict[str, str] = {}
-    for name in sorted(inner_names(new) - own - same - {info.name for info in new.input}):
-        names[name] = _free(name, taken)
+    for name in sorted((taken - own - same) & outside):
+        names[name] = _free(name, outside | taken)
         taken.add(names[name])
-    initializers = [tensor for tensor in new.initializer if tensor.name not in same]
-    for tensor in initializers:
-        tensor.name = names.get(tensor.name, tensor.name)
+    _rename(new, names)
     for field in ("node", "initializer", "sparse_initializer", "value_info", "quantization_annotation"):
         graph.ClearField(field)
-    graph.node.extend(rename_tensors(node, names) for node in new.node)
-    graph.initializer.extend(initializers)
+    graph.node.extend(new.node)
+    graph.initializer.extend(tensor for tensor in new.initializer if tensor.name not in same)
     graph.sparse_initializer.extend(new.sparse_initializer)
-    graph.value_info.extend(info for info in new.value_info if info.name not in names)
+    graph.value_info.extend(new.value_info)
     graph.quantization_annotation.extend(new.quantization_annotation)
+
+
+def _is_copy(tensor: TensorProto, shared: Mapping[str, TensorProto]) -> bool:
+    """Tell whether a constant is that of outside, as it was."""
+    old = shared.get(tensor.name)
+    return old is not None and tensor.data_type == old.data_type and np.array_equal(numbers(tensor), numbers(old))
+
+
+def _rename(graph: GraphProto, names: Mapping[str, str]) -> None:
+    """Give tensors other names, at whatever depth."""
+    for node in graph.node:
+        node.input[:] = [names.get(name, name) for name in node.input]
+        node.output[:] = [names.get(name, name) for name in node.output]
+        for inner in subgraphs(node):
+            _rename(inner, names)
+    for named in (*graph.initializer, *graph.output, *graph.value_info):
+        named.name = names.get(named.name, named.name)
 
 
 def _graph_of(outer: ModelProto, body: Body) -> GraphProto | None:
@@ -56,10 +70,6 @@ def _graph_of(outer: ModelProto, body: Body) -> GraphProto | None:
         if not outputs.isdisjoint(node.output) and any(True for _ in subgraphs(node)):
             return next(attribute.g for attribute in node.attribute if attribute.name == body.attribute)
     return None
-
-
-def _equal(one: TensorProto, two: TensorProto) -> bool:
-    return one.data_type == two.data_type and np.array_equal(numbers(one), numbers(two))
 
 
 def _free(name: str, taken: Collection[str]) -> str:

@@ -6,13 +6,14 @@ nodes of the branch stand in the main graph, they can.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from onnx import GraphProto, ModelProto, NodeProto, helper
 
 from onnxpfp.channels import ChannelGraph
 from onnxpfp.channels.symbolic import Const, evaluate, leaves
-from onnxpfp.model.edit import drop_unread, forget_shapes, rename_tensors, replace_nodes
+from onnxpfp.model.constants import subgraphs
+from onnxpfp.model.edit import drop_unread, forget_shapes, replace_nodes
 from onnxpfp.model.shapes import static_lengths
 
 __all__ = ["inline_constant_if"]
@@ -70,5 +71,25 @@ def _inlined(node: NodeProto, branch: GraphProto) -> list[NodeProto]:
             names[result.name] = output
         else:
             direct.append(helper.make_node("Identity", [names.get(result.name, result.name)], [output]))
-    copies = [rename_tensors(n, names) for n in branch.node]
+    copies = [_renamed(n, names.get) for n in branch.node]
     return [*nodes, *copies, *direct]
+
+
+def _renamed(node: NodeProto, new: Callable[[str, str], str]) -> NodeProto:
+    """Copy a node with other names for its tensors, and inside its subgraphs for what those capture."""
+    copy = NodeProto()
+    copy.CopyFrom(node)
+    copy.input[:] = [new(name, name) for name in node.input]
+    copy.output[:] = [new(name, name) for name in node.output]
+    for graph in subgraphs(copy):
+        inner = {name for n in graph.node for name in n.output} | {info.name for info in graph.input}
+        inner |= {tensor.name for tensor in graph.initializer}
+        _rename_inside(graph, lambda name, other, inner=inner: other if name in inner else new(name, other))
+    return copy
+
+
+def _rename_inside(graph: GraphProto, new: Callable[[str, str], str]) -> None:
+    nodes: Iterable[NodeProto] = [_renamed(node, new) for node in graph.node]
+    replace_nodes(graph, nodes)
+    for output in graph.output:
+        output.name = new(output.name, output.name)

@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Container, Iterable, Mapping, MutableSequence, Sequence
+from collections.abc import Container, Iterable, MutableSequence, Sequence
 from typing import Any
 
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
 
-from onnxpfp.model.constants import reader_counts, subgraphs
+from onnxpfp.model.constants import reader_counts
 
-__all__ = [
-    "add_constants",
-    "drop_nodes",
-    "drop_unread",
-    "forget_axis_names",
-    "forget_shapes",
-    "rename_tensors",
-    "replace_nodes",
-]
+__all__ = ["add_constants", "drop_nodes", "drop_unread", "forget_axis_names", "forget_shapes", "replace_nodes"]
 
 INITIALIZERS_ARE_FREE = 4
 """First IR version in which an initializer need not be an input."""
@@ -50,22 +42,6 @@ def replace_nodes(graph: GraphProto, nodes: Iterable[NodeProto]) -> None:
         copies.append(copy)
     del graph.node[:]
     graph.node.extend(copies)
-
-
-def rename_tensors(node: NodeProto, names: Mapping[str, str]) -> NodeProto:
-    """Copy a node with other names for its tensors, and inside its subgraphs for what those read from outside."""
-    copy = NodeProto()
-    copy.CopyFrom(node)
-    copy.input[:] = [names.get(name, name) for name in node.input]
-    copy.output[:] = [names.get(name, name) for name in node.output]
-    for graph in subgraphs(copy):
-        inner = {name for n in graph.node for name in n.output} | {info.name for info in graph.input}
-        inner |= {tensor.name for tensor in graph.initializer}
-        outside = {name: new for name, new in names.items() if name not in inner}
-        replace_nodes(graph, [rename_tensors(inner_node, outside) for inner_node in graph.node])
-        for output in graph.output:
-            output.name = outside.get(output.name, output.name)
-    return copy
 
 
 def forget_shapes(graph: GraphProto, names: Container[str]) -> None:
