@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from onnxpfp.api.keywords import ModelSource, keywords
+from onnxpfp.bodies.graphs import bodies_of
 from onnxpfp.channels import Analysis, Fixed
-from onnxpfp.errors import CalibrationError, OptionError
+from onnxpfp.channels.macs import count_stored
+from onnxpfp.errors import CalibrationError, ModelError, OptionError
 from onnxpfp.model.load import LoadedModel, load
 from onnxpfp.options import Options, ScopeOptions, declared
 from onnxpfp.pipeline.analyze import analyze_at, open_model, read_data
+from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.footprint import (
     Footprint,
     WeightFootprint,
@@ -19,7 +23,9 @@ from onnxpfp.pipeline.footprint import (
     totals,
     weight_footprints,
 )
-from onnxpfp.report.inspection import InspectedGroup, Inspection, NodeName, Stay
+from onnxpfp.pipeline.parts import AnalyzedPart, LeftBody, open_parts
+from onnxpfp.progress import Clock
+from onnxpfp.report.inspection import InspectedBody, InspectedGroup, Inspection, NodeName, Stay
 from onnxpfp.report.reasons import by_kind
 
 __all__ = ["inspect", "inspect_with"]
@@ -52,7 +58,11 @@ def inspect_with(model: ModelSource, scope: ScopeOptions) -> Inspection:
     source = load(model)
     options = Options(**{name: getattr(scope, name) for name, _ in declared(ScopeOptions)})
     analysis = _understand(source, options)
-    total, reachable = totals(analysis)
+    parts, left = _parts(analysis, options)
+    amounts = [(totals(part.analysis), part.runs) for part in parts]
+    reached = [_times(reachable, runs) for (_, reachable), runs in amounts]
+    macs = sum(_times(total, runs).macs for (total, _), runs in amounts)
+    total = Footprint(count_stored(analysis.model), macs)
     return Inspection(
         file=str(source.path) if source.path else None,
         opsets={o.domain or "ai.onnx": o.version for o in source.model.opset_import},
@@ -61,10 +71,36 @@ def inspect_with(model: ModelSource, scope: ScopeOptions) -> Inspection:
         inputs=dict(analysis.shapes.inputs),
         attention=options.attention,
         total=total,
-        reachable=reachable,
-        groups=_groups(analysis, total),
-        stays=_stays(analysis.graph.fixed, weight_footprints(analysis), total),
+        reachable=Footprint(sum(each.params for each in reached), sum(each.macs for each in reached)),
+        groups=tuple(sorted(_groups(parts), key=lambda group: -group.behind.share_of(total))),
+        stays=_stays(parts, total),
+        bodies=(*_bodies(parts[1:]), *(InspectedBody(body.place, None, None, body.reason) for body in left)),
     )
+
+
+def _times(amount: Footprint, runs: float) -> Footprint:
+    """Count what runs so often."""
+    return Footprint(amount.params, round(amount.macs * runs))
+
+
+def _parts(analysis: Analysis, options: Options) -> tuple[Sequence[AnalyzedPart], Sequence[LeftBody]]:
+    """Find the bodies of a model, by running it on made-up inputs; where that is not possible, all of them stay."""
+    bodies = bodies_of(analysis.model)
+    if not bodies:
+        return [AnalyzedPart(analysis)], []
+    try:
+        session, requests = open_model(analysis.source, options)
+        data = read_data(analysis.source, session, None, options)
+    except (CalibrationError, ModelError) as error:
+        return [AnalyzedPart(analysis)], [LeftBody(body.place, str(error)) for body in bodies]
+    context = RunContext(analysis, data, requests, session.providers, options, None, 0, Clock())
+    network = open_parts(context)
+    return [part.analyzed for part in network.parts], network.left
+
+
+def _bodies(parts: Sequence[AnalyzedPart]) -> Iterator[InspectedBody]:
+    for part in parts:
+        yield InspectedBody(part.analysis.source.place, part.runs, totals(part.analysis)[0].macs, "")
 
 
 def _understand(source: LoadedModel, options: Options) -> Analysis:
@@ -86,23 +122,26 @@ def _understand(source: LoadedModel, options: Options) -> Analysis:
         raise
 
 
-def _groups(analysis: Analysis, total: Footprint) -> tuple[InspectedGroup, ...]:
-    graph = analysis.graph
-    groups = [
-        InspectedGroup(
-            name=group.name,
-            channels=int(group.channels.size),
-            behind=amount,
-            consumers=tuple(NodeName(graph.consumers[c].op, graph.consumers[c].name) for c in group.consumers),
-        )
-        for group, amount in zip(graph.groups, group_footprints(analysis), strict=True)
-    ]
-    return tuple(sorted(groups, key=lambda group: -group.behind.share_of(total)))
+def _groups(parts: Sequence[AnalyzedPart]) -> Iterator[InspectedGroup]:
+    for part in parts:
+        graph = part.analysis.graph
+        for group, amount in zip(graph.groups, group_footprints(part.analysis), strict=True):
+            yield InspectedGroup(
+                name=part.named(group.name),
+                channels=int(group.channels.size),
+                behind=_times(amount, part.runs),
+                consumers=tuple(NodeName(graph.consumers[c].op, graph.consumers[c].name) for c in group.consumers),
+            )
 
 
-def _stays(axes: Sequence[Fixed], weights: Mapping[str, WeightFootprint], total: Footprint) -> tuple[Stay, ...]:
-    largest_first = sorted(axes, key=lambda fixed: -axis_footprint([fixed], weights)[0].params)
-    stays = [
-        Stay(reason, tuple(same), *axis_footprint(same, weights)) for reason, same in by_kind(largest_first).items()
-    ]
+def _stays(parts: Sequence[AnalyzedPart], total: Footprint) -> tuple[Stay, ...]:
+    axes: list[Fixed] = []
+    weights: dict[str, WeightFootprint] = {}
+    for part in parts:
+        for name, weight in weight_footprints(part.analysis).items():
+            amounts = _times(weight.all, part.runs), _times(weight.stuck, part.runs)
+            weights[part.named(name)] = WeightFootprint(weight.shape, *amounts)
+        axes += (replace(fixed, tensor=part.named(fixed.tensor)) for fixed in part.analysis.graph.fixed)
+    axes.sort(key=lambda fixed: -axis_footprint([fixed], weights)[0].params)
+    stays = [Stay(reason, tuple(same), *axis_footprint(same, weights)) for reason, same in by_kind(axes).items()]
     return tuple(sorted(stays, key=lambda stay: -stay.behind.share_of(total)))

@@ -20,7 +20,7 @@ from onnxpfp.model.load import ModelSource
 from onnxpfp.options import Options
 from onnxpfp.pipeline.context import RunContext, open_run
 from onnxpfp.pipeline.network_steps import least_share, lift_part, measure_parts, prune_network
-from onnxpfp.pipeline.parts import open_parts, require_groups
+from onnxpfp.pipeline.parts import open_parts, require_groups, require_planned
 from onnxpfp.pipeline.plan import Plan, make_plan
 from onnxpfp.pipeline.quality_search import QualityTarget, prune_to_quality, quality_evaluator
 from onnxpfp.pipeline.requirements import holding_out, require_data
@@ -121,6 +121,8 @@ def prune_with(
     needs = holding_out(options, replaying=replaying)
     context = open_run(model, calibration, options, needs, plan=plan, progress=progress, folder=folder)
     network = open_parts(context)
+    if plan is not None:
+        require_planned(network, plan)
     if context.chooses:
         require_groups(network, options)
     limit = None if replaying else QualityTarget.of(options)

@@ -8,7 +8,7 @@ from typing import Any
 
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
 
-from onnxpfp.model.constants import reader_counts
+from onnxpfp.model.constants import all_graphs, reader_counts
 
 __all__ = ["add_constants", "drop_nodes", "drop_unread", "forget_axis_names", "forget_shapes", "replace_nodes"]
 
@@ -27,9 +27,10 @@ def add_constants(model: ModelProto, tensors: Sequence[TensorProto]) -> None:
 
 def forget_axis_names(model: ModelProto) -> ModelProto:
     """Take the names from free axes, in place: onnxruntime plans one buffer for axes that an exporter named alike."""
-    for info in (*model.graph.input, *model.graph.output, *model.graph.value_info):
-        for dim in info.type.tensor_type.shape.dim:
-            dim.ClearField("dim_param")
+    for graph in all_graphs(model):
+        for info in (*graph.input, *graph.output, *graph.value_info):
+            for dim in info.type.tensor_type.shape.dim:
+                dim.ClearField("dim_param")
     return model
 
 

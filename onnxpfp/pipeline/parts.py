@@ -17,10 +17,11 @@ from onnxpfp.bodies.feeds import BodyFeeds, feeds_of_bodies
 from onnxpfp.bodies.graphs import BODY_OPS, Body, bodies_of, names_inside
 from onnxpfp.bodies.insert import put_body
 from onnxpfp.bodies.move import with_weights_outside
+from onnxpfp.channels import Analysis
 from onnxpfp.data.inputs import input_specs
 from onnxpfp.data.samples import Feed, FeedSamples
 from onnxpfp.data.splits import CalibrationData, Split, split_samples
-from onnxpfp.errors import ModelError, TargetUnreachableError
+from onnxpfp.errors import ModelError, PlanError, TargetUnreachableError
 from onnxpfp.model.folding import fold_weights
 from onnxpfp.model.load import LoadedModel
 from onnxpfp.model.plain import with_plain_constants
@@ -28,9 +29,10 @@ from onnxpfp.options import Options
 from onnxpfp.pipeline.analyze import CHECKS, analyze
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.costs import QUANTITIES
+from onnxpfp.pipeline.plan import Plan
 from onnxpfp.pipeline.requirements import holding_out
 
-__all__ = ["LeftBody", "Network", "NetworkPart", "open_parts", "require_groups"]
+__all__ = ["AnalyzedPart", "LeftBody", "Network", "NetworkPart", "open_parts", "require_groups", "require_planned"]
 
 UNTAKEN = "no sample takes this branch"
 UNSTEPPED = "it does not run once on the samples"
@@ -42,6 +44,24 @@ class _BodySamples(FeedSamples):
     def runs(self, batch_size: int = 1) -> Iterator[tuple[Feed, int]]:
         """Yield (feed, number of samples in it)."""
         yield from zip(self.feeds, self.counts, strict=True)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AnalyzedPart:
+    """The main graph, or a body, as far as it is known without data.
+
+    Attributes:
+        analysis: The analysis.
+        runs: How often it runs in one run of the network.
+    """
+
+    analysis: Analysis
+    runs: float = 1.0
+
+    def named(self, name: str) -> str:
+        """Return the name of what is in it, as reports call it: behind the place of a body."""
+        place = self.analysis.source.place
+        return f"{place}: {name}" if place else name
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,6 +86,11 @@ class NetworkPart:
     def place(self) -> str:
         """Where it is; empty for the main graph."""
         return self.context.whole.source.place
+
+    @property
+    def analyzed(self) -> AnalyzedPart:
+        """It without its data."""
+        return AnalyzedPart(self.context.whole, self.runs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +244,25 @@ def _data(context: RunContext, model: ModelProto, feeds: Sequence[Feed], fed: Se
     # What is held out of the network's samples is held out of its bodies' too.
     pool = samples([feed for each in fed[:2] for feed in each.feeds] or feeds)
     return CalibrationData(pool, given, 1, None if given == "none" else split_samples(pool, context.options.seed))
+
+
+def require_planned(network: Network, plan: Plan) -> None:
+    """Make sure that every body that a plan names is there, and can be looked at.
+
+    Raises:
+        PlanError: One is not.
+    """
+    reasons = {body.place: body.reason for body in network.left}
+    for place in plan.bodies.keys() - {part.place for part in network.parts}:
+        if place in reasons:
+            raise PlanError(
+                f"the plan cuts the body {place}, which stays: {reasons[place]}",
+                hint="give the data that the plan was made with: --calib-data FILE.npz",
+            )
+        raise PlanError(
+            f"the plan names the body {place}, which the model does not have",
+            hint="replay a plan on the network it was made for, with the same node names",
+        )
 
 
 def require_groups(network: Network, options: Options) -> None:

@@ -59,7 +59,7 @@ class Plan:
 
     def of_body(self, place: str) -> Plan:
         """Return what it says of one body."""
-        return replace(self, initializers=self.bodies.get(place, {}), bodies={})
+        return replace(self, initializers=self.bodies.get(place, {}))
 
     def to_json(self) -> str:
         """Write the plan as JSON."""

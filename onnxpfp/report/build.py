@@ -73,7 +73,7 @@ class Outcome:
 
     def named(self, name: str) -> str:
         """Return the name of what is in this part, as a report calls it: behind the place of its body."""
-        return f"{self.part.place}: {name}" if self.part.place else name
+        return self.part.analyzed.named(name)
 
 
 def build_report(

@@ -1,14 +1,20 @@
-"""Models with weights in bodies of If, Loop and Scan, from onnx.parser text: what is declared and never computed is a weight."""
+"""Models with weights in bodies of If, Loop and Scan, from onnx.parser text.
+
+What is declared and never computed is a weight. Every activation gives 0 for 0, so that a channel whose weights are
+all zero is one that is gone.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import GraphProto, ModelProto, parser
-from support.graphs import fill
+from onnx import GraphProto, ModelProto, numpy_helper, parser
 
-from onnxpfp.model.constants import subgraphs
+from onnxpfp import Plan
+from onnxpfp.bodies.graphs import places_of
+from onnxpfp.model.constants import stored_tensors, subgraphs
+from support.graphs import fill
 
 Array = NDArray[np.generic]
 
@@ -33,7 +39,34 @@ def noise(*shape: int, seed: int = 0) -> Array:
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
-IFS = {
+def samples(name: str, count: int = 40) -> list[dict[str, Array]]:
+    """Make data for a model of `IFS` or `LOOPS`: feeds of one sample each."""
+    shape = (IFS | LOOPS)[name][1]
+    if shape is None:
+        return [{"x": noise(7, 1, 3, seed=seed), "first": noise(1, 5, seed=seed)} for seed in range(count)]
+    return [{"x": each[None]} for each in noise(count, *shape)]
+
+
+def without(model: ModelProto, plan: Plan) -> ModelProto:
+    """Put zeros in the place of all that a plan drops of matrices; two branches may keep other parts of one vector."""
+    zeroed = ModelProto()
+    zeroed.CopyFrom(model)
+    graphs = {"": zeroed.graph, **dict(places_of(zeroed.graph))}
+    for place, entries in {"": plan.initializers, **plan.bodies}.items():
+        for name, entry in entries.items():
+            if len(entry.shape) == 1:
+                continue
+            around = [graphs[outer] for outer in graphs if place == outer or place.startswith(f"{outer}/") or not outer]
+            tensor = next(stored_tensors(g)[name] for g in reversed(around) if name in stored_tensors(g))
+            array = numpy_helper.to_array(tensor).copy()
+            for axis, kept in entry.keep.items():
+                gone = np.setdiff1d(np.arange(array.shape[axis]), kept)
+                array[(slice(None),) * axis + (gone,)] = 0
+            tensor.CopyFrom(numpy_helper.from_array(array, name))
+    return zeroed
+
+
+IFS: dict[str, tuple[str, tuple[int, ...] | None]] = {
     "weights in both branches": (
         """g (float[N,3] x) => (float[N,5] y) <float z = {0.0}> {
         s = ReduceSum<keepdims=0>(x)
@@ -84,11 +117,12 @@ IFS = {
         y = If (c) <
             then_branch = yes () => (float[N,5] u) {
                 h = MatMul(x, a1) j = Add(h, a2) k = Relu(j) u = MatMul(k, a3) },
-            else_branch = no () => (float[N,5] v) { h2 = MatMul(x, b1) j2 = Add(h2, b2) k2 = Tanh(j2) v = MatMul(k2, b3) } >
+            else_branch = no () => (float[N,5] v) {
+                h2 = MatMul(x, b1) j2 = Add(h2, b2) k2 = Tanh(j2) v = MatMul(k2, b3) } >
         }""",
         (3,),
     ),
-    "a vector that both branches read, and a matrix": (
+    "a vector outside that both branches read, and a matrix": (
         """g (float[N,3] x) => (float[N,5] y) <float z = {0.0}, float[3,16] a1, float[16] shared, float[5,5] matrix> {
         s = ReduceSum<keepdims=0>(x)
         c = Greater(s, z)
@@ -147,7 +181,7 @@ IFS = {
 }
 """Models by what is special about them: text, and the shape of a sample."""
 
-LOOPS = {
+LOOPS: dict[str, tuple[str, tuple[int, ...] | None]] = {
     "a convolution in a Loop": (
         """g (float[N,4,6,6] x) => (float[N,4,6,6] y) <int64 times = {3}, bool go = {1}> {
         y = Loop (times, go, x) <body = step (int64 i, bool on, float[N,4,6,6] old) => (bool still, float[N,4,6,6] new)
@@ -158,7 +192,8 @@ LOOPS = {
         (4, 6, 6),
     ),
     "a Loop that the data end": (
-        """g (float[N,4] x) => (float[N,4] y, float[K,N,4] all) <int64 times = {6}, bool go = {1}, float limit = {9.0}> {
+        """g (float[N,4] x) => (float[N,4] y, float[K,N,4] all)
+        <int64 times = {6}, bool go = {1}, float limit = {9.0}> {
         y, all = Loop (times, go, x) <body = step (int64 i, bool on, float[N,4] old)
             => (bool still, float[N,4] new, float[N,4] out) <float[4,16] w1, float[16,4] w2> {
                 h = MatMul(old, w1) r = Relu(h) q = MatMul(r, w2) new = Add(q, old)
