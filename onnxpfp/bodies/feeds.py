@@ -44,6 +44,7 @@ class BodyFeeds:
         samples: Runs of the model around it.
         unseen: Where the condition never takes it: what it would have been fed.
         failure: Why it cannot be fed; empty if it can.
+        size_bytes: Size of its feeds; what several share counts once.
     """
 
     feeds: list[Feed] = field(default_factory=list[Feed])
@@ -51,6 +52,16 @@ class BodyFeeds:
     samples: int = 0
     unseen: list[Feed] = field(default_factory=list[Feed])
     failure: str = ""
+    size_bytes: int = 0
+    _counted: set[int] = field(default_factory=set[int])
+
+    def keep(self, feed: Feed) -> None:
+        """Add a feed."""
+        self.feeds.append(feed)
+        for array in feed.values():
+            if id(array) not in self._counted:
+                self._counted.add(id(array))
+                self.size_bytes += array.nbytes
 
 
 def feeds_of_bodies(
@@ -60,6 +71,7 @@ def feeds_of_bodies(
     samples: Samples,
     providers: Sequence[ProviderRequest],
     threads: int | None,
+    workspace: int,
 ) -> list[BodyFeeds]:
     """Run a model and note what its bodies are fed.
 
@@ -70,6 +82,7 @@ def feeds_of_bodies(
         samples: What it is fed.
         providers: Where to run.
         threads: Of onnxruntime.
+        workspace: Bytes that the feeds may take, as far as each body can have one.
 
     Raises:
         ModelError: It does not run with what the bodies read among its outputs.
@@ -84,7 +97,7 @@ def feeds_of_bodies(
         values = {**feed, **(session.run(feed, wanted) if session else {})}
         for stepper, result in zip(steppers, found, strict=True):
             if not result.failure and result.runs < MOST_STEPS:
-                _note(stepper, values, result, share)
+                _note(stepper, values, result, share if result.size_bytes < workspace // len(bodies) else 0)
     return found
 
 
@@ -97,7 +110,7 @@ def _exposing(model: ModelProto, names: Sequence[str]) -> ModelProto:
 
 
 def _note(stepper: _Stepper, values: Mapping[str, NDArray[Any]], result: BodyFeeds, share: int) -> None:
-    """Let a body run as often as it does in one run of the model around it."""
+    """Let a body run as often as it does in one run of the model around it, and keep `share` of its feeds."""
     try:
         steps = list(itertools.islice(stepper.steps(values), MOST_STEPS))
         unseen = [] if steps or result.unseen else [stepper.captures(values)]
@@ -108,9 +121,10 @@ def _note(stepper: _Stepper, values: Mapping[str, NDArray[Any]], result: BodyFee
     result.runs += len(steps)
     if stepper.body.node.op_type == "If":
         result.unseen += unseen
-    if steps and len(result.feeds) < MOST_FEEDS:
-        chosen = np.unique(np.linspace(0, len(steps) - 1, min(share, len(steps))).astype(int))
-        result.feeds += [steps[step] for step in chosen.tolist()]
+    if steps and share and len(result.feeds) < MOST_FEEDS:
+        chosen: list[int] = np.unique(np.linspace(0, len(steps) - 1, min(share, len(steps))).astype(int)).tolist()
+        for step in chosen:
+            result.keep(steps[step])
 
 
 class _Stepper:

@@ -30,11 +30,17 @@ class Patterns:
             matching initializer) brings forth may go.
         exclude: Nothing that a matching node reads or writes and no matching initializer changes.
         elsewhere: Names in other graphs of the same file, which a pattern may mean too.
+        place: Where the model is a body, the name of all of it.
     """
 
     include: Sequence[str] = ()
     exclude: Sequence[str] = ()
     elsewhere: frozenset[str] = frozenset()
+    place: str = ""
+
+    def around(self, matched: set[str]) -> bool:
+        """Tell whether a name is that of the body itself, of its node, or of what these lie in."""
+        return any(f"{self.place}/".startswith(f"{name}/") for name in matched)
 
 
 def _matches(pattern: str, names: list[str], option: str) -> set[str]:
@@ -72,6 +78,8 @@ def apply_patterns(model: ModelProto, walk: Walk, patterns: Patterns) -> None:
     for pattern in patterns.exclude:
         matched = _matches(pattern, names, "--exclude")
         reason = f"--exclude '{pattern}' leaves it as it is"
+        if patterns.around(matched):
+            walk.labels.fix(np.arange(1, walk.labels.components().of_label.size), reason)
         touched = matched & stored.keys()
         for node in model.graph.node:
             if node.name in matched:
@@ -85,8 +93,9 @@ def apply_patterns(model: ModelProto, walk: Walk, patterns: Patterns) -> None:
         for name in touched:
             for axis in walk.axes.get(name, ()):
                 walk.labels.fix(axis, reason)
-    if patterns.include:
-        _include(model, walk, [_matches(p, names, "--include") for p in patterns.include])
+    including = [_matches(pattern, names, "--include") for pattern in patterns.include]
+    if including and not any(map(patterns.around, including)):
+        _include(model, walk, including)
 
 
 def _include(model: ModelProto, walk: Walk, matched: list[set[str]]) -> None:

@@ -12,6 +12,7 @@ from onnxpfp.allocation.widths import unreachable
 from onnxpfp.pipeline.calibration import Measured
 from onnxpfp.pipeline.candidate import Candidate
 from onnxpfp.pipeline.context import RunContext
+from onnxpfp.pipeline.costs import QUANTITIES
 from onnxpfp.pipeline.decide import Decision, least_cost
 from onnxpfp.pipeline.lossless_step import LosslessStep, remove_lossless
 from onnxpfp.pipeline.parts import Network, NetworkPart
@@ -35,9 +36,19 @@ class MeasuredPart:
     measured: Measured
 
     @property
-    def least(self) -> int:
-        """What it costs at its smallest widths."""
-        return least_cost(self.part.context, self.measured)
+    def full(self) -> float:
+        """What it costs in one run of the network."""
+        return self._times * self.part.context.full
+
+    @property
+    def least(self) -> float:
+        """The same at its smallest widths."""
+        return self._times * least_cost(self.part.context, self.measured) if self.part.prunable else self.full
+
+    @property
+    def _times(self) -> float:
+        """How often its cost counts."""
+        return self.part.runs if QUANTITIES[self.part.context.options.target[0]].per_run else 1.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,6 +71,9 @@ def measure_parts(network: Network) -> tuple[MeasuredPart, ...]:
     measured: list[MeasuredPart] = []
     for part in network.parts:
         context = part.context
+        if not part.prunable:
+            options = replace(context.options, max_drift=None, min_agreement=None)
+            context = replace(context, options=options.keeping(1.0))
         lossless = remove_lossless(context) if context.chooses else LosslessStep.nothing(context.whole)
         measured.append(MeasuredPart(part, lossless, measure(context, lossless.analysis)))
     return tuple(measured)
@@ -67,8 +81,7 @@ def measure_parts(network: Network) -> tuple[MeasuredPart, ...]:
 
 def least_share(parts: Sequence[MeasuredPart]) -> float:
     """Return the smallest share of what the target counts that can be reached."""
-    least = sum(each.part.runs * each.least for each in parts)
-    return least / sum(each.part.runs * each.part.context.full for each in parts)
+    return sum(each.least for each in parts) / max(sum(each.full for each in parts), 1.0)
 
 
 def prune_network(context: RunContext, network: Network, parts: Sequence[MeasuredPart]) -> PrunedNetwork:
@@ -110,9 +123,8 @@ def _shares(context: RunContext, parts: Sequence[MeasuredPart]) -> list[float]:
     share = context.options.target[1]
     if len(parts) == 1 or not context.chooses:
         return [share] * len(parts)
-    full = np.array([each.part.runs * each.part.context.full for each in parts])
-    least = np.array([each.part.runs * each.least for each in parts])
+    full, least = np.array([each.full for each in parts]), np.array([each.least for each in parts])
     levels = share_levels(full, least, share)
     if levels is None:
         raise unreachable(share, int(least.sum()), int(full.sum()))
-    return [level if each.measured.analysis.graph.groups else 1.0 for level, each in zip(levels, parts, strict=True)]
+    return [level if each.part.prunable else 1.0 for level, each in zip(levels, parts, strict=True)]

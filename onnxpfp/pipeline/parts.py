@@ -24,6 +24,7 @@ from onnxpfp.data.splits import CalibrationData, Split, split_samples
 from onnxpfp.errors import ModelError, PlanError, TargetUnreachableError
 from onnxpfp.model.folding import fold_weights
 from onnxpfp.model.load import LoadedModel
+from onnxpfp.model.opset import standard_opset
 from onnxpfp.model.plain import with_plain_constants
 from onnxpfp.options import Options
 from onnxpfp.pipeline.analyze import CHECKS, analyze
@@ -34,6 +35,8 @@ from onnxpfp.pipeline.requirements import holding_out
 
 __all__ = ["AnalyzedPart", "LeftBody", "Network", "NetworkPart", "open_parts", "require_groups", "require_planned"]
 
+SCAN_WITHOUT_BATCH = 9
+"""First opset whose Scan goes over all axes alike."""
 UNTAKEN = "no sample takes this branch"
 UNSTEPPED = "it does not run once on the samples"
 
@@ -74,6 +77,7 @@ class NetworkPart:
         body: The body; None for the main graph.
         outer: Number of the part around it.
         shared: The constants outside that its model has copies of, as they were.
+        stays: Why nothing of it goes, whatever could; empty where it may.
     """
 
     context: RunContext
@@ -81,6 +85,12 @@ class NetworkPart:
     body: Body | None = None
     outer: int = 0
     shared: Mapping[str, TensorProto] = field(default_factory=dict[str, TensorProto])
+    stays: str = ""
+
+    @property
+    def prunable(self) -> bool:
+        """Whether something of it may go."""
+        return bool(self.context.whole.graph.groups) and not self.stays
 
     @property
     def place(self) -> str:
@@ -166,15 +176,18 @@ def _inside(outer: NetworkPart, number: int) -> Iterator[NetworkPart | LeftBody]
     analysis, data = context.whole, context.data
     bodies = bodies_of(analysis.model)
     prefix = f"{outer.place}/" if outer.place else ""
-    known = [body for body in bodies if body.node.op_type in BODY_OPS and body.node.domain in {"", "ai.onnx"}]
+    known: list[Body] = []
     for body in bodies:
-        if all(body is not other for other in known):
-            yield LeftBody(prefix + body.place, f"{body.title} runs it, and what it is fed is not known")
+        why = _unknown(analysis.model, body)
+        if why:
+            yield LeftBody(prefix + body.place, why)
+        else:
+            known.append(body)
     if not known:
         return
     split = data.split
     sources = [data.samples] if split is None else [split.fit, split.tuning, split.held_out]
-    run_on = context.requests, context.options.threads
+    run_on = context.requests, context.options.threads, context.options.workspace // len(sources)
     try:
         with context.clock.phase("bodies"):
             fed = [feeds_of_bodies(analysis.model, known, analysis.constants, samples, *run_on) for samples in sources]
@@ -186,6 +199,15 @@ def _inside(outer: NetworkPart, number: int) -> Iterator[NetworkPart | LeftBody]
             yield _part(outer, number, body, prefix + body.place, feeds)
         except ModelError as error:
             yield LeftBody(prefix + body.place, str(error))
+
+
+def _unknown(model: ModelProto, body: Body) -> str:
+    """Say why it is not known what a body is fed; empty if it is."""
+    if body.node.op_type not in BODY_OPS or body.node.domain not in {"", "ai.onnx"}:
+        return f"{body.title} runs it, and what that feeds it is not known"
+    if body.node.op_type == "Scan" and standard_opset(model) < SCAN_WITHOUT_BATCH:
+        return f"{body.title} is that of opset 8, which has an axis of samples of its own"
+    return ""
 
 
 def _part(outer: NetworkPart, number: int, body: Body, place: str, fed: Sequence[BodyFeeds]) -> NetworkPart:
@@ -209,9 +231,10 @@ def _part(outer: NetworkPart, number: int, body: Body, place: str, fed: Sequence
         raise ModelError(UNTAKEN if conditional else UNSTEPPED)
     source = _source(outer, body, place, taken)
     data = _data(context, source.model, taken, fed)
+    stays = ""
     if data.split is None and context.data.given != "none":
-        for flag in holding_out(context.options, replaying=context.plan is not None):
-            raise ModelError(f"{flag}, and it runs {len(taken)} times only")
+        flags = holding_out(context.options, replaying=context.plan is not None)
+        stays = next((f"{flag}, and it runs {len(taken)} times only" for flag in flags), stays)
     analysis = analyze(source, data, context.options, context.clock)
     plan = None if context.plan is None else context.plan.of_body(place)
     full = QUANTITIES[context.options.target[0]].whole(analysis)
@@ -219,7 +242,7 @@ def _part(outer: NetworkPart, number: int, body: Body, place: str, fed: Sequence
     shared = set(shared_constants(body, context.whole.constants))
     originals = source.rewritten_from or source.model
     copied = {tensor.name: tensor for tensor in originals.graph.initializer if tensor.name in shared}
-    return NetworkPart(inner, outer.runs * runs, body, number, copied)
+    return NetworkPart(inner, outer.runs * runs, body, number, copied, stays)
 
 
 def _source(outer: NetworkPart, body: Body, place: str, feeds: Sequence[Feed]) -> LoadedModel:
@@ -271,12 +294,14 @@ def require_groups(network: Network, options: Options) -> None:
     Raises:
         TargetUnreachableError: Nothing can; the most frequent reasons are named first.
     """
-    analyses = [part.context.whole for part in network.parts]
-    if any(analysis.graph.groups for analysis in analyses):
+    if any(part.prunable for part in network.parts):
         return
+    analyses = [part.context.whole for part in network.parts]
     fixed = Counter(fixed.reason for analysis in analyses for fixed in analysis.graph.fixed)
     reasons = [reason for reason, _ in fixed.most_common(3)]
-    reasons += [f"{body.place} stays, for {body.reason}" for body in network.left[:3]]
+    stay = [(part.place, part.stays) for part in network.parts if part.stays]
+    stay += [(body.place, body.reason) for body in network.left]
+    reasons += [f"the body {place} stays: {reason}" for place, reason in stay[:3]]
     why = "; ".join(reasons) or "no Conv, Gemm or MatMul has weights in it"
     raise TargetUnreachableError(
         f"{analyses[0].source.title}: nothing in it can be pruned: {why}",

@@ -88,7 +88,7 @@ def build_report(
         search_result: The trials of a target of quality.
     """
     # Where all weights lie in bodies, nothing was scored in the main graph.
-    first = next((each for each in outcomes if each.context.whole.graph.groups), outcomes[0])
+    first = next((each for each in outcomes if each.part.prunable), outcomes[0])
     context, options = outcomes[0].context, outcomes[0].context.options
     quantity, share = options.target
     if context.plan is not None:
@@ -147,7 +147,7 @@ def _bodies(network: Network, outcomes: Sequence[Outcome], verified: Verificatio
             macs_after=checked.after,
             samples=len(outcome.context.data.samples),
             oracle=checked.oracle,
-            reason="",
+            reason=outcome.part.stays,
         )
         for outcome, checked in zip(outcomes[1:], verified.bodies, strict=True)
     ]

@@ -84,7 +84,7 @@ class BodyReport:
         macs_after: The same of the pruned one.
         samples: Runs of it that its channels were chosen and checked by.
         oracle: The pruned body against the masked original.
-        reason: Why it stays as it is; empty where it was looked at.
+        reason: Why it stays as it is; empty where something of it may go.
     """
 
     place: str
@@ -301,7 +301,7 @@ def _bodies_table(bodies: Sequence[BodyReport]) -> Table:
             continue
         macs = f"{body.macs_before:,}", f"{body.macs_after:,}"
         verified = f"largest difference {_number(body.oracle.error)}, {body.oracle.tolerance:.0e} allowed"
-        rows.append((body.place, f"{body.runs:.3g}", *macs, verified))
+        rows.append((body.place, f"{body.runs:.3g}", *macs, f"stays: {body.reason}" if body.reason else verified))
     columns = (
         Column("body"),
         *map(number, ("runs", "MACs\nbefore", "MACs\nafter")),
