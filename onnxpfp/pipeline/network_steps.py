@@ -18,7 +18,15 @@ from onnxpfp.pipeline.lossless_step import LosslessStep, remove_lossless
 from onnxpfp.pipeline.parts import Network, NetworkPart
 from onnxpfp.pipeline.steps import lift_decision, measure, prune_in_steps
 
-__all__ = ["MeasuredPart", "PrunedNetwork", "least_share", "lift_part", "measure_parts", "prune_network"]
+__all__ = [
+    "MeasuredPart",
+    "PrunedNetwork",
+    "least_share",
+    "lift_part",
+    "measure_parts",
+    "measure_whole",
+    "prune_network",
+]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,13 +78,20 @@ def measure_parts(network: Network) -> tuple[MeasuredPart, ...]:
     """Take out of every part what costs nothing, and measure what is left."""
     measured: list[MeasuredPart] = []
     for part in network.parts:
-        context = part.context
         if not part.prunable:
-            options = replace(context.options, max_drift=None, min_agreement=None)
-            context = replace(context, options=options.keeping(1.0))
-        lossless = remove_lossless(context) if context.chooses else LosslessStep.nothing(context.whole)
-        measured.append(MeasuredPart(part, lossless, measure(context, lossless.analysis)))
+            measured.append(measure_whole(part))
+            continue
+        lossless = remove_lossless(part.context) if part.context.chooses else LosslessStep.nothing(part.context.whole)
+        measured.append(MeasuredPart(part, lossless, measure(part.context, lossless.analysis)))
     return tuple(measured)
+
+
+def measure_whole(part: NetworkPart) -> MeasuredPart:
+    """Measure a part of which nothing goes."""
+    context = part.context
+    options = replace(context.options, max_drift=None, min_agreement=None)
+    context = replace(context, options=options.keeping(1.0))
+    return MeasuredPart(part, LosslessStep.nothing(context.whole), measure(context, context.whole))
 
 
 def least_share(parts: Sequence[MeasuredPart]) -> float:
@@ -99,7 +114,9 @@ def prune_network(context: RunContext, network: Network, parts: Sequence[Measure
         TargetUnreachableError: The target cannot be met.
     """
     pruned = [
-        prune_in_steps(replace(each.part.context, options=context.options.keeping(share)), each.measured)
+        prune_in_steps(
+            replace(each.part.context, options=context.options.keeping(share), clock=context.clock), each.measured
+        )
         for each, share in zip(parts, _shares(context, parts), strict=True)
     ]
     decisions, candidates = zip(*pruned, strict=True)

@@ -33,7 +33,16 @@ from onnxpfp.pipeline.costs import QUANTITIES
 from onnxpfp.pipeline.plan import Plan
 from onnxpfp.pipeline.requirements import holding_out
 
-__all__ = ["AnalyzedPart", "LeftBody", "Network", "NetworkPart", "open_parts", "require_groups", "require_planned"]
+__all__ = [
+    "AnalyzedPart",
+    "LeftBody",
+    "Network",
+    "NetworkPart",
+    "open_parts",
+    "require_groups",
+    "require_groups_for_prunability",
+    "require_planned",
+]
 
 SCAN_WITHOUT_BATCH = 9
 """First opset whose Scan goes over all axes alike."""
@@ -307,3 +316,16 @@ def require_groups(network: Network, options: Options) -> None:
         f"{analyses[0].source.title}: nothing in it can be pruned: {why}",
         hint="--exclude and --include leave nothing" if options.exclude or options.include else "",
     )
+
+
+def require_groups_for_prunability(network: Network) -> None:
+    """Make sure that there is something to measure.
+
+    Raises:
+        TargetUnreachableError: Nothing can be pruned.
+    """
+    if not any(part.prunable for part in network.parts):
+        raise TargetUnreachableError(
+            f"{network.parts[0].context.whole.source.title}: nothing in it can be pruned",
+            hint="`onnxpfp inspect` says why",
+        )

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from onnxpfp.channels import Analysis
 from onnxpfp.data.sources import SampleSource
 from onnxpfp.data.splits import CalibrationData, Split, least_to_split
-from onnxpfp.errors import CalibrationError, OptionError, TargetUnreachableError
+from onnxpfp.errors import CalibrationError, OptionError
 from onnxpfp.options import Options
 from onnxpfp.pipeline.criteria import criterion_of
 
@@ -19,7 +18,6 @@ __all__ = [
     "holding_out",
     "require_data",
     "require_data_for_prunability",
-    "require_groups_for_prunability",
     "require_split",
 ]
 
@@ -94,15 +92,3 @@ def require_split(data: CalibrationData, holding_out: str) -> Split:
             hint="give more unlabelled samples",
         )
     return data.split
-
-
-def require_groups_for_prunability(analysis: Analysis) -> None:
-    """Make sure that there is something to measure.
-
-    Raises:
-        TargetUnreachableError: Nothing can be pruned.
-    """
-    if not analysis.graph.groups:
-        raise TargetUnreachableError(
-            f"{analysis.source.title}: nothing in it can be pruned", hint="`onnxpfp inspect` says why"
-        )
