@@ -14,9 +14,8 @@ from onnxpfp.data.samples import Feed
 from onnxpfp.errors import ModelError
 from onnxpfp.model.constants import INTEGERS, Constants
 from onnxpfp.model.edit import INITIALIZERS_ARE_FREE
-from onnxpfp.model.shapes import static_lengths
 
-__all__ = ["body_model", "inputs_of", "shared_constants"]
+__all__ = ["Lengths", "body_model", "inputs_of", "shared_constants"]
 
 Lengths = Mapping[tuple[str, int], int]
 """Lengths of axes that are the same in every run, by tensor and axis."""
@@ -48,7 +47,9 @@ def inputs_of(body: Body, constants: Constants) -> list[str]:
     return [*(info.name for info in body.graph.input), *outside]
 
 
-def body_model(outer: ModelProto, body: Body, constants: Constants, feeds: Sequence[Feed]) -> ModelProto:
+def body_model(
+    outer: ModelProto, body: Body, constants: Constants, feeds: Sequence[Feed], lengths: Lengths
+) -> ModelProto:
     """Make a model of a body.
 
     Args:
@@ -56,11 +57,12 @@ def body_model(outer: ModelProto, body: Body, constants: Constants, feeds: Seque
         body: The body.
         constants: The constants of `outer`.
         feeds: What it is fed, one dict a run; they tell the types of its inputs, and which axes are free.
+        lengths: Lengths of what it reads from outside.
 
     Raises:
         ModelError: What it is fed is no tensor, or has another number of axes in other runs.
     """
-    fixed = dict(static_lengths(outer))
+    fixed = dict(lengths)
     for info in body.graph.input:
         dims = info.type.tensor_type.shape.dim
         fixed.update({(info.name, axis): dim.dim_value for axis, dim in enumerate(dims) if dim.dim_value > 0})

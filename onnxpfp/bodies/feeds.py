@@ -68,37 +68,41 @@ def feeds_of_bodies(
     model: ModelProto,
     bodies: Sequence[Body],
     constants: Constants,
-    samples: Samples,
+    sources: Sequence[Samples],
     providers: Sequence[ProviderRequest],
     threads: int | None,
     workspace: int,
-) -> list[BodyFeeds]:
+) -> list[list[BodyFeeds]]:
     """Run a model and note what its bodies are fed.
 
     Args:
         model: The model around them.
         bodies: Bodies of its main graph's nodes.
         constants: Its constants.
-        samples: What it is fed.
+        sources: What it is fed.
         providers: Where to run.
         threads: Of onnxruntime.
         workspace: Bytes that the feeds may take, as far as each body can have one.
 
+    Returns:
+        What every body is fed from every source.
+
     Raises:
         ModelError: It does not run with what the bodies read among its outputs.
     """
-    found = [BodyFeeds() for _ in bodies]
     steppers = [_Stepper(model, body, constants, providers, threads) for body in bodies]
     made = {name for node in model.graph.node for name in node.output if name} - constants.names
     wanted = sorted({name for stepper in steppers for name in stepper.reads} & made)
     session = open_session(_exposing(model, wanted), providers, threads=threads, optimize=False) if wanted else None
-    share = max(1, MOST_FEEDS // max(1, len(samples)))
-    for feed in samples.batches(1):
-        values = {**feed, **(session.run(feed, wanted) if session else {})}
-        for stepper, result in zip(steppers, found, strict=True):
-            if not result.failure and result.runs < MOST_STEPS:
-                _note(stepper, values, result, share if result.size_bytes < workspace // len(bodies) else 0)
-    return found
+    share = max(1, MOST_FEEDS // max(1, sum(map(len, sources))))
+    room = workspace // len(bodies) // len(sources)
+    fed = [[BodyFeeds() for _ in sources] for _ in bodies]
+    for number, samples in enumerate(sources):
+        for feed in samples.batches(1):
+            values = {**feed, **(session.run(feed, wanted) if session else {})}
+            for stepper, results in zip(steppers, fed, strict=True):
+                _note(stepper, values, results[number], share if results[number].size_bytes < room else 0)
+    return fed
 
 
 def _exposing(model: ModelProto, names: Sequence[str]) -> ModelProto:
@@ -111,6 +115,8 @@ def _exposing(model: ModelProto, names: Sequence[str]) -> ModelProto:
 
 def _note(stepper: _Stepper, values: Mapping[str, NDArray[Any]], result: BodyFeeds, share: int) -> None:
     """Let a body run as often as it does in one run of the model around it, and keep `share` of its feeds."""
+    if result.failure or result.runs >= MOST_STEPS:
+        return
     try:
         steps = list(itertools.islice(stepper.steps(values), MOST_STEPS))
         unseen = [] if steps or result.unseen else [stepper.captures(values)]
@@ -218,10 +224,10 @@ class _Stepper:
 
     def _run(self, feed: Feed) -> Mapping[str, NDArray[Any]]:
         if self._session is None:
-            model = body_model(self._outer, self.body, self._constants, [feed])
+            model = body_model(self._outer, self.body, self._constants, [feed], {})
+            # A state may have other lengths, and another number of axes, after a step.
             for info in model.graph.input:
-                for dim in info.type.tensor_type.shape.dim:
-                    dim.Clear()
+                info.type.tensor_type.ClearField("shape")
             providers, threads = self._run_on
             self._session = open_session(model, providers, threads=threads, optimize=False)
         return self._session.run(feed)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from onnx import ModelProto, TensorProto
 
-from onnxpfp.bodies.extract import body_model, shared_constants
+from onnxpfp.bodies.extract import Lengths, body_model, shared_constants
 from onnxpfp.bodies.feeds import BodyFeeds, feeds_of_bodies
 from onnxpfp.bodies.graphs import BODY_OPS, Body, bodies_of, names_inside
 from onnxpfp.bodies.insert import put_body
@@ -26,6 +26,7 @@ from onnxpfp.model.folding import fold_weights
 from onnxpfp.model.load import LoadedModel
 from onnxpfp.model.opset import standard_opset
 from onnxpfp.model.plain import with_plain_constants
+from onnxpfp.model.shapes import static_lengths
 from onnxpfp.options import Options
 from onnxpfp.pipeline.analyze import CHECKS, analyze
 from onnxpfp.pipeline.context import RunContext
@@ -194,18 +195,21 @@ def _inside(outer: NetworkPart, number: int) -> Iterator[NetworkPart | LeftBody]
             known.append(body)
     if not known:
         return
-    split = data.split
+    split, options = data.split, context.options
     sources = [data.samples] if split is None else [split.fit, split.tuning, split.held_out]
-    run_on = context.requests, context.options.threads, context.options.workspace // len(sources)
     try:
         with context.clock.phase("bodies"):
-            fed = [feeds_of_bodies(analysis.model, known, analysis.constants, samples, *run_on) for samples in sources]
+            fed = feeds_of_bodies(
+                *(analysis.model, known, analysis.constants, sources),
+                *(context.requests, options.threads, options.workspace),
+            )
+            lengths = static_lengths(analysis.model)
     except ModelError as error:
         yield from (LeftBody(prefix + body.place, str(error)) for body in known)
         return
-    for body, feeds in zip(known, zip(*fed, strict=True), strict=True):
+    for body, feeds in zip(known, fed, strict=True):
         try:
-            yield _part(outer, number, body, prefix + body.place, feeds)
+            yield _part(outer, number, body, prefix + body.place, feeds, lengths)
         except ModelError as error:
             yield LeftBody(prefix + body.place, str(error))
 
@@ -219,7 +223,9 @@ def _unknown(model: ModelProto, body: Body) -> str:
     return ""
 
 
-def _part(outer: NetworkPart, number: int, body: Body, place: str, fed: Sequence[BodyFeeds]) -> NetworkPart:
+def _part(
+    outer: NetworkPart, number: int, body: Body, place: str, fed: Sequence[BodyFeeds], lengths: Lengths
+) -> NetworkPart:
     """Make a part of a body.
 
     Raises:
@@ -238,8 +244,11 @@ def _part(outer: NetworkPart, number: int, body: Body, place: str, fed: Sequence
         taken = taken or [feed for each in fed for feed in each.unseen][:CHECKS]
     if not taken:
         raise ModelError(UNTAKEN if conditional else UNSTEPPED)
-    source = _source(outer, body, place, taken)
-    data = _data(context, source.model, taken, fed)
+    ranks = Counter(map(_ranks, taken)).most_common(1)[0][0]
+    alike = [[feed for feed in each.feeds if _ranks(feed) == ranks] for each in fed]
+    taken = [feed for feed in taken if _ranks(feed) == ranks]
+    source = _source(outer, body, place, taken, lengths)
+    data = _data(context, source.model, taken, alike)
     stays = ""
     if data.split is None and context.data.given != "none":
         flags = holding_out(context.options, replaying=context.plan is not None)
@@ -254,15 +263,22 @@ def _part(outer: NetworkPart, number: int, body: Body, place: str, fed: Sequence
     return NetworkPart(inner, outer.runs * runs, body, number, copied, stays)
 
 
-def _source(outer: NetworkPart, body: Body, place: str, feeds: Sequence[Feed]) -> LoadedModel:
+def _ranks(feed: Feed) -> tuple[int, ...]:
+    """Return the numbers of axes of what a body is fed: the first state of a Loop may have others than the next."""
+    return tuple(array.ndim for array in feed.values())
+
+
+def _source(outer: NetworkPart, body: Body, place: str, feeds: Sequence[Feed], lengths: Lengths) -> LoadedModel:
     around = outer.context.whole.source
-    model = body_model(outer.context.whole.model, body, outer.context.whole.constants, feeds)
+    model = body_model(outer.context.whole.model, body, outer.context.whole.constants, feeds, lengths)
     names = around.names | names_inside(outer.context.whole.model)
     source = replace(around, model=model, data=b"", size_bytes=0, rewritten_from=None, place=place, names=names)
     return source.rewritten(fold_weights(with_plain_constants(model)))
 
 
-def _data(context: RunContext, model: ModelProto, feeds: Sequence[Feed], fed: Sequence[BodyFeeds]) -> CalibrationData:
+def _data(
+    context: RunContext, model: ModelProto, feeds: Sequence[Feed], fed: Sequence[Sequence[Feed]]
+) -> CalibrationData:
     """Split the feeds of a body as the samples are that they come from, or anew where one part has none."""
     specs = input_specs(model)
 
@@ -270,11 +286,10 @@ def _data(context: RunContext, model: ModelProto, feeds: Sequence[Feed], fed: Se
         return _BodySamples(specs, tuple(some), (1,) * len(some))
 
     given = context.data.given
-    parts = [samples(each.feeds) for each in fed]
-    if len(parts) > 1 and all(each.feeds for each in fed):
-        return CalibrationData(samples(feeds), given, 1, Split(*parts))
+    if len(fed) > 1 and all(fed):
+        return CalibrationData(samples(feeds), given, 1, Split(*map(samples, fed)))
     # What is held out of the network's samples is held out of its bodies' too.
-    pool = samples([feed for each in fed[:2] for feed in each.feeds] or feeds)
+    pool = samples([feed for each in fed[:2] for feed in each] or feeds)
     return CalibrationData(pool, given, 1, None if given == "none" else split_samples(pool, context.options.seed))
 
 

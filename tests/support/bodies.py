@@ -234,6 +234,17 @@ LOOPS: dict[str, tuple[str, tuple[int, ...] | None]] = {
         }""".replace("<float[1,4] zero>", "<float[1,4] zero, int64[1] one = {1}>"),
         (3, 5),
     ),
+    "a Loop whose lengths follow the step": (
+        """g (float[N,6,4] x) => (float[N,4] y) <int64 times = {6}, bool go = {1}, int64[1] one = {1}, float[4,4] w0> {
+        first = ReduceMean<axes=[1],keepdims=0>(x)
+        y = Loop (times, go, first) <body = step (int64 i, bool on, float[N,4] old) => (bool still, float[N,4] new)
+            <float[4,16] w1, float[16,4] w2, int64[1] zero = {0}> {
+                a = Unsqueeze(i, zero) b = Add(a, one) f = Slice(x, a, b, one) k = Slice(x, a, six, one)
+                h = MatMul(k, w1) r = Relu(h) q = MatMul(r, w2) m = ReduceMean<axes=[1],keepdims=0>(q)
+                t = Squeeze(f, one) n = Add(m, t) new = Add(n, old) still = Identity(on) } >
+        }""".replace("float[4,4] w0", "int64[1] six = {6}"),
+        (6, 4),
+    ),
     "a branch in a Loop": (
         """g (float[N,4] x) => (float[N,4] y) <int64 times = {4}, bool go = {1}, int64 two = {2}> {
         y = Loop (times, go, x) <body = step (int64 i, bool on, float[N,4] old) => (bool still, float[N,4] new)
