@@ -52,12 +52,13 @@ def _moves(model: ModelProto) -> list[tuple[Body, list[str]]]:
     held = {info.name for info in (*graph.input, *graph.output)}
     held.update(name for node in graph.node for name in node.input)
     readers = Counter(name for node in graph.node for inner in subgraphs(node) for name in captured_names(inner))
-    alone = {
+    alone = [
         name
         for name, tensor in stored_tensors(graph).items()
         if readers[name] == 1 and name not in held and not is_reference(tensor)
-    }
-    moves = [(body, [name for name in captured_names(body.graph) if name in alone]) for body in bodies]
+    ]
+    reads = [(body, set(captured_names(body.graph))) for body in bodies]
+    moves = [(body, [name for name in alone if name in read]) for body, read in reads]
     return [(body, names) for body, names in moves if names]
 
 
