@@ -22,7 +22,7 @@ from onnxpfp.data.samples import Feed, Samples
 from onnxpfp.errors import ModelError
 from onnxpfp.model.attributes import Attributes
 from onnxpfp.model.constants import Constants
-from onnxpfp.model.edit import forget_axis_names
+from onnxpfp.model.edit import drop_unread, forget_axis_names
 from onnxpfp.runtime.providers import ProviderRequest
 from onnxpfp.runtime.session import Session, open_session
 
@@ -106,10 +106,13 @@ def feeds_of_bodies(
 
 
 def _exposing(model: ModelProto, names: Sequence[str]) -> ModelProto:
+    """Copy a model with other outputs, and without what only served its own."""
     exposed = ModelProto()
     exposed.CopyFrom(model)
+    before = [output.name for output in exposed.graph.output]
     del exposed.graph.output[:]
     exposed.graph.output.extend(ValueInfoProto(name=name) for name in names)
+    drop_unread(exposed.graph, before)
     return forget_axis_names(exposed)
 
 

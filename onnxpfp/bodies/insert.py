@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 import numpy as np
-from onnx import GraphProto, ModelProto, TensorProto
+from onnx import GraphProto, ModelProto, TensorProto, helper
 
 from onnxpfp.bodies.graphs import Body, inner_names
 from onnxpfp.model.constants import subgraphs
+from onnxpfp.model.edit import replace_nodes
 from onnxpfp.runtime.external_data import numbers
 
-__all__ = ["put_body"]
+__all__ = ["put_body", "store_in_nodes"]
 
 
 def put_body(outer: ModelProto, body: Body, made: ModelProto, shared: Mapping[str, TensorProto]) -> None:
@@ -77,3 +78,13 @@ def _free(name: str, taken: Collection[str]) -> str:
     while free in taken:
         free, number = f"{name}_{number}", number + 1
     return free
+
+
+def store_in_nodes(graph: GraphProto) -> None:
+    """Store the constants of all bodies in a graph as nodes, in place: where those of files must be inputs (IR 3)."""
+    for node in graph.node:
+        for inner in subgraphs(node):
+            constants = [helper.make_node("Constant", [], [tensor.name], value=tensor) for tensor in inner.initializer]
+            inner.ClearField("initializer")
+            replace_nodes(inner, [*constants, *inner.node])
+            store_in_nodes(inner)

@@ -10,7 +10,15 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
 
 from onnxpfp.model.constants import all_graphs, reader_counts
 
-__all__ = ["add_constants", "drop_nodes", "drop_unread", "forget_axis_names", "forget_shapes", "replace_nodes"]
+__all__ = [
+    "INITIALIZERS_ARE_FREE",
+    "add_constants",
+    "drop_nodes",
+    "drop_unread",
+    "forget_axis_names",
+    "forget_shapes",
+    "replace_nodes",
+]
 
 INITIALIZERS_ARE_FREE = 4
 """First IR version in which an initializer need not be an input."""

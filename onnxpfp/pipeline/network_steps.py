@@ -9,7 +9,10 @@ import numpy as np
 
 from onnxpfp.allocation.levels import share_levels
 from onnxpfp.allocation.widths import unreachable
-from onnxpfp.pipeline.calibration import Measured
+from onnxpfp.errors import CalibrationError, ModelError
+from onnxpfp.linear.describe import linear_ops
+from onnxpfp.linear.weights import stored_axes_of
+from onnxpfp.pipeline.calibration import Calibration, DataCalibration, Measured
 from onnxpfp.pipeline.candidate import Candidate
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.costs import QUANTITIES
@@ -17,6 +20,7 @@ from onnxpfp.pipeline.decide import Decision, least_cost
 from onnxpfp.pipeline.lossless_step import LosslessStep, remove_lossless
 from onnxpfp.pipeline.parts import Network, NetworkPart
 from onnxpfp.pipeline.steps import lift_decision, measure, prune_in_steps
+from onnxpfp.score.scores import Scores
 
 __all__ = [
     "MeasuredPart",
@@ -75,23 +79,32 @@ class PrunedNetwork:
 
 
 def measure_parts(network: Network) -> tuple[MeasuredPart, ...]:
-    """Take out of every part what costs nothing, and measure what is left."""
+    """Take out of every part what costs nothing, and measure what is left; a body that cannot be measured stays."""
     measured: list[MeasuredPart] = []
     for part in network.parts:
-        if not part.prunable:
-            measured.append(measure_whole(part))
-            continue
-        lossless = remove_lossless(part.context) if part.context.chooses else LosslessStep.nothing(part.context.whole)
-        measured.append(MeasuredPart(part, lossless, measure(part.context, lossless.analysis)))
+        try:
+            measured.append(_measure_part(part) if part.prunable else measure_whole(part))
+        except (CalibrationError, ModelError) as error:
+            if part.body is None:
+                raise
+            measured.append(measure_whole(replace(part, stays=str(error))))
     return tuple(measured)
 
 
-def measure_whole(part: NetworkPart) -> MeasuredPart:
-    """Measure a part of which nothing goes."""
+def _measure_part(part: NetworkPart) -> MeasuredPart:
     context = part.context
-    options = replace(context.options, max_drift=None, min_agreement=None)
-    context = replace(context, options=options.keeping(1.0))
-    return MeasuredPart(part, LosslessStep.nothing(context.whole), measure(context, context.whole))
+    lossless = remove_lossless(context) if context.chooses else LosslessStep.nothing(context.whole)
+    return MeasuredPart(part, lossless, measure(context, lossless.analysis))
+
+
+def measure_whole(part: NetworkPart) -> MeasuredPart:
+    """Measure a part of which nothing goes: there is nothing to measure."""
+    whole, data = part.context.whole, part.context.data
+    calibration: Calibration = DataCalibration(Scores.nothing(whole.graph.count), data.fit, 0, {})
+    if data.given == "none":
+        calibration = Calibration(calibration.scores, data.samples)
+    measured = Measured(whole, linear_ops(whole), calibration, stored_axes_of(whole))
+    return MeasuredPart(part, LosslessStep.nothing(whole), measured)
 
 
 def least_share(parts: Sequence[MeasuredPart]) -> float:

@@ -15,13 +15,14 @@ from onnx import ModelProto, TensorProto
 from onnxpfp.bodies.extract import Lengths, body_model, shared_constants
 from onnxpfp.bodies.feeds import BodyFeeds, feeds_of_bodies
 from onnxpfp.bodies.graphs import BODY_OPS, Body, bodies_of, names_inside
-from onnxpfp.bodies.insert import put_body
+from onnxpfp.bodies.insert import put_body, store_in_nodes
 from onnxpfp.bodies.move import with_weights_outside
 from onnxpfp.channels import Analysis
 from onnxpfp.data.inputs import input_specs
 from onnxpfp.data.samples import Feed, FeedSamples
 from onnxpfp.data.splits import CalibrationData, Split, split_samples
 from onnxpfp.errors import ModelError, PlanError, TargetUnreachableError
+from onnxpfp.model.edit import INITIALIZERS_ARE_FREE
 from onnxpfp.model.folding import fold_weights
 from onnxpfp.model.load import LoadedModel
 from onnxpfp.model.opset import standard_opset
@@ -48,6 +49,7 @@ __all__ = [
 SCAN_WITHOUT_BATCH = 9
 """First opset whose Scan goes over all axes alike."""
 UNTAKEN = "no sample takes this branch"
+HELD_OUT = "only samples that are held out to measure the result reach it"
 UNSTEPPED = "it does not run once on the samples"
 
 
@@ -156,6 +158,8 @@ class Network:
                 put_body(copies[part.outer], part.body, model, part.shared)
         source = self.parts[0].context.whole.source
         with_weights_outside(copies[0], source.rewritten_from or source.model)
+        if copies[0].ir_version < INITIALIZERS_ARE_FREE:
+            store_in_nodes(copies[0].graph)
         return copies[0]
 
 
@@ -279,7 +283,11 @@ def _source(outer: NetworkPart, body: Body, place: str, feeds: Sequence[Feed], l
 def _data(
     context: RunContext, model: ModelProto, feeds: Sequence[Feed], fed: Sequence[Sequence[Feed]]
 ) -> CalibrationData:
-    """Split the feeds of a body as the samples are that they come from, or anew where one part has none."""
+    """Split the feeds of a body as the samples are that they come from, or anew where one part has none.
+
+    Raises:
+        ModelError: Only held-out samples reach it.
+    """
     specs = input_specs(model)
 
     def samples(some: Sequence[Feed]) -> FeedSamples:
@@ -289,7 +297,10 @@ def _data(
     if len(fed) > 1 and all(fed):
         return CalibrationData(samples(feeds), given, 1, Split(*map(samples, fed)))
     # What is held out of the network's samples is held out of its bodies' too.
-    pool = samples([feed for each in fed[:2] for feed in each] or feeds)
+    known = [feed for each in fed[:2] for feed in each] if any(fed) else feeds
+    if not known:
+        raise ModelError(HELD_OUT)
+    pool = samples(known)
     return CalibrationData(pool, given, 1, None if given == "none" else split_samples(pool, context.options.seed))
 
 

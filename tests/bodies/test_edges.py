@@ -261,7 +261,20 @@ def as_nodes(text: str) -> ModelProto:
     return model
 
 
-FILES: dict[str, Callable[[str], ModelProto]] = {"a local function": in_a_function, "Constant nodes": as_nodes}
+def as_old_nodes(text: str) -> ModelProto:
+    """The same in a file of IR 3, whose initializers would have to be inputs."""
+    model = as_nodes(text)
+    model.ir_version = 3
+    infos = [helper.make_tensor_value_info(t.name, t.data_type, t.dims) for t in model.graph.initializer]
+    model.graph.input.extend(infos)
+    return model
+
+
+FILES: dict[str, Callable[[str], ModelProto]] = {
+    "a local function": in_a_function,
+    "Constant nodes": as_nodes,
+    "IR 3": as_old_nodes,
+}
 
 
 @pytest.mark.parametrize("name", [BOTH, NESTED, "a convolution in a Loop"])
@@ -269,6 +282,8 @@ FILES: dict[str, Callable[[str], ModelProto]] = {"a local function": in_a_functi
 def test_weights_of_bodies_are_found_however_they_are_stored(form: str, name: str) -> None:
     model = FILES[form]((IFS | LOOPS)[name][0])
     result = onnxpfp.prune(model, calibration=samples(name), keep_macs=0.6, compensate="none", threads=1)
+    biased = onnxpfp.prune(model, calibration=samples(name), keep_macs=0.6, compensate="bias", threads=1)
+    assert list(kept(biased).values()) == list(kept(result).values())
     plain = prune(name, keep_macs=0.6, compensate="none")
     assert list(kept(result).values()) == list(kept(plain).values())
     for feed in samples(name, 6):
