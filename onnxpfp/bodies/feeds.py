@@ -23,6 +23,7 @@ from onnxpfp.errors import ModelError
 from onnxpfp.model.attributes import Attributes
 from onnxpfp.model.constants import Constants
 from onnxpfp.model.edit import drop_unread, forget_axis_names
+from onnxpfp.progress import Count
 from onnxpfp.runtime.providers import ProviderRequest
 from onnxpfp.runtime.session import Session, open_session
 
@@ -72,6 +73,7 @@ def feeds_of_bodies(
     providers: Sequence[ProviderRequest],
     threads: int | None,
     workspace: int,
+    progress: Count,
 ) -> list[list[BodyFeeds]]:
     """Run a model and note what its bodies are fed.
 
@@ -83,6 +85,7 @@ def feeds_of_bodies(
         providers: Where to run.
         threads: Of onnxruntime.
         workspace: Bytes that the feeds may take, as far as each body can have one.
+        progress: Told how many samples have run, of how many.
 
     Returns:
         What every body is fed from every source.
@@ -94,14 +97,17 @@ def feeds_of_bodies(
     made = {name for node in model.graph.node for name in node.output if name} - constants.names
     wanted = sorted({name for stepper in steppers for name in stepper.reads} & made)
     session = open_session(_exposing(model, wanted), providers, threads=threads, optimize=False) if wanted else None
-    share = max(1, MOST_FEEDS // max(1, sum(map(len, sources))))
+    done, total = 0, sum(map(len, sources))
+    share = max(1, MOST_FEEDS // max(1, total))
     room = workspace // len(bodies) // len(sources)
     fed = [[BodyFeeds() for _ in sources] for _ in bodies]
     for number, samples in enumerate(sources):
-        for feed in samples.batches(1):
+        for feed, count in samples.runs(1):
             values = {**feed, **(session.run(feed, wanted) if session else {})}
             for stepper, results in zip(steppers, fed, strict=True):
                 _note(stepper, values, results[number], share if results[number].size_bytes < room else 0)
+            done += count
+            progress(done, total)
     return fed
 
 

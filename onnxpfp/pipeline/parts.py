@@ -202,10 +202,10 @@ def _inside(outer: NetworkPart, number: int) -> Iterator[NetworkPart | LeftBody]
     split, options = data.split, context.options
     sources = [data.samples] if split is None else [split.fit, split.tuning, split.held_out]
     try:
-        with context.clock.phase("bodies"):
+        with context.clock.phase("bodies") as progress:
             fed = feeds_of_bodies(
                 *(analysis.model, known, analysis.constants, sources),
-                *(context.requests, options.threads, options.workspace),
+                *(context.requests, options.threads, options.workspace, progress),
             )
             lengths = static_lengths(analysis.model)
     except ModelError as error:

@@ -125,13 +125,13 @@ class Report:
         uncompensated: Consumers without that, with the reason.
         providers: Where onnxruntime really ran.
         seconds: Time by phase, in the order in which they began; no second counts twice. load: model and data are
-            read, and onnxruntime opens the model. shapes: of all tensors. channels: the label analysis. lossless:
-            channels that cost nothing are found and taken out. calibration: the sensitivities are measured, and the
-            Gram matrices of what the linear ops read where widths or channels are chosen by them. ranking: scores are
-            made of all that. curves: the drift of the output is measured with every group narrowed
-            alone. allocation: widths and channels are chosen. compensation: linear ops are refitted, or means folded
-            into biases. rewrite: weights and numbers are cut. search: the trials of a target of quality are measured.
-            verification: the checker, the oracle and the drift.
+            read, and onnxruntime opens the model. shapes: of all tensors. channels: the label analysis. bodies:
+            what bodies of If, Loop and Scan are fed is noted. lossless: channels that cost nothing are found and
+            taken out. calibration: the sensitivities are measured, and the Gram matrices of what the linear ops read
+            where widths or channels are chosen by them. ranking: scores are made of all that. curves: the drift of the
+            output is measured with every group narrowed alone. allocation: widths and channels are chosen.
+            compensation: linear ops are refitted, or means folded into biases. rewrite: weights and numbers are cut.
+            search: the trials of a target of quality are measured. verification: the checker, the oracle and the drift.
         versions: Of this program and its libraries.
         notes: What the user should know.
     """

@@ -111,6 +111,21 @@ def test_a_body_that_reads_no_tensor_stays_with_the_reason() -> None:
         prune(build_bodies(branches(f"() => (float[N,4] u) {inner}")))
 
 
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+def test_a_body_that_cannot_be_measured_stays_and_counts() -> None:
+    """Square roots of negative numbers in one branch; the other is pruned all the same."""
+    inner = LAYERS.replace("{ h = MatMul(x", "{ e = Sqrt(x) h = MatMul(e")
+    other = LAYERS.replace("u =", "v =").replace("h =", "h2 =").replace("(h)", "(h2)")
+    model = build_bodies(branches(f"() => (float[N,4] u) {inner}", f"() => (float[N,4] v) {other}"))
+    result = prune(model, keep_macs=0.8)
+    bodies = {body.place: body for body in result.report.bodies}
+    assert "NaN" in bodies["y/then_branch"].reason
+    assert bodies["y/then_branch"].macs_before == bodies["y/then_branch"].macs_after
+    assert bodies["y/else_branch"].reason == ""
+    assert result.plan.bodies.keys() == {"y/else_branch"}
+    assert result.report.after.macs <= 0.8 * result.report.before.macs
+
+
 def test_a_branch_of_which_every_weight_is_excluded_costs_what_it_did() -> None:
     result = prune(BOTH, exclude=["y/then_branch"], keep_macs=0.75)
     assert kept(result).keys() == {"y/else_branch: b1"}
