@@ -13,7 +13,19 @@ PURE = [*sorted((PACKAGE / "score").glob("*.py")), *sorted((PACKAGE / "allocatio
 BASE = ["errors", "arrays", "supervision", "time_limit", "progress", "options"]
 ORDER = [
     *BASE,
-    *("runtime", "model", "channels", "rewrite", "data", "linear", "score", "allocation", "verify", "calibrate"),
+    *(
+        "runtime",
+        "model",
+        "channels",
+        "rewrite",
+        "data",
+        "bodies",
+        "linear",
+        "score",
+        "allocation",
+        "verify",
+        "calibrate",
+    ),
     *("lossless", "refit", "pipeline", "report", "api", "cli"),
 ]
 """From what knows least to what knows most; a package may import only what stands before it."""

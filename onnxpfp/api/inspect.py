@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from onnxpfp.api.keywords import ModelSource, keywords
+from onnxpfp.bodies.graphs import bodies_of
 from onnxpfp.channels import Analysis, Fixed
+from onnxpfp.channels.macs import count_stored
 from onnxpfp.errors import CalibrationError, ModelError, OptionError, ProviderError
 from onnxpfp.model.input_shapes import default_input_shapes, has_made_up_lengths
 from onnxpfp.model.load import LoadedModel, load
 from onnxpfp.options import Options, ScopeOptions, declared
 from onnxpfp.pipeline.analyze import analyze_at, open_model, read_data
+from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.footprint import (
     Footprint,
     WeightFootprint,
@@ -21,9 +25,11 @@ from onnxpfp.pipeline.footprint import (
     totals,
     weight_footprints,
 )
-from onnxpfp.pipeline.requirements import require_groups, why_nothing
+from onnxpfp.pipeline.parts import AnalyzedPart, LeftBody, open_parts
+from onnxpfp.pipeline.requirements import blame_missing_ops, why_nothing
 from onnxpfp.pipeline.runnable_shapes import runnable_shapes
-from onnxpfp.report.inspection import InspectedGroup, Inspection, NodeName, Stay
+from onnxpfp.progress import Clock
+from onnxpfp.report.inspection import InspectedBody, InspectedGroup, Inspection, NodeName, Stay
 from onnxpfp.report.reasons import by_kind
 from onnxpfp.runtime.session import custom_ops
 
@@ -58,8 +64,12 @@ def inspect_with(model: ModelSource, scope: ScopeOptions) -> Inspection:
     source = load(model)
     with custom_ops(options.custom_ops):
         analysis = _understand(source, options)
-    total, reachable = totals(analysis)
-    groups = _groups(analysis, total)
+        parts, left = _parts(analysis, options)
+    amounts = [(totals(part.analysis), part.runs) for part in parts]
+    reached = [_times(reachable, runs) for (_, reachable), runs in amounts]
+    macs = sum(_times(total, runs).macs for (total, _), runs in amounts)
+    total = Footprint(count_stored(analysis.model), macs)
+    groups = tuple(sorted(_groups(parts), key=lambda group: -group.behind.share_of(total)))
     return Inspection(
         file=str(source.path) if source.path else None,
         opsets={o.domain or "ai.onnx": o.version for o in source.model.opset_import},
@@ -68,12 +78,38 @@ def inspect_with(model: ModelSource, scope: ScopeOptions) -> Inspection:
         inputs=dict(analysis.shapes.inputs),
         attention=options.attention,
         total=total,
-        reachable=reachable,
+        reachable=Footprint(sum(each.params for each in reached), sum(each.macs for each in reached)),
         groups=groups,
-        stays=_stays(staying_axes(analysis), weight_footprints(analysis), total),
+        stays=_stays(parts, total),
+        bodies=(*_bodies(parts[1:]), *(InspectedBody(body.place, None, None, body.reason) for body in left)),
         notes=analysis.source.notes,
         nothing="" if groups else why_nothing(analysis),
     )
+
+
+def _times(amount: Footprint, runs: float) -> Footprint:
+    """Count what runs so often."""
+    return Footprint(amount.params, round(amount.macs * runs))
+
+
+def _parts(analysis: Analysis, options: Options) -> tuple[Sequence[AnalyzedPart], Sequence[LeftBody]]:
+    """Find the bodies of a model, by running it on made-up inputs; where that is not possible, all of them stay."""
+    bodies = bodies_of(analysis.model)
+    if not bodies:
+        return [AnalyzedPart(analysis)], []
+    try:
+        _, session, requests = open_model(analysis.source, options)
+        data = read_data(analysis.source, session, None, options)
+    except (CalibrationError, ModelError) as error:
+        return [AnalyzedPart(analysis)], [LeftBody(body.place, str(error)) for body in bodies]
+    context = RunContext(analysis, data, requests, session.providers, options, None, 0, Clock())
+    network = open_parts(context)
+    return [part.analyzed for part in network.parts], network.left
+
+
+def _bodies(parts: Sequence[AnalyzedPart]) -> Iterator[InspectedBody]:
+    for part in parts:
+        yield InspectedBody(part.analysis.source.place, part.runs, totals(part.analysis)[0].macs, "")
 
 
 def _understand(source: LoadedModel, options: Options) -> Analysis:
@@ -91,7 +127,8 @@ def _understand(source: LoadedModel, options: Options) -> Analysis:
         runnable, session, _ = open_model(source, options)
         if runnable.tail is not None:
             analysis = analyze_at(runnable, options.input_shapes, options)
-            require_groups(analysis, options)
+            if not analysis.graph.groups:
+                blame_missing_ops(analysis, f": {why_nothing(analysis)}")
             return analysis
         with contextlib.suppress(CalibrationError):
             read_data(source, session, None, options)
@@ -111,24 +148,27 @@ def _shapes(source: LoadedModel, options: Options) -> Mapping[str, tuple[int, ..
     return options.input_shapes
 
 
-def _groups(analysis: Analysis, total: Footprint) -> tuple[InspectedGroup, ...]:
-    graph = analysis.graph
-    groups = [
-        InspectedGroup(
-            name=group.name,
-            channels=int(group.channels.size),
-            behind=amount,
-            consumers=tuple(NodeName(graph.consumers[c].op, graph.consumers[c].name) for c in group.consumers),
-        )
-        for group, amount in zip(graph.groups, group_footprints(analysis), strict=True)
-        if group.channels.size > 1
-    ]
-    return tuple(sorted(groups, key=lambda group: -group.behind.share_of(total)))
+def _groups(parts: Sequence[AnalyzedPart]) -> Iterator[InspectedGroup]:
+    for part in parts:
+        graph = part.analysis.graph
+        for group, amount in zip(graph.groups, group_footprints(part.analysis), strict=True):
+            if group.channels.size > 1:
+                yield InspectedGroup(
+                    name=part.named(group.name),
+                    channels=int(group.channels.size),
+                    behind=_times(amount, part.runs),
+                    consumers=tuple(NodeName(graph.consumers[c].op, graph.consumers[c].name) for c in group.consumers),
+                )
 
 
-def _stays(axes: Sequence[Fixed], weights: Mapping[str, WeightFootprint], total: Footprint) -> tuple[Stay, ...]:
-    largest_first = sorted(axes, key=lambda fixed: -axis_footprint([fixed], weights)[0].params)
-    stays = [
-        Stay(reason, tuple(same), *axis_footprint(same, weights)) for reason, same in by_kind(largest_first).items()
-    ]
+def _stays(parts: Sequence[AnalyzedPart], total: Footprint) -> tuple[Stay, ...]:
+    axes: list[Fixed] = []
+    weights: dict[str, WeightFootprint] = {}
+    for part in parts:
+        for name, weight in weight_footprints(part.analysis).items():
+            amounts = _times(weight.all, part.runs), _times(weight.stuck, part.runs)
+            weights[part.named(name)] = WeightFootprint(weight.shape, *amounts)
+        axes += (replace(fixed, tensor=part.named(fixed.tensor)) for fixed in staying_axes(part.analysis))
+    axes.sort(key=lambda fixed: -axis_footprint([fixed], weights)[0].params)
+    stays = [Stay(reason, tuple(same), *axis_footprint(same, weights)) for reason, same in by_kind(axes).items()]
     return tuple(sorted(stays, key=lambda stay: -stay.behind.share_of(total)))

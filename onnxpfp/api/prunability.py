@@ -5,27 +5,28 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from onnxpfp.allocation.prunability import Prunability, read_curve
 from onnxpfp.api.keywords import PROGRESS, documented, keywords
-from onnxpfp.channels import Analysis
 from onnxpfp.data.sources import SampleSource
 from onnxpfp.data.splits import Split
-from onnxpfp.errors import ModelError
+from onnxpfp.errors import ModelError, TargetUnreachableError
 from onnxpfp.linear.describe import linear_ops
 from onnxpfp.model.load import ModelSource
 from onnxpfp.options import PrunabilityOptions
-from onnxpfp.pipeline.calibration import Measured, RefitCalibration
+from onnxpfp.pipeline.calibration import RefitCalibration
 from onnxpfp.pipeline.context import RunContext, open_run
 from onnxpfp.pipeline.costs import mac_model
 from onnxpfp.pipeline.group_trials import GroupTrial, measure_group_trials
+from onnxpfp.pipeline.lossless_step import LosslessStep
+from onnxpfp.pipeline.network_steps import MeasuredPart, least_share, measure_whole, prune_network
+from onnxpfp.pipeline.parts import NetworkPart, open_parts, require_groups_for_prunability
 from onnxpfp.pipeline.prunability_curves import Point, group_points, network_points, shares_down_to
-from onnxpfp.pipeline.quality_search import least_share
 from onnxpfp.pipeline.refit_problem import grams_of
 from onnxpfp.pipeline.requirements import (
     PRUNABILITY_HOLDS_OUT,
     require_data_for_prunability,
-    require_groups_for_prunability,
     require_split,
 )
 from onnxpfp.pipeline.scoring import calibrate_for_refits
@@ -39,6 +40,7 @@ from onnxpfp.verify.evaluator import Evaluator
 
 __all__ = ["PrunabilityArguments", "prunability", "prunability_with"]
 
+TOO_SELDOM = "it runs too seldom on these samples to hold some out"
 _RANDOM = "RANDOM data: the losses are those of noise, not of your inputs; use this to try things out"
 
 
@@ -92,21 +94,38 @@ def _measure(
     model: ModelSource, calibration: SampleSource | None, asked: PrunabilityOptions, progress: Progress | None
 ) -> PrunabilityReport:
     context = open_run(model, calibration, asked.pruning(), [PRUNABILITY_HOLDS_OUT], progress=progress)
-    analysis, clock = context.whole, context.clock
-    require_groups_for_prunability(analysis)
+    clock, network = context.clock, open_parts(context)
+    require_groups_for_prunability(network)
     split = require_split(context.data, PRUNABILITY_HOLDS_OUT)
     with clock.phase("network"):
         evaluator = _evaluator(context, split)
-    with clock.phase("calibration"):
-        ops = linear_ops(analysis)
-        scored = calibrate_for_refits(context, analysis, ops, split)
-    measured = complete(context, analysis, ops, scored)
-    trials = _group_trials(context, measured, scored)
-    cost = mac_model(analysis)
-    shares = shares_down_to(least_share(context, measured))
+    parts = [_measured(part) for part in network.parts]
+    if not any(each.part.prunable for each in parts):
+        raise TargetUnreachableError(f"{context.whole.source.title}: {TOO_SELDOM}", hint="give more unlabelled samples")
+    trials = [_group_trials(each) for each in parts]
+    shares = shares_down_to(least_share(parts))
     with clock.phase("network") as phase:
-        points = network_points(context, measured, cost, evaluator, shares, phase)
-    return _report(context, measured, split, evaluator, points, group_points(cost, trials), asked.tolerance)
+        prune = partial(prune_network, network=network, parts=parts)
+        points = network_points(context, parts, prune, evaluator, shares, phase)
+    full = sum(each.full for each in parts)
+    curves = [
+        group_points(mac_model(each.measured.analysis), of_groups, each.full / full)
+        for each, of_groups in zip(parts, trials, strict=True)
+    ]
+    return _report(context, parts, split, evaluator, points, curves, asked.tolerance)
+
+
+def _measured(part: NetworkPart) -> MeasuredPart:
+    """Measure a part with samples that are held out; one that has too few of them stays."""
+    whole, split = part.context.whole, part.context.data.split
+    if not part.prunable:
+        return measure_whole(part)
+    if split is None:
+        return measure_whole(replace(part, stays=TOO_SELDOM))
+    with part.context.clock.phase("calibration"):
+        ops = linear_ops(whole)
+        scored = calibrate_for_refits(part.context, whole, ops, split)
+    return MeasuredPart(part, LosslessStep.nothing(whole), complete(part.context, whole, ops, scored))
 
 
 def _evaluator(context: RunContext, split: Split) -> Evaluator:
@@ -121,8 +140,11 @@ def _evaluator(context: RunContext, split: Split) -> Evaluator:
     return evaluator
 
 
-def _group_trials(context: RunContext, measured: Measured, calibration: RefitCalibration) -> tuple[GroupTrial, ...]:
-    """Narrow every group alone; the Gram matrices may not be there yet, where they decide nothing else."""
+def _group_trials(each: MeasuredPart) -> tuple[GroupTrial, ...]:
+    """Narrow every group of a part alone; the Gram matrices may not be there yet, where they decide nothing else."""
+    context, measured, calibration = each.part.context, each.measured, each.measured.calibration
+    if not isinstance(calibration, RefitCalibration) or not each.part.prunable:
+        return ()
     if context.compensation == "lstsq" and not calibration.grams:
         with context.clock.phase("calibration") as phase:
             calibration = replace(calibration, grams=grams_of(calibration.setup, phase))
@@ -132,21 +154,24 @@ def _group_trials(context: RunContext, measured: Measured, calibration: RefitCal
 
 def _report(
     context: RunContext,
-    measured: Measured,
+    parts: Sequence[MeasuredPart],
     split: Split,
     evaluator: Evaluator,
     points: tuple[Point, ...],
-    curves: Sequence[tuple[Point, ...]],
+    curves: Sequence[Sequence[tuple[Point, ...]]],
     tolerance: float,
 ) -> PrunabilityReport:
     """Put together what was measured, and how."""
     source = context.whole.source
+    scored = next(each for each in parts if each.part.prunable)
+    groups = [g for each, of_groups in zip(parts, curves, strict=True) for g in _groups(each, of_groups, tolerance)]
+    stay = [f"{each.part.place} stays: {each.part.stays}" for each in parts if each.part.stays]
     return PrunabilityReport(
         file=str(source.path) if source.path else None,
         inputs=dict(context.whole.shapes.inputs),
         tolerance=tolerance,
         losses=evaluator.losses,
-        score=measured.calibration.scores.method,
+        score=scored.measured.calibration.scores.method,
         select=context.options.select,
         allocate=context.allocation,
         compensate=context.compensation,
@@ -154,13 +179,13 @@ def _report(
         samples=len(split.fit),
         samples_groups=len(split.tuning),
         samples_network=len(split.held_out),
-        macs=context.full,
+        macs=round(sum(each.full for each in parts)),
         network=_read(points, tolerance),
         curve=points,
-        groups=_groups(context.whole, curves, tolerance),
+        groups=tuple(sorted(groups, key=_robustness)),
         providers=evaluator.providers,
         seconds=dict(context.clock.seconds),
-        notes=tuple(_notes(context, evaluator)),
+        notes=(*_notes(context, evaluator), *stay),
     )
 
 
@@ -178,20 +203,18 @@ def _read(points: Sequence[Point], tolerance: float) -> Prunability:
     return read_curve([point.share for point in points], [point.loss for point in points], tolerance)
 
 
-def _groups(analysis: Analysis, curves: Sequence[tuple[Point, ...]], tolerance: float) -> tuple[GroupPrunability, ...]:
-    """Put the most fragile first."""
-    consumers = analysis.graph.consumers
-    groups = [
-        GroupPrunability(
-            name=group.name,
+def _groups(each: MeasuredPart, curves: Sequence[tuple[Point, ...]], tolerance: float) -> Iterator[GroupPrunability]:
+    if not curves:
+        return
+    graph = each.part.context.whole.graph
+    for group, points in zip(graph.groups, curves, strict=True):
+        yield GroupPrunability(
+            name=each.part.analyzed.named(group.name),
             channels=int(group.channels.size),
-            consumers=tuple(NodeName(consumers[c].op, consumers[c].name) for c in group.consumers),
+            consumers=tuple(NodeName(graph.consumers[c].op, graph.consumers[c].name) for c in group.consumers),
             prunability=_read(points, tolerance),
             curve=points,
         )
-        for group, points in zip(analysis.graph.groups, curves, strict=True)
-    ]
-    return tuple(sorted(groups, key=_robustness))
 
 
 def _robustness(group: GroupPrunability) -> tuple[float, float]:

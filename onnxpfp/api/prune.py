@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -13,7 +14,6 @@ from onnx import ModelProto
 
 from onnxpfp.allocation.search import SearchResult
 from onnxpfp.api.keywords import CALIBRATION, PROGRESS, documented, keywords
-from onnxpfp.channels import Analysis
 from onnxpfp.channels.file_axes import file_axes
 from onnxpfp.data.sources import SampleSource
 from onnxpfp.linear.weights import stored_axes_of
@@ -21,17 +21,22 @@ from onnxpfp.model.draws import without_record
 from onnxpfp.model.load import ModelSource
 from onnxpfp.options import Options
 from onnxpfp.pipeline.context import RunContext, open_run
-from onnxpfp.pipeline.decide import Decision
-from onnxpfp.pipeline.lossless_step import LosslessStep, remove_lossless
+from onnxpfp.pipeline.network_steps import (
+    least_share,
+    lift_part,
+    measure_parts,
+    prune_network,
+    restore_network,
+    single_share,
+)
+from onnxpfp.pipeline.parts import open_parts, require_groups, require_planned
 from onnxpfp.pipeline.plan import Plan, make_plan
 from onnxpfp.pipeline.quality_search import QualityTarget, prune_to_quality, quality_evaluator
-from onnxpfp.pipeline.requirements import holding_out, require_data, require_groups
-from onnxpfp.pipeline.steps import lift_decision, measure, prune_in_steps
+from onnxpfp.pipeline.requirements import holding_out, require_data
 from onnxpfp.pipeline.verification import verify
 from onnxpfp.progress import Progress
 from onnxpfp.report.build import Outcome, build_report
 from onnxpfp.report.pruning import Report
-from onnxpfp.rewrite import restore
 from onnxpfp.runtime.external_data import WeightFile, with_weights_in_memory
 from onnxpfp.runtime.session import custom_ops
 from onnxpfp.verify.evaluator import Evaluator
@@ -137,37 +142,39 @@ def _prune(
         options = replace(options, attention=plan.attention)
     needs = holding_out(options, replaying=replaying)
     context = open_run(model, calibration, options, needs, plan=plan, progress=progress, folder=folder)
-    whole, clock = context.whole, context.clock
+    network = open_parts(context)
+    if plan is not None:
+        require_planned(network, plan)
     if context.chooses:
-        require_groups(whole, options)
+        require_groups(network, options)
     limit = None if replaying else QualityTarget.of(options)
     evaluator = _evaluator(limit, context)
-    lossless = remove_lossless(context) if context.chooses else LosslessStep.nothing(whole)
-    measured = measure(context, lossless.analysis)
-    prune_to = partial(prune_in_steps, first=measured)
+    parts = measure_parts(network)
+    prune_to = partial(prune_network, network=network, parts=parts)
     search_result: SearchResult | None = None
     if limit is None or evaluator is None:
-        decision, candidate = prune_to(context)
+        pruned = prune_to(context)
     else:
-        (decision, candidate), search_result = prune_to_quality(limit, context, measured, evaluator, prune_to)
-    if evaluator is None and context.data.given != "none":
-        evaluator = context.evaluator(measured.calibration.scored, held_out=False)
-    unchanged = bool(decision.keep.all()) and not lossless.removed
-    decision = lift_decision(whole.graph, lossless.analysis.graph, decision, lossless.lineage)
-    with clock.phase("rewrite"):
-        written = restore(candidate.model, whole, decision.keep)
-    with clock.phase("verification") as phase:
-        verified = verify(
-            context, measured, candidate, written, evaluator, cleared=lossless.keep, unchanged=unchanged, progress=phase
+        pruned, search_result = prune_to_quality(
+            limit, context, evaluator, prune_to, least=least_share(parts), single=single_share(parts)
         )
-    outcome = Outcome(
-        context, measured.calibration, decision, lossless, candidate.compensation, verified, search_result
-    )
-    report = build_report(outcome)
-    source = whole.source
+    if evaluator is None and context.data.given != "none":
+        evaluator = context.evaluator(parts[0].measured.calibration.scored, held_out=False)
+    unchanged = not any(each.lossless.removed for each in parts) and all(d.keep.all() for d in pruned.decisions)
+    decisions = [lift_part(each, decision) for each, decision in zip(parts, pruned.decisions, strict=True)]
+    with context.clock.phase("rewrite"):
+        written = restore_network(network, pruned, decisions)
+    with context.clock.phase("verification") as phase:
+        verified = verify(parts, pruned, written, evaluator, unchanged=unchanged, progress=phase)
+    outcomes = [
+        Outcome(each, decision, candidate.compensation)
+        for each, decision, candidate in zip(parts, decisions, pruned.candidates, strict=True)
+    ]
+    report = build_report(network, outcomes, verified, search_result)
+    source = context.whole.source
     return Result(
-        stored=source.given if unchanged else without_record(source.completed(written)),
-        plan=_plan(whole, decision, report, options),
+        stored=source.given if unchanged else without_record(source.completed(written.whole)),
+        plan=_plan(outcomes, report, options),
         report=report,
         unchanged=source.data if unchanged else None,
         external=source.external,
@@ -191,12 +198,16 @@ def _evaluator(limit: QualityTarget | None, context: RunContext) -> Evaluator | 
         return quality_evaluator(limit, context, held_out)
 
 
-def _plan(
-    analysis: Analysis,
-    decision: Decision,
-    report: Report,
-    options: Options,
-) -> Plan:
+def _plan(outcomes: Sequence[Outcome], report: Report, options: Options) -> Plan:
+    """Write down what was decided: of the main graph first, then of its bodies."""
+    plans = [_plan_of(outcome, options) for outcome in outcomes]
+    bodies = {outcome.part.place: plan.entries for outcome, plan in zip(outcomes[1:], plans[1:], strict=True)}
+    groups = [{"name": g.name, "kept": g.kept, "channels": g.channels, "selection": g.selection} for g in report.groups]
+    return replace(plans[0], groups=groups, bodies={place: entries for place, entries in bodies.items() if entries})
+
+
+def _plan_of(outcome: Outcome, options: Options) -> Plan:
+    analysis, decision = outcome.part.context.whole, outcome.decision
     graph = analysis.graph
     stored_axes = stored_axes_of(analysis)
     scales: dict[str, dict[int, NDArray[np.float64]]] = {}
@@ -210,8 +221,6 @@ def _plan(
         decision.keep,
         sha256=analysis.source.sha256,
         scales=scales,
-        groups=[
-            {"name": g.name, "kept": g.kept, "channels": g.channels, "selection": g.selection} for g in report.groups
-        ],
+        groups=(),
         attention=options.attention,
     )

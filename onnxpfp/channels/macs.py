@@ -1,7 +1,7 @@
 """Parameters and MACs of a file as it is.
 
-One fused multiply-add of an op that declares its MAC terms (`channels.facts`) is one MAC; everything else is none. How
-often the subgraphs of If, Loop and Scan run is not known, so nothing in them is counted.
+One fused multiply-add of an op that declares its MAC terms (`channels.facts`) is one MAC; everything else is none. Only
+the main graph is looked at: a body of If, Loop or Scan is a model of its own (`onnxpfp.bodies`).
 """
 
 from __future__ import annotations
@@ -13,16 +13,23 @@ from onnx import ModelProto, NodeProto
 
 from onnxpfp.channels.facts import MacTerm
 from onnxpfp.channels.ops import facts_of
-from onnxpfp.model.constants import stored_tensors, weight_names
+from onnxpfp.model.constants import all_graphs, stored_tensors, weight_names
 from onnxpfp.model.shapes import Shapes
 
-__all__ = ["count_macs", "count_params", "mac_nodes", "mac_terms"]
+__all__ = ["count_macs", "count_params", "count_stored", "mac_nodes", "mac_terms"]
 
 
 def count_params(model: ModelProto) -> int:
     """Count the stored numbers of all weights (shape arithmetic is none)."""
     stored = stored_tensors(model.graph)
     return sum(math.prod(stored[name].dims) for name in weight_names(model.graph))
+
+
+def count_stored(model: ModelProto) -> int:
+    """Count the stored numbers of all weights, those in bodies of If, Loop and Scan included."""
+    return sum(
+        math.prod(stored_tensors(graph)[name].dims) for graph in all_graphs(model) for name in weight_names(graph)
+    )
 
 
 def mac_nodes(model: ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> Iterator[tuple[NodeProto, MacTerm]]:

@@ -30,10 +30,18 @@ class Patterns:
         include: Where there is one, only channels that a matching node (or a node that reads a
             matching initializer) brings forth may go.
         exclude: Nothing that a matching node reads or writes and no matching initializer changes.
+        elsewhere: Names in other graphs of the same file, which a pattern may mean too.
+        place: Where the model is a body, the name of all of it.
     """
 
     include: Sequence[str] = ()
     exclude: Sequence[str] = ()
+    elsewhere: frozenset[str] = frozenset()
+    place: str = ""
+
+    def around(self, matched: set[str]) -> bool:
+        """Tell whether a name is that of the body itself, of its node, or of what these lie in."""
+        return any(f"{self.place}/".startswith(f"{name}/") for name in matched)
 
 
 def _matches(pattern: str, names: list[str], option: str) -> set[str]:
@@ -81,9 +89,12 @@ def apply_patterns(model: ModelProto, walk: Walk, patterns: Patterns) -> None:
     stored = stored_tensors(model.graph)
     nodes_named = [name for name in map(_name_of, model.graph.node) if name]
     names = list(dict.fromkeys([*nodes_named, *stored]))
+    names += sorted(patterns.elsewhere.difference(names))
     for pattern in patterns.exclude:
         matched = _matches(pattern, names, "--exclude")
         reason = f"--exclude '{pattern}' leaves it as it is"
+        if patterns.around(matched):
+            walk.labels.fix(np.arange(1, walk.labels.components().of_label.size), reason)
         touched = matched & stored.keys()
         for node in model.graph.node:
             if _name_of(node) in matched:
@@ -97,8 +108,9 @@ def apply_patterns(model: ModelProto, walk: Walk, patterns: Patterns) -> None:
         for name in touched:
             for axis in walk.axes.get(name, ()):
                 walk.labels.fix(axis, reason)
-    if patterns.include:
-        _include(model, walk, [_matches(p, names, "--include") for p in patterns.include])
+    including = [_matches(pattern, names, "--include") for pattern in patterns.include]
+    if including and not any(map(patterns.around, including)):
+        _include(model, walk, including)
 
 
 def _include(model: ModelProto, walk: Walk, matched: list[set[str]]) -> None:

@@ -25,6 +25,7 @@ WIDTH = 140
 """Columns in a pipe or file, where no terminal says how wide it is."""
 
 UNITS = {
+    "bodies": "samples",
     "lossless": "samples",
     "calibration": "samples",
     "ranking": "samples",

@@ -8,10 +8,11 @@ from typing import Any
 
 from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto, helper
 
-from onnxpfp.model.constants import reader_counts
+from onnxpfp.model.constants import all_graphs, reader_counts
 
 __all__ = [
     "GIVEN",
+    "INITIALIZERS_ARE_FREE",
     "add_constants",
     "drop_initializers",
     "drop_nodes",
@@ -39,15 +40,16 @@ def add_constants(model: ModelProto, tensors: Sequence[TensorProto]) -> None:
 def forget_records(model: ModelProto) -> ModelProto:
     """Take the recorded shapes and the names of free axes from a copy that is run, in place.
 
-    onnxruntime infers shapes by itself. It plans one buffer for axes that an exporter named alike, and refuses outputs
-    that do not have the shapes that were recorded for them.
+    onnxruntime infers shapes by itself. It plans one buffer for axes that an exporter named alike, in bodies too, and
+    refuses outputs that do not have the shapes that were recorded for them.
     """
     for info in (*model.graph.output, *model.graph.value_info):
         if info.type.WhichOneof("value") == "tensor_type":
             info.type.tensor_type.ClearField("shape")
-    for info in model.graph.input:
-        for dim in info.type.tensor_type.shape.dim:
-            dim.ClearField("dim_param")
+    for graph in all_graphs(model):
+        for info in (*graph.input, *graph.output, *graph.value_info):
+            for dim in info.type.tensor_type.shape.dim:
+                dim.ClearField("dim_param")
     return model
 
 

@@ -71,6 +71,8 @@ class LoadedModel:
         read: The file and those of its weights; empty for a model object.
         stale: Recorded shapes that were not true; `model` has them no more.
         tail: What onnxruntime cannot run, which is no part of `model`; None where it runs all of it.
+        place: Where in the file the model is a body, such as `If_0/then_branch`; empty for the file's own graph.
+        names: What nodes and weights are called in all graphs of the file, where the model is one of several.
     """
 
     model: ModelProto
@@ -84,6 +86,8 @@ class LoadedModel:
     read: tuple[Path, ...] = ()
     stale: tuple[StaleShape, ...] = ()
     tail: Tail | None = None
+    place: str = ""
+    names: frozenset[str] = frozenset()
 
     @property
     def sha256(self) -> str:
@@ -142,8 +146,9 @@ class LoadedModel:
 
     @property
     def title(self) -> str:
-        """The file's name, as messages quote it."""
-        return str(self.path) if self.path else "the model"
+        """The file's name, as messages quote it, and the place in it."""
+        file = str(self.path) if self.path else "the model"
+        return f"{file}: {self.place}" if self.place else file
 
 
 ModelSource = ModelProto | str | os.PathLike[str]

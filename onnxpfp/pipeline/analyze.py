@@ -9,6 +9,8 @@ from typing import Any
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto
 
+from onnxpfp.bodies.graphs import names_inside
+from onnxpfp.bodies.move import with_weights_in_bodies
 from onnxpfp.calibrate.runner import BATCH
 from onnxpfp.channels import Analysis, Patterns, build_channel_graph
 from onnxpfp.channels.constant_branches import inline_constant_if
@@ -187,7 +189,11 @@ def _in_other_words(analysis: Analysis, clock: Clock) -> ModelProto | None:
     """Write a model so that more of it can be told apart, or return None where it already is."""
     model, graph = analysis.source.model, analysis.graph
     with clock.phase("channels"):
-        return inline_constant_if(model, graph) or decouple_shuffles(model, graph, analysis.shapes)
+        return (
+            inline_constant_if(model, graph)
+            or decouple_shuffles(model, graph, analysis.shapes)
+            or with_weights_in_bodies(model)
+        )
 
 
 def _analysed(
@@ -202,7 +208,7 @@ def _analysed(
         source = source.with_shapes(shapes)
         constants = Constants.of(source.model)
     with clock.phase("channels"):
-        patterns = Patterns(options.include, options.exclude)
+        patterns = Patterns(options.include, options.exclude, source.names | names_inside(source.model), source.place)
         graph = build_channel_graph(
             source.model, shapes, constants, patterns, options.attention, source.tail.reasons if source.tail else {}
         )

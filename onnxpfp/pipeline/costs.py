@@ -86,11 +86,13 @@ class Quantity:
         title: What the report calls it.
         whole: Counts it in a model as it is.
         model: Makes it a function of the channels kept; asks for the biases that are added where these count.
+        per_run: Whether a body of If, Loop or Scan costs it every time that it runs.
     """
 
     title: str
     whole: Callable[[Analysis], int]
     model: Callable[[Analysis, Callable[[], Biases]], CostModel]
+    per_run: bool = False
 
 
 def _unrun(analysis: Analysis) -> Iterator[tuple[Ids, ...]]:
@@ -105,7 +107,7 @@ def _all_macs(analysis: Analysis) -> int:
 
 
 QUANTITIES: Mapping[str, Quantity] = {
-    "macs": Quantity("MACs", _all_macs, lambda analysis, _: mac_model(analysis)),
+    "macs": Quantity("MACs", _all_macs, lambda analysis, _: mac_model(analysis), per_run=True),
     "params": Quantity(
         "parameters",
         lambda analysis: count_params(analysis.source.whole),

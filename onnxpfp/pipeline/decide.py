@@ -28,7 +28,7 @@ from onnxpfp.pipeline.costs import QUANTITIES
 from onnxpfp.pipeline.plan import keep_of_plan
 from onnxpfp.score.scores import Scores
 
-__all__ = ["Decision", "Selector", "choose", "cost_of", "decide", "selector_of"]
+__all__ = ["Decision", "Selector", "choose", "cost_of", "decide", "least_cost", "selector_of", "single_cost"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -168,6 +168,18 @@ def _added_biases(context: RunContext, measured: Measured) -> Sequence[tuple[Ids
         others = (layer.consumer for layer in calibration.setup.problem.layers)
         linear = (*linear, *(consumer for consumer in others if consumer.node not in known))
     return new_biases(measured.analysis, linear)
+
+
+def least_cost(context: RunContext, measured: Measured) -> int:
+    """Return what the target counts of a model at its smallest widths."""
+    selector = selector_of(context, measured)
+    narrowest = [widths_of(*selector.allowed(number))[0] for number in range(len(selector.groups))]
+    return cost_of(context, measured).total(np.array(narrowest, np.int64))
+
+
+def single_cost(context: RunContext, measured: Measured) -> int:
+    """Return what the target counts of a model with one channel in every group, whatever options set widths."""
+    return cost_of(context, measured).total(np.ones(len(measured.analysis.graph.groups), np.int64))
 
 
 def choose(context: RunContext, measured: Measured) -> Decision:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,7 @@ class Plan:
             whose columns are scaled, and constants of local functions and of branches.
         groups: What was decided for each group, for people to read.
         attention: What went from an attention, "heads" or "width"; a replay takes the same.
+        bodies: Entries of the weights in bodies of If, Loop and Scan, by the body's place and the weight's name.
     """
 
     source_sha256: str
@@ -62,21 +63,28 @@ class Plan:
     groups: Sequence[Mapping[str, Any]] = ()
     attention: Unit = "heads"
     computed: Mapping[str, PlanEntry] = field(default_factory=dict[str, PlanEntry])
+    bodies: Mapping[str, Mapping[str, PlanEntry]] = field(default_factory=dict[str, Mapping[str, PlanEntry]])
 
     @property
     def entries(self) -> dict[str, PlanEntry]:
-        """All entries by name."""
+        """All entries of the main graph by name."""
         return {**self.initializers, **self.computed}
+
+    def of_body(self, place: str) -> Plan:
+        """Return what it says of one body."""
+        return replace(self, initializers=self.bodies.get(place, {}), computed={}, bodies={})
 
     def to_json(self) -> str:
         """Write the plan as JSON."""
+        bodies = {place: _to_json(entries) for place, entries in self.bodies.items()}
         document = {
             "format": FORMAT,
-            "version": VERSIONS[bool(self.computed)],
+            "version": VERSIONS[bool(self.computed or self.bodies)],
             "source_sha256": self.source_sha256,
             "attention": self.attention,
             "initializers": _to_json(self.initializers),
             **({"computed": _to_json(self.computed)} if self.computed else {}),
+            **({"bodies": bodies} if bodies else {}),
             "groups": list(self.groups),
         }
         return json.dumps(document, indent=1, allow_nan=False) + "\n"
@@ -99,8 +107,13 @@ class Plan:
                 {name: _entry(entry) for name, entry in section.items()}
                 for section in (fields["initializers"], fields.get("computed", {}))
             )
+            bodies = {
+                place: {name: _entry(entry) for name, entry in inner.items()}
+                for place, inner in fields.get("bodies", {}).items()
+            }
             unit: Unit = "width" if fields.get("attention") == "width" else "heads"
-            return cls(str(fields["source_sha256"]), entries, tuple(fields.get("groups", ())), unit, computed)
+            groups = tuple(fields.get("groups", ()))
+            return cls(str(fields["source_sha256"]), entries, groups, unit, computed, bodies)
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise PlanError(f"{path}: the plan is damaged: {error!r}") from error
 

@@ -6,17 +6,17 @@ labels: it is the divergence of `onnxpfp.verify.metrics`, 0 for the original, on
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from onnxpfp.allocation.cost import CostModel
-from onnxpfp.pipeline.calibration import Measured
-from onnxpfp.pipeline.candidate import build_candidate
 from onnxpfp.pipeline.context import RunContext
-from onnxpfp.pipeline.decide import choose
+from onnxpfp.pipeline.costs import mac_model
+from onnxpfp.pipeline.decide import Decision
 from onnxpfp.pipeline.group_trials import GroupTrial
+from onnxpfp.pipeline.network_steps import MeasuredPart, PrunedNetwork
 from onnxpfp.progress import Clock, Count
 from onnxpfp.verify.evaluator import Evaluator
 
@@ -41,12 +41,13 @@ class Point:
     macs: float
 
 
-def group_points(cost: CostModel, trials: Sequence[GroupTrial]) -> list[tuple[Point, ...]]:
+def group_points(cost: CostModel, trials: Sequence[GroupTrial], weight: float = 1.0) -> list[tuple[Point, ...]]:
     """Put what was measured of every group in terms of shares, the whole group first.
 
     Args:
         cost: MACs over the widths of all groups.
         trials: What was measured.
+        weight: Share of the network's MACs that the groups' part has.
     """
     sizes = np.array([trial.allowed[0] for trial in trials], np.int64)
     full = cost.total(sizes)
@@ -56,7 +57,8 @@ def group_points(cost: CostModel, trials: Sequence[GroupTrial]) -> list[tuple[Po
         for width, loss in zip(one.widths[::-1].tolist(), one.drifts[::-1], strict=True):
             kept = sizes.copy()
             kept[number] = width
-            points.append(Point(width / int(sizes[number]), loss, cost.total(kept) / full))
+            gone = weight * (full - cost.total(kept)) / full
+            points.append(Point(width / int(sizes[number]), loss, 1.0 - gone))
         curves.append(tuple(points))
     return curves
 
@@ -69,8 +71,8 @@ def shares_down_to(least: float) -> tuple[float, ...]:
 
 def network_points(
     context: RunContext,
-    measured: Measured,
-    cost: CostModel,
+    parts: Sequence[MeasuredPart],
+    prune: Callable[[RunContext], PrunedNetwork],
     evaluator: Evaluator,
     shares: Sequence[float],
     progress: Count,
@@ -79,24 +81,28 @@ def network_points(
 
     Args:
         context: How to prune.
-        measured: The network, and what was measured on it.
-        cost: MACs over the widths of all groups.
+        parts: The parts of the network, and what was measured on them.
+        prune: Prunes them to what a context asks for.
         evaluator: Measures the loss.
         shares: Shares of the MACs, descending; one that leaves the same channels as the one before is left out.
         progress: Told how many shares are done, of how many.
     """
-    graph, keep = measured.analysis.graph, measured.analysis.graph.keep_all()
+    costs = [mac_model(each.measured.analysis) for each in parts]
+    full = sum(each.full for each in parts)
     points = [Point(1.0, 0.0, 1.0)]
+    before = 1.0
     for number, share in enumerate(shares):
         progress(number, len(shares))
         # All of it is one phase to whoever waits for it, so nobody reads this clock.
-        towards = replace(context, options=replace(context.options, keep_macs=share), clock=Clock())
-        decision = choose(towards, measured)
-        if np.array_equal(decision.keep, keep):
-            continue
-        keep = decision.keep
-        candidate = build_candidate(towards, measured, decision)
-        kept = np.array([keep[group.channels].sum() for group in graph.groups], np.int64)
-        macs = cost.total(kept) / context.full
-        points.append(Point(macs, evaluator.loss(candidate.model), macs))
+        pruned = prune(replace(context, options=replace(context.options, keep_macs=share), clock=Clock()))
+        macs = sum(map(_macs_left, parts, costs, pruned.decisions)) / full
+        if macs < before:
+            points.append(Point(macs, evaluator.loss(pruned.whole.model), macs))
+        before = macs
     return tuple(points)
+
+
+def _macs_left(each: MeasuredPart, cost: CostModel, decision: Decision) -> float:
+    groups = each.measured.analysis.graph.groups
+    kept = np.array([decision.keep[group.channels].sum() for group in groups], np.int64)
+    return each.part.runs * cost.total(kept)

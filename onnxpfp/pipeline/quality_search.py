@@ -11,23 +11,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Self
 
-import numpy as np
-
 from onnxpfp.allocation.search import SearchResult, Trial, search
-from onnxpfp.allocation.widths import widths_of
-from onnxpfp.arrays import Ints
 from onnxpfp.data.samples import Samples
 from onnxpfp.errors import OptionError, TargetUnreachableError
 from onnxpfp.options import Options
-from onnxpfp.pipeline.calibration import Measured
-from onnxpfp.pipeline.candidate import Candidate
 from onnxpfp.pipeline.context import RunContext
-from onnxpfp.pipeline.costs import mac_model
-from onnxpfp.pipeline.decide import Decision, selector_of
+from onnxpfp.pipeline.network_steps import PrunedNetwork
 from onnxpfp.verify.drift import Drift
 from onnxpfp.verify.evaluator import Evaluator
 
-__all__ = ["QualityTarget", "least_share", "prune_to_quality", "quality_evaluator"]
+__all__ = ["QualityTarget", "prune_to_quality", "quality_evaluator"]
 
 _MISSING = {
     "drift": ("looks at float outputs, and the model has none", "--keep-macs F sets the size"),
@@ -87,32 +80,24 @@ def quality_evaluator(limit: QualityTarget, context: RunContext, held_out: Sampl
     return context.evaluator(held_out)
 
 
-def least_share(context: RunContext, measured: Measured) -> float:
-    """Return the smallest share of the MACs that can be reached."""
-    selector = selector_of(context, measured)
-    narrowest = [widths_of(*selector.allowed(number))[0] for number in range(len(selector.groups))]
-    return _share(context, measured, np.array(narrowest, np.int64))
-
-
-def _share(context: RunContext, measured: Measured, widths: Ints) -> float:
-    return mac_model(measured.analysis).total(widths) / context.full
-
-
 def prune_to_quality(
     limit: QualityTarget,
     context: RunContext,
-    measured: Measured,
     evaluator: Evaluator,
-    prune: Callable[[RunContext], tuple[Decision, Candidate]],
-) -> tuple[tuple[Decision, Candidate], SearchResult]:
+    prune: Callable[[RunContext], PrunedNetwork],
+    *,
+    least: float,
+    single: float,
+) -> tuple[PrunedNetwork, SearchResult]:
     """Prune as much as the limit allows.
 
     Args:
         limit: What is asked of the output.
         context: What else is asked for.
-        measured: The model, and what was measured on it.
         evaluator: Compares with the model as it was given.
         prune: Prunes to a share of the MACs.
+        least: The smallest share of the MACs that can be reached.
+        single: The share with one channel in every group.
 
     Returns:
         The smallest result within the limit, and how it was found.
@@ -121,21 +106,19 @@ def prune_to_quality(
         TargetUnreachableError: Nothing can be pruned within it.
     """
     # Only the best so far is kept: models may be large.
-    best: list[tuple[float, tuple[Decision, Candidate]]] = []
+    best: list[tuple[float, PrunedNetwork]] = []
 
     def measure(share: float) -> float:
         asked = replace(context.options, max_drift=None, min_agreement=None, keep_macs=share)
         trial = prune(replace(context, options=asked))
         with context.clock.phase("search") as progress:
-            value = limit.value(evaluator.drift(trial[1].model, progress))
+            value = limit.value(evaluator.drift(trial.whole.model, progress))
         if limit.holds(value) and not (best and best[0][0] < share):
             best[:] = [(share, trial)]
         return value
 
-    least = least_share(context, measured)
     search_result = search(measure, limit.holds, least)
     if search_result.share is None:
-        single = _share(context, measured, np.ones(len(measured.analysis.graph.groups), np.int64))
         raise _unreachable(limit, least, search_result.trials, single)
     return best[0][1], search_result
 

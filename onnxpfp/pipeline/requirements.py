@@ -13,7 +13,7 @@ from onnx import GraphProto, NodeProto
 from onnxpfp.channels import Analysis
 from onnxpfp.data.sources import SampleSource
 from onnxpfp.data.splits import CalibrationData, Split, least_to_split
-from onnxpfp.errors import CalibrationError, ModelError, OptionError, TargetUnreachableError
+from onnxpfp.errors import CalibrationError, ModelError, OptionError
 from onnxpfp.model.constants import all_graphs, stored_tensors, subgraphs, weight_names
 from onnxpfp.options import Options
 from onnxpfp.pipeline.analyze import CUSTOM_OPS_HINT
@@ -22,11 +22,10 @@ from onnxpfp.pipeline.footprint import staying_axes
 
 __all__ = [
     "PRUNABILITY_HOLDS_OUT",
+    "blame_missing_ops",
     "holding_out",
     "require_data",
     "require_data_for_prunability",
-    "require_groups",
-    "require_groups_for_prunability",
     "require_split",
     "why_nothing",
 ]
@@ -104,22 +103,6 @@ def require_split(data: CalibrationData, holding_out: str) -> Split:
     return data.split
 
 
-def require_groups(analysis: Analysis, options: Options) -> None:
-    """Make sure that something can be pruned.
-
-    Raises:
-        TargetUnreachableError: Nothing can; the most frequent reasons are named first.
-        ModelError: Nothing can before ops that onnxruntime lacks.
-    """
-    if analysis.graph.groups:
-        return
-    hint = "--exclude and --include leave nothing" if options.exclude or options.include else ""
-    why = why_nothing(analysis)
-    if not hint:
-        _blame_missing_ops(analysis, f": {why}")
-    raise TargetUnreachableError(f"{analysis.source.title}: nothing in it can be pruned: {why}", hint=hint)
-
-
 def why_nothing(analysis: Analysis) -> str:
     """Say why a model without groups has none; the most frequent reasons come first.
 
@@ -148,7 +131,7 @@ def _holds_matrix(node: NodeProto) -> bool:
     return any(_stores_matrix(graph) or any(map(_holds_matrix, graph.node)) for graph in subgraphs(node))
 
 
-def _blame_missing_ops(analysis: Analysis, why: str = "") -> None:
+def blame_missing_ops(analysis: Analysis, why: str = "") -> None:
     """Raise where a part of a model without groups is not run.
 
     Raises:
@@ -159,18 +142,4 @@ def _blame_missing_ops(analysis: Analysis, why: str = "") -> None:
         raise ModelError(
             f"{analysis.source.title}: {tail.refusal}, and nothing before {tail.titles} can be pruned{why}",
             hint=CUSTOM_OPS_HINT,
-        )
-
-
-def require_groups_for_prunability(analysis: Analysis) -> None:
-    """Make sure that there is something to measure.
-
-    Raises:
-        TargetUnreachableError: Nothing can be pruned.
-        ModelError: Nothing can before ops that onnxruntime lacks.
-    """
-    if not analysis.graph.groups:
-        _blame_missing_ops(analysis)
-        raise TargetUnreachableError(
-            f"{analysis.source.title}: nothing in it can be pruned", hint="`onnxpfp inspect` says why"
         )

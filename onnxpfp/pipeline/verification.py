@@ -10,9 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from onnxpfp.arrays import Keep
-from onnxpfp.channels import Analysis
-from onnxpfp.channels.macs import count_macs, count_params
+from onnxpfp.channels.macs import count_macs, count_stored
 from onnxpfp.data.samples import Feed
 from onnxpfp.errors import ModelError, VerificationError
 from onnxpfp.model.draws import without_record
@@ -23,6 +21,7 @@ from onnxpfp.model.shapes import concrete_shapes
 from onnxpfp.pipeline.calibration import Measured
 from onnxpfp.pipeline.candidate import Candidate
 from onnxpfp.pipeline.context import RunContext
+from onnxpfp.pipeline.network_steps import MeasuredPart, PrunedNetwork, WrittenNetwork
 from onnxpfp.progress import Count
 from onnxpfp.rewrite.apply import what_stays
 from onnxpfp.runtime.external_data import size_of
@@ -32,7 +31,7 @@ from onnxpfp.verify.equivalence import Equivalence, check_equivalence, tolerance
 from onnxpfp.verify.evaluator import Evaluator
 from onnxpfp.verify.growth import growth
 
-__all__ = ["Size", "Verification", "verify"]
+__all__ = ["BodyVerification", "Size", "Verification", "verify"]
 
 ORACLE_RUNS = 2
 LARGEST_TRIAL = 1 << 20
@@ -55,11 +54,27 @@ class Size:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class BodyVerification:
+    """The result of comparing a pruned body with the original, fed what the original network feeds it.
+
+    Attributes:
+        oracle: The pruned body against the masked original.
+        before: Multiply-adds of the original in one run.
+        after: Those of the pruned one.
+    """
+
+    oracle: Equivalence
+    before: int
+    after: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Verification:
     """The result of comparing the pruned model with the original.
 
     Attributes:
         oracle: The pruned model against the masked original.
+        bodies: The same of every body.
         drift: The pruned model against the original; None without data.
         before: Size of the original.
         after: Size of the pruned model, measured anew.
@@ -68,6 +83,7 @@ class Verification:
     """
 
     oracle: Equivalence
+    bodies: tuple[BodyVerification, ...]
     drift: Drift | None
     before: Size
     after: Size
@@ -76,65 +92,82 @@ class Verification:
 
 
 def verify(
-    context: RunContext,
-    measured: Measured,
-    candidate: Candidate,
-    written: ModelProto,
+    parts: Sequence[MeasuredPart],
+    pruned: PrunedNetwork,
+    written: WrittenNetwork,
     evaluator: Evaluator | None,
     *,
-    cleared: Keep,
     unchanged: bool,
     progress: Count,
 ) -> Verification:
     """Check, run and compare the pruned model.
 
     Args:
-        context: The original, the samples, and where to run.
-        measured: The original without the channels that cost nothing.
-        candidate: The pruned model, whose parameters and MACs are counted as the original's are: weights that the graph
+        parts: The parts of the original, without the channels that cost nothing.
+        pruned: The pruned model, whose parameters and MACs are counted as the original's are: weights that the graph
             computes are stored.
         written: The same as it will be written.
         evaluator: Compares with the original; None without data.
-        cleared: Whether each channel of the original stayed when those that cost nothing went.
         unchanged: Whether nothing was removed.
         progress: Told how many samples the drift is measured on so far, of how many.
 
     Raises:
         VerificationError: The pruned model is not what it must be.
     """
+    allowed = [tolerance(each.measured.analysis.model, each.measured.analysis.shapes) for each in parts]
+    main, source = parts[0], parts[0].part.context.whole.source
+    if source.tail is not None:
+        check(source.whole, source.completed(written.whole))
+    oracles = [_oracle(main, pruned.whole, written.whole, max(allowed))]
+    oracles += map(_oracle, parts[1:], pruned.candidates[1:], written.parts[1:], allowed[1:])
+    refused = [_check_rewriting(each) for each in parts]
+    macs = [_macs(each, None if unchanged else one) for each, one in zip(parts, pruned.candidates, strict=True)]
+    samples = main.part.context.data.samples.fixed_batch or 1
+    before, after = (
+        round(sum(each.part.runs * one[side] for each, one in zip(parts, macs, strict=True))) // samples
+        for side in (0, 1)
+    )
+    size = Size(count_stored(source.whole), before, source.size_bytes)
+    smaller, stored = size, source.completed(written.whole)
+    if not unchanged:
+        params = count_stored(source.completed(pruned.whole.model))
+        smaller = Size(params, after, size_of(without_record(stored)))
+    drift = None if evaluator is None else evaluator.drift(written.whole, progress)
+    larger = growth(source, stored) if smaller.bytes > size.bytes else ""
+    bodies = tuple(BodyVerification(oracle, *counts) for oracle, counts in zip(oracles[1:], macs[1:], strict=True))
+    return Verification(oracles[0], bodies, drift, size, smaller, larger, refused[0])
+
+
+def _oracle(measured_part: MeasuredPart, candidate: Candidate, written: ModelProto, allowed: float) -> Equivalence:
+    """Check a part, and hold it against its masked original."""
+    context, measured = measured_part.part.context, measured_part.measured
     analysis, samples = measured.analysis, context.data.samples
     feed = next(samples.batches(1))
-    source = analysis.source
     check(analysis.model, written, context.whole.source.rewritten_from or analysis.model)
-    if source.tail is not None:
-        check(source.whole, source.completed(written))
-    refused = _check_rewriting(context, analysis, feed, cleared)
-    oracle = check_equivalence(
+    return check_equivalence(
         candidate.mask,
         written,
         _feeds(context, measured),
-        allowed=tolerance(analysis.model, analysis.shapes),
+        allowed=allowed,
         trials=_other_sizes(analysis.model, feed, samples.axes),
         kept=partial(what_stays, analysis.graph, candidate.keep),
         providers=context.requests,
         threads=context.options.threads,
     )
-    per_run = samples.fixed_batch or 1
-    macs = count_macs(context.whole.model, context.whole.shapes, per_run)
-    before = Size(count_params(context.whole.source.whole), macs, source.size_bytes)
-    if unchanged:
-        after = before
-    else:
-        shapes = concrete_shapes(candidate.model, analysis.shapes.inputs, feed)
-        params = count_params(source.completed(candidate.model))
-        stored = without_record(source.completed(written))
-        after = Size(params, count_macs(candidate.model, shapes, per_run), size_of(stored))
-    drift = None if evaluator is None else evaluator.drift(written, progress)
-    larger = growth(context.whole.source, source.completed(written)) if after.bytes > before.bytes else ""
-    return Verification(oracle, drift, before, after, larger, refused)
 
 
-def _check_rewriting(context: RunContext, analysis: Analysis, feed: Feed, cleared: Keep) -> str:
+def _macs(measured_part: MeasuredPart, candidate: Candidate | None) -> tuple[int, int]:
+    """Count the multiply-adds of a part in one run, before and after; there is no candidate where nothing went."""
+    context = measured_part.part.context
+    before = count_macs(context.whole.model, context.whole.shapes)
+    if candidate is None:
+        return before, before
+    feed = next(context.data.samples.batches(1))
+    shapes = concrete_shapes(candidate.model, context.whole.shapes.inputs, feed)
+    return before, count_macs(candidate.model, shapes)
+
+
+def _check_rewriting(measured_part: MeasuredPart) -> str:
     """Make sure that the model that was pruned computes what the given one does, where it is written in other words.
 
     Bodies of local functions stand in their places there, weights are folded, shuffles are permutations. Where
@@ -147,6 +180,7 @@ def _check_rewriting(context: RunContext, analysis: Analysis, feed: Feed, cleare
     Raises:
         VerificationError: They do not.
     """
+    context, analysis = measured_part.part.context, measured_part.measured.analysis
     given = analysis.source.rewritten_from
     if given is None:
         return ""
@@ -162,11 +196,11 @@ def _check_rewriting(context: RunContext, analysis: Analysis, feed: Feed, cleare
         check_equivalence(
             given,
             analysis.model,
-            [feed],
+            [next(context.data.samples.batches(1))],
             allowed=allowed,
             providers=context.requests,
             threads=context.options.threads,
-            kept=partial(what_stays, context.whole.graph, cleared),
+            kept=partial(what_stays, context.whole.graph, measured_part.lossless.keep),
         )
     except VerificationError as error:
         raise VerificationError(

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import platform
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 
 import onnxpfp
 from onnxpfp.allocation.search import SearchResult
 from onnxpfp.allocation.select import Selection
+from onnxpfp.channels.types import Fixed
+from onnxpfp.lossless import Removal
 from onnxpfp.pipeline.calibration import Calibration, DataCalibration
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.decide import Decision
 from onnxpfp.pipeline.footprint import reachable_params, staying_axes
 from onnxpfp.pipeline.lossless_step import LosslessStep
+from onnxpfp.pipeline.network_steps import MeasuredPart
+from onnxpfp.pipeline.parts import Network, NetworkPart
 from onnxpfp.pipeline.verification import Verification
 from onnxpfp.refit.means import Compensation
 from onnxpfp.report.draws import draws_notes
-from onnxpfp.report.pruning import GroupReport, Report
+from onnxpfp.report.pruning import BodyReport, GroupReport, Report
 from onnxpfp.score.pfp import K
 
 __all__ = ["Outcome", "build_report"]
@@ -25,15 +30,37 @@ __all__ = ["Outcome", "build_report"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Outcome:
-    """The results of the pipeline's stages, in their order."""
+    """The results of the pipeline's stages for one part of the network, in their order.
 
-    context: RunContext
-    calibration: Calibration
+    Attributes:
+        measured_part: The part, and what was measured on it.
+        decision: What stays, in terms of the part as it was.
+        compensation: What was done about the channels that go.
+    """
+
+    measured_part: MeasuredPart
     decision: Decision
-    lossless: LosslessStep
     compensation: Compensation | None
-    verified: Verification
-    search_result: SearchResult | None
+
+    @property
+    def part(self) -> NetworkPart:
+        """The part."""
+        return self.measured_part.part
+
+    @property
+    def context(self) -> RunContext:
+        """What its stages share."""
+        return self.part.context
+
+    @property
+    def calibration(self) -> Calibration:
+        """Its scores."""
+        return self.measured_part.measured.calibration
+
+    @property
+    def lossless(self) -> LosslessStep:
+        """What went from it for free."""
+        return self.measured_part.lossless
 
     @property
     def samples(self) -> int:
@@ -45,46 +72,88 @@ class Outcome:
         """Samples that the size formula asks for."""
         return self.calibration.required if isinstance(self.calibration, DataCalibration) else 0
 
+    def named(self, name: str) -> str:
+        """Return the name of what is in this part, as a report calls it: behind the place of its body."""
+        return self.part.analyzed.named(name)
 
-def build_report(outcome: Outcome) -> Report:
-    """Build the report."""
-    context, options = outcome.context, outcome.context.options
+
+def build_report(
+    network: Network, outcomes: Sequence[Outcome], verified: Verification, search_result: SearchResult | None
+) -> Report:
+    """Build the report.
+
+    Args:
+        network: The parts, and the bodies that stay.
+        outcomes: The results of every part; the first is the main graph.
+        verified: The comparison with the original.
+        search_result: The trials of a target of quality.
+    """
+    # Where all weights lie in bodies, nothing was scored in the main graph.
+    first = next((each for each in outcomes if each.part.prunable), outcomes[0])
+    context, options = outcomes[0].context, outcomes[0].context.options
     quantity, share = options.target
     if context.plan is not None:
         method, target = "plan", {}
     else:
-        method = outcome.calibration.scores.method
+        method = first.calibration.scores.method
         asked = {"max_drift": options.max_drift, "min_agreement": options.min_agreement}
         target = {name: value for name, value in asked.items() if value is not None} or {quantity: share}
-    reached, total = reachable_params(context.whole)
-    compensation = outcome.compensation
+    reachable = [reachable_params(outcome.context.whole) for outcome in outcomes]
+    compensations = [(each, each.compensation) for each in outcomes if each.compensation]
     return Report(
-        before=outcome.verified.before,
-        after=outcome.verified.after,
+        before=verified.before,
+        after=verified.after,
         inputs=context.whole.shapes.inputs,
         target=target,
-        trials=outcome.search_result.trials if outcome.search_result else (),
-        reachable=reached / max(total, 1),
+        trials=search_result.trials if search_result else (),
+        reachable=sum(reached for reached, _ in reachable) / max(sum(total for _, total in reachable), 1),
         method=method,
         allocation=context.allocation,
         compensation=context.compensation,
         steps=options.steps,
         attention=options.attention,
-        samples=outcome.samples,
-        samples_wanted=outcome.samples_wanted,
-        groups=_groups(outcome),
-        removed=outcome.lossless.removed,
-        skipped=staying_axes(context.whole),
-        oracle=outcome.verified.oracle,
-        drift=outcome.verified.drift,
-        refits=compensation.refits if compensation else (),
-        compensated=compensation.folded if compensation else (),
-        uncompensated=compensation.left if compensation else (),
+        samples=first.samples,
+        samples_wanted=first.samples_wanted,
+        groups=tuple(group for outcome in outcomes for group in _groups(outcome)),
+        removed=tuple(removal for outcome in outcomes for removal in _removed(outcome)),
+        skipped=tuple(fixed for outcome in outcomes for fixed in _skipped(outcome)),
+        bodies=_bodies(network, outcomes, verified),
+        oracle=verified.oracle,
+        drift=verified.drift,
+        refits=tuple(replace(r, name=each.named(r.name)) for each, made in compensations for r in made.refits),
+        compensated=tuple(each.named(name) for each, made in compensations for name in made.folded),
+        uncompensated=tuple((each.named(name), why) for each, made in compensations for name, why in made.left),
         providers=context.providers,
         seconds=dict(context.clock.seconds),
         versions=_versions(),
-        notes=tuple(_notes(outcome)),
+        notes=tuple(dict.fromkeys(_notes(outcomes, first, verified))),
     )
+
+
+def _removed(outcome: Outcome) -> Iterator[Removal]:
+    return (replace(removal, group=outcome.named(removal.group)) for removal in outcome.lossless.removed)
+
+
+def _skipped(outcome: Outcome) -> Iterator[Fixed]:
+    return (replace(f, tensor=outcome.named(f.tensor)) for f in staying_axes(outcome.context.whole))
+
+
+def _bodies(network: Network, outcomes: Sequence[Outcome], verified: Verification) -> tuple[BodyReport, ...]:
+    """Tell of every body how often it runs, how large it was and is, and how near the masked original it is."""
+    reports = [
+        BodyReport(
+            place=outcome.part.place,
+            runs=outcome.part.runs,
+            macs_before=checked.before,
+            macs_after=checked.after,
+            samples=len(outcome.context.data.samples),
+            oracle=checked.oracle,
+            reason=outcome.part.stays,
+        )
+        for outcome, checked in zip(outcomes[1:], verified.bodies, strict=True)
+    ]
+    left = [BodyReport(body.place, None, None, None, 0, None, body.reason) for body in network.left]
+    return (*reports, *left)
 
 
 def _assumption(outcome: Outcome) -> str:
@@ -108,7 +177,7 @@ def _groups(outcome: Outcome) -> tuple[GroupReport, ...]:
         kept = int(outcome.decision.keep[group.channels].sum())
         reports.append(
             GroupReport(
-                name=group.name,
+                name=outcome.named(group.name),
                 channels=int(group.channels.size),
                 kept=kept,
                 sensitivity_sum=float(sensitivity[group.channels].sum()),
@@ -134,13 +203,14 @@ def _selected(chosen: Selection) -> str:
     return f"{chosen.variant}, by energy" if chosen.tie_broken else chosen.variant
 
 
-def _notes(outcome: Outcome) -> list[str]:
-    context, options = outcome.context, outcome.context.options
-    selections = [selection for selection in outcome.decision.selections if selection is not None]
+def _notes(outcomes: Sequence[Outcome], outcome: Outcome, verified: Verification) -> list[str]:
+    """List what the user should know: of the run, of all parts, and of the first that was scored."""
+    context, options = outcomes[0].context, outcomes[0].context.options
+    selections = [s for each in outcomes for s in each.decision.selections if s is not None]
     notes = [*context.whole.source.notes]
-    if outcome.verified.refused:
+    if verified.refused:
         notes.append(
-            f"onnxruntime cannot load the file as it was given: {outcome.verified.refused}. What was measured and "
+            f"onnxruntime cannot load the file as it was given: {verified.refused}. What was measured and "
             "pruned is the same network in a form that it loads: nodes sorted, functions inlined, wrong records dropped"
         )
     if not isinstance(outcome.calibration, DataCalibration) and context.plan is None:
@@ -154,7 +224,7 @@ def _notes(outcome: Outcome) -> list[str]:
             "RANDOM data: the sensitivities and the drift are those of noise, not of your inputs. Use "
             "this to try things out, never for a model that ships"
         )
-    drift = outcome.verified.drift
+    drift = verified.drift
     if drift is not None and drift.lost:
         notes.append(
             f"the pruned model gives infinity or NaN in the place of {drift.lost:,} numbers of the original's outputs: "
@@ -173,18 +243,19 @@ def _notes(outcome: Outcome) -> list[str]:
             f"the bound of {len(vacuous)} of {cut} cut groups is vacuous (eps >= 1) at this target: it promises "
             f"nothing{ranked}"
         )
-    if outcome.verified.oracle.blank:
+    if verified.oracle.blank:
         notes.append(
             "the original gives nothing but zeros on these inputs, so the comparison shows nothing: give other data"
         )
-    if outcome.verified.growth:
-        grown = outcome.verified.after.bytes - outcome.verified.before.bytes
-        notes.append(f"the pruned file is larger than the original, by {grown:,} bytes: {outcome.verified.growth}")
+    if verified.growth:
+        grown = verified.after.bytes - verified.before.bytes
+        notes.append(f"the pruned file is larger than the original, by {grown:,} bytes: {verified.growth}")
     if context.plan is not None and outcome.samples == 0:
         notes.append("replayed without data: no means were folded into biases; give --calib-data for that")
     forced = [
-        group.name
-        for group, chosen in zip(context.whole.graph.groups, outcome.decision.selections, strict=False)
+        each.named(group.name)
+        for each in outcomes
+        for group, chosen in zip(each.context.whole.graph.groups, each.decision.selections, strict=False)
         if chosen is not None and chosen.requested != options.select
     ]
     if forced and options.select in {"sampled", "mixed"}:

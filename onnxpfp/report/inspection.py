@@ -12,7 +12,7 @@ from onnxpfp.report.formats import plain
 from onnxpfp.report.page import ATTENTION, Column, Element, Facts, Heading, Line, Table, Title, number, sizes
 from onnxpfp.report.reasons import example
 
-__all__ = ["InspectedGroup", "Inspection", "NodeName", "Stay"]
+__all__ = ["InspectedBody", "InspectedGroup", "Inspection", "NodeName", "Stay"]
 
 FORMAT = "onnxpfp-inspection"
 VERSION = 1
@@ -69,6 +69,23 @@ class Stay:
 
 
 @dataclass(frozen=True, slots=True)
+class InspectedBody:
+    """One body of If, Loop or Scan.
+
+    Attributes:
+        place: The node that carries it, and the attribute: `If_0/then_branch`.
+        runs: How often it runs in one run of the model on made-up inputs; a branch counts half. None where it stays.
+        macs: Multiply-adds of one run of it.
+        reason: Why all of it stays; empty where its channels are found.
+    """
+
+    place: str
+    runs: float | None
+    macs: int | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Inspection:
     """The inspection of a model before it is pruned.
 
@@ -83,6 +100,7 @@ class Inspection:
         reachable: What of it lies in at least one channel that can go.
         groups: The groups of channels, the most expensive first: by share of parameters plus share of MACs.
         stays: What stays and why, in the same order.
+        bodies: Bodies of If, Loop and Scan in which something multiplies; names in one stand behind its place.
         notes: What the user should know about the file.
         nothing: Why there are no groups; empty where there are some.
     """
@@ -97,6 +115,7 @@ class Inspection:
     reachable: Footprint
     groups: tuple[InspectedGroup, ...]
     stays: tuple[Stay, ...]
+    bodies: tuple[InspectedBody, ...]
     notes: tuple[str, ...] = ()
     nothing: str = ""
 
@@ -124,8 +143,12 @@ class Inspection:
             yield Heading("Groups of channels")
             yield _groups_table(self.groups, named=2 if wide else 1)
         else:
-            why = "what stays and why is listed below" if self.stays else self.nothing
+            listed = self.stays or self.bodies
+            why = "what stays and why is listed below" if listed else self.nothing
             yield Line(f"\nNothing in it can be pruned: {why}.")
+        if self.bodies:
+            yield Heading("Bodies of If, Loop and Scan")
+            yield _bodies_table(self.bodies)
         if self.stays:
             yield Heading("What stays, and why")
             yield _stays_table(self.stays)
@@ -150,6 +173,16 @@ def _groups_table(groups: Sequence[InspectedGroup], *, named: int) -> Table:
         )
     columns = (Column("group"), *map(number, ("channels", "params", "MACs")), Column("read by"))
     return Table(columns, rows, of="groups")
+
+
+def _bodies_table(bodies: Sequence[InspectedBody]) -> Table:
+    rows = [
+        (body.place, f"{body.runs:.3g}", _short(body.macs), "")
+        if body.runs is not None and body.macs is not None
+        else (body.place, "-", "-", body.reason)
+        for body in bodies
+    ]
+    return Table((Column("body"), *map(number, ("runs", "MACs")), Column("why it stays")), rows, of="bodies")
 
 
 def _stays_table(stays: Sequence[Stay]) -> Table:

@@ -22,7 +22,7 @@ from onnxpfp.report.reasons import by_kind, example, kind
 from onnxpfp.verify.drift import Drift
 from onnxpfp.verify.equivalence import Equivalence
 
-__all__ = ["GroupReport", "Report"]
+__all__ = ["BodyReport", "GroupReport", "Report"]
 
 ROWS = 20
 """Most groups that are shown unless all are asked for."""
@@ -75,6 +75,29 @@ class GroupReport:
 
 
 @dataclass(frozen=True, slots=True)
+class BodyReport:
+    """One body of If, Loop or Scan.
+
+    Attributes:
+        place: The node that carries it, and the attribute: `If_0/then_branch`.
+        runs: How often it runs in one run of the network, on average over the samples; None where it was not looked at.
+        macs_before: Multiply-adds of one run of it.
+        macs_after: The same of the pruned one.
+        samples: Runs of it that its channels were chosen and checked by.
+        oracle: The pruned body against the masked original.
+        reason: Why it stays as it is; empty where something of it may go.
+    """
+
+    place: str
+    runs: float | None
+    macs_before: int | None
+    macs_after: int | None
+    samples: int
+    oracle: Equivalence | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """Everything that is known about one pruning.
 
@@ -96,6 +119,7 @@ class Report:
         groups: Decisions by group.
         removed: Channels that went before, for they cost nothing.
         skipped: Axes of weights that stay, with the reason.
+        bodies: Bodies of If, Loop and Scan in which something multiplies; names in one stand behind its place.
         oracle: The pruned model against the masked original.
         drift: The pruned model against the original; None without data.
         refits: What the refit of each linear op brought on samples kept out of the fit, front to back.
@@ -103,13 +127,13 @@ class Report:
         uncompensated: Consumers without that, with the reason.
         providers: Where onnxruntime really ran.
         seconds: Time by phase, in the order in which they began; no second counts twice. load: model and data are
-            read, and onnxruntime opens the model. shapes: of all tensors. channels: the label analysis. lossless:
-            channels that cost nothing are found and taken out. calibration: the sensitivities are measured, and the
-            Gram matrices of what the linear ops read where widths or channels are chosen by them. ranking: scores are
-            made of all that. curves: the drift of the output is measured with every group narrowed
-            alone. allocation: widths and channels are chosen. compensation: linear ops are refitted, or means folded
-            into biases. rewrite: weights and numbers are cut. search: the trials of a target of quality are measured.
-            verification: the checker, the oracle and the drift.
+            read, and onnxruntime opens the model. shapes: of all tensors. channels: the label analysis. bodies:
+            what bodies of If, Loop and Scan are fed is noted. lossless: channels that cost nothing are found and
+            taken out. calibration: the sensitivities are measured, and the Gram matrices of what the linear ops read
+            where widths or channels are chosen by them. ranking: scores are made of all that. curves: the drift of the
+            output is measured with every group narrowed alone. allocation: widths and channels are chosen.
+            compensation: linear ops are refitted, or means folded into biases. rewrite: weights and numbers are cut.
+            search: the trials of a target of quality are measured. verification: the checker, the oracle and the drift.
         versions: Of this program and its libraries.
         notes: What the user should know.
     """
@@ -130,6 +154,7 @@ class Report:
     groups: tuple[GroupReport, ...]
     removed: tuple[Removal, ...]
     skipped: tuple[Fixed, ...]
+    bodies: tuple[BodyReport, ...]
     oracle: Equivalence
     drift: Drift | None
     refits: tuple[Record, ...]
@@ -154,6 +179,9 @@ class Report:
             yield _groups_table(self.groups)
             if any(group.selection not in _UNSCORED for group in self.groups):
                 yield Line(f"eps: bound on each consumer's relative error. {self.groups[0].assumption}")
+        if self.bodies:
+            yield Heading("Bodies of If, Loop and Scan")
+            yield _bodies_table(self.bodies)
         if self.skipped:
             yield Heading("What stays, and why")
             yield _untouched_table(self.skipped)
@@ -283,6 +311,23 @@ def _groups_table(groups: Sequence[GroupReport]) -> Table:
     titles = ("kept", "sum s", "eps\ndet.", "eps\nsampled", "eps\nmixed")
     columns = (Column("group"), *map(number, titles), Column("selection", wraps=False))
     return Table(columns, rows, of="groups", most=ROWS, flag="-v")
+
+
+def _bodies_table(bodies: Sequence[BodyReport]) -> Table:
+    rows: list[tuple[str, ...]] = []
+    for body in bodies:
+        if body.macs_before is None or body.macs_after is None or body.runs is None or body.oracle is None:
+            rows.append((body.place, "-", "-", "-", f"stays: {body.reason}"))
+            continue
+        macs = f"{body.macs_before:,}", f"{body.macs_after:,}"
+        verified = f"largest difference {_number(body.oracle.error)}, {body.oracle.tolerance:.0e} allowed"
+        rows.append((body.place, f"{body.runs:.3g}", *macs, f"stays: {body.reason}" if body.reason else verified))
+    columns = (
+        Column("body"),
+        *map(number, ("runs", "MACs\nbefore", "MACs\nafter")),
+        Column("masked original == pruned"),
+    )
+    return Table(columns, rows, of="bodies", most=ROWS, flag="-v")
 
 
 def _number(value: float) -> str:

@@ -28,7 +28,7 @@ class ReusedOutputs:
     session: Session
     outputs: Sequence[str]
     _held: dict[str, NDArray[Any]] = field(default_factory=dict[str, NDArray[Any]])
-    _fed: dict[str, tuple[int, ...]] = field(default_factory=dict[str, tuple[int, ...]])
+    _fed: dict[str, object] = field(default_factory=dict[str, object])
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Run once; what came out of the run before is overwritten.
@@ -36,15 +36,20 @@ class ReusedOutputs:
         Raises:
             ModelError: As in `Session.run`.
         """
-        shapes = {name: array.shape for name, array in feeds.items()}
+        lengths = {name: _what_sets_lengths(array) for name, array in feeds.items()}
         # onnxruntime binds no text.
-        if shapes == self._fed and not any(array.dtype.hasobject for array in feeds.values()):
+        if lengths == self._fed and not any(array.dtype.hasobject for array in feeds.values()):
             return self.session.run_into(feeds, self._held)
         outputs = self.session.run(feeds)
         if not self._fed:
-            self._fed = shapes
+            self._fed = lengths
             self._held = {name: outputs[name] for name in self.outputs if _is_plain(outputs[name])}
         return outputs
+
+
+def _what_sets_lengths(array: NDArray[Any]) -> object:
+    """Return what the lengths of outputs may depend on: a shape, and a number where it is just one, such as a step."""
+    return (array.shape, array.item()) if array.size == 1 and array.dtype.kind in "iub" else array.shape
 
 
 def _is_plain(array: NDArray[Any]) -> bool:

@@ -402,7 +402,8 @@ def _bind_inputs(binding: Any, feeds: Mapping[str, Any]) -> None:
     """Bind arrays and what is a tensor of onnxruntime already."""
     for name, value in feeds.items():
         if isinstance(value, np.ndarray):
-            binding.bind_cpu_input(name, np.ascontiguousarray(cast("NDArray[Any]", value)))
+            # Not ascontiguousarray, which gives a number without axes one.
+            binding.bind_cpu_input(name, np.asarray(cast("NDArray[Any]", value), order="C"))
         else:
             binding.bind_ortvalue_input(name, value)
 

@@ -233,6 +233,7 @@ def test_the_json_form_stays_as_it_is() -> None:
                 "stuck": {"params": 80, "macs": 80},
             },
         ],
+        "bodies": [],
         "notes": [],
         "nothing": "",
     }

@@ -41,6 +41,7 @@ def _found(groups: int = 1, stays: int = 1) -> Inspection:
         reachable=Footprint(987_000, 0),
         groups=(group,) * groups,
         stays=(Stay("Conv slides over it", (fixed, fixed), Footprint(640, 0), Footprint(99, 0)),) * stays,
+        bodies=(),
     )
 
 

@@ -49,6 +49,7 @@ def _report(groups: int = 1) -> Report:
             Fixed("w1", 1, 1, "Conv 'deep' has one input channel in a group"),
             Fixed("w2", 1, 1, "Conv 'other' has one input channel in a group"),
         ),
+        bodies=(),
         oracle=Equivalence(3e-7, 1e-4, 2, blank=False),
         drift=Drift(0.125, None, 0.953, 64, held_out=True),
         refits=(

@@ -10,9 +10,9 @@ import pytest
 from onnx import ModelProto
 
 import onnxpfp
-from onnxpfp.api import prune as api
 from onnxpfp.channels import Analysis
 from onnxpfp.linear.ops import LinearOp
+from onnxpfp.pipeline import network_steps
 from onnxpfp.pipeline.decide import Decision
 from onnxpfp.score.scores import Scores
 
@@ -43,7 +43,7 @@ class Watched:
 def watch(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[onnxpfp.Result, Watched]]:
     """Prune, and keep what the stages handed on."""
     seen: list[Watched] = []
-    narrowed = api.prune_in_steps
+    narrowed = network_steps.prune_in_steps
 
     def call(context: Any, first: Any) -> Any:
         found = narrowed(context, first)
@@ -51,7 +51,7 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[onnxpfp.Result
         seen.append(Watched(measured.analysis, measured.ops, measured.calibration.scores, decision))
         return found
 
-    monkeypatch.setattr(api, "prune_in_steps", call)
+    monkeypatch.setattr(network_steps, "prune_in_steps", call)
 
     def prune(model: ModelProto, **options: Any) -> tuple[onnxpfp.Result, Watched]:
         return onnxpfp.prune(model, **options), seen.pop()

@@ -118,3 +118,20 @@ def test_a_broken_model_is_not_blamed_on_the_provider() -> None:
     broken = model_of([helper.make_node("NoSuchOp", ["x"], ["y"])], {"x": (1,)}, ["y"])
     with pytest.raises(ModelError, match="cannot load the model"):
         open_session(broken, "trt")
+
+
+@pytest.mark.parametrize("value", [np.array(3, np.int64), np.array([3], np.int64), np.arange(6)[::2]])
+def test_inputs_have_the_same_axes_wherever_outputs_lie(value: np.ndarray) -> None:
+    """A number without axes stays one, and what is not contiguous is fed right."""
+    rank = value.ndim
+    graph = helper.make_graph(
+        [helper.make_node("Identity", ["n"], ["m"]), helper.make_node("Shape", ["n"], ["s"])],
+        "scalar",
+        [helper.make_tensor_value_info("n", onnx.TensorProto.INT64, [None] * rank)],
+        [onnx.ValueInfoProto(name="m"), onnx.ValueInfoProto(name="s")],
+    )
+    session = open_session(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8))
+    wanted = session.run({"n": value})
+    found = session.run_into({"n": value}, {"s": np.zeros(rank, np.int64)})
+    assert found["m"].shape == wanted["m"].shape == value.shape
+    assert (found["m"] == value).all()

@@ -33,7 +33,7 @@ def _draw(info: ValueInfoProto, rng: np.random.Generator) -> TensorProto:
     return numpy_helper.from_array(np.asarray(array), info.name)
 
 
-def _fill(graph: GraphProto, seed: int) -> None:
+def fill(graph: GraphProto, seed: int) -> None:
     """Turn declared tensors that no node computes into initializers of random numbers."""
     rng = np.random.default_rng(seed)
     made = {name for node in graph.node for name in node.output}
@@ -69,7 +69,7 @@ def _type_outputs_by_running(model: ModelProto) -> None:
 def build(text: str, *, opset: int = 17, seed: int = 0, ir: int | None = None) -> ModelProto:
     """Parse a graph and fill in its weights and output types."""
     graph = parser.parse_graph(text)
-    _fill(graph, seed)
+    fill(graph, seed)
     domains = {node.domain for node in graph.node} - {"", "ai.onnx"}
     opsets = [helper.make_opsetid("", opset), *(helper.make_opsetid(d, 1) for d in sorted(domains))]
     model = helper.make_model(graph, opset_imports=opsets, ir_version=ir or (10 if opset >= 21 else 8))

@@ -1,6 +1,7 @@
 """Control flow, sequences and optionals: what goes through them keeps its size.
 
-What a subgraph captures from outside stays too (`channels/walk.py`); tensors that it does not read are free.
+What a subgraph captures from outside stays too (`channels/walk.py`); tensors that it does not read are free. What lies
+inside of If, Loop and Scan is a model of its own (`onnxpfp.bodies`).
 """
 
 from __future__ import annotations
