@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxpfp.data.axes import SampleAxes, sample_axes
+from onnxpfp.data.feed_samples import FeedSamples
 from onnxpfp.data.inputs import InputSpec, input_specs
-from onnxpfp.data.samples import ArraySamples, FeedSamples, Samples
+from onnxpfp.data.samples import ArraySamples, Samples
 from onnxpfp.errors import CalibrationError
 
 __all__ = [
