@@ -18,14 +18,13 @@ from functools import partial
 from itertools import groupby, pairwise
 from typing import Any, cast
 
-import numpy as np
 import onnx
-from numpy.typing import NDArray
 from onnx import ModelProto, ValueInfoProto
 from threadpoolctl import threadpool_limits
 
 from onnxpfp.arrays import FLOAT_BYTES, Arrays
 from onnxpfp.calibrate.observer import Batch, Observer, Shape
+from onnxpfp.calibrate.sample_views import needs_of, sample_views
 from onnxpfp.data.samples import Feed, Samples
 from onnxpfp.errors import CalibrationError, ModelError
 from onnxpfp.model.draws import with_fixed_draws
@@ -38,7 +37,7 @@ from onnxpfp.runtime.providers import ProviderRequest
 from onnxpfp.runtime.scratch import temporary_folder
 from onnxpfp.runtime.session import Session, as_requests, open_session
 
-__all__ = ["BATCH", "NetworkRunner", "choose_batch", "needs_of", "run_observers"]
+__all__ = ["BATCH", "NetworkRunner", "choose_batch", "run_observers"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -98,11 +97,6 @@ def run_observers(
     )
     for each in passes:
         runner.run(each)
-
-
-def needs_of(observers: Sequence[Observer]) -> dict[str, Shape]:
-    """Return what observers need together: shapes for one sample, by name."""
-    return {name: shape for observer in observers for name, shape in observer.needs.items()}
 
 
 def choose_batch(
@@ -223,7 +217,8 @@ class NetworkRunner:
                 network = probe if counts and probe is not None else self.model
                 with self._forward(network, needs_of(shown), staying if counts else ()) as forward:
                     for one, tensors in self._outputs(forward, runs):
-                        for some, seen, batch in self._views(shown, {**one.feed, **tensors}, one.batch):
+                        everything = {**one.feed, **tensors}
+                        for some, seen, batch in sample_views(shown, everything, one.batch, self.samples.axes):
                             _show(pool, some, seen, batch)
                         self._done += one.batch.samples
                         if self.progress:
@@ -242,25 +237,6 @@ class NetworkRunner:
                 run = _Run(feed, run.batch, counts=False).part(self.samples, border - done, count)
             yield run
             done += count
-
-    def _views(
-        self, observers: Sequence[Observer], tensors: Arrays, batch: Batch
-    ) -> Iterator[tuple[Sequence[Observer], Arrays, Batch]]:
-        """Yield who sees what of a batch: all of it, or sample by sample where the samples lie along another axis.
-
-        Observers take axis 0 for that of the samples, and draw positions of each.
-        """
-        if batch.samples == 1 or not any(self.samples.axes.values()):
-            yield observers, tensors, batch
-            return
-        cut = {
-            name: _axis_of_samples(shape, tensors[name], batch.samples) for name, shape in needs_of(observers).items()
-        }
-        apart = [each for each in observers if all(cut[name] is not None for name in each.needs)]
-        yield [each for each in observers if each not in apart], tensors, batch
-        for number in range(batch.samples if apart else 0):
-            one = {name: _sample(tensors[name], cut[name], batch.samples, number) for name in needs_of(apart)}
-            yield apart, one, Batch(batch.first + number, 1)
 
     def _outputs(
         self, forward: Callable[[Feed], Mapping[str, Any]], runs: Iterator[_Run]
@@ -350,23 +326,6 @@ def _show(pool: ThreadPoolExecutor | None, observers: Sequence[Observer], tensor
         return
     for result in [pool.submit(job) for job in jobs]:
         result.result()
-
-
-def _axis_of_samples(shape: Shape, tensor: Any, samples: int) -> int | None:
-    """Return the one axis of a tensor that is longer than for one sample, as many times as there are samples."""
-    if not isinstance(tensor, np.ndarray):
-        return None
-    found = cast("NDArray[Any]", tensor).shape
-    grown = (tuple(size * (samples if a == axis else 1) for a, size in enumerate(shape)) for axis in range(len(shape)))
-    axes = [axis for axis, each in enumerate(grown) if each == found != shape]
-    return axes[0] if axes else None
-
-
-def _sample(array: Any, axis: int | None, samples: int, number: int) -> Any:
-    """Return what a tensor has of one of the samples along an axis, a view."""
-    assert axis is not None
-    length = array.shape[axis] // samples
-    return array[(slice(None),) * axis + (slice(number * length, (number + 1) * length),)]
 
 
 def _is_empty(needs: Mapping[str, Shape], tensors: Arrays) -> bool:

@@ -1,7 +1,7 @@
 """Calibration samples in one form, whatever they came from.
 
-`ArraySamples` cuts whole feeds out of one array per input and reads them when they are asked for; `FeedSamples` holds
-feeds that the user made.
+`ArraySamples` cuts whole feeds out of one array per input and reads them when they are asked for; those that the user
+made stand in `onnxpfp.data.feed_samples`.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from onnxpfp.data.axes import SampleAxes, sample_axes
 from onnxpfp.data.inputs import InputSpec, size_ref
-from onnxpfp.data.sample_arrays import SampleArray, check_feed, read_arrays
+from onnxpfp.data.sample_arrays import SampleArray, read_arrays
 from onnxpfp.errors import CalibrationError
 
-__all__ = ["ArraySamples", "Feed", "FeedSamples", "Samples"]
+__all__ = ["ArraySamples", "Feed", "Samples", "all_finite", "not_finite_input"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -259,14 +259,14 @@ class ArraySamples(Samples):
     def _check_finite(self, feed: Feed, samples: list[int]) -> None:
         """Refuse NaN and infinity, and say in which sample."""
         for name, array in feed.items():
-            if _is_finite(array):
+            if all_finite(array):
                 continue
             reading = self.readings[name]
             where = "" if reading.form == "shared" else f" in sample {samples[0]}"
             if reading.form == "slices" and reading.axis is not None:
                 slices = (array.take(i, reading.axis) for i in range(len(samples)))
-                where = f" in sample {next(s for s, part in zip(samples, slices, strict=True) if not _is_finite(part))}"
-            raise _not_finite(name, where)
+                where = f" in sample {next(s for s, part in zip(samples, slices, strict=True) if not all_finite(part))}"
+            raise not_finite_input(name, where)
 
     def _pick(self, order: NDArray[np.int64]) -> Self:
         picked = type(self)(self.specs, self.readings, self.order[order], self.single)
@@ -286,115 +286,14 @@ class ArraySamples(Samples):
             )
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class FeedSamples(Samples):
-    """Whole feeds as the user made them.
-
-    Attributes:
-        specs: The model's inputs.
-        feeds: What is fed, one dict per run.
-        counts: Number of samples in each.
-        declared: Sample axes of the inputs.
-    """
-
-    specs: tuple[InputSpec, ...]
-    feeds: tuple[Feed, ...]
-    counts: tuple[int, ...]
-    declared: SampleAxes
-
-    @classmethod
-    def of(
-        cls, specs: Sequence[InputSpec], feeds: Sequence[Mapping[str, NDArray[Any]]], given: SampleAxes | None = None
-    ) -> Self:
-        """Check feeds against the inputs.
-
-        Args:
-            specs: The inputs.
-            feeds: One array per input each.
-            given: Sample axes that the user says.
-
-        Raises:
-            CalibrationError: No feed, a missing or unknown input, wrong dtype or shape.
-            OptionError: The user says a sample axis that there is not.
-        """
-        if not feeds:
-            raise CalibrationError("there are no calibration samples", hint="give at least one")
-        checked = tuple(check_feed(specs, feed, f"calibration batch {position}") for position, feed in enumerate(feeds))
-        axes = sample_axes(specs, given)
-        return cls(tuple(specs), checked, tuple(_count(specs, feed, axes) for feed in checked), axes)
-
-    def __len__(self) -> int:
-        return sum(self.counts)
-
-    @property
-    def fixed_batch(self) -> int | None:
-        """Samples in the largest feed."""
-        return max(self.counts)
-
-    @property
-    def batched(self) -> bool:
-        """Whether some feed has several samples along free axes."""
-        return max(self.counts) > 1
-
-    @property
-    def axes(self) -> SampleAxes:
-        """The sample axis by input."""
-        return self.declared
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """Which axes count the samples of feeds with several, where that is not axis 0."""
-        if max(self.counts) == 1:
-            return ()
-        return tuple(f"samples of '{name}' lie along axis {axis}" for name, axis in self.declared.items() if axis)
-
-    def one_by_one(self) -> Self:
-        """Return the same samples, of which no two are fed together."""
-        feeds = [
-            self.part(feed, count, first, first + 1) if count > 1 else feed
-            for feed, count in zip(self.feeds, self.counts, strict=True)
-            for first in range(count)
-        ]
-        return type(self)(self.specs, tuple(feeds), (1,) * len(feeds), self.declared)
-
-    def runs(self, batch_size: int = 1) -> Iterator[tuple[Feed, int]]:
-        """Yield (feed, number of samples in it), the feeds as they are."""
-        for position, (feed, count) in enumerate(zip(self.feeds, self.counts, strict=True)):
-            for name, array in feed.items():
-                if not _is_finite(array):
-                    raise _not_finite(name, f" in calibration batch {position}")
-            yield feed, count
-
-    def _pick(self, order: NDArray[np.int64]) -> Self:
-        positions: list[int] = order.tolist()
-        feeds = tuple(self.feeds[index] for index in positions)
-        counts = tuple(self.counts[index] for index in positions)
-        if not feeds:
-            raise CalibrationError("there are no calibration samples", hint="give at least one")
-        return type(self)(self.specs, feeds, counts, self.declared)
-
-    def _items(self) -> int:
-        return len(self.feeds)
-
-    def _reach(self, count: int) -> int:
-        return int(np.searchsorted(np.cumsum(self.counts), count)) + 1
-
-
-def _count(specs: Sequence[InputSpec], feed: Feed, axes: SampleAxes) -> int:
-    """Count the samples of a feed: the length of the sample axes that are free, else one.
-
-    What is one long beside longer ones is for all samples; otherwise the shortest counts.
-    """
-    free = ((spec, axis) for spec in specs if (axis := axes.get(spec.name)) is not None and spec.shape[axis] is None)
-    return min({feed[spec.name].shape[axis] for spec, axis in free} - {0, 1}, default=1)
-
-
-def _is_finite(array: NDArray[Any]) -> bool:
+def all_finite(array: NDArray[Any]) -> bool:
+    """Whether an array of floats has neither NaN nor infinity; other arrays have none."""
     is_float = array.dtype.kind == "f" or array.dtype.name == "bfloat16"
     return not is_float or bool(np.isfinite(array).all())
 
 
-def _not_finite(name: str, where: str) -> CalibrationError:
+def not_finite_input(name: str, where: str) -> CalibrationError:
+    """Return the error of an input that has NaN or infinity somewhere."""
     return CalibrationError(
         f"input {name!r} has NaN or infinite values{where}",
         hint="clean the data, or check a division by zero in their preparation",

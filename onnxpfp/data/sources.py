@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from onnxpfp.data.archive import read_arrays
 from onnxpfp.data.axes import SampleAxes, sample_axes
+from onnxpfp.data.feed_samples import FeedSamples
 from onnxpfp.data.inputs import InputSpec, input_specs, size_ref
-from onnxpfp.data.samples import ArraySamples, FeedSamples, Samples
+from onnxpfp.data.samples import ArraySamples, Samples
 from onnxpfp.errors import CalibrationError
 from onnxpfp.runtime.memory import amount_text, memory_limit
 

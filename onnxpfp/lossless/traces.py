@@ -13,8 +13,9 @@ from onnx import ModelProto
 
 from onnxpfp.arrays import Arrays
 from onnxpfp.calibrate.observer import Batch, Observer, Shape, not_finite
+from onnxpfp.data.feed_samples import FeedSamples
 from onnxpfp.data.inputs import input_specs
-from onnxpfp.data.samples import Feed, FeedSamples, Samples
+from onnxpfp.data.samples import Feed, Samples
 from onnxpfp.linear.columns import samples_first
 from onnxpfp.lossless.detect import PROJECTIONS, Trace, largest_gaps, trace, unseen
 

@@ -18,8 +18,9 @@ from onnxpfp.bodies.graphs import BODY_OPS, Body, bodies_of, names_inside
 from onnxpfp.bodies.insert import put_body, store_in_nodes
 from onnxpfp.bodies.move import with_weights_outside
 from onnxpfp.channels import Analysis
+from onnxpfp.data.feed_samples import FeedSamples
 from onnxpfp.data.inputs import input_specs
-from onnxpfp.data.samples import Feed, FeedSamples
+from onnxpfp.data.samples import Feed
 from onnxpfp.data.splits import CalibrationData, Split, split_samples
 from onnxpfp.errors import ModelError, PlanError, TargetUnreachableError
 from onnxpfp.model.edit import INITIALIZERS_ARE_FREE
