@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from onnxpfp.model.folding import fold_weights
 from onnxpfp.model.functions import without_functions
 from onnxpfp.model.order import with_sorted_nodes
 from onnxpfp.model.plain import with_plain_constants
-from onnxpfp.model.recorded import StaleShape, drop_contradicted, drop_stale_shapes
+from onnxpfp.model.recorded import StaleShape, drop_contradicted, drop_stale_shapes, stale_note
 from onnxpfp.model.shapes import Shapes
 from onnxpfp.model.tail import Tail, cut
 from onnxpfp.runtime.external_data import (
@@ -134,7 +134,7 @@ class LoadedModel:
     @property
     def notes(self) -> tuple[str, ...]:
         """What the user should know about the file."""
-        return (*([_stale_note(self.stale)] if self.stale else ()), *([_tail_note(self.tail)] if self.tail else ()))
+        return (*([stale_note(self.stale)] if self.stale else ()), *([self.tail.note] if self.tail else ()))
 
     @property
     def title(self) -> str:
@@ -162,25 +162,6 @@ def load(given: ModelSource, folder: Path | None = None) -> LoadedModel:
     model = with_plain_constants(without_functions(with_sorted_nodes(source.model)))
     model, stale = drop_stale_shapes(fold_weights(model))
     return replace(source.rewritten(model), stale=stale)
-
-
-def _stale_note(stale: Sequence[StaleShape]) -> str:
-    """Say which recorded shapes were wrong."""
-    shown = ", ".join(f"'{one.tensor}' {one.recorded} where it is {one.computed}" for one in stale[:2])
-    rest = f" and {len(stale) - 2} more" if len(stale) > 2 else ""
-    return f"the file recorded shapes that its tensors do not have, and these records were dropped: {shown}{rest}"
-
-
-def _tail_note(tail: Tail) -> str:
-    """Say what was not run."""
-    number = len(tail.nodes)
-    unrun = "1 node was not run: it stays" if number == 1 else f"{number} nodes were not run: they stay"
-    border = list(tail.reasons)
-    shown = ", ".join(f"'{name}'" for name in border[:3]) + (f" and {len(border) - 3} more" if len(border) > 3 else "")
-    return (
-        f"onnxruntime lacks {tail.titles}, so {unrun} whole, without MACs being counted. What "
-        f"lies before is measured and verified by what is read of it, {shown}. --custom-ops LIBRARY registers more ops"
-    )
 
 
 def _take(model: ModelProto, scratch: WeightFile) -> LoadedModel:
