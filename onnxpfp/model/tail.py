@@ -61,8 +61,8 @@ class Tail:
             f" and {len(border) - 3} more" if len(border) > 3 else ""
         )
         return (
-            f"onnxruntime lacks {self.titles}, so {unrun} whole, without MACs being counted. What "
-            f"lies before is measured and verified by what is read of it, {shown}. --custom-ops LIBRARY registers more ops"
+            f"onnxruntime lacks {self.titles}, so {unrun} whole, without MACs being counted. What lies "
+            f"before is measured and verified by what is read of it, {shown}. --custom-ops LIBRARY registers more ops"
         )
 
     @property
