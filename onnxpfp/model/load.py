@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -18,7 +17,7 @@ from onnxpfp.model.folding import fold_weights
 from onnxpfp.model.functions import without_functions
 from onnxpfp.model.order import with_sorted_nodes
 from onnxpfp.model.plain import with_plain_constants
-from onnxpfp.model.recorded import StaleShape, drop_contradicted, drop_stale_shapes
+from onnxpfp.model.recorded import StaleShape, drop_contradicted, drop_stale_shapes, stale_note
 from onnxpfp.model.references import location_of, part_of
 from onnxpfp.model.shapes import Shapes
 from onnxpfp.model.soundness import all_tensors, check_soundness, raw_size
@@ -142,7 +141,7 @@ class LoadedModel:
     @property
     def notes(self) -> tuple[str, ...]:
         """What the user should know about the file."""
-        return (*([_stale_note(self.stale)] if self.stale else ()), *([_tail_note(self.tail)] if self.tail else ()))
+        return (*([stale_note(self.stale)] if self.stale else ()), *([self.tail.note] if self.tail else ()))
 
     @property
     def title(self) -> str:
@@ -169,25 +168,6 @@ def load(given: ModelSource, folder: Path | None = None) -> LoadedModel:
     source = _take(given, scratch) if isinstance(given, ModelProto) else _read(Path(given), scratch)
     flat, stale = drop_stale_shapes(with_plain_constants(without_functions(with_sorted_nodes(source.model))))
     return replace(source.rewritten(fold_weights(flat)), flat=flat, stale=stale)
-
-
-def _stale_note(stale: Sequence[StaleShape]) -> str:
-    """Say which recorded shapes were wrong."""
-    shown = ", ".join(f"'{one.tensor}' {one.recorded} where it is {one.computed}" for one in stale[:2])
-    rest = f" and {len(stale) - 2} more" if len(stale) > 2 else ""
-    return f"the file recorded shapes that its tensors do not have, and these records were dropped: {shown}{rest}"
-
-
-def _tail_note(tail: Tail) -> str:
-    """Say what was not run."""
-    number = len(tail.nodes)
-    unrun = "1 node was not run: it stays" if number == 1 else f"{number} nodes were not run: they stay"
-    border = list(tail.reasons)
-    shown = ", ".join(f"'{name}'" for name in border[:3]) + (f" and {len(border) - 3} more" if len(border) > 3 else "")
-    return (
-        f"onnxruntime lacks {tail.titles}, so {unrun} whole, without MACs being counted. What "
-        f"lies before is measured and verified by what is read of it, {shown}. --custom-ops LIBRARY registers more ops"
-    )
 
 
 def _take(model: ModelProto, scratch: WeightFile) -> LoadedModel:

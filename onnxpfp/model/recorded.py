@@ -17,7 +17,7 @@ from onnx import GraphProto, ModelProto, TensorShapeProto, TypeProto, ValueInfoP
 from onnxpfp.model.constants import all_graphs, subgraphs
 from onnxpfp.model.edit import forget_shapes
 
-__all__ = ["StaleShape", "drop_contradicted", "drop_stale_shapes", "inferred_types"]
+__all__ = ["StaleShape", "drop_contradicted", "drop_stale_shapes", "inferred_types", "stale_note"]
 
 SMALL = 1 << 14
 """Numbers of a stored tensor that inference sees; no shape is computed from larger ones."""
@@ -76,6 +76,13 @@ def drop_contradicted(
     infos = (info for info in (*model.graph.value_info, *model.graph.output) if info.name in shapes.keys() - fed)
     types = {info.name: helper.make_tensor_type_proto(dtypes[info.name], shapes[info.name]) for info in infos}
     return _drop(model, [types], constant=False)
+
+
+def stale_note(stale: Sequence[StaleShape]) -> str:
+    """Say which recorded shapes were wrong."""
+    shown = ", ".join(f"'{one.tensor}' {one.recorded} where it is {one.computed}" for one in stale[:2])
+    rest = f" and {len(stale) - 2} more" if len(stale) > 2 else ""
+    return f"the file recorded shapes that its tensors do not have, and these records were dropped: {shown}{rest}"
 
 
 def inferred_types(model: ModelProto) -> Types:

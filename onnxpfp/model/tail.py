@@ -52,6 +52,20 @@ class Tail:
         return ", ".join(dict.fromkeys(op.title for op in self.lacking))
 
     @property
+    def note(self) -> str:
+        """What the user should know: what was not run."""
+        number = len(self.nodes)
+        unrun = "1 node was not run: it stays" if number == 1 else f"{number} nodes were not run: they stay"
+        border = list(self.reasons)
+        shown = ", ".join(f"'{name}'" for name in border[:3]) + (
+            f" and {len(border) - 3} more" if len(border) > 3 else ""
+        )
+        return (
+            f"onnxruntime lacks {self.titles}, so {unrun} whole, without MACs being counted. What lies "
+            f"before is measured and verified by what is read of it, {shown}. --custom-ops LIBRARY registers more ops"
+        )
+
+    @property
     def weights(self) -> dict[str, tuple[int, ...]]:
         """Shapes of the weights that it alone reads, by name."""
         graph = self.whole.graph
