@@ -15,6 +15,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 import onnxpfp
 from fuzz.mutations import mutate_archive, mutate_json, mutate_model
+from onnxpfp.channels.file_axes import file_axes
 from onnxpfp.data.inputs import InputSpec
 from onnxpfp.data.sources import load_samples
 from onnxpfp.errors import OnnxPfpError
