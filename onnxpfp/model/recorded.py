@@ -216,4 +216,6 @@ def _text(kind: TypeProto, other: TypeProto) -> str:
     lengths = (str(dim.dim_value) if dim.dim_value > 0 else dim.dim_param or "?" for dim in tensor.shape.dim)
     shape = "x".join(lengths) or "scalar"
     same = tensor.elem_type == other.tensor_type.elem_type
-    return shape if same else f"{shape} {onnx.TensorProto.DataType.Name(tensor.elem_type).lower()}"
+    # A file may record any number as a type.
+    types = {number: name.lower() for name, number in onnx.TensorProto.DataType.items()}
+    return shape if same else f"{shape} {types.get(tensor.elem_type, f'type {tensor.elem_type}')}"

@@ -100,7 +100,10 @@ def test_arrays_that_are_none(tmp_path: Path, name: str, packed: bool) -> None:
         load_samples(path, SPECS)
     assert str(failure.value).startswith(f"{path} cannot be read as .npz or .npy: ")
     assert len(str(failure.value)) < 700
-    assert failure.value.hint == "write it with numpy.savez(path, input_name=array), numbers only"
+    assert failure.value.hint == (
+        "write it with numpy.savez(path, input_name=array), numbers only; text as np.array(list_of_str), which has a "
+        "dtype such as <U8"
+    )
     assert not Trap.sprung
 
 

@@ -11,15 +11,17 @@ from pathlib import Path
 
 import nets
 import numpy as np
-import onnx
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 import onnxpfp
 from fuzz.mutations import mutate_archive, mutate_json, mutate_model
+from onnxpfp.channels.file_axes import file_axes
 from onnxpfp.data.inputs import InputSpec
 from onnxpfp.data.sources import load_samples
 from onnxpfp.errors import OnnxPfpError
 from onnxpfp.model.load import external_files, load
+from onnxpfp.options import Options
+from onnxpfp.pipeline.analyze import analyze_at
 from onnxpfp.pipeline.plan import Plan, keep_of_plan
 
 __all__ = ["TARGETS", "Target"]
@@ -130,20 +132,11 @@ def _plans() -> list[bytes]:
     return [_GRAPH.plan.to_json().encode(), reweighted.plan.to_json().encode()]
 
 
-def _channel_graph() -> object:
-    from onnxpfp.channels import Patterns, build_channel_graph
-    from onnxpfp.model.constants import Constants
-    from onnxpfp.model.shapes import concrete_shapes
-
-    model: onnx.ModelProto = nets.chain()
-    return build_channel_graph(model, concrete_shapes(model, {}), Constants.of(model), Patterns((), ()), "heads")
-
-
-_CHANNELS = _channel_graph()
+_ANALYSIS = analyze_at(load(nets.chain()), {}, Options())
 
 
 def _read_plan(path: Path) -> None:
-    keep_of_plan(_CHANNELS, Plan.read(path))  # type: ignore[arg-type]
+    keep_of_plan(_ANALYSIS.graph, file_axes(_ANALYSIS), Plan.read(path))
 
 
 TARGETS = {

@@ -393,6 +393,14 @@ def test_many_nodes_are_read_in_little_time(kind: str) -> None:
     assert time.process_time() - started < SECONDS
 
 
+def test_a_recorded_type_that_there_is_not() -> None:
+    # Found by fuzzing.
+    model = nets.chain()
+    model.graph.node.insert(0, helper.make_node("Constant", [], ["k"], value_float=1.0))
+    model.graph.output.append(helper.make_tensor_value_info("k", 255, [1, 2]))
+    assert "type 255" in " ".join(load(model).notes)
+
+
 def test_a_constant_without_an_output(tmp_path: Path) -> None:
     for outputs in ([], [""]):
         model = nets.chain()
