@@ -146,7 +146,7 @@ class Network:
         Args:
             models: One for every part.
         """
-        if len(models) == 1:
+        if len(models) == 1 and not self.left:
             return models[0]
         copies: list[ModelProto] = []
         for model in models:
