@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from onnx import ModelProto
+from onnx import GraphProto, ModelProto
 
 from onnxpfp.channels.walk import Walk
 from onnxpfp.errors import OptionError
 from onnxpfp.model.constants import stored_tensors
 
-__all__ = ["Patterns", "apply_patterns"]
+__all__ = ["Patterns", "apply_patterns", "names_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +66,11 @@ def _matches(pattern: str, names: list[str], option: str) -> set[str]:
     return matches
 
 
+def names_of(graph: GraphProto) -> list[str]:
+    """List the names in a graph that a pattern may mean, each once."""
+    return list(dict.fromkeys([n.name for n in graph.node if n.name] + list(stored_tensors(graph))))
+
+
 def apply_patterns(model: ModelProto, walk: Walk, patterns: Patterns) -> None:
     """Fix what the patterns leave out.
 
@@ -73,7 +78,7 @@ def apply_patterns(model: ModelProto, walk: Walk, patterns: Patterns) -> None:
         OptionError: A pattern matches nothing.
     """
     stored = stored_tensors(model.graph)
-    names = list(dict.fromkeys([n.name for n in model.graph.node if n.name] + list(stored)))
+    names = names_of(model.graph)
     names += sorted(patterns.elsewhere.difference(names))
     for pattern in patterns.exclude:
         matched = _matches(pattern, names, "--exclude")

@@ -175,6 +175,8 @@ def _analysed(
         shapes = concrete_shapes(source.model, input_shapes, feed)
         constants = Constants.of(source.model)
     with clock.phase("channels"):
-        patterns = Patterns(options.include, options.exclude, source.names | names_inside(source.model), source.place)
+        patterns = Patterns(
+            options.include, options.exclude, source.names | names_inside(source.model.graph), source.place
+        )
         graph = build_channel_graph(source.model, shapes, constants, patterns, options.attention)
     return Analysis(source, shapes, constants, graph, ModelIndex.of(source.model))

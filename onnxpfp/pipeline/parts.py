@@ -18,6 +18,7 @@ from onnxpfp.bodies.graphs import BODY_OPS, Body, bodies_of, names_inside
 from onnxpfp.bodies.insert import put_body, store_in_nodes
 from onnxpfp.bodies.move import with_weights_outside
 from onnxpfp.channels import Analysis
+from onnxpfp.channels.name_patterns import names_of
 from onnxpfp.data.inputs import input_specs
 from onnxpfp.data.samples import Feed, FeedSamples
 from onnxpfp.data.splits import CalibrationData, Split, split_samples
@@ -275,7 +276,8 @@ def _ranks(feed: Feed) -> tuple[int, ...]:
 def _source(outer: NetworkPart, body: Body, place: str, feeds: Sequence[Feed], lengths: Lengths) -> LoadedModel:
     around = outer.context.whole.source
     model = body_model(outer.context.whole.model, body, outer.context.whole.constants, feeds, lengths)
-    names = around.names | names_inside(outer.context.whole.model)
+    graph = outer.context.whole.model.graph
+    names = around.names | names_inside(graph) | set(names_of(graph))
     source = replace(around, model=model, data=b"", size_bytes=0, rewritten_from=None, place=place, names=names)
     return source.rewritten(fold_weights(with_plain_constants(model)))
 
