@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto
 
+from onnxpfp.channels.name_patterns import names_of
 from onnxpfp.channels.ops import facts_of
-from onnxpfp.model.constants import all_graphs, outer_names, stored_tensors, subgraphs
+from onnxpfp.model.constants import outer_names, subgraphs
 
 __all__ = ["BODY_OPS", "Body", "bodies_of", "captured_names", "inner_names", "names_inside", "places_of"]
 
@@ -93,10 +94,7 @@ def inner_names(graph: GraphProto) -> set[str]:
     return names
 
 
-def names_inside(model: ModelProto) -> set[str]:
-    """Return what nodes, weights and bodies are called in all graphs of a model."""
-    names = {place for place, _ in places_of(model.graph)}
-    for graph in all_graphs(model):
-        names.update(node.name or next(iter(node.output), "") for node in graph.node)
-        names.update(stored_tensors(graph))
-    return names - {""}
+def names_inside(graph: GraphProto) -> set[str]:
+    """Return what patterns may mean in the graphs inside of a graph: bodies, their nodes and weights."""
+    inner = dict(places_of(graph))
+    return set(inner).union(*map(names_of, inner.values()))

@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from onnx import ModelProto, NodeProto
+from onnx import GraphProto, ModelProto, NodeProto
 
 from onnxpfp.channels.walk import Walk
 from onnxpfp.errors import OptionError
 from onnxpfp.model.constants import stored_tensors
 
-__all__ = ["Patterns", "apply_patterns"]
+__all__ = ["Patterns", "apply_patterns", "names_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +80,12 @@ def _name_of(node: NodeProto) -> str:
     return node.name or next((name for name in node.output if name), "")
 
 
+def names_of(graph: GraphProto) -> list[str]:
+    """List the names in a graph that a pattern may mean, each once."""
+    named = [name for name in map(_name_of, graph.node) if name]
+    return list(dict.fromkeys([*named, *stored_tensors(graph)]))
+
+
 def apply_patterns(model: ModelProto, walk: Walk, patterns: Patterns) -> None:
     """Fix what the patterns leave out.
 
@@ -87,8 +93,7 @@ def apply_patterns(model: ModelProto, walk: Walk, patterns: Patterns) -> None:
         OptionError: A pattern matches nothing.
     """
     stored = stored_tensors(model.graph)
-    nodes_named = [name for name in map(_name_of, model.graph.node) if name]
-    names = list(dict.fromkeys([*nodes_named, *stored]))
+    names = names_of(model.graph)
     names += sorted(patterns.elsewhere.difference(names))
     for pattern in patterns.exclude:
         matched = _matches(pattern, names, "--exclude")

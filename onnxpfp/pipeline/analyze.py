@@ -208,7 +208,9 @@ def _analysed(
         source = source.with_shapes(shapes)
         constants = Constants.of(source.model)
     with clock.phase("channels"):
-        patterns = Patterns(options.include, options.exclude, source.names | names_inside(source.model), source.place)
+        patterns = Patterns(
+            options.include, options.exclude, source.names | names_inside(source.model.graph), source.place
+        )
         graph = build_channel_graph(
             source.model, shapes, constants, patterns, options.attention, source.tail.reasons if source.tail else {}
         )

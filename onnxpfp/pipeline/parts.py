@@ -18,6 +18,7 @@ from onnxpfp.bodies.graphs import BODY_OPS, Body, bodies_of, names_inside
 from onnxpfp.bodies.insert import put_body, store_in_nodes
 from onnxpfp.bodies.move import with_weights_outside
 from onnxpfp.channels import Analysis
+from onnxpfp.channels.name_patterns import names_of
 from onnxpfp.data.feed_samples import FeedSamples
 from onnxpfp.data.inputs import input_specs
 from onnxpfp.data.samples import Feed
@@ -148,7 +149,7 @@ class Network:
         Args:
             models: One for every part.
         """
-        if len(models) == 1:
+        if len(models) == 1 and not self.left:
             return models[0]
         copies: list[ModelProto] = []
         for model in models:
@@ -277,7 +278,8 @@ def _ranks(feed: Feed) -> tuple[int, ...]:
 def _source(outer: NetworkPart, body: Body, place: str, feeds: Sequence[Feed], lengths: Lengths) -> LoadedModel:
     around = outer.context.whole.source
     model = body_model(outer.context.whole.model, body, outer.context.whole.constants, feeds, lengths)
-    names = around.names | names_inside(outer.context.whole.model)
+    graph = outer.context.whole.model.graph
+    names = around.names | names_inside(graph) | set(names_of(graph))
     flat = with_plain_constants(model)
     source = replace(
         around,

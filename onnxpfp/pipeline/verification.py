@@ -44,7 +44,7 @@ class Size:
 
     Attributes:
         params: Stored numbers of all weights.
-        macs: Multiply-adds of Conv, ConvTranspose, Gemm and MatMul for one sample.
+        macs: Multiply-adds for one sample; those of bodies of If, Loop and Scan count as often as the original's run.
         bytes: Size of the file, external weights included.
     """
 

@@ -111,6 +111,22 @@ def test_a_body_that_reads_no_tensor_stays_with_the_reason() -> None:
         prune(build_bodies(branches(f"() => (float[N,4] u) {inner}")))
 
 
+def test_weights_of_bodies_that_stay_stay_where_they_are() -> None:
+    text = branches("() => (float[N,4] u) { e = SequenceAt(k, none) h = MatMul(e, w1) r = Relu(h) u = MatMul(r, w2) }")
+    text = text.replace("float[4,4] all", "float[4,16] w1, float[16,4] w2, float[4,16] w3, float[16,4] w4")
+    text = text.replace(
+        "s = ReduceSum<keepdims=0>(x)", "p = MatMul(x, w3) t = Relu(p) q = MatMul(t, w4) s = ReduceSum<keepdims=0>(q)"
+    )
+    model = build_bodies(text)
+    result = prune(model, keep_macs=0.6)
+    assert [body.reason for body in result.report.bodies] == ["it reads 'k', which is no tensor"]
+    old, new = ({tensor.name: tensor for tensor in each.graph.initializer} for each in (model, result.model))
+    assert list(old) == [name for name in new if name in old]
+    assert (old["w1"], old["w2"]) == (new["w1"], new["w2"])
+    assert new["w3"].dims[1] < 16
+    assert dict(places_of(model.graph)) == dict(places_of(result.model.graph))
+
+
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
 def test_a_body_that_cannot_be_measured_stays_and_counts() -> None:
     """Square roots of negative numbers in one branch; the other is pruned all the same."""
