@@ -22,7 +22,7 @@ from onnxpfp.data.axes import SampleAxes
 from onnxpfp.data.inputs import InputSpec, size_ref
 from onnxpfp.errors import CalibrationError
 
-__all__ = ["SampleArray", "check_feed", "read_arrays"]
+__all__ = ["SampleArray", "check_feed", "read_sample_arrays"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,7 +65,7 @@ class SampleArray:
         return np.repeat(self.array, len(chosen), axis=self.axis)
 
 
-def read_arrays(
+def read_sample_arrays(
     specs: Sequence[InputSpec], arrays: Mapping[str, NDArray[Any]], axes: SampleAxes, said: Collection[str] = ()
 ) -> dict[str, SampleArray]:
     """Find the samples in the array of every input.

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from onnxpfp.data.axes import SampleAxes, sample_axes
 from onnxpfp.data.inputs import InputSpec, size_ref
-from onnxpfp.data.sample_arrays import SampleArray, read_arrays
+from onnxpfp.data.sample_arrays import SampleArray, read_sample_arrays
 from onnxpfp.errors import CalibrationError
 
 __all__ = ["ArraySamples", "Feed", "Samples", "all_finite", "not_finite_input"]
@@ -165,7 +165,7 @@ class ArraySamples(Samples):
             CalibrationError: Wrong dtype, wrong shape, unequal or too small numbers of samples.
             OptionError: The user says a sample axis that there is not.
         """
-        readings = read_arrays(specs, arrays, sample_axes(specs, given), given or {})
+        readings = read_sample_arrays(specs, arrays, sample_axes(specs, given), given or {})
         counts = {reading.count for reading in readings.values()} - {None}
         samples = cls(tuple(specs), readings, np.arange(next(iter(counts), 1 if specs else 0) or 0))
         samples._check_count()

@@ -29,7 +29,7 @@ from onnxpfp.model.opset import standard_opset
 from onnxpfp.runtime.draw_keys import DECIDING, FED_BY_US, KEYS, OWN
 from onnxpfp.runtime.external_data import externalise
 
-__all__ = ["DrawWriter", "KeptAxes", "KeptAxis"]
+__all__ = ["PREFIX", "DrawWriter", "KeptAxes", "KeptAxis"]
 
 PRIME = 65521
 """P: as it is prime, channels of fewer numbers than P are never the same numbers at the same places."""

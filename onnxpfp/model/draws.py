@@ -19,13 +19,13 @@ from onnx import ModelProto, NodeProto, TensorProto
 
 from onnxpfp.arrays import Ids, Keep
 from onnxpfp.model.constants import all_graphs, stored_tensors
-from onnxpfp.model.draw_nodes import DrawWriter, KeptAxes, KeptAxis
+from onnxpfp.model.draw_nodes import PREFIX, DrawWriter, KeptAxes, KeptAxis
 from onnxpfp.model.functions import without_functions
 from onnxpfp.model.random_ops import TRAINING_INPUT, may_draw
 from onnxpfp.runtime.draw_keys import OWN
 from onnxpfp.runtime.external_data import numbers
 
-__all__ = ["drawing_ops", "record_kept_draws", "with_fixed_draws", "without_record"]
+__all__ = ["drawing_ops", "drawn_output", "record_kept_draws", "with_fixed_draws", "without_record"]
 
 RECORD = f"onnxpfp.kept_draws.{OWN}"
 """Key of the model's metadata under which kept indices are recorded."""
@@ -51,6 +51,12 @@ def with_fixed_draws(model: ModelProto) -> ModelProto:
 def drawing_ops(model: ModelProto) -> tuple[str, ...]:
     """Return which ops of a model without local functions draw random numbers, in alphabetical order."""
     return tuple(sorted({node.op_type for node in _drawing_nodes(model)}))
+
+
+def drawn_output(name: str) -> str:
+    """Return the output of the node that draws in whose place a tensor is computed; any other tensor's own name."""
+    inner = name.removeprefix(f"{PREFIX}_")
+    return name if inner == name else inner.rpartition("_")[0]
 
 
 def _drawing_nodes(model: ModelProto) -> Iterator[NodeProto]:

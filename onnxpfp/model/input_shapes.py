@@ -105,13 +105,14 @@ def _require_memory(name: str, shape: tuple[int, ...]) -> None:
 
 
 def has_made_up_lengths(model: ModelProto, given: Mapping[str, tuple[int, ...]]) -> bool:
-    """Whether lengths are made up at which the model may not run; images are taken to have any side.
+    """Whether lengths are made up at which the model may not run; images are taken to have any side, samples to be one.
 
     Raises:
         OptionError: As in `default_input_shapes`.
         ModelError: As in `default_input_shapes`.
     """
-    return any(sizes is not OTHER_SIDES for sizes in _FreeAxes.of(model, given).others.values())
+    free = _FreeAxes.of(model, given)
+    return any(sizes is not OTHER_SIDES and free.lengths[key] != 1 for key, sizes in free.others.items())
 
 
 def shape_hint(model: ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> str:

@@ -14,7 +14,7 @@ from onnx import ModelProto, TensorProto
 
 from onnxpfp.arrays import AnyArray, Arrays, Bools, Floats
 from onnxpfp.errors import ModelError, VerificationError
-from onnxpfp.model.draws import with_fixed_draws
+from onnxpfp.model.draws import drawn_output, with_fixed_draws
 from onnxpfp.model.shapes import Shapes
 from onnxpfp.runtime.providers import ProviderRequest
 from onnxpfp.runtime.session import Session, open_session
@@ -189,6 +189,8 @@ def check_equivalence(
         VerificationError: They differ by more than `allowed`, or the pruned model does not run.
     """
     masked, pruned = with_fixed_draws(masked), with_fixed_draws(pruned)
+    if kept is not None:
+        kept = partial(_kept_of_draws, kept)
     hold = partial(_hold, feeds=feeds, trials=trials, kept=kept, providers=providers, threads=threads)
     if not any(map(quantizes, masked.graph.node)):
         return hold(masked, pruned, allowed=allowed)
@@ -197,6 +199,11 @@ def check_equivalence(
         half = any(tensor.data_type in HALVES for tensor in masked.graph.initializer)
         hold(one, two, allowed=HALF if half else FLOAT32)
     return hold(masked, pruned, allowed=allowed, flips=FLIPS)
+
+
+def _kept_of_draws(kept: Callable[[str, AnyArray], AnyArray], name: str, array: AnyArray) -> AnyArray:
+    """Return what the pruned model has of a tensor: of one that stands for a draw what it has of the draw."""
+    return kept(drawn_output(name), array)
 
 
 def _answers(session: Session, feeds: Sequence[Arrays], trials: Sequence[Arrays]) -> Iterator[tuple[Arrays, Arrays]]:

@@ -20,6 +20,8 @@ from onnxpfp.runtime.session import open_session
 
 TOO_NEW = frozenset({"SwiGLU"})
 """Ops of opsets that no released onnxruntime loads."""
+DRAWING = frozenset({"Bernoulli", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"})
+"""Ops that draw anew in every session, so that only their fixed draws can be compared: test_op_rules_drawing.py."""
 
 CALM = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much, HealthCheck.large_base_example]
 QUICK = settings(max_examples=40, deadline=None, derandomize=True, database=None, suppress_health_check=CALM)
@@ -123,7 +125,7 @@ def test_a_graph_grows_by_the_op(op, data):
 
 
 def test_the_composer_knows_every_op_with_a_rule():
-    assert PIECES.keys() == RULES.keys() - STAYS.keys() - TOO_NEW
+    assert PIECES.keys() == RULES.keys() - STAYS.keys() - TOO_NEW - DRAWING
 
 
 @pytest.mark.parametrize("op", sorted(TOO_NEW))

@@ -277,5 +277,5 @@ def test_recursion_is_an_error():
     text = (
         '<opset_import: ["": 18, "local": 1], domain: "local">\nmine (a) => (b) { c = Relu (a)\n b = local.mine (c) }'
     )
-    with pytest.raises(ModelError, match="the local function 'local:mine' calls itself"):
+    with pytest.raises(ModelError, match="the model: its local function 'mine' calls itself"):
         load(model_of("a = Conv (x, w1)\nh = local.mine (a)\nc = Conv (h, w2)\ny = Conv (c, w3)", text))

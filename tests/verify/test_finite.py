@@ -21,7 +21,7 @@ def array(*numbers: float) -> nets.Array:
 def drift(original: nets.Array, pruned: nets.Array) -> Drift:
     sums = DriftSums()
     for a, b in zip(np.split(original, len(original)), np.split(pruned, len(pruned)), strict=True):
-        sums.add({"x": a}, {"y": a}, {"y": b})
+        sums.add(len(a), {"y": a}, {"y": b})
     return sums.drift(len(original), held_out=True)
 
 
