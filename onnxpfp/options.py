@@ -266,8 +266,8 @@ class RunOptions(ScopeOptions):
     )
     kernel: Literal["sum", "max"] = _option(
         "sum",
-        "Measure sensitivity over whole kernel windows (the bound holds), or over single kernel entries (as the code "
-        "of PFP's authors does).",
+        "Measure sensitivity over whole kernel windows, or over single kernel entries (as the code of PFP's authors "
+        "does; the bound is as many times larger as a channel has entries).",
         "choice",
         choices=("sum", "max"),
     )
@@ -279,7 +279,12 @@ class RunOptions(ScopeOptions):
         choices=("auto", "lstsq", "bias", "none"),
     )
     delta: float = _option(
-        1e-16, "Probability that an error bound may fail.", "choice", metavar="P", check=_probability
+        1e-16,
+        "Probability that the bound of a drawn selection may fail over its draws; how many samples PFP's size formula "
+        "asks for follows from it, too.",
+        "choice",
+        metavar="P",
+        check=_probability,
     )
     round_to: int | None = _option(
         None,

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+
+import numpy as np
 
 import onnxpfp
 from onnxpfp.allocation.search import SearchResult
@@ -15,9 +18,11 @@ from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.decide import Decision
 from onnxpfp.pipeline.lossless_step import LosslessStep
 from onnxpfp.pipeline.verification import Verification
-from onnxpfp.refit.means import Compensation
-from onnxpfp.report.pruning import GroupReport, Report
-from onnxpfp.score.pfp import K
+from onnxpfp.refit.means import Compensation, Record
+from onnxpfp.report.groups import GroupReport
+from onnxpfp.report.pruning import Report
+from onnxpfp.score.energy import Energy
+from onnxpfp.score.pfp import K_TAIL, K
 
 __all__ = ["Outcome", "build_report"]
 
@@ -44,6 +49,11 @@ class Outcome:
         """Samples that the size formula asks for."""
         return self.calibration.required if isinstance(self.calibration, DataCalibration) else 0
 
+    @property
+    def failure(self) -> float | None:
+        """Probability, by the same formula, that the samples are too few for what the bounds assume."""
+        return self.calibration.failure if isinstance(self.calibration, DataCalibration) else None
+
 
 def build_report(outcome: Outcome) -> Report:
     """Build the report."""
@@ -56,7 +66,8 @@ def build_report(outcome: Outcome) -> Report:
         asked = {"max_drift": options.max_drift, "min_agreement": options.min_agreement}
         target = {name: value for name, value in asked.items() if value is not None} or {quantity: share}
     reached, total = graph.reachable_params()
-    compensation = outcome.compensation
+    compensation, groups = outcome.compensation, _groups(outcome)
+    failure = outcome.failure
     return Report(
         before=outcome.verified.before,
         after=outcome.verified.after,
@@ -71,7 +82,8 @@ def build_report(outcome: Outcome) -> Report:
         attention=options.attention,
         samples=outcome.samples,
         samples_wanted=outcome.samples_wanted,
-        groups=_groups(outcome),
+        samples_failure=failure if failure is not None and failure < 1 else None,
+        groups=groups,
         removed=outcome.lossless.removed,
         skipped=graph.fixed,
         oracle=outcome.verified.oracle,
@@ -82,51 +94,91 @@ def build_report(outcome: Outcome) -> Report:
         providers=context.providers,
         seconds=dict(context.clock.seconds),
         versions=_versions(),
-        notes=tuple(_notes(outcome)),
-    )
-
-
-def _assumption(outcome: Outcome) -> str:
-    """Say what the bounds of a group rest on."""
-    if outcome.samples == 0:
-        return "weights alone: worst case over inputs of bounded norm, no statement about your data"
-    options = outcome.context.options
-    kernel = "" if options.kernel == "sum" else " x kernel size, for --kernel max"
-    return (
-        f"K = {K}{kernel}, which assumes that no unseen sample has a channel's share above K times the largest of the "
-        f"{outcome.samples} samples seen; delta = {options.delta:g}; per layer"
+        notes=tuple(_notes(outcome, groups)),
     )
 
 
 def _groups(outcome: Outcome) -> tuple[GroupReport, ...]:
     graph, selections = outcome.context.whole.graph, outcome.decision.selections
-    sensitivity = lifted(outcome.calibration.scores.sensitivity, outcome.lossless.origin, graph.count)
+    calibration, decision, compensation = outcome.calibration, outcome.decision, outcome.compensation
+    scores = lifted(calibration.scores.values, outcome.lossless.origin, graph.count)
+    alive = np.isin(np.arange(graph.count + 1), outcome.lossless.origin)
+    refits: Sequence[Record] = compensation.refits if compensation else ()
+    refitted = {record.name for record in refits if record.after < record.before}
+    folded = set(compensation.folded) if compensation else set[str]()
     reports: list[GroupReport] = []
     for number, group in enumerate(graph.groups):
         chosen = selections[number] if selections else None
-        kept = int(outcome.decision.keep[group.channels].sum())
+        consumers = tuple(graph.consumers[c].name for c in group.consumers)
+        stays = decision.keep[group.channels]
+        cut = bool((alive[group.channels] & ~stays).any())
+        bounded = chosen is not None and not chosen.unbounded
+        reason = _without_bound(outcome, chosen, cut=cut)
         reports.append(
             GroupReport(
                 name=group.name,
                 channels=int(group.channels.size),
-                kept=kept,
-                sensitivity_sum=float(sensitivity[group.channels].sum()),
-                epsilon_deterministic=chosen.epsilon.deterministic if chosen else 0.0,
-                epsilon_sampled=chosen.epsilon.sampled if chosen else 0.0,
-                epsilon_mixed=chosen.epsilon.mixed if chosen else 0.0,
-                selection=_selected(chosen) if chosen else ("plan" if outcome.context.plan else "all"),
-                assumption=_assumption(outcome),
-                consumers=tuple(graph.consumers[c].name for c in group.consumers),
+                kept=int(stays.sum()),
+                sensitivity_sum=float(scores[group.channels].sum()) if bounded else None,
+                epsilon=chosen.bound if chosen and not reason else None,
+                no_epsilon=reason,
+                ranked_by=_ranking(outcome, chosen) if cut else "",
+                widths_by=outcome.context.allocation if chosen and cut else "",
+                selection=chosen.variant if chosen else ("plan" if outcome.context.plan else "all"),
+                refitted=tuple(name for name in consumers if name in refitted),
+                folded=tuple(name for name in consumers if name in folded),
+                assumption="" if reason else _assumption(outcome, chosen),
+                consumers=consumers,
             )
         )
     return tuple(reports)
 
 
-def _selected(chosen: Selection) -> str:
-    return f"{chosen.variant}, by energy" if chosen.tie_broken else chosen.variant
+def _without_bound(outcome: Outcome, chosen: Selection | None, *, cut: bool) -> str:
+    """Say why a group has no bound; nothing where it has one."""
+    if outcome.context.plan is not None:
+        return "a plan was replayed, and nothing scored"
+    if chosen is None or not cut:
+        return "nothing was chosen to go"
+    steps = outcome.context.options.steps
+    if steps > 1:
+        return f"chosen in {steps} steps, each from what the one before had left"
+    return chosen.unbounded
 
 
-def _notes(outcome: Outcome) -> list[str]:
+def _ranking(outcome: Outcome, chosen: Selection | None) -> str:
+    """Name what ranked the channels of a group."""
+    if chosen is None:
+        return "plan"
+    return Energy.name if chosen.tie_broken else outcome.calibration.scores.method
+
+
+def _assumption(outcome: Outcome, chosen: Selection | None) -> str:
+    """Say what the bound of a group is of, and rests on."""
+    calibration, options = outcome.calibration, outcome.context.options
+    draws = ""
+    if chosen is not None and chosen.draws:
+        draws = f"; for one input, it fails with a probability of at most {options.delta:g} over the draws"
+    after = {"lstsq": ", before the refit", "bias": ", before means were folded"}.get(outcome.context.compensation, "")
+    alone = f"of the choice alone{after}, layer by layer, each with the inputs that it has in the original"
+    if not isinstance(calibration, DataCalibration):
+        return (
+            "weights alone: eps bounds how far the choice moves any sum of a layer that reads the group, as a share of "
+            f"the most that its channels can add up to there for inputs of the same norm: {alone}. It says nothing of "
+            f"the sum's own size on your data{draws}"
+        )
+    kernel = "" if options.kernel == "sum" else " times the entries that a channel has in a window, for --kernel max,"
+    known = calibration.failure is not None and calibration.failure < 1
+    chance = f"at most {calibration.failure:.0e} (8 eta eta* exp(-n/{K_TAIL}))" if known else "not known to be below 1"
+    return (
+        "eps bounds the relative error of each sign part of a layer's sums (by the signs of weight and input); of the "
+        f"sums themselves it can be more, where the parts cancel. {alone[0].upper()}{alone[1:]}. Assumed: no channel's "
+        f"share of a sum is ever above K = {K}{kernel} times the largest of the {calibration.samples} samples seen; "
+        f"the probability that these are too few for that, by PFP's formula: {chance}{draws}"
+    )
+
+
+def _notes(outcome: Outcome, groups: Sequence[GroupReport]) -> list[str]:
     context, options, selections = outcome.context, outcome.context.options, outcome.decision.selections
     notes: list[str] = []
     if not isinstance(outcome.calibration, DataCalibration) and context.plan is None:
@@ -140,17 +192,9 @@ def _notes(outcome: Outcome) -> list[str]:
             "RANDOM data: the sensitivities and the drift are those of noise, not of your inputs. Use "
             "this to try things out, never for a model that ships"
         )
-    if outcome.samples < outcome.samples_wanted:
+    if outcome.samples < outcome.samples_wanted and any(group.epsilon is not None for group in groups):
         notes.append(_sample_note(outcome))
-    vacuous = [s for s in selections if not s.keep.all() and s.epsilon.of(s.variant) >= 1]
-    if outcome.calibration.scores.method == "pfp" and vacuous:
-        cut = sum(not s.keep.all() for s in selections)
-        by_energy = sum(s.tie_broken for s in vacuous)
-        ranked = f"; the channels of {by_energy} of them were ranked by mean output energy" if by_energy else ""
-        notes.append(
-            f"the bound of {len(vacuous)} of {cut} cut groups is vacuous (eps >= 1) at this target: it promises "
-            f"nothing{ranked}"
-        )
+    notes.extend(_bound_notes(groups))
     if outcome.verified.oracle.blank:
         notes.append(
             "the original gives nothing but zeros on these inputs, so the comparison shows nothing: give other data"
@@ -172,10 +216,29 @@ def _notes(outcome: Outcome) -> list[str]:
     return notes
 
 
+def _bound_notes(groups: Sequence[GroupReport]) -> list[str]:
+    """Say where the bound says nothing, how large it is there, and what ranked the channels in its place."""
+    bounded = [(group, group.epsilon) for group in groups if group.epsilon is not None]
+    vacuous = [(group, epsilon) for group, epsilon in bounded if epsilon >= 1]
+    if not vacuous:
+        return []
+    largest = max(epsilon for _, epsilon in vacuous)
+    how = "1" if largest == 1 else f"1 to {largest:.3g}"
+    by_energy = sum(group.ranked_by == Energy.name for group, _ in vacuous)
+    ranked = f"; the channels of {by_energy} of them were ranked by mean output energy" if by_energy else ""
+    return [
+        f"the bound of {len(vacuous)} of {len(bounded)} cut groups is vacuous (eps = {how}) at this target: it "
+        f"promises nothing{ranked}"
+    ]
+
+
 def _sample_note(outcome: Outcome) -> str:
+    failure = outcome.failure
+    holds = "the assumption of the bounds fails with a probability of at most" if failure and failure < 1 else ""
+    with_these = f"with these, {holds} {failure:.1g}" if holds else "these are too few for any probability"
     return (
         f"S: {outcome.samples} samples; the size formula asks for {outcome.samples_wanted} at delta = "
-        f"{outcome.context.options.delta:g}, so the bounds hold with less probability"
+        f"{outcome.context.options.delta:g}; {with_these}"
     )
 
 

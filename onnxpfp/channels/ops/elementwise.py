@@ -107,3 +107,10 @@ RULES.declare("Dropout", "Identity", sign="of the first input")
 RULES.declare("Add", "Max", "Min", "Mul", "Sum", sign="of all inputs")
 RULES.declare("Clip", "HardSigmoid", "Identity", "Relu", "Sigmoid", "Tanh", saturates=True)
 RULES.declare("HardSigmoid", "Sigmoid", "Tanh", within_one=True)
+RULES.declare(
+    *("Abs", "Asinh", "Atan", "Cast", "CastLike", "Celu", "Clip", "Dropout", "Elu", "Gelu", "HardSwish", "Identity"),
+    *("LeakyRelu", "Mish", "Neg", "Relu", "Sin", "Softsign", "Swish", "ThresholdedRelu"),
+    *("com.microsoft:Gelu", "com.microsoft:QuickGelu"),
+    magnitude="of the first input",
+)
+RULES.declare("Add", "Max", "Mean", "Min", "Sub", "Sum", "Where", magnitude="of all inputs")

@@ -31,3 +31,4 @@ def pool(n: NodeContext) -> None:
 
 
 RULES.declare("AveragePool", "GlobalAveragePool", "GlobalMaxPool", "MaxPool", sign="of the first input")
+RULES.declare("AveragePool", "GlobalAveragePool", "GlobalMaxPool", "MaxPool", magnitude="of the first input")

@@ -66,3 +66,4 @@ def top_k(n: NodeContext) -> None:
 
 RULES.declare("ReduceL1", "ReduceL2", sign="never negative")
 RULES.declare("ReduceMax", "ReduceMean", "ReduceSum", sign="of the first input")
+RULES.declare("ReduceMax", "ReduceMean", "ReduceMin", magnitude="of the first input")

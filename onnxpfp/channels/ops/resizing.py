@@ -117,3 +117,4 @@ def col2im(n: NodeContext) -> None:
 
 
 RULES.declare("DepthToSpace", "SpaceToDepth", sign="of the first input")
+RULES.declare("DepthToSpace", "Resize", "SpaceToDepth", "Upsample", magnitude="of the first input")
