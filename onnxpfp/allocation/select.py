@@ -45,7 +45,7 @@ class Epsilons:
 
     They are those of `onnxpfp.score.pfp` at the same number of kept channels. The ones with
     sampling are evaluated before anything is drawn, at the number of draws expected for that
-    width, and hold for that number alone; `Selection.bound` holds for what was drawn. Infinity means that the variant
+    width; `Selection.bound` is at the number that was drawn. Infinity means that the variant
     cannot be used in this group.
 
     Attributes:
@@ -153,7 +153,7 @@ def select(
     if broken and tie_break is not None:
         variant, plan = "deterministic", _Plan(_largest(tie_break.astype(np.float64), n), np.zeros_like(s), 0, 0)
     factor, draws = _carry_out(plan, rng)
-    bound = None if unbounded else _bound(plan, draws, s, n_outputs, stopped(delta, draws), k)
+    bound = None if unbounded else _bound(plan, draws, s, n_outputs, delta, k)
     return Selection(factor > 0.0, factor, variant, how, epsilon, bound, unbounded, float(s.sum()), draws, broken)
 
 
@@ -221,7 +221,7 @@ def _bound(plan: _Plan, draws: int, s: Floats, n_outputs: int, delta: float, k: 
         return epsilon_deterministic(s, plan.sure, k)
     # Channels that are never drawn are simply dropped, which adds their deterministic bound.
     drawn = plan.p > 0.0
-    sampled = epsilon_mixed(s, ~drawn, draws, n_outputs, delta, k)
+    sampled = epsilon_mixed(s, ~drawn, draws, n_outputs, stopped(delta, draws), k)
     return sampled + k * float(s[~drawn & ~plan.sure].sum())
 
 

@@ -29,8 +29,8 @@ class Drift:
         top1_agreement: Share of samples with the same largest class, where an output looks like
             class scores; None elsewhere.
         samples: Samples that were compared.
-        held_out: Whether the samples were kept away from whatever chose: the calibration, and the search for a target of
-            quality.
+        held_out: Whether the samples were kept away from whatever chose: the calibration, and the search for a target
+            of quality.
     """
 
     relative_error: float | None
