@@ -141,8 +141,19 @@ def test_report_is_json_with_everything_that_programs_need(pruned: Prune) -> Non
         assert 1 <= group["kept"] <= group["channels"]
         # A channel whose share is the whole of some output: S is between 1 and the number of channels.
         assert 1 <= group["sensitivity_sum"] <= group["channels"] * (1 + 1e-6)
-        assert "K = 3" in group["assumption"]
-        assert group["epsilon_deterministic"] <= 1
+        if group["ranked_by"]:
+            assert "K = 3 times the largest of the 72 samples" in group["assumption"]
+            assert "Of the choice alone, before the refit" in group["assumption"]
+            assert (group["no_epsilon"], group["widths_by"]) == ("", "measured")
+            assert (group["epsilon"] == 1) == (group["ranked_by"] == "energy")
+            assert set(group["refitted"]) <= set(group["consumers"])
+        else:
+            assert (group["epsilon"], group["assumption"], group["widths_by"]) == (None, "", "")
+            assert group["no_epsilon"] == "nothing was chosen to go"
+    refitted = {name for group in report["groups"] for name in group["refitted"]}
+    better = {refit["name"] for refit in report["refits"] if refit["after"] < refit["before"]}
+    assert refitted == better & {name for group in report["groups"] for name in group["consumers"]}
+    assert refitted
 
 
 def test_kept_channels_are_multiples_of_eight_in_wide_groups(pruned: Prune) -> None:
