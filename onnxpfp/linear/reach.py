@@ -27,7 +27,7 @@ from onnxpfp.arrays import AnyArray, Bools, Floats, Ids
 from onnxpfp.channels import Analysis
 from onnxpfp.channels.ops import facts_of
 from onnxpfp.channels.types import Group
-from onnxpfp.linear.producers import batch_norm_terms, producers_of
+from onnxpfp.linear.producers import Producer, batch_norm_terms, producers_of
 from onnxpfp.model.attributes import Attributes
 
 __all__ = ["Reaches", "reaches_of"]
@@ -82,6 +82,12 @@ class _Reach:
             values[here], doubted[here] = self.values[place[here]], self.doubted[place[here]]
         return values, doubted
 
+    def plus(self, other: _Reach) -> _Reach:
+        """Return it with the reach of another tensor added where both have a channel, and none of its doubts."""
+        mine = np.isin(self.ids, other.ids)
+        added = np.where(mine, other.at(self.ids)[0], 0.0)
+        return _Reach(self.ids, self.values + added, self.rest, self.doubted, self.rest_doubted, self.why)
+
     def times(self, factor: float) -> _Reach:
         """Return it with everything multiplied."""
         return _Reach(self.ids, self.values * factor, self.rest * factor, self.doubted, self.rest_doubted, self.why)
@@ -121,13 +127,10 @@ class _Tensors:
 
     analysis: Analysis
     known: dict[str, _Reach] = field(default_factory=dict[str, _Reach])
+    producers: dict[str, Producer] = field(default_factory=dict[str, Producer])
 
     def __post_init__(self) -> None:
-        for producer in producers_of(self.analysis):
-            plain = producer.plain_squares, producer.plain_bias
-            self.known[producer.output] = _of_filters(producer.ids, *plain)
-            if producer.folded:
-                self.known[producer.folded] = _of_filters(producer.ids, producer.squares, producer.bias)
+        self.producers.update((producer.output, producer) for producer in producers_of(self.analysis))
 
     def ids(self, name: str) -> Ids:
         """Return the channels of a tensor, ascending."""
@@ -147,10 +150,25 @@ class _Tensors:
 
     def pass_node(self, node: NodeProto) -> None:
         """Find the reach of a node's outputs."""
+        if node.output[0] in self.producers:
+            self._produce(node, self.producers[node.output[0]])
         outputs = [name for name in node.output if name and name not in self.known]
         outputs = [name for name in outputs if name not in self.analysis.constants.names]
         for name in outputs:
             self.known[name] = self._result(node, self.ids(name), list(node.output).index(name))
+
+    def _produce(self, node: NodeProto, producer: Producer) -> None:
+        """Give the outputs of a linear op the norms of its filters.
+
+        Where its channels are those that it reads (a depthwise convolution), what they were before counts, too: that
+        makes the bound no less true, and the ranking better.
+        """
+        number = self.analysis.index.producers[producer.output]
+        before = self.reach(node.input[0], number, 0)
+        plain = _of_filters(producer.ids, producer.plain_squares, producer.plain_bias)
+        self.known[producer.output] = plain.plus(before)
+        if producer.folded:
+            self.known[producer.folded] = _of_filters(producer.ids, producer.squares, producer.bias).plus(before)
 
     def _result(self, node: NodeProto, ids: Ids, output: int) -> _Reach:
         facts, options = facts_of(node), Attributes(node)

@@ -217,8 +217,9 @@ def _notes(outcome: Outcome, groups: Sequence[GroupReport]) -> list[str]:
 
 
 def _bound_notes(groups: Sequence[GroupReport]) -> list[str]:
-    """Say where the bound says nothing, how large it is there, and what ranked the channels in its place."""
-    bounded = [(group, group.epsilon) for group in groups if group.epsilon is not None]
+    """Say where a bound from data says nothing, how large it is there, and what ranked the channels in its place."""
+    with_data = [group for group in groups if group.ranked_by != "coreset"]
+    bounded = [(group, group.epsilon) for group in with_data if group.epsilon is not None]
     vacuous = [(group, epsilon) for group, epsilon in bounded if epsilon >= 1]
     if not vacuous:
         return []
