@@ -20,6 +20,7 @@ from onnxpfp.pipeline.lossless_step import LosslessStep
 from onnxpfp.pipeline.verification import Verification
 from onnxpfp.refit.means import Compensation, Record
 from onnxpfp.report.groups import GroupReport
+from onnxpfp.report.page import at_most
 from onnxpfp.report.pruning import Report
 from onnxpfp.score.energy import Energy
 from onnxpfp.score.pfp import K_TAIL, K
@@ -168,8 +169,10 @@ def _assumption(outcome: Outcome, chosen: Selection | None) -> str:
             f"the sum's own size on your data{draws}"
         )
     kernel = "" if options.kernel == "sum" else " times the entries that a channel has in a window, for --kernel max,"
-    known = calibration.failure is not None and calibration.failure < 1
-    chance = f"at most {calibration.failure:.0e} (8 eta eta* exp(-n/{K_TAIL}))" if known else "not known to be below 1"
+    failure = calibration.failure
+    chance = "not known to be below 1"
+    if failure is not None and failure < 1:
+        chance = f"at most {at_most(failure, 1)} (8 eta eta* exp(-n/{K_TAIL}))"
     return (
         "eps bounds the relative error of each sign part of a layer's sums (by the signs of weight and input); of the "
         f"sums themselves it can be more, where the parts cancel. {alone[0].upper()}{alone[1:]}. Assumed: no channel's "
@@ -224,7 +227,7 @@ def _bound_notes(groups: Sequence[GroupReport]) -> list[str]:
     if not vacuous:
         return []
     largest = max(epsilon for _, epsilon in vacuous)
-    how = "1" if largest == 1 else f"1 to {largest:.3g}"
+    how = "1" if largest == 1 else f"1 to {at_most(largest, 3)}"
     by_energy = sum(group.ranked_by == Energy.name for group, _ in vacuous)
     ranked = f"; the channels of {by_energy} of them were ranked by mean output energy" if by_energy else ""
     return [
@@ -235,8 +238,11 @@ def _bound_notes(groups: Sequence[GroupReport]) -> list[str]:
 
 def _sample_note(outcome: Outcome) -> str:
     failure = outcome.failure
-    holds = "the assumption of the bounds fails with a probability of at most" if failure and failure < 1 else ""
-    with_these = f"with these, {holds} {failure:.1g}" if holds else "these are too few for any probability"
+    with_these = "these are too few for any probability"
+    if failure is not None and failure < 1:
+        with_these = (
+            f"with these, the assumption of the bounds fails with a probability of at most {at_most(failure, 1)}"
+        )
     return (
         f"S: {outcome.samples} samples; the size formula asks for {outcome.samples_wanted} at delta = "
         f"{outcome.context.options.delta:g}; {with_these}"

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from onnxpfp.report.page import Column, Line, Table, number
+from onnxpfp.report.page import Column, Line, Table, at_most, number
 
 __all__ = ["GroupReport", "about_bounds", "groups_table"]
 
@@ -64,7 +64,8 @@ def groups_table(groups: Sequence[GroupReport]) -> Table:
     """Show what stays of every group, its bound, what ranked its channels, and what made up for those that go."""
     rows: list[tuple[str, ...]] = []
     for group in groups:
-        bounds = ("-" if value is None else f"{value:{form}}" for value, form in _bounds(group))
+        total = "-" if group.sensitivity_sum is None else f"{group.sensitivity_sum:.4g}"
+        bounds = (total, "-" if group.epsilon is None else at_most(group.epsilon, 3))
         by = f", by {group.ranked_by}" if group.ranked_by != group.selection else ""
         selection = f"{group.selection}{by}" if group.ranked_by else "all"
         rows.append((group.name, f"{group.kept}/{group.channels}", *bounds, selection, _made_up(group)))
@@ -73,10 +74,6 @@ def groups_table(groups: Sequence[GroupReport]) -> Table:
         *(Column("selection", wraps=False), Column("compensated", wraps=False)),
     )
     return Table(columns, rows, of="groups", most=ROWS, flag="-v")
-
-
-def _bounds(group: GroupReport) -> tuple[tuple[float | None, str], ...]:
-    return (group.sensitivity_sum, ".4g"), (group.epsilon, ".3g")
 
 
 def _made_up(group: GroupReport) -> str:

@@ -18,7 +18,7 @@ from onnxpfp.pipeline.verification import Size
 from onnxpfp.refit.means import Record
 from onnxpfp.report.formats import plain
 from onnxpfp.report.groups import GroupReport, about_bounds, groups_table
-from onnxpfp.report.page import ATTENTION, Column, Element, Facts, Heading, Line, Table, number, sizes, spent
+from onnxpfp.report.page import ATTENTION, Column, Element, Facts, Heading, Line, Table, at_most, number, sizes, spent
 from onnxpfp.report.reasons import by_kind, example, kind
 from onnxpfp.verify.drift import Drift
 from onnxpfp.verify.equivalence import Equivalence
@@ -195,7 +195,7 @@ def _samples(report: Report) -> str:
     if all(group.epsilon is None for group in report.groups):
         return used
     failure = report.samples_failure
-    enough = "is promised" if failure is None else f"is at most {failure:.0e}"
+    enough = "is promised" if failure is None else f"is at most {at_most(failure, 1)}"
     none = "no probability" if failure is None else "the probability that these are too few"
     return f"{used}; PFP's size formula asks for {report.samples_wanted}; by it, {none} {enough}"
 

@@ -4,6 +4,7 @@ import io
 import math
 from dataclasses import replace
 
+import pytest
 from rich.console import Console
 
 from onnxpfp.allocation.search import Trial
@@ -11,7 +12,7 @@ from onnxpfp.channels.types import Fixed
 from onnxpfp.lossless import Removal
 from onnxpfp.refit.means import Record
 from onnxpfp.report.groups import GroupReport
-from onnxpfp.report.page import ReportView
+from onnxpfp.report.page import ReportView, at_most
 from onnxpfp.report.pruning import Report, Size
 from onnxpfp.report.text import as_text, print_notes
 from onnxpfp.verify.drift import Drift
@@ -101,7 +102,7 @@ def test_sizes_and_facts():
     used = "samples (S) 176 used for the scores, all but those held out"
     asked = f"{used}; PFP's size formula asks for 300; by it,"
     assert asked in " ".join(text.split())
-    assert "the probability that these are too few is at most 2e-02" in " ".join(text.split())
+    assert "the probability that these are too few is at most 0.02" in " ".join(text.split())
     few = " ".join(_text(replace(_report(), samples_failure=None)).split())
     assert f"{asked} no probability is promised" in few
     assert "largest difference 3e-07 of the largest output, 1e-04 allowed, 2 runs" in text
@@ -221,3 +222,23 @@ def test_notes_take_one_line_each():
     stream = io.StringIO()
     print_notes(["RANDOM " + "word " * 60, "short"], Console(file=stream, width=40))
     assert len(stream.getvalue().splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "shown"),
+    [
+        (1.25e-4, 1, "0.0002"),
+        (3.77e-11, 1, "4e-11"),
+        (1.0, 3, "1"),
+        (0.3, 3, "0.3"),
+        (0.1 + 0.2, 3, "0.3"),
+        (0.42401, 3, "0.425"),
+        (0.9999, 3, "1"),
+        (26.01, 3, "26.1"),
+        (2.2250738585072014e-308, 1, "3e-308"),
+        (0.0, 3, "0"),
+        (math.inf, 3, "inf"),
+    ],
+)
+def test_bounds_are_rounded_up(value: float, digits: int, shown: str):
+    assert at_most(value, digits) == shown
