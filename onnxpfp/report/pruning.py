@@ -191,7 +191,7 @@ def _widths_by(report: Report) -> str:
 
 def _samples(report: Report) -> str:
     """Say how many samples channels were scored on, and how far that goes for the bounds."""
-    used = f"{report.samples} used for the scores, all but those held out"
+    used = f"{report.samples} used for the scores, all but those that refits and result are judged on"
     if all(group.epsilon is None for group in report.groups):
         return used
     failure = report.samples_failure

@@ -99,7 +99,7 @@ def test_sizes_and_facts():
     assert _line(text, "target") == "target keep 50 % of the MACs"
     assert _line(text, "reachable") == "reachable 98.7 % of the parameters lie in channels that may go"
     assert _line(text, "ran on") == "ran on CPUExecutionProvider"
-    used = "samples (S) 176 used for the scores, all but those held out"
+    used = "samples (S) 176 used for the scores, all but those that refits and result are judged on"
     asked = f"{used}; PFP's size formula asks for 300; by it,"
     assert asked in " ".join(text.split())
     assert "the probability that these are too few is at most 0.02" in " ".join(text.split())
@@ -129,7 +129,10 @@ def test_a_group_without_a_bound_says_why():
     assert f"no eps for 2 cut groups: {reason}" in text
     assert "nothing was chosen to go" not in text
     assert "eps bounds" not in text
-    assert _line(text, "samples (S)") == "samples (S) 176 used for the scores, all but those held out"
+    assert (
+        _line(text, "samples (S)")
+        == "samples (S) 176 used for the scores, all but those that refits and result are judged on"
+    )
 
 
 def test_what_ranked_the_channels_is_named():
