@@ -258,8 +258,8 @@ class RunOptions(ScopeOptions):
     )
     allocate: AllocationRule | None = _option(  # noqa: RUF009
         None,
-        "How to set the width of each group: by the measured drift of the output, by one error bound for all groups, "
-        "or by one share for all groups.",
+        "How to set the width of each group: by the measured drift of the output, by one sum of what every group "
+        "drops of its scores (the bound of PFP), or by one share for all groups.",
         "choice",
         choices=("measured", "bound", "uniform"),
         default_text="measured with data, else bound",
