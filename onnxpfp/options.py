@@ -308,16 +308,16 @@ class RunOptions(ScopeOptions):
     )
     allocate: AllocationRule | None = _option(  # noqa: RUF009
         None,
-        "How to set the width of each group: by the measured drift of the output, by one error bound for all groups, "
-        "or by one share for all groups.",
+        "How to set the width of each group: by the measured drift of the output, by one sum of what every group "
+        "drops of its scores (the bound of PFP), or by one share for all groups.",
         "choice",
         choices=("measured", "bound", "uniform"),
         default_text="measured with data, else bound",
     )
     kernel: Literal["sum", "max"] = _option(
         "sum",
-        "Measure sensitivity over whole kernel windows (the bound holds), or over single kernel entries (as the code "
-        "of PFP's authors does).",
+        "Measure sensitivity over whole kernel windows, or over single kernel entries (as the code of PFP's authors "
+        "does; the bound is as many times larger as a channel has entries).",
         "choice",
         choices=("sum", "max"),
     )
@@ -329,7 +329,12 @@ class RunOptions(ScopeOptions):
         choices=("auto", "lstsq", "bias", "none"),
     )
     delta: float = _option(
-        1e-16, "Probability that an error bound may fail.", "choice", metavar="P", check=_probability
+        1e-16,
+        "Probability that the bound of a drawn selection may fail over its draws; how many samples PFP's size formula "
+        "asks for follows from it, too.",
+        "choice",
+        metavar="P",
+        check=_probability,
     )
     round_to: int | None = _option(
         None,

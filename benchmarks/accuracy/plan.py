@@ -11,6 +11,7 @@ from benchmarks.accuracy.peers import PEERS, Peer
 
 __all__ = [
     "FEW",
+    "LETTER",
     "MAIN",
     "OTHER_EXPORTS",
     "PEER_WAYS",
@@ -72,12 +73,16 @@ UNREFITTED = tuple(Way(f"{score} --compensate none", seeds=True) for score in OU
 PEER_WAYS = tuple(Way(peer.name, with_norm=True, peer=peer) for peer in PEERS)
 OTHER_ALLOCATIONS = tuple(Way(f"{score} --allocate {how}") for how in ("bound", "uniform") for score in OURS)
 OTHER_CHOICES = (*(Way(f"pfp --select {how}") for how in ("deterministic", "sampled", "mixed")), Way("energy"))
+LETTER = tuple(
+    Way(f"pfp --select {how} --allocate bound --compensate none") for how in ("deterministic", "sampled", "mixed")
+)
+"""PFP to the letter: its sensitivities choose, its bound sets the widths, and nothing else is done."""
 REFITTED = tuple(Way(score, with_norm=score == "bn-scale", seeds=score == "random") for score in BASELINES)
 PLAIN = tuple(
     Way(f"{score} --allocate uniform --compensate none", with_norm=score == "bn-scale") for score in (*OURS, *BASELINES)
 )
 """Selection alone, as most papers and peers do it."""
-REST = (*OTHER_ALLOCATIONS, *OTHER_CHOICES, *REFITTED)
+REST = (*OTHER_ALLOCATIONS, *LETTER, *OTHER_CHOICES, *REFITTED)
 FEW = tuple(_few(score, 512) for score in OURS)
 ROUNDED = tuple(Way(f"{score} --round-to 8") for score in OURS)
 OTHER_EXPORTS = tuple(Way(score, export=kind) for kind in ("bn", "dynamo") for score in OURS)

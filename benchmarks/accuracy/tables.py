@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from benchmarks.accuracy.networks import NETWORKS, Network
 from benchmarks.accuracy.plan import (
     FEW,
+    LETTER,
     MAIN,
     OTHER_EXPORTS,
     PEER_WAYS,
@@ -59,7 +60,17 @@ training, with the same 1,024 or 256 training images, without labels or gradient
 standard deviation over three seeds: of the order of the images, which says which of them are held out, and of all that
 onnxpfp draws. Our rows have `--round-to 1` where they do not say otherwise. Agreement with the original in percent, the
 share of the weights that stays and the processor seconds of the whole command on one thread are those at {DETAILS:g}.
-Peers prune the export whose BatchNormalization is not folded, like `bn-scale`."""
+Peers prune the export whose BatchNormalization is not folded, like `bn-scale`.
+
+`pfp` is the default: PFP's sensitivities rank the channels of a group where their bound is below 1, and mean output
+energy elsewhere (the report of a run names the groups); measured drift sets the widths, and all layers are refitted.
+PFP to the letter is `pfp --select deterministic|sampled|mixed --allocate bound --compensate none`."""
+
+NAMES = {
+    "pfp": "default (output energy where PFP's bounds say nothing)",
+    **{way.method: f"PFP to the letter, {way.method.split()[2]}" for way in LETTER},
+}
+"""What a method is called where it is not shown by its flags."""
 
 SPEED = """Median ratio of the processor times of the original and the pruned file, in turn on one thread, 50 images at
 a time."""
@@ -148,9 +159,12 @@ def _short(rows: Rows) -> str:
         if dense is None:
             continue
         title = f"{network.title} ({dense:.1f})"
-        for way in MAIN:
+        for way in (*MAIN, *LETTER):
             cells = [_accuracy(_at(rows, network, way, target)) for target in SHORT]
-            body.append([title, f"onnxpfp, `--score {way.method}`", *(f"**{cell}**" for cell in cells)])
+            if way in LETTER and set(cells) == {NOTHING}:
+                continue
+            name = NAMES.get(way.method, f"`--score {way.method}`")
+            body.append([title, f"onnxpfp, {name}", *(f"**{cell}**" for cell in cells)])
             title = ""
         for package in dict.fromkeys(way.peer.package for way in PEER_WAYS if way.peer):
             ways = [way for way in PEER_WAYS if way.peer and way.peer.package == package]

@@ -19,6 +19,7 @@ is uniform, so the share of channel j is the chance that the first draw hit it, 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -26,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxpfp.arrays import Bools, Floats
-from onnxpfp.score.pfp import K, draws_for, epsilon_deterministic, epsilon_mixed, probabilities
+from onnxpfp.score.pfp import K, draws_for, epsilon_deterministic, epsilon_mixed, probabilities, stopped
 
 __all__ = ["Epsilons", "Method", "Selection", "Variant", "select"]
 
@@ -40,12 +41,12 @@ Method = Literal["deterministic", "sampled", "mixed", "auto"]
 
 @dataclass(frozen=True, slots=True)
 class Epsilons:
-    """Bounds of the relative error of a layer's sign-split pre-activations, per variant.
+    """Bounds of the relative error of every sign part of a layer's sums, per variant, to choose one by.
 
     They are those of `onnxpfp.score.pfp` at the same number of kept channels. The ones with
     sampling are evaluated before anything is drawn, at the number of draws expected for that
-    width; strictly they hold for a fixed number of draws. Infinity means that the variant cannot
-    be used in this group.
+    width; `Selection.bound` is at the number that was drawn. Infinity means that the variant
+    cannot be used in this group.
 
     Attributes:
         deterministic: Bound of the n largest scores.
@@ -74,7 +75,11 @@ class Selection:
             they are, 0 where they go.
         variant: The variant that was used.
         requested: The one that was asked for.
-        epsilon: Bounds of all variants at this width.
+        epsilon: Bounds of all variants at this width, by which one was chosen; None where scores are no sensitivities,
+            and where several groups' selections are told as one.
+        bound: Bound on the relative error of every sign part of the layers' sums with just these channels and factors;
+            None where there is none.
+        unbounded: Why there is none; empty where there is one.
         total: S, sum of the scores.
         draws: Draws that were made; 0 if none.
         tie_broken: Whether all bounds were 1 or more, so that something else ranked the channels.
@@ -84,7 +89,9 @@ class Selection:
     factor: Floats
     variant: Variant
     requested: Method
-    epsilon: Epsilons
+    epsilon: Epsilons | None
+    bound: float | None
+    unbounded: str
     total: float
     draws: int
     tie_broken: bool = False
@@ -100,7 +107,7 @@ def select(
     delta: float,
     k: float = K,
     reweightable: bool = True,
-    sensitivity: NDArray[np.floating[Any]] | None = None,
+    unbounded: str = "",
     tie_break: NDArray[np.floating[Any]] | None = None,
 ) -> Selection:
     """Select n channels of one group.
@@ -121,8 +128,8 @@ def select(
         delta: Failure probability over the draws.
         k: The constant K of the bounds.
         reweightable: Whether the consumers' columns may be scaled.
-        sensitivity: What the bound of the deterministic selection is made of, (C,), where the scores that
-            rank are no sensitivities. It holds for any set of channels.
+        unbounded: Why no bound follows from the scores, for they are no sensitivities; "auto" is deterministic then.
+            Empty where one does.
         tie_break: What ranks the channels where "auto" finds no bound below 1, (C,).
 
     Raises:
@@ -134,24 +141,31 @@ def select(
         raise ValueError(f"cannot keep {n} of {s.shape[0]} channels")
     if not reweightable and how in ("sampled", "mixed"):
         raise ValueError(f"columns cannot be scaled in this group, which {how!r} needs")
-    shares = s if sensitivity is None else sensitivity.astype(np.float64)
-    plans = {
+    plans: dict[Variant, _Plan] = {
         "deterministic": _Plan(_largest(s, n), np.zeros_like(s), 0, 0),
         "sampled": _plan(s, n, np.zeros(s.shape, dtype=np.bool_)),
         "mixed": _plan(s, n, _sure(s, n)),
     }
-    bounds = {name: _bound(plan, s, n_outputs, delta, k) for name, plan in plans.items()}
-    bounds["deterministic"] = epsilon_deterministic(shares, plans["deterministic"].sure, k)
-    if not reweightable:
-        bounds["sampled"] = bounds["mixed"] = np.inf
-    epsilon = Epsilons(bounds["deterministic"], bounds["sampled"], bounds["mixed"])
-    variant: Variant = how if how != "auto" else _best(epsilon)
-    plan = plans[variant]
-    broken = how == "auto" and tie_break is not None and n < s.shape[0] and epsilon.of(variant) >= 1.0
+    epsilon = None if unbounded else _epsilons(plans, s, n_outputs, delta, k, reweightable=reweightable)
+    variant: Variant = how if how != "auto" else "deterministic" if epsilon is None else _best(epsilon)
+    plan, broken = plans[variant], False
+    if how == "auto" and tie_break is not None and n < s.shape[0] and epsilon is not None:
+        broken = epsilon.of(variant) >= 1.0
     if broken and tie_break is not None:
         variant, plan = "deterministic", _Plan(_largest(tie_break.astype(np.float64), n), np.zeros_like(s), 0, 0)
     factor, draws = _carry_out(plan, rng)
-    return Selection(factor > 0.0, factor, variant, how, epsilon, float(shares.sum()), draws, broken)
+    bound = None if unbounded else _bound(plan, draws, s, n_outputs, delta, k)
+    return Selection(factor > 0.0, factor, variant, how, epsilon, bound, unbounded, float(s.sum()), draws, broken)
+
+
+def _epsilons(
+    plans: Mapping[Variant, _Plan], s: Floats, n_outputs: int, delta: float, k: float, *, reweightable: bool
+) -> Epsilons:
+    """Bound what every variant is expected to do."""
+    bounds = {name: _bound(plan, plan.draws, s, n_outputs, delta, k) for name, plan in plans.items()}
+    if not reweightable:
+        bounds["sampled"] = bounds["mixed"] = np.inf
+    return Epsilons(bounds["deterministic"], bounds["sampled"], bounds["mixed"])
 
 
 def _best(epsilon: Epsilons) -> Variant:
@@ -202,12 +216,13 @@ def _plan(s: Floats, n: int, sure: Bools) -> _Plan:
     return _Plan(sure, p, width, draws_for(p, width))
 
 
-def _bound(plan: _Plan, s: Floats, n_outputs: int, delta: float, k: float) -> float:
+def _bound(plan: _Plan, draws: int, s: Floats, n_outputs: int, delta: float, k: float) -> float:
+    """Bound what a plan does with so many draws."""
     if plan.draws == 0:
         return epsilon_deterministic(s, plan.sure, k)
     # Channels that are never drawn are simply dropped, which adds their deterministic bound.
     drawn = plan.p > 0.0
-    sampled = epsilon_mixed(s, ~drawn, plan.draws, n_outputs, delta, k)
+    sampled = epsilon_mixed(s, ~drawn, draws, n_outputs, stopped(delta, draws), k)
     return sampled + k * float(s[~drawn & ~plan.sure].sum())
 
 

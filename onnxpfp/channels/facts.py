@@ -12,7 +12,7 @@ from typing import Literal
 
 from onnx import NodeProto
 
-__all__ = ["Bias", "Deciding", "LinearForm", "MacTerm", "MacTerms", "OpFacts", "Ranks", "Sign"]
+__all__ = ["Bias", "Deciding", "LinearForm", "MacTerm", "MacTerms", "Magnitude", "OpFacts", "Ranks", "Sign"]
 
 MacTerm = list[tuple[str, int]]
 """One term of a node's MACs: the axes (tensor, axis) whose lengths multiply to it."""
@@ -24,6 +24,8 @@ LinearForm = Literal["conv", "conv_transpose", "matrix"]
 """How weights in float lie (`linear/layout.py`): (O, C/g, *k), (C, O/g, *k), or a matrix."""
 Sign = Literal["never negative", "of the first input", "of all inputs"]
 """Results that have no negative number: always, or if the first input has none, or if no input has any."""
+Magnitude = Literal["of the first input", "of all inputs"]
+"""Results that are no further from zero than numbers of the first input, or than numbers of all inputs together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,8 @@ class OpFacts:
         sign: When its results have no negative number.
         saturates: Whether it may hide that its input differs; Identity stands for what it passes on.
         within_one: Whether its results lie within [-1, 1].
+        states_within_one: The same of the states of a recurrence with its own activations that starts from zero.
+        magnitude: How far from zero its results can be, where that follows from its inputs.
         decides: How its results jump; None where they do not.
         moves: Whether it only gives the numbers of its first input another shape or order.
         writes: Whether it writes its third input into its first, at the places that its second says.
@@ -84,6 +88,8 @@ class OpFacts:
     sign: Sign | None = None
     saturates: bool = False
     within_one: bool = False
+    states_within_one: bool = False
+    magnitude: Magnitude | None = None
     decides: Deciding | None = None
     moves: bool = False
     writes: bool = False

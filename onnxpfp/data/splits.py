@@ -45,6 +45,8 @@ class CalibrationData:
         batch_size: Samples in one run that the model accepts.
         split: The samples in three parts; None where the user gives none, or too few to split.
         single: Why samples run one by one although the model promises a free batch; empty where they need not.
+        independent: Whether no two of them come from one input of the user's, as the steps of a Loop do. Only then is
+            known how far their number goes.
     """
 
     samples: Samples
@@ -52,6 +54,7 @@ class CalibrationData:
     batch_size: int
     split: Split | None
     single: str = ""
+    independent: bool = True
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from onnxpfp.linear.layout import filters, output_axis
 from onnxpfp.model.attributes import Attributes
 from onnxpfp.model.constants import Constants
 
-__all__ = ["Filters", "NormScale", "Producer", "carriers_of", "norm_scales", "producers_of"]
+__all__ = ["Filters", "NormScale", "Producer", "batch_norm_terms", "carriers_of", "norm_scales", "producers_of"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,10 +38,18 @@ class Producer(Filters):
     """Filters of one linear node.
 
     Attributes:
+        output: The node's output.
+        plain_squares: Squared norm of every filter as it is stored, (O,) float64.
+        plain_bias: Biases as they are stored, (O,) float64.
+        folded: Output of the BatchNormalization that is folded; empty where there is none.
         squares: Squared norm of every filter times its scale, (O,) float64.
-        bias: Biases, (O,) float64.
+        bias: Biases behind that, (O,) float64.
     """
 
+    output: str
+    plain_squares: Floats
+    plain_bias: Floats
+    folded: str
     squares: Floats
     bias: Floats
 
@@ -59,12 +67,12 @@ class NormScale:
     gamma: Floats
 
 
-def _squares(rows: AnyFloats, scale: Floats) -> Floats:
-    """Return the squared norm of every filter times its scale."""
+def _squares(rows: AnyFloats) -> Floats:
+    """Return the squared norm of every filter."""
     squares = np.zeros(len(rows))
     for run in chunks(len(rows), 8 * rows.size // len(rows)):
         part = np.ascontiguousarray(rows[run], dtype=np.float64)
-        squares[run] = np.square(part.reshape(len(part), -1) * scale[run, None]).sum(1)
+        squares[run] = np.square(part.reshape(len(part), -1)).sum(1)
     return squares
 
 
@@ -89,8 +97,13 @@ def producers_of(analysis: Analysis) -> list[Producer]:
             continue
         bias = stored_bias(node, constants, axis.size)
         unbiased = np.zeros(axis.size) if bias is None else bias
-        scale, shifted = _fold(followers.get(node.output[0]), constants, unbiased)
-        producers.append(Producer(axis, rows, scale, _squares(rows, scale), shifted))
+        norm, plain = followers.get(node.output[0]), _squares(rows)
+        if norm is not None and not constants.names.issuperset(norm.input[1:5]):
+            norm = None
+        scale, shifted = _fold(norm, constants, unbiased)
+        folded = norm.output[0] if norm else ""
+        of_filters = node.output[0], plain, unbiased, folded, plain * np.square(scale), shifted
+        producers.append(Producer(axis, rows, scale, *of_filters))
     return producers
 
 
@@ -125,11 +138,16 @@ def norm_scales(analysis: Analysis) -> list[NormScale]:
     return norms
 
 
+def batch_norm_terms(norm: NodeProto, constants: Constants) -> tuple[Floats, Floats]:
+    """Return what a BatchNormalization of stored numbers multiplies every channel by, and what it adds."""
+    gamma, beta, mean, variance = (constants.value(name).astype(np.float64) for name in norm.input[1:5])
+    scale = gamma / np.sqrt(np.maximum(variance, 0) + Attributes(norm).real("epsilon", 1e-5))
+    return scale, beta - mean * scale
+
+
 def _fold(norm: NodeProto | None, constants: Constants, bias: Floats) -> tuple[Floats, Floats]:
     """Fold BatchNormalization: F gamma/sigma, (b - mu) gamma/sigma + beta; return the factors of F, and the biases."""
-    if norm is None or not constants.names.issuperset(norm.input[1:5]):
+    if norm is None:
         return np.ones(len(bias)), bias
-    gamma, beta, mean, variance = (constants.value(name).astype(np.float64) for name in norm.input[1:5])
-    epsilon = Attributes(norm).real("epsilon", 1e-5)
-    scale = gamma / np.sqrt(np.maximum(variance, 0) + epsilon)
-    return scale, (bias - mean) * scale + beta
+    scale, shift = batch_norm_terms(norm, constants)
+    return scale, bias * scale + shift

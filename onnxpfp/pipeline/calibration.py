@@ -37,10 +37,13 @@ class DataCalibration(Calibration):
 
     Attributes:
         required: Samples that the size formula asks for.
+        failure: Bound by the same formula on the probability that those given are not enough for what the bounds
+            assume (`onnxpfp.score.pfp.sample_failure`); None where nothing is scored, or several come from one input.
         statistics: Statistics of the linear ops.
     """
 
     required: int
+    failure: float | None
     statistics: Statistics
 
     @property

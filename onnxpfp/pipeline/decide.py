@@ -75,8 +75,9 @@ class Selector:
             rng=rng,
             n_outputs=int(scores.outputs[number]),
             delta=self.options.delta,
+            k=float(scores.constant[number]),
             reweightable=free,
-            sensitivity=scores.sensitivity[channels],
+            unbounded=scores.unbounded[number],
             tie_break=None if scores.energy is None else scores.energy[channels],
         )
 

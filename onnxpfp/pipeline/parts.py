@@ -255,7 +255,7 @@ def _part(
     alike = [[feed for feed in each.feeds if _ranks(feed) == ranks] for each in fed]
     taken = [feed for feed in taken if _ranks(feed) == ranks]
     source = _source(outer, body, place, taken, lengths)
-    data = _data(context, source.model, taken, alike)
+    data = replace(_data(context, source.model, taken, alike), independent=context.data.independent and conditional)
     stays = ""
     if data.split is None and context.data.given != "none":
         flags = holding_out(context.options, replaying=context.plan is not None)

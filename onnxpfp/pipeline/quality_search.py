@@ -70,6 +70,8 @@ class QualityTarget:
 def quality_evaluator(limit: QualityTarget, context: RunContext, held_out: Samples) -> Evaluator:
     """Return what measures a limited quality, if it can be measured, before anything expensive is done.
 
+    Its samples decide how much goes, so they are not held out from the choice any more.
+
     Raises:
         OptionError: The outputs have nothing of the kind.
     """
@@ -77,7 +79,7 @@ def quality_evaluator(limit: QualityTarget, context: RunContext, held_out: Sampl
     if math.isnan(limit.value(context.evaluator(held_out.take(context.data.batch_size)).drift(model))):
         what, instead = _MISSING[limit.quantity]
         raise OptionError(f"{context.whole.source.title}: {limit.flag} {what}", hint=instead)
-    return context.evaluator(held_out)
+    return context.evaluator(held_out, held_out=False)
 
 
 def prune_to_quality(

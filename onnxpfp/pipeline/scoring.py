@@ -16,7 +16,7 @@ from onnxpfp.channels import Analysis
 from onnxpfp.data.samples import Samples
 from onnxpfp.data.splits import Split
 from onnxpfp.linear.ops import LinearOp, output_counts
-from onnxpfp.linear.producers import producers_of
+from onnxpfp.linear.reach import reaches_of
 from onnxpfp.options import Options
 from onnxpfp.pipeline.calibration import Calibration, DataCalibration, RefitCalibration
 from onnxpfp.pipeline.context import RunContext
@@ -25,37 +25,27 @@ from onnxpfp.pipeline.criterion_scores import GramsOfGroup, criterion_scores
 from onnxpfp.pipeline.measurements import Measurements
 from onnxpfp.pipeline.refit_problem import consumer_grams, refit_setup, start_gram_observers
 from onnxpfp.refit.gram import observed_grams
-from onnxpfp.score.coreset import scores_without_data
+from onnxpfp.score.coreset import CORESET_CONSTANT, scores_without_data
+from onnxpfp.score.criterion import Criterion
 from onnxpfp.score.energy import Energy
-from onnxpfp.score.pfp import Pfp, sample_size, upper_envelope
+from onnxpfp.score.pfp import K, Pfp, sample_failure, sample_size, upper_envelope
 from onnxpfp.score.scores import Scores
 
 __all__ = ["calibrate_and_score", "calibrate_for_refits"]
 
-POSITIVE, SIGNED = 2, 4
-"""Sign quadrants of weights and activations."""
+QUADRANTS = 4
+"""Signs of weights and activations: unseen activations may have both signs, whatever those seen have."""
 
 
-def _wanted_samples(ops: Sequence[LinearOp], delta: float) -> int:
-    """Return the size of S that the formula asks for (docs/design.md, "Size of S")."""
-    return sample_size([math.prod(output_counts(op)) for op in ops], delta)
-
-
-def _scored_samples(context: RunContext, ops: Sequence[LinearOp]) -> tuple[Samples, int]:
-    """Return the samples that the sensitivities are measured on, and how many the formula asks for."""
-    fit, wanted = context.data.fit, _wanted_samples(ops, context.options.delta)
-    # A fixed batch may be more than the formula asks for.
-    return fit.take(min(max(wanted, fit.fixed_batch or 1), len(fit))), wanted
+def _outputs(ops: Sequence[LinearOp]) -> list[int]:
+    """Return the outputs of every op for one input, which the size of S is made of."""
+    return [math.prod(output_counts(op)) for op in ops]
 
 
 def _measure(
-    context: RunContext,
-    analysis: Analysis,
-    ops: Sequence[LinearOp],
-    scored: int,
-    observers: Sequence[Observer] = (),
+    context: RunContext, analysis: Analysis, ops: Sequence[LinearOp], observers: Sequence[Observer] = ()
 ) -> Statistics:
-    """Measure the linear ops on the first samples; observers see all."""
+    """Measure the linear ops on all samples that are not held out: on fewer, a channel that rarely fires is silent."""
     options, data = context.options, context.data
     limited = data.fit.fixed_batch is None and (options.batch_size or data.batch_size == 1)
     with context.clock.phase("calibration") as progress:
@@ -70,12 +60,11 @@ def _measure(
             workspace_bytes=options.workspace,
             progress=progress,
             observers=observers,
-            scored=scored,
         )
 
 
 def _group_terms(
-    analysis: Analysis, ops: Sequence[LinearOp], signed: Sequence[bool], delta: float
+    analysis: Analysis, ops: Sequence[LinearOp], delta: float
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Return per group the outputs under the bound, and the log term ln(8 (P + 1) k / delta)."""
     outputs: list[int] = []
@@ -84,11 +73,25 @@ def _group_terms(
         total, largest = 0, 1
         for position in group.consumers:
             channels, patches = output_counts(ops[position])
-            total += channels * patches * (SIGNED if signed[position] else POSITIVE)
+            total += channels * patches * QUADRANTS
             largest = max(largest, (patches + 1) * ops[position].kernel_size)
         outputs.append(max(1, total))
         weights.append(math.log(8 * largest) - math.log(delta))
     return np.array(outputs, np.int64), np.array(weights, np.float64)
+
+
+def _constants(analysis: Analysis, ops: Sequence[LinearOp], kernel: str) -> NDArray[np.float64]:
+    """Return per group what its sensitivities are multiplied by in its bound: K, times the entries of a channel.
+
+    A share of the largest single entry is at least that of the channel over the number of its entries under one output.
+    """
+    if kernel == "sum":
+        return np.full(len(analysis.graph.groups), float(K))
+    entries = np.ones(analysis.graph.count + 1)
+    for op in ops:
+        blocks = op.block_table(single=False)
+        np.maximum.at(entries, blocks.channels, np.diff(blocks.starts) * float(op.kernel_size))
+    return np.array([K * entries[group.channels].max() for group in analysis.graph.groups], np.float64)
 
 
 def _score_with_data(
@@ -104,8 +107,7 @@ def _score_with_data(
     with context.clock.phase("ranking") as progress:
         if context.plan is not None:
             return Scores.nothing(graph.count)
-        signed = [statistics[op.name].negative for op in ops]
-        outputs, weight = _group_terms(analysis, ops, signed, options.delta)
+        outputs, weight = _group_terms(analysis, ops, options.delta)
         parts = [(statistics[op.name].channels, statistics[op.name].sensitivity) for op in ops]
         sensitivity = upper_envelope(parts, graph.count)
         size, requests = context.data.batch_size, context.requests
@@ -122,22 +124,31 @@ def _score_with_data(
         criterion = criterion_of(options.score)
         energy = score(Energy())
         values = energy if criterion.name == Energy.name else score(criterion)
-        bounded = isinstance(criterion, Pfp)
-        return Scores(criterion.name, values, sensitivity, energy, outputs, weight, summed=not bounded)
+        constant = _constants(analysis, ops, options.kernel)
+        unbounded = _unbounded(criterion, analysis)
+        summed = not isinstance(criterion, Pfp)
+        return Scores(criterion.name, values, energy, outputs, weight, constant, unbounded, summed=summed)
+
+
+def _unbounded(criterion: Criterion, analysis: Analysis) -> tuple[str, ...]:
+    """Say of every group why the scores of a criterion bound nothing: only sensitivities do."""
+    why = "" if isinstance(criterion, Pfp) else f"the scores of --score {criterion.name} are no sensitivities"
+    return (why,) * len(analysis.graph.groups)
 
 
 def _score_without_data(analysis: Analysis, ops: Sequence[LinearOp], options: Options) -> Scores:
     """Score by weights alone; the bounds count both signs of every activation."""
-    graph = analysis.graph
-    groups = [(g.channels, [ops[position] for position in g.consumers]) for g in graph.groups]
-    producers = producers_of(analysis)
-    outputs, weight = _group_terms(analysis, ops, [True] * len(ops), options.delta)
-    coreset = scores_without_data(graph.count, groups, producers)
-    criterion = criterion_of(options.score)
+    graph, criterion = analysis.graph, criterion_of(options.score)
+    outputs, weight = _group_terms(analysis, ops, options.delta)
+    constant = np.full(len(graph.groups), CORESET_CONSTANT)
     if isinstance(criterion, Pfp):
-        return Scores("coreset", coreset, coreset, None, outputs, weight)
+        groups = [(g.channels, [ops[position] for position in g.consumers]) for g in graph.groups]
+        reaches = reaches_of(analysis)
+        coreset = scores_without_data(graph.count, groups, reaches.values)
+        return Scores("coreset", coreset, None, outputs, weight, constant, reaches.doubts)
     values = criterion_scores(criterion, analysis, ops, None, seed=options.seed)
-    return Scores(criterion.name, values, coreset, None, outputs, weight, summed=True)
+    unbounded = _unbounded(criterion, analysis)
+    return Scores(criterion.name, values, None, outputs, weight, constant, unbounded, summed=True)
 
 
 def calibrate_and_score(context: RunContext, analysis: Analysis, ops: tuple[LinearOp, ...]) -> Calibration:
@@ -149,25 +160,32 @@ def calibrate_and_score(context: RunContext, analysis: Analysis, ops: tuple[Line
         return Calibration(scores, data.samples)
     if not ops:
         # Nothing can go: a plan that keeps everything, or a target of 1.
-        return DataCalibration(Scores.nothing(count), data.fit, 0, {})
+        return DataCalibration(Scores.nothing(count), data.fit, 0, None, {})
     if data.split is not None:
         return calibrate_for_refits(context, analysis, ops, data.split)
-    scored, required = _scored_samples(context, ops)
-    statistics = _measure(context, analysis, ops, len(scored))
-    return DataCalibration(_score_with_data(context, analysis, ops, scored, statistics), scored, required, statistics)
+    statistics = _measure(context, analysis, ops)
+    scores = _score_with_data(context, analysis, ops, data.fit, statistics)
+    return DataCalibration(scores, data.fit, *_size_of_samples(context, ops), statistics)
+
+
+def _size_of_samples(context: RunContext, ops: Sequence[LinearOp]) -> tuple[int, float | None]:
+    """Return how many samples the formula asks for (docs/design.md, "Size of S"), and the delta of those given."""
+    outputs, data = _outputs(ops), context.data
+    failure = sample_failure(outputs, len(data.fit)) if data.independent else None
+    return sample_size(outputs, context.options.delta), failure
 
 
 def calibrate_for_refits(
     context: RunContext, analysis: Analysis, ops: tuple[LinearOp, ...], split: Split
 ) -> RefitCalibration:
     """Measure and score with samples that are held out, so that refits and widths can be decided on them."""
-    scored, required = _scored_samples(context, ops)
+    fit = context.data.fit
     setup = refit_setup(context, analysis, split)
     observers = start_gram_observers(setup) if _needs_grams(context) else ()
-    statistics = _measure(context, analysis, ops, len(scored), observers)
+    statistics = _measure(context, analysis, ops, observers)
     grams = observed_grams(observers)
-    scores = _score_with_data(context, analysis, ops, scored, statistics, partial(consumer_grams, setup, grams))
-    return RefitCalibration(scores, scored, required, statistics, setup, grams)
+    scores = _score_with_data(context, analysis, ops, fit, statistics, partial(consumer_grams, setup, grams))
+    return RefitCalibration(scores, fit, *_size_of_samples(context, ops), statistics, setup, grams)
 
 
 def _needs_grams(context: RunContext) -> bool:

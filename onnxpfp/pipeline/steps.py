@@ -7,12 +7,13 @@ the result is made from that one.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from onnxpfp.allocation.select import Epsilons, Selection
+from onnxpfp.allocation.select import Selection
 from onnxpfp.arrays import Keep
 from onnxpfp.channels import Analysis, ChannelGraph
 from onnxpfp.channels.lineage import Lineage, lineage_of
@@ -29,6 +30,8 @@ from onnxpfp.pipeline.scoring import calibrate_and_score
 __all__ = ["complete", "lift_decision", "measure", "prune_in_steps"]
 
 
+DRAWN_ALONE = "several groups lie in it once what costs nothing has gone, and each was drawn alone"
+"""Why there is no bound: the probabilities that theirs fail add up."""
 TEMPERATURE = 4.0
 """Of the class scores whose divergence sets widths; at 1 the curves of a network that is sure of itself are noise."""
 
@@ -120,18 +123,30 @@ def lift_decision(first: ChannelGraph, graph: ChannelGraph, decision: Decision, 
 
 
 def _joined(chosen: Sequence[Selection], stays: Keep) -> Selection | None:
-    """Say as one how a group was selected whose channels lie in several groups of a smaller model: by the worst bound.
+    """Say as one how a group was selected whose channels lie in several groups of a smaller model.
+
+    One layer may read several of them, so what they do to its sums adds up, and so do the bounds.
 
     Returns:
         None where nothing of the group was up for selection.
     """
     if not chosen:
         return None
-    worst = max(chosen, key=lambda selection: selection.epsilon.of(selection.variant))
-    epsilons = [selection.epsilon for selection in chosen]
-    bounds = Epsilons(
-        max(epsilon.deterministic for epsilon in epsilons),
-        max(epsilon.sampled for epsilon in epsilons),
-        max(epsilon.mixed for epsilon in epsilons),
+    whole = {"keep": stays, "factor": stays.astype(np.float64)}
+    if len(chosen) == 1:
+        return replace(chosen[0], **whole)
+    worst = max(chosen, key=lambda selection: math.inf if selection.bound is None else selection.bound)
+    bounds = [selection.bound for selection in chosen if selection.bound is not None]
+    why = next((selection.unbounded for selection in chosen if selection.unbounded), "")
+    if sum(selection.draws > 0 for selection in chosen) > 1:
+        why = why or DRAWN_ALONE
+    return replace(
+        worst,
+        **whole,
+        epsilon=None,
+        bound=None if why else sum(bounds),
+        unbounded=why,
+        total=sum(selection.total for selection in chosen),
+        draws=sum(selection.draws for selection in chosen),
+        tie_broken=any(selection.tie_broken for selection in chosen),
     )
-    return replace(worst, keep=stays, factor=stays.astype(np.float64), epsilon=bounds)

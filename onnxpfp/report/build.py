@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 
+import numpy as np
+
 import onnxpfp
 from onnxpfp.allocation.search import SearchResult
 from onnxpfp.allocation.select import Selection
@@ -20,12 +22,18 @@ from onnxpfp.pipeline.lossless_step import LosslessStep
 from onnxpfp.pipeline.network_steps import MeasuredPart
 from onnxpfp.pipeline.parts import Network, NetworkPart
 from onnxpfp.pipeline.verification import Verification
-from onnxpfp.refit.means import Compensation
+from onnxpfp.refit.means import Compensation, Record
 from onnxpfp.report.draws import draws_notes
-from onnxpfp.report.pruning import BodyReport, GroupReport, Report
-from onnxpfp.score.pfp import K
+from onnxpfp.report.groups import GroupReport
+from onnxpfp.report.page import at_most
+from onnxpfp.report.pruning import BodyReport, Report
+from onnxpfp.score.energy import Energy
+from onnxpfp.score.pfp import K_TAIL, K
 
 __all__ = ["Outcome", "build_report"]
+
+DEPENDENT = "several of them come from one sample"
+"""Why nothing is known of how far the runs of a body go."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,6 +80,11 @@ class Outcome:
         """Samples that the size formula asks for."""
         return self.calibration.required if isinstance(self.calibration, DataCalibration) else 0
 
+    @property
+    def failure(self) -> float | None:
+        """Probability, by the same formula, that the samples are too few for what the bounds assume."""
+        return self.calibration.failure if isinstance(self.calibration, DataCalibration) else None
+
     def named(self, name: str) -> str:
         """Return the name of what is in this part, as a report calls it: behind the place of its body."""
         return self.part.analyzed.named(name)
@@ -100,6 +113,8 @@ def build_report(
         target = {name: value for name, value in asked.items() if value is not None} or {quantity: share}
     reachable = [reachable_params(outcome.context.whole) for outcome in outcomes]
     compensations = [(each, each.compensation) for each in outcomes if each.compensation]
+    groups = [_groups(outcome) for outcome in outcomes]
+    failure = first.failure
     return Report(
         before=verified.before,
         after=verified.after,
@@ -114,7 +129,8 @@ def build_report(
         attention=options.attention,
         samples=first.samples,
         samples_wanted=first.samples_wanted,
-        groups=tuple(group for outcome in outcomes for group in _groups(outcome)),
+        samples_failure=failure if failure is not None and failure < 1 else None,
+        groups=tuple(group for some in groups for group in some),
         removed=tuple(removal for outcome in outcomes for removal in _removed(outcome)),
         skipped=tuple(fixed for outcome in outcomes for fixed in _skipped(outcome)),
         bodies=_bodies(network, outcomes, verified),
@@ -126,7 +142,7 @@ def build_report(
         providers=context.providers,
         seconds=dict(context.clock.seconds),
         versions=_versions(),
-        notes=tuple(dict.fromkeys(_notes(outcomes, first, verified))),
+        notes=tuple(dict.fromkeys(_notes(outcomes, first, groups, verified))),
     )
 
 
@@ -156,37 +172,38 @@ def _bodies(network: Network, outcomes: Sequence[Outcome], verified: Verificatio
     return (*reports, *left)
 
 
-def _assumption(outcome: Outcome) -> str:
-    """Say what the bounds of a group rest on."""
-    if outcome.samples == 0:
-        return "weights alone: worst case over inputs of bounded norm, no statement about your data"
-    options = outcome.context.options
-    kernel = "" if options.kernel == "sum" else " x kernel size, for --kernel max"
-    return (
-        f"K = {K}{kernel}, which assumes that no unseen sample has a channel's share above K times the largest of the "
-        f"{outcome.samples} samples seen; delta = {options.delta:g}; per layer"
-    )
-
-
 def _groups(outcome: Outcome) -> tuple[GroupReport, ...]:
     graph, selections = outcome.context.whole.graph, outcome.decision.selections
-    sensitivity = outcome.lossless.lineage.lift(outcome.calibration.scores.sensitivity)
+    calibration, decision, compensation = outcome.calibration, outcome.decision, outcome.compensation
+    current = outcome.lossless.lineage.current
+    refits: Sequence[Record] = compensation.refits if compensation else ()
+    refitted = {record.name for record in refits if record.after < record.before}
+    folded = set(compensation.folded) if compensation else set[str]()
     reports: list[GroupReport] = []
     for number, group in enumerate(graph.groups):
         chosen = selections[number] if selections else None
-        kept = int(outcome.decision.keep[group.channels].sum())
+        consumers = tuple(graph.consumers[c].name for c in group.consumers)
+        stays = decision.keep[group.channels]
+        # Channels as they were scored, each once: several may have become one.
+        scored = np.setdiff1d(current[group.channels], [0])
+        cut = bool(((current[group.channels] != 0) & ~stays).any())
+        bounded = chosen is not None and not chosen.unbounded
+        reason = _without_bound(outcome, chosen, cut=cut)
         reports.append(
             GroupReport(
                 name=outcome.named(group.name),
                 channels=int(group.channels.size),
-                kept=kept,
-                sensitivity_sum=float(sensitivity[group.channels].sum()),
-                epsilon_deterministic=chosen.epsilon.deterministic if chosen else 0.0,
-                epsilon_sampled=chosen.epsilon.sampled if chosen else 0.0,
-                epsilon_mixed=chosen.epsilon.mixed if chosen else 0.0,
-                selection=_selected(chosen) if chosen else _unselected(outcome),
-                assumption=_assumption(outcome),
-                consumers=tuple(graph.consumers[c].name for c in group.consumers),
+                kept=int(stays.sum()),
+                sensitivity_sum=float(calibration.scores.values[scored].sum()) if bounded else None,
+                epsilon=chosen.bound if chosen and not reason else None,
+                no_epsilon=reason,
+                ranked_by=_ranking(outcome, chosen) if cut else "",
+                widths_by=outcome.context.allocation if chosen and cut else "",
+                selection=chosen.variant if chosen else _unselected(outcome),
+                refitted=tuple(outcome.named(name) for name in consumers if name in refitted),
+                folded=tuple(outcome.named(name) for name in consumers if name in folded),
+                assumption="" if reason else _assumption(outcome, chosen),
+                consumers=tuple(map(outcome.named, consumers)),
             )
         )
     return tuple(reports)
@@ -199,14 +216,58 @@ def _unselected(outcome: Outcome) -> str:
     return "lossless" if outcome.context.chooses else "all"
 
 
-def _selected(chosen: Selection) -> str:
-    return f"{chosen.variant}, by energy" if chosen.tie_broken else chosen.variant
+def _without_bound(outcome: Outcome, chosen: Selection | None, *, cut: bool) -> str:
+    """Say why a group has no bound; nothing where it has one."""
+    if outcome.context.plan is not None:
+        return "a plan was replayed, and nothing scored"
+    if chosen is None or not cut:
+        return "nothing was chosen to go"
+    steps = outcome.context.options.steps
+    if steps > 1:
+        return f"chosen in {steps} steps, each from what the one before had left"
+    return chosen.unbounded
 
 
-def _notes(outcomes: Sequence[Outcome], outcome: Outcome, verified: Verification) -> list[str]:
+def _ranking(outcome: Outcome, chosen: Selection | None) -> str:
+    """Name what ranked the channels of a group."""
+    if chosen is None:
+        return "plan"
+    return Energy.name if chosen.tie_broken else outcome.calibration.scores.method
+
+
+def _assumption(outcome: Outcome, chosen: Selection | None) -> str:
+    """Say what the bound of a group is of, and rests on: a body was scored on what it was fed itself."""
+    calibration, options = outcome.calibration, outcome.context.options
+    draws = ""
+    if chosen is not None and chosen.draws:
+        draws = f"; for one input, it fails with a probability of at most {options.delta:g} over the draws"
+    after = {"lstsq": ", before the refit", "bias": ", before means were folded"}.get(outcome.context.compensation, "")
+    alone = f"of the choice alone{after}, layer by layer, each with the inputs that it has in the original"
+    if not isinstance(calibration, DataCalibration):
+        return outcome.named(
+            "weights alone: eps bounds how far the choice moves any sum of a layer that reads the group, as a share of "
+            f"the most that its channels can add up to there for inputs of the same norm: {alone}. It says nothing of "
+            f"the sum's own size on your data{draws}"
+        )
+    kernel = "" if options.kernel == "sum" else " times the entries that a channel has in a window, for --kernel max,"
+    failure = calibration.failure
+    chance = "not known to be below 1" if outcome.context.data.independent else f"not known, for {DEPENDENT}"
+    if failure is not None and failure < 1:
+        chance = f"at most {at_most(failure, 1)} (8 eta eta* exp(-n/{K_TAIL}))"
+    seen = "samples" if outcome.part.body is None else "runs of it"
+    return outcome.named(
+        "eps bounds the relative error of each sign part of a layer's sums (by the signs of weight and input); of the "
+        f"sums themselves it can be more, where the parts cancel. {alone[0].upper()}{alone[1:]}. Assumed: no channel's "
+        f"share of a sum is ever above K = {K}{kernel} times the largest of the {calibration.samples} {seen} seen; "
+        f"the probability that these are too few for that, by PFP's formula: {chance}{draws}"
+    )
+
+
+def _notes(
+    outcomes: Sequence[Outcome], outcome: Outcome, groups: Sequence[Sequence[GroupReport]], verified: Verification
+) -> list[str]:
     """List what the user should know: of the run, of all parts, and of the first that was scored."""
     context, options = outcomes[0].context, outcomes[0].context.options
-    selections = [s for each in outcomes for s in each.decision.selections if s is not None]
     notes = [*context.whole.source.notes]
     if verified.refused:
         notes.append(
@@ -232,17 +293,10 @@ def _notes(outcomes: Sequence[Outcome], outcome: Outcome, verified: Verification
         )
     notes += draws_notes(context.whole.model)
     notes += context.data.notes
-    if outcome.samples < outcome.samples_wanted:
-        notes.append(_sample_note(outcome))
-    vacuous = [s for s in selections if not s.keep.all() and s.epsilon.of(s.variant) >= 1]
-    if outcome.calibration.scores.method == "pfp" and vacuous:
-        cut = sum(not s.keep.all() for s in selections)
-        by_energy = sum(s.tie_broken for s in vacuous)
-        ranked = f"; the channels of {by_energy} of them were ranked by mean output energy" if by_energy else ""
-        notes.append(
-            f"the bound of {len(vacuous)} of {cut} cut groups is vacuous (eps >= 1) at this target: it promises "
-            f"nothing{ranked}"
-        )
+    for each, some in zip(outcomes, groups, strict=True):
+        if each.samples < each.samples_wanted and any(group.epsilon is not None for group in some):
+            notes.append(each.named(_sample_note(each)))
+    notes += _bound_notes([group for some in groups for group in some])
     if verified.oracle.blank:
         notes.append(
             "the original gives nothing but zeros on these inputs, so the comparison shows nothing: give other data"
@@ -268,10 +322,36 @@ def _notes(outcomes: Sequence[Outcome], outcome: Outcome, verified: Verification
     return notes
 
 
+def _bound_notes(groups: Sequence[GroupReport]) -> list[str]:
+    """Say where a bound from data says nothing, how large it is there, and what ranked the channels in its place."""
+    with_data = [group for group in groups if group.ranked_by != "coreset"]
+    bounded = [(group, group.epsilon) for group in with_data if group.epsilon is not None]
+    vacuous = [(group, epsilon) for group, epsilon in bounded if epsilon >= 1]
+    if not vacuous:
+        return []
+    largest = max(epsilon for _, epsilon in vacuous)
+    how = "1" if largest == 1 else f"1 to {at_most(largest, 3)}"
+    by_energy = sum(group.ranked_by == Energy.name for group, _ in vacuous)
+    ranked = f"; the channels of {by_energy} of them were ranked by mean output energy" if by_energy else ""
+    return [
+        f"the bound of {len(vacuous)} of {len(bounded)} cut groups is vacuous (eps = {how}) at this target: it "
+        f"promises nothing{ranked}"
+    ]
+
+
 def _sample_note(outcome: Outcome) -> str:
+    failure = outcome.failure
+    with_these = "these are too few for any probability"
+    if not outcome.context.data.independent:
+        with_these = f"no probability is known of these, for {DEPENDENT}"
+    if failure is not None and failure < 1:
+        with_these = (
+            f"with these, the assumption of the bounds fails with a probability of at most {at_most(failure, 1)}"
+        )
+    given = f"{outcome.samples} {'samples' if outcome.part.body is None else 'runs of it'}"
     return (
-        f"S: {outcome.samples} samples; the size formula asks for {outcome.samples_wanted} at delta = "
-        f"{outcome.context.options.delta:g}, so the bounds hold with less probability"
+        f"S: {given}; the size formula asks for {outcome.samples_wanted} at delta = "
+        f"{outcome.context.options.delta:g}; {with_these}"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
@@ -21,6 +22,7 @@ __all__ = [
     "Reportable",
     "Table",
     "Title",
+    "at_most",
     "number",
     "sizes",
     "spent",
@@ -150,3 +152,12 @@ def spent(seconds: Mapping[str, float]) -> str:
     """Write the seconds of all phases, and those of the phases that anybody had to wait for."""
     waited = [f"{phase} {time:.1f}" for phase, time in seconds.items() if time >= 0.05]
     return f"{sum(seconds.values()):.1f}" + (f" ({', '.join(waited)})" if waited else "")
+
+
+def at_most(value: float, digits: int) -> str:
+    """Round a bound up to so many digits: rounded down it would promise more than it holds."""
+    if not math.isfinite(value) or value <= 0:
+        return f"{value:g}"
+    unit = 10.0 ** (math.floor(math.log10(value)) - digits + 1)
+    # Beyond what a sum of floats is off by, but not for a number that has so few digits anyway.
+    return f"{math.ceil(value / unit - 1e-9) * unit:.{digits}g}"

@@ -24,7 +24,7 @@ WITHIN = 4
 """So many of them are within the tolerance."""
 _WIDTHS = {
     "measured": "widths by the measured drift of the output",
-    "bound": "widths by one error bound",
+    "bound": "widths by one sum of what every group drops of its scores",
     "uniform": "one share of every group",
 }
 
@@ -107,7 +107,7 @@ class PrunabilityReport:
             {
                 "whole network": _verdict(self),
                 "loss": ", ".join(f"{kind} of '{name}'" for name, kind in self.losses.items()),
-                "chosen by": f"score {self.score}, select {self.select}, {_WIDTHS[self.allocate]}",
+                "chosen by": f"score {self.score}, select {self.select}{_instead(self)}, {_WIDTHS[self.allocate]}",
                 "compensation": f"{self.compensate}; {self.compensate_groups} for groups alone",
                 "samples": f"{self.samples} to choose and fit by, {self.samples_groups} others for the groups, "
                 f"{self.samples_network} others for the whole network",
@@ -128,6 +128,12 @@ class PrunabilityReport:
             "each alone, at the widths measured, the widest first: "
             f"{LEVELS[WITHIN - 1]} and lower are within the tolerance, each step doubles the loss"
         )
+
+
+def _instead(report: PrunabilityReport) -> str:
+    """Say what ranks channels where sensitivities do not."""
+    automatic = report.score == "pfp" and report.select == "auto"
+    return " (output energy where no bound is below 1)" if automatic else ""
 
 
 def _verdict(report: PrunabilityReport) -> str:

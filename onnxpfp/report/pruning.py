@@ -17,15 +17,14 @@ from onnxpfp.pipeline.criteria import title_of
 from onnxpfp.pipeline.verification import Size
 from onnxpfp.refit.means import Record
 from onnxpfp.report.formats import plain
-from onnxpfp.report.page import ATTENTION, Column, Element, Facts, Heading, Line, Table, number, sizes, spent
+from onnxpfp.report.groups import ROWS, GroupReport, about_bounds, groups_table
+from onnxpfp.report.page import ATTENTION, Column, Element, Facts, Heading, Line, Table, at_most, number, sizes, spent
 from onnxpfp.report.reasons import by_kind, example, kind
 from onnxpfp.verify.drift import Drift
 from onnxpfp.verify.equivalence import Equivalence
 
 __all__ = ["BodyReport", "GroupReport", "Report"]
 
-ROWS = 20
-"""Most groups that are shown unless all are asked for."""
 REASONS = 8
 """Most reasons that are shown, likewise."""
 
@@ -36,42 +35,12 @@ _METHODS = {
 }
 _WIDTHS = {
     "measured": "measured drift of the output",
-    "bound": "one bound for all groups",
+    "bound": "one sum of what every group drops of its scores",
+    "draws": "draws in proportion to each group's sum of sensitivities",
     "uniform": "one share for all groups",
 }
 FAR = 0.5
 """Relative output error from which a result has little in common with the original."""
-_UNSCORED = frozenset({"plan", "all", "lossless"})
-
-
-@dataclass(frozen=True, slots=True)
-class GroupReport:
-    """The decision for one group, and what it rests on.
-
-    Attributes:
-        name: The weight that brings its channels forth.
-        channels: How many it had.
-        kept: How many stay.
-        sensitivity_sum: S, the sum of its channels' sensitivities.
-        epsilon_deterministic: Bound on the relative error of each consumer, for each variant.
-        epsilon_sampled: The same; infinite where it cannot be used.
-        epsilon_mixed: The same.
-        selection: The variant that was taken, or what else decided: "lossless" where what cost nothing went and the
-            rest stays, "plan" in a replay, "all" where nothing was to go.
-        assumption: What the bounds rest on.
-        consumers: Names of the nodes that read it.
-    """
-
-    name: str
-    channels: int
-    kept: int
-    sensitivity_sum: float
-    epsilon_deterministic: float
-    epsilon_sampled: float
-    epsilon_mixed: float
-    selection: str
-    assumption: str
-    consumers: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +85,8 @@ class Report:
         attention: What goes from an attention: heads or width.
         samples: Calibration samples that were used; 0 without data.
         samples_wanted: Samples that the size formula of S asks for; 0 without data.
+        samples_failure: Probability, by that formula, that the samples are too few for what the bounds assume; None
+            where it says none.
         groups: Decisions by group.
         removed: Channels that went before, for they cost nothing.
         skipped: Axes of weights that stay, with the reason.
@@ -151,6 +122,7 @@ class Report:
     attention: str
     samples: int
     samples_wanted: int
+    samples_failure: float | None
     groups: tuple[GroupReport, ...]
     removed: tuple[Removal, ...]
     skipped: tuple[Fixed, ...]
@@ -176,9 +148,8 @@ class Report:
         yield _facts(self)
         if self.groups:
             yield Heading("Groups of channels")
-            yield _groups_table(self.groups)
-            if any(group.selection not in _UNSCORED for group in self.groups):
-                yield Line(f"eps: bound on each consumer's relative error. {self.groups[0].assumption}")
+            yield groups_table(self.groups)
+            yield from about_bounds(self.groups)
         if self.bodies:
             yield Heading("Bodies of If, Loop and Scan")
             yield _bodies_table(self.bodies)
@@ -203,10 +174,10 @@ def _sizes_table(report: Report) -> Table:
 
 def _facts(report: Report) -> Facts:
     """Method, place, evidence and time, one per line."""
-    rows = {"channels by": _METHODS.get(report.method) or title_of(report.method)}
+    rows = {"channels by": _chosen_by(report)}
     if report.target:
         again = f", anew in {report.steps} steps" if report.steps > 1 else ""
-        rows["widths by"] = _WIDTHS[report.allocation] + again
+        rows["widths by"] = _widths_by(report) + again
     if report.target:
         rows["target"] = ", ".join(_target(name, value) for name, value in report.target.items())
     if report.trials:
@@ -216,8 +187,7 @@ def _facts(report: Report) -> Facts:
     rows["reachable"] = f"{100 * report.reachable:.1f} % of the parameters lie in channels that may go"
     rows["ran on"] = ", ".join(report.providers)
     if report.samples:
-        used = f"{report.samples} used for the sensitivities"
-        rows["samples (S)"] = f"{used}; the size formula asks for {report.samples_wanted}"
+        rows["samples (S)"] = _samples(report)
     if report.removed:
         rows["cost nothing"] = _removed(report.removed)
     oracle = report.oracle
@@ -226,13 +196,44 @@ def _facts(report: Report) -> Facts:
         f"masked original == pruned: largest difference {_number(oracle.error)} of the largest output, "
         f"{oracle.tolerance:.0e} allowed, {runs}"
     )
-    rows["drift"] = _drift(report.drift) + _advice(report)
+    rows["drift"] = _drift(report) + _advice(report)
     if report.drift is not None and report.drift.in_place is not None:
         rows["measured at"] = str(report.drift.in_place)
     if report.drift is not None and report.drift.not_finite + report.drift.lost:
         rows["not finite"] = _not_finite(report.drift)
     rows["seconds"] = spent(report.seconds)
     return Facts(rows)
+
+
+def _chosen_by(report: Report) -> str:
+    """Name what ranked the channels that go: of some groups that is not what was asked for."""
+    title = _METHODS.get(report.method) or title_of(report.method)
+    counts = Counter(group.ranked_by for group in report.groups if group.ranked_by)
+    instead = counts["energy"] if report.method != "energy" else 0
+    if not instead:
+        return title
+    others = "" if instead == counts.total() else f"; in the others, {title}"
+    return f"{title_of('energy')}, in {instead} of {counts.total()} cut groups, whose PFP bounds say nothing{others}"
+
+
+def _widths_by(report: Report) -> str:
+    """Name what set the widths: in a body that runs seldom it may be something else."""
+    drawn = {"sampled", "mixed"} & {group.selection for group in report.groups if group.ranked_by}
+    titles = _WIDTHS | ({"bound": _WIDTHS["draws"]} if drawn else {})
+    counts = Counter(group.widths_by for group in report.groups if group.widths_by)
+    others = [f"in {n} of {counts.total()} cut groups, {titles[by]}" for by, n in counts.items()]
+    return titles[next(iter(counts), report.allocation)] if len(counts) < 2 else "; ".join(others)
+
+
+def _samples(report: Report) -> str:
+    """Say how many samples channels were scored on, and how far that goes for the bounds."""
+    used = f"{report.samples} used for the scores, all but those that refits and result are judged on"
+    if all(group.epsilon is None for group in report.groups):
+        return used
+    failure = report.samples_failure
+    enough = "is promised" if failure is None else f"is at most {at_most(failure, 1)}"
+    none = "no probability" if failure is None else "the probability that these are too few"
+    return f"{used}; PFP's size formula asks for {report.samples_wanted}; by it, {none} {enough}"
 
 
 def _removed(removed: Sequence[Removal]) -> str:
@@ -272,7 +273,8 @@ def _advice(report: Report) -> str:
     return f". THAT IS FAR: keep more{better}"
 
 
-def _drift(drift: Drift | None) -> str:
+def _drift(report: Report) -> str:
+    drift = report.drift
     if drift is None:
         return "not measured, for there are no data"
     parts: list[str] = []
@@ -283,6 +285,8 @@ def _drift(drift: Drift | None) -> str:
     if drift.top1_agreement is not None:
         parts.append(f"top-1 agreement {100 * drift.top1_agreement:.1f} %")
     where = "held-out samples" if drift.held_out else "samples, which the calibration has seen too"
+    if report.trials:
+        where = "samples, which decided how much goes, so it is a little optimistic"
     return f"{', '.join(parts)}, against the original on {drift.samples} {where}"
 
 
@@ -298,19 +302,6 @@ def _not_finite(drift: Drift) -> str:
         "; each that is unlike counts in the drift like a number that is missing" if drift.lost + drift.gained else ""
     )
     return ", ".join(parts) + rule
-
-
-def _groups_table(groups: Sequence[GroupReport]) -> Table:
-    rows: list[tuple[str, ...]] = []
-    for group in groups:
-        scored = group.selection not in _UNSCORED
-        numbers = (group.epsilon_deterministic, group.epsilon_sampled, group.epsilon_mixed)
-        bounds = (f"{group.sensitivity_sum:.4g}", *map(_number, numbers)) if scored else ("-",) * 4
-        selection = "all" if group.kept == group.channels else group.selection
-        rows.append((group.name, f"{group.kept}/{group.channels}", *bounds, selection))
-    titles = ("kept", "sum s", "eps\ndet.", "eps\nsampled", "eps\nmixed")
-    columns = (Column("group"), *map(number, titles), Column("selection", wraps=False))
-    return Table(columns, rows, of="groups", most=ROWS, flag="-v")
 
 
 def _bodies_table(bodies: Sequence[BodyReport]) -> Table:

@@ -16,9 +16,10 @@ over outputs and consumers. This is PFP's sensitivity with the data replaced by 
 0 <= s_j <= 1 and 1 <= S <= n, so the allocation of PFP applies. Dropping a set of channels changes
 output o by at most its sum of s_j times the worst case of o.
 
-BatchNormalization is folded into the producer for scoring only, otherwise ||p_j|| means nothing. Of
-several producers whose outputs are added (a residual stream), the norm of the sum is at most the
-sum of the norms, whether ReLU comes before the sum or after it.
+What a channel can reach is found on the way from its producers to its consumers (`onnxpfp.linear.reach`): producers
+whose outputs are added (a residual stream) add up, and so does whatever else is added. Drawing channels in
+proportion to s_j gives Bernstein's inequality terms of both signs, of at most S Z / m and so within 2 S Z / m of their
+mean (Z the worst case): `CORESET_CONSTANT` stands where the bounds from data have K.
 """
 
 from __future__ import annotations
@@ -31,26 +32,10 @@ from numpy.typing import NDArray
 
 from onnxpfp.arrays import AnyFloats, Floats, Ids, chunks
 
-__all__ = ["ConsumerSlices", "ScaledFilters", "coreset_scores", "reach_of", "scores_without_data"]
+__all__ = ["CORESET_CONSTANT", "ConsumerSlices", "coreset_scores", "scores_without_data"]
 
-
-class ScaledFilters(Protocol):
-    """The filters that make channels: ids, norms and biases."""
-
-    @property
-    def ids(self) -> Ids:
-        """Channel id of every filter, (O,)."""
-        ...
-
-    @property
-    def squares(self) -> Floats:
-        """Squared norm of every filter, (O,)."""
-        ...
-
-    @property
-    def bias(self) -> Floats:
-        """Biases, (O,)."""
-        ...
+CORESET_CONSTANT = 2.0
+"""What shares are multiplied by in bounds. It comes from the draws; channels that stay as they are would need 1."""
 
 
 class ConsumerSlices(Protocol):
@@ -90,34 +75,6 @@ def coreset_scores(reach: Floats, consumer_slices: Iterable[AnyFloats]) -> Float
     return scores
 
 
-def reach_of(norms: Sequence[Floats], biases: Sequence[Floats]) -> Floats:
-    """Bound what the sum of all producers of each channel can put out, (n,).
-
-    Args:
-        norms: Norm of every filter, (n,), per producer.
-        biases: Its bias, (n,), likewise.
-    """
-    extended = np.stack([np.sqrt(n * n + b**2) for n, b in zip(norms, biases, strict=True)])
-    return extended.sum(axis=0)
-
-
-def _norms_of(channels: Ids, producers: Sequence[ScaledFilters]) -> tuple[list[Floats], list[Floats]]:
-    """Return the norms and biases of each producer's filters of a group; several filters of a channel are one row."""
-    norms: list[Floats] = []
-    biases: list[Floats] = []
-    for producer in producers:
-        where = np.flatnonzero(np.isin(producer.ids, channels))
-        if not where.size:
-            continue
-        order = np.searchsorted(channels, producer.ids[where])
-        norm, bias = np.zeros(channels.size), np.zeros(channels.size)
-        np.add.at(norm, order, producer.squares[where])
-        np.add.at(bias, order, np.square(producer.bias[where]))
-        norms.append(np.sqrt(norm))
-        biases.append(np.sqrt(bias))
-    return norms, biases
-
-
 def _slices(channels: Ids, reads: ConsumerSlices) -> Iterator[Floats]:
     """Yield a consumer's absolute weights per channel of the group, some outputs at a time, (O, n, k)."""
     taps = reads.taps()
@@ -133,30 +90,21 @@ def _slices(channels: Ids, reads: ConsumerSlices) -> Iterator[Floats]:
         yield np.ascontiguousarray(out.swapaxes(0, 1))
 
 
-def scores_without_data(
-    count: int,
-    groups: Sequence[tuple[Ids, Sequence[ConsumerSlices]]],
-    producers: Sequence[ScaledFilters],
-) -> Floats:
-    """Score every channel by weights alone.
-
-    A group without known filters (its channels come from an activation alone) counts every channel
-    as reaching equally far; one without known consumers as read equally.
+def scores_without_data(count: int, groups: Sequence[tuple[Ids, Sequence[ConsumerSlices]]], reach: Floats) -> Floats:
+    """Score every channel by weights alone. A group without known consumers counts as read equally.
 
     Args:
         count: Number of channels.
         groups: Channel ids and consumers of every group.
-        producers: The filters of all groups.
+        reach: What each channel can put out, by channel id, (count + 1,).
 
     Returns:
         Score by channel id, (count + 1,) float64; entry 0 is 0.
     """
     values = np.zeros(count + 1)
     for channels, reads in groups:
-        norms, biases = _norms_of(channels, producers)
-        reach = reach_of(norms, biases) if norms else np.ones(channels.size)
         constant = [r for r in reads if r.weight is not None]
         known = (part for r in constant for part in _slices(channels, r))
         known = known if constant else [np.ones((1, channels.size, 1))]
-        values[channels] = coreset_scores(reach, known)
+        values[channels] = coreset_scores(reach[channels], known)
     return values

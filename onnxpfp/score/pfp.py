@@ -12,14 +12,23 @@ With S = sum_j s_j and p_j = s_j / S, a layer is approximated by keeping some ch
 drawing m of them from p with replacement and weighting each by counts_j / (m p_j).
 
 All bounds below rest on the assumption of the paper: an unseen point has g_j(x) <= K s_j for all
-channels, but for a probability that falls exponentially with the number of calibration points.
-K is an assumption, not a measurement. Every bound is per layer, relative to each sign-split
-pre-activation, and says nothing about the network's output.
+channels, but for a probability that falls exponentially with the number of calibration points (`sample_failure`).
+K is an assumption, not a measurement. Every bound is per layer, for the inputs that the layer has in the
+original, and relative to each sign part of a sum, z = sum_k w_ik a_k(x) over the products of one sign of weights
+and one of inputs. Where these parts cancel, the relative error of the whole sum is up to
+
+    sum_k |w_ik a_k(x)| / |sum_k w_ik a_k(x)|
+
+times as large. Nothing is said about the network's output.
+
+That is proven for shares of whole kernel windows (`--kernel sum`). Shares of single kernel entries (`--kernel max`)
+are at least a channel's share over the number of its entries under one output, so there that number goes into K.
 """
 
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -31,6 +40,7 @@ from onnxpfp.score.criterion import Criterion
 from onnxpfp.score.group_data import GroupData
 
 __all__ = [
+    "K_TAIL",
     "K",
     "Pfp",
     "draws_for",
@@ -40,7 +50,9 @@ __all__ = [
     "epsilon_sampled",
     "log_miss",
     "probabilities",
+    "sample_failure",
     "sample_size",
+    "stopped",
     "upper_envelope",
 ]
 
@@ -54,8 +66,8 @@ _SLACK = 1e-9
 K = 3
 """The constant K of the tail assumption, as in the authors' code."""
 
-_C = 3
-"""The constant C of the size of S, as in the paper's experiments."""
+K_TAIL = 3
+"""The constant K' of the tail assumption, C of the size of S in the paper's experiments."""
 
 
 def sample_size(outputs: Sequence[int] | NDArray[np.int64], delta: float) -> int:
@@ -71,14 +83,35 @@ def sample_size(outputs: Sequence[int] | NDArray[np.int64], delta: float) -> int
     Raises:
         ValueError: If there are no outputs, or delta is out of range.
     """
+    if not 0.0 < delta < 1.0:
+        raise ValueError(f"need 0 < delta < 1, got delta={delta}")
+    return math.ceil(K_TAIL * (_log_sums(outputs) - math.log(delta)))
+
+
+def sample_failure(outputs: Sequence[int] | NDArray[np.int64], samples: int) -> float:
+    """Bound the probability that so many calibration points are not enough for the assumption that the bounds rest on.
+
+    delta = 8 eta eta_star exp(-n / K'), which `sample_size` solves for n. It rests on the paper's assumption on the
+    tails of the shares, with K' as assumed there.
+
+    Args:
+        outputs: As in `sample_size`.
+        samples: n, the calibration points, drawn like the inputs of use.
+
+    Returns:
+        The bound; 1 or more promises nothing. What is too small for a float is the smallest float.
+    """
+    exponent = _log_sums(outputs) - samples / K_TAIL
+    smallest, largest = math.log(sys.float_info.min), math.log(sys.float_info.max)
+    return math.exp(min(max(exponent, smallest), largest))
+
+
+def _log_sums(outputs: Sequence[int] | NDArray[np.int64]) -> float:
+    """Return ln(8 eta eta_star): a sum of logarithms, for the product may leave the range of float64."""
     counts = [int(n) for n in outputs]
     if not counts or min(counts) < 1:
         raise ValueError(f"outputs must be positive counts, got {counts}")
-    if not 0.0 < delta < 1.0:
-        raise ValueError(f"need 0 < delta < 1, got delta={delta}")
-    # Sum of logarithms: 8 eta eta_star / delta leaves the range of float64 for tiny deltas.
-    logs = math.log(8.0) + math.log(sum(counts)) + math.log(max(counts)) - math.log(delta)
-    return math.ceil(_C * logs)
+    return math.log(8.0) + math.log(sum(counts)) + math.log(max(counts))
 
 
 def upper_envelope(parts: Iterable[tuple[Ids, NDArray[np.floating[Any]]]], n_channels: int) -> Floats:
@@ -102,9 +135,9 @@ def upper_envelope(parts: Iterable[tuple[Ids, NDArray[np.floating[Any]]]], n_cha
 
 
 def epsilon_deterministic(s: Floats, keep: NDArray[np.bool_], k: float = K) -> float:
-    """Bound the relative error of keeping some channels as they are.
+    """Bound the relative error of every sign part of a sum, where some channels are kept as they are.
 
-    |z - zhat| <= K * sum of the dropped s * z, and never more than z, for every output and patch
+    |z - zhat| <= K * sum of the dropped s * z, and never more than z, for every output, patch and sign
     at once (follows from the definition of s; no probability over draws is involved).
 
     Args:
@@ -116,12 +149,12 @@ def epsilon_deterministic(s: Floats, keep: NDArray[np.bool_], k: float = K) -> f
 
 
 def epsilon_sampled(total: float, draws: float, n_outputs: int, delta: float, k: float = K) -> float:
-    """Bound the relative error of importance sampling, by inverting Bernstein's inequality.
+    """Bound the relative error of every sign part of a sum by importance sampling: Bernstein's inequality, inverted.
 
     With L = ln(2 N_out / delta): eps = K S L / (3m) + sqrt((K S L / (3m))^2 + 2 K S L / m).
     It comes from terms of at most K S z / m and a variance of at most K S z^2 / m (the form of
     PFP, theorem on sampled filters, with the constants worked out). It holds for a fixed number of
-    draws and one fixed unseen input with probability 1 - delta.
+    draws and one fixed unseen input with probability 1 - delta; `stopped` makes it one for any number.
 
     Args:
         total: S, sum of the sensitivities that are sampled from.
@@ -163,6 +196,15 @@ def epsilon_mixed(
     """
     rest = float(np.sum(s[~sure], dtype=np.float64))
     return epsilon_sampled(rest, draws, n_outputs, delta, k)
+
+
+def stopped(delta: float, draws: float) -> float:
+    """Return the failure probability to put into a bound whose number of draws m depends on what was drawn.
+
+    delta * 6 / (pi m)^2 adds up to delta over m = 1, 2, ..., so the bounds of all m hold at once with probability
+    1 - delta, and with them that of the m at which drawing stopped.
+    """
+    return delta * 6.0 / (math.pi * max(draws, 1.0)) ** 2
 
 
 def probabilities(scores: NDArray[np.floating[Any]]) -> Floats:

@@ -18,24 +18,26 @@ class Scores:
     Attributes:
         method: What they are: pfp, reconstruction, energy, a baseline, coreset (pfp by weights only), or none.
         values: Score by channel id, (channels + 1,) float64; entry 0 is unused.
-        sensitivity: What the bounds are made of, by channel id; the values themselves for pfp and coreset.
         energy: Mean share of the consumers' output energy by channel id, where there are data.
         outputs: Outputs times patches times sign quadrants of each group's consumers, for the
             bounds, (groups,) int64.
         weight: Log term of each group's draws, (groups,) float64.
+        constant: What the values of each group are multiplied by in its bound, (groups,) float64.
+        unbounded: Why the values of each group bound nothing, (groups,); empty where they do.
         summed: Whether a value sums up over a group's consumers already; a sensitivity is the largest of them.
     """
 
     method: str
     values: NDArray[np.float64]
-    sensitivity: NDArray[np.float64]
     energy: NDArray[np.float64] | None
     outputs: NDArray[np.int64]
     weight: NDArray[np.float64]
+    constant: NDArray[np.float64]
+    unbounded: tuple[str, ...]
     summed: bool = False
 
     @classmethod
     def nothing(cls, channels: int) -> Self:
         """Score nothing, where nothing is to be chosen: a plan says what stays, or all of it must."""
-        zeros = np.zeros(channels + 1)
-        return cls("none", zeros, zeros, None, np.zeros(0, np.int64), np.zeros(0))
+        none = np.zeros(0)
+        return cls("none", np.zeros(channels + 1), None, np.zeros(0, np.int64), none, none, ())

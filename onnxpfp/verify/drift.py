@@ -29,7 +29,8 @@ class Drift:
         top1_agreement: Share of samples with the same largest class, where an output looks like
             class scores; None elsewhere.
         samples: Samples that were compared.
-        held_out: Whether the samples were kept away from the calibration.
+        held_out: Whether the samples were kept away from whatever chose: the calibration, and the search for a target
+            of quality.
         not_finite: Numbers of the original's float outputs that are infinite or NaN.
         lost: Numbers of the original in whose place the pruned model has infinity or NaN.
         gained: Infinities and NaNs of the original in whose place the pruned model has something else.

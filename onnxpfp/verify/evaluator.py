@@ -27,7 +27,7 @@ class Evaluator:
     Attributes:
         original: The original.
         samples: What the models are run on.
-        held_out: Whether the calibration has not seen these samples.
+        held_out: Whether nothing that chooses has seen these samples.
         batch_size: Samples in one run.
         requests: Where to run.
         threads: Of onnxruntime.

@@ -26,7 +26,12 @@ def test_the_curve_of_oracle_d() -> None:
     losses = [logistic_loss(alpha) for alpha in ALPHAS]
     assert losses[0] == pytest.approx(0.190017, abs=1e-6)
     ratios = np.array(losses) / losses[0]
-    np.testing.assert_allclose(ratios, [1, 1.048283, 1.083381, 1.116153, 1.661257, 3.647810], atol=1e-5)
+    oracle = np.array([1, 1.048283, 1.083381, 1.116153, 1.661257, 3.647810])
+    np.testing.assert_allclose(ratios, oracle, atol=1e-5)
+    found = read_curve(ALPHAS, losses, 4 * losses[0])
+    area = 0.190017 * 0.2 * (oracle.sum() - (oracle[0] + oracle[-1]) / 2)
+    assert (found.smallest, found.unbroken) == (0.0, 0.0)
+    assert found.area == pytest.approx(area, abs=2e-6)
 
 
 @pytest.mark.parametrize(("beta", "smallest"), [(0.02, 1.0), (0.05, 0.8), (0.1, 0.6), (0.2, 0.4), (0.5, 0.4)])

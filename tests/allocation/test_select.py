@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onnxpfp.allocation.select import Selection, select
-from onnxpfp.score.pfp import draws_for, epsilon_deterministic, epsilon_sampled
+from onnxpfp.score.pfp import draws_for, epsilon_deterministic, epsilon_sampled, stopped
 
 S_A = np.array([5.0, 2.0, 4.0, 3.0])
 W2 = np.array([[1, -2, 0.5, 0], [-0.5, 1, 2, 3]])
@@ -119,7 +119,8 @@ class TestZeros:
 
     def test_the_bound_counts_what_is_never_drawn(self):
         scores = np.array([1.0, 1.0, 1.0, 1e-8])
-        expected = epsilon_sampled(3.0, draws_for(np.full(3, 1 / 3), 2), 64, 1e-3) + 3e-8
+        draws = draws_for(np.full(3, 1 / 3), 2)
+        expected = epsilon_sampled(3.0, draws, 64, stopped(1e-3, draws)) + 3e-8
         assert run(scores, 2).epsilon.sampled == pytest.approx(expected, rel=1e-12)
 
 
@@ -151,7 +152,27 @@ class TestAuto:
     def test_bounds_are_those_of_pfp(self):
         bounds = run(S_A / 14, 2, "auto").epsilon
         assert bounds.deterministic == epsilon_deterministic(S_A / 14, np.array([True, False, True, False]))
-        assert bounds.sampled == epsilon_sampled(1.0, draws_for(S_A / 14, 2), 64, 1e-3)
+        draws = draws_for(S_A / 14, 2)
+        assert bounds.sampled == epsilon_sampled(1.0, draws, 64, stopped(1e-3, draws))
+
+    @pytest.mark.parametrize("how", ["sampled", "mixed"])
+    def test_the_bound_is_of_the_draws_that_were_made(self, how):
+        scores = np.r_[1.0, np.full(300, 0.01)]
+        for seed in range(20):
+            picked = run(scores, 100, how, seed)
+            rest = scores.sum() if how == "sampled" else scores[1:].sum()
+            at = stopped(1e-3, picked.draws)
+            assert picked.bound == pytest.approx(epsilon_sampled(rest, picked.draws, 64, at), rel=1e-12)
+
+    def test_scores_that_are_no_sensitivities_bound_nothing(self):
+        picked = run(S_A / 14, 2, "auto", unbounded="they are norms", tie_break=S_A[::-1])
+        assert (picked.epsilon, picked.bound, picked.unbounded) == (None, None, "they are norms")
+        assert (picked.variant, picked.tie_broken) == ("deterministic", False)
+        assert picked.keep.tolist() == [True, False, True, False]
+
+    def test_the_bound_of_channels_that_energy_ranked_is_theirs(self):
+        chosen = run([1.0, 0.9, 1.0, 0.8], 2, "auto", tie_break=np.array([0.1, 0.6, 0.2, 0.4]))
+        assert (chosen.tie_broken, chosen.bound) == (True, 1.0)
 
 
 class TestNotReweightable:

@@ -111,7 +111,8 @@ def test_the_header():
     assert text.splitlines()[0] == "in.onnx: what can be kept within a loss of 0.05"
     assert _line(text, "whole") == "whole network 60.0 % of the 1,234,567 MACs; area 0.056"
     assert _line(text, "loss ") == "loss KL divergence of 'y', relative squared error of 'z'"
-    assert _line(text, "chosen") == "chosen by score pfp, select auto, widths by the measured drift of the output"
+    chosen = "chosen by score pfp, select auto (output energy where no bound is below 1), widths by the measured drift"
+    assert f"{chosen} of the output compensation" in " ".join(text.split())
     assert _line(text, "compens") == "compensation bias; none for groups alone"
     assert _line(text, "samples") == (
         "samples 48 to choose and fit by, 8 others for the groups, 9 others for the whole network"

@@ -4,13 +4,16 @@ import io
 import math
 from dataclasses import replace
 
+import pytest
 from rich.console import Console
 
+from onnxpfp.allocation.search import Trial
 from onnxpfp.channels.types import Fixed
 from onnxpfp.lossless import Removal
 from onnxpfp.refit.means import Record
-from onnxpfp.report.page import ReportView
-from onnxpfp.report.pruning import GroupReport, Report, Size
+from onnxpfp.report.groups import GroupReport
+from onnxpfp.report.page import ReportView, at_most
+from onnxpfp.report.pruning import Report, Size
 from onnxpfp.report.text import as_text, print_notes
 from onnxpfp.verify.drift import Drift
 from onnxpfp.verify.equivalence import Equivalence
@@ -20,7 +23,21 @@ ASSUMPTION = "K = 3: nothing unseen is larger"
 
 def _group(number: int, kept: int = 8) -> GroupReport:
     name = f"a.very.long.name.of.a.weight.that.no.console.may.cut.{number}"
-    return GroupReport(name, 16, kept, 12.5, 0.25, math.inf, 0.125, "mixed", ASSUMPTION, ("next",))
+    return GroupReport(
+        name=name,
+        channels=16,
+        kept=kept,
+        sensitivity_sum=12.5,
+        epsilon=0.125,
+        no_epsilon="",
+        ranked_by="pfp",
+        widths_by="measured",
+        selection="mixed",
+        refitted=("next",),
+        folded=(),
+        assumption=ASSUMPTION,
+        consumers=("next",),
+    )
 
 
 def _report(groups: int = 1) -> Report:
@@ -37,6 +54,7 @@ def _report(groups: int = 1) -> Report:
         attention="heads",
         samples=176,
         samples_wanted=300,
+        samples_failure=0.02,
         trials=(),
         groups=tuple(_group(number) for number in range(groups)),
         removed=(
@@ -82,7 +100,12 @@ def test_sizes_and_facts():
     assert _line(text, "target") == "target keep 50 % of the MACs"
     assert _line(text, "reachable") == "reachable 98.7 % of the parameters lie in channels that may go"
     assert _line(text, "ran on") == "ran on CPUExecutionProvider"
-    assert _line(text, "samples (S)") == "samples (S) 176 used for the sensitivities; the size formula asks for 300"
+    used = "samples (S) 176 used for the scores, all but those that refits and result are judged on"
+    asked = f"{used}; PFP's size formula asks for 300; by it,"
+    assert asked in " ".join(text.split())
+    assert "the probability that these are too few is at most 0.02" in " ".join(text.split())
+    few = " ".join(_text(replace(_report(), samples_failure=None)).split())
+    assert f"{asked} no probability is promised" in few
     assert "largest difference 3e-07 of the largest output, 1e-04 allowed, 2 runs" in text
     assert "relative output error 0.125, top-1 agreement 95.3 %, against the original on 64 held-out" in text
     assert _line(text, "seconds") == "seconds 1.3 (load 0.3, curves 1.0)"
@@ -91,8 +114,47 @@ def test_sizes_and_facts():
 
 def test_a_group_shows_its_bounds_and_what_they_rest_on():
     text = _text(_report())
-    assert _line(text, "a.very") == f"{_group(0).name} 8/16 12.5 0.25 - 0.125 mixed"
+    assert _line(text, "a.very") == f"{_group(0).name} 8/16 12.5 0.125 mixed, by pfp 1 of 1 refitted"
     assert text.count(ASSUMPTION) == 1
+
+
+def test_a_group_without_a_bound_says_why():
+    reason = "the scores of --score l1 are no sensitivities"
+    group = replace(
+        _group(0), sensitivity_sum=None, epsilon=None, no_epsilon=reason, ranked_by="l1", assumption="", refitted=()
+    )
+    whole = replace(group, name="b", kept=16, no_epsilon="nothing was chosen to go", ranked_by="", widths_by="")
+    text = _text(replace(_report(), method="l1", groups=(group, whole, group)))
+    assert _line(text, "a.very") == f"{group.name} 8/16 - - mixed, by l1 -"
+    assert _line(text, "b ") == "b 16/16 - - all -"
+    assert f"no eps for 2 cut groups: {reason}" in text
+    assert "nothing was chosen to go" not in text
+    assert "eps bounds" not in text
+    assert (
+        _line(text, "samples (S)")
+        == "samples (S) 176 used for the scores, all but those that refits and result are judged on"
+    )
+
+
+def test_what_ranked_the_channels_is_named():
+    groups = [replace(_group(number), ranked_by=by) for number, by in enumerate(["energy", "energy", "pfp", ""])]
+    text = " ".join(_text(replace(_report(), groups=tuple(groups))).split())
+    assert "channels by mean share of the consumers' output energy, measured on the data, in 2 of 3 cut groups" in text
+    assert "whose PFP bounds say nothing; in the others, Provable Filter Pruning" in text
+    by_energy = " ".join(_text(replace(_report(), groups=(groups[0],))).split())
+    assert "in 1 of 1 cut groups, whose PFP bounds say nothing widths by" in by_energy
+    assert _line(_text(_report()), "channels by") == (
+        "channels by Provable Filter Pruning, sensitivities measured on the data"
+    )
+    asked = " ".join(_text(replace(_report(), method="energy", groups=(groups[0],))).split())
+    assert "channels by mean share of the consumers' output energy, measured on the data widths by" in asked
+
+
+def test_drift_on_samples_that_decided_is_not_called_held_out():
+    searched = replace(_report(), target={"max_drift": 0.2}, trials=(Trial(0.5, 0.125, good=True),))
+    text = " ".join(_text(searched).split())
+    assert "against the original on 64 samples, which decided how much goes" in text
+    assert "held-out" not in text.split("drift relative")[1].split("seconds")[0]
 
 
 def test_many_groups_are_cut_unless_all_are_wanted():
@@ -124,6 +186,11 @@ def test_what_went_for_nothing_and_how_the_widths_came_about():
     assert _line(text, "widths by") == "widths by measured drift of the output, anew in 2 steps"
     bare = _text(replace(_report(), removed=(), steps=1, allocation="uniform"))
     assert _line(bare, "widths by") == "widths by one share for all groups"
+    drawn = _text(replace(_report(), steps=1, allocation="bound"))
+    assert _line(drawn, "widths by") == "widths by draws in proportion to each group's sum of sensitivities"
+    groups = (replace(_group(0), selection="deterministic"),)
+    summed = _text(replace(_report(), steps=1, allocation="bound", groups=groups))
+    assert _line(summed, "widths by") == "widths by one sum of what every group drops of its scores"
     assert "went first" not in bare
 
 
@@ -140,9 +207,11 @@ def test_refits_are_summed_up_and_listed_where_everything_is_wanted():
 
 
 def test_a_replayed_plan_has_no_bounds():
-    group = replace(_group(0), selection="plan")
+    group = replace(
+        _group(0), selection="plan", ranked_by="plan", epsilon=None, sensitivity_sum=None, assumption="", widths_by=""
+    )
     text = _text(replace(_report(), method="plan", target={}, groups=(group,), drift=None, samples=0))
-    assert _line(text, "a.very") == f"{group.name} 8/16 - - - - plan"
+    assert _line(text, "a.very") == f"{group.name} 8/16 - - plan 1 of 1 refitted"
     assert ASSUMPTION not in text
     assert "target" not in text
     assert "not measured, for there are no data" in text
@@ -157,3 +226,23 @@ def test_notes_take_one_line_each():
     stream = io.StringIO()
     print_notes(["RANDOM " + "word " * 60, "short"], Console(file=stream, width=40))
     assert len(stream.getvalue().splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "shown"),
+    [
+        (1.25e-4, 1, "0.0002"),
+        (3.77e-11, 1, "4e-11"),
+        (1.0, 3, "1"),
+        (0.3, 3, "0.3"),
+        (0.1 + 0.2, 3, "0.3"),
+        (0.42401, 3, "0.425"),
+        (0.9999, 3, "1"),
+        (26.01, 3, "26.1"),
+        (2.2250738585072014e-308, 1, "3e-308"),
+        (0.0, 3, "0"),
+        (math.inf, 3, "inf"),
+    ],
+)
+def test_bounds_are_rounded_up(value: float, digits: int, shown: str):
+    assert at_most(value, digits) == shown

@@ -112,4 +112,4 @@ def test_the_largest_scores_stay_and_the_bound_is_three_times_the_rest(watch: Ca
         assert values[stays].min() >= values[~stays].max()
         assert report.kept == stays.sum()
         assert report.sensitivity_sum == pytest.approx(values.sum())
-        assert report.epsilon_deterministic == pytest.approx(min(1, 3 * values[~stays].sum()))
+        assert report.epsilon == pytest.approx(min(1, 3 * values[~stays].sum()))

@@ -33,13 +33,25 @@ def test_energy_keeps_what_carries_the_output() -> None:
     assert drift["energy"] < 0.05
 
 
-def test_the_bound_is_still_that_of_the_dropped_sensitivities() -> None:
-    options: dict[str, Any] = {"keep_macs": 0.9, "score": "energy", "allocate": "bound", "compensate": "bias"}
-    report = onnxpfp.prune(nets.network("resnet"), calibration=nets.CALIBRATION, **options).report
-    assert {g.selection for g in report.groups} == {"deterministic"}
-    assert all(0 <= g.epsilon_deterministic <= 1 for g in report.groups)
-    assert all(g.epsilon_deterministic == 0 for g in report.groups if g.kept == g.channels)
-    assert all(g.sensitivity_sum >= 1 for g in report.groups)
+WITHOUT_BOUNDS = ("energy", "l1", "l2", "fpgm", "wanda", "hrank", "apoz", "reconstruction", "random")
+
+
+@pytest.mark.parametrize("data", [True, False])
+@pytest.mark.parametrize("score", WITHOUT_BOUNDS)
+def test_scores_that_are_no_sensitivities_have_no_bound(score: str, data: bool) -> None:
+    if not data and score in {"energy", "wanda", "hrank", "apoz", "reconstruction"}:
+        pytest.skip("it needs data")
+    options: dict[str, Any] = {"keep_macs": 0.7, "score": score, "allocate": "bound"}
+    result = onnxpfp.prune(nets.chain(), calibration=nets.noise(64, 3, 8, 8) if data else None, **options)
+    groups = [group for group in result.report.groups if group.kept < group.channels]
+    assert groups
+    assert {group.selection for group in groups} == {"deterministic"}
+    assert {(group.epsilon, group.sensitivity_sum, group.ranked_by) for group in groups} == {(None, None, score)}
+    assert {group.no_epsilon for group in groups} == {f"the scores of --score {score} are no sensitivities"}
+    assert {group.assumption for group in groups} == {""}
+    assert not any("vacuous" in note or "size formula" in note for note in result.report.notes)
+    found = next(group for group in result.report.to_dict()["groups"] if group["kept"] < group["channels"])
+    assert (found["epsilon"], found["no_epsilon"]) == (None, f"the scores of --score {score} are no sensitivities")
 
 
 @pytest.mark.parametrize("select", ["sampled", "mixed"])
@@ -56,12 +68,14 @@ def test_energy_needs_data() -> None:
 def test_a_vacuous_bound_is_said() -> None:
     options: dict[str, Any] = {"keep_macs": 0.5, "allocate": "bound", "compensate": "bias"}
     notes = onnxpfp.prune(nets.network("resnet"), calibration=nets.CALIBRATION, **options).report.notes
-    assert any("vacuous (eps >= 1)" in note and "ranked by mean output energy" in note for note in notes)
+    assert any("vacuous (eps = 1)" in note and "ranked by mean output energy" in note for note in notes)
 
 
-@pytest.mark.parametrize("select", ["deterministic", "sampled"])
-def test_only_what_was_ranked_by_energy_is_said_to_be(select: str) -> None:
+@pytest.mark.parametrize(
+    ("select", "eps"), [("deterministic", "eps = 1)"), ("sampled", "eps = 1 to "), ("mixed", "eps = 1")]
+)
+def test_only_what_was_ranked_by_energy_is_said_to_be(select: str, eps: str) -> None:
     options: dict[str, Any] = {"keep_macs": 0.5, "allocate": "bound", "compensate": "bias", "select": select}
     notes = onnxpfp.prune(nets.network("resnet"), calibration=nets.CALIBRATION, **options).report.notes
-    assert any("vacuous (eps >= 1)" in note for note in notes)
+    assert any(f"vacuous ({eps}" in note for note in notes)
     assert not any("energy" in note for note in notes)

@@ -143,8 +143,19 @@ def test_report_is_json_with_everything_that_programs_need(pruned: Prune) -> Non
         assert 1 <= group["kept"] <= group["channels"]
         # A channel whose share is the whole of some output: S is between 1 and the number of channels.
         assert 1 <= group["sensitivity_sum"] <= group["channels"] * (1 + 1e-6)
-        assert "K = 3" in group["assumption"]
-        assert group["epsilon_deterministic"] <= 1
+        if group["ranked_by"]:
+            assert "K = 3 times the largest of the 72 samples" in group["assumption"]
+            assert "Of the choice alone, before the refit" in group["assumption"]
+            assert (group["no_epsilon"], group["widths_by"]) == ("", "measured")
+            assert (group["epsilon"] == 1) == (group["ranked_by"] == "energy")
+            assert set(group["refitted"]) <= set(group["consumers"])
+        else:
+            assert (group["epsilon"], group["assumption"], group["widths_by"]) == (None, "", "")
+            assert group["no_epsilon"] == "nothing was chosen to go"
+    refitted = {name for group in report["groups"] for name in group["refitted"]}
+    better = {refit["name"] for refit in report["refits"] if refit["after"] < refit["before"]}
+    assert refitted == better & {name for group in report["groups"] for name in group["consumers"]}
+    assert refitted
 
 
 def test_kept_channels_are_multiples_of_eight_in_wide_groups(pruned: Prune) -> None:
@@ -162,7 +173,9 @@ def test_random_data_are_announced_loudly() -> None:
 def test_the_size_of_s_is_said(enough: bool) -> None:
     options: dict[str, Any] = {"samples": None if enough else 16, "allocate": "bound", "compensate": "bias"}
     report = onnxpfp.prune(nets.network("resnet"), calibration=nets.CALIBRATION, **options).report
-    assert (report.samples, report.samples_wanted) == (176 if enough else 12, 176)
+    # All that are neither held out nor decide between fits, more than the formula asks for.
+    assert (report.samples, report.samples_wanted) == (192 if enough else 12, 176)
+    assert (report.samples_failure is None) != enough
     assert report.drift is not None
     # An eighth is held out, and as many decide between fits.
     assert (report.drift.samples, report.drift.held_out) == (32 if enough else 2, True)

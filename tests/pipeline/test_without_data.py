@@ -74,8 +74,9 @@ def test_batch_normalization_is_folded_into_the_filters(watch: Callable[..., Any
     for group, report in zip(seen.analysis.graph.groups, result.report.groups, strict=True):
         values, stays = seen.scores.values[group.channels], seen.decision.keep[group.channels]
         assert stays.all() or values[stays].min() >= values[~stays].max()
-        assert report.assumption.startswith("weights alone")
+        assert report.assumption.startswith("weights alone") or stays.all()
         assert report.selection == "deterministic"
+        assert report.ranked_by == ("" if stays.all() else "coreset")
 
 
 def test_producers_add_up_and_consumers_take_the_largest(watch: Callable[..., Any]) -> None:
@@ -105,3 +106,71 @@ def test_every_selection_works_without_data(watch: Callable[..., Any], select: s
     assert result.report.after.macs <= 0.5 * result.report.before.macs
     drawn = (seen.decision.factor != 0) & (seen.decision.factor != 1)
     assert drawn.any() == (select in {"sampled", "mixed"})
+
+
+EMBEDDED = """g (int64[N,4] x) => (float[N,4,3] y) {
+    e = Gather(table, x)
+    h = MatMul(e, w1)
+    r = Relu(h)
+    k = MatMul(r, w2)
+    s = Add(e, k)
+    y = MatMul(s, w3)
+}"""
+GATED = """g (float[N,5] x) => (float[N,3] y) {
+    h = Gemm(x, w1, b1)
+    g = MatMul(x, w2)
+    q = Sigmoid(g)
+    m = Mul(h, q)
+    t = Tanh(g)
+    s = Add(m, t)
+    y = MatMul(s, w3)
+}"""
+SCALED = """g (float[N,5] x) => (float[N,3] y) {
+    h = MatMul(x, w1)
+    r = Relu(h)
+    s = BatchNormalization(r, gamma, zero, zero, one)
+    y = MatMul(s, w3)
+}"""
+SHIFTED = "g (float[N,5] x) => (float[N,3] y) { h = MatMul(x, w1) s = Add(h, c) r = Relu(s) y = MatMul(r, w3) }"
+LARGE = np.where(np.arange(6) % 3, 0.01, 5.0)
+"""Channels 0 and 3 are the ones that count."""
+STREAMS: dict[str, tuple[str, dict[str, Any]]] = {
+    "embedding": (EMBEDDED, {"table": np.ones((9, 6)) * LARGE, "w1": (6, 8), "w2": np.ones((8, 6)) * 0.1}),
+    "embedding, larger where the branch is smaller": (
+        EMBEDDED,
+        {"table": np.ones((9, 6)) * LARGE, "w1": (6, 8), "w2": np.ones((8, 6)) / (4 + LARGE)},
+    ),
+    "bias behind a MatMul": (SHIFTED, {"w1": np.ones((5, 6)) * 0.3, "c": LARGE}),
+    "normalization behind ReLU": (
+        SCALED,
+        {"w1": np.ones((5, 6)), "gamma": LARGE, "zero": np.zeros(6), "one": np.ones(6)},
+    ),
+    "gate": (GATED, {"w1": np.ones((5, 6)) * LARGE, "b1": np.zeros(6), "w2": np.ones((5, 6)) * LARGE[::-1] * 9}),
+}
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_the_channels_that_anything_makes_large_stay(watch: Callable[..., Any], name: str) -> None:
+    text, shapes = STREAMS[name]
+    rng = np.random.default_rng(2)  # equal columns would go first, for they cost nothing
+    drawn = {
+        n: a * rng.uniform(0.9, 1.1, a.shape) if isinstance(a, np.ndarray) and a.ndim == 2 else a
+        for n, a in shapes.items()
+    }
+    model = nets.build(text, {**drawn, "w3": rng.uniform(0.9, 1.1, (6, 3))})
+    result, seen = watch(model, keep_macs=0.75, allocate="uniform", round_to=1)
+    (group,) = (g for g in seen.analysis.graph.groups if g.channels.size == 6)
+    stays = seen.decision.keep[group.channels]
+    assert not stays.all()
+    assert stays[[0, 3]].all()
+    (report,) = (g for g in result.report.groups if g.channels == 6)
+    assert report.epsilon is not None
+
+
+def test_what_does_not_follow_from_weights_has_no_bound(watch: Callable[..., Any]) -> None:
+    text = GATED.replace("q = Sigmoid(g)", "q = Exp(g)").replace("m = Mul(h, q)", "m = Add(h, q)")
+    result, seen = watch(nets.build(text, {"w1": (5, 6), "b1": (6,), "w2": (5, 6), "w3": (6, 3)}), keep_macs=0.75)
+    (group,) = result.report.groups
+    assert (group.epsilon, group.sensitivity_sum, group.ranked_by, group.assumption) == (None, None, "coreset", "")
+    assert group.no_epsilon == "how large Exp 'node_q' can get does not follow from weights"
+    assert (seen.scores.values[seen.analysis.graph.groups[0].channels] > 0).all()

@@ -52,4 +52,4 @@ def dropout(n: NodeContext) -> None:
 
 
 RULES.stay("draws indices of it", "Multinomial")
-RULES.declare("Dropout", sign="of the first input")
+RULES.declare("Dropout", sign="of the first input", magnitude="of the first input")

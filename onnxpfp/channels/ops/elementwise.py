@@ -104,3 +104,10 @@ RULES.declare(
 RULES.declare("Cast", decides=Deciding(unless_float=True))
 RULES.declare("CastLike", decides=Deciding(reads=(0,)))
 RULES.declare("Identity", moves=True)
+RULES.declare(
+    *("Abs", "Asinh", "Atan", "Cast", "CastLike", "Celu", "Clip", "Elu", "Gelu", "HardSwish", "Identity"),
+    *("LeakyRelu", "Mish", "Neg", "Relu", "Sin", "Softsign", "Swish", "ThresholdedRelu"),
+    *("com.microsoft:Gelu", "com.microsoft:QuickGelu"),
+    magnitude="of the first input",
+)
+RULES.declare("Add", "Max", "Mean", "Min", "Sub", "Sum", "Where", magnitude="of all inputs")

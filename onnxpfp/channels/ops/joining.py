@@ -212,3 +212,5 @@ def tile(n: NodeContext) -> None:
 
 RULES.declare("Expand", "Gather", "Slice", "Split", "Tile", sign="of the first input")
 RULES.declare("Concat", sign="of all inputs")
+RULES.declare("Expand", "Gather", "Pad", "Slice", "Split", "Tile", magnitude="of the first input")
+RULES.declare("Concat", magnitude="of all inputs")

@@ -33,3 +33,4 @@ def pool(n: NodeContext) -> None:
 
 RULES.declare("AveragePool", "GlobalAveragePool", "GlobalMaxPool", "MaxPool", sign="of the first input")
 RULES.declare("MaxPool", decides=Deciding(jumps=(1,)))
+RULES.declare("AveragePool", "GlobalAveragePool", "GlobalMaxPool", "MaxPool", magnitude="of the first input")

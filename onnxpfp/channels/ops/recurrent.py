@@ -115,3 +115,4 @@ def _read_states(n: NodeContext, units: Ids, *, batch_first: bool) -> None:
 
 
 RULES.declare("LSTM", "GRU", "RNN", mac_terms=recurrence_terms)
+RULES.declare("LSTM", "GRU", "RNN", states_within_one=True)

@@ -70,3 +70,4 @@ RULES.declare("ReduceMax", "ReduceMean", "ReduceSum", sign="of the first input")
 RULES.declare("ArgMax", "ArgMin", decides=Deciding())
 # The largest numbers in their order go smoothly with what is sorted.
 RULES.declare("TopK", decides=Deciding(picks=True, reads=(0,), jumps=(1,)))
+RULES.declare("ReduceMax", "ReduceMean", "ReduceMin", magnitude="of the first input")

@@ -174,3 +174,4 @@ def flatten(n: NodeContext) -> None:
 
 RULES.declare("Flatten", "Reshape", "Squeeze", "Transpose", "Unsqueeze", sign="of the first input")
 RULES.declare("Flatten", "Reshape", "Squeeze", "Transpose", "Unsqueeze", moves=True)
+RULES.declare("Flatten", "Reshape", "Squeeze", "Transpose", "Unsqueeze", magnitude="of the first input")

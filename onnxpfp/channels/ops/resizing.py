@@ -119,3 +119,4 @@ def col2im(n: NodeContext) -> None:
 
 RULES.declare("DepthToSpace", "SpaceToDepth", sign="of the first input")
 RULES.declare("Resize", "Upsample", decides=Deciding(reads=(1, 2)))
+RULES.declare("DepthToSpace", "Resize", "SpaceToDepth", "Upsample", magnitude="of the first input")

@@ -1,0 +1,84 @@
+"""The decisions of a pruning by group: the values, the table, and what its bounds are of."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from onnxpfp.report.page import Column, Line, Table, at_most, number
+
+__all__ = ["ROWS", "GroupReport", "about_bounds", "groups_table"]
+
+ROWS = 20
+"""Most groups, and most bodies, that are shown unless all are asked for."""
+MOST = 3
+"""Most reasons why there is no bound."""
+
+
+@dataclass(frozen=True, slots=True)
+class GroupReport:
+    """The decision for one group, and what it rests on.
+
+    Attributes:
+        name: The weight that brings its channels forth.
+        channels: How many it had.
+        kept: How many stay.
+        sensitivity_sum: S, the sum of its channels' sensitivities; None where none were measured.
+        epsilon: Bound of the choice that was made; `assumption` says of what. None where there is none.
+        no_epsilon: Why there is none; empty where there is one.
+        ranked_by: What ranked its channels: pfp, coreset, energy where no bound of pfp was below 1, another criterion,
+            or plan; empty where none were chosen to go.
+        widths_by: What set its width: measured, bound or uniform; empty likewise, and for a plan.
+        selection: The variant that was taken, or what else decided: "lossless" where what cost nothing went and the
+            rest stays, "plan" in a replay, "all" where nothing was to go.
+        refitted: Consumers with new weights from a refit.
+        folded: Consumers whose bias took up means.
+        assumption: What the bound is of, and what it rests on.
+        consumers: Names of the nodes that read it.
+    """
+
+    name: str
+    channels: int
+    kept: int
+    sensitivity_sum: float | None
+    epsilon: float | None
+    no_epsilon: str
+    ranked_by: str
+    widths_by: str
+    selection: str
+    refitted: tuple[str, ...]
+    folded: tuple[str, ...]
+    assumption: str
+    consumers: tuple[str, ...]
+
+
+def about_bounds(groups: Sequence[GroupReport]) -> Iterator[Line]:
+    """Say what the bounds are of, and why some groups have none."""
+    yield from map(Line, dict.fromkeys(group.assumption for group in groups if group.assumption))
+    missing = Counter(group.no_epsilon for group in groups if group.no_epsilon and group.ranked_by not in {"", "plan"})
+    for reason, count in missing.most_common(MOST):
+        yield Line(f"no eps for {count} cut {'group' if count == 1 else 'groups'}: {reason}")
+
+
+def groups_table(groups: Sequence[GroupReport]) -> Table:
+    """Show what stays of every group, its bound, what ranked its channels, and what made up for those that go."""
+    rows: list[tuple[str, ...]] = []
+    for group in groups:
+        total = "-" if group.sensitivity_sum is None else f"{group.sensitivity_sum:.4g}"
+        bounds = (total, "-" if group.epsilon is None else at_most(group.epsilon, 3))
+        by = f", by {group.ranked_by}" if group.ranked_by != group.selection else ""
+        left = "all" if group.kept == group.channels else "lossless"
+        selection = f"{group.selection}{by}" if group.ranked_by else left
+        rows.append((group.name, f"{group.kept}/{group.channels}", *bounds, selection, _made_up(group)))
+    columns = (
+        *(Column("group"), *map(number, ("kept", "sum s", "eps"))),
+        *(Column("selection", wraps=False), Column("compensated", wraps=False)),
+    )
+    return Table(columns, rows, of="groups", most=ROWS, flag="-v")
+
+
+def _made_up(group: GroupReport) -> str:
+    """Say how many of the consumers were compensated for what goes."""
+    parts = {"refitted": group.refitted, "means": group.folded}
+    return ", ".join(f"{len(names)} of {len(group.consumers)} {what}" for what, names in parts.items() if names) or "-"
