@@ -25,7 +25,7 @@ from onnxpfp.pipeline.footprint import (
     totals,
     weight_footprints,
 )
-from onnxpfp.pipeline.parts import AnalyzedPart, LeftBody, open_parts
+from onnxpfp.pipeline.parts import AnalyzedPart, LeftBody, open_parts, why_no_part
 from onnxpfp.pipeline.requirements import blame_missing_ops, why_nothing
 from onnxpfp.pipeline.runnable_shapes import runnable_shapes
 from onnxpfp.progress import Clock
@@ -68,7 +68,7 @@ def inspect_with(model: ModelSource, scope: ScopeOptions) -> Inspection:
     amounts = [(totals(part.analysis), part.runs) for part in parts]
     reached = [_times(reachable, runs) for (_, reachable), runs in amounts]
     macs = sum(_times(total, runs).macs for (total, _), runs in amounts)
-    total = Footprint(count_stored(analysis.model), macs)
+    total = Footprint(count_stored(analysis.source.whole), macs)
     groups = tuple(sorted(_groups(parts), key=lambda group: -group.behind.share_of(total)))
     return Inspection(
         file=str(source.path) if source.path else None,
@@ -83,7 +83,9 @@ def inspect_with(model: ModelSource, scope: ScopeOptions) -> Inspection:
         stays=_stays(parts, total),
         bodies=(*_bodies(parts[1:]), *(InspectedBody(body.place, None, None, body.reason) for body in left)),
         notes=analysis.source.notes,
-        nothing="" if groups else why_nothing(analysis),
+        nothing=""
+        if groups
+        else why_no_part(analysis, [part.analysis for part in parts[1:]], [(body.place, body.reason) for body in left]),
     )
 
 

@@ -29,7 +29,7 @@ from onnxpfp.model.opset import standard_opset
 from onnxpfp.runtime.draw_keys import DECIDING, FED_BY_US, KEYS, OWN
 from onnxpfp.runtime.external_data import externalise
 
-__all__ = ["PREFIX", "DrawWriter", "KeptAxes", "KeptAxis"]
+__all__ = ["DRAW_PREFIX", "DrawWriter", "KeptAxes", "KeptAxis"]
 
 PRIME = 65521
 """P: as it is prime, channels of fewer numbers than P are never the same numbers at the same places."""
@@ -43,7 +43,7 @@ TAKES_ZEROS = 14
 """First opset in which a Reshape can be told that 0 is a length."""
 SCANS_WITHOUT_BATCH = 9
 """First opset in which a Scan has no axis of samples of its own."""
-PREFIX = f"onnxpfp_draw_{OWN}"
+DRAW_PREFIX = f"onnxpfp_draw_{OWN}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +118,7 @@ class DrawWriter:
                 self._rewrite(body, (*steps, *self._counter(node, body)))
             self._nodes = []
             if node.output and node.output[0] in self.drawing:
-                self._stem, self._count = f"{PREFIX}_{node.output[0]}", 0
+                self._stem, self._count = f"{DRAW_PREFIX}_{node.output[0]}", 0
                 self._replace(node, steps)
             nodes += self._nodes or [node]
         replace_nodes(graph, nodes)
@@ -130,7 +130,7 @@ class DrawWriter:
         within = (name for graph in all_graphs(ModelProto(graph=body)) for n in graph.node for name in n.output)
         if node.op_type != "Scan" or self._opset < SCANS_WITHOUT_BATCH or self.drawing.isdisjoint(within):
             return []
-        step, following, last = (f"{PREFIX}_{node.output[0]}_{which}" for which in ("step", "following", "last"))
+        step, following, last = (f"{DRAW_PREFIX}_{node.output[0]}_{which}" for which in ("step", "following", "last"))
         node.input.insert(0, self._number(np.int64(0)))
         node.output.insert(0, last)
         for infos, name in ((body.input, step), (body.output, following)):
@@ -147,7 +147,7 @@ class DrawWriter:
         array = np.asarray(value)
         key = array.dtype.str, array.shape, array.tobytes()
         if key not in self._constants:
-            self._constants[key] = numpy_helper.from_array(array, f"{PREFIX}_constant_{len(self._constants)}")
+            self._constants[key] = numpy_helper.from_array(array, f"{DRAW_PREFIX}_constant_{len(self._constants)}")
         return self._constants[key].name
 
     def _op(self, kind: str, *inputs: str, output: str = "", domain: str = "", **attributes: Any) -> str:

@@ -19,7 +19,7 @@ from onnx import ModelProto, NodeProto, TensorProto
 
 from onnxpfp.arrays import Ids, Keep
 from onnxpfp.model.constants import all_graphs, stored_tensors
-from onnxpfp.model.draw_nodes import PREFIX, DrawWriter, KeptAxes, KeptAxis
+from onnxpfp.model.draw_nodes import DRAW_PREFIX, DrawWriter, KeptAxes, KeptAxis
 from onnxpfp.model.functions import without_functions
 from onnxpfp.model.random_ops import TRAINING_INPUT, may_draw
 from onnxpfp.runtime.draw_keys import OWN
@@ -55,7 +55,7 @@ def drawing_ops(model: ModelProto) -> tuple[str, ...]:
 
 def drawn_output(name: str) -> str:
     """Return the output of the node that draws in whose place a tensor is computed; any other tensor's own name."""
-    inner = name.removeprefix(f"{PREFIX}_")
+    inner = name.removeprefix(f"{DRAW_PREFIX}_")
     return name if inner == name else inner.rpartition("_")[0]
 
 

@@ -21,7 +21,7 @@ from onnxpfp.pipeline.decide import Decision, least_cost, single_cost
 from onnxpfp.pipeline.lossless_step import LosslessStep, remove_lossless
 from onnxpfp.pipeline.parts import Network, NetworkPart
 from onnxpfp.pipeline.steps import lift_decision, measure, prune_in_steps
-from onnxpfp.rewrite import restore
+from onnxpfp.rewrite import call_again, restore
 from onnxpfp.score.scores import Scores
 
 __all__ = [
@@ -184,7 +184,8 @@ def restore_network(network: Network, pruned: PrunedNetwork, decisions: Sequence
         restore(candidate.model, part.context.whole, decision.keep)
         for part, candidate, decision in zip(network.parts, pruned.candidates, decisions, strict=True)
     )
-    return WrittenNetwork(models, network.assemble(models))
+    whole = call_again(network.assemble(models), network.parts[0].context.whole.source)
+    return WrittenNetwork(models, whole)
 
 
 def _shares(context: RunContext, parts: Sequence[MeasuredPart]) -> list[float]:

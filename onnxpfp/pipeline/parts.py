@@ -36,7 +36,7 @@ from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.costs import QUANTITIES
 from onnxpfp.pipeline.footprint import staying_axes
 from onnxpfp.pipeline.plan import Plan
-from onnxpfp.pipeline.requirements import blame_missing_ops, holding_out, why_nothing
+from onnxpfp.pipeline.requirements import blame_missing_ops, holding_out, stores_matrix, why_nothing
 
 __all__ = [
     "AnalyzedPart",
@@ -47,6 +47,7 @@ __all__ = [
     "require_groups",
     "require_groups_for_prunability",
     "require_planned",
+    "why_no_part",
 ]
 
 SCAN_WITHOUT_BATCH = 9
@@ -348,18 +349,33 @@ def require_groups(network: Network, options: Options) -> None:
     """
     if any(part.prunable for part in network.parts):
         return
-    analyses = [part.context.whole for part in network.parts]
+    main = network.parts[0].context.whole
     hint = "--exclude and --include leave nothing" if options.exclude or options.include else ""
     stay = [(part.place, part.stays) for part in network.parts if part.stays]
     stay += [(body.place, body.reason) for body in network.left]
-    stay += [(part.place, why_nothing(part.context.whole)) for part in network.parts[1:] if not part.stays]
-    reasons = [f"the body {place} stays: {reason}" for place, reason in stay[:3]]
-    own = why_nothing(analyses[0])
-    # Where all weights lie in bodies, that is no reason, but theirs are.
-    why = "; ".join([own, *reasons] if staying_axes(analyses[0]) or not reasons else reasons)
+    why = why_no_part(main, [part.context.whole for part in network.parts[1:] if not part.stays], stay)
     if not hint:
-        blame_missing_ops(analyses[0], f": {why}")
-    raise TargetUnreachableError(f"{analyses[0].source.title}: nothing in it can be pruned: {why}", hint=hint)
+        blame_missing_ops(main, f": {why}")
+    raise TargetUnreachableError(f"{main.source.title}: nothing in it can be pruned: {why}", hint=hint)
+
+
+def why_no_part(main: Analysis, bodies: Sequence[Analysis], stay: Sequence[tuple[str, str]]) -> str:
+    """Say why nothing in a network can be pruned.
+
+    Args:
+        main: The main graph.
+        bodies: Bodies that were looked at.
+        stay: Places of the others, and why they stay.
+    """
+    looked_at = [
+        (body.source.place, why_nothing(body))
+        for body in bodies
+        if staying_axes(body) or stores_matrix(body.model.graph)
+    ]
+    reasons = [f"the body {place} stays: {reason}" for place, reason in (*stay, *looked_at)][:3]
+    # That all weights lie in bodies is no reason, but theirs are.
+    own = [why_nothing(main)] if staying_axes(main) or not reasons else []
+    return "; ".join([*own, *reasons])
 
 
 def require_groups_for_prunability(network: Network) -> None:

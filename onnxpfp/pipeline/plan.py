@@ -72,7 +72,7 @@ class Plan:
 
     def of_body(self, place: str) -> Plan:
         """Return what it says of one body."""
-        return replace(self, initializers=self.bodies.get(place, {}), computed={}, bodies={})
+        return replace(self, initializers=self.bodies.get(place, {}), computed={})
 
     def to_json(self) -> str:
         """Write the plan as JSON."""

@@ -27,6 +27,7 @@ __all__ = [
     "require_data",
     "require_data_for_prunability",
     "require_split",
+    "stores_matrix",
     "why_nothing",
 ]
 
@@ -114,21 +115,22 @@ def why_nothing(analysis: Analysis) -> str:
     reasons = Counter(fixed.reason for fixed in staying_axes(analysis)).most_common(3)
     if reasons:
         return "; ".join(reason for reason, _ in reasons)
-    if not any(map(_stores_matrix, all_graphs(analysis.model))):
+    if not any(map(stores_matrix, all_graphs(analysis.model))):
         return "it stores no matrix and no filter bank"
-    if _stores_matrix(analysis.model.graph):
+    if stores_matrix(analysis.model.graph):
         return "none of its weights brings forth channels that another Conv, Gemm, MatMul or other product reads"
     inside = next(node for node in analysis.model.graph.node if _holds_matrix(node))
     return f"its weights lie inside of {inside.op_type} '{inside.name or next(filter(None, inside.output))}'"
 
 
-def _stores_matrix(graph: GraphProto) -> bool:
+def stores_matrix(graph: GraphProto) -> bool:
+    """Tell whether a graph stores a matrix or a filter bank, those of graphs inside of its nodes apart."""
     stored = stored_tensors(graph)
     return any(len(stored[name].dims) > 1 for name in weight_names(graph))
 
 
 def _holds_matrix(node: NodeProto) -> bool:
-    return any(_stores_matrix(graph) or any(map(_holds_matrix, graph.node)) for graph in subgraphs(node))
+    return any(stores_matrix(graph) or any(map(_holds_matrix, graph.node)) for graph in subgraphs(node))
 
 
 def blame_missing_ops(analysis: Analysis, why: str = "") -> None:

@@ -29,11 +29,12 @@ from onnxpfp.model.calls import with_calls
 from onnxpfp.model.constants import Constants, all_names, stored_tensors, subgraphs
 from onnxpfp.model.edit import add_constants, drop_initializers, drop_unread, replace_nodes
 from onnxpfp.model.index import ModelIndex
+from onnxpfp.model.load import LoadedModel
 from onnxpfp.model.plain import with_own_constants
 from onnxpfp.rewrite.recompute import recompute, with_value
 from onnxpfp.runtime.external_data import numbers, size_of
 
-__all__ = ["restore"]
+__all__ = ["call_again", "restore"]
 
 
 def restore(pruned: ModelProto, analysis: Analysis, keep: Keep) -> ModelProto:
@@ -60,10 +61,23 @@ def restore(pruned: ModelProto, analysis: Analysis, keep: Keep) -> ModelProto:
         search = replace(search, sources={name: t for name, t in recomputed.sources.items() if name in used})
         parts += cut
     restored = _with_parts(pruned, search, parts) if parts else pruned
-    given = analysis.source.rewritten_from or restored
-    if given.functions and size_of(restored) > analysis.source.size_bytes:
-        restored = with_calls(restored, given, flat)
-    return with_own_constants(restored, given)
+    return with_own_constants(restored, analysis.source.rewritten_from or restored)
+
+
+def call_again(pruned: ModelProto, source: LoadedModel) -> ModelProto:
+    """Let a pruned network call the local functions of the file in which nothing changed, where that makes it smaller.
+
+    Args:
+        pruned: The network, its bodies in place; it is not changed.
+        source: The file.
+
+    Returns:
+        A model that computes the same; the pruned one itself where nothing is called again.
+    """
+    given = source.rewritten_from
+    if given is None or source.flat is None or not given.functions or size_of(pruned) <= source.size_bytes:
+        return pruned
+    return with_calls(pruned, given, source.flat)
 
 
 @dataclass(slots=True, eq=False)

@@ -19,26 +19,26 @@ CASES = {
     "one channel": (f"k = {KERNEL}\ny = Conv(x, k)", NONE_READ),
     "in a branch": (
         f"{CONDITION}y = If(u) <then_branch = yes () => (o) {{ k = {KERNEL}\n o = Conv(x, k) }}, {ELSE}",
-        "its weights lie inside of If 'y'",
+        "the body y/then_branch stays: " + NONE_READ,
     ),
     "in a named node's branch": (
         f"{CONDITION}[gate] y = If(u) <then_branch = yes () => (o) {{ k = {KERNEL}\n o = Conv(x, k) }}, {ELSE}",
-        "its weights lie inside of If 'gate'",
+        "the body gate/then_branch stays: " + NONE_READ,
     ),
     "in a branch of a branch": (
         f"{CONDITION}y = If(u) <then_branch = yes () => (o) {{ w = Not(u)\n o = If(w) <then_branch = in () => (p) "
         f"{{ k = {KERNEL}\n p = Conv(x, k) }}, else_branch = out () => (q) {{ q = Abs(x) }}> }}, {ELSE}",
-        "its weights lie inside of If 'y'",
+        "the body y/then_branch/o/then_branch stays: " + NONE_READ,
     ),
     "in a loop": (
         f"c = Cast<to = 9>(two)\ny = Loop(two, c, x) <body = b (int64 i, bool g, float[1,1,4,4] v) "
         f"=> (bool h, float[1,1,4,4] o) {{ h = Identity(g)\n k = {KERNEL}\n o = Conv(v, k) }}>",
-        "its weights lie inside of Loop 'y'",
+        "the body y/body stays: " + NONE_READ,
     ),
     "in a scan": (
         f"s = Unsqueeze(x, l)\nz = Scan(s) <num_scan_inputs = 1, body = b (float[1,1,4,4] v) => (float[1,1,4,4] o) "
         f"{{ k = {KERNEL}\n o = Conv(v, k) }}>\ny = Squeeze(z, l)",
-        "its weights lie inside of Scan 'z'",
+        "the body z/body stays: " + NONE_READ,
     ),
 }
 """Networks without channels, and why that is."""
