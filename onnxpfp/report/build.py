@@ -128,6 +128,7 @@ def build_report(
         steps=options.steps,
         attention=options.attention,
         samples=first.samples,
+        samples_of=first.part.place,
         samples_wanted=first.samples_wanted,
         samples_failure=failure if failure is not None and failure < 1 else None,
         groups=tuple(group for some in groups for group in some),

@@ -84,6 +84,7 @@ class Report:
         steps: How often scores and widths were measured.
         attention: What goes from an attention: heads or width.
         samples: Calibration samples that were used; 0 without data.
+        samples_of: The body that they are runs of, where all weights lie in bodies: the first; else empty.
         samples_wanted: Samples that the size formula of S asks for; 0 without data.
         samples_failure: Probability, by that formula, that the samples are too few for what the bounds assume; None
             where it says none.
@@ -121,6 +122,7 @@ class Report:
     steps: int
     attention: str
     samples: int
+    samples_of: str
     samples_wanted: int
     samples_failure: float | None
     groups: tuple[GroupReport, ...]
@@ -228,6 +230,8 @@ def _widths_by(report: Report) -> str:
 def _samples(report: Report) -> str:
     """Say how many samples channels were scored on, and how far that goes for the bounds."""
     used = f"{report.samples} used for the scores, all but those that refits and result are judged on"
+    if report.samples_of:
+        used = f"{report.samples} runs of {report.samples_of} used for its scores"
     if all(group.epsilon is None for group in report.groups):
         return used
     failure = report.samples_failure

@@ -53,6 +53,7 @@ def _report(groups: int = 1) -> Report:
         steps=2,
         attention="heads",
         samples=176,
+        samples_of="",
         samples_wanted=300,
         samples_failure=0.02,
         trials=(),
@@ -180,18 +181,47 @@ def test_compensation_says_why_not():
     assert "not of mm, mm2: no Add follows it" in _text(_report(), full=True)
 
 
+def _widths(rule: str, **changes: str) -> Report:
+    group = replace(_group(0), **{"widths_by": rule, **changes})
+    return replace(_report(), steps=1, allocation=rule, groups=(group,))
+
+
 def test_what_went_for_nothing_and_how_the_widths_came_about():
     text = _text(_report())
     assert "channels removed first: 3 dead by the weights, 1 duplicate on all 300 samples" in text
     assert _line(text, "widths by") == "widths by measured drift of the output, anew in 2 steps"
-    bare = _text(replace(_report(), removed=(), steps=1, allocation="uniform"))
+    bare = _text(replace(_widths("uniform"), removed=()))
     assert _line(bare, "widths by") == "widths by one share for all groups"
-    drawn = _text(replace(_report(), steps=1, allocation="bound"))
+    drawn = _text(_widths("bound"))
     assert _line(drawn, "widths by") == "widths by draws in proportion to each group's sum of sensitivities"
-    groups = (replace(_group(0), selection="deterministic"),)
-    summed = _text(replace(_report(), steps=1, allocation="bound", groups=groups))
+    summed = _text(_widths("bound", selection="deterministic"))
     assert _line(summed, "widths by") == "widths by one sum of what every group drops of its scores"
     assert "went first" not in bare
+    none = _text(_widths("uniform", ranked_by="", widths_by=""))
+    assert _line(none, "widths by") == "widths by one share for all groups"
+
+
+def test_widths_of_bodies_may_have_come_about_otherwise():
+    groups = [_group(0), replace(_group(1), widths_by="bound", selection="deterministic"), _group(2)]
+    groups = [replace(group, selection="deterministic") for group in groups]
+    text = " ".join(_text(replace(_report(), steps=1, groups=tuple(groups))).split())
+    assert (
+        "widths by in 2 of 3 cut groups, measured drift of the output; "
+        "in 1 of 3 cut groups, one sum of what every group drops of its scores target"
+    ) in text
+
+
+def test_what_went_for_nothing_alone_is_told_from_what_stays_whole():
+    gone = replace(_group(0), selection="lossless", ranked_by="", widths_by="", epsilon=None, refitted=())
+    whole = replace(gone, name="whole", kept=16)
+    text = _text(replace(_report(), groups=(gone, whole)))
+    assert _line(text, "a.very").endswith(" lossless -")
+    assert _line(text, "whole").endswith(" all -")
+
+
+def test_scores_of_a_body_are_of_its_runs():
+    text = _text(replace(_report(), samples_of="y/body", samples_failure=None))
+    assert "176 runs of y/body used for its scores; PFP's size formula asks for 300; by it, no probability" in text
 
 
 def test_refits_are_summed_up_and_listed_where_everything_is_wanted():

@@ -166,3 +166,26 @@ def test_states_of_a_recurrence_lie_within_one(state: bool) -> None:
     (group,) = analysis.graph.groups
     assert (reaches.values[group.channels] >= 1.0).all()
     assert bool(reaches.doubts[0]) == state
+
+
+DROPPING = """g (float[N,5] x) => (float[N,3] y) <float rate = {{0.75}}, bool on = {{1}}, bool off = {{0}}> {{
+    h = Gemm(x, w1, b1) {} y = MatMul(s, w3)
+}}"""
+
+
+@pytest.mark.parametrize(
+    ("step", "why"),
+    [
+        ("s = Dropout(h)", ""),
+        ("s = Dropout(h, rate)", ""),
+        ("s = Dropout(h, rate, off)", ""),
+        ("s = Dropout(h, rate, on)", "how large Dropout 'node_s' can get does not follow from weights"),
+        ("d, q = Dropout(h) s = Cast <to = 1> (q)", "how large Dropout 'node_d' can get does not follow from weights"),
+    ],
+)
+def test_dropout_that_draws_makes_larger_what_is_left(step: str, why: str) -> None:
+    model = built(step, {}, DROPPING)
+    reach, doubt = of_group(model)
+    assert doubt == why
+    w = nets.weights(model)
+    assert why or reach == pytest.approx(norms(w["w1"], w["b1"]), rel=1e-5)

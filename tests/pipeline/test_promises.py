@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import nets
 import numpy as np
 import pytest
-from onnx import ModelProto
+from onnx import GraphProto, ModelProto, TensorProto, compose, helper
 
 import onnxpfp
+from onnxpfp.bodies.graphs import places_of
 from onnxpfp.report.groups import GroupReport
 
 Array = nets.Array
@@ -250,6 +252,74 @@ def _promised(network: Network, result: onnxpfp.Result) -> list[tuple[GroupRepor
     return [(group, network.layers[name]) for group in groups for name in group.consumers]
 
 
+def in_branches(model: ModelProto) -> ModelProto:
+    """Put a network in both branches of an If, which takes the first where the sum of the inputs is positive."""
+
+    def branch(graph: GraphProto) -> GraphProto:
+        return helper.make_graph(graph.node, f"{graph.name}_body", [], graph.output, graph.initializer)
+
+    inner, other = GraphProto(), compose.add_prefix_graph(model.graph, "other_", rename_inputs=False)
+    inner.CopyFrom(model.graph)
+    outputs = [output.name for output in inner.output]
+    for output in inner.output:
+        name = output.name
+        output.name = f"{name}_then"
+        next(node for node in inner.node if name in node.output).output[0] = output.name
+    for node in other.node:
+        node.input[:] = [name.removeprefix("other_") if name == "other_x" else name for name in node.input]
+    zero = helper.make_tensor("zero", TensorProto.FLOAT, [], [0.0])
+    nodes = [
+        helper.make_node("ReduceSum", ["x"], ["sum"], keepdims=0),
+        helper.make_node("Greater", ["sum", "zero"], ["positive"]),
+        helper.make_node(
+            "If", ["positive"], outputs, name="choice", then_branch=branch(inner), else_branch=branch(other)
+        ),
+    ]
+    graph = helper.make_graph(nodes, "g", model.graph.input, model.graph.output, [zero])
+    return helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
+
+
+def triples_of_a_branch(network: Network, select: str, *, data: bool) -> list[Triples]:
+    """Prune a network in a branch, and hold what is promised there against the file."""
+    model, place = network.model(), "choice/then_branch"
+    calibration = network.inputs(240, 1)
+    given: dict[str, Any] = {"compensate": "none", "allocate": "uniform", "round_to": 1, "delta": DELTA}
+    given |= {"calibration": [{"x": each[None]} for each in calibration] if data else None, "select": select}
+    result = onnxpfp.prune(in_branches(model), threads=1, keep_macs=0.96, **given)
+    groups = [
+        replace(
+            group,
+            name=group.name.removeprefix(f"{place}: "),
+            consumers=tuple(name.removeprefix(f"{place}: ") for name in group.consumers),
+        )
+        for group in result.report.groups
+        if group.name.startswith(place) and group.epsilon is not None
+    ]
+    assert groups
+    assert all(group.assumption.startswith(f"{place}: ") for group in groups)
+    stored = ModelProto(graph=dict(places_of(result.model.graph))[place])
+    written_body: Any = SimpleNamespace(plan=SimpleNamespace(initializers=result.plan.bodies[place]), model=stored)
+    weights, found = nets.weights(model), list[Triples]()
+    fed = network.inputs(128, 100)
+    fed = fed[fed.reshape(len(fed), -1).sum(1) > 0]
+    tensors = {"x": fed} | nets.values(model, {"x": fed})
+    radius = np.ones(len(fed))
+    for read in network.reads:
+        windows = read.windows(tensors[read.data])
+        radius = np.maximum(radius, np.sqrt(np.square(windows).sum((2, 3)).max(1) + 1))
+    for group in groups:
+        for layer in map(network.layers.__getitem__, group.consumers):
+            original, after = written(layer, weights, written_body, refitted=False)
+            if data:
+                realised = with_data(layer, original, after, tensors)
+            else:
+                reach = network.reach(weights)[group.name]
+                realised = without_data(layer, original, after, tensors, reach, radius)
+            assert group.epsilon is not None
+            found.append(Triples(group.epsilon, realised, seen=False))
+    return found
+
+
 def hold(found: list[Triples], *, drawn: bool) -> None:
     """Every promise is kept: always where nothing is drawn, else as often as it says."""
     count, failed = sum(each.realised.size for each in found), sum(each.failed for each in found)
@@ -290,6 +360,15 @@ def test_with_compensation_the_promise_is_of_the_choice_before_it(name: str, com
     found = triples(NETWORKS[name], data=True, seed=0, inputs=64, **options)
     assert any(each.promise < 1 for each in found)
     hold(found, drawn=False)
+
+
+@pytest.mark.parametrize("data", [True, False])
+@pytest.mark.parametrize("select", SELECTIONS)
+@pytest.mark.parametrize("name", ["two layers", "windows", "signs of both kinds"])
+def test_what_is_printed_of_a_branch_is_kept(name: str, select: str, data: bool) -> None:
+    found = triples_of_a_branch(NETWORKS[name], select, data=data)
+    hold(found, drawn=select in {"sampled", "mixed"})
+    assert max(each.realised.max() / each.promise for each in found) > 0.005
 
 
 @pytest.mark.slow
