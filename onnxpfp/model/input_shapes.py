@@ -105,14 +105,19 @@ def _require_memory(name: str, shape: tuple[int, ...]) -> None:
 
 
 def has_made_up_lengths(model: ModelProto, given: Mapping[str, tuple[int, ...]]) -> bool:
-    """Whether lengths are made up at which the model may not run; images are taken to have any side, samples to be one.
+    """Whether lengths are made up at which the model may not run.
+
+    Images are taken to have any side, and the free axis 0 of a single input to count samples.
 
     Raises:
         OptionError: As in `default_input_shapes`.
         ModelError: As in `default_input_shapes`.
     """
     free = _FreeAxes.of(model, given)
-    return any(sizes is not OTHER_SIDES and free.lengths[key] != 1 for key, sizes in free.others.items())
+    alone = len(free.dims) == 1
+    return any(
+        sizes is not OTHER_SIDES and not (alone and free.lengths[key] == 1) for key, sizes in free.others.items()
+    )
 
 
 def shape_hint(model: ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> str:
