@@ -24,6 +24,7 @@ from onnxpfp.data.inputs import input_specs
 from onnxpfp.data.samples import Feed
 from onnxpfp.data.splits import CalibrationData, Split, split_samples
 from onnxpfp.errors import ModelError, PlanError, TargetUnreachableError
+from onnxpfp.model.draws import record_of_body
 from onnxpfp.model.edit import INITIALIZERS_ARE_FREE
 from onnxpfp.model.folding import fold_weights
 from onnxpfp.model.load import LoadedModel
@@ -160,6 +161,7 @@ class Network:
         for part, model in reversed([*zip(self.parts, copies, strict=True)]):
             if part.body is not None:
                 put_body(copies[part.outer], part.body, model, part.shared)
+                record_of_body(copies[part.outer], model, part.body.node, part.body.attribute)
         source = self.parts[0].context.whole.source
         with_weights_outside(copies[0], source.given)
         if copies[0].ir_version < INITIALIZERS_ARE_FREE:
