@@ -18,7 +18,7 @@ from onnxpfp.bodies.graphs import BODY_OPS, Body, bodies_of, names_inside
 from onnxpfp.bodies.insert import put_body, store_in_nodes
 from onnxpfp.bodies.move import with_weights_outside
 from onnxpfp.channels import Analysis
-from onnxpfp.channels.name_patterns import names_of
+from onnxpfp.channels.name_patterns import name_inside, names_of
 from onnxpfp.data.feed_samples import FeedSamples
 from onnxpfp.data.inputs import input_specs
 from onnxpfp.data.samples import Feed
@@ -80,8 +80,7 @@ class AnalyzedPart:
 
     def named(self, name: str) -> str:
         """Return the name of what is in it, as reports call it: behind the place of a body."""
-        place = self.analysis.source.place
-        return f"{place}: {name}" if place else name
+        return name_inside(self.analysis.source.place, name)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
