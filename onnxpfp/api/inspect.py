@@ -26,7 +26,7 @@ from onnxpfp.pipeline.footprint import (
     weight_footprints,
 )
 from onnxpfp.pipeline.parts import AnalyzedPart, LeftBody, open_parts, why_no_part
-from onnxpfp.pipeline.requirements import blame_missing_ops, why_nothing
+from onnxpfp.pipeline.requirements import blame_missing_ops
 from onnxpfp.pipeline.runnable_shapes import runnable_shapes
 from onnxpfp.progress import Clock
 from onnxpfp.report.inspection import InspectedBody, InspectedGroup, Inspection, NodeName, Stay
@@ -65,6 +65,11 @@ def inspect_with(model: ModelSource, scope: ScopeOptions) -> Inspection:
     with custom_ops(options.custom_ops):
         analysis = _understand(source, options)
         parts, left = _parts(analysis, options)
+    nothing = ""
+    if not any(group.channels.size > 1 for part in parts for group in part.analysis.graph.groups):
+        stay = [(body.place, body.reason) for body in left]
+        nothing = why_no_part(analysis, [part.analysis for part in parts[1:]], stay)
+        blame_missing_ops(analysis, f": {nothing}")
     amounts = [(totals(part.analysis), part.runs) for part in parts]
     reached = [_times(reachable, runs) for (_, reachable), runs in amounts]
     macs = sum(_times(total, runs).macs for (total, _), runs in amounts)
@@ -83,9 +88,7 @@ def inspect_with(model: ModelSource, scope: ScopeOptions) -> Inspection:
         stays=_stays(parts, total),
         bodies=(*_bodies(parts[1:]), *(InspectedBody(body.place, None, None, body.reason) for body in left)),
         notes=analysis.source.notes,
-        nothing=""
-        if groups
-        else why_no_part(analysis, [part.analysis for part in parts[1:]], [(body.place, body.reason) for body in left]),
+        nothing=nothing,
     )
 
 
@@ -128,10 +131,7 @@ def _understand(source: LoadedModel, options: Options) -> Analysis:
         # Whatever a broken model made fail, onnxruntime says what is wrong with it; if it runs the model, we failed.
         runnable, session, _ = open_model(source, options)
         if runnable.tail is not None:
-            analysis = analyze_at(runnable, options.input_shapes, options)
-            if not analysis.graph.groups:
-                blame_missing_ops(analysis, f": {why_nothing(analysis)}")
-            return analysis
+            return analyze_at(runnable, options.input_shapes, options)
         with contextlib.suppress(CalibrationError):
             read_data(source, session, None, options)
         shapes = runnable_shapes(source.model, session, options.input_shapes)

@@ -22,6 +22,7 @@ from onnxpfp.data.samples import Feed, Samples
 from onnxpfp.errors import ModelError
 from onnxpfp.model.attributes import Attributes
 from onnxpfp.model.constants import Constants
+from onnxpfp.model.draws import with_fixed_draws
 from onnxpfp.model.edit import drop_unread, forget_records
 from onnxpfp.progress import Count
 from onnxpfp.runtime.providers import ProviderRequest
@@ -96,7 +97,8 @@ def feeds_of_bodies(
     steppers = [_Stepper(model, body, constants, providers, threads) for body in bodies]
     made = {name for node in model.graph.node for name in node.output if name} - constants.names
     wanted = sorted({name for stepper in steppers for name in stepper.reads} & made)
-    session = open_session(_exposing(model, wanted), providers, threads=threads, optimize=False) if wanted else None
+    exposed = with_fixed_draws(_exposing(model, wanted))
+    session = open_session(exposed, providers, threads=threads, optimize=False) if wanted else None
     done, total = 0, sum(map(len, sources))
     share = max(1, MOST_FEEDS // max(1, total))
     room = workspace // len(bodies) // len(sources)
@@ -238,7 +240,7 @@ class _Stepper:
             for info in model.graph.input:
                 info.type.tensor_type.ClearField("shape")
             providers, threads = self._run_on
-            self._session = open_session(model, providers, threads=threads, optimize=False)
+            self._session = open_session(with_fixed_draws(model), providers, threads=threads, optimize=False)
         return self._session.run(feed)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto
 
-from onnxpfp.channels.name_patterns import names_of
+from onnxpfp.channels.name_patterns import name_inside, names_of
 from onnxpfp.channels.ops import facts_of
 from onnxpfp.model.constants import outer_names, subgraphs
 
@@ -96,5 +96,6 @@ def inner_names(graph: GraphProto) -> set[str]:
 
 def names_inside(graph: GraphProto) -> set[str]:
     """Return what patterns may mean in the graphs inside of a graph: bodies, their nodes and weights."""
-    inner = dict(places_of(graph))
-    return set(inner).union(*map(names_of, inner.values()))
+    inner = {place: names_of(body) for place, body in places_of(graph)}
+    behind = {name_inside(place, name) for place, names in inner.items() for name in names}
+    return behind.union(inner, *inner.values())

@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby, pairwise
@@ -324,7 +325,8 @@ def _show(pool: ThreadPoolExecutor | None, observers: Sequence[Observer], tensor
         for job in jobs:
             job()
         return
-    for result in [pool.submit(job) for job in jobs]:
+    # What holds for this call (a time limit, libraries of ops) holds in its threads.
+    for result in [pool.submit(copy_context().run, job) for job in jobs]:
         result.result()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import fnmatch
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,7 @@ from onnxpfp.channels.walk import Walk
 from onnxpfp.errors import OptionError
 from onnxpfp.model.constants import stored_tensors
 
-__all__ = ["Patterns", "apply_patterns", "names_of"]
+__all__ = ["Patterns", "apply_patterns", "name_inside", "names_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class Patterns:
 
     A pattern is a name, a glob, or a regular expression behind `re:`, in this order: names of real files have brackets,
     blanks and stars. It matches names of nodes (of one without a name its first output, as reports call it) and of
-    initializers.
+    initializers, in bodies of If, Loop and Scan also behind their place, as reports call them: `If_0/then_branch: w`.
 
     Attributes:
         include: Where there is one, only channels that a matching node (or a node that reads a
@@ -86,6 +86,16 @@ def names_of(graph: GraphProto) -> list[str]:
     return list(dict.fromkeys([*named, *stored_tensors(graph)]))
 
 
+def name_inside(place: str, name: str) -> str:
+    """Return what reports call something that is in a body at a place."""
+    return f"{place}: {name}" if place else name
+
+
+def _own(matched: set[str], own: Mapping[str, str]) -> set[str]:
+    """Add to names those of what they mean in the graph itself."""
+    return matched | {own[name] for name in matched if name in own}
+
+
 def apply_patterns(model: ModelProto, walk: Walk, patterns: Patterns) -> None:
     """Fix what the patterns leave out.
 
@@ -94,9 +104,10 @@ def apply_patterns(model: ModelProto, walk: Walk, patterns: Patterns) -> None:
     """
     stored = stored_tensors(model.graph)
     names = names_of(model.graph)
+    own = {name_inside(patterns.place, name): name for name in names}
     names += sorted(patterns.elsewhere.difference(names))
     for pattern in patterns.exclude:
-        matched = _matches(pattern, names, "--exclude")
+        matched = _own(_matches(pattern, names, "--exclude"), own)
         reason = f"--exclude '{pattern}' leaves it as it is"
         if patterns.around(matched):
             walk.labels.fix(np.arange(1, walk.labels.components().of_label.size), reason)
@@ -113,7 +124,7 @@ def apply_patterns(model: ModelProto, walk: Walk, patterns: Patterns) -> None:
         for name in touched:
             for axis in walk.axes.get(name, ()):
                 walk.labels.fix(axis, reason)
-    including = [_matches(pattern, names, "--include") for pattern in patterns.include]
+    including = [_own(_matches(pattern, names, "--include"), own) for pattern in patterns.include]
     if including and not any(map(patterns.around, including)):
         _include(model, walk, including)
 

@@ -30,6 +30,7 @@ __all__ = [
     "Constants",
     "all_graphs",
     "all_names",
+    "named_subgraphs",
     "outer_names",
     "read_elsewhere",
     "reader_counts",
@@ -53,10 +54,17 @@ INTEGER_WEIGHTS: Mapping[str, tuple[int, ...]] = {
 
 def subgraphs(node: NodeProto) -> Iterator[GraphProto]:
     """Yield the graphs that a control-flow node carries."""
+    for _, graph in named_subgraphs(node):
+        yield graph
+
+
+def named_subgraphs(node: NodeProto) -> Iterator[tuple[str, GraphProto]]:
+    """Yield the same with the names of the attributes that they are."""
     for attribute in node.attribute:
         if attribute.type == AttributeProto.GRAPH:
-            yield attribute.g
-        yield from attribute.graphs
+            yield attribute.name, attribute.g
+        for number, graph in enumerate(attribute.graphs):
+            yield f"{attribute.name}[{number}]", graph
 
 
 def all_graphs(model: ModelProto) -> Iterator[GraphProto]:

@@ -23,13 +23,13 @@ from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from onnxpfp.model.attributes import Attributes
-from onnxpfp.model.constants import all_graphs, subgraphs
+from onnxpfp.model.constants import all_graphs, named_subgraphs
 from onnxpfp.model.edit import add_constants, replace_nodes
 from onnxpfp.model.opset import standard_opset
 from onnxpfp.runtime.draw_keys import DECIDING, FED_BY_US, KEYS, OWN
 from onnxpfp.runtime.external_data import externalise
 
-__all__ = ["DRAW_PREFIX", "DrawWriter", "KeptAxes", "KeptAxis"]
+__all__ = ["DRAW_PREFIX", "DrawWriter", "KeptAxes", "KeptAxis", "body_place"]
 
 PRIME = 65521
 """P: as it is prime, channels of fewer numbers than P are never the same numbers at the same places."""
@@ -63,6 +63,11 @@ KeptAxes = tuple[KeptAxis | None, ...]
 """The axes of one draw; None is one that is whole."""
 
 
+def body_place(node: NodeProto, attribute: str) -> str:
+    """Return what stands before the names of outputs in a body, for two branches may call theirs alike."""
+    return f"{next(filter(None, node.output))}/{attribute}/"
+
+
 @cache
 def _table(distribution: str) -> NDArray[np.float32]:
     """Return the quantiles of a distribution in random order, twice, so that sums of two places need no remainder."""
@@ -81,8 +86,8 @@ class DrawWriter:
 
     Attributes:
         model: The model, which is changed.
-        drawing: First outputs of the nodes that draw.
-        kept: What is left of draws of which channels went, by output.
+        drawing: Places of the nodes that draw: their first outputs, in bodies behind `body_place`.
+        kept: What is left of draws of which channels went, by place.
     """
 
     model: ModelProto
@@ -91,6 +96,7 @@ class DrawWriter:
     _nodes: list[NodeProto] = field(default_factory=list[NodeProto])
     _constants: dict[tuple[Any, ...], TensorProto] = field(default_factory=dict[tuple[Any, ...], TensorProto])
     _stem: str = ""
+    _kept: KeptAxes = ()
     _count: int = 0
     _opset: int = field(init=False)
     _types: Mapping[str, int] | None = None
@@ -110,25 +116,27 @@ class DrawWriter:
         if all(entry.domain != CONTRIB for entry in self.model.opset_import):
             self.model.opset_import.append(helper.make_opsetid(CONTRIB, 1))
 
-    def _rewrite(self, graph: GraphProto, steps: tuple[str, ...]) -> None:
-        """Rewrite a graph within loops whose numbers of steps have these names."""
+    def _rewrite(self, graph: GraphProto, steps: tuple[str, ...], within: str = "") -> None:
+        """Rewrite a graph at a place within loops whose numbers of steps have these names."""
         nodes: list[NodeProto] = []
         for node in graph.node:
-            for body in subgraphs(node):
-                self._rewrite(body, (*steps, *self._counter(node, body)))
+            places = [(body_place(node, attribute), body) for attribute, body in named_subgraphs(node)]
+            for place, body in places:
+                self._rewrite(body, (*steps, *self._counter(node, body, within + place)), within + place)
             self._nodes = []
-            if node.output and node.output[0] in self.drawing:
+            if node.output and within + node.output[0] in self.drawing:
+                self._kept = self.kept.get(within + node.output[0], ())
                 self._stem, self._count = f"{DRAW_PREFIX}_{node.output[0]}", 0
                 self._replace(node, steps)
             nodes += self._nodes or [node]
         replace_nodes(graph, nodes)
 
-    def _counter(self, node: NodeProto, body: GraphProto) -> list[str]:
+    def _counter(self, node: NodeProto, body: GraphProto, place: str) -> list[str]:
         """Return the name of the number of the step in the body of a loop; a Scan gets one as its first state."""
         if node.op_type == "Loop":
             return [body.input[0].name]
-        within = (name for graph in all_graphs(ModelProto(graph=body)) for n in graph.node for name in n.output)
-        if node.op_type != "Scan" or self._opset < SCANS_WITHOUT_BATCH or self.drawing.isdisjoint(within):
+        draws = any(drawn.startswith(place) for drawn in self.drawing)
+        if node.op_type != "Scan" or self._opset < SCANS_WITHOUT_BATCH or not draws:
             return []
         step, following, last = (f"{DRAW_PREFIX}_{node.output[0]}_{which}" for which in ("step", "following", "last"))
         node.input.insert(0, self._number(np.int64(0)))
@@ -224,7 +232,7 @@ class DrawWriter:
             shape: Tensor of the lengths of the draw.
             steps: Numbers of the steps of the loops around it.
         """
-        kept = self.kept.get(node.output[0], ())
+        kept = self._kept
         whole = self._before_cuts(shape, kept)
         samples, per_sample = self._by_sample(whole)
         offset = self._op("Gather", KEYS, self._range(samples))

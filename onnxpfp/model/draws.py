@@ -15,17 +15,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple
 
 import numpy as np
-from onnx import ModelProto, NodeProto, TensorProto
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
 from onnxpfp.arrays import Ids, Keep
-from onnxpfp.model.constants import all_graphs, stored_tensors
-from onnxpfp.model.draw_nodes import DRAW_PREFIX, DrawWriter, KeptAxes, KeptAxis
+from onnxpfp.model.constants import all_graphs, named_subgraphs, stored_tensors
+from onnxpfp.model.draw_nodes import DRAW_PREFIX, DrawWriter, KeptAxes, KeptAxis, body_place
 from onnxpfp.model.functions import without_functions
 from onnxpfp.model.random_ops import TRAINING_INPUT, may_draw
 from onnxpfp.runtime.draw_keys import OWN
 from onnxpfp.runtime.external_data import numbers
 
-__all__ = ["drawing_ops", "drawn_output", "record_kept_draws", "with_fixed_draws", "without_record"]
+__all__ = ["drawing_ops", "drawn_output", "record_kept_draws", "record_of_body", "with_fixed_draws", "without_record"]
 
 RECORD = f"onnxpfp.kept_draws.{OWN}"
 """Key of the model's metadata under which kept indices are recorded."""
@@ -39,7 +39,7 @@ def with_fixed_draws(model: ModelProto) -> ModelProto:
     """
     if any(may_draw(node) for function in model.functions for node in function.node):
         model = without_functions(model)
-    drawing = {node.output[0] for node in _drawing_nodes(model)}
+    drawing = {place for place, _ in _drawing_nodes(model.graph)}
     if not drawing:
         return model
     fixed = ModelProto()
@@ -50,7 +50,7 @@ def with_fixed_draws(model: ModelProto) -> ModelProto:
 
 def drawing_ops(model: ModelProto) -> tuple[str, ...]:
     """Return which ops of a model without local functions draw random numbers, in alphabetical order."""
-    return tuple(sorted({node.op_type for node in _drawing_nodes(model)}))
+    return tuple(sorted({node.op_type for _, node in _drawing_nodes(model.graph)}))
 
 
 def drawn_output(name: str) -> str:
@@ -59,18 +59,20 @@ def drawn_output(name: str) -> str:
     return name if inner == name else inner.rpartition("_")[0]
 
 
-def _drawing_nodes(model: ModelProto) -> Iterator[NodeProto]:
-    """Yield the nodes that draw, those of subgraphs too, but no Dropout that is known to be off."""
-    graphs = list(all_graphs(model))
-    if not any(may_draw(node) for graph in graphs for node in graph.node):
+def _drawing_nodes(
+    graph: GraphProto, outer: Mapping[str, TensorProto] | None = None, within: str = ""
+) -> Iterator[tuple[str, NodeProto]]:
+    """Yield the places and nodes of what draws, those of subgraphs too, but no Dropout that is known to be off."""
+    if not any(may_draw(node) for each in all_graphs(ModelProto(graph=graph)) for node in each.node):
         return
-    stored: dict[str, TensorProto] = {}
-    for graph in graphs:
-        stored |= stored_tensors(graph)
-        for node in filter(may_draw, graph.node):
+    stored = {**(outer or {}), **stored_tensors(graph)}
+    for node in graph.node:
+        if may_draw(node):
             switch = stored.get(node.input[TRAINING_INPUT]) if node.op_type == "Dropout" else None
             if switch is None or numbers(switch).any():
-                yield node
+                yield within + node.output[0], node
+        for attribute, inner in named_subgraphs(node):
+            yield from _drawing_nodes(inner, stored, within + body_place(node, attribute))
 
 
 def record_kept_draws(model: ModelProto, axes: Mapping[str, Sequence[Ids]], keep: Keep) -> None:
@@ -82,12 +84,29 @@ def record_kept_draws(model: ModelProto, axes: Mapping[str, Sequence[Ids]], keep
         keep: Whether each label stays.
     """
     record = _record_of(model)
-    for node in (node for graph in all_graphs(model) for node in graph.node if may_draw(node)):
+    for node in filter(may_draw, model.graph.node):
         output = node.output[0]
         stays = [keep[ids] for ids in axes.get(output, ())]
         if not all(map(np.all, stays)):
             before = record.get(output, (None,) * len(stays))
             record[output] = tuple(map(_cut, before, stays))
+    _write(model, record)
+
+
+def record_of_body(outer: ModelProto, body: ModelProto, node: NodeProto, attribute: str) -> None:
+    """Take over what is recorded of a body, in place.
+
+    Args:
+        outer: The model that the body is put into.
+        body: What became of the body.
+        node: The node that carries it.
+        attribute: The attribute that it is.
+    """
+    place = body_place(node, attribute)
+    _write(outer, _record_of(outer) | {place + output: kept for output, kept in _record_of(body).items()})
+
+
+def _write(model: ModelProto, record: Mapping[str, KeptAxes]) -> None:
     if record:
         _forget(model)
         rows = {output: [part and astuple(part) for part in kept] for output, kept in record.items()}
@@ -113,7 +132,7 @@ def without_record(model: ModelProto) -> ModelProto:
 
 
 def _record_of(model: ModelProto) -> dict[str, KeptAxes]:
-    """Return the kept axes of draws, by output."""
+    """Return the kept axes of draws, by place."""
     texts = [entry.value for entry in model.metadata_props if entry.key == RECORD]
     rows: dict[str, list[tuple[int, list[int]] | None]] = json.loads(texts[0]) if texts else {}
     return {output: tuple(part and KeptAxis(part[0], tuple(part[1])) for part in kept) for output, kept in rows.items()}

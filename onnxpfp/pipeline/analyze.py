@@ -19,7 +19,7 @@ from onnxpfp.data.inputs import input_specs, size_ref
 from onnxpfp.data.sources import SampleSource, load_samples
 from onnxpfp.data.splits import CalibrationData, Given, split_samples
 from onnxpfp.errors import ModelError
-from onnxpfp.model.constants import Constants, stored_tensors, weight_names
+from onnxpfp.model.constants import Constants, all_graphs, stored_tensors, weight_names
 from onnxpfp.model.draws import with_fixed_draws
 from onnxpfp.model.index import ModelIndex
 from onnxpfp.model.input_shapes import default_input_shapes, shape_hint
@@ -75,9 +75,12 @@ def open_model(source: LoadedModel, options: Options) -> tuple[LoadedModel, Sess
 
 
 def _has_weights(model: ModelProto) -> bool:
-    """Tell whether a model has a matrix or a filter bank."""
-    stored = stored_tensors(model.graph)
-    return any(len(stored[name].dims) > 1 for name in weight_names(model.graph))
+    """Tell whether a model has a matrix or a filter bank, in bodies too."""
+    return any(
+        len(tensor.dims) > 1
+        for graph in all_graphs(model)
+        for tensor in map(stored_tensors(graph).__getitem__, weight_names(graph))
+    )
 
 
 def _type_hint(model: ModelProto) -> str:

@@ -18,12 +18,13 @@ from onnxpfp.bodies.graphs import BODY_OPS, Body, bodies_of, names_inside
 from onnxpfp.bodies.insert import put_body, store_in_nodes
 from onnxpfp.bodies.move import with_weights_outside
 from onnxpfp.channels import Analysis
-from onnxpfp.channels.name_patterns import names_of
+from onnxpfp.channels.name_patterns import name_inside, names_of
 from onnxpfp.data.feed_samples import FeedSamples
 from onnxpfp.data.inputs import input_specs
 from onnxpfp.data.samples import Feed
 from onnxpfp.data.splits import CalibrationData, Split, split_samples
 from onnxpfp.errors import ModelError, PlanError, TargetUnreachableError
+from onnxpfp.model.draws import record_of_body
 from onnxpfp.model.edit import INITIALIZERS_ARE_FREE
 from onnxpfp.model.folding import fold_weights
 from onnxpfp.model.load import LoadedModel
@@ -79,8 +80,7 @@ class AnalyzedPart:
 
     def named(self, name: str) -> str:
         """Return the name of what is in it, as reports call it: behind the place of a body."""
-        place = self.analysis.source.place
-        return f"{place}: {name}" if place else name
+        return name_inside(self.analysis.source.place, name)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -160,6 +160,7 @@ class Network:
         for part, model in reversed([*zip(self.parts, copies, strict=True)]):
             if part.body is not None:
                 put_body(copies[part.outer], part.body, model, part.shared)
+                record_of_body(copies[part.outer], model, part.body.node, part.body.attribute)
         source = self.parts[0].context.whole.source
         with_weights_outside(copies[0], source.given)
         if copies[0].ir_version < INITIALIZERS_ARE_FREE:

@@ -155,6 +155,8 @@ PATTERNS = {
     "a weight": ({"exclude": ["a1"]}, {"y/else_branch: b1"}),
     "a branch in a branch": ({"exclude": ["y/then_branch/u/*"]}, {"y/then_branch: a1", "y/else_branch: b1"}),
     "a branch and all inside": ({"exclude": ["y/then_branch"]}, {"y/else_branch: b1"}),
+    "a weight at its place": ({"exclude": ["y/then_branch/u/else_branch: e1"]}, {"y/then_branch: a1"}),
+    "only a weight at its place": ({"include": ["y/then_branch: a1"]}, {"y/then_branch: a1"}),
     "only a weight": ({"include": ["e1"]}, {"y/then_branch/u/else_branch: e1"}),
     "only a branch": ({"include": ["y/else_branch"]}, {"y/else_branch: b1"}),
 }
@@ -165,8 +167,27 @@ def test_patterns_name_what_is_in_bodies(case: str) -> None:
     options, groups = PATTERNS[case]
     found = onnxpfp.inspect(build_bodies(IFS[NESTED][0]), **options)
     assert {group.name for group in found.groups} >= groups
-    if case != "a weight":
+    if case == "a weight at its place":
+        assert not {group.name for group in found.groups} & set(options["exclude"])
+    elif case != "a weight":
         assert {group.name for group in found.groups} == groups
+
+
+NAMES = ["net[0]/If", "b[1] (c)*/If", "*", "a: b/If", "re:x["]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("branch", ["then_branch", "else_branch"])
+def test_a_group_is_excluded_by_the_name_that_reports_give_it(name: str, branch: str) -> None:
+    """Both branches call their weights alike, and the place has what patterns are made of."""
+    model = build_bodies(IFS["tensors called alike in both branches, two outputs"][0])
+    next(node for node in model.graph.node if node.op_type == "If").name = name
+    places = {each: f"{name}/{each}: w1" for each in ("then_branch", "else_branch")}
+    assert {group.name for group in onnxpfp.inspect(model).groups} == {*places.values()}
+    excluded = onnxpfp.inspect(model, exclude=[places[branch]]).groups
+    included = onnxpfp.inspect(model, include=[places[branch]]).groups
+    assert [group.name for group in included] == [places[branch]]
+    assert {group.name for group in excluded} == {*places.values()} - {places[branch]}
 
 
 def test_a_pattern_that_is_nowhere_is_refused() -> None:

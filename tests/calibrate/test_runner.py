@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -160,3 +162,31 @@ def test_what_is_not_finite_is_named(threads: int) -> None:
     samples = samples_of(model, nets.noise(4, 3))
     with pytest.raises(CalibrationError, match="NaN or infinity at 'l'"):
         run_observers(model, [TraceObserver(("l", 1), (1, 3), 0)], samples, batch_size=2, threads=threads)
+
+
+_OWN: ContextVar[str] = ContextVar("own", default="")
+
+
+@dataclass(slots=True, eq=False)
+class Asker(Recorder):
+    """Asks in its thread what holds for the call."""
+
+    answers: list[tuple[str, str]] = field(default_factory=list)
+
+    def see(self, tensors: Arrays, batch: Batch) -> None:
+        self.answers.append((_OWN.get(), threading.current_thread().name))
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_what_holds_for_the_call_holds_in_its_threads(threads: int) -> None:
+    """A time limit and libraries of ops are such."""
+    model = nets.chain()
+    askers = [Asker({"r": SHAPES["r"]}), Asker({"c": SHAPES["c"]})]
+    token = _OWN.set("this call")
+    try:
+        run_observers(model, askers, samples_of(model, DATA), batch_size=3, threads=threads)
+    finally:
+        _OWN.reset(token)
+    answers = [answer for asker in askers for answer in asker.answers]
+    assert {own for own, _ in answers} == {"this call"}
+    assert {thread == threading.current_thread().name for _, thread in answers} == {threads == 1}

@@ -13,6 +13,7 @@ import onnxruntime as ort
 import pytest
 from click.testing import CliRunner
 from onnx import ModelProto, helper, numpy_helper
+from support.bodies import fill_all
 from support.graphs import build
 from support.oracle import difference, run
 
@@ -221,6 +222,66 @@ def test_nothing_that_could_be_pruned_before_it():
         onnxpfp.prune(network("a = Conv(x, w1, b1)\nm = TRT.Middle(a)\nr = Conv(m, w2)\ny = Conv(r, w4)"))
     assert str(caught.value).startswith("the model: onnxruntime cannot load the model: Fatal error: TRT:Middle")
     assert "custom_ops" in caught.value.hint
+
+
+BODIES = {
+    "behind branches": """g (float[N,3] x) => (float[N,5] y) <float z = {0.0}> {
+        s = ReduceSum<keepdims = 0>(x)  c = Greater(s, z)
+        e = If (c) <then_branch = yes () => (float[N,5] u) <float[3,16] a1, float[16,5] a2> {
+                h = MatMul(x, a1)  k = Relu(h)  u = MatMul(k, a2) },
+            else_branch = no () => (float[N,5] v) <float[3,24] b1, float[24,5] b2> {
+                h2 = MatMul(x, b1)  k2 = Tanh(h2)  v = MatMul(k2, b2) }>
+        y = TRT.Middle(e) }""",
+    "behind a branch and before a weight": """g (float[N,3] x) => (float[N,5] y) <float z = {0.0}, float[5,5] w> {
+        s = ReduceSum<keepdims = 0>(x)  c = Greater(s, z)
+        e = If (c) <then_branch = yes () => (float[N,5] u) <float[3,16] a1, float[16,5] a2> {
+                h = MatMul(x, a1)  k = Relu(h)  u = MatMul(k, a2) },
+            else_branch = no () => (float[N,5] v) { v = Concat<axis = 1>(x, x2) }>
+        m = TRT.Middle(e)  y = MatMul(m, w) }""".replace("s = Red", "x2 = Slice(x, i0, i2, i1)  s = Red").replace(
+        "float z", "int64[1] i0 = {0}, int64[1] i1 = {1}, int64[1] i2 = {2}, float z"
+    ),
+    "behind a loop": """g (float[N,3] x) => (float[N,3] y) <int64 n = {3}, bool go = {1}> {
+        e = Loop (n, go, x) <body = b (int64 i, bool on, float[N,3] old) => (bool more, float[N,3] new)
+            <float[3,16] a1, float[16,3] a2> {
+                h = MatMul(old, a1)  k = Relu(h)  new = MatMul(k, a2)  more = Identity(on) }>
+        y = TRT.Middle(e) }""",
+    "behind a scan": """g (float[6,N,3] x, float[N,3] first) => (float[6,N,3] y) {
+        last, e = Scan (first, x) <num_scan_inputs = 1, body = b (float[N,3] old, float[N,3] row)
+            => (float[N,3] new, float[N,3] out) <float[3,16] a1, float[16,3] a2> {
+                j = Add(old, row)  h = MatMul(j, a1)  k = Relu(h)  new = MatMul(k, a2)  out = Identity(new) }>
+        y = TRT.Middle(e) }""",
+    "in a branch behind a loop": """g (float[N,3] x) => (float[N,3] y) <int64 n = {3}, bool go = {1}, float z = {0.0}> {
+        e = Loop (n, go, x) <body = b (int64 i, bool on, float[N,3] old) => (bool more, float[N,3] new)
+            <float[3,16] a1, float[16,3] a2> {
+                h = MatMul(old, a1)  k = Relu(h)  new = MatMul(k, a2)  more = Identity(on) }>
+        s = ReduceSum<keepdims = 0>(x)  c = Greater(s, z)
+        y = If (c) <then_branch = yes () => (float[N,3] u) { u = TRT.Middle(e) },
+            else_branch = no () => (float[N,3] v) { v = Neg(e) }> }""",
+}
+
+
+@pytest.mark.parametrize("name", BODIES)
+def test_weights_in_bodies_before_it_can_go(name):
+    model = with_bodies(BODIES[name])
+    rng = np.random.default_rng(2)
+    shapes = {info.name: [d.dim_value or 1 for d in info.type.tensor_type.shape.dim] for info in model.graph.input}
+    data = [{n: rng.standard_normal(s).astype(np.float32) for n, s in shapes.items()} for _ in range(40)]
+    inspection = onnxpfp.inspect(model)
+    result = onnxpfp.prune(model, calibration=data, keep_macs=0.7)
+    cut = {group.name for group in result.report.groups if group.kept < group.channels}
+    assert cut == {group.name for group in inspection.groups}
+    assert all("/" in group for group in cut)
+    assert len(missing_notes(inspection.notes)) == len(missing_notes(result.report.notes)) == 1
+    blind = onnxpfp.prune(model, keep_macs=0.7)
+    whole = onnxpfp.prune(known(model), from_plan=blind.plan)
+    assert difference(run(whole.model, data[0]), run(known(blind.model), data[0])) < 1e-5
+    assert {g.name for g in onnxpfp.prunability(model, calibration=data).groups} == cut
+
+
+def with_bodies(text):
+    model = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["": 17, "TRT": 1]>\n{text}')
+    fill_all(model.graph, 0)
+    return model
 
 
 def test_refusals_for_other_reasons_stay_what_they_are():

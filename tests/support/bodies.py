@@ -19,17 +19,18 @@ from support.graphs import fill
 Array = NDArray[np.generic]
 
 
-def _fill_all(graph: GraphProto, seed: int) -> None:
+def fill_all(graph: GraphProto, seed: int) -> None:
+    """Turn declared tensors that no node computes into random weights, in bodies too."""
     fill(graph, seed)
     for node in graph.node:
         for number, inner in enumerate(subgraphs(node)):
-            _fill_all(inner, seed + 1 + number)
+            fill_all(inner, seed + 1 + number)
 
 
 def build_bodies(text: str, *, opset: int = 17, ir: int = 8) -> ModelProto:
     """Parse a model and fill in the weights of its main graph and of all bodies."""
     model = parser.parse_model(f'<ir_version: {ir}, opset_import: ["": {opset}]>\n{text}')
-    _fill_all(model.graph, 0)
+    fill_all(model.graph, 0)
     onnx.checker.check_model(model)
     return model
 
