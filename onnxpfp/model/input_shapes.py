@@ -64,8 +64,9 @@ def true_inputs(model: ModelProto) -> list[ValueInfoProto]:
 def default_input_shapes(model: ModelProto, given: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
     """Choose a concrete shape for every input: what is given, what is static, else a sensible size.
 
-    A free first axis becomes one sample, unless it is called a length and another one batch; free channels what the first Conv takes, other free axes of images 224, any
-    other free axis 16; axes of one name get one size.
+    A free first axis becomes one sample, unless it is called a length and another one batch, which then does; free
+    channels what the first Conv takes, other free axes of images 224, any other free axis 16; axes of one name get one
+    size.
 
     Raises:
         OptionError: `given` names no input, or contradicts a static axis.
