@@ -278,7 +278,7 @@ class RunOptions(ScopeOptions):
         "data",
         flag="sample-axis",
         metavar="NAME:1",
-        default_text="0 where it is free, else the free one",
+        default_text="the one called batch, else 0 where it is free, else the free one",
         form="axis",
         repeated=True,
     )

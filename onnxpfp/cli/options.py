@@ -64,7 +64,7 @@ def takes(kind: type[ModelOptions]) -> Callable[[Command], Command]:
 def data_option(command: Command) -> Command:
     """Add --calib-data to a verb that runs the network; it gets `calib_data`: a path, the word "random", or None."""
     help_text = (
-        "Unlabelled inputs: .npz keyed by input name, or .npy; samples along axis 0 or the free axis. 'random' is "
+        "Unlabelled inputs: .npz keyed by input name, or .npy; samples along the batch axis. 'random' is "
         "noise, for trials."
     )
     return click.option("--calib-data", metavar="SRC", help=help_text)(command)

@@ -64,8 +64,9 @@ def true_inputs(model: ModelProto) -> list[ValueInfoProto]:
 def default_input_shapes(model: ModelProto, given: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
     """Choose a concrete shape for every input: what is given, what is static, else a sensible size.
 
-    A free first axis becomes one sample, free channels what the first Conv takes, other free axes of images 224, any
-    other free axis 16; axes of one name get one size.
+    A free first axis becomes one sample, unless it is called a length and another one batch, which then does; free
+    channels what the first Conv takes, other free axes of images 224, any other free axis 16; axes of one name get one
+    size.
 
     Raises:
         OptionError: `given` names no input, or contradicts a static axis.
@@ -196,11 +197,13 @@ class _FreeAxes:
 
     def natural(self, name: str, axis: int, channels: Mapping[str, int]) -> int:
         """Return the length that an axis has where its name says nothing: 1 for samples."""
-        if axis == 0:
+        symbol = self.symbol(name, axis)
+        # In time-first networks the samples lie in another axis, which says so.
+        is_time_first = means_length(symbol) and any(means_batch(other) for other in self.symbols[name])
+        if axis == 0 and not is_time_first:
             return 1
         if axis == 1 and name in channels:
             return channels[name]
-        symbol = self.symbol(name, axis)
         is_side = len(self.dims[name]) == 4 and (means_side(symbol) or not means_length(symbol))
         return IMAGE_SIDE if is_side else SEQUENCE
 

@@ -279,7 +279,7 @@ def _notes(
         notes.append(
             "no data: channels were chosen by weights alone (data-independent coreset scores). A few "
             "hundred unlabelled inputs do better: --calib-data FILE.npz, arrays keyed by input name, "
-            "axis 0 = samples"
+            "samples along the batch axis"
         )
     if context.data.given == "random":
         notes.append(

@@ -30,7 +30,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(not hasattr(os, "fork"), reas
 ROOT = str(Path(__file__).parents[2])
 MOMENTS = int(os.environ.get("ONNXPFP_KILLS", "24"))
 LEFT = re.compile(r"\.onnxpfp-.*|out\.onnx\.[0-9a-f]{8}\.data")
-"""What a SIGKILL may leave; the README names it."""
+"""What a SIGKILL may leave; docs/files.md names it."""
 WRITTEN = ("out.onnx", "out.onnx.data", "p.json", "r.json")
 ARGUMENTS = ("prune", "in.onnx", "out.onnx", "--calib-data", "data.npz", "--plan", "p.json", "--json", "r.json")
 

@@ -25,7 +25,7 @@ WIDE: dict[str, Any] = {"w1": (32, 3, 3, 3), "b1": (32,), "w2": (40, 32, 3, 3), 
 STEPS = ("open", "fsync", "rename", "replace", "unlink", "link", "chmod")
 """Functions of `os` that change something on a disk or bring it there."""
 LEFT = re.compile(rf"{re.escape(PREFIX)}.*|out\.onnx\.[0-9a-f]{{8}}\.data")
-"""What a kill may leave behind, as the README says."""
+"""What a kill may leave behind, as docs/files.md says."""
 
 
 def source(folder: Path, external: bool) -> Path:

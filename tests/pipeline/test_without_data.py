@@ -97,7 +97,7 @@ def test_seventy_percent_of_the_macs_stay_and_the_note_says_how_to_do_better(wat
     assert report.target == {"macs": 0.7}
     assert report.drift is None
     (note,) = report.notes
-    assert "do better: --calib-data FILE.npz, arrays keyed by input name, axis 0 = samples" in note
+    assert "do better: --calib-data FILE.npz, arrays keyed by input name, samples along the batch axis" in note
 
 
 @pytest.mark.parametrize("select", ["deterministic", "sampled", "mixed", "auto"])
