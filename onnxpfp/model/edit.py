@@ -14,6 +14,8 @@ __all__ = [
     "GIVEN",
     "INITIALIZERS_ARE_FREE",
     "add_constants",
+    "copy_graph_without",
+    "copy_model_around",
     "drop_initializers",
     "drop_nodes",
     "drop_unread",
@@ -35,6 +37,34 @@ def add_constants(model: ModelProto, tensors: Sequence[TensorProto]) -> None:
         return
     nodes = [helper.make_node("Constant", [], [tensor.name], value=tensor) for tensor in tensors]
     replace_nodes(model.graph, [*nodes, *model.graph.node])
+
+
+def copy_graph_without(graph: GraphProto, fields: Container[str]) -> GraphProto:
+    """Copy a graph without some of its fields, which are not even read."""
+    copy = GraphProto()
+    _copy_fields(graph, copy, fields)
+    return copy
+
+
+def copy_model_around(model: ModelProto, graph: GraphProto) -> ModelProto:
+    """Copy a model with another graph in the place of its own, which is not even read."""
+    copy = ModelProto()
+    _copy_fields(model, copy, {"graph"})
+    copy.graph.CopyFrom(graph)
+    return copy
+
+
+def _copy_fields(message: Any, copy: Any, left_out: Container[str]) -> None:
+    for field, value in message.ListFields():
+        if field.name in left_out:
+            continue
+        if isinstance(value, str | bytes | int | float):
+            # Texts of old exporters may be no UTF-8; protobuf hands out their bytes, and takes none back.
+            setattr(copy, field.name, value.decode("utf-8", "replace") if isinstance(value, bytes) else value)
+        elif hasattr(value, "extend"):
+            getattr(copy, field.name).extend(value)
+        else:
+            getattr(copy, field.name).CopyFrom(value)
 
 
 def forget_records(model: ModelProto) -> ModelProto:

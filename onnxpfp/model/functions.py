@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, checker, inliner
+from onnx import ModelProto, NodeProto, TensorProto, checker, inliner
 
 from onnxpfp.errors import ModelError, one_line
 from onnxpfp.model.constants import all_graphs, subgraphs
+from onnxpfp.model.edit import copy_graph_without, copy_model_around
 
 __all__ = ["calls_namesake", "with_named_overloads", "without_functions"]
 
@@ -139,10 +140,10 @@ def _give_defaults(model: ModelProto) -> None:
 
 def _without_weights(model: ModelProto) -> tuple[ModelProto, list[TensorProto]]:
     """Copy a model with empty initializers, and list the full ones: the inliner takes no 2 GB."""
-    graph = GraphProto(**{f.name: value for f, value in model.graph.ListFields() if f.name != "initializer"})
+    graph = copy_graph_without(model.graph, {"initializer"})
     weights = list(model.graph.initializer)
     graph.initializer.extend(TensorProto(name=t.name, data_type=t.data_type, dims=t.dims) for t in weights)
-    return ModelProto(**{f.name: value for f, value in model.ListFields() if f.name != "graph"}, graph=graph), weights
+    return copy_model_around(model, graph), weights
 
 
 def _correct_imports(model: ModelProto, flat: ModelProto) -> None:

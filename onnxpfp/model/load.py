@@ -9,10 +9,11 @@ from itertools import islice
 from pathlib import Path
 
 from google.protobuf.message import DecodeError
-from onnx import GraphProto, ModelProto, TensorProto, helper
+from onnx import ModelProto, TensorProto, helper
 from onnx.external_data_helper import uses_external_data
 
 from onnxpfp.errors import ModelError, one_line
+from onnxpfp.model.edit import copy_graph_without, copy_model_around
 from onnxpfp.model.folding import fold_weights
 from onnxpfp.model.functions import without_functions
 from onnxpfp.model.order import with_sorted_nodes
@@ -183,9 +184,7 @@ def _take(model: ModelProto, scratch: WeightFile) -> LoadedModel:
     if size < HELD_AT_MOST:
         data = model.SerializeToString(deterministic=True)
         return LoadedModel(model, data, None, False, len(data), scratch)
-    fields = {field.name: value for field, value in model.ListFields() if field.name != "graph"}
-    inner = {field.name: value for field, value in model.graph.ListFields() if field.name != "initializer"}
-    small = ModelProto(**fields, graph=GraphProto(**inner))
+    small = copy_model_around(model, copy_graph_without(model.graph, {"initializer"}))
     for tensor in model.graph.initializer:
         new = small.graph.initializer.add()
         if len(tensor.raw_data) >= PART_FROM and mappable(tensor.data_type):

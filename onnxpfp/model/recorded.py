@@ -15,7 +15,7 @@ import onnx
 from onnx import GraphProto, ModelProto, TensorShapeProto, TypeProto, ValueInfoProto, helper
 
 from onnxpfp.model.constants import all_graphs, subgraphs
-from onnxpfp.model.edit import forget_shapes
+from onnxpfp.model.edit import copy_graph_without, copy_model_around, forget_shapes
 
 __all__ = ["StaleShape", "drop_contradicted", "drop_stale_shapes", "inferred_types", "stale_note"]
 
@@ -116,9 +116,7 @@ def _inferred(model: ModelProto) -> ModelProto | None:
 
 def _bare(model: ModelProto) -> ModelProto:
     """Copy a model without records and without the numbers of its weights."""
-    graph = GraphProto(
-        **{f.name: v for f, v in model.graph.ListFields() if f.name not in {"initializer", "value_info"}}
-    )
+    graph = copy_graph_without(model.graph, {"initializer", "value_info"})
     listed = {info.name: info for info in graph.input}
     for tensor in model.graph.initializer:
         if math.prod(tensor.dims) <= SMALL:
@@ -128,7 +126,7 @@ def _bare(model: ModelProto) -> ModelProto:
         info.type.CopyFrom(helper.make_tensor_type_proto(tensor.data_type, tensor.dims))
     for info in graph.output:
         info.ClearField("type")
-    bare = ModelProto(**{f.name: v for f, v in model.ListFields() if f.name != "graph"}, graph=graph)
+    bare = copy_model_around(model, graph)
     for node in (node for outer in all_graphs(bare) for node in outer.node):
         for inner in subgraphs(node):
             del inner.value_info[:]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
 
 from onnxpfp.model.constants import outer_names, reader_counts, stored_tensors, subgraphs, weight_names
-from onnxpfp.model.edit import add_constants
+from onnxpfp.model.edit import add_constants, copy_graph_without, copy_model_around
 from onnxpfp.model.recorded import inferred_types
 from onnxpfp.runtime.missing import MissingOp
 
@@ -210,13 +210,12 @@ def _head(model: ModelProto, tail: Collection[int]) -> ModelProto:
     read = _head_reads(graph, tail) | {output.name for output in graph.output}
     dropped = {tensor.name for tensor in graph.initializer} - read - {info.name for info in graph.input}
     lists = {"node", "initializer", "output", "value_info"}
-    head = GraphProto(**{field.name: value for field, value in graph.ListFields() if field.name not in lists})
+    head = copy_graph_without(graph, lists)
     head.node.extend(node for position, node in enumerate(graph.node) if position not in tail)
     head.initializer.extend(tensor for tensor in graph.initializer if tensor.name not in dropped)
     head.output.extend(output for output in graph.output if output.name not in made)
     head.value_info.extend(info for info in graph.value_info if info.name not in made)
-    fields = {field.name: value for field, value in model.ListFields() if field.name != "graph"}
-    return ModelProto(**fields, graph=head)
+    return copy_model_around(model, head)
 
 
 def _border(graph: GraphProto, tail: Collection[int]) -> list[str]:

@@ -359,6 +359,19 @@ def test_names_that_are_no_text(tmp_path: Path) -> None:
         assert r"b'\xff\xfe\x80\x81' is not text in UTF-8" in refused(path)
 
 
+@pytest.mark.parametrize("functions", [False, True])
+@pytest.mark.parametrize("field", ["doc_string", "producer_name", "producer_version", "domain", "graph"])
+def test_texts_that_are_no_utf8_do_not_matter(field: str, functions: bool, tmp_path: Path) -> None:
+    model = _calling({"F": []}) if functions else nets.chain()
+    if field == "graph":
+        model.graph.doc_string = "QQQQ"
+    else:
+        setattr(model, field, "QQQQ")
+    path = written(tmp_path, model)
+    path.write_bytes(path.read_bytes().replace(b"QQQQ", b"\xff\xfe\x80\x81"))
+    assert load(path).model.graph.node
+
+
 def test_names_of_a_megabyte_are_cut_in_messages(tmp_path: Path) -> None:
     model = nets.chain()
     tensor = weight_of(model)
