@@ -31,7 +31,8 @@ _LONGEST_HEADER = 1 << 16
 _LONGEST_EMPTY = 1 << 24
 """Length of an axis of an array without numbers: a file of no size can promise any."""
 _DAMAGED = (OSError, ValueError, TypeError, EOFError, RecursionError, OverflowError, NotImplementedError, RuntimeError)
-_UNPACKING = (zipfile.BadZipFile, zlib.error, lzma.LZMAError)
+_UNPACKING = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, MemoryError)
+"""What unpacking ends in; a compressed array says itself how much memory that takes."""
 
 
 def read_arrays(path: Path) -> Mapping[str, NDArray[Any]]:

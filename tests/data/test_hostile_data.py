@@ -209,3 +209,16 @@ def test_noise_that_no_memory_holds() -> None:
         load_samples("random", wide, count=4096)
     with pytest.raises(CalibrationError, match="EB, and the memory is"):
         load_samples("random", (InputSpec("x", np.dtype(np.float32), (None, sys.maxsize)),), count=4)
+
+
+def test_unpacking_that_takes_more_memory_than_there_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A member packed by LZMA says how large its dictionary is; found by fuzzing."""
+
+    def out_of_memory(self: zipfile.ZipExtFile, n: int = -1) -> bytes:
+        raise MemoryError
+
+    path = tmp_path / "x.npz"
+    np.savez(path, x=IMAGES)
+    monkeypatch.setattr(zipfile.ZipExtFile, "read", out_of_memory)
+    with pytest.raises(CalibrationError, match=r"x\.npz cannot be read as \.npz or \.npy: it is damaged"):
+        load_samples(path, SPECS)
