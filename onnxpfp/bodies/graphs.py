@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto
 
+from onnxpfp.channels.macs import multiplies
 from onnxpfp.channels.name_patterns import name_inside, names_of
-from onnxpfp.channels.ops import facts_of
 from onnxpfp.model.constants import outer_names, subgraphs
+from onnxpfp.model.names import first_output
 
 __all__ = ["BODY_OPS", "Body", "bodies_of", "captured_names", "inner_names", "names_inside", "places_of"]
 
@@ -46,7 +47,7 @@ def bodies_of(model: ModelProto) -> list[Body]:
         Body(node, attribute.name, f"{name}/{attribute.name}", attribute.g)
         for node, name in _carriers(model.graph)
         for attribute in node.attribute
-        if attribute.type == AttributeProto.GRAPH and _multiplies(attribute.g)
+        if attribute.type == AttributeProto.GRAPH and any(map(multiplies, attribute.g.node))
     ]
 
 
@@ -65,12 +66,7 @@ def _carriers(graph: GraphProto) -> Iterator[tuple[NodeProto, str]]:
     carriers = [node for node in graph.node if any(True for _ in subgraphs(node))]
     names = Counter(node.name for node in carriers)
     for node in carriers:
-        output = next((name for name in node.output if name), "")
-        yield node, node.name if node.name and names[node.name] == 1 else output
-
-
-def _multiplies(graph: GraphProto) -> bool:
-    return any(facts_of(node).mac_terms is not None or any(map(_multiplies, subgraphs(node))) for node in graph.node)
+        yield node, node.name if node.name and names[node.name] == 1 else first_output(node)
 
 
 def captured_names(graph: GraphProto) -> list[str]:

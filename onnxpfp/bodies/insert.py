@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 from onnx import GraphProto, ModelProto, TensorProto, helper
@@ -10,6 +10,7 @@ from onnx import GraphProto, ModelProto, TensorProto, helper
 from onnxpfp.bodies.graphs import Body, inner_names
 from onnxpfp.model.constants import subgraphs
 from onnxpfp.model.edit import replace_nodes
+from onnxpfp.model.names import free_name
 from onnxpfp.runtime.external_data import numbers
 
 __all__ = ["put_body", "store_in_nodes"]
@@ -34,10 +35,9 @@ def put_body(outer: ModelProto, body: Body, made: ModelProto, shared: Mapping[st
     own = inner_names(body.graph) | {info.name for info in new.input}
     same = {tensor.name for tensor in new.initializer if _is_copy(tensor, shared)}
     outside, taken = inner_names(outer.graph), inner_names(new)
-    names: dict[str, str] = {}
-    for name in sorted((taken - own - same) & outside):
-        names[name] = _free(name, outside | taken)
-        taken.add(names[name])
+    clashing = sorted((taken - own - same) & outside)
+    everything = outside | taken
+    names = {name: free_name(name, everything) for name in clashing}
     _rename(new, names)
     for field in ("node", "initializer", "sparse_initializer", "value_info", "quantization_annotation"):
         graph.ClearField(field)
@@ -71,13 +71,6 @@ def _graph_of(outer: ModelProto, body: Body) -> GraphProto | None:
         if not outputs.isdisjoint(node.output) and any(True for _ in subgraphs(node)):
             return next(attribute.g for attribute in node.attribute if attribute.name == body.attribute)
     return None
-
-
-def _free(name: str, taken: Collection[str]) -> str:
-    free, number = name, 1
-    while free in taken:
-        free, number = f"{name}_{number}", number + 1
-    return free
 
 
 def store_in_nodes(graph: GraphProto) -> None:

@@ -1,7 +1,7 @@
 """Parameters and MACs of a file as it is.
 
-One fused multiply-add of an op that declares its MAC terms (`channels.facts`) is one MAC; everything else is none. Only
-the main graph is looked at: a body of If, Loop or Scan is a model of its own (`onnxpfp.bodies`).
+One fused multiply-add of an op that declares its MAC terms (`channels.facts`) is one MAC; everything else is none. MACs
+are counted in the main graph: a body of If, Loop or Scan is a model of its own (`onnxpfp.bodies`).
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from onnx import ModelProto, NodeProto
 
 from onnxpfp.channels.facts import MacTerm
 from onnxpfp.channels.ops import facts_of
-from onnxpfp.model.constants import all_graphs, stored_tensors, weight_names
+from onnxpfp.model.constants import all_graphs, stored_tensors, subgraphs, weight_names
 from onnxpfp.model.shapes import Shapes
 
-__all__ = ["count_macs", "count_params", "count_stored", "mac_nodes", "mac_terms"]
+__all__ = ["count_macs", "count_params", "count_stored", "mac_nodes", "mac_terms", "multiplies"]
 
 
 def count_params(model: ModelProto) -> int:
@@ -30,6 +30,12 @@ def count_stored(model: ModelProto) -> int:
     return sum(
         math.prod(stored_tensors(graph)[name].dims) for graph in all_graphs(model) for name in weight_names(graph)
     )
+
+
+def multiplies(node: NodeProto) -> bool:
+    """Tell whether a node has multiply-adds, in itself or in its subgraphs."""
+    inner = (each for graph in subgraphs(node) for each in graph.node)
+    return facts_of(node).mac_terms is not None or any(map(multiplies, inner))
 
 
 def mac_nodes(model: ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> Iterator[tuple[NodeProto, MacTerm]]:

@@ -9,11 +9,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from onnx import GraphProto, ModelProto, NodeProto
+from onnx import GraphProto, ModelProto
 
 from onnxpfp.channels.walk import Walk
 from onnxpfp.errors import OptionError
 from onnxpfp.model.constants import stored_tensors
+from onnxpfp.model.names import node_name
 
 __all__ = ["Patterns", "apply_patterns", "name_inside", "names_of"]
 
@@ -75,14 +76,9 @@ def _matches(pattern: str, names: list[str], option: str) -> set[str]:
     return matches
 
 
-def _name_of(node: NodeProto) -> str:
-    """Return how reports call a node: its name, or its first output where it has none."""
-    return node.name or next((name for name in node.output if name), "")
-
-
 def names_of(graph: GraphProto) -> list[str]:
     """List the names in a graph that a pattern may mean, each once."""
-    named = [name for name in map(_name_of, graph.node) if name]
+    named = [name for name in map(node_name, graph.node) if name]
     return list(dict.fromkeys([*named, *stored_tensors(graph)]))
 
 
@@ -113,9 +109,9 @@ def apply_patterns(model: ModelProto, walk: Walk, patterns: Patterns) -> None:
             walk.labels.fix(np.arange(1, walk.labels.components().of_label.size), reason)
         touched = matched & stored.keys()
         for node in model.graph.node:
-            if _name_of(node) in matched:
+            if node_name(node) in matched:
                 touched.update(name for name in (*node.input, *node.output) if name)
-        nodes = {i for i, node in enumerate(model.graph.node) if _name_of(node) in matched}
+        nodes = {i for i, node in enumerate(model.graph.node) if node_name(node) in matched}
         for name, uses in walk.uses.items():
             for (index, _), axes in uses.items():
                 if index in nodes or name in matched:
@@ -134,7 +130,7 @@ def _include(model: ModelProto, walk: Walk, matched: list[set[str]]) -> None:
     weights = names & stored_tensors(model.graph).keys()
     named: list[np.ndarray] = [np.zeros(1, np.int64)]
     for node in model.graph.node:
-        if _name_of(node) in names or weights.intersection(node.input):
+        if node_name(node) in names or weights.intersection(node.input):
             for name in node.output:
                 named += walk.axes.get(name, ())
     parts = walk.labels.components()

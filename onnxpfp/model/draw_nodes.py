@@ -25,6 +25,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_h
 from onnxpfp.model.attributes import Attributes
 from onnxpfp.model.constants import all_graphs, named_subgraphs
 from onnxpfp.model.edit import add_constants, replace_nodes
+from onnxpfp.model.names import first_output
 from onnxpfp.model.opset import standard_opset
 from onnxpfp.runtime.draw_keys import DECIDING, FED_BY_US, KEYS, OWN
 from onnxpfp.runtime.external_data import externalise
@@ -65,7 +66,7 @@ KeptAxes = tuple[KeptAxis | None, ...]
 
 def body_place(node: NodeProto, attribute: str) -> str:
     """Return what stands before the names of outputs in a body, for two branches may call theirs alike."""
-    return f"{next(filter(None, node.output))}/{attribute}/"
+    return f"{first_output(node)}/{attribute}/"
 
 
 @cache

@@ -13,6 +13,7 @@ from onnx import FunctionProto, GraphProto, ModelProto, NodeProto
 from onnxpfp.errors import ModelError
 from onnxpfp.model.constants import all_graphs, outer_names, subgraphs
 from onnxpfp.model.edit import replace_nodes
+from onnxpfp.model.names import node_name
 
 __all__ = ["with_sorted_nodes"]
 
@@ -98,7 +99,7 @@ def _cyclic(nodes: Sequence[NodeProto], before: Sequence[set[int]], left: set[in
         visited.add(position)
         position = min(before[position] & left)
     node = nodes[position]
-    name = node.name or next((name for name in node.output if name), "")
     return ModelError(
-        f"the graph is cyclic: {node.op_type} '{name}' depends on its own output", hint="export the model again"
+        f"the graph is cyclic: {node.op_type} '{node_name(node)}' depends on its own output",
+        hint="export the model again",
     )

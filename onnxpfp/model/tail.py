@@ -13,6 +13,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
 
 from onnxpfp.model.constants import outer_names, reader_counts, stored_tensors, subgraphs, weight_names
 from onnxpfp.model.edit import add_constants, copy_graph_without, copy_model_around
+from onnxpfp.model.names import node_name
 from onnxpfp.model.recorded import inferred_types
 from onnxpfp.runtime.missing import MissingOp
 
@@ -170,7 +171,7 @@ def _reads(node: NodeProto) -> list[str]:
 
 def _reason(node: NodeProto, lacking: Sequence[MissingOp], behind: Mapping[str, str]) -> str:
     """Say why what a node of the tail reads stays."""
-    name = node.name or next((name for name in node.output if name), "")
+    name = node_name(node)
     if any(_has(node, op) for op in lacking):
         return f"{node.op_type} '{name}' reads it, an op that onnxruntime lacks"
     cause = next((behind[read] for read in _reads(node) if read in behind), None)

@@ -15,6 +15,7 @@ from onnxpfp.data.sources import SampleSource
 from onnxpfp.data.splits import CalibrationData, Split, least_to_split
 from onnxpfp.errors import CalibrationError, ModelError, OptionError
 from onnxpfp.model.constants import all_graphs, stored_tensors, subgraphs, weight_names
+from onnxpfp.model.names import node_name
 from onnxpfp.options import Options
 from onnxpfp.pipeline.analyze import CUSTOM_OPS_HINT
 from onnxpfp.pipeline.criteria import criterion_of
@@ -120,7 +121,7 @@ def why_nothing(analysis: Analysis) -> str:
     if stores_matrix(analysis.model.graph):
         return "none of its weights brings forth channels that another Conv, Gemm, MatMul or other product reads"
     inside = next(node for node in analysis.model.graph.node if _holds_matrix(node))
-    return f"its weights lie inside of {inside.op_type} '{inside.name or next(filter(None, inside.output))}'"
+    return f"its weights lie inside of {inside.op_type} '{node_name(inside)}'"
 
 
 def stores_matrix(graph: GraphProto) -> bool:

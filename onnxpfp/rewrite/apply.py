@@ -22,6 +22,7 @@ from onnxpfp.model.constants import all_names, stored_tensors
 from onnxpfp.model.draws import record_kept_draws
 from onnxpfp.model.edit import add_constants, drop_unread, replace_nodes
 from onnxpfp.model.index import ModelIndex, Use
+from onnxpfp.model.names import free_name
 from onnxpfp.rewrite.edits import Edits
 from onnxpfp.rewrite.slices import sliced
 from onnxpfp.runtime.external_data import WeightFile, is_reference, numbers
@@ -171,13 +172,6 @@ class _Patch:
             names=all_names(model.graph),
         )
 
-    def _fresh_name(self, stem: str) -> str:
-        name, number = stem, 1
-        while name in self.names:
-            name, number = f"{stem}_{number}", number + 1
-        self.names.add(name)
-        return name
-
     def give(self, use: Use, array: AnyArray, stem: str) -> None:
         """Let one node read a constant of its own."""
         self._read(use, self._add(array, stem))
@@ -187,7 +181,7 @@ class _Patch:
         self._read(use, self._add_once(array, stem))
 
     def _add(self, array: AnyArray, stem: str) -> str:
-        name = self._fresh_name(stem)
+        name = free_name(stem, self.names)
         self.added.append(numpy_helper.from_array(np.asarray(array, order="C"), name))
         return name
 
@@ -305,7 +299,7 @@ class _Patch:
             self._add_once(array.reshape(value.shape), f"{computed}_{part}")
             for part, array in (("known", known), ("new", new))
         )
-        patched = self._fresh_name(f"{computed}_patched")
+        patched = free_name(f"{computed}_patched", self.names)
         self.inserted[patched] = helper.make_node("Where", [choice, given, computed], [patched])
         node.input[use[1]] = patched
 

@@ -30,6 +30,7 @@ from onnxpfp.model.constants import Constants, all_names, stored_tensors, subgra
 from onnxpfp.model.edit import add_constants, drop_initializers, drop_unread, replace_nodes
 from onnxpfp.model.index import ModelIndex
 from onnxpfp.model.load import LoadedModel
+from onnxpfp.model.names import free_name
 from onnxpfp.model.plain import with_own_constants
 from onnxpfp.rewrite.recompute import recompute, with_value
 from onnxpfp.runtime.external_data import numbers, size_of
@@ -301,16 +302,7 @@ def _names_for(wanted: Sequence[str], search: _Search) -> dict[str, str]:
     """Give new names to what returns and has one that the pruned model uses for something else."""
     used = all_names(search.index.model.graph)
     taken = used | all_names(search.flat.graph)
-    return {name: _fresh(name, taken) for name in wanted if name in used}
-
-
-def _fresh(stem: str, taken: set[str]) -> str:
-    """Return a name that nothing has."""
-    name, number = stem, 1
-    while name in taken:
-        name, number = f"{stem}_{number}", number + 1
-    taken.add(name)
-    return name
+    return {name: free_name(name, taken) for name in wanted if name in used}
 
 
 def _renamed(node: NodeProto, names: Mapping[str, str]) -> NodeProto:

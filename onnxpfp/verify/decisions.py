@@ -15,10 +15,12 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto,
 
 from onnxpfp.arrays import AnyArray, Arrays
 from onnxpfp.channels.facts import Deciding
+from onnxpfp.channels.macs import multiplies
 from onnxpfp.channels.ops import RULES, facts_of, op_name
 from onnxpfp.model.attributes import Attributes
 from onnxpfp.model.constants import outer_names, subgraphs
 from onnxpfp.model.edit import GIVEN, forget_records
+from onnxpfp.model.names import first_output
 
 __all__ = [
     "FLOATS",
@@ -29,9 +31,7 @@ __all__ = [
     "decision_of",
     "ends_by_weights",
     "exposing",
-    "first_output",
     "jumping",
-    "multiplies",
     "reads",
     "redirect",
     "used_tensors",
@@ -42,11 +42,6 @@ _LENGTHS = frozenset({"Shape", "Size"})
 """Ops whose results say nothing of the numbers that they read."""
 STATE = 2
 """Position of the first state among the inputs of a Loop and of its body."""
-
-
-def first_output(node: NodeProto) -> str:
-    """Return the first output that has a name, by which a node is found again in another copy of the model."""
-    return next((name for name in node.output if name), "")
 
 
 def reads(node: NodeProto) -> set[str]:
@@ -77,12 +72,6 @@ def decision_of(node: NodeProto) -> Deciding | None:
     if decides is None or (decides.unless_float and Attributes(node).integer("to", 0) in FLOATS):
         return None
     return decides
-
-
-def multiplies(node: NodeProto) -> bool:
-    """Tell whether a node has multiply-adds, in itself or in its subgraphs."""
-    inner = (each for graph in subgraphs(node) for each in graph.node)
-    return facts_of(node).mac_terms is not None or any(map(multiplies, inner))
 
 
 def ends_by_weights(node: NodeProto, behind: Container[str]) -> bool:

@@ -12,15 +12,15 @@ from dataclasses import dataclass
 import numpy as np
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
+from onnxpfp.channels.macs import multiplies
 from onnxpfp.model.edit import GIVEN, replace_nodes
+from onnxpfp.model.names import first_output
 from onnxpfp.model.opset import standard_opset
 from onnxpfp.verify.decisions import (
     STATE,
     behind_products,
     decided_on,
     decision_of,
-    first_output,
-    multiplies,
     redirect,
 )
 

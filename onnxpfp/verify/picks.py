@@ -16,6 +16,7 @@ from onnx import ModelProto, NodeProto
 from onnxpfp.arrays import AnyArray, Arrays
 from onnxpfp.channels import Analysis
 from onnxpfp.channels.ops import facts_of
+from onnxpfp.model.names import first_output
 from onnxpfp.verify.decisions import (
     FLOATS,
     Decisions,
@@ -24,7 +25,6 @@ from onnxpfp.verify.decisions import (
     decision_of,
     ends_by_weights,
     exposing,
-    first_output,
     jumping,
     reads,
     used_tensors,
