@@ -25,8 +25,8 @@ from onnxpfp.pipeline.footprint import (
     totals,
     weight_footprints,
 )
-from onnxpfp.pipeline.parts import AnalyzedPart, LeftBody, open_parts, why_no_part
-from onnxpfp.pipeline.requirements import blame_missing_ops
+from onnxpfp.pipeline.nothing_to_prune import blame_missing_ops, why_no_part
+from onnxpfp.pipeline.parts import AnalyzedPart, LeftBody, open_parts
 from onnxpfp.pipeline.runnable_shapes import runnable_shapes
 from onnxpfp.progress import Clock
 from onnxpfp.report.inspection import InspectedBody, InspectedGroup, Inspection, NodeName, Stay

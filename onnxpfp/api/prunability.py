@@ -21,7 +21,8 @@ from onnxpfp.pipeline.costs import mac_model
 from onnxpfp.pipeline.group_trials import GroupTrial, measure_group_trials
 from onnxpfp.pipeline.lossless_step import LosslessStep
 from onnxpfp.pipeline.network_steps import MeasuredPart, least_share, measure_whole, prune_network
-from onnxpfp.pipeline.parts import NetworkPart, open_parts, require_groups_for_prunability
+from onnxpfp.pipeline.nothing_to_prune import require_groups_for_prunability
+from onnxpfp.pipeline.parts import NetworkPart, open_parts
 from onnxpfp.pipeline.prunability_curves import Point, group_points, network_points, shares_down_to
 from onnxpfp.pipeline.refit_problem import grams_of
 from onnxpfp.pipeline.requirements import (

@@ -29,7 +29,8 @@ from onnxpfp.pipeline.network_steps import (
     restore_network,
     single_share,
 )
-from onnxpfp.pipeline.parts import open_parts, require_groups, require_planned
+from onnxpfp.pipeline.nothing_to_prune import require_groups
+from onnxpfp.pipeline.parts import open_parts, require_planned
 from onnxpfp.pipeline.plan import Plan, make_plan
 from onnxpfp.pipeline.quality_search import QualityTarget, prune_to_quality, quality_evaluator
 from onnxpfp.pipeline.requirements import holding_out, require_data

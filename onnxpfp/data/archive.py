@@ -31,6 +31,7 @@ _LONGEST_HEADER = 1 << 16
 _LONGEST_EMPTY = 1 << 24
 """Length of an axis of an array without numbers: a file of no size can promise any."""
 _DAMAGED = (OSError, ValueError, TypeError, EOFError, RecursionError, OverflowError, NotImplementedError, RuntimeError)
+"""What reading ends in; zipfile raises NotImplementedError for ways of packing that it does not know."""
 _UNPACKING = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, MemoryError)
 """What unpacking ends in; a compressed array says itself how much memory that takes."""
 

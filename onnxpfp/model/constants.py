@@ -35,6 +35,7 @@ __all__ = [
     "read_elsewhere",
     "reader_counts",
     "stored_tensors",
+    "stores_matrix",
     "subgraphs",
     "weight_names",
 ]
@@ -141,6 +142,12 @@ def weight_names(graph: GraphProto) -> tuple[str, ...]:
     return tuple(
         name for name, tensor in stored_tensors(graph).items() if tensor.data_type not in INTEGERS or name in read
     )
+
+
+def stores_matrix(graph: GraphProto) -> bool:
+    """Tell whether a graph stores a matrix or a filter bank, those of graphs inside of its nodes apart."""
+    stored = stored_tensors(graph)
+    return any(len(stored[name].dims) > 1 for name in weight_names(graph))
 
 
 @dataclass(slots=True, eq=False)

@@ -19,7 +19,7 @@ from onnxpfp.data.inputs import input_specs, size_ref
 from onnxpfp.data.sources import SampleSource, load_samples
 from onnxpfp.data.splits import CalibrationData, Given, split_samples
 from onnxpfp.errors import ModelError
-from onnxpfp.model.constants import Constants, all_graphs, stored_tensors, weight_names
+from onnxpfp.model.constants import Constants, all_graphs, stores_matrix
 from onnxpfp.model.draws import with_fixed_draws
 from onnxpfp.model.index import ModelIndex
 from onnxpfp.model.input_shapes import default_input_shapes, shape_hint
@@ -62,7 +62,7 @@ def open_model(source: LoadedModel, options: Options) -> tuple[LoadedModel, Sess
             head = None if missing is None else source.without(missing, str(error))
             if head is None or missing is None:
                 raise ModelError(f"{source.title}: {error}", hint=error.hint or _type_hint(source.model)) from error
-            if not _has_weights(head.model):
+            if not any(map(stores_matrix, all_graphs(head.model))):
                 raise ModelError(
                     f"{source.title}: {error}, and no weights lie before {missing.title}",
                     hint=_type_hint(source.model) or CUSTOM_OPS_HINT,
@@ -72,15 +72,6 @@ def open_model(source: LoadedModel, options: Options) -> tuple[LoadedModel, Sess
     if drawn is not source.model:
         session = open_session(drawn, requests, threads=options.threads)
     return source, session, requests
-
-
-def _has_weights(model: ModelProto) -> bool:
-    """Tell whether a model has a matrix or a filter bank, in bodies too."""
-    return any(
-        len(tensor.dims) > 1
-        for graph in all_graphs(model)
-        for tensor in map(stored_tensors(graph).__getitem__, weight_names(graph))
-    )
 
 
 def _type_hint(model: ModelProto) -> str:

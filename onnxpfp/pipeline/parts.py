@@ -23,7 +23,7 @@ from onnxpfp.data.feed_samples import FeedSamples
 from onnxpfp.data.inputs import input_specs
 from onnxpfp.data.samples import Feed
 from onnxpfp.data.splits import CalibrationData, Split, split_samples
-from onnxpfp.errors import ModelError, PlanError, TargetUnreachableError
+from onnxpfp.errors import ModelError, PlanError
 from onnxpfp.model.draws import record_of_body
 from onnxpfp.model.edit import INITIALIZERS_ARE_FREE
 from onnxpfp.model.folding import fold_weights
@@ -31,13 +31,11 @@ from onnxpfp.model.load import LoadedModel
 from onnxpfp.model.opset import standard_opset
 from onnxpfp.model.plain import with_plain_constants
 from onnxpfp.model.shapes import static_lengths
-from onnxpfp.options import Options
 from onnxpfp.pipeline.analyze import CHECKS, analyze
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.costs import QUANTITIES
-from onnxpfp.pipeline.footprint import staying_axes
 from onnxpfp.pipeline.plan import Plan
-from onnxpfp.pipeline.requirements import blame_missing_ops, holding_out, stores_matrix, why_nothing
+from onnxpfp.pipeline.requirements import holding_out
 
 __all__ = [
     "AnalyzedPart",
@@ -45,10 +43,7 @@ __all__ = [
     "Network",
     "NetworkPart",
     "open_parts",
-    "require_groups",
-    "require_groups_for_prunability",
     "require_planned",
-    "why_no_part",
 ]
 
 SCAN_WITHOUT_BATCH = 9
@@ -338,57 +333,4 @@ def require_planned(network: Network, plan: Plan) -> None:
         raise PlanError(
             f"the plan names the body {place}, which the model does not have",
             hint="replay a plan on the network it was made for, with the same node names",
-        )
-
-
-def require_groups(network: Network, options: Options) -> None:
-    """Make sure that something can be pruned.
-
-    Raises:
-        TargetUnreachableError: Nothing can; the most frequent reasons are named first.
-        ModelError: Nothing can before ops that onnxruntime lacks.
-    """
-    if any(part.prunable for part in network.parts):
-        return
-    main = network.parts[0].context.whole
-    hint = "--exclude and --include leave nothing" if options.exclude or options.include else ""
-    stay = [(part.place, part.stays) for part in network.parts if part.stays]
-    stay += [(body.place, body.reason) for body in network.left]
-    why = why_no_part(main, [part.context.whole for part in network.parts[1:] if not part.stays], stay)
-    if not hint:
-        blame_missing_ops(main, f": {why}")
-    raise TargetUnreachableError(f"{main.source.title}: nothing in it can be pruned: {why}", hint=hint)
-
-
-def why_no_part(main: Analysis, bodies: Sequence[Analysis], stay: Sequence[tuple[str, str]]) -> str:
-    """Say why nothing in a network can be pruned.
-
-    Args:
-        main: The main graph.
-        bodies: Bodies that were looked at.
-        stay: Places of the others, and why they stay.
-    """
-    looked_at = [
-        (body.source.place, why_nothing(body))
-        for body in bodies
-        if staying_axes(body) or stores_matrix(body.model.graph)
-    ]
-    reasons = [f"the body {place} stays: {reason}" for place, reason in (*stay, *looked_at)][:3]
-    # That all weights lie in bodies is no reason, but theirs are.
-    own = [why_nothing(main)] if staying_axes(main) or not reasons else []
-    return "; ".join([*own, *reasons])
-
-
-def require_groups_for_prunability(network: Network) -> None:
-    """Make sure that there is something to measure.
-
-    Raises:
-        TargetUnreachableError: Nothing can be pruned.
-        ModelError: Nothing can before ops that onnxruntime lacks.
-    """
-    if not any(part.prunable for part in network.parts):
-        blame_missing_ops(network.parts[0].context.whole)
-        raise TargetUnreachableError(
-            f"{network.parts[0].context.whole.source.title}: nothing in it can be pruned",
-            hint="`onnxpfp inspect` says why",
         )

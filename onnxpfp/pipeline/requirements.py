@@ -1,35 +1,25 @@
-"""What a run cannot do without: data, enough of them to hold some out, channels that may go.
+"""What a run cannot do without: data, and enough of them to hold some out.
 
-Each is made sure of as soon as it can be told: before anything is read, when the data are there, after the analysis.
+Each is made sure of as soon as it can be told: before anything is read, or when the data are there. Whether
+channels may go is known after the analysis (`pipeline/nothing_to_prune.py`).
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 
-from onnx import GraphProto, NodeProto
-
-from onnxpfp.channels import Analysis
 from onnxpfp.data.sources import SampleSource
 from onnxpfp.data.splits import CalibrationData, Split, least_to_split
-from onnxpfp.errors import CalibrationError, ModelError, OptionError
-from onnxpfp.model.constants import all_graphs, stored_tensors, subgraphs, weight_names
-from onnxpfp.model.names import node_name
+from onnxpfp.errors import CalibrationError, OptionError
 from onnxpfp.options import Options
-from onnxpfp.pipeline.analyze import CUSTOM_OPS_HINT
 from onnxpfp.pipeline.criteria import criterion_of
-from onnxpfp.pipeline.footprint import staying_axes
 
 __all__ = [
     "PRUNABILITY_HOLDS_OUT",
-    "blame_missing_ops",
     "holding_out",
     "require_data",
     "require_data_for_prunability",
     "require_split",
-    "stores_matrix",
-    "why_nothing",
 ]
 
 PRUNABILITY_HOLDS_OUT = "prunability is measured on samples that are held out"
@@ -103,46 +93,3 @@ def require_split(data: CalibrationData, holding_out: str) -> Split:
             hint="give more unlabelled samples",
         )
     return data.split
-
-
-def why_nothing(analysis: Analysis) -> str:
-    """Say why a model without groups has none; the most frequent reasons come first.
-
-    1. Axes of weights stay: their reasons.
-    2. All matrices and filter banks are stored in the graphs inside of nodes.
-    3. There are some, but none brings forth channels that another op contracts, such as filters of one channel.
-    4. There are none.
-    """
-    reasons = Counter(fixed.reason for fixed in staying_axes(analysis)).most_common(3)
-    if reasons:
-        return "; ".join(reason for reason, _ in reasons)
-    if not any(map(stores_matrix, all_graphs(analysis.model))):
-        return "it stores no matrix and no filter bank"
-    if stores_matrix(analysis.model.graph):
-        return "none of its weights brings forth channels that another Conv, Gemm, MatMul or other product reads"
-    inside = next(node for node in analysis.model.graph.node if _holds_matrix(node))
-    return f"its weights lie inside of {inside.op_type} '{node_name(inside)}'"
-
-
-def stores_matrix(graph: GraphProto) -> bool:
-    """Tell whether a graph stores a matrix or a filter bank, those of graphs inside of its nodes apart."""
-    stored = stored_tensors(graph)
-    return any(len(stored[name].dims) > 1 for name in weight_names(graph))
-
-
-def _holds_matrix(node: NodeProto) -> bool:
-    return any(stores_matrix(graph) or any(map(_holds_matrix, graph.node)) for graph in subgraphs(node))
-
-
-def blame_missing_ops(analysis: Analysis, why: str = "") -> None:
-    """Raise where a part of a model without groups is not run.
-
-    Raises:
-        ModelError: It is not, so that the ops that onnxruntime lacks are to blame.
-    """
-    tail = analysis.source.tail
-    if tail is not None:
-        raise ModelError(
-            f"{analysis.source.title}: {tail.refusal}, and nothing before {tail.titles} can be pruned{why}",
-            hint=CUSTOM_OPS_HINT,
-        )
