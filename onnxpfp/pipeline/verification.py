@@ -116,8 +116,9 @@ def verify(
     """
     allowed = [tolerance(each.measured.analysis.model, each.measured.analysis.shapes) for each in parts]
     main, source = parts[0], parts[0].part.context.whole.source
+    stored = source.completed(written.whole)
     if source.tail is not None:
-        check(source.whole, source.completed(written.whole))
+        check(source.whole, stored)
     oracles = [_oracle(main, pruned.whole, written.whole, max(allowed))]
     oracles += map(_oracle, parts[1:], pruned.candidates[1:], written.parts[1:], allowed[1:])
     refused = [_check_rewriting(each) for each in parts]
@@ -128,7 +129,7 @@ def verify(
         for side in (0, 1)
     )
     size = Size(count_stored(source.whole), before, source.size_bytes)
-    smaller, stored = size, source.completed(written.whole)
+    smaller = size
     if not unchanged:
         params = count_stored(source.completed(pruned.whole.model))
         smaller = Size(params, after, size_of(without_record(stored)))
