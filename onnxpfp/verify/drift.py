@@ -15,7 +15,7 @@ from onnxpfp.verify.finite import Gap, same_largest
 from onnxpfp.verify.metrics import looks_like_classes
 from onnxpfp.verify.picks import InPlace, Picks
 
-__all__ = ["Drift", "DriftSums", "check"]
+__all__ = ["Drift", "DriftSums", "check", "class_scores"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +107,7 @@ class DriftSums:
                 self.flips[name] = self.flips.get(name, 0.0) + float(np.mean(differs))
                 continue
             self.gaps[name] = self.gaps.get(name, Gap()) + Gap.between(value, given[name])
-        classes = (name for name, value in wanted.items() if looks_like_classes(value) and len(value) == rows)
-        scores = next((name for name in classes if name not in self.picks.rows), None)
+        scores = class_scores(wanted, rows, self.picks)
         if scores is not None:
             agree, votes = same_largest(wanted[scores], given[scores])
             self.agree += int((agree & votes).sum())
@@ -129,3 +128,15 @@ class DriftSums:
             gained=sum(gap.gained for gap in gaps),
             in_place=self.picks.in_place,
         )
+
+
+def class_scores(outputs: Arrays, rows: int | None, picks: Picks) -> str | None:
+    """Return the first output that looks like class scores: a float matrix with one row per sample.
+
+    Args:
+        outputs: Outputs of the original.
+        rows: How long all inputs are along their sample axes; None where that is not one number.
+        picks: Which outputs have rows that are picked: they are no scores of samples.
+    """
+    classes = (name for name, value in outputs.items() if looks_like_classes(value) and len(value) == rows)
+    return next((name for name in classes if name not in picks.rows), None)

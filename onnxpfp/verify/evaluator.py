@@ -15,9 +15,23 @@ from onnxpfp.runtime.providers import ProviderRequest
 from onnxpfp.runtime.session import Session, open_session
 from onnxpfp.verify.drift import Drift, DriftSums
 from onnxpfp.verify.metrics import divergence, looks_like_classes
+from onnxpfp.verify.outcomes import OutcomeRows, Outcomes
 from onnxpfp.verify.picks import Picks
 
-__all__ = ["Evaluator"]
+__all__ = ["Comparison", "Evaluator"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Comparison:
+    """How far a model is from the original, over all samples and at each.
+
+    Attributes:
+        drift: Over all samples.
+        outcomes: At each.
+    """
+
+    drift: Drift
+    outcomes: Outcomes
 
 
 @dataclass(slots=True, eq=False)
@@ -46,20 +60,26 @@ class Evaluator:
     _kept: list[Arrays] | None = field(default=None, init=False)
     _providers: tuple[str, ...] = field(default=(), init=False)
 
-    def drift(self, model: ModelProto, progress: Count | None = None) -> Drift:
+    def compare(self, model: ModelProto, progress: Count | None = None) -> Comparison:
         """Measure how far the outputs of a model are.
 
         Args:
             model: The model.
             progress: Told how many samples are done, of how many.
         """
-        sums, done = DriftSums(picks=self.picks), 0
+        sums, outcomes, done = DriftSums(picks=self.picks), OutcomeRows(self.picks), 0
         for feed, count, wanted, given in self._pairs(model):
-            sums.add(self.samples.rows(feed), wanted, given)
+            rows = self.samples.rows(feed)
+            sums.add(rows, wanted, given)
+            outcomes.add(count, rows, wanted, given)
             done += count
             if progress:
                 progress(done, len(self.samples))
-        return sums.drift(done, held_out=self.held_out)
+        return Comparison(sums.drift(done, held_out=self.held_out), outcomes.outcomes())
+
+    def drift(self, model: ModelProto, progress: Count | None = None) -> Drift:
+        """Measure how far the outputs of a model are, over all samples; as `compare`."""
+        return self.compare(model, progress).drift
 
     def loss(self, model: ModelProto) -> float:
         """Return the divergence of a model's outputs, 0 for the original (`onnxpfp.verify.metrics`)."""

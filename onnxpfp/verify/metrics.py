@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onnxpfp.arrays import Arrays, Floats
 from onnxpfp.verify.finite import TINY, Gap
 
-__all__ = ["divergence", "looks_like_classes"]
+__all__ = ["divergence", "looks_like_classes", "top_probabilities"]
 
 
 CLASSES = 2
@@ -56,6 +56,16 @@ def divergence(
         for name in wanted[0]
         if wanted[0][name].dtype.kind in "iub"
     )
+
+
+def top_probabilities(scores: NDArray[Any]) -> Floats:
+    """Return the probability of the largest class of every sample, (N,), by the softmax of logits.
+
+    Args:
+        scores: Class scores, (N, C): logits, or probabilities.
+    """
+    logs = _softened(_logs(scores.astype(np.float64)), 1.0)
+    return np.exp(logs.max(axis=1, initial=-LARGEST))
 
 
 def _of_classes(pairs: Sequence[tuple[NDArray[Any], NDArray[Any]]], temperature: float) -> float:
