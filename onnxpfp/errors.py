@@ -8,6 +8,7 @@ from typing import ClassVar
 
 __all__ = [
     "CalibrationError",
+    "CertificationError",
     "ModelError",
     "OnnxPfpError",
     "OptionError",
@@ -56,6 +57,10 @@ class ModelError(OnnxPfpError):
 
 class CalibrationError(OnnxPfpError):
     """The calibration data do not fit the model."""
+
+
+class CertificationError(CalibrationError):
+    """The samples that only measure the result do not fit the model, or have been calibrated with; it names them."""
 
 
 class ProviderError(OnnxPfpError):

@@ -42,6 +42,9 @@ DEFAULT_WORKSPACE = 512_000_000
 LEAST_WORKSPACE = 1_000_000
 """Bytes; who gives less has another unit in mind."""
 
+EVEN = 0.5
+"""Confidence below which a promise is more likely false than true, so that its probability of failing was meant."""
+
 LONGEST_TIMEOUT = 10_000_000
 """Seconds; what waits for longer (116 days) overflows."""
 
@@ -167,6 +170,16 @@ def _tolerance(flag: str, value: float) -> None:
 def _probability(flag: str, value: float) -> None:
     if not 0 < value < 1:
         raise OptionError(f"{flag} {value:g} is no probability between 0 and 1")
+
+
+def _confidence(flag: str, value: float) -> None:
+    if not 0 < value < 1:
+        raise OptionError(f"{flag} {value:g} is outside (0, 1)", hint=f"{flag} 0.95 means 95 %")
+    if value < EVEN:
+        raise OptionError(
+            f"{flag} {value:g} is a confidence that is less than even, not an error probability",
+            hint=f"{flag} {1 - value:g} lets a promise fail with a probability of {value:g}",
+        )
 
 
 def _libraries(flag: str, value: Sequence[str]) -> None:
@@ -406,6 +419,13 @@ class Options(RunOptions):
         "target",
         metavar="A",
         check=_agreement,
+    )
+    confidence: float = _option(
+        0.95,
+        "Confidence of what is promised of the written file by held-out samples.",
+        "data",
+        metavar="P",
+        check=_confidence,
     )
     steps: int = _option(
         1,

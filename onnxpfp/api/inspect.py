@@ -14,7 +14,7 @@ from onnxpfp.errors import CalibrationError, ModelError, OptionError, ProviderEr
 from onnxpfp.model.input_shapes import default_input_shapes, has_made_up_lengths
 from onnxpfp.model.load import LoadedModel, load
 from onnxpfp.options import Options, ScopeOptions, declared
-from onnxpfp.pipeline.analyze import analyze_at, open_model, read_data
+from onnxpfp.pipeline.analyze import analyze_at, open_model
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.footprint import (
     Footprint,
@@ -27,6 +27,7 @@ from onnxpfp.pipeline.footprint import (
 )
 from onnxpfp.pipeline.nothing_to_prune import blame_missing_ops, why_no_part
 from onnxpfp.pipeline.parts import AnalyzedPart, LeftBody, open_parts
+from onnxpfp.pipeline.reading import read_data
 from onnxpfp.pipeline.runnable_shapes import runnable_shapes
 from onnxpfp.progress import Clock
 from onnxpfp.report.inspection import InspectedBody, InspectedGroup, Inspection, NodeName, Stay

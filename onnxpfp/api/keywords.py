@@ -22,7 +22,7 @@ from onnxpfp.model.load import ModelSource
 from onnxpfp.options import VERB_OPTIONS, Option, declared
 from onnxpfp.time_limit import limited
 
-__all__ = ["CALIBRATION", "PROGRESS", "documented", "in_keywords", "keywords"]
+__all__ = ["CALIBRATION", "CERTIFICATION", "PROGRESS", "documented", "in_keywords", "keywords"]
 
 CALIBRATION = (
     "Unlabelled samples: a path of a `.npz` or `.npy` file, an array or arrays by input name (samples along axis 0 or "
@@ -30,11 +30,17 @@ CALIBRATION = (
     "weights alone."
 )
 """Help of the keyword `calibration`."""
+CERTIFICATION = (
+    "Other samples, in the forms of `calibration`, that measure the result and decide nothing; None holds some of the "
+    "calibration samples out for that."
+)
+"""Help of the keyword `certification`."""
 PROGRESS = "A function that is told the phase, how far it is, and how far it goes."
 """Help of the keyword `progress`."""
 
 _KEYWORDS = {
     "--calib-data": "calibration",
+    "--certify-data": "certification",
     **{option.flag_of(name): name for kind in VERB_OPTIONS.values() for name, option in declared(kind)},
 }
 _FLAG = re.compile(r"--[a-z]+(?:-[a-z]+)*")

@@ -99,7 +99,7 @@ def _measure(
     require_groups_for_prunability(network)
     split = require_split(context.data, PRUNABILITY_HOLDS_OUT)
     with clock.phase("network"):
-        evaluator = _evaluator(context, split)
+        evaluator = _evaluator(context)
     parts = [_measured(part) for part in network.parts]
     if not any(each.part.prunable for each in parts):
         raise TargetUnreachableError(f"{context.whole.source.title}: {TOO_SELDOM}", hint="give more unlabelled samples")
@@ -129,13 +129,15 @@ def _measured(part: NetworkPart) -> MeasuredPart:
     return MeasuredPart(part, LosslessStep.nothing(whole), complete(part.context, whole, ops, scored))
 
 
-def _evaluator(context: RunContext, split: Split) -> Evaluator:
+def _evaluator(context: RunContext) -> Evaluator:
     """Return what runs the original on the samples that are held out.
 
     Raises:
         ModelError: It has no output that could drift.
     """
-    evaluator = context.evaluator(split.held_out)
+    held_out = context.data.held_out
+    assert held_out is not None, "what is split has samples held out, unless others are given"
+    evaluator = context.evaluator(held_out)
     if not evaluator.losses:
         raise ModelError(f"{context.whole.source.title}: none of its outputs is a tensor of numbers, so none can drift")
     return evaluator
@@ -179,7 +181,7 @@ def _report(
         compensate_groups="lstsq" if context.compensation == "lstsq" else "none",
         samples=len(split.fit),
         samples_groups=len(split.tuning),
-        samples_network=len(split.held_out),
+        samples_network=len(evaluator.samples),
         macs=round(sum(each.full for each in parts)),
         network=_read(points, tolerance),
         curve=points,

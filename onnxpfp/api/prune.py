@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from onnxpfp.allocation.search import SearchResult
-from onnxpfp.api.keywords import CALIBRATION, PROGRESS, documented, keywords
+from onnxpfp.api.keywords import CALIBRATION, CERTIFICATION, PROGRESS, documented, keywords
 from onnxpfp.channels.file_axes import file_axes
 from onnxpfp.data.sources import SampleSource
 from onnxpfp.linear.weights import stored_axes_of
@@ -33,7 +33,7 @@ from onnxpfp.pipeline.nothing_to_prune import require_groups
 from onnxpfp.pipeline.parts import open_parts, require_planned
 from onnxpfp.pipeline.plan import Plan, make_plan
 from onnxpfp.pipeline.quality_search import QualityTarget, prune_to_quality, quality_evaluator
-from onnxpfp.pipeline.requirements import holding_out, require_data
+from onnxpfp.pipeline.requirements import holding_out, require_data, require_own_certification
 from onnxpfp.pipeline.verification import verify
 from onnxpfp.progress import Progress
 from onnxpfp.report.build import Outcome, build_report
@@ -78,6 +78,7 @@ class PruneArguments(Options):
     """Keywords of `prune`: the options, and what only programs give."""
 
     calibration: SampleSource | None = field(default=None, metadata=documented(CALIBRATION))
+    certification: SampleSource | None = field(default=None, metadata=documented(CERTIFICATION))
     from_plan: Plan | str | os.PathLike[str] | None = field(
         default=None, metadata=documented("A plan to replay in place of scoring.")
     )
@@ -99,7 +100,14 @@ def prune(model: ModelSource, arguments: PruneArguments) -> Result:
     plan = arguments.from_plan
     if plan is not None and not isinstance(plan, Plan):
         plan = Plan.read(Path(plan))
-    return prune_with(model, arguments.calibration, arguments, plan=plan, progress=arguments.progress)
+    return prune_with(
+        model,
+        arguments.calibration,
+        arguments,
+        certification=arguments.certification,
+        plan=plan,
+        progress=arguments.progress,
+    )
 
 
 def prune_with(
@@ -107,6 +115,7 @@ def prune_with(
     calibration: SampleSource | None,
     options: Options,
     *,
+    certification: SampleSource | None = None,
     plan: Plan | None = None,
     progress: Progress | None = None,
     folder: Path | None = None,
@@ -117,6 +126,7 @@ def prune_with(
         model: A path or a model object.
         calibration: Samples, or None.
         options: How to prune.
+        certification: Samples that only measure the result; None holds some of the others out.
         plan: A plan to replay in place of scoring.
         progress: Told how far it is.
         folder: Where new weights may lie until they are written, if they are too large for the memory; None is the
@@ -126,12 +136,13 @@ def prune_with(
         OnnxPfpError: As in `prune`.
     """
     with custom_ops(options.custom_ops):
-        return _prune(model, calibration, options, plan, progress, folder)
+        return _prune(model, calibration, certification, options, plan, progress, folder)
 
 
 def _prune(
     model: ModelSource,
     calibration: SampleSource | None,
+    certification: SampleSource | None,
     options: Options,
     plan: Plan | None,
     progress: Progress | None,
@@ -139,10 +150,13 @@ def _prune(
 ) -> Result:
     replaying = plan is not None
     require_data(calibration, options, replaying=replaying)
+    require_own_certification(calibration, certification)
     if plan is not None:
         options = replace(options, attention=plan.attention)
     needs = holding_out(options, replaying=replaying)
-    context = open_run(model, calibration, options, needs, plan=plan, progress=progress, folder=folder)
+    context = open_run(
+        model, calibration, options, needs, plan=plan, progress=progress, folder=folder, certification=certification
+    )
     network = open_parts(context)
     if plan is not None:
         require_planned(network, plan)
@@ -190,9 +204,9 @@ def _evaluator(limit: QualityTarget | None, context: RunContext) -> Evaluator | 
     Raises:
         OptionError: The outputs have nothing of what is limited.
     """
-    if context.data.split is None:
+    held_out = context.data.held_out
+    if held_out is None:
         return None
-    held_out = context.data.split.held_out
     if limit is None:
         return context.evaluator(held_out)
     with context.clock.phase("search"):

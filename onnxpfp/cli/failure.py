@@ -11,6 +11,7 @@ import click
 
 from onnxpfp.errors import (
     CalibrationError,
+    CertificationError,
     ModelError,
     OnnxPfpError,
     PlanError,
@@ -77,7 +78,7 @@ def naming_files(model: Path, data: str | None, plan: Path | None) -> Generator[
         yield
     except OnnxPfpError as error:
         subject: str | None = None
-        if isinstance(error, CalibrationError):
+        if isinstance(error, CalibrationError) and not isinstance(error, CertificationError):
             subject = "--calib-data random" if data == "random" else data
         elif isinstance(error, PlanError):
             subject = None if plan is None else str(plan)

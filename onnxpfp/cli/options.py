@@ -24,7 +24,8 @@ __all__ = [
     "FILE",
     "Reporting",
     "Typed",
-    "data_file",
+    "certify_option",
+    "data_files",
     "data_option",
     "options_of",
     "reporting_options",
@@ -70,9 +71,19 @@ def data_option(command: Command) -> Command:
     return click.option("--calib-data", metavar="SRC", help=help_text)(command)
 
 
-def data_file(calib_data: str | None) -> dict[str, Path]:
-    """Return the file of the samples by its flag, where there is one."""
-    return {} if calib_data in {None, "random"} else {"--calib-data": Path(str(calib_data))}
+def certify_option(command: Command) -> Command:
+    """Add --certify-data to a verb that measures its result; it gets `certify_data`: a path or None."""
+    help_text = (
+        "Other unlabelled inputs, of the same form: what is said of the written file is measured on them, and they "
+        "decide nothing. Without them some of --calib-data are held out for that."
+    )
+    return click.option("--certify-data", metavar="SRC", help=help_text)(command)
+
+
+def data_files(calib_data: str | None, certify_data: str | None = None) -> dict[str, Path]:
+    """Return the files of the samples by their flags, where there are any."""
+    given = {"--calib-data": calib_data, "--certify-data": certify_data}
+    return {flag: Path(source) for flag, source in given.items() if source is not None and source != "random"}
 
 
 def _click_option(name: str, option: Option, hint: Any) -> Callable[[Command], Command]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from onnxpfp.cli.failure import failing_in_one_line, naming_files
-from onnxpfp.cli.options import FILE, Reporting, Typed, data_file, data_option, options_of, reporting_options, takes
+from onnxpfp.cli.options import FILE, Reporting, Typed, data_files, data_option, options_of, reporting_options, takes
 from onnxpfp.cli.outputs import check_reports, publish
 from onnxpfp.options import PrunabilityOptions
 from onnxpfp.time_limit import limited
@@ -32,7 +32,7 @@ def prunability_command(source: Path, calib_data: str | None, typed: Typed, repo
     """  # noqa: D301
     with failing_in_one_line(verbosity=reporting.verbosity):
         reporting.check_rows("group")
-        check_reports(reporting, source, data_file(calib_data))
+        check_reports(reporting, source, data_files(calib_data))
         _run(source, calib_data, typed, reporting)
 
 

@@ -8,7 +8,17 @@ from pathlib import Path
 import click
 
 from onnxpfp.cli.failure import failing_in_one_line, naming_files
-from onnxpfp.cli.options import FILE, Reporting, Typed, data_file, data_option, options_of, reporting_options, takes
+from onnxpfp.cli.options import (
+    FILE,
+    Reporting,
+    Typed,
+    certify_option,
+    data_files,
+    data_option,
+    options_of,
+    reporting_options,
+    takes,
+)
 from onnxpfp.cli.outputs import Outputs, check_outputs, publish, write_result
 from onnxpfp.errors import OptionError
 from onnxpfp.options import Options, declared
@@ -21,6 +31,7 @@ __all__ = ["prune_command"]
 @click.argument("source", metavar="IN", type=FILE)
 @click.argument("result", metavar="OUT", type=FILE)
 @data_option
+@certify_option
 @takes(Options)
 @click.option("--plan", type=FILE, metavar="FILE.json", help="Write what was kept, to replay or map back.")
 @click.option("--from-plan", type=FILE, metavar="FILE.json", help="Replay a plan in place of scoring.")
@@ -30,6 +41,7 @@ def prune_command(
     source: Path,
     result: Path,
     calib_data: str | None,
+    certify_data: str | None,
     typed: Typed,
     plan: Path | None,
     from_plan: Path | None,
@@ -49,10 +61,10 @@ def prune_command(
         options_of(Options, typed, None)
         reporting.check_rows("row")
         _refuse_target(typed, from_plan)
-        read = data_file(calib_data) | ({} if from_plan is None else {"--from-plan": from_plan})
+        read = data_files(calib_data, certify_data) | ({} if from_plan is None else {"--from-plan": from_plan})
         outputs = Outputs(result, plan, force)
         check_outputs(outputs, reporting, source, read)
-        _run(source, calib_data, from_plan, typed, outputs, reporting)
+        _run(source, calib_data, certify_data, from_plan, typed, outputs, reporting)
 
 
 def _refuse_target(typed: Typed, from_plan: Path | None) -> None:
@@ -67,7 +79,13 @@ def _refuse_target(typed: Typed, from_plan: Path | None) -> None:
 
 
 def _run(
-    source: Path, calib_data: str | None, from_plan: Path | None, typed: Typed, outputs: Outputs, reporting: Reporting
+    source: Path,
+    calib_data: str | None,
+    certify_data: str | None,
+    from_plan: Path | None,
+    typed: Typed,
+    outputs: Outputs,
+    reporting: Reporting,
 ) -> None:
     """Prune, write, and only then talk."""
     from onnxpfp.api.prune import prune_with
@@ -83,7 +101,9 @@ def _run(
         plan = None if from_plan is None else Plan.read(from_plan)
         # The new weights of a large model wait where they will be written: there is room for them.
         folder = outputs.model.parent
-        result = prune_with(source, calib_data, options, plan=plan, progress=progress, folder=folder)
+        result = prune_with(
+            source, calib_data, options, certification=certify_data, plan=plan, progress=progress, folder=folder
+        )
     names = {"input": source, "output": outputs.model, "plan": outputs.plan}
     texts = {name: None if path is None else str(path) for name, path in names.items()}
     publish(result.report, reporting, texts, partial(write_result, result, source, outputs))

@@ -56,7 +56,7 @@ def find_lossless(
         analysis: The model.
         ops: Its consumers as linear ops.
         stored_axes: Where each consumer's weights are stored (`linear.weights.stored_axes_of`).
-        samples: The data, all that there are; any inputs that fit where none are given.
+        samples: The data, all that may decide; any inputs that fit where none are given.
         trusted: Whether the samples are the user's data. If not, or if they are fewer than `LEAST_SAMPLES`, only what
             the weights show goes.
         batch_size: Samples in one run.

@@ -1,9 +1,8 @@
-"""Everything that is known before the first decision: the model, its data, its channels."""
+"""Everything that is known of a model before the first decision: where it runs, its shapes, its channels."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 from numpy.typing import NDArray
@@ -11,34 +10,25 @@ from onnx import ModelProto, TensorProto
 
 from onnxpfp.bodies.graphs import names_inside
 from onnxpfp.bodies.move import with_weights_in_bodies
-from onnxpfp.calibrate.runner import BATCH
 from onnxpfp.channels import Analysis, Patterns, build_channel_graph
 from onnxpfp.channels.constant_branches import inline_constant_if
 from onnxpfp.channels.decouple import decouple_shuffles
-from onnxpfp.data.inputs import input_specs, size_ref
-from onnxpfp.data.sources import SampleSource, load_samples
-from onnxpfp.data.splits import CalibrationData, Given, split_samples
+from onnxpfp.data.splits import CalibrationData
 from onnxpfp.errors import ModelError
 from onnxpfp.model.constants import Constants, all_graphs, stores_matrix
 from onnxpfp.model.draws import with_fixed_draws
 from onnxpfp.model.index import ModelIndex
-from onnxpfp.model.input_shapes import default_input_shapes, shape_hint
 from onnxpfp.model.load import LoadedModel
 from onnxpfp.model.shapes import concrete_shapes
 from onnxpfp.options import Options
-from onnxpfp.pipeline.batching import choose_batching, with_scores
-from onnxpfp.pipeline.runnable_shapes import runnable_shapes
 from onnxpfp.progress import Clock
 from onnxpfp.runtime.missing import missing_op
 from onnxpfp.runtime.providers import ProviderRequest, resolve_providers
 from onnxpfp.runtime.session import Session, open_session
 
-__all__ = ["analyze", "analyze_at", "open_model", "read_data"]
+__all__ = ["analyze", "analyze_at", "open_model"]
 
-RANDOM_SAMPLES = 64
 CUSTOM_OPS_HINT = "--custom-ops LIBRARY registers the ops of a library with onnxruntime"
-CHECKS = 4
-"""Sets of inputs on which the oracle runs where there are no data."""
 
 
 def open_model(source: LoadedModel, options: Options) -> tuple[LoadedModel, Session, tuple[ProviderRequest, ...]]:
@@ -81,56 +71,6 @@ def _type_hint(model: ModelProto) -> str:
         if TensorProto.DataType.Value(name) in types:
             return f"some weights are {name.lower()}, for which not every op runs here: save the model in float32"
     return ""
-
-
-def read_data(
-    source: LoadedModel, session: Session, calibration: SampleSource | None, options: Options
-) -> CalibrationData:
-    """Read the calibration data and find a batch size that the model accepts.
-
-    Raises:
-        CalibrationError: The data do not fit the model.
-    """
-    given: Given = "none" if calibration is None else "file"
-    if isinstance(calibration, str) and calibration == "random":
-        given = "random"
-    specs = input_specs(source.model, options.input_shapes)
-    made_up = given != "file"
-    shapes = default_input_shapes(source.model, options.input_shapes)
-    if made_up:
-        shapes = runnable_shapes(source.model, session, options.input_shapes) or shapes
-    samples = load_samples(
-        "random" if calibration is None else calibration,
-        specs,
-        count=CHECKS if calibration is None else options.samples or RANDOM_SAMPLES,
-        input_shapes=shapes,
-        exact=bool(options.input_shapes),
-        rng=options.seed,
-        axes=options.sample_axes,
-    )
-    if options.samples is not None and options.samples < len(samples):
-        samples = samples.take(options.samples)
-    try:
-        batching = choose_batching(
-            session, samples, options.batch_size or BATCH, partial(_open_scores, source, options)
-        )
-    except ModelError as error:
-        feed = next(samples.batches(1))
-        shapes = {name: tuple(array.shape) for name, array in feed.items()}
-        tried = ", ".join(f"{name} {size_ref(shape)}" for name, shape in shapes.items())
-        hint = (
-            f"give shapes that it accepts, of this form: {shape_hint(source.model, shapes)}" if made_up else error.hint
-        )
-        raise ModelError(f"{error} (tried {tried})", hint=hint) from error
-    samples = batching.samples
-    split = None if given == "none" else split_samples(samples, options.seed)
-    return CalibrationData(samples, given, batching.size, split, batching.single)
-
-
-def _open_scores(source: LoadedModel, options: Options) -> Session | None:
-    """Open the model with what its outputs hide, or return None where they hide nothing."""
-    shown = with_scores(with_fixed_draws(source.model))
-    return None if shown is None else open_session(shown, threads=options.threads)
 
 
 def analyze(source: LoadedModel, data: CalibrationData, options: Options, clock: Clock | None = None) -> Analysis:

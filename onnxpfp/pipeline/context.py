@@ -9,15 +9,17 @@ from typing import Literal
 
 from onnx import ModelProto
 
+from onnxpfp.calibrate.runner import BATCH
 from onnxpfp.channels import Analysis
 from onnxpfp.data.samples import Samples
 from onnxpfp.data.sources import SampleSource
 from onnxpfp.data.splits import CalibrationData
 from onnxpfp.model.load import ModelSource, load
 from onnxpfp.options import AllocationRule, Options
-from onnxpfp.pipeline.analyze import analyze, open_model, read_data
+from onnxpfp.pipeline.analyze import analyze, open_model
 from onnxpfp.pipeline.costs import QUANTITIES
 from onnxpfp.pipeline.plan import Plan
+from onnxpfp.pipeline.reading import read_data
 from onnxpfp.pipeline.requirements import require_split
 from onnxpfp.progress import Clock, Progress
 from onnxpfp.runtime.providers import ProviderRequest
@@ -86,7 +88,7 @@ class RunContext:
             original,
             samples,
             held_out,
-            self.data.batch_size,
+            min(self.data.batch_size, options.batch_size or BATCH),
             self.requests,
             options.threads,
             options.workspace,
@@ -103,6 +105,7 @@ def open_run(
     plan: Plan | None = None,
     progress: Progress | None = None,
     folder: Path | None = None,
+    certification: SampleSource | None = None,
 ) -> RunContext:
     """Read the model and its data, and analyse it.
 
@@ -114,6 +117,7 @@ def open_run(
         plan: What stays, in place of scores.
         progress: Told how far it is.
         folder: Where new weights may lie until they are written, as in `load`.
+        certification: Samples that are held out in the place of some of the others, or None.
 
     Raises:
         OnnxPfpError: The model, the data, the providers or a pattern are not what they must be.
@@ -122,7 +126,7 @@ def open_run(
     with clock.phase("load"):
         source = load(model, folder)
         source, session, requests = open_model(source, options)
-        data = read_data(source, session, calibration, options)
+        data = read_data(source, session, calibration, options, certification)
     for what in holding_out if calibration is not None else ():
         require_split(data, what)
     whole = analyze(source, data, options, clock)

@@ -40,7 +40,10 @@ class LosslessStep:
 
 
 def remove_lossless(context: RunContext) -> LosslessStep:
-    """Remove dead, constant and duplicate channels; where the data are none of the user's, what the weights show."""
+    """Remove dead, constant and duplicate channels; where the data are none of the user's, what the weights show.
+
+    A channel that only held-out samples would wake goes too: the drift on them shows what that costs.
+    """
     analysis, data, options = context.whole, context.data, context.options
     with context.clock.phase("lossless") as progress:
         ops = linear_ops(analysis)

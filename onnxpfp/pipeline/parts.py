@@ -1,7 +1,8 @@
 """The parts of a network: its main graph, and the bodies of If, Loop and Scan, each a network of its own.
 
 A body is fed what the network around it feeds it (`onnxpfp.bodies`). What goes in and out of it stays as it is, so each
-part is analysed, measured and pruned alone, and takes the place of what it was.
+part is analysed, measured and pruned alone, and takes the place of what it was. Held-out samples feed no body: what it
+costs and what it was chosen by come from the others, and the result is measured on the network around it.
 """
 
 from __future__ import annotations
@@ -31,10 +32,11 @@ from onnxpfp.model.load import LoadedModel
 from onnxpfp.model.opset import standard_opset
 from onnxpfp.model.plain import with_plain_constants
 from onnxpfp.model.shapes import static_lengths
-from onnxpfp.pipeline.analyze import CHECKS, analyze
+from onnxpfp.pipeline.analyze import analyze
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.costs import QUANTITIES
 from onnxpfp.pipeline.plan import Plan
+from onnxpfp.pipeline.reading import CHECKS
 from onnxpfp.pipeline.requirements import holding_out
 
 __all__ = [
@@ -48,9 +50,8 @@ __all__ = [
 
 SCAN_WITHOUT_BATCH = 9
 """First opset whose Scan goes over all axes alike."""
-UNTAKEN = "no sample takes this branch"
-HELD_OUT = "only samples that are held out to measure the result reach it"
-UNSTEPPED = "it does not run once on the samples"
+UNTAKEN = "no sample takes this branch, held-out ones aside"
+UNSTEPPED = "it does not run once on the samples, held-out ones aside"
 
 
 class _BodySamples(FeedSamples):
@@ -200,7 +201,7 @@ def _inside(outer: NetworkPart, number: int) -> Iterator[NetworkPart | LeftBody]
     if not known:
         return
     split, options = data.split, context.options
-    sources = [data.samples] if split is None else [split.fit, split.tuning, split.held_out]
+    sources = [data.samples] if split is None else [split.fit, split.tuning]
     try:
         with context.clock.phase("bodies") as progress:
             fed = feeds_of_bodies(
@@ -296,25 +297,17 @@ def _source(outer: NetworkPart, body: Body, place: str, feeds: Sequence[Feed], l
 def _data(
     context: RunContext, model: ModelProto, feeds: Sequence[Feed], fed: Sequence[Sequence[Feed]]
 ) -> CalibrationData:
-    """Split the feeds of a body as the samples are that they come from, or anew where one part has none.
-
-    Raises:
-        ModelError: Only held-out samples reach it.
-    """
+    """Split the feeds of a body as the samples are that they come from, or anew where one part has none."""
     specs = input_specs(model)
 
     def samples(some: Sequence[Feed]) -> FeedSamples:
         return _BodySamples(specs, tuple(some), (1,) * len(some), {})
 
-    given = context.data.given
+    given, pool = context.data.given, samples(feeds)
     if len(fed) > 1 and all(fed):
-        return CalibrationData(samples(feeds), given, 1, Split(*map(samples, fed)))
-    # What is held out of the network's samples is held out of its bodies' too.
-    known = [feed for each in fed[:2] for feed in each] if any(fed) else feeds
-    if not known:
-        raise ModelError(HELD_OUT)
-    pool = samples(known)
-    return CalibrationData(pool, given, 1, None if given == "none" else split_samples(pool, context.options.seed))
+        return CalibrationData(pool, given, 1, Split(*map(samples, fed)))
+    split = None if given == "none" else split_samples(pool, context.options.seed, 0)[1]
+    return CalibrationData(pool, given, 1, split)
 
 
 def require_planned(network: Network, plan: Plan) -> None:

@@ -19,6 +19,7 @@ __all__ = [
     "holding_out",
     "require_data",
     "require_data_for_prunability",
+    "require_own_certification",
     "require_split",
 ]
 
@@ -46,6 +47,20 @@ def require_data(calibration: SampleSource | None, options: Options, *, replayin
         raise OptionError(f"{measuring} measures the data, and none are given", hint=_GIVE_DATA)
     if flag := next(_deciding(options, replaying=replaying), ""):
         raise CalibrationError(f"{flag} measures the data, and none are given", hint=_GIVE_DATA)
+
+
+def require_own_certification(calibration: SampleSource | None, certification: SampleSource | None) -> None:
+    """Make sure that samples that only measure the result are the user's, and have a result to measure.
+
+    Raises:
+        OptionError: They are noise, or there are no others.
+    """
+    if certification is None:
+        return
+    if isinstance(certification, str) and certification == "random":
+        raise OptionError("--certify-data random is noise, which certifies nothing", hint="give samples of your own")
+    if calibration is None:
+        raise OptionError("--certify-data goes with --calib-data, and none are given", hint=_GIVE_DATA)
 
 
 def require_data_for_prunability(calibration: SampleSource | None) -> None:

@@ -225,7 +225,8 @@ def _refusal(model: ModelProto, context: RunContext) -> str:
 
 def _feeds(context: RunContext, measured: Measured) -> list[Feed]:
     """Take a few sets of inputs for the oracle, unseen ones where there are any."""
-    samples = context.data.split.held_out if context.data.split else measured.calibration.scored
+    held_out = context.data.held_out
+    samples = measured.calibration.scored if held_out is None else held_out
     batches = samples.batches(min(context.data.batch_size, 4))
     return [feed for feed, _ in zip(batches, range(ORACLE_RUNS), strict=False)]
 

@@ -247,7 +247,7 @@ def _removed(removed: Sequence[Removal]) -> str:
         counts[removal.kind, removal.source, removal.samples] += len(removal.channels)
     parts: list[str] = []
     for (what, source, samples), count in counts.items():
-        where = "by the weights" if source == "weights" else f"on all {samples} samples"
+        where = "by the weights" if source == "weights" else f"on all {samples} samples that are not held out"
         parts.append(f"{count} {what} {where}")
     return f"channels removed first: {', '.join(parts)}"
 

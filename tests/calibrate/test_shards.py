@@ -34,10 +34,11 @@ from onnxpfp.linear.families import op_families
 from onnxpfp.lossless.traces import GapObserver, TraceObserver
 from onnxpfp.model.load import load
 from onnxpfp.options import Options
-from onnxpfp.pipeline.analyze import analyze, open_model, read_data
+from onnxpfp.pipeline.analyze import analyze, open_model
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.criteria import criterion_of
 from onnxpfp.pipeline.measurements import ContributionObserver, MapObserver, Measurements
+from onnxpfp.pipeline.reading import read_data
 from onnxpfp.pipeline.refit_problem import refit_setup, start_gram_observers
 from onnxpfp.progress import Clock
 from onnxpfp.runtime.device_memory import DeviceMemory

@@ -21,7 +21,7 @@ def test_the_report_says_what_was_reached(folder, prune):
     )
     assert found
     printed = " ".join(result.stdout.split())
-    drift = re.search(r"relative output error (\S+), against the original on 2 samples, which decided", printed)
+    drift = re.search(r"relative output error (\S+), against the original on 4 samples, which decided", printed)
     assert drift
     assert float(drift[1]) <= 0.7
     assert float(found[1]) < 80
@@ -85,4 +85,4 @@ def test_class_scores(folder, prune):
     result = prune("classes.onnx", "new.onnx", *DATA, "--min-agreement", "0.5")
     assert result.exit_code == 0
     assert "as few MACs as a top-1 agreement of 50 % allows" in result.stdout
-    assert re.search(r"top-1 agreement (50|100)\.0 %", result.stdout)
+    assert re.search(r"top-1 agreement (50|75|100)\.0 %", result.stdout)

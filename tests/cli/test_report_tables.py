@@ -188,7 +188,7 @@ def _widths(rule: str, **changes: str) -> Report:
 
 def test_what_went_for_nothing_and_how_the_widths_came_about():
     text = _text(_report())
-    assert "channels removed first: 3 dead by the weights, 1 duplicate on all 300 samples" in text
+    assert "channels removed first: 3 dead by the weights, 1 duplicate on all 300 samples that are not held out" in text
     assert _line(text, "widths by") == "widths by measured drift of the output, anew in 2 steps"
     bare = _text(replace(_widths("uniform"), removed=()))
     assert _line(bare, "widths by") == "widths by one share for all groups"

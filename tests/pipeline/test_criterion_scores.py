@@ -24,10 +24,11 @@ from onnxpfp.model import load as load_module
 from onnxpfp.model.load import load
 from onnxpfp.options import SCORES, Options
 from onnxpfp.pipeline import measurements as measurements_module
-from onnxpfp.pipeline.analyze import analyze, open_model, read_data
+from onnxpfp.pipeline.analyze import analyze, open_model
 from onnxpfp.pipeline.criteria import criterion_of
 from onnxpfp.pipeline.criterion_scores import criterion_scores
 from onnxpfp.pipeline.measurements import Measurements, channels_first
+from onnxpfp.pipeline.reading import read_data
 
 Floats = NDArray[np.float64]
 Arrays = dict[str, Floats]

@@ -1,0 +1,180 @@
+"""Read the data of a run: the samples that decide, and those that measure the result."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+
+from onnxpfp.calibrate.runner import BATCH
+from onnxpfp.data.inputs import InputSpec, input_specs, size_ref
+from onnxpfp.data.overlap import require_apart
+from onnxpfp.data.samples import Samples
+from onnxpfp.data.sources import SampleSource, load_samples
+from onnxpfp.data.splits import CalibrationData, Given, Split, held_out_count, split_samples
+from onnxpfp.errors import CalibrationError, CertificationError, ModelError
+from onnxpfp.model.draws import with_fixed_draws
+from onnxpfp.model.input_shapes import default_input_shapes, shape_hint
+from onnxpfp.model.load import LoadedModel
+from onnxpfp.options import Options
+from onnxpfp.pipeline.batching import Batching, choose_batching, with_scores
+from onnxpfp.pipeline.runnable_shapes import runnable_shapes
+from onnxpfp.runtime.session import Session, open_session
+
+__all__ = ["CHECKS", "read_data"]
+
+RANDOM_SAMPLES = 64
+CHECKS = 4
+"""Sets of inputs on which the oracle runs where there are no data."""
+
+
+def read_data(
+    source: LoadedModel,
+    session: Session,
+    calibration: SampleSource | None,
+    options: Options,
+    certification: SampleSource | None = None,
+) -> CalibrationData:
+    """Read the data, hold some out, and find a batch size that the model accepts.
+
+    Held-out samples have no say in that either: a batch size changes the last bits of whatever is measured.
+
+    Args:
+        source: The model.
+        session: What runs it.
+        calibration: Samples, or None.
+        options: How to prune.
+        certification: Samples that are held out in the place of some of the others.
+
+    Raises:
+        CalibrationError: The data do not fit the model.
+        CertificationError: Those that are given apart do not, or are among the others.
+        ModelError: It does not run on them.
+    """
+    given: Given = "none" if calibration is None else "file"
+    if isinstance(calibration, str) and calibration == "random":
+        given = "random"
+    reader = _Reader(source, session, input_specs(source.model, options.input_shapes), options)
+    samples = reader.calibration(calibration, made_up=given != "file")
+    if given == "none":
+        batching = reader.batching(samples, made_up=True)
+        return CalibrationData(batching.samples, given, batching.size, None, single=batching.single)
+    count = 0
+    if certification is None:
+        count = held_out_count(len(samples), certifying=bool(options.limit_flag))
+    deciding, split, held_out = split_samples(samples, options.seed, count)
+    batching = reader.batching(deciding, made_up=given == "random")
+    if batching.single and split is not None:
+        deciding = batching.samples
+        split = Split(split.fit.one_by_one(), split.tuning.one_by_one())
+        held_out = None if held_out is None else held_out.one_by_one()
+    elif batching.single:
+        # Feeds of several samples, which are more where they run one by one.
+        deciding, split, held_out = split_samples(batching.samples, options.seed, count)
+    notes: tuple[str, ...] = ()
+    if certification is not None:
+        held_out, notes = reader.certification(certification, samples)
+    return CalibrationData(deciding, given, batching.size, split, held_out, notes, batching.single)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Reader:
+    """Reads samples for one model.
+
+    Attributes:
+        source: The model.
+        session: What runs it.
+        specs: Its inputs.
+        options: How to prune.
+    """
+
+    source: LoadedModel
+    session: Session
+    specs: tuple[InputSpec, ...]
+    options: Options
+
+    def calibration(self, source: SampleSource | None, *, made_up: bool) -> Samples:
+        """Read the samples that decide, or make some up: as many as are asked for."""
+        options = self.options
+        shapes = default_input_shapes(self.source.model, options.input_shapes)
+        if made_up:
+            shapes = runnable_shapes(self.source.model, self.session, options.input_shapes) or shapes
+        samples = load_samples(
+            "random" if source is None else source,
+            self.specs,
+            count=CHECKS if source is None else options.samples or RANDOM_SAMPLES,
+            input_shapes=shapes,
+            exact=bool(options.input_shapes),
+            rng=options.seed,
+            axes=options.sample_axes,
+        )
+        if options.samples is not None and options.samples < len(samples):
+            samples = samples.take(options.samples)
+        return samples
+
+    def certification(self, source: SampleSource, deciding: Samples) -> tuple[Samples, tuple[str, ...]]:
+        """Read the samples that only measure the result, all of them.
+
+        Args:
+            source: Where they are.
+            deciding: Samples that decide.
+
+        Returns:
+            They, and how they are read and run where that is not what one would think.
+
+        Raises:
+            CertificationError: They do not fit the model, or are among those that decide.
+        """
+        with _naming(source):
+            samples = load_samples(source, self.specs, axes=self.options.sample_axes)
+            # What is wrong with them is said before anything is measured, and of them.
+            for _ in samples.runs(BATCH):
+                pass
+            require_apart(samples, deciding)
+            batching = self.batching(samples, made_up=False)
+        alone = (f"samples run one by one: {batching.single}",) if batching.single else ()
+        notes = {*samples.notes, *alone} - set(deciding.notes)
+        return batching.samples, tuple(f"--certify-data: {note}" for note in sorted(notes))
+
+    def batching(self, samples: Samples, *, made_up: bool) -> Batching:
+        """Find out how many samples run at once.
+
+        Args:
+            samples: The samples.
+            made_up: Whether they are noise, whose shapes are no fault of the data.
+
+        Raises:
+            ModelError: The model does not run on them.
+        """
+        wanted = self.options.batch_size or BATCH
+        try:
+            return choose_batching(self.session, samples, wanted, partial(_open_scores, self.source, self.options))
+        except ModelError as error:
+            feed = next(samples.batches(1))
+            shapes = {name: tuple(array.shape) for name, array in feed.items()}
+            tried = ", ".join(f"{name} {size_ref(shape)}" for name, shape in shapes.items())
+            form = f"give shapes that it accepts, of this form: {shape_hint(self.source.model, shapes)}"
+            raise ModelError(f"{error} (tried {tried})", hint=form if made_up else error.hint) from error
+
+
+def _open_scores(source: LoadedModel, options: Options) -> Session | None:
+    """Open the model with what its outputs hide, or return None where they hide nothing."""
+    shown = with_scores(with_fixed_draws(source.model))
+    return None if shown is None else open_session(shown, threads=options.threads)
+
+
+@contextmanager
+def _naming(source: SampleSource) -> Generator[None]:
+    """Say of an error that it is in the samples that only measure the result, and name their file.
+
+    Raises:
+        CertificationError: As it came, with the name.
+    """
+    try:
+        yield
+    except (CalibrationError, ModelError) as error:
+        path = str(source) if isinstance(source, str | os.PathLike) else ""
+        name = f" {path}" if path not in str(error) else ""
+        raise CertificationError(f"--certify-data{name}: {error}", hint=error.hint) from error
