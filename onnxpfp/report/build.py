@@ -29,6 +29,8 @@ from onnxpfp.report.page import at_most
 from onnxpfp.report.pruning import BodyReport, Report
 from onnxpfp.score.energy import Energy
 from onnxpfp.score.pfp import K_TAIL, K
+from onnxpfp.verify.evaluator import Comparison
+from onnxpfp.verify.promises import Promises, promises_of
 
 __all__ = ["Outcome", "build_report"]
 
@@ -115,6 +117,8 @@ def build_report(
     compensations = [(each, each.compensation) for each in outcomes if each.compensation]
     groups = [_groups(outcome) for outcome in outcomes]
     failure = first.failure
+    drift = None if verified.comparison is None else verified.comparison.drift
+    promises = _promises(context, verified.comparison)
     return Report(
         before=verified.before,
         after=verified.after,
@@ -136,7 +140,8 @@ def build_report(
         skipped=tuple(fixed for outcome in outcomes for fixed in _skipped(outcome)),
         bodies=_bodies(network, outcomes, verified),
         oracle=verified.oracle,
-        drift=verified.drift,
+        drift=drift,
+        promises=promises,
         refits=tuple(replace(r, name=each.named(r.name)) for each, made in compensations for r in made.refits),
         compensated=tuple(each.named(name) for each, made in compensations for name in made.folded),
         uncompensated=tuple((each.named(name), why) for each, made in compensations for name, why in made.left),
@@ -145,6 +150,13 @@ def build_report(
         versions=_versions(),
         notes=tuple(dict.fromkeys(_notes(outcomes, first, groups, verified))),
     )
+
+
+def _promises(context: RunContext, comparison: Comparison | None) -> Promises | None:
+    """Promise what the held-out samples tell; nothing where they are noise, or have decided something."""
+    if comparison is None or context.data.given != "file" or not comparison.drift.held_out:
+        return None
+    return promises_of(comparison.outcomes, context.options.confidence, comparison.drift.samples)
 
 
 def _removed(outcome: Outcome) -> Iterator[Removal]:
@@ -286,7 +298,7 @@ def _notes(
             "RANDOM data: the sensitivities and the drift are those of noise, not of your inputs. Use "
             "this to try things out, never for a model that ships"
         )
-    drift = verified.drift
+    drift = verified.comparison.drift if verified.comparison else None
     if drift is not None and drift.lost:
         notes.append(
             f"the pruned model gives infinity or NaN in the place of {drift.lost:,} numbers of the original's outputs: "

@@ -8,18 +8,19 @@ from math import floor
 from onnxpfp.report.page import at_most
 from onnxpfp.verify.promises import Promises
 
-__all__ = ["NOT_HELD_OUT", "NO_NOISE", "promised"]
+__all__ = ["promised"]
 
-NOT_HELD_OUT = "nothing, for no samples are held out: give more, or others with --certify-data"
-"""Why nothing is promised where there are too few samples."""
-NO_NOISE = "nothing, for the samples are noise"
-"""Why nothing is promised of random data."""
 SHOWN = (0.9, 0.95)
-"""Shares of inputs whose drift is told, beside the largest; JSON has more."""
+"""Shares of inputs whose drift is told, where there are samples enough for one of them; JSON has more."""
 
 
-def promised(promises: Promises) -> str:
-    """Say what is promised, and on what that rests."""
+def promised(promises: Promises, *, planned: bool) -> str:
+    """Say what is promised, and on what that rests.
+
+    Args:
+        promises: What is promised.
+        planned: Whether a plan said what stays: what that was made with is not known.
+    """
     parts = [*_agreement(promises), *_drift(promises)]
     if not parts:
         return "nothing, for no output is a float that tells the samples apart: try --batch-size 1"
@@ -28,7 +29,7 @@ def promised(promises: Promises) -> str:
         chosen = f", which chose among {promises.candidates} files (each promise counts that in)"
     return (
         f"{'; '.join(parts)}: each with a confidence of {100 * promises.confidence:.4g} %, for inputs like the "
-        f"{promises.samples} held-out samples{chosen}"
+        f"{promises.samples} held-out samples{chosen}{', if the plan was made without them' if planned else ''}"
     )
 
 
@@ -42,7 +43,7 @@ def _agreement(promises: Promises) -> Iterator[str]:
 
 def _drift(promises: Promises) -> Iterator[str]:
     """Say how far inputs drift: some shares of them, and the mean."""
-    shown = [limit for limit in promises.drift if limit.share in SHOWN or limit is promises.drift[-1]]
+    shown = [limit for limit in promises.drift if limit.share in SHOWN] or promises.drift[-1:]
     if shown:
         limits = (f"{floor(1000 * limit.share) / 10:g} % of inputs {at_most(limit.at_most, 3)}" for limit in shown)
         yield f"relative output error at most, in {', in '.join(limits)}"

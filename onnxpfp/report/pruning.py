@@ -19,9 +19,11 @@ from onnxpfp.refit.means import Record
 from onnxpfp.report.formats import plain
 from onnxpfp.report.groups import ROWS, GroupReport, about_bounds, groups_table
 from onnxpfp.report.page import ATTENTION, Column, Element, Facts, Heading, Line, Table, at_most, number, sizes, spent
+from onnxpfp.report.promises import promised
 from onnxpfp.report.reasons import by_kind, example, kind
 from onnxpfp.verify.drift import Drift
 from onnxpfp.verify.equivalence import Equivalence
+from onnxpfp.verify.promises import Promises
 
 __all__ = ["BodyReport", "GroupReport", "Report"]
 
@@ -94,6 +96,7 @@ class Report:
         bodies: Bodies of If, Loop and Scan in which something multiplies; names in one stand behind its place.
         oracle: The pruned model against the masked original.
         drift: The pruned model against the original; None without data.
+        promises: What the held-out samples promise of inputs like them; None where there are none, or they are noise.
         refits: What the refit of each linear op brought on samples kept out of the fit, front to back.
         compensated: Consumers whose bias took up the mean of dropped channels.
         uncompensated: Consumers without that, with the reason.
@@ -131,6 +134,7 @@ class Report:
     bodies: tuple[BodyReport, ...]
     oracle: Equivalence
     drift: Drift | None
+    promises: Promises | None
     refits: tuple[Record, ...]
     compensated: tuple[str, ...]
     uncompensated: tuple[tuple[str, str], ...]
@@ -199,6 +203,8 @@ def _facts(report: Report) -> Facts:
         f"{oracle.tolerance:.0e} allowed, {runs}"
     )
     rows["drift"] = _drift(report) + _advice(report)
+    if report.promises is not None:
+        rows["promised"] = promised(report.promises, planned=report.method == "plan")
     if report.drift is not None and report.drift.in_place is not None:
         rows["measured at"] = str(report.drift.in_place)
     if report.drift is not None and report.drift.not_finite + report.drift.lost:

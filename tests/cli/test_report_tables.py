@@ -17,6 +17,7 @@ from onnxpfp.report.pruning import Report, Size
 from onnxpfp.report.text import as_text, print_notes
 from onnxpfp.verify.drift import Drift
 from onnxpfp.verify.equivalence import Equivalence
+from onnxpfp.verify.promises import Agreement, DriftLimit, MeanDrift, Promises
 
 ASSUMPTION = "K = 3: nothing unseen is larger"
 
@@ -71,6 +72,7 @@ def _report(groups: int = 1) -> Report:
         bodies=(),
         oracle=Equivalence(3e-7, 1e-4, 2, blank=False),
         drift=Drift(0.125, None, 0.953, 64, held_out=True),
+        promises=Promises(0.95, 64, 1, Agreement(0.8801, 61, 64), (DriftLimit(0.9, 0.2341),), MeanDrift(0.1501, 0.125)),
         refits=(
             Record("first", 0.5, 0.25, 1e-2),
             Record("second", 0.0625, 0.0625, math.inf),
@@ -151,8 +153,24 @@ def test_what_ranked_the_channels_is_named():
     assert "channels by mean share of the consumers' output energy, measured on the data widths by" in asked
 
 
+def test_what_the_held_out_samples_promise():
+    text = " ".join(_text(_report()).split())
+    assert (
+        "promised at least 88.0 % of inputs keep their top-1 class (61 of 64 do); relative output error at most, "
+        in text
+    )
+    assert "in 90 % of inputs 0.235; its mean (clipped at 1) at most 0.151: each with a confidence of 95 %" in text
+    assert "promised" not in _text(replace(_report(), promises=None))
+    assert _report().to_dict()["promises"]["agreement"] == {"at_least": 0.8801, "agree": 61, "samples": 64}
+
+
+def test_a_plan_may_know_the_samples():
+    assert "if the plan was made without them" in " ".join(_text(replace(_report(), method="plan")).split())
+    assert "if the plan" not in _text(_report())
+
+
 def test_drift_on_samples_that_decided_is_not_called_held_out():
-    searched = replace(_report(), target={"max_drift": 0.2}, trials=(Trial(0.5, 0.125, good=True),))
+    searched = replace(_report(), promises=None, target={"max_drift": 0.2}, trials=(Trial(0.5, 0.125, good=True),))
     text = " ".join(_text(searched).split())
     assert "against the original on 64 samples, which decided how much goes" in text
     assert "held-out" not in text.split("drift relative")[1].split("seconds")[0]
