@@ -53,7 +53,7 @@ def require_own_certification(calibration: SampleSource | None, certification: S
     """Make sure that samples that only measure the result are the user's, and have a result to measure.
 
     Raises:
-        OptionError: They are noise, or there are no others.
+        OptionError: They are noise, or the others are, or there are no others.
     """
     if certification is None:
         return
@@ -61,6 +61,8 @@ def require_own_certification(calibration: SampleSource | None, certification: S
         raise OptionError("--certify-data random is noise, which certifies nothing", hint="give samples of your own")
     if calibration is None:
         raise OptionError("--certify-data goes with --calib-data, and none are given", hint=_GIVE_DATA)
+    if isinstance(calibration, str) and calibration == "random":
+        raise OptionError("--certify-data goes with data of yours, and --calib-data random is noise", hint=_GIVE_DATA)
 
 
 def require_data_for_prunability(calibration: SampleSource | None) -> None:

@@ -27,6 +27,7 @@ from onnxpfp.report.draws import draws_notes
 from onnxpfp.report.groups import GroupReport
 from onnxpfp.report.page import at_most
 from onnxpfp.report.pruning import BodyReport, Report
+from onnxpfp.report.trained import trained_note
 from onnxpfp.score.energy import Energy
 from onnxpfp.score.pfp import K_TAIL, K
 from onnxpfp.verify.evaluator import Comparison
@@ -304,6 +305,8 @@ def _notes(
             f"the pruned model gives infinity or NaN in the place of {drift.lost:,} numbers of the original's outputs: "
             "keep more, or exclude what leads there"
         )
+    if verified.comparison is not None and context.data.held_out is not None and context.data.given == "file":
+        notes += filter(None, [trained_note(verified.comparison.outcomes.top_probability)])
     notes += draws_notes(context.whole.model)
     notes += context.data.notes
     for each, some in zip(outcomes, groups, strict=True):
