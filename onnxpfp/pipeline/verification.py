@@ -21,6 +21,7 @@ from onnxpfp.model.shapes import concrete_shapes
 from onnxpfp.pipeline.calibration import Measured
 from onnxpfp.pipeline.candidate import Candidate
 from onnxpfp.pipeline.context import RunContext
+from onnxpfp.pipeline.layer_errors import measure_layer_errors
 from onnxpfp.pipeline.network_steps import MeasuredPart, PrunedNetwork, WrittenNetwork
 from onnxpfp.progress import Count
 from onnxpfp.rewrite.apply import what_stays
@@ -30,6 +31,7 @@ from onnxpfp.verify.drift import check
 from onnxpfp.verify.equivalence import Equivalence, check_equivalence, tolerance
 from onnxpfp.verify.evaluator import Comparison, Evaluator
 from onnxpfp.verify.growth import growth
+from onnxpfp.verify.layers import LayerErrors
 
 __all__ = ["BodyVerification", "Size", "Verification", "verify"]
 
@@ -76,6 +78,7 @@ class Verification:
         oracle: The pruned model against the masked original.
         bodies: The same of every body.
         comparison: The pruned model against the original; None without data.
+        layers: The errors of its layers on held-out samples; None where there are none, or nothing went.
         before: Size of the original.
         after: Size of the pruned model, measured anew.
         growth: Why its file is larger than the original's; empty where it is not.
@@ -85,6 +88,7 @@ class Verification:
     oracle: Equivalence
     bodies: tuple[BodyVerification, ...]
     comparison: Comparison | None
+    layers: LayerErrors | None
     before: Size
     after: Size
     growth: str
@@ -109,7 +113,7 @@ def verify(
         written: The same as it will be written.
         evaluator: Compares with the original; None without data.
         unchanged: Whether nothing was removed.
-        progress: Told how many samples the drift is measured on so far, of how many.
+        progress: Told how many samples drift and layers are measured on so far, of how many.
 
     Raises:
         VerificationError: The pruned model is not what it must be.
@@ -134,9 +138,12 @@ def verify(
         params = count_stored(source.completed(pruned.whole.model))
         smaller = Size(params, after, size_of(without_record(stored)))
     comparison = None if evaluator is None else evaluator.compare(written.whole, progress)
+    layers = None
+    if evaluator is not None and evaluator.held_out and not unchanged:
+        layers = measure_layer_errors(main, pruned, evaluator, progress)
     larger = growth(source, stored) if smaller.bytes > size.bytes else ""
     bodies = tuple(BodyVerification(oracle, *counts) for oracle, counts in zip(oracles[1:], macs[1:], strict=True))
-    return Verification(oracles[0], bodies, comparison, size, smaller, larger, refused[0])
+    return Verification(oracles[0], bodies, comparison, layers, size, smaller, larger, refused[0])
 
 
 def _oracle(measured_part: MeasuredPart, candidate: Candidate, written: ModelProto, allowed: float) -> Equivalence:

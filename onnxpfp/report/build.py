@@ -143,6 +143,7 @@ def build_report(
         oracle=verified.oracle,
         drift=drift,
         promises=promises,
+        layers=verified.layers,
         refits=tuple(replace(r, name=each.named(r.name)) for each, made in compensations for r in made.refits),
         compensated=tuple(each.named(name) for each, made in compensations for name in made.folded),
         uncompensated=tuple((each.named(name), why) for each, made in compensations for name, why in made.left),

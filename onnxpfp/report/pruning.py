@@ -18,11 +18,13 @@ from onnxpfp.pipeline.verification import Size
 from onnxpfp.refit.means import Record
 from onnxpfp.report.formats import plain
 from onnxpfp.report.groups import ROWS, GroupReport, about_bounds, groups_table
+from onnxpfp.report.layers import about_layers
 from onnxpfp.report.page import ATTENTION, Column, Element, Facts, Heading, Line, Table, at_most, number, sizes, spent
 from onnxpfp.report.promises import promised
 from onnxpfp.report.reasons import by_kind, example, kind
 from onnxpfp.verify.drift import Drift
 from onnxpfp.verify.equivalence import Equivalence
+from onnxpfp.verify.layers import LayerErrors
 from onnxpfp.verify.promises import Promises
 
 __all__ = ["BodyReport", "GroupReport", "Report"]
@@ -97,6 +99,7 @@ class Report:
         oracle: The pruned model against the masked original.
         drift: The pruned model against the original; None without data.
         promises: What the held-out samples promise of inputs like them; None where there are none, or they are noise.
+        layers: The errors of the layers of the main graph; None without held-out samples, or where nothing went.
         refits: What the refit of each linear op brought on samples kept out of the fit, front to back.
         compensated: Consumers whose bias took up the mean of dropped channels.
         uncompensated: Consumers without that, with the reason.
@@ -108,7 +111,8 @@ class Report:
             where widths or channels are chosen by them. ranking: scores are made of all that. curves: the drift of the
             output is measured with every group narrowed alone. allocation: widths and channels are chosen.
             compensation: linear ops are refitted, or means folded into biases. rewrite: weights and numbers are cut.
-            search: the trials of a target of quality are measured. verification: the checker, the oracle and the drift.
+            search: the trials of a target of quality are measured. verification: the checker, the oracle, the drift and
+            the errors of the layers.
         versions: Of this program and its libraries.
         notes: What the user should know.
     """
@@ -135,6 +139,7 @@ class Report:
     oracle: Equivalence
     drift: Drift | None
     promises: Promises | None
+    layers: LayerErrors | None
     refits: tuple[Record, ...]
     compensated: tuple[str, ...]
     uncompensated: tuple[tuple[str, str], ...]
@@ -156,6 +161,8 @@ class Report:
             yield Heading("Groups of channels")
             yield groups_table(self.groups)
             yield from about_bounds(self.groups)
+        if self.layers is not None and self.layers.layers:
+            yield from about_layers(self.layers)
         if self.bodies:
             yield Heading("Bodies of If, Loop and Scan")
             yield _bodies_table(self.bodies)

@@ -13,6 +13,7 @@ from onnxpfp.model.draws import with_fixed_draws
 from onnxpfp.progress import Count
 from onnxpfp.runtime.providers import ProviderRequest
 from onnxpfp.runtime.session import Session, open_session
+from onnxpfp.verify.decisions import exposing
 from onnxpfp.verify.drift import Drift, DriftSums
 from onnxpfp.verify.metrics import divergence, looks_like_classes
 from onnxpfp.verify.outcomes import OutcomeRows, Outcomes
@@ -47,6 +48,7 @@ class Evaluator:
         threads: Of onnxruntime.
         workspace: Bytes that the outputs of the original may take.
         picks: Which outputs have rows that are picked, and what is measured for them.
+        inner: Tensors that both models show beside their outputs, for `pairs`.
     """
 
     original: ModelProto
@@ -57,6 +59,7 @@ class Evaluator:
     threads: int | None
     workspace: int
     picks: Picks = field(default_factory=Picks)
+    inner: tuple[str, ...] = ()
     _kept: list[Arrays] | None = field(default=None, init=False)
     _providers: tuple[str, ...] = field(default=(), init=False)
 
@@ -68,7 +71,7 @@ class Evaluator:
             progress: Told how many samples are done, of how many.
         """
         sums, outcomes, done = DriftSums(picks=self.picks), OutcomeRows(self.picks), 0
-        for feed, count, wanted, given in self._pairs(model):
+        for feed, count, wanted, given in self.pairs(model):
             rows = self.samples.rows(feed)
             sums.add(rows, wanted, given)
             outcomes.add(count, rows, wanted, given)
@@ -83,7 +86,7 @@ class Evaluator:
 
     def loss(self, model: ModelProto) -> float:
         """Return the divergence of a model's outputs, 0 for the original (`onnxpfp.verify.metrics`)."""
-        pairs = [(wanted, given) for _, _, wanted, given in self._pairs(model)]
+        pairs = [(wanted, given) for _, _, wanted, given in self.pairs(model)]
         return divergence([wanted for wanted, _ in pairs], [given for _, given in pairs], rows=self.picks.rows)
 
     @property
@@ -104,24 +107,31 @@ class Evaluator:
             next(iter(self._wanted()))
         return self._providers
 
-    def _pairs(self, model: ModelProto) -> Iterator[tuple[Feed, int, Arrays, Arrays]]:
+    def pairs(self, model: ModelProto) -> Iterator[tuple[Feed, int, Arrays, Arrays]]:
         """Yield every feed, its number of samples, the outputs of the original and those of the model."""
         session: Session | None = None
         for (feed, count), shown in zip(self.samples.runs(self.batch_size), self._wanted(), strict=True):
             picked = self.picks.given(shown)
             if session is None:
-                picking = with_fixed_draws(self.picks.picking(model, picked))
-                session = open_session(picking, self.requests, threads=self.threads)
+                picking = self._showing_inner(self.picks.picking(model, picked))
+                session = open_session(with_fixed_draws(picking), self.requests, threads=self.threads)
             given = self.picks.compared(session.run({**feed, **picked}))
             yield feed, count, {name: shown[name] for name in given}, given
+
+    def open_original(self) -> Session:
+        """Open the original, with all that it shows."""
+        showing = with_fixed_draws(self._showing_inner(self.picks.showing(self.original)))
+        return open_session(showing, self.requests, threads=self.threads)
+
+    def _showing_inner(self, model: ModelProto) -> ModelProto:
+        return exposing(model, self.inner) if self.inner else model
 
     def _wanted(self) -> Iterator[Arrays]:
         """Yield the outputs of the original, batch by batch, and keep them if they are few enough."""
         if self._kept is not None:
             yield from self._kept
             return
-        showing = with_fixed_draws(self.picks.showing(self.original))
-        session = open_session(showing, self.requests, threads=self.threads)
+        session = self.open_original()
         self._providers = session.providers
         kept: list[Arrays] = []
         size = 0

@@ -6,6 +6,7 @@ alone, or another infinity, is as far off as it can be: it counts like a number 
 
 from __future__ import annotations
 
+import math
 from dataclasses import astuple, dataclass
 from typing import Any, Self
 
@@ -43,6 +44,12 @@ class Gap:
     def between(cls, original: NDArray[Any], other: NDArray[Any]) -> Self:
         """Compare two arrays; another shape is as far off as if all were missing."""
         a, b = original.astype(np.float64), other.astype(np.float64)
+        if a.shape == b.shape:
+            with np.errstate(invalid="ignore", over="ignore"):
+                size, square = float(np.square(a).sum()), float(np.square(a - b).sum())
+            # Sums of squares are numbers only where all that they are of is finite, in both: nothing else to count.
+            if math.isfinite(size) and math.isfinite(square):
+                return cls(square, size, a.size)
         known = np.isfinite(a)
         size = float(np.square(np.where(known, a, 0.0)).sum())
         if a.shape != b.shape:
@@ -66,6 +73,11 @@ class Gap:
     def relative_square(self) -> float:
         """||original - other||^2 / ||original||^2 where all is finite; what is unlike counts with its share."""
         return self.square / max(self.size, TINY) + self.share_unlike
+
+    @property
+    def relative_error(self) -> float:
+        """The root of that; infinite where the original is zero and the other is not, for nothing gives its size."""
+        return math.inf if self.size == 0.0 < self.square else math.sqrt(self.relative_square)
 
 
 def same_largest(original: NDArray[Any], other: NDArray[Any]) -> tuple[Bools, Bools]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -92,13 +91,14 @@ def errors_of(original: AnyArray, other: AnyArray, count: int) -> Floats | None:
         count: Samples that were fed together.
 
     Returns:
-        The errors; None where the first axis does not tell samples apart.
+        The errors, infinite where the original is zero and the other is not; None where the first axis does not tell
+        samples apart.
     """
     if count == 1:
-        return np.array([math.sqrt(Gap.between(original, other).relative_square)])
+        return np.array([Gap.between(original, other).relative_error])
     if not original.ndim or original.shape[0] != count:
         return None
     if original.shape != other.shape:
-        return np.full(count, math.sqrt(Gap.between(original, other).relative_square))
+        return np.full(count, Gap.between(original, other).relative_error)
     gaps = (Gap.between(one, its) for one, its in zip(original, other, strict=True))
-    return np.array([math.sqrt(gap.relative_square) for gap in gaps])
+    return np.array([gap.relative_error for gap in gaps])

@@ -17,6 +17,7 @@ from onnxpfp.report.pruning import Report, Size
 from onnxpfp.report.text import as_text, print_notes
 from onnxpfp.verify.drift import Drift
 from onnxpfp.verify.equivalence import Equivalence
+from onnxpfp.verify.layers import LayerError, LayerErrors
 from onnxpfp.verify.promises import Agreement, DriftLimit, MeanDrift, Promises
 
 ASSUMPTION = "K = 3: nothing unseen is larger"
@@ -73,6 +74,7 @@ def _report(groups: int = 1) -> Report:
         oracle=Equivalence(3e-7, 1e-4, 2, blank=False),
         drift=Drift(0.125, None, 0.953, 64, held_out=True),
         promises=Promises(0.95, 64, 1, Agreement(0.8801, 61, 64), (DriftLimit(0.9, 0.2341),), MeanDrift(0.1501, 0.125)),
+        layers=None,
         refits=(
             Record("first", 0.5, 0.25, 1e-2),
             Record("second", 0.0625, 0.0625, math.inf),
@@ -294,3 +296,37 @@ def test_notes_take_one_line_each():
 )
 def test_bounds_are_rounded_up(value: float, digits: int, shown: str):
     assert at_most(value, digits) == shown
+
+
+def test_layers_come_by_their_errors_with_what_is_promised():
+    layers = (
+        LayerError("small", 0.0125, 0.02501, 0.95, None, None, ""),
+        LayerError("large", 0.5, math.inf, 0.95, 0.25, 0.125, ""),
+        LayerError("whole", None, None, None, None, None, "its output is whole numbers"),
+    )
+    report = replace(_report(), layers=LayerErrors(layers, 128, 0.95))
+    text = _text(report)
+    assert text.index("large") < text.index("small") < text.index("whole ")
+    assert _line(text, "large") == "large 0.5 inf 25 % 12.5 %"
+    assert _line(text, "small") == "small 0.0125 0.0251 - -"
+    assert _line(text, "whole ") == "whole - - - -"
+    said = " ".join(text.split())
+    assert "at most, in" in said
+    assert "95 % of inputs" in said
+    assert (
+        "written network, inputs drifted and refit included, on 128 held-out samples; with a confidence of 95 %" in said
+    )
+    assert (
+        "at every one of these 2 layers at once 95 % of inputs like them have at most the error that is given" in said
+    )
+    assert "not bounded at 1 layer: its output is whole numbers" in said
+    assert report.to_dict()["layers"]["layers"][1]["bound"] is None
+    assert "Layers" not in _text(_report())
+
+
+def test_layers_without_a_bound_say_how_many_samples_it_takes():
+    layers = tuple(LayerError(name, 0.5, None, None, None, None, "3 samples are too few") for name in "ab")
+    said = " ".join(_text(replace(_report(), layers=LayerErrors(layers, 3, 0.95))).split())
+    assert "on 3 held-out samples not bounded at 2 layers: 3 samples are too few" in said
+    assert "of its variance not bounded" not in said
+    assert "confidence" not in said
