@@ -18,12 +18,13 @@ from benchmarks.promises.networks_run import Nodes, output_errors, tensors
 from benchmarks.promises.sign_parts import Layer, PartErrors, part_errors
 from onnxpfp.pipeline.plan import PlanEntry
 
-__all__ = ["Way", "counts_of", "prune", "ways"]
+__all__ = ["Pruned", "Way", "counts_of", "prune", "ways"]
 
 LEAST = 1 - 1e-6
 """Share of the multiply-adds for which the channels that cost nothing are enough, where there are any."""
 TOGETHER = 32
 """Inputs whose windows are in memory at once."""
+SELECTIONS = ("deterministic", "sampled", "mixed")
 ROUNDING = 1e-5, 1e-6
 """Relative and absolute; a promise is broken by more."""
 
@@ -59,8 +60,8 @@ def ways(scores: Sequence[str]) -> list[Way]:
     letter = {"allocate": "bound", "compensate": "none"}
     found: list[Way] = []
     for score in scores:
-        selections = ("deterministic", "sampled", "mixed") if score == "pfp" else ("deterministic",)
-        found += [Way(score, {"select": select, **letter}) for select in selections]
+        selections = [{"select": select} for select in SELECTIONS] if score == "pfp" else [{}]
+        found += [Way(score, selection | letter) for selection in selections]
         found.append(Way(score))
     return found
 
