@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,13 +13,15 @@ from matplotlib.figure import Figure
 from benchmarks.accuracy.networks import NETWORKS, Network
 from benchmarks.accuracy.plan import MAIN, PEER_WAYS, UNREFITTED, Way
 from benchmarks.accuracy.rows import Row
-from benchmarks.accuracy.tables import Rows, by_file, original, spread
+from benchmarks.accuracy.tables import Rows, by_file, name_of, original, spread
 
 __all__ = ["plot"]
 
 COLOURS = {"pfp": "#0072b2", "reconstruction": "#d55e00", "onnxsim": "#009e73", "torch-pruning": "#999999"}
 """The colour-blind can tell them apart (Okabe and Ito)."""
 COLUMNS, WIDTH, HEIGHT = 3, 4.0, 3.2
+LEGEND = 40
+"""Characters of a line in the legend."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +66,14 @@ def _curves() -> list[_Curve]:
         _Curve(way, f"{package}, {packages.count(package)} methods", COLOURS[package], 0.9)
         for way, package in zip(PEER_WAYS, packages, strict=True)
     ]
-    curves += [
-        _Curve(way, f"onnxpfp, {way.method}", COLOURS[way.method.split()[0]], 1.3, dashes="--") for way in UNREFITTED
-    ]
-    curves += [_Curve(way, f"onnxpfp, {way.method}", COLOURS[way.method], 2.0, marker="o") for way in MAIN]
+    curves += [_Curve(way, _legend(way), COLOURS[way.method.split()[0]], 1.3, dashes="--") for way in UNREFITTED]
+    curves += [_Curve(way, _legend(way), COLOURS[way.method], 2.0, marker="o") for way in MAIN]
     return curves
+
+
+def _legend(way: Way) -> str:
+    """Call a method of onnxpfp as the tables do, in lines that fit beside the panels."""
+    return textwrap.fill(f"onnxpfp, {name_of(way)}", LEGEND)
 
 
 def _panel(panel: Axes, network: Network, dense: float, rows: Rows) -> None:

@@ -22,7 +22,7 @@ from benchmarks.accuracy.plan import (
 )
 from benchmarks.accuracy.rows import Row
 
-__all__ = ["Rows", "by_file", "original", "page", "spread"]
+__all__ = ["Rows", "by_file", "name_of", "original", "page", "spread"]
 
 COLUMNS = tuple(sorted(TARGETS, reverse=True))
 DETAILS = 0.5
@@ -68,6 +68,7 @@ PFP to the letter is `pfp --select deterministic|sampled|mixed --allocate bound 
 
 NAMES = {
     "pfp": "default (output energy where PFP's bounds say nothing)",
+    "pfp --compensate none": "default with nothing compensated",
     **{way.method: f"PFP to the letter, {way.method.split()[2]}" for way in LETTER},
 }
 """What a method is called where it is not shown by its flags."""
@@ -77,6 +78,11 @@ a time."""
 
 Rows = dict[tuple[str, str], list[Row]]
 """Rows by model and method."""
+
+
+def name_of(way: Way) -> str:
+    """Return what a method of onnxpfp is called in short."""
+    return NAMES.get(way.method, f"--score {way.method}")
 
 
 def by_file(rows: Iterable[Row]) -> Rows:
@@ -163,7 +169,7 @@ def _short(rows: Rows) -> str:
             cells = [_accuracy(_at(rows, network, way, target)) for target in SHORT]
             if way in LETTER and set(cells) == {NOTHING}:
                 continue
-            name = NAMES.get(way.method, f"`--score {way.method}`")
+            name = name_of(way) if way.method in NAMES else f"`{name_of(way)}`"
             body.append([title, f"onnxpfp, {name}", *(f"**{cell}**" for cell in cells)])
             title = ""
         for package in dict.fromkeys(way.peer.package for way in PEER_WAYS if way.peer):

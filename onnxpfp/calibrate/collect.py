@@ -7,8 +7,7 @@ Two paths give the same sensitivities up to rounding, from the same runs of the 
     in graph   Products of two activations, and ops whose weights stay in files; all ops with method="plain". Nodes that
                are added to the network (a probe) compute the sensitivities, and the network outputs only these.
 
-Other observers (Gram matrices, feature maps) see the same batches. Where they want more samples than sensitivities are
-measured on, the network runs on for them alone.
+Other observers (Gram matrices, feature maps) see the same batches.
 """
 
 from __future__ import annotations
@@ -66,10 +65,9 @@ def calibrate(
     progress: Count | None = None,
     method: SensitivityMethod = "screened",
     observers: Sequence[Observer] = (),
-    scored: int | None = None,
     first_sample: int = 0,
 ) -> Statistics:
-    """Measure the sensitivities and input means of all linear ops, and feed observers all samples in the same runs.
+    """Measure the sensitivities and input means of all linear ops, and let observers look on in the same runs.
 
     Args:
         model: The network; it is not changed.
@@ -83,7 +81,6 @@ def calibrate(
         progress: Told how far it is.
         method: "screened", on the CPU or on CUDA, or "plain" as a reference. Other providers take "plain".
         observers: Who else looks at what linear ops read.
-        scored: Linear ops are measured on so many samples, the first ones (`Samples.take`); None is all.
         first_sample: Number of the first sample, where these are a shard of all samples.
 
     Raises:
@@ -112,7 +109,6 @@ def calibrate(
     # over several times. Observers are fed in the first pass.
     shards = list(zip_longest(shard_families(families, workspace_bytes), shard_ops(in_graph), fillvalue=()))
     shards = cast("list[tuple[tuple[OpFamily, ...], tuple[LinearOp, ...]]]", shards) or [((), ())]
-    border = len(samples) if scored is None else len(samples.take(scored))
     nonnegative = nonnegative_tensors(model) if ops else frozenset[str]()
     model = with_fixed_draws(model)
     runner = NetworkRunner(
@@ -121,19 +117,18 @@ def calibrate(
         batch,
         requests,
         threads,
-        total=border * len(shards) + (len(samples) - border if observers else 0),
+        total=len(samples) * len(shards),
         progress=progress,
         first_sample=first_sample,
         shrinks=batch_size is None,
-        border=border,
         place=place,
     )
     programs = None if place is None or not screened else Programs(place, requests, threads)
     statistics: dict[str, OpStatistics] = {}
     for some, others in shards:
-        few, probe, taps = _probe(model, some, others, observers, plan, nonnegative, programs)
-        runner.run(observers, few, probe, taps)
-        statistics.update((name, entry) for observer in few for name, entry in observer.statistics().items())
+        measuring, probe, taps = _probe(model, some, others, observers, plan, nonnegative, programs)
+        runner.run([*measuring, *observers], probe, taps)
+        statistics.update((name, entry) for observer in measuring for name, entry in observer.statistics().items())
         observers = ()
     return {op.name: statistics[op.name] for op in ops}
 

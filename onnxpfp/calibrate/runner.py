@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from contextvars import copy_context
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import groupby, pairwise
+from itertools import pairwise
 from typing import Any, cast
 
 import onnx
@@ -147,16 +147,15 @@ def _passes(observers: Sequence[Observer], limit: int) -> Iterator[tuple[Observe
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Run:
-    """One run of the network: what is fed, which samples that is, and whether they count for those who see few."""
+    """One run of the network: what is fed, and which samples that is."""
 
     feed: Feed
     batch: Batch
-    counts: bool
 
     def part(self, samples: Samples, first: int, last: int) -> _Run:
         """Return the run of some of the samples."""
         feed = samples.part(self.feed, self.batch.samples, first, last)
-        return _Run(feed, Batch(self.batch.first + first, last - first), self.counts)
+        return _Run(feed, Batch(self.batch.first + first, last - first))
 
 
 @dataclass(slots=True, eq=False)
@@ -175,7 +174,6 @@ class NetworkRunner:
         layout: As in `run_observers`.
         shrinks: Whether the samples go on one by one where a batch fails: many exports promise a free batch axis and
             have a Reshape that fixes it to one.
-        border: How many samples the observers of few samples see; None is all.
         place: Where tensors can stay; None where they come to the host.
     """
 
@@ -189,54 +187,39 @@ class NetworkRunner:
     first_sample: int = 0
     layout: bool = True
     shrinks: bool = False
-    border: int | None = None
     place: DeviceMemory | None = None
     _done: int = field(default=0, init=False)
     _single: bool = field(default=False, init=False)
 
     def run(
-        self,
-        observers: Sequence[Observer],
-        few: Sequence[Observer] = (),
-        probe: ModelProto | None = None,
-        staying: Sequence[str] = (),
+        self, observers: Sequence[Observer], network: ModelProto | None = None, staying: Sequence[str] = ()
     ) -> None:
         """Run once over the samples.
 
         Args:
-            observers: See all samples.
-            few: See the samples in front of the border.
-            probe: The network with more tensors, for those who see few; None is the network as it is.
+            observers: Who looks on.
+            network: The network with more tensors (a probe); None is the network as it is.
             staying: Tensors that stay in `place`.
         """
         # Observers are worked on side by side: none may take all cores for itself.
-        with threadpool_limits(1), _pool(self.threads or _cores()) as pool:
-            for counts, runs in groupby(self._runs(), lambda run: run.counts):
-                shown = (*few, *observers) if counts else observers
-                if not shown:
-                    break
-                network = probe if counts and probe is not None else self.model
-                with self._forward(network, needs_of(shown), staying if counts else ()) as forward:
-                    for one, tensors in self._outputs(forward, runs):
-                        everything = {**one.feed, **tensors}
-                        for some, seen, batch in sample_views(shown, everything, one.batch, self.samples.axes):
-                            _show(pool, some, seen, batch)
-                        self._done += one.batch.samples
-                        if self.progress:
-                            self.progress(self._done, self.total)
+        with (
+            threadpool_limits(1),
+            _pool(self.threads or _cores()) as pool,
+            self._forward(self.model if network is None else network, needs_of(observers), staying) as forward,
+        ):
+            for one, tensors in self._outputs(forward, self._runs()):
+                everything = {**one.feed, **tensors}
+                for some, seen, batch in sample_views(observers, everything, one.batch, self.samples.axes):
+                    _show(pool, some, seen, batch)
+                self._done += one.batch.samples
+                if self.progress:
+                    self.progress(self._done, self.total)
 
     def _runs(self) -> Iterator[_Run]:
-        """Yield all runs; a batch across the border is cut there, so that exactly those before it count.
-
-        Only a free batch can lie across it.
-        """
-        border, done = len(self.samples) if self.border is None else self.border, 0
+        """Yield all runs."""
+        done = self.first_sample
         for feed, count in self.samples.runs(self.batch):
-            run = _Run(feed, Batch(self.first_sample + done, count), done < border)
-            if done < border < done + count:
-                yield run.part(self.samples, 0, border - done)
-                run = _Run(feed, run.batch, counts=False).part(self.samples, border - done, count)
-            yield run
+            yield _Run(feed, Batch(done, count))
             done += count
 
     def _outputs(

@@ -1,8 +1,9 @@
-"""Observers see what linear ops read in all samples, in the runs that measure the linear ops on the first ones."""
+"""Observers see what linear ops read in all samples, in the runs that measure the linear ops."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -90,33 +91,23 @@ def equal(found: Any, wanted: Any) -> None:
 
 
 @pytest.mark.parametrize("method", ["screened", "plain"])
-@pytest.mark.parametrize("scored", [1, 4, 6, 13, COUNT, None])
-def test_all_samples_are_watched_and_only_the_first_are_scored(method: Any, scored: int | None) -> None:
+@pytest.mark.parametrize("batch", [1, 4, 7, COUNT])
+def test_observers_see_all_samples_in_the_runs_that_measure(method: Any, batch: int) -> None:
     model, ops, data = case()
-    samples, options = samples_of(model, data), {"method": method, "batch_size": 4, "threads": 3}
+    samples, options = samples_of(model, data), {"method": method, "batch_size": batch, "threads": 3}
     observers = [Recorder(op) for op in ops]
     told: list[tuple[int, int]] = []
-    found = calibrate(
-        model,
-        ops[:2],
-        samples,
-        observers=observers,
-        scored=scored,
-        progress=lambda *news: told.append(news),
-        **options,
-    )
-    equal(found, calibrate(model, ops[:2], samples.take(scored or COUNT), **options))
+    found = calibrate(model, ops[:2], samples, observers=observers, progress=lambda *news: told.append(news), **options)
+    equal(found, calibrate(model, ops[:2], samples, **options))
     wanted = shown(model, data, ["b", "t"])
     np.testing.assert_array_equal(observers[0].whole(), data)
     np.testing.assert_allclose(observers[1].whole(), wanted["b"], rtol=1e-5, atol=1e-5)
     # Its samples do not lie along the first axis.
     np.testing.assert_allclose(observers[2].whole(axis=1), wanted["t"], rtol=1e-5, atol=1e-5)
+    ends = [*range(0, COUNT, batch), COUNT]
     for each in observers:
-        assert len(each.seen) == (5 if scored in {1, 6, 13} else 4)
-        firsts = np.cumsum([0, *(batch.samples for batch in each.seen)]).tolist()
-        assert [batch.first for batch in each.seen] == firsts[:-1]
-        assert firsts[-1] == COUNT
-    assert told[-1] == (COUNT, COUNT)
+        assert each.seen == [Batch(first, last - first) for first, last in pairwise(ends)]
+    assert told == [(done, COUNT) for done in ends[1:]]
 
 
 @pytest.mark.parametrize("dtype", [TensorProto.FLOAT, TensorProto.FLOAT16])
@@ -147,28 +138,26 @@ def test_the_network_runs_once_over_the_samples_however_many_look_on(monkeypatch
     assert fed == [4, 4, 4, 2]
 
 
-def test_without_observers_nothing_is_run_behind_the_border() -> None:
+def test_without_observers_the_given_samples_are_run_and_no_other() -> None:
     model, ops, data = case()
     data[9:] = np.nan
     told: list[tuple[int, int]] = []
-    found = calibrate(
-        model, ops, samples_of(model, data), scored=4, batch_size=4, progress=lambda *news: told.append(news)
-    )
-    assert {found[name].samples for name in found} == {4}
-    assert told == [(4, 4)]
+    samples = samples_of(model, data).take(9)
+    found = calibrate(model, ops, samples, batch_size=4, progress=lambda *news: told.append(news))
+    assert {found[name].samples for name in found} == {9}
+    assert told == [(4, 9), (8, 9), (9, 9)]
 
 
 def test_observers_go_with_the_first_pass_only(monkeypatch: pytest.MonkeyPatch) -> None:
     model, ops, data = case()
+    samples = samples_of(model, data)
+    wanted = calibrate(model, ops, samples, batch_size=4)
     monkeypatch.setattr(collect_module, "shard_families", lambda families, limit: ((family,) for family in families))
     observer, told = Recorder(ops[1]), list[tuple[int, int]]()
-    samples = samples_of(model, data)
-    found = calibrate(
-        model, ops, samples, observers=[observer], scored=6, progress=lambda *news: told.append(news), batch_size=4
-    )
+    found = calibrate(model, ops, samples, observers=[observer], progress=lambda *news: told.append(news), batch_size=4)
     assert len(observer.whole()) == COUNT
-    assert told[-1] == (COUNT + 2 * 6, COUNT + 2 * 6)
-    equal(found, calibrate(model, ops, samples.take(6), batch_size=4))
+    assert told[-1] == (3 * COUNT, 3 * COUNT)
+    equal(found, wanted)
 
 
 def test_observers_alone() -> None:
@@ -179,48 +168,47 @@ def test_observers_alone() -> None:
     np.testing.assert_allclose(observer.whole(), shown(model, data, ["b"])["b"], rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("scored", [5, 6])
-def test_a_fixed_batch_is_not_cut(scored: int) -> None:
+def test_a_fixed_batch_is_not_cut() -> None:
     model, ops, data = case()
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 3
     samples, observer = samples_of(model, data), Recorder(ops[0])
-    found = calibrate(model, ops[:1], samples, observers=[observer], scored=scored)
-    assert found["u"].samples == scored // 3 * 3
+    found = calibrate(model, ops[:1], samples, observers=[observer])
+    assert found["u"].samples == COUNT // 3 * 3
     assert [len(batch) for batch in observer.batches] == [3] * 4
 
 
-@pytest.mark.parametrize("scored", [4, 5, 7])
-def test_feeds_count_whole(scored: int) -> None:
+def test_feeds_count_whole() -> None:
     model, ops, data = case()
     samples = samples_of(model, [{"x": data[:5]}, {"x": data[5:7]}, {"x": data[7:]}])
     observer = Recorder(ops[0])
-    found = calibrate(model, ops[:1], samples, observers=[observer], scored=scored)
-    assert found["u"].samples == (5 if scored <= 5 else 7)
-    assert [len(batch) for batch in observer.batches] == [5, 2, 7]
+    found = calibrate(model, ops[:1], samples, observers=[observer])
+    assert found["u"].samples == COUNT
+    assert observer.seen == [Batch(0, 5), Batch(5, 2), Batch(7, 7)]
 
 
-def test_what_is_not_finite_is_refused_only_where_it_counts() -> None:
+def test_what_is_not_finite_is_refused_only_where_it_is_measured() -> None:
     model = build("g (float[N,4] x) => (y) <float[4,2] w> { a = Log(x)  y = MatMul(a, w) }")
     weight = np.frombuffer(model.graph.initializer[0].raw_data, np.float32).reshape(4, 2)
     op = LinearOp("w", "matmul", "a", (1, 4), 1, np.arange(1, 5), weight, (1, 2))
     data = np.ones((8, 4), np.float32)
     data[5] = -1
     observer = Recorder(op)
-    assert calibrate(model, [op], samples_of(model, data), observers=[observer], scored=5)["w"].samples == 5
+    calibrate(model, [], samples_of(model, data), observers=[observer])
     assert np.isnan(observer.whole()).any(1).tolist() == [False] * 5 + [True] + [False] * 2
+    assert calibrate(model, [op], samples_of(model, data).take(5))["w"].samples == 5
     with pytest.raises(CalibrationError, match="NaN or infinity at 'a'"):
-        calibrate(model, [op], samples_of(model, data), observers=[observer], scored=6)
+        calibrate(model, [op], samples_of(model, data), observers=[observer])
 
 
 def test_where_a_batch_fails_the_samples_go_on_one_by_one() -> None:
-    """A promised batch axis: the one sample before the border runs, and the three behind it do not."""
+    """A promised batch axis: four samples at once do not run, and one does."""
     model = build(
         """g (float[N,2,3] x) => (y) <int64[2] s = {1, 6}, float[6,3] w> { y = Reshape(x, s)  z = MatMul(y, w) }"""
     )
     op = LinearOp("w", "matmul", "y", (1, 6), 1, np.arange(1, 7), np.eye(6, 3, dtype=np.float32), (1, 3))
     observer, data = Recorder(op), np.arange(24, dtype=np.float32).reshape(4, 2, 3)
-    found = calibrate(model, [op], samples_of(model, data), observers=[observer], scored=1)
-    assert found["w"].samples == 1
+    found = calibrate(model, [op], samples_of(model, data), observers=[observer])
+    assert found["w"].samples == 4
     assert observer.seen == [Batch(number, 1) for number in range(4)]
     np.testing.assert_array_equal(observer.whole(), data.reshape(4, 6))
 

@@ -8,7 +8,7 @@ computes the errors.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any, Literal
@@ -19,40 +19,13 @@ import pytest
 from onnx import GraphProto, ModelProto, TensorProto, compose, helper
 
 import onnxpfp
+from benchmarks.promises.sign_parts import Layer, Window, part_errors
 from onnxpfp.bodies.graphs import places_of
 from onnxpfp.report.groups import GroupReport
 
 Array = nets.Array
 DELTA = 0.05
-GUARD = 2.0**-23
-"""Sign parts up to this, relative to the largest of the layer, count as zero."""
-
-
-@dataclass(frozen=True)
-class Layer:
-    """One layer that reads channels: the tensor, its weight, and if that is (C, O) or (O, C, 3, 3)."""
-
-    data: str
-    weight: str
-    kind: Literal["rows", "maps"] = "rows"
-
-    @property
-    def axes(self) -> tuple[int, int]:
-        """Contracted axis and output axis of the weight."""
-        return (0, 1) if self.kind == "rows" else (1, 0)
-
-    def canonical(self, weight: Array) -> Array:
-        """Bring a weight to (C, k, O)."""
-        weight = weight.astype(np.float64)
-        return weight[:, None] if self.kind == "rows" else weight.reshape(*weight.shape[:2], -1).transpose(1, 2, 0)
-
-    def windows(self, data: Array) -> Array:
-        """Cut what it reads into (N, P, C, k)."""
-        data = data.astype(np.float64)
-        if self.kind == "rows":
-            return data.reshape(len(data), -1, data.shape[-1])[..., None]
-        cut = np.lib.stride_tricks.sliding_window_view(data, (3, 3), (2, 3))
-        return cut.transpose(0, 2, 3, 1, 4, 5).reshape(len(data), -1, data.shape[1], 9)
+MAPS = Window((3, 3))
 
 
 @dataclass(frozen=True)
@@ -109,8 +82,8 @@ NETWORKS = {
             a = Conv(x, w1) r = Sigmoid(a) c = Conv(r, w2) s = Sigmoid(c) y = Conv(s, w3)
         }""",
         {"w1": (96, 3, 3, 3), "w2": (64, 96, 3, 3), "w3": (6, 64, 3, 3)},
-        {"node_c": Layer("r", "w2", "maps"), "node_y": Layer("s", "w3", "maps")},
-        (Layer("x", "w1", "maps"), Layer("r", "w2", "maps")),
+        {"node_c": Layer("r", "w2", MAPS), "node_y": Layer("s", "w3", MAPS)},
+        (Layer("x", "w1", MAPS), Layer("r", "w2", MAPS)),
         lambda w: {"w1": np.ones(96), "w2": np.ones(64)},
         (3, 8, 8),
     ),
@@ -186,24 +159,10 @@ def written(
     return original, after
 
 
-def sign_parts(weight: Array, windows: Array) -> Iterator[Array]:
-    """Sums of the products of one sign of weights and one of inputs, (N, P, O) each."""
-    n, p, c, k = windows.shape
-    for w in (1, -1):
-        flat = np.maximum(w * weight, 0).reshape(c * k, -1)
-        for a in (1, -1):
-            yield np.maximum(a * windows, 0).reshape(n, p, c * k) @ flat
-
-
 def with_data(layer: Layer, original: Array, after: Array, tensors: Mapping[str, Array]) -> Array:
     """Largest relative error of a sign part, by input."""
-    windows = layer.windows(tensors[layer.data])
-    worst = np.zeros(len(windows))
-    for z, zhat in zip(sign_parts(original, windows), sign_parts(after, windows), strict=True):
-        counts = z > GUARD * z.max(initial=0.0)
-        error = np.divide(np.abs(z - zhat), z, out=np.zeros_like(z), where=counts)
-        worst = np.maximum(worst, error.max((1, 2)))
-    return worst
+    outputs = np.arange(original.shape[-1])
+    return part_errors(original, [(after, outputs)], layer.windows(tensors[layer.data]))[0].worst
 
 
 def without_data(

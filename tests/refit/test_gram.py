@@ -101,8 +101,8 @@ def test_they_come_out_of_the_runs_that_measure_readers(make_problem) -> None:
     alone = collect_grams(problem, layers.values(), SpillCache(LARGE))
     observers = gram_observers(problem, layers.values(), SpillCache(LARGE))
     ops = [layers["c"].op]
-    found = calibrate(problem.analysis.model, ops, problem.fit, batch_size=8, threads=3, observers=observers, scored=16)
-    assert found["c"].samples == 16
+    found = calibrate(problem.analysis.model, ops, problem.fit, batch_size=8, threads=3, observers=observers)
+    assert found["c"].samples == len(problem.fit)
     beside = observed_grams(observers)
     assert beside.keys() == alone.keys()
     for name, gram in beside.items():

@@ -1,0 +1,141 @@
+"""Count which of the promises that onnxpfp prints say something, and which are broken.
+
+    python -m benchmarks.promises.audit --shared ../shared [--score pfp,NAME] [--only GLOB,...] [--append]
+
+Eight files of five trained networks are pruned to 0.9 and 0.7 of the multiply-adds: by PFP to the letter with its three
+selections, and as by default; so are those of other criteria, by `--score`. Every cut group times every layer that
+reads it is one row. `eps` of the report is held against what the choice does on test images: for every row, the
+largest relative error of a sign part with the inputs that the layer has before the choice, as eps says (of other
+criteria, its mean over images and parts), and the relative error of the layer's output in the written file, which eps
+does not promise. The bounds of the report's layers are held against the same images. `--shared` holds
+`models/cifar10_*.onnx` and `data/cifar10_{calib1k,test5k}.npz`. `--append` keeps the runs that there are; tables are
+made from all, or at once with `--only ''`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from benchmarks.accuracy.networks import NETWORKS, Folders, Network
+from benchmarks.promises.audit_rows import Counts, Record, append, read, total
+from benchmarks.promises.audit_runs import Way, counts_of, prune, ways, without_what_costs_nothing
+
+TARGETS = (0.9, 0.7)
+SEED = 0
+NOWHERE = Path("nowhere")
+"""In the place of the files that hold the labels of Fashion-MNIST: they are not needed."""
+HEAD = ("rows", "eps below 1", "of these 0", "informative", "broken by the choice", "broken by the file")
+LAYERS = ("layers", "bounded below 1", "kept")
+
+
+def main() -> None:
+    """Make the runs that are asked for, then the page."""
+    options = _parser().parse_args()
+    records: Path = options.results / "promises_audit.jsonl"
+    if not options.append:
+        records.unlink(missing_ok=True)
+    for network, kind in _files(options.only):
+        folders = Folders(options.shared, NOWHERE)
+        jobs = [(way, target) for way in ways(options.score) for target in TARGETS]
+        for record in _run(network, kind, folders, jobs, options.images, options.inputs, read(records)):
+            append(records, record)
+            print(record, file=sys.stderr, flush=True)
+    page = _page([*read(records).values()], options.images, options.inputs)
+    (options.results / "promises_audit.md").write_text(page, encoding="utf-8")
+
+
+def _files(patterns: Sequence[str]) -> Iterator[tuple[Network, str]]:
+    for network in NETWORKS.values():
+        for kind, stem in network.stems.items():
+            if any(fnmatchcase(stem, pattern) for pattern in patterns):
+                yield network, kind
+
+
+def _run(
+    network: Network,
+    kind: str,
+    folders: Folders,
+    jobs: Sequence[tuple[Way, float]],
+    images: int,
+    inputs: int,
+    there: Iterable[tuple[str, str, float]],
+) -> list[Record]:
+    """Prune a file in all ways that lack, and count."""
+    file = network.file(folders, kind)
+    left = [(way, target) for way, target in jobs if (file.stem, way.name, target) not in there]
+    if not left:
+        return []
+    calibration = network.calibration(folders).drawn(SEED, images).x
+    fresh = network.test(folders).drawn(SEED, inputs).x
+    before = without_what_costs_nothing(file, calibration)
+    runs = [prune(file, calibration, target, way) for way, target in left]
+    counts = counts_of(file, before, runs, fresh, of_mean=[way.of_mean for way, _ in left])
+    return [
+        Record(file=file.stem, way=way.name, target=target, counts=each)
+        for (way, target), each in zip(left, counts, strict=True)
+    ]
+
+
+def _page(records: Sequence[Record], images: int, inputs: int) -> str:
+    """Write the tables: all files by way and target, then by file."""
+    by_way = {(record.way, record.target): f"`{record.way}`, {record.target:g}" for record in records}
+    lines = [(title, [r for r in records if (r.way, r.target) == key]) for key, title in by_way.items()]
+    files = dict.fromkeys(record.file for record in records)
+    by_file = [(f"`{name}`", [r for r in records if r.file == name]) for name in files]
+    text = f"""# Promises that say something
+
+Made by `python -m benchmarks.promises.audit` from [promises_audit.jsonl](promises_audit.jsonl): {len(records)} runs
+over {len(files)} files, each with {images} calibration images, held against {inputs} test images that no run has seen.
+A row is a cut group that has an `eps`, times a layer that reads it. Informative: eps is below 1, above 0, and no test
+image breaks it in the sense in which it is printed, of the choice alone. Broken, as far as eps is below 1: by the
+choice, where a sign part of one image is further off than eps (of criteria whose eps is of the mean: where the mean
+is), with the inputs that the layer has before the choice; by the file, where the output of the layer in the written
+network has a larger relative error (of one image, or in the mean), which eps does not promise. Layers: those for which
+the report bounds the error of a share of the inputs by less than 1, and those whose bound at least that share of the
+test images keeps."""
+    parts = [text, "## By way and target", _table("way, share of MACs", lines), "## By file", _table("file", by_file)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _table(first: str, lines: Sequence[tuple[str, Sequence[Record]]]) -> str:
+    every = [record for _, records in lines for record in records]
+    sums = [(title, total(records)) for title, records in lines] + [("all", total(every))]
+    layered = any(record.counts.layers is not None for record in every)
+    head = (first, "runs", *HEAD, *(LAYERS if layered else ()))
+    numbers = [len(records) for _, records in lines] + [len(every)]
+    body = [
+        (title, str(runs), *_cells(counts, layered=layered))
+        for (title, counts), runs in zip(sums, numbers, strict=True)
+    ]
+    rule = ("---", *["---:"] * (len(head) - 1))
+    return "\n".join(f"| {' | '.join(line)} |" for line in (head, rule, *body))
+
+
+def _cells(counts: Counts, *, layered: bool) -> list[str]:
+    rows = (counts.rows, counts.below, counts.zero, counts.informative, counts.broken_by_choice, counts.broken_by_file)
+    layers = (counts.layers, counts.bounded, counts.kept) if layered else ()
+    return ["–" if each is None else f"{each:,}" for each in (*rows, *layers)]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--shared", type=Path, required=True, help="folder with the CIFAR-10 networks and images")
+    parser.add_argument("--results", type=Path, default=Path(__file__).parents[1] / "results")
+    parser.add_argument("--score", type=_names, default=["pfp"], help="criteria, comma-separated")
+    parser.add_argument("--only", type=_names, default=["*"], help="globs of files without .onnx, comma-separated")
+    parser.add_argument("--append", action="store_true", help="keep the runs that there are and make those that lack")
+    parser.add_argument("--images", type=int, default=256, help="calibration images")
+    parser.add_argument("--inputs", type=int, default=128, help="test images")
+    return parser
+
+
+def _names(text: str) -> list[str]:
+    return text.split(",")
+
+
+if __name__ == "__main__":
+    main()
