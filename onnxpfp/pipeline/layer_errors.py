@@ -15,13 +15,19 @@ from onnxpfp.progress import Count
 from onnxpfp.refit.means import Record
 from onnxpfp.rewrite.apply import what_stays
 from onnxpfp.verify.evaluator import Evaluator
-from onnxpfp.verify.layers import CONFIDENCE, LayerError, LayerErrors, joint_limits, layer_errors, too_few
+from onnxpfp.verify.layers import LayerError, LayerErrors, joint_limits, layer_errors, too_few
 
 __all__ = ["measure_layer_errors"]
 
+NOISE = "the samples are noise"
+
 
 def measure_layer_errors(
-    main: MeasuredPart, pruned: PrunedNetwork, evaluator: Evaluator, progress: Count | None = None
+    main: MeasuredPart,
+    pruned: PrunedNetwork,
+    evaluator: Evaluator,
+    candidates: int = 1,
+    progress: Count | None = None,
 ) -> LayerErrors:
     """Measure how far the layers of the main graph are from the original's: all that read channels, and all refitted.
 
@@ -31,6 +37,7 @@ def measure_layer_errors(
         main: The main graph.
         pruned: What is left of the network.
         evaluator: Compares with the original on held-out samples.
+        candidates: The network is one of so many, chosen with these samples.
         progress: Told how many samples are done, of how many.
     """
     analysis = main.part.context.whole
@@ -41,7 +48,10 @@ def measure_layer_errors(
     errors = layer_errors(evaluator, pruned.whole.model, shapes, partial(what_stays, analysis.graph, keep), progress)
     measured = {tensor: each for tensor, each in errors.items() if not isinstance(each, str)}
     reasons = {tensor: each for tensor, each in errors.items() if isinstance(each, str)}
-    bounds, share, why = _bounds(measured)
+    confidence = main.part.context.options.confidence
+    bounds, share, why = _bounds(measured, 1.0 - confidence, candidates)
+    if main.part.context.data.given != "file":
+        bounds, share, why = {}, None, NOISE
     layers = [
         LayerError(
             name=name,
@@ -54,17 +64,17 @@ def measure_layer_errors(
         )
         for tensor, name in names.items()
     ]
-    return LayerErrors(tuple(layers), len(evaluator.samples), CONFIDENCE)
+    return LayerErrors(tuple(layers), len(evaluator.samples), confidence)
 
 
-def _bounds(errors: Mapping[str, Floats]) -> tuple[dict[str, float], float | None, str]:
+def _bounds(errors: Mapping[str, Floats], alpha: float, candidates: int) -> tuple[dict[str, float], float | None, str]:
     """Return what the errors are at most by tensor, for which share of the inputs, or why there is no bound."""
     if not errors:
         return {}, None, ""
     rows = np.stack([*errors.values()])
-    joint = joint_limits(rows, 1.0 - CONFIDENCE)
+    joint = joint_limits(rows, alpha, candidates)
     if joint is None:
-        return {}, None, too_few(len(rows), rows.shape[1], 1.0 - CONFIDENCE)
+        return {}, None, too_few(len(rows), rows.shape[1], alpha / candidates)
     share, limits = joint
     return dict(zip(errors, limits.tolist(), strict=True)), share, ""
 

@@ -140,7 +140,7 @@ def verify(
     comparison = None if evaluator is None else evaluator.compare(written.whole, progress)
     layers = None
     if evaluator is not None and evaluator.held_out and not unchanged:
-        layers = measure_layer_errors(main, pruned, evaluator, progress)
+        layers = measure_layer_errors(main, pruned, evaluator, progress=progress)
     larger = growth(source, stored) if smaller.bytes > size.bytes else ""
     bodies = tuple(BodyVerification(oracle, *counts) for oracle, counts in zip(oracles[1:], macs[1:], strict=True))
     return Verification(oracles[0], bodies, comparison, layers, size, smaller, larger, refused[0])

@@ -25,10 +25,8 @@ from onnxpfp.verify.evaluator import Evaluator
 from onnxpfp.verify.finite import Gap
 from onnxpfp.verify.outcomes import errors_of
 
-__all__ = ["CONFIDENCE", "SHARES", "LayerError", "LayerErrors", "joint_limits", "layer_errors", "too_few"]
+__all__ = ["SHARES", "LayerError", "LayerErrors", "joint_limits", "layer_errors", "too_few"]
 
-CONFIDENCE = 0.95
-"""With which the limits of all layers hold together."""
 SHARES = (0.95, 0.9, 0.75, 0.5)
 """Shares of the inputs that a limit may be promised for; the largest that the samples are enough for is taken."""
 ALIKE = 1e-2
