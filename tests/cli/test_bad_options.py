@@ -8,6 +8,7 @@ import onnx
 import pytest
 
 from onnxpfp.cli.parsing import parse_size
+from onnxpfp.options import Options
 
 
 @pytest.mark.parametrize("share", ["0", "1.5", "-1", "nan", "inf"])
@@ -58,7 +59,7 @@ def test_numbers_that_cannot_be_meant(refuse, flag, value, says):
 def test_an_error_probability_is_no_confidence(refuse):
     found = refuse("in.onnx", "out.onnx", "--confidence", "0.05", code=2)
     assert found.hint == "--confidence 0.95 lets a promise fail with a probability of 0.05"
-    assert onnxpfp.options.Options(confidence=0.5).confidence == 0.5
+    assert Options(confidence=0.5).confidence == 0.5
 
 
 @pytest.mark.parametrize("text", ["512", "", "MB", "-1GB", "1e3MB", "1,5GB", "5XB", "512M", "1.GB", "1 2MB", "infGB"])
