@@ -50,8 +50,8 @@ class FeedSamples(Samples):
             OptionError: The user says a sample axis that there is not.
         """
         if not feeds:
-            raise CalibrationError("there are no calibration samples", hint="give at least one")
-        checked = tuple(check_feed(specs, feed, f"calibration batch {position}") for position, feed in enumerate(feeds))
+            raise CalibrationError("there are no samples", hint="give at least one")
+        checked = tuple(check_feed(specs, feed, f"batch {position}") for position, feed in enumerate(feeds))
         axes = sample_axes(specs, given)
         return cls(tuple(specs), checked, tuple(_count(specs, feed, axes) for feed in checked), axes)
 
@@ -94,7 +94,7 @@ class FeedSamples(Samples):
         for position, (feed, count) in enumerate(zip(self.feeds, self.counts, strict=True)):
             for name, array in feed.items():
                 if not all_finite(array):
-                    raise not_finite_input(name, f" in calibration batch {position}")
+                    raise not_finite_input(name, f" in batch {position}")
             yield feed, count
 
     def _pick(self, order: NDArray[np.int64]) -> Self:
@@ -102,7 +102,7 @@ class FeedSamples(Samples):
         feeds = tuple(self.feeds[index] for index in positions)
         counts = tuple(self.counts[index] for index in positions)
         if not feeds:
-            raise CalibrationError("there are no calibration samples", hint="give at least one")
+            raise CalibrationError("there are no samples", hint="give at least one")
         return type(self)(self.specs, feeds, counts, self.declared)
 
     def _items(self) -> int:

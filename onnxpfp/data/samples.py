@@ -278,7 +278,7 @@ class ArraySamples(Samples):
 
     def _check_count(self) -> None:
         if not len(self.order):
-            raise CalibrationError("there are no calibration samples", hint="give at least one")
+            raise CalibrationError("there are no samples", hint="give at least one")
         if not len(self):
             raise CalibrationError(
                 f"the model takes {self.fixed_batch} samples at a time and only {len(self.order)} are given",

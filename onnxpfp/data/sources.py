@@ -225,7 +225,7 @@ def _collect(source: Iterable[Mapping[str, NDArray[Any]]] | DataReader) -> list[
         feeds = source
     else:
         raise CalibrationError(
-            f"a {type(source).__name__} is no source of calibration samples",
+            f"a {type(source).__name__} is no source of samples",
             hint="give a path, arrays, an iterable of dicts, or a CalibrationDataReader",
         )
     return [_copy(feed, position) for position, feed in enumerate(feeds)]
@@ -234,7 +234,7 @@ def _collect(source: Iterable[Mapping[str, NDArray[Any]]] | DataReader) -> list[
 def _copy(feed: object, position: int) -> dict[str, Any]:
     if not isinstance(feed, Mapping):
         raise CalibrationError(
-            f"calibration batch {position} is a {type(feed).__name__}, not a dict",
+            f"batch {position} is a {type(feed).__name__}, not a dict",
             hint="yield one dict per batch: {input name: array}",
         )
     return {str(name): np.array(array) for name, array in cast("Mapping[str, Any]", feed).items()}

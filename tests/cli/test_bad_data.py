@@ -38,7 +38,7 @@ def _infinite() -> np.ndarray:
         ({"x": IMAGES[:, :2]}, "'x' wants shape (n, 3, 8, 8), the data", "axis order"),
         ({"x": IMAGES[:, 0]}, "'x' wants shape (n, 3, 8, 8), the data", "axis order"),
         ({"x": np.float32(3)}, "'x' wants shape (n, 3, 8, 8), the data", "axis order"),
-        ({"x": IMAGES[:0]}, "there are no calibration samples", "give at least one"),
+        ({"x": IMAGES[:0]}, "there are no samples", "give at least one"),
         ({}, "has no array for input 'x'; it has nothing", "name arrays like inputs"),
         ({"p": IMAGES, "q": IMAGES}, "has no array for input 'x'; it has p, q", "name arrays like inputs"),
         ({"x": _nan()}, "'x' has NaN or infinite values", "clean the data"),

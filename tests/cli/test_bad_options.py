@@ -8,6 +8,7 @@ import onnx
 import pytest
 
 from onnxpfp.cli.parsing import parse_size
+from onnxpfp.options import Options
 
 
 @pytest.mark.parametrize("share", ["0", "1.5", "-1", "nan", "inf"])
@@ -43,12 +44,22 @@ def test_a_target_that_cannot_be_reached_says_what_can(refuse, flag):
         ("--seed", "-1", "--seed -1 must not be negative"),
         ("--delta", "2", "--delta 2 is no probability between 0 and 1"),
         ("--delta", "nan", "--delta nan is no probability between 0 and 1"),
+        ("--confidence", "1", "--confidence 1 is outside (0, 1)"),
+        ("--confidence", "0", "--confidence 0 is outside (0, 1)"),
+        ("--confidence", "nan", "--confidence nan is outside (0, 1)"),
+        ("--confidence", "0.05", "--confidence 0.05 is less than even: it is a confidence, not an error probability"),
         ("--workspace", "999kB", "--workspace 999000 bytes is less than 1MB"),
         ("--workspace", "0GB", "--workspace 0 bytes is less than 1MB"),
     ],
 )
 def test_numbers_that_cannot_be_meant(refuse, flag, value, says):
     assert refuse("in.onnx", "out.onnx", flag, value, code=2).error == says
+
+
+def test_an_error_probability_is_no_confidence(refuse):
+    found = refuse("in.onnx", "out.onnx", "--confidence", "0.05", code=2)
+    assert found.hint == "--confidence 0.95 lets a promise fail with a probability of 0.05"
+    assert Options(confidence=0.5).confidence == 0.5
 
 
 @pytest.mark.parametrize("text", ["512", "", "MB", "-1GB", "1e3MB", "1,5GB", "5XB", "512M", "1.GB", "1 2MB", "infGB"])

@@ -24,14 +24,10 @@ Feeds = list[dict[str, nets.Array]]
 SEEDS = (0, 1, 2)
 COUNT = 72
 HELD = COUNT // 8
-LENGTHS = nets.CHAIN.replace("(float[N,5] y)", "(float[N,5] y, int64[4,M] n)").replace(
-    "a = Conv", "n = NonZero(x)\n    a = Conv"
-)
+LENGTHS = nets.CHAIN.replace("(float[N,5] y) {", "(float[N,5] y, int64[4,M] n) { n = NonZero(x)")
 """A second output, as long as the data say."""
-MIXED = nets.CHAIN.replace(
-    "a = Conv <pads = [1,1,1,1]> (x",
-    "m = ReduceMean <axes = [0]> (x)\n    z = Add(x, m)\n    a = Conv <pads = [1,1,1,1]> (z",
-)
+SUMMED = " { m = ReduceMean <axes = [0]> (x) z = Add(x, m)"
+MIXED = nets.CHAIN.replace("(x, w1, b1)", "(z, w1, b1)").replace(" {", SUMMED)
 """Samples that change each other in a batch."""
 
 

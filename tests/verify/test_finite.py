@@ -119,3 +119,11 @@ def test_samples_that_turn_into_nan_are_as_far_off_as_a_guess() -> None:
     assert divergence([{"y": a}], [{"y": b}]) == pytest.approx(np.log(5) / 4)
     assert divergence([{"y": b}], [{"y": a}]) == pytest.approx(np.log(5) / 4)
     assert divergence([{"y": b}], [{"y": b}]) == 0
+
+
+def test_whole_numbers_of_which_there_are_none_are_alike() -> None:
+    sums = DriftSums()
+    some, none = np.zeros((4, 3), np.int64), np.zeros((4, 0), np.int64)
+    for wanted, given in ((none, none), (some, some), (none, none), (some, none)):
+        sums.add(1, {"n": wanted}, {"n": given})
+    assert sums.drift(4, held_out=True).differing == pytest.approx(0.25)
