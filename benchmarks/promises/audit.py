@@ -8,8 +8,8 @@ reads it is one row. `eps` of the report is held against what the choice does on
 largest relative error of a sign part with the inputs that the layer has before the choice, as eps says (of other
 criteria, its mean over images and parts), and the relative error of the layer's output in the written file, which eps
 does not promise. The bounds of the report's layers are held against the same images. `--shared` holds
-`models/cifar10_*.onnx` and `data/cifar10_{calib1k,test5k}.npz`. `--append` keeps the runs that there are; tables are
-made from all, or at once with `--only ''`.
+`models/cifar10_*.onnx` and `data/cifar10_{calib1k,test5k}.npz`. Without `--append` the chosen
+runs are made anew, and the others stay; tables are made from all, at once with `--only ''`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from benchmarks.accuracy.networks import NETWORKS, Folders, Network
-from benchmarks.promises.audit_rows import Counts, Record, append, read, total
+from benchmarks.promises.audit_rows import Counts, Key, Record, append, compact, read, total
 from benchmarks.promises.audit_runs import Way, counts_of, prune, ways, without_what_costs_nothing
 
 TARGETS = (0.9, 0.7)
@@ -35,17 +35,17 @@ LAYERS = ("layers", "bounded below 1", "kept")
 def main() -> None:
     """Make the runs that are asked for, then the page."""
     options = _parser().parse_args()
-    records: Path = options.results / "promises_audit.jsonl"
-    if not options.append:
-        records.unlink(missing_ok=True)
+    file: Path = options.results / "promises_audit.jsonl"
+    there = set(read(file)) if options.append else set[Key]()
+    folders = Folders(options.shared, NOWHERE)
     for network, kind in _files(options.only):
-        folders = Folders(options.shared, NOWHERE)
         jobs = [(way, target) for way in ways(options.score) for target in TARGETS]
-        for record in _run(network, kind, folders, jobs, options.images, options.inputs, read(records)):
-            append(records, record)
+        left = [job for job in jobs if (network.stems[kind], job[0].name, job[1]) not in there]
+        for record in _run(network, kind, folders, left, options.images, options.inputs) if left else ():
+            append(file, record)
             print(record, file=sys.stderr, flush=True)
-    page = _page([*read(records).values()], options.images, options.inputs)
-    (options.results / "promises_audit.md").write_text(page, encoding="utf-8")
+    compact(file)
+    (options.results / "promises_audit.md").write_text(_page([*read(file).values()]), encoding="utf-8")
 
 
 def _files(patterns: Sequence[str]) -> Iterator[tuple[Network, str]]:
@@ -56,31 +56,22 @@ def _files(patterns: Sequence[str]) -> Iterator[tuple[Network, str]]:
 
 
 def _run(
-    network: Network,
-    kind: str,
-    folders: Folders,
-    jobs: Sequence[tuple[Way, float]],
-    images: int,
-    inputs: int,
-    there: Iterable[tuple[str, str, float]],
+    network: Network, kind: str, folders: Folders, jobs: Sequence[tuple[Way, float]], images: int, inputs: int
 ) -> list[Record]:
-    """Prune a file in all ways that lack, and count."""
+    """Prune a file in some ways, and count."""
     file = network.file(folders, kind)
-    left = [(way, target) for way, target in jobs if (file.stem, way.name, target) not in there]
-    if not left:
-        return []
     calibration = network.calibration(folders).drawn(SEED, images).x
     fresh = network.test(folders).drawn(SEED, inputs).x
     before = without_what_costs_nothing(file, calibration)
-    runs = [prune(file, calibration, target, way) for way, target in left]
-    counts = counts_of(file, before, runs, fresh, of_mean=[way.of_mean for way, _ in left])
+    runs = [prune(file, calibration, target, way) for way, target in jobs]
+    counts = counts_of(file, before, runs, fresh, of_mean=[way.of_mean for way, _ in jobs])
     return [
-        Record(file=file.stem, way=way.name, target=target, counts=each)
-        for (way, target), each in zip(left, counts, strict=True)
+        Record(file=file.stem, way=way.name, target=target, images=len(calibration), inputs=len(fresh), counts=each)
+        for (way, target), each in zip(jobs, counts, strict=True)
     ]
 
 
-def _page(records: Sequence[Record], images: int, inputs: int) -> str:
+def _page(records: Sequence[Record]) -> str:
     """Write the tables: all files by way and target, then by file."""
     by_way = {(record.way, record.target): f"`{record.way}`, {record.target:g}" for record in records}
     lines = [(title, [r for r in records if (r.way, r.target) == key]) for key, title in by_way.items()]
@@ -89,7 +80,8 @@ def _page(records: Sequence[Record], images: int, inputs: int) -> str:
     text = f"""# Promises that say something
 
 Made by `python -m benchmarks.promises.audit` from [promises_audit.jsonl](promises_audit.jsonl): {len(records)} runs
-over {len(files)} files, each with {images} calibration images, held against {inputs} test images that no run has seen.
+over {len(files)} files, each with {_numbers(record.images for record in records)} calibration images, held against
+{_numbers(record.inputs for record in records)} test images that no run has seen.
 A row is a cut group that has an `eps`, times a layer that reads it. Informative: eps is below 1, above 0, and no test
 image breaks it in the sense in which it is printed, of the choice alone. Broken, as far as eps is below 1: by the
 choice, where a sign part of one image is further off than eps (of criteria whose eps is of the mean: where the mean
@@ -99,6 +91,10 @@ the report bounds the error of a share of the inputs by less than 1, and those w
 test images keeps."""
     parts = [text, "## By way and target", _table("way, share of MACs", lines), "## By file", _table("file", by_file)]
     return "\n\n".join(parts) + "\n"
+
+
+def _numbers(values: Iterable[int]) -> str:
+    return " or ".join(f"{value:,}" for value in sorted(set(values)))
 
 
 def _table(first: str, lines: Sequence[tuple[str, Sequence[Record]]]) -> str:

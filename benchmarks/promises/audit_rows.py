@@ -11,7 +11,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Counts", "Key", "Record", "append", "read", "total"]
+__all__ = ["Counts", "Key", "Record", "append", "compact", "read", "total"]
 
 Key = tuple[str, str, float]
 """File, way and target."""
@@ -76,12 +76,16 @@ class Record:
         file: Stem of the file that was pruned.
         way: Flags.
         target: Share of the multiply-adds.
+        images: Calibration images.
+        inputs: Test images.
         counts: The counts.
     """
 
     file: str
     way: str
     target: float
+    images: int
+    inputs: int
     counts: Counts
 
     @property
@@ -109,4 +113,13 @@ def read(file: Path) -> dict[Key, Record]:
 def append(file: Path, record: Record) -> None:
     """Add a record at the end."""
     with file.open("a", encoding="utf-8") as lines:
-        lines.write(json.dumps(asdict(record)) + "\n")
+        lines.write(_line(record))
+
+
+def compact(file: Path) -> None:
+    """Drop the records that later ones replaced."""
+    file.write_text("".join(map(_line, read(file).values())), encoding="utf-8")
+
+
+def _line(record: Record) -> str:
+    return json.dumps(asdict(record)) + "\n"

@@ -12,7 +12,7 @@ import nets
 import numpy as np
 import pytest
 
-from benchmarks.promises.audit_rows import Counts, Record, append, read, total
+from benchmarks.promises.audit_rows import Counts, Record, append, compact, read, total
 from benchmarks.promises.audit_runs import Pruned, Way, counts_of, prune, ways, without_what_costs_nothing
 from benchmarks.promises.networks_run import Nodes, output_errors
 from benchmarks.promises.sign_parts import Layer, Window, part_errors
@@ -100,9 +100,13 @@ def test_a_bound_of_a_layer_is_kept_where_so_many_inputs_are_within_it(tmp_path:
     errors = {name: np.array([0.1, 0.2, 0.3, 0.9]) for name in "abcd"}
     counts = Counts.of_rows([0.5], [False], [False]).with_layers(layers, errors)
     assert (counts.layers, counts.bounded, counts.kept) == (4, 2, 1)
-    record = Record(file="net", way="--score pfp", target=0.9, counts=counts)
-    append(tmp_path / "rows.jsonl", record)
-    assert read(tmp_path / "rows.jsonl") == {record.key: record}
+    record = Record(file="net", way="--score pfp", target=0.9, images=256, inputs=4, counts=counts)
+    file = tmp_path / "rows.jsonl"
+    for each in (replace(record, images=1), record):
+        append(file, each)
+    compact(file)
+    assert len(file.read_text().splitlines()) == 1
+    assert read(file) == {record.key: record}
     assert total([record, record]).kept == 2
 
 
