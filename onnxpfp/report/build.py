@@ -10,7 +10,6 @@ from importlib.metadata import PackageNotFoundError, version
 import numpy as np
 
 import onnxpfp
-from onnxpfp.allocation.search import SearchResult
 from onnxpfp.allocation.select import Selection
 from onnxpfp.channels.types import Fixed
 from onnxpfp.lossless import Removal
@@ -21,6 +20,8 @@ from onnxpfp.pipeline.footprint import reachable_params, staying_axes
 from onnxpfp.pipeline.lossless_step import LosslessStep
 from onnxpfp.pipeline.network_steps import MeasuredPart
 from onnxpfp.pipeline.parts import Network, NetworkPart
+from onnxpfp.pipeline.quality_search import FoundShare
+from onnxpfp.pipeline.quality_target import Certified
 from onnxpfp.pipeline.verification import Verification
 from onnxpfp.refit.means import Compensation, Record
 from onnxpfp.report.draws import draws_notes
@@ -91,7 +92,11 @@ class Outcome:
 
 
 def build_report(
-    network: Network, outcomes: Sequence[Outcome], verified: Verification, search_result: SearchResult | None
+    network: Network,
+    outcomes: Sequence[Outcome],
+    verified: Verification,
+    found: FoundShare | None = None,
+    certified: Certified | None = None,
 ) -> Report:
     """Build the report.
 
@@ -99,7 +104,8 @@ def build_report(
         network: The parts, and the bodies that stay.
         outcomes: The results of every part; the first is the main graph.
         verified: The comparison with the original.
-        search_result: The trials of a target of quality.
+        found: How the share for a target of quality was found.
+        certified: What held-out samples say of the written model for it.
     """
     # Where all weights lie in bodies, nothing was scored in the main graph.
     first = next((each for each in outcomes if each.part.prunable), outcomes[0])
@@ -120,7 +126,10 @@ def build_report(
         after=verified.after,
         inputs=context.whole.shapes.inputs,
         target=target,
-        trials=search_result.trials if search_result else (),
+        trials=found.searched.trials if found else (),
+        tests=found.walked.tests if found else (),
+        confidence=options.confidence,
+        certified=certified,
         reachable=sum(reached for reached, _ in reachable) / max(sum(total for _, total in reachable), 1),
         method=method,
         allocation=context.allocation,
