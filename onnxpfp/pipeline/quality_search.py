@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 
 from onnx import ModelProto
 
-from onnxpfp.allocation.fixed_sequence import ShareTest, Walk, order_of, walk
+from onnxpfp.allocation.fixed_sequence import Descent, ShareTest, descend, order_of
 from onnxpfp.allocation.search import SearchResult, Trial, search
 from onnxpfp.arrays import Floats
 from onnxpfp.data.samples import Samples
@@ -49,12 +49,12 @@ class FoundShare:
     Attributes:
         target: What was asked for.
         searched: The search on tuning samples.
-        walked: The tests on held-out samples.
+        descent: The tests on held-out samples.
     """
 
     target: QualityTarget
     searched: SearchResult
-    walked: Walk
+    descent: Descent
 
 
 def quality_evaluators(target: QualityTarget, context: RunContext, tuning: Samples, held_out: Samples) -> Evaluators:
@@ -64,7 +64,7 @@ def quality_evaluators(target: QualityTarget, context: RunContext, tuning: Sampl
         target: What is asked of the output.
         context: What else is asked for.
         tuning: Samples that may decide anything.
-        held_out: Samples that only test. They decide at which share the walk ends, so they are not held out from the
+        held_out: Samples that only test. They decide at which share the descent ends, so they are not held out from the
             choice of the model any more.
 
     Raises:
@@ -183,10 +183,10 @@ def prune_to_quality(
         )
     # Of the held-out samples nothing goes in here.
     order = order_of(searched, least)
-    walked = walk(order, candidates.test)
-    if walked.passed is None:
-        raise _unpromised(target, walked.tests[0], len(evaluators.held_out.samples))
-    return candidates.made(walked.passed.share), FoundShare(target, searched, walked)
+    descent = descend(order, candidates.test)
+    if descent.passed is None:
+        raise _unpromised(target, descent.tests[0], len(evaluators.held_out.samples))
+    return candidates.made(descent.passed.share), FoundShare(target, searched, descent)
 
 
 def _unpromised(target: QualityTarget, first: ShareTest, samples: int) -> TargetUnreachableError:

@@ -127,7 +127,7 @@ def build_report(
         inputs=context.whole.shapes.inputs,
         target=target,
         trials=found.searched.trials if found else (),
-        tests=found.walked.tests if found else (),
+        tests=found.descent.tests if found else (),
         confidence=options.confidence,
         certified=certified,
         reachable=sum(reached for reached, _ in reachable) / max(sum(total for _, total in reachable), 1),
