@@ -177,7 +177,7 @@ def _prune(
     evaluator = evaluators.held_out if evaluators is not None else _evaluator(context, parts[0])
     with context.clock.phase("verification") as phase:
         verified = verify(parts, pruned, written, evaluator, unchanged=unchanged, progress=phase)
-    certified = None if found is None or verified.compared is None else confirm(found, verified.compared.outcomes)
+    certified = None if found is None or verified.comparison is None else confirm(found, verified.comparison.outcomes)
     outcomes = [
         Outcome(each, decision, candidate.compensation)
         for each, decision, candidate in zip(parts, decisions, pruned.candidates, strict=True)
@@ -204,7 +204,7 @@ def _evaluators(target: QualityTarget, context: RunContext) -> Evaluators:
     """
     split = require_split(context.data, f"{target.flag} holds samples out to decide on")
     with context.clock.phase("search"):
-        return quality_evaluators(target, context, split.tuning, split.held_out)
+        return quality_evaluators(target, context, split.tuning, split.held_out, len(context.data.samples))
 
 
 def _evaluator(context: RunContext, main: MeasuredPart) -> Evaluator | None:

@@ -57,7 +57,9 @@ class FoundShare:
     descent: Descent
 
 
-def quality_evaluators(target: QualityTarget, context: RunContext, tuning: Samples, held_out: Samples) -> Evaluators:
+def quality_evaluators(
+    target: QualityTarget, context: RunContext, tuning: Samples, held_out: Samples, given: int
+) -> Evaluators:
     """Return what measures a quality, if it can be measured and promised, before anything expensive is done.
 
     Args:
@@ -66,6 +68,7 @@ def quality_evaluators(target: QualityTarget, context: RunContext, tuning: Sampl
         tuning: Samples that may decide anything.
         held_out: Samples that only test. They decide at which share the descent ends, so they are not held out from the
             choice of the model any more.
+        given: How many samples were given.
 
     Raises:
         OptionError: The outputs have nothing of the kind.
@@ -74,7 +77,7 @@ def quality_evaluators(target: QualityTarget, context: RunContext, tuning: Sampl
     source = context.whole.source
     few = context.evaluator(tuning.take(context.data.batch_size))
     require_measurable(target, few.compare(source.model), source.title)
-    require_enough(target, held_out, len(context.data.samples))
+    require_enough(target, held_out, given)
     return Evaluators(context.evaluator(tuning, held_out=False), context.evaluator(held_out, held_out=False))
 
 

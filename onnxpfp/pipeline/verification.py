@@ -26,7 +26,7 @@ from onnxpfp.progress import Count
 from onnxpfp.rewrite.apply import what_stays
 from onnxpfp.runtime.external_data import size_of
 from onnxpfp.runtime.session import open_session
-from onnxpfp.verify.drift import Drift, check
+from onnxpfp.verify.drift import check
 from onnxpfp.verify.equivalence import Equivalence, check_equivalence, tolerance
 from onnxpfp.verify.evaluator import Comparison, Evaluator
 from onnxpfp.verify.growth import growth
@@ -75,7 +75,7 @@ class Verification:
     Attributes:
         oracle: The pruned model against the masked original.
         bodies: The same of every body.
-        compared: The pruned model against the original; None without data.
+        comparison: The pruned model against the original; None without data.
         before: Size of the original.
         after: Size of the pruned model, measured anew.
         growth: Why its file is larger than the original's; empty where it is not.
@@ -84,16 +84,11 @@ class Verification:
 
     oracle: Equivalence
     bodies: tuple[BodyVerification, ...]
-    compared: Comparison | None
+    comparison: Comparison | None
     before: Size
     after: Size
     growth: str
     refused: str
-
-    @property
-    def drift(self) -> Drift | None:
-        """The pruned model against the original, over all samples; None without data."""
-        return None if self.compared is None else self.compared.drift
 
 
 def verify(
@@ -138,10 +133,10 @@ def verify(
     if not unchanged:
         params = count_stored(source.completed(pruned.whole.model))
         smaller = Size(params, after, size_of(without_record(stored)))
-    compared = None if evaluator is None else evaluator.compare(written.whole, progress)
+    comparison = None if evaluator is None else evaluator.compare(written.whole, progress)
     larger = growth(source, stored) if smaller.bytes > size.bytes else ""
     bodies = tuple(BodyVerification(oracle, *counts) for oracle, counts in zip(oracles[1:], macs[1:], strict=True))
-    return Verification(oracles[0], bodies, compared, size, smaller, larger, refused[0])
+    return Verification(oracles[0], bodies, comparison, size, smaller, larger, refused[0])
 
 
 def _oracle(measured_part: MeasuredPart, candidate: Candidate, written: ModelProto, allowed: float) -> Equivalence:

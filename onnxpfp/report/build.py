@@ -121,6 +121,7 @@ def build_report(
     compensations = [(each, each.compensation) for each in outcomes if each.compensation]
     groups = [_groups(outcome) for outcome in outcomes]
     failure = first.failure
+    drift = None if verified.comparison is None else verified.comparison.drift
     return Report(
         before=verified.before,
         after=verified.after,
@@ -145,7 +146,7 @@ def build_report(
         skipped=tuple(fixed for outcome in outcomes for fixed in _skipped(outcome)),
         bodies=_bodies(network, outcomes, verified),
         oracle=verified.oracle,
-        drift=verified.drift,
+        drift=drift,
         refits=tuple(replace(r, name=each.named(r.name)) for each, made in compensations for r in made.refits),
         compensated=tuple(each.named(name) for each, made in compensations for name in made.folded),
         uncompensated=tuple((each.named(name), why) for each, made in compensations for name, why in made.left),
@@ -295,7 +296,7 @@ def _notes(
             "RANDOM data: the sensitivities and the drift are those of noise, not of your inputs. Use "
             "this to try things out, never for a model that ships"
         )
-    drift = verified.drift
+    drift = verified.comparison.drift if verified.comparison else None
     if drift is not None and drift.lost:
         notes.append(
             f"the pruned model gives infinity or NaN in the place of {drift.lost:,} numbers of the original's outputs: "
