@@ -31,7 +31,7 @@ _NO_CLASSES = (
 _NO_FLOATS = ("looks at float outputs, and the model has none", "--keep-macs F sets the size")
 _TOGETHER = (
     "is a mean over inputs, and an output does not tell apart the samples that are fed together",
-    "--batch-size 1 feeds them one by one",
+    "export the model with one sample in each run, or give --batch-size 1 where the batch is free",
 )
 """What an output lacks, and what to do about it."""
 
