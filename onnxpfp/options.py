@@ -153,13 +153,18 @@ def _share(flag: str, value: float) -> None:
 
 
 def _agreement(flag: str, value: float) -> None:
-    if not 0 < value <= 1:
-        raise OptionError(f"{flag} {value:g} is outside (0, 1]", hint=f"{flag} 0.99 means 99 %")
+    if value == 1:
+        raise OptionError(f"{flag} 1 cannot be promised by any number of samples", hint=f"{flag} 0.99 means 99 %")
+    if not 0 < value < 1:
+        raise OptionError(f"{flag} {value:g} is outside (0, 1)", hint=f"{flag} 0.99 means 99 %")
 
 
 def _drift(flag: str, value: float) -> None:
-    if not value > 0:
-        raise OptionError(f"{flag} {value:g} must be above 0", hint=f"{flag} 0.05 allows 5 %")
+    if not 0 < value < 1:
+        raise OptionError(
+            f"{flag} {value:g} is outside (0, 1): an error counts as 1 where it is more",
+            hint=f"{flag} 0.05 allows 5 %",
+        )
 
 
 def _tolerance(flag: str, value: float) -> None:
@@ -177,7 +182,7 @@ def _confidence(flag: str, value: float) -> None:
         raise OptionError(f"{flag} {value:g} is outside (0, 1)", hint=f"{flag} 0.95 means 95 %")
     if value < EVEN:
         raise OptionError(
-            f"{flag} {value:g} is less than even: it is a confidence, not an error probability",
+            f"{flag} {value:g} is a confidence that is less than even, not an error probability",
             hint=f"{flag} {1 - value:g} lets a promise fail with a probability of {value:g}",
         )
 
@@ -407,15 +412,17 @@ class Options(RunOptions):
     )
     max_drift: float | None = _option(
         None,
-        "Prune as much as possible while the relative error of the outputs, on held-out samples, stays within X.",
+        "Prune as much as held-out samples allow to promise, with --confidence, that the relative error of the outputs "
+        "for one input, counted as 1 where it is more, is at most X in the mean over inputs.",
         "target",
         metavar="X",
         check=_drift,
     )
     min_agreement: float | None = _option(
         None,
-        "Prune as much as possible while the top-1 class agrees with the original's on a share A of the held-out "
-        "samples.",
+        "Prune as much as held-out samples allow to promise, with --confidence, that at least a share A of inputs keep "
+        "their top-1 class. 0.95 takes 59 held-out samples without a flip, 93 with one, 124 with two; 0.99 takes 299, "
+        "473, 628.",
         "target",
         metavar="A",
         check=_agreement,

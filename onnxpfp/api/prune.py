@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from onnxpfp.allocation.search import SearchResult
 from onnxpfp.api.keywords import CALIBRATION, CERTIFICATION, PROGRESS, documented, keywords
 from onnxpfp.channels.file_axes import file_axes
 from onnxpfp.data.sources import SampleSource
@@ -21,7 +20,11 @@ from onnxpfp.model.draws import without_record
 from onnxpfp.model.load import ModelSource
 from onnxpfp.options import Options
 from onnxpfp.pipeline.context import RunContext, open_run
+from onnxpfp.pipeline.decide import Decision
 from onnxpfp.pipeline.network_steps import (
+    MeasuredPart,
+    PrunedNetwork,
+    WrittenNetwork,
     least_share,
     lift_part,
     measure_parts,
@@ -32,8 +35,9 @@ from onnxpfp.pipeline.network_steps import (
 from onnxpfp.pipeline.nothing_to_prune import require_groups
 from onnxpfp.pipeline.parts import open_parts, require_planned
 from onnxpfp.pipeline.plan import Plan, make_plan
-from onnxpfp.pipeline.quality_search import QualityTarget, prune_to_quality, quality_evaluator
-from onnxpfp.pipeline.requirements import holding_out, require_data, require_own_certification
+from onnxpfp.pipeline.quality_search import Evaluators, FoundShare, confirm, prune_to_quality, quality_evaluators
+from onnxpfp.pipeline.quality_target import QualityTarget
+from onnxpfp.pipeline.requirements import holding_out, require_data, require_own_certification, require_split
 from onnxpfp.pipeline.verification import verify
 from onnxpfp.progress import Progress
 from onnxpfp.report.build import Outcome, build_report
@@ -162,30 +166,38 @@ def _prune(
         require_planned(network, plan)
     if context.chooses:
         require_groups(network, options)
-    limit = None if replaying else QualityTarget.of(options)
-    evaluator = _evaluator(limit, context)
+    target = None if replaying else QualityTarget.of(options)
+    evaluators = None if target is None else _evaluators(target, context)
     parts = measure_parts(network)
     prune_to = partial(prune_network, network=network, parts=parts)
-    search_result: SearchResult | None = None
-    if limit is None or evaluator is None:
+
+    def lifted(pruned: PrunedNetwork) -> list[Decision]:
+        return [lift_part(each, decision) for each, decision in zip(parts, pruned.decisions, strict=True)]
+
+    def write(pruned: PrunedNetwork) -> WrittenNetwork:
+        with context.clock.phase("rewrite"):
+            return restore_network(network, pruned, lifted(pruned))
+
+    found: FoundShare | None = None
+    if target is None or evaluators is None:
         pruned = prune_to(context)
     else:
-        pruned, search_result = prune_to_quality(
-            limit, context, evaluator, prune_to, least=least_share(parts), single=single_share(parts)
+        limits = {"least": least_share(parts), "single": single_share(parts)}
+        pruned, found = prune_to_quality(
+            target, context, evaluators, prune_to, lambda pruned: write(pruned).whole, **limits
         )
-    if evaluator is None and context.data.given != "none":
-        evaluator = context.evaluator(parts[0].measured.calibration.scored, held_out=False)
     unchanged = not any(each.lossless.removed for each in parts) and all(d.keep.all() for d in pruned.decisions)
-    decisions = [lift_part(each, decision) for each, decision in zip(parts, pruned.decisions, strict=True)]
-    with context.clock.phase("rewrite"):
-        written = restore_network(network, pruned, decisions)
+    decisions, written = lifted(pruned), write(pruned)
+    evaluator = evaluators.held_out if evaluators is not None else _evaluator(context, parts[0])
+    candidates = len(found.descent.order) if found else int(evaluator is not None and evaluator.held_out)
     with context.clock.phase("verification") as phase:
-        verified = verify(parts, pruned, written, evaluator, unchanged=unchanged, progress=phase)
+        verified = verify(parts, pruned, written, evaluator, candidates, unchanged=unchanged, progress=phase)
+    certified = None if found is None or verified.comparison is None else confirm(found, verified.comparison.outcomes)
     outcomes = [
         Outcome(each, decision, candidate.compensation)
         for each, decision, candidate in zip(parts, decisions, pruned.candidates, strict=True)
     ]
-    report = build_report(network, outcomes, verified, search_result)
+    report = build_report(network, outcomes, verified, found, certified)
     source = context.whole.source
     return Result(
         stored=source.given if unchanged else without_record(source.completed(written.whole)),
@@ -198,19 +210,29 @@ def _prune(
     )
 
 
-def _evaluator(limit: QualityTarget | None, context: RunContext) -> Evaluator | None:
-    """Return what compares with the original on samples that are held out; None if there are none.
+def _evaluators(target: QualityTarget, context: RunContext) -> Evaluators:
+    """Return what measures a target of quality.
 
     Raises:
         OptionError: The outputs have nothing of what is limited.
+        CalibrationError: Too few samples are held out to promise it.
     """
+    split = require_split(context.data, f"{target.flag} holds samples out to decide on")
     held_out = context.data.held_out
-    if held_out is None:
-        return None
-    if limit is None:
-        return context.evaluator(held_out)
+    # A split comes with held-out samples, or with those of the user in their place.
+    assert held_out is not None
+    given = len(context.data.samples) + len(held_out)
     with context.clock.phase("search"):
-        return quality_evaluator(limit, context, held_out)
+        return quality_evaluators(target, context, split.tuning, held_out, given)
+
+
+def _evaluator(context: RunContext, main: MeasuredPart) -> Evaluator | None:
+    """Return what compares the result with the original, on held-out samples if there are any; None without data."""
+    if context.data.held_out is not None:
+        return context.evaluator(context.data.held_out)
+    if context.data.given == "none":
+        return None
+    return context.evaluator(main.measured.calibration.scored, held_out=False)
 
 
 def _plan(outcomes: Sequence[Outcome], report: Report, options: Options) -> Plan:

@@ -1,150 +1,229 @@
-"""Targets by quality: prune as much of the MACs as what is asked of the output allows.
+"""Targets by quality: prune as much of the MACs as what is asked of the output allows, and promise it.
 
-Every trial is a whole pruning to a share of the MACs, measured on samples that nothing in it was chosen by. The share
-itself is chosen by them, so what is measured at the share that is found is a little better than on new samples.
+Every trial is a whole pruning to a share of the MACs. Scores, refits and widths come from the fit and tuning samples;
+so does the share that the search ends at, and the order in which shares around it are tested. The held-out samples only
+test, in that order, until the first share that they do not promise (`onnxpfp.allocation.fixed_sequence` has the proof).
+What they say of a trial of the search is put away unread until its turn.
+
+What is measured is the model as it would be written.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal, Self
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 
+from onnx import ModelProto
+
+from onnxpfp.allocation.fixed_sequence import Descent, ShareTest, descend, order_of
 from onnxpfp.allocation.search import SearchResult, Trial, search
+from onnxpfp.arrays import Floats
 from onnxpfp.data.samples import Samples
-from onnxpfp.errors import OptionError, TargetUnreachableError
-from onnxpfp.options import Options
+from onnxpfp.errors import TargetUnreachableError, VerificationError
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.network_steps import PrunedNetwork
-from onnxpfp.verify.drift import Drift
+from onnxpfp.pipeline.quality_target import Certified, QualityTarget, require_enough, require_measurable
 from onnxpfp.verify.evaluator import Evaluator
+from onnxpfp.verify.outcomes import Outcomes
 
-__all__ = ["QualityTarget", "prune_to_quality", "quality_evaluator"]
-
-_MISSING = {
-    "drift": ("looks at float outputs, and the model has none", "--keep-macs F sets the size"),
-    "agreement": (
-        "compares the largest class of every sample, and no output looks like class scores: a float matrix with one "
-        "row per sample and two columns at least",
-        "--max-drift X bounds the relative output error in its place",
-    ),
-}
-"""What an output lacks, and what to do about it, by quantity."""
+__all__ = ["Evaluators", "FoundShare", "confirm", "prune_to_quality", "quality_evaluators"]
 
 
-@dataclass(frozen=True, slots=True)
-class QualityTarget:
-    """A target for the quality of the output.
+@dataclass(frozen=True, slots=True, eq=False)
+class Evaluators:
+    """What compares models with the original.
 
     Attributes:
-        quantity: The relative output error (drift), or the share of samples with the same largest class (agreement).
-        bound: The largest drift, or the smallest agreement.
+        tuning: On samples that may decide anything.
+        held_out: On samples that only test.
     """
 
-    quantity: Literal["drift", "agreement"]
-    bound: float
-
-    @classmethod
-    def of(cls, options: Options) -> Self | None:
-        """Return what the options ask for, if they do."""
-        if options.max_drift is not None:
-            return cls("drift", options.max_drift)
-        return None if options.min_agreement is None else cls("agreement", options.min_agreement)
-
-    @property
-    def flag(self) -> str:
-        """The flag on the command line."""
-        return "--max-drift" if self.quantity == "drift" else "--min-agreement"
-
-    def value(self, drift: Drift) -> float:
-        """Return what is limited; not a number where the outputs have nothing of the kind."""
-        value = drift.relative_error if self.quantity == "drift" else drift.top1_agreement
-        return math.nan if value is None else value
-
-    def holds(self, value: float) -> bool:
-        """Whether a measured value is good enough."""
-        return value <= self.bound if self.quantity == "drift" else value >= self.bound
+    tuning: Evaluator
+    held_out: Evaluator
 
 
-def quality_evaluator(limit: QualityTarget, context: RunContext, held_out: Samples) -> Evaluator:
-    """Return what measures a limited quality, if it can be measured, before anything expensive is done.
+@dataclass(frozen=True, slots=True, eq=False)
+class FoundShare:
+    """How a share was found.
 
-    Its samples decide how much goes, so they are not held out from the choice any more.
+    Attributes:
+        target: What was asked for.
+        searched: The search on tuning samples.
+        descent: The tests on held-out samples.
+    """
+
+    target: QualityTarget
+    searched: SearchResult
+    descent: Descent
+
+
+def quality_evaluators(
+    target: QualityTarget, context: RunContext, tuning: Samples, held_out: Samples, given: int
+) -> Evaluators:
+    """Return what measures a quality, if it can be measured and promised, before anything expensive is done.
+
+    Args:
+        target: What is asked of the output.
+        context: What else is asked for.
+        tuning: Samples that may decide anything.
+        held_out: Samples that only test. They decide at which share the descent ends, so they are not held out from the
+            choice of the model any more.
+        given: How many samples were given.
 
     Raises:
         OptionError: The outputs have nothing of the kind.
+        CalibrationError: Too few samples are held out for the promise.
     """
-    model = context.whole.model
-    if math.isnan(limit.value(context.evaluator(held_out.take(context.data.batch_size)).drift(model))):
-        what, instead = _MISSING[limit.quantity]
-        raise OptionError(f"{context.whole.source.title}: {limit.flag} {what}", hint=instead)
-    return context.evaluator(held_out, held_out=False)
+    source = context.whole.source
+    few = context.evaluator(tuning.take(context.data.batch_size))
+    require_measurable(target, few.compare(source.model), source.title)
+    require_enough(target, held_out, given)
+    return Evaluators(context.evaluator(tuning, held_out=False), context.evaluator(held_out, held_out=False))
+
+
+@dataclass(slots=True, eq=False)
+class _Candidates:
+    """The prunings to whole percentages of the MACs. They follow from fit and tuning samples alone.
+
+    One is made when it is asked for, and again if it was thrown away: only one is kept beside it, for models may be
+    large.
+
+    Attributes:
+        target: What is asked of the output.
+        context: What else is asked for.
+        evaluators: What compares with the original.
+        prune: Prunes as the options of a context say.
+        write: Makes of what is left the model that would be written.
+        kept: The one that was good last.
+        sealed: Losses on held-out samples by share; only `test` reads them.
+    """
+
+    target: QualityTarget
+    context: RunContext
+    evaluators: Evaluators
+    prune: Callable[[RunContext], PrunedNetwork]
+    write: Callable[[PrunedNetwork], ModelProto]
+    kept: tuple[float, PrunedNetwork] | None = None
+    sealed: dict[float, Floats] = field(default_factory=dict[float, Floats])
+
+    def attempt(self, share: float) -> Trial:
+        """Try a share on tuning samples."""
+        made = self._make(share)
+        foreseen = self.target.foresee(self._measure(share, made), len(self.evaluators.held_out.samples))
+        if foreseen.passed and (self.kept is None or share < self.kept[0]):
+            self.kept = share, made
+        return Trial(share, foreseen.observed, foreseen.passed)
+
+    def test(self, share: float) -> ShareTest:
+        """Test a share on held-out samples."""
+        made: PrunedNetwork | None = None
+        if share not in self.sealed:
+            made = self._make(share)
+            self._measure(share, made)
+        certified = self.target.certify(self.sealed[share])
+        if certified.passed and made is not None:
+            self.kept = share, made
+        return ShareTest(share, certified.observed, certified.bound, certified.passed)
+
+    def made(self, share: float) -> PrunedNetwork:
+        """Return the pruning to a share."""
+        if self.kept is not None and self.kept[0] == share:
+            return self.kept[1]
+        self.kept = None
+        return self._make(share)
+
+    def _make(self, share: float) -> PrunedNetwork:
+        asked = replace(self.context.options, max_drift=None, min_agreement=None, keep_macs=share)
+        return self.prune(replace(self.context, options=asked))
+
+    def _measure(self, share: float, made: PrunedNetwork) -> Floats:
+        """Return the losses on tuning samples, and put those on held-out samples away."""
+        model = self.write(made)
+        with self.context.clock.phase("search") as progress:
+            self.sealed[share] = self._losses(self.evaluators.held_out.compare(model, progress).outcomes)
+            return self._losses(self.evaluators.tuning.compare(model, progress).outcomes)
+
+    def _losses(self, outcomes: Outcomes) -> Floats:
+        losses = self.target.losses(outcomes)
+        # `require_measurable` has made sure of that.
+        assert losses is not None
+        return losses
 
 
 def prune_to_quality(
-    limit: QualityTarget,
+    target: QualityTarget,
     context: RunContext,
-    evaluator: Evaluator,
+    evaluators: Evaluators,
     prune: Callable[[RunContext], PrunedNetwork],
+    write: Callable[[PrunedNetwork], ModelProto],
     *,
     least: float,
     single: float,
-) -> tuple[PrunedNetwork, SearchResult]:
-    """Prune as much as the limit allows.
+) -> tuple[PrunedNetwork, FoundShare]:
+    """Prune as much as can be promised to be within a target.
 
     Args:
-        limit: What is asked of the output.
+        target: What is asked of the output.
         context: What else is asked for.
-        evaluator: Compares with the model as it was given.
+        evaluators: What compares with the model as it was given.
         prune: Prunes to a share of the MACs.
+        write: Makes of what is left the model that would be written.
         least: The smallest share of the MACs that can be reached.
         single: The share with one channel in every group.
 
     Returns:
-        The smallest result within the limit, and how it was found.
+        The result that was tested last of those that passed, and how it was found.
 
     Raises:
         TargetUnreachableError: Nothing can be pruned within it.
     """
-    # Only the best so far is kept: models may be large.
-    best: list[tuple[float, PrunedNetwork]] = []
-
-    def measure(share: float) -> float:
-        asked = replace(context.options, max_drift=None, min_agreement=None, keep_macs=share)
-        trial = prune(replace(context, options=asked))
-        with context.clock.phase("search") as progress:
-            value = limit.value(evaluator.drift(trial.whole.model, progress))
-        if limit.holds(value) and not (best and best[0][0] < share):
-            best[:] = [(share, trial)]
-        return value
-
-    search_result = search(measure, limit.holds, least)
-    if search_result.share is None:
-        raise _unreachable(limit, least, search_result.trials, single)
-    return best[0][1], search_result
-
-
-def _unreachable(limit: QualityTarget, least: float, trials: Sequence[Trial], single: float) -> TargetUnreachableError:
-    """Say how near the trials came; `single` is the share of the MACs with one channel in every group."""
-    if not trials:
-        return TargetUnreachableError(
+    candidates = _Candidates(target, context, evaluators, prune, write)
+    searched = search(candidates.attempt, least)
+    if not searched.trials:
+        raise TargetUnreachableError(
             f"nothing can be pruned: {100 * least:.1f} % of the MACs is the least that can be reached",
             hint="lower --round-to or --min-channels" if single < least else "`onnxpfp inspect` says why",
         )
-    near = max(trials, key=lambda trial: trial.share)
+    # Of the held-out samples nothing goes in here.
+    order = order_of(searched, least)
+    descent = descend(order, candidates.test)
+    if descent.passed is None:
+        raise _unpromised(target, descent.tests[0], len(evaluators.held_out.samples))
+    return candidates.made(descent.passed.share), FoundShare(target, searched, descent)
+
+
+def _unpromised(target: QualityTarget, first: ShareTest, samples: int) -> TargetUnreachableError:
+    """Say how near the first share came."""
+    what = f"{100 * first.observed:.1f} % of {samples} held-out samples keep their class"
+    hint = "give more samples"
+    if target.quantity == "drift":
+        what = f"the mean error of {samples} held-out samples is {first.observed:.3g}"
+    if first.bound not in {0.0, 1.0}:
+        hint = f"ask for {target.flag} {target.rounded(first.bound)} and let other samples test it, or give more"
     return TargetUnreachableError(
-        f"nothing can be pruned within {limit.flag} {limit.bound:g}: with {100 * near.share:.0f} % of the MACs the "
-        f"{limit.quantity} is {near.value:.4g} already",
-        hint=f"ask for {limit.flag} {_reachable(limit, near.value)}, or give more calibration data",
+        f"nothing can be pruned within {target.title}: with {100 * first.share:.0f} % of the MACs {what}, which "
+        f"promises {first.bound:.3g}",
+        hint=hint,
     )
 
 
-def _reachable(limit: QualityTarget, value: float) -> str:
-    """Round a measured value to what a limit would have to be, three digits."""
-    if not math.isfinite(value):
-        return "less"
-    if limit.quantity == "agreement":
-        return f"{math.floor(1000 * value) / 1000:g}"
-    unit = 10.0 ** (math.floor(math.log10(value)) - 2)
-    return f"{math.ceil(value / unit) * unit:.3g}"
+def confirm(found: FoundShare, outcomes: Outcomes) -> Certified:
+    """Make sure that what is written has what was promised: samples may come out otherwise in the last bits.
+
+    Args:
+        found: What was promised.
+        outcomes: Of the model that will be written, on the held-out samples.
+
+    Raises:
+        VerificationError: It has not.
+    """
+    target, losses = found.target, found.target.losses(outcomes)
+    assert losses is not None
+    certified = target.certify(losses)
+    if not certified.passed:
+        raise VerificationError(
+            f"{target.title} was promised, but measured again, the same {certified.samples} held-out samples give "
+            f"{certified.observed:.5g}, which promises {certified.bound:.5g}",
+            hint="the network does not compute the same twice; try --threads 1, or ask for a little less",
+        )
+    return certified

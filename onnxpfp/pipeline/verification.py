@@ -78,6 +78,8 @@ class Verification:
         oracle: The pruned model against the masked original.
         bodies: The same of every body.
         comparison: The pruned model against the original; None without data.
+        candidates: Of so many networks one was chosen with the samples of the comparison: 1 where they decided nothing,
+            0 where they decided more than that.
         layers: The errors of its layers on held-out samples; None where there are none, or nothing went.
         before: Size of the original.
         after: Size of the pruned model, measured anew.
@@ -88,6 +90,7 @@ class Verification:
     oracle: Equivalence
     bodies: tuple[BodyVerification, ...]
     comparison: Comparison | None
+    candidates: int
     layers: LayerErrors | None
     before: Size
     after: Size
@@ -100,6 +103,7 @@ def verify(
     pruned: PrunedNetwork,
     written: WrittenNetwork,
     evaluator: Evaluator | None,
+    candidates: int,
     *,
     unchanged: bool,
     progress: Count,
@@ -112,6 +116,7 @@ def verify(
             computes are stored.
         written: The same as it will be written.
         evaluator: Compares with the original; None without data.
+        candidates: Of so many networks one was chosen with the samples of the evaluator, as in `Verification`.
         unchanged: Whether nothing was removed.
         progress: Told how many samples drift and layers are measured on so far, of how many.
 
@@ -139,11 +144,11 @@ def verify(
         smaller = Size(params, after, size_of(without_record(stored)))
     comparison = None if evaluator is None else evaluator.compare(written.whole, progress)
     layers = None
-    if evaluator is not None and evaluator.held_out and not unchanged:
-        layers = measure_layer_errors(main, pruned, evaluator, progress=progress)
+    if evaluator is not None and candidates and not unchanged:
+        layers = measure_layer_errors(main, pruned, evaluator, candidates, progress)
     larger = growth(source, stored) if smaller.bytes > size.bytes else ""
     bodies = tuple(BodyVerification(oracle, *counts) for oracle, counts in zip(oracles[1:], macs[1:], strict=True))
-    return Verification(oracles[0], bodies, comparison, layers, size, smaller, larger, refused[0])
+    return Verification(oracles[0], bodies, comparison, candidates, layers, size, smaller, larger, refused[0])
 
 
 def _oracle(measured_part: MeasuredPart, candidate: Candidate, written: ModelProto, allowed: float) -> Equivalence:

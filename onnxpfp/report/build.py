@@ -10,7 +10,6 @@ from importlib.metadata import PackageNotFoundError, version
 import numpy as np
 
 import onnxpfp
-from onnxpfp.allocation.search import SearchResult
 from onnxpfp.allocation.select import Selection
 from onnxpfp.channels.types import Fixed
 from onnxpfp.lossless import Removal
@@ -21,6 +20,8 @@ from onnxpfp.pipeline.footprint import reachable_params, staying_axes
 from onnxpfp.pipeline.lossless_step import LosslessStep
 from onnxpfp.pipeline.network_steps import MeasuredPart
 from onnxpfp.pipeline.parts import Network, NetworkPart
+from onnxpfp.pipeline.quality_search import FoundShare
+from onnxpfp.pipeline.quality_target import Certified
 from onnxpfp.pipeline.verification import Verification
 from onnxpfp.refit.means import Compensation, Record
 from onnxpfp.report.draws import draws_notes
@@ -30,7 +31,6 @@ from onnxpfp.report.pruning import BodyReport, Report
 from onnxpfp.report.trained import trained_note
 from onnxpfp.score.energy import Energy
 from onnxpfp.score.pfp import K_TAIL, K
-from onnxpfp.verify.evaluator import Comparison
 from onnxpfp.verify.promises import Promises, promises_of
 
 __all__ = ["Outcome", "build_report"]
@@ -94,7 +94,11 @@ class Outcome:
 
 
 def build_report(
-    network: Network, outcomes: Sequence[Outcome], verified: Verification, search_result: SearchResult | None
+    network: Network,
+    outcomes: Sequence[Outcome],
+    verified: Verification,
+    found: FoundShare | None = None,
+    certified: Certified | None = None,
 ) -> Report:
     """Build the report.
 
@@ -102,7 +106,8 @@ def build_report(
         network: The parts, and the bodies that stay.
         outcomes: The results of every part; the first is the main graph.
         verified: The comparison with the original.
-        search_result: The trials of a target of quality.
+        found: How the share for a target of quality was found.
+        certified: What held-out samples say of the written model for it.
     """
     # Where all weights lie in bodies, nothing was scored in the main graph.
     first = next((each for each in outcomes if each.part.prunable), outcomes[0])
@@ -119,13 +124,16 @@ def build_report(
     groups = [_groups(outcome) for outcome in outcomes]
     failure = first.failure
     drift = None if verified.comparison is None else verified.comparison.drift
-    promises = _promises(context, verified.comparison)
+    promises = _promises(context, verified)
     return Report(
         before=verified.before,
         after=verified.after,
         inputs=context.whole.shapes.inputs,
         target=target,
-        trials=search_result.trials if search_result else (),
+        trials=found.searched.trials if found else (),
+        tests=found.descent.tests if found else (),
+        confidence=options.confidence,
+        certified=certified,
         reachable=sum(reached for reached, _ in reachable) / max(sum(total for _, total in reachable), 1),
         method=method,
         allocation=context.allocation,
@@ -154,11 +162,12 @@ def build_report(
     )
 
 
-def _promises(context: RunContext, comparison: Comparison | None) -> Promises | None:
-    """Promise what the held-out samples tell; nothing where they are noise, or have decided something."""
-    if comparison is None or context.data.given != "file" or not comparison.drift.held_out:
+def _promises(context: RunContext, verified: Verification) -> Promises | None:
+    """Promise what the held-out samples tell; nothing where they are noise, or have decided freely."""
+    comparison, candidates = verified.comparison, verified.candidates
+    if comparison is None or context.data.given != "file" or not candidates:
         return None
-    return promises_of(comparison.outcomes, context.options.confidence, comparison.drift.samples)
+    return promises_of(comparison.outcomes, context.options.confidence, comparison.drift.samples, candidates)
 
 
 def _removed(outcome: Outcome) -> Iterator[Removal]:

@@ -9,11 +9,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from onnxpfp.allocation.fixed_sequence import ShareTest
 from onnxpfp.allocation.search import Trial
 from onnxpfp.channels.types import Fixed
 from onnxpfp.lossless import Removal
 from onnxpfp.pipeline.costs import QUANTITIES
 from onnxpfp.pipeline.criteria import title_of
+from onnxpfp.pipeline.quality_target import Certified
 from onnxpfp.pipeline.verification import Size
 from onnxpfp.refit.means import Record
 from onnxpfp.report.formats import plain
@@ -79,7 +81,12 @@ class Report:
         after: Size of the pruned model.
         inputs: Input shapes of one run, at which shapes were found and MACs were counted.
         target: What was asked for: macs or params with the share that stays, max_drift or min_agreement with the bound.
-        trials: Shares of the MACs that were tried for a target of quality, in their order.
+        trials: Shares of the MACs that were tried on tuning samples for a target of quality, in their order.
+        tests: Shares of the MACs that were tested for it on held-out samples, in their order: the last that passed is
+            written. `bound` is what the test looks at; what is promised of the written file is the target itself, for
+            of several shares one was chosen.
+        confidence: That of the promise.
+        certified: What held-out samples say of the written file for a target of quality; None where there is none.
         reachable: Share of the parameters that lie in at least one channel that may go: not in a group of one unit,
             which stays.
         method: What ranked the channels: pfp, reconstruction, energy, a baseline, coreset (pfp without data) or plan.
@@ -122,6 +129,9 @@ class Report:
     inputs: Mapping[str, tuple[int, ...]]
     target: Mapping[str, float]
     trials: tuple[Trial, ...]
+    tests: tuple[ShareTest, ...]
+    confidence: float
+    certified: Certified | None
     reachable: float
     method: str
     allocation: str
@@ -268,18 +278,44 @@ def _removed(removed: Sequence[Removal]) -> str:
 def _target(name: str, value: float) -> str:
     """Say what was asked for."""
     if name == "max_drift":
-        return f"as few MACs as a relative output error of {value:g} allows"
+        return f"as few MACs as a mean relative output error of {value:g} allows"
     if name == "min_agreement":
         return f"as few MACs as a top-1 agreement of {100 * value:.4g} % allows"
     return f"keep {100 * value:.4g} % of the {QUANTITIES[name].title}"
 
 
 def _reached(report: Report) -> str:
-    """Say what a target of quality led to; its samples decided it, so the drift on them is a little flattering."""
+    """Say what a target of quality led to, what is promised of it, and how it was found."""
     share = 100 * report.after.macs / max(report.before.macs, 1)
-    count = "1 trial" if len(report.trials) == 1 else f"{len(report.trials)} trials"
     tried = ", ".join(f"{100 * t.share:.0f} % {'good' if t.good else 'too far'}" for t in report.trials)
-    return f"{share:.1f} % of the MACs, measured on the held-out samples in {count}: {tried}"
+    tested = ", ".join(f"{100 * t.share:.0f} % {'passed' if t.passed else 'failed'}" for t in report.tests)
+    trials, tests = _count(len(report.trials), "trial"), _count(len(report.tests), "share")
+    return (
+        f"{share:.1f} % of the MACs: {_promise(report)}; {trials} on tuning samples ({tried}), then {tests} tested on "
+        f"the held-out ones ({tested})"
+    )
+
+
+def _promise(report: Report) -> str:
+    """Say what held-out samples promise: what was asked for, and not the bound of the share that they chose."""
+    certified = report.certified
+    if certified is None:
+        return "nothing is promised"
+    held_out = f"{certified.samples} held-out samples"
+    confidence = f"with a confidence of {100 * report.confidence:g} %"
+    if "min_agreement" in report.target:
+        least, agree = 100 * report.target["min_agreement"], round(certified.observed * certified.samples)
+        return (
+            f"{confidence}, at least {least:g} % of inputs keep their class (exact binomial, {agree} of {held_out} do)"
+        )
+    return (
+        f"{confidence}, the relative output error of one input, counted as 1 where it is more, is at most "
+        f"{report.target['max_drift']:g} in the mean over inputs (by betting, {certified.observed:.3g} on {held_out})"
+    )
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _advice(report: Report) -> str:
@@ -302,8 +338,8 @@ def _drift(report: Report) -> str:
     if drift.top1_agreement is not None:
         parts.append(f"top-1 agreement {100 * drift.top1_agreement:.1f} %")
     where = "held-out samples" if drift.held_out else "samples, which the calibration has seen too"
-    if report.trials:
-        where = "samples, which decided how much goes, so it is a little optimistic"
+    if report.tests:
+        where = "held-out samples, which tested how much may go, so it is a little optimistic"
     return f"{', '.join(parts)}, against the original on {drift.samples} {where}"
 
 

@@ -24,10 +24,19 @@ from scipy import special
 
 from onnxpfp.arrays import Floats
 
-__all__ = ["agreement_bound", "largest_coverage", "mean_bound", "samples_needed", "tolerance_limit"]
+__all__ = [
+    "agreement_bound",
+    "largest_coverage",
+    "mean_bound",
+    "samples_for_mean",
+    "samples_needed",
+    "tolerance_limit",
+]
 
 MOST_SAMPLES = 1 << 40
 """Where the search for a number of samples ends: shares nearer to 1 than this can tell are not asked for."""
+MOST_WITHOUT_LOSS = 1_000_000
+"""The same of samples without any loss."""
 
 
 def agreement_bound(agree: int, samples: int, alpha: float) -> float:
@@ -90,7 +99,6 @@ def tolerance_limit(sizes: Floats, share: float, alpha: float) -> float | None:
         with a probability of at most alpha; None where n are too few for any.
     """
     n = len(sizes)
-    n = len(sizes)
     at_most = np.asarray(special.bdtr(np.arange(n), n, share), np.float64)
     place = int(np.searchsorted(at_most, 1.0 - alpha))
     return None if place == n else float(np.sort(sizes)[place])
@@ -105,7 +113,8 @@ def mean_bound(losses: Floats, alpha: float) -> float:
     least X that is refuted is found by halving. The bets are those of the paper's section 4.2 (predictable plug-in).
 
     Args:
-        losses: One per sample, (n,), in the order in which they were drawn.
+        losses: One per sample, (n,). Bets need an order that says nothing, and files are often sorted by class, so
+            an order is drawn, always the same one.
         alpha: Probability that the bound fails.
 
     Returns:
@@ -113,6 +122,7 @@ def mean_bound(losses: Floats, alpha: float) -> float:
     """
     if len(losses) and not (losses.min() >= 0.0 and losses.max() <= 1.0):
         raise ValueError("losses must lie in [0, 1]")
+    losses = np.random.default_rng(0).permutation(losses)
     bets = _bets(losses, alpha)
     goal = -math.log(alpha)
 
@@ -127,6 +137,26 @@ def mean_bound(losses: Floats, alpha: float) -> float:
     for _ in range(50):
         middle = (low + high) / 2
         low, high = (low, middle) if refuted(middle) else (middle, high)
+    return high
+
+
+def samples_for_mean(mean: float, alpha: float) -> int | None:
+    """Return the fewest samples without any loss with which `mean_bound` comes down to a mean; None above a million.
+
+    Args:
+        mean: The mean to be promised, in (0, 1).
+        alpha: Probability that the promise fails.
+    """
+
+    def enough(samples: int) -> bool:
+        return float(np.log1p(_bets(np.zeros(samples), alpha) * mean).sum()) >= -math.log(alpha)
+
+    if not enough(MOST_WITHOUT_LOSS):
+        return None
+    low, high = 0, MOST_WITHOUT_LOSS
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if enough(middle) else (middle, high)
     return high
 
 
