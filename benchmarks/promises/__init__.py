@@ -1,0 +1,1 @@
+"""Whether what onnxpfp promises of a written file holds, measured."""
