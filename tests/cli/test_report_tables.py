@@ -7,9 +7,11 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
+from onnxpfp.allocation.fixed_sequence import ShareTest
 from onnxpfp.allocation.search import Trial
 from onnxpfp.channels.types import Fixed
 from onnxpfp.lossless import Removal
+from onnxpfp.pipeline.quality_target import Certified
 from onnxpfp.refit.means import Record
 from onnxpfp.report.groups import GroupReport
 from onnxpfp.report.page import ReportView, at_most
@@ -59,6 +61,9 @@ def _report(groups: int = 1) -> Report:
         samples_wanted=300,
         samples_failure=0.02,
         trials=(),
+        tests=(),
+        confidence=0.95,
+        certified=None,
         groups=tuple(_group(number) for number in range(groups)),
         removed=(
             Removal("a", "dead", (1, 2), "weights", 0),
@@ -172,10 +177,33 @@ def test_a_plan_may_know_the_samples():
 
 
 def test_drift_on_samples_that_decided_is_not_called_held_out():
-    searched = replace(_report(), promises=None, target={"max_drift": 0.2}, trials=(Trial(0.5, 0.125, good=True),))
-    text = " ".join(_text(searched).split())
-    assert "against the original on 64 samples, which decided how much goes" in text
-    assert "held-out" not in text.split("drift relative")[1].split("seconds")[0]
+    text = " ".join(_text(_searched({"max_drift": 0.2}, Certified(64, 0.125, 0.19, True))).split())
+    assert "against the original on 64 held-out samples, which tested how much may go, so it is a little" in text
+
+
+def _searched(target, certified):
+    tests = (ShareTest(0.56, 0.1, 0.15, True), ShareTest(0.5, 0.125, 0.19, True), ShareTest(0.47, 0.2, 0.3, False))
+    trials = (Trial(0.8, 0.01, good=True), Trial(0.5, 0.12, good=True), Trial(0.4, 0.3, good=False))
+    return replace(_report(), target=target, trials=trials, tests=tests, certified=certified)
+
+
+def test_a_target_of_quality_says_what_is_promised_and_how_it_was_found():
+    how = (
+        "; 3 trials on tuning samples (80 % good, 50 % good, 40 % too far), then 3 shares tested on the held-out ones "
+        "(56 % passed, 50 % passed, 47 % failed)"
+    )
+    text = " ".join(_text(_searched({"min_agreement": 0.95}, Certified(256, 252 / 256, 0.961, True))).split())
+    assert (
+        "reached 50.0 % of the MACs: with a confidence of 95 %, at least 95 % of inputs keep their class (exact "
+        f"binomial, 252 of 256 held-out samples do){how}"
+    ) in text
+    # The bound of one of several shares is not promised.
+    assert "96.1" not in text
+    text = " ".join(_text(_searched({"max_drift": 0.2}, Certified(256, 0.125, 0.19, True))).split())
+    assert (
+        "reached 50.0 % of the MACs: with a confidence of 95 %, the relative output error of one input, counted as 1 "
+        f"where it is more, is at most 0.2 in the mean over inputs (by betting, 0.125 on 256 held-out samples){how}"
+    ) in text
 
 
 def test_many_groups_are_cut_unless_all_are_wanted():
