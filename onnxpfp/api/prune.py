@@ -20,6 +20,7 @@ from onnxpfp.linear.weights import stored_axes_of
 from onnxpfp.model.draws import without_record
 from onnxpfp.model.load import ModelSource
 from onnxpfp.options import Options
+from onnxpfp.pipeline.choice_bounds import bounded
 from onnxpfp.pipeline.context import RunContext, open_run
 from onnxpfp.pipeline.network_steps import (
     least_share,
@@ -162,7 +163,8 @@ def _prune(
     if evaluator is None and context.data.given != "none":
         evaluator = context.evaluator(parts[0].measured.calibration.scored, held_out=False)
     unchanged = not any(each.lossless.removed for each in parts) and all(d.keep.all() for d in pruned.decisions)
-    decisions = [lift_part(each, decision) for each, decision in zip(parts, pruned.decisions, strict=True)]
+    bound = [bounded(each.part.context, each.measured, d) for each, d in zip(parts, pruned.decisions, strict=True)]
+    decisions = [lift_part(each, decision) for each, decision in zip(parts, bound, strict=True)]
     with context.clock.phase("rewrite"):
         written = restore_network(network, pruned, decisions)
     with context.clock.phase("verification") as phase:
