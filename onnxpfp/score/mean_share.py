@@ -77,9 +77,9 @@ class OutputMoments:
         Args:
             taps: Weights of the consumer, V (C, O/g, *kernel).
         """
-        channels, size = self.inputs.shape[:2]
-        groups, outputs = self.outputs.shape
-        own = np.repeat(np.arange(groups), channels // groups)
+        channels, size = len(self.inputs), self.inputs.shape[1]
+        groups, outputs = len(self.outputs), self.outputs.shape[1]
+        own = np.arange(channels, dtype=np.int64) // (channels // groups)
         inverse = np.divide(1.0, self.outputs, out=np.zeros_like(self.outputs), where=self.outputs > 0.0)
         shares = np.zeros(channels)
         for run in chunks(channels, 16 * outputs * size):
