@@ -1,14 +1,14 @@
-"""Bounds of the error that a choice of channels makes in a layer, by samples that have not ranked them.
+"""Bounds of the error that a choice of channels makes in a layer, by held-out samples.
 
 Where the channels D of a group go, a consumer makes an error L_D(x) in [0, 1] for every input x: in units of each
 output's mean square on the samples that have ranked the channels, the mean of the squared error, each at most 1
-(`onnxpfp.score.mean_share`). Ranking and units are of the samples to fit. The tuning samples are independent of these,
-so for any D that the ranking decides their L_D(x) are independent draws, and `mean_bound` holds for E L_D(x).
+(`onnxpfp.score.mean_share`). Ranking and units are of the samples to fit, widths of these and the tuning samples. The
+held-out samples are independent of both, so their L_D(x) are independent draws, and `mean_bound` holds for E L_D(x).
+A group may have r consumers: with alpha / r for each, all r bounds hold at once with probability 1 - alpha.
 
-A group may have r consumers, and response curves on the tuning samples may have set its width. At every width the
-ranking decides D, one of m sets for m widths. With alpha / (m r) for each of the m sets at each of the r consumers, all
-m r bounds hold at once with probability 1 - alpha, and with them those at the width that was chosen. Where the scores
-and costs alone set the width, m is 1. What is printed is the square root.
+Where a target of quality is searched for, the held-out samples decide on the share, and with it on the width. At every
+width the ranking alone decides D, one of m sets for m widths: with alpha / (m r) for each set at each consumer, all m r
+bounds hold at once, and with them those at the width that was chosen. What is printed is the square root.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ ALPHA = 0.05
 
 
 def why_unbounded(context: RunContext, consumers: Sequence[LinearOp]) -> str:
-    """Say why the errors of a group are not bounded by tuning samples; nothing where they are."""
+    """Say why the errors of a group are not bounded by held-out samples; nothing where they are."""
     data = context.data
     if data.split is None:
-        return "too few samples to keep some from the ranking"
+        return "too few samples to hold some out"
     if not data.independent:
         return "several of its samples come from one input"
     if (data.samples.fixed_batch or 1) > 1:
@@ -52,7 +52,7 @@ def why_unbounded(context: RunContext, consumers: Sequence[LinearOp]) -> str:
 
 
 def bounded(context: RunContext, measured: Measured, decision: Decision) -> Decision:
-    """Give the selections of a choice the bounds that the tuning samples have of their errors.
+    """Give the selections of a choice the bounds that the held-out samples have of their errors.
 
     Args:
         context: What is asked for.
@@ -72,13 +72,12 @@ def bounded(context: RunContext, measured: Measured, decision: Decision) -> Deci
     with context.clock.phase("ranking") as progress:
         # One by one, so that what a layer reads is of one sample, whatever the axes of its tensor are.
         alone = Measurements(
-            measured.analysis, measured.ops, split.tuning, 1, context.requests, context.options, progress
+            measured.analysis, measured.ops, split.held_out, 1, context.requests, context.options, progress
         )
         alone.run([observer for some in observers.values() for observer in some])
     selector, selections = selector_of(context, measured), list[Selection | None](decision.selections)
-    tuned = context.allocation == "measured" or context.options.limit_flag
     for number, selection in cut.items():
-        widths = widths_of(*selector.allowed(number)).size - 1 if tuned else 1
+        widths = widths_of(*selector.allowed(number)).size - 1 if context.options.limit_flag else 1
         selections[number] = replace(selection, bound=_bound([each.losses for each in observers[number]], widths))
     return replace(decision, selections=tuple(selections))
 

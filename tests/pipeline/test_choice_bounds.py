@@ -51,15 +51,18 @@ def test_it_says_what_it_is_of(options: dict[str, Any], says: str) -> None:
     assert "size formula" not in str(list(result.report.page(full=True, wide=True)))
 
 
-@pytest.mark.parametrize(("allocate", "choices"), [("uniform", 1), ("bound", 1), ("measured", 23)])
-def test_it_is_the_certificate_of_the_errors_on_the_tuning_samples(allocate: str, choices: int) -> None:
+@pytest.mark.parametrize(
+    ("options", "choices"),
+    [({}, 1), ({"allocate": "bound"}, 1), ({"allocate": "measured"}, 1), ({"keep_macs": None, "max_drift": 0.7}, 23)],
+)
+def test_it_is_the_certificate_of_the_errors_on_the_held_out_samples(options: dict[str, Any], choices: int) -> None:
     """Every output is a channel of one size and either sign: without it, its error is 1, at every input."""
     model = nets.build(
         "g (float[N,24] x) => (float[N,24] y) { h = MatMul(x, w1) y = MatMul(h, w2) }",
         {"w1": np.eye(24), "w2": np.diag(np.arange(1.0, 25.0))},
     )
     data = np.random.default_rng(0).choice([-1.0, 1.0], (96, 24)).astype(np.float32)
-    (group,) = cut(onnxpfp.prune(model, calibration=data, **QUICK | {"allocate": allocate}))
+    (group,) = cut(onnxpfp.prune(model, calibration=data, **QUICK | options))
     error = 1 - group.kept / group.channels
     assert group.epsilon == pytest.approx(np.sqrt(mean_bound(np.full(12, error), ALPHA / choices)), rel=1e-6)
 
@@ -67,7 +70,7 @@ def test_it_is_the_certificate_of_the_errors_on_the_tuning_samples(allocate: str
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"calibration": DATA[:6]}, "too few samples to keep some from the ranking"),
+        ({"calibration": DATA[:6]}, "too few samples to hold some out"),
         ({"steps": 2}, "chosen in 2 steps, each from what the one before had left"),
         ({"score": "energy"}, "the scores of --score energy are no sensitivities"),
     ],
