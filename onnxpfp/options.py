@@ -50,6 +50,7 @@ LONGEST_TIMEOUT = 10_000_000
 
 SCORES: Mapping[str, str] = {
     "pfp": "pfp:Pfp",
+    "mean-share": "mean_share:MeanShare",
     "reconstruction": "reconstruction:Reconstruction",
     "energy": "energy:Energy",
     "l1": "magnitude:L1",
@@ -318,8 +319,9 @@ class RunOptions(ScopeOptions):
     )
     score: str | CriterionLike = _option(  # noqa: RUF009
         "pfp",
-        "How to rank the channels of a group: by sensitivity (pfp), by the error after the refit of the layers that "
-        "read them (reconstruction), by their share of the output energy (energy), or by a baseline.",
+        "How to rank the channels of a group: by sensitivity (pfp), by their mean share of the outputs of the layers "
+        "that read them (mean-share), by the error after the refit of these layers (reconstruction), by their share of "
+        "the output energy (energy), or by a baseline.",
         "choice",
         choices=tuple(SCORES),
         check=_criterion,

@@ -77,8 +77,8 @@ class Selection:
         requested: The one that was asked for.
         epsilon: Bounds of all variants at this width, by which one was chosen; None where scores are no sensitivities,
             and where several groups' selections are told as one.
-        bound: Bound on the relative error of every sign part of the layers' sums with just these channels and factors;
-            None where there is none.
+        bound: Bound of just these channels and factors: on the relative error of every sign part of the layers' sums,
+            or on its root mean square where scores are mean shares; None where there is none, or not yet.
         unbounded: Why there is none; empty where there is one.
         total: S, sum of the scores.
         draws: Draws that were made; 0 if none.
@@ -107,6 +107,7 @@ def select(
     delta: float,
     k: float = K,
     reweightable: bool = True,
+    sensitivities: bool = True,
     unbounded: str = "",
     tie_break: NDArray[np.floating[Any]] | None = None,
 ) -> Selection:
@@ -128,8 +129,9 @@ def select(
         delta: Failure probability over the draws.
         k: The constant K of the bounds.
         reweightable: Whether the consumers' columns may be scaled.
-        unbounded: Why no bound follows from the scores, for they are no sensitivities; "auto" is deterministic then.
-            Empty where one does.
+        sensitivities: Whether the scores are sensitivities; of others no bound follows here, and "auto" is
+            deterministic.
+        unbounded: Why no bound follows from the scores; empty where one does.
         tie_break: What ranks the channels where "auto" finds no bound below 1, (C,).
 
     Raises:
@@ -146,7 +148,8 @@ def select(
         "sampled": _plan(s, n, np.zeros(s.shape, dtype=np.bool_)),
         "mixed": _plan(s, n, _sure(s, n)),
     }
-    epsilon = None if unbounded else _epsilons(plans, s, n_outputs, delta, k, reweightable=reweightable)
+    worst_case = sensitivities and not unbounded
+    epsilon = _epsilons(plans, s, n_outputs, delta, k, reweightable=reweightable) if worst_case else None
     variant: Variant = how if how != "auto" else "deterministic" if epsilon is None else _best(epsilon)
     plan, broken = plans[variant], False
     if how == "auto" and tie_break is not None and n < s.shape[0] and epsilon is not None:
@@ -154,7 +157,7 @@ def select(
     if broken and tie_break is not None:
         variant, plan = "deterministic", _Plan(_largest(tie_break.astype(np.float64), n), np.zeros_like(s), 0, 0)
     factor, draws = _carry_out(plan, rng)
-    bound = None if unbounded else _bound(plan, draws, s, n_outputs, delta, k)
+    bound = _bound(plan, draws, s, n_outputs, delta, k) if worst_case else None
     return Selection(factor > 0.0, factor, variant, how, epsilon, bound, unbounded, float(s.sum()), draws, broken)
 
 

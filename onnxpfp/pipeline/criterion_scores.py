@@ -13,9 +13,10 @@ from onnxpfp.channels import Analysis, Group
 from onnxpfp.errors import OptionError
 from onnxpfp.linear.ops import LinearOp
 from onnxpfp.linear.producers import Filters, carriers_of, norm_scales, producers_of
-from onnxpfp.pipeline.measurements import Measurements
+from onnxpfp.pipeline.measurements import Measurements, taps_of
 from onnxpfp.score.criterion import Criterion
 from onnxpfp.score.group_data import ConsumerData, ConsumerGram, GroupData, long_rows, places
+from onnxpfp.score.mean_share import OutputMoments
 
 __all__ = ["GramsOfGroup", "criterion_scores"]
 
@@ -31,6 +32,7 @@ def criterion_scores(
     *,
     seed: int,
     statistics: Statistics | None = None,
+    moments: Sequence[OutputMoments] = (),
     sensitivity: Floats | None = None,
     grams_of_group: GramsOfGroup | None = None,
 ) -> Floats:
@@ -43,6 +45,7 @@ def criterion_scores(
         measurements: Measures what the consumers read; None without data.
         seed: Of chance.
         statistics: Statistics of the consumers, where they are known already.
+        moments: Second moments of the consumers' outputs, where they are known already.
         sensitivity: PFP's sensitivities by channel id, for the criteria that need them.
         grams_of_group: Returns the consumers with their covariances, for the criteria that need Gram matrices.
 
@@ -54,7 +57,7 @@ def criterion_scores(
         CalibrationError: The network computes NaN on the samples.
     """
     graph = analysis.graph
-    consumers = _consumer_data(criterion, analysis, ops, measurements, statistics)
+    consumers = _consumer_data(criterion, ops, measurements, statistics, moments)
     filters = _filters(criterion, analysis)
     norms = norm_scales(analysis) if "scales" in criterion.needs else []
     random = np.random.default_rng(seed).random(graph.count + 1)
@@ -99,16 +102,16 @@ def _checked(criterion: Criterion, group: Group, scores: Floats) -> Floats:
 
 def _consumer_data(
     criterion: Criterion,
-    analysis: Analysis,
     ops: Sequence[LinearOp],
     measurements: Measurements | None,
     statistics: Statistics | None,
+    moments: Sequence[OutputMoments],
 ) -> Callable[[int, Group], ConsumerData]:
     """Return what tells all that the criterion needs of a consumer."""
     needs = criterion.needs
     measured: Mapping[str, Sequence[Floats]] = {}
-    if needs & {"squares", "maps", "contributions"}:
-        measured = _measured(criterion, ops, measurements, statistics)
+    if needs & {"squares", "maps", "contributions", "shares"}:
+        measured = _measured(criterion, ops, measurements, statistics, moments)
 
     results: list[dict[str, Floats]] = [{} for _ in ops]
 
@@ -127,6 +130,7 @@ def _measured(
     ops: Sequence[LinearOp],
     measurements: Measurements | None,
     statistics: Statistics | None,
+    moments: Sequence[OutputMoments],
 ) -> dict[str, Sequence[Floats]]:
     """Measure what the criterion needs of all consumers, by the field of `ConsumerData` that gets it."""
     measured: dict[str, Sequence[Floats]] = {}
@@ -142,6 +146,9 @@ def _measured(
         measured["map_mean"] = measurements.map_means(criterion.of_maps)
     if "contributions" in criterion.needs and measurements is not None:
         measured["contributions"] = measurements.contributions()
+    if "shares" in criterion.needs:
+        moments = moments or (measurements.output_moments() if measurements is not None else [])
+        measured["mean_share"] = [each.shares(taps_of(op)) for each, op in zip(moments, ops, strict=True)]
     return measured
 
 

@@ -77,6 +77,7 @@ class Selector:
             delta=self.options.delta,
             k=float(scores.constant[number]),
             reweightable=free,
+            sensitivities=not scores.summed,
             unbounded=scores.unbounded[number],
             tie_break=None if scores.energy is None else scores.energy[channels],
         )

@@ -1,4 +1,4 @@
-"""Measurements of what consumers read, for criteria: sums of squares, means over maps, contributions."""
+"""Measurements of what consumers read, for criteria: squares, means over maps, contributions, second moments."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxpfp.arrays import Arrays, Floats
+from onnxpfp.arrays import AnyFloats, Arrays, Floats
 from onnxpfp.calibrate.observer import Batch, Observer, Shape, not_finite
 from onnxpfp.calibrate.runner import run_observers
-from onnxpfp.calibrate.statistics import SampleSum
+from onnxpfp.calibrate.statistics import SampleSum, Statistic
 from onnxpfp.channels import Analysis
 from onnxpfp.data.samples import Samples
 from onnxpfp.linear.columns import columns, output_shape, outputs_at, sample_positions, samples_first
@@ -22,15 +23,28 @@ from onnxpfp.linear.ops import LinearOp
 from onnxpfp.options import Options
 from onnxpfp.progress import Count
 from onnxpfp.runtime.providers import ProviderRequest
+from onnxpfp.score.mean_share import OutputMoments
 from onnxpfp.score.thinet import Contributions
 
-__all__ = ["ContributionObserver", "MapObserver", "Measurements", "channels_first"]
+__all__ = [
+    "SHARE_POINTS",
+    "ContributionObserver",
+    "InputObserver",
+    "MapObserver",
+    "Measurements",
+    "MomentObserver",
+    "channels_first",
+    "drawn_columns",
+    "taps_of",
+]
 
 OfMaps = Callable[[NDArray[Any]], Floats]
 """Makes one number of each map of a sample: (N, C, *spatial) to (N, C)."""
 
 POINTS = 10
 """Output positions per sample at which ThiNet looks: neighbours say much the same."""
+SHARE_POINTS = 16
+"""The same for mean shares."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,6 +84,12 @@ class Measurements:
         observers = [ContributionObserver(op, (self.options.seed, number)) for number, op in enumerate(self.ops)]
         self.run(observers)
         return [observer.sum().total for observer in observers]
+
+    def output_moments(self) -> list[OutputMoments]:
+        """Return the second moments of what every consumer reads and gives, at drawn positions."""
+        observers = [MomentObserver(op, (self.options.seed, number)) for number, op in enumerate(self.ops)]
+        self.run(observers)
+        return [observer.sum() for observer in observers]
 
     def _map_sums(self, of_maps: OfMaps) -> list[SampleSum]:
         """Add up what a function makes of the maps; consumers of the same axis share the result."""
@@ -119,10 +139,10 @@ class InputObserver(Observer):
         return math.prod(self.op.data_shape) * len(self.op.channels)
 
     @abstractmethod
-    def sum(self) -> SampleSum:
+    def sum(self) -> Statistic:
         """Return the sum over all samples so far."""
 
-    def statistics(self) -> dict[str, SampleSum]:
+    def statistics(self) -> dict[str, Statistic]:
         """Return the sum."""
         return {self.op.name: self.sum()}
 
@@ -171,31 +191,69 @@ class ContributionObserver(InputObserver):
 
     def __post_init__(self) -> None:
         op, count = self.op, len(self.op.channels)
-        if op.weight is None:
-            self._contributions = Contributions(lambda: np.ones((count, 1, 1)), count, 1)
-        else:
-            self._contributions = Contributions(op.taps, count, op.taps().shape[1], op.group)
+        self._contributions = Contributions(partial(taps_of, op), count, taps_of(op).shape[1], op.group)
 
     def see(self, tensors: Arrays, batch: Batch) -> None:
         """Count one batch in."""
-        op, array = self.op, self._numbers(tensors)
-        if op.kind in {"conv", "conv_transpose"}:
-            shape = output_shape(op, array.shape)
-            unfolded = columns(op, array, shape[2:], self._positions(shape, 1, batch))
-        else:
-            # Channels last, so that the first axis is that of the samples, or of what there is in their place.
-            moved = np.moveaxis(array, op.axis, -1) if array.ndim > 1 else array[None]
-            last = moved.ndim - 1
-            unfolded = outputs_at(moved, last, self._positions(moved.shape, last, batch))
-        self._contributions.add(unfolded.reshape(len(unfolded), len(op.channels), -1))
+        unfolded = drawn_columns(self.op, self._numbers(tensors), POINTS, self.key, batch)
+        self._contributions.add(unfolded.reshape(-1, *unfolded.shape[2:]))
         self.samples += batch.samples
-
-    def _positions(self, shape: Shape, axis: int, batch: Batch) -> NDArray[np.int64]:
-        return sample_positions(shape, axis, POINTS, self.key, batch.first_row(shape[0]))
 
     def sum(self) -> SampleSum:
         """Return Q, (C, C)."""
         return SampleSum(self._contributions.gram(), self.samples)
+
+
+@dataclass(slots=True, eq=False)
+class MomentObserver(InputObserver):
+    """Adds up second moments at drawn positions of a consumer's output.
+
+    Attributes:
+        key: What sets its draws apart from those of others.
+    """
+
+    key: tuple[int, ...]
+    _moments: OutputMoments | None = field(default=None, init=False)
+
+    def see(self, tensors: Arrays, batch: Batch) -> None:
+        """Count one batch in."""
+        unfolded = drawn_columns(self.op, self._numbers(tensors), SHARE_POINTS, self.key, batch)
+        moments = OutputMoments.of(unfolded.reshape(-1, *unfolded.shape[2:]), taps_of(self.op), self.op.group)
+        self._moments = moments if self._moments is None else self._moments.merge(moments)
+        self.samples += batch.samples
+
+    def sum(self) -> OutputMoments:
+        """Return the moments."""
+        assert self._moments is not None, self.op.name
+        return self._moments
+
+
+def taps_of(op: LinearOp) -> AnyFloats:
+    """Return the weights of a consumer, V (C, O/g, *kernel); two activations count as weights of one."""
+    return np.ones((len(op.channels), 1, 1)) if op.weight is None else op.taps()
+
+
+def drawn_columns(op: LinearOp, array: NDArray[Any], points: int, key: tuple[int, ...], batch: Batch) -> AnyFloats:
+    """Unfold what an op reads at drawn positions of its output, (R, P, C, k); the rows R are those of the first axis.
+
+    Args:
+        op: The consumer.
+        array: What it reads.
+        points: Most positions of a row.
+        key: What sets its draws apart from those of others.
+        batch: The samples that the rows belong to.
+    """
+    if op.kind in {"conv", "conv_transpose"}:
+        shape = output_shape(op, array.shape)
+        positions = sample_positions(shape, 1, points, key, batch.first_row(shape[0]))
+        unfolded = columns(op, array, shape[2:], positions)
+    else:
+        # Channels last, so that the first axis is that of the samples, or of what there is in their place.
+        moved = np.moveaxis(array, op.axis, -1) if array.ndim > 1 else array[None]
+        last = moved.ndim - 1
+        positions = sample_positions(moved.shape, last, points, key, batch.first_row(moved.shape[0]))
+        unfolded = outputs_at(moved, last, positions)
+    return unfolded.reshape(*positions.shape, len(op.channels), -1)
 
 
 def channels_first(array: NDArray[Any], axis: int) -> NDArray[Any]:

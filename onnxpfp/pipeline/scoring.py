@@ -9,6 +9,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxpfp.arrays import Floats
 from onnxpfp.calibrate.collect import calibrate
 from onnxpfp.calibrate.observer import Observer
 from onnxpfp.calibrate.statistics import Statistics
@@ -19,6 +20,7 @@ from onnxpfp.linear.ops import LinearOp, output_counts
 from onnxpfp.linear.reach import reaches_of
 from onnxpfp.options import Options
 from onnxpfp.pipeline.calibration import Calibration, DataCalibration, RefitCalibration
+from onnxpfp.pipeline.choice_bounds import why_unbounded
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.criteria import criterion_of
 from onnxpfp.pipeline.criterion_scores import GramsOfGroup, criterion_scores
@@ -28,6 +30,7 @@ from onnxpfp.refit.gram import observed_grams
 from onnxpfp.score.coreset import CORESET_CONSTANT, scores_without_data
 from onnxpfp.score.criterion import Criterion
 from onnxpfp.score.energy import Energy
+from onnxpfp.score.mean_share import MeanShare
 from onnxpfp.score.pfp import K, Pfp, sample_failure, sample_size, upper_envelope
 from onnxpfp.score.scores import Scores
 
@@ -111,23 +114,31 @@ def _score_with_data(
         parts = [(statistics[op.name].channels, statistics[op.name].sensitivity) for op in ops]
         sensitivity = upper_envelope(parts, graph.count)
         size, requests = context.data.batch_size, context.requests
+        measurements = Measurements(analysis, ops, scored, size, requests, options, progress)
         score = partial(
             criterion_scores,
             analysis=analysis,
             ops=ops,
-            measurements=Measurements(analysis, ops, scored, size, requests, options, progress),
+            measurements=measurements,
             seed=options.seed,
             statistics=statistics,
             sensitivity=sensitivity,
             grams_of_group=grams_of_group,
         )
         criterion = criterion_of(options.score)
+        moments = measurements.output_moments() if "shares" in criterion.needs else []
+        score = partial(score, moments=moments)
         energy = score(Energy())
         values = energy if criterion.name == Energy.name else score(criterion)
         constant = _constants(analysis, ops, options.kernel)
+        summed, units = not isinstance(criterion, Pfp), tuple[Floats, ...]()
         unbounded = _unbounded(criterion, analysis)
-        summed = not isinstance(criterion, Pfp)
-        return Scores(criterion.name, values, energy, outputs, weight, constant, unbounded, summed=summed)
+        if isinstance(criterion, MeanShare):
+            units = tuple(each.mean_squares for each in moments)
+            unbounded = tuple(why_unbounded(context, [ops[n] for n in group.consumers]) for group in graph.groups)
+        return Scores(
+            criterion.name, values, energy, outputs, weight, constant, unbounded, summed=summed, mean_squares=units
+        )
 
 
 def _unbounded(criterion: Criterion, analysis: Analysis) -> tuple[str, ...]:

@@ -30,6 +30,8 @@ from onnxpfp.pipeline.scoring import calibrate_and_score
 __all__ = ["complete", "lift_decision", "measure", "prune_in_steps"]
 
 
+BOUNDED_ALONE = "several groups lie in it once what costs nothing has gone, and each was bounded alone"
+"""Why there is no bound of a mean: the probabilities that theirs fail add up."""
 DRAWN_ALONE = "several groups lie in it once what costs nothing has gone, and each was drawn alone"
 """Why there is no bound: the probabilities that theirs fail add up."""
 TEMPERATURE = 4.0
@@ -138,6 +140,8 @@ def _joined(chosen: Sequence[Selection], stays: Keep) -> Selection | None:
     worst = max(chosen, key=lambda selection: math.inf if selection.bound is None else selection.bound)
     bounds = [selection.bound for selection in chosen if selection.bound is not None]
     why = next((selection.unbounded for selection in chosen if selection.unbounded), "")
+    if any(selection.bound is not None and selection.epsilon is None for selection in chosen):
+        why = why or BOUNDED_ALONE
     if sum(selection.draws > 0 for selection in chosen) > 1:
         why = why or DRAWN_ALONE
     return replace(

@@ -14,6 +14,7 @@ from onnxpfp.allocation.select import Selection
 from onnxpfp.channels.types import Fixed
 from onnxpfp.lossless import Removal
 from onnxpfp.pipeline.calibration import Calibration, DataCalibration
+from onnxpfp.pipeline.choice_bounds import ALPHA
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.decide import Decision
 from onnxpfp.pipeline.footprint import reachable_params, staying_axes
@@ -211,14 +212,14 @@ def _groups(outcome: Outcome) -> tuple[GroupReport, ...]:
         # Channels as they were scored, each once: several may have become one.
         scored = np.setdiff1d(current[group.channels], [0])
         cut = bool(((current[group.channels] != 0) & ~stays).any())
-        bounded = chosen is not None and not chosen.unbounded
+        sensitive = chosen is not None and not chosen.unbounded and not calibration.scores.summed
         reason = _without_bound(outcome, chosen, cut=cut)
         reports.append(
             GroupReport(
                 name=outcome.named(group.name),
                 channels=int(group.channels.size),
                 kept=int(stays.sum()),
-                sensitivity_sum=float(calibration.scores.values[scored].sum()) if bounded else None,
+                sensitivity_sum=float(calibration.scores.values[scored].sum()) if sensitive else None,
                 epsilon=chosen.bound if chosen and not reason else None,
                 no_epsilon=reason,
                 ranked_by=_ranking(outcome, chosen) if cut else "",
@@ -267,6 +268,8 @@ def _assumption(outcome: Outcome, chosen: Selection | None) -> str:
         draws = f"; for one input, it fails with a probability of at most {options.delta:g} over the draws"
     after = {"lstsq": ", before the refit", "bias": ", before means were folded"}.get(outcome.context.compensation, "")
     alone = f"of the choice alone{after}, layer by layer, each with the inputs that it has in the original"
+    if calibration.scores.mean_squares:
+        return outcome.named(_mean_share_assumption(outcome, alone))
     if not isinstance(calibration, DataCalibration):
         return outcome.named(
             "weights alone: eps bounds how far the choice moves any sum of a layer that reads the group, as a share of "
@@ -284,6 +287,19 @@ def _assumption(outcome: Outcome, chosen: Selection | None) -> str:
         f"sums themselves it can be more, where the parts cancel. {alone[0].upper()}{alone[1:]}. Assumed: no channel's "
         f"share of a sum is ever above K = {K}{kernel} times the largest of the {calibration.samples} {seen} seen; "
         f"the probability that these are too few for that, by PFP's formula: {chance}{draws}"
+    )
+
+
+def _mean_share_assumption(outcome: Outcome, alone: str) -> str:
+    """Say what the bound of mean shares is of."""
+    split = outcome.context.data.split
+    assert split is not None
+    return (
+        f"eps bounds, with a confidence of {1 - ALPHA:.0%} for each group, the root mean square error of a layer's "
+        "sums over inputs, outputs and positions, each relative to the root mean square of its output on the samples "
+        "that have ranked the channels, and counted as 1 where it is larger. Single sums and single inputs can be "
+        f"further off. {alone[0].upper()}{alone[1:]}. Measured on {len(split.held_out)} held-out samples; assumed: "
+        "these are drawn independently of each other, like the inputs of use"
     )
 
 
@@ -320,7 +336,7 @@ def _notes(
     notes += draws_notes(context.whole.model)
     notes += context.data.notes
     for each, some in zip(outcomes, groups, strict=True):
-        if each.samples < each.samples_wanted and any(group.epsilon is not None for group in some):
+        if each.samples < each.samples_wanted and any(group.promises_all for group in some):
             notes.append(each.named(_sample_note(each)))
     notes += _bound_notes([group for some in groups for group in some])
     if verified.oracle.blank:

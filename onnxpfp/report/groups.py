@@ -52,6 +52,11 @@ class GroupReport:
     assumption: str
     consumers: tuple[str, ...]
 
+    @property
+    def promises_all(self) -> bool:
+        """Whether its bound is of every sum, as those of sensitivities are, and not of their mean."""
+        return self.epsilon is not None and self.sensitivity_sum is not None
+
 
 def about_bounds(groups: Sequence[GroupReport]) -> Iterator[Line]:
     """Say what the bounds are of, and why some groups have none."""

@@ -51,6 +51,7 @@ class ConsumerData:
         square_sum: Sum of the squared input of every index, (C,); with the need "squares".
         map_mean: Mean over samples of what the criterion makes of the maps, (C,); with the need "maps".
         contributions: Q (C, C) of `onnxpfp.score.thinet`; with the need "contributions".
+        mean_share: Mean share of every index (`onnxpfp.score.mean_share`), (C,); with the need "shares".
         results: What `once` has computed; all groups that the consumer reads share it.
     """
 
@@ -60,6 +61,7 @@ class ConsumerData:
     square_sum: Floats | None = None
     map_mean: Floats | None = None
     contributions: Floats | None = None
+    mean_share: Floats | None = None
     results: dict[str, Floats] = field(default_factory=dict[str, Floats])
 
     def once(self, name: str, compute: Callable[[], Floats]) -> Floats:

@@ -103,3 +103,16 @@ def test_what_was_compensated_is_named_as_everywhere(name: str) -> None:
     for group in found.groups:
         assert set(group.refitted) == refitted & set(group.consumers)
     assert refitted & {name for group in found.groups for name in group.refitted}
+
+
+@pytest.mark.parametrize("name", BRANCHES)
+def test_mean_shares_have_a_bound_by_the_samples_that_take_a_branch(name: str) -> None:
+    texts = assumptions(report(name, score="mean-share"))
+    for place, text in texts.items():
+        assert text.startswith(f"{place}: eps bounds, with a confidence" if place else "eps bounds, with a confidence")
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_mean_shares_have_none_where_steps_come_from_one_sample(name: str) -> None:
+    reasons = {group.no_epsilon for group in report(name, score="mean-share").groups if group.ranked_by}
+    assert reasons == {"several of its samples come from one input"}

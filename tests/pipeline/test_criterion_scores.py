@@ -150,11 +150,15 @@ def nuclear(maps: Floats) -> list[float]:
 
 def thinet(w: Arrays, v: Arrays) -> list[Floats]:
     """With every position of the output, which the test asks for."""
+    return [greedy(sum_of_grams(outputs)) for outputs in contributions(w, v)]
+
+
+def contributions(w: Arrays, v: Arrays) -> list[list[Floats]]:
+    """What every channel adds to the outputs of both groups' consumers, (N, O, ..., C) each."""
     padded = np.pad(v["r"], [(0, 0), (0, 0), (1, 1), (1, 1)])
     wide = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), (2, 3))
     both = [np.einsum("nchwab,ocab->nohwc", wide, w["w2"]), np.einsum("nchw,oc->nohwc", v["r"], w["w3"][:, :, 0, 0])]
-    last = [np.einsum("nc,oc->noc", v["f"], w["w4"])]
-    return [greedy(sum_of_grams(both)), greedy(sum_of_grams(last))]
+    return [both, [np.einsum("nc,oc->noc", v["f"], w["w4"])]]
 
 
 def sum_of_grams(contributions: list[Floats]) -> Floats:
@@ -170,6 +174,16 @@ def greedy(q: Floats) -> Floats:
     return share(np.argsort(gone).astype(np.float64))
 
 
+def mean_share(w: Arrays, v: Arrays) -> list[Floats]:
+    """With every position of the output, which the test asks for."""
+    return [sum_of_shares(outputs) for outputs in contributions(w, v)]
+
+
+def sum_of_shares(outputs: list[Floats]) -> Floats:
+    every = [each.reshape(-1, *each.shape[-2:]) for each in (np.moveaxis(each, 1, -2) for each in outputs)]
+    return np.asarray(sum((np.square(y).mean(0) / np.square(y.sum(-1, keepdims=True)).mean(0)).mean(0) for y in every))
+
+
 EXPECTED: dict[str, Callable[[Arrays, Arrays], list[Floats]]] = {
     "l1": l1,
     "l2": l2,
@@ -181,6 +195,7 @@ EXPECTED: dict[str, Callable[[Arrays, Arrays], list[Floats]]] = {
     "apoz": by_maps(firing),
     "chip": by_maps(nuclear),
     "thinet": thinet,
+    "mean-share": mean_share,
 }
 
 
@@ -194,6 +209,7 @@ def test_every_baseline_is_here() -> None:
 @pytest.mark.parametrize("name", EXPECTED)
 def test_against_the_definition(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measurements_module, "POINTS", 36)
+    monkeypatch.setattr(measurements_module, "SHARE_POINTS", 36)
     model = build(NET)
     weights = {key: array.astype(np.float64) for key, array in nets.weights(model).items()}
     values = {key: array.astype(np.float64) for key, array in nets.values(model, {"x": DATA}).items()}
@@ -214,6 +230,7 @@ def test_random_follows_the_seed() -> None:
 @pytest.mark.parametrize("name", [name for name, criterion in BASELINES.items() if criterion.needs_data])
 def test_batches_do_not_matter(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measurements_module, "POINTS", 36)
+    monkeypatch.setattr(measurements_module, "SHARE_POINTS", 36)
     whole, parts = (score(name, build(NET), batch_size=size) for size in (12, 5))
     for group, values in whole.items():
         np.testing.assert_allclose(values, parts[group], rtol=1e-4)
@@ -284,7 +301,7 @@ ZERO_POINTS = {
 }
 
 
-@pytest.mark.parametrize("name", ["wanda", "apoz", "chip", "thinet"])
+@pytest.mark.parametrize("name", ["wanda", "apoz", "chip", "thinet", "mean-share"])
 @pytest.mark.parametrize("zero", ZERO_POINTS)
 def test_quantized_data_count_minus_their_zero_point(name: str, zero: str) -> None:
     # The scale of one feed drops out, so the scores are those of the same network in floating point.
@@ -297,7 +314,7 @@ def test_quantized_data_count_minus_their_zero_point(name: str, zero: str) -> No
     np.testing.assert_allclose(one["w1"], two["w1"], atol=0.02)
 
 
-@pytest.mark.parametrize("name", ["l2", "wanda", "thinet"])
+@pytest.mark.parametrize("name", ["l2", "wanda", "thinet", "mean-share"])
 def test_weights_in_files_have_the_same_scores(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     held = score(name, build(NET))
     path = tmp_path / "m.onnx"
@@ -319,9 +336,10 @@ def test_two_activations_count_as_weights_of_one() -> None:
     }""")
     data = nets.noise(8, 4, 5)
     q = nets.values(model, {"x": data})["q"].astype(np.float64).reshape(-1, 6)
-    found = {name: score(name, model, data)["wq"] for name in ("wanda", "thinet", "l2")}
+    found = {name: score(name, model, data)["wq"] for name in ("wanda", "thinet", "mean-share", "l2")}
     np.testing.assert_allclose(found["wanda"], share(np.linalg.norm(q, axis=0)), rtol=1e-5)
     np.testing.assert_allclose(found["thinet"], greedy(q.T @ q), rtol=1e-9)
+    np.testing.assert_allclose(found["mean-share"], np.square(q).mean(0) / np.square(q.sum(1)).mean(), rtol=1e-5)
     rows = np.concatenate([nets.weights(model)[name].astype(np.float64) for name in ("wq", "wk")])
     np.testing.assert_allclose(found["l2"], share(np.linalg.norm(rows, axis=0)), rtol=1e-6)
 

@@ -17,6 +17,7 @@ import nets
 import numpy as np
 import pytest
 from onnx import GraphProto, ModelProto, TensorProto, compose, helper
+from scipy import stats
 
 import onnxpfp
 from benchmarks.promises.sign_parts import Layer, Window, part_errors
@@ -293,6 +294,72 @@ def hold(found: list[Triples], *, drawn: bool) -> None:
 def kernels(*, data: bool) -> tuple[Literal["sum", "max"], ...]:
     """Without data there are no windows to measure."""
     return ("sum", "max") if data else ("sum",)
+
+
+def in_the_mean(layer: Layer, original: Array, after: Array, data: Array) -> Array:
+    """Mean square error of the sums in units of each output's mean square, each at most 1, by input."""
+    n, p, c, k = (windows := layer.windows(data)).shape
+    flat = windows.reshape(n, p, c * k)
+    sums, error = flat @ original.reshape(c * k, -1), flat @ (after - original).reshape(c * k, -1)
+    units = np.square(sums).mean((0, 1))
+    return np.minimum(np.square(error) / units, 1).mean((1, 2))
+
+
+def means(network: Network, *, seed: int, inputs: int, **options: Any) -> list[Triples]:
+    """Prune by mean shares on samples of the draw, and hold every promise against inputs that nobody has seen."""
+    model = network.model()
+    given: dict[str, Any] = {
+        "compensate": "none",
+        "allocate": "uniform",
+        "round_to": 1,
+        "score": "mean-share",
+    } | options
+    calibration = network.inputs(160, 1000 + seed)
+    result = onnxpfp.prune(model, calibration=calibration, threads=1, seed=seed, **given)
+    assert not result.report.removed
+    weights, feed = nets.weights(model), {"x": network.inputs(inputs, 100)}
+    tensors = feed | nets.values(model, feed)
+    refitted = result.report.compensation == "lstsq"
+    found: list[Triples] = []
+    for group, layer in _promised(network, result):
+        original, after = written(layer, weights, result, refitted=refitted)
+        assert group.epsilon is not None
+        found.append(Triples(group.epsilon, in_the_mean(layer, original, after, tensors[layer.data]), seen=False))
+    return found
+
+
+def hold_in_the_mean(found: list[Triples]) -> None:
+    """As many promises are kept as they say, up to what chance allows in one of 10,000 runs; and all are below 1."""
+    failed = sum(math.sqrt(each.realised.mean()) > each.promise for each in found)
+    assert failed <= stats.binom.ppf(1 - 1e-4, len(found), 0.05), f"{failed} of {len(found)}"
+    assert all(each.promise < 1 for each in found)
+    # Nor are they far too weak.
+    assert np.mean([math.sqrt(each.realised.mean()) / each.promise for each in found]) > 0.5
+
+
+@pytest.mark.parametrize(
+    "options", [{"allocate": "uniform"}, {"allocate": "measured"}, {"allocate": "bound", "compensate": "lstsq"}]
+)
+def test_what_is_printed_of_mean_shares_is_kept(options: dict[str, Any]) -> None:
+    """More than 10,000 triples in the three cases together."""
+    found = [
+        triple
+        for network in NETWORKS.values()
+        for triple in means(network, seed=0, inputs=512, keep_macs=0.7, **options)
+    ]
+    assert sum(each.realised.size for each in found) >= 7 * 512
+    hold_in_the_mean(found)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("keep_macs", [0.9, 0.7, 0.5])
+@pytest.mark.parametrize("allocate", ["uniform", "bound", "measured"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_what_is_printed_of_mean_shares_is_kept_over_many_draws(name: str, allocate: str, keep_macs: float) -> None:
+    found: list[Triples] = []
+    for seed in range(20):
+        found += means(NETWORKS[name], seed=seed, inputs=512, keep_macs=keep_macs, allocate=allocate)
+    hold_in_the_mean(found)
 
 
 @pytest.mark.parametrize("data", [True, False])

@@ -1,0 +1,127 @@
+"""Bounds of the error that a choice of channels makes in a layer, by held-out samples.
+
+Where the channels D of a group go, a consumer makes an error L_D(x) in [0, 1] for every input x: in units of each
+output's mean square on the samples that have ranked the channels, the mean of the squared error, each at most 1
+(`onnxpfp.score.mean_share`). Ranking and units are of the samples to fit, widths of these and the tuning samples. The
+held-out samples are independent of both, so their L_D(x) are independent draws, and `mean_bound` holds for E L_D(x).
+A group may have r consumers: with alpha / r for each, all r bounds hold at once with probability 1 - alpha.
+
+Where a target of quality is searched for, the held-out samples decide on the share, and with it on the width. At every
+width the ranking alone decides D, one of m sets for m widths: with alpha / (m r) for each set at each consumer, all m r
+bounds hold at once, and with them those at the width that was chosen. What is printed is the square root.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from onnxpfp.allocation.select import Selection
+from onnxpfp.allocation.widths import widths_of
+from onnxpfp.arrays import Arrays, Bools, Floats
+from onnxpfp.calibrate.observer import Batch
+from onnxpfp.calibrate.statistics import SampleSum
+from onnxpfp.channels import Group
+from onnxpfp.linear.ops import LinearOp
+from onnxpfp.pipeline.calibration import Measured
+from onnxpfp.pipeline.context import RunContext
+from onnxpfp.pipeline.decide import Decision, selector_of
+from onnxpfp.pipeline.measurements import SHARE_POINTS, InputObserver, Measurements, drawn_columns, taps_of
+from onnxpfp.score.mean_share import errors
+from onnxpfp.verify.certificate import mean_bound
+
+__all__ = ["ALPHA", "bounded", "why_unbounded"]
+
+ALPHA = 0.05
+"""Probability, over the draw of the samples, that the bound of a group fails."""
+
+
+def why_unbounded(context: RunContext, consumers: Sequence[LinearOp]) -> str:
+    """Say why the errors of a group are not bounded by held-out samples; nothing where they are."""
+    data = context.data
+    if data.split is None:
+        return "too few samples to hold some out"
+    if not data.independent:
+        return "several of its samples come from one input"
+    if (data.samples.fixed_batch or 1) > 1:
+        return "samples run in batches of a fixed size, so the error of each is not known"
+    products = [op.name for op in consumers if op.weight is None]
+    return f"{products[0]} multiplies two activations, where no error is measured" if products else ""
+
+
+def bounded(context: RunContext, measured: Measured, decision: Decision) -> Decision:
+    """Give the selections of a choice the bounds that the held-out samples have of their errors.
+
+    Args:
+        context: What is asked for.
+        measured: The model that was chosen from.
+        decision: The choice, made in one step.
+    """
+    scores, split = measured.calibration.scores, context.data.split
+    if not scores.mean_squares or split is None or context.options.steps > 1:
+        return decision
+    cut = {
+        number: selection
+        for number, selection in enumerate(decision.selections)
+        if selection is not None and not selection.unbounded and not selection.keep.all()
+    }
+    groups = measured.analysis.graph.groups
+    observers = {number: _observers(context, measured, groups[number], decision) for number in cut}
+    with context.clock.phase("ranking") as progress:
+        # One by one, so that what a layer reads is of one sample, whatever the axes of its tensor are.
+        alone = Measurements(
+            measured.analysis, measured.ops, split.held_out, 1, context.requests, context.options, progress
+        )
+        alone.run([observer for some in observers.values() for observer in some])
+    selector, selections = selector_of(context, measured), list[Selection | None](decision.selections)
+    for number, selection in cut.items():
+        widths = widths_of(*selector.allowed(number)).size - 1 if context.options.limit_flag else 1
+        selections[number] = replace(selection, bound=_bound([each.losses for each in observers[number]], widths))
+    return replace(decision, selections=tuple(selections))
+
+
+def _observers(context: RunContext, measured: Measured, group: Group, decision: Decision) -> list[ErrorObserver]:
+    gone = np.zeros_like(decision.keep)
+    gone[group.channels] = ~decision.keep[group.channels]
+    units = measured.calibration.scores.mean_squares
+    return [
+        ErrorObserver(op, (context.options.seed, number), gone[op.channels], units[number])
+        for number, op in ((number, measured.ops[number]) for number in group.consumers)
+    ]
+
+
+def _bound(losses: Sequence[Sequence[float]], widths: int) -> float:
+    """Bound the root mean square error of all consumers of a group, given the losses of the samples at each."""
+    alpha = ALPHA / (widths * len(losses))
+    return max((float(np.sqrt(mean_bound(np.array(each), alpha))) for each in losses), default=1.0)
+
+
+@dataclass(slots=True, eq=False)
+class ErrorObserver(InputObserver):
+    """Measures the error of a consumer without some channels, for each sample alone.
+
+    Attributes:
+        key: What sets its draws of positions apart from those of others.
+        dropped: Which indices go, (C,).
+        mean_squares: Mean square of every output, (g, O/g).
+        losses: The error of every sample so far.
+    """
+
+    key: tuple[int, ...]
+    dropped: Bools
+    mean_squares: Floats
+    losses: list[float] = field(default_factory=list[float], init=False)
+
+    def see(self, tensors: Arrays, batch: Batch) -> None:
+        """Count one sample in."""
+        assert batch.samples == 1, self.op.name
+        unfolded = drawn_columns(self.op, self._numbers(tensors), SHARE_POINTS, self.key, batch)
+        unfolded = unfolded.reshape(1, -1, *unfolded.shape[2:])
+        self.losses += errors(unfolded, taps_of(self.op), self.dropped, self.mean_squares).tolist()
+        self.samples += 1
+
+    def sum(self) -> SampleSum:
+        """Return the sum of the errors."""
+        return SampleSum(np.array(sum(self.losses)), self.samples)

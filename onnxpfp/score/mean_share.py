@@ -1,0 +1,135 @@
+"""Mean share: the share of its consumers' outputs that a channel carries on average, in second moments.
+
+With the weights V and the inputs u at an output position p, channel c adds y_ip,c to the sum z_ip of output i:
+
+    z_ip = sum over c of y_ip,c      y_ip,c = sum over the taps q of  V_ciq u_cqp
+
+PFP takes the largest share of a sum that c ever has, over all i, p and inputs (`onnxpfp.score.pfp`); it is 1 as soon as
+one sum consists of one channel. Here the mean takes the place of the maximum, in second moments, as a refit sees them:
+
+    h_c = mean over i of  E y_ip,c^2 / s_i^2      s_i^2 = E z_ip^2      E: over inputs and positions
+
+Every output counts alike, whatever its size; the energy (`onnxpfp.score.energy`) is ruled by the large ones, and leaves
+out what the taps of one window have in common. Where the channels D go, the error of z_ip is the sum of their y_ip,c.
+In units of s_i, its mean square is the sum over D of h_c where they are uncorrelated, and never more than |D| times as
+much. What it is for inputs that nobody has seen follows from samples that have ranked nothing:
+
+    L_D(x) = mean over i and p of  min(1, (sum over c in D of y_ip,c)^2 / s_i^2)      in [0, 1]
+
+is one number for every input x (`errors`), so E L_D(x) has the bounds of a mean of independent numbers in [0, 1]
+(`onnxpfp.pipeline.choice_bounds`; theorem and proof in docs/methods.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+
+from onnxpfp.arrays import AnyFloats, Bools, Floats, Floats32, chunks
+from onnxpfp.score.criterion import Criterion
+from onnxpfp.score.group_data import GroupData
+
+__all__ = ["MeanShare", "OutputMoments", "errors"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OutputMoments:
+    """Sums over the output positions of some samples: of products of what a consumer reads, and of its squared sums.
+
+    Attributes:
+        inputs: Sum of u_cq u_cr of the taps q, r of every index, (C, k, k) float64.
+        outputs: Sum of z_i^2, (g, O/g) float64.
+        count: How many positions.
+    """
+
+    inputs: Floats
+    outputs: Floats
+    count: int
+
+    @classmethod
+    def of(cls, columns: AnyFloats, taps: AnyFloats, group: int = 1) -> Self:
+        """Measure some positions.
+
+        Args:
+            columns: Unfolded inputs, u (R, C, k).
+            taps: Weights of the consumer, V (C, O/g, *kernel) with k taps.
+            group: Number of convolution groups g; channels of different ones share no output.
+        """
+        by_index = columns.transpose(1, 2, 0).astype(np.float64)
+        squares = [np.einsum("gro,gro->go", z, z, dtype=np.float64) for z in _sums(columns, taps, group)]
+        return cls(by_index @ by_index.swapaxes(1, 2), np.concatenate(squares, axis=1), len(columns))
+
+    def merge(self, other: Self) -> Self:
+        """Combine with the moments at other positions."""
+        return type(self)(self.inputs + other.inputs, self.outputs + other.outputs, self.count + other.count)
+
+    @property
+    def mean_squares(self) -> Floats:
+        """Mean square s_i^2 of every output, (g, O/g)."""
+        return self.outputs / max(1, self.count)
+
+    def shares(self, taps: AnyFloats) -> Floats:
+        """Return the mean share h of every index, (C,); an output that is always 0 has no shares.
+
+        Args:
+            taps: Weights of the consumer, V (C, O/g, *kernel).
+        """
+        channels, size = len(self.inputs), self.inputs.shape[1]
+        groups, outputs = len(self.outputs), self.outputs.shape[1]
+        own = np.arange(channels, dtype=np.int64) // (channels // groups)
+        inverse = np.divide(1.0, self.outputs, out=np.zeros_like(self.outputs), where=self.outputs > 0.0)
+        shares = np.zeros(channels)
+        for run in chunks(channels, 16 * outputs * size):
+            weights = taps[run].reshape(-1, outputs, size).astype(np.float64)
+            squares = np.einsum("coq,coq->co", weights @ self.inputs[run], weights)
+            shares[run] = np.einsum("co,co->c", squares, inverse[own[run]])
+        return shares / (groups * outputs)
+
+
+def errors(columns: AnyFloats, taps: AnyFloats, dropped: Bools, mean_squares: Floats) -> Floats:
+    """Return the error L of every sample where some channels go, (N,) in [0, 1].
+
+    Args:
+        columns: Unfolded inputs of every sample, u (N, P, C, k).
+        taps: Weights of the consumer, V (C, O/g, *kernel).
+        dropped: Which indices go, (C,).
+        mean_squares: s_i^2, (g, O/g).
+    """
+    samples, positions = columns.shape[:2]
+    gone = np.where(dropped[:, None], columns, 0).reshape(samples * positions, *columns.shape[2:])
+    total = np.zeros(samples)
+    start = 0
+    for z in _sums(gone, taps, len(mean_squares)):
+        units = mean_squares[:, None, start : start + z.shape[2]]
+        start += z.shape[2]
+        squares = np.square(z, dtype=np.float64)
+        # Where an output was always 0, any error is all of it.
+        ratio = np.divide(squares, units, out=np.where(squares > 0.0, 1.0, 0.0), where=units > 0.0)
+        total += np.minimum(ratio, 1.0).reshape(len(z), samples, positions, -1).sum((0, 2, 3))
+    return total / (positions * mean_squares.size)
+
+
+def _sums(columns: AnyFloats, taps: AnyFloats, group: int) -> Iterator[Floats32]:
+    """Yield z (g, R, o), some outputs at a time, of columns (R, C, k)."""
+    channels, size = columns.shape[1:]
+    rows = columns.reshape(len(columns), group, -1).swapaxes(0, 1).astype(np.float32)
+    flat = taps.reshape(group, channels // group, taps.shape[1], size)
+    for run in chunks(taps.shape[1], 8 * channels * size):
+        weights = flat[:, :, run].swapaxes(2, 3).astype(np.float32)
+        yield rows @ weights.reshape(group, -1, weights.shape[3])
+
+
+class MeanShare(Criterion):
+    """The mean share of the consumers' outputs."""
+
+    name, title = "mean-share", "mean share of the consumers' outputs in second moments, measured on the data"
+    needs = frozenset({"shares"})
+    comparable = True
+
+    def score(self, group: GroupData) -> Floats:
+        """Add up the mean shares of every consumer."""
+        shares = [consumer.mean_share for consumer in group.consumers]
+        return group.sum_over_consumers(each for each in shares if each is not None)

@@ -1,0 +1,120 @@
+"""The bound of a choice by mean shares: what it says, where there is none, and that it is kept."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import nets
+import numpy as np
+import pytest
+from support.graphs import build
+
+import onnxpfp
+from onnxpfp.pipeline.choice_bounds import ALPHA
+from onnxpfp.report.groups import GroupReport
+from onnxpfp.verify.certificate import mean_bound
+
+DATA = nets.noise(96, 3, 8, 8)
+QUICK: dict[str, Any] = {"keep_macs": 0.7, "allocate": "uniform", "round_to": 1, "threads": 1}
+QUICK |= {"score": "mean-share", "compensate": "none"}
+
+
+def pruned(**options: Any) -> onnxpfp.Result:
+    return onnxpfp.prune(nets.chain(), **{"calibration": DATA, **QUICK, **options})
+
+
+def cut(result: onnxpfp.Result) -> list[GroupReport]:
+    return [group for group in result.report.groups if group.kept < group.channels]
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({}, "with a confidence of 95% for each group, the root mean square error of a layer's sums"),
+        (
+            {},
+            "Of the choice alone, layer by layer, each with the inputs that it has in the original. Measured on 12 ",
+        ),
+        ({"compensate": "bias"}, "Of the choice alone, before means were folded, layer by layer"),
+        ({"compensate": "lstsq"}, "Of the choice alone, before the refit, layer by layer"),
+    ],
+)
+def test_it_says_what_it_is_of(options: dict[str, Any], says: str) -> None:
+    result = pruned(**options)
+    for group in cut(result):
+        assert group.epsilon is not None
+        assert (group.no_epsilon, group.ranked_by, group.selection) == ("", "mean-share", "deterministic")
+        assert says in group.assumption
+        assert group.sensitivity_sum is None
+    # The formula for the size of S is of sensitivities.
+    assert not any("size formula" in note for note in result.report.notes)
+    assert "size formula" not in str(list(result.report.page(full=True, wide=True)))
+
+
+@pytest.mark.parametrize(
+    ("options", "choices"),
+    [({}, 1), ({"allocate": "bound"}, 1), ({"allocate": "measured"}, 1), ({"keep_macs": None, "max_drift": 0.7}, 23)],
+)
+def test_it_is_the_certificate_of_the_errors_on_the_held_out_samples(options: dict[str, Any], choices: int) -> None:
+    """Every output is a channel of one size and either sign: without it, its error is 1, at every input."""
+    model = nets.build(
+        "g (float[N,24] x) => (float[N,24] y) { h = MatMul(x, w1) y = MatMul(h, w2) }",
+        {"w1": np.eye(24), "w2": np.diag(np.arange(1.0, 25.0))},
+    )
+    data = np.random.default_rng(0).choice([-1.0, 1.0], (96, 24)).astype(np.float32)
+    (group,) = cut(onnxpfp.prune(model, calibration=data, **QUICK | options))
+    error = 1 - group.kept / group.channels
+    assert group.epsilon == pytest.approx(np.sqrt(mean_bound(np.full(12, error), ALPHA / choices)), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"calibration": DATA[:6]}, "too few samples to hold some out"),
+        ({"steps": 2}, "chosen in 2 steps, each from what the one before had left"),
+        ({"score": "energy"}, "the scores of --score energy are no sensitivities"),
+    ],
+)
+def test_where_there_is_none_the_reason_is_told(options: dict[str, Any], reason: str) -> None:
+    groups = cut(pruned(**options))
+    assert groups
+    assert {(group.epsilon, group.no_epsilon, group.assumption) for group in groups} == {(None, reason, "")}
+
+
+def test_a_product_of_two_activations_has_no_bound() -> None:
+    model = build("""g (float[N,4,5] x) => (y) <float[5,16] wq, float[5,16] wk> {
+        q = MatMul(x, wq)
+        k = MatMul(x, wk)
+        t = Transpose<perm=[0,2,1]>(k)
+        y = MatMul(q, t)
+    }""")
+    groups = cut(onnxpfp.prune(model, calibration=nets.noise(64, 4, 5), **QUICK))
+    assert groups
+    assert all(group.epsilon is None and "multiplies two activations" in group.no_epsilon for group in groups)
+
+
+def test_samples_in_batches_of_a_fixed_size_have_no_bound() -> None:
+    text = """g (float[4,6] x) => (float[4,3] y) { h = MatMul(x, w1) r = Relu(h) y = MatMul(r, w2) }"""
+    model = nets.build(text, {"w1": (6, 16), "w2": (16, 3)})
+    groups = cut(onnxpfp.prune(model, calibration=nets.noise(96, 6), **QUICK))
+    assert groups
+    assert all(group.epsilon is None and "batches of a fixed size" in group.no_epsilon for group in groups)
+
+
+def test_trained_networks_have_bounds_that_say_something() -> None:
+    groups = cut(onnxpfp.prune(nets.network("resnet"), calibration=nets.CALIBRATION, **QUICK))
+    assert groups
+    assert all(group.epsilon is not None and 0.1 < group.epsilon < 0.9 for group in groups)
+
+
+def test_it_does_not_depend_on_where_the_samples_lie() -> None:
+    """Samples come one by one, so that a time step is never taken for one."""
+    text = """g (float[5,N,6] x) => (float[5,N,3] y) { h = MatMul(x, w1) r = Relu(h) y = MatMul(r, w2) }"""
+    model = nets.build(text, {"w1": (6, 24), "w2": (24, 3)})
+    data = nets.noise(96, 5, 6)
+    result = onnxpfp.prune(model, calibration={"x": data.swapaxes(0, 1)}, **QUICK)
+    (group,) = cut(result)
+    other = onnxpfp.prune(
+        nets.build(text.replace("5,N", "N,5"), {"w1": (6, 24), "w2": (24, 3)}), calibration=data, **QUICK
+    )
+    assert group.epsilon == pytest.approx(cut(other)[0].epsilon, rel=1e-5)

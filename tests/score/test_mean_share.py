@@ -1,0 +1,123 @@
+"""Mean shares: the definition channel by channel, and the errors of dropped channels."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from onnxpfp.score.mean_share import OutputMoments, errors
+
+Floats = NDArray[np.float64]
+
+SIZES = {"plain": (6, 5, (), 1), "window": (6, 5, (3, 3), 1), "groups": (6, 2, (2,), 3), "depthwise": (6, 1, (3,), 6)}
+"""Indices C, outputs O/g of a group, kernel, groups g."""
+
+
+def case(name: str, seed: int = 0, samples: int = 7, positions: int = 4) -> tuple[Floats, Floats, int]:
+    """Columns (N, P, C, k) of correlated channels, and weights (C, O/g, *kernel)."""
+    channels, outputs, kernel, group = SIZES[name]
+    rng = np.random.default_rng(seed)
+    size = int(np.prod(kernel, dtype=np.int64))
+    mixed = rng.standard_normal((samples, positions, channels, size)) + rng.standard_normal((samples, positions, 1, 1))
+    return mixed.astype(np.float32), rng.standard_normal((channels, outputs, *kernel)).astype(np.float32), group
+
+
+def contributions(columns: Floats, taps: Floats, group: int) -> Floats:
+    """y (N, P, g * O/g, C), what every index adds to every output: nothing to those of other convolution groups."""
+    channels, outputs = taps.shape[:2]
+    flat = taps.reshape(channels, outputs, -1).astype(np.float64)
+    each = channels // group
+    y = np.zeros((*columns.shape[:2], group * outputs, channels))
+    for c in range(channels):
+        first = c // each * outputs
+        y[..., first : first + outputs, c] = columns[:, :, c].astype(np.float64) @ flat[c].T
+    return y
+
+
+def moments(columns: Floats, taps: Floats, group: int) -> OutputMoments:
+    return OutputMoments.of(columns.reshape(-1, *columns.shape[2:]), taps, group)
+
+
+@pytest.mark.parametrize("chunk", [64, 4 << 20])
+@pytest.mark.parametrize("name", SIZES)
+def test_against_the_contribution_of_every_channel(name: str, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("onnxpfp.arrays.CHUNK_BYTES", chunk)
+    columns, taps, group = case(name)
+    y = contributions(columns, taps, group)
+    units = np.square(y.sum(-1)).mean((0, 1))
+    found = moments(columns, taps, group)
+    np.testing.assert_allclose(found.mean_squares.ravel(), units, rtol=1e-5)
+    np.testing.assert_allclose(
+        found.shares(taps), (np.square(y).mean((0, 1)) / units[:, None]).mean(0), rtol=1e-5, atol=1e-12
+    )
+
+
+@pytest.mark.parametrize("chunk", [64, 4 << 20])
+@pytest.mark.parametrize("name", SIZES)
+def test_errors_against_the_sum_of_what_goes(name: str, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("onnxpfp.arrays.CHUNK_BYTES", chunk)
+    columns, taps, group = case(name)
+    y = contributions(columns, taps, group)
+    units = moments(columns, taps, group).mean_squares
+    for dropped in (np.arange(6) % 2 == 0, np.arange(6) == 4, np.ones(6, np.bool_), np.zeros(6, np.bool_)):
+        squares = np.square(y[..., dropped].sum(-1)) / units.ravel()
+        expected = np.minimum(squares, 1).mean((1, 2))
+        np.testing.assert_allclose(errors(columns, taps, dropped, units), expected, rtol=1e-4, atol=1e-9)
+    assert expected.max() == 0
+
+
+def test_moments_of_parts_are_those_of_all() -> None:
+    columns, taps, group = case("groups")
+    whole = moments(columns, taps, group)
+    parts = moments(columns[:3], taps, group).merge(moments(columns[3:], taps, group))
+    np.testing.assert_allclose(parts.shares(taps), whole.shares(taps), rtol=1e-6)
+    assert parts.count == whole.count == 28
+
+
+@settings(deadline=None, derandomize=True)
+@given(st.sampled_from(sorted(SIZES)), st.integers(0, 1000), st.data())
+def test_the_error_is_at_most_as_many_times_the_shares_as_channels_go(
+    name: str, seed: int, data: st.DataObject
+) -> None:
+    columns, taps, group = case(name, seed)
+    dropped = np.array(data.draw(st.lists(st.booleans(), min_size=6, max_size=6)))
+    found = moments(columns, taps, group)
+    mean = errors(columns, taps, dropped, found.mean_squares).mean()
+    assert 0 <= mean <= min(1, dropped.sum() * found.shares(taps)[dropped].sum()) * (1 + 1e-5)
+
+
+def test_uncorrelated_channels_share_the_outputs_among_them() -> None:
+    """Then shares add up to 1, and those of what goes to its error where no part of it is more than 1."""
+    signs = np.array(np.meshgrid(*[[-1.0, 1.0]] * 4)).reshape(4, -1).T
+    columns, taps = signs[:, None, :, None], np.random.default_rng(0).uniform(0.5, 1.5, (4, 3))
+    found = moments(columns, taps, 1)
+    shares = found.shares(taps)
+    np.testing.assert_allclose(shares.sum(), 1.0, rtol=1e-6)
+    gone = np.array([True, False, False, False])
+    np.testing.assert_allclose(errors(columns, taps, gone, found.mean_squares).mean(), shares[0], rtol=1e-6)
+
+
+def test_neither_scale_of_data_nor_of_outputs_counts() -> None:
+    columns, taps, group = case("window")
+    scaled = taps * np.array([1, 1e3, 1e-3, 5, 1e-5], np.float32)[:, None, None]
+    one, two = moments(columns, taps, group), moments(columns * np.float32(1e4), scaled, group)
+    np.testing.assert_allclose(two.shares(scaled), one.shares(taps), rtol=1e-4)
+    dropped = np.arange(6) < 2
+    np.testing.assert_allclose(
+        errors(columns * np.float32(1e4), scaled, dropped, two.mean_squares),
+        errors(columns, taps, dropped, one.mean_squares),
+        rtol=1e-4,
+    )
+
+
+def test_an_output_that_was_always_zero_has_no_shares_and_any_error_of_it_is_all_of_it() -> None:
+    taps = np.array([[1.0, 1.0], [-1.0, 1.0]])
+    columns = np.ones((3, 1, 2, 1))
+    found = moments(columns, taps, 1)
+    np.testing.assert_array_equal(found.mean_squares, [[0, 4]])
+    np.testing.assert_allclose(found.shares(taps), [1 / 8, 1 / 8])
+    np.testing.assert_allclose(errors(columns, taps, np.array([True, False]), found.mean_squares), (1 + 1 / 4) / 2)
+    np.testing.assert_array_equal(errors(columns, taps, np.zeros(2, np.bool_), found.mean_squares), np.zeros(3))
