@@ -32,17 +32,14 @@ from onnxpfp.pipeline.measurements import SHARE_POINTS, InputObserver, Measureme
 from onnxpfp.score.mean_share import errors
 from onnxpfp.verify.certificate import mean_bound
 
-__all__ = ["ALPHA", "bounded", "why_unbounded"]
-
-ALPHA = 0.05
-"""Probability, over the draw of the samples, that the bound of a group fails."""
+__all__ = ["bounded", "why_unbounded"]
 
 
 def why_unbounded(context: RunContext, consumers: Sequence[LinearOp]) -> str:
     """Say why the errors of a group are not bounded by held-out samples; nothing where they are."""
     data = context.data
-    if data.split is None:
-        return "too few samples to hold some out"
+    if data.held_out is None:
+        return "no samples are held out"
     if not data.independent:
         return "several of its samples come from one input"
     if (data.samples.fixed_batch or 1) > 1:
@@ -59,8 +56,8 @@ def bounded(context: RunContext, measured: Measured, decision: Decision) -> Deci
         measured: The model that was chosen from.
         decision: The choice, made in one step.
     """
-    scores, split = measured.calibration.scores, context.data.split
-    if not scores.mean_squares or split is None or context.options.steps > 1:
+    scores, held_out = measured.calibration.scores, context.data.held_out
+    if not scores.mean_squares or held_out is None or context.options.steps > 1:
         return decision
     cut = {
         number: selection
@@ -71,14 +68,13 @@ def bounded(context: RunContext, measured: Measured, decision: Decision) -> Deci
     observers = {number: _observers(context, measured, groups[number], decision) for number in cut}
     with context.clock.phase("ranking") as progress:
         # One by one, so that what a layer reads is of one sample, whatever the axes of its tensor are.
-        alone = Measurements(
-            measured.analysis, measured.ops, split.held_out, 1, context.requests, context.options, progress
-        )
+        alone = Measurements(measured.analysis, measured.ops, held_out, 1, context.requests, context.options, progress)
         alone.run([observer for some in observers.values() for observer in some])
     selector, selections = selector_of(context, measured), list[Selection | None](decision.selections)
     for number, selection in cut.items():
         widths = widths_of(*selector.allowed(number)).size - 1 if context.options.limit_flag else 1
-        selections[number] = replace(selection, bound=_bound([each.losses for each in observers[number]], widths))
+        losses = [each.losses for each in observers[number]]
+        selections[number] = replace(selection, bound=_bound(losses, (1.0 - context.options.confidence) / widths))
     return replace(decision, selections=tuple(selections))
 
 
@@ -92,10 +88,10 @@ def _observers(context: RunContext, measured: Measured, group: Group, decision: 
     ]
 
 
-def _bound(losses: Sequence[Sequence[float]], widths: int) -> float:
-    """Bound the root mean square error of all consumers of a group, given the losses of the samples at each."""
-    alpha = ALPHA / (widths * len(losses))
-    return max((float(np.sqrt(mean_bound(np.array(each), alpha))) for each in losses), default=1.0)
+def _bound(losses: Sequence[Sequence[float]], alpha: float) -> float:
+    """Bound the root mean square error of all consumers of a group at once, given the losses of the samples at each."""
+    each_alpha = alpha / max(len(losses), 1)
+    return max((float(np.sqrt(mean_bound(np.array(each), each_alpha))) for each in losses), default=1.0)
 
 
 @dataclass(slots=True, eq=False)

@@ -14,7 +14,6 @@ from onnxpfp.allocation.select import Selection
 from onnxpfp.channels.types import Fixed
 from onnxpfp.lossless import Removal
 from onnxpfp.pipeline.calibration import Calibration, DataCalibration
-from onnxpfp.pipeline.choice_bounds import ALPHA
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.decide import Decision
 from onnxpfp.pipeline.footprint import reachable_params, staying_axes
@@ -292,13 +291,13 @@ def _assumption(outcome: Outcome, chosen: Selection | None) -> str:
 
 def _mean_share_assumption(outcome: Outcome, alone: str) -> str:
     """Say what the bound of mean shares is of."""
-    split = outcome.context.data.split
-    assert split is not None
+    held_out, confidence = outcome.context.data.held_out, outcome.context.options.confidence
+    assert held_out is not None
     return (
-        f"eps bounds, with a confidence of {1 - ALPHA:.0%} for each group, the root mean square error of a layer's "
-        "sums over inputs, outputs and positions, each relative to the root mean square of its output on the samples "
+        f"eps bounds, with a confidence of {100 * confidence:g} % for each group, the root mean square error of a "
+        "layer's sums over inputs, outputs and positions, each relative to the root mean square of its output on the samples "
         "that have ranked the channels, and counted as 1 where it is larger. Single sums and single inputs can be "
-        f"further off. {alone[0].upper()}{alone[1:]}. Measured on {len(split.held_out)} held-out samples; assumed: "
+        f"further off. {alone[0].upper()}{alone[1:]}. Measured on {len(held_out)} held-out samples; assumed: "
         "these are drawn independently of each other, like the inputs of use"
     )
 

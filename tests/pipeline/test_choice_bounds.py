@@ -10,7 +10,6 @@ import pytest
 from support.graphs import build
 
 import onnxpfp
-from onnxpfp.pipeline.choice_bounds import ALPHA
 from onnxpfp.report.groups import GroupReport
 from onnxpfp.verify.certificate import mean_bound
 
@@ -30,7 +29,7 @@ def cut(result: onnxpfp.Result) -> list[GroupReport]:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({}, "with a confidence of 95% for each group, the root mean square error of a layer's sums"),
+        ({}, "with a confidence of 95 % for each group, the root mean square error of a layer's sums"),
         (
             {},
             "Of the choice alone, layer by layer, each with the inputs that it has in the original. Measured on 12 ",
@@ -64,7 +63,7 @@ def test_it_is_the_certificate_of_the_errors_on_the_held_out_samples(options: di
     data = np.random.default_rng(0).choice([-1.0, 1.0], (96, 24)).astype(np.float32)
     (group,) = cut(onnxpfp.prune(model, calibration=data, **QUICK | options))
     error = 1 - group.kept / group.channels
-    assert group.epsilon == pytest.approx(np.sqrt(mean_bound(np.full(12, error), ALPHA / choices)), rel=1e-6)
+    assert group.epsilon == pytest.approx(np.sqrt(mean_bound(np.full(12, error), 0.05 / choices)), rel=1e-6)
 
 
 @pytest.mark.parametrize(
