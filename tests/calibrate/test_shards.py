@@ -25,7 +25,9 @@ from onnxpfp.calibrate.sensitivity.device import DeviceSensitivityObserver, Prog
 from onnxpfp.calibrate.sensitivity.settings import SensitivitySettings
 from onnxpfp.calibrate.statistics import SampleSum, Statistic, load_statistics, merged, save_statistics
 from onnxpfp.channels import Analysis
+from onnxpfp.data.inputs import input_specs
 from onnxpfp.data.samples import Samples
+from onnxpfp.data.sources import load_samples
 from onnxpfp.data.splits import CalibrationData, Split
 from onnxpfp.errors import CalibrationError
 from onnxpfp.linear.columns import sample_positions
@@ -56,7 +58,8 @@ REQUESTS = resolve_providers("cpu")
 def analysis_of(model: ModelProto, samples: np.ndarray) -> tuple[Analysis, Samples]:
     source = load(model)
     data = read_data(source, open_model(source, OPTIONS)[1], samples, OPTIONS)
-    return analyze(source, data, OPTIONS), data.samples
+    # All of them, none held out.
+    return analyze(source, data, OPTIONS), load_samples(samples, input_specs(source.model))
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +104,7 @@ def on_device(analysis: Analysis, samples: Samples, first: int) -> Statistics:
 
 
 def grams(analysis: Analysis, samples: Samples, first: int) -> Statistics:
-    split = Split(samples, samples, samples)
+    split = Split(samples, samples)
     data = CalibrationData(samples, "file", BATCH, split)
     context = RunContext(analysis, data, REQUESTS, (), OPTIONS, None, 0, Clock())
     observers = start_gram_observers(refit_setup(context, analysis, split))

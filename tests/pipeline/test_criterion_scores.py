@@ -17,6 +17,8 @@ from support.idioms import CONVOLUTIONAL, SEQUENTIAL, Idiom
 from support.idioms_attention import ATTENTIONS
 
 from onnxpfp.calibrate.collect import calibrate
+from onnxpfp.data.inputs import input_specs
+from onnxpfp.data.sources import load_samples
 from onnxpfp.errors import OptionError
 from onnxpfp.linear import describe as describe_module
 from onnxpfp.linear.describe import linear_ops
@@ -62,14 +64,16 @@ def score(name: str, model: ModelProto | Path, data: Any = DATA, **options: Any)
     read = read_data(source, session, data, chosen)
     analysis = analyze(source, read, chosen)
     ops = linear_ops(analysis)
-    measurements = Measurements(analysis, ops, read.samples, read.batch_size, requests, chosen, None)
+    # What is defined on data is compared on all of them, none held out.
+    samples = read.samples if data is None else load_samples(data, input_specs(source.model))
+    measurements = Measurements(analysis, ops, samples, read.batch_size, requests, chosen, None)
     values = criterion_scores(
         criterion_of(name),
         analysis,
         ops,
         None if data is None else measurements,
         seed=chosen.seed,
-        statistics=calibrate(analysis.source.model, ops, read.samples, threads=1) if statistics else None,
+        statistics=calibrate(analysis.source.model, ops, samples, threads=1) if statistics else None,
     )
     assert values.shape == (analysis.graph.count + 1,)
     assert values.dtype == np.float64
