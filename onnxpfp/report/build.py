@@ -271,12 +271,14 @@ def _mean_share_assumption(outcome: Outcome, alone: str) -> str:
     """Say what the bound of mean shares is of."""
     split = outcome.context.data.split
     assert split is not None
+    found = any(removal.source != "weights" for removal in outcome.lossless.removed)
+    with_them = "; the channels that cost nothing were found with them, too" if found else ""
     return (
         f"eps bounds, with a confidence of {1 - ALPHA:.0%} for each group, the root mean square error of a layer's "
         "sums over inputs, outputs and positions, each relative to the root mean square of its output on the samples "
         "that have ranked the channels, and counted as 1 where it is larger. Single sums and single inputs can be "
         f"further off. {alone[0].upper()}{alone[1:]}. Measured on {len(split.held_out)} held-out samples; assumed: "
-        "these are drawn independently of each other, like the inputs of use"
+        f"these are drawn independently of each other, like the inputs of use{with_them}"
     )
 
 
