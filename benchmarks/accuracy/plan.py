@@ -77,12 +77,17 @@ LETTER = tuple(
     Way(f"pfp --select {how} --allocate bound --compensate none") for how in ("deterministic", "sampled", "mixed")
 )
 """PFP to the letter: its sensitivities choose, its bound sets the widths, and nothing else is done."""
+MEAN_SHARE = tuple(
+    Way(f"mean-share{how}", seeds=True) for how in ("", " --allocate bound", " --allocate bound --compensate none")
+)
+"""Mean shares with measured widths, with one sum of them for all groups, and that alone."""
 REFITTED = tuple(Way(score, with_norm=score == "bn-scale", seeds=score == "random") for score in BASELINES)
 PLAIN = tuple(
-    Way(f"{score} --allocate uniform --compensate none", with_norm=score == "bn-scale") for score in (*OURS, *BASELINES)
+    Way(f"{score} --allocate uniform --compensate none", with_norm=score == "bn-scale")
+    for score in (*OURS, "mean-share", *BASELINES)
 )
 """Selection alone, as most papers and peers do it."""
-REST = (*OTHER_ALLOCATIONS, *LETTER, *OTHER_CHOICES, *REFITTED)
+REST = (*MEAN_SHARE, *OTHER_ALLOCATIONS, *LETTER, *OTHER_CHOICES, *REFITTED)
 FEW = tuple(_few(score, 512) for score in OURS)
 ROUNDED = tuple(Way(f"{score} --round-to 8") for score in OURS)
 OTHER_EXPORTS = tuple(Way(score, export=kind) for kind in ("bn", "dynamo") for score in OURS)
@@ -91,6 +96,7 @@ CIFAR = ("resnet20", "resnet56")
 FMNIST = ("fmnist_resnet", "fmnist_densenet", "fmnist_mobilenet")
 ORDER = (
     (CIFAR, MAIN, TARGETS),
+    (CIFAR, MEAN_SHARE, TARGETS),
     (CIFAR, UNREFITTED, TARGETS),
     (CIFAR, PEER_WAYS, TARGETS),
     (FMNIST, (*MAIN, *UNREFITTED, *PEER_WAYS), TARGETS),

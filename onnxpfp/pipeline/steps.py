@@ -140,7 +140,7 @@ def _joined(chosen: Sequence[Selection], stays: Keep) -> Selection | None:
     worst = max(chosen, key=lambda selection: math.inf if selection.bound is None else selection.bound)
     bounds = [selection.bound for selection in chosen if selection.bound is not None]
     why = next((selection.unbounded for selection in chosen if selection.unbounded), "")
-    if any(selection.bound is not None and selection.epsilon is None for selection in chosen):
+    if sum(selection.bound is not None and selection.epsilon is None for selection in chosen) > 1:
         why = why or BOUNDED_ALONE
     if sum(selection.draws > 0 for selection in chosen) > 1:
         why = why or DRAWN_ALONE

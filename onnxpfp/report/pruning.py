@@ -115,11 +115,11 @@ class Report:
             read, and onnxruntime opens the model. shapes: of all tensors. channels: the label analysis. bodies:
             what bodies of If, Loop and Scan are fed is noted. lossless: channels that cost nothing are found and
             taken out. calibration: the sensitivities are measured, and the Gram matrices of what the linear ops read
-            where widths or channels are chosen by them. ranking: scores are made of all that. curves: the drift of the
-            output is measured with every group narrowed alone. allocation: widths and channels are chosen.
-            compensation: linear ops are refitted, or means folded into biases. rewrite: weights and numbers are cut.
-            search: the trials of a target of quality are measured. verification: the checker, the oracle, the drift and
-            the errors of the layers.
+            where widths or channels are chosen by them. ranking: scores are made of all that, and bounds that are
+            measured. curves: the drift of the output is measured with every group narrowed alone. allocation: widths
+            and channels are chosen. compensation: linear ops are refitted, or means folded into biases. rewrite:
+            weights and numbers are cut. search: the trials of a target of quality are measured. verification: the
+            checker, the oracle, the drift and the errors of the layers.
         versions: Of this program and its libraries.
         notes: What the user should know.
     """

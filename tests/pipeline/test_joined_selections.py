@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import nets
@@ -14,7 +15,7 @@ from onnxpfp.channels.lineage import Lineage
 from onnxpfp.options import Options
 from onnxpfp.pipeline.context import open_run
 from onnxpfp.pipeline.decide import Decision
-from onnxpfp.pipeline.steps import DRAWN_ALONE, lift_decision
+from onnxpfp.pipeline.steps import BOUNDED_ALONE, DRAWN_ALONE, lift_decision
 
 WHOLE = "g (float[N,4] x) => (float[N,3] y) { a = MatMul(x, w1) r = Relu(a) y = MatMul(r, w2) }"
 PARTED = """g (float[N,4] x) => (float[N,3] y) {
@@ -27,8 +28,13 @@ def graph_of(text: str, **shapes: Any) -> ChannelGraph:
     return open_run(nets.build(text, shapes), None, Options(), ()).whole.graph
 
 
-def joined(*how: Method, kept: tuple[int, int] = (3, 3), unbounded: tuple[str, str] = ("", "")) -> Any:
-    """Select in both parts of a group, and tell it as one."""
+def joined(
+    *how: Method,
+    kept: tuple[int, int] = (3, 3),
+    unbounded: tuple[str, str] = ("", ""),
+    measured: tuple[float | None, float | None] | None = None,
+) -> Any:
+    """Select in both parts of a group, and tell it as one; where bounds were measured, these are they."""
     first = graph_of(WHOLE, w1=(4, 10), w2=(10, 3))
     parted = graph_of(PARTED, w1=(4, 5), w3=(4, 5), w2=(10, 3))
     assert [group.channels.size for group in first.groups] == [10]
@@ -41,6 +47,8 @@ def joined(*how: Method, kept: tuple[int, int] = (3, 3), unbounded: tuple[str, s
         chosen = select(
             scores, kept[number], how=how[number], rng=rng, n_outputs=8, delta=1e-3, unbounded=unbounded[number]
         )
+        if measured is not None:
+            chosen = replace(chosen, epsilon=None, bound=measured[number])
         keep[group.channels], factor[group.channels] = chosen.keep, chosen.factor
         parts.append(chosen)
     lineage = Lineage(first.keep_all(), np.arange(11))
@@ -83,3 +91,14 @@ def test_one_part_in_doubt_is_a_doubt_of_the_whole(unbounded: tuple[str, str]) -
 def test_a_part_that_stays_adds_nothing() -> None:
     parts, whole = joined("deterministic", "deterministic", kept=(5, 3))
     assert whole.bound == parts[1].bound == pytest.approx(3 * 0.04)
+
+
+def test_two_measured_bounds_have_none_in_common() -> None:
+    """As with draws: each has the confidence that is printed."""
+    _, whole = joined("deterministic", "deterministic", measured=(0.2, 0.3))
+    assert (whole.bound, whole.unbounded) == (None, BOUNDED_ALONE)
+
+
+def test_a_measured_bound_beside_a_part_that_stays_is_that_of_the_whole() -> None:
+    _, whole = joined("deterministic", "deterministic", kept=(5, 3), measured=(None, 0.3))
+    assert (whole.bound, whole.unbounded) == (0.3, "")
