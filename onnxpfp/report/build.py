@@ -296,8 +296,8 @@ def _mean_share_assumption(outcome: Outcome, alone: str) -> str:
     return (
         f"eps bounds, with a confidence of {100 * confidence:g} % for each group, the root mean square error of a "
         "layer's sums over inputs, outputs and positions, each relative to the root mean square of its output on the "
-        "samples that have ranked the channels, and counted as 1 where it is larger. Single sums and single inputs can be "
-        f"further off. {alone[0].upper()}{alone[1:]}. Measured on {len(held_out)} held-out samples; assumed: "
+        "samples that have ranked the channels, and counted as 1 where it is larger. Single sums and single inputs can "
+        f"be further off. {alone[0].upper()}{alone[1:]}. Measured on {len(held_out)} held-out samples; assumed: "
         "these are drawn independently of each other, like the inputs of use"
     )
 
