@@ -121,7 +121,10 @@ class Pruner:
         place = self._place(percent, f"{kind}.npz")
         if not place.exists():
             self.cache.mkdir(parents=True, exist_ok=True)
-            np.savez(place, **measure(percent))
+            half = place.with_suffix(".half.npz")
+            np.savez(half, **measure(percent))
+            # A run that is stopped leaves no half file under the name.
+            half.replace(place)
         with np.load(place) as arrays:
             return {name: arrays[name][()] for name in arrays.files}
 
@@ -134,7 +137,7 @@ class Pruner:
         return {"macs": share, "agree": outcomes.agree, "errors": outcomes.errors}
 
     def _layers(self, percent: int) -> dict[str, AnyArray]:
-        """Measure every convolution and linear layer but the first, which reads the image, as onnxpfp does."""
+        """Measure every convolution and linear layer but the first, which reads the image."""
         pruned, plan = onnx.load(self._file(percent)), Plan.read(self._place(percent, ".plan.json"))
         _, *nodes = (node for node in self._original.graph.node if node.op_type in PRODUCTS)
         weight = {node.output[0]: node.input[1] for node in nodes}

@@ -48,7 +48,10 @@ printed.
 All promises of a file share the draws, every file has its own."""
 
 TIGHT = """Medians over 200 splits, alpha = 0.05: what is promised / what is true of the rest. Of all layers the medians
-over the layers. The largest drift promises other shares at other numbers of images."""
+over the layers. The largest drift promises other shares at other numbers of images. The mean is promised of losses
+anywhere in [0, 1]: as a loss of 1 that has a probability of p is missed by n images with one of (1 - p)^n, no bound for
+all of them can be less than 1 - alpha^(1/n) where all that is seen is 0: 0.023 of 128 images, 0.0058 of 512, 0.0012 of
+2,500. That is why it fails less often than a normal quantile would."""
 
 SEARCHES = """The candidates are files with other shares of the multiply-adds, so many as the table says. {row.trials}
 times, {row.tuning} test images are for tuning, {row.held_out} are held out, and the other {others:,} are the truth.
