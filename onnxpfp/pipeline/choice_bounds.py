@@ -28,7 +28,7 @@ from onnxpfp.linear.ops import LinearOp
 from onnxpfp.pipeline.calibration import Measured
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.decide import Decision, selector_of
-from onnxpfp.pipeline.measurements import SHARE_POINTS, InputObserver, Measurements, drawn_columns, taps_of
+from onnxpfp.pipeline.measurements import SHARE_POINTS, InputObserver, Measurements, consumer_taps, drawn_columns
 from onnxpfp.score.mean_share import errors
 from onnxpfp.verify.certificate import mean_bound
 
@@ -119,7 +119,7 @@ class ErrorObserver(InputObserver):
         assert batch.samples == 1, self.op.name
         unfolded = drawn_columns(self.op, self._numbers(tensors), SHARE_POINTS, self.key, batch)
         unfolded = unfolded.reshape(1, -1, *unfolded.shape[2:])
-        self.losses += errors(unfolded, taps_of(self.op), self.dropped, self.mean_squares).tolist()
+        self.losses += errors(unfolded, consumer_taps(self.op), self.dropped, self.mean_squares).tolist()
         self.samples += 1
 
     def sum(self) -> SampleSum:
