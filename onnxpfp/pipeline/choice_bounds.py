@@ -1,10 +1,10 @@
 """Bounds of the error that a choice of channels makes in a layer, by held-out samples.
 
-Where the channels D of a group go, a consumer makes an error L_D(x) in [0, 1] for every input x: in units of each
-output's mean square on the samples that have ranked the channels, the mean of the squared error, each at most 1
-(`onnxpfp.score.mean_share`). Ranking and units are of the samples to fit, widths of these and the tuning samples. The
-held-out samples are independent of both, so their L_D(x) are independent draws, and `mean_bound` holds for E L_D(x).
-A group may have r consumers: with alpha / r for each, all r bounds hold at once with probability 1 - alpha.
+Where the channels D of a group go, a consumer makes an error L_D(x) in [0, 1] for every input x: the mean of its
+squared errors, each at most its output's mean square, as a share of these mean squares (`onnxpfp.score.mean_share`).
+Ranking and mean squares are of the samples to fit, widths of these and the tuning samples. The held-out samples are
+independent of both, so their L_D(x) are independent draws, and `mean_bound` holds for E L_D(x). A group may have r
+consumers: with alpha / r for each, all r bounds hold at once with probability 1 - alpha.
 
 Where a target of quality is searched for, the held-out samples decide on the share, and with it on the width. At every
 width the ranking alone decides D, one of m sets for m widths: with alpha / (m r) for each set at each consumer, all m r
