@@ -1,10 +1,10 @@
 """Bounds of the error that a choice of channels makes in a layer, by held-out samples.
 
-Where the channels D of a group go, a consumer makes an error L_D(x) in [0, 1] for every input x: in units of each
-output's mean square on the samples that have ranked the channels, the mean of the squared error, each at most 1
-(`onnxpfp.score.mean_share`). Ranking and units are of the samples to fit, widths of these and the tuning samples. The
-held-out samples are independent of both, so their L_D(x) are independent draws, and `mean_bound` holds for E L_D(x).
-A group may have r consumers: with alpha / r for each, all r bounds hold at once with probability 1 - alpha.
+Where the channels D of a group go, a consumer makes an error L_D(x) in [0, 1] for every input x: the mean of its
+squared errors, each at most its output's mean square, as a share of these mean squares (`onnxpfp.score.mean_share`).
+Ranking and mean squares are of the samples to fit, widths of these and the tuning samples. The held-out samples are
+independent of both, so their L_D(x) are independent draws, and `mean_bound` holds for E L_D(x). A group may have r
+consumers: with alpha / r for each, all r bounds hold at once with probability 1 - alpha.
 
 Where a target of quality is searched for, the held-out samples decide on the share, and with it on the width. At every
 width the ranking alone decides D, one of m sets for m widths: with alpha / (m r) for each set at each consumer, all m r
@@ -28,7 +28,7 @@ from onnxpfp.linear.ops import LinearOp
 from onnxpfp.pipeline.calibration import Measured
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.decide import Decision, selector_of
-from onnxpfp.pipeline.measurements import SHARE_POINTS, InputObserver, Measurements, drawn_columns, taps_of
+from onnxpfp.pipeline.measurements import SHARE_POINTS, InputObserver, Measurements, consumer_taps, drawn_columns
 from onnxpfp.score.mean_share import errors
 from onnxpfp.verify.certificate import mean_bound
 
@@ -115,7 +115,7 @@ class ErrorObserver(InputObserver):
         assert batch.samples == 1, self.op.name
         unfolded = drawn_columns(self.op, self._numbers(tensors), SHARE_POINTS, self.key, batch)
         unfolded = unfolded.reshape(1, -1, *unfolded.shape[2:])
-        self.losses += errors(unfolded, taps_of(self.op), self.dropped, self.mean_squares).tolist()
+        self.losses += errors(unfolded, consumer_taps(self.op), self.dropped, self.mean_squares).tolist()
         self.samples += 1
 
     def sum(self) -> SampleSum:

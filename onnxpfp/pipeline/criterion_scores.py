@@ -13,7 +13,7 @@ from onnxpfp.channels import Analysis, Group
 from onnxpfp.errors import OptionError
 from onnxpfp.linear.ops import LinearOp
 from onnxpfp.linear.producers import Filters, carriers_of, norm_scales, producers_of
-from onnxpfp.pipeline.measurements import Measurements, taps_of
+from onnxpfp.pipeline.measurements import Measurements, consumer_taps
 from onnxpfp.score.criterion import Criterion
 from onnxpfp.score.group_data import ConsumerData, ConsumerGram, GroupData, long_rows, places
 from onnxpfp.score.mean_share import OutputMoments
@@ -148,7 +148,7 @@ def _measured(
         measured["contributions"] = measurements.contributions()
     if "shares" in criterion.needs:
         moments = moments or (measurements.output_moments() if measurements is not None else [])
-        measured["mean_share"] = [each.shares(taps_of(op)) for each, op in zip(moments, ops, strict=True)]
+        measured["mean_share"] = [each.shares(consumer_taps(op)) for each, op in zip(moments, ops, strict=True)]
     return measured
 
 

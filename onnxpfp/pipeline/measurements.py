@@ -34,8 +34,8 @@ __all__ = [
     "Measurements",
     "MomentObserver",
     "channels_first",
+    "consumer_taps",
     "drawn_columns",
-    "taps_of",
 ]
 
 OfMaps = Callable[[NDArray[Any]], Floats]
@@ -191,7 +191,7 @@ class ContributionObserver(InputObserver):
 
     def __post_init__(self) -> None:
         op, count = self.op, len(self.op.channels)
-        self._contributions = Contributions(partial(taps_of, op), count, taps_of(op).shape[1], op.group)
+        self._contributions = Contributions(partial(consumer_taps, op), count, consumer_taps(op).shape[1], op.group)
 
     def see(self, tensors: Arrays, batch: Batch) -> None:
         """Count one batch in."""
@@ -218,7 +218,7 @@ class MomentObserver(InputObserver):
     def see(self, tensors: Arrays, batch: Batch) -> None:
         """Count one batch in."""
         unfolded = drawn_columns(self.op, self._numbers(tensors), SHARE_POINTS, self.key, batch)
-        moments = OutputMoments.of(unfolded.reshape(-1, *unfolded.shape[2:]), taps_of(self.op), self.op.group)
+        moments = OutputMoments.of(unfolded.reshape(-1, *unfolded.shape[2:]), consumer_taps(self.op), self.op.group)
         self._moments = moments if self._moments is None else self._moments.merge(moments)
         self.samples += batch.samples
 
@@ -228,7 +228,7 @@ class MomentObserver(InputObserver):
         return self._moments
 
 
-def taps_of(op: LinearOp) -> AnyFloats:
+def consumer_taps(op: LinearOp) -> AnyFloats:
     """Return the weights of a consumer, V (C, O/g, *kernel); two activations count as weights of one."""
     return np.ones((len(op.channels), 1, 1)) if op.weight is None else op.taps()
 

@@ -7,14 +7,14 @@ With the weights V and the inputs u at an output position p, channel c adds y_ip
 PFP takes the largest share of a sum that c ever has, over all i, p and inputs (`onnxpfp.score.pfp`); it is 1 as soon as
 one sum consists of one channel. Here the mean takes the place of the maximum, in second moments, as a refit sees them:
 
-    h_c = mean over i of  E y_ip,c^2 / s_i^2      s_i^2 = E z_ip^2      E: over inputs and positions
+    h_c = sum over i of E y_ip,c^2  /  sum over i of s_i^2      s_i^2 = E z_ip^2      E: over inputs and positions
 
-Every output counts alike, whatever its size; the energy (`onnxpfp.score.energy`) is ruled by the large ones, and leaves
-out what the taps of one window have in common. Where the channels D go, the error of z_ip is the sum of their y_ip,c.
-In units of s_i, its mean square is the sum over D of h_c where they are uncorrelated, and never more than |D| times as
-much. What it is for inputs that nobody has seen follows from samples that have ranked nothing:
+It is the energy (`onnxpfp.score.energy`) with what the taps of one window have in common, and as a share of what comes
+out. Where the channels D go, the error of z_ip is the sum of their y_ip,c. Relative to the sum of s_i^2, its mean
+square is the sum over D of h_c where they are uncorrelated, and never more than |D| times as much. What it is for
+inputs that nobody has seen follows from samples that have ranked nothing:
 
-    L_D(x) = mean over i and p of  min(1, (sum over c in D of y_ip,c)^2 / s_i^2)      in [0, 1]
+    L_D(x) = sum over i of mean over p of min(s_i^2, (sum over c in D of y_ip,c)^2)  /  sum over i of s_i^2    in [0, 1]
 
 is one number for every input x (`errors`), so E L_D(x) has the bounds of a mean of independent numbers in [0, 1]
 (`onnxpfp.pipeline.choice_bounds`; theorem and proof in docs/methods.md).
@@ -72,25 +72,22 @@ class OutputMoments:
         return self.outputs / max(1, self.count)
 
     def shares(self, taps: AnyFloats) -> Floats:
-        """Return the mean share h of every index, (C,); an output that is always 0 has no shares.
+        """Return the mean share h of every index, (C,); zeros where nothing comes out.
 
         Args:
             taps: Weights of the consumer, V (C, O/g, *kernel).
         """
         channels, size = len(self.inputs), self.inputs.shape[1]
-        groups, outputs = len(self.outputs), self.outputs.shape[1]
-        own = np.arange(channels, dtype=np.int64) // (channels // groups)
-        inverse = np.divide(1.0, self.outputs, out=np.zeros_like(self.outputs), where=self.outputs > 0.0)
+        outputs, total = self.outputs.shape[1], float(self.outputs.sum())
         shares = np.zeros(channels)
         for run in chunks(channels, 16 * outputs * size):
             weights = taps[run].reshape(-1, outputs, size).astype(np.float64)
-            squares = np.einsum("coq,coq->co", weights @ self.inputs[run], weights)
-            shares[run] = np.einsum("co,co->c", squares, inverse[own[run]])
-        return shares / (groups * outputs)
+            shares[run] = np.einsum("coq,coq->c", weights @ self.inputs[run], weights)
+        return shares / total if total > 0.0 else np.zeros(channels)
 
 
 def errors(columns: AnyFloats, taps: AnyFloats, dropped: Bools, mean_squares: Floats) -> Floats:
-    """Return the error L of every sample where some channels go, (N,) in [0, 1].
+    """Return the error L of every sample where some channels go, (N,) in [0, 1]; 1 where all outputs were always 0.
 
     Args:
         columns: Unfolded inputs of every sample, u (N, P, C, k).
@@ -100,16 +97,15 @@ def errors(columns: AnyFloats, taps: AnyFloats, dropped: Bools, mean_squares: Fl
     """
     samples, positions = columns.shape[:2]
     gone = np.where(dropped[:, None], columns, 0).reshape(samples * positions, *columns.shape[2:])
-    total = np.zeros(samples)
-    start = 0
+    total, start = np.zeros(samples), 0
     for z in _sums(gone, taps, len(mean_squares)):
-        units = mean_squares[:, None, start : start + z.shape[2]]
+        most = mean_squares[:, None, start : start + z.shape[2]]
         start += z.shape[2]
-        squares = np.square(z, dtype=np.float64)
-        # Where an output was always 0, any error is all of it.
-        ratio = np.divide(squares, units, out=np.where(squares > 0.0, 1.0, 0.0), where=units > 0.0)
-        total += np.minimum(ratio, 1.0).reshape(len(z), samples, positions, -1).sum((0, 2, 3))
-    return total / (positions * mean_squares.size)
+        counted = np.minimum(np.square(z, dtype=np.float64), most)
+        total += counted.reshape(len(z), samples, positions, -1).sum((0, 2, 3))
+    whole = positions * float(mean_squares.sum())
+    # Rounding can lift a sum of numbers that are all at their most above the sum of these.
+    return np.minimum(total / whole, 1.0) if whole > 0.0 else np.ones(samples)
 
 
 def _sums(columns: AnyFloats, taps: AnyFloats, group: int) -> Iterator[Floats32]:

@@ -25,8 +25,8 @@ class Scores:
         constant: What the values of each group are multiplied by in its bound, (groups,) float64.
         unbounded: Why the values of each group bound nothing, (groups,); empty where they do.
         summed: Whether a value sums up over a group's consumers already; a sensitivity is the largest of them.
-        mean_squares: Mean square of every output, (g, O/g), of each consumer: the unit in which mean shares bound the
-            error of a choice; empty where values are no mean shares.
+        mean_squares: Mean square of every output, (g, O/g), of each consumer, of which the bound of mean shares is;
+            empty where values are no mean shares.
     """
 
     method: str

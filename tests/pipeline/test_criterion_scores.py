@@ -185,7 +185,7 @@ def mean_share(w: Arrays, v: Arrays) -> list[Floats]:
 
 def sum_of_shares(outputs: list[Floats]) -> Floats:
     every = [each.reshape(-1, *each.shape[-2:]) for each in (np.moveaxis(each, 1, -2) for each in outputs)]
-    return np.asarray(sum((np.square(y).mean(0) / np.square(y.sum(-1, keepdims=True)).mean(0)).mean(0) for y in every))
+    return np.asarray(sum(np.square(y).sum((0, 1)) / np.square(y.sum(-1)).sum() for y in every))
 
 
 EXPECTED: dict[str, Callable[[Arrays, Arrays], list[Floats]]] = {

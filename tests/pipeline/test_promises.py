@@ -297,12 +297,12 @@ def kernels(*, data: bool) -> tuple[Literal["sum", "max"], ...]:
 
 
 def in_the_mean(layer: Layer, original: Array, after: Array, data: Array) -> Array:
-    """Mean square error of the sums in units of each output's mean square, each at most 1, by input."""
+    """Mean square error of the sums, each at most its output's mean square, as a share of these, by input."""
     n, p, c, k = (windows := layer.windows(data)).shape
     flat = windows.reshape(n, p, c * k)
     sums, error = flat @ original.reshape(c * k, -1), flat @ (after - original).reshape(c * k, -1)
     units = np.square(sums).mean((0, 1))
-    return np.minimum(np.square(error) / units, 1).mean((1, 2))
+    return np.minimum(np.square(error), units).sum((1, 2)) / (p * units.sum())
 
 
 def means(network: Network, *, seed: int, inputs: int, **options: Any) -> list[Triples]:
