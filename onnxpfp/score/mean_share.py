@@ -28,7 +28,7 @@ from typing import Self
 
 import numpy as np
 
-from onnxpfp.arrays import AnyFloats, Bools, Floats, Floats32, chunks
+from onnxpfp.arrays import AnyFloats, Bools, Floats, chunks
 from onnxpfp.score.criterion import Criterion
 from onnxpfp.score.group_data import GroupData
 
@@ -59,7 +59,7 @@ class OutputMoments:
             group: Number of convolution groups g; channels of different ones share no output.
         """
         by_index = columns.transpose(1, 2, 0).astype(np.float64)
-        squares = [np.einsum("gro,gro->go", z, z, dtype=np.float64) for z in _sums(columns, taps, group)]
+        squares = [np.einsum("gro,gro->go", z, z) for z in _sums(columns, taps, group)]
         return cls(by_index @ by_index.swapaxes(1, 2), np.concatenate(squares, axis=1), len(columns))
 
     def merge(self, other: Self) -> Self:
@@ -95,26 +95,26 @@ def errors(columns: AnyFloats, taps: AnyFloats, dropped: Bools, mean_squares: Fl
         dropped: Which indices go, (C,).
         mean_squares: s_i^2, (g, O/g).
     """
-    samples, positions = columns.shape[:2]
+    samples, positions = len(columns), columns.shape[1]
     gone = np.where(dropped[:, None], columns, 0).reshape(samples * positions, *columns.shape[2:])
     total, start = np.zeros(samples), 0
     for z in _sums(gone, taps, len(mean_squares)):
         most = mean_squares[:, None, start : start + z.shape[2]]
         start += z.shape[2]
-        counted = np.minimum(np.square(z, dtype=np.float64), most)
+        counted = np.minimum(np.square(z), most)
         total += counted.reshape(len(z), samples, positions, -1).sum((0, 2, 3))
     whole = positions * float(mean_squares.sum())
     # Rounding can lift a sum of numbers that are all at their most above the sum of these.
     return np.minimum(total / whole, 1.0) if whole > 0.0 else np.ones(samples)
 
 
-def _sums(columns: AnyFloats, taps: AnyFloats, group: int) -> Iterator[Floats32]:
-    """Yield z (g, R, o), some outputs at a time, of columns (R, C, k)."""
+def _sums(columns: AnyFloats, taps: AnyFloats, group: int) -> Iterator[Floats]:
+    """Yield z (g, R, o), some outputs at a time, of columns (R, C, k); in float64, which squares do not leave."""
     channels, size = columns.shape[1:]
-    rows = columns.reshape(len(columns), group, -1).swapaxes(0, 1).astype(np.float32)
+    rows = columns.reshape(len(columns), group, -1).swapaxes(0, 1).astype(np.float64)
     flat = taps.reshape(group, channels // group, taps.shape[1], size)
-    for run in chunks(taps.shape[1], 8 * channels * size):
-        weights = flat[:, :, run].swapaxes(2, 3).astype(np.float32)
+    for run in chunks(taps.shape[1], 16 * channels * size):
+        weights = flat[:, :, run].swapaxes(2, 3).astype(np.float64)
         yield rows @ weights.reshape(group, -1, weights.shape[3])
 
 

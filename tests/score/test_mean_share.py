@@ -98,16 +98,15 @@ def test_uncorrelated_channels_share_the_outputs_among_them() -> None:
     np.testing.assert_allclose(errors(columns, taps, gone, found.mean_squares).mean(), shares[0], rtol=1e-6)
 
 
-def test_the_scale_does_not_count() -> None:
+@pytest.mark.parametrize("scale", [1e-15, 1e-3, 1e25])
+def test_the_scale_does_not_count(scale: float) -> None:
     columns, taps, group = case("window")
-    one, two = moments(columns, taps, group), moments(columns * np.float32(1e4), taps * np.float32(1e-3), group)
-    np.testing.assert_allclose(two.shares(taps * np.float32(1e-3)), one.shares(taps), rtol=1e-4)
+    large, weights = columns * np.float32(scale), taps * np.float32(1e3)
+    one, two = moments(columns, taps, group), moments(large, weights, group)
+    np.testing.assert_allclose(two.shares(weights), one.shares(taps), rtol=1e-4)
     dropped = np.arange(6) < 2
-    np.testing.assert_allclose(
-        errors(columns * np.float32(1e4), taps * np.float32(1e-3), dropped, two.mean_squares),
-        errors(columns, taps, dropped, one.mean_squares),
-        rtol=1e-4,
-    )
+    expected = errors(columns, taps, dropped, one.mean_squares)
+    np.testing.assert_allclose(errors(large, weights, dropped, two.mean_squares), expected, rtol=1e-4)
 
 
 def test_errors_count_up_to_the_mean_square_of_their_own_output() -> None:
