@@ -294,11 +294,11 @@ def _mean_share_assumption(outcome: Outcome, alone: str) -> str:
     held_out, confidence = outcome.context.data.held_out, outcome.context.options.confidence
     assert held_out is not None
     return (
-        f"eps bounds, with a confidence of {100 * confidence:g} % for each group, the relative error of a layer's output "
-        "in the mean square: the root mean square, over inputs, outputs and positions, of what its sums lose, over theirs "
-        "on the samples that have ranked the channels; an error counts up to the root mean square of its own output. "
-        f"Single sums and single inputs can be further off. {alone[0].upper()}{alone[1:]}. Measured on {len(held_out)} "
-        "held-out samples; assumed: these are drawn independently of each other, like the inputs of use"
+        f"eps bounds, with a confidence of {100 * confidence:g} % for each group, the relative error of a layer's "
+        "output in the mean square: the root mean square, over inputs, outputs and positions, of what its sums lose, "
+        "over theirs on the samples that have ranked the channels; an error counts up to the root mean square of its "
+        f"own output. Single sums and single inputs can be further off. {alone[0].upper()}{alone[1:]}. Measured on "
+        f"{len(held_out)} held-out samples; assumed: these are drawn independently of each other, like the inputs of use"
     )
 
 
