@@ -298,7 +298,7 @@ def _mean_share_assumption(outcome: Outcome, alone: str) -> str:
         "output in the mean square: the root mean square, over inputs, outputs and positions, of what its sums lose, "
         "over theirs on the samples that have ranked the channels; an error counts up to the root mean square of its "
         f"own output. Single sums and single inputs can be further off. {alone[0].upper()}{alone[1:]}. Measured on "
-        f"{len(held_out)} held-out samples; assumed: these are drawn independently of each other, like the inputs of use"
+        f"{len(held_out)} held-out samples; assumed: these are drawn independently of each other, like inputs of use"
     )
 
 
