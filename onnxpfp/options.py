@@ -183,7 +183,7 @@ def _confidence(flag: str, value: float) -> None:
         raise OptionError(f"{flag} {value:g} is outside (0, 1)", hint=f"{flag} 0.95 means 95 %")
     if value < EVEN:
         raise OptionError(
-            f"{flag} {value:g} is a confidence that is less than even, not an error probability",
+            f"{flag} {value:g} is less than even: it is a confidence, not an error probability",
             hint=f"{flag} {1 - value:g} lets a promise fail with a probability of {value:g}",
         )
 

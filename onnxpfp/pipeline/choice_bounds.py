@@ -38,10 +38,10 @@ __all__ = ["bounded", "why_unbounded"]
 def why_unbounded(context: RunContext, consumers: Sequence[LinearOp]) -> str:
     """Say why the errors of a group are not bounded by held-out samples; nothing where they are."""
     data = context.data
-    if data.held_out is None:
-        return "no samples are held out"
     if not data.independent:
         return "several of its samples come from one input"
+    if data.held_out is None:
+        return "no samples are held out"
     if (data.samples.fixed_batch or 1) > 1:
         return "samples run in batches of a fixed size, so the error of each is not known"
     products = [op.name for op in consumers if op.weight is None]

@@ -354,7 +354,7 @@ def test_layers_come_by_their_errors_with_what_is_promised():
 
 def test_layers_without_a_bound_say_how_many_samples_it_takes():
     layers = tuple(LayerError(name, 0.5, None, None, None, None, "3 samples are too few") for name in "ab")
-    said = " ".join(_text(replace(_report(), layers=LayerErrors(layers, 3, 0.95))).split())
+    said = " ".join(_text(replace(_report(), promises=None, layers=LayerErrors(layers, 3, 0.95))).split())
     assert "on 3 held-out samples not bounded at 2 layers: 3 samples are too few" in said
     assert "of its variance not bounded" not in said
     assert "confidence" not in said

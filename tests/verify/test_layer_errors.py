@@ -15,7 +15,7 @@ from scipy import stats
 import onnxpfp
 from onnxpfp.data.inputs import input_specs
 from onnxpfp.data.sources import load_samples
-from onnxpfp.data.splits import split_samples
+from onnxpfp.data.splits import held_out_count, split_samples
 from onnxpfp.runtime.providers import ProviderRequest
 from onnxpfp.verify.evaluator import Evaluator
 from onnxpfp.verify.layers import GONE, MIXED, SHARES, WHOLE_NUMBERS, joint_limits, layer_errors, too_few
@@ -199,9 +199,10 @@ def by_hand(model: ModelProto, data: Array, result: onnxpfp.Result) -> dict[str,
 
     The channels of an output that are left are those that the plan keeps of the weight.
     """
-    split = split_samples(load_samples(data, input_specs(model)), 0)
-    assert split is not None
-    feed = next(split.held_out.batches(len(split.held_out)))
+    given = load_samples(data, input_specs(model))
+    _, _, held_out = split_samples(given, 0, held_out_count(len(given), certifying=False))
+    assert held_out is not None
+    feed = next(held_out.batches(len(held_out)))
     one, two = nets.values(model, feed), nets.values(result.model, feed)
     errors: dict[str, Array] = {}
     for node in model.graph.node:
@@ -209,7 +210,7 @@ def by_hand(model: ModelProto, data: Array, result: onnxpfp.Result) -> dict[str,
         entry = result.plan.initializers.get(node.input[1]) if len(node.input) > 1 else None
         kept = entry.keep.get(1 if node.op_type == "MatMul" else 0) if entry else None
         wanted = one[name] if kept is None else np.take(one[name], kept, 1)
-        if wanted.shape == two[name].shape and len(wanted) == len(split.held_out):
+        if wanted.shape == two[name].shape and len(wanted) == len(held_out):
             errors[node.name] = relative(wanted, two[name])
     return errors
 
@@ -281,9 +282,19 @@ def test_layers_are_measured_where_samples_are_held_out_alone() -> None:
     assert [layer.mean for layer in again.report.layers.layers] == [layer.mean for layer in result.report.layers.layers]
     assert onnxpfp.prune(model, keep_macs=0.6).report.layers is None
     assert onnxpfp.prune(model, calibration=data[:3], keep_macs=0.6).report.layers is None
-    # The samples decide how much goes.
-    assert onnxpfp.prune(model, calibration=data, max_drift=0.9).report.layers is None
     assert onnxpfp.prune(model, calibration=data, keep_macs=1.0).report.layers is None
+
+
+def test_a_target_of_quality_counts_in_that_the_samples_have_chosen() -> None:
+    model, data = nets.chain(), nets.noise(400, 3, 8, 8)
+    report = onnxpfp.prune(model, calibration=data, max_drift=0.9).report
+    assert report.layers is not None
+    assert report.promises is not None
+    assert report.promises.candidates > 1
+    assert {layer.share for layer in report.layers.layers} == {0.9}
+    # 100 samples are enough for 95 % of the inputs at three layers, where they choose nothing.
+    assert joint_limits(np.ones((3, 100)), 0.05) is not None
+    assert 0.95**100 < 0.05 / 3 < report.promises.candidates * 0.95**100
 
 
 def test_too_few_samples_give_means_and_say_how_many_it_takes() -> None:
