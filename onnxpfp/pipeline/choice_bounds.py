@@ -32,7 +32,7 @@ from onnxpfp.pipeline.measurements import SHARE_POINTS, InputObserver, Measureme
 from onnxpfp.score.mean_share import errors
 from onnxpfp.verify.certificate import mean_bound
 
-__all__ = ["ALPHA", "bounded", "why_unbounded"]
+__all__ = ["ALPHA", "ErrorObserver", "bounded", "why_unbounded"]
 
 ALPHA = 0.05
 """Probability, over the draw of the samples, that the bound of a group fails."""
@@ -123,5 +123,5 @@ class ErrorObserver(InputObserver):
         self.samples += 1
 
     def sum(self) -> SampleSum:
-        """Return the sum of the errors."""
-        return SampleSum(np.array(sum(self.losses)), self.samples)
+        """Return the sum of the errors, (1,)."""
+        return SampleSum(np.array([sum(self.losses)]), self.samples)
