@@ -1,18 +1,21 @@
 """Bounds of the error that a choice of channels makes in a layer, by held-out samples.
 
-Where the channels D of a group go, a consumer makes an error L_D(x) in [0, 1] for every input x: the mean of its
-squared errors, each at most its output's mean square, as a share of these mean squares (`onnxpfp.score.mean_share`).
+Where channels D go, of all groups that it reads, a consumer makes an error L_D(x) in [0, 1] for every input x: the mean
+of its squared errors, each at most its output's mean square, as a share of these mean squares
+(`onnxpfp.score.mean_share`).
 Ranking and mean squares are of the samples to fit, widths of these and the tuning samples. The held-out samples are
 independent of both, so their L_D(x) are independent draws, and `mean_bound` holds for E L_D(x). A group may have r
 consumers: with alpha / r for each, all r bounds hold at once with probability 1 - alpha.
 
-Where a target of quality is searched for, the held-out samples decide on the share, and with it on the width. At every
-width the ranking alone decides D, one of m sets for m widths: with alpha / (m r) for each set at each consumer, all m r
-bounds hold at once, and with them those at the width that was chosen. What is printed is the square root.
+Where a target of quality is searched for, the held-out samples decide on the share, and with it on the widths. At every
+width the ranking alone decides what goes, so D is one of m sets, m being the product of the numbers of widths of the
+groups that the consumer reads: with alpha / (m r) for each set at each consumer all bounds hold at once, and with them
+those at the widths that were chosen. What is printed is the square root of the largest.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -23,7 +26,6 @@ from onnxpfp.allocation.widths import widths_of
 from onnxpfp.arrays import Arrays, Bools, Floats
 from onnxpfp.calibrate.observer import Batch
 from onnxpfp.calibrate.statistics import SampleSum
-from onnxpfp.channels import Group
 from onnxpfp.linear.ops import LinearOp
 from onnxpfp.pipeline.calibration import Measured
 from onnxpfp.pipeline.context import RunContext
@@ -68,34 +70,37 @@ def bounded(context: RunContext, measured: Measured, decision: Decision) -> Deci
         if selection is not None and not selection.unbounded and not selection.keep.all()
     }
     groups = measured.analysis.graph.groups
-    observers = {number: _observers(context, measured, groups[number], decision) for number in cut}
+    readers = sorted({position for number in cut for position in groups[number].consumers})
+    observers = {position: _observer(context, measured, position, decision) for position in readers}
     with context.clock.phase("ranking") as progress:
         # One by one, so that what a layer reads is of one sample, whatever the axes of its tensor are.
         alone = Measurements(
             measured.analysis, measured.ops, split.held_out, 1, context.requests, context.options, progress
         )
-        alone.run([observer for some in observers.values() for observer in some])
-    selector, selections = selector_of(context, measured), list[Selection | None](decision.selections)
+        alone.run([*observers.values()])
+    searched = bool(context.options.limit_flag)
+    sets = {position: _sets(context, measured, position) if searched else 1 for position in readers}
+    selections = list[Selection | None](decision.selections)
     for number, selection in cut.items():
-        widths = widths_of(*selector.allowed(number)).size - 1 if context.options.limit_flag else 1
-        selections[number] = replace(selection, bound=_bound([each.losses for each in observers[number]], widths))
+        positions = groups[number].consumers
+        alphas = [ALPHA / (len(positions) * sets[position]) for position in positions]
+        bounds = [mean_bound(np.array(observers[p].losses), alpha) for p, alpha in zip(positions, alphas, strict=True)]
+        selections[number] = replace(selection, bound=float(np.sqrt(max(bounds))))
     return replace(decision, selections=tuple(selections))
 
 
-def _observers(context: RunContext, measured: Measured, group: Group, decision: Decision) -> list[ErrorObserver]:
-    gone = np.zeros_like(decision.keep)
-    gone[group.channels] = ~decision.keep[group.channels]
-    units = measured.calibration.scores.mean_squares
-    return [
-        ErrorObserver(op, (context.options.seed, number), gone[op.channels], units[number])
-        for number, op in ((number, measured.ops[number]) for number in group.consumers)
-    ]
+def _observer(context: RunContext, measured: Measured, position: int, decision: Decision) -> ErrorObserver:
+    """Return what measures a consumer without all that the choice takes from what it reads."""
+    op = measured.ops[position]
+    gone = ~decision.keep[op.channels]
+    return ErrorObserver(op, (context.options.seed, position), gone, measured.calibration.scores.mean_squares[position])
 
 
-def _bound(losses: Sequence[Sequence[float]], widths: int) -> float:
-    """Bound the root mean square error of all consumers of a group, given the losses of the samples at each."""
-    alpha = ALPHA / (widths * len(losses))
-    return max((float(np.sqrt(mean_bound(np.array(each), alpha))) for each in losses), default=1.0)
+def _sets(context: RunContext, measured: Measured, position: int) -> int:
+    """Count the sets of channels that may go from what a consumer reads, given the ranking."""
+    selector = selector_of(context, measured)
+    read = [number for number, group in enumerate(selector.groups) if position in group.consumers]
+    return math.prod(widths_of(*selector.allowed(number)).size for number in read)
 
 
 @dataclass(slots=True, eq=False)
