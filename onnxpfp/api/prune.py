@@ -19,13 +19,13 @@ from onnxpfp.linear.weights import stored_axes_of
 from onnxpfp.model.draws import without_record
 from onnxpfp.model.load import ModelSource
 from onnxpfp.options import Options
-from onnxpfp.pipeline.choice_bounds import bounded
 from onnxpfp.pipeline.context import RunContext, open_run
 from onnxpfp.pipeline.decide import Decision
 from onnxpfp.pipeline.network_steps import (
     MeasuredPart,
     PrunedNetwork,
     WrittenNetwork,
+    bound_choices,
     least_share,
     lift_part,
     measure_parts,
@@ -188,11 +188,10 @@ def _prune(
             target, context, evaluators, prune_to, lambda pruned: write(pruned).whole, **limits
         )
     unchanged = not any(each.lossless.removed for each in parts) and all(d.keep.all() for d in pruned.decisions)
-    bounds = (bounded(each.part.context, each.measured, d) for each, d in zip(parts, pruned.decisions, strict=True))
-    pruned = replace(pruned, decisions=tuple(bounds))
-    decisions, written = lifted(pruned), write(pruned)
     evaluator = evaluators.held_out if evaluators is not None else _evaluator(context, parts[0])
     candidates = len(found.descent.order) if found else int(evaluator is not None and evaluator.held_out)
+    pruned = bound_choices(parts, pruned, max(candidates, 1))
+    decisions, written = lifted(pruned), write(pruned)
     with context.clock.phase("verification") as phase:
         verified = verify(parts, pruned, written, evaluator, candidates, unchanged=unchanged, progress=phase)
     certified = None if found is None or verified.comparison is None else confirm(found, verified.comparison.outcomes)

@@ -1,14 +1,15 @@
 """Bounds of the error that a choice of channels makes in a layer, by held-out samples.
 
-Where the channels D of a group go, a consumer makes an error L_D(x) in [0, 1] for every input x: the mean of its
-squared errors, each at most its output's mean square, as a share of these mean squares (`onnxpfp.score.mean_share`).
+Where channels D go, of all groups that it reads, a consumer makes an error L_D(x) in [0, 1] for every input x: the mean
+of its squared errors, each at most its output's mean square, as a share of these mean squares
+(`onnxpfp.score.mean_share`).
 Ranking and mean squares are of the samples to fit, widths of these and the tuning samples. The held-out samples are
 independent of both, so their L_D(x) are independent draws, and `mean_bound` holds for E L_D(x). A group may have r
 consumers: with alpha / r for each, all r bounds hold at once with probability 1 - alpha.
 
-Where a target of quality is searched for, the held-out samples decide on the share, and with it on the width. At every
-width the ranking alone decides D, one of m sets for m widths: with alpha / (m r) for each set at each consumer, all m r
-bounds hold at once, and with them those at the width that was chosen. What is printed is the square root.
+Where a target of quality is searched for, the held-out samples choose among m prunings that the other samples have
+fixed (`onnxpfp.allocation.fixed_sequence`): with alpha / (m r) for each of them at each consumer all bounds hold at once,
+and with them those of the pruning that was chosen. What is printed is the square root of the largest.
 """
 
 from __future__ import annotations
@@ -19,20 +20,18 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from onnxpfp.allocation.select import Selection
-from onnxpfp.allocation.widths import widths_of
 from onnxpfp.arrays import Arrays, Bools, Floats
 from onnxpfp.calibrate.observer import Batch
 from onnxpfp.calibrate.statistics import SampleSum
-from onnxpfp.channels import Group
 from onnxpfp.linear.ops import LinearOp
 from onnxpfp.pipeline.calibration import Measured
 from onnxpfp.pipeline.context import RunContext
-from onnxpfp.pipeline.decide import Decision, selector_of
+from onnxpfp.pipeline.decide import Decision
 from onnxpfp.pipeline.measurements import SHARE_POINTS, InputObserver, Measurements, consumer_taps, drawn_columns
 from onnxpfp.score.mean_share import errors
 from onnxpfp.verify.certificate import mean_bound
 
-__all__ = ["bounded", "why_unbounded"]
+__all__ = ["ErrorObserver", "bounded", "why_unbounded"]
 
 
 def why_unbounded(context: RunContext, consumers: Sequence[LinearOp]) -> str:
@@ -48,13 +47,14 @@ def why_unbounded(context: RunContext, consumers: Sequence[LinearOp]) -> str:
     return f"{products[0]} multiplies two activations, where no error is measured" if products else ""
 
 
-def bounded(context: RunContext, measured: Measured, decision: Decision) -> Decision:
+def bounded(context: RunContext, measured: Measured, decision: Decision, candidates: int) -> Decision:
     """Give the selections of a choice the bounds that the held-out samples have of their errors.
 
     Args:
         context: What is asked for.
         measured: The model that was chosen from.
         decision: The choice, made in one step.
+        candidates: Of so many choices the held-out samples have taken one.
     """
     scores, held_out = measured.calibration.scores, context.data.held_out
     if not scores.mean_squares or held_out is None or context.options.steps > 1:
@@ -65,33 +65,26 @@ def bounded(context: RunContext, measured: Measured, decision: Decision) -> Deci
         if selection is not None and not selection.unbounded and not selection.keep.all()
     }
     groups = measured.analysis.graph.groups
-    observers = {number: _observers(context, measured, groups[number], decision) for number in cut}
+    readers = sorted({position for number in cut for position in groups[number].consumers})
+    observers = {position: _observer(context, measured, position, decision) for position in readers}
     with context.clock.phase("ranking") as progress:
         # One by one, so that what a layer reads is of one sample, whatever the axes of its tensor are.
         alone = Measurements(measured.analysis, measured.ops, held_out, 1, context.requests, context.options, progress)
-        alone.run([observer for some in observers.values() for observer in some])
-    selector, selections = selector_of(context, measured), list[Selection | None](decision.selections)
+        alone.run([*observers.values()])
+    alpha = (1.0 - context.options.confidence) / candidates
+    selections = list[Selection | None](decision.selections)
     for number, selection in cut.items():
-        widths = widths_of(*selector.allowed(number)).size - 1 if context.options.limit_flag else 1
-        losses = [each.losses for each in observers[number]]
-        selections[number] = replace(selection, bound=_bound(losses, (1.0 - context.options.confidence) / widths))
+        positions = groups[number].consumers
+        bounds = [mean_bound(np.array(observers[p].losses), alpha / len(positions)) for p in positions]
+        selections[number] = replace(selection, bound=float(np.sqrt(max(bounds))))
     return replace(decision, selections=tuple(selections))
 
 
-def _observers(context: RunContext, measured: Measured, group: Group, decision: Decision) -> list[ErrorObserver]:
-    gone = np.zeros_like(decision.keep)
-    gone[group.channels] = ~decision.keep[group.channels]
-    units = measured.calibration.scores.mean_squares
-    return [
-        ErrorObserver(op, (context.options.seed, number), gone[op.channels], units[number])
-        for number, op in ((number, measured.ops[number]) for number in group.consumers)
-    ]
-
-
-def _bound(losses: Sequence[Sequence[float]], alpha: float) -> float:
-    """Bound the root mean square error of all consumers of a group at once, given the losses of the samples at each."""
-    each_alpha = alpha / max(len(losses), 1)
-    return max((float(np.sqrt(mean_bound(np.array(each), each_alpha))) for each in losses), default=1.0)
+def _observer(context: RunContext, measured: Measured, position: int, decision: Decision) -> ErrorObserver:
+    """Return what measures a consumer without all that the choice takes from what it reads."""
+    op = measured.ops[position]
+    gone = ~decision.keep[op.channels]
+    return ErrorObserver(op, (context.options.seed, position), gone, measured.calibration.scores.mean_squares[position])
 
 
 @dataclass(slots=True, eq=False)
@@ -119,5 +112,5 @@ class ErrorObserver(InputObserver):
         self.samples += 1
 
     def sum(self) -> SampleSum:
-        """Return the sum of the errors."""
-        return SampleSum(np.array(sum(self.losses)), self.samples)
+        """Return the sum of the errors, (1,)."""
+        return SampleSum(np.array([sum(self.losses)]), self.samples)

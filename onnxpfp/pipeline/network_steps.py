@@ -15,6 +15,7 @@ from onnxpfp.linear.describe import linear_ops
 from onnxpfp.linear.weights import stored_axes_of
 from onnxpfp.pipeline.calibration import Calibration, DataCalibration, Measured
 from onnxpfp.pipeline.candidate import Candidate
+from onnxpfp.pipeline.choice_bounds import bounded
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.costs import QUANTITIES
 from onnxpfp.pipeline.decide import Decision, least_cost, single_cost
@@ -28,6 +29,7 @@ __all__ = [
     "MeasuredPart",
     "PrunedNetwork",
     "WrittenNetwork",
+    "bound_choices",
     "least_share",
     "lift_part",
     "measure_parts",
@@ -164,6 +166,21 @@ def prune_network(context: RunContext, network: Network, parts: Sequence[Measure
     model = network.assemble([candidate.model for candidate in candidates])
     mask = network.assemble([candidate.mask for candidate in candidates])
     return PrunedNetwork(decisions, candidates, replace(candidates[0], model=model, mask=mask))
+
+
+def bound_choices(parts: Sequence[MeasuredPart], pruned: PrunedNetwork, candidates: int) -> PrunedNetwork:
+    """Give the choices in all parts the bounds that the held-out samples have of their errors.
+
+    Args:
+        parts: What was chosen from.
+        pruned: The choices.
+        candidates: Of so many prunings the held-out samples have chosen one.
+    """
+    decisions = [
+        bounded(each.part.context, each.measured, decision, candidates)
+        for each, decision in zip(parts, pruned.decisions, strict=True)
+    ]
+    return replace(pruned, decisions=tuple(decisions))
 
 
 def lift_part(each: MeasuredPart, decision: Decision) -> Decision:

@@ -6,7 +6,7 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +37,16 @@ from onnxpfp.lossless.traces import GapObserver, TraceObserver
 from onnxpfp.model.load import load
 from onnxpfp.options import Options
 from onnxpfp.pipeline.analyze import analyze, open_model
+from onnxpfp.pipeline.choice_bounds import ErrorObserver
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.criteria import criterion_of
-from onnxpfp.pipeline.measurements import ContributionObserver, MapObserver, Measurements
+from onnxpfp.pipeline.measurements import (
+    ContributionObserver,
+    MapObserver,
+    Measurements,
+    MomentObserver,
+    consumer_taps,
+)
 from onnxpfp.pipeline.reading import read_data
 from onnxpfp.pipeline.refit_problem import refit_setup, start_gram_observers
 from onnxpfp.progress import Clock
@@ -121,6 +128,20 @@ def contributions(analysis: Analysis, samples: Samples, first: int) -> Statistic
     return collected([ContributionObserver(op, (5, n)) for n, op in enumerate(watching.ops)], watching.run)
 
 
+def moments(analysis: Analysis, samples: Samples, first: int) -> Statistics:
+    watching = measurements(analysis, samples, first)
+    return collected([MomentObserver(op, (5, n)) for n, op in enumerate(watching.ops)], watching.run)
+
+
+def errors_of_a_choice(analysis: Analysis, samples: Samples, first: int) -> Statistics:
+    watching = replace(measurements(analysis, samples, first), batch_size=1)
+    observers = [
+        ErrorObserver(op, (5, n), op.channels % 2 == 0, np.ones((op.group, consumer_taps(op).shape[1])))
+        for n, op in enumerate(watching.ops)
+    ]
+    return collected(observers, watching.run)
+
+
 SITES = [("r", 1), ("s", 1), ("f", 1), ("t", 0)]
 
 
@@ -143,6 +164,8 @@ STATISTICS: dict[str, Callable[[Analysis, Samples, int], Statistics]] = {
     "grams": grams,
     "map sums": map_sums,
     "contributions": contributions,
+    "moments": moments,
+    "errors of a choice": errors_of_a_choice,
     "traces": traces,
     "gaps": gaps,
 }
