@@ -8,7 +8,7 @@ independent of both, so their L_D(x) are independent draws, and `mean_bound` hol
 consumers: with alpha / r for each, all r bounds hold at once with probability 1 - alpha.
 
 Where a target of quality is searched for, the held-out samples choose among m prunings that the other samples have
-fixed (`onnxpfp.allocation.fixed_sequence`): with alpha / (m r) for each of them at each consumer all bounds hold at once,
+fixed (`onnxpfp.allocation.fixed_sequence`): with alpha / (m r) for each of them at each consumer all hold at once,
 and with them those of the pruning that was chosen. What is printed is the square root of the largest.
 """
 
