@@ -16,14 +16,14 @@ from benchmarks.accuracy.measure import macs
 from benchmarks.accuracy.networks import NETWORKS, Folders, Network
 from benchmarks.promises.schemes import Places
 from onnxpfp.arrays import AnyArray, Bools, Floats
+from onnxpfp.comparison.evaluator import Evaluator
+from onnxpfp.comparison.layers import layer_errors
+from onnxpfp.comparison.outcomes import Outcomes
 from onnxpfp.data.inputs import input_specs
 from onnxpfp.data.sources import load_samples
 from onnxpfp.options import DEFAULT_WORKSPACE
 from onnxpfp.pipeline.plan import Plan
 from onnxpfp.runtime.providers import resolve_providers
-from onnxpfp.verify.evaluator import Evaluator
-from onnxpfp.verify.layers import layer_errors
-from onnxpfp.verify.outcomes import Outcomes
 
 __all__ = ["Candidate", "PrunedFile", "Pruner"]
 

@@ -18,8 +18,8 @@ from benchmarks.promises.chance import (
 from benchmarks.promises.files import PrunedFile
 from benchmarks.promises.schemes import Scheme
 from onnxpfp.arrays import Floats
-from onnxpfp.verify.certificate import agreement_bound, largest_coverage, mean_bound, tolerance_limit
-from onnxpfp.verify.layers import SHARES, joint_limits
+from onnxpfp.comparison.certificate import agreement_bound, largest_coverage, mean_bound, tolerance_limit
+from onnxpfp.comparison.layers import SHARES, joint_limits
 
 __all__ = ["PROMISES", "Checked", "Promise"]
 

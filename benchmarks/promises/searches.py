@@ -16,8 +16,8 @@ from benchmarks.promises.schemes import Places, Scheme
 from onnxpfp.allocation.fixed_sequence import ShareTest, descend, order_of
 from onnxpfp.allocation.search import WHOLE, Trial, search
 from onnxpfp.arrays import Floats
+from onnxpfp.comparison.outcomes import Outcomes
 from onnxpfp.pipeline.quality_target import QualityTarget
-from onnxpfp.verify.outcomes import Outcomes
 
 __all__ = ["search_rows"]
 

@@ -14,6 +14,7 @@ from onnx import ModelProto
 
 from onnxpfp.api.keywords import CALIBRATION, CERTIFICATION, PROGRESS, documented, keywords
 from onnxpfp.channels.file_axes import file_axes
+from onnxpfp.comparison.evaluator import Evaluator
 from onnxpfp.data.sources import SampleSource
 from onnxpfp.linear.weights import stored_axes_of
 from onnxpfp.model.draws import without_record
@@ -45,7 +46,6 @@ from onnxpfp.report.build import Outcome, build_report
 from onnxpfp.report.pruning import Report
 from onnxpfp.runtime.external_data import WeightFile, with_weights_in_memory
 from onnxpfp.runtime.session import custom_ops
-from onnxpfp.verify.evaluator import Evaluator
 
 __all__ = ["PruneArguments", "Result", "prune", "prune_with"]
 

@@ -23,13 +23,13 @@ from onnxpfp.allocation.select import Selection
 from onnxpfp.arrays import Arrays, Bools, Floats
 from onnxpfp.calibrate.observer import Batch
 from onnxpfp.calibrate.statistics import SampleSum
+from onnxpfp.comparison.certificate import mean_bound
 from onnxpfp.linear.ops import LinearOp
 from onnxpfp.pipeline.calibration import Measured
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.decide import Decision
 from onnxpfp.pipeline.measurements import SHARE_POINTS, InputObserver, Measurements, consumer_taps, drawn_columns
 from onnxpfp.score.mean_share import errors
-from onnxpfp.verify.certificate import mean_bound
 
 __all__ = ["ErrorObserver", "bounded", "why_unbounded"]
 

@@ -11,6 +11,8 @@ from onnx import ModelProto
 
 from onnxpfp.calibrate.runner import BATCH
 from onnxpfp.channels import Analysis
+from onnxpfp.comparison.evaluator import Evaluator
+from onnxpfp.comparison.picks import Picks
 from onnxpfp.data.samples import Samples
 from onnxpfp.data.sources import SampleSource
 from onnxpfp.data.splits import CalibrationData
@@ -23,8 +25,6 @@ from onnxpfp.pipeline.reading import read_data
 from onnxpfp.pipeline.requirements import require_split
 from onnxpfp.progress import Clock, Progress
 from onnxpfp.runtime.providers import ProviderRequest
-from onnxpfp.verify.evaluator import Evaluator
-from onnxpfp.verify.picks import Picks
 
 __all__ = ["RunContext", "open_run"]
 

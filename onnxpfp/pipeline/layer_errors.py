@@ -9,13 +9,13 @@ from functools import partial
 import numpy as np
 
 from onnxpfp.arrays import Floats
+from onnxpfp.comparison.evaluator import Evaluator
+from onnxpfp.comparison.layers import LayerError, LayerErrors, joint_limits, layer_errors, too_few
 from onnxpfp.pipeline.calibration import RefitCalibration
 from onnxpfp.pipeline.network_steps import MeasuredPart, PrunedNetwork, lift_part
 from onnxpfp.progress import Count
 from onnxpfp.refit.means import Record
 from onnxpfp.rewrite.apply import what_stays
-from onnxpfp.verify.evaluator import Evaluator
-from onnxpfp.verify.layers import LayerError, LayerErrors, joint_limits, layer_errors, too_few
 
 __all__ = ["measure_layer_errors"]
 

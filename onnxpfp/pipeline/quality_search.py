@@ -18,13 +18,13 @@ from onnx import ModelProto
 from onnxpfp.allocation.fixed_sequence import Descent, ShareTest, descend, order_of
 from onnxpfp.allocation.search import SearchResult, Trial, search
 from onnxpfp.arrays import Floats
+from onnxpfp.comparison.evaluator import Evaluator
+from onnxpfp.comparison.outcomes import Outcomes
 from onnxpfp.data.samples import Samples
 from onnxpfp.errors import TargetUnreachableError, VerificationError
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.network_steps import PrunedNetwork
 from onnxpfp.pipeline.quality_target import Certified, QualityTarget, require_enough, require_measurable
-from onnxpfp.verify.evaluator import Evaluator
-from onnxpfp.verify.outcomes import Outcomes
 
 __all__ = ["Evaluators", "FoundShare", "confirm", "prune_to_quality", "quality_evaluators"]
 

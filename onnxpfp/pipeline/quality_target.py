@@ -2,7 +2,7 @@
 
 Agreement is the share of inputs that keep their largest class; it is bounded from below by the exact binomial. Drift is
 the mean over inputs of the relative output error of one input, counted as 1 where it is more; it is bounded from above
-by betting (`onnxpfp.verify.certificate`). Both come from a loss in [0, 1] of every sample.
+by betting (`onnxpfp.comparison.certificate`). Both come from a loss in [0, 1] of every sample.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import Literal, Self
 import numpy as np
 
 from onnxpfp.arrays import Floats
+from onnxpfp.comparison.certificate import agreement_bound, mean_bound, samples_for_mean, samples_needed
+from onnxpfp.comparison.evaluator import Comparison
+from onnxpfp.comparison.outcomes import Outcomes
 from onnxpfp.data.samples import Samples
 from onnxpfp.errors import CalibrationError, OptionError
 from onnxpfp.options import Options
-from onnxpfp.verify.certificate import agreement_bound, mean_bound, samples_for_mean, samples_needed
-from onnxpfp.verify.evaluator import Comparison
-from onnxpfp.verify.outcomes import Outcomes
 
 __all__ = ["Certified", "QualityTarget", "require_enough", "require_measurable"]
 

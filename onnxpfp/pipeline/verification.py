@@ -11,6 +11,11 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from onnxpfp.channels.macs import count_macs, count_stored
+from onnxpfp.comparison.drift import check
+from onnxpfp.comparison.equivalence import Equivalence, check_equivalence, tolerance
+from onnxpfp.comparison.evaluator import Comparison, Evaluator
+from onnxpfp.comparison.growth import growth
+from onnxpfp.comparison.layers import LayerErrors
 from onnxpfp.data.samples import Feed
 from onnxpfp.errors import ModelError, VerificationError
 from onnxpfp.model.draws import without_record
@@ -27,11 +32,6 @@ from onnxpfp.progress import Count
 from onnxpfp.rewrite.apply import what_stays
 from onnxpfp.runtime.external_data import size_of
 from onnxpfp.runtime.session import open_session
-from onnxpfp.verify.drift import check
-from onnxpfp.verify.equivalence import Equivalence, check_equivalence, tolerance
-from onnxpfp.verify.evaluator import Comparison, Evaluator
-from onnxpfp.verify.growth import growth
-from onnxpfp.verify.layers import LayerErrors
 
 __all__ = ["BodyVerification", "Size", "Verification", "verify"]
 

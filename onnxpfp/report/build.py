@@ -12,6 +12,7 @@ import numpy as np
 import onnxpfp
 from onnxpfp.allocation.select import Selection
 from onnxpfp.channels.types import Fixed
+from onnxpfp.comparison.promises import Promises, promises_of
 from onnxpfp.lossless import Removal
 from onnxpfp.pipeline.calibration import Calibration, DataCalibration
 from onnxpfp.pipeline.context import RunContext
@@ -31,7 +32,6 @@ from onnxpfp.report.pruning import BodyReport, Report
 from onnxpfp.report.trained import trained_note
 from onnxpfp.score.energy import Energy
 from onnxpfp.score.pfp import K_TAIL, K
-from onnxpfp.verify.promises import Promises, promises_of
 
 __all__ = ["Outcome", "build_report"]
 

@@ -6,9 +6,9 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
+from onnxpfp.comparison.layers import LayerError, LayerErrors
 from onnxpfp.report.groups import ROWS
 from onnxpfp.report.page import Column, Element, Heading, Line, Table, at_most, number
-from onnxpfp.verify.layers import LayerError, LayerErrors
 
 __all__ = ["about_layers"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from math import floor
 
+from onnxpfp.comparison.promises import Promises
 from onnxpfp.report.page import at_most
-from onnxpfp.verify.promises import Promises
 
 __all__ = ["promised"]
 

@@ -12,6 +12,10 @@ from typing import Any
 from onnxpfp.allocation.fixed_sequence import ShareTest
 from onnxpfp.allocation.search import Trial
 from onnxpfp.channels.types import Fixed
+from onnxpfp.comparison.drift import Drift
+from onnxpfp.comparison.equivalence import Equivalence
+from onnxpfp.comparison.layers import LayerErrors
+from onnxpfp.comparison.promises import Promises
 from onnxpfp.lossless import Removal
 from onnxpfp.pipeline.costs import QUANTITIES
 from onnxpfp.pipeline.criteria import title_of
@@ -24,10 +28,6 @@ from onnxpfp.report.layers import about_layers
 from onnxpfp.report.page import ATTENTION, Column, Element, Facts, Heading, Line, Table, at_most, number, sizes, spent
 from onnxpfp.report.promises import promised
 from onnxpfp.report.reasons import by_kind, example, kind
-from onnxpfp.verify.drift import Drift
-from onnxpfp.verify.equivalence import Equivalence
-from onnxpfp.verify.layers import LayerErrors
-from onnxpfp.verify.promises import Promises
 
 __all__ = ["BodyReport", "GroupReport", "Report"]
 

@@ -14,7 +14,7 @@ from scipy import special, stats
 
 from onnxpfp.allocation.fixed_sequence import NEAR, RUNGS, Descent, ShareTest, descend, order_of
 from onnxpfp.allocation.search import GAP, SearchResult, Trial, search
-from onnxpfp.verify.certificate import agreement_bound
+from onnxpfp.comparison.certificate import agreement_bound
 
 ALPHA = 0.05
 ASKED = 0.95

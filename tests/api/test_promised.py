@@ -10,7 +10,7 @@ import pytest
 from nets import fmnist, network
 
 import onnxpfp
-from onnxpfp.verify.promises import Promises
+from onnxpfp.comparison.promises import Promises
 
 SAMPLES, SEPARATE = 128, 200
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from onnxpfp.verify.certificate import agreement_bound, tolerance_limit
-from onnxpfp.verify.outcomes import Outcomes
+from onnxpfp.comparison.certificate import agreement_bound, tolerance_limit
+from onnxpfp.comparison.outcomes import Outcomes
 
 ROOT = Path(__file__).parents[2]
 POOL = 300

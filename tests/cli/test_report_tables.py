@@ -10,6 +10,10 @@ from rich.console import Console
 from onnxpfp.allocation.fixed_sequence import ShareTest
 from onnxpfp.allocation.search import Trial
 from onnxpfp.channels.types import Fixed
+from onnxpfp.comparison.drift import Drift
+from onnxpfp.comparison.equivalence import Equivalence
+from onnxpfp.comparison.layers import LayerError, LayerErrors
+from onnxpfp.comparison.promises import Agreement, DriftLimit, MeanDrift, Promises
 from onnxpfp.lossless import Removal
 from onnxpfp.pipeline.quality_target import Certified
 from onnxpfp.refit.means import Record
@@ -17,10 +21,6 @@ from onnxpfp.report.groups import GroupReport
 from onnxpfp.report.page import ReportView, at_most
 from onnxpfp.report.pruning import Report, Size
 from onnxpfp.report.text import as_text, print_notes
-from onnxpfp.verify.drift import Drift
-from onnxpfp.verify.equivalence import Equivalence
-from onnxpfp.verify.layers import LayerError, LayerErrors
-from onnxpfp.verify.promises import Agreement, DriftLimit, MeanDrift, Promises
 
 ASSUMPTION = "K = 3: nothing unseen is larger"
 

@@ -10,8 +10,8 @@ import pytest
 from support.graphs import build
 
 import onnxpfp
+from onnxpfp.comparison.certificate import mean_bound
 from onnxpfp.report.groups import GroupReport
-from onnxpfp.verify.certificate import mean_bound
 
 DATA = nets.noise(96, 3, 8, 8)
 QUICK: dict[str, Any] = {"keep_macs": 0.7, "allocate": "uniform", "round_to": 1, "threads": 1}

@@ -17,14 +17,14 @@ import onnxpfp
 from onnxpfp import errors
 from onnxpfp.allocation.fixed_sequence import RUNGS, Descent, ShareTest
 from onnxpfp.allocation.search import SearchResult
+from onnxpfp.comparison.certificate import agreement_bound, mean_bound
+from onnxpfp.comparison.evaluator import Comparison, Evaluator
+from onnxpfp.comparison.outcomes import Outcomes
 from onnxpfp.options import Options
 from onnxpfp.pipeline import quality_search
 from onnxpfp.pipeline.network_steps import prune_network
 from onnxpfp.pipeline.quality_search import FoundShare, confirm
 from onnxpfp.pipeline.quality_target import QualityTarget, require_enough
-from onnxpfp.verify.certificate import agreement_bound, mean_bound
-from onnxpfp.verify.evaluator import Comparison, Evaluator
-from onnxpfp.verify.outcomes import Outcomes
 
 DATA = nets.noise(1024, 3, 8, 8)
 QUICK: dict[str, Any] = {"threads": 1, "score": "l2", "allocate": "uniform", "compensate": "none", "round_to": 1}

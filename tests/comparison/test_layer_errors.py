@@ -13,12 +13,12 @@ from onnx import ModelProto, numpy_helper
 from scipy import stats
 
 import onnxpfp
+from onnxpfp.comparison.evaluator import Evaluator
+from onnxpfp.comparison.layers import GONE, MIXED, SHARES, WHOLE_NUMBERS, joint_limits, layer_errors, too_few
 from onnxpfp.data.inputs import input_specs
 from onnxpfp.data.sources import load_samples
 from onnxpfp.data.splits import held_out_count, split_samples
 from onnxpfp.runtime.providers import ProviderRequest
-from onnxpfp.verify.evaluator import Evaluator
-from onnxpfp.verify.layers import GONE, MIXED, SHARES, WHOLE_NUMBERS, joint_limits, layer_errors, too_few
 
 REQUESTS = (ProviderRequest("CPUExecutionProvider", "cpu"),)
 WIDE = 1 << 30

@@ -5,7 +5,7 @@
 z_l is what layer l gives in the original, z'_l what it gives in the written network, over the channels that both have.
 So what the layers before it did to its inputs, and what a refit gave back, are in it. With a share q and a level alpha,
 "at every one of L layers at least q of the inputs have an error of at most X_l" holds with confidence 1 - alpha, where
-every X_l is a tolerance limit at alpha / L (Wilks 1941, `onnxpfp.verify.certificate`; union bound).
+every X_l is a tolerance limit at alpha / L (Wilks 1941, `onnxpfp.comparison.certificate`; union bound).
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ import numpy as np
 from onnx import ModelProto
 
 from onnxpfp.arrays import FLOAT_BYTES, AnyArray, Arrays, Floats, runs_within
+from onnxpfp.comparison.certificate import samples_needed, tolerance_limit
+from onnxpfp.comparison.evaluator import Evaluator
+from onnxpfp.comparison.finite import Gap
+from onnxpfp.comparison.outcomes import errors_of
 from onnxpfp.data.samples import Feed
 from onnxpfp.progress import Count
-from onnxpfp.verify.certificate import samples_needed, tolerance_limit
-from onnxpfp.verify.evaluator import Evaluator
-from onnxpfp.verify.finite import Gap
-from onnxpfp.verify.outcomes import errors_of
 
 __all__ = ["SHARES", "LayerError", "LayerErrors", "joint_limits", "layer_errors", "too_few"]
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from onnxpfp.comparison.certificate import agreement_bound, mean_bound, tolerance_limit
+from onnxpfp.comparison.outcomes import Outcomes
+from onnxpfp.comparison.promises import Promises, promises_of
 from onnxpfp.report.promises import promised
-from onnxpfp.verify.certificate import agreement_bound, mean_bound, tolerance_limit
-from onnxpfp.verify.outcomes import Outcomes
-from onnxpfp.verify.promises import Promises, promises_of
 
 DRAWS = 400
 

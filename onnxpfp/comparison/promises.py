@@ -2,7 +2,7 @@
 
 Each holds alone with the confidence that was asked for, 1 - alpha; two of them hold together with 1 - 2 alpha at least.
 They are about inputs drawn like the samples. Where one of several candidates was chosen on the same samples, alpha is
-divided by the number of candidates (`onnxpfp.verify.certificate`).
+divided by the number of candidates (`onnxpfp.comparison.certificate`).
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnxpfp.arrays import Floats
-from onnxpfp.verify.certificate import agreement_bound, largest_coverage, mean_bound, tolerance_limit
-from onnxpfp.verify.outcomes import Outcomes
+from onnxpfp.comparison.certificate import agreement_bound, largest_coverage, mean_bound, tolerance_limit
+from onnxpfp.comparison.outcomes import Outcomes
 
 __all__ = ["Agreement", "DriftLimit", "MeanDrift", "Promises", "promises_of"]
 
