@@ -414,6 +414,9 @@ class Options(RunOptions):
         metavar="N",
         check=_at_least_one,
     )
+    no_latency: bool = _option(
+        False, "Do not measure the latency; measuring takes at most 3 s, or 5 % of the run.", "runtime"
+    )
 
     def __post_init__(self) -> None:
         targets = self._targets()

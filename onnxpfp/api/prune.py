@@ -21,6 +21,7 @@ from onnxpfp.model.draws import without_record
 from onnxpfp.model.load import ModelSource
 from onnxpfp.options import Options
 from onnxpfp.pipeline.context import RunContext, open_run
+from onnxpfp.pipeline.latency import pruning_latency
 from onnxpfp.pipeline.network_steps import (
     least_share,
     lift_part,
@@ -167,11 +168,13 @@ def _prune(
         written = restore_network(network, pruned, decisions)
     with context.clock.phase("verification") as phase:
         verified = verify(parts, pruned, written, evaluator, unchanged=unchanged, progress=phase)
+    with context.clock.phase("latency"):
+        latency = pruning_latency(context, written.whole, verified, unchanged=unchanged)
     outcomes = [
         Outcome(each, decision, candidate.compensation)
         for each, decision, candidate in zip(parts, decisions, pruned.candidates, strict=True)
     ]
-    report = build_report(network, outcomes, verified, search_result)
+    report = build_report(network, outcomes, verified, search_result, latency)
     source = context.whole.source
     return Result(
         stored=source.given if unchanged else without_record(source.completed(written.whole)),

@@ -29,6 +29,7 @@ from onnxpfp.report.page import at_most
 from onnxpfp.report.pruning import BodyReport, Report
 from onnxpfp.score.energy import Energy
 from onnxpfp.score.pfp import K_TAIL, K
+from onnxpfp.verify.latency import LatencyFindings
 
 __all__ = ["Outcome", "build_report"]
 
@@ -91,7 +92,11 @@ class Outcome:
 
 
 def build_report(
-    network: Network, outcomes: Sequence[Outcome], verified: Verification, search_result: SearchResult | None
+    network: Network,
+    outcomes: Sequence[Outcome],
+    verified: Verification,
+    search_result: SearchResult | None,
+    latency: LatencyFindings | None,
 ) -> Report:
     """Build the report.
 
@@ -100,6 +105,7 @@ def build_report(
         outcomes: The results of every part; the first is the main graph.
         verified: The comparison with the original.
         search_result: The trials of a target of quality.
+        latency: The comparison of a run's time; None where it was not asked for.
     """
     # Where all weights lie in bodies, nothing was scored in the main graph.
     first = next((each for each in outcomes if each.part.prunable), outcomes[0])
@@ -137,14 +143,19 @@ def build_report(
         bodies=_bodies(network, outcomes, verified),
         oracle=verified.oracle,
         drift=verified.drift,
+        latency=latency,
         refits=tuple(replace(r, name=each.named(r.name)) for each, made in compensations for r in made.refits),
         compensated=tuple(each.named(name) for each, made in compensations for name in made.folded),
         uncompensated=tuple((each.named(name), why) for each, made in compensations for name, why in made.left),
         providers=context.providers,
         seconds=dict(context.clock.seconds),
         versions=_versions(),
-        notes=tuple(dict.fromkeys(_notes(outcomes, first, groups, verified))),
+        notes=tuple(dict.fromkeys([*_notes(outcomes, first, groups, verified), *_slower(latency)])),
     )
+
+
+def _slower(latency: LatencyFindings | None) -> list[str]:
+    return [latency.note] if latency is not None and latency.note else []
 
 
 def _removed(outcome: Outcome) -> Iterator[Removal]:

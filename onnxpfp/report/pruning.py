@@ -18,10 +18,12 @@ from onnxpfp.pipeline.verification import Size
 from onnxpfp.refit.means import Record
 from onnxpfp.report.formats import plain
 from onnxpfp.report.groups import ROWS, GroupReport, about_bounds, groups_table
+from onnxpfp.report.latency import latency_cells, latency_fact
 from onnxpfp.report.page import ATTENTION, Column, Element, Facts, Heading, Line, Table, at_most, number, sizes, spent
 from onnxpfp.report.reasons import by_kind, example, kind
 from onnxpfp.verify.drift import Drift
 from onnxpfp.verify.equivalence import Equivalence
+from onnxpfp.verify.latency import LatencyFindings
 
 __all__ = ["BodyReport", "GroupReport", "Report"]
 
@@ -94,6 +96,7 @@ class Report:
         bodies: Bodies of If, Loop and Scan in which something multiplies; names in one stand behind its place.
         oracle: The pruned model against the masked original.
         drift: The pruned model against the original; None without data.
+        latency: Wall time of a run of both; None where it was not asked for.
         refits: What the refit of each linear op brought on samples kept out of the fit, front to back.
         compensated: Consumers whose bias took up the mean of dropped channels.
         uncompensated: Consumers without that, with the reason.
@@ -106,6 +109,7 @@ class Report:
             output is measured with every group narrowed alone. allocation: widths and channels are chosen.
             compensation: linear ops are refitted, or means folded into biases. rewrite: weights and numbers are cut.
             search: the trials of a target of quality are measured. verification: the checker, the oracle and the drift.
+            latency: both models are run in turns.
         versions: Of this program and its libraries.
         notes: What the user should know.
     """
@@ -131,6 +135,7 @@ class Report:
     bodies: tuple[BodyReport, ...]
     oracle: Equivalence
     drift: Drift | None
+    latency: LatencyFindings | None
     refits: tuple[Record, ...]
     compensated: tuple[str, ...]
     uncompensated: tuple[tuple[str, str], ...]
@@ -171,6 +176,9 @@ def _sizes_table(report: Report) -> Table:
         ("file, bytes", before.bytes, after.bytes),
     )
     rows = [(title, f"{old:,}", f"{new:,}", f"{100 * new / old:.1f} %" if old else "-") for title, old, new in sizes_of]
+    latency = latency_cells(report.latency)
+    if latency is not None:
+        rows.append(("latency, ms", *latency))
     return Table((Column(""), *map(number, ("before", "after", "kept"))), rows, tight=False)
 
 
@@ -203,6 +211,8 @@ def _facts(report: Report) -> Facts:
         rows["measured at"] = str(report.drift.in_place)
     if report.drift is not None and report.drift.not_finite + report.drift.lost:
         rows["not finite"] = _not_finite(report.drift)
+    if report.latency is not None:
+        rows["latency"] = latency_fact(report.latency)
     rows["seconds"] = spent(report.seconds)
     return Facts(rows)
 
