@@ -168,8 +168,7 @@ def _prune(
         written = restore_network(network, pruned, decisions)
     with context.clock.phase("verification") as phase:
         verified = verify(parts, pruned, written, evaluator, unchanged=unchanged, progress=phase)
-    with context.clock.phase("latency"):
-        latency = pruning_latency(context, written.whole, verified, unchanged=unchanged)
+    latency = pruning_latency(context, written.whole, verified, unchanged=unchanged)
     outcomes = [
         Outcome(each, decision, candidate.compensation)
         for each, decision, candidate in zip(parts, decisions, pruned.candidates, strict=True)

@@ -50,4 +50,6 @@ def pruning_latency(
         context.options.threads,
         verified.after.macs / max(verified.before.macs, 1),
     )
-    return measure_latency(trial, seconds_for_latency(sum(context.clock.seconds.values())))
+    seconds = seconds_for_latency(sum(context.clock.seconds.values()))
+    with context.clock.phase("latency"):
+        return measure_latency(trial, seconds)
