@@ -16,9 +16,9 @@ from onnxpfp.pipeline.costs import QUANTITIES
 from onnxpfp.pipeline.criteria import title_of
 from onnxpfp.pipeline.verification import Size
 from onnxpfp.refit.means import Record
+from onnxpfp.report.comparison import latency_fact, sizes_table
 from onnxpfp.report.formats import plain
 from onnxpfp.report.groups import ROWS, GroupReport, about_bounds, groups_table
-from onnxpfp.report.latency import latency_cells, latency_fact
 from onnxpfp.report.page import ATTENTION, Column, Element, Facts, Heading, Line, Table, at_most, number, sizes, spent
 from onnxpfp.report.reasons import by_kind, example, kind
 from onnxpfp.verify.drift import Drift
@@ -170,16 +170,12 @@ class Report:
 
 def _sizes_table(report: Report) -> Table:
     before, after = report.before, report.after
-    sizes_of = (
+    counts = (
         ("parameters", before.params, after.params),
         ("MACs, one run", before.macs, after.macs),
         ("file, bytes", before.bytes, after.bytes),
     )
-    rows = [(title, f"{old:,}", f"{new:,}", f"{100 * new / old:.1f} %" if old else "-") for title, old, new in sizes_of]
-    latency = latency_cells(report.latency)
-    if latency is not None:
-        rows.append(("latency, ms", *latency))
-    return Table((Column(""), *map(number, ("before", "after", "kept"))), rows, tight=False)
+    return sizes_table(counts, report.latency)
 
 
 def _facts(report: Report) -> Facts:

@@ -52,6 +52,7 @@ class LatencyTrial:
         requests: Where to run.
         threads: Of onnxruntime.
         kept_macs: Share of the multiply-adds that is left.
+        every_op: Whether ops that take more time are looked for where the whole is fast enough, too.
     """
 
     original: ModelProto
@@ -61,6 +62,7 @@ class LatencyTrial:
     requests: Sequence[ProviderRequest]
     threads: int | None
     kept_macs: float
+    every_op: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,8 @@ class LatencyFindings:
         ratio: Pruned over original; likewise.
         threads: Threads of onnxruntime that were asked for; None is its own choice.
         unmeasured: Why nothing was measured; else empty.
-        slow_ops: Ops whose time did not fall, where the whole is slower than its multiply-adds promise.
+        slow_ops: Ops whose time did not fall, where the whole is slower than its multiply-adds promise; else those that
+            take more, where they were looked for.
         note: What to know about that, in one line; empty where it is fast enough.
     """
 
@@ -123,26 +126,30 @@ def measure_latency(trial: LatencyTrial, seconds: float) -> LatencyFindings:
     except LatencyUnknownError as reason:
         return LatencyFindings(unmeasured=str(reason))
     findings = LatencyFindings(measured.original, measured.pruned, measured.ratio, trial.threads)
-    if not is_slow(measured.ratio, trial.kept_macs):
+    slow = is_slow(measured.ratio, trial.kept_macs)
+    if not slow and not trial.every_op:
         return findings
     del original, pruned
     left = seconds - (time.perf_counter() - start)
     pairs = (measured.original.median_ms + measured.pruned.median_ms) / 1000 * (RUNS + 1)
-    if loading + pairs > left:
-        note = f"{_slow(measured, trial.kept_macs)}. There was no time to look at single ops"
-        return replace(findings, note=note)
-    slow, parts = _explained(trial, measured)
-    return replace(findings, slow_ops=slow, note=". ".join([_slow(measured, trial.kept_macs), *parts]))
+    too_long = loading + pairs > left
+    note = _slow(measured, trial.kept_macs) if slow else ""
+    if too_long:
+        return replace(findings, note=f"{note}. There was no time to look at single ops" if slow else "")
+    ops, parts = _explained(trial, measured, expected_ratio(trial.kept_macs) if slow else 1.0)
+    return replace(findings, slow_ops=ops, note=". ".join([note, *parts]) if slow else "")
 
 
-def _explained(trial: LatencyTrial, measured: LatencyComparison) -> tuple[tuple[SlowOp, ...], list[str]]:
-    """Profile both models; returns the ops that are slow, and what to say of them."""
+def _explained(
+    trial: LatencyTrial, measured: LatencyComparison, promise: float
+) -> tuple[tuple[SlowOp, ...], list[str]]:
+    """Profile both models; returns the ops that take more than a share of their time, and what to say of them."""
 
     def times(model: ModelProto, source: SessionSource) -> OpTimes:
         return OpTimes.of(model, profile_kernels(source, trial.feed, trial.requests, trial.threads))
 
     original, pruned = times(trial.original, trial.sources[0]), times(trial.pruned, trial.sources[1])
-    slow = slow_ops(original, pruned, expected_ratio(trial.kept_macs), lambda model: times(model, model))
+    slow = slow_ops(original, pruned, promise, lambda model: times(model, model))
     return slow, [*_outside(measured, pruned), *_named(slow), *_advice(slow, block_of(original, pruned))]
 
 
