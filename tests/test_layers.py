@@ -23,7 +23,7 @@ ORDER = [
         "linear",
         "score",
         "allocation",
-        "verify",
+        "comparison",
         "calibrate",
     ),
     *("lossless", "refit", "pipeline", "report", "api", "cli"),

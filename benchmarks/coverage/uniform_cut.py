@@ -17,6 +17,8 @@ from onnx import ModelProto
 from onnxpfp.arrays import AnyArray
 from onnxpfp.channels import Analysis, ChannelGraph, Group, Patterns, build_channel_graph
 from onnxpfp.channels.macs import count_macs, count_params
+from onnxpfp.comparison.drift import check
+from onnxpfp.comparison.equivalence import check_equivalence, tolerance
 from onnxpfp.model.constants import Constants
 from onnxpfp.model.load import load
 from onnxpfp.model.shapes import Shapes, concrete_shapes, example_feeds
@@ -26,8 +28,6 @@ from onnxpfp.rewrite import Edits, apply
 from onnxpfp.rewrite.apply import what_stays
 from onnxpfp.rewrite.mask import masked
 from onnxpfp.runtime import open_session, resolve_providers
-from onnxpfp.verify.drift import check
-from onnxpfp.verify.equivalence import check_equivalence, tolerance
 
 __all__ = ["Cut", "cut"]
 

@@ -9,6 +9,7 @@ from functools import partial
 
 from onnxpfp.allocation.prunability import Prunability, read_curve
 from onnxpfp.api.keywords import PROGRESS, documented, keywords
+from onnxpfp.comparison.evaluator import Evaluator
 from onnxpfp.data.sources import SampleSource
 from onnxpfp.data.splits import Split
 from onnxpfp.errors import ModelError, TargetUnreachableError
@@ -37,7 +38,6 @@ from onnxpfp.report.draws import draws_notes
 from onnxpfp.report.inspection import NodeName
 from onnxpfp.report.prunability import GroupPrunability, PrunabilityReport
 from onnxpfp.runtime.session import custom_ops
-from onnxpfp.verify.evaluator import Evaluator
 
 __all__ = ["PrunabilityArguments", "prunability", "prunability_with"]
 

@@ -15,6 +15,7 @@ from onnx import ModelProto
 from onnxpfp.allocation.search import SearchResult
 from onnxpfp.api.keywords import CALIBRATION, PROGRESS, documented, keywords
 from onnxpfp.channels.file_axes import file_axes
+from onnxpfp.comparison.evaluator import Evaluator
 from onnxpfp.data.sources import SampleSource
 from onnxpfp.linear.weights import stored_axes_of
 from onnxpfp.model.draws import without_record
@@ -35,13 +36,12 @@ from onnxpfp.pipeline.parts import open_parts, require_planned
 from onnxpfp.pipeline.plan import Plan, make_plan
 from onnxpfp.pipeline.quality_search import QualityTarget, prune_to_quality, quality_evaluator
 from onnxpfp.pipeline.requirements import holding_out, require_data
-from onnxpfp.pipeline.verification import verify
+from onnxpfp.pipeline.verification import verify_pruned
 from onnxpfp.progress import Progress
 from onnxpfp.report.build import Outcome, build_report
 from onnxpfp.report.pruning import Report
 from onnxpfp.runtime.external_data import WeightFile, with_weights_in_memory
 from onnxpfp.runtime.session import custom_ops
-from onnxpfp.verify.evaluator import Evaluator
 
 __all__ = ["PruneArguments", "Result", "prune", "prune_with"]
 
@@ -167,7 +167,7 @@ def _prune(
     with context.clock.phase("rewrite"):
         written = restore_network(network, pruned, decisions)
     with context.clock.phase("verification") as phase:
-        verified = verify(parts, pruned, written, evaluator, unchanged=unchanged, progress=phase)
+        verified = verify_pruned(parts, pruned, written, evaluator, unchanged=unchanged, progress=phase)
     latency = pruning_latency(context, written.whole, verified, unchanged=unchanged)
     outcomes = [
         Outcome(each, decision, candidate.compensation)

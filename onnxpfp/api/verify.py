@@ -10,6 +10,12 @@ from pathlib import Path
 from onnxpfp.api.keywords import PROGRESS, documented, keywords
 from onnxpfp.api.prune import prune_with
 from onnxpfp.channels.macs import count_macs, count_stored
+from onnxpfp.comparison.drift import Drift
+from onnxpfp.comparison.equivalence import check_equivalence, tolerance
+from onnxpfp.comparison.interface import interface_differences, same_names_and_types
+from onnxpfp.comparison.latency import LatencyFindings, LatencyTrial, measure_latency, seconds_for_latency
+from onnxpfp.comparison.picks import Picks
+from onnxpfp.comparison.plan_fit import PlanFit, compare_weights
 from onnxpfp.data.samples import Feed
 from onnxpfp.data.sources import SampleSource
 from onnxpfp.errors import ModelError, OptionError, VerificationError
@@ -23,12 +29,6 @@ from onnxpfp.pipeline.plan import Plan
 from onnxpfp.progress import Progress
 from onnxpfp.report.verification import ComparedSize, VerificationReport
 from onnxpfp.runtime.session import SessionSource, custom_ops, open_session
-from onnxpfp.verify.drift import Drift
-from onnxpfp.verify.equivalence import check_equivalence, tolerance
-from onnxpfp.verify.interface import interface_differences, same_names_and_types
-from onnxpfp.verify.latency import LatencyFindings, LatencyTrial, measure_latency, seconds_for_latency
-from onnxpfp.verify.picks import Picks
-from onnxpfp.verify.plan_fit import PlanFit, compare_weights
 
 __all__ = ["VerifyArguments", "verify", "verify_with"]
 

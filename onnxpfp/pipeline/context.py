@@ -10,6 +10,8 @@ from typing import Literal
 from onnx import ModelProto
 
 from onnxpfp.channels import Analysis
+from onnxpfp.comparison.evaluator import Evaluator
+from onnxpfp.comparison.picks import Picks
 from onnxpfp.data.samples import Samples
 from onnxpfp.data.sources import SampleSource
 from onnxpfp.data.splits import CalibrationData
@@ -21,8 +23,6 @@ from onnxpfp.pipeline.plan import Plan
 from onnxpfp.pipeline.requirements import require_split
 from onnxpfp.progress import Clock, Progress
 from onnxpfp.runtime.providers import ProviderRequest
-from onnxpfp.verify.evaluator import Evaluator
-from onnxpfp.verify.picks import Picks
 
 __all__ = ["RunContext", "open_run"]
 

@@ -50,7 +50,7 @@ def measure_group_trials(
         measured: The model.
         calibration: Its scores, and what its consumers are refitted with.
         progress: Told how many groups are done, of how many.
-        temperature: As in `onnxpfp.verify.metrics.divergence`.
+        temperature: As in `onnxpfp.comparison.metrics.divergence`.
     """
     selector, problem = selector_of(context, measured), calibration.setup.problem
     allowed = [selector.allowed(number) for number in range(len(selector.groups))]

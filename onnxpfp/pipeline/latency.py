@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from onnx import ModelProto
 
+from onnxpfp.comparison.latency import LatencyFindings, LatencyTrial, measure_latency, seconds_for_latency
 from onnxpfp.model.draws import without_record
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.verification import Verification
 from onnxpfp.runtime.external_data import is_reference
-from onnxpfp.verify.latency import LatencyFindings, LatencyTrial, measure_latency, seconds_for_latency
 
 __all__ = ["pruning_latency"]
 

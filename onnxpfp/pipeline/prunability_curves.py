@@ -1,7 +1,7 @@
 """Curves of prunability: the output's drift when one group is pruned alone, and when the network is pruned to shares.
 
 Every share is pruned in one shot from the original, as for the prunability of arXiv 2103.06002. The loss needs no
-labels: it is the divergence of `onnxpfp.verify.metrics`, 0 for the original, on samples that nothing was fitted to.
+labels: it is the divergence of `onnxpfp.comparison.metrics`, 0 for the original, on samples that nothing was fitted to.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from onnxpfp.allocation.cost import CostModel
+from onnxpfp.comparison.evaluator import Evaluator
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.costs import mac_model
 from onnxpfp.pipeline.decide import Decision
 from onnxpfp.pipeline.group_trials import GroupTrial
 from onnxpfp.pipeline.network_steps import MeasuredPart, PrunedNetwork
 from onnxpfp.progress import Clock, Count
-from onnxpfp.verify.evaluator import Evaluator
 
 __all__ = ["Point", "group_points", "network_points", "shares_down_to"]
 

@@ -12,13 +12,13 @@ from dataclasses import dataclass, replace
 from typing import Literal, Self
 
 from onnxpfp.allocation.search import SearchResult, Trial, search
+from onnxpfp.comparison.drift import Drift
+from onnxpfp.comparison.evaluator import Evaluator
 from onnxpfp.data.samples import Samples
 from onnxpfp.errors import OptionError, TargetUnreachableError
 from onnxpfp.options import Options
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.network_steps import PrunedNetwork
-from onnxpfp.verify.drift import Drift
-from onnxpfp.verify.evaluator import Evaluator
 
 __all__ = ["QualityTarget", "prune_to_quality", "quality_evaluator"]
 

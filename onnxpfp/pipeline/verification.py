@@ -11,6 +11,10 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from onnxpfp.channels.macs import count_macs, count_stored
+from onnxpfp.comparison.drift import Drift, check
+from onnxpfp.comparison.equivalence import Equivalence, check_equivalence, tolerance
+from onnxpfp.comparison.evaluator import Evaluator
+from onnxpfp.comparison.growth import growth
 from onnxpfp.data.samples import Feed
 from onnxpfp.errors import ModelError, VerificationError
 from onnxpfp.model.draws import without_record
@@ -26,12 +30,8 @@ from onnxpfp.progress import Count
 from onnxpfp.rewrite.apply import what_stays
 from onnxpfp.runtime.external_data import size_of
 from onnxpfp.runtime.session import open_session
-from onnxpfp.verify.drift import Drift, check
-from onnxpfp.verify.equivalence import Equivalence, check_equivalence, tolerance
-from onnxpfp.verify.evaluator import Evaluator
-from onnxpfp.verify.growth import growth
 
-__all__ = ["BodyVerification", "Size", "Verification", "verify"]
+__all__ = ["BodyVerification", "Size", "Verification", "verify_pruned"]
 
 ORACLE_RUNS = 2
 LARGEST_TRIAL = 1 << 20
@@ -91,7 +91,7 @@ class Verification:
     refused: str
 
 
-def verify(
+def verify_pruned(
     parts: Sequence[MeasuredPart],
     pruned: PrunedNetwork,
     written: WrittenNetwork,

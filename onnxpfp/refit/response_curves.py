@@ -16,6 +16,8 @@ from onnx import ModelProto, helper
 
 from onnxpfp.arrays import Keep
 from onnxpfp.channels import Group
+from onnxpfp.comparison.metrics import divergence
+from onnxpfp.comparison.picks import Picks
 from onnxpfp.model.draws import with_fixed_draws
 from onnxpfp.refit.cholesky import LinAlgError
 from onnxpfp.refit.gram import Gram
@@ -27,8 +29,6 @@ from onnxpfp.rewrite.apply import apply
 from onnxpfp.rewrite.edits import Edits
 from onnxpfp.rewrite.mask import masked
 from onnxpfp.runtime import open_session
-from onnxpfp.verify.metrics import divergence
-from onnxpfp.verify.picks import Picks
 
 __all__ = ["TrialWidths", "drift_at_widths", "streams"]
 
@@ -110,7 +110,7 @@ def drift_at_widths(
         trial_widths: Groups and widths.
         grams: Of the ops that read the groups, by output; ops that have none lose the channels without refit.
         refitted: Whether the consumers are refitted.
-        temperature: As in `onnxpfp.verify.metrics.divergence`.
+        temperature: As in `onnxpfp.comparison.metrics.divergence`.
         progress: Told how many groups are done, of how many.
 
     Returns:

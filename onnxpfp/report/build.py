@@ -13,6 +13,7 @@ import onnxpfp
 from onnxpfp.allocation.search import SearchResult
 from onnxpfp.allocation.select import Selection
 from onnxpfp.channels.types import Fixed
+from onnxpfp.comparison.latency import LatencyFindings
 from onnxpfp.lossless import Removal
 from onnxpfp.pipeline.calibration import Calibration, DataCalibration
 from onnxpfp.pipeline.context import RunContext
@@ -29,7 +30,6 @@ from onnxpfp.report.page import at_most
 from onnxpfp.report.pruning import BodyReport, Report
 from onnxpfp.score.energy import Energy
 from onnxpfp.score.pfp import K_TAIL, K
-from onnxpfp.verify.latency import LatencyFindings
 
 __all__ = ["Outcome", "build_report"]
 

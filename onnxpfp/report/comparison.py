@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from onnxpfp.comparison.latency import LatencyFindings
+from onnxpfp.comparison.slow_ops import SlowOp
 from onnxpfp.report.page import Column, Table, number
-from onnxpfp.verify.latency import LatencyFindings
-from onnxpfp.verify.slow_ops import SlowOp
 
 __all__ = ["latency_fact", "sizes_table", "slow_ops_table"]
 

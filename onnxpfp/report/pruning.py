@@ -11,6 +11,9 @@ from typing import Any
 
 from onnxpfp.allocation.search import Trial
 from onnxpfp.channels.types import Fixed
+from onnxpfp.comparison.drift import Drift
+from onnxpfp.comparison.equivalence import Equivalence
+from onnxpfp.comparison.latency import LatencyFindings
 from onnxpfp.lossless import Removal
 from onnxpfp.pipeline.costs import QUANTITIES
 from onnxpfp.pipeline.criteria import title_of
@@ -21,9 +24,6 @@ from onnxpfp.report.formats import plain
 from onnxpfp.report.groups import ROWS, GroupReport, about_bounds, groups_table
 from onnxpfp.report.page import ATTENTION, Column, Element, Facts, Heading, Line, Table, at_most, number, sizes, spent
 from onnxpfp.report.reasons import by_kind, example, kind
-from onnxpfp.verify.drift import Drift
-from onnxpfp.verify.equivalence import Equivalence
-from onnxpfp.verify.latency import LatencyFindings
 
 __all__ = ["BodyReport", "GroupReport", "Report"]
 

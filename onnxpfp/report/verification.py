@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from onnxpfp.comparison.drift import Drift
+from onnxpfp.comparison.latency import LatencyFindings
+from onnxpfp.comparison.plan_fit import PlanFit
 from onnxpfp.report.comparison import latency_fact, sizes_table, slow_ops_table
 from onnxpfp.report.formats import plain
 from onnxpfp.report.page import Column, Element, Facts, Heading, Table, Title, sizes, spent
-from onnxpfp.verify.drift import Drift
-from onnxpfp.verify.latency import LatencyFindings
-from onnxpfp.verify.plan_fit import PlanFit
 
 __all__ = ["ComparedSize", "VerificationReport"]
 

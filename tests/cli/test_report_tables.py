@@ -9,6 +9,9 @@ from rich.console import Console
 
 from onnxpfp.allocation.search import Trial
 from onnxpfp.channels.types import Fixed
+from onnxpfp.comparison.drift import Drift
+from onnxpfp.comparison.equivalence import Equivalence
+from onnxpfp.comparison.latency import LatencyFindings
 from onnxpfp.lossless import Removal
 from onnxpfp.refit.means import Record
 from onnxpfp.report.groups import GroupReport
@@ -16,9 +19,6 @@ from onnxpfp.report.page import ReportView, at_most
 from onnxpfp.report.pruning import Report, Size
 from onnxpfp.report.text import as_text, print_notes
 from onnxpfp.runtime.latency import Latency, LatencyRatio
-from onnxpfp.verify.drift import Drift
-from onnxpfp.verify.equivalence import Equivalence
-from onnxpfp.verify.latency import LatencyFindings
 
 ASSUMPTION = "K = 3: nothing unseen is larger"
 

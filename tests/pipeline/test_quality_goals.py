@@ -11,9 +11,9 @@ from onnx import ModelProto
 
 import onnxpfp
 from onnxpfp import errors
+from onnxpfp.comparison.drift import Drift
 from onnxpfp.options import Options
 from onnxpfp.pipeline.quality_search import QualityTarget
-from onnxpfp.verify.drift import Drift
 
 DATA = nets.noise(64, 3, 8, 8)
 QUICK: dict[str, Any] = {"threads": 1, "score": "l2", "allocate": "uniform", "compensate": "none", "round_to": 1}

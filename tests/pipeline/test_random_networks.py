@@ -13,12 +13,12 @@ import pytest
 from onnx import ModelProto, NodeProto
 
 import onnxpfp
+from onnxpfp.comparison.evaluator import Evaluator
 from onnxpfp.data.inputs import input_specs
 from onnxpfp.data.sources import load_samples
 from onnxpfp.errors import VerificationError
 from onnxpfp.model.random_ops import may_draw
 from onnxpfp.runtime.providers import ProviderRequest
-from onnxpfp.verify.evaluator import Evaluator
 
 HEAD = "p = GlobalAveragePool(z)  f = Flatten(p)  y = Gemm<transB = 1>(f, w4, b4)"
 FIRST = "a = Conv<pads = [1,1,1,1]>(x, w1, b1)  c = Relu(a)"

@@ -13,13 +13,13 @@ import pytest
 from onnx import ModelProto, TensorProto, numpy_helper
 from support.oracle import Case, problem, random_keep
 
+from onnxpfp.comparison.drift import check
+from onnxpfp.comparison.equivalence import check_equivalence, tolerance
 from onnxpfp.model.shapes import example_feeds
 from onnxpfp.rewrite import Edits, apply
 from onnxpfp.rewrite.apply import what_stays
 from onnxpfp.rewrite.mask import masked
 from onnxpfp.runtime import resolve_providers
-from onnxpfp.verify.drift import check
-from onnxpfp.verify.equivalence import check_equivalence, tolerance
 
 ROOT = Path(__file__).parents[2]
 MODELS = sorted((ROOT / "models").glob("*.onnx"))

@@ -9,12 +9,12 @@ from onnxpfp.arrays import Keep
 from onnxpfp.channels import Patterns, build_channel_graph
 from onnxpfp.channels.attention_axes import Unit
 from onnxpfp.channels.decouple import decouple_shuffles
+from onnxpfp.comparison.equivalence import FLOAT32, HALF
 from onnxpfp.model.constants import Constants
 from onnxpfp.model.folding import fold_weights
 from onnxpfp.model.plain import with_plain_constants
 from onnxpfp.model.shapes import concrete_shapes, example_feeds
 from onnxpfp.rewrite import Edits, apply
-from onnxpfp.verify.equivalence import FLOAT32, HALF
 from support.oracle import Case, Pruned, batches, check_keep, difference, run
 
 TRIES = 4

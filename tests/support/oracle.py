@@ -13,6 +13,7 @@ from onnx import ModelProto
 from onnxpfp.arrays import Keep
 from onnxpfp.channels import Analysis, ChannelGraph, Patterns, build_channel_graph
 from onnxpfp.channels.attention_axes import Unit
+from onnxpfp.comparison.drift import check
 from onnxpfp.model.constants import Constants
 from onnxpfp.model.index import ModelIndex
 from onnxpfp.model.load import LoadedModel
@@ -20,7 +21,6 @@ from onnxpfp.model.shapes import Shapes, concrete_shapes, example_feeds
 from onnxpfp.rewrite import Edits, apply
 from onnxpfp.rewrite.mask import masked
 from onnxpfp.runtime.external_data import WeightFile
-from onnxpfp.verify.drift import check
 
 Array = NDArray[np.generic]
 Outputs = Mapping[str, Array]

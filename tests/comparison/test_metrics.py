@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from nets import noise
 
-from onnxpfp.verify.metrics import divergence, looks_like_classes
+from onnxpfp.comparison.metrics import divergence, looks_like_classes
 
 
 def softmax(x: np.ndarray) -> np.ndarray:

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from onnx import ModelProto, numpy_helper
 
+from onnxpfp.comparison.equivalence import FLOAT32, Equivalence, check_equivalence
+from onnxpfp.comparison.inside import showing_inside
 from onnxpfp.errors import VerificationError
 from onnxpfp.runtime.providers import resolve_providers
-from onnxpfp.verify.equivalence import FLOAT32, Equivalence, check_equivalence
-from onnxpfp.verify.inside import showing_inside
 
 X = nets.noise(12, 6)
 NAMES = {

@@ -1,4 +1,4 @@
-"""Outcomes: what became of each sample, which certificates are made of (`onnxpfp.verify.certificate`)."""
+"""Outcomes: what became of each sample, which certificates are made of (`onnxpfp.comparison.certificate`)."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from onnxpfp.arrays import AnyArray, Arrays, Bools, Floats
-from onnxpfp.verify.drift import class_scores
-from onnxpfp.verify.finite import Gap, same_largest
-from onnxpfp.verify.metrics import top_probabilities
-from onnxpfp.verify.picks import Picks
+from onnxpfp.comparison.drift import class_scores
+from onnxpfp.comparison.finite import Gap, same_largest
+from onnxpfp.comparison.metrics import top_probabilities
+from onnxpfp.comparison.picks import Picks
 
 __all__ = ["OutcomeRows", "Outcomes", "errors_of"]
 

@@ -6,10 +6,10 @@ import nets
 import numpy as np
 import pytest
 
-from onnxpfp.verify.drift import Drift, DriftSums
-from onnxpfp.verify.equivalence import _difference  # pyright: ignore[reportPrivateUsage]
-from onnxpfp.verify.finite import Gap, same_largest
-from onnxpfp.verify.metrics import divergence
+from onnxpfp.comparison.drift import Drift, DriftSums
+from onnxpfp.comparison.equivalence import _difference  # pyright: ignore[reportPrivateUsage]
+from onnxpfp.comparison.finite import Gap, same_largest
+from onnxpfp.comparison.metrics import divergence
 
 INF, NAN = np.inf, np.nan
 

@@ -9,11 +9,11 @@ import numpy as np
 from onnx import ModelProto
 
 from onnxpfp.arrays import Arrays
+from onnxpfp.comparison.finite import Gap, same_largest
+from onnxpfp.comparison.metrics import looks_like_classes
+from onnxpfp.comparison.picks import InPlace, Picks
 from onnxpfp.errors import VerificationError
 from onnxpfp.model.check import checker_message
-from onnxpfp.verify.finite import Gap, same_largest
-from onnxpfp.verify.metrics import looks_like_classes
-from onnxpfp.verify.picks import InPlace, Picks
 
 __all__ = ["Drift", "DriftSums", "check", "class_scores"]
 

@@ -8,15 +8,15 @@ from dataclasses import dataclass, field
 from onnx import ModelProto
 
 from onnxpfp.arrays import Arrays
+from onnxpfp.comparison.drift import Drift, DriftSums
+from onnxpfp.comparison.metrics import divergence, looks_like_classes
+from onnxpfp.comparison.outcomes import OutcomeRows, Outcomes
+from onnxpfp.comparison.picks import Picks
 from onnxpfp.data.samples import Feed, Samples
 from onnxpfp.model.draws import with_fixed_draws
 from onnxpfp.progress import Count
 from onnxpfp.runtime.providers import ProviderRequest
 from onnxpfp.runtime.session import Session, open_session
-from onnxpfp.verify.drift import Drift, DriftSums
-from onnxpfp.verify.metrics import divergence, looks_like_classes
-from onnxpfp.verify.outcomes import OutcomeRows, Outcomes
-from onnxpfp.verify.picks import Picks
 
 __all__ = ["Comparison", "Evaluator"]
 
@@ -82,7 +82,7 @@ class Evaluator:
         return self.compare(model, progress).drift
 
     def loss(self, model: ModelProto) -> float:
-        """Return the divergence of a model's outputs, 0 for the original (`onnxpfp.verify.metrics`)."""
+        """Return the divergence of a model's outputs, 0 for the original (`onnxpfp.comparison.metrics`)."""
         pairs = [(wanted, given) for _, _, wanted, given in self._pairs(model)]
         return divergence([wanted for wanted, _ in pairs], [given for _, given in pairs], rows=self.picks.rows)
 

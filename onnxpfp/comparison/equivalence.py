@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto
 
 from onnxpfp.arrays import AnyArray, Arrays, Bools, Floats
+from onnxpfp.comparison.inside import InnerDecision, showing_inside
+from onnxpfp.comparison.pair import ModelPair, check_results, run_on
+from onnxpfp.comparison.steps import quantizes, without_steps
 from onnxpfp.errors import ModelError, VerificationError
 from onnxpfp.model.draws import drawn_output, with_fixed_draws
 from onnxpfp.model.shapes import Shapes
 from onnxpfp.runtime.providers import ProviderRequest
 from onnxpfp.runtime.session import Session, open_session
-from onnxpfp.verify.inside import InnerDecision, showing_inside
-from onnxpfp.verify.pair import ModelPair, check_results, run_on
-from onnxpfp.verify.steps import quantizes, without_steps
 
 __all__ = ["FLOAT32", "HALF", "Equivalence", "check_equivalence", "tolerance"]
 
@@ -179,7 +179,7 @@ def check_equivalence(
     """Hold the pruned model against the masked original: they are one function.
 
     They are so at `trials` too, inputs of other sizes, as far as the masked original takes them. What they decide on
-    is compared as numbers, and the pruned model decides on those of the masked original (`onnxpfp.verify.decisions`).
+    is compared as numbers, and the pruned model decides on those of the masked original (`onnxpfp.comparison.decisions`).
     `kept` returns what the pruned model has of a tensor; None where it has all.
 
     Where activations are quantized, near ties fall to other steps, and steps add up over layers: FLIPS of the numbers

@@ -11,11 +11,11 @@ from onnx import ModelProto
 
 from onnxpfp.arrays import AnyArray, Arrays
 from onnxpfp.channels.ops import facts_of
+from onnxpfp.comparison.decisions import Decisions, exposing
+from onnxpfp.comparison.inside import InnerDecision, deciding_inside_on_given
 from onnxpfp.errors import VerificationError
 from onnxpfp.model.edit import GIVEN
 from onnxpfp.runtime.session import Session
-from onnxpfp.verify.decisions import Decisions, exposing
-from onnxpfp.verify.inside import InnerDecision, deciding_inside_on_given
 
 __all__ = ["ModelPair", "check_results", "run_on"]
 

@@ -10,6 +10,7 @@ from typing import Any
 from numpy.typing import NDArray
 from onnx import ModelProto
 
+from onnxpfp.comparison.slow_ops import OpTimes, SlowOp, block_of, slow_ops
 from onnxpfp.runtime.latency import (
     Latency,
     LatencyComparison,
@@ -20,7 +21,6 @@ from onnxpfp.runtime.latency import (
 from onnxpfp.runtime.profile import RUNS, profile_kernels
 from onnxpfp.runtime.providers import ProviderRequest
 from onnxpfp.runtime.session import SessionSource, open_session
-from onnxpfp.verify.slow_ops import OpTimes, SlowOp, block_of, slow_ops
 
 __all__ = [
     "LatencyFindings",

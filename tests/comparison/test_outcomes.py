@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from nets import noise
 
-from onnxpfp.verify.outcomes import OutcomeRows, errors_of
-from onnxpfp.verify.picks import Picks
+from onnxpfp.comparison.outcomes import OutcomeRows, errors_of
+from onnxpfp.comparison.picks import Picks
 
 
 def relative(a: np.ndarray, b: np.ndarray) -> float:

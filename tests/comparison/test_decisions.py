@@ -17,10 +17,10 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 import onnxpfp
 from onnxpfp.channels.ops import FACTS
+from onnxpfp.comparison.decisions import Decisions, decision_of
+from onnxpfp.comparison.equivalence import FLOAT32, Equivalence, check_equivalence
 from onnxpfp.errors import VerificationError
 from onnxpfp.runtime.providers import resolve_providers
-from onnxpfp.verify.decisions import Decisions, decision_of
-from onnxpfp.verify.equivalence import FLOAT32, Equivalence, check_equivalence
 
 X = nets.noise(24, 6)
 HEAD = "h = MatMul(x, w1) r = Relu(h) m = MatMul(r, w2) s = Add(m, edge) b = MatMul(r, w3)"

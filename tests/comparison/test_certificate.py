@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from onnxpfp.verify.certificate import (
+from onnxpfp.comparison.certificate import (
     agreement_bound,
     largest_coverage,
     mean_bound,

@@ -14,12 +14,12 @@ from onnx import ModelProto, numpy_helper
 
 import onnxpfp
 from onnxpfp.cli.main import main
+from onnxpfp.comparison.drift import check
+from onnxpfp.comparison.equivalence import check_equivalence, tolerance
 from onnxpfp.errors import VerificationError
 from onnxpfp.model.shapes import concrete_shapes
 from onnxpfp.pipeline import candidate
 from onnxpfp.runtime.providers import resolve_providers
-from onnxpfp.verify.drift import check
-from onnxpfp.verify.equivalence import check_equivalence, tolerance
 
 DATA = nets.noise(12, 3, 8, 8)
 

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 from onnx import ModelProto, TensorProto
 
+from onnxpfp.comparison.equivalence import Equivalence
 from onnxpfp.model.constants import all_graphs, stored_tensors
 from onnxpfp.runtime.external_data import numbers
-from onnxpfp.verify.equivalence import Equivalence
 
 __all__ = ["PlanFit", "WeightFit", "compare_weights"]
 

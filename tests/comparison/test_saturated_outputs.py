@@ -8,9 +8,9 @@ import pytest
 from onnx import ModelProto
 
 import onnxpfp
+from onnxpfp.comparison.equivalence import FLOAT32, Equivalence, check_equivalence
 from onnxpfp.errors import VerificationError
 from onnxpfp.runtime.providers import resolve_providers
-from onnxpfp.verify.equivalence import FLOAT32, Equivalence, check_equivalence
 
 X = nets.noise(4, 5)
 WEIGHTS = {"w1": (5, 8), "w2": (8, 3)}

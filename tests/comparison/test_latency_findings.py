@@ -8,12 +8,12 @@ import nets
 import pytest
 from onnx import ModelProto
 
+from onnxpfp.comparison import latency as module
+from onnxpfp.comparison.latency import LatencyTrial, expected_ratio, is_slow, measure_latency, seconds_for_latency
+from onnxpfp.comparison.slow_ops import SlowOp
 from onnxpfp.runtime import profile
 from onnxpfp.runtime.latency import Latency, LatencyComparison, LatencyRatio
 from onnxpfp.runtime.providers import CPU, resolve_providers
-from onnxpfp.verify import latency as module
-from onnxpfp.verify.latency import LatencyTrial, expected_ratio, is_slow, measure_latency, seconds_for_latency
-from onnxpfp.verify.slow_ops import SlowOp
 
 FEED = {"x": nets.noise(1, 3, 8, 8)}
 

@@ -10,9 +10,9 @@ import onnx
 import pytest
 from onnx import ModelProto, numpy_helper
 
+from onnxpfp.comparison.slow_ops import OpTimes, SlowOp, block_of, slow_ops
 from onnxpfp.runtime.profile import KernelTime, profile_kernels
 from onnxpfp.runtime.providers import CPU, resolve_providers
-from onnxpfp.verify.slow_ops import OpTimes, SlowOp, block_of, slow_ops
 
 WIDE = nets.build(nets.CHAIN, {**nets.CHAIN_SHAPES, "w1": (32, 3, 3, 3), "b1": (32,), "w2": (10, 32, 3, 3)})
 NARROW = nets.build(nets.CHAIN, {**nets.CHAIN_SHAPES, "w1": (18, 3, 3, 3), "b1": (18,), "w2": (10, 18, 3, 3)})

@@ -13,16 +13,16 @@ import numpy as np
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from onnxpfp.channels.macs import multiplies
-from onnxpfp.model.edit import GIVEN, replace_nodes
-from onnxpfp.model.names import first_output
-from onnxpfp.model.opset import standard_opset
-from onnxpfp.verify.decisions import (
+from onnxpfp.comparison.decisions import (
     STATE,
     behind_products,
     decided_on,
     decision_of,
     redirect,
 )
+from onnxpfp.model.edit import GIVEN, replace_nodes
+from onnxpfp.model.names import first_output
+from onnxpfp.model.opset import standard_opset
 
 __all__ = ["InnerDecision", "deciding_inside_on_given", "showing_inside"]
 

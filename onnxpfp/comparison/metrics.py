@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxpfp.arrays import Arrays, Floats
-from onnxpfp.verify.finite import TINY, Gap
+from onnxpfp.comparison.finite import TINY, Gap
 
 __all__ = ["divergence", "looks_like_classes", "top_probabilities"]
 

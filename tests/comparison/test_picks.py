@@ -15,9 +15,9 @@ from support.oracle import problem
 
 import onnxpfp
 from onnxpfp.cli.main import main
+from onnxpfp.comparison.drift import DriftSums
+from onnxpfp.comparison.picks import Picks
 from onnxpfp.errors import OptionError
-from onnxpfp.verify.drift import DriftSums
-from onnxpfp.verify.picks import Picks
 
 DATA = nets.noise(64, 10)
 HEAD = """h = MatMul(x, w1) r = Relu(h) h2 = MatMul(r, w2) r2 = Relu(h2) s = MatMul(r2, w3) b = MatMul(r2, w4)

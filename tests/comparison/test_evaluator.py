@@ -7,11 +7,11 @@ import numpy as np
 import onnx
 import pytest
 
+from onnxpfp.comparison import evaluator as module
+from onnxpfp.comparison.evaluator import Evaluator
 from onnxpfp.data.inputs import input_specs
 from onnxpfp.data.sources import load_samples
 from onnxpfp.runtime.providers import ProviderRequest
-from onnxpfp.verify import evaluator as module
-from onnxpfp.verify.evaluator import Evaluator
 
 REQUESTS = (ProviderRequest("CPUExecutionProvider", "cpu"),)
 

@@ -16,8 +16,7 @@ from onnx import ModelProto, NodeProto
 from onnxpfp.arrays import AnyArray, Arrays
 from onnxpfp.channels import Analysis
 from onnxpfp.channels.ops import facts_of
-from onnxpfp.model.names import first_output
-from onnxpfp.verify.decisions import (
+from onnxpfp.comparison.decisions import (
     FLOATS,
     Decisions,
     behind_products,
@@ -29,6 +28,7 @@ from onnxpfp.verify.decisions import (
     reads,
     used_tensors,
 )
+from onnxpfp.model.names import first_output
 
 __all__ = ["InPlace", "Picks"]
 
