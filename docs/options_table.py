@@ -43,18 +43,14 @@ def row(name: str, option: Option) -> tuple[str, str, str]:
 
 def rows_on_files() -> Iterator[tuple[str, str, str]]:
     """Yield the cells of the options that the command line alone has and that name files."""
-    options = {option.opts[0]: option for command in main.commands.values() for option in command.params}
-    for flag, option in options.items():
-        if isinstance(option, click.Option) and (option.metavar or "").startswith(ON_FILES):
-            takers = [
-                verb for verb, command in main.commands.items() if option.name in {p.name for p in command.params}
-            ]
-            value = str(option.metavar).replace("|", "\\|")
-            yield (
-                f"`{flag} {value}`",
-                str(option.help),
-                "all" if len(takers) == len(main.commands) else ", ".join(takers),
-            )
+    takers_of: dict[tuple[str, str, str], list[str]] = {}
+    for verb, command in main.commands.items():
+        for option in command.params:
+            if isinstance(option, click.Option) and (option.metavar or "").startswith(ON_FILES):
+                takers_of.setdefault((option.opts[0], str(option.metavar), str(option.help)), []).append(verb)
+    for (flag, metavar, help_text), takers in takers_of.items():
+        value = metavar.replace("|", "\\|")
+        yield f"`{flag} {value}`", help_text, "all" if len(takers) == len(main.commands) else ", ".join(takers)
 
 
 def table() -> str:

@@ -106,7 +106,7 @@ class VerificationReport:
 
     def _facts(self) -> dict[str, str]:
         rows = {
-            "interface": f"{len(self.interface)} differences, below" if self.interface else "the same",
+            "interface": f"{_counted(len(self.interface), 'difference')}, below" if self.interface else "the same",
             "counted at": sizes(self.inputs) or "no inputs",
             "ran on": ", ".join(self.providers),
             "drift": self._drift_fact(),
@@ -138,9 +138,13 @@ class VerificationReport:
 def _plan_fact(fit: PlanFit) -> str:
     """Say what was compared with the plan, and what came out."""
     if fit.weights.misfits:
-        return f"{len(fit.weights.misfits)} misfits, below"
+        return f"{_counted(len(fit.weights.misfits), 'misfit')}, below"
     if fit.equivalence is None:
         return fit.compared
     return f"{fit.compared}: largest difference {fit.equivalence.error:.3g} of the largest output, " + (
         f"{fit.equivalence.tolerance:.0e} allowed, {fit.equivalence.runs} runs"
     )
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'s' * (count > 1)}"
