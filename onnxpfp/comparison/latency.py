@@ -131,25 +131,32 @@ def measure_latency(trial: LatencyTrial, seconds: float) -> LatencyFindings:
         return findings
     del original, pruned
     left = seconds - (time.perf_counter() - start)
-    pairs = (measured.original.median_ms + measured.pruned.median_ms) / 1000 * (RUNS + 1)
-    too_long = loading + pairs > left
     note = _slow(measured, trial.kept_macs) if slow else ""
-    if too_long:
+    runs = _profiled_runs(measured, loading, left)
+    if not runs:
         return replace(findings, note=f"{note}. There was no time to look at single ops" if slow else "")
-    ops, parts = _explained(trial, measured, expected_ratio(trial.kept_macs) if slow else 1.0)
+    ops, parts = _explained(trial, measured, expected_ratio(trial.kept_macs) if slow else 1.0, runs)
     return replace(findings, slow_ops=ops, note=". ".join([note, *parts]) if slow else "")
 
 
+def _profiled_runs(measured: LatencyComparison, loading: float, left: float) -> int:
+    """Return how many runs of each model fit into a time: of both, and of the pruned one twice more (`slow_ops`)."""
+    each = (measured.original.median_ms + 3 * measured.pruned.median_ms) / 1000
+    # The first run of each does not count; four models are loaded in place of two.
+    return max(min(RUNS, int((left - 2 * loading) / each) - 1), 0)
+
+
 def _explained(
-    trial: LatencyTrial, measured: LatencyComparison, promise: float
+    trial: LatencyTrial, measured: LatencyComparison, promise: float, runs: int
 ) -> tuple[tuple[SlowOp, ...], list[str]]:
     """Profile both models; returns the ops that take more than a share of their time, and what to say of them."""
 
-    def times(model: ModelProto, source: SessionSource) -> OpTimes:
-        return OpTimes.of(model, profile_kernels(source, trial.feed, trial.requests, trial.threads))
+    def times(models: Sequence[ModelProto], sources: Sequence[SessionSource]) -> list[OpTimes]:
+        profiles = profile_kernels(sources, trial.feed, trial.requests, trial.threads, runs)
+        return [OpTimes.of(model, kernels) for model, kernels in zip(models, profiles, strict=True)]
 
-    original, pruned = times(trial.original, trial.sources[0]), times(trial.pruned, trial.sources[1])
-    slow = slow_ops(original, pruned, promise, lambda model: times(model, model))
+    original, pruned = times((trial.original, trial.pruned), trial.sources)
+    slow = slow_ops(original, pruned, promise, lambda *models: times(models, models))
     return slow, [*_outside(measured, pruned), *_named(slow), *_advice(slow, block_of(original, pruned))]
 
 

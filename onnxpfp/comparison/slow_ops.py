@@ -132,7 +132,7 @@ def _unresolved(kernel: KernelTime) -> str:
 
 
 def slow_ops(
-    original: OpTimes, pruned: OpTimes, promise: float, without_subnormals: Callable[[ModelProto], OpTimes]
+    original: OpTimes, pruned: OpTimes, promise: float, measure: Callable[..., Sequence[OpTimes]]
 ) -> tuple[SlowOp, ...]:
     """List the ops whose time did not fall, those that cost most first.
 
@@ -140,19 +140,20 @@ def slow_ops(
         original: The times of the original.
         pruned: Those of the pruned model.
         promise: Share of its time that an op should take at most.
-        without_subnormals: Measures a copy of the pruned model; called where a cause hangs on it.
+        measure: Measures models in turns: called with the pruned one and a copy without subnormal weights, if it has any.
     """
     if original.accelerated or pruned.accelerated:
         return tuple(_moved(original, pruned))
     lost = {name: ms - promise * original.ms.get(name, 0.0) for name, ms in pruned.ms.items()}
     least = WORTH * sum(pruned.ms.values())
     names = sorted((name for name in lost if lost[name] > least), key=lambda name: -lost[name])
-    subnormal = {name: count for name in names if (count := _subnormals(pruned, name))}
-    flushed = without_subnormals(_flushed(pruned, subnormal)) if subnormal else None
+    held = not any(is_reference(tensor) for tensor in pruned.model.graph.initializer)
+    subnormal = {name: count for name in names if held and (count := _subnormals(pruned, name))}
+    again, flushed = measure(pruned.model, _flushed(pruned, subnormal)) if subnormal else (pruned, pruned)
     listed: list[SlowOp] = []
     for name in names:
         cause = _cause(original, pruned, name)
-        if flushed is not None and flushed.ms.get(name, math.inf) <= FALLS * pruned.ms[name] and name in subnormal:
+        if name in subnormal and flushed.ms.get(name, math.inf) <= FALLS * again.ms.get(name, 0.0):
             numerals = f"{subnormal[name]:,} of its weights are subnormal numbers"
             cause = f"{numerals}; with zeros in their places it takes {flushed.ms[name]:.3g} ms"
         listed.append(_slow_op(original, pruned, name, cause))
@@ -226,7 +227,7 @@ def _subnormals(times: OpTimes, name: str) -> int:
 
 
 def _is_plain_float(tensor: TensorProto) -> bool:
-    return tensor.data_type in {TensorProto.FLOAT, TensorProto.DOUBLE} and not is_reference(tensor)
+    return tensor.data_type in {TensorProto.FLOAT, TensorProto.DOUBLE}
 
 
 def _subnormal(tensor: TensorProto) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:

@@ -6,7 +6,7 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,33 +42,37 @@ class KernelTime:
 
 
 def profile_kernels(
-    model: SessionSource,
+    models: Sequence[SessionSource],
     feed: Mapping[str, NDArray[Any]],
     requests: Sequence[ProviderRequest],
     threads: int | None,
     runs: int = RUNS,
-) -> tuple[KernelTime, ...]:
-    """Run a model a few times and return what its kernels took, in the order in which they ran first.
+) -> list[tuple[KernelTime, ...]]:
+    """Run models in turns a few times and return what the kernels of each took, in the order in which they ran first.
 
     Args:
-        model: The model.
+        models: The models.
         feed: Inputs of one run.
         requests: Where to run.
         threads: Of onnxruntime.
-        runs: How many runs count.
+        runs: How many runs of each count.
 
     Raises:
-        ModelError: It does not run.
+        ModelError: One does not run.
     """
-    folder = temporary_folder()
+    folders = [temporary_folder() for _ in models]
     try:
-        session = open_session(model, requests, threads=threads, resting=True, profile=folder)
+        sessions = [
+            open_session(model, requests, threads=threads, resting=True, profile=folder)
+            for model, folder in zip(models, folders, strict=True)
+        ]
         for _ in range(runs + 1):
-            session.seconds(feed)
-        events = json.loads(session.end_profile().read_bytes())
+            for session in sessions:
+                session.seconds(feed)
+        return [_kernels(json.loads(session.end_profile().read_bytes())) for session in sessions]
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    return _kernels(cast("list[dict[str, Any]]", events))
+        for folder in folders:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _kernels(events: Sequence[Mapping[str, Any]]) -> tuple[KernelTime, ...]:

@@ -94,8 +94,8 @@ def test_ops_causes_and_advice_are_named(measuring, monkeypatch: pytest.MonkeyPa
             SlowOp("pool", "MaxPool", 1.0, 1.0, "it has no multiply-adds"),
         )
 
-    def kernels(model: ModelProto, *arguments: object) -> tuple[profile.KernelTime, ...]:
-        return (profile.KernelTime("r_nchwc", "Conv", CPU, ((1, 3), (16, 3, 3, 3)), 2.0),)
+    def kernels(models: list[ModelProto], *arguments: object) -> list[tuple[profile.KernelTime, ...]]:
+        return [(profile.KernelTime("r_nchwc", "Conv", CPU, ((1, 3), (16, 3, 3, 3)), 2.0),) for _ in models]
 
     monkeypatch.setattr(module, "slow_ops", slow)
     monkeypatch.setattr(module, "profile_kernels", kernels)

@@ -24,7 +24,7 @@ def _kernel(name: str, op: str, ms: float, shapes: Shapes = (), provider: str = 
 
 
 def _slow(before: Sequence[KernelTime], after: Sequence[KernelTime], model: ModelProto = NARROW) -> tuple[SlowOp, ...]:
-    def unasked(model: ModelProto) -> OpTimes:
+    def unasked(*models: ModelProto) -> list[OpTimes]:
         raise AssertionError("nothing is subnormal")
 
     return slow_ops(OpTimes.of(WIDE, before), OpTimes.of(model, after), 0.75, unasked)
@@ -96,15 +96,16 @@ def _with_subnormals() -> ModelProto:
 def test_subnormal_weights_are_blamed_if_the_op_is_faster_without_them(without: float, blamed: bool) -> None:
     measured: list[ModelProto] = []
 
-    def again(model: ModelProto) -> OpTimes:
-        measured.append(model)
-        return OpTimes.of(model, [_kernel("node_a", "Conv", without)])
+    def again(*models: ModelProto) -> list[OpTimes]:
+        measured.extend(models)
+        return [OpTimes.of(NARROW, [_kernel("node_a", "Conv", ms)]) for ms in (10, without)]
 
     model = _with_subnormals()
     times = [OpTimes.of(each, [_kernel("node_a", "Conv", ms)]) for each, ms in ((WIDE, 2), (model, 10))]
     (slow,) = slow_ops(*times, 0.75, again)
     assert slow.cause == ("27 of its weights are subnormal numbers; with zeros in their places it takes 1 ms" * blamed)
-    before, after = (nets.weights(each) for each in (model, measured[0]))
+    before, after = map(nets.weights, measured)
+    assert before["w1"][0].any()
     assert not after["w1"][0].any()
     np.testing.assert_array_equal(after["w1"][1:], before["w1"][1:])
     np.testing.assert_array_equal(after["w2"], before["w2"])
@@ -121,8 +122,9 @@ def test_blocks_are_what_the_weights_of_blocked_kernels_have() -> None:
 
 
 def test_a_real_profile_has_every_op_that_takes_time() -> None:
-    kernels = profile_kernels(WIDE, {"x": nets.noise(1, 3, 8, 8)}, resolve_providers(), 1)
+    kernels, others = profile_kernels([WIDE, NARROW], {"x": nets.noise(1, 3, 8, 8)}, resolve_providers(), 1)
     times = OpTimes.of(WIDE, kernels)
+    assert OpTimes.of(NARROW, others).nodes.keys() == times.nodes.keys()
     assert {"node_a", "node_c", "node_y"} <= times.nodes.keys()
     assert all(kernel.ms >= 0 and kernel.provider == CPU for kernel in kernels)
     assert sum(times.ms.values()) > 0
