@@ -7,16 +7,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from onnx import ModelProto
+
 from onnxpfp.api.keywords import PROGRESS, documented, keywords
 from onnxpfp.api.prune import prune_with
 from onnxpfp.channels.macs import count_macs, count_stored
 from onnxpfp.comparison.drift import Drift
-from onnxpfp.comparison.equivalence import check_equivalence, tolerance
+from onnxpfp.comparison.equivalence import Equivalence, check_equivalence, tolerance
 from onnxpfp.comparison.interface import interface_differences, same_names_and_types
 from onnxpfp.comparison.latency import LatencyFindings, LatencyTrial, measure_latency, seconds_for_latency
 from onnxpfp.comparison.picks import Picks
 from onnxpfp.comparison.plan_fit import PlanFit, compare_weights
-from onnxpfp.data.samples import Feed
 from onnxpfp.data.sources import SampleSource
 from onnxpfp.errors import ModelError, OptionError, VerificationError
 from onnxpfp.model.draws import drawing_ops
@@ -129,7 +130,7 @@ class _Comparison:
         macs = None if opened is None else _macs(opened)
         after = ComparedSize(count_stored(self.other.whole), macs, self.other.size_bytes)
         drift = None if opened is None else self._drift(opened)
-        fit, misfits = self._fit()
+        fit, misfits = self._fit(opened)
         latency = None
         if opened is not None and not context.options.no_latency:
             latency = self._latency(opened, (after.macs or 0) / max(before.macs or 0, 1))
@@ -182,7 +183,7 @@ class _Comparison:
         with self.context.clock.phase("drift") as phase:
             return evaluator.drift(opened.whole.source.model, phase)
 
-    def _fit(self) -> tuple[PlanFit | None, tuple[str, ...]]:
+    def _fit(self, opened: RunContext | None) -> tuple[PlanFit | None, tuple[str, ...]]:
         """Replay the plan and hold the other model against the result; returns the misfits, too.
 
         Raises:
@@ -190,39 +191,50 @@ class _Comparison:
         """
         if self.plan is None:
             return None, ()
-        context, plan = self.context, self.plan
-        with context.clock.phase("plan"):
-            options = replace(context.options, compensate="none", no_latency=True)
-            source = context.whole.source
-            replayed = prune_with(source.path or source.given, None, options, plan=plan).stored
-            planned = {*plan.entries, *(name for inner in plan.bodies.values() for name in inner)}
+        with self.context.clock.phase("plan"):
+            replayed = self._replayed(self.plan)
+            planned = {*self.plan.entries, *(name for inner in self.plan.bodies.values() for name in inner)}
             weights = compare_weights(replayed, self.other.given, planned)
             if weights.misfits:
                 return PlanFit(weights, None, "names, types and shapes of weights"), weights.misfits
             shapes = f"{weights.alike} stored tensors have the names, types and shapes of the plan"
             if weights.changed:
                 others = f"{weights.changed} hold other numbers than the original's (a refit, folded means, training)"
-                text = f"{shapes}; {others}, so outputs are not asked to be equal"
-                return PlanFit(weights, None, text), ()
-            feeds = [feed for feed, _ in zip(self._batches(), range(PLAN_RUNS), strict=False)]
+                return PlanFit(weights, None, f"{shapes}; {others}, so outputs are not asked to be equal"), ()
+            if opened is None:
+                return PlanFit(weights, None, f"{shapes}; outputs cannot be compared"), ()
             try:
-                equivalence = check_equivalence(
-                    replayed,
-                    self.other.given,
-                    feeds,
-                    allowed=tolerance(context.whole.model, context.whole.shapes),
-                    providers=context.requests,
-                    threads=context.options.threads,
-                )
+                equivalence = self._equivalence(replayed, opened)
             except VerificationError as error:
                 reason = str(error).replace("the masked original", "the original masked by the plan")
                 return PlanFit(weights, None, shapes), (reason,)
             text = f"{shapes}, and the original's numbers; the original masked by the plan == the pruned model"
             return PlanFit(weights, equivalence, text), ()
 
-    def _batches(self) -> Iterator[Feed]:
-        data = self.context.data
-        return data.samples.batches(min(data.batch_size, PLAN_BATCH))
+    def _replayed(self, plan: Plan) -> ModelProto:
+        """Prune the original by the plan and by nothing else; the result equals the masked original."""
+        source = self.context.whole.source
+        options = replace(self.context.options, compensate="none", no_latency=True)
+        return prune_with(source.path or source.given, None, options, plan=plan).stored
+
+    def _equivalence(self, replayed: ModelProto, opened: RunContext) -> Equivalence:
+        """Run the other model and the replayed plan, as far as onnxruntime has their ops.
+
+        Raises:
+            VerificationError: They differ.
+        """
+        context, data = self.context, self.context.data
+        if context.whole.source.tail is not None:
+            replayed = open_model(load(replayed), context.options)[0].model
+        batches = data.samples.batches(min(data.batch_size, PLAN_BATCH))
+        return check_equivalence(
+            replayed,
+            opened.whole.source.model,
+            [feed for feed, _ in zip(batches, range(PLAN_RUNS), strict=False)],
+            allowed=tolerance(context.whole.model, context.whole.shapes),
+            providers=context.requests,
+            threads=context.options.threads,
+        )
 
     def _latency(self, opened: RunContext, kept_macs: float) -> LatencyFindings:
         """Measure the latency of both files, as they are where onnxruntime loads them so."""

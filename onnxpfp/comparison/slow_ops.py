@@ -140,7 +140,7 @@ def slow_ops(
         original: The times of the original.
         pruned: Those of the pruned model.
         promise: Share of its time that an op should take at most.
-        measure: Measures models in turns: called with the pruned one and a copy without subnormal weights, if it has any.
+        measure: Measures models in turns; called with the pruned one and a copy without subnormal weights, if any.
     """
     if original.accelerated or pruned.accelerated:
         return tuple(_moved(original, pruned))

@@ -15,6 +15,9 @@ from support import bodies
 
 import onnxpfp
 from onnxpfp import errors
+from onnxpfp.api import verify as module
+from onnxpfp.comparison.latency import LatencyFindings, LatencyTrial, measure_latency
+from onnxpfp.model import load as load_module
 
 DATA = {"x": nets.noise(32, 3, 8, 8)}
 PLAIN = {"threads": 1, "no_latency": True}
@@ -220,3 +223,47 @@ def test_a_broken_model_is_refused_by_name(tmp_path: Path) -> None:
     onnx.save(helper.make_model(graph, ir_version=8), tmp_path / "odd.onnx")
     with pytest.raises(errors.ModelError, match=r"odd\.onnx: "):
         onnxpfp.verify(nets.chain(), tmp_path / "odd.onnx")
+
+
+def test_what_onnxruntime_lacks_is_left_out_of_both() -> None:
+    model = nets.build(nets.CHAIN, nets.CHAIN_SHAPES)
+    (pool,) = (node for node in model.graph.node if node.name == "node_p")
+    pool.op_type = "Unheard"
+    result = onnxpfp.prune(model, keep_macs=0.6, round_to=1, threads=1, no_latency=True)
+    report = onnxpfp.verify(model, result.model, plan=result.plan, **PLAIN)
+    assert report.problems == ()
+    assert report.drift is not None
+    assert report.drift.relative_error is not None
+    assert (report.before.macs, report.after.macs) == (result.report.before.macs, result.report.after.macs)
+    assert any("Unheard" in note for note in report.notes)
+    whole = onnxpfp.verify(model, nets.chain(), **PLAIN)
+    assert whole.uncompared == "what onnxruntime cannot run is not the same of both"
+
+
+def test_draws_are_those_of_the_samples() -> None:
+    text = nets.CHAIN.replace("s = Relu(c)", "n = RandomNormalLike(c) s = Mul(c, n)")
+    model = nets.build(text, nets.CHAIN_SHAPES)
+    report = onnxpfp.verify(model, _copy(model), **PLAIN)
+    assert report.drift is not None
+    assert report.drift.relative_error == 0.0
+    assert "the models draw random numbers; they were compared on draws that the samples decide" in report.notes
+
+
+def test_large_files_are_timed_where_they_lie(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(load_module, "IN_MEMORY", 0)
+    monkeypatch.setattr(load_module, "PART_FROM", 1)
+    for name in ("a", "b"):
+        path = tmp_path / f"{name}.onnx"
+        onnx.save(nets.chain(), path, save_as_external_data=True, location=f"{name}.data", size_threshold=0)
+    timed: list[object] = []
+
+    def measure(trial: LatencyTrial, seconds: float) -> LatencyFindings:
+        timed.extend(trial.sources)
+        return measure_latency(trial, seconds)
+
+    monkeypatch.setattr(module, "measure_latency", measure)
+    report = onnxpfp.verify(tmp_path / "a.onnx", tmp_path / "b.onnx", threads=1)
+    assert timed == [tmp_path / "a.onnx", tmp_path / "b.onnx"]
+    assert report.latency is not None
+    assert report.latency.ratio is not None
+    assert report.passed
