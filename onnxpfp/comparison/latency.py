@@ -34,6 +34,8 @@ __all__ = [
 LEAST_SECONDS = 3.0
 SHARE = 0.05
 """Of what a run took so far, that measuring the latency may take, if that is more."""
+Models = tuple[ModelProto, ModelProto]
+Sources = tuple[SessionSource, SessionSource]
 NAMED = 3
 """Most ops that the note names."""
 MUCH = 0.5
@@ -57,7 +59,7 @@ class LatencyTrial:
 
     original: ModelProto
     pruned: ModelProto
-    sources: tuple[SessionSource, SessionSource]
+    sources: Sources
     feed: Mapping[str, NDArray[Any]]
     requests: Sequence[ProviderRequest]
     threads: int | None
@@ -130,33 +132,48 @@ def measure_latency(trial: LatencyTrial, seconds: float) -> LatencyFindings:
     if not slow and not trial.every_op:
         return findings
     del original, pruned
-    left = seconds - (time.perf_counter() - start)
-    note = _slow(measured, trial.kept_macs) if slow else ""
-    runs = _profiled_runs(measured, loading, left)
-    if not runs:
-        return replace(findings, note=f"{note}. There was no time to look at single ops" if slow else "")
-    ops, parts = _explained(trial, measured, expected_ratio(trial.kept_macs) if slow else 1.0, runs)
-    return replace(findings, slow_ops=ops, note=". ".join([note, *parts]) if slow else "")
+    pair = (measured.original.median_ms + measured.pruned.median_ms) / 1000
+    profiler = _Profiler(trial, start + seconds, loading, pair)
+    ops, parts = _explained(profiler, measured, expected_ratio(trial.kept_macs) if slow else 1.0)
+    return replace(findings, slow_ops=ops, note=". ".join([_slow(measured, trial.kept_macs), *parts]) if slow else "")
 
 
-def _profiled_runs(measured: LatencyComparison, loading: float, left: float) -> int:
-    """Return how many runs of each model fit into a time: of both, and of the pruned one twice more (`slow_ops`)."""
-    each = (measured.original.median_ms + 3 * measured.pruned.median_ms) / 1000
-    # The first run of each does not count; four models are loaded in place of two.
-    return max(min(RUNS, int((left - 2 * loading) / each) - 1), 0)
+@dataclass(frozen=True, slots=True, eq=False)
+class _Profiler:
+    """Profiles two models as long as there is time.
+
+    Attributes:
+        trial: The models, and how they are run.
+        end: When the time is over, by `time.perf_counter`.
+        loading: Seconds that it takes to load two models.
+        pair: Seconds of a run of both.
+    """
+
+    trial: LatencyTrial
+    end: float
+    loading: float
+    pair: float
+
+    def times(self, models: Models, sources: Sources) -> tuple[OpTimes, OpTimes] | None:
+        """Run two models in turns; None where there is no time for a run of each beside one to warm up."""
+        trial = self.trial
+        runs = min(RUNS, int((self.end - time.perf_counter() - self.loading) / self.pair) - 1)
+        if runs < 1:
+            return None
+        one, two = profile_kernels(sources, trial.feed, trial.requests, trial.threads, runs)
+        return OpTimes.of(models[0], one), OpTimes.of(models[1], two)
 
 
 def _explained(
-    trial: LatencyTrial, measured: LatencyComparison, promise: float, runs: int
+    profiler: _Profiler, measured: LatencyComparison, promise: float
 ) -> tuple[tuple[SlowOp, ...], list[str]]:
     """Profile both models; returns the ops that take more than a share of their time, and what to say of them."""
-
-    def times(models: Sequence[ModelProto], sources: Sequence[SessionSource]) -> list[OpTimes]:
-        profiles = profile_kernels(sources, trial.feed, trial.requests, trial.threads, runs)
-        return [OpTimes.of(model, kernels) for model, kernels in zip(models, profiles, strict=True)]
-
-    original, pruned = times((trial.original, trial.pruned), trial.sources)
-    slow = slow_ops(original, pruned, promise, lambda *models: times(models, models))
+    trial = profiler.trial
+    times = profiler.times((trial.original, trial.pruned), trial.sources)
+    if times is None:
+        return (), ["There was no time to look at single ops"]
+    original, pruned = times
+    slow = slow_ops(original, pruned, promise, lambda one, two: profiler.times((one, two), (one, two)))
     return slow, [*_outside(measured, pruned), *_named(slow), *_advice(slow, block_of(original, pruned))]
 
 

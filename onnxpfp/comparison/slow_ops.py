@@ -132,7 +132,10 @@ def _unresolved(kernel: KernelTime) -> str:
 
 
 def slow_ops(
-    original: OpTimes, pruned: OpTimes, promise: float, measure: Callable[..., Sequence[OpTimes]]
+    original: OpTimes,
+    pruned: OpTimes,
+    promise: float,
+    measure: Callable[[ModelProto, ModelProto], tuple[OpTimes, OpTimes] | None],
 ) -> tuple[SlowOp, ...]:
     """List the ops whose time did not fall, those that cost most first.
 
@@ -140,7 +143,8 @@ def slow_ops(
         original: The times of the original.
         pruned: Those of the pruned model.
         promise: Share of its time that an op should take at most.
-        measure: Measures models in turns; called with the pruned one and a copy without subnormal weights, if any.
+        measure: Measures models in turns, or returns None where there is no time left; called with the pruned one and a
+            copy without subnormal weights, if it has any.
     """
     if original.accelerated or pruned.accelerated:
         return tuple(_moved(original, pruned))
@@ -149,15 +153,23 @@ def slow_ops(
     names = sorted((name for name in lost if lost[name] > least), key=lambda name: -lost[name])
     held = not any(is_reference(tensor) for tensor in pruned.model.graph.initializer)
     subnormal = {name: count for name in names if held and (count := _subnormals(pruned, name))}
-    again, flushed = measure(pruned.model, _flushed(pruned, subnormal)) if subnormal else (pruned, pruned)
+    turns = measure(pruned.model, _flushed(pruned, subnormal)) if subnormal else None
     listed: list[SlowOp] = []
     for name in names:
         cause = _cause(original, pruned, name)
-        if name in subnormal and flushed.ms.get(name, math.inf) <= FALLS * again.ms.get(name, 0.0):
-            numerals = f"{subnormal[name]:,} of its weights are subnormal numbers"
-            cause = f"{numerals}; with zeros in their places it takes {flushed.ms[name]:.3g} ms"
+        if name in subnormal:
+            cause = _blamed(turns, name, subnormal[name]) or cause
         listed.append(_slow_op(original, pruned, name, cause))
     return tuple(listed)
+
+
+def _blamed(turns: tuple[OpTimes, OpTimes] | None, name: str, count: int) -> SlowCause:
+    """Say whether subnormal weights cost time; nothing where they do not."""
+    numerals = f"{count:,} of its weights are subnormal numbers"
+    if turns is None:
+        return f"{numerals}; there was no time to measure what they cost"
+    before, after = (times.ms.get(name, math.inf) for times in turns)
+    return f"{numerals}; with zeros in their places it takes {after:.3g} ms" if after <= FALLS * before else ""
 
 
 def _slow_op(original: OpTimes, pruned: OpTimes, name: str, cause: SlowCause) -> SlowOp:

@@ -24,7 +24,7 @@ def _kernel(name: str, op: str, ms: float, shapes: Shapes = (), provider: str = 
 
 
 def _slow(before: Sequence[KernelTime], after: Sequence[KernelTime], model: ModelProto = NARROW) -> tuple[SlowOp, ...]:
-    def unasked(*models: ModelProto) -> list[OpTimes]:
+    def unasked(*models: ModelProto) -> tuple[OpTimes, OpTimes]:
         raise AssertionError("nothing is subnormal")
 
     return slow_ops(OpTimes.of(WIDE, before), OpTimes.of(model, after), 0.75, unasked)
@@ -96,9 +96,10 @@ def _with_subnormals() -> ModelProto:
 def test_subnormal_weights_are_blamed_if_the_op_is_faster_without_them(without: float, blamed: bool) -> None:
     measured: list[ModelProto] = []
 
-    def again(*models: ModelProto) -> list[OpTimes]:
+    def again(*models: ModelProto) -> tuple[OpTimes, OpTimes]:
         measured.extend(models)
-        return [OpTimes.of(NARROW, [_kernel("node_a", "Conv", ms)]) for ms in (10, without)]
+        one, two = (OpTimes.of(NARROW, [_kernel("node_a", "Conv", ms)]) for ms in (10, without))
+        return one, two
 
     model = _with_subnormals()
     times = [OpTimes.of(each, [_kernel("node_a", "Conv", ms)]) for each, ms in ((WIDE, 2), (model, 10))]
@@ -109,6 +110,13 @@ def test_subnormal_weights_are_blamed_if_the_op_is_faster_without_them(without: 
     assert not after["w1"][0].any()
     np.testing.assert_array_equal(after["w1"][1:], before["w1"][1:])
     np.testing.assert_array_equal(after["w2"], before["w2"])
+
+
+def test_without_time_for_it_subnormal_weights_are_named_and_not_blamed() -> None:
+    model = _with_subnormals()
+    times = [OpTimes.of(each, [_kernel("node_a", "Conv", ms)]) for each, ms in ((WIDE, 2), (model, 10))]
+    (slow,) = slow_ops(*times, 0.75, lambda *models: None)
+    assert slow.cause == "27 of its weights are subnormal numbers; there was no time to measure what they cost"
 
 
 def test_blocks_are_what_the_weights_of_blocked_kernels_have() -> None:
