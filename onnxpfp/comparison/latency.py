@@ -12,11 +12,13 @@ from onnx import ModelProto
 
 from onnxpfp.comparison.slow_ops import OpTimes, SlowOp, block_of, slow_ops
 from onnxpfp.runtime.latency import (
+    BUSY,
     Latency,
     LatencyComparison,
     LatencyRatio,
     LatencyUnknownError,
     compare_latency,
+    counts_cores,
 )
 from onnxpfp.runtime.profile import RUNS, profile_kernels
 from onnxpfp.runtime.providers import ProviderRequest
@@ -75,6 +77,8 @@ class LatencyFindings:
         original: The original; None where nothing was measured.
         pruned: The pruned model; likewise.
         ratio: Pruned over original; likewise.
+        waited: Share of a run that it waited for cores, because the machine did something else; 0 where not known.
+        on_cores: Whether that is so much that times are those on the cores, and no wall time.
         threads: Threads of onnxruntime that were asked for; None is its own choice.
         unmeasured: Why nothing was measured; else empty.
         slow_ops: Ops whose time did not fall, where the whole is slower than its multiply-adds promise; else those that
@@ -85,6 +89,8 @@ class LatencyFindings:
     original: Latency | None = None
     pruned: Latency | None = None
     ratio: LatencyRatio | None = None
+    waited: float = 0.0
+    on_cores: bool = False
     threads: int | None = None
     unmeasured: str = ""
     slow_ops: tuple[SlowOp, ...] = ()
@@ -124,10 +130,14 @@ def measure_latency(trial: LatencyTrial, seconds: float) -> LatencyFindings:
     if loading >= seconds:
         return LatencyFindings(unmeasured=f"it may take {seconds:.3g} s, and loading both models took {loading:.3g} s")
     try:
-        measured = compare_latency(original, pruned, trial.feed, seconds - loading)
+        cores = counts_cores((*original.providers, *pruned.providers))
+        left = seconds - loading
+        measured = compare_latency(original, pruned, trial.feed, left, threads=trial.threads, cores=cores)
     except LatencyUnknownError as reason:
         return LatencyFindings(unmeasured=str(reason))
-    findings = LatencyFindings(measured.original, measured.pruned, measured.ratio, trial.threads)
+    findings = LatencyFindings(
+        measured.original, measured.pruned, measured.ratio, measured.waited, measured.waited > BUSY, trial.threads
+    )
     slow = is_slow(measured.ratio, trial.kept_macs)
     if not slow and not trial.every_op:
         return findings

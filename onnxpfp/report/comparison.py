@@ -30,10 +30,14 @@ def latency_fact(latency: LatencyFindings) -> str:
     ratio, before, after = latency.ratio, latency.original, latency.pruned
     count = latency.threads
     using = "onnxruntime's choice of threads" if count is None else f"{count} thread{'s' * (count > 1)}"
+    busy = ""
+    if latency.on_cores:
+        share = f"{100 * latency.waited:.0f} %"
+        busy = f"; the machine was busy, runs waited {share} of their time: these are times on its cores"
     return (
         f"median of {before.runs} runs of each model in turns, {using}; pruned over original, pair by pair, "
         f"{ratio.median:.3f}, in half of the pairs {ratio.low:.3f} to {ratio.high:.3f} (before "
-        f"{_ms(before.low_ms)} to {_ms(before.high_ms)} ms, after {_ms(after.low_ms)} to {_ms(after.high_ms)} ms)"
+        f"{_ms(before.low_ms)} to {_ms(before.high_ms)} ms, after {_ms(after.low_ms)} to {_ms(after.high_ms)} ms){busy}"
     )
 
 

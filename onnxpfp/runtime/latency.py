@@ -3,18 +3,35 @@
 Runs come in pairs, one run of each model, and the order in a pair alternates (ABBA), so that neither is always the one
 that finds the caches as the other left them. What is told of a model is the median of its runs, and of both the median
 of the ratios within pairs; the spread is that between the quartiles, which a few runs that were disturbed do not move.
+
+On a busy machine most runs wait for a core, longer than they compute, and wall time says nothing of the models. The
+time that the process had on all cores shows it: over wall time it is how many cores worked, and less if they had to
+wait. So where the runs of one model waited more than `BUSY`, time on the cores stands in the place of wall time, scaled
+by the wall time that went with it in the run that waited least (with one thread they are the same).
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Latency", "LatencyComparison", "LatencyRatio", "LatencyUnknownError", "Timed", "compare_latency"]
+from onnxpfp.runtime.providers import CPU
+
+__all__ = [
+    "Latency",
+    "LatencyComparison",
+    "LatencyRatio",
+    "LatencyUnknownError",
+    "RunTime",
+    "Timed",
+    "compare_latency",
+    "counts_cores",
+]
 
 MOST_PAIRS = 50
 """More would not move the median by what anybody minds."""
@@ -22,18 +39,34 @@ FEWEST_PAIRS = 2
 """Each order once: fewer say nothing, for whatever goes up or down meanwhile would count for one model alone."""
 SHARE = 0.5
 """Share of the time there is after which no further pair begins, once there are the fewest."""
+BUSY = 0.1
+"""Share of a run that it may wait for cores before wall time is no measure of it."""
+FINEST = 1e-5
+"""Seconds; a clock of the time on cores that is coarser (as on Windows) tells nothing of single runs."""
 WARM = 0.02
 """Seconds; a model whose first run is shorter is run once more before anything counts."""
+
+
+class RunTime(NamedTuple):
+    """What a run took.
+
+    Attributes:
+        wall: Seconds from its begin to its end.
+        cores: Seconds that the process had on all cores together meanwhile.
+    """
+
+    wall: float
+    cores: float
 
 
 class Timed(Protocol):
     """What can be run and tells how long it took: a session."""
 
-    def seconds(self, feeds: Mapping[str, NDArray[Any]]) -> float:
+    def timed(self, feeds: Mapping[str, NDArray[Any]]) -> RunTime:
         """Run once."""
         ...
 
-    def seconds_within(self, feeds: Mapping[str, NDArray[Any]], limit: float) -> float | None:
+    def timed_within(self, feeds: Mapping[str, NDArray[Any]], limit: float) -> RunTime | None:
         """Run once; None where it was stopped after so many seconds."""
         ...
 
@@ -44,7 +77,7 @@ class LatencyUnknownError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """Wall time of one run of a model.
+    """Time of one run of a model.
 
     Attributes:
         median_ms: Median of the runs, in milliseconds.
@@ -82,15 +115,29 @@ class LatencyComparison:
         original: The original.
         pruned: The pruned model.
         ratio: Pruned over original, pair by pair.
+        waited: Share of a run that it waited for cores, median of the runs of the model that waited more; 0 where that
+            is not known. Above `BUSY` times are those on the cores.
     """
 
     original: Latency
     pruned: Latency
     ratio: LatencyRatio
+    waited: float = 0.0
+
+
+def counts_cores(providers: Sequence[str]) -> bool:
+    """Tell whether the time on cores is that of a model, and fine enough: all of it runs on the CPU."""
+    return set(providers) == {CPU} and time.get_clock_info("process_time").resolution <= FINEST
 
 
 def compare_latency(
-    original: Timed, pruned: Timed, feed: Mapping[str, NDArray[Any]], seconds: float
+    original: Timed,
+    pruned: Timed,
+    feed: Mapping[str, NDArray[Any]],
+    seconds: float,
+    *,
+    threads: int | None = None,
+    cores: bool = True,
 ) -> LatencyComparison:
     """Run two models in turns.
 
@@ -100,26 +147,34 @@ def compare_latency(
         feed: Inputs of one run.
         seconds: What all runs together may take. No run of unknown length begins that is not stopped then; a pair
             that takes longer than the one before may go over it by the difference.
+        threads: Threads of both; None if that is not known.
+        cores: Whether the time on cores counts where runs wait for them (`counts_cores`).
 
     Raises:
         LatencyUnknownError: Not even `FEWEST_PAIRS` fit.
         ModelError: One does not run.
     """
     spent, pair = _warm_up([original, pruned], feed, seconds)
-    times: list[tuple[float, float]] = []
-    while len(times) < MOST_PAIRS:
-        needed = max(FEWEST_PAIRS - len(times), 1)
-        if spent + needed * pair > (seconds if len(times) < FEWEST_PAIRS else SHARE * seconds):
+    runs: list[tuple[RunTime, RunTime]] = []
+    while len(runs) < MOST_PAIRS:
+        needed = max(FEWEST_PAIRS - len(runs), 1)
+        if spent + needed * pair > (seconds if len(runs) < FEWEST_PAIRS else SHARE * seconds):
             break
-        one, two = (original, pruned) if len(times) % 2 == 0 else (pruned, original)
-        first, second = one.seconds(feed), two.seconds(feed)
-        times.append((first, second) if one is original else (second, first))
-        pair = first + second
+        one, two = (original, pruned) if len(runs) % 2 == 0 else (pruned, original)
+        first, second = one.timed(feed), two.timed(feed)
+        runs.append((first, second) if one is original else (second, first))
+        pair = first.wall + second.wall
         spent += pair
-    if len(times) < FEWEST_PAIRS:
+    if len(runs) < FEWEST_PAIRS:
         raise LatencyUnknownError(_too_long(seconds, f"{FEWEST_PAIRS} pairs of runs beside one to warm up take longer"))
-    before, after = np.array(times).T
-    return LatencyComparison(_latency(before), _latency(after), LatencyRatio(*_quartiles(after / before)))
+    times = np.array(runs)
+    wall, computing = times[..., 0], times[..., 1]
+    waited = 0.0
+    if cores:
+        computing *= 1.0 if threads == 1 else (wall / computing).min(axis=0)
+        waited = max(1 - float(np.median(computing / wall, axis=0).min()), 0.0)
+    before, after = (computing if waited > BUSY else wall).T
+    return LatencyComparison(_latency(before), _latency(after), LatencyRatio(*_quartiles(after / before)), waited)
 
 
 def _warm_up(models: Sequence[Timed], feed: Mapping[str, NDArray[Any]], seconds: float) -> tuple[float, float]:
@@ -127,9 +182,10 @@ def _warm_up(models: Sequence[Timed], feed: Mapping[str, NDArray[Any]], seconds:
     spent = pair = taken = 0.0
     for model in models:
         for _ in range(2):
-            taken = model.seconds_within(feed, seconds - spent)
-            if taken is None:
+            run = model.timed_within(feed, seconds - spent)
+            if run is None:
                 raise LatencyUnknownError(_too_long(seconds, "a single run takes longer"))
+            taken = run.wall
             spent += taken
             if taken >= WARM:
                 break

@@ -68,7 +68,7 @@ def profile_kernels(
         ]
         for _ in range(runs + 1):
             for session in sessions:
-                session.seconds(feed)
+                session.run(feed)
         return [_kernels(json.loads(session.end_profile().read_bytes())) for session in sessions]
     finally:
         for folder in folders:

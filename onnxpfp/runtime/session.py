@@ -31,6 +31,7 @@ from onnxpfp.errors import ModelError, OptionError, ProviderError, one_line
 from onnxpfp.runtime.device_memory import DeviceMemory, DeviceTensor
 from onnxpfp.runtime.draw_keys import DECIDING, KEYS, draw_keys
 from onnxpfp.runtime.external_data import externalise, numbers
+from onnxpfp.runtime.latency import RunTime
 from onnxpfp.runtime.providers import (
     CPU,
     CUDA,
@@ -96,8 +97,8 @@ class Session:
             values = self._handle.run(names, {**self._weights, **self.keyed(feeds)}, run_options)
         return {name: _as_array(value) for name, value in zip(names, values, strict=True)}
 
-    def seconds(self, feeds: Mapping[str, NDArray[Any]]) -> float:
-        """Run once and return the seconds that onnxruntime took for all outputs, without what is done around it.
+    def timed(self, feeds: Mapping[str, NDArray[Any]]) -> RunTime:
+        """Run once and return what onnxruntime took for all outputs, without what is done around it.
 
         Args:
             feeds: One array per input.
@@ -108,8 +109,8 @@ class Session:
         with _running() as run_options:
             return self._timed(feeds, run_options)
 
-    def seconds_within(self, feeds: Mapping[str, NDArray[Any]], limit: float) -> float | None:
-        """Run once, as `seconds`, but stop after so many seconds; returns None then.
+    def timed_within(self, feeds: Mapping[str, NDArray[Any]], limit: float) -> RunTime | None:
+        """Run once, as `timed`, but stop after so many seconds; returns None then.
 
         Raises:
             ModelError: As in `run`.
@@ -123,11 +124,12 @@ class Session:
                 return None
             raise
 
-    def _timed(self, feeds: Mapping[str, NDArray[Any]], run_options: Any) -> float:
+    def _timed(self, feeds: Mapping[str, NDArray[Any]], run_options: Any) -> RunTime:
         names, given = list(self.outputs), {**self._weights, **self.keyed(feeds)}
-        start = time.perf_counter()
+        start, cores = time.perf_counter(), time.process_time()
         self._handle.run(names, given, run_options)
-        return time.perf_counter() - start
+        cores = time.process_time() - cores
+        return RunTime(time.perf_counter() - start, cores)
 
     def end_profile(self) -> Path:
         """Write the profile of all runs of a session that was opened with `profile`; returns its file."""

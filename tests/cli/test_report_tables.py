@@ -126,6 +126,10 @@ def test_latency_is_told_with_its_spread_or_why_it_is_missing():
     missing = _text(replace(_report(), latency=LatencyFindings(unmeasured="nothing was removed")))
     assert _line(missing, "latency") == "latency not measured: nothing was removed"
     assert "latency" not in _text(replace(_report(), latency=None))
+    busy = replace(_report(), latency=replace(_report().latency, waited=0.78, on_cores=True))
+    told = "the machine was busy, runs waited 78 % of their time: these are times on its cores"
+    assert told in " ".join(_text(busy).split())
+    assert "busy" not in text
 
 
 def test_a_group_shows_its_bounds_and_what_they_rest_on():

@@ -135,7 +135,17 @@ def test_report_is_json_with_everything_that_programs_need(pruned: Prune) -> Non
     named = {"relative_error", "differing", "top1_agreement", "samples", "held_out", "in_place"}
     assert set(report["drift"]) == named | counts
     latency = report["latency"]
-    assert set(latency) == {"original", "pruned", "ratio", "threads", "unmeasured", "slow_ops", "note"}
+    assert set(latency) == {
+        "original",
+        "pruned",
+        "ratio",
+        "waited",
+        "on_cores",
+        "threads",
+        "unmeasured",
+        "slow_ops",
+        "note",
+    }
     assert all(0 < value < math.inf for of in ("original", "pruned", "ratio") for value in latency[of].values())
     assert {"onnxpfp", "python", "onnx", "numpy", "scipy"} <= set(report["versions"])
     assert report["versions"]["onnxpfp"] == onnxpfp.__version__

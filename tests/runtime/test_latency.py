@@ -10,7 +10,15 @@ import nets
 import numpy as np
 import pytest
 
-from onnxpfp.runtime.latency import FEWEST_PAIRS, MOST_PAIRS, SHARE, LatencyUnknownError, compare_latency
+from onnxpfp.runtime.latency import (
+    FEWEST_PAIRS,
+    MOST_PAIRS,
+    SHARE,
+    LatencyUnknownError,
+    RunTime,
+    compare_latency,
+    counts_cores,
+)
 from onnxpfp.runtime.session import open_session
 
 FEED = {"x": np.zeros((1, 3, 8, 8), np.float32)}
@@ -22,30 +30,31 @@ class Stub:
 
     Attributes:
         name: Noted at every run.
-        taken: Seconds of run n.
+        taken: Seconds of run n, all of them on a core, or both times.
         log: Names of the runs, of all stubs that share it.
         limits: Of the runs that are stopped after so long.
     """
 
     name: str
-    taken: Callable[[int], float]
+    taken: Callable[[int], float | RunTime]
     log: list[str]
     limits: list[float] = field(default_factory=list)
     runs: int = 0
 
-    def seconds(self, feeds: Mapping[str, Any]) -> float:
+    def timed(self, feeds: Mapping[str, Any]) -> RunTime:
         assert feeds is FEED
         self.runs += 1
         self.log.append(self.name)
-        return self.taken(self.runs - 1)
+        taken = self.taken(self.runs - 1)
+        return taken if isinstance(taken, RunTime) else RunTime(taken, taken)
 
-    def seconds_within(self, feeds: Mapping[str, Any], limit: float) -> float | None:
+    def timed_within(self, feeds: Mapping[str, Any], limit: float) -> RunTime | None:
         self.limits.append(limit)
-        taken = self.seconds(feeds)
-        return taken if taken <= limit else None
+        taken = self.timed(feeds)
+        return taken if taken.wall <= limit else None
 
 
-def _stubs(original: Callable[[int], float], pruned: Callable[[int], float]) -> tuple[Stub, Stub]:
+def _stubs(original: Callable[[int], float | RunTime], pruned: Callable[[int], float | RunTime]) -> tuple[Stub, Stub]:
     log: list[str] = []
     return Stub("A", original, log), Stub("B", pruned, log)
 
@@ -88,6 +97,43 @@ def test_quartiles_are_the_spread() -> None:
     assert measured.pruned.low_ms == pytest.approx(40)
     assert measured.pruned.high_ms == pytest.approx(60)
     assert (measured.ratio.low, measured.ratio.high) == pytest.approx((0.4, 0.6))
+
+
+def _busy(cores: float, waits: tuple[float, ...]) -> Callable[[int], RunTime]:
+    """A model that computes so long and waits differently in every run."""
+    return lambda n: RunTime(cores + waits[n % len(waits)], cores)
+
+
+def test_on_a_busy_machine_the_time_on_the_cores_counts() -> None:
+    original, pruned = _stubs(_busy(0.012, (0.04, 0.05, 0.06)), _busy(0.024, (0.05, 0.02, 0.04)))
+    measured = compare_latency(original, pruned, FEED, 60.0, threads=1)
+    assert (measured.original.median_ms, measured.pruned.median_ms) == pytest.approx((12, 24))
+    assert measured.ratio.median == pytest.approx(2.0)
+    assert 0.5 < measured.waited < 0.9
+
+
+def test_a_short_wait_leaves_wall_time() -> None:
+    original, pruned = _stubs(_busy(0.1, (0.005,)), _busy(0.05, (0.003,)))
+    measured = compare_latency(original, pruned, FEED, 60.0, threads=1)
+    assert measured.original.median_ms == pytest.approx(105)
+    assert measured.waited == pytest.approx(0.05, abs=0.01)
+
+
+def test_several_threads_wait_where_a_run_takes_longer_than_the_one_with_the_least_waiting() -> None:
+    def threads(n: int) -> RunTime:
+        return RunTime(0.01 if n == 5 else 0.03, 0.02)
+
+    original, pruned = _stubs(threads, lambda n: RunTime(0.015, 0.03))
+    measured = compare_latency(original, pruned, FEED, 60.0, threads=2)
+    assert (measured.original.median_ms, measured.pruned.median_ms) == pytest.approx((10, 15))
+    assert measured.waited > 0.1
+
+
+def test_what_runs_elsewhere_has_no_time_on_the_cores() -> None:
+    original, pruned = _stubs(_busy(0.001, (0.099,)), _busy(0.001, (0.049,)))
+    measured = compare_latency(original, pruned, FEED, 60.0, threads=1, cores=False)
+    assert (measured.ratio.median, measured.waited) == (pytest.approx(0.5), 0.0)
+    assert not counts_cores(["CUDAExecutionProvider", "CPUExecutionProvider"])
 
 
 @pytest.mark.parametrize("run", [0.001, 0.02, 0.1, 0.3])
@@ -143,7 +189,8 @@ def test_a_session_stops_a_run_that_takes_too_long() -> None:
     )
     session = open_session(loop, threads=1)
     feed = {"x": nets.noise(1, 64, 64), "turns": np.array(10**9)}
-    assert session.seconds_within(feed, 0.05) is None
-    few = session.seconds_within({**feed, "turns": np.array(2)}, 30.0)
+    assert session.timed_within(feed, 0.05) is None
+    few = session.timed_within({**feed, "turns": np.array(2)}, 30.0)
     assert few is not None
-    assert few > 0
+    assert few.wall > 0
+    assert few.cores > 0
