@@ -24,6 +24,8 @@ import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto
 
 from onnxpfp.channels.macs import multiplies
+from onnxpfp.model.attributes import Attributes
+from onnxpfp.model.constants import stored_tensors
 from onnxpfp.model.index import ModelIndex
 from onnxpfp.model.names import node_name
 from onnxpfp.runtime.external_data import is_reference, numbers
@@ -37,7 +39,7 @@ BLOCKED = "_nchwc"
 LAYOUT_OPS = frozenset({"ReorderInput", "ReorderOutput"})
 CARRIERS = frozenset({"If", "Loop", "Scan"})
 """Their time is that of the kernels in their bodies, which are listed themselves."""
-WORTH = 0.02
+WORTH = 0.01
 """Share of a run that an op must lose against what was promised to be listed."""
 FALLS = 0.8
 """Share of an op's time that is left at most without subnormal numbers, if these are the cause."""
@@ -77,17 +79,19 @@ class OpTimes:
         ms: Milliseconds of a run, by what the op is called.
         kernels: Its kernels.
         nodes: Its node, where it is one of the main graph.
+        stored: Stored tensors of the main graph by name.
     """
 
     model: ModelProto
     ms: dict[str, float] = field(default_factory=dict[str, float])
     kernels: dict[str, list[KernelTime]] = field(default_factory=dict[str, list[KernelTime]])
     nodes: dict[str, NodeProto] = field(default_factory=dict[str, NodeProto])
+    stored: dict[str, TensorProto] = field(default_factory=dict[str, TensorProto])
 
     @classmethod
     def of(cls, model: ModelProto, kernels: Sequence[KernelTime]) -> Self:
         """Tell which op each kernel computes."""
-        times, index = cls(model), ModelIndex.of(model)
+        times, index = cls(model, stored=stored_tensors(model.graph)), ModelIndex.of(model)
         named = {node.name: node for node in model.graph.node if node.name}
         for kernel in kernels:
             if kernel.op in CARRIERS:
@@ -193,30 +197,30 @@ def _cause(original: OpTimes, pruned: OpTimes, name: str) -> SlowCause:
         return "a change of layout between kernels that have channels in blocks and others"
     if node is None:
         return ""
-    channels = _channels(pruned.model, node)
+    channels = _channels(pruned, node)
     if name in original.kernels and original.blocked(name) and not pruned.blocked(name):
         return f"with {channels} it leaves the layout in blocks, in which the original's runs" if channels else ""
-    computed = _computed(kernel, pruned.model, node)
+    computed = _computed(kernel, pruned, node)
     if computed:
         return f"the kernel computes {computed[1]} channels for its {computed[0]}"
     return "" if multiplies(node) else "it has no multiply-adds"
 
 
-def _weight(model: ModelProto, node: NodeProto) -> TensorProto | None:
+def _weight(times: OpTimes, node: NodeProto) -> TensorProto | None:
     """Return the stored weight of a convolution."""
-    if node.op_type != "Conv":
-        return None
-    return next((tensor for tensor in model.graph.initializer if tensor.name == node.input[1]), None)
+    return times.stored.get(node.input[1]) if node.op_type == "Conv" else None
 
 
-def _channels(model: ModelProto, node: NodeProto) -> str:
-    weight = _weight(model, node)
-    return "" if weight is None else f"{weight.dims[1]} channels in and {weight.dims[0]} out"
+def _channels(times: OpTimes, node: NodeProto) -> str:
+    weight = _weight(times, node)
+    if weight is None:
+        return ""
+    return f"{weight.dims[1] * Attributes(node).integer('group', 1)} channels in and {weight.dims[0]} out"
 
 
-def _computed(kernel: KernelTime, model: ModelProto, node: NodeProto) -> tuple[int, int] | None:
+def _computed(kernel: KernelTime, times: OpTimes, node: NodeProto) -> tuple[int, int] | None:
     """Return the channels of a convolution and those that its kernel computes, where these are more."""
-    weight = _weight(model, node)
+    weight = _weight(times, node)
     if weight is None or len(kernel.shapes) < 2 or not kernel.name.endswith(BLOCKED):
         return None
     own, computed = weight.dims[0], kernel.shapes[1][0]
@@ -234,7 +238,7 @@ def _subnormals(times: OpTimes, name: str) -> int:
     """Count the subnormal numbers among the weights that a node reads."""
     node = times.nodes.get(name)
     inputs = set(node.input) if node is not None else set[str]()
-    weights = (tensor for tensor in times.model.graph.initializer if tensor.name in inputs)
+    weights = (tensor for name, tensor in times.stored.items() if name in inputs)
     return sum(int(np.count_nonzero(_subnormal(tensor))) for tensor in weights if _is_plain_float(tensor))
 
 
@@ -252,8 +256,8 @@ def _flushed(times: OpTimes, names: Mapping[str, int]) -> ModelProto:
     read = {name for each in names for name in times.nodes[each].input}
     copy = ModelProto()
     copy.CopyFrom(times.model)
-    for tensor in copy.graph.initializer:
-        if tensor.name in read and _is_plain_float(tensor):
+    for name, tensor in stored_tensors(copy.graph).items():
+        if name in read and _is_plain_float(tensor):
             values = np.where(_subnormal(tensor), 0, numbers(tensor)).astype(numbers(tensor).dtype)
             for values_field in ("float_data", "double_data"):
                 tensor.ClearField(values_field)

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from onnxpfp.runtime.providers import ProviderRequest
@@ -31,7 +30,8 @@ class KernelTime:
         op: Its op type, such as FusedConv.
         provider: Where it ran.
         shapes: Shapes of its inputs that are tensors, in their order; weights may be padded or laid out anew.
-        ms: Time of a run, median of the runs, in milliseconds; a kernel that ran several times in one counts as often.
+        ms: Least time of the runs, in milliseconds, for what disturbs a run only adds; a kernel that runs several times
+            in one counts as often.
     """
 
     name: str
@@ -93,7 +93,7 @@ def _kernels(events: Sequence[Mapping[str, Any]]) -> tuple[KernelTime, ...]:
             args["op_name"],
             args.get("provider", ""),
             tuple(tuple(map(int, next(iter(shape.values())))) for shape in args.get("input_type_shape", ()) if shape),
-            float(np.median([ms for number, ms in totals[name].items() if number])) if len(totals[name]) > 1 else 0.0,
+            min((ms for number, ms in totals[name].items() if number), default=0.0),
         )
         for name, args in first.items()
     )

@@ -8,7 +8,7 @@ import nets
 import numpy as np
 import onnx
 import pytest
-from onnx import ModelProto, numpy_helper
+from onnx import ModelProto, helper, numpy_helper
 
 from onnxpfp.comparison.slow_ops import OpTimes, SlowOp, block_of, slow_ops
 from onnxpfp.runtime.profile import KernelTime, profile_kernels
@@ -67,6 +67,16 @@ def test_an_op_that_leaves_the_layout_in_blocks_and_what_changes_it() -> None:
     assert conv.cause.startswith("with 18 channels in and 10 out it leaves the layout in blocks")
     assert (reorder.name, reorder.before_ms) == ("ReorderOutput", 0)
     assert reorder.cause.startswith("a change of layout")
+
+
+def test_weights_in_constant_nodes_and_groups_of_channels_are_seen() -> None:
+    text = """g (float[N,18,8,8] x) => (float[N,18,6,6] y) { y = Conv <group = 18> (x, w) }"""
+    model = nets.build(text, {"w": (18, 1, 3, 3)})
+    constant = helper.make_node("Constant", [], ["w"], value=model.graph.initializer.pop())
+    model.graph.node.insert(0, constant)
+    before = OpTimes.of(model, [_kernel("y_nchwc", "Conv", 1)])
+    (slow,) = slow_ops(before, OpTimes.of(model, [_kernel("node_y", "Conv", 8)]), 0.75, lambda *models: None)
+    assert slow.cause.startswith("with 18 channels in and 18 out it leaves the layout in blocks")
 
 
 def test_an_op_without_multiply_adds_and_one_of_which_nothing_is_seen() -> None:
