@@ -181,7 +181,13 @@ class _Comparison:
         if not made.issuperset((*picks.tensors, *picks.decisions.by_node, *picks.decisions.tensors)):
             evaluator.picks = Picks()
         with self.context.clock.phase("drift") as phase:
-            return evaluator.drift(opened.whole.source.model, phase)
+            try:
+                return evaluator.drift(opened.whole.source.model, phase)
+            except ModelError:
+                # The other model may take samples one by one only.
+                if evaluator.batch_size == 1:
+                    raise
+                return replace(evaluator, batch_size=1).drift(opened.whole.source.model, phase)
 
     def _fit(self, opened: RunContext | None) -> tuple[PlanFit | None, tuple[str, ...]]:
         """Replay the plan and hold the other model against the result; returns the misfits, too.
