@@ -151,7 +151,7 @@ def compare_latency(
         cores: Whether the time on cores counts where runs wait for them (`counts_cores`).
 
     Raises:
-        LatencyUnknownError: Not even `FEWEST_PAIRS` fit.
+        LatencyUnknownError: Not even `FEWEST_PAIRS` fit, or the clock is too coarse for them.
         ModelError: One does not run.
     """
     spent, pair = _warm_up([original, pruned], feed, seconds)
@@ -169,8 +169,10 @@ def compare_latency(
         raise LatencyUnknownError(_too_long(seconds, f"{FEWEST_PAIRS} pairs of runs beside one to warm up take longer"))
     times = np.array(runs)
     wall, computing = times[..., 0], times[..., 1]
+    if not wall.all():
+        raise LatencyUnknownError("a run is shorter than the clock can tell")
     waited = 0.0
-    if cores:
+    if cores and computing.all():
         computing *= 1.0 if threads == 1 else (wall / computing).min(axis=0)
         waited = max(1 - float(np.median(computing / wall, axis=0).min()), 0.0)
     before, after = (computing if waited > BUSY else wall).T

@@ -136,6 +136,13 @@ def test_what_runs_elsewhere_has_no_time_on_the_cores() -> None:
     assert not counts_cores(["CUDAExecutionProvider", "CPUExecutionProvider"])
 
 
+def test_clocks_that_are_too_coarse_say_so_or_do_not_count() -> None:
+    with pytest.raises(LatencyUnknownError, match="a run is shorter than the clock can tell"):
+        compare_latency(*_stubs(lambda n: 0.0, lambda n: 0.0), FEED, 3.0)
+    measured = compare_latency(*_stubs(lambda n: RunTime(0.1, 0.0), lambda n: RunTime(0.1, 0.1)), FEED, 3.0)
+    assert (measured.waited, measured.ratio.median) == (0.0, pytest.approx(1.0))
+
+
 @pytest.mark.parametrize("run", [0.001, 0.02, 0.1, 0.3])
 def test_all_runs_fit_into_the_time(run: float) -> None:
     original, pruned = _stubs(lambda n: run, lambda n: run)
