@@ -142,8 +142,7 @@ def measure_latency(trial: LatencyTrial, seconds: float) -> LatencyFindings:
     if not slow and not trial.every_op:
         return findings
     del original, pruned
-    pair = (measured.original.median_ms + measured.pruned.median_ms) / 1000
-    profiler = _Profiler(trial, start + seconds, loading, pair)
+    profiler = _Profiler(trial, start + seconds, loading, measured.pair)
     ops, parts = _explained(profiler, measured, expected_ratio(trial.kept_macs) if slow else 1.0)
     return replace(findings, slow_ops=ops, note=". ".join([_slow(measured, trial.kept_macs), *parts]) if slow else "")
 

@@ -117,12 +117,14 @@ class LatencyComparison:
         ratio: Pruned over original, pair by pair.
         waited: Share of a run that it waited for cores, median of the runs of the model that waited more; 0 where that
             is not known. Above `BUSY` times are those on the cores.
+        pair: Wall time of a run of each, in seconds, median.
     """
 
     original: Latency
     pruned: Latency
     ratio: LatencyRatio
-    waited: float = 0.0
+    waited: float
+    pair: float
 
 
 def counts_cores(providers: Sequence[str]) -> bool:
@@ -176,7 +178,8 @@ def compare_latency(
         computing *= 1.0 if threads == 1 else (wall / computing).min(axis=0)
         waited = max(1 - float(np.median(computing / wall, axis=0).min()), 0.0)
     before, after = (computing if waited > BUSY else wall).T
-    return LatencyComparison(_latency(before), _latency(after), LatencyRatio(*_quartiles(after / before)), waited)
+    ratio, pair = LatencyRatio(*_quartiles(after / before)), float(np.median(wall.sum(axis=1)))
+    return LatencyComparison(_latency(before), _latency(after), ratio, waited, pair)
 
 
 def _warm_up(models: Sequence[Timed], feed: Mapping[str, NDArray[Any]], seconds: float) -> tuple[float, float]:

@@ -29,7 +29,9 @@ def measuring(monkeypatch: pytest.MonkeyPatch):
 
     def measures(low: float, median: float, high: float, ms: float = 2.0) -> None:
         ratio = LatencyRatio(median, low, high)
-        taken = LatencyComparison(Latency(ms, ms, ms, 50), Latency(median * ms, low * ms, high * ms, 50), ratio)
+        taken = LatencyComparison(
+            Latency(ms, ms, ms, 50), Latency(median * ms, low * ms, high * ms, 50), ratio, 0.0, ms / 500
+        )
         monkeypatch.setattr(module, "compare_latency", lambda *arguments, **settings: taken)
 
     return measures

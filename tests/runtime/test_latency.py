@@ -110,6 +110,7 @@ def test_on_a_busy_machine_the_time_on_the_cores_counts() -> None:
     assert (measured.original.median_ms, measured.pruned.median_ms) == pytest.approx((12, 24))
     assert measured.ratio.median == pytest.approx(2.0)
     assert 0.5 < measured.waited < 0.9
+    assert measured.pair == pytest.approx(0.12, abs=0.02)
 
 
 def test_a_short_wait_leaves_wall_time() -> None:
