@@ -23,9 +23,9 @@ ON_FILES = ("FILE", "SRC")
 """How the metavars of options begin that the command line alone has, for they name files."""
 
 
-def verbs(name: str) -> str:
-    """Return the verbs that take an option."""
-    takers = [verb for verb, kind in VERB_OPTIONS.items() if name in dict(declared(kind))]
+def verbs(name: str, option: Option) -> str:
+    """Return the verbs that take an option; one may mean something else in another verb."""
+    takers = [verb for verb, kind in VERB_OPTIONS.items() if dict(declared(kind)).get(name) == option]
     return "all" if len(takers) == len(VERB_OPTIONS) else ", ".join(takers)
 
 
@@ -38,30 +38,27 @@ def row(name: str, option: Option) -> tuple[str, str, str]:
     repeated = " Repeatable." if option.repeated else ""
     default = f" Default: {option.default_text}." if option.default_text else ""
     meaning = f"{option.help}{names}{repeated}{default}"
-    return f"`{option.flag_of(name)}{' ' + value if value else ''}`", meaning, verbs(name)
+    return f"`{option.flag_of(name)}{' ' + value if value else ''}`", meaning, verbs(name, option)
 
 
 def rows_on_files() -> Iterator[tuple[str, str, str]]:
     """Yield the cells of the options that the command line alone has and that name files."""
-    options = {option.opts[0]: option for command in main.commands.values() for option in command.params}
-    for flag, option in options.items():
-        if isinstance(option, click.Option) and (option.metavar or "").startswith(ON_FILES):
-            takers = [
-                verb for verb, command in main.commands.items() if option.name in {p.name for p in command.params}
-            ]
-            value = str(option.metavar).replace("|", "\\|")
-            yield (
-                f"`{flag} {value}`",
-                str(option.help),
-                "all" if len(takers) == len(main.commands) else ", ".join(takers),
-            )
+    takers_of: dict[tuple[str, str, str], list[str]] = {}
+    for verb, command in main.commands.items():
+        for option in command.params:
+            if isinstance(option, click.Option) and (option.metavar or "").startswith(ON_FILES):
+                takers_of.setdefault((option.opts[0], str(option.metavar), str(option.help)), []).append(verb)
+    for (flag, metavar, help_text), takers in takers_of.items():
+        value = metavar.replace("|", "\\|")
+        yield f"`{flag} {value}`", help_text, "all" if len(takers) == len(main.commands) else ", ".join(takers)
 
 
 def table() -> str:
     """Return the table as Markdown."""
-    options = {name: option for kind in VERB_OPTIONS.values() for name, option in declared(kind)}
-    order = sorted(options, key=lambda name: SECTIONS.index(options[name].section))
-    rows = [*(row(name, options[name]) for name in order), *rows_on_files()]
+    options = [(name, option) for kind in VERB_OPTIONS.values() for name, option in declared(kind)]
+    different = [each for number, each in enumerate(options) if each not in options[:number]]
+    order = sorted(different, key=lambda each: SECTIONS.index(each[1].section))
+    rows = [*(row(name, option) for name, option in order), *rows_on_files()]
     head = ["| option | meaning | commands |", "|---|---|---|"]
     return "\n".join([*head, *(f"| {' | '.join(cells)} |" for cells in rows)])
 

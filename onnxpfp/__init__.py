@@ -17,9 +17,11 @@ if TYPE_CHECKING:
     from onnxpfp.api.prunability import prunability
     from onnxpfp.api.prune import Result, prune
     from onnxpfp.api.save import save_result
+    from onnxpfp.api.verify import verify
     from onnxpfp.pipeline.plan import Plan
     from onnxpfp.report.inspection import Inspection
     from onnxpfp.report.prunability import PrunabilityReport
+    from onnxpfp.report.verification import VerificationReport
     from onnxpfp.score.criterion import Criterion
     from onnxpfp.score.group_data import GroupData
 
@@ -33,12 +35,14 @@ __all__ = [
     "Plan",
     "PrunabilityReport",
     "Result",
+    "VerificationReport",
     "__version__",
     "errors",
     "inspect",
     "prunability",
     "prune",
     "save_result",
+    "verify",
 ]
 
 _LAZY = {
@@ -48,10 +52,12 @@ _LAZY = {
     "Plan": "onnxpfp.pipeline.plan",
     "Result": "onnxpfp.api.prune",
     "PrunabilityReport": "onnxpfp.report.prunability",
+    "VerificationReport": "onnxpfp.report.verification",
     "inspect": "onnxpfp.api.inspect",
     "prune": "onnxpfp.api.prune",
     "save_result": "onnxpfp.api.save",
     "prunability": "onnxpfp.api.prunability",
+    "verify": "onnxpfp.api.verify",
 }
 
 

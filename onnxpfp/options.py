@@ -8,6 +8,7 @@ class that a field stands in says which verbs take it (`VERB_OPTIONS`):
     RunOptions              prune, prunability
     Options                 prune
     PrunabilityOptions      prunability
+    VerifyOptions           verify
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ __all__ = [
     "PrunabilityOptions",
     "RunOptions",
     "ScopeOptions",
+    "VerifyOptions",
     "declared",
 ]
 
@@ -443,6 +445,9 @@ class Options(RunOptions):
         metavar="N",
         check=_at_least_one,
     )
+    no_latency: bool = _option(
+        False, "Do not measure the latency; measuring takes at most 3 s, or 5 % of the run.", "runtime"
+    )
 
     def __post_init__(self) -> None:
         targets = self._targets()
@@ -503,9 +508,52 @@ class PrunabilityOptions(RunOptions):
         return Options(**{name: getattr(self, name) for name, _ in declared(RunOptions)})
 
 
+def _as_in(kind: type[Any], name: str) -> Any:
+    """Declare a field that is the option of another class."""
+    known = next(item for item in fields(kind) if item.name == name)
+    if callable(known.default_factory):
+        return field(default_factory=known.default_factory, metadata=known.metadata)
+    return field(default=known.default, metadata=known.metadata)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifyOptions(ModelOptions):
+    """Options of the verb that compares two files."""
+
+    samples: int | None = _as_in(RunOptions, "samples")
+    sample_axes: Mapping[str, int | None] = _as_in(RunOptions, "sample_axes")
+    batch_size: int | None = _as_in(RunOptions, "batch_size")
+    seed: int = _as_in(RunOptions, "seed")
+    threads: int | None = _as_in(RunOptions, "threads")
+    workspace: int = _as_in(RunOptions, "workspace")
+    providers: str = _as_in(RunOptions, "providers")
+    strict_providers: bool = _as_in(RunOptions, "strict_providers")
+    no_latency: bool = _as_in(Options, "no_latency")
+    max_drift: float | None = _option(
+        None,
+        "Do not pass a model whose outputs have a relative error above X.",
+        "target",
+        metavar="X",
+        check=_drift,
+    )
+    min_agreement: float | None = _option(
+        None,
+        "Do not pass a model whose top-1 class agrees with the original's on less than a share A of the samples.",
+        "target",
+        metavar="A",
+        check=_agreement,
+    )
+
+    def running(self) -> Options:
+        """Return the options with which both networks are read and run."""
+        common = {name for name, option in declared(Options) if option.section != "target"}
+        return Options(**{name: getattr(self, name) for name, _ in declared(VerifyOptions) if name in common})
+
+
 VERB_OPTIONS: Mapping[str, type[ModelOptions]] = {
     "prune": Options,
     "inspect": ScopeOptions,
     "prunability": PrunabilityOptions,
+    "verify": VerifyOptions,
 }
 """The options that each verb takes."""

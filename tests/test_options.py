@@ -17,7 +17,7 @@ import onnxpfp
 from onnxpfp.cli.main import main
 from onnxpfp.cli.options import options_of, takes
 from onnxpfp.errors import OptionError
-from onnxpfp.options import VERB_OPTIONS, Options, PrunabilityOptions, ScopeOptions, _option, declared
+from onnxpfp.options import VERB_OPTIONS, Options, PrunabilityOptions, ScopeOptions, VerifyOptions, _option, declared
 from onnxpfp.pipeline.costs import QUANTITIES
 
 ROOT = Path(__file__).parents[1]
@@ -30,7 +30,9 @@ def test_a_verb_takes_the_options_of_its_class_and_no_others(verb: str) -> None:
     command = main.commands[verb]
     flags = {flag for parameter in command.params for flag in parameter.opts}
     function = getattr(onnxpfp, verb)
-    for name, option in EVERY.items():
+    for name, any_option in EVERY.items():
+        # The same name may be declared otherwise in another verb.
+        option = own.get(name, any_option)
         assert (option.flag_of(name) in flags) == (name in own), name
         assert (name in inspect.signature(function).parameters) == (name in own), name
         assert (f"    {name}: {option.help}" in (function.__doc__ or "")) == (name in own), name
@@ -43,11 +45,14 @@ def test_help_shows_what_is_declared(verb: str) -> None:
         default = f" [default: {option.default_text}]" if option.default_text else ""
         repeated = " Repeatable." if option.repeated else ""
         assert " ".join(option.help.split()) + repeated + default in shown, name
-        assert f"{option.flag_of(name)} {option.metavar or '['}" in shown or name == "strict_providers", name
+        assert f"{option.flag_of(name)} {option.metavar or '['}" in shown or isinstance(
+            getattr(VERB_OPTIONS[verb](), name), bool
+        ), name
 
 
 def test_every_verb_says_which_options_it_takes() -> None:
-    assert {"prune": Options, "inspect": ScopeOptions, "prunability": PrunabilityOptions} == VERB_OPTIONS
+    kinds = {"prune": Options, "inspect": ScopeOptions, "prunability": PrunabilityOptions, "verify": VerifyOptions}
+    assert kinds == VERB_OPTIONS
     assert VERB_OPTIONS.keys() == main.commands.keys()
 
 
@@ -109,6 +114,13 @@ def test_the_options_of_a_prunability_are_those_of_its_prunings() -> None:
     given = PrunabilityOptions(score="l1", threads=3, include=["a"], tolerance=0.5)
     pruning = given.pruning()
     assert (pruning.score, pruning.threads, pruning.include, pruning.target) == ("l1", 3, ["a"], ("macs", 0.7))
+
+
+def test_both_networks_of_a_verification_are_read_and_run_by_its_options() -> None:
+    given = VerifyOptions(samples=5, threads=3, seed=7, workspace=2_000_000, max_drift=0.1, no_latency=True)
+    running = given.running()
+    assert (running.samples, running.threads, running.seed, running.workspace) == (5, 3, 7, 2_000_000)
+    assert (running.no_latency, running.max_drift) == (True, None)
 
 
 def test_every_share_is_of_something_that_is_counted() -> None:

@@ -52,7 +52,7 @@ def test_every_option_of_the_table_exists() -> None:
         verb: subprocess.run(
             [sys.executable, "-m", "onnxpfp", verb, "--help"], capture_output=True, text=True, check=True
         ).stdout
-        for verb in ("prune", "inspect", "prunability")
+        for verb in ("prune", "inspect", "prunability", "verify")
     }
     options = set(re.findall(r"`(--[a-z-]+)", README))
     assert len(options) > 10

@@ -98,8 +98,7 @@ def in_keywords(message: str) -> str:
 def _signature(kind: type[Any], function: inspect.Signature) -> inspect.Signature:
     model = next(iter(function.parameters.values()))
     constructor = inspect.signature(kind)
-    given = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in constructor.parameters.values()]
-    return function.replace(parameters=[model, *given])
+    return function.replace(parameters=[model, *constructor.parameters.values()])
 
 
 def _docstring(kind: type[Any], text: str) -> str:

@@ -22,6 +22,7 @@ from onnxpfp.model.load import ModelSource
 from onnxpfp.options import Options
 from onnxpfp.pipeline.context import RunContext, open_run
 from onnxpfp.pipeline.decide import Decision
+from onnxpfp.pipeline.latency import pruning_latency
 from onnxpfp.pipeline.network_steps import (
     MeasuredPart,
     PrunedNetwork,
@@ -40,7 +41,7 @@ from onnxpfp.pipeline.plan import Plan, make_plan
 from onnxpfp.pipeline.quality_search import Evaluators, FoundShare, confirm, prune_to_quality, quality_evaluators
 from onnxpfp.pipeline.quality_target import QualityTarget
 from onnxpfp.pipeline.requirements import holding_out, require_data, require_own_certification, require_split
-from onnxpfp.pipeline.verification import verify
+from onnxpfp.pipeline.verification import verify_pruned
 from onnxpfp.progress import Progress
 from onnxpfp.report.build import Outcome, build_report
 from onnxpfp.report.pruning import Report
@@ -193,13 +194,14 @@ def _prune(
     pruned = bound_choices(parts, pruned, max(candidates, 1))
     decisions, written = lifted(pruned), write(pruned)
     with context.clock.phase("verification") as phase:
-        verified = verify(parts, pruned, written, evaluator, candidates, unchanged=unchanged, progress=phase)
+        verified = verify_pruned(parts, pruned, written, evaluator, candidates, unchanged=unchanged, progress=phase)
     certified = None if found is None or verified.comparison is None else confirm(found, verified.comparison.outcomes)
+    latency = pruning_latency(context, written.whole, verified, unchanged=unchanged)
     outcomes = [
         Outcome(each, decision, candidate.compensation)
         for each, decision, candidate in zip(parts, decisions, pruned.candidates, strict=True)
     ]
-    report = build_report(network, outcomes, verified, found, certified)
+    report = build_report(network, outcomes, verified, found, certified, latency)
     source = context.whole.source
     return Result(
         stored=source.given if unchanged else without_record(source.completed(written.whole)),

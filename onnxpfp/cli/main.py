@@ -12,10 +12,11 @@ from onnxpfp.cli.inspect import inspect_command
 from onnxpfp.cli.prunability import prunability_command
 from onnxpfp.cli.prune import prune_command
 from onnxpfp.cli.supervisor import supervised
+from onnxpfp.cli.verify import verify_command
 
 __all__ = ["main"]
 
-VERBS: tuple[click.Command, ...] = (prune_command, inspect_command, prunability_command)
+VERBS: tuple[click.Command, ...] = (prune_command, inspect_command, prunability_command, verify_command)
 
 
 class _Program(click.Group):
@@ -35,10 +36,11 @@ def main() -> None:
       onnxpfp prune in.onnx out.onnx --calib-data calibration.npz --keep-macs 0.6
       onnxpfp inspect in.onnx
       onnxpfp prunability in.onnx --calib-data calibration.npz
+      onnxpfp verify in.onnx out.onnx --calib-data calibration.npz
 
     Exit codes: 0 done, 1 something is wrong with model, data or output, 2 usage, 3 the target cannot
     be reached, 4 the result did not pass its verification, 124 --timeout, 128 + n ended by signal n
-    (130 is Ctrl-C). Nothing is written unless it is 0.
+    (130 is Ctrl-C). No model is written unless it is 0.
     """  # noqa: D301
 
 

@@ -179,8 +179,8 @@ def check_equivalence(
     """Hold the pruned model against the masked original: they are one function.
 
     They are so at `trials` too, inputs of other sizes, as far as the masked original takes them. What they decide on
-    is compared as numbers, and the pruned model decides on those of the masked original (`onnxpfp.comparison.decisions`).
-    `kept` returns what the pruned model has of a tensor; None where it has all.
+    is compared as numbers, and the pruned model decides on those of the masked original
+    (`onnxpfp.comparison.decisions`). `kept` returns what the pruned model has of a tensor; None where it has all.
 
     Where activations are quantized, near ties fall to other steps, and steps add up over layers: FLIPS of the numbers
     may differ by more than `allowed`. So models that can be are also held against each other without those steps.

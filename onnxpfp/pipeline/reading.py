@@ -36,6 +36,8 @@ def read_data(
     calibration: SampleSource | None,
     options: Options,
     certification: SampleSource | None = None,
+    *,
+    deciding: bool = True,
 ) -> CalibrationData:
     """Read the data, hold some out, and find a batch size that the model accepts.
 
@@ -47,6 +49,7 @@ def read_data(
         calibration: Samples, or None.
         options: How to prune.
         certification: Samples that are held out in the place of some of the others.
+        deciding: Whether anything is to be decided by them: if not, none are held out.
 
     Raises:
         CalibrationError: The data do not fit the model.
@@ -58,8 +61,8 @@ def read_data(
         given = "random"
     reader = _Reader(source, session, input_specs(source.model, options.input_shapes), options)
     samples = reader.calibration(calibration, made_up=given != "file")
-    if given == "none":
-        batching = reader.batching(samples, made_up=True)
+    if given == "none" or not deciding:
+        batching = reader.batching(samples, made_up=given != "file")
         return CalibrationData(batching.samples, given, batching.size, None, single=batching.single)
     count = 0
     if certification is None:

@@ -33,7 +33,7 @@ from onnxpfp.rewrite.apply import what_stays
 from onnxpfp.runtime.external_data import size_of
 from onnxpfp.runtime.session import open_session
 
-__all__ = ["BodyVerification", "Size", "Verification", "verify"]
+__all__ = ["BodyVerification", "Size", "Verification", "verify_pruned"]
 
 ORACLE_RUNS = 2
 LARGEST_TRIAL = 1 << 20
@@ -98,7 +98,7 @@ class Verification:
     refused: str
 
 
-def verify(
+def verify_pruned(
     parts: Sequence[MeasuredPart],
     pruned: PrunedNetwork,
     written: WrittenNetwork,

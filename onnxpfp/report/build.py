@@ -12,6 +12,7 @@ import numpy as np
 import onnxpfp
 from onnxpfp.allocation.select import Selection
 from onnxpfp.channels.types import Fixed
+from onnxpfp.comparison.latency import LatencyFindings
 from onnxpfp.comparison.promises import Promises, promises_of
 from onnxpfp.lossless import Removal
 from onnxpfp.pipeline.calibration import Calibration, DataCalibration
@@ -99,6 +100,7 @@ def build_report(
     verified: Verification,
     found: FoundShare | None = None,
     certified: Certified | None = None,
+    latency: LatencyFindings | None = None,
 ) -> Report:
     """Build the report.
 
@@ -108,6 +110,7 @@ def build_report(
         verified: The comparison with the original.
         found: How the share for a target of quality was found.
         certified: What held-out samples say of the written model for it.
+        latency: The comparison of a run's time; None where it was not asked for.
     """
     # Where all weights lie in bodies, nothing was scored in the main graph.
     first = next((each for each in outcomes if each.part.prunable), outcomes[0])
@@ -152,13 +155,14 @@ def build_report(
         drift=drift,
         promises=promises,
         layers=verified.layers,
+        latency=latency,
         refits=tuple(replace(r, name=each.named(r.name)) for each, made in compensations for r in made.refits),
         compensated=tuple(each.named(name) for each, made in compensations for name in made.folded),
         uncompensated=tuple((each.named(name), why) for each, made in compensations for name, why in made.left),
         providers=context.providers,
         seconds=dict(context.clock.seconds),
         versions=_versions(),
-        notes=tuple(dict.fromkeys(_notes(outcomes, first, groups, verified))),
+        notes=tuple(dict.fromkeys([*_notes(outcomes, first, groups, verified), *_slower(latency)])),
     )
 
 
@@ -168,6 +172,10 @@ def _promises(context: RunContext, verified: Verification) -> Promises | None:
     if comparison is None or context.data.given != "file" or not candidates:
         return None
     return promises_of(comparison.outcomes, context.options.confidence, comparison.drift.samples, candidates)
+
+
+def _slower(latency: LatencyFindings | None) -> list[str]:
+    return [latency.note] if latency is not None and latency.note else []
 
 
 def _removed(outcome: Outcome) -> Iterator[Removal]:

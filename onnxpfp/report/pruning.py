@@ -14,6 +14,7 @@ from onnxpfp.allocation.search import Trial
 from onnxpfp.channels.types import Fixed
 from onnxpfp.comparison.drift import Drift
 from onnxpfp.comparison.equivalence import Equivalence
+from onnxpfp.comparison.latency import LatencyFindings
 from onnxpfp.comparison.layers import LayerErrors
 from onnxpfp.comparison.promises import Promises
 from onnxpfp.lossless import Removal
@@ -22,6 +23,7 @@ from onnxpfp.pipeline.criteria import title_of
 from onnxpfp.pipeline.quality_target import Certified
 from onnxpfp.pipeline.verification import Size
 from onnxpfp.refit.means import Record
+from onnxpfp.report.comparison import latency_fact, sizes_table
 from onnxpfp.report.formats import plain
 from onnxpfp.report.groups import ROWS, GroupReport, about_bounds, groups_table
 from onnxpfp.report.layers import about_layers
@@ -107,6 +109,7 @@ class Report:
         drift: The pruned model against the original; None without data.
         promises: What the held-out samples promise of inputs like them; None where there are none, or they are noise.
         layers: The errors of the layers of the main graph; None without held-out samples, or where nothing went.
+        latency: Wall time of a run of both; None where it was not asked for.
         refits: What the refit of each linear op brought on samples kept out of the fit, front to back.
         compensated: Consumers whose bias took up the mean of dropped channels.
         uncompensated: Consumers without that, with the reason.
@@ -119,7 +122,7 @@ class Report:
             measured. curves: the drift of the output is measured with every group narrowed alone. allocation: widths
             and channels are chosen. compensation: linear ops are refitted, or means folded into biases. rewrite:
             weights and numbers are cut. search: the trials of a target of quality are measured. verification: the
-            checker, the oracle, the drift and the errors of the layers.
+            checker, the oracle, the drift and the errors of the layers. latency: both models are run in turns.
         versions: Of this program and its libraries.
         notes: What the user should know.
     """
@@ -150,6 +153,7 @@ class Report:
     drift: Drift | None
     promises: Promises | None
     layers: LayerErrors | None
+    latency: LatencyFindings | None
     refits: tuple[Record, ...]
     compensated: tuple[str, ...]
     uncompensated: tuple[tuple[str, str], ...]
@@ -186,13 +190,12 @@ class Report:
 
 def _sizes_table(report: Report) -> Table:
     before, after = report.before, report.after
-    sizes_of = (
+    counts = (
         ("parameters", before.params, after.params),
         ("MACs, one run", before.macs, after.macs),
         ("file, bytes", before.bytes, after.bytes),
     )
-    rows = [(title, f"{old:,}", f"{new:,}", f"{100 * new / old:.1f} %" if old else "-") for title, old, new in sizes_of]
-    return Table((Column(""), *map(number, ("before", "after", "kept"))), rows, tight=False)
+    return sizes_table(counts, report.latency)
 
 
 def _facts(report: Report) -> Facts:
@@ -226,6 +229,8 @@ def _facts(report: Report) -> Facts:
         rows["measured at"] = str(report.drift.in_place)
     if report.drift is not None and report.drift.not_finite + report.drift.lost:
         rows["not finite"] = _not_finite(report.drift)
+    if report.latency is not None:
+        rows["latency"] = latency_fact(report.latency)
     rows["seconds"] = spent(report.seconds)
     return Facts(rows)
 

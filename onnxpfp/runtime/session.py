@@ -14,7 +14,9 @@ import io
 import logging
 import os
 import sys
-from collections.abc import Collection, Generator, Mapping, Sequence
+import threading
+import time
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -29,6 +31,7 @@ from onnxpfp.errors import ModelError, OptionError, ProviderError, one_line
 from onnxpfp.runtime.device_memory import DeviceMemory, DeviceTensor
 from onnxpfp.runtime.draw_keys import DECIDING, KEYS, draw_keys
 from onnxpfp.runtime.external_data import externalise, numbers
+from onnxpfp.runtime.latency import RunTime
 from onnxpfp.runtime.providers import (
     CPU,
     CUDA,
@@ -93,6 +96,44 @@ class Session:
         with _running() as run_options:
             values = self._handle.run(names, {**self._weights, **self.keyed(feeds)}, run_options)
         return {name: _as_array(value) for name, value in zip(names, values, strict=True)}
+
+    def timed(self, feeds: Mapping[str, NDArray[Any]]) -> RunTime:
+        """Run once and return what onnxruntime took for all outputs, without what is done around it.
+
+        Args:
+            feeds: One array per input.
+
+        Raises:
+            ModelError: As in `run`.
+        """
+        with _running() as run_options:
+            return self._timed(feeds, run_options)
+
+    def timed_within(self, feeds: Mapping[str, NDArray[Any]], limit: float) -> RunTime | None:
+        """Run once, as `timed`, but stop after so many seconds; returns None then.
+
+        Raises:
+            ModelError: As in `run`.
+        """
+        over = threading.Event()
+        try:
+            with _running() as run_options, _stopping(limit, over, partial(setattr, run_options, "terminate", True)):
+                return self._timed(feeds, run_options)
+        except ModelError:
+            if over.is_set():
+                return None
+            raise
+
+    def _timed(self, feeds: Mapping[str, NDArray[Any]], run_options: Any) -> RunTime:
+        names, given = list(self.outputs), {**self._weights, **self.keyed(feeds)}
+        start, cores = time.perf_counter(), time.process_time()
+        self._handle.run(names, given, run_options)
+        cores = time.process_time() - cores
+        return RunTime(time.perf_counter() - start, cores)
+
+    def end_profile(self) -> Path:
+        """Write the profile of all runs of a session that was opened with `profile`; returns its file."""
+        return Path(self._handle.end_profiling())
 
     def run_into(
         self, feeds: Mapping[str, NDArray[Any]], buffers: Mapping[str, NDArray[Any]]
@@ -177,7 +218,9 @@ def open_session(
     optimize: bool = True,
     layout: bool = True,
     spin: bool = True,
+    resting: bool = False,
     shared: bool = False,
+    profile: Path | None = None,
 ) -> Session:
     """Load a model into onnxruntime.
 
@@ -188,8 +231,10 @@ def open_session(
         optimize: Whether onnxruntime may fuse and fold.
         layout: Whether it may change memory layouts, too: faster to run, slower to load.
         spin: Whether its threads wait for the next run in a loop, which takes the cores from what numpy does between.
+        resting: Whether they wait so only within a run, so that sessions that run in turns leave each other the cores.
         shared: Whether its intermediates lie in the same memory as those of other such sessions: where many are open,
             each would keep some.
+        profile: Folder of the profile (`Session.end_profile`); None makes none.
 
     Raises:
         ProviderError: A provider other than the CPU was asked for and does not run here, or not every node, where it
@@ -214,6 +259,11 @@ def open_session(
         options.add_session_config_entry("session.use_env_allocators", "1")
     if not spin:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if resting:
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+    if profile is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(profile / "profile")
     if any(request.strict for request in requests):
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     if apart:
@@ -384,6 +434,23 @@ def _running() -> Generator[Any]:
             yield run_options
         finally:
             ort.set_default_logger_severity(_WARNING)
+
+
+@contextlib.contextmanager
+def _stopping(limit: float, over: threading.Event, stop: Callable[[], None]) -> Generator[None]:
+    """Stop what runs inside after so many seconds, and set `over` then."""
+
+    def end() -> None:
+        over.set()
+        stop()
+
+    timer = threading.Timer(max(limit, 0.0), end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 @contextlib.contextmanager

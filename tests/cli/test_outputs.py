@@ -163,7 +163,7 @@ def test_the_three_files_of_a_run(folder, prune):
     for key in ("before", "after"):
         assert set(report[key]) == {"params", "macs", "bytes"}
     assert report["after"]["bytes"] == (folder / "out.onnx").stat().st_size
-    phases = "load shapes channels lossless calibration ranking allocation rewrite verification"
+    phases = "load shapes channels lossless calibration ranking allocation rewrite verification latency"
     assert list(report["seconds"]) == phases.split()
     assert report["groups"][0]["name"] == "w1"
     assert report["skipped"][0]["reason"] == "it is the graph output 'y'"

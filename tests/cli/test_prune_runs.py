@@ -115,7 +115,7 @@ def test_quiet_and_verbose(prune):
     assert (quiet.exit_code, quiet.output) == (0, "")
     verbose = prune("in.onnx", "out.onnx", "-v")
     told = [line for line in verbose.stderr.splitlines() if line.endswith(" ...")]
-    assert (told[0], told[-1]) == ("load ...", "verification ...")
+    assert (told[0], told[-1]) == ("load ...", "latency ...")
     assert "load ..." not in prune("in.onnx", "out.onnx").stderr
 
 

@@ -47,7 +47,7 @@ def test_a_format_brings_its_flag(folder: Path, verb: Callable[..., Result]) -> 
     assert verb("--lines", "-").stdout == (folder / "r.txt").read_text()
 
 
-@pytest.mark.parametrize("name", ["prune", "inspect", "prunability"])
+@pytest.mark.parametrize("name", ["prune", "inspect", "prunability", "verify"])
 def test_all_verbs_report_by_the_same_flags(name: str) -> None:
     flags = {flag for parameter in main.commands[name].params for flag in parameter.opts}
     assert {"--top", "--all", *(f"--{known}" for known in formats.FORMATS), "-q", "-v"} <= flags

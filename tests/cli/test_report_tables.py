@@ -12,6 +12,7 @@ from onnxpfp.allocation.search import Trial
 from onnxpfp.channels.types import Fixed
 from onnxpfp.comparison.drift import Drift
 from onnxpfp.comparison.equivalence import Equivalence
+from onnxpfp.comparison.latency import LatencyFindings
 from onnxpfp.comparison.layers import LayerError, LayerErrors
 from onnxpfp.comparison.promises import Agreement, DriftLimit, MeanDrift, Promises
 from onnxpfp.lossless import Removal
@@ -21,6 +22,7 @@ from onnxpfp.report.groups import GroupReport
 from onnxpfp.report.page import ReportView, at_most
 from onnxpfp.report.pruning import Report, Size
 from onnxpfp.report.text import as_text, print_notes
+from onnxpfp.runtime.latency import Latency, LatencyRatio
 
 ASSUMPTION = "K = 3: nothing unseen is larger"
 
@@ -80,6 +82,9 @@ def _report(groups: int = 1) -> Report:
         drift=Drift(0.125, None, 0.953, 64, held_out=True),
         promises=Promises(0.95, 64, 1, Agreement(0.8801, 61, 64), (DriftLimit(0.9, 0.2341),), MeanDrift(0.1501, 0.125)),
         layers=None,
+        latency=LatencyFindings(
+            Latency(2.5, 2.4, 2.75, 50), Latency(1.5, 1.4, 2.0, 50), LatencyRatio(0.625, 0.6, 0.7), threads=2
+        ),
         refits=(
             Record("first", 0.5, 0.25, 1e-2),
             Record("second", 0.0625, 0.0625, math.inf),
@@ -107,6 +112,7 @@ def test_sizes_and_facts():
     assert _line(text, "parameters") == "parameters 1,000 600 60.0 %"
     assert _line(text, "MACs") == "MACs, one run 20,000 10,000 50.0 %"
     assert _line(text, "file") == "file, bytes 4,000 2,500 62.5 %"
+    assert _line(text, "latency") == "latency, ms 2.5 1.5 62.5 %"
     assert _line(text, "target") == "target keep 50 % of the MACs"
     assert _line(text, "reachable") == "reachable 98.7 % of the parameters lie in channels that may go"
     assert _line(text, "ran on") == "ran on CPUExecutionProvider"
@@ -120,6 +126,19 @@ def test_sizes_and_facts():
     assert "relative output error 0.125, top-1 agreement 95.3 %, against the original on 64 held-out" in text
     assert _line(text, "seconds") == "seconds 1.3 (load 0.3, curves 1.0)"
     assert _line(_text(replace(_report(), seconds={"load": 0.02})), "seconds") == "seconds 0.0"
+
+
+def test_latency_is_told_with_its_spread_or_why_it_is_missing():
+    text = " ".join(_text(_report()).split())
+    assert "median of 50 runs of each model in turns, 2 threads; pruned over original, pair by pair, 0.625," in text
+    assert "in half of the pairs 0.600 to 0.700 (before 2.4 to 2.75 ms, after 1.4 to 2 ms)" in text
+    missing = _text(replace(_report(), latency=LatencyFindings(unmeasured="nothing was removed")))
+    assert _line(missing, "latency") == "latency not measured: nothing was removed"
+    assert "latency" not in _text(replace(_report(), latency=None))
+    busy = replace(_report(), latency=replace(_report().latency, waited=0.78, on_cores=True))
+    told = "the machine was busy, runs waited 78 % of their time: these are times on its cores"
+    assert told in " ".join(_text(busy).split())
+    assert "busy" not in text
 
 
 def test_a_group_shows_its_bounds_and_what_they_rest_on():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ PHASES = [
     "compensation",
     "rewrite",
     "verification",
+    "latency",
 ]
 
 
@@ -110,7 +112,7 @@ def test_a_refit_is_only_taken_where_it_is_better_on_unseen_data(pruned: Prune) 
 
 @pytest.mark.parametrize("name", nets.NETWORKS)
 def test_without_data(name: str) -> None:
-    result = onnxpfp.prune(nets.network(name))
+    result = onnxpfp.prune(nets.network(name), no_latency=True)
     before, after = nets.count_macs(onnx.load(nets.network(name)), image()), nets.count_macs(result.model, image())
     assert 0.67 <= after / before <= 0.7
     assert result.report.method == "coreset"
@@ -132,6 +134,19 @@ def test_report_is_json_with_everything_that_programs_need(pruned: Prune) -> Non
     counts = {"not_finite", "lost", "gained"}
     named = {"relative_error", "differing", "top1_agreement", "samples", "held_out", "in_place"}
     assert set(report["drift"]) == named | counts
+    latency = report["latency"]
+    assert set(latency) == {
+        "original",
+        "pruned",
+        "ratio",
+        "waited",
+        "on_cores",
+        "threads",
+        "unmeasured",
+        "slow_ops",
+        "note",
+    }
+    assert all(0 < value < math.inf for of in ("original", "pruned", "ratio") for value in latency[of].values())
     assert {"onnxpfp", "python", "onnx", "numpy", "scipy"} <= set(report["versions"])
     assert report["versions"]["onnxpfp"] == onnxpfp.__version__
     assert {"onnxruntime", "onnxruntime-gpu"} & set(report["versions"])

@@ -1,0 +1,322 @@
+"""Verify a model: hold any file against the original that it was made from, whatever made it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from onnx import ModelProto
+
+from onnxpfp.api.keywords import PROGRESS, documented, keywords
+from onnxpfp.api.prune import prune_with
+from onnxpfp.channels.macs import count_macs, count_stored
+from onnxpfp.comparison.drift import Drift
+from onnxpfp.comparison.equivalence import Equivalence, check_equivalence, tolerance
+from onnxpfp.comparison.interface import interface_differences, same_names_and_types
+from onnxpfp.comparison.latency import LatencyFindings, LatencyTrial, measure_latency, seconds_for_latency
+from onnxpfp.comparison.picks import Picks
+from onnxpfp.comparison.plan_fit import PlanFit, compare_weights
+from onnxpfp.data.sources import SampleSource
+from onnxpfp.errors import ModelError, OptionError, VerificationError
+from onnxpfp.model.draws import drawing_ops
+from onnxpfp.model.load import LoadedModel, ModelSource, load
+from onnxpfp.options import VerifyOptions
+from onnxpfp.pipeline.analyze import analyze, open_model
+from onnxpfp.pipeline.context import RunContext, open_run
+from onnxpfp.pipeline.parts import open_parts
+from onnxpfp.pipeline.plan import Plan
+from onnxpfp.progress import Progress
+from onnxpfp.report.verification import ComparedSize, VerificationReport
+from onnxpfp.runtime.session import SessionSource, custom_ops, open_session
+
+__all__ = ["VerifyArguments", "verify", "verify_with"]
+
+PLAN_RUNS = 2
+"""Sets of inputs on which a file is held against the replayed plan, as the oracle has it."""
+PLAN_BATCH = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class VerifyArguments(VerifyOptions):
+    """Arguments of `verify` behind the original: the other model, options, and what only programs give."""
+
+    pruned: ModelSource = field(kw_only=False, metadata=documented("The model to verify: a path or a model object."))
+    calibration: SampleSource | None = field(
+        default=None, metadata=documented("Samples to compare the outputs on, as in `onnxpfp.prune`; None is noise.")
+    )
+    plan: Plan | str | os.PathLike[str] | None = field(
+        default=None, metadata=documented("The plan by which it is said to be pruned.")
+    )
+    progress: Progress | None = field(default=None, metadata=documented(PROGRESS))
+
+
+@keywords(VerifyArguments)
+def verify(original: ModelSource, arguments: VerifyArguments) -> VerificationReport:
+    """Hold a model against the original that it was made from.
+
+    What does not pass is listed in the report (`problems`), and raises nothing.
+
+    Args:
+        original: A path or a model object; neither model is changed.
+        arguments: Its keywords.
+
+    Raises:
+        OnnxPfpError: Something is wrong with a model, the data, the plan or the options; its children in
+            `onnxpfp.errors` say which.
+    """
+    plan = arguments.plan
+    if plan is not None and not isinstance(plan, Plan):
+        plan = Plan.read(Path(plan))
+    return verify_with(
+        original, arguments.pruned, arguments.calibration, arguments, plan=plan, progress=arguments.progress
+    )
+
+
+def verify_with(
+    original: ModelSource,
+    pruned: ModelSource,
+    calibration: SampleSource | None,
+    asked: VerifyOptions,
+    *,
+    plan: Plan | None = None,
+    progress: Progress | None = None,
+) -> VerificationReport:
+    """Verify a model with validated options; the command line comes in here.
+
+    Args:
+        original: A path or a model object.
+        pruned: The other model, likewise.
+        calibration: Samples, or None for noise.
+        asked: How to run both, and what does not pass.
+        plan: The plan by which the other model is said to be pruned.
+        progress: Told how far it is.
+
+    Raises:
+        OnnxPfpError: As in `verify`.
+    """
+    with custom_ops(asked.custom_ops):
+        context = open_run(
+            *(original, "random" if calibration is None else calibration, asked.running(), []),
+            progress=progress,
+            deciding=False,
+        )
+        with context.clock.phase("load"):
+            other = load(pruned)
+        return _Comparison(context, other, asked, plan).report()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Comparison:
+    """Two models that are compared.
+
+    Attributes:
+        context: The original and the samples.
+        other: The other model.
+        asked: The options.
+        plan: The plan by which it is said to be pruned; None where nobody says so.
+    """
+
+    context: RunContext
+    other: LoadedModel
+    asked: VerifyOptions
+    plan: Plan | None
+
+    def report(self) -> VerificationReport:
+        """Compare them."""
+        context, source = self.context, self.context.whole.source
+        interface = interface_differences(source.given, self.other.given)
+        uncompared, opened = self._open()
+        before = ComparedSize(count_stored(source.whole), _macs(context), source.size_bytes)
+        macs = None if opened is None else _macs(opened)
+        after = ComparedSize(count_stored(self.other.whole), macs, self.other.size_bytes)
+        drift = None if opened is None else self._drift(opened)
+        fit, misfits = self._fit(opened)
+        latency = None
+        if opened is not None and not context.options.no_latency:
+            latency = self._latency(opened, (after.macs or 0) / max(before.macs or 0, 1))
+        return VerificationReport(
+            original=str(source.path) if source.path else None,
+            pruned=str(self.other.path) if self.other.path else None,
+            inputs=context.whole.shapes.inputs,
+            problems=(*interface, *misfits, *self._violations(drift)),
+            interface=interface,
+            before=before,
+            after=after,
+            data="random" if context.data.given == "random" else "file",
+            drift=drift,
+            uncompared=uncompared,
+            plan=fit,
+            latency=latency,
+            providers=context.providers,
+            seconds=dict(context.clock.seconds),
+            notes=tuple(self._notes(latency)),
+        )
+
+    def _open(self) -> tuple[str, RunContext | None]:
+        """Open the other model on the samples of the original; without a context the reason why that is impossible.
+
+        Raises:
+            ModelError: It does not run, although it takes these inputs.
+        """
+        context = self.context
+        if not same_names_and_types(context.whole.source.given, self.other.given):
+            return "the interfaces differ", None
+        with context.clock.phase("load"):
+            source, session, _ = open_model(self.other, context.options)
+        if not same_names_and_types(context.whole.source.model, source.model):
+            return "what onnxruntime cannot run is not the same of both", None
+        feed = next(context.data.samples.batches(1))
+        try:
+            session.run(feed)
+        except ModelError as error:
+            return f"the pruned model does not run on the original's inputs: {error}", None
+        analysis = analyze(source, context.data, context.options, context.clock)
+        return "", replace(context, whole=analysis, providers=session.providers)
+
+    def _drift(self, opened: RunContext) -> Drift:
+        """Measure how far the outputs are from the original's."""
+        evaluator = self.context.evaluator(self.context.data.samples, held_out=False)
+        picks = evaluator.picks
+        made = {name for node in opened.whole.model.graph.node for name in node.output}
+        if not made.issuperset((*picks.tensors, *picks.decisions.by_node, *picks.decisions.tensors)):
+            evaluator.picks = Picks()
+        with self.context.clock.phase("drift") as phase:
+            try:
+                return evaluator.drift(opened.whole.source.model, phase)
+            except ModelError:
+                # The other model may take samples one by one only.
+                if evaluator.batch_size == 1:
+                    raise
+                return replace(evaluator, batch_size=1).drift(opened.whole.source.model, phase)
+
+    def _fit(self, opened: RunContext | None) -> tuple[PlanFit | None, tuple[str, ...]]:
+        """Replay the plan and hold the other model against the result; returns the misfits, too.
+
+        Raises:
+            PlanError: The plan is not one of the original.
+        """
+        if self.plan is None:
+            return None, ()
+        with self.context.clock.phase("plan"):
+            replayed = self._replayed(self.plan)
+            planned = {*self.plan.entries, *(name for inner in self.plan.bodies.values() for name in inner)}
+            weights = compare_weights(replayed, self.other.given, planned)
+            if weights.misfits:
+                return PlanFit(weights, None, "names, types and shapes of weights"), weights.misfits
+            shapes = f"{weights.alike} stored tensors have the names, types and shapes of the plan"
+            if weights.changed:
+                others = f"{weights.changed} hold other numbers than the original's (a refit, folded means, training)"
+                return PlanFit(weights, None, f"{shapes}; {others}, so outputs are not asked to be equal"), ()
+            if opened is None:
+                return PlanFit(weights, None, f"{shapes}; outputs cannot be compared"), ()
+            try:
+                equivalence = self._equivalence(replayed, opened)
+            except VerificationError as error:
+                reason = str(error).replace("the masked original", "the original masked by the plan")
+                return PlanFit(weights, None, shapes), (reason,)
+            text = f"{shapes}, and the original's numbers; the original masked by the plan == the pruned model"
+            return PlanFit(weights, equivalence, text), ()
+
+    def _replayed(self, plan: Plan) -> ModelProto:
+        """Prune the original by the plan and by nothing else; the result equals the masked original."""
+        source = self.context.whole.source
+        options = replace(self.context.options, compensate="none", no_latency=True)
+        return prune_with(source.path or source.given, None, options, plan=plan).stored
+
+    def _equivalence(self, replayed: ModelProto, opened: RunContext) -> Equivalence:
+        """Run the other model and the replayed plan, as far as onnxruntime has their ops.
+
+        Raises:
+            VerificationError: They differ.
+        """
+        context, data = self.context, self.context.data
+        if context.whole.source.tail is not None:
+            replayed = open_model(load(replayed), context.options)[0].model
+        batches = data.samples.batches(min(data.batch_size, PLAN_BATCH))
+        return check_equivalence(
+            replayed,
+            opened.whole.source.model,
+            [feed for feed, _ in zip(batches, range(PLAN_RUNS), strict=False)],
+            allowed=tolerance(context.whole.model, context.whole.shapes),
+            providers=context.requests,
+            threads=context.options.threads,
+        )
+
+    def _latency(self, opened: RunContext, kept_macs: float) -> LatencyFindings:
+        """Measure the latency of both files, as they are where onnxruntime loads them so."""
+        context = self.context
+        trial = LatencyTrial(
+            context.whole.source.given,
+            self.other.given,
+            (_loadable(context), _loadable(opened)),
+            next(context.data.samples.batches(1)),
+            context.requests,
+            context.options.threads,
+            kept_macs,
+            every_op=True,
+        )
+        seconds = seconds_for_latency(sum(context.clock.seconds.values()))
+        with context.clock.phase("latency"):
+            return measure_latency(trial, seconds)
+
+    def _violations(self, drift: Drift | None) -> Iterator[str]:
+        """Say what of the outputs is beyond what was asked for.
+
+        Raises:
+            OptionError: The outputs have nothing of what is limited.
+        """
+        most, least = self.asked.max_drift, self.asked.min_agreement
+        if drift is None:
+            yield from (f"{flag} cannot be judged" for flag, value in _limits(self.asked) if value is not None)
+            return
+        if most is not None:
+            if drift.relative_error is None:
+                raise OptionError("--max-drift limits the error of float outputs, and there are none")
+            if not drift.relative_error <= most:
+                yield f"the relative output error is {drift.relative_error:.3g}, and --max-drift allows {most:g}"
+        if least is not None:
+            if drift.top1_agreement is None:
+                raise OptionError("--min-agreement asks for class scores, and no output looks like some")
+            if not drift.top1_agreement >= least:
+                agreement = f"{100 * drift.top1_agreement:.4g} %"
+                yield f"the top-1 agreement is {agreement}, and --min-agreement asks for {100 * least:.4g} %"
+
+    def _notes(self, latency: LatencyFindings | None) -> Iterator[str]:
+        source, data = self.context.whole.source, self.context.data
+        yield from source.notes
+        yield from self.other.notes
+        if data.given == "random":
+            yield "RANDOM data: the drift is that of noise, not of your inputs; give --calib-data for that"
+        yield from data.notes
+        if drawing_ops(source.model) or drawing_ops(self.other.model):
+            yield "the models draw random numbers; they were compared on draws that the samples decide"
+        if self.plan is not None and self.plan.source_sha256 != source.sha256:
+            yield "the plan was made for another file; it fits the original by names and shapes"
+        if latency is not None and latency.note:
+            yield latency.note
+
+
+def _limits(asked: VerifyOptions) -> tuple[tuple[str, float | None], ...]:
+    return ("--max-drift", asked.max_drift), ("--min-agreement", asked.min_agreement)
+
+
+def _macs(context: RunContext) -> int:
+    """Count the multiply-adds for one sample, bodies as often as they run on the samples."""
+    parts = open_parts(context).parts
+    runs = sum(part.runs * count_macs(part.context.whole.model, part.context.whole.shapes) for part in parts)
+    return round(runs) // (context.data.samples.fixed_batch or 1)
+
+
+def _loadable(context: RunContext) -> SessionSource:
+    """Return what onnxruntime loads of a model: its file, if it does that and has all its ops."""
+    source, options = context.whole.source, context.options
+    given: SessionSource = source.given if source.path is None else source.path
+    if source.tail is not None:
+        return source.model
+    try:
+        open_session(given, context.requests, threads=options.threads, optimize=False)
+    except ModelError:
+        return source.model
+    return given

@@ -1,0 +1,55 @@
+"""The latency of what a pruning is about to write, measured beside that of the file it was given."""
+
+from __future__ import annotations
+
+from onnx import ModelProto
+
+from onnxpfp.comparison.latency import LatencyFindings, LatencyTrial, measure_latency, seconds_for_latency
+from onnxpfp.model.draws import without_record
+from onnxpfp.pipeline.context import RunContext
+from onnxpfp.pipeline.verification import Verification
+from onnxpfp.runtime.external_data import is_reference
+
+__all__ = ["pruning_latency"]
+
+
+def pruning_latency(
+    context: RunContext, written: ModelProto, verified: Verification, *, unchanged: bool
+) -> LatencyFindings | None:
+    """Measure the latency of a pruned model at one sample, or at one batch where that is fixed.
+
+    What onnxruntime cannot run is left out of both models; nodes that draw random numbers are the file's own.
+
+    Args:
+        context: The run so far.
+        written: The pruned model as it will be written.
+        verified: What is known of it.
+        unchanged: Whether nothing was removed.
+
+    Returns:
+        What was measured, or why nothing was; None where it was not asked for.
+    """
+    if context.options.no_latency:
+        return None
+    if unchanged:
+        return LatencyFindings(unmeasured="nothing was removed")
+    source = context.whole.source
+    original = source.model if verified.refused else source.rewritten_from or source.model
+    pruned = without_record(written)
+    if any(is_reference(tensor) for model in (original, pruned) for tensor in model.graph.initializer):
+        # They would be fed at every run, and onnxruntime would optimize neither model as it does for a user.
+        return LatencyFindings(
+            unmeasured="weights lie in other files; onnxpfp verify IN OUT measures the written files"
+        )
+    trial = LatencyTrial(
+        original,
+        pruned,
+        (original, pruned),
+        next(context.data.samples.batches(1)),
+        context.requests,
+        context.options.threads,
+        verified.after.macs / max(verified.before.macs, 1),
+    )
+    seconds = seconds_for_latency(sum(context.clock.seconds.values()))
+    with context.clock.phase("latency"):
+        return measure_latency(trial, seconds)

@@ -1,0 +1,60 @@
+"""What reports show of two models side by side: sizes, latency, and ops that do not get faster."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from onnxpfp.comparison.latency import LatencyFindings
+from onnxpfp.comparison.slow_ops import SlowOp
+from onnxpfp.report.page import Column, Table, number
+
+__all__ = ["latency_fact", "sizes_table", "slow_ops_table"]
+
+Count = tuple[str, int | None, int | None]
+"""A title, and what is counted before and after; None where it is not known."""
+
+
+def sizes_table(counts: Sequence[Count], latency: LatencyFindings | None) -> Table:
+    """Show what is counted of two models, and the latency where it was measured."""
+    rows = [(title, _count(old), _count(new), _kept(old, new)) for title, old, new in counts]
+    if latency is not None and latency.original and latency.pruned and latency.ratio:
+        before, after = _ms(latency.original.median_ms), _ms(latency.pruned.median_ms)
+        rows.append(("latency, ms", before, after, f"{100 * latency.ratio.median:.1f} %"))
+    return Table((Column(""), *map(number, ("before", "after", "kept"))), rows, tight=False)
+
+
+def latency_fact(latency: LatencyFindings) -> str:
+    """Say how the latency was measured, and how far runs are apart; or why it was not measured."""
+    if latency.ratio is None or latency.pruned is None or latency.original is None:
+        return f"not measured: {latency.unmeasured}"
+    ratio, before, after = latency.ratio, latency.original, latency.pruned
+    count = latency.threads
+    using = "onnxruntime's choice of threads" if count is None else f"{count} thread{'s' * (count > 1)}"
+    busy = ""
+    if latency.on_cores:
+        share = f"{100 * latency.waited:.0f} %"
+        busy = f"; the machine was busy, runs waited {share} of their time: these are times on its cores"
+    return (
+        f"median of {before.runs} runs of each model in turns, {using}; pruned over original, pair by pair, "
+        f"{ratio.median:.3f}, in half of the pairs {ratio.low:.3f} to {ratio.high:.3f} (before "
+        f"{_ms(before.low_ms)} to {_ms(before.high_ms)} ms, after {_ms(after.low_ms)} to {_ms(after.high_ms)} ms){busy}"
+    )
+
+
+def slow_ops_table(ops: Sequence[SlowOp]) -> Table:
+    """List ops, with their time and what was seen of the cause."""
+    rows = [(op.name, op.op, _ms(op.before_ms), _ms(op.after_ms), op.cause or "none seen") for op in ops]
+    columns = (Column("node"), Column("op"), *map(number, ("ms before", "ms after")), Column("cause"))
+    return Table(columns, rows, of="ops")
+
+
+def _count(value: int | None) -> str:
+    return "-" if value is None else f"{value:,}"
+
+
+def _kept(old: int | None, new: int | None) -> str:
+    return f"{100 * new / old:.1f} %" if old and new is not None else "-"
+
+
+def _ms(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
