@@ -13,13 +13,27 @@ class that a field stands in says which verbs take it (`VERB_OPTIONS`):
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, Self
 
 from onnxpfp.errors import OptionError
+from onnxpfp.option_checks import (
+    check_at_least_one,
+    check_confidence,
+    check_criterion,
+    check_largest_error,
+    check_least_share,
+    check_libraries,
+    check_probability,
+    check_promised_error,
+    check_promised_share,
+    check_seconds,
+    check_seed,
+    check_share,
+    check_tolerance,
+    check_workspace,
+)
 
 __all__ = [
     "DEFAULT_KEEP_MACS",
@@ -41,14 +55,6 @@ DEFAULT_KEEP_MACS = 0.7
 """Share of the MACs that stays where no target is given."""
 DEFAULT_WORKSPACE = 512_000_000
 """Bytes."""
-LEAST_WORKSPACE = 1_000_000
-"""Bytes; who gives less has another unit in mind."""
-
-EVEN = 0.5
-"""Confidence below which a promise is more likely false than true, so that its probability of failing was meant."""
-
-LONGEST_TIMEOUT = 10_000_000
-"""Seconds; what waits for longer (116 days) overflows."""
 
 SCORES: Mapping[str, str] = {
     "pfp": "pfp:Pfp",
@@ -140,77 +146,6 @@ def declared(kind: type[Any]) -> Iterator[tuple[str, Option]]:
             yield item.name, item.metadata["option"]
 
 
-def _criterion(flag: str, value: object) -> None:
-    if not isinstance(value, str) and not all(hasattr(value, name) for name in ("name", "needs", "score")):
-        raise OptionError(f"{flag} takes a name or a Criterion, not a {type(value).__name__}")
-
-
-def _at_least_one(flag: str, value: int) -> None:
-    if value < 1:
-        raise OptionError(f"{flag} {value} must be at least 1")
-
-
-def _share(flag: str, value: float) -> None:
-    if not 0 < value <= 1:
-        raise OptionError(f"{flag} {value:g} is outside (0, 1]", hint=f"{flag} 0.7 keeps 70 %")
-
-
-def _agreement(flag: str, value: float) -> None:
-    if value == 1:
-        raise OptionError(f"{flag} 1 cannot be promised by any number of samples", hint=f"{flag} 0.99 means 99 %")
-    if not 0 < value < 1:
-        raise OptionError(f"{flag} {value:g} is outside (0, 1)", hint=f"{flag} 0.99 means 99 %")
-
-
-def _drift(flag: str, value: float) -> None:
-    if not 0 < value < 1:
-        raise OptionError(
-            f"{flag} {value:g} is outside (0, 1): an error counts as 1 where it is more",
-            hint=f"{flag} 0.05 allows 5 %",
-        )
-
-
-def _tolerance(flag: str, value: float) -> None:
-    if not (math.isfinite(value) and value > 0):
-        raise OptionError(f"{flag} {value:g} must be above 0", hint=f"{flag} 0.05 is the default")
-
-
-def _probability(flag: str, value: float) -> None:
-    if not 0 < value < 1:
-        raise OptionError(f"{flag} {value:g} is no probability between 0 and 1")
-
-
-def _confidence(flag: str, value: float) -> None:
-    if not 0 < value < 1:
-        raise OptionError(f"{flag} {value:g} is outside (0, 1)", hint=f"{flag} 0.95 means 95 %")
-    if value < EVEN:
-        raise OptionError(
-            f"{flag} {value:g} is less than even: it is a confidence, not an error probability",
-            hint=f"{flag} {1 - value:g} lets a promise fail with a probability of {value:g}",
-        )
-
-
-def _libraries(flag: str, value: Sequence[str]) -> None:
-    for library in value:
-        if not Path(library).is_file():
-            raise OptionError(f"{flag} {library}: there is no such file", hint="give the path of a shared library")
-
-
-def _workspace(flag: str, value: int) -> None:
-    if value < LEAST_WORKSPACE:
-        raise OptionError(f"{flag} {value} bytes is less than 1MB", hint="512MB is the default")
-
-
-def _seconds(flag: str, value: float) -> None:
-    if not 0 < value <= LONGEST_TIMEOUT:
-        raise OptionError(f"{flag} {value:g} is no number of seconds", hint=f"{flag} 600 is ten minutes")
-
-
-def _seed(flag: str, value: int) -> None:
-    if not math.isfinite(value) or value < 0:
-        raise OptionError(f"{flag} {value} must not be negative")
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelOptions:
     """Options of every verb: the input shapes, ops that onnxruntime lacks, and how long it may take."""
@@ -230,7 +165,7 @@ class ModelOptions:
         "runtime",
         metavar="LIBRARY",
         repeated=True,
-        check=_libraries,
+        check=check_libraries,
     )
     timeout: float | None = _option(
         None,
@@ -238,7 +173,7 @@ class ModelOptions:
         "runtime",
         metavar="SECONDS",
         default_text="never",
-        check=_seconds,
+        check=check_seconds,
     )
 
     def __post_init__(self) -> None:
@@ -290,7 +225,7 @@ class RunOptions(ScopeOptions):
         flag="calib-samples",
         metavar="N",
         default_text="all",
-        check=_at_least_one,
+        check=check_at_least_one,
     )
     sample_axes: Mapping[str, int | None] = _option(
         {},
@@ -309,7 +244,7 @@ class RunOptions(ScopeOptions):
         "data",
         metavar="N",
         default_text="16, or what the model takes",
-        check=_at_least_one,
+        check=check_at_least_one,
     )
     select: Literal["deterministic", "sampled", "mixed", "auto"] = _option(
         "auto",
@@ -326,7 +261,7 @@ class RunOptions(ScopeOptions):
         "the output energy (energy), or by a baseline.",
         "choice",
         choices=tuple(SCORES),
-        check=_criterion,
+        check=check_criterion,
     )
     allocate: AllocationRule | None = _option(  # noqa: RUF009
         None,
@@ -356,7 +291,7 @@ class RunOptions(ScopeOptions):
         "asks for follows from it, too.",
         "choice",
         metavar="P",
-        check=_probability,
+        check=check_probability,
     )
     round_to: int | None = _option(
         None,
@@ -364,14 +299,14 @@ class RunOptions(ScopeOptions):
         "choice",
         metavar="N",
         default_text="8 in groups of 32 channels or more",
-        check=_at_least_one,
+        check=check_at_least_one,
     )
     min_channels: int = _option(
-        1, "Keep at least N channels of every group.", "choice", metavar="N", check=_at_least_one
+        1, "Keep at least N channels of every group.", "choice", metavar="N", check=check_at_least_one
     )
-    seed: int = _option(0, "Seed of everything that is drawn at random.", "runtime", metavar="N", check=_seed)
+    seed: int = _option(0, "Seed of everything that is drawn at random.", "runtime", metavar="N", check=check_seed)
     threads: int | None = _option(
-        None, "Threads of onnxruntime.", "runtime", metavar="N", default_text="its own choice", check=_at_least_one
+        None, "Threads of onnxruntime.", "runtime", metavar="N", default_text="its own choice", check=check_at_least_one
     )
     workspace: int = _option(
         DEFAULT_WORKSPACE,
@@ -380,7 +315,7 @@ class RunOptions(ScopeOptions):
         metavar="SIZE",
         default_text="512MB",
         form="size",
-        check=_workspace,
+        check=check_workspace,
     )
     providers: str = _option(
         "cpu",
@@ -409,10 +344,10 @@ class Options(RunOptions):
         "target",
         metavar="F",
         default_text="0.7",
-        check=_share,
+        check=check_share,
     )
     keep_params: float | None = _option(
-        None, "Keep this share of the parameters, in (0, 1].", "target", metavar="F", check=_share
+        None, "Keep this share of the parameters, in (0, 1].", "target", metavar="F", check=check_share
     )
     max_drift: float | None = _option(
         None,
@@ -420,7 +355,7 @@ class Options(RunOptions):
         "for one input, counted as 1 where it is more, is at most X in the mean over inputs.",
         "target",
         metavar="X",
-        check=_drift,
+        check=check_promised_error,
     )
     min_agreement: float | None = _option(
         None,
@@ -429,21 +364,21 @@ class Options(RunOptions):
         "473, 628.",
         "target",
         metavar="A",
-        check=_agreement,
+        check=check_promised_share,
     )
     confidence: float = _option(
         0.95,
         "Confidence of what is promised of the written file by held-out samples.",
         "data",
         metavar="P",
-        check=_confidence,
+        check=check_confidence,
     )
     steps: int = _option(
         1,
         "Prune in N steps, and measure scores and widths anew at each.",
         "choice",
         metavar="N",
-        check=_at_least_one,
+        check=check_at_least_one,
     )
     no_latency: bool = _option(
         False, "Do not measure the latency; measuring takes at most 3 s, or 5 % of the run.", "runtime"
@@ -500,7 +435,7 @@ class PrunabilityOptions(RunOptions):
         "Largest acceptable loss of the output: KL divergence of class scores, else the relative squared error.",
         "target",
         metavar="X",
-        check=_tolerance,
+        check=check_tolerance,
     )
 
     def pruning(self) -> Options:
@@ -534,14 +469,14 @@ class VerifyOptions(ModelOptions):
         "Do not pass a model whose outputs have a relative error above X.",
         "target",
         metavar="X",
-        check=_drift,
+        check=check_largest_error,
     )
     min_agreement: float | None = _option(
         None,
         "Do not pass a model whose top-1 class agrees with the original's on less than a share A of the samples.",
         "target",
         metavar="A",
-        check=_agreement,
+        check=check_least_share,
     )
 
     def running(self) -> Options:

@@ -10,7 +10,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "onnxpfp"
 PURE = [*sorted((PACKAGE / "score").glob("*.py")), *sorted((PACKAGE / "allocation").glob("*.py"))]
-BASE = ["errors", "arrays", "supervision", "time_limit", "progress", "options"]
+BASE = ["errors", "arrays", "supervision", "time_limit", "progress", "option_checks", "options"]
 ORDER = [
     *BASE,
     *(

@@ -100,7 +100,7 @@ def verify_with(
         context = open_run(
             *(original, "random" if calibration is None else calibration, asked.running(), []),
             progress=progress,
-            deciding=False,
+            decides=False,
         )
         with context.clock.phase("load"):
             other = load(pruned)

@@ -106,7 +106,7 @@ def open_run(
     progress: Progress | None = None,
     folder: Path | None = None,
     certification: SampleSource | None = None,
-    deciding: bool = True,
+    decides: bool = True,
 ) -> RunContext:
     """Read the model and its data, and analyse it.
 
@@ -119,7 +119,7 @@ def open_run(
         progress: Told how far it is.
         folder: Where new weights may lie until they are written, as in `load`.
         certification: Samples that are held out in the place of some of the others, or None.
-        deciding: Whether anything is to be decided by the samples: if not, none are held out.
+        decides: Whether anything is to be decided by the samples: if not, none are held out.
 
     Raises:
         OnnxPfpError: The model, the data, the providers or a pattern are not what they must be.
@@ -128,7 +128,7 @@ def open_run(
     with clock.phase("load"):
         source = load(model, folder)
         source, session, requests = open_model(source, options)
-        data = read_data(source, session, calibration, options, certification, deciding=deciding)
+        data = read_data(source, session, calibration, options, certification, decides=decides)
     for what in holding_out if calibration is not None else ():
         require_split(data, what)
     whole = analyze(source, data, options, clock)

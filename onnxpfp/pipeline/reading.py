@@ -37,7 +37,7 @@ def read_data(
     options: Options,
     certification: SampleSource | None = None,
     *,
-    deciding: bool = True,
+    decides: bool = True,
 ) -> CalibrationData:
     """Read the data, hold some out, and find a batch size that the model accepts.
 
@@ -49,7 +49,7 @@ def read_data(
         calibration: Samples, or None.
         options: How to prune.
         certification: Samples that are held out in the place of some of the others.
-        deciding: Whether anything is to be decided by them: if not, none are held out.
+        decides: Whether anything is to be decided by them: if not, none are held out.
 
     Raises:
         CalibrationError: The data do not fit the model.
@@ -61,7 +61,7 @@ def read_data(
         given = "random"
     reader = _Reader(source, session, input_specs(source.model, options.input_shapes), options)
     samples = reader.calibration(calibration, made_up=given != "file")
-    if given == "none" or not deciding:
+    if given == "none" or not decides:
         batching = reader.batching(samples, made_up=given != "file")
         return CalibrationData(batching.samples, given, batching.size, None, single=batching.single)
     count = 0

@@ -56,7 +56,7 @@ def test_the_report_as_json(folder, prune):
         (("--min-agreement", "0.9", "--confidence", "1"), "--confidence 1 is outside (0, 1)"),
         (
             ("--min-agreement", "0.9", "--confidence", "0.05"),
-            "--confidence 0.05 is a confidence that is less than even, not an error probability",
+            "--confidence 0.05 is less than even: it is a confidence, not an error probability",
         ),
         (("--max-drift", "0.1", "--keep-macs", "0.5"), "give one target: --keep-macs or --max-drift, not both"),
         (
