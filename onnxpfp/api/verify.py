@@ -98,7 +98,10 @@ def verify_with(
     """
     with custom_ops(asked.custom_ops):
         context = open_run(
-            *(original, "random" if calibration is None else calibration, asked.running(), []),
+            original,
+            "random" if calibration is None else calibration,
+            asked.running(),
+            (),
             progress=progress,
             decides=False,
         )

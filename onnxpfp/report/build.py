@@ -279,8 +279,8 @@ def _assumption(outcome: Outcome, chosen: Selection | None) -> str:
         return outcome.named(_mean_share_assumption(outcome, alone))
     if not isinstance(calibration, DataCalibration):
         return outcome.named(
-            "weights alone: eps bounds how far the choice moves any sum of a layer that reads the group, as a share of "
-            f"the most that its channels can add up to there for inputs of the same norm: {alone}. It says nothing of "
+            "weights alone: eps bounds how far the choice in this group moves any sum of a layer that reads it, as a share "
+            f"of the most that its channels can add up to there for inputs of the same norm: {alone}. It says nothing of "
             f"the sum's own size on your data{draws}"
         )
     kernel = "" if options.kernel == "sum" else " times the entries that a channel has in a window, for --kernel max,"
@@ -290,9 +290,10 @@ def _assumption(outcome: Outcome, chosen: Selection | None) -> str:
         chance = f"at most {at_most(failure, 1)} (8 eta eta* exp(-n/{K_TAIL}))"
     seen = "samples" if outcome.part.body is None else "runs of it"
     return outcome.named(
-        "eps bounds the relative error of each sign part of a layer's sums (by the signs of weight and input); of the "
-        f"sums themselves it can be more, where the parts cancel. {alone[0].upper()}{alone[1:]}. Assumed: no channel's "
-        f"share of a sum is ever above K = {K}{kernel} times the largest of the {calibration.samples} {seen} seen; "
+        "eps bounds what the choice in this group changes in each sign part of a layer's sums (by the signs of weight "
+        "and input), as a share of that part; of a layer that reads several cut groups it is the sum of theirs, and of "
+        f"the sums themselves it can be more, where the parts cancel. {alone[0].upper()}{alone[1:]}. Assumed: no "
+        f"channel's share of a sum is ever above K = {K}{kernel} times the largest of the {calibration.samples} {seen} seen; "
         f"the probability that these are too few for that, by PFP's formula: {chance}{draws}"
     )
 

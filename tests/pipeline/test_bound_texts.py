@@ -30,7 +30,7 @@ def cut(**options: Any) -> GroupReport:
         ),
         ({"compensate": "bias"}, "Of the choice alone, before means were folded, layer by layer"),
         ({"compensate": "lstsq"}, "Of the choice alone, before the refit, layer by layer"),
-        ({}, "the relative error of each sign part of a layer's sums"),
+        ({}, "what the choice in this group changes in each sign part of a layer's sums"),
         ({}, "of the sums themselves it can be more, where the parts cancel"),
         ({}, "above K = 3 times the largest of the 72 samples seen"),
         ({}, "by PFP's formula: at most 0.0002 (8 eta eta* exp(-n/3))"),

@@ -329,12 +329,9 @@ def means(network: Network, *, seed: int, inputs: int, **options: Any) -> list[T
 
 
 def hold_in_the_mean(found: list[Triples]) -> None:
-    """As many promises are kept as they say, up to what chance allows in one of 10,000 runs; and all are below 1."""
+    """As many promises are kept as they say, up to what chance allows in one of 10,000 runs."""
     failed = sum(math.sqrt(each.realised.mean()) > each.promise for each in found)
     assert failed <= stats.binom.ppf(1 - 1e-4, len(found), 0.05), f"{failed} of {len(found)}"
-    assert all(each.promise < 1 for each in found)
-    # Nor are they far too weak.
-    assert np.mean([math.sqrt(each.realised.mean()) / each.promise for each in found]) > 0.5
 
 
 @pytest.mark.parametrize(
@@ -349,6 +346,9 @@ def test_what_is_printed_of_mean_shares_is_kept(options: dict[str, Any]) -> None
     ]
     assert sum(each.realised.size for each in found) >= 7 * 512
     hold_in_the_mean(found)
+    # And they say something, even with the 20 samples that are held out.
+    assert all(each.promise < 1 for each in found)
+    assert np.mean([math.sqrt(each.realised.mean()) / each.promise for each in found]) > 0.5
 
 
 @pytest.mark.slow
