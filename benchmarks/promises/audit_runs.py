@@ -148,7 +148,7 @@ def counts_of(
         found = Counts.of_rows(
             [row.epsilon for row in mine], [*map(_broken, mine, choice)], [*map(_broken, mine, whole)]
         )
-        layers = run.document.get("layers")
+        layers = (run.document.get("layers") or {}).get("layers")
         counts.append(found if layers is None else found.with_layers(layers, errors))
     return counts
 
