@@ -34,6 +34,7 @@ from onnxpfp.pipeline.parts import open_parts, require_planned
 from onnxpfp.pipeline.plan import Plan, make_plan
 from onnxpfp.pipeline.quality_search import QualityTarget, prune_to_quality, quality_evaluator
 from onnxpfp.pipeline.requirements import holding_out, require_data
+from onnxpfp.pipeline.subnormal_step import zero_subnormal_weights
 from onnxpfp.pipeline.verification import verify
 from onnxpfp.progress import Progress
 from onnxpfp.report.build import Outcome, build_report
@@ -143,7 +144,7 @@ def _prune(
         options = replace(options, attention=plan.attention)
     needs = holding_out(options, replaying=replaying)
     context = open_run(model, calibration, options, needs, plan=plan, progress=progress, folder=folder)
-    network = open_parts(context)
+    network = zero_subnormal_weights(open_parts(context))
     if plan is not None:
         require_planned(network, plan)
     if context.chooses:
@@ -171,7 +172,7 @@ def _prune(
         Outcome(each, decision, candidate.compensation)
         for each, decision, candidate in zip(parts, decisions, pruned.candidates, strict=True)
     ]
-    report = build_report(network, outcomes, verified, search_result)
+    report = build_report(network, outcomes, verified, search_result, unchanged=unchanged)
     source = context.whole.source
     return Result(
         stored=source.given if unchanged else without_record(source.completed(written.whole)),

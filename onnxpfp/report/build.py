@@ -14,6 +14,7 @@ from onnxpfp.allocation.search import SearchResult
 from onnxpfp.allocation.select import Selection
 from onnxpfp.channels.types import Fixed
 from onnxpfp.lossless import Removal
+from onnxpfp.lossless.subnormal import SubnormalWeights
 from onnxpfp.pipeline.calibration import Calibration, DataCalibration
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.decide import Decision
@@ -91,7 +92,12 @@ class Outcome:
 
 
 def build_report(
-    network: Network, outcomes: Sequence[Outcome], verified: Verification, search_result: SearchResult | None
+    network: Network,
+    outcomes: Sequence[Outcome],
+    verified: Verification,
+    search_result: SearchResult | None,
+    *,
+    unchanged: bool,
 ) -> Report:
     """Build the report.
 
@@ -100,6 +106,7 @@ def build_report(
         outcomes: The results of every part; the first is the main graph.
         verified: The comparison with the original.
         search_result: The trials of a target of quality.
+        unchanged: Whether nothing was removed, so that the file stays as it is.
     """
     # Where all weights lie in bodies, nothing was scored in the main graph.
     first = next((each for each in outcomes if each.part.prunable), outcomes[0])
@@ -133,6 +140,7 @@ def build_report(
         samples_failure=failure if failure is not None and failure < 1 else None,
         groups=tuple(group for some in groups for group in some),
         removed=tuple(removal for outcome in outcomes for removal in _removed(outcome)),
+        subnormal=_subnormal(outcomes, unchanged=unchanged),
         skipped=tuple(fixed for outcome in outcomes for fixed in _skipped(outcome)),
         bodies=_bodies(network, outcomes, verified),
         oracle=verified.oracle,
@@ -149,6 +157,12 @@ def build_report(
 
 def _removed(outcome: Outcome) -> Iterator[Removal]:
     return (replace(removal, group=outcome.named(removal.group)) for removal in outcome.lossless.removed)
+
+
+def _subnormal(outcomes: Sequence[Outcome], *, unchanged: bool) -> SubnormalWeights:
+    """Count the subnormal weights of all parts."""
+    found = sum((outcome.context.subnormal for outcome in outcomes), SubnormalWeights())
+    return replace(found, zeroed=0) if unchanged else found
 
 
 def _skipped(outcome: Outcome) -> Iterator[Fixed]:

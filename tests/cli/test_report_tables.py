@@ -10,6 +10,7 @@ from rich.console import Console
 from onnxpfp.allocation.search import Trial
 from onnxpfp.channels.types import Fixed
 from onnxpfp.lossless import Removal
+from onnxpfp.lossless.subnormal import SubnormalWeights
 from onnxpfp.refit.means import Record
 from onnxpfp.report.groups import GroupReport
 from onnxpfp.report.page import ReportView, at_most
@@ -63,6 +64,7 @@ def _report(groups: int = 1) -> Report:
             Removal("b", "dead", (5,), "weights", 0),
             Removal("b", "duplicate", (7,), "data", 300),
         ),
+        subnormal=SubnormalWeights(31_000, 4, 30_990),
         skipped=(
             Fixed("w9", 0, 10, "it is the graph output 'y'"),
             Fixed("w1", 1, 1, "Conv 'deep' has one input channel in a group"),
