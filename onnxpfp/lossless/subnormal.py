@@ -1,17 +1,14 @@
 """Weights of linear ops that are subnormal, and filters that nothing can tell from their bias: what can be zero.
 
 A filter k computes y_k = sum_i w_ki x_i + b_k. Let s_i be the largest |x_i| that was seen, u the unit roundoff of the
-type that the op computes in, and H the headroom (`model.subnormal`). Weights w_ki, i in S, become zero if
+type that the op computes in, and H the headroom (`model.subnormal`). With products times alpha and biases times beta in
+a Gemm, these become zero:
 
-    H sum_{i in S} |w_ki| s_i  <=  u/2 max(|b_k|, sum_i |w_ki| s_i)
-
-(products times alpha and biases times beta for a Gemm), where S are
-
-    1. all weights of the filter, compared with |b_k| alone: the output is its bias then, a constant;
-    2. else those that are subnormal.
+    1. all weights of the filter, if   H sum_i |w_ki| s_i  <=  u/2 |b_k|:   the output is its bias then, a constant;
+    2. else each of its n subnormal weights for which   n H |w_ki| s_i  <=  u/2 max(|b_k|, sum_i |w_ki| s_i).
 
 Proof that this is exact up to rounding. As long as no x_i is more than H times what was seen (what was never seen to be
-but zero counts as 1/H of the largest), the left side bounds how far y_k moves. Against the bias: u/2 |b_k| is at most
+but zero counts as 1/H of the largest), y_k moves by no more than the right side. Against the bias: u/2 |b_k| is at most
 half the way from b_k to the next float on either side, so zeros move y_k no more than a change of b_k that rounds back
 to b_k. Against the other weights: zeros move y_k no more than changing all of them by u/2 of themselves can where
 inputs are as large as seen, which is half of what rounding the weights to their type may have done already (the
@@ -162,12 +159,12 @@ def _zero(rows: AnyArray, op: _Op, scale: Floats, stored: np.dtype[Any]) -> int:
     for run in chunks(len(rows), 8 * rows[0].size):
         block = np.arange(len(rows))[run] // (len(rows) // group)
         part = np.abs(rows[run].astype(np.float64)).reshape(len(block), rows.shape[1], -1)
-        small, there, bias = (part < tiny) & (part > 0), part > 0, np.abs(op.bias[run])
-        usual, largest_sum = (op.gain * (part * each[block]).sum((1, 2)) for each in (seen, most))
-        of_small = op.gain * (np.where(small, part, 0.0) * most[block]).sum((1, 2))
-        whole = ahead * largest_sum <= limit * bias
+        small, bias = (part < tiny) & (part > 0), np.abs(op.bias[run])[:, None, None]
+        usual, farthest = (op.gain * (part * each[block]).sum((1, 2), keepdims=True) for each in (seen, most))
+        of_small = op.gain * small.sum((1, 2), keepdims=True) * part * most[block]
+        whole = ahead * farthest <= limit * bias
         some = ahead * of_small <= limit * np.maximum(bias, usual)
-        zero = (there & whole[:, None, None]) | (small & some[:, None, None])
+        zero = (whole & (part > 0)) | (some & small)
         count += int(zero.sum())
         rows[run][zero.reshape(rows[run].shape)] = 0
     return count

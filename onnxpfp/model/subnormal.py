@@ -1,6 +1,6 @@
 """Subnormal numbers of a format: those between zero and its smallest normal number.
 
-Many processors multiply by them up to a hundred times slower than by others. Their digits are few, so where numbers are
+Some processors multiply by them up to a hundred times slower than by others. Their digits are few, so where numbers are
 written anew, each goes to zero or to the smallest normal number, whichever is nearer: the rounding of a format without
 subnormal numbers, off by at most half the smallest normal number (IEEE 754-2019, 3.3; "flush to zero" is coarser, as it
 takes all of them to zero).
@@ -44,7 +44,8 @@ def is_subnormal(array: AnyArray) -> Bools:
     """Tell which numbers of a float array are subnormal."""
     smallest = np.asarray(smallest_normal(array.dtype), array.dtype)
     magnitude: NDArray[Any] = np.abs(array)
-    return np.asarray((magnitude < smallest) & (magnitude != 0), np.bool_)
+    with np.errstate(invalid="ignore"):
+        return np.asarray((magnitude < smallest) & (magnitude != 0), np.bool_)
 
 
 def count_subnormal(array: AnyArray) -> int:

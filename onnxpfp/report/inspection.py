@@ -87,7 +87,7 @@ class InspectedBody:
 
 @dataclass(frozen=True, slots=True)
 class Subnormal:
-    """Subnormal numbers among the weights of linear ops, which many CPUs multiply by far slower than by others.
+    """Subnormal numbers among the weights of linear ops, which some CPUs multiply by far slower than by others.
 
     Attributes:
         weights: How many there are.
@@ -179,7 +179,9 @@ def _subnormal(found: Subnormal) -> dict[str, str]:
         return {}
     weights = "1 weight" if found.weights == 1 else f"{found.weights:,} weights"
     tensors = "1 tensor" if found.tensors == 1 else f"{found.tensors:,} tensors"
-    return {"subnormal": f"{weights} in {tensors}, which slow CPUs down; prune writes as zero what no result can tell"}
+    return {
+        "subnormal": f"{weights} in {tensors}, on which some CPUs are slow; prune writes as zero what no result can tell"
+    }
 
 
 def _reached(total: int, reachable: int) -> str:
