@@ -11,7 +11,7 @@ from onnxpfp.bodies.graphs import bodies_of
 from onnxpfp.channels import Analysis, Fixed
 from onnxpfp.channels.macs import count_stored
 from onnxpfp.errors import CalibrationError, ModelError, OptionError, ProviderError
-from onnxpfp.lossless.subnormal import subnormal_weights
+from onnxpfp.lossless.subnormal import of_file, subnormal_weights
 from onnxpfp.model.input_shapes import default_input_shapes, has_made_up_lengths
 from onnxpfp.model.load import LoadedModel, load
 from onnxpfp.options import Options, ScopeOptions, declared
@@ -96,7 +96,8 @@ def inspect_with(model: ModelSource, scope: ScopeOptions) -> Inspection:
 
 def _subnormal(parts: Sequence[AnalyzedPart]) -> Subnormal:
     """Count the subnormal weights of all parts."""
-    counts = [count for part in parts for count in subnormal_weights(part.analysis).values()]
+    of_parts = (of_file(part.analysis, subnormal_weights(part.analysis)) for part in parts)
+    counts = [count for counts in of_parts for count in counts.values()]
     return Subnormal(sum(counts), len(counts))
 
 

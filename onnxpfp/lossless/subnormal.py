@@ -38,10 +38,11 @@ from onnxpfp.linear.weights import linear_weights, own_weights, stored_form
 from onnxpfp.lossless.detect import Trace
 from onnxpfp.lossless.traces import Site
 from onnxpfp.model.attributes import Attributes
+from onnxpfp.model.constants import stored_tensors
 from onnxpfp.model.subnormal import count_subnormal, headroom, smallest_normal, unit_roundoff
 from onnxpfp.rewrite.edits import Edits
 
-__all__ = ["SubnormalWeights", "subnormal_weights", "zeroed_weights"]
+__all__ = ["SubnormalWeights", "of_file", "subnormal_weights", "zeroed_weights"]
 
 MATRIX = 2
 """Axes of a matrix; stacks of matrices are left alone, and so are transposed convolutions in groups."""
@@ -49,7 +50,7 @@ MATRIX = 2
 
 @dataclass(frozen=True, slots=True)
 class SubnormalWeights:
-    """Subnormal numbers among the weights of linear ops.
+    """Subnormal numbers among the weights of linear ops that the file stores.
 
     Attributes:
         weights: How many there are.
@@ -66,17 +67,23 @@ class SubnormalWeights:
         return SubnormalWeights(self.weights + other.weights, self.tensors + other.tensors, self.zeroed + other.zeroed)
 
 
-def subnormal_weights(analysis: Analysis) -> Mapping[str, int]:
-    """Count the subnormal weights of linear ops, by stored tensor; only those that have some."""
+def subnormal_weights(analysis: Analysis) -> dict[str, int]:
+    """Count the subnormal weights of linear ops, by tensor; only those that have some."""
     counts = {name: count_subnormal(analysis.constants.value(name)) for name in linear_weights(analysis)}
     return {name: count for name, count in counts.items() if count}
+
+
+def of_file(analysis: Analysis, counts: Mapping[str, int]) -> dict[str, int]:
+    """Return the counts of tensors that the file stores: others are computed from those, and may be so again."""
+    stored = stored_tensors((analysis.source.flat or analysis.model).graph)
+    return {name: count for name, count in counts.items() if name in stored}
 
 
 def zeroed_weights(
     analysis: Analysis,
     subnormal: Collection[str],
     traces_of: Callable[[Collection[Site], Mapping[str, Shape]], Mapping[Site, Trace]],
-) -> tuple[Edits, int]:
+) -> tuple[Edits, dict[str, int]]:
     """Write as zero what can be.
 
     Args:
@@ -85,20 +92,20 @@ def zeroed_weights(
         traces_of: Takes the traces of tensors along their axes, of these shapes.
 
     Returns:
-        The new weights, and how many of them became zero.
+        The new weights, and how many of each tensor became zero.
     """
     ops = [op for op in _ops(analysis) if op.stored in subnormal]
     if not ops:
-        return Edits(), 0
+        return Edits(), {}
     traces = traces_of(dict.fromkeys(op.site for op in ops), analysis.shapes.shape)
     tensors: dict[str, AnyArray] = {}
-    zeroed = 0
+    zeroed: dict[str, int] = {}
     for op in ops:
         new = np.array(analysis.constants.value(op.weight))
         dtype = analysis.constants.value(op.stored).dtype
         count = _zero(filters(new, op.node), op, traces[op.site].scale, dtype)
         if count:
-            zeroed += count
+            zeroed[op.stored] = count
             tensors[op.stored] = stored_form(analysis, op.weight, new)
     return Edits(tensors), zeroed
 

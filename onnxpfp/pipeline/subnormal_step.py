@@ -11,9 +11,9 @@ from onnxpfp.calibrate.runner import run_observers
 from onnxpfp.channels import Analysis
 from onnxpfp.errors import CalibrationError, ModelError
 from onnxpfp.lossless.detect import Trace
-from onnxpfp.lossless.subnormal import SubnormalWeights, subnormal_weights, zeroed_weights
+from onnxpfp.lossless.subnormal import SubnormalWeights, of_file, subnormal_weights, zeroed_weights
 from onnxpfp.lossless.traces import Site, traces_of
-from onnxpfp.model.constants import Constants, stored_tensors
+from onnxpfp.model.constants import Constants
 from onnxpfp.model.index import ModelIndex
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.parts import Network, NetworkPart
@@ -36,19 +36,18 @@ def _with_zeros(part: NetworkPart) -> NetworkPart:
     context, whole = part.context, part.context.whole
     with context.clock.phase("load"):
         counts = subnormal_weights(whole)
-    found = SubnormalWeights(sum(counts.values()), len(counts))
-    # Weights that the graph computes are computed again in the file that is written.
-    given = stored_tensors((whole.source.flat or whole.model).graph)
-    own = counts.keys() & given.keys() - part.shared.keys()
+    stored = of_file(whole, counts)
+    found = SubnormalWeights(sum(stored.values()), len(stored))
+    own = counts.keys() - part.shared.keys()
     if own and not part.stays and (context.chooses or context.plan is not None):
         with context.clock.phase("lossless") as progress:
             edits, zeroed = _zeroed(context, own, progress)
             if edits:
-                whole, found = _edited(whole, edits), replace(found, zeroed=zeroed)
+                whole, found = _edited(whole, edits), replace(found, zeroed=sum(of_file(whole, zeroed).values()))
     return replace(part, context=replace(context, whole=whole, subnormal=found))
 
 
-def _zeroed(context: RunContext, own: Collection[str], progress: Count) -> tuple[Edits, int]:
+def _zeroed(context: RunContext, own: Collection[str], progress: Count) -> tuple[Edits, dict[str, int]]:
     """Look how large what linear ops read gets, and put zeros where that allows it."""
     samples = context.data.samples
     watch = partial(
@@ -72,7 +71,7 @@ def _zeroed(context: RunContext, own: Collection[str], progress: Count) -> tuple
         if context.data.given == "file":
             raise
         # Made-up inputs need not be ones that the network can bear.
-        return Edits(), 0
+        return Edits(), {}
 
 
 def _edited(whole: Analysis, edits: Edits) -> Analysis:

@@ -180,7 +180,7 @@ def _subnormal(found: Subnormal) -> dict[str, str]:
     weights = "1 weight" if found.weights == 1 else f"{found.weights:,} weights"
     tensors = "1 tensor" if found.tensors == 1 else f"{found.tensors:,} tensors"
     return {
-        "subnormal": f"{weights} in {tensors}, on which some CPUs are slow; prune writes as zero what no result can tell"
+        "subnormal": f"{weights} in {tensors}, slow on some CPUs; prune writes as zero those that no result can tell"
     }
 
 

@@ -36,7 +36,7 @@ def zeroed(model: ModelProto) -> tuple[ModelProto, int]:
         return traces_of(lambda seen: run_observers(model, seen, samples_of(model), threads=1), sites, shapes)
 
     edits, count = zeroed_weights(analysis, subnormal_weights(analysis), traces)
-    return apply(model, case.graph, case.graph.keep_all(), edits), count
+    return apply(model, case.graph, case.graph.keep_all(), edits), sum(count.values())
 
 
 def some_subnormal(*shape: int, share: float = 0.3, dtype: Any = np.float32) -> nets.Array:

@@ -129,14 +129,26 @@ def test_inspection_counts_them() -> None:
     assert none.to_dict()["subnormal"] == {"weights": 0, "tensors": 0}
 
 
-def test_weights_that_the_graph_computes_are_computed_again() -> None:
-    text = TEXT.replace("d = Conv", "w2 = Mul(v2, g2) d = Conv").replace("float[N,5] y) {", "float[N,5] y) {", 1)
+def normalized(tail: str = "y = Gemm <transB = 1> (f, w3, b3)", **more: Any) -> ModelProto:
+    """The same, whose second filters are normalized by the graph, a part of them subnormal."""
+    text = TEXT.replace("d = Conv", "n2 = ReduceL2 <axes = [1,2,3]> (v2) w2 = Div(v2, n2) d = Conv")
     small = np.where(np.random.default_rng(1).random((12, 16, 3, 3)) < 0.2, 1e-39, 1.0)
-    model = decayed(v2=nets.noise(12, 16, 3, 3) * small, g2=np.ones((12, 1, 1, 1)))
-    del model.graph.node[:]
-    model.graph.node.extend(nets.build(text, {}).graph.node)
-    kept = [tensor for tensor in model.graph.initializer if tensor.name != "w2"]
-    del model.graph.initializer[:]
-    model.graph.initializer.extend(kept)
-    result = onnxpfp.prune(model, calibration=DATA, keep_macs=0.7, compensate="none")
-    assert "Mul" in {node.op_type for node in result.model.graph.node}
+    weights = {name: array for name, array in nets.weights(decayed()).items() if name != "w2"}
+    weights["v2"] = nets.noise(12, 16, 3, 3) * small
+    return nets.build(text.replace("y = Gemm <transB = 1> (f, w3, b3)", tail), weights | more)
+
+
+def test_weights_that_the_graph_computes_have_zeros_where_they_are_stored() -> None:
+    result = onnxpfp.prune(normalized(), calibration=DATA, keep_macs=0.7, compensate="none")
+    assert "ReduceL2" not in {node.op_type for node in result.model.graph.node}
+    assert subnormal(result.model) == 0
+    # What the file does not store itself is not counted.
+    assert result.report.subnormal.tensors == 2
+
+
+def test_weights_that_the_graph_computes_are_computed_again_where_nothing_goes_from_them() -> None:
+    model = normalized("h = Gemm <transB = 1> (f, w3, b3) k = Relu(h) y = MatMul(k, w4)", w4=nets.noise(5, 5))
+    result = onnxpfp.prune(model, calibration=DATA, keep_params=0.999, compensate="none", exclude=["w1", "w2"])
+    assert {group.name for group in result.report.groups if group.kept < group.channels} == {"w3"}
+    assert "ReduceL2" in {node.op_type for node in result.model.graph.node}
+    np.testing.assert_array_equal(nets.weights(result.model)["v2"], nets.weights(model)["v2"])
