@@ -11,6 +11,7 @@ from onnxpfp.bodies.graphs import bodies_of
 from onnxpfp.channels import Analysis, Fixed
 from onnxpfp.channels.macs import count_stored
 from onnxpfp.errors import CalibrationError, ModelError, OptionError, ProviderError
+from onnxpfp.lossless.subnormal import of_file, subnormal_weights
 from onnxpfp.model.input_shapes import default_input_shapes, has_made_up_lengths
 from onnxpfp.model.load import LoadedModel, load
 from onnxpfp.options import Options, ScopeOptions, declared
@@ -30,7 +31,7 @@ from onnxpfp.pipeline.parts import AnalyzedPart, LeftBody, open_parts
 from onnxpfp.pipeline.reading import read_data
 from onnxpfp.pipeline.runnable_shapes import runnable_shapes
 from onnxpfp.progress import Clock
-from onnxpfp.report.inspection import InspectedBody, InspectedGroup, Inspection, NodeName, Stay
+from onnxpfp.report.inspection import InspectedBody, InspectedGroup, Inspection, NodeName, Stay, Subnormal
 from onnxpfp.report.reasons import by_kind
 from onnxpfp.runtime.session import custom_ops
 
@@ -88,9 +89,17 @@ def inspect_with(model: ModelSource, scope: ScopeOptions) -> Inspection:
         groups=groups,
         stays=_stays(parts, total),
         bodies=(*_bodies(parts[1:]), *(InspectedBody(body.place, None, None, body.reason) for body in left)),
+        subnormal=_subnormal(parts),
         notes=analysis.source.notes,
         nothing=nothing,
     )
+
+
+def _subnormal(parts: Sequence[AnalyzedPart]) -> Subnormal:
+    """Count the subnormal weights of all parts."""
+    of_parts = (of_file(part.analysis, subnormal_weights(part.analysis)) for part in parts)
+    counts = [count for counts in of_parts for count in counts.values()]
+    return Subnormal(sum(counts), len(counts))
 
 
 def _times(amount: Footprint, runs: float) -> Footprint:

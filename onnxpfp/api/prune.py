@@ -41,6 +41,7 @@ from onnxpfp.pipeline.plan import Plan, make_plan
 from onnxpfp.pipeline.quality_search import Evaluators, FoundShare, confirm, prune_to_quality, quality_evaluators
 from onnxpfp.pipeline.quality_target import QualityTarget
 from onnxpfp.pipeline.requirements import holding_out, require_data, require_own_certification, require_split
+from onnxpfp.pipeline.subnormal_step import zero_subnormal_weights
 from onnxpfp.pipeline.verification import verify_pruned
 from onnxpfp.progress import Progress
 from onnxpfp.report.build import Outcome, build_report
@@ -163,7 +164,7 @@ def _prune(
     context = open_run(
         model, calibration, options, needs, plan=plan, progress=progress, folder=folder, certification=certification
     )
-    network = open_parts(context)
+    network = zero_subnormal_weights(open_parts(context))
     if plan is not None:
         require_planned(network, plan)
     if context.chooses:
@@ -201,7 +202,7 @@ def _prune(
         Outcome(each, decision, candidate.compensation)
         for each, decision, candidate in zip(parts, decisions, pruned.candidates, strict=True)
     ]
-    report = build_report(network, outcomes, verified, found, certified, latency)
+    report = build_report(network, outcomes, verified, found, certified, latency, unchanged=unchanged)
     source = context.whole.source
     return Result(
         stored=source.given if unchanged else without_record(source.completed(written.whole)),

@@ -25,6 +25,7 @@ from onnxpfp.linear.ops import LinearOp
 from onnxpfp.model.attributes import Attributes
 from onnxpfp.model.constants import Constants
 from onnxpfp.model.index import ModelIndex
+from onnxpfp.model.subnormal import without_new_subnormal
 from onnxpfp.rewrite.edits import Edits, NewInput
 
 __all__ = ["BiasEditor", "mean_shift", "new_biases", "stored_bias"]
@@ -125,7 +126,8 @@ class BiasEditor:
             return
         out = self.analysis.graph.axes[node.output[0]][1]
         dtype = self._constants.value(consumer.weight).dtype
-        self.inputs[use] = NewInput((shift / beta).astype(dtype), (out,), f"{consumer.weight}_bias")
+        bias = without_new_subnormal(shift / beta, np.zeros((), dtype))
+        self.inputs[use] = NewInput(bias, (out,), f"{consumer.weight}_bias")
         self.folded.append(consumer.name)
 
     def _add_steps(self, consumer: Consumer, node: NodeProto, position: int, shift: Floats) -> None:
@@ -190,7 +192,7 @@ class BiasEditor:
             self.left.append((consumer.name, f"its bias '{name}' is not one number per output"))
             return
         new = old.astype(np.float64) + shift
-        new = (np.rint(new) if old.dtype.kind == "i" else new).astype(old.dtype)
+        new = np.rint(new).astype(old.dtype) if old.dtype.kind == "i" else without_new_subnormal(new, old)
         axes = self.analysis.graph.uses.get(name, {}).get(use, self.analysis.graph.axes[name])
         if name in self._constants.stored and self._index.only_use(name) == use:
             self.tensors[name] = new

@@ -8,15 +8,18 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxpfp.arrays import Ids, chunks
+from onnxpfp.arrays import AnyFloats, Ids, chunks
 from onnxpfp.channels import Analysis, ChannelGraph
+from onnxpfp.channels.ops import facts_of
 from onnxpfp.model.attributes import Attributes
 from onnxpfp.model.constants import FLOAT_TYPES, Constants
 from onnxpfp.model.index import ModelIndex
+from onnxpfp.model.subnormal import without_new_subnormal
 from onnxpfp.rewrite.edits import Edits
 
 __all__ = [
     "StoredAxis",
+    "linear_weights",
     "own_weights",
     "reweight",
     "reweightable",
@@ -81,6 +84,16 @@ class _Leaves:
         return sum(self.count(n.output[0]) if n.op_type in {"Identity", "Cast", "Transpose"} else 1 for n in nodes)
 
 
+def linear_weights(analysis: Analysis) -> tuple[str, ...]:
+    """Name the stored tensors of floating-point numbers that are weights of linear ops, each once."""
+    names: dict[str, None] = {}
+    for node in analysis.model.graph.node:
+        if facts_of(node).layout is not None and len(node.input) > 1 and node.input[1] in analysis.constants.names:
+            stored_axis = _trace(analysis, node.input[1], 0)
+            names |= {} if stored_axis is None else {stored_axis.tensor: None}
+    return tuple(names)
+
+
 def own_weights(analysis: Analysis) -> dict[int, str]:
     """Find the nodes whose second input is a floating-point weight that nothing else reads.
 
@@ -101,13 +114,16 @@ def own_weights(analysis: Analysis) -> dict[int, str]:
     return weights
 
 
-def stored_form(analysis: Analysis, name: str, array: NDArray[np.generic]) -> NDArray[np.generic]:
+def stored_form(analysis: Analysis, name: str, array: AnyFloats) -> NDArray[np.generic]:
     """Bring new numbers of a weight to where it is stored, back through Identity, Cast and Transpose.
 
     Args:
         analysis: The model.
         name: A weight that `own_weights` knows.
         array: Its new numbers.
+
+    Returns:
+        The numbers in the type that is stored, none of them subnormal that is new.
     """
     constants = analysis.constants
     while name not in constants.stored:
@@ -117,7 +133,7 @@ def stored_form(analysis: Analysis, name: str, array: NDArray[np.generic]) -> ND
             perm = Attributes(node).integers("perm")
             array = array.transpose(None if perm is None else np.argsort(perm))
         name = node.input[0]
-    return array.astype(constants.value(name).dtype)
+    return without_new_subnormal(array.astype(np.float64), constants.value(name))
 
 
 def reweightable(graph: ChannelGraph, stored_axes: tuple[StoredAxis | None, ...]) -> NDArray[np.bool_]:
@@ -132,7 +148,7 @@ def scale_columns(array: NDArray[np.generic], ids: Ids, axis: int, factor: NDArr
     factors = np.broadcast_to(factor[ids].reshape(shape), array.shape)
     scaled = np.empty(array.shape, array.dtype)
     for run in chunks(len(array), 8 * array.size // len(array)):
-        scaled[run] = (array[run].astype(np.float64) * factors[run]).astype(array.dtype)
+        scaled[run] = without_new_subnormal(array[run].astype(np.float64) * factors[run], array[run])
     return scaled
 
 

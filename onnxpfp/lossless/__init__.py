@@ -1,4 +1,4 @@
-"""Channels that cost nothing to remove: dead, constant and duplicate ones."""
+"""Channels that cost nothing to remove: dead, constant, negligible and duplicate ones; weights that cost only time."""
 
 from onnxpfp.lossless.find import find_lossless
 from onnxpfp.lossless.fold import edits_of

@@ -12,6 +12,7 @@ from onnxpfp.channels import Analysis, Consumer, Group
 from onnxpfp.linear.ops import LinearOp
 from onnxpfp.linear.weights import StoredAxis
 from onnxpfp.lossless.detect import NEAR, Trace, View
+from onnxpfp.lossless.negligible import negligible_indices
 from onnxpfp.lossless.traces import Site
 
 __all__ = ["ConsumerTerms", "Reading", "readings_of", "site_of", "sites_of"]
@@ -27,6 +28,7 @@ class ConsumerTerms:
         stored_axes: Where each consumer's weights are stored; None where they cannot be changed.
         folds: Whether a constant can be folded into a consumer's bias, (consumers,).
         settled: Channels whose values the data may settle: zero or constant there is zero or constant, (count + 1,).
+        bounds: How far from zero every channel is at most, by the weights, (count + 1,); None where data tell.
     """
 
     analysis: Analysis
@@ -34,6 +36,7 @@ class ConsumerTerms:
     stored_axes: Sequence[StoredAxis | None]
     folds: Bools
     settled: Bools
+    bounds: Floats | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,6 +48,7 @@ class Reading:
         sites: What each of them reads.
         rows: Positions on the contracted axis of every channel, (n, R).
         constant: Channels that are constant for each of them, zero included, (n,).
+        negligible: Channels that go for none of them can tell them from its bias, (n,).
         values: By consumer the middle of what was seen of every index, (n, R).
         view: The same for `detect.choose`.
     """
@@ -53,6 +57,7 @@ class Reading:
     sites: tuple[Site, ...]
     rows: Ids
     constant: Bools
+    negligible: Bools
     values: tuple[Floats, ...]
     view: View
 
@@ -108,7 +113,7 @@ def _only_dead(consumers: tuple[int, ...], sites: tuple[Site, ...], rows: Ids, a
     free = np.asarray(~alive.any(1))
     nothing = np.zeros(rows.shape)
     view = View(free, alive, nothing, np.zeros((*rows.shape, 2)), NEAR, merges=False)
-    return Reading(consumers, sites, rows, free, tuple(nothing for _ in consumers), view)
+    return Reading(consumers, sites, rows, free, np.zeros_like(free), tuple(nothing for _ in consumers), view)
 
 
 def _reading(group: Group, positions: tuple[int, ...], terms: ConsumerTerms, traces: Mapping[Site, Trace]) -> Reading:
@@ -127,6 +132,13 @@ def _reading(group: Group, positions: tuple[int, ...], terms: ConsumerTerms, tra
         return _only_dead(positions, sites, rows, alive | ~settled[:, None])
     constant = np.logical_and.reduce([trace.constant[rows].all(1) for trace in site_traces]) & settled
     folds = bool(terms.folds[list(positions)].all())
+    goes = (~alive.any(1) & settled) | (constant & folds)
+    negligible = ~goes & np.logical_and.reduce(
+        [
+            _negligible(position, group, rows, trace, terms)
+            for position, trace in zip(positions, site_traces, strict=True)
+        ]
+    )
     # Of what was never seen the middle is no number, and no constant.
     with np.errstate(invalid="ignore"):
         middles = tuple((trace.low + trace.high)[rows] / 2 for trace in site_traces)
@@ -135,9 +147,10 @@ def _reading(group: Group, positions: tuple[int, ...], terms: ConsumerTerms, tra
         sites,
         rows,
         constant,
+        negligible,
         middles,
         View(
-            free=(~alive.any(1) & settled) | (constant & folds),
+            free=goes | negligible,
             alive=alive,
             scale=np.maximum.reduce([trace.scale[rows] for trace in site_traces]),
             projections=np.concatenate([trace.projections[rows] for trace in site_traces], -1),
@@ -145,6 +158,18 @@ def _reading(group: Group, positions: tuple[int, ...], terms: ConsumerTerms, tra
             merges=_same_blocks(rows, terms.ops[positions[0]]),
         ),
     )
+
+
+def _negligible(position: int, group: Group, rows: Ids, trace: Trace, terms: ConsumerTerms) -> Bools:
+    """Tell which channels one consumer cannot tell from its bias, (n,)."""
+    magnitude = trace.scale
+    if terms.bounds is not None:
+        magnitude = np.full(trace.scale.size, np.inf)
+        magnitude[rows] = terms.bounds[group.channels][:, None]
+    small = negligible_indices(
+        terms.analysis, position, terms.ops[position], magnitude, bounded=terms.bounds is not None
+    )
+    return np.asarray(small[rows].all(1))
 
 
 def _is_own_state(consumer: Consumer, terms: ConsumerTerms) -> bool:

@@ -14,6 +14,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxpfp.arrays import Bools
 from onnxpfp.calibrate.observer import Shape
 from onnxpfp.calibrate.runner import run_observers
 from onnxpfp.channels import Analysis, Group
@@ -25,6 +26,7 @@ from onnxpfp.linear.weights import StoredAxis
 from onnxpfp.lossless.consumers import ConsumerTerms, Reading, readings_of, sites_of
 from onnxpfp.lossless.detect import LosslessChoice, Trace, choose_removals
 from onnxpfp.lossless.fold import folds_of
+from onnxpfp.lossless.negligible import bounds_by_weights
 from onnxpfp.lossless.proof import Proof, prove
 from onnxpfp.lossless.traces import Pair, Site, Watch, gaps_of, noise_like, traces_of
 from onnxpfp.lossless.types import Lossless, Merge, Removal, RemovalKind
@@ -50,7 +52,7 @@ def find_lossless(
     workspace_bytes: int = DEFAULT_WORKSPACE,
     progress: Callable[[int, int], None] | None = None,
 ) -> Lossless:
-    """Find dead, constant and duplicate channels, and how the consumers do without them.
+    """Find dead, constant, negligible and duplicate channels, and how the consumers do without them.
 
     Args:
         analysis: The model.
@@ -76,7 +78,8 @@ def find_lossless(
     else:
         proof = prove(analysis, stored_axes)
         samples = noise_like(model, samples, np.random.default_rng(0))
-    terms = ConsumerTerms(analysis, ops, stored_axes, folds_of(analysis, ops), proof.settled)
+    bounds = None if by_data else bounds_by_weights(analysis)
+    terms = ConsumerTerms(analysis, ops, stored_axes, folds_of(analysis, ops), proof.settled, bounds)
     watch = partial(
         run_observers,
         model,
@@ -175,14 +178,14 @@ def _collect(terms: ConsumerTerms, choices: Sequence[_Proposal], samples: int) -
     for one in choices:
         dropped = one.choice.gone | (one.choice.partner >= 0)
         keep[one.group.channels[dropped]] = False
-        removed += _removals(one, dropped, samples)
+        removed += _removals(one, dropped, terms.settled[one.group.channels], samples)
         for reading in one.readings:
             merged = [
                 merge
                 for channel in np.flatnonzero(one.choice.partner >= 0).tolist()
                 for merge in _merges(reading, channel, int(one.choice.partner[channel]))
             ]
-            folded = np.flatnonzero(dropped & reading.view.free & reading.view.alive.any(1))
+            folded = np.flatnonzero(dropped & reading.view.free & ~reading.negligible & reading.view.alive.any(1))
             for position, value in zip(reading.consumers, reading.values, strict=True):
                 if merged:
                     merges.setdefault(position, []).extend(merged)
@@ -197,13 +200,15 @@ def _collect(terms: ConsumerTerms, choices: Sequence[_Proposal], samples: int) -
     return Lossless(keep, {position: tuple(some) for position, some in merges.items()}, shifts, tuple(removed))
 
 
-def _removals(proposal: _Proposal, dropped: NDArray[np.bool_], samples: int) -> Iterator[Removal]:
-    dead = ~np.logical_or.reduce([reading.view.alive.any(1) for reading in proposal.readings])
+def _removals(proposal: _Proposal, dropped: Bools, settled: Bools, samples: int) -> Iterator[Removal]:
+    dead = settled & ~np.logical_or.reduce([reading.view.alive.any(1) for reading in proposal.readings])
     constant = np.logical_and.reduce([reading.constant for reading in proposal.readings])
+    small = np.logical_or.reduce([reading.negligible for reading in proposal.readings]) & proposal.choice.gone
     kinds: dict[RemovalKind, NDArray[np.bool_]] = {
         "dead": dropped & dead,
         "constant": dropped & constant & ~dead,
-        "duplicate": dropped & ~constant & ~dead,
+        "negligible": dropped & small & ~constant & ~dead,
+        "duplicate": dropped & ~small & ~constant & ~dead,
     }
     for kind, which in kinds.items():
         if which.any():

@@ -18,6 +18,7 @@ from onnxpfp.linear.ops import LinearOp, output_counts
 from onnxpfp.linear.weights import StoredAxis
 from onnxpfp.lossless.types import Lossless, Merge
 from onnxpfp.model.constants import Constants
+from onnxpfp.model.subnormal import without_new_subnormal
 from onnxpfp.rewrite.edits import Edits
 
 __all__ = ["edits_of", "folds_of"]
@@ -136,8 +137,7 @@ def _merge(array: AnyArray, task: _Task, name: str) -> AnyArray:
         total = column(array, task.axis, kept, group).astype(np.float64)
         for dropped, factor in added:
             total += factor * column(array, task.axis, dropped, group).astype(np.float64)
-        with np.errstate(over="ignore"):
-            fitting = total.astype(array.dtype)
+        fitting = without_new_subnormal(total, column(array, task.axis, kept, group))
         if not np.isfinite(fitting.astype(np.float64)).all():
             raise VerificationError(
                 f"the weight '{name}' overflows {array.dtype} where it takes over duplicate channels",

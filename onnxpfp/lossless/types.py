@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 __all__ = ["Lossless", "Merge", "Removal", "RemovalKind"]
 
-RemovalKind = Literal["dead", "constant", "duplicate"]
-"""Zero, one number, or a multiple of another channel of its group, wherever it is read.
+RemovalKind = Literal["dead", "constant", "negligible", "duplicate"]
+"""Zero, one number, less than biases can tell, or a multiple of another channel of its group, wherever it is read.
 
 A channel that is constant but was merged into another constant one counts as constant.
 """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -16,6 +16,7 @@ from onnxpfp.comparison.picks import Picks
 from onnxpfp.data.samples import Samples
 from onnxpfp.data.sources import SampleSource
 from onnxpfp.data.splits import CalibrationData
+from onnxpfp.lossless.subnormal import SubnormalWeights
 from onnxpfp.model.load import ModelSource, load
 from onnxpfp.options import AllocationRule, Options
 from onnxpfp.pipeline.analyze import analyze, open_model
@@ -42,6 +43,7 @@ class RunContext:
         plan: What stays, in place of scores.
         full: The cost that the target is a share of: the MACs or parameters of the whole network.
         clock: Adds up seconds, and says how far it is.
+        subnormal: The subnormal weights of the network as it was given, and how many of them are zero in `whole`.
     """
 
     whole: Analysis
@@ -52,6 +54,7 @@ class RunContext:
     plan: Plan | None
     full: int
     clock: Clock
+    subnormal: SubnormalWeights = field(default_factory=SubnormalWeights)
 
     @property
     def chooses(self) -> bool:

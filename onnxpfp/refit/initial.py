@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from onnxpfp.arrays import Floats
+from onnxpfp.model.subnormal import without_new_subnormal
 
 __all__ = ["InitialWeights"]
 
@@ -34,9 +35,9 @@ class InitialWeights:
     dtype: np.dtype[Any]
 
     def stored(self, weights: Floats) -> Floats:
-        """Return weights as they are after they were stored: rounded, and infinite out of the type's range."""
-        with np.errstate(over="ignore"):
-            return (weights / self.gain).astype(self.dtype).astype(np.float64) * self.gain
+        """Return weights as they are after they were stored: rounded, none subnormal, infinite out of the range."""
+        rounded = without_new_subnormal(weights / self.gain, np.zeros((), self.dtype))
+        return rounded.astype(np.float64) * self.gain
 
     def holds(self, bias: Floats) -> bool:
         """Whether a bias is in the range of the type."""

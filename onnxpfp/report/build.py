@@ -15,6 +15,7 @@ from onnxpfp.channels.types import Fixed
 from onnxpfp.comparison.latency import LatencyFindings
 from onnxpfp.comparison.promises import Promises, promises_of
 from onnxpfp.lossless import Removal
+from onnxpfp.lossless.subnormal import SubnormalWeights
 from onnxpfp.pipeline.calibration import Calibration, DataCalibration
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.decide import Decision
@@ -98,9 +99,11 @@ def build_report(
     network: Network,
     outcomes: Sequence[Outcome],
     verified: Verification,
-    found: FoundShare | None = None,
-    certified: Certified | None = None,
-    latency: LatencyFindings | None = None,
+    found: FoundShare | None,
+    certified: Certified | None,
+    latency: LatencyFindings | None,
+    *,
+    unchanged: bool,
 ) -> Report:
     """Build the report.
 
@@ -111,6 +114,7 @@ def build_report(
         found: How the share for a target of quality was found.
         certified: What held-out samples say of the written model for it.
         latency: The comparison of a run's time; None where it was not asked for.
+        unchanged: Whether nothing was removed, so that the file stays as it is.
     """
     # Where all weights lie in bodies, nothing was scored in the main graph.
     first = next((each for each in outcomes if each.part.prunable), outcomes[0])
@@ -149,6 +153,7 @@ def build_report(
         samples_failure=failure if failure is not None and failure < 1 else None,
         groups=tuple(group for some in groups for group in some),
         removed=tuple(removal for outcome in outcomes for removal in _removed(outcome)),
+        subnormal=_subnormal(outcomes, unchanged=unchanged),
         skipped=tuple(fixed for outcome in outcomes for fixed in _skipped(outcome)),
         bodies=_bodies(network, outcomes, verified),
         oracle=verified.oracle,
@@ -180,6 +185,12 @@ def _slower(latency: LatencyFindings | None) -> list[str]:
 
 def _removed(outcome: Outcome) -> Iterator[Removal]:
     return (replace(removal, group=outcome.named(removal.group)) for removal in outcome.lossless.removed)
+
+
+def _subnormal(outcomes: Sequence[Outcome], *, unchanged: bool) -> SubnormalWeights:
+    """Count the subnormal weights of all parts."""
+    found = sum((outcome.context.subnormal for outcome in outcomes), SubnormalWeights())
+    return replace(found, zeroed=0) if unchanged else found
 
 
 def _skipped(outcome: Outcome) -> Iterator[Fixed]:

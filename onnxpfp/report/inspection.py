@@ -12,7 +12,7 @@ from onnxpfp.report.formats import plain
 from onnxpfp.report.page import ATTENTION, Column, Element, Facts, Heading, Line, Table, Title, number, sizes
 from onnxpfp.report.reasons import example
 
-__all__ = ["InspectedBody", "InspectedGroup", "Inspection", "NodeName", "Stay"]
+__all__ = ["InspectedBody", "InspectedGroup", "Inspection", "NodeName", "Stay", "Subnormal"]
 
 FORMAT = "onnxpfp-inspection"
 VERSION = 1
@@ -86,6 +86,19 @@ class InspectedBody:
 
 
 @dataclass(frozen=True, slots=True)
+class Subnormal:
+    """Subnormal numbers among the weights of linear ops, which some CPUs multiply by far slower than by others.
+
+    Attributes:
+        weights: How many there are.
+        tensors: In how many stored tensors.
+    """
+
+    weights: int = 0
+    tensors: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Inspection:
     """The inspection of a model before it is pruned.
 
@@ -101,6 +114,7 @@ class Inspection:
         groups: The groups of channels, the most expensive first: by share of parameters plus share of MACs.
         stays: What stays and why, in the same order.
         bodies: Bodies of If, Loop and Scan in which something multiplies; names in one stand behind its place.
+        subnormal: Subnormal numbers among the weights of linear ops.
         notes: What the user should know about the file.
         nothing: Why there are no groups; empty where there are some.
     """
@@ -116,6 +130,7 @@ class Inspection:
     groups: tuple[InspectedGroup, ...]
     stays: tuple[Stay, ...]
     bodies: tuple[InspectedBody, ...]
+    subnormal: Subnormal = Subnormal()
     notes: tuple[str, ...] = ()
     nothing: str = ""
 
@@ -136,6 +151,7 @@ class Inspection:
                 "parameters": _reached(self.total.params, self.reachable.params),
                 "MACs, one run": _reached(self.total.macs, self.reachable.macs),
                 "counted at": sizes(self.inputs) or "no inputs",
+                **_subnormal(self.subnormal),
                 **ATTENTION[self.attention],
             }
         )
@@ -155,6 +171,17 @@ class Inspection:
             yield Line(
                 "fixed: parameters of these weights that lie in no channel that can go, so that no pruning removes them"
             )
+
+
+def _subnormal(found: Subnormal) -> dict[str, str]:
+    """Say how many weights slow the network down for nothing; nothing where there are none."""
+    if not found.weights:
+        return {}
+    weights = "1 weight" if found.weights == 1 else f"{found.weights:,} weights"
+    tensors = "1 tensor" if found.tensors == 1 else f"{found.tensors:,} tensors"
+    return {
+        "subnormal": f"{weights} in {tensors}, slow on some CPUs; prune writes as zero those that no result can tell"
+    }
 
 
 def _reached(total: int, reachable: int) -> str:

@@ -18,6 +18,7 @@ from onnxpfp.comparison.latency import LatencyFindings
 from onnxpfp.comparison.layers import LayerErrors
 from onnxpfp.comparison.promises import Promises
 from onnxpfp.lossless import Removal
+from onnxpfp.lossless.subnormal import SubnormalWeights
 from onnxpfp.pipeline.costs import QUANTITIES
 from onnxpfp.pipeline.criteria import title_of
 from onnxpfp.pipeline.quality_target import Certified
@@ -103,6 +104,8 @@ class Report:
             where it says none.
         groups: Decisions by group.
         removed: Channels that went before, for they cost nothing.
+        subnormal: Subnormal numbers among the weights of the original's linear ops, and how many weights were set to
+            zero for it, those of channels that went among them.
         skipped: Axes of weights that stay, with the reason.
         bodies: Bodies of If, Loop and Scan in which something multiplies; names in one stand behind its place.
         oracle: The pruned model against the masked original.
@@ -147,6 +150,7 @@ class Report:
     samples_failure: float | None
     groups: tuple[GroupReport, ...]
     removed: tuple[Removal, ...]
+    subnormal: SubnormalWeights
     skipped: tuple[Fixed, ...]
     bodies: tuple[BodyReport, ...]
     oracle: Equivalence
@@ -214,8 +218,8 @@ def _facts(report: Report) -> Facts:
     rows["ran on"] = ", ".join(report.providers)
     if report.samples:
         rows["samples (S)"] = _samples(report)
-    if report.removed:
-        rows["cost nothing"] = _removed(report.removed)
+    if report.removed or report.subnormal.weights:
+        rows["cost nothing"] = "; ".join([*_removed(report.removed), *_subnormal(report.subnormal)])
     oracle = report.oracle
     runs = "1 run" if oracle.runs == 1 else f"{oracle.runs} runs"
     rows["verified"] = (
@@ -268,8 +272,10 @@ def _samples(report: Report) -> str:
     return f"{used}; PFP's size formula asks for {report.samples_wanted}; by it, {none} {enough}"
 
 
-def _removed(removed: Sequence[Removal]) -> str:
+def _removed(removed: Sequence[Removal]) -> Iterator[str]:
     """Count the channels that went for free, by kind and by how that is known."""
+    if not removed:
+        return
     counts: Counter[tuple[str, str, int]] = Counter()
     for removal in removed:
         counts[removal.kind, removal.source, removal.samples] += len(removal.channels)
@@ -277,7 +283,14 @@ def _removed(removed: Sequence[Removal]) -> str:
     for (what, source, samples), count in counts.items():
         where = "by the weights" if source == "weights" else f"on all {samples} samples that are not held out"
         parts.append(f"{count} {what} {where}")
-    return f"channels removed first: {', '.join(parts)}"
+    yield f"channels removed first: {', '.join(parts)}"
+
+
+def _subnormal(found: SubnormalWeights) -> Iterator[str]:
+    """Say what became of subnormal weights."""
+    if found.weights:
+        are = "1 weight is subnormal" if found.weights == 1 else f"{found.weights:,} weights are subnormal"
+        yield f"{are}, {f'{found.zeroed:,}' if found.zeroed else 'none'} written as zero"
 
 
 def _target(name: str, value: float) -> str:

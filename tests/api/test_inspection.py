@@ -234,6 +234,7 @@ def test_the_json_form_stays_as_it_is() -> None:
             },
         ],
         "bodies": [],
+        "subnormal": {"weights": 0, "tensors": 0},
         "notes": [],
         "nothing": "",
     }

@@ -14,7 +14,7 @@ import pytest
 from rich.console import Console
 
 import onnxpfp
-from onnxpfp.api.inspect import Footprint, InspectedGroup, Inspection, NodeName, Stay
+from onnxpfp.api.inspect import Footprint, InspectedGroup, Inspection, NodeName, Stay, Subnormal
 from onnxpfp.channels import Fixed
 from onnxpfp.report.page import ReportView
 from onnxpfp.report.text import as_text
@@ -60,6 +60,16 @@ def test_the_header():
     assert _line(text, "parameters") == "parameters 1,000,000, 98.7 % in channels that may go"
     assert _line(text, "MACs, one run") == "MACs, one run 4,000,000,000, 0.0 % in channels that may go"
     assert _line(text, "counted at") == "counted at x 1x3x8x8, n scalar"
+    assert "subnormal" not in text
+
+
+def test_subnormal_weights_are_counted_in_the_header():
+    text = _text(replace(_found(), subnormal=Subnormal(31_000, 4)))
+    told = "31,000 weights in 4 tensors, slow on some CPUs; prune writes as zero those that no result can tell"
+    assert _line(text, "subnormal") == f"subnormal {told}"
+    assert _line(_text(replace(_found(), subnormal=Subnormal(1, 1))), "subnormal").startswith(
+        "subnormal 1 weight in 1 tensor,"
+    )
 
 
 def test_a_group_and_a_reason_are_one_line_each_in_a_pipe():

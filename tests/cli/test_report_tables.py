@@ -16,6 +16,7 @@ from onnxpfp.comparison.latency import LatencyFindings
 from onnxpfp.comparison.layers import LayerError, LayerErrors
 from onnxpfp.comparison.promises import Agreement, DriftLimit, MeanDrift, Promises
 from onnxpfp.lossless import Removal
+from onnxpfp.lossless.subnormal import SubnormalWeights
 from onnxpfp.pipeline.quality_target import Certified
 from onnxpfp.refit.means import Record
 from onnxpfp.report.groups import GroupReport
@@ -72,6 +73,7 @@ def _report(groups: int = 1) -> Report:
             Removal("b", "dead", (5,), "weights", 0),
             Removal("b", "duplicate", (7,), "data", 300),
         ),
+        subnormal=SubnormalWeights(31_000, 4, 30_990),
         skipped=(
             Fixed("w9", 0, 10, "it is the graph output 'y'"),
             Fixed("w1", 1, 1, "Conv 'deep' has one input channel in a group"),
@@ -116,6 +118,11 @@ def test_sizes_and_facts():
     assert _line(text, "target") == "target keep 50 % of the MACs"
     assert _line(text, "reachable") == "reachable 98.7 % of the parameters lie in channels that may go"
     assert _line(text, "ran on") == "ran on CPUExecutionProvider"
+    free = "channels removed first: 3 dead by the weights, 1 duplicate on all 300 samples"
+    assert f"{free}; 31,000 weights are subnormal, 30,990 written as zero" in " ".join(text.split())
+    left = _text(replace(_report(), removed=(), subnormal=SubnormalWeights(1, 1, 0)))
+    assert _line(left, "cost nothing") == "cost nothing 1 weight is subnormal, none written as zero"
+    assert "cost nothing" not in _text(replace(_report(), removed=(), subnormal=SubnormalWeights()))
     used = "samples (S) 176 used for the scores, all but those that refits and result are judged on"
     asked = f"{used}; PFP's size formula asks for 300; by it,"
     assert asked in " ".join(text.split())
