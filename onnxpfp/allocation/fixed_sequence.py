@@ -34,6 +34,12 @@ RUNGS = (15, 10, 6, 3, -3, -6, -10)
 of them by up to 15 % of the MACs, so the order begins that far on the mild side. In simulations
 (`tests/allocation/test_fixed_sequence.py`) testing every whole percentage from the mildest on gets less than 2 % of the
 MACs further, with more than twice the prunings."""
+FIRST = 97
+"""Percentage to test first where the order would begin below `MILD`. A first share that fails ends the descent with
+nothing, and lucky tuning samples can put it too low: that refused 7 of 200 targets on ResNet-20 that milder shares keep
+(`benchmarks/promises/searches.py`), with this share first none, for one more pruning."""
+MILD = 95
+"""Percentage from which on a first share is mild enough."""
 NEAR = 1
 """Rungs so near to a share that the search has tried are left out: that one costs no further pruning."""
 
@@ -93,8 +99,10 @@ def order_of(found: SearchResult, least: float) -> tuple[float, ...]:
         wanted = (round(WHOLE * found.share) + rung for rung in RUNGS)
         rungs = {percent for percent in wanted if all(abs(percent - other) > NEAR for other in tried)}
     bottom = smallest_percent(least)
-    order = sorted((percent for percent in tried | rungs if bottom <= percent < WHOLE), reverse=True)
-    return tuple(percent / WHOLE for percent in order)
+    percents = {percent for percent in tried | rungs if bottom <= percent < WHOLE}
+    if found.share is not None and percents and max(percents) < MILD and bottom <= FIRST:
+        percents.add(FIRST)
+    return tuple(percent / WHOLE for percent in sorted(percents, reverse=True))
 
 
 def descend(order: Sequence[float], test: Callable[[float], ShareTest]) -> Descent:

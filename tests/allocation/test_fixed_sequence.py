@@ -35,7 +35,13 @@ def percentages(order: Sequence[float]) -> list[int]:
 
 def test_the_order_has_the_trials_and_rungs_around_what_was_found() -> None:
     order = percentages(order_of(found([80, 60, 50], [40, 45]), 0.0))
-    assert order == [80, 65, 60, 56, 53, 50, 47, 45, 40]
+    assert order == [97, 80, 65, 60, 56, 53, 50, 47, 45, 40]
+
+
+def test_an_order_that_begins_mildly_needs_no_milder_share() -> None:
+    assert percentages(order_of(found([80], [60, 70]), 0.0))[:2] == [95, 90]
+    assert percentages(order_of(found([80, 79], [60, 70]), 0.0))[:2] == [97, 94]
+    assert 97 not in percentages(order_of(found([80, 60, 50], [40, 45]), 0.98))
 
 
 def test_a_bad_trial_above_what_was_found_is_left_out_and_one_below_is_not() -> None:
@@ -56,7 +62,7 @@ def test_the_order_goes_from_mild_to_harsh_and_costs_few_prunings(good: set[int]
     assert order == sorted(set(order), reverse=True)
     assert all(max(1, least) <= percent < 100 for percent in order)
     made = [percent for percent in order if percent not in good | bad]
-    assert len(made) <= len(RUNGS)
+    assert len(made) <= len(RUNGS) + 1
     tried = {p for p in good | bad if p in good or not good or p < min(good)}
     assert all(abs(percent - other) > NEAR for percent in made for other in tried)
 
