@@ -37,7 +37,7 @@ def cut(**options: Any) -> GroupReport:
         ({"samples": 16}, "by PFP's formula: not known to be below 1"),
         ({"kernel": "max"}, "above K = 3 times the entries that a channel has in a window, for --kernel max, times"),
         ({"select": "sampled", "delta": 0.01}, "it fails with a probability of at most 0.01 over the draws"),
-        ({"calibration": None}, "weights alone: eps bounds how far the choice moves any sum"),
+        ({"calibration": None}, "weights alone: eps bounds how far the choice in this group moves any sum"),
         ({"calibration": None}, "nothing of the sum's own size on your data"),
     ],
 )
