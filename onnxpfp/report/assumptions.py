@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from onnxpfp.allocation.select import Selection
 from onnxpfp.pipeline.calibration import DataCalibration
+from onnxpfp.pipeline.choice_bounds import UNIT_SAMPLES
 from onnxpfp.report.outcome import Outcome
 from onnxpfp.report.page import at_most
 from onnxpfp.score.pfp import K_TAIL, K
 
-__all__ = ["DEPENDENT", "assumption_of", "why_without_bound"]
+__all__ = ["DEPENDENT", "assumption_of", "assumption_of_error", "why_without_bounds"]
 
 DEPENDENT = "several of them come from one sample"
 """Why nothing is known of how far the runs of a body go."""
 
 
-def why_without_bound(outcome: Outcome, chosen: Selection | None, *, cut: bool) -> str:
-    """Say why a group has no bound; nothing where it has one."""
+def why_without_bounds(outcome: Outcome, chosen: Selection | None, *, cut: bool) -> str:
+    """Say why a group has no bounds at all; nothing where it may have some."""
     if outcome.context.plan is not None:
         return "a plan was replayed, and nothing scored"
     if chosen is None or not cut:
@@ -23,19 +24,16 @@ def why_without_bound(outcome: Outcome, chosen: Selection | None, *, cut: bool) 
     steps = outcome.context.options.steps
     if steps > 1:
         return f"chosen in {steps} steps, each from what the one before had left"
-    return chosen.unbounded
+    return ""
 
 
 def assumption_of(outcome: Outcome, chosen: Selection | None) -> str:
-    """Say what the bound of a group is of, and rests on: a body was scored on what it was fed itself."""
+    """Say what eps of a group is of, and rests on: a body was scored on what it was fed itself."""
     calibration, options = outcome.calibration, outcome.context.options
     draws = ""
     if chosen is not None and chosen.draws:
         draws = f"; for one input, it fails with a probability of at most {options.delta:g} over the draws"
-    after = {"lstsq": ", before the refit", "bias": ", before means were folded"}.get(outcome.context.compensation, "")
-    alone = f"of the choice alone{after}, layer by layer, each with the inputs that it has in the original"
-    if calibration.scores.mean_squares:
-        return outcome.named(_mean_share_assumption(outcome, alone))
+    alone = _alone(outcome)
     if not isinstance(calibration, DataCalibration):
         return outcome.named(
             "weights alone: eps bounds how far the choice in this group moves any sum of a layer that reads it, as a "
@@ -57,14 +55,23 @@ def assumption_of(outcome: Outcome, chosen: Selection | None) -> str:
     )
 
 
-def _mean_share_assumption(outcome: Outcome, alone: str) -> str:
-    """Say what the bound of mean shares is of."""
+def assumption_of_error(outcome: Outcome) -> str:
+    """Say what the error of a choice is of that held-out samples bound, and what that rests on."""
     held_out, confidence = outcome.context.data.held_out, outcome.context.options.confidence
     assert held_out is not None
-    return (
-        f"eps bounds, with a confidence of {100 * confidence:g} % for each group, the relative error of a layer's "
-        "output in the mean square: the root mean square, over inputs, outputs and positions, of what its sums lose, "
-        "over theirs on the samples that have ranked the channels; an error counts up to the root mean square of its "
-        f"own output. Single sums and single inputs can be further off. {alone[0].upper()}{alone[1:]}. Measured on "
-        f"{len(held_out)} held-out samples; assumed: these are drawn independently of each other, like inputs of use"
+    alone = _alone(outcome)
+    return outcome.named(
+        f"choice error bounds, with a confidence of {100 * confidence:g} % for each group, the relative error of the "
+        "output of a layer that reads it, in the mean square: the root mean square, over inputs, outputs and "
+        "positions, of what its sums lose, of all groups that it reads, over theirs on "
+        f"at most {UNIT_SAMPLES} samples that are not held out; "
+        "an error counts up to the root mean square of its own output. Single sums and single inputs can be further "
+        f"off. {alone[0].upper()}{alone[1:]}. Measured on {len(held_out)} held-out samples; assumed: these are drawn "
+        "independently of each other and of the other samples, like inputs of use"
     )
+
+
+def _alone(outcome: Outcome) -> str:
+    """Say that a bound is of nothing but the choice."""
+    after = {"lstsq": ", before the refit", "bias": ", before means were folded"}.get(outcome.context.compensation, "")
+    return f"of the choice alone{after}, layer by layer, each with the inputs that it has in the original"

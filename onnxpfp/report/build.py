@@ -22,7 +22,7 @@ from onnxpfp.pipeline.quality_search import FoundShare
 from onnxpfp.pipeline.quality_target import Certified
 from onnxpfp.pipeline.verification import Verification
 from onnxpfp.refit.means import Record
-from onnxpfp.report.assumptions import assumption_of, why_without_bound
+from onnxpfp.report.assumptions import assumption_of, assumption_of_error, why_without_bounds
 from onnxpfp.report.groups import GroupReport
 from onnxpfp.report.notes import notes_of
 from onnxpfp.report.outcome import Outcome
@@ -157,8 +157,10 @@ def _groups(outcome: Outcome) -> tuple[GroupReport, ...]:
         # Channels as they were scored, each once: several may have become one.
         scored = np.setdiff1d(current[group.channels], [0])
         cut = bool(((current[group.channels] != 0) & ~stays).any())
-        sensitive = chosen is not None and not chosen.unbounded and not calibration.scores.summed
-        reason = why_without_bound(outcome, chosen, cut=cut)
+        sensitive = chosen is not None and not chosen.unbounded
+        neither = why_without_bounds(outcome, chosen, cut=cut)
+        reason = neither or (chosen.unbounded if chosen else "")
+        no_error = neither or (chosen.no_choice_error if chosen else "")
         reports.append(
             GroupReport(
                 name=outcome.named(group.name),
@@ -167,12 +169,15 @@ def _groups(outcome: Outcome) -> tuple[GroupReport, ...]:
                 sensitivity_sum=float(calibration.scores.values[scored].sum()) if sensitive else None,
                 epsilon=chosen.bound if chosen and not reason else None,
                 no_epsilon=reason,
+                choice_error=chosen.choice_error if chosen and not no_error else None,
+                no_choice_error=no_error,
                 ranked_by=_ranking(outcome, chosen) if cut else "",
                 widths_by=outcome.context.allocation if chosen and cut else "",
                 selection=chosen.variant if chosen else _unselected(outcome),
                 refitted=tuple(outcome.named(name) for name in consumers if name in refitted),
                 folded=tuple(outcome.named(name) for name in consumers if name in folded),
                 assumption="" if reason else assumption_of(outcome, chosen),
+                error_assumption="" if no_error else assumption_of_error(outcome),
                 consumers=tuple(map(outcome.named, consumers)),
             )
         )

@@ -50,7 +50,7 @@ def notes_of(
     notes += draws_notes(context.whole.model)
     notes += context.data.notes
     for each, some in zip(outcomes, groups, strict=True):
-        if each.samples < each.samples_wanted and any(group.promises_all for group in some):
+        if each.samples < each.samples_wanted and any(group.epsilon is not None for group in some):
             notes.append(each.named(_sample_note(each)))
     notes += _bound_notes([group for some in groups for group in some])
     if verified.oracle.blank:
@@ -79,7 +79,7 @@ def notes_of(
 
 
 def _bound_notes(groups: Sequence[GroupReport]) -> list[str]:
-    """Say where a bound from data says nothing, how large it is there, and what ranked the channels in its place."""
+    """Say where PFP's bound says nothing, what ranked the channels in its place, and what they cost as measured."""
     with_data = [group for group in groups if group.ranked_by != "coreset"]
     bounded = [(group, group.epsilon) for group in with_data if group.epsilon is not None]
     vacuous = [(group, epsilon) for group, epsilon in bounded if epsilon >= 1]
@@ -90,9 +90,22 @@ def _bound_notes(groups: Sequence[GroupReport]) -> list[str]:
     by_energy = sum(group.ranked_by == Energy.name for group, _ in vacuous)
     ranked = f"; the channels of {by_energy} of them were ranked by mean output energy" if by_energy else ""
     return [
-        f"the bound of {len(vacuous)} of {len(bounded)} cut groups is vacuous (eps = {how}) at this target: it "
-        f"promises nothing{ranked}"
+        f"PFP's bound is vacuous (eps = {how}) in {len(vacuous)} of {len(bounded)} cut groups at this target: it "
+        f"promises nothing there{ranked}{_measured_errors([group for group, _ in vacuous])}"
     ]
+
+
+def _measured_errors(groups: Sequence[GroupReport]) -> str:
+    """Say between which limits the errors of choices lie that held-out samples bound; nothing where none do."""
+    errors = [group.choice_error for group in groups if group.choice_error is not None]
+    if not errors:
+        return ""
+    low, high = at_most(min(errors), 2), at_most(max(errors), 2)
+    where = "" if len(errors) == len(groups) else f" in {len(errors)} of them"
+    return (
+        f"; measured on held-out samples, the choice alone costs a layer's output{where} a relative error in the mean "
+        f"square of at most {high if low == high else f'{low} to {high}'}"
+    )
 
 
 def _sample_note(outcome: Outcome) -> str:

@@ -249,7 +249,7 @@ def _samples(report: Report) -> str:
     used = f"{report.samples} used for the scores, all but those that refits and result are judged on"
     if report.samples_of:
         used = f"{report.samples} runs of {report.samples_of} used for its scores"
-    if not any(group.promises_all for group in report.groups):
+    if not any(group.epsilon is not None for group in report.groups):
         return used
     failure = report.samples_failure
     enough = "is promised" if failure is None else f"is at most {at_most(failure, 1)}"
