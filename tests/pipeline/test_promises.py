@@ -163,7 +163,7 @@ def written(
 def with_data(layer: Layer, original: Array, after: Array, tensors: Mapping[str, Array]) -> Array:
     """Largest relative error of a sign part, by input."""
     outputs = np.arange(original.shape[-1])
-    return part_errors(original, [(after, outputs)], layer.windows(tensors[layer.data]))[0].worst
+    return part_errors(original, [(after, outputs)], layer.windows(tensors[layer.data]))[0]
 
 
 def without_data(
