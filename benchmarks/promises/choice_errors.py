@@ -1,7 +1,7 @@
 """What a choice does to a layer's output in the mean square, as the report bounds it; nothing here is onnxpfp's code.
 
-With what every channel loses, d_c (1 where it goes, 1 - f_c where it stays with weights times f_c), the error of the sum
-z_ip is e_ip = sum over c of d_c y_ip,c. What is bounded is the square root of the mean over inputs of
+With what every channel loses, d_c (1 where it goes, 1 - f_c where it stays with weights times f_c), the error of the
+sum z_ip is e_ip = sum over c of d_c y_ip,c. What is bounded is the square root of the mean over inputs of
 
     sum over i of mean over p of min(s_i^2, e_ip^2)  /  sum over i of s_i^2      s_i^2: mean square of z_ip
 """

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from benchmarks.promises.audit_rows import Counts, Record, append, compact, read, total
-from benchmarks.promises.audit_runs import Pruned, Way, counts_of, prune, ways, without_what_costs_nothing
+from benchmarks.promises.audit_runs import Pruned, counts_of, prune, ways, without_what_costs_nothing
 from benchmarks.promises.choice_errors import choice_errors, lost, mean_squares
 from benchmarks.promises.networks_run import Nodes, output_errors
 from benchmarks.promises.sign_parts import Layer, Window, part_errors
