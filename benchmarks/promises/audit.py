@@ -5,9 +5,10 @@
 Eight files of five trained networks are pruned to 0.9 and 0.7 of the multiply-adds: by PFP to the letter with its three
 selections, and as by default; so are those of other criteria, by `--score`. Every cut group times every layer that
 reads it is one row. `eps` of the report is held against what the choice does on test images: for every row, the
-largest relative error of a sign part with the inputs that the layer has before the choice, as eps says (of other
-criteria, its mean over images and parts), and the relative error of the layer's output in the written file, which eps
-does not promise. The bounds of the report's layers are held against the same images. `--shared` holds
+largest relative error of a sign part with the inputs that the layer has before the choice, as eps says, and the
+relative error of the layer's output in the written file, which eps does not promise. The choice error of the report is
+held against the error of the layer's output in the mean square over the same images, of the choice alone, and so are
+the bounds of the report's layers against the written file. `--shared` holds
 `models/cifar10_*.onnx` and `data/cifar10_{calib1k,test5k}.npz`. Without `--append` the chosen
 runs are made anew, and the others stay; tables are made from all, at once with `--only ''`.
 """
@@ -29,6 +30,7 @@ SEED = 0
 NOWHERE = Path("nowhere")
 """In the place of the files that hold the labels of Fashion-MNIST: they are not needed."""
 HEAD = ("rows", "eps below 1", "of these 0", "informative", "broken by the choice", "broken by the file")
+ERRORS = ("choice errors", "error below 1", "error kept")
 LAYERS = ("layers", "bounded below 1", "kept")
 
 
@@ -64,7 +66,7 @@ def _run(
     fresh = network.test(folders).drawn(SEED, inputs).x
     before = without_what_costs_nothing(file, calibration)
     runs = [prune(file, calibration, target, way) for way, target in jobs]
-    counts = counts_of(file, before, runs, fresh, of_mean=[way.of_mean for way, _ in jobs])
+    counts = counts_of(file, before, runs, calibration, fresh)
     return [
         Record(file=file.stem, way=way.name, target=target, images=len(calibration), inputs=len(fresh), counts=each)
         for (way, target), each in zip(jobs, counts, strict=True)
@@ -84,9 +86,10 @@ over {len(files)} files, each with {_numbers(record.images for record in records
 {_numbers(record.inputs for record in records)} test images that no run has seen.
 A row is a cut group that has an `eps`, times a layer that reads it. Informative: eps is below 1, above 0, and no test
 image breaks it in the sense in which it is printed, of the choice alone. Broken, as far as eps is below 1: by the
-choice, where a sign part of one image is further off than eps (of criteria whose eps is of the mean: where the mean
-is), with the inputs that the layer has before the choice; by the file, where the output of the layer in the written
-network has a larger relative error (of one image, or in the mean), which eps does not promise. Layers: those for which
+choice, where a sign part of one image is further off than eps, with the inputs that the layer has before the choice; by
+the file, where the output of the layer in the written network has a larger relative error for one image, which eps does
+not promise. Choice errors: rows with a bound by held-out samples of the error of the choice alone, in the mean square;
+those below 1, and of these the ones that are not below the error on the test images. Layers: those for which
 the report bounds the error of a share of the inputs by less than 1, and those whose bound at least that share of the
 test images keeps."""
     parts = [text, "## By way and target", _table("way, share of MACs", lines), "## By file", _table("file", by_file)]
@@ -101,20 +104,22 @@ def _table(first: str, lines: Sequence[tuple[str, Sequence[Record]]]) -> str:
     every = [record for _, records in lines for record in records]
     sums = [(title, total(records)) for title, records in lines] + [("all", total(every))]
     layered = any(record.counts.layers is not None for record in every)
-    head = (first, "runs", *HEAD, *(LAYERS if layered else ()))
+    measured = any(record.counts.errors is not None for record in every)
+    head = (first, "runs", *HEAD, *(ERRORS if measured else ()), *(LAYERS if layered else ()))
     numbers = [len(records) for _, records in lines] + [len(every)]
     body = [
-        (title, str(runs), *_cells(counts, layered=layered))
+        (title, str(runs), *_cells(counts, measured=measured, layered=layered))
         for (title, counts), runs in zip(sums, numbers, strict=True)
     ]
     rule = ("---", *["---:"] * (len(head) - 1))
     return "\n".join(f"| {' | '.join(line)} |" for line in (head, rule, *body))
 
 
-def _cells(counts: Counts, *, layered: bool) -> list[str]:
+def _cells(counts: Counts, *, measured: bool, layered: bool) -> list[str]:
     rows = (counts.rows, counts.below, counts.zero, counts.informative, counts.broken_by_choice, counts.broken_by_file)
+    errors = (counts.errors, counts.errors_below, counts.errors_kept) if measured else ()
     layers = (counts.layers, counts.bounded, counts.kept) if layered else ()
-    return ["–" if each is None else f"{each:,}" for each in (*rows, *layers)]
+    return ["–" if each is None else f"{each:,}" for each in (*rows, *errors, *layers)]
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -28,6 +28,9 @@ class Counts:
         informative: Of these, those whose eps is above 0, and kept by the choice alone.
         broken_by_choice: Of those below 1, the ones that the choice alone breaks.
         broken_by_file: Of those below 1, the ones that the written file breaks, which eps does not promise.
+        errors: Cut groups whose choice has a bound of its error by held-out samples, times their consumers.
+        errors_below: Of these, those whose bound is below 1.
+        errors_kept: Of these, those whose bound the error of the choice alone keeps on fresh inputs.
         layers: Layers of the report; None where it has none.
         bounded: Those with a bound below 1 that a share of the inputs is promised to keep.
         kept: Of these, those whose bound at least that share of the fresh inputs keeps.
@@ -39,6 +42,9 @@ class Counts:
     informative: int
     broken_by_choice: int
     broken_by_file: int
+    errors: int | None = None
+    errors_below: int | None = None
+    errors_kept: int | None = None
     layers: int | None = None
     bounded: int | None = None
     kept: int | None = None
@@ -55,6 +61,12 @@ class Counts:
             broken_by_choice=sum(choice for _, choice, _ in below),
             broken_by_file=sum(file for _, _, file in below),
         )
+
+    def with_errors(self, bounds: Sequence[float], realised: Sequence[float]) -> Self:
+        """Count the bounds of the errors of choices, of which each has a realised error, too."""
+        below = [pair for pair in zip(bounds, realised, strict=True) if pair[0] < 1]
+        kept = sum(error <= bound for bound, error in below)
+        return replace(self, errors=len(bounds), errors_below=len(below), errors_kept=kept)
 
     def with_layers(self, layers: Sequence[Mapping[str, Any]], errors: Mapping[str, NDArray[np.float64]]) -> Self:
         """Count the bounds of layers, too.
@@ -95,7 +107,7 @@ class Record:
 
 
 def total(records: Iterable[Record]) -> Counts:
-    """Add up; layers only where every record has them."""
+    """Add up; errors of choices and layers only where every record has them."""
     every = [asdict(record.counts) for record in records]
     sums = {name: [each[name] for each in every] for name in every[0]}
     return Counts(**{name: None if None in values else sum(values) for name, values in sums.items()})

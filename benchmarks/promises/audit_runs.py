@@ -14,8 +14,9 @@ from onnx import ModelProto, numpy_helper
 
 import onnxpfp
 from benchmarks.promises.audit_rows import Counts
+from benchmarks.promises.choice_errors import choice_errors, lost, mean_squares
 from benchmarks.promises.networks_run import Nodes, output_errors, tensors
-from benchmarks.promises.sign_parts import Layer, PartErrors, part_errors
+from benchmarks.promises.sign_parts import Layer, part_errors
 from onnxpfp.pipeline.plan import PlanEntry
 
 __all__ = ["Pruned", "Way", "counts_of", "prune", "ways"]
@@ -48,11 +49,6 @@ class Way:
         """The flags."""
         flags = [f"--{option.replace('_', '-')} {value}" for option, value in self.options.items()]
         return " ".join([f"--score {self.score}", *flags])
-
-    @property
-    def of_mean(self) -> bool:
-        """Whether eps is of the mean over inputs and sign parts; PFP's is of every one."""
-        return self.score != "pfp"
 
 
 def ways(scores: Sequence[str]) -> list[Way]:
@@ -110,24 +106,31 @@ def without_what_costs_nothing(file: Path, calibration: Array) -> Pruned:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Row:
-    """One consumer of one cut group in one run, and what was promised of it."""
+    """One consumer of one cut group in one run, and what was promised of it: PFP's bound, and that of the error."""
 
     run: int
     consumer: str
-    epsilon: float
+    epsilon: float | None
+    error: float | None
 
 
-def counts_of(
-    file: Path, before: Pruned, runs: Sequence[Pruned], inputs: Array, *, of_mean: Sequence[bool]
-) -> list[Counts]:
+@dataclass(frozen=True, slots=True, eq=False)
+class _Realised:
+    """What the choice alone does to one consumer: the worst error of a sign part, and the one in the mean square."""
+
+    worst: float
+    error: float
+
+
+def counts_of(file: Path, before: Pruned, runs: Sequence[Pruned], calibration: Array, inputs: Array) -> list[Counts]:
     """Hold what is printed against what is.
 
     Args:
         file: The original.
         before: `without_what_costs_nothing` of it.
         runs: The pruned networks.
+        calibration: Inputs that the runs have seen, (N, ...): the mean squares of sums are of them.
         inputs: Inputs that no run has seen, (N, ...).
-        of_mean: Whether the eps of each run is of the mean.
 
     Raises:
         ValueError: A run removed other channels for nothing than `before`.
@@ -137,59 +140,63 @@ def counts_of(
     rows = [row for number, run in enumerate(runs) for row in _rows(number, run)]
     if any(run.document["removed"] != before.document["removed"] for run in runs):
         raise ValueError(f"{file}: not the same channels cost nothing in all runs")
-    by_choice = _by_choice(nodes, before, runs, rows, inputs)
+    by_choice = _by_choice(nodes, before, runs, rows, calibration, inputs)
     counts: list[Counts] = []
     for number, run in enumerate(runs):
         errors = output_errors(original, run.model, inputs, nodes, lambda *axis, run=run: run.keep(*axis))
-        mine = [row for row in rows if row.run == number]
-        mean = of_mean[number]
-        choice = [_size(by_choice[row], mean=mean) for row in mine]
-        whole = [float(errors[row.consumer].mean() if mean else errors[row.consumer].max()) for row in mine]
+        mine = [(row, row.epsilon) for row in rows if row.run == number and row.epsilon is not None]
         found = Counts.of_rows(
-            [row.epsilon for row in mine], [*map(_broken, mine, choice)], [*map(_broken, mine, whole)]
+            [epsilon for _, epsilon in mine],
+            [_broken(epsilon, by_choice[row].worst) for row, epsilon in mine],
+            [_broken(epsilon, float(errors[row.consumer].max())) for row, epsilon in mine],
         )
-        layers = (run.document.get("layers") or {}).get("layers")
-        counts.append(found if layers is None else found.with_layers(layers, errors))
+        bounded = [(row, row.error) for row in rows if row.run == number and row.error is not None]
+        found = found.with_errors([bound for _, bound in bounded], [by_choice[row].error for row, _ in bounded])
+        layers = run.document.get("layers")
+        counts.append(found if layers is None else found.with_layers(layers["layers"], errors))
     return counts
 
 
-def _size(errors: PartErrors, *, mean: bool) -> float:
-    """Return the error in the sense of the promise: the mean over inputs, or the largest."""
-    return float(errors.mean.mean() if mean else errors.worst.max())
-
-
-def _broken(row: _Row, realised: float) -> bool:
+def _broken(epsilon: float, realised: float) -> bool:
     relative, absolute = ROUNDING
-    return realised > row.epsilon * (1 + relative) + absolute
+    return realised > epsilon * (1 + relative) + absolute
 
 
 def _rows(number: int, run: Pruned) -> Iterator[_Row]:
     for group in run.document["groups"]:
-        if group["epsilon"] is not None:
+        if group["epsilon"] is not None or group["choice_error"] is not None:
             for consumer in group["consumers"]:
-                yield _Row(number, consumer, group["epsilon"])
+                yield _Row(number, consumer, group["epsilon"], group["choice_error"])
 
 
 def _by_choice(
-    nodes: Nodes, before: Pruned, runs: Sequence[Pruned], rows: Sequence[_Row], inputs: Array
-) -> dict[_Row, PartErrors]:
-    """Return what the choice alone does to sign parts, with the inputs that layers have before it, by row."""
+    nodes: Nodes,
+    before: Pruned,
+    runs: Sequence[Pruned],
+    rows: Sequence[_Row],
+    calibration: Array,
+    inputs: Array,
+) -> dict[_Row, _Realised]:
+    """Return what the choice alone does to a consumer, with the inputs that it has before it, by row."""
     stored = {tensor.name: tensor for tensor in before.model.graph.initializer}
     weights = [{tensor.name: tensor for tensor in run.model.graph.initializer} for run in runs]
-    found: dict[_Row, PartErrors] = {}
+    found: dict[_Row, _Realised] = {}
     for consumer in dict.fromkeys(row.consumer for row in rows):
         layer = nodes.layers[consumer]
         mine = [row for row in rows if row.consumer == consumer]
-        whole = numpy_helper.to_array(stored[layer.weight])
-        changed = [_after(layer, whole, before, runs[row.run], weights[row.run][layer.weight]) for row in mine]
-        parts = [
-            part_errors(layer.canonical(whole), changed, layer.windows(data))
-            for data in tensors(before.model, inputs, layer.data, TOGETHER)
-        ]
-        for row, errors in zip(mine, zip(*parts, strict=True), strict=True):
-            found[row] = PartErrors(
-                np.concatenate([each.worst for each in errors]), np.concatenate([each.mean for each in errors])
-            )
+        stored_weight = numpy_helper.to_array(stored[layer.weight])
+        changed = [_after(layer, stored_weight, before, runs[row.run], weights[row.run][layer.weight]) for row in mine]
+        original = layer.canonical(stored_weight)
+        losses = [lost(original, *each) for each in changed]
+        units = mean_squares(original, map(layer.windows, tensors(before.model, calibration, layer.data, TOGETHER)))
+        worst, errors = np.zeros(len(mine)), [list[Array]() for _ in mine]
+        for windows in map(layer.windows, tensors(before.model, inputs, layer.data, TOGETHER)):
+            parts = part_errors(original, changed, windows)
+            worst = np.maximum(worst, [each.max() for each in parts])
+            for some, each in zip(errors, choice_errors(original, losses, windows, units), strict=True):
+                some.append(each)
+        means = [float(np.sqrt(np.concatenate(some).mean())) for some in errors]
+        found |= {row: _Realised(float(w), mean) for row, w, mean in zip(mine, worst, means, strict=True)}
     return found
 
 

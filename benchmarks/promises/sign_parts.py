@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Layer", "PartErrors", "Window", "part_errors", "sign_parts"]
+__all__ = ["Layer", "Window", "part_errors", "sign_parts"]
 
 Array = NDArray[Any]
 
@@ -101,21 +101,8 @@ def sign_parts(weight: Array, windows: Array) -> Iterator[Array]:
                 yield part @ np.maximum(w * weight, 0).reshape(c * k, -1)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class PartErrors:
-    """Relative errors of the sign parts of a layer.
-
-    Attributes:
-        worst: The largest, by input, (N,).
-        mean: The mean over all parts that are not zero, by input, (N,).
-    """
-
-    worst: NDArray[np.float64]
-    mean: NDArray[np.float64]
-
-
-def part_errors(original: Array, changed: Sequence[tuple[Array, Array]], windows: Array) -> list[PartErrors]:
-    """Return what changed weights do to the sign parts of the original's sums.
+def part_errors(original: Array, changed: Sequence[tuple[Array, Array]], windows: Array) -> list[Array]:
+    """Return the largest relative error that changed weights make in a sign part of the original, by input, (N,) each.
 
     Args:
         original: The original's weights, (C, k, O).
@@ -124,7 +111,7 @@ def part_errors(original: Array, changed: Sequence[tuple[Array, Array]], windows
     """
     stacked = np.concatenate([original, *(weight for weight, _ in changed)], axis=-1)
     ends = np.cumsum([weight.shape[-1] for weight in (original, *(weight for weight, _ in changed))])[:-1]
-    worst, total, count = (np.zeros((len(changed), len(windows))) for _ in range(3))
+    worst = np.zeros((len(changed), len(windows)))
     for sums in sign_parts(stacked, windows):
         z, *others = np.split(sums, ends, axis=-1)
         there = z > GUARD * z.max(initial=0.0)
@@ -132,7 +119,4 @@ def part_errors(original: Array, changed: Sequence[tuple[Array, Array]], windows
             before, counts = z[..., outputs], there[..., outputs]
             error = np.divide(np.abs(before - after), before, out=np.zeros_like(before), where=counts)
             worst[number] = np.maximum(worst[number], error.max((1, 2), initial=0.0))
-            total[number] += error.sum((1, 2))
-            count[number] += counts.sum((1, 2))
-    means = np.divide(total, count, out=np.zeros_like(total), where=count > 0)
-    return [PartErrors(*pair) for pair in zip(worst, means, strict=True)]
+    return [*worst]

@@ -77,12 +77,15 @@ class Selection:
         requested: The one that was asked for.
         epsilon: Bounds of all variants at this width, by which one was chosen; None where scores are no sensitivities,
             and where several groups' selections are told as one.
-        bound: Bound of just these channels and factors: on the relative error of every sign part of the layers' sums,
-            or on its root mean square where scores are mean shares; None where there is none, or not yet.
+        bound: Bound of just these channels and factors, on the relative error of every sign part of the layers' sums;
+            None where there is none.
         unbounded: Why there is none; empty where there is one.
         total: S, sum of the scores.
         draws: Draws that were made; 0 if none.
         tie_broken: Whether all bounds were 1 or more, so that something else ranked the channels.
+        choice_error: Bound of the relative error of the layers' outputs in the mean square, by held-out samples
+            (`onnxpfp.pipeline.choice_bounds`); None where there is none, or not yet.
+        no_choice_error: Why there is none; empty where there is one, or not yet.
     """
 
     keep: Bools
@@ -95,6 +98,8 @@ class Selection:
     total: float
     draws: int
     tie_broken: bool = False
+    choice_error: float | None = None
+    no_choice_error: str = ""
 
 
 def select(

@@ -44,7 +44,8 @@ from onnxpfp.pipeline.requirements import holding_out, require_data, require_own
 from onnxpfp.pipeline.subnormal_step import zero_subnormal_weights
 from onnxpfp.pipeline.verification import verify_pruned
 from onnxpfp.progress import Progress
-from onnxpfp.report.build import Outcome, build_report
+from onnxpfp.report.build import build_report
+from onnxpfp.report.outcome import Outcome
 from onnxpfp.report.pruning import Report
 from onnxpfp.runtime.external_data import WeightFile, with_weights_in_memory
 from onnxpfp.runtime.session import custom_ops

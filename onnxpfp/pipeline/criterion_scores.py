@@ -16,7 +16,6 @@ from onnxpfp.linear.producers import Filters, carriers_of, norm_scales, producer
 from onnxpfp.pipeline.measurements import Measurements, consumer_taps
 from onnxpfp.score.criterion import Criterion
 from onnxpfp.score.group_data import ConsumerData, ConsumerGram, GroupData, long_rows, places
-from onnxpfp.score.mean_share import OutputMoments
 
 __all__ = ["GramsOfGroup", "criterion_scores"]
 
@@ -32,7 +31,6 @@ def criterion_scores(
     *,
     seed: int,
     statistics: Statistics | None = None,
-    moments: Sequence[OutputMoments] = (),
     sensitivity: Floats | None = None,
     grams_of_group: GramsOfGroup | None = None,
 ) -> Floats:
@@ -45,7 +43,6 @@ def criterion_scores(
         measurements: Measures what the consumers read; None without data.
         seed: Of chance.
         statistics: Statistics of the consumers, where they are known already.
-        moments: Second moments of the consumers' outputs, where they are known already.
         sensitivity: PFP's sensitivities by channel id, for the criteria that need them.
         grams_of_group: Returns the consumers with their covariances, for the criteria that need Gram matrices.
 
@@ -57,7 +54,7 @@ def criterion_scores(
         CalibrationError: The network computes NaN on the samples.
     """
     graph = analysis.graph
-    consumers = _consumer_data(criterion, ops, measurements, statistics, moments)
+    consumers = _consumer_data(criterion, ops, measurements, statistics)
     filters = _filters(criterion, analysis)
     norms = norm_scales(analysis) if "scales" in criterion.needs else []
     random = np.random.default_rng(seed).random(graph.count + 1)
@@ -105,13 +102,12 @@ def _consumer_data(
     ops: Sequence[LinearOp],
     measurements: Measurements | None,
     statistics: Statistics | None,
-    moments: Sequence[OutputMoments],
 ) -> Callable[[int, Group], ConsumerData]:
     """Return what tells all that the criterion needs of a consumer."""
     needs = criterion.needs
     measured: Mapping[str, Sequence[Floats]] = {}
     if needs & {"squares", "maps", "contributions", "shares"}:
-        measured = _measured(criterion, ops, measurements, statistics, moments)
+        measured = _measured(criterion, ops, measurements, statistics)
 
     results: list[dict[str, Floats]] = [{} for _ in ops]
 
@@ -130,7 +126,6 @@ def _measured(
     ops: Sequence[LinearOp],
     measurements: Measurements | None,
     statistics: Statistics | None,
-    moments: Sequence[OutputMoments],
 ) -> dict[str, Sequence[Floats]]:
     """Measure what the criterion needs of all consumers, by the field of `ConsumerData` that gets it."""
     measured: dict[str, Sequence[Floats]] = {}
@@ -146,8 +141,8 @@ def _measured(
         measured["map_mean"] = measurements.map_means(criterion.of_maps)
     if "contributions" in criterion.needs and measurements is not None:
         measured["contributions"] = measurements.contributions()
-    if "shares" in criterion.needs:
-        moments = moments or (measurements.output_moments() if measurements is not None else [])
+    if "shares" in criterion.needs and measurements is not None:
+        moments = measurements.output_moments()
         measured["mean_share"] = [each.shares(consumer_taps(op)) for each, op in zip(moments, ops, strict=True)]
     return measured
 

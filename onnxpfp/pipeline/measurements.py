@@ -23,7 +23,7 @@ from onnxpfp.linear.ops import LinearOp
 from onnxpfp.options import Options
 from onnxpfp.progress import Count
 from onnxpfp.runtime.providers import ProviderRequest
-from onnxpfp.score.mean_share import OutputMoments
+from onnxpfp.score.output_moments import OutputMoments
 from onnxpfp.score.thinet import Contributions
 
 __all__ = [
@@ -44,7 +44,7 @@ OfMaps = Callable[[NDArray[Any]], Floats]
 POINTS = 10
 """Output positions per sample at which ThiNet looks: neighbours say much the same."""
 SHARE_POINTS = 16
-"""The same for mean shares."""
+"""The same for second moments, and for the errors of a choice."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

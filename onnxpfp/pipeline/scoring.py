@@ -9,7 +9,6 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxpfp.arrays import Floats
 from onnxpfp.calibrate.collect import calibrate
 from onnxpfp.calibrate.observer import Observer
 from onnxpfp.calibrate.statistics import Statistics
@@ -20,7 +19,6 @@ from onnxpfp.linear.ops import LinearOp, output_counts
 from onnxpfp.linear.reach import reaches_of
 from onnxpfp.options import Options
 from onnxpfp.pipeline.calibration import Calibration, DataCalibration, RefitCalibration
-from onnxpfp.pipeline.choice_bounds import why_unbounded
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.criteria import criterion_of
 from onnxpfp.pipeline.criterion_scores import GramsOfGroup, criterion_scores
@@ -30,7 +28,6 @@ from onnxpfp.refit.gram import observed_grams
 from onnxpfp.score.coreset import CORESET_CONSTANT, scores_without_data
 from onnxpfp.score.criterion import Criterion
 from onnxpfp.score.energy import Energy
-from onnxpfp.score.mean_share import MeanShare
 from onnxpfp.score.pfp import K, Pfp, sample_failure, sample_size, upper_envelope
 from onnxpfp.score.scores import Scores
 
@@ -126,19 +123,11 @@ def _score_with_data(
             grams_of_group=grams_of_group,
         )
         criterion = criterion_of(options.score)
-        moments = measurements.output_moments() if "shares" in criterion.needs else []
-        score = partial(score, moments=moments)
         energy = score(Energy())
         values = energy if criterion.name == Energy.name else score(criterion)
         constant = _constants(analysis, ops, options.kernel)
-        summed, units = not isinstance(criterion, Pfp), tuple[Floats, ...]()
-        unbounded = _unbounded(criterion, analysis)
-        if isinstance(criterion, MeanShare):
-            units = tuple(each.mean_squares for each in moments)
-            unbounded = tuple(why_unbounded(context, [ops[n] for n in group.consumers]) for group in graph.groups)
-        return Scores(
-            criterion.name, values, energy, outputs, weight, constant, unbounded, summed=summed, mean_squares=units
-        )
+        unbounded, summed = _unbounded(criterion, analysis), not isinstance(criterion, Pfp)
+        return Scores(criterion.name, values, energy, outputs, weight, constant, unbounded, summed=summed)
 
 
 def _unbounded(criterion: Criterion, analysis: Analysis) -> tuple[str, ...]:

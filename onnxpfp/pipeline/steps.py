@@ -31,7 +31,7 @@ __all__ = ["complete", "lift_decision", "measure", "prune_in_steps"]
 
 
 BOUNDED_ALONE = "several groups lie in it once what costs nothing has gone, and each was bounded alone"
-"""Why there is no bound of a mean: the probabilities that theirs fail add up."""
+"""Why there is no bound by held-out samples: the probabilities that theirs fail add up."""
 DRAWN_ALONE = "several groups lie in it once what costs nothing has gone, and each was drawn alone"
 """Why there is no bound: the probabilities that theirs fail add up."""
 TEMPERATURE = 4.0
@@ -140,10 +140,12 @@ def _joined(chosen: Sequence[Selection], stays: Keep) -> Selection | None:
     worst = max(chosen, key=lambda selection: math.inf if selection.bound is None else selection.bound)
     bounds = [selection.bound for selection in chosen if selection.bound is not None]
     why = next((selection.unbounded for selection in chosen if selection.unbounded), "")
-    if sum(selection.bound is not None and selection.epsilon is None for selection in chosen) > 1:
-        why = why or BOUNDED_ALONE
     if sum(selection.draws > 0 for selection in chosen) > 1:
         why = why or DRAWN_ALONE
+    errors = [selection.choice_error for selection in chosen if selection.choice_error is not None]
+    no_error = next((selection.no_choice_error for selection in chosen if selection.no_choice_error), "")
+    if len(errors) > 1:
+        no_error = no_error or BOUNDED_ALONE
     return replace(
         worst,
         **whole,
@@ -153,4 +155,6 @@ def _joined(chosen: Sequence[Selection], stays: Keep) -> Selection | None:
         total=sum(selection.total for selection in chosen),
         draws=sum(selection.draws for selection in chosen),
         tie_broken=any(selection.tie_broken for selection in chosen),
+        choice_error=None if no_error or not errors else errors[0],
+        no_choice_error=no_error,
     )

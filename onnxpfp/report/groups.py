@@ -25,8 +25,11 @@ class GroupReport:
         channels: How many it had.
         kept: How many stay.
         sensitivity_sum: S, the sum of its channels' sensitivities; None where none were measured.
-        epsilon: Bound of the choice that was made; `assumption` says of what. None where there is none.
+        epsilon: PFP's bound of the choice that was made; `assumption` says of what. None where there is none.
         no_epsilon: Why there is none; empty where there is one.
+        choice_error: Bound of the error of that choice by held-out samples, in [0, 1], whatever ranked the channels;
+            `error_assumption` says of what. None where there is none.
+        no_choice_error: Why there is none; empty where there is one.
         ranked_by: What ranked its channels: pfp, coreset, energy where no bound of pfp was below 1, another criterion,
             or plan; empty where none were chosen to go.
         widths_by: What set its width: measured, bound or uniform; empty likewise, and for a plan.
@@ -34,7 +37,8 @@ class GroupReport:
             rest stays, "plan" in a replay, "all" where nothing was to go.
         refitted: Consumers with new weights from a refit.
         folded: Consumers whose bias took up means.
-        assumption: What the bound is of, and what it rests on.
+        assumption: What epsilon is of, and what it rests on.
+        error_assumption: The same of the error of the choice.
         consumers: Names of the nodes that read it.
     """
 
@@ -44,26 +48,31 @@ class GroupReport:
     sensitivity_sum: float | None
     epsilon: float | None
     no_epsilon: str
+    choice_error: float | None
+    no_choice_error: str
     ranked_by: str
     widths_by: str
     selection: str
     refitted: tuple[str, ...]
     folded: tuple[str, ...]
     assumption: str
+    error_assumption: str
     consumers: tuple[str, ...]
-
-    @property
-    def promises_all(self) -> bool:
-        """Whether its bound is of every sum, as those of sensitivities are, and not of their mean."""
-        return self.epsilon is not None and self.sensitivity_sum is not None
 
 
 def about_bounds(groups: Sequence[GroupReport]) -> Iterator[Line]:
     """Say what the bounds are of, and why some groups have none."""
     yield from map(Line, dict.fromkeys(group.assumption for group in groups if group.assumption))
-    missing = Counter(group.no_epsilon for group in groups if group.no_epsilon and group.ranked_by not in {"", "plan"})
-    for reason, count in missing.most_common(MOST):
-        yield Line(f"no eps for {count} cut {'group' if count == 1 else 'groups'}: {reason}")
+    yield from map(Line, dict.fromkeys(group.error_assumption for group in groups if group.error_assumption))
+    cut = [group for group in groups if group.ranked_by not in {"", "plan"}]
+    yield from _missing("eps", Counter(group.no_epsilon for group in cut if group.no_epsilon))
+    yield from _missing("choice error", Counter(group.no_choice_error for group in cut if group.no_choice_error))
+
+
+def _missing(bound: str, reasons: Counter[str]) -> Iterator[Line]:
+    """Count the groups without a bound, by the reason."""
+    for reason, count in reasons.most_common(MOST):
+        yield Line(f"no {bound} for {count} cut {'group' if count == 1 else 'groups'}: {reason}")
 
 
 def groups_table(groups: Sequence[GroupReport]) -> Table:
@@ -71,13 +80,13 @@ def groups_table(groups: Sequence[GroupReport]) -> Table:
     rows: list[tuple[str, ...]] = []
     for group in groups:
         total = "-" if group.sensitivity_sum is None else f"{group.sensitivity_sum:.4g}"
-        bounds = (total, "-" if group.epsilon is None else at_most(group.epsilon, 3))
+        bounds = (total, *("-" if each is None else at_most(each, 3) for each in (group.epsilon, group.choice_error)))
         by = f", by {group.ranked_by}" if group.ranked_by != group.selection else ""
         left = "all" if group.kept == group.channels else "lossless"
         selection = f"{group.selection}{by}" if group.ranked_by else left
         rows.append((group.name, f"{group.kept}/{group.channels}", *bounds, selection, _made_up(group)))
     columns = (
-        *(Column("group"), *map(number, ("kept", "sum s", "eps"))),
+        *(Column("group"), *map(number, ("kept", "sum s", "eps", "choice\nerror"))),
         *(Column("selection", wraps=False), Column("compensated", wraps=False)),
     )
     return Table(columns, rows, of="groups", most=ROWS, flag="-v")

@@ -23,6 +23,7 @@ __all__ = [
     "Table",
     "Title",
     "at_most",
+    "finite",
     "number",
     "sizes",
     "spent",
@@ -161,3 +162,8 @@ def at_most(value: float, digits: int) -> str:
     unit = 10.0 ** (math.floor(math.log10(value)) - digits + 1)
     # Beyond what a sum of floats is off by, but not for a number that has so few digits anyway.
     return f"{math.ceil(value / unit - 1e-9) * unit:.{digits}g}"
+
+
+def finite(value: float) -> str:
+    """Write a number that may have no size."""
+    return f"{value:.3g}" if math.isfinite(value) else "-"

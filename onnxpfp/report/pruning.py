@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import statistics
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -24,13 +22,27 @@ from onnxpfp.pipeline.criteria import title_of
 from onnxpfp.pipeline.quality_target import Certified
 from onnxpfp.pipeline.verification import Size
 from onnxpfp.refit.means import Record
+from onnxpfp.report.bodies import BodyReport, bodies_table
 from onnxpfp.report.comparison import latency_fact, sizes_table
+from onnxpfp.report.compensation import about_compensation
 from onnxpfp.report.formats import plain
-from onnxpfp.report.groups import ROWS, GroupReport, about_bounds, groups_table
+from onnxpfp.report.groups import GroupReport, about_bounds, groups_table
 from onnxpfp.report.layers import about_layers
-from onnxpfp.report.page import ATTENTION, Column, Element, Facts, Heading, Line, Table, at_most, number, sizes, spent
+from onnxpfp.report.page import (
+    ATTENTION,
+    Column,
+    Element,
+    Facts,
+    Heading,
+    Table,
+    at_most,
+    finite,
+    number,
+    sizes,
+    spent,
+)
 from onnxpfp.report.promises import promised
-from onnxpfp.report.reasons import by_kind, example, kind
+from onnxpfp.report.reasons import by_kind, example
 
 __all__ = ["BodyReport", "GroupReport", "Report"]
 
@@ -50,29 +62,6 @@ _WIDTHS = {
 }
 FAR = 0.5
 """Relative output error from which a result has little in common with the original."""
-
-
-@dataclass(frozen=True, slots=True)
-class BodyReport:
-    """One body of If, Loop or Scan.
-
-    Attributes:
-        place: The node that carries it, and the attribute: `If_0/then_branch`.
-        runs: How often it runs in one run of the network, on average over the samples; None where it was not looked at.
-        macs_before: Multiply-adds of one run of it.
-        macs_after: The same of the pruned one.
-        samples: Runs of it that its channels were chosen and checked by.
-        oracle: The pruned body against the masked original.
-        reason: Why it stays as it is; empty where something of it may go.
-    """
-
-    place: str
-    runs: float | None
-    macs_before: int | None
-    macs_after: int | None
-    samples: int
-    oracle: Equivalence | None
-    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,13 +172,13 @@ class Report:
             yield from about_layers(self.layers)
         if self.bodies:
             yield Heading("Bodies of If, Loop and Scan")
-            yield _bodies_table(self.bodies)
+            yield bodies_table(self.bodies)
         if self.skipped:
             yield Heading("What stays, and why")
             yield _untouched_table(self.skipped)
         if self.compensated or self.uncompensated or self.refits:
             yield Heading("Compensation")
-            yield from _compensation(self, full=full)
+            yield from about_compensation(self.refits, self.compensated, self.uncompensated, full=full)
 
 
 def _sizes_table(report: Report) -> Table:
@@ -223,7 +212,7 @@ def _facts(report: Report) -> Facts:
     oracle = report.oracle
     runs = "1 run" if oracle.runs == 1 else f"{oracle.runs} runs"
     rows["verified"] = (
-        f"masked original == pruned: largest difference {_number(oracle.error)} of the largest output, "
+        f"masked original == pruned: largest difference {finite(oracle.error)} of the largest output, "
         f"{oracle.tolerance:.0e} allowed, {runs}"
     )
     rows["drift"] = _drift(report) + _advice(report)
@@ -264,7 +253,7 @@ def _samples(report: Report) -> str:
     used = f"{report.samples} used for the scores, all but those that refits and result are judged on"
     if report.samples_of:
         used = f"{report.samples} runs of {report.samples_of} used for its scores"
-    if not any(group.promises_all for group in report.groups):
+    if not any(group.epsilon is not None for group in report.groups):
         return used
     failure = report.samples_failure
     enough = "is promised" if failure is None else f"is at most {at_most(failure, 1)}"
@@ -375,27 +364,6 @@ def _not_finite(drift: Drift) -> str:
     return ", ".join(parts) + rule
 
 
-def _bodies_table(bodies: Sequence[BodyReport]) -> Table:
-    rows: list[tuple[str, ...]] = []
-    for body in bodies:
-        if body.macs_before is None or body.macs_after is None or body.runs is None or body.oracle is None:
-            rows.append((body.place, "-", "-", "-", f"stays: {body.reason}"))
-            continue
-        macs = f"{body.macs_before:,}", f"{body.macs_after:,}"
-        verified = f"largest difference {_number(body.oracle.error)}, {body.oracle.tolerance:.0e} allowed"
-        rows.append((body.place, f"{body.runs:.3g}", *macs, f"stays: {body.reason}" if body.reason else verified))
-    columns = (
-        Column("body"),
-        *map(number, ("runs", "MACs\nbefore", "MACs\nafter")),
-        Column("masked original == pruned"),
-    )
-    return Table(columns, rows, of="bodies", most=ROWS, flag="-v")
-
-
-def _number(value: float) -> str:
-    return f"{value:.3g}" if math.isfinite(value) else "-"
-
-
 def _untouched_table(skipped: Sequence[Fixed]) -> Table:
     reasons = sorted(by_kind(skipped).items(), key=lambda reason: -len(reason[1]))
     rows = [
@@ -404,42 +372,3 @@ def _untouched_table(skipped: Sequence[Fixed]) -> Table:
     ]
     columns = (number("axes"), number("indices"), Column("why they stay"), Column("for example"))
     return Table(columns, rows, of="reasons", most=REASONS, flag="-v", tight=False)
-
-
-def _compensation(report: Report, *, full: bool) -> Iterator[Element]:
-    if report.refits:
-        yield Line(_refitted(report.refits))
-        if full:
-            yield _refits_table(report.refits)
-    count, left = len(report.compensated), len(report.uncompensated)
-    if count or left:
-        folded = f"mean of dropped channels folded into the biases of {count} of {count + left} consumers"
-        yield Line(f"{folded} that were not refitted" if report.refits else folded)
-    together: dict[str, list[str]] = {}
-    for name, reason in report.uncompensated:
-        together.setdefault(kind(reason), []).append(name)
-    for reason, names in together.items():
-        listed = names if full else names[:1]
-        rest = f" and {len(names) - len(listed)} more" if len(names) > len(listed) else ""
-        yield Line(f"not of {', '.join(listed)}{rest}: {reason}")
-
-
-def _refitted(refits: Sequence[Record]) -> str:
-    taken = [record for record in refits if record.after < record.before]
-    before, after = (statistics.median(getattr(r, side) for r in refits) for side in ("before", "after"))
-    worse = sum(record.after > record.before for record in refits)
-    verdict = "no op got worse" if not worse else f"{worse} got worse"
-    shares = f"{100 * before:.3g} % before, {100 * after:.3g} % after"
-    return (
-        f"{len(taken)} of {len(refits)} linear ops refitted by least squares: median error of an output on samples "
-        f"kept out of the fit, as a share of its variance: {shares}; {verdict}"
-    )
-
-
-def _refits_table(refits: Sequence[Record]) -> Table:
-    rows: list[tuple[str, ...]] = []
-    for record in refits:
-        only = "bias only" if record.after < record.before else "as it was"
-        ridge = f"{record.ridge:g}" if math.isfinite(record.ridge) else only
-        rows.append((record.name, f"{100 * record.before:.3g} %", f"{100 * record.after:.3g} %", ridge))
-    return Table((Column("linear op"), *map(number, ("error before", "after", "ridge"))), rows)

@@ -25,8 +25,6 @@ class Scores:
         constant: What the values of each group are multiplied by in its bound, (groups,) float64.
         unbounded: Why the values of each group bound nothing, (groups,); empty where they do.
         summed: Whether a value sums up over a group's consumers already; a sensitivity is the largest of them.
-        mean_squares: Mean square of every output, (g, O/g), of each consumer, of which the bound of mean shares is;
-            empty where values are no mean shares.
     """
 
     method: str
@@ -37,7 +35,6 @@ class Scores:
     constant: NDArray[np.float64]
     unbounded: tuple[str, ...]
     summed: bool = False
-    mean_squares: tuple[NDArray[np.float64], ...] = ()
 
     @classmethod
     def nothing(cls, channels: int) -> Self:

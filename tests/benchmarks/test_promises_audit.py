@@ -13,16 +13,17 @@ import numpy as np
 import pytest
 
 from benchmarks.promises.audit_rows import Counts, Record, append, compact, read, total
-from benchmarks.promises.audit_runs import Pruned, Way, counts_of, prune, ways, without_what_costs_nothing
+from benchmarks.promises.audit_runs import Pruned, counts_of, prune, ways, without_what_costs_nothing
+from benchmarks.promises.choice_errors import choice_errors, lost, mean_squares
 from benchmarks.promises.networks_run import Nodes, output_errors
 from benchmarks.promises.sign_parts import Layer, Window, part_errors
 
 WINDOW = Window((2, 3), pads=(1, 0, 0, 2), strides=(2, 1), dilations=(1, 2))
 
 
-def by_definition(original: nets.Array, after: nets.Array, windows: nets.Array) -> tuple[nets.Array, nets.Array]:
-    """Largest and mean relative error of the sign parts that are not zero, by input."""
-    worst, mean = [], []
+def by_definition(original: nets.Array, after: nets.Array, windows: nets.Array) -> nets.Array:
+    """Largest relative error of the sign parts that are not zero, by input."""
+    worst: list[float] = []
     for windows_of_one in windows:
         errors: list[float] = []
         for one, output, s, t in product(windows_of_one, range(original.shape[-1]), (1, -1), (1, -1)):
@@ -33,8 +34,7 @@ def by_definition(original: nets.Array, after: nets.Array, windows: nets.Array) 
             if z > 0:
                 errors.append(abs(z - other) / z)
         worst.append(max(errors))
-        mean.append(sum(errors) / len(errors))
-    return np.array(worst), np.array(mean)
+    return np.array(worst)
 
 
 def test_errors_of_sign_parts_are_those_of_the_definition() -> None:
@@ -44,9 +44,8 @@ def test_errors_of_sign_parts_are_those_of_the_definition() -> None:
     windows = layer.windows(nets.noise(5, 3, 4, 6, seed=2))
     whole, part = part_errors(original, [(after, np.arange(4)), (after[..., [1, 3]], np.array([1, 3]))], windows)
     for found, outputs in ((whole, [0, 1, 2, 3]), (part, [1, 3])):
-        worst, mean = by_definition(original[..., outputs], after[..., outputs], windows)
-        np.testing.assert_allclose(found.worst, worst, rtol=1e-9)
-        np.testing.assert_allclose(found.mean, mean, rtol=1e-9)
+        worst = by_definition(original[..., outputs], after[..., outputs], windows)
+        np.testing.assert_allclose(found, worst, rtol=1e-9)
 
 
 def test_windows_are_those_of_onnxruntime() -> None:
@@ -115,19 +114,38 @@ def test_promises_of_a_trained_network_are_counted_and_what_is_too_small_is_seen
     before = without_what_costs_nothing(file, calibration)
     ran = [prune(file, calibration, 0.9, way) for way in ways(["pfp"])[:2]]
     inputs = nets.fmnist("test", 24)
-    for run, found in zip(ran, counts_of(file, before, ran, inputs, of_mean=[False, False]), strict=True):
+    for run, found in zip(ran, counts_of(file, before, ran, calibration, inputs), strict=True):
         rows = [len(group["consumers"]) for group in run.document["groups"] if group["epsilon"] is not None]
         assert found.rows == sum(rows) > 0
         assert found.broken_by_choice == 0
+        assert found.errors == found.errors_below == found.errors_kept == found.rows
     small = [replace(run, document={**run.document, "groups": _with_epsilon(run, 1e-3)}) for run in ran]
-    for of_mean in (False, True):
-        for found in counts_of(file, before, small, inputs, of_mean=[of_mean] * 2):
-            assert found.broken_by_choice == found.broken_by_file == found.below == found.rows
+    for found in counts_of(file, before, small, calibration, inputs):
+        assert found.broken_by_choice == found.broken_by_file == found.below == found.rows
+        assert (found.errors_below, found.errors_kept) == (found.rows, 0)
 
 
 def _with_epsilon(run: Pruned, epsilon: float) -> list[dict[str, Any]]:
-    """Groups of a report with another eps where they have one."""
-    return [{**group, "epsilon": group["epsilon"] and epsilon} for group in run.document["groups"]]
+    """Groups of a report with another eps, and the same for the error, where they have them."""
+    return [
+        {**group, **{name: group[name] and epsilon for name in ("epsilon", "choice_error")}}
+        for group in run.document["groups"]
+    ]
+
+
+def test_errors_of_a_choice_are_those_of_the_definition() -> None:
+    original, windows, seen = nets.noise(4, 2, 3, seed=1), nets.noise(5, 6, 4, 2, seed=2), nets.noise(7, 6, 4, 2)
+    loss = np.array([0.0, 1.0, -0.5, 0.0])
+    # An output that went says nothing of the others.
+    after = (original * (1 - loss)[:, None, None])[..., [0, 2]]
+    np.testing.assert_allclose(lost(original, after, np.array([0, 2])), loss, atol=1e-6)
+    units = mean_squares(original, [seen[:3], seen[3:]])
+    np.testing.assert_allclose(units, np.square(np.einsum("npck,cko->npo", seen, original)).mean((0, 1)), rtol=1e-5)
+    changes = np.einsum("npck,cko,c->npo", windows, original, loss)
+    assert (changes**2 > units).any()
+    wanted = np.minimum(changes**2, units).mean(1).sum(1) / units.sum()
+    (found,) = choice_errors(original, [loss], windows, units)
+    np.testing.assert_allclose(found, wanted, rtol=1e-5)
 
 
 def test_ways_are_pfp_to_the_letter_and_the_default() -> None:
@@ -140,5 +158,3 @@ def test_ways_are_pfp_to_the_letter_and_the_default() -> None:
         "--score energy --allocate bound --compensate none",
         "--score energy",
     ]
-    assert not Way("pfp").of_mean
-    assert Way("energy").of_mean

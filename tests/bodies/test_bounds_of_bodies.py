@@ -106,15 +106,16 @@ def test_what_was_compensated_is_named_as_everywhere(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", BRANCHES)
-def test_mean_shares_have_a_bound_around_branches_and_none_in_them(name: str) -> None:
-    for group in report(name, score="mean-share").groups:
+@pytest.mark.parametrize("score", ["mean-share", "pfp"])
+def test_choices_have_an_error_around_branches_and_none_in_them(name: str, score: str) -> None:
+    for group in report(name, score=score).groups:
         place, _, _ = group.name.rpartition(": ")
         if group.ranked_by:
-            assert group.no_epsilon == ("no samples are held out" if place else "")
-            assert bool(group.assumption) == (not place)
+            assert group.no_choice_error == ("no samples are held out" if place else "")
+            assert bool(group.error_assumption) == (group.choice_error is not None) == (not place)
 
 
 @pytest.mark.parametrize("name", STEPS)
-def test_mean_shares_have_none_where_steps_come_from_one_sample(name: str) -> None:
-    reasons = {group.no_epsilon for group in report(name, score="mean-share").groups if group.ranked_by}
+def test_choices_have_no_error_where_steps_come_from_one_sample(name: str) -> None:
+    reasons = {group.no_choice_error for group in report(name).groups if group.ranked_by}
     assert reasons == {"several of its samples come from one input"}

@@ -136,7 +136,7 @@ def moments(analysis: Analysis, samples: Samples, first: int) -> Statistics:
 def errors_of_a_choice(analysis: Analysis, samples: Samples, first: int) -> Statistics:
     watching = replace(measurements(analysis, samples, first), batch_size=1)
     observers = [
-        ErrorObserver(op, (5, n), op.channels % 2 == 0, np.ones((op.group, consumer_taps(op).shape[1])))
+        ErrorObserver(op, (5, n), (op.channels % 2 == 0) * 1.0, np.ones((op.group, consumer_taps(op).shape[1])))
         for n, op in enumerate(watching.ops)
     ]
     return collected(observers, watching.run)

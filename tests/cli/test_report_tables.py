@@ -26,6 +26,7 @@ from onnxpfp.report.text import as_text, print_notes
 from onnxpfp.runtime.latency import Latency, LatencyRatio
 
 ASSUMPTION = "K = 3: nothing unseen is larger"
+ERROR = "choice error bounds what was measured"
 
 
 def _group(number: int, kept: int = 8) -> GroupReport:
@@ -37,12 +38,15 @@ def _group(number: int, kept: int = 8) -> GroupReport:
         sensitivity_sum=12.5,
         epsilon=0.125,
         no_epsilon="",
+        choice_error=0.25,
+        no_choice_error="",
         ranked_by="pfp",
         widths_by="measured",
         selection="mixed",
         refitted=("next",),
         folded=(),
         assumption=ASSUMPTION,
+        error_assumption=ERROR,
         consumers=("next",),
     )
 
@@ -150,7 +154,7 @@ def test_latency_is_told_with_its_spread_or_why_it_is_missing():
 
 def test_a_group_shows_its_bounds_and_what_they_rest_on():
     text = _text(_report())
-    assert _line(text, "a.very") == f"{_group(0).name} 8/16 12.5 0.125 mixed, by pfp 1 of 1 refitted"
+    assert _line(text, "a.very") == f"{_group(0).name} 8/16 12.5 0.125 0.25 mixed, by pfp 1 of 1 refitted"
     assert text.count(ASSUMPTION) == 1
 
 
@@ -159,11 +163,14 @@ def test_a_group_without_a_bound_says_why():
     group = replace(
         _group(0), sensitivity_sum=None, epsilon=None, no_epsilon=reason, ranked_by="l1", assumption="", refitted=()
     )
+    unmeasured = {"choice_error": None, "no_choice_error": "no samples are held out", "error_assumption": ""}
+    group = replace(group, **unmeasured)
     whole = replace(group, name="b", kept=16, no_epsilon="nothing was chosen to go", ranked_by="", widths_by="")
     text = _text(replace(_report(), method="l1", groups=(group, whole, group)))
-    assert _line(text, "a.very") == f"{group.name} 8/16 - - mixed, by l1 -"
-    assert _line(text, "b ") == "b 16/16 - - all -"
+    assert _line(text, "a.very") == f"{group.name} 8/16 - - - mixed, by l1 -"
+    assert _line(text, "b ") == "b 16/16 - - - all -"
     assert f"no eps for 2 cut groups: {reason}" in text
+    assert "no choice error for 2 cut groups: no samples are held out" in text
     assert "nothing was chosen to go" not in text
     assert "eps bounds" not in text
     assert (
@@ -314,8 +321,9 @@ def test_a_replayed_plan_has_no_bounds():
     group = replace(
         _group(0), selection="plan", ranked_by="plan", epsilon=None, sensitivity_sum=None, assumption="", widths_by=""
     )
+    group = replace(group, choice_error=None, error_assumption="")
     text = _text(replace(_report(), method="plan", target={}, groups=(group,), drift=None, samples=0))
-    assert _line(text, "a.very") == f"{group.name} 8/16 - - plan 1 of 1 refitted"
+    assert _line(text, "a.very") == f"{group.name} 8/16 - - - plan 1 of 1 refitted"
     assert ASSUMPTION not in text
     assert "target" not in text
     assert "not measured, for there are no data" in text

@@ -49,6 +49,7 @@ def test_scores_that_are_no_sensitivities_have_no_bound(score: str, data: bool) 
     assert {(group.epsilon, group.sensitivity_sum, group.ranked_by) for group in groups} == {(None, None, score)}
     assert {group.no_epsilon for group in groups} == {f"the scores of --score {score} are no sensitivities"}
     assert {group.assumption for group in groups} == {""}
+    assert {group.choice_error is not None for group in groups} == {data}
     assert not any("vacuous" in note or "size formula" in note for note in result.report.notes)
     found = next(group for group in result.report.to_dict()["groups"] if group["kept"] < group["channels"])
     assert (found["epsilon"], found["no_epsilon"]) == (None, f"the scores of --score {score} are no sensitivities")

@@ -34,7 +34,7 @@ def joined(
     unbounded: tuple[str, str] = ("", ""),
     measured: tuple[float | None, float | None] | None = None,
 ) -> Any:
-    """Select in both parts of a group, and tell it as one; where bounds were measured, these are they."""
+    """Select in both parts of a group, and tell it as one; where errors were measured, these are their bounds."""
     first = graph_of(WHOLE, w1=(4, 10), w2=(10, 3))
     parted = graph_of(PARTED, w1=(4, 5), w3=(4, 5), w2=(10, 3))
     assert [group.channels.size for group in first.groups] == [10]
@@ -48,7 +48,7 @@ def joined(
             scores, kept[number], how=how[number], rng=rng, n_outputs=8, delta=1e-3, unbounded=unbounded[number]
         )
         if measured is not None:
-            chosen = replace(chosen, epsilon=None, bound=measured[number])
+            chosen = replace(chosen, choice_error=measured[number])
         keep[group.channels], factor[group.channels] = chosen.keep, chosen.factor
         parts.append(chosen)
     lineage = Lineage(first.keep_all(), np.arange(11))
@@ -96,9 +96,10 @@ def test_a_part_that_stays_adds_nothing() -> None:
 def test_two_measured_bounds_have_none_in_common() -> None:
     """As with draws: each has the confidence that is printed."""
     _, whole = joined("deterministic", "deterministic", measured=(0.2, 0.3))
-    assert (whole.bound, whole.unbounded) == (None, BOUNDED_ALONE)
+    assert (whole.choice_error, whole.no_choice_error) == (None, BOUNDED_ALONE)
+    assert whole.bound is not None
 
 
 def test_a_measured_bound_beside_a_part_that_stays_is_that_of_the_whole() -> None:
     _, whole = joined("deterministic", "deterministic", kept=(5, 3), measured=(None, 0.3))
-    assert (whole.bound, whole.unbounded) == (0.3, "")
+    assert (whole.choice_error, whole.no_choice_error) == (0.3, "")

@@ -163,7 +163,7 @@ def written(
 def with_data(layer: Layer, original: Array, after: Array, tensors: Mapping[str, Array]) -> Array:
     """Largest relative error of a sign part, by input."""
     outputs = np.arange(original.shape[-1])
-    return part_errors(original, [(after, outputs)], layer.windows(tensors[layer.data]))[0].worst
+    return part_errors(original, [(after, outputs)], layer.windows(tensors[layer.data]))[0]
 
 
 def without_data(
@@ -306,13 +306,12 @@ def in_the_mean(layer: Layer, original: Array, after: Array, data: Array) -> Arr
 
 
 def means(network: Network, *, seed: int, inputs: int, **options: Any) -> list[Triples]:
-    """Prune by mean shares on samples of the draw, and hold every promise against inputs that nobody has seen."""
+    """Prune on samples of the draw, and hold the printed errors of choices against inputs that nobody has seen."""
     model = network.model()
     given: dict[str, Any] = {
         "compensate": "none",
         "allocate": "uniform",
         "round_to": 1,
-        "score": "mean-share",
     } | options
     calibration = network.inputs(160, 1000 + seed)
     result = onnxpfp.prune(model, calibration=calibration, threads=1, seed=seed, **given)
@@ -321,10 +320,13 @@ def means(network: Network, *, seed: int, inputs: int, **options: Any) -> list[T
     tensors = feed | nets.values(model, feed)
     refitted = result.report.compensation == "lstsq"
     found: list[Triples] = []
-    for group, layer in _promised(network, result):
-        original, after = written(layer, weights, result, refitted=refitted)
-        assert group.epsilon is not None
-        found.append(Triples(group.epsilon, in_the_mean(layer, original, after, tensors[layer.data]), seen=False))
+    for group in result.report.groups:
+        if group.kept < group.channels:
+            assert group.choice_error is not None, group.no_choice_error
+            for layer in map(network.layers.__getitem__, group.consumers):
+                original, after = written(layer, weights, result, refitted=refitted)
+                realised = in_the_mean(layer, original, after, tensors[layer.data])
+                found.append(Triples(group.choice_error, realised, seen=False))
     return found
 
 
@@ -337,28 +339,45 @@ def hold_in_the_mean(found: list[Triples]) -> None:
 @pytest.mark.parametrize(
     "options", [{"allocate": "uniform"}, {"allocate": "measured"}, {"allocate": "bound", "compensate": "lstsq"}]
 )
-def test_what_is_printed_of_mean_shares_is_kept(options: dict[str, Any]) -> None:
-    """More than 10,000 triples in the three cases together."""
+@pytest.mark.parametrize("score", ["mean-share", "energy", "reconstruction", "pfp", "l1"])
+def test_the_error_that_is_printed_of_a_choice_is_kept(score: str, options: dict[str, Any]) -> None:
+    """More than 3,500 triples in each case, whatever ranked the channels."""
     found = [
         triple
         for network in NETWORKS.values()
-        for triple in means(network, seed=0, inputs=512, keep_macs=0.7, **options)
+        for triple in means(network, seed=0, inputs=512, keep_macs=0.7, score=score, **options)
     ]
     assert sum(each.realised.size for each in found) >= 7 * 512
     hold_in_the_mean(found)
     # And they say something, even with the 20 samples that are held out.
     assert all(each.promise < 1 for each in found)
-    assert np.mean([math.sqrt(each.realised.mean()) / each.promise for each in found]) > 0.5
+    assert np.mean([math.sqrt(each.realised.mean()) / each.promise for each in found]) > 0.4
+
+
+@pytest.mark.parametrize("select", ["sampled", "mixed"])
+def test_the_error_that_is_printed_of_drawn_channels_is_kept(select: str) -> None:
+    """What is lost of channels that stay with other weights counts, too."""
+    options: dict[str, Any] = {"allocate": "uniform", "select": select}
+    found = [
+        triple
+        for network in NETWORKS.values()
+        for triple in means(network, seed=0, inputs=512, keep_macs=0.9, **options)
+    ]
+    hold_in_the_mean(found)
+    assert all(each.promise < 1 for each in found)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("keep_macs", [0.9, 0.7, 0.5])
+@pytest.mark.parametrize("keep_macs", [0.9, 0.5])
+@pytest.mark.parametrize("score", ["mean-share", "energy", "reconstruction", "pfp", "l1"])
 @pytest.mark.parametrize("allocate", ["uniform", "bound", "measured"])
 @pytest.mark.parametrize("name", NETWORKS)
-def test_what_is_printed_of_mean_shares_is_kept_over_many_draws(name: str, allocate: str, keep_macs: float) -> None:
+def test_the_error_that_is_printed_of_a_choice_is_kept_over_many_draws(
+    name: str, allocate: str, score: str, keep_macs: float
+) -> None:
     found: list[Triples] = []
     for seed in range(20):
-        found += means(NETWORKS[name], seed=seed, inputs=512, keep_macs=keep_macs, allocate=allocate)
+        found += means(NETWORKS[name], seed=seed, inputs=512, keep_macs=keep_macs, allocate=allocate, score=score)
     hold_in_the_mean(found)
 
 

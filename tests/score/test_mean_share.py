@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from onnxpfp.score.mean_share import OutputMoments, errors
+from onnxpfp.score.output_moments import OutputMoments, errors
 
 Floats = NDArray[np.float64]
 

@@ -1,0 +1,55 @@
+"""What made up for the channels that go."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterator, Sequence
+
+from onnxpfp.refit.means import Record
+from onnxpfp.report.page import Column, Element, Line, Table, number
+from onnxpfp.report.reasons import kind
+
+__all__ = ["about_compensation"]
+
+
+def about_compensation(
+    refits: Sequence[Record], compensated: Sequence[str], uncompensated: Sequence[tuple[str, str]], *, full: bool
+) -> Iterator[Element]:
+    """Sum up the refits and the folded means, and say why some consumers have neither; list them all where wanted."""
+    if refits:
+        yield Line(_refitted(refits))
+        if full:
+            yield _refits_table(refits)
+    count, left = len(compensated), len(uncompensated)
+    if count or left:
+        folded = f"mean of dropped channels folded into the biases of {count} of {count + left} consumers"
+        yield Line(f"{folded} that were not refitted" if refits else folded)
+    together: dict[str, list[str]] = {}
+    for name, reason in uncompensated:
+        together.setdefault(kind(reason), []).append(name)
+    for reason, names in together.items():
+        listed = names if full else names[:1]
+        rest = f" and {len(names) - len(listed)} more" if len(names) > len(listed) else ""
+        yield Line(f"not of {', '.join(listed)}{rest}: {reason}")
+
+
+def _refitted(refits: Sequence[Record]) -> str:
+    taken = [record for record in refits if record.after < record.before]
+    before, after = (statistics.median(getattr(r, side) for r in refits) for side in ("before", "after"))
+    worse = sum(record.after > record.before for record in refits)
+    verdict = "no op got worse" if not worse else f"{worse} got worse"
+    shares = f"{100 * before:.3g} % before, {100 * after:.3g} % after"
+    return (
+        f"{len(taken)} of {len(refits)} linear ops refitted by least squares: median error of an output on samples "
+        f"kept out of the fit, as a share of its variance: {shares}; {verdict}"
+    )
+
+
+def _refits_table(refits: Sequence[Record]) -> Table:
+    rows: list[tuple[str, ...]] = []
+    for record in refits:
+        only = "bias only" if record.after < record.before else "as it was"
+        ridge = f"{record.ridge:g}" if math.isfinite(record.ridge) else only
+        rows.append((record.name, f"{100 * record.before:.3g} %", f"{100 * record.after:.3g} %", ridge))
+    return Table((Column("linear op"), *map(number, ("error before", "after", "ridge"))), rows)

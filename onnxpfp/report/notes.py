@@ -1,0 +1,124 @@
+"""What the user should know of a pruning, beyond its results."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from onnxpfp.pipeline.calibration import DataCalibration
+from onnxpfp.pipeline.verification import Verification
+from onnxpfp.report.assumptions import DEPENDENT
+from onnxpfp.report.draws import draws_notes
+from onnxpfp.report.groups import GroupReport
+from onnxpfp.report.outcome import Outcome
+from onnxpfp.report.page import at_most
+from onnxpfp.report.trained import trained_note
+from onnxpfp.score.energy import Energy
+
+__all__ = ["notes_of"]
+
+
+def notes_of(
+    outcomes: Sequence[Outcome], outcome: Outcome, groups: Sequence[Sequence[GroupReport]], verified: Verification
+) -> list[str]:
+    """List what the user should know: of the run, of all parts, and of the first that was scored."""
+    context, options = outcomes[0].context, outcomes[0].context.options
+    notes = [*context.whole.source.notes]
+    if verified.refused:
+        notes.append(
+            f"onnxruntime cannot load the file as it was given: {verified.refused}. What was measured and "
+            "pruned is the same network in a form that it loads: nodes sorted, functions inlined, wrong records dropped"
+        )
+    if not isinstance(outcome.calibration, DataCalibration) and context.plan is None:
+        notes.append(
+            "no data: channels were chosen by weights alone (data-independent coreset scores). A few "
+            "hundred unlabelled inputs do better: --calib-data FILE.npz, arrays keyed by input name, "
+            "samples along the batch axis"
+        )
+    if context.data.given == "random":
+        notes.append(
+            "RANDOM data: the sensitivities and the drift are those of noise, not of your inputs. Use "
+            "this to try things out, never for a model that ships"
+        )
+    drift = verified.comparison.drift if verified.comparison else None
+    if drift is not None and drift.lost:
+        notes.append(
+            f"the pruned model gives infinity or NaN in the place of {drift.lost:,} numbers of the original's outputs: "
+            "keep more, or exclude what leads there"
+        )
+    if verified.comparison is not None and context.data.held_out is not None and context.data.given == "file":
+        notes += filter(None, [trained_note(verified.comparison.outcomes.top_probability)])
+    notes += draws_notes(context.whole.model)
+    notes += context.data.notes
+    for each, some in zip(outcomes, groups, strict=True):
+        if each.samples < each.samples_wanted and any(group.epsilon is not None for group in some):
+            notes.append(each.named(_sample_note(each)))
+    notes += _bound_notes([group for some in groups for group in some])
+    if verified.oracle.blank:
+        notes.append(
+            "the original gives nothing but zeros on these inputs, so the comparison shows nothing: give other data"
+        )
+    if verified.growth:
+        grown = verified.after.bytes - verified.before.bytes
+        notes.append(f"the pruned file is larger than the original, by {grown:,} bytes: {verified.growth}")
+    if context.plan is not None and outcome.samples == 0:
+        notes.append("replayed without data: no means were folded into biases; give --calib-data for that")
+    forced = [
+        each.named(group.name)
+        for each in outcomes
+        for group, chosen in zip(each.context.whole.graph.groups, each.decision.selections, strict=False)
+        if chosen is not None and chosen.requested != options.select
+    ]
+    if forced and options.select in {"sampled", "mixed"}:
+        notes.append(
+            f"{len(forced)} groups were selected deterministically, for their consumers' weights cannot "
+            f"be scaled: {', '.join(forced[:3])}{', ...' if len(forced) > 3 else ''}"
+        )
+    if context.plan and context.plan.source_sha256 != context.whole.source.sha256:
+        notes.append("the plan was made for another file; it fits this one by names and shapes")
+    return notes
+
+
+def _bound_notes(groups: Sequence[GroupReport]) -> list[str]:
+    """Say where PFP's bound says nothing, what ranked the channels in its place, and what they cost as measured."""
+    with_data = [group for group in groups if group.ranked_by != "coreset"]
+    bounded = [(group, group.epsilon) for group in with_data if group.epsilon is not None]
+    vacuous = [(group, epsilon) for group, epsilon in bounded if epsilon >= 1]
+    if not vacuous:
+        return []
+    largest = max(epsilon for _, epsilon in vacuous)
+    how = "1" if largest == 1 else f"1 to {at_most(largest, 3)}"
+    by_energy = sum(group.ranked_by == Energy.name for group, _ in vacuous)
+    ranked = f"; the channels of {by_energy} of them were ranked by mean output energy" if by_energy else ""
+    return [
+        f"PFP's bound is vacuous (eps = {how}) in {len(vacuous)} of {len(bounded)} cut groups at this target: it "
+        f"promises nothing there{ranked}{_measured_errors([group for group, _ in vacuous])}"
+    ]
+
+
+def _measured_errors(groups: Sequence[GroupReport]) -> str:
+    """Say between which limits the errors of choices lie that held-out samples bound; nothing where none do."""
+    errors = [group.choice_error for group in groups if group.choice_error is not None]
+    if not errors:
+        return ""
+    low, high = at_most(min(errors), 2), at_most(max(errors), 2)
+    where = "" if len(errors) == len(groups) else f" in {len(errors)} of them"
+    return (
+        f"; measured on held-out samples, the choice alone costs a layer's output{where} a relative error in the mean "
+        f"square of at most {high if low == high else f'{low} to {high}'}"
+    )
+
+
+def _sample_note(outcome: Outcome) -> str:
+    failure = outcome.failure
+    with_these = "these are too few for any probability"
+    if not outcome.context.data.independent:
+        with_these = f"no probability is known of these, for {DEPENDENT}"
+    if failure is not None and failure < 1:
+        with_these = (
+            f"with these, the assumption of the bounds fails with a probability of at most {at_most(failure, 1)}"
+        )
+    given = f"{outcome.samples} {'samples' if outcome.part.body is None else 'runs of it'}"
+    return (
+        f"S: {given}; the size formula asks for {outcome.samples_wanted} at delta = "
+        f"{outcome.context.options.delta:g}; {with_these}"
+    )
