@@ -102,5 +102,5 @@ def test_the_report_shows_no_bounds_of_what_was_not_selected() -> None:
     result = onnxpfp.prune(VANISHING["gate"], calibration="random", keep_macs=0.2, round_to=1, compensate="none")
     tables = [element for element in result.report.page(full=True, wide=True) if isinstance(element, Table)]
     rows = {row[0]: row for table in tables for row in table.rows}
-    assert rows["w4"] == ("w4", "1/7", "-", "-", "lossless", "-")
+    assert rows["w4"] == ("w4", "1/7", "-", "-", "-", "lossless", "-")
     assert "-" not in rows["w5"][2:4]
