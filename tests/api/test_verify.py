@@ -102,6 +102,17 @@ def test_a_model_that_takes_other_sizes_is_told_apart_and_not_run() -> None:
     assert report.uncompared.startswith("the pruned model does not run on the original's inputs: ")
 
 
+def test_a_model_with_fewer_classes_is_told_apart_and_agrees_on_none() -> None:
+    other = nets.build(nets.CHAIN.replace("[N,5] y", "[N,4] y"), nets.CHAIN_SHAPES | {"w3": (4, 10), "b3": (4,)})
+    report = onnxpfp.verify(nets.chain(), other, calibration=DATA, min_agreement=0.5, **PLAIN)
+    assert report.problems == (
+        "the output 'y' has shape (?, 4), not (?, 5)",
+        "the top-1 agreement is 0 %, and --min-agreement asks for 50 %",
+    )
+    assert report.drift is not None
+    assert (report.drift.relative_error, report.drift.top1_agreement) == (1.0, 0.0)
+
+
 def test_a_batch_that_is_fixed_in_one_model_alone_is_named_and_the_rest_is_compared() -> None:
     other = _copy(nets.chain())
     other.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
