@@ -289,8 +289,8 @@ def _removed(removed: Sequence[Removal]) -> Iterator[str]:
 def _subnormal(found: SubnormalWeights) -> Iterator[str]:
     """Say what became of subnormal weights."""
     if found.weights:
-        are = "1 weight is subnormal" if found.weights == 1 else f"{found.weights:,} weights are subnormal"
-        yield f"{are}, {f'{found.zeroed:,}' if found.zeroed else 'none'} written as zero"
+        weights = "1 subnormal weight" if found.weights == 1 else f"{found.weights:,} subnormal weights"
+        yield f"the original has {weights}, {f'{found.zeroed:,}' if found.zeroed else 'none'} written as zero"
 
 
 def _target(name: str, value: float) -> str:
