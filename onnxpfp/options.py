@@ -161,7 +161,8 @@ class ModelOptions:
     )
     custom_ops: Sequence[str] = _option(
         (),
-        "Register the custom ops of this library with onnxruntime. Without it what lies before such ops is pruned.",
+        "Register the custom ops of this library with onnxruntime. Without it only what lies before such ops is pruned "
+        "or compared.",
         "runtime",
         metavar="LIBRARY",
         repeated=True,
@@ -381,7 +382,7 @@ class Options(RunOptions):
         check=check_at_least_one,
     )
     no_latency: bool = _option(
-        False, "Do not measure the latency; measuring takes at most 3 s, or 5 % of the run.", "runtime"
+        False, "Do not measure the latency; measuring takes at most 3 s, or 5 % of the run if that is more.", "runtime"
     )
 
     def __post_init__(self) -> None:

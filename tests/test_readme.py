@@ -17,8 +17,9 @@ COMMANDS = re.findall(r"```sh\n(.*?)\n```", README, flags=re.DOTALL)
 SIZES = ("parameters", "MACs, one run", "file, bytes")
 
 
-def _without_numbers(line: str) -> str:
-    return " ".join(re.sub(r"\d[\d.,e-]*", "0", line).split())
+def _without_numbers(text: str) -> str:
+    """Put all numbers, rules and line breaks of a report alike: they depend on how numbers round."""
+    return " ".join(re.sub("─+", "─", re.sub(r"\d[\d.,e-]*", "0", text)).split())
 
 
 def test_the_first_command_prunes_a_real_model(tmp_path: Path) -> None:
@@ -33,10 +34,10 @@ def test_the_first_command_prunes_a_real_model(tmp_path: Path) -> None:
     assert out.stat().st_size < (ROOT / prune[2]).stat().st_size
     assert "masked original == pruned" in done.stdout
     (sample,) = re.findall(r"begins like this.*?```\n(.*?)\n```", README, flags=re.DOTALL)
-    lines = [line for line in sample.splitlines() if line.strip() != "..."]
     # What is counted of the original is the same everywhere; what is measured depends on rounding.
-    shown, printed = ([_without_numbers(line) for line in text] for text in (lines, done.stdout.splitlines()))
-    assert [line for line in shown if line not in printed] == []
+    printed = _without_numbers(done.stdout)
+    for shown in sample.split("\n  ...\n"):
+        assert _without_numbers(shown) in printed
     sizes = [[re.findall(rf"{name} +([\d,]+) ", text)[0] for name in SIZES] for text in (sample, done.stdout)]
     assert sizes[0] == sizes[1]
 

@@ -1,1 +1,1 @@
-"""The Python API: prune, inspect, prunability and saving a result, one file each."""
+"""The Python API: prune, inspect, prunability, verify and saving a result, one file each."""

@@ -31,8 +31,8 @@ CALIBRATION = (
 )
 """Help of the keyword `calibration`."""
 CERTIFICATION = (
-    "Other samples, in the forms of `calibration`, that measure the result and decide nothing; None holds some of the "
-    "calibration samples out for that."
+    "Other samples, in the forms of `calibration`, that measure the result and decide nothing, unless a target of "
+    "quality tests on them how much may go; None holds some of the calibration samples out for that."
 )
 """Help of the keyword `certification`."""
 PROGRESS = "A function that is told the phase, how far it is, and how far it goes."

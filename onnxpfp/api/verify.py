@@ -33,6 +33,8 @@ from onnxpfp.runtime.session import SessionSource, custom_ops, open_session
 
 __all__ = ["VerifyArguments", "verify", "verify_with"]
 
+INTERFACES = "the interfaces differ"
+"""Why outputs are not compared where every difference is told as a problem."""
 PLAN_RUNS = 2
 """Sets of inputs on which a file is held against the replayed plan, as the oracle has it."""
 PLAN_BATCH = 4
@@ -143,7 +145,7 @@ class _Comparison:
             original=str(source.path) if source.path else None,
             pruned=str(self.other.path) if self.other.path else None,
             inputs=context.whole.shapes.inputs,
-            problems=(*interface, *misfits, *self._violations(drift)),
+            problems=(*interface, *self._unrun(uncompared), *misfits, *self._violations(drift)),
             interface=interface,
             before=before,
             after=after,
@@ -165,11 +167,13 @@ class _Comparison:
         """
         context = self.context
         if not same_names_and_types(context.whole.source.given, self.other.given):
-            return "the interfaces differ", None
+            return INTERFACES, None
         with context.clock.phase("load"):
             source, session, _ = open_model(self.other, context.options)
         if not same_names_and_types(context.whole.source.model, source.model):
-            return "what onnxruntime cannot run is not the same of both", None
+            tails = {"the original": context.whole.source.tail, "the pruned model": source.tail}
+            lacking = " and ".join(f"{tail.titles} of {of}" for of, tail in tails.items() if tail is not None)
+            return f"the parts that onnxruntime can run are not the same, for it lacks {lacking}", None
         feed = next(context.data.samples.batches(1))
         try:
             session.run(feed)
@@ -263,6 +267,11 @@ class _Comparison:
         seconds = seconds_for_latency(sum(context.clock.seconds.values()))
         with context.clock.phase("latency"):
             return measure_latency(trial, seconds)
+
+    def _unrun(self, uncompared: str) -> Iterator[str]:
+        """Say that a file with the same interface could not be held against the original."""
+        if uncompared and uncompared != INTERFACES:
+            yield f"the outputs cannot be compared: {uncompared}"
 
     def _violations(self, drift: Drift | None) -> Iterator[str]:
         """Say what of the outputs is beyond what was asked for.

@@ -68,8 +68,14 @@ def _fold(text: str) -> str:
 
 
 @contextmanager
-def naming_files(model: Path, data: str | None, plan: Path | None) -> Generator[None]:
+def naming_files(model: Path, data: str | None, plan: Path | None, other: Path | None = None) -> Generator[None]:
     """Put the name of the file before an error that does not say which one is wrong.
+
+    Args:
+        model: The model, which errors of models are of.
+        data: The samples, as they were given.
+        plan: The plan that is read.
+        other: Another model, which its errors name themselves.
 
     Raises:
         OnnxPfpError: As it came, with the name.
@@ -84,6 +90,7 @@ def naming_files(model: Path, data: str | None, plan: Path | None) -> Generator[
             subject = None if plan is None else str(plan)
         elif isinstance(error, ModelError | TargetUnreachableError | TimeLimitError):
             subject = str(model)
-        if subject is None or str(subject) in str(error):
+        named = (subject, other) if isinstance(error, ModelError) else (subject,)
+        if subject is None or any(str(file) in str(error) for file in named if file is not None):
             raise
         raise type(error)(f"{subject}: {error}", hint=error.hint) from error

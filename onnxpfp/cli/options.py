@@ -74,8 +74,9 @@ def data_option(command: Command) -> Command:
 def certify_option(command: Command) -> Command:
     """Add --certify-data to a verb that measures its result; it gets `certify_data`: a path or None."""
     help_text = (
-        "Other unlabelled inputs, of the same form: what is said of the written file is measured on them, and they "
-        "decide nothing. Without them some of --calib-data are held out for that."
+        "Other unlabelled inputs, of the same form: what is said of the written file is measured on them. They decide "
+        "nothing, unless --max-drift or --min-agreement tests on them how much may go. Without them some of "
+        "--calib-data are held out for that."
     )
     return click.option("--certify-data", metavar="SRC", help=help_text)(command)
 

@@ -36,7 +36,7 @@ __all__ = ["prune_command"]
 @click.option("--plan", type=FILE, metavar="FILE.json", help="Write what was kept, to replay or map back.")
 @click.option("--from-plan", type=FILE, metavar="FILE.json", help="Replay a plan in place of scoring.")
 @click.option("--force", is_flag=True, help="Allow OUT to be IN, and an OUT.data that is none of OUT's to be replaced.")
-@reporting_options("rows of a table", "20 groups, 8 reasons")
+@reporting_options("N rows of a table", "20 groups, 8 reasons")
 def prune_command(
     source: Path,
     result: Path,

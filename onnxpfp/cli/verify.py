@@ -33,8 +33,8 @@ def verify_command(
       onnxpfp verify in.onnx out.onnx --calib-data calibration.npz --plan plan.json --max-drift 0.1
 
     Interface, outputs, size, multiply-adds and latency are compared; without --calib-data the
-    outputs are compared on noise. The exit code is 0 if the interface is the same and whatever is
-    asked for holds, 4 if not.
+    outputs are compared on noise. The exit code is 0 if the interface is the same, the outputs
+    could be compared and whatever is asked for holds, 4 if not.
     """  # noqa: D301
     with failing_in_one_line(verbosity=reporting.verbosity):
         options_of(VerifyOptions, typed, None)
@@ -56,7 +56,7 @@ def _run(
 
     options = options_of(VerifyOptions, typed, original)
     with (
-        naming_files(original, calib_data, plan_file),
+        naming_files(original, calib_data, plan_file, pruned),
         limited(options.timeout),
         progress_display(reporting.verbosity) as progress,
     ):

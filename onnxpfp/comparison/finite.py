@@ -85,12 +85,14 @@ def same_largest(original: NDArray[Any], other: NDArray[Any]) -> tuple[Bools, Bo
 
     Args:
         original: Class scores, (N, C); -inf is a class that cannot be.
-        other: Those of another network.
+        other: Those of another network; in another shape none agrees.
 
     Returns:
         Whether they agree, (N,), and whether the original has a largest class, (N,). A sample of which only the other
         has scores that are no numbers does not agree.
     """
+    if original.shape != other.shape:
+        other = np.full_like(original, np.nan)
     known, others = ~np.isnan(original), ~np.isnan(other)
     largest, its = (np.where(ok, x, -np.inf).argmax(1) for x, ok in ((original, known), (other, others)))
     voting: Bools = np.asarray(known.any(axis=1))

@@ -278,8 +278,8 @@ def _removed(removed: Sequence[Removal]) -> Iterator[str]:
 def _subnormal(found: SubnormalWeights) -> Iterator[str]:
     """Say what became of subnormal weights."""
     if found.weights:
-        are = "1 weight is subnormal" if found.weights == 1 else f"{found.weights:,} weights are subnormal"
-        yield f"{are}, {f'{found.zeroed:,}' if found.zeroed else 'none'} written as zero"
+        weights = "1 subnormal weight" if found.weights == 1 else f"{found.weights:,} subnormal weights"
+        yield f"the original has {weights}, {f'{found.zeroed:,}' if found.zeroed else 'none'} written as zero"
 
 
 def _target(name: str, value: float) -> str:
@@ -310,14 +310,15 @@ def _promise(report: Report) -> str:
         return "nothing is promised"
     held_out = f"{certified.samples} held-out samples"
     confidence = f"with a confidence of {100 * report.confidence:g} %"
+    # Held-out samples without promises are noise.
+    inputs = "inputs" if report.promises is not None else "inputs of such noise"
     if "min_agreement" in report.target:
         least, agree = 100 * report.target["min_agreement"], round(certified.observed * certified.samples)
-        return (
-            f"{confidence}, at least {least:g} % of inputs keep their class (exact binomial, {agree} of {held_out} do)"
-        )
+        of = f"(exact binomial, {agree} of {held_out} do)"
+        return f"{confidence}, at least {least:g} % of {inputs} keep their class {of}"
     return (
         f"{confidence}, the relative output error of one input, counted as 1 where it is more, is at most "
-        f"{report.target['max_drift']:g} in the mean over inputs (by betting, {certified.observed:.3g} on {held_out})"
+        f"{report.target['max_drift']:g} in the mean over {inputs} (by betting, {certified.observed:.3g} on {held_out})"
     )
 
 

@@ -6,8 +6,10 @@ of the ratios within pairs; the spread is that between the quartiles, which a fe
 
 On a busy machine most runs wait for a core, longer than they compute, and wall time says nothing of the models. The
 time that the process had on all cores shows it: over wall time it is how many cores worked, and less if they had to
-wait. So where the runs of one model waited more than `BUSY`, time on the cores stands in the place of wall time, scaled
-by the wall time that went with it in the run that waited least (with one thread they are the same).
+wait. So where the runs of one model waited more than `BUSY`, time on the cores stands in the place of wall time. With
+several threads it is scaled by the wall time of the fastest run, which waited least, over what that run had on the
+cores, or the median run if that is less: threads that find no work spin in one run and sleep in the next, and spinning
+is no work.
 """
 
 from __future__ import annotations
@@ -175,7 +177,9 @@ def compare_latency(
         raise LatencyUnknownError("a run is shorter than the clock can tell")
     waited = 0.0
     if cores and computing.all():
-        computing *= 1.0 if threads == 1 else (wall / computing).min(axis=0)
+        if threads != 1:
+            fastest = np.take_along_axis(computing, wall.argmin(axis=0)[None], axis=0)
+            computing *= wall.min(axis=0) / np.minimum(fastest, np.median(computing, axis=0))
         waited = max(1 - float(np.median(computing / wall, axis=0).min()), 0.0)
     before, after = (computing if waited > BUSY else wall).T
     ratio, pair = LatencyRatio(*_quartiles(after / before)), float(np.median(wall.sum(axis=1)))

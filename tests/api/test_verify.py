@@ -98,8 +98,22 @@ def test_another_interface_does_not_pass_and_is_not_run() -> None:
 def test_a_model_that_takes_other_sizes_is_told_apart_and_not_run() -> None:
     other = nets.build(nets.CHAIN.replace("[N,3,8,8]", "[N,3,9,9]"), nets.CHAIN_SHAPES)
     report = onnxpfp.verify(nets.chain(), other, **PLAIN)
-    assert report.problems == ("the input 'x' has shape (?, 3, 9, 9), not (?, 3, 8, 8)",)
     assert report.uncompared.startswith("the pruned model does not run on the original's inputs: ")
+    assert report.problems == (
+        "the input 'x' has shape (?, 3, 9, 9), not (?, 3, 8, 8)",
+        f"the outputs cannot be compared: {report.uncompared}",
+    )
+
+
+def test_a_model_with_fewer_classes_is_told_apart_and_agrees_on_none() -> None:
+    other = nets.build(nets.CHAIN.replace("[N,5] y", "[N,4] y"), nets.CHAIN_SHAPES | {"w3": (4, 10), "b3": (4,)})
+    report = onnxpfp.verify(nets.chain(), other, calibration=DATA, min_agreement=0.5, **PLAIN)
+    assert report.problems == (
+        "the output 'y' has shape (?, 4), not (?, 5)",
+        "the top-1 agreement is 0 %, and --min-agreement asks for 50 %",
+    )
+    assert report.drift is not None
+    assert (report.drift.relative_error, report.drift.top1_agreement) == (1.0, 0.0)
 
 
 def test_a_batch_that_is_fixed_in_one_model_alone_is_named_and_the_rest_is_compared() -> None:
@@ -239,8 +253,17 @@ def test_what_onnxruntime_lacks_is_left_out_of_both() -> None:
     assert report.drift.relative_error is not None
     assert (report.before.macs, report.after.macs) == (result.report.before.macs, result.report.after.macs)
     assert any("Unheard" in note for note in report.notes)
-    whole = onnxpfp.verify(model, nets.chain(), **PLAIN)
-    assert whole.uncompared == "what onnxruntime cannot run is not the same of both"
+
+
+@pytest.mark.parametrize("of", ["the original", "the pruned model"])
+def test_a_file_that_runs_no_further_than_the_other_does_not_pass(of: str) -> None:
+    odd = nets.build(nets.CHAIN, nets.CHAIN_SHAPES)
+    (pool,) = (node for node in odd.graph.node if node.name == "node_p")
+    pool.op_type = "Unheard"
+    pair = (odd, nets.chain()) if of == "the original" else (nets.chain(), odd)
+    report = onnxpfp.verify(*pair, **PLAIN)
+    reason = f"the parts that onnxruntime can run are not the same, for it lacks Unheard of {of}"
+    assert (report.uncompared, report.problems) == (reason, (f"the outputs cannot be compared: {reason}",))
 
 
 def test_draws_are_those_of_the_samples() -> None:

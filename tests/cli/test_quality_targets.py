@@ -31,6 +31,14 @@ def test_the_report_says_what_was_reached(folder, prune):
     assert f"against the original on {found[3]} held-out samples, which tested how much may go" in printed
 
 
+def test_of_noise_nothing_is_promised_of_inputs(folder, prune):
+    result = prune("in.onnx", "out.onnx", "--calib-data", "random", "--threads", "1", "--max-drift", "0.7")
+    assert result.exit_code == 0, result.output
+    printed = " ".join(result.stdout.split())
+    assert "is at most 0.7 in the mean over inputs of such noise (by betting, " in printed
+    assert " promised " not in printed
+
+
 def test_the_report_as_json(folder, prune):
     np.savez("data.npz", x=cli_models.images(512))
     result = prune("in.onnx", "out.onnx", *DATA, "--max-drift", "0.7", "--json", "-", "-q")

@@ -122,10 +122,10 @@ def test_sizes_and_facts():
     assert _line(text, "target") == "target keep 50 % of the MACs"
     assert _line(text, "reachable") == "reachable 98.7 % of the parameters lie in channels that may go"
     assert _line(text, "ran on") == "ran on CPUExecutionProvider"
-    free = "channels removed first: 3 dead by the weights, 1 duplicate on all 300 samples"
-    assert f"{free}; 31,000 weights are subnormal, 30,990 written as zero" in " ".join(text.split())
+    free = "channels removed first: 3 dead by the weights, 1 duplicate on all 300 samples that are not held out"
+    assert f"{free}; the original has 31,000 subnormal weights, 30,990 written as zero" in " ".join(text.split())
     left = _text(replace(_report(), removed=(), subnormal=SubnormalWeights(1, 1, 0)))
-    assert _line(left, "cost nothing") == "cost nothing 1 weight is subnormal, none written as zero"
+    assert _line(left, "cost nothing") == "cost nothing the original has 1 subnormal weight, none written as zero"
     assert "cost nothing" not in _text(replace(_report(), removed=(), subnormal=SubnormalWeights()))
     used = "samples (S) 176 used for the scores, all but those that refits and result are judged on"
     asked = f"{used}; PFP's size formula asks for 300; by it,"

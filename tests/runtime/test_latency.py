@@ -130,6 +130,16 @@ def test_several_threads_wait_where_a_run_takes_longer_than_the_one_with_the_lea
     assert measured.waited > 0.1
 
 
+@pytest.mark.parametrize("wall", [0.0125, 0.0119])
+def test_threads_that_spin_without_work_are_no_sign_that_others_wait(wall: float) -> None:
+    def spinning(n: int) -> RunTime:
+        return RunTime(wall, 2 * wall) if n % 25 == 7 else RunTime(0.012, 0.0119)
+
+    measured = compare_latency(*_stubs(spinning, lambda n: RunTime(0.01, 0.01)), FEED, 60.0)
+    assert (measured.original.median_ms, measured.pruned.median_ms) == pytest.approx((12, 10))
+    assert measured.waited < 0.02
+
+
 def test_what_runs_elsewhere_has_no_time_on_the_cores() -> None:
     original, pruned = _stubs(_busy(0.001, (0.099,)), _busy(0.001, (0.049,)))
     measured = compare_latency(original, pruned, FEED, 60.0, threads=1, cores=False)
