@@ -171,7 +171,7 @@ def _prune(
     if context.chooses:
         require_groups(network, options)
     target = None if replaying else QualityTarget.of(options)
-    evaluators = None if target is None else _evaluators(target, context)
+    evaluators = None if target is None else _evaluators(target, context, apart=certification is not None)
     parts = measure_parts(network)
     prune_to = partial(prune_network, network=network, parts=parts)
 
@@ -216,8 +216,13 @@ def _prune(
     )
 
 
-def _evaluators(target: QualityTarget, context: RunContext) -> Evaluators:
+def _evaluators(target: QualityTarget, context: RunContext, *, apart: bool) -> Evaluators:
     """Return what measures a target of quality.
+
+    Args:
+        target: The target.
+        context: The run.
+        apart: Whether the held-out samples are the user's own.
 
     Raises:
         OptionError: The outputs have nothing of what is limited.
@@ -227,7 +232,7 @@ def _evaluators(target: QualityTarget, context: RunContext) -> Evaluators:
     held_out = context.data.held_out
     # A split comes with held-out samples, or with those of the user in their place.
     assert held_out is not None
-    given = len(context.data.samples) + len(held_out)
+    given = None if apart else len(context.data.samples) + len(held_out)
     with context.clock.phase("search"):
         return quality_evaluators(target, context, split.tuning, held_out, given)
 

@@ -58,7 +58,7 @@ class FoundShare:
 
 
 def quality_evaluators(
-    target: QualityTarget, context: RunContext, tuning: Samples, held_out: Samples, given: int
+    target: QualityTarget, context: RunContext, tuning: Samples, held_out: Samples, given: int | None
 ) -> Evaluators:
     """Return what measures a quality, if it can be measured and promised, before anything expensive is done.
 
@@ -68,7 +68,7 @@ def quality_evaluators(
         tuning: Samples that may decide anything.
         held_out: Samples that only test. They decide at which share the descent ends, so they are not held out from the
             choice of the model any more.
-        given: How many samples were given.
+        given: How many samples were given, of which these are some; None where they were given apart.
 
     Raises:
         OptionError: The outputs have nothing of the kind.

@@ -18,7 +18,7 @@ from onnxpfp.comparison.certificate import agreement_bound, mean_bound, samples_
 from onnxpfp.comparison.evaluator import Comparison
 from onnxpfp.comparison.outcomes import Outcomes
 from onnxpfp.data.samples import Samples
-from onnxpfp.errors import CalibrationError, OptionError
+from onnxpfp.errors import CalibrationError, CertificationError, OptionError
 from onnxpfp.options import Options
 
 __all__ = ["Certified", "QualityTarget", "require_enough", "require_measurable"]
@@ -151,16 +151,17 @@ def require_measurable(target: QualityTarget, compared: Comparison, title: str) 
     raise OptionError(f"{title}: {target.flag} {what}", hint=instead)
 
 
-def require_enough(target: QualityTarget, held_out: Samples, given: int) -> None:
+def require_enough(target: QualityTarget, held_out: Samples, given: int | None) -> None:
     """Make sure that held-out samples can promise a target, if only all of them did as the original does.
 
     Args:
         target: The target.
         held_out: The samples that are held out.
-        given: How many samples were given.
+        given: How many samples were given, of which these are some; None where they were given apart.
 
     Raises:
         CalibrationError: They are too few.
+        CertificationError: Those that were given apart are.
     """
     n, alpha = len(held_out), target.alpha
     best = target.certify(np.zeros(n))
@@ -179,6 +180,10 @@ def require_enough(target: QualityTarget, held_out: Samples, given: int) -> None
     else:
         extreme = "most" if target.quantity == "agreement" else "least"
         most = f"{target.flag} {target.rounded(best.bound)} at the {extreme}"
+    if given is None:
+        raise CertificationError(
+            f"--certify-data: {target.title} {takes}, and {n:,} are given", hint=f"give more; these can promise {most}"
+        )
     raise CalibrationError(
         f"{target.title} {takes}; of {given:,} given, {n:,} are held out",
         hint=f"give more samples, or --certify-data; these can promise {most}",

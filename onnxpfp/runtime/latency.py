@@ -9,7 +9,7 @@ time that the process had on all cores shows it: over wall time it is how many c
 wait. So where the runs of one model waited more than `BUSY`, time on the cores stands in the place of wall time. With
 several threads it is scaled by the wall time of the fastest run, which waited least, over what that run had on the
 cores, or the median run if that is less: threads that find no work spin in one run and sleep in the next, and spinning
-is no work.
+is no work. The scale is one for both models, the larger one, for it is chance which of them had a run with more cores.
 """
 
 from __future__ import annotations
@@ -179,7 +179,7 @@ def compare_latency(
     if cores and computing.all():
         if threads != 1:
             fastest = np.take_along_axis(computing, wall.argmin(axis=0)[None], axis=0)
-            computing *= wall.min(axis=0) / np.minimum(fastest, np.median(computing, axis=0))
+            computing *= (wall.min(axis=0) / np.minimum(fastest, np.median(computing, axis=0))).max()
         waited = max(1 - float(np.median(computing / wall, axis=0).min()), 0.0)
     before, after = (computing if waited > BUSY else wall).T
     ratio, pair = LatencyRatio(*_quartiles(after / before)), float(np.median(wall.sum(axis=1)))

@@ -83,6 +83,15 @@ def test_what_it_goes_with(refuse):
 
 
 @pytest.mark.usefixtures("certify")
+def test_too_few_of_them_for_a_target(refuse):
+    flags = ("--calib-data", "data.npz", "--certify-data", "certify.npz")
+    found = refuse("in.onnx", "out.onnx", *flags, "--max-drift", "0.2")
+    assert found.error.startswith("--certify-data: --max-drift 0.2 with a confidence of 95 % takes ")
+    assert found.error.endswith(f" held-out samples without any error, and {len(OTHERS)} are given")
+    assert found.hint.startswith("give more; these can promise --max-drift 0.")
+
+
+@pytest.mark.usefixtures("certify")
 def test_no_output_overwrites_it(refuse):
     flags = ("--calib-data", "data.npz", "--certify-data", "certify.npz")
     found = refuse("in.onnx", "certify.npz", *flags)

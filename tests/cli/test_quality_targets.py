@@ -22,7 +22,7 @@ def test_the_report_says_what_was_reached(folder, prune):
     found = re.search(
         r"reached (\S+) % of the MACs: with a confidence of 90 %, the relative output error of one input, counted as 1 "
         r"where it is more, is at most 0\.7 in the mean over inputs \(by betting, (\S+) on (\d+) held-out samples\); "
-        r"\d+ trials on tuning samples \(80 % good, .*\), then \d+ shares tested on the held-out ones \(80 % passed, ",
+        r"\d+ trials on tuning samples \(80 % good, .*\), then \d+ shares tested on the held-out ones \(\d+ % passed, ",
         printed,
     )
     assert found

@@ -130,7 +130,7 @@ def test_several_threads_wait_where_a_run_takes_longer_than_the_one_with_the_lea
     assert measured.waited > 0.1
 
 
-@pytest.mark.parametrize("wall", [0.0125, 0.0119])
+@pytest.mark.parametrize("wall", [0.0125, 0.0119, 0.007])
 def test_threads_that_spin_without_work_are_no_sign_that_others_wait(wall: float) -> None:
     def spinning(n: int) -> RunTime:
         return RunTime(wall, 2 * wall) if n % 25 == 7 else RunTime(0.012, 0.0119)
