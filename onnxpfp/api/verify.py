@@ -274,7 +274,7 @@ class _Comparison:
             yield f"the outputs cannot be compared: {uncompared}"
 
     def _violations(self, drift: Drift | None) -> Iterator[str]:
-        """Say what of the outputs is beyond what was asked for.
+        """Say what of the outputs is broken, or beyond what was asked for.
 
         Raises:
             OptionError: The outputs have nothing of what is limited.
@@ -283,6 +283,8 @@ class _Comparison:
         if drift is None:
             yield from (f"{flag} cannot be judged" for flag, value in _limits(self.asked) if value is not None)
             return
+        if drift.lost:
+            yield f"{drift.lost:,} numbers of the outputs are infinite or NaN where the original's are not"
         if most is not None:
             if drift.relative_error is None:
                 raise OptionError("--max-drift limits the error of float outputs, and there are none")

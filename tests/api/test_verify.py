@@ -60,6 +60,18 @@ def test_the_original_itself_does_not_drift() -> None:
     assert [note for note in report.notes if note.startswith("RANDOM data")]
 
 
+def test_a_file_that_gives_no_numbers_where_the_original_does_is_broken() -> None:
+    other = _copy(nets.chain())
+    (weight,) = (tensor for tensor in other.graph.initializer if tensor.name == "w3")
+    broken = numpy_helper.to_array(weight).copy()
+    broken[0, 0] = np.nan
+    weight.CopyFrom(numpy_helper.from_array(broken, "w3"))
+    report = onnxpfp.verify(nets.chain(), other, calibration=DATA, **PLAIN)
+    assert report.problems == (
+        f"{len(DATA['x'])} numbers of the outputs are infinite or NaN where the original's are not",
+    )
+
+
 def test_outputs_that_are_too_far_do_not_pass() -> None:
     other = _copy(nets.chain())
     (weight,) = (tensor for tensor in other.graph.initializer if tensor.name == "w3")
