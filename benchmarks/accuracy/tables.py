@@ -11,6 +11,7 @@ from benchmarks.accuracy.plan import (
     FEW,
     LETTER,
     MAIN,
+    MEAN_SHARE,
     OTHER_EXPORTS,
     PEER_WAYS,
     PLAIN,
@@ -165,9 +166,9 @@ def _short(rows: Rows) -> str:
         if dense is None:
             continue
         title = f"{network.title} ({dense:.1f})"
-        for way in (*MAIN, *LETTER):
+        for way in (*MAIN, *MEAN_SHARE[:2], *LETTER):
             cells = [_accuracy(_at(rows, network, way, target)) for target in SHORT]
-            if way in LETTER and set(cells) == {NOTHING}:
+            if way not in MAIN and set(cells) == {NOTHING}:
                 continue
             name = name_of(way) if way.method in NAMES else f"`{name_of(way)}`"
             body.append([title, f"onnxpfp, {name}", *(f"**{cell}**" for cell in cells)])
