@@ -21,7 +21,6 @@ from onnxpfp.model.draws import without_record
 from onnxpfp.model.load import ModelSource
 from onnxpfp.options import Options
 from onnxpfp.pipeline.context import RunContext, open_run
-from onnxpfp.pipeline.decide import Decision
 from onnxpfp.pipeline.latency import pruning_latency
 from onnxpfp.pipeline.network_steps import (
     MeasuredPart,
@@ -29,7 +28,6 @@ from onnxpfp.pipeline.network_steps import (
     WrittenNetwork,
     bound_choices,
     least_share,
-    lift_part,
     measure_parts,
     prune_network,
     restore_network,
@@ -175,12 +173,9 @@ def _prune(
     parts = measure_parts(network)
     prune_to = partial(prune_network, network=network, parts=parts)
 
-    def lifted(pruned: PrunedNetwork) -> list[Decision]:
-        return [lift_part(each, decision) for each, decision in zip(parts, pruned.decisions, strict=True)]
-
     def write(pruned: PrunedNetwork) -> WrittenNetwork:
         with context.clock.phase("rewrite"):
-            return restore_network(network, pruned, lifted(pruned))
+            return restore_network(network, parts, pruned)
 
     found: FoundShare | None = None
     if target is None or evaluators is None:
@@ -194,14 +189,14 @@ def _prune(
     evaluator = evaluators.held_out if evaluators is not None else _evaluator(context, parts[0])
     candidates = len(found.descent.order) if found else int(evaluator is not None and evaluator.held_out)
     pruned = bound_choices(parts, pruned, max(candidates, 1))
-    decisions, written = lifted(pruned), write(pruned)
+    written = write(pruned)
     with context.clock.phase("verification") as phase:
         verified = verify_pruned(parts, pruned, written, evaluator, candidates, unchanged=unchanged, progress=phase)
     certified = None if found is None or verified.comparison is None else confirm(found, verified.comparison.outcomes)
     latency = pruning_latency(context, written.whole, verified, unchanged=unchanged)
     outcomes = [
         Outcome(each, decision, candidate.compensation)
-        for each, decision, candidate in zip(parts, decisions, pruned.candidates, strict=True)
+        for each, decision, candidate in zip(parts, written.decisions, pruned.candidates, strict=True)
     ]
     report = build_report(network, outcomes, verified, found, certified, latency, unchanged=unchanged)
     source = context.whole.source

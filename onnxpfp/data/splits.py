@@ -71,6 +71,15 @@ class CalibrationData:
     independent: bool = True
 
     @property
+    def no_promise(self) -> str:
+        """Why what the held-out samples show promises nothing of other inputs; empty where it does."""
+        if not self.independent:
+            return "several of its samples come from one input"
+        if self.held_out is None:
+            return "no samples are held out"
+        return "" if self.given == "file" else "the samples are noise"
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """How the user's data are read and run, where that is not what one would think."""
         if self.given == "none":

@@ -77,12 +77,8 @@ def bounded(context: RunContext, measured: Measured, decision: Decision, candida
 def _why_not(context: RunContext, consumers: Sequence[LinearOp]) -> str:
     """Say why the errors of a group are not bounded by held-out samples; nothing where they are."""
     data = context.data
-    if not data.independent:
-        return "several of its samples come from one input"
-    if data.held_out is None:
-        return "no samples are held out"
-    if data.given != "file":
-        return "the samples are noise"
+    if data.no_promise:
+        return data.no_promise
     if (data.samples.fixed_batch or 1) > 1:
         return "samples run in batches of a fixed size, so the error of each is not known"
     products = [op.name for op in consumers if op.weight is None]
@@ -115,7 +111,7 @@ class ErrorObserver(InputObserver):
 
     Attributes:
         key: What sets its draws of positions apart from those of others.
-        lost: What of every index is lost, (C,): 1 of those that go, 1 - f of those that are weighed with f.
+        lost: What of every index is lost, (C,): 1 of those that go, 1 - f of those that are multiplied by f.
         mean_squares: Mean square of every output, (g, O/g).
         losses: The error of every sample so far.
     """

@@ -19,14 +19,12 @@ from onnxpfp.rewrite.apply import what_stays
 
 __all__ = ["measure_layer_errors"]
 
-NOISE = "the samples are noise"
-
 
 def measure_layer_errors(
     main: MeasuredPart,
     pruned: PrunedNetwork,
     evaluator: Evaluator,
-    candidates: int = 1,
+    candidates: int,
     progress: Count | None = None,
 ) -> LayerErrors:
     """Measure how far the layers of the main graph are from the original's: all that read channels, and all refitted.
@@ -48,10 +46,10 @@ def measure_layer_errors(
     errors = layer_errors(evaluator, pruned.whole.model, shapes, partial(what_stays, analysis.graph, keep), progress)
     measured = {tensor: each for tensor, each in errors.items() if not isinstance(each, str)}
     reasons = {tensor: each for tensor, each in errors.items() if isinstance(each, str)}
-    confidence = main.part.context.options.confidence
-    bounds, share, why = _bounds(measured, 1.0 - confidence, candidates)
-    if main.part.context.data.given != "file":
-        bounds, share, why = {}, None, NOISE
+    confidence, why = main.part.context.options.confidence, main.part.context.data.no_promise
+    bounds, share = dict[str, float](), None
+    if not why:
+        bounds, share, why = _bounds(measured, 1.0 - confidence, candidates)
     layers = [
         LayerError(
             name=name,

@@ -97,10 +97,12 @@ class WrittenNetwork:
     Attributes:
         parts: The models of the parts.
         whole: The main graph with its bodies.
+        decisions: What stays of every part, in terms of the part as it was.
     """
 
     parts: tuple[ModelProto, ...]
     whole: ModelProto
+    decisions: tuple[Decision, ...]
 
 
 def measure_parts(network: Network) -> tuple[MeasuredPart, ...]:
@@ -189,20 +191,21 @@ def lift_part(each: MeasuredPart, decision: Decision) -> Decision:
     return lift_decision(whole.graph, lossless.analysis.graph, decision, lossless.lineage)
 
 
-def restore_network(network: Network, pruned: PrunedNetwork, decisions: Sequence[Decision]) -> WrittenNetwork:
+def restore_network(network: Network, parts: Sequence[MeasuredPart], pruned: PrunedNetwork) -> WrittenNetwork:
     """Let every part compute what was not touched as the file did.
 
     Args:
         network: The parts.
+        parts: What was measured on them.
         pruned: What is left of them.
-        decisions: What stays, in terms of the parts as they were.
     """
+    decisions = tuple(lift_part(each, decision) for each, decision in zip(parts, pruned.decisions, strict=True))
     models = tuple(
         restore(candidate.model, part.context.whole, decision.keep)
         for part, candidate, decision in zip(network.parts, pruned.candidates, decisions, strict=True)
     )
     whole = call_again(network.assemble(models), network.parts[0].context.whole.source)
-    return WrittenNetwork(models, whole)
+    return WrittenNetwork(models, whole, decisions)
 
 
 def _shares(context: RunContext, parts: Sequence[MeasuredPart]) -> list[float]:

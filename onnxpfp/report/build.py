@@ -112,7 +112,7 @@ def build_report(
 def _promises(context: RunContext, verified: Verification) -> Promises | None:
     """Promise what the held-out samples tell; nothing where they are noise, or have decided freely."""
     comparison, candidates = verified.comparison, verified.candidates
-    if comparison is None or context.data.given != "file" or not candidates:
+    if comparison is None or context.data.no_promise or not candidates:
         return None
     return promises_of(comparison.outcomes, context.options.confidence, comparison.drift.samples, candidates)
 

@@ -45,7 +45,7 @@ def notes_of(
             f"the pruned model gives infinity or NaN in the place of {drift.lost:,} numbers of the original's outputs: "
             "keep more, or exclude what leads there"
         )
-    if verified.comparison is not None and context.data.held_out is not None and context.data.given == "file":
+    if verified.comparison is not None and not context.data.no_promise:
         notes += filter(None, [trained_note(verified.comparison.outcomes.top_probability)])
     notes += draws_notes(context.whole.model)
     notes += context.data.notes

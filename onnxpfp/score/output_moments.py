@@ -5,7 +5,7 @@ With the weights V and the inputs u at an output position p, channel c adds y_ip
     z_ip = sum over c of y_ip,c      y_ip,c = sum over the taps q of  V_ciq u_cqp      s_i^2 = E z_ip^2
 
 E is over the positions of samples. Where channels go, the error of z_ip is the sum of their y_ip,c; where those that
-stay are weighed with f_c, it is that of d_c y_ip,c, d_c = 1 - f_c, and d_c = 1 for those that go. For an input x,
+stay are multiplied by f_c, it is that of d_c y_ip,c, d_c = 1 - f_c, and d_c = 1 for those that go. For an input x,
 
     L(x) = sum over i of mean over p of min(s_i^2, (sum over c of d_c y_ip,c)^2)  /  sum over i of s_i^2    in [0, 1]
 
@@ -83,7 +83,7 @@ def errors(columns: AnyFloats, taps: AnyFloats, lost: Floats | Bools, mean_squar
     Args:
         columns: Unfolded inputs of every sample, u (N, P, C, k).
         taps: Weights of the consumer, V (C, O/g, *kernel).
-        lost: What of every index is lost, d (C,): 1 of those that go, 1 - f of those that are weighed with f.
+        lost: What of every index is lost, d (C,): 1 of those that go, 1 - f of those that are multiplied by f.
         mean_squares: s_i^2, (g, O/g).
     """
     samples, positions = len(columns), columns.shape[1]
