@@ -18,6 +18,7 @@ bound).
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 
 import numpy as np
 from scipy import special
@@ -70,15 +71,12 @@ def samples_needed(share: float, alpha: float, misses: int = 0) -> int:
     def enough(samples: int) -> bool:
         return agreement_bound(samples - misses, samples, alpha) >= share
 
-    low, high = misses, misses + 1
-    while not enough(high):
-        if high > MOST_SAMPLES:
+    most = max(2 * misses, 1)
+    while not enough(most):
+        if most > MOST_SAMPLES:
             raise ValueError(f"no number of samples promises a share of {share}")
-        low, high = high, 2 * high
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if enough(middle) else (middle, high)
-    return high
+        most *= 2
+    return bisect_left(range(most), True, lo=misses + 1, key=enough)
 
 
 def largest_coverage(samples: int, alpha: float) -> float:
@@ -153,11 +151,7 @@ def samples_for_mean(mean: float, alpha: float) -> int | None:
 
     if not enough(MOST_WITHOUT_LOSS):
         return None
-    low, high = 0, MOST_WITHOUT_LOSS
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if enough(middle) else (middle, high)
-    return high
+    return bisect_left(range(MOST_WITHOUT_LOSS), True, lo=1, key=enough)
 
 
 def _bets(losses: Floats, alpha: float) -> Floats:

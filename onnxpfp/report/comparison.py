@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 from onnxpfp.comparison.latency import LatencyFindings
 from onnxpfp.comparison.slow_ops import SlowOp
@@ -10,16 +11,37 @@ from onnxpfp.report.page import Column, Table, number
 
 __all__ = ["latency_fact", "sizes_table", "slow_ops_table"]
 
-Count = tuple[str, int | None, int | None]
-"""A title, and what is counted before and after; None where it is not known."""
+
+class Sized(Protocol):
+    """The size of a model."""
+
+    @property
+    def params(self) -> int:
+        """Stored numbers of all weights."""
+        ...
+
+    @property
+    def macs(self) -> int | None:
+        """Multiply-adds of one run; None where they are not known."""
+        ...
+
+    @property
+    def bytes(self) -> int:
+        """Size of the file."""
+        ...
 
 
-def sizes_table(counts: Sequence[Count], latency: LatencyFindings | None) -> Table:
-    """Show what is counted of two models, and the latency where it was measured."""
+def sizes_table(before: Sized, after: Sized, latency: LatencyFindings | None) -> Table:
+    """Show the sizes of two models, and the latency where it was measured."""
+    counts = (
+        ("parameters", before.params, after.params),
+        ("MACs, one run", before.macs, after.macs),
+        ("file, bytes", before.bytes, after.bytes),
+    )
     rows = [(title, _count(old), _count(new), _kept(old, new)) for title, old, new in counts]
     if latency is not None and latency.original and latency.pruned and latency.ratio:
-        before, after = _ms(latency.original.median_ms), _ms(latency.pruned.median_ms)
-        rows.append(("latency, ms", before, after, f"{100 * latency.ratio.median:.1f} %"))
+        medians = _ms(latency.original.median_ms), _ms(latency.pruned.median_ms)
+        rows.append(("latency, ms", *medians, f"{100 * latency.ratio.median:.1f} %"))
     return Table((Column(""), *map(number, ("before", "after", "kept"))), rows, tight=False)
 
 

@@ -162,7 +162,7 @@ class Report:
 
     def page(self, *, full: bool, wide: bool) -> Iterator[Element]:
         """Show what was done, how good it is, and what was left alone."""
-        yield _sizes_table(self)
+        yield sizes_table(self.before, self.after, self.latency)
         yield _facts(self)
         if self.groups:
             yield Heading("Groups of channels")
@@ -179,16 +179,6 @@ class Report:
         if self.compensated or self.uncompensated or self.refits:
             yield Heading("Compensation")
             yield from about_compensation(self.refits, self.compensated, self.uncompensated, full=full)
-
-
-def _sizes_table(report: Report) -> Table:
-    before, after = report.before, report.after
-    counts = (
-        ("parameters", before.params, after.params),
-        ("MACs, one run", before.macs, after.macs),
-        ("file, bytes", before.bytes, after.bytes),
-    )
-    return sizes_table(counts, report.latency)
 
 
 def _facts(report: Report) -> Facts:

@@ -88,13 +88,7 @@ class VerificationReport:
     def page(self, *, full: bool, wide: bool) -> Iterator[Element]:
         """Show both models side by side, and what is wrong."""
         yield Title(f"{self.original or 'the model'} and {self.pruned or 'the pruned model'}")
-        before, after = self.before, self.after
-        counts = (
-            ("parameters", before.params, after.params),
-            ("MACs, one run", before.macs, after.macs),
-            ("file, bytes", before.bytes, after.bytes),
-        )
-        yield sizes_table(counts, self.latency)
+        yield sizes_table(self.before, self.after, self.latency)
         yield Facts(self._facts())
         ops = self.latency.slow_ops if self.latency else ()
         if ops:

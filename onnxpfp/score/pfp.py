@@ -29,6 +29,7 @@ from __future__ import annotations
 
 import math
 import sys
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -252,13 +253,10 @@ def draws_to_reach(miss: Floats, n: int) -> int:
     def enough(m: int) -> bool:
         return float(-np.expm1(m * miss).sum()) > n - 1 + _SLACK
 
-    low, high = n - 1, n  # n - 1 draws hit at most n - 1 channels
-    while not enough(high):
-        low, high = high, 2 * high
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if enough(middle) else (middle, high)
-    return high
+    most = n
+    while not enough(most):
+        most *= 2
+    return bisect_left(range(most), True, lo=n, key=enough)  # n - 1 draws hit at most n - 1 channels
 
 
 def draws_for(p: Floats, n: int) -> int:
