@@ -9,6 +9,7 @@ from typing import ClassVar
 __all__ = [
     "CalibrationError",
     "CertificationError",
+    "LatencyTableError",
     "ModelError",
     "OnnxPfpError",
     "OptionError",
@@ -69,6 +70,10 @@ class ProviderError(OnnxPfpError):
 
 class PlanError(OnnxPfpError):
     """A plan file cannot be read or does not belong to this network."""
+
+
+class LatencyTableError(OnnxPfpError):
+    """A latency table cannot be read or does not belong to this network."""
 
 
 class OutputError(OnnxPfpError):

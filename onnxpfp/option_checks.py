@@ -15,6 +15,7 @@ __all__ = [
     "check_largest_error",
     "check_least_share",
     "check_libraries",
+    "check_milliseconds",
     "check_probability",
     "check_promised_error",
     "check_promised_share",
@@ -120,6 +121,12 @@ def check_seconds(flag: str, value: float) -> None:
     """Refuse what is no time to wait."""
     if not 0 < value <= LONGEST_TIMEOUT:
         raise OptionError(f"{flag} {value:g} is no number of seconds", hint=f"{flag} 600 is ten minutes")
+
+
+def check_milliseconds(flag: str, value: float) -> None:
+    """Refuse what is no latency."""
+    if not 0 < value < math.inf:
+        raise OptionError(f"{flag} {value:g} is no number of milliseconds", hint=f"{flag} 12.5")
 
 
 def check_seed(flag: str, value: int) -> None:

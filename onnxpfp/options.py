@@ -25,6 +25,7 @@ from onnxpfp.option_checks import (
     check_largest_error,
     check_least_share,
     check_libraries,
+    check_milliseconds,
     check_probability,
     check_promised_error,
     check_promised_share,
@@ -39,6 +40,7 @@ __all__ = [
     "DEFAULT_KEEP_MACS",
     "DEFAULT_WORKSPACE",
     "SCORES",
+    "UNKNOWN",
     "VERB_OPTIONS",
     "AllocationRule",
     "ModelOptions",
@@ -75,6 +77,8 @@ SCORES: Mapping[str, str] = {
 }
 """Criteria that may rank channels: a file of `onnxpfp.score`, and the class in it. Names load no numpy."""
 
+UNKNOWN = 0.0
+"""Share of a target in other units, before what it is a share of is known."""
 _KEEP = "keep_"
 """How fields begin that are the share of something that stays."""
 ALIGNMENT = 8
@@ -112,6 +116,7 @@ class Option:
         form: What is typed where that is no plain value: an amount of memory, the shape of an input or one of its axes.
         repeated: Whether it may be given several times.
         check: Refuses values that cannot be meant.
+        modifies: Whether it says how to count a target, and is none itself.
     """
 
     help: str
@@ -123,6 +128,7 @@ class Option:
     form: Literal["plain", "size", "shape", "axis"] = "plain"
     repeated: bool = False
     check: Check | None = None
+    modifies: bool = False
 
     def flag_of(self, name: str) -> str:
         """Return the flag of a field, with dashes."""
@@ -350,6 +356,21 @@ class Options(RunOptions):
     keep_params: float | None = _option(
         None, "Keep this share of the parameters, in (0, 1].", "target", metavar="F", check=check_share
     )
+    keep_latency: float | None = _option(
+        None,
+        "Keep this share of the latency of a run, in (0, 1]: the widths are chosen by the time that the ops were "
+        "measured to take, and the result is measured.",
+        "target",
+        metavar="F",
+        check=check_share,
+    )
+    latency_ms: float | None = _option(
+        None,
+        "Prune until a run takes so many milliseconds, as --keep-latency does.",
+        "target",
+        metavar="MS",
+        check=check_milliseconds,
+    )
     max_drift: float | None = _option(
         None,
         "Prune as much as held-out samples allow to promise, with --confidence, that the relative error of the outputs "
@@ -381,11 +402,24 @@ class Options(RunOptions):
         metavar="N",
         check=check_at_least_one,
     )
+    latency_table: str | None = _option(
+        None,
+        "Take the times of the ops from this table, which `onnxpfp latency` measured on the device that the model is "
+        "for; without it they are measured here.",
+        "target",
+        metavar="FILE.json",
+        modifies=True,
+    )
+    latency_batch: int = _option(
+        1, "Measure latency with N samples in a run.", "runtime", metavar="N", check=check_at_least_one
+    )
     no_latency: bool = _option(
         False, "Do not measure the latency; measuring takes at most 3 s, or 5 % of the run if that is more.", "runtime"
     )
 
     def __post_init__(self) -> None:
+        if self.latency_table is not None and self.target[0] != "latency":
+            raise OptionError("--latency-table goes with --keep-latency or --latency-ms")
         targets = self._targets()
         if len(targets) > 1:
             raise OptionError(f"give one target: {' or '.join(targets)}, not {'both' if len(targets) == 2 else 'all'}")
@@ -404,12 +438,18 @@ class Options(RunOptions):
 
     def _targets(self) -> list[str]:
         """Return the flags of the targets that are given."""
-        targets = ((name, option) for name, option in declared(type(self)) if option.section == "target")
+        options = declared(type(self))
+        targets = ((name, option) for name, option in options if option.section == "target" and not option.modifies)
         return [option.flag_of(name) for name, option in targets if getattr(self, name) is not None]
 
     @property
     def target(self) -> tuple[str, float]:
-        """The cost that the target counts (X of a field keep_X; `onnxpfp.pipeline.costs`), and the share that stays."""
+        """The cost that the target counts (X of a field keep_X; `onnxpfp.pipeline.costs`), and the share that stays.
+
+        Of a target that is no share, that is `UNKNOWN` until the original is measured.
+        """
+        if self.latency_ms is not None:
+            return "latency", UNKNOWN
         shares = ((name, getattr(self, name)) for name, _ in declared(type(self)) if name.startswith(_KEEP))
         return next(
             ((name.removeprefix(_KEEP), share) for name, share in shares if share is not None),
@@ -418,7 +458,7 @@ class Options(RunOptions):
 
     def keeping(self, share: float) -> Self:
         """Return the options with another share of what their target counts."""
-        return replace(self, **{_KEEP + self.target[0]: share})
+        return replace(self, **{"latency_ms": None, _KEEP + self.target[0]: share})
 
     def step(self, channels: int) -> int:
         """Multiple in which a group of so many channels is kept."""
@@ -464,6 +504,7 @@ class VerifyOptions(ModelOptions):
     workspace: int = _as_in(RunOptions, "workspace")
     providers: str = _as_in(RunOptions, "providers")
     strict_providers: bool = _as_in(RunOptions, "strict_providers")
+    latency_batch: int = _as_in(Options, "latency_batch")
     no_latency: bool = _as_in(Options, "no_latency")
     max_drift: float | None = _option(
         None,

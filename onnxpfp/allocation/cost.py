@@ -7,7 +7,8 @@ length is an affine function of the kept channels:
     cost(kept)     = sum_t coefficient_t * prod_f length_{terms[t, f]}(kept)
 
 So the cost of any choice of widths is known without touching the graph, exactly, and it never
-falls when a group keeps more.
+falls when a group keeps more. Kernels that compute channels in blocks count an axis as whole
+blocks: its length is rounded up to a multiple.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ class CostModel:
         per_channel: Indices of the axis that one channel of group g owns, (A, G) int64.
         terms: Axis numbers of each product, (T, F) int64.
         coefficients: Factor of each product, (T,) int64.
+        blocks: Multiple to which the length of each axis is rounded up, (A,) int64, at least 1; None is 1 everywhere.
 
     Raises:
         ValueError: If the shapes do not fit, an axis number is out of range, axis 0 is not of
@@ -41,6 +43,7 @@ class CostModel:
     per_channel: Ints
     terms: Ints
     coefficients: Ints
+    blocks: Ints | None = None
     # The nonzeros of per_channel and the transposed terms: `total` is called thousands of times.
     _axes: Ints = field(init=False, repr=False)
     _groups: Ints = field(init=False, repr=False)
@@ -63,6 +66,8 @@ class CostModel:
             raise ValueError(f"terms {self.terms.shape} and coefficients {self.coefficients.shape} do not fit")
         if self.terms.size and not 0 <= self.terms.min() <= self.terms.max() < n_axes:
             raise ValueError(f"terms name axes outside 0..{n_axes - 1}")
+        if self.blocks is not None and (self.blocks.shape != self.fixed.shape or np.any(self.blocks < 1)):
+            raise ValueError(f"blocks must be {n_axes} numbers of at least 1")
         if n_axes == 0 or self.fixed[0] != 1 or np.any(self._axes == 0):
             raise ValueError("axis 0 must have the constant length 1")
         # allocate() bisects, so more channels must never cost less.
@@ -78,10 +83,13 @@ class CostModel:
         """Return the length of every axis, (A,) int64, if group g keeps kept[g] channels."""
         # Exact: bincount adds float64, and no axis is as long as 2**53.
         grown = np.bincount(self._axes, weights=self._owned * kept[self._groups], minlength=self.fixed.shape[0])
-        return self.fixed + grown.astype(np.int64)
+        lengths = self.fixed + grown.astype(np.int64)
+        return lengths if self.blocks is None else -(-lengths // self.blocks) * self.blocks
+
+    def terms_at(self, kept: Ints) -> Ints:
+        """Return every product times its coefficient, (T,) int64, if group g keeps kept[g] channels."""
+        return np.multiply.reduce(self.lengths(kept)[self._factors], axis=0) * self.coefficients
 
     def total(self, kept: Ints) -> int:
         """Return the cost, if group g keeps kept[g] channels; exact below 2**63."""
-        lengths = self.lengths(kept)
-        products = np.multiply.reduce(lengths[self._factors], axis=0)
-        return int(np.dot(products, self.coefficients))
+        return int(self.terms_at(kept).sum())

@@ -45,7 +45,8 @@ FALLS = 0.8
 """Share of an op's time that is left at most without subnormal numbers, if these are the cause."""
 STEPS = 8
 """How far a fused kernel may reach back from the tensor that it bears the name of."""
-_COPY = re.compile(r"_token_\d+$")
+_MADE_OF = re.compile(r"_token_\d+$|/\w+Fusion/$")
+"""What onnxruntime puts behind the name of a node that it copies or fuses with others."""
 
 SlowCause = str
 """Why an op takes as long; empty where nothing was seen."""
@@ -116,7 +117,7 @@ class OpTimes:
 
 def _node_of(kernel: KernelTime, index: ModelIndex, named: Mapping[str, NodeProto]) -> NodeProto | None:
     """Return the node that a kernel computes; None where it is none of the main graph."""
-    bare = _COPY.sub("", kernel.name)
+    bare = _MADE_OF.sub("", kernel.name)
     if bare in named:
         return named[bare]
     op, waiting = kernel.op.removeprefix("Fused"), [(bare.removesuffix(BLOCKED), 0)]

@@ -21,6 +21,7 @@ from onnxpfp.model.load import ModelSource, load
 from onnxpfp.options import AllocationRule, Options
 from onnxpfp.pipeline.analyze import analyze, open_model
 from onnxpfp.pipeline.costs import QUANTITIES
+from onnxpfp.pipeline.op_latencies import OpLatencies
 from onnxpfp.pipeline.plan import Plan
 from onnxpfp.pipeline.reading import read_data
 from onnxpfp.pipeline.requirements import require_split
@@ -41,9 +42,10 @@ class RunContext:
         providers: Where onnxruntime really runs.
         options: How to prune.
         plan: What stays, in place of scores.
-        full: The cost that the target is a share of: the MACs or parameters of the whole network.
+        full: The cost that the target is a share of: the MACs or parameters of the whole network, or its latency.
         clock: Adds up seconds, and says how far it is.
         subnormal: The subnormal weights of the network as it was given, and how many of them are zero in `whole`.
+        latencies: The latencies of its ops, where the target is one and they have been measured.
     """
 
     whole: Analysis
@@ -55,6 +57,7 @@ class RunContext:
     full: int
     clock: Clock
     subnormal: SubnormalWeights = field(default_factory=SubnormalWeights)
+    latencies: OpLatencies = field(default_factory=OpLatencies.unmeasured)
 
     @property
     def chooses(self) -> bool:
@@ -135,5 +138,5 @@ def open_run(
     for what in holding_out if calibration is not None else ():
         require_split(data, what)
     whole = analyze(source, data, options, clock)
-    full = QUANTITIES[options.target[0]].whole(whole)
+    full = QUANTITIES[options.target[0]].whole(whole, OpLatencies.unmeasured())
     return RunContext(whole, data, requests, session.providers, options, plan, full, clock)

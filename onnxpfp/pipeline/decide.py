@@ -155,7 +155,8 @@ def _refuse_unscalable(
 
 def cost_of(context: RunContext, measured: Measured) -> CostModel:
     """Return what the target counts."""
-    return QUANTITIES[context.options.target[0]].model(measured.analysis, partial(_added_biases, context, measured))
+    quantity = QUANTITIES[context.options.target[0]]
+    return quantity.model(measured.analysis, context.latencies, partial(_added_biases, context, measured))
 
 
 def _added_biases(context: RunContext, measured: Measured) -> Sequence[tuple[Ids, ...]]:

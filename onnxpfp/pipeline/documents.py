@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from onnxpfp.errors import PlanError
+from onnxpfp.errors import OnnxPfpError
 from onnxpfp.runtime.given_files import read_given
 
 __all__ = ["read_document", "whole_number"]
@@ -16,17 +16,22 @@ _LARGEST = 256 << 20
 """Bytes; the plan of a network with ten million channels is smaller."""
 
 
-def read_document(path: Path) -> Mapping[str, Any]:
+def read_document(path: Path, kind: str, error_type: type[OnnxPfpError]) -> Mapping[str, Any]:
     """Read the object that a JSON file holds; empty where it holds something else.
 
+    Args:
+        path: The file.
+        kind: What it is said to be, such as "plan".
+        error_type: What is raised if it is not.
+
     Raises:
-        PlanError: It cannot be read, or is no JSON.
+        OnnxPfpError: It cannot be read, or is no JSON; of that type.
     """
-    data = read_given(path, _LARGEST, PlanError, hint="a plan of onnxpfp is smaller")
+    data = read_given(path, _LARGEST, error_type, hint=f"a {kind} of onnxpfp is smaller")
     try:
         document: object = json.loads(data.decode("utf-8"))
     except (ValueError, RecursionError) as error:
-        raise PlanError(f"{path}: is no JSON: {error}") from error
+        raise error_type(f"{path}: is no JSON: {error}") from error
     return cast("dict[str, Any]", document) if isinstance(document, dict) else {}
 
 

@@ -12,7 +12,7 @@ from onnx import NodeProto
 
 from onnxpfp.channels import Analysis, ChannelGraph, Fixed
 from onnxpfp.channels.macs import count_params, mac_nodes
-from onnxpfp.pipeline.costs import mac_model, param_model
+from onnxpfp.pipeline.costs import full_widths, mac_model, param_model
 
 __all__ = [
     "Footprint",
@@ -62,7 +62,7 @@ def totals(analysis: Analysis) -> tuple[Footprint, Footprint]:
     """Count the whole model, and what of it lies in at least one channel that can go."""
     reached, params = reachable_params(analysis)
     macs = mac_model(analysis)
-    widths = _widths(analysis)
+    widths = full_widths(analysis)
     every = macs.total(widths)
     return Footprint(params, every), Footprint(reached, every - macs.total(np.where(widths > 1, 0, widths)))
 
@@ -101,17 +101,13 @@ def _unrun_weights(analysis: Analysis) -> Iterator[Fixed]:
             yield Fixed(name, 0, shape[0], f"it is read behind {tail.lacking[0].title}, an op that onnxruntime lacks")
 
 
-def _widths(analysis: Analysis) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    return np.array([group.channels.size for group in analysis.graph.groups], np.int64)
-
-
 def group_footprints(analysis: Analysis) -> list[Footprint]:
     """Count for every group what would go if none of its channels stayed.
 
     A number lies in the groups of all its axes, so the groups add up to more than the model.
     """
     models = param_model(analysis.graph), mac_model(analysis)
-    widths = _widths(analysis)
+    widths = full_widths(analysis)
     every = [model.total(widths) for model in models]
     footprints: list[Footprint] = []
     for number in range(widths.size):

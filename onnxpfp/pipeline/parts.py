@@ -260,7 +260,7 @@ def _part(
         stays = next((f"{flag}, and it runs {len(taken)} times only" for flag in flags), stays)
     analysis = analyze(source, data, context.options, context.clock)
     plan = None if context.plan is None else context.plan.of_body(place)
-    full = QUANTITIES[context.options.target[0]].whole(analysis)
+    full = QUANTITIES[context.options.target[0]].whole(analysis, context.latencies)
     inner = replace(context, whole=analysis, data=data, plan=plan, full=full)
     shared = set(shared_constants(body, context.whole.constants))
     originals = source.rewritten_from or source.model

@@ -1,0 +1,195 @@
+"""Latencies of a network's ops: fitted to measured ones, and put together to a cost of widths.
+
+An op is described by two counts, exact functions of the widths: the numbers that it reads and writes, and its
+multiply-adds. What a fit makes of them (`onnxpfp.allocation.op_latency`) holds for every network in which the op
+stands, so also for what is left of it in several steps, or once channels that cost nothing have gone. Time that belongs to no op
+(changes of layout, what passes between ops) is fitted as that of one more op that touches all tensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from onnx import NodeProto
+
+from onnxpfp.allocation.cost import CostModel
+from onnxpfp.allocation.op_latency import OpCounts, OpLatency, fit_op, fit_total
+from onnxpfp.arrays import Floats, Ids, Ints
+from onnxpfp.channels import Analysis
+from onnxpfp.channels.macs import mac_nodes
+from onnxpfp.model.names import node_name
+from onnxpfp.pipeline.products import Product, assemble
+
+__all__ = ["REST", "MeasuredWidths", "OpLatencies", "fit_latencies", "measured_step"]
+
+REST = ""
+"""The op that has the time of no other."""
+FEMTOSECONDS = 1e12
+"""In a millisecond; costs are whole numbers, and a multiply-add takes ten thousand of these."""
+SLOWER = 0.03
+"""Share of the time by which widths in finer steps may be slower: repeated measurements differ by as much."""
+
+
+class MeasuredWidths(NamedTuple):
+    """What was measured at one choice of widths.
+
+    Attributes:
+        kept: Channels that each group keeps, (groups,).
+        ms: Latency of the network.
+        ops: Those of its ops, by name; `REST` has what belongs to none.
+    """
+
+    kept: Ints
+    ms: float
+    ops: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class OpLatencies:
+    """The latencies of a network as functions of its widths.
+
+    Attributes:
+        ops: The ops by name.
+        error: Largest relative error of the network's latency at the widths that were measured.
+    """
+
+    ops: Mapping[str, OpLatency]
+    error: float
+
+    @classmethod
+    def unmeasured(cls) -> OpLatencies:
+        """Make what is known before anything is measured: nothing takes any time."""
+        return cls({}, 0.0)
+
+    def cost(self, analysis: Analysis) -> CostModel:
+        """Return the latency of a network with these ops, in femtoseconds, as a function of the channels kept."""
+        return assemble(analysis.graph, self._products(analysis))
+
+    def _products(self, analysis: Analysis) -> Iterator[Product]:
+        for name, op in _ops(analysis).items():
+            fitted = self.ops.get(name)
+            if fitted is not None:
+                yield Product((), FEMTOSECONDS * fitted.constant)
+                yield from (Product(axes, FEMTOSECONDS * fitted.per_element, fitted.block) for axes in op.tensors)
+                yield from (Product(axes, FEMTOSECONDS * fitted.per_mac, fitted.block) for axes in op.macs)
+
+
+class _Op(NamedTuple):
+    """What an op does.
+
+    Attributes:
+        tensors: Axes of the tensors that it reads and writes, stored ones aside.
+        macs: Axes of its multiply-adds.
+    """
+
+    tensors: Sequence[Sequence[Ids]]
+    macs: Sequence[Sequence[Ids]]
+
+
+def _ops(analysis: Analysis) -> dict[str, _Op]:
+    axes, constants = analysis.graph.axes, analysis.constants.names
+    macs: dict[str, list[list[Ids]]] = {}
+    for node, term in mac_nodes(analysis.model, analysis.shapes.shape):
+        macs.setdefault(node_name(node), []).append([axes[name][axis] for name, axis in term])
+
+    def tensors(node: NodeProto) -> list[Sequence[Ids]]:
+        names = [name for name in (*node.input, *node.output) if name in axes and name not in constants]
+        return [axes[name] for name in names]
+
+    nodes = [node for node in analysis.model.graph.node if not constants.issuperset(node.output)]
+    ops = {node_name(node): _Op(tensors(node), macs.get(node_name(node), ())) for node in nodes}
+    written = [axes[name] for node in nodes for name in node.output if name in axes]
+    return {**ops, REST: _Op(written, [term for terms in macs.values() for term in terms])}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Counter:
+    """Counts what every op does at given widths.
+
+    Attributes:
+        names: The ops.
+        terms: All their products.
+        kind: Twice the number of the op, plus one for multiply-adds, (T,).
+    """
+
+    names: tuple[str, ...]
+    terms: CostModel
+    kind: Ints
+
+    @classmethod
+    def of(cls, analysis: Analysis, block: int) -> _Counter:
+        products: list[Product] = []
+        kinds: list[int] = []
+        ops = _ops(analysis)
+        for number, op in enumerate(ops.values()):
+            for offset, terms in enumerate(op):
+                products += (Product(axes, 1, block) for axes in terms)
+                kinds += [2 * number + offset] * len(terms)
+        return cls(tuple(ops), assemble(analysis.graph, products), np.array(kinds, np.int64))
+
+    def at(self, kept: Ints) -> Floats:
+        """Return elements and multiply-adds of every op, (ops, 2)."""
+        sums = np.bincount(self.kind, weights=self.terms.terms_at(kept), minlength=2 * len(self.names))
+        return sums.astype(np.float64).reshape(-1, 2)
+
+
+def _counts(analysis: Analysis, points: Sequence[MeasuredWidths], block: int) -> dict[str, OpCounts]:
+    counter = _Counter.of(analysis, block)
+    counts = np.stack([counter.at(point.kept) for point in points])
+    return {name: OpCounts(*counts[:, number].T) for number, name in enumerate(counter.names)}
+
+
+def _times(points: Sequence[MeasuredWidths], known: Mapping[str, OpCounts]) -> dict[str, Floats]:
+    """Return the milliseconds of every op at all points, (K,); names that the network does not know count as rest."""
+    times = {name: np.zeros(len(points)) for name in known}
+    for number, point in enumerate(points):
+        for name, ms in point.ops.items():
+            times[name if name in known else REST][number] += ms
+    return {name: ms for name, ms in times.items() if ms.any()}
+
+
+def fit_latencies(analysis: Analysis, points: Sequence[MeasuredWidths], block: int) -> OpLatencies:
+    """Fit the latencies of all ops to measured ones.
+
+    Args:
+        analysis: The network that was measured.
+        points: What was measured, the full widths among them.
+        block: Multiple of channels in which kernels compute, where they do.
+    """
+    counts = {each: _counts(analysis, points, each) for each in {1, block}}
+    times = _times(points, counts[1])
+    fitted = {name: fit_op(ms, {each: counts[each][name] for each in counts}) for name, ms in times.items()}
+    unscaled = OpLatencies(fitted, 0.0).cost(analysis)
+    totals = np.array([point.ms for point in points])
+    sums = np.array([unscaled.total(point.kept) for point in points]) / FEMTOSECONDS
+    factor, constant = fit_total(totals, sums)
+    scaled = {name: op.scaled(factor) for name, op in fitted.items()}
+    rest = scaled.get(REST, OpLatency(0.0, 0.0, 0.0, 1, 0.0))
+    scaled[REST] = OpLatency(rest.constant + constant, rest.per_element, rest.per_mac, rest.block, rest.error)
+    return OpLatencies(scaled, float(np.abs((factor * sums + constant) / totals - 1).max()))
+
+
+def measured_step(analysis: Analysis, points: Sequence[MeasuredWidths], multiples: Sequence[int]) -> int:
+    """Find the multiple of channels below which kernels are slower for what they do.
+
+    All points are fitted alike, and what the fit leaves of those in finer steps is how much slower they are.
+
+    Args:
+        analysis: The network that was measured.
+        points: What was measured, at several widths in each multiple.
+        multiples: In which multiples the widths of each point are, full ones aside; 0 for the full widths.
+
+    Returns:
+        The smallest multiple that is not slower than the best by more than `SLOWER`.
+    """
+    fitted = fit_latencies(analysis, points, 1)
+    cost = fitted.cost(analysis)
+    left: dict[int, list[float]] = {}
+    for point, multiple in zip(points, multiples, strict=True):
+        if multiple:
+            left.setdefault(multiple, []).append(np.log(point.ms / cost.total(point.kept)))
+    excess = {multiple: float(np.mean(logs)) for multiple, logs in sorted(left.items())}
+    return next(multiple for multiple, each in excess.items() if each <= min(excess.values()) + SLOWER)
