@@ -22,6 +22,7 @@ from onnxpfp.model.load import ModelSource
 from onnxpfp.options import Options
 from onnxpfp.pipeline.context import RunContext, open_run
 from onnxpfp.pipeline.latency import pruning_latency
+from onnxpfp.pipeline.latency_target import LatencyAim, aim_at_latency, prune_to_latency
 from onnxpfp.pipeline.network_steps import (
     MeasuredPart,
     PrunedNetwork,
@@ -168,6 +169,10 @@ def _prune(
         require_planned(network, plan)
     if context.chooses:
         require_groups(network, options)
+    latency_aim: LatencyAim | None = None
+    if context.chooses and options.target[0] == "latency":
+        network, latency_aim = aim_at_latency(network)
+        context = network.parts[0].context
     target = None if replaying else QualityTarget.of(options)
     evaluators = None if target is None else _evaluators(target, context, apart=certification is not None)
     parts = measure_parts(network)
@@ -178,7 +183,11 @@ def _prune(
             return restore_network(network, parts, pruned)
 
     found: FoundShare | None = None
-    if target is None or evaluators is None:
+    if latency_aim is not None and context.chooses:
+        pruned, latency_aim = prune_to_latency(
+            latency_aim, context, parts, prune_to, lambda pruned: write(pruned).whole
+        )
+    elif target is None or evaluators is None:
         pruned = prune_to(context)
     else:
         limits = {"least": least_share(parts), "single": single_share(parts)}

@@ -25,6 +25,7 @@ from onnxpfp.model.load import LoadedModel, ModelSource, load
 from onnxpfp.options import VerifyOptions
 from onnxpfp.pipeline.analyze import analyze, open_model
 from onnxpfp.pipeline.context import RunContext, open_run
+from onnxpfp.pipeline.latency import latency_feed
 from onnxpfp.pipeline.parts import open_parts
 from onnxpfp.pipeline.plan import Plan
 from onnxpfp.progress import Progress
@@ -258,7 +259,7 @@ class _Comparison:
             context.whole.source.given,
             self.other.given,
             (_loadable(context), _loadable(opened)),
-            next(context.data.samples.batches(1)),
+            latency_feed(context),
             context.requests,
             context.options.threads,
             kept_macs,

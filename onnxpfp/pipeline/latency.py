@@ -5,18 +5,39 @@ from __future__ import annotations
 from onnx import ModelProto
 
 from onnxpfp.comparison.latency import LatencyFindings, LatencyTrial, measure_latency, seconds_for_latency
+from onnxpfp.data.samples import Feed
+from onnxpfp.errors import CalibrationError
 from onnxpfp.model.draws import without_record
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.verification import Verification
 from onnxpfp.runtime.external_data import is_reference
 
-__all__ = ["pruning_latency"]
+__all__ = ["latency_feed", "pruning_latency"]
+
+
+def latency_feed(context: RunContext) -> Feed:
+    """Return the inputs at which latency is measured.
+
+    Raises:
+        CalibrationError: There are not so many samples, or so many cannot run at once.
+    """
+    batch, samples = context.options.latency_batch, context.data.samples
+    if batch > 1 and (context.data.batch_size < 2 or len(samples) < batch):
+        why = "they run one by one" if len(samples) >= batch else f"there are {len(samples)}"
+        raise CalibrationError(
+            f"--latency-batch {batch} measures runs of {batch} samples, and {why}",
+            hint="leave it out, or give more samples",
+        )
+    feed, count = next(iter(samples.runs(batch)))
+    if count != batch and batch > 1:
+        raise CalibrationError(f"--latency-batch {batch}: the model runs {count} samples at once", hint="leave it out")
+    return feed
 
 
 def pruning_latency(
     context: RunContext, written: ModelProto, verified: Verification, *, unchanged: bool
 ) -> LatencyFindings | None:
-    """Measure the latency of a pruned model at one sample, or at one batch where that is fixed.
+    """Measure the latency of a pruned model at as many samples as are asked for, or at one batch where that is fixed.
 
     What onnxruntime cannot run is left out of both models; nodes that draw random numbers are the file's own.
 
@@ -45,7 +66,7 @@ def pruning_latency(
         original,
         pruned,
         (original, pruned),
-        next(context.data.samples.batches(1)),
+        latency_feed(context),
         context.requests,
         context.options.threads,
         verified.after.macs / max(verified.before.macs, 1),

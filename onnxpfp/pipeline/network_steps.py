@@ -18,7 +18,7 @@ from onnxpfp.pipeline.candidate import Candidate
 from onnxpfp.pipeline.choice_bounds import bounded
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.costs import QUANTITIES
-from onnxpfp.pipeline.decide import Decision, least_cost, single_cost
+from onnxpfp.pipeline.decide import Decision, cost_of, least_cost, single_cost
 from onnxpfp.pipeline.lossless_step import LosslessStep, remove_lossless
 from onnxpfp.pipeline.parts import Network, NetworkPart
 from onnxpfp.pipeline.steps import lift_decision, measure, prune_in_steps
@@ -68,6 +68,14 @@ class MeasuredPart:
     def single(self) -> float:
         """The same with one channel in every group."""
         return self._times * single_cost(self.part.context, self.measured) if self.part.prunable else self.full
+
+    def cost_after(self, decision: Decision) -> float:
+        """Return what is left of the cost once only what was chosen stays."""
+        if not self.part.prunable:
+            return self.full
+        groups = self.measured.analysis.graph.groups
+        kept = np.array([int(decision.keep[group.channels].sum()) for group in groups], np.int64)
+        return self._times * cost_of(self.part.context, self.measured).total(kept)
 
     @property
     def _times(self) -> float:

@@ -2,8 +2,8 @@
 
 An op is described by two counts, exact functions of the widths: the numbers that it reads and writes, and its
 multiply-adds. What a fit makes of them (`onnxpfp.allocation.op_latency`) holds for every network in which the op
-stands, so also for what is left of it in several steps, or once channels that cost nothing have gone. Time that belongs to no op
-(changes of layout, what passes between ops) is fitted as that of one more op that touches all tensors.
+stands, so also for what is left of it in several steps, or once channels that cost nothing have gone. Time that
+belongs to no op (changes of layout, what passes between ops) is fitted as that of one more op that touches all tensors.
 """
 
 from __future__ import annotations

@@ -107,7 +107,7 @@ class _Reader:
         samples = load_samples(
             "random" if source is None else source,
             self.specs,
-            count=CHECKS if source is None else options.samples or RANDOM_SAMPLES,
+            count=max(CHECKS, options.latency_batch) if source is None else options.samples or RANDOM_SAMPLES,
             input_shapes=shapes,
             exact=bool(options.input_shapes),
             rng=options.seed,

@@ -1,0 +1,157 @@
+"""Measure the latencies of a network and its ops at several widths, on this machine.
+
+Every point is the network itself with some channels less: it is cut, optimized by onnxruntime and run as a user would
+run it, so kernels, layouts and fusions are those that count. Which channels go does not matter for that. Its latency is
+measured in turns with the whole network's, that of its ops with onnxruntime's profile.
+
+Widths are drawn at random, so that every op is met at several widths of what it reads and of what it writes. The first
+points are in multiples of 1, 4, 8, 16 and 32 channels; they show in what steps the kernels of this device work
+(`onnxpfp.pipeline.op_latencies.measured_step`). The others, and so the latencies of the ops, are in these steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from onnx import ModelProto
+
+from onnxpfp.arrays import Ints
+from onnxpfp.channels import Analysis
+from onnxpfp.comparison.slow_ops import OpTimes
+from onnxpfp.data.samples import Feed
+from onnxpfp.errors import LatencyTableError
+from onnxpfp.model.draws import without_record
+from onnxpfp.pipeline.context import RunContext
+from onnxpfp.pipeline.costs import full_widths
+from onnxpfp.pipeline.latency import latency_feed
+from onnxpfp.pipeline.latency_table import PartTable, group_names, point_of
+from onnxpfp.pipeline.op_latencies import MeasuredWidths, measured_step
+from onnxpfp.progress import Count
+from onnxpfp.rewrite import apply, restore
+from onnxpfp.rewrite.edits import Edits
+from onnxpfp.runtime.external_data import is_reference
+from onnxpfp.runtime.latency import LatencyComparison, LatencyUnknownError, RunTime, compare_latency, counts_cores
+from onnxpfp.runtime.profile import profile_kernels
+from onnxpfp.runtime.session import Session, open_session
+
+__all__ = ["measure_part"]
+
+MULTIPLES = (1, 4, 8, 16, 32)
+"""Steps of widths that are compared."""
+TRIALS = 2
+"""Points in each of them."""
+POINTS = 7
+"""Points in the steps that widths will be in; three factors of an op are fitted to them."""
+NARROWEST = 0.1
+"""Smallest share of a group that is drawn."""
+SECONDS = 1.0
+"""Of runs at one point; about half of it is used."""
+RUNS = 5
+"""Runs of the whole network and of the other one that SECONDS must have room for, where they are long."""
+
+
+def measure_part(context: RunContext, progress: Count, *, prunable: bool) -> PartTable:
+    """Measure a part of a network.
+
+    Args:
+        context: The part.
+        progress: Told how many points are done, of how many.
+        prunable: Whether anything of it may go; if not, only the whole is measured.
+
+    Raises:
+        CalibrationError: There are too few samples for a run.
+        LatencyTableError: A run is too short or too long to be measured, or weights lie in other files.
+    """
+    trial = _Trial.of(context)
+    graph, rng = context.whole.graph, np.random.default_rng(context.options.seed)
+    sizes = full_widths(context.whole)
+    points = [(0, trial.measure(sizes))]
+    fixed = context.options.round_to
+    multiples = [] if fixed else [each for each in MULTIPLES for _ in range(TRIALS)]
+    count = 1 + len(multiples) + POINTS
+    for multiple in multiples if prunable else ():
+        progress(len(points), count)
+        points.append((multiple, trial.measure(_draw(rng, sizes, multiple))))
+    if prunable:
+        step = fixed or measured_step(context.whole, [point for _, point in points], [each for each, _ in points])
+        for _ in range(POINTS):
+            progress(len(points), count)
+            points.append((step, trial.measure(_draw(rng, sizes, step))))
+    groups = dict(zip(group_names(graph), sizes.tolist(), strict=True))
+    return PartTable(groups, tuple(point_of(graph, multiple, measured) for multiple, measured in points))
+
+
+def _draw(rng: np.random.Generator, sizes: Ints, step: int) -> Ints:
+    """Draw a width for every group; those that are not wider than a step stay whole."""
+    shares = rng.uniform(NARROWEST, 1.0, sizes.size)
+    widths = np.maximum(np.round(shares * sizes / step).astype(np.int64), 1) * step
+    return np.minimum(widths, sizes)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Trial:
+    """A network that is run at several widths.
+
+    Attributes:
+        context: The network, and how it is run.
+        feed: Inputs of a run.
+        whole: It with all channels, ready to run.
+        ms: Milliseconds of a run of that.
+    """
+
+    context: RunContext
+    feed: Feed
+    whole: Session
+    ms: float
+
+    @classmethod
+    def of(cls, context: RunContext) -> _Trial:
+        if any(is_reference(tensor) for tensor in context.whole.model.graph.initializer):
+            # They would be fed at every run, and onnxruntime would not optimize as it does for a user.
+            raise LatencyTableError(
+                "the latencies of ops cannot be measured where weights lie in other files",
+                hint="prune by --keep-macs and measure the result with `onnxpfp verify`",
+            )
+        trial = cls(
+            context, latency_feed(context), _open(context, _cut(context.whole, full_widths(context.whole))), 0.0
+        )
+        first = trial.whole.timed(trial.feed)
+        return replace(trial, ms=trial.turns(trial.whole, first).original.median_ms)
+
+    def turns(self, other: Session, run: RunTime) -> LatencyComparison:
+        """Run the whole network and another one in turns."""
+        cores = counts_cores((*self.whole.providers, *other.providers))
+        seconds = max(SECONDS, 2 * (RUNS + 2) * run.wall)
+        try:
+            return compare_latency(
+                self.whole, other, self.feed, seconds, threads=self.context.options.threads, cores=cores
+            )
+        except LatencyUnknownError as reason:
+            raise LatencyTableError(f"the latency cannot be measured: {reason}") from reason
+
+    def measure(self, kept: Ints) -> MeasuredWidths:
+        """Measure the network and its ops at one choice of widths."""
+        context, model = self.context, _cut(self.context.whole, kept)
+        session = _open(context, model)
+        ratio = self.turns(session, RunTime(self.ms / 1000, 0.0)).ratio.median
+        (kernels,) = profile_kernels([model], self.feed, context.requests, context.options.threads)
+        return MeasuredWidths(kept, ratio * self.ms, dict(OpTimes.of(model, kernels).ms))
+
+
+def _open(context: RunContext, model: ModelProto) -> Session:
+    return open_session(model, context.requests, threads=context.options.threads, resting=True)
+
+
+def _cut(analysis: Analysis, kept: Ints) -> ModelProto:
+    """Return a network whose groups have only so many channels, the first ones."""
+    graph = analysis.graph
+    keep = graph.keep_all()
+    for group, width in zip(graph.groups, _counts(kept), strict=True):
+        keep[group.channels[width:]] = False
+    return without_record(restore(apply(analysis.model, graph, keep, Edits(), analysis.source.scratch), analysis, keep))
+
+
+def _counts(kept: Ints) -> Sequence[int]:
+    return kept.tolist()

@@ -1,0 +1,290 @@
+"""Targets of latency: widths by the measured times of ops, and a result whose latency is measured and corrected.
+
+A share of the latency is asked of the allocation as one of the MACs would be; what it counts is the fitted latency of
+the network (`onnxpfp.pipeline.op_latencies`). What comes of it is cut and run beside the original before anything is
+refitted, for the numbers in weights take no time. As far as the measured share is off, another one is asked for.
+
+Where the table is of another device nothing can be measured, and the allocation has the last word.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from onnx import ModelProto
+
+from onnxpfp.channels import Analysis
+from onnxpfp.errors import LatencyTableError, TargetUnreachableError
+from onnxpfp.model.draws import without_record
+from onnxpfp.model.names import node_name
+from onnxpfp.options import UNKNOWN
+from onnxpfp.pipeline.context import RunContext
+from onnxpfp.pipeline.costs import QUANTITIES
+from onnxpfp.pipeline.latency import latency_feed
+from onnxpfp.pipeline.latency_points import measure_part
+from onnxpfp.pipeline.latency_table import FEWEST, LatencyTable
+from onnxpfp.pipeline.network_steps import MeasuredPart, PrunedNetwork, least_share
+from onnxpfp.pipeline.op_latencies import MeasuredWidths, OpLatencies, fit_latencies, measured_step
+from onnxpfp.pipeline.parts import Network, NetworkPart
+from onnxpfp.runtime.latency import LatencyUnknownError, compare_latency, counts_cores
+from onnxpfp.runtime.machine import device_name
+from onnxpfp.runtime.session import open_session
+
+__all__ = ["LatencyAim", "LatencyTry", "aim_at_latency", "measure_table", "prune_to_latency"]
+
+CLOSE = 0.03
+"""Relative error of the measured share that is good enough; repeated, it differs by a few percent."""
+WITHIN = 0.05
+"""Relative error that is let pass in the end."""
+TRIES = 4
+"""Prunings without refits that are measured."""
+SECONDS = 3.0
+"""Of runs for each of them; about half is used."""
+FEWEST_RUNS = 8
+"""Runs of both that SECONDS must have room for, where they are long."""
+FINEST = 1e-3
+"""Difference of shares from which another pruning may come out otherwise."""
+LEAST_OUTSIDE = 0.05
+"""Share of a run that is left to what is around bodies at least, however the two were disturbed."""
+
+
+@dataclass(frozen=True, slots=True)
+class LatencyTry:
+    """A pruning that was measured.
+
+    Attributes:
+        share: Share of the latency that the allocation was asked for.
+        foreseen: What the latencies of ops add up to, as a share of the original's.
+        measured: Latency over the original's; None where it was not measured, because the table is of another device.
+    """
+
+    share: float
+    foreseen: float
+    measured: float | None
+
+    def error(self, target: float) -> float:
+        """Return how far the measured share is from the target, in the logarithm; 0 where nothing was measured."""
+        return 0.0 if self.measured is None else abs(math.log(self.measured / target))
+
+
+@dataclass(frozen=True, slots=True)
+class LatencyAim:
+    """What is asked for, and what is known about the latency of the original.
+
+    Attributes:
+        share: Share of the latency.
+        ms: Milliseconds that were asked for; None where a share was.
+        original_ms: Latency of the original in the table.
+        table: The table.
+        given: Whether it was given, and not measured here and now.
+        step: Multiple of channels in which the table shows that kernels work.
+        error: Largest relative error of the fitted latency at the points of the table.
+        tries: Prunings that were measured, in their order; the last is the one that was taken.
+    """
+
+    share: float
+    ms: float | None
+    original_ms: float
+    table: LatencyTable
+    given: bool
+    step: int
+    error: float
+    tries: tuple[LatencyTry, ...] = ()
+
+
+def measure_table(network: Network) -> LatencyTable:
+    """Measure the latencies of all parts of a network on this machine.
+
+    Raises:
+        CalibrationError: There are too few samples for a run.
+        LatencyTableError: It cannot be measured.
+    """
+    context = network.parts[0].context
+    with context.clock.phase("latency table") as progress:
+        parts = {part.place: measure_part(part.context, progress, prunable=part.prunable) for part in network.parts}
+    options = context.options
+    sha256 = context.whole.source.sha256
+    return LatencyTable(sha256, device_name(), context.providers, options.threads, options.latency_batch, parts)
+
+
+def aim_at_latency(network: Network) -> tuple[Network, LatencyAim]:
+    """Give every part of a network the latencies of its ops, measured here or from the table that was given.
+
+    Args:
+        network: The network; its options have a target of latency.
+
+    Returns:
+        It with latencies, its target a share, and what is aimed at.
+
+    Raises:
+        LatencyTableError: The table is none of this network, or cannot be measured.
+    """
+    options = network.parts[0].context.options
+    given = options.latency_table is not None
+    table = LatencyTable.read(Path(options.latency_table)) if options.latency_table else measure_table(network)
+    share = options.target[1]
+    if share == UNKNOWN:
+        share = min(1.0, (options.latency_ms or 0.0) / table.ms)
+    fits = [_fitted(part, table, _inside(network, number, table)) for number, part in enumerate(network.parts)]
+    contexts = [
+        replace(part.context, options=options.keeping(share), latencies=latencies)
+        for part, (_, latencies) in zip(network.parts, fits, strict=True)
+    ]
+    whole = QUANTITIES["latency"].whole
+    parts = tuple(
+        replace(part, context=replace(context, full=whole(context.whole, context.latencies)))
+        for part, context in zip(network.parts, contexts, strict=True)
+    )
+    step, latencies = fits[0]
+    aim = LatencyAim(share, options.latency_ms, table.ms, table, given, step, latencies.error)
+    return replace(network, parts=parts), aim
+
+
+def _inside(network: Network, number: int, table: LatencyTable) -> float:
+    """Return the milliseconds of a run of a part that belong to the bodies in it."""
+    outer = network.parts[number]
+    bodies = (part for part in network.parts if part.body is not None and part.outer == number)
+    return sum(part.runs / outer.runs * table.part(part.place).points[0].ms for part in bodies)
+
+
+def _fitted(part: NetworkPart, table: LatencyTable, inside: float) -> tuple[int, OpLatencies]:
+    """Fit the latencies of the ops of a part.
+
+    Args:
+        part: The part.
+        table: What was measured.
+        inside: Milliseconds of a run that belong to the bodies in it.
+
+    Returns:
+        In what steps its kernels work, and the latencies.
+
+    Raises:
+        LatencyTableError: The table is of other groups.
+    """
+    known, analysis = table.part(part.place), part.context.whole
+    points = known.measured(analysis.graph)
+    if inside:
+        points = [_without_bodies(point, analysis, inside) for point in points]
+    multiples = [point.multiple for point in known.points]
+    step = part.context.options.round_to or measured_step(analysis, points, multiples)
+    aligned = [point for point, multiple in zip(points, multiples, strict=True) if multiple % step == 0]
+    return step, fit_latencies(analysis, aligned if len(aligned) >= FEWEST else points, step)
+
+
+def _without_bodies(point: MeasuredWidths, analysis: Analysis, inside: float) -> MeasuredWidths:
+    """Leave out of a measurement what the bodies took; kernels of theirs are named like no node around them."""
+    names = {node_name(node) for node in analysis.model.graph.node}
+    ops = {name: ms for name, ms in point.ops.items() if name in names}
+    return MeasuredWidths(point.kept, max(point.ms - inside, LEAST_OUTSIDE * point.ms), ops)
+
+
+def prune_to_latency(
+    aim: LatencyAim,
+    context: RunContext,
+    parts: Sequence[MeasuredPart],
+    prune: Callable[[RunContext], PrunedNetwork],
+    write: Callable[[PrunedNetwork], ModelProto],
+) -> tuple[PrunedNetwork, LatencyAim]:
+    """Prune to a share of the latency, and correct what is asked for until the measured share is that.
+
+    Args:
+        aim: What is asked for.
+        context: The network, with the latencies of its ops.
+        parts: What was measured on its parts.
+        prune: Prunes as the options of a context say.
+        write: Makes of what is left the model that would be written.
+
+    Returns:
+        The result, and what was measured on the way.
+
+    Raises:
+        TargetUnreachableError: The latency does not come down to the target.
+        LatencyTableError: It cannot be measured.
+    """
+    least = least_share(parts)
+    if least > aim.share:
+        raise _unreachable(aim, least, "is the least that the latencies of its ops add up to")
+    if aim.given:
+        pruned = prune(context)
+        return pruned, replace(aim, tries=(LatencyTry(aim.share, _foreseen(parts, pruned), None),))
+    options = context.options
+    # With several steps widths hang on the refits between them.
+    bare = replace(options, compensate="none") if options.steps == 1 else options
+
+    def attempt(share: float) -> tuple[PrunedNetwork, LatencyTry]:
+        pruned = prune(replace(context, options=bare.keeping(share)))
+        return pruned, LatencyTry(share, _foreseen(parts, pruned), _measured_share(context, write(pruned)))
+
+    tries = _correct(aim.share, least, attempt)
+    pruned, taken = min(tries, key=lambda each: each[1].error(aim.share))
+    if taken.measured is not None and taken.measured > (1 + WITHIN) * aim.share:
+        raise _unreachable(aim, taken.measured, "is the nearest that was measured")
+    others = tuple(each for _, each in tries if each is not taken)
+    if bare is not options:
+        pruned = prune(replace(context, options=options.keeping(taken.share)))
+    return pruned, replace(aim, tries=(*others, taken))
+
+
+Attempt = Callable[[float], tuple[PrunedNetwork, LatencyTry]]
+"""Prunes to a share of the latency without refits, and measures it."""
+
+
+def _correct(target: float, least: float, attempt: Attempt) -> list[tuple[PrunedNetwork, LatencyTry]]:
+    """Ask for other shares until the measured one is close to the target, or nothing changes any more.
+
+    Args:
+        target: The share that is to be measured.
+        least: The smallest share that can be asked for.
+        attempt: Tries one.
+    """
+    tries = [attempt(target)]
+    while len(tries) < TRIES:
+        nearest = min((each for _, each in tries), key=lambda each: each.error(target))
+        share = min(1.0, max(least, nearest.share * target / (nearest.measured or target)))
+        if nearest.error(target) <= CLOSE or any(abs(share - each.share) < FINEST for _, each in tries):
+            break
+        tries.append(attempt(share))
+    return tries
+
+
+def _foreseen(parts: Sequence[MeasuredPart], pruned: PrunedNetwork) -> float:
+    """Return the share of the latency that is left by the latencies of ops."""
+    left = sum(each.cost_after(decision) for each, decision in zip(parts, pruned.decisions, strict=True))
+    return left / max(sum(each.full for each in parts), 1.0)
+
+
+def _measured_share(context: RunContext, model: ModelProto) -> float:
+    """Run a pruned model in turns with the original; returns the ratio of their latencies.
+
+    Raises:
+        LatencyTableError: It cannot be measured.
+    """
+    source, threads = context.whole.source, context.options.threads
+    original = source.rewritten_from or source.model
+    with context.clock.phase("latency table"):
+        one, two = (
+            open_session(each, context.requests, threads=threads, resting=True)
+            for each in (original, without_record(model))
+        )
+        cores = counts_cores((*one.providers, *two.providers))
+        feed = latency_feed(context)
+        seconds = max(SECONDS, 2 * FEWEST_RUNS * one.timed(feed).wall)
+        try:
+            return compare_latency(one, two, feed, seconds, threads=threads, cores=cores).ratio.median
+        except LatencyUnknownError as reason:
+            raise LatencyTableError(f"the latency cannot be measured: {reason}") from reason
+
+
+def _unreachable(aim: LatencyAim, share: float, what: str) -> TargetUnreachableError:
+    asked = f"{aim.share:.3g} of the latency" if aim.ms is None else f"{aim.ms:.3g} ms"
+    hint = f"--keep-latency {math.ceil(1000 * share) / 1000:g}"
+    if aim.ms is not None:
+        hint = f"--latency-ms {math.ceil(1000 * share * aim.original_ms) / 1000:g}"
+    return TargetUnreachableError(
+        f"the target is {asked}, but {share:.3f} of the original's ({share * aim.original_ms:.3g} of "
+        f"{aim.original_ms:.3g} ms) {what}",
+        hint=f"ask for {hint} or more",
+    )
