@@ -19,12 +19,14 @@ from onnxpfp.data.splits import CalibrationData
 from onnxpfp.lossless.subnormal import SubnormalWeights
 from onnxpfp.model.load import ModelSource, load
 from onnxpfp.options import AllocationRule, Options
+from onnxpfp.pipeline.alignment import alignment_for
 from onnxpfp.pipeline.analyze import analyze, open_model
 from onnxpfp.pipeline.costs import QUANTITIES
 from onnxpfp.pipeline.plan import Plan
 from onnxpfp.pipeline.reading import read_data
 from onnxpfp.pipeline.requirements import require_split
 from onnxpfp.progress import Clock, Progress
+from onnxpfp.runtime.blocks import ANY_WIDTH, Alignment
 from onnxpfp.runtime.providers import ProviderRequest
 
 __all__ = ["RunContext", "open_run"]
@@ -44,6 +46,7 @@ class RunContext:
         full: The cost that the target is a share of: the MACs or parameters of the whole network.
         clock: Adds up seconds, and says how far it is.
         subnormal: The subnormal weights of the network as it was given, and how many of them are zero in `whole`.
+        alignment: The multiples in which the channels of groups are kept.
     """
 
     whole: Analysis
@@ -55,6 +58,7 @@ class RunContext:
     full: int
     clock: Clock
     subnormal: SubnormalWeights = field(default_factory=SubnormalWeights)
+    alignment: Alignment = ANY_WIDTH
 
     @property
     def chooses(self) -> bool:
@@ -136,4 +140,5 @@ def open_run(
         require_split(data, what)
     whole = analyze(source, data, options, clock)
     full = QUANTITIES[options.target[0]].whole(whole)
-    return RunContext(whole, data, requests, session.providers, options, plan, full, clock)
+    alignment = alignment_for(options, session.providers, whole)
+    return RunContext(whole, data, requests, session.providers, options, plan, full, clock, alignment=alignment)

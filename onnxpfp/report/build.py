@@ -82,6 +82,7 @@ def build_report(
         reachable=sum(reached for reached, _ in reachable) / max(sum(total for _, total in reachable), 1),
         method=method,
         allocation=context.allocation,
+        alignment=context.alignment if context.chooses else None,
         compensation=context.compensation,
         steps=options.steps,
         attention=options.attention,

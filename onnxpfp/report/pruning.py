@@ -43,6 +43,7 @@ from onnxpfp.report.page import (
 )
 from onnxpfp.report.promises import promised
 from onnxpfp.report.reasons import by_kind, example
+from onnxpfp.runtime.blocks import Alignment
 
 __all__ = ["BodyReport", "GroupReport", "Report"]
 
@@ -83,6 +84,7 @@ class Report:
             which stays.
         method: What ranked the channels: pfp, reconstruction, energy, a baseline, coreset (pfp without data) or plan.
         allocation: What set the widths: measured, bound or uniform.
+        alignment: The multiples in which channels are kept; None where no widths were chosen.
         compensation: What was done about dropped channels: lstsq, bias or none.
         steps: How often scores and widths were measured.
         attention: What goes from an attention: heads or width.
@@ -130,6 +132,7 @@ class Report:
     reachable: float
     method: str
     allocation: str
+    alignment: Alignment | None
     compensation: str
     steps: int
     attention: str
@@ -187,6 +190,8 @@ def _facts(report: Report) -> Facts:
     if report.target:
         again = f", anew in {report.steps} steps" if report.steps > 1 else ""
         rows["widths by"] = _widths_by(report) + again
+    if report.alignment is not None:
+        rows["widths"] = report.alignment.title
     if report.target:
         rows["target"] = ", ".join(_target(name, value) for name, value in report.target.items())
     if report.trials:

@@ -23,6 +23,7 @@ from onnxpfp.report.groups import GroupReport
 from onnxpfp.report.page import ReportView, at_most
 from onnxpfp.report.pruning import Report, Size
 from onnxpfp.report.text import as_text, print_notes
+from onnxpfp.runtime.blocks import Alignment
 from onnxpfp.runtime.latency import Latency, LatencyRatio
 
 ASSUMPTION = "K = 3: nothing unseen is larger"
@@ -60,6 +61,7 @@ def _report(groups: int = 1) -> Report:
         reachable=0.987,
         method="pfp",
         allocation="measured",
+        alignment=Alignment(16, "kernels compute 16 channels"),
         compensation="lstsq",
         steps=2,
         attention="heads",
@@ -271,6 +273,8 @@ def test_what_went_for_nothing_and_how_the_widths_came_about():
     text = _text(_report())
     assert "channels removed first: 3 dead by the weights, 1 duplicate on all 300 samples that are not held out" in text
     assert _line(text, "widths by") == "widths by measured drift of the output, anew in 2 steps"
+    shown = "widths in steps of 16: kernels compute 16 channels (8 in groups of 32 to 63 channels, 1 in narrower ones)"
+    assert _line(text, "widths   ") == shown
     bare = _text(replace(_widths("uniform"), removed=()))
     assert _line(bare, "widths by") == "widths by one share for all groups"
     drawn = _text(_widths("bound"))
@@ -288,7 +292,7 @@ def test_widths_of_bodies_may_have_come_about_otherwise():
     text = " ".join(_text(replace(_report(), steps=1, groups=tuple(groups))).split())
     assert (
         "widths by in 2 of 3 cut groups, measured drift of the output; "
-        "in 1 of 3 cut groups, one sum of what every group drops of its scores target"
+        "in 1 of 3 cut groups, one sum of what every group drops of its scores widths in steps of 16: "
     ) in text
 
 
