@@ -92,6 +92,7 @@ def build_report(
         samples_failure=failure if failure is not None and failure < 1 else None,
         groups=tuple(group for some in groups for group in some),
         removed=tuple(removal for outcome in outcomes for removal in _removed(outcome)),
+        fillers=sum(outcome.lossless.fillers for outcome in outcomes),
         subnormal=_subnormal(outcomes, unchanged=unchanged),
         skipped=tuple(fixed for outcome in outcomes for fixed in _skipped(outcome)),
         bodies=_bodies(network, outcomes, verified),

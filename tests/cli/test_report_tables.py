@@ -79,6 +79,7 @@ def _report(groups: int = 1) -> Report:
             Removal("b", "dead", (5,), "weights", 0),
             Removal("b", "duplicate", (7,), "data", 300),
         ),
+        fillers=14,
         subnormal=SubnormalWeights(31_000, 4, 30_990),
         skipped=(
             Fixed("w9", 0, 10, "it is the graph output 'y'"),
@@ -125,10 +126,15 @@ def test_sizes_and_facts():
     assert _line(text, "reachable") == "reachable 98.7 % of the parameters lie in channels that may go"
     assert _line(text, "ran on") == "ran on CPUExecutionProvider"
     free = "channels removed first: 3 dead by the weights, 1 duplicate on all 300 samples that are not held out"
-    assert f"{free}; the original has 31,000 subnormal weights, 30,990 written as zero" in " ".join(text.split())
-    left = _text(replace(_report(), removed=(), subnormal=SubnormalWeights(1, 1, 0)))
+    left = "14 such channels left at first, to fill groups up to a multiple"
+    assert f"{free}; {left}; the original has 31,000 subnormal weights, 30,990 written as zero" in " ".join(
+        text.split()
+    )
+    left = _text(replace(_report(), removed=(), fillers=0, subnormal=SubnormalWeights(1, 1, 0)))
     assert _line(left, "cost nothing") == "cost nothing the original has 1 subnormal weight, none written as zero"
-    assert "cost nothing" not in _text(replace(_report(), removed=(), subnormal=SubnormalWeights()))
+    only = _text(replace(_report(), removed=(), fillers=1, subnormal=SubnormalWeights()))
+    assert _line(only, "cost nothing") == "cost nothing 1 such channel left at first, to fill groups up to a multiple"
+    assert "cost nothing" not in _text(replace(_report(), removed=(), fillers=0, subnormal=SubnormalWeights()))
     used = "samples (S) 176 used for the scores, all but those that refits and result are judged on"
     asked = f"{used}; PFP's size formula asks for 300; by it,"
     assert asked in " ".join(text.split())
