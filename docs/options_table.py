@@ -31,7 +31,7 @@ def verbs(name: str, option: Option) -> str:
 
 def row(name: str, option: Option) -> tuple[str, str, str]:
     """Return the cells of one option."""
-    value = "\\|".join(option.choices) or option.metavar
+    value = ("|".join(option.choices) or option.metavar).replace("|", "\\|")
     if len(option.choices) > 5:
         value = "NAME"
     names = f" One of {', '.join(option.choices)}." if value == "NAME" else ""

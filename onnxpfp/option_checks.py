@@ -16,6 +16,7 @@ __all__ = [
     "check_least_share",
     "check_libraries",
     "check_milliseconds",
+    "check_multiple",
     "check_probability",
     "check_promised_error",
     "check_promised_share",
@@ -56,6 +57,15 @@ def check_at_least_one(flag: str, value: int) -> None:
     """Refuse numbers below 1."""
     if value < 1:
         raise OptionError(f"{flag} {value} must be at least 1")
+
+
+def check_multiple(flag: str, value: int | str) -> None:
+    """Refuse what is neither a number from 1 on nor auto."""
+    if isinstance(value, str):
+        if value != "auto":
+            raise OptionError(f"{flag} '{value}' is neither a whole number nor auto")
+        return
+    check_at_least_one(flag, value)
 
 
 def check_share(flag: str, value: float) -> None:

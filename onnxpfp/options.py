@@ -26,6 +26,7 @@ from onnxpfp.option_checks import (
     check_least_share,
     check_libraries,
     check_milliseconds,
+    check_multiple,
     check_probability,
     check_promised_error,
     check_promised_share,
@@ -81,11 +82,6 @@ UNKNOWN = 0.0
 """Share of a target in other units, before what it is a share of is known."""
 _KEEP = "keep_"
 """How fields begin that are the share of something that stays."""
-ALIGNMENT = 8
-"""Multiple to which channels are kept by default: what vector units work in. A ResNet-18 at half of its MACs runs 1.67
-times as fast with multiples of 8, 1.52 times without (onnxruntime, one CPU thread)."""
-WIDE = 32
-"""Groups narrower than this are not rounded by default."""
 
 
 class CriterionLike(Protocol):
@@ -125,7 +121,7 @@ class Option:
     metavar: str = ""
     choices: tuple[str, ...] = ()
     default_text: str = ""
-    form: Literal["plain", "size", "shape", "axis"] = "plain"
+    form: Literal["plain", "size", "shape", "axis", "count"] = "plain"
     repeated: bool = False
     check: Check | None = None
     modifies: bool = False
@@ -300,13 +296,14 @@ class RunOptions(ScopeOptions):
         metavar="P",
         check=check_probability,
     )
-    round_to: int | None = _option(
-        None,
-        "Keep channels in multiples of N.",
+    round_to: int | Literal["auto"] = _option(
+        "auto",
+        "Keep channels in multiples of N. auto: of what the kernels of the device compute at once, in groups of four "
+        "times as many or more, and of smaller ones down to 8 in narrower groups.",
         "choice",
-        metavar="N",
-        default_text="8 in groups of 32 channels or more",
-        check=check_at_least_one,
+        metavar="N|auto",
+        form="count",
+        check=check_multiple,
     )
     min_channels: int = _option(
         1, "Keep at least N channels of every group.", "choice", metavar="N", check=check_at_least_one
@@ -459,12 +456,6 @@ class Options(RunOptions):
     def keeping(self, share: float) -> Self:
         """Return the options with another share of what their target counts."""
         return replace(self, **{"latency_ms": None, _KEEP + self.target[0]: share})
-
-    def step(self, channels: int) -> int:
-        """Multiple in which a group of so many channels is kept."""
-        if self.round_to is None:
-            return ALIGNMENT if channels >= WIDE else 1
-        return self.round_to if channels >= self.round_to else 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

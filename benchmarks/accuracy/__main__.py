@@ -8,9 +8,9 @@ Beside onnxpfp it takes what `peers` says, and `pip install matplotlib==3.11.2` 
 Every row is one file, pruned by the command line of onnxpfp or by a peer, with the same calibration images: all 1,024
 of CIFAR-10 or 256 of Fashion-MNIST, training images in an order drawn by the seed, which is `--seed` of onnxpfp too.
 `--round-to 1` is given where a row does not say otherwise, for the widths that the target allows; the default, which is
-faster on a CPU, keeps multiples of 8. Rows are appended to `accuracy.jsonl` one by one, so that a run can be stopped
-and continued with `--append`; without it the chosen rows are made anew, and the others stay. Tables and plot are made
-from that file at the end, or at once with `--jobs 0`.
+faster on a CPU, keeps multiples of 8 or 16. Rows are appended to `accuracy.jsonl` one by one, so that a run can be
+stopped and continued with `--append`; without it the chosen rows are made anew, and the others stay. Tables and plot
+are made from that file at the end, or at once with `--jobs 0`.
 """
 
 from __future__ import annotations

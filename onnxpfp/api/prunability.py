@@ -177,6 +177,7 @@ def _report(
         score=scored.measured.calibration.scores.method,
         select=context.options.select,
         allocate=context.allocation,
+        alignment=context.alignment,
         compensate=context.compensation,
         compensate_groups="lstsq" if context.compensation == "lstsq" else "none",
         samples=len(split.fit),

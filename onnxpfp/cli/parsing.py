@@ -13,13 +13,14 @@ from pathlib import Path
 
 from onnxpfp.errors import ModelError, OptionError
 
-__all__ = ["parse_axes", "parse_shapes", "parse_size"]
+__all__ = ["parse_axes", "parse_count", "parse_shapes", "parse_size"]
 
 _SHAPE = re.compile(r"\d+([,x]\d+)*")
 _SHAPE_EXAMPLE = "write --input-shape NAME:1,3,224,224, with , or x between the sizes"
 _AXIS = re.compile(r"-?\d+|none")
 _AXIS_EXAMPLE = "write --sample-axis NAME:1, or NAME:none for what is the same for all samples"
 
+_COUNT = re.compile(r"[+-]?\d+")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([kMGT]i?)?B", re.IGNORECASE)
 _PREFIXES = "KMGT"
 
@@ -94,6 +95,11 @@ def _only_input(path: Path, flag: str, text: str, example: str) -> str:
             hint=example,
         )
     return names[0]
+
+
+def parse_count(text: str) -> int | str:
+    """Read a whole number; any other word is left for the option to judge."""
+    return int(text) if _COUNT.fullmatch(text.strip()) else text
 
 
 def parse_size(flag: str, text: str) -> int:

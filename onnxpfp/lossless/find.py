@@ -25,12 +25,15 @@ from onnxpfp.linear.ops import LinearOp
 from onnxpfp.linear.weights import StoredAxis
 from onnxpfp.lossless.consumers import ConsumerTerms, Reading, readings_of, sites_of
 from onnxpfp.lossless.detect import LosslessChoice, Trace, choose_removals
+from onnxpfp.lossless.fillers import choose_fillers
 from onnxpfp.lossless.fold import folds_of
 from onnxpfp.lossless.negligible import bounds_by_weights
 from onnxpfp.lossless.proof import Proof, prove
+from onnxpfp.lossless.subnormal import subnormal_channels
 from onnxpfp.lossless.traces import Pair, Site, Watch, gaps_of, noise_like, traces_of
 from onnxpfp.lossless.types import Lossless, Merge, Removal, RemovalKind
 from onnxpfp.options import DEFAULT_WORKSPACE
+from onnxpfp.runtime.blocks import ANY_WIDTH, Alignment
 from onnxpfp.runtime.providers import ProviderRequest
 
 __all__ = ["LEAST_SAMPLES", "find_lossless"]
@@ -51,6 +54,7 @@ def find_lossless(
     threads: int | None = None,
     workspace_bytes: int = DEFAULT_WORKSPACE,
     progress: Callable[[int, int], None] | None = None,
+    alignment: Alignment = ANY_WIDTH,
 ) -> Lossless:
     """Find dead, constant, negligible and duplicate channels, and how the consumers do without them.
 
@@ -66,6 +70,7 @@ def find_lossless(
         threads: Threads inside one op; None lets onnxruntime choose.
         workspace_bytes: As in `run_observers`.
         progress: As in `run_observers`.
+        alignment: The multiples of channels that groups are filled up to by some that cost nothing.
 
     Raises:
         CalibrationError: The network computes NaN on the data.
@@ -98,16 +103,29 @@ def find_lossless(
             raise
         # Noise is no input that the network must bear.
         choices = []
+    choices = _with_fillers(choices, alignment, terms)
     return _collect(terms, choices, len(samples) if by_data else 0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Proposal:
-    """The channels of one group that can go: `choice` after the second pass."""
+    """The channels of one group that can go: `choice` after the second pass; `fillers` of them stay, (n,)."""
 
     group: Group
     readings: list[Reading]
     choice: LosslessChoice
+    fillers: Bools
+
+    @property
+    def free(self) -> Bools:
+        """Channels that cost nothing, (n,)."""
+        return self.choice.gone | (self.choice.partner >= 0)
+
+    @property
+    def idle(self) -> Bools:
+        """Those of them that stay as they are if they are fillers, for no output shows them, (n,)."""
+        unseen = [~reading.view.alive.any(1) | reading.negligible for reading in self.readings]
+        return self.choice.gone & np.logical_and.reduce(unseen)
 
 
 def _search(terms: ConsumerTerms, proof: Proof, watch: Watch) -> list[_Proposal]:
@@ -117,7 +135,8 @@ def _search(terms: ConsumerTerms, proof: Proof, watch: Watch) -> list[_Proposal]
     for group in terms.analysis.graph.groups:
         readings = readings_of(group, terms, traces)
         classes = _classes(group, readings, proof)
-        proposed.append(_Proposal(group, readings, choose_removals([reading.view for reading in readings], classes)))
+        choice = choose_removals([reading.view for reading in readings], classes)
+        proposed.append(_Proposal(group, readings, choice, np.zeros(group.channels.size, np.bool_)))
     return _confirmed(proposed, traces, watch, shapes)
 
 
@@ -168,25 +187,46 @@ def _confirmed(
     ]
 
 
+def _with_fillers(proposed: Sequence[_Proposal], alignment: Alignment, terms: ConsumerTerms) -> list[_Proposal]:
+    """Keep as many of the channels that cost nothing as fill every group up to a multiple."""
+    if not any(proposal.free.any() for proposal in proposed):
+        return [*proposed]
+    barred = subnormal_channels(terms.analysis)
+    return [
+        replace(
+            one,
+            fillers=choose_fillers(
+                one.free, one.idle, barred[one.group.channels], alignment.of_group(one.group.channels.size)
+            ),
+        )
+        for one in proposed
+    ]
+
+
 def _collect(terms: ConsumerTerms, choices: Sequence[_Proposal], samples: int) -> Lossless:
     """Put the choices of all groups together."""
     graph = terms.analysis.graph
     keep = graph.keep_all()
     merges: dict[int, list[Merge]] = {}
     values: dict[int, NDArray[np.float64]] = {}
+    emptied: dict[int, list[int]] = {}
     removed: list[Removal] = []
     for one in choices:
-        dropped = one.choice.gone | (one.choice.partner >= 0)
+        dropped = one.free & ~one.fillers
+        taken = one.free & ~(one.fillers & one.idle)
         keep[one.group.channels[dropped]] = False
         removed += _removals(one, dropped, terms.settled[one.group.channels], samples)
         for reading in one.readings:
             merged = [
                 merge
-                for channel in np.flatnonzero(one.choice.partner >= 0).tolist()
+                for channel in np.flatnonzero(taken & (one.choice.partner >= 0)).tolist()
                 for merge in _merges(reading, channel, int(one.choice.partner[channel]))
             ]
-            folded = np.flatnonzero(dropped & reading.view.free & ~reading.negligible & reading.view.alive.any(1))
+            folded = np.flatnonzero(taken & reading.view.free & ~reading.negligible & reading.view.alive.any(1))
+            empty = reading.rows[taken & ~dropped & reading.view.alive.any(1)].ravel().tolist()
             for position, value in zip(reading.consumers, reading.values, strict=True):
+                if empty:
+                    emptied.setdefault(position, []).extend(empty)
                 if merged:
                     merges.setdefault(position, []).extend(merged)
                 if folded.size:
@@ -197,7 +237,10 @@ def _collect(terms: ConsumerTerms, choices: Sequence[_Proposal], samples: int) -
         position: mean_shift(op := terms.ops[position], np.tile(mean[:, None], op.kernel_size), gone)
         for position, mean in values.items()
     }
-    return Lossless(keep, {position: tuple(some) for position, some in merges.items()}, shifts, tuple(removed))
+    fillers = sum(int(one.fillers.sum()) for one in choices)
+    taken_over = {position: tuple(some) for position, some in merges.items()}
+    read_no_more = {position: tuple(some) for position, some in emptied.items()}
+    return Lossless(keep, taken_over, shifts, tuple(removed), read_no_more, fillers)
 
 
 def _removals(proposal: _Proposal, dropped: Bools, settled: Bools, samples: int) -> Iterator[Removal]:

@@ -1,4 +1,4 @@
-"""Fold constant and duplicate channels into the consumers' weights and biases, before they are removed."""
+"""Fold constant and duplicate channels into the consumers' weights and biases, before they are removed or emptied."""
 
 from __future__ import annotations
 
@@ -60,21 +60,22 @@ def edits_of(
     stored_axes: Sequence[StoredAxis | None],
     edits: Edits,
 ) -> Edits:
-    """Make the edits of weights and biases by which the consumers take over removed channels.
+    """Make the edits of weights and biases by which the consumers take over channels that cost nothing.
 
     Args:
         analysis: The model.
         ops: Its consumers as linear ops.
-        lossless: The removed channels.
+        lossless: These channels.
         stored_axes: Where each consumer's weights are stored.
         edits: Edits made before, which are kept.
     """
     tasks: dict[str, list[_Task]] = {}
-    for position, merges in lossless.merges.items():
+    for position in sorted(lossless.merges.keys() | lossless.emptied.keys()):
         stored_axis = stored_axes[position]
         assert stored_axis is not None
-        task = _Task(stored_axis.axis, ops[position], merges)
-        # Consumers that share a weight have the same merges: it is edited once.
+        merges, emptied = lossless.merges.get(position, ()), lossless.emptied.get(position, ())
+        task = _Task(stored_axis.axis, ops[position], merges, emptied)
+        # Consumers that share a weight have the same tasks: it is edited once.
         if stored_axis.axis not in (known.axis for known in tasks.get(stored_axis.tensor, ())):
             tasks.setdefault(stored_axis.tensor, []).append(task)
     merged = _Merged(analysis.constants, edits.tensors, tasks)
@@ -87,11 +88,12 @@ def edits_of(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Task:
-    """Merges along one axis of a stored tensor."""
+    """Merges along one axis of a stored tensor, and the indices that become zero after them."""
 
     axis: int
     op: LinearOp
     merges: tuple[Merge, ...]
+    emptied: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -124,7 +126,7 @@ class _Merged(Mapping[str, AnyArray]):
 
 
 def _merge(array: AnyArray, task: _Task, name: str) -> AnyArray:
-    """Add to every kept index of a weight the multiples of those that go: W[:, k] += alpha W[:, j].
+    """Add to every kept index of a weight the multiples of those taken over: W[:, k] += alpha W[:, j].
 
     Raises:
         VerificationError: The sum does not fit the weight's type.
@@ -144,4 +146,6 @@ def _merge(array: AnyArray, task: _Task, name: str) -> AnyArray:
                 hint="convert the model to float32 first",
             )
         column(new, task.axis, kept, group)[...] = fitting
+    for index in task.emptied:
+        column(new, task.axis, index, group)[...] = 0
     return new

@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 from onnx import NodeProto
 
-from onnxpfp.arrays import AnyArray, Floats, chunks
+from onnxpfp.arrays import AnyArray, Bools, Floats, chunks
 from onnxpfp.calibrate.observer import Shape
 from onnxpfp.channels import Analysis
 from onnxpfp.channels.ops import facts_of
@@ -39,10 +39,10 @@ from onnxpfp.lossless.detect import Trace
 from onnxpfp.lossless.traces import Site
 from onnxpfp.model.attributes import Attributes
 from onnxpfp.model.constants import stored_tensors
-from onnxpfp.model.subnormal import count_subnormal, headroom, smallest_normal, unit_roundoff
+from onnxpfp.model.subnormal import count_subnormal, headroom, is_subnormal, smallest_normal, unit_roundoff
 from onnxpfp.rewrite.edits import Edits
 
-__all__ = ["SubnormalWeights", "of_file", "subnormal_weights", "zeroed_weights"]
+__all__ = ["SubnormalWeights", "of_file", "subnormal_channels", "subnormal_weights", "zeroed_weights"]
 
 MATRIX = 2
 """Axes of a matrix; stacks of matrices are left alone, and so are transposed convolutions in groups."""
@@ -71,6 +71,16 @@ def subnormal_weights(analysis: Analysis) -> dict[str, int]:
     """Count the subnormal weights of linear ops, by tensor; only those that have some."""
     counts = {name: count_subnormal(analysis.constants.value(name)) for name in linear_weights(analysis)}
     return {name: count for name, count in counts.items() if count}
+
+
+def subnormal_channels(analysis: Analysis) -> Bools:
+    """Tell which channels have an index with a subnormal weight on some axis, (count + 1,)."""
+    found = np.zeros(analysis.graph.count + 1, np.bool_)
+    for name in subnormal_weights(analysis):
+        tiny = is_subnormal(analysis.constants.value(name))
+        for axis, ids in enumerate(analysis.graph.axes[name]):
+            found[ids[tiny.any(tuple(other for other in range(tiny.ndim) if other != axis))]] = True
+    return found
 
 
 def of_file(analysis: Analysis, counts: Mapping[str, int]) -> dict[str, int]:

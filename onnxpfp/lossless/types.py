@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -50,9 +50,14 @@ class Lossless:
         shifts: By position of a consumer, what folded constants add to each of its outputs, (O,) float64: their values
             times their taps, so that a Gemm's alpha comes on top.
         removed: The same for people.
+        emptied: By position of a consumer, the indices that it reads with weights of zero from then on, because its
+            other weights and its bias have taken them over.
+        fillers: How many channels cost nothing and stay.
     """
 
     keep: NDArray[np.bool_]
     merges: Mapping[int, tuple[Merge, ...]]
     shifts: Mapping[int, NDArray[np.float64]]
     removed: tuple[Removal, ...]
+    emptied: Mapping[int, tuple[int, ...]] = field(default_factory=dict[int, tuple[int, ...]])
+    fillers: int = 0

@@ -19,6 +19,7 @@ from onnxpfp.data.splits import CalibrationData
 from onnxpfp.lossless.subnormal import SubnormalWeights
 from onnxpfp.model.load import ModelSource, load
 from onnxpfp.options import AllocationRule, Options
+from onnxpfp.pipeline.alignment import alignment_for
 from onnxpfp.pipeline.analyze import analyze, open_model
 from onnxpfp.pipeline.costs import QUANTITIES
 from onnxpfp.pipeline.op_latencies import OpLatencies
@@ -26,6 +27,7 @@ from onnxpfp.pipeline.plan import Plan
 from onnxpfp.pipeline.reading import read_data
 from onnxpfp.pipeline.requirements import require_split
 from onnxpfp.progress import Clock, Progress
+from onnxpfp.runtime.blocks import ANY_WIDTH, Alignment
 from onnxpfp.runtime.providers import ProviderRequest
 
 __all__ = ["RunContext", "open_run"]
@@ -46,6 +48,7 @@ class RunContext:
         clock: Adds up seconds, and says how far it is.
         subnormal: The subnormal weights of the network as it was given, and how many of them are zero in `whole`.
         latencies: The latencies of its ops, where the target is one and they have been measured.
+        alignment: The multiples in which the channels of groups are kept.
     """
 
     whole: Analysis
@@ -58,6 +61,7 @@ class RunContext:
     clock: Clock
     subnormal: SubnormalWeights = field(default_factory=SubnormalWeights)
     latencies: OpLatencies = field(default_factory=OpLatencies.unmeasured)
+    alignment: Alignment = ANY_WIDTH
 
     @property
     def chooses(self) -> bool:
@@ -139,4 +143,5 @@ def open_run(
         require_split(data, what)
     whole = analyze(source, data, options, clock)
     full = QUANTITIES[options.target[0]].whole(whole, OpLatencies.unmeasured())
-    return RunContext(whole, data, requests, session.providers, options, plan, full, clock)
+    alignment = alignment_for(options, session.providers, whole)
+    return RunContext(whole, data, requests, session.providers, options, plan, full, clock, alignment=alignment)

@@ -26,6 +26,7 @@ from onnxpfp.pipeline.calibration import Measured, RefitCalibration
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.costs import QUANTITIES
 from onnxpfp.pipeline.plan import keep_of_plan
+from onnxpfp.runtime.blocks import Alignment
 from onnxpfp.score.scores import Scores
 
 __all__ = ["Decision", "Selector", "choose", "cost_of", "decide", "least_cost", "selector_of", "single_cost"]
@@ -57,12 +58,14 @@ class Selector:
         scores: One score per channel.
         scalable: Groups whose consumers' weights can be scaled; the others are selected deterministically.
         options: How to select.
+        alignment: The multiples in which channels are kept.
     """
 
     groups: tuple[Group, ...]
     scores: Scores
     scalable: NDArray[np.bool_]
     options: Options
+    alignment: Alignment
 
     def select(self, number: int, width: int, rng: np.random.Generator) -> Selection:
         """Select `width` channels of a group."""
@@ -85,7 +88,7 @@ class Selector:
     def allowed(self, number: int) -> tuple[int, int, int]:
         """Return the channels of a group, the step of its widths and the fewest that stay."""
         size = int(self.groups[number].channels.size)
-        return size, self.options.step(size), min(self.options.min_channels, size)
+        return size, self.alignment.of_group(size), min(self.options.min_channels, size)
 
 
 def decide(
@@ -206,6 +209,5 @@ def choose(context: RunContext, measured: Measured) -> Decision:
 def selector_of(context: RunContext, measured: Measured) -> Selector:
     """Return what selects the channels of this model's groups."""
     graph = measured.analysis.graph
-    return Selector(
-        graph.groups, measured.calibration.scores, reweightable(graph, measured.stored_axes), context.options
-    )
+    scalable = reweightable(graph, measured.stored_axes)
+    return Selector(graph.groups, measured.calibration.scores, scalable, context.options, context.alignment)

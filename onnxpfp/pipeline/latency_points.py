@@ -68,7 +68,7 @@ def measure_part(context: RunContext, progress: Count, *, prunable: bool) -> Par
     graph, rng = context.whole.graph, np.random.default_rng(context.options.seed)
     sizes = full_widths(context.whole)
     points = [(0, trial.measure(sizes))]
-    fixed = context.options.round_to
+    fixed = context.alignment.step if context.alignment.given else 0
     multiples = [] if fixed else [each for each in MULTIPLES for _ in range(TRIALS)]
     count = 1 + len(multiples) + POINTS
     for multiple in multiples if prunable else ():

@@ -27,8 +27,9 @@ from onnxpfp.pipeline.latency import latency_feed
 from onnxpfp.pipeline.latency_points import measure_part
 from onnxpfp.pipeline.latency_table import FEWEST, LatencyTable
 from onnxpfp.pipeline.network_steps import MeasuredPart, PrunedNetwork, least_share
-from onnxpfp.pipeline.op_latencies import MeasuredWidths, OpLatencies, fit_latencies, measured_step
+from onnxpfp.pipeline.op_latencies import MeasuredWidths, fit_latencies, measured_step
 from onnxpfp.pipeline.parts import Network, NetworkPart
+from onnxpfp.runtime.blocks import Alignment
 from onnxpfp.runtime.latency import LatencyUnknownError, compare_latency, counts_cores
 from onnxpfp.runtime.machine import device_name
 from onnxpfp.runtime.session import open_session
@@ -128,19 +129,14 @@ def aim_at_latency(network: Network) -> tuple[Network, LatencyAim]:
     share = options.target[1]
     if share == UNKNOWN:
         share = min(1.0, (options.latency_ms or 0.0) / table.ms)
-    fits = [_fitted(part, table, _inside(network, number, table)) for number, part in enumerate(network.parts)]
-    contexts = [
-        replace(part.context, options=options.keeping(share), latencies=latencies)
-        for part, (_, latencies) in zip(network.parts, fits, strict=True)
-    ]
-    whole = QUANTITIES["latency"].whole
-    parts = tuple(
-        replace(part, context=replace(context, full=whole(context.whole, context.latencies)))
-        for part, context in zip(network.parts, contexts, strict=True)
-    )
-    step, latencies = fits[0]
-    aim = LatencyAim(share, options.latency_ms, table.ms, table, given, step, latencies.error)
-    return replace(network, parts=parts), aim
+    whole, parts = QUANTITIES["latency"].whole, list[NetworkPart]()
+    for number, part in enumerate(network.parts):
+        context = _fitted(part, table, _inside(network, number, table))
+        full = whole(context.whole, context.latencies)
+        parts.append(replace(part, context=replace(context, full=full, options=options.keeping(share))))
+    main = parts[0].context
+    aim = LatencyAim(share, options.latency_ms, table.ms, table, given, main.alignment.step, main.latencies.error)
+    return replace(network, parts=tuple(parts)), aim
 
 
 def _inside(network: Network, number: int, table: LatencyTable) -> float:
@@ -150,8 +146,8 @@ def _inside(network: Network, number: int, table: LatencyTable) -> float:
     return sum(part.runs / outer.runs * table.part(part.place).points[0].ms for part in bodies)
 
 
-def _fitted(part: NetworkPart, table: LatencyTable, inside: float) -> tuple[int, OpLatencies]:
-    """Fit the latencies of the ops of a part.
+def _fitted(part: NetworkPart, table: LatencyTable, inside: float) -> RunContext:
+    """Fit the latencies of the ops of a part, and find in what steps its kernels work.
 
     Args:
         part: The part.
@@ -159,7 +155,7 @@ def _fitted(part: NetworkPart, table: LatencyTable, inside: float) -> tuple[int,
         inside: Milliseconds of a run that belong to the bodies in it.
 
     Returns:
-        In what steps its kernels work, and the latencies.
+        The context of the part with both.
 
     Raises:
         LatencyTableError: The table is of other groups.
@@ -169,9 +165,15 @@ def _fitted(part: NetworkPart, table: LatencyTable, inside: float) -> tuple[int,
     if inside:
         points = [_without_bodies(point, analysis, inside) for point in points]
     multiples = [point.multiple for point in known.points]
-    step = part.context.options.round_to or measured_step(analysis, points, multiples)
-    aligned = [point for point, multiple in zip(points, multiples, strict=True) if multiple % step == 0]
-    return step, fit_latencies(analysis, aligned if len(aligned) >= FEWEST else points, step)
+    alignment = part.context.alignment
+    if not alignment.given:
+        step = measured_step(analysis, points, multiples)
+        alignment = Alignment(
+            step, f"multiples of {step} are the finest that were not measured to be slower", given=True
+        )
+    aligned = [point for point, multiple in zip(points, multiples, strict=True) if multiple % alignment.step == 0]
+    latencies = fit_latencies(analysis, aligned if len(aligned) >= FEWEST else points, alignment.step)
+    return replace(part.context, alignment=alignment, latencies=latencies)
 
 
 def _without_bodies(point: MeasuredWidths, analysis: Analysis, inside: float) -> MeasuredWidths:

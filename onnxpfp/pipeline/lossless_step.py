@@ -26,12 +26,14 @@ class LosslessStep:
         removed: What went.
         lineage: What has become of the channels of the model as it was.
         keep: Whether each channel of the model as it was has stayed.
+        fillers: How many have stayed that cost nothing, because kernels compute whole blocks of channels.
     """
 
     analysis: Analysis
     removed: tuple[Removal, ...]
     lineage: Lineage
     keep: Keep
+    fillers: int = 0
 
     @classmethod
     def nothing(cls, analysis: Analysis) -> LosslessStep:
@@ -42,6 +44,7 @@ class LosslessStep:
 def remove_lossless(context: RunContext) -> LosslessStep:
     """Remove dead, constant and duplicate channels; where the data are none of the user's, what the weights show.
 
+    Some stay, so that the widths that are left are multiples of what kernels compute at once (`lossless.fillers`).
     A channel that only held-out samples would wake goes too: the drift on them shows what that costs.
     """
     analysis, data, options = context.whole, context.data, context.options
@@ -59,11 +62,12 @@ def remove_lossless(context: RunContext) -> LosslessStep:
             threads=options.threads,
             workspace_bytes=options.workspace,
             progress=progress,
+            alignment=context.alignment,
         )
-        if not lossless.removed:
-            return LosslessStep.nothing(analysis)
+        if not lossless.removed and not lossless.emptied:
+            return replace(LosslessStep.nothing(analysis), fillers=lossless.fillers)
         edits = edits_of(analysis, ops, lossless, stored_axes, Edits())
         smaller = apply(analysis.model, analysis.graph, lossless.keep, edits, analysis.source.scratch)
     left = context.analyze(smaller)
     lineage, left_graph = lineage_of(analysis.graph, lossless.keep, left.graph)
-    return LosslessStep(replace(left, graph=left_graph), lossless.removed, lineage, lossless.keep)
+    return LosslessStep(replace(left, graph=left_graph), lossless.removed, lineage, lossless.keep, lossless.fillers)

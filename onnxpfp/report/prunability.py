@@ -12,6 +12,7 @@ from onnxpfp.pipeline.prunability_curves import Point
 from onnxpfp.report.formats import plain
 from onnxpfp.report.inspection import NodeName
 from onnxpfp.report.page import Column, Element, Facts, Heading, Line, Table, Title, number, sizes, spent
+from onnxpfp.runtime.blocks import Alignment
 
 __all__ = ["GroupPrunability", "PrunabilityReport", "sketch"]
 
@@ -60,6 +61,7 @@ class PrunabilityReport:
         score: What ranks the channels.
         select: How they are selected.
         allocate: What sets the widths where the whole network is pruned.
+        alignment: The multiples in which channels are kept.
         compensate: What is done about dropped channels where the whole network is pruned.
         compensate_groups: The same where one group is narrowed alone.
         samples: Samples that scores and fits were made on.
@@ -82,6 +84,7 @@ class PrunabilityReport:
     score: str
     select: str
     allocate: str
+    alignment: Alignment
     compensate: str
     compensate_groups: str
     samples: int
@@ -108,6 +111,7 @@ class PrunabilityReport:
                 "whole network": _verdict(self),
                 "loss": ", ".join(f"{kind} of '{name}'" for name, kind in self.losses.items()),
                 "chosen by": f"score {self.score}, select {self.select}{_instead(self)}, {_WIDTHS[self.allocate]}",
+                "widths": self.alignment.title,
                 "compensation": f"{self.compensate}; {self.compensate_groups} for groups alone",
                 "samples": f"{self.samples} to choose and fit by, {self.samples_groups} others for the groups, "
                 f"{self.samples_network} others for the whole network",

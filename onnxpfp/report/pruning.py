@@ -43,6 +43,7 @@ from onnxpfp.report.page import (
 )
 from onnxpfp.report.promises import promised
 from onnxpfp.report.reasons import by_kind, example
+from onnxpfp.runtime.blocks import Alignment
 
 __all__ = ["BodyReport", "GroupReport", "Report"]
 
@@ -83,6 +84,7 @@ class Report:
             which stays.
         method: What ranked the channels: pfp, reconstruction, energy, a baseline, coreset (pfp without data) or plan.
         allocation: What set the widths: measured, bound or uniform.
+        alignment: The multiples in which channels are kept; None where no widths were chosen.
         compensation: What was done about dropped channels: lstsq, bias or none.
         steps: How often scores and widths were measured.
         attention: What goes from an attention: heads or width.
@@ -93,6 +95,8 @@ class Report:
             where it says none.
         groups: Decisions by group.
         removed: Channels that went before, for they cost nothing.
+        fillers: How many channels cost nothing and stayed then, to fill groups up to a multiple; scores may have let
+            them go.
         subnormal: Subnormal numbers among the weights of the original's linear ops, and how many weights were set to
             zero for it, those of channels that went among them.
         skipped: Axes of weights that stay, with the reason.
@@ -130,6 +134,7 @@ class Report:
     reachable: float
     method: str
     allocation: str
+    alignment: Alignment | None
     compensation: str
     steps: int
     attention: str
@@ -139,6 +144,7 @@ class Report:
     samples_failure: float | None
     groups: tuple[GroupReport, ...]
     removed: tuple[Removal, ...]
+    fillers: int
     subnormal: SubnormalWeights
     skipped: tuple[Fixed, ...]
     bodies: tuple[BodyReport, ...]
@@ -187,6 +193,8 @@ def _facts(report: Report) -> Facts:
     if report.target:
         again = f", anew in {report.steps} steps" if report.steps > 1 else ""
         rows["widths by"] = _widths_by(report) + again
+    if report.alignment is not None:
+        rows["widths"] = report.alignment.title
     if report.target:
         rows["target"] = ", ".join(_target(name, value) for name, value in report.target.items())
     if report.trials:
@@ -197,8 +205,9 @@ def _facts(report: Report) -> Facts:
     rows["ran on"] = ", ".join(report.providers)
     if report.samples:
         rows["samples (S)"] = _samples(report)
-    if report.removed or report.subnormal.weights:
-        rows["cost nothing"] = "; ".join([*_removed(report.removed), *_subnormal(report.subnormal)])
+    for_nothing = [*_removed(report.removed), *_fillers(report.fillers), *_subnormal(report.subnormal)]
+    if for_nothing:
+        rows["cost nothing"] = "; ".join(for_nothing)
     oracle = report.oracle
     runs = "1 run" if oracle.runs == 1 else f"{oracle.runs} runs"
     rows["verified"] = (
@@ -263,6 +272,12 @@ def _removed(removed: Sequence[Removal]) -> Iterator[str]:
         where = "by the weights" if source == "weights" else f"on all {samples} samples that are not held out"
         parts.append(f"{count} {what} {where}")
     yield f"channels removed first: {', '.join(parts)}"
+
+
+def _fillers(count: int) -> Iterator[str]:
+    """Count the channels that could have gone for free."""
+    if count:
+        yield f"{_count(count, 'such channel')} left at first, to fill groups up to a multiple"
 
 
 def _subnormal(found: SubnormalWeights) -> Iterator[str]:

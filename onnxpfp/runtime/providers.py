@@ -16,7 +16,7 @@ from typing import Any
 
 from onnxpfp.errors import OptionError, ProviderError
 
-__all__ = ["CPU", "ProviderRequest", "explain_fallback", "explain_missing", "resolve_providers"]
+__all__ = ["CPU", "CUDA", "TENSORRT", "ProviderRequest", "explain_fallback", "explain_missing", "resolve_providers"]
 
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"

@@ -38,6 +38,9 @@ def test_a_target_that_cannot_be_reached_says_what_can(refuse, flag):
     [
         ("--threads", "0", "--threads 0 must be at least 1"),
         ("--round-to", "0", "--round-to 0 must be at least 1"),
+        ("--round-to", "-8", "--round-to -8 must be at least 1"),
+        ("--round-to", "8.5", "--round-to '8.5' is neither a whole number nor auto"),
+        ("--round-to", "Auto", "--round-to 'Auto' is neither a whole number nor auto"),
         ("--min-channels", "0", "--min-channels 0 must be at least 1"),
         ("--calib-samples", "0", "--calib-samples 0 must be at least 1"),
         ("--batch-size", "-2", "--batch-size -2 must be at least 1"),

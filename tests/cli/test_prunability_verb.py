@@ -27,6 +27,7 @@ from onnxpfp.report.inspection import NodeName
 from onnxpfp.report.page import ReportView
 from onnxpfp.report.prunability import GroupPrunability, PrunabilityReport, sketch
 from onnxpfp.report.text import as_text
+from onnxpfp.runtime.blocks import Alignment
 
 ROOT = Path(__file__).parents[2]
 DATA = ("--calib-data", "data.npz", "--threads", "1")
@@ -82,6 +83,7 @@ def _found(*, curve: tuple[float, ...] = (0.0, 0.01, 0.02, 0.5), groups: int = 1
         score="pfp",
         select="auto",
         allocate="measured",
+        alignment=Alignment(8, "as asked for", given=True),
         compensate="bias",
         compensate_groups="none",
         samples=48,
@@ -112,7 +114,10 @@ def test_the_header():
     assert _line(text, "whole") == "whole network 60.0 % of the 1,234,567 MACs; area 0.056"
     assert _line(text, "loss ") == "loss KL divergence of 'y', relative squared error of 'z'"
     chosen = "chosen by score pfp, select auto (output energy where no bound is below 1), widths by the measured drift"
-    assert f"{chosen} of the output compensation" in " ".join(text.split())
+    assert (
+        f"{chosen} of the output widths in steps of 8: as asked for (1 in groups of fewer channels) compensation"
+        in " ".join(text.split())
+    )
     assert _line(text, "compens") == "compensation bias; none for groups alone"
     assert _line(text, "samples") == (
         "samples 48 to choose and fit by, 8 others for the groups, 9 others for the whole network"

@@ -23,6 +23,7 @@ from onnxpfp.report.groups import GroupReport
 from onnxpfp.report.page import ReportView, at_most
 from onnxpfp.report.pruning import Report, Size
 from onnxpfp.report.text import as_text, print_notes
+from onnxpfp.runtime.blocks import Alignment
 from onnxpfp.runtime.latency import Latency, LatencyRatio
 
 ASSUMPTION = "K = 3: nothing unseen is larger"
@@ -60,6 +61,7 @@ def _report(groups: int = 1) -> Report:
         reachable=0.987,
         method="pfp",
         allocation="measured",
+        alignment=Alignment(16, "kernels compute 16 channels"),
         compensation="lstsq",
         steps=2,
         attention="heads",
@@ -77,6 +79,7 @@ def _report(groups: int = 1) -> Report:
             Removal("b", "dead", (5,), "weights", 0),
             Removal("b", "duplicate", (7,), "data", 300),
         ),
+        fillers=14,
         subnormal=SubnormalWeights(31_000, 4, 30_990),
         skipped=(
             Fixed("w9", 0, 10, "it is the graph output 'y'"),
@@ -123,10 +126,15 @@ def test_sizes_and_facts():
     assert _line(text, "reachable") == "reachable 98.7 % of the parameters lie in channels that may go"
     assert _line(text, "ran on") == "ran on CPUExecutionProvider"
     free = "channels removed first: 3 dead by the weights, 1 duplicate on all 300 samples that are not held out"
-    assert f"{free}; the original has 31,000 subnormal weights, 30,990 written as zero" in " ".join(text.split())
-    left = _text(replace(_report(), removed=(), subnormal=SubnormalWeights(1, 1, 0)))
+    left = "14 such channels left at first, to fill groups up to a multiple"
+    assert f"{free}; {left}; the original has 31,000 subnormal weights, 30,990 written as zero" in " ".join(
+        text.split()
+    )
+    left = _text(replace(_report(), removed=(), fillers=0, subnormal=SubnormalWeights(1, 1, 0)))
     assert _line(left, "cost nothing") == "cost nothing the original has 1 subnormal weight, none written as zero"
-    assert "cost nothing" not in _text(replace(_report(), removed=(), subnormal=SubnormalWeights()))
+    only = _text(replace(_report(), removed=(), fillers=1, subnormal=SubnormalWeights()))
+    assert _line(only, "cost nothing") == "cost nothing 1 such channel left at first, to fill groups up to a multiple"
+    assert "cost nothing" not in _text(replace(_report(), removed=(), fillers=0, subnormal=SubnormalWeights()))
     used = "samples (S) 176 used for the scores, all but those that refits and result are judged on"
     asked = f"{used}; PFP's size formula asks for 300; by it,"
     assert asked in " ".join(text.split())
@@ -271,6 +279,8 @@ def test_what_went_for_nothing_and_how_the_widths_came_about():
     text = _text(_report())
     assert "channels removed first: 3 dead by the weights, 1 duplicate on all 300 samples that are not held out" in text
     assert _line(text, "widths by") == "widths by measured drift of the output, anew in 2 steps"
+    shown = "widths in steps of 16: kernels compute 16 channels (8 in groups of 32 to 63 channels, 1 in narrower ones)"
+    assert _line(text, "widths   ") == shown
     bare = _text(replace(_widths("uniform"), removed=()))
     assert _line(bare, "widths by") == "widths by one share for all groups"
     drawn = _text(_widths("bound"))
@@ -288,7 +298,7 @@ def test_widths_of_bodies_may_have_come_about_otherwise():
     text = " ".join(_text(replace(_report(), steps=1, groups=tuple(groups))).split())
     assert (
         "widths by in 2 of 3 cut groups, measured drift of the output; "
-        "in 1 of 3 cut groups, one sum of what every group drops of its scores target"
+        "in 1 of 3 cut groups, one sum of what every group drops of its scores widths in steps of 16: "
     ) in text
 
 

@@ -20,6 +20,7 @@ from onnxpfp.linear.weights import stored_axes_of
 from onnxpfp.lossless import Lossless, edits_of, find_lossless
 from onnxpfp.model.constants import stored_tensors
 from onnxpfp.rewrite import Edits, apply
+from onnxpfp.runtime.blocks import ANY_WIDTH, Alignment
 from onnxpfp.runtime.providers import resolve_providers
 
 SAMPLES = 40
@@ -60,7 +61,9 @@ def others(model: ModelProto) -> Iterator[Feed]:
     return samples_of(model, 5, seed=7).batches(3)
 
 
-def find(model: ModelProto, *, trusted: bool = True, samples: Samples | None = None) -> Found:
+def find(
+    model: ModelProto, *, trusted: bool = True, samples: Samples | None = None, alignment: Alignment = ANY_WIDTH
+) -> Found:
     """Find what goes for free, take it out and measure the difference on other inputs."""
     case = problem(model)
     analysis = case.analysis
@@ -74,6 +77,7 @@ def find(model: ModelProto, *, trusted: bool = True, samples: Samples | None = N
         batch_size=8,
         providers=resolve_providers("cpu"),
         threads=1,
+        alignment=alignment,
     )
     edits = edits_of(analysis, ops, lossless, places, Edits())
     pruned = apply(model, case.graph, lossless.keep, edits)

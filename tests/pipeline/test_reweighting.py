@@ -15,6 +15,7 @@ from onnxpfp.options import Options
 from onnxpfp.pipeline.costs import mac_model
 from onnxpfp.pipeline.decide import Selector, decide
 from onnxpfp.rewrite import apply
+from onnxpfp.runtime.blocks import ANY_WIDTH
 
 ROWS = "g (float[N,5] x) => (float[N,3] y) {{ h = MatMul(x, w1) r = Relu(h) {} }}"
 MAPS = "g (float[N,3,6,6] x) => (float[N,{},{}] y) {{ a = Conv(x, w1) r = Relu(a) {} }}"
@@ -107,7 +108,7 @@ def test_the_mean_over_draws_is_the_original(watch: Callable[..., Any], select: 
     draws = []
     for seed in range(400):
         options = Options(keep_macs=0.5, select=select, seed=seed, round_to=1)  # type: ignore[arg-type]
-        selector = Selector(graph.groups, seen.scores, reweightable(graph, places), options)
+        selector = Selector(graph.groups, seen.scores, reweightable(graph, places), options, ANY_WIDTH)
         decision = decide(selector, cost, "bound")
         edits = reweight(analysis, places, np.where(decision.keep, decision.factor, 1.0))
         pruned = nets.weights(apply(model, graph, decision.keep, edits))["w2"].astype(np.float64)
