@@ -144,17 +144,14 @@ class _Choice:
         self.move(group, before)
         return total
 
-    def price(self, group: int, now: int) -> tuple[float, int]:
+    def price(self, group: int) -> tuple[float, int]:
         """Return the least drift that narrowing a group adds per cost that it saves, and the place that it leads to.
 
         Args:
             group: A group that can be narrowed.
-            now: What the choice costs.
         """
         curve, at = self.curves[group], self.place[group]
-        removed = curve.widths[at] - curve.widths[:at]
-        # Costs are products of widths, so nearly straight in one of them; the exact ones decide when to stop.
-        saved = (now - self.total_at(group, at - 1)) / removed[-1] * removed
+        saved = self.cost.saved_at(self.kept, group, curve.widths[:at])
         added = curve.drift[:at] - curve.drift[at]
         price = np.where(saved > 0, added / np.maximum(saved, 1e-30), np.inf)
         # Many single channels would take long, and of equal prices the shortest move.
@@ -170,11 +167,11 @@ def _narrow(choice: _Choice, budget: int) -> None:
     still the lowest when it is computed anew is the lowest of all.
     """
     now = choice.total()
-    queue = [(choice.price(group, now)[0], group) for group, place in enumerate(choice.place) if place]
+    queue = [(choice.price(group)[0], group) for group, place in enumerate(choice.place) if place]
     heapq.heapify(queue)
     while now > budget:
         _, group = heapq.heappop(queue)
-        price, aim = choice.price(group, now)
+        price, aim = choice.price(group)
         if queue and (price, group) > queue[0]:
             heapq.heappush(queue, (price, group))
             continue

@@ -86,6 +86,29 @@ class CostModel:
         lengths = self.fixed + grown.astype(np.int64)
         return lengths if self.blocks is None else -(-lengths // self.blocks) * self.blocks
 
+    def saved_at(self, kept: Ints, group: int, widths: Ints) -> Ints:
+        """Return how much less it costs if one group has other widths, (W,) int64.
+
+        Args:
+            kept: What every group keeps now, (G,).
+            group: The group.
+            widths: Its other widths, (W,).
+        """
+        owned = self.per_channel[:, group]
+        terms = self._terms_of(group)
+        now = self.lengths(kept)
+        raw = self.fixed + self.per_channel @ kept
+        others = raw[:, None] + owned[:, None] * (widths - kept[group])[None]
+        if self.blocks is not None:
+            others = -(-others // self.blocks[:, None]) * self.blocks[:, None]
+        factors, coefficients = self._factors[:, terms], self.coefficients[terms]
+        before = np.multiply.reduce(now[factors], axis=0) @ coefficients
+        return before - coefficients @ np.multiply.reduce(others[factors], axis=0)
+
+    def _terms_of(self, group: int) -> Ints:
+        """Return the numbers of the terms that depend on a group."""
+        return np.flatnonzero((self.per_channel[:, group] > 0)[self._factors].any(axis=0))
+
     def terms_at(self, kept: Ints) -> Ints:
         """Return every product times its coefficient, (T,) int64, if group g keeps kept[g] channels."""
         return np.multiply.reduce(self.lengths(kept)[self._factors], axis=0) * self.coefficients

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from onnx import ModelProto
 
-from onnxpfp.arrays import Ints
+from onnxpfp.arrays import Floats, Ints
 from onnxpfp.channels import Analysis
 from onnxpfp.comparison.slow_ops import OpTimes
 from onnxpfp.data.samples import Feed
@@ -40,8 +40,8 @@ __all__ = ["measure_part"]
 
 MULTIPLES = (1, 4, 8, 16, 32)
 """Steps of widths that are compared."""
-TRIALS = 2
-"""Points in each of them."""
+TRIALS = 3
+"""Points in each of them: the same shares of groups, rounded in another way, so that only that makes a difference."""
 POINTS = 7
 """Points in the steps that widths will be in; three factors of an op are fitted to them."""
 NARROWEST = 0.1
@@ -65,29 +65,32 @@ def measure_part(context: RunContext, progress: Count, *, prunable: bool) -> Par
         LatencyTableError: A run is too short or too long to be measured, or weights lie in other files.
     """
     trial = _Trial.of(context)
-    graph, rng = context.whole.graph, np.random.default_rng(context.options.seed)
-    sizes = full_widths(context.whole)
+    analysis, alignment = context.whole, context.alignment
+    sizes, rng = full_widths(analysis), np.random.default_rng(context.options.seed)
     points = [(0, trial.measure(sizes))]
-    fixed = context.alignment.step if context.alignment.given else 0
-    multiples = [] if fixed else [each for each in MULTIPLES for _ in range(TRIALS)]
-    count = 1 + len(multiples) + POINTS
-    for multiple in multiples if prunable else ():
+    multiples = () if alignment.given else MULTIPLES
+    count = 1 + len(multiples) * TRIALS + POINTS
+
+    def measure(shares: Floats, multiple: int) -> None:
         progress(len(points), count)
-        points.append((multiple, trial.measure(_draw(rng, sizes, multiple))))
+        points.append((multiple, trial.measure(_rounded(shares * sizes, sizes, multiple))))
+
     if prunable:
-        step = fixed or measured_step(context.whole, [point for _, point in points], [each for each, _ in points])
-        for _ in range(POINTS):
-            progress(len(points), count)
-            points.append((step, trial.measure(_draw(rng, sizes, step))))
-    groups = dict(zip(group_names(graph), sizes.tolist(), strict=True))
-    return PartTable(groups, tuple(point_of(graph, multiple, measured) for multiple, measured in points))
+        for shares in rng.uniform(NARROWEST, 1.0, (TRIALS, sizes.size)) if multiples else ():
+            for multiple in multiples:
+                measure(shares, multiple)
+        step = alignment.step
+        if multiples:
+            step = measured_step(analysis, [point for _, point in points], [multiple for multiple, _ in points])
+        for shares in rng.uniform(NARROWEST, 1.0, (POINTS, sizes.size)):
+            measure(shares, step)
+    groups = dict(zip(group_names(analysis.graph), sizes.tolist(), strict=True))
+    return PartTable(groups, tuple(point_of(analysis.graph, *point) for point in points))
 
 
-def _draw(rng: np.random.Generator, sizes: Ints, step: int) -> Ints:
-    """Draw a width for every group; those that are not wider than a step stay whole."""
-    shares = rng.uniform(NARROWEST, 1.0, sizes.size)
-    widths = np.maximum(np.round(shares * sizes / step).astype(np.int64), 1) * step
-    return np.minimum(widths, sizes)
+def _rounded(widths: Floats, sizes: Ints, multiple: int) -> Ints:
+    """Round widths to multiples; groups that are not wider than one stay whole."""
+    return np.minimum(np.maximum(np.round(widths / multiple).astype(np.int64), 1) * multiple, sizes)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

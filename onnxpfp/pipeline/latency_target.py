@@ -172,7 +172,7 @@ def _fitted(part: NetworkPart, table: LatencyTable, inside: float) -> RunContext
             step, f"multiples of {step} are the finest that were not measured to be slower", given=True
         )
     aligned = [point for point, multiple in zip(points, multiples, strict=True) if multiple % alignment.step == 0]
-    latencies = fit_latencies(analysis, aligned if len(aligned) >= FEWEST else points, alignment.step)
+    latencies = fit_latencies(analysis, aligned if len(aligned) >= FEWEST else points)
     return replace(part.context, alignment=alignment, latencies=latencies)
 
 

@@ -8,7 +8,7 @@ belongs to no op (changes of layout, what passes between ops) is fitted as that 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -29,6 +29,8 @@ REST = ""
 """The op that has the time of no other."""
 FEMTOSECONDS = 1e12
 """In a millisecond; costs are whole numbers, and a multiply-add takes ten thousand of these."""
+BLOCKS = (8, 16, 32)
+"""Multiples of channels in which kernels may compute."""
 SLOWER = 0.03
 """Share of the time by which widths in finer steps may be slower: repeated measurements differ by as much."""
 
@@ -151,15 +153,17 @@ def _times(points: Sequence[MeasuredWidths], known: Mapping[str, OpCounts]) -> d
     return {name: ms for name, ms in times.items() if ms.any()}
 
 
-def fit_latencies(analysis: Analysis, points: Sequence[MeasuredWidths], block: int) -> OpLatencies:
+def fit_latencies(
+    analysis: Analysis, points: Sequence[MeasuredWidths], blocks: Collection[int] = BLOCKS
+) -> OpLatencies:
     """Fit the latencies of all ops to measured ones.
 
     Args:
         analysis: The network that was measured.
         points: What was measured, the full widths among them.
-        block: Multiple of channels in which kernels compute, where they do.
+        blocks: Multiples of channels in which kernels may compute.
     """
-    counts = {each: _counts(analysis, points, each) for each in {1, block}}
+    counts = {each: _counts(analysis, points, each) for each in {1, *blocks}}
     times = _times(points, counts[1])
     fitted = {name: fit_op(ms, {each: counts[each][name] for each in counts}) for name, ms in times.items()}
     unscaled = OpLatencies(fitted, 0.0).cost(analysis)
@@ -185,7 +189,7 @@ def measured_step(analysis: Analysis, points: Sequence[MeasuredWidths], multiple
     Returns:
         The smallest multiple that is not slower than the best by more than `SLOWER`.
     """
-    fitted = fit_latencies(analysis, points, 1)
+    fitted = fit_latencies(analysis, points, blocks=())
     cost = fitted.cost(analysis)
     left: dict[int, list[float]] = {}
     for point, multiple in zip(points, multiples, strict=True):
