@@ -207,7 +207,7 @@ def _prune(
         Outcome(each, decision, candidate.compensation)
         for each, decision, candidate in zip(parts, written.decisions, pruned.candidates, strict=True)
     ]
-    report = build_report(network, outcomes, verified, found, certified, latency, unchanged=unchanged)
+    report = build_report(network, outcomes, verified, found, certified, latency, latency_aim, unchanged=unchanged)
     source = context.whole.source
     return Result(
         stored=source.given if unchanged else without_record(source.completed(written.whole)),

@@ -263,6 +263,7 @@ class _Comparison:
             context.requests,
             context.options.threads,
             kept_macs,
+            context.options.latency_batch,
             every_op=True,
         )
         seconds = seconds_for_latency(sum(context.clock.seconds.values()))

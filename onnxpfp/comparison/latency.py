@@ -56,6 +56,7 @@ class LatencyTrial:
         requests: Where to run.
         threads: Of onnxruntime.
         kept_macs: Share of the multiply-adds that is left.
+        samples: Samples in that run.
         every_op: Whether ops that take more time are looked for where the whole is fast enough, too.
     """
 
@@ -66,6 +67,7 @@ class LatencyTrial:
     requests: Sequence[ProviderRequest]
     threads: int | None
     kept_macs: float
+    samples: int = 1
     every_op: bool = False
 
 
@@ -80,6 +82,7 @@ class LatencyFindings:
         waited: Share of a run that it waited for cores, because the machine did something else; 0 where not known.
         on_cores: Whether that is so much that times are those on the cores, and no wall time.
         threads: Threads of onnxruntime that were asked for; None is its own choice.
+        samples: Samples in a run, as far as the model leaves that free.
         unmeasured: Why nothing was measured; else empty.
         slow_ops: Ops whose time did not fall, where the whole is slower than its multiply-adds promise; else those that
             take more, where they were looked for.
@@ -92,6 +95,7 @@ class LatencyFindings:
     waited: float = 0.0
     on_cores: bool = False
     threads: int | None = None
+    samples: int = 1
     unmeasured: str = ""
     slow_ops: tuple[SlowOp, ...] = ()
     note: str = ""
@@ -136,7 +140,8 @@ def measure_latency(trial: LatencyTrial, seconds: float) -> LatencyFindings:
     except LatencyUnknownError as reason:
         return LatencyFindings(unmeasured=str(reason))
     findings = LatencyFindings(
-        measured.original, measured.pruned, measured.ratio, measured.waited, measured.waited > BUSY, trial.threads
+        *(measured.original, measured.pruned, measured.ratio, measured.waited, measured.waited > BUSY),
+        *(trial.threads, trial.samples),
     )
     slow = is_slow(measured.ratio, trial.kept_macs)
     if not slow and not trial.every_op:

@@ -70,6 +70,7 @@ def pruning_latency(
         context.requests,
         context.options.threads,
         verified.after.macs / max(verified.before.macs, 1),
+        context.options.latency_batch,
     )
     seconds = seconds_for_latency(sum(context.clock.seconds.values()))
     with context.clock.phase("latency"):

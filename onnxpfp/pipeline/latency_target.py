@@ -34,7 +34,7 @@ from onnxpfp.runtime.latency import LatencyUnknownError, compare_latency, counts
 from onnxpfp.runtime.machine import device_name
 from onnxpfp.runtime.session import open_session
 
-__all__ = ["LatencyAim", "LatencyTry", "aim_at_latency", "measure_table", "prune_to_latency"]
+__all__ = ["WITHIN", "LatencyAim", "LatencyTry", "aim_at_latency", "measure_table", "prune_to_latency"]
 
 CLOSE = 0.03
 """Relative error of the measured share that is good enough; repeated, it differs by a few percent."""
@@ -73,25 +73,23 @@ class LatencyTry:
 
 @dataclass(frozen=True, slots=True)
 class LatencyAim:
-    """What is asked for, and what is known about the latency of the original.
+    """What is asked for, and what is known about the latency.
 
     Attributes:
         share: Share of the latency.
         ms: Milliseconds that were asked for; None where a share was.
         original_ms: Latency of the original in the table.
-        table: The table.
-        given: Whether it was given, and not measured here and now.
-        step: Multiple of channels in which the table shows that kernels work.
+        device: What the table was measured on.
+        given: Whether the table was given, and not measured here and now.
         error: Largest relative error of the fitted latency at the points of the table.
-        tries: Prunings that were measured, in their order; the last is the one that was taken.
+        tries: Prunings that were looked at, in their order, but for the last: that is the one that was taken.
     """
 
     share: float
     ms: float | None
     original_ms: float
-    table: LatencyTable
+    device: str
     given: bool
-    step: int
     error: float
     tries: tuple[LatencyTry, ...] = ()
 
@@ -134,8 +132,8 @@ def aim_at_latency(network: Network) -> tuple[Network, LatencyAim]:
         context = _fitted(part, table, _inside(network, number, table))
         full = whole(context.whole, context.latencies)
         parts.append(replace(part, context=replace(context, full=full, options=options.keeping(share))))
-    main = parts[0].context
-    aim = LatencyAim(share, options.latency_ms, table.ms, table, given, main.alignment.step, main.latencies.error)
+    error = parts[0].context.latencies.error
+    aim = LatencyAim(share, options.latency_ms, table.ms, table.device, given, error)
     return replace(network, parts=tuple(parts)), aim
 
 

@@ -18,6 +18,7 @@ from onnxpfp.lossless import Removal
 from onnxpfp.lossless.subnormal import SubnormalWeights
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.footprint import reachable_params, staying_axes
+from onnxpfp.pipeline.latency_target import WITHIN, LatencyAim
 from onnxpfp.pipeline.parts import Network
 from onnxpfp.pipeline.quality_search import FoundShare
 from onnxpfp.pipeline.quality_target import Certified
@@ -40,6 +41,7 @@ def build_report(
     found: FoundShare | None,
     certified: Certified | None,
     latency: LatencyFindings | None,
+    aim: LatencyAim | None,
     *,
     unchanged: bool,
 ) -> Report:
@@ -52,6 +54,7 @@ def build_report(
         found: How the share for a target of quality was found.
         certified: What held-out samples say of the written model for it.
         latency: The comparison of a run's time; None where it was not asked for.
+        aim: How a target of latency was aimed at.
         unchanged: Whether nothing was removed, so that the file stays as it is.
     """
     # Where all weights lie in bodies, nothing was scored in the main graph.
@@ -75,6 +78,7 @@ def build_report(
         after=verified.after,
         inputs=context.whole.shapes.inputs,
         target=target,
+        latency_aim=aim,
         trials=found.searched.trials if found else (),
         tests=found.descent.tests if found else (),
         confidence=options.confidence,
@@ -107,7 +111,9 @@ def build_report(
         providers=context.providers,
         seconds=dict(context.clock.seconds),
         versions=_versions(),
-        notes=tuple(dict.fromkeys([*notes_of(outcomes, first, groups, verified), *_slower(latency)])),
+        notes=tuple(
+            dict.fromkeys([*notes_of(outcomes, first, groups, verified), *_slower(latency), *_missed(latency, aim)])
+        ),
     )
 
 
@@ -121,6 +127,19 @@ def _promises(context: RunContext, verified: Verification) -> Promises | None:
 
 def _slower(latency: LatencyFindings | None) -> list[str]:
     return [latency.note] if latency is not None and latency.note else []
+
+
+def _missed(latency: LatencyFindings | None, aim: LatencyAim | None) -> list[str]:
+    """Say that a target of latency was missed by what was written, as measured last."""
+    if latency is None or latency.ratio is None or aim is None or aim.given:
+        return []
+    if abs(latency.ratio.median / aim.share - 1) <= WITHIN:
+        return []
+    return [
+        f"the written model was measured at {latency.ratio.median:.3f} of the latency, and {aim.share:.3g} was asked "
+        f"for ({latency.ratio.low:.3f} to {latency.ratio.high:.3f} in half of the pairs of runs): measure it again with "
+        "`onnxpfp verify` on a machine that does nothing else, or ask for a little more or less"
+    ]
 
 
 def _removed(outcome: Outcome) -> Iterator[Removal]:

@@ -19,11 +19,12 @@ from onnxpfp.lossless import Removal
 from onnxpfp.lossless.subnormal import SubnormalWeights
 from onnxpfp.pipeline.costs import QUANTITIES
 from onnxpfp.pipeline.criteria import title_of
+from onnxpfp.pipeline.latency_target import LatencyAim
 from onnxpfp.pipeline.quality_target import Certified
 from onnxpfp.pipeline.verification import Size
 from onnxpfp.refit.means import Record
 from onnxpfp.report.bodies import BodyReport, bodies_table
-from onnxpfp.report.comparison import latency_fact, sizes_table
+from onnxpfp.report.comparison import asked_latency, latency_fact, reached_latency, sizes_table
 from onnxpfp.report.compensation import about_compensation
 from onnxpfp.report.formats import plain
 from onnxpfp.report.groups import GroupReport, about_bounds, groups_table
@@ -73,7 +74,9 @@ class Report:
         before: Size of the original.
         after: Size of the pruned model.
         inputs: Input shapes of one run, at which shapes were found and MACs were counted.
-        target: What was asked for: macs or params with the share that stays, max_drift or min_agreement with the bound.
+        target: What was asked for: macs, params or latency with the share that stays, max_drift or min_agreement with
+            the bound.
+        latency_aim: How a target of latency was aimed at; None for others.
         trials: Shares of the MACs that were tried on tuning samples for a target of quality, in their order.
         tests: Shares of the MACs that were tested for it on held-out samples, in their order: the last that passed is
             written. `bound` is what the test looks at; what is promised of the written file is the target itself, for
@@ -118,7 +121,8 @@ class Report:
             measured. curves: the drift of the output is measured with every group narrowed alone. allocation: widths
             and channels are chosen. compensation: linear ops are refitted, or means folded into biases. rewrite:
             weights and numbers are cut. search: the trials of a target of quality are measured. verification: the
-            checker, the oracle, the drift and the errors of the layers. latency: both models are run in turns.
+            checker, the oracle, the drift and the errors of the layers. latency: both models are run in turns. latency
+            table: the network and its ops are run at several widths, and prunings for a target of latency measured.
         versions: Of this program and its libraries.
         notes: What the user should know.
     """
@@ -127,6 +131,7 @@ class Report:
     after: Size
     inputs: Mapping[str, tuple[int, ...]]
     target: Mapping[str, float]
+    latency_aim: LatencyAim | None
     trials: tuple[Trial, ...]
     tests: tuple[ShareTest, ...]
     confidence: float
@@ -197,8 +202,12 @@ def _facts(report: Report) -> Facts:
         rows["widths"] = report.alignment.title
     if report.target:
         rows["target"] = ", ".join(_target(name, value) for name, value in report.target.items())
+    if report.latency_aim is not None:
+        rows["target"] = asked_latency(report.latency_aim)
     if report.trials:
         rows["reached"] = _reached(report)
+    if report.latency_aim is not None and report.latency_aim.tries:
+        rows["reached"] = reached_latency(report.latency_aim)
     rows |= ATTENTION[report.attention]
     rows["counted at"] = sizes(report.inputs)
     rows["reachable"] = f"{100 * report.reachable:.1f} % of the parameters lie in channels that may go"
