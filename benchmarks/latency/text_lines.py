@@ -12,11 +12,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFilter, ImageFont
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 __all__ = ["CALIBRATION", "FONTS", "HEIGHT", "TEST", "WIDTH", "Lines", "as_input", "draw_lines"]
 
@@ -90,6 +92,8 @@ def draw_lines(part: Part, count: int, fonts: Path) -> Lines:
 
 def as_input(image: Image.Image) -> NDArray[np.float32]:
     """Bring a line that is not too long into the form of an input, (3, 48, 320)."""
+    from PIL import Image
+
     width = math.ceil(HEIGHT * image.width / image.height)
     resized = image.resize((width, HEIGHT), Image.Resampling.BILINEAR)
     blue_first = np.asarray(resized, np.float32)[:, :, ::-1].transpose(2, 0, 1)
@@ -144,6 +148,9 @@ def _address(rng: np.random.Generator, words: list[str]) -> str:
 
 def _image(rng: np.random.Generator, text: str, font: Path) -> Image.Image:
     """Print a line in one colour on another, then blur it and add noise."""
+    # Not installed for everybody who reads the rows.
+    from PIL import Image, ImageDraw, ImageFilter, ImageFont
+
     face = ImageFont.truetype(str(font), int(rng.integers(*SIZES)))
     left, top, right, bottom = face.getbbox(text)
     margin = int(rng.integers(*MARGIN))
