@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
 
 from benchmarks.latency.equal_accuracy import OURS, Spot, latency_at
+from benchmarks.latency.peer_files import RATIOS
 from benchmarks.latency.rows import ByHand, Point, Ratios, Row, Subnormals, Targeted
 from benchmarks.latency.subjects import SUBJECTS
 from benchmarks.latency.text_lines import CALIBRATION, TEST
@@ -36,10 +37,10 @@ takes, and in forward passes over the calibration samples on the same threads; "
 HAND = """`--keep-macs`, with widths by default or in multiples of 8, and the share tuned by bisection until the file is
 as fast as the one above that was pruned to a latency."""
 
-EQUAL = """Files of every tool, measured in one run beside the original, one sample and one thread. The latency of a
+EQUAL = f"""Files of every tool, measured in one run beside the original, one sample and one thread. The latency of a
 peer at the accuracy of a file of onnxpfp is read off the lines between the peer's best files, the original among them.
-Peers are asked to remove 0.05 to 0.5. Torch-Pruning prunes a torch twin of the file, and there is none of the
-recogniser. Where a peer has no file that is so inaccurate there is none (–)."""
+Peers are asked to remove {RATIOS[0]:g} to {RATIOS[-1]:g}. Torch-Pruning prunes a torch twin of the file, and there is
+none of the recogniser. Where a peer has no file that is so inaccurate there is none (–)."""
 
 TABLE = """A table is measured with one thread by `onnxpfp latency`, and given to `--latency-table`, so that the pruning
 measures nothing itself. "promised" is for the device of the table; the file is measured on it, and with other

@@ -14,7 +14,7 @@ import numpy as np
 
 __all__ = ["METHODS", "RATIOS"]
 
-RATIOS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5)
+RATIOS = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
 """What each method is asked to remove of every layer (local), of all (global), or of what it can prune (onnxsim)."""
 METHODS = (
     "onnxsim simplified",

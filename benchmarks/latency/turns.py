@@ -1,8 +1,9 @@
 """Latency of files in turns, measured apart from what onnxpfp measures and reports.
 
-Runs come in pairs, the original and one other file, in one process, and the order in a pair alternates from round to
-round (ABBA). With one thread the time on the cores counts, so that other work on the machine does not; with more it is
-the clock, for a run waits for the slowest thread.
+Runs come in pairs, the original and one other file, in one process, and the order in a pair alternates (ABBA). Several
+files take turns, some pairs each, and the first pairs of a turn do not count: the caches still hold what other files
+left there, which makes a small network half as slow again. With one thread the time on the cores counts, so that other
+work on the machine does not; with more it is the clock, for a run waits for the slowest thread.
 """
 
 from __future__ import annotations
@@ -22,13 +23,16 @@ __all__ = ["Seen", "feed_of", "in_turns", "seconds_of"]
 
 SECONDS = 10.0
 """Of runs, for every file beside the original."""
-FEWEST, MOST = 10, 300
+FEWEST, MOST = 12, 300
 """Pairs of runs."""
+SKIPPED, TURN = 2, 12
+"""Pairs in a turn that do not count, and that do, each order as often."""
 BATCH = 16
 """Samples in one run of a forward pass."""
 
 Floats = NDArray[np.float32]
 Feed = Mapping[str, NDArray[Any]]
+Pair = tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +72,12 @@ def in_turns(original: Path, files: Sequence[Path], feed: Feed, threads: int, se
     for session in (base, *others):
         session.timed(feed)
         session.timed(feed)
-    took: list[list[tuple[float, float]]] = []
+    took: list[list[Pair]] = [[] for _ in others]
     start = time.perf_counter()
-    while len(took) < MOST and (len(took) < FEWEST or time.perf_counter() - start < seconds * len(files)):
-        took.append([_pair(base, other, feed, threads, swapped=len(took) % 2 == 1) for other in others])
-    times = np.array(took)
-    return [_seen(times[:, place, 0], times[:, place, 1]) for place in range(len(files))]
+    while len(took[0]) < FEWEST or (len(took[0]) < MOST and time.perf_counter() - start < seconds * len(files)):
+        for other, pairs in zip(others, took, strict=True):
+            pairs += _turn(base, other, feed, threads)
+    return [_seen(*np.array(pairs).T) for pairs in took]
 
 
 def seconds_of(file: Path, samples: Floats, threads: int) -> float:
@@ -84,10 +88,14 @@ def seconds_of(file: Path, samples: Floats, threads: int) -> float:
     return sum(session.timed({name: part}).wall for part in parts)
 
 
-def _pair(base: Session, other: Session, feed: Feed, threads: int, *, swapped: bool) -> tuple[float, float]:
-    sessions = (other, base) if swapped else (base, other)
-    first, second = (session.timed(feed)[int(threads == 1)] for session in sessions)
-    return (second, first) if swapped else (first, second)
+def _turn(base: Session, other: Session, feed: Feed, threads: int) -> list[Pair]:
+    """Run pairs that do not count, then those that do: seconds of the original, and of the other file."""
+    pairs: list[Pair] = []
+    for place in range(SKIPPED + TURN):
+        sessions = (base, other) if place % 2 else (other, base)
+        first, second = (session.timed(feed)[int(threads == 1)] for session in sessions)
+        pairs.append((first, second) if place % 2 else (second, first))
+    return pairs[SKIPPED:]
 
 
 def _seen(before: NDArray[np.float64], after: NDArray[np.float64]) -> Seen:
