@@ -12,6 +12,7 @@ from onnxpfp.channels import Analysis, Fixed
 from onnxpfp.channels.macs import count_stored
 from onnxpfp.errors import CalibrationError, ModelError, OptionError, ProviderError
 from onnxpfp.lossless.subnormal import of_file, subnormal_weights
+from onnxpfp.model.activation_memory import activation_peak
 from onnxpfp.model.input_shapes import default_input_shapes, has_made_up_lengths
 from onnxpfp.model.load import LoadedModel, load
 from onnxpfp.options import Options, ScopeOptions, declared
@@ -89,6 +90,7 @@ def inspect_with(model: ModelSource, scope: ScopeOptions) -> Inspection:
         groups=groups,
         stays=_stays(parts, total),
         bodies=(*_bodies(parts[1:]), *(InspectedBody(body.place, None, None, body.reason) for body in left)),
+        activations=activation_peak(analysis.model, analysis.shapes),
         subnormal=_subnormal(parts),
         notes=analysis.source.notes,
         nothing=nothing,

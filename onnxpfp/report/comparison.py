@@ -7,6 +7,7 @@ from typing import Protocol
 
 from onnxpfp.comparison.latency import LatencyFindings
 from onnxpfp.comparison.slow_ops import SlowOp
+from onnxpfp.model.activation_memory import ActivationPeak
 from onnxpfp.report.page import Column, Table, number
 
 __all__ = ["latency_fact", "sizes_table", "slow_ops_table"]
@@ -30,6 +31,11 @@ class Sized(Protocol):
         """Size of the file."""
         ...
 
+    @property
+    def activations(self) -> ActivationPeak | None:
+        """The peak of its activations in one run; None where it is not known."""
+        ...
+
 
 def sizes_table(before: Sized, after: Sized, latency: LatencyFindings | None) -> Table:
     """Show the sizes of two models, and the latency where it was measured."""
@@ -37,6 +43,7 @@ def sizes_table(before: Sized, after: Sized, latency: LatencyFindings | None) ->
         ("parameters", before.params, after.params),
         ("MACs, one run", before.macs, after.macs),
         ("file, bytes", before.bytes, after.bytes),
+        ("activations, bytes", *map(_peak, (before, after))),
     )
     rows = [(title, _count(old), _count(new), _kept(old, new)) for title, old, new in counts]
     if latency is not None and latency.original and latency.pruned and latency.ratio:
@@ -72,6 +79,10 @@ def slow_ops_table(ops: Sequence[SlowOp]) -> Table:
 
 def _count(value: int | None) -> str:
     return "-" if value is None else f"{value:,}"
+
+
+def _peak(size: Sized) -> int | None:
+    return None if size.activations is None else size.activations.bytes
 
 
 def _kept(old: int | None, new: int | None) -> str:

@@ -7,7 +7,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from onnxpfp.channels import Fixed
+from onnxpfp.model.activation_memory import ActivationPeak
 from onnxpfp.pipeline.footprint import Footprint
+from onnxpfp.report.activations import peak_fact
 from onnxpfp.report.formats import plain
 from onnxpfp.report.page import ATTENTION, Column, Element, Facts, Heading, Line, Table, Title, number, sizes
 from onnxpfp.report.reasons import example
@@ -114,6 +116,7 @@ class Inspection:
         groups: The groups of channels, the most expensive first: by share of parameters plus share of MACs.
         stays: What stays and why, in the same order.
         bodies: Bodies of If, Loop and Scan in which something multiplies; names in one stand behind its place.
+        activations: The peak of the main graph's activations in one run.
         subnormal: Subnormal numbers among the weights of linear ops.
         notes: What the user should know about the file.
         nothing: Why there are no groups; empty where there are some.
@@ -130,6 +133,7 @@ class Inspection:
     groups: tuple[InspectedGroup, ...]
     stays: tuple[Stay, ...]
     bodies: tuple[InspectedBody, ...]
+    activations: ActivationPeak
     subnormal: Subnormal = Subnormal()
     notes: tuple[str, ...] = ()
     nothing: str = ""
@@ -151,6 +155,7 @@ class Inspection:
                 "parameters": _reached(self.total.params, self.reachable.params),
                 "MACs, one run": _reached(self.total.macs, self.reachable.macs),
                 "counted at": sizes(self.inputs) or "no inputs",
+                "activations": peak_fact(self.activations),
                 **_subnormal(self.subnormal),
                 **ATTENTION[self.attention],
             }

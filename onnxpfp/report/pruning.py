@@ -22,6 +22,7 @@ from onnxpfp.pipeline.criteria import title_of
 from onnxpfp.pipeline.quality_target import Certified
 from onnxpfp.pipeline.verification import Size
 from onnxpfp.refit.means import Record
+from onnxpfp.report.activations import peaks_fact
 from onnxpfp.report.bodies import BodyReport, bodies_table
 from onnxpfp.report.comparison import latency_fact, sizes_table
 from onnxpfp.report.compensation import about_compensation
@@ -193,6 +194,7 @@ def _facts(report: Report) -> Facts:
         rows["reached"] = _reached(report)
     rows |= ATTENTION[report.attention]
     rows["counted at"] = sizes(report.inputs)
+    rows["activations"] = peaks_fact(report.before.activations, report.after.activations)
     rows["reachable"] = f"{100 * report.reachable:.1f} % of the parameters lie in channels that may go"
     rows["ran on"] = ", ".join(report.providers)
     if report.samples:

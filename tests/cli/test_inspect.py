@@ -16,9 +16,11 @@ from rich.console import Console
 import onnxpfp
 from onnxpfp.api.inspect import Footprint, InspectedGroup, Inspection, NodeName, Stay, Subnormal
 from onnxpfp.channels import Fixed
+from onnxpfp.model.activation_memory import ActivationPeak, LiveTensor
 from onnxpfp.report.page import ReportView
 from onnxpfp.report.text import as_text
 
+PEAK = ActivationPeak(4096, "Relu", "r", (LiveTensor("a", 2048), LiveTensor("b", 2048)))
 ROOT = Path(__file__).parents[2]
 
 
@@ -42,6 +44,7 @@ def _found(groups: int = 1, stays: int = 1) -> Inspection:
         groups=(group,) * groups,
         stays=(Stay("Conv slides over it", (fixed, fixed), Footprint(640, 0), Footprint(99, 0)),) * stays,
         bodies=(),
+        activations=PEAK,
     )
 
 
