@@ -242,7 +242,7 @@ def test_the_json_form_stays_as_it_is() -> None:
             "unsized": [],
             "bodies": [],
         },
-        "subnormal": {"weights": 0, "tensors": 0},
+        "subnormal": {"weights": 0, "tensors": 0, "zeroed": None, "latency": None},
         "notes": [],
         "nothing": "",
     }
