@@ -193,9 +193,12 @@ def pruned(case: Case, model: Path | onnx.ModelProto, options: Options) -> Any:
     """Prune with one thread."""
     calibration = options["calibration"]
     data = calibration(case.model) if callable(calibration) else calibration
-    # What is slower than it promises is told in a note, and that is not the same at every run.
-    untimed = {"no_latency": True} if "no_latency" in inspect.signature(onnxpfp.prune).parameters else {}
-    return onnxpfp.prune(model, **{**options, **untimed, "calibration": data, "threads": 1})
+    return onnxpfp.prune(model, **{**options, **untimed(onnxpfp.prune), "calibration": data, "threads": 1})
+
+
+def untimed(verb: Callable[..., Any]) -> dict[str, bool]:
+    """Return the options with which a verb measures no latency, of which notes and fields tell what changes."""
+    return {"no_latency": True} if "no_latency" in inspect.signature(verb).parameters else {}
 
 
 def written(result: Any) -> dict[str, Any]:
@@ -222,7 +225,9 @@ KINDS: dict[str, Callable[[Case], dict[str, Any]]] = {
     "prune": lambda case: written(pruned(case, case.model, case.options)),
     "object": lambda case: written(pruned(case, onnx.load(case.model), case.options)),
     "replay": lambda case: written(replayed(case)),
-    "inspect": lambda case: {"report": told(onnxpfp.inspect(case.model, **case.options).to_dict())},
+    "inspect": lambda case: {
+        "report": told(onnxpfp.inspect(case.model, **case.options, **untimed(onnxpfp.inspect)).to_dict())
+    },
     "prunability": lambda case: {"report": told(prunability(case).to_dict())},
 }
 

@@ -4,7 +4,8 @@ The click options, the keywords of the Python API, the validation and the README
 class that a field stands in says which verbs take it (`VERB_OPTIONS`):
 
     ModelOptions            any verb
-    ScopeOptions            inspect, and all below
+    ScopeOptions            inspect, prunability, prune
+    InspectOptions          inspect
     RunOptions              prune, prunability
     Options                 prune
     PrunabilityOptions      prunability
@@ -44,6 +45,7 @@ __all__ = [
     "UNKNOWN",
     "VERB_OPTIONS",
     "AllocationRule",
+    "InspectOptions",
     "ModelOptions",
     "Option",
     "Options",
@@ -484,6 +486,20 @@ def _as_in(kind: type[Any], name: str) -> Any:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class InspectOptions(ScopeOptions):
+    """Options of the verb that prunes nothing: where runs are measured, if any are."""
+
+    threads: int | None = _as_in(RunOptions, "threads")
+    providers: str = _as_in(RunOptions, "providers")
+    strict_providers: bool = _as_in(RunOptions, "strict_providers")
+    no_latency: bool = _as_in(Options, "no_latency")
+
+    def running(self) -> Options:
+        """Return the options with which the network is read and run."""
+        return Options(**{name: getattr(self, name) for name, _ in declared(InspectOptions)})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class VerifyOptions(ModelOptions):
     """Options of the verb that compares two files."""
 
@@ -520,7 +536,7 @@ class VerifyOptions(ModelOptions):
 
 VERB_OPTIONS: Mapping[str, type[ModelOptions]] = {
     "prune": Options,
-    "inspect": ScopeOptions,
+    "inspect": InspectOptions,
     "prunability": PrunabilityOptions,
     "verify": VerifyOptions,
 }

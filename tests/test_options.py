@@ -17,7 +17,16 @@ import onnxpfp
 from onnxpfp.cli.main import main
 from onnxpfp.cli.options import options_of, takes
 from onnxpfp.errors import OptionError
-from onnxpfp.options import VERB_OPTIONS, Options, PrunabilityOptions, ScopeOptions, VerifyOptions, _option, declared
+from onnxpfp.options import (
+    VERB_OPTIONS,
+    InspectOptions,
+    Options,
+    PrunabilityOptions,
+    ScopeOptions,
+    VerifyOptions,
+    _option,
+    declared,
+)
 from onnxpfp.pipeline.costs import QUANTITIES
 
 ROOT = Path(__file__).parents[1]
@@ -51,7 +60,7 @@ def test_help_shows_what_is_declared(verb: str) -> None:
 
 
 def test_every_verb_says_which_options_it_takes() -> None:
-    kinds = {"prune": Options, "inspect": ScopeOptions, "prunability": PrunabilityOptions, "verify": VerifyOptions}
+    kinds = {"prune": Options, "inspect": InspectOptions, "prunability": PrunabilityOptions, "verify": VerifyOptions}
     assert kinds == VERB_OPTIONS
     assert VERB_OPTIONS.keys() == main.commands.keys()
 

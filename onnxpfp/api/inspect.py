@@ -10,13 +10,15 @@ from onnxpfp.api.keywords import ModelSource, keywords
 from onnxpfp.bodies.graphs import bodies_of
 from onnxpfp.channels import Analysis, Fixed
 from onnxpfp.channels.macs import count_stored
-from onnxpfp.errors import CalibrationError, ModelError, OptionError, ProviderError
+from onnxpfp.comparison.latency import LatencyFindings
+from onnxpfp.errors import CalibrationError, ModelError, OptionError
 from onnxpfp.lossless.subnormal import of_file, subnormal_weights
+from onnxpfp.model.activation_memory import activation_peak
 from onnxpfp.model.input_shapes import default_input_shapes, has_made_up_lengths
 from onnxpfp.model.load import LoadedModel, load
-from onnxpfp.options import Options, ScopeOptions, declared
+from onnxpfp.options import InspectOptions, Options
 from onnxpfp.pipeline.analyze import analyze_at, open_model
-from onnxpfp.pipeline.context import RunContext
+from onnxpfp.pipeline.context import RunContext, open_run
 from onnxpfp.pipeline.footprint import (
     Footprint,
     WeightFootprint,
@@ -30,16 +32,18 @@ from onnxpfp.pipeline.nothing_to_prune import blame_missing_ops, why_no_part
 from onnxpfp.pipeline.parts import AnalyzedPart, LeftBody, open_parts
 from onnxpfp.pipeline.reading import read_data
 from onnxpfp.pipeline.runnable_shapes import runnable_shapes
-from onnxpfp.progress import Clock
+from onnxpfp.pipeline.subnormal_latency import subnormal_cost
+from onnxpfp.progress import Clock, Progress
 from onnxpfp.report.inspection import InspectedBody, InspectedGroup, Inspection, NodeName, Stay, Subnormal
 from onnxpfp.report.reasons import by_kind
+from onnxpfp.runtime.providers import resolve_providers
 from onnxpfp.runtime.session import custom_ops
 
 __all__ = ["inspect", "inspect_with"]
 
 
-@keywords(ScopeOptions)
-def inspect(model: ModelSource, arguments: ScopeOptions) -> Inspection:
+@keywords(InspectOptions)
+def inspect(model: ModelSource, arguments: InspectOptions) -> Inspection:
     """Find what of a model could be pruned, and why the rest could not.
 
     Args:
@@ -52,21 +56,26 @@ def inspect(model: ModelSource, arguments: ScopeOptions) -> Inspection:
     return inspect_with(model, arguments)
 
 
-def inspect_with(model: ModelSource, scope: ScopeOptions) -> Inspection:
+def inspect_with(model: ModelSource, asked: InspectOptions, *, progress: Progress | None = None) -> Inspection:
     """Find it, with validated options; the command line comes in here.
 
     Args:
         model: A path or a model object.
-        scope: The input shapes, and what may be pruned.
+        asked: The input shapes, what may be pruned, and how runs are measured.
+        progress: Told how far it is where the model is run.
 
     Raises:
         OnnxPfpError: As in `inspect`.
     """
-    options = Options(**{name: getattr(scope, name) for name, _ in declared(ScopeOptions)})
+    options = asked.running()
+    resolve_providers(options.providers, strict=options.strict_providers)
     source = load(model)
     with custom_ops(options.custom_ops):
         analysis = _understand(source, options)
         parts, left = _parts(analysis, options)
+        subnormal = _subnormal(parts)
+        if subnormal.weights and not options.no_latency:
+            subnormal = _timed(subnormal, model, options, progress)
     nothing = ""
     if not any(group.channels.size > 1 for part in parts for group in part.analysis.graph.groups):
         stay = [(body.place, body.reason) for body in left]
@@ -89,7 +98,8 @@ def inspect_with(model: ModelSource, scope: ScopeOptions) -> Inspection:
         groups=groups,
         stays=_stays(parts, total),
         bodies=(*_bodies(parts[1:]), *(InspectedBody(body.place, None, None, body.reason) for body in left)),
-        subnormal=_subnormal(parts),
+        activations=activation_peak(analysis.model, analysis.shapes),
+        subnormal=subnormal,
         notes=analysis.source.notes,
         nothing=nothing,
     )
@@ -100,6 +110,19 @@ def _subnormal(parts: Sequence[AnalyzedPart]) -> Subnormal:
     of_parts = (of_file(part.analysis, subnormal_weights(part.analysis)) for part in parts)
     counts = [count for counts in of_parts for count in counts.values()]
     return Subnormal(sum(counts), len(counts))
+
+
+def _timed(found: Subnormal, model: ModelSource, options: Options, progress: Progress | None) -> Subnormal:
+    """Measure what they cost; where the model does not run, say so.
+
+    Raises:
+        ProviderError: A provider that was asked for cannot run here.
+    """
+    try:
+        cost = subnormal_cost(open_run(model, None, options, (), progress=progress))
+    except (CalibrationError, ModelError) as error:
+        return replace(found, latency=LatencyFindings(unmeasured=str(error)))
+    return replace(found, zeroed=cost.zeroed, latency=cost.latency)
 
 
 def _times(amount: Footprint, runs: float) -> Footprint:
@@ -154,7 +177,7 @@ def _shapes(source: LoadedModel, options: Options) -> Mapping[str, tuple[int, ..
     """Return what is given, and lengths that the model runs at where some have to be made up."""
     if not has_made_up_lengths(source.model, options.input_shapes):
         return options.input_shapes
-    with contextlib.suppress(ModelError, ProviderError):
+    with contextlib.suppress(ModelError):
         runnable, session, _ = open_model(source, options)
         return runnable_shapes(runnable.model, session, options.input_shapes) or options.input_shapes
     return options.input_shapes

@@ -20,6 +20,7 @@ from onnxpfp.comparison.picks import Picks
 from onnxpfp.comparison.plan_fit import PlanFit, compare_weights
 from onnxpfp.data.sources import SampleSource
 from onnxpfp.errors import ModelError, OptionError, VerificationError
+from onnxpfp.model.activation_memory import ActivationPeak, activation_peak
 from onnxpfp.model.draws import drawing_ops
 from onnxpfp.model.load import LoadedModel, ModelSource, load
 from onnxpfp.options import VerifyOptions
@@ -134,9 +135,9 @@ class _Comparison:
         context, source = self.context, self.context.whole.source
         interface = interface_differences(source.given, self.other.given)
         uncompared, opened = self._open()
-        before = ComparedSize(count_stored(source.whole), _macs(context), source.size_bytes)
-        macs = None if opened is None else _macs(opened)
-        after = ComparedSize(count_stored(self.other.whole), macs, self.other.size_bytes)
+        before = ComparedSize(count_stored(source.whole), _macs(context), source.size_bytes, _activations(context))
+        macs, peak = (None, None) if opened is None else (_macs(opened), _activations(opened))
+        after = ComparedSize(count_stored(self.other.whole), macs, self.other.size_bytes, peak)
         drift = None if opened is None else self._drift(opened)
         fit, misfits = self._fit(opened)
         latency = None
@@ -323,6 +324,10 @@ def _macs(context: RunContext) -> int:
     parts = open_parts(context).parts
     runs = sum(part.runs * count_macs(part.context.whole.model, part.context.whole.shapes) for part in parts)
     return round(runs) // (context.data.samples.fixed_batch or 1)
+
+
+def _activations(context: RunContext) -> ActivationPeak:
+    return activation_peak(context.whole.model, context.whole.shapes)
 
 
 def _loadable(context: RunContext) -> SessionSource:

@@ -30,6 +30,7 @@ __all__ = [
     "expected_ratio",
     "is_slow",
     "measure_latency",
+    "measure_pair",
     "seconds_for_latency",
 ]
 
@@ -127,29 +128,72 @@ def measure_latency(trial: LatencyTrial, seconds: float) -> LatencyFindings:
         ModelError: A model does not run.
     """
     start = time.perf_counter()
-    original, pruned = (
-        open_session(source, trial.requests, threads=trial.threads, resting=True) for source in trial.sources
-    )
-    loading = time.perf_counter() - start
-    if loading >= seconds:
-        return LatencyFindings(unmeasured=f"it may take {seconds:.3g} s, and loading both models took {loading:.3g} s")
     try:
-        cores = counts_cores((*original.providers, *pruned.providers))
-        left = seconds - loading
-        measured = compare_latency(original, pruned, trial.feed, left, threads=trial.threads, cores=cores)
+        measured, loading = _compared(trial.sources, trial.feed, trial.requests, trial.threads, seconds)
     except LatencyUnknownError as reason:
         return LatencyFindings(unmeasured=str(reason))
-    findings = LatencyFindings(
-        *(measured.original, measured.pruned, measured.ratio, measured.waited, measured.waited > BUSY),
-        *(trial.threads, trial.samples),
-    )
+    findings = replace(_findings(measured, trial.threads), samples=trial.samples)
     slow = is_slow(measured.ratio, trial.kept_macs)
     if not slow and not trial.every_op:
         return findings
-    del original, pruned
     profiler = _Profiler(trial, start + seconds, loading, measured.pair)
     ops, parts = _explained(profiler, measured, expected_ratio(trial.kept_macs) if slow else 1.0)
     return replace(findings, slow_ops=ops, note=". ".join([_slow(measured, trial.kept_macs), *parts]) if slow else "")
+
+
+def measure_pair(
+    sources: Sources,
+    feed: Mapping[str, NDArray[Any]],
+    requests: Sequence[ProviderRequest],
+    threads: int | None,
+    seconds: float,
+) -> LatencyFindings:
+    """Measure two models of which none is said to be faster: no reasons are looked for.
+
+    Args:
+        sources: What onnxruntime loads of both.
+        feed: Inputs of one run.
+        requests: Where to run.
+        threads: Of onnxruntime.
+        seconds: What all of it may take: loading, and runs.
+
+    Raises:
+        ModelError: A model does not run.
+    """
+    try:
+        measured, _ = _compared(sources, feed, requests, threads, seconds)
+    except LatencyUnknownError as reason:
+        return LatencyFindings(unmeasured=str(reason))
+    return _findings(measured, threads)
+
+
+def _compared(
+    sources: Sources,
+    feed: Mapping[str, NDArray[Any]],
+    requests: Sequence[ProviderRequest],
+    threads: int | None,
+    seconds: float,
+) -> tuple[LatencyComparison, float]:
+    """Load both models and run them in turns; returns how many seconds they took to load, too.
+
+    Raises:
+        LatencyUnknownError: There is not enough time.
+        ModelError: A model does not run.
+    """
+    start = time.perf_counter()
+    original, pruned = (open_session(source, requests, threads=threads, resting=True) for source in sources)
+    loading = time.perf_counter() - start
+    if loading >= seconds:
+        raise LatencyUnknownError(f"it may take {seconds:.3g} s, and loading both models took {loading:.3g} s")
+    cores = counts_cores((*original.providers, *pruned.providers))
+    return compare_latency(original, pruned, feed, seconds - loading, threads=threads, cores=cores), loading
+
+
+def _findings(measured: LatencyComparison, threads: int | None) -> LatencyFindings:
+    """Say what was measured."""
+    return LatencyFindings(
+        measured.original, measured.pruned, measured.ratio, measured.waited, measured.waited > BUSY, threads
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -6,7 +6,7 @@ onnxruntime checks a graph when it loads it, but models are read and rewritten b
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 
 from onnx import (
@@ -23,7 +23,7 @@ from onnx import (
 from onnxpfp.errors import ModelError
 from onnxpfp.model.constants import all_graphs
 
-__all__ = ["all_tensors", "check_soundness", "misfit", "raw_size"]
+__all__ = ["all_tensors", "check_soundness", "misfit", "packed_size", "raw_size"]
 
 MOST_NODES = 1_000_000
 """Nodes of a graph with the bodies of all local functions in place."""
@@ -180,10 +180,15 @@ def misfit(title: str, tensor: TensorProto) -> ModelError:
 
 def raw_size(tensor: TensorProto) -> int:
     """Return the bytes of raw data that a tensor of its type and shape has."""
-    count = math.prod(tensor.dims)
-    if tensor.data_type in _BITS:
-        return -(-count * _BITS[tensor.data_type] // 8)
-    return count * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+    return packed_size(tensor.dims, tensor.data_type)
+
+
+def packed_size(shape: Sequence[int], data_type: int) -> int:
+    """Return the bytes of an array of a type, where elements of a few bits share a byte."""
+    count = math.prod(shape)
+    if data_type in _BITS:
+        return -(-count * _BITS[data_type] // 8)
+    return count * helper.tensor_dtype_to_np_dtype(data_type).itemsize
 
 
 def _check_sparse(title: str, sparse: SparseTensorProto) -> None:

@@ -18,11 +18,12 @@ from onnxpfp.comparison.growth import growth
 from onnxpfp.comparison.layers import LayerErrors
 from onnxpfp.data.samples import Feed
 from onnxpfp.errors import ModelError, VerificationError
+from onnxpfp.model.activation_memory import ActivationPeak, activation_peak
 from onnxpfp.model.draws import without_record
 from onnxpfp.model.edit import forget_records
 from onnxpfp.model.functions import calls_namesake, with_named_overloads
 from onnxpfp.model.order import with_sorted_nodes
-from onnxpfp.model.shapes import concrete_shapes
+from onnxpfp.model.shapes import Shapes, concrete_shapes
 from onnxpfp.pipeline.calibration import Measured
 from onnxpfp.pipeline.candidate import Candidate
 from onnxpfp.pipeline.context import RunContext
@@ -48,11 +49,13 @@ class Size:
         params: Stored numbers of all weights.
         macs: Multiply-adds for one sample; those of bodies of If, Loop and Scan count as often as the original's run.
         bytes: Size of the file, external weights included.
+        activations: The peak of the main graph's activations in one run.
     """
 
     params: int
     macs: int
     bytes: int
+    activations: ActivationPeak
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -131,17 +134,20 @@ def verify_pruned(
     oracles = [_oracle(main, pruned.whole, written.whole, max(allowed))]
     oracles += map(_oracle, parts[1:], pruned.candidates[1:], written.parts[1:], allowed[1:])
     refused = [_check_rewriting(each) for each in parts]
-    macs = [_macs(each, None if unchanged else one) for each, one in zip(parts, pruned.candidates, strict=True)]
+    shapes = [None if unchanged else _shapes(each, one) for each, one in zip(parts, pruned.candidates, strict=True)]
+    macs = [_macs(*counted) for counted in zip(parts, pruned.candidates, shapes, strict=True)]
     samples = main.part.context.data.samples.fixed_batch or 1
     before, after = (
         round(sum(each.part.runs * one[side] for each, one in zip(parts, macs, strict=True))) // samples
         for side in (0, 1)
     )
-    size = Size(count_stored(source.whole), before, source.size_bytes)
+    whole = main.part.context.whole
+    size = Size(count_stored(source.whole), before, source.size_bytes, activation_peak(whole.model, whole.shapes))
     smaller = size
-    if not unchanged:
+    if shapes[0] is not None:
         params = count_stored(source.completed(pruned.whole.model))
-        smaller = Size(params, after, size_of(without_record(stored)))
+        peak = activation_peak(pruned.candidates[0].model, shapes[0])
+        smaller = Size(params, after, size_of(without_record(stored)), peak)
     comparison = None if evaluator is None else evaluator.compare(written.whole, progress)
     layers = None
     if evaluator is not None and candidates and not unchanged:
@@ -169,15 +175,17 @@ def _oracle(measured_part: MeasuredPart, candidate: Candidate, written: ModelPro
     )
 
 
-def _macs(measured_part: MeasuredPart, candidate: Candidate | None) -> tuple[int, int]:
-    """Count the multiply-adds of a part in one run, before and after; there is no candidate where nothing went."""
+def _shapes(measured_part: MeasuredPart, candidate: Candidate) -> Shapes:
+    """Find the shapes of what is left of a part, at the inputs of the original."""
     context = measured_part.part.context
-    before = count_macs(context.whole.model, context.whole.shapes)
-    if candidate is None:
-        return before, before
-    feed = next(context.data.samples.batches(1))
-    shapes = concrete_shapes(candidate.model, context.whole.shapes.inputs, feed)
-    return before, count_macs(candidate.model, shapes)
+    return concrete_shapes(candidate.model, context.whole.shapes.inputs, next(context.data.samples.batches(1)))
+
+
+def _macs(measured_part: MeasuredPart, candidate: Candidate, shapes: Shapes | None) -> tuple[int, int]:
+    """Count the multiply-adds of a part in one run, before and after; without shapes nothing went."""
+    whole = measured_part.part.context.whole
+    before = count_macs(whole.model, whole.shapes)
+    return before, before if shapes is None else count_macs(candidate.model, shapes)
 
 
 def _check_rewriting(measured_part: MeasuredPart) -> str:

@@ -7,10 +7,11 @@ from typing import Protocol
 
 from onnxpfp.comparison.latency import LatencyFindings
 from onnxpfp.comparison.slow_ops import SlowOp
+from onnxpfp.model.activation_memory import ActivationPeak
 from onnxpfp.pipeline.latency_target import LatencyAim
 from onnxpfp.report.page import Column, Table, number
 
-__all__ = ["asked_latency", "latency_fact", "reached_latency", "sizes_table", "slow_ops_table"]
+__all__ = ["asked_latency", "latency_fact", "ms", "reached_latency", "sizes_table", "slow_ops_table"]
 
 
 class Sized(Protocol):
@@ -31,6 +32,11 @@ class Sized(Protocol):
         """Size of the file."""
         ...
 
+    @property
+    def activations(self) -> ActivationPeak | None:
+        """The peak of its activations in one run; None where it is not known."""
+        ...
+
 
 def sizes_table(before: Sized, after: Sized, latency: LatencyFindings | None) -> Table:
     """Show the sizes of two models, and the latency where it was measured."""
@@ -38,16 +44,22 @@ def sizes_table(before: Sized, after: Sized, latency: LatencyFindings | None) ->
         ("parameters", before.params, after.params),
         ("MACs, one run", before.macs, after.macs),
         ("file, bytes", before.bytes, after.bytes),
+        ("activations, bytes", *map(_peak, (before, after))),
     )
     rows = [(title, _count(old), _count(new), _kept(old, new)) for title, old, new in counts]
     if latency is not None and latency.original and latency.pruned and latency.ratio:
-        medians = _ms(latency.original.median_ms), _ms(latency.pruned.median_ms)
+        medians = ms(latency.original.median_ms), ms(latency.pruned.median_ms)
         rows.append(("latency, ms", *medians, f"{100 * latency.ratio.median:.1f} %"))
     return Table((Column(""), *map(number, ("before", "after", "kept"))), rows, tight=False)
 
 
-def latency_fact(latency: LatencyFindings) -> str:
-    """Say how the latency was measured, and how far runs are apart; or why it was not measured."""
+def latency_fact(latency: LatencyFindings, over: str = "pruned over original") -> str:
+    """Say how the latency was measured, and how far runs are apart; or why it was not measured.
+
+    Args:
+        latency: What was measured.
+        over: What the ratio is of.
+    """
     if latency.ratio is None or latency.pruned is None or latency.original is None:
         return f"not measured: {latency.unmeasured}"
     ratio, before, after = latency.ratio, latency.original, latency.pruned
@@ -59,15 +71,15 @@ def latency_fact(latency: LatencyFindings) -> str:
         share = f"{100 * latency.waited:.0f} %"
         busy = f"; the machine was busy, runs waited {share} of their time: these are times on its cores"
     return (
-        f"median of {before.runs} runs of each model in turns{batch}, {using}; pruned over original, pair by pair, "
+        f"median of {before.runs} runs of each model in turns{batch}, {using}; {over}, pair by pair, "
         f"{ratio.median:.3f}, in half of the pairs {ratio.low:.3f} to {ratio.high:.3f} (before "
-        f"{_ms(before.low_ms)} to {_ms(before.high_ms)} ms, after {_ms(after.low_ms)} to {_ms(after.high_ms)} ms){busy}"
+        f"{ms(before.low_ms)} to {ms(before.high_ms)} ms, after {ms(after.low_ms)} to {ms(after.high_ms)} ms){busy}"
     )
 
 
 def asked_latency(aim: LatencyAim) -> str:
     """Say what latency was asked for."""
-    where = f" of {_ms(aim.original_ms)} ms on {aim.device}"
+    where = f" of {ms(aim.original_ms)} ms on {aim.device}"
     if aim.ms is not None:
         return f"at most {aim.ms:g} ms in a run, {100 * aim.share:.3g} % of the latency{where}"
     return f"keep {100 * aim.share:.4g} % of the latency{where}"
@@ -89,7 +101,7 @@ def reached_latency(aim: LatencyAim) -> str:
 
 def slow_ops_table(ops: Sequence[SlowOp]) -> Table:
     """List ops, with their time and what was seen of the cause."""
-    rows = [(op.name, op.op, _ms(op.before_ms), _ms(op.after_ms), op.cause or "none seen") for op in ops]
+    rows = [(op.name, op.op, ms(op.before_ms), ms(op.after_ms), op.cause or "none seen") for op in ops]
     columns = (Column("node"), Column("op"), *map(number, ("ms before", "ms after")), Column("cause"))
     return Table(columns, rows, of="ops")
 
@@ -98,9 +110,14 @@ def _count(value: int | None) -> str:
     return "-" if value is None else f"{value:,}"
 
 
+def _peak(size: Sized) -> int | None:
+    return None if size.activations is None else size.activations.bytes
+
+
 def _kept(old: int | None, new: int | None) -> str:
     return f"{100 * new / old:.1f} %" if old and new is not None else "-"
 
 
-def _ms(value: float) -> str:
+def ms(value: float) -> str:
+    """Write milliseconds with three digits."""
     return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"

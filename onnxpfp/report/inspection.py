@@ -7,7 +7,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from onnxpfp.channels import Fixed
+from onnxpfp.comparison.latency import LatencyFindings
+from onnxpfp.model.activation_memory import ActivationPeak
 from onnxpfp.pipeline.footprint import Footprint
+from onnxpfp.report.activations import peak_fact
+from onnxpfp.report.comparison import latency_fact, ms
 from onnxpfp.report.formats import plain
 from onnxpfp.report.page import ATTENTION, Column, Element, Facts, Heading, Line, Table, Title, number, sizes
 from onnxpfp.report.reasons import example
@@ -92,10 +96,16 @@ class Subnormal:
     Attributes:
         weights: How many there are.
         tensors: In how many stored tensors.
+        zeroed: Weights that a pruning without data would write as zero: subnormal ones, and all others of filters that
+            nothing can tell from their bias. None where it was not looked at.
+        latency: The model as it is (`original`) beside the same with these zeros (`pruned`); None where nothing is
+            subnormal or it was not asked for.
     """
 
     weights: int = 0
     tensors: int = 0
+    zeroed: int | None = None
+    latency: LatencyFindings | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +124,7 @@ class Inspection:
         groups: The groups of channels, the most expensive first: by share of parameters plus share of MACs.
         stays: What stays and why, in the same order.
         bodies: Bodies of If, Loop and Scan in which something multiplies; names in one stand behind its place.
+        activations: The peak of the main graph's activations in one run.
         subnormal: Subnormal numbers among the weights of linear ops.
         notes: What the user should know about the file.
         nothing: Why there are no groups; empty where there are some.
@@ -130,6 +141,7 @@ class Inspection:
     groups: tuple[InspectedGroup, ...]
     stays: tuple[Stay, ...]
     bodies: tuple[InspectedBody, ...]
+    activations: ActivationPeak
     subnormal: Subnormal = Subnormal()
     notes: tuple[str, ...] = ()
     nothing: str = ""
@@ -151,6 +163,7 @@ class Inspection:
                 "parameters": _reached(self.total.params, self.reachable.params),
                 "MACs, one run": _reached(self.total.macs, self.reachable.macs),
                 "counted at": sizes(self.inputs) or "no inputs",
+                "activations": peak_fact(self.activations),
                 **_subnormal(self.subnormal),
                 **ATTENTION[self.attention],
             }
@@ -179,9 +192,21 @@ def _subnormal(found: Subnormal) -> dict[str, str]:
         return {}
     weights = "1 weight" if found.weights == 1 else f"{found.weights:,} weights"
     tensors = "1 tensor" if found.tensors == 1 else f"{found.tensors:,} tensors"
-    return {
-        "subnormal": f"{weights} in {tensors}, slow on some CPUs; prune writes as zero those that no result can tell"
-    }
+    told = f"{weights} in {tensors}, slow on some CPUs; prune writes as zero those that no result can tell"
+    rows = {"subnormal": told + _without_them(found)}
+    if found.latency is not None:
+        rows["latency"] = latency_fact(found.latency, "with zeros over as it is")
+    return rows
+
+
+def _without_them(found: Subnormal) -> str:
+    """Say what a run takes without them; nothing where that was not measured."""
+    latency = found.latency
+    if latency is None or latency.original is None or latency.pruned is None or latency.ratio is None:
+        return ""
+    times = f"{ms(latency.original.median_ms)} -> {ms(latency.pruned.median_ms)} ms"
+    zeros = f"with {found.zeroed:,} weights as zero"
+    return f"; here, {times} {zeros}" if latency.ratio.high < 1 else f"; here, a run is no faster {zeros}: {times}"
 
 
 def _reached(total: int, reachable: int) -> str:

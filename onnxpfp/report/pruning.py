@@ -23,6 +23,7 @@ from onnxpfp.pipeline.latency_target import LatencyAim
 from onnxpfp.pipeline.quality_target import Certified
 from onnxpfp.pipeline.verification import Size
 from onnxpfp.refit.means import Record
+from onnxpfp.report.activations import peaks_fact
 from onnxpfp.report.bodies import BodyReport, bodies_table
 from onnxpfp.report.comparison import asked_latency, latency_fact, reached_latency, sizes_table
 from onnxpfp.report.compensation import about_compensation
@@ -210,6 +211,7 @@ def _facts(report: Report) -> Facts:
         rows["reached"] = reached_latency(report.latency_aim)
     rows |= ATTENTION[report.attention]
     rows["counted at"] = sizes(report.inputs)
+    rows["activations"] = peaks_fact(report.before.activations, report.after.activations)
     rows["reachable"] = f"{100 * report.reachable:.1f} % of the parameters lie in channels that may go"
     rows["ran on"] = ", ".join(report.providers)
     if report.samples:

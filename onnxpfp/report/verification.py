@@ -9,6 +9,8 @@ from typing import Any, Literal
 from onnxpfp.comparison.drift import Drift
 from onnxpfp.comparison.latency import LatencyFindings
 from onnxpfp.comparison.plan_fit import PlanFit
+from onnxpfp.model.activation_memory import ActivationPeak
+from onnxpfp.report.activations import peaks_fact
 from onnxpfp.report.comparison import latency_fact, sizes_table, slow_ops_table
 from onnxpfp.report.formats import plain
 from onnxpfp.report.page import Column, Element, Facts, Heading, Table, Title, sizes, spent
@@ -30,11 +32,13 @@ class ComparedSize:
         params: Stored numbers of all weights.
         macs: Multiply-adds for one sample; None where the model was not run at the inputs of the original.
         bytes: Size of the file, with the files of its weights.
+        activations: The peak of the main graph's activations in one run; None like `macs`.
     """
 
     params: int
     macs: int | None
     bytes: int
+    activations: ActivationPeak | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +103,11 @@ class VerificationReport:
             yield Table((Column("problem"),), [(problem,) for problem in self.problems], of="problems", most=PROBLEMS)
 
     def _facts(self) -> dict[str, str]:
+        peak = self.before.activations
         rows = {
             "interface": f"{_counted(len(self.interface), 'difference')}, below" if self.interface else "the same",
             "counted at": sizes(self.inputs) or "no inputs",
+            **({} if peak is None else {"activations": peaks_fact(peak, self.after.activations)}),
             "ran on": ", ".join(self.providers),
             "drift": self._drift_fact(),
         }

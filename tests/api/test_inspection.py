@@ -234,7 +234,15 @@ def test_the_json_form_stays_as_it_is() -> None:
             },
         ],
         "bodies": [],
-        "subnormal": {"weights": 0, "tensors": 0},
+        "activations": {
+            "bytes": 160,
+            "op": "LayerNormalization",
+            "node": "node_f",
+            "tensors": [{"name": "e", "bytes": 80}, {"name": "f", "bytes": 80}],
+            "unsized": [],
+            "bodies": [],
+        },
+        "subnormal": {"weights": 0, "tensors": 0, "zeroed": None, "latency": None},
         "notes": [],
         "nothing": "",
     }

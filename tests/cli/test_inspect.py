@@ -16,9 +16,13 @@ from rich.console import Console
 import onnxpfp
 from onnxpfp.api.inspect import Footprint, InspectedGroup, Inspection, NodeName, Stay, Subnormal
 from onnxpfp.channels import Fixed
+from onnxpfp.comparison.latency import LatencyFindings
+from onnxpfp.model.activation_memory import ActivationPeak, LiveTensor
 from onnxpfp.report.page import ReportView
 from onnxpfp.report.text import as_text
+from onnxpfp.runtime.latency import Latency, LatencyRatio
 
+PEAK = ActivationPeak(4096, "Relu", "r", (LiveTensor("a", 2048), LiveTensor("b", 2048)))
 ROOT = Path(__file__).parents[2]
 
 
@@ -42,6 +46,7 @@ def _found(groups: int = 1, stays: int = 1) -> Inspection:
         groups=(group,) * groups,
         stays=(Stay("Conv slides over it", (fixed, fixed), Footprint(640, 0), Footprint(99, 0)),) * stays,
         bodies=(),
+        activations=PEAK,
     )
 
 
@@ -70,6 +75,31 @@ def test_subnormal_weights_are_counted_in_the_header():
     assert _line(_text(replace(_found(), subnormal=Subnormal(1, 1))), "subnormal").startswith(
         "subnormal 1 weight in 1 tensor,"
     )
+
+
+@pytest.mark.parametrize(
+    ("high", "told"),
+    [
+        (0.98, "; here, 26.9 -> 25.1 ms with 30,990 weights as zero"),
+        (1.01, "; here, a run is no faster with 30,990 weights as zero: 26.9 -> 25.1 ms"),
+    ],
+)
+def test_what_subnormal_weights_cost_is_told_with_its_spread(high: float, told: str):
+    latency = LatencyFindings(
+        Latency(26.9, 26.8, 27.1, 50), Latency(25.1, 25.0, 25.3, 50), LatencyRatio(0.933, 0.93, high), threads=1
+    )
+    text = _text(replace(_found(), subnormal=Subnormal(31_000, 4, 30_990, latency)))
+    assert " ".join(text.split()).count(f"those that no result can tell{told} latency ") == 1
+    assert (
+        "latency median of 50 runs of each model in turns, 1 thread; with zeros over as it is, pair by pair, 0.933, in "
+        f"half of the pairs 0.930 to {high:.3f} (before 26.8 to 27.1 ms, after 25 to 25.3 ms)"
+    ) in " ".join(text.split())
+
+
+def test_why_that_was_not_measured_is_told():
+    text = _text(replace(_found(), subnormal=Subnormal(31_000, 4, None, LatencyFindings(unmeasured="it does not run"))))
+    assert _line(text, "latency") == "latency not measured: it does not run"
+    assert "as zero" not in text.replace("writes as zero", "")
 
 
 def test_a_group_and_a_reason_are_one_line_each_in_a_pipe():
@@ -234,5 +264,15 @@ def test_a_bad_model_is_refused_as_prune_refuses_it(folder, refuse, refuse_inspe
 def test_help_says_what_it_is_for(inspect):
     text = inspect("--help").stdout
     assert "onnxpfp inspect in.onnx --json in.json" in text
-    for option in ("--input-shape", "--attention", "--include", "--exclude", "--top", "--all", "--json"):
+    for option in (
+        "--input-shape",
+        "--attention",
+        "--include",
+        "--exclude",
+        "--no-latency",
+        "--threads",
+        "--top",
+        "--all",
+        "--json",
+    ):
         assert option in text

@@ -161,7 +161,7 @@ def test_the_three_files_of_a_run(folder, prune):
     report = json.loads((folder / "r.json").read_text())
     assert (report["input"], report["output"], report["plan"]) == ("in.onnx", "out.onnx", "p.json")
     for key in ("before", "after"):
-        assert set(report[key]) == {"params", "macs", "bytes"}
+        assert set(report[key]) == {"params", "macs", "bytes", "activations"}
     assert report["after"]["bytes"] == (folder / "out.onnx").stat().st_size
     phases = "load shapes channels lossless calibration ranking allocation rewrite verification latency"
     assert list(report["seconds"]) == phases.split()

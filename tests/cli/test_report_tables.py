@@ -17,6 +17,7 @@ from onnxpfp.comparison.layers import LayerError, LayerErrors
 from onnxpfp.comparison.promises import Agreement, DriftLimit, MeanDrift, Promises
 from onnxpfp.lossless import Removal
 from onnxpfp.lossless.subnormal import SubnormalWeights
+from onnxpfp.model.activation_memory import ActivationPeak, LiveTensor
 from onnxpfp.pipeline.quality_target import Certified
 from onnxpfp.refit.means import Record
 from onnxpfp.report.groups import GroupReport
@@ -26,6 +27,7 @@ from onnxpfp.report.text import as_text, print_notes
 from onnxpfp.runtime.blocks import Alignment
 from onnxpfp.runtime.latency import Latency, LatencyRatio
 
+PEAK = ActivationPeak(4096, "Relu", "r", (LiveTensor("a", 2048), LiveTensor("b", 2048)))
 ASSUMPTION = "K = 3: nothing unseen is larger"
 ERROR = "choice error bounds what was measured"
 
@@ -54,8 +56,8 @@ def _group(number: int, kept: int = 8) -> GroupReport:
 
 def _report(groups: int = 1) -> Report:
     return Report(
-        before=Size(1000, 20000, 4000),
-        after=Size(600, 10000, 2500),
+        before=Size(1000, 20000, 4000, PEAK),
+        after=Size(600, 10000, 2500, replace(PEAK, bytes=3072)),
         inputs={"x": (1, 3, 8, 8)},
         target={"macs": 0.5},
         reachable=0.987,

@@ -20,10 +20,13 @@ from onnxpfp.comparison.equivalence import Equivalence
 from onnxpfp.comparison.latency import LatencyFindings
 from onnxpfp.comparison.plan_fit import PlanFit, WeightFit
 from onnxpfp.comparison.slow_ops import SlowOp
+from onnxpfp.model.activation_memory import ActivationPeak, LiveTensor
 from onnxpfp.report.page import ReportView
 from onnxpfp.report.text import as_text
 from onnxpfp.report.verification import ComparedSize, VerificationReport
 from onnxpfp.runtime.latency import Latency, LatencyRatio
+
+PEAK = ActivationPeak(4096, "Relu", "r", (LiveTensor("a", 2048), LiveTensor("b", 2048)))
 
 
 @pytest.fixture
@@ -107,8 +110,8 @@ def _report(**changes: object) -> VerificationReport:
         inputs={"x": (1, 3, 8, 8)},
         problems=(),
         interface=(),
-        before=ComparedSize(1000, 20000, 4000),
-        after=ComparedSize(600, 10000, 2500),
+        before=ComparedSize(1000, 20000, 4000, PEAK),
+        after=ComparedSize(600, 10000, 2500, replace(PEAK, bytes=3072, node="a", op="Conv")),
         data="file",
         drift=Drift(0.125, None, 0.953, 64, held_out=False),
         uncompared="",
@@ -146,7 +149,7 @@ def test_the_page_says_why_something_is_missing() -> None:
             uncompared="the interfaces differ",
             interface=("the input 'x' is missing",),
             problems=("the input 'x' is missing",),
-            after=ComparedSize(600, None, 2500),
+            after=ComparedSize(600, None, 2500, None),
             latency=None,
         )
     )

@@ -128,7 +128,7 @@ def test_report_is_json_with_everything_that_programs_need(pruned: Prune) -> Non
     report = pruned("resnet", keep_macs=0.5).report.to_dict()
     assert json.loads(json.dumps(report, allow_nan=False)) == report
     for side in ("before", "after"):
-        assert set(report[side]) == {"params", "macs", "bytes"}
+        assert set(report[side]) == {"params", "macs", "bytes", "activations"}
     assert list(report["seconds"]) == PHASES
     assert all(seconds >= 0 for seconds in report["seconds"].values())
     counts = {"not_finite", "lost", "gained"}

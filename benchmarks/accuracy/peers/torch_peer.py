@@ -28,7 +28,7 @@ from benchmarks.accuracy.peers.search import prune_to_share
 from benchmarks.accuracy.peers.task import Task
 from benchmarks.accuracy.peers.twin import Twin
 
-__all__ = ["Method", "Ranking", "prune_torch"]
+__all__ = ["Method", "Ranking", "prune_torch", "write_torch"]
 
 Method = Literal["l1", "l2", "fpgm", "bn_scale", "taylor"]
 Ranking = Literal["local", "global"]
@@ -80,21 +80,35 @@ def prune_torch(task: Task, method: Method, ranking: Ranking) -> None:
             raise ValueError("Taylor importance needs the labels of the calibration images")
         _backward(twin, task.images, task.labels)
 
-    def write(ratio: float, file: Path) -> None:
-        pruned = _copy(twin)
-        pruner = tp.pruner.BasePruner(
-            pruned,
-            torch.zeros(1, *pruned.input_shape),
-            importance=_importance(method),
-            pruning_ratio=ratio,
-            global_pruning=ranking == "global",
-            ignored_layers=[pruned.classifier],
-            customized_pruners={ChannelPad: ChannelPadPruner()},
-        )
-        pruner.step()
-        _export(pruned, file)
+    prune_to_share(task, lambda ratio, file: write_torch(twin, method, ranking, ratio, file))
 
-    prune_to_share(task, write)
+
+def write_torch(
+    twin: Twin, method: Method, ranking: Ranking, ratio: float, file: Path, *, round_to: int | None = None
+) -> None:
+    """Prune a copy of a network and write it.
+
+    Args:
+        twin: The network; "taylor" needs its gradients.
+        method: How channels are ranked.
+        ranking: Within each layer, or over all layers.
+        ratio: Share of the channels to remove.
+        file: Where to.
+        round_to: Multiple of the widths that are left.
+    """
+    pruned = _copy(twin)
+    pruner = tp.pruner.BasePruner(
+        pruned,
+        torch.zeros(1, *pruned.input_shape),
+        importance=_importance(method),
+        pruning_ratio=ratio,
+        global_pruning=ranking == "global",
+        round_to=round_to,
+        ignored_layers=[pruned.classifier],
+        customized_pruners={ChannelPad: ChannelPadPruner()},
+    )
+    pruner.step()
+    _export(pruned, file)
 
 
 def _importance(method: Method) -> tp.importance.Importance:

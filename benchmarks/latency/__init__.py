@@ -1,0 +1,1 @@
+"""What pruning by measured latency brings: milliseconds, and the accuracy that they cost."""

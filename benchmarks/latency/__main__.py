@@ -1,0 +1,102 @@
+"""Prune networks to a measured share of their latency: what was promised, what is measured, and what it costs.
+
+    python -m benchmarks.latency --shared ../shared --cache DIR [--part targets,equal] [--only ocr,resnet56] [--append]
+
+Beside onnxpfp it takes Pillow, and the fonts of Debian's packages fonts-dejavu-core and fonts-liberation. `--shared`
+holds `models/cifar10_*.onnx` and `data/cifar10_{calib1k,test5k}.npz`; the wheel of rapidocr-onnxruntime, which is
+downloaded, and the networks that are made go into `--cache`. The peers of the part "equal" may be installed in another
+environment (`benchmarks/accuracy/peers`), whose Python is `--peers`.
+
+Parts: targets (keep a share of the latency), hand (a share of the multiply-adds that was tuned to the same latency;
+needs the row of targets), table (a table that was measured before), equal (the latency of peers at the same accuracy),
+subnormals (a network without its subnormal weights). Every row is made in a process of its own, one at a time: leave
+the machine alone meanwhile. Rows are appended to `latency.jsonl` one by one, so that a run can be stopped and continued
+with `--append`; without it the chosen rows are made anew, and the others stay. The page is made from that file at the
+end, or at once with `--tables`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+from benchmarks.latency.jobs import make
+from benchmarks.latency.page import page
+from benchmarks.latency.plan import PARTS, Job, jobs, keys
+from benchmarks.latency.rows import append, compact, read
+from benchmarks.latency.subjects import SUBJECTS, Places
+from benchmarks.latency.subnormals import DECAYED
+from benchmarks.speed.machine import limited
+
+NETWORKS = (DECAYED, *SUBJECTS)
+
+
+def main() -> int:
+    """Make rows, then the page; return 1 where a job failed."""
+    options = _parser().parse_args()
+    file: Path = options.results / "latency.jsonl"
+    wanted = [] if options.tables else jobs(options.part, options.only)
+    if options.append:
+        there = set(read(file))
+        wanted = [job for job in wanted if not there.issuperset(keys(job))]
+    options.results.mkdir(parents=True, exist_ok=True)
+    failed = _run(wanted, Places(options.shared, options.cache, options.fonts, options.peers), file)
+    compact(file)
+    (options.results / "latency.md").write_text(page(list(read(file).values())), encoding="utf-8")
+    return int(failed > 0)
+
+
+def _run(wanted: Sequence[Job], places: Places, file: Path) -> int:
+    """Make the rows one job after the other; return how many jobs failed."""
+    failed = 0
+    for count, job in enumerate(wanted, 1):
+        start = time.perf_counter()
+        try:
+            # Libraries read the number of threads when they are imported.
+            with limited(job.threads), ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+                append(file, pool.submit(make, job, places, read(file)).result())
+        except Exception as error:
+            # What is wrong with one job says nothing about the others, and all of them together take long.
+            failed += 1
+            print(f"FAILED {job}\n{error}", file=sys.stderr, flush=True)
+            continue
+        print(f"{count}/{len(wanted)} {time.perf_counter() - start:.0f} s {job}", file=sys.stderr, flush=True)
+    return failed
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0], allow_abbrev=False)
+    parser.add_argument("--shared", type=Path, required=True, help="folder with the CIFAR-10 networks and images")
+    parser.add_argument("--cache", type=Path, required=True, help="folder for the wheel and for networks made here")
+    parser.add_argument("--fonts", type=Path, default=Path("/usr/share/fonts/truetype"), help="folder of fonts")
+    parser.add_argument("--peers", type=Path, default=Path(sys.executable), help="Python that has the peers")
+    parser.add_argument("--results", type=Path, default=Path(__file__).parents[1] / "results")
+    parser.add_argument("--part", type=_parts, default=list(PARTS), help=f"of {','.join(PARTS)}, comma-separated")
+    parser.add_argument("--only", type=_networks, default=list(NETWORKS), help="networks, comma-separated")
+    parser.add_argument("--append", action="store_true", help="keep the rows that there are and make those that lack")
+    parser.add_argument("--tables", action="store_true", help="measure nothing, only make the page")
+    return parser
+
+
+def _parts(text: str) -> list[str]:
+    return _known(text, tuple(PARTS), "parts")
+
+
+def _networks(text: str) -> list[str]:
+    return _known(text, NETWORKS, "networks")
+
+
+def _known(text: str, known: Sequence[str], what: str) -> list[str]:
+    names = text.split(",")
+    if unknown := set(names) - set(known):
+        raise argparse.ArgumentTypeError(f"{', '.join(sorted(unknown))}: the {what} are {', '.join(known)}")
+    return names
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
