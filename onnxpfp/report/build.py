@@ -136,9 +136,9 @@ def _missed(latency: LatencyFindings | None, aim: LatencyAim | None) -> list[str
     if abs(latency.ratio.median / aim.share - 1) <= WITHIN:
         return []
     return [
-        f"the written model was measured at {latency.ratio.median:.3f} of the latency, and {aim.share:.3g} was "
-        f"asked for ({latency.ratio.low:.3f} to {latency.ratio.high:.3f} in half of the pairs of runs): measure it again "
-        "with `onnxpfp verify` on a machine that does nothing else, or ask for a little more or less"
+        f"the written model was measured at {latency.ratio.median:.3f} of the latency, and {aim.share:.3g} was asked "
+        f"for ({latency.ratio.low:.3f} to {latency.ratio.high:.3f} in half of the pairs of runs): measure it again on "
+        "a machine that does nothing else (`onnxpfp verify`), or ask for a little more or less"
     ]
 
 
