@@ -91,10 +91,9 @@ def resolve_providers(spec: str | Sequence[str] = "cpu", *, strict: bool = False
 
 def _resolve(word: str) -> ProviderRequest:
     short, _, device = word.partition(":")
-    full = {name.lower(): name for name in (*_NAMES.values(), *_known_to_onnxruntime())}
-    name = _NAMES.get(short.lower()) or full.get(short.lower())
+    name = _NAMES.get(short.lower()) or _full_names().get(short.lower())
     if name is None:
-        close = difflib.get_close_matches(short.lower(), [*_NAMES, *full], n=3)
+        close = difflib.get_close_matches(short.lower(), [*_NAMES, *_full_names()], n=3)
         known = ", ".join(_NAMES)
         raise ProviderError(
             f"unknown execution provider {word!r}",
@@ -108,9 +107,10 @@ def _resolve(word: str) -> ProviderRequest:
     return ProviderRequest(name, word, options)
 
 
-def _known_to_onnxruntime() -> list[str]:
+def _full_names() -> dict[str, str]:
+    """Return the names that onnxruntime knows, by how they are written in small letters."""
     ort: Any = importlib.import_module("onnxruntime")
-    return list(ort.get_all_providers())
+    return {name.lower(): name for name in (*_NAMES.values(), *ort.get_all_providers())}
 
 
 def explain_missing(request: ProviderRequest, *, in_build: bool) -> ProviderError:
