@@ -9,8 +9,11 @@ for they have next to no share of any output. Constants and duplicates have one,
 they went, and read them with weights of zero from then on. Criteria that look at filters or maps alone (`l1`, `l2`,
 `fpgm`, `bn-scale`, `lamp`, `hrank`, `apoz` and others) do not see that.
 
-Subnormal weights may cost more time than a block. So fillers that have some do not stay as they are: they are taken over
-too, as far as they are not zero, and their subnormal weights become zero.
+Subnormal weights may cost more time than a block. So fillers that have some do not stay as they are: they are taken
+over too, as far as they are not zero, and their subnormal weights become zero.
+
+Of an OCR recogniser (`ch_PP-OCRv4_rec_infer.onnx`, groups of 480 of which 466 and 470 live, 240 of which 238 live) one
+thread with AVX-512 takes 1.09 of its time without all that costs nothing, 1.00 with fillers in steps of 16.
 """
 
 from __future__ import annotations
