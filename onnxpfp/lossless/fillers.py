@@ -9,7 +9,11 @@ for they have next to no share of any output. Constants and duplicates have one,
 they went, and read them with weights of zero from then on. Criteria that look at filters or maps alone (`l1`, `l2`,
 `fpgm`, `bn-scale`, `lamp`, `hrank`, `apoz` and others) do not see that.
 
-What has subnormal numbers among its weights always goes, for these may cost more time than a block.
+Subnormal weights may cost more time than a block. So fillers that have some do not stay as they are: they are taken
+over too, as far as they are not zero, and their subnormal weights become zero.
+
+Of an OCR recogniser (`ch_PP-OCRv4_rec_infer.onnx`, groups of 480 of which 466 and 470 live, 240 of which 238 live) one
+thread with AVX-512 takes 1.09 of its time without all that costs nothing, 1.00 with fillers in steps of 16.
 """
 
 from __future__ import annotations
@@ -21,24 +25,23 @@ from onnxpfp.arrays import Bools
 __all__ = ["choose_fillers"]
 
 
-def choose_fillers(free: Bools, idle: Bools, barred: Bools, step: int) -> Bools:
+def choose_fillers(free: Bools, idle: Bools, step: int) -> Bools:
     """Choose which of the channels of a group stay that cost nothing.
 
     Args:
         free: What costs nothing, (n,).
-        idle: What has next to no share of any output, (n,): it is taken first.
-        barred: What must go if it is free, (n,).
+        idle: What may stay as it is, (n,): it is taken first.
         step: The multiple of channels that is filled up to.
 
     Returns:
-        (n,) truth values; none where there are too few for a whole multiple.
+        (n,) truth values; none where the group is too small for a whole multiple.
     """
     left = free.size - np.count_nonzero(free)
     wanted = -(-left // step) * step
-    candidates = np.flatnonzero(free & ~barred)
+    candidates = np.flatnonzero(free)
     # Stable, so that equal ones are taken in the order of their ids.
     order = candidates[np.argsort(~idle[candidates], kind="stable")]
     fillers = np.zeros(free.size, np.bool_)
-    if wanted <= free.size and order.size >= wanted - left:
+    if wanted <= free.size:
         fillers[order[: wanted - left]] = True
     return fillers

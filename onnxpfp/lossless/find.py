@@ -109,12 +109,16 @@ def find_lossless(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Proposal:
-    """The channels of one group that can go: `choice` after the second pass; `fillers` of them stay, (n,)."""
+    """The channels of one group that can go: `choice` after the second pass.
+
+    Of them `fillers` stay, (n,), those that are `idle` as they are, (n,).
+    """
 
     group: Group
     readings: list[Reading]
     choice: LosslessChoice
     fillers: Bools
+    idle: Bools
 
     @property
     def free(self) -> Bools:
@@ -122,10 +126,10 @@ class _Proposal:
         return self.choice.gone | (self.choice.partner >= 0)
 
     @property
-    def idle(self) -> Bools:
-        """Those of them that stay as they are if they are fillers, for no output shows them, (n,)."""
-        unseen = [~reading.view.alive.any(1) | reading.negligible for reading in self.readings]
-        return self.choice.gone & np.logical_and.reduce(unseen)
+    def unseen(self) -> Bools:
+        """Those of them that no output shows, (n,)."""
+        hidden = [~reading.view.alive.any(1) | reading.negligible for reading in self.readings]
+        return self.choice.gone & np.logical_and.reduce(hidden)
 
 
 def _search(terms: ConsumerTerms, proof: Proof, watch: Watch) -> list[_Proposal]:
@@ -136,7 +140,8 @@ def _search(terms: ConsumerTerms, proof: Proof, watch: Watch) -> list[_Proposal]
         readings = readings_of(group, terms, traces)
         classes = _classes(group, readings, proof)
         choice = choose_removals([reading.view for reading in readings], classes)
-        proposed.append(_Proposal(group, readings, choice, np.zeros(group.channels.size, np.bool_)))
+        none = np.zeros(group.channels.size, np.bool_)
+        proposed.append(_Proposal(group, readings, choice, none, none))
     return _confirmed(proposed, traces, watch, shapes)
 
 
@@ -191,16 +196,13 @@ def _with_fillers(proposed: Sequence[_Proposal], alignment: Alignment, terms: Co
     """Keep as many of the channels that cost nothing as fill every group up to a multiple."""
     if not any(proposal.free.any() for proposal in proposed):
         return [*proposed]
-    barred = subnormal_channels(terms.analysis)
-    return [
-        replace(
-            one,
-            fillers=choose_fillers(
-                one.free, one.idle, barred[one.group.channels], alignment.of_group(one.group.channels.size)
-            ),
-        )
-        for one in proposed
-    ]
+    slow = subnormal_channels(terms.analysis)
+    filled: list[_Proposal] = []
+    for one in proposed:
+        idle = one.unseen & ~slow[one.group.channels]
+        step = alignment.of_group(one.group.channels.size)
+        filled.append(replace(one, fillers=choose_fillers(one.free, idle, step), idle=idle))
+    return filled
 
 
 def _collect(terms: ConsumerTerms, choices: Sequence[_Proposal], samples: int) -> Lossless:
@@ -210,11 +212,13 @@ def _collect(terms: ConsumerTerms, choices: Sequence[_Proposal], samples: int) -
     merges: dict[int, list[Merge]] = {}
     values: dict[int, NDArray[np.float64]] = {}
     emptied: dict[int, list[int]] = {}
+    quieted: set[int] = set()
     removed: list[Removal] = []
     for one in choices:
         dropped = one.free & ~one.fillers
         taken = one.free & ~(one.fillers & one.idle)
         keep[one.group.channels[dropped]] = False
+        quieted |= set(one.group.channels[taken & ~dropped].tolist())
         removed += _removals(one, dropped, terms.settled[one.group.channels], samples)
         for reading in one.readings:
             merged = [
@@ -240,7 +244,7 @@ def _collect(terms: ConsumerTerms, choices: Sequence[_Proposal], samples: int) -
     fillers = sum(int(one.fillers.sum()) for one in choices)
     taken_over = {position: tuple(some) for position, some in merges.items()}
     read_no_more = {position: tuple(some) for position, some in emptied.items()}
-    return Lossless(keep, taken_over, shifts, tuple(removed), read_no_more, fillers)
+    return Lossless(keep, taken_over, shifts, tuple(removed), read_no_more, frozenset(quieted), fillers)
 
 
 def _removals(proposal: _Proposal, dropped: Bools, settled: Bools, samples: int) -> Iterator[Removal]:

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from collections import ChainMap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxpfp.arrays import AnyArray
+from onnxpfp.arrays import AnyArray, Ids
 from onnxpfp.channels import Analysis
 from onnxpfp.errors import VerificationError
 from onnxpfp.linear.bias import BiasEditor
 from onnxpfp.linear.layout import column
 from onnxpfp.linear.ops import LinearOp, output_counts
 from onnxpfp.linear.weights import StoredAxis
+from onnxpfp.lossless.subnormal import subnormal_weights
 from onnxpfp.lossless.types import Lossless, Merge
 from onnxpfp.model.constants import Constants
-from onnxpfp.model.subnormal import without_new_subnormal
+from onnxpfp.model.subnormal import is_subnormal, without_new_subnormal
 from onnxpfp.rewrite.edits import Edits
 
 __all__ = ["edits_of", "folds_of"]
@@ -78,12 +79,23 @@ def edits_of(
         # Consumers that share a weight have the same tasks: it is edited once.
         if stored_axis.axis not in (known.axis for known in tasks.get(stored_axis.tensor, ())):
             tasks.setdefault(stored_axis.tensor, []).append(task)
-    merged = _Merged(analysis.constants, edits.tensors, tasks)
+    merged = _Merged(analysis.constants, edits.tensors, tasks, _slow_indices(analysis, lossless.quieted))
     editor = BiasEditor.of(analysis, Edits(merged, edits.inputs))
     for position, shift in lossless.shifts.items():
         editor.fold(analysis.graph.consumers[position], shift)
     assert not editor.left, editor.left
     return editor.edits
+
+
+def _slow_indices(analysis: Analysis, channels: Collection[int]) -> dict[str, list[tuple[int, Ids]]]:
+    """Find by stored tensor the indices of channels on its axes, where it has subnormal numbers."""
+    found: dict[str, list[tuple[int, Ids]]] = {}
+    for name in subnormal_weights(analysis) if channels else ():
+        for axis, ids in enumerate(analysis.graph.axes[name]):
+            indices = np.flatnonzero(np.isin(ids, [*channels]))
+            if indices.size:
+                found.setdefault(name, []).append((axis, indices))
+    return found
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -104,25 +116,40 @@ class _Merged(Mapping[str, AnyArray]):
         constants: The model's constants.
         before: Edits made before.
         tasks: What to merge, by stored tensor.
+        slow: Indices of axes, by stored tensor, at which subnormal numbers become zero.
     """
 
     constants: Constants
     before: Mapping[str, AnyArray]
     tasks: Mapping[str, list[_Task]]
+    slow: Mapping[str, list[tuple[int, Ids]]]
 
     def __getitem__(self, name: str) -> AnyArray:
-        if name not in self.tasks:
+        if name not in self.tasks and name not in self.slow:
             return self.before[name]
         array = self.before[name] if name in self.before else self.constants.value(name)
-        for task in self.tasks[name]:
+        for task in self.tasks.get(name, ()):
             array = _merge(array, task, name)
-        return array
+        return _without_subnormal(array, self.slow.get(name, ()))
 
     def __iter__(self) -> Iterator[str]:
-        return iter(dict.fromkeys([*self.before, *self.tasks]))
+        return iter(dict.fromkeys([*self.before, *self.tasks, *self.slow]))
 
     def __len__(self) -> int:
-        return len(self.before.keys() | self.tasks.keys())
+        return len(self.before.keys() | self.tasks.keys() | self.slow.keys())
+
+
+def _without_subnormal(array: AnyArray, slow: Sequence[tuple[int, Ids]]) -> AnyArray:
+    """Write zeros in the place of subnormal numbers at some indices of axes."""
+    if not slow:
+        return array
+    new = array.copy()
+    for axis, indices in slow:
+        for index in indices.tolist():
+            # A view, so that the tensor itself is written to.
+            part = np.moveaxis(new, axis, 0)[index : index + 1]
+            part[is_subnormal(part)] = 0
+    return new
 
 
 def _merge(array: AnyArray, task: _Task, name: str) -> AnyArray:

@@ -52,6 +52,7 @@ class Lossless:
         removed: The same for people.
         emptied: By position of a consumer, the indices that it reads with weights of zero from then on, because its
             other weights and its bias have taken them over.
+        quieted: Channels that stay and that nothing needs any more, so that their subnormal weights become zero.
         fillers: How many channels cost nothing and stay.
     """
 
@@ -60,4 +61,5 @@ class Lossless:
     shifts: Mapping[int, NDArray[np.float64]]
     removed: tuple[Removal, ...]
     emptied: Mapping[int, tuple[int, ...]] = field(default_factory=dict[int, tuple[int, ...]])
+    quieted: frozenset[int] = frozenset()
     fillers: int = 0

@@ -64,7 +64,7 @@ def remove_lossless(context: RunContext) -> LosslessStep:
             progress=progress,
             alignment=context.alignment,
         )
-        if not lossless.removed and not lossless.emptied:
+        if not lossless.removed and not lossless.quieted:
             return replace(LosslessStep.nothing(analysis), fillers=lossless.fillers)
         edits = edits_of(analysis, ops, lossless, stored_axes, Edits())
         smaller = apply(analysis.model, analysis.graph, lossless.keep, edits, analysis.source.scratch)
