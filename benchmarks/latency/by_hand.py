@@ -14,7 +14,7 @@ from pathlib import Path
 from benchmarks.latency.product import Pruned, RefusedError, prune_to_macs
 from benchmarks.latency.rows import ByHand, Ratios, Targeted
 from benchmarks.latency.subjects import Places, Subject
-from benchmarks.latency.turns import feed_of, in_turns
+from benchmarks.latency.turns import beside, feed_of
 from benchmarks.speed.machine import machine
 
 __all__ = ["by_hand", "tuned"]
@@ -76,7 +76,7 @@ def by_hand(subject: Subject, places: Places, ours: Targeted, rounding: int) -> 
                 pruned = prune_to_macs(subject, places, out, share, threads=ours.threads, round_to=rounding or None)
             except RefusedError:
                 return None
-            (seen,) = in_turns(original, [out], feed, ours.threads)
+            seen = beside(original, out, feed, ours.threads)
             trials.append(_Trial(share, pruned, seen.ratios, out))
             return seen.ratios[1]
 

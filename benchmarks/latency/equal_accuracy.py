@@ -28,6 +28,7 @@ OURS = "onnxpfp"
 SHARES = (0.9, 0.8, 0.7, 0.6, 0.5)
 """Of the latency, that onnxpfp is asked for."""
 SIMPLIFIED = METHODS[0]
+THREADS = 1
 PEER_SECONDS = 900
 """Longest that a peer may take for one file."""
 SECONDS = 5.0
@@ -63,7 +64,7 @@ def latency_at(spots: Sequence[Spot], accuracy: float) -> float | None:
     return float(np.interp(accuracy, accuracies, latencies))
 
 
-def compared(subject: Subject, places: Places, batch: int, threads: int) -> list[Point]:
+def compared(subject: Subject, places: Places, batch: int) -> list[Point]:
     """Make the files of onnxpfp and of the peers, then measure them in one run."""
     original, samples = subject.file(places), subject.calibration(places)
     before = subject.right(original, places)
@@ -71,7 +72,7 @@ def compared(subject: Subject, places: Places, batch: int, threads: int) -> list
     common = Point(
         network=subject.name,
         batch=batch,
-        threads=threads,
+        threads=THREADS,
         machine=machine(),
         tool=f"{OURS} {__version__}",
         method=OURS,
@@ -82,9 +83,7 @@ def compared(subject: Subject, places: Places, batch: int, threads: int) -> list
         folder = Path(scratch)
         made = [*_ours(subject, places, folder, common), *_peers(subject, places, folder, common)]
         files = [each.file for each in made if each.file is not None]
-        seen = dict(
-            zip(files, in_turns(original, files, feed_of(original, samples[:batch]), threads, SECONDS), strict=True)
-        )
+        seen = dict(zip(files, in_turns(original, files, feed_of(original, samples[:batch]), SECONDS), strict=True))
         return [
             each.point
             if each.file is None

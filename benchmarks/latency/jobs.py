@@ -30,7 +30,7 @@ def make(job: Job, places: Places, there: Mapping[Key, Row]) -> Sequence[Row]:
         case "table":
             return by_table(subject, places, job.target, job.batch)
         case "equal":
-            return compared(subject, places, job.batch, job.threads)
+            return compared(subject, places, job.batch)
         case _:
             ours = there.get(("targeted", job.network, job.batch, job.threads, job.target, 0))
             if not isinstance(ours, Targeted) or ours.ratios is None:

@@ -15,8 +15,8 @@ from onnxpfp.errors import TargetUnreachableError
 
 __all__ = ["Pruned", "RefusedError", "make_table", "prune_to_latency", "prune_to_macs"]
 
-TIMED_PHASE = "timing"
-"""Phase of the report in which the latency model is measured."""
+TABLE_PHASE = "latency table"
+"""Phase of the report in which the latency model is measured, and prunings that it foresaw."""
 
 
 class RefusedError(Exception):
@@ -30,9 +30,10 @@ class Pruned:
     Attributes:
         macs: Share of the multiply-adds in it, by the report.
         seconds: Of the whole call, by the clock, with writing the file.
-        promised: Share of the latency that the table promised for the widths; None where none was asked for.
+        promised: Share of the latency that the latency model foresaw for the widths; None where none was asked for.
         reported: Share of the latency by the report; None where it measured none.
-        model_seconds: Of measuring the latency model; None where there was none to measure.
+        model_seconds: Of measuring the latency model and the prunings that it foresaw; None where a table was given, or
+            no latency asked for.
     """
 
     macs: float
@@ -62,7 +63,8 @@ def prune_to_macs(
     Raises:
         RefusedError: It is not reached.
     """
-    return _prune(subject, places, out, threads, keep_macs=share, round_to=round_to, no_latency=True)
+    rounding = {} if round_to is None else {"round_to": round_to}
+    return _prune(subject, places, out, threads, keep_macs=share, no_latency=True, **rounding)
 
 
 def make_table(subject: Subject, places: Places, out: Path, *, threads: int, batch: int) -> float:
@@ -88,11 +90,11 @@ def _prune(subject: Subject, places: Places, out: Path, threads: int, **options:
     seconds = time.perf_counter() - start
     report = result.report
     found = report.latency
-    target = report.latency_target if "keep_latency" in options else None
+    aim = report.latency_aim
     return Pruned(
         macs=round(report.after.macs / report.before.macs, 4),
         seconds=round(seconds, 1),
-        promised=None if target is None else round(target.predicted, 4),
+        promised=None if aim is None else round(aim.tries[-1].foreseen, 4),
         reported=None if found is None or found.ratio is None else round(found.ratio.median, 4),
-        model_seconds=None if target is None or "latency_table" in options else round(report.seconds[TIMED_PHASE], 2),
+        model_seconds=None if aim is None or aim.given else round(report.seconds[TABLE_PHASE], 2),
     )

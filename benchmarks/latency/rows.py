@@ -49,7 +49,7 @@ class Targeted(Case):
         pairs: Pairs of runs of that.
         before_ms: Median run of the original.
         after_ms: Median run of the pruned file.
-        promised: Share of the latency that the table promises for the widths.
+        promised: Share of the latency that the latency model foresees for the widths.
         reported: Share of the latency that the report of onnxpfp has.
         macs: Share of the multiply-adds that is left.
         before: Percentage of test samples that the original gets right; None where weights are random, as below.

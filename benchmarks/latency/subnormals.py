@@ -12,7 +12,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from benchmarks.latency.rows import Subnormals
 from benchmarks.latency.subjects import Places, Subject
-from benchmarks.latency.turns import feed_of, in_turns
+from benchmarks.latency.turns import beside, feed_of
 from benchmarks.speed.machine import machine
 from onnxpfp.model.draws import without_record
 from onnxpfp.options import Options
@@ -64,7 +64,7 @@ def cleaned(subject: Subject | None, places: Places) -> list[Subnormals]:
         changed = zero_subnormal_weights(open_parts(context)).parts[0].context
         onnx.save(without_record(changed.whole.source.completed(changed.whole.model)), out)
         feed = feed_of(original, samples[:BATCH])
-        (seen,) = in_turns(original, [out], feed, THREADS)
+        seen = beside(original, out, feed, THREADS)
         outputs, equal, largest = _difference(original, out, samples)
     found = changed.subnormal
     row = Subnormals(

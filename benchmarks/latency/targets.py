@@ -9,7 +9,7 @@ from pathlib import Path
 from benchmarks.latency.product import Pruned, RefusedError, make_table, prune_to_latency
 from benchmarks.latency.rows import Targeted
 from benchmarks.latency.subjects import Places, Subject
-from benchmarks.latency.turns import feed_of, in_turns, seconds_of
+from benchmarks.latency.turns import beside, feed_of, seconds_of
 from benchmarks.speed.machine import machine
 
 __all__ = ["by_table", "targeted"]
@@ -49,7 +49,7 @@ def by_table(subject: Subject, places: Places, target: float, batch: int) -> lis
 
 def _measured(subject: Subject, places: Places, out: Path, pruned: Pruned, case: Targeted) -> Targeted:
     original, samples = subject.file(places), subject.calibration(places)
-    (seen,) = in_turns(original, [out], feed_of(original, samples[: case.batch]), case.threads)
+    seen = beside(original, out, feed_of(original, samples[: case.batch]), case.threads)
     return replace(
         case,
         ratios=seen.ratios,

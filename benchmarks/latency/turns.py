@@ -3,7 +3,8 @@
 Runs come in pairs, the original and one other file, in one process, and the order in a pair alternates (ABBA). Several
 files take turns, some pairs each, and the first pairs of a turn do not count: the caches still hold what other files
 left there, which makes a small network half as slow again. With one thread the time on the cores counts, so that other
-work on the machine does not; with more it is the clock, for a run waits for the slowest thread.
+work on the machine does not. With more it is what `onnxpfp.runtime.latency` counts: the clock, or where runs wait for
+cores, the time on them.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxpfp.runtime.latency import compare_latency
 from onnxpfp.runtime.session import Session, open_session
 
-__all__ = ["Seen", "feed_of", "in_turns", "seconds_of"]
+__all__ = ["Seen", "beside", "feed_of", "in_turns", "seconds_of"]
 
 SECONDS = 10.0
 """Of runs, for every file beside the original."""
@@ -58,17 +60,26 @@ def feed_of(file: Path, samples: Floats) -> dict[str, NDArray[Any]]:
     return {name: samples}
 
 
-def in_turns(original: Path, files: Sequence[Path], feed: Feed, threads: int, seconds: float = SECONDS) -> list[Seen]:
-    """Run files in turns with their original, all of them in every round.
+def beside(original: Path, file: Path, feed: Feed, threads: int) -> Seen:
+    """Run a file in turns with its original."""
+    if threads == 1:
+        return in_turns(original, [file], feed)[0]
+    base, other = (open_session(str(each), threads=threads, resting=True) for each in (original, file))
+    found = compare_latency(base, other, feed, SECONDS, threads=threads)
+    ratios = (found.ratio.low, found.ratio.median, found.ratio.high)
+    return _rounded(ratios, found.original.median_ms, found.pruned.median_ms, found.original.runs)
+
+
+def in_turns(original: Path, files: Sequence[Path], feed: Feed, seconds: float = SECONDS) -> list[Seen]:
+    """Run files in turns with their original on one thread, all of them in every round.
 
     Args:
         original: The original.
         files: The others.
         feed: Inputs of one run.
-        threads: Of onnxruntime.
         seconds: For every file.
     """
-    base, *others = (open_session(str(file), threads=threads, resting=True) for file in (original, *files))
+    base, *others = (open_session(str(file), threads=1, resting=True) for file in (original, *files))
     for session in (base, *others):
         session.timed(feed)
         session.timed(feed)
@@ -76,7 +87,7 @@ def in_turns(original: Path, files: Sequence[Path], feed: Feed, threads: int, se
     start = time.perf_counter()
     while len(took[0]) < FEWEST or (len(took[0]) < MOST and time.perf_counter() - start < seconds * len(files)):
         for other, pairs in zip(others, took, strict=True):
-            pairs += _turn(base, other, feed, threads)
+            pairs += _turn(base, other, feed)
     return [_seen(*np.array(pairs).T) for pairs in took]
 
 
@@ -88,17 +99,22 @@ def seconds_of(file: Path, samples: Floats, threads: int) -> float:
     return sum(session.timed({name: part}).wall for part in parts)
 
 
-def _turn(base: Session, other: Session, feed: Feed, threads: int) -> list[Pair]:
+def _turn(base: Session, other: Session, feed: Feed) -> list[Pair]:
     """Run pairs that do not count, then those that do: seconds of the original, and of the other file."""
     pairs: list[Pair] = []
     for place in range(SKIPPED + TURN):
         sessions = (base, other) if place % 2 else (other, base)
-        first, second = (session.timed(feed)[int(threads == 1)] for session in sessions)
+        first, second = (session.timed(feed).cores for session in sessions)
         pairs.append((first, second) if place % 2 else (second, first))
     return pairs[SKIPPED:]
 
 
 def _seen(before: NDArray[np.float64], after: NDArray[np.float64]) -> Seen:
-    low, median, high = (round(float(q), 4) for q in np.quantile(after / before, (0.25, 0.5, 0.75)))
-    before_ms, after_ms = (round(1000 * float(np.median(each)), 4) for each in (before, after))
-    return Seen((low, median, high), before_ms, after_ms, len(before))
+    low, median, high = np.quantile(after / before, (0.25, 0.5, 0.75))
+    before_ms, after_ms = (1000 * float(np.median(each)) for each in (before, after))
+    return _rounded((low, median, high), before_ms, after_ms, len(before))
+
+
+def _rounded(ratios: tuple[float, float, float], before_ms: float, after_ms: float, pairs: int) -> Seen:
+    low, median, high = (round(float(each), 4) for each in ratios)
+    return Seen((low, median, high), round(before_ms, 4), round(after_ms, 4), pairs)

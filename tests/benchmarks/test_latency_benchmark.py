@@ -94,7 +94,7 @@ def test_pairs_are_of_the_original_and_every_file(load: Any, tmp_path: Path) -> 
     file = tmp_path / "network.onnx"
     onnx.save(subnormals.decayed_network(), file)
     x = np.ones((1, subnormals.CHANNELS, subnormals.SIDE, subnormals.SIDE), np.float32)
-    seen = turns.in_turns(file, [file, file], turns.feed_of(file, x), 1, seconds=0)
+    seen = turns.in_turns(file, [file, file], turns.feed_of(file, x), seconds=0)
     assert [each.pairs for each in seen] == [turns.FEWEST] * 2
     assert all(each.ratios == tuple(sorted(each.ratios)) and each.before_ms > 0 for each in seen)
 
