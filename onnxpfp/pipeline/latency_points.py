@@ -36,7 +36,7 @@ from onnxpfp.runtime.latency import LatencyComparison, LatencyUnknownError, RunT
 from onnxpfp.runtime.profile import profile_kernels
 from onnxpfp.runtime.session import Session, open_session
 
-__all__ = ["measure_part"]
+__all__ = ["MULTIPLES", "POINTS", "TRIALS", "cut_to", "draw_widths", "measure_part"]
 
 MULTIPLES = (1, 4, 8, 16, 32)
 """Steps of widths that are compared."""
@@ -73,17 +73,17 @@ def measure_part(context: RunContext, progress: Count, *, prunable: bool) -> Par
     count = 1 + len(multiples) + POINTS
     for multiple in multiples if prunable else ():
         progress(len(points), count)
-        points.append((multiple, trial.measure(_draw(rng, sizes, multiple))))
+        points.append((multiple, trial.measure(draw_widths(rng, sizes, multiple))))
     if prunable:
         step = fixed or measured_step(context.whole, [point for _, point in points], [each for each, _ in points])
         for _ in range(POINTS):
             progress(len(points), count)
-            points.append((step, trial.measure(_draw(rng, sizes, step))))
+            points.append((step, trial.measure(draw_widths(rng, sizes, step))))
     groups = dict(zip(group_names(graph), sizes.tolist(), strict=True))
     return PartTable(groups, tuple(point_of(graph, multiple, measured) for multiple, measured in points))
 
 
-def _draw(rng: np.random.Generator, sizes: Ints, step: int) -> Ints:
+def draw_widths(rng: np.random.Generator, sizes: Ints, step: int) -> Ints:
     """Draw a width for every group; those that are not wider than a step stay whole."""
     shares = rng.uniform(NARROWEST, 1.0, sizes.size)
     widths = np.maximum(np.round(shares * sizes / step).astype(np.int64), 1) * step
@@ -115,7 +115,7 @@ class _Trial:
                 hint="prune by --keep-macs and measure the result with `onnxpfp verify`",
             )
         trial = cls(
-            context, latency_feed(context), _open(context, _cut(context.whole, full_widths(context.whole))), 0.0
+            context, latency_feed(context), _open(context, cut_to(context.whole, full_widths(context.whole))), 0.0
         )
         first = trial.whole.timed(trial.feed)
         return replace(trial, ms=trial.turns(trial.whole, first).original.median_ms)
@@ -133,7 +133,7 @@ class _Trial:
 
     def measure(self, kept: Ints) -> MeasuredWidths:
         """Measure the network and its ops at one choice of widths."""
-        context, model = self.context, _cut(self.context.whole, kept)
+        context, model = self.context, cut_to(self.context.whole, kept)
         session = _open(context, model)
         ratio = self.turns(session, RunTime(self.ms / 1000, 0.0)).ratio.median
         (kernels,) = profile_kernels([model], self.feed, context.requests, context.options.threads)
@@ -144,7 +144,7 @@ def _open(context: RunContext, model: ModelProto) -> Session:
     return open_session(model, context.requests, threads=context.options.threads, resting=True)
 
 
-def _cut(analysis: Analysis, kept: Ints) -> ModelProto:
+def cut_to(analysis: Analysis, kept: Ints) -> ModelProto:
     """Return a network whose groups have only so many channels, the first ones."""
     graph = analysis.graph
     keep = graph.keep_all()
