@@ -14,12 +14,14 @@ from onnxpfp.errors import OnnxPfpError
 
 if TYPE_CHECKING:
     from onnxpfp.api.inspect import inspect
+    from onnxpfp.api.latency import latency
     from onnxpfp.api.prunability import prunability
     from onnxpfp.api.prune import Result, prune
     from onnxpfp.api.save import save_result
     from onnxpfp.api.verify import verify
     from onnxpfp.pipeline.plan import Plan
     from onnxpfp.report.inspection import Inspection
+    from onnxpfp.report.latency_table import LatencyReport
     from onnxpfp.report.prunability import PrunabilityReport
     from onnxpfp.report.verification import VerificationReport
     from onnxpfp.score.criterion import Criterion
@@ -31,6 +33,7 @@ __all__ = [
     "Criterion",
     "GroupData",
     "Inspection",
+    "LatencyReport",
     "OnnxPfpError",
     "Plan",
     "PrunabilityReport",
@@ -39,6 +42,7 @@ __all__ = [
     "__version__",
     "errors",
     "inspect",
+    "latency",
     "prunability",
     "prune",
     "save_result",
@@ -49,11 +53,13 @@ _LAZY = {
     "Criterion": "onnxpfp.score.criterion",
     "GroupData": "onnxpfp.score.group_data",
     "Inspection": "onnxpfp.report.inspection",
+    "LatencyReport": "onnxpfp.report.latency_table",
     "Plan": "onnxpfp.pipeline.plan",
     "Result": "onnxpfp.api.prune",
     "PrunabilityReport": "onnxpfp.report.prunability",
     "VerificationReport": "onnxpfp.report.verification",
     "inspect": "onnxpfp.api.inspect",
+    "latency": "onnxpfp.api.latency",
     "prune": "onnxpfp.api.prune",
     "save_result": "onnxpfp.api.save",
     "prunability": "onnxpfp.api.prunability",

@@ -10,6 +10,7 @@ class that a field stands in says which verbs take it (`VERB_OPTIONS`):
     Options                 prune
     PrunabilityOptions      prunability
     VerifyOptions           verify
+    LatencyOptions          latency
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ __all__ = [
     "VERB_OPTIONS",
     "AllocationRule",
     "InspectOptions",
+    "LatencyOptions",
     "ModelOptions",
     "Option",
     "Options",
@@ -534,10 +536,39 @@ class VerifyOptions(ModelOptions):
         return Options(**{name: getattr(self, name) for name, _ in declared(VerifyOptions) if name in common})
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LatencyOptions(ScopeOptions):
+    """Options of the verb that measures a latency table."""
+
+    samples: int | None = _as_in(RunOptions, "samples")
+    sample_axes: Mapping[str, int | None] = _as_in(RunOptions, "sample_axes")
+    batch_size: int | None = _as_in(RunOptions, "batch_size")
+    round_to: int | Literal["auto"] = _option(
+        "auto",
+        "Take widths in multiples of N alone. auto: in multiples of 1, 4, 8, 16 and 32, and then of the finest that is "
+        "not slower.",
+        "choice",
+        metavar="N|auto",
+        form="count",
+        check=check_multiple,
+    )
+    seed: int = _as_in(RunOptions, "seed")
+    threads: int | None = _as_in(RunOptions, "threads")
+    workspace: int = _as_in(RunOptions, "workspace")
+    providers: str = _as_in(RunOptions, "providers")
+    strict_providers: bool = _as_in(RunOptions, "strict_providers")
+    latency_batch: int = _as_in(Options, "latency_batch")
+
+    def running(self) -> Options:
+        """Return the options with which the network is read and run; what is fitted is the same for every share."""
+        return Options(keep_latency=0.5, **{name: getattr(self, name) for name, _ in declared(LatencyOptions)})
+
+
 VERB_OPTIONS: Mapping[str, type[ModelOptions]] = {
     "prune": Options,
     "inspect": InspectOptions,
     "prunability": PrunabilityOptions,
     "verify": VerifyOptions,
+    "latency": LatencyOptions,
 }
 """The options that each verb takes."""

@@ -22,7 +22,7 @@ from onnxpfp.model.load import ModelSource
 from onnxpfp.options import Options
 from onnxpfp.pipeline.context import RunContext, open_run
 from onnxpfp.pipeline.latency import pruning_latency
-from onnxpfp.pipeline.latency_target import LatencyAim, aim_at_latency, prune_to_latency
+from onnxpfp.pipeline.latency_target import LatencyAim, aim_at_latency, latency_table_for, prune_to_latency
 from onnxpfp.pipeline.network_steps import (
     MeasuredPart,
     PrunedNetwork,
@@ -171,7 +171,7 @@ def _prune(
         require_groups(network, options)
     latency_aim: LatencyAim | None = None
     if context.chooses and options.target[0] == "latency":
-        network, latency_aim = aim_at_latency(network)
+        network, latency_aim = aim_at_latency(network, latency_table_for(network))
         context = network.parts[0].context
     target = None if replaying else QualityTarget.of(options)
     evaluators = None if target is None else _evaluators(target, context, apart=certification is not None)

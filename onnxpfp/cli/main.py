@@ -9,6 +9,7 @@ import click
 
 import onnxpfp
 from onnxpfp.cli.inspect import inspect_command
+from onnxpfp.cli.latency import latency_command
 from onnxpfp.cli.prunability import prunability_command
 from onnxpfp.cli.prune import prune_command
 from onnxpfp.cli.supervisor import supervised
@@ -16,7 +17,13 @@ from onnxpfp.cli.verify import verify_command
 
 __all__ = ["main"]
 
-VERBS: tuple[click.Command, ...] = (prune_command, inspect_command, prunability_command, verify_command)
+VERBS: tuple[click.Command, ...] = (
+    prune_command,
+    inspect_command,
+    prunability_command,
+    verify_command,
+    latency_command,
+)
 
 
 class _Program(click.Group):
@@ -37,6 +44,7 @@ def main() -> None:
       onnxpfp inspect in.onnx
       onnxpfp prunability in.onnx --calib-data calibration.npz
       onnxpfp verify in.onnx out.onnx --calib-data calibration.npz
+      onnxpfp latency in.onnx -o table.json
 
     Exit codes: 0 done, 1 something is wrong with model, data or output, 2 usage, 3 the target cannot
     be reached, 4 the result did not pass its verification, 124 --timeout, 128 + n ended by signal n

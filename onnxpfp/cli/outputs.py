@@ -15,8 +15,18 @@ from onnxpfp.report.page import Reportable, ReportView
 
 if TYPE_CHECKING:
     from onnxpfp.api.prune import Result
+    from onnxpfp.pipeline.latency_table import LatencyTable
 
-__all__ = ["STDOUT", "Outputs", "check_outputs", "check_reports", "publish", "write_result"]
+__all__ = [
+    "STDOUT",
+    "Outputs",
+    "check_outputs",
+    "check_reports",
+    "check_table",
+    "publish",
+    "write_result",
+    "write_table",
+]
 
 STDOUT = Path("-")
 
@@ -91,6 +101,38 @@ def check_reports(reporting: Reporting, source: Path, taken: Mapping[str, Path])
             others[f"--{name}"] = path
 
 
+def check_table(
+    output: Path | None, models: Path | None, reporting: Reporting, source: Path, read: Mapping[str, Path]
+) -> None:
+    """Make sure that a latency table and its models can be written and overwrite nothing that is read.
+
+    Args:
+        output: Where the table goes, or None.
+        models: The folder of its models, or None.
+        reporting: Where the report goes.
+        source: The input model.
+        read: Other files that are read, by the flag that names them.
+
+    Raises:
+        ModelError: The input does not exist.
+        OutputError: Something cannot be written where it should go.
+    """
+    from onnxpfp.model.save import check_folder, check_target
+
+    if not source.exists():
+        raise ModelError(f"{source}: there is no such file")
+    taken = dict(read)
+    if output is not None:
+        check_target(output, source=None, force=False)
+        _keep_apart("--output", output, {"IN": source, **_weights(source), **read})
+        taken["--output"] = output
+    if models is not None:
+        check_folder(models)
+        if any(os.path.realpath(models) == os.path.realpath(file.parent) for file in (source, *read.values())):
+            raise OutputError(f"{models}: --models would write beside what is read", hint="name a folder of its own")
+    check_reports(reporting, source, taken)
+
+
 def publish(
     report: Reportable,
     reporting: Reporting,
@@ -139,6 +181,18 @@ def write_result(result: Result, source: Path, outputs: Outputs) -> list[str]:
     written = [str(outputs.model)]
     if outputs.plan is not None:
         _write(outputs.plan, plan, written)
+    return written
+
+
+def write_table(table: LatencyTable, output: Path | None) -> list[str]:
+    """Write a latency table where it should go; returns the names of what was written.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    written: list[str] = []
+    if output is not None:
+        _write(output, table.to_json(), written)
     return written
 
 

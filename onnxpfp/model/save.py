@@ -18,7 +18,7 @@ from onnxpfp.model.save_weights import save_with_weights, weights_beside, weight
 from onnxpfp.runtime.external_data import is_reference
 from onnxpfp.runtime.given_files import MESSAGE_LIMIT
 
-__all__ = ["check_target", "keep_weights", "save_alone", "save_bytes", "save_model"]
+__all__ = ["check_folder", "check_target", "keep_weights", "save_alone", "save_bytes", "save_model"]
 
 
 def check_target(path: Path, *, source: Path | None, force: bool) -> None:
@@ -41,6 +41,21 @@ def check_target(path: Path, *, source: Path | None, force: bool) -> None:
         raise OutputError(f"{path}: the directory {folder} cannot be written", hint="name another directory")
     if source is not None and not force and path.exists() and path.samefile(source):
         raise OutputError(f"{path}: is the input itself", hint="give another name, or --force to overwrite it")
+
+
+def check_folder(folder: Path) -> None:
+    """Make sure before the work that files can be written into a folder, which need not be there yet.
+
+    Raises:
+        OutputError: It is a file, or closed, or the one around it is missing or closed.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"{folder}: is a file, not a directory", hint="name another directory")
+    there = folder if folder.is_dir() else folder.parent
+    if not there.is_dir():
+        raise OutputError(f"{folder}: the directory {there} does not exist", hint=f"make it: mkdir -p {there}")
+    if not _writable(there):
+        raise OutputError(f"{folder}: the directory {there} cannot be written", hint="name another directory")
 
 
 def keep_weights(target: Path, read: Sequence[Path]) -> None:

@@ -15,7 +15,7 @@ from onnxpfp.allocation.cost import CostModel
 from onnxpfp.allocation.select import Selection, select
 from onnxpfp.allocation.uniform import allocate_uniformly
 from onnxpfp.allocation.widths import widths_of
-from onnxpfp.arrays import Ids, Keep
+from onnxpfp.arrays import Ids, Ints, Keep
 from onnxpfp.channels import ChannelGraph, Consumer, Group
 from onnxpfp.channels.file_axes import file_axes
 from onnxpfp.errors import PlanError
@@ -29,7 +29,17 @@ from onnxpfp.pipeline.plan import keep_of_plan
 from onnxpfp.runtime.blocks import Alignment
 from onnxpfp.score.scores import Scores
 
-__all__ = ["Decision", "Selector", "choose", "cost_of", "decide", "least_cost", "selector_of", "single_cost"]
+__all__ = [
+    "Decision",
+    "Selector",
+    "choose",
+    "cost_of",
+    "decide",
+    "least_cost",
+    "narrowest",
+    "selector_of",
+    "single_cost",
+]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -178,9 +188,14 @@ def _added_biases(context: RunContext, measured: Measured) -> Sequence[tuple[Ids
 
 def least_cost(context: RunContext, measured: Measured) -> int:
     """Return what the target counts of a model at its smallest widths."""
+    return cost_of(context, measured).total(narrowest(context, measured))
+
+
+def narrowest(context: RunContext, measured: Measured) -> Ints:
+    """Return the smallest widths of a model's groups, (groups,)."""
     selector = selector_of(context, measured)
-    narrowest = [widths_of(*selector.allowed(number))[0] for number in range(len(selector.groups))]
-    return cost_of(context, measured).total(np.array(narrowest, np.int64))
+    widths = [widths_of(*selector.allowed(number))[0] for number in range(len(selector.groups))]
+    return np.array(widths, np.int64)
 
 
 def single_cost(context: RunContext, measured: Measured) -> int:

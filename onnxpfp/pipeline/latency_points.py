@@ -36,7 +36,7 @@ from onnxpfp.runtime.latency import LatencyComparison, LatencyUnknownError, RunT
 from onnxpfp.runtime.profile import profile_kernels
 from onnxpfp.runtime.session import Session, open_session
 
-__all__ = ["measure_part"]
+__all__ = ["MULTIPLES", "POINTS", "TRIALS", "cut_to", "draw_shares", "measure_part", "rounded"]
 
 MULTIPLES = (1, 4, 8, 16, 32)
 """Steps of widths that are compared."""
@@ -73,22 +73,27 @@ def measure_part(context: RunContext, progress: Count, *, prunable: bool) -> Par
 
     def measure(shares: Floats, multiple: int) -> None:
         progress(len(points), count)
-        points.append((multiple, trial.measure(_rounded(shares * sizes, sizes, multiple))))
+        points.append((multiple, trial.measure(rounded(shares * sizes, sizes, multiple))))
 
     if prunable:
-        for shares in rng.uniform(NARROWEST, 1.0, (TRIALS, sizes.size)) if multiples else ():
+        for shares in draw_shares(rng, sizes, TRIALS if multiples else 0):
             for multiple in multiples:
                 measure(shares, multiple)
         step = alignment.step
         if multiples:
             step = measured_step(analysis, [point for _, point in points], [multiple for multiple, _ in points])
-        for shares in rng.uniform(NARROWEST, 1.0, (POINTS, sizes.size)):
+        for shares in draw_shares(rng, sizes, POINTS):
             measure(shares, step)
     groups = dict(zip(group_names(analysis.graph), sizes.tolist(), strict=True))
     return PartTable(groups, tuple(point_of(analysis.graph, *point) for point in points))
 
 
-def _rounded(widths: Floats, sizes: Ints, multiple: int) -> Ints:
+def draw_shares(rng: np.random.Generator, sizes: Ints, count: int) -> Floats:
+    """Draw shares of all groups, (count, groups)."""
+    return rng.uniform(NARROWEST, 1.0, (count, sizes.size))
+
+
+def rounded(widths: Floats, sizes: Ints, multiple: int) -> Ints:
     """Round widths to multiples; groups that are not wider than one stay whole."""
     return np.minimum(np.maximum(np.round(widths / multiple).astype(np.int64), 1) * multiple, sizes)
 
@@ -118,7 +123,7 @@ class _Trial:
                 hint="prune by --keep-macs and measure the result with `onnxpfp verify`",
             )
         trial = cls(
-            context, latency_feed(context), _open(context, _cut(context.whole, full_widths(context.whole))), 0.0
+            context, latency_feed(context), _open(context, cut_to(context.whole, full_widths(context.whole))), 0.0
         )
         first = trial.whole.timed(trial.feed)
         return replace(trial, ms=trial.turns(trial.whole, first).original.median_ms)
@@ -136,7 +141,7 @@ class _Trial:
 
     def measure(self, kept: Ints) -> MeasuredWidths:
         """Measure the network and its ops at one choice of widths."""
-        context, model = self.context, _cut(self.context.whole, kept)
+        context, model = self.context, cut_to(self.context.whole, kept)
         session = _open(context, model)
         ratio = self.turns(session, RunTime(self.ms / 1000, 0.0)).ratio.median
         (kernels,) = profile_kernels([model], self.feed, context.requests, context.options.threads)
@@ -147,7 +152,7 @@ def _open(context: RunContext, model: ModelProto) -> Session:
     return open_session(model, context.requests, threads=context.options.threads, resting=True)
 
 
-def _cut(analysis: Analysis, kept: Ints) -> ModelProto:
+def cut_to(analysis: Analysis, kept: Ints) -> ModelProto:
     """Return a network whose groups have only so many channels, the first ones."""
     graph = analysis.graph
     keep = graph.keep_all()

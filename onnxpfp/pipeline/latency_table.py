@@ -9,16 +9,19 @@
 A part is the main graph (empty name) or a body of If, Loop or Scan. Each point is one choice of widths: the channels
 that groups keep (those that are missing are whole), the latency of one run of the part, and, where a profile knows
 them, the times of its ops by the name of the node (its first output where it has no name). The first point must be the
-whole part. `multiple` says of which number all widths are multiples, 0 of the whole part.
+whole part. `multiple` says of which number all widths are multiples, 0 of the whole part. In a form that is to be
+filled in (`onnxpfp.pipeline.latency_form`) `ms` is null, and `model` names the file with these widths.
+`docs/latency.md` describes all fields; what else stands there is an error, for it might be a misspelt one.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +30,21 @@ import numpy as np
 from onnxpfp.arrays import Ints
 from onnxpfp.channels import ChannelGraph
 from onnxpfp.errors import LatencyTableError
-from onnxpfp.pipeline.documents import read_document, whole_number
+from onnxpfp.model.save import save_bytes
+from onnxpfp.pipeline.documents import read_document
 from onnxpfp.pipeline.op_latencies import MeasuredWidths
+from onnxpfp.pipeline.strict_fields import DamagedError, Fields
 
-__all__ = ["FEWEST", "LatencyTable", "PartTable", "TablePoint", "group_names", "point_of"]
+__all__ = ["FEWEST", "UNMEASURED", "LatencyTable", "PartTable", "TablePoint", "group_names", "point_of"]
 
 FORMAT = "onnxpfp-latency-table"
 VERSION = 1
 FEWEST = 4
 """Points of a part that may be pruned: an op has three factors."""
+LONGEST = 1e9
+"""Milliseconds; no run takes a week."""
+UNMEASURED = math.nan
+"""Milliseconds that are to be filled in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +54,22 @@ class TablePoint:
     Attributes:
         multiple: The number of which all widths are multiples that are not whole; 0 for the whole part.
         widths: Channels that groups keep, by name; others are whole.
-        ms: Milliseconds of a run of the part.
+        ms: Milliseconds of a run of the part; `UNMEASURED` in a form.
         ops: Those of its ops, by name; empty where they are not known.
+        model: Name of the file with these widths; empty where none was written.
     """
 
     multiple: int
     widths: Mapping[str, int]
     ms: float
     ops: Mapping[str, float]
+    model: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what stands in the file: nothing of what is empty, but for the widths."""
+        ms = None if math.isnan(self.ms) else self.ms
+        rest = {name: value for name, value in (("ops", dict(self.ops)), ("model", self.model)) if value}
+        return {"multiple": self.multiple, "widths": dict(self.widths), "ms": ms, **rest}
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,73 +145,106 @@ class LatencyTable:
 
     def to_json(self) -> str:
         """Write the table as JSON."""
-        document = {"format": FORMAT, "version": VERSION, **asdict(self)}
+        parts = {
+            place: {"groups": dict(part.groups), "points": [point.to_dict() for point in part.points]}
+            for place, part in self.parts.items()
+        }
+        document = {"format": FORMAT, "version": VERSION, **asdict(self), "parts": parts}
         return json.dumps(document, indent=1, allow_nan=False) + "\n"
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the table to a file, whole or not at all.
+
+        Raises:
+            OutputError: It cannot be written.
+        """
+        save_bytes(Path(path), self.to_json().encode())
 
     @classmethod
     def read(cls, path: Path) -> LatencyTable:
         """Read a table.
 
         Raises:
-            LatencyTableError: It is missing, is no table, is damaged, or has too few points.
+            LatencyTableError: It is missing, is no table, is damaged, is not filled in, or has too few points.
         """
-        fields = read_document(path, "latency table", LatencyTableError)
-        if fields.get("format") != FORMAT:
+        raw = read_document(path, "latency table", LatencyTableError)
+        if raw.get("format") != FORMAT:
             raise LatencyTableError(
                 f"{path}: is no latency table of onnxpfp", hint="make one with `onnxpfp latency IN -o FILE.json`"
             )
-        if fields.get("version") != VERSION:
-            raise LatencyTableError(f"{path}: is a latency table of version {fields.get('version')}, not {VERSION}")
+        if raw.get("version") != VERSION:
+            raise LatencyTableError(f"{path}: is a latency table of version {raw.get('version')}, not {VERSION}")
         try:
-            threads = fields.get("threads")
-            return cls(
-                source_sha256=str(fields["source_sha256"]),
-                device=str(fields.get("device", "")),
-                providers=tuple(map(str, fields.get("providers", ()))),
-                threads=None if threads is None else whole_number(threads),
-                batch=whole_number(fields.get("batch", 1)),
-                parts={place: _part(place, fields["parts"][place]) for place in {"": 0, **fields["parts"]}},
-            )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise LatencyTableError(f"{path}: the latency table is damaged: {_said(error)}") from error
+            return _table(raw)
+        except DamagedError as error:
+            raise LatencyTableError(f"{path}: {error}", hint="docs/latency.md describes the fields") from error
 
 
-def _said(error: Exception) -> str:
-    return f"{error} is missing" if isinstance(error, KeyError) else str(error)
+def _table(raw: Mapping[str, Any]) -> LatencyTable:
+    """Read the fields of a table.
+
+    Raises:
+        DamagedError: One is missing, is none, or has a value that cannot be.
+    """
+    table = Fields.of("the table", raw, ("format", "version", *(field.name for field in fields(LatencyTable))))
+    parts = table.inner("parts")
+    if "" not in parts.raw:
+        raise DamagedError("'parts' of the table has no main graph, whose name is empty")
+    providers = table.listed("providers") if "providers" in raw else []
+    return LatencyTable(
+        source_sha256=table.text("source_sha256"),
+        device=table.text("device"),
+        providers=tuple(map(str, providers)),
+        threads=None if raw.get("threads") is None else table.count("threads", 1),
+        batch=table.count("batch", 1) if "batch" in raw else 1,
+        parts={place: _part(place, part) for place, part in parts.raw.items()},
+    )
 
 
-def _part(place: str, raw: Mapping[str, Any]) -> PartTable:
+def _part(place: str, given: object) -> PartTable:
     """Read one part.
 
     Raises:
-        ValueError: It has too few points, or numbers that cannot be.
+        DamagedError: It has too few points, or something that cannot be.
     """
-    groups = {str(name): whole_number(size) for name, size in raw["groups"].items()}
-    points = tuple(_point(point, groups) for point in raw["points"])
     title = f"the body {place}" if place else "the main graph"
+    part = Fields.of(title, given, [field.name for field in fields(PartTable)])
+    groups = dict(part.inner("groups").counts())
+    points = [_point(f"point {n} of {title}", point, groups) for n, point in enumerate(part.listed("points"))]
     if not points or any(points[0].widths.get(name, size) != size for name, size in groups.items()):
-        raise ValueError(f"the first point of {title} is not the whole part")
+        raise DamagedError(f"the first point of {title} is not the whole part")
     if groups and len(points) < FEWEST:
-        raise ValueError(f"{title} has {len(points)} points, and it takes {FEWEST}")
-    return PartTable(groups, points)
+        raise DamagedError(f"{title} has {len(points)} points, and it takes {FEWEST}")
+    other = next((n for n, point in enumerate(points) if bool(point.ops) != bool(points[0].ops)), None)
+    if other is not None:
+        one, none = (0, other) if points[0].ops else (other, 0)
+        raise DamagedError(f"point {one} of {title} has 'ops' and point {none} has none: give those of all, or of none")
+    return PartTable(groups, tuple(points))
 
 
-def _point(raw: Mapping[str, Any], groups: Mapping[str, int]) -> TablePoint:
-    widths = {str(name): whole_number(width) for name, width in raw["widths"].items()}
+def _point(title: str, given: object, groups: Mapping[str, int]) -> TablePoint:
+    """Read one point.
+
+    Raises:
+        DamagedError: It has something that cannot be.
+    """
+    point = Fields.of(title, given, [field.name for field in fields(TablePoint)])
+    multiple = point.count("multiple", 0) if "multiple" in point.raw else 1
+    widths = dict(point.inner("widths").counts())
     for name, width in widths.items():
-        if not 1 <= width <= groups.get(name, 0):
-            raise ValueError(f"a width of '{name}' is {width}, and it has {groups.get(name, 0)} channels")
-    ms, ops = _milliseconds(raw["ms"]), {str(name): _milliseconds(each) for name, each in raw.get("ops", {}).items()}
-    if not ms > 0:
-        raise ValueError(f"a latency is {ms:g} ms")
-    return TablePoint(whole_number(raw.get("multiple", 1)), widths, ms, ops)
-
-
-def _milliseconds(value: object) -> float:
-    number = float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
-    if not 0 <= number < math.inf:
-        raise ValueError(f"{value!r} is no number of milliseconds")
-    return number
+        size = groups.get(name, 0)
+        if width > size:
+            raise DamagedError(f"'{name}' has {width} channels at {title}, and {size} in 'groups'")
+        if width < size and (not multiple or width % multiple):
+            raise DamagedError(f"'{name}' has {width} channels at {title}, no multiple of {multiple}")
+    model = point.text("model")
+    if point.needed("ms") is None:
+        raise DamagedError(f"'ms' of {title}{f' ({model})' if model else ''} is not filled in")
+    ms = point.number("ms", LONGEST)
+    if not ms:
+        raise DamagedError(f"'ms' of {title} is 0, and no run takes nothing")
+    ops = point.inner("ops") if "ops" in point.raw else Fields(title, {})
+    return TablePoint(multiple, widths, ms, {name: ops.number(name, LONGEST) for name in ops.raw}, model)
 
 
 def group_names(graph: ChannelGraph) -> list[str]:
@@ -207,14 +257,14 @@ def group_names(graph: ChannelGraph) -> list[str]:
     return names
 
 
-def point_of(graph: ChannelGraph, multiple: int, measured: MeasuredWidths) -> TablePoint:
-    """Say what was measured in terms of the names of groups."""
+def point_of(graph: ChannelGraph, multiple: int, measured: MeasuredWidths, model: str = "") -> TablePoint:
+    """Say what was measured in terms of the names of groups, and in which file these widths are."""
     rows: list[tuple[str, int, int]] = [
         (name, int(group.channels.size), width)
         for name, group, width in zip(group_names(graph), graph.groups, _numbers(measured.kept), strict=True)
     ]
     widths = {name: width for name, size, width in rows if width < size}
-    return TablePoint(multiple, widths, measured.ms, measured.ops)
+    return TablePoint(multiple, widths, measured.ms, measured.ops, model)
 
 
 def _numbers(kept: Ints) -> Sequence[int]:

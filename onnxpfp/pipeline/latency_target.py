@@ -34,7 +34,16 @@ from onnxpfp.runtime.latency import LatencyUnknownError, compare_latency, counts
 from onnxpfp.runtime.machine import device_name
 from onnxpfp.runtime.session import open_session
 
-__all__ = ["WITHIN", "LatencyAim", "LatencyTry", "aim_at_latency", "measure_table", "prune_to_latency"]
+__all__ = [
+    "WITHIN",
+    "LatencyAim",
+    "LatencyTry",
+    "aim_at_latency",
+    "latency_table_for",
+    "measure_table",
+    "points_of",
+    "prune_to_latency",
+]
 
 CLOSE = 0.03
 """Relative error of the measured share that is good enough; repeated, it differs by a few percent."""
@@ -109,59 +118,75 @@ def measure_table(network: Network) -> LatencyTable:
     return LatencyTable(sha256, device_name(), context.providers, options.threads, options.latency_batch, parts)
 
 
-def aim_at_latency(network: Network) -> tuple[Network, LatencyAim]:
-    """Give every part of a network the latencies of its ops, measured here or from the table that was given.
+def latency_table_for(network: Network) -> LatencyTable:
+    """Read the latency table that was given with a target of latency, or measure one here.
+
+    Raises:
+        CalibrationError: There are too few samples for a run.
+        LatencyTableError: It cannot be read, or measured.
+    """
+    given = network.parts[0].context.options.latency_table
+    return measure_table(network) if given is None else LatencyTable.read(Path(given))
+
+
+def aim_at_latency(network: Network, table: LatencyTable) -> tuple[Network, LatencyAim]:
+    """Give every part of a network the latencies of its ops.
 
     Args:
         network: The network; its options have a target of latency.
+        table: What was measured.
 
     Returns:
         It with latencies, its target a share, and what is aimed at.
 
     Raises:
-        LatencyTableError: The table is none of this network, or cannot be measured.
+        LatencyTableError: The table is none of this network.
     """
     options = network.parts[0].context.options
-    given = options.latency_table is not None
-    table = LatencyTable.read(Path(options.latency_table)) if options.latency_table else measure_table(network)
     share = options.target[1]
     if share == UNKNOWN:
         share = min(1.0, (options.latency_ms or 0.0) / table.ms)
     whole, parts = QUANTITIES["latency"].whole, list[NetworkPart]()
     for number, part in enumerate(network.parts):
-        context = _fitted(part, table, _inside(network, number, table))
+        context = _fitted(part, table, points_of(network, number, table))
         full = whole(context.whole, context.latencies)
         parts.append(replace(part, context=replace(context, full=full, options=options.keeping(share))))
     error = parts[0].context.latencies.error
-    aim = LatencyAim(share, options.latency_ms, table.ms, table.device, given, error)
+    aim = LatencyAim(share, options.latency_ms, table.ms, table.device, options.latency_table is not None, error)
     return replace(network, parts=tuple(parts)), aim
 
 
-def _inside(network: Network, number: int, table: LatencyTable) -> float:
-    """Return the milliseconds of a run of a part that belong to the bodies in it."""
+def points_of(network: Network, number: int, table: LatencyTable) -> list[MeasuredWidths]:
+    """Return what a table says of a part, without what belongs to the bodies in it.
+
+    Args:
+        network: The network.
+        number: Of the part.
+        table: What was measured.
+
+    Raises:
+        LatencyTableError: The table is of other groups.
+    """
     outer = network.parts[number]
+    analysis = outer.context.whole
+    points = table.part(outer.place).measured(analysis.graph)
     bodies = (part for part in network.parts if part.body is not None and part.outer == number)
-    return sum(part.runs / outer.runs * table.part(part.place).points[0].ms for part in bodies)
+    inside = sum(part.runs / outer.runs * table.part(part.place).points[0].ms for part in bodies)
+    return [_without_bodies(point, analysis, inside) for point in points] if inside else points
 
 
-def _fitted(part: NetworkPart, table: LatencyTable, inside: float) -> RunContext:
+def _fitted(part: NetworkPart, table: LatencyTable, points: Sequence[MeasuredWidths]) -> RunContext:
     """Fit the latencies of the ops of a part, and find in what steps its kernels work.
 
     Args:
         part: The part.
         table: What was measured.
-        inside: Milliseconds of a run that belong to the bodies in it.
+        points: What of it belongs to the part.
 
     Returns:
         The context of the part with both.
-
-    Raises:
-        LatencyTableError: The table is of other groups.
     """
     known, analysis = table.part(part.place), part.context.whole
-    points = known.measured(analysis.graph)
-    if inside:
-        points = [_without_bodies(point, analysis, inside) for point in points]
     multiples = [point.multiple for point in known.points]
     alignment = part.context.alignment
     if not alignment.given:

@@ -23,7 +23,7 @@ from onnxpfp.channels.macs import mac_nodes
 from onnxpfp.model.names import node_name
 from onnxpfp.pipeline.products import Product, assemble
 
-__all__ = ["REST", "MeasuredWidths", "OpLatencies", "fit_latencies", "measured_step"]
+__all__ = ["REST", "MeasuredWidths", "OpLatencies", "fit_latencies", "measured_step", "slower_in_multiples"]
 
 REST = ""
 """The op that has the time of no other."""
@@ -41,7 +41,7 @@ class MeasuredWidths(NamedTuple):
     Attributes:
         kept: Channels that each group keeps, (groups,).
         ms: Latency of the network.
-        ops: Those of its ops, by name; `REST` has what belongs to none.
+        ops: Those of its ops, by name; `REST` has what belongs to none. Empty where only the network was measured.
     """
 
     kept: Ints
@@ -70,13 +70,24 @@ class OpLatencies:
         """Return the latency of a network with these ops, in femtoseconds, as a function of the channels kept."""
         return assemble(analysis.graph, self._products(analysis))
 
+    def by_op(self, analysis: Analysis, kept: Ints) -> dict[str, float]:
+        """Return the milliseconds of every op of a network at some widths."""
+        return {
+            name: assemble(analysis.graph, products).total(kept) / FEMTOSECONDS
+            for name, products in self._by_op(analysis)
+        }
+
     def _products(self, analysis: Analysis) -> Iterator[Product]:
+        for _, products in self._by_op(analysis):
+            yield from products
+
+    def _by_op(self, analysis: Analysis) -> Iterator[tuple[str, list[Product]]]:
         for name, op in _ops(analysis).items():
             fitted = self.ops.get(name)
             if fitted is not None:
-                yield Product((), FEMTOSECONDS * fitted.constant)
-                yield from (Product(axes, FEMTOSECONDS * fitted.per_element, fitted.block) for axes in op.tensors)
-                yield from (Product(axes, FEMTOSECONDS * fitted.per_mac, fitted.block) for axes in op.macs)
+                tensors = [Product(axes, FEMTOSECONDS * fitted.per_element, fitted.block) for axes in op.tensors]
+                macs = [Product(axes, FEMTOSECONDS * fitted.per_mac, fitted.block) for axes in op.macs]
+                yield name, [Product((), FEMTOSECONDS * fitted.constant), *tensors, *macs]
 
 
 class _Op(NamedTuple):
@@ -145,10 +156,13 @@ def _counts(analysis: Analysis, points: Sequence[MeasuredWidths], block: int) ->
 
 
 def _times(points: Sequence[MeasuredWidths], known: Mapping[str, OpCounts]) -> dict[str, Floats]:
-    """Return the milliseconds of every op at all points, (K,); names that the network does not know count as rest."""
+    """Return the milliseconds of every op at all points, (K,).
+
+    Names that the network does not know count as rest, and so does all of a network of which no op was measured.
+    """
     times = {name: np.zeros(len(points)) for name in known}
     for number, point in enumerate(points):
-        for name, ms in point.ops.items():
+        for name, ms in (point.ops or {REST: point.ms}).items():
             times[name if name in known else REST][number] += ms
     return {name: ms for name, ms in times.items() if ms.any()}
 
@@ -176,8 +190,10 @@ def fit_latencies(
     return OpLatencies(scaled, float(np.abs((factor * sums + constant) / totals - 1).max()))
 
 
-def measured_step(analysis: Analysis, points: Sequence[MeasuredWidths], multiples: Sequence[int]) -> int:
-    """Find the multiple of channels below which kernels are slower for what they do.
+def slower_in_multiples(
+    analysis: Analysis, points: Sequence[MeasuredWidths], multiples: Sequence[int]
+) -> dict[int, float]:
+    """Find how much slower kernels are at widths in finer steps, for what they do.
 
     All points are fitted alike, and what the fit leaves of those in finer steps is how much slower they are.
 
@@ -187,7 +203,7 @@ def measured_step(analysis: Analysis, points: Sequence[MeasuredWidths], multiple
         multiples: In which multiples the widths of each point are, full ones aside; 0 for the full widths.
 
     Returns:
-        The smallest multiple that is not slower than the best by more than `SLOWER`.
+        The logarithm of the time over that of the fastest, by multiple, ascending; empty where nothing was narrowed.
     """
     fitted = fit_latencies(analysis, points, blocks=())
     cost = fitted.cost(analysis)
@@ -196,4 +212,19 @@ def measured_step(analysis: Analysis, points: Sequence[MeasuredWidths], multiple
         if multiple:
             left.setdefault(multiple, []).append(np.log(point.ms / cost.total(point.kept)))
     excess = {multiple: float(np.mean(logs)) for multiple, logs in sorted(left.items())}
-    return next(multiple for multiple, each in excess.items() if each <= min(excess.values()) + SLOWER)
+    return {multiple: each - min(excess.values()) for multiple, each in excess.items()}
+
+
+def measured_step(analysis: Analysis, points: Sequence[MeasuredWidths], multiples: Sequence[int]) -> int:
+    """Find the multiple of channels below which kernels are slower for what they do.
+
+    Args:
+        analysis: The network that was measured.
+        points: What was measured, at several widths in each multiple.
+        multiples: In which multiples the widths of each point are, full ones aside; 0 for the full widths.
+
+    Returns:
+        The smallest multiple that is not slower than the best by more than `SLOWER`; 1 where nothing was narrowed.
+    """
+    slower = slower_in_multiples(analysis, points, multiples)
+    return next((multiple for multiple, each in slower.items() if each <= SLOWER), 1)

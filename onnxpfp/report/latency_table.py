@@ -1,0 +1,186 @@
+"""The report of a latency table: where the time of a network goes, and how little of it pruning could leave."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from onnxpfp.pipeline.latency_summary import LatencySummary, OpShare, PartLatency
+from onnxpfp.pipeline.latency_table import LatencyTable
+from onnxpfp.report.formats import plain
+from onnxpfp.report.page import Column, Element, Facts, Heading, Line, Table, Title, number, sizes, spent
+
+__all__ = ["LatencyReport"]
+
+FORMAT = "onnxpfp-latency"
+VERSION = 1
+"""Of the JSON form: it changes when a field changes its name or meaning, not when one is added."""
+OUTSIDE = "outside of all ops"
+FIRST = 20
+"""Ops that are shown where nothing else is asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class LatencyReport:
+    """The latency of a network and its ops, as a function of its widths.
+
+    Attributes:
+        file: The file, or None for a model that was given as an object.
+        inputs: Input shapes of one run at which it was analysed.
+        samples: Samples in a run whose latency counts.
+        table: The table; of a form the latencies are still to be filled in.
+        found: What the table says; None for a form.
+        models: The folder with the models of a form; None where the latencies were measured.
+        providers: Where onnxruntime really ran.
+        seconds: Time by phase: load, shapes, channels, bodies, lossless, and latency table or, for a form, models.
+        notes: What the user should know.
+    """
+
+    file: str | None
+    inputs: Mapping[str, tuple[int, ...]]
+    samples: int
+    table: LatencyTable
+    found: LatencySummary | None
+    models: str | None
+    providers: tuple[str, ...]
+    seconds: Mapping[str, float]
+    notes: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything but the table in types that JSON knows; `docs/latency.md` describes the fields."""
+        table, found = self.table, self.found
+        return {
+            "format": FORMAT,
+            "version": VERSION,
+            "file": self.file,
+            "inputs": plain(self.inputs),
+            "samples": self.samples,
+            "device": table.device,
+            "providers": list(self.providers),
+            "threads": table.threads,
+            "points": {place: len(part.points) for place, part in table.parts.items()},
+            "models": self.models,
+            "latency": None if found is None else plain(asdict(found)),
+            "seconds": dict(self.seconds),
+            "notes": list(self.notes),
+        }
+
+    def page(self, *, full: bool, wide: bool) -> Iterator[Element]:
+        """Show where the time goes; in `full` also every point that was measured."""
+        yield from _form(self) if self.found is None else _measured(self, self.found, full=full)
+
+
+def _form(report: LatencyReport) -> Iterator[Element]:
+    """Show what is to be done with the models."""
+    points = [point for part in report.table.parts.values() for point in part.points]
+    yield Title(f"{report.file or 'the model'}: {len(points)} models to be timed in {report.models}")
+    yield Facts(
+        {
+            "first, last": f"{points[0].model} is the whole network, {points[-1].model} the last",
+            "to do": "time each on the device, write its milliseconds as 'ms' into the table, name the 'device', then "
+            "prune with --latency-table",
+            "counted at": sizes(report.inputs),
+            "seconds": spent(report.seconds),
+        }
+    )
+
+
+def _measured(report: LatencyReport, found: LatencySummary, *, full: bool) -> Iterator[Element]:
+    """Show what was measured."""
+    table, main = report.table, found.parts[0]
+    points = sum(len(part.points) for part in found.parts)
+    least = math.ceil(1000 * found.least) / 1000
+    runs = "1 sample a run" if report.samples == 1 else f"{report.samples} samples a run"
+    yield Title(f"{report.file or 'the model'}: {_ms(found.ms)} ms a run")
+    rows = {
+        "measured on": f"{table.device}, {', '.join(report.providers)}, {_threads(table.threads)}",
+        "at": f"{runs}; shapes {sizes(report.inputs)}",
+        "points": f"{points} choices of widths, each run in turns with the whole",
+        "kernels": main.alignment.title,
+        **({"slower by": _slower(main)} if main.slower else {}),
+        "fit": _fit(main),
+        "least": f"about --keep-latency {least:g} ({_ms(least * found.ms)} ms), by the fitted latencies at the "
+        "smallest widths",
+        "seconds": spent(report.seconds),
+    }
+    if not any(part.points[1:] for part in found.parts):
+        rows = {name: text for name, text in rows.items() if name not in {"kernels", "slower by", "fit", "least"}}
+    yield Facts(rows)
+    yield Heading("Where the time goes, by the fitted latencies")
+    yield _ops_table(found.ops)
+    yield Line("at least: with as few channels in every group as may be")
+    if len(found.parts) > 1:
+        yield Heading("Parts")
+        yield _parts_table(found.parts)
+    if full:
+        yield Heading("Points")
+        yield _points_table(found.parts)
+
+
+def _threads(count: int | None) -> str:
+    if count is None:
+        return "onnxruntime's choice of threads"
+    return f"{count} thread{'s' * (count > 1)}"
+
+
+def _slower(part: PartLatency) -> str:
+    """Say how the steps of the kernels show."""
+    each = [f"{_percent(slower)} in multiples of {multiple}" for multiple, slower in part.slower.items()]
+    return f"{', '.join(each)}: time for what there is to do, over that of the fastest"
+
+
+def _fit(part: PartLatency) -> str:
+    """Say how well the fitted latencies give what was measured."""
+    return (
+        f"the latencies of ops add up to what was measured within {_percent(part.error)} at the points they are made of"
+    )
+
+
+def _ops_table(ops: Sequence[OpShare]) -> Table:
+    total = max(sum(op.ms for op in ops), 1e-30)
+    rows = [
+        (op.name or OUTSIDE, op.op, _ms(op.ms), _percent(op.ms / total), _ms(op.least_ms)) for op in ops if op.ms > 0
+    ]
+    columns = (Column("node"), Column("op"), *map(number, ("ms", "share", "at least")))
+    return Table(columns, rows, of="ops", most=FIRST)
+
+
+def _parts_table(parts: Sequence[PartLatency]) -> Table:
+    rows = [
+        (
+            part.place or "main graph",
+            f"{part.runs:.3g}",
+            _ms(part.ms),
+            str(part.alignment.step) if part.points[1:] else "-",
+            _percent(part.error) if part.points[1:] else "-",
+        )
+        for part in parts
+    ]
+    columns = (Column("part"), *map(number, ("runs", "ms a run", "step", "fit within")))
+    return Table(columns, rows, of="parts")
+
+
+def _points_table(parts: Sequence[PartLatency]) -> Table:
+    rows = [
+        (
+            part.place or "main graph",
+            str(point.multiple) if point.multiple else "whole",
+            _percent(point.kept),
+            _ms(point.ms),
+            _ms(point.fitted_ms),
+        )
+        for part in parts
+        for point in part.points
+    ]
+    columns = (Column("part"), *map(number, ("multiple", "channels", "ms", "fitted")))
+    return Table(columns, rows, of="points")
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _ms(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
