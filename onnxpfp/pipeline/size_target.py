@@ -2,10 +2,10 @@
 
 The numbers of the weights are counted as a function of the widths (the quantity "size"), but a file has more: nodes,
 names, recorded shapes, and weights that it computes from smaller ones. So files are measured as they would be written:
-at the narrowest widths, where nothing is refitted, which is the least that can be reached, and after every pruning.
-Bytes are taken to lie on a line over the bits counted, from the narrowest to what was measured last (first to the
-original). Where a pruning takes more bytes than the budget, or fewer because they were foreseen wrong, the line says
-how many bits to ask for next.
+at the narrowest widths, where nothing is refitted, which is the least that can be reached, and after every pruning. Two
+of them bracket the budget, at first the narrowest and the original, and the line through them says how many bits to ask
+for. Where what comes out has more bytes than the budget, or fewer because they were foreseen wrong, it takes the place
+of one of the two, and the network is pruned once more.
 """
 
 from __future__ import annotations
@@ -54,10 +54,16 @@ class _File:
     bytes: int
 
     def bits_for(self, other: _File, budget: int) -> float:
-        """Return how many bits fit into a budget, by the line through this file and another one."""
+        """Return how many bits fit into a budget, by the line through this file and another one.
+
+        Where they have about as many bytes beside their weights, the more of these are counted on: sizes of messages
+        and axes take a byte more from some length on, which is no line.
+        """
         bits, size = other.bits - self.bits, other.bytes - self.bytes
         per_byte = bits / size if bits * size > 0 else 8.0
-        return self.bits + (budget - self.bytes) * per_byte
+        line = self.bits + (budget - self.bytes) * per_byte
+        safe = min(each.bits + 8 * (budget - each.bytes) for each in (self, other))
+        return safe if abs(line - safe) < 8 * CLOSE * budget else line
 
 
 def with_size_met(context: RunContext) -> RunContext:
@@ -92,21 +98,27 @@ def prune_to_size(
     if least.bytes > budget:
         raise _unreachable(budget, least.bytes, parts)
     best: PrunedNetwork | None = None
-    found = fitting = _File(full, _original_bytes(source))
-    share, smallest = 1.0, found.bytes
+    fitting, exceeding, asked = least, _File(full, _original_bytes(source)), full
     for _ in range(TRIES):
-        following = min(max(least.bits_for(found, budget), least.bits) / full, ALMOST_ALL)
-        gained = (following - share) * full
-        if (best is not None and gained < 8 * CLOSE * budget) or (best is None and following >= share):
+        following = min(max(fitting.bits_for(exceeding, budget), least.bits), ALMOST_ALL * full)
+        # More than the best was asked for, and less than what none fitted at.
+        gain = following - asked
+        if gain >= 0 if best is None else gain < 8 * CLOSE * budget:
             break
-        share = following
-        pruned = prune_to(replace(context, options=context.options.keeping(share)))
+        pruned = prune_to(replace(context, options=context.options.keeping(following / full)))
         found = file_of(pruned)
-        smallest = min(smallest, found.bytes)
-        if found.bytes <= budget and (best is None or found.bytes > fitting.bytes):
-            best, fitting = pruned, found
+        if found.bytes > budget:
+            exceeding, asked = found, following if best is None else asked
+            continue
+        if best is not None and found.bytes <= fitting.bytes:
+            # The next widths are too far apart for what may be added.
+            break
+        best, fitting, asked = pruned, found, following
+        if all(decision.keep.all() for decision in pruned.decisions):
+            # What costs nothing was enough.
+            break
     if best is None:
-        raise _unreachable(budget, smallest, parts)
+        raise _unreachable(budget, exceeding.bytes, parts)
     return best
 
 
@@ -114,7 +126,7 @@ def _budget(context: RunContext) -> int:
     """Return the bytes that the file may have."""
     asked = context.options.keep_size
     assert asked is not None
-    return int(asked if asked > 1 else asked * _original_bytes(context.whole.source))
+    return int(asked if asked > 1 else asked * context.whole.source.size_bytes)
 
 
 def _original_bytes(source: LoadedModel) -> int:
