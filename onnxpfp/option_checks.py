@@ -23,6 +23,7 @@ __all__ = [
     "check_seconds",
     "check_seed",
     "check_share",
+    "check_size",
     "check_tolerance",
     "check_workspace",
 ]
@@ -72,6 +73,14 @@ def check_share(flag: str, value: float) -> None:
     """Refuse what is no share that something may keep."""
     if not 0 < value <= 1:
         raise OptionError(f"{flag} {value:g} is outside (0, 1]", hint=f"{flag} 0.7 keeps 70 %")
+
+
+def check_size(flag: str, value: float) -> None:
+    """Refuse what is neither a share that a file may keep nor whole bytes."""
+    if not (0 < value <= 1 or (math.isfinite(value) and value > 1 and value == int(value))):
+        raise OptionError(
+            f"{flag} {value:g} is neither a share in (0, 1] nor whole bytes", hint=f"{flag} 0.5 keeps half of the file"
+        )
 
 
 def check_promised_share(flag: str, value: float) -> None:

@@ -35,6 +35,7 @@ from onnxpfp.option_checks import (
     check_seconds,
     check_seed,
     check_share,
+    check_size,
     check_tolerance,
     check_workspace,
 )
@@ -113,7 +114,8 @@ class Option:
         metavar: What stands for its value in help.
         choices: The values that are allowed; empty if any are.
         default_text: The default as help shows it; empty where there is none.
-        form: What is typed where that is no plain value: an amount of memory, the shape of an input or one of its axes.
+        form: What is typed where that is no plain value: an amount of memory, a share or an amount, the shape of an
+            input or one of its axes.
         repeated: Whether it may be given several times.
         check: Refuses values that cannot be meant.
         modifies: Whether it says how to count a target, and is none itself.
@@ -125,7 +127,7 @@ class Option:
     metavar: str = ""
     choices: tuple[str, ...] = ()
     default_text: str = ""
-    form: Literal["plain", "size", "shape", "axis", "count"] = "plain"
+    form: Literal["plain", "size", "share or size", "shape", "axis", "count"] = "plain"
     repeated: bool = False
     check: Check | None = None
     modifies: bool = False
@@ -357,6 +359,16 @@ class Options(RunOptions):
     keep_params: float | None = _option(
         None, "Keep this share of the parameters, in (0, 1].", "target", metavar="F", check=check_share
     )
+    keep_size: float | None = _option(
+        None,
+        "Write a file of at most so many bytes, its weights in other files included: 4MB, 512kB, 1.5MiB; or of this "
+        "share of the original's, in (0, 1]. In Python a number above 1 is bytes. A file that is small enough stays as "
+        "it is.",
+        "target",
+        metavar="SIZE|F",
+        form="share or size",
+        check=check_size,
+    )
     keep_latency: float | None = _option(
         None,
         "Keep this share of the latency of a run, in (0, 1]: the widths are chosen by the time that the ops were "
@@ -451,6 +463,8 @@ class Options(RunOptions):
         """
         if self.latency_ms is not None:
             return "latency", UNKNOWN
+        if self.keep_size is not None and self.keep_size > 1:
+            return "size", UNKNOWN
         shares = ((name, getattr(self, name)) for name, _ in declared(type(self)) if name.startswith(_KEEP))
         return next(
             ((name.removeprefix(_KEEP), share) for name, share in shares if share is not None),

@@ -40,6 +40,7 @@ from onnxpfp.pipeline.plan import Plan, make_plan
 from onnxpfp.pipeline.quality_search import Evaluators, FoundShare, confirm, prune_to_quality, quality_evaluators
 from onnxpfp.pipeline.quality_target import QualityTarget
 from onnxpfp.pipeline.requirements import holding_out, require_data, require_own_certification, require_split
+from onnxpfp.pipeline.size_target import prune_to_size, with_size_met
 from onnxpfp.pipeline.subnormal_step import zero_subnormal_weights
 from onnxpfp.pipeline.verification import verify_pruned
 from onnxpfp.progress import Progress
@@ -164,6 +165,7 @@ def _prune(
     context = open_run(
         model, calibration, options, needs, plan=plan, progress=progress, folder=folder, certification=certification
     )
+    context = with_size_met(context)
     network = zero_subnormal_weights(open_parts(context))
     if plan is not None:
         require_planned(network, plan)
@@ -187,6 +189,8 @@ def _prune(
         pruned, latency_aim = prune_to_latency(
             latency_aim, context, parts, prune_to, lambda pruned: write(pruned).whole
         )
+    elif options.keep_size is not None:
+        pruned = prune_to_size(context, parts, prune_to, write)
     elif target is None or evaluators is None:
         pruned = prune_to(context)
     else:

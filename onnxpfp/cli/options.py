@@ -14,7 +14,7 @@ from typing import Any, TypeVar, get_args, get_type_hints
 
 import click
 
-from onnxpfp.cli.parsing import parse_axes, parse_count, parse_shapes, parse_size
+from onnxpfp.cli.parsing import parse_axes, parse_count, parse_shapes, parse_share_or_size, parse_size
 from onnxpfp.errors import OptionError
 from onnxpfp.options import ModelOptions, Option, declared
 from onnxpfp.report.formats import FORMATS
@@ -126,9 +126,10 @@ def options_of(kind: type[O], typed: Typed, model: Path | None) -> O:
         ModelError: The model must be asked for a name and cannot be read.
     """
     values = {name: value for name, value in typed.items() if value is not None}
+    amounts = {"size": parse_size, "share or size": parse_share_or_size}
     for name, option in declared(kind):
-        if option.form == "size" and name in values:
-            values[name] = parse_size(option.flag_of(name), values[name])
+        if option.form in amounts and name in values:
+            values[name] = amounts[option.form](option.flag_of(name), values[name])
         if option.form == "count" and name in values:
             values[name] = parse_count(values[name])
     parse = {"shape": parse_shapes, "axis": parse_axes}

@@ -1,7 +1,8 @@
 """Values that are typed in a form of their own: shapes and axes of inputs, amounts of memory.
 
 `--input-shape NAME:1,3,224,224` may have `x` between the sizes, and none for a scalar (`NAME:`); `--sample-axis NAME:1`
-names an axis, `--workspace 512MB` an amount. Shapes and axes need no name where the model has one input.
+names an axis, `--workspace 512MB` an amount, `--keep-size` takes one or a share. Shapes and axes need no name where the
+model has one input.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from onnxpfp.errors import ModelError, OptionError
 
-__all__ = ["parse_axes", "parse_count", "parse_shapes", "parse_size"]
+__all__ = ["parse_axes", "parse_count", "parse_shapes", "parse_share_or_size", "parse_size"]
 
 _SHAPE = re.compile(r"\d+([,x]\d+)*")
 _SHAPE_EXAMPLE = "write --input-shape NAME:1,3,224,224, with , or x between the sizes"
@@ -23,6 +24,7 @@ _AXIS_EXAMPLE = "write --sample-axis NAME:1, or NAME:none for what is the same f
 _COUNT = re.compile(r"[+-]?\d+")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([kMGT]i?)?B", re.IGNORECASE)
 _PREFIXES = "KMGT"
+_SHARE = re.compile(r"\d*\.?\d+(e-?\d+)?", re.IGNORECASE)
 
 
 def parse_shapes(texts: Sequence[str], model: Path) -> dict[str, tuple[int, ...]]:
@@ -122,3 +124,28 @@ def parse_size(flag: str, text: str) -> int:
     base = 1024 if len(prefix) > 1 else 1000
     power = 1 + _PREFIXES.index(prefix[0].upper()) if prefix else 0
     return int(Fraction(number) * base**power)
+
+
+def parse_share_or_size(flag: str, text: str) -> float:
+    """Read a share in (0, 1], or an amount as `parse_size` does.
+
+    Args:
+        flag: The option that it was given for.
+        text: What was typed.
+
+    Returns:
+        The share, or whole bytes, more than 1.
+
+    Raises:
+        OptionError: The text is neither.
+    """
+    if _SIZE.fullmatch(text.strip()):
+        size = parse_size(flag, text)
+        if size > 1:
+            return size
+    elif _SHARE.fullmatch(text.strip()) and 0 < float(text) <= 1:
+        return float(text)
+    raise OptionError(
+        f"{flag} '{text}' is neither a share in (0, 1] nor an amount with its unit",
+        hint=f"write {flag} 0.5 for half of the file, or {flag} 4MB, 512kB or 1.5MiB",
+    )

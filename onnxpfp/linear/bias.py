@@ -9,7 +9,7 @@ over a border.
 from __future__ import annotations
 
 from collections import ChainMap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -17,14 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto
 
-from onnxpfp.arrays import Floats, Ids, chunks
+from onnxpfp.arrays import Floats, chunks
 from onnxpfp.channels import Analysis, Consumer
 from onnxpfp.channels.ops import facts_of
 from onnxpfp.linear.layout import output_axis
 from onnxpfp.linear.ops import LinearOp
 from onnxpfp.model.attributes import Attributes
 from onnxpfp.model.constants import Constants
-from onnxpfp.model.index import ModelIndex
+from onnxpfp.model.index import ModelIndex, Use
 from onnxpfp.model.subnormal import without_new_subnormal
 from onnxpfp.rewrite.edits import Edits, NewInput
 
@@ -221,8 +221,8 @@ def stored_bias(node: NodeProto, constants: Constants, size: int) -> Floats | No
     return np.broadcast_to(beta * numbers.ravel(), (size,)).copy()
 
 
-def new_biases(analysis: Analysis, consumers: Sequence[Consumer]) -> list[tuple[Ids, ...]]:
-    """List the axes of all biases that would be added to the file if each of these ops got a shift."""
+def new_biases(analysis: Analysis, consumers: Sequence[Consumer]) -> Mapping[Use, NewInput]:
+    """Return all biases that would be added to the file if each of these ops got a shift, as they are without one."""
     editor = BiasEditor.of(analysis, Edits())
     for consumer in consumers:
         node = analysis.model.graph.node[consumer.node]
@@ -231,4 +231,4 @@ def new_biases(analysis: Analysis, consumers: Sequence[Consumer]) -> list[tuple[
             axes = analysis.graph.axes[node.output[0]]
             out = axes[output_axis(len(axes), matrix=layout == "matrix")]
             editor.fold(consumer, np.zeros(out.size))
-    return [new.axes for new in editor.inputs.values()]
+    return editor.inputs

@@ -27,15 +27,18 @@ from onnxpfp.errors import OutputError
 from onnxpfp.model.constants import all_graphs
 from onnxpfp.model.load import external_files
 from onnxpfp.model.new_files import flush, flush_folder, new_file
-from onnxpfp.runtime.external_data import PAGE, FileSlice, is_reference, pieces
+from onnxpfp.runtime.external_data import PAGE, FileSlice, is_reference, pieces, size_of
+from onnxpfp.runtime.given_files import MESSAGE_LIMIT
 from onnxpfp.runtime.scratch import saving
 
-__all__ = ["require_own_weights", "save_with_weights", "weights_beside", "weights_owned"]
+__all__ = ["require_own_weights", "save_with_weights", "saved_size", "weights_beside", "weights_owned"]
 
 _LOG = logging.getLogger(__name__)
 
 EXTERNAL_FROM = 1024
 """Bytes; smaller weights, shapes among them, stay in the model."""
+REFERENCE = 352
+"""Bytes that a reference to a part of a file takes at most, whose name has the 255 that file systems allow."""
 
 
 def weights_beside(path: Path) -> Path:
@@ -98,6 +101,21 @@ def save_with_weights(path: Path, model: ModelProto, *, force: bool) -> int:
             _give_names(path, new_main, new_weights, fresh)
             _tidy(path, copy, fresh, old, force=force)
     return size + path.stat().st_size
+
+
+def saved_size(model: ModelProto, *, external: bool) -> int:
+    """Return the bytes that `save_model` writes, weights included: at most, where these go to a file whose name counts.
+
+    Args:
+        model: The model.
+        external: Whether its weights lay in other files before.
+    """
+    stored = [tensor for graph in all_graphs(model) for tensor in graph.initializer]
+    apart = [tensor for tensor in stored if is_reference(tensor) or len(tensor.raw_data) >= EXTERNAL_FROM]
+    size = size_of(model)
+    if not external and not any(map(is_reference, apart)) and size <= MESSAGE_LIMIT:
+        return size
+    return size + sum(REFERENCE + (PAGE if is_reference(tensor) else 0) for tensor in apart)
 
 
 def _write_weights(file: IO[bytes], model: ModelProto, name: str) -> None:

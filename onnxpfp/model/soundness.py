@@ -23,7 +23,7 @@ from onnx import (
 from onnxpfp.errors import ModelError
 from onnxpfp.model.constants import all_graphs
 
-__all__ = ["all_tensors", "check_soundness", "misfit", "packed_size", "raw_size"]
+__all__ = ["all_tensors", "check_soundness", "misfit", "packed_size", "raw_size", "type_bits"]
 
 MOST_NODES = 1_000_000
 """Nodes of a graph with the bodies of all local functions in place."""
@@ -185,10 +185,12 @@ def raw_size(tensor: TensorProto) -> int:
 
 def packed_size(shape: Sequence[int], data_type: int) -> int:
     """Return the bytes of an array of a type, where elements of a few bits share a byte."""
-    count = math.prod(shape)
-    if data_type in _BITS:
-        return -(-count * _BITS[data_type] // 8)
-    return count * helper.tensor_dtype_to_np_dtype(data_type).itemsize
+    return -(-math.prod(shape) * type_bits(data_type) // 8)
+
+
+def type_bits(data_type: int) -> int:
+    """Return the bits that an element of a type has in raw data."""
+    return _BITS.get(data_type) or 8 * helper.tensor_dtype_to_np_dtype(data_type).itemsize
 
 
 def _check_sparse(title: str, sparse: SparseTensorProto) -> None:

@@ -44,11 +44,13 @@ class RunContext:
         providers: Where onnxruntime really runs.
         options: How to prune.
         plan: What stays, in place of scores.
-        full: The cost that the target is a share of: the MACs or parameters of the whole network, or its latency.
+        full: The cost that the target is a share of: the MACs or parameters of the whole network, the bits of its
+            weights, or its latency.
         clock: Adds up seconds, and says how far it is.
         subnormal: The subnormal weights of the network as it was given, and how many of them are zero in `whole`.
         latencies: The latencies of its ops, where the target is one and they have been measured.
         alignment: The multiples in which the channels of groups are kept.
+        met: Whether the network is what the target asks for as it is, so that all of it stays.
     """
 
     whole: Analysis
@@ -62,11 +64,12 @@ class RunContext:
     subnormal: SubnormalWeights = field(default_factory=SubnormalWeights)
     latencies: OpLatencies = field(default_factory=OpLatencies.unmeasured)
     alignment: Alignment = ANY_WIDTH
+    met: bool = False
 
     @property
     def chooses(self) -> bool:
         """Whether channels are to be chosen: no plan says what stays, and not everything does."""
-        return self.plan is None and self.options.target[1] < 1
+        return self.plan is None and self.options.target[1] < 1 and not self.met
 
     @property
     def _telling(self) -> bool:

@@ -1,11 +1,12 @@
-"""What a target can count: MACs, parameters and latency, as functions of how many channels each group keeps.
+"""What a target can count: MACs, parameters, size and latency, as functions of how many channels each group keeps.
 
-MACs and parameters are exact, the latency is that of a fit to what was measured (`onnxpfp.pipeline.op_latencies`).
+MACs and parameters are exact, and so is the size of weights; a file has more (`onnxpfp.pipeline.size_target`). The
+latency is that of a fit to what was measured (`onnxpfp.pipeline.op_latencies`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,13 +15,16 @@ from onnxpfp.allocation.cost import CostModel
 from onnxpfp.arrays import Ids, Ints
 from onnxpfp.channels import Analysis, ChannelGraph
 from onnxpfp.channels.macs import count_params, mac_terms
+from onnxpfp.model.index import Use
 from onnxpfp.pipeline.op_latencies import OpLatencies
 from onnxpfp.pipeline.products import Product, assemble
+from onnxpfp.rewrite.apply import entry_bits
+from onnxpfp.rewrite.edits import NewInput
 
-__all__ = ["QUANTITIES", "Quantity", "full_widths", "mac_model", "param_model"]
+__all__ = ["QUANTITIES", "Biases", "Quantity", "full_widths", "mac_model", "param_model"]
 
-Biases = Sequence[tuple[Ids, ...]]
-"""Channel ids of the axes of weights that pruning adds."""
+Biases = Mapping[Use, NewInput]
+"""Weights that pruning adds."""
 
 
 def mac_model(analysis: Analysis) -> CostModel:
@@ -30,9 +34,17 @@ def mac_model(analysis: Analysis) -> CostModel:
     return assemble(analysis.graph, (Product([axes[name][axis] for name, axis in term]) for term in terms))
 
 
-def param_model(graph: ChannelGraph, added: Biases = ()) -> CostModel:
+def param_model(graph: ChannelGraph, added: Iterable[tuple[Ids, ...]] = ()) -> CostModel:
     """Stored numbers as a function of the channels kept per group; `added` weights come on top."""
     return assemble(graph, map(Product, (*(axes for _, axes in graph.stored_axes()), *added)))
+
+
+def _size_model(analysis: Analysis, biases: Biases) -> CostModel:
+    """Bits of the weights as a function of the channels kept per group, in the types in which they are stored."""
+    stored = analysis.constants.stored
+    own = [Product(axes, entry_bits(stored[name])) for name, axes in analysis.graph.stored_axes()]
+    added = [Product(new.axes, 8 * new.array.itemsize) for new in biases.values()]
+    return assemble(analysis.graph, [*own, *added])
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +86,14 @@ QUANTITIES: Mapping[str, Quantity] = {
     "params": Quantity(
         "parameters",
         lambda analysis, _: count_params(analysis.source.whole),
-        lambda analysis, _, biases: param_model(analysis.graph, (*biases(), *_unrun(analysis))),
+        lambda analysis, _, biases: param_model(
+            analysis.graph, (*(new.axes for new in biases().values()), *_unrun(analysis))
+        ),
+    ),
+    "size": Quantity(
+        "size of the file",
+        lambda analysis, _: _size_model(analysis, {}).total(full_widths(analysis)),
+        lambda analysis, _, biases: _size_model(analysis, biases()),
     ),
     "latency": Quantity(
         "latency",

@@ -15,7 +15,7 @@ from onnxpfp.allocation.cost import CostModel
 from onnxpfp.allocation.select import Selection, select
 from onnxpfp.allocation.uniform import allocate_uniformly
 from onnxpfp.allocation.widths import widths_of
-from onnxpfp.arrays import Ids, Ints, Keep
+from onnxpfp.arrays import Ints, Keep
 from onnxpfp.channels import ChannelGraph, Consumer, Group
 from onnxpfp.channels.file_axes import file_axes
 from onnxpfp.errors import PlanError
@@ -24,7 +24,7 @@ from onnxpfp.linear.weights import StoredAxis, reweightable
 from onnxpfp.options import AllocationRule, Options
 from onnxpfp.pipeline.calibration import Measured, RefitCalibration
 from onnxpfp.pipeline.context import RunContext
-from onnxpfp.pipeline.costs import QUANTITIES
+from onnxpfp.pipeline.costs import QUANTITIES, Biases
 from onnxpfp.pipeline.plan import keep_of_plan
 from onnxpfp.runtime.blocks import Alignment
 from onnxpfp.score.scores import Scores
@@ -32,6 +32,7 @@ from onnxpfp.score.scores import Scores
 __all__ = [
     "Decision",
     "Selector",
+    "added_biases",
     "choose",
     "cost_of",
     "decide",
@@ -169,13 +170,13 @@ def _refuse_unscalable(
 def cost_of(context: RunContext, measured: Measured) -> CostModel:
     """Return what the target counts."""
     quantity = QUANTITIES[context.options.target[0]]
-    return quantity.model(measured.analysis, context.latencies, partial(_added_biases, context, measured))
+    return quantity.model(measured.analysis, context.latencies, partial(added_biases, context, measured))
 
 
-def _added_biases(context: RunContext, measured: Measured) -> Sequence[tuple[Ids, ...]]:
-    """List the axes of the biases that make up for dropped channels where there was none."""
+def added_biases(context: RunContext, measured: Measured) -> Biases:
+    """Return the biases that make up for dropped channels where there was none."""
     if context.compensation == "none":
-        return ()
+        return {}
     calibration = measured.calibration
     linear: tuple[Consumer, ...] = measured.analysis.graph.consumers
     if context.compensation == "lstsq" and isinstance(calibration, RefitCalibration):

@@ -65,7 +65,11 @@ def build_report(
         method, target = "plan", {}
     else:
         method = first.calibration.scores.method
-        asked = {"max_drift": options.max_drift, "min_agreement": options.min_agreement}
+        asked = {
+            "max_drift": options.max_drift,
+            "min_agreement": options.min_agreement,
+            "size": options.keep_size,
+        }
         target = {name: value for name, value in asked.items() if value is not None} or {quantity: share}
     reachable = [reachable_params(outcome.context.whole) for outcome in outcomes]
     compensations = [(each, each.compensation) for each in outcomes if each.compensation]

@@ -23,6 +23,8 @@ def notes_of(
     """List what the user should know: of the run, of all parts, and of the first that was scored."""
     context, options = outcomes[0].context, outcomes[0].context.options
     notes = [*context.whole.source.notes]
+    if context.met:
+        notes.append("the model is as small as was asked for already: nothing was pruned")
     if verified.refused:
         notes.append(
             f"onnxruntime cannot load the file as it was given: {verified.refused}. What was measured and "

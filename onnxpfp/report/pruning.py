@@ -75,8 +75,8 @@ class Report:
         before: Size of the original.
         after: Size of the pruned model.
         inputs: Input shapes of one run, at which shapes were found and MACs were counted.
-        target: What was asked for: macs, params or latency with the share that stays, max_drift or min_agreement with
-            the bound.
+        target: What was asked for: macs, params, latency or size with the share that stays, size above 1 with the bytes
+            of the file, max_drift or min_agreement with the bound.
         latency_aim: How a target of latency was aimed at; None for others.
         trials: Shares of the MACs that were tried on tuning samples for a target of quality, in their order.
         tests: Shares of the MACs that were tested for it on held-out samples, in their order: the last that passed is
@@ -304,6 +304,8 @@ def _target(name: str, value: float) -> str:
         return f"as few MACs as a mean relative output error of {value:g} allows"
     if name == "min_agreement":
         return f"as few MACs as a top-1 agreement of {100 * value:.4g} % allows"
+    if name == "size" and value > 1:
+        return f"a file of at most {value:,.0f} bytes"
     return f"keep {100 * value:.4g} % of the {QUANTITIES[name].title}"
 
 

@@ -6,6 +6,7 @@ that lies in a file go to a file too, a piece at a time.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,11 +24,12 @@ from onnxpfp.model.draws import record_kept_draws
 from onnxpfp.model.edit import add_constants, drop_unread, replace_nodes
 from onnxpfp.model.index import ModelIndex, Use
 from onnxpfp.model.names import free_name
+from onnxpfp.model.soundness import type_bits
 from onnxpfp.rewrite.edits import Edits
 from onnxpfp.rewrite.slices import sliced
 from onnxpfp.runtime.external_data import WeightFile, is_reference, numbers
 
-__all__ = ["apply", "renew", "what_stays"]
+__all__ = ["apply", "entry_bits", "renew", "what_stays"]
 
 
 def apply(
@@ -137,6 +139,15 @@ _LISTED: Mapping[int, str] = {
     TensorProto.UINT64: "uint64_data",
 }
 """Fields in which small integers take fewer bytes than raw ones; a tensor that has them there keeps them there."""
+
+
+def entry_bits(tensor: TensorProto) -> int:
+    """Return the bits that an entry of a weight takes as it is stored when it is cut: in the mean, rounded up."""
+    count = math.prod(tensor.dims)
+    listed = _LISTED.get(tensor.data_type)
+    if listed is not None and len(getattr(tensor, listed)):
+        return -(-8 * tensor.ByteSize() // count)
+    return type_bits(tensor.data_type)
 
 
 @dataclass(slots=True, eq=False)

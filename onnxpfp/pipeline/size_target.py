@@ -1,0 +1,184 @@
+"""Prune until the file takes no more than so many bytes.
+
+The numbers of the weights are counted as a function of the widths (the quantity "size"), but a file has more: nodes,
+names, recorded shapes, and weights that it computes from smaller ones. So files are measured as they would be written:
+at the narrowest widths, where nothing is refitted, which is the least that can be reached, and after every pruning. Two
+of them bracket the budget, at first the narrowest and the original, and the line through them says how many bits to ask
+for. Where what comes out has more bytes than the budget, or fewer because they were foreseen wrong, it takes the place
+of one of the two, and the network is pruned once more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from onnxpfp.allocation.widths import widths_of
+from onnxpfp.errors import TargetUnreachableError
+from onnxpfp.model.draws import without_record
+from onnxpfp.model.load import LoadedModel
+from onnxpfp.model.save_weights import saved_size
+from onnxpfp.pipeline.candidate import Candidate
+from onnxpfp.pipeline.context import RunContext
+from onnxpfp.pipeline.decide import Decision, added_biases, cost_of, selector_of
+from onnxpfp.pipeline.network_steps import MeasuredPart, PrunedNetwork, WrittenNetwork
+from onnxpfp.rewrite import apply
+from onnxpfp.rewrite.edits import Edits
+from onnxpfp.runtime.memory import amount_text
+
+__all__ = ["prune_to_size", "with_size_met"]
+
+TRIES = 4
+"""Prunings at most."""
+CLOSE = 0.01
+"""Share of the budget; what could be asked for beyond is not worth another pruning."""
+ALMOST_ALL = 1.0 - 1e-9
+"""Share of the numbers that is asked for where all of them seem to fit, though the file does not."""
+
+Write = Callable[[PrunedNetwork], WrittenNetwork]
+"""Returns a network as it will be written."""
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    """A file that was measured.
+
+    Attributes:
+        bits: Bits of the weights, as they are counted.
+        bytes: Bytes of the file.
+    """
+
+    bits: float
+    bytes: int
+
+    def bits_for(self, other: _File, budget: int) -> float:
+        """Return how many bits fit into a budget, by the line through this file and another one.
+
+        Where they have about as many bytes beside their weights, the more of these are counted on: sizes of messages
+        and axes take a byte more from some length on, which is no line.
+        """
+        bits, size = other.bits - self.bits, other.bytes - self.bytes
+        per_byte = bits / size if bits * size > 0 else 8.0
+        line = self.bits + (budget - self.bytes) * per_byte
+        safe = min(each.bits + 8 * (budget - each.bytes) for each in (self, other))
+        return safe if abs(line - safe) < 8 * CLOSE * budget else line
+
+
+def with_size_met(context: RunContext) -> RunContext:
+    """Note whether the file is as small as it shall be, so that nothing has to go."""
+    if context.options.keep_size is None:
+        return context
+    return replace(context, met=_original_bytes(context.whole.source) <= _budget(context))
+
+
+def prune_to_size(
+    context: RunContext, parts: Sequence[MeasuredPart], prune_to: Callable[[RunContext], PrunedNetwork], write: Write
+) -> PrunedNetwork:
+    """Prune a network until its file is as small as it shall be, and not much smaller.
+
+    Args:
+        context: What is asked for; with a plan, or where nothing has to go, it is pruned once.
+        parts: What was measured on the network.
+        prune_to: Prunes it to the share of the numbers in the options of a context.
+        write: Makes of a pruning what will be written.
+
+    Raises:
+        TargetUnreachableError: The file cannot be as small.
+    """
+    if not context.chooses:
+        return prune_to(replace(context, options=context.options.keeping(1.0)))
+    source, budget = context.whole.source, _budget(context)
+
+    def file_of(pruned: PrunedNetwork) -> _File:
+        return _File(_bits(parts, pruned), _bytes(source, write(pruned)))
+
+    least, full = file_of(_narrowest(parts)), sum(each.full for each in parts)
+    if least.bytes > budget:
+        raise _unreachable(budget, least.bytes, parts)
+    best: PrunedNetwork | None = None
+    fitting, exceeding, asked = least, _File(full, _original_bytes(source)), full
+    for _ in range(TRIES):
+        following = min(max(fitting.bits_for(exceeding, budget), least.bits), ALMOST_ALL * full)
+        # More than the best was asked for, and less than what none fitted at.
+        gain = following - asked
+        if gain >= 0 if best is None else gain < 8 * CLOSE * budget:
+            break
+        pruned = prune_to(replace(context, options=context.options.keeping(following / full)))
+        found = file_of(pruned)
+        if found.bytes > budget:
+            exceeding, asked = found, following if best is None else asked
+            continue
+        if best is not None and found.bytes <= fitting.bytes:
+            # The next widths are too far apart for what may be added.
+            break
+        best, fitting, asked = pruned, found, following
+        if all(decision.keep.all() for decision in pruned.decisions):
+            # What costs nothing was enough.
+            break
+    if best is None:
+        raise _unreachable(budget, exceeding.bytes, parts)
+    return best
+
+
+def _budget(context: RunContext) -> int:
+    """Return the bytes that the file may have."""
+    asked = context.options.keep_size
+    assert asked is not None
+    return int(asked if asked > 1 else asked * context.whole.source.size_bytes)
+
+
+def _original_bytes(source: LoadedModel) -> int:
+    """Return the bytes that the original takes where it would be written; whole, it is the file that was given."""
+    return saved_size(source.given, external=True) if source.external else source.size_bytes
+
+
+def _bytes(source: LoadedModel, written: WrittenNetwork) -> int:
+    return saved_size(without_record(source.completed(written.whole)), external=source.external)
+
+
+def _bits(parts: Sequence[MeasuredPart], pruned: PrunedNetwork) -> float:
+    """Count the bits of the weights that are left."""
+    return sum(map(_bits_of_part, parts, pruned.decisions))
+
+
+def _bits_of_part(each: MeasuredPart, decision: Decision) -> float:
+    if not each.part.prunable:
+        return each.full
+    groups = each.measured.analysis.graph.groups
+    kept = np.array([np.count_nonzero(decision.keep[group.channels]) for group in groups], np.int64)
+    return cost_of(each.part.context, each.measured).total(kept)
+
+
+def _narrowest(parts: Sequence[MeasuredPart]) -> PrunedNetwork:
+    """Cut every part to its smallest widths, whatever its channels are worth, with the biases that are added."""
+    pruned = [_narrowest_part(each) for each in parts]
+    decisions, candidates = zip(*pruned, strict=True)
+    return PrunedNetwork(decisions, candidates, candidates[0])
+
+
+def _narrowest_part(each: MeasuredPart) -> tuple[Decision, Candidate]:
+    context, measured = each.part.context, each.measured
+    graph, keep, edits = measured.analysis.graph, measured.analysis.graph.keep_all(), Edits()
+    if each.part.prunable:
+        selector = selector_of(context, measured)
+        for number, group in enumerate(graph.groups):
+            keep[group.channels[widths_of(*selector.allowed(number))[0] :]] = False
+        edits = Edits(inputs=added_biases(context, measured))
+    model = apply(measured.analysis.model, graph, keep, edits, measured.analysis.source.scratch)
+    return Decision(keep, keep.astype(np.float64), ()), Candidate(model, model, keep, None)
+
+
+def _unreachable(budget: int, least: int, parts: Sequence[MeasuredPart]) -> TargetUnreachableError:
+    """Say that no file was small enough, and what can be asked for."""
+    lower = sum(each.single for each in parts) < sum(each.least for each in parts)
+    enough = f"{-(-least // 1000)}kB" if least > 10_000 else f"{least}B"
+    return TargetUnreachableError(
+        f"the target is a file of {_text(budget)}, but {_text(least)} is the least that can be reached",
+        hint=f"{'lower --round-to or --min-channels, or ' if lower else ''}ask for --keep-size {enough}",
+    )
+
+
+def _text(size: int) -> str:
+    return f"{amount_text(size)} ({size:,} bytes)" if size >= 1000 else f"{size} bytes"
