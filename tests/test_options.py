@@ -20,6 +20,7 @@ from onnxpfp.errors import OptionError
 from onnxpfp.options import (
     VERB_OPTIONS,
     InspectOptions,
+    LatencyOptions,
     Options,
     PrunabilityOptions,
     ScopeOptions,
@@ -60,7 +61,13 @@ def test_help_shows_what_is_declared(verb: str) -> None:
 
 
 def test_every_verb_says_which_options_it_takes() -> None:
-    kinds = {"prune": Options, "inspect": InspectOptions, "prunability": PrunabilityOptions, "verify": VerifyOptions}
+    kinds = {
+        "prune": Options,
+        "inspect": InspectOptions,
+        "prunability": PrunabilityOptions,
+        "verify": VerifyOptions,
+        "latency": LatencyOptions,
+    }
     assert kinds == VERB_OPTIONS
     assert VERB_OPTIONS.keys() == main.commands.keys()
 

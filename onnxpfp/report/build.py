@@ -18,7 +18,7 @@ from onnxpfp.lossless import Removal
 from onnxpfp.lossless.subnormal import SubnormalWeights
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.footprint import reachable_params, staying_axes
-from onnxpfp.pipeline.latency_target import WITHIN, LatencyAim
+from onnxpfp.pipeline.latency_target import LatencyAim
 from onnxpfp.pipeline.parts import Network
 from onnxpfp.pipeline.quality_search import FoundShare
 from onnxpfp.pipeline.quality_target import Certified
@@ -26,6 +26,7 @@ from onnxpfp.pipeline.verification import Verification
 from onnxpfp.refit.means import Record
 from onnxpfp.report.assumptions import assumption_of, assumption_of_error, why_without_bounds
 from onnxpfp.report.groups import GroupReport
+from onnxpfp.report.latency_aim import missed_latency
 from onnxpfp.report.notes import notes_of
 from onnxpfp.report.outcome import Outcome
 from onnxpfp.report.pruning import BodyReport, Report
@@ -116,7 +117,9 @@ def build_report(
         seconds=dict(context.clock.seconds),
         versions=_versions(),
         notes=tuple(
-            dict.fromkeys([*notes_of(outcomes, first, groups, verified), *_slower(latency), *_missed(latency, aim)])
+            dict.fromkeys(
+                [*notes_of(outcomes, first, groups, verified), *_slower(latency), *missed_latency(latency, aim)]
+            )
         ),
     )
 
@@ -131,19 +134,6 @@ def _promises(context: RunContext, verified: Verification) -> Promises | None:
 
 def _slower(latency: LatencyFindings | None) -> list[str]:
     return [latency.note] if latency is not None and latency.note else []
-
-
-def _missed(latency: LatencyFindings | None, aim: LatencyAim | None) -> list[str]:
-    """Say that a target of latency was missed by what was written, as measured last."""
-    if latency is None or latency.ratio is None or aim is None or aim.given:
-        return []
-    if abs(latency.ratio.median / aim.share - 1) <= WITHIN:
-        return []
-    return [
-        f"the written model was measured at {latency.ratio.median:.3f} of the latency, and {aim.share:.3g} was asked "
-        f"for ({latency.ratio.low:.3f} to {latency.ratio.high:.3f} in half of the pairs of runs): measure it again on "
-        "a machine that does nothing else (`onnxpfp verify`), or ask for a little more or less"
-    ]
 
 
 def _removed(outcome: Outcome) -> Iterator[Removal]:

@@ -8,10 +8,9 @@ from typing import Protocol
 from onnxpfp.comparison.latency import LatencyFindings
 from onnxpfp.comparison.slow_ops import SlowOp
 from onnxpfp.model.activation_memory import ActivationPeak
-from onnxpfp.pipeline.latency_target import LatencyAim
 from onnxpfp.report.page import Column, Table, number
 
-__all__ = ["asked_latency", "latency_fact", "ms", "reached_latency", "sizes_table", "slow_ops_table"]
+__all__ = ["latency_fact", "ms", "sizes_table", "slow_ops_table"]
 
 
 class Sized(Protocol):
@@ -75,28 +74,6 @@ def latency_fact(latency: LatencyFindings, over: str = "pruned over original") -
         f"{ratio.median:.3f}, in half of the pairs {ratio.low:.3f} to {ratio.high:.3f} (before "
         f"{ms(before.low_ms)} to {ms(before.high_ms)} ms, after {ms(after.low_ms)} to {ms(after.high_ms)} ms){busy}"
     )
-
-
-def asked_latency(aim: LatencyAim) -> str:
-    """Say what latency was asked for."""
-    where = f" of {ms(aim.original_ms)} ms on {aim.device}"
-    if aim.ms is not None:
-        return f"at most {aim.ms:g} ms in a run, {100 * aim.share:.3g} % of the latency{where}"
-    return f"keep {100 * aim.share:.4g} % of the latency{where}"
-
-
-def reached_latency(aim: LatencyAim) -> str:
-    """Say what the times of ops foresaw, and what was measured of it."""
-    *others, last = aim.tries
-    foreseen = f"the fitted times of the ops foresee {last.foreseen:.3f} of the latency"
-    if last.measured is None:
-        return f"{foreseen}; the table is of another device, so nothing was corrected"
-    error = f"the fit is off by at most {100 * aim.error:.2g} % where it was measured"
-    earlier = "".join(
-        f", {each.measured:.3f} when {each.share:.3f} was asked of it" for each in others if each.measured
-    )
-    corrected = f" when {last.share:.3f} was asked of it{earlier}" if others else ""
-    return f"{foreseen} ({error}); measured before the refit, {last.measured:.3f}{corrected}"
 
 
 def slow_ops_table(ops: Sequence[SlowOp]) -> Table:

@@ -25,10 +25,11 @@ from onnxpfp.pipeline.verification import Size
 from onnxpfp.refit.means import Record
 from onnxpfp.report.activations import peaks_fact
 from onnxpfp.report.bodies import BodyReport, bodies_table
-from onnxpfp.report.comparison import asked_latency, latency_fact, reached_latency, sizes_table
+from onnxpfp.report.comparison import latency_fact, sizes_table
 from onnxpfp.report.compensation import about_compensation
 from onnxpfp.report.formats import plain
 from onnxpfp.report.groups import GroupReport, about_bounds, groups_table
+from onnxpfp.report.latency_aim import asked_latency, reached_latency
 from onnxpfp.report.layers import about_layers
 from onnxpfp.report.page import (
     ATTENTION,
