@@ -197,7 +197,7 @@ def test_the_page_judges_targets_and_pairs_peers_at_equal_accuracy(load: Any) ->
     assert "| 94.0 → 93.0 | 4.0 | 2.0 | 80 |" in text
     assert "| ResNet-56 | 0.7 | 0.710 | 93.0 | multiples of 8 | 0.650 | 0.712 (0.700..0.720) | 92.0 | 3 | 99 |" in text
     # Halfway between the original (94 %, 1) and the peer's file (92 %, 0.8).
-    assert "| 93.0 | 0.710 | 0.900 |" in text
+    assert "| 93.0 | 0.710 | 0.900 | 0.900 |" in text
     assert "| peer 2 | a peer | 0.9 | it failed | – |" in text
     assert "| ResNet-56 | 0.7 | 0.698 | 1 thread | 1 thread | 0.650 (0.600..0.700) | 4.0 |" in text
     assert "100 of 100" in text
