@@ -120,7 +120,8 @@ def test_the_transformer_runs_and_its_channels_can_be_pruned(load: Any, tmp_path
 def test_every_job_is_known_by_rows_that_it_makes(load: Any) -> None:
     plan, kinds = load("benchmarks.latency.plan"), load("benchmarks.latency.rows").KINDS
     networks = [*load("benchmarks.latency.subjects").SUBJECTS, load("benchmarks.latency.subnormals").DECAYED]
-    found = [key for job in plan.jobs(list(plan.PARTS), networks) for key in plan.keys(job)]
+    everything = plan.jobs(list(plan.PARTS), networks, plan.TARGETS, plan.BATCHES, plan.THREADS)
+    found = [key for job in everything for key in plan.keys(job)]
     assert len(set(found)) == len(found) > 50
     assert {key[0] for key in found} == set(kinds)
 
