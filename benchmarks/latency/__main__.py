@@ -27,7 +27,7 @@ from pathlib import Path
 
 from benchmarks.latency.jobs import make
 from benchmarks.latency.page import page
-from benchmarks.latency.plan import PARTS, Job, jobs, keys
+from benchmarks.latency.plan import BATCHES, PARTS, TARGETS, THREADS, Job, jobs, keys
 from benchmarks.latency.rows import append, compact, read
 from benchmarks.latency.subjects import SUBJECTS, Places
 from benchmarks.latency.subnormals import DECAYED
@@ -40,7 +40,9 @@ def main() -> int:
     """Make rows, then the page; return 1 where a job failed."""
     options = _parser().parse_args()
     file: Path = options.results / "latency.jsonl"
-    wanted = [] if options.tables else jobs(options.part, options.only)
+    wanted = jobs(options.part, options.only, options.targets, options.batches, options.threads)
+    if options.tables:
+        wanted = []
     if options.append:
         there = set(read(file))
         wanted = [job for job in wanted if not there.issuperset(keys(job))]
@@ -78,6 +80,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--results", type=Path, default=Path(__file__).parents[1] / "results")
     parser.add_argument("--part", type=_parts, default=list(PARTS), help=f"of {','.join(PARTS)}, comma-separated")
     parser.add_argument("--only", type=_networks, default=list(NETWORKS), help="networks, comma-separated")
+    parser.add_argument("--targets", type=_shares, default=list(TARGETS), help="shares of the latency, comma-separated")
+    parser.add_argument("--batches", type=_counts, default=list(BATCHES), help="samples in a run, comma-separated")
+    parser.add_argument("--threads", type=_counts, default=list(THREADS), help="threads, comma-separated")
     parser.add_argument("--append", action="store_true", help="keep the rows that there are and make those that lack")
     parser.add_argument("--tables", action="store_true", help="measure nothing, only make the page")
     return parser
@@ -89,6 +94,14 @@ def _parts(text: str) -> list[str]:
 
 def _networks(text: str) -> list[str]:
     return _known(text, NETWORKS, "networks")
+
+
+def _shares(text: str) -> list[float]:
+    return [float(part) for part in text.split(",")]
+
+
+def _counts(text: str) -> list[int]:
+    return [int(part) for part in text.split(",")]
 
 
 def _known(text: str, known: Sequence[str], what: str) -> list[str]:

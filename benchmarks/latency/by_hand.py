@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from benchmarks.latency.product import Pruned, RefusedError, prune_to_macs
@@ -23,8 +23,6 @@ MOST = 7
 """Prunings."""
 NEAR = 0.015
 """Relative distance of the latency from which on no nearer one is looked for."""
-NOT_NEAR = 0.05
-"""Relative distance from which on a row says that nothing comes near."""
 LEAST = 0.02
 """Smallest share that is tried."""
 
@@ -38,6 +36,32 @@ class _Trial:
     pruned: Pruned
     ratios: Ratios
     file: Path
+
+
+@dataclass(frozen=True, slots=True)
+class _Tuning:
+    """Prunes one network to shares of its multiply-adds and measures the files, all of which are kept."""
+
+    subject: Subject
+    places: Places
+    ours: Targeted
+    rounding: int
+    folder: Path
+    trials: list[_Trial] = field(default_factory=list[_Trial])
+
+    def attempt(self, share: float) -> float | None:
+        """Prune to a share and return that of the latency; None where it is out of reach."""
+        out, threads = self.folder / f"{len(self.trials)}.onnx", self.ours.threads
+        try:
+            pruned = prune_to_macs(
+                self.subject, self.places, out, share, threads=threads, round_to=self.rounding or None
+            )
+        except RefusedError:
+            return None
+        original, samples = self.subject.file(self.places), self.subject.calibration(self.places)
+        seen = beside(original, out, feed_of(original, samples[: self.ours.batch]), threads)
+        self.trials.append(_Trial(share, pruned, seen.ratios, out))
+        return seen.ratios[1]
 
 
 def tuned(attempt: Try, goal: float) -> list[float]:
@@ -63,46 +87,25 @@ def tuned(attempt: Try, goal: float) -> list[float]:
 
 
 def by_hand(subject: Subject, places: Places, ours: Targeted, rounding: int) -> list[ByHand]:
-    """Tune the share of the multiply-adds to the latency of one of our rows."""
+    """Tune the share of the multiply-adds to the latency of one of our rows; the nearest pruning is the row."""
     assert ours.ratios is not None
-    original, goal = subject.file(places), ours.ratios[1]
-    feed = feed_of(original, subject.calibration(places)[: ours.batch])
-    trials: list[_Trial] = []
+    goal = ours.ratios[1]
     with tempfile.TemporaryDirectory() as scratch:
-
-        def attempt(share: float) -> float | None:
-            out = Path(scratch) / f"{len(trials)}.onnx"
-            try:
-                pruned = prune_to_macs(subject, places, out, share, threads=ours.threads, round_to=rounding or None)
-            except RefusedError:
-                return None
-            seen = beside(original, out, feed, ours.threads)
-            trials.append(_Trial(share, pruned, seen.ratios, out))
-            return seen.ratios[1]
-
-        tried = len(tuned(attempt, goal))
-        common = {
-            "network": subject.name,
-            "batch": ours.batch,
-            "threads": ours.threads,
-            "machine": machine(),
-            "target": ours.target,
-            "rounding": rounding,
-            "goal": goal,
-            "tried": tried,
-            "seconds": round(sum(trial.pruned.seconds for trial in trials), 1),
-        }
-        best = min(trials, key=lambda trial: abs(trial.ratios[1] - goal), default=None)
+        tuning = _Tuning(subject, places, ours, rounding, Path(scratch))
+        tried = len(tuned(tuning.attempt, goal))
+        row = ByHand(
+            network=subject.name,
+            batch=ours.batch,
+            threads=ours.threads,
+            machine=machine(),
+            target=ours.target,
+            rounding=rounding,
+            goal=goal,
+            tried=tried,
+            seconds=round(sum(trial.pruned.seconds for trial in tuning.trials), 1),
+        )
+        best = min(tuning.trials, key=lambda trial: abs(trial.ratios[1] - goal), default=None)
         if best is None:
-            return [ByHand(**common, refused="no share of the multiply-adds that was tried is within reach")]
-        far = abs(best.ratios[1] / goal - 1) > NOT_NEAR
-        return [
-            ByHand(
-                **common,
-                refused=f"the nearest has {best.ratios[1]:.3f}" if far else "",
-                keep_macs=round(best.share, 4),
-                ratios=best.ratios,
-                macs=best.pruned.macs,
-                after=subject.right(best.file, places),
-            )
-        ]
+            return [replace(row, refused="no share of the multiply-adds that was tried is within reach")]
+        after = subject.right(best.file, places)
+    return [replace(row, keep_macs=round(best.share, 4), ratios=best.ratios, macs=best.pruned.macs, after=after)]

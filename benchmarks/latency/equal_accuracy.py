@@ -126,7 +126,8 @@ def _run(command: list[str]) -> str:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PEER_SECONDS)
     except subprocess.TimeoutExpired:
         return f"not done after {PEER_SECONDS} s"
-    return done.stderr.strip().splitlines()[-1] if done.returncode else ""
+    said = done.stderr.strip().splitlines() or [f"ended with code {done.returncode}"]
+    return said[-1] if done.returncode else ""
 
 
 def _version(places: Places, package: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import starmap
 from typing import TypeVar
 
 from benchmarks.latency.equal_accuracy import OURS, Spot, latency_at
@@ -132,7 +133,7 @@ def _by_hand(rows: Sequence[ByHand], ours: Sequence[Targeted]) -> str:
             _number(after.get((*row.case, row.target)), 1),
             f"multiples of {row.rounding}" if row.rounding else "by default",
             _number(row.keep_macs, 3),
-            _ratios(row.ratios),
+            row.refused or _ratios(row.ratios),
             _number(row.after, 1),
             str(row.tried),
             f"{row.seconds:.0f}",
@@ -148,12 +149,10 @@ def _equal(points: Sequence[Point]) -> Iterator[str]:
         mine = [point for point in points if point.network == name]
         yield f"### {_title(name)}: the original has {mine[0].before:.1f} %"
         methods = list(dict.fromkeys(point.method for point in mine if point.method != OURS))
-        lines: dict[float, list[str]] = {}
+        found: dict[Point, list[float | None]] = {}
         for ours, _, latency in paired(mine):
-            assert ours.ratios is not None
-            line = lines.setdefault(ours.setting, [_number(ours.after, 1), f"{ours.ratios[1]:.3f}"])
-            line.append(_number(latency, 3))
-        yield _table(["accuracy", OURS, *methods], [lines[setting] for setting in sorted(lines, reverse=True)])
+            found.setdefault(ours, []).append(latency)
+        yield _table(["accuracy", OURS, "best peer", *methods], starmap(_at_equal, found.items()))
         yield "Every file:"
         body = [
             [
@@ -166,6 +165,13 @@ def _equal(points: Sequence[Point]) -> Iterator[str]:
             for point in mine
         ]
         yield _table(["tool", "method", "asked for", "latency", "accuracy"], body, left=2)
+
+
+def _at_equal(ours: Point, peers: Sequence[float | None]) -> list[str]:
+    """Show the latencies at the accuracy of a file of onnxpfp."""
+    assert ours.ratios is not None
+    best = min((latency for latency in peers if latency is not None), default=None)
+    return [_number(ours.after, 1), *(_number(latency, 3) for latency in (ours.ratios[1], best, *peers))]
 
 
 def _tables(rows: Sequence[Targeted]) -> str:

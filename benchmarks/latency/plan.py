@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import product
 
 from benchmarks.latency.equal_accuracy import OURS, SHARES
 from benchmarks.latency.rows import Key
@@ -11,11 +12,11 @@ from benchmarks.latency.subjects import SUBJECTS
 from benchmarks.latency.subnormals import DECAYED
 from benchmarks.latency.targets import TABLE_THREADS, USED_THREADS
 
-__all__ = ["PARTS", "Job", "jobs", "keys"]
+__all__ = ["BATCHES", "PARTS", "TARGETS", "THREADS", "Job", "jobs", "keys"]
 
-CASES = ((1, 1), (1, 2), (16, 1), (16, 2))
+BATCHES, THREADS = (1, 16), (1, 2)
 """Samples in one run, and threads."""
-EVERYWHERE, MORE = 0.7, 0.5
+TARGETS = EVERYWHERE, MORE = 0.7, 0.5
 """Share of the latency in all cases, and another one in the first case."""
 ROUNDINGS = (0, 8)
 """Multiples of the widths that are tuned by hand; 0 is the default."""
@@ -60,7 +61,7 @@ def _targets() -> Iterator[Job]:
         yield Job("targets", name)
         if name in JUDGED:
             yield Job("targets", name, target=MORE)
-        for batch, threads in CASES[1:]:
+        for batch, threads in list(product(BATCHES, THREADS))[1:]:
             yield Job("targets", name, batch, threads)
 
 
@@ -80,6 +81,13 @@ PARTS: dict[str, Callable[[], Iterator[Job]]] = {
 }
 
 
-def jobs(parts: list[str], networks: list[str]) -> list[Job]:
-    """List what is to be done, of some parts and networks."""
-    return [job for part in parts for job in PARTS[part]() if job.network in networks]
+def jobs(
+    parts: list[str], networks: list[str], targets: list[float], batches: list[int], threads: list[int]
+) -> list[Job]:
+    """List what is to be done, of some parts, networks, targets and conditions."""
+    return [
+        job
+        for part in parts
+        for job in PARTS[part]()
+        if job.network in networks and job.target in targets and job.batch in batches and job.threads in threads
+    ]

@@ -90,7 +90,7 @@ class ByHand(Case):
         rounding: Multiple of the widths; 0 where that was left to the default.
         goal: Measured share of its latency.
         tried: How many prunings it took.
-        refused: Why none comes near; empty where one does.
+        refused: Why there is none; empty where there is one.
         keep_macs: What was given to the nearest.
         ratios: Measured by the benchmark.
         macs: Share of the multiply-adds that is left.

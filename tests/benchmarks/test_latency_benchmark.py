@@ -120,7 +120,8 @@ def test_the_transformer_runs_and_its_channels_can_be_pruned(load: Any, tmp_path
 def test_every_job_is_known_by_rows_that_it_makes(load: Any) -> None:
     plan, kinds = load("benchmarks.latency.plan"), load("benchmarks.latency.rows").KINDS
     networks = [*load("benchmarks.latency.subjects").SUBJECTS, load("benchmarks.latency.subnormals").DECAYED]
-    found = [key for job in plan.jobs(list(plan.PARTS), networks) for key in plan.keys(job)]
+    everything = plan.jobs(list(plan.PARTS), networks, plan.TARGETS, plan.BATCHES, plan.THREADS)
+    found = [key for job in everything for key in plan.keys(job)]
     assert len(set(found)) == len(found) > 50
     assert {key[0] for key in found} == set(kinds)
 
@@ -197,7 +198,7 @@ def test_the_page_judges_targets_and_pairs_peers_at_equal_accuracy(load: Any) ->
     assert "| 94.0 → 93.0 | 4.0 | 2.0 | 80 |" in text
     assert "| ResNet-56 | 0.7 | 0.710 | 93.0 | multiples of 8 | 0.650 | 0.712 (0.700..0.720) | 92.0 | 3 | 99 |" in text
     # Halfway between the original (94 %, 1) and the peer's file (92 %, 0.8).
-    assert "| 93.0 | 0.710 | 0.900 |" in text
+    assert "| 93.0 | 0.710 | 0.900 | 0.900 |" in text
     assert "| peer 2 | a peer | 0.9 | it failed | – |" in text
     assert "| ResNet-56 | 0.7 | 0.698 | 1 thread | 1 thread | 0.650 (0.600..0.700) | 4.0 |" in text
     assert "100 of 100" in text
