@@ -361,11 +361,10 @@ class Options(RunOptions):
     )
     keep_size: float | None = _option(
         None,
-        "Write a file of at most so many bytes, its weights in other files included: 4MB, 512kB, 1.5MiB; or of this "
-        "share of the original's, in (0, 1]. In Python a number above 1 is bytes. A file that is small enough stays as "
-        "it is.",
+        "Write a file of at most so many bytes, weights in other files counted: 4MB, 512kB, 1.5MiB (in Python a number "
+        "above 1); or of this share of the original's, in (0, 1]. A file that is small enough stays as it is.",
         "target",
-        metavar="SIZE|F",
+        metavar="SIZE",
         form="share or size",
         check=check_size,
     )

@@ -27,7 +27,7 @@ from onnxpfp.errors import OutputError
 from onnxpfp.model.constants import all_graphs
 from onnxpfp.model.load import external_files
 from onnxpfp.model.new_files import flush, flush_folder, new_file
-from onnxpfp.runtime.external_data import PAGE, FileSlice, is_reference, pieces, size_of
+from onnxpfp.runtime.external_data import PAGE, FileSlice, is_reference, pieces
 from onnxpfp.runtime.given_files import MESSAGE_LIMIT
 from onnxpfp.runtime.scratch import saving
 
@@ -111,11 +111,19 @@ def saved_size(model: ModelProto, *, external: bool) -> int:
         external: Whether its weights lay in other files before.
     """
     stored = [tensor for graph in all_graphs(model) for tensor in graph.initializer]
-    apart = [tensor for tensor in stored if is_reference(tensor) or len(tensor.raw_data) >= EXTERNAL_FROM]
-    size = size_of(model)
-    if not external and not any(map(is_reference, apart)) and size <= MESSAGE_LIMIT:
-        return size
-    return size + sum(REFERENCE + (PAGE if is_reference(tensor) else 0) for tensor in apart)
+    if not external and not any(map(is_reference, stored)) and model.ByteSize() <= MESSAGE_LIMIT:
+        return model.ByteSize()
+    message, weights = model.ByteSize(), 0
+    for tensor in stored:
+        part, raw = FileSlice.of(tensor), len(tensor.raw_data)
+        if part is not None:
+            weights += -weights % PAGE + part.length
+        elif raw >= EXTERNAL_FROM:
+            weights, message = weights + raw, message - raw
+        else:
+            continue
+        message += REFERENCE
+    return message + weights
 
 
 def _write_weights(file: IO[bytes], model: ModelProto, name: str) -> None:

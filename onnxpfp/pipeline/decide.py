@@ -37,7 +37,6 @@ __all__ = [
     "cost_of",
     "decide",
     "least_cost",
-    "narrowest",
     "selector_of",
     "single_cost",
 ]
@@ -96,6 +95,22 @@ class Selector:
             tie_break=None if scores.energy is None else scores.energy[channels],
         )
 
+    def decision(self, kept: Sequence[int]) -> Decision:
+        """Select the channels of every group, so many of each."""
+        rng = np.random.default_rng(self.options.seed)
+        factor = np.ones(self.scores.values.size)
+        selections: list[Selection] = []
+        for number, group in enumerate(self.groups):
+            selection = self.select(number, kept[number], rng)
+            factor[group.channels] = selection.factor
+            selections.append(selection)
+        return Decision(factor > 0, factor, tuple(selections))
+
+    @property
+    def narrowest(self) -> list[int]:
+        """The smallest width of every group."""
+        return [int(widths_of(*self.allowed(number))[0]) for number in range(len(self.groups))]
+
     def allowed(self, number: int) -> tuple[int, int, int]:
         """Return the channels of a group, the step of its widths and the fewest that stay."""
         size = int(self.groups[number].channels.size)
@@ -131,14 +146,7 @@ def decide(
         ).tolist()
     else:
         kept = _by_bound(selector, cost, reference)
-    rng = np.random.default_rng(options.seed)
-    factor = np.ones(selector.scores.values.size)
-    selections: list[Selection] = []
-    for number in numbers:
-        selection = selector.select(number, kept[number], rng)
-        factor[selector.groups[number].channels] = selection.factor
-        selections.append(selection)
-    return Decision(factor > 0, factor, tuple(selections))
+    return selector.decision(kept)
 
 
 def _by_bound(selector: Selector, cost: CostModel, reference: int | None) -> tuple[int, ...]:
@@ -189,14 +197,7 @@ def added_biases(context: RunContext, measured: Measured) -> Biases:
 
 def least_cost(context: RunContext, measured: Measured) -> int:
     """Return what the target counts of a model at its smallest widths."""
-    return cost_of(context, measured).total(narrowest(context, measured))
-
-
-def narrowest(context: RunContext, measured: Measured) -> Ints:
-    """Return the smallest widths of a model's groups, (groups,)."""
-    selector = selector_of(context, measured)
-    widths = [widths_of(*selector.allowed(number))[0] for number in range(len(selector.groups))]
-    return np.array(widths, np.int64)
+    return cost_of(context, measured).total(np.array(selector_of(context, measured).narrowest, np.int64))
 
 
 def single_cost(context: RunContext, measured: Measured) -> int:

@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from onnxpfp.allocation.widths import widths_of
 from onnxpfp.errors import TargetUnreachableError
 from onnxpfp.model.draws import without_record
 from onnxpfp.model.load import LoadedModel
@@ -152,31 +151,28 @@ def _bits_of_part(each: MeasuredPart, decision: Decision) -> float:
 
 
 def _narrowest(parts: Sequence[MeasuredPart]) -> PrunedNetwork:
-    """Cut every part to its smallest widths, whatever its channels are worth, with the biases that are added."""
-    pruned = [_narrowest_part(each) for each in parts]
-    decisions, candidates = zip(*pruned, strict=True)
+    """Cut every part to its smallest widths and refit nothing, but add the biases that a refit would add."""
+    decisions, candidates = zip(*map(_narrowest_part, parts), strict=True)
     return PrunedNetwork(decisions, candidates, candidates[0])
 
 
 def _narrowest_part(each: MeasuredPart) -> tuple[Decision, Candidate]:
-    context, measured = each.part.context, each.measured
-    graph, keep, edits = measured.analysis.graph, measured.analysis.graph.keep_all(), Edits()
+    context, analysis = each.part.context, each.measured.analysis
+    keep, edits = analysis.graph.keep_all(), Edits()
+    decision = Decision(keep, keep.astype(np.float64), ())
     if each.part.prunable:
-        selector = selector_of(context, measured)
-        for number, group in enumerate(graph.groups):
-            keep[group.channels[widths_of(*selector.allowed(number))[0] :]] = False
-        edits = Edits(inputs=added_biases(context, measured))
-    model = apply(measured.analysis.model, graph, keep, edits, measured.analysis.source.scratch)
-    return Decision(keep, keep.astype(np.float64), ()), Candidate(model, model, keep, None)
+        selector = selector_of(context, each.measured)
+        decision, edits = selector.decision(selector.narrowest), Edits(inputs=added_biases(context, each.measured))
+    model = apply(analysis.model, analysis.graph, decision.keep, edits, analysis.source.scratch)
+    return decision, Candidate(model, model, decision.keep, None)
 
 
 def _unreachable(budget: int, least: int, parts: Sequence[MeasuredPart]) -> TargetUnreachableError:
     """Say that no file was small enough, and what can be asked for."""
     lower = sum(each.single for each in parts) < sum(each.least for each in parts)
-    enough = f"{-(-least // 1000)}kB" if least > 10_000 else f"{least}B"
     return TargetUnreachableError(
         f"the target is a file of {_text(budget)}, but {_text(least)} is the least that can be reached",
-        hint=f"{'lower --round-to or --min-channels, or ' if lower else ''}ask for --keep-size {enough}",
+        hint=f"{'lower --round-to or --min-channels, or ' if lower else ''}ask for {least:,} bytes or more",
     )
 
 

@@ -17,6 +17,7 @@ MODEL = nets.ROOT / "models" / "fmnist_resnet.onnx"
     [
         ({"keep_macs": 1.5}, "keep_macs 1.5 is outside (0, 1]", "keep_macs 0.7 keeps 70 %"),
         ({"keep_macs": 0.5, "keep_params": 0.5}, "give one target: keep_macs or keep_params, not both", ""),
+        ({"keep_size": 1.5}, "keep_size 1.5 is neither a share in (0, 1] nor whole bytes", None),
         ({"confidence": 0.1}, "confidence 0.1 is less than even: it is a confidence, not an error probability", None),
         ({"score": "nothing"}, "score 'nothing' is none of ", ""),
         ({"score": "hrank"}, "score hrank measures the data, and none are given", "give calibration FILE.npz"),

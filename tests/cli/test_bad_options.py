@@ -7,7 +7,7 @@ import cli_models
 import onnx
 import pytest
 
-from onnxpfp.cli.parsing import parse_size
+from onnxpfp.cli.parsing import parse_share_or_size, parse_size
 from onnxpfp.options import Options
 
 
@@ -22,6 +22,26 @@ def test_a_target_outside_its_range(refuse, flag, share):
 def test_two_targets(refuse):
     found = refuse("in.onnx", "out.onnx", "--keep-macs", "0.5", "--keep-params", "0.5", code=2)
     assert found.error == "give one target: --keep-macs or --keep-params, not both"
+
+
+@pytest.mark.parametrize("text", ["0", "1.5", "-1", "nan", "inf", "", "4000", "4M", "half", "5XB", "1B", "0MB", "0.7B"])
+def test_a_size_that_is_none(refuse, text):
+    found = refuse("in.onnx", "out.onnx", "--keep-size", text, code=2)
+    assert found.error == f"--keep-size '{text}' is neither a share in (0, 1] nor an amount with its unit"
+    assert found.hint == "write --keep-size 0.5 for half of the file, or --keep-size 4MB, 512kB or 1.5MiB"
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("0.5", 0.5), ("1", 1), (".25", 0.25), ("1e-1", 0.1), ("4MB", 4_000_000), ("1.5 kib", 1536)]
+)
+def test_sizes(text, value):
+    assert parse_share_or_size("--keep-size", text) == value
+
+
+def test_a_size_that_cannot_be_reached(refuse):
+    found = refuse("in.onnx", "out.onnx", "--keep-size", "200B", code=3)
+    assert found.error == "in.onnx: the target is a file of 200 bytes, but 444 bytes is the least that can be reached"
+    assert found.hint == "ask for 444 bytes or more"
 
 
 @pytest.mark.parametrize("flag", ["--keep-macs", "--keep-params"])

@@ -169,3 +169,20 @@ def test_a_trained_network(folder, prune):
     assert "top-1 agreement" in result.stdout
     assert "held-out samples" in result.stdout
     assert onnx.load(folder / "small.onnx").graph.input[0].name == "images"
+
+
+@pytest.mark.parametrize(("asked", "most"), [("1.3kB", 1300), ("1.28KiB", 1310), ("0.8", None)])
+def test_a_file_gets_as_small_as_was_asked_for(folder, prune, asked, most):
+    result = prune("in.onnx", "out.onnx", "--calib-data", "data.npz", "--keep-size", asked)
+    assert result.exit_code == 0, result.output
+    written = (folder / "out.onnx").stat().st_size
+    budget = most or 0.8 * (folder / "in.onnx").stat().st_size
+    assert budget * 0.9 < written <= budget
+    asked_for = f"a file of at most {most:,} bytes" if most else "keep 80 % of the size of the file"
+    assert asked_for in result.stdout
+
+
+def test_a_file_that_is_small_enough_is_written_as_it_is(folder, prune):
+    result = prune("in.onnx", "out.onnx", "--keep-size", "1MB")
+    assert (folder / "in.onnx").read_bytes() == (folder / "out.onnx").read_bytes()
+    assert "Note: the model is as small as was asked for already: nothing was pruned" in result.stderr
