@@ -20,6 +20,7 @@ from onnxpfp.errors import OptionError
 from onnxpfp.options import (
     VERB_OPTIONS,
     InspectOptions,
+    LatencyOptions,
     Options,
     PrunabilityOptions,
     ScopeOptions,
@@ -60,7 +61,13 @@ def test_help_shows_what_is_declared(verb: str) -> None:
 
 
 def test_every_verb_says_which_options_it_takes() -> None:
-    kinds = {"prune": Options, "inspect": InspectOptions, "prunability": PrunabilityOptions, "verify": VerifyOptions}
+    kinds = {
+        "prune": Options,
+        "inspect": InspectOptions,
+        "prunability": PrunabilityOptions,
+        "verify": VerifyOptions,
+        "latency": LatencyOptions,
+    }
     assert kinds == VERB_OPTIONS
     assert VERB_OPTIONS.keys() == main.commands.keys()
 
@@ -130,6 +137,13 @@ def test_both_networks_of_a_verification_are_read_and_run_by_its_options() -> No
     running = given.running()
     assert (running.samples, running.threads, running.seed, running.workspace) == (5, 3, 7, 2_000_000)
     assert (running.no_latency, running.max_drift) == (True, None)
+
+
+def test_a_latency_is_measured_of_what_would_be_pruned_by_the_same_options() -> None:
+    given = LatencyOptions(samples=5, threads=3, exclude=["a"], round_to=16, latency_batch=2, attention="width")
+    running = given.running()
+    assert (running.samples, running.threads, running.exclude, running.latency_batch) == (5, 3, ["a"], 2)
+    assert (running.round_to, running.attention, running.target[0]) == (16, "width", "latency")
 
 
 def test_every_share_is_of_something_that_is_counted() -> None:
