@@ -108,10 +108,11 @@ def count_params(model: ModelProto) -> int:
 def count_macs(model: ModelProto, feed: Mapping[str, Array]) -> int:
     """Count multiply-adds from the shapes of a real run of one sample."""
     shapes = {name: array.shape for name, array in {**weights(model), **feed, **values(model, feed)}.items()}
-    return sum(_macs(node, shapes) for node in model.graph.node)
+    return sum(count_macs_of(node, shapes) for node in model.graph.node)
 
 
-def _macs(node: NodeProto, shapes: Mapping[str, tuple[int, ...]]) -> int:
+def count_macs_of(node: NodeProto, shapes: Mapping[str, tuple[int, ...]]) -> int:
+    """Count the multiply-adds of one node, whose tensors have these shapes."""
     if node.op_type not in {"Conv", "ConvTranspose", "Gemm", "MatMul"}:
         return 0
     data, weight, out = shapes[node.input[0]], shapes[node.input[1]], math.prod(shapes[node.output[0]])

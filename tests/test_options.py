@@ -139,6 +139,13 @@ def test_both_networks_of_a_verification_are_read_and_run_by_its_options() -> No
     assert (running.no_latency, running.max_drift) == (True, None)
 
 
+def test_a_latency_is_measured_of_what_would_be_pruned_by_the_same_options() -> None:
+    given = LatencyOptions(samples=5, threads=3, exclude=["a"], round_to=16, latency_batch=2, attention="width")
+    running = given.running()
+    assert (running.samples, running.threads, running.exclude, running.latency_batch) == (5, 3, ["a"], 2)
+    assert (running.round_to, running.attention, running.target[0]) == (16, "width", "latency")
+
+
 def test_every_share_is_of_something_that_is_counted() -> None:
     assert [f"keep_{name}" for name in QUANTITIES] == [name for name, _ in declared(Options) if name[:5] == "keep_"]
 

@@ -15,7 +15,7 @@ from onnxpfp.allocation.cost import CostModel
 from onnxpfp.allocation.select import Selection, select
 from onnxpfp.allocation.uniform import allocate_uniformly
 from onnxpfp.allocation.widths import widths_of
-from onnxpfp.arrays import Ints, Keep
+from onnxpfp.arrays import Keep
 from onnxpfp.channels import ChannelGraph, Consumer, Group
 from onnxpfp.channels.file_axes import file_axes
 from onnxpfp.errors import PlanError

@@ -10,9 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from onnx import ModelProto, TensorShapeProto
 
 from onnxpfp.arrays import Ints
 from onnxpfp.model.save import save_model
+from onnxpfp.model.shapes import Shapes
 from onnxpfp.pipeline.costs import full_widths
 from onnxpfp.pipeline.latency_points import MULTIPLES, POINTS, TRIALS, cut_to, draw_shares, rounded
 from onnxpfp.pipeline.latency_table import UNMEASURED, LatencyTable, PartTable, TablePoint, group_names, point_of
@@ -48,7 +50,8 @@ def write_form(network: Network, folder: Path) -> LatencyTable:
             for multiple, kept in widths:
                 progress(written, count)
                 name = f"{written:02d}.onnx"
-                save_model(folder / name, cut_to(whole, kept), external=False)
+                cut = cut_to(whole, kept)
+                save_model(folder / name, _with_ranks(cut, whole.shapes) if part.body else cut, external=False)
                 points.append(point_of(whole.graph, multiple, MeasuredWidths(kept, UNMEASURED, {}), name))
                 written += 1
             sizes = dict(zip(group_names(whole.graph), full_widths(whole).tolist(), strict=True))
@@ -69,3 +72,14 @@ def _widths(part: NetworkPart) -> Iterator[tuple[int, Ints]]:
             yield multiple, rounded(shares * sizes, sizes, multiple)
     for shares in draw_shares(rng, sizes, POINTS):
         yield asked or STEP, rounded(shares * sizes, sizes, asked or STEP)
+
+
+def _with_ranks(model: ModelProto, shapes: Shapes) -> ModelProto:
+    """Say how many axes the outputs of a body have, which its model leaves open: other tools insist on it."""
+    copy = ModelProto()
+    copy.CopyFrom(model)
+    for info in copy.graph.output:
+        tensor, axes = info.type.tensor_type, shapes.shape.get(info.name)
+        if axes is not None and not tensor.HasField("shape"):
+            tensor.shape.CopyFrom(TensorShapeProto(dim=[TensorShapeProto.Dimension() for _ in axes]))
+    return copy

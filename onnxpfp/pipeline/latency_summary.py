@@ -8,12 +8,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from onnxpfp.arrays import Ints
 from onnxpfp.model.names import node_name
-from onnxpfp.pipeline.decide import narrowest
+from onnxpfp.pipeline.decide import selector_of
 from onnxpfp.pipeline.latency_table import LatencyTable
 from onnxpfp.pipeline.latency_target import points_of
 from onnxpfp.pipeline.network_steps import MeasuredPart, least_share, measure_whole
-from onnxpfp.pipeline.op_latencies import FEMTOSECONDS, REST, slower_in_multiples
+from onnxpfp.pipeline.op_latencies import FEMTOSECONDS, slower_in_multiples
 from onnxpfp.pipeline.parts import Network
 from onnxpfp.runtime.blocks import Alignment
 
@@ -25,12 +26,14 @@ class OpShare:
     """The latency of one op.
 
     Attributes:
-        name: The node's name, behind the place of the body that it is in; empty for what belongs to no op.
+        place: The body that it is in; empty for the main graph.
+        name: The node's name; empty for what belongs to no op.
         op: Its op type; empty likewise.
         ms: Its fitted milliseconds in a run of the network, with all channels.
         least_ms: The same with as few as may be.
     """
 
+    place: str
     name: str
     op: str
     ms: float
@@ -123,10 +126,9 @@ def _ops(each: MeasuredPart) -> Iterator[OpShare]:
     full = np.array([group.channels.size for group in graph.groups], np.int64)
     kinds = {node_name(node): node.op_type for node in model.graph.node}
     widest = context.latencies.by_op(context.whole, full)
-    least = context.latencies.by_op(context.whole, narrowest(context, each.measured) if part.prunable else full)
+    least = context.latencies.by_op(context.whole, _narrowest(each) if part.prunable else full)
     for name, ms in widest.items():
-        shown = "" if name == REST else part.analyzed.named(name)
-        yield OpShare(shown, kinds.get(name, ""), part.runs * ms, part.runs * least[name])
+        yield OpShare(part.place, name, kinds.get(name, ""), part.runs * ms, part.runs * least[name])
 
 
 def _part(network: Network, number: int, table: LatencyTable, *, compared: bool) -> PartLatency:
@@ -155,3 +157,8 @@ def _part(network: Network, number: int, table: LatencyTable, *, compared: bool)
             for multiple, point in zip(multiples, points, strict=True)
         ),
     )
+
+
+def _narrowest(each: MeasuredPart) -> Ints:
+    """Return the smallest widths of the groups of a part, (groups,)."""
+    return np.array(selector_of(each.part.context, each.measured).narrowest, np.int64)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from onnxpfp.channels.name_patterns import name_inside
 from onnxpfp.pipeline.latency_summary import LatencySummary, OpShare, PartLatency
 from onnxpfp.pipeline.latency_table import LatencyTable
 from onnxpfp.report.formats import plain
@@ -89,7 +90,7 @@ def _form(report: LatencyReport) -> Iterator[Element]:
 
 def _measured(report: LatencyReport, found: LatencySummary, *, full: bool) -> Iterator[Element]:
     """Show what was measured."""
-    table, main = report.table, found.parts[0]
+    table, longest = report.table, _longest(found.parts)
     points = sum(len(part.points) for part in found.parts)
     least = math.ceil(1000 * found.least) / 1000
     runs = "1 sample a run" if report.samples == 1 else f"{report.samples} samples a run"
@@ -98,15 +99,13 @@ def _measured(report: LatencyReport, found: LatencySummary, *, full: bool) -> It
         "measured on": f"{table.device}, {', '.join(report.providers)}, {_threads(table.threads)}",
         "at": f"{runs}; shapes {sizes(report.inputs)}",
         "points": f"{points} choices of widths, each run in turns with the whole",
-        "kernels": main.alignment.title,
-        **({"slower by": _slower(main)} if main.slower else {}),
-        "fit": _fit(main),
+        **({} if longest is None else _fitted(longest)),
         "least": f"about --keep-latency {least:g} ({_ms(least * found.ms)} ms), by the fitted latencies at the "
         "smallest widths",
         "seconds": spent(report.seconds),
     }
-    if not any(part.points[1:] for part in found.parts):
-        rows = {name: text for name, text in rows.items() if name not in {"kernels", "slower by", "fit", "least"}}
+    if longest is None:
+        del rows["least"]
     yield Facts(rows)
     yield Heading("Where the time goes, by the fitted latencies")
     yield _ops_table(found.ops)
@@ -125,23 +124,31 @@ def _threads(count: int | None) -> str:
     return f"{count} thread{'s' * (count > 1)}"
 
 
-def _slower(part: PartLatency) -> str:
-    """Say how the steps of the kernels show."""
-    each = [f"{_percent(slower)} in multiples of {multiple}" for multiple, slower in part.slower.items()]
-    return f"{', '.join(each)}: time for what there is to do, over that of the fastest"
+def _longest(parts: Sequence[PartLatency]) -> PartLatency | None:
+    """Return the part that takes most of those that were measured at several widths; None where there is none."""
+    narrowed = [part for part in parts if part.points[1:]]
+    return max(narrowed, key=lambda part: part.runs * part.ms, default=None)
 
 
-def _fit(part: PartLatency) -> str:
-    """Say how well the fitted latencies give what was measured."""
-    return (
-        f"the latencies of ops add up to what was measured within {_percent(part.error)} at the points they are made of"
+def _fitted(part: PartLatency) -> dict[str, str]:
+    """Say in what steps the kernels of a part work, how that shows, and how well its fit gives what was measured."""
+    where = f"{part.place}: " if part.place else ""
+    rows = {"kernels": f"{where}{part.alignment.title}"}
+    if part.slower:
+        each = [f"{_percent(slower)} in multiples of {multiple}" for multiple, slower in part.slower.items()]
+        rows["slower by"] = f"{', '.join(each)}: time for what there is to do, over that of the fastest"
+    rows["fit"] = (
+        f"{where}the ops' latencies add up to those measured, within {_percent(part.error)} at every point used"
     )
+    return rows
 
 
 def _ops_table(ops: Sequence[OpShare]) -> Table:
     total = max(sum(op.ms for op in ops), 1e-30)
     rows = [
-        (op.name or OUTSIDE, op.op, _ms(op.ms), _percent(op.ms / total), _ms(op.least_ms)) for op in ops if op.ms > 0
+        (name_inside(op.place, op.name or OUTSIDE), op.op, _ms(op.ms), _percent(op.ms / total), _ms(op.least_ms))
+        for op in ops
+        if op.ms > 0
     ]
     columns = (Column("node"), Column("op"), *map(number, ("ms", "share", "at least")))
     return Table(columns, rows, of="ops", most=FIRST)
