@@ -60,3 +60,23 @@ def test_no_groups_and_no_terms():
 def test_refuses_what_does_not_fit(changes, message):
     with pytest.raises(ValueError, match=message):
         model(**changes)
+
+
+def test_what_is_saved_against_totals():
+    rng = np.random.default_rng(0)
+    for blocks in (None, np.array([1, 4, 4, 2, 8, 1])):
+        cost = model(blocks=blocks)
+        for _ in range(50):
+            kept, group, widths = rng.integers(1, 9, 2), int(rng.integers(2)), rng.integers(1, 20, 5)
+            others = [np.where(np.arange(2) == group, width, kept) for width in widths]
+            wanted = [cost.total(kept) - cost.total(other) for other in others]
+            assert cost.saved_at(kept, group, widths).tolist() == wanted
+
+
+def test_blocks_are_counted_whole():
+    cost = model(blocks=np.array([1, 1, 16, 1, 1, 1]))
+    assert cost.lengths(np.array([17, 2])).tolist() == [1, 3, 32, 4, 8, 10]
+    assert cost.total(np.array([17, 2])) == cost.total(np.array([32, 2]))
+    for blocks in ([1, 1, 0, 1, 1, 1], [1, 1]):
+        with pytest.raises(ValueError, match="blocks"):
+            model(blocks=np.array(blocks))

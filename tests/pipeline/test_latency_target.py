@@ -1,0 +1,136 @@
+"""Targets of latency on a made-up device that is not what the fit says: the measured share decides."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nets
+import pytest
+from support import made_up_latencies as device
+
+import onnxpfp
+from onnxpfp.errors import CalibrationError, OptionError, TargetUnreachableError
+from onnxpfp.pipeline import latency_target
+from onnxpfp.pipeline.latency_table import LatencyTable
+
+FEED = {"x": nets.noise(1, 3, 8, 8)}
+TEXT = """g (float[N,3,8,8] x) => (float[N,5] y) {
+    a = Conv <pads = [1,1,1,1]> (x, w1) r = Relu(a)
+    c = Conv <pads = [1,1,1,1]> (r, w2) s = Relu(c)
+    p = GlobalAveragePool(s) f = Flatten(p) y = Gemm <transB = 1> (f, w3) }"""
+DATA = nets.noise(64, 3, 8, 8)
+
+
+def network() -> Any:
+    return nets.build(TEXT, {"w1": (48, 3, 3, 3), "w2": (64, 48, 3, 3), "w3": (5, 64)})
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> LatencyTable:
+    folder = tmp_path_factory.mktemp("device")
+    onnxpfp.latency(network(), models=folder / "points").table.save(folder / "table.json")
+    device.fill_in(folder / "table.json", folder / "points", FEED, ops=True)
+    return LatencyTable.read(folder / "table.json")
+
+
+@pytest.fixture
+def run_on(table: LatencyTable, monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[float], float]], list[float]]:
+    """Put a device in the place of this machine: its table is the made-up one, what it measures a function of that."""
+
+    def install(measured: Callable[[float], float]) -> list[float]:
+        shares: list[float] = []
+        whole = device.latency(network(), FEED)
+
+        def measure(_: object, model: Any) -> float:
+            shares.append(measured(device.latency(model, FEED) / whole))
+            return shares[-1]
+
+        monkeypatch.setattr(latency_target, "measure_table", lambda _: table)
+        monkeypatch.setattr(latency_target, "_measured_share", measure)
+        return shares
+
+    return install
+
+
+def prune(**options: Any) -> Any:
+    return onnxpfp.prune(network(), calibration=DATA, threads=1, no_latency=True, **options)
+
+
+def test_one_try_is_enough_where_the_fit_is_right(run_on: Any) -> None:
+    shares = run_on(lambda share: share)
+    result = prune(keep_latency=0.6)
+    (only,) = result.report.latency_aim.tries
+    assert [only.measured] == shares
+    assert only.share == 0.6
+    assert only.foreseen == pytest.approx(only.measured, rel=1e-4)
+    assert abs(only.measured - 0.6) <= latency_target.CLOSE * 0.6
+    assert device.latency(result.model, FEED) / device.latency(network(), FEED) == pytest.approx(only.measured)
+
+
+@pytest.mark.parametrize("off", [0.8, 1.25])
+def test_a_share_that_was_measured_to_be_off_is_corrected(run_on: Any, off: float) -> None:
+    shares = run_on(lambda share: share**off)
+    result = prune(keep_latency=0.6)
+    *others, taken = result.report.latency_aim.tries
+    assert others
+    assert sorted(shares) == sorted(each.measured for each in (*others, taken))
+    assert abs(taken.measured / 0.6 - 1) <= latency_target.CLOSE < abs(shares[0] / 0.6 - 1)
+    # What is written is what was measured last, and refitted.
+    written = device.latency(result.model, FEED) / device.latency(network(), FEED)
+    assert written**off == pytest.approx(taken.measured, rel=0.02)
+    assert result.report.compensation == "lstsq"
+    assert result.report.refits
+
+
+def test_several_steps_are_measured_as_they_are(run_on: Any) -> None:
+    run_on(lambda share: share)
+    result = prune(keep_latency=0.6, steps=2)
+    assert abs(result.report.latency_aim.tries[-1].measured / 0.6 - 1) <= latency_target.WITHIN
+
+
+def test_what_does_not_come_down_is_refused(run_on: Any) -> None:
+    run_on(lambda share: 0.5 + 0.5 * share)
+    with pytest.raises(TargetUnreachableError, match=r"the target is 0.4 of the latency, but 0\.\d+ of the original's"):
+        prune(keep_latency=0.4)
+
+
+def test_milliseconds_are_a_share_of_the_table(run_on: Any, table: LatencyTable) -> None:
+    run_on(lambda share: share)
+    aim = prune(latency_ms=0.5 * table.ms).report.latency_aim
+    assert (aim.share, aim.ms, aim.original_ms) == (pytest.approx(0.5), 0.5 * table.ms, table.ms)
+
+
+def test_what_is_fast_enough_stays_as_it_is(run_on: Any, table: LatencyTable) -> None:
+    shares = run_on(lambda share: share)
+    result = prune(latency_ms=2 * table.ms)
+    assert result.unchanged is not None
+    assert not shares
+    assert result.report.latency_aim.share == 1
+
+
+def test_latency_is_measured_here(tmp_path: Path) -> None:
+    """No figure is asked for, for machines differ; but all of it is there, and the file is pruned."""
+    result = onnxpfp.prune(network(), calibration=DATA, threads=1, keep_latency=0.8, latency_batch=4)
+    aim = result.report.latency_aim
+    assert aim.original_ms > 0
+    assert not aim.given
+    assert all(each.measured > 0 for each in aim.tries)
+    assert result.report.latency.samples == 4
+    assert any(group.kept < group.channels for group in result.report.groups)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "text"),
+    [
+        ({"keep_latency": 0}, OptionError, "keep_latency 0"),
+        ({"keep_latency": 0.5, "keep_macs": 0.5}, OptionError, "give one target"),
+        ({"latency_ms": -1}, OptionError, "no number of milliseconds"),
+        ({"latency_table": "t.json"}, OptionError, "goes with"),
+        ({"keep_latency": 0.5, "latency_batch": 100}, CalibrationError, "measures runs of 100 samples, and there are"),
+    ],
+)
+def test_what_cannot_be_meant(options: dict[str, Any], error: type[Exception], text: str) -> None:
+    with pytest.raises(error, match=text):
+        prune(**options)
