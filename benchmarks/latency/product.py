@@ -94,7 +94,7 @@ def _prune(subject: Subject, places: Places, out: Path, threads: int, **options:
     return Pruned(
         macs=round(report.after.macs / report.before.macs, 4),
         seconds=round(seconds, 1),
-        promised=None if aim is None else round(aim.tries[-1].foreseen, 4),
+        promised=None if aim is None or aim.foreseen is None else round(aim.foreseen, 4),
         reported=None if found is None or found.ratio is None else round(found.ratio.median, 4),
         model_seconds=None if aim is None or aim.given else round(report.seconds[TABLE_PHASE], 2),
     )

@@ -49,12 +49,14 @@ CLOSE = 0.03
 """Relative error of the measured share that is good enough; repeated, it differs by a few percent."""
 WITHIN = 0.05
 """Relative error that is let pass in the end."""
-TRIES = 4
+TRIES = 6
 """Prunings without refits that are measured."""
 SECONDS = 3.0
 """Of runs for each of them; about half is used."""
 FEWEST_RUNS = 8
 """Runs of both that SECONDS must have room for, where they are long."""
+STEP = 0.05
+"""Part of a share by which less is asked for, where a little less came out the same."""
 FINEST = 1e-3
 """Difference of shares from which another pruning may come out otherwise."""
 LEAST_OUTSIDE = 0.05
@@ -68,16 +70,16 @@ class LatencyTry:
     Attributes:
         share: Share of the latency that the allocation was asked for.
         foreseen: What the latencies of ops add up to, as a share of the original's.
-        measured: Latency over the original's; None where it was not measured, because the table is of another device.
+        measured: Latency over the original's.
     """
 
     share: float
     foreseen: float
-    measured: float | None
+    measured: float
 
     def error(self, target: float) -> float:
-        """Return how far the measured share is from the target, in the logarithm; 0 where nothing was measured."""
-        return 0.0 if self.measured is None else abs(math.log(self.measured / target))
+        """Return how far the measured share is from the target, in the logarithm."""
+        return abs(math.log(self.measured / target))
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +93,10 @@ class LatencyAim:
         device: What the table was measured on.
         given: Whether the table was given, and not measured here and now.
         error: Largest relative error of the fitted latency at the points of the table.
-        tries: Prunings that were looked at, in their order, but for the last: that is the one that was taken.
+        foreseen: What the latencies of ops of the written model add up to, as a share of the original's; None where
+            nothing was pruned.
+        tries: Prunings that were measured, in their order, but for the last: that is the one that was taken. None where
+            the table was given, for it is of another device.
     """
 
     share: float
@@ -100,6 +105,7 @@ class LatencyAim:
     device: str
     given: bool
     error: float
+    foreseen: float | None = None
     tries: tuple[LatencyTry, ...] = ()
 
 
@@ -234,7 +240,7 @@ def prune_to_latency(
         raise _unreachable(aim, least, "is the least that the latencies of its ops add up to")
     if aim.given:
         pruned = prune(context)
-        return pruned, replace(aim, tries=(LatencyTry(aim.share, _foreseen(parts, pruned), None),))
+        return pruned, replace(aim, foreseen=_foreseen(parts, pruned))
     options = context.options
     # With several steps widths hang on the refits between them.
     bare = replace(options, compensate="none") if options.steps == 1 else options
@@ -244,13 +250,14 @@ def prune_to_latency(
         return pruned, LatencyTry(share, _foreseen(parts, pruned), _measured_share(context, write(pruned)))
 
     tries = _correct(aim.share, least, attempt)
-    pruned, taken = min(tries, key=lambda each: each[1].error(aim.share))
-    if taken.measured is not None and taken.measured > (1 + WITHIN) * aim.share:
-        raise _unreachable(aim, taken.measured, "is the nearest that was measured")
+    fast = [each for each in tries if each[1].measured <= (1 + WITHIN) * aim.share]
+    if not fast:
+        raise _unreachable(aim, min(each.measured for _, each in tries), "is the least that was measured")
+    pruned, taken = min(fast, key=lambda each: each[1].error(aim.share))
     others = tuple(each for _, each in tries if each is not taken)
     if bare is not options:
         pruned = prune(replace(context, options=options.keeping(taken.share)))
-    return pruned, replace(aim, tries=(*others, taken))
+    return pruned, replace(aim, foreseen=taken.foreseen, tries=(*others, taken))
 
 
 Attempt = Callable[[float], tuple[PrunedNetwork, LatencyTry]]
@@ -267,12 +274,22 @@ def _correct(target: float, least: float, attempt: Attempt) -> list[tuple[Pruned
     """
     tries = [attempt(target)]
     while len(tries) < TRIES:
-        nearest = min((each for _, each in tries), key=lambda each: each.error(target))
-        share = min(1.0, max(least, nearest.share * target / (nearest.measured or target)))
-        if nearest.error(target) <= CLOSE or any(abs(share - each.share) < FINEST for _, each in tries):
+        last = tries[-1][1]
+        share = min(1.0, max(least, last.share * target / last.measured))
+        if last.error(target) <= CLOSE or share == last.share:
+            break
+        if last.measured > target and _nearly(share, tries):
+            # No other widths came of it: they have steps.
+            share = max(least, (1 - STEP) * min(each.share for _, each in tries))
+        if _nearly(share, tries):
             break
         tries.append(attempt(share))
     return tries
+
+
+def _nearly(share: float, tries: Sequence[tuple[PrunedNetwork, LatencyTry]]) -> bool:
+    """Tell whether a share has been tried, or one that is no other."""
+    return any(abs(share - each.share) < FINEST for _, each in tries)
 
 
 def _foreseen(parts: Sequence[MeasuredPart], pruned: PrunedNetwork) -> float:

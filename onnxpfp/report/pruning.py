@@ -208,7 +208,7 @@ def _facts(report: Report) -> Facts:
         rows["target"] = asked_latency(report.latency_aim)
     if report.trials:
         rows["reached"] = _reached(report)
-    if report.latency_aim is not None and report.latency_aim.tries:
+    if report.latency_aim is not None and report.latency_aim.foreseen is not None:
         rows["reached"] = reached_latency(report.latency_aim)
     rows |= ATTENTION[report.attention]
     rows["counted at"] = sizes(report.inputs)

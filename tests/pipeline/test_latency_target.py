@@ -64,7 +64,7 @@ def test_one_try_is_enough_where_the_fit_is_right(run_on: Any) -> None:
     (only,) = result.report.latency_aim.tries
     assert [only.measured] == shares
     assert only.share == 0.6
-    assert only.foreseen == pytest.approx(only.measured, rel=1e-4)
+    assert only.foreseen == result.report.latency_aim.foreseen == pytest.approx(only.measured, rel=1e-4)
     assert abs(only.measured - 0.6) <= latency_target.CLOSE * 0.6
     assert device.latency(result.model, FEED) / device.latency(network(), FEED) == pytest.approx(only.measured)
 
@@ -82,6 +82,14 @@ def test_a_share_that_was_measured_to_be_off_is_corrected(run_on: Any, off: floa
     assert written**off == pytest.approx(taken.measured, rel=0.02)
     assert result.report.compensation == "lstsq"
     assert result.report.refits
+
+
+def test_steps_of_widths_are_gone_down_until_it_is_fast_enough(run_on: Any) -> None:
+    """A device on which most widths are no faster: the next that is comes out below the target."""
+    run_on(lambda share: 0.64 if share > 0.5 else 0.49)
+    *others, taken = prune(keep_latency=0.6).report.latency_aim.tries
+    assert taken.measured == 0.49
+    assert {each.measured for each in others} == {0.64}
 
 
 def test_several_steps_are_measured_as_they_are(run_on: Any) -> None:
