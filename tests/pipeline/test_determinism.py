@@ -66,6 +66,8 @@ def test_threads_do_not_change_the_plan(name: str, allocate: Any) -> None:
     ids=["drawn", "measured and refitted"],
 )
 def test_another_process_gives_the_same_bytes(name: str, options: dict[str, Any]) -> None:
+    # The other process knows the true CPU.
+    options = {"round_to": 8} | options
     code = (
         f"import nets, onnxpfp, hashlib; r = onnxpfp.prune(nets.network({name!r}), calibration=nets.CALIBRATION, "
         f"samples=16, threads=1, **{options!r}); print(hashlib.sha256(r.model.SerializeToString()).hexdigest())"
