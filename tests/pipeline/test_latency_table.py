@@ -136,6 +136,18 @@ def test_less_than_there_can_be_names_the_least(filled: dict[bool, Path]) -> Non
         onnxpfp.prune(network(), keep_latency=least - 0.001, **options)
 
 
+def test_what_a_profile_adds_to_every_op_does_not_count(filled: dict[bool, Path], tmp_path: Path) -> None:
+    """Times of ops say where the time goes; what all of them take is what the whole network was measured to take."""
+    document = json.loads(filled[True].read_text())
+    for point in document["parts"][""]["points"]:
+        point["ops"] = {name: ms + 5 * device.CALL for name, ms in point["ops"].items()}
+    (tmp_path / "table.json").write_text(json.dumps(document))
+    exact, profiled = (_aimed(table)[0].parts[0].context for table in (filled[True], tmp_path / "table.json"))
+    assert profiled.latencies.error < 1e-6
+    for name, op in exact.latencies.ops.items():
+        assert profiled.latencies.ops[name].per_mac == pytest.approx(op.per_mac, rel=1e-4)
+
+
 def test_a_kernel_in_blocks_shows(filled: dict[bool, Path]) -> None:
     """A device that computes 8 channels at once: finer steps are slower, and the fit is that of whole blocks."""
     network_, _ = _aimed(filled[True])
