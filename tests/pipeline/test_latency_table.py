@@ -20,6 +20,7 @@ from support import made_up_latencies as device
 
 import onnxpfp
 from onnxpfp.errors import LatencyTableError, TargetUnreachableError
+from onnxpfp.model import load as load_module
 from onnxpfp.options import Options
 from onnxpfp.pipeline.context import open_run
 from onnxpfp.pipeline.latency_table import LatencyTable
@@ -116,6 +117,18 @@ def test_a_pruning_meets_the_target_by_the_formula(
     assert left <= share * whole * (1 + 1e-6)
     # A channel more of any group would be too much, or the widths rise together in larger steps.
     assert left >= (share - 0.1) * whole
+
+
+def test_weights_in_other_files_take_a_table(
+    filled: dict[bool, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their ops are not measured, so a table that was filled in is all that is known of them."""
+    monkeypatch.setattr(load_module, "IN_MEMORY", 0)
+    monkeypatch.setattr(load_module, "PART_FROM", 1)
+    onnx.save(network(), tmp_path / "in.onnx", save_as_external_data=True, location="in.data", size_threshold=0)
+    options: dict[str, Any] = {"keep_latency": 0.6, "latency_table": str(filled[True]), "threads": 1}
+    left = device.latency(onnxpfp.prune(tmp_path / "in.onnx", no_latency=True, **options).model, FEED)
+    assert 0.5 <= left / device.latency(network(), FEED) <= 0.6 * (1 + 1e-6)
 
 
 def test_milliseconds_are_those_of_the_device(filled: dict[bool, Path]) -> None:
