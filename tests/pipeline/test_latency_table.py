@@ -365,3 +365,9 @@ def test_any_value_anywhere_is_read_or_refused(place: tuple[Any, ...], value: An
             refused = str(error)
         assert len(refused.splitlines()) == (table is None)
         assert table is None or (table.ms > 0 and (len(table.parts[""].points) >= 4 or not table.parts[""].groups))
+
+
+def test_a_body_without_a_table(tmp_path: Path) -> None:
+    (tmp_path / "t.json").write_text(json.dumps(_least()))
+    with pytest.raises(LatencyTableError, match="has nothing of the body If_0/then_branch"):
+        LatencyTable.read(tmp_path / "t.json").part("If_0/then_branch")
