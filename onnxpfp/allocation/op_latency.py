@@ -59,11 +59,9 @@ class OpLatency:
     block: int
     error: float
 
-    def scaled(self, factor: float) -> OpLatency:
-        """Return the same op, so many times as slow."""
-        return OpLatency(
-            factor * self.constant, factor * self.per_element, factor * self.per_mac, self.block, self.error
-        )
+    def scaled(self, work: float, calls: float) -> OpLatency:
+        """Return the same op where what it does takes `work` times as long, and a call `calls` times."""
+        return OpLatency(calls * self.constant, work * self.per_element, work * self.per_mac, self.block, self.error)
 
 
 def fit_op(ms: Floats, counts: Mapping[int, OpCounts]) -> OpLatency:
@@ -89,13 +87,14 @@ def _fit(ms: Floats, counts: OpCounts, block: int) -> OpLatency:
 
 
 def fit_total(totals: Floats, sums: Floats) -> tuple[float, float]:
-    """Fit measured latencies of the whole network by the sums of those of its ops.
+    """Fit measured latencies of the whole network by the sums of what its ops take for what they do.
 
-    A profile adds to every op, and between ops passes time that no op has.
+    A profile adds a microsecond or two to every op, and between ops passes time that no op has: what does not change
+    with the widths is told by the whole network.
 
     Args:
         totals: Latencies of the network, (K,).
-        sums: Sums of the fitted latencies of its ops at the same widths, (K,).
+        sums: Sums of the fitted latencies of its ops at the same widths, without those of calls, (K,).
 
     Returns:
         What the sums are multiplied by, and what is added.

@@ -139,7 +139,8 @@ class LatencyTable:
         """
         if place not in self.parts:
             raise LatencyTableError(
-                f"the latency table has nothing of the body {place}", hint="measure it with `onnxpfp latency` again"
+                f"the latency table has nothing of the body {place}",
+                hint="measure it with `onnxpfp latency` again, on data with which the body runs",
             )
         return self.parts[place]
 

@@ -9,7 +9,7 @@ belongs to no op (changes of layout, what passes between ops) is fitted as that 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -180,13 +180,16 @@ def fit_latencies(
     counts = {each: _counts(analysis, points, each) for each in {1, *blocks}}
     times = _times(points, counts[1])
     fitted = {name: fit_op(ms, {each: counts[each][name] for each in counts}) for name, ms in times.items()}
-    unscaled = OpLatencies(fitted, 0.0).cost(analysis)
+    varying = OpLatencies({name: op.scaled(1.0, 0.0) for name, op in fitted.items()}, 0.0).cost(analysis)
     totals = np.array([point.ms for point in points])
-    sums = np.array([unscaled.total(point.kept) for point in points]) / FEMTOSECONDS
+    sums = np.array([varying.total(point.kept) for point in points]) / FEMTOSECONDS
     factor, constant = fit_total(totals, sums)
-    scaled = {name: op.scaled(factor) for name, op in fitted.items()}
+    # A profile adds as much to a call as a small op takes, so what calls take is told by the whole network.
+    calls = sum(op.constant for op in fitted.values())
+    share = min(constant / calls, 1.0) if calls else 0.0
+    scaled = {name: op.scaled(factor, share) for name, op in fitted.items()}
     rest = scaled.get(REST, OpLatency(0.0, 0.0, 0.0, 1, 0.0))
-    scaled[REST] = OpLatency(rest.constant + constant, rest.per_element, rest.per_mac, rest.block, rest.error)
+    scaled[REST] = replace(rest, constant=rest.constant + constant - share * calls)
     return OpLatencies(scaled, float(np.abs((factor * sums + constant) / totals - 1).max()))
 
 

@@ -20,10 +20,10 @@ def asked_latency(aim: LatencyAim) -> str:
 def reached_latency(aim: LatencyAim) -> str:
     """Say what the times of ops foresaw, and what was measured of it."""
     foreseen = f"the fitted times of the ops foresee {aim.foreseen:.3f} of the latency"
-    if not aim.tries:
-        return f"{foreseen}; the table is of another device, so nothing was corrected"
-    *others, last = aim.tries
     error = f"the fit is off by at most {100 * aim.error:.2g} % where it was measured"
+    if not aim.tries:
+        return f"{foreseen} ({error}); the table is of another device, so nothing was corrected"
+    *others, last = aim.tries
     earlier = "".join(f", {each.measured:.3f} when {each.share:.3f} was asked of it" for each in others)
     corrected = f" when {last.share:.3f} was asked of it{earlier}" if others else ""
     return f"{foreseen} ({error}); measured before the refit, {last.measured:.3f}{corrected}"

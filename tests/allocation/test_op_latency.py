@@ -43,10 +43,10 @@ def test_factors_are_never_negative() -> None:
     assert op.error > 0.1
 
 
-def test_an_op_is_scaled_in_all_its_factors() -> None:
+def test_what_an_op_does_and_its_calls_are_scaled_apart() -> None:
     exact = counts()
-    op = fit_op(0.5 + 1e-6 * exact.macs, {1: exact}).scaled(2)
-    assert (op.constant, op.per_mac) == pytest.approx((1.0, 2e-6))
+    op = fit_op(0.5 + 1e-6 * exact.macs, {1: exact}).scaled(2, 3)
+    assert (op.constant, op.per_mac) == pytest.approx((1.5, 2e-6))
 
 
 def test_what_passes_between_ops_is_added() -> None:

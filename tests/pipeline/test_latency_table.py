@@ -20,6 +20,7 @@ from support import made_up_latencies as device
 
 import onnxpfp
 from onnxpfp.errors import LatencyTableError, TargetUnreachableError
+from onnxpfp.model import load as load_module
 from onnxpfp.options import Options
 from onnxpfp.pipeline.context import open_run
 from onnxpfp.pipeline.latency_table import LatencyTable
@@ -118,6 +119,18 @@ def test_a_pruning_meets_the_target_by_the_formula(
     assert left >= (share - 0.1) * whole
 
 
+def test_weights_in_other_files_take_a_table(
+    filled: dict[bool, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their ops are not measured, so a table that was filled in is all that is known of them."""
+    monkeypatch.setattr(load_module, "IN_MEMORY", 0)
+    monkeypatch.setattr(load_module, "PART_FROM", 1)
+    onnx.save(network(), tmp_path / "in.onnx", save_as_external_data=True, location="in.data", size_threshold=0)
+    options: dict[str, Any] = {"keep_latency": 0.6, "latency_table": str(filled[True]), "threads": 1}
+    left = device.latency(onnxpfp.prune(tmp_path / "in.onnx", no_latency=True, **options).model, FEED)
+    assert 0.5 <= left / device.latency(network(), FEED) <= 0.6 * (1 + 1e-6)
+
+
 def test_milliseconds_are_those_of_the_device(filled: dict[bool, Path]) -> None:
     model = network()
     whole = device.latency(model, FEED)
@@ -134,6 +147,18 @@ def test_less_than_there_can_be_names_the_least(filled: dict[bool, Path]) -> Non
     assert device.latency(result.model, FEED) <= least * device.latency(network(), FEED)
     with pytest.raises(TargetUnreachableError):
         onnxpfp.prune(network(), keep_latency=least - 0.001, **options)
+
+
+def test_what_a_profile_adds_to_every_op_does_not_count(filled: dict[bool, Path], tmp_path: Path) -> None:
+    """Times of ops say where the time goes; what all of them take is what the whole network was measured to take."""
+    document = json.loads(filled[True].read_text())
+    for point in document["parts"][""]["points"]:
+        point["ops"] = {name: ms + 5 * device.CALL for name, ms in point["ops"].items()}
+    (tmp_path / "table.json").write_text(json.dumps(document))
+    exact, profiled = (_aimed(table)[0].parts[0].context for table in (filled[True], tmp_path / "table.json"))
+    assert profiled.latencies.error < 1e-6
+    for name, op in exact.latencies.ops.items():
+        assert profiled.latencies.ops[name].per_mac == pytest.approx(op.per_mac, rel=1e-4)
 
 
 def test_a_kernel_in_blocks_shows(filled: dict[bool, Path]) -> None:
@@ -340,3 +365,9 @@ def test_any_value_anywhere_is_read_or_refused(place: tuple[Any, ...], value: An
             refused = str(error)
         assert len(refused.splitlines()) == (table is None)
         assert table is None or (table.ms > 0 and (len(table.parts[""].points) >= 4 or not table.parts[""].groups))
+
+
+def test_a_body_without_a_table(tmp_path: Path) -> None:
+    (tmp_path / "t.json").write_text(json.dumps(_least()))
+    with pytest.raises(LatencyTableError, match="has nothing of the body If_0/then_branch"):
+        LatencyTable.read(tmp_path / "t.json").part("If_0/then_branch")
