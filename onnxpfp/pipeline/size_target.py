@@ -33,8 +33,8 @@ TRIES = 4
 """Prunings at most."""
 CLOSE = 0.01
 """Share of the budget; what could be asked for beyond is not worth another pruning."""
-ALMOST_ALL = 1.0 - 1e-9
-"""Share of the numbers that is asked for where all of them seem to fit, though the file does not."""
+ALMOST = 1.0 - 1e-9
+"""Share that is asked for at most of what does not fit."""
 
 Write = Callable[[PrunedNetwork], WrittenNetwork]
 """Returns a network as it will be written."""
@@ -63,6 +63,58 @@ class _File:
         line = self.bits + (budget - self.bytes) * per_byte
         safe = min(each.bits + 8 * (budget - each.bytes) for each in (self, other))
         return safe if abs(line - safe) < 8 * CLOSE * budget else line
+
+
+@dataclass(slots=True, eq=False)
+class _Search:
+    """Two files that bracket a budget, drawn together.
+
+    Attributes:
+        budget: The bytes that the file may have.
+        least: The file with the narrowest widths, which fits.
+        fitting: The largest that fits.
+        exceeding: The last that does not, at first the original.
+        asked: Bits that the last pruning that fits was asked for; where none does, those of the last.
+        found: Whether a pruning fits.
+        above: How many prunings in a row did not.
+    """
+
+    budget: int
+    least: _File
+    fitting: _File
+    exceeding: _File
+    asked: float
+    found: bool = False
+    above: int = 0
+
+    def following(self, *, last: bool) -> float | None:
+        """Return the bits to ask for next; None where another pruning would not bring much, or is the same again.
+
+        Args:
+            last: Whether it is the last pruning, which must fit where none did.
+        """
+        bits = min(self.fitting.bits_for(self.exceeding, self.budget), ALMOST * self.exceeding.bits)
+        if self.above > 1:
+            # This is no line, such as where a weight that was computed is stored once anything of it goes.
+            bits = (self.fitting.bits + bits) / 2
+        if last and not self.found:
+            bits = self.least.bits
+        bits = max(bits, self.least.bits)
+        worth = bits - self.asked >= 8 * CLOSE * self.budget if self.found else bits < self.asked
+        return bits if worth else None
+
+    def take(self, pruned: _File, asked: float) -> bool:
+        """Take note of a pruning that was asked for so many bits; returns whether it is the best so far."""
+        if pruned.bytes > self.budget:
+            self.exceeding, self.above = pruned, self.above + 1
+            if not self.found:
+                self.asked = asked
+            return False
+        better = not self.found or pruned.bytes > self.fitting.bytes
+        if better:
+            self.fitting = pruned
+        self.asked, self.found, self.above = asked, True, 0
+        return better
 
 
 def with_size_met(context: RunContext) -> RunContext:
@@ -96,28 +148,20 @@ def prune_to_size(
     least, full = file_of(_narrowest(parts)), sum(each.full for each in parts)
     if least.bytes > budget:
         raise _unreachable(budget, least.bytes, parts)
+    search = _Search(budget, least, least, _File(full, _original_bytes(source)), full)
     best: PrunedNetwork | None = None
-    fitting, exceeding, asked = least, _File(full, _original_bytes(source)), full
-    for _ in range(TRIES):
-        following = min(max(fitting.bits_for(exceeding, budget), least.bits), ALMOST_ALL * full)
-        # More than the best was asked for, and less than what none fitted at.
-        gain = following - asked
-        if gain >= 0 if best is None else gain < 8 * CLOSE * budget:
+    for tried in range(TRIES):
+        bits = search.following(last=tried == TRIES - 1)
+        if bits is None:
             break
-        pruned = prune_to(replace(context, options=context.options.keeping(following / full)))
-        found = file_of(pruned)
-        if found.bytes > budget:
-            exceeding, asked = found, following if best is None else asked
-            continue
-        if best is not None and found.bytes <= fitting.bytes:
-            # The next widths are too far apart for what may be added.
-            break
-        best, fitting, asked = pruned, found, following
-        if all(decision.keep.all() for decision in pruned.decisions):
-            # What costs nothing was enough.
-            break
+        pruned = prune_to(replace(context, options=context.options.keeping(min(bits / full, ALMOST))))
+        if search.take(file_of(pruned), bits):
+            best = pruned
+            if all(decision.keep.all() for decision in pruned.decisions):
+                # What costs nothing was enough.
+                break
     if best is None:
-        raise _unreachable(budget, exceeding.bytes, parts)
+        raise _unreachable(budget, search.exceeding.bytes, parts)
     return best
 
 
