@@ -6,13 +6,18 @@ from onnx import ModelProto
 
 from onnxpfp.comparison.latency import LatencyFindings, LatencyTrial, measure_latency, seconds_for_latency
 from onnxpfp.data.samples import Feed
-from onnxpfp.errors import CalibrationError
+from onnxpfp.errors import CalibrationError, LatencyTableError
 from onnxpfp.model.draws import without_record
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.verification import Verification
 from onnxpfp.runtime.external_data import is_reference
+from onnxpfp.runtime.latency import LatencyComparison, LatencyUnknownError, compare_latency, counts_cores
+from onnxpfp.runtime.session import Session
 
-__all__ = ["latency_feed", "pruning_latency"]
+__all__ = ["latency_feed", "pruning_latency", "run_in_turns"]
+
+PATIENCE = (1, 4, 16)
+"""Multiples of the time for runs in turns that are tried: on a busy machine a short run may wait for long."""
 
 
 def latency_feed(context: RunContext) -> Feed:
@@ -32,6 +37,29 @@ def latency_feed(context: RunContext) -> Feed:
     if count != batch and batch > 1:
         raise CalibrationError(f"--latency-batch {batch}: the model runs {count} samples at once", hint="leave it out")
     return feed
+
+
+def run_in_turns(context: RunContext, one: Session, two: Session, feed: Feed, seconds: float) -> LatencyComparison:
+    """Run two models in turns, where something is decided by it, so that there is time.
+
+    Args:
+        context: How they are run.
+        one: A model.
+        two: Another one.
+        feed: Inputs of a run.
+        seconds: What all runs together may take, where the machine is not so busy that a few take longer.
+
+    Raises:
+        LatencyTableError: It cannot be measured.
+    """
+    cores = counts_cores((*one.providers, *two.providers))
+    reason = ""
+    for times in PATIENCE:
+        try:
+            return compare_latency(one, two, feed, times * seconds, threads=context.options.threads, cores=cores)
+        except LatencyUnknownError as error:
+            reason = str(error)
+    raise LatencyTableError(f"the latency cannot be measured: {reason}", hint="try it when the machine is less busy")
 
 
 def pruning_latency(

@@ -25,14 +25,14 @@ from onnxpfp.errors import LatencyTableError
 from onnxpfp.model.draws import without_record
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.costs import full_widths
-from onnxpfp.pipeline.latency import latency_feed
+from onnxpfp.pipeline.latency import latency_feed, run_in_turns
 from onnxpfp.pipeline.latency_table import PartTable, group_names, point_of
 from onnxpfp.pipeline.op_latencies import MeasuredWidths, measured_step
 from onnxpfp.progress import Count
 from onnxpfp.rewrite import apply, restore
 from onnxpfp.rewrite.edits import Edits
 from onnxpfp.runtime.external_data import is_reference
-from onnxpfp.runtime.latency import LatencyComparison, LatencyUnknownError, RunTime, compare_latency, counts_cores
+from onnxpfp.runtime.latency import LatencyComparison, RunTime
 from onnxpfp.runtime.profile import profile_kernels
 from onnxpfp.runtime.session import Session, open_session
 
@@ -130,14 +130,8 @@ class _Trial:
 
     def turns(self, other: Session, run: RunTime) -> LatencyComparison:
         """Run the whole network and another one in turns."""
-        cores = counts_cores((*self.whole.providers, *other.providers))
         seconds = max(SECONDS, 2 * (RUNS + 2) * run.wall)
-        try:
-            return compare_latency(
-                self.whole, other, self.feed, seconds, threads=self.context.options.threads, cores=cores
-            )
-        except LatencyUnknownError as reason:
-            raise LatencyTableError(f"the latency cannot be measured: {reason}") from reason
+        return run_in_turns(self.context, self.whole, other, self.feed, seconds)
 
     def measure(self, kept: Ints) -> MeasuredWidths:
         """Measure the network and its ops at one choice of widths."""

@@ -17,20 +17,19 @@ from pathlib import Path
 from onnx import ModelProto
 
 from onnxpfp.channels import Analysis
-from onnxpfp.errors import LatencyTableError, TargetUnreachableError
+from onnxpfp.errors import TargetUnreachableError
 from onnxpfp.model.draws import without_record
 from onnxpfp.model.names import node_name
 from onnxpfp.options import UNKNOWN
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.costs import QUANTITIES
-from onnxpfp.pipeline.latency import latency_feed
+from onnxpfp.pipeline.latency import latency_feed, run_in_turns
 from onnxpfp.pipeline.latency_points import measure_part
 from onnxpfp.pipeline.latency_table import FEWEST, LatencyTable
 from onnxpfp.pipeline.network_steps import MeasuredPart, PrunedNetwork, least_share
 from onnxpfp.pipeline.op_latencies import MeasuredWidths, fit_latencies, measured_step
 from onnxpfp.pipeline.parts import Network, NetworkPart
 from onnxpfp.runtime.blocks import Alignment
-from onnxpfp.runtime.latency import LatencyUnknownError, compare_latency, counts_cores
 from onnxpfp.runtime.machine import device_name
 from onnxpfp.runtime.session import open_session
 
@@ -311,13 +310,9 @@ def _measured_share(context: RunContext, model: ModelProto) -> float:
             open_session(each, context.requests, threads=threads, resting=True)
             for each in (original, without_record(model))
         )
-        cores = counts_cores((*one.providers, *two.providers))
         feed = latency_feed(context)
         seconds = max(SECONDS, 2 * FEWEST_RUNS * one.timed(feed).wall)
-        try:
-            return compare_latency(one, two, feed, seconds, threads=threads, cores=cores).ratio.median
-        except LatencyUnknownError as reason:
-            raise LatencyTableError(f"the latency cannot be measured: {reason}") from reason
+        return run_in_turns(context, one, two, feed, seconds).ratio.median
 
 
 def _unreachable(aim: LatencyAim, share: float, what: str) -> TargetUnreachableError:
