@@ -31,7 +31,7 @@ FEMTOSECONDS = 1e12
 """In a millisecond; costs are whole numbers, and a multiply-add takes ten thousand of these."""
 BLOCKS = (8, 16, 32)
 """Multiples of channels in which kernels may compute."""
-SLOWER = 0.03
+SLOWER = 0.02
 """Share of the time by which widths in finer steps may be slower: repeated measurements differ by as much."""
 
 
@@ -214,7 +214,9 @@ def slower_in_multiples(
     for point, multiple in zip(points, multiples, strict=True):
         if multiple:
             left.setdefault(multiple, []).append(np.log(point.ms / cost.total(point.kept)))
-    excess = {multiple: float(np.mean(logs)) for multiple, logs in sorted(left.items())}
+    # The first points of all multiples have the same shares of the groups; later ones would only add their own errors.
+    alike = min(map(len, left.values()), default=0)
+    excess = {multiple: float(np.mean(logs[:alike])) for multiple, logs in sorted(left.items())}
     return {multiple: each - min(excess.values()) for multiple, each in excess.items()}
 
 
