@@ -28,11 +28,11 @@ from onnxpfp.pipeline.footprint import (
     totals,
     weight_footprints,
 )
+from onnxpfp.pipeline.latency.subnormal import subnormal_cost
 from onnxpfp.pipeline.nothing_to_prune import blame_missing_ops, why_no_part
 from onnxpfp.pipeline.parts import AnalyzedPart, LeftBody, open_parts
 from onnxpfp.pipeline.reading import read_data
 from onnxpfp.pipeline.runnable_shapes import runnable_shapes
-from onnxpfp.pipeline.subnormal_latency import subnormal_cost
 from onnxpfp.progress import Clock, Progress
 from onnxpfp.report.inspection import InspectedBody, InspectedGroup, Inspection, NodeName, Stay, Subnormal
 from onnxpfp.report.reasons import by_kind

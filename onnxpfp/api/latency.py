@@ -12,9 +12,9 @@ from onnxpfp.data.sources import SampleSource
 from onnxpfp.model.load import ModelSource
 from onnxpfp.options import LatencyOptions
 from onnxpfp.pipeline.context import open_run
-from onnxpfp.pipeline.latency_form import write_form
-from onnxpfp.pipeline.latency_summary import LatencySummary, summarize
-from onnxpfp.pipeline.latency_target import aim_at_latency, measure_table
+from onnxpfp.pipeline.latency.form import write_form
+from onnxpfp.pipeline.latency.summary import LatencySummary, summarize
+from onnxpfp.pipeline.latency.target import aim_at_latency, measure_table
 from onnxpfp.pipeline.parts import Network, open_parts
 from onnxpfp.pipeline.subnormal_step import zero_subnormal_weights
 from onnxpfp.progress import Progress

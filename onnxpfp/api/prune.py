@@ -21,8 +21,8 @@ from onnxpfp.model.draws import without_record
 from onnxpfp.model.load import ModelSource
 from onnxpfp.options import Options
 from onnxpfp.pipeline.context import RunContext, open_run
-from onnxpfp.pipeline.latency import pruning_latency
-from onnxpfp.pipeline.latency_target import LatencyAim, aim_at_latency, latency_table_for, prune_to_latency
+from onnxpfp.pipeline.latency.target import LatencyAim, aim_at_latency, latency_table_for, prune_to_latency
+from onnxpfp.pipeline.latency.turns import pruning_latency
 from onnxpfp.pipeline.network_steps import (
     MeasuredPart,
     PrunedNetwork,

@@ -26,7 +26,7 @@ from onnxpfp.model.load import LoadedModel, ModelSource, load
 from onnxpfp.options import VerifyOptions
 from onnxpfp.pipeline.analyze import analyze, open_model
 from onnxpfp.pipeline.context import RunContext, open_run
-from onnxpfp.pipeline.latency import latency_feed
+from onnxpfp.pipeline.latency.turns import latency_feed
 from onnxpfp.pipeline.parts import open_parts
 from onnxpfp.pipeline.plan import Plan
 from onnxpfp.progress import Progress

@@ -15,7 +15,7 @@ from onnxpfp.report.page import Reportable, ReportView
 
 if TYPE_CHECKING:
     from onnxpfp.api.prune import Result
-    from onnxpfp.pipeline.latency_table import LatencyTable
+    from onnxpfp.pipeline.latency.table import LatencyTable
 
 __all__ = [
     "STDOUT",

@@ -22,7 +22,7 @@ from onnxpfp.options import AllocationRule, Options
 from onnxpfp.pipeline.alignment import alignment_for
 from onnxpfp.pipeline.analyze import analyze, open_model
 from onnxpfp.pipeline.costs import QUANTITIES
-from onnxpfp.pipeline.op_latencies import OpLatencies
+from onnxpfp.pipeline.latency.op_latencies import OpLatencies
 from onnxpfp.pipeline.plan import Plan
 from onnxpfp.pipeline.reading import read_data
 from onnxpfp.pipeline.requirements import require_split

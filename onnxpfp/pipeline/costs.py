@@ -1,7 +1,7 @@
 """What a target can count: MACs, parameters, size and latency, as functions of how many channels each group keeps.
 
 MACs and parameters are exact, and so is the size of weights; a file has more (`onnxpfp.pipeline.size_target`). The
-latency is that of a fit to what was measured (`onnxpfp.pipeline.op_latencies`).
+latency is that of a fit to what was measured (`onnxpfp.pipeline.latency.op_latencies`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from onnxpfp.arrays import Ids, Ints
 from onnxpfp.channels import Analysis, ChannelGraph
 from onnxpfp.channels.macs import count_params, mac_terms
 from onnxpfp.model.index import Use
-from onnxpfp.pipeline.op_latencies import OpLatencies
+from onnxpfp.pipeline.latency.op_latencies import OpLatencies
 from onnxpfp.pipeline.products import Product, assemble
 from onnxpfp.rewrite.apply import entry_bits
 from onnxpfp.rewrite.edits import NewInput

@@ -18,7 +18,7 @@ from onnxpfp.lossless import Removal
 from onnxpfp.lossless.subnormal import SubnormalWeights
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.footprint import reachable_params, staying_axes
-from onnxpfp.pipeline.latency_target import LatencyAim
+from onnxpfp.pipeline.latency.target import LatencyAim
 from onnxpfp.pipeline.parts import Network
 from onnxpfp.pipeline.quality_search import FoundShare
 from onnxpfp.pipeline.quality_target import Certified

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from onnxpfp.comparison.latency import LatencyFindings
-from onnxpfp.pipeline.latency_target import WITHIN, LatencyAim
+from onnxpfp.pipeline.latency.target import WITHIN, LatencyAim
 from onnxpfp.report.comparison import ms
 
 __all__ = ["asked_latency", "missed_latency", "reached_latency"]

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from onnxpfp.channels.name_patterns import name_inside
-from onnxpfp.pipeline.latency_summary import LatencySummary, OpShare, PartLatency
-from onnxpfp.pipeline.latency_table import LatencyTable
+from onnxpfp.pipeline.latency.summary import LatencySummary, OpShare, PartLatency
+from onnxpfp.pipeline.latency.table import LatencyTable
 from onnxpfp.report.formats import plain
 from onnxpfp.report.page import Column, Element, Facts, Heading, Line, Table, Title, number, sizes, spent
 

@@ -19,7 +19,7 @@ from onnxpfp.lossless import Removal
 from onnxpfp.lossless.subnormal import SubnormalWeights
 from onnxpfp.pipeline.costs import QUANTITIES
 from onnxpfp.pipeline.criteria import title_of
-from onnxpfp.pipeline.latency_target import LatencyAim
+from onnxpfp.pipeline.latency.target import LatencyAim
 from onnxpfp.pipeline.quality_target import Certified
 from onnxpfp.pipeline.verification import Size
 from onnxpfp.refit.means import Record

@@ -14,7 +14,7 @@ from support.bodies import IFS, LOOPS, build_bodies, samples
 import onnxpfp
 from onnxpfp import errors
 from onnxpfp.model import load as load_module
-from onnxpfp.pipeline.latency_table import LatencyTable
+from onnxpfp.pipeline.latency.table import LatencyTable
 
 FEED = {"x": nets.noise(1, 3, 8, 8)}
 IF = "weights around it too"

@@ -15,8 +15,8 @@ from click.testing import CliRunner, Result
 from rich.console import Console
 
 from onnxpfp.cli.main import main
-from onnxpfp.pipeline.latency_summary import FittedPoint, LatencySummary, OpShare, PartLatency
-from onnxpfp.pipeline.latency_table import LatencyTable, PartTable, TablePoint
+from onnxpfp.pipeline.latency.summary import FittedPoint, LatencySummary, OpShare, PartLatency
+from onnxpfp.pipeline.latency.table import LatencyTable, PartTable, TablePoint
 from onnxpfp.report.latency_table import LatencyReport
 from onnxpfp.report.page import ReportView
 from onnxpfp.report.text import as_text

@@ -23,9 +23,9 @@ from onnxpfp.errors import LatencyTableError, TargetUnreachableError
 from onnxpfp.model import load as load_module
 from onnxpfp.options import Options
 from onnxpfp.pipeline.context import open_run
-from onnxpfp.pipeline.latency_table import LatencyTable
-from onnxpfp.pipeline.latency_target import aim_at_latency, latency_table_for
-from onnxpfp.pipeline.op_latencies import FEMTOSECONDS, MeasuredWidths, fit_latencies, measured_step
+from onnxpfp.pipeline.latency.op_latencies import FEMTOSECONDS, MeasuredWidths, fit_latencies, measured_step
+from onnxpfp.pipeline.latency.table import LatencyTable
+from onnxpfp.pipeline.latency.target import aim_at_latency, latency_table_for
 from onnxpfp.pipeline.parts import open_parts
 
 FEED = {"x": nets.noise(1, 3, 8, 8)}

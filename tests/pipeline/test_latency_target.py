@@ -12,8 +12,8 @@ from support import made_up_latencies as device
 
 import onnxpfp
 from onnxpfp.errors import CalibrationError, OptionError, TargetUnreachableError
-from onnxpfp.pipeline import latency_target
-from onnxpfp.pipeline.latency_table import LatencyTable
+from onnxpfp.pipeline.latency import target as latency_target
+from onnxpfp.pipeline.latency.table import LatencyTable
 
 FEED = {"x": nets.noise(1, 3, 8, 8)}
 TEXT = """g (float[N,3,8,8] x) => (float[N,5] y) {

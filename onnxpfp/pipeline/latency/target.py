@@ -1,8 +1,8 @@
 """Targets of latency: widths by the measured times of ops, and a result whose latency is measured and corrected.
 
 A share of the latency is asked of the allocation as one of the MACs would be; what it counts is the fitted latency of
-the network (`onnxpfp.pipeline.op_latencies`). What comes of it is cut and run beside the original before anything is
-refitted, for the numbers in weights take no time. As far as the measured share is off, another one is asked for.
+the network (`op_latencies.py`). What comes of it is cut and run beside the original before anything is refitted, for
+the numbers in weights take no time. As far as the measured share is off, another one is asked for.
 
 Where the table is of another device nothing can be measured, and the allocation has the last word.
 """
@@ -23,11 +23,11 @@ from onnxpfp.model.names import node_name
 from onnxpfp.options import UNKNOWN
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.costs import QUANTITIES
-from onnxpfp.pipeline.latency import latency_feed, run_in_turns
-from onnxpfp.pipeline.latency_points import measure_part
-from onnxpfp.pipeline.latency_table import FEWEST, LatencyTable
+from onnxpfp.pipeline.latency.op_latencies import MeasuredWidths, fit_latencies, measured_step
+from onnxpfp.pipeline.latency.points import measure_part
+from onnxpfp.pipeline.latency.table import FEWEST, LatencyTable
+from onnxpfp.pipeline.latency.turns import latency_feed, run_in_turns
 from onnxpfp.pipeline.network_steps import MeasuredPart, PrunedNetwork, least_share
-from onnxpfp.pipeline.op_latencies import MeasuredWidths, fit_latencies, measured_step
 from onnxpfp.pipeline.parts import Network, NetworkPart
 from onnxpfp.runtime.blocks import Alignment
 from onnxpfp.runtime.machine import device_name

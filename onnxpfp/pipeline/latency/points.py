@@ -6,7 +6,7 @@ measured in turns with the whole network's, that of its ops with onnxruntime's p
 
 Widths are drawn at random, so that every op is met at several widths of what it reads and of what it writes. The first
 points are in multiples of 1, 4, 8, 16 and 32 channels; they show in what steps the kernels of this device work
-(`onnxpfp.pipeline.op_latencies.measured_step`). The others, and so the latencies of the ops, are in these steps.
+(`op_latencies.measured_step`). The others, and so the latencies of the ops, are in these steps.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from onnxpfp.errors import LatencyTableError
 from onnxpfp.model.draws import without_record
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.costs import full_widths
-from onnxpfp.pipeline.latency import latency_feed, run_in_turns
-from onnxpfp.pipeline.latency_table import PartTable, group_names, point_of
-from onnxpfp.pipeline.op_latencies import MeasuredWidths, measured_step
+from onnxpfp.pipeline.latency.op_latencies import MeasuredWidths, measured_step
+from onnxpfp.pipeline.latency.table import PartTable, group_names, point_of
+from onnxpfp.pipeline.latency.turns import latency_feed, run_in_turns
 from onnxpfp.progress import Count
 from onnxpfp.rewrite import apply, restore
 from onnxpfp.rewrite.edits import Edits

@@ -1,6 +1,6 @@
 """Forms of latency tables: models at several widths, to be timed on a device that has no onnxpfp, and blanks for that.
 
-The widths are drawn as for a table that is measured (`onnxpfp.pipeline.latency_points`), but in what steps the kernels
+The widths are drawn as for a table that is measured (`onnxpfp.pipeline.latency.points`), but in what steps the kernels
 of the device work is not known yet. The last points are in multiples of `STEP`: they count for all steps up to that.
 """
 
@@ -16,9 +16,9 @@ from onnxpfp.arrays import Ints
 from onnxpfp.model.save import save_model
 from onnxpfp.model.shapes import Shapes
 from onnxpfp.pipeline.costs import full_widths
-from onnxpfp.pipeline.latency_points import MULTIPLES, POINTS, TRIALS, cut_to, draw_shares, rounded
-from onnxpfp.pipeline.latency_table import UNMEASURED, LatencyTable, PartTable, TablePoint, group_names, point_of
-from onnxpfp.pipeline.op_latencies import MeasuredWidths
+from onnxpfp.pipeline.latency.op_latencies import MeasuredWidths
+from onnxpfp.pipeline.latency.points import MULTIPLES, POINTS, TRIALS, cut_to, draw_shares, rounded
+from onnxpfp.pipeline.latency.table import UNMEASURED, LatencyTable, PartTable, TablePoint, group_names, point_of
 from onnxpfp.pipeline.parts import Network, NetworkPart
 
 __all__ = ["write_form"]

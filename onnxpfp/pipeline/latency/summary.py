@@ -11,10 +11,10 @@ import numpy as np
 from onnxpfp.arrays import Ints
 from onnxpfp.model.names import node_name
 from onnxpfp.pipeline.decide import selector_of
-from onnxpfp.pipeline.latency_table import LatencyTable
-from onnxpfp.pipeline.latency_target import points_of
+from onnxpfp.pipeline.latency.op_latencies import FEMTOSECONDS, slower_in_multiples
+from onnxpfp.pipeline.latency.table import LatencyTable
+from onnxpfp.pipeline.latency.target import points_of
 from onnxpfp.pipeline.network_steps import MeasuredPart, least_share, measure_whole
-from onnxpfp.pipeline.op_latencies import FEMTOSECONDS, slower_in_multiples
 from onnxpfp.pipeline.parts import Network
 from onnxpfp.runtime.blocks import Alignment
 

@@ -10,7 +10,7 @@ A part is the main graph (empty name) or a body of If, Loop or Scan. Each point 
 that groups keep (those that are missing are whole), the latency of one run of the part, and, where a profile knows
 them, the times of its ops by the name of the node (its first output where it has no name). The first point must be the
 whole part. `multiple` says of which number all widths are multiples, 0 of the whole part. In a form that is to be
-filled in (`onnxpfp.pipeline.latency_form`) `ms` is null, and `model` names the file with these widths.
+filled in (`onnxpfp.pipeline.latency.form`) `ms` is null, and `model` names the file with these widths.
 `docs/latency.md` describes all fields; what else stands there is an error, for it might be a misspelt one.
 """
 
@@ -32,7 +32,7 @@ from onnxpfp.channels import ChannelGraph
 from onnxpfp.errors import LatencyTableError
 from onnxpfp.model.save import save_bytes
 from onnxpfp.pipeline.documents import read_document
-from onnxpfp.pipeline.op_latencies import MeasuredWidths
+from onnxpfp.pipeline.latency.op_latencies import MeasuredWidths
 from onnxpfp.pipeline.strict_fields import DamagedError, Fields
 
 __all__ = ["FEWEST", "UNMEASURED", "LatencyTable", "PartTable", "TablePoint", "group_names", "point_of"]
