@@ -13,7 +13,8 @@ from pathlib import Path
 import click
 
 from onnxpfp.cli.main import main
-from onnxpfp.options import VERB_OPTIONS, Option, declared
+from onnxpfp.option_declaration import Option, declared
+from onnxpfp.verb_options import VERB_OPTIONS
 
 README = Path(__file__).parents[1] / "README.md"
 COMMAND = "python docs/options_table.py"

@@ -1,31 +1,25 @@
 """Options, each declared once: type, default, flag, help, choices and check.
 
 The click options, the keywords of the Python API, the validation and the README's table are made from these fields. The
-class that a field stands in says which verbs take it (`VERB_OPTIONS`):
+class that a field stands in says which verbs take it; those that only one other verb takes are in `verb_options.py`:
 
     ModelOptions            any verb
-    ScopeOptions            inspect, prunability, prune
-    InspectOptions          inspect
+    ScopeOptions            inspect, latency, prunability, prune
     RunOptions              prune, prunability
     Options                 prune
-    PrunabilityOptions      prunability
-    VerifyOptions           verify
-    LatencyOptions          latency
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
-from typing import Any, ClassVar, Literal, Protocol, Self
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal, Protocol, Self
 
 from onnxpfp.errors import OptionError
 from onnxpfp.option_checks import (
     check_at_least_one,
     check_confidence,
     check_criterion,
-    check_largest_error,
-    check_least_share,
     check_libraries,
     check_milliseconds,
     check_multiple,
@@ -36,27 +30,20 @@ from onnxpfp.option_checks import (
     check_seed,
     check_share,
     check_size,
-    check_tolerance,
     check_workspace,
 )
+from onnxpfp.option_declaration import declare, declared
 
 __all__ = [
     "DEFAULT_KEEP_MACS",
     "DEFAULT_WORKSPACE",
     "SCORES",
     "UNKNOWN",
-    "VERB_OPTIONS",
     "AllocationRule",
-    "InspectOptions",
-    "LatencyOptions",
     "ModelOptions",
-    "Option",
     "Options",
-    "PrunabilityOptions",
     "RunOptions",
     "ScopeOptions",
-    "VerifyOptions",
-    "declared",
 ]
 
 DEFAULT_KEEP_MACS = 0.7
@@ -97,68 +84,13 @@ class CriterionLike(Protocol):
 
 AllocationRule = Literal["measured", "bound", "uniform"]
 """What sets the widths: `--allocate`."""
-Section = Literal["data", "target", "choice", "runtime"]
-"""Options of one section stand together in help and README."""
-Check = Callable[[str, Any], None]
-"""Raises OptionError if a value, given under a flag, cannot be meant."""
-
-
-@dataclass(frozen=True, slots=True)
-class Option:
-    """The declaration of an option; its name, type and default are those of the field that has it.
-
-    Attributes:
-        help: One sentence for help, docstring and README.
-        section: What it belongs to.
-        flag: Its name on the command line, without dashes; empty where that is the field's.
-        metavar: What stands for its value in help.
-        choices: The values that are allowed; empty if any are.
-        default_text: The default as help shows it; empty where there is none.
-        form: What is typed where that is no plain value: an amount of memory, a share or an amount, the shape of an
-            input or one of its axes.
-        repeated: Whether it may be given several times.
-        check: Refuses values that cannot be meant.
-        modifies: Whether it says how to count a target, and is none itself.
-    """
-
-    help: str
-    section: Section
-    flag: str = ""
-    metavar: str = ""
-    choices: tuple[str, ...] = ()
-    default_text: str = ""
-    form: Literal["plain", "size", "share or size", "shape", "axis", "count"] = "plain"
-    repeated: bool = False
-    check: Check | None = None
-    modifies: bool = False
-
-    def flag_of(self, name: str) -> str:
-        """Return the flag of a field, with dashes."""
-        return f"--{self.flag or name.replace('_', '-')}"
-
-
-def _option(default: Any, help: str, section: Section, **more: Any) -> Any:
-    """Declare a field that is an option; a default that is no number or word needs a text, if it is shown."""
-    if "default_text" not in more and isinstance(default, int | float | str) and default is not False:
-        more["default_text"] = str(default)
-    metadata = {"option": Option(help, section, **more)}
-    if isinstance(default, dict):
-        return field(default_factory=dict[str, Any], metadata=metadata)
-    return field(default=default, metadata=metadata)
-
-
-def declared(kind: type[Any]) -> Iterator[tuple[str, Option]]:
-    """Yield the options of a class by field name, those of its parents first."""
-    for item in fields(kind):
-        if "option" in item.metadata:
-            yield item.name, item.metadata["option"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelOptions:
     """Options of every verb: the input shapes, ops that onnxruntime lacks, and how long it may take."""
 
-    input_shapes: Mapping[str, tuple[int, ...]] = _option(
+    input_shapes: Mapping[str, tuple[int, ...]] = declare(
         {},
         "Shape of an input with free axes. A model with one input needs no name.",
         "data",
@@ -167,7 +99,7 @@ class ModelOptions:
         form="shape",
         repeated=True,
     )
-    custom_ops: Sequence[str] = _option(
+    custom_ops: Sequence[str] = declare(
         (),
         "Register the custom ops of this library with onnxruntime. Without it only what lies before such ops is pruned "
         "or compared.",
@@ -176,7 +108,7 @@ class ModelOptions:
         repeated=True,
         check=check_libraries,
     )
-    timeout: float | None = _option(
+    timeout: float | None = declare(
         None,
         "Stop after so many seconds, whatever is running then, and write nothing.",
         "runtime",
@@ -201,20 +133,20 @@ class ModelOptions:
 class ScopeOptions(ModelOptions):
     """Options of every verb that looks at channels: what may be pruned."""
 
-    attention: Literal["heads", "width"] = _option(
+    attention: Literal["heads", "width"] = declare(
         "heads",
         "Prune whole attention heads, or the same dimensions in every head.",
         "choice",
         choices=("heads", "width"),
     )
-    include: Sequence[str] = _option(
+    include: Sequence[str] = declare(
         (),
         "Prune only these nodes and initializers: a name, a glob, or re:REGEX.",
         "choice",
         metavar="PAT",
         repeated=True,
     )
-    exclude: Sequence[str] = _option(
+    exclude: Sequence[str] = declare(
         (),
         "Do not prune these nodes and initializers: a name, a glob, or re:REGEX.",
         "choice",
@@ -227,7 +159,7 @@ class ScopeOptions(ModelOptions):
 class RunOptions(ScopeOptions):
     """Options of the verbs that run the network: its data, the choice of channels, and the runtime."""
 
-    samples: int | None = _option(
+    samples: int | None = declare(
         None,
         "Use at most N samples.",
         "data",
@@ -236,7 +168,7 @@ class RunOptions(ScopeOptions):
         default_text="all",
         check=check_at_least_one,
     )
-    sample_axes: Mapping[str, int | None] = _option(
+    sample_axes: Mapping[str, int | None] = declare(
         {},
         "Axis of an input along which the samples lie; none: its data are the same for all samples. A model with one "
         "input needs no name.",
@@ -247,7 +179,7 @@ class RunOptions(ScopeOptions):
         form="axis",
         repeated=True,
     )
-    batch_size: int | None = _option(
+    batch_size: int | None = declare(
         None,
         "Run at most N samples at once.",
         "data",
@@ -255,7 +187,7 @@ class RunOptions(ScopeOptions):
         default_text="16, or what the model takes",
         check=check_at_least_one,
     )
-    select: Literal["deterministic", "sampled", "mixed", "auto"] = _option(
+    select: Literal["deterministic", "sampled", "mixed", "auto"] = declare(
         "auto",
         "How to choose the channels of a group: keep the most sensitive (deterministic), draw by sensitivity "
         "(sampled), or both (mixed). auto: the one with the smallest error bound; if none is below 1, keep the "
@@ -263,7 +195,7 @@ class RunOptions(ScopeOptions):
         "choice",
         choices=("auto", "deterministic", "sampled", "mixed"),
     )
-    score: str | CriterionLike = _option(  # noqa: RUF009
+    score: str | CriterionLike = declare(  # noqa: RUF009
         "pfp",
         "How to rank the channels of a group: by sensitivity (pfp), by their mean share of the outputs of the layers "
         "that read them (mean-share), by the error after the refit of these layers (reconstruction), by their share of "
@@ -272,7 +204,7 @@ class RunOptions(ScopeOptions):
         choices=tuple(SCORES),
         check=check_criterion,
     )
-    allocate: AllocationRule | None = _option(  # noqa: RUF009
+    allocate: AllocationRule | None = declare(  # noqa: RUF009
         None,
         "How to set the width of each group: by the measured drift of the output, by one sum of what every group "
         "drops of its scores (the bound of PFP), or by one share for all groups.",
@@ -280,21 +212,21 @@ class RunOptions(ScopeOptions):
         choices=("measured", "bound", "uniform"),
         default_text="measured with data, else bound",
     )
-    kernel: Literal["sum", "max"] = _option(
+    kernel: Literal["sum", "max"] = declare(
         "sum",
         "Measure sensitivity over whole kernel windows, or over single kernel entries (as the code of PFP's authors "
         "does; the bound is as many times larger as a channel has entries).",
         "choice",
         choices=("sum", "max"),
     )
-    compensate: Literal["auto", "lstsq", "bias", "none"] = _option(
+    compensate: Literal["auto", "lstsq", "bias", "none"] = declare(
         "auto",
         "Make up for dropped channels: refit the layers that read them by least squares (lstsq), fold their means into "
         "biases (bias), or nothing (none). auto is lstsq with enough samples, else bias.",
         "choice",
         choices=("auto", "lstsq", "bias", "none"),
     )
-    delta: float = _option(
+    delta: float = declare(
         1e-16,
         "Probability that the bound of a drawn selection may fail over its draws; how many samples PFP's size formula "
         "asks for follows from it, too.",
@@ -302,7 +234,7 @@ class RunOptions(ScopeOptions):
         metavar="P",
         check=check_probability,
     )
-    round_to: int | Literal["auto"] = _option(
+    round_to: int | Literal["auto"] = declare(
         "auto",
         "Keep channels in multiples of N. auto: of what the kernels of the device compute at once, in groups of four "
         "times as many or more, and of smaller ones down to 8 in narrower groups.",
@@ -311,14 +243,14 @@ class RunOptions(ScopeOptions):
         form="count",
         check=check_multiple,
     )
-    min_channels: int = _option(
+    min_channels: int = declare(
         1, "Keep at least N channels of every group.", "choice", metavar="N", check=check_at_least_one
     )
-    seed: int = _option(0, "Seed of everything that is drawn at random.", "runtime", metavar="N", check=check_seed)
-    threads: int | None = _option(
+    seed: int = declare(0, "Seed of everything that is drawn at random.", "runtime", metavar="N", check=check_seed)
+    threads: int | None = declare(
         None, "Threads of onnxruntime.", "runtime", metavar="N", default_text="its own choice", check=check_at_least_one
     )
-    workspace: int = _option(
+    workspace: int = declare(
         DEFAULT_WORKSPACE,
         "Memory for measuring and fitting, beside the network itself: 512MB, 2GB, 1.5GiB, ...",
         "runtime",
@@ -327,13 +259,13 @@ class RunOptions(ScopeOptions):
         form="size",
         check=check_workspace,
     )
-    providers: str = _option(
+    providers: str = declare(
         "cpu",
         "Devices to run on, by priority, comma-separated: cpu, cuda, cuda:1, trt, or names of onnxruntime.",
         "runtime",
         metavar="LIST",
     )
-    strict_providers: bool = _option(
+    strict_providers: bool = declare(
         False, "Fail if a node can only run on the CPU. Without it such nodes run there.", "runtime"
     )
 
@@ -348,7 +280,7 @@ class RunOptions(ScopeOptions):
 class Options(RunOptions):
     """Options of a pruning: those of a run, and its target."""
 
-    keep_macs: float | None = _option(
+    keep_macs: float | None = declare(
         None,
         "Keep this share of the multiply-adds, in (0, 1].",
         "target",
@@ -356,10 +288,10 @@ class Options(RunOptions):
         default_text="0.7",
         check=check_share,
     )
-    keep_params: float | None = _option(
+    keep_params: float | None = declare(
         None, "Keep this share of the parameters, in (0, 1].", "target", metavar="F", check=check_share
     )
-    keep_size: float | None = _option(
+    keep_size: float | None = declare(
         None,
         "Write a file of at most so many bytes, weights in other files counted: 4MB, 512kB, 1.5MiB (in Python a number "
         "above 1); or of this share of the original's, in (0, 1]. A file that is small enough stays as it is.",
@@ -368,7 +300,7 @@ class Options(RunOptions):
         form="share or size",
         check=check_size,
     )
-    keep_latency: float | None = _option(
+    keep_latency: float | None = declare(
         None,
         "Keep this share of the latency of a run, in (0, 1]: the widths are chosen by the time that the ops were "
         "measured to take, and the result is measured.",
@@ -376,14 +308,14 @@ class Options(RunOptions):
         metavar="F",
         check=check_share,
     )
-    latency_ms: float | None = _option(
+    latency_ms: float | None = declare(
         None,
         "Prune until a run takes so many milliseconds, as --keep-latency does.",
         "target",
         metavar="MS",
         check=check_milliseconds,
     )
-    max_drift: float | None = _option(
+    max_drift: float | None = declare(
         None,
         "Prune as much as held-out samples allow to promise, with --confidence, that the relative error of the outputs "
         "for one input, counted as 1 where it is more, is at most X in the mean over inputs.",
@@ -391,7 +323,7 @@ class Options(RunOptions):
         metavar="X",
         check=check_promised_error,
     )
-    min_agreement: float | None = _option(
+    min_agreement: float | None = declare(
         None,
         "Prune as much as held-out samples allow to promise, with --confidence, that at least a share A of inputs keep "
         "their top-1 class. 0.95 takes 59 held-out samples without a flip, 93 with one, 124 with two; 0.99 takes 299, "
@@ -400,21 +332,21 @@ class Options(RunOptions):
         metavar="A",
         check=check_promised_share,
     )
-    confidence: float = _option(
+    confidence: float = declare(
         0.95,
         "Confidence of what is promised of the written file by held-out samples.",
         "data",
         metavar="P",
         check=check_confidence,
     )
-    steps: int = _option(
+    steps: int = declare(
         1,
         "Prune in N steps, and measure scores and widths anew at each.",
         "choice",
         metavar="N",
         check=check_at_least_one,
     )
-    latency_table: str | None = _option(
+    latency_table: str | None = declare(
         None,
         "Take the times of the ops from this table, which `onnxpfp latency` measured on the device that the model is "
         "for; without it they are measured here.",
@@ -422,10 +354,10 @@ class Options(RunOptions):
         metavar="FILE.json",
         modifies=True,
     )
-    latency_batch: int = _option(
+    latency_batch: int = declare(
         1, "Measure latency with N samples in a run.", "runtime", metavar="N", check=check_at_least_one
     )
-    no_latency: bool = _option(
+    no_latency: bool = declare(
         False, "Do not measure the latency; measuring takes at most 3 s, or 5 % of the run if that is more.", "runtime"
     )
 
@@ -473,115 +405,3 @@ class Options(RunOptions):
     def keeping(self, share: float) -> Self:
         """Return the options with another share of what their target counts."""
         return replace(self, **{"latency_ms": None, _KEEP + self.target[0]: share})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PrunabilityOptions(RunOptions):
-    """Options of the verb that measures how little can be kept."""
-
-    tolerance: float = _option(
-        0.05,
-        "Largest acceptable loss of the output: KL divergence of class scores, else the relative squared error.",
-        "target",
-        metavar="X",
-        check=check_tolerance,
-    )
-
-    def pruning(self) -> Options:
-        """Return the options with which the network is pruned to shares of its MACs."""
-        return Options(**{name: getattr(self, name) for name, _ in declared(RunOptions)})
-
-
-def _as_in(kind: type[Any], name: str) -> Any:
-    """Declare a field that is the option of another class."""
-    known = next(item for item in fields(kind) if item.name == name)
-    if callable(known.default_factory):
-        return field(default_factory=known.default_factory, metadata=known.metadata)
-    return field(default=known.default, metadata=known.metadata)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InspectOptions(ScopeOptions):
-    """Options of the verb that prunes nothing: where runs are measured, if any are."""
-
-    threads: int | None = _as_in(RunOptions, "threads")
-    providers: str = _as_in(RunOptions, "providers")
-    strict_providers: bool = _as_in(RunOptions, "strict_providers")
-    no_latency: bool = _as_in(Options, "no_latency")
-
-    def running(self) -> Options:
-        """Return the options with which the network is read and run."""
-        return Options(**{name: getattr(self, name) for name, _ in declared(InspectOptions)})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VerifyOptions(ModelOptions):
-    """Options of the verb that compares two files."""
-
-    samples: int | None = _as_in(RunOptions, "samples")
-    sample_axes: Mapping[str, int | None] = _as_in(RunOptions, "sample_axes")
-    batch_size: int | None = _as_in(RunOptions, "batch_size")
-    seed: int = _as_in(RunOptions, "seed")
-    threads: int | None = _as_in(RunOptions, "threads")
-    workspace: int = _as_in(RunOptions, "workspace")
-    providers: str = _as_in(RunOptions, "providers")
-    strict_providers: bool = _as_in(RunOptions, "strict_providers")
-    latency_batch: int = _as_in(Options, "latency_batch")
-    no_latency: bool = _as_in(Options, "no_latency")
-    max_drift: float | None = _option(
-        None,
-        "Do not pass a model whose outputs have a relative error above X.",
-        "target",
-        metavar="X",
-        check=check_largest_error,
-    )
-    min_agreement: float | None = _option(
-        None,
-        "Do not pass a model whose top-1 class agrees with the original's on less than a share A of the samples.",
-        "target",
-        metavar="A",
-        check=check_least_share,
-    )
-
-    def running(self) -> Options:
-        """Return the options with which both networks are read and run."""
-        common = {name for name, option in declared(Options) if option.section != "target"}
-        return Options(**{name: getattr(self, name) for name, _ in declared(VerifyOptions) if name in common})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LatencyOptions(ScopeOptions):
-    """Options of the verb that measures a latency table."""
-
-    samples: int | None = _as_in(RunOptions, "samples")
-    sample_axes: Mapping[str, int | None] = _as_in(RunOptions, "sample_axes")
-    batch_size: int | None = _as_in(RunOptions, "batch_size")
-    round_to: int | Literal["auto"] = _option(
-        "auto",
-        "Take widths in multiples of N alone. auto: in multiples of 1, 4, 8, 16 and 32, and then of the finest that is "
-        "not slower.",
-        "choice",
-        metavar="N|auto",
-        form="count",
-        check=check_multiple,
-    )
-    seed: int = _as_in(RunOptions, "seed")
-    threads: int | None = _as_in(RunOptions, "threads")
-    workspace: int = _as_in(RunOptions, "workspace")
-    providers: str = _as_in(RunOptions, "providers")
-    strict_providers: bool = _as_in(RunOptions, "strict_providers")
-    latency_batch: int = _as_in(Options, "latency_batch")
-
-    def running(self) -> Options:
-        """Return the options with which the network is read and run; what is fitted is the same for every share."""
-        return Options(keep_latency=0.5, **{name: getattr(self, name) for name, _ in declared(LatencyOptions)})
-
-
-VERB_OPTIONS: Mapping[str, type[ModelOptions]] = {
-    "prune": Options,
-    "inspect": InspectOptions,
-    "prunability": PrunabilityOptions,
-    "verify": VerifyOptions,
-    "latency": LatencyOptions,
-}
-"""The options that each verb takes."""

@@ -10,7 +10,17 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "onnxpfp"
 PURE = [*sorted((PACKAGE / "score").glob("*.py")), *sorted((PACKAGE / "allocation").glob("*.py"))]
-BASE = ["errors", "arrays", "supervision", "time_limit", "progress", "option_checks", "options"]
+BASE = [
+    "errors",
+    "arrays",
+    "supervision",
+    "time_limit",
+    "progress",
+    "option_checks",
+    "option_declaration",
+    "options",
+    "verb_options",
+]
 ORDER = [
     *BASE,
     *(

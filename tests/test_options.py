@@ -17,18 +17,10 @@ import onnxpfp
 from onnxpfp.cli.main import main
 from onnxpfp.cli.options import options_of, takes
 from onnxpfp.errors import OptionError
-from onnxpfp.options import (
-    VERB_OPTIONS,
-    InspectOptions,
-    LatencyOptions,
-    Options,
-    PrunabilityOptions,
-    ScopeOptions,
-    VerifyOptions,
-    _option,
-    declared,
-)
+from onnxpfp.option_declaration import declare, declared
+from onnxpfp.options import Options, ScopeOptions
 from onnxpfp.pipeline.costs import QUANTITIES
+from onnxpfp.verb_options import VERB_OPTIONS, InspectOptions, LatencyOptions, PrunabilityOptions, VerifyOptions
 
 ROOT = Path(__file__).parents[1]
 EVERY = {name: option for kind in VERB_OPTIONS.values() for name, option in declared(kind)}
@@ -88,7 +80,7 @@ def _even(flag: str, value: int) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _More(ScopeOptions):
-    pairs: int | None = _option(None, "Things in pairs.", "choice", metavar="N", default_text="none", check=_even)
+    pairs: int | None = declare(None, "Things in pairs.", "choice", metavar="N", default_text="none", check=_even)
 
 
 def test_an_option_is_one_declaration() -> None:

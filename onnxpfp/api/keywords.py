@@ -19,8 +19,9 @@ from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 from onnxpfp.errors import OnnxPfpError
 from onnxpfp.model.load import ModelSource
-from onnxpfp.options import VERB_OPTIONS, Option, declared
+from onnxpfp.option_declaration import Option, declared
 from onnxpfp.time_limit import limited
+from onnxpfp.verb_options import VERB_OPTIONS
 
 __all__ = ["CALIBRATION", "CERTIFICATION", "PROGRESS", "documented", "in_keywords", "keywords"]
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from onnxpfp.api.keywords import PROGRESS, documented, keywords
 from onnxpfp.data.sources import SampleSource
 from onnxpfp.model.load import ModelSource
-from onnxpfp.options import LatencyOptions
 from onnxpfp.pipeline.context import open_run
 from onnxpfp.pipeline.latency.form import write_form
 from onnxpfp.pipeline.latency.summary import LatencySummary, summarize
@@ -20,6 +19,7 @@ from onnxpfp.pipeline.subnormal_step import zero_subnormal_weights
 from onnxpfp.progress import Progress
 from onnxpfp.report.latency_table import LatencyReport
 from onnxpfp.runtime.session import custom_ops
+from onnxpfp.verb_options import LatencyOptions
 
 __all__ = ["LatencyArguments", "latency", "latency_with"]
 

@@ -15,7 +15,6 @@ from onnxpfp.data.splits import Split
 from onnxpfp.errors import ModelError, TargetUnreachableError
 from onnxpfp.linear.describe import linear_ops
 from onnxpfp.model.load import ModelSource
-from onnxpfp.options import PrunabilityOptions
 from onnxpfp.pipeline.calibration import RefitCalibration
 from onnxpfp.pipeline.context import RunContext, open_run
 from onnxpfp.pipeline.costs import mac_model
@@ -38,6 +37,7 @@ from onnxpfp.report.draws import draws_notes
 from onnxpfp.report.inspection import NodeName
 from onnxpfp.report.prunability import GroupPrunability, PrunabilityReport
 from onnxpfp.runtime.session import custom_ops
+from onnxpfp.verb_options import PrunabilityOptions
 
 __all__ = ["PrunabilityArguments", "prunability", "prunability_with"]
 

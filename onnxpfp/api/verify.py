@@ -23,7 +23,6 @@ from onnxpfp.errors import ModelError, OptionError, VerificationError
 from onnxpfp.model.activation_memory import ActivationPeak, activation_peak
 from onnxpfp.model.draws import drawing_ops
 from onnxpfp.model.load import LoadedModel, ModelSource, load
-from onnxpfp.options import VerifyOptions
 from onnxpfp.pipeline.analyze import analyze, open_model
 from onnxpfp.pipeline.context import RunContext, open_run
 from onnxpfp.pipeline.latency.turns import latency_feed
@@ -32,6 +31,7 @@ from onnxpfp.pipeline.plan import Plan
 from onnxpfp.progress import Progress
 from onnxpfp.report.verification import ComparedSize, VerificationReport
 from onnxpfp.runtime.session import SessionSource, custom_ops, open_session
+from onnxpfp.verb_options import VerifyOptions
 
 __all__ = ["VerifyArguments", "verify", "verify_with"]
 

@@ -16,7 +16,8 @@ import click
 
 from onnxpfp.cli.parsing import parse_axes, parse_count, parse_shapes, parse_share_or_size, parse_size
 from onnxpfp.errors import OptionError
-from onnxpfp.options import ModelOptions, Option, declared
+from onnxpfp.option_declaration import Option, declared
+from onnxpfp.options import ModelOptions
 from onnxpfp.report.formats import FORMATS
 from onnxpfp.report.page import MOST
 

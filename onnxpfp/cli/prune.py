@@ -21,7 +21,8 @@ from onnxpfp.cli.options import (
 )
 from onnxpfp.cli.outputs import Outputs, check_outputs, publish, write_result
 from onnxpfp.errors import OptionError
-from onnxpfp.options import Options, declared
+from onnxpfp.option_declaration import declared
+from onnxpfp.options import Options
 from onnxpfp.time_limit import limited
 
 __all__ = ["prune_command"]

@@ -7,7 +7,9 @@ import pytest
 
 import onnxpfp
 from onnxpfp.api.keywords import in_keywords
-from onnxpfp.options import Options, PrunabilityOptions, declared
+from onnxpfp.option_declaration import declared
+from onnxpfp.options import Options
+from onnxpfp.verb_options import PrunabilityOptions
 
 MODEL = nets.ROOT / "models" / "fmnist_resnet.onnx"
 

@@ -1,0 +1,123 @@
+"""Options of the verbs beside `prune`, and which class each verb takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from onnxpfp.option_checks import check_largest_error, check_least_share, check_multiple, check_tolerance
+from onnxpfp.option_declaration import as_in, declare, declared
+from onnxpfp.options import ModelOptions, Options, RunOptions, ScopeOptions
+
+__all__ = [
+    "VERB_OPTIONS",
+    "InspectOptions",
+    "LatencyOptions",
+    "PrunabilityOptions",
+    "VerifyOptions",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrunabilityOptions(RunOptions):
+    """Options of the verb that measures how little can be kept."""
+
+    tolerance: float = declare(
+        0.05,
+        "Largest acceptable loss of the output: KL divergence of class scores, else the relative squared error.",
+        "target",
+        metavar="X",
+        check=check_tolerance,
+    )
+
+    def pruning(self) -> Options:
+        """Return the options with which the network is pruned to shares of its MACs."""
+        return Options(**{name: getattr(self, name) for name, _ in declared(RunOptions)})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InspectOptions(ScopeOptions):
+    """Options of the verb that prunes nothing: where runs are measured, if any are."""
+
+    threads: int | None = as_in(RunOptions, "threads")
+    providers: str = as_in(RunOptions, "providers")
+    strict_providers: bool = as_in(RunOptions, "strict_providers")
+    no_latency: bool = as_in(Options, "no_latency")
+
+    def running(self) -> Options:
+        """Return the options with which the network is read and run."""
+        return Options(**{name: getattr(self, name) for name, _ in declared(InspectOptions)})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifyOptions(ModelOptions):
+    """Options of the verb that compares two files."""
+
+    samples: int | None = as_in(RunOptions, "samples")
+    sample_axes: Mapping[str, int | None] = as_in(RunOptions, "sample_axes")
+    batch_size: int | None = as_in(RunOptions, "batch_size")
+    seed: int = as_in(RunOptions, "seed")
+    threads: int | None = as_in(RunOptions, "threads")
+    workspace: int = as_in(RunOptions, "workspace")
+    providers: str = as_in(RunOptions, "providers")
+    strict_providers: bool = as_in(RunOptions, "strict_providers")
+    latency_batch: int = as_in(Options, "latency_batch")
+    no_latency: bool = as_in(Options, "no_latency")
+    max_drift: float | None = declare(
+        None,
+        "Do not pass a model whose outputs have a relative error above X.",
+        "target",
+        metavar="X",
+        check=check_largest_error,
+    )
+    min_agreement: float | None = declare(
+        None,
+        "Do not pass a model whose top-1 class agrees with the original's on less than a share A of the samples.",
+        "target",
+        metavar="A",
+        check=check_least_share,
+    )
+
+    def running(self) -> Options:
+        """Return the options with which both networks are read and run."""
+        common = {name for name, option in declared(Options) if option.section != "target"}
+        return Options(**{name: getattr(self, name) for name, _ in declared(VerifyOptions) if name in common})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LatencyOptions(ScopeOptions):
+    """Options of the verb that measures a latency table."""
+
+    samples: int | None = as_in(RunOptions, "samples")
+    sample_axes: Mapping[str, int | None] = as_in(RunOptions, "sample_axes")
+    batch_size: int | None = as_in(RunOptions, "batch_size")
+    round_to: int | Literal["auto"] = declare(
+        "auto",
+        "Take widths in multiples of N alone. auto: in multiples of 1, 4, 8, 16 and 32, and then of the finest that is "
+        "not slower.",
+        "choice",
+        metavar="N|auto",
+        form="count",
+        check=check_multiple,
+    )
+    seed: int = as_in(RunOptions, "seed")
+    threads: int | None = as_in(RunOptions, "threads")
+    workspace: int = as_in(RunOptions, "workspace")
+    providers: str = as_in(RunOptions, "providers")
+    strict_providers: bool = as_in(RunOptions, "strict_providers")
+    latency_batch: int = as_in(Options, "latency_batch")
+
+    def running(self) -> Options:
+        """Return the options with which the network is read and run; what is fitted is the same for every share."""
+        return Options(keep_latency=0.5, **{name: getattr(self, name) for name, _ in declared(LatencyOptions)})
+
+
+VERB_OPTIONS: Mapping[str, type[ModelOptions]] = {
+    "prune": Options,
+    "inspect": InspectOptions,
+    "prunability": PrunabilityOptions,
+    "verify": VerifyOptions,
+    "latency": LatencyOptions,
+}
+"""The options that each verb takes."""
