@@ -27,7 +27,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -92,10 +92,11 @@ class _Child:
         """Take what it tells within so many seconds; returns whether it lives."""
         if not select.select([self.pipe], [], [], seconds)[0]:
             return True
-        received = os.read(self.pipe, 1 << 16)
-        *lines, self._rest = (self._rest + received).split(b"\n")
-        for line in lines:
-            self._take(*json.loads(line))
+        with _unheard():
+            received = os.read(self.pipe, 1 << 16)
+            *lines, self._rest = (self._rest + received).split(b"\n")
+            for line in lines:
+                self._take(*json.loads(line))
         return bool(received)
 
     def _take(self, event: Event, what: str) -> None:
@@ -152,6 +153,16 @@ class _Child:
             else:
                 with contextlib.suppress(OSError):
                     path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _unheard() -> Generator[None]:
+    """Hear no signal meanwhile: one that came between reading what was told and noting it would have it forgotten."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def supervised(work: Callable[[], T]) -> T:
