@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -178,26 +178,13 @@ def _prune(
     target = None if replaying else QualityTarget.of(options)
     evaluators = None if target is None else _evaluators(target, context, apart=certification is not None)
     parts = measure_parts(network)
-    prune_to = partial(prune_network, network=network, parts=parts)
 
     def write(pruned: PrunedNetwork) -> WrittenNetwork:
         with context.clock.phase("rewrite"):
             return restore_network(network, parts, pruned)
 
-    found: FoundShare | None = None
-    if latency_aim is not None and context.chooses:
-        pruned, latency_aim = prune_to_latency(
-            latency_aim, context, parts, prune_to, lambda pruned: write(pruned).whole
-        )
-    elif options.keep_size is not None:
-        pruned = prune_to_size(context, parts, prune_to, write)
-    elif target is None or evaluators is None:
-        pruned = prune_to(context)
-    else:
-        limits = {"least": least_share(parts), "single": single_share(parts)}
-        pruned, found = prune_to_quality(
-            target, context, evaluators, prune_to, lambda pruned: write(pruned).whole, **limits
-        )
+    prune_to = partial(prune_network, network=network, parts=parts)
+    pruned, found, latency_aim = _prune_to_target(context, parts, prune_to, write, latency_aim, target, evaluators)
     unchanged = not any(each.lossless.removed for each in parts) and all(d.keep.all() for d in pruned.decisions)
     evaluator = evaluators.held_out if evaluators is not None else _evaluator(context, parts[0])
     candidates = len(found.descent.order) if found else int(evaluator is not None and evaluator.held_out)
@@ -222,6 +209,31 @@ def _prune(
         scratch=source.scratch,
         read=source.read,
     )
+
+
+def _prune_to_target(
+    context: RunContext,
+    parts: Sequence[MeasuredPart],
+    prune_to: Callable[[RunContext], PrunedNetwork],
+    write: Callable[[PrunedNetwork], WrittenNetwork],
+    latency_aim: LatencyAim | None,
+    quality: QualityTarget | None,
+    evaluators: Evaluators | None,
+) -> tuple[PrunedNetwork, FoundShare | None, LatencyAim | None]:
+    """Prune until what is asked for holds; returns what was found on the way for a quality or a latency, too."""
+
+    def model_of(pruned: PrunedNetwork) -> ModelProto:
+        return write(pruned).whole
+
+    if quality is not None and evaluators is not None:
+        limits = {"least": least_share(parts), "single": single_share(parts)}
+        return *prune_to_quality(quality, context, evaluators, prune_to, model_of, **limits), None
+    if latency_aim is not None and context.chooses:
+        pruned, latency_aim = prune_to_latency(latency_aim, context, parts, prune_to, model_of)
+        return pruned, None, latency_aim
+    if context.options.keep_size is not None:
+        return prune_to_size(context, parts, prune_to, write), None, latency_aim
+    return prune_to(context), None, latency_aim
 
 
 def _evaluators(target: QualityTarget, context: RunContext, *, apart: bool) -> Evaluators:
