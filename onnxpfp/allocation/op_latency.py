@@ -12,6 +12,7 @@ are what is asked for.
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,10 @@ __all__ = ["OpCounts", "OpLatency", "fit_op", "fit_total"]
 
 NOISE = 1e-4
 """Milliseconds; what a profile's clock of whole microseconds can tell is not much less."""
+FAR = 3.0
+"""Times the median of the errors from which one is that of a run that was disturbed."""
+ROUNDS = 5
+"""Solutions of the least squares after the first, each with weights by the errors of the one before."""
 BETTER = 0.9
 """Share of the error that is left at most where counts in blocks take the place of the plain ones."""
 
@@ -65,7 +70,7 @@ class OpLatency:
 
 
 def fit_op(ms: Floats, counts: Mapping[int, OpCounts]) -> OpLatency:
-    """Fit the latency of one op by least squares of the relative errors.
+    """Fit the latency of one op by least squares of the relative errors, in which runs that were disturbed count less.
 
     Args:
         ms: Milliseconds at every choice of widths, (K,).
@@ -83,7 +88,7 @@ def _fit(ms: Floats, counts: OpCounts, block: int) -> OpLatency:
     weight = 1.0 / np.maximum(ms, NOISE)
     factors, residual = _nonnegative(columns / scale * weight[:, None], ms * weight)
     constant, per_element, per_mac = (factors / scale).tolist()
-    return OpLatency(constant, per_element, per_mac, block, residual / np.sqrt(ms.size))
+    return OpLatency(constant, per_element, per_mac, block, residual / math.sqrt(ms.size))
 
 
 def fit_total(totals: Floats, sums: Floats) -> tuple[float, float]:
@@ -106,8 +111,23 @@ def fit_total(totals: Floats, sums: Floats) -> tuple[float, float]:
 
 
 def _nonnegative(columns: Floats, values: Floats) -> tuple[Floats, float]:
-    """Solve least squares with factors that are at least 0; returns them and the norm of what is left."""
+    """Solve least squares with factors that are at least 0, robustly; returns them and the norm of what is left.
+
+    A run that was disturbed is off by far more than the others are. So errors beyond `FAR` times their median count in
+    proportion, and not squared (Huber's loss, by weights that are found anew a few times).
+    """
     # Loading it takes a third of a second, which only those pay who ask for a latency.
     optimize: Any = importlib.import_module("scipy.optimize")
-    factors, residual = optimize.nnls(columns, values)
-    return factors, float(residual)
+
+    def solved(weight: Floats) -> tuple[Floats, Floats]:
+        factors: Floats = optimize.nnls(columns * weight[:, None], values * weight)[0]
+        return factors, np.abs(columns @ factors - values)
+
+    factors, errors = solved(np.ones_like(values))
+    for _ in range(ROUNDS):
+        # What is off by nothing cannot tell what is far.
+        limit = FAR * max(float(np.median(errors)), 1e-12)
+        if errors.max() <= limit:
+            break
+        factors, errors = solved(np.sqrt(np.minimum(1.0, limit / np.maximum(errors, limit))))
+    return factors, float(np.linalg.norm(errors))

@@ -220,16 +220,21 @@ def slower_in_multiples(
     return {multiple: each - min(excess.values()) for multiple, each in excess.items()}
 
 
-def measured_step(analysis: Analysis, points: Sequence[MeasuredWidths], multiples: Sequence[int]) -> int:
+def measured_step(
+    analysis: Analysis, points: Sequence[MeasuredWidths], multiples: Sequence[int], usual: int = 1
+) -> int:
     """Find the multiple of channels below which kernels are slower for what they do.
 
     Args:
         analysis: The network that was measured.
         points: What was measured, at several widths in each multiple.
         multiples: In which multiples the widths of each point are, full ones aside; 0 for the full widths.
+        usual: The multiple that is known of the device; a finer one must not be slower than that at all.
 
     Returns:
         The smallest multiple that is not slower than the best by more than `SLOWER`; 1 where nothing was narrowed.
     """
     slower = slower_in_multiples(analysis, points, multiples)
-    return next((multiple for multiple, each in slower.items() if each <= SLOWER), 1)
+    known = slower.get(usual, SLOWER)
+    allowed = {multiple: SLOWER if multiple >= usual else min(known, SLOWER) for multiple in slower}
+    return next((multiple for multiple, each in slower.items() if each <= allowed[multiple]), 1)

@@ -81,7 +81,8 @@ def measure_part(context: RunContext, progress: Count, *, prunable: bool) -> Par
                 measure(shares, multiple)
         step = alignment.step
         if multiples:
-            step = measured_step(analysis, [point for _, point in points], [multiple for multiple, _ in points])
+            drawn, tried = [point for _, point in points], [multiple for multiple, _ in points]
+            step = measured_step(analysis, drawn, tried, alignment.step)
         for shares in draw_shares(rng, sizes, POINTS):
             measure(shares, step)
     groups = dict(zip(group_names(analysis.graph), sizes.tolist(), strict=True))

@@ -195,7 +195,9 @@ def _fitted(part: NetworkPart, table: LatencyTable, points: Sequence[MeasuredWid
     multiples = [point.multiple for point in known.points]
     alignment = part.context.alignment
     if not alignment.given:
-        step = measured_step(analysis, points, multiples)
+        # What is known of this machine says nothing of another one.
+        usual = 1 if part.context.options.latency_table else alignment.step
+        step = measured_step(analysis, points, multiples, usual)
         alignment = Alignment(
             step, f"multiples of {step} are the finest that were not measured to be slower", given=True
         )
