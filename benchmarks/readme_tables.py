@@ -44,9 +44,15 @@ def speed(folder: Path) -> str:
     return quoted(folder / "speed.md")
 
 
+def latency(folder: Path) -> str:
+    """Quote the table of the targets."""
+    return quoted(folder / "latency.md")
+
+
 def filled(readme: str, folder: Path) -> str:
     """Return the README with the tables between their markers."""
-    tables = {"accuracy": accuracy(folder), "coverage": coverage(folder), "speed": speed(folder)}
+    kinds = {"accuracy": accuracy, "latency": latency, "coverage": coverage, "speed": speed}
+    tables = {name: table(folder) for name, table in kinds.items()}
     for name, table in tables.items():
         block = f"<!-- {name} -->\n{table}\n<!-- /{name} -->"
         readme = re.sub(rf"<!-- {name} -->.*?<!-- /{name} -->", lambda _, block=block: block, readme, flags=re.DOTALL)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import subprocess
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from benchmarks.latency.turns import feed_of, in_turns
 from benchmarks.speed.machine import machine
 from onnxpfp import __version__
 
-__all__ = ["OURS", "Spot", "compared", "front", "latency_at"]
+__all__ = ["OURS", "Spot", "compared", "front", "latency_at", "paired"]
 
 OURS = "onnxpfp"
 SHARES = (0.9, 0.8, 0.7, 0.6, 0.5)
@@ -133,3 +133,16 @@ def _run(command: list[str]) -> str:
 def _version(places: Places, package: str) -> str:
     asked = f"import importlib.metadata as m; print(m.version({package!r}))"
     return subprocess.run([str(places.peers), "-c", asked], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def paired(points: Sequence[Point]) -> Iterator[tuple[Point, str, float | None]]:
+    """Yield every file of ours with each method of the peers and its latency at the same accuracy."""
+    methods = dict.fromkeys(point.method for point in points if point.method != OURS)
+    for mine in points:
+        if mine.method != OURS or mine.after is None:
+            continue
+        for method in methods:
+            spots: list[Spot] = [(mine.before, 1.0)]
+            theirs = (each for each in points if each.method == method)
+            spots += [(each.after, each.ratios[1]) for each in theirs if each.after is not None and each.ratios]
+            yield mine, method, latency_at(spots, mine.after)

@@ -6,13 +6,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import starmap
 from typing import TypeVar
 
-from benchmarks.latency.equal_accuracy import OURS, Spot, latency_at
+from benchmarks.latency.equal_accuracy import OURS, paired
 from benchmarks.latency.peer_files import RATIOS
 from benchmarks.latency.rows import ByHand, Point, Ratios, Row, Subnormals, Targeted
 from benchmarks.latency.subjects import SUBJECTS
+from benchmarks.latency.summary import HEAD, SUMMARY, summary
 from benchmarks.latency.text_lines import CALIBRATION, TEST
 
-__all__ = ["page", "paired"]
+__all__ = ["page"]
 
 T = TypeVar("T", Targeted, ByHand, Point)
 
@@ -54,6 +55,9 @@ SUBNORMAL = """Weights that are subnormal numbers become zero, where no result c
 def page(rows: Sequence[Row]) -> str:
     """Return the page as Markdown."""
     parts = ["# Latency", INTRODUCTION]
+    lines = summary(rows, {name: _title(name) for name in SUBJECTS})
+    if lines:
+        parts += ["## In short", SUMMARY, _table(HEAD, lines)]
     own = [row for row in rows if isinstance(row, Targeted) and not row.table_threads]
     given = [row for row in rows if isinstance(row, Targeted) and row.table_threads]
     hand = [row for row in rows if isinstance(row, ByHand)]
@@ -71,19 +75,6 @@ def page(rows: Sequence[Row]) -> str:
         parts += ["## Subnormal weights", SUBNORMAL, _subnormal(cleaned)]
     machines = dict.fromkeys(row.machine for row in rows)
     return "\n\n".join([*parts, "## Measured on", *(f"- {each}" for each in machines)]) + "\n"
-
-
-def paired(points: Sequence[Point]) -> Iterator[tuple[Point, str, float | None]]:
-    """Yield every file of ours with each method of the peers and its latency at the same accuracy."""
-    methods = dict.fromkeys(point.method for point in points if point.method != OURS)
-    for mine in points:
-        if mine.method != OURS or mine.after is None:
-            continue
-        for method in methods:
-            spots: list[Spot] = [(mine.before, 1.0)]
-            theirs = (each for each in points if each.method == method)
-            spots += [(each.after, each.ratios[1]) for each in theirs if each.after is not None and each.ratios]
-            yield mine, method, latency_at(spots, mine.after)
 
 
 def _met(rows: Sequence[Targeted]) -> str:
