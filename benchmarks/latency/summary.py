@@ -9,9 +9,9 @@ from benchmarks.latency.rows import ByHand, Point, Row, Targeted
 
 __all__ = ["HEAD", "SUMMARY", "summary"]
 
-SUMMARY = """One sample in a run, one thread. By hand: the accuracy of `--keep-macs`, its share tuned until the file is as
-fast, the better of widths by default and in multiples of 8. Best peer: the latency of the fastest file of onnxsim and
-Torch-Pruning that is as accurate, as a share of the original's; of more than 0.95 it has gained next to nothing."""
+SUMMARY = """One sample in a run, one thread. By hand: the accuracy of `--keep-macs`, its share tuned until the file is
+as fast, the better of widths by default and in multiples of 8. Best peer: the latency of the fastest file of onnxsim
+and Torch-Pruning that is as accurate, as a share of the original's."""
 HEAD = ["network", "asked for", "measured", "ms", "accuracy", "by hand, as fast", "best peer, as accurate"]
 NOTHING = "–"
 

@@ -25,7 +25,7 @@ def alignment_for(options: Options, providers: Sequence[str], whole: Analysis) -
         whole: The network.
     """
     if isinstance(options.round_to, int):
-        return Alignment(options.round_to, "as asked for", given=True)
+        return Alignment(options.round_to, "as asked for", "asked")
     return alignment_of(providers[0], type_of_weights(whole.source.flat or whole.model), cpu_features())
 
 

@@ -16,6 +16,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from itertools import groupby
+from typing import Literal
 
 import numpy as np
 from onnx import TensorProto
@@ -50,38 +52,50 @@ class Alignment:
     Attributes:
         step: The multiple.
         reason: Why, in words.
-        given: Whether it was asked for as a number: then every group of at least so many channels has it. Else a narrow
-            group has a half of it, or a quarter, and so on down to 8; with fewer than four of these it is not rounded.
+        source: Where it comes from. What was asked for as a number holds for every group of at least so many channels.
+            Else a group of fewer than `STEPS` steps has a half of it, or a quarter, and so on down to 8. One that has
+            fewer than so many of these is not rounded by what is known of kernels alone; where they were measured it
+            is, as far as it has more channels than one step.
     """
 
     step: int
     reason: str
-    given: bool = False
+    source: Literal["known", "asked", "measured"] = "known"
+
+    @property
+    def asked(self) -> bool:
+        """Whether it was asked for as a number."""
+        return self.source == "asked"
 
     def of_group(self, channels: int) -> int:
         """Return the multiple in which a group of so many channels is kept."""
-        if self.given:
+        if self.asked:
             return self.step if channels >= self.step else 1
         step = self.step
-        while channels < STEPS * step:
-            if step % 2 or step < 2 * USUAL:
-                return 1
+        while channels < STEPS * step and step % 2 == 0 and step >= 2 * USUAL:
             step //= 2
-        return step
+        wide_enough = channels >= STEPS * step or (self.source == "measured" and channels > step)
+        return step if wide_enough else 1
 
     @property
     def title(self) -> str:
         """All of it in one line."""
         if self.step == 1:
             return f"in steps of 1: {self.reason}"
-        if self.given:
+        if self.asked:
             return f"in steps of {self.step}: {self.reason} (1 in groups of fewer channels)"
-        smaller, widest = list[str](), STEPS * self.step - 1
-        while widest and (step := self.of_group(widest)) > 1:
-            smaller.append(f"{step} in groups of {STEPS * step} to {widest} channels")
-            widest = STEPS * step - 1
-        narrow = f"1 in {'narrower ones' if smaller else f'groups of fewer than {widest + 1} channels'}"
-        return f"in steps of {self.step}: {self.reason} ({', '.join([*smaller, narrow])})"
+        parts: list[str] = []
+        for step, same in groupby(range(STEPS * self.step - 1, 0, -1), self.of_group):
+            widths = [*same]
+            if step != self.step:
+                parts.append(f"{step} in {_groups(widths[-1], widths[0], first=not parts)}")
+        return f"in steps of {self.step}: {self.reason} ({', '.join(parts)})"
+
+
+def _groups(least: int, most: int, *, first: bool) -> str:
+    if least > 1:
+        return f"groups of {least} to {most} channels"
+    return f"groups of fewer than {most + 1} channels" if first else "narrower ones"
 
 
 ANY_WIDTH = Alignment(1, "nothing asks for more")

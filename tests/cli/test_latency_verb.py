@@ -164,7 +164,7 @@ def _report(**changes: Any) -> LatencyReport:
                 OpShare("", "", "", 2.0, 1.0),
                 OpShare("If/b", "c", "Gemm", 0.0, 0.0),
             ),
-            parts=(PartLatency("", 1.0, 8.0, Alignment(16, "because", given=True), {1: 0.125, 16: 0.0}, 0.05, fitted),),
+            parts=(PartLatency("", 1.0, 8.0, Alignment(16, "because", "asked"), {1: 0.125, 16: 0.0}, 0.05, fitted),),
         ),
         "models": None,
         "providers": ("CPUExecutionProvider",),

@@ -83,7 +83,7 @@ def _found(*, curve: tuple[float, ...] = (0.0, 0.01, 0.02, 0.5), groups: int = 1
         score="pfp",
         select="auto",
         allocate="measured",
-        alignment=Alignment(8, "as asked for", given=True),
+        alignment=Alignment(8, "as asked for", "asked"),
         compensate="bias",
         compensate_groups="none",
         samples=48,

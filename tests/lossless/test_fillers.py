@@ -13,7 +13,7 @@ import onnxpfp
 from onnxpfp.lossless.fillers import choose_fillers
 from onnxpfp.runtime.blocks import Alignment
 
-BY_4 = Alignment(4, "", given=True)
+BY_4 = Alignment(4, "", "asked")
 ROWS = "g (float[N,6] x) => (float[N,3] y) { a = Gemm(x, w1, b1) r = Relu(a) y = Gemm(r, w2, b2) }"
 MAPS = "g (float[N,2,6,6] x) => (float[N,4,4,4] y) { a = Conv(x, w1, b1) y = Conv <pads = [1,1,1,1]> (a, w2) }"
 
@@ -69,7 +69,7 @@ def test_constants_and_duplicates_are_taken_over_and_read_no_more() -> None:
     (gone, constants), alone = find(model).kinds.values(), find(model)
     assert sorted((*gone, *constants)) == [1, 6]
     assert bare(model, alone) > 0.003
-    found = find(model, alignment=Alignment(9, "", given=True))
+    found = find(model, alignment=Alignment(9, "", "asked"))
     assert found.lossless.fillers == 1
     (emptied,) = found.lossless.emptied.values()
     assert found.lossless.keep[1:].sum() == 9
@@ -96,7 +96,7 @@ def test_subnormal_weights_of_fillers_become_zero() -> None:
     found = find(model, alignment=BY_4)
     assert found.kinds == {"w1 dead": (1,)}, "what has none stays first"
     assert not found.edits
-    found = find(model, alignment=Alignment(9, "", given=True))
+    found = find(model, alignment=Alignment(9, "", "asked"))
     assert (found.kinds, found.error) == ({}, 0)
     for name, place, other in (("w1", (2, 1), (3, 2)), ("w2", (1, 2), (3, 2))):
         edited, expected = found.edits.tensors[name], weights[name].copy()

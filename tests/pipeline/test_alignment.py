@@ -51,13 +51,15 @@ def test_a_number_that_was_given_holds_in_all_groups_as_wide() -> None:
     assert all(width < size for width, size in zip((first, second), (70, 40), strict=True))
 
 
-@pytest.mark.parametrize(("round_to", "reason", "given"), [(5, "as asked for", True), ("auto", "AVX2 kernels", False)])
-def test_the_report_has_it(monkeypatch: pytest.MonkeyPatch, round_to: Any, reason: str, *, given: bool) -> None:
+@pytest.mark.parametrize(
+    ("round_to", "reason", "source"), [(5, "as asked for", "asked"), ("auto", "AVX2 kernels", "known")]
+)
+def test_the_report_has_it(monkeypatch: pytest.MonkeyPatch, round_to: Any, reason: str, *, source: str) -> None:
     monkeypatch.setattr(module, "cpu_features", lambda: frozenset({"AVX2"}))
     document = onnxpfp.prune(wide(), keep_macs=0.6, round_to=round_to, **PLAIN).report.to_dict()["alignment"]
-    assert document["step"] == (5 if given else 8)
+    assert document["step"] == (5 if source == "asked" else 8)
     assert document["reason"].startswith(reason)
-    assert document["given"] is given
+    assert document["source"] == source
 
 
 def test_where_no_width_is_chosen_there_is_none() -> None:

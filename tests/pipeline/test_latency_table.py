@@ -263,7 +263,7 @@ FAULTS: dict[str, tuple[Change, str]] = {
     ),
     "no width": (lambda d: _point(d)["widths"].update(w1=0), "'w1' of 'widths' of point 1 of the main graph is 0, and"),
     "multiple": (
-        lambda d: _point(d).update(multiple=16),
+        lambda d: _point(d).update(multiple=12),
         "'w1' has 8 channels at point 1 of the main graph, no multiple",
     ),
     "multiple of 0": (

@@ -35,7 +35,7 @@ def test_what_is_known_of_a_device(
     provider: str, weights: int, features: tuple[str, ...], step: int, says: str
 ) -> None:
     alignment = alignment_of(provider, weights, features)
-    assert (alignment.step, alignment.given) == (step, False)
+    assert (alignment.step, alignment.asked) == (step, False)
     assert says in alignment.reason
 
 
@@ -59,7 +59,10 @@ def test_the_features_are_those_that_numpy_found(monkeypatch: pytest.MonkeyPatch
         (Alignment(24, ""), {96: 24, 95: 12, 48: 12, 47: 1}),
         (Alignment(12, ""), {48: 12, 47: 1}),
         (Alignment(4, ""), {16: 4, 15: 1}),
-        (Alignment(16, "", given=True), {512: 16, 17: 16, 16: 16, 15: 1}),
+        (Alignment(16, "", "measured"), {512: 16, 64: 16, 63: 8, 16: 8, 9: 8, 8: 1, 1: 1}),
+        (Alignment(4, "", "measured"), {16: 4, 5: 4, 4: 1}),
+        (Alignment(1, "", "measured"), {16: 1, 1: 1}),
+        (Alignment(16, "", "asked"), {512: 16, 17: 16, 16: 16, 15: 1}),
         (ANY_WIDTH, {512: 1, 1: 1}),
     ],
 )
@@ -78,8 +81,8 @@ def test_narrow_groups_have_smaller_steps_unless_a_number_was_given(
             "1 in narrower ones)",
         ),
         (Alignment(8, "why"), "in steps of 8: why (1 in groups of fewer than 32 channels)"),
-        (Alignment(16, "as asked for", given=True), "in steps of 16: as asked for (1 in groups of fewer channels)"),
-        (Alignment(1, "as asked for", given=True), "in steps of 1: as asked for"),
+        (Alignment(16, "as asked for", "asked"), "in steps of 16: as asked for (1 in groups of fewer channels)"),
+        (Alignment(1, "as asked for", "asked"), "in steps of 1: as asked for"),
     ],
 )
 def test_it_is_said_in_one_line(alignment: Alignment, title: str) -> None:

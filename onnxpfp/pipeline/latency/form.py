@@ -17,7 +17,16 @@ from onnxpfp.model.save import save_model
 from onnxpfp.model.shapes import Shapes
 from onnxpfp.pipeline.costs import full_widths
 from onnxpfp.pipeline.latency.op_latencies import MeasuredWidths
-from onnxpfp.pipeline.latency.points import MULTIPLES, POINTS, TRIALS, cut_to, draw_shares, rounded
+from onnxpfp.pipeline.latency.points import (
+    MULTIPLES,
+    POINTS,
+    TRIALS,
+    cut_to,
+    draw_shares,
+    measured_alignment,
+    rounded,
+    steps_of,
+)
 from onnxpfp.pipeline.latency.table import UNMEASURED, LatencyTable, PartTable, TablePoint, group_names, point_of
 from onnxpfp.pipeline.parts import Network, NetworkPart
 
@@ -66,12 +75,12 @@ def _widths(part: NetworkPart) -> Iterator[tuple[int, Ints]]:
     yield 0, sizes
     if not part.prunable:
         return
-    asked = context.alignment.step if context.alignment.given else 0
-    for shares in draw_shares(rng, sizes, 0 if asked else TRIALS):
+    alignment = context.alignment if context.alignment.asked else measured_alignment(STEP)
+    for shares in draw_shares(rng, sizes, 0 if alignment.asked else TRIALS):
         for multiple in MULTIPLES:
-            yield multiple, rounded(shares * sizes, sizes, multiple)
+            yield multiple, rounded(shares * sizes, sizes, np.full_like(sizes, multiple))
     for shares in draw_shares(rng, sizes, POINTS):
-        yield asked or STEP, rounded(shares * sizes, sizes, asked or STEP)
+        yield alignment.step, rounded(shares * sizes, sizes, steps_of(alignment, sizes))
 
 
 def _with_ranks(model: ModelProto, shapes: Shapes) -> ModelProto:

@@ -31,12 +31,23 @@ from onnxpfp.pipeline.latency.turns import latency_feed, run_in_turns
 from onnxpfp.progress import Count
 from onnxpfp.rewrite import apply, restore
 from onnxpfp.rewrite.edits import Edits
+from onnxpfp.runtime.blocks import Alignment
 from onnxpfp.runtime.external_data import is_reference
 from onnxpfp.runtime.latency import LatencyComparison, RunTime
 from onnxpfp.runtime.profile import profile_kernels
 from onnxpfp.runtime.session import Session, open_session
 
-__all__ = ["MULTIPLES", "POINTS", "TRIALS", "cut_to", "draw_shares", "measure_part", "rounded"]
+__all__ = [
+    "MULTIPLES",
+    "POINTS",
+    "TRIALS",
+    "cut_to",
+    "draw_shares",
+    "measure_part",
+    "measured_alignment",
+    "rounded",
+    "steps_of",
+]
 
 MULTIPLES = (1, 4, 8, 16, 32)
 """Steps of widths that are compared."""
@@ -68,23 +79,22 @@ def measure_part(context: RunContext, progress: Count, *, prunable: bool) -> Par
     analysis, alignment = context.whole, context.alignment
     sizes, rng = full_widths(analysis), np.random.default_rng(context.options.seed)
     points = [(0, trial.measure(sizes))]
-    multiples = () if alignment.given else MULTIPLES
+    multiples = () if alignment.asked else MULTIPLES
     count = 1 + len(multiples) * TRIALS + POINTS
 
-    def measure(shares: Floats, multiple: int) -> None:
+    def measure(shares: Floats, multiple: int, steps: Ints) -> None:
         progress(len(points), count)
-        points.append((multiple, trial.measure(rounded(shares * sizes, sizes, multiple))))
+        points.append((multiple, trial.measure(rounded(shares * sizes, sizes, steps))))
 
     if prunable:
         for shares in draw_shares(rng, sizes, TRIALS if multiples else 0):
             for multiple in multiples:
-                measure(shares, multiple)
-        step = alignment.step
+                measure(shares, multiple, np.full_like(sizes, multiple))
         if multiples:
             drawn, tried = [point for _, point in points], [multiple for multiple, _ in points]
-            step = measured_step(analysis, drawn, tried, alignment.step)
+            alignment = measured_alignment(measured_step(analysis, drawn, tried, alignment.step))
         for shares in draw_shares(rng, sizes, POINTS):
-            measure(shares, step)
+            measure(shares, alignment.step, steps_of(alignment, sizes))
     groups = dict(zip(group_names(analysis.graph), sizes.tolist(), strict=True))
     return PartTable(groups, tuple(point_of(analysis.graph, *point) for point in points))
 
@@ -94,9 +104,19 @@ def draw_shares(rng: np.random.Generator, sizes: Ints, count: int) -> Floats:
     return rng.uniform(NARROWEST, 1.0, (count, sizes.size))
 
 
-def rounded(widths: Floats, sizes: Ints, multiple: int) -> Ints:
-    """Round widths to multiples; groups that are not wider than one stay whole."""
-    return np.minimum(np.maximum(np.round(widths / multiple).astype(np.int64), 1) * multiple, sizes)
+def rounded(widths: Floats, sizes: Ints, steps: Ints) -> Ints:
+    """Round widths to multiples of steps, (groups,); groups that are not wider than one stay whole."""
+    return np.minimum(np.maximum(np.round(widths / steps).astype(np.int64), 1) * steps, sizes)
+
+
+def steps_of(alignment: Alignment, sizes: Ints) -> Ints:
+    """Return the steps of groups with so many channels, (groups,)."""
+    return np.array([alignment.of_group(size) for size in _counts(sizes)], np.int64)
+
+
+def measured_alignment(step: int) -> Alignment:
+    """Return the multiples in which channels are kept where kernels were measured to work in steps."""
+    return Alignment(step, f"multiples of {step} are the finest that were not measured to be slower", "measured")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

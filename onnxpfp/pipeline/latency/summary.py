@@ -113,7 +113,7 @@ def summarize(network: Network, asked: Network, table: LatencyTable) -> LatencyS
         least=least_share(parts),
         ops=tuple(ops),
         parts=tuple(
-            _part(network, number, table, compared=not before.context.alignment.given)
+            _part(network, number, table, compared=not before.context.alignment.asked)
             for number, before in enumerate(asked.parts)
         ),
     )

@@ -9,8 +9,9 @@
 A part is the main graph (empty name) or a body of If, Loop or Scan. Each point is one choice of widths: the channels
 that groups keep (those that are missing are whole), the latency of one run of the part, and, where a profile knows
 them, the times of its ops by the name of the node (its first output where it has no name). The first point must be the
-whole part. `multiple` says of which number all widths are multiples, 0 of the whole part. In a form that is to be
-filled in (`onnxpfp.pipeline.latency.form`) `ms` is null, and `model` names the file with these widths.
+whole part. `multiple` says of which number all widths are multiples (narrow groups of its half, a quarter and so on, as
+`onnxpfp.runtime.blocks.Alignment` has it), 0 of the whole part. In a form that is to be filled in
+(`onnxpfp.pipeline.latency.form`) `ms` is null, and `model` names the file with these widths.
 `docs/latency.md` describes all fields; what else stands there is an error, for it might be a misspelt one.
 """
 
@@ -34,6 +35,7 @@ from onnxpfp.model.save import save_bytes
 from onnxpfp.pipeline.documents import read_document
 from onnxpfp.pipeline.latency.op_latencies import MeasuredWidths
 from onnxpfp.pipeline.strict_fields import DamagedError, Fields
+from onnxpfp.runtime.blocks import Alignment
 
 __all__ = ["FEWEST", "UNMEASURED", "LatencyTable", "PartTable", "TablePoint", "group_names", "point_of"]
 
@@ -52,7 +54,8 @@ class TablePoint:
     """What was measured at one choice of widths.
 
     Attributes:
-        multiple: The number of which all widths are multiples that are not whole; 0 for the whole part.
+        multiple: The number of which all widths are multiples that are not whole, narrow groups of its half, a quarter
+            and so on; 0 for the whole part.
         widths: Channels that groups keep, by name; others are whole.
         ms: Milliseconds of a run of the part; `UNMEASURED` in a form.
         ops: Those of its ops, by name; empty where they are not known.
@@ -223,6 +226,11 @@ def _part(place: str, given: object) -> PartTable:
     return PartTable(groups, tuple(points))
 
 
+def _in_steps(width: int, size: int, multiple: int) -> bool:
+    """Tell whether a width is a multiple, or one of the smaller steps that a narrow group has."""
+    return width % multiple == 0 or width % Alignment(multiple, "", "measured").of_group(size) == 0
+
+
 def _point(title: str, given: object, groups: Mapping[str, int]) -> TablePoint:
     """Read one point.
 
@@ -236,7 +244,7 @@ def _point(title: str, given: object, groups: Mapping[str, int]) -> TablePoint:
         size = groups.get(name, 0)
         if width > size:
             raise DamagedError(f"'{name}' has {width} channels at {title}, and {size} in 'groups'")
-        if width < size and (not multiple or width % multiple):
+        if width < size and not (multiple and _in_steps(width, size, multiple)):
             raise DamagedError(f"'{name}' has {width} channels at {title}, no multiple of {multiple}")
     model = point.text("model")
     if point.needed("ms") is None:

@@ -24,12 +24,11 @@ from onnxpfp.options import UNKNOWN
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.costs import QUANTITIES
 from onnxpfp.pipeline.latency.op_latencies import MeasuredWidths, fit_latencies, measured_step
-from onnxpfp.pipeline.latency.points import measure_part
+from onnxpfp.pipeline.latency.points import measure_part, measured_alignment
 from onnxpfp.pipeline.latency.table import FEWEST, LatencyTable
 from onnxpfp.pipeline.latency.turns import latency_feed, run_in_turns
 from onnxpfp.pipeline.network_steps import MeasuredPart, PrunedNetwork, least_share
 from onnxpfp.pipeline.parts import Network, NetworkPart
-from onnxpfp.runtime.blocks import Alignment
 from onnxpfp.runtime.machine import device_name
 from onnxpfp.runtime.session import open_session
 
@@ -194,13 +193,11 @@ def _fitted(part: NetworkPart, table: LatencyTable, points: Sequence[MeasuredWid
     known, analysis = table.part(part.place), part.context.whole
     multiples = [point.multiple for point in known.points]
     alignment = part.context.alignment
-    if not alignment.given:
+    if not alignment.asked:
         # What is known of this machine says nothing of another one.
         usual = 1 if part.context.options.latency_table else alignment.step
         step = measured_step(analysis, points, multiples, usual)
-        alignment = Alignment(
-            step, f"multiples of {step} are the finest that were not measured to be slower", given=True
-        )
+        alignment = measured_alignment(step)
     aligned = [point for point, multiple in zip(points, multiples, strict=True) if multiple % alignment.step == 0]
     latencies = fit_latencies(analysis, aligned if len(aligned) >= FEWEST else points)
     return replace(part.context, alignment=alignment, latencies=latencies)
