@@ -11,7 +11,7 @@ import numpy as np
 from onnxpfp.arrays import Ints
 from onnxpfp.model.names import node_name
 from onnxpfp.pipeline.decide import selector_of
-from onnxpfp.pipeline.latency.op_latencies import FEMTOSECONDS, slower_in_multiples
+from onnxpfp.pipeline.latency.op_latencies import slower_in_multiples
 from onnxpfp.pipeline.latency.table import LatencyTable
 from onnxpfp.pipeline.latency.target import points_of
 from onnxpfp.pipeline.network_steps import MeasuredPart, least_share, measure_whole
@@ -152,7 +152,7 @@ def _part(network: Network, number: int, table: LatencyTable, *, compared: bool)
                 multiple,
                 float(point.kept.sum()) / channels if part.prunable else 1.0,
                 point.ms,
-                cost.total(point.kept) / FEMTOSECONDS,
+                cost.total(point.kept) / context.latencies.units,
             )
             for multiple, point in zip(multiples, points, strict=True)
         ),

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 from onnx import ModelProto
@@ -23,7 +24,7 @@ from onnxpfp.model.names import node_name
 from onnxpfp.options import UNKNOWN
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.costs import QUANTITIES
-from onnxpfp.pipeline.latency.op_latencies import MeasuredWidths, fit_latencies, measured_step
+from onnxpfp.pipeline.latency.op_latencies import MeasuredWidths, fit_latencies, measured_step, units_of
 from onnxpfp.pipeline.latency.points import measure_part
 from onnxpfp.pipeline.latency.table import FEWEST, LatencyTable
 from onnxpfp.pipeline.latency.turns import latency_feed, run_in_turns
@@ -91,7 +92,7 @@ class LatencyAim:
         original_ms: Latency of the original in the table.
         device: What the table was measured on.
         given: Whether the table was given, and not measured here and now.
-        error: Largest relative error of the fitted latency at the points of the table.
+        error: Largest relative error of the fitted latency at the points of the table, bodies included.
         foreseen: What the latencies of ops of the written model add up to, as a share of the original's; None where
             nothing was pruned.
         tries: Prunings that were measured, in their order, but for the last: that is the one that was taken. None where
@@ -152,11 +153,13 @@ def aim_at_latency(network: Network, table: LatencyTable) -> tuple[Network, Late
     if share == UNKNOWN:
         share = min(1.0, (options.latency_ms or 0.0) / table.ms)
     whole, parts = QUANTITIES["latency"].whole, list[NetworkPart]()
-    for number, part in enumerate(network.parts):
-        context = _fitted(part, table, points_of(network, number, table))
+    points = [points_of(network, number, table) for number in range(len(network.parts))]
+    units = units_of(chain.from_iterable(points))
+    for part, measured in zip(network.parts, points, strict=True):
+        context = _fitted(part, table, measured, units)
         full = whole(context.whole, context.latencies)
         parts.append(replace(part, context=replace(context, full=full, options=options.keeping(share))))
-    error = parts[0].context.latencies.error
+    error = max(part.context.latencies.error for part in parts)
     aim = LatencyAim(share, options.latency_ms, table.ms, table.device, options.latency_table is not None, error)
     return replace(network, parts=tuple(parts)), aim
 
@@ -180,13 +183,14 @@ def points_of(network: Network, number: int, table: LatencyTable) -> list[Measur
     return [_without_bodies(point, analysis, inside) for point in points] if inside else points
 
 
-def _fitted(part: NetworkPart, table: LatencyTable, points: Sequence[MeasuredWidths]) -> RunContext:
+def _fitted(part: NetworkPart, table: LatencyTable, points: Sequence[MeasuredWidths], units: float) -> RunContext:
     """Fit the latencies of the ops of a part, and find in what steps its kernels work.
 
     Args:
         part: The part.
         table: What was measured.
         points: What of it belongs to the part.
+        units: Units of cost in a millisecond.
 
     Returns:
         The context of the part with both.
@@ -200,7 +204,7 @@ def _fitted(part: NetworkPart, table: LatencyTable, points: Sequence[MeasuredWid
             step, f"multiples of {step} are the finest that were not measured to be slower", given=True
         )
     aligned = [point for point, multiple in zip(points, multiples, strict=True) if multiple % alignment.step == 0]
-    latencies = fit_latencies(analysis, aligned if len(aligned) >= FEWEST else points)
+    latencies = fit_latencies(analysis, aligned if len(aligned) >= FEWEST else points, units=units)
     return replace(part.context, alignment=alignment, latencies=latencies)
 
 
