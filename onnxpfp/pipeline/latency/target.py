@@ -28,7 +28,7 @@ from onnxpfp.pipeline.latency.op_latencies import MeasuredWidths, fit_latencies,
 from onnxpfp.pipeline.latency.points import measure_part
 from onnxpfp.pipeline.latency.table import FEWEST, LatencyTable
 from onnxpfp.pipeline.latency.turns import latency_feed, run_in_turns
-from onnxpfp.pipeline.network_steps import MeasuredPart, PrunedNetwork, least_share
+from onnxpfp.pipeline.network_steps import MeasuredPart, PrunedNetwork, keeps_all, least_share
 from onnxpfp.pipeline.parts import Network, NetworkPart
 from onnxpfp.runtime.blocks import Alignment
 from onnxpfp.runtime.machine import device_name
@@ -250,7 +250,9 @@ def prune_to_latency(
 
     def attempt(share: float) -> tuple[PrunedNetwork, LatencyTry]:
         pruned = prune(replace(context, options=bare.keeping(share)))
-        return pruned, LatencyTry(share, _foreseen(parts, pruned), _measured_share(context, write(pruned)))
+        # Where nothing goes the file stays as it is, even if it would be faster as it is rewritten.
+        measured = 1.0 if keeps_all(parts, pruned) else _measured_share(context, write(pruned))
+        return pruned, LatencyTry(share, _foreseen(parts, pruned), measured)
 
     tries = _correct(aim.share, least, attempt)
     fast = [each for each in tries if each[1].measured <= (1 + WITHIN) * aim.share]
@@ -281,13 +283,22 @@ def _correct(target: float, least: float, attempt: Attempt) -> list[tuple[Pruned
         share = min(1.0, max(least, last.share * target / last.measured))
         if last.error(target) <= CLOSE or share == last.share:
             break
-        if last.measured > target and _nearly(share, tries):
-            # No other widths came of it: they have steps.
-            share = max(least, (1 - STEP) * min(each.share for _, each in tries))
+        if _nearly(share, tries):
+            share = max(least, _between(target, [each for _, each in tries]))
         if _nearly(share, tries):
             break
         tries.append(attempt(share))
     return tries
+
+
+def _between(target: float, tries: Sequence[LatencyTry]) -> float:
+    """Return a share that may lead to other widths, where what was measured leads back to one that was tried."""
+    slow = [each.share for each in tries if each.measured > target]
+    fast = [each.share for each in tries if each.measured <= target and each.share < min(slow, default=1.0)]
+    if slow and not fast:
+        # No other widths came of a little less: they have steps.
+        return (1 - STEP) * min(slow)
+    return (max(fast) + min(slow, default=1.0)) / 2 if fast else tries[-1].share
 
 
 def _nearly(share: float, tries: Sequence[tuple[PrunedNetwork, LatencyTry]]) -> bool:
