@@ -4,7 +4,7 @@ A share of the latency is asked of the allocation as one of the MACs would be; w
 the network (`op_latencies.py`). What comes of it is cut and run beside the original before anything is refitted, for
 the numbers in weights take no time. As far as the measured share is off, another one is asked for.
 
-Where the table is of another device nothing can be measured, and the allocation has the last word.
+Where a table is given it may be of another device: nothing is measured then, and the allocation has the last word.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from onnxpfp.pipeline.latency.op_latencies import MeasuredWidths, fit_latencies,
 from onnxpfp.pipeline.latency.points import measure_part
 from onnxpfp.pipeline.latency.table import FEWEST, LatencyTable
 from onnxpfp.pipeline.latency.turns import latency_feed, run_in_turns
-from onnxpfp.pipeline.network_steps import MeasuredPart, PrunedNetwork, keeps_all, least_share
+from onnxpfp.pipeline.network_steps import MeasuredPart, PrunedNetwork, keeps_all, least_share, single_share
 from onnxpfp.pipeline.parts import Network, NetworkPart
 from onnxpfp.runtime.blocks import Alignment
 from onnxpfp.runtime.machine import device_name
@@ -90,19 +90,23 @@ class LatencyAim:
         share: Share of the latency.
         ms: Milliseconds that were asked for; None where a share was.
         original_ms: Latency of the original in the table.
-        device: What the table was measured on.
+        device: What the table was measured on; empty where it does not say.
+        threads: Of onnxruntime, as the table says; None where it does not, or where they were onnxruntime's own choice.
+        batch: Samples in a run.
         given: Whether the table was given, and not measured here and now.
         error: Largest relative error of the fitted latency at the points of the table, bodies included.
         foreseen: What the latencies of ops of the written model add up to, as a share of the original's; None where
             nothing was pruned.
-        tries: Prunings that were measured, in their order, but for the last: that is the one that was taken. None where
-            the table was given, for it is of another device.
+        tries: Prunings that were measured, in their order, but for the last: that is the one that was taken. Empty
+            where the table was given, for it may be of another device.
     """
 
     share: float
     ms: float | None
     original_ms: float
     device: str
+    threads: int | None
+    batch: int
     given: bool
     error: float
     foreseen: float | None = None
@@ -160,7 +164,16 @@ def aim_at_latency(network: Network, table: LatencyTable) -> tuple[Network, Late
         full = whole(context.whole, context.latencies)
         parts.append(replace(part, context=replace(context, full=full, options=options.keeping(share))))
     error = max(part.context.latencies.error for part in parts)
-    aim = LatencyAim(share, options.latency_ms, table.ms, table.device, options.latency_table is not None, error)
+    aim = LatencyAim(
+        share=share,
+        ms=options.latency_ms,
+        original_ms=table.ms,
+        device=table.device,
+        threads=table.threads,
+        batch=table.batch,
+        given=options.latency_table is not None,
+        error=error,
+    )
     return replace(network, parts=tuple(parts)), aim
 
 
@@ -240,7 +253,7 @@ def prune_to_latency(
     """
     least = least_share(parts)
     if least > aim.share:
-        raise _unreachable(aim, least, "is the least that the latencies of its ops add up to")
+        raise _unreachable(aim, least, "is the least that the latencies of its ops add up to", parts)
     if aim.given:
         pruned = prune(context)
         return pruned, replace(aim, foreseen=_foreseen(parts, pruned))
@@ -257,7 +270,7 @@ def prune_to_latency(
     tries = _correct(aim.share, least, attempt)
     fast = [each for each in tries if each[1].measured <= (1 + WITHIN) * aim.share]
     if not fast:
-        raise _unreachable(aim, min(each.measured for _, each in tries), "is the least that was measured")
+        raise _unreachable(aim, min(each.measured for _, each in tries), "is the least that was measured", parts)
     pruned, taken = min(fast, key=lambda each: each[1].error(aim.share))
     others = tuple(each for _, each in tries if each is not taken)
     if bare is not options:
@@ -330,13 +343,19 @@ def _measured_share(context: RunContext, model: ModelProto) -> float:
         return run_in_turns(context, one, two, feed, seconds).ratio.median
 
 
-def _unreachable(aim: LatencyAim, share: float, what: str) -> TargetUnreachableError:
+def _unreachable(aim: LatencyAim, share: float, what: str, parts: Sequence[MeasuredPart]) -> TargetUnreachableError:
+    """Say what latency was reached, and what can be asked for."""
     asked = f"{aim.share:.3g} of the latency" if aim.ms is None else f"{aim.ms:.3g} ms"
-    hint = f"--keep-latency {math.ceil(1000 * share) / 1000:g}"
+    least = math.ceil(1000 * share) / 1000
+    ask = f"--keep-latency {least:g}"
     if aim.ms is not None:
-        hint = f"--latency-ms {math.ceil(1000 * share * aim.original_ms) / 1000:g}"
+        ask = f"--latency-ms {math.ceil(1000 * share * aim.original_ms) / 1000:g}"
+    lower = "lower --round-to or --min-channels, or " if single_share(parts) < least_share(parts) else ""
+    hint = f"{lower}ask for {ask} or more"
+    if least >= 1:
+        hint = "channels that may go take next to no time of it; `onnxpfp latency IN` says what does"
     return TargetUnreachableError(
         f"the target is {asked}, but {share:.3f} of the original's ({share * aim.original_ms:.3g} of "
         f"{aim.original_ms:.3g} ms) {what}",
-        hint=f"ask for {hint} or more",
+        hint=hint,
     )
