@@ -98,7 +98,7 @@ def _measured(report: LatencyReport, found: LatencySummary, *, full: bool) -> It
     rows = {
         "measured on": f"{table.device}, {', '.join(report.providers)}, {_threads(table.threads)}",
         "at": f"{runs}; shapes {sizes(report.inputs)}",
-        "points": f"{points} choices of widths, each run in turns with the whole",
+        "points": f"{points} choices of widths, each run in turns with the whole" if points > 1 else "the whole alone",
         **({} if longest is None else _fitted(longest)),
         "least": f"about --keep-latency {least:g} ({_ms(least * found.ms)} ms), by the fitted latencies at the "
         "smallest widths",

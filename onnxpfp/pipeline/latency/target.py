@@ -27,7 +27,7 @@ from onnxpfp.pipeline.costs import QUANTITIES
 from onnxpfp.pipeline.latency.op_latencies import MeasuredWidths, fit_latencies, measured_step, units_of
 from onnxpfp.pipeline.latency.points import measure_part
 from onnxpfp.pipeline.latency.table import FEWEST, LatencyTable
-from onnxpfp.pipeline.latency.turns import latency_feed, run_in_turns
+from onnxpfp.pipeline.latency.turns import latency_feed, run_in_turns, samples_in_run
 from onnxpfp.pipeline.network_steps import MeasuredPart, PrunedNetwork, keeps_all, least_share, single_share
 from onnxpfp.pipeline.parts import Network, NetworkPart
 from onnxpfp.runtime.blocks import Alignment
@@ -123,9 +123,8 @@ def measure_table(network: Network) -> LatencyTable:
     context = network.parts[0].context
     with context.clock.phase("latency table") as progress:
         parts = {part.place: measure_part(part.context, progress, prunable=part.prunable) for part in network.parts}
-    options = context.options
-    sha256 = context.whole.source.sha256
-    return LatencyTable(sha256, device_name(), context.providers, options.threads, options.latency_batch, parts)
+    sha256, threads = context.whole.source.sha256, context.options.threads
+    return LatencyTable(sha256, device_name(), context.providers, threads, samples_in_run(context), parts)
 
 
 def latency_table_for(network: Network) -> LatencyTable:
