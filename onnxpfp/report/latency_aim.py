@@ -67,7 +67,7 @@ def _measured_otherwise(latency: LatencyFindings, aim: LatencyAim, threads: int 
     if aim.threads is not None and aim.threads != threads:
         flags.append(f"--threads {aim.threads}")
     if flags:
-        yield f"the latency table was measured with {' '.join(flags)}, and the latency in this report without"
+        yield f"the latency in this report was not measured as the latency table was, with {' '.join(flags)}"
 
 
 def _missed(median: float, low: float, high: float, aim: LatencyAim, step: int) -> str:

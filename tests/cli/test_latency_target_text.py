@@ -76,5 +76,5 @@ def test_a_table_of_other_runs() -> None:
     assert not [*latency_notes(measured(0.9), GIVEN, 1, 16)]
     assert not [*latency_notes(measured(0.9), replace(GIVEN, threads=None), 2, 16)]
     assert [*latency_notes(measured(0.9, samples=1), GIVEN, None, 16)] == [
-        "the latency table was measured with --latency-batch 4 --threads 1, and the latency in this report without"
+        "the latency in this report was not measured as the latency table was, with --latency-batch 4 --threads 1"
     ]
