@@ -45,9 +45,12 @@ def row(name: str, option: Option) -> tuple[str, str, str]:
 def rows_on_files() -> Iterator[tuple[str, str, str]]:
     """Yield the cells of the options that the command line alone has and that name files."""
     takers_of: dict[tuple[str, str, str], list[str]] = {}
+    options = {option.flag_of(name) for kind in VERB_OPTIONS.values() for name, option in declared(kind)}
     for verb, command in main.commands.items():
         for option in command.params:
-            if isinstance(option, click.Option) and (option.metavar or "").startswith(ON_FILES):
+            if not isinstance(option, click.Option) or option.opts[0] in options:
+                continue
+            if (option.metavar or "").startswith(ON_FILES):
                 takers_of.setdefault((option.opts[0], str(option.metavar), str(option.help)), []).append(verb)
     for (flag, metavar, help_text), takers in takers_of.items():
         value = metavar.replace("|", "\\|")

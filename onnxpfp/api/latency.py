@@ -92,7 +92,7 @@ def latency_with(
     return LatencyReport(
         file=str(whole.source.path) if whole.source.path else None,
         inputs=dict(whole.shapes.inputs),
-        samples=asked.latency_batch,
+        samples=table.batch,
         table=table,
         found=found,
         models=None if models is None else str(models),

@@ -28,6 +28,7 @@ from onnxpfp.pipeline.network_steps import (
     PrunedNetwork,
     WrittenNetwork,
     bound_choices,
+    keeps_all,
     least_share,
     measure_parts,
     prune_network,
@@ -185,7 +186,7 @@ def _prune(
 
     prune_to = partial(prune_network, network=network, parts=parts)
     pruned, found, latency_aim = _prune_to_target(context, parts, prune_to, write, latency_aim, target, evaluators)
-    unchanged = not any(each.lossless.removed for each in parts) and all(d.keep.all() for d in pruned.decisions)
+    unchanged = keeps_all(parts, pruned)
     evaluator = evaluators.held_out if evaluators is not None else _evaluator(context, parts[0])
     candidates = len(found.descent.order) if found else int(evaluator is not None and evaluator.held_out)
     pruned = bound_choices(parts, pruned, max(candidates, 1))

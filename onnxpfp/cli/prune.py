@@ -59,10 +59,12 @@ def prune_command(
     """  # noqa: D301
     with failing_in_one_line(verbosity=reporting.verbosity):
         # Shapes are read later, for they may need the model.
-        options_of(Options, typed, None)
+        table = options_of(Options, typed, None).latency_table
         reporting.check_rows("row")
         _refuse_target(typed, from_plan)
-        read = data_files(calib_data, certify_data) | ({} if from_plan is None else {"--from-plan": from_plan})
+        read = data_files(calib_data, certify_data)
+        read |= {} if from_plan is None else {"--from-plan": from_plan}
+        read |= {} if table is None else {"--latency-table": Path(table)}
         outputs = Outputs(result, plan, force)
         check_outputs(outputs, reporting, source, read)
         _run(source, calib_data, certify_data, from_plan, typed, outputs, reporting)

@@ -83,7 +83,7 @@ class LatencyFindings:
         waited: Share of a run that it waited for cores, because the machine did something else; 0 where not known.
         on_cores: Whether that is so much that times are those on the cores, and no wall time.
         threads: Threads of onnxruntime that were asked for; None is its own choice.
-        samples: Samples in a run, as far as the model leaves that free.
+        samples: Samples in a run.
         unmeasured: Why nothing was measured; else empty.
         slow_ops: Ops whose time did not fall, where the whole is slower than its multiply-adds promise; else those that
             take more, where they were looked for.

@@ -30,6 +30,7 @@ __all__ = [
     "PrunedNetwork",
     "WrittenNetwork",
     "bound_choices",
+    "keeps_all",
     "least_share",
     "lift_part",
     "measure_parts",
@@ -140,6 +141,12 @@ def measure_whole(part: NetworkPart) -> MeasuredPart:
         calibration = Calibration(calibration.scores, data.samples)
     measured = Measured(whole, linear_ops(whole), calibration, stored_axes_of(whole))
     return MeasuredPart(part, LosslessStep.nothing(whole), measured)
+
+
+def keeps_all(parts: Sequence[MeasuredPart], pruned: PrunedNetwork) -> bool:
+    """Tell whether nothing was removed: then the file stays as it is."""
+    removed = any(each.lossless.removed for each in parts)
+    return not removed and all(decision.keep.all() for decision in pruned.decisions)
 
 
 def least_share(parts: Sequence[MeasuredPart]) -> float:

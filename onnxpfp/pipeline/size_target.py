@@ -21,7 +21,7 @@ from onnxpfp.model.load import LoadedModel
 from onnxpfp.model.save_weights import saved_size
 from onnxpfp.pipeline.candidate import Candidate
 from onnxpfp.pipeline.context import RunContext
-from onnxpfp.pipeline.decide import Decision, added_biases, cost_of, selector_of
+from onnxpfp.pipeline.decide import Decision, added_biases, selector_of
 from onnxpfp.pipeline.network_steps import MeasuredPart, PrunedNetwork, WrittenNetwork
 from onnxpfp.rewrite import apply
 from onnxpfp.rewrite.edits import Edits
@@ -183,15 +183,7 @@ def _bytes(source: LoadedModel, written: WrittenNetwork) -> int:
 
 def _bits(parts: Sequence[MeasuredPart], pruned: PrunedNetwork) -> float:
     """Count the bits of the weights that are left."""
-    return sum(map(_bits_of_part, parts, pruned.decisions))
-
-
-def _bits_of_part(each: MeasuredPart, decision: Decision) -> float:
-    if not each.part.prunable:
-        return each.full
-    groups = each.measured.analysis.graph.groups
-    kept = np.array([np.count_nonzero(decision.keep[group.channels]) for group in groups], np.int64)
-    return cost_of(each.part.context, each.measured).total(kept)
+    return sum(each.cost_after(decision) for each, decision in zip(parts, pruned.decisions, strict=True))
 
 
 def _narrowest(parts: Sequence[MeasuredPart]) -> PrunedNetwork:

@@ -26,7 +26,7 @@ from onnxpfp.pipeline.verification import Verification
 from onnxpfp.refit.means import Record
 from onnxpfp.report.assumptions import assumption_of, assumption_of_error, why_without_bounds
 from onnxpfp.report.groups import GroupReport
-from onnxpfp.report.latency_aim import missed_latency
+from onnxpfp.report.latency_aim import latency_notes
 from onnxpfp.report.notes import notes_of
 from onnxpfp.report.outcome import Outcome
 from onnxpfp.report.pruning import BodyReport, Report
@@ -118,7 +118,11 @@ def build_report(
         versions=_versions(),
         notes=tuple(
             dict.fromkeys(
-                [*notes_of(outcomes, first, groups, verified), *_slower(latency), *missed_latency(latency, aim)]
+                [
+                    *notes_of(outcomes, first, groups, verified),
+                    *_slower(latency),
+                    *latency_notes(latency, aim, options.threads, context.alignment.step),
+                ]
             )
         ),
     )

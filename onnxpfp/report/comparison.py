@@ -10,7 +10,7 @@ from onnxpfp.comparison.slow_ops import SlowOp
 from onnxpfp.model.activation_memory import ActivationPeak
 from onnxpfp.report.page import Column, Table, number
 
-__all__ = ["latency_fact", "ms", "sizes_table", "slow_ops_table"]
+__all__ = ["latency_fact", "ms", "sizes_table", "slow_ops_table", "threads_text"]
 
 
 class Sized(Protocol):
@@ -62,16 +62,14 @@ def latency_fact(latency: LatencyFindings, over: str = "pruned over original") -
     if latency.ratio is None or latency.pruned is None or latency.original is None:
         return f"not measured: {latency.unmeasured}"
     ratio, before, after = latency.ratio, latency.original, latency.pruned
-    count = latency.threads
-    using = "onnxruntime's choice of threads" if count is None else f"{count} thread{'s' * (count > 1)}"
     batch = f", {latency.samples} samples in each" if latency.samples > 1 else ""
     busy = ""
     if latency.on_cores:
         share = f"{100 * latency.waited:.0f} %"
         busy = f"; the machine was busy, runs waited {share} of their time: these are times on its cores"
     return (
-        f"median of {before.runs} runs of each model in turns{batch}, {using}; {over}, pair by pair, "
-        f"{ratio.median:.3f}, in half of the pairs {ratio.low:.3f} to {ratio.high:.3f} (before "
+        f"median of {before.runs} runs of each model in turns{batch}, {threads_text(latency.threads)}; {over}, pair by "
+        f"pair, {ratio.median:.3f}, in half of the pairs {ratio.low:.3f} to {ratio.high:.3f} (before "
         f"{ms(before.low_ms)} to {ms(before.high_ms)} ms, after {ms(after.low_ms)} to {ms(after.high_ms)} ms){busy}"
     )
 
@@ -98,3 +96,8 @@ def _kept(old: int | None, new: int | None) -> str:
 def ms(value: float) -> str:
     """Write milliseconds with three digits."""
     return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+
+
+def threads_text(count: int | None) -> str:
+    """Say how many threads onnxruntime had."""
+    return "onnxruntime's choice of threads" if count is None else f"{count} thread{'s' * (count > 1)}"

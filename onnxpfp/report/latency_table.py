@@ -10,6 +10,7 @@ from typing import Any
 from onnxpfp.channels.name_patterns import name_inside
 from onnxpfp.pipeline.latency.summary import LatencySummary, OpShare, PartLatency
 from onnxpfp.pipeline.latency.table import LatencyTable
+from onnxpfp.report.comparison import ms, threads_text
 from onnxpfp.report.formats import plain
 from onnxpfp.report.page import Column, Element, Facts, Heading, Line, Table, Title, number, sizes, spent
 
@@ -94,13 +95,13 @@ def _measured(report: LatencyReport, found: LatencySummary, *, full: bool) -> It
     points = sum(len(part.points) for part in found.parts)
     least = math.ceil(1000 * found.least) / 1000
     runs = "1 sample a run" if report.samples == 1 else f"{report.samples} samples a run"
-    yield Title(f"{report.file or 'the model'}: {_ms(found.ms)} ms a run")
+    yield Title(f"{report.file or 'the model'}: {ms(found.ms)} ms a run")
     rows = {
-        "measured on": f"{table.device}, {', '.join(report.providers)}, {_threads(table.threads)}",
+        "measured on": f"{table.device}, {', '.join(report.providers)}, {threads_text(table.threads)}",
         "at": f"{runs}; shapes {sizes(report.inputs)}",
-        "points": f"{points} choices of widths, each run in turns with the whole",
+        "points": f"{points} choices of widths, each run in turns with the whole" if points > 1 else "the whole alone",
         **({} if longest is None else _fitted(longest)),
-        "least": f"about --keep-latency {least:g} ({_ms(least * found.ms)} ms), by the fitted latencies at the "
+        "least": f"about --keep-latency {least:g} ({ms(least * found.ms)} ms), by the fitted latencies at the "
         "smallest widths",
         "seconds": spent(report.seconds),
     }
@@ -116,12 +117,6 @@ def _measured(report: LatencyReport, found: LatencySummary, *, full: bool) -> It
     if full:
         yield Heading("Points")
         yield _points_table(found.parts)
-
-
-def _threads(count: int | None) -> str:
-    if count is None:
-        return "onnxruntime's choice of threads"
-    return f"{count} thread{'s' * (count > 1)}"
 
 
 def _longest(parts: Sequence[PartLatency]) -> PartLatency | None:
@@ -146,7 +141,7 @@ def _fitted(part: PartLatency) -> dict[str, str]:
 def _ops_table(ops: Sequence[OpShare]) -> Table:
     total = max(sum(op.ms for op in ops), 1e-30)
     rows = [
-        (name_inside(op.place, op.name or OUTSIDE), op.op, _ms(op.ms), _percent(op.ms / total), _ms(op.least_ms))
+        (name_inside(op.place, op.name or OUTSIDE), op.op, ms(op.ms), _percent(op.ms / total), ms(op.least_ms))
         for op in ops
         if op.ms > 0
     ]
@@ -159,7 +154,7 @@ def _parts_table(parts: Sequence[PartLatency]) -> Table:
         (
             part.place or "main graph",
             f"{part.runs:.3g}",
-            _ms(part.ms),
+            ms(part.ms),
             str(part.alignment.step) if part.points[1:] else "-",
             _percent(part.error) if part.points[1:] else "-",
         )
@@ -175,8 +170,8 @@ def _points_table(parts: Sequence[PartLatency]) -> Table:
             part.place or "main graph",
             str(point.multiple) if point.multiple else "whole",
             _percent(point.kept),
-            _ms(point.ms),
-            _ms(point.fitted_ms),
+            ms(point.ms),
+            ms(point.fitted_ms),
         )
         for part in parts
         for point in part.points
@@ -187,7 +182,3 @@ def _points_table(parts: Sequence[PartLatency]) -> Table:
 
 def _percent(share: float) -> str:
     return f"{100 * share:.1f} %"
-
-
-def _ms(value: float) -> str:
-    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"

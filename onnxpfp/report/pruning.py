@@ -209,7 +209,8 @@ def _facts(report: Report) -> Facts:
     if report.trials:
         rows["reached"] = _reached(report)
     if report.latency_aim is not None and report.latency_aim.foreseen is not None:
-        rows["reached"] = reached_latency(report.latency_aim)
+        refitted = report.compensation == "lstsq" and report.steps == 1
+        rows["reached"] = reached_latency(report.latency_aim, refitted=refitted)
     rows |= ATTENTION[report.attention]
     rows["counted at"] = sizes(report.inputs)
     rows["activations"] = peaks_fact(report.before.activations, report.after.activations)

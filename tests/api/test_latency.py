@@ -166,6 +166,37 @@ def test_too_few_samples_for_a_run() -> None:
         onnxpfp.latency(nets.chain(), calibration=nets.noise(4, 3, 8, 8), latency_batch=5)
 
 
+def _chain_of(samples: int) -> onnx.ModelProto:
+    """A network that takes so many samples at once, and no others."""
+    model = nets.chain()
+    for info in (*model.graph.input, *model.graph.output):
+        info.type.tensor_type.shape.dim[0].dim_value = samples
+    return model
+
+
+def test_a_fixed_batch_is_what_a_run_takes(tmp_path: Path) -> None:
+    """It counts, whether or not it is asked for; another one is refused, with what to leave out."""
+    form = onnxpfp.latency(_chain_of(8), models=tmp_path)
+    assert (form.samples, form.table.batch) == (8, 8)
+    assert onnxpfp.latency(_chain_of(8), models=tmp_path, latency_batch=8).samples == 8
+    result = onnxpfp.prune(_chain_of(8), threads=1)
+    assert result.report.latency.samples == 8
+    with pytest.raises(errors.CalibrationError, match="the model runs 8 samples at once") as caught:
+        onnxpfp.latency(_chain_of(8), threads=1, latency_batch=4)
+    assert caught.value.hint == "leave it out"
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "hint"),
+    [(_chain_of(1), {}, "leave it out"), (nets.chain(), {"batch_size": 1}, "leave out batch_size 1")],
+    ids=["fixed", "asked for"],
+)
+def test_what_runs_one_by_one_has_no_batch(model: onnx.ModelProto, options: dict[str, int], hint: str) -> None:
+    with pytest.raises(errors.CalibrationError, match="runs of 4 samples, and they run one by one") as caught:
+        onnxpfp.latency(model, threads=1, latency_batch=4, **options)
+    assert caught.value.hint == hint
+
+
 def test_the_json_form(measured: onnxpfp.LatencyReport, branched: onnxpfp.LatencyReport, tmp_path: Path) -> None:
     form = onnxpfp.latency(nets.chain(), models=tmp_path)
     page = (nets.ROOT / "docs" / "latency.md").read_text(encoding="utf-8")

@@ -20,7 +20,7 @@ from onnxpfp.comparison.latency import LatencyFindings
 from onnxpfp.model import load as load_module
 from onnxpfp.model.constants import all_graphs
 from onnxpfp.model.subnormal import is_subnormal
-from onnxpfp.pipeline import subnormal_latency as module
+from onnxpfp.pipeline.latency import subnormal as module
 
 TEXT = """g (float[N,3,8,8] x) => (float[N,5] y) {
     c = Conv <pads = [1,1,1,1]> (x, w1, b1) r = Relu(c)

@@ -60,6 +60,14 @@ def test_the_input_is_not_overwritten_without_force(folder, refuse, prune):
         (("out.onnx", "--json", "in.onnx", "--force"), "in.onnx: --json and IN are the same file"),
         (("out.onnx", "--plan", "p", "--json", "./p"), "p: --json and --plan are the same file"),
         (("data.npz", "--calib-data", "data.npz"), "data.npz: OUT and --calib-data are the same file"),
+        (
+            ("table.json", "--keep-latency", "0.7", "--latency-table", "table.json"),
+            "table.json: OUT and --latency-table are the same file",
+        ),
+        (
+            ("out.onnx", "--keep-latency", "0.7", "--latency-table", "t.json", "--plan", "./t.json"),
+            "t.json: --plan and --latency-table are the same file",
+        ),
         (("out.onnx", "--json", "data.npz", "--calib-data", "data.npz"), "data.npz: --json and --calib-data"),
     ],
 )

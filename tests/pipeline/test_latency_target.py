@@ -92,6 +92,24 @@ def test_steps_of_widths_are_gone_down_until_it_is_fast_enough(run_on: Any) -> N
     assert {each.measured for each in others} == {0.64}
 
 
+def test_what_nothing_went_from_takes_as_long_as_the_original(run_on: Any) -> None:
+    """Its file stays as it is, so a rewritten form that is faster is no result."""
+    shares = run_on(lambda share: 0.7 * share)
+    result = prune(keep_latency=0.9)
+    tries = result.report.latency_aim.tries
+    assert [each.measured for each in tries if each.share == 1] == [1.0]
+    assert sorted(each.measured for each in tries if each.share < 1) == sorted(shares)
+    assert result.unchanged is None
+    assert tries[-1].measured == max(shares)
+
+
+def test_between_a_share_that_is_too_slow_and_one_that_is_fast_lies_another(run_on: Any) -> None:
+    """What is asked for at first leads to too little, all of it to too much, and each of them back to the other."""
+    run_on(lambda share: share - 0.25 * (share < 0.92))
+    aim = prune(keep_latency=0.9).report.latency_aim
+    assert aim.tries[-1].measured > 0.9 * (1 - latency_target.WITHIN) > aim.tries[0].measured
+
+
 def test_several_steps_are_measured_as_they_are(run_on: Any) -> None:
     run_on(lambda share: share)
     result = prune(keep_latency=0.6, steps=2)

@@ -28,6 +28,7 @@ from onnxpfp.pipeline.latency.points import (
     steps_of,
 )
 from onnxpfp.pipeline.latency.table import UNMEASURED, LatencyTable, PartTable, TablePoint, group_names, point_of
+from onnxpfp.pipeline.latency.turns import samples_in_run
 from onnxpfp.pipeline.parts import Network, NetworkPart
 
 __all__ = ["write_form"]
@@ -65,7 +66,7 @@ def write_form(network: Network, folder: Path) -> LatencyTable:
                 written += 1
             sizes = dict(zip(group_names(whole.graph), full_widths(whole).tolist(), strict=True))
             parts[part.place] = PartTable(sizes, tuple(points))
-    return LatencyTable(context.whole.source.sha256, "", (), None, context.options.latency_batch, parts)
+    return LatencyTable(context.whole.source.sha256, "", (), None, samples_in_run(context), parts)
 
 
 def _widths(part: NetworkPart) -> Iterator[tuple[int, Ints]]:

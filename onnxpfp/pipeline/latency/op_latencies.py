@@ -8,7 +8,7 @@ belongs to no op (changes of layout, what passes between ops) is fitted as that 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -23,12 +23,21 @@ from onnxpfp.channels.macs import mac_nodes
 from onnxpfp.model.names import node_name
 from onnxpfp.pipeline.products import Product, assemble
 
-__all__ = ["REST", "MeasuredWidths", "OpLatencies", "fit_latencies", "measured_step", "slower_in_multiples"]
+__all__ = [
+    "REST",
+    "MeasuredWidths",
+    "OpLatencies",
+    "fit_latencies",
+    "measured_step",
+    "slower_in_multiples",
+    "units_of",
+]
 
 REST = ""
 """The op that has the time of no other."""
-FEMTOSECONDS = 1e12
-"""In a millisecond; costs are whole numbers, and a multiply-add takes ten thousand of these."""
+UNITS = 1e15
+"""Of cost, in the longest run that was measured, whether its table has milliseconds or cycles. Costs are whole numbers:
+sums of these stay far below 2**63, and one of ten billion multiply-adds still has a hundred thousand."""
 BLOCKS = (8, 16, 32)
 """Multiples of channels in which kernels may compute."""
 SLOWER = 0.02
@@ -56,24 +65,26 @@ class OpLatencies:
     Attributes:
         ops: The ops by name.
         error: Largest relative error of the network's latency at the widths that were measured.
+        units: Units of cost in a millisecond; those of all parts of a network must be the same.
     """
 
     ops: Mapping[str, OpLatency]
     error: float
+    units: float
 
     @classmethod
     def unmeasured(cls) -> OpLatencies:
         """Make what is known before anything is measured: nothing takes any time."""
-        return cls({}, 0.0)
+        return cls({}, 0.0, 1.0)
 
     def cost(self, analysis: Analysis) -> CostModel:
-        """Return the latency of a network with these ops, in femtoseconds, as a function of the channels kept."""
+        """Return the latency of a network with these ops, in `units`, as a function of the channels kept."""
         return assemble(analysis.graph, self._products(analysis))
 
     def by_op(self, analysis: Analysis, kept: Ints) -> dict[str, float]:
         """Return the milliseconds of every op of a network at some widths."""
         return {
-            name: assemble(analysis.graph, products).total(kept) / FEMTOSECONDS
+            name: assemble(analysis.graph, products).total(kept) / self.units
             for name, products in self._by_op(analysis)
         }
 
@@ -85,9 +96,9 @@ class OpLatencies:
         for name, op in _ops(analysis).items():
             fitted = self.ops.get(name)
             if fitted is not None:
-                tensors = [Product(axes, FEMTOSECONDS * fitted.per_element, fitted.block) for axes in op.tensors]
-                macs = [Product(axes, FEMTOSECONDS * fitted.per_mac, fitted.block) for axes in op.macs]
-                yield name, [Product((), FEMTOSECONDS * fitted.constant), *tensors, *macs]
+                tensors = [Product(axes, self.units * fitted.per_element, fitted.block) for axes in op.tensors]
+                macs = [Product(axes, self.units * fitted.per_mac, fitted.block) for axes in op.macs]
+                yield name, [Product((), self.units * fitted.constant), *tensors, *macs]
 
 
 class _Op(NamedTuple):
@@ -167,8 +178,16 @@ def _times(points: Sequence[MeasuredWidths], known: Mapping[str, OpCounts]) -> d
     return {name: ms for name, ms in times.items() if ms.any()}
 
 
+def units_of(points: Iterable[MeasuredWidths]) -> float:
+    """Return the units of cost in a millisecond that suit what was measured."""
+    return UNITS / max(max(point.ms, sum(point.ops.values())) for point in points)
+
+
 def fit_latencies(
-    analysis: Analysis, points: Sequence[MeasuredWidths], blocks: Collection[int] = BLOCKS
+    analysis: Analysis,
+    points: Sequence[MeasuredWidths],
+    blocks: Collection[int] = BLOCKS,
+    units: float | None = None,
 ) -> OpLatencies:
     """Fit the latencies of all ops to measured ones.
 
@@ -176,13 +195,15 @@ def fit_latencies(
         analysis: The network that was measured.
         points: What was measured, the full widths among them.
         blocks: Multiples of channels in which kernels may compute.
+        units: Units of cost in a millisecond; None takes what suits these points.
     """
+    units = units or units_of(points)
     counts = {each: _counts(analysis, points, each) for each in {1, *blocks}}
     times = _times(points, counts[1])
     fitted = {name: fit_op(ms, {each: counts[each][name] for each in counts}) for name, ms in times.items()}
-    varying = OpLatencies({name: op.scaled(1.0, 0.0) for name, op in fitted.items()}, 0.0).cost(analysis)
+    varying = OpLatencies({name: op.scaled(1.0, 0.0) for name, op in fitted.items()}, 0.0, units).cost(analysis)
     totals = np.array([point.ms for point in points])
-    sums = np.array([varying.total(point.kept) for point in points]) / FEMTOSECONDS
+    sums = np.array([varying.total(point.kept) for point in points]) / units
     factor, constant = fit_total(totals, sums)
     # A profile adds as much to a call as a small op takes, so what calls take is told by the whole network.
     calls = sum(op.constant for op in fitted.values())
@@ -190,7 +211,7 @@ def fit_latencies(
     scaled = {name: op.scaled(factor, share) for name, op in fitted.items()}
     rest = scaled.get(REST, OpLatency(0.0, 0.0, 0.0, 1, 0.0))
     scaled[REST] = replace(rest, constant=rest.constant + constant - share * calls)
-    return OpLatencies(scaled, float(np.abs((factor * sums + constant) / totals - 1).max()))
+    return OpLatencies(scaled, float(np.abs((factor * sums + constant) / totals - 1).max()), units)
 
 
 def slower_in_multiples(

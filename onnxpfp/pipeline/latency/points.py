@@ -141,7 +141,8 @@ class _Trial:
             # They would be fed at every run, and onnxruntime would not optimize as it does for a user.
             raise LatencyTableError(
                 "the latencies of ops cannot be measured where weights lie in other files",
-                hint="prune by --keep-macs and measure the result with `onnxpfp verify`",
+                hint="prune by --keep-macs and measure the result with `onnxpfp verify`, or fill a table in: "
+                "`onnxpfp latency IN -o FILE.json --models DIR`",
             )
         trial = cls(
             context, latency_feed(context), _open(context, cut_to(context.whole, full_widths(context.whole))), 0.0

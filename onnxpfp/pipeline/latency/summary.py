@@ -10,8 +10,9 @@ import numpy as np
 
 from onnxpfp.arrays import Ints
 from onnxpfp.model.names import node_name
+from onnxpfp.pipeline.costs import full_widths
 from onnxpfp.pipeline.decide import selector_of
-from onnxpfp.pipeline.latency.op_latencies import FEMTOSECONDS, slower_in_multiples
+from onnxpfp.pipeline.latency.op_latencies import slower_in_multiples
 from onnxpfp.pipeline.latency.table import LatencyTable
 from onnxpfp.pipeline.latency.target import points_of
 from onnxpfp.pipeline.network_steps import MeasuredPart, least_share, measure_whole
@@ -122,9 +123,8 @@ def summarize(network: Network, asked: Network, table: LatencyTable) -> LatencyS
 def _ops(each: MeasuredPart) -> Iterator[OpShare]:
     """Yield the ops of a part."""
     part, context = each.part, each.part.context
-    graph, model = context.whole.graph, context.whole.model
-    full = np.array([group.channels.size for group in graph.groups], np.int64)
-    kinds = {node_name(node): node.op_type for node in model.graph.node}
+    full = full_widths(context.whole)
+    kinds = {node_name(node): node.op_type for node in context.whole.model.graph.node}
     widest = context.latencies.by_op(context.whole, full)
     least = context.latencies.by_op(context.whole, _narrowest(each) if part.prunable else full)
     for name, ms in widest.items():
@@ -139,7 +139,7 @@ def _part(network: Network, number: int, table: LatencyTable, *, compared: bool)
     multiples = [point.multiple for point in table.part(part.place).points]
     slower = slower_in_multiples(whole, points, multiples) if compared else {}
     cost = context.latencies.cost(whole)
-    channels = max(sum(group.channels.size for group in whole.graph.groups), 1)
+    channels = max(int(full_widths(whole).sum()), 1)
     return PartLatency(
         place=part.place,
         runs=part.runs,
@@ -152,7 +152,7 @@ def _part(network: Network, number: int, table: LatencyTable, *, compared: bool)
                 multiple,
                 float(point.kept.sum()) / channels if part.prunable else 1.0,
                 point.ms,
-                cost.total(point.kept) / FEMTOSECONDS,
+                cost.total(point.kept) / context.latencies.units,
             )
             for multiple, point in zip(multiples, points, strict=True)
         ),

@@ -4,7 +4,7 @@ A share of the latency is asked of the allocation as one of the MACs would be; w
 the network (`op_latencies.py`). What comes of it is cut and run beside the original before anything is refitted, for
 the numbers in weights take no time. As far as the measured share is off, another one is asked for.
 
-Where the table is of another device nothing can be measured, and the allocation has the last word.
+Where a table is given it may be of another device: nothing is measured then, and the allocation has the last word.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 from onnx import ModelProto
@@ -23,11 +24,11 @@ from onnxpfp.model.names import node_name
 from onnxpfp.options import UNKNOWN
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.costs import QUANTITIES
-from onnxpfp.pipeline.latency.op_latencies import MeasuredWidths, fit_latencies, measured_step
+from onnxpfp.pipeline.latency.op_latencies import MeasuredWidths, fit_latencies, measured_step, units_of
 from onnxpfp.pipeline.latency.points import measure_part, measured_alignment
 from onnxpfp.pipeline.latency.table import FEWEST, LatencyTable
-from onnxpfp.pipeline.latency.turns import latency_feed, run_in_turns
-from onnxpfp.pipeline.network_steps import MeasuredPart, PrunedNetwork, least_share
+from onnxpfp.pipeline.latency.turns import latency_feed, run_in_turns, samples_in_run
+from onnxpfp.pipeline.network_steps import MeasuredPart, PrunedNetwork, keeps_all, least_share, single_share
 from onnxpfp.pipeline.parts import Network, NetworkPart
 from onnxpfp.runtime.machine import device_name
 from onnxpfp.runtime.session import open_session
@@ -88,19 +89,23 @@ class LatencyAim:
         share: Share of the latency.
         ms: Milliseconds that were asked for; None where a share was.
         original_ms: Latency of the original in the table.
-        device: What the table was measured on.
+        device: What the table was measured on; empty where it does not say.
+        threads: Of onnxruntime, as the table says; None where it does not, or where they were onnxruntime's own choice.
+        batch: Samples in a run.
         given: Whether the table was given, and not measured here and now.
-        error: Largest relative error of the fitted latency at the points of the table.
+        error: Largest relative error of the fitted latency at the points of the table, bodies included.
         foreseen: What the latencies of ops of the written model add up to, as a share of the original's; None where
             nothing was pruned.
-        tries: Prunings that were measured, in their order, but for the last: that is the one that was taken. None where
-            the table was given, for it is of another device.
+        tries: Prunings that were measured, in their order, but for the last: that is the one that was taken. Empty
+            where the table was given, for it may be of another device.
     """
 
     share: float
     ms: float | None
     original_ms: float
     device: str
+    threads: int | None
+    batch: int
     given: bool
     error: float
     foreseen: float | None = None
@@ -117,9 +122,8 @@ def measure_table(network: Network) -> LatencyTable:
     context = network.parts[0].context
     with context.clock.phase("latency table") as progress:
         parts = {part.place: measure_part(part.context, progress, prunable=part.prunable) for part in network.parts}
-    options = context.options
-    sha256 = context.whole.source.sha256
-    return LatencyTable(sha256, device_name(), context.providers, options.threads, options.latency_batch, parts)
+    sha256, threads = context.whole.source.sha256, context.options.threads
+    return LatencyTable(sha256, device_name(), context.providers, threads, samples_in_run(context), parts)
 
 
 def latency_table_for(network: Network) -> LatencyTable:
@@ -151,12 +155,23 @@ def aim_at_latency(network: Network, table: LatencyTable) -> tuple[Network, Late
     if share == UNKNOWN:
         share = min(1.0, (options.latency_ms or 0.0) / table.ms)
     whole, parts = QUANTITIES["latency"].whole, list[NetworkPart]()
-    for number, part in enumerate(network.parts):
-        context = _fitted(part, table, points_of(network, number, table))
+    points = [points_of(network, number, table) for number in range(len(network.parts))]
+    units = units_of(chain.from_iterable(points))
+    for part, measured in zip(network.parts, points, strict=True):
+        context = _fitted(part, table, measured, units)
         full = whole(context.whole, context.latencies)
         parts.append(replace(part, context=replace(context, full=full, options=options.keeping(share))))
-    error = parts[0].context.latencies.error
-    aim = LatencyAim(share, options.latency_ms, table.ms, table.device, options.latency_table is not None, error)
+    error = max(part.context.latencies.error for part in parts)
+    aim = LatencyAim(
+        share=share,
+        ms=options.latency_ms,
+        original_ms=table.ms,
+        device=table.device,
+        threads=table.threads,
+        batch=table.batch,
+        given=options.latency_table is not None,
+        error=error,
+    )
     return replace(network, parts=tuple(parts)), aim
 
 
@@ -179,13 +194,14 @@ def points_of(network: Network, number: int, table: LatencyTable) -> list[Measur
     return [_without_bodies(point, analysis, inside) for point in points] if inside else points
 
 
-def _fitted(part: NetworkPart, table: LatencyTable, points: Sequence[MeasuredWidths]) -> RunContext:
+def _fitted(part: NetworkPart, table: LatencyTable, points: Sequence[MeasuredWidths], units: float) -> RunContext:
     """Fit the latencies of the ops of a part, and find in what steps its kernels work.
 
     Args:
         part: The part.
         table: What was measured.
         points: What of it belongs to the part.
+        units: Units of cost in a millisecond.
 
     Returns:
         The context of the part with both.
@@ -199,7 +215,7 @@ def _fitted(part: NetworkPart, table: LatencyTable, points: Sequence[MeasuredWid
         step = measured_step(analysis, points, multiples, usual)
         alignment = measured_alignment(step)
     aligned = [point for point, multiple in zip(points, multiples, strict=True) if multiple % alignment.step == 0]
-    latencies = fit_latencies(analysis, aligned if len(aligned) >= FEWEST else points)
+    latencies = fit_latencies(analysis, aligned if len(aligned) >= FEWEST else points, units=units)
     return replace(part.context, alignment=alignment, latencies=latencies)
 
 
@@ -235,7 +251,7 @@ def prune_to_latency(
     """
     least = least_share(parts)
     if least > aim.share:
-        raise _unreachable(aim, least, "is the least that the latencies of its ops add up to")
+        raise _unreachable(aim, least, "is the least that the latencies of its ops add up to", parts)
     if aim.given:
         pruned = prune(context)
         return pruned, replace(aim, foreseen=_foreseen(parts, pruned))
@@ -245,12 +261,14 @@ def prune_to_latency(
 
     def attempt(share: float) -> tuple[PrunedNetwork, LatencyTry]:
         pruned = prune(replace(context, options=bare.keeping(share)))
-        return pruned, LatencyTry(share, _foreseen(parts, pruned), _measured_share(context, write(pruned)))
+        # Where nothing goes the file stays as it is, even if it would be faster as it is rewritten.
+        measured = 1.0 if keeps_all(parts, pruned) else _measured_share(context, write(pruned))
+        return pruned, LatencyTry(share, _foreseen(parts, pruned), measured)
 
     tries = _correct(aim.share, least, attempt)
     fast = [each for each in tries if each[1].measured <= (1 + WITHIN) * aim.share]
     if not fast:
-        raise _unreachable(aim, min(each.measured for _, each in tries), "is the least that was measured")
+        raise _unreachable(aim, min(each.measured for _, each in tries), "is the least that was measured", parts)
     pruned, taken = min(fast, key=lambda each: each[1].error(aim.share))
     others = tuple(each for _, each in tries if each is not taken)
     if bare is not options:
@@ -276,13 +294,22 @@ def _correct(target: float, least: float, attempt: Attempt) -> list[tuple[Pruned
         share = min(1.0, max(least, last.share * target / last.measured))
         if last.error(target) <= CLOSE or share == last.share:
             break
-        if last.measured > target and _nearly(share, tries):
-            # No other widths came of it: they have steps.
-            share = max(least, (1 - STEP) * min(each.share for _, each in tries))
+        if _nearly(share, tries):
+            share = max(least, _between(target, [each for _, each in tries]))
         if _nearly(share, tries):
             break
         tries.append(attempt(share))
     return tries
+
+
+def _between(target: float, tries: Sequence[LatencyTry]) -> float:
+    """Return a share that may lead to other widths, where what was measured leads back to one that was tried."""
+    slow = [each.share for each in tries if each.measured > target]
+    fast = [each.share for each in tries if each.measured <= target and each.share < min(slow, default=1.0)]
+    if slow and not fast:
+        # No other widths came of a little less: they have steps.
+        return (1 - STEP) * min(slow)
+    return (max(fast) + min(slow, default=1.0)) / 2 if fast else tries[-1].share
 
 
 def _nearly(share: float, tries: Sequence[tuple[PrunedNetwork, LatencyTry]]) -> bool:
@@ -314,13 +341,19 @@ def _measured_share(context: RunContext, model: ModelProto) -> float:
         return run_in_turns(context, one, two, feed, seconds).ratio.median
 
 
-def _unreachable(aim: LatencyAim, share: float, what: str) -> TargetUnreachableError:
+def _unreachable(aim: LatencyAim, share: float, what: str, parts: Sequence[MeasuredPart]) -> TargetUnreachableError:
+    """Say what latency was reached, and what can be asked for."""
     asked = f"{aim.share:.3g} of the latency" if aim.ms is None else f"{aim.ms:.3g} ms"
-    hint = f"--keep-latency {math.ceil(1000 * share) / 1000:g}"
+    least = math.ceil(1000 * share) / 1000
+    ask = f"--keep-latency {least:g}"
     if aim.ms is not None:
-        hint = f"--latency-ms {math.ceil(1000 * share * aim.original_ms) / 1000:g}"
+        ask = f"--latency-ms {math.ceil(1000 * share * aim.original_ms) / 1000:g}"
+    lower = "lower --round-to or --min-channels, or " if single_share(parts) < least_share(parts) else ""
+    hint = f"{lower}ask for {ask} or more"
+    if least >= 1:
+        hint = "channels that may go take next to no time of it; `onnxpfp latency IN` says what does"
     return TargetUnreachableError(
         f"the target is {asked}, but {share:.3f} of the original's ({share * aim.original_ms:.3g} of "
         f"{aim.original_ms:.3g} ms) {what}",
-        hint=f"ask for {hint} or more",
+        hint=hint,
     )

@@ -14,10 +14,15 @@ from onnxpfp.runtime.external_data import is_reference
 from onnxpfp.runtime.latency import LatencyComparison, LatencyUnknownError, compare_latency, counts_cores
 from onnxpfp.runtime.session import Session
 
-__all__ = ["latency_feed", "pruning_latency", "run_in_turns"]
+__all__ = ["latency_feed", "pruning_latency", "run_in_turns", "samples_in_run"]
 
 PATIENCE = (1, 4, 16)
 """Multiples of the time for runs in turns that are tried: on a busy machine a short run may wait for long."""
+
+
+def samples_in_run(context: RunContext) -> int:
+    """Return how many samples are in a run whose latency is measured."""
+    return context.data.samples.fixed_batch or context.options.latency_batch
 
 
 def latency_feed(context: RunContext) -> Feed:
@@ -26,16 +31,19 @@ def latency_feed(context: RunContext) -> Feed:
     Raises:
         CalibrationError: There are not so many samples, or so many cannot run at once.
     """
-    batch, samples = context.options.latency_batch, context.data.samples
-    if batch > 1 and (context.data.batch_size < 2 or len(samples) < batch):
-        why = "they run one by one" if len(samples) >= batch else f"there are {len(samples)}"
+    options, samples = context.options, context.data.samples
+    batch, asked = options.latency_batch, f"--latency-batch {options.latency_batch}"
+    if batch > 1 and len(samples) < batch:
         raise CalibrationError(
-            f"--latency-batch {batch} measures runs of {batch} samples, and {why}",
+            f"{asked} measures runs of {batch} samples, and there are {len(samples)}",
             hint="leave it out, or give more samples",
         )
+    if batch > 1 and context.data.batch_size < 2:
+        hint = "leave out --batch-size 1" if options.batch_size == 1 else "leave it out"
+        raise CalibrationError(f"{asked} measures runs of {batch} samples, and they run one by one", hint=hint)
     feed, count = next(iter(samples.runs(batch)))
     if count != batch and batch > 1:
-        raise CalibrationError(f"--latency-batch {batch}: the model runs {count} samples at once", hint="leave it out")
+        raise CalibrationError(f"{asked}: the model runs {count} samples at once", hint="leave it out")
     return feed
 
 
@@ -98,7 +106,7 @@ def pruning_latency(
         context.requests,
         context.options.threads,
         verified.after.macs / max(verified.before.macs, 1),
-        context.options.latency_batch,
+        samples_in_run(context),
     )
     seconds = seconds_for_latency(sum(context.clock.seconds.values()))
     with context.clock.phase("latency"):
