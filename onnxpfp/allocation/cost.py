@@ -14,12 +14,36 @@ blocks: its length is rounded up to a multiple.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
 from onnxpfp.arrays import Ints
 
 __all__ = ["CostModel"]
+
+
+class _Terms(NamedTuple):
+    """Some terms of a cost model, with the axes that they name.
+
+    Attributes:
+        fixed: Indices of each of these axes that always stay, (A,).
+        per_channel: Those that one channel of group g owns, (A, G).
+        blocks: Multiple to which each length is rounded up, (A,); None is 1 everywhere.
+        factors: Places among the axes, (F, T).
+        coefficients: Factor of each product, (T,).
+    """
+
+    fixed: Ints
+    per_channel: Ints
+    blocks: Ints | None
+    factors: Ints
+    coefficients: Ints
+
+    def cost(self, lengths: Ints) -> Ints:
+        """Return the sum of the products, (W,), at several lengths of the axes, (A, W)."""
+        whole = lengths if self.blocks is None else -(-lengths // self.blocks[:, None]) * self.blocks[:, None]
+        return self.coefficients @ np.multiply.reduce(whole[self.factors], axis=0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,6 +73,7 @@ class CostModel:
     _groups: Ints = field(init=False, repr=False)
     _owned: Ints = field(init=False, repr=False)
     _factors: Ints = field(init=False, repr=False)
+    _terms: dict[int, _Terms] = field(init=False, repr=False, default_factory=dict[int, "_Terms"])
 
     def __post_init__(self) -> None:
         axes, groups = np.nonzero(self.per_channel)
@@ -94,20 +119,24 @@ class CostModel:
             group: The group.
             widths: Its other widths, (W,).
         """
-        owned = self.per_channel[:, group]
         terms = self._terms_of(group)
-        now = self.lengths(kept)
-        raw = self.fixed + self.per_channel @ kept
-        others = raw[:, None] + owned[:, None] * (widths - kept[group])[None]
-        if self.blocks is not None:
-            others = -(-others // self.blocks[:, None]) * self.blocks[:, None]
-        factors, coefficients = self._factors[:, terms], self.coefficients[terms]
-        before = np.multiply.reduce(now[factors], axis=0) @ coefficients
-        return before - coefficients @ np.multiply.reduce(others[factors], axis=0)
+        raw = terms.fixed + terms.per_channel @ kept
+        others = raw[:, None] + terms.per_channel[:, group, None] * (widths - kept[group])
+        return terms.cost(raw[:, None]) - terms.cost(others)
 
-    def _terms_of(self, group: int) -> Ints:
-        """Return the numbers of the terms that depend on a group."""
-        return np.flatnonzero((self.per_channel[:, group] > 0)[self._factors].any(axis=0))
+    def _terms_of(self, group: int) -> _Terms:
+        """Return the terms that depend on a group; they are looked for once."""
+        if group not in self._terms:
+            numbers = np.flatnonzero((self.per_channel[:, group] > 0)[self._factors].any(axis=0))
+            axes, places = np.unique(self._factors[:, numbers], return_inverse=True)
+            self._terms[group] = _Terms(
+                self.fixed[axes],
+                self.per_channel[axes],
+                None if self.blocks is None else self.blocks[axes],
+                places.reshape(self._factors.shape[0], numbers.size),
+                self.coefficients[numbers],
+            )
+        return self._terms[group]
 
     def terms_at(self, kept: Ints) -> Ints:
         """Return every product times its coefficient, (T,) int64, if group g keeps kept[g] channels."""

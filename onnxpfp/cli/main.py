@@ -48,7 +48,7 @@ def main() -> None:
 
     Exit codes: 0 done, 1 something is wrong with model, data or output, 2 usage, 3 the target cannot
     be reached, 4 the result did not pass its verification, 124 --timeout, 128 + n ended by signal n
-    (130 is Ctrl-C). No model is written unless it is 0.
+    (130 is Ctrl-C). No pruned model is written unless it is 0.
     """  # noqa: D301
 
 

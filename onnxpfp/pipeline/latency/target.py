@@ -289,27 +289,27 @@ def _correct(target: float, least: float, attempt: Attempt) -> list[tuple[Pruned
         attempt: Tries one.
     """
     tries = [attempt(target)]
-    while len(tries) < TRIES:
-        last = tries[-1][1]
-        share = min(1.0, max(least, last.share * target / last.measured))
-        if last.error(target) <= CLOSE or share == last.share:
-            break
-        if _nearly(share, tries):
-            share = max(least, _between(target, [each for _, each in tries]))
+    while len(tries) < TRIES and tries[-1][1].error(target) > CLOSE:
+        share = max(least, _following(target, [each for _, each in tries]))
         if _nearly(share, tries):
             break
         tries.append(attempt(share))
     return tries
 
 
-def _between(target: float, tries: Sequence[LatencyTry]) -> float:
-    """Return a share that may lead to other widths, where what was measured leads back to one that was tried."""
+def _following(target: float, tries: Sequence[LatencyTry]) -> float:
+    """Return the share to ask for next.
+
+    It is in proportion to what was measured last, but not outside of what was too fast and what was too slow: where
+    widths have steps, proportion leads from one to the other and back.
+    """
     slow = [each.share for each in tries if each.measured > target]
-    fast = [each.share for each in tries if each.measured <= target and each.share < min(slow, default=1.0)]
-    if slow and not fast:
-        # No other widths came of a little less: they have steps.
-        return (1 - STEP) * min(slow)
-    return (max(fast) + min(slow, default=1.0)) / 2 if fast else tries[-1].share
+    high = min(slow, default=1.0 + 2 * FINEST)
+    low = max((each.share for each in tries if each.measured <= target and each.share < high), default=0.0)
+    share = min(1.0, tries[-1].share * target / tries[-1].measured)
+    if low + FINEST < share < high - FINEST:
+        return share
+    return (low + high) / 2 if low else (1 - STEP) * high
 
 
 def _nearly(share: float, tries: Sequence[tuple[PrunedNetwork, LatencyTry]]) -> bool:
