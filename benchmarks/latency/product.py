@@ -90,11 +90,11 @@ def _prune(subject: Subject, places: Places, out: Path, threads: int, **options:
     seconds = time.perf_counter() - start
     report = result.report
     found = report.latency
-    aim = report.latency_aim
+    target = report.latency_target
     return Pruned(
         macs=round(report.after.macs / report.before.macs, 4),
         seconds=round(seconds, 1),
-        promised=None if aim is None or aim.foreseen is None else round(aim.foreseen, 4),
+        promised=None if target is None or target.foreseen is None else round(target.foreseen, 4),
         reported=None if found is None or found.ratio is None else round(found.ratio.median, 4),
-        model_seconds=None if aim is None or aim.given else round(report.seconds[TABLE_PHASE], 2),
+        model_seconds=None if target is None or target.given else round(report.seconds[TABLE_PHASE], 2),
     )

@@ -13,7 +13,7 @@ from onnxpfp.model.load import ModelSource
 from onnxpfp.pipeline.context import open_run
 from onnxpfp.pipeline.latency.form import write_form
 from onnxpfp.pipeline.latency.summary import LatencySummary, summarize
-from onnxpfp.pipeline.latency.target import aim_at_latency, measure_table
+from onnxpfp.pipeline.latency.target import measure_table, with_latencies
 from onnxpfp.pipeline.parts import Network, open_parts
 from onnxpfp.pipeline.subnormal_step import zero_subnormal_weights
 from onnxpfp.progress import Progress
@@ -86,7 +86,7 @@ def latency_with(
             table = write_form(network, models)
         else:
             table = measure_table(network)
-            fitted, _ = aim_at_latency(network, table)
+            fitted, _ = with_latencies(network, table)
             found = summarize(fitted, network, table)
     whole = context.whole
     return LatencyReport(

@@ -21,8 +21,9 @@ from onnxpfp.model.draws import without_record
 from onnxpfp.model.load import ModelSource
 from onnxpfp.options import Options
 from onnxpfp.pipeline.context import RunContext, open_run
-from onnxpfp.pipeline.latency.target import LatencyAim, aim_at_latency, latency_table_for, prune_to_latency
-from onnxpfp.pipeline.latency.turns import pruning_latency
+from onnxpfp.pipeline.latency.correction import prune_to_latency
+from onnxpfp.pipeline.latency.interleaved import pruning_latency
+from onnxpfp.pipeline.latency.target import LatencyTarget, latency_table_for, with_latencies
 from onnxpfp.pipeline.network_steps import (
     MeasuredPart,
     PrunedNetwork,
@@ -172,12 +173,12 @@ def _prune(
         require_planned(network, plan)
     if context.chooses:
         require_groups(network, options)
-    latency_aim: LatencyAim | None = None
+    latency_target: LatencyTarget | None = None
     if context.chooses and options.target[0] == "latency":
-        network, latency_aim = aim_at_latency(network, latency_table_for(network))
+        network, latency_target = with_latencies(network, latency_table_for(network))
         context = network.parts[0].context
-    target = None if replaying else QualityTarget.of(options)
-    evaluators = None if target is None else _evaluators(target, context, apart=certification is not None)
+    quality = None if replaying else QualityTarget.of(options)
+    evaluators = None if quality is None else _evaluators(quality, context, apart=certification is not None)
     parts = measure_parts(network)
 
     def write(pruned: PrunedNetwork) -> WrittenNetwork:
@@ -185,7 +186,9 @@ def _prune(
             return restore_network(network, parts, pruned)
 
     prune_to = partial(prune_network, network=network, parts=parts)
-    pruned, found, latency_aim = _prune_to_target(context, parts, prune_to, write, latency_aim, target, evaluators)
+    pruned, found, latency_target = _prune_to_target(
+        context, parts, prune_to, write, latency_target, quality, evaluators
+    )
     unchanged = keeps_all(parts, pruned)
     evaluator = evaluators.held_out if evaluators is not None else _evaluator(context, parts[0])
     candidates = len(found.descent.order) if found else int(evaluator is not None and evaluator.held_out)
@@ -199,7 +202,7 @@ def _prune(
         Outcome(each, decision, candidate.compensation)
         for each, decision, candidate in zip(parts, written.decisions, pruned.candidates, strict=True)
     ]
-    report = build_report(network, outcomes, verified, found, certified, latency, latency_aim, unchanged=unchanged)
+    report = build_report(network, outcomes, verified, found, certified, latency, latency_target, unchanged=unchanged)
     source = context.whole.source
     return Result(
         stored=source.given if unchanged else without_record(source.completed(written.whole)),
@@ -217,10 +220,10 @@ def _prune_to_target(
     parts: Sequence[MeasuredPart],
     prune_to: Callable[[RunContext], PrunedNetwork],
     write: Callable[[PrunedNetwork], WrittenNetwork],
-    latency_aim: LatencyAim | None,
+    latency_target: LatencyTarget | None,
     quality: QualityTarget | None,
     evaluators: Evaluators | None,
-) -> tuple[PrunedNetwork, FoundShare | None, LatencyAim | None]:
+) -> tuple[PrunedNetwork, FoundShare | None, LatencyTarget | None]:
     """Prune until what is asked for holds; returns what was found on the way for a quality or a latency, too."""
 
     def model_of(pruned: PrunedNetwork) -> ModelProto:
@@ -229,12 +232,12 @@ def _prune_to_target(
     if quality is not None and evaluators is not None:
         limits = {"least": least_share(parts), "single": single_share(parts)}
         return *prune_to_quality(quality, context, evaluators, prune_to, model_of, **limits), None
-    if latency_aim is not None and context.chooses:
-        pruned, latency_aim = prune_to_latency(latency_aim, context, parts, prune_to, model_of)
-        return pruned, None, latency_aim
+    if latency_target is not None and context.chooses:
+        pruned, latency_target = prune_to_latency(latency_target, context, parts, prune_to, model_of)
+        return pruned, None, latency_target
     if context.options.keep_size is not None:
-        return prune_to_size(context, parts, prune_to, write), None, latency_aim
-    return prune_to(context), None, latency_aim
+        return prune_to_size(context, parts, prune_to, write), None, latency_target
+    return prune_to(context), None, latency_target
 
 
 def _evaluators(target: QualityTarget, context: RunContext, *, apart: bool) -> Evaluators:

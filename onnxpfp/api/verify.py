@@ -25,7 +25,7 @@ from onnxpfp.model.draws import drawing_ops
 from onnxpfp.model.load import LoadedModel, ModelSource, load
 from onnxpfp.pipeline.analyze import analyze, open_model
 from onnxpfp.pipeline.context import RunContext, open_run
-from onnxpfp.pipeline.latency.turns import latency_feed, samples_in_run
+from onnxpfp.pipeline.latency.interleaved import latency_feed, samples_in_run
 from onnxpfp.pipeline.parts import open_parts
 from onnxpfp.pipeline.plan import Plan
 from onnxpfp.progress import Progress

@@ -18,7 +18,7 @@ from onnxpfp.lossless import Removal
 from onnxpfp.lossless.subnormal import SubnormalWeights
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.footprint import reachable_params, staying_axes
-from onnxpfp.pipeline.latency.target import LatencyAim
+from onnxpfp.pipeline.latency.target import LatencyTarget
 from onnxpfp.pipeline.parts import Network
 from onnxpfp.pipeline.quality_search import FoundShare
 from onnxpfp.pipeline.quality_target import Certified
@@ -26,7 +26,7 @@ from onnxpfp.pipeline.verification import Verification
 from onnxpfp.refit.means import Record
 from onnxpfp.report.assumptions import assumption_of, assumption_of_error, why_without_bounds
 from onnxpfp.report.groups import GroupReport
-from onnxpfp.report.latency_aim import latency_notes
+from onnxpfp.report.latency_target import latency_notes
 from onnxpfp.report.notes import notes_of
 from onnxpfp.report.outcome import Outcome
 from onnxpfp.report.pruning import BodyReport, Report
@@ -42,7 +42,7 @@ def build_report(
     found: FoundShare | None,
     certified: Certified | None,
     latency: LatencyFindings | None,
-    aim: LatencyAim | None,
+    latency_target: LatencyTarget | None,
     *,
     unchanged: bool,
 ) -> Report:
@@ -55,7 +55,7 @@ def build_report(
         found: How the share for a target of quality was found.
         certified: What held-out samples say of the written model for it.
         latency: The comparison of a run's time; None where it was not asked for.
-        aim: How a target of latency was aimed at.
+        latency_target: The target of latency, and how it was reached; None where there was none.
         unchanged: Whether nothing was removed, so that the file stays as it is.
     """
     # Where all weights lie in bodies, nothing was scored in the main graph.
@@ -83,7 +83,7 @@ def build_report(
         after=verified.after,
         inputs=context.whole.shapes.inputs,
         target=target,
-        latency_aim=aim,
+        latency_target=latency_target,
         trials=found.searched.trials if found else (),
         tests=found.descent.tests if found else (),
         confidence=options.confidence,
@@ -121,7 +121,7 @@ def build_report(
                 [
                     *notes_of(outcomes, first, groups, verified),
                     *_slower(latency),
-                    *latency_notes(latency, aim, options.threads, context.alignment.step),
+                    *latency_notes(latency, latency_target, options.threads, context.alignment.step),
                 ]
             )
         ),

@@ -19,7 +19,7 @@ from onnxpfp.lossless import Removal
 from onnxpfp.lossless.subnormal import SubnormalWeights
 from onnxpfp.pipeline.costs import QUANTITIES
 from onnxpfp.pipeline.criteria import title_of
-from onnxpfp.pipeline.latency.target import LatencyAim
+from onnxpfp.pipeline.latency.target import LatencyTarget
 from onnxpfp.pipeline.quality_target import Certified
 from onnxpfp.pipeline.verification import Size
 from onnxpfp.refit.means import Record
@@ -29,7 +29,7 @@ from onnxpfp.report.comparison import latency_fact, sizes_table
 from onnxpfp.report.compensation import about_compensation
 from onnxpfp.report.formats import plain
 from onnxpfp.report.groups import GroupReport, about_bounds, groups_table
-from onnxpfp.report.latency_aim import asked_latency, reached_latency
+from onnxpfp.report.latency_target import asked_latency, reached_latency
 from onnxpfp.report.layers import about_layers
 from onnxpfp.report.page import (
     ATTENTION,
@@ -78,7 +78,7 @@ class Report:
         inputs: Input shapes of one run, at which shapes were found and MACs were counted.
         target: What was asked for: macs, params, latency or size with the share that stays, size above 1 with the bytes
             of the file, max_drift or min_agreement with the bound.
-        latency_aim: How a target of latency was aimed at; None for others.
+        latency_target: The target of latency, and how it was reached; None for others.
         trials: Shares of the MACs that were tried on tuning samples for a target of quality, in their order.
         tests: Shares of the MACs that were tested for it on held-out samples, in their order: the last that passed is
             written. `bound` is what the test looks at; what is promised of the written file is the target itself, for
@@ -133,7 +133,7 @@ class Report:
     after: Size
     inputs: Mapping[str, tuple[int, ...]]
     target: Mapping[str, float]
-    latency_aim: LatencyAim | None
+    latency_target: LatencyTarget | None
     trials: tuple[Trial, ...]
     tests: tuple[ShareTest, ...]
     confidence: float
@@ -204,13 +204,13 @@ def _facts(report: Report) -> Facts:
         rows["widths"] = report.alignment.title
     if report.target:
         rows["target"] = ", ".join(_target(name, value) for name, value in report.target.items())
-    if report.latency_aim is not None:
-        rows["target"] = asked_latency(report.latency_aim)
+    if report.latency_target is not None:
+        rows["target"] = asked_latency(report.latency_target)
     if report.trials:
         rows["reached"] = _reached(report)
-    if report.latency_aim is not None and report.latency_aim.foreseen is not None:
+    if report.latency_target is not None and report.latency_target.foreseen is not None:
         refitted = report.compensation == "lstsq" and report.steps == 1
-        rows["reached"] = reached_latency(report.latency_aim, refitted=refitted)
+        rows["reached"] = reached_latency(report.latency_target, refitted=refitted)
     rows |= ATTENTION[report.attention]
     rows["counted at"] = sizes(report.inputs)
     rows["activations"] = peaks_fact(report.before.activations, report.after.activations)

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from onnxpfp.comparison.latency import LatencyFindings
-from onnxpfp.pipeline.latency.target import LatencyAim, LatencyTry
-from onnxpfp.report.latency_aim import asked_latency, latency_notes, reached_latency
+from onnxpfp.pipeline.latency.target import LatencyTarget, LatencyTry
+from onnxpfp.report.latency_target import asked_latency, latency_notes, reached_latency
 from onnxpfp.runtime.latency import Latency, LatencyRatio
 
-AIM = LatencyAim(
+AIM = LatencyTarget(
     0.7, None, 8.0, "a board", 1, 4, given=False, error=0.031, foreseen=0.69, tries=(LatencyTry(0.7, 0.69, 0.71),)
 )
 GIVEN = replace(AIM, given=True, tries=())

@@ -60,7 +60,7 @@ def _report(groups: int = 1) -> Report:
         after=Size(600, 10000, 2500, replace(PEAK, bytes=3072)),
         inputs={"x": (1, 3, 8, 8)},
         target={"macs": 0.5},
-        latency_aim=None,
+        latency_target=None,
         reachable=0.987,
         method="pfp",
         allocation="measured",

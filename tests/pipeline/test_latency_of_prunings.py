@@ -15,7 +15,7 @@ from support.graphs import build
 import onnxpfp
 from onnxpfp.comparison.latency import LatencyFindings, LatencyTrial
 from onnxpfp.model import load as load_module
-from onnxpfp.pipeline.latency import turns as module
+from onnxpfp.pipeline.latency import interleaved as module
 from onnxpfp.runtime.draw_keys import KEYS
 
 DATA = {"x": nets.noise(32, 3, 8, 8)}

@@ -25,7 +25,7 @@ from onnxpfp.options import Options
 from onnxpfp.pipeline.context import open_run
 from onnxpfp.pipeline.latency.op_latencies import MeasuredWidths, fit_latencies, measured_step
 from onnxpfp.pipeline.latency.table import LatencyTable
-from onnxpfp.pipeline.latency.target import aim_at_latency, latency_table_for
+from onnxpfp.pipeline.latency.target import latency_table_for, with_latencies
 from onnxpfp.pipeline.parts import open_parts
 
 FEED = {"x": nets.noise(1, 3, 8, 8)}
@@ -94,7 +94,7 @@ def test_the_factors_of_an_op_are_those_of_the_device(filled: dict[bool, Path]) 
 def _aimed(table: Path) -> Any:
     options = Options(keep_latency=0.5, latency_table=str(table), threads=1)
     run = open_parts(open_run(network(), None, options, ()))
-    return aim_at_latency(run, latency_table_for(run))
+    return with_latencies(run, latency_table_for(run))
 
 
 def _points(table: LatencyTable, context: Any) -> tuple[Any, list[MeasuredWidths]]:

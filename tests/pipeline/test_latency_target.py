@@ -12,7 +12,7 @@ from support import made_up_latencies as device
 
 import onnxpfp
 from onnxpfp.errors import CalibrationError, OptionError, TargetUnreachableError
-from onnxpfp.pipeline.latency import target as latency_target
+from onnxpfp.pipeline.latency import correction, target
 from onnxpfp.pipeline.latency.table import LatencyTable
 
 FEED = {"x": nets.noise(1, 3, 8, 8)}
@@ -47,8 +47,8 @@ def run_on(table: LatencyTable, monkeypatch: pytest.MonkeyPatch) -> Callable[[Ca
             shares.append(measured(device.latency(model, FEED) / whole))
             return shares[-1]
 
-        monkeypatch.setattr(latency_target, "measure_table", lambda _: table)
-        monkeypatch.setattr(latency_target, "_measured_share", measure)
+        monkeypatch.setattr(target, "measure_table", lambda _: table)
+        monkeypatch.setattr(correction, "_measured_share", measure)
         return shares
 
     return install
@@ -61,11 +61,11 @@ def prune(**options: Any) -> Any:
 def test_one_try_is_enough_where_the_fit_is_right(run_on: Any) -> None:
     shares = run_on(lambda share: share)
     result = prune(keep_latency=0.6)
-    (only,) = result.report.latency_aim.tries
+    (only,) = result.report.latency_target.tries
     assert [only.measured] == shares
     assert only.share == 0.6
-    assert only.foreseen == result.report.latency_aim.foreseen == pytest.approx(only.measured, rel=1e-4)
-    assert abs(only.measured - 0.6) <= latency_target.CLOSE * 0.6
+    assert only.foreseen == result.report.latency_target.foreseen == pytest.approx(only.measured, rel=1e-4)
+    assert abs(only.measured - 0.6) <= correction.CLOSE * 0.6
     assert device.latency(result.model, FEED) / device.latency(network(), FEED) == pytest.approx(only.measured)
 
 
@@ -73,10 +73,10 @@ def test_one_try_is_enough_where_the_fit_is_right(run_on: Any) -> None:
 def test_a_share_that_was_measured_to_be_off_is_corrected(run_on: Any, off: float) -> None:
     shares = run_on(lambda share: share**off)
     result = prune(keep_latency=0.6)
-    *others, taken = result.report.latency_aim.tries
+    *others, taken = result.report.latency_target.tries
     assert others
     assert sorted(shares) == sorted(each.measured for each in (*others, taken))
-    assert abs(taken.measured / 0.6 - 1) <= latency_target.CLOSE < abs(shares[0] / 0.6 - 1)
+    assert abs(taken.measured / 0.6 - 1) <= correction.CLOSE < abs(shares[0] / 0.6 - 1)
     # What is written is what was measured last, and refitted.
     written = device.latency(result.model, FEED) / device.latency(network(), FEED)
     assert written**off == pytest.approx(taken.measured, rel=0.02)
@@ -87,7 +87,7 @@ def test_a_share_that_was_measured_to_be_off_is_corrected(run_on: Any, off: floa
 def test_steps_of_widths_are_gone_down_until_it_is_fast_enough(run_on: Any) -> None:
     """A device on which most widths are no faster: the next that is comes out below the target."""
     run_on(lambda share: 0.64 if share > 0.5 else 0.49)
-    *others, taken = prune(keep_latency=0.6).report.latency_aim.tries
+    *others, taken = prune(keep_latency=0.6).report.latency_target.tries
     assert taken.measured == 0.49
     assert {each.measured for each in others} == {0.64}
 
@@ -96,7 +96,7 @@ def test_what_nothing_went_from_takes_as_long_as_the_original(run_on: Any) -> No
     """Its file stays as it is, so a rewritten form that is faster is no result."""
     shares = run_on(lambda share: 0.7 * share)
     result = prune(keep_latency=0.9)
-    tries = result.report.latency_aim.tries
+    tries = result.report.latency_target.tries
     assert [each.measured for each in tries if each.share == 1] == [1.0]
     assert sorted(each.measured for each in tries if each.share < 1) == sorted(shares)
     assert result.unchanged is None
@@ -106,22 +106,22 @@ def test_what_nothing_went_from_takes_as_long_as_the_original(run_on: Any) -> No
 def test_between_a_share_that_is_too_slow_and_one_that_is_fast_lies_another(run_on: Any) -> None:
     """What is asked for at first leads to too little, all of it to too much, and each of them back to the other."""
     run_on(lambda share: share - 0.25 * (share < 0.92))
-    aim = prune(keep_latency=0.9).report.latency_aim
-    assert aim.tries[-1].measured > 0.9 * (1 - latency_target.WITHIN) > aim.tries[0].measured
+    aim = prune(keep_latency=0.9).report.latency_target
+    assert aim.tries[-1].measured > 0.9 * (1 - correction.WITHIN) > aim.tries[0].measured
 
 
 def test_proportion_does_not_lead_outside_of_what_was_too_fast_and_too_slow(run_on: Any) -> None:
     """On a device whose latency rises four times as fast as foreseen, proportion alone overshoots on both sides."""
     run_on(lambda share: min(max(0.66 + 4 * (share - 0.69), 0.3), 0.98))
-    *others, taken = prune(keep_latency=0.66).report.latency_aim.tries
+    *others, taken = prune(keep_latency=0.66).report.latency_target.tries
     assert min(each.measured for each in others) < 0.66 < max(each.measured for each in others)
-    assert abs(taken.measured / 0.66 - 1) <= latency_target.WITHIN
+    assert abs(taken.measured / 0.66 - 1) <= correction.WITHIN
 
 
 def test_several_steps_are_measured_as_they_are(run_on: Any) -> None:
     run_on(lambda share: share)
     result = prune(keep_latency=0.6, steps=2)
-    assert abs(result.report.latency_aim.tries[-1].measured / 0.6 - 1) <= latency_target.WITHIN
+    assert abs(result.report.latency_target.tries[-1].measured / 0.6 - 1) <= correction.WITHIN
 
 
 def test_what_does_not_come_down_is_refused(run_on: Any) -> None:
@@ -132,7 +132,7 @@ def test_what_does_not_come_down_is_refused(run_on: Any) -> None:
 
 def test_milliseconds_are_a_share_of_the_table(run_on: Any, table: LatencyTable) -> None:
     run_on(lambda share: share)
-    aim = prune(latency_ms=0.5 * table.ms).report.latency_aim
+    aim = prune(latency_ms=0.5 * table.ms).report.latency_target
     assert (aim.share, aim.ms, aim.original_ms) == (pytest.approx(0.5), 0.5 * table.ms, table.ms)
 
 
@@ -141,13 +141,13 @@ def test_what_is_fast_enough_stays_as_it_is(run_on: Any, table: LatencyTable) ->
     result = prune(latency_ms=2 * table.ms)
     assert result.unchanged is not None
     assert not shares
-    assert result.report.latency_aim.share == 1
+    assert result.report.latency_target.share == 1
 
 
 def test_latency_is_measured_here(tmp_path: Path) -> None:
     """No figure is asked for, for machines differ; but all of it is there, and the file is pruned."""
     result = onnxpfp.prune(network(), calibration=DATA, threads=1, keep_latency=0.8, latency_batch=4)
-    aim = result.report.latency_aim
+    aim = result.report.latency_target
     assert aim.original_ms > 0
     assert not aim.given
     assert all(each.measured > 0 for each in aim.tries)

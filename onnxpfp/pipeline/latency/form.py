@@ -16,6 +16,7 @@ from onnxpfp.arrays import Ints
 from onnxpfp.model.save import save_model
 from onnxpfp.model.shapes import Shapes
 from onnxpfp.pipeline.costs import full_widths
+from onnxpfp.pipeline.latency.interleaved import samples_in_run
 from onnxpfp.pipeline.latency.op_latencies import MeasuredWidths
 from onnxpfp.pipeline.latency.points import (
     MULTIPLES,
@@ -28,7 +29,6 @@ from onnxpfp.pipeline.latency.points import (
     steps_of,
 )
 from onnxpfp.pipeline.latency.table import UNMEASURED, LatencyTable, PartTable, TablePoint, group_names, point_of
-from onnxpfp.pipeline.latency.turns import samples_in_run
 from onnxpfp.pipeline.parts import Network, NetworkPart
 
 __all__ = ["write_form"]

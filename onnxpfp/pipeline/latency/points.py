@@ -25,9 +25,9 @@ from onnxpfp.errors import LatencyTableError
 from onnxpfp.model.draws import without_record
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.costs import full_widths
+from onnxpfp.pipeline.latency.interleaved import latency_feed, run_interleaved
 from onnxpfp.pipeline.latency.op_latencies import MeasuredWidths, measured_step
 from onnxpfp.pipeline.latency.table import PartTable, group_names, point_of
-from onnxpfp.pipeline.latency.turns import latency_feed, run_in_turns
 from onnxpfp.progress import Count
 from onnxpfp.rewrite import apply, restore
 from onnxpfp.rewrite.edits import Edits
@@ -116,7 +116,10 @@ def steps_of(alignment: Alignment, sizes: Ints) -> Ints:
 
 def measured_alignment(step: int) -> Alignment:
     """Return the multiples in which channels are kept where kernels were measured to work in steps."""
-    return Alignment(step, f"multiples of {step} are the finest that were not measured to be slower", "measured")
+    reason = "no multiple of channels was measured to be faster"
+    if step > 1:
+        reason = f"multiples of {step} are the finest that were not measured to be slower"
+    return Alignment(step, reason, "measured")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -153,7 +156,7 @@ class _Trial:
     def turns(self, other: Session, run: RunTime) -> LatencyComparison:
         """Run the whole network and another one in turns."""
         seconds = max(SECONDS, 2 * (RUNS + 2) * run.wall)
-        return run_in_turns(self.context, self.whole, other, self.feed, seconds)
+        return run_interleaved(self.context, self.whole, other, self.feed, seconds)
 
     def measure(self, kept: Ints) -> MeasuredWidths:
         """Measure the network and its ops at one choice of widths."""

@@ -1,63 +1,38 @@
-"""Targets of latency: widths by the measured times of ops, and a result whose latency is measured and corrected.
+"""A target of latency, and what every width of a network costs in terms of it.
 
-A share of the latency is asked of the allocation as one of the MACs would be; what it counts is the fitted latency of
-the network (`op_latencies.py`). What comes of it is cut and run beside the original before anything is refitted, for
-the numbers in weights take no time. As far as the measured share is off, another one is asked for.
-
-Where a table is given it may be of another device: nothing is measured then, and the allocation has the last word.
+The latencies of ops are fitted to a table (`op_latencies.py`), which is measured here or given, for every part of the
+network; a body's time is no part of what is around it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 
-from onnx import ModelProto
-
 from onnxpfp.channels import Analysis
-from onnxpfp.errors import TargetUnreachableError
-from onnxpfp.model.draws import without_record
 from onnxpfp.model.names import node_name
 from onnxpfp.options import UNKNOWN
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.costs import QUANTITIES
+from onnxpfp.pipeline.latency.interleaved import samples_in_run
 from onnxpfp.pipeline.latency.op_latencies import MeasuredWidths, fit_latencies, measured_step, units_of
 from onnxpfp.pipeline.latency.points import measure_part, measured_alignment
 from onnxpfp.pipeline.latency.table import FEWEST, LatencyTable
-from onnxpfp.pipeline.latency.turns import latency_feed, run_in_turns, samples_in_run
-from onnxpfp.pipeline.network_steps import MeasuredPart, PrunedNetwork, keeps_all, least_share, single_share
 from onnxpfp.pipeline.parts import Network, NetworkPart
 from onnxpfp.runtime.machine import device_name
-from onnxpfp.runtime.session import open_session
 
 __all__ = [
-    "WITHIN",
-    "LatencyAim",
+    "LatencyTarget",
     "LatencyTry",
-    "aim_at_latency",
     "latency_table_for",
     "measure_table",
     "points_of",
-    "prune_to_latency",
+    "with_latencies",
 ]
 
-CLOSE = 0.03
-"""Relative error of the measured share that is good enough; repeated, it differs by a few percent."""
-WITHIN = 0.05
-"""Relative error that is let pass in the end."""
-TRIES = 6
-"""Prunings without refits that are measured."""
-SECONDS = 3.0
-"""Of runs for each of them; about half is used."""
-FEWEST_RUNS = 8
-"""Runs of both that SECONDS must have room for, where they are long."""
-STEP = 0.05
-"""Part of a share by which less is asked for, where a little less came out the same."""
-FINEST = 1e-3
-"""Difference of shares from which another pruning may come out otherwise."""
 LEAST_OUTSIDE = 0.05
 """Share of a run that is left to what is around bodies at least, however the two were disturbed."""
 
@@ -82,7 +57,7 @@ class LatencyTry:
 
 
 @dataclass(frozen=True, slots=True)
-class LatencyAim:
+class LatencyTarget:
     """What is asked for, and what is known about the latency.
 
     Attributes:
@@ -137,7 +112,7 @@ def latency_table_for(network: Network) -> LatencyTable:
     return measure_table(network) if given is None else LatencyTable.read(Path(given))
 
 
-def aim_at_latency(network: Network, table: LatencyTable) -> tuple[Network, LatencyAim]:
+def with_latencies(network: Network, table: LatencyTable) -> tuple[Network, LatencyTarget]:
     """Give every part of a network the latencies of its ops.
 
     Args:
@@ -145,7 +120,7 @@ def aim_at_latency(network: Network, table: LatencyTable) -> tuple[Network, Late
         table: What was measured.
 
     Returns:
-        It with latencies, its target a share, and what is aimed at.
+        It with latencies, its target a share, and that target.
 
     Raises:
         LatencyTableError: The table is none of this network.
@@ -162,7 +137,7 @@ def aim_at_latency(network: Network, table: LatencyTable) -> tuple[Network, Late
         full = whole(context.whole, context.latencies)
         parts.append(replace(part, context=replace(context, full=full, options=options.keeping(share))))
     error = max(part.context.latencies.error for part in parts)
-    aim = LatencyAim(
+    target = LatencyTarget(
         share=share,
         ms=options.latency_ms,
         original_ms=table.ms,
@@ -172,7 +147,7 @@ def aim_at_latency(network: Network, table: LatencyTable) -> tuple[Network, Late
         given=options.latency_table is not None,
         error=error,
     )
-    return replace(network, parts=tuple(parts)), aim
+    return replace(network, parts=tuple(parts)), target
 
 
 def points_of(network: Network, number: int, table: LatencyTable) -> list[MeasuredWidths]:
@@ -224,136 +199,3 @@ def _without_bodies(point: MeasuredWidths, analysis: Analysis, inside: float) ->
     names = {node_name(node) for node in analysis.model.graph.node}
     ops = {name: ms for name, ms in point.ops.items() if name in names}
     return MeasuredWidths(point.kept, max(point.ms - inside, LEAST_OUTSIDE * point.ms), ops)
-
-
-def prune_to_latency(
-    aim: LatencyAim,
-    context: RunContext,
-    parts: Sequence[MeasuredPart],
-    prune: Callable[[RunContext], PrunedNetwork],
-    write: Callable[[PrunedNetwork], ModelProto],
-) -> tuple[PrunedNetwork, LatencyAim]:
-    """Prune to a share of the latency, and correct what is asked for until the measured share is that.
-
-    Args:
-        aim: What is asked for.
-        context: The network, with the latencies of its ops.
-        parts: What was measured on its parts.
-        prune: Prunes as the options of a context say.
-        write: Makes of what is left the model that would be written.
-
-    Returns:
-        The result, and what was measured on the way.
-
-    Raises:
-        TargetUnreachableError: The latency does not come down to the target.
-        LatencyTableError: It cannot be measured.
-    """
-    least = least_share(parts)
-    if least > aim.share:
-        raise _unreachable(aim, least, "is the least that the latencies of its ops add up to", parts)
-    if aim.given:
-        pruned = prune(context)
-        return pruned, replace(aim, foreseen=_foreseen(parts, pruned))
-    options = context.options
-    # With several steps widths hang on the refits between them.
-    bare = replace(options, compensate="none") if options.steps == 1 else options
-
-    def attempt(share: float) -> tuple[PrunedNetwork, LatencyTry]:
-        pruned = prune(replace(context, options=bare.keeping(share)))
-        # Where nothing goes the file stays as it is, even if it would be faster as it is rewritten.
-        measured = 1.0 if keeps_all(parts, pruned) else _measured_share(context, write(pruned))
-        return pruned, LatencyTry(share, _foreseen(parts, pruned), measured)
-
-    tries = _correct(aim.share, least, attempt)
-    fast = [each for each in tries if each[1].measured <= (1 + WITHIN) * aim.share]
-    if not fast:
-        raise _unreachable(aim, min(each.measured for _, each in tries), "is the least that was measured", parts)
-    pruned, taken = min(fast, key=lambda each: each[1].error(aim.share))
-    others = tuple(each for _, each in tries if each is not taken)
-    if bare is not options:
-        pruned = prune(replace(context, options=options.keeping(taken.share)))
-    return pruned, replace(aim, foreseen=taken.foreseen, tries=(*others, taken))
-
-
-Attempt = Callable[[float], tuple[PrunedNetwork, LatencyTry]]
-"""Prunes to a share of the latency without refits, and measures it."""
-
-
-def _correct(target: float, least: float, attempt: Attempt) -> list[tuple[PrunedNetwork, LatencyTry]]:
-    """Ask for other shares until the measured one is close to the target, or nothing changes any more.
-
-    Args:
-        target: The share that is to be measured.
-        least: The smallest share that can be asked for.
-        attempt: Tries one.
-    """
-    tries = [attempt(target)]
-    while len(tries) < TRIES and tries[-1][1].error(target) > CLOSE:
-        share = max(least, _following(target, [each for _, each in tries]))
-        if _nearly(share, tries):
-            break
-        tries.append(attempt(share))
-    return tries
-
-
-def _following(target: float, tries: Sequence[LatencyTry]) -> float:
-    """Return the share to ask for next.
-
-    It is in proportion to what was measured last, but not outside of what was too fast and what was too slow: where
-    widths have steps, proportion leads from one to the other and back.
-    """
-    slow = [each.share for each in tries if each.measured > target]
-    high = min(slow, default=1.0 + 2 * FINEST)
-    low = max((each.share for each in tries if each.measured <= target and each.share < high), default=0.0)
-    share = min(1.0, tries[-1].share * target / tries[-1].measured)
-    if low + FINEST < share < high - FINEST:
-        return share
-    return (low + high) / 2 if low else (1 - STEP) * high
-
-
-def _nearly(share: float, tries: Sequence[tuple[PrunedNetwork, LatencyTry]]) -> bool:
-    """Tell whether a share has been tried, or one that is no other."""
-    return any(abs(share - each.share) < FINEST for _, each in tries)
-
-
-def _foreseen(parts: Sequence[MeasuredPart], pruned: PrunedNetwork) -> float:
-    """Return the share of the latency that is left by the latencies of ops."""
-    left = sum(each.cost_after(decision) for each, decision in zip(parts, pruned.decisions, strict=True))
-    return left / max(sum(each.full for each in parts), 1.0)
-
-
-def _measured_share(context: RunContext, model: ModelProto) -> float:
-    """Run a pruned model in turns with the original; returns the ratio of their latencies.
-
-    Raises:
-        LatencyTableError: It cannot be measured.
-    """
-    source, threads = context.whole.source, context.options.threads
-    original = source.rewritten_from or source.model
-    with context.clock.phase("latency table"):
-        one, two = (
-            open_session(each, context.requests, threads=threads, resting=True)
-            for each in (original, without_record(model))
-        )
-        feed = latency_feed(context)
-        seconds = max(SECONDS, 2 * FEWEST_RUNS * one.timed(feed).wall)
-        return run_in_turns(context, one, two, feed, seconds).ratio.median
-
-
-def _unreachable(aim: LatencyAim, share: float, what: str, parts: Sequence[MeasuredPart]) -> TargetUnreachableError:
-    """Say what latency was reached, and what can be asked for."""
-    asked = f"{aim.share:.3g} of the latency" if aim.ms is None else f"{aim.ms:.3g} ms"
-    least = math.ceil(1000 * share) / 1000
-    ask = f"--keep-latency {least:g}"
-    if aim.ms is not None:
-        ask = f"--latency-ms {math.ceil(1000 * share * aim.original_ms) / 1000:g}"
-    lower = "lower --round-to or --min-channels, or " if single_share(parts) < least_share(parts) else ""
-    hint = f"{lower}ask for {ask} or more"
-    if least >= 1:
-        hint = "channels that may go take next to no time of it; `onnxpfp latency IN` says what does"
-    return TargetUnreachableError(
-        f"the target is {asked}, but {share:.3f} of the original's ({share * aim.original_ms:.3g} of "
-        f"{aim.original_ms:.3g} ms) {what}",
-        hint=hint,
-    )

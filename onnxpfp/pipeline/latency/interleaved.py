@@ -14,7 +14,7 @@ from onnxpfp.runtime.external_data import is_reference
 from onnxpfp.runtime.latency import LatencyComparison, LatencyUnknownError, compare_latency, counts_cores
 from onnxpfp.runtime.session import Session
 
-__all__ = ["latency_feed", "pruning_latency", "run_in_turns", "samples_in_run"]
+__all__ = ["latency_feed", "pruning_latency", "run_interleaved", "samples_in_run"]
 
 PATIENCE = (1, 4, 16)
 """Multiples of the time for runs in turns that are tried: on a busy machine a short run may wait for long."""
@@ -47,7 +47,7 @@ def latency_feed(context: RunContext) -> Feed:
     return feed
 
 
-def run_in_turns(context: RunContext, one: Session, two: Session, feed: Feed, seconds: float) -> LatencyComparison:
+def run_interleaved(context: RunContext, one: Session, two: Session, feed: Feed, seconds: float) -> LatencyComparison:
     """Run two models in turns, where something is decided by it, so that there is time.
 
     Args:

@@ -1,0 +1,176 @@
+"""Pruning to a share of the latency: what comes out is measured, and what is asked for is corrected.
+
+A share of the latency is asked of the allocation as one of the MACs would be; what it counts is the fitted latency of
+the network (`target.py`). What comes of it is cut and run beside the original before anything is refitted, for the
+numbers in weights take no time. As far as the measured share is off, another one is asked for.
+
+Where a table is given it may be of another device: nothing is measured then, and the allocation has the last word.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from onnx import ModelProto
+
+from onnxpfp.errors import TargetUnreachableError
+from onnxpfp.model.draws import without_record
+from onnxpfp.pipeline.context import RunContext
+from onnxpfp.pipeline.latency.interleaved import latency_feed, run_interleaved
+from onnxpfp.pipeline.latency.target import LatencyTarget, LatencyTry
+from onnxpfp.pipeline.network_steps import MeasuredPart, PrunedNetwork, keeps_all, least_share, single_share
+from onnxpfp.runtime.session import open_session
+
+__all__ = ["WITHIN", "prune_to_latency"]
+
+CLOSE = 0.03
+"""Relative error of the measured share that is good enough; repeated, it differs by a few percent."""
+WITHIN = 0.05
+"""Relative error that is let pass in the end."""
+TRIES = 6
+"""Prunings without refits that are measured."""
+SECONDS = 3.0
+"""Of runs for each of them; about half is used."""
+FEWEST_RUNS = 8
+"""Runs of both that SECONDS must have room for, where they are long."""
+STEP = 0.05
+"""Part of a share by which less is asked for, where a little less came out the same."""
+FINEST = 1e-3
+"""Difference of shares from which another pruning may come out otherwise."""
+
+
+def prune_to_latency(
+    target: LatencyTarget,
+    context: RunContext,
+    parts: Sequence[MeasuredPart],
+    prune: Callable[[RunContext], PrunedNetwork],
+    write: Callable[[PrunedNetwork], ModelProto],
+) -> tuple[PrunedNetwork, LatencyTarget]:
+    """Prune to a share of the latency, and correct what is asked for until the measured share is that.
+
+    Args:
+        target: What is asked for.
+        context: The network, with the latencies of its ops.
+        parts: What was measured on its parts.
+        prune: Prunes as the options of a context say.
+        write: Makes of what is left the model that would be written.
+
+    Returns:
+        The result, and what was measured on the way.
+
+    Raises:
+        TargetUnreachableError: The latency does not come down to the target.
+        LatencyTableError: It cannot be measured.
+    """
+    least = least_share(parts)
+    if least > target.share:
+        raise _unreachable(target, least, "is the least that the latencies of its ops add up to", parts)
+    if target.given:
+        pruned = prune(context)
+        return pruned, replace(target, foreseen=_foreseen(parts, pruned))
+    options = context.options
+    # With several steps widths hang on the refits between them.
+    bare = replace(options, compensate="none") if options.steps == 1 else options
+
+    def attempt(share: float) -> tuple[PrunedNetwork, LatencyTry]:
+        pruned = prune(replace(context, options=bare.keeping(share)))
+        # Where nothing goes the file stays as it is, even if it would be faster as it is rewritten.
+        measured = 1.0 if keeps_all(parts, pruned) else _measured_share(context, write(pruned))
+        return pruned, LatencyTry(share, _foreseen(parts, pruned), measured)
+
+    tries = _correct(target.share, least, attempt)
+    fast = [each for each in tries if each[1].measured <= (1 + WITHIN) * target.share]
+    if not fast:
+        raise _unreachable(target, min(each.measured for _, each in tries), "is the least that was measured", parts)
+    pruned, taken = min(fast, key=lambda each: each[1].error(target.share))
+    others = tuple(each for _, each in tries if each is not taken)
+    if bare is not options:
+        pruned = prune(replace(context, options=options.keeping(taken.share)))
+    return pruned, replace(target, foreseen=taken.foreseen, tries=(*others, taken))
+
+
+Attempt = Callable[[float], tuple[PrunedNetwork, LatencyTry]]
+"""Prunes to a share of the latency without refits, and measures it."""
+
+
+def _correct(target: float, least: float, attempt: Attempt) -> list[tuple[PrunedNetwork, LatencyTry]]:
+    """Ask for other shares until the measured one is close to the target, or nothing changes any more.
+
+    Args:
+        target: The share that is to be measured.
+        least: The smallest share that can be asked for.
+        attempt: Tries one.
+    """
+    tries = [attempt(target)]
+    while len(tries) < TRIES and tries[-1][1].error(target) > CLOSE:
+        share = max(least, _following(target, [each for _, each in tries]))
+        if _nearly(share, tries):
+            break
+        tries.append(attempt(share))
+    return tries
+
+
+def _following(target: float, tries: Sequence[LatencyTry]) -> float:
+    """Return the share to ask for next.
+
+    It is in proportion to what was measured last, but not outside of what was too fast and what was too slow: where
+    widths have steps, proportion leads from one to the other and back.
+    """
+    slow = [each.share for each in tries if each.measured > target]
+    high = min(slow, default=1.0 + 2 * FINEST)
+    low = max((each.share for each in tries if each.measured <= target and each.share < high), default=0.0)
+    share = min(1.0, tries[-1].share * target / tries[-1].measured)
+    if low + FINEST < share < high - FINEST:
+        return share
+    return (low + high) / 2 if low else (1 - STEP) * high
+
+
+def _nearly(share: float, tries: Sequence[tuple[PrunedNetwork, LatencyTry]]) -> bool:
+    """Tell whether a share has been tried, or one that is no other."""
+    return any(abs(share - each.share) < FINEST for _, each in tries)
+
+
+def _foreseen(parts: Sequence[MeasuredPart], pruned: PrunedNetwork) -> float:
+    """Return the share of the latency that is left by the latencies of ops."""
+    left = sum(each.cost_after(decision) for each, decision in zip(parts, pruned.decisions, strict=True))
+    return left / max(sum(each.full for each in parts), 1.0)
+
+
+def _measured_share(context: RunContext, model: ModelProto) -> float:
+    """Run a pruned model in turns with the original; returns the ratio of their latencies.
+
+    Raises:
+        LatencyTableError: It cannot be measured.
+    """
+    source, threads = context.whole.source, context.options.threads
+    original = source.rewritten_from or source.model
+    with context.clock.phase("latency table"):
+        one, two = (
+            open_session(each, context.requests, threads=threads, resting=True)
+            for each in (original, without_record(model))
+        )
+        feed = latency_feed(context)
+        seconds = max(SECONDS, 2 * FEWEST_RUNS * one.timed(feed).wall)
+        return run_interleaved(context, one, two, feed, seconds).ratio.median
+
+
+def _unreachable(
+    target: LatencyTarget, share: float, what: str, parts: Sequence[MeasuredPart]
+) -> TargetUnreachableError:
+    """Say what latency was reached, and what can be asked for."""
+    asked = f"{target.share:.3g} of the latency" if target.ms is None else f"{target.ms:.3g} ms"
+    least = math.ceil(1000 * share) / 1000
+    ask = f"--keep-latency {least:g}"
+    if target.ms is not None:
+        ask = f"--latency-ms {math.ceil(1000 * share * target.original_ms) / 1000:g}"
+    lower = "lower --round-to or --min-channels, or " if single_share(parts) < least_share(parts) else ""
+    hint = f"{lower}ask for {ask} or more"
+    if least >= 1:
+        hint = "channels that may go take next to no time of it; `onnxpfp latency IN` says what does"
+    return TargetUnreachableError(
+        f"the target is {asked}, but {share:.3f} of the original's ({share * target.original_ms:.3g} of "
+        f"{target.original_ms:.3g} ms) {what}",
+        hint=hint,
+    )
