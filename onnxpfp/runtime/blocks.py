@@ -54,8 +54,9 @@ class Alignment:
         reason: Why, in words.
         source: Where it comes from. What was asked for as a number holds for every group of at least so many channels.
             Else a group of fewer than `STEPS` steps has a half of it, or a quarter, and so on down to 8. One that has
-            fewer than so many of these is not rounded by what is known of kernels alone; where they were measured it
-            is, as far as it has more channels than one step.
+            fewer than so many of these is not rounded by what is known of kernels alone. Where they were measured, what
+            other widths cost is known, so steps are smaller, twice as many in a group, and a group is rounded as far as
+            it has more channels than one step.
     """
 
     step: int
@@ -72,10 +73,15 @@ class Alignment:
         if self.asked:
             return self.step if channels >= self.step else 1
         step = self.step
-        while channels < STEPS * step and step % 2 == 0 and step >= 2 * USUAL:
+        while channels < self._fewest * step and step % 2 == 0 and step >= 2 * USUAL:
             step //= 2
-        wide_enough = channels >= STEPS * step or (self.source == "measured" and channels > step)
+        wide_enough = channels >= self._fewest * step or (self.source == "measured" and channels > step)
         return step if wide_enough else 1
+
+    @property
+    def _fewest(self) -> int:
+        """So many steps has a group that is wide enough for the whole step."""
+        return 2 * STEPS if self.source == "measured" else STEPS
 
     @property
     def title(self) -> str:
@@ -85,7 +91,7 @@ class Alignment:
         if self.asked:
             return f"in steps of {self.step}: {self.reason} (1 in groups of fewer channels)"
         parts: list[str] = []
-        for step, same in groupby(range(STEPS * self.step - 1, 0, -1), self.of_group):
+        for step, same in groupby(range(self._fewest * self.step - 1, 0, -1), self.of_group):
             widths = [*same]
             if step != self.step:
                 parts.append(f"{step} in {_groups(widths[-1], widths[0], first=not parts)}")

@@ -59,7 +59,7 @@ def test_the_features_are_those_that_numpy_found(monkeypatch: pytest.MonkeyPatch
         (Alignment(24, ""), {96: 24, 95: 12, 48: 12, 47: 1}),
         (Alignment(12, ""), {48: 12, 47: 1}),
         (Alignment(4, ""), {16: 4, 15: 1}),
-        (Alignment(16, "", "measured"), {512: 16, 64: 16, 63: 8, 16: 8, 9: 8, 8: 1, 1: 1}),
+        (Alignment(16, "", "measured"), {512: 16, 128: 16, 127: 8, 16: 8, 9: 8, 8: 1, 1: 1}),
         (Alignment(4, "", "measured"), {16: 4, 5: 4, 4: 1}),
         (Alignment(1, "", "measured"), {16: 1, 1: 1}),
         (Alignment(16, "", "asked"), {512: 16, 17: 16, 16: 16, 15: 1}),
