@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from benchmarks.latency.interleaved import beside, feed_of
+from benchmarks.latency.turns import beside, feed_of
 from benchmarks.latency.product import Pruned, RefusedError, prune_to_macs
 from benchmarks.latency.rows import ByHand, Ratios, Targeted
 from benchmarks.latency.subjects import Places, Subject

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.latency.interleaved import feed_of, in_turns
+from benchmarks.latency.turns import feed_of, in_turns
 from benchmarks.latency.peer_files import METHODS, RATIOS
 from benchmarks.latency.product import RefusedError, prune_to_latency
 from benchmarks.latency.rows import Point

@@ -10,7 +10,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
-from benchmarks.latency.interleaved import beside, feed_of
+from benchmarks.latency.turns import beside, feed_of
 from benchmarks.latency.rows import Subnormals
 from benchmarks.latency.subjects import Places, Subject
 from benchmarks.speed.machine import machine

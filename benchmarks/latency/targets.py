@@ -6,7 +6,7 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.latency.interleaved import beside, feed_of, seconds_of
+from benchmarks.latency.turns import beside, feed_of, seconds_of
 from benchmarks.latency.product import Pruned, RefusedError, make_table, prune_to_latency
 from benchmarks.latency.rows import Targeted
 from benchmarks.latency.subjects import Places, Subject

@@ -90,7 +90,7 @@ def test_a_share_that_is_out_of_reach_bounds_the_next(load: Any) -> None:
 
 
 def test_pairs_are_of_the_original_and_every_file(load: Any, tmp_path: Path) -> None:
-    subnormals, turns = load("benchmarks.latency.subnormals"), load("benchmarks.latency.interleaved")
+    subnormals, turns = load("benchmarks.latency.subnormals"), load("benchmarks.latency.turns")
     file = tmp_path / "network.onnx"
     onnx.save(subnormals.decayed_network(), file)
     x = np.ones((1, subnormals.CHANNELS, subnormals.SIDE, subnormals.SIDE), np.float32)
