@@ -142,6 +142,7 @@ def test_report_is_json_with_everything_that_programs_need(pruned: Prune) -> Non
         "waited",
         "on_cores",
         "threads",
+        "samples",
         "unmeasured",
         "slow_ops",
         "note",
