@@ -11,10 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from benchmarks.latency.turns import beside, feed_of
 from benchmarks.latency.product import Pruned, RefusedError, prune_to_macs
 from benchmarks.latency.rows import ByHand, Ratios, Targeted
 from benchmarks.latency.subjects import Places, Subject
+from benchmarks.latency.turns import beside, feed_of
 from benchmarks.speed.machine import machine
 
 __all__ = ["by_hand", "tuned"]

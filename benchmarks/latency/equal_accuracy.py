@@ -14,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.latency.turns import feed_of, in_turns
 from benchmarks.latency.peer_files import METHODS, RATIOS
 from benchmarks.latency.product import RefusedError, prune_to_latency
 from benchmarks.latency.rows import Point
 from benchmarks.latency.subjects import Places, Subject
+from benchmarks.latency.turns import feed_of, in_turns
 from benchmarks.speed.machine import machine
 from onnxpfp import __version__
 

@@ -10,9 +10,9 @@ import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
-from benchmarks.latency.turns import beside, feed_of
 from benchmarks.latency.rows import Subnormals
 from benchmarks.latency.subjects import Places, Subject
+from benchmarks.latency.turns import beside, feed_of
 from benchmarks.speed.machine import machine
 from onnxpfp.model.draws import without_record
 from onnxpfp.options import Options

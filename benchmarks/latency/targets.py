@@ -6,10 +6,10 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.latency.turns import beside, feed_of, seconds_of
 from benchmarks.latency.product import Pruned, RefusedError, make_table, prune_to_latency
 from benchmarks.latency.rows import Targeted
 from benchmarks.latency.subjects import Places, Subject
+from benchmarks.latency.turns import beside, feed_of, seconds_of
 from benchmarks.speed.machine import machine
 
 __all__ = ["by_table", "targeted"]
