@@ -24,10 +24,10 @@ from onnx import TensorProto
 
 from onnxpfp.runtime.providers import CPU, CUDA, TENSORRT
 
-__all__ = ["ANY_WIDTH", "Alignment", "alignment_of", "cpu_features"]
+__all__ = ["ANY_WIDTH", "USUAL", "Alignment", "alignment_of", "cpu_features"]
 
 USUAL = 8
-"""Channels in a block where nothing is known, and the smallest block that a group is rounded to by itself."""
+"""Channels in a block where nothing is known, and the smallest step that a group is rounded to by itself."""
 STEPS = 4
 """So many steps has a group at least that is rounded by itself; of fewer, half of one is more than an eighth of it."""
 AVX512 = frozenset({"X86_V4", "AVX512F", "AVX512_SKX"})
@@ -55,13 +55,15 @@ class Alignment:
         source: Where it comes from. What was asked for as a number holds for every group of at least so many channels.
             Else a group of fewer than `STEPS` steps has a half of it, or a quarter, and so on down to 8. One that has
             fewer than so many of these is not rounded by what is known of kernels alone. Where they were measured, what
-            other widths cost is known, so steps are smaller, twice as many in a group, and a group is rounded as far as
-            it has more channels than one step.
+            other widths cost is known, so steps are smaller, twice as many in a group; one that has no more channels
+            than a step stays whole.
+        finest: The smallest step that a narrow group goes down to.
     """
 
     step: int
     reason: str
     source: Literal["known", "asked", "measured"] = "known"
+    finest: int = USUAL
 
     @property
     def asked(self) -> bool:
@@ -73,10 +75,12 @@ class Alignment:
         if self.asked:
             return self.step if channels >= self.step else 1
         step = self.step
-        while channels < self._fewest * step and step % 2 == 0 and step >= 2 * USUAL:
+        while channels < self._fewest * step and step % 2 == 0 and step >= 2 * self.finest:
             step //= 2
-        wide_enough = channels >= self._fewest * step or (self.source == "measured" and channels > step)
-        return step if wide_enough else 1
+        if self.source == "measured":
+            # No kernel is faster with a part of one step.
+            return min(step, channels)
+        return step if channels >= STEPS * step else 1
 
     @property
     def _fewest(self) -> int:
@@ -90,8 +94,11 @@ class Alignment:
             return f"in steps of 1: {self.reason}"
         if self.asked:
             return f"in steps of {self.step}: {self.reason} (1 in groups of fewer channels)"
+        if self.source == "measured":
+            finer = f", down to {self.finest} in narrow groups" if self.finest < self.step else ""
+            return f"in steps of {self.step}{finer}: {self.reason}"
         parts: list[str] = []
-        for step, same in groupby(range(self._fewest * self.step - 1, 0, -1), self.of_group):
+        for step, same in groupby(range(STEPS * self.step - 1, 0, -1), self.of_group):
             widths = [*same]
             if step != self.step:
                 parts.append(f"{step} in {_groups(widths[-1], widths[0], first=not parts)}")

@@ -59,8 +59,9 @@ def test_the_features_are_those_that_numpy_found(monkeypatch: pytest.MonkeyPatch
         (Alignment(24, ""), {96: 24, 95: 12, 48: 12, 47: 1}),
         (Alignment(12, ""), {48: 12, 47: 1}),
         (Alignment(4, ""), {16: 4, 15: 1}),
-        (Alignment(16, "", "measured"), {512: 16, 128: 16, 127: 8, 16: 8, 9: 8, 8: 1, 1: 1}),
-        (Alignment(4, "", "measured"), {16: 4, 5: 4, 4: 1}),
+        (Alignment(16, "", "measured"), {512: 16, 128: 16, 127: 8, 16: 8, 9: 8, 8: 8, 3: 3, 1: 1}),
+        (Alignment(16, "", "measured", 16), {512: 16, 127: 16, 32: 16, 17: 16, 16: 16, 7: 7}),
+        (Alignment(4, "", "measured"), {16: 4, 5: 4, 4: 4, 2: 2}),
         (Alignment(1, "", "measured"), {16: 1, 1: 1}),
         (Alignment(16, "", "asked"), {512: 16, 17: 16, 16: 16, 15: 1}),
         (ANY_WIDTH, {512: 1, 1: 1}),
@@ -83,6 +84,8 @@ def test_narrow_groups_have_smaller_steps_unless_a_number_was_given(
         (Alignment(8, "why"), "in steps of 8: why (1 in groups of fewer than 32 channels)"),
         (Alignment(16, "as asked for", "asked"), "in steps of 16: as asked for (1 in groups of fewer channels)"),
         (Alignment(1, "as asked for", "asked"), "in steps of 1: as asked for"),
+        (Alignment(16, "why", "measured"), "in steps of 16, down to 8 in narrow groups: why"),
+        (Alignment(16, "why", "measured", 16), "in steps of 16: why"),
     ],
 )
 def test_it_is_said_in_one_line(alignment: Alignment, title: str) -> None:

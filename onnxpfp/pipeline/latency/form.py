@@ -30,6 +30,7 @@ from onnxpfp.pipeline.latency.points import (
 )
 from onnxpfp.pipeline.latency.table import UNMEASURED, LatencyTable, PartTable, TablePoint, group_names, point_of
 from onnxpfp.pipeline.parts import Network, NetworkPart
+from onnxpfp.runtime.blocks import USUAL
 
 __all__ = ["write_form"]
 
@@ -76,7 +77,7 @@ def _widths(part: NetworkPart) -> Iterator[tuple[int, Ints]]:
     yield 0, sizes
     if not part.prunable:
         return
-    alignment = context.alignment if context.alignment.asked else measured_alignment(STEP)
+    alignment = context.alignment if context.alignment.asked else measured_alignment(STEP, USUAL)
     for shares in draw_shares(rng, sizes, 0 if alignment.asked else TRIALS):
         for multiple in MULTIPLES:
             yield multiple, rounded(shares * sizes, sizes, np.full_like(sizes, multiple))

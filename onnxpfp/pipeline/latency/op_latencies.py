@@ -22,13 +22,14 @@ from onnxpfp.channels import Analysis
 from onnxpfp.channels.macs import mac_nodes
 from onnxpfp.model.names import node_name
 from onnxpfp.pipeline.products import Product, assemble
+from onnxpfp.runtime.blocks import USUAL
 
 __all__ = [
     "REST",
     "MeasuredWidths",
     "OpLatencies",
     "fit_latencies",
-    "measured_step",
+    "measured_steps",
     "slower_in_multiples",
     "units_of",
 ]
@@ -40,6 +41,9 @@ UNITS = 1e15
 sums of these stay far below 2**63, and one of ten billion multiply-adds still has a hundred thousand."""
 BLOCKS = (8, 16, 32)
 """Multiples of channels in which kernels may compute."""
+MUCH_SLOWER = 0.06
+"""Share of the time by which a finer step may be slower where a group is narrow: more choice of widths is worth that,
+but kernels that leave their blocks take more."""
 SLOWER = 0.02
 """Share of the time by which widths in finer steps may be slower: repeated measurements differ by as much."""
 
@@ -241,9 +245,9 @@ def slower_in_multiples(
     return {multiple: each - min(excess.values()) for multiple, each in excess.items()}
 
 
-def measured_step(
+def measured_steps(
     analysis: Analysis, points: Sequence[MeasuredWidths], multiples: Sequence[int], usual: int = 1
-) -> int:
+) -> tuple[int, int]:
     """Find the multiple of channels below which kernels are slower for what they do.
 
     Args:
@@ -253,9 +257,12 @@ def measured_step(
         usual: The multiple that is known of the device; a finer one must not be slower than that at all.
 
     Returns:
-        The smallest multiple that is not slower than the best by more than `SLOWER`; 1 where nothing was narrowed.
+        The smallest multiple that is not slower than the best by more than `SLOWER`, 1 where nothing was narrowed; and
+        the smallest one, from 8 on, in which narrow groups can be kept without being slower by more than `MUCH_SLOWER`.
     """
     slower = slower_in_multiples(analysis, points, multiples)
     known = slower.get(usual, SLOWER)
     allowed = {multiple: SLOWER if multiple >= usual else min(known, SLOWER) for multiple in slower}
-    return next((multiple for multiple, each in slower.items() if each <= allowed[multiple]), 1)
+    step = next((multiple for multiple, each in slower.items() if each <= allowed[multiple]), 1)
+    finer = (m for m, each in slower.items() if USUAL <= m < step and each <= MUCH_SLOWER)
+    return step, min(finer, default=step)

@@ -6,7 +6,7 @@ measured in turns with the whole network's, that of its ops with onnxruntime's p
 
 Widths are drawn at random, so that every op is met at several widths of what it reads and of what it writes. The first
 points are in multiples of 1, 4, 8, 16 and 32 channels; they show in what steps the kernels of this device work
-(`op_latencies.measured_step`). The others, and so the latencies of the ops, are in these steps.
+(`op_latencies.measured_steps`). The others, and so the latencies of the ops, are in these steps.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from onnxpfp.model.draws import without_record
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.costs import full_widths
 from onnxpfp.pipeline.latency.interleaved import latency_feed, run_interleaved
-from onnxpfp.pipeline.latency.op_latencies import MeasuredWidths, measured_step
+from onnxpfp.pipeline.latency.op_latencies import MeasuredWidths, measured_steps
 from onnxpfp.pipeline.latency.table import PartTable, group_names, point_of
 from onnxpfp.progress import Count
 from onnxpfp.rewrite import apply, restore
@@ -92,7 +92,7 @@ def measure_part(context: RunContext, progress: Count, *, prunable: bool) -> Par
                 measure(shares, multiple, np.full_like(sizes, multiple))
         if multiples:
             drawn, tried = [point for _, point in points], [multiple for multiple, _ in points]
-            alignment = measured_alignment(measured_step(analysis, drawn, tried, alignment.step))
+            alignment = measured_alignment(*measured_steps(analysis, drawn, tried, alignment.step))
         for shares in draw_shares(rng, sizes, POINTS):
             measure(shares, alignment.step, steps_of(alignment, sizes))
     groups = dict(zip(group_names(analysis.graph), sizes.tolist(), strict=True))
@@ -114,12 +114,17 @@ def steps_of(alignment: Alignment, sizes: Ints) -> Ints:
     return np.array([alignment.of_group(size) for size in _counts(sizes)], np.int64)
 
 
-def measured_alignment(step: int) -> Alignment:
-    """Return the multiples in which channels are kept where kernels were measured to work in steps."""
+def measured_alignment(step: int, finest: int) -> Alignment:
+    """Return the multiples in which channels are kept where kernels were measured to work in steps.
+
+    Args:
+        step: The multiple.
+        finest: The smallest one that narrow groups go down to.
+    """
     reason = "no multiple of channels was measured to be faster"
     if step > 1:
         reason = f"multiples of {step} are the finest that were not measured to be slower"
-    return Alignment(step, reason, "measured")
+    return Alignment(step, reason, "measured", finest)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -18,7 +18,7 @@ from onnxpfp.options import UNKNOWN
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.costs import QUANTITIES
 from onnxpfp.pipeline.latency.interleaved import samples_in_run
-from onnxpfp.pipeline.latency.op_latencies import MeasuredWidths, fit_latencies, measured_step, units_of
+from onnxpfp.pipeline.latency.op_latencies import MeasuredWidths, fit_latencies, measured_steps, units_of
 from onnxpfp.pipeline.latency.points import measure_part, measured_alignment
 from onnxpfp.pipeline.latency.table import FEWEST, LatencyTable
 from onnxpfp.pipeline.parts import Network, NetworkPart
@@ -187,8 +187,7 @@ def _fitted(part: NetworkPart, table: LatencyTable, points: Sequence[MeasuredWid
     if not alignment.asked:
         # What is known of this machine says nothing of another one.
         usual = 1 if part.context.options.latency_table else alignment.step
-        step = measured_step(analysis, points, multiples, usual)
-        alignment = measured_alignment(step)
+        alignment = measured_alignment(*measured_steps(analysis, points, multiples, usual))
     aligned = [point for point, multiple in zip(points, multiples, strict=True) if multiple % alignment.step == 0]
     latencies = fit_latencies(analysis, aligned if len(aligned) >= FEWEST else points, units=units)
     return replace(part.context, alignment=alignment, latencies=latencies)
