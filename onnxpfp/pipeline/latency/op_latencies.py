@@ -41,7 +41,7 @@ UNITS = 1e15
 sums of these stay far below 2**63, and one of ten billion multiply-adds still has a hundred thousand."""
 BLOCKS = (8, 16, 32)
 """Multiples of channels in which kernels may compute."""
-MUCH_SLOWER = 0.06
+MUCH_SLOWER = 0.08
 """Share of the time by which a finer step may be slower where a group is narrow: more choice of widths is worth that,
 but kernels that leave their blocks take more."""
 SLOWER = 0.02
