@@ -11,7 +11,6 @@ points are in multiples of 1, 4, 8, 16 and 32 channels; they show in what steps 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -27,7 +26,7 @@ from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.costs import full_widths
 from onnxpfp.pipeline.latency.interleaved import latency_feed, run_interleaved
 from onnxpfp.pipeline.latency.op_latencies import MeasuredWidths, measured_steps
-from onnxpfp.pipeline.latency.table import PartTable, group_names, point_of
+from onnxpfp.pipeline.latency.table import PartTable, group_names, numbers_of, point_of
 from onnxpfp.progress import Count
 from onnxpfp.rewrite import apply, restore
 from onnxpfp.rewrite.edits import Edits
@@ -111,7 +110,7 @@ def rounded(widths: Floats, sizes: Ints, steps: Ints) -> Ints:
 
 def steps_of(alignment: Alignment, sizes: Ints) -> Ints:
     """Return the steps of groups with so many channels, (groups,)."""
-    return np.array([alignment.of_group(size) for size in _counts(sizes)], np.int64)
+    return np.array([alignment.of_group(size) for size in numbers_of(sizes)], np.int64)
 
 
 def measured_alignment(step: int, finest: int) -> Alignment:
@@ -180,10 +179,6 @@ def cut_to(analysis: Analysis, kept: Ints) -> ModelProto:
     """Return a network whose groups have only so many channels, the first ones."""
     graph = analysis.graph
     keep = graph.keep_all()
-    for group, width in zip(graph.groups, _counts(kept), strict=True):
+    for group, width in zip(graph.groups, numbers_of(kept), strict=True):
         keep[group.channels[width:]] = False
     return without_record(restore(apply(analysis.model, graph, keep, Edits(), analysis.source.scratch), analysis, keep))
-
-
-def _counts(kept: Ints) -> Sequence[int]:
-    return kept.tolist()

@@ -37,7 +37,7 @@ from onnxpfp.pipeline.latency.op_latencies import MeasuredWidths
 from onnxpfp.pipeline.strict_fields import DamagedError, Fields
 from onnxpfp.runtime.blocks import Alignment
 
-__all__ = ["FEWEST", "UNMEASURED", "LatencyTable", "PartTable", "TablePoint", "group_names", "point_of"]
+__all__ = ["FEWEST", "UNMEASURED", "LatencyTable", "PartTable", "TablePoint", "group_names", "numbers_of", "point_of"]
 
 FORMAT = "onnxpfp-latency-table"
 VERSION = 1
@@ -270,11 +270,12 @@ def point_of(graph: ChannelGraph, multiple: int, measured: MeasuredWidths, model
     """Say what was measured in terms of the names of groups, and in which file these widths are."""
     rows: list[tuple[str, int, int]] = [
         (name, int(group.channels.size), width)
-        for name, group, width in zip(group_names(graph), graph.groups, _numbers(measured.kept), strict=True)
+        for name, group, width in zip(group_names(graph), graph.groups, numbers_of(measured.kept), strict=True)
     ]
     widths = {name: width for name, size, width in rows if width < size}
     return TablePoint(multiple, widths, measured.ms, measured.ops, model)
 
 
-def _numbers(kept: Ints) -> Sequence[int]:
+def numbers_of(kept: Ints) -> Sequence[int]:
+    """Return widths as numbers of Python."""
     return kept.tolist()
