@@ -21,11 +21,15 @@ from onnxpfp.allocation.cost import CostModel
 from onnxpfp.allocation.widths import budget_of, unreachable, widths_of
 from onnxpfp.arrays import Floats, Ints
 
-__all__ = ["ResponseCurve", "allocate_by_drift"]
+__all__ = ["ResponseCurve", "allocate_by_drift", "streams_may_stay"]
 
 
 FLOOR = 1e-6
 """Drifts below it are noise."""
+LEAST_LOSS = 1e-6
+"""Losses below it are rounding."""
+UNKNOWN = 1.0
+"""Drift of a group that was not measured, at any width: as if all of the output went."""
 MOVES = 64
 """A group is narrowed in at most about so many moves; what is left of the budget then goes by single steps."""
 
@@ -46,24 +50,52 @@ class ResponseCurve:
 
     @classmethod
     def of(
-        cls, size: int, step: int, minimum: int, measured: Ints, drift: Sequence[float], *, stream: bool = False
+        cls,
+        size: int,
+        step: int,
+        minimum: int,
+        widths: Ints,
+        drift: Sequence[float],
+        losses: Sequence[float] | None = None,
+        *,
+        stream: bool = False,
     ) -> ResponseCurve:
         """Make a curve of measured points, monotone, and straight between them in the logarithm.
+
+        Where losses are known at more widths than drifts, the drift is a multiple of the loss, the measured one where
+        it was measured, and between such widths one between theirs.
 
         Args:
             size: Channels of the group.
             step: Its widths are multiples of this.
             minimum: Fewest channels that stay.
-            measured: Widths that were measured, ascending.
-            drift: What was measured there, not negative.
+            widths: Some widths, ascending, without the full one.
+            drift: What was measured there, not negative; NaN where nothing was measured.
+            losses: What the group's consumers lose there, not negative; None where that is not known.
             stream: Whether the group is read at several depths.
         """
-        known = np.append(np.asarray(drift, np.float64), 0.0)
+        known = np.append(_filled(np.asarray(widths), np.asarray(drift, np.float64), losses), 0.0)
         falling = np.maximum.accumulate(known[::-1])[::-1]
         allowed = widths_of(size, step, minimum)
-        drifts = np.exp(np.interp(allowed, np.append(measured, size), np.log(falling + FLOOR)))
+        drifts = np.exp(np.interp(allowed, np.append(widths, size), np.log(falling + FLOOR)))
         drifts[-1] = 0.0
         return cls(allowed, drifts, stream)
+
+
+def _filled(widths: Ints, drift: Floats, losses: Sequence[float] | None) -> Floats:
+    """Return the drift at all widths, (W,)."""
+    measured = np.isfinite(drift)
+    if measured.all():
+        return drift
+    if not measured.any():
+        return np.full(widths.size, UNKNOWN)
+    if losses is None:
+        return np.exp(np.interp(widths, widths[measured], np.log(drift[measured] + FLOOR)))
+    shape = np.log(np.maximum(np.asarray(losses, np.float64), LEAST_LOSS))
+    height = np.log(drift[measured] + FLOOR) - shape[measured]
+    filled = np.exp(shape + np.interp(widths, widths[measured], height))
+    filled[measured] = drift[measured]
+    return filled
 
 
 def allocate_by_drift(
@@ -88,11 +120,21 @@ def allocate_by_drift(
     least = _least(curves, cost)
     if least > budget:
         raise unreachable(target, least, full, cost.total(np.ones(cost.n_groups, np.int64)))
-    whole = [_whole(curve) if curve.stream else curve for curve in curves]
+    whole = _streams_whole(curves)
     choice = _Choice.widest(whole if _least(whole, cost) <= budget else curves, cost)
     _narrow(choice, budget)
     _widen(choice, budget)
     return choice.kept
+
+
+def streams_may_stay(curves: Sequence[ResponseCurve], cost: CostModel, target: float, reference: int | None) -> bool:
+    """Tell whether a target can be met while all streams stay whole; the arguments are those of `allocate_by_drift`."""
+    full = _Choice.widest(curves, cost).total() if reference is None else reference
+    return _least(_streams_whole(curves), cost) <= budget_of(target, full)
+
+
+def _streams_whole(curves: Sequence[ResponseCurve]) -> list[ResponseCurve]:
+    return [_whole(curve) if curve.stream else curve for curve in curves]
 
 
 def _least(curves: Sequence[ResponseCurve], cost: CostModel) -> int:

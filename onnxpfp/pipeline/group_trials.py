@@ -1,21 +1,40 @@
-"""Trials of groups: each is pruned alone to about eight widths, and the drift of the output is its response curve."""
+"""Trials of groups: each is pruned alone to some widths, and the drift of the output is its response curve.
+
+A curve is known from few trials: what the consumers lose gives its shape (`onnxpfp.refit.trial_fits`), and where it
+matters is known once widths were allocated by the shape. So every group is tried at one width, then at the one that it
+would get, twice at most. Streams that will stay whole are not tried. Where nothing is refitted, or many targets are
+tried as for a quality, all groups are tried at about eight widths.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
 
-from onnxpfp.allocation.by_drift import ResponseCurve
+from onnxpfp.allocation.by_drift import ResponseCurve, allocate_by_drift, streams_may_stay
 from onnxpfp.allocation.widths import grid
+from onnxpfp.arrays import Floats, Ints
+from onnxpfp.errors import TargetUnreachableError
+from onnxpfp.options import UNKNOWN
 from onnxpfp.pipeline.calibration import Measured, RefitCalibration
 from onnxpfp.pipeline.context import RunContext
-from onnxpfp.pipeline.decide import selector_of
+from onnxpfp.pipeline.decide import cost_of, selector_of
 from onnxpfp.progress import Count
-from onnxpfp.refit.response_curves import TrialWidths, drift_at_widths, streams
+from onnxpfp.refit.response_curves import GroupDrifts, RowChoice, Trials, TrialWidths
 
-__all__ = ["GroupTrial", "measure_group_trials"]
+__all__ = ["GroupTrial", "measure_curves", "measure_group_trials"]
+
+ROUNDS = 2
+"""Most times that groups are tried at the widths that they would get."""
+FIRST = 0.5
+"""Share of a group at which it is tried first."""
+SEEN = 1e-3
+"""What the consumers must lose there at least, or the drift would be noise; else the group is tried narrower."""
+SPARE = 0.75
+"""Streams are not tried where the target would be met without them even if it were so much lower: a target of latency
+or of bytes is corrected by what is measured."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -24,26 +43,46 @@ class GroupTrial:
 
     Attributes:
         allowed: Channels of the group, the step of its widths and the fewest that stay.
-        widths: Widths that were measured, ascending; the full one is left out.
-        drifts: How far the output drifted at each, as it was measured.
+        widths: Widths at which it may be tried, ascending; the full one is left out.
+        drifts: How far the output drifted at each, as it was measured, NaN where it was not, (W,).
+        losses: What its consumers lose there, (W,); None where that is not known.
         stream: Whether the group is read at several depths.
     """
 
     allowed: tuple[int, int, int]
-    widths: NDArray[np.int64]
-    drifts: tuple[float, ...]
+    widths: Ints
+    drifts: Floats
+    losses: Floats | None
     stream: bool
 
     @property
     def curve(self) -> ResponseCurve:
         """The response curve: the same at all widths, monotone, as an allocation needs it."""
-        return ResponseCurve.of(*self.allowed, self.widths, self.drifts, stream=self.stream)
+        losses = None if self.losses is None else self.losses.tolist()
+        return ResponseCurve.of(*self.allowed, self.widths, self.drifts.tolist(), losses, stream=self.stream)
+
+    def with_drifts(self, found: GroupDrifts) -> GroupTrial:
+        """Return it with what else was measured."""
+        drifts = np.where(np.isnan(found.drifts), self.drifts, found.drifts)
+        return replace(self, drifts=drifts, losses=found.losses)
+
+    def nearest(self, width: int) -> int:
+        """Return the position of the width that is nearest to another."""
+        return int(np.abs(self.widths - width).argmin())
+
+    def first_row(self, losses: Floats | None) -> list[int]:
+        """Choose where to try the group first: where the drift will tell something, everywhere without losses."""
+        if losses is None:
+            return list(range(self.widths.size))
+        row = self.nearest(round(FIRST * self.allowed[0]))
+        seen = np.flatnonzero(losses[: row + 1] >= SEEN)
+        return [int(seen[-1]) if seen.size else 0]
 
 
 def measure_group_trials(
     context: RunContext, measured: Measured, calibration: RefitCalibration, progress: Count, temperature: float = 1.0
 ) -> tuple[GroupTrial, ...]:
-    """Prune every group alone; its consumers are refitted where they will be in the end.
+    """Prune every group alone to all widths of its grid; its consumers are refitted where they will be in the end.
 
     Args:
         context: How to prune.
@@ -52,7 +91,54 @@ def measure_group_trials(
         progress: Told how many groups are done, of how many.
         temperature: As in `onnxpfp.comparison.metrics.divergence`.
     """
-    selector, problem = selector_of(context, measured), calibration.setup.problem
+    trials, groups = _prepare(context, measured, calibration, temperature)
+    choices = {number: _every_row(group) for number, group in enumerate(groups)}
+    found = trials.measure(choices, progress)
+    return tuple(group.with_drifts(found[number]) for number, group in enumerate(groups))
+
+
+def measure_curves(
+    context: RunContext, measured: Measured, calibration: RefitCalibration, progress: Count, temperature: float
+) -> tuple[ResponseCurve, ...]:
+    """Measure the response curves of all groups as well as the target needs them.
+
+    Args:
+        context: How to prune.
+        measured: The model.
+        calibration: Its scores, and what its consumers are refitted with.
+        progress: Told how many groups are done, of how many.
+        temperature: As in `onnxpfp.comparison.metrics.divergence`.
+    """
+    options = context.options
+    if options.limit_flag or options.target[1] == UNKNOWN:
+        return tuple(
+            group.curve for group in measure_group_trials(context, measured, calibration, progress, temperature)
+        )
+    trials, groups = _prepare(context, measured, calibration, temperature)
+    cost = cost_of(context, measured)
+    spare = streams_may_stay([group.curve for group in groups], cost, SPARE * options.target[1], context.full)
+    tried = [number for number, group in enumerate(groups) if group.widths.size and not (spare and group.stream)]
+    rounds = 1 + ROUNDS
+    choices: dict[int, RowChoice] = {number: groups[number].first_row for number in tried}
+    for done in range(rounds):
+        for number, found in trials.measure(choices, partial(_count_on, progress, done, rounds)).items():
+            groups[number] = groups[number].with_drifts(found)
+        curves = [group.curve for group in groups]
+        try:
+            kept = allocate_by_drift(curves, cost, options.target[1], context.full).tolist()
+        except TargetUnreachableError:
+            # Other parts of the network may make up for it.
+            kept = [int(curve.widths[0]) for curve in curves]
+        rows = {number: groups[number].nearest(kept[number]) for number in tried}
+        choices = {number: _row(row) for number, row in rows.items() if np.isnan(groups[number].drifts[row])}
+    return tuple(group.curve for group in groups)
+
+
+def _prepare(
+    context: RunContext, measured: Measured, calibration: RefitCalibration, temperature: float
+) -> tuple[Trials, list[GroupTrial]]:
+    """Choose the channels that stay at every width, and run the network as it is."""
+    selector = selector_of(context, measured)
     allowed = [selector.allowed(number) for number in range(len(selector.groups))]
     widths = [grid(*each) for each in allowed]
     rng = np.random.default_rng(selector.options.seed)
@@ -63,8 +149,20 @@ def measure_group_trials(
         for number, group in enumerate(selector.groups)
     ]
     refitted = context.compensation == "lstsq"
-    drifts = drift_at_widths(
-        problem, trial_widths, calibration.grams, refitted=refitted, temperature=temperature, progress=progress
-    )
-    rows = zip(allowed, widths, map(tuple, drifts), streams(problem, trial_widths), strict=True)
-    return tuple(GroupTrial(*each) for each in rows)
+    trials = Trials.of(calibration.setup.problem, trial_widths, calibration.grams if refitted else None, temperature)
+    unknown = [np.full(each.size, np.nan) for each in widths]
+    rows = zip(allowed, widths, unknown, trials.streams, strict=True)
+    return trials, [GroupTrial(*each[:3], None, each[3]) for each in rows]
+
+
+def _every_row(group: GroupTrial) -> RowChoice:
+    return lambda _: list(range(group.widths.size))
+
+
+def _row(row: int) -> RowChoice:
+    return lambda _: [row]
+
+
+def _count_on(progress: Count, done: int, rounds: int, groups: int, count: int) -> None:
+    """Say how far a round is as a part of all."""
+    progress(done * count + groups, rounds * count)

@@ -24,7 +24,7 @@ from onnxpfp.pipeline.calibration import Calibration, Measured, RefitCalibration
 from onnxpfp.pipeline.candidate import Candidate, build_candidate
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.decide import Decision, choose
-from onnxpfp.pipeline.group_trials import measure_group_trials
+from onnxpfp.pipeline.group_trials import measure_curves
 from onnxpfp.pipeline.scoring import calibrate_and_score
 
 __all__ = ["complete", "lift_decision", "measure", "prune_in_steps"]
@@ -55,8 +55,8 @@ def complete(context: RunContext, analysis: Analysis, ops: tuple[LinearOp, ...],
     if not (by_curves and isinstance(calibration, RefitCalibration)):
         return measured
     with context.clock.phase("curves") as progress:
-        trials = measure_group_trials(context, measured, calibration, progress, TEMPERATURE)
-    return replace(measured, curves=tuple(trial.curve for trial in trials))
+        curves = measure_curves(context, measured, calibration, progress, TEMPERATURE)
+    return replace(measured, curves=curves)
 
 
 def prune_in_steps(context: RunContext, first: Measured) -> tuple[Decision, Candidate]:

@@ -4,26 +4,40 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxpfp.arrays import Arrays, Floats
+from onnxpfp.arrays import Arrays, Bools, Floats
 from onnxpfp.calibrate.observer import Batch, Observer, Shape
 from onnxpfp.calibrate.runner import run_observers
 from onnxpfp.linear.columns import columns, output_shape, outputs_at, sample_positions
 from onnxpfp.linear.layout import output_axis
 from onnxpfp.linear.ops import LinearOp
 from onnxpfp.progress import Count
-from onnxpfp.refit.by_channel import folded, predictor, zero_padded
+from onnxpfp.refit.by_channel import folded, zero_padded
 from onnxpfp.refit.cache import SpillCache
 from onnxpfp.refit.layers import RefitLayer
 from onnxpfp.refit.moments import Moments
+from onnxpfp.refit.nested_fits import nested_fits
 from onnxpfp.refit.problem import RefitProblem
-from onnxpfp.refit.ridge import solve
 
-__all__ = ["Gram", "GramObserver", "collect_grams", "gram_observers", "observed_grams"]
+__all__ = ["ColumnFit", "Gram", "GramObserver", "collect_grams", "gram_observers", "observed_grams"]
+
+
+class ColumnFit(NamedTuple):
+    """What makes an op's own outputs of some of its columns.
+
+    Attributes:
+        weights: Of the columns that stay, (o, kept).
+        shift: What is added to the bias, (o,).
+        loss: Share of the outputs' variance that is lost; of their mean square where no constant counts.
+    """
+
+    weights: Floats
+    shift: Floats
+    loss: float
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,51 +64,53 @@ class Gram:
 
     def covariance(self, group: int) -> Floats:
         """Return cov(u, u), (n, n); the mean of u u^T where no constant counts."""
-        mean = self.u[group] / self.count * float(self.centred)
-        return self.uu[group] / self.count - np.outer(mean, mean)
+        return self._matrix(group, centred=self.centred)
 
-    def refit(
-        self, group: int, weights: Floats, stays: NDArray[np.bool_], ridge: float, *, biased: bool
-    ) -> tuple[Floats, Floats]:
-        """Fit the op's own outputs from the columns that stay.
+    def refits(
+        self, group: int, weights: Floats, stays: Bools, ridge: float, *, biased: bool
+    ) -> list[ColumnFit | None]:
+        """Fit the op's own outputs from the columns that stay, for several sets of them.
 
         Args:
             group: Convolution group.
             weights: Of all columns, (o, C k).
-            stays: Which columns stay, (C k,).
+            stays: Which columns stay, (W, C k).
             ridge: Share of mean diag G.
             biased: Whether the bias can change.
 
         Returns:
-            Weights (o, kept) and what is added to the bias (o,).
-
-        Raises:
-            LinAlgError: The matrix of what stays is not positive definite even with the ridge.
+            A fit for every set; None where a matrix is not positive definite.
         """
-        if self.taps == 1:
-            zero = None if biased else np.zeros((1, len(weights)))
-            solution = solve(self._moments(group, weights, stays), weights[None, :, stays], ridge, zero)[0][0]
-        else:
-            few = stays[:: self.taps]
-            every = np.eye(len(few))
-            moments = self._moments(group, every, few)
-            padded = not (self.centred and biased)
-            mixed = predictor(moments, every[None, :, few], ridge, padded=padded)
-            solution = folded(weights[None], mixed, self.taps)[0]
-        shift = weights @ self.mean[group] - solution @ self.mean[group][stays]
-        return solution, shift if biased else np.zeros_like(shift)
+        centred = self.centred and biased
+        matrix = self._matrix(group, centred=centred)
+        whole = self._energy(matrix, weights)
+        fits: list[ColumnFit | None] = []
+        for row, fit in enumerate(
+            nested_fits(matrix, weights if self.taps == 1 else None, stays[:, :: self.taps], ridge)
+        ):
+            if fit is None:
+                fits.append(None)
+                continue
+            solution, error = fit.weights, fit.error
+            if fit.residual is not None:
+                few = stays[row, :: self.taps]
+                mixed = np.eye(len(few))[:, few]
+                mixed[~few] = fit.weights
+                solution = folded(weights[None], mixed[None], self.taps)[0]
+                error = self._energy(fit.residual, weights[:, ~stays[row]])
+            shift = weights @ self.mean[group] - solution @ self.mean[group][stays[row]]
+            loss = max(error / whole, 0.0) if whole > 0 else 0.0
+            fits.append(ColumnFit(solution, shift if biased else np.zeros_like(shift), loss))
+        return fits
 
-    def _moments(self, group: int, weights: Floats, stays: NDArray[np.bool_]) -> Moments:
-        """Return the moments of the columns that stay, with what weights (o, n) make of all columns as the target."""
-        crossed = weights @ self.uu[group]
-        return Moments(
-            u=self.u[group][None, stays],
-            uu=self.uu[group][np.ix_(stays, stays)][None],
-            t=(weights @ self.u[group])[None],
-            tt=(crossed * weights).sum(1)[None],
-            tu=crossed[None][:, :, stays],
-            count=self.count,
-        )
+    def _matrix(self, group: int, *, centred: bool) -> Floats:
+        mean = self.u[group] / self.count * float(centred)
+        return self.uu[group] / self.count - np.outer(mean, mean)
+
+    def _energy(self, matrix: Floats, weights: Floats) -> float:
+        """Return what weights (o, n taps) make of second moments (n, n), as if taps did not go together."""
+        by_tap = weights.reshape(len(weights), -1, self.taps).swapaxes(1, 2).reshape(-1, len(matrix))
+        return float(((by_tap @ matrix) * by_tap).sum())
 
 
 @dataclass(slots=True, eq=False)

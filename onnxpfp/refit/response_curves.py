@@ -1,7 +1,8 @@
 """Measure response curves: the drift of the network's output when one group alone is pruned to some widths.
 
 Its consumers are refitted at every width. The samples lie in front of a group's first consumer once (`stages.py`); from
-there on the rest of the network is run for every width. `pipeline/group_trials.py` chooses the groups and widths.
+there on the rest of the network is run for every width (`variants.py`). `pipeline/group_trials.py` chooses the groups
+and widths.
 """
 
 from __future__ import annotations
@@ -14,48 +15,36 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, helper
 
-from onnxpfp.arrays import Keep
-from onnxpfp.channels import Group
+from onnxpfp.arrays import Floats
 from onnxpfp.comparison.metrics import divergence
 from onnxpfp.comparison.picks import Picks
 from onnxpfp.model.draws import with_fixed_draws
-from onnxpfp.refit.cholesky import LinAlgError
+from onnxpfp.progress import Count
 from onnxpfp.refit.gram import Gram
-from onnxpfp.refit.layers import RefitLayer
 from onnxpfp.refit.problem import RefitProblem
 from onnxpfp.refit.stages import Runner, Stages
-from onnxpfp.refit.state import RefitState
-from onnxpfp.rewrite.apply import apply
-from onnxpfp.rewrite.edits import Edits
-from onnxpfp.rewrite.mask import masked
+from onnxpfp.refit.trial_fits import TrialFits, TrialWidths
+from onnxpfp.refit.variants import StageSessions, Variants
 from onnxpfp.runtime import open_session
 
-__all__ = ["TrialWidths", "drift_at_widths", "streams"]
+__all__ = ["GroupDrifts", "RowChoice", "TrialWidths", "Trials"]
 
-TRIAL_RIDGE = 1e-2
-"""Share of the mean of diag G that is added in every trial's refit.
-
-One for all widths, for a search as for `REFIT_RIDGES` would take several fits at each. It is the value of OSSCAR.
-"""
+RowChoice = Callable[[Floats | None], Sequence[int]]
+"""Chooses the widths at which a group is tried, by position, from what its consumers lose at each (`TrialFits`)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class TrialWidths:
-    """One group at some widths.
+class GroupDrifts:
+    """What was measured of one group.
 
     Attributes:
-        group: The group.
-        keeps: Whether each of its channels stays, one row per width, (W, C).
+        drifts: How far the output drifted, by width; NaN where it was not measured, (W,).
+        losses: Share of its outputs' variance that each consumer loses after its refit, added up over the consumers,
+            (W,); None where nothing was refitted.
     """
 
-    group: Group
-    keeps: NDArray[np.bool_]
-
-    def keep(self, row: int, count: int) -> Keep:
-        """Return which channels of the network stay at a width, (count + 1,)."""
-        keep = np.ones(count + 1, np.bool_)
-        keep[self.group.channels] = self.keeps[row]
-        return keep
+    drifts: Floats
+    losses: Floats | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -94,106 +83,88 @@ class _Base:
         )
 
 
-def drift_at_widths(
-    problem: RefitProblem,
-    trial_widths: Sequence[TrialWidths],
-    grams: Mapping[str, Gram],
-    *,
-    refitted: bool,
-    temperature: float = 1.0,
-    progress: Callable[[int, int], None] | None = None,
-) -> list[list[float]]:
-    """Measure the drift of the output for every group and width.
+@dataclass(frozen=True, slots=True, eq=False)
+class Trials:
+    """Groups of a network that are tried at some widths, each alone.
 
-    Args:
+    Attributes:
         problem: The network; its tuning samples are used.
-        trial_widths: Groups and widths.
+        widths: Groups and widths.
         grams: Of the ops that read the groups, by output; ops that have none lose the channels without refit.
-        refitted: Whether the consumers are refitted.
         temperature: As in `onnxpfp.comparison.metrics.divergence`.
-        progress: Told how many groups are done, of how many.
-
-    Returns:
-        The drifts of every group, in the order of its widths.
     """
-    graph = problem.analysis.graph
-    base = _Base.of(problem)
-    stages = Stages.of(base.model, {layer.output for layer in problem.layers}, base.dtype)
-    runner = Runner.start(stages, base.feeds, problem.workspace // 2, problem.requests, problem.threads)
-    first = [min(_read_at(trial, problem, stages)) for trial in trial_widths]
-    drifts: list[list[float]] = [[] for _ in trial_widths]
-    done = 0
-    for depth in range(len(stages.stages)):
-        for number in (number for number, start in enumerate(first) if start == depth):
-            trial = trial_widths[number]
-            for row in range(len(trial.keeps)):
-                keep = trial.keep(row, graph.count)
-                edits = _edits(problem, keep, grams) if refitted else Edits()
-                variant = masked(
-                    apply(base.model, graph, graph.keep_all(), edits), graph, keep, problem.analysis.shapes
-                )
-                outputs = _outputs(problem, base, variant, runner)
-                drifts[number].append(divergence(base.wanted, outputs, temperature, base.picks.rows))
-            done += 1
-            if progress:
-                progress(done, len(trial_widths))
-        opened, _ = runner.open()
-        for batch in range(len(base.feeds)):
-            runner.run(opened, batch)
-        runner.advance()
-    return drifts
 
+    problem: RefitProblem
+    widths: Sequence[TrialWidths]
+    grams: Mapping[str, Gram]
+    temperature: float
+    _base: _Base
+    _network: StageSessions
+    _read_at: Sequence[Sequence[int]]
 
-def streams(problem: RefitProblem, trial_widths: Sequence[TrialWidths]) -> list[bool]:
-    """Tell which groups are read at several depths, as the stream of a residual network is."""
-    stages = Stages.of(problem.analysis.model, {layer.output for layer in problem.layers}, problem.dtype)
-    return [len(set(_read_at(trial, problem, stages))) > 1 for trial in trial_widths]
+    @classmethod
+    def of(
+        cls, problem: RefitProblem, widths: Sequence[TrialWidths], grams: Mapping[str, Gram] | None, temperature: float
+    ) -> Trials:
+        """Run the network as it is.
 
+        Args:
+            problem: As above.
+            widths: As above.
+            grams: As above; None refits nothing.
+            temperature: As above.
+        """
+        base, graph = _Base.of(problem), problem.analysis.graph
+        stages = Stages.of(base.model, {layer.output for layer in problem.layers}, base.dtype)
+        reading = [
+            sorted({stages.depth[mask.output] for mask in graph.masks if touched[mask.channels].any()})
+            for touched in (trial.touches(graph.count) for trial in widths)
+        ]
+        return cls(problem, widths, grams or {}, temperature, base, StageSessions.of(stages, problem), reading)
 
-def _read_at(trial: TrialWidths, problem: RefitProblem, stages: Stages) -> list[int]:
-    """Return the stages in which something reads the group."""
-    group = np.zeros(problem.analysis.graph.count + 1, np.bool_)
-    group[trial.group.channels] = True
-    return [stages.depth[mask.output] for mask in problem.analysis.graph.masks if group[mask.channels].any()]
+    @property
+    def streams(self) -> list[bool]:
+        """Tell which groups are read at several depths, as the stream of a residual network is."""
+        return [len(depths) > 1 for depths in self._read_at]
 
+    def measure(self, choices: Mapping[int, RowChoice], progress: Count) -> dict[int, GroupDrifts]:
+        """Measure the drift of the output.
 
-def _outputs(problem: RefitProblem, base: _Base, variant: ModelProto, runner: Runner) -> list[dict[str, NDArray[Any]]]:
-    """Run a variant from the next stage on; outputs that lie before stay what they are."""
-    stages = Stages.of(variant, {layer.output for layer in problem.layers}, base.dtype)
-    shown = [output.name for output in variant.graph.output if stages.depth[output.name] >= runner.next]
-    shown = [name for name in shown if name in stages.makers]
-    part = stages.part(runner.next, len(stages.stages) - 1, shown)
-    tail = open_session(part, problem.requests, threads=problem.threads)
-    return [
-        {**before, **tail.run({name: np.asarray(values[name]) for name in tail.inputs})}
-        for before, values in zip(base.wanted, runner.cache.batches, strict=True)
-    ]
+        Args:
+            choices: What chooses the widths of a group at which it is tried, by group.
+            progress: Told how many groups are done, of how many.
+        """
+        found: dict[int, GroupDrifts] = {}
+        if not choices:
+            return found
+        runner = Runner.start(
+            self._network.stages,
+            self._base.feeds,
+            self.problem.workspace // 2,
+            self.problem.requests,
+            self.problem.threads,
+        )
+        for depth in range(max(self._read_at[number][0] for number in choices) + 1):
+            for number in (number for number in choices if self._read_at[number][0] == depth):
+                found[number] = self._try(number, choices[number], runner)
+                progress(len(found), len(choices))
+            for batch in range(len(self._base.feeds)):
+                runner.run(self._network.at(depth), batch)
+            runner.advance()
+        return found
 
-
-def _edits(problem: RefitProblem, keep: Keep, grams: Mapping[str, Gram]) -> Edits:
-    """Refit the consumers of a group to their own outputs on all channels."""
-    refit_state = RefitState(problem, problem.analysis.graph.keep_all(), Edits())
-    layers = [layer for layer in problem.layers if layer.output in grams and not keep[layer.op.channels].all()]
-    return refit_state.all_edits([layer for layer in layers if _refit(refit_state, layer, keep, grams[layer.output])])
-
-
-def _refit(refit_state: RefitState, layer: RefitLayer, keep: Keep, gram: Gram) -> bool:
-    """Refit one consumer; tells whether that was possible."""
-    start = refit_state.start(layer)
-    if start is None:
-        return False
-    weights, bias = start.weights.copy(), start.bias.copy()
-    stays = np.repeat(keep[layer.op.channels], layer.op.kernel_size).reshape(len(weights), -1)
-    for group, block in enumerate(start.weights):
-        try:
-            block_weights, shift = gram.refit(group, block, stays[group], TRIAL_RIDGE, biased=layer.biased)
-        except LinAlgError:
-            return False
-        weights[group] = 0.0
-        weights[group][:, stays[group]] = block_weights
-        bias[group] += shift
-    weights = start.stored(weights)
-    if not np.isfinite(weights).all() or not start.holds(bias):
-        return False
-    refit_state.put(layer, weights, bias)
-    return True
+    def _try(self, number: int, choice: RowChoice, runner: Runner) -> GroupDrifts:
+        """Measure one group at some widths; the runner stands before the first stage that reads it."""
+        trial, count, base = self.widths[number], self.problem.analysis.graph.count, self._base
+        fits = TrialFits.of(self.problem, trial, self.grams)
+        variants = Variants.of(self._network, trial.touches(count), fits.edits())
+        losses = fits.losses
+        drifts = np.full(len(trial.keeps), np.nan)
+        for row in choice(losses):
+            keep, edits = trial.keep(row, count), fits.edits(row)
+            outputs = [
+                {**wanted, **variants.run(keep, edits, before)}
+                for wanted, before in zip(base.wanted, runner.cache.batches, strict=True)
+            ]
+            drifts[row] = divergence(base.wanted, outputs, self.temperature, base.picks.rows)
+        return GroupDrifts(drifts, losses)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import pytest
 from nets import noise
@@ -11,9 +13,10 @@ from support.graphs import build
 from onnxpfp.linear.columns import columns, draw_positions, outputs_at
 from onnxpfp.refit.by_channel import folded, predictor, zero_padded
 from onnxpfp.refit.cache import SpillCache
-from onnxpfp.refit.gram import collect_grams
+from onnxpfp.refit.gram import Gram, collect_grams
 from onnxpfp.refit.moments import Moments
-from onnxpfp.refit.response_curves import TrialWidths, drift_at_widths
+from onnxpfp.refit.problem import RefitProblem
+from onnxpfp.refit.response_curves import Trials, TrialWidths
 from onnxpfp.refit.ridge import solve
 from onnxpfp.score.group_data import ConsumerGram
 from onnxpfp.score.reconstruction import removal_costs
@@ -126,6 +129,11 @@ def made_of_others(window: str) -> ModelProto:
     return model
 
 
+def drifts_of(problem: RefitProblem, trial: TrialWidths, grams: Mapping[str, Gram] | None) -> np.ndarray:
+    trials = Trials.of(problem, [trial], grams, temperature=1.0)
+    return trials.measure({0: lambda _: range(len(trial.keeps))}, lambda _, __: None)[0].drifts
+
+
 @pytest.mark.parametrize("window", ["pads = [1,1,1,1]", "strides = [2,2]"])
 @pytest.mark.parametrize("workspace", [FEW, MANY])
 def test_a_group_that_can_be_rebuilt_has_no_response(make_problem, window: str, workspace: int) -> None:
@@ -133,11 +141,9 @@ def test_a_group_that_can_be_rebuilt_has_no_response(make_problem, window: str, 
     group = next(group for group in problem.analysis.graph.groups if group.name == "w")
     keeps = np.array([[True] * 4 + [False] * 2, [False, True, True, False, True, False], [True] * 6])
     grams = collect_grams(problem, layers.values(), SpillCache(1 << 28))
-    plain, refitted = (
-        drift_at_widths(problem, [TrialWidths(group, keeps)], grams, refitted=how)[0] for how in (False, True)
-    )
+    plain, refitted = (drifts_of(problem, TrialWidths(group, keeps), each) for each in (None, grams))
     assert refitted[0] < 0.02 * plain[0]
-    assert plain[2] == refitted[2] == pytest.approx(0, abs=1e-6)
+    np.testing.assert_allclose([plain[2], refitted[2]], 0, atol=1e-6)
     assert refitted[1] < plain[1]
 
 
@@ -162,5 +168,5 @@ def test_outputs_that_lie_before_the_group_do_not_respond(make_problem) -> None:
     group = problem.analysis.graph.groups[0]
     keeps = np.array([[False] * 3 + [True] * 3])
     grams = collect_grams(problem, layers.values(), SpillCache(1 << 20))
-    (drift,) = drift_at_widths(problem, [TrialWidths(group, keeps)], grams, refitted=True)[0]
+    (drift,) = drifts_of(problem, TrialWidths(group, keeps), grams)
     assert 0 < drift < 1

@@ -1,0 +1,179 @@
+"""A network of which one group is pruned to some widths: what changes is fed, so that sessions serve all widths.
+
+The stages that read the group take their new weights and the factors that mask it as inputs; all others are those of
+the network itself (`StageSessions`), whichever group is tried.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from onnx import ModelProto, helper
+
+from onnxpfp.arrays import AnyArray, Arrays, Bools, Keep
+from onnxpfp.channels import Mask
+from onnxpfp.model.edit import drop_initializers, replace_nodes
+from onnxpfp.model.shapes import Shapes
+from onnxpfp.refit.problem import RefitProblem
+from onnxpfp.refit.stages import Stages
+from onnxpfp.rewrite.edits import Edits
+from onnxpfp.rewrite.mask import factors, masking
+from onnxpfp.runtime import open_session
+from onnxpfp.runtime.session import Session
+
+__all__ = ["StageSessions", "Variants"]
+
+
+@dataclass(slots=True, eq=False)
+class StageSessions:
+    """The sessions of a network's stages, each opened when it is first run.
+
+    Attributes:
+        stages: The network.
+        problem: How to run it.
+        read_behind: What stages behind each read, and the outputs of the network that stages have made.
+        sessions: Those that are open, by depth; None where a stage makes nothing that is read.
+    """
+
+    stages: Stages
+    problem: RefitProblem
+    read_behind: Sequence[frozenset[str]]
+    sessions: dict[int, Session | None] = field(default_factory=dict[int, "Session | None"])
+
+    @classmethod
+    def of(cls, stages: Stages, problem: RefitProblem) -> StageSessions:
+        """Open nothing yet."""
+        read = frozenset(info.name for info in stages.model.graph.output)
+        behind = [read]
+        for stage in reversed(stages.stages[1:]):
+            read |= frozenset(stage.reads)
+            behind.append(read)
+        return cls(stages, problem, behind[::-1])
+
+    def outputs(self, depth: int) -> list[str]:
+        """Return what a stage makes that later ones or whoever runs the network read."""
+        made = {
+            name for index in self.stages.stages[depth].nodes for name in self.stages.model.graph.node[index].output
+        }
+        shown = (info.name for info in self.stages.model.graph.output if info.name in made)
+        return list(dict.fromkeys((*self.stages.stages[depth].gives, *shown)))
+
+    def part(self, depth: int) -> ModelProto | None:
+        """Return a stage as a model; None where it makes nothing that is read."""
+        outputs = self.outputs(depth)
+        return self.stages.part(depth, depth, outputs) if outputs else None
+
+    def open(self, part: ModelProto | None) -> Session | None:
+        """Load a stage."""
+        if part is None:
+            return None
+        return open_session(part, self.problem.requests, threads=self.problem.threads, spin=False, shared=True)
+
+    def at(self, depth: int) -> Session | None:
+        """Return the session of a stage as it is."""
+        if depth not in self.sessions:
+            self.sessions[depth] = self.open(self.part(depth))
+        return self.sessions[depth]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Variants:
+    """The variants of a network in which one group is narrower.
+
+    Attributes:
+        network: The sessions of the network itself.
+        shapes: Shapes and types of its tensors.
+        own: The sessions of the stages that read the group, by depth.
+        masks: Where they read it, by depth.
+    """
+
+    network: StageSessions
+    shapes: Shapes
+    own: Mapping[int, Session | None]
+    masks: Mapping[int, Sequence[Mask]]
+
+    @classmethod
+    def of(cls, network: StageSessions, touched: Bools, edits: Edits) -> Variants:
+        """Load the stages that read a group.
+
+        Args:
+            network: The network.
+            touched: Which channels are the group's, (channels + 1,).
+            edits: Weights of its consumers, of the tensors and inputs that will be new.
+        """
+        analysis, depth = network.problem.analysis, network.stages.depth
+        masks: dict[int, list[Mask]] = {}
+        for mask in analysis.graph.masks:
+            if touched[mask.channels].any():
+                masks.setdefault(depth[mask.output], []).append(mask)
+        own: dict[int, Session | None] = {}
+        for number, here in masks.items():
+            part = network.part(number)
+            if part is not None:
+                part = masking(part, here, analysis.shapes)
+                _read_inputs(part, analysis.model, edits)
+                _feed(part, {**_new_arrays(edits), **factors(here, ~touched, analysis.shapes)})
+            own[number] = network.open(part)
+        return cls(network, analysis.shapes, own, masks)
+
+    @property
+    def first(self) -> int:
+        """The first stage that reads the group."""
+        return min(self.own)
+
+    def run(self, keep: Keep, edits: Edits, before: Arrays) -> dict[str, AnyArray]:
+        """Run a variant from the first stage that reads the group on.
+
+        Args:
+            keep: Whether each channel stays.
+            edits: New weights of its consumers.
+            before: What lies in front of that stage.
+
+        Returns:
+            The outputs of the network that are made from there on.
+        """
+        stages = self.network.stages
+        new = _new_arrays(edits)
+        values = dict(before)
+        for depth in range(self.first, len(stages.stages)):
+            session = self.own[depth] if depth in self.own else self.network.at(depth)
+            if session is None:
+                continue
+            fed = {**new, **factors(self.masks[depth], keep, self.shapes)} if depth in self.own else {}
+            values.update(session.run({name: fed[name] if name in fed else values[name] for name in session.inputs}))
+            values = {name: array for name, array in values.items() if name in self.network.read_behind[depth]}
+        return values
+
+
+def _name_of(use: tuple[int, int]) -> str:
+    return f"onnxpfp_new_{use[0]}_{use[1]}"
+
+
+def _new_arrays(edits: Edits) -> dict[str, AnyArray]:
+    return {**edits.tensors, **{_name_of(use): new.array for use, new in edits.inputs.items()}}
+
+
+def _read_inputs(part: ModelProto, model: ModelProto, edits: Edits) -> None:
+    """Let nodes of a part read their new constants."""
+    nodes = {node.output[0]: node for node in part.graph.node}
+    for index, position in edits.inputs:
+        node = nodes.get(model.graph.node[index].output[0])
+        if node is not None:
+            node.input.extend([""] * (position + 1 - len(node.input)))
+            node.input[position] = _name_of((index, position))
+
+
+def _feed(part: ModelProto, arrays: Arrays) -> None:
+    """Make inputs of what a part reads of some arrays, in the place of constants of their names."""
+    graph = part.graph
+    read = {name for node in graph.node for name in node.input}
+    listed = {info.name for info in graph.input}
+    for name, array in arrays.items():
+        if name in read and name not in listed:
+            element = helper.np_dtype_to_tensor_dtype(array.dtype)
+            graph.input.append(helper.make_tensor_value_info(name, element, None))
+    drop_initializers(graph, arrays)
+    constant = [node for node in graph.node if not arrays.keys().isdisjoint(node.output)]
+    if constant:
+        replace_nodes(graph, [node for node in graph.node if arrays.keys().isdisjoint(node.output)])
