@@ -28,6 +28,8 @@ FLOOR = 1e-6
 """Drifts below it are noise."""
 LEAST_LOSS = 1e-6
 """Losses below it are rounding."""
+POWER = 1.2
+"""The drift of the output grows so with what the consumers lose: 1.17 is the median over the groups of ResNet-56."""
 UNKNOWN = 1.0
 """Drift of a group that was not measured, at any width: as if all of the output went."""
 MOVES = 64
@@ -62,8 +64,8 @@ class ResponseCurve:
     ) -> ResponseCurve:
         """Make a curve of measured points, monotone, and straight between them in the logarithm.
 
-        Where losses are known at more widths than drifts, the drift is a multiple of the loss, the measured one where
-        it was measured, and between such widths one between theirs.
+        Where losses are known at more widths than drifts, the drift is a multiple of a power of the loss (`POWER`), the
+        measured one where it was measured, and between such widths one between theirs.
 
         Args:
             size: Channels of the group.
@@ -91,7 +93,7 @@ def _filled(widths: Ints, drift: Floats, losses: Sequence[float] | None) -> Floa
         return np.full(widths.size, UNKNOWN)
     if losses is None:
         return np.exp(np.interp(widths, widths[measured], np.log(drift[measured] + FLOOR)))
-    shape = np.log(np.maximum(np.asarray(losses, np.float64), LEAST_LOSS))
+    shape = POWER * np.log(np.maximum(np.asarray(losses, np.float64), LEAST_LOSS))
     height = np.log(drift[measured] + FLOOR) - shape[measured]
     filled = np.exp(shape + np.interp(widths, widths[measured], height))
     filled[measured] = drift[measured]

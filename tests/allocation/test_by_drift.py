@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from onnxpfp.allocation.by_drift import ResponseCurve, allocate_by_drift
+from onnxpfp.allocation.by_drift import POWER, ResponseCurve, allocate_by_drift
 from onnxpfp.allocation.cost import CostModel
 from onnxpfp.allocation.widths import grid, widths_of
 from onnxpfp.errors import TargetUnreachableError
@@ -144,3 +144,38 @@ def test_a_stream_stays_whole_wherever_the_others_can_meet_the_target() -> None:
     )
     assert allocate_by_drift(curves, cost, 0.75).tolist() == [8, 4]
     assert allocate_by_drift(curves, cost, 0.5).tolist()[0] < 8
+
+
+LOSSES = [0.8, 0.2, 0.05]
+
+
+def with_losses(drift: list[float]) -> np.ndarray:
+    return ResponseCurve.of(8, 2, 2, np.array([2, 4, 6]), drift, LOSSES).drift
+
+
+def test_what_was_not_measured_follows_from_the_losses() -> None:
+    (drift,) = {tuple(with_losses([np.nan, 0.3, np.nan]).round(5).tolist())}
+    assert drift[1] == pytest.approx(0.3, rel=1e-4)
+    assert drift[0] / drift[1] == pytest.approx((0.8 / 0.2) ** POWER, rel=1e-3)
+    assert drift[2] / drift[1] == pytest.approx((0.05 / 0.2) ** POWER, rel=1e-3)
+    assert drift[3] == 0.0
+
+
+def test_between_two_that_were_measured_the_multiple_lies_between_theirs() -> None:
+    drift = with_losses([1.0, np.nan, 0.2])
+    multiples = [d / loss**POWER for d, loss in zip(drift[:3], LOSSES, strict=True)]
+    assert multiples[1] == pytest.approx(np.sqrt(multiples[0] * multiples[2]), rel=1e-3)
+    np.testing.assert_allclose(drift[[0, 2]], [1.0, 0.2], rtol=1e-4)
+
+
+def test_losses_change_nothing_where_everything_was_measured() -> None:
+    measured = [0.9, 0.4, 0.1]
+    np.testing.assert_array_equal(with_losses(measured), ResponseCurve.of(8, 2, 2, np.array([2, 4, 6]), measured).drift)
+
+
+def test_a_group_that_nothing_is_known_of_is_narrowed_last() -> None:
+    known = ResponseCurve.of(8, 2, 2, np.array([2, 4, 6]), [0.3, 0.2, 0.1])
+    unknown = ResponseCurve.of(8, 2, 2, np.array([2, 4, 6]), [np.nan] * 3)
+    assert (unknown.drift[:3] > known.drift[:3]).all()
+    kept = allocate_by_drift([unknown, known], chain([8, 8]), 0.8)
+    assert kept[0] == 8
