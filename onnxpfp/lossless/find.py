@@ -1,8 +1,9 @@
 """Find the channels that go for free.
 
 With enough data two passes over them tell: the first takes small statistics of every axis that a consumer contracts,
-the second checks the multiples that those propose on all numbers. Without, weights have to show it (`proof`), and
-noise takes the place of the data.
+the second checks the multiples that those propose on all numbers. What goes on all samples would go on any of them, so
+few samples come first, and the passes are over the groups of which something would go on these. Without data weights
+have to show it (`proof`), and noise takes their place.
 """
 
 from __future__ import annotations
@@ -85,10 +86,9 @@ def find_lossless(
         samples = noise_like(model, samples, np.random.default_rng(0))
     bounds = None if by_data else bounds_by_weights(analysis)
     terms = ConsumerTerms(analysis, ops, stored_axes, folds_of(analysis, ops), proof.settled, bounds)
-    watch = partial(
+    run = partial(
         run_observers,
         model,
-        samples=samples,
         batch_size=batch_size,
         providers=providers,
         threads=threads,
@@ -96,8 +96,9 @@ def find_lossless(
         progress=progress,
         layout=False,
     )
+    few = samples.take(LEAST_SAMPLES)
     try:
-        choices = _search(terms, proof, watch)
+        choices = _search(terms, proof, partial(run, samples=samples), partial(run, samples=few) if by_data else None)
     except (CalibrationError, ModelError):
         if by_data:
             raise
@@ -132,17 +133,34 @@ class _Proposal:
         return self.choice.gone & np.logical_and.reduce(hidden)
 
 
-def _search(terms: ConsumerTerms, proof: Proof, watch: Watch) -> list[_Proposal]:
-    shapes = terms.analysis.shapes.shape
-    traces = traces_of(watch, sites_of(terms.analysis), shapes)
-    proposed: list[_Proposal] = []
-    for group in terms.analysis.graph.groups:
-        readings = readings_of(group, terms, traces)
-        classes = _classes(group, readings, proof)
-        choice = choose_removals([reading.view for reading in readings], classes)
-        none = np.zeros(group.channels.size, np.bool_)
-        proposed.append(_Proposal(group, readings, choice, none, none))
+def _search(terms: ConsumerTerms, proof: Proof, watch: Watch, watch_few: Watch | None) -> list[_Proposal]:
+    """Propose channels of all groups, and confirm them.
+
+    Args:
+        terms: The consumers.
+        proof: What may go.
+        watch: Runs the network over the samples.
+        watch_few: Runs it over few of them; None where nothing is to be gained by that.
+    """
+    shapes, groups = terms.analysis.shapes.shape, terms.analysis.graph.groups
+    traces = traces_of(watch_few or watch, sites_of(terms.analysis), shapes)
+    proposed = [_propose(group, terms, proof, traces) for group in groups]
+    if watch_few is not None:
+        left = [number for number, proposal in enumerate(proposed) if proposal.free.any()]
+        sites = dict.fromkeys(
+            site for number in left for reading in proposed[number].readings for site in reading.sites
+        )
+        traces = {**traces, **(traces_of(watch, sites, shapes) if sites else {})}
+        for number in left:
+            proposed[number] = _propose(groups[number], terms, proof, traces)
     return _confirmed(proposed, traces, watch, shapes)
+
+
+def _propose(group: Group, terms: ConsumerTerms, proof: Proof, traces: Mapping[Site, Trace]) -> _Proposal:
+    readings = readings_of(group, terms, traces)
+    choice = choose_removals([reading.view for reading in readings], _classes(group, readings, proof))
+    none = np.zeros(group.channels.size, np.bool_)
+    return _Proposal(group, readings, choice, none, none)
 
 
 def _classes(group: Group, readings: Sequence[Reading], proof: Proof) -> NDArray[np.int64]:

@@ -11,6 +11,11 @@ import pytest
 from finding import bare, constant, filters, find, multiple, samples_of
 from onnx import TensorProto
 
+from onnxpfp.data.inputs import input_specs
+from onnxpfp.data.sources import load_samples
+from onnxpfp.lossless import find as find_module
+from onnxpfp.lossless.find import LEAST_SAMPLES
+
 EXACT = 2e-6
 MAPS = "g (float[N,2,6,6] x) => (float[N,{}] y) {{ a = Conv(x, w1, b1) r = Relu(a) {} }}"
 ROWS = "g (float[N,4] x) => (float[N,3] y) {{ a = Gemm(x, w1, b1) r = Relu(a) {} }}"
@@ -417,3 +422,38 @@ def test_noise_that_a_network_does_not_bear_shows_nothing() -> None:
     model = nets.build(text, weights)
     assert find(model, trusted=False).lossless.keep.all()
     assert find(model).kinds == {"w1 constant": (1,)}
+
+
+def test_what_only_the_last_sample_wakes_stays() -> None:
+    """The first ones show channel 1 dead and channel 4 equal to channel 0, the last one neither."""
+    text, weights = ROWS.format("y = Gemm(r, w2, b2)"), {"w1": (4, 6), "b1": np.zeros(6), "w2": (6, 3), "b2": (3,)}
+    w1 = np.abs(nets.noise(4, 6))
+    w1[:, 1] = [-100, -100, -100, 1]
+    w1[:3, 4], w1[3, 4] = w1[:3, 0], w1[3, 0] + 1
+    data = np.abs(nets.noise(70, 4, seed=4)) + 0.1
+    data[:, 3] = 0
+    awake = data.copy()
+    awake[-1] = [0, 0, 0, 1]
+    model = nets.build(text, {**weights, "w1": w1})
+    asleep, woken = (find(model, samples=load_samples(each, input_specs(model))) for each in (data, awake))
+    assert asleep.kinds == {"w1 dead": (1,), "w1 duplicate": (4,)}
+    assert woken.kinds == {}
+
+
+def test_all_samples_run_only_for_groups_of_which_something_would_go(monkeypatch) -> None:
+    seen: list[tuple[int, list[str]]] = []
+    traced = find_module.traces_of
+
+    def watched(watch: Any, sites: Any, shapes: Any) -> Any:
+        seen.append((len(watch.keywords["samples"]), [name for name, _ in sites]))
+        return traced(watch, sites, shapes)
+
+    monkeypatch.setattr(find_module, "traces_of", watched)
+    text = MAPS.format("3,2,2", "c = Conv(r, w2) t = Relu(c) y = Conv(t, w3)")
+    weights = {"w2": (5, 6, 3, 3), "w3": (3, 5, 1, 1)}
+    for change, again in ((dead, ["r"]), (nothing, [])):
+        seen.clear()
+        model = nets.build(text, maps(change, **weights))
+        find(model, samples=samples_of(model, 64))
+        assert seen[0] == (LEAST_SAMPLES, ["r", "t"])
+        assert seen[1:] == ([(64, again)] if again else [])
