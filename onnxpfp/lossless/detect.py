@@ -12,12 +12,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxpfp.arrays import Bools, Floats, Ints, chunks, random_words
+from onnxpfp.arrays import AnyFloats, Bools, Floats, Ints, chunks, random_words
 
 __all__ = [
     "NEAR",
@@ -35,6 +36,8 @@ __all__ = [
 CACHED = 16
 """The part of a block of `onnxpfp.arrays` that passes through the processor's cache."""
 PROJECTIONS = 4
+PLACES = 64
+"""Tensors whose random numbers are kept from batch to batch."""
 GRAIN = 1e-6
 """Relative rounding that is allowed at least: a few steps of float32."""
 COARSE = 2.0**-7
@@ -89,20 +92,28 @@ def _grain(dtype: np.dtype[Any]) -> float:
     return max(GRAIN, float(np.finfo(dtype).eps)) if dtype.kind == "f" else COARSE
 
 
-def _pieces(array: NDArray[Any], axis: int) -> Iterator[tuple[Ints, Floats]]:
-    """Yield an array as (outer, C, inner) in double precision, in pieces that stay in the cache, and their indices."""
+def _pieces(array: NDArray[Any], axis: int, *, single: bool = False) -> Iterator[tuple[Ints, AnyFloats]]:
+    """Yield an array as (outer, C, inner) in pieces that stay in the cache, and their indices.
+
+    Args:
+        array: The array.
+        axis: That of C.
+        single: Whether what has single precision may keep it; all else has double precision.
+    """
     outer = math.prod(array.shape[:axis])
     flat = array.reshape(outer, array.shape[axis], -1)
+    dtype = np.float32 if single and array.dtype == np.float32 else np.float64
     if flat.size:
         for run in chunks(outer, CACHED * 8 * flat[0].size):
-            yield np.arange(outer)[run], flat[run].astype(np.float64)
+            yield np.arange(outer)[run], flat[run].astype(dtype, copy=False)
 
 
-def _project(part: Floats, directions: Floats) -> Floats:
+def _project(part: AnyFloats, directions: AnyFloats) -> Floats:
     """Add up products over both axes beside the channels: (a, C, b) and (a, b, p) to (C, p)."""
+    directions = directions.astype(part.dtype, copy=False)
     if part.shape[2] > 1:
-        return np.matmul(part, directions).sum(0)
-    return part[:, :, 0].T @ directions[:, 0]
+        return np.matmul(part, directions).sum(0, dtype=np.float64)
+    return (part[:, :, 0].T @ directions[:, 0]).astype(np.float64)
 
 
 def trace(array: NDArray[Any], axis: int, key: Sequence[int], first: int) -> Trace:
@@ -117,18 +128,24 @@ def trace(array: NDArray[Any], axis: int, key: Sequence[int], first: int) -> Tra
     size, rows = array.shape[axis], len(array)
     between, inner = math.prod(array.shape[1:axis]), math.prod(array.shape[axis + 1 :])
     of_rows = _normal(random_words((*key, 0), first, rows, 2 * PROJECTIONS))
-    of_places = _normal(random_words((*key, 1), 0, between * inner, 2 * PROJECTIONS))
-    of_places = of_places.reshape(between, inner, PROJECTIONS)
+    of_places = _of_places((*key, 1), between, inner)
     grain = _grain(array.dtype)
     result = unseen(size, grain)
     # NaN and infinities stay what they are: no comparison with them holds, so such channels stay.
     with np.errstate(invalid="ignore", over="ignore"):
-        for outer, part in _pieces(array, axis):
+        # Rounding of the sums is far below `NEAR`, and what they propose is checked on all numbers.
+        for outer, part in _pieces(array, axis, single=True):
             row, place = np.divmod(outer, between)
             projections = _project(part, of_rows[row, None] * of_places[place])
-            low, high = part.min(2).min(0), part.max(2).max(0)
+            low, high = (x.astype(np.float64) for x in (part.min(2).min(0), part.max(2).max(0)))
             result = result.merge(Trace(low, high, projections, grain))
     return result
+
+
+@lru_cache(maxsize=PLACES)
+def _of_places(key: tuple[int, ...], between: int, inner: int) -> Floats:
+    """Return the random numbers of the positions, (between, inner, PROJECTIONS): the same for every batch."""
+    return _normal(random_words(key, 0, between * inner, 2 * PROJECTIONS)).reshape(between, inner, PROJECTIONS)
 
 
 def unseen(size: int, grain: float = 0.0) -> Trace:
