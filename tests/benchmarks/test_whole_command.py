@@ -66,6 +66,17 @@ def test_the_command_is_run_under_every_condition(load: Any, bench: Any) -> None
     assert all(len(row.wall) == 2 and min(row.wall) > 0 for row in rows)
 
 
+def test_a_peer_takes_turns_with_the_forward_pass(load: Any, bench: Any, tmp_path: Path) -> None:
+    jobs, peer = load("benchmarks.whole_command.jobs"), tmp_path / "python"
+    said = '{"tool": "a tool 1", "seconds": {"gradients": 0.5}}'
+    peer.write_text(f"#!/bin/sh\ntest -f $4 && test -f $5 && echo '{said}' > $6\n", encoding="utf-8")
+    peer.chmod(0o755)
+    settings = replace(bench.settings, places=replace(bench.settings.places, peers=peer))
+    (row,) = jobs._peer(replace(bench, settings=settings))
+    assert (row.tool, row.phases) == ("a tool 1", {"gradients": (0.5, 0.5)})
+    assert len(row.forward_cpu) == 3
+
+
 def test_what_fails_says_why(load: Any, bench: Any) -> None:
     bench.file("samples.npz").unlink()
     with pytest.raises(RuntimeError, match=r"onnxpfp prune.*\nError: .*samples\.npz"):
