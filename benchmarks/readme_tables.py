@@ -44,6 +44,11 @@ def speed(folder: Path) -> str:
     return quoted(folder / "speed.md")
 
 
+def whole_command(folder: Path) -> str:
+    """Quote the table of the forward passes."""
+    return quoted(folder / "whole_command.md")
+
+
 def latency(folder: Path) -> str:
     """Quote the table of the targets."""
     return quoted(folder / "latency.md")
@@ -51,7 +56,13 @@ def latency(folder: Path) -> str:
 
 def filled(readme: str, folder: Path) -> str:
     """Return the README with the tables between their markers."""
-    kinds = {"accuracy": accuracy, "latency": latency, "coverage": coverage, "speed": speed}
+    kinds = {
+        "accuracy": accuracy,
+        "latency": latency,
+        "coverage": coverage,
+        "speed": speed,
+        "whole command": whole_command,
+    }
     tables = {name: table(folder) for name, table in kinds.items()}
     for name, table in tables.items():
         block = f"<!-- {name} -->\n{table}\n<!-- /{name} -->"

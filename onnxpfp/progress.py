@@ -26,7 +26,8 @@ def _silent(phase: str, done: int, total: int) -> None:
 class Clock:
     """Adds up the seconds of every phase.
 
-    A phase within another interrupts it: no second counts twice, and all of them add up to what passed.
+    A phase within another interrupts it: no second counts twice, and all of them add up to what passed. Where the inner
+    one has ended, the outer one is told again, as far as it was.
 
     Attributes:
         progress: Told what is going on.
@@ -37,6 +38,7 @@ class Clock:
     seconds: dict[str, float] = field(default_factory=dict[str, float])
     _phase: str = ""
     _since: float = 0.0
+    _news: tuple[int, int] = (0, 1)
 
     @contextmanager
     def phase(self, name: str) -> Generator[Count]:
@@ -45,13 +47,15 @@ class Clock:
         Yields:
             What to tell how far it is.
         """
-        outer = self._go_on(name)
+        outer, news = self._go_on(name), self._news
         self.seconds.setdefault(name, 0.0)
         self._tell(name, 0, 1)
         try:
             yield partial(self._tell, name)
         finally:
             self._go_on(outer)
+        if outer not in ("", name):
+            self._tell(outer, *news)
 
     def _tell(self, name: str, done: int, total: int) -> None:
         """Say how far a phase is.
@@ -59,6 +63,8 @@ class Clock:
         Raises:
             TimeLimitError: There is a limit of time, and it is over.
         """
+        if name == self._phase:
+            self._news = done, total
         note_progress(name if (done, total) == (0, 1) else f"{name}, {done} of {total}")
         self.progress(name, done, total)
 

@@ -63,7 +63,7 @@ def test_a_phase_that_fails_has_taken_its_time(wait: Any) -> None:
     assert clock.seconds == {"outer": 0.0, "inner": 1.0, "next": 2.0}
 
 
-def test_it_tells_what_begins_and_how_far_it_is() -> None:
+def test_it_tells_what_begins_how_far_it_is_and_what_goes_on() -> None:
     told: list[tuple[str, int, int]] = []
     clock = Clock(lambda *news: told.append(news))
     with clock.phase("one") as tell:
@@ -71,7 +71,31 @@ def test_it_tells_what_begins_and_how_far_it_is() -> None:
         with clock.phase("two") as tell_two:
             tell_two(1, 2)
         tell(4, 4)
-    assert told == [("one", 0, 1), ("one", 3, 4), ("two", 0, 1), ("two", 1, 2), ("one", 4, 4)]
+    assert told == [("one", 0, 1), ("one", 3, 4), ("two", 0, 1), ("two", 1, 2), ("one", 3, 4), ("one", 4, 4)]
+
+
+def test_a_phase_that_goes_on_inside_itself_stays_where_it_was() -> None:
+    told: list[tuple[str, int, int]] = []
+    clock = Clock(lambda *news: told.append(news))
+    with clock.phase("one"):
+        with clock.phase("one") as tell:
+            tell(4, 4)
+        with clock.phase("two"):
+            pass
+    assert told == [("one", 0, 1), ("one", 0, 1), ("one", 4, 4), ("two", 0, 1), ("one", 4, 4)]
+
+
+def test_where_a_phase_fails_nothing_goes_on() -> None:
+    told: list[str] = []
+    clock = Clock(lambda phase, *_: told.append(phase))
+
+    def fail() -> None:
+        with clock.phase("outer"), clock.phase("inner"):
+            raise ValueError("bad")
+
+    with pytest.raises(ValueError, match="bad"):
+        fail()
+    assert told == ["outer", "inner"]
 
 
 @pytest.mark.parametrize("compensate", ["lstsq", "bias", "none"])

@@ -9,7 +9,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from benchmarks.speed.machine import cores, limited, memory, worker
 from benchmarks.speed.networks import Places, file_of, images_of
 from benchmarks.speed.rows import Command
 
-__all__ = ["Errand", "carried_out"]
+__all__ = ["Errand", "Outlay", "carried_out", "spend"]
 
 POLL_SECONDS = 0.02
 
@@ -46,7 +46,15 @@ class Errand:
 
 
 @dataclass(frozen=True, slots=True)
-class _Spent:
+class Outlay:
+    """What a command took.
+
+    Attributes:
+        wall: Seconds by the clock.
+        cpu: Processor seconds of it and its children.
+        bytes: Largest resident memory of the process that works.
+    """
+
     wall: float
     cpu: float
     bytes: int
@@ -66,7 +74,7 @@ def carried_out(errand: Errand, places: Places, machine: str) -> Command:
         names = {file.stem: str(file) for file in files.values()} | {"model": str(file_of(errand.network, places))}
         command = [sys.executable, *(argument.format(**names) for argument in errand.arguments)]
         with limited(cores()):
-            runs = [_spend(command) for _ in range(errand.times)]
+            runs = [spend(command) for _ in range(errand.times)]
         report = files["report.json"]
         phases = json.loads(report.read_text(encoding="utf-8"))["seconds"] if report.exists() else {}
     return Command(
@@ -81,13 +89,21 @@ def carried_out(errand: Errand, places: Places, machine: str) -> Command:
     )
 
 
-def _spend(command: Sequence[str]) -> _Spent:
-    """Run a command once; its peak is the last that could be read before it ended."""
+def spend(command: Sequence[str], environment: Mapping[str, str] | None = None) -> Outlay:
+    """Run a command once; its peak is the last that could be read before it ended.
+
+    Args:
+        command: What is run.
+        environment: All variables that it gets; None is those of this process.
+
+    Raises:
+        RuntimeError: It failed; the text is what it said.
+    """
     peaks = [0]
     ended = threading.Event()
     with tempfile.TemporaryFile() as said:
         start = time.perf_counter()
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=said)
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=said, env=environment)
         observer = threading.Thread(target=_watch, args=(process.pid, peaks, ended))
         observer.start()
         _, status, usage = os.wait4(process.pid, 0)
@@ -98,7 +114,7 @@ def _spend(command: Sequence[str]) -> _Spent:
         if process.returncode:
             said.seek(0)
             raise RuntimeError(f"{' '.join(command)}\n{said.read().decode()}")
-    return _Spent(wall, usage.ru_utime + usage.ru_stime, max(peaks))
+    return Outlay(wall, usage.ru_utime + usage.ru_stime, max(peaks))
 
 
 def _watch(process: int, peaks: list[int], ended: threading.Event) -> None:

@@ -7,6 +7,7 @@ channel: activations spread, and ReLUs cut, as behind the batch normalizations o
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from benchmarks.speed.networks import SIDE, noise
 from onnxpfp.runtime.session import open_session
 
-__all__ = ["mobilenet_v2", "resnet50", "text_lines"]
+__all__ = ["Builder", "mobilenet_v2", "resnet50", "started", "text_lines"]
 
 OPSET, IR = 17, 8
 SHIFT = 0.3
@@ -30,15 +31,17 @@ Floats = NDArray[np.float32]
 
 
 @dataclass(slots=True, eq=False)
-class _Builder:
+class Builder:
     """A graph that is run as it grows, node by node."""
 
     rng: np.random.Generator
     nodes: list[NodeProto] = field(default_factory=list[NodeProto])
-    weights: dict[str, Floats] = field(default_factory=dict[str, Floats])
+    weights: dict[str, NDArray[Any]] = field(default_factory=dict[str, NDArray[Any]])
     values: dict[str, Floats] = field(default_factory=dict[str, Floats])
 
-    def op(self, kind: str, inputs: list[str], weights: dict[str, Floats] | None = None, **attributes: object) -> str:
+    def op(
+        self, kind: str, inputs: list[str], weights: dict[str, NDArray[Any]] | None = None, **attributes: object
+    ) -> str:
         """Append a node; return its output."""
         own = weights or {}
         name = f"n{len(self.nodes)}"
@@ -52,7 +55,12 @@ class _Builder:
         """Append a convolution whose outputs are normalized and shifted."""
         inputs = self.values[x].shape[1] // group
         weight = self.rng.standard_normal((outputs, inputs, kernel, kernel), dtype=np.float32)
-        window = {"strides": [stride] * 2, "pads": [kernel // 2] * 4, "kernel_shape": [kernel] * 2, "group": group}
+        window = {
+            "strides": [stride] * 2,
+            "pads": [(kernel - 1) // 2] * 4,
+            "kernel_shape": [kernel] * 2,
+            "group": group,
+        }
         node = helper.make_node("Conv", [x, "w"], ["y"], **window)
         y = self._run(node, {x: self.values[x]}, {"w": weight})
         mean, spread = y.mean((0, 2, 3)), y.std((0, 2, 3)) + np.float32(1e-6)
@@ -66,18 +74,22 @@ class _Builder:
         pooled = self.op("Flatten", [self.op("GlobalAveragePool", [x])], axis=1)
         inputs = self.values[pooled].shape[1]
         weight = self.rng.normal(0, inputs**-0.5, (inputs, CLASSES)).astype(np.float32)
-        y = self.op("Gemm", [pooled], {"head.weight": weight, "head.bias": np.zeros(CLASSES, np.float32)})
-        graph = helper.make_graph(
-            self.nodes,
-            "network",
-            [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3, SIDE, SIDE])],
-            [helper.make_tensor_value_info(y, TensorProto.FLOAT, ["N", CLASSES])],
-            [numpy_helper.from_array(array, name) for name, array in self.weights.items()],
+        return self.network(
+            self.op("Gemm", [pooled], {"head.weight": weight, "head.bias": np.zeros(CLASSES, np.float32)})
         )
+
+    def network(self, y: str) -> ModelProto:
+        """Return the network with one output; its axis of samples is free."""
+        ends = [
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", *self.values[name].shape[1:]])
+            for name in ("x", y)
+        ]
+        tensors = [numpy_helper.from_array(array, name) for name, array in self.weights.items()]
+        graph = helper.make_graph(self.nodes, "network", ends[:1], ends[1:], tensors)
         return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR)
 
     @staticmethod
-    def _run(node: NodeProto, feeds: dict[str, Floats], weights: dict[str, Floats]) -> Floats:
+    def _run(node: NodeProto, feeds: dict[str, Floats], weights: dict[str, NDArray[Any]]) -> Floats:
         y = node.output[0]
         graph = helper.make_graph(
             [node],
@@ -90,13 +102,14 @@ class _Builder:
         return open_session(model).run(feeds)[y]
 
 
-def _start() -> _Builder:
-    return _Builder(np.random.default_rng(0), values={"x": noise(PROBES, 3, SIDE, SIDE)})
+def started(side: int = SIDE) -> Builder:
+    """Begin a network of images, square and in three colours."""
+    return Builder(np.random.default_rng(0), values={"x": noise(PROBES, 3, side, side)})
 
 
 def resnet50() -> ModelProto:
     """Build the layers of ResNet-50 as torchvision has them: the stride is in the 3 x 3 convolution."""
-    net = _start()
+    net = started()
     x = net.op("Relu", [net.conv("x", 64, 7, 2)])
     x = net.op("MaxPool", [x], kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4)
     for stage, blocks in enumerate((3, 4, 6, 3)):
@@ -112,7 +125,7 @@ def resnet50() -> ModelProto:
 
 def mobilenet_v2() -> ModelProto:
     """Build the layers of MobileNetV2 at width 1."""
-    net = _start()
+    net = started()
 
     def clipped(x: str) -> str:
         return net.op("Clip", [x], {f"n{len(net.nodes)}.low": np.float32(0), f"n{len(net.nodes)}.high": np.float32(6)})

@@ -7,8 +7,9 @@ import io
 import logging
 import os
 import sys
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from functools import partial
 
 import click
 from rich.console import Console
@@ -16,6 +17,8 @@ from rich.progress import BarColumn, SpinnerColumn, Task, TextColumn, TimeElapse
 from rich.progress import Progress as Bar
 from rich.text import Text
 
+from onnxpfp.cli.log_lines import EVERY, LogLines, beating
+from onnxpfp.cli.phases import counts, described
 from onnxpfp.errors import legible
 from onnxpfp.progress import Progress
 
@@ -24,19 +27,6 @@ __all__ = ["make_console", "progress_display"]
 WIDTH = 140
 """Columns in a pipe or file, where no terminal says how wide it is."""
 
-UNITS = {
-    "bodies": "samples",
-    "lossless": "samples",
-    "calibration": "samples",
-    "ranking": "samples",
-    "curves": "groups",
-    "groups": "groups",
-    "network": "shares",
-    "compensation": "stages",
-    "search": "samples",
-    "verification": "samples",
-}
-"""What a phase counts (`onnxpfp.report.pruning.Report.seconds`); a stage is what lies between two linear ops."""
 PERIOD = 120.0
 """Seconds over which the speed of a phase is taken: a batch of large images may need many."""
 
@@ -69,6 +59,8 @@ def _forgive(stream: object) -> None:
 def progress_display(verbosity: int) -> Generator[Progress]:
     """Show how far the work is, and keep libraries that print away from stdout.
 
+    A terminal has a bar, everything else a line now and then; where errors alone are asked for there is neither.
+
     Yields:
         What to tell the phase, how far it is, and how far it goes.
     """
@@ -77,8 +69,11 @@ def progress_display(verbosity: int) -> Generator[Progress]:
         console = make_console(stderr=True)
         if verbosity >= 0 and console.is_terminal:
             show = _bar(stack.enter_context(_progress(console)))
-        elif verbosity > 0:
-            show = _lines()
+        elif verbosity >= 0:
+            write = partial(click.echo, err=True)
+            lines = LogLines(write)
+            stack.enter_context(beating(lines.beat, EVERY))
+            show = _announced(lines.tell, write) if verbosity else lines.tell
         stack.enter_context(contextlib.redirect_stdout(sys.stderr))
         yield show
 
@@ -108,26 +103,27 @@ def _bar(bar: Bar) -> Progress:
 
     def show(phase: str, done: int, total: int) -> None:
         nonlocal shown, task
-        counts = (done, total) != (0, 1)
-        text = f"{phase}, {done} of {total} {UNITS.get(phase, '')}".rstrip() if counts else phase
+        text, known = described(phase, done, total), total if counts(done, total) else None
         if phase != shown or done < bar.tasks[0].completed:
             bar.remove_task(task)
-            shown, task = phase, bar.add_task(text, total=total if counts else None, completed=done)
+            shown, task = phase, bar.add_task(text, total=known, completed=done)
         else:
             # Short phases end between two pictures.
-            ended = counts and done == total
-            bar.update(task, description=text, total=total if counts else None, completed=done, refresh=ended)
+            ended = done == known
+            bar.update(task, description=text, total=known, completed=done, refresh=ended)
 
     return show
 
 
-def _lines() -> Progress:
+def _announced(tell: Progress, write: Callable[[str], None]) -> Progress:
+    """Write a line where a phase begins for the first time, too."""
     shown: set[str] = set()
 
     def show(phase: str, done: int, total: int) -> None:
         if phase not in shown:
             shown.add(phase)
-            click.echo(f"{phase} ...", err=True)
+            write(f"{phase} ...")
+        tell(phase, done, total)
 
     return show
 

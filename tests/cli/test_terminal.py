@@ -83,10 +83,6 @@ def test_where_nothing_counts_no_time_is_promised(bar):
     assert bar.text == "load 0:01:30"
 
 
-def test_every_phase_that_counts_has_a_unit():
-    assert set(terminal.UNITS.values()) == {"samples", "stages", "groups", "shares"}
-
-
 def _run(folder: Path, stderr: int) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "onnxpfp", "prune", "in.onnx", "out.onnx", "--calib-data", "data.npz"]
     environment = {**os.environ, "PYTHONPATH": ROOT, "TERM": "xterm-256color", "COLUMNS": "120"}
@@ -114,4 +110,5 @@ def test_a_run_in_a_pipe_shows_no_bar(folder):
     with _run(folder, subprocess.PIPE) as process:
         _, shown = process.communicate()
     assert process.returncode == 0
-    assert all(line.startswith(b"Note: ") for line in shown.splitlines())
+    assert b"\x1b" not in shown
+    assert b"samples 0:" not in shown

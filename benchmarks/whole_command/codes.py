@@ -1,0 +1,67 @@
+"""The code that is measured: a checkout, or what a commit of this one had."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import tarfile
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+__all__ = ["AFTER", "BEFORE", "Code", "at_commit", "checkout"]
+
+BEFORE, AFTER = "before", "after"
+PACKAGE = "onnxpfp"
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """One state of onnxpfp.
+
+    Attributes:
+        name: `BEFORE` or `AFTER`.
+        folder: Where the package is.
+        commit: What tells it from others.
+    """
+
+    name: str
+    folder: Path
+    commit: str
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Variables of a process that imports it."""
+        return {**os.environ, "PYTHONPATH": str(self.folder)}
+
+
+def checkout(folder: Path) -> Code:
+    """Take the files of a checkout as they are.
+
+    Raises:
+        FileNotFoundError: The package is not there.
+    """
+    if not (folder / PACKAGE / "__init__.py").is_file():
+        raise FileNotFoundError(f"{folder} has no {PACKAGE}")
+    described = subprocess.run(
+        ["git", "-C", str(folder), "describe", "--always", "--dirty", "--exclude=*"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return Code(AFTER, folder.resolve(), described.stdout.strip())
+
+
+@contextmanager
+def at_commit(repository: Path, commit: str) -> Generator[Code]:
+    """Unpack the package as it was at a commit, for as long as it is measured."""
+    git = ["git", "-C", str(repository)]
+    named = subprocess.run([*git, "rev-parse", "--short", commit], capture_output=True, text=True, check=True)
+    archive = subprocess.run([*git, "archive", commit, PACKAGE], capture_output=True, check=True)
+    with TemporaryDirectory() as scratch:
+        with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as files:
+            files.extractall(scratch, filter="data")
+        yield Code(BEFORE, Path(scratch), named.stdout.strip())

@@ -1,0 +1,33 @@
+"""How far a phase is, in words."""
+
+from __future__ import annotations
+
+__all__ = ["UNITS", "counts", "described"]
+
+UNITS = {
+    "bodies": "samples",
+    "lossless": "samples",
+    "calibration": "samples",
+    "ranking": "samples",
+    "curves": "groups",
+    "groups": "groups",
+    "network": "shares",
+    "compensation": "stages",
+    "search": "samples",
+    "verification": "samples",
+    "drift": "samples",
+    "latency table": "points",
+    "models": "models",
+}
+"""What a phase counts (`onnxpfp.report.pruning.Report.seconds`); a stage is what lies between two linear ops, a point
+are widths at which the latency is measured."""
+
+
+def counts(done: int, total: int) -> bool:
+    """Tell whether it is known how far a phase goes."""
+    return (done, total) != (0, 1)
+
+
+def described(phase: str, done: int, total: int) -> str:
+    """Write a phase, and how far it is where it counts something."""
+    return f"{phase}, {done} of {total} {UNITS.get(phase, '')}".rstrip() if counts(done, total) else phase
