@@ -14,6 +14,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -21,7 +22,7 @@ from onnxpfp.allocation.cost import CostModel
 from onnxpfp.allocation.widths import budget_of, unreachable, widths_of
 from onnxpfp.arrays import Floats, Ints
 
-__all__ = ["ResponseCurve", "allocate_by_drift"]
+__all__ = ["ForeseenDrift", "ResponseCurve", "allocate_by_drift", "foreseen_drift"]
 
 
 FLOOR = 1e-6
@@ -64,6 +65,42 @@ class ResponseCurve:
         drifts = np.exp(np.interp(allowed, np.append(measured, size), np.log(falling + FLOOR)))
         drifts[-1] = 0.0
         return cls(allowed, drifts, stream)
+
+    def at(self, widths: Ints) -> ResponseCurve:
+        """Return the same curve at other widths, ascending, straight between its own in the logarithm.
+
+        Args:
+            widths: The widths; the last is the full one.
+        """
+        if np.array_equal(widths, self.widths):
+            return self
+        drifts = np.exp(np.interp(widths, self.widths, np.log(self.drift + FLOOR))) - FLOOR
+        drifts[-1] = 0.0
+        return ResponseCurve(widths, np.maximum(drifts, 0.0), self.stream)
+
+
+class ForeseenDrift(NamedTuple):
+    """What response curves say that a choice of widths does; of two choices the smaller value is better.
+
+    Attributes:
+        streams: Channels that streams lose: what that does to the refits behind is in no curve.
+        drift: Sum of the drifts of all groups.
+    """
+
+    streams: int
+    drift: float
+
+
+def foreseen_drift(curves: Sequence[ResponseCurve], kept: Ints) -> ForeseenDrift:
+    """Say what a choice of widths does.
+
+    Args:
+        curves: One per group.
+        kept: Channels kept of each group, (groups,).
+    """
+    pairs = [*zip(curves, kept.tolist(), strict=True)]
+    lost = sum(int(curve.widths[-1]) - width for curve, width in pairs if curve.stream)
+    return ForeseenDrift(lost, sum(float(curve.drift[np.searchsorted(curve.widths, width)]) for curve, width in pairs))
 
 
 def allocate_by_drift(

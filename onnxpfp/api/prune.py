@@ -23,6 +23,7 @@ from onnxpfp.options import Options
 from onnxpfp.pipeline.context import RunContext, open_run
 from onnxpfp.pipeline.latency.correction import prune_to_latency
 from onnxpfp.pipeline.latency.interleaved import pruning_latency
+from onnxpfp.pipeline.latency.step_choice import choose_steps
 from onnxpfp.pipeline.latency.target import LatencyTarget, latency_table_for, with_latencies
 from onnxpfp.pipeline.network_steps import (
     MeasuredPart,
@@ -180,6 +181,8 @@ def _prune(
     quality = None if replaying else QualityTarget.of(options)
     evaluators = None if quality is None else _evaluators(quality, context, apart=certification is not None)
     parts = measure_parts(network)
+    if latency_target is not None:
+        parts = choose_steps(parts, latency_target.share)
 
     def write(pruned: PrunedNetwork) -> WrittenNetwork:
         with context.clock.phase("rewrite"):
