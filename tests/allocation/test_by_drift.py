@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from onnxpfp.allocation.by_drift import ResponseCurve, allocate_by_drift
+from onnxpfp.allocation.by_drift import ResponseCurve, allocate_by_drift, foreseen_drift
 from onnxpfp.allocation.cost import CostModel
 from onnxpfp.allocation.widths import grid, widths_of
 from onnxpfp.errors import TargetUnreachableError
@@ -144,3 +144,23 @@ def test_a_stream_stays_whole_wherever_the_others_can_meet_the_target() -> None:
     )
     assert allocate_by_drift(curves, cost, 0.75).tolist() == [8, 4]
     assert allocate_by_drift(curves, cost, 0.5).tolist()[0] < 8
+
+
+def test_a_curve_at_coarser_widths_is_the_same_curve() -> None:
+    fine = curve(32, 2.0, step=4)
+    coarse = fine.at(widths_of(32, 8, 1))
+    assert coarse.widths.tolist() == [8, 16, 24, 32]
+    np.testing.assert_allclose(coarse.drift, fine.drift[[1, 3, 5, 7]], rtol=1e-9, atol=1e-12)
+    assert fine.at(widths_of(32, 4, 1)) is fine
+    between = fine.at(np.array([10, 32]))
+    assert fine.drift[2] < between.drift[0] < fine.drift[1]
+
+
+def test_what_streams_lose_counts_before_drifts() -> None:
+    plain = curve(16, 2.0, step=4)
+    stream = ResponseCurve(plain.widths, plain.drift / 100, stream=True)
+    narrowed, cut = (foreseen_drift([plain, stream], np.array(kept)) for kept in ([4, 16], [16, 12]))
+    assert narrowed == (0, plain.drift[0])
+    assert cut == (4, stream.drift[2])
+    assert narrowed < cut
+    assert foreseen_drift([plain, stream], np.array([16, 16])) == (0, 0.0)

@@ -84,11 +84,11 @@ def slower_in_multiples(
         By multiple, ascending; empty where nothing was narrowed.
     """
     left = _left(fit_latencies(analysis, points, blocks=()), analysis, points, multiples)
-    # Later points have other shares, and would only add their own errors.
-    alike = min(map(len, left.values()), default=0)
-    logs = np.array([left[multiple][:alike] for multiple in sorted(left)]).reshape(-1, alike)
-    if not logs.size:
+    if not left:
         return {}
+    # Later points have other shares, and would only add their own errors.
+    alike = min(map(len, left.values()))
+    logs = np.array([left[multiple][:alike] for multiple in sorted(left)])
     means = logs.mean(axis=1)
     rest = logs - means[:, None] - logs.mean(axis=0) + logs.mean()
     freedom = (logs.shape[0] - 1) * (alike - 1)

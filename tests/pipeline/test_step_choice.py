@@ -1,0 +1,105 @@
+"""Which steps a target takes: those whose widths lose the least by the response curves, at what was measured of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import nets
+import numpy as np
+import pytest
+
+from onnxpfp.allocation.by_drift import ResponseCurve
+from onnxpfp.options import Options
+from onnxpfp.pipeline.calibration import Measured
+from onnxpfp.pipeline.context import open_run
+from onnxpfp.pipeline.latency.kernel_steps import StepCandidate
+from onnxpfp.pipeline.latency.op_latencies import MeasuredWidths, fit_latencies
+from onnxpfp.pipeline.latency.step_choice import choose_steps
+from onnxpfp.pipeline.lossless_step import LosslessStep
+from onnxpfp.pipeline.network_steps import MeasuredPart, measure_whole
+from onnxpfp.pipeline.parts import NetworkPart
+from onnxpfp.runtime.blocks import Alignment
+
+SIZES = (48, 64)
+FINE, COARSE = Alignment(4, "", "measured", 4), Alignment(16, "", "measured", 16)
+
+
+def part(slower: float, *, curved: bool = True) -> MeasuredPart:
+    """Two groups; in steps of 4 they take longer than the fit says.
+
+    Args:
+        slower: Logarithm of how much.
+        curved: Whether there are response curves.
+    """
+    text = """g (float[N,3,8,8] x) => (float[N,5] y) {
+        a = Conv <pads = [1,1,1,1]> (x, w1) r = Relu(a)
+        c = Conv <pads = [1,1,1,1]> (r, w2) s = Relu(c)
+        p = GlobalAveragePool(s) f = Flatten(p) y = Gemm <transB = 1> (f, w3) }"""
+    model = nets.build(text, {"w1": (48, 3, 3, 3), "w2": (64, 48, 3, 3), "w3": (5, 64)})
+    options = Options(keep_latency=0.7, threads=1)
+    context = open_run(model, None, options, ())
+    whole = context.whole
+    widths = [np.array(SIZES), *(np.random.default_rng(0).integers(8, SIZES, (6, 2)))]
+    points = [MeasuredWidths(kept, 1e-5 * (27 * kept[0] + 9 * kept[0] * kept[1]), {}) for kept in widths]
+    latencies = fit_latencies(whole, points)
+    candidates = (StepCandidate(FINE, latencies, slower), StepCandidate(COARSE, latencies, 0.0))
+    first = Alignment(16, "until something is known", "measured", 16)
+    context = replace(context, alignment=first, candidates=candidates, latencies=latencies)
+    measured: Measured = replace(measure_whole(NetworkPart(context)).measured, curves=_curves() if curved else ())
+    return MeasuredPart(NetworkPart(context), LosslessStep.nothing(whole), measured)
+
+
+def _curves() -> tuple[ResponseCurve, ...]:
+    """Curves at multiples of 4; what goes last hurts most."""
+    widths = [np.arange(4, size + 1, 4) for size in SIZES]
+    return tuple(ResponseCurve(each, (1 - each / each[-1]) ** 2) for each in widths)
+
+
+@pytest.mark.parametrize(("slower", "step"), [(0.0, 4), (0.02, 4), (0.5, 16)])
+def test_fine_steps_are_taken_unless_they_take_longer_than_they_are_worth(slower: float, step: int) -> None:
+    (chosen,) = choose_steps([part(slower)], 0.7)
+    alignment = chosen.part.context.alignment
+    assert (alignment.step, alignment.finest, alignment.source) == (step, step, "measured")
+
+
+def test_the_reason_has_what_every_candidate_loses() -> None:
+    (chosen,) = choose_steps([part(0.0)], 0.7)
+    start, _, rest = chosen.part.context.alignment.reason.partition("; ")
+    assert start.startswith(
+        "of those that are not clearly much slower they lose the least at 0.7 of the latency by the "
+    )
+    assert rest.endswith(" in steps of 16")
+    assert float(start.rpartition(" ")[2]) < float(rest.split()[0])
+
+
+def test_of_equals_the_coarse_steps_are_taken() -> None:
+    (chosen,) = choose_steps([part(0.0)], 1.0)
+    assert chosen.part.context.alignment.step == 16
+
+
+def test_a_candidate_that_cannot_meet_the_target_is_none() -> None:
+    """The smallest widths in steps of 16 take 0.095 of the latency, those of 4 less."""
+    (chosen,) = choose_steps([part(0.5)], 0.08)
+    assert chosen.part.context.alignment.step == 4
+    assert chosen.part.context.alignment.reason.startswith("the only ones")
+
+
+def test_where_none_can_meet_it_the_finest_come_closest() -> None:
+    (chosen,) = choose_steps([part(0.0)], 1e-4)
+    assert chosen.part.context.alignment.step == 4
+
+
+def test_without_response_curves_nothing_is_chosen() -> None:
+    one = part(0.0, curved=False)
+    assert choose_steps([one], 0.7) == (one,)
+
+
+def test_what_a_part_costs_is_by_the_latencies_of_its_steps() -> None:
+    one = part(0.0)
+    fine, coarse = one.part.context.candidates
+    half = replace(fine.latencies, ops={name: op.scaled(0.5, 0.5) for name, op in fine.latencies.ops.items()})
+    candidates = (replace(fine, latencies=half), coarse)
+    one = replace(one, part=replace(one.part, context=replace(one.part.context, candidates=candidates)))
+    (chosen,) = choose_steps([one], 0.7)
+    assert chosen.part.context.latencies is half
+    assert chosen.full == pytest.approx(half.units * 0.5e-5 * (27 * 48 + 9 * 48 * 64), rel=1e-3)
