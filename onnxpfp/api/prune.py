@@ -180,14 +180,16 @@ def _prune(
         context = network.parts[0].context
     quality = None if replaying else QualityTarget.of(options)
     evaluators = None if quality is None else _evaluators(quality, context, apart=certification is not None)
-    parts = measure_parts(network)
-    if latency_target is not None:
-        parts = choose_steps(parts, latency_target.share)
+    measured = measure_parts(network)
 
     def write(pruned: PrunedNetwork) -> WrittenNetwork:
         with context.clock.phase("rewrite"):
-            return restore_network(network, parts, pruned)
+            return restore_network(network, measured, pruned)
 
+    parts = measured
+    if latency_target is not None:
+        trials = partial(prune_network, network=network)
+        parts = choose_steps(latency_target, context, measured, trials, lambda pruned: write(pruned).whole)
     prune_to = partial(prune_network, network=network, parts=parts)
     pruned, found, latency_target = _prune_to_target(
         context, parts, prune_to, write, latency_target, quality, evaluators

@@ -1,4 +1,4 @@
-"""Steps of kernels, from points that are made up: what is clearly slower goes, and what noise hides stays in question."""
+"""Steps of kernels, from points that are made up: what is clearly slower goes, what noise hides stays in question."""
 
 from __future__ import annotations
 

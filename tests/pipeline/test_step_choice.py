@@ -1,8 +1,10 @@
-"""Which steps a target takes: those whose widths lose the least by the response curves, at what was measured of them."""
+"""Which steps a target takes: those whose widths lose the least by the response curves, at what was measured."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any, NoReturn
 
 import nets
 import numpy as np
@@ -11,10 +13,12 @@ import pytest
 from onnxpfp.allocation.by_drift import ResponseCurve
 from onnxpfp.options import Options
 from onnxpfp.pipeline.calibration import Measured
-from onnxpfp.pipeline.context import open_run
+from onnxpfp.pipeline.context import RunContext, open_run
+from onnxpfp.pipeline.latency import step_choice
 from onnxpfp.pipeline.latency.kernel_steps import StepCandidate
 from onnxpfp.pipeline.latency.op_latencies import MeasuredWidths, fit_latencies
 from onnxpfp.pipeline.latency.step_choice import choose_steps
+from onnxpfp.pipeline.latency.target import LatencyTarget, LatencyTry
 from onnxpfp.pipeline.lossless_step import LosslessStep
 from onnxpfp.pipeline.network_steps import MeasuredPart, measure_whole
 from onnxpfp.pipeline.parts import NetworkPart
@@ -49,6 +53,20 @@ def part(slower: float, *, curved: bool = True) -> MeasuredPart:
     return MeasuredPart(NetworkPart(context), LosslessStep.nothing(whole), measured)
 
 
+def target(share: float, *, given: bool) -> LatencyTarget:
+    return LatencyTarget(share, None, 1.0, "", 1, 1, given, 0.0)
+
+
+def chosen_steps(each: MeasuredPart, share: float) -> MeasuredPart:
+    """Choose by a table that was given: nothing is pruned or measured for it."""
+
+    def never(*_: object, **__: object) -> NoReturn:
+        raise AssertionError
+
+    (chosen,) = choose_steps(target(share, given=True), each.part.context, [each], never, never)
+    return chosen
+
+
 def _curves() -> tuple[ResponseCurve, ...]:
     """Curves at multiples of 4; what goes last hurts most."""
     widths = [np.arange(4, size + 1, 4) for size in SIZES]
@@ -57,13 +75,13 @@ def _curves() -> tuple[ResponseCurve, ...]:
 
 @pytest.mark.parametrize(("slower", "step"), [(0.0, 4), (0.02, 4), (0.5, 16)])
 def test_fine_steps_are_taken_unless_they_take_longer_than_they_are_worth(slower: float, step: int) -> None:
-    (chosen,) = choose_steps([part(slower)], 0.7)
+    chosen = chosen_steps(part(slower), 0.7)
     alignment = chosen.part.context.alignment
     assert (alignment.step, alignment.finest, alignment.source) == (step, step, "measured")
 
 
 def test_the_reason_has_what_every_candidate_loses() -> None:
-    (chosen,) = choose_steps([part(0.0)], 0.7)
+    chosen = chosen_steps(part(0.0), 0.7)
     start, _, rest = chosen.part.context.alignment.reason.partition("; ")
     assert start.startswith(
         "of those that are not clearly much slower they lose the least at 0.7 of the latency by the "
@@ -73,25 +91,25 @@ def test_the_reason_has_what_every_candidate_loses() -> None:
 
 
 def test_of_equals_the_coarse_steps_are_taken() -> None:
-    (chosen,) = choose_steps([part(0.0)], 1.0)
+    chosen = chosen_steps(part(0.0), 1.0)
     assert chosen.part.context.alignment.step == 16
 
 
 def test_a_candidate_that_cannot_meet_the_target_is_none() -> None:
     """The smallest widths in steps of 16 take 0.095 of the latency, those of 4 less."""
-    (chosen,) = choose_steps([part(0.5)], 0.08)
+    chosen = chosen_steps(part(0.5), 0.08)
     assert chosen.part.context.alignment.step == 4
     assert chosen.part.context.alignment.reason.startswith("the only ones")
 
 
 def test_where_none_can_meet_it_the_finest_come_closest() -> None:
-    (chosen,) = choose_steps([part(0.0)], 1e-4)
+    chosen = chosen_steps(part(0.0), 1e-4)
     assert chosen.part.context.alignment.step == 4
 
 
 def test_without_response_curves_nothing_is_chosen() -> None:
     one = part(0.0, curved=False)
-    assert choose_steps([one], 0.7) == (one,)
+    assert chosen_steps(one, 0.7) is one
 
 
 def test_what_a_part_costs_is_by_the_latencies_of_its_steps() -> None:
@@ -100,6 +118,38 @@ def test_what_a_part_costs_is_by_the_latencies_of_its_steps() -> None:
     half = replace(fine.latencies, ops={name: op.scaled(0.5, 0.5) for name, op in fine.latencies.ops.items()})
     candidates = (replace(fine, latencies=half), coarse)
     one = replace(one, part=replace(one.part, context=replace(one.part.context, candidates=candidates)))
-    (chosen,) = choose_steps([one], 0.7)
+    chosen = chosen_steps(one, 0.7)
     assert chosen.part.context.latencies is half
     assert chosen.full == pytest.approx(half.units * 0.5e-5 * (27 * 48 + 9 * 48 * 64), rel=1e-3)
+
+
+@pytest.mark.parametrize(("fine", "coarse", "step"), [(0.7, 0.7, 4), (1.1, 0.7, 16), (1.1, 1.1, 4)])
+def test_what_is_measured_at_the_target_takes_the_place_of_what_the_table_says(
+    fine: float, coarse: float, step: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the table steps of 4 are out of question; here they take what they are said to."""
+    one, asked = part(2.0), list[int]()
+
+    def prune(context: RunContext, *, parts: Sequence[MeasuredPart]) -> Any:
+        assert (context.options.target, context.options.compensate) == (("latency", 0.7), "none")
+        return parts[0].part.context.alignment.step
+
+    def measured(_: object, __: object, pruned: Any, write: Any, share: float) -> LatencyTry:
+        asked.append(write(pruned))
+        return LatencyTry(share, 0.7, fine if pruned == 4 else coarse)
+
+    monkeypatch.setattr(step_choice, "try_of", measured)
+    (chosen,) = choose_steps(target(0.7, given=False), one.part.context, [one], prune, lambda pruned: pruned)
+    assert asked == [4, 16]
+    assert chosen.part.context.alignment.step == step
+
+
+def test_parts_that_run_together_are_not_measured() -> None:
+    """It is not known which of them takes how much of what is measured."""
+
+    def never(*_: object, **__: object) -> NoReturn:
+        raise AssertionError
+
+    parts = [part(0.0), part(0.5)]
+    chosen = choose_steps(target(0.7, given=False), parts[0].part.context, parts, never, never)
+    assert [each.part.context.alignment.step for each in chosen] == [4, 16]

@@ -23,7 +23,7 @@ from onnxpfp.pipeline.latency.target import LatencyTarget, LatencyTry
 from onnxpfp.pipeline.network_steps import MeasuredPart, PrunedNetwork, keeps_all, least_share, single_share
 from onnxpfp.runtime.session import open_session
 
-__all__ = ["WITHIN", "prune_to_latency"]
+__all__ = ["WITHIN", "prune_to_latency", "try_of"]
 
 CLOSE = 0.03
 """Relative error of the measured share that is good enough; repeated, it differs by a few percent."""
@@ -76,9 +76,7 @@ def prune_to_latency(
 
     def attempt(share: float) -> tuple[PrunedNetwork, LatencyTry]:
         pruned = prune(replace(context, options=bare.keeping(share)))
-        # Where nothing goes the file stays as it is, even if it would be faster as it is rewritten.
-        measured = 1.0 if keeps_all(parts, pruned) else _measured_share(context, write(pruned))
-        return pruned, LatencyTry(share, _foreseen(parts, pruned), measured)
+        return pruned, try_of(context, parts, pruned, write, share)
 
     tries = _correct(target.share, least, attempt)
     fast = [each for each in tries if each[1].measured <= (1 + WITHIN) * target.share]
@@ -89,6 +87,30 @@ def prune_to_latency(
     if bare is not options:
         pruned = prune(replace(context, options=options.keeping(taken.share)))
     return pruned, replace(target, foreseen=taken.foreseen, tries=(*others, taken))
+
+
+def try_of(
+    context: RunContext,
+    parts: Sequence[MeasuredPart],
+    pruned: PrunedNetwork,
+    write: Callable[[PrunedNetwork], ModelProto],
+    share: float,
+) -> LatencyTry:
+    """Measure a pruning.
+
+    Args:
+        context: The network.
+        parts: What was measured on its parts.
+        pruned: What is left of them.
+        write: Makes of that the model that would be written.
+        share: What was asked for.
+
+    Raises:
+        LatencyTableError: It cannot be measured.
+    """
+    # Where nothing goes the file stays as it is, even if it would be faster as it is rewritten.
+    measured = 1.0 if keeps_all(parts, pruned) else _measured_share(context, write(pruned))
+    return LatencyTry(share, _foreseen(parts, pruned), measured)
 
 
 Attempt = Callable[[float], tuple[PrunedNetwork, LatencyTry]]
