@@ -14,7 +14,6 @@ from __future__ import annotations
 import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 
@@ -22,7 +21,7 @@ from onnxpfp.allocation.cost import CostModel
 from onnxpfp.allocation.widths import budget_of, unreachable, widths_of
 from onnxpfp.arrays import Floats, Ints
 
-__all__ = ["ForeseenDrift", "ResponseCurve", "allocate_by_drift", "foreseen_drift"]
+__all__ = ["ResponseCurve", "allocate_by_drift", "foreseen_drift"]
 
 
 FLOOR = 1e-6
@@ -79,28 +78,15 @@ class ResponseCurve:
         return ResponseCurve(widths, np.maximum(drifts, 0.0), self.stream)
 
 
-class ForeseenDrift(NamedTuple):
-    """What response curves say that a choice of widths does; of two choices the smaller value is better.
-
-    Attributes:
-        streams: Channels that streams lose: what that does to the refits behind is in no curve.
-        drift: Sum of the drifts of all groups.
-    """
-
-    streams: int
-    drift: float
-
-
-def foreseen_drift(curves: Sequence[ResponseCurve], kept: Ints) -> ForeseenDrift:
-    """Say what a choice of widths does.
+def foreseen_drift(curves: Sequence[ResponseCurve], kept: Ints) -> float:
+    """Return the sum of the drifts of all groups.
 
     Args:
         curves: One per group.
-        kept: Channels kept of each group, (groups,).
+        kept: Channels kept of each group, (groups,), each a width of its curve.
     """
-    pairs = [*zip(curves, kept.tolist(), strict=True)]
-    lost = sum(int(curve.widths[-1]) - width for curve, width in pairs if curve.stream)
-    return ForeseenDrift(lost, sum(float(curve.drift[np.searchsorted(curve.widths, width)]) for curve, width in pairs))
+    pairs = zip(curves, kept, strict=True)
+    return sum(float(curve.drift[np.searchsorted(curve.widths, width)]) for curve, width in pairs)
 
 
 def allocate_by_drift(

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxpfp.allocation.by_bound import Demand, allocate_by_bound
-from onnxpfp.allocation.by_drift import ForeseenDrift, ResponseCurve, allocate_by_drift, foreseen_drift
+from onnxpfp.allocation.by_drift import ResponseCurve, allocate_by_drift, foreseen_drift
 from onnxpfp.allocation.cost import CostModel
 from onnxpfp.allocation.select import Selection, select
 from onnxpfp.allocation.uniform import allocate_uniformly
@@ -36,6 +36,7 @@ __all__ = [
     "choose",
     "cost_of",
     "decide",
+    "drift_of",
     "foresee_drift",
     "least_cost",
     "selector_of",
@@ -224,8 +225,8 @@ def choose(context: RunContext, measured: Measured) -> Decision:
     return decide(selector, cost, context.allocation, _curves(selector, measured), context.full)
 
 
-def foresee_drift(context: RunContext, measured: Measured) -> ForeseenDrift:
-    """Return what response curves say that the widths do that they set.
+def foresee_drift(context: RunContext, measured: Measured) -> float:
+    """Return what the widths do by the response curves that these curves set.
 
     Raises:
         TargetUnreachableError: The target cannot be met.
@@ -233,6 +234,13 @@ def foresee_drift(context: RunContext, measured: Measured) -> ForeseenDrift:
     curves = _curves(selector_of(context, measured), measured)
     kept = allocate_by_drift(curves, cost_of(context, measured), context.options.target[1], context.full)
     return foreseen_drift(curves, kept)
+
+
+def drift_of(measured: Measured, decision: Decision) -> float:
+    """Return what a choice does by the response curves of the groups, if there are any."""
+    groups = measured.analysis.graph.groups if measured.curves else ()
+    kept = np.array([int(decision.keep[group.channels].sum()) for group in groups], np.int64)
+    return foreseen_drift(measured.curves, kept)
 
 
 def _curves(selector: Selector, measured: Measured) -> list[ResponseCurve]:

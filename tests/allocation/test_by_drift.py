@@ -156,11 +156,7 @@ def test_a_curve_at_coarser_widths_is_the_same_curve() -> None:
     assert fine.drift[2] < between.drift[0] < fine.drift[1]
 
 
-def test_what_streams_lose_counts_before_drifts() -> None:
-    plain = curve(16, 2.0, step=4)
-    stream = ResponseCurve(plain.widths, plain.drift / 100, stream=True)
-    narrowed, cut = (foreseen_drift([plain, stream], np.array(kept)) for kept in ([4, 16], [16, 12]))
-    assert narrowed == (0, plain.drift[0])
-    assert cut == (4, stream.drift[2])
-    assert narrowed < cut
-    assert foreseen_drift([plain, stream], np.array([16, 16])) == (0, 0.0)
+def test_what_a_choice_of_widths_does_is_the_sum_over_its_groups() -> None:
+    curves = [curve(16, 2.0, step=4), curve(32, 3.0, step=4)]
+    assert foreseen_drift(curves, np.array([16, 32])) == 0.0
+    assert foreseen_drift(curves, np.array([4, 24])) == curves[0].drift[0] + curves[1].drift[5]

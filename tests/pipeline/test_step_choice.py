@@ -14,13 +14,14 @@ from onnxpfp.allocation.by_drift import ResponseCurve
 from onnxpfp.options import Options
 from onnxpfp.pipeline.calibration import Measured
 from onnxpfp.pipeline.context import RunContext, open_run
+from onnxpfp.pipeline.decide import Decision
 from onnxpfp.pipeline.latency import step_choice
 from onnxpfp.pipeline.latency.kernel_steps import StepCandidate
 from onnxpfp.pipeline.latency.op_latencies import MeasuredWidths, fit_latencies
 from onnxpfp.pipeline.latency.step_choice import choose_steps
 from onnxpfp.pipeline.latency.target import LatencyTarget, LatencyTry
 from onnxpfp.pipeline.lossless_step import LosslessStep
-from onnxpfp.pipeline.network_steps import MeasuredPart, measure_whole
+from onnxpfp.pipeline.network_steps import MeasuredPart, PrunedNetwork, measure_whole
 from onnxpfp.pipeline.parts import NetworkPart
 from onnxpfp.runtime.blocks import Alignment
 
@@ -63,7 +64,8 @@ def chosen_steps(each: MeasuredPart, share: float) -> MeasuredPart:
     def never(*_: object, **__: object) -> NoReturn:
         raise AssertionError
 
-    (chosen,) = choose_steps(target(share, given=True), each.part.context, [each], never, never)
+    (chosen,), begun = choose_steps(target(share, given=True), each.part.context, [each], never, never)
+    assert begun == []
     return chosen
 
 
@@ -123,25 +125,69 @@ def test_what_a_part_costs_is_by_the_latencies_of_its_steps() -> None:
     assert chosen.full == pytest.approx(half.units * 0.5e-5 * (27 * 48 + 9 * 48 * 64), rel=1e-3)
 
 
-@pytest.mark.parametrize(("fine", "coarse", "step"), [(0.7, 0.7, 4), (1.1, 0.7, 16), (1.1, 1.1, 4)])
-def test_what_is_measured_at_the_target_takes_the_place_of_what_the_table_says(
-    fine: float, coarse: float, step: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """By the table steps of 4 are out of question; here they take what they are said to."""
-    one, asked = part(2.0), list[int]()
+Tries = list[tuple[PrunedNetwork, LatencyTry]]
 
-    def prune(context: RunContext, *, parts: Sequence[MeasuredPart]) -> Any:
-        assert (context.options.target, context.options.compensate) == (("latency", 0.7), "none")
-        return parts[0].part.context.alignment.step
 
-    def measured(_: object, __: object, pruned: Any, write: Any, share: float) -> LatencyTry:
-        asked.append(write(pruned))
-        return LatencyTry(share, 0.7, fine if pruned == 4 else coarse)
+def by_runs(
+    one: MeasuredPart, runs: dict[int, list[tuple[list[int], float]]], monkeypatch: pytest.MonkeyPatch, **options: Any
+) -> tuple[MeasuredPart, Tries]:
+    """Choose by what was measured.
 
-    monkeypatch.setattr(step_choice, "try_of", measured)
-    (chosen,) = choose_steps(target(0.7, given=False), one.part.context, [one], prune, lambda pruned: pruned)
-    assert asked == [4, 16]
-    assert chosen.part.context.alignment.step == step
+    Args:
+        one: The part.
+        runs: For every step, the widths of prunings and what was measured of them.
+        monkeypatch: Puts these in the place of runs.
+        options: Others than those of the part.
+    """
+
+    def tries(_: object, context: RunContext, parts: Sequence[MeasuredPart], *__: object) -> Tries:
+        assert (context.options.compensate, context.options.steps) == ("none", 1)
+        return [(pruned(one, kept), LatencyTry(0.7, 0.7, share)) for kept, share in runs[step_of(parts[0])]]
+
+    def never(*_: object, **__: object) -> NoReturn:
+        raise AssertionError
+
+    monkeypatch.setattr(step_choice, "measured_tries", tries)
+    context = replace(one.part.context, options=replace(one.part.context.options, **options))
+    (chosen,), begun = choose_steps(target(0.7, given=False), context, [one], never, never)
+    return chosen, begun
+
+
+def step_of(each: MeasuredPart) -> int:
+    return each.part.context.alignment.step
+
+
+def pruned(each: MeasuredPart, kept: list[int]) -> PrunedNetwork:
+    """Return a network with these widths; nothing asks for its model."""
+    graph = each.measured.analysis.graph
+    keep = graph.keep_all()
+    for group, width in zip(graph.groups, kept, strict=True):
+        keep[group.channels[width:]] = False
+    nothing: Any = None
+    return PrunedNetwork((Decision(keep, keep.astype(np.float64), ()),), (), nothing)
+
+
+def test_what_was_measured_to_meet_the_target_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the table steps of 4 take far too long; here they meet the target with more channels."""
+    runs = {4: [([48, 32], 0.8), ([44, 48], 0.7)], 16: [([32, 48], 0.7)]}
+    chosen, begun = by_runs(part(2.0), runs, monkeypatch)
+    assert step_of(chosen) == 4
+    assert [tried.measured for _, tried in begun] == [0.8, 0.7]
+
+
+def test_what_takes_longer_than_the_target_counts_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = {4: [([48, 64], 0.8), ([8, 8], 0.69)], 16: [([32, 48], 0.7)]}
+    assert step_of(by_runs(part(0.0), runs, monkeypatch)[0]) == 16
+    runs[4] = [([48, 64], 0.8)]
+    chosen, _ = by_runs(part(0.0), runs, monkeypatch)
+    assert step_of(chosen) == 16
+    assert chosen.part.context.alignment.reason.startswith("the only ones")
+
+
+def test_several_steps_of_refits_begin_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = {4: [([44, 48], 0.7)], 16: [([32, 48], 0.7)]}
+    chosen, begun = by_runs(part(0.0), runs, monkeypatch, steps=2)
+    assert (step_of(chosen), begun) == (4, [])
 
 
 def test_parts_that_run_together_are_not_measured() -> None:
@@ -151,5 +197,5 @@ def test_parts_that_run_together_are_not_measured() -> None:
         raise AssertionError
 
     parts = [part(0.0), part(0.5)]
-    chosen = choose_steps(target(0.7, given=False), parts[0].part.context, parts, never, never)
+    chosen, _ = choose_steps(target(0.7, given=False), parts[0].part.context, parts, never, never)
     assert [each.part.context.alignment.step for each in chosen] == [4, 16]

@@ -23,7 +23,7 @@ from onnxpfp.pipeline.latency.target import LatencyTarget, LatencyTry
 from onnxpfp.pipeline.network_steps import MeasuredPart, PrunedNetwork, keeps_all, least_share, single_share
 from onnxpfp.runtime.session import open_session
 
-__all__ = ["WITHIN", "prune_to_latency", "try_of"]
+__all__ = ["WITHIN", "Tried", "fast_enough", "measured_tries", "prune_to_latency"]
 
 CLOSE = 0.03
 """Relative error of the measured share that is good enough; repeated, it differs by a few percent."""
@@ -41,12 +41,17 @@ FINEST = 1e-3
 """Difference of shares from which another pruning may come out otherwise."""
 
 
+Tried = tuple[PrunedNetwork, LatencyTry]
+"""A pruning, and what was measured of it."""
+
+
 def prune_to_latency(
     target: LatencyTarget,
     context: RunContext,
     parts: Sequence[MeasuredPart],
     prune: Callable[[RunContext], PrunedNetwork],
     write: Callable[[PrunedNetwork], ModelProto],
+    begun: Sequence[Tried] = (),
 ) -> tuple[PrunedNetwork, LatencyTarget]:
     """Prune to a share of the latency, and correct what is asked for until the measured share is that.
 
@@ -56,6 +61,7 @@ def prune_to_latency(
         parts: What was measured on its parts.
         prune: Prunes as the options of a context say.
         write: Makes of what is left the model that would be written.
+        begun: Prunings without refits that were measured already.
 
     Returns:
         The result, and what was measured on the way.
@@ -73,13 +79,8 @@ def prune_to_latency(
     options = context.options
     # With several steps widths hang on the refits between them.
     bare = replace(options, compensate="none") if options.steps == 1 else options
-
-    def attempt(share: float) -> tuple[PrunedNetwork, LatencyTry]:
-        pruned = prune(replace(context, options=bare.keeping(share)))
-        return pruned, try_of(context, parts, pruned, write, share)
-
-    tries = _correct(target.share, least, attempt)
-    fast = [each for each in tries if each[1].measured <= (1 + WITHIN) * target.share]
+    tries = measured_tries(target, replace(context, options=bare), parts, prune, write, TRIES, begun)
+    fast = [each for each in tries if fast_enough(each[1], target)]
     if not fast:
         raise _unreachable(target, min(each.measured for _, each in tries), "is the least that was measured", parts)
     pruned, taken = min(fast, key=lambda each: each[1].error(target.share))
@@ -89,45 +90,48 @@ def prune_to_latency(
     return pruned, replace(target, foreseen=taken.foreseen, tries=(*others, taken))
 
 
-def try_of(
+def fast_enough(tried: LatencyTry, target: LatencyTarget) -> bool:
+    """Tell whether a pruning takes no more than is let pass."""
+    return tried.measured <= (1 + WITHIN) * target.share
+
+
+def measured_tries(
+    target: LatencyTarget,
     context: RunContext,
     parts: Sequence[MeasuredPart],
-    pruned: PrunedNetwork,
+    prune: Callable[[RunContext], PrunedNetwork],
     write: Callable[[PrunedNetwork], ModelProto],
-    share: float,
-) -> LatencyTry:
-    """Measure a pruning.
+    most: int,
+    begun: Sequence[Tried] = (),
+) -> list[Tried]:
+    """Prune and measure, until the measured share is close to the target, or nothing changes any more.
 
     Args:
+        target: What is asked for; it can be reached by the latencies of the ops.
         context: The network.
         parts: What was measured on its parts.
-        pruned: What is left of them.
-        write: Makes of that the model that would be written.
-        share: What was asked for.
+        prune: Prunes as the options of a context say.
+        write: Makes of what is left the model that would be written.
+        most: Prunings at most.
+        begun: Those that were measured already.
+
+    Returns:
+        At least one pruning and what was measured of it, in their order.
 
     Raises:
         LatencyTableError: It cannot be measured.
     """
-    # Where nothing goes the file stays as it is, even if it would be faster as it is rewritten.
-    measured = 1.0 if keeps_all(parts, pruned) else _measured_share(context, write(pruned))
-    return LatencyTry(share, _foreseen(parts, pruned), measured)
 
+    def attempt(share: float) -> Tried:
+        pruned = prune(replace(context, options=context.options.keeping(share)))
+        # Where nothing goes the file stays as it is, even if it would be faster as it is rewritten.
+        measured = 1.0 if keeps_all(parts, pruned) else _measured_share(context, write(pruned))
+        return pruned, LatencyTry(share, _foreseen(parts, pruned), measured)
 
-Attempt = Callable[[float], tuple[PrunedNetwork, LatencyTry]]
-"""Prunes to a share of the latency without refits, and measures it."""
-
-
-def _correct(target: float, least: float, attempt: Attempt) -> list[tuple[PrunedNetwork, LatencyTry]]:
-    """Ask for other shares until the measured one is close to the target, or nothing changes any more.
-
-    Args:
-        target: The share that is to be measured.
-        least: The smallest share that can be asked for.
-        attempt: Tries one.
-    """
-    tries = [attempt(target)]
-    while len(tries) < TRIES and tries[-1][1].error(target) > CLOSE:
-        share = max(least, _following(target, [each for _, each in tries]))
+    least = least_share(parts)
+    tries = [*begun] or [attempt(target.share)]
+    while len(tries) < most and tries[-1][1].error(target.share) > CLOSE:
+        share = max(least, _following(target.share, [each for _, each in tries]))
         if _nearly(share, tries):
             break
         tries.append(attempt(share))
@@ -149,7 +153,7 @@ def _following(target: float, tries: Sequence[LatencyTry]) -> float:
     return (low + high) / 2 if low else (1 - STEP) * high
 
 
-def _nearly(share: float, tries: Sequence[tuple[PrunedNetwork, LatencyTry]]) -> bool:
+def _nearly(share: float, tries: Sequence[Tried]) -> bool:
     """Tell whether a share has been tried, or one that is no other."""
     return any(abs(share - each.share) < FINEST for _, each in tries)
 

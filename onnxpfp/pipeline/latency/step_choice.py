@@ -14,22 +14,24 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Protocol
+from functools import partial
+from typing import NamedTuple, Protocol
 
 from onnx import ModelProto
 
-from onnxpfp.allocation.by_drift import ForeseenDrift
 from onnxpfp.errors import TargetUnreachableError
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.costs import QUANTITIES
-from onnxpfp.pipeline.decide import foresee_drift
-from onnxpfp.pipeline.latency.correction import try_of
+from onnxpfp.pipeline.decide import drift_of, foresee_drift
+from onnxpfp.pipeline.latency.correction import Tried, fast_enough, measured_tries
 from onnxpfp.pipeline.latency.kernel_steps import StepCandidate
 from onnxpfp.pipeline.latency.target import LatencyTarget
-from onnxpfp.pipeline.network_steps import MeasuredPart, PrunedNetwork
-from onnxpfp.runtime.blocks import Alignment
+from onnxpfp.pipeline.network_steps import MeasuredPart, PrunedNetwork, least_share
 
 __all__ = ["choose_steps"]
+
+TRIES = 3
+"""Prunings of each candidate that are measured."""
 
 
 class Prune(Protocol):
@@ -46,7 +48,7 @@ def choose_steps(
     parts: Sequence[MeasuredPart],
     prune: Prune,
     write: Callable[[PrunedNetwork], ModelProto],
-) -> tuple[MeasuredPart, ...]:
+) -> tuple[tuple[MeasuredPart, ...], list[Tried]]:
     """Choose the steps of widths of every part.
 
     Args:
@@ -58,82 +60,101 @@ def choose_steps(
 
     Returns:
         The parts with these steps, and with latencies that were fitted for them; those without response curves as they
-        are.
+        are. Then what was pruned without refits and measured of the steps that were taken, if that is how it goes on.
 
     Raises:
         LatencyTableError: A candidate cannot be measured.
     """
-
-    def measured(each: MeasuredPart, candidate: StepCandidate) -> StepCandidate:
-        """Say how much slower a candidate is where the target leads to, if that can be measured."""
-        if target.given or len(parts) > 1:
-            # The table may be of another device, or it is not known which part takes how much of what is measured.
-            return candidate
-        taken = [_taking(each, candidate)]
-        bare = replace(context.options.keeping(target.share), compensate="none", steps=1)
-        try:
-            pruned = prune(replace(context, options=bare), parts=taken)
-        except TargetUnreachableError:
-            return candidate
-        tried = try_of(context, taken, pruned, write, target.share)
-        return replace(candidate, slower=math.log(tried.measured / tried.foreseen))
-
-    return tuple(_with_steps(each, target.share, measured) for each in parts)
+    if target.given or len(parts) > 1:
+        # The table may be of another device, or it is not known which part takes how much of what is measured.
+        return tuple(_chosen(target, each, partial(_by_table, target, each)).part for each in parts), []
+    (each,) = parts
+    chosen = _chosen(target, each, partial(_by_runs, target, context, prune, write, each))
+    return (chosen.part,), chosen.tries if context.options.steps == 1 else []
 
 
-def _with_steps(
-    each: MeasuredPart, share: float, measured: Callable[[MeasuredPart, StepCandidate], StepCandidate]
-) -> MeasuredPart:
+class _Outcome(NamedTuple):
+    """What comes of some steps.
+
+    Attributes:
+        part: The part with them.
+        drift: What it loses, as far as curves foresee it; None where the target cannot be met.
+        tries: What was measured of it.
+    """
+
+    part: MeasuredPart
+    drift: float | None
+    tries: list[Tried]
+
+
+def _by_table(target: LatencyTarget, each: MeasuredPart, candidate: StepCandidate) -> _Outcome:
+    """Foresee what a part loses by what the table says of these steps."""
+    taken = _taking(each, candidate)
+    context = taken.part.context
+    # What was measured at these steps is more than the fit says, so less is asked of the fit.
+    asked = min(1.0, target.share * math.exp(-candidate.slower))
+    try:
+        with context.clock.phase("allocation"):
+            drift = foresee_drift(replace(context, options=context.options.keeping(asked)), each.measured)
+    except TargetUnreachableError:
+        return _Outcome(taken, None, [])
+    return _Outcome(taken, drift, [])
+
+
+def _by_runs(
+    target: LatencyTarget,
+    context: RunContext,
+    prune: Prune,
+    write: Callable[[PrunedNetwork], ModelProto],
+    each: MeasuredPart,
+    candidate: StepCandidate,
+) -> _Outcome:
+    """Foresee it at widths that were measured to meet the target."""
+    taken = _taking(each, candidate)
+    if least_share([taken]) > target.share:
+        return _Outcome(taken, None, [])
+    bare = replace(context, options=replace(context.options, compensate="none", steps=1))
+    tries = measured_tries(target, bare, [taken], partial(prune, parts=[taken]), write, TRIES)
+    fast = [one for one in tries if fast_enough(one[1], target)]
+    if not fast:
+        return _Outcome(taken, None, tries)
+    pruned, _ = min(fast, key=lambda one: one[1].error(target.share))
+    return _Outcome(taken, drift_of(each.measured, pruned.decisions[0]), tries)
+
+
+def _chosen(target: LatencyTarget, each: MeasuredPart, outcome_of: Callable[[StepCandidate], _Outcome]) -> _Outcome:
     """Choose the steps of one part."""
-    context = each.part.context
-    if not each.measured.curves or len(context.candidates) < 2:
-        return each
-    candidates = [measured(each, candidate) for candidate in context.candidates]
-    with context.clock.phase("allocation"):
-        foreseen = [(_foreseen(each, candidate, share), candidate) for candidate in candidates]
-    met = [(drift, candidate) for drift, candidate in foreseen if drift is not None]
+    candidates = each.part.context.candidates
+    if not each.measured.curves or len(candidates) < 2:
+        return _Outcome(each, None, [])
+    outcomes = [outcome_of(candidate) for candidate in candidates]
+    met = [(outcome.drift, -place, outcome) for place, outcome in enumerate(outcomes) if outcome.drift is not None]
     if not met:
         # The finest steps come closest, and what follows says how close.
-        return _taking(each, context.candidates[0])
+        return outcomes[0]
     # Of equals the coarse ones.
-    met.sort(key=lambda one: (one[0], -one[1].alignment.step))
-    (_, best), others = met[0], met[1:]
+    (least, _, best), *others = sorted(met, key=lambda one: one[:2])
     reason = "the only ones of those in question in which the target can be met"
     if others:
-        rest = ", ".join(f"{_words(drift)} in {_steps(candidate.alignment)}" for drift, candidate in others)
+        rest = ", ".join(f"{drift:.3g} in {_steps(other.part)}" for drift, _, other in others)
         reason = (
-            f"of those that are not clearly much slower they lose the least at {share:.4g} of the latency by the "
-            f"response curves, {_words(met[0][0])}; {rest}"
+            f"of those that are not clearly much slower they lose the least at {target.share:.4g} of the latency by "
+            f"the response curves, {least:.3g}; {rest}"
         )
-    return _taking(each, best, reason)
+    context = best.part.part.context
+    context = replace(context, alignment=replace(context.alignment, reason=reason))
+    return best._replace(part=replace(best.part, part=replace(best.part.part, context=context)))
 
 
-def _foreseen(each: MeasuredPart, candidate: StepCandidate, share: float) -> ForeseenDrift | None:
-    """Return what a part loses with some steps, as far as curves foresee it; None where it cannot meet the target."""
-    context = _with(each.part.context, candidate)
-    # What is measured at these steps is more than the fit says, so less is asked of the fit.
-    asked = min(1.0, share * math.exp(-candidate.slower))
-    try:
-        return foresee_drift(replace(context, options=context.options.keeping(asked)), each.measured)
-    except TargetUnreachableError:
-        return None
-
-
-def _with(context: RunContext, candidate: StepCandidate, reason: str = "") -> RunContext:
-    """Return a context with the steps of a candidate, and with its latencies."""
+def _taking(each: MeasuredPart, candidate: StepCandidate) -> MeasuredPart:
+    """Return a part with the steps of a candidate, and with its latencies."""
+    context = each.part.context
     full = QUANTITIES["latency"].whole(context.whole, candidate.latencies)
-    alignment = replace(candidate.alignment, reason=reason or context.alignment.reason)
-    return replace(context, alignment=alignment, latencies=candidate.latencies, full=full)
+    alignment = replace(candidate.alignment, reason=context.alignment.reason)
+    context = replace(context, alignment=alignment, latencies=candidate.latencies, full=full)
+    return replace(each, part=replace(each.part, context=context))
 
 
-def _taking(each: MeasuredPart, candidate: StepCandidate, reason: str = "") -> MeasuredPart:
-    return replace(each, part=replace(each.part, context=_with(each.part.context, candidate, reason)))
-
-
-def _words(drift: ForeseenDrift) -> str:
-    streams = f" and {drift.streams} channels of streams" if drift.streams else ""
-    return f"{drift.drift:.3g}{streams}"
-
-
-def _steps(alignment: Alignment) -> str:
+def _steps(each: MeasuredPart) -> str:
+    alignment = each.part.context.alignment
     return f"steps of {alignment.step}" + (f" and {alignment.finest}" if alignment.finest < alignment.step else "")
