@@ -117,7 +117,11 @@ def measured_alignment(slower: Mapping[int, Slower], usual: int = 1) -> Alignmen
     reason = "no multiple of channels was measured to be faster"
     if step > 1:
         reason = f"multiples of {step} are the finest that were not measured to be slower"
-    finer = (multiple for multiple in in_question(slower) if USUAL <= multiple < step)
+    questioned = in_question(slower)
+    others = [str(multiple) for multiple in questioned if multiple != step]
+    if others:
+        reason = f"{reason}; where response curves set widths, a target of latency tries {', '.join(others)} too"
+    finer = (multiple for multiple in questioned if USUAL <= multiple < step)
     return Alignment(step, reason, "measured", min(finer, default=step))
 
 
