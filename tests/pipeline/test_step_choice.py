@@ -88,7 +88,7 @@ def test_the_reason_has_what_every_candidate_loses() -> None:
     assert start.startswith(
         "of those that are not clearly much slower they lose the least at 0.7 of the latency by the "
     )
-    assert rest.endswith(" in steps of 16")
+    assert rest.endswith(" in steps of 16 by the table")
     assert float(start.rpartition(" ")[2]) < float(rest.split()[0])
 
 
@@ -168,9 +168,10 @@ def pruned(each: MeasuredPart, kept: list[int]) -> PrunedNetwork:
 
 
 def test_what_was_measured_to_meet_the_target_decides(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By the table steps of 4 take far too long; here they meet the target with more channels."""
+    """By the table steps of 4 lose more; here they meet the target with more channels."""
     runs = {4: [([48, 32], 0.8), ([44, 48], 0.7)], 16: [([32, 48], 0.7)]}
-    chosen, begun = by_runs(part(2.0), runs, monkeypatch)
+    chosen, begun = by_runs(part(0.2), runs, monkeypatch)
+    assert step_of(chosen_steps(part(0.2), 0.7)) == 16
     assert step_of(chosen) == 4
     assert [tried.measured for _, tried in begun] == [0.8, 0.7]
 
@@ -182,6 +183,13 @@ def test_what_takes_longer_than_the_target_counts_for_nothing(monkeypatch: pytes
     chosen, _ = by_runs(part(0.0), runs, monkeypatch)
     assert step_of(chosen) == 16
     assert chosen.part.context.alignment.reason.startswith("the only ones")
+
+
+def test_what_loses_far_more_by_the_table_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is left out is said, and that it was not measured."""
+    chosen, _ = by_runs(part(2.0), {16: [([32, 48], 0.7)]}, monkeypatch)
+    assert step_of(chosen) == 16
+    assert chosen.part.context.alignment.reason.endswith(" in steps of 4 by the table")
 
 
 def test_several_steps_of_refits_begin_anew(monkeypatch: pytest.MonkeyPatch) -> None:
