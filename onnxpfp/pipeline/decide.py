@@ -36,7 +36,6 @@ __all__ = [
     "choose",
     "cost_of",
     "decide",
-    "drift_of",
     "foresee_drift",
     "least_cost",
     "selector_of",
@@ -234,13 +233,6 @@ def foresee_drift(context: RunContext, measured: Measured) -> float:
     curves = _curves(selector_of(context, measured), measured)
     kept = allocate_by_drift(curves, cost_of(context, measured), context.options.target[1], context.full)
     return foreseen_drift(curves, kept)
-
-
-def drift_of(measured: Measured, decision: Decision) -> float:
-    """Return what a choice does by the response curves of the groups, if there are any."""
-    groups = measured.analysis.graph.groups if measured.curves else ()
-    kept = np.array([int(decision.keep[group.channels].sum()) for group in groups], np.int64)
-    return foreseen_drift(measured.curves, kept)
 
 
 def _curves(selector: Selector, measured: Measured) -> list[ResponseCurve]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import nets
@@ -12,6 +14,8 @@ from support import made_up_latencies as device
 
 import onnxpfp
 from onnxpfp.errors import CalibrationError, OptionError, TargetUnreachableError
+from onnxpfp.options import Options
+from onnxpfp.pipeline.context import open_run
 from onnxpfp.pipeline.latency import correction, target
 from onnxpfp.pipeline.latency.table import LatencyTable
 
@@ -107,7 +111,7 @@ def test_what_nothing_went_from_takes_as_long_as_the_original(run_on: Any) -> No
 def test_between_a_share_that_is_too_slow_and_one_that_is_fast_lies_another(run_on: Any) -> None:
     """What is asked for at first leads to too little, all of it to too much, and each of them back to the other."""
     run_on(lambda share: share - 0.25 * (share < 0.92))
-    aim = prune(keep_latency=0.9).report.latency_target
+    aim = prune(keep_latency=0.9, round_to=1).report.latency_target
     assert aim.tries[-1].measured > 0.9 * (1 - correction.WITHIN) > aim.tries[0].measured
 
 
@@ -185,3 +189,17 @@ def test_the_steps_that_lose_the_least_are_taken(run_on: Any) -> None:
     assert all(
         group.kept == group.channels or group.kept % step == 0 for group in report.groups if group.channels == 64
     )
+
+
+@pytest.mark.parametrize(("seconds", "share"), [(0.1, 0.7), (2.0, 0.9)])
+def test_short_runs_are_measured_in_rounds(seconds: float, share: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The median of three counts; where one round takes long, it is the only one."""
+    ratios, clock = iter([0.9, 0.7, 0.6]), itertools.count(0.0, seconds)
+
+    def run_interleaved(*_: object) -> SimpleNamespace:
+        return SimpleNamespace(ratio=SimpleNamespace(median=next(ratios)))
+
+    monkeypatch.setattr(correction, "run_interleaved", run_interleaved)
+    monkeypatch.setattr(correction.time, "perf_counter", lambda: next(clock))
+    context = open_run(network(), None, Options(threads=1), ())
+    assert correction._measured_share(context, network()) == share

@@ -14,7 +14,6 @@ from onnxpfp.allocation.by_drift import ResponseCurve
 from onnxpfp.options import Options
 from onnxpfp.pipeline.calibration import Measured
 from onnxpfp.pipeline.context import RunContext, open_run
-from onnxpfp.pipeline.decide import Decision
 from onnxpfp.pipeline.latency import step_choice
 from onnxpfp.pipeline.latency.kernel_steps import StepCandidate
 from onnxpfp.pipeline.latency.op_latencies import MeasuredWidths, fit_latencies
@@ -129,20 +128,21 @@ Tries = list[tuple[PrunedNetwork, LatencyTry]]
 
 
 def by_runs(
-    one: MeasuredPart, runs: dict[int, list[tuple[list[int], float]]], monkeypatch: pytest.MonkeyPatch, **options: Any
+    one: MeasuredPart, runs: dict[int, list[tuple[float, float]]], monkeypatch: pytest.MonkeyPatch, **options: Any
 ) -> tuple[MeasuredPart, Tries]:
     """Choose by what was measured.
 
     Args:
         one: The part.
-        runs: For every step, the widths of prunings and what was measured of them.
+        runs: For every step, shares that were asked for and what was measured of them.
         monkeypatch: Puts these in the place of runs.
         options: Others than those of the part.
     """
 
     def tries(_: object, context: RunContext, parts: Sequence[MeasuredPart], *__: object) -> Tries:
         assert (context.options.compensate, context.options.steps) == ("none", 1)
-        return [(pruned(one, kept), LatencyTry(0.7, 0.7, share)) for kept, share in runs[step_of(parts[0])]]
+        pruned: Any = None
+        return [(pruned, LatencyTry(asked, asked, share)) for asked, share in runs[step_of(parts[0])]]
 
     def never(*_: object, **__: object) -> NoReturn:
         raise AssertionError
@@ -157,43 +157,44 @@ def step_of(each: MeasuredPart) -> int:
     return each.part.context.alignment.step
 
 
-def pruned(each: MeasuredPart, kept: list[int]) -> PrunedNetwork:
-    """Return a network with these widths; nothing asks for its model."""
-    graph = each.measured.analysis.graph
-    keep = graph.keep_all()
-    for group, width in zip(graph.groups, kept, strict=True):
-        keep[group.channels[width:]] = False
-    nothing: Any = None
-    return PrunedNetwork((Decision(keep, keep.astype(np.float64), ()),), (), nothing)
-
-
-def test_what_was_measured_to_meet_the_target_decides(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By the table steps of 4 lose more; here they meet the target with more channels."""
-    runs = {4: [([48, 32], 0.8), ([44, 48], 0.7)], 16: [([32, 48], 0.7)]}
-    chosen, begun = by_runs(part(0.2), runs, monkeypatch)
+def test_what_was_measured_at_the_target_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the table steps of 4 lose more; here they take what is asked for."""
+    runs = {4: [(0.65, 0.62), (0.7, 0.7)], 16: [(0.7, 0.7)]}
     assert step_of(chosen_steps(part(0.2), 0.7)) == 16
+    chosen, begun = by_runs(part(0.2), runs, monkeypatch)
     assert step_of(chosen) == 4
-    assert [tried.measured for _, tried in begun] == [0.8, 0.7]
-
-
-def test_what_takes_longer_than_the_target_counts_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    runs = {4: [([48, 64], 0.8), ([8, 8], 0.69)], 16: [([32, 48], 0.7)]}
+    assert [tried.measured for _, tried in begun] == [0.62, 0.7]
+    runs[4] = [(0.55, 0.7)]
     assert step_of(by_runs(part(0.0), runs, monkeypatch)[0]) == 16
-    runs[4] = [([48, 64], 0.8)]
-    chosen, _ = by_runs(part(0.0), runs, monkeypatch)
+
+
+def test_what_came_out_slower_than_the_target_is_no_better_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both take what they are asked for, and one was asked for a little more."""
+    runs = {4: [(0.68, 0.68)], 16: [(0.73, 0.73)]}
+    assert step_of(by_runs(part(0.0), runs, monkeypatch)[0]) == 4
+
+
+def test_what_leaps_over_the_target_counts_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In proportion steps of 4 would be asked for all of it, and lose nothing."""
+    runs = {4: [(0.6, 0.4)], 16: [(0.7, 0.7)]}
+    assert step_of(by_runs(part(0.0), runs, monkeypatch)[0]) == 16
+
+
+def test_what_takes_longer_than_the_target_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen, _ = by_runs(part(0.0), {4: [(0.7, 0.8)], 16: [(0.7, 0.7)]}, monkeypatch)
     assert step_of(chosen) == 16
     assert chosen.part.context.alignment.reason.startswith("the only ones")
 
 
 def test_what_loses_far_more_by_the_table_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is left out is said, and that it was not measured."""
-    chosen, _ = by_runs(part(2.0), {16: [([32, 48], 0.7)]}, monkeypatch)
+    chosen, _ = by_runs(part(2.0), {16: [(0.7, 0.7)]}, monkeypatch)
     assert step_of(chosen) == 16
     assert chosen.part.context.alignment.reason.endswith(" in steps of 4 by the table")
 
 
 def test_several_steps_of_refits_begin_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    runs = {4: [([44, 48], 0.7)], 16: [([32, 48], 0.7)]}
+    runs = {4: [(0.7, 0.7)], 16: [(0.7, 0.7)]}
     chosen, begun = by_runs(part(0.0), runs, monkeypatch, steps=2)
     assert (step_of(chosen), begun) == (4, [])
 

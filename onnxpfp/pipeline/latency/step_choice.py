@@ -22,8 +22,8 @@ from onnx import ModelProto
 from onnxpfp.errors import TargetUnreachableError
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.costs import QUANTITIES
-from onnxpfp.pipeline.decide import drift_of, foresee_drift
-from onnxpfp.pipeline.latency.correction import Tried, fast_enough, measured_tries
+from onnxpfp.pipeline.decide import foresee_drift
+from onnxpfp.pipeline.latency.correction import WITHIN, Tried, fast_enough, measured_tries
 from onnxpfp.pipeline.latency.kernel_steps import StepCandidate
 from onnxpfp.pipeline.latency.target import LatencyTarget
 from onnxpfp.pipeline.network_steps import MeasuredPart, PrunedNetwork, least_share
@@ -92,15 +92,18 @@ class _Outcome(NamedTuple):
 def _by_table(target: LatencyTarget, each: MeasuredPart, candidate: StepCandidate) -> _Outcome:
     """Foresee what a part loses by what the table says of these steps."""
     taken = _taking(each, candidate)
-    context = taken.part.context
     # What was measured at these steps is more than the fit says, so less is asked of the fit.
-    asked = min(1.0, target.share * math.exp(-candidate.slower))
+    return _Outcome(taken, _drift(taken, target.share * math.exp(-candidate.slower)), [])
+
+
+def _drift(each: MeasuredPart, share: float) -> float | None:
+    """Foresee what a part loses where it is asked for a share; None where that cannot be met."""
+    context = each.part.context
     try:
         with context.clock.phase("allocation"):
-            drift = foresee_drift(replace(context, options=context.options.keeping(asked)), each.measured)
+            return foresee_drift(replace(context, options=context.options.keeping(min(1.0, share))), each.measured)
     except TargetUnreachableError:
-        return _Outcome(taken, None, [])
-    return _Outcome(taken, drift, [])
+        return None
 
 
 Measure = Callable[[_Outcome], _Outcome]
@@ -123,8 +126,12 @@ def _by_runs(
     fast = [one for one in tries if fast_enough(one[1], target)]
     if not fast:
         return _Outcome(taken, None, tries)
-    pruned, _ = min(fast, key=lambda one: one[1].error(target.share))
-    return _Outcome(taken, drift_of(taken.measured, pruned.decisions[0]), tries)
+    _, nearest = min(fast, key=lambda one: one[1].error(target.share))
+    # Candidates are compared where the target is, though one came out a little faster and another a little slower.
+    # One that came out much faster leaps over it, and no share leads there.
+    near = nearest.measured >= (1 - WITHIN) * target.share
+    asked = nearest.share * target.share / nearest.measured if near else nearest.share
+    return _Outcome(taken, _drift(taken, asked), tries)
 
 
 def _chosen(target: LatencyTarget, each: MeasuredPart, measure: Measure | None) -> _Outcome:
