@@ -74,6 +74,8 @@ def prune_to_latency(
         TargetUnreachableError: The latency does not come down to the target.
         LatencyTableError: It cannot be measured.
     """
+    # The fit is that of the steps that were taken.
+    target = replace(target, error=max(each.part.context.latencies.error for each in parts))
     least = least_share(parts)
     if least > target.share:
         raise _unreachable(target, least, "is the least that the latencies of its ops add up to", parts)
