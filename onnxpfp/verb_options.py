@@ -94,8 +94,8 @@ class LatencyOptions(ScopeOptions):
     batch_size: int | None = as_in(RunOptions, "batch_size")
     round_to: int | Literal["auto"] = declare(
         "auto",
-        "Take widths in multiples of N alone. auto: in multiples of 1, 4, 8, 16 and 32, and then of the finest that is "
-        "not slower.",
+        "Take widths in multiples of N alone. auto: in multiples of 1, 4, 8, 16 and 32, and then of those that "
+        "are not much slower, in turns.",
         "choice",
         metavar="N|auto",
         form="count",

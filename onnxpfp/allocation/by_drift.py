@@ -21,7 +21,7 @@ from onnxpfp.allocation.cost import CostModel
 from onnxpfp.allocation.widths import budget_of, unreachable, widths_of
 from onnxpfp.arrays import Floats, Ints
 
-__all__ = ["ResponseCurve", "allocate_by_drift", "streams_may_stay"]
+__all__ = ["ResponseCurve", "allocate_by_drift", "foreseen_drift", "streams_may_stay"]
 
 
 FLOOR = 1e-6
@@ -82,6 +82,29 @@ class ResponseCurve:
         drifts = np.exp(np.interp(allowed, np.append(widths, size), np.log(falling + FLOOR)))
         drifts[-1] = 0.0
         return cls(allowed, drifts, stream)
+
+    def at(self, widths: Ints) -> ResponseCurve:
+        """Return the same curve at other widths, ascending, straight between its own in the logarithm.
+
+        Args:
+            widths: The widths; the last is the full one.
+        """
+        if np.array_equal(widths, self.widths):
+            return self
+        drifts = np.exp(np.interp(widths, self.widths, np.log(self.drift + FLOOR))) - FLOOR
+        drifts[-1] = 0.0
+        return ResponseCurve(widths, np.maximum(drifts, 0.0), self.stream)
+
+
+def foreseen_drift(curves: Sequence[ResponseCurve], kept: Ints) -> float:
+    """Return the sum of the drifts of all groups.
+
+    Args:
+        curves: One per group.
+        kept: Channels kept of each group, (groups,), each a width of its curve.
+    """
+    pairs = zip(curves, kept, strict=True)
+    return sum(float(curve.drift[np.searchsorted(curve.widths, width)]) for curve, width in pairs)
 
 
 def _filled(widths: Ints, drift: Floats, losses: Sequence[float] | None) -> Floats:

@@ -21,8 +21,9 @@ from onnxpfp.model.draws import without_record
 from onnxpfp.model.load import ModelSource
 from onnxpfp.options import Options
 from onnxpfp.pipeline.context import RunContext, open_run
-from onnxpfp.pipeline.latency.correction import prune_to_latency
+from onnxpfp.pipeline.latency.correction import Tried, prune_to_latency
 from onnxpfp.pipeline.latency.interleaved import pruning_latency
+from onnxpfp.pipeline.latency.step_choice import choose_steps
 from onnxpfp.pipeline.latency.target import LatencyTarget, latency_table_for, with_latencies
 from onnxpfp.pipeline.network_steps import (
     MeasuredPart,
@@ -179,15 +180,19 @@ def _prune(
         context = network.parts[0].context
     quality = None if replaying else QualityTarget.of(options)
     evaluators = None if quality is None else _evaluators(quality, context, apart=certification is not None)
-    parts = measure_parts(network)
+    measured = measure_parts(network)
 
     def write(pruned: PrunedNetwork) -> WrittenNetwork:
         with context.clock.phase("rewrite"):
-            return restore_network(network, parts, pruned)
+            return restore_network(network, measured, pruned)
 
+    parts, begun = measured, list[Tried]()
+    if latency_target is not None:
+        trials = partial(prune_network, network=network)
+        parts, begun = choose_steps(latency_target, context, measured, trials, lambda pruned: write(pruned).whole)
     prune_to = partial(prune_network, network=network, parts=parts)
     pruned, found, latency_target = _prune_to_target(
-        context, parts, prune_to, write, latency_target, quality, evaluators
+        context, parts, prune_to, write, latency_target, begun, quality, evaluators
     )
     unchanged = keeps_all(parts, pruned)
     evaluator = evaluators.held_out if evaluators is not None else _evaluator(context, parts[0])
@@ -221,6 +226,7 @@ def _prune_to_target(
     prune_to: Callable[[RunContext], PrunedNetwork],
     write: Callable[[PrunedNetwork], WrittenNetwork],
     latency_target: LatencyTarget | None,
+    begun: Sequence[Tried],
     quality: QualityTarget | None,
     evaluators: Evaluators | None,
 ) -> tuple[PrunedNetwork, FoundShare | None, LatencyTarget | None]:
@@ -233,7 +239,7 @@ def _prune_to_target(
         limits = {"least": least_share(parts), "single": single_share(parts)}
         return *prune_to_quality(quality, context, evaluators, prune_to, model_of, **limits), None
     if latency_target is not None and context.chooses:
-        pruned, latency_target = prune_to_latency(latency_target, context, parts, prune_to, model_of)
+        pruned, latency_target = prune_to_latency(latency_target, context, parts, prune_to, model_of, begun)
         return pruned, None, latency_target
     if context.options.keep_size is not None:
         return prune_to_size(context, parts, prune_to, write), None, latency_target

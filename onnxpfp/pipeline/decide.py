@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxpfp.allocation.by_bound import Demand, allocate_by_bound
-from onnxpfp.allocation.by_drift import ResponseCurve, allocate_by_drift
+from onnxpfp.allocation.by_drift import ResponseCurve, allocate_by_drift, foreseen_drift
 from onnxpfp.allocation.cost import CostModel
 from onnxpfp.allocation.select import Selection, select
 from onnxpfp.allocation.uniform import allocate_uniformly
@@ -36,6 +36,7 @@ __all__ = [
     "choose",
     "cost_of",
     "decide",
+    "foresee_drift",
     "least_cost",
     "selector_of",
     "single_cost",
@@ -220,7 +221,23 @@ def choose(context: RunContext, measured: Measured) -> Decision:
     if not context.chooses:
         return Decision(graph.keep_all(), np.ones(graph.count + 1), ())
     cost, selector = cost_of(context, measured), selector_of(context, measured)
-    return decide(selector, cost, context.allocation, measured.curves, context.full)
+    return decide(selector, cost, context.allocation, _curves(selector, measured), context.full)
+
+
+def foresee_drift(context: RunContext, measured: Measured) -> float:
+    """Return what the widths do by the response curves that these curves set.
+
+    Raises:
+        TargetUnreachableError: The target cannot be met.
+    """
+    curves = _curves(selector_of(context, measured), measured)
+    kept = allocate_by_drift(curves, cost_of(context, measured), context.options.target[1], context.full)
+    return foreseen_drift(curves, kept)
+
+
+def _curves(selector: Selector, measured: Measured) -> list[ResponseCurve]:
+    """Return the response curves at the widths that may be chosen; they may be known at more."""
+    return [curve.at(widths_of(*selector.allowed(number))) for number, curve in enumerate(measured.curves)]
 
 
 def selector_of(context: RunContext, measured: Measured) -> Selector:

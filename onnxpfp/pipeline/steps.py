@@ -54,6 +54,9 @@ def complete(context: RunContext, analysis: Analysis, ops: tuple[LinearOp, ...],
     by_curves = context.chooses and context.allocation == "measured"
     if not (by_curves and isinstance(calibration, RefitCalibration)):
         return measured
+    if context.candidates:
+        # The widths of fine steps have those of coarse ones among them.
+        context = replace(context, alignment=context.candidates[0].alignment)
     with context.clock.phase("curves") as progress:
         curves = measure_curves(context, measured, calibration, progress, TEMPERATURE)
     return replace(measured, curves=curves)

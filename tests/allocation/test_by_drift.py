@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from onnxpfp.allocation.by_drift import POWER, ResponseCurve, allocate_by_drift
+from onnxpfp.allocation.by_drift import POWER, ResponseCurve, allocate_by_drift, foreseen_drift
 from onnxpfp.allocation.cost import CostModel
 from onnxpfp.allocation.widths import grid, widths_of
 from onnxpfp.errors import TargetUnreachableError
@@ -179,3 +179,19 @@ def test_a_group_that_nothing_is_known_of_is_narrowed_last() -> None:
     assert (unknown.drift[:3] > known.drift[:3]).all()
     kept = allocate_by_drift([unknown, known], chain([8, 8]), 0.8)
     assert kept[0] == 8
+
+
+def test_a_curve_at_coarser_widths_is_the_same_curve() -> None:
+    fine = curve(32, 2.0, step=4)
+    coarse = fine.at(widths_of(32, 8, 1))
+    assert coarse.widths.tolist() == [8, 16, 24, 32]
+    np.testing.assert_allclose(coarse.drift, fine.drift[[1, 3, 5, 7]], rtol=1e-9, atol=1e-12)
+    assert fine.at(widths_of(32, 4, 1)) is fine
+    between = fine.at(np.array([10, 32]))
+    assert fine.drift[2] < between.drift[0] < fine.drift[1]
+
+
+def test_what_a_choice_of_widths_does_is_the_sum_over_its_groups() -> None:
+    curves = [curve(16, 2.0, step=4), curve(32, 3.0, step=4)]
+    assert foreseen_drift(curves, np.array([16, 32])) == 0.0
+    assert foreseen_drift(curves, np.array([4, 24])) == curves[0].drift[0] + curves[1].drift[5]

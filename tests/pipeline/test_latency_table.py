@@ -23,7 +23,8 @@ from onnxpfp.errors import LatencyTableError, TargetUnreachableError
 from onnxpfp.model import load as load_module
 from onnxpfp.options import Options
 from onnxpfp.pipeline.context import open_run
-from onnxpfp.pipeline.latency.op_latencies import MeasuredWidths, fit_latencies, measured_steps
+from onnxpfp.pipeline.latency.kernel_steps import measured_alignment, slower_in_multiples
+from onnxpfp.pipeline.latency.op_latencies import MeasuredWidths, fit_latencies
 from onnxpfp.pipeline.latency.table import LatencyTable
 from onnxpfp.pipeline.latency.target import latency_table_for, with_latencies
 from onnxpfp.pipeline.parts import open_parts
@@ -187,7 +188,8 @@ def test_a_kernel_in_blocks_shows(filled: dict[bool, Path]) -> None:
         ops = {"node_a": 1e-4 * one, "node_c": 1e-5 * one * two, "node_d": 1e-5 * two * three}
         points.append(MeasuredWidths(point.kept, sum(ops.values()), ops))
     multiples = [point.multiple for point in table.points]
-    assert measured_steps(whole, points, multiples) == (8, 8)
+    alignment = measured_alignment(slower_in_multiples(whole, points, multiples))
+    assert (alignment.step, alignment.finest) == (8, 8)
     fitted = fit_latencies(whole, points, (8,))
     assert fitted.error < 1e-6
     assert {fitted.ops[name].block for name in ("node_a", "node_c", "node_d")} == {8}
@@ -201,7 +203,7 @@ def _by_name(table: Any, kept: Any) -> list[int]:
 def test_a_part_that_was_not_narrowed_has_no_steps() -> None:
     whole = open_run(network(), None, Options(threads=1), ()).whole
     point = MeasuredWidths(np.array([group.channels.size for group in whole.graph.groups]), 2.0, {})
-    assert measured_steps(whole, [point], [0]) == (1, 1)
+    assert measured_alignment(slower_in_multiples(whole, [point], [0])).step == 1
     fitted = fit_latencies(whole, [point])
     assert fitted.cost(whole).total(point.kept) / fitted.units == pytest.approx(2, rel=1e-6)
 

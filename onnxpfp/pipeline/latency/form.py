@@ -24,13 +24,12 @@ from onnxpfp.pipeline.latency.points import (
     TRIALS,
     cut_to,
     draw_shares,
-    measured_alignment,
     rounded,
     steps_of,
 )
 from onnxpfp.pipeline.latency.table import UNMEASURED, LatencyTable, PartTable, TablePoint, group_names, point_of
 from onnxpfp.pipeline.parts import Network, NetworkPart
-from onnxpfp.runtime.blocks import USUAL
+from onnxpfp.runtime.blocks import USUAL, Alignment
 
 __all__ = ["write_form"]
 
@@ -77,7 +76,7 @@ def _widths(part: NetworkPart) -> Iterator[tuple[int, Ints]]:
     yield 0, sizes
     if not part.prunable:
         return
-    alignment = context.alignment if context.alignment.asked else measured_alignment(STEP, USUAL)
+    alignment = context.alignment if context.alignment.asked else Alignment(STEP, "", "measured", USUAL)
     for shares in draw_shares(rng, sizes, 0 if alignment.asked else TRIALS):
         for multiple in MULTIPLES:
             yield multiple, rounded(shares * sizes, sizes, np.full_like(sizes, multiple))

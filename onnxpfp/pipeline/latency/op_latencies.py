@@ -22,15 +22,12 @@ from onnxpfp.channels import Analysis
 from onnxpfp.channels.macs import mac_nodes
 from onnxpfp.model.names import node_name
 from onnxpfp.pipeline.products import Product, assemble
-from onnxpfp.runtime.blocks import USUAL
 
 __all__ = [
     "REST",
     "MeasuredWidths",
     "OpLatencies",
     "fit_latencies",
-    "measured_steps",
-    "slower_in_multiples",
     "units_of",
 ]
 
@@ -41,11 +38,6 @@ UNITS = 1e15
 sums of these stay far below 2**63, and one of ten billion multiply-adds still has a hundred thousand."""
 BLOCKS = (8, 16, 32)
 """Multiples of channels in which kernels may compute."""
-MUCH_SLOWER = 0.08
-"""Share of the time by which a finer step may be slower where a group is narrow: more choice of widths is worth that,
-but kernels that leave their blocks take more."""
-SLOWER = 0.02
-"""Share of the time by which widths in finer steps may be slower: repeated measurements differ by as much."""
 
 
 class MeasuredWidths(NamedTuple):
@@ -216,53 +208,3 @@ def fit_latencies(
     rest = scaled.get(REST, OpLatency(0.0, 0.0, 0.0, 1, 0.0))
     scaled[REST] = replace(rest, constant=rest.constant + constant - share * calls)
     return OpLatencies(scaled, float(np.abs((factor * sums + constant) / totals - 1).max()), units)
-
-
-def slower_in_multiples(
-    analysis: Analysis, points: Sequence[MeasuredWidths], multiples: Sequence[int]
-) -> dict[int, float]:
-    """Find how much slower kernels are at widths in finer steps, for what they do.
-
-    All points are fitted alike, and what the fit leaves of those in finer steps is how much slower they are.
-
-    Args:
-        analysis: The network that was measured.
-        points: What was measured, at several widths in each multiple.
-        multiples: In which multiples the widths of each point are, full ones aside; 0 for the full widths.
-
-    Returns:
-        The logarithm of the time over that of the fastest, by multiple, ascending; empty where nothing was narrowed.
-    """
-    fitted = fit_latencies(analysis, points, blocks=())
-    cost = fitted.cost(analysis)
-    left: dict[int, list[float]] = {}
-    for point, multiple in zip(points, multiples, strict=True):
-        if multiple:
-            left.setdefault(multiple, []).append(np.log(point.ms / cost.total(point.kept)))
-    # The first points of all multiples have the same shares of the groups; later ones would only add their own errors.
-    alike = min(map(len, left.values()), default=0)
-    excess = {multiple: float(np.mean(logs[:alike])) for multiple, logs in sorted(left.items())}
-    return {multiple: each - min(excess.values()) for multiple, each in excess.items()}
-
-
-def measured_steps(
-    analysis: Analysis, points: Sequence[MeasuredWidths], multiples: Sequence[int], usual: int = 1
-) -> tuple[int, int]:
-    """Find the multiple of channels below which kernels are slower for what they do.
-
-    Args:
-        analysis: The network that was measured.
-        points: What was measured, at several widths in each multiple.
-        multiples: In which multiples the widths of each point are, full ones aside; 0 for the full widths.
-        usual: The multiple that is known of the device; a finer one must not be slower than that at all.
-
-    Returns:
-        The smallest multiple that is not slower than the best by more than `SLOWER`, 1 where nothing was narrowed; and
-        the smallest one, from 8 on, in which narrow groups can be kept without being slower by more than `MUCH_SLOWER`.
-    """
-    slower = slower_in_multiples(analysis, points, multiples)
-    known = slower.get(usual, SLOWER)
-    allowed = {multiple: SLOWER if multiple >= usual else min(known, SLOWER) for multiple in slower}
-    step = next((multiple for multiple, each in slower.items() if each <= allowed[multiple]), 1)
-    finer = (m for m, each in slower.items() if USUAL <= m < step and each <= MUCH_SLOWER)
-    return step, min(finer, default=step)

@@ -5,13 +5,14 @@ run it, so kernels, layouts and fusions are those that count. Which channels go 
 measured in turns with the whole network's, that of its ops with onnxruntime's profile.
 
 Widths are drawn at random, so that every op is met at several widths of what it reads and of what it writes. The first
-points are in multiples of 1, 4, 8, 16 and 32 channels; they show in what steps the kernels of this device work
-(`op_latencies.measured_steps`). The others, and so the latencies of the ops, are in these steps.
+points are in multiples of 1, 4, 8, 16 and 32 channels; they show in what steps the kernels of this device may work
+(`kernel_steps.py`). The others are in these multiples in turns.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import cycle
 
 import numpy as np
 from onnx import ModelProto
@@ -25,7 +26,8 @@ from onnxpfp.model.draws import without_record
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.costs import full_widths
 from onnxpfp.pipeline.latency.interleaved import latency_feed, run_interleaved
-from onnxpfp.pipeline.latency.op_latencies import MeasuredWidths, measured_steps
+from onnxpfp.pipeline.latency.kernel_steps import in_question, slower_in_multiples
+from onnxpfp.pipeline.latency.op_latencies import MeasuredWidths
 from onnxpfp.pipeline.latency.table import PartTable, group_names, numbers_of, point_of
 from onnxpfp.progress import Count
 from onnxpfp.rewrite import apply, restore
@@ -43,7 +45,6 @@ __all__ = [
     "cut_to",
     "draw_shares",
     "measure_part",
-    "measured_alignment",
     "rounded",
     "steps_of",
 ]
@@ -53,7 +54,7 @@ MULTIPLES = (1, 4, 8, 16, 32)
 TRIALS = 3
 """Points in each of them: the same shares of groups, rounded in another way, so that only that makes a difference."""
 POINTS = 7
-"""Points in the steps that widths will be in; three factors of an op are fitted to them."""
+"""Points in the steps that widths may be in; three factors of an op are fitted to them."""
 NARROWEST = 0.1
 """Smallest share of a group that is drawn."""
 SECONDS = 1.0
@@ -81,19 +82,21 @@ def measure_part(context: RunContext, progress: Count, *, prunable: bool) -> Par
     multiples = () if alignment.asked else MULTIPLES
     count = 1 + len(multiples) * TRIALS + POINTS
 
-    def measure(shares: Floats, multiple: int, steps: Ints) -> None:
+    def measure(shares: Floats, multiple: int) -> None:
         progress(len(points), count)
+        steps = steps_of(alignment, sizes) if alignment.asked else np.full_like(sizes, multiple)
         points.append((multiple, trial.measure(rounded(shares * sizes, sizes, steps))))
 
     if prunable:
         for shares in draw_shares(rng, sizes, TRIALS if multiples else 0):
             for multiple in multiples:
-                measure(shares, multiple, np.full_like(sizes, multiple))
+                measure(shares, multiple)
+        turns: tuple[int, ...] = (alignment.step,)
         if multiples:
-            drawn, tried = [point for _, point in points], [multiple for multiple, _ in points]
-            alignment = measured_alignment(*measured_steps(analysis, drawn, tried, alignment.step))
-        for shares in draw_shares(rng, sizes, POINTS):
-            measure(shares, alignment.step, steps_of(alignment, sizes))
+            tried, drawn = zip(*points, strict=True)
+            turns = in_question(slower_in_multiples(analysis, drawn, tried))
+        for shares, multiple in zip(draw_shares(rng, sizes, POINTS), cycle(turns), strict=False):
+            measure(shares, multiple)
     groups = dict(zip(group_names(analysis.graph), sizes.tolist(), strict=True))
     return PartTable(groups, tuple(point_of(analysis.graph, *point) for point in points))
 
@@ -111,19 +114,6 @@ def rounded(widths: Floats, sizes: Ints, steps: Ints) -> Ints:
 def steps_of(alignment: Alignment, sizes: Ints) -> Ints:
     """Return the steps of groups with so many channels, (groups,)."""
     return np.array([alignment.of_group(size) for size in numbers_of(sizes)], np.int64)
-
-
-def measured_alignment(step: int, finest: int) -> Alignment:
-    """Return the multiples in which channels are kept where kernels were measured to work in steps.
-
-    Args:
-        step: The multiple.
-        finest: The smallest one that narrow groups go down to.
-    """
-    reason = "no multiple of channels was measured to be faster"
-    if step > 1:
-        reason = f"multiples of {step} are the finest that were not measured to be slower"
-    return Alignment(step, reason, "measured", finest)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

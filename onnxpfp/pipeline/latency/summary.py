@@ -12,7 +12,7 @@ from onnxpfp.arrays import Ints
 from onnxpfp.model.names import node_name
 from onnxpfp.pipeline.costs import full_widths
 from onnxpfp.pipeline.decide import selector_of
-from onnxpfp.pipeline.latency.op_latencies import slower_in_multiples
+from onnxpfp.pipeline.latency.kernel_steps import slower_in_multiples
 from onnxpfp.pipeline.latency.table import LatencyTable
 from onnxpfp.pipeline.latency.target import points_of
 from onnxpfp.pipeline.network_steps import MeasuredPart, least_share, measure_whole
@@ -145,7 +145,7 @@ def _part(network: Network, number: int, table: LatencyTable, *, compared: bool)
         runs=part.runs,
         ms=points[0].ms,
         alignment=context.alignment,
-        slower={multiple: math.expm1(each) for multiple, each in slower.items()},
+        slower={multiple: math.expm1(each.log) for multiple, each in slower.items()},
         error=context.latencies.error,
         points=tuple(
             FittedPoint(

@@ -18,9 +18,17 @@ from onnxpfp.options import UNKNOWN
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.costs import QUANTITIES
 from onnxpfp.pipeline.latency.interleaved import samples_in_run
-from onnxpfp.pipeline.latency.op_latencies import MeasuredWidths, fit_latencies, measured_steps, units_of
-from onnxpfp.pipeline.latency.points import measure_part, measured_alignment
-from onnxpfp.pipeline.latency.table import FEWEST, LatencyTable
+from onnxpfp.pipeline.latency.kernel_steps import (
+    StepCandidate,
+    aligned,
+    in_question,
+    measured_alignment,
+    slower_in_multiples,
+    step_candidates,
+)
+from onnxpfp.pipeline.latency.op_latencies import MeasuredWidths, fit_latencies, units_of
+from onnxpfp.pipeline.latency.points import measure_part
+from onnxpfp.pipeline.latency.table import LatencyTable
 from onnxpfp.pipeline.parts import Network, NetworkPart
 from onnxpfp.runtime.machine import device_name
 
@@ -183,14 +191,16 @@ def _fitted(part: NetworkPart, table: LatencyTable, points: Sequence[MeasuredWid
     """
     known, analysis = table.part(part.place), part.context.whole
     multiples = [point.multiple for point in known.points]
-    alignment = part.context.alignment
+    alignment, candidates = part.context.alignment, tuple[StepCandidate, ...]()
     if not alignment.asked:
         # What is known of this machine says nothing of another one.
         usual = 1 if part.context.options.latency_table else alignment.step
-        alignment = measured_alignment(*measured_steps(analysis, points, multiples, usual))
-    aligned = [point for point, multiple in zip(points, multiples, strict=True) if multiple % alignment.step == 0]
-    latencies = fit_latencies(analysis, aligned if len(aligned) >= FEWEST else points, units=units)
-    return replace(part.context, alignment=alignment, latencies=latencies)
+        slower = slower_in_multiples(analysis, points, multiples)
+        alignment = measured_alignment(slower, usual)
+        candidates = step_candidates(analysis, points, multiples, in_question(slower), units)
+    step = alignment.step if alignment.asked else alignment.finest
+    latencies = fit_latencies(analysis, aligned(points, multiples, step), units=units)
+    return replace(part.context, alignment=alignment, latencies=latencies, candidates=candidates)
 
 
 def _without_bodies(point: MeasuredWidths, analysis: Analysis, inside: float) -> MeasuredWidths:
