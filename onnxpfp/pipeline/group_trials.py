@@ -2,8 +2,8 @@
 
 A curve is known from few trials: what the consumers lose gives its shape (`onnxpfp.refit.trial_fits`), and where it
 matters is known once widths were allocated by the shape. So every group is tried at one width, then at the one that it
-would get, twice at most. Streams that will stay whole are not tried. Where nothing is refitted, or many targets are
-tried as for a quality, all groups are tried at about eight widths.
+would get, twice at most; streams that stay whole are tried once. Where nothing is refitted, or many targets are tried
+as for a quality, all groups are tried at about eight widths.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from functools import partial
 
 import numpy as np
 
-from onnxpfp.allocation.by_drift import ResponseCurve, allocate_by_drift, streams_may_stay
+from onnxpfp.allocation.by_drift import ResponseCurve, allocate_by_drift
 from onnxpfp.allocation.widths import grid
 from onnxpfp.arrays import Floats, Ints
 from onnxpfp.errors import TargetUnreachableError
@@ -32,9 +32,6 @@ FIRST = 0.5
 """Share of a group at which it is tried first."""
 SEEN = 1e-3
 """What the consumers must lose there at least, or the drift would be noise; else the group is tried narrower."""
-SPARE = 0.75
-"""Streams are not tried where the target would be met without them even if it were so much lower: a target of latency
-or of bytes is corrected by what is measured."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -116,8 +113,7 @@ def measure_curves(
         )
     trials, groups = _prepare(context, measured, calibration, temperature)
     cost = cost_of(context, measured)
-    spare = streams_may_stay([group.curve for group in groups], cost, SPARE * options.target[1], context.full)
-    tried = [number for number, group in enumerate(groups) if group.widths.size and not (spare and group.stream)]
+    tried = [number for number, group in enumerate(groups) if group.widths.size]
     rounds = 1 + ROUNDS
     choices: dict[int, RowChoice] = {number: groups[number].first_row for number in tried}
     for done in range(rounds):
@@ -129,6 +125,9 @@ def measure_curves(
         except TargetUnreachableError:
             # Other parts of the network may make up for it.
             kept = [int(curve.widths[0]) for curve in curves]
+        tried = [
+            number for number in tried if not (groups[number].stream and kept[number] == groups[number].allowed[0])
+        ]
         rows = {number: groups[number].nearest(kept[number]) for number in tried}
         choices = {number: _row(row) for number, row in rows.items() if np.isnan(groups[number].drifts[row])}
     return tuple(group.curve for group in groups)

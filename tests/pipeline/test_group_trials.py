@@ -55,24 +55,23 @@ def test_a_group_is_tried_once_and_at_the_widths_that_it_would_get(rounds: Seen,
     assert 2 <= len(rounds) <= 1 + ROUNDS
     streams = rounds[0][0].streams
     for number, counts in tried(rounds).items():
-        assert not streams[number]
         assert max(counts) == 1
-        assert 1 <= sum(counts) <= 1 + ROUNDS
-    assert len(tried(rounds)) == streams.count(False)
+        assert sum(counts) == 1 or (not streams[number] and sum(counts) <= 1 + ROUNDS)
+    assert tried(rounds).keys() == set(range(len(streams)))
 
 
-def test_streams_are_tried_where_the_target_needs_them(rounds: Seen) -> None:
+def test_streams_are_tried_again_where_the_target_needs_them(rounds: Seen) -> None:
     prune(keep_macs=0.1)
-    assert tried(rounds).keys() == set(range(len(rounds[0][0].streams)))
+    counts, streams = tried(rounds), rounds[0][0].streams
+    assert any(sum(counts[number]) > 1 for number, stream in enumerate(streams) if stream)
 
 
 @pytest.mark.parametrize("options", [{"max_drift": 0.3}, {"compensate": "bias", "allocate": "measured"}])
 def test_where_many_targets_are_tried_or_nothing_is_refitted_all_widths_are(rounds: Seen, options: Any) -> None:
     prune(**options)
     counts = tried(rounds)
-    streams = rounds[0][0].streams
-    assert all(all(each) for number, each in counts.items() if not streams[number])
-    assert len(counts) == (len(streams) if "max_drift" in options else streams.count(False))
+    assert all(all(each) for each in counts.values())
+    assert counts.keys() == set(range(len(rounds[0][0].streams)))
 
 
 def test_the_first_width_is_the_middle_or_one_at_which_something_is_lost() -> None:
