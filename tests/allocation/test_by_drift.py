@@ -160,6 +160,9 @@ def test_a_stream_is_narrowed_where_the_others_cannot_meet_the_target() -> None:
     assert allocate_by_drift(curves, cost, 0.5).tolist() == [4, 4]
 
 
+LOSSES = [0.8, 0.2, 0.05]
+
+
 def with_losses(drift: list[float]) -> np.ndarray:
     return ResponseCurve.of(8, 2, 2, np.array([2, 4, 6]), drift, LOSSES).drift
 
