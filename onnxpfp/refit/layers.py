@@ -159,8 +159,10 @@ def _kept(layer: RefitLayer, keep: Keep) -> tuple[list[NDArray[np.int64]], list[
     inputs = np.flatnonzero(keep[op.channels])
     outputs = np.flatnonzero(keep[layer.rows])
     per_in, per_out = len(op.channels) // op.group, layer.rows.size // op.group
-    pairs = [(inputs[inputs // per_in == g], outputs[outputs // per_out == g]) for g in range(op.group)]
-    pairs = [(i, o) for i, o in pairs if i.size and o.size]
+    parts = (
+        np.split(x, np.searchsorted(x // per, range(1, op.group))) for x, per in ((inputs, per_in), (outputs, per_out))
+    )
+    pairs = [(i, o) for i, o in zip(*parts, strict=True) if i.size and o.size]
     return [i for i, _ in pairs], [o for _, o in pairs]
 
 
@@ -188,13 +190,14 @@ def kept_weights(layer: RefitLayer, taps: Floats, keep: Keep) -> Floats | None:
         return None
     per_out = taps.shape[1]
     flat = taps.reshape(*taps.shape[:2], -1)
-    blocks = [flat[np.ix_(i, o % per_out)] for i, o in zip(inputs, outputs, strict=True)]
-    return np.stack([block.transpose(1, 0, 2).reshape(block.shape[1], -1) for block in blocks])
+    blocks = flat[np.stack(inputs)[:, None, :], np.stack(outputs)[:, :, None] % per_out]
+    return blocks.reshape(*blocks.shape[:2], -1)
 
 
 def with_weights(layer: RefitLayer, taps: Floats, keep: Keep, weights: Floats) -> Floats:
     """Put weights (g, o, c * k) of what stays back into a copy of the canonical form."""
     full = taps.reshape(*taps.shape[:2], -1).copy()
-    for block, i, o in zip(weights, *_kept(layer, keep), strict=True):
-        full[np.ix_(i, o % taps.shape[1])] = block.reshape(o.size, i.size, -1).transpose(1, 0, 2)
+    inputs, outputs = map(np.stack, _kept(layer, keep))
+    place = inputs[:, None, :], outputs[:, :, None] % taps.shape[1]
+    full[place] = weights.reshape(*weights.shape[:2], inputs.shape[1], -1)
     return full.reshape(taps.shape)

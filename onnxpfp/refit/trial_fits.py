@@ -63,46 +63,50 @@ class _LayerFits:
         layer: The op.
         start: Its weights before.
         stays: Which of its columns stay, by width and convolution group, (W, g, n).
-        fits: What was fitted, by convolution group and width; None where that was not possible, or nothing goes.
+        fits: What was fitted where some of the columns stay, by width and convolution group; None where no fit was
+            possible.
+        means: What convolution groups add to the mean of the outputs, which the bias takes over where nothing of them
+            stays, (g, o); zeros where the bias cannot change.
     """
 
     layer: RefitLayer
     start: InitialWeights
     stays: Bools
-    fits: list[list[ColumnFit | None]]
+    fits: Mapping[tuple[int, int], ColumnFit | None]
+    means: Floats
 
     @classmethod
     def of(cls, layer: RefitLayer, start: InitialWeights, stays: Bools, gram: Gram) -> Self:
         """Fit a consumer to its own outputs on all channels."""
-        fits: list[list[ColumnFit | None]] = []
-        for group, block in enumerate(start.weights):
-            here = np.flatnonzero(~stays[:, group].all(1)).tolist()
-            found = gram.refits(group, block, stays[here, group], TRIAL_RIDGE, biased=layer.biased) if here else []
-            by_row = dict(zip(here, found, strict=True))
-            fits.append([by_row.get(row) for row in range(len(stays))])
-        return cls(layer, start, stays, fits)
+        fits: dict[tuple[int, int], ColumnFit | None] = {}
+        partly: Bools = np.asarray(stays.any(2) & ~stays.all(2))
+        for group in np.flatnonzero(partly.any(0)).tolist():
+            here = np.flatnonzero(partly[:, group]).tolist()
+            found = gram.refits(group, start.weights[group], stays[here, group], TRIAL_RIDGE, biased=layer.biased)
+            fits.update({(row, group): fit for row, fit in zip(here, found, strict=True)})
+        means: Floats = np.einsum("gon,gn->go", start.weights, gram.mean) * float(layer.biased)
+        return cls(layer, start, stays, fits, means)
 
     @property
     def losses(self) -> Floats:
         """Share of the outputs' variance that is lost, the mean over convolution groups, (W,)."""
-        lost = np.zeros((len(self.fits), len(self.stays)))
-        for group, fits in enumerate(self.fits):
-            for row, fit in enumerate(fits):
-                if not self.stays[row, group].all():
-                    lost[group, row] = 1.0 if fit is None else fit.loss
-        return lost.mean(0)
+        lost: Floats = np.where(self.stays.any(2), 0.0, 1.0)
+        for place, fit in self.fits.items():
+            lost[place] = 1.0 if fit is None else fit.loss
+        return lost.mean(1)
 
     def at(self, row: int) -> tuple[Floats, Floats] | None:
         """Return weights (g, o, n) and bias (g, o) at a width; None where no fit was possible or can be stored."""
         weights, bias = self.start.weights.copy(), self.start.bias.copy()
-        for group, fits in enumerate(self.fits):
-            stays, fit = self.stays[row, group], fits[row]
-            if stays.all():
-                continue
+        gone = ~self.stays[row].any(1)
+        weights[gone] = 0.0
+        bias[gone] += self.means[gone]
+        for group in np.flatnonzero(~gone & ~self.stays[row].all(1)).tolist():
+            fit = self.fits[row, group]
             if fit is None:
                 return None
             weights[group] = 0.0
-            weights[group][:, stays] = fit.weights
+            weights[group][:, self.stays[row, group]] = fit.weights
             bias[group] += fit.shift
         weights = self.start.stored(weights)
         return (weights, bias) if np.isfinite(weights).all() and self.start.holds(bias) else None

@@ -131,11 +131,14 @@ def test_two_hundred_wide_groups_take_no_time(step: int) -> None:
     assert 0.399 < cost.total(kept) / cost.total(np.array(sizes)) <= 0.4
 
 
-@pytest.mark.parametrize(("others", "kept"), [(1.9, [8, 4]), (2.1, [4, 8])])
-def test_a_stream_stays_whole_up_to_twice_the_drift(others: float, kept: list[int]) -> None:
+@pytest.mark.parametrize(
+    ("stream", "others", "kept"),
+    [(0.1, 0.19, [8, 4]), (0.1, 0.21, [4, 8]), (3.0, 3.9, [8, 4]), (3.0, 4.1, [4, 8])],
+)
+def test_a_stream_stays_whole_up_to_twice_the_drift_and_1_more(stream: float, others: float, kept: list[int]) -> None:
     curves = [
-        ResponseCurve(np.array([1, 4, 8]), np.array([5.0, 1.0, 0.0]), stream=True),
-        ResponseCurve(np.array([2, 4, 8]), np.array([5.0, others, 0.0])),
+        ResponseCurve(np.array([1, 4, 8]), np.array([50.0, stream, 0.0]), stream=True),
+        ResponseCurve(np.array([2, 4, 8]), np.array([50.0, others, 0.0])),
     ]
     cost = CostModel(
         fixed=np.array([1, 0, 0]),
