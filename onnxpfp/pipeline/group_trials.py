@@ -61,7 +61,7 @@ class GroupTrial:
     def with_drifts(self, found: GroupDrifts) -> GroupTrial:
         """Return it with what else was measured."""
         drifts = np.where(np.isnan(found.drifts), self.drifts, found.drifts)
-        return replace(self, drifts=drifts, losses=found.losses)
+        return replace(self, drifts=drifts, losses=self.losses if found.losses is None else found.losses)
 
     def nearest(self, width: int) -> int:
         """Return the position of the width that is nearest to another."""
@@ -89,7 +89,7 @@ def measure_group_trials(
         temperature: As in `onnxpfp.comparison.metrics.divergence`.
     """
     trials, groups = _prepare(context, measured, calibration, temperature)
-    choices = {number: _every_row(group) for number, group in enumerate(groups)}
+    choices = {number: range(group.widths.size) for number, group in enumerate(groups)}
     found = trials.measure(choices, progress)
     return tuple(group.with_drifts(found[number]) for number, group in enumerate(groups))
 
@@ -129,7 +129,7 @@ def measure_curves(
             number for number in tried if not (groups[number].stream and kept[number] == groups[number].allowed[0])
         ]
         rows = {number: groups[number].nearest(kept[number]) for number in tried}
-        choices = {number: _row(row) for number, row in rows.items() if np.isnan(groups[number].drifts[row])}
+        choices = {number: [row] for number, row in rows.items() if np.isnan(groups[number].drifts[row])}
     return tuple(group.curve for group in groups)
 
 
@@ -152,14 +152,6 @@ def _prepare(
     unknown = [np.full(each.size, np.nan) for each in widths]
     rows = zip(allowed, widths, unknown, trials.streams, strict=True)
     return trials, [GroupTrial(*each[:3], None, each[3]) for each in rows]
-
-
-def _every_row(group: GroupTrial) -> RowChoice:
-    return lambda _: list(range(group.widths.size))
-
-
-def _row(row: int) -> RowChoice:
-    return lambda _: [row]
 
 
 def _count_on(progress: Count, done: int, rounds: int, groups: int, count: int) -> None:

@@ -53,9 +53,15 @@ def nested_fits(gram: Floats, weights: Floats | None, stays: Bools, ridge: float
             factor, scale = _factor(gram, order, ridge)
         except LinAlgError:
             continue
-        for row in rows:
-            kept = order[: np.count_nonzero(stays[row])]
-            fits[row] = _fit(gram, weights, kept, np.flatnonzero(~stays[row]), factor, scale)
+        moved, gone = np.zeros((0, 0)), np.zeros(stays.shape[1], np.bool_)
+        for row in reversed(rows):
+            kept, more = order[: np.count_nonzero(stays[row])], np.flatnonzero(~stays[row] & ~gone)
+            gone[more] = True
+            # What goes from the larger set goes from the smaller one, too: its product is there already.
+            if weights is not None:
+                product = weights[:, more] @ gram[more]
+                moved = product if not moved.size else moved + product
+            fits[row] = _fit(gram, weights, moved, kept, np.flatnonzero(gone), (factor, scale))
     return fits
 
 
@@ -84,14 +90,27 @@ def _factor(gram: Floats, order: Ints, ridge: float) -> tuple[Floats, float]:
     return linalg.cholesky(matrix, lower=True, overwrite_a=True, check_finite=False), scale
 
 
-def _fit(gram: Floats, weights: Floats | None, kept: Ints, gone: Ints, factor: Floats, scale: float) -> NestedFit:
+def _fit(
+    gram: Floats, weights: Floats | None, moved: Floats, kept: Ints, gone: Ints, solver: tuple[Floats, float]
+) -> NestedFit:
+    """Fit one set.
+
+    Args:
+        gram: As in `nested_fits`.
+        weights: As there.
+        moved: W_R G_R, (o, n), where outputs are fitted.
+        kept: What stays, in the order of the factor.
+        gone: What goes, ascending.
+        solver: The factor, and what was added to the diagonal.
+    """
     linalg: Any = importlib.import_module("scipy.linalg")
-    moved = gram[gone] if weights is None else weights[:, gone] @ gram[gone]
+    factor, added = solver
+    moved = gram[gone] if weights is None else moved
     missing = moved[:, kept]
     found = linalg.cho_solve((factor[: kept.size, : kept.size], True), missing.T, check_finite=False).T
     place = np.argsort(kept)
     if weights is None:
-        residual = moved[:, gone] - found @ missing.T - scale * (found @ found.T)
+        residual = moved[:, gone] - found @ missing.T - added * (found @ found.T)
         return NestedFit(found[:, place], residual, 0.0)
-    error = (moved[:, gone] * weights[:, gone]).sum() - (found * missing).sum() - scale * np.square(found).sum()
+    error = (moved[:, gone] * weights[:, gone]).sum() - (found * missing).sum() - added * np.square(found).sum()
     return NestedFit((weights[:, kept] + found)[:, place], None, max(float(error), 0.0))

@@ -29,8 +29,8 @@ from onnxpfp.runtime import open_session
 
 __all__ = ["GroupDrifts", "RowChoice", "TrialWidths", "Trials"]
 
-RowChoice = Callable[[Floats | None], Sequence[int]]
-"""Chooses the widths at which a group is tried, by position, from what its consumers lose at each (`TrialFits`)."""
+RowChoice = Sequence[int] | Callable[[Floats | None], Sequence[int]]
+"""The widths at which a group is tried, by position, or what chooses them from what its consumers lose at each."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,7 +40,7 @@ class GroupDrifts:
     Attributes:
         drifts: How far the output drifted, by width; NaN where it was not measured, (W,).
         losses: Share of its outputs' variance that each consumer loses after its refit, added up over the consumers,
-            (W,); None where nothing was refitted.
+            (W,); None where nothing was refitted, or only at the widths that are tried.
     """
 
     drifts: Floats
@@ -131,7 +131,7 @@ class Trials:
         """Measure the drift of the output.
 
         Args:
-            choices: What chooses the widths of a group at which it is tried, by group.
+            choices: At which widths groups are tried, by group.
             progress: Told how many groups are done, of how many.
         """
         found: dict[int, GroupDrifts] = {}
@@ -156,12 +156,13 @@ class Trials:
     def _try(self, number: int, choice: RowChoice, runner: Runner) -> GroupDrifts:
         """Measure one group at some widths; the runner stands before the first stage that reads it."""
         trial, count, base = self.widths[number], self.problem.analysis.graph.count, self._base
-        fits = TrialFits.of(self.problem, trial, self.grams)
+        fitted = list(range(len(trial.keeps))) if callable(choice) else list(choice)
+        fits = TrialFits.of(self.problem, trial.at(fitted), self.grams)
         variants = Variants.of(self._network, trial.touches(count), fits.edits())
-        losses = fits.losses
+        losses = fits.losses if callable(choice) else None
         drifts = np.full(len(trial.keeps), np.nan)
-        for row in choice(losses):
-            keep, edits = trial.keep(row, count), fits.edits(row)
+        for row in choice(losses) if callable(choice) else fitted:
+            keep, edits = trial.keep(row, count), fits.edits(fitted.index(row))
             outputs = [
                 {**wanted, **variants.run(keep, edits, before)}
                 for wanted, before in zip(base.wanted, runner.cache.batches, strict=True)

@@ -6,7 +6,7 @@ height the output's drift at few widths tells (`onnxpfp.allocation.by_drift`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -47,6 +47,10 @@ class TrialWidths:
         keep = np.ones(count + 1, np.bool_)
         keep[self.group.channels] = self.keeps[row]
         return keep
+
+    def at(self, rows: Sequence[int]) -> TrialWidths:
+        """Return the group at some of these widths."""
+        return TrialWidths(self.group, self.keeps[rows])
 
     def touches(self, count: int) -> Bools:
         """Return which channels of the network are the group's, (count + 1,)."""
