@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from onnxpfp.arrays import Floats
 from onnxpfp.refit.cache import SpillCache
-from onnxpfp.refit.moments import Moments
+from onnxpfp.refit.moments import Moments, Piece, by_group
+from onnxpfp.runtime.workers import ALONE, Workers
 
 __all__ = ["RowBatch", "SampledRows"]
 
@@ -69,6 +71,7 @@ class SampledRows:
         kept: Whether to keep the batches even where no ReLU follows.
         beside: Whether another op shares the sums over the columns, and adds them up.
         finite: Whether all numbers so far were finite, so that the op can be fitted.
+        helpers: Threads that share the work on the batches.
         draws: The batches, where they are kept.
     """
 
@@ -77,6 +80,7 @@ class SampledRows:
     kept: bool = False
     beside: bool = False
     finite: bool = True
+    helpers: Workers = ALONE
     draws: list[RowBatch] = field(default_factory=list[RowBatch])
 
     @property
@@ -86,35 +90,47 @@ class SampledRows:
 
     def add(self, draw: RowBatch) -> None:
         """Add a batch."""
-        targets = draw.targets.astype(np.float64)
+        u = by_group(draw.columns) if np.isfinite(draw.columns).all() else None
+        for piece in self.take(draw, u):
+            piece()
+
+    def take(self, draw: RowBatch, u: Floats | None) -> list[Piece]:
+        """Keep a batch, and return what is left to do to count it in.
+
+        Args:
+            draw: The batch.
+            u: Its columns in the order in which they are counted; None where they are not all finite.
+        """
+        targets = draw.targets
         if not np.isfinite(targets).all():
             # The columns still count, for other ops that share their sums.
             self.finite, targets = False, np.zeros_like(targets)
-        if not np.isfinite(draw.columns).all():
+        if u is None:
             self.finite = False
-            return
-        add = self.moments.add_beside if self.beside else self.moments.add
-        add(draw.columns, targets)
+            return []
+        self.moments.count += u.shape[1]
         if draw.relu_threshold is not None or self.kept:
-            columns, targets, threshold = (
-                self.spill.put(draw.columns),
-                self.spill.put(draw.targets),
-                draw.relu_threshold,
-            )
-            self.draws.append(RowBatch(columns, targets, None if threshold is None else self.spill.put(threshold)))
+            threshold = None if draw.relu_threshold is None else self.spill.put(draw.relu_threshold)
+            self.draws.append(RowBatch(self.spill.put(draw.columns), self.spill.put(targets), threshold))
+        pieces = [*self.moments.target_pieces(u, by_group(targets))]
+        return pieces if self.beside else [*self.moments.column_pieces(u), *pieces]
 
     def error(self, weights: Floats, bias: Floats, sign: Floats) -> float:
         """Return the mean squared error summed over the outputs, behind the ReLU where there is one."""
         if not self.draws:
             return float(self.moments.error(weights, bias).sum())
-        return sum(draw.error(weights, bias, sign) for draw in self.draws) / max(1, self.count)
+        errors = self.helpers.in_order(lambda draw: draw.error(weights, bias, sign), self.draws)
+        return sum(errors) / max(1, self.count)
 
     def relu_aware_moments(self, weights: Floats, bias: Floats, sign: Floats) -> Moments:
         """Return the moments with the ReLU-aware targets of weights and bias."""
         m = self.moments
         moments = Moments(m.u, m.uu, np.zeros_like(m.t), np.zeros_like(m.tt), np.zeros_like(m.tu), m.count)
-        for draw in self.draws:
-            moments.add_targets(draw.columns, draw.relu_aware_targets(weights, bias, sign))
+        of_draw = partial(_relu_aware_sums, weights=weights, bias=bias, sign=sign)
+        for t, tt, tu in self.helpers.in_order(of_draw, self.draws):
+            moments.t += t
+            moments.tt += tt
+            moments.tu += tu
         return moments
 
     def free(self) -> None:
@@ -124,3 +140,9 @@ class SampledRows:
                 if array is not None:
                     self.spill.forget(array)
         self.draws.clear()
+
+
+def _relu_aware_sums(draw: RowBatch, weights: Floats, bias: Floats, sign: Floats) -> tuple[Floats, Floats, Floats]:
+    """Return the sums of the ReLU-aware targets of a batch, of their squares, and of their products with columns."""
+    t = by_group(draw.relu_aware_targets(weights, bias, sign))
+    return t.sum(1), np.einsum("gto,gto->go", t, t), np.matmul(t.swapaxes(1, 2), by_group(draw.columns))

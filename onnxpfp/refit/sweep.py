@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from onnx import ModelProto
 
 from onnxpfp.arrays import Keep
 from onnxpfp.refit.initial import InitialWeights
-from onnxpfp.refit.layer_rows import LayerFamily, LayerRows, layer_families
+from onnxpfp.refit.layer_rows import Draw, LayerFamily, LayerRows, layer_families
 from onnxpfp.refit.layers import RefitLayer
 from onnxpfp.refit.means import Record
 from onnxpfp.refit.problem import RefitProblem
@@ -23,6 +24,8 @@ from onnxpfp.refit.stages import Arrays, Runner, Stages
 from onnxpfp.refit.state import RefitState
 from onnxpfp.rewrite.apply import apply, renew
 from onnxpfp.rewrite.edits import Edits
+from onnxpfp.runtime.session import Session
+from onnxpfp.runtime.workers import Workers, workers
 
 __all__ = ["RefitProblem", "RefitState", "Refitted", "refit"]
 
@@ -56,20 +59,21 @@ def refit(
     layers = [layer for layer in problem.layers if layer.output in starts]
     if not layers:
         return Refitted(edits, ())
-    pair = _Pair.of(refit_state, layers)
     records: list[Record] = []
-    for depth in range(pair.depth):
-        here = [layer for layer in layers if pair.teacher.stages.depth[layer.output] == depth]
-        for each, fit in _stage(pair, refit_state, here, starts):
-            if fit.changed:
-                refit_state.put(each.layer, fit.weights, fit.bias)
-            if np.isfinite(fit.plain):
-                share = each.spread()
-                records.append(Record(each.layer.consumer.name, fit.plain / share, fit.error / share, fit.ridge))
-            each.free()
-        pair.advance(refit_state, here)
-        if progress:
-            progress(depth + 1, pair.depth)
+    with workers(problem.threads) as helpers:
+        pair = _Pair.of(refit_state, layers, helpers)
+        for depth in range(pair.depth):
+            here = [layer for layer in layers if pair.teacher.stages.depth[layer.output] == depth]
+            for each, fit in _stage(pair, refit_state, here, starts):
+                if fit.changed:
+                    refit_state.put(each.layer, fit.weights, fit.bias)
+                if np.isfinite(fit.plain):
+                    share = each.spread()
+                    records.append(Record(each.layer.consumer.name, fit.plain / share, fit.error / share, fit.ridge))
+                each.free()
+            pair.advance(refit_state, here)
+            if progress:
+                progress(depth + 1, pair.depth)
     return Refitted(refit_state.all_edits(layers), tuple(records))
 
 
@@ -83,6 +87,7 @@ class _Pair:
         student_model: Its model, which gets the new weights.
         nodes: First output of every node of the original.
         fitted: Batches of samples to fit; those behind are tuning samples.
+        helpers: Threads that share the batches, and the fits.
     """
 
     teacher: Runner
@@ -90,9 +95,10 @@ class _Pair:
     student_model: ModelProto
     nodes: Mapping[int, str]
     fitted: int
+    helpers: Workers
 
     @classmethod
-    def of(cls, refit_state: RefitState, layers: Sequence[RefitLayer]) -> _Pair:
+    def of(cls, refit_state: RefitState, layers: Sequence[RefitLayer], helpers: Workers) -> _Pair:
         problem = refit_state.problem
         placeholders = refit_state.all_edits(layers, placeholders=True)
         model, graph = problem.analysis.model, problem.analysis.graph
@@ -101,18 +107,14 @@ class _Pair:
         fitted = len(feeds)
         feeds += [dict(feed) for feed in problem.tuning.batches(problem.batch_size)]
         cuts = {layer.output for layer in layers}
+        # Batches run side by side; only what is left of the threads works inside of an op.
+        threads = max(1, helpers.count // len(feeds))
         teacher, student = (
-            Runner.start(
-                Stages.of(each, cuts, problem.dtype),
-                feeds,
-                problem.workspace // 2,
-                problem.requests,
-                problem.threads,
-            )
+            Runner.start(Stages.of(each, cuts, problem.dtype), feeds, problem.workspace // 2, problem.requests, threads)
             for each in (model, student_model)
         )
         nodes = {index: node.output[0] for index, node in enumerate(model.graph.node)}
-        return cls(teacher, student, student.stages.model, nodes, fitted)
+        return cls(teacher, student, student.stages.model, nodes, fitted, helpers)
 
     @property
     def depth(self) -> int:
@@ -130,8 +132,7 @@ class _Pair:
                 self.nodes,
             )
         session, _ = self.student.open()
-        for batch in range(len(self.student.cache.batches)):
-            self.student.run(session, batch)
+        self.student.run_all(session, self.helpers)
         self.teacher.advance()
         self.student.advance()
 
@@ -140,18 +141,33 @@ def _stage(
     pair: _Pair, refit_state: RefitState, layers: Sequence[RefitLayer], starts: Mapping[str, InitialWeights]
 ) -> Iterator[tuple[LayerRows, Fit]]:
     """Run a stage of the original and fit its linear ops."""
-    families = layer_families(refit_state, layers, starts, pair.teacher.made(), pair.student.cache.batches[0])
+    teacher, helpers = pair.teacher, pair.helpers
+    families = layer_families(refit_state, layers, starts, teacher.made(), pair.student.cache.batches[0], helpers)
     members = [member for family in families for member in family.members]
-    session, _ = pair.teacher.open(sorted(set[str]().union(*(member.shows() for member in members))))
-    for batch in range(len(pair.teacher.cache.batches)):
-        _draw(pair, families, batch, pair.teacher.run(session, batch), refit_state.problem.seed)
-    for member in members:
-        yield member, member.fit()
+    session, _ = teacher.open(sorted(set[str]().union(*(member.shows() for member in members))))
+    draw = partial(_draw, pair, families, session, refit_state.problem.seed)
+    batches = range(len(teacher.cache.batches))
+    for batch, (given, drawn) in zip(batches, helpers.in_order(draw, batches), strict=True):
+        teacher.keep(batch, given)
+        taken = zip(families, drawn, strict=True)
+        helpers.do(lambda piece: piece(), [piece for family, each in taken if each for piece in family.take(each)])
+    fits = map(LayerRows.fit, members) if len(members) == 1 else helpers.in_order(LayerRows.fit, members)
+    yield from zip(members, fits, strict=True)
 
 
-def _draw(pair: _Pair, families: Sequence[LayerFamily], batch: int, shown: Arrays, seed: int) -> None:
-    """Draw columns and targets of one batch at random positions."""
+def _draw(
+    pair: _Pair, families: Sequence[LayerFamily], session: Session | None, seed: int, batch: int
+) -> tuple[Arrays, list[Draw | None]]:
+    """Run the original's stage on one batch, and draw columns and targets at random positions.
+
+    Returns:
+        What later stages read, and what each family drew.
+    """
+    shown = pair.teacher.compute(session, batch)
+    given, original = (runner.cache.batches[batch] for runner in (pair.student, pair.teacher))
+    drawn: list[Draw | None] = []
     for number, family in enumerate(families):
         rng = np.random.default_rng([seed, pair.teacher.next, number, batch])
-        given, original = (runner.cache.batches[batch] for runner in (pair.student, pair.teacher))
-        family.add(shown, given, original, rng, tuning=batch >= pair.fitted)
+        drawn.append(family.draw(shown, given, original, rng, tuning=batch >= pair.fitted))
+    later = pair.teacher.stages.stages[pair.teacher.next].gives
+    return {name: shown[name] for name in later if name in shown}, drawn

@@ -31,7 +31,8 @@ def drawn(u: np.ndarray, t: np.ndarray, threshold: np.ndarray | None = None, bat
 
 
 def fit_of(fitted: SampledRows, tuning: SampledRows, start: InitialWeights) -> Fit:
-    return best_fit(by_columns(fitted.moments, start), fitted, tuning, start)
+    regression = by_columns(fitted.moments, start)
+    return best_fit(regression.at, fitted, tuning, start, regression.towards)
 
 
 @pytest.fixture
