@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxpfp.arrays import Floats
+from onnxpfp.arrays import Floats, Floats32
 from onnxpfp.refit.cache import SpillCache
 from onnxpfp.refit.moments import Moments, Piece, by_group
 from onnxpfp.runtime.workers import ALONE, Workers
@@ -30,10 +30,10 @@ class RowBatch:
     targets: NDArray[np.float32]
     relu_threshold: NDArray[np.float32] | None
 
-    def predicted(self, weights: Floats, bias: Floats) -> Floats:
+    def predicted(self, weights: Floats, bias: Floats) -> Floats32:
         """Return what weights (g, o, n) and bias (g, o) make of the columns, (T, g, o)."""
         made = np.matmul(self.columns.swapaxes(0, 1), weights.astype(np.float32).swapaxes(1, 2))
-        return made.swapaxes(0, 1) + bias
+        return made.swapaxes(0, 1) + bias.astype(np.float32)
 
     def error(self, weights: Floats, bias: Floats, sign: Floats) -> float:
         """Return the sum of the squared errors behind the ReLU.
@@ -43,22 +43,39 @@ class RowBatch:
             bias: (g, o).
             sign: As in `InitialWeights`, (g, o).
         """
-        made, wanted = self.predicted(weights, bias), self.targets.astype(np.float64)
+        made, wanted = self.predicted(weights, bias), self.targets
         if self.relu_threshold is not None:
-            made, wanted = (np.maximum(sign * (x - self.relu_threshold), 0.0) for x in (made, wanted))
-        return float(np.square(made - wanted).sum())
+            # Beyond its threshold an output is as good as at it.
+            made, wanted = (_passed(x, self.relu_threshold, sign) for x in (made, wanted))
+        gaps = (made - wanted).ravel().astype(np.float64)
+        return float(gaps @ gaps)
 
-    def relu_aware_targets(self, weights: Floats, bias: Floats, sign: Floats) -> Floats:
+    def relu_aware_targets(self, weights: Floats, bias: Floats, sign: Floats) -> Floats32:
         """Return targets as near to the prediction as the ReLU leaves free (Zhang et al., 2016), (T, g, o).
 
         Where the original's output is cut off, any output that is cut off is as good: the target is the prediction, or
         the threshold where the prediction passes it. Elsewhere the target stays.
         """
         assert self.relu_threshold is not None
-        wanted = self.targets.astype(np.float64)
-        off = (sign * (wanted - self.relu_threshold) <= 0.0) & (sign != 0.0)
-        free = sign * np.minimum(sign * self.predicted(weights, bias), sign * self.relu_threshold)
-        return np.where(off, free, wanted)
+        free = _cut_off(self.predicted(weights, bias), self.relu_threshold, sign)
+        above, below = self.targets > self.relu_threshold, self.targets < self.relu_threshold
+        stays = above if (sign > 0).all() else np.where(sign > 0, above, np.where(sign < 0, below, True))
+        return np.where(stays, self.targets, free)
+
+
+def _passed(values: Floats32, threshold: Floats32, sign: Floats) -> Floats32:
+    """Return what a ReLU passes of values, at least the threshold; the threshold itself where it passes nothing."""
+    if (sign > 0).all():
+        return np.maximum(values, threshold)
+    passed = np.where(sign > 0, np.maximum(values, threshold), np.minimum(values, threshold))
+    return np.where(sign == 0, threshold, passed)
+
+
+def _cut_off(values: Floats32, threshold: Floats32, sign: Floats) -> Floats32:
+    """Return the nearest values that a ReLU does not pass."""
+    if (sign > 0).all():
+        return np.minimum(values, threshold)
+    return np.where(sign > 0, np.minimum(values, threshold), np.maximum(values, threshold))
 
 
 @dataclass(slots=True, eq=False)
@@ -125,9 +142,9 @@ class SampledRows:
     def relu_aware_moments(self, weights: Floats, bias: Floats, sign: Floats) -> Moments:
         """Return the moments with the ReLU-aware targets of weights and bias."""
         m = self.moments
-        moments = Moments(m.u, m.uu, np.zeros_like(m.t), np.zeros_like(m.tt), np.zeros_like(m.tu), m.count)
-        of_draw = partial(_relu_aware_sums, weights=weights, bias=bias, sign=sign)
-        for t, tt, tu in self.helpers.in_order(of_draw, self.draws):
+        moments = Moments(m.u, m.uu, m.t.copy(), m.tt.copy(), m.tu.copy(), m.count)
+        changes = self.helpers.in_order(partial(_changes, weights=weights, bias=bias, sign=sign), self.draws)
+        for t, tt, tu in changes:
             moments.t += t
             moments.tt += tt
             moments.tu += tu
@@ -142,7 +159,12 @@ class SampledRows:
         self.draws.clear()
 
 
-def _relu_aware_sums(draw: RowBatch, weights: Floats, bias: Floats, sign: Floats) -> tuple[Floats, Floats, Floats]:
-    """Return the sums of the ReLU-aware targets of a batch, of their squares, and of their products with columns."""
-    t = by_group(draw.relu_aware_targets(weights, bias, sign))
-    return t.sum(1), np.einsum("gto,gto->go", t, t), np.matmul(t.swapaxes(1, 2), by_group(draw.columns))
+def _changes(draw: RowBatch, weights: Floats, bias: Floats, sign: Floats) -> tuple[Floats, Floats, NDArray[np.float32]]:
+    """Return what ReLU-aware targets add to the sums of a batch's targets, of their squares, and times columns.
+
+    Only targets that follow the prediction change, and what they change by is as exact as a prediction: float32.
+    """
+    t = draw.targets.swapaxes(0, 1)
+    change = draw.relu_aware_targets(weights, bias, sign).swapaxes(0, 1) - t
+    products = np.matmul(change.swapaxes(1, 2), draw.columns.swapaxes(0, 1))
+    return change.sum(1, np.float64), (change * (change + 2 * t)).sum(1, np.float64), products
