@@ -234,7 +234,8 @@ def layer_families(
         reached = [t.target.tensor in made and (not t.target.shortcut or t.target.shortcut in given) for t in same]
         ops = [(t, starts[t.output], r) for t, r in zip(same, reached, strict=True)]
         members = _members(refit_state, ops, spill, ALONE if len(layers) > 1 else helpers)
-        layer_lists.append(LayerFamily(members, refit_state.problem.positions))
+        drawn = refit_state.problem.positions_for(starts[same[0].output].weights.shape[2])
+        layer_lists.append(LayerFamily(members, drawn))
     return layer_lists
 
 

@@ -119,12 +119,12 @@ class Moments:
             self.count + other.count,
         )
 
-    def gram(self, group: int, *, centred: bool) -> Floats:
-        """Return the covariance of u with itself, or the mean of u u^T, (n, n)."""
-        gram = self.uu[group] / self.count
+    def gram(self, *, centred: bool) -> Floats:
+        """Return the covariance of u with itself, or the mean of u u^T, (g, n, n)."""
+        gram = self.uu / self.count
         if centred:
-            mean = self.u[group] / self.count
-            gram -= np.outer(mean, mean)
+            mean = self.u / self.count
+            gram -= mean[:, :, None] * mean[:, None]
         return gram
 
     def cross(self, bias: Floats | None = None) -> Floats:

@@ -18,6 +18,11 @@ FLOAT64 = 8
 SHARE = 8
 """A Gram matrix may take one part in so many of the workspace: there are several, and copies to solve with."""
 
+import os
+
+ROWS_PER_COLUMN = int(os.environ.get("RPC", "100"))
+FEWEST_POSITIONS = int(os.environ.get("FEW", "16"))
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RefitProblem:
@@ -29,7 +34,7 @@ class RefitProblem:
         fit: Samples to fit.
         tuning: Samples that decide between fits, as in `Split`.
         batch_size: Samples in one run.
-        positions: Output positions per sample.
+        positions: Most output positions per sample.
         workspace: Bytes of activations and of matrices that may be held.
         requests: Where to run.
         threads: Of onnxruntime.
@@ -46,6 +51,11 @@ class RefitProblem:
     requests: Sequence[ProviderRequest]
     threads: int | None
     seed: int
+
+    def positions_for(self, columns: int) -> int:
+        """Return how many output positions of a sample a fit of so many columns draws."""
+        wanted = -(-ROWS_PER_COLUMN * columns // max(len(self.fit), 1))
+        return min(self.positions, max(FEWEST_POSITIONS, wanted))
 
     @property
     def dtype(self) -> dict[str, int]:

@@ -23,7 +23,7 @@ from typing import Self
 import numpy as np
 
 from onnxpfp.arrays import Floats
-from onnxpfp.refit.cholesky import LinAlgError, factor, solved
+from onnxpfp.refit.cholesky import Factored, LinAlgError
 from onnxpfp.refit.initial import InitialWeights
 from onnxpfp.refit.moments import Moments
 from onnxpfp.refit.rows import SampledRows
@@ -45,10 +45,10 @@ FIRST_RIDGE = 3
 """Position of the ridge that is tried first, the published 1e-3; the search walks from there."""
 RELU_ROUNDS = 4
 """Most times that the fit is repeated with targets that follow the prediction where the ReLU cuts both off."""
-FACTORS = 2
-"""Factors that are kept: of the ridge that was tried last, and of the best, which is the one before it."""
 FACTOR_BYTES = 32 << 20
-"""More are kept where they take no more bytes than this: fits that share them walk through the same ridges."""
+"""Factors are kept up to so many bytes, or those of two ridges: the last one tried, and the best, the one before it."""
+LEAST_GAIN = 5e-3
+"""The rounds end where one lowers the error by less than this share of it, for each reads all rows again."""
 LARGEST_GAIN = 10.0
 """A fit whose weights have a norm so many times the old one is no fit.
 
@@ -93,37 +93,36 @@ class GramFactors:
 
     moments: Moments
     centred: bool
-    _grams: dict[int, Floats] = field(default_factory=dict[int, Floats])
-    _factors: dict[tuple[int, float], Floats] = field(default_factory=dict[tuple[int, float], Floats])
+    _grams: Floats | None = None
+    _factors: dict[float, Factored] = field(default_factory=dict[float, Factored])
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
-    def gram(self, group: int) -> Floats:
-        """Return G of a convolution group, (n, n)."""
+    def grams(self) -> Floats:
+        """Return G of every convolution group, (g, n, n)."""
         with self._lock:
-            if group not in self._grams:
-                self._grams[group] = self.moments.gram(group, centred=self.centred)
-            return self._grams[group]
+            if self._grams is None:
+                self._grams = self.moments.gram(centred=self.centred)
+            return self._grams
 
-    def solved(self, group: int, ridge: float, missing: Floats) -> Floats:
-        """Return missing (G + lambda I)^-1, (o, n), with lambda a share of the mean of diag G; 0 where G is.
+    def at(self, ridge: float) -> Factored:
+        """Return the factors of G + lambda I, with lambda a share of the mean of diag G; of I where that is 0.
 
         Raises:
-            LinAlgError: G + lambda I is not positive definite.
+            LinAlgError: One is not positive definite.
         """
-        gram = self.gram(group)
-        scale = float(np.trace(gram)) / max(1, len(gram))
-        if not scale > 0.0:
-            return np.zeros_like(missing)
         with self._lock:
-            factored = self._factors.pop((group, ridge), None)
+            factored = self._factors.pop(ridge, None)
             if factored is None:
-                raised = gram.copy()
-                raised[np.diag_indices_from(raised)] += ridge * scale
-                factored = factor(raised)
-            self._factors[group, ridge] = factored
-            while len(self._factors) > max(FACTORS * len(self.moments.uu), FACTOR_BYTES // gram.nbytes):
-                del self._factors[next(iter(self._factors))]
-        return solved(factored, missing.T).T
+                grams = self.grams()
+                raised = grams.copy()
+                diagonal = np.einsum("gnn->gn", raised)
+                scale = diagonal.mean(1) if diagonal.size else np.zeros(len(diagonal))
+                diagonal += np.where(scale > 0.0, ridge * scale, 1.0)[:, None]
+                factored = Factored.of(raised)
+                while self._factors and (len(self._factors) + 1) * grams.nbytes > max(FACTOR_BYTES, 2 * grams.nbytes):
+                    del self._factors[next(iter(self._factors))]
+            self._factors[ridge] = factored
+            return factored
 
 
 @dataclass(slots=True, eq=False)
@@ -162,21 +161,18 @@ class Regression:
         Raises:
             LinAlgError: A matrix is not positive definite even so.
         """
-        missing = self._lacking()
-        solution = np.empty_like(self.weights)
-        for group, old in enumerate(self.weights):
-            solution[group] = old + self.factors.solved(group, ridge, missing[group])
+        factored = self.factors.at(ridge)
+        solution = self.weights + factored.solved(self._lacking().swapaxes(1, 2)).swapaxes(1, 2)
         return solution, intercept(self.moments, solution) if self.bias is None else self.bias
 
     def _lacking(self) -> Floats:
         """Return B - W G, (g, o, n)."""
-        if self._pulled is None:
-            self._pulled = np.empty_like(self.weights)
-            for group, old in enumerate(self.weights):
-                np.matmul(old, self.factors.gram(group), out=self._pulled[group])
-        if self._missing is None:
-            self._missing = self.moments.cross(self.bias) - self._pulled
-        return self._missing
+        missing = self._missing
+        if missing is None:
+            pulled = np.matmul(self.weights, self.factors.grams()) if self._pulled is None else self._pulled
+            missing = self.moments.cross(self.bias) - pulled
+            self._pulled, self._missing = pulled, missing
+        return missing
 
 
 def solve(moments: Moments, weights: Floats, ridge: float, bias: Floats | None = None) -> tuple[Floats, Floats]:
@@ -233,7 +229,10 @@ def best_fit(
         fit = _attempt(best, towards(followed).at, ridge, tuning, start)
         if fit is best:
             break
+        gain = best.error - fit.error
         best, followed = fit, None
+        if gain < LEAST_GAIN * fit.error:
+            break
     return on_all(best, fitted, tuning, start, followed)
 
 

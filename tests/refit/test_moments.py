@@ -45,11 +45,11 @@ def test_covariances_and_the_error_are_those_of_the_draws(drawn) -> None:
     found = moments(*drawn)
     weights, bias = noise(3, 4, 5, seed=3).astype(np.float64), noise(3, 4, seed=4).astype(np.float64)
     for group in range(3):
-        gram, cross = found.gram(group, centred=True), found.cross()[group]
+        gram, cross = found.gram(centred=True)[group], found.cross()[group]
         both = np.cov(np.hstack([u[:, group], t[:, group]]).T, bias=True)
         np.testing.assert_allclose(gram, both[:5, :5], atol=1e-12)
         np.testing.assert_allclose(cross, both[5:, :5], atol=1e-12)
-        gram, cross = found.gram(group, centred=False), found.cross(bias)[group]
+        gram, cross = found.gram(centred=False)[group], found.cross(bias)[group]
         np.testing.assert_allclose(gram, u[:, group].T @ u[:, group] / 40)
         np.testing.assert_allclose(cross, (t[:, group] - bias[group]).T @ u[:, group] / 40, atol=1e-12)
     made = np.einsum("tgn,gon->tgo", u, weights) + bias
