@@ -43,5 +43,5 @@ class Factored:
     def solved(self, right: Floats) -> Floats:
         """Return x with matrix x = right, (g, n, m)."""
         if len(self.matrices) != 1:
-            return np.linalg.solve(self.matrices, right)
+            return cast("Floats", np.linalg.solve(self.matrices, right))
         return _LINALG.cho_solve((self.matrices[0], True), right[0], check_finite=False)[None]

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxpfp.arrays import AnyFloats, Arrays, Floats, Ints
+from onnxpfp.arrays import AnyFloats, Arrays, Floats, Floats32, Ints
 from onnxpfp.linear.columns import columns, draw_positions, outputs_at
 from onnxpfp.refit.by_channel import ChannelRegression
 from onnxpfp.refit.cache import SpillCache
@@ -88,13 +89,17 @@ class LayerRows:
         )
         return target, threshold
 
-    def batch(self, u: NDArray[np.float32], targets: tuple[Floats, Floats | None], *, tuning: bool) -> RowBatch:
-        """Return the rows of a batch: columns (T, g, n), and targets with thresholds (T, O')."""
-        shape = (len(u), *self.start.weights.shape[:2])
-        wanted, threshold = (None if x is None else _single(x).reshape(shape) for x in targets)
+    def rows(self, shown: Arrays, given: Arrays, positions: Ints, *, tuning: bool) -> tuple[Floats32, Floats32 | None]:
+        """Return wanted outputs and thresholds at positions as in `RowBatch`; arguments as those of `targets`."""
+        wanted, threshold = map(self._by_group, self.targets(shown, given, positions))
         assert wanted is not None
         # Without Gram matrix the fit is not repeated with other targets.
-        return RowBatch(u, wanted, threshold if tuning or self.channels is None else None)
+        return wanted, threshold if tuning or self.channels is None else None
+
+    def _by_group(self, outputs: Floats | None) -> Floats32 | None:
+        if outputs is None:
+            return None
+        return _single(outputs).reshape(len(outputs), *self.start.weights.shape[:2])
 
     def fit(self) -> Fit:
         """Fit the op's weights to the rows, at the best ridge."""
@@ -128,19 +133,39 @@ def _single(array: Floats) -> NDArray[np.float32]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Draw:
-    """What a family drew from one batch.
+    """What a family drew from one batch, or from several.
 
     Attributes:
-        tuning: Whether it is a batch of tuning samples.
-        rows: The rows of each op.
-        u: Their columns in the order in which they are counted; None where they are not all finite.
-        mixed: The channels of the original and of the pruned network, (T, C) and (T, S), where these are fitted.
+        tuning: Whether they are of tuning samples.
+        columns: u, (T, g, n) float32.
+        rows: The wanted outputs of each op and the outputs at which the ReLU behind starts to pass, as in `RowBatch`.
+        mixed: The channels of the original and of the pruned network, (T', C) and (T', S), where these are fitted.
     """
 
     tuning: bool
-    rows: tuple[RowBatch, ...]
-    u: Floats | None
+    columns: Floats32
+    rows: tuple[tuple[Floats32, Floats32 | None], ...]
     mixed: tuple[AnyFloats, AnyFloats] | None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the columns."""
+        return self.columns.nbytes
+
+    @classmethod
+    def joined(cls, draws: Sequence[Self]) -> Self:
+        """Return one draw of several, in their order."""
+        first = draws[0]
+        if len(draws) == 1:
+            return first
+        rows: list[tuple[Floats32, Floats32 | None]] = []
+        for number, (_, threshold) in enumerate(first.rows):
+            wanted = np.concatenate([draw.rows[number][0] for draw in draws])
+            parts = [] if threshold is None else [draw.rows[number][1] for draw in draws]
+            rows.append((wanted, np.concatenate([part for part in parts if part is not None]) if parts else None))
+        pairs = [draw.mixed for draw in draws if draw.mixed is not None]
+        mixed = tuple(np.concatenate(side) for side in zip(*pairs, strict=True)) if pairs else None
+        return cls(first.tuning, np.concatenate([draw.columns for draw in draws]), tuple(rows), cast("Any", mixed))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -180,19 +205,20 @@ class LayerFamily:
         spatial = whole[2:] if layer.op.kind != "matmul" else ()
         flat = columns(layer.op, given[layer.consumer.data], spatial, positions)
         u = flat.reshape(len(flat), len(first.start.weights), -1)
-        rows = tuple(member.batch(u, member.targets(shown, given, positions), tuning=tuning) for member in self.members)
+        rows = tuple(member.rows(shown, given, positions, tuning=tuning) for member in self.members)
         mixed: tuple[AnyFloats, AnyFloats] | None = None
         if first.channels is not None and not tuning:
             data = original[layer.consumer.data]
             positions = draw_positions(data.shape, 1, self.positions, rng)
             mixed = outputs_at(data, 1, positions), outputs_at(given[layer.consumer.data], 1, positions)
-        return Draw(tuning, rows, by_group(u) if np.isfinite(u).all() else None, mixed)
+        return Draw(tuning, u, rows, mixed)
 
     def take(self, draw: Draw) -> list[Piece]:
         """Keep what was drawn, and return what is left to do to count it in."""
+        u = by_group(draw.columns) if np.isfinite(draw.columns).all() else None
         pieces: list[Piece] = []
         for member, rows in zip(self.members, draw.rows, strict=True):
-            pieces += (member.tuning if draw.tuning else member.fitted).take(rows, draw.u)
+            pieces += (member.tuning if draw.tuning else member.fitted).take(RowBatch(draw.columns, *rows), u)
             if draw.mixed is not None:
                 assert member.channels is not None
                 pieces += member.channels.take(*draw.mixed)

@@ -7,17 +7,19 @@ ICCV 2017, asymmetric reconstruction). A refit is taken only where it is better 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 
 import numpy as np
 from onnx import ModelProto
 
-from onnxpfp.arrays import Keep
+from onnxpfp.arrays import CHUNK_BYTES, Keep
 from onnxpfp.refit.initial import InitialWeights
 from onnxpfp.refit.layer_rows import Draw, LayerFamily, LayerRows, layer_families
 from onnxpfp.refit.layers import RefitLayer
 from onnxpfp.refit.means import Record
+from onnxpfp.refit.moments import Piece
 from onnxpfp.refit.problem import RefitProblem
 from onnxpfp.refit.ridge import Fit
 from onnxpfp.refit.stages import Arrays, Runner, Stages
@@ -147,12 +149,41 @@ def _stage(
     session, _ = teacher.open(sorted(set[str]().union(*(member.shows() for member in members))))
     draw = partial(_draw, pair, families, session, refit_state.problem.seed)
     batches = range(len(teacher.cache.batches))
+    waiting = [_Waiting(family) for family in families]
     for batch, (given, drawn) in zip(batches, helpers.in_order(draw, batches), strict=True):
         teacher.keep(batch, given)
-        taken = zip(families, drawn, strict=True)
-        helpers.do(lambda piece: piece(), [piece for family, each in taken if each for piece in family.take(each)])
+        pieces = (each.add(one) for each, one in zip(waiting, drawn, strict=True) if one is not None)
+        helpers.do(lambda piece: piece(), chain.from_iterable(pieces))
+    helpers.do(lambda piece: piece(), chain.from_iterable(each.take() for each in waiting))
     fits = map(LayerRows.fit, members) if len(members) == 1 else helpers.in_order(LayerRows.fit, members)
     yield from zip(members, fits, strict=True)
+
+
+@dataclass(slots=True, eq=False)
+class _Waiting:
+    """What a family drew and has not counted in: draws of small batches are counted in together.
+
+    Attributes:
+        family: The family.
+        draws: Its draws, all of them of tuning samples or none.
+    """
+
+    family: LayerFamily
+    draws: list[Draw] = field(default_factory=list[Draw])
+
+    def add(self, draw: Draw) -> Iterator[Piece]:
+        """Let another draw wait, and yield what there is to do to count those in that have waited long enough."""
+        if self.draws and self.draws[0].tuning != draw.tuning:
+            yield from self.take()
+        self.draws.append(draw)
+        if sum(each.nbytes for each in self.draws) >= CHUNK_BYTES:
+            yield from self.take()
+
+    def take(self) -> Iterator[Piece]:
+        """Yield what there is to do to count in what waits."""
+        draws, self.draws = self.draws, []
+        if draws:
+            yield from self.family.take(Draw.joined(draws))
 
 
 def _draw(
