@@ -19,7 +19,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxpfp.arrays import Floats
+from onnxpfp.arrays import AnyFloats, Floats
 
 __all__ = ["Moments", "Piece", "by_group"]
 
@@ -83,8 +83,8 @@ class Moments:
         for piece in (*self.column_pieces(u), *self.target_pieces(u, by_group(targets))):
             piece()
 
-    def column_pieces(self, u: Floats) -> Iterator[Piece]:
-        """Yield what counts columns (g, T, n) in, but for their number."""
+    def column_pieces(self, u: AnyFloats) -> Iterator[Piece]:
+        """Yield what counts columns (g, T, n) in, but for their number; products are of their type, and so rounded."""
         yield partial(_add_sums, self.u, u)
         columns = u.shape[2]
         if columns <= BLOCK:
@@ -146,20 +146,20 @@ class Moments:
         return np.maximum(square, 0.0) / max(1, self.count)
 
 
-def _add_sums(total: Floats, rows: Floats) -> None:
-    total += rows.sum(1)
+def _add_sums(total: Floats, rows: AnyFloats) -> None:
+    total += rows.sum(1, np.float64)
 
 
 def _add_square_sums(total: Floats, rows: Floats) -> None:
     total += np.einsum("gto,gto->go", rows, rows)
 
 
-def _add_squares(total: Floats, rows: Floats) -> None:
+def _add_squares(total: Floats, rows: AnyFloats) -> None:
     """Add the Gram matrices of some groups; numpy computes half of a product of a matrix with itself."""
     total += np.matmul(rows.swapaxes(1, 2), rows)
 
 
-def _add_block(total: Floats, rows: Floats, one: slice, other: slice) -> None:
+def _add_block(total: Floats, rows: AnyFloats, one: slice, other: slice) -> None:
     """Add the products of two runs of columns, in both places where they stand."""
     product = rows[:, one].T @ rows[:, other]
     total[one, other] += product
