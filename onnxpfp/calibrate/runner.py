@@ -281,13 +281,13 @@ def _showing(model: ModelProto, names: Sequence[str]) -> ModelProto:
 def _session(model: ModelProto, requests: Sequence[ProviderRequest], **options: Any) -> Generator[Session]:
     """Open a model in memory, or through a temporary file where protobuf cannot serialise it."""
     if sum(len(tensor.raw_data) for tensor in model.graph.initializer) < _IN_MEMORY:
-        yield open_session(model, requests, spin=False, **options)
+        yield open_session(model, requests, **options)
         return
     folder = temporary_folder()
     try:
         path = folder / "network.onnx"
         cast("Any", onnx).save_model(model, path, save_as_external_data=True, location="network.data")
-        yield open_session(path, requests, spin=False, **options)
+        yield open_session(path, requests, **options)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

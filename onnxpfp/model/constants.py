@@ -242,7 +242,7 @@ class Constants:
         graph = helper.make_graph([node], "node", [], [onnx.ValueInfoProto(name=node.output[0])], stored)
         part = ModelProto(ir_version=self.model.ir_version, graph=graph)
         part.opset_import.extend(self.model.opset_import)
-        return open_session(part).run({}, [node.output[0]])[node.output[0]]
+        return open_session(part, threads=1).run({}, [node.output[0]])[node.output[0]]
 
     def _compute(self, name: str) -> NDArray[Any]:
         nodes = self.nodes_behind(name)
@@ -258,6 +258,6 @@ class Constants:
         part.opset_import.extend(self.model.opset_import)
         part.functions.extend(self.model.functions)
         try:
-            return open_session(part).run({}, [name])[name]
+            return open_session(part, threads=1).run({}, [name])[name]
         except ModelError as error:
             raise ModelError(f"the constant tensor '{name}' cannot be computed: {error}") from error

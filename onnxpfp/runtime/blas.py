@@ -9,7 +9,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 
 # scipy brings a BLAS of its own. Were it loaded later, it would start with a thread for every core.
 import scipy.linalg  # noqa: F401  # pyright: ignore[reportUnusedImport]
@@ -18,46 +17,22 @@ from threadpoolctl import threadpool_limits
 __all__ = ["one_blas_thread"]
 
 
-@dataclass(slots=True)
-class _Hold:
-    """The runs that hold BLAS. The number of its threads is one for the process, so the last run gives it back.
-
-    Attributes:
-        runs: How many there are.
-        before: What gives back the number that there was before the first.
-    """
-
-    runs: int = 0
-    before: threadpool_limits | None = None
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def begin(self) -> None:
-        """Hold it for one more run."""
-        with self.lock:
-            if not self.runs:
-                self.before = threadpool_limits(1, user_api="blas")
-            self.runs += 1
-
-    def end(self) -> None:
-        """One run less needs it held."""
-        with self.lock:
-            self.runs -= 1
-            if not self.runs and self.before is not None:
-                self.before.restore_original_limits()
-                self.before = None
-
-
-_HOLD = _Hold()
+_HELD = threading.Lock()
+"""Held by the run that holds BLAS: the number of its threads is one for the process."""
 
 
 @contextmanager
 def one_blas_thread() -> Generator[None]:
     """Hold BLAS to one thread inside, and give the caller's number back.
 
-    It looks through all libraries of the process, which takes milliseconds: once for a run.
+    It looks through all libraries of the process, which takes milliseconds: once for a run. Of several runs at once the
+    first holds it and gives it back; one that goes on longer has the caller's number from then on.
     """
-    _HOLD.begin()
-    try:
+    if not _HELD.acquire(blocking=False):
         yield
+        return
+    try:
+        with threadpool_limits(1, user_api="blas"):
+            yield
     finally:
-        _HOLD.end()
+        _HELD.release()

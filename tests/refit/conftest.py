@@ -60,11 +60,13 @@ def make_problem() -> Studied:
             "batch_size": 8,
             "positions": 64,
             "workspace": 1 << 28,
+            "threads": 1,
             "seed": 0,
+            # All positions that there are.
             "rows_per_column": 1 << 20,
         } | given
         requests = resolve_providers("cpu")
-        problem = RefitProblem(analysis, layers, fit, tuning, requests=requests, threads=1, **options)
+        problem = RefitProblem(analysis, layers, fit, tuning, requests=requests, **options)
         return problem, {layer.output: layer for layer in layers}, dict(left)
 
     return look

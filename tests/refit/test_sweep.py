@@ -286,3 +286,32 @@ def test_a_shortcut_of_which_one_channel_is_left_is_not_taken_for_a_broadcast_on
     assert keep[layers["e"].rows].sum() == 1
     found = refit(problem, keep, Edits())
     assert layers["e"].consumer.name in {record.name for record in found.records}
+
+
+@pytest.mark.parametrize("kind", [*GROUPED, "deep", "by channel"])
+def test_the_number_of_threads_changes_no_bit(make_problem, kind: str) -> None:
+    model = build(DEEP if kind in {"deep", "by channel"} else GROUPED[kind])
+    workspace = 8 * 8 * 20 * 20 if kind == "by channel" else 1 << 28
+    found: list[Edits] = []
+    for threads in (1, 2, 5):
+        problem, _, _ = make_problem(model, count=100, threads=threads, workspace=workspace)
+        found.append(refit(problem, dropped(problem), Edits()).edits)
+    for other in found[1:]:
+        assert found[0].tensors.keys() == other.tensors.keys()
+        for name, array in found[0].tensors.items():
+            np.testing.assert_array_equal(array, other.tensors[name])
+
+
+def test_few_columns_draw_fewer_positions_and_the_fit_stays_as_good(make_problem) -> None:
+    model = build(DEEP)
+    few, _, _ = make_problem(model, count=400, rows_per_column=100)
+    many, _, _ = make_problem(model, count=400)
+    assert len(few.fit) == 384
+    assert [few.positions_for(columns) for columns in (1, 100, 5000)] == [16, 27, 64]
+    assert many.positions_for(1) == 64
+    feed = noise(32, 4, 8, 8, seed=9)
+    gaps = []
+    for problem in (few, many):
+        keep = dropped(problem)
+        gaps.append(gap(model, apply(model, problem.analysis.graph, keep, refit(problem, keep, Edits()).edits), feed))
+    assert gaps[0] < 1.2 * gaps[1]
