@@ -273,7 +273,8 @@ def _members(
 ) -> tuple[LayerRows, ...]:
     """Return ops that see the same columns, with no rows yet."""
     groups, _, inputs = ops[0][1].weights.shape
-    narrow = refit_state.problem.fits(inputs, groups)
+    # Where an op has one tap, its channels are its columns.
+    narrow = ops[0][0].op.kernel_size == 1 or refit_state.problem.fits(inputs, groups)
     kept = [not narrow or (reached and layer.target.rectified) for layer, _, reached in ops]
     fitted = Moments.empty(groups, inputs, 0, gram=narrow)
     tuning = Moments.empty(groups, inputs, 0, gram=narrow)
