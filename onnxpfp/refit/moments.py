@@ -1,8 +1,9 @@
 """Second moments of columns and targets: all that a least-squares refit needs to know of the data.
 
-They are sums, so those of other samples are added; the columns themselves are never kept. Everything is float64: the
-smallest ridge is 1e-8 of the mean diagonal, and products in float32 leave errors of 1e-6 of it. The first axis counts
-the groups of a grouped convolution, which do not see each other; it is 1 elsewhere.
+They are sums, so those of other samples are added; the columns themselves are never kept. The sums are float64, and so
+are the products of a refit, whose ridges go down to 1e-8 of the mean diagonal: products in float32 are off by up to
+1e-6 of it, so a network of which everything stays would not stay the same. The first axis counts the groups of a
+grouped convolution, which do not see each other; it is 1 elsewhere.
 
 Counting rows in is cut into pieces that write to different places, so threads can share them. The pieces do not depend
 on the number of threads, nor do the sums.
