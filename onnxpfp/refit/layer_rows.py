@@ -180,6 +180,12 @@ class LayerFamily:
     members: tuple[LayerRows, ...]
     positions: int
 
+    @property
+    def columns(self) -> int:
+        """Numbers in the columns of one sample, at most."""
+        groups, _, inputs = self.members[0].start.weights.shape
+        return self.positions * groups * inputs
+
     def draw(
         self, shown: Arrays, given: Arrays, original: Arrays, rng: np.random.Generator, *, tuning: bool
     ) -> Draw | None:

@@ -260,10 +260,11 @@ class Runner:
         """Keep what later stages read of what the next stage gave on one batch."""
         self.cache.put(batch, {name: outputs[name] for name in self.stages.stages[self.next].gives if name in outputs})
 
-    def run_all(self, session: Session | None, helpers: Workers) -> None:
-        """Run the next stage on all batches side by side, and keep what later stages read."""
+    def run_all(self, session: Session | None, helpers: Workers, most: int) -> None:
+        """Run the next stage on all batches, so many side by side at most, and keep what later stages read."""
         batches = range(len(self.cache.batches))
-        for batch, outputs in zip(batches, helpers.in_order(partial(self.compute, session), batches), strict=True):
+        computed = helpers.in_order(partial(self.compute, session), batches, most)
+        for batch, outputs in zip(batches, computed, strict=True):
             self.keep(batch, outputs)
 
     def advance(self) -> None:

@@ -6,6 +6,7 @@ ICCV 2017, asymmetric reconstruction). A refit is taken only where it is better 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,7 +15,7 @@ from itertools import chain
 import numpy as np
 from onnx import ModelProto
 
-from onnxpfp.arrays import CHUNK_BYTES, Keep
+from onnxpfp.arrays import CHUNK_BYTES, FLOAT_BYTES, Keep
 from onnxpfp.refit.initial import InitialWeights
 from onnxpfp.refit.layer_rows import Draw, LayerFamily, LayerRows, layer_families
 from onnxpfp.refit.layers import RefitLayer
@@ -133,8 +134,8 @@ class _Pair:
                 refit_state.all_edits(layers),
                 self.nodes,
             )
-        session, _ = self.student.open()
-        self.student.run_all(session, self.helpers)
+        session, given = self.student.open()
+        self.student.run_all(session, self.helpers, _most_batches(refit_state.problem, given))
         self.teacher.advance()
         self.student.advance()
 
@@ -146,17 +147,30 @@ def _stage(
     teacher, helpers = pair.teacher, pair.helpers
     families = layer_families(refit_state, layers, starts, teacher.made(), pair.student.cache.batches[0], helpers)
     members = [member for family in families for member in family.members]
-    session, _ = teacher.open(sorted(set[str]().union(*(member.shows() for member in members))))
+    session, shown = teacher.open(sorted(set[str]().union(*(member.shows() for member in members))))
     draw = partial(_draw, pair, families, session, refit_state.problem.seed)
+    most = _most_batches(refit_state.problem, shown, sum(family.columns for family in families))
     batches = range(len(teacher.cache.batches))
     waiting = [_Waiting(family) for family in families]
-    for batch, (given, drawn) in zip(batches, helpers.in_order(draw, batches), strict=True):
+    for batch, (given, drawn) in zip(batches, helpers.in_order(draw, batches, most), strict=True):
         teacher.keep(batch, given)
         pieces = (each.add(one) for each, one in zip(waiting, drawn, strict=True) if one is not None)
         helpers.do(lambda piece: piece(), chain.from_iterable(pieces))
     helpers.do(lambda piece: piece(), chain.from_iterable(each.take() for each in waiting))
     fits = map(LayerRows.fit, members) if len(members) == 1 else helpers.in_order(LayerRows.fit, members)
     yield from zip(members, fits, strict=True)
+
+
+def _most_batches(problem: RefitProblem, shown: Sequence[str], drawn: int = 0) -> int:
+    """Return how many batches may be run or wait at a time, so that they take a quarter of the workspace.
+
+    Args:
+        problem: What the workspace and the shapes are of.
+        shown: Tensors that come out of a run.
+        drawn: Numbers that are drawn of one sample.
+    """
+    numbers = drawn + sum(math.prod(problem.analysis.shapes.shape.get(name, ())) for name in shown)
+    return problem.workspace // 4 // max(FLOAT_BYTES * numbers * problem.batch_size, 1)
 
 
 @dataclass(slots=True, eq=False)

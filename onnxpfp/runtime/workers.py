@@ -49,12 +49,13 @@ class Workers:
         if self.pool is None:
             yield from map(work, pieces)
             return
+        limit = self.count + 1 if most is None else max(1, min(most, self.count + 1))
         begun: deque[Future[R]] = deque()
         try:
             for piece in pieces:
                 # What holds for this call (a time limit, libraries of ops) holds in its threads.
                 begun.append(self.pool.submit(copy_context().run, work, piece))
-                if len(begun) > (self.count if most is None else most - 1):
+                if len(begun) >= limit:
                     yield begun.popleft().result()
             while begun:
                 yield begun.popleft().result()
