@@ -30,6 +30,7 @@ __all__ = [
     "Constants",
     "all_graphs",
     "all_names",
+    "graphs_in",
     "named_subgraphs",
     "outer_names",
     "read_elsewhere",
@@ -70,7 +71,12 @@ def named_subgraphs(node: NodeProto) -> Iterator[tuple[str, GraphProto]]:
 
 def all_graphs(model: ModelProto) -> Iterator[GraphProto]:
     """Yield the main graph and all graphs in it."""
-    graphs = [model.graph]
+    return graphs_in(model.graph)
+
+
+def graphs_in(graph: GraphProto) -> Iterator[GraphProto]:
+    """Yield a graph and all graphs in it."""
+    graphs = [graph]
     while graphs:
         graph = graphs.pop()
         yield graph
