@@ -36,6 +36,7 @@ from onnxpfp.pipeline.runnable_shapes import runnable_shapes
 from onnxpfp.progress import Clock, Progress
 from onnxpfp.report.inspection import InspectedBody, InspectedGroup, Inspection, NodeName, Stay, Subnormal
 from onnxpfp.report.reasons import by_kind
+from onnxpfp.runtime.blas import one_blas_thread
 from onnxpfp.runtime.providers import resolve_providers
 from onnxpfp.runtime.session import custom_ops
 from onnxpfp.verb_options import InspectOptions
@@ -71,7 +72,7 @@ def inspect_with(model: ModelSource, asked: InspectOptions, *, progress: Progres
     options = asked.running()
     resolve_providers(options.providers, strict=options.strict_providers)
     source = load(model)
-    with custom_ops(options.custom_ops):
+    with custom_ops(options.custom_ops), one_blas_thread():
         analysis = _understand(source, options)
         parts, left = _parts(analysis, options)
         subnormal = _subnormal(parts)

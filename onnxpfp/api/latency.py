@@ -18,6 +18,7 @@ from onnxpfp.pipeline.parts import Network, open_parts
 from onnxpfp.pipeline.subnormal_step import zero_subnormal_weights
 from onnxpfp.progress import Progress
 from onnxpfp.report.latency_table import LatencyReport
+from onnxpfp.runtime.blas import one_blas_thread
 from onnxpfp.runtime.session import custom_ops
 from onnxpfp.verb_options import LatencyOptions
 
@@ -77,7 +78,7 @@ def latency_with(
     Raises:
         OnnxPfpError: As in `latency`.
     """
-    with custom_ops(asked.custom_ops):
+    with custom_ops(asked.custom_ops), one_blas_thread():
         context = open_run(model, calibration, asked.running(), (), progress=progress, decides=False)
         # What is measured is what a pruning goes on with.
         network = zero_subnormal_weights(open_parts(context))

@@ -36,6 +36,7 @@ from onnxpfp.progress import Progress
 from onnxpfp.report.draws import draws_notes
 from onnxpfp.report.inspection import NodeName
 from onnxpfp.report.prunability import GroupPrunability, PrunabilityReport
+from onnxpfp.runtime.blas import one_blas_thread
 from onnxpfp.runtime.session import custom_ops
 from onnxpfp.verb_options import PrunabilityOptions
 
@@ -87,7 +88,7 @@ def prunability_with(
         OnnxPfpError: As in `prunability`.
     """
     require_data_for_prunability(calibration)
-    with custom_ops(asked.custom_ops):
+    with custom_ops(asked.custom_ops), one_blas_thread():
         return _measure(model, calibration, asked, progress)
 
 

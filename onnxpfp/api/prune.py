@@ -50,6 +50,7 @@ from onnxpfp.progress import Progress
 from onnxpfp.report.build import build_report
 from onnxpfp.report.outcome import Outcome
 from onnxpfp.report.pruning import Report
+from onnxpfp.runtime.blas import one_blas_thread
 from onnxpfp.runtime.external_data import WeightFile, with_weights_in_memory
 from onnxpfp.runtime.session import custom_ops
 
@@ -146,7 +147,7 @@ def prune_with(
     Raises:
         OnnxPfpError: As in `prune`.
     """
-    with custom_ops(options.custom_ops):
+    with custom_ops(options.custom_ops), one_blas_thread():
         return _prune(model, calibration, certification, options, plan, progress, folder)
 
 

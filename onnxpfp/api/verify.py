@@ -30,6 +30,7 @@ from onnxpfp.pipeline.parts import open_parts
 from onnxpfp.pipeline.plan import Plan
 from onnxpfp.progress import Progress
 from onnxpfp.report.verification import ComparedSize, VerificationReport
+from onnxpfp.runtime.blas import one_blas_thread
 from onnxpfp.runtime.session import SessionSource, custom_ops, open_session
 from onnxpfp.verb_options import VerifyOptions
 
@@ -100,7 +101,7 @@ def verify_with(
     Raises:
         OnnxPfpError: As in `verify`.
     """
-    with custom_ops(asked.custom_ops):
+    with custom_ops(asked.custom_ops), one_blas_thread():
         context = open_run(
             original,
             "random" if calibration is None else calibration,

@@ -8,20 +8,15 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import shutil
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from contextvars import copy_context
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import pairwise
 from typing import Any, cast
 
 import onnx
 from onnx import ModelProto, ValueInfoProto
-from threadpoolctl import threadpool_limits
 
 from onnxpfp.arrays import FLOAT_BYTES, Arrays
 from onnxpfp.calibrate.observer import Batch, Observer, Shape
@@ -37,6 +32,7 @@ from onnxpfp.runtime.device_memory import DeviceMemory
 from onnxpfp.runtime.providers import ProviderRequest
 from onnxpfp.runtime.scratch import temporary_folder
 from onnxpfp.runtime.session import Session, as_requests, open_session
+from onnxpfp.runtime.workers import Workers, workers
 
 __all__ = ["BATCH", "NetworkRunner", "choose_batch", "run_observers"]
 
@@ -203,14 +199,13 @@ class NetworkRunner:
         """
         # Observers are worked on side by side: none may take all cores for itself.
         with (
-            threadpool_limits(1),
-            _pool(self.threads or _cores()) as pool,
+            workers(self.threads) as helpers,
             self._forward(self.model if network is None else network, needs_of(observers), staying) as forward,
         ):
             for one, tensors in self._outputs(forward, self._runs()):
                 everything = {**one.feed, **tensors}
                 for some, seen, batch in sample_views(observers, everything, one.batch, self.samples.axes):
-                    _show(pool, some, seen, batch)
+                    _show(helpers, some, seen, batch)
                 self._done += one.batch.samples
                 if self.progress:
                     self.progress(self._done, self.total)
@@ -286,49 +281,27 @@ def _showing(model: ModelProto, names: Sequence[str]) -> ModelProto:
 def _session(model: ModelProto, requests: Sequence[ProviderRequest], **options: Any) -> Generator[Session]:
     """Open a model in memory, or through a temporary file where protobuf cannot serialise it."""
     if sum(len(tensor.raw_data) for tensor in model.graph.initializer) < _IN_MEMORY:
-        yield open_session(model, requests, spin=False, **options)
+        yield open_session(model, requests, **options)
         return
     folder = temporary_folder()
     try:
         path = folder / "network.onnx"
         cast("Any", onnx).save_model(model, path, save_as_external_data=True, location="network.data")
-        yield open_session(path, requests, spin=False, **options)
+        yield open_session(path, requests, **options)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _show(pool: ThreadPoolExecutor | None, observers: Sequence[Observer], tensors: Arrays, batch: Batch) -> None:
+def _show(helpers: Workers, observers: Sequence[Observer], tensors: Arrays, batch: Batch) -> None:
     """Let all observers see a batch, those with most work first: so no core waits long for the last.
 
     Where a tensor is empty (a cache at the first call, no detections) there is nothing to see.
     """
     seeing = [each for each in observers if not _is_empty(each.needs, tensors)]
-    jobs = [partial(each.see, tensors, batch) for each in sorted(seeing, key=lambda each: -each.work)]
-    if pool is None:
-        for job in jobs:
-            job()
-        return
-    # What holds for this call (a time limit, libraries of ops) holds in its threads.
-    for result in [pool.submit(copy_context().run, job) for job in jobs]:
-        result.result()
+    helpers.do(lambda each: each.see(tensors, batch), sorted(seeing, key=lambda each: -each.work))
 
 
 def _is_empty(needs: Mapping[str, Shape], tensors: Arrays) -> bool:
     """Whether some tensor has an axis of length 0; results that a probe computes have no shape to speak of."""
     # What stays on a device is no array of numpy.
     return any(shape and getattr(tensors[name], "size", 1) == 0 for name, shape in needs.items())
-
-
-@contextmanager
-def _pool(threads: int) -> Generator[ThreadPoolExecutor | None]:
-    """Start threads where there are several: memory is handed out faster to the one that there is anyway."""
-    if threads == 1:
-        yield None
-        return
-    with ThreadPoolExecutor(threads) as pool:
-        yield pool
-
-
-def _cores() -> int:
-    """Count the cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -26,6 +26,9 @@ __all__ = [
     "samples_first",
 ]
 
+OFTEN = 2
+"""Times that each input is read on average above which it is worth to bring its channels together first."""
+
 
 def samples_first(array: NDArray[Any], axis: int) -> tuple[NDArray[Any], int]:
     """Bring the axis of the samples to the front, a view: it is there, unless that of the channels is.
@@ -98,11 +101,15 @@ def outputs_at(array: AnyFloats, axis: int, positions: Ints) -> NDArray[np.float
 
 
 def _taken(array: AnyFloats, axis: int, positions: Ints) -> AnyFloats:
-    moved = np.moveaxis(array, axis, -1)
-    size = moved.shape[-1]
-    rest = math.prod(moved.shape[1:-1]) if len(positions) == len(moved) else math.prod(moved.shape[:-1])
-    rows = moved.reshape(len(positions), rest, size)
-    return np.take_along_axis(rows, positions[:, :, None], axis=1).reshape(-1, size)
+    if axis == 0:
+        array, axis = np.moveaxis(array, 0, -1), array.ndim - 1
+    if len(positions) != len(array):
+        # All positions are those of one sample.
+        array, axis = array[None], axis + 1
+    size, behind = array.shape[axis], math.prod(array.shape[axis + 1 :])
+    flat = array.reshape(len(array), math.prod(array.shape[1:axis]), size, behind)
+    before, after = np.divmod(positions, max(behind, 1))
+    return flat[np.arange(len(flat))[:, None], before, :, after].reshape(-1, size)
 
 
 def columns(op: LinearOp, array: AnyFloats, spatial: tuple[int, ...], positions: Ints) -> NDArray[np.float32]:
@@ -119,7 +126,10 @@ def columns(op: LinearOp, array: AnyFloats, spatial: tuple[int, ...], positions:
         return np.ascontiguousarray(_taken(array, axis % array.ndim, positions), dtype=np.float32)
     index, inside = tap_sources(op, array.shape[2:], spatial, positions)
     # Channels are taken last, so numpy puts them behind the positions: (N, P, k, C).
-    flat = np.moveaxis(array.reshape(*array.shape[:2], -1), 1, -1)[np.arange(len(positions))[:, None, None], index]
+    last = np.moveaxis(array.reshape(*array.shape[:2], -1), 1, -1)
+    if index[0].size > OFTEN * last.shape[1]:
+        last = np.ascontiguousarray(last)
+    flat = last[np.arange(len(positions))[:, None, None], index]
     if inside is not None:
         flat = np.where(inside[..., None], flat, 0)
     taken = np.swapaxes(flat, 2, 3)

@@ -30,6 +30,7 @@ __all__ = [
     "Constants",
     "all_graphs",
     "all_names",
+    "graphs_in",
     "named_subgraphs",
     "outer_names",
     "read_elsewhere",
@@ -70,7 +71,12 @@ def named_subgraphs(node: NodeProto) -> Iterator[tuple[str, GraphProto]]:
 
 def all_graphs(model: ModelProto) -> Iterator[GraphProto]:
     """Yield the main graph and all graphs in it."""
-    graphs = [model.graph]
+    return graphs_in(model.graph)
+
+
+def graphs_in(graph: GraphProto) -> Iterator[GraphProto]:
+    """Yield a graph and all graphs in it."""
+    graphs = [graph]
     while graphs:
         graph = graphs.pop()
         yield graph
@@ -242,7 +248,7 @@ class Constants:
         graph = helper.make_graph([node], "node", [], [onnx.ValueInfoProto(name=node.output[0])], stored)
         part = ModelProto(ir_version=self.model.ir_version, graph=graph)
         part.opset_import.extend(self.model.opset_import)
-        return open_session(part).run({}, [node.output[0]])[node.output[0]]
+        return open_session(part, threads=1).run({}, [node.output[0]])[node.output[0]]
 
     def _compute(self, name: str) -> NDArray[Any]:
         nodes = self.nodes_behind(name)
@@ -258,6 +264,6 @@ class Constants:
         part.opset_import.extend(self.model.opset_import)
         part.functions.extend(self.model.functions)
         try:
-            return open_session(part).run({}, [name])[name]
+            return open_session(part, threads=1).run({}, [name])[name]
         except ModelError as error:
             raise ModelError(f"the constant tensor '{name}' cannot be computed: {error}") from error

@@ -18,7 +18,7 @@ import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
 from onnxpfp.arrays import Ids, Keep
-from onnxpfp.model.constants import all_graphs, named_subgraphs, stored_tensors
+from onnxpfp.model.constants import graphs_in, named_subgraphs, stored_tensors
 from onnxpfp.model.draw_nodes import DRAW_PREFIX, DrawWriter, KeptAxes, KeptAxis, body_place
 from onnxpfp.model.functions import without_functions
 from onnxpfp.model.random_ops import TRAINING_INPUT, may_draw
@@ -63,7 +63,7 @@ def _drawing_nodes(
     graph: GraphProto, outer: Mapping[str, TensorProto] | None = None, within: str = ""
 ) -> Iterator[tuple[str, NodeProto]]:
     """Yield the places and nodes of what draws, those of subgraphs too, but no Dropout that is known to be off."""
-    if not any(may_draw(node) for each in all_graphs(ModelProto(graph=graph)) for node in each.node):
+    if not any(may_draw(node) for each in graphs_in(graph) for node in each.node):
         return
     stored = {**(outer or {}), **stored_tensors(graph)}
     for node in graph.node:

@@ -20,8 +20,8 @@ from onnxpfp.arrays import Floats, Keep
 from onnxpfp.linear.ops import LinearOp
 from onnxpfp.refit.initial import InitialWeights
 from onnxpfp.refit.layers import RefitLayer, kept_groups, kept_inputs
-from onnxpfp.refit.moments import Moments
-from onnxpfp.refit.ridge import Solver, intercept, solve
+from onnxpfp.refit.moments import Moments, Piece, by_group
+from onnxpfp.refit.ridge import Regression, Solver, intercept
 
 __all__ = ["ChannelRegression", "folded", "predictor", "zero_padded"]
 
@@ -43,7 +43,11 @@ def predictor(moments: Moments, chosen: Floats, ridge: float, *, padded: bool) -
         ridge: Share of mean diag G.
         padded: Whether the op pads with zeros.
     """
-    return solve(moments, chosen, ridge, np.zeros(chosen.shape[:2]) if padded else None)[0]
+    return _prediction(moments, chosen, padded=padded).at(ridge)[0]
+
+
+def _prediction(moments: Moments, chosen: Floats, *, padded: bool) -> Regression:
+    return Regression.of(moments, chosen, np.zeros(chosen.shape[:2]) if padded else None)
 
 
 def folded(weights: Floats, mixed: Floats, taps: int) -> Floats:
@@ -90,20 +94,26 @@ class ChannelRegression:
         chosen = np.stack([np.eye(per_in)[:, i % per_in] for i in inputs])
         return cls(layer, groups, weights, chosen, Moments.empty(len(groups), chosen.shape[2], per_in))
 
-    def add(self, original: NDArray[np.floating], pruned: NDArray[np.floating]) -> None:
-        """Count input channels in: of the original (T, C) and of the pruned network (T, S), at the same positions."""
+    def take(self, original: NDArray[np.floating], pruned: NDArray[np.floating]) -> list[Piece]:
+        """Return what counts input channels in: of the original (T, C) and of the pruned network (T, S), side by side.
+
+        Rows that are not all finite do not count.
+        """
         per_group = original.reshape(len(original), self.layer.op.group, -1)[:, self.groups]
         columns = pruned.reshape(len(pruned), len(self.groups), -1)
-        if np.isfinite(per_group).all() and np.isfinite(columns).all():
-            self.moments.add(columns, per_group.astype(np.float64))
+        if not (np.isfinite(per_group).all() and np.isfinite(columns).all()):
+            return []
+        u = by_group(columns)
+        self.moments.count += u.shape[1]
+        return [*self.moments.column_pieces(u), *self.moments.target_pieces(u, by_group(per_group))]
 
     def solver(self, fitted: Moments, start: InitialWeights) -> Solver:
         """Return a solver whose bias is the best on the fitted outputs."""
         op = self.layer.op
+        regression = _prediction(self.moments, self.chosen, padded=zero_padded(op) or not start.biased)
 
         def at(ridge: float) -> tuple[Floats, Floats]:
-            mixed = predictor(self.moments, self.chosen, ridge, padded=zero_padded(op) or not start.biased)
-            weights = folded(self.weights, mixed, op.kernel_size)
+            weights = folded(self.weights, regression.at(ridge)[0], op.kernel_size)
             return weights, intercept(fitted, weights) if start.biased else start.bias
 
         return at

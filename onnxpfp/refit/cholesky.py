@@ -1,23 +1,47 @@
-"""scipy's Cholesky solver, with types."""
+"""scipy's Cholesky solver, with types; numpy's for many small matrices."""
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, cast
 
+import numpy as np
 from numpy.linalg import LinAlgError
+from scipy import linalg
 
 from onnxpfp.arrays import Floats
 
-__all__ = ["LinAlgError", "solved"]
+__all__ = ["Factored", "LinAlgError"]
+
+_LINALG = cast("Any", linalg)
 
 
-def solved(matrix: Floats, right: Floats) -> Floats:
-    """Solve matrix x = right for a positive definite matrix (n, n), which is overwritten, and right (n, m).
+@dataclass(frozen=True, slots=True, eq=False)
+class Factored:
+    """Positive definite matrices, ready to solve with.
 
-    Raises:
-        LinAlgError: It is not positive definite.
+    Attributes:
+        matrices: The Cholesky factor of a single one, (1, n, n). Several, (g, n, n), stay as they are: those of grouped
+            convolutions are so small that calling LAPACK for each takes longer than what it does.
     """
-    linalg: Any = importlib.import_module("scipy.linalg")
-    factor = linalg.cho_factor(matrix, lower=True, overwrite_a=True, check_finite=False)
-    return linalg.cho_solve(factor, right, check_finite=False)
+
+    matrices: Floats
+
+    @classmethod
+    def of(cls, matrices: Floats) -> Factored:
+        """Factorise matrices (g, n, n), symmetric to the bit, which may be overwritten.
+
+        Raises:
+            LinAlgError: One is not positive definite.
+        """
+        if len(matrices) != 1:
+            np.linalg.cholesky(matrices)
+            return cls(matrices)
+        # The transpose is in the order of LAPACK, so nothing is copied.
+        return cls(_LINALG.cholesky(matrices[0].T, lower=True, overwrite_a=True, check_finite=False)[None])
+
+    def solved(self, right: Floats) -> Floats:
+        """Return x with matrix x = right, (g, n, m)."""
+        if len(self.matrices) != 1:
+            return cast("Floats", np.linalg.solve(self.matrices, right))
+        return _LINALG.cho_solve((self.matrices[0], True), right[0], check_finite=False)[None]

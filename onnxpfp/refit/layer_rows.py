@@ -8,20 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxpfp.arrays import Arrays, Floats, Ints
+from onnxpfp.arrays import AnyFloats, Arrays, Floats, Floats32, Ints
 from onnxpfp.linear.columns import columns, draw_positions, outputs_at
 from onnxpfp.refit.by_channel import ChannelRegression
 from onnxpfp.refit.cache import SpillCache
 from onnxpfp.refit.initial import InitialWeights
 from onnxpfp.refit.layers import RefitLayer
-from onnxpfp.refit.moments import Moments
-from onnxpfp.refit.ridge import Fit, best_fit, by_columns
+from onnxpfp.refit.moments import Moments, Piece, by_group
+from onnxpfp.refit.ridge import Fit, GramFactors, best_fit, by_columns
 from onnxpfp.refit.rows import RowBatch, SampledRows
 from onnxpfp.refit.state import RefitState
+from onnxpfp.runtime.workers import ALONE, Workers
 
 __all__ = ["LayerFamily", "LayerRows", "layer_families"]
 
@@ -37,6 +40,7 @@ class LayerRows:
         reached: Whether the stage computes the tensor that `layer.target` compares; else the output of the op is.
         fitted: Rows of the samples to fit.
         tuning: Rows of the tuning samples.
+        factors: Of the fitted columns, about the mean and about zero; the ops of a family share them.
         channels: The regression by channels, where the columns are too many for a Gram matrix.
     """
 
@@ -46,6 +50,7 @@ class LayerRows:
     reached: bool
     fitted: SampledRows
     tuning: SampledRows
+    factors: Mapping[bool, GramFactors]
     channels: ChannelRegression | None
 
     def shows(self) -> set[str]:
@@ -84,22 +89,25 @@ class LayerRows:
         )
         return target, threshold
 
-    def add(self, u: NDArray[np.float32], targets: tuple[Floats, Floats | None], *, tuning: bool) -> None:
-        """Add the rows of a batch."""
-        groups, outputs, _ = self.start.weights.shape
-        wanted, threshold = (None if x is None else _single(x).reshape(len(u), groups, outputs) for x in targets)
+    def rows(self, shown: Arrays, given: Arrays, positions: Ints, *, tuning: bool) -> tuple[Floats32, Floats32 | None]:
+        """Return wanted outputs and thresholds at positions as in `RowBatch`; arguments as those of `targets`."""
+        wanted, threshold = map(self._by_group, self.targets(shown, given, positions))
         assert wanted is not None
         # Without Gram matrix the fit is not repeated with other targets.
-        threshold = threshold if tuning or self.channels is None else None
-        (self.tuning if tuning else self.fitted).add(RowBatch(u.reshape(len(u), groups, -1), wanted, threshold))
+        return wanted, threshold if tuning or self.channels is None else None
+
+    def _by_group(self, outputs: Floats | None) -> Floats32 | None:
+        if outputs is None:
+            return None
+        return _single(outputs).reshape(len(outputs), *self.start.weights.shape[:2])
 
     def fit(self) -> Fit:
         """Fit the op's weights to the rows, at the best ridge."""
-        if self.channels is None:
-            solver = by_columns(self.fitted.moments, self.start)
-        else:
-            solver = self.channels.solver(self.fitted.moments, self.start)
-        return best_fit(solver, self.fitted, self.tuning, self.start)
+        fitted, tuning, start = self.fitted, self.tuning, self.start
+        if self.channels is not None:
+            return best_fit(self.channels.solver(fitted.moments, start), fitted, tuning, start)
+        regression = by_columns(fitted.moments, start, self.factors[start.biased])
+        return best_fit(regression.at, fitted, tuning, start, regression.towards)
 
     def spread(self) -> float:
         """Return the variance of the targets on the tuning samples, summed over the outputs; never 0."""
@@ -124,6 +132,43 @@ def _single(array: Floats) -> NDArray[np.float32]:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Draw:
+    """What a family drew from one batch, or from several.
+
+    Attributes:
+        tuning: Whether they are of tuning samples.
+        columns: u, (T, g, n) float32.
+        rows: The wanted outputs of each op and the outputs at which the ReLU behind starts to pass, as in `RowBatch`.
+        mixed: The channels of the original and of the pruned network, (T', C) and (T', S), where these are fitted.
+    """
+
+    tuning: bool
+    columns: Floats32
+    rows: tuple[tuple[Floats32, Floats32 | None], ...]
+    mixed: tuple[AnyFloats, AnyFloats] | None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the columns."""
+        return self.columns.nbytes
+
+    @classmethod
+    def joined(cls, draws: Sequence[Self]) -> Self:
+        """Return one draw of several, in their order."""
+        first = draws[0]
+        if len(draws) == 1:
+            return first
+        rows: list[tuple[Floats32, Floats32 | None]] = []
+        for number, (_, threshold) in enumerate(first.rows):
+            wanted = np.concatenate([draw.rows[number][0] for draw in draws])
+            parts = [] if threshold is None else [draw.rows[number][1] for draw in draws]
+            rows.append((wanted, np.concatenate([part for part in parts if part is not None]) if parts else None))
+        pairs = [draw.mixed for draw in draws if draw.mixed is not None]
+        mixed = tuple(np.concatenate(side) for side in zip(*pairs, strict=True)) if pairs else None
+        return cls(first.tuning, np.concatenate([draw.columns for draw in draws]), tuple(rows), cast("Any", mixed))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class LayerFamily:
     """Ops that see the same columns: of the same data, through the same window.
 
@@ -135,8 +180,16 @@ class LayerFamily:
     members: tuple[LayerRows, ...]
     positions: int
 
-    def add(self, shown: Arrays, given: Arrays, original: Arrays, rng: np.random.Generator, *, tuning: bool) -> None:
-        """Draw the rows of one batch; none where a tensor is empty.
+    @property
+    def columns(self) -> int:
+        """Numbers in the columns of one sample, at most."""
+        groups, _, inputs = self.members[0].start.weights.shape
+        return self.positions * groups * inputs
+
+    def draw(
+        self, shown: Arrays, given: Arrays, original: Arrays, rng: np.random.Generator, *, tuning: bool
+    ) -> Draw | None:
+        """Draw the rows of one batch; None where a tensor is empty.
 
         Args:
             shown: Activations that the stage of the original computes.
@@ -149,23 +202,33 @@ class LayerFamily:
         layer = first.layer
         whole = shown[next(iter(first.shows()))].shape
         if 0 in (*whole, *given[layer.consumer.data].shape):
-            return
+            return None
         if not _aligned(layer, given[layer.consumer.data].shape, whole):
             for member in self.members:
                 member.fitted.finite = member.tuning.finite = False
-            return
+            return None
         positions = draw_positions(whole, layer.axis, self.positions, rng)
         spatial = whole[2:] if layer.op.kind != "matmul" else ()
-        u = columns(layer.op, given[layer.consumer.data], spatial, positions)
-        for member in self.members:
-            member.add(u, member.targets(shown, given, positions), tuning=tuning)
+        flat = columns(layer.op, given[layer.consumer.data], spatial, positions)
+        u = flat.reshape(len(flat), len(first.start.weights), -1)
+        rows = tuple(member.rows(shown, given, positions, tuning=tuning) for member in self.members)
+        mixed: tuple[AnyFloats, AnyFloats] | None = None
         if first.channels is not None and not tuning:
             data = original[layer.consumer.data]
             positions = draw_positions(data.shape, 1, self.positions, rng)
-            pruned = outputs_at(given[layer.consumer.data], 1, positions)
-            for member in self.members:
+            mixed = outputs_at(data, 1, positions), outputs_at(given[layer.consumer.data], 1, positions)
+        return Draw(tuning, u, rows, mixed)
+
+    def take(self, draw: Draw) -> list[Piece]:
+        """Keep what was drawn, and return what is left to do to count it in."""
+        u = by_group(draw.columns) if np.isfinite(draw.columns).all() else None
+        pieces: list[Piece] = []
+        for member, rows in zip(self.members, draw.rows, strict=True):
+            pieces += (member.tuning if draw.tuning else member.fitted).take(RowBatch(draw.columns, *rows), u)
+            if draw.mixed is not None:
                 assert member.channels is not None
-                member.channels.add(outputs_at(data, 1, positions), pruned)
+                pieces += member.channels.take(*draw.mixed)
+        return pieces
 
 
 def _aligned(layer: RefitLayer, data: tuple[int, ...], whole: tuple[int, ...]) -> bool:
@@ -181,6 +244,7 @@ def layer_families(
     starts: Mapping[str, InitialWeights],
     made: set[str],
     given: Arrays,
+    helpers: Workers,
 ) -> list[LayerFamily]:
     """Group the ops of a stage that see the same columns, with no rows yet.
 
@@ -190,6 +254,7 @@ def layer_families(
         starts: Their weights before the refit, by output.
         made: Tensors that the stage of the original computes.
         given: Activations of the pruned network before the stage.
+        helpers: Threads for the fits; where there are several ops, each is fitted by one.
     """
     families: dict[tuple[object, ...], list[RefitLayer]] = {}
     for layer in layers:
@@ -199,28 +264,38 @@ def layer_families(
     layer_lists: list[LayerFamily] = []
     for same in families.values():
         reached = [t.target.tensor in made and (not t.target.shortcut or t.target.shortcut in given) for t in same]
-        members = _members(refit_state, [(t, starts[t.output], r) for t, r in zip(same, reached, strict=True)], spill)
-        layer_lists.append(LayerFamily(members, refit_state.problem.positions))
+        ops = [(t, starts[t.output], r) for t, r in zip(same, reached, strict=True)]
+        members = _members(refit_state, ops, spill, ALONE if len(layers) > 1 else helpers)
+        drawn = refit_state.problem.positions_for(starts[same[0].output].weights.shape[2])
+        layer_lists.append(LayerFamily(members, drawn))
     return layer_lists
 
 
 def _members(
-    refit_state: RefitState, ops: Sequence[tuple[RefitLayer, InitialWeights, bool]], spill: SpillCache
+    refit_state: RefitState,
+    ops: Sequence[tuple[RefitLayer, InitialWeights, bool]],
+    spill: SpillCache,
+    helpers: Workers,
 ) -> tuple[LayerRows, ...]:
     """Return ops that see the same columns, with no rows yet."""
     groups, _, inputs = ops[0][1].weights.shape
-    narrow = refit_state.problem.fits(inputs, groups)
+    # Where an op has one tap, its channels are its columns.
+    narrow = ops[0][0].op.kernel_size == 1 or refit_state.problem.fits(inputs, groups)
     kept = [not narrow or (reached and layer.target.rectified) for layer, _, reached in ops]
     fitted = Moments.empty(groups, inputs, 0, gram=narrow)
     tuning = Moments.empty(groups, inputs, 0, gram=narrow)
+    moments = [Moments.beside(fitted, start.weights.shape[1]) for _, start, _ in ops]
+    factors = {centred: GramFactors(moments[0], centred) for centred in (True, False)}
+    rows = partial(SampledRows, spill=spill, helpers=helpers)
     return tuple(
         LayerRows(
             layer,
             start,
             refit_state.keep[layer.rows],
             reached,
-            SampledRows(Moments.beside(fitted, start.weights.shape[1]), spill, beside=number > 0),
-            SampledRows(Moments.beside(tuning, start.weights.shape[1]), spill, kept=kept[number], beside=number > 0),
+            rows(moments[number], beside=number > 0),
+            rows(Moments.beside(tuning, start.weights.shape[1]), beside=number > 0, kept=kept[number]),
+            factors,
             None if narrow else ChannelRegression.of(layer, refit_state.taps[layer.output], refit_state.keep),
         )
         for number, (layer, start, reached) in enumerate(ops)

@@ -15,21 +15,25 @@ the targets there follow the prediction as far as zero, and the fit is repeated 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Self
 
 import numpy as np
 
 from onnxpfp.arrays import Floats
-from onnxpfp.refit.cholesky import LinAlgError, solved
+from onnxpfp.refit.cholesky import Factored, LinAlgError
 from onnxpfp.refit.initial import InitialWeights
 from onnxpfp.refit.moments import Moments
 from onnxpfp.refit.rows import SampledRows
 
-__all__ = ["REFIT_RIDGES", "Fit", "Solver", "best_fit", "by_columns", "solve"]
+__all__ = ["REFIT_RIDGES", "Fit", "GramFactors", "Regression", "Solver", "best_fit", "by_columns", "solve"]
 
 Solver = Callable[[float], tuple[Floats, Floats]]
 """Returns weights (g, o, n) and bias (g, o) at a ridge."""
+Retarget = Callable[[Moments], "Regression"]
+"""Returns the regression of other targets on the same columns."""
 
 REFIT_RIDGES = (1e-8, 1e-6, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Shares of the mean of diag G that are tried as lambda in the refit of an op.
@@ -41,6 +45,10 @@ FIRST_RIDGE = 3
 """Position of the ridge that is tried first, the published 1e-3; the search walks from there."""
 RELU_ROUNDS = 4
 """Most times that the fit is repeated with targets that follow the prediction where the ReLU cuts both off."""
+FACTOR_BYTES = 32 << 20
+"""Factors are kept up to so many bytes, or those of two ridges: the last one tried, and the best, the one before it."""
+LEAST_GAIN = 5e-3
+"""The rounds end where one lowers the error by less than this share of it, for each reads all rows again."""
 LARGEST_GAIN = 10.0
 """A fit whose weights have a norm so many times the old one is no fit.
 
@@ -72,45 +80,130 @@ class Fit:
         return self.error < self.plain
 
 
-def solve(moments: Moments, weights: Floats, ridge: float, bias: Floats | None = None) -> tuple[Floats, Floats]:
-    """Fit targets from columns.
+@dataclass(slots=True, eq=False)
+class GramFactors:
+    """The Gram matrices of some columns, and their factors at the ridges that were asked for last.
 
-    Args:
+    Fits of the same columns to other targets share them.
+
+    Attributes:
+        moments: Of the columns.
+        centred: Whether the Gram matrix is that about the mean.
+    """
+
+    moments: Moments
+    centred: bool
+    _grams: Floats | None = None
+    _factors: dict[float, Factored] = field(default_factory=dict[float, Factored])
+    _lock: threading.RLock = field(default_factory=threading.RLock)
+
+    def grams(self) -> Floats:
+        """Return G of every convolution group, (g, n, n)."""
+        with self._lock:
+            if self._grams is None:
+                self._grams = self.moments.gram(centred=self.centred)
+            return self._grams
+
+    def at(self, ridge: float) -> Factored:
+        """Return the factors of G + lambda I, with lambda a share of the mean of diag G; of I where that is 0.
+
+        Raises:
+            LinAlgError: One is not positive definite.
+        """
+        with self._lock:
+            factored = self._factors.pop(ridge, None)
+            if factored is None:
+                grams = self.grams()
+                raised = grams.copy()
+                diagonal = np.einsum("gnn->gn", raised)
+                scale = diagonal.mean(1) if diagonal.size else np.zeros(len(diagonal))
+                diagonal += np.where(scale > 0.0, ridge * scale, 1.0)[:, None]
+                factored = Factored.of(raised)
+                while self._factors and (len(self._factors) + 1) * grams.nbytes > max(FACTOR_BYTES, 2 * grams.nbytes):
+                    del self._factors[next(iter(self._factors))]
+            self._factors[ridge] = factored
+            return factored
+
+
+@dataclass(slots=True, eq=False)
+class Regression:
+    """Ridge regression of targets on columns, at any ridge; nothing is computed before the first one.
+
+    Attributes:
         moments: Of the samples to fit.
         weights: W, what the ridge pulls towards, (g, o, n).
-        ridge: Share of mean diag G that is added to the diagonal, positive.
         bias: The bias where it cannot change, (g, o).
+        factors: Of the columns.
+    """
 
-    Returns:
-        Weights (g, o, n) and bias (g, o).
+    moments: Moments
+    weights: Floats
+    bias: Floats | None
+    factors: GramFactors
+    _pulled: Floats | None = None
+    _missing: Floats | None = None
+
+    @classmethod
+    def of(cls, moments: Moments, weights: Floats, bias: Floats | None = None) -> Self:
+        """Return the regression on columns that no other one has."""
+        return cls(moments, weights, bias, GramFactors(moments, bias is None))
+
+    def towards(self, moments: Moments) -> Self:
+        """Return the regression of other targets on the same columns."""
+        return replace(self, moments=moments, _missing=None)
+
+    def at(self, ridge: float) -> tuple[Floats, Floats]:
+        """Return weights (g, o, n) and bias (g, o).
+
+        Args:
+            ridge: Share of mean diag G that is added to the diagonal, positive.
+
+        Raises:
+            LinAlgError: A matrix is not positive definite even so.
+        """
+        factored = self.factors.at(ridge)
+        solution = self.weights + factored.solved(self._lacking().swapaxes(1, 2)).swapaxes(1, 2)
+        return solution, intercept(self.moments, solution) if self.bias is None else self.bias
+
+    def _lacking(self) -> Floats:
+        """Return B - W G, (g, o, n)."""
+        missing = self._missing
+        if missing is None:
+            pulled = np.matmul(self.weights, self.factors.grams()) if self._pulled is None else self._pulled
+            missing = self.moments.cross(self.bias) - pulled
+            self._pulled, self._missing = pulled, missing
+        return missing
+
+
+def solve(moments: Moments, weights: Floats, ridge: float, bias: Floats | None = None) -> tuple[Floats, Floats]:
+    """Fit targets from columns, at one ridge; arguments and results as those of `Regression`.
 
     Raises:
-        LinAlgError: A matrix is not positive definite even so.
+        LinAlgError: A matrix is not positive definite even with the ridge.
     """
-    solution = np.empty_like(weights)
-    for group, old in enumerate(weights):
-        gram, cross = moments.centred(group) if bias is None else moments.about(group, bias[group])
-        scale = float(np.trace(gram)) / max(1, len(gram))
-        solution[group] = old
-        if scale > 0.0:
-            missing = cross - old @ gram
-            gram[np.diag_indices_from(gram)] += ridge * scale
-            solution[group] += solved(gram, missing.T).T
-    return solution, intercept(moments, solution) if bias is None else bias
+    return Regression.of(moments, weights, bias).at(ridge)
 
 
 def intercept(moments: Moments, weights: Floats) -> Floats:
     """Return the least-squares bias of weights, (g, o)."""
-    return (moments.t - np.einsum("gon,gn->go", weights, moments.u)) / moments.count
+    return (moments.t - np.matmul(weights, moments.u[..., None])[..., 0]) / moments.count
 
 
-def by_columns(moments: Moments, start: InitialWeights) -> Solver:
-    """Return a solver that works on the columns of the op themselves."""
+def by_columns(moments: Moments, start: InitialWeights, factors: GramFactors | None = None) -> Regression:
+    """Return the regression on the columns of an op.
+
+    Args:
+        moments: Of the samples to fit.
+        start: The op as it is.
+        factors: Of the same columns, about the mean where the bias can change; None where no other op has them.
+    """
     bias = None if start.biased else start.bias
-    return lambda ridge: solve(moments, start.weights, ridge, bias)
+    return Regression(moments, start.weights, bias, factors or GramFactors(moments, start.biased))
 
 
-def best_fit(solver: Solver, fitted: SampledRows, tuning: SampledRows, start: InitialWeights) -> Fit:
+def best_fit(
+    solver: Solver, fitted: SampledRows, tuning: SampledRows, start: InitialWeights, towards: Retarget | None = None
+) -> Fit:
     """Find the fit with the smallest error on the tuning samples; the old weights stay where nothing is better.
 
     Args:
@@ -118,6 +211,7 @@ def best_fit(solver: Solver, fitted: SampledRows, tuning: SampledRows, start: In
         fitted: Of the samples to fit.
         tuning: Of the tuning samples.
         start: The op as it is.
+        towards: Returns what fits other targets; None where targets do not follow the prediction.
     """
     plain = tuning.error(start.weights, start.bias, start.sign) if tuning.count and tuning.finite else np.nan
     best = Fit(start.weights, start.bias, np.inf, plain, plain)
@@ -127,18 +221,24 @@ def best_fit(solver: Solver, fitted: SampledRows, tuning: SampledRows, start: In
         shifted = intercept(fitted.moments, start.weights)
         best = _better(best, start.weights, shifted, np.inf, tuning, start)
     best = _search(best, solver, tuning, start)
-    for _ in range(RELU_ROUNDS if fitted.draws else 0):
-        relu_aware = by_columns(fitted.relu_aware_moments(best.weights, best.bias, start.sign), start)
-        fit = _attempt(
-            best, relu_aware, best.ridge if np.isfinite(best.ridge) else REFIT_RIDGES[FIRST_RIDGE], tuning, start
-        )
+    followed: Moments | None = None
+    for _ in range(RELU_ROUNDS if fitted.draws and towards else 0):
+        assert towards is not None
+        followed = fitted.relu_aware_moments(best.weights, best.bias, start.sign)
+        ridge = best.ridge if np.isfinite(best.ridge) else REFIT_RIDGES[FIRST_RIDGE]
+        fit = _attempt(best, towards(followed).at, ridge, tuning, start)
         if fit is best:
             break
-        best = fit
-    return on_all(best, fitted, tuning, start)
+        gain = best.error - fit.error
+        best, followed = fit, None
+        if gain < LEAST_GAIN * fit.error:
+            break
+    return on_all(best, fitted, tuning, start, followed)
 
 
-def on_all(chosen: Fit, fitted: SampledRows, tuning: SampledRows, start: InitialWeights) -> Fit:
+def on_all(
+    chosen: Fit, fitted: SampledRows, tuning: SampledRows, start: InitialWeights, followed: Moments | None = None
+) -> Fit:
     """Solve once more, at the ridge that was chosen, with the tuning samples that chose it counted in.
 
     Args:
@@ -146,16 +246,16 @@ def on_all(chosen: Fit, fitted: SampledRows, tuning: SampledRows, start: Initial
         fitted: Of the samples to fit.
         tuning: Of the tuning samples.
         start: The op as it is.
+        followed: Moments of the samples to fit with targets that follow this fit, where they are known.
     """
     if not np.isfinite(chosen.ridge) or not len(fitted.moments.uu):
         return chosen
-    parts = (fitted, tuning)
+    one, other = fitted.moments, tuning.moments
     if fitted.draws:
-        moments = [part.relu_aware_moments(chosen.weights, chosen.bias, start.sign) for part in parts]
-    else:
-        moments = [part.moments for part in parts]
+        one = followed or fitted.relu_aware_moments(chosen.weights, chosen.bias, start.sign)
+        other = tuning.relu_aware_moments(chosen.weights, chosen.bias, start.sign)
     try:
-        weights, bias = by_columns(moments[0].merge(moments[1]), start)(chosen.ridge)
+        weights, bias = by_columns(one.merge(other), start).at(chosen.ridge)
     except LinAlgError:
         return chosen
     weights = start.stored(weights)

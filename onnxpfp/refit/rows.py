@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxpfp.arrays import Floats
+from onnxpfp.arrays import Floats, Floats32
 from onnxpfp.refit.cache import SpillCache
-from onnxpfp.refit.moments import Moments
+from onnxpfp.refit.moments import Moments, Piece, by_group
+from onnxpfp.runtime.workers import ALONE, Workers
 
 __all__ = ["RowBatch", "SampledRows"]
 
@@ -28,10 +30,10 @@ class RowBatch:
     targets: NDArray[np.float32]
     relu_threshold: NDArray[np.float32] | None
 
-    def predicted(self, weights: Floats, bias: Floats) -> Floats:
+    def predicted(self, weights: Floats, bias: Floats) -> Floats32:
         """Return what weights (g, o, n) and bias (g, o) make of the columns, (T, g, o)."""
         made = np.matmul(self.columns.swapaxes(0, 1), weights.astype(np.float32).swapaxes(1, 2))
-        return made.swapaxes(0, 1) + bias
+        return made.swapaxes(0, 1) + bias.astype(np.float32)
 
     def error(self, weights: Floats, bias: Floats, sign: Floats) -> float:
         """Return the sum of the squared errors behind the ReLU.
@@ -41,22 +43,39 @@ class RowBatch:
             bias: (g, o).
             sign: As in `InitialWeights`, (g, o).
         """
-        made, wanted = self.predicted(weights, bias), self.targets.astype(np.float64)
+        made, wanted = self.predicted(weights, bias), self.targets
         if self.relu_threshold is not None:
-            made, wanted = (np.maximum(sign * (x - self.relu_threshold), 0.0) for x in (made, wanted))
-        return float(np.square(made - wanted).sum())
+            # Beyond its threshold an output is as good as at it.
+            made, wanted = (_passed(x, self.relu_threshold, sign) for x in (made, wanted))
+        gaps = (made - wanted).ravel().astype(np.float64)
+        return float(gaps @ gaps)
 
-    def relu_aware_targets(self, weights: Floats, bias: Floats, sign: Floats) -> Floats:
+    def relu_aware_targets(self, weights: Floats, bias: Floats, sign: Floats) -> Floats32:
         """Return targets as near to the prediction as the ReLU leaves free (Zhang et al., 2016), (T, g, o).
 
         Where the original's output is cut off, any output that is cut off is as good: the target is the prediction, or
         the threshold where the prediction passes it. Elsewhere the target stays.
         """
         assert self.relu_threshold is not None
-        wanted = self.targets.astype(np.float64)
-        off = (sign * (wanted - self.relu_threshold) <= 0.0) & (sign != 0.0)
-        free = sign * np.minimum(sign * self.predicted(weights, bias), sign * self.relu_threshold)
-        return np.where(off, free, wanted)
+        free = _cut_off(self.predicted(weights, bias), self.relu_threshold, sign)
+        above, below = self.targets > self.relu_threshold, self.targets < self.relu_threshold
+        stays = above if (sign > 0).all() else np.where(sign > 0, above, np.where(sign < 0, below, True))
+        return np.where(stays, self.targets, free)
+
+
+def _passed(values: Floats32, threshold: Floats32, sign: Floats) -> Floats32:
+    """Return what a ReLU passes of values, at least the threshold; the threshold itself where it passes nothing."""
+    if (sign > 0).all():
+        return np.maximum(values, threshold)
+    passed = np.where(sign > 0, np.maximum(values, threshold), np.minimum(values, threshold))
+    return np.where(sign == 0, threshold, passed)
+
+
+def _cut_off(values: Floats32, threshold: Floats32, sign: Floats) -> Floats32:
+    """Return the nearest values that a ReLU does not pass."""
+    if (sign > 0).all():
+        return np.minimum(values, threshold)
+    return np.where(sign > 0, np.minimum(values, threshold), np.maximum(values, threshold))
 
 
 @dataclass(slots=True, eq=False)
@@ -69,6 +88,7 @@ class SampledRows:
         kept: Whether to keep the batches even where no ReLU follows.
         beside: Whether another op shares the sums over the columns, and adds them up.
         finite: Whether all numbers so far were finite, so that the op can be fitted.
+        helpers: Threads that share the work on the batches.
         draws: The batches, where they are kept.
     """
 
@@ -77,6 +97,7 @@ class SampledRows:
     kept: bool = False
     beside: bool = False
     finite: bool = True
+    helpers: Workers = ALONE
     draws: list[RowBatch] = field(default_factory=list[RowBatch])
 
     @property
@@ -86,35 +107,47 @@ class SampledRows:
 
     def add(self, draw: RowBatch) -> None:
         """Add a batch."""
-        targets = draw.targets.astype(np.float64)
+        u = by_group(draw.columns) if np.isfinite(draw.columns).all() else None
+        for piece in self.take(draw, u):
+            piece()
+
+    def take(self, draw: RowBatch, u: Floats | None) -> list[Piece]:
+        """Keep a batch, and return what is left to do to count it in.
+
+        Args:
+            draw: The batch.
+            u: Its columns in the order in which they are counted; None where they are not all finite.
+        """
+        targets = draw.targets
         if not np.isfinite(targets).all():
             # The columns still count, for other ops that share their sums.
             self.finite, targets = False, np.zeros_like(targets)
-        if not np.isfinite(draw.columns).all():
+        if u is None:
             self.finite = False
-            return
-        add = self.moments.add_beside if self.beside else self.moments.add
-        add(draw.columns, targets)
+            return []
+        self.moments.count += u.shape[1]
         if draw.relu_threshold is not None or self.kept:
-            columns, targets, threshold = (
-                self.spill.put(draw.columns),
-                self.spill.put(draw.targets),
-                draw.relu_threshold,
-            )
-            self.draws.append(RowBatch(columns, targets, None if threshold is None else self.spill.put(threshold)))
+            threshold = None if draw.relu_threshold is None else self.spill.put(draw.relu_threshold)
+            self.draws.append(RowBatch(self.spill.put(draw.columns), self.spill.put(targets), threshold))
+        pieces = [*self.moments.target_pieces(u, by_group(targets))]
+        return pieces if self.beside else [*self.moments.column_pieces(u), *pieces]
 
     def error(self, weights: Floats, bias: Floats, sign: Floats) -> float:
         """Return the mean squared error summed over the outputs, behind the ReLU where there is one."""
         if not self.draws:
             return float(self.moments.error(weights, bias).sum())
-        return sum(draw.error(weights, bias, sign) for draw in self.draws) / max(1, self.count)
+        errors = self.helpers.in_order(lambda draw: draw.error(weights, bias, sign), self.draws)
+        return sum(errors) / max(1, self.count)
 
     def relu_aware_moments(self, weights: Floats, bias: Floats, sign: Floats) -> Moments:
         """Return the moments with the ReLU-aware targets of weights and bias."""
         m = self.moments
-        moments = Moments(m.u, m.uu, np.zeros_like(m.t), np.zeros_like(m.tt), np.zeros_like(m.tu), m.count)
-        for draw in self.draws:
-            moments.add_targets(draw.columns, draw.relu_aware_targets(weights, bias, sign))
+        moments = Moments(m.u, m.uu, m.t.copy(), m.tt.copy(), m.tu.copy(), m.count)
+        changes = self.helpers.in_order(partial(_changes, weights=weights, bias=bias, sign=sign), self.draws)
+        for t, tt, tu in changes:
+            moments.t += t
+            moments.tt += tt
+            moments.tu += tu
         return moments
 
     def free(self) -> None:
@@ -124,3 +157,14 @@ class SampledRows:
                 if array is not None:
                     self.spill.forget(array)
         self.draws.clear()
+
+
+def _changes(draw: RowBatch, weights: Floats, bias: Floats, sign: Floats) -> tuple[Floats, Floats, NDArray[np.float32]]:
+    """Return what ReLU-aware targets add to the sums of a batch's targets, of their squares, and times columns.
+
+    Only targets that follow the prediction change, and what they change by is as exact as a prediction: float32.
+    """
+    t = draw.targets.swapaxes(0, 1)
+    change = draw.relu_aware_targets(weights, bias, sign).swapaxes(0, 1) - t
+    products = np.matmul(change.swapaxes(1, 2), draw.columns.swapaxes(0, 1))
+    return change.sum(1, np.float64), (change * (change + 2 * t)).sum(1, np.float64), products

@@ -11,7 +11,10 @@ What later stages still read is kept between stages: in memory, or in files wher
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
+from functools import partial
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -25,8 +28,9 @@ from onnxpfp.model.draws import with_fixed_draws
 from onnxpfp.refit.cache import SpillCache
 from onnxpfp.runtime import open_session
 from onnxpfp.runtime.draw_keys import DECIDING, KEYS, draw_keys
-from onnxpfp.runtime.providers import ProviderRequest
+from onnxpfp.runtime.providers import CPU, ProviderRequest
 from onnxpfp.runtime.session import Session
+from onnxpfp.runtime.workers import Workers
 
 __all__ = ["ActivationCache", "Arrays", "Runner", "Stage", "Stages"]
 
@@ -189,6 +193,7 @@ class Runner:
         requests: Where to run.
         threads: Of onnxruntime.
         next: The stage that runs next.
+        turn: Held while a session runs where that is not the CPU: intermediates of several runs may not fit there.
     """
 
     stages: Stages
@@ -196,6 +201,7 @@ class Runner:
     requests: Sequence[ProviderRequest]
     threads: int | None
     next: int = 0
+    turn: AbstractContextManager[object] = field(default_factory=nullcontext)
 
     @classmethod
     def start(
@@ -211,7 +217,8 @@ class Runner:
         for entry in stages.model.metadata_props:
             if entry.key == DECIDING:
                 batches = [{**feed, KEYS: draw_keys(feed, entry.value)} for feed in batches]
-        return cls(stages, ActivationCache(batches, SpillCache(limit)), requests, threads)
+        turn = nullcontext() if all(request.name == CPU for request in requests) else Lock()
+        return cls(stages, ActivationCache(batches, SpillCache(limit)), requests, threads, turn=turn)
 
     def made(self) -> set[str]:
         """Return what the next stage makes."""
@@ -232,16 +239,33 @@ class Runner:
         if not outputs:
             return None, ()
         part = self.stages.part(self.next, self.next, outputs)
-        return open_session(part, self.requests, threads=self.threads, spin=False), outputs
+        return open_session(part, self.requests, threads=self.threads), outputs
 
     def run(self, session: Session | None, batch: int) -> Arrays:
         """Run the next stage on one batch and keep what later stages read."""
+        outputs = self.compute(session, batch)
+        self.keep(batch, outputs)
+        return outputs
+
+    def compute(self, session: Session | None, batch: int) -> Arrays:
+        """Run the next stage on one batch."""
         if session is None:
             return {}
         values = self.cache.batches[batch]
-        outputs = session.run({name: np.asarray(values[name]) for name in session.inputs})
-        self.cache.put(batch, {name: outputs[name] for name in self.stages.stages[self.next].gives})
-        return outputs
+        feeds = {name: np.asarray(values[name]) for name in session.inputs}
+        with self.turn:
+            return session.run(feeds)
+
+    def keep(self, batch: int, outputs: Arrays) -> None:
+        """Keep what later stages read of what the next stage gave on one batch."""
+        self.cache.put(batch, {name: outputs[name] for name in self.stages.stages[self.next].gives if name in outputs})
+
+    def run_all(self, session: Session | None, helpers: Workers, most: int) -> None:
+        """Run the next stage on all batches, so many side by side at most, and keep what later stages read."""
+        batches = range(len(self.cache.batches))
+        computed = helpers.in_order(partial(self.compute, session), batches, most)
+        for batch, outputs in zip(batches, computed, strict=True):
+            self.keep(batch, outputs)
 
     def advance(self) -> None:
         """Go on to the stage after, and forget what is not needed there."""

@@ -6,23 +6,29 @@ ICCV 2017, asymmetric reconstruction). A refit is taken only where it is better 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain
 
 import numpy as np
 from onnx import ModelProto
 
-from onnxpfp.arrays import Keep
+from onnxpfp.arrays import CHUNK_BYTES, FLOAT_BYTES, Keep
 from onnxpfp.refit.initial import InitialWeights
-from onnxpfp.refit.layer_rows import LayerFamily, LayerRows, layer_families
+from onnxpfp.refit.layer_rows import Draw, LayerFamily, LayerRows, layer_families
 from onnxpfp.refit.layers import RefitLayer
 from onnxpfp.refit.means import Record
+from onnxpfp.refit.moments import Piece
 from onnxpfp.refit.problem import RefitProblem
 from onnxpfp.refit.ridge import Fit
 from onnxpfp.refit.stages import Arrays, Runner, Stages
 from onnxpfp.refit.state import RefitState
 from onnxpfp.rewrite.apply import apply, renew
 from onnxpfp.rewrite.edits import Edits
+from onnxpfp.runtime.session import Session
+from onnxpfp.runtime.workers import Workers, workers
 
 __all__ = ["RefitProblem", "RefitState", "Refitted", "refit"]
 
@@ -56,20 +62,21 @@ def refit(
     layers = [layer for layer in problem.layers if layer.output in starts]
     if not layers:
         return Refitted(edits, ())
-    pair = _Pair.of(refit_state, layers)
     records: list[Record] = []
-    for depth in range(pair.depth):
-        here = [layer for layer in layers if pair.teacher.stages.depth[layer.output] == depth]
-        for each, fit in _stage(pair, refit_state, here, starts):
-            if fit.changed:
-                refit_state.put(each.layer, fit.weights, fit.bias)
-            if np.isfinite(fit.plain):
-                share = each.spread()
-                records.append(Record(each.layer.consumer.name, fit.plain / share, fit.error / share, fit.ridge))
-            each.free()
-        pair.advance(refit_state, here)
-        if progress:
-            progress(depth + 1, pair.depth)
+    with workers(problem.threads) as helpers:
+        pair = _Pair.of(refit_state, layers, helpers)
+        for depth in range(pair.depth):
+            here = [layer for layer in layers if pair.teacher.stages.depth[layer.output] == depth]
+            for each, fit in _stage(pair, refit_state, here, starts):
+                if fit.changed:
+                    refit_state.put(each.layer, fit.weights, fit.bias)
+                if np.isfinite(fit.plain):
+                    share = each.spread()
+                    records.append(Record(each.layer.consumer.name, fit.plain / share, fit.error / share, fit.ridge))
+                each.free()
+            pair.advance(refit_state, here)
+            if progress:
+                progress(depth + 1, pair.depth)
     return Refitted(refit_state.all_edits(layers), tuple(records))
 
 
@@ -83,6 +90,7 @@ class _Pair:
         student_model: Its model, which gets the new weights.
         nodes: First output of every node of the original.
         fitted: Batches of samples to fit; those behind are tuning samples.
+        helpers: Threads that share the batches, and the fits.
     """
 
     teacher: Runner
@@ -90,9 +98,10 @@ class _Pair:
     student_model: ModelProto
     nodes: Mapping[int, str]
     fitted: int
+    helpers: Workers
 
     @classmethod
-    def of(cls, refit_state: RefitState, layers: Sequence[RefitLayer]) -> _Pair:
+    def of(cls, refit_state: RefitState, layers: Sequence[RefitLayer], helpers: Workers) -> _Pair:
         problem = refit_state.problem
         placeholders = refit_state.all_edits(layers, placeholders=True)
         model, graph = problem.analysis.model, problem.analysis.graph
@@ -101,18 +110,14 @@ class _Pair:
         fitted = len(feeds)
         feeds += [dict(feed) for feed in problem.tuning.batches(problem.batch_size)]
         cuts = {layer.output for layer in layers}
+        # Batches run side by side; only what is left of the threads works inside of an op.
+        threads = max(1, helpers.count // len(feeds))
         teacher, student = (
-            Runner.start(
-                Stages.of(each, cuts, problem.dtype),
-                feeds,
-                problem.workspace // 2,
-                problem.requests,
-                problem.threads,
-            )
+            Runner.start(Stages.of(each, cuts, problem.dtype), feeds, problem.workspace // 2, problem.requests, threads)
             for each in (model, student_model)
         )
         nodes = {index: node.output[0] for index, node in enumerate(model.graph.node)}
-        return cls(teacher, student, student.stages.model, nodes, fitted)
+        return cls(teacher, student, student.stages.model, nodes, fitted, helpers)
 
     @property
     def depth(self) -> int:
@@ -129,9 +134,8 @@ class _Pair:
                 refit_state.all_edits(layers),
                 self.nodes,
             )
-        session, _ = self.student.open()
-        for batch in range(len(self.student.cache.batches)):
-            self.student.run(session, batch)
+        session, given = self.student.open()
+        self.student.run_all(session, self.helpers, _most_batches(refit_state.problem, given))
         self.teacher.advance()
         self.student.advance()
 
@@ -140,18 +144,75 @@ def _stage(
     pair: _Pair, refit_state: RefitState, layers: Sequence[RefitLayer], starts: Mapping[str, InitialWeights]
 ) -> Iterator[tuple[LayerRows, Fit]]:
     """Run a stage of the original and fit its linear ops."""
-    families = layer_families(refit_state, layers, starts, pair.teacher.made(), pair.student.cache.batches[0])
+    teacher, helpers = pair.teacher, pair.helpers
+    families = layer_families(refit_state, layers, starts, teacher.made(), pair.student.cache.batches[0], helpers)
     members = [member for family in families for member in family.members]
-    session, _ = pair.teacher.open(sorted(set[str]().union(*(member.shows() for member in members))))
-    for batch in range(len(pair.teacher.cache.batches)):
-        _draw(pair, families, batch, pair.teacher.run(session, batch), refit_state.problem.seed)
-    for member in members:
-        yield member, member.fit()
+    session, shown = teacher.open(sorted(set[str]().union(*(member.shows() for member in members))))
+    draw = partial(_draw, pair, families, session, refit_state.problem.seed)
+    most = _most_batches(refit_state.problem, shown, sum(family.columns for family in families))
+    batches = range(len(teacher.cache.batches))
+    waiting = [_Waiting(family) for family in families]
+    for batch, (given, drawn) in zip(batches, helpers.in_order(draw, batches, most), strict=True):
+        teacher.keep(batch, given)
+        pieces = (each.add(one) for each, one in zip(waiting, drawn, strict=True) if one is not None)
+        helpers.do(lambda piece: piece(), chain.from_iterable(pieces))
+    helpers.do(lambda piece: piece(), chain.from_iterable(each.take() for each in waiting))
+    fits = map(LayerRows.fit, members) if len(members) == 1 else helpers.in_order(LayerRows.fit, members)
+    yield from zip(members, fits, strict=True)
 
 
-def _draw(pair: _Pair, families: Sequence[LayerFamily], batch: int, shown: Arrays, seed: int) -> None:
-    """Draw columns and targets of one batch at random positions."""
+def _most_batches(problem: RefitProblem, shown: Sequence[str], drawn: int = 0) -> int:
+    """Return how many batches may be run or wait at a time, so that they take a quarter of the workspace.
+
+    Args:
+        problem: What the workspace and the shapes are of.
+        shown: Tensors that come out of a run.
+        drawn: Numbers that are drawn of one sample.
+    """
+    numbers = drawn + sum(math.prod(problem.analysis.shapes.shape.get(name, ())) for name in shown)
+    return problem.workspace // 4 // max(FLOAT_BYTES * numbers * problem.batch_size, 1)
+
+
+@dataclass(slots=True, eq=False)
+class _Waiting:
+    """What a family drew and has not counted in: draws of small batches are counted in together.
+
+    Attributes:
+        family: The family.
+        draws: Its draws, all of them of tuning samples or none.
+    """
+
+    family: LayerFamily
+    draws: list[Draw] = field(default_factory=list[Draw])
+
+    def add(self, draw: Draw) -> Iterator[Piece]:
+        """Let another draw wait, and yield what there is to do to count those in that have waited long enough."""
+        if self.draws and self.draws[0].tuning != draw.tuning:
+            yield from self.take()
+        self.draws.append(draw)
+        if sum(each.nbytes for each in self.draws) >= CHUNK_BYTES:
+            yield from self.take()
+
+    def take(self) -> Iterator[Piece]:
+        """Yield what there is to do to count in what waits."""
+        draws, self.draws = self.draws, []
+        if draws:
+            yield from self.family.take(Draw.joined(draws))
+
+
+def _draw(
+    pair: _Pair, families: Sequence[LayerFamily], session: Session | None, seed: int, batch: int
+) -> tuple[Arrays, list[Draw | None]]:
+    """Run the original's stage on one batch, and draw columns and targets at random positions.
+
+    Returns:
+        What later stages read, and what each family drew.
+    """
+    shown = pair.teacher.compute(session, batch)
+    given, original = (runner.cache.batches[batch] for runner in (pair.student, pair.teacher))
+    drawn: list[Draw | None] = []
     for number, family in enumerate(families):
         rng = np.random.default_rng([seed, pair.teacher.next, number, batch])
-        given, original = (runner.cache.batches[batch] for runner in (pair.student, pair.teacher))
-        family.add(shown, given, original, rng, tuning=batch >= pair.fitted)
+        drawn.append(family.draw(shown, given, original, rng, tuning=batch >= pair.fitted))
+    later = pair.teacher.stages.stages[pair.teacher.next].gives
+    return {name: shown[name] for name in later if name in shown}, drawn

@@ -217,7 +217,7 @@ def open_session(
     threads: int | None = None,
     optimize: bool = True,
     layout: bool = True,
-    spin: bool = True,
+    spin: bool = False,
     resting: bool = False,
     shared: bool = False,
     profile: Path | None = None,
@@ -230,8 +230,10 @@ def open_session(
         threads: Threads inside one op; None lets onnxruntime choose.
         optimize: Whether onnxruntime may fuse and fold.
         layout: Whether it may change memory layouts, too: faster to run, slower to load.
-        spin: Whether its threads wait for the next run in a loop, which takes the cores from what numpy does between.
-        resting: Whether they wait so only within a run, so that sessions that run in turns leave each other the cores.
+        spin: Whether its threads wait for work in a loop, within a run and for the next one: that takes the cores from
+            what Python does between, and on a busy machine from the threads that they wait for.
+        resting: Whether they wait so within a run only, as they do for a user, and leave the cores to others between:
+            for runs that are timed in turns.
         shared: Whether its intermediates lie in the same memory as those of other such sessions: where many are open,
             each would keep some.
         profile: Folder of the profile (`Session.end_profile`); None makes none.
@@ -257,7 +259,7 @@ def open_session(
     if shared:
         _share(ort)
         options.add_session_config_entry("session.use_env_allocators", "1")
-    if not spin:
+    if not (spin or resting):
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if resting:
         options.add_session_config_entry("session.force_spinning_stop", "1")

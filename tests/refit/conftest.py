@@ -56,9 +56,17 @@ def make_problem() -> Studied:
             source, input_specs(model), count=count, input_shapes=default_input_shapes(model, {}), rng=0
         )
         fit, tuning = loaded.split(tuning_count, np.random.default_rng(0))
-        options = {"batch_size": 8, "positions": 64, "workspace": 1 << 28, "seed": 0} | given
+        options = {
+            "batch_size": 8,
+            "positions": 64,
+            "workspace": 1 << 28,
+            "threads": 1,
+            "seed": 0,
+            # All positions that there are.
+            "rows_per_column": 1 << 20,
+        } | given
         requests = resolve_providers("cpu")
-        problem = RefitProblem(analysis, layers, fit, tuning, requests=requests, threads=1, **options)
+        problem = RefitProblem(analysis, layers, fit, tuning, requests=requests, **options)
         return problem, {layer.output: layer for layer in layers}, dict(left)
 
     return look

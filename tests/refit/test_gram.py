@@ -147,3 +147,10 @@ def test_draws_do_not_depend_on_the_batches_where_a_sample_has_several_rows(make
     for first in (0, 16, 32):
         parts.see({"r": there["r"][first : first + 16]}, Batch(first // rows, 16 // rows))
     np.testing.assert_allclose(parts.columns.uu, whole.columns.uu, rtol=1e-6, atol=1e-6)
+
+
+def test_products_in_float32_are_a_millionth_of_the_diagonal_off(make_problem) -> None:
+    problem, layers, _ = looked_at(make_problem, positions=EVERYWHERE)
+    gram = collect_grams(problem, [layers["a"]], SpillCache(LARGE))["a"]
+    u = windows(shown(problem.analysis.model, problem, ["a"])["x"], (1, 1, 1, 1), 1).reshape(-1, 27).astype(np.float64)
+    assert np.abs(gram.uu[0] - u.T @ u).max() < 1e-6 * np.square(u).sum() / 27

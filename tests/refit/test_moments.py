@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from nets import noise
 
-from onnxpfp.refit.moments import Moments
+from onnxpfp.refit.moments import BLOCK, Moments, by_group
 
 
 def moments(u: np.ndarray, t: np.ndarray) -> Moments:
@@ -45,11 +45,11 @@ def test_covariances_and_the_error_are_those_of_the_draws(drawn) -> None:
     found = moments(*drawn)
     weights, bias = noise(3, 4, 5, seed=3).astype(np.float64), noise(3, 4, seed=4).astype(np.float64)
     for group in range(3):
-        gram, cross = found.centred(group)
+        gram, cross = found.gram(centred=True)[group], found.cross()[group]
         both = np.cov(np.hstack([u[:, group], t[:, group]]).T, bias=True)
         np.testing.assert_allclose(gram, both[:5, :5], atol=1e-12)
         np.testing.assert_allclose(cross, both[5:, :5], atol=1e-12)
-        gram, cross = found.about(group, bias[group])
+        gram, cross = found.gram(centred=False)[group], found.cross(bias)[group]
         np.testing.assert_allclose(gram, u[:, group].T @ u[:, group] / 40)
         np.testing.assert_allclose(cross, (t[:, group] - bias[group]).T @ u[:, group] / 40, atol=1e-12)
     made = np.einsum("tgn,gon->tgo", u, weights) + bias
@@ -61,7 +61,10 @@ def test_targets_beside_others_share_the_sums_over_the_columns(drawn) -> None:
     first, second = Moments.empty(3, 5, 4), None
     second = Moments.beside(first, 2)
     first.add(u, t.astype(np.float64))
-    second.add_beside(u, t[..., :2].astype(np.float64))
+    wide = by_group(u)
+    second.count += len(u)
+    for piece in second.target_pieces(wide, by_group(t[..., :2])):
+        piece()
     alone = moments(u, t[..., :2])
     assert second.uu is first.uu
     for name in ("u", "uu", "t", "tt", "tu", "count"):
@@ -74,3 +77,14 @@ def test_without_gram_matrix_the_other_sums_are_there(drawn) -> None:
     found.add(u, t.astype(np.float64))
     assert found.uu.size == 0
     np.testing.assert_allclose(found.tu, moments(u, t).tu)
+
+
+@pytest.mark.parametrize(
+    ("columns", "outputs", "groups"), [(2 * BLOCK + 3, 2, 1), (3, BLOCK + 5, 2), (BLOCK + 1, 1, 2)]
+)
+def test_blocks_of_wide_layers_give_the_whole_matrix(columns: int, outputs: int, groups: int) -> None:
+    u, t = noise(20, groups, columns), noise(20, groups, outputs, seed=2)
+    found = moments(u, t)
+    np.testing.assert_allclose(found.uu, np.einsum("tgn,tgm->gnm", u, u, dtype=np.float64), atol=1e-10)
+    np.testing.assert_allclose(found.tu, np.einsum("tgo,tgn->gon", t, u, dtype=np.float64), atol=1e-10)
+    np.testing.assert_array_equal(found.uu, found.uu.swapaxes(1, 2))

@@ -7,6 +7,7 @@ import pytest
 from nets import noise
 
 from onnxpfp.refit.cache import SpillCache
+from onnxpfp.refit.cholesky import Factored, LinAlgError
 from onnxpfp.refit.initial import InitialWeights
 from onnxpfp.refit.moments import Moments
 from onnxpfp.refit.ridge import REFIT_RIDGES, Fit, best_fit, by_columns, solve
@@ -31,7 +32,8 @@ def drawn(u: np.ndarray, t: np.ndarray, threshold: np.ndarray | None = None, bat
 
 
 def fit_of(fitted: SampledRows, tuning: SampledRows, start: InitialWeights) -> Fit:
-    return best_fit(by_columns(fitted.moments, start), fitted, tuning, start)
+    regression = by_columns(fitted.moments, start)
+    return best_fit(regression.at, fitted, tuning, start, regression.towards)
 
 
 @pytest.fixture
@@ -280,3 +282,77 @@ def test_relu_aware_targets_are_free_below_the_threshold_only_where_the_original
     assert targets.ravel().tolist() == [0.0, -2.0, 0.0, 2.0]
     unread = draw.relu_aware_targets(np.ones((1, 1, 1)), np.zeros((1, 1)), np.zeros((1, 1)))
     assert unread.ravel().tolist() == [-1.0, -1.0, -1.0, 2.0]
+
+
+@pytest.fixture
+def factorised(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Sizes of the matrices that are factorised."""
+    sizes: list[int] = []
+
+    def factorise(matrices: np.ndarray) -> Factored:
+        sizes.append(matrices.shape[-1])
+        return found(matrices)
+
+    found = Factored.of
+    monkeypatch.setattr(Factored, "of", factorise)
+    return sizes
+
+
+def test_other_targets_of_the_same_columns_factorise_nothing_again(factorised: list[int]) -> None:
+    rng = np.random.default_rng(0)
+    full, w = rng.standard_normal((600, 8)), rng.standard_normal((4, 8))
+    t, u, start = full @ w.T, full[:, :5], start_of(w[None, :, :5])
+    regression = by_columns(drawn(u, t).moments, start)
+    weights, _ = regression.at(1e-3)
+    other, _ = regression.towards(drawn(u, t + full[:, [7]]).moments).at(1e-3)
+    regression.at(1e-4)
+    regression.at(1e-3)
+    assert factorised == [5, 5]  # The ridges 1e-3 and 1e-4.
+    np.testing.assert_allclose(other, solve(drawn(u, t + full[:, [7]]).moments, start.weights, 1e-3)[0])
+    np.testing.assert_allclose(weights, solve(drawn(u, t).moments, start.weights, 1e-3)[0])
+
+
+def test_factors_that_take_more_than_their_share_go_but_for_the_last_two(
+    factorised: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("onnxpfp.refit.ridge.FACTOR_BYTES", 0)
+    u, start = noise(50, 4).astype(np.float64), start_of(noise(1, 2, 4, seed=2).astype(np.float64))
+    regression = by_columns(drawn(u, u[:, :2]).moments, start)
+    for ridge in (1e-3, 1e-4, 1e-3, 1e-2, 1e-3, 1e-4):
+        regression.at(ridge)
+    assert len(factorised) == 4
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_matrix_that_is_not_positive_definite_is_refused(count: int) -> None:
+    matrices = np.repeat(np.diag([1.0, -1.0])[None], count, axis=0)
+    with pytest.raises(LinAlgError):
+        Factored.of(matrices)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_factored_matrices_solve(count: int) -> None:
+    a = noise(count, 6, 6).astype(np.float64)
+    matrices, right = a @ a.swapaxes(1, 2) + np.eye(6), noise(count, 6, 2, seed=2).astype(np.float64)
+    np.testing.assert_allclose(matrices @ Factored.of(matrices.copy()).solved(right), right, atol=1e-10)
+
+
+@pytest.mark.parametrize("offset", [0.0, 30.0])
+def test_sums_of_followed_targets_are_those_of_float64(offset: float) -> None:
+    """Also where means are large and columns nearly depend on each other, as the smallest ridge needs it."""
+    rng = np.random.default_rng(0)
+    full = rng.standard_normal((4000, 6))
+    u = np.hstack([full, full[:, :3] + 1e-4 * rng.standard_normal((4000, 3))]) + offset
+    t = np.maximum(full @ rng.standard_normal((6, 3)), -1) - 0.2
+    start = start_of(rng.standard_normal((1, 3, 9)))
+    rows = drawn(u, t, np.zeros((4000, 3)))
+    weights, bias = by_columns(rows.moments, start).at(1e-8)
+    found = rows.relu_aware_moments(weights, bias, start.sign)
+    exact = Moments.empty(1, 9, 3)
+    for draw in rows.draws:
+        exact.add(draw.columns, draw.relu_aware_targets(weights, bias, start.sign))
+    np.testing.assert_allclose(found.t, exact.t, rtol=1e-6)
+    np.testing.assert_allclose(found.tt, exact.tt, rtol=1e-6)
+    one, other = (by_columns(moments, start).at(1e-8) for moments in (found, exact))
+    errors = [exact.error(*each).sum() for each in (one, other)]
+    assert errors[0] == pytest.approx(errors[1], rel=1e-3)

@@ -13,6 +13,7 @@ from onnxpfp.refit.gram import collect_grams
 from onnxpfp.refit.sweep import RefitProblem, refit
 from onnxpfp.rewrite.apply import apply
 from onnxpfp.rewrite.edits import Edits
+from onnxpfp.runtime.workers import Workers
 
 PLAIN = "g (float[N,3,8,8] x) => (y) <float[6,3,1,1] w, float[6] b, "
 READERS = {
@@ -286,3 +287,52 @@ def test_a_shortcut_of_which_one_channel_is_left_is_not_taken_for_a_broadcast_on
     assert keep[layers["e"].rows].sum() == 1
     found = refit(problem, keep, Edits())
     assert layers["e"].consumer.name in {record.name for record in found.records}
+
+
+@pytest.mark.parametrize("kind", [*GROUPED, "deep", "by channel"])
+def test_the_number_of_threads_changes_no_bit(make_problem, kind: str) -> None:
+    model = build(DEEP if kind in {"deep", "by channel"} else GROUPED[kind])
+    workspace = 8 * 8 * 20 * 20 if kind == "by channel" else 1 << 28
+    found: list[Edits] = []
+    for threads in (1, 2, 5):
+        problem, _, _ = make_problem(model, count=100, threads=threads, workspace=workspace)
+        found.append(refit(problem, dropped(problem), Edits()).edits)
+    for other in found[1:]:
+        assert found[0].tensors.keys() == other.tensors.keys()
+        for name, array in found[0].tensors.items():
+            np.testing.assert_array_equal(array, other.tensors[name])
+
+
+def test_a_small_workspace_lets_no_batch_wait_and_changes_nothing(make_problem, monkeypatch) -> None:
+    model, asked = build(DEEP), list[int]()
+    plain, _, _ = make_problem(model, count=100, threads=3)
+    expected = refit(plain, dropped(plain), Edits()).edits
+    in_order = Workers.in_order
+
+    def listen(self: Workers, work, pieces, most: int | None = None):
+        asked.extend([] if most is None else [most])
+        return in_order(self, work, pieces, most)
+
+    monkeypatch.setattr(Workers, "in_order", listen)
+    # Gram matrices are as before, and a batch of the first stage takes 8 * 4 * (256 + 512) bytes and more.
+    small, _, _ = make_problem(model, count=100, threads=3, workspace=8 * 8 * 72 * 72)
+    found = refit(small, dropped(small), Edits()).edits
+    assert min(asked) <= 2
+    assert small.fits(72)
+    for name, array in expected.tensors.items():
+        np.testing.assert_array_equal(array, found.tensors[name])
+
+
+def test_few_columns_draw_fewer_positions_and_the_fit_stays_as_good(make_problem) -> None:
+    model = build(DEEP)
+    few, _, _ = make_problem(model, count=400, rows_per_column=100)
+    many, _, _ = make_problem(model, count=400)
+    assert len(few.fit) == 384
+    assert [few.positions_for(columns) for columns in (1, 100, 5000)] == [16, 27, 64]
+    assert many.positions_for(1) == 64
+    feed = noise(32, 4, 8, 8, seed=9)
+    gaps = []
+    for problem in (few, many):
+        keep = dropped(problem)
+        gaps.append(gap(model, apply(model, problem.analysis.graph, keep, refit(problem, keep, Edits()).edits), feed))
+    assert gaps[0] < 1.2 * gaps[1]

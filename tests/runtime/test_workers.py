@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import threading
+from contextvars import ContextVar
+
+import pytest
+
+from onnxpfp.runtime.workers import ALONE, workers
+
+NUMBER: ContextVar[int] = ContextVar("number", default=0)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_results_come_in_the_order_of_the_pieces(threads: int) -> None:
+    with workers(threads) as helpers:
+        assert helpers.count == threads
+        assert list(helpers.in_order(lambda n: n * n, range(40))) == [n * n for n in range(40)]
+
+
+def test_pieces_are_worked_on_at_the_same_time() -> None:
+    meet = threading.Barrier(2, timeout=60)
+    with workers(2) as helpers:
+        assert sorted(helpers.in_order(lambda _: meet.wait(), range(2))) == [0, 1]
+
+
+def test_one_thread_is_the_callers_own() -> None:
+    with workers(1) as helpers:
+        assert helpers is ALONE
+        assert {*helpers.in_order(lambda _: threading.get_ident(), range(3))} == {threading.get_ident()}
+
+
+@pytest.mark.parametrize(("most", "begun"), [(None, 3), (1, 1), (2, 2)])
+def test_no_more_pieces_begin_than_may_wait(most: int | None, begun: int) -> None:
+    asked: list[int] = []
+
+    def pieces():
+        for number in range(10):
+            asked.append(number)
+            yield number
+
+    with workers(2) as helpers:
+        for done, _ in enumerate(helpers.in_order(lambda n: n, pieces(), most), 1):
+            assert len(asked) <= done - 1 + begun
+
+
+def test_what_holds_for_the_caller_holds_in_the_threads() -> None:
+    NUMBER.set(7)
+    with workers(2) as helpers:
+        assert set(helpers.in_order(lambda _: NUMBER.get(), range(4))) == {7}
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_failure_is_the_callers(threads: int) -> None:
+    def work(number: int) -> int:
+        if number == 3:
+            raise ValueError("the third")
+        return number
+
+    with workers(threads) as helpers, pytest.raises(ValueError, match="the third"):
+        helpers.do(work, range(50))
