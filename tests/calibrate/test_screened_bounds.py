@@ -19,7 +19,7 @@ from onnxpfp.calibrate.sensitivity.scratch import ScratchArrays
 from onnxpfp.calibrate.sensitivity.screening import Screening
 from onnxpfp.calibrate.sensitivity.settings import Kernel, SensitivitySettings
 from onnxpfp.calibrate.sensitivity.sums import SumField
-from onnxpfp.calibrate.sensitivity.tight_bound import ORDER, TightBound
+from onnxpfp.calibrate.sensitivity.tight_bound import TightBound
 from onnxpfp.linear.families import op_families
 from onnxpfp.linear.ops import LinearOp
 
@@ -118,7 +118,7 @@ def assert_tight(one: Seen) -> None:
         relative = np.ascontiguousarray(coarse(one) / limit)
         excess = one.screen.tight.excess(relative, one.field.z, one.field.least, ScratchArrays())
     assert not np.isnan(excess[there]).any()
-    assert (excess[there] >= (1 - SLACK) ** ORDER).all()
+    assert (excess[there] >= (1 - SLACK) ** one.screen.tight.order).all()
 
 
 @MANY
@@ -153,8 +153,9 @@ def test_weights_that_underflow_in_a_power_lose_no_bound() -> None:
     size = np.float32(1) / least
     limit = share / norms[0].max(1)
     with np.errstate(over="ignore", under="ignore"):
-        excess = TightBound(norms).excess((size / limit).astype(np.float32), z, least, ScratchArrays())
-    assert (excess >= (1 - SLACK) ** ORDER).all()
+        bound = TightBound(norms)
+        excess = bound.excess((size / limit).astype(np.float32), z, least, ScratchArrays())
+    assert (excess >= (1 - SLACK) ** bound.order).all()
 
 
 def test_a_position_without_sums_has_no_candidates() -> None:

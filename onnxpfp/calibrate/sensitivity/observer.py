@@ -30,6 +30,8 @@ _PER_BLOCK, _AT_MOST = 1 << 15, 1 << 20
 """The same where blocks are looked at one by one: enough for each of them, but what a cache still holds."""
 _LARGE = 4 << 20
 _SMALL = 1e-9
+_FAINT = 1e-3
+"""Share of the mean magnitude that every index of the input is expected to have at least."""
 _LIVE = 4
 """Arrays of that size that are held at once."""
 
@@ -71,6 +73,8 @@ class SensitivityObserver(FamilyObserver):
         lowest = 0.0 if self.nonnegative else float(x.min())
         self._negative = self._negative or lowest < 0
         read = self.family.strided(x)
+        if self._sums is None and not self._open(read):
+            return
         if lowest >= 0:
             self._screen(read, scratch)
             return
@@ -95,20 +99,27 @@ class SensitivityObserver(FamilyObserver):
         self._squares = self._squares + squares if self._samples else squares
         self._patches += len(x) * math.prod(sizes if flat else output_sizes(lead, sizes))
 
+    def _open(self, x: Floats32) -> bool:
+        """Load what computes sums, and tell whether there is anything to compute."""
+        scored = [op for op in self.family.ops if op.channels.any()]
+        if not scored or not x.any():
+            return False
+        sizes = self._in_units(np.abs(x)).mean((0, *range(2, x.ndim)), dtype=np.float64)
+        # Channels that are silent so far may speak later.
+        typical = sizes + _FAINT * sizes.mean()
+        family = OpFamily(tuple(scored))
+        weights = [scaled(op, typical) for op in scored]
+        self._sums = Sums.of(family, weights, self.plan.kernel)
+        pairs = zip(scored, weights, strict=True)
+        self._screens = {op.name: Screening.of(op, each, family, self.plan) for op, each in pairs}
+        if sum(each.taps.nbytes for each in weights) > _LARGE:
+            # They were copied several times on the way into onnxruntime.
+            trim_heap()
+        return True
+
     def _screen(self, x: Floats32, scratch: ScratchArrays) -> None:
         """Screen one sign of the input."""
-        scored = [op for op in self.family.ops if op.channels.any()]
-        if not scored:
-            return
-        if self._sums is None:
-            family = OpFamily(tuple(scored))
-            weights = [scaled(op) for op in scored]
-            self._sums = Sums.of(family, weights, self.plan.kernel)
-            pairs = zip(scored, weights, strict=True)
-            self._screens = {op.name: Screening.of(op, each, family, self.plan) for op, each in pairs}
-            if sum(each.taps.nbytes for each in weights) > _LARGE:
-                # They were copied several times on the way into onnxruntime.
-                trim_heap()
+        assert self._sums is not None
         x = self._in_units(x)
         highest = float(x.max())
         if not highest:

@@ -12,17 +12,16 @@ underflow unseen: the largest term of the sum over rows is that of m[p] itself, 
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 
-from onnxpfp.arrays import Floats32, Ints
+from onnxpfp.arrays import Bools, Floats32, Ints
 from onnxpfp.calibrate.sensitivity.exact import Candidates, Exact
 from onnxpfp.calibrate.sensitivity.scratch import ScratchArrays
 from onnxpfp.calibrate.sensitivity.settings import EPSILON, FULL, SLACK, SensitivitySettings
 from onnxpfp.calibrate.sensitivity.sums import Scaled, SumField
-from onnxpfp.calibrate.sensitivity.tight_bound import FLOOR, ORDER, TightBound
+from onnxpfp.calibrate.sensitivity.tight_bound import FLOOR, TightBound
 from onnxpfp.linear.families import OpFamily
 from onnxpfp.linear.ops import LinearOp
 
@@ -46,8 +45,8 @@ class Screening:
 
     Attributes:
         exact: Computes shares; it has the blocks.
-        norm: What outputs were divided by, (g, O/g).
-        reach: No sum is larger than the largest input times this, as outputs have norm one.
+        norm: What rows were divided by, (g, 2, O/g), 0 where they are empty.
+        reach: No sum, before it is divided, is larger than the largest input times this; both signs of weights, (2,).
         magnitude: Largest norm of each block's weights in a row, (b,) float32.
         best: The largest share of each block so far, (b,) float32.
         samples_last: Whether samples are the positions.
@@ -58,7 +57,7 @@ class Screening:
 
     exact: Exact
     norm: Floats32
-    reach: float
+    reach: Floats32
     magnitude: Floats32
     best: Floats32
     samples_last: bool
@@ -74,11 +73,11 @@ class Screening:
         plain = len(blocks.groups) == len(op.channels)
         norms = _block_norms(weights.signed, None if plain else blocks.indices, blocks.starts[:-1], plan)
         even = len(set(np.bincount(blocks.groups, minlength=op.group).tolist())) == 1
-        entries = weights.taps.shape[2] * len(op.channels) // op.group
+        rows = weights.signed.reshape(op.group, -1, 2, *weights.taps.shape[1:]).sum((1, 4)) * weights.norm
         return cls(
             exact,
             weights.norm,
-            math.sqrt(entries),
+            rows.max((0, 2)) * np.float32(1 + SLACK),
             # No limit is infinite then; what has no weight stays without a share.
             np.where(norms.max(1) > 0, np.maximum(norms.max(1), FLOOR), 0).astype(np.float32),
             np.zeros(len(blocks.groups), np.float32),
@@ -111,37 +110,42 @@ class Screening:
         """Make sums infinite that count as zero, and find the least of the others."""
         if self.samples_last:
             for number in range(len(seen.z)):
-                self._apply_limit(seen, number)
+                here = seen.z[number]
+                np.copyto(here, np.inf, where=here <= self._limit(here))
+                seen.least[number] = _least(here)
             return
-        # No limit is above that, so where all sums are, none needs to be looked at.
-        low = EPSILON * highest * self.reach * float(self.norm.max() / self.norm.min())
-        fires = seen.least <= low
-        for number in np.flatnonzero(fires.any((1, 2))).tolist():
-            if np.count_nonzero(fires[number]) > fires[number].size // _MANY:
-                self._apply_limit(seen, number)
-            else:
-                self._apply_at(seen, number, np.nonzero(fires[number]))
+        # No limit is above these, so where all sums are, none needs to be looked at.
+        loose = self._in_rows(np.float32(EPSILON * highest) * self.reach[:, None])
+        near = seen.least <= loose.max()
+        for number in np.flatnonzero(near.any((1, 2))).tolist():
+            here = seen.z[number]
+            rows = here.min(0) <= loose
+            if rows.any():
+                self._apply_limit(here, rows, seen.least[number])
 
-    def _apply_limit(self, seen: SumField, number: int) -> None:
-        """Look at all sums of a sample."""
-        here = seen.z[number]
-        np.copyto(here, np.inf, where=here <= self._limit(here))
-        seen.least[number] = _least(here)
+    def _apply_limit(self, here: Floats32, rows: Bools, least: Floats32) -> None:
+        """Make sums (P, g, 2 O/g) of a sample infinite that count as zero, which some rows (g, 2 O/g) may have."""
+        where = np.nonzero(rows)
+        picked = here[:, *where]
+        vanishing = picked <= self._limit(here)[0][where]
+        picked[vanishing] = np.inf
+        here[:, *where] = picked
+        places = np.flatnonzero(vanishing.any(1))
+        if len(places) * _MANY > len(here):
+            least[:] = _least(here)
+        else:
+            least[places] = here[places].min(2)
 
-    def _apply_at(self, seen: SumField, number: int, where: tuple[Ints, ...]) -> None:
-        """Look at the sums at some positions (and groups) of a sample."""
-        here = seen.z[number]
-        rows, limit = here[where], self._limit(here)[0]
-        np.copyto(rows, np.inf, where=rows <= limit[where[1]])
-        here[where] = rows
-        seen.least[number][where] = rows.min(1)
+    def _in_rows(self, sums: Floats32) -> Floats32:
+        """Divide sums by what rows are divided by; (..., g, 2 O/g), 0 where a row is empty."""
+        inverse = np.divide(1, self.norm, out=np.zeros_like(self.norm), where=self.norm > 0)
+        return (sums * inverse).reshape(*sums.shape[:-3], len(self.norm), -1)
 
     def _limit(self, sums: Floats32) -> Floats32:
         """Return what the sums (P, g, 2 O/g) of a sample must be above, (P or 1, g, 2 O/g)."""
-        norm = np.stack([self.norm, self.norm], axis=1)
         highest = sums if self.samples_last else sums.max(0, keepdims=True)
-        highest = (highest.reshape(len(highest), *norm.shape) * norm).max((1, 3), keepdims=True)
-        return (np.float32(EPSILON) * highest / norm).reshape(len(highest), *sums.shape[1:])
+        highest = (highest.reshape(len(highest), *self.norm.shape) * self.norm).max((1, 3), keepdims=True)
+        return self._in_rows(np.float32(EPSILON) * highest)
 
     def _of_blocks(self, magnitudes: Floats32) -> Floats32:
         """Return the magnitude of every block's input, (N, P, b)."""
@@ -169,9 +173,9 @@ class Screening:
         blocks = size.shape[2] / seen.z.shape[2]
         per_place = _TIGHT_COST + _TIGHT_COST_PER_BLOCK * blocks
         if self.tight is not None and count * _EXACT_COST > seen.least.size * per_place:
-            order = ORDER
+            order = self.tight.order
             excess = self.tight.excess(np.divide(size, limit, out=size), seen.z, seen.least, scratch)
-            over &= excess > np.float32((1 - SLACK) ** ORDER)
+            over &= excess > np.float32((1 - SLACK) ** order)
         flat = np.flatnonzero(over)
         place, block = np.divmod(flat, size.shape[2])
         picked = excess.reshape(-1)[flat]

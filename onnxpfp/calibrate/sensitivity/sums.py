@@ -1,8 +1,9 @@
 """The sums z of a family, and the magnitudes of what they are made of, by onnxruntime.
 
-The weights of a linear op become rows: its outputs with both signs. Both rows of an output are scaled so that the whole
-output has norm one: shares do not change by it, and bounds over several rows become tight. Everything comes out
-position by position, with the rows or channels of one position side by side: that is how candidates are looked up.
+The weights of a linear op become rows: its outputs with both signs. Shares do not change when a row is scaled, but bounds
+over several rows are tight only where their sums are alike, so rows are divided by what their sums are expected to be.
+Everything comes out position by position, with the rows or channels of one position side by side: that is how candidates
+are looked up.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from onnxpfp.arrays import Floats32
+from onnxpfp.arrays import Floats, Floats32
 from onnxpfp.calibrate.sensitivity.scratch import ScratchArrays
 from onnxpfp.calibrate.sensitivity.settings import Kernel
 from onnxpfp.linear.families import OpFamily
@@ -30,32 +31,57 @@ __all__ = ["Scaled", "SumField", "Sums", "scaled"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scaled:
-    """Weights of one linear op with outputs of norm one.
+    """Weights of one linear op with scaled rows.
 
     Attributes:
         taps: V (C, O/g, k) float32, scaled.
         signed: The same as W+ and W- side by side, (C, 2 O/g, k).
-        norm: What the outputs were divided by, (g, O/g) float32, 1 where an output has no weight.
+        norm: What W+ and W- of the outputs were divided by, (g, 2, O/g) float32; 0 where there is none.
     """
 
     taps: Floats32
     signed: Floats32
     norm: Floats32
 
+    def without_empty_rows(self) -> Floats32:
+        """Return W+ and W- with empty rows replaced by the largest of their convolution group.
 
-def scaled(op: LinearOp) -> Scaled:
-    """Scale the outputs of a linear op."""
+        An empty row takes part in no share, but with sums of zero every position would look as if its sums vanished.
+        """
+        norm = self.norm.reshape(len(self.norm), -1)
+        empty = norm == 0
+        if not empty.any():
+            return self.signed
+        filled = self.signed.reshape(len(norm), -1, *self.signed.shape[1:]).copy()
+        for group, row in enumerate(norm.argmax(1).tolist()):
+            filled[group][:, empty[group]] = filled[group][:, row, None]
+        return filled.reshape(self.signed.shape)
+
+
+def scaled(op: LinearOp, typical: Floats | None = None) -> Scaled:
+    """Scale the rows of a linear op.
+
+    Args:
+        op: The linear op.
+        typical: Positive magnitudes that the indices of its input are expected to have, (C,): both rows of an output are
+            divided by their sums at such an input. None divides them by the norm of the whole output.
+    """
     # Rows are picked from them one by one: side by side they must lie.
     taps = np.ascontiguousarray(op.taps(), dtype=np.float32)
     grouped = taps.reshape(op.group, -1, taps.shape[1], math.prod(taps.shape[2:]))
+    signed = np.stack([np.maximum(grouped, 0), -np.minimum(grouped, 0)], axis=2)
     # In float64, where squares of small weights do not vanish.
-    norm = np.sqrt(np.einsum("gcok,gcok->go", grouped, grouped, dtype=np.float64))
-    norm = np.where(norm > 0, norm, 1).astype(np.float32)
-    divided = np.divide(grouped, norm[:, None, :, None], dtype=np.float32).reshape(*taps.shape[:2], -1)
-    signed = np.empty((len(divided), 2 * divided.shape[1], divided.shape[2]), np.float32)
-    np.maximum(divided, 0, out=signed[:, : divided.shape[1]])
-    np.negative(np.minimum(divided, 0, out=signed[:, divided.shape[1] :]), out=signed[:, divided.shape[1] :])
-    return Scaled(divided, signed, norm)
+    if typical is None:
+        norm = np.sqrt(np.einsum("gcok,gcok->go", grouped, grouped, dtype=np.float64))
+        norm = np.stack([norm, norm], axis=1)
+    else:
+        norm = np.einsum("gcsok,gc->gso", signed, typical.reshape(op.group, -1), dtype=np.float64)
+    limits = np.finfo(np.float32)
+    norm = np.where(signed.any((1, 4)), np.clip(norm, limits.tiny, limits.max), 0).astype(np.float32)
+    signed /= np.where(norm > 0, norm, np.float32(1))[:, None, :, :, None]
+    divided = signed[:, :, 0] - signed[:, :, 1]
+    shape = *taps.shape[:2], -1
+    return Scaled(divided.reshape(shape), signed.reshape(len(taps), 2 * taps.shape[1], -1), norm)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -95,7 +121,7 @@ class Sums:
     @classmethod
     def of(cls, family: OpFamily, weights: Sequence[Scaled], kernel: Kernel) -> Sums:
         """Load what computes the sums of a family."""
-        rows = tuple(2 * each.norm.size for each in weights)
+        rows = tuple(each.norm.size for each in weights)
         return cls(family, rows, open_session(_model(family, weights, kernel), threads=1, spin=False, shared=True))
 
     def run(self, x: Floats32, scratch: ScratchArrays) -> list[SumField]:
@@ -153,7 +179,7 @@ def _model(family: OpFamily, weights: Sequence[Scaled], kernel: Kernel) -> Model
 def _sums(family: OpFamily, weights: Scaled, number: int, constants: dict[str, NDArray[Any]]) -> list[NodeProto]:
     """Return nodes that make the sums of one linear op, (N, P, rows)."""
     lead, name = family.lead, f"w{number}"
-    signed = weights.signed
+    signed = weights.without_empty_rows()
     if family.flat and lead.group == 1:
         # A product with constants on the right is the fastest of all.
         constants[name] = signed[:, :, 0]

@@ -17,7 +17,7 @@ __all__ = ["FLOOR", "ORDER", "TightBound"]
 
 
 ORDER = 16
-_SQUARINGS = 4
+_RANGE = 18
 FLOOR = 1e-30
 """Weights below it count as it: then no bound is lost to underflow, and nothing is infinity times zero."""
 _LARGE = 4 << 20
@@ -32,6 +32,7 @@ class TightBound:
     """
 
     norms: Floats32
+    order: int = 8
     _session: Session | None = None
 
     def excess(self, coarse: Floats32, z: Floats32, least: Floats32, scratch: ScratchArrays) -> Floats32:
@@ -52,9 +53,10 @@ class TightBound:
         shape = (*z.shape[:2], groups, 1, z.shape[3])
         if groups == 1:
             shape, place = (*z.shape[:2], z.shape[3]), place[:, :, 0, 0]
-        power = _sixteenth(np.divide(least[..., None], z, out=scratch.take("ratio", z.shape))).reshape(shape)
+        power = self._power(np.divide(least[..., None], z, out=scratch.take("ratio", z.shape))).reshape(shape)
         self._session.run_into({"power": power}, {"v": place})
-        _sixteenth(coarse)
+        coarse *= np.float32(10 ** (-_RANGE / self.order))
+        self._power(coarse)
         coarse *= place.reshape(coarse.shape)
         return coarse
 
@@ -62,8 +64,8 @@ class TightBound:
         """Return a model for (least / z)^16 times the powers of the weights; groups are an axis of products."""
         scale = self.norms.max(2, keepdims=True)
         with np.errstate(under="ignore"):
-            weights = _sixteenth(np.divide(self.norms, np.where(scale > 0, scale, 1), dtype=np.float32))
-        weights = np.maximum(weights, FLOOR).swapaxes(1, 2)
+            weights = self._power(np.divide(self.norms, np.where(scale > 0, scale, 1), dtype=np.float32))
+        weights = np.float32(10**_RANGE) * np.maximum(weights, np.float32(10.0 ** (-2 * _RANGE))).swapaxes(1, 2)
         graph = helper.make_graph(
             [helper.make_node("MatMul", ["power", "w"], ["v"])],
             "tight",
@@ -73,9 +75,8 @@ class TightBound:
         )
         return model_of_graph(graph)
 
-
-def _sixteenth(values: Floats32) -> Floats32:
-    """Raise to the 16th power in place."""
-    for _ in range(_SQUARINGS):
-        np.multiply(values, values, out=values)
-    return values
+    def _power(self, values: Floats32) -> Floats32:
+        """Raise to the order in place."""
+        for _ in range(self.order.bit_length() - 1):
+            np.multiply(values, values, out=values)
+        return values
