@@ -78,9 +78,9 @@ class SensitivityObserver(FamilyObserver):
         if lowest >= 0:
             self._screen(read, scratch)
             return
-        for sign in (np.float32(1), np.float32(-1)):
-            part = np.multiply(read, sign)
-            self._screen(np.maximum(part, 0, out=part), scratch)
+        part = scratch.take("part", read.shape)
+        self._screen(np.maximum(read, 0, out=part), scratch)
+        self._screen(np.negative(np.minimum(read, 0, out=part), out=part), scratch)
 
     def _count(self, x: Floats32) -> None:
         """Add up the input and its squares, and count the positions of the output."""
@@ -102,11 +102,9 @@ class SensitivityObserver(FamilyObserver):
     def _open(self, x: Floats32) -> bool:
         """Load what computes sums, and tell whether there is anything to compute."""
         scored = [op for op in self.family.ops if op.channels.any()]
-        if not scored or not x.any():
+        if not scored or not self._squares.any() and not x.any():
             return False
-        sizes = self._in_units(np.abs(x)).mean((0, *range(2, x.ndim)), dtype=np.float64)
-        # Channels that are silent so far may speak later.
-        typical = sizes + _FAINT * sizes.mean()
+        typical = self._typical(x)
         family = OpFamily(tuple(scored))
         weights = [scaled(op, typical) for op in scored]
         self._sums = Sums.of(family, weights, self.plan.kernel)
@@ -117,11 +115,20 @@ class SensitivityObserver(FamilyObserver):
             trim_heap()
         return True
 
+    def _typical(self, x: Floats32) -> Floats:
+        """Return magnitudes that the indices of the input are expected to have, (C,), given a batch with entries."""
+        with np.errstate(over="ignore"):
+            sizes = np.sqrt(self._squares * (x.shape[1] / x.size))
+        if not 0 < sizes.max() < np.inf:
+            # Squares vanish or overflow.
+            sizes = self._in_units(np.abs(x))[0].mean((0, *range(2, x.ndim)), dtype=np.float64)
+        # Indices that are silent so far may speak later.
+        return sizes + _FAINT * sizes.mean()
+
     def _screen(self, x: Floats32, scratch: ScratchArrays) -> None:
         """Screen one sign of the input."""
         assert self._sums is not None
-        x = self._in_units(x)
-        highest = float(x.max())
+        x, highest = self._in_units(x)
         if not highest:
             return
         for part in self._pieces(x):
@@ -129,15 +136,20 @@ class SensitivityObserver(FamilyObserver):
             for screen, seen in zip(self._screens.values(), fields, strict=True):
                 screen.see(seen, highest, scratch)
 
-    def _in_units(self, x: Floats32) -> Floats32:
-        """Scale samples whose squares would vanish or overflow; shares do not depend on the scale of a sample."""
+    def _in_units(self, x: Floats32) -> tuple[Floats32, float]:
+        """Scale samples whose squares would vanish or overflow; shares do not depend on the scale of a sample.
+
+        Returns:
+            The samples, and their largest entry.
+        """
         last = self.family.samples_last
         top = x.max(tuple(range(1, x.ndim)) if not last else (0, 1))
         odd = (top > 0) & ((top < _SMALL) | (top > 1 / _SMALL))
         if not odd.any():
-            return x
+            return x, float(top.max())
         unit = np.where(odd, top, np.float32(1))
-        return np.divide(x, unit if last else unit.reshape(-1, *[1] * (x.ndim - 1)), dtype=np.float32)
+        x = np.divide(x, unit if last else unit.reshape(-1, *[1] * (x.ndim - 1)), dtype=np.float32)
+        return x, float(x.max())
 
     def _pieces(self, x: Floats32) -> Iterator[slice]:
         """Cut a batch; the first piece of all is one sample, which spares the others most of their candidates."""

@@ -20,7 +20,7 @@ from onnxpfp.arrays import Bools, Floats32, Ints
 from onnxpfp.calibrate.sensitivity.exact import Candidates, Exact
 from onnxpfp.calibrate.sensitivity.scratch import ScratchArrays
 from onnxpfp.calibrate.sensitivity.settings import EPSILON, FULL, SLACK, SensitivitySettings
-from onnxpfp.calibrate.sensitivity.sums import Scaled, SumField
+from onnxpfp.calibrate.sensitivity.sums import Scaled, SumField, least_into
 from onnxpfp.calibrate.sensitivity.tight_bound import FLOOR, TightBound
 from onnxpfp.linear.families import OpFamily
 from onnxpfp.linear.ops import LinearOp
@@ -33,8 +33,10 @@ _EXACT_COST, _TIGHT_COST, _TIGHT_COST_PER_BLOCK = 1.0, 0.6, 0.014
 _FEW = 16
 """Candidates of a block that are computed at once rather than in two steps."""
 _MANY = 4
-"""Where more than one position in so many has a small sum, all are looked at."""
-_SHORT = 8
+"""Where more than one position in so many has a sum that counts as zero, all are looked at."""
+_FAINT = 128
+"""Where more than one sum in so many is small, all are compared with what they must be above."""
+_SHORT = 16
 _PROMISING = 0.9
 """Share of the block's best bound."""
 
@@ -109,32 +111,44 @@ class Screening:
     def _guard(self, seen: SumField, highest: float) -> None:
         """Make sums infinite that count as zero, and find the least of the others."""
         if self.samples_last:
-            for number in range(len(seen.z)):
-                here = seen.z[number]
+            for here in seen.z:
                 np.copyto(here, np.inf, where=here <= self._limit(here))
-                seen.least[number] = _least(here)
+            least_into(seen.z, seen.least)
             return
         # No limit is above these, so where all sums are, none needs to be looked at.
         loose = self._in_rows(np.float32(EPSILON * highest) * self.reach[:, None])
-        near = seen.least <= loose.max()
-        for number in np.flatnonzero(near.any((1, 2))).tolist():
-            here = seen.z[number]
-            rows = here.min(0) <= loose
-            if rows.any():
-                self._apply_limit(here, rows, seen.least[number])
+        if (seen.least <= loose.max()).any():
+            self._make_infinite(seen, self._vanishing(seen.z, loose))
 
-    def _apply_limit(self, here: Floats32, rows: Bools, least: Floats32) -> None:
-        """Make sums (P, g, 2 O/g) of a sample infinite that count as zero, which some rows (g, 2 O/g) may have."""
-        where = np.nonzero(rows)
-        picked = here[:, *where]
-        vanishing = picked <= self._limit(here)[0][where]
-        picked[vanishing] = np.inf
-        here[:, *where] = picked
-        places = np.flatnonzero(vanishing.any(1))
-        if len(places) * _MANY > len(here):
-            least[:] = _least(here)
+    def _vanishing(self, z: Floats32, loose: Floats32) -> Ints:
+        """Return the flat indices of sums (N, P, g, 2 O/g) that count as zero, given what no limit (g, 2 O/g) is above."""
+        sums = z.reshape(-1)
+        below = sums <= loose.max()
+        if np.count_nonzero(below) * _FAINT > below.size:
+            return np.flatnonzero(z <= np.stack([self._limit(here) for here in z]))
+        near = np.flatnonzero(below)
+        near = near[sums[near] <= loose.reshape(-1)[near % loose.size]]
+        # A sum of zero counts as zero whatever the limit is.
+        sample = near // (z.shape[1] * loose.size)
+        numbers, which = np.unique(sample[sums[near] > 0], return_inverse=True)
+        if len(numbers):
+            limits = np.stack([self._limit(z[number]).reshape(-1) for number in numbers.tolist()])
+            keep = sums[near] == 0
+            keep[~keep] = sums[near[~keep]] <= limits[which, near[~keep] % loose.size]
+            near = near[keep]
+        return near
+
+    def _make_infinite(self, seen: SumField, which: Ints) -> None:
+        """Make sums infinite, given by ascending flat indices, and find the least of the others anew."""
+        if not len(which):
+            return
+        seen.z.reshape(-1)[which] = np.inf
+        places = which // seen.z.shape[3]
+        places = places[np.flatnonzero(np.diff(places, prepend=-1))]
+        if len(places) * _MANY > seen.least.size:
+            least_into(seen.z, seen.least)
         else:
-            least[places] = here[places].min(2)
+            seen.least.reshape(-1)[places] = seen.z.reshape(-1, seen.z.shape[3])[places].min(1)
 
     def _in_rows(self, sums: Floats32) -> Floats32:
         """Divide sums by what rows are divided by; (..., g, 2 O/g), 0 where a row is empty."""
@@ -143,7 +157,7 @@ class Screening:
 
     def _limit(self, sums: Floats32) -> Floats32:
         """Return what the sums (P, g, 2 O/g) of a sample must be above, (P or 1, g, 2 O/g)."""
-        highest = sums if self.samples_last else sums.max(0, keepdims=True)
+        highest = sums if self.samples_last else _largest(sums)[None]
         highest = (highest.reshape(len(highest), *self.norm.shape) * self.norm).max((1, 3), keepdims=True)
         return self._in_rows(np.float32(EPSILON) * highest)
 
@@ -199,12 +213,13 @@ class Screening:
         np.maximum(self.best, self.exact.largest(seen, candidates), out=self.best)
 
 
-def _least(sums: Floats32) -> Floats32:
-    """Take the minimum over the last axis: halving it first is what vector units like."""
-    while sums.shape[-1] % 2 == 0 and sums.shape[-1] > _SHORT:
-        half = sums.shape[-1] // 2
-        sums = np.minimum(sums[..., :half], sums[..., half:])
-    return sums.min(-1)
+def _largest(sums: Floats32) -> Floats32:
+    """Take the maximum over the first axis: halving it is what vector units like where the others are short."""
+    while len(sums) > _SHORT:
+        half = len(sums) // 2
+        halves = np.maximum(sums[:half], sums[half : 2 * half])
+        sums = np.concatenate([halves, sums[2 * half :]]) if len(sums) % 2 else halves
+    return sums.max(0)
 
 
 def _block_norms(signed: Floats32, order: Ints | None, starts: Ints, plan: SensitivitySettings) -> Floats32:

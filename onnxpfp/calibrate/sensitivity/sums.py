@@ -8,6 +8,7 @@ are looked up.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ from onnxpfp.linear.ops import LinearOp
 from onnxpfp.model.opset import model_of_graph
 from onnxpfp.runtime.session import Session, open_session
 
-__all__ = ["Scaled", "SumField", "Sums", "scaled"]
+__all__ = ["Scaled", "SumField", "Sums", "least_into", "scaled"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -147,6 +148,23 @@ class Sums:
             SumField(seen, buffers["a"], buffers[f"z{number}"], buffers[f"least{number}"], sizes, spatial)
             for number in range(len(self.rows))
         ]
+
+
+def least_into(z: Floats32, out: Floats32) -> None:
+    """Write the least sums of z (N, P, g, 2 O/g), (N, P, g)."""
+    _minimum().run_into({"z": z}, {"least": out})
+
+
+@functools.cache
+def _minimum() -> Session:
+    """Return what finds the least sums: onnxruntime does it several times as fast as numpy."""
+    graph = helper.make_graph(
+        [helper.make_node("ReduceMin", ["z"], ["least"], axes=[3], keepdims=0)],
+        "minimum",
+        [helper.make_tensor_value_info("z", TensorProto.FLOAT, None)],
+        [helper.make_tensor_value_info("least", TensorProto.FLOAT, None)],
+    )
+    return open_session(model_of_graph(graph), threads=1, spin=False, shared=True)
 
 
 def _model(family: OpFamily, weights: Sequence[Scaled], kernel: Kernel) -> ModelProto:
