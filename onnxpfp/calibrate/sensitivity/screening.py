@@ -71,7 +71,7 @@ class Screening:
     def of(cls, op: LinearOp, weights: Scaled, family: OpFamily, plan: SensitivitySettings) -> Screening:
         """Prepare the screening of one linear op."""
         blocks = op.block_table(single=plan.kernel == "max")
-        exact = Exact.of(op, blocks, weights.taps, plan.kernel, flat=family.flat)
+        exact = Exact.of(op, blocks, weights, plan.kernel, flat=family.flat)
         plain = len(blocks.groups) == len(op.channels)
         norms = _block_norms(weights.signed, None if plain else blocks.indices, blocks.starts[:-1], plan)
         even = len(set(np.bincount(blocks.groups, minlength=op.group).tolist())) == 1
@@ -105,7 +105,7 @@ class Screening:
             blocks = self._of_blocks(seen.magnitudes)
             size = np.multiply(blocks, inverse, out=scratch.take("size", blocks.shape))
             if not self.best.all():
-                self._seed(seen, size)
+                self._seed(seen, size, scratch)
             self._screen(seen, size, scratch)
 
     def _guard(self, seen: SumField, highest: float) -> None:
@@ -170,11 +170,11 @@ class Screening:
             return picked
         return np.sqrt(np.add.reduceat(np.square(picked), self.starts, axis=2))
 
-    def _seed(self, seen: SumField, size: Floats32) -> None:
+    def _seed(self, seen: SumField, size: Floats32, scratch: ScratchArrays) -> None:
         """Give blocks without a share one: that of their largest bound."""
         new = np.flatnonzero(self.best == 0)
         place = size.reshape(-1, size.shape[2])[:, new].argmax(0)
-        self._raise(seen, Candidates(place, new, np.ones(len(new), np.float32), 1))
+        self._raise(seen, Candidates(place, new, np.ones(len(new), np.float32), 1), scratch)
 
     def _screen(self, seen: SumField, size: Floats32, scratch: ScratchArrays) -> None:
         live = (self.best < FULL) & (self.magnitude > 0)
@@ -195,22 +195,22 @@ class Screening:
         picked = excess.reshape(-1)[flat]
         if order == 1:
             picked = picked / limit[block]
-        self._settle(seen, Candidates(place, block, picked, order).sorted())
+        self._settle(seen, Candidates(place, block, picked, order).sorted(), scratch)
 
-    def _settle(self, seen: SumField, candidates: Candidates) -> None:
+    def _settle(self, seen: SumField, candidates: Candidates, scratch: ScratchArrays) -> None:
         """Compute candidates, the most promising of each block first, for these may settle the others."""
         if len(candidates) > _FEW * len(self.best):
             before = self.best.copy()
             first = candidates.promising(_PROMISING)
-            self._raise(seen, candidates.take(first))
+            self._raise(seen, candidates.take(first), scratch)
             gain = np.where(self.best < FULL, (self.best / before).astype(np.float64) ** candidates.order, np.inf)
             candidates = candidates.take(
                 ~first & (candidates.excess >= (gain * (1 - SLACK) ** candidates.order)[candidates.block])
             )
-        self._raise(seen, candidates)
+        self._raise(seen, candidates, scratch)
 
-    def _raise(self, seen: SumField, candidates: Candidates) -> None:
-        np.maximum(self.best, self.exact.largest(seen, candidates), out=self.best)
+    def _raise(self, seen: SumField, candidates: Candidates, scratch: ScratchArrays) -> None:
+        np.maximum(self.best, self.exact.largest(seen, candidates, scratch), out=self.best)
 
 
 def _largest(sums: Floats32) -> Floats32:

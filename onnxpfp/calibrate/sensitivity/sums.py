@@ -138,14 +138,22 @@ class Sums:
         positions, group = math.prod(spatial), family.lead.group
         shapes: dict[str, tuple[int, ...]] = {"a": (samples, positions, channels)}
         for number, rows in enumerate(self.rows):
-            shapes[f"z{number}"] = (samples, positions, group, rows // group)
-            shapes[f"least{number}"] = (samples, positions, group)
+            shapes[f"z{number}"] = (samples, positions, rows) if group == 1 else (samples, positions, group, rows // group)
+            shapes[f"least{number}"] = shapes[f"z{number}"][:-1]
         buffers = {name: scratch.take(name, shape) for name, shape in shapes.items()}
         x = np.ascontiguousarray(x.reshape(samples, channels, -1) if family.flat else x)
         self._session.run_into({"x": x}, buffers)
         seen = buffers["a"] if family.flat else x
+        by_group = samples, positions, group
         return [
-            SumField(seen, buffers["a"], buffers[f"z{number}"], buffers[f"least{number}"], sizes, spatial)
+            SumField(
+                seen,
+                buffers["a"],
+                buffers[f"z{number}"].reshape(*by_group, -1),
+                buffers[f"least{number}"].reshape(by_group),
+                sizes,
+                spatial,
+            )
             for number in range(len(self.rows))
         ]
 
@@ -177,11 +185,12 @@ def _model(family: OpFamily, weights: Sequence[Scaled], kernel: Kernel) -> Model
     nodes = _magnitudes(family, kernel, constants)
     outputs = ["a"]
     for number, each in enumerate(weights):
-        nodes += _sums(family, each, number, constants)
-        nodes += [
-            helper.make_node("Reshape", [f"sums{number}", "rows"], [f"z{number}"]),
-            helper.make_node("ReduceMin", [f"z{number}"], [f"least{number}"], axes=[3], keepdims=0),
-        ]
+        # Where there is one group its axis is left out, for a Reshape copies what goes out.
+        nodes += _sums(family, each, constants, f"z{number}" if group == 1 else f"sums{number}")
+        if group > 1:
+            nodes.append(helper.make_node("Reshape", [f"sums{number}", "rows"], [f"z{number}"]))
+        least = helper.make_node("ReduceMin", [f"z{number}"], [f"least{number}"], axes=[-1], keepdims=0)
+        nodes.append(least)
         outputs += [f"z{number}", f"least{number}"]
     rank = 3 if family.flat else len(family.lead.data_shape)
     graph = helper.make_graph(
@@ -194,14 +203,14 @@ def _model(family: OpFamily, weights: Sequence[Scaled], kernel: Kernel) -> Model
     return model_of_graph(graph)
 
 
-def _sums(family: OpFamily, weights: Scaled, number: int, constants: dict[str, NDArray[Any]]) -> list[NodeProto]:
+def _sums(family: OpFamily, weights: Scaled, constants: dict[str, NDArray[Any]], out: str) -> list[NodeProto]:
     """Return nodes that make the sums of one linear op, (N, P, rows)."""
-    lead, name = family.lead, f"w{number}"
+    lead, name = family.lead, f"{out}_weights"
     signed = weights.without_empty_rows()
     if family.flat and lead.group == 1:
         # A product with constants on the right is the fastest of all.
         constants[name] = signed[:, :, 0]
-        return [helper.make_node("MatMul", ["a", name], [f"sums{number}"])]
+        return [helper.make_node("MatMul", ["a", name], [out])]
     window = {} if family.flat else cast("dict[str, Any]", lead.attributes.as_attributes())
     kernel = (1,) if family.flat else lead.kernel
     kind = "ConvTranspose" if lead.kind == "conv_transpose" and not family.flat else "Conv"
@@ -210,8 +219,8 @@ def _sums(family: OpFamily, weights: Scaled, number: int, constants: dict[str, N
         signed = grouped.reshape(-1, grouped.shape[2], grouped.shape[3])
     constants[name] = np.ascontiguousarray(signed.reshape(*signed.shape[:2], *kernel))
     return [
-        helper.make_node(kind, ["x", name], [f"map{number}"], group=lead.group, **window),
-        *_by_position(f"map{number}", f"sums{number}"),
+        helper.make_node(kind, ["x", name], [f"{out}_map"], group=lead.group, **window),
+        *_by_position(f"{out}_map", out),
     ]
 
 
