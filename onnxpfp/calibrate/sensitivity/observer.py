@@ -122,6 +122,9 @@ class SensitivityObserver(FamilyObserver):
         if not 0 < sizes.max() < np.inf:
             # Squares vanish or overflow.
             sizes = self._in_units(np.abs(x))[0].mean((0, *range(2, x.ndim)), dtype=np.float64)
+        if not sizes.any():
+            # Entries are only where no window reads them.
+            sizes = np.ones(len(sizes))
         # Indices that are silent so far may speak later.
         return sizes + _FAINT * sizes.mean()
 

@@ -20,7 +20,7 @@ from onnxpfp.arrays import Bools, Floats32, Ints
 from onnxpfp.calibrate.sensitivity.exact import Candidates, Exact
 from onnxpfp.calibrate.sensitivity.scratch import ScratchArrays
 from onnxpfp.calibrate.sensitivity.settings import EPSILON, FULL, SLACK, SensitivitySettings
-from onnxpfp.calibrate.sensitivity.sums import Scaled, SumField, least_into
+from onnxpfp.calibrate.sensitivity.sums import Scaled, SumField, least_into, summed
 from onnxpfp.calibrate.sensitivity.tight_bound import FLOOR, TightBound
 from onnxpfp.linear.families import OpFamily
 from onnxpfp.linear.ops import LinearOp
@@ -28,8 +28,10 @@ from onnxpfp.linear.ops import LinearOp
 __all__ = ["Screening"]
 
 
-_EXACT_COST, _TIGHT_COST, _TIGHT_COST_PER_BLOCK = 1.0, 0.6, 0.014
-"""Nanoseconds for a row of one candidate, for a row of one position, and for that times a block: what is cheaper."""
+_EXACT_COST, _EXACT_COST_PER_ENTRY = 0.6, 0.05
+"""Nanoseconds for a row of one candidate, and for every product of its sum."""
+_TIGHT_COST, _TIGHT_COST_PER_BLOCK = 0.6, 0.014
+"""Nanoseconds for a row of one position, and for that times a block."""
 _FEW = 16
 """Candidates of a block that are computed at once rather than in two steps."""
 _MANY = 4
@@ -75,11 +77,12 @@ class Screening:
         plain = len(blocks.groups) == len(op.channels)
         norms = _block_norms(weights.signed, None if plain else blocks.indices, blocks.starts[:-1], plan)
         even = len(set(np.bincount(blocks.groups, minlength=op.group).tolist())) == 1
-        rows = weights.signed.reshape(op.group, -1, 2, *weights.taps.shape[1:]).sum((1, 4)) * weights.norm
+        signed = weights.signed.reshape(op.group, -1, 2, *weights.taps.shape[1:])
+        reach = summed(signed, np.ones(len(op.channels), np.float32)) * weights.norm
         return cls(
             exact,
             weights.norm,
-            rows.max((0, 2)) * np.float32(1 + SLACK),
+            (reach.max((0, 2)) * (1 + SLACK)).astype(np.float32),
             # No limit is infinite then; what has no weight stays without a share.
             np.where(norms.max(1) > 0, np.maximum(norms.max(1), FLOOR), 0).astype(np.float32),
             np.zeros(len(blocks.groups), np.float32),
@@ -185,10 +188,11 @@ class Screening:
             return
         order, excess = 1, size
         blocks = size.shape[2] / seen.z.shape[2]
-        per_place = _TIGHT_COST + _TIGHT_COST_PER_BLOCK * blocks
-        if self.tight is not None and count * _EXACT_COST > seen.least.size * per_place:
-            order = self.tight.order
+        by_tight = _TIGHT_COST + _TIGHT_COST_PER_BLOCK * blocks
+        by_exact = _EXACT_COST + _EXACT_COST_PER_ENTRY * self.exact.entries
+        if self.tight is not None and count * by_exact > seen.least.size * by_tight:
             excess = self.tight.excess(np.divide(size, limit, out=size), seen.z, seen.least, scratch)
+            order = self.tight.order
             over &= excess > np.float32((1 - SLACK) ** order)
         flat = np.flatnonzero(over)
         place, block = np.divmod(flat, size.shape[2])

@@ -27,7 +27,7 @@ from onnxpfp.linear.ops import LinearOp
 from onnxpfp.model.opset import model_of_graph
 from onnxpfp.runtime.session import Session, open_session
 
-__all__ = ["Scaled", "SumField", "Sums", "least_into", "scaled"]
+__all__ = ["Scaled", "SumField", "Sums", "least_into", "scaled", "summed"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,19 +70,39 @@ def scaled(op: LinearOp, typical: Floats | None = None) -> Scaled:
     # Rows are picked from them one by one: side by side they must lie.
     taps = np.ascontiguousarray(op.taps(), dtype=np.float32)
     grouped = taps.reshape(op.group, -1, taps.shape[1], math.prod(taps.shape[2:]))
-    signed = np.stack([np.maximum(grouped, 0), -np.minimum(grouped, 0)], axis=2)
-    # In float64, where squares of small weights do not vanish.
-    if typical is None:
-        norm = np.sqrt(np.einsum("gcok,gcok->go", grouped, grouped, dtype=np.float64))
-        norm = np.stack([norm, norm], axis=1)
-    else:
-        norm = np.einsum("gcsok,gc->gso", signed, typical.reshape(op.group, -1), dtype=np.float64)
-    limits = np.finfo(np.float32)
-    norm = np.where(signed.any((1, 4)), np.clip(norm, limits.tiny, limits.max), 0).astype(np.float32)
+    signed = np.empty((*grouped.shape[:2], 2, *grouped.shape[2:]), np.float32)
+    np.maximum(grouped, 0, out=signed[:, :, 0])
+    np.negative(np.minimum(grouped, 0, out=signed[:, :, 1]), out=signed[:, :, 1])
+    norm = _norms(grouped) if typical is None else _expected(signed, typical)
     signed /= np.where(norm > 0, norm, np.float32(1))[:, None, :, :, None]
     divided = signed[:, :, 0] - signed[:, :, 1]
-    shape = *taps.shape[:2], -1
-    return Scaled(divided.reshape(shape), signed.reshape(len(taps), 2 * taps.shape[1], -1), norm)
+    return Scaled(divided.reshape(*taps.shape[:2], -1), signed.reshape(len(taps), 2 * taps.shape[1], -1), norm)
+
+
+def _norms(taps: Floats32) -> Floats32:
+    """Return the norms of outputs of weights (g, C/g, O/g, k), of both signs, (g, 2, O/g)."""
+    # In float64, where squares of small weights do not vanish.
+    norm = np.sqrt(np.einsum("gcok,gcok->go", taps, taps, dtype=np.float64)).astype(np.float32)
+    return np.stack([norm, norm], axis=1)
+
+
+def _expected(signed: Floats32, typical: Floats) -> Floats32:
+    """Return the sums of rows (g, C/g, 2, O/g, k) at an input (C,), (g, 2, O/g), 0 where a row is empty."""
+    unit = typical.max()
+    expected = summed(signed, (typical / unit).astype(np.float32)) * unit
+    empty = expected == 0
+    if empty.any():
+        # Unless it has underflowed.
+        empty &= ~signed.any((1, 4))
+    limits = np.finfo(np.float32)
+    return np.where(empty, 0, np.clip(expected, limits.tiny, limits.max)).astype(np.float32)
+
+
+def summed(signed: Floats32, inputs: Floats32) -> Floats:
+    """Sum rows (g, C/g, 2, O/g, k) times inputs (C,) over channels and taps, (g, 2, O/g) float64."""
+    group, channels = signed.shape[:2]
+    products = np.matmul(inputs.reshape(group, 1, channels), signed.reshape(group, channels, -1))
+    return products.reshape(group, *signed.shape[2:]).sum(3, dtype=np.float64)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
