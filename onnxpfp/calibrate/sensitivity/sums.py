@@ -65,7 +65,7 @@ def scaled(op: LinearOp, typical: Floats | None = None) -> Scaled:
     Args:
         op: The linear op.
         typical: Positive magnitudes that the indices of its input are expected to have, (C,): both rows of an output are
-            divided by their sums at such an input. None divides them by the norm of the whole output.
+            divided by about their sums at such an input. None divides them by the norm of the whole output.
     """
     # Rows are picked from them one by one: side by side they must lie.
     taps = np.ascontiguousarray(op.taps(), dtype=np.float32)
@@ -87,7 +87,10 @@ def _norms(taps: Floats32) -> Floats32:
 
 
 def _expected(signed: Floats32, typical: Floats) -> Floats32:
-    """Return the sums of rows (g, C/g, 2, O/g, k) at an input (C,), (g, 2, O/g), 0 where a row is empty."""
+    """Return about what the sums of rows (g, C/g, 2, O/g, k) are at an input (C,), (g, 2, O/g), 0 where a row is empty.
+
+    Powers of two: what is divided by them has the same digits, so shares do not depend on what was expected.
+    """
     unit = typical.max()
     expected = summed(signed, (typical / unit).astype(np.float32)) * unit
     empty = expected == 0
@@ -95,7 +98,8 @@ def _expected(signed: Floats32, typical: Floats) -> Floats32:
         # Unless it has underflowed.
         empty &= ~signed.any((1, 4))
     limits = np.finfo(np.float32)
-    return np.where(empty, 0, np.clip(expected, limits.tiny, limits.max)).astype(np.float32)
+    exponent = np.frexp(np.clip(expected, limits.tiny, limits.max))[1] - 1
+    return np.where(empty, np.float32(0), np.ldexp(np.float32(1), exponent))
 
 
 def summed(signed: Floats32, inputs: Floats32) -> Floats:
