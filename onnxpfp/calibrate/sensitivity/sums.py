@@ -137,17 +137,21 @@ class Sums:
     Attributes:
         family: The linear ops.
         rows: Number of rows of each.
+        squared: Whether the magnitudes come as their squares.
     """
 
     family: OpFamily
     rows: tuple[int, ...]
+    squared: bool
     _session: Session
 
     @classmethod
     def of(cls, family: OpFamily, weights: Sequence[Scaled], kernel: Kernel) -> Sums:
         """Load what computes the sums of a family."""
         rows = tuple(each.norm.size for each in weights)
-        return cls(family, rows, open_session(_model(family, weights, kernel), threads=1, spin=False, shared=True))
+        squared = not family.flat and not _pools(family.lead, kernel)
+        session = open_session(_model(family, weights, kernel), threads=1, spin=False, shared=True)
+        return cls(family, rows, squared, session)
 
     def run(self, x: Floats32, scratch: ScratchArrays) -> list[SumField]:
         """Compute the sums of some samples, for every linear op.
@@ -160,19 +164,23 @@ class Sums:
         samples, channels = x.shape[:2]
         spatial = sizes if family.flat else output_sizes(family.lead, sizes)
         positions, group = math.prod(spatial), family.lead.group
-        shapes: dict[str, tuple[int, ...]] = {"a": (samples, positions, channels)}
+        places = (samples, positions) if family.flat else (samples, *spatial)
+        shapes: dict[str, tuple[int, ...]] = {"a": (*places, channels)}
         for number, rows in enumerate(self.rows):
-            shapes[f"z{number}"] = (samples, positions, rows) if group == 1 else (samples, positions, group, rows // group)
+            shapes[f"z{number}"] = (*places, rows) if group == 1 else (samples, positions, group, rows // group)
             shapes[f"least{number}"] = shapes[f"z{number}"][:-1]
         buffers = {name: scratch.take(name, shape) for name, shape in shapes.items()}
         x = np.ascontiguousarray(x.reshape(samples, channels, -1) if family.flat else x)
         self._session.run_into({"x": x}, buffers)
-        seen = buffers["a"] if family.flat else x
+        magnitudes = buffers["a"].reshape(samples, positions, channels)
+        if self.squared:
+            np.sqrt(magnitudes, out=magnitudes)
+        seen = magnitudes if family.flat else x
         by_group = samples, positions, group
         return [
             SumField(
                 seen,
-                buffers["a"],
+                magnitudes,
                 buffers[f"z{number}"].reshape(*by_group, -1),
                 buffers[f"least{number}"].reshape(by_group),
                 sizes,
@@ -200,12 +208,9 @@ def _minimum() -> Session:
 
 
 def _model(family: OpFamily, weights: Sequence[Scaled], kernel: Kernel) -> ModelProto:
-    """Return a model for x (N, C, *spatial) -> a, and z and least of every linear op."""
+    """Return a model for x (N, C, *spatial) -> a, or its squares, and z and least of every linear op."""
     group = family.lead.group
-    constants: dict[str, NDArray[Any]] = {
-        "rows": np.array([0, 0, group, -1], np.int64),
-        "flat": np.array([0, 0, -1], np.int64),
-    }
+    constants: dict[str, NDArray[Any]] = {"rows": np.array([0, -1, group, weights[0].norm.size // group], np.int64)}
     nodes = _magnitudes(family, kernel, constants)
     outputs = ["a"]
     for number, each in enumerate(weights):
@@ -228,7 +233,7 @@ def _model(family: OpFamily, weights: Sequence[Scaled], kernel: Kernel) -> Model
 
 
 def _sums(family: OpFamily, weights: Scaled, constants: dict[str, NDArray[Any]], out: str) -> list[NodeProto]:
-    """Return nodes that make the sums of one linear op, (N, P, rows)."""
+    """Return nodes that make the sums of one linear op, (N, *spatial, rows)."""
     lead, name = family.lead, f"{out}_weights"
     signed = weights.without_empty_rows()
     if family.flat and lead.group == 1:
@@ -244,40 +249,39 @@ def _sums(family: OpFamily, weights: Scaled, constants: dict[str, NDArray[Any]],
     constants[name] = np.ascontiguousarray(signed.reshape(*signed.shape[:2], *kernel))
     return [
         helper.make_node(kind, ["x", name], [f"{out}_map"], group=lead.group, **window),
-        *_by_position(f"{out}_map", out),
+        _by_position(f"{out}_map", out, 1 if family.flat else len(lead.kernel)),
     ]
 
 
 def _magnitudes(family: OpFamily, kernel: Kernel, constants: dict[str, NDArray[Any]]) -> list[NodeProto]:
-    """Return nodes that make magnitudes a (N, P, C) of the input x."""
+    """Return nodes that make magnitudes a (N, *spatial, C) of the input x, or their squares."""
     lead = family.lead
     if family.flat:
-        return [helper.make_node("Transpose", ["x"], ["a"], perm=[0, 2, 1])]
+        return [_by_position("x", "a", 1)]
     window = cast("dict[str, Any]", lead.attributes.as_attributes())
-    if kernel == "max" and lead.kind == "conv" and _pools(lead):
+    if _pools(lead, kernel):
         pool = helper.make_node("MaxPool", ["x"], ["m"], kernel_shape=lead.kernel, **window)
-        return [pool, *_by_position("m", "a")]
+        return [pool, _by_position("m", "a", len(lead.kernel))]
     kind = "ConvTranspose" if lead.kind == "conv_transpose" else "Conv"
     constants["ones"] = np.ones((len(lead.channels), 1, *lead.kernel), np.float32)
     # Cauchy-Schwarz: sum over taps of w u <= norm(w) norm(u); the largest product is below it, too.
     return [
         helper.make_node("Mul", ["x", "x"], ["q"]),
         helper.make_node(kind, ["q", "ones"], ["s"], group=len(lead.channels), **window),
-        helper.make_node("Sqrt", ["s"], ["m"]),
-        *_by_position("m", "a"),
+        _by_position("s", "a", len(lead.kernel)),
     ]
 
 
-def _pools(op: LinearOp) -> bool:
-    """Tell whether onnxruntime has a MaxPool with this window: pads stay below the kernel."""
+def _pools(op: LinearOp, kernel: Kernel) -> bool:
+    """Tell whether magnitudes are largest entries, and onnxruntime has a MaxPool with this window: pads below the kernel."""
+    if kernel != "max" or op.kind != "conv":
+        return False
     window, rank = op.attributes, len(op.kernel)
     pads = window.pads or ()
     automatic = window.auto_pad in {"SAME_UPPER", "SAME_LOWER"}
     return not automatic and rank <= 3 and all(0 <= pad < op.kernel[place % rank] for place, pad in enumerate(pads))
 
 
-def _by_position(source: str, name: str) -> list[NodeProto]:
-    return [
-        helper.make_node("Reshape", [source, "flat"], [f"{source}_flat"]),
-        helper.make_node("Transpose", [f"{source}_flat"], [name], perm=[0, 2, 1]),
-    ]
+def _by_position(source: str, name: str, rank: int) -> NodeProto:
+    """Return the node that puts channels last, without a Reshape: onnxruntime can do it as it leaves its own layout."""
+    return helper.make_node("Transpose", [source], [name], perm=[0, *range(2, 2 + rank), 1])
