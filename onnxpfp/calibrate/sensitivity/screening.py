@@ -32,13 +32,13 @@ _EXACT_COST, _EXACT_COST_PER_ENTRY = 0.6, 0.05
 """Nanoseconds for a row of one candidate, and for every product of its sum."""
 _TIGHT_COST, _TIGHT_COST_PER_BLOCK = 0.6, 0.014
 """Nanoseconds for a row of one position, and for that times a block."""
+_LOADING_COST = 20
+"""Nanoseconds for a row of one block, once."""
 _FEW = 16
 """Candidates of a block that are computed at once rather than in two steps."""
-_MANY = 4
-"""Where more than one position in so many has a sum that counts as zero, all are looked at."""
 _FAINT = 128
 """Where more than one sum in so many is small, all are compared with what they must be above."""
-_SHORT = 16
+_SIDE_BY_SIDE = 16
 _PROMISING = 0.9
 """Share of the block's best bound."""
 
@@ -57,6 +57,7 @@ class Screening:
         tight: The second bound; None where convolution groups have unequal numbers of blocks.
         order: Indices of all blocks, one after the other; None where they are all indices as they stand.
         starts: Where each block begins there.
+        spared: Nanoseconds that the second bound would have spared before it was loaded.
     """
 
     exact: Exact
@@ -68,6 +69,7 @@ class Screening:
     tight: TightBound | None
     order: Ints | None
     starts: Ints
+    spared: float = 0.0
 
     @classmethod
     def of(cls, op: LinearOp, weights: Scaled, family: OpFamily, plan: SensitivitySettings) -> Screening:
@@ -120,17 +122,22 @@ class Screening:
             return
         # No limit is above these, so where all sums are, none needs to be looked at.
         loose = self._in_rows(np.float32(EPSILON * highest) * self.reach[:, None])
-        if (seen.least <= loose.max()).any():
-            self._make_infinite(seen, self._vanishing(seen.z, loose))
-
-    def _vanishing(self, z: Floats32, loose: Floats32) -> Ints:
-        """Return the flat indices of sums (N, P, g, 2 O/g) that count as zero, given what no limit (g, 2 O/g) is above."""
-        sums = z.reshape(-1)
-        below = sums <= loose.max()
+        top = loose.max()
+        if not (seen.least <= top).any():
+            return
+        below = seen.z <= top
         if np.count_nonzero(below) * _FAINT > below.size:
-            return np.flatnonzero(z <= np.stack([self._limit(here) for here in z]))
-        near = np.flatnonzero(below)
-        near = near[sums[near] <= loose.reshape(-1)[near % loose.size]]
+            limits = np.stack([self._limit(here) for here in seen.z])
+            # Faster than a masked copy.
+            seen.z.reshape(-1)[np.flatnonzero(np.less_equal(seen.z, limits, out=below))] = np.inf
+            least_into(seen.z, seen.least)
+        else:
+            self._make_infinite(seen, self._vanishing(seen.z, np.flatnonzero(below), loose.reshape(-1)))
+
+    def _vanishing(self, z: Floats32, near: Ints, loose: Floats32) -> Ints:
+        """Return which of few sums (N, P, g, 2 O/g) count as zero, as flat indices; no limit is above `loose`, by row."""
+        sums = z.reshape(-1)
+        near = near[sums[near] <= loose[near % loose.size]]
         # A sum of zero counts as zero whatever the limit is.
         sample = near // (z.shape[1] * loose.size)
         numbers, which = np.unique(sample[sums[near] > 0], return_inverse=True)
@@ -142,16 +149,10 @@ class Screening:
         return near
 
     def _make_infinite(self, seen: SumField, which: Ints) -> None:
-        """Make sums infinite, given by ascending flat indices, and find the least of the others anew."""
-        if not len(which):
-            return
+        """Make few sums infinite, given by ascending flat indices, and find the least of the others anew."""
         seen.z.reshape(-1)[which] = np.inf
-        places = which // seen.z.shape[3]
-        places = places[np.flatnonzero(np.diff(places, prepend=-1))]
-        if len(places) * _MANY > seen.least.size:
-            least_into(seen.z, seen.least)
-        else:
-            seen.least.reshape(-1)[places] = seen.z.reshape(-1, seen.z.shape[3])[places].min(1)
+        places = np.unique(which // seen.z.shape[3])
+        seen.least.reshape(-1)[places] = seen.z.reshape(-1, seen.z.shape[3])[places].min(1)
 
     def _in_rows(self, sums: Floats32) -> Floats32:
         """Divide sums by what rows are divided by; (..., g, 2 O/g), 0 where a row is empty."""
@@ -187,10 +188,7 @@ class Screening:
         if not count:
             return
         order, excess = 1, size
-        blocks = size.shape[2] / seen.z.shape[2]
-        by_tight = _TIGHT_COST + _TIGHT_COST_PER_BLOCK * blocks
-        by_exact = _EXACT_COST + _EXACT_COST_PER_ENTRY * self.exact.entries
-        if self.tight is not None and count * by_exact > seen.least.size * by_tight:
+        if self.tight is not None and self._pays(seen.z, count):
             excess = self.tight.excess(np.divide(size, limit, out=size), seen.z, seen.least, scratch)
             order = self.tight.order
             over &= excess > np.float32((1 - SLACK) ** order)
@@ -200,6 +198,20 @@ class Screening:
         if order == 1:
             picked = picked / limit[block]
         self._settle(seen, Candidates(place, block, picked, order).sorted(), scratch)
+
+    def _pays(self, z: Floats32, count: int) -> bool:
+        """Whether the tight bound takes less time than what it spares of `count` exact shares.
+
+        It is loaded once it would have spared what that takes.
+        """
+        assert self.tight is not None
+        blocks = len(self.best) / z.shape[2]
+        exact = count * z.shape[3] * (_EXACT_COST + _EXACT_COST_PER_ENTRY * self.exact.entries)
+        saved = exact - z.size * (_TIGHT_COST + _TIGHT_COST_PER_BLOCK * blocks)
+        if not self.tight.is_loaded:
+            self.spared += max(saved, 0.0)
+            return self.spared > self.tight.norms.size * _LOADING_COST
+        return saved > 0
 
     def _settle(self, seen: SumField, candidates: Candidates, scratch: ScratchArrays) -> None:
         """Compute candidates, the most promising of each block first, for these may settle the others."""
@@ -218,12 +230,10 @@ class Screening:
 
 
 def _largest(sums: Floats32) -> Floats32:
-    """Take the maximum over the first axis: halving it is what vector units like where the others are short."""
-    while len(sums) > _SHORT:
-        half = len(sums) // 2
-        halves = np.maximum(sums[:half], sums[half : 2 * half])
-        sums = np.concatenate([halves, sums[2 * half :]]) if len(sums) % 2 else halves
-    return sums.max(0)
+    """Take the maximum over the first axis, of several places side by side: that is what vector units like."""
+    whole = len(sums) // _SIDE_BY_SIDE * _SIDE_BY_SIDE
+    folded = sums[:whole].reshape(-1, _SIDE_BY_SIDE, *sums.shape[1:]).max(0, initial=0)
+    return np.maximum(folded.max(0), sums[whole:].max(0, initial=0))
 
 
 def _block_norms(signed: Floats32, order: Ints | None, starts: Ints, plan: SensitivitySettings) -> Floats32:

@@ -89,17 +89,19 @@ def _norms(taps: Floats32) -> Floats32:
 def _expected(signed: Floats32, typical: Floats) -> Floats32:
     """Return about what the sums of rows (g, C/g, 2, O/g, k) are at an input (C,), (g, 2, O/g), 0 where a row is empty.
 
-    Powers of two: what is divided by them has the same digits, so shares do not depend on what was expected.
+    That is their sums at an input of ones, times a power of two: what is divided by other powers of two has the same
+    digits, so shares do not depend on the input that is expected.
     """
-    unit = typical.max()
-    expected = summed(signed, (typical / unit).astype(np.float32)) * unit
-    empty = expected == 0
-    if empty.any():
-        # Unless it has underflowed.
-        empty &= ~signed.any((1, 4))
+    ones = np.ones(len(typical), np.float32)
+    sums = summed(signed, ones)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        exponents = np.rint(np.log2(summed(signed, (typical / typical.mean()).astype(np.float32)) / sums))
+    exponents = np.where(np.isfinite(exponents), exponents, 0) + np.rint(np.log2(typical.mean()))
     limits = np.finfo(np.float32)
-    exponent = np.frexp(np.clip(expected, limits.tiny, limits.max))[1] - 1
-    return np.where(empty, np.float32(0), np.ldexp(np.float32(1), exponent))
+    # Weights may be so small that their sum underflows.
+    empty = (sums == 0) & ~signed.any((1, 4)) if (sums == 0).any() else np.zeros(sums.shape, np.bool_)
+    norm = np.clip(np.ldexp(sums, exponents.astype(np.int64)), limits.tiny, limits.max)
+    return np.where(empty, 0, norm).astype(np.float32)
 
 
 def summed(signed: Floats32, inputs: Floats32) -> Floats:

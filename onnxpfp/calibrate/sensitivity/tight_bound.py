@@ -46,6 +46,11 @@ class TightBound:
     order: int = ORDER
     _session: Session | None = None
 
+    @property
+    def is_loaded(self) -> bool:
+        """Whether it has been needed before."""
+        return self._session is not None
+
     def excess(self, coarse: Floats32, z: Floats32, least: Floats32, scratch: ScratchArrays) -> Floats32:
         """Return bound / limit to the power of the order, (N, P, g b); the order may be lower from then on.
 
