@@ -36,8 +36,10 @@ WAYS: dict[str, dict[Any, dict[str, float]]] = {
         exact: {"_PIECE": 1},
     },
     "always the tight bound": {screening: {**FREE}},
-    "the tight bound in two steps": {screening: {**FREE, "_FEW": 0}},
-    "never the tight bound, in two steps": {screening: {"_TIGHT_COST": float("inf"), "_FEW": 0}},
+    "the tight bound in two steps": {screening: {**FREE, "_FEW": 0, "_RISING": float("inf")}},
+    "never the tight bound, in two steps": {
+        screening: {"_TIGHT_COST": float("inf"), "_FEW": 0, "_RISING": float("inf")}
+    },
     "small sums looked at one by one": {screening: {"_FAINT": 0}},
     "all sums looked at where one is small": {screening: {"_FAINT": float("inf")}},
 }

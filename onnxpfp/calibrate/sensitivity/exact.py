@@ -25,7 +25,7 @@ from onnxpfp.linear.ops import BlockTable, LinearOp
 __all__ = ["Candidates", "Exact"]
 
 
-_PIECE = 1 << 17
+_PIECE = 1 << 18
 """Numbers of one intermediate: what a core's cache holds."""
 
 
@@ -60,7 +60,7 @@ class Candidates:
 
     def starts(self) -> Ints:
         """Return where each block that occurs begins."""
-        return np.flatnonzero(np.diff(self.block, prepend=-1))
+        return _run_starts(self.block)
 
     def promising(self, share: float) -> NDArray[np.bool_]:
         """Tell whose bound is at least a share of the largest of its block, (m,)."""
@@ -113,7 +113,7 @@ class Exact:
         compute = self._of_single_entries if self.entries == 1 else self._of_blocks
         for piece in self._pieces(candidates, seen.z.shape[3]):
             place, block = candidates.place[piece], candidates.block[piece]
-            starts = np.flatnonzero(np.diff(block, prepend=-1))
+            starts = _run_starts(block)
             shares = compute(seen, place, block, starts, scratch)
             largest[block[starts]] = np.maximum(largest[block[starts]], shares)
         return largest
@@ -188,6 +188,13 @@ class Exact:
             there = np.ones(source.shape, np.bool_) if inside is None else inside
             self._sources[key] = source, there.astype(np.float32)
         return self._sources[key]
+
+
+def _run_starts(numbers: Ints) -> Ints:
+    """Return where runs of equal numbers begin."""
+    begins = np.ones(len(numbers), np.bool_)
+    np.not_equal(numbers[1:], numbers[:-1], out=begins[1:])
+    return np.flatnonzero(begins)
 
 
 def _rows(z: Floats32, place: Ints, group: Ints, scratch: ScratchArrays) -> Floats32:

@@ -102,7 +102,7 @@ class SensitivityObserver(FamilyObserver):
     def _open(self, x: Floats32) -> bool:
         """Load what computes sums, and tell whether there is anything to compute."""
         scored = [op for op in self.family.ops if op.channels.any()]
-        if not scored or not self._squares.any() and not x.any():
+        if not scored or not (self._squares.any() or x.any()):
             return False
         typical = self._typical(x)
         family = OpFamily(tuple(scored))

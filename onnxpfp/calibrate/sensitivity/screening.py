@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxpfp.arrays import Bools, Floats32, Ints
+from onnxpfp.arrays import Floats32, Ints
 from onnxpfp.calibrate.sensitivity.exact import Candidates, Exact
 from onnxpfp.calibrate.sensitivity.scratch import ScratchArrays
 from onnxpfp.calibrate.sensitivity.settings import EPSILON, FULL, SLACK, SensitivitySettings
@@ -36,6 +36,8 @@ _LOADING_COST = 20
 """Nanoseconds for a row of one block, once."""
 _FEW = 16
 """Candidates of a block that are computed at once rather than in two steps."""
+_RISING = 8
+"""Where fewer than one largest share in so many rose, a first step would settle little."""
 _FAINT = 128
 """Where more than one sum in so many is small, all are compared with what they must be above."""
 _SIDE_BY_SIDE = 16
@@ -58,6 +60,7 @@ class Screening:
         order: Indices of all blocks, one after the other; None where they are all indices as they stand.
         starts: Where each block begins there.
         spared: Nanoseconds that the second bound would have spared before it was loaded.
+        rising: Whether many shares rose the last time.
     """
 
     exact: Exact
@@ -70,6 +73,7 @@ class Screening:
     order: Ints | None
     starts: Ints
     spared: float = 0.0
+    rising: bool = True
 
     @classmethod
     def of(cls, op: LinearOp, weights: Scaled, family: OpFamily, plan: SensitivitySettings) -> Screening:
@@ -135,7 +139,7 @@ class Screening:
             self._make_infinite(seen, self._vanishing(seen.z, np.flatnonzero(below), loose.reshape(-1)))
 
     def _vanishing(self, z: Floats32, near: Ints, loose: Floats32) -> Ints:
-        """Return which of few sums (N, P, g, 2 O/g) count as zero, as flat indices; no limit is above `loose`, by row."""
+        """Return which of few sums (N, P, g, 2 O/g) count as zero, by flat indices; no limit is above that of a row."""
         sums = z.reshape(-1)
         near = near[sums[near] <= loose[near % loose.size]]
         # A sum of zero counts as zero whatever the limit is.
@@ -215,8 +219,8 @@ class Screening:
 
     def _settle(self, seen: SumField, candidates: Candidates, scratch: ScratchArrays) -> None:
         """Compute candidates, the most promising of each block first, for these may settle the others."""
-        if len(candidates) > _FEW * len(self.best):
-            before = self.best.copy()
+        before = self.best.copy()
+        if len(candidates) > _FEW * len(before) and self.rising:
             first = candidates.promising(_PROMISING)
             self._raise(seen, candidates.take(first), scratch)
             gain = np.where(self.best < FULL, (self.best / before).astype(np.float64) ** candidates.order, np.inf)
@@ -224,6 +228,7 @@ class Screening:
                 ~first & (candidates.excess >= (gain * (1 - SLACK) ** candidates.order)[candidates.block])
             )
         self._raise(seen, candidates, scratch)
+        self.rising = np.count_nonzero(self.best > before) * _RISING > len(before)
 
     def _raise(self, seen: SumField, candidates: Candidates, scratch: ScratchArrays) -> None:
         np.maximum(self.best, self.exact.largest(seen, candidates, scratch), out=self.best)

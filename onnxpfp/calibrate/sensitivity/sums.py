@@ -1,9 +1,9 @@
 """The sums z of a family, and the magnitudes of what they are made of, by onnxruntime.
 
-The weights of a linear op become rows: its outputs with both signs. Shares do not change when a row is scaled, but bounds
-over several rows are tight only where their sums are alike, so rows are divided by what their sums are expected to be.
-Everything comes out position by position, with the rows or channels of one position side by side: that is how candidates
-are looked up.
+The weights of a linear op become rows: its outputs with both signs. Shares do not change when a row is scaled, but
+bounds over several rows are tight only where their sums are alike, so rows are divided by about what their sums are
+expected to be. Everything comes out position by position, with the rows or channels of one position side by side: that
+is how candidates are looked up.
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ def scaled(op: LinearOp, typical: Floats | None = None) -> Scaled:
 
     Args:
         op: The linear op.
-        typical: Positive magnitudes that the indices of its input are expected to have, (C,): both rows of an output are
-            divided by about their sums at such an input. None divides them by the norm of the whole output.
+        typical: Positive magnitudes that the indices of its input are expected to have, (C,): both rows of an output
+            are divided by about their sums at such an input. None divides them by the norm of the whole output.
     """
     # Rows are picked from them one by one: side by side they must lie.
     taps = np.ascontiguousarray(op.taps(), dtype=np.float32)
@@ -275,7 +275,7 @@ def _magnitudes(family: OpFamily, kernel: Kernel, constants: dict[str, NDArray[A
 
 
 def _pools(op: LinearOp, kernel: Kernel) -> bool:
-    """Tell whether magnitudes are largest entries, and onnxruntime has a MaxPool with this window: pads below the kernel."""
+    """Tell whether magnitudes are largest entries, and onnxruntime has a MaxPool with this window: pads are short."""
     if kernel != "max" or op.kind != "conv":
         return False
     window, rank = op.attributes, len(op.kernel)

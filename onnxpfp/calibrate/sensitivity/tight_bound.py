@@ -73,7 +73,7 @@ class TightBound:
         low = sums <= floor
         if np.count_nonzero(low) * _SPOILED <= low.size:
             return False
-        return np.count_nonzero(low & (excess > 1)) * _SPOILED > low.size
+        return bool(np.count_nonzero(low & (excess > 1)) * _SPOILED > low.size)
 
     def _sums_of_powers(self, z: Floats32, least: Floats32, scratch: ScratchArrays) -> Floats32:
         """Multiply powers of least / z with those of the weights, (N, P, g b)."""
