@@ -40,7 +40,7 @@ WAYS: dict[str, dict[Any, dict[str, float]]] = {
     "never the tight bound, in two steps": {
         screening: {"_TIGHT_COST": float("inf"), "_FEW": 0, "_RISING": float("inf")}
     },
-    "small sums looked at one by one": {screening: {"_FAINT": 0}},
+    "small sums looked at one by one": {screening: {"_FAINT": 0, "_MANY": 0}},
     "all sums looked at where one is small": {screening: {"_FAINT": float("inf")}},
 }
 """Constants that only say what is fastest."""

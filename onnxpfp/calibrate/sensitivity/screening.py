@@ -38,9 +38,13 @@ _FEW = 16
 """Candidates of a block that are computed at once rather than in two steps."""
 _RISING = 8
 """Where fewer than one largest share in so many rose, a first step would settle little."""
+_MANY = 8
+"""Where there is a sum that counts as zero for so many positions, all are looked at."""
 _FAINT = 128
 """Where more than one sum in so many is small, all are compared with what they must be above."""
 _SIDE_BY_SIDE = 16
+_ROUNDING = 1.01
+"""More than rounding makes of a sum."""
 _PROMISING = 0.9
 """Share of the block's best bound."""
 
@@ -88,7 +92,7 @@ class Screening:
         return cls(
             exact,
             weights.norm,
-            (reach.max((0, 2)) * (1 + SLACK)).astype(np.float32),
+            (reach.max((0, 2)) * _ROUNDING).astype(np.float32),
             # No limit is infinite then; what has no weight stays without a share.
             np.where(norms.max(1) > 0, np.maximum(norms.max(1), FLOOR), 0).astype(np.float32),
             np.zeros(len(blocks.groups), np.float32),
@@ -132,11 +136,10 @@ class Screening:
         below = seen.z <= top
         if np.count_nonzero(below) * _FAINT > below.size:
             limits = np.stack([self._limit(here) for here in seen.z])
-            # Faster than a masked copy.
-            seen.z.reshape(-1)[np.flatnonzero(np.less_equal(seen.z, limits, out=below))] = np.inf
-            least_into(seen.z, seen.least)
+            which = np.flatnonzero(np.less_equal(seen.z, limits, out=below))
         else:
-            self._make_infinite(seen, self._vanishing(seen.z, np.flatnonzero(below), loose.reshape(-1)))
+            which = self._vanishing(seen.z, np.flatnonzero(below), loose.reshape(-1))
+        self._make_infinite(seen, which)
 
     def _vanishing(self, z: Floats32, near: Ints, loose: Floats32) -> Ints:
         """Return which of few sums (N, P, g, 2 O/g) count as zero, by flat indices; no limit is above that of a row."""
@@ -153,10 +156,13 @@ class Screening:
         return near
 
     def _make_infinite(self, seen: SumField, which: Ints) -> None:
-        """Make few sums infinite, given by ascending flat indices, and find the least of the others anew."""
+        """Make sums infinite, given by flat indices, and find the least of the others anew."""
         seen.z.reshape(-1)[which] = np.inf
-        places = np.unique(which // seen.z.shape[3])
-        seen.least.reshape(-1)[places] = seen.z.reshape(-1, seen.z.shape[3])[places].min(1)
+        if len(which) * _MANY > seen.least.size:
+            least_into(seen.z, seen.least)
+        else:
+            places = which // seen.z.shape[3]
+            seen.least.reshape(-1)[places] = seen.z.reshape(-1, seen.z.shape[3])[places].min(1)
 
     def _in_rows(self, sums: Floats32) -> Floats32:
         """Divide sums by what rows are divided by; (..., g, 2 O/g), 0 where a row is empty."""
