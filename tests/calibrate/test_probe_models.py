@@ -143,7 +143,7 @@ def test_the_batch_fits_memory_and_cache() -> None:
     needs = {name: shape for op in ops for name, shape in op.reads.items()}
     held = 4 * (3 * 36 + 4 * 36 + 5)
     assert choose_batch(needs, free, None, plan.workspace_bytes) == min(64, len(free))
-    large = {name: (1, 3, 224, 224) for name in needs}
+    large = dict.fromkeys(needs, (1, 3, 224, 224))
     assert choose_batch(large, free, None, plan.workspace_bytes) == 16
     assert choose_batch(needs, free, 2, 2 * held * 3) == 2
     assert choose_batch(needs, free, None, 2 * held * 3 + 4) == 3
