@@ -1,12 +1,12 @@
 """Exact sensitivities of one linear op from its sums: bounds first, exact shares only where a bound beats the maximum.
 
 A sensitivity is a maximum over millions of (sample, position) pairs, and nearly none of them matters once a few are
-known. With outputs of norm one, m[p] = min over rows of z, and A[j, p] the magnitude of block j's input at p:
+known. With rows scaled to sums of about one, m[p] = min over rows of z, and A[j, p] the magnitude of block j's input:
 
     coarse   share[j, p] <= A[j, p] max_i |W_ij| / m[p]                                one product and one comparison
     tight    share[j, p] <= A[j, p] / m[p] (sum_i |W_ij|^16 (m[p] / z[i, p])^16)^(1/16)     one matrix product
 
-The second holds as a norm of order 16 is above the maximum. Both are compared in the 16th power, where nothing can
+The second holds as a norm of order 16 (or 8) is above the maximum. Both are compared in that power, where nothing can
 underflow unseen: the largest term of the sum over rows is that of m[p] itself, and weights have a floor.
 """
 
@@ -234,7 +234,7 @@ class Screening:
                 ~first & (candidates.excess >= (gain * (1 - SLACK) ** candidates.order)[candidates.block])
             )
         self._raise(seen, candidates, scratch)
-        self.rising = np.count_nonzero(self.best > before) * _RISING > len(before)
+        self.rising = bool(np.count_nonzero(self.best > before) * _RISING > len(before))
 
     def _raise(self, seen: SumField, candidates: Candidates, scratch: ScratchArrays) -> None:
         np.maximum(self.best, self.exact.largest(seen, candidates, scratch), out=self.best)
