@@ -43,9 +43,10 @@ __all__ = ["BATCH", "NetworkRunner", "choose_batch", "run_observers"]
 _LOG = logging.getLogger(__name__)
 
 BATCH = 16
-"""Most samples in one run where nobody asks for more, unless they are small."""
-_LIGHT, _BATCHES = 24 << 20, 4
-"""Bytes of tensors up to which a run takes several times as many, and how many times at most: calls take time, too."""
+"""Samples in one run where nobody asks for another number, and the size of tensors says nothing."""
+_FEWEST, _MOST = 4, 64
+_AIMED_BYTES = 64 << 20
+"""What the tensors of a run take then: fresh memory is handed out page by page, and many small runs take time, too."""
 _TWICE = 2
 """onnxruntime holds what it hands out in its own layout, too."""
 _IN_MEMORY = 1_500_000_000
@@ -107,12 +108,12 @@ def choose_batch(
 ) -> int:
     """Return the batch size: what the model fixes, or what was asked as far as the workspace allows.
 
-    Where nothing was asked it is 16, and up to 64 where the tensors are small.
+    Where nothing was asked it is 4 where the tensors are large, up to 64 where they are small, and 16 without any.
 
     Args:
         needs: The tensors of one run, with their shapes for one sample.
         samples: What is fed.
-        asked: The most that the user wants.
+        asked: The most that the user wants; None is no wish.
         workspace: Bytes that the tensors may take.
         limit: What else bounds it; None is nothing.
 
@@ -124,7 +125,7 @@ def choose_batch(
     if asked is not None and asked < 1:
         raise CalibrationError(f"a batch of {asked} samples is not possible", hint="give 1 or more")
     size = _size(needs)
-    usual = BATCH * max(1, min(_BATCHES, _LIGHT // (BATCH * size))) if size else BATCH
+    usual = max(_FEWEST, min(_MOST, _AIMED_BYTES // size)) if size else BATCH
     fitting = workspace // _TWICE // max(1, size)
     return max(1, min(asked or usual, len(samples), fitting, *(() if limit is None else (limit,))))
 
