@@ -25,8 +25,8 @@ __all__ = ["SensitivityObserver"]
 
 
 _AT_ONCE = 1 << 20
-"""Sums that are made at once."""
-_PER_BLOCK, _AT_MOST = 1 << 15, 1 << 20
+"""Sums and inputs that are looked at at once."""
+_PER_BLOCK, _AT_MOST = 1 << 15, 1 << 19
 """The same where blocks are looked at one by one: enough for each of them, but what a cache still holds."""
 _LARGE = 4 << 20
 _SMALL = 1e-9
@@ -163,7 +163,7 @@ class SensitivityObserver(FamilyObserver):
         blocks = max(len(screen.best) for screen in self._screens.values())
         wanted = _AT_ONCE if flat else min(_PER_BLOCK * blocks, _AT_MOST)
         wanted = min(wanted, self.plan.workspace_bytes // (4 * _LIVE))
-        size = max(1, wanted // max(1, sum(self._sums.rows) * positions))
+        size = max(1, wanted // max(1, (sum(self._sums.rows) + x.shape[1]) * positions))
         start = 0
         if not any(screen.best.any() for screen in self._screens.values()):
             yield slice(0, 1)
