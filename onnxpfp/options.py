@@ -184,7 +184,7 @@ class RunOptions(ScopeOptions):
         "Run at most N samples at once.",
         "data",
         metavar="N",
-        default_text="16, or what the model takes",
+        default_text="16, 4 to 64 by the size of tensors that are measured, or what the model takes",
         check=check_at_least_one,
     )
     select: Literal["deterministic", "sampled", "mixed", "auto"] = declare(

@@ -39,7 +39,10 @@ __all__ = ["BATCH", "NetworkRunner", "choose_batch", "run_observers"]
 _LOG = logging.getLogger(__name__)
 
 BATCH = 16
-"""Most samples in one run where nobody asks for more."""
+"""Samples in one run where nobody asks for another number, and the size of tensors says nothing."""
+_FEWEST, _MOST = 4, 64
+_AIMED_BYTES = 64 << 20
+"""What the tensors of a run take then: fresh memory is handed out page by page, and many small runs take time, too."""
 _TWICE = 2
 """onnxruntime holds what it hands out in its own layout, too."""
 _IN_MEMORY = 1_500_000_000
@@ -99,12 +102,14 @@ def run_observers(
 def choose_batch(
     needs: Mapping[str, Shape], samples: Samples, asked: int | None, workspace: int, limit: int | None = None
 ) -> int:
-    """Return the batch size: what the model fixes, or what was asked (else 16) as far as the workspace allows.
+    """Return the batch size: what the model fixes, or what was asked as far as the workspace allows.
+
+    Where nothing was asked it is 4 where the tensors are large, up to 64 where they are small, and 16 without any.
 
     Args:
         needs: The tensors of one run, with their shapes for one sample.
         samples: What is fed.
-        asked: The most that the user wants.
+        asked: The most that the user wants; None is no wish.
         workspace: Bytes that the tensors may take.
         limit: What else bounds it; None is nothing.
 
@@ -115,8 +120,10 @@ def choose_batch(
         return samples.fixed_batch
     if asked is not None and asked < 1:
         raise CalibrationError(f"a batch of {asked} samples is not possible", hint="give 1 or more")
-    fitting = workspace // _TWICE // max(1, _size(needs))
-    return max(1, min(asked or BATCH, len(samples), fitting, *(() if limit is None else (limit,))))
+    size = _size(needs)
+    usual = max(_FEWEST, min(_MOST, _AIMED_BYTES // size)) if size else BATCH
+    fitting = workspace // _TWICE // max(1, size)
+    return max(1, min(asked or usual, len(samples), fitting, *(() if limit is None else (limit,))))
 
 
 def _size(needs: Mapping[str, Shape]) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ def is_screened(op: LinearOp) -> bool:
     return op.weight is not None and not isinstance(op.weight, FileWeight)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class OpFamily:
     """Linear ops of one tensor through one window; an op in convolution groups is alone.
 
@@ -45,7 +46,7 @@ class OpFamily:
         """Multiplications of one sample: what takes how long, roughly."""
         return sum(math.prod(op.output_shape) * _per_output(op) for op in self.ops)
 
-    @property
+    @cached_property
     def samples_last(self) -> bool:
         """Whether a sample has one position: then samples are the positions, else each product were one entry wide."""
         lead = self.lead
@@ -54,17 +55,17 @@ class OpFamily:
         positions = math.prod(lead.data_shape) // len(lead.channels)
         return self._is_plain and lead.group == 1 and positions == samples
 
-    @property
+    @cached_property
     def flat(self) -> bool:
         """Whether a position of the output sees one position of the (strided) input."""
         return self._is_plain or self._only_strides
 
-    @property
+    @cached_property
     def _is_plain(self) -> bool:
         lead = self.lead
         return lead.kind == "matmul" or (lead.kernel_size == 1 and lead.attributes.is_identity)
 
-    @property
+    @cached_property
     def _only_strides(self) -> bool:
         window = self.lead.attributes
         automatic = window.auto_pad in {None, "", "NOTSET", "VALID"}

@@ -149,6 +149,8 @@ class Session:
         """
         others = [name for name in self.outputs if name not in buffers]
         with _running() as run_options:
+            # What is the default; unset, its lookup raises and catches an error, which takes longer than a small run.
+            run_options.add_run_config_entry("gpu_graph_id", "0")
             binding = self._handle.io_binding()
             _bind_inputs(binding, {**self._weights, **self.keyed(feeds)})
             for name, buffer in buffers.items():

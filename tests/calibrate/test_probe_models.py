@@ -142,7 +142,9 @@ def test_the_batch_fits_memory_and_cache() -> None:
     assert in_graph(free, None, replace(plan, chunk_bytes=1)) == 1
     needs = {name: shape for op in ops for name, shape in op.reads.items()}
     held = 4 * (3 * 36 + 4 * 36 + 5)
-    assert choose_batch(needs, free, None, plan.workspace_bytes) == 16
+    assert choose_batch(needs, free, None, plan.workspace_bytes) == min(64, len(free))
+    large = dict.fromkeys(needs, (1, 64, 224, 224))
+    assert choose_batch(large, free, None, 1 << 32) == 4
     assert choose_batch(needs, free, 2, 2 * held * 3) == 2
     assert choose_batch(needs, free, None, 2 * held * 3 + 4) == 3
     fixed = load_samples(data, (InputSpec("x", data.dtype, (2, 3, 6, 6)),))

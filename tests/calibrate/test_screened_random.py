@@ -23,21 +23,26 @@ from support.drawn_readers import (
 )
 from support.equal_statistics import assert_same
 
-from onnxpfp.calibrate.sensitivity import exact, observer, screening
+from onnxpfp.calibrate.sensitivity import exact, observer, screening, tight_bound
 from onnxpfp.calibrate.sensitivity.settings import Kernel
 
 KERNELS = st.sampled_from(["sum", "max"])
 FEW = settings(QUICK, max_examples=25)
 """Every example opens several sessions."""
+FREE = {"_TIGHT_COST": 0.0, "_TIGHT_COST_PER_BLOCK": 0.0, "_LOADING_COST": 0.0}
 WAYS: dict[str, dict[Any, dict[str, float]]] = {
     "one sample and one candidate at a time": {
         observer: {"_AT_ONCE": 1, "_PER_BLOCK": 1, "_AT_MOST": 1},
         exact: {"_PIECE": 1},
     },
-    "always the tight bound": {screening: {"_TIGHT_COST": 0.0, "_TIGHT_COST_PER_BLOCK": 0.0}},
-    "the tight bound in two steps": {screening: {"_TIGHT_COST": 0.0, "_TIGHT_COST_PER_BLOCK": 0.0, "_FEW": 0}},
-    "never the tight bound, in two steps": {screening: {"_TIGHT_COST": float("inf"), "_FEW": 0}},
-    "small sums looked at one by one": {screening: {"_MANY": 1}},
+    "always the tight bound": {screening: {**FREE}},
+    "the tight bound in two steps": {screening: {**FREE, "_FEW": 0, "_RISING": float("inf")}},
+    "never the tight bound, in two steps": {
+        screening: {"_TIGHT_COST": float("inf"), "_FEW": 0, "_RISING": float("inf")}
+    },
+    "the tight bound of lower order": {screening: {**FREE}, tight_bound: {"_SPOILED": float("inf")}},
+    "small sums looked at one by one": {screening: {"_FAINT": 0, "_MANY": 0}},
+    "all sums looked at where one is small": {screening: {"_FAINT": float("inf")}},
 }
 """Constants that only say what is fastest."""
 

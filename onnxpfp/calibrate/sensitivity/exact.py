@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxpfp.arrays import Floats32, Ints
+from onnxpfp.calibrate.sensitivity.scratch import ScratchArrays
 from onnxpfp.calibrate.sensitivity.settings import Kernel
-from onnxpfp.calibrate.sensitivity.sums import SumField
+from onnxpfp.calibrate.sensitivity.sums import Scaled, SumField
 from onnxpfp.linear.im2col import tap_sources
 from onnxpfp.linear.ops import BlockTable, LinearOp
 
@@ -59,7 +60,7 @@ class Candidates:
 
     def starts(self) -> Ints:
         """Return where each block that occurs begins."""
-        return np.flatnonzero(np.diff(self.block, prepend=-1))
+        return _run_starts(self.block)
 
     def promising(self, share: float) -> NDArray[np.bool_]:
         """Tell whose bound is at least a share of the largest of its block, (m,)."""
@@ -76,7 +77,8 @@ class Exact:
     Attributes:
         op: The linear op.
         blocks: What gets a share.
-        taps: V (C, k, O/g), outputs of norm one.
+        rows: Scaled weights: V (C, 1, O/g) where every block has one product in a sum, else W+ and W- side by side,
+            (C, k, 2 O/g).
         kernel: "sum" or "max".
         flat: Whether output positions are input positions.
         entries: Largest number of products of a block in one sum.
@@ -84,7 +86,7 @@ class Exact:
 
     op: LinearOp
     blocks: BlockTable
-    taps: Floats32
+    rows: Floats32
     kernel: Kernel
     flat: bool
     entries: int
@@ -93,32 +95,32 @@ class Exact:
     )
 
     @classmethod
-    def of(cls, op: LinearOp, blocks: BlockTable, taps: Floats32, kernel: Kernel, *, flat: bool) -> Exact:
-        """Prepare a linear op, given V (C, O/g, k)."""
-        entries = int(np.diff(blocks.starts).max()) * taps.shape[2]
-        return cls(op, blocks, np.ascontiguousarray(taps.swapaxes(1, 2)), kernel, flat, entries)
+    def of(cls, op: LinearOp, blocks: BlockTable, weights: Scaled, kernel: Kernel, *, flat: bool) -> Exact:
+        """Prepare a linear op."""
+        entries = int(np.diff(blocks.starts).max()) * weights.taps.shape[2]
+        rows = np.ascontiguousarray((weights.taps if entries == 1 else weights.signed).swapaxes(1, 2))
+        return cls(op, blocks, rows, kernel, flat, entries)
 
-    def largest(self, seen: SumField, candidates: Candidates) -> Floats32:
+    def largest(self, seen: SumField, candidates: Candidates, scratch: ScratchArrays) -> Floats32:
         """Return the largest share of every block among candidates, (b,), 0 where there are none.
 
         Args:
             seen: The samples, with infinite sums where the guard fires.
             candidates: The candidates.
+            scratch: Where intermediates go.
         """
         largest = np.zeros(len(self.blocks.groups), np.float32)
-        for piece in self._pieces(candidates):
+        compute = self._of_single_entries if self.entries == 1 else self._of_blocks
+        for piece in self._pieces(candidates, seen.z.shape[3]):
             place, block = candidates.place[piece], candidates.block[piece]
-            if self.entries == 1:
-                np.maximum.at(largest, block, self._of_single_entries(seen, place, block))
-            else:
-                starts = np.flatnonzero(np.diff(block, prepend=-1))
-                shares = self._of_blocks(seen, place, block, starts)
-                largest[block[starts]] = np.maximum(largest[block[starts]], shares)
+            starts = _run_starts(block)
+            shares = compute(seen, place, block, starts, scratch)
+            largest[block[starts]] = np.maximum(largest[block[starts]], shares)
         return largest
 
-    def _pieces(self, candidates: Candidates) -> Iterator[slice]:
+    def _pieces(self, candidates: Candidates, rows: int) -> Iterator[slice]:
         """Cut candidates into pieces, of one block each where blocks have unequal numbers of indices."""
-        size = max(1, _PIECE // (2 * self.taps.shape[2]))
+        size = max(1, _PIECE // rows)
         counts = np.diff(self.blocks.starts)
         even = bool((counts == counts[:1]).all())
         cuts = [*([0] if even else candidates.starts().tolist()), len(candidates)]
@@ -126,27 +128,35 @@ class Exact:
             for first in range(start, stop, size):
                 yield slice(first, min(stop, first + size))
 
-    def _of_single_entries(self, seen: SumField, place: Ints, block: Ints) -> Floats32:
+    def _of_single_entries(
+        self, seen: SumField, place: Ints, block: Ints, starts: Ints, scratch: ScratchArrays
+    ) -> Floats32:
+        """As `_of_blocks`, where one product is all of a sum."""
         index = self.blocks.indices[block]
-        sums = _rows(seen.z, place, self.blocks.groups[block])
-        weights = np.take(self.taps[:, 0], index, axis=0)
-        outputs = weights.shape[1]
+        sums = _rows(seen.z, place, self.blocks.groups[block], scratch)
+        outputs = self.rows.shape[2]
+        products = scratch.take("products", (len(place), outputs))
+        np.take(self.rows[:, 0], index, axis=0, out=products, mode="clip")
+        products *= self._inputs(seen, place, index[:, None])
         # One sign of every weight is zero: the largest share of W+ is the maximum, that of W- the minimum.
-        positive = (weights / sums[:, :outputs]).max(1)
-        negative = np.divide(weights, sums[:, outputs:], out=weights).min(1)
-        largest = np.maximum(np.maximum(positive, -negative), 0)
-        return self._inputs(seen, place, index[:, None])[:, 0] * largest
+        shares = np.divide(products, sums[:, :outputs], out=scratch.take("shares", products.shape))
+        positive = np.maximum.reduceat(shares.reshape(-1), starts * outputs)
+        np.divide(products, sums[:, outputs:], out=shares)
+        negative = np.minimum.reduceat(shares.reshape(-1), starts * outputs)
+        return np.maximum(np.maximum(positive, -negative), 0)
 
-    def _of_blocks(self, seen: SumField, place: Ints, block: Ints, starts: Ints) -> Floats32:
+    def _of_blocks(self, seen: SumField, place: Ints, block: Ints, starts: Ints, scratch: ScratchArrays) -> Floats32:
         """Return the largest share of every run of candidates of one block; the runs begin at `starts`."""
         count = int(self.blocks.starts[block[0] + 1] - self.blocks.starts[block[0]])
         u = self._inputs(seen, place, self.blocks.indices[self.blocks.starts[block][:, None] + np.arange(count)])
-        sums = _rows(seen.z, place, self.blocks.groups[block])
-        made = np.empty_like(sums)
-        for first, last in itertools.pairwise([*starts.tolist(), len(place)]):
-            begin = int(self.blocks.starts[block[first]])
-            weights = self.taps[self.blocks.indices[begin : begin + count]].reshape(u.shape[1], -1)
-            rows = np.concatenate([np.maximum(weights, 0), np.maximum(-weights, 0)], axis=1)
+        sums = _rows(seen.z, place, self.blocks.groups[block], scratch)
+        made = scratch.take("shares", sums.shape)
+        begins = self.blocks.starts[block[starts]].tolist()
+        for (first, last), begin in zip(itertools.pairwise([*starts.tolist(), len(place)]), begins, strict=True):
+            if count == 1:
+                rows = self.rows[self.blocks.indices[begin]]
+            else:
+                rows = self.rows[self.blocks.indices[begin : begin + count]].reshape(u.shape[1], -1)
             if self.kernel == "max":
                 _largest_products(u[first:last], rows, made[first:last])
             else:
@@ -180,10 +190,19 @@ class Exact:
         return self._sources[key]
 
 
-def _rows(z: Floats32, place: Ints, group: Ints | int) -> Floats32:
+def _run_starts(numbers: Ints) -> Ints:
+    """Return where runs of equal numbers begin."""
+    begins = np.ones(len(numbers), np.bool_)
+    np.not_equal(numbers[1:], numbers[:-1], out=begins[1:])
+    return np.flatnonzero(begins)
+
+
+def _rows(z: Floats32, place: Ints, group: Ints, scratch: ScratchArrays) -> Floats32:
     """Return the sums of places in their groups, (m, 2 O/g)."""
     groups, rows = z.shape[2:]
-    return np.take(z.reshape(-1, rows), place * groups + group if groups > 1 else place, axis=0)
+    where = place * groups + group if groups > 1 else place
+    out = scratch.take("sums of candidates", (len(place), rows))
+    return np.take(z.reshape(-1, rows), where, axis=0, out=out, mode="clip")
 
 
 def _largest_products(u: Floats32, rows: Floats32, out: Floats32) -> None:

@@ -25,11 +25,13 @@ __all__ = ["SensitivityObserver"]
 
 
 _AT_ONCE = 1 << 20
-"""Sums that are made at once."""
-_PER_BLOCK, _AT_MOST = 1 << 15, 1 << 20
+"""Sums and inputs that are looked at at once."""
+_PER_BLOCK, _AT_MOST = 1 << 15, 1 << 19
 """The same where blocks are looked at one by one: enough for each of them, but what a cache still holds."""
 _LARGE = 4 << 20
 _SMALL = 1e-9
+_FAINT = 1e-3
+"""Share of the mean magnitude that every index of the input is expected to have at least."""
 _LIVE = 4
 """Arrays of that size that are held at once."""
 
@@ -71,12 +73,14 @@ class SensitivityObserver(FamilyObserver):
         lowest = 0.0 if self.nonnegative else float(x.min())
         self._negative = self._negative or lowest < 0
         read = self.family.strided(x)
+        if self._sums is None and not self._open(read):
+            return
         if lowest >= 0:
             self._screen(read, scratch)
             return
-        for sign in (np.float32(1), np.float32(-1)):
-            part = np.multiply(read, sign)
-            self._screen(np.maximum(part, 0, out=part), scratch)
+        part = scratch.take("part", read.shape)
+        self._screen(np.maximum(read, 0, out=part), scratch)
+        self._screen(np.negative(np.minimum(read, 0, out=part), out=part), scratch)
 
     def _count(self, x: Floats32) -> None:
         """Add up the input and its squares, and count the positions of the output."""
@@ -95,22 +99,39 @@ class SensitivityObserver(FamilyObserver):
         self._squares = self._squares + squares if self._samples else squares
         self._patches += len(x) * math.prod(sizes if flat else output_sizes(lead, sizes))
 
+    def _open(self, x: Floats32) -> bool:
+        """Load what computes sums, and tell whether there is anything to compute."""
+        scored = [op for op in self.family.ops if op.channels.any()]
+        if not scored or not (self._squares.any() or x.any()):
+            return False
+        typical = self._typical(x)
+        family = OpFamily(tuple(scored))
+        weights = [scaled(op, typical) for op in scored]
+        self._sums = Sums.of(family, weights, self.plan.kernel)
+        pairs = zip(scored, weights, strict=True)
+        self._screens = {op.name: Screening.of(op, each, family, self.plan) for op, each in pairs}
+        if sum(each.taps.nbytes for each in weights) > _LARGE:
+            # They were copied several times on the way into onnxruntime.
+            trim_heap()
+        return True
+
+    def _typical(self, x: Floats32) -> Floats:
+        """Return magnitudes that the indices of the input are expected to have, (C,), given a batch with entries."""
+        with np.errstate(over="ignore"):
+            sizes = np.sqrt(self._squares * (x.shape[1] / x.size))
+        if not 0 < sizes.max() < np.inf:
+            # Squares vanish or overflow.
+            sizes = self._in_units(np.abs(x))[0].mean((0, *range(2, x.ndim)), dtype=np.float64)
+        if not sizes.any():
+            # Entries are only where no window reads them.
+            sizes = np.ones(len(sizes))
+        # Indices that are silent so far may speak later.
+        return sizes + _FAINT * sizes.mean()
+
     def _screen(self, x: Floats32, scratch: ScratchArrays) -> None:
         """Screen one sign of the input."""
-        scored = [op for op in self.family.ops if op.channels.any()]
-        if not scored:
-            return
-        if self._sums is None:
-            family = OpFamily(tuple(scored))
-            weights = [scaled(op) for op in scored]
-            self._sums = Sums.of(family, weights, self.plan.kernel)
-            pairs = zip(scored, weights, strict=True)
-            self._screens = {op.name: Screening.of(op, each, family, self.plan) for op, each in pairs}
-            if sum(each.taps.nbytes for each in weights) > _LARGE:
-                # They were copied several times on the way into onnxruntime.
-                trim_heap()
-        x = self._in_units(x)
-        highest = float(x.max())
+        assert self._sums is not None
+        x, highest = self._in_units(x)
         if not highest:
             return
         for part in self._pieces(x):
@@ -118,15 +139,20 @@ class SensitivityObserver(FamilyObserver):
             for screen, seen in zip(self._screens.values(), fields, strict=True):
                 screen.see(seen, highest, scratch)
 
-    def _in_units(self, x: Floats32) -> Floats32:
-        """Scale samples whose squares would vanish or overflow; shares do not depend on the scale of a sample."""
+    def _in_units(self, x: Floats32) -> tuple[Floats32, float]:
+        """Scale samples whose squares would vanish or overflow; shares do not depend on the scale of a sample.
+
+        Returns:
+            The samples, and their largest entry.
+        """
         last = self.family.samples_last
         top = x.max(tuple(range(1, x.ndim)) if not last else (0, 1))
         odd = (top > 0) & ((top < _SMALL) | (top > 1 / _SMALL))
         if not odd.any():
-            return x
+            return x, float(top.max())
         unit = np.where(odd, top, np.float32(1))
-        return np.divide(x, unit if last else unit.reshape(-1, *[1] * (x.ndim - 1)), dtype=np.float32)
+        x = np.divide(x, unit if last else unit.reshape(-1, *[1] * (x.ndim - 1)), dtype=np.float32)
+        return x, float(x.max())
 
     def _pieces(self, x: Floats32) -> Iterator[slice]:
         """Cut a batch; the first piece of all is one sample, which spares the others most of their candidates."""
@@ -137,7 +163,7 @@ class SensitivityObserver(FamilyObserver):
         blocks = max(len(screen.best) for screen in self._screens.values())
         wanted = _AT_ONCE if flat else min(_PER_BLOCK * blocks, _AT_MOST)
         wanted = min(wanted, self.plan.workspace_bytes // (4 * _LIVE))
-        size = max(1, wanted // max(1, sum(self._sums.rows) * positions))
+        size = max(1, wanted // max(1, (sum(self._sums.rows) + x.shape[1]) * positions))
         start = 0
         if not any(screen.best.any() for screen in self._screens.values()):
             yield slice(0, 1)

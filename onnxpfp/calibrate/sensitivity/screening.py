@@ -1,18 +1,17 @@
 """Exact sensitivities of one linear op from its sums: bounds first, exact shares only where a bound beats the maximum.
 
 A sensitivity is a maximum over millions of (sample, position) pairs, and nearly none of them matters once a few are
-known. With outputs of norm one, m[p] = min over rows of z, and A[j, p] the magnitude of block j's input at p:
+known. With rows scaled to sums of about one, m[p] = min over rows of z, and A[j, p] the magnitude of block j's input:
 
     coarse   share[j, p] <= A[j, p] max_i |W_ij| / m[p]                                one product and one comparison
     tight    share[j, p] <= A[j, p] / m[p] (sum_i |W_ij|^16 (m[p] / z[i, p])^16)^(1/16)     one matrix product
 
-The second holds as a norm of order 16 is above the maximum. Both are compared in the 16th power, where nothing can
+The second holds as a norm of order 16 (or 8) is above the maximum. Both are compared in that power, where nothing can
 underflow unseen: the largest term of the sum over rows is that of m[p] itself, and weights have a floor.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,21 +20,31 @@ from onnxpfp.arrays import Floats32, Ints
 from onnxpfp.calibrate.sensitivity.exact import Candidates, Exact
 from onnxpfp.calibrate.sensitivity.scratch import ScratchArrays
 from onnxpfp.calibrate.sensitivity.settings import EPSILON, FULL, SLACK, SensitivitySettings
-from onnxpfp.calibrate.sensitivity.sums import Scaled, SumField
-from onnxpfp.calibrate.sensitivity.tight_bound import FLOOR, ORDER, TightBound
+from onnxpfp.calibrate.sensitivity.sums import Scaled, SumField, least_into, summed
+from onnxpfp.calibrate.sensitivity.tight_bound import FLOOR, TightBound
 from onnxpfp.linear.families import OpFamily
 from onnxpfp.linear.ops import LinearOp
 
 __all__ = ["Screening"]
 
 
-_EXACT_COST, _TIGHT_COST, _TIGHT_COST_PER_BLOCK = 1.0, 0.6, 0.014
-"""Nanoseconds for a row of one candidate, for a row of one position, and for that times a block: what is cheaper."""
+_EXACT_COST, _EXACT_COST_PER_ENTRY = 0.6, 0.05
+"""Nanoseconds for a row of one candidate, and for every product of its sum."""
+_TIGHT_COST, _TIGHT_COST_PER_BLOCK = 0.6, 0.014
+"""Nanoseconds for a row of one position, and for that times a block."""
+_LOADING_COST = 20
+"""Nanoseconds for a row of one block, once."""
 _FEW = 16
 """Candidates of a block that are computed at once rather than in two steps."""
-_MANY = 4
-"""Where more than one position in so many has a small sum, all are looked at."""
-_SHORT = 8
+_RISING = 8
+"""Where fewer than one largest share in so many rose, a first step would settle little."""
+_MANY = 8
+"""Where there is a sum that counts as zero for so many positions, all are looked at."""
+_FAINT = 128
+"""Where more than one sum in so many is small, all are compared with what they must be above."""
+_SIDE_BY_SIDE = 16
+_ROUNDING = 1.01
+"""More than rounding makes of a sum."""
 _PROMISING = 0.9
 """Share of the block's best bound."""
 
@@ -46,39 +55,44 @@ class Screening:
 
     Attributes:
         exact: Computes shares; it has the blocks.
-        norm: What outputs were divided by, (g, O/g).
-        reach: No sum is larger than the largest input times this, as outputs have norm one.
+        norm: What rows were divided by, (g, 2, O/g), 0 where they are empty.
+        reach: No sum, before it is divided, is larger than the largest input times this; both signs of weights, (2,).
         magnitude: Largest norm of each block's weights in a row, (b,) float32.
         best: The largest share of each block so far, (b,) float32.
         samples_last: Whether samples are the positions.
         tight: The second bound; None where convolution groups have unequal numbers of blocks.
         order: Indices of all blocks, one after the other; None where they are all indices as they stand.
         starts: Where each block begins there.
+        spared: Nanoseconds that the second bound would have spared before it was loaded.
+        rising: Whether many shares rose the last time.
     """
 
     exact: Exact
     norm: Floats32
-    reach: float
+    reach: Floats32
     magnitude: Floats32
     best: Floats32
     samples_last: bool
     tight: TightBound | None
     order: Ints | None
     starts: Ints
+    spared: float = 0.0
+    rising: bool = True
 
     @classmethod
     def of(cls, op: LinearOp, weights: Scaled, family: OpFamily, plan: SensitivitySettings) -> Screening:
         """Prepare the screening of one linear op."""
         blocks = op.block_table(single=plan.kernel == "max")
-        exact = Exact.of(op, blocks, weights.taps, plan.kernel, flat=family.flat)
+        exact = Exact.of(op, blocks, weights, plan.kernel, flat=family.flat)
         plain = len(blocks.groups) == len(op.channels)
         norms = _block_norms(weights.signed, None if plain else blocks.indices, blocks.starts[:-1], plan)
         even = len(set(np.bincount(blocks.groups, minlength=op.group).tolist())) == 1
-        entries = weights.taps.shape[2] * len(op.channels) // op.group
+        signed = weights.signed.reshape(op.group, -1, 2, *weights.taps.shape[1:])
+        reach = summed(signed, np.ones(len(op.channels), np.float32)) * weights.norm
         return cls(
             exact,
             weights.norm,
-            math.sqrt(entries),
+            (reach.max((0, 2)) * _ROUNDING).astype(np.float32),
             # No limit is infinite then; what has no weight stays without a share.
             np.where(norms.max(1) > 0, np.maximum(norms.max(1), FLOOR), 0).astype(np.float32),
             np.zeros(len(blocks.groups), np.float32),
@@ -104,44 +118,62 @@ class Screening:
             blocks = self._of_blocks(seen.magnitudes)
             size = np.multiply(blocks, inverse, out=scratch.take("size", blocks.shape))
             if not self.best.all():
-                self._seed(seen, size)
+                self._seed(seen, size, scratch)
             self._screen(seen, size, scratch)
 
     def _guard(self, seen: SumField, highest: float) -> None:
         """Make sums infinite that count as zero, and find the least of the others."""
         if self.samples_last:
-            for number in range(len(seen.z)):
-                self._apply_limit(seen, number)
+            for here in seen.z:
+                np.copyto(here, np.inf, where=here <= self._limit(here))
+            least_into(seen.z, seen.least)
             return
-        # No limit is above that, so where all sums are, none needs to be looked at.
-        low = EPSILON * highest * self.reach * float(self.norm.max() / self.norm.min())
-        fires = seen.least <= low
-        for number in np.flatnonzero(fires.any((1, 2))).tolist():
-            if np.count_nonzero(fires[number]) > fires[number].size // _MANY:
-                self._apply_limit(seen, number)
-            else:
-                self._apply_at(seen, number, np.nonzero(fires[number]))
+        # No limit is above these, so where all sums are, none needs to be looked at.
+        loose = self._in_rows(np.float32(EPSILON * highest) * self.reach[:, None])
+        top = loose.max()
+        if not (seen.least <= top).any():
+            return
+        below = seen.z <= top
+        if np.count_nonzero(below) * _FAINT > below.size:
+            limits = np.stack([self._limit(here) for here in seen.z])
+            which = np.flatnonzero(np.less_equal(seen.z, limits, out=below))
+        else:
+            which = self._vanishing(seen.z, np.flatnonzero(below), loose.reshape(-1))
+        self._make_infinite(seen, which)
 
-    def _apply_limit(self, seen: SumField, number: int) -> None:
-        """Look at all sums of a sample."""
-        here = seen.z[number]
-        np.copyto(here, np.inf, where=here <= self._limit(here))
-        seen.least[number] = _least(here)
+    def _vanishing(self, z: Floats32, near: Ints, loose: Floats32) -> Ints:
+        """Return which of few sums (N, P, g, 2 O/g) count as zero, by flat indices; no limit is above that of a row."""
+        sums = z.reshape(-1)
+        near = near[sums[near] <= loose[near % loose.size]]
+        # A sum of zero counts as zero whatever the limit is.
+        sample = near // (z.shape[1] * loose.size)
+        numbers, which = np.unique(sample[sums[near] > 0], return_inverse=True)
+        if len(numbers):
+            limits = np.stack([self._limit(z[number]).reshape(-1) for number in numbers.tolist()])
+            keep = sums[near] == 0
+            keep[~keep] = sums[near[~keep]] <= limits[which, near[~keep] % loose.size]
+            near = near[keep]
+        return near
 
-    def _apply_at(self, seen: SumField, number: int, where: tuple[Ints, ...]) -> None:
-        """Look at the sums at some positions (and groups) of a sample."""
-        here = seen.z[number]
-        rows, limit = here[where], self._limit(here)[0]
-        np.copyto(rows, np.inf, where=rows <= limit[where[1]])
-        here[where] = rows
-        seen.least[number][where] = rows.min(1)
+    def _make_infinite(self, seen: SumField, which: Ints) -> None:
+        """Make sums infinite, given by flat indices, and find the least of the others anew."""
+        seen.z.reshape(-1)[which] = np.inf
+        if len(which) * _MANY > seen.least.size:
+            least_into(seen.z, seen.least)
+        else:
+            places = which // seen.z.shape[3]
+            seen.least.reshape(-1)[places] = seen.z.reshape(-1, seen.z.shape[3])[places].min(1)
+
+    def _in_rows(self, sums: Floats32) -> Floats32:
+        """Divide sums by what rows are divided by; (..., g, 2 O/g), 0 where a row is empty."""
+        inverse = np.divide(1, self.norm, out=np.zeros_like(self.norm), where=self.norm > 0)
+        return (sums * inverse).reshape(*sums.shape[:-3], len(self.norm), -1)
 
     def _limit(self, sums: Floats32) -> Floats32:
         """Return what the sums (P, g, 2 O/g) of a sample must be above, (P or 1, g, 2 O/g)."""
-        norm = np.stack([self.norm, self.norm], axis=1)
-        highest = sums if self.samples_last else sums.max(0, keepdims=True)
-        highest = (highest.reshape(len(highest), *norm.shape) * norm).max((1, 3), keepdims=True)
-        return (np.float32(EPSILON) * highest / norm).reshape(len(highest), *sums.shape[1:])
+        highest = sums if self.samples_last else _largest(sums)[None]
+        highest = (highest.reshape(len(highest), *self.norm.shape) * self.norm).max((1, 3), keepdims=True)
+        return self._in_rows(np.float32(EPSILON) * highest)
 
     def _of_blocks(self, magnitudes: Floats32) -> Floats32:
         """Return the magnitude of every block's input, (N, P, b)."""
@@ -152,11 +184,11 @@ class Screening:
             return picked
         return np.sqrt(np.add.reduceat(np.square(picked), self.starts, axis=2))
 
-    def _seed(self, seen: SumField, size: Floats32) -> None:
+    def _seed(self, seen: SumField, size: Floats32, scratch: ScratchArrays) -> None:
         """Give blocks without a share one: that of their largest bound."""
         new = np.flatnonzero(self.best == 0)
         place = size.reshape(-1, size.shape[2])[:, new].argmax(0)
-        self._raise(seen, Candidates(place, new, np.ones(len(new), np.float32), 1))
+        self._raise(seen, Candidates(place, new, np.ones(len(new), np.float32), 1), scratch)
 
     def _screen(self, seen: SumField, size: Floats32, scratch: ScratchArrays) -> None:
         live = (self.best < FULL) & (self.magnitude > 0)
@@ -166,41 +198,53 @@ class Screening:
         if not count:
             return
         order, excess = 1, size
-        blocks = size.shape[2] / seen.z.shape[2]
-        per_place = _TIGHT_COST + _TIGHT_COST_PER_BLOCK * blocks
-        if self.tight is not None and count * _EXACT_COST > seen.least.size * per_place:
-            order = ORDER
+        if self.tight is not None and self._pays(seen.z, count):
             excess = self.tight.excess(np.divide(size, limit, out=size), seen.z, seen.least, scratch)
-            over &= excess > np.float32((1 - SLACK) ** ORDER)
+            order = self.tight.order
+            over &= excess > np.float32((1 - SLACK) ** order)
         flat = np.flatnonzero(over)
         place, block = np.divmod(flat, size.shape[2])
         picked = excess.reshape(-1)[flat]
         if order == 1:
             picked = picked / limit[block]
-        self._settle(seen, Candidates(place, block, picked, order).sorted())
+        self._settle(seen, Candidates(place, block, picked, order).sorted(), scratch)
 
-    def _settle(self, seen: SumField, candidates: Candidates) -> None:
+    def _pays(self, z: Floats32, count: int) -> bool:
+        """Whether the tight bound takes less time than what it spares of `count` exact shares.
+
+        It is loaded once it would have spared what that takes.
+        """
+        assert self.tight is not None
+        blocks = len(self.best) / z.shape[2]
+        exact = count * z.shape[3] * (_EXACT_COST + _EXACT_COST_PER_ENTRY * self.exact.entries)
+        saved = exact - z.size * (_TIGHT_COST + _TIGHT_COST_PER_BLOCK * blocks)
+        if not self.tight.is_loaded:
+            self.spared += max(saved, 0.0)
+            return self.spared > self.tight.norms.size * _LOADING_COST
+        return saved > 0
+
+    def _settle(self, seen: SumField, candidates: Candidates, scratch: ScratchArrays) -> None:
         """Compute candidates, the most promising of each block first, for these may settle the others."""
-        if len(candidates) > _FEW * len(self.best):
-            before = self.best.copy()
+        before = self.best.copy()
+        if len(candidates) > _FEW * len(before) and self.rising:
             first = candidates.promising(_PROMISING)
-            self._raise(seen, candidates.take(first))
+            self._raise(seen, candidates.take(first), scratch)
             gain = np.where(self.best < FULL, (self.best / before).astype(np.float64) ** candidates.order, np.inf)
             candidates = candidates.take(
                 ~first & (candidates.excess >= (gain * (1 - SLACK) ** candidates.order)[candidates.block])
             )
-        self._raise(seen, candidates)
+        self._raise(seen, candidates, scratch)
+        self.rising = bool(np.count_nonzero(self.best > before) * _RISING > len(before))
 
-    def _raise(self, seen: SumField, candidates: Candidates) -> None:
-        np.maximum(self.best, self.exact.largest(seen, candidates), out=self.best)
+    def _raise(self, seen: SumField, candidates: Candidates, scratch: ScratchArrays) -> None:
+        np.maximum(self.best, self.exact.largest(seen, candidates, scratch), out=self.best)
 
 
-def _least(sums: Floats32) -> Floats32:
-    """Take the minimum over the last axis: halving it first is what vector units like."""
-    while sums.shape[-1] % 2 == 0 and sums.shape[-1] > _SHORT:
-        half = sums.shape[-1] // 2
-        sums = np.minimum(sums[..., :half], sums[..., half:])
-    return sums.min(-1)
+def _largest(sums: Floats32) -> Floats32:
+    """Take the maximum over the first axis, of several places side by side: that is what vector units like."""
+    whole = len(sums) // _SIDE_BY_SIDE * _SIDE_BY_SIDE
+    folded = sums[:whole].reshape(-1, _SIDE_BY_SIDE, *sums.shape[1:]).max(0, initial=0)
+    return np.maximum(folded.max(0), sums[whole:].max(0, initial=0))
 
 
 def _block_norms(signed: Floats32, order: Ints | None, starts: Ints, plan: SensitivitySettings) -> Floats32:

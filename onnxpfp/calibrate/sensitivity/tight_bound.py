@@ -1,4 +1,8 @@
-"""The bound of order 16: what a whole row of sums leaves of a coarse bound."""
+"""The bound of order 16 or 8: what a whole row of sums leaves of a coarse bound.
+
+Order 16 is tighter, but powers of float32 hold sums and weights only that differ by a factor of 170. Where more comes
+together, order 8 leaves less: its powers hold a factor of 30,000.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +21,15 @@ __all__ = ["FLOOR", "ORDER", "TightBound"]
 
 
 ORDER = 16
-_SQUARINGS = 4
+_LOWER = 8
 FLOOR = 1e-30
-"""Weights below it count as it: then no bound is lost to underflow, and nothing is infinity times zero."""
+"""Weights below it count as it: then no limit is infinite."""
+_UNIT = 1e18
+"""Powers of the largest weights: as far above the smallest number of float32 as below the largest."""
+_LEAST = 1e-36
+"""Powers of weights, as a share of the largest, that count as it: then no bound is lost to underflow."""
+_SPOILED = 30
+"""Where more than one pair in so many is left by that only, the lower order takes over."""
 _LARGE = 4 << 20
 
 
@@ -29,41 +39,67 @@ class TightBound:
 
     Attributes:
         norms: Norms of the blocks' weights in the rows, (g, b, rows).
+        order: The order.
     """
 
     norms: Floats32
+    order: int = ORDER
     _session: Session | None = None
 
+    @property
+    def is_loaded(self) -> bool:
+        """Whether it has been needed before."""
+        return self._session is not None
+
     def excess(self, coarse: Floats32, z: Floats32, least: Floats32, scratch: ScratchArrays) -> Floats32:
-        """Return the 16th power of bound / limit, (N, P, g b); `coarse` is overwritten with it.
+        """Return bound / limit to the power of the order, (N, P, g b); the order may be lower from then on.
 
         Args:
-            coarse: The same by the coarse bound, (N, P, g b).
+            coarse: Coarse bound / limit, (N, P, g b).
             z: Sums, (N, P, g, rows).
             least: The least of them, (N, P, g).
-            scratch: Where intermediates go.
+            scratch: Where intermediates and the result go.
         """
+        sums = self._sums_of_powers(z, least, scratch)
+        excess = self._times_coarse(sums, coarse, scratch)
+        if self.order == ORDER and self._is_spoiled(sums, excess):
+            self.order, self._session = _LOWER, None
+            excess = self._times_coarse(self._sums_of_powers(z, least, scratch), coarse, scratch)
+        return excess
+
+    def _is_spoiled(self, sums: Floats32, excess: Floats32) -> bool:
+        """Whether many pairs are left only because the powers of weights have a floor."""
+        floor = np.float32(_UNIT * _LEAST * 2 * self.norms.shape[2])
+        low = sums <= floor
+        if np.count_nonzero(low) * _SPOILED <= low.size:
+            return False
+        return bool(np.count_nonzero(low & (excess > 1)) * _SPOILED > low.size)
+
+    def _sums_of_powers(self, z: Floats32, least: Floats32, scratch: ScratchArrays) -> Floats32:
+        """Multiply powers of least / z with those of the weights, (N, P, g b)."""
         if self._session is None:
             self._session = open_session(self._model(), threads=1, spin=False, shared=True)
             if self.norms.nbytes > _LARGE:
                 trim_heap()
         groups, blocks = self.norms.shape[:2]
-        place = scratch.take("power", (*z.shape[:2], groups, 1, blocks))
-        shape = (*z.shape[:2], groups, 1, z.shape[3])
+        powers = self._power(np.divide(least[..., None], z, out=scratch.take("ratio", z.shape)))
+        sums = scratch.take("power", (*z.shape[:2], groups, 1, blocks))
         if groups == 1:
-            shape, place = (*z.shape[:2], z.shape[3]), place[:, :, 0, 0]
-        power = _sixteenth(np.divide(least[..., None], z, out=scratch.take("ratio", z.shape))).reshape(shape)
-        self._session.run_into({"power": power}, {"v": place})
-        _sixteenth(coarse)
-        coarse *= place.reshape(coarse.shape)
-        return coarse
+            self._session.run_into({"power": powers[:, :, 0]}, {"v": sums[:, :, 0, 0]})
+        else:
+            self._session.run_into({"power": powers[:, :, :, None]}, {"v": sums})
+        return sums.reshape(*z.shape[:2], -1)
+
+    def _times_coarse(self, sums: Floats32, coarse: Floats32, scratch: ScratchArrays) -> Floats32:
+        excess = np.multiply(coarse, np.float32(_UNIT ** (-1 / self.order)), out=scratch.take("excess", coarse.shape))
+        return np.multiply(self._power(excess), sums, out=excess)
 
     def _model(self) -> ModelProto:
-        """Return a model for (least / z)^16 times the powers of the weights; groups are an axis of products."""
+        """Return a model for powers of least / z times those of the weights; groups are an axis of products."""
         scale = self.norms.max(2, keepdims=True)
         with np.errstate(under="ignore"):
-            weights = _sixteenth(np.divide(self.norms, np.where(scale > 0, scale, 1), dtype=np.float32))
-        weights = np.maximum(weights, FLOOR).swapaxes(1, 2)
+            weights = self._power(np.divide(self.norms, np.where(scale > 0, scale, 1), dtype=np.float32))
+        weights = np.float32(_UNIT) * np.maximum(weights, np.float32(_LEAST)).swapaxes(1, 2)
         graph = helper.make_graph(
             [helper.make_node("MatMul", ["power", "w"], ["v"])],
             "tight",
@@ -73,9 +109,8 @@ class TightBound:
         )
         return model_of_graph(graph)
 
-
-def _sixteenth(values: Floats32) -> Floats32:
-    """Raise to the 16th power in place."""
-    for _ in range(_SQUARINGS):
-        np.multiply(values, values, out=values)
-    return values
+    def _power(self, values: Floats32) -> Floats32:
+        """Raise to the order in place."""
+        for _ in range(self.order.bit_length() - 1):
+            np.multiply(values, values, out=values)
+        return values

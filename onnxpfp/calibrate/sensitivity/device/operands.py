@@ -82,9 +82,12 @@ def operands_of(op: LinearOp, weights: Scaled, kernel: Kernel) -> tuple[Operands
     with np.errstate(under="ignore"):
         powers = np.maximum((norms / np.where(largest > 0, largest, 1)) ** ORDER, FLOOR)
     grouped = taps.reshape(group, -1, outputs, taps.shape[2])
+    # Both signs of an output have the same.
+    norm = weights.norm.max(1)
+    norm = np.where(norm > 0, norm, np.float32(1))
     fixed: dict[str, NDArray[Any]] = {
         "taps": grouped.transpose(0, 2, 1, 3).reshape(group, outputs, -1),
-        "norm": weights.norm.reshape(group, 1, outputs, 1).astype(np.float32),
+        "norm": norm.reshape(group, 1, outputs, 1).astype(np.float32),
         "powers": powers.reshape(group, -1, 2 * outputs),
         "weight": (largest * np.float32(1 + SLACK)).reshape(group, -1, 1),
         "weights": own,
