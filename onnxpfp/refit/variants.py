@@ -68,7 +68,7 @@ class StageSessions:
         """Load a stage."""
         if part is None:
             return None
-        return open_session(part, self.problem.requests, threads=self.problem.threads, spin=False, shared=True)
+        return open_session(part, self.problem.requests, threads=self.problem.threads, shared=True)
 
     def at(self, depth: int) -> Session | None:
         """Return the session of a stage as it is."""

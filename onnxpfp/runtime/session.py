@@ -219,7 +219,6 @@ def open_session(
     threads: int | None = None,
     optimize: bool = True,
     layout: bool = True,
-    spin: bool = False,
     resting: bool = False,
     shared: bool = False,
     profile: Path | None = None,
@@ -232,10 +231,9 @@ def open_session(
         threads: Threads inside one op; None lets onnxruntime choose.
         optimize: Whether onnxruntime may fuse and fold.
         layout: Whether it may change memory layouts, too: faster to run, slower to load.
-        spin: Whether its threads wait for work in a loop, within a run and for the next one: that takes the cores from
-            what Python does between, and on a busy machine from the threads that they wait for.
-        resting: Whether they wait so within a run only, as they do for a user, and leave the cores to others between:
-            for runs that are timed in turns.
+        resting: Whether its threads wait for work in a loop within a run, as they do for a user, but not between runs:
+            for runs that are timed in turns. Else they never do: that takes the cores from what Python does between,
+            and on a busy machine from the threads that they wait for.
         shared: Whether its intermediates lie in the same memory as those of other such sessions: where many are open,
             each would keep some.
         profile: Folder of the profile (`Session.end_profile`); None makes none.
@@ -261,7 +259,7 @@ def open_session(
     if shared:
         _share(ort)
         options.add_session_config_entry("session.use_env_allocators", "1")
-    if not (spin or resting):
+    if not resting:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if resting:
         options.add_session_config_entry("session.force_spinning_stop", "1")

@@ -152,7 +152,7 @@ class Sums:
         """Load what computes the sums of a family."""
         rows = tuple(each.norm.size for each in weights)
         squared = not family.flat and not _pools(family.lead, kernel)
-        session = open_session(_model(family, weights, kernel), threads=1, spin=False, shared=True)
+        session = open_session(_model(family, weights, kernel), threads=1, shared=True)
         return cls(family, rows, squared, session)
 
     def run(self, x: Floats32, scratch: ScratchArrays) -> list[SumField]:
@@ -206,7 +206,7 @@ def _minimum() -> Session:
         [helper.make_tensor_value_info("z", TensorProto.FLOAT, None)],
         [helper.make_tensor_value_info("least", TensorProto.FLOAT, None)],
     )
-    return open_session(model_of_graph(graph), threads=1, spin=False, shared=True)
+    return open_session(model_of_graph(graph), threads=1, shared=True)
 
 
 def _model(family: OpFamily, weights: Sequence[Scaled], kernel: Kernel) -> ModelProto:

@@ -78,7 +78,7 @@ class TightBound:
     def _sums_of_powers(self, z: Floats32, least: Floats32, scratch: ScratchArrays) -> Floats32:
         """Multiply powers of least / z with those of the weights, (N, P, g b)."""
         if self._session is None:
-            self._session = open_session(self._model(), threads=1, spin=False, shared=True)
+            self._session = open_session(self._model(), threads=1, shared=True)
             if self.norms.nbytes > _LARGE:
                 trim_heap()
         groups, blocks = self.norms.shape[:2]

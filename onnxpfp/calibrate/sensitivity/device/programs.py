@@ -59,7 +59,7 @@ class Programs:
             ProviderError: The providers are strict and cannot run every node.
         """
         if program not in self._sessions:
-            self._sessions[program] = open_session(program.model(), self.requests, threads=self.threads, spin=False)
+            self._sessions[program] = open_session(program.model(), self.requests, threads=self.threads)
         session = self._sessions[program]
         return session.run_at({name: feeds[name] for name in session.inputs}, self.place, home)
 
