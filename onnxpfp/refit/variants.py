@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from onnx import ModelProto, helper
+import numpy as np
+from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from onnxpfp.arrays import AnyArray, Arrays, Bools, Keep
 from onnxpfp.channels import Mask
@@ -23,6 +24,9 @@ from onnxpfp.runtime import open_session
 from onnxpfp.runtime.session import Session
 
 __all__ = ["StageSessions", "Variants"]
+
+WIDE = "_onnxpfp_wide"
+"""What the name of an input ends with that is fed as float32 and is of another type in the network."""
 
 
 @dataclass(slots=True, eq=False)
@@ -141,7 +145,7 @@ class Variants:
             if session is None:
                 continue
             fed = {**new, **factors(self.masks[depth], keep, self.shapes)} if depth in self.own else {}
-            values.update(session.run({name: fed[name] if name in fed else values[name] for name in session.inputs}))
+            values.update(session.run({name: _fed(name, {**values, **fed}) for name in session.inputs}))
             values = {name: array for name, array in values.items() if name in self.network.read_behind[depth]}
         return values
 
@@ -152,6 +156,11 @@ def _name_of(use: tuple[int, int]) -> str:
 
 def _new_arrays(edits: Edits) -> dict[str, AnyArray]:
     return {**edits.tensors, **{_name_of(use): new.array for use, new in edits.inputs.items()}}
+
+
+def _fed(name: str, arrays: Arrays) -> AnyArray:
+    """Return what is fed as an input: the array of its name, wider where numpy has no type for it."""
+    return arrays[name.removesuffix(WIDE)].astype(np.float32) if name.endswith(WIDE) else arrays[name]
 
 
 def _read_inputs(part: ModelProto, model: ModelProto, edits: Edits) -> None:
@@ -168,12 +177,17 @@ def _feed(part: ModelProto, arrays: Arrays) -> None:
     """Make inputs of what a part reads of some arrays, in the place of constants of their names."""
     graph = part.graph
     read = {name for node in graph.node for name in node.input}
-    listed = {info.name for info in graph.input}
-    for name, array in arrays.items():
-        if name in read and name not in listed:
-            element = helper.np_dtype_to_tensor_dtype(array.dtype)
-            graph.input.append(helper.make_tensor_value_info(name, element, None))
+    infos = [info for info in graph.input if info.name not in arrays]
+    casts: list[NodeProto] = []
+    for name in arrays.keys() & read:
+        element, fed = helper.np_dtype_to_tensor_dtype(arrays[name].dtype), name
+        if arrays[name].dtype.isbuiltin != 1:
+            # onnxruntime takes no bfloat16 and the like from numpy; float32 holds all of their numbers.
+            fed = name + WIDE
+            casts.append(helper.make_node("Cast", [fed], [name], to=element))
+            element = TensorProto.FLOAT
+        infos.append(helper.make_tensor_value_info(fed, element, None))
+    del graph.input[:]
+    graph.input.extend(infos)
     drop_initializers(graph, arrays)
-    constant = [node for node in graph.node if not arrays.keys().isdisjoint(node.output)]
-    if constant:
-        replace_nodes(graph, [node for node in graph.node if arrays.keys().isdisjoint(node.output)])
+    replace_nodes(graph, [*casts, *(node for node in graph.node if arrays.keys().isdisjoint(node.output))])
