@@ -89,9 +89,9 @@ def measure_group_trials(
         temperature: As in `onnxpfp.comparison.metrics.divergence`.
     """
     trials, groups = _prepare(context, measured, calibration, temperature)
-    choices = {number: range(group.widths.size) for number, group in enumerate(groups)}
+    choices = {number: range(group.widths.size) for number, group in enumerate(groups) if group.widths.size}
     found = trials.measure(choices, progress)
-    return tuple(group.with_drifts(found[number]) for number, group in enumerate(groups))
+    return tuple(group.with_drifts(found[number]) if number in found else group for number, group in enumerate(groups))
 
 
 def measure_curves(

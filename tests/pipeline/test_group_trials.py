@@ -66,6 +66,13 @@ def test_streams_are_tried_again_where_the_target_needs_them(rounds: Seen) -> No
     assert any(sum(counts[number]) > 1 for number, stream in enumerate(streams) if stream)
 
 
+def test_a_group_that_has_one_width_only_is_not_tried(rounds: Seen) -> None:
+    prune(round_to=32, max_drift=0.3)
+    counts = [len(trial.keeps) for trial in rounds[0][0].widths]
+    assert 0 in counts
+    assert tried(rounds).keys() == {number for number, count in enumerate(counts) if count}
+
+
 @pytest.mark.parametrize("options", [{"max_drift": 0.3}, {"compensate": "bias", "allocate": "measured"}])
 def test_where_many_targets_are_tried_or_nothing_is_refitted_all_widths_are(rounds: Seen, options: Any) -> None:
     prune(**options)
