@@ -22,7 +22,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
-from onnxpfp.arrays import Arrays
+from onnxpfp.arrays import Arrays, owned
 from onnxpfp.model.constants import outer_names
 from onnxpfp.model.draws import with_fixed_draws
 from onnxpfp.refit.cache import SpillCache
@@ -174,7 +174,8 @@ class ActivationCache:
     def put(self, batch: int, values: Arrays) -> None:
         """Add activations of a batch."""
         for name, array in values.items():
-            self.batches[batch][name] = self.spill.put(array)
+            kept = self.spill.put(array)
+            self.batches[batch][name] = owned(array) if kept is array else kept
 
     def drop(self, names: set[str]) -> None:
         """Forget activations that nothing reads any more."""
