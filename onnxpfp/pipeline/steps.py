@@ -26,6 +26,7 @@ from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.decide import Decision, choose
 from onnxpfp.pipeline.group_trials import measure_curves
 from onnxpfp.pipeline.scoring import calibrate_and_score
+from onnxpfp.runtime.heap import trim_heap
 
 __all__ = ["complete", "lift_decision", "measure", "prune_in_steps"]
 
@@ -59,6 +60,7 @@ def complete(context: RunContext, analysis: Analysis, ops: tuple[LinearOp, ...],
         context = replace(context, alignment=context.candidates[0].alignment)
     with context.clock.phase("curves") as progress:
         curves = measure_curves(context, measured, calibration, progress, TEMPERATURE)
+    trim_heap()
     return replace(measured, curves=curves)
 
 
