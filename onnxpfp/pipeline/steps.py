@@ -44,7 +44,13 @@ def measure(context: RunContext, analysis: Analysis) -> Measured:
     with context.clock.phase("calibration"):
         ops = linear_ops(analysis)
         calibration = calibrate_and_score(context, analysis, ops)
-    return complete(context, analysis, ops, calibration)
+    measured = complete(context, analysis, ops, calibration)
+    if isinstance(calibration, RefitCalibration):
+        # Nothing reads the Gram matrices any more, which may take as much as the workspace.
+        measured = replace(measured, calibration=replace(calibration, grams={}))
+        del calibration
+    trim_heap()
+    return measured
 
 
 def complete(context: RunContext, analysis: Analysis, ops: tuple[LinearOp, ...], calibration: Calibration) -> Measured:
@@ -60,7 +66,6 @@ def complete(context: RunContext, analysis: Analysis, ops: tuple[LinearOp, ...],
         context = replace(context, alignment=context.candidates[0].alignment)
     with context.clock.phase("curves") as progress:
         curves = measure_curves(context, measured, calibration, progress, TEMPERATURE)
-    trim_heap()
     return replace(measured, curves=curves)
 
 
