@@ -21,6 +21,7 @@ __all__ = [
     "Ints",
     "Keep",
     "chunks",
+    "owned",
     "random_words",
     "runs_within",
 ]
@@ -45,6 +46,15 @@ CHUNK_BYTES = 4 << 20
 """Aimed-at size of one piece."""
 FLOAT_BYTES = 4
 """Size of a float32 number."""
+
+
+def owned(array: NDArray[Any]) -> NDArray[Any]:
+    """Return an array in memory of its own.
+
+    An output of onnxruntime lies among the intermediates of its session, whose memory lasts as long as any of its
+    outputs: one of a few bytes holds all of it, also where the session is closed.
+    """
+    return array if array.flags.owndata else array.copy()
 
 
 def chunks(length: int, bytes_each: int) -> Iterator[slice]:

@@ -252,7 +252,7 @@ class RunOptions(ScopeOptions):
     )
     workspace: int = declare(
         DEFAULT_WORKSPACE,
-        "Memory for measuring and fitting, beside the network itself: 512MB, 2GB, 1.5GiB, ...",
+        "Limit of tensors and matrices held in measuring and fitting; copies and weights come on top: 512MB, 2GB, ...",
         "runtime",
         metavar="SIZE",
         default_text="512MB",

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from onnx import ModelProto
 
-from onnxpfp.arrays import Arrays
+from onnxpfp.arrays import Arrays, owned
 from onnxpfp.comparison.decisions import exposing
 from onnxpfp.comparison.drift import Drift, DriftSums
 from onnxpfp.comparison.metrics import divergence, looks_like_classes
@@ -139,7 +139,7 @@ class Evaluator:
             outputs = session.run(feed)
             size += sum(array.nbytes for array in outputs.values())
             if size <= self.workspace:
-                kept.append(outputs)
+                kept.append({name: owned(array) for name, array in outputs.items()})
             else:
                 kept.clear()
             yield outputs

@@ -59,6 +59,7 @@ class RefitCalibration(DataCalibration):
     Attributes:
         setup: What refits work on.
         grams: Gram matrices of the linear ops by output, where widths or channels are chosen by them.
+            Empty once they are chosen.
     """
 
     setup: RefitSetup

@@ -18,6 +18,7 @@ from onnxpfp.refit.sweep import refit
 from onnxpfp.rewrite import apply
 from onnxpfp.rewrite.edits import Edits
 from onnxpfp.rewrite.mask import masked
+from onnxpfp.runtime.heap import trim_heap
 
 __all__ = ["Candidate", "build_candidate"]
 
@@ -67,6 +68,7 @@ def build_candidate(context: RunContext, measured: Measured, decision: Decision)
     if how == "lstsq" and isinstance(calibration, RefitCalibration):
         with clock.phase("compensation") as progress:
             compensation = _refit_all(measured, calibration, decision, progress)
+        trim_heap()
         edits = compensation.edits
     else:
         with clock.phase("rewrite"):

@@ -25,6 +25,7 @@ from onnxpfp.pipeline.criterion_scores import GramsOfGroup, criterion_scores
 from onnxpfp.pipeline.measurements import Measurements
 from onnxpfp.pipeline.refit_problem import consumer_grams, refit_setup, start_gram_observers
 from onnxpfp.refit.gram import observed_grams
+from onnxpfp.runtime.heap import trim_heap
 from onnxpfp.score.coreset import CORESET_CONSTANT, scores_without_data
 from onnxpfp.score.criterion import Criterion
 from onnxpfp.score.energy import Energy
@@ -183,6 +184,7 @@ def calibrate_for_refits(
     setup = refit_setup(context, analysis, split)
     observers = start_gram_observers(setup) if _needs_grams(context) else ()
     statistics = _measure(context, analysis, ops, observers)
+    trim_heap()
     grams = observed_grams(observers)
     scores = _score_with_data(context, analysis, ops, fit, statistics, partial(consumer_grams, setup, grams))
     return RefitCalibration(scores, fit, *_size_of_samples(context, ops), statistics, setup, grams)

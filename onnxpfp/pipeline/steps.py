@@ -26,6 +26,7 @@ from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.decide import Decision, choose
 from onnxpfp.pipeline.group_trials import measure_curves
 from onnxpfp.pipeline.scoring import calibrate_and_score
+from onnxpfp.runtime.heap import trim_heap
 
 __all__ = ["complete", "lift_decision", "measure", "prune_in_steps"]
 
@@ -43,7 +44,13 @@ def measure(context: RunContext, analysis: Analysis) -> Measured:
     with context.clock.phase("calibration"):
         ops = linear_ops(analysis)
         calibration = calibrate_and_score(context, analysis, ops)
-    return complete(context, analysis, ops, calibration)
+    measured = complete(context, analysis, ops, calibration)
+    if isinstance(calibration, RefitCalibration):
+        # Nothing reads the Gram matrices any more, which may take as much as the workspace.
+        measured = replace(measured, calibration=replace(calibration, grams={}))
+        del calibration
+    trim_heap()
+    return measured
 
 
 def complete(context: RunContext, analysis: Analysis, ops: tuple[LinearOp, ...], calibration: Calibration) -> Measured:

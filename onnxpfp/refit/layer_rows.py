@@ -296,7 +296,7 @@ def _members(
             rows(moments[number], beside=number > 0),
             rows(Moments.beside(tuning, start.weights.shape[1]), beside=number > 0, kept=kept[number]),
             factors,
-            None if narrow else ChannelRegression.of(layer, refit_state.taps[layer.output], refit_state.keep),
+            None if narrow else ChannelRegression.of(layer, layer.taps(), refit_state.keep),
         )
         for number, (layer, start, reached) in enumerate(ops)
     )

@@ -63,6 +63,10 @@ class RefitLayer:
         """Name of the op's output."""
         return self.consumer.output
 
+    def taps(self) -> Floats:
+        """Return the weights in canonical form V (C, O/g, *kernel), times the gain."""
+        return self.gain * self.op.taps().astype(np.float64)
+
 
 def refit_layers(analysis: Analysis) -> tuple[tuple[RefitLayer, ...], tuple[tuple[str, str], ...]]:
     """List all linear ops that can be refitted, in the order of the nodes.

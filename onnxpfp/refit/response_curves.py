@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, helper
 
-from onnxpfp.arrays import Floats
+from onnxpfp.arrays import Floats, owned
 from onnxpfp.comparison.metrics import divergence
 from onnxpfp.comparison.picks import Picks
 from onnxpfp.model.draws import with_fixed_draws
@@ -71,7 +71,7 @@ class _Base:
         picks, model = Picks.of(problem.analysis), problem.analysis.model
         session = open_session(with_fixed_draws(picks.showing(model)), problem.requests, threads=problem.threads)
         feeds = [dict(feed) for feed in problem.tuning.batches(problem.batch_size)]
-        shown = [session.run(feed) for feed in feeds]
+        shown = [{name: owned(array) for name, array in session.run(feed).items()} for feed in feeds]
         given = [picks.given(values) for values in shown]
         kinds = {name: helper.np_dtype_to_tensor_dtype(array.dtype) for name, array in given[0].items()}
         return cls(

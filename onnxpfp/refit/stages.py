@@ -22,7 +22,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
-from onnxpfp.arrays import Arrays
+from onnxpfp.arrays import Arrays, owned
 from onnxpfp.model.constants import outer_names
 from onnxpfp.model.draws import with_fixed_draws
 from onnxpfp.refit.cache import SpillCache
@@ -165,22 +165,27 @@ class ActivationCache:
 
     Attributes:
         batches: Activations of every batch, by name.
-        spill: What keeps them.
+        fed: Those that were fed, and are not the cache's.
+        spill: What keeps the others.
     """
 
     batches: list[dict[str, NDArray[Any]]]
+    fed: frozenset[str]
     spill: SpillCache
 
     def put(self, batch: int, values: Arrays) -> None:
         """Add activations of a batch."""
         for name, array in values.items():
-            self.batches[batch][name] = self.spill.put(array)
+            kept = self.spill.put(array)
+            self.batches[batch][name] = owned(array) if kept is array else kept
 
     def drop(self, names: set[str]) -> None:
         """Forget activations that nothing reads any more."""
         for values in self.batches:
             for name in names & values.keys():
-                self.spill.forget(values.pop(name))
+                array = values.pop(name)
+                if name not in self.fed:
+                    self.spill.forget(array)
 
 
 @dataclass(slots=True, eq=False)
@@ -218,7 +223,8 @@ class Runner:
             if entry.key == DECIDING:
                 batches = [{**feed, KEYS: draw_keys(feed, entry.value)} for feed in batches]
         turn = nullcontext() if all(request.name == CPU for request in requests) else Lock()
-        return cls(stages, ActivationCache(batches, SpillCache(limit)), requests, threads, turn=turn)
+        fed = frozenset(name for batch in batches for name in batch)
+        return cls(stages, ActivationCache(batches, fed, SpillCache(limit)), requests, threads, turn=turn)
 
     def made(self) -> set[str]:
         """Return what the next stage makes."""
@@ -264,8 +270,9 @@ class Runner:
         """Run the next stage on all batches, so many side by side at most, and keep what later stages read."""
         batches = range(len(self.cache.batches))
         computed = helpers.in_order(partial(self.compute, session), batches, most)
-        for batch, outputs in zip(batches, computed, strict=True):
-            self.keep(batch, outputs)
+        for batch in batches:
+            # Under no name: the next batch needs the memory of this one.
+            self.keep(batch, next(computed))
 
     def advance(self) -> None:
         """Go on to the stage after, and forget what is not needed there."""

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
-from onnxpfp.arrays import Floats, Keep
+from onnxpfp.arrays import AnyArray, Floats, Keep
 from onnxpfp.linear.bias import BiasEditor
 from onnxpfp.linear.layout import as_stored
 from onnxpfp.linear.weights import stored_form
@@ -28,23 +27,21 @@ class RefitState:
         problem: The network.
         keep: Whether each channel stays.
         edits: Edits made before.
-        taps: Weights of ops in canonical form, at full size, by output.
+        weights: New weights of refitted ops as they are stored, at full size, by output.
         shifts: What is added to the outputs of refitted ops, (O,), by output.
     """
 
     problem: RefitProblem
     keep: Keep
     edits: Edits
-    taps: dict[str, Floats] = field(default_factory=dict[str, Floats])
+    weights: dict[str, AnyArray] = field(default_factory=dict[str, AnyArray])
     shifts: dict[str, Floats] = field(default_factory=dict[str, Floats])
 
     def start(self, layer: RefitLayer) -> InitialWeights | None:
         """Return what of an op's weights and bias stays; None where its groups keep unequal parts, or nothing."""
-        taps = layer.gain * layer.op.taps().astype(np.float64)
-        weights = kept_weights(layer, taps, self.keep)
+        weights = kept_weights(layer, layer.taps(), self.keep)
         if weights is None or not weights.size:
             return None
-        self.taps[layer.output] = taps
         stays = self.keep[layer.rows]
         sign = np.sign(layer.target.scale[stays]).reshape(weights.shape[:2])
         dtype = self.problem.analysis.constants.value(layer.stored).dtype
@@ -54,7 +51,12 @@ class RefitState:
 
     def put(self, layer: RefitLayer, weights: Floats, bias: Floats) -> None:
         """Write down new weights (g, o, n) and bias (g, o)."""
-        self.taps[layer.output] = with_weights(layer, self.taps[layer.output], self.keep, weights)
+        constants, graph = self.problem.analysis.constants, self.problem.analysis.model.graph
+        taps = with_weights(layer, layer.taps(), self.keep, weights) / layer.gain
+        shape = constants.value(layer.consumer.weight).shape
+        new = as_stored(taps, graph.node[layer.consumer.node]).reshape(shape)
+        # In double precision the weights of a network would take twice its size.
+        self.weights[layer.output] = stored_form(self.problem.analysis, layer.consumer.weight, new)
         shift = np.zeros(layer.rows.size)
         stays = self.keep[layer.rows]
         shift[stays] = bias.ravel() - layer.bias[stays]
@@ -70,14 +72,6 @@ class RefitState:
             if layer.biased:
                 editor.fold(layer.consumer, (np.zeros(layer.rows.size) if shift is None else shift) / layer.gain)
             # What was not refitted stays as it was, to the bit.
-            self._write(editor, layer, None if shift is None else self.taps[layer.output] / layer.gain)
+            constant = self.problem.analysis.constants.value
+            editor.tensors[layer.stored] = constant(layer.stored) if shift is None else self.weights[layer.output]
         return editor.edits
-
-    def _write(self, editor: BiasEditor, layer: RefitLayer, taps: NDArray[np.floating] | None) -> None:
-        constants = self.problem.analysis.constants
-        if taps is None:
-            editor.tensors[layer.stored] = constants.value(layer.stored)
-            return
-        shape = constants.value(layer.consumer.weight).shape
-        new = as_stored(taps, self.problem.analysis.model.graph.node[layer.consumer.node]).reshape(shape)
-        editor.tensors[layer.stored] = stored_form(self.problem.analysis, layer.consumer.weight, new)

@@ -151,11 +151,14 @@ def _stage(
     draw = partial(_draw, pair, families, session, refit_state.problem.seed)
     most = _most_batches(refit_state.problem, shown, sum(family.columns for family in families))
     batches = range(len(teacher.cache.batches))
-    waiting = [_Waiting(family) for family in families]
-    for batch, (given, drawn) in zip(batches, helpers.in_order(draw, batches, most), strict=True):
+    waiting, results = [_Waiting(family) for family in families], helpers.in_order(draw, batches, most)
+    for batch in batches:
+        given, drawn = next(results)
         teacher.keep(batch, given)
         pieces = (each.add(one) for each, one in zip(waiting, drawn, strict=True) if one is not None)
         helpers.do(lambda piece: piece(), chain.from_iterable(pieces))
+        # The next batch needs the memory of this one.
+        del given, drawn, pieces
     helpers.do(lambda piece: piece(), chain.from_iterable(each.take() for each in waiting))
     fits = map(LayerRows.fit, members) if len(members) == 1 else helpers.in_order(LayerRows.fit, members)
     yield from zip(members, fits, strict=True)

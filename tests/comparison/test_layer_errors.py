@@ -87,7 +87,7 @@ def test_errors_are_those_of_the_channels_that_both_have() -> None:
     assert errors["y"].shape == (10,)
 
 
-@pytest.mark.parametrize(("workspace", "runs"), [(WIDE, 3), (20_000, 5), (10_000, 10), (5_200, 20), (1, 30)])
+@pytest.mark.parametrize(("workspace", "runs"), [(WIDE, 3), (80_000, 5), (40_000, 10), (5_200, 20), (1, 30)])
 def test_a_small_workspace_takes_more_runs_and_gives_the_same(
     monkeypatch: pytest.MonkeyPatch, workspace: int, runs: int
 ) -> None:
@@ -101,7 +101,8 @@ def test_a_small_workspace_takes_more_runs_and_gives_the_same(
         for each in real(self, model):
             fed.append(each[1])
             size = sum(array.nbytes for name, array in (*each[2].items(), *each[3].items()) if name in shapes)
-            assert size <= workspace or (each[1] == 1 and len(self.inner) == 1)
+            room = workspace // 4 if each[1] > 1 else workspace
+            assert size <= room or (each[1] == 1 and len(self.inner) == 1)
             yield each
 
     monkeypatch.setattr(Evaluator, "pairs", counted)

@@ -21,7 +21,11 @@ from onnxpfp.comparison.certificate import agreement_bound, mean_bound
 from onnxpfp.comparison.evaluator import Comparison, Evaluator
 from onnxpfp.comparison.outcomes import Outcomes
 from onnxpfp.options import Options
-from onnxpfp.pipeline import quality_search
+from onnxpfp.pipeline import network_steps, quality_search
+from onnxpfp.pipeline.calibration import Measured, RefitCalibration
+from onnxpfp.pipeline.candidate import Candidate
+from onnxpfp.pipeline.context import RunContext
+from onnxpfp.pipeline.decide import Decision
 from onnxpfp.pipeline.network_steps import prune_network
 from onnxpfp.pipeline.quality_search import FoundShare, confirm
 from onnxpfp.pipeline.quality_target import QualityTarget, require_enough
@@ -161,6 +165,22 @@ def test_the_defaults_refit_and_measure() -> None:
     assert (report.allocation, report.compensation) == ("measured", "lstsq")
     assert report.certified is not None
     assert report.certified.bound <= 0.4
+
+
+def test_gram_matrices_are_gone_once_the_curves_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    measured: list[Measured] = []
+    real = network_steps.prune_in_steps
+
+    def call(context: RunContext, first: Measured) -> tuple[Decision, Candidate]:
+        measured.append(first)
+        return real(context, first)
+
+    monkeypatch.setattr(network_steps, "prune_in_steps", call)
+    onnxpfp.prune(nets.chain(), calibration=DATA[:256], keep_macs=0.6, threads=1)
+    (first,) = measured
+    assert first.curves
+    assert isinstance(first.calibration, RefitCalibration)
+    assert not first.calibration.grams
 
 
 def test_nothing_within_says_how_near_it_came() -> None:

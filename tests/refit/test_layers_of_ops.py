@@ -62,6 +62,7 @@ def test_new_numbers_arrive_in_the_network(make_problem, kind: str) -> None:
     assert start is not None
     weights, bias = 2 * start.weights, start.bias + (3.0 if biased else 0.0)
     refit_state.put(layer, weights, bias)
+    assert refit_state.weights[layer.output].dtype == problem.analysis.constants.value(layer.stored).dtype
     changed = apply(model, problem.analysis.graph, problem.analysis.graph.keep_all(), refit_state.all_edits([layer]))
     shape = [dim.dim_value or 2 for dim in model.graph.input[0].type.tensor_type.shape.dim]
     feed = noise(*shape)

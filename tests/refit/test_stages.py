@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,14 @@ from nets import noise, run, session, values
 from onnx import ModelProto, TensorProto, ValueInfoProto
 from support.graphs import build, weights_as_inputs
 
+from onnxpfp.arrays import Arrays
 from onnxpfp.model.constants import Constants
 from onnxpfp.model.shapes import concrete_shapes, default_input_shapes
 from onnxpfp.refit.cache import SpillCache
-from onnxpfp.refit.stages import Runner, Stages
+from onnxpfp.refit.stages import ActivationCache, Runner, Stages
 from onnxpfp.runtime import resolve_providers
+from onnxpfp.runtime.session import Session
+from onnxpfp.runtime.workers import ALONE
 
 GRAPHS = {
     "chain": """g (float[N,3,8,8] x) => (y) <float[4,3,3,3] w, float[5,4,1,1] v, float[2,5] u> {
@@ -138,6 +142,53 @@ def test_what_no_later_stage_reads_is_forgotten() -> None:
     stages = Stages.of(model, linear_ops(model), dtypes_of(model))
     assert [stage.reads for stage in stages.stages] == [(), ("x",), ("b",), ("e",)]
     assert [stage.gives for stage in stages.stages] == [(), ("b",), ("e",), ()]
+
+
+def test_what_is_kept_holds_none_of_the_memory_of_a_session() -> None:
+    model = graph("residual")
+    feeds, stages = feeds_of(model), Stages.of(model, linear_ops(model), dtypes_of(model))
+    runner = Runner.start(stages, feeds, 1 << 30, resolve_providers("cpu"), 1)
+    kept = 0
+    for _ in stages.stages:
+        opened, _ = runner.open()
+        runner.run_all(opened, ALONE, 1)
+        arrays = [array for values in runner.cache.batches for name, array in values.items() if name != "x"]
+        assert all(array.flags.owndata for array in arrays)
+        kept += len(arrays)
+        runner.advance()
+    assert kept == 2 * len(feeds), "what the first convolution makes is there after its stage and after the next"
+
+
+def test_a_batch_is_gone_when_the_next_is_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = graph("chain")
+    runner = Runner.start(
+        Stages.of(model, linear_ops(model), dtypes_of(model)), feeds_of(model, 3), 0, resolve_providers("cpu"), 1
+    )
+    runner.run_all(runner.open()[0], ALONE, 1)
+    runner.advance()
+    opened, made = runner.open()[0], list[weakref.ref[np.ndarray]]()
+    real = Runner.compute
+
+    def compute(self: Runner, opened: Session | None, batch: int) -> Arrays:
+        assert not [each for each in made if each() is not None]
+        outputs = real(self, opened, batch)
+        made.extend(map(weakref.ref, outputs.values()))
+        return outputs
+
+    monkeypatch.setattr(Runner, "compute", compute)
+    runner.run_all(opened, ALONE, 1)
+    assert len(made) == 3
+
+
+def test_what_was_fed_makes_no_room_and_keeps_its_file(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.ones(100))
+    fed = np.load(tmp_path / "x.npy", mmap_mode="r")
+    cache = ActivationCache([{"x": fed, "k": np.ones(100)}], frozenset({"x", "k"}), SpillCache(1000))
+    cache.drop({"x", "k"})
+    cache.put(0, {"a": np.ones(100), "b": np.ones(100)})
+    assert not isinstance(cache.batches[0]["a"], np.memmap)
+    assert isinstance(cache.batches[0]["b"], np.memmap)
+    assert (tmp_path / "x.npy").is_file()
 
 
 def test_weights_among_the_inputs_are_no_activations() -> None:
