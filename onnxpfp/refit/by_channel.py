@@ -106,7 +106,7 @@ class ChannelRegression:
         if not (np.isfinite(per_group).all() and np.isfinite(columns).all()):
             return []
         u = by_group(columns)
-        self.moments.count += u.shape[1]
+        self.moments.count += u.count
         return [*self.moments.column_pieces(u), *self.moments.target_pieces(u, by_group(per_group))]
 
     def solver(self, fitted: Moments, start: InitialWeights) -> Solver:

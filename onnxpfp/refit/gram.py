@@ -19,7 +19,7 @@ from onnxpfp.progress import Count
 from onnxpfp.refit.by_channel import folded, zero_padded
 from onnxpfp.refit.cache import SpillCache
 from onnxpfp.refit.layers import RefitLayer
-from onnxpfp.refit.moments import Moments
+from onnxpfp.refit.moments import Moments, OrderedRows
 from onnxpfp.refit.nested_fits import nested_fits
 from onnxpfp.refit.problem import RefitProblem
 
@@ -182,7 +182,7 @@ class GramObserver(Observer):
         # Nothing is solved with these at ridges below 1e-3 of the mean diagonal, 1e4 times what rounding is of it.
         rows = np.ascontiguousarray(u.reshape(len(u), self.op.group, -1).swapaxes(0, 1), np.float32)
         sums.count += len(u)
-        for piece in sums.column_pieces(rows):
+        for piece in sums.column_pieces(OrderedRows.of(rows)):
             piece()
 
     def statistics(self) -> dict[str, Moments]:
