@@ -18,6 +18,8 @@ from onnxpfp.arrays import Bools
 __all__ = ["TINY", "Gap", "same_largest"]
 
 TINY = float(np.finfo(np.float64).tiny)
+BLOCK = 1 << 14
+"""Numbers that are compared at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +45,12 @@ class Gap:
     @classmethod
     def between(cls, original: NDArray[Any], other: NDArray[Any]) -> Self:
         """Compare two arrays; another shape is as far off as if all were missing."""
-        a, b = original.astype(np.float64), other.astype(np.float64)
-        if a.shape == b.shape:
-            with np.errstate(invalid="ignore", over="ignore"):
-                size, square = float(np.square(a).sum()), float(np.square(a - b).sum())
+        if original.shape == other.shape:
+            square, size = _squares(original.ravel(), other.ravel())
             # Sums of squares are numbers only where all that they are of is finite, in both: nothing else to count.
             if math.isfinite(size) and math.isfinite(square):
-                return cls(square, size, a.size)
+                return cls(square, size, original.size)
+        a, b = original.astype(np.float64), other.astype(np.float64)
         known = np.isfinite(a)
         size = float(np.square(np.where(known, a, 0.0)).sum())
         if a.shape != b.shape:
@@ -78,6 +79,18 @@ class Gap:
     def relative_error(self) -> float:
         """The root of that; infinite where the original is zero and the other is not, for nothing gives its size."""
         return math.inf if self.size == 0.0 < self.square else math.sqrt(self.relative_square)
+
+
+def _squares(original: NDArray[Any], other: NDArray[Any]) -> tuple[float, float]:
+    """Return the sums of squares of the difference of two vectors and of the first, block by block in the cache."""
+    square = size = 0.0
+    with np.errstate(invalid="ignore", over="ignore"):
+        for start in range(0, original.size, BLOCK):
+            a, b = (each[start : start + BLOCK].astype(np.float64) for each in (original, other))
+            size += float(a @ a)
+            a -= b
+            square += float(a @ a)
+    return square, size
 
 
 def same_largest(original: NDArray[Any], other: NDArray[Any]) -> tuple[Bools, Bools]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxpfp.arrays import FLOAT_BYTES
 from onnxpfp.channels import Analysis, Group
 from onnxpfp.data.splits import Split
 from onnxpfp.pipeline.context import RunContext
@@ -22,6 +24,8 @@ __all__ = ["RefitSetup", "consumer_grams", "grams_of", "refit_setup", "start_gra
 
 POSITIONS = 64
 """Output positions that are drawn of every sample."""
+RUN_BYTES = 32 << 20
+"""Most bytes of one activation in a run of several samples: glibc takes larger blocks from the system every time."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,7 +50,7 @@ def refit_setup(context: RunContext, analysis: Analysis, split: Split) -> RefitS
         layers=layers,
         fit=split.fit,
         tuning=split.tuning,
-        batch_size=context.data.batch_size,
+        batch_size=_batch_size(context.data.batch_size, analysis),
         positions=POSITIONS,
         workspace=options.workspace,
         requests=context.requests,
@@ -54,6 +58,13 @@ def refit_setup(context: RunContext, analysis: Analysis, split: Split) -> RefitS
         seed=options.seed,
     )
     return RefitSetup(problem, left)
+
+
+def _batch_size(most: int, analysis: Analysis) -> int:
+    """Return how many samples run together: no more than leave every activation within `RUN_BYTES`, or one."""
+    constants = analysis.constants.names
+    sizes = (math.prod(shape) for name, shape in analysis.shapes.shape.items() if name not in constants)
+    return max(1, min(most, RUN_BYTES // max(FLOAT_BYTES * max(sizes, default=1), 1)))
 
 
 def _reading(setup: RefitSetup) -> list[RefitLayer]:

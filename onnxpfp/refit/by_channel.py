@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from onnxpfp.arrays import Floats, Keep
 from onnxpfp.linear.ops import LinearOp
 from onnxpfp.refit.initial import InitialWeights
-from onnxpfp.refit.layers import RefitLayer, kept_groups, kept_inputs
+from onnxpfp.refit.layers import RefitLayer, kept_parts
 from onnxpfp.refit.moments import Moments, Piece, by_group
 from onnxpfp.refit.ridge import Regression, Solver, intercept
 
@@ -85,14 +85,16 @@ class ChannelRegression:
             keep: Whether each channel stays.
         """
         op = layer.op
-        groups = kept_groups(layer, keep)
+        kept = kept_parts(layer, keep)
+        assert kept is not None
         per_in, per_out = len(op.channels) // op.group, taps.shape[1]
         blocks = taps.reshape(op.group, per_in, per_out, -1)
         stays = keep[layer.rows].reshape(op.group, per_out)
-        inputs = kept_inputs(layer, keep)
-        weights = np.stack([blocks[g][:, stays[g]].swapaxes(0, 1).reshape(int(stays[g].sum()), -1) for g in groups])
-        chosen = np.stack([np.eye(per_in)[:, i % per_in] for i in inputs])
-        return cls(layer, groups, weights, chosen, Moments.empty(len(groups), chosen.shape[2], per_in))
+        weights = np.stack(
+            [blocks[g][:, stays[g]].swapaxes(0, 1).reshape(int(stays[g].sum()), -1) for g in kept.groups]
+        )
+        chosen = np.stack([np.eye(per_in)[:, i % per_in] for i in kept.inputs])
+        return cls(layer, kept.groups, weights, chosen, Moments.empty(len(kept.groups), chosen.shape[2], per_in))
 
     def take(self, original: NDArray[np.floating], pruned: NDArray[np.floating]) -> list[Piece]:
         """Return what counts input channels in: of the original (T, C) and of the pruned network (T, S), side by side.
@@ -104,7 +106,7 @@ class ChannelRegression:
         if not (np.isfinite(per_group).all() and np.isfinite(columns).all()):
             return []
         u = by_group(columns)
-        self.moments.count += u.shape[1]
+        self.moments.count += u.count
         return [*self.moments.column_pieces(u), *self.moments.target_pieces(u, by_group(per_group))]
 
     def solver(self, fitted: Moments, start: InitialWeights) -> Solver:

@@ -19,7 +19,7 @@ from onnxpfp.progress import Count
 from onnxpfp.refit.by_channel import folded, zero_padded
 from onnxpfp.refit.cache import SpillCache
 from onnxpfp.refit.layers import RefitLayer
-from onnxpfp.refit.moments import Moments
+from onnxpfp.refit.moments import Moments, OrderedRows
 from onnxpfp.refit.nested_fits import nested_fits
 from onnxpfp.refit.problem import RefitProblem
 
@@ -83,7 +83,7 @@ class Gram:
         """
         centred = self.centred and biased
         matrix = self._matrix(group, centred=centred)
-        whole = self._energy(matrix, weights)
+        whole = 0.0 if self.taps == 1 else self._energy(matrix, weights)
         fits: list[ColumnFit | None] = []
         for row, fit in enumerate(
             nested_fits(matrix, weights if self.taps == 1 else None, stays[:, :: self.taps], ridge)
@@ -91,7 +91,7 @@ class Gram:
             if fit is None:
                 fits.append(None)
                 continue
-            solution, error = fit.weights, fit.error
+            solution, error, energy = fit.weights, fit.error, fit.energy if self.taps == 1 else whole
             if fit.residual is not None:
                 few = stays[row, :: self.taps]
                 mixed = np.eye(len(few))[:, few]
@@ -99,7 +99,7 @@ class Gram:
                 solution = folded(weights[None], mixed[None], self.taps)[0]
                 error = self._energy(fit.residual, weights[:, ~stays[row]])
             shift = weights @ self.mean[group] - solution @ self.mean[group][stays[row]]
-            loss = max(error / whole, 0.0) if whole > 0 else 0.0
+            loss = max(error / energy, 0.0) if energy > 0 else 0.0
             fits.append(ColumnFit(solution, shift if biased else np.zeros_like(shift), loss))
         return fits
 
@@ -182,7 +182,7 @@ class GramObserver(Observer):
         # Nothing is solved with these at ridges below 1e-3 of the mean diagonal, 1e4 times what rounding is of it.
         rows = np.ascontiguousarray(u.reshape(len(u), self.op.group, -1).swapaxes(0, 1), np.float32)
         sums.count += len(u)
-        for piece in sums.column_pieces(rows):
+        for piece in sums.column_pieces(OrderedRows.of(rows)):
             piece()
 
     def statistics(self) -> dict[str, Moments]:

@@ -221,7 +221,7 @@ class LayerFamily:
 
     def take(self, draw: Draw) -> list[Piece]:
         """Keep what was drawn, and return what is left to do to count it in."""
-        u = by_group(draw.columns) if np.isfinite(draw.columns).all() else None
+        u = by_group(draw.columns, precise=draw.tuning) if np.isfinite(draw.columns).all() else None
         pieces: list[Piece] = []
         for member, rows in zip(self.members, draw.rows, strict=True):
             pieces += (member.tuning if draw.tuning else member.fitted).take(RowBatch(draw.columns, *rows), u)

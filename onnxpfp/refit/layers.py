@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from onnx import NodeProto
 
-from onnxpfp.arrays import Floats, Ids, Keep
+from onnxpfp.arrays import Bools, Floats, Ids, Keep
 from onnxpfp.channels import Analysis, Consumer
 from onnxpfp.channels.ops import facts_of
 from onnxpfp.linear.bias import BiasEditor, stored_bias
@@ -23,7 +24,7 @@ from onnxpfp.model.shapes import Shapes
 from onnxpfp.refit.targets import RegressionTarget, TargetFinder
 from onnxpfp.rewrite.edits import Edits
 
-__all__ = ["RefitLayer", "kept_groups", "kept_inputs", "kept_weights", "refit_layers", "with_weights"]
+__all__ = ["KeptParts", "RefitLayer", "kept_parts", "kept_weights", "refit_layers", "with_weights"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -157,51 +158,57 @@ def _biased(editor: BiasEditor, consumer: Consumer, size: int) -> bool:
     return len(editor.left) == before
 
 
-def _kept(layer: RefitLayer, keep: Keep) -> tuple[list[NDArray[np.int64]], list[NDArray[np.int64]]]:
-    """Return the kept inputs and outputs of every convolution group that keeps any."""
-    op = layer.op
-    inputs = np.flatnonzero(keep[op.channels])
-    outputs = np.flatnonzero(keep[layer.rows])
-    per_in, per_out = len(op.channels) // op.group, layer.rows.size // op.group
-    parts = (
-        np.split(x, np.searchsorted(x // per, range(1, op.group))) for x, per in ((inputs, per_in), (outputs, per_out))
-    )
-    pairs = [(i, o) for i, o in zip(*parts, strict=True) if i.size and o.size]
-    return [i for i, _ in pairs], [o for _, o in pairs]
+class KeptParts(NamedTuple):
+    """What the convolution groups of an op keep.
+
+    Attributes:
+        groups: Those that keep anything, ascending, (g,).
+        inputs: Their inputs, (g, i).
+        outputs: Their outputs, (g, o).
+    """
+
+    groups: NDArray[np.int64]
+    inputs: NDArray[np.int64]
+    outputs: NDArray[np.int64]
 
 
-def kept_inputs(layer: RefitLayer, keep: Keep) -> list[NDArray[np.int64]]:
-    """Return the kept inputs of every convolution group that keeps anything."""
-    return _kept(layer, keep)[0]
-
-
-def kept_groups(layer: RefitLayer, keep: Keep) -> NDArray[np.int64]:
-    """Return which convolution groups keep anything, ascending."""
-    per_in = len(layer.op.channels) // layer.op.group
-    return np.array([i[0] // per_in for i in _kept(layer, keep)[0]], np.int64)
+def kept_parts(layer: RefitLayer, keep: Keep) -> KeptParts | None:
+    """Return the kept inputs and outputs of every convolution group; None where they keep unequal parts, or nothing."""
+    sides = [keep[channels].reshape(layer.op.group, -1) for channels in (layer.op.channels, layer.rows)]
+    counts = np.array([stays.sum(1) for stays in sides])
+    some: Bools = np.all(counts, axis=0)
+    groups = np.flatnonzero(some)
+    if not groups.size or (counts[:, groups] != counts[:, groups[:1]]).any():
+        return None
+    inputs, outputs = (np.flatnonzero(stays & some[:, None]).reshape(groups.size, -1) for stays in sides)
+    return KeptParts(groups, inputs, outputs)
 
 
 def kept_weights(layer: RefitLayer, taps: Floats, keep: Keep) -> Floats | None:
-    """Cut the weights down to what stays, (g, o, c * k); None where the groups keep unequal parts.
+    """Cut the weights down to what stays, (g, o, c * k); None where the groups keep unequal parts, or nothing.
 
     Args:
         layer: The op.
         taps: Its weights in canonical form V (C, O/g, *kernel).
         keep: Whether each channel stays.
     """
-    inputs, outputs = _kept(layer, keep)
-    if len({i.size for i in inputs}) != 1 or len({o.size for o in outputs}) != 1:
+    kept = kept_parts(layer, keep)
+    if kept is None:
         return None
-    per_out = taps.shape[1]
     flat = taps.reshape(*taps.shape[:2], -1)
-    blocks = flat[np.stack(inputs)[:, None, :], np.stack(outputs)[:, :, None] % per_out]
+    blocks = flat[_places(kept, taps)]
     return blocks.reshape(*blocks.shape[:2], -1)
 
 
 def with_weights(layer: RefitLayer, taps: Floats, keep: Keep, weights: Floats) -> Floats:
-    """Put weights (g, o, c * k) of what stays back into a copy of the canonical form."""
+    """Put weights (g, o, c * k) of what stays, of which each group keeps as much, into a copy of the canonical form."""
+    kept = kept_parts(layer, keep)
+    assert kept is not None
     full = taps.reshape(*taps.shape[:2], -1).copy()
-    inputs, outputs = map(np.stack, _kept(layer, keep))
-    place = inputs[:, None, :], outputs[:, :, None] % taps.shape[1]
-    full[place] = weights.reshape(*weights.shape[:2], inputs.shape[1], -1)
+    full[_places(kept, taps)] = weights.reshape(*weights.shape[:2], kept.inputs.shape[1], -1)
     return full.reshape(taps.shape)
+
+
+def _places(kept: KeptParts, taps: Floats) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return where what stays lies in the canonical form, with axes (g, o, i)."""
+    return kept.inputs[:, None, :], kept.outputs[:, :, None] % taps.shape[1]

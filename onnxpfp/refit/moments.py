@@ -1,9 +1,10 @@
 """Second moments of columns and targets: all that a least-squares refit needs to know of the data.
 
-They are sums, so those of other samples are added; the columns themselves are never kept. The sums are float64, and so
-are the products of a refit, whose ridges go down to 1e-8 of the mean diagonal: products in float32 are off by up to
-1e-6 of it, so a network of which everything stays would not stay the same. The first axis counts the groups of a
-grouped convolution, which do not see each other; it is 1 elsewhere.
+They are sums, so those of other samples are added; the columns themselves are never kept. The sums are float64. The
+products of tuning rows are, too, for they tell which fit is better, down to a network of which everything stays. Those
+of fitted rows are float32, half the work: they are off by up to 1e-6 of the mean variance, so where the smallest
+ridges, 1e-6 and 1e-8 of it, would serve best, a larger one may be taken. The first axis counts the groups of a grouped
+convolution, which do not see each other; it is 1 elsewhere.
 
 Counting rows in is cut into pieces that write to different places, so threads can share them. The pieces do not depend
 on the number of threads, nor do the sums.
@@ -22,17 +23,65 @@ from numpy.typing import NDArray
 
 from onnxpfp.arrays import AnyFloats, Floats
 
-__all__ = ["Moments", "Piece", "by_group"]
+__all__ = ["Moments", "OrderedRows", "Piece", "by_group"]
 
 Piece = Callable[[], None]
 """Some of the work of counting rows in."""
 BLOCK = 256
 """Columns, and outputs, of which one piece computes the products."""
+LEVEL_ROWS = 64
+"""Rows whose mean is a level that all are near to."""
 
 
-def by_group(rows: NDArray[np.floating]) -> Floats:
-    """Bring rows (T, g, n) to the order in which they are counted, (g, T, n) float64."""
-    return np.ascontiguousarray(rows.swapaxes(0, 1), dtype=np.float64)
+@dataclass(frozen=True, slots=True, eq=False)
+class OrderedRows:
+    """Rows in the order in which they are counted, as what they are above a level.
+
+    Attributes:
+        above: (g, T, n), float64 or float32.
+        level: (g, n).
+        sums: Of what they are above it, (g, n).
+    """
+
+    above: AnyFloats
+    level: Floats
+    sums: Floats
+
+    @classmethod
+    def of(cls, above: AnyFloats, level: AnyFloats | None = None) -> Self:
+        """Add them up; without a level it is 0."""
+        sums = above.sum(1, np.float64)
+        return cls(above, np.zeros_like(sums) if level is None else level.astype(np.float64), sums)
+
+    @property
+    def count(self) -> int:
+        """Number of rows."""
+        return self.above.shape[1]
+
+    @property
+    def totals(self) -> Floats:
+        """Sums of the rows themselves, (g, n)."""
+        return self.sums + self.count * self.level
+
+    def part(self, groups: slice, columns: slice = slice(None)) -> OrderedRows:
+        """Return some columns of some groups."""
+        return OrderedRows(self.above[groups, :, columns], self.level[groups, columns], self.sums[groups, columns])
+
+
+def by_group(rows: NDArray[np.floating], *, precise: bool = True) -> OrderedRows:
+    """Bring rows (T, g, n) to the order in which they are counted.
+
+    Args:
+        rows: The rows, finite.
+        precise: Whether products of them are float64. Else they are float32, of what rows are above the mean of the
+            first ones: where that is large, rounding would drown what varies.
+    """
+    ordered = np.ascontiguousarray(rows.swapaxes(0, 1), np.float64 if precise else np.float32)
+    if precise:
+        return OrderedRows.of(ordered)
+    first = ordered[:, :LEVEL_ROWS]
+    level = (first.sum(1, np.float64) / max(first.shape[1], 1)).astype(np.float32)
+    return OrderedRows.of(ordered - level[:, None], level)
 
 
 def _blocks(length: int, step: int = BLOCK) -> list[slice]:
@@ -80,34 +129,28 @@ class Moments:
     def add(self, columns: NDArray[np.floating], targets: NDArray[np.floating]) -> None:
         """Count columns (T, g, n) and targets (T, g, o) in, in place."""
         u = by_group(columns)
-        self.count += u.shape[1]
+        self.count += u.count
         for piece in (*self.column_pieces(u), *self.target_pieces(u, by_group(targets))):
             piece()
 
-    def column_pieces(self, u: AnyFloats) -> Iterator[Piece]:
-        """Yield what counts columns (g, T, n) in, but for their number; products are of their type, and so rounded."""
+    def column_pieces(self, u: OrderedRows) -> Iterator[Piece]:
+        """Yield what counts columns in, but for their number; products are of their type, and so rounded."""
         yield partial(_add_sums, self.u, u)
-        columns = u.shape[2]
-        if columns <= BLOCK:
-            for some in _blocks(len(self.uu), max(1, (BLOCK // max(columns, 1)) ** 2)):
-                yield partial(_add_squares, self.uu[some], u[some])
-            return
-        for total, each in zip(self.uu, u, strict=False):
+        columns = self.u.shape[1]
+        step = max(1, (BLOCK // max(columns, 1)) ** 2)
+        for some in _blocks(len(self.uu), step):
             for one, other in combinations_with_replacement(_blocks(columns), 2):
-                yield partial(_add_block, total, each, one, other)
+                yield partial(_add_block, self.uu[some], u.part(some), one, other)
 
-    def target_pieces(self, u: Floats, t: Floats) -> Iterator[Piece]:
-        """Yield what counts targets (g, T, o) of columns (g, T, n) in, but for their number."""
+    def target_pieces(self, u: OrderedRows, t: OrderedRows) -> Iterator[Piece]:
+        """Yield what counts targets of columns in, as `column_pieces` does."""
         yield partial(_add_sums, self.t, t)
         yield partial(_add_square_sums, self.tt, t)
         groups, outputs, columns = self.tu.shape
-        if outputs <= BLOCK:
-            for some in _blocks(groups, max(1, BLOCK * BLOCK // max(outputs * columns, 1))):
-                yield partial(_add_products, self.tu[some], t[some], u[some])
-            return
-        for total, one, other in zip(self.tu, t, u, strict=True):
-            for some in _blocks(outputs):
-                yield partial(_add_products, total[some], one[:, some], other)
+        step = max(1, BLOCK * BLOCK // max(outputs * columns, 1)) if outputs <= BLOCK else 1
+        for some in _blocks(groups, step):
+            for rows in _blocks(outputs):
+                yield partial(_add_products, self.tu[some, rows], t.part(some, rows), u.part(some))
 
     def merge(self, other: Self) -> Self:
         """Add the sums of other samples."""
@@ -147,26 +190,31 @@ class Moments:
         return np.maximum(square, 0.0) / max(1, self.count)
 
 
-def _add_sums(total: Floats, rows: AnyFloats) -> None:
-    total += rows.sum(1, np.float64)
+def _add_sums(total: Floats, rows: OrderedRows) -> None:
+    total += rows.totals
 
 
-def _add_square_sums(total: Floats, rows: Floats) -> None:
-    total += np.einsum("gto,gto->go", rows, rows)
+def _add_square_sums(total: Floats, rows: OrderedRows) -> None:
+    squares = np.einsum("gto,gto->go", rows.above, rows.above, dtype=np.float64)
+    total += squares + rows.level * (rows.sums + rows.totals)
 
 
-def _add_squares(total: Floats, rows: AnyFloats) -> None:
-    """Add the Gram matrices of some groups; numpy computes half of a product of a matrix with itself."""
-    total += np.matmul(rows.swapaxes(1, 2), rows)
-
-
-def _add_block(total: Floats, rows: AnyFloats, one: slice, other: slice) -> None:
+def _add_block(total: Floats, rows: OrderedRows, one: slice, other: slice) -> None:
     """Add the products of two runs of columns, in both places where they stand."""
-    product = rows[:, one].T @ rows[:, other]
-    total[one, other] += product
+    product = _products(rows.part(slice(None), one), rows.part(slice(None), other))
+    total[:, one, other] += product
     if one != other:
-        total[other, one] += product.T
+        total[:, other, one] += product.swapaxes(1, 2)
 
 
-def _add_products(total: Floats, targets: Floats, rows: Floats) -> None:
-    total += np.matmul(targets.swapaxes(-1, -2), rows)
+def _add_products(total: Floats, targets: OrderedRows, rows: OrderedRows) -> None:
+    total += _products(targets, rows)
+
+
+def _products(one: OrderedRows, other: OrderedRows) -> Floats:
+    """Return the sums of the products of rows, (g, m, n); numpy computes half of those of rows with themselves."""
+    product = np.matmul(one.above.swapaxes(1, 2), other.above).astype(np.float64, copy=False)
+    # Halves on both sides, so that products of rows with themselves are symmetric to the bit.
+    middle, beside = (each.sums + each.count / 2 * each.level for each in (one, other))
+    product += middle[:, :, None] * other.level[:, None] + one.level[:, :, None] * beside[:, None]
+    return product

@@ -1,13 +1,13 @@
 """Least-squares fits of one op's own outputs from several sets of its columns, as it has at several widths of a group.
 
 Narrower widths mostly keep some of what wider ones keep. With the columns of the smallest set in front, the Cholesky
-factor of a set's matrix is then the leading block of the factor of the largest: one factorisation serves them all.
+factor of a set's matrix is then the leading block of the factor of all columns: one factorisation serves them all.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,21 +25,25 @@ class NestedFit(NamedTuple):
         weights: Of the columns that stay, (o, kept).
         residual: Second moments of what is left of the columns that go, (gone, gone); None where outputs were fitted.
         error: Mean square of what is missing from the outputs, summed over them; 0 where columns were fitted.
+        energy: Mean square of the outputs themselves, summed over them; 0 where columns were fitted.
     """
 
     weights: Floats
     residual: Floats | None
     error: float
+    energy: float
 
 
 def nested_fits(gram: Floats, weights: Floats | None, stays: Bools, ridge: float) -> list[NestedFit | None]:
     """Fit outputs W u, or the columns u themselves, from the columns that stay, with a ridge towards W.
 
-    With S what stays and R what goes, K = G_SS + lambda I and X = W_R G_RS K^-1, the weights are W_S + X, and what is
-    missing has the mean square tr(W_R G_RR W_R^T) - <X, W_R G_RS> - lambda |X|^2.
+    With S what stays and R what goes, K = G_SS + lambda I and X = W_R G_RS K^-1, the weights are W_S + X. With the
+    Cholesky factor L of G + lambda I, S in front of R, X = W_R L_RS L_SS^-1, and what is missing has the mean square
+    |W_R L_RR|^2 - lambda |W_R|^2 - lambda |X|^2, for L_RR L_RR^T is the Schur complement of K.
 
     Args:
-        gram: G, second moments of the columns, (n, n): covariances where a constant is fitted, too.
+        gram: G, second moments of the columns, (n, n), symmetric to the bit: covariances where a constant is fitted,
+            too.
         weights: W, (o, n); None fits the columns that go, which makes W those rows of the identity.
         stays: Which columns stay, one set a row, (W, n).
         ridge: Share of the mean of diag G over the largest set that is added to the diagonal.
@@ -49,24 +53,22 @@ def nested_fits(gram: Floats, weights: Floats | None, stays: Bools, ridge: float
     """
     fits: list[NestedFit | None] = [None] * len(stays)
     for rows, order in _chains(stays):
+        sizes = stays[rows].sum(1).tolist()
         try:
-            factor, scale = _factor(gram, order, ridge)
+            factor, added = _factor(gram, order, sizes[-1], ridge)
         except LinAlgError:
             continue
-        moved, gone = np.zeros((0, 0)), np.zeros(stays.shape[1], np.bool_)
-        for row in reversed(rows):
-            kept, more = order[: np.count_nonzero(stays[row])], np.flatnonzero(~stays[row] & ~gone)
-            gone[more] = True
-            # What goes from the larger set goes from the smaller one, too: its product is there already.
-            if weights is not None:
-                product = weights[:, more] @ gram[more]
-                moved = product if not moved.size else moved + product
-            fits[row] = _fit(gram, weights, moved, kept, np.flatnonzero(gone), (factor, scale))
+        if weights is None:
+            found = [_column_fit(factor, order, size, added) for size in sizes]
+        else:
+            found = _output_fits(factor, order, sizes, added, weights)
+        for row, fit in zip(rows, found, strict=True):
+            fits[row] = fit
     return fits
 
 
 def _chains(stays: Bools) -> Iterator[tuple[list[int], Ints]]:
-    """Yield sets that lie within each other, the smallest first, and the columns of the largest in that order."""
+    """Yield sets that lie within each other, the smallest first, and all columns in that order; last those of none."""
     left = [int(row) for row in np.argsort(stays.sum(1), kind="stable")]
     while left:
         rows, order, inside = [left[0]], np.flatnonzero(stays[left[0]]), stays[left[0]]
@@ -75,42 +77,76 @@ def _chains(stays: Bools) -> Iterator[tuple[list[int], Ints]]:
                 order = np.append(order, np.flatnonzero(stays[row] & ~inside))
                 rows.append(row)
                 inside = stays[row]
-        yield rows, order
+        yield rows, np.append(order, np.flatnonzero(~inside))
         left = [row for row in left if row not in rows]
 
 
-def _factor(gram: Floats, order: Ints, ridge: float) -> tuple[Floats, float]:
-    """Return the Cholesky factor of the matrix of some columns, (n, n), and what was added to its diagonal."""
-    linalg: Any = importlib.import_module("scipy.linalg")
-    matrix = gram[np.ix_(order, order)]
-    scale = ridge * float(np.trace(matrix)) / max(1, len(matrix))
-    if scale <= 0.0:
-        raise LinAlgError("nothing varies")
-    matrix[np.diag_indices_from(matrix)] += scale
-    return linalg.cholesky(matrix, lower=True, overwrite_a=True, check_finite=False), scale
-
-
-def _fit(
-    gram: Floats, weights: Floats | None, moved: Floats, kept: Ints, gone: Ints, solver: tuple[Floats, float]
-) -> NestedFit:
-    """Fit one set.
+def _factor(gram: Floats, order: Ints, largest: int, ridge: float) -> tuple[Floats, float]:
+    """Return the Cholesky factor of the matrix of all columns, (n, n), and what was added to its diagonal.
 
     Args:
         gram: As in `nested_fits`.
-        weights: As there.
-        moved: W_R G_R, (o, n), where outputs are fitted.
-        kept: What stays, in the order of the factor.
-        gone: What goes, ascending.
-        solver: The factor, and what was added to the diagonal.
+        order: The columns, those of the largest set in front.
+        largest: How many these are.
+        ridge: As there.
+
+    Raises:
+        LinAlgError: It is not positive definite.
     """
     linalg: Any = importlib.import_module("scipy.linalg")
-    factor, added = solver
-    moved = gram[gone] if weights is None else moved
-    missing = moved[:, kept]
-    found = linalg.cho_solve((factor[: kept.size, : kept.size], True), missing.T, check_finite=False).T
-    place = np.argsort(kept)
-    if weights is None:
-        residual = moved[:, gone] - found @ missing.T - added * (found @ found.T)
-        return NestedFit(found[:, place], residual, 0.0)
-    error = (moved[:, gone] * weights[:, gone]).sum() - (found * missing).sum() - added * np.square(found).sum()
-    return NestedFit((weights[:, kept] + found)[:, place], None, max(float(error), 0.0))
+    matrix = gram[np.ix_(order, order)]
+    diagonal = np.einsum("nn->n", matrix)
+    added = ridge * float(diagonal[:largest].sum()) / max(1, largest)
+    if added <= 0.0:
+        raise LinAlgError("nothing varies")
+    diagonal += added
+    # The transpose is in the order of LAPACK, so nothing is copied.
+    return linalg.cholesky(matrix.T, lower=True, overwrite_a=True, check_finite=False), added
+
+
+def _moved(factor: Floats, right: Floats, kept: int) -> Floats:
+    """Return X, (o, kept), from W_R L_RS."""
+    linalg: Any = importlib.import_module("scipy.linalg")
+    return linalg.solve_triangular(factor[:kept, :kept], right.T, trans="T", lower=True, check_finite=False).T
+
+
+def _output_fits(
+    factor: Floats, order: Ints, sizes: Sequence[int], added: float, weights: Floats
+) -> Iterator[NestedFit]:
+    """Fit outputs from sets of columns within each other.
+
+    Args:
+        factor: L.
+        order: The column that each of its rows stands for.
+        sizes: How many of them stay, one number a set, ascending.
+        added: lambda.
+        weights: W, (o, n).
+
+    Returns:
+        One fit per set.
+    """
+    placed = weights[:, order]
+    left, end = np.zeros_like(placed), len(order)
+    found: list[tuple[Floats, float]] = []
+    for kept in reversed(sizes):
+        # What goes from the larger set goes from the smaller one, too: its product is there already.
+        left[:, :end] += placed[:, kept:end] @ factor[kept:end, :end]
+        end, moved = kept, _moved(factor, left[:, :kept], kept)
+        error = _square(left[:, kept:]) - added * (_square(placed[:, kept:]) + _square(moved))
+        found.append(((placed[:, :kept] + moved)[:, np.argsort(order[:kept])], max(error, 0.0)))
+    left[:, :end] += placed[:, :end] @ factor[:end, :end]
+    energy = _square(left) - added * _square(placed)
+    return (NestedFit(fitted, None, error, energy) for fitted, error in reversed(found))
+
+
+def _square(values: Floats) -> float:
+    return float(np.square(values).sum())
+
+
+def _column_fit(factor: Floats, order: Ints, kept: int, added: float) -> NestedFit:
+    """Fit the columns that go from those that stay; arguments as those of `_output_fits`."""
+    moved, left = _moved(factor, factor[kept:, :kept], kept), factor[kept:, kept:]
+    residual = left @ left.T - added * (moved @ moved.T)
+    residual[np.diag_indices_from(residual)] -= added
+    stays, goes = np.argsort(order[:kept]), np.argsort(order[kept:])
+    return NestedFit(moved[np.ix_(goes, stays)], residual[np.ix_(goes, goes)], 0.0, 0.0)

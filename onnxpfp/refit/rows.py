@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from onnxpfp.arrays import Floats, Floats32
 from onnxpfp.refit.cache import SpillCache
-from onnxpfp.refit.moments import Moments, Piece, by_group
+from onnxpfp.refit.moments import Moments, OrderedRows, Piece, by_group
 from onnxpfp.runtime.workers import ALONE, Workers
 
 __all__ = ["RowBatch", "SampledRows"]
@@ -111,12 +111,12 @@ class SampledRows:
         for piece in self.take(draw, u):
             piece()
 
-    def take(self, draw: RowBatch, u: Floats | None) -> list[Piece]:
+    def take(self, draw: RowBatch, u: OrderedRows | None) -> list[Piece]:
         """Keep a batch, and return what is left to do to count it in.
 
         Args:
             draw: The batch.
-            u: Its columns in the order in which they are counted; None where they are not all finite.
+            u: Its columns in the order and type in which they are counted; None where they are not all finite.
         """
         targets = draw.targets
         if not np.isfinite(targets).all():
@@ -125,11 +125,11 @@ class SampledRows:
         if u is None:
             self.finite = False
             return []
-        self.moments.count += u.shape[1]
+        self.moments.count += u.count
         if draw.relu_threshold is not None or self.kept:
             threshold = None if draw.relu_threshold is None else self.spill.put(draw.relu_threshold)
             self.draws.append(RowBatch(self.spill.put(draw.columns), self.spill.put(targets), threshold))
-        pieces = [*self.moments.target_pieces(u, by_group(targets))]
+        pieces = [*self.moments.target_pieces(u, by_group(targets, precise=u.above.dtype == np.float64))]
         return pieces if self.beside else [*self.moments.column_pieces(u), *pieces]
 
     def error(self, weights: Floats, bias: Floats, sign: Floats) -> float:

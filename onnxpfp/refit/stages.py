@@ -245,7 +245,7 @@ class Runner:
         if not outputs:
             return None, ()
         part = self.stages.part(self.next, self.next, outputs)
-        return open_session(part, self.requests, threads=self.threads), outputs
+        return open_session(part, self.requests, threads=self.threads, shared=True), outputs
 
     def run(self, session: Session | None, batch: int) -> Arrays:
         """Run the next stage on one batch and keep what later stages read."""

@@ -8,7 +8,7 @@ import pytest
 
 from onnxpfp.comparison.drift import Drift, DriftSums
 from onnxpfp.comparison.equivalence import _difference  # pyright: ignore[reportPrivateUsage]
-from onnxpfp.comparison.finite import Gap, same_largest
+from onnxpfp.comparison.finite import BLOCK, Gap, same_largest
 from onnxpfp.comparison.metrics import divergence
 
 INF, NAN = np.inf, np.nan
@@ -127,3 +127,12 @@ def test_whole_numbers_of_which_there_are_none_are_alike() -> None:
     for wanted, given in ((none, none), (some, some), (none, none), (some, none)):
         sums.add(1, {"n": wanted}, {"n": given})
     assert sums.drift(4, held_out=True).differing == pytest.approx(0.25)
+
+
+def test_sums_of_blocks_are_those_of_the_whole() -> None:
+    one, other = nets.noise(3, BLOCK + 7), nets.noise(3, BLOCK + 7, seed=1)
+    gap = Gap.between(one, other)
+    exact, its = one.astype(np.float64), other.astype(np.float64)
+    assert (gap.square, gap.size) == pytest.approx((np.square(exact - its).sum(), np.square(exact).sum()))
+    other[-1, -1] = np.nan
+    assert Gap.between(one, other).lost == 1

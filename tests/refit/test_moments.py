@@ -88,3 +88,18 @@ def test_blocks_of_wide_layers_give_the_whole_matrix(columns: int, outputs: int,
     np.testing.assert_allclose(found.uu, np.einsum("tgn,tgm->gnm", u, u, dtype=np.float64), atol=1e-10)
     np.testing.assert_allclose(found.tu, np.einsum("tgo,tgn->gon", t, u, dtype=np.float64), atol=1e-10)
     np.testing.assert_array_equal(found.uu, found.uu.swapaxes(1, 2))
+
+
+def test_products_in_single_precision_are_of_what_varies_about_a_large_level() -> None:
+    level = 1000 * noise(1, 2, BLOCK + 3, seed=5)
+    u, t = noise(200, 2, BLOCK + 3, seed=6) + level, noise(200, 2, 4, seed=7) + level[..., :4]
+    found, wanted = Moments.empty(2, BLOCK + 3, 4), moments(u, t)
+    rows, targets = by_group(u, precise=False), by_group(t, precise=False)
+    assert rows.above.dtype == np.float32
+    found.count = rows.count
+    for piece in (*found.column_pieces(rows), *found.target_pieces(rows, targets)):
+        piece()
+    np.testing.assert_array_equal(found.uu, found.uu.swapaxes(1, 2))
+    np.testing.assert_allclose(found.gram(centred=True), wanted.gram(centred=True), atol=1e-5)
+    np.testing.assert_allclose(found.cross(), wanted.cross(), atol=1e-5)
+    np.testing.assert_allclose(found.tt, wanted.tt, rtol=1e-6)

@@ -41,6 +41,7 @@ def test_every_fit_is_the_least_squares_one_with_the_ridge_of_its_chain(seed: in
         assert min(np.abs(fit.weights - each).max() for each in wanted) < 1e-8
         missing = u @ weights.T - u[:, row] @ fit.weights.T
         assert fit.error == pytest.approx(np.square(missing).sum(1).mean(), rel=1e-6, abs=1e-9)
+        assert fit.energy == pytest.approx(np.square(u @ weights.T).sum(1).mean())
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -64,4 +65,4 @@ def test_where_nothing_varies_there_is_no_fit() -> None:
     dead, alive = nested_fits(gram, np.ones((1, 3)), np.array([[True, True, False], [False, False, True]]), RIDGE)
     assert dead is None
     assert alive is not None
-    assert alive.error == 0.0
+    assert alive.error == pytest.approx(0.0, abs=1e-12)
