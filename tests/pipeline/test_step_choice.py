@@ -17,7 +17,7 @@ from onnxpfp.pipeline.context import RunContext, open_run
 from onnxpfp.pipeline.latency import step_choice
 from onnxpfp.pipeline.latency.kernel_steps import StepCandidate
 from onnxpfp.pipeline.latency.op_latencies import MeasuredWidths, fit_latencies
-from onnxpfp.pipeline.latency.step_choice import choose_steps
+from onnxpfp.pipeline.latency.step_choice import ALIKE, choose_steps
 from onnxpfp.pipeline.latency.target import LatencyTarget, LatencyTry
 from onnxpfp.pipeline.lossless_step import LosslessStep
 from onnxpfp.pipeline.network_steps import MeasuredPart, PrunedNetwork, measure_whole
@@ -85,7 +85,7 @@ def test_the_reason_has_what_every_candidate_loses() -> None:
     chosen = chosen_steps(part(0.0), 0.7)
     start, _, rest = chosen.part.context.alignment.reason.partition("; ")
     assert start.startswith(
-        "of those that are not clearly much slower they lose the least at 0.7 of the latency by the "
+        "the coarsest of those that are not clearly much slower and lose the least, to 10%, at 0.7 of the latency by the "
     )
     assert rest.endswith(" in steps of 16 by the table")
     assert float(start.rpartition(" ")[2]) < float(rest.split()[0])
@@ -94,6 +94,15 @@ def test_the_reason_has_what_every_candidate_loses() -> None:
 def test_of_equals_the_coarse_steps_are_taken() -> None:
     chosen = chosen_steps(part(0.0), 1.0)
     assert chosen.part.context.alignment.step == 16
+
+
+@pytest.mark.parametrize(("more", "step"), [(0.9 * (ALIKE - 1), 16), (1.1 * (ALIKE - 1), 4)])
+def test_what_loses_nearly_as_little_in_coarse_steps_is_taken(monkeypatch, more: float, step: int) -> None:
+    def drift(each: MeasuredPart, share: float) -> float:
+        return 0.2 * (1 + more * (each.part.context.alignment.step == 16))
+
+    monkeypatch.setattr(step_choice, "_drift", drift)
+    assert chosen_steps(part(0.0), 0.7).part.context.alignment.step == step
 
 
 def test_a_candidate_that_cannot_meet_the_target_is_none() -> None:

@@ -32,6 +32,8 @@ __all__ = ["choose_steps"]
 
 TRIES = 3
 """Prunings of each candidate that are measured."""
+ALIKE = 1.1
+"""Times the least drift up to which candidates are equal: coarse steps leave less to how well latencies are known."""
 FAR = 3.0
 """Times the least drift so far beyond which a candidate is not measured: on ResNet-56 ten tables foresaw for the same
 steps drifts that differ by a factor of up to 2.4."""
@@ -147,16 +149,29 @@ def _chosen(target: LatencyTarget, each: MeasuredPart, measure: Measure | None) 
     if not met:
         # The finest steps come closest, and what follows says how close.
         return outcomes[0]
-    best, *others = met
+    best = _coarsest(met)
+    others = [each for each in met if each is not best]
     reason = "the only ones of those in question in which the target can be met"
     if others:
         reason = (
-            f"of those that are not clearly much slower they lose the least at {target.share:.4g} of the latency by "
-            f"the response curves, {best.drift:.3g}; {', '.join(map(_words, others))}"
+            f"the coarsest of those that are not clearly much slower and lose the least, to {ALIKE - 1:.0%}, at "
+            f"{target.share:.4g} of the latency by the response curves, {best.drift:.3g}; "
+            f"{', '.join(map(_words, others))}"
         )
     context = best.part.part.context
     context = replace(context, alignment=replace(context.alignment, reason=reason))
     return best._replace(part=replace(best.part, part=replace(best.part.part, context=context)))
+
+
+def _coarsest(met: Sequence[_Outcome]) -> _Outcome:
+    """Return the coarsest of the candidates that lose the least."""
+    alike = [each for each in met if (each.drift or 0.0) <= ALIKE * (met[0].drift or 0.0)]
+    return max(alike, key=_steps)
+
+
+def _steps(outcome: _Outcome) -> tuple[int, int]:
+    alignment = outcome.part.part.context.alignment
+    return alignment.step, alignment.finest
 
 
 def _sorted(outcomes: Iterable[_Outcome]) -> list[_Outcome]:
