@@ -85,7 +85,7 @@ def test_the_reason_has_what_every_candidate_loses() -> None:
     chosen = chosen_steps(part(0.0), 0.7)
     start, _, rest = chosen.part.context.alignment.reason.partition("; ")
     assert start.startswith(
-        "the coarsest of those that are not clearly much slower and lose the least, to 10%, at 0.7 of the latency by the "
+        "the coarsest of those that are not clearly much slower and lose the least, to 10%, at 0.7 of the latency"
     )
     assert rest.endswith(" in steps of 16 by the table")
     assert float(start.rpartition(" ")[2]) < float(rest.split()[0])
