@@ -26,8 +26,8 @@ that of the original beside which a file ran: pairs of runs in one process, in a
 brackets, quartiles of the pairs. With one thread the time on the cores counts, with more the clock, or the time on the
 cores where runs wait for them. It is measured by the benchmark, on the written files, apart from onnxpfp's own report.
 Nothing is trained, before or after pruning, by any tool. Rows with two threads were measured on an idle machine, the
-others while other programs ran on it. Rows are of several commits: targets with one sample and one thread, and tables,
-of the last one, all others of earlier ones, whose steps of widths and response curves were others.
+others while other programs ran on it. Rows are of several commits: targets of trained networks with one sample and one
+thread, and tables, of the last one, all others of earlier ones, whose steps of widths and response curves were others.
 
 The text recogniser is PP-OCRv4 as the package rapidocr-onnxruntime 1.4.4 ships it, at 3 x 48 x 320. It is pruned with
 {CALIBRATION} printed lines and tested on {TEST} others, with other words and numbers; a line counts if all of it is
