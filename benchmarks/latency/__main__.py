@@ -19,12 +19,11 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
-from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
+from benchmarks.job_list import make_each, names_among
 from benchmarks.latency.jobs import make
 from benchmarks.latency.page import page
 from benchmarks.latency.plan import BATCHES, PARTS, TARGETS, THREADS, Job, jobs, keys
@@ -47,28 +46,18 @@ def main() -> int:
         there = set(read(file))
         wanted = [job for job in wanted if not there.issuperset(keys(job))]
     options.results.mkdir(parents=True, exist_ok=True)
-    failed = _run(wanted, Places(options.shared, options.cache, options.fonts, options.peers), file)
+    places = Places(options.shared, options.cache, options.fonts, options.peers)
+    failed = make_each(wanted, lambda job: _make(job, places, file))
     compact(file)
     (options.results / "latency.md").write_text(page(list(read(file).values())), encoding="utf-8")
     return int(failed > 0)
 
 
-def _run(wanted: Sequence[Job], places: Places, file: Path) -> int:
-    """Make the rows one job after the other; return how many jobs failed."""
-    failed = 0
-    for count, job in enumerate(wanted, 1):
-        start = time.perf_counter()
-        try:
-            # Libraries read the number of threads when they are imported.
-            with limited(job.threads), ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-                append(file, pool.submit(make, job, places, read(file)).result())
-        except Exception as error:
-            # What is wrong with one job says nothing about the others, and all of them together take long.
-            failed += 1
-            print(f"FAILED {job}\n{error}", file=sys.stderr, flush=True)
-            continue
-        print(f"{count}/{len(wanted)} {time.perf_counter() - start:.0f} s {job}", file=sys.stderr, flush=True)
-    return failed
+def _make(job: Job, places: Places, file: Path) -> None:
+    """Make the rows of a job in a process of its own."""
+    # Libraries read the number of threads when they are imported.
+    with limited(job.threads), ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        append(file, pool.submit(make, job, places, read(file)).result())
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -89,11 +78,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _parts(text: str) -> list[str]:
-    return _known(text, tuple(PARTS), "parts")
+    return names_among(text, tuple(PARTS), "parts")
 
 
 def _networks(text: str) -> list[str]:
-    return _known(text, NETWORKS, "networks")
+    return names_among(text, NETWORKS, "networks")
 
 
 def _shares(text: str) -> list[float]:
@@ -102,13 +91,6 @@ def _shares(text: str) -> list[float]:
 
 def _counts(text: str) -> list[int]:
     return [int(part) for part in text.split(",")]
-
-
-def _known(text: str, known: Sequence[str], what: str) -> list[str]:
-    names = text.split(",")
-    if unknown := set(names) - set(known):
-        raise argparse.ArgumentTypeError(f"{', '.join(sorted(unknown))}: the {what} are {', '.join(known)}")
-    return names
 
 
 if __name__ == "__main__":

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
+
+from benchmarks.row_kinds import RowKinds
 
 __all__ = ["ByHand", "Key", "Point", "Ratios", "Row", "Subnormals", "Targeted", "append", "compact", "read"]
 
@@ -174,40 +173,12 @@ class Subnormals(Case):
 
 
 Row = Targeted | ByHand | Point | Subnormals
-KINDS: dict[str, type[Row]] = {kind.__name__.lower(): kind for kind in (Targeted, ByHand, Point, Subnormals)}
 
 
-def kind_of(row: Row) -> str:
-    """Return what the file calls rows like this."""
-    return type(row).__name__.lower()
+def _stored(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None and value != ""}
 
 
-def read(file: Path) -> dict[Key, Row]:
-    """Read the rows in the order in which their keys came first; there are none without a file."""
-    if not file.exists():
-        return {}
-    rows = map(_parsed, file.read_text(encoding="utf-8").splitlines())
-    return {(kind_of(row), *row.key): row for row in rows}
-
-
-def append(file: Path, rows: Sequence[Row]) -> None:
-    """Add rows at the end."""
-    with file.open("a", encoding="utf-8") as lines:
-        lines.writelines(map(_line, rows))
-
-
-def compact(file: Path) -> None:
-    """Drop the rows that later ones replaced, and sort."""
-    rows = [row for _, row in sorted(read(file).items())]
-    file.write_text("".join(map(_line, rows)), encoding="utf-8")
-
-
-def _line(row: Row) -> str:
-    values = {name: value for name, value in asdict(row).items() if value is not None and value != ""}
-    return json.dumps({"kind": kind_of(row), **values}) + "\n"
-
-
-def _parsed(line: str) -> Row:
-    stored: dict[str, Any] = json.loads(line)
-    values = {name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()}
-    return KINDS[values.pop("kind")](**values)
+ROWS: RowKinds[Row] = RowKinds((Targeted, ByHand, Point, Subnormals), _stored)
+KINDS = ROWS.by_name
+kind_of, read, append, compact = ROWS.kind_of, ROWS.read, ROWS.append, ROWS.compact

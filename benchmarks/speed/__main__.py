@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -24,6 +23,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import TypeVar
 
+from benchmarks.job_list import make_each
 from benchmarks.speed.commands import Errand, carried_out
 from benchmarks.speed.machine import limited, machine
 from benchmarks.speed.measure import above, compare, peak, timed
@@ -67,19 +67,12 @@ def _network(job: Job) -> str:
 def _run(wanted: list[Job], places: Places, rounds: int, file: Path) -> int:
     """Make the rows one job after the other; return how many jobs failed."""
     here = machine()
-    failed = 0
-    for count, job in enumerate(wanted, 1):
-        start = time.perf_counter()
-        try:
-            for row in _made(job, places, here, rounds):
-                append(file, row)
-        except Exception as error:
-            # What is wrong with one job says nothing about the others, and all of them together take long.
-            failed += 1
-            print(f"FAILED {keys(job)[0]}\n{error}", file=sys.stderr, flush=True)
-            continue
-        print(f"{count}/{len(wanted)} {time.perf_counter() - start:.0f} s {keys(job)[0]}", file=sys.stderr, flush=True)
-    return failed
+
+    def make(job: Job) -> None:
+        for row in _made(job, places, here, rounds):
+            append(file, row)
+
+    return make_each(wanted, make, lambda job: keys(job)[0])
 
 
 def _made(job: Job, places: Places, here: str, rounds: int) -> Sequence[Row]:

@@ -20,15 +20,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
-from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+from benchmarks.job_list import make_each, names_among
 from benchmarks.whole_command.codes import AFTER, BEFORE, at_commit, checkout
 from benchmarks.whole_command.jobs import Settings, make
 from benchmarks.whole_command.page import page
-from benchmarks.whole_command.plan import PARTS, Job, jobs, keys
+from benchmarks.whole_command.plan import PARTS, jobs, keys
 from benchmarks.whole_command.rows import append, compact, read
 from benchmarks.whole_command.subjects import NETWORKS, Places
 
@@ -53,26 +52,11 @@ def main() -> int:
                 stack.enter_context(at_commit(ROOT, options.before)) if name == BEFORE else checkout(options.repo)
                 for name in names
             ]
-            failed = _run(wanted, Settings(places, codes, options.rounds, held=not options.free_blas), file)
+            settings = Settings(places, codes, options.rounds, held=not options.free_blas)
+            failed = make_each(wanted, lambda job: append(file, make(job, settings)))
     compact(file)
     (options.results / "whole_command.md").write_text(page(list(read(file).values())), encoding="utf-8")
     return int(failed > 0)
-
-
-def _run(wanted: Sequence[Job], settings: Settings, file: Path) -> int:
-    """Make the rows one job after the other; return how many jobs failed."""
-    failed = 0
-    for count, job in enumerate(wanted, 1):
-        start = time.perf_counter()
-        try:
-            append(file, make(job, settings))
-        except Exception as error:
-            # What is wrong with one job says nothing about the others, and all of them together take long.
-            failed += 1
-            print(f"FAILED {job}\n{error}", file=sys.stderr, flush=True)
-            continue
-        print(f"{count}/{len(wanted)} {time.perf_counter() - start:.0f} s {job}", file=sys.stderr, flush=True)
-    return failed
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -95,18 +79,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _parts(text: str) -> list[str]:
-    return _known(text, tuple(PARTS), "parts")
+    return names_among(text, tuple(PARTS), "parts")
 
 
 def _networks(text: str) -> list[str]:
-    return _known(text, tuple(NETWORKS), "networks")
-
-
-def _known(text: str, known: Sequence[str], what: str) -> list[str]:
-    names = text.split(",")
-    if unknown := set(names) - set(known):
-        raise argparse.ArgumentTypeError(f"{', '.join(sorted(unknown))}: the {what} are {', '.join(known)}")
-    return names
+    return names_among(text, tuple(NETWORKS), "networks")
 
 
 if __name__ == "__main__":

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import statistics
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
+
+from benchmarks.row_kinds import RowKinds
 
 __all__ = ["Key", "Peer", "Row", "Waited", "Whole", "append", "compact", "kind_of", "read"]
 
@@ -145,36 +145,6 @@ class Peer(BesideForward):
 
 
 Row = Whole | Waited | Peer
-KINDS: dict[str, type[Row]] = {kind.__name__.lower(): kind for kind in (Whole, Waited, Peer)}
-
-
-def kind_of(row: Row) -> str:
-    """Return what the file calls rows like this."""
-    return type(row).__name__.lower()
-
-
-def read(file: Path) -> dict[Key, Row]:
-    """Read the rows in the order in which their keys came first; there are none without a file."""
-    if not file.exists():
-        return {}
-    rows = map(_parsed, file.read_text(encoding="utf-8").splitlines())
-    return {(kind_of(row), *row.key): row for row in rows}
-
-
-def append(file: Path, rows: Sequence[Row]) -> None:
-    """Add rows at the end."""
-    with file.open("a", encoding="utf-8") as lines:
-        lines.writelines(map(_line, rows))
-
-
-def compact(file: Path) -> None:
-    """Drop the rows that later ones replaced, and sort."""
-    rows = [row for _, row in sorted(read(file).items())]
-    file.write_text("".join(map(_line, rows)), encoding="utf-8")
-
-
-def _line(row: Row) -> str:
-    return json.dumps({"kind": kind_of(row), **_rounded(asdict(row))}) + "\n"
 
 
 def _rounded(value: Any) -> Any:
@@ -189,15 +159,6 @@ def _rounded(value: Any) -> Any:
     return value
 
 
-def _parsed(line: str) -> Row:
-    stored: dict[str, Any] = _tupled(json.loads(line))
-    return KINDS[stored.pop("kind")](**stored)
-
-
-def _tupled(value: Any) -> Any:
-    match value:
-        case dict():
-            return {name: _tupled(each) for name, each in value.items()}
-        case list():
-            return tuple(value)
-    return value
+ROWS: RowKinds[Row] = RowKinds((Whole, Waited, Peer), _rounded)
+KINDS = ROWS.by_name
+kind_of, read, append, compact = ROWS.kind_of, ROWS.read, ROWS.append, ROWS.compact
