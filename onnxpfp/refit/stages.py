@@ -141,6 +141,11 @@ class Stages:
         made = {name for index in chosen for name in self.model.graph.node[index].output}
         return chosen, reads - made
 
+    def made(self, depth: int) -> set[str]:
+        """Return what a stage makes."""
+        nodes = self.model.graph.node
+        return {name for index in self.stages[depth].nodes for name in nodes[index].output if name}
+
     def part(self, first: int, last: int, outputs: Iterable[str]) -> ModelProto:
         """Return the stages `first` to `last` as a model that reads what earlier ones gave."""
         graph = self.model.graph
@@ -228,8 +233,7 @@ class Runner:
 
     def made(self) -> set[str]:
         """Return what the next stage makes."""
-        nodes = self.stages.model.graph.node
-        return {name for index in self.stages.stages[self.next].nodes for name in nodes[index].output if name}
+        return self.stages.made(self.next)
 
     def open(self, more: Collection[str] = ()) -> tuple[Session | None, tuple[str, ...]]:
         """Load the next stage.

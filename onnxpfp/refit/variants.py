@@ -57,9 +57,7 @@ class StageSessions:
 
     def outputs(self, depth: int) -> list[str]:
         """Return what a stage makes that later ones or whoever runs the network read."""
-        made = {
-            name for index in self.stages.stages[depth].nodes for name in self.stages.model.graph.node[index].output
-        }
+        made = self.stages.made(depth)
         shown = (info.name for info in self.stages.model.graph.output if info.name in made)
         return list(dict.fromkeys((*self.stages.stages[depth].gives, *shown)))
 
@@ -144,8 +142,10 @@ class Variants:
             session = self.own[depth] if depth in self.own else self.network.at(depth)
             if session is None:
                 continue
-            fed = {**new, **factors(self.masks[depth], keep, self.shapes)} if depth in self.own else {}
-            values.update(session.run({name: _fed(name, {**values, **fed}) for name in session.inputs}))
+            given: Arrays = values
+            if depth in self.own:
+                given = {**values, **new, **factors(self.masks[depth], keep, self.shapes)}
+            values.update(session.run({name: _fed(name, given) for name in session.inputs}))
             values = {name: array for name, array in values.items() if name in self.network.read_behind[depth]}
         return values
 

@@ -45,6 +45,10 @@ from onnxpfp.time_limit import stoppable
 
 __all__ = ["ProviderRequest", "Session", "SessionSource", "custom_ops", "open_session", "resolve_providers"]
 
+NO_SPINNING = "session.intra_op.allow_spinning", "0"
+STOP_SPINNING = "session.force_spinning_stop", "1"
+"""Entries of a session's configuration."""
+
 _LOG = logging.getLogger(__name__)
 
 SessionSource = ModelProto | bytes | str | os.PathLike[str]
@@ -259,10 +263,7 @@ def open_session(
     if shared:
         _share(ort)
         options.add_session_config_entry("session.use_env_allocators", "1")
-    if not resting:
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    if resting:
-        options.add_session_config_entry("session.force_spinning_stop", "1")
+    options.add_session_config_entry(*(STOP_SPINNING if resting else NO_SPINNING))
     if profile is not None:
         options.enable_profiling = True
         options.profile_file_prefix = str(profile / "profile")
