@@ -33,7 +33,7 @@ POWER = 1.2
 STREAMS_WORTH = 2.0
 """Times the drift that the other groups may have for streams to stay whole.
 
-With whole streams ResNet-20 is better by half a point of top-1 at 0.7 and 0.5 of the MACs (1.1 to 1.6 times the drift);
+With whole streams ResNet-20 is better by half a point or more at 0.7 and 0.5 of the MACs (up to 1.6 times the drift);
 a small MobileNet is worse by up to 4 points at 4 times the drift and more.
 """
 STREAMS_LOSS = 1.0
