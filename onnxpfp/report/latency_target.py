@@ -22,19 +22,14 @@ def asked_latency(target: LatencyTarget) -> str:
     return f"at most {target.ms:g} ms in a run, {100 * target.share:.3g} % of the latency of {where}"
 
 
-def reached_latency(target: LatencyTarget, *, refitted: bool) -> str:
-    """Say what the times of ops foresaw, and what was measured of it.
-
-    Args:
-        target: What was asked for, and how it was reached.
-        refitted: Whether layers were refitted after that.
-    """
+def reached_latency(target: LatencyTarget) -> str:
+    """Say what the times of ops foresaw, and what was measured of it."""
     foreseen = f"the fitted times of the ops foresee {target.foreseen:.3f} of the latency"
     error = f"the fit is off by at most {100 * target.error:.2g} % where it was measured"
     if not target.tries:
         return f"{foreseen} ({error}); the table was given, so nothing was corrected: a run on its device must tell"
     *others, last = target.tries
-    measured = f"{foreseen} ({error}); measured{' before the refit' if refitted else ''}: {last.measured:.3f}"
+    measured = f"{foreseen} ({error}); measured: {last.measured:.3f}"
     if not others:
         return measured
     earlier = "; ".join(f"{each.share:.3f} asked, {each.measured:.3f} measured" for each in others)

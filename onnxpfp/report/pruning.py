@@ -209,8 +209,7 @@ def _facts(report: Report) -> Facts:
     if report.trials:
         rows["reached"] = _reached(report)
     if report.latency_target is not None and report.latency_target.foreseen is not None:
-        refitted = report.compensation == "lstsq" and report.steps == 1
-        rows["reached"] = reached_latency(report.latency_target, refitted=refitted)
+        rows["reached"] = reached_latency(report.latency_target)
     rows |= ATTENTION[report.attention]
     rows["counted at"] = sizes(report.inputs)
     rows["activations"] = peaks_fact(report.before.activations, report.after.activations)

@@ -45,13 +45,12 @@ def test_how_it_was_reached() -> None:
         "the fitted times of the ops foresee 0.690 of the latency "
         "(the fit is off by at most 3.1 % where it was measured)"
     )
-    assert reached_latency(AIM, refitted=True) == f"{fit}; measured before the refit: 0.710"
-    assert reached_latency(AIM, refitted=False) == f"{fit}; measured: 0.710"
+    assert reached_latency(AIM) == f"{fit}; measured: 0.710"
     several = replace(AIM, tries=(LatencyTry(0.7, 0.7, 0.8), LatencyTry(0.61, 0.6, 0.702)))
-    assert reached_latency(several, refitted=False) == (
+    assert reached_latency(several) == (
         f"{fit}; measured: 0.702, where 0.610 was asked of the fit; other tries: 0.700 asked, 0.800 measured"
     )
-    assert reached_latency(GIVEN, refitted=True) == (
+    assert reached_latency(GIVEN) == (
         f"{fit}; the table was given, so nothing was corrected: a run on its device must tell"
     )
 
