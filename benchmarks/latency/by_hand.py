@@ -15,7 +15,7 @@ from benchmarks.latency.product import Pruned, RefusedError, prune_to_macs
 from benchmarks.latency.rows import ByHand, Ratios, Targeted
 from benchmarks.latency.subjects import Places, Subject
 from benchmarks.latency.turns import beside, feed_of
-from benchmarks.speed.machine import machine
+from benchmarks.speed.machine import commit, machine
 
 __all__ = ["by_hand", "tuned"]
 
@@ -98,6 +98,7 @@ def by_hand(subject: Subject, places: Places, ours: Targeted, rounding: int) -> 
             batch=ours.batch,
             threads=ours.threads,
             machine=machine(),
+            commit=commit(),
             target=ours.target,
             rounding=rounding,
             goal=goal,

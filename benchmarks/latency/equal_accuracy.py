@@ -19,7 +19,7 @@ from benchmarks.latency.product import RefusedError, prune_to_latency
 from benchmarks.latency.rows import Point
 from benchmarks.latency.subjects import Places, Subject
 from benchmarks.latency.turns import feed_of, in_turns
-from benchmarks.speed.machine import machine
+from benchmarks.speed.machine import commit, machine
 from onnxpfp import __version__
 
 __all__ = ["OURS", "Spot", "compared", "front", "latency_at", "paired"]
@@ -74,6 +74,7 @@ def compared(subject: Subject, places: Places, batch: int) -> list[Point]:
         batch=batch,
         threads=THREADS,
         machine=machine(),
+        commit=commit(),
         tool=f"{OURS} {__version__}",
         method=OURS,
         setting=1.0,

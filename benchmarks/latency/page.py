@@ -26,8 +26,8 @@ that of the original beside which a file ran: pairs of runs in one process, in a
 brackets, quartiles of the pairs. With one thread the time on the cores counts, with more the clock, or the time on the
 cores where runs wait for them. It is measured by the benchmark, on the written files, apart from onnxpfp's own report.
 Nothing is trained, before or after pruning, by any tool. Rows with two threads were measured on an idle machine, the
-others while other programs ran on it. Rows are of several commits: targets of trained networks with one sample and one
-thread, and tables, of the last one, all others of earlier ones, whose steps of widths and response curves were others.
+others while other programs ran on it. Rows are of several commits of onnxpfp, whose steps of widths and response curves
+differ; those without one are older.
 
 The text recogniser is PP-OCRv4 as the package rapidocr-onnxruntime 1.4.4 ships it, at 3 x 48 x 320. It is pruned with
 {CALIBRATION} printed lines and tested on {TEST} others, with other words and numbers; a line counts if all of it is
@@ -89,14 +89,14 @@ def _met(rows: Sequence[Targeted]) -> str:
 
 def _targets(rows: Sequence[Targeted]) -> str:
     head = ["network", "batch", "threads", "target", "measured", "promised", "report", "ms", "MACs", "accuracy"]
-    head += ["model, s", "in passes", "all, s"]
+    head += ["model, s", "in passes", "all, s", "commit"]
     return _table(head, map(_target, _sorted(rows)))
 
 
 def _target(row: Targeted) -> list[str]:
     start = [_title(row.network), str(row.batch), str(row.threads), f"{row.target:g}"]
     if row.refused:
-        return [*start, row.refused, *[NOTHING] * 8]
+        return [*start, row.refused, *[NOTHING] * 8, _commit(row)]
     passes = None
     if row.model_seconds is not None and row.pass_seconds:
         passes = row.model_seconds / row.pass_seconds
@@ -111,6 +111,7 @@ def _target(row: Targeted) -> list[str]:
         _number(row.model_seconds, 1),
         _number(passes, 1),
         _number(row.seconds, 0),
+        _commit(row),
     ]
 
 
@@ -130,10 +131,11 @@ def _by_hand(rows: Sequence[ByHand], ours: Sequence[Targeted]) -> str:
             _number(row.after, 1),
             str(row.tried),
             f"{row.seconds:.0f}",
+            _commit(row),
         ]
         for row in _sorted(rows)
     ]
-    return _table([*head, "prunings", "seconds"], body)
+    return _table([*head, "prunings", "seconds", "commit"], body)
 
 
 def _equal(points: Sequence[Point]) -> Iterator[str]:
@@ -154,10 +156,11 @@ def _equal(points: Sequence[Point]) -> Iterator[str]:
                 f"{point.setting:g}",
                 point.refused or _ratios(point.ratios),
                 _number(point.after, 1),
+                _commit(point),
             ]
             for point in mine
         ]
-        yield _table(["tool", "method", "asked for", "latency", "accuracy"], body, left=2)
+        yield _table(["tool", "method", "asked for", "latency", "accuracy", "commit"], body, left=2)
 
 
 def _at_equal(ours: Point, peers: Sequence[float | None]) -> list[str]:
@@ -168,7 +171,7 @@ def _at_equal(ours: Point, peers: Sequence[float | None]) -> list[str]:
 
 
 def _tables(rows: Sequence[Targeted]) -> str:
-    head = ["network", "target", "promised", "table with", "measured with", "measured", "table, s"]
+    head = ["network", "target", "promised", "table with", "measured with", "measured", "table, s", "commit"]
     body = [
         [
             _title(row.network),
@@ -178,6 +181,7 @@ def _tables(rows: Sequence[Targeted]) -> str:
             _threads(row.threads),
             row.refused or _ratios(row.ratios),
             _number(row.model_seconds, 1),
+            _commit(row),
         ]
         for row in _sorted(rows)
     ]
@@ -199,6 +203,10 @@ def _subnormal(rows: Sequence[Subnormals]) -> str:
         for row in rows
     ]
     return _table(head, body)
+
+
+def _commit(row: Row) -> str:
+    return row.commit or NOTHING
 
 
 def _threads(number: int) -> str:

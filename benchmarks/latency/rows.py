@@ -23,12 +23,14 @@ class Case:
         batch: Samples in one run.
         threads: Threads of onnxruntime in the runs that are measured.
         machine: Where, and with what.
+        commit: Of onnxpfp; empty in rows that were made before it was kept.
     """
 
     network: str
     batch: int
     threads: int
     machine: str
+    commit: str = ""
 
     @property
     def case(self) -> Key:

@@ -13,7 +13,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from benchmarks.latency.rows import Subnormals
 from benchmarks.latency.subjects import Places, Subject
 from benchmarks.latency.turns import beside, feed_of
-from benchmarks.speed.machine import machine
+from benchmarks.speed.machine import commit, machine
 from onnxpfp.model.draws import without_record
 from onnxpfp.options import Options
 from onnxpfp.pipeline.context import open_run
@@ -72,6 +72,7 @@ def cleaned(subject: Subject | None, places: Places) -> list[Subnormals]:
         batch=BATCH,
         threads=THREADS,
         machine=machine(),
+        commit=commit(),
         weights=found.weights,
         zeroed=found.zeroed,
         ratios=seen.ratios,

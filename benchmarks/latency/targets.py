@@ -5,12 +5,13 @@ from __future__ import annotations
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from benchmarks.latency.product import Pruned, RefusedError, make_table, prune_to_latency
 from benchmarks.latency.rows import Targeted
 from benchmarks.latency.subjects import Places, Subject
 from benchmarks.latency.turns import beside, feed_of, seconds_of
-from benchmarks.speed.machine import machine
+from benchmarks.speed.machine import commit, machine
 
 __all__ = ["by_table", "targeted"]
 
@@ -23,7 +24,7 @@ def targeted(subject: Subject, places: Places, target: float, batch: int, thread
     """Prune to a share of the latency, and measure the file as it was asked for."""
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch) / "pruned.onnx"
-        common = {"network": subject.name, "batch": batch, "threads": threads, "machine": machine(), "target": target}
+        common = {**_made(subject), "batch": batch, "threads": threads, "target": target}
         try:
             pruned = prune_to_latency(subject, places, out, target, threads=threads, batch=batch)
         except RefusedError as error:
@@ -36,7 +37,7 @@ def by_table(subject: Subject, places: Places, target: float, batch: int) -> lis
     """Measure a table, prune by it, and measure the file with the threads of the table and with others."""
     with tempfile.TemporaryDirectory() as scratch:
         out, table = Path(scratch) / "pruned.onnx", Path(scratch) / "table.json"
-        common = {"network": subject.name, "batch": batch, "machine": machine(), "target": target}
+        common = {**_made(subject), "batch": batch, "target": target}
         cases = [Targeted(**common, threads=threads, table_threads=TABLE_THREADS) for threads in USED_THREADS]
         seconds = make_table(subject, places, table, threads=TABLE_THREADS, batch=batch)
         try:
@@ -45,6 +46,10 @@ def by_table(subject: Subject, places: Places, target: float, batch: int) -> lis
             return [replace(case, refused=str(error), model_seconds=round(seconds, 2)) for case in cases]
         rows = [_measured(subject, places, out, pruned, case) for case in cases]
     return [replace(row, model_seconds=round(seconds, 2)) for row in rows]
+
+
+def _made(subject: Subject) -> dict[str, Any]:
+    return {"network": subject.name, "machine": machine(), "commit": commit()}
 
 
 def _measured(subject: Subject, places: Places, out: Path, pruned: Pruned, case: Targeted) -> Targeted:

@@ -6,17 +6,19 @@ import importlib.metadata
 import os
 import platform
 import re
+import subprocess
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from onnxpfp import __version__
 
-__all__ = ["cores", "limited", "machine", "memory"]
+__all__ = ["commit", "cores", "limited", "machine", "memory"]
 
 THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 LIBRARIES = ("numpy", "onnx", "scipy")
 RUNTIMES = ("onnxruntime-gpu", "onnxruntime")
+REPOSITORY = Path(__file__).parents[2]
 
 
 def cores() -> int:
@@ -36,6 +38,12 @@ def machine() -> str:
         f"{name[1] if name else platform.machine()}, {cores()} cores{wide}; Linux {platform.release().split('-')[0]}, "
         f"Python {platform.python_version()}, onnxpfp {__version__}, {', '.join(versions)}"
     )
+
+
+def commit(folder: Path = REPOSITORY) -> str:
+    """Return what tells the code of a checkout from that of others; it ends in "-dirty" where files were changed."""
+    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--exclude=*"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 @contextmanager

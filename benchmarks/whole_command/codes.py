@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from benchmarks.speed.machine import commit as commit_of
+
 __all__ = ["AFTER", "BEFORE", "Code", "at_commit", "checkout"]
 
 BEFORE, AFTER = "before", "after"
@@ -46,13 +48,7 @@ def checkout(folder: Path) -> Code:
     """
     if not (folder / PACKAGE / "__init__.py").is_file():
         raise FileNotFoundError(f"{folder} has no {PACKAGE}")
-    described = subprocess.run(
-        ["git", "-C", str(folder), "describe", "--always", "--dirty", "--exclude=*"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return Code(AFTER, folder.resolve(), described.stdout.strip())
+    return Code(AFTER, folder.resolve(), commit_of(folder))
 
 
 @contextmanager
