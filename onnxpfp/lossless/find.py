@@ -94,7 +94,6 @@ def find_lossless(
         threads=threads,
         workspace_bytes=workspace_bytes,
         progress=progress,
-        layout=False,
     )
     few = samples.take(LEAST_SAMPLES)
     try:

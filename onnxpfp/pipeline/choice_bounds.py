@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 
 import numpy as np
 
@@ -25,23 +24,43 @@ from onnxpfp.calibrate.observer import Batch
 from onnxpfp.calibrate.statistics import SampleSum
 from onnxpfp.comparison.certificate import mean_bound
 from onnxpfp.linear.ops import LinearOp
-from onnxpfp.pipeline.calibration import Measured
+from onnxpfp.pipeline.calibration import DataCalibration, Measured
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.decide import Decision
 from onnxpfp.pipeline.measurements import (
     SHARE_POINTS,
     InputObserver,
     Measurements,
-    MomentObserver,
+    SquareObserver,
     consumer_taps,
     drawn_columns,
 )
 from onnxpfp.score.output_moments import errors
 
-__all__ = ["UNIT_SAMPLES", "ErrorObserver", "bounded"]
+__all__ = ["UNIT_SAMPLES", "ErrorObserver", "bounded", "square_observers"]
 
 UNIT_SAMPLES = 256
 """Samples to fit that the mean squares are of, which errors are a share of: the bound holds with any number of them."""
+
+
+def square_observers(context: RunContext, ops: Sequence[LinearOp]) -> dict[int, SquareObserver]:
+    """Start to measure the mean squares of all consumers whose errors may be bounded, by their positions.
+
+    Whether a group is cut is not known yet, but another run of the network would take longer than what this adds.
+
+    Args:
+        context: What is asked for.
+        ops: The consumers, in the order of the graph.
+    """
+    if context.options.steps > 1 or not context.chooses:
+        return {}
+    bounded = [position for position, op in enumerate(ops) if not _why_not(context, [op])]
+    return {position: SquareObserver(ops[position], _key(context, position), UNIT_SAMPLES) for position in bounded}
+
+
+def _key(context: RunContext, position: int) -> tuple[int, int]:
+    """Return what sets the draws at a consumer apart from those of others."""
+    return context.options.seed, position
 
 
 def bounded(context: RunContext, measured: Measured, decision: Decision, candidates: int) -> Decision:
@@ -87,21 +106,17 @@ def _why_not(context: RunContext, consumers: Sequence[LinearOp]) -> str:
 
 def _losses(context: RunContext, measured: Measured, decision: Decision, readers: Sequence[int]) -> dict[int, Floats]:
     """Return the errors of some consumers on the held-out samples, (N,), by position."""
-    held_out, seed = context.data.held_out, context.options.seed
+    held_out, calibration = context.data.held_out, measured.calibration
     assert held_out is not None
+    assert isinstance(calibration, DataCalibration)
     ops = [measured.ops[position] for position in readers]
-    keys = [(seed, position) for position in readers]
+    keys = [_key(context, position) for position in readers]
+    lost = [1.0 - decision.factor[op.channels] for op in ops]
+    units = [calibration.mean_squares[position] for position in readers]
+    errors_of = [*map(ErrorObserver, ops, keys, lost, units)]
     with context.clock.phase("ranking") as progress:
-        run = partial(
-            Measurements, measured.analysis, ops, requests=context.requests, options=context.options, progress=progress
-        )
-        moments = [*map(MomentObserver, ops, keys)]
-        run(samples=context.data.fit.take(UNIT_SAMPLES), batch_size=context.data.batch_size).run(moments)
-        lost = [1.0 - decision.factor[op.channels] for op in ops]
-        units = [each.sum().mean_squares for each in moments]
-        errors_of = [*map(ErrorObserver, ops, keys, lost, units)]
         # One by one, so that what a layer reads is of one sample, whatever the axes of its tensor are.
-        run(samples=held_out, batch_size=1).run(errors_of)
+        Measurements(measured.analysis, ops, held_out, 1, context.requests, context.options, progress).run(errors_of)
     return {position: np.array(each.losses) for position, each in zip(readers, errors_of, strict=True)}
 
 

@@ -45,6 +45,7 @@ from onnxpfp.pipeline.measurements import (
     MapObserver,
     Measurements,
     MomentObserver,
+    SquareObserver,
     consumer_taps,
 )
 from onnxpfp.pipeline.reading import read_data
@@ -133,6 +134,11 @@ def moments(analysis: Analysis, samples: Samples, first: int) -> Statistics:
     return collected([MomentObserver(op, (5, n)) for n, op in enumerate(watching.ops)], watching.run)
 
 
+def squares(analysis: Analysis, samples: Samples, first: int) -> Statistics:
+    watching = measurements(analysis, samples, first)
+    return collected([SquareObserver(op, (5, n), COUNT) for n, op in enumerate(watching.ops)], watching.run)
+
+
 def errors_of_a_choice(analysis: Analysis, samples: Samples, first: int) -> Statistics:
     watching = replace(measurements(analysis, samples, first), batch_size=1)
     observers = [
@@ -165,6 +171,7 @@ STATISTICS: dict[str, Callable[[Analysis, Samples, int], Statistics]] = {
     "map sums": map_sums,
     "contributions": contributions,
     "moments": moments,
+    "squares": squares,
     "errors of a choice": errors_of_a_choice,
     "traces": traces,
     "gaps": gaps,
