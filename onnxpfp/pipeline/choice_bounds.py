@@ -21,6 +21,7 @@ import numpy as np
 
 from onnxpfp.arrays import Arrays, Floats
 from onnxpfp.calibrate.observer import Batch
+from onnxpfp.calibrate.runner import BATCH
 from onnxpfp.calibrate.statistics import SampleSum
 from onnxpfp.comparison.certificate import mean_bound
 from onnxpfp.linear.ops import LinearOp
@@ -35,6 +36,7 @@ from onnxpfp.pipeline.measurements import (
     consumer_taps,
     drawn_columns,
 )
+from onnxpfp.pipeline.sample_rows import rows_of_samples
 from onnxpfp.score.output_moments import errors
 
 __all__ = ["UNIT_SAMPLES", "ErrorObserver", "bounded", "square_observers"]
@@ -115,8 +117,11 @@ def _losses(context: RunContext, measured: Measured, decision: Decision, readers
     units = [calibration.mean_squares[position] for position in readers]
     errors_of = [*map(ErrorObserver, ops, keys, lost, units)]
     with context.clock.phase("ranking") as progress:
-        # One by one, so that what a layer reads is of one sample, whatever the axes of its tensor are.
-        Measurements(measured.analysis, ops, held_out, 1, context.requests, context.options, progress).run(errors_of)
+        size = min(context.data.batch_size, context.options.batch_size or BATCH)
+        run = Measurements(measured.analysis, ops, held_out, size, context.requests, context.options, progress)
+        # One by one where it is not known what of a tensor is of which sample.
+        run = run if rows_of_samples(run) else replace(run, batch_size=1)
+        run.run(errors_of)
     return {position: np.array(each.losses) for position, each in zip(readers, errors_of, strict=True)}
 
 
@@ -137,15 +142,14 @@ class ErrorObserver(InputObserver):
     losses: list[float] = field(default_factory=list[float], init=False)
 
     def see(self, tensors: Arrays, batch: Batch) -> None:
-        """Count one sample in."""
-        assert batch.samples == 1, self.op.name
+        """Count one sample in, or several that lie one after the other along the first axis."""
         unfolded = drawn_columns(self.op, self.op.numbers(tensors), SHARE_POINTS, self.key, batch)
-        unfolded = unfolded.reshape(1, -1, *unfolded.shape[2:])
+        unfolded = unfolded.reshape(batch.samples, -1, *unfolded.shape[2:])
         # An error that is no number counts in full: samples that decide nothing must not stop a run.
-        finite = bool(np.isfinite(unfolded).all())
-        taps = consumer_taps(self.op)
-        self.losses += errors(unfolded, taps, self.lost, self.mean_squares).tolist() if finite else [1.0]
-        self.samples += 1
+        finite, losses = np.isfinite(unfolded).all((1, 2, 3)), np.ones(batch.samples)
+        losses[finite] = errors(unfolded[finite], consumer_taps(self.op), self.lost, self.mean_squares)
+        self.losses += losses.tolist()
+        self.samples += batch.samples
 
     def sum(self) -> SampleSum:
         """Return the sum of the errors, (1,)."""

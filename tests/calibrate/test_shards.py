@@ -6,7 +6,7 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +140,7 @@ def squares(analysis: Analysis, samples: Samples, first: int) -> Statistics:
 
 
 def errors_of_a_choice(analysis: Analysis, samples: Samples, first: int) -> Statistics:
-    watching = replace(measurements(analysis, samples, first), batch_size=1)
+    watching = measurements(analysis, samples, first)
     observers = [
         ErrorObserver(op, (5, n), (op.channels % 2 == 0) * 1.0, np.ones((op.group, consumer_taps(op).shape[1])))
         for n, op in enumerate(watching.ops)
