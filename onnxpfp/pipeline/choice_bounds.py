@@ -21,7 +21,8 @@ import numpy as np
 
 from onnxpfp.arrays import Arrays, Floats
 from onnxpfp.calibrate.observer import Batch
-from onnxpfp.calibrate.runner import BATCH
+from onnxpfp.calibrate.runner import choose_batch
+from onnxpfp.calibrate.sample_views import needs_of
 from onnxpfp.calibrate.statistics import SampleSum
 from onnxpfp.comparison.certificate import mean_bound
 from onnxpfp.linear.ops import LinearOp
@@ -117,7 +118,7 @@ def _losses(context: RunContext, measured: Measured, decision: Decision, readers
     units = [calibration.mean_squares[position] for position in readers]
     errors_of = [*map(ErrorObserver, ops, keys, lost, units)]
     with context.clock.phase("ranking") as progress:
-        size = min(context.data.batch_size, context.options.batch_size or BATCH)
+        size = choose_batch(needs_of(errors_of), held_out, context.batch_limit, context.options.workspace)
         run = Measurements(measured.analysis, ops, held_out, size, context.requests, context.options, progress)
         # One by one where it is not known what of a tensor is of which sample.
         run = run if rows_of_samples(run) else replace(run, batch_size=1)

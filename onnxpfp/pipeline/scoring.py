@@ -50,14 +50,13 @@ def _measure(
 ) -> Statistics:
     """Measure the linear ops on all samples that are not held out: on fewer, a channel that rarely fires is silent."""
     options, data = context.options, context.data
-    limited = data.fit.fixed_batch is None and (options.batch_size or data.batch_size == 1)
     with context.clock.phase("calibration") as progress:
         return calibrate(
             analysis.model,
             ops,
             data.fit,
             kernel=options.kernel,
-            batch_size=data.batch_size if limited else None,
+            batch_size=context.batch_limit,
             providers=context.requests,
             threads=options.threads,
             workspace_bytes=options.workspace,
