@@ -121,15 +121,21 @@ def errors(columns: AnyFloats, taps: AnyFloats, lost: Floats | Bools, mean_squar
 
 
 def _squares(columns: AnyFloats, taps: AnyFloats, group: int) -> Floats:
-    """Return the sum of z_i^2, (g, O/g), of columns (R, C, k)."""
-    return np.concatenate([np.einsum("gro,gro->go", z, z) for z in _sums(columns, taps, group)], axis=1)
+    """Return the sum of z_i^2, (g, O/g), of columns (R, C, k): of z in single precision where that holds them."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        single = [np.square(z, dtype=np.float64).sum(1) for z in _sums(columns, taps, group, np.float32)]
+    if all(np.isfinite(each).all() for each in single):
+        return np.concatenate(single, axis=1)
+    return np.concatenate([np.square(z).sum(1) for z in _sums(columns, taps, group)], axis=1)
 
 
-def _sums(columns: AnyFloats, taps: AnyFloats, group: int) -> Iterator[Floats]:
-    """Yield z (g, R, o), some outputs at a time, of columns (R, C, k); in float64, which squares do not leave."""
+def _sums(
+    columns: AnyFloats, taps: AnyFloats, group: int, dtype: type[np.floating] = np.float64
+) -> Iterator[AnyFloats]:
+    """Yield z (g, R, o), some outputs at a time, of columns (R, C, k); squares do not leave float64."""
     channels, size = columns.shape[1:]
-    rows = columns.reshape(len(columns), group, -1).swapaxes(0, 1).astype(np.float64)
+    rows = columns.reshape(len(columns), group, -1).swapaxes(0, 1).astype(dtype)
     flat = taps.reshape(group, channels // group, taps.shape[1], size)
     for run in chunks(taps.shape[1], 16 * channels * size):
-        weights = flat[:, :, run].swapaxes(2, 3).astype(np.float64)
+        weights = flat[:, :, run].swapaxes(2, 3).astype(dtype)
         yield rows @ weights.reshape(group, -1, weights.shape[3])
