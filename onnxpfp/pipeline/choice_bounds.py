@@ -38,6 +38,7 @@ from onnxpfp.pipeline.measurements import (
     drawn_columns,
 )
 from onnxpfp.pipeline.sample_rows import rows_of_samples
+from onnxpfp.runtime.heap import trim_heap
 from onnxpfp.score.output_moments import errors
 
 __all__ = ["UNIT_SAMPLES", "ErrorObserver", "bounded", "square_observers"]
@@ -123,6 +124,7 @@ def _losses(context: RunContext, measured: Measured, decision: Decision, readers
         # One by one where it is not known what of a tensor is of which sample.
         run = run if rows_of_samples(run) else replace(run, batch_size=1)
         run.run(errors_of)
+        trim_heap()
     return {position: np.array(each.losses) for position, each in zip(readers, errors_of, strict=True)}
 
 

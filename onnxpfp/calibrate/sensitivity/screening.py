@@ -12,6 +12,7 @@ underflow unseen: the largest term of the sum over rows is that of m[p] itself, 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -97,7 +98,7 @@ class Screening:
             np.where(norms.max(1) > 0, np.maximum(norms.max(1), FLOOR), 0).astype(np.float32),
             np.zeros(len(blocks.groups), np.float32),
             family.samples_last,
-            TightBound(norms.reshape(op.group, -1, norms.shape[1])) if even else None,
+            _tight_bound(exact, norms, plain=plain) if even else None,
             None if plain else blocks.indices,
             blocks.starts[:-1],
         )
@@ -220,7 +221,7 @@ class Screening:
         saved = exact - z.size * (_TIGHT_COST + _TIGHT_COST_PER_BLOCK * blocks)
         if not self.tight.is_loaded:
             self.spared += max(saved, 0.0)
-            return self.spared > self.tight.norms.size * _LOADING_COST
+            return self.spared > math.prod(self.tight.shape) * _LOADING_COST
         return saved > 0
 
     def _settle(self, seen: SumField, candidates: Candidates, scratch: ScratchArrays) -> None:
@@ -260,6 +261,15 @@ def _largest(sums: Floats32) -> Floats32:
     whole = len(sums) // _SIDE_BY_SIDE * _SIDE_BY_SIDE
     folded = sums[:whole].reshape(-1, _SIDE_BY_SIDE, *sums.shape[1:]).max(0, initial=0)
     return np.maximum(folded.max(0), sums[whole:].max(0, initial=0))
+
+
+def _tight_bound(exact: Exact, norms: Floats32, *, plain: bool) -> TightBound:
+    """Return the second bound, given the norms (b, 2 O/g); where they are single weights, these are not kept twice."""
+    shape = exact.op.group, len(norms) // exact.op.group, norms.shape[1]
+    if plain and exact.entries == 1:
+        rows = exact.rows[:, 0]
+        return TightBound(shape, lambda: np.concatenate([np.maximum(rows, 0), np.maximum(-rows, 0)], 1).reshape(shape))
+    return TightBound(shape, lambda: norms.reshape(shape))
 
 
 def _block_norms(signed: Floats32, order: Ints | None, starts: Ints, plan: SensitivitySettings) -> Floats32:
