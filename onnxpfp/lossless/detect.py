@@ -267,7 +267,7 @@ def _with_neighbours(views: Sequence[View], removed: Bools) -> Bools:
     """
     possible = ~removed
     for view in views:
-        for first in range(0, PROJECTIONS, 2):
+        for first in range(0, min(view.projections.shape[2], PROJECTIONS) - 1, 2):
             with np.errstate(invalid="ignore"):
                 angle = np.arctan2(view.projections[..., first + 1], view.projections[..., first]) % np.pi
             angle[removed if view.merges else slice(None)] = np.nan
