@@ -246,7 +246,8 @@ class SquareObserver(InputObserver):
         counted = min(batch.samples, self.most - self.samples)
         if counted <= 0:
             return
-        unfolded = drawn_columns(self.op, self._numbers(tensors), SHARE_POINTS, self.key, batch)
+        # Whoever measures the sensitivities looks for numbers that are not finite.
+        unfolded = drawn_columns(self.op, self.op.numbers(tensors), SHARE_POINTS, self.key, batch)
         unfolded = unfolded[: len(unfolded) * counted // batch.samples]
         squares = OutputSquares.of(unfolded.reshape(-1, *unfolded.shape[2:]), consumer_taps(self.op), self.op.group)
         self._squares = squares if self._squares is None else self._squares.merge(squares)
