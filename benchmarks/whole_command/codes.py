@@ -1,7 +1,8 @@
-"""The code that is measured: a checkout, or what a commit of this one had."""
+"""The code that is measured: a checkout, or what a commit of this one had, with the bytecode that installing brings."""
 
 from __future__ import annotations
 
+import compileall
 import io
 import os
 import subprocess
@@ -48,6 +49,7 @@ def checkout(folder: Path) -> Code:
     """
     if not (folder / PACKAGE / "__init__.py").is_file():
         raise FileNotFoundError(f"{folder} has no {PACKAGE}")
+    _compile(folder)
     return Code(AFTER, folder.resolve(), commit_of(folder))
 
 
@@ -60,4 +62,10 @@ def at_commit(repository: Path, commit: str) -> Generator[Code]:
     with TemporaryDirectory() as scratch:
         with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as files:
             files.extractall(scratch, filter="data")
+        _compile(Path(scratch))
         yield Code(BEFORE, Path(scratch), named.stdout.strip())
+
+
+def _compile(folder: Path) -> None:
+    """Write the bytecode of the package: pip does so, and where Python may not, every command would compile anew."""
+    compileall.compile_dir(folder / PACKAGE, quiet=1)

@@ -29,6 +29,7 @@ from onnxpfp.options import DEFAULT_WORKSPACE
 from onnxpfp.progress import Count
 from onnxpfp.runtime.binding import DeviceOutputs, ReusedOutputs
 from onnxpfp.runtime.device_memory import DeviceMemory
+from onnxpfp.runtime.heap import trim_heap
 from onnxpfp.runtime.providers import ProviderRequest
 from onnxpfp.runtime.scratch import temporary_folder
 from onnxpfp.runtime.session import Session, as_requests, open_session
@@ -46,6 +47,8 @@ _AIMED_BYTES = 64 << 20
 _TWICE = 2
 """onnxruntime holds what it hands out in its own layout, too."""
 _IN_MEMORY = 1_500_000_000
+_LARGE = 16 << 20
+"""Bytes of a network's weights from which on it is worth to give back what the copy took that was loaded."""
 
 
 def run_observers(
@@ -287,8 +290,14 @@ def _showing(model: ModelProto, names: Sequence[str]) -> ModelProto:
 @contextmanager
 def _session(model: ModelProto, requests: Sequence[ProviderRequest], **options: Any) -> Generator[Session]:
     """Open a model in memory, or through a temporary file where protobuf cannot serialise it."""
-    if sum(len(tensor.raw_data) for tensor in model.graph.initializer) < _IN_MEMORY:
-        yield open_session(model, requests, **options)
+    size = sum(len(tensor.raw_data) for tensor in model.graph.initializer)
+    if size < _IN_MEMORY:
+        session = open_session(model, requests, **options)
+        # It would be held as long as the session runs.
+        del model
+        if size > _LARGE:
+            trim_heap()
+        yield session
         return
     folder = temporary_folder()
     try:

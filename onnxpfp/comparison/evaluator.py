@@ -61,6 +61,7 @@ class Evaluator:
     picks: Picks = field(default_factory=Picks)
     inner: tuple[str, ...] = ()
     _kept: list[Arrays] | None = field(default=None, init=False)
+    _running: Session | None = field(default=None, init=False)
     _providers: tuple[str, ...] = field(default=(), init=False)
 
     def compare(self, model: ModelProto, progress: Count | None = None) -> Comparison:
@@ -119,7 +120,9 @@ class Evaluator:
             yield feed, count, {name: shown[name] for name in given}, given
 
     def open_original(self) -> Session:
-        """Open the original, with all that it shows."""
+        """Open the original, with all that it shows; while `pairs` runs it, it is open."""
+        if self._running is not None:
+            return self._running
         showing = with_fixed_draws(self._showing_inner(self.picks.showing(self.original)))
         return open_session(showing, self.requests, threads=self.threads)
 
@@ -131,17 +134,20 @@ class Evaluator:
         if self._kept is not None:
             yield from self._kept
             return
-        session = self.open_original()
+        session = self._running = self.open_original()
         self._providers = session.providers
         kept: list[Arrays] = []
         size = 0
-        for feed in self.samples.batches(self.batch_size):
-            outputs = session.run(feed)
-            size += sum(array.nbytes for array in outputs.values())
-            if size <= self.workspace:
-                kept.append({name: owned(array) for name, array in outputs.items()})
-            else:
-                kept.clear()
-            yield outputs
+        try:
+            for feed in self.samples.batches(self.batch_size):
+                outputs = session.run(feed)
+                size += sum(array.nbytes for array in outputs.values())
+                if size <= self.workspace:
+                    kept.append({name: owned(array) for name, array in outputs.items()})
+                else:
+                    kept.clear()
+                yield outputs
+        finally:
+            self._running = None
         if size <= self.workspace:
             self._kept = kept

@@ -20,8 +20,8 @@ from onnx import ModelProto
 from onnxpfp.arrays import FLOAT_BYTES, AnyArray, Arrays, Floats, runs_within
 from onnxpfp.comparison.certificate import samples_needed, tolerance_limit
 from onnxpfp.comparison.evaluator import Evaluator
-from onnxpfp.comparison.finite import Gap
 from onnxpfp.comparison.outcomes import errors_of
+from onnxpfp.comparison.sample_axes import sample_axis, samples_apart, twin_feeds
 from onnxpfp.data.samples import Feed
 from onnxpfp.progress import Count
 
@@ -29,8 +29,6 @@ __all__ = ["SHARES", "LayerError", "LayerErrors", "joint_limits", "layer_errors"
 
 SHARES = (0.95, 0.9, 0.75, 0.5)
 """Shares of the inputs that a limit may be promised for; the largest that the samples are enough for is taken."""
-ALIKE = 1e-2
-"""Relative error up to which a sample is the same alone and among others: runs of other sizes round otherwise."""
 GONE = "the written network does not compute it as a tensor of its own"
 WHOLE_NUMBERS = "its output is whole numbers, whose scale may be another in the written network"
 _TIMES = 4
@@ -199,58 +197,18 @@ class _Measured:
     def _each(self, name: str, feed: Feed, value: AnyArray, other: AnyArray, count: int) -> Floats | None:
         """Return the errors of samples that were run together; None where they cannot be told apart."""
         if self._axes is None:
-            self._axes = _sample_axes(self.evaluator, feed, count)
-        parts = _apart(value, self._axes[name], count)
-        others = _apart(other, self._axes[name], count) if other.shape == value.shape else other
+            self._axes = self._find_axes(feed, count)
+        parts = samples_apart(value, self._axes[name], count)
+        others = samples_apart(other, self._axes[name], count) if other.shape == value.shape else other
         return None if parts is None or others is None else errors_of(parts, others, count)
+
+    def _find_axes(self, feed: Feed, count: int) -> dict[str, int | None]:
+        """Find the axis of every inner tensor along which it has one sample after the other."""
+        inner, session = self.evaluator.inner, self.evaluator.open_original()
+        some, again, number = twin_feeds(self.evaluator.samples, feed, count)
+        one, other = session.run(some, inner), session.run(again, inner)
+        return {name: sample_axis(one[name], other[name], number) for name in inner}
 
     def errors(self) -> dict[str, Floats | str]:
         """Return the errors of all samples so far by tensor, or why there are none."""
         return {name: np.concatenate(rows) for name, rows in self._rows.items()} | self._reasons
-
-
-def _sample_axes(evaluator: Evaluator, feed: Feed, count: int) -> dict[str, int | None]:
-    """Find the axis of every inner tensor along which it has one sample after the other, by trial.
-
-    The first of several samples is fed in the place of all others too: along that axis the first part stays what it
-    was, and the second becomes the same. The length of an axis would not tell: windows, tokens and heads are often
-    folded into the axis of the samples, before them or behind.
-    """
-    samples = evaluator.samples
-    some, number = (samples.part(feed, count, 0, 2), 2) if samples.batched else (feed, count)
-    axes = samples.axes
-    again = {
-        name: array if (axis := axes.get(name)) is None or array.shape[axis] != number else _first(array, axis, number)
-        for name, array in some.items()
-    }
-    session = evaluator.open_original()
-    one, other = session.run(some, evaluator.inner), session.run(again, evaluator.inner)
-    return {name: _told_by(one[name], other[name], number) for name in evaluator.inner}
-
-
-def _first(array: AnyArray, axis: int, number: int) -> AnyArray:
-    """Return the first sample so many times."""
-    return np.repeat(np.take(array, [0], axis), number, axis)
-
-
-def _told_by(one: AnyArray, again: AnyArray, number: int) -> int | None:
-    """Return the axis along which the samples lie, of two runs as `_sample_axes` makes them; None where none is."""
-    if one.shape != again.shape:
-        return None
-    for axis in range(one.ndim):
-        parts, same = _apart(one, axis, number), _apart(again, axis, number)
-        if parts is not None and same is not None and max(_gap(parts[0], same[0]), _gap(same[0], same[1])) <= ALIKE:
-            return axis
-    return None
-
-
-def _gap(one: AnyArray, other: AnyArray) -> float:
-    return Gap.between(one, other).relative_error
-
-
-def _apart(array: AnyArray, axis: int | None, count: int) -> AnyArray | None:
-    """Bring samples that lie one after the other along an axis to the front, (count, ...); None where they do not."""
-    if axis is None or array.shape[axis] % count or not array.size:
-        return None
-    front = np.moveaxis(array, axis, 0)
-    return front.reshape(count, -1, *front.shape[1:])

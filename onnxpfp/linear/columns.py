@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxpfp.arrays import AnyFloats, Ints, random_words
+from onnxpfp.arrays import AnyFloats, Bools, Ints, random_words
 from onnxpfp.linear.im2col import output_sizes, tap_sources
 from onnxpfp.linear.ops import LinearOp
 
@@ -28,6 +28,10 @@ __all__ = [
 
 OFTEN = 2
 """Times that each input is read on average above which it is worth to bring its channels together first."""
+
+
+LARGE = 1 << 12
+"""Numbers of the columns of a sample from which on each sample is worth steps of its own."""
 
 
 def samples_first(array: NDArray[Any], axis: int) -> tuple[NDArray[Any], int]:
@@ -125,12 +129,34 @@ def columns(op: LinearOp, array: AnyFloats, spatial: tuple[int, ...], positions:
         axis = op.axis - len(op.data_shape)
         return np.ascontiguousarray(_taken(array, axis % array.ndim, positions), dtype=np.float32)
     index, inside = tap_sources(op, array.shape[2:], spatial, positions)
+    flat = array.reshape(*array.shape[:2], -1)
+    if op.kernel_size > 1 and index[0].size * flat.shape[1] >= LARGE:
+        return _side_by_side(flat, index, inside)
     # Channels are taken last, so numpy puts them behind the positions: (N, P, k, C).
-    last = np.moveaxis(array.reshape(*array.shape[:2], -1), 1, -1)
+    last = np.moveaxis(flat, 1, -1)
     if index[0].size > OFTEN * last.shape[1]:
         last = np.ascontiguousarray(last)
-    flat = last[np.arange(len(positions))[:, None, None], index]
+    taken = last[np.arange(len(positions))[:, None, None], index]
     if inside is not None:
-        flat = np.where(inside[..., None], flat, 0)
-    taken = np.swapaxes(flat, 2, 3)
-    return np.ascontiguousarray(taken.reshape(positions.size, -1), dtype=np.float32)
+        taken[~inside] = 0
+    return np.ascontiguousarray(np.swapaxes(taken, 2, 3).reshape(positions.size, -1), dtype=np.float32)
+
+
+def _side_by_side(flat: AnyFloats, index: Ints, inside: Bools | None) -> NDArray[np.float32]:
+    """Return the columns of an op with several taps, sample by sample: what lies between stays in the cache.
+
+    Args:
+        flat: Its input, (N, C, positions of the input).
+        index: What the taps read at the drawn positions of the output, (N, P, k).
+        inside: Whether that is there, (N, P, k); None where it always is.
+    """
+    channels = flat.shape[1]
+    columns = np.empty((*index.shape[:2], channels, index.shape[2]), np.float32)
+    often = index[0].size > OFTEN * flat.shape[2]
+    for number, (sample, read) in enumerate(zip(flat, index, strict=True)):
+        # (P, k, C) or, where few inputs are read, (C, P, k).
+        taken = np.take(np.ascontiguousarray(sample.T), read, 0) if often else np.take(sample, read, 1)
+        if inside is not None:
+            taken[(~inside[number],) if often else (slice(None), ~inside[number])] = 0
+        columns[number] = taken.swapaxes(1, 2) if often else taken.swapaxes(0, 1)
+    return columns.reshape(index.shape[0] * index.shape[1], -1)

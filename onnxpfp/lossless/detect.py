@@ -263,16 +263,17 @@ def _by_reach(views: Sequence[View]) -> list[int]:
 def _with_neighbours(views: Sequence[View], removed: Bools) -> Bools:
     """Tell which channels may be multiples of others, without comparing all pairs.
 
-    Multiples of each other lie in the same direction, so their first two projections have the same angle modulo pi.
+    Multiples of each other lie in the same direction, so any two of their projections have the same angle modulo pi.
     """
     possible = ~removed
     for view in views:
-        with np.errstate(invalid="ignore"):
-            angle = np.arctan2(view.projections[..., 1], view.projections[..., 0]) % np.pi
-        angle[removed if view.merges else slice(None)] = np.nan
-        angle[~view.alive] = np.nan
-        lonely = (_distance_to_next(angle) > view.near) & view.alive
-        possible &= view.free | ~lonely.any(1)
+        for first in range(0, min(view.projections.shape[2], PROJECTIONS) - 1, 2):
+            with np.errstate(invalid="ignore"):
+                angle = np.arctan2(view.projections[..., first + 1], view.projections[..., first]) % np.pi
+            angle[removed if view.merges else slice(None)] = np.nan
+            angle[~view.alive] = np.nan
+            lonely = (_distance_to_next(angle) > view.near) & view.alive
+            possible &= view.free | ~lonely.any(1)
     return possible
 
 

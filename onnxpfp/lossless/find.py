@@ -50,7 +50,7 @@ def find_lossless(
     samples: Samples,
     *,
     trusted: bool,
-    batch_size: int,
+    batch_size: int | None,
     providers: Sequence[ProviderRequest],
     threads: int | None = None,
     workspace_bytes: int = DEFAULT_WORKSPACE,
@@ -66,7 +66,7 @@ def find_lossless(
         samples: The data, all that may decide; any inputs that fit where none are given.
         trusted: Whether the samples are the user's data. If not, or if they are fewer than `LEAST_SAMPLES`, only what
             the weights show goes.
-        batch_size: Samples in one run.
+        batch_size: As in `run_observers`.
         providers: Where to run.
         threads: Threads inside one op; None lets onnxruntime choose.
         workspace_bytes: As in `run_observers`.
@@ -94,7 +94,6 @@ def find_lossless(
         threads=threads,
         workspace_bytes=workspace_bytes,
         progress=progress,
-        layout=False,
     )
     few = samples.take(LEAST_SAMPLES)
     try:

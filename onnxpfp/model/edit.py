@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Container, Iterable, MutableSequence, Sequence
 from typing import Any
@@ -14,6 +15,7 @@ __all__ = [
     "GIVEN",
     "INITIALIZERS_ARE_FREE",
     "add_constants",
+    "copy_for_inference",
     "copy_graph_without",
     "copy_model_around",
     "drop_initializers",
@@ -28,6 +30,8 @@ GIVEN = "onnxpfp_given_"
 """Prefix of the inputs that a copy of a model has beside its own, for numbers that it takes from another."""
 INITIALIZERS_ARE_FREE = 4
 """First IR version in which an initializer need not be an input."""
+SMALL = 1 << 14
+"""Numbers of a stored tensor that inference sees; no shape is computed from larger ones."""
 
 
 def add_constants(model: ModelProto, tensors: Sequence[TensorProto]) -> None:
@@ -43,6 +47,22 @@ def copy_graph_without(graph: GraphProto, fields: Container[str]) -> GraphProto:
     """Copy a graph without some of its fields, which are not even read."""
     copy = GraphProto()
     _copy_fields(graph, copy, fields)
+    return copy
+
+
+def copy_for_inference(graph: GraphProto) -> GraphProto:
+    """Copy a graph for shape inference, which copies it several times: without large weights, and without records.
+
+    Inputs stand in the place of these weights: no shape needs their numbers.
+    """
+    copy = copy_graph_without(graph, {"initializer", "value_info"})
+    listed = {info.name: info for info in copy.input}
+    for tensor in graph.initializer:
+        if math.prod(tensor.dims) <= SMALL:
+            copy.initializer.append(tensor)
+            continue
+        info = listed.get(tensor.name) or copy.input.add(name=tensor.name)
+        info.type.CopyFrom(helper.make_tensor_type_proto(tensor.data_type, tensor.dims))
     return copy
 
 

@@ -7,7 +7,6 @@ record that contradicts it is dropped, and corrected where the format wants one 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -15,12 +14,10 @@ import onnx
 from onnx import GraphProto, ModelProto, TensorShapeProto, TypeProto, ValueInfoProto, helper
 
 from onnxpfp.model.constants import all_graphs, subgraphs
-from onnxpfp.model.edit import copy_graph_without, copy_model_around, forget_shapes
+from onnxpfp.model.edit import copy_for_inference, copy_model_around, forget_shapes
 
 __all__ = ["StaleShape", "drop_contradicted", "drop_stale_shapes", "inferred_types", "stale_note"]
 
-SMALL = 1 << 14
-"""Numbers of a stored tensor that inference sees; no shape is computed from larger ones."""
 Types = Mapping[str, TypeProto]
 
 
@@ -116,14 +113,7 @@ def _inferred(model: ModelProto) -> ModelProto | None:
 
 def _bare(model: ModelProto) -> ModelProto:
     """Copy a model without records and without the numbers of its weights."""
-    graph = copy_graph_without(model.graph, {"initializer", "value_info"})
-    listed = {info.name: info for info in graph.input}
-    for tensor in model.graph.initializer:
-        if math.prod(tensor.dims) <= SMALL:
-            graph.initializer.append(tensor)
-            continue
-        info = listed.get(tensor.name) or graph.input.add(name=tensor.name)
-        info.type.CopyFrom(helper.make_tensor_type_proto(tensor.data_type, tensor.dims))
+    graph = copy_for_inference(model.graph)
     for info in graph.output:
         info.ClearField("type")
     bare = copy_model_around(model, graph)

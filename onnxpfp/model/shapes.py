@@ -13,7 +13,7 @@ from onnx import ModelProto, TensorProto, ValueInfoProto, helper
 
 from onnxpfp.errors import ModelError
 from onnxpfp.model.draws import with_fixed_draws
-from onnxpfp.model.edit import forget_records
+from onnxpfp.model.edit import copy_for_inference, copy_model_around, forget_records
 from onnxpfp.model.input_shapes import declared_dims, default_input_shapes, shape_hint, true_inputs
 from onnxpfp.runtime import open_session
 from onnxpfp.runtime.external_data import externalise
@@ -49,11 +49,15 @@ def _lengths(info: ValueInfoProto) -> tuple[int | None, ...] | None:
     )
 
 
+def _copy_for_inference(model: ModelProto) -> ModelProto:
+    """Copy a model without any recorded intermediate shape, and without the numbers of large weights."""
+    model = externalise(model)[0]
+    return copy_model_around(model, copy_for_inference(model.graph))
+
+
 def _with_inputs(model: ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> ModelProto:
     """Copy the model with concrete inputs and without any recorded intermediate shape."""
-    copy = ModelProto()
-    copy.CopyFrom(externalise(model)[0])
-    del copy.graph.value_info[:]
+    copy = _copy_for_inference(model)
     for info in copy.graph.input:
         if info.name in shapes:
             elem = info.type.tensor_type.elem_type
@@ -146,9 +150,7 @@ def _element_type(value: NDArray[np.generic]) -> int:
 
 def static_lengths(model: ModelProto) -> dict[tuple[str, int], int]:
     """Find the axes whose length follows from the model alone, whatever is fed: tensor and axis, and the length."""
-    copy = ModelProto()
-    copy.CopyFrom(externalise(model)[0])
-    del copy.graph.value_info[:]
+    copy = _copy_for_inference(model)
     try:
         copy = onnx.shape_inference.infer_shapes(copy, data_prop=True)
     except (onnx.shape_inference.InferenceError, ValueError, RuntimeError):

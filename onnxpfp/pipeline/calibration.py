@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from onnxpfp.allocation.by_drift import ResponseCurve
+from onnxpfp.arrays import Floats
 from onnxpfp.calibrate.statistics import Statistics
 from onnxpfp.channels import Analysis
 from onnxpfp.data.samples import Samples
@@ -40,11 +41,14 @@ class DataCalibration(Calibration):
         failure: Bound by the same formula on the probability that those given are not enough for what the bounds
             assume (`onnxpfp.score.pfp.sample_failure`); None where nothing is scored, or several come from one input.
         statistics: Statistics of the linear ops.
+        mean_squares: Mean square of every output (g, O/g) of the consumers, by position: what errors of a choice are a
+            share of (`onnxpfp.pipeline.choice_bounds`). Of none where they have no bound.
     """
 
     required: int
     failure: float | None
     statistics: Statistics
+    mean_squares: Mapping[int, Floats]
 
     @property
     def samples(self) -> int:

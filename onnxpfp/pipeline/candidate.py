@@ -31,7 +31,8 @@ class Candidate:
         model: The pruned model.
         mask: The original with the same edits of weights, whose consumers read zeros where a channel goes.
         keep: Whether each channel of the original stays.
-        compensation: The new weights and biases that make up for the channels that go; None without.
+        compensation: What made up for the channels that go, without the new weights and biases, which are in both
+            models; None without.
     """
 
     model: ModelProto
@@ -80,4 +81,7 @@ def build_candidate(context: RunContext, measured: Measured, decision: Decision)
     with clock.phase("rewrite"):
         pruned = apply(model, graph, decision.keep, edits, scratch)
         edited = apply(model, graph, graph.keep_all(), edits, scratch) if edits else model
-        return Candidate(pruned, masked(edited, graph, decision.keep, analysis.shapes), decision.keep, compensation)
+        mask = masked(edited, graph, decision.keep, analysis.shapes)
+    # The new weights are in the models now.
+    done = None if compensation is None else replace(compensation, edits=Edits())
+    return Candidate(pruned, mask, decision.keep, done)

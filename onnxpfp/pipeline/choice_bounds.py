@@ -16,32 +16,55 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 
 import numpy as np
 
 from onnxpfp.arrays import Arrays, Floats
 from onnxpfp.calibrate.observer import Batch
+from onnxpfp.calibrate.runner import choose_batch
+from onnxpfp.calibrate.sample_views import needs_of
 from onnxpfp.calibrate.statistics import SampleSum
 from onnxpfp.comparison.certificate import mean_bound
 from onnxpfp.linear.ops import LinearOp
-from onnxpfp.pipeline.calibration import Measured
+from onnxpfp.pipeline.calibration import DataCalibration, Measured
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.decide import Decision
 from onnxpfp.pipeline.measurements import (
     SHARE_POINTS,
     InputObserver,
     Measurements,
-    MomentObserver,
+    SquareObserver,
     consumer_taps,
     drawn_columns,
 )
+from onnxpfp.pipeline.sample_rows import rows_of_samples
+from onnxpfp.runtime.heap import trim_heap
 from onnxpfp.score.output_moments import errors
 
-__all__ = ["UNIT_SAMPLES", "ErrorObserver", "bounded"]
+__all__ = ["UNIT_SAMPLES", "ErrorObserver", "bounded", "square_observers"]
 
 UNIT_SAMPLES = 256
 """Samples to fit that the mean squares are of, which errors are a share of: the bound holds with any number of them."""
+
+
+def square_observers(context: RunContext, ops: Sequence[LinearOp]) -> dict[int, SquareObserver]:
+    """Start to measure the mean squares of all consumers whose errors may be bounded, by their positions.
+
+    Whether a group is cut is not known yet, but another run of the network would take longer than what this adds.
+
+    Args:
+        context: What is asked for.
+        ops: The consumers, in the order of the graph.
+    """
+    if context.options.steps > 1 or not context.chooses:
+        return {}
+    bounded = [position for position, op in enumerate(ops) if not _why_not(context, [op])]
+    return {position: SquareObserver(ops[position], _key(context, position), UNIT_SAMPLES) for position in bounded}
+
+
+def _key(context: RunContext, position: int) -> tuple[int, int]:
+    """Return what sets the draws at a consumer apart from those of others."""
+    return context.options.seed, position
 
 
 def bounded(context: RunContext, measured: Measured, decision: Decision, candidates: int) -> Decision:
@@ -87,21 +110,21 @@ def _why_not(context: RunContext, consumers: Sequence[LinearOp]) -> str:
 
 def _losses(context: RunContext, measured: Measured, decision: Decision, readers: Sequence[int]) -> dict[int, Floats]:
     """Return the errors of some consumers on the held-out samples, (N,), by position."""
-    held_out, seed = context.data.held_out, context.options.seed
+    held_out, calibration = context.data.held_out, measured.calibration
     assert held_out is not None
+    assert isinstance(calibration, DataCalibration)
     ops = [measured.ops[position] for position in readers]
-    keys = [(seed, position) for position in readers]
+    keys = [_key(context, position) for position in readers]
+    lost = [1.0 - decision.factor[op.channels] for op in ops]
+    units = [calibration.mean_squares[position] for position in readers]
+    errors_of = [*map(ErrorObserver, ops, keys, lost, units)]
     with context.clock.phase("ranking") as progress:
-        run = partial(
-            Measurements, measured.analysis, ops, requests=context.requests, options=context.options, progress=progress
-        )
-        moments = [*map(MomentObserver, ops, keys)]
-        run(samples=context.data.fit.take(UNIT_SAMPLES), batch_size=context.data.batch_size).run(moments)
-        lost = [1.0 - decision.factor[op.channels] for op in ops]
-        units = [each.sum().mean_squares for each in moments]
-        errors_of = [*map(ErrorObserver, ops, keys, lost, units)]
-        # One by one, so that what a layer reads is of one sample, whatever the axes of its tensor are.
-        run(samples=held_out, batch_size=1).run(errors_of)
+        size = choose_batch(needs_of(errors_of), held_out, context.batch_limit, context.options.workspace)
+        run = Measurements(measured.analysis, ops, held_out, size, context.requests, context.options, progress)
+        # One by one where it is not known what of a tensor is of which sample.
+        run = run if rows_of_samples(run) else replace(run, batch_size=1)
+        run.run(errors_of)
+        trim_heap()
     return {position: np.array(each.losses) for position, each in zip(readers, errors_of, strict=True)}
 
 
@@ -122,15 +145,14 @@ class ErrorObserver(InputObserver):
     losses: list[float] = field(default_factory=list[float], init=False)
 
     def see(self, tensors: Arrays, batch: Batch) -> None:
-        """Count one sample in."""
-        assert batch.samples == 1, self.op.name
+        """Count one sample in, or several that lie one after the other along the first axis."""
         unfolded = drawn_columns(self.op, self.op.numbers(tensors), SHARE_POINTS, self.key, batch)
-        unfolded = unfolded.reshape(1, -1, *unfolded.shape[2:])
+        unfolded = unfolded.reshape(batch.samples, -1, *unfolded.shape[2:])
         # An error that is no number counts in full: samples that decide nothing must not stop a run.
-        finite = bool(np.isfinite(unfolded).all())
-        taps = consumer_taps(self.op)
-        self.losses += errors(unfolded, taps, self.lost, self.mean_squares).tolist() if finite else [1.0]
-        self.samples += 1
+        finite, losses = np.isfinite(unfolded).all((1, 2, 3)), np.ones(batch.samples)
+        losses[finite] = errors(unfolded[finite], consumer_taps(self.op), self.lost, self.mean_squares)
+        self.losses += losses.tolist()
+        self.samples += batch.samples
 
     def sum(self) -> SampleSum:
         """Return the sum of the errors, (1,)."""

@@ -80,6 +80,13 @@ class RunContext:
         return self.data.given == "file" and self.data.split is not None
 
     @property
+    def batch_limit(self) -> int | None:
+        """Most samples in one run, where the user or the model set a limit; None leaves it to the tensors' sizes."""
+        data = self.data
+        limited = data.samples.fixed_batch is None and (self.options.batch_size or data.batch_size == 1)
+        return data.batch_size if limited else None
+
+    @property
     def compensation(self) -> Literal["lstsq", "bias", "none"]:
         """What is done about the dropped channels."""
         if self.data.given == "none":

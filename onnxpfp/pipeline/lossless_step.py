@@ -57,7 +57,7 @@ def remove_lossless(context: RunContext) -> LosslessStep:
             stored_axes,
             data.samples,
             trusted=data.given == "file",
-            batch_size=data.batch_size,
+            batch_size=context.batch_limit,
             providers=context.requests,
             threads=options.threads,
             workspace_bytes=options.workspace,

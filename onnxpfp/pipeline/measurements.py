@@ -23,7 +23,7 @@ from onnxpfp.linear.ops import LinearOp
 from onnxpfp.options import Options
 from onnxpfp.progress import Count
 from onnxpfp.runtime.providers import ProviderRequest
-from onnxpfp.score.output_moments import OutputMoments
+from onnxpfp.score.output_moments import OutputMoments, OutputSquares
 from onnxpfp.score.thinet import Contributions
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "MapObserver",
     "Measurements",
     "MomentObserver",
+    "SquareObserver",
     "channels_first",
     "consumer_taps",
     "drawn_columns",
@@ -112,7 +113,6 @@ class Measurements:
             workspace_bytes=self.options.workspace,
             progress=self.progress,
             first_sample=self.first_sample,
-            layout=False,
         )
 
 
@@ -226,6 +226,37 @@ class MomentObserver(InputObserver):
         """Return the moments."""
         assert self._moments is not None, self.op.name
         return self._moments
+
+
+@dataclass(slots=True, eq=False)
+class SquareObserver(InputObserver):
+    """Adds up the squares of what a consumer gives at drawn positions of its output.
+
+    Attributes:
+        key: What sets its draws apart from those of others.
+        most: Samples that are counted in, the first ones.
+    """
+
+    key: tuple[int, ...]
+    most: int
+    _squares: OutputSquares | None = field(default=None, init=False)
+
+    def see(self, tensors: Arrays, batch: Batch) -> None:
+        """Count one batch in, as far as it is of those samples."""
+        counted = min(batch.samples, self.most - self.samples)
+        if counted <= 0:
+            return
+        # Whoever measures the sensitivities looks for numbers that are not finite.
+        unfolded = drawn_columns(self.op, self.op.numbers(tensors), SHARE_POINTS, self.key, batch)
+        unfolded = unfolded[: len(unfolded) * counted // batch.samples]
+        squares = OutputSquares.of(unfolded.reshape(-1, *unfolded.shape[2:]), consumer_taps(self.op), self.op.group)
+        self._squares = squares if self._squares is None else self._squares.merge(squares)
+        self.samples += counted
+
+    def sum(self) -> OutputSquares:
+        """Return the sums of squares."""
+        assert self._squares is not None, self.op.name
+        return self._squares
 
 
 def consumer_taps(op: LinearOp) -> AnyFloats:

@@ -136,7 +136,7 @@ def _measure_part(part: NetworkPart) -> MeasuredPart:
 def measure_whole(part: NetworkPart) -> MeasuredPart:
     """Measure a part of which nothing goes: there is nothing to measure."""
     whole, data = part.context.whole, part.context.data
-    calibration: Calibration = DataCalibration(Scores.nothing(whole.graph.count), data.fit, 0, None, {})
+    calibration: Calibration = DataCalibration(Scores.nothing(whole.graph.count), data.fit, 0, None, {}, {})
     if data.given == "none":
         calibration = Calibration(calibration.scores, data.samples)
     measured = Measured(whole, linear_ops(whole), calibration, stored_axes_of(whole))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxpfp.arrays import Floats
 from onnxpfp.calibrate.collect import calibrate
 from onnxpfp.calibrate.observer import Observer
 from onnxpfp.calibrate.statistics import Statistics
@@ -19,10 +20,11 @@ from onnxpfp.linear.ops import LinearOp, output_counts
 from onnxpfp.linear.reach import reaches_of
 from onnxpfp.options import Options
 from onnxpfp.pipeline.calibration import Calibration, DataCalibration, RefitCalibration
+from onnxpfp.pipeline.choice_bounds import square_observers
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.criteria import criterion_of
 from onnxpfp.pipeline.criterion_scores import GramsOfGroup, criterion_scores
-from onnxpfp.pipeline.measurements import Measurements
+from onnxpfp.pipeline.measurements import Measurements, SquareObserver
 from onnxpfp.pipeline.refit_problem import consumer_grams, refit_setup, start_gram_observers
 from onnxpfp.refit.gram import observed_grams
 from onnxpfp.runtime.heap import trim_heap
@@ -48,14 +50,13 @@ def _measure(
 ) -> Statistics:
     """Measure the linear ops on all samples that are not held out: on fewer, a channel that rarely fires is silent."""
     options, data = context.options, context.data
-    limited = data.fit.fixed_batch is None and (options.batch_size or data.batch_size == 1)
     with context.clock.phase("calibration") as progress:
         return calibrate(
             analysis.model,
             ops,
             data.fit,
             kernel=options.kernel,
-            batch_size=data.batch_size if limited else None,
+            batch_size=context.batch_limit,
             providers=context.requests,
             threads=options.threads,
             workspace_bytes=options.workspace,
@@ -161,12 +162,13 @@ def calibrate_and_score(context: RunContext, analysis: Analysis, ops: tuple[Line
         return Calibration(scores, data.samples)
     if not ops:
         # Nothing can go: a plan that keeps everything, or a target of 1.
-        return DataCalibration(Scores.nothing(count), data.fit, 0, None, {})
+        return DataCalibration(Scores.nothing(count), data.fit, 0, None, {}, {})
+    squares = square_observers(context, ops)
     if data.split is not None:
-        return calibrate_for_refits(context, analysis, ops, data.split)
-    statistics = _measure(context, analysis, ops)
+        return calibrate_for_refits(context, analysis, ops, data.split, squares)
+    statistics = _measure(context, analysis, ops, [*squares.values()])
     scores = _score_with_data(context, analysis, ops, data.fit, statistics)
-    return DataCalibration(scores, data.fit, *_size_of_samples(context, ops), statistics)
+    return DataCalibration(scores, data.fit, *_size_of_samples(context, ops), statistics, _mean_squares(squares))
 
 
 def _size_of_samples(context: RunContext, ops: Sequence[LinearOp]) -> tuple[int, float | None]:
@@ -176,18 +178,38 @@ def _size_of_samples(context: RunContext, ops: Sequence[LinearOp]) -> tuple[int,
     return sample_size(outputs, context.options.delta), failure
 
 
+def _mean_squares(observers: Mapping[int, SquareObserver]) -> dict[int, Floats]:
+    """Return the mean squares of consumers by position."""
+    return {position: observer.sum().mean_squares for position, observer in observers.items()}
+
+
 def calibrate_for_refits(
-    context: RunContext, analysis: Analysis, ops: tuple[LinearOp, ...], split: Split
+    context: RunContext,
+    analysis: Analysis,
+    ops: tuple[LinearOp, ...],
+    split: Split,
+    squares: Mapping[int, SquareObserver] | None = None,
 ) -> RefitCalibration:
-    """Measure and score with samples that are held out, so that refits and widths can be decided on them."""
+    """Measure and score with samples that are held out, so that refits and widths can be decided on them.
+
+    Args:
+        context: What is asked for.
+        analysis: The model.
+        ops: Its consumers.
+        split: The samples to fit, and those that decide.
+        squares: What measures mean squares of consumers, by their positions; None where errors of a choice are not
+            bounded.
+    """
+    squares = squares or {}
     fit = context.data.fit
     setup = refit_setup(context, analysis, split)
     observers = start_gram_observers(setup) if _needs_grams(context) else ()
-    statistics = _measure(context, analysis, ops, observers)
+    statistics = _measure(context, analysis, ops, [*observers, *squares.values()])
     trim_heap()
     grams = observed_grams(observers)
     scores = _score_with_data(context, analysis, ops, fit, statistics, partial(consumer_grams, setup, grams))
-    return RefitCalibration(scores, fit, *_size_of_samples(context, ops), statistics, setup, grams)
+    size = _size_of_samples(context, ops)
+    return RefitCalibration(scores, fit, *size, statistics, _mean_squares(squares), setup, grams)
 
 
 def _needs_grams(context: RunContext) -> bool:

@@ -264,7 +264,8 @@ def _other_sizes(
         if info.name in feed
     }
     first = {name: [axis for axis in axes if axis == sample_axes.get(name, 0)] for name, axes in free.items()}
-    wanted = [axes for axes in (first, free) if any(axes.values())]
+    # Where only the sample axes are free, both are the same.
+    wanted = [axes for axes in ([first, free] if first != free else [first]) if any(axes.values())]
     sizes = [{name: _doubled(array, axes.get(name, [])) for name, array in feed.items()} for axes in wanted]
     return [size for size in sizes if sum(array.size for array in size.values()) <= LARGEST_TRIAL]
 

@@ -39,6 +39,11 @@ MOST_PAIRS = 50
 """More would not move the median by what anybody minds."""
 FEWEST_PAIRS = 2
 """Each order once: fewer say nothing, for whatever goes up or down meanwhile would count for one model alone."""
+ENOUGH_PAIRS = 16
+"""With so many, an even number, the measurement ends once the median of the ratios is known to `KNOWN`."""
+KNOWN = 0.005
+"""Standard error of that median, as a share of it: for normal numbers 0.93 of the distance of their quartiles over the
+root of how many there are."""
 SHARE = 0.5
 """Share of the time there is after which no further pair begins, once there are the fewest."""
 BUSY = 0.1
@@ -160,7 +165,7 @@ def compare_latency(
     """
     spent, pair = _warm_up([original, pruned], feed, seconds)
     runs: list[tuple[RunTime, RunTime]] = []
-    while len(runs) < MOST_PAIRS:
+    while len(runs) < MOST_PAIRS and not _is_known(runs):
         needed = max(FEWEST_PAIRS - len(runs), 1)
         if spent + needed * pair > (seconds if len(runs) < FEWEST_PAIRS else SHARE * seconds):
             break
@@ -184,6 +189,14 @@ def compare_latency(
     before, after = (computing if waited > BUSY else wall).T
     ratio, pair = LatencyRatio(*_quartiles(after / before)), float(np.median(wall.sum(axis=1)))
     return LatencyComparison(_latency(before), _latency(after), ratio, waited, pair)
+
+
+def _is_known(runs: Sequence[tuple[RunTime, RunTime]]) -> bool:
+    """Whether so many pairs of runs tell the ratio of the models well enough."""
+    if len(runs) < ENOUGH_PAIRS or len(runs) % 2:
+        return False
+    median, low, high = _quartiles(np.array([after.wall / max(before.wall, FINEST) for before, after in runs]))
+    return high - low <= KNOWN * median * len(runs) ** 0.5
 
 
 def _warm_up(models: Sequence[Timed], feed: Mapping[str, NDArray[Any]], seconds: float) -> tuple[float, float]:

@@ -31,6 +31,7 @@ from onnxpfp.errors import ModelError, OptionError, ProviderError, one_line
 from onnxpfp.runtime.device_memory import DeviceMemory, DeviceTensor
 from onnxpfp.runtime.draw_keys import DECIDING, KEYS, draw_keys
 from onnxpfp.runtime.external_data import externalise, numbers
+from onnxpfp.runtime.heap import trim_heap
 from onnxpfp.runtime.latency import RunTime
 from onnxpfp.runtime.providers import (
     CPU,
@@ -58,6 +59,8 @@ _MMAP_THRESHOLD = -3
 """`M_MMAP_THRESHOLD` of glibc's malloc.h."""
 _MAPPED_FROM = 128 << 10
 """Bytes, glibc's own default; setting it keeps it from growing."""
+_LARGE = 16 << 20
+"""Bytes of a model in memory from which on it is worth to give back what loading it took."""
 _FATAL = 4
 _WARNING = 2
 _FALLBACK = "fallback to CPU EP has been explicitly disabled"
@@ -271,9 +274,14 @@ def open_session(
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     if apart:
         _save_memory(ort, options)
+    payload = _payload(model)
     # Weights may be folded while a session is made, and that may take as long as a run.
     with stoppable(partial(options.set_load_cancellation_flag, True)):
-        handle = _create(ort, _payload(model), options, requests)
+        handle = _create(ort, payload, options, requests)
+    if len(payload) > _LARGE:
+        # onnxruntime has copied it several times.
+        del model, payload
+        trim_heap()
     running = tuple(cast("list[str]", handle.get_providers()))
     for request in requests:
         if request.name not in running:

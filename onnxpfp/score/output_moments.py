@@ -23,7 +23,40 @@ import numpy as np
 
 from onnxpfp.arrays import AnyFloats, Bools, Floats, chunks
 
-__all__ = ["OutputMoments", "errors"]
+__all__ = ["OutputMoments", "OutputSquares", "errors"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OutputSquares:
+    """Sums of what a consumer gives, squared, over the output positions of some samples.
+
+    Attributes:
+        outputs: Sum of z_i^2, (g, O/g) float64.
+        count: How many positions.
+    """
+
+    outputs: Floats
+    count: int
+
+    @classmethod
+    def of(cls, columns: AnyFloats, taps: AnyFloats, group: int = 1) -> Self:
+        """Measure some positions.
+
+        Args:
+            columns: Unfolded inputs, u (R, C, k).
+            taps: Weights of the consumer, V (C, O/g, *kernel) with k taps.
+            group: Number of convolution groups g; channels of different ones share no output.
+        """
+        return cls(_squares(columns, taps, group), len(columns))
+
+    def merge(self, other: Self) -> Self:
+        """Combine with the squares at other positions."""
+        return type(self)(self.outputs + other.outputs, self.count + other.count)
+
+    @property
+    def mean_squares(self) -> Floats:
+        """Mean square s_i^2 of every output, (g, O/g)."""
+        return self.outputs / max(1, self.count)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,25 +75,13 @@ class OutputMoments:
 
     @classmethod
     def of(cls, columns: AnyFloats, taps: AnyFloats, group: int = 1) -> Self:
-        """Measure some positions.
-
-        Args:
-            columns: Unfolded inputs, u (R, C, k).
-            taps: Weights of the consumer, V (C, O/g, *kernel) with k taps.
-            group: Number of convolution groups g; channels of different ones share no output.
-        """
+        """Measure some positions, as `OutputSquares.of`."""
         by_index = columns.transpose(1, 2, 0).astype(np.float64)
-        squares = [np.einsum("gro,gro->go", z, z) for z in _sums(columns, taps, group)]
-        return cls(by_index @ by_index.swapaxes(1, 2), np.concatenate(squares, axis=1), len(columns))
+        return cls(by_index @ by_index.swapaxes(1, 2), _squares(columns, taps, group), len(columns))
 
     def merge(self, other: Self) -> Self:
         """Combine with the moments at other positions."""
         return type(self)(self.inputs + other.inputs, self.outputs + other.outputs, self.count + other.count)
-
-    @property
-    def mean_squares(self) -> Floats:
-        """Mean square s_i^2 of every output, (g, O/g)."""
-        return self.outputs / max(1, self.count)
 
     def shares(self, taps: AnyFloats) -> Floats:
         """Return the mean share h of every index, (C,); zeros where nothing comes out.
@@ -99,11 +120,22 @@ def errors(columns: AnyFloats, taps: AnyFloats, lost: Floats | Bools, mean_squar
     return np.minimum(total / whole, 1.0) if whole > 0.0 else np.ones(samples)
 
 
-def _sums(columns: AnyFloats, taps: AnyFloats, group: int) -> Iterator[Floats]:
-    """Yield z (g, R, o), some outputs at a time, of columns (R, C, k); in float64, which squares do not leave."""
+def _squares(columns: AnyFloats, taps: AnyFloats, group: int) -> Floats:
+    """Return the sum of z_i^2, (g, O/g), of columns (R, C, k): of z in single precision where that holds them."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        single = [np.square(z, dtype=np.float64).sum(1) for z in _sums(columns, taps, group, np.float32)]
+    if all(np.isfinite(each).all() for each in single):
+        return np.concatenate(single, axis=1)
+    return np.concatenate([np.square(z).sum(1) for z in _sums(columns, taps, group)], axis=1)
+
+
+def _sums(
+    columns: AnyFloats, taps: AnyFloats, group: int, dtype: type[np.floating] = np.float64
+) -> Iterator[AnyFloats]:
+    """Yield z (g, R, o), some outputs at a time, of columns (R, C, k); squares do not leave float64."""
     channels, size = columns.shape[1:]
-    rows = columns.reshape(len(columns), group, -1).swapaxes(0, 1).astype(np.float64)
+    rows = columns.reshape(len(columns), group, -1).swapaxes(0, 1).astype(dtype)
     flat = taps.reshape(group, channels // group, taps.shape[1], size)
     for run in chunks(taps.shape[1], 16 * channels * size):
-        weights = flat[:, :, run].swapaxes(2, 3).astype(np.float64)
+        weights = flat[:, :, run].swapaxes(2, 3).astype(dtype)
         yield rows @ weights.reshape(group, -1, weights.shape[3])

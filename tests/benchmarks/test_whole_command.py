@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import json
 import subprocess
 import sys
@@ -123,7 +123,9 @@ def test_code_is_that_of_a_commit(load: Any, tmp_path: Path) -> None:
     with codes.at_commit(tmp_path, "HEAD~") as before:
         assert (before.folder / "onnxpfp" / "__init__.py").read_text(encoding="utf-8") == "old"
         assert before.name == "before"
+        assert Path(importlib.util.cache_from_source(before.folder / "onnxpfp" / "__init__.py")).is_file()
     after = codes.checkout(tmp_path)
+    assert Path(importlib.util.cache_from_source(package / "__init__.py")).is_file()
     assert (after.folder, after.name) == (tmp_path.resolve(), "after")
     assert after.commit != before.commit
     assert after.environment["PYTHONPATH"] == str(tmp_path.resolve())

@@ -157,7 +157,7 @@ def test_weights_that_underflow_in_a_power_lose_no_bound() -> None:
     size = np.float32(1) / least
     limit = share / norms[0].max(1)
     with np.errstate(over="ignore", under="ignore"):
-        bound = TightBound(norms)
+        bound = TightBound(norms.shape, lambda: norms)
         excess = bound.excess((size / limit).astype(np.float32), z, least, ScratchArrays())
     assert (excess >= (1 - SLACK) ** bound.order).all()
 
@@ -165,7 +165,7 @@ def test_weights_that_underflow_in_a_power_lose_no_bound() -> None:
 def test_a_position_without_sums_has_no_candidates() -> None:
     z = np.full((1, 1, 1, 4), np.inf, np.float32)
     with np.errstate(invalid="ignore"):
-        excess = TightBound(np.ones((1, 2, 4), np.float32)).excess(
+        excess = TightBound((1, 2, 4), lambda: np.ones((1, 2, 4), np.float32)).excess(
             np.zeros((1, 1, 2), np.float32), z, z.min(3), ScratchArrays()
         )
     assert not (excess > 1).any()

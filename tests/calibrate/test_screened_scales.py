@@ -74,7 +74,7 @@ def test_the_order_is_lowered_where_powers_lose_too_much() -> None:
     least = z.min(3)
     share = 0.5
     coarse = np.full((1, 5, 6), 0.5 / 1e-3 / (2 * share), np.float32)
-    bound = TightBound(norms)
+    bound = TightBound(norms.shape, lambda: norms)
     excess = bound.excess(coarse, z, least, ScratchArrays()).copy()
     assert bound.order < ORDER
     # Half the limit, times the eighth root of seven equal terms.
@@ -83,7 +83,7 @@ def test_the_order_is_lowered_where_powers_lose_too_much() -> None:
 
 
 def test_the_order_stays_where_nothing_is_lost() -> None:
-    bound = TightBound(np.full((1, 6, 8), 0.5, np.float32))
+    bound = TightBound((1, 6, 8), lambda: np.full((1, 6, 8), 0.5, np.float32))
     z = np.ones((1, 5, 1, 8), np.float32)
     bound.excess(np.full((1, 5, 6), 2, np.float32), z, z.min(3), ScratchArrays())
     assert bound.order == ORDER

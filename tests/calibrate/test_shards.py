@@ -6,7 +6,7 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,7 @@ from onnxpfp.pipeline.measurements import (
     MapObserver,
     Measurements,
     MomentObserver,
+    SquareObserver,
     consumer_taps,
 )
 from onnxpfp.pipeline.reading import read_data
@@ -133,8 +134,13 @@ def moments(analysis: Analysis, samples: Samples, first: int) -> Statistics:
     return collected([MomentObserver(op, (5, n)) for n, op in enumerate(watching.ops)], watching.run)
 
 
+def squares(analysis: Analysis, samples: Samples, first: int) -> Statistics:
+    watching = measurements(analysis, samples, first)
+    return collected([SquareObserver(op, (5, n), COUNT) for n, op in enumerate(watching.ops)], watching.run)
+
+
 def errors_of_a_choice(analysis: Analysis, samples: Samples, first: int) -> Statistics:
-    watching = replace(measurements(analysis, samples, first), batch_size=1)
+    watching = measurements(analysis, samples, first)
     observers = [
         ErrorObserver(op, (5, n), (op.channels % 2 == 0) * 1.0, np.ones((op.group, consumer_taps(op).shape[1])))
         for n, op in enumerate(watching.ops)
@@ -165,6 +171,7 @@ STATISTICS: dict[str, Callable[[Analysis, Samples, int], Statistics]] = {
     "map sums": map_sums,
     "contributions": contributions,
     "moments": moments,
+    "squares": squares,
     "errors of a choice": errors_of_a_choice,
     "traces": traces,
     "gaps": gaps,

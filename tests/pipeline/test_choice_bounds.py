@@ -10,7 +10,10 @@ import pytest
 from support.graphs import build
 
 import onnxpfp
+from onnxpfp.arrays import Arrays
+from onnxpfp.calibrate.observer import Batch
 from onnxpfp.comparison.certificate import mean_bound
+from onnxpfp.pipeline.choice_bounds import ErrorObserver
 from onnxpfp.report.groups import GroupReport
 from onnxpfp.report.page import at_most
 
@@ -171,6 +174,34 @@ def test_it_does_not_depend_on_where_the_samples_lie() -> None:
         nets.build(text.replace("5,N", "N,5"), {"w1": (6, 24), "w2": (24, 3)}), calibration=data, **QUICK
     )
     assert group.choice_error == pytest.approx(cut(other)[0].choice_error, rel=1e-5)
+
+
+@pytest.mark.parametrize("tokens", [5, 16])
+def test_it_does_not_depend_on_where_the_samples_lie_inside(monkeypatch: pytest.MonkeyPatch, tokens: int) -> None:
+    """Where the first axis has tokens, as many as there are samples maybe, they come one by one, else together."""
+    weights = {"w1": (6, 24), "w2": (24, 3)}
+    plain = (
+        f"g (float[N,{tokens},6] x) => (float[N,{tokens},3] y) {{ h = MatMul(x, w1) r = Relu(h) y = MatMul(r, w2) }}"
+    )
+    turned = f"""g (float[N,{tokens},6] x) => (float[{tokens},N,3] y) {{
+        t = Transpose <perm = [1,0,2]> (x)  h = MatMul(t, w1)  r = Relu(h)  y = MatMul(r, w2)
+    }}"""
+    sizes: list[int] = []
+    see = ErrorObserver.see
+
+    def listen(observer: ErrorObserver, tensors: Arrays, batch: Batch) -> None:
+        sizes.append(batch.samples)
+        see(observer, tensors, batch)
+
+    monkeypatch.setattr(ErrorObserver, "see", listen)
+    found: list[float | None] = []
+    for text, expected in ((plain, [12]), (turned, [1] * 12)):
+        sizes.clear()
+        result = onnxpfp.prune(nets.build(text, weights), calibration=nets.noise(96, tokens, 6), **QUICK)
+        assert sizes == expected
+        found.append(cut(result)[0].choice_error)
+    # The mean squares that errors are a share of are at other draws.
+    assert found[0] == pytest.approx(found[1], rel=0.05)
 
 
 def test_a_layer_that_reads_several_groups_has_the_error_of_all_that_goes_from_them() -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from onnxpfp.runtime.latency import (
+    ENOUGH_PAIRS,
     FEWEST_PAIRS,
     MOST_PAIRS,
     SHARE,
@@ -68,11 +69,21 @@ def test_runs_alternate_after_each_model_was_warmed_up() -> None:
     assert measured.ratio.median == pytest.approx(0.5)
 
 
-def test_short_runs_are_warmed_up_twice_and_end_after_so_many_pairs() -> None:
+def test_short_runs_are_warmed_up_twice() -> None:
     original, pruned = _stubs(lambda n: 1e-4, lambda n: 1e-4)
-    measured = compare_latency(original, pruned, FEED, 3.0)
+    compare_latency(original, pruned, FEED, 3.0)
     assert "".join(original.log[:8]) == "AABB" + "ABBA"
-    assert measured.pruned.runs == MOST_PAIRS
+
+
+@pytest.mark.parametrize(
+    ("spread", "pairs"), [(0.0, ENOUGH_PAIRS), (0.019, ENOUGH_PAIRS), (0.026, 28), (0.05, MOST_PAIRS)]
+)
+def test_runs_end_once_the_median_of_the_ratios_is_known(spread: float, pairs: int) -> None:
+    """Half of the ratios lie a half of the spread below the middle, half above: the quartiles are as far apart."""
+    original, pruned = _stubs(lambda n: 1e-3, lambda n: 1e-3 * (1 + spread * (n % 2 - 0.5)))
+    measured = compare_latency(original, pruned, FEED, 3.0)
+    assert measured.pruned.runs == pairs
+    assert measured.ratio.high - measured.ratio.low == pytest.approx(spread)
 
 
 def test_a_machine_that_slows_down_changes_the_times_and_not_the_ratio() -> None:

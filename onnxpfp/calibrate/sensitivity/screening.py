@@ -12,11 +12,12 @@ underflow unseen: the largest term of the sum over rows is that of m[p] itself, 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
-from onnxpfp.arrays import Floats32, Ints
+from onnxpfp.arrays import Bools, Floats32, Ints
 from onnxpfp.calibrate.sensitivity.exact import Candidates, Exact
 from onnxpfp.calibrate.sensitivity.scratch import ScratchArrays
 from onnxpfp.calibrate.sensitivity.settings import EPSILON, FULL, SLACK, SensitivitySettings
@@ -40,7 +41,7 @@ _RISING = 8
 """Where fewer than one largest share in so many rose, a first step would settle little."""
 _MANY = 8
 """Where there is a sum that counts as zero for so many positions, all are looked at."""
-_FAINT = 128
+_FAINT = 8
 """Where more than one sum in so many is small, all are compared with what they must be above."""
 _SIDE_BY_SIDE = 16
 _ROUNDING = 1.01
@@ -97,7 +98,7 @@ class Screening:
             np.where(norms.max(1) > 0, np.maximum(norms.max(1), FLOOR), 0).astype(np.float32),
             np.zeros(len(blocks.groups), np.float32),
             family.samples_last,
-            TightBound(norms.reshape(op.group, -1, norms.shape[1])) if even else None,
+            _tight_bound(exact, norms, plain=plain) if even else None,
             None if plain else blocks.indices,
             blocks.starts[:-1],
         )
@@ -130,30 +131,30 @@ class Screening:
             return
         # No limit is above these, so where all sums are, none needs to be looked at.
         loose = self._in_rows(np.float32(EPSILON * highest) * self.reach[:, None])
-        top = loose.max()
-        if not (seen.least <= top).any():
-            return
-        below = seen.z <= top
-        if np.count_nonzero(below) * _FAINT > below.size:
-            limits = np.stack([self._limit(here) for here in seen.z])
-            which = np.flatnonzero(np.less_equal(seen.z, limits, out=below))
-        else:
-            which = self._vanishing(seen.z, np.flatnonzero(below), loose.reshape(-1))
-        self._make_infinite(seen, which)
+        low = seen.least <= loose.max(1)
+        if low.any():
+            self._make_infinite(seen, self._vanishing(seen.z, low, loose))
 
-    def _vanishing(self, z: Floats32, near: Ints, loose: Floats32) -> Ints:
-        """Return which of few sums (N, P, g, 2 O/g) count as zero, by flat indices; no limit is above that of a row."""
-        sums = z.reshape(-1)
-        near = near[sums[near] <= loose[near % loose.size]]
+    def _vanishing(self, z: Floats32, low: Bools, loose: Floats32) -> Ints:
+        """Return which sums (N, P, g, 2 O/g) count as zero, by flat indices.
+
+        Args:
+            z: The sums.
+            low: Where the least of them is so small that it may, (N, P, g).
+            loose: What no limit of a row is above, (g, 2 O/g).
+        """
+        near = _at_most(z, low, loose)
+        if len(near) * _FAINT > z.size:
+            limits = np.stack([self._limit(here) for here in z])
+            return np.flatnonzero(z <= limits)
         # A sum of zero counts as zero whatever the limit is.
-        sample = near // (z.shape[1] * loose.size)
-        numbers, which = np.unique(sample[sums[near] > 0], return_inverse=True)
+        sums, sample = z.reshape(-1)[near], near // (z.shape[1] * loose.size)
+        keep = sums == 0
+        numbers, which = np.unique(sample[~keep], return_inverse=True)
         if len(numbers):
             limits = np.stack([self._limit(z[number]).reshape(-1) for number in numbers.tolist()])
-            keep = sums[near] == 0
-            keep[~keep] = sums[near[~keep]] <= limits[which, near[~keep] % loose.size]
-            near = near[keep]
-        return near
+            keep[~keep] = sums[~keep] <= limits[which, near[~keep] % loose.size]
+        return near[keep]
 
     def _make_infinite(self, seen: SumField, which: Ints) -> None:
         """Make sums infinite, given by flat indices, and find the least of the others anew."""
@@ -220,7 +221,7 @@ class Screening:
         saved = exact - z.size * (_TIGHT_COST + _TIGHT_COST_PER_BLOCK * blocks)
         if not self.tight.is_loaded:
             self.spared += max(saved, 0.0)
-            return self.spared > self.tight.norms.size * _LOADING_COST
+            return self.spared > math.prod(self.tight.shape) * _LOADING_COST
         return saved > 0
 
     def _settle(self, seen: SumField, candidates: Candidates, scratch: ScratchArrays) -> None:
@@ -240,11 +241,35 @@ class Screening:
         np.maximum(self.best, self.exact.largest(seen, candidates, scratch), out=self.best)
 
 
+def _at_most(z: Floats32, low: Bools, loose: Floats32) -> Ints:
+    """Return which sums are at most what their row says, by flat indices; `low` has all places that have such sums."""
+    rows = z.shape[3]
+    if np.count_nonzero(low) * _MANY > low.size:
+        # One number is compared faster than one of every row.
+        below = z <= loose.max()
+        if np.count_nonzero(below) * _FAINT > below.size:
+            return np.flatnonzero(np.less_equal(z, loose, out=below))
+        near = np.flatnonzero(below)
+        return near[z.reshape(-1)[near] <= loose.reshape(-1)[near % loose.size]]
+    places = np.flatnonzero(low)
+    where, row = np.nonzero(z.reshape(-1, rows)[places] <= loose[places % len(loose)])
+    return places[where] * rows + row
+
+
 def _largest(sums: Floats32) -> Floats32:
     """Take the maximum over the first axis, of several places side by side: that is what vector units like."""
     whole = len(sums) // _SIDE_BY_SIDE * _SIDE_BY_SIDE
     folded = sums[:whole].reshape(-1, _SIDE_BY_SIDE, *sums.shape[1:]).max(0, initial=0)
     return np.maximum(folded.max(0), sums[whole:].max(0, initial=0))
+
+
+def _tight_bound(exact: Exact, norms: Floats32, *, plain: bool) -> TightBound:
+    """Return the second bound, given the norms (b, 2 O/g); where they are single weights, these are not kept twice."""
+    shape = exact.op.group, len(norms) // exact.op.group, norms.shape[1]
+    if plain and exact.entries == 1:
+        rows = exact.rows[:, 0]
+        return TightBound(shape, lambda: np.concatenate([np.maximum(rows, 0), np.maximum(-rows, 0)], 1).reshape(shape))
+    return TightBound(shape, lambda: norms.reshape(shape))
 
 
 def _block_norms(signed: Floats32, order: Ints | None, starts: Ints, plan: SensitivitySettings) -> Floats32:

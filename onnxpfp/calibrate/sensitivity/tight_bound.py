@@ -6,12 +6,14 @@ together, order 8 leaves less: its powers hold a factor of 30,000.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
-from onnxpfp.arrays import Floats32
+from onnxpfp.arrays import FLOAT_BYTES, Floats32
 from onnxpfp.calibrate.sensitivity.scratch import ScratchArrays
 from onnxpfp.model.opset import model_of_graph
 from onnxpfp.runtime.heap import trim_heap
@@ -38,11 +40,14 @@ class TightBound:
     """Multiplies powers of z with powers of the weights; onnxruntime does it, and is loaded when first needed.
 
     Attributes:
-        norms: Norms of the blocks' weights in the rows, (g, b, rows).
+        shape: How many norms there are, (g, b, rows).
+        norms: Returns norms of the blocks' weights in the rows, (g, b, rows): they may be as large as all weights, and
+            are looked at when the session is loaded.
         order: The order.
     """
 
-    norms: Floats32
+    shape: tuple[int, int, int]
+    norms: Callable[[], Floats32]
     order: int = ORDER
     _session: Session | None = None
 
@@ -69,7 +74,7 @@ class TightBound:
 
     def _is_spoiled(self, sums: Floats32, excess: Floats32) -> bool:
         """Whether many pairs are left only because the powers of weights have a floor."""
-        floor = np.float32(_UNIT * _LEAST * 2 * self.norms.shape[2])
+        floor = np.float32(_UNIT * _LEAST * 2 * self.shape[2])
         low = sums <= floor
         if np.count_nonzero(low) * _SPOILED <= low.size:
             return False
@@ -79,9 +84,9 @@ class TightBound:
         """Multiply powers of least / z with those of the weights, (N, P, g b)."""
         if self._session is None:
             self._session = open_session(self._model(), threads=1, shared=True)
-            if self.norms.nbytes > _LARGE:
+            if math.prod(self.shape) * FLOAT_BYTES > _LARGE:
                 trim_heap()
-        groups, blocks = self.norms.shape[:2]
+        groups, blocks = self.shape[:2]
         powers = self._power(np.divide(least[..., None], z, out=scratch.take("ratio", z.shape)))
         sums = scratch.take("power", (*z.shape[:2], groups, 1, blocks))
         if groups == 1:
@@ -96,9 +101,10 @@ class TightBound:
 
     def _model(self) -> ModelProto:
         """Return a model for powers of least / z times those of the weights; groups are an axis of products."""
-        scale = self.norms.max(2, keepdims=True)
+        norms = self.norms()
+        scale = norms.max(2, keepdims=True)
         with np.errstate(under="ignore"):
-            weights = self._power(np.divide(self.norms, np.where(scale > 0, scale, 1), dtype=np.float32))
+            weights = self._power(np.divide(norms, np.where(scale > 0, scale, 1), dtype=np.float32))
         weights = np.float32(_UNIT) * np.maximum(weights, np.float32(_LEAST)).swapaxes(1, 2)
         graph = helper.make_graph(
             [helper.make_node("MatMul", ["power", "w"], ["v"])],
