@@ -163,12 +163,18 @@ class Moments:
             self.count + other.count,
         )
 
-    def gram(self, *, centred: bool) -> Floats:
-        """Return the covariance of u with itself, or the mean of u u^T, (g, n, n)."""
-        gram = self.uu / self.count
+    def gram(self, *, centred: bool, spent: bool = False) -> Floats:
+        """Return the covariance of u with itself, or the mean of u u^T, (g, n, n).
+
+        Args:
+            centred: Which of them.
+            spent: Whether nothing reads `uu` any more, so that the result may take its place.
+        """
+        gram = np.divide(self.uu, self.count, out=self.uu if spent else None)
         if centred:
             mean = self.u / self.count
-            gram -= mean[:, :, None] * mean[:, None]
+            for rows in _blocks(mean.shape[1]):
+                gram[:, rows] -= mean[:, rows, None] * mean[:, None]
         return gram
 
     def cross(self, bias: Floats | None = None) -> Floats:

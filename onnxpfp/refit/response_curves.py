@@ -161,7 +161,7 @@ class Trials:
         """Measure one group at some widths; the runner stands before the first stage that reads it."""
         trial, count, base = self.widths[number], self.problem.analysis.graph.count, self._base
         fitted = list(range(len(trial.keeps))) if callable(choice) else list(choice)
-        fits = TrialFits.of(self.problem, trial.at(fitted), self.grams)
+        fits = TrialFits.of(self.problem, trial.at(fitted), self.grams, losses=callable(choice))
         variants = Variants.of(self._network, trial.touches(count), fits.edits())
         losses = fits.losses if callable(choice) else None
         drifts = np.full(len(trial.keeps), np.nan)

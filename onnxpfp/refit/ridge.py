@@ -11,6 +11,9 @@ B = mean((t - bias) u^T).
 Behind a ReLU an output below zero is as good as any other below zero, where the original's is below zero as well. So
 the targets there follow the prediction as far as zero, and the fit is repeated with the same Gram matrix (Zhang et al.,
 2016, alternate so, too). But for the ridge, neither step can make the error behind the ReLU larger on what is fitted.
+
+Fits that are only tried are solved in float32 where the ridge is far above its rounding (`SINGLE_RIDGE`); the last one,
+at the ridge that was chosen, in float64.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ from typing import Self
 
 import numpy as np
 
-from onnxpfp.arrays import Floats
+from onnxpfp.arrays import AnyFloats, Floats
 from onnxpfp.refit.cholesky import Factored, LinAlgError
 from onnxpfp.refit.initial import InitialWeights
 from onnxpfp.refit.moments import Moments
@@ -49,6 +52,8 @@ FACTOR_BYTES = 32 << 20
 """Factors are kept up to so many bytes, or those of two ridges: the last one tried, and the best, the one before it."""
 LEAST_GAIN = 5e-3
 """The rounds end where one lowers the error by less than this share of it, for each reads all rows again."""
+SINGLE_RIDGE = 1e-4
+"""Least ridge of the fits that are solved in float32: 1e3 times what rounding moves the mean of diag G by."""
 LARGEST_GAIN = 10.0
 """A fit whose weights have a norm so many times the old one is no fit.
 
@@ -89,20 +94,28 @@ class GramFactors:
     Attributes:
         moments: Of the columns.
         centred: Whether the Gram matrix is that about the mean.
+        tried: Whether fits by them are only tried, so that float32 does where the ridge is large.
     """
 
     moments: Moments
     centred: bool
-    _grams: Floats | None = None
+    tried: bool = True
+    _grams: dict[np.dtype[np.floating], AnyFloats] = field(default_factory=dict[np.dtype[np.floating], AnyFloats])
     _factors: dict[float, Factored] = field(default_factory=dict[float, Factored])
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
-    def grams(self) -> Floats:
+    def dtype(self, ridge: float) -> np.dtype[np.floating]:
+        """Return the type of the numbers that fits at a ridge are solved with."""
+        # Of many small matrices, as those of depthwise convolutions, it is not the numbers that take the time.
+        single = self.tried and ridge >= SINGLE_RIDGE and len(self.moments.uu) == 1
+        return np.dtype(np.float32 if single else np.float64)
+
+    def grams(self, dtype: np.dtype[np.floating]) -> AnyFloats:
         """Return G of every convolution group, (g, n, n)."""
         with self._lock:
-            if self._grams is None:
-                self._grams = self.moments.gram(centred=self.centred)
-            return self._grams
+            if dtype not in self._grams:
+                self._grams[dtype] = self.moments.gram(centred=self.centred).astype(dtype, copy=False)
+            return self._grams[dtype]
 
     def at(self, ridge: float) -> Factored:
         """Return the factors of G + lambda I, with lambda a share of the mean of diag G; of I where that is 0.
@@ -113,16 +126,20 @@ class GramFactors:
         with self._lock:
             factored = self._factors.pop(ridge, None)
             if factored is None:
-                grams = self.grams()
-                raised = grams.copy()
-                diagonal = np.einsum("gnn->gn", raised)
-                scale = diagonal.mean(1) if diagonal.size else np.zeros(len(diagonal))
-                diagonal += np.where(scale > 0.0, ridge * scale, 1.0)[:, None]
-                factored = Factored.of(raised)
+                grams = self.grams(self.dtype(ridge))
+                factored = _factored(grams.copy(), ridge)
                 while self._factors and (len(self._factors) + 1) * grams.nbytes > max(FACTOR_BYTES, 2 * grams.nbytes):
                     del self._factors[next(iter(self._factors))]
             self._factors[ridge] = factored
             return factored
+
+
+def _factored(grams: AnyFloats, ridge: float) -> Factored:
+    """Return the factors of G + lambda I as `GramFactors.at`; G is overwritten."""
+    diagonal = np.einsum("gnn->gn", grams)
+    scale = diagonal.mean(1) if diagonal.size else np.zeros(len(diagonal))
+    diagonal += np.where(scale > 0.0, ridge * scale, 1.0)[:, None]
+    return Factored.of(grams)
 
 
 @dataclass(slots=True, eq=False)
@@ -140,17 +157,17 @@ class Regression:
     weights: Floats
     bias: Floats | None
     factors: GramFactors
-    _pulled: Floats | None = None
-    _missing: Floats | None = None
+    _pulled: dict[np.dtype[np.floating], AnyFloats] = field(default_factory=dict[np.dtype[np.floating], AnyFloats])
+    _missing: dict[np.dtype[np.floating], AnyFloats] = field(default_factory=dict[np.dtype[np.floating], AnyFloats])
 
     @classmethod
     def of(cls, moments: Moments, weights: Floats, bias: Floats | None = None) -> Self:
-        """Return the regression on columns that no other one has."""
-        return cls(moments, weights, bias, GramFactors(moments, bias is None))
+        """Return the regression on columns that no other one has, of which all fits are solved in float64."""
+        return cls(moments, weights, bias, GramFactors(moments, bias is None, tried=False))
 
     def towards(self, moments: Moments) -> Self:
         """Return the regression of other targets on the same columns."""
-        return replace(self, moments=moments, _missing=None)
+        return replace(self, moments=moments, _missing={})
 
     def at(self, ridge: float) -> tuple[Floats, Floats]:
         """Return weights (g, o, n) and bias (g, o).
@@ -162,26 +179,39 @@ class Regression:
             LinAlgError: A matrix is not positive definite even so.
         """
         factored = self.factors.at(ridge)
-        solution = self.weights + factored.solved(self._lacking().swapaxes(1, 2)).swapaxes(1, 2)
+        lacking = self._lacking(self.factors.dtype(ridge))
+        solution = self.weights + factored.solved(lacking.swapaxes(1, 2)).swapaxes(1, 2)
         return solution, intercept(self.moments, solution) if self.bias is None else self.bias
 
-    def _lacking(self) -> Floats:
+    def _lacking(self, dtype: np.dtype[np.floating]) -> AnyFloats:
         """Return B - W G, (g, o, n)."""
-        missing = self._missing
-        if missing is None:
-            pulled = np.matmul(self.weights, self.factors.grams()) if self._pulled is None else self._pulled
-            missing = self.moments.cross(self.bias) - pulled
-            self._pulled, self._missing = pulled, missing
-        return missing
+        if dtype not in self._missing:
+            if dtype not in self._pulled:
+                self._pulled[dtype] = np.matmul(self.weights.astype(dtype, copy=False), self.factors.grams(dtype))
+            missing = self.moments.cross(self.bias) - self._pulled[dtype]
+            self._missing[dtype] = missing.astype(dtype, copy=False)
+        return self._missing[dtype]
 
 
-def solve(moments: Moments, weights: Floats, ridge: float, bias: Floats | None = None) -> tuple[Floats, Floats]:
+def solve(
+    moments: Moments, weights: Floats, ridge: float, bias: Floats | None = None, *, spent: bool = False
+) -> tuple[Floats, Floats]:
     """Fit targets from columns, at one ridge; arguments and results as those of `Regression`.
+
+    Args:
+        moments: As there.
+        weights: As there.
+        ridge: As there.
+        bias: As there.
+        spent: Whether nothing reads the products of the columns any more, so that their memory may be used.
 
     Raises:
         LinAlgError: A matrix is not positive definite even with the ridge.
     """
-    return Regression.of(moments, weights, bias).at(ridge)
+    grams = moments.gram(centred=bias is None, spent=spent)
+    lacking = moments.cross(bias) - np.matmul(weights, grams)
+    solution = weights + _factored(grams, ridge).solved(lacking.swapaxes(1, 2)).swapaxes(1, 2)
+    return solution, intercept(moments, solution) if bias is None else bias
 
 
 def intercept(moments: Moments, weights: Floats) -> Floats:
@@ -229,8 +259,7 @@ def best_fit(
         fit = _attempt(best, towards(followed).at, ridge, tuning, start)
         if fit is best:
             break
-        gain = best.error - fit.error
-        best, followed = fit, None
+        gain, best = best.error - fit.error, fit
         if gain < LEAST_GAIN * fit.error:
             break
     return on_all(best, fitted, tuning, start, followed)
@@ -246,16 +275,18 @@ def on_all(
         fitted: Of the samples to fit.
         tuning: Of the tuning samples.
         start: The op as it is.
-        followed: Moments of the samples to fit with targets that follow this fit, where they are known.
+        followed: Moments of the samples to fit with targets that follow this fit, or the one before it; None where
+            targets do not follow.
     """
     if not np.isfinite(chosen.ridge) or not len(fitted.moments.uu):
         return chosen
     one, other = fitted.moments, tuning.moments
-    if fitted.draws:
-        one = followed or fitted.relu_aware_moments(chosen.weights, chosen.bias, start.sign)
-        other = tuning.relu_aware_moments(chosen.weights, chosen.bias, start.sign)
+    if followed is not None:
+        one, other = followed, tuning.relu_aware_moments(chosen.weights, chosen.bias, start.sign)
     try:
-        weights, bias = by_columns(one.merge(other), start).at(chosen.ridge)
+        weights, bias = solve(
+            one.merge(other), start.weights, chosen.ridge, None if start.biased else start.bias, spent=True
+        )
     except LinAlgError:
         return chosen
     weights = start.stored(weights)
