@@ -8,7 +8,7 @@ and widths.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 import numpy as np
@@ -105,6 +105,7 @@ class Trials:
     _base: _Base
     _network: StageSessions
     _read_at: Sequence[Sequence[int]]
+    _variants: dict[int, Variants] = field(default_factory=dict[int, Variants])
 
     @classmethod
     def of(
@@ -153,7 +154,7 @@ class Trials:
                 found[number] = self._try(number, choices[number], runner)
                 progress(len(found), len(choices))
             for batch in range(len(self._base.feeds)):
-                runner.run(self._network.at(depth), batch)
+                runner.run(self._network.at(depth, depth), batch)
             runner.advance()
         return found
 
@@ -162,7 +163,9 @@ class Trials:
         trial, count, base = self.widths[number], self.problem.analysis.graph.count, self._base
         fitted = list(range(len(trial.keeps))) if callable(choice) else list(choice)
         fits = TrialFits.of(self.problem, trial.at(fitted), self.grams, losses=callable(choice))
-        variants = Variants.of(self._network, trial.touches(count), fits.edits())
+        if number not in self._variants:
+            self._variants[number] = Variants.of(self._network, trial.touches(count), fits.edits())
+        variants = self._variants[number]
         losses = fits.losses if callable(choice) else None
         drifts = np.full(len(trial.keeps), np.nan)
         for row in choice(losses) if callable(choice) else fitted:

@@ -104,4 +104,4 @@ def test_stages_that_do_not_read_the_group_are_opened_once(make_problem) -> None
     fits = TrialFits.of(problem, first_group(problem, [[True, False] * 3]), {})
     assert set(Variants.of(network, touched, fits.edits()).own) == {stages.depth["c"]}
     assert not network.sessions
-    assert network.at(stages.depth["y"]) is network.at(stages.depth["y"])
+    assert network.at(last := stages.depth["y"], last) is network.at(last, last)
