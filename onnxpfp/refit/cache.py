@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxpfp.arrays import FLOAT_BYTES
 from onnxpfp.runtime.scratch import temporary_folder
 
 __all__ = ["SpillCache"]
@@ -40,12 +41,12 @@ class SpillCache:
         np.save(path, array)
         return np.load(path, mmap_mode="r")
 
-    def zeros(self, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    def zeros(self, shape: tuple[int, ...]) -> NDArray[np.float32]:
         """Return an array to add to, in memory or in a file."""
-        if self._takes(8 * math.prod(shape)):
-            return np.zeros(shape)
+        if self._takes(FLOAT_BYTES * math.prod(shape)):
+            return np.zeros(shape, np.float32)
         path = self._next()
-        array = np.lib.format.open_memmap(path, mode="w+", dtype=np.float64, shape=shape)
+        array = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
         if hasattr(os, "posix_fallocate"):
             # Whoever writes to a mapping for which the disk has no room is killed.
             with path.open("r+b") as file:

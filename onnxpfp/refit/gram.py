@@ -9,7 +9,7 @@ from typing import NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxpfp.arrays import AnyFloats, Arrays, Bools, Floats, chunks
+from onnxpfp.arrays import AnyFloats, Arrays, Bools, Floats, Floats32, chunks
 from onnxpfp.calibrate.observer import Batch, Observer, Shape
 from onnxpfp.calibrate.runner import run_observers
 from onnxpfp.linear.columns import columns, output_shape, outputs_at, sample_positions
@@ -50,7 +50,8 @@ class Gram:
     Attributes:
         count: Number of pairs.
         u: Sum of u (or x), (g, n).
-        uu: Sum of u u^T, (g, n, n).
+        uu: Sum of u u^T, (g, n, n): float32, as the products are. Nothing is solved with it at ridges below 1e-3 of the
+            mean diagonal, 1e4 times what rounding is of it.
         taps: Columns that one of the n stands for: 1, or k.
         centred: Whether a constant counts as an input, too: not where it is wrong on a border with zeros.
         mean: Mean of the columns in any case, (g, C k).
@@ -58,7 +59,7 @@ class Gram:
 
     count: int
     u: Floats
-    uu: Floats
+    uu: Floats32
     taps: int
     centred: bool
     mean: Floats
@@ -205,7 +206,6 @@ class GramObserver(Observer):
         if not np.isfinite(u).all():
             sums.u[:] = np.nan
             return
-        # Nothing is solved with these at ridges below 1e-3 of the mean diagonal, 1e4 times what rounding is of it.
         rows = np.ascontiguousarray(u.reshape(len(u), self.op.group, -1).swapaxes(0, 1), np.float32)
         sums.count += len(u)
         for piece in sums.column_pieces(OrderedRows.of(rows)):
