@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import mmap
 import os
 import shutil
 import weakref
@@ -66,6 +67,12 @@ class SpillCache:
             weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         self._files += 1
         return self._folder / f"{self._files}.npy"
+
+    def rest(self, array: NDArray[Any]) -> None:
+        """Let go of the pages of a file until they are read again: as long as they are mapped, they count as memory."""
+        pages = getattr(array, "_mmap", None)
+        if isinstance(pages, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+            pages.madvise(mmap.MADV_DONTNEED)
 
     def forget(self, array: NDArray[Any]) -> None:
         """Make room: nothing reads this array any more."""

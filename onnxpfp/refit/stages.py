@@ -184,6 +184,11 @@ class ActivationCache:
             kept = self.spill.put(array)
             self.batches[batch][name] = owned(array) if kept is array else kept
 
+    def rest(self, batch: int) -> None:
+        """Let activations of a batch that lie in files take no memory until they are read again."""
+        for array in self.batches[batch].values():
+            self.spill.rest(array)
+
     def drop(self, names: set[str]) -> None:
         """Forget activations that nothing reads any more."""
         for values in self.batches:
@@ -264,7 +269,9 @@ class Runner:
         values = self.cache.batches[batch]
         feeds = {name: np.asarray(values[name]) for name in session.inputs}
         with self.turn:
-            return session.run(feeds)
+            outputs = session.run(feeds)
+        self.cache.rest(batch)
+        return outputs
 
     def keep(self, batch: int, outputs: Arrays) -> None:
         """Keep what later stages read of what the next stage gave on one batch."""

@@ -217,5 +217,7 @@ def _draw(
     for number, family in enumerate(families):
         rng = np.random.default_rng([seed, pair.teacher.next, number, batch])
         drawn.append(family.draw(shown, given, original, rng, tuning=batch >= pair.fitted))
+    for runner in (pair.student, pair.teacher):
+        runner.cache.rest(batch)
     later = pair.teacher.stages.stages[pair.teacher.next].gives
     return {name: shown[name] for name in later if name in shown}, drawn
