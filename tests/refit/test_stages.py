@@ -240,3 +240,12 @@ def test_a_shelf_leaves_no_files_behind() -> None:
     assert folder.is_dir()
     del spill
     assert not folder.exists()
+
+
+def test_what_lies_in_a_file_is_the_same_after_its_pages_went() -> None:
+    spill = SpillCache(0)
+    array = noise(9)
+    moved = spill.put(array)
+    spill.rest(moved)
+    spill.rest(array)
+    np.testing.assert_array_equal(moved, array)
