@@ -10,7 +10,8 @@ B = mean((t - bias) u^T).
 
 Behind a ReLU an output below zero is as good as any other below zero, where the original's is below zero as well. So
 the targets there follow the prediction as far as zero, and the fit is repeated with the same Gram matrix (Zhang et al.,
-2016, alternate so, too). But for the ridge, neither step can make the error behind the ReLU larger on what is fitted.
+2016, alternate so, too). But for the ridge, neither step can make the error behind the ReLU larger on what is fitted,
+nor can one that goes `FURTHER` than the fit, less than twice as far: the error that it minimises is quadratic.
 
 Fits that are only tried are solved in float32 where the ridge is far above its rounding (`SINGLE_RIDGE`); the last one,
 at the ridge that was chosen, in float64.
@@ -21,6 +22,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Self
 
 import numpy as np
@@ -44,13 +46,15 @@ REFIT_RIDGES = (1e-8, 1e-6, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 They reach from what only keeps the matrix invertible to what all but keeps the old weights; published values (1e-3 in
 GRAIL, 1e-2 in OSSCAR) lie between. The tuning samples choose.
 """
-FIRST_RIDGE = 3
-"""Position of the ridge that is tried first, the published 1e-3; the search walks from there."""
-RELU_ROUNDS = 4
+FIRST_RIDGE = 4
+"""Position of the ridge that is tried first, the published 1e-2, often the best; the search walks from there."""
+RELU_ROUNDS = 3
 """Most times that the fit is repeated with targets that follow the prediction where the ReLU cuts both off."""
-FACTOR_BYTES = 32 << 20
-"""Factors are kept up to so many bytes, or those of two ridges: the last one tried, and the best, the one before it."""
-LEAST_GAIN = 5e-3
+FURTHER = 1.5
+"""A round goes so many times as far as its fit: each leaves a fifth of what there is to gain in place of two fifths."""
+FACTOR_BYTES = 48 << 20
+"""Factors are kept up to so many bytes, or those of the two ridges that were tried last."""
+LEAST_GAIN = 1e-2
 """The rounds end where one lowers the error by less than this share of it, for each reads all rows again."""
 SINGLE_RIDGE = 1e-4
 """Least ridge of the fits that are solved in float32: 1e3 times what rounding moves the mean of diag G by."""
@@ -250,23 +254,46 @@ def best_fit(
     if start.biased:
         shifted = intercept(fitted.moments, start.weights)
         best = _better(best, start.weights, shifted, np.inf, tuning, start)
-    best = _search(best, solver, tuning, start)
-    followed: Moments | None = None
+    best, step = _search(best, solver, tuning, start), None
     for _ in range(RELU_ROUNDS if fitted.draws and towards else 0):
         assert towards is not None
         followed = fitted.relu_aware_moments(best.weights, best.bias, start.sign)
         ridge = best.ridge if np.isfinite(best.ridge) else REFIT_RIDGES[FIRST_RIDGE]
-        fit = _attempt(best, towards(followed).at, ridge, tuning, start)
-        if fit is best:
-            break
+        fit, step = best, _Step(best, followed, 1.0)
+        for factor in (FURTHER, 1.0):
+            fit = _attempt(best, partial(step.at, towards(followed).at, factor), ridge, tuning, start)
+            if fit is not best:
+                step = replace(step, factor=factor)
+                break
         gain, best = best.error - fit.error, fit
         if gain < LEAST_GAIN * fit.error:
             break
-    return on_all(best, fitted, tuning, start, followed)
+    return on_all(best, fitted, tuning, start, step)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Step:
+    """The last round of a fit.
+
+    Attributes:
+        before: The fit that its targets follow.
+        followed: Moments of the samples to fit with these targets.
+        factor: How many times as far as the fit to them it went.
+    """
+
+    before: Fit
+    followed: Moments
+    factor: float
+
+    def at(self, solver: Solver, factor: float, ridge: float) -> tuple[Floats, Floats]:
+        """Return weights and bias so many times as far from those before as the fit at a ridge."""
+        weights, bias = solver(ridge)
+        before = self.before
+        return before.weights + factor * (weights - before.weights), before.bias + factor * (bias - before.bias)
 
 
 def on_all(
-    chosen: Fit, fitted: SampledRows, tuning: SampledRows, start: InitialWeights, followed: Moments | None = None
+    chosen: Fit, fitted: SampledRows, tuning: SampledRows, start: InitialWeights, step: _Step | None = None
 ) -> Fit:
     """Solve once more, at the ridge that was chosen, with the tuning samples that chose it counted in.
 
@@ -275,32 +302,34 @@ def on_all(
         fitted: Of the samples to fit.
         tuning: Of the tuning samples.
         start: The op as it is.
-        followed: Moments of the samples to fit with targets that follow this fit, or the one before it; None where
-            targets do not follow.
+        step: The round that led to the fit, or to none that is better; None where targets do not follow.
     """
     if not np.isfinite(chosen.ridge) or not len(fitted.moments.uu):
         return chosen
     one, other = fitted.moments, tuning.moments
-    if followed is not None:
-        one, other = followed, tuning.relu_aware_moments(chosen.weights, chosen.bias, start.sign)
+    if step is not None:
+        one, other = step.followed, tuning.relu_aware_moments(step.before.weights, step.before.bias, start.sign)
+    solver = partial(_solved, one.merge(other), start)
     try:
-        weights, bias = solve(
-            one.merge(other), start.weights, chosen.ridge, None if start.biased else start.bias, spent=True
-        )
+        weights, bias = solver(chosen.ridge) if step is None else step.at(solver, step.factor, chosen.ridge)
     except LinAlgError:
         return chosen
     weights = start.stored(weights)
     return replace(chosen, weights=weights, bias=bias) if _is_sane(weights, bias, start) else chosen
 
 
+def _solved(moments: Moments, start: InitialWeights, ridge: float) -> tuple[Floats, Floats]:
+    """Return the fit of an op from moments that nothing else reads."""
+    return solve(moments, start.weights, ridge, None if start.biased else start.bias, spent=True)
+
+
 def _search(best: Fit, solver: Solver, tuning: SampledRows, start: InitialWeights) -> Fit:
-    """Walk to smaller ridges as long as the error falls, or else to larger ones."""
-    best = _attempt(best, solver, REFIT_RIDGES[FIRST_RIDGE], tuning, start)
-    if np.isfinite(best.ridge):
-        lower = _walk(best, solver, REFIT_RIDGES[FIRST_RIDGE - 1 :: -1], tuning, start)
-        if lower is not best:
-            return lower
-    return _walk(best, solver, REFIT_RIDGES[FIRST_RIDGE + 1 :], tuning, start)
+    """Walk to larger ridges as long as the error falls, or else to smaller ones."""
+    first = _attempt(best, solver, REFIT_RIDGES[FIRST_RIDGE], tuning, start)
+    larger = _walk(first, solver, REFIT_RIDGES[FIRST_RIDGE + 1 :], tuning, start)
+    if larger is not first or first is best:
+        return larger
+    return _walk(first, solver, REFIT_RIDGES[FIRST_RIDGE - 1 :: -1], tuning, start)
 
 
 def _walk(best: Fit, solver: Solver, ridges: Sequence[float], tuning: SampledRows, start: InitialWeights) -> Fit:
