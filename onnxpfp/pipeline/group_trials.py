@@ -2,8 +2,8 @@
 
 A curve is known from few trials: what the consumers lose gives its shape (`onnxpfp.refit.trial_fits`), and where it
 matters is known once widths were allocated by the shape. So every group is tried at one width, then at the one that it
-would get, twice at most; streams that stay whole are tried once. Where nothing is refitted, or many targets are tried
-as for a quality, all groups are tried at about eight widths.
+would get, twice at most, unless it was tried near to that; streams that stay whole are tried once. Where nothing is
+refitted, or many targets are tried as for a quality, all groups are tried at about eight widths.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ ROUNDS = 2
 """Most times that groups are tried at the widths that they would get."""
 FIRST = 0.5
 """Share of a group at which it is tried first."""
+NEAR = 1 / 8
+"""Share of a group within which a width is near to one at which it was tried: the shape is enough between them."""
 SEEN = 1e-3
 """What the consumers must lose there at least, or the drift would be noise; else the group is tried narrower."""
 
@@ -66,6 +68,15 @@ class GroupTrial:
     def nearest(self, width: int) -> int:
         """Return the position of the width that is nearest to another."""
         return int(np.abs(self.widths - width).argmin())
+
+    def needs(self, row: int) -> bool:
+        """Tell whether a width should be tried: none that is near to it was.
+
+        Args:
+            row: Its position.
+        """
+        tried = self.widths[~np.isnan(self.drifts)]
+        return bool((np.abs(tried - self.widths[row]) > NEAR * self.allowed[0]).all())
 
     def first_row(self, losses: Floats | None) -> list[int]:
         """Choose where to try the group first: where the drift will tell something, everywhere without losses."""
@@ -129,7 +140,7 @@ def measure_curves(
             number for number in tried if not (groups[number].stream and kept[number] == groups[number].allowed[0])
         ]
         rows = {number: groups[number].nearest(kept[number]) for number in tried}
-        choices = {number: [row] for number, row in rows.items() if np.isnan(groups[number].drifts[row])}
+        choices = {number: [row] for number, row in rows.items() if groups[number].needs(row)}
     return tuple(group.curve for group in groups)
 
 

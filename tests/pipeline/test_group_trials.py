@@ -89,6 +89,13 @@ def test_the_first_width_is_the_middle_or_one_at_which_something_is_lost() -> No
     assert trial.first_row(None) == [0, 1, 2]
 
 
+def test_a_width_is_tried_unless_one_near_to_it_was() -> None:
+    drifts = np.full(7, np.nan)
+    drifts[3] = 0.1
+    trial = GroupTrial((16, 2, 2), np.arange(2, 16, 2), drifts, None, stream=False)
+    assert [trial.needs(row) for row in range(7)] == [True, True, False, False, False, True, True]
+
+
 @pytest.mark.parametrize("target", [0.7, 0.5])
 def test_few_trials_lead_to_a_network_as_good_as_all_of_them(monkeypatch, target: float) -> None:
     few = prune(keep_macs=target)
