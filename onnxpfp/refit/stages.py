@@ -22,7 +22,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
-from onnxpfp.arrays import Arrays, owned
+from onnxpfp.arrays import Arrays
 from onnxpfp.model.constants import outer_names
 from onnxpfp.model.draws import with_fixed_draws
 from onnxpfp.refit.cache import SpillCache
@@ -181,8 +181,8 @@ class ActivationCache:
     def put(self, batch: int, values: Arrays) -> None:
         """Add activations of a batch."""
         for name, array in values.items():
-            kept = self.spill.put(array)
-            self.batches[batch][name] = owned(array) if kept is array else kept
+            # An output of onnxruntime lies among the intermediates of its session, and keeps all of their memory.
+            self.batches[batch][name] = self.spill.copy(array)
 
     def rest(self, batch: int) -> None:
         """Let activations of a batch that lie in files take no memory until they are read again."""

@@ -153,7 +153,7 @@ def test_what_is_kept_holds_none_of_the_memory_of_a_session() -> None:
         opened, _ = runner.open()
         runner.run_all(opened, ALONE, 1)
         arrays = [array for values in runner.cache.batches for name, array in values.items() if name != "x"]
-        assert all(array.flags.owndata for array in arrays)
+        assert all(array.base is not None and array.base.flags.owndata for array in arrays)
         kept += len(arrays)
         runner.advance()
     assert kept == 2 * len(feeds), "what the first convolution makes is there after its stage and after the next"
@@ -249,3 +249,19 @@ def test_what_lies_in_a_file_is_the_same_after_its_pages_went() -> None:
     spill.rest(moved)
     spill.rest(array)
     np.testing.assert_array_equal(moved, array)
+
+
+def test_copies_lie_in_blocks_that_are_used_again() -> None:
+    spill = SpillCache(1000)
+    first = spill.copy(np.ones((5, 20), np.float32))
+    other = spill.copy(noise(100))
+    spill.forget(first)
+    again = spill.copy(noise(9, 10))
+    assert again.base is first.base
+    np.testing.assert_array_equal(again, noise(9, 10))
+    np.testing.assert_array_equal(other, noise(100))
+    # 800 bytes are in use, and no free block is that small.
+    assert isinstance(spill.copy(noise(60)), np.memmap)
+    spill.forget(other)
+    assert not isinstance(spill.copy(noise(40)), np.memmap)
+    assert spill.copy(np.zeros((0, 3))).shape == (0, 3)
