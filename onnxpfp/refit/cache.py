@@ -1,8 +1,4 @@
-"""Arrays that are needed later: in memory as far as the workspace goes, in temporary files beyond.
-
-Copies lie in blocks that are used again: the system hands fresh memory out page by page, which takes longer than to
-write to it.
-"""
+"""Arrays that are needed later: in memory as far as the workspace goes, in temporary files beyond."""
 
 from __future__ import annotations
 
@@ -11,7 +7,7 @@ import mmap
 import os
 import shutil
 import weakref
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,26 +15,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxpfp.arrays import FLOAT_BYTES
+from onnxpfp.refit.blocks import Blocks
 from onnxpfp.runtime.scratch import temporary_folder
 
 __all__ = ["SpillCache"]
 
-ROOMY = 2
-"""A block serves again for what takes at least one part in so many of it."""
-
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
 class SpillCache:
-    """Keeps arrays.
+    """Keeps arrays: those that it is given, or copies of them.
 
     Attributes:
-        limit: Bytes that may be held in memory.
+        limit: Bytes that may be held in memory, of either kind.
     """
 
     limit: int
     _held: int = 0
-    _blocks: dict[int, NDArray[np.uint8]] = field(default_factory=dict[int, NDArray[np.uint8]])
-    _free: list[NDArray[np.uint8]] = field(default_factory=list[NDArray[np.uint8]])
+    _blocks: Blocks | None = None
     _files: int = 0
     _folder: Path | None = None
 
@@ -53,24 +46,13 @@ class SpillCache:
         """Return a copy of the array, or the array mapped from a file where memory is full."""
         if array.dtype.hasobject or not array.nbytes:
             return array.copy()
-        block = self._block(array.nbytes)
+        self._blocks = self._blocks or Blocks(self.limit)
+        block = self._blocks.take(array.nbytes)
         if block is None:
             return self._filed(array)
-        self._blocks[id(block)] = block
-        kept = block[: array.nbytes].view(array.dtype).reshape(array.shape)
+        kept = block.view(array.dtype).reshape(array.shape)
         np.copyto(kept, array)
         return kept
-
-    def _block(self, size: int) -> NDArray[np.uint8] | None:
-        """Return a block of at least so many bytes; None where memory is full."""
-        fitting = [block for block in self._free if size <= block.nbytes <= ROOMY * size]
-        if fitting:
-            block = min(fitting, key=len)
-            self._free = [other for other in self._free if other is not block]
-            return block
-        while self._free and self._held + size > self.limit:
-            self._held -= self._free.pop(0).nbytes
-        return np.empty(size, np.uint8) if self._takes(size) else None
 
     def _filed(self, array: NDArray[Any]) -> NDArray[Any]:
         path = self._next()
@@ -111,10 +93,9 @@ class SpillCache:
 
     def forget(self, array: NDArray[Any]) -> None:
         """Make room: nothing reads this array any more."""
-        block = self._blocks.pop(id(array.base), None)
-        if block is not None:
-            self._free.append(block)
-        elif isinstance(array, np.memmap):
+        if isinstance(array, np.memmap):
             Path(str(array.filename)).unlink(missing_ok=True)
+        elif self._blocks is not None:
+            self._blocks.give_back(array)
         elif not array.dtype.hasobject:
             self._held -= array.nbytes

@@ -251,17 +251,17 @@ def test_what_lies_in_a_file_is_the_same_after_its_pages_went() -> None:
     np.testing.assert_array_equal(moved, array)
 
 
-def test_copies_lie_in_blocks_that_are_used_again() -> None:
-    spill = SpillCache(1000)
-    first = spill.copy(np.ones((5, 20), np.float32))
-    other = spill.copy(noise(100))
-    spill.forget(first)
-    again = spill.copy(noise(9, 10))
-    assert again.base is first.base
-    np.testing.assert_array_equal(again, noise(9, 10))
-    np.testing.assert_array_equal(other, noise(100))
-    # 800 bytes are in use, and no free block is that small.
-    assert isinstance(spill.copy(noise(60)), np.memmap)
-    spill.forget(other)
-    assert not isinstance(spill.copy(noise(40)), np.memmap)
+def test_copies_lie_in_memory_that_is_used_again() -> None:
+    spill = SpillCache(1024)
+    arrays = [noise(4, 16), noise(64, seed=2), noise(64, seed=3), noise(64, seed=4)]
+    kept = [spill.copy(array) for array in arrays]
+    assert not any(isinstance(array, np.memmap) for array in kept)
+    assert isinstance(spill.copy(noise(1)), np.memmap)
+    spill.forget(kept[0])
+    spill.forget(kept[1])
+    again = spill.copy(noise(120))
+    assert np.shares_memory(again, kept[0])
+    assert np.shares_memory(again, kept[1])
+    for array, wanted in [(again, noise(120)), (kept[2], arrays[2]), (kept[3], arrays[3])]:
+        np.testing.assert_array_equal(array, wanted)
     assert spill.copy(np.zeros((0, 3))).shape == (0, 3)

@@ -1,0 +1,82 @@
+"""Memory that is used again: the system hands out fresh memory page by page, which takes longer than to write to it.
+
+Blocks are cut from a few large pieces, always the first place that is free and large enough, so the front of a piece is
+in use all the time and its end may never be touched.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Blocks"]
+
+PIECE = 64 << 20
+"""Bytes of a piece, unless a block is larger or less is left."""
+ALIGNED = 64
+"""Blocks start at multiples of so many bytes from the start of their piece."""
+
+Bytes = NDArray[np.uint8]
+
+
+@dataclass(slots=True, eq=False)
+class _Piece:
+    """A large block, and the runs of it that are free, ascending: (first, behind the last)."""
+
+    memory: Bytes
+    free: list[tuple[int, int]]
+
+    def take(self, size: int) -> Bytes | None:
+        for number, (first, end) in enumerate(self.free):
+            if end - first >= size:
+                self.free[number : number + 1] = [(first + size, end)] if end - first > size else []
+                return self.memory[first : first + size]
+        return None
+
+    def give_back(self, first: int, size: int) -> None:
+        runs = sorted([*self.free, (first, first + size)])
+        ends = [number for number, (one, other) in enumerate(pairwise(runs)) if one[1] < other[0]]
+        starts = [0, *(number + 1 for number in ends)]
+        self.free = [(runs[one][0], runs[last][1]) for one, last in zip(starts, [*ends, len(runs) - 1], strict=True)]
+
+
+@dataclass(slots=True, eq=False)
+class Blocks:
+    """Hands out blocks of memory.
+
+    Attributes:
+        limit: Bytes of all pieces together.
+    """
+
+    limit: int
+    _pieces: list[_Piece] = field(default_factory=list[_Piece])
+
+    def take(self, size: int) -> Bytes | None:
+        """Return a block of so many bytes, more than none; None where memory is full."""
+        rounded = _rounded(size)
+        for piece in self._pieces:
+            block = piece.take(rounded)
+            if block is not None:
+                return block[:size]
+        left = self.limit - sum(piece.memory.nbytes for piece in self._pieces)
+        if left < rounded:
+            return None
+        whole = max(rounded, min(PIECE, left))
+        self._pieces.append(_Piece(np.empty(whole, np.uint8), [(0, whole)]))
+        return self.take(size)
+
+    def give_back(self, array: NDArray[np.generic]) -> bool:
+        """Take a block back by any array that fills it; returns whether it is one."""
+        for piece in self._pieces:
+            if array.base is piece.memory:
+                address = array.__array_interface__["data"][0] - piece.memory.__array_interface__["data"][0]
+                piece.give_back(address, _rounded(array.nbytes))
+                return True
+        return False
+
+
+def _rounded(size: int) -> int:
+    return -(-size // ALIGNED) * ALIGNED
