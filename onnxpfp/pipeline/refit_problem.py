@@ -29,7 +29,7 @@ RUN_BYTES = 32 << 20
 
 MOST = 64
 """Most samples in a run where activations are small."""
-SMALL_BYTES = 4 << 20
+SMALL_BYTES = 2 << 20
 """Bytes of one activation in a run up to which it is small."""
 
 

@@ -24,15 +24,17 @@ Bytes = NDArray[np.uint8]
 
 @dataclass(slots=True, eq=False)
 class _Piece:
-    """A large block, and the runs of it that are free, ascending: (first, behind the last)."""
+    """A large block, the runs of it that are free, ascending, (first, behind the last), and whether it served lately."""
 
     memory: Bytes
     free: list[tuple[int, int]]
+    served: bool = True
 
     def take(self, size: int) -> Bytes | None:
         for number, (first, end) in enumerate(self.free):
             if end - first >= size:
                 self.free[number : number + 1] = [(first + size, end)] if end - first > size else []
+                self.served = True
                 return self.memory[first : first + size]
         return None
 
@@ -76,6 +78,13 @@ class Blocks:
                 piece.give_back(address, _rounded(array.nbytes))
                 return True
         return False
+
+    def trim(self) -> None:
+        """Give pieces to the system of which nothing was in use since this was called last."""
+        idle = [not piece.served and piece.free == [(0, piece.memory.nbytes)] for piece in self._pieces]
+        self._pieces = [piece for piece, free in zip(self._pieces, idle, strict=True) if not free]
+        for piece in self._pieces:
+            piece.served = False
 
 
 def _rounded(size: int) -> int:

@@ -91,6 +91,11 @@ class SpillCache:
         if isinstance(pages, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
             pages.madvise(mmap.MADV_DONTNEED)
 
+    def trim(self) -> None:
+        """Give memory of copies to the system that was not needed since this was called last."""
+        if self._blocks is not None:
+            self._blocks.trim()
+
     def forget(self, array: NDArray[Any]) -> None:
         """Make room: nothing reads this array any more."""
         if isinstance(array, np.memmap):

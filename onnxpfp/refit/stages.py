@@ -291,3 +291,4 @@ class Runner:
         needed = {name for stage in self.stages.stages[self.next :] for name in stage.reads}
         held = {name for values in self.cache.batches for name in values}
         self.cache.drop(held - needed)
+        self.cache.spill.trim()

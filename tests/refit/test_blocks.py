@@ -39,3 +39,19 @@ def test_what_is_back_is_whole_again() -> None:
         assert memory.give_back(part)
     assert memory.take(3 * ALIGNED) is not None
     assert not memory.give_back(np.zeros(4))
+
+
+def test_pieces_that_nobody_uses_go() -> None:
+    memory = Blocks(4 * ALIGNED)
+    block = memory.take(4 * ALIGNED)
+    assert block is not None
+    memory.trim()
+    memory.trim()
+    assert memory.give_back(block)
+    memory.trim()
+    assert not memory.give_back(block), "its piece is gone"
+    again = memory.take(2 * ALIGNED)
+    assert again is not None
+    assert memory.give_back(again)
+    memory.trim()
+    assert memory.take(4 * ALIGNED) is not None, "it served since the last call"
