@@ -92,7 +92,7 @@ class Blocks:
 def _fresh(size: int) -> Bytes:
     """Return memory of the system in pages of the usual size.
 
-    For large arrays numpy asks for huge pages. Where memory is in pieces the system moves others about to make some, and
+    For large arrays numpy asks for huge pages. Where memory is in pieces the system moves others about to make some;
     that was seen to take 2.5 s/GB, six times as long as pages of the usual size.
     """
     if sys.platform == "win32":
