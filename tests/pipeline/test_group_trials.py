@@ -52,11 +52,11 @@ def tried(rounds: Seen) -> dict[int, list[int]]:
 @pytest.mark.parametrize("target", [0.9, 0.6])
 def test_a_group_is_tried_once_and_at_the_widths_that_it_would_get(rounds: Seen, target: float) -> None:
     prune(keep_macs=target)
-    assert 2 <= len(rounds) <= 1 + ROUNDS
+    assert len(rounds) == ROUNDS
     streams = rounds[0][0].streams
     for number, counts in tried(rounds).items():
         assert max(counts) == 1
-        assert sum(counts) == 1 or (not streams[number] and sum(counts) <= 1 + ROUNDS)
+        assert sum(counts) == 1 or (not streams[number] and sum(counts) == ROUNDS)
     assert tried(rounds).keys() == set(range(len(streams)))
 
 
