@@ -2,18 +2,20 @@
 
 A curve is known from few trials: what the consumers lose gives its shape (`onnxpfp.refit.trial_fits`), and where it
 matters is known once widths were allocated by the shape. So every group is tried at one width, then at the one that it
-would get, twice at most; streams that stay whole are tried once. Where nothing is refitted, or many targets are tried
-as for a quality, all groups are tried at about eight widths.
+would get, unless it stays whole or was tried near to that. Where nothing is refitted, or many targets are tried as for
+a quality, all groups are tried at about eight widths.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 
 from onnxpfp.allocation.by_drift import ResponseCurve, allocate_by_drift
+from onnxpfp.allocation.cost import CostModel
 from onnxpfp.allocation.widths import grid
 from onnxpfp.arrays import Floats, Ints
 from onnxpfp.errors import TargetUnreachableError
@@ -27,9 +29,11 @@ from onnxpfp.refit.response_curves import GroupDrifts, RowChoice, Trials, TrialW
 __all__ = ["GroupTrial", "measure_curves", "measure_group_trials"]
 
 ROUNDS = 2
-"""Most times that groups are tried at the widths that they would get."""
+"""Times that groups are tried: first all, then those that need it at the widths that they would get."""
 FIRST = 0.5
 """Share of a group at which it is tried first."""
+NEAR = 1 / 8
+"""Share of a group within which a width is near to one at which it was tried: the shape is enough between them."""
 SEEN = 1e-3
 """What the consumers must lose there at least, or the drift would be noise; else the group is tried narrower."""
 
@@ -66,6 +70,15 @@ class GroupTrial:
     def nearest(self, width: int) -> int:
         """Return the position of the width that is nearest to another."""
         return int(np.abs(self.widths - width).argmin())
+
+    def needs(self, row: int) -> bool:
+        """Tell whether a width should be tried: none that is near to it was.
+
+        Args:
+            row: Its position.
+        """
+        tried = self.widths[~np.isnan(self.drifts)]
+        return bool((np.abs(tried - self.widths[row]) > NEAR * self.allowed[0]).all())
 
     def first_row(self, losses: Floats | None) -> list[int]:
         """Choose where to try the group first: where the drift will tell something, everywhere without losses."""
@@ -113,24 +126,28 @@ def measure_curves(
         )
     trials, groups = _prepare(context, measured, calibration, temperature)
     cost = cost_of(context, measured)
-    tried = [number for number, group in enumerate(groups) if group.widths.size]
-    rounds = 1 + ROUNDS
-    choices: dict[int, RowChoice] = {number: groups[number].first_row for number in tried}
-    for done in range(rounds):
-        for number, found in trials.measure(choices, partial(_count_on, progress, done, rounds)).items():
+    choices: dict[int, RowChoice] = {
+        number: group.first_row for number, group in enumerate(groups) if group.widths.size
+    }
+    for done in range(ROUNDS):
+        if done:
+            choices = _next_choices(groups, cost, options.target[1], context.full)
+        for number, found in trials.measure(choices, partial(_count_on, progress, done, ROUNDS)).items():
             groups[number] = groups[number].with_drifts(found)
-        curves = [group.curve for group in groups]
-        try:
-            kept = allocate_by_drift(curves, cost, options.target[1], context.full).tolist()
-        except TargetUnreachableError:
-            # Other parts of the network may make up for it.
-            kept = [int(curve.widths[0]) for curve in curves]
-        tried = [
-            number for number in tried if not (groups[number].stream and kept[number] == groups[number].allowed[0])
-        ]
-        rows = {number: groups[number].nearest(kept[number]) for number in tried}
-        choices = {number: [row] for number, row in rows.items() if np.isnan(groups[number].drifts[row])}
     return tuple(group.curve for group in groups)
+
+
+def _next_choices(groups: Sequence[GroupTrial], cost: CostModel, target: float, full: int) -> dict[int, RowChoice]:
+    """Choose the groups that are tried where they would be by what is known; arguments as for `allocate_by_drift`."""
+    curves = [group.curve for group in groups]
+    try:
+        kept = allocate_by_drift(curves, cost, target, full).tolist()
+    except TargetUnreachableError:
+        # Other parts of the network may make up for it.
+        kept = [int(curve.widths[0]) for curve in curves]
+    narrower = [number for number, group in enumerate(groups) if group.widths.size and kept[number] < group.allowed[0]]
+    rows = {number: groups[number].nearest(kept[number]) for number in narrower}
+    return {number: [row] for number, row in rows.items() if groups[number].needs(row)}
 
 
 def _prepare(

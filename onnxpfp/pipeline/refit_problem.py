@@ -27,6 +27,11 @@ POSITIONS = 64
 RUN_BYTES = 32 << 20
 """Most bytes of one activation in a run of several samples: glibc takes larger blocks from the system every time."""
 
+MOST = 64
+"""Most samples in a run where activations are small."""
+SMALL_BYTES = 2 << 20
+"""Bytes of one activation in a run up to which it is small."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RefitSetup:
@@ -50,7 +55,7 @@ def refit_setup(context: RunContext, analysis: Analysis, split: Split) -> RefitS
         layers=layers,
         fit=split.fit,
         tuning=split.tuning,
-        batch_size=_batch_size(context.data.batch_size, analysis),
+        batch_size=_batch_size(context, analysis, split),
         positions=POSITIONS,
         workspace=options.workspace,
         requests=context.requests,
@@ -60,11 +65,18 @@ def refit_setup(context: RunContext, analysis: Analysis, split: Split) -> RefitS
     return RefitSetup(problem, left)
 
 
-def _batch_size(most: int, analysis: Analysis) -> int:
-    """Return how many samples run together: no more than leave every activation within `RUN_BYTES`, or one."""
-    constants = analysis.constants.names
+def _batch_size(context: RunContext, analysis: Analysis, split: Split) -> int:
+    """Return how many samples run together.
+
+    No more than leave every activation within `RUN_BYTES`, or one. Where nobody asks for a number it is up to `MOST`
+    as long as they lie within `SMALL_BYTES`: many small runs take time.
+    """
+    constants, most = analysis.constants.names, context.data.batch_size
     sizes = (math.prod(shape) for name, shape in analysis.shapes.shape.items() if name not in constants)
-    return max(1, min(most, RUN_BYTES // max(FLOAT_BYTES * max(sizes, default=1), 1)))
+    largest = max(FLOAT_BYTES * max(sizes, default=1), 1)
+    if split.fit.fixed_batch is None and context.options.batch_size is None and most > 1:
+        most = max(most, min(MOST, SMALL_BYTES // largest))
+    return max(1, min(most, RUN_BYTES // largest))
 
 
 def _reading(setup: RefitSetup) -> list[RefitLayer]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import mmap
 import os
 import shutil
 import weakref
@@ -13,6 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxpfp.arrays import FLOAT_BYTES
+from onnxpfp.refit.blocks import Blocks
 from onnxpfp.runtime.scratch import temporary_folder
 
 __all__ = ["SpillCache"]
@@ -20,14 +23,15 @@ __all__ = ["SpillCache"]
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
 class SpillCache:
-    """Keeps arrays.
+    """Keeps arrays: those that it is given, or copies of them.
 
     Attributes:
-        limit: Bytes that may be held in memory.
+        limit: Bytes that may be held in memory, of either kind.
     """
 
     limit: int
     _held: int = 0
+    _blocks: Blocks | None = None
     _files: int = 0
     _folder: Path | None = None
 
@@ -36,16 +40,31 @@ class SpillCache:
         # Text does not lie in one piece that a file could hold.
         if array.dtype.hasobject or self._takes(array.nbytes):
             return array
+        return self._filed(array)
+
+    def copy(self, array: NDArray[Any]) -> NDArray[Any]:
+        """Return a copy of the array, or the array mapped from a file where memory is full."""
+        if array.dtype.hasobject or not array.nbytes:
+            return array.copy()
+        self._blocks = self._blocks or Blocks(self.limit)
+        block = self._blocks.take(array.nbytes)
+        if block is None:
+            return self._filed(array)
+        kept = block.view(array.dtype).reshape(array.shape)
+        np.copyto(kept, array)
+        return kept
+
+    def _filed(self, array: NDArray[Any]) -> NDArray[Any]:
         path = self._next()
         np.save(path, array)
         return np.load(path, mmap_mode="r")
 
-    def zeros(self, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    def zeros(self, shape: tuple[int, ...]) -> NDArray[np.float32]:
         """Return an array to add to, in memory or in a file."""
-        if self._takes(8 * math.prod(shape)):
-            return np.zeros(shape)
+        if self._takes(FLOAT_BYTES * math.prod(shape)):
+            return np.zeros(shape, np.float32)
         path = self._next()
-        array = np.lib.format.open_memmap(path, mode="w+", dtype=np.float64, shape=shape)
+        array = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
         if hasattr(os, "posix_fallocate"):
             # Whoever writes to a mapping for which the disk has no room is killed.
             with path.open("r+b") as file:
@@ -66,9 +85,22 @@ class SpillCache:
         self._files += 1
         return self._folder / f"{self._files}.npy"
 
+    def rest(self, array: NDArray[Any]) -> None:
+        """Let go of the pages of a file until they are read again: as long as they are mapped, they count as memory."""
+        pages = getattr(array, "_mmap", None)
+        if isinstance(pages, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+            pages.madvise(mmap.MADV_DONTNEED)
+
+    def trim(self) -> None:
+        """Give memory of copies to the system that was not needed since this was called last."""
+        if self._blocks is not None:
+            self._blocks.trim()
+
     def forget(self, array: NDArray[Any]) -> None:
         """Make room: nothing reads this array any more."""
         if isinstance(array, np.memmap):
             Path(str(array.filename)).unlink(missing_ok=True)
+        elif self._blocks is not None:
+            self._blocks.give_back(array)
         elif not array.dtype.hasobject:
             self._held -= array.nbytes

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.linalg import LinAlgError
 from scipy import linalg
 
-from onnxpfp.arrays import Floats
+from onnxpfp.arrays import AnyFloats
 
 __all__ = ["Factored", "LinAlgError"]
 
@@ -25,10 +25,10 @@ class Factored:
             convolutions are so small that calling LAPACK for each takes longer than what it does.
     """
 
-    matrices: Floats
+    matrices: AnyFloats
 
     @classmethod
-    def of(cls, matrices: Floats) -> Factored:
+    def of(cls, matrices: AnyFloats) -> Factored:
         """Factorise matrices (g, n, n), symmetric to the bit, which may be overwritten.
 
         Raises:
@@ -40,8 +40,8 @@ class Factored:
         # The transpose is in the order of LAPACK, so nothing is copied.
         return cls(_LINALG.cholesky(matrices[0].T, lower=True, overwrite_a=True, check_finite=False)[None])
 
-    def solved(self, right: Floats) -> Floats:
+    def solved(self, right: AnyFloats) -> AnyFloats:
         """Return x with matrix x = right, (g, n, m)."""
         if len(self.matrices) != 1:
-            return cast("Floats", np.linalg.solve(self.matrices, right))
+            return np.linalg.solve(self.matrices, right)
         return _LINALG.cho_solve((self.matrices[0], True), right[0], check_finite=False)[None]

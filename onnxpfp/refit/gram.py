@@ -9,7 +9,7 @@ from typing import NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxpfp.arrays import Arrays, Bools, Floats
+from onnxpfp.arrays import AnyFloats, Arrays, Bools, Floats, Floats32, chunks
 from onnxpfp.calibrate.observer import Batch, Observer, Shape
 from onnxpfp.calibrate.runner import run_observers
 from onnxpfp.linear.columns import columns, output_shape, outputs_at, sample_positions
@@ -20,7 +20,7 @@ from onnxpfp.refit.by_channel import folded, zero_padded
 from onnxpfp.refit.cache import SpillCache
 from onnxpfp.refit.layers import RefitLayer
 from onnxpfp.refit.moments import Moments, OrderedRows
-from onnxpfp.refit.nested_fits import nested_fits
+from onnxpfp.refit.nested_fits import NestedFit, fitted_weights, nested_fits
 from onnxpfp.refit.problem import RefitProblem
 
 __all__ = ["ColumnFit", "Gram", "GramObserver", "collect_grams", "gram_observers", "observed_grams"]
@@ -32,7 +32,8 @@ class ColumnFit(NamedTuple):
     Attributes:
         weights: Of the columns that stay, (o, kept).
         shift: What is added to the bias, (o,).
-        loss: Share of the outputs' variance that is lost; of their mean square where no constant counts.
+        loss: Share of the outputs' variance that is lost; of their mean square where no constant counts; NaN where it
+            was not asked for.
     """
 
     weights: Floats
@@ -49,7 +50,8 @@ class Gram:
     Attributes:
         count: Number of pairs.
         u: Sum of u (or x), (g, n).
-        uu: Sum of u u^T, (g, n, n).
+        uu: Sum of u u^T, (g, n, n): float32, as the products are. Nothing is solved with it at ridges below 1e-3 of the
+            mean diagonal, 1e4 times what rounding is of it.
         taps: Columns that one of the n stands for: 1, or k.
         centred: Whether a constant counts as an input, too: not where it is wrong on a border with zeros.
         mean: Mean of the columns in any case, (g, C k).
@@ -57,19 +59,21 @@ class Gram:
 
     count: int
     u: Floats
-    uu: Floats
+    uu: Floats32
     taps: int
     centred: bool
     mean: Floats
 
     def covariance(self, group: int) -> Floats:
         """Return cov(u, u), (n, n); the mean of u u^T where no constant counts."""
-        return self._matrix(group, centred=self.centred)
+        return self._matrix(group, np.dtype(np.float64), centred=self.centred).astype(np.float64, copy=False)
 
     def refits(
-        self, group: int, weights: Floats, stays: Bools, ridge: float, *, biased: bool
+        self, group: int, weights: Floats, stays: Bools, ridge: float, *, biased: bool, losses: bool = True
     ) -> list[ColumnFit | None]:
         """Fit the op's own outputs from the columns that stay, for several sets of them.
+
+        The products that the matrices are sums of are float32 (`GramObserver`), and so are the fits.
 
         Args:
             group: Convolution group.
@@ -77,37 +81,60 @@ class Gram:
             stays: Which columns stay, (W, C k).
             ridge: Share of mean diag G.
             biased: Whether the bias can change.
+            losses: Whether to find out what is lost.
 
         Returns:
             A fit for every set; None where a matrix is not positive definite.
         """
-        centred = self.centred and biased
-        matrix = self._matrix(group, centred=centred)
-        whole = 0.0 if self.taps == 1 else self._energy(matrix, weights)
+        matrix = self._matrix(group, np.dtype(np.float32), centred=self.centred and biased)
+        single = weights.astype(np.float32)
+        wanted, sets = single if self.taps == 1 else None, stays[:, :: self.taps]
+        fitted: list[tuple[AnyFloats, float] | None]
+        if losses:
+            found = nested_fits(matrix, wanted, sets, ridge)
+            whole = 0.0 if self.taps == 1 else self._energy(matrix, single)
+            fitted = [
+                fit and (fit.weights, self._loss(fit, single, row, whole))
+                for row, fit in zip(stays, found, strict=True)
+            ]
+        else:
+            alone = (fitted_weights(matrix, wanted, each, ridge) for each in sets)
+            fitted = [None if found is None else (found, np.nan) for found in alone]
         fits: list[ColumnFit | None] = []
-        for row, fit in enumerate(
-            nested_fits(matrix, weights if self.taps == 1 else None, stays[:, :: self.taps], ridge)
-        ):
+        for row, fit in zip(stays, fitted, strict=True):
             if fit is None:
                 fits.append(None)
                 continue
-            solution, error, energy = fit.weights, fit.error, fit.energy if self.taps == 1 else whole
-            if fit.residual is not None:
-                few = stays[row, :: self.taps]
-                mixed = np.eye(len(few))[:, few]
-                mixed[~few] = fit.weights
-                solution = folded(weights[None], mixed[None], self.taps)[0]
-                error = self._energy(fit.residual, weights[:, ~stays[row]])
-            shift = weights @ self.mean[group] - solution @ self.mean[group][stays[row]]
-            loss = max(error / energy, 0.0) if energy > 0 else 0.0
-            fits.append(ColumnFit(solution, shift if biased else np.zeros_like(shift), loss))
+            solution = self._whole(fit[0], weights, row)
+            shift = weights @ self.mean[group] - solution @ self.mean[group][row]
+            fits.append(ColumnFit(solution, shift if biased else np.zeros_like(shift), fit[1]))
         return fits
 
-    def _matrix(self, group: int, *, centred: bool) -> Floats:
-        mean = self.u[group] / self.count * float(centred)
-        return self.uu[group] / self.count - np.outer(mean, mean)
+    def _whole(self, found: AnyFloats, weights: Floats, stays: Bools) -> Floats:
+        """Return the weights of the columns that stay, also where channels that go were fitted."""
+        if self.taps == 1:
+            return found.astype(np.float64)
+        few = stays[:: self.taps]
+        mixed = np.eye(len(few))[:, few]
+        mixed[~few] = found
+        return folded(weights[None], mixed[None], self.taps)[0]
 
-    def _energy(self, matrix: Floats, weights: Floats) -> float:
+    def _loss(self, fit: NestedFit, weights: AnyFloats, stays: Bools, whole: float) -> float:
+        """Return the share of the outputs' energy that a fit loses; it is `whole` where channels were fitted."""
+        error, energy = fit.error, fit.energy
+        if fit.residual is not None:
+            error, energy = self._energy(fit.residual, weights[:, ~stays]), whole
+        return max(error / energy, 0.0) if energy > 0 else 0.0
+
+    def _matrix(self, group: int, dtype: np.dtype[np.floating], *, centred: bool) -> AnyFloats:
+        """Return the mean of u u^T, (n, n), with that of u taken off or not."""
+        mean = self.u[group] / self.count * float(centred)
+        sums, matrix = self.uu[group], np.empty(self.uu.shape[1:], dtype)
+        for rows in chunks(len(mean), sums[:1].nbytes):
+            matrix[rows] = sums[rows] / self.count - mean[rows, None] * mean
+        return matrix
+
+    def _energy(self, matrix: AnyFloats, weights: AnyFloats) -> float:
         """Return what weights (o, n taps) make of second moments (n, n), as if taps did not go together."""
         by_tap = weights.reshape(len(weights), -1, self.taps).swapaxes(1, 2).reshape(-1, len(matrix))
         return float(((by_tap @ matrix) * by_tap).sum())
@@ -179,7 +206,6 @@ class GramObserver(Observer):
         if not np.isfinite(u).all():
             sums.u[:] = np.nan
             return
-        # Nothing is solved with these at ridges below 1e-3 of the mean diagonal, 1e4 times what rounding is of it.
         rows = np.ascontiguousarray(u.reshape(len(u), self.op.group, -1).swapaxes(0, 1), np.float32)
         sums.count += len(u)
         for piece in sums.column_pieces(OrderedRows.of(rows)):

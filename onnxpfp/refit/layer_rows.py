@@ -121,6 +121,8 @@ class LayerRows:
         self.tuning.free()
 
 
+FEW_ROWS = 2
+"""So many tuning rows for every column, or fewer, are kept, for errors cost less by them than by the Gram matrix."""
 TINY = 1e-9
 """Share of the mean square of outputs that rounding makes of their variance where they are constant."""
 
@@ -221,7 +223,9 @@ class LayerFamily:
 
     def take(self, draw: Draw) -> list[Piece]:
         """Keep what was drawn, and return what is left to do to count it in."""
-        u = by_group(draw.columns, precise=draw.tuning) if np.isfinite(draw.columns).all() else None
+        # Where errors come from the rows, the sums only go to those of the fitted rows in the end.
+        precise = draw.tuning and not all(member.tuning.kept for member in self.members)
+        u = by_group(draw.columns, precise=precise) if np.isfinite(draw.columns).all() else None
         pieces: list[Piece] = []
         for member, rows in zip(self.members, draw.rows, strict=True):
             pieces += (member.tuning if draw.tuning else member.fitted).take(RowBatch(draw.columns, *rows), u)
@@ -281,7 +285,8 @@ def _members(
     groups, _, inputs = ops[0][1].weights.shape
     # Where an op has one tap, its channels are its columns.
     narrow = ops[0][0].op.kernel_size == 1 or refit_state.problem.fits(inputs, groups)
-    kept = [not narrow or (reached and layer.target.rectified) for layer, _, reached in ops]
+    few = refit_state.problem.positions_for(inputs) * len(refit_state.problem.tuning) <= FEW_ROWS * inputs
+    kept = [not narrow or few or (reached and layer.target.rectified) for layer, _, reached in ops]
     fitted = Moments.empty(groups, inputs, 0, gram=narrow)
     tuning = Moments.empty(groups, inputs, 0, gram=narrow)
     moments = [Moments.beside(fitted, start.weights.shape[1]) for _, start, _ in ops]

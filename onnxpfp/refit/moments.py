@@ -102,7 +102,7 @@ class Moments:
     """
 
     u: Floats
-    uu: Floats
+    uu: AnyFloats
     t: Floats
     tt: Floats
     tu: Floats
@@ -163,12 +163,18 @@ class Moments:
             self.count + other.count,
         )
 
-    def gram(self, *, centred: bool) -> Floats:
-        """Return the covariance of u with itself, or the mean of u u^T, (g, n, n)."""
-        gram = self.uu / self.count
+    def gram(self, *, centred: bool, spent: bool = False) -> Floats:
+        """Return the covariance of u with itself, or the mean of u u^T, (g, n, n).
+
+        Args:
+            centred: Which of them.
+            spent: Whether nothing reads `uu` any more, so that the result may take its place.
+        """
+        gram: Floats = np.divide(self.uu, self.count, out=self.uu if spent else None)
         if centred:
             mean = self.u / self.count
-            gram -= mean[:, :, None] * mean[:, None]
+            for rows in _blocks(mean.shape[1]):
+                gram[:, rows] -= mean[:, rows, None] * mean[:, None]
         return gram
 
     def cross(self, bias: Floats | None = None) -> Floats:
@@ -199,7 +205,7 @@ def _add_square_sums(total: Floats, rows: OrderedRows) -> None:
     total += squares + rows.level * (rows.sums + rows.totals)
 
 
-def _add_block(total: Floats, rows: OrderedRows, one: slice, other: slice) -> None:
+def _add_block(total: AnyFloats, rows: OrderedRows, one: slice, other: slice) -> None:
     """Add the products of two runs of columns, in both places where they stand."""
     product = _products(rows.part(slice(None), one), rows.part(slice(None), other))
     total[:, one, other] += product

@@ -2,6 +2,7 @@
 
 Narrower widths mostly keep some of what wider ones keep. With the columns of the smallest set in front, the Cholesky
 factor of a set's matrix is then the leading block of the factor of all columns: one factorisation serves them all.
+Numbers are of the type of the Gram matrix.
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from onnxpfp.arrays import Bools, Floats, Ints
+from onnxpfp.arrays import AnyFloats, Bools, Ints
 from onnxpfp.refit.cholesky import LinAlgError
 
-__all__ = ["NestedFit", "nested_fits"]
+__all__ = ["NestedFit", "fitted_weights", "nested_fits"]
 
 
 class NestedFit(NamedTuple):
@@ -28,13 +29,38 @@ class NestedFit(NamedTuple):
         energy: Mean square of the outputs themselves, summed over them; 0 where columns were fitted.
     """
 
-    weights: Floats
-    residual: Floats | None
+    weights: AnyFloats
+    residual: AnyFloats | None
     error: float
     energy: float
 
 
-def nested_fits(gram: Floats, weights: Floats | None, stays: Bools, ridge: float) -> list[NestedFit | None]:
+def fitted_weights(gram: AnyFloats, weights: AnyFloats | None, stays: Bools, ridge: float) -> AnyFloats | None:
+    """Return the weights of one set of columns, (o, kept), for which only the matrix of what stays is factorised.
+
+    Args:
+        gram: As in `nested_fits`.
+        weights: As there.
+        stays: Which columns stay, (n,).
+        ridge: As there.
+
+    Returns:
+        The weights; None where the matrix is not positive definite even with the ridge.
+    """
+    linalg: Any = importlib.import_module("scipy.linalg")
+    kept, gone = np.flatnonzero(stays), np.flatnonzero(~stays)
+    try:
+        factor, _ = _factor(gram[np.ix_(kept, kept)], kept.size, ridge)
+    except LinAlgError:
+        return None
+    right = gram[np.ix_(gone, kept)]
+    if weights is not None:
+        right = weights[:, gone] @ right
+    moved = linalg.cho_solve((factor, True), right.T, check_finite=False).T
+    return moved if weights is None else weights[:, kept] + moved
+
+
+def nested_fits(gram: AnyFloats, weights: AnyFloats | None, stays: Bools, ridge: float) -> list[NestedFit | None]:
     """Fit outputs W u, or the columns u themselves, from the columns that stay, with a ridge towards W.
 
     With S what stays and R what goes, K = G_SS + lambda I and X = W_R G_RS K^-1, the weights are W_S + X. With the
@@ -55,7 +81,7 @@ def nested_fits(gram: Floats, weights: Floats | None, stays: Bools, ridge: float
     for rows, order in _chains(stays):
         sizes = stays[rows].sum(1).tolist()
         try:
-            factor, added = _factor(gram, order, sizes[-1], ridge)
+            factor, added = _factor(gram[np.ix_(order, order)], sizes[-1], ridge)
         except LinAlgError:
             continue
         if weights is None:
@@ -81,20 +107,18 @@ def _chains(stays: Bools) -> Iterator[tuple[list[int], Ints]]:
         left = [row for row in left if row not in rows]
 
 
-def _factor(gram: Floats, order: Ints, largest: int, ridge: float) -> tuple[Floats, float]:
-    """Return the Cholesky factor of the matrix of all columns, (n, n), and what was added to its diagonal.
+def _factor(matrix: AnyFloats, largest: int, ridge: float) -> tuple[AnyFloats, float]:
+    """Return the Cholesky factor of a matrix, (n, n), and what was added to its diagonal.
 
     Args:
-        gram: As in `nested_fits`.
-        order: The columns, those of the largest set in front.
+        matrix: Second moments of the columns, those of the largest set in front; it is overwritten.
         largest: How many these are.
-        ridge: As there.
+        ridge: As in `nested_fits`.
 
     Raises:
         LinAlgError: It is not positive definite.
     """
     linalg: Any = importlib.import_module("scipy.linalg")
-    matrix = gram[np.ix_(order, order)]
     diagonal = np.einsum("nn->n", matrix)
     added = ridge * float(diagonal[:largest].sum()) / max(1, largest)
     if added <= 0.0:
@@ -104,14 +128,14 @@ def _factor(gram: Floats, order: Ints, largest: int, ridge: float) -> tuple[Floa
     return linalg.cholesky(matrix.T, lower=True, overwrite_a=True, check_finite=False), added
 
 
-def _moved(factor: Floats, right: Floats, kept: int) -> Floats:
+def _moved(factor: AnyFloats, right: AnyFloats, kept: int) -> AnyFloats:
     """Return X, (o, kept), from W_R L_RS."""
     linalg: Any = importlib.import_module("scipy.linalg")
     return linalg.solve_triangular(factor[:kept, :kept], right.T, trans="T", lower=True, check_finite=False).T
 
 
 def _output_fits(
-    factor: Floats, order: Ints, sizes: Sequence[int], added: float, weights: Floats
+    factor: AnyFloats, order: Ints, sizes: Sequence[int], added: float, weights: AnyFloats
 ) -> Iterator[NestedFit]:
     """Fit outputs from sets of columns within each other.
 
@@ -127,7 +151,7 @@ def _output_fits(
     """
     placed = weights[:, order]
     left, end = np.zeros_like(placed), len(order)
-    found: list[tuple[Floats, float]] = []
+    found: list[tuple[AnyFloats, float]] = []
     for kept in reversed(sizes):
         # What goes from the larger set goes from the smaller one, too: its product is there already.
         left[:, :end] += placed[:, kept:end] @ factor[kept:end, :end]
@@ -139,11 +163,12 @@ def _output_fits(
     return (NestedFit(fitted, None, error, energy) for fitted, error in reversed(found))
 
 
-def _square(values: Floats) -> float:
-    return float(np.square(values).sum())
+def _square(values: AnyFloats) -> float:
+    flat = values.ravel()
+    return float(flat @ flat)
 
 
-def _column_fit(factor: Floats, order: Ints, kept: int, added: float) -> NestedFit:
+def _column_fit(factor: AnyFloats, order: Ints, kept: int, added: float) -> NestedFit:
     """Fit the columns that go from those that stay; arguments as those of `_output_fits`."""
     moved, left = _moved(factor, factor[kept:, :kept], kept), factor[kept:, kept:]
     residual = left @ left.T - added * (moved @ moved.T)

@@ -8,7 +8,7 @@ and widths.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 import numpy as np
@@ -32,6 +32,9 @@ __all__ = ["GroupDrifts", "RowChoice", "TrialWidths", "Trials"]
 TRIAL_SAMPLES = 64
 """Most tuning samples that groups are tried on. All groups see the same ones, so what differs between samples does not
 change their order: ResNet-20 at 0.7 and 0.5 of the MACs has the same accuracy as with 128."""
+
+FEW = 1.5
+"""So many times the samples of a batch, or fewer, are one batch."""
 
 RowChoice = Sequence[int] | Callable[[Floats | None], Sequence[int]]
 """The widths at which a group is tried, by position, or what chooses them from what its consumers lose at each."""
@@ -74,7 +77,10 @@ class _Base:
         """Run the network as it is."""
         picks, model = Picks.of(problem.analysis), problem.analysis.model
         session = open_session(with_fixed_draws(picks.showing(model)), problem.requests, threads=problem.threads)
-        feeds = [dict(feed) for feed in problem.tuning.take(TRIAL_SAMPLES).batches(problem.batch_size)]
+        samples = problem.tuning.take(TRIAL_SAMPLES)
+        # Few more than one batch are one: every run takes some time of its own.
+        size = len(samples) if problem.batch_size < len(samples) <= FEW * problem.batch_size else problem.batch_size
+        feeds = [dict(feed) for feed in samples.batches(size)]
         shown = [{name: owned(array) for name, array in session.run(feed).items()} for feed in feeds]
         given = [picks.given(values) for values in shown]
         kinds = {name: helper.np_dtype_to_tensor_dtype(array.dtype) for name, array in given[0].items()}
@@ -105,6 +111,7 @@ class Trials:
     _base: _Base
     _network: StageSessions
     _read_at: Sequence[Sequence[int]]
+    _variants: dict[int, Variants] = field(default_factory=dict[int, Variants])
 
     @classmethod
     def of(
@@ -153,7 +160,7 @@ class Trials:
                 found[number] = self._try(number, choices[number], runner)
                 progress(len(found), len(choices))
             for batch in range(len(self._base.feeds)):
-                runner.run(self._network.at(depth), batch)
+                runner.run(self._network.at(depth, depth), batch)
             runner.advance()
         return found
 
@@ -161,8 +168,10 @@ class Trials:
         """Measure one group at some widths; the runner stands before the first stage that reads it."""
         trial, count, base = self.widths[number], self.problem.analysis.graph.count, self._base
         fitted = list(range(len(trial.keeps))) if callable(choice) else list(choice)
-        fits = TrialFits.of(self.problem, trial.at(fitted), self.grams)
-        variants = Variants.of(self._network, trial.touches(count), fits.edits())
+        fits = TrialFits.of(self.problem, trial.at(fitted), self.grams, losses=callable(choice))
+        if number not in self._variants:
+            self._variants[number] = Variants.of(self._network, trial.touches(count), fits.edits())
+        variants = self._variants[number]
         losses = fits.losses if callable(choice) else None
         drifts = np.full(len(trial.keeps), np.nan)
         for row in choice(losses) if callable(choice) else fitted:

@@ -10,7 +10,11 @@ B = mean((t - bias) u^T).
 
 Behind a ReLU an output below zero is as good as any other below zero, where the original's is below zero as well. So
 the targets there follow the prediction as far as zero, and the fit is repeated with the same Gram matrix (Zhang et al.,
-2016, alternate so, too). But for the ridge, neither step can make the error behind the ReLU larger on what is fitted.
+2016, alternate so, too). But for the ridge, neither step can make the error behind the ReLU larger on what is fitted,
+nor can one that goes `FURTHER` than the fit, less than twice as far: the error that it minimises is quadratic.
+
+Fits that are only tried are solved in float32 where the ridge is far above its rounding (`SINGLE_RIDGE`); the last one,
+at the ridge that was chosen, in float64.
 """
 
 from __future__ import annotations
@@ -18,11 +22,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Self
 
 import numpy as np
 
-from onnxpfp.arrays import Floats
+from onnxpfp.arrays import AnyFloats, Floats
 from onnxpfp.refit.cholesky import Factored, LinAlgError
 from onnxpfp.refit.initial import InitialWeights
 from onnxpfp.refit.moments import Moments
@@ -41,14 +46,18 @@ REFIT_RIDGES = (1e-8, 1e-6, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 They reach from what only keeps the matrix invertible to what all but keeps the old weights; published values (1e-3 in
 GRAIL, 1e-2 in OSSCAR) lie between. The tuning samples choose.
 """
-FIRST_RIDGE = 3
-"""Position of the ridge that is tried first, the published 1e-3; the search walks from there."""
-RELU_ROUNDS = 4
+FIRST_RIDGE = 4
+"""Position of the ridge that is tried first, the published 1e-2, often the best; the search walks from there."""
+RELU_ROUNDS = 3
 """Most times that the fit is repeated with targets that follow the prediction where the ReLU cuts both off."""
-FACTOR_BYTES = 32 << 20
-"""Factors are kept up to so many bytes, or those of two ridges: the last one tried, and the best, the one before it."""
-LEAST_GAIN = 5e-3
+FURTHER = 1.5
+"""A round goes so many times as far as its fit: each leaves a fifth of what there is to gain in place of two fifths."""
+FACTOR_BYTES = 48 << 20
+"""Factors are kept up to so many bytes, or those of the two ridges that were tried last."""
+LEAST_GAIN = 1e-2
 """The rounds end where one lowers the error by less than this share of it, for each reads all rows again."""
+SINGLE_RIDGE = 1e-4
+"""Least ridge of the fits that are solved in float32: 1e3 times what rounding moves the mean of diag G by."""
 LARGEST_GAIN = 10.0
 """A fit whose weights have a norm so many times the old one is no fit.
 
@@ -89,20 +98,28 @@ class GramFactors:
     Attributes:
         moments: Of the columns.
         centred: Whether the Gram matrix is that about the mean.
+        tried: Whether fits by them are only tried, so that float32 does where the ridge is large.
     """
 
     moments: Moments
     centred: bool
-    _grams: Floats | None = None
+    tried: bool = True
+    _grams: dict[np.dtype[np.floating], AnyFloats] = field(default_factory=dict[np.dtype[np.floating], AnyFloats])
     _factors: dict[float, Factored] = field(default_factory=dict[float, Factored])
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
-    def grams(self) -> Floats:
+    def dtype(self, ridge: float) -> np.dtype[np.floating]:
+        """Return the type of the numbers that fits at a ridge are solved with."""
+        # Of many small matrices, as those of depthwise convolutions, it is not the numbers that take the time.
+        single = self.tried and ridge >= SINGLE_RIDGE and len(self.moments.uu) == 1
+        return np.dtype(np.float32 if single else np.float64)
+
+    def grams(self, dtype: np.dtype[np.floating]) -> AnyFloats:
         """Return G of every convolution group, (g, n, n)."""
         with self._lock:
-            if self._grams is None:
-                self._grams = self.moments.gram(centred=self.centred)
-            return self._grams
+            if dtype not in self._grams:
+                self._grams[dtype] = self.moments.gram(centred=self.centred).astype(dtype, copy=False)
+            return self._grams[dtype]
 
     def at(self, ridge: float) -> Factored:
         """Return the factors of G + lambda I, with lambda a share of the mean of diag G; of I where that is 0.
@@ -113,16 +130,20 @@ class GramFactors:
         with self._lock:
             factored = self._factors.pop(ridge, None)
             if factored is None:
-                grams = self.grams()
-                raised = grams.copy()
-                diagonal = np.einsum("gnn->gn", raised)
-                scale = diagonal.mean(1) if diagonal.size else np.zeros(len(diagonal))
-                diagonal += np.where(scale > 0.0, ridge * scale, 1.0)[:, None]
-                factored = Factored.of(raised)
+                grams = self.grams(self.dtype(ridge))
+                factored = _factored(grams.copy(), ridge)
                 while self._factors and (len(self._factors) + 1) * grams.nbytes > max(FACTOR_BYTES, 2 * grams.nbytes):
                     del self._factors[next(iter(self._factors))]
             self._factors[ridge] = factored
             return factored
+
+
+def _factored(grams: AnyFloats, ridge: float) -> Factored:
+    """Return the factors of G + lambda I as `GramFactors.at`; G is overwritten."""
+    diagonal = np.einsum("gnn->gn", grams)
+    scale = diagonal.mean(1) if diagonal.size else np.zeros(len(diagonal))
+    diagonal += np.where(scale > 0.0, ridge * scale, 1.0)[:, None]
+    return Factored.of(grams)
 
 
 @dataclass(slots=True, eq=False)
@@ -140,17 +161,17 @@ class Regression:
     weights: Floats
     bias: Floats | None
     factors: GramFactors
-    _pulled: Floats | None = None
-    _missing: Floats | None = None
+    _pulled: dict[np.dtype[np.floating], AnyFloats] = field(default_factory=dict[np.dtype[np.floating], AnyFloats])
+    _missing: dict[np.dtype[np.floating], AnyFloats] = field(default_factory=dict[np.dtype[np.floating], AnyFloats])
 
     @classmethod
     def of(cls, moments: Moments, weights: Floats, bias: Floats | None = None) -> Self:
-        """Return the regression on columns that no other one has."""
-        return cls(moments, weights, bias, GramFactors(moments, bias is None))
+        """Return the regression on columns that no other one has, of which all fits are solved in float64."""
+        return cls(moments, weights, bias, GramFactors(moments, bias is None, tried=False))
 
     def towards(self, moments: Moments) -> Self:
         """Return the regression of other targets on the same columns."""
-        return replace(self, moments=moments, _missing=None)
+        return replace(self, moments=moments, _missing={})
 
     def at(self, ridge: float) -> tuple[Floats, Floats]:
         """Return weights (g, o, n) and bias (g, o).
@@ -162,26 +183,39 @@ class Regression:
             LinAlgError: A matrix is not positive definite even so.
         """
         factored = self.factors.at(ridge)
-        solution = self.weights + factored.solved(self._lacking().swapaxes(1, 2)).swapaxes(1, 2)
+        lacking = self._lacking(self.factors.dtype(ridge))
+        solution = self.weights + factored.solved(lacking.swapaxes(1, 2)).swapaxes(1, 2)
         return solution, intercept(self.moments, solution) if self.bias is None else self.bias
 
-    def _lacking(self) -> Floats:
+    def _lacking(self, dtype: np.dtype[np.floating]) -> AnyFloats:
         """Return B - W G, (g, o, n)."""
-        missing = self._missing
-        if missing is None:
-            pulled = np.matmul(self.weights, self.factors.grams()) if self._pulled is None else self._pulled
-            missing = self.moments.cross(self.bias) - pulled
-            self._pulled, self._missing = pulled, missing
-        return missing
+        if dtype not in self._missing:
+            if dtype not in self._pulled:
+                self._pulled[dtype] = np.matmul(self.weights.astype(dtype, copy=False), self.factors.grams(dtype))
+            missing = self.moments.cross(self.bias) - self._pulled[dtype]
+            self._missing[dtype] = missing.astype(dtype, copy=False)
+        return self._missing[dtype]
 
 
-def solve(moments: Moments, weights: Floats, ridge: float, bias: Floats | None = None) -> tuple[Floats, Floats]:
+def solve(
+    moments: Moments, weights: Floats, ridge: float, bias: Floats | None = None, *, spent: bool = False
+) -> tuple[Floats, Floats]:
     """Fit targets from columns, at one ridge; arguments and results as those of `Regression`.
+
+    Args:
+        moments: As there.
+        weights: As there.
+        ridge: As there.
+        bias: As there.
+        spent: Whether nothing reads the products of the columns any more, so that their memory may be used.
 
     Raises:
         LinAlgError: A matrix is not positive definite even with the ridge.
     """
-    return Regression.of(moments, weights, bias).at(ridge)
+    grams = moments.gram(centred=bias is None, spent=spent)
+    lacking = moments.cross(bias) - np.matmul(weights, grams)
+    solution = weights + _factored(grams, ridge).solved(lacking.swapaxes(1, 2)).swapaxes(1, 2)
+    return solution, intercept(moments, solution) if bias is None else bias
 
 
 def intercept(moments: Moments, weights: Floats) -> Floats:
@@ -220,24 +254,46 @@ def best_fit(
     if start.biased:
         shifted = intercept(fitted.moments, start.weights)
         best = _better(best, start.weights, shifted, np.inf, tuning, start)
-    best = _search(best, solver, tuning, start)
-    followed: Moments | None = None
+    best, step = _search(best, solver, tuning, start), None
     for _ in range(RELU_ROUNDS if fitted.draws and towards else 0):
         assert towards is not None
         followed = fitted.relu_aware_moments(best.weights, best.bias, start.sign)
         ridge = best.ridge if np.isfinite(best.ridge) else REFIT_RIDGES[FIRST_RIDGE]
-        fit = _attempt(best, towards(followed).at, ridge, tuning, start)
-        if fit is best:
-            break
-        gain = best.error - fit.error
-        best, followed = fit, None
+        fit, step = best, _Step(best, followed, 1.0)
+        for factor in (FURTHER, 1.0):
+            fit = _attempt(best, partial(step.at, towards(followed).at, factor), ridge, tuning, start)
+            if fit is not best:
+                step = replace(step, factor=factor)
+                break
+        gain, best = best.error - fit.error, fit
         if gain < LEAST_GAIN * fit.error:
             break
-    return on_all(best, fitted, tuning, start, followed)
+    return on_all(best, fitted, tuning, start, step)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Step:
+    """The last round of a fit.
+
+    Attributes:
+        before: The fit that its targets follow.
+        followed: Moments of the samples to fit with these targets.
+        factor: How many times as far as the fit to them it went.
+    """
+
+    before: Fit
+    followed: Moments
+    factor: float
+
+    def at(self, solver: Solver, factor: float, ridge: float) -> tuple[Floats, Floats]:
+        """Return weights and bias so many times as far from those before as the fit at a ridge."""
+        weights, bias = solver(ridge)
+        before = self.before
+        return before.weights + factor * (weights - before.weights), before.bias + factor * (bias - before.bias)
 
 
 def on_all(
-    chosen: Fit, fitted: SampledRows, tuning: SampledRows, start: InitialWeights, followed: Moments | None = None
+    chosen: Fit, fitted: SampledRows, tuning: SampledRows, start: InitialWeights, step: _Step | None = None
 ) -> Fit:
     """Solve once more, at the ridge that was chosen, with the tuning samples that chose it counted in.
 
@@ -246,30 +302,34 @@ def on_all(
         fitted: Of the samples to fit.
         tuning: Of the tuning samples.
         start: The op as it is.
-        followed: Moments of the samples to fit with targets that follow this fit, where they are known.
+        step: The round that led to the fit, or to none that is better; None where targets do not follow.
     """
     if not np.isfinite(chosen.ridge) or not len(fitted.moments.uu):
         return chosen
     one, other = fitted.moments, tuning.moments
-    if fitted.draws:
-        one = followed or fitted.relu_aware_moments(chosen.weights, chosen.bias, start.sign)
-        other = tuning.relu_aware_moments(chosen.weights, chosen.bias, start.sign)
+    if step is not None:
+        one, other = step.followed, tuning.relu_aware_moments(step.before.weights, step.before.bias, start.sign)
+    solver = partial(_solved, one.merge(other), start)
     try:
-        weights, bias = by_columns(one.merge(other), start).at(chosen.ridge)
+        weights, bias = solver(chosen.ridge) if step is None else step.at(solver, step.factor, chosen.ridge)
     except LinAlgError:
         return chosen
     weights = start.stored(weights)
     return replace(chosen, weights=weights, bias=bias) if _is_sane(weights, bias, start) else chosen
 
 
+def _solved(moments: Moments, start: InitialWeights, ridge: float) -> tuple[Floats, Floats]:
+    """Return the fit of an op from moments that nothing else reads."""
+    return solve(moments, start.weights, ridge, None if start.biased else start.bias, spent=True)
+
+
 def _search(best: Fit, solver: Solver, tuning: SampledRows, start: InitialWeights) -> Fit:
-    """Walk to smaller ridges as long as the error falls, or else to larger ones."""
-    best = _attempt(best, solver, REFIT_RIDGES[FIRST_RIDGE], tuning, start)
-    if np.isfinite(best.ridge):
-        lower = _walk(best, solver, REFIT_RIDGES[FIRST_RIDGE - 1 :: -1], tuning, start)
-        if lower is not best:
-            return lower
-    return _walk(best, solver, REFIT_RIDGES[FIRST_RIDGE + 1 :], tuning, start)
+    """Walk to larger ridges as long as the error falls, or else to smaller ones."""
+    first = _attempt(best, solver, REFIT_RIDGES[FIRST_RIDGE], tuning, start)
+    larger = _walk(first, solver, REFIT_RIDGES[FIRST_RIDGE + 1 :], tuning, start)
+    if larger is not first or first is best:
+        return larger
+    return _walk(first, solver, REFIT_RIDGES[FIRST_RIDGE - 1 :: -1], tuning, start)
 
 
 def _walk(best: Fit, solver: Solver, ridges: Sequence[float], tuning: SampledRows, start: InitialWeights) -> Fit:

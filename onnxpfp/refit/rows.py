@@ -58,8 +58,10 @@ class RowBatch:
         """
         assert self.relu_threshold is not None
         free = _cut_off(self.predicted(weights, bias), self.relu_threshold, sign)
-        above, below = self.targets > self.relu_threshold, self.targets < self.relu_threshold
-        stays = above if (sign > 0).all() else np.where(sign > 0, above, np.where(sign < 0, below, True))
+        stays = self.targets > self.relu_threshold
+        if not (sign > 0).all():
+            below = self.targets < self.relu_threshold
+            stays = np.where(sign > 0, stays, np.where(sign < 0, below, True))
         return np.where(stays, self.targets, free)
 
 

@@ -22,7 +22,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
-from onnxpfp.arrays import Arrays, owned
+from onnxpfp.arrays import Arrays
 from onnxpfp.model.constants import outer_names
 from onnxpfp.model.draws import with_fixed_draws
 from onnxpfp.refit.cache import SpillCache
@@ -181,8 +181,13 @@ class ActivationCache:
     def put(self, batch: int, values: Arrays) -> None:
         """Add activations of a batch."""
         for name, array in values.items():
-            kept = self.spill.put(array)
-            self.batches[batch][name] = owned(array) if kept is array else kept
+            # An output of onnxruntime lies among the intermediates of its session, and keeps all of their memory.
+            self.batches[batch][name] = self.spill.copy(array)
+
+    def rest(self, batch: int) -> None:
+        """Let activations of a batch that lie in files take no memory until they are read again."""
+        for array in self.batches[batch].values():
+            self.spill.rest(array)
 
     def drop(self, names: set[str]) -> None:
         """Forget activations that nothing reads any more."""
@@ -264,7 +269,9 @@ class Runner:
         values = self.cache.batches[batch]
         feeds = {name: np.asarray(values[name]) for name in session.inputs}
         with self.turn:
-            return session.run(feeds)
+            outputs = session.run(feeds)
+        self.cache.rest(batch)
+        return outputs
 
     def keep(self, batch: int, outputs: Arrays) -> None:
         """Keep what later stages read of what the next stage gave on one batch."""
@@ -284,3 +291,4 @@ class Runner:
         needed = {name for stage in self.stages.stages[self.next :] for name in stage.reads}
         held = {name for values in self.cache.batches for name in values}
         self.cache.drop(held - needed)
+        self.cache.spill.trim()

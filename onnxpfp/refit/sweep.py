@@ -113,7 +113,7 @@ class _Pair:
         # Batches run side by side; only what is left of the threads works inside of an op.
         threads = max(1, helpers.count // len(feeds))
         teacher, student = (
-            Runner.start(Stages.of(each, cuts, problem.dtype), feeds, problem.workspace // 2, problem.requests, threads)
+            Runner.start(Stages.of(each, cuts, problem.dtype), feeds, problem.workspace // 4, problem.requests, threads)
             for each in (model, student_model)
         )
         nodes = {index: node.output[0] for index, node in enumerate(model.graph.node)}
@@ -217,5 +217,7 @@ def _draw(
     for number, family in enumerate(families):
         rng = np.random.default_rng([seed, pair.teacher.next, number, batch])
         drawn.append(family.draw(shown, given, original, rng, tuning=batch >= pair.fitted))
+    for runner in (pair.student, pair.teacher):
+        runner.cache.rest(batch)
     later = pair.teacher.stages.stages[pair.teacher.next].gives
     return {name: shown[name] for name in later if name in shown}, drawn

@@ -80,13 +80,15 @@ class _LayerFits:
     means: Floats
 
     @classmethod
-    def of(cls, layer: RefitLayer, start: InitialWeights, stays: Bools, gram: Gram) -> Self:
+    def of(cls, layer: RefitLayer, start: InitialWeights, stays: Bools, gram: Gram, *, losses: bool) -> Self:
         """Fit a consumer to its own outputs on all channels."""
         fits: dict[tuple[int, int], ColumnFit | None] = {}
         partly: Bools = np.asarray(stays.any(2) & ~stays.all(2))
         for group in np.flatnonzero(partly.any(0)).tolist():
             here = np.flatnonzero(partly[:, group]).tolist()
-            found = gram.refits(group, start.weights[group], stays[here, group], TRIAL_RIDGE, biased=layer.biased)
+            found = gram.refits(
+                group, start.weights[group], stays[here, group], TRIAL_RIDGE, biased=layer.biased, losses=losses
+            )
             fits.update({(row, group): fit for row, fit in zip(here, found, strict=True)})
         means: Floats = np.einsum("gon,gn->go", start.weights, gram.mean) * float(layer.biased)
         return cls(layer, start, stays, fits, means)
@@ -129,13 +131,14 @@ class TrialFits:
     fitted: list[_LayerFits]
 
     @classmethod
-    def of(cls, problem: RefitProblem, trial: TrialWidths, grams: Mapping[str, Gram]) -> Self:
+    def of(cls, problem: RefitProblem, trial: TrialWidths, grams: Mapping[str, Gram], *, losses: bool = True) -> Self:
         """Fit the consumers.
 
         Args:
             problem: The network.
             trial: The group and its widths.
             grams: Of the ops that read groups, by output; those that have none lose the channels without a fit.
+            losses: Whether to find out what the consumers lose.
         """
         graph, rows = problem.analysis.graph, len(trial.keeps)
         state, touched = RefitState(problem, graph.keep_all(), Edits()), trial.touches(graph.count)
@@ -147,7 +150,7 @@ class TrialFits:
             if start is not None:
                 keeps = np.array([trial.keep(row, graph.count)[layer.op.channels] for row in range(rows)])
                 stays = np.repeat(keeps, layer.op.kernel_size, axis=1).reshape(rows, len(start.weights), -1)
-                fitted.append(_LayerFits.of(layer, start, stays, grams[layer.output]))
+                fitted.append(_LayerFits.of(layer, start, stays, grams[layer.output], losses=losses))
         return cls(state, fitted)
 
     @property

@@ -52,11 +52,11 @@ def tried(rounds: Seen) -> dict[int, list[int]]:
 @pytest.mark.parametrize("target", [0.9, 0.6])
 def test_a_group_is_tried_once_and_at_the_widths_that_it_would_get(rounds: Seen, target: float) -> None:
     prune(keep_macs=target)
-    assert 2 <= len(rounds) <= 1 + ROUNDS
+    assert len(rounds) == ROUNDS
     streams = rounds[0][0].streams
     for number, counts in tried(rounds).items():
         assert max(counts) == 1
-        assert sum(counts) == 1 or (not streams[number] and sum(counts) <= 1 + ROUNDS)
+        assert sum(counts) == 1 or (not streams[number] and sum(counts) == ROUNDS)
     assert tried(rounds).keys() == set(range(len(streams)))
 
 
@@ -87,6 +87,13 @@ def test_the_first_width_is_the_middle_or_one_at_which_something_is_lost() -> No
     assert trial.first_row(np.array([0.5, SEEN / 2, 0.0])) == [0]
     assert trial.first_row(np.zeros(3)) == [0]
     assert trial.first_row(None) == [0, 1, 2]
+
+
+def test_a_width_is_tried_unless_one_near_to_it_was() -> None:
+    drifts = np.full(7, np.nan)
+    drifts[3] = 0.1
+    trial = GroupTrial((16, 2, 2), np.arange(2, 16, 2), drifts, None, stream=False)
+    assert [trial.needs(row) for row in range(7)] == [True, True, False, False, False, True, True]
 
 
 @pytest.mark.parametrize("target", [0.7, 0.5])

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onnxpfp.refit.nested_fits import nested_fits
+from onnxpfp.refit.nested_fits import fitted_weights, nested_fits
 
 COLUMNS, OUTPUTS, RIDGE = 9, 4, 1e-2
 
@@ -66,3 +66,29 @@ def test_where_nothing_varies_there_is_no_fit() -> None:
     assert dead is None
     assert alive is not None
     assert alive.error == pytest.approx(0.0, abs=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("columns", [False, True])
+def test_one_set_alone_is_fitted_as_among_others(seed: int, columns: bool) -> None:
+    _, weights, gram = case(seed)
+    stays, wanted = np.arange(COLUMNS) % 3 != seed, None if columns else weights
+    (fit,) = nested_fits(gram, wanted, stays[None], RIDGE)
+    found = fitted_weights(gram, wanted, stays, RIDGE)
+    assert fit is not None
+    assert found is not None
+    np.testing.assert_allclose(found, fit.weights, atol=1e-10)
+    assert fitted_weights(np.zeros_like(gram), wanted, stays, RIDGE) is None
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_in_float32_fits_and_losses_are_the_same_up_to_rounding(seed: int) -> None:
+    _, weights, gram = case(seed)
+    stays = np.array([[True] * 4 + [False] * 5, [True] * 6 + [False] * 3])
+    single = nested_fits(gram.astype(np.float32), weights.astype(np.float32), stays, RIDGE)
+    for fit, exact in zip(single, nested_fits(gram, weights, stays, RIDGE), strict=True):
+        assert fit is not None
+        assert exact is not None
+        assert fit.weights.dtype == np.float32
+        np.testing.assert_allclose(fit.weights, exact.weights, atol=1e-4)
+        assert fit.error / fit.energy == pytest.approx(exact.error / exact.energy, abs=1e-6)
