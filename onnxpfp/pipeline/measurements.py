@@ -254,9 +254,9 @@ class SquareObserver(InputObserver):
         self.samples += counted
 
     def sum(self) -> OutputSquares:
-        """Return the sums of squares."""
-        assert self._squares is not None, self.op.name
-        return self._squares
+        """Return the sums of squares: zeros of an op that saw nothing, as one of no detections."""
+        outputs = consumer_taps(self.op).shape[1]
+        return self._squares or OutputSquares(np.zeros((self.op.group, outputs)), 0)
 
 
 def consumer_taps(op: LinearOp) -> AnyFloats:
