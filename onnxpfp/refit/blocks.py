@@ -21,18 +21,16 @@ PIECE = 64 << 20
 ALIGNED = 64
 """Blocks start at multiples of so many bytes from the start of their piece."""
 
-Bytes = NDArray[np.uint8]
-
 
 @dataclass(slots=True, eq=False)
 class _Piece:
     """A large block, the runs of it that are free, ascending, (first, behind last), and whether it served lately."""
 
-    memory: Bytes
+    memory: NDArray[np.uint8]
     free: list[tuple[int, int]]
     served: bool = True
 
-    def take(self, size: int) -> Bytes | None:
+    def take(self, size: int) -> NDArray[np.uint8] | None:
         for number, (first, end) in enumerate(self.free):
             if end - first >= size:
                 self.free[number : number + 1] = [(first + size, end)] if end - first > size else []
@@ -58,7 +56,7 @@ class Blocks:
     limit: int
     _pieces: list[_Piece] = field(default_factory=list[_Piece])
 
-    def take(self, size: int) -> Bytes | None:
+    def take(self, size: int) -> NDArray[np.uint8] | None:
         """Return a block of so many bytes, more than none; None where memory is full."""
         rounded = _rounded(size)
         for piece in self._pieces:
@@ -89,7 +87,7 @@ class Blocks:
             piece.served = False
 
 
-def _fresh(size: int) -> Bytes:
+def _fresh(size: int) -> NDArray[np.uint8]:
     """Return memory of the system in pages of the usual size.
 
     For large arrays numpy asks for huge pages. Where memory is in pieces the system moves others about to make some;

@@ -160,7 +160,7 @@ class Trials:
                 found[number] = self._try(number, choices[number], runner)
                 progress(len(found), len(choices))
             for batch in range(len(self._base.feeds)):
-                runner.run(self._network.at(depth, depth), batch)
+                runner.run(self._network.at(depth), batch)
             runner.advance()
         return found
 

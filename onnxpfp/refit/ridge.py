@@ -48,13 +48,13 @@ GRAIL, 1e-2 in OSSCAR) lie between. The tuning samples choose.
 """
 FIRST_RIDGE = 4
 """Position of the ridge that is tried first, the published 1e-2, often the best; the search walks from there."""
-RELU_ROUNDS = 3
+RELU_ROUNDS = 4
 """Most times that the fit is repeated with targets that follow the prediction where the ReLU cuts both off."""
 FURTHER = 1.5
 """A round goes so many times as far as its fit: each leaves a fifth of what there is to gain in place of two fifths."""
 FACTOR_BYTES = 48 << 20
 """Factors are kept up to so many bytes, or those of the two ridges that were tried last."""
-LEAST_GAIN = 1e-2
+LEAST_GAIN = 5e-3
 """The rounds end where one lowers the error by less than this share of it, for each reads all rows again."""
 SINGLE_RIDGE = 1e-4
 """Least ridge of the fits that are solved in float32: 1e3 times what rounding moves the mean of diag G by."""

@@ -189,13 +189,12 @@ class ActivationCache:
         for array in self.batches[batch].values():
             self.spill.rest(array)
 
-    def drop(self, names: set[str]) -> None:
-        """Forget activations that nothing reads any more."""
-        for values in self.batches:
-            for name in names & values.keys():
-                array = values.pop(name)
-                if name not in self.fed:
-                    self.spill.forget(array)
+    def drop(self, batch: int, names: Iterable[str]) -> None:
+        """Forget activations of a batch."""
+        for name in names:
+            array = self.batches[batch].pop(name)
+            if name not in self.fed:
+                self.spill.forget(array)
 
 
 @dataclass(slots=True, eq=False)
@@ -207,6 +206,7 @@ class Runner:
         cache: What lies in front of the next stage.
         requests: Where to run.
         threads: Of onnxruntime.
+        last_reads: The last stage that reads each activation.
         next: The stage that runs next.
         turn: Held while a session runs where that is not the CPU: intermediates of several runs may not fit there.
     """
@@ -215,6 +215,7 @@ class Runner:
     cache: ActivationCache
     requests: Sequence[ProviderRequest]
     threads: int | None
+    last_reads: Mapping[str, int]
     next: int = 0
     turn: AbstractContextManager[object] = field(default_factory=nullcontext)
 
@@ -234,7 +235,9 @@ class Runner:
                 batches = [{**feed, KEYS: draw_keys(feed, entry.value)} for feed in batches]
         turn = nullcontext() if all(request.name == CPU for request in requests) else Lock()
         fed = frozenset(name for batch in batches for name in batch)
-        return cls(stages, ActivationCache(batches, fed, SpillCache(limit)), requests, threads, turn=turn)
+        cache = ActivationCache(batches, fed, SpillCache(limit))
+        last_reads = {name: depth for depth, stage in enumerate(stages.stages) for name in stage.reads}
+        return cls(stages, cache, requests, threads, last_reads, turn=turn)
 
     def made(self) -> set[str]:
         """Return what the next stage makes."""
@@ -274,8 +277,14 @@ class Runner:
         return outputs
 
     def keep(self, batch: int, outputs: Arrays) -> None:
-        """Keep what later stages read of what the next stage gave on one batch."""
+        """Keep what later stages read of what the next stage gave on one batch, and forget what only it has read."""
         self.cache.put(batch, {name: outputs[name] for name in self.stages.stages[self.next].gives if name in outputs})
+        self._forget(batch)
+
+    def _forget(self, batch: int) -> None:
+        """Forget what no stage behind the next one reads."""
+        read = [name for name in self.cache.batches[batch] if self.last_reads.get(name, -1) <= self.next]
+        self.cache.drop(batch, read)
 
     def run_all(self, session: Session | None, helpers: Workers, most: int) -> None:
         """Run the next stage on all batches, so many side by side at most, and keep what later stages read."""
@@ -287,8 +296,7 @@ class Runner:
 
     def advance(self) -> None:
         """Go on to the stage after, and forget what is not needed there."""
+        for batch in range(len(self.cache.batches)):
+            self._forget(batch)
         self.next += 1
-        needed = {name for stage in self.stages.stages[self.next :] for name in stage.reads}
-        held = {name for values in self.cache.batches for name in values}
-        self.cache.drop(held - needed)
         self.cache.spill.trim()

@@ -113,7 +113,7 @@ class _Pair:
         # Batches run side by side; only what is left of the threads works inside of an op.
         threads = max(1, helpers.count // len(feeds))
         teacher, student = (
-            Runner.start(Stages.of(each, cuts, problem.dtype), feeds, problem.workspace // 4, problem.requests, threads)
+            Runner.start(Stages.of(each, cuts, problem.dtype), feeds, problem.workspace // 3, problem.requests, threads)
             for each in (model, student_model)
         )
         nodes = {index: node.output[0] for index, node in enumerate(model.graph.node)}

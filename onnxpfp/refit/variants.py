@@ -1,13 +1,12 @@
 """A network of which one group is pruned to some widths: what changes is fed, so that sessions serve all widths.
 
 The stages that read the group take their new weights and the factors that mask it as inputs; all others are those of
-the network itself (`StageSessions`), whichever group is tried. Behind the last one that reads it, several stages run as
-one: what lies between two stages has to be written down and put into another layout.
+the network itself (`StageSessions`), whichever group is tried.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -26,27 +25,25 @@ from onnxpfp.runtime.session import Session
 
 __all__ = ["StageSessions", "Variants"]
 
-RUN = 4
-"""Stages that run as one where none of them reads the group."""
 WIDE = "_onnxpfp_wide"
 """What the name of an input ends with that is fed as float32 and is of another type in the network."""
 
 
 @dataclass(slots=True, eq=False)
 class StageSessions:
-    """The sessions of a network's stages and of runs of them, each opened when it is first run.
+    """The sessions of a network's stages, each opened when it is first run.
 
     Attributes:
         stages: The network.
         problem: How to run it.
         read_behind: What stages behind each read, and the outputs of the network that stages have made.
-        sessions: Those that are open, by first and last depth; None where nothing is made that is read.
+        sessions: Those that are open, by depth; None where a stage makes nothing that is read.
     """
 
     stages: Stages
     problem: RefitProblem
     read_behind: Sequence[frozenset[str]]
-    sessions: dict[tuple[int, int], Session | None] = field(default_factory=dict[tuple[int, int], "Session | None"])
+    sessions: dict[int, Session | None] = field(default_factory=dict[int, "Session | None"])
 
     @classmethod
     def of(cls, stages: Stages, problem: RefitProblem) -> StageSessions:
@@ -58,17 +55,16 @@ class StageSessions:
             behind.append(read)
         return cls(stages, problem, behind[::-1])
 
-    def outputs(self, first: int, last: int) -> list[str]:
-        """Return what stages make that later ones or whoever runs the network read."""
-        made = [self.stages.made(depth) for depth in range(first, last + 1)]
-        given = (name for depth in range(first, last + 1) for name in self.stages.stages[depth].gives)
-        shown = (info.name for info in self.stages.model.graph.output if any(info.name in each for each in made))
-        return [name for name in dict.fromkeys((*given, *shown)) if name in self.read_behind[last]]
+    def outputs(self, depth: int) -> list[str]:
+        """Return what a stage makes that later ones or whoever runs the network read."""
+        made = self.stages.made(depth)
+        shown = (info.name for info in self.stages.model.graph.output if info.name in made)
+        return list(dict.fromkeys((*self.stages.stages[depth].gives, *shown)))
 
-    def part(self, first: int, last: int) -> ModelProto | None:
-        """Return stages as a model; None where they make nothing that is read."""
-        outputs = self.outputs(first, last)
-        return self.stages.part(first, last, outputs) if outputs else None
+    def part(self, depth: int) -> ModelProto | None:
+        """Return a stage as a model; None where it makes nothing that is read."""
+        outputs = self.outputs(depth)
+        return self.stages.part(depth, depth, outputs) if outputs else None
 
     def open(self, part: ModelProto | None) -> Session | None:
         """Load a stage."""
@@ -76,11 +72,11 @@ class StageSessions:
             return None
         return open_session(part, self.problem.requests, threads=self.problem.threads, shared=True)
 
-    def at(self, first: int, last: int) -> Session | None:
-        """Return the session of stages as they are."""
-        if (first, last) not in self.sessions:
-            self.sessions[first, last] = self.open(self.part(first, last))
-        return self.sessions[first, last]
+    def at(self, depth: int) -> Session | None:
+        """Return the session of a stage as it is."""
+        if depth not in self.sessions:
+            self.sessions[depth] = self.open(self.part(depth))
+        return self.sessions[depth]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -115,7 +111,7 @@ class Variants:
                 masks.setdefault(depth[mask.output], []).append(mask)
         own: dict[int, Session | None] = {}
         for number, here in masks.items():
-            part = network.part(number, number)
+            part = network.part(number)
             if part is not None:
                 part = masking(part, here, analysis.shapes)
                 _read_inputs(part, analysis.model, edits)
@@ -128,17 +124,6 @@ class Variants:
         """The first stage that reads the group."""
         return min(self.own)
 
-    def runs(self) -> Iterator[tuple[int, int]]:
-        """Yield the first and last of the stages that run as one, from the first that reads the group on."""
-        depth, count = self.first, len(self.network.stages.stages)
-        while depth < count:
-            last = min(depth + RUN, count) - 1
-            # Runs start at multiples, so that all groups share them.
-            if depth % RUN or not self.own.keys().isdisjoint(range(depth, last + 1)):
-                last = depth
-            yield depth, last
-            depth = last + 1
-
     def run(self, keep: Keep, edits: Edits, before: Arrays) -> dict[str, AnyArray]:
         """Run a variant from the first stage that reads the group on.
 
@@ -150,17 +135,18 @@ class Variants:
         Returns:
             The outputs of the network that are made from there on.
         """
+        stages = self.network.stages
         new = _new_arrays(edits)
         values = dict(before)
-        for first, last in self.runs():
-            session = self.own[first] if first in self.own else self.network.at(first, last)
+        for depth in range(self.first, len(stages.stages)):
+            session = self.own[depth] if depth in self.own else self.network.at(depth)
             if session is None:
                 continue
             given: Arrays = values
-            if first in self.own:
-                given = {**values, **new, **factors(self.masks[first], keep, self.shapes)}
+            if depth in self.own:
+                given = {**values, **new, **factors(self.masks[depth], keep, self.shapes)}
             values.update(session.run({name: _fed(name, given) for name in session.inputs}))
-            values = {name: array for name, array in values.items() if name in self.network.read_behind[last]}
+            values = {name: array for name, array in values.items() if name in self.network.read_behind[depth]}
         return values
 
 
