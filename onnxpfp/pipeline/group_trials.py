@@ -32,7 +32,7 @@ ROUNDS = 2
 """Times that groups are tried: first all, then those that need it at the widths that they would get."""
 FIRST = 0.5
 """Share of a group at which it is tried first."""
-NEAR = 1 / 8
+NEAR = 1 / 16
 """Share of a group within which a width is near to one at which it was tried: the shape is enough between them."""
 SEEN = 1e-3
 """What the consumers must lose there at least, or the drift would be noise; else the group is tried narrower."""
