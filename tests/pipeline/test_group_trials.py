@@ -92,7 +92,7 @@ def test_the_first_width_is_the_middle_or_one_at_which_something_is_lost() -> No
 def test_a_width_is_tried_unless_one_near_to_it_was() -> None:
     drifts = np.full(7, np.nan)
     drifts[3] = 0.1
-    trial = GroupTrial((16, 2, 2), np.arange(2, 16, 2), drifts, None, stream=False)
+    trial = GroupTrial((32, 2, 2), np.arange(2, 16, 2), drifts, None, stream=False)
     assert [trial.needs(row) for row in range(7)] == [True, True, False, False, False, True, True]
 
 
