@@ -20,7 +20,15 @@ from onnxpfp.refit.layers import RefitLayer, refit_layers
 from onnxpfp.refit.sweep import RefitProblem
 from onnxpfp.score.group_data import ConsumerGram
 
-__all__ = ["RefitSetup", "consumer_grams", "grams_of", "refit_setup", "start_gram_observers"]
+__all__ = [
+    "POSITIONS",
+    "RefitSetup",
+    "batch_size_of",
+    "consumer_grams",
+    "grams_of",
+    "refit_setup",
+    "start_gram_observers",
+]
 
 POSITIONS = 64
 """Output positions that are drawn of every sample."""
@@ -50,7 +58,7 @@ def refit_setup(context: RunContext, analysis: Analysis, split: Split) -> RefitS
         layers=layers,
         fit=split.fit,
         tuning=split.tuning,
-        batch_size=_batch_size(context.data.batch_size, analysis),
+        batch_size=batch_size_of(context.data.batch_size, analysis),
         positions=POSITIONS,
         workspace=options.workspace,
         requests=context.requests,
@@ -60,7 +68,7 @@ def refit_setup(context: RunContext, analysis: Analysis, split: Split) -> RefitS
     return RefitSetup(problem, left)
 
 
-def _batch_size(most: int, analysis: Analysis) -> int:
+def batch_size_of(most: int, analysis: Analysis) -> int:
     """Return how many samples run together: no more than leave every activation within `RUN_BYTES`, or one."""
     constants = analysis.constants.names
     sizes = (math.prod(shape) for name, shape in analysis.shapes.shape.items() if name not in constants)
