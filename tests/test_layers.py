@@ -36,7 +36,7 @@ ORDER = [
         "comparison",
         "calibrate",
     ),
-    *("lossless", "refit", "pipeline", "report", "api", "cli"),
+    *("lossless", "refit", "low_rank", "pipeline", "report", "api", "cli"),
 ]
 """From what knows least to what knows most; a package may import only what stands before it."""
 ENTRIES = {"__init__", "__main__"}
