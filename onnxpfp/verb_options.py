@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from onnxpfp.errors import OptionError
@@ -141,6 +141,15 @@ class FactorizeOptions(ModelOptions):
         "choice",
         choices=("auto", "channel", "spatial"),
     )
+    round_to: int | Literal["auto"] = declare(
+        "auto",
+        "Take ranks in multiples of N. auto: of what the kernels of the device compute at once where a layer has four "
+        "times as many ranks or more, and of smaller ones down to 8 in narrower layers.",
+        "choice",
+        metavar="N|auto",
+        form="count",
+        check=check_multiple,
+    )
     include: Sequence[str] = declare(
         (),
         "Factor only these nodes, and those that read these initializers: a name, a glob, or re:REGEX.",
@@ -188,7 +197,9 @@ class FactorizeOptions(ModelOptions):
     def comparing(self) -> VerifyOptions:
         """Return the options with which the result is compared with the original."""
         common = {name for name, option in declared(VerifyOptions) if option.section != "target"}
-        return VerifyOptions(**{name: getattr(self, name) for name, _ in declared(FactorizeOptions) if name in common})
+        asked = VerifyOptions(**{name: getattr(self, name) for name, _ in declared(FactorizeOptions) if name in common})
+        # Latency is measured apart: ops that are new have no time before.
+        return replace(asked, no_latency=True)
 
 
 VERB_OPTIONS: Mapping[str, type[ModelOptions]] = {

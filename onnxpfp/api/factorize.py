@@ -9,9 +9,10 @@ from pathlib import Path
 from onnx import ModelProto
 
 from onnxpfp.api.keywords import PROGRESS, documented, keywords
-from onnxpfp.api.verify import compare_models
+from onnxpfp.api.verify import compare_models, loadable
 from onnxpfp.comparison.drift import Drift, check
 from onnxpfp.comparison.equivalence import Equivalence, check_equivalence, tolerance
+from onnxpfp.comparison.latency import LatencyFindings, is_slow, measure_pair, seconds_for_latency
 from onnxpfp.data.sources import SampleSource
 from onnxpfp.errors import VerificationError
 from onnxpfp.low_rank.layers import scheme_of
@@ -19,6 +20,7 @@ from onnxpfp.model.load import LoadedModel, ModelSource, load
 from onnxpfp.pipeline.analyze import open_model
 from onnxpfp.pipeline.context import RunContext, open_run
 from onnxpfp.pipeline.factorization import Factorization, MeasuredFactors, factorize_network
+from onnxpfp.pipeline.latency.interleaved import latency_feed, samples_in_run
 from onnxpfp.pipeline.parts import Network, open_parts
 from onnxpfp.progress import Progress
 from onnxpfp.report.draws import draws_notes
@@ -121,9 +123,10 @@ def factorize_with(
         with context.clock.phase("verification"):
             oracle, other = _verified(context, found)
         compared = compare_models(_measuring(context), other, asked.comparing())
+        latency = None if asked.no_latency or not found.layers else _latency(context, other)
         source = context.whole.source
         unchanged = None if found.layers else source.data
-        report = _report(network, asked, found, oracle, compared, by_data=calibration is not None)
+        report = _report(network, asked, found, oracle, compared, latency, by_data=calibration is not None)
         return FactorizeResult(found.model, report, unchanged, source.external, source.scratch, source.read)
 
 
@@ -160,12 +163,23 @@ def _measuring(context: RunContext) -> RunContext:
     return context if data.held_out is None else replace(context, data=replace(data, samples=data.held_out))
 
 
+def _latency(context: RunContext, other: LoadedModel) -> LatencyFindings:
+    """Measure the latency of both files, as onnxruntime loads them."""
+    opened = replace(context, whole=replace(context.whole, source=other))
+    sources = loadable(context), loadable(opened)
+    seconds = seconds_for_latency(sum(context.clock.seconds.values()))
+    with context.clock.phase("latency"):
+        found = measure_pair(sources, latency_feed(context), context.requests, context.options.threads, seconds)
+    return replace(found, samples=samples_in_run(context))
+
+
 def _report(
     network: Network,
     asked: FactorizeOptions,
     found: Factorization,
     oracle: Equivalence,
     compared: VerificationReport,
+    latency: LatencyFindings | None,
     *,
     by_data: bool,
 ) -> FactorizationReport:
@@ -177,6 +191,7 @@ def _report(
         keep_macs=asked.share_of_macs,
         energy=asked.energy,
         scheme=asked.scheme,
+        alignment=context.alignment,
         factored_by="data" if by_data else "weights",
         samples=len(data.samples) if by_data else 0,
         layers=tuple(map(_layer, found.layers)),
@@ -186,10 +201,10 @@ def _report(
         oracle=oracle,
         drift=_drift(compared, held_out=data.held_out is not None),
         data=compared.data,
-        latency=compared.latency,
+        latency=latency,
         providers=context.providers,
         seconds=dict(context.clock.seconds),
-        notes=tuple(_notes(network, compared)),
+        notes=tuple(_notes(network, compared, latency)),
     )
 
 
@@ -220,7 +235,7 @@ def _layer(each: MeasuredFactors) -> FactorizedLayer:
     )
 
 
-def _notes(network: Network, compared: VerificationReport) -> Iterator[str]:
+def _notes(network: Network, compared: VerificationReport, latency: LatencyFindings | None) -> Iterator[str]:
     context = network.parts[0].context
     source, data = context.whole.source, context.data
     yield from source.notes
@@ -232,5 +247,10 @@ def _notes(network: Network, compared: VerificationReport) -> Iterator[str]:
     if bodies:
         more = f" and {len(bodies) - 1} more" if len(bodies) > 1 else ""
         yield f"low rank changes the main graph only: the body {bodies[0]}{more} stays"
-    if compared.latency is not None and compared.latency.note:
-        yield compared.latency.note
+    kept = (compared.after.macs or 0) / max(compared.before.macs or 0, 1)
+    if latency is not None and latency.ratio is not None and is_slow(latency.ratio, kept):
+        yield (
+            f"the factored model takes {latency.ratio.median:.2f} of the original's time at {kept:.2f} of its "
+            "multiply-adds, not even half of what these promise: every layer that became two has one more op to run; "
+            "--exclude leaves layers whole, --round-to sets the multiple of their ranks"
+        )

@@ -34,7 +34,7 @@ from onnxpfp.runtime.blas import one_blas_thread
 from onnxpfp.runtime.session import SessionSource, custom_ops, open_session
 from onnxpfp.verb_options import VerifyOptions
 
-__all__ = ["VerifyArguments", "compare_models", "verify", "verify_with"]
+__all__ = ["VerifyArguments", "compare_models", "loadable", "verify", "verify_with"]
 
 INTERFACES = "the interfaces differ"
 """Why outputs are not compared where every difference is told as a problem."""
@@ -271,7 +271,7 @@ class _Comparison:
         trial = LatencyTrial(
             context.whole.source.given,
             self.other.given,
-            (_loadable(context), _loadable(opened)),
+            (loadable(context), loadable(opened)),
             latency_feed(context),
             context.requests,
             context.options.threads,
@@ -342,7 +342,7 @@ def _activations(context: RunContext) -> ActivationPeak:
     return activation_peak(context.whole.model, context.whole.shapes)
 
 
-def _loadable(context: RunContext) -> SessionSource:
+def loadable(context: RunContext) -> SessionSource:
     """Return what onnxruntime loads of a model: its file, if it does that and has all its ops."""
     source, options = context.whole.source, context.options
     given: SessionSource = source.given if source.path is None else source.path

@@ -29,11 +29,18 @@ class RankCurve:
         cut: How many of the kernel's axes the first op has (`onnxpfp.low_rank.factor`).
         macs: Multiply-adds that one rank takes.
         errors: Share of the energy that is lost at ranks 0 to R, (R + 1,), falling.
+        step: Only multiples of it are taken.
     """
 
     cut: int
     macs: int
     errors: Floats
+    step: int = 1
+
+    @property
+    def ranks(self) -> range:
+        """The ranks that may be taken."""
+        return range(self.step, len(self.errors), self.step)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +87,9 @@ def rank_for_energy(layer: LayerCurves, share: float) -> Choice | None:
     """
     cheapest, chosen = layer.macs, None
     for curve in layer.curves:
-        enough = np.flatnonzero(1.0 - curve.errors[1:] >= share - ROUNDING)
-        if enough.size and (int(enough[0]) + 1) * curve.macs < cheapest:
-            cheapest, chosen = (int(enough[0]) + 1) * curve.macs, Choice(curve.cut, int(enough[0]) + 1)
+        rank = next((rank for rank in curve.ranks if 1.0 - curve.errors[rank] >= share - ROUNDING), None)
+        if rank is not None and rank * curve.macs < cheapest:
+            cheapest, chosen = rank * curve.macs, Choice(curve.cut, rank)
     return chosen
 
 
@@ -95,7 +102,7 @@ def ranks_for_macs(layers: Sequence[LayerCurves], budget: int) -> list[Choice | 
     """Choose what loses least in the sum over layers.
 
     Every layer goes down the lower convex hull of its choices, the step that adds least loss for what it saves first.
-    The last step is made no longer than it has to be.
+    What the budget has left then goes to the choices that lose least for what they take.
 
     Args:
         layers: The layers.
@@ -115,21 +122,35 @@ def ranks_for_macs(layers: Sequence[LayerCurves], budget: int) -> list[Choice | 
     for _, number, place in sorted(steps):
         if total <= budget:
             break
-        total -= chosen[number].macs
-        left = budget - total
+        total += hulls[number][place].macs - chosen[number].macs
         chosen[number] = hulls[number][place]
-        if chosen[number].macs <= left:
-            enough = (point for point in _points(layers[number]) if point.macs <= left)
-            chosen[number] = min(enough, key=lambda point: (point.loss, point.macs))
-        total += chosen[number].macs
-    return [point.choice for point in chosen] if total <= budget else None
+    if total > budget:
+        return None
+    _spend([list(_points(layer)) for layer in layers], chosen, budget - total)
+    return [point.choice for point in chosen]
+
+
+def _spend(points: Sequence[Sequence[_Point]], chosen: list[_Point], left: int) -> None:
+    """Spend what is left, in place: the choice that gains most for what it takes first, as long as one fits."""
+    while True:
+        gains = [
+            (_slope(point, now), number, point)
+            for number, (of_layer, now) in enumerate(zip(points, chosen, strict=True))
+            for point in of_layer
+            if point.loss < now.loss and now.macs < point.macs <= now.macs + left
+        ]
+        if not gains:
+            return
+        _, number, best = max(gains, key=lambda gain: gain[0])
+        left -= best.macs - chosen[number].macs
+        chosen[number] = best
 
 
 def _points(layer: LayerCurves) -> Iterator[_Point]:
     """Yield a layer whole, and at every choice that takes fewer multiply-adds."""
     yield _Point(layer.macs, 0.0, None)
     for curve in layer.curves:
-        for rank in range(1, len(curve.errors)):
+        for rank in curve.ranks:
             if rank * curve.macs < layer.macs:
                 kept = max(1.0 - float(curve.errors[rank]), np.finfo(np.float64).tiny)
                 yield _Point(rank * curve.macs, -float(np.log(kept)), Choice(curve.cut, rank))

@@ -30,6 +30,7 @@ from onnxpfp.progress import Count
 from onnxpfp.refit.cache import SpillCache
 from onnxpfp.refit.gram import Gram, collect_grams
 from onnxpfp.refit.problem import RefitProblem
+from onnxpfp.runtime.blocks import Alignment
 from onnxpfp.runtime.workers import workers
 from onnxpfp.verb_options import FactorizeOptions
 
@@ -188,7 +189,7 @@ def _candidate(context: RunContext, layer: LowRankLayer, grams: Mapping[str, Gra
         if not moments.energy(weights).sum() > 0.0:
             return "what it reads does not vary over the samples"
     try:
-        curves = tuple(_curves(layer, weights, moments))
+        curves = tuple(_curves(layer, weights, moments, context.alignment))
     except LinAlgError:
         return "what one of its groups reads does not vary over the samples"
     return _Candidate(layer, moments, means, LayerCurves(layer.macs, curves))
@@ -206,12 +207,15 @@ def _moments(layer: LowRankLayer, grams: Sequence[Gram]) -> tuple[InputMoments, 
     return InputMoments(total / sum(gram.count for gram in grams), first.taps), None
 
 
-def _curves(layer: LowRankLayer, weights: Floats, moments: InputMoments | None) -> Iterator[RankCurve]:
+def _curves(
+    layer: LowRankLayer, weights: Floats, moments: InputMoments | None, alignment: Alignment
+) -> Iterator[RankCurve]:
     for cut in layer.cuts:
         macs = layer.macs_of_rank(cut)
         most = (layer.macs - 1) // macs
         if most > 0:
-            yield RankCurve(cut, macs, decompose(weights, cut, moments, most).errors)
+            errors = decompose(weights, cut, moments, most).errors
+            yield RankCurve(cut, macs, errors, alignment.of_group(len(errors) - 1))
 
 
 def _macs_of_run(network: Network) -> int:

@@ -12,10 +12,11 @@ from onnxpfp.comparison.equivalence import Equivalence
 from onnxpfp.comparison.latency import LatencyFindings
 from onnxpfp.low_rank.layers import StayingLayer
 from onnxpfp.report.activations import peaks_fact
-from onnxpfp.report.comparison import drift_fact, latency_fact, sizes_table, slow_ops_table
+from onnxpfp.report.comparison import drift_fact, latency_fact, sizes_table
 from onnxpfp.report.formats import plain
 from onnxpfp.report.page import Column, Element, Facts, Heading, Line, Table, Title, number, sizes, spent
 from onnxpfp.report.verification import ComparedSize
+from onnxpfp.runtime.blocks import Alignment
 
 __all__ = ["FactorizationReport", "FactorizedLayer"]
 
@@ -63,6 +64,7 @@ class FactorizationReport:
         keep_macs: The share of the multiply-adds that was asked for; None where the energy was the target.
         energy: The share of the energy that was asked for; likewise.
         scheme: The schemes that were in question.
+        alignment: The multiples in which ranks are taken; a layer's ranks are those that save multiply-adds.
         factored_by: Whether the samples decided ("data"), or the weights alone ("weights").
         samples: Samples that decided.
         layers: The layers that became two, in the order of the nodes.
@@ -83,6 +85,7 @@ class FactorizationReport:
     keep_macs: float | None
     energy: float | None
     scheme: str
+    alignment: Alignment
     factored_by: Literal["data", "weights"]
     samples: int
     layers: tuple[FactorizedLayer, ...]
@@ -106,9 +109,6 @@ class FactorizationReport:
         yield Title(f"{self.file or 'the model'}: {len(self.layers)} of {self._nodes()} layers factored")
         yield sizes_table(self.before, self.after, self.latency)
         yield Facts(self._facts())
-        if self.latency is not None and self.latency.slow_ops:
-            yield Heading("Ops that do not take less time")
-            yield slow_ops_table(self.latency.slow_ops)
         if self.layers:
             yield Heading("Layers that became two")
             yield self._layers_table()
@@ -130,6 +130,7 @@ class FactorizationReport:
         peak = self.before.activations
         rows = {
             "target": f"{target}, scheme {self.scheme}, factored by {by}",
+            "ranks": _ranks_fact(self.alignment),
             "verified": f"the original with the products of the factors == the file: largest difference "
             f"{oracle.error:.3g} of the largest output, {oracle.tolerance:.0e} allowed, {oracle.runs} runs",
             "drift": drift_fact(self.drift, noise=self.data == "random"),
@@ -175,3 +176,10 @@ class FactorizationReport:
             for reason, count in macs.most_common()
         ]
         return Table((Column("reason"), Column("node"), number("MACs")), rows, of="reasons", most=REASONS)
+
+
+def _ranks_fact(alignment: Alignment) -> str:
+    """Say in which multiples ranks are taken."""
+    if alignment.step == 1:
+        return f"in steps of 1: {alignment.reason}"
+    return f"in steps of {alignment.step}, finer ones in layers that have few: {alignment.reason}"
