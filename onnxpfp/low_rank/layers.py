@@ -247,8 +247,10 @@ class _Finder:
         if node.input[1] not in self.readers:
             return "its weights are quantized, computed, or read by another op too"
         matrix = consumer.form == "matrix"
-        if matrix and (len(shapes[consumer.weight]) != 2 or len(shapes[consumer.data]) < 2):
-            return "its weights are no plain matrix on the right, or its data are a vector"
+        if matrix and len(shapes[consumer.weight]) != 2:
+            return "its weights are no plain matrix on the right"
+        if len(shapes[consumer.data]) < 2:
+            return "its data are a vector"
         if not matrix and Attributes(node).integer("group", 1) == shapes[consumer.data][1] > 1:
             return "it is depthwise: a filter reads one channel"
         old = standard_opset(self.analysis.model) < OPTIONAL_C
