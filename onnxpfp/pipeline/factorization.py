@@ -36,6 +36,9 @@ from onnxpfp.verb_options import FactorizeOptions
 
 __all__ = ["Factorization", "MeasuredFactors", "factorize_network"]
 
+NO_RANK = "it is so narrow that no rank takes fewer multiply-adds"
+"""Why a layer stays that could be factored otherwise."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MeasuredFactors:
@@ -114,7 +117,7 @@ def factorize_network(network: Network, asked: FactorizeOptions, *, by_data: boo
         kept = [*staying, *failures]
         for candidate, choice in zip(candidates, choices, strict=True):
             if choice is None:
-                kept += _whole(candidate.layer, asked)
+                kept += _whole(candidate, asked)
             else:
                 factored.append(_measured(context, candidate, choice))
         order = {node.output[0]: index for index, node in enumerate(analysis.model.graph.node) if node.output}
@@ -239,11 +242,11 @@ def _choose(
     title, share = context.whole.source.title, asked.share_of_macs
     if share == 1.0:
         return [None] * len(candidates)
-    if not any(each.curves.curves for each in candidates):
-        reasons = list(dict.fromkeys(each.reason for each in staying))[:3]
-        why = "; ".join(reasons) or "no rank of any layer takes fewer multiply-adds"
-        raise TargetUnreachableError(f"{title}: no layer can be factored: {why}")
     layers = [each.curves for each in candidates]
+    if all(least_macs(layer) == layer.macs for layer in layers):
+        reasons = list(dict.fromkeys(each.reason for each in staying))[:3]
+        why = "; ".join(reasons) or NO_RANK
+        raise TargetUnreachableError(f"{title}: no layer can be factored: {why}")
     if asked.energy is not None:
         choices = [rank_for_energy(layer, asked.energy) for layer in layers]
         if not any(choices):
@@ -281,11 +284,14 @@ def _measured(context: RunContext, candidate: _Candidate, choice: Choice) -> Mea
     return MeasuredFactors(factored, kept, choice.rank * layer.macs_of_rank(choice.cut))
 
 
-def _whole(layer: LowRankLayer, asked: FactorizeOptions) -> Iterator[StayingLayer]:
+def _whole(candidate: _Candidate, asked: FactorizeOptions) -> Iterator[StayingLayer]:
     """Say why a layer stays that could be factored."""
+    if least_macs(candidate.curves) == candidate.layer.macs:
+        return _stay(candidate.layer, NO_RANK)
     if asked.energy is not None:
-        return _stay(layer, f"no rank that keeps {100 * asked.energy:g} % of its energy takes fewer multiply-adds")
-    return _stay(layer, "others lose less for what they save, or no rank of it takes fewer multiply-adds")
+        why = f"no rank that keeps {100 * asked.energy:g} % of its energy takes fewer multiply-adds"
+        return _stay(candidate.layer, why)
+    return _stay(candidate.layer, "others lose less for what they save")
 
 
 def _stay(layer: LowRankLayer, reason: str) -> Iterator[StayingLayer]:
