@@ -150,6 +150,13 @@ class FactorizeOptions(ModelOptions):
         form="count",
         check=check_multiple,
     )
+    compensate: Literal["auto", "lstsq", "none"] = declare(
+        "auto",
+        "Refit the second ops and the layers that stay by least squares, front to back, towards the original's outputs "
+        "(lstsq), or nothing (none). auto is lstsq with enough samples.",
+        "choice",
+        choices=("auto", "lstsq", "none"),
+    )
     include: Sequence[str] = declare(
         (),
         "Factor only these nodes, and those that read these initializers: a name, a glob, or re:REGEX.",

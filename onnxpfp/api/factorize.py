@@ -22,6 +22,7 @@ from onnxpfp.pipeline.context import RunContext, open_run
 from onnxpfp.pipeline.factorization import Factorization, MeasuredFactors, factorize_network
 from onnxpfp.pipeline.latency.interleaved import latency_feed, samples_in_run
 from onnxpfp.pipeline.parts import Network, open_parts
+from onnxpfp.pipeline.requirements import holding_out, require_data
 from onnxpfp.progress import Progress
 from onnxpfp.report.draws import draws_notes
 from onnxpfp.report.factorization import FactorizationReport, FactorizedLayer
@@ -108,12 +109,14 @@ def factorize_with(
     Raises:
         OnnxPfpError: As in `factorize`.
     """
+    options = asked.running()
+    require_data(calibration, options, replaying=True)
     with custom_ops(asked.custom_ops), one_blas_thread():
         context = open_run(
             model,
             "random" if calibration is None else calibration,
-            asked.running(),
-            (),
+            options,
+            holding_out(options, replaying=True),
             progress=progress,
             folder=folder,
             decides=calibration is not None,
@@ -193,7 +196,8 @@ def _report(
         scheme=asked.scheme,
         alignment=context.alignment,
         factored_by="data" if by_data else "weights",
-        samples=len(data.samples) if by_data else 0,
+        samples=len(data.fit) if by_data else 0,
+        refits=found.refits,
         layers=tuple(map(_layer, found.layers)),
         staying=found.staying,
         before=compared.before,

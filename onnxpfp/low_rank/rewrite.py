@@ -1,4 +1,4 @@
-"""Two nodes in the place of one, in a copy of the file; and the original with the product of the factors in its place.
+"""Two nodes in the place of one, in a copy of the file; and one in the place of two, with the product of the factors.
 
     Conv      name/low_rank_first     r filters; strides, pads and dilations of the axes that its kernel has, no bias
               name/low_rank_second    those of the other axes, the groups and the bias
@@ -20,11 +20,12 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from onnxpfp.arrays import AnyArray, Floats
 from onnxpfp.low_rank.factor import Factors
 from onnxpfp.low_rank.layers import LowRankLayer, LowRankUse
-from onnxpfp.model.constants import all_names, graphs_in
+from onnxpfp.model.constants import all_names, graphs_in, stored_tensors
 from onnxpfp.model.edit import INITIALIZERS_ARE_FREE, add_constants, drop_unread, replace_nodes
 from onnxpfp.model.names import free_name, node_name
 from onnxpfp.model.recorded import inferred_types
 from onnxpfp.model.subnormal import without_new_subnormal
+from onnxpfp.runtime.external_data import numbers
 
 __all__ = ["FactoredLayer", "with_factors", "with_products"]
 
@@ -39,7 +40,6 @@ class FactoredLayer:
         factors: What is written, in float64 and by convolution group.
         first: Weights of the first op, as it reads them.
         second: Those of the second one.
-        product: What both compute, as the layer's ops read their weights.
         bias: The new bias, (O,); None where it stays.
     """
 
@@ -48,19 +48,17 @@ class FactoredLayer:
     factors: Factors
     first: AnyArray
     second: AnyArray
-    product: AnyArray
     bias: AnyArray | None
 
     @classmethod
     def of(
         cls, layer: LowRankLayer, cut: int, factors: Factors, dtype: np.dtype[np.generic], bias: Floats | None
     ) -> FactoredLayer:
-        """Bring factors to the type and form in which ops read weights; the product is that of the rounded ones."""
-        banks = [_rounded(each, dtype) for each in (factors.first, factors.second)]
-        written = Factors(banks[0].astype(np.float64), banks[1].astype(np.float64))
-        first, second, product = (_stored(each, layer) for each in (*banks, _rounded(written.product(), dtype)))
+        """Bring factors to the type and form in which ops read weights."""
+        first, second = (_rounded(each, dtype) for each in (factors.first, factors.second))
+        written = Factors(first.astype(np.float64), second.astype(np.float64))
         rounded = None if bias is None else _rounded(bias, dtype)
-        return cls(layer, cut, written, first, second, product.T if layer.transposed else product, rounded)
+        return cls(layer, cut, written, _stored(first, layer), _stored(second, layer), rounded)
 
 
 def with_factors(model: ModelProto, layers: Iterable[FactoredLayer]) -> ModelProto:
@@ -70,12 +68,55 @@ def with_factors(model: ModelProto, layers: Iterable[FactoredLayer]) -> ModelPro
         model: The model; it is not changed.
         layers: The layers; outputs of their ops are found by name.
     """
-    return _Rewriting.of(model).run(layers, split=True)
+    return _Rewriting.of(model).run(layers)
 
 
-def with_products(model: ModelProto, layers: Iterable[FactoredLayer]) -> ModelProto:
-    """Put the products of the factors in the place of the weights, and new biases in that of the old: the oracle."""
-    return _Rewriting.of(model).run(layers, split=False)
+def with_products(factored: ModelProto, original: ModelProto, layers: Iterable[FactoredLayer]) -> ModelProto:
+    """Put one node in the place of two again, with the product of their weights as numpy computes it: the oracle.
+
+    Args:
+        factored: A model with factors, whatever their numbers are by now; it is not changed.
+        original: The model that they were put into, whose nodes say how the layers slide.
+        layers: The layers.
+    """
+    copy = ModelProto()
+    copy.CopyFrom(factored)
+    graph, stored = copy.graph, stored_tensors(copy.graph)
+    before = {node.output[0]: node for node in original.graph.node if node.output}
+    nodes = {node.output[0]: node for node in graph.node if node.output}
+    names = set[str]().union(*map(all_names, graphs_in(graph)))
+    products: dict[str, NodeProto | None] = {}
+    added: list[TensorProto] = []
+    unread: list[str] = []
+    for each in layers:
+        for use in each.layer.uses:
+            second = nodes[use.output]
+            first = nodes[second.input[0]]
+            weights = [numbers(stored[node.input[1]]) for node in (first, second)]
+            name = free_name(f"{each.layer.weight}/product", names)
+            added.append(numpy_helper.from_array(np.ascontiguousarray(_product(weights, each)), name))
+            node = NodeProto()
+            node.CopyFrom(before[use.output])
+            node.input[:] = [first.input[0], name, *second.input[2:]]
+            products |= {use.output: node, first.output[0]: None}
+            unread += [first.input[1], second.input[1]]
+    changed = ((node, products.get(node.output[0], node)) for node in graph.node)
+    replace_nodes(graph, [new for _, new in changed if new is not None])
+    drop_unread(graph, unread)
+    add_constants(copy, added)
+    return copy
+
+
+def _product(weights: Sequence[AnyArray], each: FactoredLayer) -> AnyArray:
+    """Return the product of two weights as they are stored, as the layer's ops read their weights."""
+    layer, shapes = each.layer, (each.factors.first.shape, each.factors.second.shape)
+    matrix = layer.uses[0].op.kind == "matmul"
+    first, second = (
+        np.asarray(weight.T if matrix else weight, np.float64).reshape(shape)
+        for weight, shape in zip(weights, shapes, strict=True)
+    )
+    product = _stored(_rounded(Factors(first, second).product(), weights[0].dtype), layer)
+    return product.T if layer.transposed else product
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -103,31 +144,26 @@ class _Rewriting:
         names = set[str]().union(*map(all_names, graphs_in(copy.graph)))
         return cls(copy, names, {node.name for node in copy.graph.node}, [], [])
 
-    def run(self, layers: Iterable[FactoredLayer], *, split: bool) -> ModelProto:
+    def run(self, layers: Iterable[FactoredLayer]) -> ModelProto:
         """Rewrite all layers."""
         graph = self.model.graph
         new: dict[str, list[NodeProto]] = {}
         made: list[str] = []
         nodes = {name: node for node in graph.node for name in node.output}
         for each in layers:
-            stem = each.layer.weight
-            arrays = {"first": each.first, "second": each.second} if split else {"product": each.product}
-            weights = [self._constant(array, f"{stem}/low_rank_{name}") for name, array in arrays.items()]
+            arrays = {"first": each.first, "second": each.second}
+            weights = [self._constant(array, f"{each.layer.weight}/low_rank_{name}") for name, array in arrays.items()]
             for use in each.layer.uses:
                 node = nodes[use.output]
                 self.unread.append(node.input[1])
-                second = self._changed(node, weights[-1], each)
-                new[use.output] = [second]
-                if split:
-                    _set(second, {"transB": None} if each.layer.transposed else {})
-                    first = self._first(node, second, weights[0], use, each)
-                    made.append(first.output[0])
-                    new[use.output].insert(0, first)
+                second = self._second(node, weights[1], each)
+                first = self._first(node, second, weights[0], use, each)
+                made.append(first.output[0])
+                new[use.output] = [first, second]
         replace_nodes(graph, (one for node in graph.node for one in new.get(node.output[0], [node])))
         self._drop()
         add_constants(self.model, self.added)
-        if made:
-            self._record(made)
+        self._record(made)
         return self.model
 
     def _constant(self, array: AnyArray, stem: str) -> str:
@@ -135,8 +171,8 @@ class _Rewriting:
         self.added.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
         return name
 
-    def _changed(self, node: NodeProto, weight: str, each: FactoredLayer) -> NodeProto:
-        """Copy a node with other weights, and its new bias."""
+    def _second(self, node: NodeProto, weight: str, each: FactoredLayer) -> NodeProto:
+        """Copy a node with the second weights, and its new bias."""
         copy = NodeProto()
         copy.CopyFrom(node)
         copy.input[1] = weight
@@ -147,6 +183,7 @@ class _Rewriting:
                 copy.input[2] = name
             else:
                 copy.input.append(name)
+        _set(copy, {"transB": None} if each.layer.transposed else {})
         return copy
 
     def _first(
@@ -229,6 +266,6 @@ def _stored(banks: AnyArray, layer: LowRankLayer) -> AnyArray:
     return banks.reshape(-1, *banks.shape[2:])
 
 
-def _rounded(numbers: AnyArray, dtype: np.dtype[np.generic]) -> AnyArray:
+def _rounded(array: AnyArray, dtype: np.dtype[np.generic]) -> AnyArray:
     """Round to the type of the weights, to no subnormal number."""
-    return without_new_subnormal(np.asarray(numbers, np.float64), np.zeros((), dtype))
+    return without_new_subnormal(np.asarray(array, np.float64), np.zeros((), dtype))

@@ -24,11 +24,13 @@ from onnxpfp.model.functions import without_functions
 from onnxpfp.model.names import node_name
 from onnxpfp.model.order import with_sorted_nodes
 from onnxpfp.pipeline.context import RunContext
+from onnxpfp.pipeline.factor_refit import refit_factors
 from onnxpfp.pipeline.parts import Network
 from onnxpfp.pipeline.refit_problem import POSITIONS, batch_size_of
 from onnxpfp.progress import Count
 from onnxpfp.refit.cache import SpillCache
 from onnxpfp.refit.gram import Gram, collect_grams
+from onnxpfp.refit.means import Record
 from onnxpfp.refit.problem import RefitProblem
 from onnxpfp.runtime.blocks import Alignment
 from onnxpfp.runtime.workers import workers
@@ -63,13 +65,15 @@ class Factorization:
         layers: The layers that were factored, in the order of the nodes.
         staying: All other ops that multiply.
         model: The file with the factors; the given one where no layer was factored.
-        products: The file with their products in the place of the weights, which computes the same.
+        products: The same with one op in the place of two, and the product of their weights, which computes the same.
+        refits: What the refit of each op brought on samples kept out of the fit, front to back.
     """
 
     layers: tuple[MeasuredFactors, ...]
     staying: tuple[StayingLayer, ...]
     model: ModelProto
     products: ModelProto
+    refits: tuple[Record, ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -112,19 +116,22 @@ def factorize_network(network: Network, asked: FactorizeOptions, *, by_data: boo
     with clock.phase("factors") as phase:
         candidates, failures = _candidates(context, layers, grams if by_data else None, phase)
     choices = _choose(context, asked, candidates, _macs_of_run(network), [*staying, *failures])
+    chosen = [(each, choice) for each, choice in zip(candidates, choices, strict=True) if choice is not None]
+    whole = [each for each, choice in zip(candidates, choices, strict=True) if choice is None]
+    kept = (*staying, *failures, *(layer for each in whole for layer in _whole(each, asked)))
+    if not chosen:
+        return Factorization((), kept, analysis.source.given, analysis.source.given, ())
+    with clock.phase("factors") as phase:
+        factored = _factored(context, chosen, phase)
+    written = [each.factored for each in factored]
     with clock.phase("rewrite"):
-        factored: list[MeasuredFactors] = []
-        kept = [*staying, *failures]
-        for candidate, choice in zip(candidates, choices, strict=True):
-            if choice is None:
-                kept += _whole(candidate, asked)
-            else:
-                factored.append(_measured(context, candidate, choice))
-        order = {node.output[0]: index for index, node in enumerate(analysis.model.graph.node) if node.output}
-        factored.sort(key=lambda each: order[each.factored.layer.uses[0].output])
-        written = [each.factored for each in factored]
-        model = with_factors(base, written) if written else analysis.source.given
-        return Factorization(tuple(factored), tuple(kept), model, with_products(base, written))
+        model = with_factors(base, written)
+    refits: tuple[Record, ...] = ()
+    if by_data and context.compensation == "lstsq":
+        refitted = refit_factors(context, model)
+        model, refits = refitted.model, refitted.records
+    with clock.phase("rewrite"):
+        return Factorization(tuple(factored), kept, model, with_products(model, base, written), refits)
 
 
 def _left_out(context: RunContext, base: ModelProto, asked: FactorizeOptions) -> dict[str, str]:
@@ -142,13 +149,13 @@ def _left_out(context: RunContext, base: ModelProto, asked: FactorizeOptions) ->
 
 
 def _grams(context: RunContext, layers: Sequence[LowRankLayer], progress: Count) -> dict[str, Gram]:
-    """Collect the Gram matrices of what the layers read, on all samples that are not held out."""
+    """Collect the Gram matrices of what the layers read, on the samples that fits are made on."""
     data, options = context.data, context.options
     problem = RefitProblem(
         analysis=context.whole,
         layers=(),
-        fit=data.samples,
-        tuning=data.samples,
+        fit=data.fit,
+        tuning=data.fit,
         batch_size=batch_size_of(data.batch_size, context.whole),
         positions=POSITIONS,
         workspace=options.workspace,
@@ -267,6 +274,20 @@ def _choose(
             hint=f"ask for --keep-macs {reachable:.3f} or more",
         )
     return chosen
+
+
+def _factored(
+    context: RunContext, chosen: Sequence[tuple[_Candidate, Choice]], progress: Count
+) -> list[MeasuredFactors]:
+    """Factor the layers at their ranks, in the order of the nodes."""
+    order = {node.output[0]: index for index, node in enumerate(context.whole.model.graph.node) if node.output}
+    pairs = sorted(chosen, key=lambda pair: order[pair[0].layer.uses[0].output])
+    factored: list[MeasuredFactors] = []
+    with workers(context.options.threads) as helpers:
+        for each in helpers.in_order(lambda pair: _measured(context, *pair), pairs):
+            factored.append(each)
+            progress(len(factored), len(pairs))
+    return factored
 
 
 def _measured(context: RunContext, candidate: _Candidate, choice: Choice) -> MeasuredFactors:

@@ -11,8 +11,10 @@ from onnxpfp.comparison.drift import Drift
 from onnxpfp.comparison.equivalence import Equivalence
 from onnxpfp.comparison.latency import LatencyFindings
 from onnxpfp.low_rank.layers import StayingLayer
+from onnxpfp.refit.means import Record
 from onnxpfp.report.activations import peaks_fact
 from onnxpfp.report.comparison import drift_fact, latency_fact, sizes_table
+from onnxpfp.report.compensation import about_compensation
 from onnxpfp.report.formats import plain
 from onnxpfp.report.page import Column, Element, Facts, Heading, Line, Table, Title, number, sizes, spent
 from onnxpfp.report.verification import ComparedSize
@@ -66,7 +68,9 @@ class FactorizationReport:
         scheme: The schemes that were in question.
         alignment: The multiples in which ranks are taken; a layer's ranks are those that save multiply-adds.
         factored_by: Whether the samples decided ("data"), or the weights alone ("weights").
-        samples: Samples that decided.
+        samples: Samples that the factors and refits were fitted on.
+        refits: What the refit of each op brought on samples kept out of the fit, front to back; empty where nothing was
+            refitted.
         layers: The layers that became two, in the order of the nodes.
         staying: All other ops that multiply.
         before: Size of the original.
@@ -88,6 +92,7 @@ class FactorizationReport:
     alignment: Alignment
     factored_by: Literal["data", "weights"]
     samples: int
+    refits: tuple[Record, ...]
     layers: tuple[FactorizedLayer, ...]
     staying: tuple[StayingLayer, ...]
     before: ComparedSize
@@ -113,7 +118,8 @@ class FactorizationReport:
             yield Heading("Layers that became two")
             yield self._layers_table()
             what = "its outputs' energy on the samples" if self.factored_by == "data" else "its weights' energy"
-            yield Line(f"kept: share of {what}, by the layer alone, with the inputs that it has in the original")
+            yield Line(f"kept: share of {what}, by the layer alone with the inputs that it has in the original")
+            yield from about_compensation(self.refits, (), (), full=full)
         if self.staying:
             yield Heading("Layers that stay")
             yield self._staying_table()

@@ -100,13 +100,36 @@ def test_every_layer_keeps_the_energy_that_is_asked_for(given: bool) -> None:
 def test_the_bias_takes_the_mean_that_is_lost() -> None:
     """Outputs keep their mean over the samples."""
     model, data = stack(), correlated() + 1
-    result = factored(model, calibration=data, keep_macs=0.6, exclude=["node_c", "node_h", "node_y"], scheme="channel")
+    asked = {"keep_macs": 0.6, "exclude": ["node_c", "node_h", "node_y"], "scheme": "channel", "compensate": "none"}
+    result = factored(model, calibration=data, **asked)
+    assert result.report.refits == ()
     assert [layer.nodes for layer in result.report.layers] == [("node_a",)]
-    seen = data[np.array([True] * len(data))]
-    one, two = (nets.values(each, {"x": seen})["a"].mean(axis=(0, 2, 3)) for each in (model, result.model))
-    # Some samples are held out.
+    one, two = (nets.values(each, {"x": data})["a"].mean(axis=(0, 2, 3)) for each in (model, result.model))
+    # Some samples are held out, and some are for other decisions.
     np.testing.assert_allclose(two, one, atol=0.05 * np.abs(one).max())
     assert "w1/low_rank_bias" in nets.weights(result.model)
+
+
+def test_refits_make_up_for_inputs_that_drift() -> None:
+    model, data, test = stack(), correlated(), correlated(200)[100:]
+    wanted = nets.run(model, test)
+    with_refit, without = (factored(model, calibration=data, keep_macs=0.4, compensate=how) for how in ("auto", "none"))
+    errors_of = [np.linalg.norm(nets.run(each.model, test) - wanted) for each in (with_refit, without)]
+    assert errors_of[0] < 0.9 * errors_of[1]
+    records = with_refit.report.refits
+    assert {record.name for record in records} >= {"node_a/low_rank_second", "node_c/low_rank_second"}
+    assert not [record.name for record in records if record.name.endswith("first")]
+    assert all(record.after <= record.before for record in records)
+    assert without.report.refits == ()
+    shapes = [{name: array.shape for name, array in nets.weights(each.model).items()} for each in (with_refit, without)]
+    assert shapes[0].items() >= shapes[1].items()
+
+
+def test_a_refit_asks_for_samples() -> None:
+    with pytest.raises(errors.CalibrationError, match="compensate lstsq measures the data, and none are given"):
+        factored(stack(), compensate="lstsq")
+    with pytest.raises(errors.CalibrationError, match="compensate lstsq holds samples out"):
+        factored(stack(), compensate="lstsq", calibration=correlated(4))
 
 
 def test_a_scheme_and_patterns_leave_layers_out() -> None:
@@ -274,7 +297,7 @@ def test_a_file_that_computes_something_else_is_not_given_out(monkeypatch: pytes
 
 def test_samples_that_measure_are_held_out(monkeypatch: pytest.MonkeyPatch) -> None:
     report = factored(stack(), calibration=correlated()).report
-    assert (report.samples, report.drift.samples, report.drift.held_out, report.data) == (56, 8, True, "file")
+    assert (report.samples, report.drift.samples, report.drift.held_out, report.data) == (48, 8, True, "file")
     report = factored(stack(), calibration=correlated(6)).report
     assert (report.samples, report.drift.samples, report.drift.held_out) == (6, 6, False)
     report = factored(stack()).report

@@ -18,6 +18,7 @@ from onnxpfp.comparison.drift import Drift
 from onnxpfp.comparison.equivalence import Equivalence
 from onnxpfp.low_rank.layers import StayingLayer
 from onnxpfp.model.activation_memory import ActivationPeak, LiveTensor
+from onnxpfp.refit.means import Record
 from onnxpfp.report.factorization import FactorizationReport, FactorizedLayer
 from onnxpfp.report.page import ReportView
 from onnxpfp.report.text import as_text
@@ -46,7 +47,7 @@ def test_a_file_is_written_after_it_was_verified(folder: Path, factorize: Callab
     assert result.exit_code == 0, result.output
     shown = " ".join(result.stdout.split())
     assert shown.startswith("in.onnx: 1 of 2 layers factored")
-    assert "target 70 % of the multiply-adds, scheme auto, factored by the weights and 14 samples" in shown
+    assert "target 70 % of the multiply-adds, scheme auto, factored by the weights and 12 samples" in shown
     assert "verified the original with the products of the factors == the file: largest difference " in shown
     assert "against the original on 2 held-out samples" in shown
     assert "node_a Conv" in shown
@@ -130,6 +131,7 @@ def _report() -> FactorizationReport:
         alignment=Alignment(16, "it computes 16 at once"),
         factored_by="data",
         samples=56,
+        refits=(Record("c1/low_rank_second", 0.08, 0.02, 1e-3), Record("d", 0.04, 0.02, 1e-3)),
         layers=(layer, FactorizedLayer(("d", "e"), "Conv", "channel", 2, 8, (16, 4), (8, 8), 0.9, (5000, 2000))),
         staying=(
             StayingLayer("dw", "Conv", 300, "it is depthwise"),
@@ -164,6 +166,8 @@ def test_the_page_of_a_report() -> None:
         "seconds 1.5 (load 0.5, factors 1.0)",
     ):
         assert line in text, line
+    refits = "2 of 2 linear ops refitted by least squares: median error of an output on samples kept out of the fit, "
+    assert f"{refits}as a share of its variance: 6 % before, 2 % after; no op got worse" in " ".join(text)
 
 
 def test_help_shows_both_ways() -> None:

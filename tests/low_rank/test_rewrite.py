@@ -129,7 +129,8 @@ def test_the_products_in_the_place_of_the_weights_compute_the_same_at_any_rank()
         for cut in layer.cuts[:1]
     ]
     assert len(written) == 3
-    factored, products = with_factors(model, written), with_products(model, written)
+    factored = with_factors(model, written)
+    products = with_products(factored, model, written)
     feed = {"x": nets.noise(4, 3, 8, 8)}
     assert_same(products, factored, feed)
     assert np.abs(nets.run(model, feed) - nets.run(products, feed)).max() > 1e-2
