@@ -134,7 +134,7 @@ def factorize_with(
 
 
 def _verified(context: RunContext, found: Factorization) -> tuple[Equivalence, LoadedModel]:
-    """Check the file, and hold it against the original with the products of the factors; returns it as it is read.
+    """Check the file, and hold it against the one with the products of the factors; returns it as it is read.
 
     Raises:
         VerificationError: It is broken, or computes something else.
@@ -155,7 +155,7 @@ def _verified(context: RunContext, found: Factorization) -> tuple[Equivalence, L
             threads=options.threads,
         )
     except VerificationError as error:
-        reason = str(error).replace("the masked original", "the original with the products of the factors")
+        reason = str(error).replace("the masked original", "the one with the products of the factors")
         raise VerificationError(reason.replace("the pruned model", "the factored model"), hint=error.hint) from error
     return oracle, other
 

@@ -75,7 +75,7 @@ class FactorizationReport:
         staying: All other ops that multiply.
         before: Size of the original.
         after: Size of the file that is written.
-        oracle: The file against the original with the products of the factors in the place of the weights.
+        oracle: The file against the same with one op in the place of two, and the product of their weights.
         drift: Distance of its outputs from the original's.
         data: Whether the drift was measured on the user's samples ("file") or on noise ("random").
         latency: Time of a run of both; None where it was not asked for.
@@ -118,7 +118,9 @@ class FactorizationReport:
             yield Heading("Layers that became two")
             yield self._layers_table()
             what = "its outputs' energy on the samples" if self.factored_by == "data" else "its weights' energy"
-            yield Line(f"kept: share of {what}, by the layer alone with the inputs that it has in the original")
+            yield Line(
+                f"kept: share of {what}, before refits, by the layer alone with the inputs that it has in the original"
+            )
             yield from about_compensation(self.refits, (), (), full=full)
         if self.staying:
             yield Heading("Layers that stay")
@@ -137,7 +139,7 @@ class FactorizationReport:
         rows = {
             "target": f"{target}, scheme {self.scheme}, factored by {by}",
             "ranks": _ranks_fact(self.alignment),
-            "verified": f"the original with the products of the factors == the file: largest difference "
+            "verified": f"one op with the product of two in their place == the file: largest difference "
             f"{oracle.error:.3g} of the largest output, {oracle.tolerance:.0e} allowed, {oracle.runs} runs",
             "drift": drift_fact(self.drift, noise=self.data == "random"),
             "counted at": sizes(self.inputs) or "no inputs",

@@ -290,7 +290,7 @@ def test_a_file_that_computes_something_else_is_not_given_out(monkeypatch: pytes
         pads.ints[:] = [pads.ints[2] + pads.ints[0], *pads.ints[1:2], 0, *pads.ints[3:]]
 
     monkeypatch.setattr(rewrite, "_divide", wrong)
-    expected = "the factored model is not the original with the products of the factors: the output 'y' differs"
+    expected = "the factored model is not the one with the products of the factors: the output 'y' differs"
     with pytest.raises(errors.VerificationError, match=expected):
         factored(stack(), keep_macs=0.7)
 

@@ -48,7 +48,7 @@ def test_a_file_is_written_after_it_was_verified(folder: Path, factorize: Callab
     shown = " ".join(result.stdout.split())
     assert shown.startswith("in.onnx: 1 of 2 layers factored")
     assert "target 70 % of the multiply-adds, scheme auto, factored by the weights and 12 samples" in shown
-    assert "verified the original with the products of the factors == the file: largest difference " in shown
+    assert "verified one op with the product of two in their place == the file: largest difference " in shown
     assert "against the original on 2 held-out samples" in shown
     assert "node_a Conv" in shown
     assert "share of its outputs' energy on the samples" in shown
