@@ -41,6 +41,8 @@ class LowRankUse:
         output: Name of its output.
         consumer: It as a consumer of channels.
         bias: What is added to its outputs, (O,); None where that cannot be changed.
+        added_at: The input that holds it: first output of the node, and position. It is the op's own, or that of the
+            Add that alone reads a MatMul.
         macs: Its multiply-adds in one run.
     """
 
@@ -49,6 +51,7 @@ class LowRankUse:
     output: str
     consumer: Consumer
     bias: Floats | None
+    added_at: tuple[str, int]
     macs: int
 
     @property
@@ -268,12 +271,26 @@ class _Finder:
         node, consumer = self._node(index), self._consumer(index)
         assert consumer is not None
         op = linear_op(f"low rank {index}", consumer, self.analysis)
-        options = Attributes(node)
-        plain = options.real("alpha", 1.0) == options.real("beta", 1.0) == 1.0
-        bias: Floats | None = None
-        if alone and plain and facts_of(node).bias is not None:
-            bias = stored_bias(node, self.analysis.constants, _outputs(op))
-        return LowRankUse(node_name(node), op, node.output[0], consumer, bias, self.macs[index])
+        bias, added_at = self._bias(node, _outputs(op)) if alone else (None, ("", 0))
+        return LowRankUse(node_name(node), op, node.output[0], consumer, bias, added_at, self.macs[index])
+
+    def _bias(self, node: NodeProto, outputs: int) -> tuple[Floats | None, tuple[str, int]]:
+        """Return what is added to the outputs of an op, and the input that holds it; None where it cannot change."""
+        options, facts = Attributes(node), facts_of(node)
+        if facts.bias is not None:
+            plain = options.real("alpha", 1.0) == options.real("beta", 1.0) == 1.0
+            bias = stored_bias(node, self.analysis.constants, outputs) if plain else None
+            return bias, (node.output[0], facts.bias.position)
+        index, constants = self.analysis.index, self.analysis.constants
+        use = index.only_use(node.output[0])
+        follower = None if use is None else index.model.graph.node[use[0]]
+        if use is None or follower is None or follower.op_type != "Add" or node_name(follower) in self.kept:
+            return None, ("", 0)
+        other = follower.input[1 - use[1]]
+        value = constants.value(other) if other in constants.names else np.zeros(())
+        if value.shape[-1:] != (outputs,) or value.size != outputs:
+            return None, ("", 0)
+        return value.astype(np.float64).ravel(), (follower.output[0], 1 - use[1])
 
 
 def _outputs(op: LinearOp) -> int:

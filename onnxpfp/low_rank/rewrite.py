@@ -95,8 +95,7 @@ def with_products(factored: ModelProto, original: ModelProto, layers: Iterable[F
             weights = [numbers(stored[node.input[1]]) for node in (first, second)]
             name = free_name(f"{each.layer.weight}/product", names)
             added.append(numpy_helper.from_array(np.ascontiguousarray(_product(weights, each)), name))
-            node = NodeProto()
-            node.CopyFrom(before[use.output])
+            node = _copied(before[use.output])
             node.input[:] = [first.input[0], name, *second.input[2:]]
             products |= {use.output: node, first.output[0]: None}
             unread += [first.input[1], second.input[1]]
@@ -160,6 +159,9 @@ class _Rewriting:
                 first = self._first(node, second, weights[0], use, each)
                 made.append(first.output[0])
                 new[use.output] = [first, second]
+                if each.bias is not None:
+                    node, position = use.added_at
+                    self._add(new.setdefault(node, [_copied(nodes[node])])[-1], position, each)
         replace_nodes(graph, (one for node in graph.node for one in new.get(node.output[0], [node])))
         self._drop()
         add_constants(self.model, self.added)
@@ -172,19 +174,18 @@ class _Rewriting:
         return name
 
     def _second(self, node: NodeProto, weight: str, each: FactoredLayer) -> NodeProto:
-        """Copy a node with the second weights, and its new bias."""
-        copy = NodeProto()
-        copy.CopyFrom(node)
+        """Copy a node with the second weights."""
+        copy = _copied(node)
         copy.input[1] = weight
-        if each.bias is not None:
-            name = self._constant(each.bias, f"{each.layer.weight}/low_rank_bias")
-            if len(copy.input) > 2:
-                self.unread.append(copy.input[2])
-                copy.input[2] = name
-            else:
-                copy.input.append(name)
         _set(copy, {"transB": None} if each.layer.transposed else {})
         return copy
+
+    def _add(self, node: NodeProto, position: int, each: FactoredLayer) -> None:
+        """Let a node add the new bias."""
+        assert each.bias is not None
+        node.input.extend([""] * (position + 1 - len(node.input)))
+        self.unread.append(node.input[position])
+        node.input[position] = self._constant(each.bias, f"{each.layer.weight}/low_rank_bias")
 
     def _first(
         self, node: NodeProto, second: NodeProto, weight: str, use: LowRankUse, each: FactoredLayer
@@ -224,6 +225,12 @@ class _Rewriting:
         for name in made:
             if name in types:
                 self.model.graph.value_info.add(name=name).type.CopyFrom(types[name])
+
+
+def _copied(node: NodeProto) -> NodeProto:
+    copy = NodeProto()
+    copy.CopyFrom(node)
+    return copy
 
 
 def _divide(node: NodeProto, first: NodeProto, second: NodeProto, use: LowRankUse, each: FactoredLayer) -> None:

@@ -40,6 +40,8 @@ __all__ = ["Factorization", "MeasuredFactors", "factorize_network"]
 
 NO_RANK = "it is so narrow that no rank takes fewer multiply-adds"
 """Why a layer stays that could be factored otherwise."""
+TINY = 1e-6
+"""Share of an energy that sums of float32 products make of a variance that is none."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,7 +50,7 @@ class MeasuredFactors:
 
     Attributes:
         factored: The layer.
-        kept: Share of the energy that the written factors keep: of the outputs', or of the weights' without data.
+        kept: Share that the written factors keep: of the outputs' variance, or of the weights' energy without data.
         macs: Multiply-adds of its ops afterwards.
     """
 
@@ -84,12 +86,15 @@ class _Candidate:
         layer: The layer.
         moments: What it reads; None without data.
         means: The means of its columns, (g, c k), where its bias can change; else None.
+        scale: Energy of its outputs over their variance, where the bias cannot change: errors are shares of the
+            variance, for what is the same in all outputs says nothing.
         curves: Its choices.
     """
 
     layer: LowRankLayer
     moments: InputMoments | None
     means: Floats | None
+    scale: float
     curves: LayerCurves
 
 
@@ -191,40 +196,45 @@ def _candidate(context: RunContext, layer: LowRankLayer, grams: Mapping[str, Gra
         return "its weights are zero, or not all of them are numbers"
     moments: InputMoments | None = None
     means: Floats | None = None
+    scale = 1.0
     if grams is not None:
         seen = [grams[use.output] for use in layer.uses if use.output in grams]
         if len(seen) < len(layer.uses):
             return "what it reads is not finite on the samples"
-        moments, means = _moments(layer, seen)
-        if not moments.energy(weights).sum() > 0.0:
-            return "what it reads does not vary over the samples"
+        moments, spread = _moments(layer, seen)
+        means = None if layer.uses[0].bias is None else seen[0].mean
+        energy, variance = (float(each.energy(weights).sum()) for each in (moments, spread))
+        if not variance > TINY * energy:
+            return "its outputs do not vary over the samples"
+        scale = energy / variance
     try:
-        curves = tuple(_curves(layer, weights, moments, context.alignment))
+        curves = tuple(_curves(layer, weights, moments, scale, context.alignment))
     except LinAlgError:
         return "what one of its groups reads does not vary over the samples"
-    return _Candidate(layer, moments, means, LayerCurves(layer.macs, curves))
+    return _Candidate(layer, moments, means, scale, LayerCurves(layer.macs, curves))
 
 
-def _moments(layer: LowRankLayer, grams: Sequence[Gram]) -> tuple[InputMoments, Floats | None]:
-    """Put together what the ops of a layer read; where its bias can change, as covariances."""
-    first = grams[0]
+def _moments(layer: LowRankLayer, grams: Sequence[Gram]) -> tuple[InputMoments, InputMoments]:
+    """Put together what the ops of a layer read: the moments by which errors count, and those by which outputs vary.
+
+    The first are the second where a bias can change, so that a constant is no error.
+    """
+    groups, count = range(len(grams[0].uu)), sum(gram.count for gram in grams)
+    varying = sum(np.stack([gram.covariance(group) for group in groups]) * (gram.count / count) for gram in grams)
+    spread = InputMoments(np.asarray(varying), grams[0].taps)
     if layer.uses[0].bias is not None:
-        groups = range(len(first.uu))
-        return InputMoments(np.stack([first.covariance(group) for group in groups]), first.taps), first.mean
-    total = first.uu.copy()
-    for gram in grams[1:]:
-        total += gram.uu
-    return InputMoments(total / sum(gram.count for gram in grams), first.taps), None
+        return spread, spread
+    return InputMoments(np.asarray(sum(gram.uu for gram in grams) / count), grams[0].taps), spread
 
 
 def _curves(
-    layer: LowRankLayer, weights: Floats, moments: InputMoments | None, alignment: Alignment
+    layer: LowRankLayer, weights: Floats, moments: InputMoments | None, scale: float, alignment: Alignment
 ) -> Iterator[RankCurve]:
     for cut in layer.cuts:
         macs = layer.macs_of_rank(cut)
         most = (layer.macs - 1) // macs
         if most > 0:
-            errors = decompose(weights, cut, moments, most).errors
+            errors = scale * decompose(weights, cut, moments, most).errors
             yield RankCurve(cut, macs, errors, alignment.of_group(len(errors) - 1))
 
 
@@ -301,7 +311,7 @@ def _measured(context: RunContext, candidate: _Candidate, choice: Choice) -> Mea
         lost = (weights - factors.product()).reshape(*weights.shape[:2], -1)
         bias = layer.uses[0].bias + np.einsum("gon,gn->go", lost, candidate.means).ravel()
     factored = FactoredLayer.of(layer, choice.cut, factors, dtype, bias)
-    kept = 1.0 - relative_error(weights, factored.factors.product(), candidate.moments)
+    kept = 1.0 - candidate.scale * relative_error(weights, factored.factors.product(), candidate.moments)
     return MeasuredFactors(factored, kept, choice.rank * layer.macs_of_rank(choice.cut))
 
 

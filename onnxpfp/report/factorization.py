@@ -41,7 +41,8 @@ class FactorizedLayer:
         rank: Filters of the first op, by group.
         first: Shape of the first op's weights.
         second: Shape of the second one's.
-        kept: Share of the energy that is kept: of the outputs' on the samples, or of the weights'.
+        kept: Share that is kept before refits: of the outputs' variance on the samples, or of the weights' energy. It
+            is below 0 where more is lost than varies, as a mean that no bias takes up.
         macs: Multiply-adds before and after, of all its nodes in one run.
     """
 
@@ -117,7 +118,7 @@ class FactorizationReport:
         if self.layers:
             yield Heading("Layers that became two")
             yield self._layers_table()
-            what = "its outputs' energy on the samples" if self.factored_by == "data" else "its weights' energy"
+            what = "its outputs' variance on the samples" if self.factored_by == "data" else "its weights' energy"
             yield Line(
                 f"kept: share of {what}, before refits, by the layer alone with the inputs that it has in the original"
             )

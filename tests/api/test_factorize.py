@@ -312,7 +312,7 @@ def test_inputs_that_never_vary_leave_their_layer() -> None:
         z = Mul(x, zero) a = Conv <pads = [1,1,1,1]> (z, w1) y = Conv <pads = [1,1,1,1]> (a, w2, b)
         }"""
     shapes = {"w1": (24, 16, 3, 3), "w2": (24, 24, 3, 3), "b": (24,), "zero": np.zeros(1)}
-    with pytest.raises(errors.TargetUnreachableError, match="what it reads does not vary over the samples"):
+    with pytest.raises(errors.TargetUnreachableError, match="its outputs do not vary over the samples"):
         factored(nets.build(text, shapes), calibration=correlated())
 
 

@@ -51,7 +51,7 @@ def test_a_file_is_written_after_it_was_verified(folder: Path, factorize: Callab
     assert "verified one op with the product of two in their place == the file: largest difference " in shown
     assert "against the original on 2 held-out samples" in shown
     assert "node_a Conv" in shown
-    assert "share of its outputs' energy on the samples" in shown
+    assert "share of its outputs' variance on the samples" in shown
     names = [node.name for node in onnx.load(folder / "out.onnx").graph.node]
     assert "node_a/low_rank_first" in names
     assert result.stderr == ""
