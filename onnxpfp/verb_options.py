@@ -128,8 +128,8 @@ class FactorizeOptions(ModelOptions):
     keep_macs: float | None = as_in(Options, "keep_macs")
     energy: float | None = declare(
         None,
-        "Give every layer the smallest rank that keeps this share of its energy, in (0, 1]: of its outputs' with data, "
-        "else of its weights'. A layer in which that saves no multiply-adds stays.",
+        "Give every layer the smallest rank that keeps this share, in (0, 1]: of its outputs' variance with data, else "
+        "of its weights' energy. A layer in which that saves no multiply-adds stays.",
         "target",
         metavar="T",
         check=check_kept_energy,

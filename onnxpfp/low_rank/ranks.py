@@ -1,8 +1,8 @@
 """Ranks: what every layer loses at which cost, and the ranks that lose least for a target. Pure numpy.
 
-The loss of a layer is -log(share of its outputs' energy that is kept), so that the sum over layers is the logarithm of
-the product that Zhang et al. (TPAMI 2016, section 3.3) maximise. Where little is lost it is the relative error; a layer
-that would lose all of its energy costs infinitely much.
+The loss of a layer is -log(share of its outputs' variance that is kept), so that the sum over layers is the logarithm
+of the product that Zhang et al. (TPAMI 2016, on rank selection) maximise. Where little is lost it is the relative error;
+a layer that would lose all that varies in its outputs costs more than any other.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class RankCurve:
     Attributes:
         cut: How many of the kernel's axes the first op has (`onnxpfp.low_rank.factor`).
         macs: Multiply-adds that one rank takes.
-        errors: Share of the energy that is lost at ranks 0 to R, (R + 1,), falling.
+        errors: Share of the outputs' variance, or of the weights' energy, that is lost at ranks 0 to R, (R + 1,).
         step: Only multiples of it are taken.
     """
 
@@ -79,7 +79,7 @@ class _Point:
 
 
 def rank_for_energy(layer: LayerCurves, share: float) -> Choice | None:
-    """Return the cheapest choice that keeps a share of the energy; None where none takes fewer multiply-adds.
+    """Return the cheapest choice that keeps a share; None where none takes fewer multiply-adds.
 
     Args:
         layer: The layer.

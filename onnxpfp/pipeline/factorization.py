@@ -268,7 +268,7 @@ def _choose(
         choices = [rank_for_energy(layer, asked.energy) for layer in layers]
         if not any(choices):
             raise TargetUnreachableError(
-                f"{title}: no layer takes fewer multiply-adds at {100 * asked.energy:g} % of its energy",
+                f"{title}: no layer takes fewer multiply-adds where it keeps {100 * asked.energy:g} %",
                 hint="ask for a lower --energy, or for a share of the multiply-adds: --keep-macs 0.7",
             )
         return choices
@@ -320,7 +320,7 @@ def _whole(candidate: _Candidate, asked: FactorizeOptions) -> Iterator[StayingLa
     if least_macs(candidate.curves) == candidate.layer.macs:
         return _stay(candidate.layer, NO_RANK)
     if asked.energy is not None:
-        why = f"no rank that keeps {100 * asked.energy:g} % of its energy takes fewer multiply-adds"
+        why = f"no rank that keeps {100 * asked.energy:g} % takes fewer multiply-adds"
         return _stay(candidate.layer, why)
     return _stay(candidate.layer, "others lose less for what they save")
 

@@ -65,7 +65,7 @@ class FactorizationReport:
         file: The file, or None for a model that was given as an object.
         inputs: Input shapes of one run, at which MACs were counted.
         keep_macs: The share of the multiply-adds that was asked for; None where the energy was the target.
-        energy: The share of the energy that was asked for; likewise.
+        energy: The share of every layer's variance or energy that was asked for; likewise.
         scheme: The schemes that were in question.
         alignment: The multiples in which ranks are taken; a layer's ranks are those that save multiply-adds.
         factored_by: Whether the samples decided ("data"), or the weights alone ("weights").
@@ -118,20 +118,23 @@ class FactorizationReport:
         if self.layers:
             yield Heading("Layers that became two")
             yield self._layers_table()
-            what = "its outputs' variance on the samples" if self.factored_by == "data" else "its weights' energy"
-            yield Line(
-                f"kept: share of {what}, before refits, by the layer alone with the inputs that it has in the original"
-            )
+            kept = f"kept: share of its {self._what}, before refits, by the layer alone"
+            yield Line(f"{kept} with the inputs that it has in the original")
             yield from about_compensation(self.refits, (), (), full=full)
         if self.staying:
             yield Heading("Layers that stay")
             yield self._staying_table()
 
+    @property
+    def _what(self) -> str:
+        """What is kept of a layer."""
+        return "outputs' variance on the samples" if self.factored_by == "data" else "weights' energy"
+
     def _nodes(self) -> int:
         return len(self.layers) + len(self.staying)
 
     def _facts(self) -> dict[str, str]:
-        target = f"{100 * self.energy:g} % of every layer's energy" if self.energy is not None else ""
+        target = f"{100 * self.energy:g} % of every layer's {self._what}" if self.energy is not None else ""
         if self.keep_macs is not None:
             target = f"{100 * self.keep_macs:g} % of the multiply-adds"
         by = f"the weights and {self.samples} samples" if self.factored_by == "data" else "the weights alone"

@@ -61,7 +61,7 @@ def test_without_data_the_weights_decide_and_the_drift_is_that_of_noise(factoriz
     result = factorize("in.onnx", "out.onnx", "--energy", "0.5", *QUICK)
     assert result.exit_code == 0, result.output
     shown = " ".join(result.stdout.split())
-    assert "target 50 % of every layer's energy, scheme auto, factored by the weights alone" in shown
+    assert "target 50 % of every layer's weights' energy, scheme auto, factored by the weights alone" in shown
     assert "on 64 samples of noise" in shown
     assert "share of its weights' energy" in shown
     assert result.stderr.startswith("Note: RANDOM data: the drift is that of noise")
@@ -104,7 +104,11 @@ def test_a_second_time_factors_the_factors(folder: Path, factorize: Callable[...
         (("in.onnx", "out.onnx", "--round-to", "0"), 2, "--round-to 0 must be at least 1"),
         (("in.onnx", "out.onnx", "--exclude", "nothing"), 2, "--exclude 'nothing' matches no node and no initializer"),
         (("in.onnx", "out.onnx", "--keep-macs", "0.01"), 3, "in.onnx: the target is 1.0% of the multiply-adds, but "),
-        (("in.onnx", "out.onnx", "--energy", "1"), 3, "in.onnx: no layer takes fewer multiply-adds at 100 %"),
+        (
+            ("in.onnx", "out.onnx", "--energy", "1"),
+            3,
+            "in.onnx: no layer takes fewer multiply-adds where it keeps 100 %",
+        ),
         (("in.onnx", "out.onnx", "--calib-data", "gone.npz"), 1, "gone.npz"),
     ],
 )
