@@ -1,8 +1,8 @@
 """Ranks: what every layer loses at which cost, and the ranks that lose least for a target. Pure numpy.
 
 The loss of a layer is -log(share of its outputs' variance that is kept), so that the sum over layers is the logarithm
-of the product that Zhang et al. (TPAMI 2016, on rank selection) maximise. Where little is lost it is the relative error;
-a layer that would lose all that varies in its outputs costs more than any other.
+of the product that Zhang et al. (TPAMI 2016, on rank selection) maximise. Where little is lost it is the relative
+error; a layer that would lose all that varies in its outputs costs more than any other.
 """
 
 from __future__ import annotations

@@ -262,7 +262,7 @@ def _choose(
     layers = [each.curves for each in candidates]
     if all(least_macs(layer) == layer.macs for layer in layers):
         reasons = list(dict.fromkeys(each.reason for each in staying))[:3]
-        why = "; ".join(reasons) or NO_RANK
+        why = "; ".join(reasons) or (NO_RANK if candidates else "none lies in the main graph")
         raise TargetUnreachableError(f"{title}: no layer can be factored: {why}")
     if asked.energy is not None:
         choices = [rank_for_energy(layer, asked.energy) for layer in layers]

@@ -267,6 +267,18 @@ def test_bodies_stay_and_are_counted() -> None:
     assert any("low rank changes the main graph only: the body " in note for note in report.notes)
 
 
+def test_a_network_whose_layers_all_lie_in_bodies_says_so() -> None:
+    model = bodies.build_bodies("""g (float[N,24] x) => (float[N,24] y) <float c> {
+        s = ReduceSum<keepdims = 0>(x)  b = Greater(s, c)
+        y = If(b) <
+            then_branch = one () => (float[N,24] p) <float[24,24] u> { p = MatMul(x, u) },
+            else_branch = two () => (float[N,24] q) <float[24,24] v> { q = MatMul(x, v) }
+        >
+    }""")
+    with pytest.raises(errors.TargetUnreachableError, match="no layer can be factored: none lies in the main graph"):
+        factored(model)
+
+
 @pytest.mark.parametrize(
     ("options", "message", "hint"),
     [
