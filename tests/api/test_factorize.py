@@ -359,14 +359,14 @@ def test_trained_networks_keep_their_accuracy(name: str) -> None:
     """At 0.7 of the multiply-adds, against weights alone."""
     samples = {"images": nets.fmnist("calibration")}
     by_data, plain = (factored(nets.network(name), calibration=given, keep_macs=0.7) for given in (samples, None))
-    assert nets.top1(by_data.model) >= max(ACCURACY[name], nets.top1(plain.model) - 0.003)
+    assert nets.top1(by_data.model) >= max(ACCURACY[name], nets.top1(plain.model))
     assert by_data.report.after.macs is not None
     assert by_data.report.after.macs <= 0.7 * (by_data.report.before.macs or 0)
 
 
-ACCURACY = {"resnet": 0.937, "densenet": 0.922, "mobilenet": 0.9}
-"""Measured at 0.7 of the multiply-adds on the first 1,000 test images, less one point or more; whole they have 0.948,
-0.946 and 0.928."""
+ACCURACY = {"resnet": 0.938, "densenet": 0.934, "mobilenet": 0.915}
+"""Measured at 0.7 of the multiply-adds on the first 1,000 test images, less one point; whole they have 0.948, 0.946 and
+0.928, and by their weights alone 0.937, 0.909 and 0.917."""
 
 
 def test_the_latency_is_measured_beside_the_original() -> None:
