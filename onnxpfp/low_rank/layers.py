@@ -212,7 +212,7 @@ class _Finder:
     def layer(self, positions: Sequence[int]) -> LowRankLayer | None:
         """Return what reads a weight as a layer; None where it stays."""
         obstacles = [(index, self._obstacle(index)) for index in positions]
-        reason = next((f"{why}" for _, why in obstacles if why), "") or self._disagreement(positions)
+        reason = next((why for _, why in obstacles if why), "") or self._disagreement(positions)
         if reason:
             shared = "its weights are those of an op that stays: " if len(positions) > 1 else ""
             self.reasons.update((index, why or f"{shared}{reason}") for index, why in obstacles)

@@ -142,12 +142,11 @@ def factorize_network(network: Network, asked: FactorizeOptions, *, by_data: boo
 def _left_out(context: RunContext, base: ModelProto, asked: FactorizeOptions) -> dict[str, str]:
     """Return why nodes are not to be touched, by name: by the patterns, or as the file has them elsewhere."""
     source = context.whole.source
-    given = {node.output[0]: (node.op_type, *node.input[:2]) for node in base.graph.node if node.output}
-    nodes = source.model.graph.node
+    given = {node.output[0]: node.op_type for node in base.graph.node if node.output}
     elsewhere = {
         node_name(node): "the file has it inside of a branch that is always taken"
-        for node in nodes
-        if node.output and given.get(node.output[0]) != (node.op_type, *node.input[:2])
+        for node in source.model.graph.node
+        if node.output and given.get(node.output[0]) != node.op_type
     }
     patterns = Patterns(asked.include, asked.exclude, source.names)
     return elsewhere | nodes_left_out(source.model.graph, patterns)

@@ -251,6 +251,35 @@ def test_local_functions_are_inlined() -> None:
     assert not result.model.functions
 
 
+def test_a_branch_that_is_always_taken_stays() -> None:
+    model = bodies.build_bodies("""g (float[N,32] x) => (float[N,24] y) <float[32,24] w, float[24,24] u> {
+        b = Constant<value = bool {1}>()  a = MatMul(x, w)
+        y = If(b) <
+            then_branch = one () => (float[N,24] p) { p = MatMul(a, u) },
+            else_branch = two () => (float[N,24] q) { q = Identity(a) }
+        >
+    }""")
+    report = factored(model, keep_macs=0.9).report
+    assert [layer.op for layer in report.layers] == ["MatMul"]
+    assert [each.reason for each in report.staying] == ["the file has it inside of a branch that is always taken"]
+
+
+SHUFFLE = """g (float[N,16,8,8] x) => (float[N,24,8,8] y) {
+    a = Conv<pads = [1,1,1,1]>(x, w1)  r = Reshape(a, split)  t = Transpose<perm = [0,2,1,3,4]>(r)
+    s = Reshape(t, merge)  y = Conv<pads = [1,1,1,1]>(s, w2)
+}"""
+
+
+def test_layers_around_a_channel_shuffle() -> None:
+    model = nets.build(SHUFFLE, {"w1": (24, 16, 3, 3), "w2": (24, 24, 3, 3)})
+    for name, shape in (("split", [0, 2, 12, 8, 8]), ("merge", [0, 24, 8, 8])):
+        model.graph.initializer.append(numpy_helper.from_array(np.array(shape), name))
+    result = factored(model, calibration=correlated(), keep_macs=0.5)
+    assert len(result.report.layers) == 2
+    kinds = ["Conv", "Conv", "Reshape", "Transpose", "Reshape", "Conv", "Conv"]
+    assert [node.op_type for node in result.model.graph.node] == kinds
+
+
 def test_bodies_stay_and_are_counted() -> None:
     model = bodies.build_bodies("""g (float[N,32] x) => (float[N,24] y) <float[32,24] w, float c> {
         s = ReduceSum<keepdims = 0>(x)  b = Greater(s, c)  a = MatMul(x, w)
