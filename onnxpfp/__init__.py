@@ -13,6 +13,7 @@ from onnxpfp import errors
 from onnxpfp.errors import OnnxPfpError
 
 if TYPE_CHECKING:
+    from onnxpfp.api.factorize import FactorizeResult, factorize
     from onnxpfp.api.inspect import inspect
     from onnxpfp.api.latency import latency
     from onnxpfp.api.prunability import prunability
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from onnxpfp.api.save import save_result
     from onnxpfp.api.verify import verify
     from onnxpfp.pipeline.plan import Plan
+    from onnxpfp.report.factorization import FactorizationReport
     from onnxpfp.report.inspection import Inspection
     from onnxpfp.report.latency_table import LatencyReport
     from onnxpfp.report.prunability import PrunabilityReport
@@ -31,6 +33,8 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Criterion",
+    "FactorizationReport",
+    "FactorizeResult",
     "GroupData",
     "Inspection",
     "LatencyReport",
@@ -41,6 +45,7 @@ __all__ = [
     "VerificationReport",
     "__version__",
     "errors",
+    "factorize",
     "inspect",
     "latency",
     "prunability",
@@ -51,6 +56,8 @@ __all__ = [
 
 _LAZY = {
     "Criterion": "onnxpfp.score.criterion",
+    "FactorizationReport": "onnxpfp.report.factorization",
+    "FactorizeResult": "onnxpfp.api.factorize",
     "GroupData": "onnxpfp.score.group_data",
     "Inspection": "onnxpfp.report.inspection",
     "LatencyReport": "onnxpfp.report.latency_table",
@@ -58,6 +65,7 @@ _LAZY = {
     "Result": "onnxpfp.api.prune",
     "PrunabilityReport": "onnxpfp.report.prunability",
     "VerificationReport": "onnxpfp.report.verification",
+    "factorize": "onnxpfp.api.factorize",
     "inspect": "onnxpfp.api.inspect",
     "latency": "onnxpfp.api.latency",
     "prune": "onnxpfp.api.prune",

@@ -12,6 +12,7 @@ __all__ = [
     "check_at_least_one",
     "check_confidence",
     "check_criterion",
+    "check_kept_energy",
     "check_largest_error",
     "check_least_share",
     "check_libraries",
@@ -73,6 +74,12 @@ def check_share(flag: str, value: float) -> None:
     """Refuse what is no share that something may keep."""
     if not 0 < value <= 1:
         raise OptionError(f"{flag} {value:g} is outside (0, 1]", hint=f"{flag} 0.7 keeps 70 %")
+
+
+def check_kept_energy(flag: str, value: float) -> None:
+    """Refuse what is no share of an energy."""
+    if not 0 < value <= 1:
+        raise OptionError(f"{flag} {value:g} is outside (0, 1]", hint=f"{flag} 0.95 keeps 95 %")
 
 
 def check_size(flag: str, value: float) -> None:

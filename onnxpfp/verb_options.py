@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from onnxpfp.option_checks import check_largest_error, check_least_share, check_multiple, check_tolerance
+from onnxpfp.errors import OptionError
+from onnxpfp.option_checks import (
+    check_kept_energy,
+    check_largest_error,
+    check_least_share,
+    check_multiple,
+    check_tolerance,
+)
 from onnxpfp.option_declaration import as_in, declare, declared
-from onnxpfp.options import ModelOptions, Options, RunOptions, ScopeOptions
+from onnxpfp.options import DEFAULT_KEEP_MACS, ModelOptions, Options, RunOptions, ScopeOptions
 
 __all__ = [
     "VERB_OPTIONS",
+    "FactorizeOptions",
     "InspectOptions",
     "LatencyOptions",
     "PrunabilityOptions",
@@ -113,8 +121,97 @@ class LatencyOptions(ScopeOptions):
         return Options(keep_latency=0.5, **{name: getattr(self, name) for name, _ in declared(LatencyOptions)})
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FactorizeOptions(ModelOptions):
+    """Options of the verb that puts two ops of low rank in the place of one."""
+
+    keep_macs: float | None = as_in(Options, "keep_macs")
+    energy: float | None = declare(
+        None,
+        "Give every layer the smallest rank that keeps this share, in (0, 1]: of its outputs' variance with data, else "
+        "of its weights' energy. A layer in which that saves no multiply-adds stays.",
+        "target",
+        metavar="T",
+        check=check_kept_energy,
+    )
+    scheme: Literal["auto", "channel", "spatial"] = declare(
+        "auto",
+        "How to divide a kernel: all of its axes in the first op and none in the second (channel), or some in each "
+        "(spatial; layers whose kernels have taps along one axis at most stay). auto: what loses less, layer by layer.",
+        "choice",
+        choices=("auto", "channel", "spatial"),
+    )
+    round_to: int | Literal["auto"] = declare(
+        "auto",
+        "Take ranks in multiples of N. auto: of what the kernels of the device compute at once where a layer has four "
+        "times as many ranks or more, and of smaller ones down to 8 in narrower layers.",
+        "choice",
+        metavar="N|auto",
+        form="count",
+        check=check_multiple,
+    )
+    compensate: Literal["auto", "lstsq", "none"] = declare(
+        "auto",
+        "Refit the second ops and the layers that stay by least squares, front to back, towards the original's outputs "
+        "(lstsq), or nothing (none). auto is lstsq with enough samples.",
+        "choice",
+        choices=("auto", "lstsq", "none"),
+    )
+    include: Sequence[str] = declare(
+        (),
+        "Factor only these nodes, and those that read these initializers: a name, a glob, or re:REGEX.",
+        "choice",
+        metavar="PAT",
+        repeated=True,
+    )
+    exclude: Sequence[str] = declare(
+        (),
+        "Do not factor these nodes, nor those that read these initializers: a name, a glob, or re:REGEX.",
+        "choice",
+        metavar="PAT",
+        repeated=True,
+    )
+    samples: int | None = as_in(RunOptions, "samples")
+    sample_axes: Mapping[str, int | None] = as_in(RunOptions, "sample_axes")
+    batch_size: int | None = as_in(RunOptions, "batch_size")
+    seed: int = as_in(RunOptions, "seed")
+    threads: int | None = as_in(RunOptions, "threads")
+    workspace: int = as_in(RunOptions, "workspace")
+    providers: str = as_in(RunOptions, "providers")
+    strict_providers: bool = as_in(RunOptions, "strict_providers")
+    latency_batch: int = as_in(Options, "latency_batch")
+    no_latency: bool = as_in(Options, "no_latency")
+
+    def __post_init__(self) -> None:
+        # The decorator makes a new class for the slots, which super() without arguments does not know.
+        ModelOptions.__post_init__(self)
+        if self.keep_macs is not None and self.energy is not None:
+            raise OptionError("give one target: --keep-macs or --energy, not both")
+
+    @property
+    def share_of_macs(self) -> float | None:
+        """The share of the multiply-adds that stays; None where the energy is the target."""
+        if self.energy is not None:
+            return None
+        return DEFAULT_KEEP_MACS if self.keep_macs is None else self.keep_macs
+
+    def running(self) -> Options:
+        """Return the options with which the network is read and run."""
+        # Patterns mean layers here, not channels.
+        common = {name for name, option in declared(Options) if option.section != "target"} - {"include", "exclude"}
+        return Options(**{name: getattr(self, name) for name, _ in declared(FactorizeOptions) if name in common})
+
+    def comparing(self) -> VerifyOptions:
+        """Return the options with which the result is compared with the original."""
+        common = {name for name, option in declared(VerifyOptions) if option.section != "target"}
+        asked = VerifyOptions(**{name: getattr(self, name) for name, _ in declared(FactorizeOptions) if name in common})
+        # Latency is measured apart: ops that are new have no time before.
+        return replace(asked, no_latency=True)
+
+
 VERB_OPTIONS: Mapping[str, type[ModelOptions]] = {
     "prune": Options,
+    "factorize": FactorizeOptions,
     "inspect": InspectOptions,
     "prunability": PrunabilityOptions,
     "verify": VerifyOptions,

@@ -20,7 +20,14 @@ from onnxpfp.errors import OptionError
 from onnxpfp.option_declaration import declare, declared
 from onnxpfp.options import Options, ScopeOptions
 from onnxpfp.pipeline.costs import QUANTITIES
-from onnxpfp.verb_options import VERB_OPTIONS, InspectOptions, LatencyOptions, PrunabilityOptions, VerifyOptions
+from onnxpfp.verb_options import (
+    VERB_OPTIONS,
+    FactorizeOptions,
+    InspectOptions,
+    LatencyOptions,
+    PrunabilityOptions,
+    VerifyOptions,
+)
 
 ROOT = Path(__file__).parents[1]
 EVERY = {name: option for kind in VERB_OPTIONS.values() for name, option in declared(kind)}
@@ -55,6 +62,7 @@ def test_help_shows_what_is_declared(verb: str) -> None:
 def test_every_verb_says_which_options_it_takes() -> None:
     kinds = {
         "prune": Options,
+        "factorize": FactorizeOptions,
         "inspect": InspectOptions,
         "prunability": PrunabilityOptions,
         "verify": VerifyOptions,
@@ -129,6 +137,19 @@ def test_both_networks_of_a_verification_are_read_and_run_by_its_options() -> No
     running = given.running()
     assert (running.samples, running.threads, running.seed, running.workspace) == (5, 3, 7, 2_000_000)
     assert (running.no_latency, running.max_drift) == (True, None)
+
+
+def test_layers_are_left_out_by_patterns_of_their_own() -> None:
+    given = FactorizeOptions(samples=5, threads=3, exclude=["a"], round_to=16, energy=0.9, latency_batch=2)
+    running, comparing = given.running(), given.comparing()
+    assert (running.samples, running.threads, running.round_to, running.latency_batch) == (5, 3, 16, 2)
+    assert (running.exclude, running.target) == ((), ("macs", 0.7))
+    assert (comparing.samples, comparing.threads, comparing.no_latency) == (5, 3, True)
+    assert (given.share_of_macs, FactorizeOptions().share_of_macs, FactorizeOptions(keep_macs=0.4).share_of_macs) == (
+        None,
+        0.7,
+        0.4,
+    )
 
 
 def test_a_latency_is_measured_of_what_would_be_pruned_by_the_same_options() -> None:

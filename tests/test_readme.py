@@ -53,12 +53,18 @@ def test_every_option_of_the_table_exists() -> None:
         verb: subprocess.run(
             [sys.executable, "-m", "onnxpfp", verb, "--help"], capture_output=True, text=True, check=True
         ).stdout
-        for verb in ("prune", "inspect", "prunability", "verify", "latency")
+        for verb in ("prune", "factorize", "inspect", "prunability", "verify", "latency")
     }
     options = set(re.findall(r"`(--[a-z-]+)", README))
     assert len(options) > 10
     # Only these belong to other verbs.
-    others = {"--tolerance": "prunability", "--output": "latency", "--models": "latency"}
+    others = {
+        "--tolerance": "prunability",
+        "--output": "latency",
+        "--models": "latency",
+        "--energy": "factorize",
+        "--scheme": "factorize",
+    }
     assert [option for option in options - set(others) if option not in shown["prune"]] == []
     assert [option for option, verb in others.items() if option not in shown[verb]] == []
     rows = re.findall(r"^\| `(--[a-z-]+)[^|]*\|.*\| ([a-z, ]+) \|$", README, flags=re.MULTILINE)

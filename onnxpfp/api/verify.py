@@ -34,7 +34,7 @@ from onnxpfp.runtime.blas import one_blas_thread
 from onnxpfp.runtime.session import SessionSource, custom_ops, open_session
 from onnxpfp.verb_options import VerifyOptions
 
-__all__ = ["VerifyArguments", "verify", "verify_with"]
+__all__ = ["VerifyArguments", "compare_models", "loadable", "verify", "verify_with"]
 
 INTERFACES = "the interfaces differ"
 """Why outputs are not compared where every difference is told as a problem."""
@@ -113,6 +113,17 @@ def verify_with(
         with context.clock.phase("load"):
             other = load(pruned)
         return _Comparison(context, other, asked, plan).report()
+
+
+def compare_models(context: RunContext, other: LoadedModel, asked: VerifyOptions) -> VerificationReport:
+    """Compare another model with the network of a run, on its samples, as `verify` does without a plan.
+
+    Args:
+        context: The run.
+        other: The other model.
+        asked: What does not pass, and how latency is measured.
+    """
+    return _Comparison(context, other, asked, None).report()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -260,7 +271,7 @@ class _Comparison:
         trial = LatencyTrial(
             context.whole.source.given,
             self.other.given,
-            (_loadable(context), _loadable(opened)),
+            (loadable(context), loadable(opened)),
             latency_feed(context),
             context.requests,
             context.options.threads,
@@ -331,7 +342,7 @@ def _activations(context: RunContext) -> ActivationPeak:
     return activation_peak(context.whole.model, context.whole.shapes)
 
 
-def _loadable(context: RunContext) -> SessionSource:
+def loadable(context: RunContext) -> SessionSource:
     """Return what onnxruntime loads of a model: its file, if it does that and has all its ops."""
     source, options = context.whole.source, context.options
     given: SessionSource = source.given if source.path is None else source.path

@@ -9,14 +9,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from onnx import GraphProto, ModelProto
+from onnx import GraphProto, ModelProto, NodeProto
 
 from onnxpfp.channels.walk import Walk
 from onnxpfp.errors import OptionError
 from onnxpfp.model.constants import stored_tensors
 from onnxpfp.model.names import node_name
 
-__all__ = ["Patterns", "apply_patterns", "name_inside", "names_of"]
+__all__ = ["Patterns", "apply_patterns", "name_inside", "names_of", "nodes_left_out"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +123,31 @@ def apply_patterns(model: ModelProto, walk: Walk, patterns: Patterns) -> None:
     including = [_own(_matches(pattern, names, "--include"), own) for pattern in patterns.include]
     if including and not any(map(patterns.around, including)):
         _include(model, walk, including)
+
+
+def nodes_left_out(graph: GraphProto, patterns: Patterns) -> dict[str, str]:
+    """Return why nodes are left out by the patterns, by name: a pattern means a node, or all that read an initializer.
+
+    Raises:
+        OptionError: A pattern matches nothing.
+    """
+    names = names_of(graph)
+    names += sorted(patterns.elsewhere.difference(names))
+    reasons: dict[str, str] = {}
+    if patterns.include:
+        wanted = set[str]().union(*(_matches(pattern, names, "--include") for pattern in patterns.include))
+        reasons = {node_name(n): "--include does not name it" for n in graph.node if not _means(n, wanted)}
+    for pattern in patterns.exclude:
+        unwanted = _matches(pattern, names, "--exclude")
+        reasons |= {
+            node_name(n): f"--exclude '{pattern}' leaves it as it is" for n in graph.node if _means(n, unwanted)
+        }
+    return reasons
+
+
+def _means(node: NodeProto, matched: set[str]) -> bool:
+    """Tell whether a node, or something that it reads, has one of the names."""
+    return node_name(node) in matched or not matched.isdisjoint(node.input)
 
 
 def _include(model: ModelProto, walk: Walk, matched: list[set[str]]) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 import onnxpfp
+from onnxpfp.cli.factorize import factorize_command
 from onnxpfp.cli.inspect import inspect_command
 from onnxpfp.cli.latency import latency_command
 from onnxpfp.cli.prunability import prunability_command
@@ -19,6 +20,7 @@ __all__ = ["main"]
 
 VERBS: tuple[click.Command, ...] = (
     prune_command,
+    factorize_command,
     inspect_command,
     prunability_command,
     verify_command,
@@ -41,6 +43,7 @@ def main() -> None:
 
     \b
       onnxpfp prune in.onnx out.onnx --calib-data calibration.npz --keep-macs 0.6
+      onnxpfp factorize in.onnx out.onnx --calib-data calibration.npz --keep-macs 0.7
       onnxpfp inspect in.onnx
       onnxpfp prunability in.onnx --calib-data calibration.npz
       onnxpfp verify in.onnx out.onnx --calib-data calibration.npz
@@ -48,7 +51,7 @@ def main() -> None:
 
     Exit codes: 0 done, 1 something is wrong with model, data or output, 2 usage, 3 the target cannot
     be reached, 4 the result did not pass its verification, 124 --timeout, 128 + n ended by signal n
-    (130 is Ctrl-C). No pruned model is written unless it is 0.
+    (130 is Ctrl-C). No model is written unless it is 0.
     """  # noqa: D301
 
 

@@ -14,7 +14,7 @@ from onnxpfp.report.formats import FORMATS
 from onnxpfp.report.page import Reportable, ReportView
 
 if TYPE_CHECKING:
-    from onnxpfp.api.prune import Result
+    from onnxpfp.api.save import Writable
     from onnxpfp.pipeline.latency.table import LatencyTable
 
 __all__ = [
@@ -33,10 +33,10 @@ STDOUT = Path("-")
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
-    """Where the results of a pruning go.
+    """Where the results of a verb that writes a model go.
 
     Attributes:
-        model: The pruned model.
+        model: The model.
         plan: The plan, or None.
         force: Whether the model may overwrite the input, and its weights a file that is none of theirs.
     """
@@ -168,15 +168,14 @@ def publish(
         print_notes(report.notes, make_console(stderr=True))
 
 
-def write_result(result: Result, source: Path, outputs: Outputs) -> list[str]:
-    """Write the model, then the plan; returns their names.
+def write_result(result: Writable, source: Path, outputs: Outputs, plan: str = "") -> list[str]:
+    """Write the model, then the plan if it is asked for; returns their names.
 
     Raises:
         OutputError: One cannot be written; the hint lists those that were.
     """
     from onnxpfp.api.save import save_result
 
-    plan = result.plan.to_json()
     save_result(result, outputs.model, source=source, force=outputs.force)
     written = [str(outputs.model)]
     if outputs.plan is not None:

@@ -15,6 +15,7 @@ UNITS = {
     "compensation": "stages",
     "search": "samples",
     "verification": "samples",
+    "factors": "layers",
     "drift": "samples",
     "latency table": "points",
     "models": "models",

@@ -109,4 +109,4 @@ def _run(
         )
     names = {"input": source, "output": outputs.model, "plan": outputs.plan}
     texts = {name: None if path is None else str(path) for name, path in names.items()}
-    publish(result.report, reporting, texts, partial(write_result, result, source, outputs))
+    publish(result.report, reporting, texts, partial(write_result, result, source, outputs, result.plan.to_json()))

@@ -13,12 +13,13 @@ from onnx import NodeProto
 
 from onnxpfp.channels import Analysis, Consumer
 from onnxpfp.channels.ops import facts_of
+from onnxpfp.linear.layout import contracted_axis
 from onnxpfp.linear.ops import FileWeight, LinearOp, Window
 from onnxpfp.model.attributes import Attributes
 from onnxpfp.model.constants import Constants
 from onnxpfp.model.shapes import Shapes
 
-__all__ = ["linear_op", "linear_ops", "op_key"]
+__all__ = ["constant_consumer", "linear_op", "linear_ops", "op_key"]
 
 EXTERNAL_FROM = 1 << 18
 """Numbers; smaller weights are read into memory, wherever they come from."""
@@ -33,6 +34,40 @@ def linear_ops(analysis: Analysis) -> tuple[LinearOp, ...]:
     """Describe every consumer of a model, in the graph's order."""
     consumers = enumerate(analysis.graph.consumers)
     return tuple(linear_op(op_key(position), consumer, analysis) for position, consumer in consumers)
+
+
+def constant_consumer(index: int, analysis: Analysis) -> Consumer | None:
+    """Describe a linear op with constant weights that contracts no channels that could go; None where it is none.
+
+    Args:
+        index: Position of its node.
+        analysis: The model.
+    """
+    node = analysis.model.graph.node[index]
+    graph, constants = analysis.graph, analysis.constants
+    facts = facts_of(node)
+    form = facts.layout
+    if form is None or not facts.linear or node.input[1] not in constants.names:
+        return None
+    data, weight = node.input[0], node.input[1]
+    if data in constants.names or data not in graph.axes or weight not in graph.axes:
+        return None
+    last = len(analysis.shapes.shape[data]) - 1
+    data_axis = 1 if form != "matrix" else (0 if Attributes(node).integer("transA", 0) else last)
+    return Consumer(
+        node=index,
+        name=node.name or node.output[0],
+        output=node.output[0],
+        op=node.op_type,
+        data=data,
+        data_input=0,
+        data_axis=data_axis,
+        channels=graph.axes[data][data_axis],
+        weight=weight,
+        weight_axis=contracted_axis(node),
+        constant=True,
+        form=form,
+    )
 
 
 def linear_op(name: str, c: Consumer, analysis: Analysis) -> LinearOp:

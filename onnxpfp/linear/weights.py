@@ -26,6 +26,7 @@ __all__ = [
     "scale_columns",
     "stored_axes_of",
     "stored_form",
+    "weight_readers",
 ]
 
 
@@ -94,24 +95,37 @@ def linear_weights(analysis: Analysis) -> tuple[str, ...]:
     return tuple(names)
 
 
+def weight_readers(analysis: Analysis) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Find the floating-point weights that nodes read as their second input, and nothing reads otherwise.
+
+    Returns:
+        By the tensor that the nodes read: the stored tensor that it comes from, and the positions of the nodes.
+    """
+    leaves, elsewhere = _Leaves(analysis.index), analysis.index.read_elsewhere
+    nodes: dict[str, list[int]] = {}
+    for index, node in enumerate(analysis.model.graph.node):
+        if len(node.input) > 1 and node.input[1] in analysis.constants.names:
+            nodes.setdefault(node.input[1], []).append(index)
+    readers: dict[str, tuple[str, tuple[int, ...]]] = {}
+    for name, positions in nodes.items():
+        stored_axis = _trace(analysis, name, 0)
+        if (
+            stored_axis is not None
+            and stored_axis.tensor not in elsewhere
+            and leaves.count(stored_axis.tensor) == len(positions)
+        ):
+            readers[name] = stored_axis.tensor, tuple(positions)
+    return readers
+
+
 def own_weights(analysis: Analysis) -> dict[int, str]:
     """Find the nodes whose second input is a floating-point weight that nothing else reads.
 
     Returns:
         The stored tensor by position of the node.
     """
-    leaves, elsewhere = _Leaves(analysis.index), analysis.index.read_elsewhere
-    weights: dict[int, str] = {}
-    for index, node in enumerate(analysis.model.graph.node):
-        if len(node.input) > 1 and node.input[1] in analysis.constants.names:
-            stored_axis = _trace(analysis, node.input[1], 0)
-            if (
-                stored_axis is not None
-                and stored_axis.tensor not in elsewhere
-                and leaves.count(stored_axis.tensor) == 1
-            ):
-                weights[index] = stored_axis.tensor
-    return weights
+    readers = weight_readers(analysis).values()
+    return {positions[0]: stored for stored, positions in readers if len(positions) == 1}
 
 
 def stored_form(analysis: Analysis, name: str, array: AnyFloats) -> NDArray[np.generic]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from onnxpfp.arrays import FLOAT_BYTES
 from onnxpfp.channels import Analysis, Group
+from onnxpfp.data.samples import Samples
 from onnxpfp.data.splits import Split
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.progress import Count
@@ -20,7 +21,15 @@ from onnxpfp.refit.layers import RefitLayer, refit_layers
 from onnxpfp.refit.sweep import RefitProblem
 from onnxpfp.score.group_data import ConsumerGram
 
-__all__ = ["RefitSetup", "consumer_grams", "grams_of", "refit_setup", "start_gram_observers"]
+__all__ = [
+    "POSITIONS",
+    "RefitSetup",
+    "batch_size_of",
+    "consumer_grams",
+    "grams_of",
+    "refit_setup",
+    "start_gram_observers",
+]
 
 POSITIONS = 64
 """Output positions that are drawn of every sample."""
@@ -55,7 +64,7 @@ def refit_setup(context: RunContext, analysis: Analysis, split: Split) -> RefitS
         layers=layers,
         fit=split.fit,
         tuning=split.tuning,
-        batch_size=_batch_size(context, analysis, split),
+        batch_size=batch_size_of(context, analysis, split.fit),
         positions=POSITIONS,
         workspace=options.workspace,
         requests=context.requests,
@@ -65,7 +74,7 @@ def refit_setup(context: RunContext, analysis: Analysis, split: Split) -> RefitS
     return RefitSetup(problem, left)
 
 
-def _batch_size(context: RunContext, analysis: Analysis, split: Split) -> int:
+def batch_size_of(context: RunContext, analysis: Analysis, samples: Samples) -> int:
     """Return how many samples run together.
 
     No more than leave every activation within `RUN_BYTES`, or one. Where nobody asks for a number it is up to `MOST`
@@ -74,7 +83,7 @@ def _batch_size(context: RunContext, analysis: Analysis, split: Split) -> int:
     constants, most = analysis.constants.names, context.data.batch_size
     sizes = (math.prod(shape) for name, shape in analysis.shapes.shape.items() if name not in constants)
     largest = max(FLOAT_BYTES * max(sizes, default=1), 1)
-    if split.fit.fixed_batch is None and context.options.batch_size is None and most > 1:
+    if samples.fixed_batch is None and context.options.batch_size is None and most > 1:
         most = max(most, min(MOST, SMALL_BYTES // largest))
     return max(1, min(most, RUN_BYTES // largest))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Self
+from typing import NamedTuple, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,12 +18,30 @@ from onnxpfp.linear.ops import LinearOp
 from onnxpfp.progress import Count
 from onnxpfp.refit.by_channel import folded, zero_padded
 from onnxpfp.refit.cache import SpillCache
-from onnxpfp.refit.layers import RefitLayer
 from onnxpfp.refit.moments import Moments, OrderedRows
 from onnxpfp.refit.nested_fits import NestedFit, fitted_weights, nested_fits
 from onnxpfp.refit.problem import RefitProblem
 
-__all__ = ["ColumnFit", "Gram", "GramObserver", "collect_grams", "gram_observers", "observed_grams"]
+__all__ = ["ColumnFit", "Gram", "GramLayer", "GramObserver", "collect_grams", "gram_observers", "observed_grams"]
+
+
+class GramLayer(Protocol):
+    """An op that multiplies what it reads by constant weights."""
+
+    @property
+    def op(self) -> LinearOp:
+        """The op."""
+        ...
+
+    @property
+    def output(self) -> str:
+        """Name of its output, by which its Gram matrix is found."""
+        ...
+
+    @property
+    def columns_key(self) -> tuple[object, ...]:
+        """The key of its columns: ops that agree in it have the same."""
+        ...
 
 
 class ColumnFit(NamedTuple):
@@ -153,7 +171,7 @@ class GramObserver(Observer):
         channels: Of the channels, where the columns are too many.
     """
 
-    layers: tuple[RefitLayer, ...]
+    layers: tuple[GramLayer, ...]
     number: int
     positions: int
     seed: int
@@ -161,7 +179,7 @@ class GramObserver(Observer):
     channels: Moments | None
 
     @classmethod
-    def of(cls, layers: Sequence[RefitLayer], number: int, problem: RefitProblem, spill: SpillCache) -> Self:
+    def of(cls, layers: Sequence[GramLayer], number: int, problem: RefitProblem, spill: SpillCache) -> Self:
         """Return an observer that has seen nothing yet; its matrix lies in the spill cache."""
         op = layers[0].op
         groups, per_in = op.group, len(op.channels) // op.group
@@ -229,7 +247,7 @@ class GramObserver(Observer):
         return Gram(sums.count, sums.u, sums.uu, op.kernel_size, centred=not zero_padded(op), mean=mean)
 
 
-def gram_observers(problem: RefitProblem, wanted: Iterable[RefitLayer], spill: SpillCache) -> tuple[GramObserver, ...]:
+def gram_observers(problem: RefitProblem, wanted: Iterable[GramLayer], spill: SpillCache) -> tuple[GramObserver, ...]:
     """Start to collect the Gram matrices of linear ops.
 
     Args:
@@ -237,7 +255,7 @@ def gram_observers(problem: RefitProblem, wanted: Iterable[RefitLayer], spill: S
         wanted: The ops; those that see the same columns share an observer.
         spill: Where the matrices are kept.
     """
-    families: dict[tuple[object, ...], list[RefitLayer]] = {}
+    families: dict[tuple[object, ...], list[GramLayer]] = {}
     for layer in wanted:
         families.setdefault(layer.columns_key, []).append(layer)
     return tuple(GramObserver.of(layers, number, problem, spill) for number, layers in enumerate(families.values()))
@@ -250,7 +268,7 @@ def observed_grams(observers: Iterable[GramObserver]) -> dict[str, Gram]:
 
 
 def collect_grams(
-    problem: RefitProblem, wanted: Iterable[RefitLayer], spill: SpillCache, progress: Count | None = None
+    problem: RefitProblem, wanted: Iterable[GramLayer], spill: SpillCache, progress: Count | None = None
 ) -> dict[str, Gram]:
     """Collect Gram matrices where nothing else is measured: from runs of their own.
 

@@ -14,8 +14,8 @@ from onnxpfp.arrays import Bools, Floats, Ids, Keep
 from onnxpfp.channels import Analysis, Consumer
 from onnxpfp.channels.ops import facts_of
 from onnxpfp.linear.bias import BiasEditor, stored_bias
-from onnxpfp.linear.describe import linear_op
-from onnxpfp.linear.layout import contracted_axis, output_axis
+from onnxpfp.linear.describe import constant_consumer, linear_op
+from onnxpfp.linear.layout import output_axis
 from onnxpfp.linear.ops import FileWeight, LinearOp
 from onnxpfp.linear.weights import own_weights
 from onnxpfp.model.attributes import Attributes
@@ -82,7 +82,7 @@ def refit_layers(analysis: Analysis) -> tuple[tuple[RefitLayer, ...], tuple[tupl
     layers: list[RefitLayer] = []
     left: list[tuple[str, str]] = []
     for index, node in enumerate(analysis.model.graph.node):
-        consumer = known.get(index) or _consumer(index, node, analysis)
+        consumer = known.get(index) or constant_consumer(index, analysis)
         if consumer is None:
             continue
         reason = _obstacle(consumer, node, shapes, stored)
@@ -106,34 +106,6 @@ def refit_layers(analysis: Analysis) -> tuple[tuple[RefitLayer, ...], tuple[tupl
         biased = _biased(editor, consumer, rows.size)
         layers.append(RefitLayer(consumer, op, stored[index], rows, axis, gain, bias, biased, regression_target))
     return tuple(layers), tuple(left)
-
-
-def _consumer(index: int, node: NodeProto, analysis: Analysis) -> Consumer | None:
-    """Describe a linear op that contracts no channels that could go."""
-    graph, constants = analysis.graph, analysis.constants
-    facts = facts_of(node)
-    form = facts.layout
-    if form is None or not facts.linear or node.input[1] not in constants.names:
-        return None
-    data, weight = node.input[0], node.input[1]
-    if data in constants.names or data not in graph.axes or weight not in graph.axes:
-        return None
-    last = len(analysis.shapes.shape[data]) - 1
-    data_axis = 1 if form != "matrix" else (0 if Attributes(node).integer("transA", 0) else last)
-    return Consumer(
-        node=index,
-        name=node.name or node.output[0],
-        output=node.output[0],
-        op=node.op_type,
-        data=data,
-        data_input=0,
-        data_axis=data_axis,
-        channels=graph.axes[data][data_axis],
-        weight=weight,
-        weight_axis=contracted_axis(node),
-        constant=True,
-        form=form,
-    )
 
 
 def _obstacle(consumer: Consumer, node: NodeProto, shapes: Shapes, stored: Mapping[int, str]) -> str:

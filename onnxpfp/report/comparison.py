@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from onnxpfp.comparison.drift import Drift
 from onnxpfp.comparison.latency import LatencyFindings
 from onnxpfp.comparison.slow_ops import SlowOp
 from onnxpfp.model.activation_memory import ActivationPeak
 from onnxpfp.report.page import Column, Table, number
 
-__all__ = ["latency_fact", "ms", "sizes_table", "slow_ops_table", "threads_text"]
+__all__ = ["drift_fact", "latency_fact", "ms", "sizes_table", "slow_ops_table", "threads_text"]
 
 
 class Sized(Protocol):
@@ -50,6 +51,26 @@ def sizes_table(before: Sized, after: Sized, latency: LatencyFindings | None) ->
         medians = ms(latency.original.median_ms), ms(latency.pruned.median_ms)
         rows.append(("latency, ms", *medians, f"{100 * latency.ratio.median:.1f} %"))
     return Table((Column(""), *map(number, ("before", "after", "kept"))), rows, tight=False)
+
+
+def drift_fact(drift: Drift, *, noise: bool) -> str:
+    """Say how far the outputs are from the original's.
+
+    Args:
+        drift: What was measured.
+        noise: Whether the samples are made up.
+    """
+    parts: list[str] = []
+    if drift.relative_error is not None:
+        parts.append(f"relative output error {drift.relative_error:.3g}")
+    if drift.differing is not None:
+        parts.append(f"{100 * drift.differing:.1f} % of the integer outputs differ")
+    if drift.top1_agreement is not None:
+        parts.append(f"top-1 agreement {100 * drift.top1_agreement:.1f} %")
+    if drift.lost + drift.gained:
+        parts.append(f"{drift.lost + drift.gained:,} infinities or NaNs in one model alone")
+    samples = f"{'held-out ' * drift.held_out}samples{' of noise' * noise}"
+    return f"{', '.join(parts)}, against the original on {drift.samples} {samples}"
 
 
 def latency_fact(latency: LatencyFindings, over: str = "pruned over original") -> str:

@@ -11,7 +11,7 @@ from onnxpfp.comparison.latency import LatencyFindings
 from onnxpfp.comparison.plan_fit import PlanFit
 from onnxpfp.model.activation_memory import ActivationPeak
 from onnxpfp.report.activations import peaks_fact
-from onnxpfp.report.comparison import latency_fact, sizes_table, slow_ops_table
+from onnxpfp.report.comparison import drift_fact, latency_fact, sizes_table, slow_ops_table
 from onnxpfp.report.formats import plain
 from onnxpfp.report.page import Column, Element, Facts, Heading, Table, Title, sizes, spent
 
@@ -122,17 +122,7 @@ class VerificationReport:
     def _drift_fact(self) -> str:
         if self.drift is None:
             return f"not measured: {self.uncompared}"
-        parts: list[str] = []
-        if self.drift.relative_error is not None:
-            parts.append(f"relative output error {self.drift.relative_error:.3g}")
-        if self.drift.differing is not None:
-            parts.append(f"{100 * self.drift.differing:.1f} % of the integer outputs differ")
-        if self.drift.top1_agreement is not None:
-            parts.append(f"top-1 agreement {100 * self.drift.top1_agreement:.1f} %")
-        if self.drift.lost + self.drift.gained:
-            parts.append(f"{self.drift.lost + self.drift.gained:,} infinities or NaNs in one model alone")
-        samples = "samples of noise" if self.data == "random" else "samples"
-        return f"{', '.join(parts)}, against the original on {self.drift.samples} {samples}"
+        return drift_fact(self.drift, noise=self.data == "random")
 
 
 def _plan_fact(fit: PlanFit) -> str:

@@ -29,7 +29,7 @@ from onnxpfp.rewrite.edits import Edits
 from onnxpfp.rewrite.slices import sliced
 from onnxpfp.runtime.external_data import WeightFile, is_reference, numbers
 
-__all__ = ["apply", "entry_bits", "renew", "what_stays"]
+__all__ = ["apply", "entry_bits", "renew", "store_numbers", "what_stays"]
 
 
 def apply(
@@ -77,10 +77,10 @@ def renew(pruned: ModelProto, graph: ChannelGraph, keep: Keep, edits: Edits, nod
     stored = stored_tensors(pruned.graph)
     for name, array in edits.tensors.items():
         axes = next(iter(graph.uses.get(name, {}).values()), graph.axes[name])
-        _store(stored[name], sliced(array, axes, keep))
+        store_numbers(stored[name], sliced(array, axes, keep))
     nodes_by_output = {node.output[0]: node for node in pruned.graph.node}
     for (index, position), new in edits.inputs.items():
-        _store(stored[nodes_by_output[nodes[index]].input[position]], sliced(new.array, new.axes, keep))
+        store_numbers(stored[nodes_by_output[nodes[index]].input[position]], sliced(new.array, new.axes, keep))
 
 
 def what_stays(graph: ChannelGraph, keep: Keep, name: str, array: AnyArray) -> AnyArray:
@@ -117,7 +117,7 @@ def _key(array: AnyArray) -> _Key:
     return str(array.dtype), array.shape, array.tobytes()
 
 
-def _store(tensor: TensorProto, array: AnyArray) -> None:
+def store_numbers(tensor: TensorProto, array: AnyArray) -> None:
     """Put numbers into a tensor and leave its name, doc string and metadata alone."""
     new = numpy_helper.from_array(np.asarray(array, order="C"), tensor.name)
     listed = _LISTED.get(tensor.data_type)
@@ -219,7 +219,7 @@ class _Patch:
                 self._slice_in_place(name, self.graph.axes[name], edit)
                 continue
             if edit is not None:
-                _store(self.stored[name], edit)
+                store_numbers(self.stored[name], edit)
             if uses:
                 self._slice_uses(name, uses)
 
@@ -233,7 +233,7 @@ class _Patch:
             shape = tuple(int(np.count_nonzero(self.keep[ids])) for ids in axes)
             self.scratch.put(tensor, shape, _pieces(array, axes, self.keep))
         else:
-            _store(tensor, sliced(array, axes, self.keep))
+            store_numbers(tensor, sliced(array, axes, self.keep))
         if not whole:
             self.changed.add(name)
 
@@ -273,7 +273,7 @@ class _Patch:
             array = numbers(self.stored[name]).copy()
             if array.ravel()[position] != number:
                 array.reshape(-1)[position] = number
-                _store(self.stored[name], array)
+                store_numbers(self.stored[name], array)
 
     def _write_inputs(self, name: str, arrays: Mapping[Use, AnyArray]) -> None:
         """Write a tensor of numbers in place where all its readers want the same, else copies."""
@@ -284,7 +284,7 @@ class _Patch:
         if tensor is not None and agreed and alone:
             old = numbers(tensor)
             if not np.array_equal(old, first):
-                _store(tensor, first.astype(old.dtype))
+                store_numbers(tensor, first.astype(old.dtype))
                 self.changed.add(name)
             return
         for use, array in arrays.items():

@@ -1,0 +1,260 @@
+"""Factorize a model: two ops of low rank in the place of one, where that saves multiply-adds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from onnx import ModelProto
+
+from onnxpfp.api.keywords import PROGRESS, documented, keywords
+from onnxpfp.api.verify import compare_models, loadable
+from onnxpfp.comparison.drift import Drift, check
+from onnxpfp.comparison.equivalence import Equivalence, check_equivalence, tolerance
+from onnxpfp.comparison.latency import LatencyFindings, is_slow, measure_pair, seconds_for_latency
+from onnxpfp.data.sources import SampleSource
+from onnxpfp.errors import VerificationError
+from onnxpfp.low_rank.layers import scheme_of
+from onnxpfp.model.load import LoadedModel, ModelSource, load
+from onnxpfp.pipeline.analyze import open_model
+from onnxpfp.pipeline.context import RunContext, open_run
+from onnxpfp.pipeline.factorization import Factorization, MeasuredFactors, factorize_network
+from onnxpfp.pipeline.latency.interleaved import latency_feed, samples_in_run
+from onnxpfp.pipeline.parts import Network, open_parts
+from onnxpfp.pipeline.requirements import holding_out, require_data
+from onnxpfp.progress import Progress
+from onnxpfp.report.draws import draws_notes
+from onnxpfp.report.factorization import FactorizationReport, FactorizedLayer
+from onnxpfp.report.verification import VerificationReport
+from onnxpfp.runtime.blas import one_blas_thread
+from onnxpfp.runtime.external_data import WeightFile, with_weights_in_memory
+from onnxpfp.runtime.session import custom_ops
+from onnxpfp.verb_options import FactorizeOptions
+
+__all__ = ["FactorizeArguments", "FactorizeResult", "factorize", "factorize_with"]
+
+ORACLE_RUNS = 2
+ORACLE_BATCH = 4
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FactorizeResult:
+    """A factored model.
+
+    Attributes:
+        stored: The model to be written: large weights may lie in files (`onnxpfp.runtime.external_data`).
+        report: What is known about it.
+        unchanged: The bytes of the input where no layer was factored, else None.
+        external: Whether the input kept its weights in other files.
+        scratch: What keeps those files.
+        read: The input and the files of its weights; empty for a model object.
+    """
+
+    stored: ModelProto
+    report: FactorizationReport
+    unchanged: bytes | None
+    external: bool
+    scratch: WeightFile
+    read: tuple[Path, ...]
+
+    @property
+    def model(self) -> ModelProto:
+        """The model with all its weights; large ones are loaded at every call, so `save_result` takes less."""
+        return with_weights_in_memory(self.stored)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class FactorizeArguments(FactorizeOptions):
+    """Keywords of `factorize`: the options, and what only programs give."""
+
+    calibration: SampleSource | None = field(
+        default=None, metadata=documented("Unlabelled samples, as in `onnxpfp.prune`; None factors by weights alone.")
+    )
+    progress: Progress | None = field(default=None, metadata=documented(PROGRESS))
+
+
+@keywords(FactorizeArguments)
+def factorize(model: ModelSource, arguments: FactorizeArguments) -> FactorizeResult:
+    """Put two ops of low rank in the place of every layer in which that saves most for what it loses.
+
+    Args:
+        model: A path or a model object; it is not changed.
+        arguments: Its keywords.
+
+    Raises:
+        OnnxPfpError: Something is wrong with the model, the data, the options or the target; its children in
+            `onnxpfp.errors` say which.
+    """
+    return factorize_with(model, arguments.calibration, arguments, progress=arguments.progress)
+
+
+def factorize_with(
+    model: ModelSource,
+    calibration: SampleSource | None,
+    asked: FactorizeOptions,
+    *,
+    progress: Progress | None = None,
+    folder: Path | None = None,
+) -> FactorizeResult:
+    """Factorize a model with validated options; the command line comes in here.
+
+    Args:
+        model: A path or a model object.
+        calibration: Samples, or None: then the weights alone decide, and the outputs are compared on noise.
+        asked: The target, and how to run.
+        progress: Told how far it is.
+        folder: Where weights may lie until they are written, as in `onnxpfp.api.prune.prune_with`.
+
+    Raises:
+        OnnxPfpError: As in `factorize`.
+    """
+    options = asked.running()
+    require_data(calibration, options, replaying=True)
+    with custom_ops(asked.custom_ops), one_blas_thread():
+        context = open_run(
+            model,
+            "random" if calibration is None else calibration,
+            options,
+            holding_out(options, replaying=True),
+            progress=progress,
+            folder=folder,
+            decides=calibration is not None,
+        )
+        network = open_parts(context)
+        found = factorize_network(network, asked, by_data=calibration is not None)
+        with context.clock.phase("verification"):
+            oracle, other = _verified(context, found)
+        compared = compare_models(_measuring(context), other, asked.comparing())
+        latency = None if asked.no_latency or not found.layers else _latency(context, other)
+        source = context.whole.source
+        unchanged = None if found.layers else source.data
+        report = _report(network, asked, found, oracle, compared, latency, by_data=calibration is not None)
+        return FactorizeResult(found.model, report, unchanged, source.external, source.scratch, source.read)
+
+
+def _verified(context: RunContext, found: Factorization) -> tuple[Equivalence, LoadedModel]:
+    """Check the file, and hold it against the one with the products of the factors; returns it as it is read.
+
+    Raises:
+        VerificationError: It is broken, or computes something else.
+    """
+    source, options = context.whole.source, context.options
+    check(source.whole, found.model, source.given)
+    other = load(found.model)
+    one, two = (open_model(each, options)[0].model for each in (load(found.products), other))
+    samples = context.data.held_out or context.data.samples
+    batches = samples.batches(min(context.data.batch_size, ORACLE_BATCH))
+    try:
+        oracle = check_equivalence(
+            one,
+            two,
+            [feed for feed, _ in zip(batches, range(ORACLE_RUNS), strict=False)],
+            allowed=tolerance(context.whole.model, context.whole.shapes),
+            providers=context.requests,
+            threads=options.threads,
+        )
+    except VerificationError as error:
+        reason = str(error).replace("the masked original", "the one with the products of the factors")
+        raise VerificationError(reason.replace("the pruned model", "the factored model"), hint=error.hint) from error
+    return oracle, other
+
+
+def _measuring(context: RunContext) -> RunContext:
+    """Return the run on the samples that measure the result: the held-out ones where there are any."""
+    data = context.data
+    return context if data.held_out is None else replace(context, data=replace(data, samples=data.held_out))
+
+
+def _latency(context: RunContext, other: LoadedModel) -> LatencyFindings:
+    """Measure the latency of both files, as onnxruntime loads them."""
+    opened = replace(context, whole=replace(context.whole, source=other))
+    sources = loadable(context), loadable(opened)
+    seconds = seconds_for_latency(sum(context.clock.seconds.values()))
+    with context.clock.phase("latency"):
+        found = measure_pair(sources, latency_feed(context), context.requests, context.options.threads, seconds)
+    return replace(found, samples=samples_in_run(context))
+
+
+def _report(
+    network: Network,
+    asked: FactorizeOptions,
+    found: Factorization,
+    oracle: Equivalence,
+    compared: VerificationReport,
+    latency: LatencyFindings | None,
+    *,
+    by_data: bool,
+) -> FactorizationReport:
+    context = network.parts[0].context
+    source, data = context.whole.source, context.data
+    return FactorizationReport(
+        file=str(source.path) if source.path else None,
+        inputs=dict(context.whole.shapes.inputs),
+        keep_macs=asked.share_of_macs,
+        energy=asked.energy,
+        scheme=asked.scheme,
+        alignment=context.alignment,
+        factored_by="data" if by_data else "weights",
+        samples=len(data.fit) if by_data else 0,
+        refits=found.refits,
+        layers=tuple(map(_layer, found.layers)),
+        staying=found.staying,
+        before=compared.before,
+        after=compared.after,
+        oracle=oracle,
+        drift=_drift(compared, held_out=data.held_out is not None),
+        data=compared.data,
+        latency=latency,
+        providers=context.providers,
+        seconds=dict(context.clock.seconds),
+        notes=tuple(_notes(network, compared, latency)),
+    )
+
+
+def _drift(compared: VerificationReport, *, held_out: bool) -> Drift:
+    """Return the drift.
+
+    Raises:
+        VerificationError: The file does not pass as one that was made from the original.
+    """
+    if compared.problems or compared.drift is None:
+        what: Sequence[str] = compared.problems or (compared.uncompared,)
+        raise VerificationError(f"the factored model is no substitute for the original: {what[0]}")
+    return replace(compared.drift, held_out=held_out)
+
+
+def _layer(each: MeasuredFactors) -> FactorizedLayer:
+    factored, layer = each.factored, each.factored.layer
+    return FactorizedLayer(
+        nodes=tuple(use.name for use in layer.uses),
+        op=layer.uses[0].consumer.op,
+        scheme=scheme_of(layer, factored.cut),
+        groups=layer.uses[0].op.group,
+        rank=factored.factors.rank,
+        first=tuple(factored.first.shape),
+        second=tuple(factored.second.shape),
+        kept=each.kept,
+        macs=(layer.macs, each.macs),
+    )
+
+
+def _notes(network: Network, compared: VerificationReport, latency: LatencyFindings | None) -> Iterator[str]:
+    context = network.parts[0].context
+    source, data = context.whole.source, context.data
+    yield from source.notes
+    if data.given == "random":
+        yield "RANDOM data: the drift is that of noise, not of your inputs; give --calib-data for that"
+    yield from data.notes
+    yield from draws_notes(context.whole.model)
+    bodies = [*(part.place for part in network.parts[1:]), *(body.place for body in network.left)]
+    if bodies:
+        more = f" and {len(bodies) - 1} more" if len(bodies) > 1 else ""
+        yield f"low rank changes the main graph only: the body {bodies[0]}{more} stays"
+    kept = (compared.after.macs or 0) / max(compared.before.macs or 0, 1)
+    if latency is not None and latency.ratio is not None and is_slow(latency.ratio, kept):
+        yield (
+            f"the factored model takes {latency.ratio.median:.2f} of the original's time at {kept:.2f} of its "
+            "multiply-adds, not even half of what these promise: every layer that became two has one more op to run; "
+            "--exclude leaves layers whole, --round-to sets the multiple of their ranks"
+        )

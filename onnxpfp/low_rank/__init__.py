@@ -1,0 +1,1 @@
+"""Low rank: an op that multiplies by weights becomes two that multiply by fewer."""

@@ -1,0 +1,329 @@
+"""Factor the layers of a network: moments of what they read, what every rank loses, the ranks, and the file."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.linalg import LinAlgError
+from onnx import ModelProto
+
+from onnxpfp.allocation.widths import budget_of
+from onnxpfp.arrays import Floats
+from onnxpfp.channels.macs import count_macs
+from onnxpfp.channels.name_patterns import Patterns, nodes_left_out
+from onnxpfp.errors import TargetUnreachableError
+from onnxpfp.low_rank.factor import decompose, relative_error
+from onnxpfp.low_rank.layers import LowRankLayer, StayingLayer, low_rank_layers
+from onnxpfp.low_rank.moments import InputMoments
+from onnxpfp.low_rank.ranks import Choice, LayerCurves, RankCurve, least_macs, rank_for_energy, ranks_for_macs
+from onnxpfp.low_rank.rewrite import FactoredLayer, with_factors, with_products
+from onnxpfp.model.functions import without_functions
+from onnxpfp.model.names import node_name
+from onnxpfp.model.order import with_sorted_nodes
+from onnxpfp.pipeline.context import RunContext
+from onnxpfp.pipeline.factor_refit import refit_factors
+from onnxpfp.pipeline.parts import Network
+from onnxpfp.pipeline.refit_problem import POSITIONS, batch_size_of
+from onnxpfp.progress import Count
+from onnxpfp.refit.cache import SpillCache
+from onnxpfp.refit.gram import Gram, collect_grams
+from onnxpfp.refit.means import Record
+from onnxpfp.refit.problem import RefitProblem
+from onnxpfp.runtime.blocks import Alignment
+from onnxpfp.runtime.workers import workers
+from onnxpfp.verb_options import FactorizeOptions
+
+__all__ = ["Factorization", "MeasuredFactors", "factorize_network"]
+
+NO_RANK = "it is so narrow that no rank takes fewer multiply-adds"
+"""Why a layer stays that could be factored otherwise."""
+TINY = 1e-6
+"""Share of an energy that sums of float32 products make of a variance that is none."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MeasuredFactors:
+    """A layer as it will be written, and what that loses.
+
+    Attributes:
+        factored: The layer.
+        kept: Share that the written factors keep: of the outputs' variance, or of the weights' energy without data.
+        macs: Multiply-adds of its ops afterwards.
+    """
+
+    factored: FactoredLayer
+    kept: float
+    macs: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Factorization:
+    """What became of a network.
+
+    Attributes:
+        layers: The layers that were factored, in the order of the nodes.
+        staying: All other ops that multiply.
+        model: The file with the factors; the given one where no layer was factored.
+        products: The same with one op in the place of two, and the product of their weights, which computes the same.
+        refits: What the refit of each op brought on samples kept out of the fit, front to back.
+    """
+
+    layers: tuple[MeasuredFactors, ...]
+    staying: tuple[StayingLayer, ...]
+    model: ModelProto
+    products: ModelProto
+    refits: tuple[Record, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Candidate:
+    """A layer, and what can become of it.
+
+    Attributes:
+        layer: The layer.
+        moments: What it reads; None without data.
+        means: The means of its columns, (g, c k), where its bias can change; else None.
+        scale: Energy of its outputs over their variance, where the bias cannot change: errors are shares of the
+            variance, for what is the same in all outputs says nothing.
+        curves: Its choices.
+    """
+
+    layer: LowRankLayer
+    moments: InputMoments | None
+    means: Floats | None
+    scale: float
+    curves: LayerCurves
+
+
+def factorize_network(network: Network, asked: FactorizeOptions, *, by_data: bool) -> Factorization:
+    """Factor what the target asks for.
+
+    Args:
+        network: The network and its bodies; only its main graph is factored.
+        asked: The target, and which layers are in question.
+        by_data: Whether the samples decide, or the weights alone.
+
+    Raises:
+        TargetUnreachableError: The target cannot be met, or no layer can be factored.
+        OptionError: A pattern matches nothing.
+    """
+    context = network.parts[0].context
+    clock, analysis = context.clock, context.whole
+    base = without_functions(with_sorted_nodes(analysis.source.given))
+    layers, staying = low_rank_layers(analysis, asked.scheme, _left_out(context, base, asked))
+    grams: dict[str, Gram] = {}
+    if by_data and layers:
+        with clock.phase("calibration") as phase:
+            grams = _grams(context, layers, phase)
+    with clock.phase("factors") as phase:
+        candidates, failures = _candidates(context, layers, grams if by_data else None, phase)
+    choices = _choose(context, asked, candidates, _macs_of_run(network), [*staying, *failures])
+    chosen = [(each, choice) for each, choice in zip(candidates, choices, strict=True) if choice is not None]
+    whole = [each for each, choice in zip(candidates, choices, strict=True) if choice is None]
+    kept = (*staying, *failures, *(layer for each in whole for layer in _whole(each, asked)))
+    if not chosen:
+        return Factorization((), kept, analysis.source.given, analysis.source.given, ())
+    with clock.phase("factors") as phase:
+        factored = _factored(context, chosen, phase)
+    written = [each.factored for each in factored]
+    with clock.phase("rewrite"):
+        model = with_factors(base, written)
+    refits: tuple[Record, ...] = ()
+    if by_data and context.compensation == "lstsq":
+        refitted = refit_factors(context, model)
+        model, refits = refitted.model, refitted.records
+    with clock.phase("rewrite"):
+        return Factorization(tuple(factored), kept, model, with_products(model, base, written), refits)
+
+
+def _left_out(context: RunContext, base: ModelProto, asked: FactorizeOptions) -> dict[str, str]:
+    """Return why nodes are not to be touched, by name: by the patterns, or as the file has them elsewhere."""
+    source = context.whole.source
+    given = {node.output[0]: node.op_type for node in base.graph.node if node.output}
+    elsewhere = {
+        node_name(node): "the file has it inside of a branch that is always taken"
+        for node in source.model.graph.node
+        if node.output and given.get(node.output[0]) != node.op_type
+    }
+    patterns = Patterns(asked.include, asked.exclude, source.names)
+    return elsewhere | nodes_left_out(source.model.graph, patterns)
+
+
+def _grams(context: RunContext, layers: Sequence[LowRankLayer], progress: Count) -> dict[str, Gram]:
+    """Collect the Gram matrices of what the layers read, on the samples that fits are made on."""
+    data, options = context.data, context.options
+    problem = RefitProblem(
+        analysis=context.whole,
+        layers=(),
+        fit=data.fit,
+        tuning=data.fit,
+        batch_size=batch_size_of(context, context.whole, data.fit),
+        positions=POSITIONS,
+        workspace=options.workspace,
+        requests=context.requests,
+        threads=options.threads,
+        seed=options.seed,
+    )
+    uses = [use for layer in layers for use in layer.uses]
+    return collect_grams(problem, uses, SpillCache(options.workspace), progress)
+
+
+def _candidates(
+    context: RunContext, layers: Sequence[LowRankLayer], grams: Mapping[str, Gram] | None, progress: Count
+) -> tuple[list[_Candidate], list[StayingLayer]]:
+    """Find what every rank of every layer loses; a layer of which that is unknown stays."""
+    candidates: list[_Candidate] = []
+    failures: list[StayingLayer] = []
+    with workers(context.options.threads) as helpers:
+        found = helpers.in_order(lambda layer: _candidate(context, layer, grams), layers)
+        for done, (layer, each) in enumerate(zip(layers, found, strict=True), 1):
+            if isinstance(each, str):
+                failures += _stay(layer, each)
+            else:
+                candidates.append(each)
+            progress(done, len(layers))
+    return candidates, failures
+
+
+def _candidate(context: RunContext, layer: LowRankLayer, grams: Mapping[str, Gram] | None) -> _Candidate | str:
+    """Return a layer with its choices, or why it stays."""
+    weights = layer.weights(context.whole)
+    if not np.isfinite(weights).all() or not weights.any():
+        return "its weights are zero, or not all of them are numbers"
+    moments: InputMoments | None = None
+    means: Floats | None = None
+    scale = 1.0
+    if grams is not None:
+        seen = [grams[use.output] for use in layer.uses if use.output in grams]
+        if len(seen) < len(layer.uses):
+            return "what it reads is not finite on the samples"
+        moments, spread = _moments(layer, seen)
+        means = None if layer.uses[0].bias is None else seen[0].mean
+        energy, variance = (float(each.energy(weights).sum()) for each in (moments, spread))
+        if not variance > TINY * energy:
+            return "its outputs do not vary over the samples"
+        scale = energy / variance
+    try:
+        curves = tuple(_curves(layer, weights, moments, scale, context.alignment))
+    except LinAlgError:
+        return "what one of its groups reads does not vary over the samples"
+    return _Candidate(layer, moments, means, scale, LayerCurves(layer.macs, curves))
+
+
+def _moments(layer: LowRankLayer, grams: Sequence[Gram]) -> tuple[InputMoments, InputMoments]:
+    """Put together what the ops of a layer read: the moments by which errors count, and those by which outputs vary.
+
+    The first are the second where a bias can change, so that a constant is no error.
+    """
+    groups, count = range(len(grams[0].uu)), sum(gram.count for gram in grams)
+    varying = sum(np.stack([gram.covariance(group) for group in groups]) * (gram.count / count) for gram in grams)
+    spread = InputMoments(np.asarray(varying), grams[0].taps)
+    if layer.uses[0].bias is not None:
+        return spread, spread
+    return InputMoments(np.asarray(sum(gram.uu for gram in grams) / count), grams[0].taps), spread
+
+
+def _curves(
+    layer: LowRankLayer, weights: Floats, moments: InputMoments | None, scale: float, alignment: Alignment
+) -> Iterator[RankCurve]:
+    for cut in layer.cuts:
+        macs = layer.macs_of_rank(cut)
+        most = (layer.macs - 1) // macs
+        if most > 0:
+            errors = scale * decompose(weights, cut, moments, most).errors
+            yield RankCurve(cut, macs, errors, alignment.of_group(len(errors) - 1))
+
+
+def _macs_of_run(network: Network) -> int:
+    """Count the multiply-adds of one run of the network, bodies as often as they run."""
+    parts = network.parts
+    return round(sum(part.runs * count_macs(part.context.whole.model, part.context.whole.shapes) for part in parts))
+
+
+def _choose(
+    context: RunContext,
+    asked: FactorizeOptions,
+    candidates: Sequence[_Candidate],
+    total: int,
+    staying: Sequence[StayingLayer],
+) -> list[Choice | None]:
+    """Choose schemes and ranks.
+
+    Raises:
+        TargetUnreachableError: The target cannot be met.
+    """
+    title, share = context.whole.source.title, asked.share_of_macs
+    if share == 1.0:
+        return [None] * len(candidates)
+    layers = [each.curves for each in candidates]
+    if all(least_macs(layer) == layer.macs for layer in layers):
+        reasons = list(dict.fromkeys(each.reason for each in staying))[:3]
+        why = "; ".join(reasons) or (NO_RANK if candidates else "none lies in the main graph")
+        raise TargetUnreachableError(f"{title}: no layer can be factored: {why}")
+    if asked.energy is not None:
+        choices = [rank_for_energy(layer, asked.energy) for layer in layers]
+        if not any(choices):
+            raise TargetUnreachableError(
+                f"{title}: no layer takes fewer multiply-adds where it keeps {100 * asked.energy:g} %",
+                hint="ask for a lower --energy, or for a share of the multiply-adds: --keep-macs 0.7",
+            )
+        return choices
+    assert share is not None
+    rest = total - sum(layer.macs for layer in layers)
+    chosen = ranks_for_macs(layers, budget_of(share, total) - rest)
+    if chosen is None:
+        least = rest + sum(map(least_macs, layers))
+        reachable = math.ceil(1000.0 * least / total) / 1000.0
+        raise TargetUnreachableError(
+            f"{title}: the target is {share:.1%} of the multiply-adds, but {reachable:.1%} is the least that low rank "
+            f"can reach ({least} of {total})",
+            hint=f"ask for --keep-macs {reachable:.3f} or more",
+        )
+    return chosen
+
+
+def _factored(
+    context: RunContext, chosen: Sequence[tuple[_Candidate, Choice]], progress: Count
+) -> list[MeasuredFactors]:
+    """Factor the layers at their ranks, in the order of the nodes."""
+    order = {node.output[0]: index for index, node in enumerate(context.whole.model.graph.node) if node.output}
+    pairs = sorted(chosen, key=lambda pair: order[pair[0].layer.uses[0].output])
+    factored: list[MeasuredFactors] = []
+    with workers(context.options.threads) as helpers:
+        for each in helpers.in_order(lambda pair: _measured(context, *pair), pairs):
+            factored.append(each)
+            progress(len(factored), len(pairs))
+    return factored
+
+
+def _measured(context: RunContext, candidate: _Candidate, choice: Choice) -> MeasuredFactors:
+    """Factor a layer at its rank, round the factors to the type of the file, and see what that keeps."""
+    layer, analysis = candidate.layer, context.whole
+    weights = layer.weights(analysis)
+    factors = decompose(weights, choice.cut, candidate.moments, choice.rank).factors(choice.rank)
+    dtype = analysis.constants.value(layer.weight).dtype
+    bias: Floats | None = None
+    if candidate.means is not None and layer.uses[0].bias is not None:
+        lost = (weights - factors.product()).reshape(*weights.shape[:2], -1)
+        bias = layer.uses[0].bias + np.einsum("gon,gn->go", lost, candidate.means).ravel()
+    factored = FactoredLayer.of(layer, choice.cut, factors, dtype, bias)
+    kept = 1.0 - candidate.scale * relative_error(weights, factored.factors.product(), candidate.moments)
+    return MeasuredFactors(factored, kept, choice.rank * layer.macs_of_rank(choice.cut))
+
+
+def _whole(candidate: _Candidate, asked: FactorizeOptions) -> Iterator[StayingLayer]:
+    """Say why a layer stays that could be factored."""
+    if least_macs(candidate.curves) == candidate.layer.macs:
+        return _stay(candidate.layer, NO_RANK)
+    if asked.energy is not None:
+        why = f"no rank that keeps {100 * asked.energy:g} % takes fewer multiply-adds"
+        return _stay(candidate.layer, why)
+    return _stay(candidate.layer, "others lose less for what they save")
+
+
+def _stay(layer: LowRankLayer, reason: str) -> Iterator[StayingLayer]:
+    for use in layer.uses:
+        yield StayingLayer(use.name, use.consumer.op, use.macs, reason)
