@@ -12,6 +12,7 @@ from benchmarks.accuracy.peers import PEERS, Peer
 __all__ = [
     "FEW",
     "LETTER",
+    "LOW_RANK",
     "MAIN",
     "OTHER_EXPORTS",
     "PEER_WAYS",
@@ -26,6 +27,7 @@ __all__ = [
 ]
 
 TARGETS = (0.7, 0.5, 0.3, 0.9)
+FACTORIZE = "factorize"
 FIRST = (0,)
 """The seed of the rows that have one only."""
 
@@ -35,7 +37,7 @@ class Way:
     """One method.
 
     Attributes:
-        method: Flags of onnxpfp after `--score`, or the name of a peer.
+        method: Flags of `onnxpfp prune` after `--score`, `FACTORIZE` and its flags, or the name of a peer.
         with_norm: Whether the file is one whose BatchNormalization is not folded.
         seeds: Whether it has a row for every seed, or for the first alone.
         most: Most calibration images; None for all.
@@ -51,10 +53,16 @@ class Way:
     peer: Peer | None = None
 
     @property
+    def verb(self) -> str:
+        """The verb of onnxpfp."""
+        return FACTORIZE if self.method.split()[0] == FACTORIZE else "prune"
+
+    @property
     def flags(self) -> list[str]:
         """What to type after the paths, the data, the target and the seed."""
         rounding = [] if "--round-to" in self.method else ["--round-to", "1"]
-        return ["--score", *self.method.removesuffix(f" ({self.most} images)").split(), *rounding]
+        words = self.method.removesuffix(f" ({self.most} images)").split()
+        return [*(words[1:] if self.verb == FACTORIZE else ["--score", *words]), *rounding]
 
     def kind(self, network: Network) -> str:
         """Return which export of a network is pruned."""
@@ -69,6 +77,7 @@ OURS = ("pfp", "reconstruction")
 BASELINES = ("random", "l1", "l2", "fpgm", "bn-scale", "lamp", "wanda", "thinet", "hrank", "apoz", "chip")
 
 MAIN = tuple(Way(score, seeds=True) for score in OURS)
+LOW_RANK = (Way(FACTORIZE, seeds=True), Way(f"{FACTORIZE} --compensate none"))
 UNREFITTED = tuple(Way(f"{score} --compensate none", seeds=True) for score in OURS)
 PEER_WAYS = tuple(Way(peer.name, with_norm=True, peer=peer) for peer in PEERS)
 OTHER_ALLOCATIONS = tuple(Way(f"{score} --allocate {how}") for how in ("bound", "uniform") for score in OURS)
@@ -96,10 +105,11 @@ CIFAR = ("resnet20", "resnet56")
 FMNIST = ("fmnist_resnet", "fmnist_densenet", "fmnist_mobilenet")
 ORDER = (
     (CIFAR, MAIN, TARGETS),
+    (CIFAR, LOW_RANK, TARGETS),
     (CIFAR, MEAN_SHARE, TARGETS),
     (CIFAR, UNREFITTED, TARGETS),
     (CIFAR, PEER_WAYS, TARGETS),
-    (FMNIST, (*MAIN, *UNREFITTED, *PEER_WAYS), TARGETS),
+    (FMNIST, (*MAIN, *LOW_RANK, *UNREFITTED, *PEER_WAYS), TARGETS),
     (CIFAR, OTHER_EXPORTS, (0.5,)),
     (CIFAR, ROUNDED, (0.7, 0.5)),
     (CIFAR, PLAIN, TARGETS),

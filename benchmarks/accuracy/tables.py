@@ -10,6 +10,7 @@ from benchmarks.accuracy.networks import NETWORKS, Network
 from benchmarks.accuracy.plan import (
     FEW,
     LETTER,
+    LOW_RANK,
     MAIN,
     MEAN_SHARE,
     OTHER_EXPORTS,
@@ -65,11 +66,13 @@ Peers prune the export whose BatchNormalization is not folded, like `bn-scale`.
 
 `pfp` is the default: PFP's sensitivities rank the channels of a group where their bound is below 1, and mean output
 energy elsewhere (the report of a run names the groups); measured drift sets the widths, and all layers are refitted.
-PFP to the letter is `pfp --select deterministic|sampled|mixed --allocate bound --compensate none`."""
+PFP to the letter is `pfp --select deterministic|sampled|mixed --allocate bound --compensate none`. `factorize` is no
+pruning: it puts two ops of low rank in the place of one ([factorize](../../docs/factorize.md))."""
 
 NAMES = {
     "pfp": "default (output energy where PFP's bounds say nothing)",
     "pfp --compensate none": "default with nothing compensated",
+    "factorize": "low rank (`onnxpfp factorize`)",
     **{way.method: f"PFP to the letter, {way.method.split()[2]}" for way in LETTER},
 }
 """What a method is called where it is not shown by its flags."""
@@ -166,7 +169,7 @@ def _short(rows: Rows) -> str:
         if dense is None:
             continue
         title = f"{network.title} ({dense:.1f})"
-        for way in (*MAIN, *MEAN_SHARE[:2], *LETTER):
+        for way in (*MAIN, *LOW_RANK[:1], *MEAN_SHARE[:2], *LETTER):
             cells = [_accuracy(_at(rows, network, way, target)) for target in SHORT]
             if way not in MAIN and set(cells) == {NOTHING}:
                 continue
@@ -251,7 +254,7 @@ def page(rows: list[Row]) -> str:
         "Mean top-1 over the seeds, beside that of the prototype of the refit (on 10,000 test images).",
         _goals(found),
     ]
-    ours = (*MAIN, *UNREFITTED, *REST, *PLAIN, *FEW)
+    ours = (*MAIN, *LOW_RANK, *UNREFITTED, *REST, *PLAIN, *FEW)
     for network in NETWORKS.values():
         dense = original(found, network)
         if dense is not None:
