@@ -11,13 +11,19 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks.accuracy.networks import NETWORKS, Network
-from benchmarks.accuracy.plan import MAIN, PEER_WAYS, UNREFITTED, Way
+from benchmarks.accuracy.plan import LOW_RANK, MAIN, PEER_WAYS, UNREFITTED, Way
 from benchmarks.accuracy.rows import Row
 from benchmarks.accuracy.tables import Rows, by_file, name_of, original, spread
 
 __all__ = ["plot"]
 
-COLOURS = {"pfp": "#0072b2", "reconstruction": "#d55e00", "onnxsim": "#009e73", "torch-pruning": "#999999"}
+COLOURS = {
+    "pfp": "#0072b2",
+    "reconstruction": "#d55e00",
+    "factorize": "#cc79a7",
+    "onnxsim": "#009e73",
+    "torch-pruning": "#999999",
+}
 """The colour-blind can tell them apart (Okabe and Ito)."""
 COLUMNS, WIDTH, HEIGHT = 3, 4.0, 3.2
 LEGEND = 40
@@ -67,7 +73,7 @@ def _curves() -> list[_Curve]:
         for way, package in zip(PEER_WAYS, packages, strict=True)
     ]
     curves += [_Curve(way, _legend(way), COLOURS[way.method.split()[0]], 1.3, dashes="--") for way in UNREFITTED]
-    curves += [_Curve(way, _legend(way), COLOURS[way.method], 2.0, marker="o") for way in MAIN]
+    curves += [_Curve(way, _legend(way), COLOURS[way.method], 2.0, marker="o") for way in (*LOW_RANK[:1], *MAIN)]
     return curves
 
 
