@@ -59,8 +59,8 @@ class InspectOptions(ScopeOptions):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class VerifyOptions(ModelOptions):
-    """Options of the verb that compares two files."""
+class ComparisonOptions(ModelOptions):
+    """Options of the verbs that compare two files: their data, the runtime, and the latency."""
 
     samples: int | None = as_in(RunOptions, "samples")
     sample_axes: Mapping[str, int | None] = as_in(RunOptions, "sample_axes")
@@ -72,6 +72,12 @@ class VerifyOptions(ModelOptions):
     strict_providers: bool = as_in(RunOptions, "strict_providers")
     latency_batch: int = as_in(Options, "latency_batch")
     no_latency: bool = as_in(Options, "no_latency")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifyOptions(ComparisonOptions):
+    """Options of the verb that compares two files."""
+
     max_drift: float | None = declare(
         None,
         "Do not pass a model whose outputs have a relative error above X.",
@@ -122,7 +128,7 @@ class LatencyOptions(ScopeOptions):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FactorizeOptions(ModelOptions):
+class FactorizeOptions(ComparisonOptions):
     """Options of the verb that puts two ops of low rank in the place of one."""
 
     keep_macs: float | None = as_in(Options, "keep_macs")
@@ -171,16 +177,6 @@ class FactorizeOptions(ModelOptions):
         metavar="PAT",
         repeated=True,
     )
-    samples: int | None = as_in(RunOptions, "samples")
-    sample_axes: Mapping[str, int | None] = as_in(RunOptions, "sample_axes")
-    batch_size: int | None = as_in(RunOptions, "batch_size")
-    seed: int = as_in(RunOptions, "seed")
-    threads: int | None = as_in(RunOptions, "threads")
-    workspace: int = as_in(RunOptions, "workspace")
-    providers: str = as_in(RunOptions, "providers")
-    strict_providers: bool = as_in(RunOptions, "strict_providers")
-    latency_batch: int = as_in(Options, "latency_batch")
-    no_latency: bool = as_in(Options, "no_latency")
 
     def __post_init__(self) -> None:
         # The decorator makes a new class for the slots, which super() without arguments does not know.

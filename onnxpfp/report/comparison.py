@@ -11,7 +11,7 @@ from onnxpfp.comparison.slow_ops import SlowOp
 from onnxpfp.model.activation_memory import ActivationPeak
 from onnxpfp.report.page import Column, Table, number
 
-__all__ = ["drift_fact", "latency_fact", "ms", "sizes_table", "slow_ops_table", "threads_text"]
+__all__ = ["drift_fact", "drift_measures", "latency_fact", "ms", "sizes_table", "slow_ops_table", "threads_text"]
 
 
 class Sized(Protocol):
@@ -53,6 +53,18 @@ def sizes_table(before: Sized, after: Sized, latency: LatencyFindings | None) ->
     return Table((Column(""), *map(number, ("before", "after", "kept"))), rows, tight=False)
 
 
+def drift_measures(drift: Drift) -> list[str]:
+    """Say how far the outputs are from the original's by each measure that there is."""
+    measures: list[str] = []
+    if drift.relative_error is not None:
+        measures.append(f"relative output error {drift.relative_error:.3g}")
+    if drift.differing is not None:
+        measures.append(f"{100 * drift.differing:.1f} % of the integer outputs differ")
+    if drift.top1_agreement is not None:
+        measures.append(f"top-1 agreement {100 * drift.top1_agreement:.1f} %")
+    return measures
+
+
 def drift_fact(drift: Drift, *, noise: bool) -> str:
     """Say how far the outputs are from the original's.
 
@@ -60,13 +72,7 @@ def drift_fact(drift: Drift, *, noise: bool) -> str:
         drift: What was measured.
         noise: Whether the samples are made up.
     """
-    parts: list[str] = []
-    if drift.relative_error is not None:
-        parts.append(f"relative output error {drift.relative_error:.3g}")
-    if drift.differing is not None:
-        parts.append(f"{100 * drift.differing:.1f} % of the integer outputs differ")
-    if drift.top1_agreement is not None:
-        parts.append(f"top-1 agreement {100 * drift.top1_agreement:.1f} %")
+    parts = drift_measures(drift)
     if drift.lost + drift.gained:
         parts.append(f"{drift.lost + drift.gained:,} infinities or NaNs in one model alone")
     samples = f"{'held-out ' * drift.held_out}samples{' of noise' * noise}"

@@ -25,7 +25,7 @@ from onnxpfp.pipeline.verification import Size
 from onnxpfp.refit.means import Record
 from onnxpfp.report.activations import peaks_fact
 from onnxpfp.report.bodies import BodyReport, bodies_table
-from onnxpfp.report.comparison import latency_fact, sizes_table
+from onnxpfp.report.comparison import drift_measures, latency_fact, sizes_table
 from onnxpfp.report.compensation import about_compensation
 from onnxpfp.report.formats import plain
 from onnxpfp.report.groups import GroupReport, about_bounds, groups_table
@@ -357,17 +357,10 @@ def _drift(report: Report) -> str:
     drift = report.drift
     if drift is None:
         return "not measured, for there are no data"
-    parts: list[str] = []
-    if drift.relative_error is not None:
-        parts.append(f"relative output error {drift.relative_error:.3g}")
-    if drift.differing is not None:
-        parts.append(f"{100 * drift.differing:.1f} % of the integer outputs differ")
-    if drift.top1_agreement is not None:
-        parts.append(f"top-1 agreement {100 * drift.top1_agreement:.1f} %")
     where = "held-out samples" if drift.held_out else "samples, which the calibration has seen too"
     if report.tests:
         where = "held-out samples, which tested how much may go, so it is a little optimistic"
-    return f"{', '.join(parts)}, against the original on {drift.samples} {where}"
+    return f"{', '.join(drift_measures(drift))}, against the original on {drift.samples} {where}"
 
 
 def _not_finite(drift: Drift) -> str:

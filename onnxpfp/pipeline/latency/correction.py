@@ -35,7 +35,7 @@ WITHIN = 0.05
 TRIES = 6
 """Prunings without refits that are measured."""
 REFITTED = 2
-"""Prunings with refits that are measured: a second one where the first is not as fast as it was without them."""
+"""Prunings with refits that are measured: a second one where the first is too slow."""
 SECONDS = 3.0
 """Of runs for each of them; about half is used."""
 ROUNDS = 3
