@@ -25,10 +25,13 @@ __all__ = [
     "check_seed",
     "check_share",
     "check_size",
+    "check_structure",
     "check_tolerance",
     "check_workspace",
 ]
 
+STRUCTURES = ("channels", "rank")
+"""What may go: see `onnxpfp.options`."""
 LEAST_WORKSPACE = 1_000_000
 """Bytes; who gives less has another unit in mind."""
 EVEN = 0.5
@@ -104,6 +107,19 @@ def check_promised_error(flag: str, value: float) -> None:
         raise OptionError(
             f"{flag} {value:g} is outside (0, 1): an error counts as 1 where it is more",
             hint=f"{flag} 0.05 allows 5 %",
+        )
+
+
+def check_structure(flag: str, value: str) -> None:
+    """Refuse what is no list of structures with channels among them."""
+    parts = value.split(",")
+    unknown = [part for part in parts if part not in STRUCTURES]
+    if unknown:
+        raise OptionError(f"{flag} '{unknown[0]}' is none of {', '.join(STRUCTURES)}")
+    if "channels" not in parts or len({*parts}) < len(parts):
+        raise OptionError(
+            f"{flag} {value} must name channels, and nothing twice",
+            hint="onnxpfp factorize changes ranks alone" if "rank" in parts else "",
         )
 
 

@@ -30,6 +30,7 @@ from onnxpfp.option_checks import (
     check_seed,
     check_share,
     check_size,
+    check_structure,
     check_workspace,
 )
 from onnxpfp.option_declaration import declare, declared
@@ -339,6 +340,16 @@ class Options(RunOptions):
         metavar="P",
         check=check_confidence,
     )
+    structure: str = declare(
+        "channels",
+        "What may be made smaller, comma-separated: the channels of groups (channels), and with them the ranks of "
+        "layers (rank): a layer of low rank is written as two ops with fewer multiply-adds together. Widths and ranks "
+        "are chosen as one, by the measured drift of the output, so rank needs data, and a target of multiply-adds, "
+        "parameters or quality.",
+        "choice",
+        metavar="LIST",
+        check=check_structure,
+    )
     steps: int = declare(
         1,
         "Prune in N steps, and measure scores and widths anew at each.",
@@ -368,10 +379,33 @@ class Options(RunOptions):
         if len(targets) > 1:
             raise OptionError(f"give one target: {' or '.join(targets)}, not {'both' if len(targets) == 2 else 'all'}")
         RunOptions.__post_init__(self)
+        if self.ranked:
+            self._check_ranks()
         if self.steps > 1 and self.limit_flag:
             raise OptionError("--max-drift and --min-agreement try many targets, so they go with --steps 1")
         if self.steps > 1 and self.select in {"sampled", "mixed"}:
             raise OptionError(f"--select {self.select} draws once, so it goes with --steps 1")
+
+    def _check_ranks(self) -> None:
+        """Refuse what ranks are not chosen by."""
+        if self.target[0] not in {"macs", "params"}:
+            raise OptionError(
+                f"--structure rank goes with no target of {self.target[0]}: what two ops take is not known before",
+                hint="give --keep-macs or --keep-params",
+            )
+        if self.allocate not in {None, "measured"}:
+            raise OptionError(f"--structure rank chooses ranks by measured drift, not by --allocate {self.allocate}")
+        if self.compensate not in {"auto", "lstsq"}:
+            raise OptionError(
+                f"--structure rank refits layers by least squares: not with --compensate {self.compensate}"
+            )
+        if self.steps > 1:
+            raise OptionError("--structure rank goes with --steps 1")
+
+    @property
+    def ranked(self) -> bool:
+        """Whether layers may become two of low rank."""
+        return "rank" in self.structure.split(",")
 
     @property
     def limit_flag(self) -> str:

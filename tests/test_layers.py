@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parents[1] / "onnxpfp"
 PURE = [
     *sorted((PACKAGE / "score").glob("*.py")),
     *sorted((PACKAGE / "allocation").glob("*.py")),
-    *(PACKAGE / "low_rank" / f"{name}.py" for name in ("factor", "moments", "ranks")),
+    *(PACKAGE / "low_rank" / f"{name}.py" for name in ("alternate", "factor", "moments", "ranks")),
 ]
 BASE = [
     "errors",
@@ -40,7 +40,7 @@ ORDER = [
         "comparison",
         "calibrate",
     ),
-    *("lossless", "refit", "low_rank", "pipeline", "report", "api", "cli"),
+    *("lossless", "low_rank", "refit", "pipeline", "report", "api", "cli"),
 ]
 """From what knows least to what knows most; a package may import only what stands before it."""
 ENTRIES = {"__init__", "__main__"}

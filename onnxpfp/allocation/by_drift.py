@@ -14,14 +14,14 @@ from __future__ import annotations
 import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
-from onnxpfp.allocation.cost import CostModel
 from onnxpfp.allocation.widths import budget_of, unreachable, widths_of
 from onnxpfp.arrays import Floats, Ints
 
-__all__ = ["ResponseCurve", "allocate_by_drift", "foreseen_drift"]
+__all__ = ["Cost", "ResponseCurve", "allocate_by_drift", "foreseen_drift"]
 
 
 FLOOR = 1e-6
@@ -40,6 +40,23 @@ STREAMS_LOSS = 1.0
 """How much more drift it may be: at 0.3 of the MACs ResNet-56 is worse by 7 points with 6.4 in place of 3.8."""
 MOVES = 64
 """A group is narrowed in at most about so many moves; what is left of the budget then goes by single steps."""
+
+
+class Cost(Protocol):
+    """What a choice of widths costs; more never costs less."""
+
+    @property
+    def n_groups(self) -> int:
+        """Number of groups G, layers whose ranks are chosen counted."""
+        ...
+
+    def total(self, kept: Ints) -> int:
+        """Return the cost of widths, (G,)."""
+        ...
+
+    def saved_at(self, kept: Ints, group: int, widths: Ints) -> Ints:
+        """Return how much less it costs if one group has other widths, (W,)."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -127,13 +144,11 @@ def _filled(widths: Ints, drift: Floats, losses: Sequence[float] | None) -> Floa
     return filled
 
 
-def allocate_by_drift(
-    curves: Sequence[ResponseCurve], cost: CostModel, target: float, reference: int | None = None
-) -> Ints:
+def allocate_by_drift(curves: Sequence[ResponseCurve], cost: Cost, target: float, reference: int | None = None) -> Ints:
     """Choose the widths of all groups.
 
     Args:
-        curves: One per group of the cost model, in its order.
+        curves: One per group of the cost, in its order.
         cost: Cost of a choice of widths.
         target: Share of the full cost to stay within.
         reference: What the target is a share of; None is the cost of all channels.
@@ -152,7 +167,7 @@ def allocate_by_drift(
     return _chosen(_with_streams(curves, cost, budget), cost, budget).kept
 
 
-def _with_streams(curves: Sequence[ResponseCurve], cost: CostModel, budget: int) -> Sequence[ResponseCurve]:
+def _with_streams(curves: Sequence[ResponseCurve], cost: Cost, budget: int) -> Sequence[ResponseCurve]:
     """Let streams stay whole, where that is possible and no great loss for the others."""
     whole = [_whole(curve) if curve.stream else curve for curve in curves]
     if _least(whole, cost) > budget:
@@ -161,14 +176,14 @@ def _with_streams(curves: Sequence[ResponseCurve], cost: CostModel, budget: int)
     return whole if drifts[0] <= min(STREAMS_WORTH * drifts[1], drifts[1] + STREAMS_LOSS) else curves
 
 
-def _chosen(curves: Sequence[ResponseCurve], cost: CostModel, budget: int) -> _Choice:
+def _chosen(curves: Sequence[ResponseCurve], cost: Cost, budget: int) -> _Choice:
     choice = _Choice.widest(curves, cost)
     _narrow(choice, budget)
     _widen(choice, budget)
     return choice
 
 
-def _least(curves: Sequence[ResponseCurve], cost: CostModel) -> int:
+def _least(curves: Sequence[ResponseCurve], cost: Cost) -> int:
     """Return the cost of the smallest widths."""
     return cost.total(np.array([curve.widths[0] for curve in curves], np.int64))
 
@@ -190,12 +205,12 @@ class _Choice:
     """
 
     curves: Sequence[ResponseCurve]
-    cost: CostModel
+    cost: Cost
     place: list[int]
     kept: Ints
 
     @classmethod
-    def widest(cls, curves: Sequence[ResponseCurve], cost: CostModel) -> _Choice:
+    def widest(cls, curves: Sequence[ResponseCurve], cost: Cost) -> _Choice:
         """Start with all channels."""
         position = [curve.widths.size - 1 for curve in curves]
         return cls(curves, cost, position, np.array([curve.widths[-1] for curve in curves], np.int64))

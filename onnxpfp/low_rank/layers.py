@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -67,14 +67,28 @@ class LowRankUse:
             cut: How many of the kernel's axes the first op has.
         """
         op = self.op
-        assert op.weight is not None
+        return op.data_shape[op.axis] * self.first_macs_of_channel(cut) + self.outputs * self.second_macs_of_output(cut)
+
+    @property
+    def outputs(self) -> int:
+        """Channels of its output."""
+        assert self.op.weight is not None
+        return self.op.weight.shape[1 if self.op.kind == "matmul" else 0]
+
+    def first_macs_of_channel(self, cut: int) -> int:
+        """Return the multiply-adds of the first op that one rank takes for one channel that is read."""
+        op = self.op
         if op.kind == "matmul":
-            return math.prod(op.output_shape) // op.weight.shape[1] * sum(op.weight.shape)
-        outputs, channels, *kernel = op.weight.shape
-        sizes, spatial = op.data_shape[2:], op.output_shape[2:]
-        between = math.prod((*spatial[:cut], *sizes[cut:]))
-        first = op.group * channels * math.prod(kernel[:cut]) * between
-        return op.data_shape[0] * (first + outputs * math.prod(kernel[cut:]) * math.prod(spatial))
+            return math.prod(op.output_shape) // self.outputs
+        between = math.prod((*op.output_shape[2:][:cut], *op.data_shape[2:][cut:]))
+        return op.data_shape[0] * math.prod(op.kernel[:cut]) * between
+
+    def second_macs_of_output(self, cut: int) -> int:
+        """Return the multiply-adds of the second op that one rank takes for one output."""
+        op = self.op
+        if op.kind == "matmul":
+            return math.prod(op.output_shape) // self.outputs
+        return op.data_shape[0] * math.prod(op.kernel[cut:]) * math.prod(op.output_shape[2:])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -271,8 +285,11 @@ class _Finder:
         node, consumer = self._node(index), self._consumer(index)
         assert consumer is not None
         op = linear_op(f"low rank {index}", consumer, self.analysis)
-        bias, added_at = self._bias(node, _outputs(op)) if alone else (None, ("", 0))
-        return LowRankUse(node_name(node), op, node.output[0], consumer, bias, added_at, self.macs[index])
+        use = LowRankUse(node_name(node), op, node.output[0], consumer, None, ("", 0), self.macs[index])
+        if not alone:
+            return use
+        bias, added_at = self._bias(node, use.outputs)
+        return replace(use, bias=bias, added_at=added_at)
 
     def _bias(self, node: NodeProto, outputs: int) -> tuple[Floats | None, tuple[str, int]]:
         """Return what is added to the outputs of an op, and the input that holds it; None where it cannot change."""
@@ -291,11 +308,6 @@ class _Finder:
         if value.shape[-1:] != (outputs,) or value.size != outputs:
             return None, ("", 0)
         return value.astype(np.float64).ravel(), (follower.output[0], 1 - use[1])
-
-
-def _outputs(op: LinearOp) -> int:
-    assert op.weight is not None
-    return op.weight.shape[1 if op.kind == "matmul" else 0]
 
 
 def _cuts(kernel: Sequence[int], scheme: Scheme) -> Iterator[int]:

@@ -20,6 +20,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from onnxpfp.arrays import AnyArray, Floats
 from onnxpfp.low_rank.factor import Factors
 from onnxpfp.low_rank.layers import LowRankLayer, LowRankUse
+from onnxpfp.model.attributes import Attributes
 from onnxpfp.model.constants import all_names, graphs_in, stored_tensors
 from onnxpfp.model.edit import INITIALIZERS_ARE_FREE, add_constants, drop_unread, replace_nodes
 from onnxpfp.model.names import free_name, node_name
@@ -251,7 +252,7 @@ def _divide(node: NodeProto, first: NodeProto, second: NodeProto, use: LowRankUs
             "strides": pick(strides, 1),
             "dilations": pick(dilations, 1),
             "pads": None if automatic else pick(pads, 0),
-            "group": op.group,
+            "group": Attributes(node).integer("group", 1),
         }
         if automatic:
             attributes["auto_pad"] = window.auto_pad

@@ -12,6 +12,7 @@ from onnxpfp.channels import Analysis
 from onnxpfp.data.samples import Samples
 from onnxpfp.linear.ops import LinearOp
 from onnxpfp.linear.weights import StoredAxis
+from onnxpfp.pipeline.rank_candidates import RankedTrial
 from onnxpfp.pipeline.refit_problem import RefitSetup
 from onnxpfp.refit.gram import Gram
 from onnxpfp.score.scores import Scores
@@ -79,7 +80,8 @@ class Measured:
         ops: Its consumers.
         calibration: Its scores.
         stored_axes: Where each consumer's weights are stored.
-        curves: Its response curves, where they set the widths.
+        curves: Its response curves, where they set the widths: of the groups, then of the ranked layers.
+        ranked: Layers whose ranks are chosen beside the channels.
     """
 
     analysis: Analysis
@@ -87,3 +89,4 @@ class Measured:
     calibration: Calibration
     stored_axes: tuple[StoredAxis | None, ...]
     curves: tuple[ResponseCurve, ...] = ()
+    ranked: tuple[RankedTrial, ...] = ()

@@ -9,10 +9,12 @@ from onnx import ModelProto
 
 from onnxpfp.arrays import Keep
 from onnxpfp.linear.weights import reweight
+from onnxpfp.low_rank.split import split
 from onnxpfp.pipeline.calibration import DataCalibration, Measured, RefitCalibration
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.decide import Decision
 from onnxpfp.progress import Count
+from onnxpfp.refit.low_rank_fit import RankLimit
 from onnxpfp.refit.means import Compensation, fold_means
 from onnxpfp.refit.sweep import refit
 from onnxpfp.rewrite import apply
@@ -51,7 +53,8 @@ def _refit_all(measured: Measured, calibration: RefitCalibration, decision: Deci
     others = tuple(number for number, c in enumerate(graph.consumers) if c.output not in refittable)
     factor = decision.keep.astype(np.float64)
     means = fold_means(analysis, measured.ops, calibration.statistics, factor, Edits(), others)
-    refitted = refit(setup.problem, decision.keep, means.edits, progress)
+    limits = {each.layer.uses[0].output: RankLimit(each.layer.kernel, each.choice) for each in decision.ranked}
+    refitted = refit(setup.problem, decision.keep, means.edits, progress, limits=limits)
     reasons = dict(setup.left) | dict(means.left)
     lost = {
         graph.consumers[number].name for number in others if not decision.keep[graph.consumers[number].channels].all()
@@ -64,7 +67,7 @@ def build_candidate(context: RunContext, measured: Measured, decision: Decision)
     """Reweight or compensate the weights, then slice the chosen channels out; mask the edited original beside it."""
     clock, analysis, calibration = context.clock, measured.analysis, measured.calibration
     model, graph, scratch = analysis.model, analysis.graph, analysis.source.scratch
-    how = "none" if decision.keep.all() else context.compensation
+    how = context.compensation if decision.ranked or not decision.keep.all() else "none"
     compensation = None
     if how == "lstsq" and isinstance(calibration, RefitCalibration):
         with clock.phase("compensation") as progress:
@@ -79,7 +82,7 @@ def build_candidate(context: RunContext, measured: Measured, decision: Decision)
                 compensation = fold_means(analysis, measured.ops, calibration.statistics, decision.factor, edits)
             edits = compensation.edits
     with clock.phase("rewrite"):
-        pruned = apply(model, graph, decision.keep, edits, scratch)
+        pruned = split(apply(model, graph, decision.keep, edits, scratch), decision.ranked)
         edited = apply(model, graph, graph.keep_all(), edits, scratch) if edits else model
         mask = masked(edited, graph, decision.keep, analysis.shapes)
     # The new weights are in the models now.

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from onnxpfp.allocation.by_bound import Demand, allocate_by_bound
-from onnxpfp.allocation.by_drift import ResponseCurve, allocate_by_drift, foreseen_drift
+from onnxpfp.allocation.by_drift import Cost, ResponseCurve, allocate_by_drift, foreseen_drift
 from onnxpfp.allocation.cost import CostModel
 from onnxpfp.allocation.select import Selection, select
+from onnxpfp.allocation.structure_cost import StructureCost
 from onnxpfp.allocation.uniform import allocate_uniformly
 from onnxpfp.allocation.widths import widths_of
 from onnxpfp.arrays import Keep
@@ -21,11 +22,13 @@ from onnxpfp.channels.file_axes import file_axes
 from onnxpfp.errors import PlanError
 from onnxpfp.linear.bias import new_biases
 from onnxpfp.linear.weights import StoredAxis, reweightable
+from onnxpfp.low_rank.split import RankedLayer
 from onnxpfp.options import AllocationRule, Options
 from onnxpfp.pipeline.calibration import Measured, RefitCalibration
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.costs import QUANTITIES, Biases
 from onnxpfp.pipeline.plan import keep_of_plan
+from onnxpfp.pipeline.structure_costs import structure_cost
 from onnxpfp.runtime.blocks import Alignment
 from onnxpfp.score.scores import Scores
 
@@ -40,6 +43,8 @@ __all__ = [
     "least_cost",
     "selector_of",
     "single_cost",
+    "structure_cost_of",
+    "whole_cost",
 ]
 
 
@@ -53,11 +58,13 @@ class Decision:
             where the channel goes.
         selections: How each group was selected; None where nothing of it was up for selection, for what costs nothing
             went before and the rest stays.
+        ranked: Layers that become two of low rank.
     """
 
     keep: Keep
     factor: NDArray[np.float64]
     selections: tuple[Selection | None, ...]
+    ranked: tuple[RankedLayer, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -182,6 +189,17 @@ def cost_of(context: RunContext, measured: Measured) -> CostModel:
     return quantity.model(measured.analysis, context.latencies, partial(added_biases, context, measured))
 
 
+def structure_cost_of(context: RunContext, measured: Measured) -> StructureCost:
+    """Return what the target counts, with the ranks of layers."""
+    quantity = context.options.target[0]
+    return structure_cost(measured.analysis, cost_of(context, measured), quantity, measured.ranked)
+
+
+def whole_cost(context: RunContext, measured: Measured) -> Cost:
+    """Return what the target counts of everything that the response curves are of."""
+    return structure_cost_of(context, measured) if measured.ranked else cost_of(context, measured)
+
+
 def added_biases(context: RunContext, measured: Measured) -> Biases:
     """Return the biases that make up for dropped channels where there was none."""
     if context.compensation == "none":
@@ -198,7 +216,8 @@ def added_biases(context: RunContext, measured: Measured) -> Biases:
 
 def least_cost(context: RunContext, measured: Measured) -> int:
     """Return what the target counts of a model at its smallest widths."""
-    return cost_of(context, measured).total(np.array(selector_of(context, measured).narrowest, np.int64))
+    least = [*selector_of(context, measured).narrowest, *(each.allowed[2] for each in measured.ranked)]
+    return whole_cost(context, measured).total(np.array(least, np.int64))
 
 
 def single_cost(context: RunContext, measured: Measured) -> int:
@@ -220,8 +239,24 @@ def choose(context: RunContext, measured: Measured) -> Decision:
         return Decision(keep, np.where(keep, factor, 0.0), ())
     if not context.chooses:
         return Decision(graph.keep_all(), np.ones(graph.count + 1), ())
-    cost, selector = cost_of(context, measured), selector_of(context, measured)
-    return decide(selector, cost, context.allocation, _curves(selector, measured), context.full)
+    selector = selector_of(context, measured)
+    if measured.ranked:
+        return _decide_with_ranks(context, measured, selector)
+    return decide(selector, cost_of(context, measured), context.allocation, _curves(selector, measured), context.full)
+
+
+def _decide_with_ranks(context: RunContext, measured: Measured, selector: Selector) -> Decision:
+    """Choose widths and ranks as one; a rank that saves nothing at the widths chosen leaves its layer whole.
+
+    Raises:
+        TargetUnreachableError: The target cannot be met.
+    """
+    cost = structure_cost_of(context, measured)
+    share = context.options.target[1]
+    kept = allocate_by_drift(_curves(selector, measured), cost, share, context.full)
+    pairs = zip(measured.ranked, kept[len(selector.groups) :].tolist(), cost.saves(kept), strict=True)
+    ranked = tuple(each.at(rank) for each, rank, saves in pairs if saves)
+    return replace(selector.decision(kept[: len(selector.groups)].tolist()), ranked=ranked)
 
 
 def foresee_drift(context: RunContext, measured: Measured) -> float:
@@ -231,13 +266,15 @@ def foresee_drift(context: RunContext, measured: Measured) -> float:
         TargetUnreachableError: The target cannot be met.
     """
     curves = _curves(selector_of(context, measured), measured)
-    kept = allocate_by_drift(curves, cost_of(context, measured), context.options.target[1], context.full)
+    kept = allocate_by_drift(curves, whole_cost(context, measured), context.options.target[1], context.full)
     return foreseen_drift(curves, kept)
 
 
 def _curves(selector: Selector, measured: Measured) -> list[ResponseCurve]:
-    """Return the response curves at the widths that may be chosen; they may be known at more."""
-    return [curve.at(widths_of(*selector.allowed(number))) for number, curve in enumerate(measured.curves)]
+    """Return the response curves at the widths and ranks that may be chosen; they may be known at more."""
+    allowed = [selector.allowed(number) for number in range(len(selector.groups))]
+    allowed += [each.allowed for each in measured.ranked]
+    return [curve.at(widths_of(*each)) for each, curve in zip(allowed, measured.curves, strict=True)]
 
 
 def selector_of(context: RunContext, measured: Measured) -> Selector:

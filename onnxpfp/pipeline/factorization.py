@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.linalg import LinAlgError
 from onnx import ModelProto
 
 from onnxpfp.allocation.widths import budget_of
@@ -17,8 +16,7 @@ from onnxpfp.channels.name_patterns import Patterns, nodes_left_out
 from onnxpfp.errors import TargetUnreachableError
 from onnxpfp.low_rank.factor import decompose, relative_error
 from onnxpfp.low_rank.layers import LowRankLayer, StayingLayer, low_rank_layers
-from onnxpfp.low_rank.moments import InputMoments
-from onnxpfp.low_rank.ranks import Choice, LayerCurves, RankCurve, least_macs, rank_for_energy, ranks_for_macs
+from onnxpfp.low_rank.ranks import Choice, least_macs, rank_for_energy, ranks_for_macs
 from onnxpfp.low_rank.rewrite import FactoredLayer, with_factors, with_products
 from onnxpfp.model.functions import without_functions
 from onnxpfp.model.names import node_name
@@ -26,13 +24,13 @@ from onnxpfp.model.order import with_sorted_nodes
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.factor_refit import refit_factors
 from onnxpfp.pipeline.parts import Network
+from onnxpfp.pipeline.rank_candidates import RankCandidate, rank_candidate
 from onnxpfp.pipeline.refit_problem import POSITIONS, batch_size_of
 from onnxpfp.progress import Count
 from onnxpfp.refit.cache import SpillCache
 from onnxpfp.refit.gram import Gram, collect_grams
 from onnxpfp.refit.means import Record
 from onnxpfp.refit.problem import RefitProblem
-from onnxpfp.runtime.blocks import Alignment
 from onnxpfp.runtime.workers import workers
 from onnxpfp.verb_options import FactorizeOptions
 
@@ -40,8 +38,6 @@ __all__ = ["Factorization", "MeasuredFactors", "factorize_network"]
 
 NO_RANK = "it is so narrow that no rank takes fewer multiply-adds"
 """Why a layer stays that could be factored otherwise."""
-TINY = 1e-6
-"""Share of an energy that sums of float32 products make of a variance that is none."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,26 +72,6 @@ class Factorization:
     model: ModelProto
     products: ModelProto
     refits: tuple[Record, ...]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Candidate:
-    """A layer, and what can become of it.
-
-    Attributes:
-        layer: The layer.
-        moments: What it reads; None without data.
-        means: The means of its columns, (g, c k), where its bias can change; else None.
-        scale: Energy of its outputs over their variance, where the bias cannot change: errors are shares of the
-            variance, for what is the same in all outputs says nothing.
-        curves: Its choices.
-    """
-
-    layer: LowRankLayer
-    moments: InputMoments | None
-    means: Floats | None
-    scale: float
-    curves: LayerCurves
 
 
 def factorize_network(network: Network, asked: FactorizeOptions, *, by_data: bool) -> Factorization:
@@ -173,9 +149,9 @@ def _grams(context: RunContext, layers: Sequence[LowRankLayer], progress: Count)
 
 def _candidates(
     context: RunContext, layers: Sequence[LowRankLayer], grams: Mapping[str, Gram] | None, progress: Count
-) -> tuple[list[_Candidate], list[StayingLayer]]:
+) -> tuple[list[RankCandidate], list[StayingLayer]]:
     """Find what every rank of every layer loses; a layer of which that is unknown stays."""
-    candidates: list[_Candidate] = []
+    candidates: list[RankCandidate] = []
     failures: list[StayingLayer] = []
     with workers(context.options.threads) as helpers:
         found = helpers.in_order(lambda layer: _candidate(context, layer, grams), layers)
@@ -188,53 +164,10 @@ def _candidates(
     return candidates, failures
 
 
-def _candidate(context: RunContext, layer: LowRankLayer, grams: Mapping[str, Gram] | None) -> _Candidate | str:
+def _candidate(context: RunContext, layer: LowRankLayer, grams: Mapping[str, Gram] | None) -> RankCandidate | str:
     """Return a layer with its choices, or why it stays."""
-    weights = layer.weights(context.whole)
-    if not np.isfinite(weights).all() or not weights.any():
-        return "its weights are zero, or not all of them are numbers"
-    moments: InputMoments | None = None
-    means: Floats | None = None
-    scale = 1.0
-    if grams is not None:
-        seen = [grams[use.output] for use in layer.uses if use.output in grams]
-        if len(seen) < len(layer.uses):
-            return "what it reads is not finite on the samples"
-        moments, spread = _moments(layer, seen)
-        means = None if layer.uses[0].bias is None else seen[0].mean
-        energy, variance = (float(each.energy(weights).sum()) for each in (moments, spread))
-        if not variance > TINY * energy:
-            return "its outputs do not vary over the samples"
-        scale = energy / variance
-    try:
-        curves = tuple(_curves(layer, weights, moments, scale, context.alignment))
-    except LinAlgError:
-        return "what one of its groups reads does not vary over the samples"
-    return _Candidate(layer, moments, means, scale, LayerCurves(layer.macs, curves))
-
-
-def _moments(layer: LowRankLayer, grams: Sequence[Gram]) -> tuple[InputMoments, InputMoments]:
-    """Put together what the ops of a layer read: the moments by which errors count, and those by which outputs vary.
-
-    The first are the second where a bias can change, so that a constant is no error.
-    """
-    groups, count = range(len(grams[0].uu)), sum(gram.count for gram in grams)
-    varying = sum(np.stack([gram.covariance(group) for group in groups]) * (gram.count / count) for gram in grams)
-    spread = InputMoments(np.asarray(varying), grams[0].taps)
-    if layer.uses[0].bias is not None:
-        return spread, spread
-    return InputMoments(np.asarray(sum(gram.uu for gram in grams) / count), grams[0].taps), spread
-
-
-def _curves(
-    layer: LowRankLayer, weights: Floats, moments: InputMoments | None, scale: float, alignment: Alignment
-) -> Iterator[RankCurve]:
-    for cut in layer.cuts:
-        macs = layer.macs_of_rank(cut)
-        most = (layer.macs - 1) // macs
-        if most > 0:
-            errors = scale * decompose(weights, cut, moments, most).errors
-            yield RankCurve(cut, macs, errors, alignment.of_group(len(errors) - 1))
+    seen = None if grams is None else [grams[use.output] for use in layer.uses if use.output in grams]
+    return rank_candidate(context.whole, layer, seen, context.alignment)
 
 
 def _macs_of_run(network: Network) -> int:
@@ -246,7 +179,7 @@ def _macs_of_run(network: Network) -> int:
 def _choose(
     context: RunContext,
     asked: FactorizeOptions,
-    candidates: Sequence[_Candidate],
+    candidates: Sequence[RankCandidate],
     total: int,
     staying: Sequence[StayingLayer],
 ) -> list[Choice | None]:
@@ -286,7 +219,7 @@ def _choose(
 
 
 def _factored(
-    context: RunContext, chosen: Sequence[tuple[_Candidate, Choice]], progress: Count
+    context: RunContext, chosen: Sequence[tuple[RankCandidate, Choice]], progress: Count
 ) -> list[MeasuredFactors]:
     """Factor the layers at their ranks, in the order of the nodes."""
     order = {node.output[0]: index for index, node in enumerate(context.whole.model.graph.node) if node.output}
@@ -299,7 +232,7 @@ def _factored(
     return factored
 
 
-def _measured(context: RunContext, candidate: _Candidate, choice: Choice) -> MeasuredFactors:
+def _measured(context: RunContext, candidate: RankCandidate, choice: Choice) -> MeasuredFactors:
     """Factor a layer at its rank, round the factors to the type of the file, and see what that keeps."""
     layer, analysis = candidate.layer, context.whole
     weights = layer.weights(analysis)
@@ -314,7 +247,7 @@ def _measured(context: RunContext, candidate: _Candidate, choice: Choice) -> Mea
     return MeasuredFactors(factored, kept, choice.rank * layer.macs_of_rank(choice.cut))
 
 
-def _whole(candidate: _Candidate, asked: FactorizeOptions) -> Iterator[StayingLayer]:
+def _whole(candidate: RankCandidate, asked: FactorizeOptions) -> Iterator[StayingLayer]:
     """Say why a layer stays that could be factored."""
     if least_macs(candidate.curves) == candidate.layer.macs:
         return _stay(candidate.layer, NO_RANK)

@@ -14,15 +14,14 @@ from functools import partial
 
 import numpy as np
 
-from onnxpfp.allocation.by_drift import ResponseCurve, allocate_by_drift
-from onnxpfp.allocation.cost import CostModel
+from onnxpfp.allocation.by_drift import Cost, ResponseCurve, allocate_by_drift
 from onnxpfp.allocation.widths import grid
 from onnxpfp.arrays import Floats, Ints
 from onnxpfp.errors import TargetUnreachableError
 from onnxpfp.options import UNKNOWN
 from onnxpfp.pipeline.calibration import Measured, RefitCalibration
 from onnxpfp.pipeline.context import RunContext
-from onnxpfp.pipeline.decide import cost_of, selector_of
+from onnxpfp.pipeline.decide import selector_of, whole_cost
 from onnxpfp.progress import Count
 from onnxpfp.refit.response_curves import GroupDrifts, RowChoice, Trials, TrialWidths
 
@@ -41,10 +40,11 @@ SEEN = 1e-3
 
 @dataclass(frozen=True, slots=True, eq=False)
 class GroupTrial:
-    """One group, pruned alone.
+    """One group, pruned alone; or one layer at lower ranks, which are its widths.
 
     Attributes:
-        allowed: Channels of the group, the step of its widths and the fewest that stay.
+        allowed: Channels of the group, the step of its widths and the fewest that stay. Of a layer as
+            `RankedTrial.allowed`.
         widths: Widths at which it may be tried, ascending; the full one is left out.
         drifts: How far the output drifted at each, as it was measured, NaN where it was not, (W,).
         losses: What its consumers lose there, (W,); None where that is not known.
@@ -126,7 +126,7 @@ def measure_curves(
             group.curve for group in measure_group_trials(context, measured, calibration, progress, temperature)
         )
     trials, groups = _prepare(context, measured, calibration, temperature)
-    cost = cost_of(context, measured)
+    cost = whole_cost(context, measured)
     choices: dict[int, RowChoice] = {
         number: group.first_row for number, group in enumerate(groups) if group.widths.size
     }
@@ -138,7 +138,7 @@ def measure_curves(
     return tuple(group.curve for group in groups)
 
 
-def _next_choices(groups: Sequence[GroupTrial], cost: CostModel, target: float, full: int) -> dict[int, RowChoice]:
+def _next_choices(groups: Sequence[GroupTrial], cost: Cost, target: float, full: int) -> dict[int, RowChoice]:
     """Choose the groups that are tried where they would be by what is known; arguments as for `allocate_by_drift`."""
     curves = [group.curve for group in groups]
     try:
@@ -158,6 +158,7 @@ def _prepare(
     selector = selector_of(context, measured)
     allowed = [selector.allowed(number) for number in range(len(selector.groups))]
     widths = [grid(*each) for each in allowed]
+    ranked = measured.ranked
     rng = np.random.default_rng(selector.options.seed)
     trial_widths = [
         TrialWidths(
@@ -166,7 +167,10 @@ def _prepare(
         for number, group in enumerate(selector.groups)
     ]
     refitted = context.compensation == "lstsq"
-    trials = Trials.of(calibration.setup.problem, trial_widths, calibration.grams if refitted else None, temperature)
+    tried = [*trial_widths, *(each.trial for each in ranked)]
+    trials = Trials.of(calibration.setup.problem, tried, calibration.grams if refitted else None, temperature)
+    allowed += [each.allowed for each in ranked]
+    widths += [np.array(each.trial.ranks, np.int64) for each in ranked]
     unknown = [np.full(each.size, np.nan) for each in widths]
     rows = zip(allowed, widths, unknown, trials.streams, strict=True)
     return trials, [GroupTrial(*each[:3], None, each[3]) for each in rows]

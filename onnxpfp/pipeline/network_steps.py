@@ -146,7 +146,7 @@ def measure_whole(part: NetworkPart) -> MeasuredPart:
 def keeps_all(parts: Sequence[MeasuredPart], pruned: PrunedNetwork) -> bool:
     """Tell whether nothing was removed: then the file stays as it is."""
     removed = any(each.lossless.removed for each in parts)
-    return not removed and all(decision.keep.all() for decision in pruned.decisions)
+    return not removed and all(decision.keep.all() and not decision.ranked for decision in pruned.decisions)
 
 
 def least_share(parts: Sequence[MeasuredPart]) -> float:

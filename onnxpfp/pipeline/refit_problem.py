@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -93,9 +93,10 @@ def _reading(setup: RefitSetup) -> list[RefitLayer]:
     return [layer for layer in setup.problem.layers if layer.op.channels.any()]
 
 
-def start_gram_observers(setup: RefitSetup) -> tuple[GramObserver, ...]:
-    """Start to collect the Gram matrices of all ops that read channels."""
-    return gram_observers(setup.problem, _reading(setup), SpillCache(setup.problem.workspace // 2))
+def start_gram_observers(setup: RefitSetup, others: Sequence[RefitLayer] = ()) -> tuple[GramObserver, ...]:
+    """Start to collect the Gram matrices of all ops that read channels, and of others."""
+    wanted = {layer.output: layer for layer in (*_reading(setup), *others)}
+    return gram_observers(setup.problem, wanted.values(), SpillCache(setup.problem.workspace // 2))
 
 
 def grams_of(setup: RefitSetup, progress: Count) -> dict[str, Gram]:

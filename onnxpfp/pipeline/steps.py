@@ -25,6 +25,7 @@ from onnxpfp.pipeline.candidate import Candidate, build_candidate
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.decide import Decision, choose
 from onnxpfp.pipeline.group_trials import measure_curves
+from onnxpfp.pipeline.rank_candidates import rank_trials, ranked_layers
 from onnxpfp.pipeline.scoring import calibrate_and_score
 from onnxpfp.runtime.heap import trim_heap
 
@@ -64,6 +65,11 @@ def complete(context: RunContext, analysis: Analysis, ops: tuple[LinearOp, ...],
     if context.candidates:
         # The widths of fine steps have those of coarse ones among them.
         context = replace(context, alignment=context.candidates[0].alignment)
+    layers = ranked_layers(context, analysis, calibration.setup.problem)
+    if layers:
+        with context.clock.phase("factors") as progress:
+            ranked = rank_trials(context, analysis, layers, calibration.grams, progress)
+        measured = replace(measured, ranked=ranked)
     with context.clock.phase("curves") as progress:
         curves = measure_curves(context, measured, calibration, progress, TEMPERATURE)
     return replace(measured, curves=curves)
@@ -131,7 +137,7 @@ def lift_decision(first: ChannelGraph, graph: ChannelGraph, decision: Decision, 
         numbers: list[int] = owners[owners >= 0].tolist()
         chosen = [selection for number in numbers if (selection := decision.selections[number]) is not None]
         selections.append(_joined(chosen, keep[group.channels]))
-    return Decision(keep, lineage.lift(decision.factor), tuple(selections))
+    return Decision(keep, lineage.lift(decision.factor), tuple(selections), decision.ranked)
 
 
 def _joined(chosen: Sequence[Selection], stays: Keep) -> Selection | None:

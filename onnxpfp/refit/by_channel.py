@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from onnxpfp.arrays import Floats, Keep
 from onnxpfp.linear.ops import LinearOp
+from onnxpfp.low_rank.moments import InputMoments
 from onnxpfp.refit.initial import InitialWeights
 from onnxpfp.refit.layers import RefitLayer, kept_parts
 from onnxpfp.refit.moments import Moments, Piece, by_group
@@ -108,6 +109,12 @@ class ChannelRegression:
         u = by_group(columns)
         self.moments.count += u.count
         return [*self.moments.column_pieces(u), *self.moments.target_pieces(u, by_group(per_group))]
+
+    @property
+    def input_moments(self) -> InputMoments:
+        """The covariances of the channels that the pruned network feeds; mean squares where it pads with zeros."""
+        gram = self.moments.gram(centred=not zero_padded(self.layer.op))
+        return InputMoments(gram, self.layer.op.kernel_size)
 
     def solver(self, fitted: Moments, start: InitialWeights) -> Solver:
         """Return a solver whose bias is the best on the fitted outputs."""

@@ -20,6 +20,7 @@ from onnxpfp.refit.by_channel import ChannelRegression
 from onnxpfp.refit.cache import SpillCache
 from onnxpfp.refit.initial import InitialWeights
 from onnxpfp.refit.layers import RefitLayer
+from onnxpfp.refit.low_rank_fit import RankLimit, limited_fit, low_rank_fit
 from onnxpfp.refit.moments import Moments, Piece, by_group
 from onnxpfp.refit.ridge import Fit, GramFactors, best_fit, by_columns
 from onnxpfp.refit.rows import RowBatch, SampledRows
@@ -42,6 +43,7 @@ class LayerRows:
         tuning: Rows of the tuning samples.
         factors: Of the fitted columns, about the mean and about zero; the ops of a family share them.
         channels: The regression by channels, where the columns are too many for a Gram matrix.
+        limit: The rank that its weights may have; None leaves them free.
     """
 
     layer: RefitLayer
@@ -52,6 +54,7 @@ class LayerRows:
     tuning: SampledRows
     factors: Mapping[bool, GramFactors]
     channels: ChannelRegression | None
+    limit: RankLimit | None = None
 
     def shows(self) -> set[str]:
         """Return the tensors of the original that the targets are computed from."""
@@ -105,8 +108,13 @@ class LayerRows:
         """Fit the op's weights to the rows, at the best ridge."""
         fitted, tuning, start = self.fitted, self.tuning, self.start
         if self.channels is not None:
-            return best_fit(self.channels.solver(fitted.moments, start), fitted, tuning, start)
+            solver = self.channels.solver(fitted.moments, start)
+            if self.limit is not None:
+                return limited_fit(self.limit, solver, self.channels.input_moments, fitted, tuning, start)
+            return best_fit(solver, fitted, tuning, start)
         regression = by_columns(fitted.moments, start, self.factors[start.biased])
+        if self.limit is not None:
+            return low_rank_fit(self.limit, regression, fitted, tuning, start)
         return best_fit(regression.at, fitted, tuning, start, regression.towards)
 
     def spread(self) -> float:
@@ -302,6 +310,7 @@ def _members(
             rows(Moments.beside(tuning, start.weights.shape[1]), beside=number > 0, kept=kept[number]),
             factors,
             None if narrow else ChannelRegression.of(layer, layer.taps(), refit_state.keep),
+            refit_state.limits.get(layer.output),
         )
         for number, (layer, start, reached) in enumerate(ops)
     )

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, helper
 
-from onnxpfp.arrays import Floats, owned
+from onnxpfp.arrays import Bools, Floats, owned
 from onnxpfp.comparison.metrics import divergence
 from onnxpfp.comparison.picks import Picks
 from onnxpfp.model.draws import with_fixed_draws
@@ -23,11 +23,12 @@ from onnxpfp.progress import Count
 from onnxpfp.refit.gram import Gram
 from onnxpfp.refit.problem import RefitProblem
 from onnxpfp.refit.stages import Runner, Stages
-from onnxpfp.refit.trial_fits import TrialFits, TrialWidths
+from onnxpfp.refit.trial_fits import TrialWidths
 from onnxpfp.refit.variants import StageSessions, Variants
+from onnxpfp.rewrite.edits import Edits
 from onnxpfp.runtime import open_session
 
-__all__ = ["GroupDrifts", "RowChoice", "TrialWidths", "Trials"]
+__all__ = ["Fits", "GroupDrifts", "RowChoice", "Trial", "TrialWidths", "Trials"]
 
 TRIAL_SAMPLES = 64
 """Most tuning samples that groups are tried on. All groups see the same ones, so what differs between samples does not
@@ -35,6 +36,45 @@ change their order: ResNet-20 at 0.7 and 0.5 of the MACs has the same accuracy a
 
 FEW = 1.5
 """So many times the samples of a batch, or fewer, are one batch."""
+
+
+class Fits(Protocol):
+    """New weights at some widths of a trial."""
+
+    @property
+    def losses(self) -> Floats | None:
+        """Share of its outputs' variance that each op loses, added up over the ops, (W,); None where it is unknown."""
+        ...
+
+    def edits(self, row: int | None = None) -> Edits:
+        """Return the new weights at a width; without one those that are there, of the same tensors and inputs."""
+        ...
+
+
+class Trial(Protocol):
+    """What is tried alone at some widths: a group of channels, or the rank of a layer."""
+
+    @property
+    def edited(self) -> tuple[str, ...]:
+        """Ops that get new weights although they read no channel that goes, by output."""
+        ...
+
+    def __len__(self) -> int:
+        """Return the number of widths."""
+        ...
+
+    def touches(self, count: int) -> Bools:
+        """Return which channels of the network may go, (count + 1,)."""
+        ...
+
+    def keep(self, row: int, count: int) -> Bools:
+        """Return which channels of the network stay at a width, (count + 1,)."""
+        ...
+
+    def fits(self, problem: RefitProblem, rows: Sequence[int], grams: Mapping[str, Gram], *, losses: bool) -> Fits:
+        """Fit the ops that get new weights at some widths."""
+        ...
+
 
 RowChoice = Sequence[int] | Callable[[Floats | None], Sequence[int]]
 """The widths at which a group is tried, by position, or what chooses them from what its consumers lose at each."""
@@ -99,13 +139,13 @@ class Trials:
 
     Attributes:
         problem: The network; the first of its tuning samples are used.
-        widths: Groups and widths.
+        widths: Groups and widths, or layers and ranks.
         grams: Of the ops that read the groups, by output; ops that have none lose the channels without refit.
         temperature: As in `onnxpfp.comparison.metrics.divergence`.
     """
 
     problem: RefitProblem
-    widths: Sequence[TrialWidths]
+    widths: Sequence[Trial]
     grams: Mapping[str, Gram]
     temperature: float
     _base: _Base
@@ -115,7 +155,7 @@ class Trials:
 
     @classmethod
     def of(
-        cls, problem: RefitProblem, widths: Sequence[TrialWidths], grams: Mapping[str, Gram] | None, temperature: float
+        cls, problem: RefitProblem, widths: Sequence[Trial], grams: Mapping[str, Gram] | None, temperature: float
     ) -> Trials:
         """Run the network as it is.
 
@@ -128,8 +168,12 @@ class Trials:
         base, graph = _Base.of(problem), problem.analysis.graph
         stages = Stages.of(base.model, {layer.output for layer in problem.layers}, base.dtype)
         reading = [
-            sorted({stages.depth[mask.output] for mask in graph.masks if touched[mask.channels].any()})
-            for touched in (trial.touches(graph.count) for trial in widths)
+            sorted(
+                {stages.depth[mask.output] for mask in graph.masks if touched[mask.channels].any()}
+                | {stages.depth[output] for output in trial.edited}
+            )
+            for trial in widths
+            for touched in [trial.touches(graph.count)]
         ]
         return cls(problem, widths, grams or {}, temperature, base, StageSessions.of(stages, problem), reading)
 
@@ -167,13 +211,14 @@ class Trials:
     def _try(self, number: int, choice: RowChoice, runner: Runner) -> GroupDrifts:
         """Measure one group at some widths; the runner stands before the first stage that reads it."""
         trial, count, base = self.widths[number], self.problem.analysis.graph.count, self._base
-        fitted = list(range(len(trial.keeps))) if callable(choice) else list(choice)
-        fits = TrialFits.of(self.problem, trial.at(fitted), self.grams, losses=callable(choice))
+        fitted = list(range(len(trial))) if callable(choice) else list(choice)
+        fits = trial.fits(self.problem, fitted, self.grams, losses=callable(choice))
         if number not in self._variants:
-            self._variants[number] = Variants.of(self._network, trial.touches(count), fits.edits())
+            touched, edits = trial.touches(count), fits.edits()
+            self._variants[number] = Variants.of(self._network, touched, edits, self._read_at[number])
         variants = self._variants[number]
         losses = fits.losses if callable(choice) else None
-        drifts = np.full(len(trial.keeps), np.nan)
+        drifts = np.full(len(trial), np.nan)
         for row in choice(losses) if callable(choice) else fitted:
             keep, edits = trial.keep(row, count), fits.edits(fitted.index(row))
             outputs = [

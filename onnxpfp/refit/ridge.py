@@ -23,7 +23,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Self
+from typing import Protocol, Self
 
 import numpy as np
 
@@ -37,8 +37,20 @@ __all__ = ["REFIT_RIDGES", "Fit", "GramFactors", "Regression", "Solver", "best_f
 
 Solver = Callable[[float], tuple[Floats, Floats]]
 """Returns weights (g, o, n) and bias (g, o) at a ridge."""
-Retarget = Callable[[Moments], "Regression"]
+
+
+class Retargeted(Protocol):
+    """A regression of other targets on the same columns."""
+
+    def at(self, ridge: float) -> tuple[Floats, Floats]:
+        """Return weights (g, o, n) and bias (g, o)."""
+        ...
+
+
+Retarget = Callable[[Moments], Retargeted]
 """Returns the regression of other targets on the same columns."""
+SolverOn = Callable[[Moments], Solver]
+"""Returns what fits the samples of other moments."""
 
 REFIT_RIDGES = (1e-8, 1e-6, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Shares of the mean of diag G that are tried as lambda in the refit of an op.
@@ -236,7 +248,12 @@ def by_columns(moments: Moments, start: InitialWeights, factors: GramFactors | N
 
 
 def best_fit(
-    solver: Solver, fitted: SampledRows, tuning: SampledRows, start: InitialWeights, towards: Retarget | None = None
+    solver: Solver,
+    fitted: SampledRows,
+    tuning: SampledRows,
+    start: InitialWeights,
+    towards: Retarget | None = None,
+    solver_on: SolverOn | None = None,
 ) -> Fit:
     """Find the fit with the smallest error on the tuning samples; the old weights stay where nothing is better.
 
@@ -246,6 +263,7 @@ def best_fit(
         tuning: Of the tuning samples.
         start: The op as it is.
         towards: Returns what fits other targets; None where targets do not follow the prediction.
+        solver_on: Returns what fits other samples; None fits all weights to them.
     """
     plain = tuning.error(start.weights, start.bias, start.sign) if tuning.count and tuning.finite else np.nan
     best = Fit(start.weights, start.bias, np.inf, plain, plain)
@@ -268,7 +286,7 @@ def best_fit(
         gain, best = best.error - fit.error, fit
         if gain < LEAST_GAIN * fit.error:
             break
-    return on_all(best, fitted, tuning, start, step)
+    return on_all(best, fitted, tuning, start, step, solver_on)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -293,7 +311,12 @@ class _Step:
 
 
 def on_all(
-    chosen: Fit, fitted: SampledRows, tuning: SampledRows, start: InitialWeights, step: _Step | None = None
+    chosen: Fit,
+    fitted: SampledRows,
+    tuning: SampledRows,
+    start: InitialWeights,
+    step: _Step | None = None,
+    solver_on: SolverOn | None = None,
 ) -> Fit:
     """Solve once more, at the ridge that was chosen, with the tuning samples that chose it counted in.
 
@@ -303,13 +326,15 @@ def on_all(
         tuning: Of the tuning samples.
         start: The op as it is.
         step: The round that led to the fit, or to none that is better; None where targets do not follow.
+        solver_on: As in `best_fit`.
     """
     if not np.isfinite(chosen.ridge) or not len(fitted.moments.uu):
         return chosen
     one, other = fitted.moments, tuning.moments
     if step is not None:
         one, other = step.followed, tuning.relu_aware_moments(step.before.weights, step.before.bias, start.sign)
-    solver = partial(_solved, one.merge(other), start)
+    merged = one.merge(other)
+    solver = partial(_solved, merged, start) if solver_on is None else solver_on(merged)
     try:
         weights, bias = solver(chosen.ridge) if step is None else step.at(solver, step.factor, chosen.ridge)
     except LinAlgError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,6 +13,7 @@ from onnxpfp.linear.layout import as_stored
 from onnxpfp.linear.weights import stored_form
 from onnxpfp.refit.initial import InitialWeights
 from onnxpfp.refit.layers import RefitLayer, kept_weights, with_weights
+from onnxpfp.refit.low_rank_fit import RankLimit
 from onnxpfp.refit.problem import RefitProblem
 from onnxpfp.rewrite.edits import Edits
 
@@ -27,6 +28,7 @@ class RefitState:
         problem: The network.
         keep: Whether each channel stays.
         edits: Edits made before.
+        limits: The ranks that weights may have, by the op's output.
         weights: New weights of refitted ops as they are stored, at full size, by output.
         shifts: What is added to the outputs of refitted ops, (O,), by output.
     """
@@ -34,6 +36,7 @@ class RefitState:
     problem: RefitProblem
     keep: Keep
     edits: Edits
+    limits: Mapping[str, RankLimit] = field(default_factory=dict[str, RankLimit])
     weights: dict[str, AnyArray] = field(default_factory=dict[str, AnyArray])
     shifts: dict[str, Floats] = field(default_factory=dict[str, Floats])
 

@@ -19,6 +19,7 @@ from onnxpfp.arrays import CHUNK_BYTES, FLOAT_BYTES, Keep
 from onnxpfp.refit.initial import InitialWeights
 from onnxpfp.refit.layer_rows import Draw, LayerFamily, LayerRows, layer_families
 from onnxpfp.refit.layers import RefitLayer
+from onnxpfp.refit.low_rank_fit import RankLimit
 from onnxpfp.refit.means import Record
 from onnxpfp.refit.moments import Piece
 from onnxpfp.refit.problem import RefitProblem
@@ -52,6 +53,7 @@ def refit(
     edits: Edits,
     progress: Callable[[int, int], None] | None = None,
     teacher: ModelProto | None = None,
+    limits: Mapping[str, RankLimit] | None = None,
 ) -> Refitted:
     """Refit all linear ops from front to back.
 
@@ -62,8 +64,9 @@ def refit(
         progress: Told how many stages are done, of how many.
         teacher: The original, where that is not the network of the problem: one with the outputs of all its layers,
             and what follows them up to the tensors that their targets compare. None is the network itself.
+        limits: The ranks that weights may have, by the op's output.
     """
-    refit_state = RefitState(problem, keep, edits)
+    refit_state = RefitState(problem, keep, edits, limits or {})
     starts = {layer.output: start for layer in problem.layers if (start := refit_state.start(layer)) is not None}
     layers = [layer for layer in problem.layers if layer.output in starts]
     if not layers:
@@ -74,7 +77,7 @@ def refit(
         for depth in range(pair.depth):
             here = [layer for layer in layers if pair.teacher.stages.depth[layer.output] == depth]
             for each, fit in _stage(pair, refit_state, here, starts):
-                if fit.changed:
+                if fit.changed or each.limit is not None:
                     refit_state.put(each.layer, fit.weights, fit.bias)
                 if np.isfinite(fit.plain):
                     share = each.spread()

@@ -42,15 +42,30 @@ class TrialWidths:
     group: Group
     keeps: Bools
 
+    def __len__(self) -> int:
+        return len(self.keeps)
+
+    @property
+    def edited(self) -> tuple[str, ...]:
+        """Ops that get new weights although they read nothing of the group, by output: none."""
+        return ()
+
     def keep(self, row: int, count: int) -> Bools:
         """Return which channels of the network stay at a width, (count + 1,)."""
         keep = np.ones(count + 1, np.bool_)
         keep[self.group.channels] = self.keeps[row]
         return keep
 
-    def at(self, rows: Sequence[int]) -> TrialWidths:
-        """Return the group at some of these widths."""
-        return TrialWidths(self.group, self.keeps[rows])
+    def fits(self, problem: RefitProblem, rows: Sequence[int], grams: Mapping[str, Gram], *, losses: bool) -> TrialFits:
+        """Fit the consumers at some of these widths.
+
+        Args:
+            problem: The network.
+            rows: The widths, by position.
+            grams: As in `TrialFits.of`.
+            losses: As there.
+        """
+        return TrialFits.of(problem, TrialWidths(self.group, self.keeps[list(rows)]), grams, losses=losses)
 
     def touches(self, count: int) -> Bools:
         """Return which channels of the network are the group's, (count + 1,)."""

@@ -1,0 +1,68 @@
+"""What a target counts where layers may become two of low rank."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import numpy as np
+
+from onnxpfp.allocation.cost import CostModel
+from onnxpfp.allocation.structure_cost import StructureCost
+from onnxpfp.channels import Analysis
+from onnxpfp.channels.macs import mac_nodes
+from onnxpfp.pipeline.products import Product, assemble
+from onnxpfp.pipeline.rank_candidates import RankedTrial
+
+__all__ = ["structure_cost"]
+
+LayerProducts = tuple[Product, Product, Product]
+"""What a layer costs whole, and what one rank costs in its first op and in its second."""
+
+
+def structure_cost(
+    analysis: Analysis, network: CostModel, quantity: str, ranked: Sequence[RankedTrial]
+) -> StructureCost:
+    """Return the cost of channels and ranks.
+
+    Args:
+        analysis: The network.
+        network: Its cost with all layers whole.
+        quantity: What it counts, "macs" or "params".
+        ranked: The layers.
+    """
+    products = list(PRODUCTS[quantity](analysis, ranked))
+    wholes, firsts, seconds = zip(*products, strict=True)
+    units = [product for pair in zip(firsts, seconds, strict=True) for product in pair]
+    graph = analysis.graph
+    full = np.array([each.allowed[0] for each in ranked], np.int64)
+    return StructureCost(network, assemble(graph, wholes), assemble(graph, units), full)
+
+
+def _macs(analysis: Analysis, ranked: Sequence[RankedTrial]) -> Iterator[LayerProducts]:
+    axes = analysis.graph.axes
+    terms = {node.output[0]: term for node, term in mac_nodes(analysis.model, analysis.shapes.shape) if node.output}
+    for each in ranked:
+        refit, use, cut = each.trial.layer, each.layer.uses[0], each.trial.curve.cut
+        whole = Product([axes[name][axis] for name, axis in terms[refit.output]])
+        yield whole, *_unit(each, use.first_macs_of_channel(cut), use.second_macs_of_output(cut))
+
+
+def _params(analysis: Analysis, ranked: Sequence[RankedTrial]) -> Iterator[LayerProducts]:
+    for each in ranked:
+        kernel, cut = each.layer.kernel, each.trial.curve.cut
+        whole = Product(analysis.graph.axes[each.layer.weight])
+        yield whole, *_unit(each, math.prod(kernel[:cut]), math.prod(kernel[cut:]))
+
+
+def _unit(each: RankedTrial, first: int, second: int) -> tuple[Product, Product]:
+    """Return what one rank costs, by what it costs of one channel that is read, and of one output."""
+    refit = each.trial.layer
+    return Product([refit.op.channels], first), Product([refit.rows], second)
+
+
+PRODUCTS: Mapping[str, Callable[[Analysis, Sequence[RankedTrial]], Iterator[LayerProducts]]] = {
+    "macs": _macs,
+    "params": _params,
+}
+"""By the X of the option keep_X."""
