@@ -16,7 +16,7 @@ from onnxpfp.model.attributes import Attributes
 from onnxpfp.model.constants import stored_tensors
 from onnxpfp.runtime.external_data import numbers
 
-__all__ = ["RankedLayer", "split"]
+__all__ = ["RankedLayer", "factors_of", "split"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,9 +41,14 @@ def split(model: ModelProto, ranked: Sequence[RankedLayer]) -> ModelProto:
     """
     if not ranked:
         return model
+    return with_factors(model, factors_of(model, ranked))
+
+
+def factors_of(model: ModelProto, ranked: Sequence[RankedLayer]) -> list[FactoredLayer]:
+    """Factor the weights that layers have by now; arguments as those of `split`."""
     stored = stored_tensors(model.graph)
     nodes = {node.output[0]: node for node in model.graph.node if node.output}
-    return with_factors(model, [_factored(each, nodes[each.layer.uses[0].output], stored) for each in ranked])
+    return [_factored(each, nodes[each.layer.uses[0].output], stored) for each in ranked]
 
 
 def _factored(each: RankedLayer, node: NodeProto, stored: Mapping[str, TensorProto]) -> FactoredLayer:

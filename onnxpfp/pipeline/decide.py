@@ -274,7 +274,8 @@ def _curves(selector: Selector, measured: Measured) -> list[ResponseCurve]:
     """Return the response curves at the widths and ranks that may be chosen; they may be known at more."""
     allowed = [selector.allowed(number) for number in range(len(selector.groups))]
     allowed += [each.allowed for each in measured.ranked]
-    return [curve.at(widths_of(*each)) for each, curve in zip(allowed, measured.curves, strict=True)]
+    # Other rules have no curves.
+    return [curve.at(widths_of(*each)) for each, curve in zip(allowed, measured.curves, strict=bool(measured.curves))]
 
 
 def selector_of(context: RunContext, measured: Measured) -> Selector:

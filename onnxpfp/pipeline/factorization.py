@@ -18,19 +18,23 @@ from onnxpfp.low_rank.factor import decompose, relative_error
 from onnxpfp.low_rank.layers import LowRankLayer, StayingLayer, low_rank_layers
 from onnxpfp.low_rank.ranks import Choice, least_macs, rank_for_energy, ranks_for_macs
 from onnxpfp.low_rank.rewrite import FactoredLayer, with_factors, with_products
+from onnxpfp.low_rank.split import RankedLayer, factors_of
 from onnxpfp.model.functions import without_functions
 from onnxpfp.model.names import node_name
 from onnxpfp.model.order import with_sorted_nodes
 from onnxpfp.pipeline.context import RunContext
-from onnxpfp.pipeline.factor_refit import refit_factors
 from onnxpfp.pipeline.parts import Network
 from onnxpfp.pipeline.rank_candidates import RankCandidate, rank_candidate
-from onnxpfp.pipeline.refit_problem import POSITIONS, batch_size_of
+from onnxpfp.pipeline.refit_problem import POSITIONS, batch_size_of, refit_setup
 from onnxpfp.progress import Count
 from onnxpfp.refit.cache import SpillCache
 from onnxpfp.refit.gram import Gram, collect_grams
+from onnxpfp.refit.low_rank_fit import RankLimit
 from onnxpfp.refit.means import Record
 from onnxpfp.refit.problem import RefitProblem
+from onnxpfp.refit.sweep import Refitted, refit
+from onnxpfp.rewrite.edits import Edits
+from onnxpfp.rewrite.transfer import with_edits
 from onnxpfp.runtime.workers import workers
 from onnxpfp.verb_options import FactorizeOptions
 
@@ -102,17 +106,40 @@ def factorize_network(network: Network, asked: FactorizeOptions, *, by_data: boo
     kept = (*staying, *failures, *(layer for each in whole for layer in _whole(each, asked)))
     if not chosen:
         return Factorization((), kept, analysis.source.given, analysis.source.given, ())
+    records: tuple[Record, ...] = ()
+    ranked: dict[str, RankedLayer] = {}
+    if by_data and context.compensation == "lstsq":
+        refitted, ranked = _refitted(context, chosen)
+        base, records = with_edits(base, analysis.model, refitted.edits), refitted.records
     with clock.phase("factors") as phase:
-        factored = _factored(context, chosen, phase)
+        factored = _factored(context, chosen, base, ranked, phase)
     written = [each.factored for each in factored]
     with clock.phase("rewrite"):
         model = with_factors(base, written)
-    refits: tuple[Record, ...] = ()
-    if by_data and context.compensation == "lstsq":
-        refitted = refit_factors(context, model)
-        model, refits = refitted.model, refitted.records
-    with clock.phase("rewrite"):
-        return Factorization(tuple(factored), kept, model, with_products(model, base, written), refits)
+        return Factorization(tuple(factored), kept, model, with_products(model, base, written), records)
+
+
+def _refitted(
+    context: RunContext, chosen: Sequence[tuple[RankCandidate, Choice]]
+) -> tuple[Refitted, dict[str, RankedLayer]]:
+    """Refit all ops front to back, those whose ranks were chosen with weights that keep to them.
+
+    Returns:
+        The new weights, and the layers that have a rank by now, by the output of their op. Others share their weights,
+        and are factored by what they read in the original.
+    """
+    split = context.data.split
+    assert split is not None, "who refits has samples to decide between fits"
+    problem = refit_setup(context, context.whole, split).problem
+    known = {layer.output for layer in problem.layers}
+    ranked = {
+        each.layer.uses[0].output: RankedLayer(each.layer, choice)
+        for each, choice in chosen
+        if each.layer.uses[0].output in known
+    }
+    limits = {output: RankLimit(each.layer.kernel, each.choice) for output, each in ranked.items()}
+    with context.clock.phase("compensation") as progress:
+        return refit(problem, context.whole.graph.keep_all(), Edits(), progress, limits), ranked
 
 
 def _left_out(context: RunContext, base: ModelProto, asked: FactorizeOptions) -> dict[str, str]:
@@ -219,22 +246,45 @@ def _choose(
 
 
 def _factored(
-    context: RunContext, chosen: Sequence[tuple[RankCandidate, Choice]], progress: Count
+    context: RunContext,
+    chosen: Sequence[tuple[RankCandidate, Choice]],
+    model: ModelProto,
+    ranked: Mapping[str, RankedLayer],
+    progress: Count,
 ) -> list[MeasuredFactors]:
-    """Factor the layers at their ranks, in the order of the nodes."""
+    """Factor the layers at their ranks, in the order of the nodes.
+
+    Args:
+        context: The network.
+        chosen: The layers and their ranks.
+        model: The file with the weights that were refitted.
+        ranked: The layers whose weights have their ranks there, by the output of their op.
+        progress: Told how many layers are done, of how many.
+    """
     order = {node.output[0]: index for index, node in enumerate(context.whole.model.graph.node) if node.output}
     pairs = sorted(chosen, key=lambda pair: order[pair[0].layer.uses[0].output])
+    refitted = dict(zip(ranked, factors_of(model, tuple(ranked.values())), strict=True))
     factored: list[MeasuredFactors] = []
     with workers(context.options.threads) as helpers:
-        for each in helpers.in_order(lambda pair: _measured(context, *pair), pairs):
+        for each in helpers.in_order(lambda pair: _measured(context, *pair, refitted), pairs):
             factored.append(each)
             progress(len(factored), len(pairs))
     return factored
 
 
-def _measured(context: RunContext, candidate: RankCandidate, choice: Choice) -> MeasuredFactors:
-    """Factor a layer at its rank, round the factors to the type of the file, and see what that keeps."""
+def _measured(
+    context: RunContext, candidate: RankCandidate, choice: Choice, refitted: Mapping[str, FactoredLayer]
+) -> MeasuredFactors:
+    """Factor a layer at its rank, round the factors to the type of the file, and see what that keeps.
+
+    One that was refitted has its factors; what its rank keeps is told by what it reads in the original.
+    """
     layer, analysis = candidate.layer, context.whole
+    macs = choice.rank * layer.macs_of_rank(choice.cut)
+    known = refitted.get(layer.uses[0].output)
+    if known is not None:
+        curve = next(curve for curve in candidate.curves.curves if curve.cut == choice.cut)
+        return MeasuredFactors(known, 1.0 - float(curve.errors[choice.rank]), macs)
     weights = layer.weights(analysis)
     factors = decompose(weights, choice.cut, candidate.moments, choice.rank).factors(choice.rank)
     dtype = analysis.constants.value(layer.weight).dtype
@@ -244,7 +294,7 @@ def _measured(context: RunContext, candidate: RankCandidate, choice: Choice) -> 
         bias = layer.uses[0].bias + np.einsum("gon,gn->go", lost, candidate.means).ravel()
     factored = FactoredLayer.of(layer, choice.cut, factors, dtype, bias)
     kept = 1.0 - candidate.scale * relative_error(weights, factored.factors.product(), candidate.moments)
-    return MeasuredFactors(factored, kept, choice.rank * layer.macs_of_rank(choice.cut))
+    return MeasuredFactors(factored, kept, macs)
 
 
 def _whole(candidate: RankCandidate, asked: FactorizeOptions) -> Iterator[StayingLayer]:

@@ -18,13 +18,13 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
+from numpy.linalg import LinAlgError
 
 from onnxpfp.arrays import Floats
 from onnxpfp.low_rank.alternate import fitted_first
 from onnxpfp.low_rank.factor import Factors, decompose
 from onnxpfp.low_rank.moments import InputMoments
 from onnxpfp.low_rank.ranks import Choice
-from onnxpfp.refit.cholesky import LinAlgError
 from onnxpfp.refit.initial import InitialWeights
 from onnxpfp.refit.moments import Moments
 from onnxpfp.refit.ridge import Fit, Regression, Solver, best_fit, intercept
@@ -98,14 +98,14 @@ class _SecondOp:
         cross = start.weights @ moments.gram(centred=start.biased) @ features.swapaxes(1, 2)
         diagonal = np.einsum("gnn->gn", gram)
         diagonal += FEATURE_RIDGE * diagonal.mean(1)[:, None]
-        nearest = np.asarray(np.linalg.solve(gram, cross.swapaxes(1, 2)).swapaxes(1, 2), np.float64)
-        return cls(features, Regression.of(inner, nearest, bias))
+        nearest: Floats = np.asarray(np.linalg.solve(gram, cross.swapaxes(1, 2)), np.float64)
+        return cls(features, Regression.of(inner, nearest.swapaxes(1, 2), bias))
 
     def second(self, weights: Floats, places: int) -> Floats:
         """Return H (g, o, r, b) of weights of both ops in one."""
         square = self.features @ self.features.swapaxes(1, 2)
-        found = np.asarray(np.linalg.solve(square, self.features @ weights.swapaxes(1, 2)), np.float64).swapaxes(1, 2)
-        return found.reshape(*found.shape[:2], -1, places)
+        found: Floats = np.asarray(np.linalg.solve(square, self.features @ weights.swapaxes(1, 2)), np.float64)
+        return found.swapaxes(1, 2).reshape(*weights.shape[:2], -1, places)
 
     @property
     def initial(self) -> Floats:
@@ -190,8 +190,11 @@ def low_rank_fit(
     except LinAlgError:
         target = start.weights
     gram = moments.gram(centred=start.biased)
-    first = limit.first(target, InputMoments(gram, 1))
-    second = _SecondOp.of(moments, first, start)
+    try:
+        first = limit.first(target, InputMoments(gram, 1))
+        second = _SecondOp.of(moments, first, start)
+    except LinAlgError:
+        return limited_fit(limit, free.at, None, fitted, tuning, start)
     kept = replace(start, weights=start.stored(second.initial))
     fit = _fit_second(second, fitted, tuning, kept)
     for _ in range(ALTERNATIONS):

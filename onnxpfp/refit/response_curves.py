@@ -215,7 +215,7 @@ class Trials:
         fits = trial.fits(self.problem, fitted, self.grams, losses=callable(choice))
         if number not in self._variants:
             touched, edits = trial.touches(count), fits.edits()
-            self._variants[number] = Variants.of(self._network, touched, edits, self._read_at[number])
+            self._variants[number] = Variants.of(self._network, touched, edits, trial.edited)
         variants = self._variants[number]
         losses = fits.losses if callable(choice) else None
         drifts = np.full(len(trial), np.nan)

@@ -52,7 +52,6 @@ def refit(
     keep: Keep,
     edits: Edits,
     progress: Callable[[int, int], None] | None = None,
-    teacher: ModelProto | None = None,
     limits: Mapping[str, RankLimit] | None = None,
 ) -> Refitted:
     """Refit all linear ops from front to back.
@@ -62,8 +61,6 @@ def refit(
         keep: Whether each channel stays.
         edits: Edits made before, which the refits start from. They must not touch weights of the tasks.
         progress: Told how many stages are done, of how many.
-        teacher: The original, where that is not the network of the problem: one with the outputs of all its layers,
-            and what follows them up to the tensors that their targets compare. None is the network itself.
         limits: The ranks that weights may have, by the op's output.
     """
     refit_state = RefitState(problem, keep, edits, limits or {})
@@ -73,7 +70,7 @@ def refit(
         return Refitted(edits, ())
     records: list[Record] = []
     with workers(problem.threads) as helpers:
-        pair = _Pair.of(refit_state, layers, helpers, teacher)
+        pair = _Pair.of(refit_state, layers, helpers)
         for depth in range(pair.depth):
             here = [layer for layer in layers if pair.teacher.stages.depth[layer.output] == depth]
             for each, fit in _stage(pair, refit_state, here, starts):
@@ -115,7 +112,6 @@ class _Pair:
         refit_state: RefitState,
         layers: Sequence[RefitLayer],
         helpers: Workers,
-        original: ModelProto | None,
     ) -> _Pair:
         problem = refit_state.problem
         placeholders = refit_state.all_edits(layers, placeholders=True)
@@ -129,7 +125,7 @@ class _Pair:
         threads = max(1, helpers.count // len(feeds))
         teacher, student = (
             Runner.start(Stages.of(each, cuts, problem.dtype), feeds, problem.workspace // 3, problem.requests, threads)
-            for each in (original or model, student_model)
+            for each in (model, student_model)
         )
         nodes = {index: node.output[0] for index, node in enumerate(model.graph.node)}
         return cls(teacher, student, student.stages.model, nodes, fitted, helpers)

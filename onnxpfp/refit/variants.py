@@ -96,20 +96,20 @@ class Variants:
     masks: Mapping[int, Sequence[Mask]]
 
     @classmethod
-    def of(cls, network: StageSessions, touched: Bools, edits: Edits, depths: Sequence[int]) -> Variants:
+    def of(cls, network: StageSessions, touched: Bools, edits: Edits, edited: Sequence[str] = ()) -> Variants:
         """Load the stages that read a group, or have new weights.
 
         Args:
             network: The network.
             touched: Which channels are the group's, (channels + 1,).
             edits: Weights of its consumers, of the tensors and inputs that will be new.
-            depths: The stages.
+            edited: Ops with new weights that read nothing of the group, by output.
         """
         analysis, depth = network.problem.analysis, network.stages.depth
-        masks: dict[int, list[Mask]] = {number: [] for number in depths}
+        masks: dict[int, list[Mask]] = {depth[output]: [] for output in edited}
         for mask in analysis.graph.masks:
             if touched[mask.channels].any():
-                masks[depth[mask.output]].append(mask)
+                masks.setdefault(depth[mask.output], []).append(mask)
         own: dict[int, Session | None] = {}
         for number, here in masks.items():
             part = network.part(number)
