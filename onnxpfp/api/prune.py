@@ -295,7 +295,7 @@ def _plan_of(outcome: Outcome, options: Options) -> Plan:
         if stored_axis is not None and ((factor != 1) & (factor != 0)).any():
             ids = graph.axes[stored_axis.tensor][stored_axis.axis]
             scales.setdefault(stored_axis.tensor, {})[stored_axis.axis] = decision.factor[ids]
-    return make_plan(
+    plan = make_plan(
         file_axes(analysis),
         decision.keep,
         sha256=analysis.source.sha256,
@@ -303,3 +303,4 @@ def _plan_of(outcome: Outcome, options: Options) -> Plan:
         groups=(),
         attention=options.attention,
     )
+    return replace(plan, ranks={each.layer.weight: each.choice for each in decision.ranked})

@@ -9,7 +9,7 @@ from onnx import ModelProto
 
 from onnxpfp.arrays import Keep
 from onnxpfp.linear.weights import reweight
-from onnxpfp.low_rank.split import split
+from onnxpfp.low_rank.split import limited, split
 from onnxpfp.pipeline.calibration import DataCalibration, Measured, RefitCalibration
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.decide import Decision
@@ -53,7 +53,7 @@ def _refit_all(measured: Measured, calibration: RefitCalibration, decision: Deci
     others = tuple(number for number, c in enumerate(graph.consumers) if c.output not in refittable)
     factor = decision.keep.astype(np.float64)
     means = fold_means(analysis, measured.ops, calibration.statistics, factor, Edits(), others)
-    limits = {each.layer.uses[0].output: RankLimit(each.layer.kernel, each.choice) for each in decision.ranked}
+    limits = {each.output: RankLimit(each.layer.kernel, each.choice) for each in decision.ranked}
     refitted = refit(setup.problem, decision.keep, means.edits, progress, limits=limits)
     reasons = dict(setup.left) | dict(means.left)
     lost = {
@@ -81,6 +81,7 @@ def build_candidate(context: RunContext, measured: Measured, decision: Decision)
             with clock.phase("compensation"):
                 compensation = fold_means(analysis, measured.ops, calibration.statistics, decision.factor, edits)
             edits = compensation.edits
+        edits = limited(analysis, decision.keep, edits, decision.ranked) if decision.ranked else edits
     with clock.phase("rewrite"):
         pruned = split(apply(model, graph, decision.keep, edits, scratch), decision.ranked)
         edited = apply(model, graph, graph.keep_all(), edits, scratch) if edits else model

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,14 @@ from onnxpfp.arrays import Ids, Keep
 from onnxpfp.channels import ChannelGraph, Unit
 from onnxpfp.channels.file_axes import FileAxes
 from onnxpfp.errors import PlanError
+from onnxpfp.low_rank.ranks import Choice
 from onnxpfp.pipeline.documents import read_document, whole_number
 
 __all__ = ["Plan", "PlanEntry", "keep_of_plan", "make_plan"]
 
 FORMAT = "onnxpfp-plan"
-VERSIONS = (1, 2)
-"""2 where a plan names computed weights, which is more than programs know that read 1."""
+VERSIONS = (1, 2, 3)
+"""2 where a plan names computed weights, 3 where it gives layers a rank: more than programs know that read less."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,7 @@ class Plan:
         groups: What was decided for each group, for people to read.
         attention: What went from an attention, "heads" or "width"; a replay takes the same.
         bodies: Entries of the weights in bodies of If, Loop and Scan, by the body's place and the weight's name.
+        ranks: Scheme and rank of the layers that become two, by the name of their weight.
     """
 
     source_sha256: str
@@ -64,6 +66,7 @@ class Plan:
     attention: Unit = "heads"
     computed: Mapping[str, PlanEntry] = field(default_factory=dict[str, PlanEntry])
     bodies: Mapping[str, Mapping[str, PlanEntry]] = field(default_factory=dict[str, Mapping[str, PlanEntry]])
+    ranks: Mapping[str, Choice] = field(default_factory=dict[str, Choice])
 
     @property
     def entries(self) -> dict[str, PlanEntry]:
@@ -72,19 +75,20 @@ class Plan:
 
     def of_body(self, place: str) -> Plan:
         """Return what it says of one body."""
-        return replace(self, initializers=self.bodies.get(place, {}), computed={})
+        return replace(self, initializers=self.bodies.get(place, {}), computed={}, ranks={})
 
     def to_json(self) -> str:
         """Write the plan as JSON."""
         bodies = {place: _to_json(entries) for place, entries in self.bodies.items()}
         document = {
             "format": FORMAT,
-            "version": VERSIONS[bool(self.computed or self.bodies)],
+            "version": VERSIONS[2 if self.ranks else bool(self.computed or self.bodies)],
             "source_sha256": self.source_sha256,
             "attention": self.attention,
             "initializers": _to_json(self.initializers),
             **({"computed": _to_json(self.computed)} if self.computed else {}),
             **({"bodies": bodies} if bodies else {}),
+            **({"ranks": {name: asdict(choice) for name, choice in self.ranks.items()}} if self.ranks else {}),
             "groups": list(self.groups),
         }
         return json.dumps(document, indent=1, allow_nan=False) + "\n"
@@ -100,7 +104,7 @@ class Plan:
         if fields.get("format") != FORMAT:
             raise PlanError(f"{path}: is no plan of onnxpfp", hint="write one with --plan FILE.json")
         if fields.get("version") not in VERSIONS:
-            known = " or ".join(map(str, VERSIONS))
+            known = f"{', '.join(map(str, VERSIONS[:-1]))} or {VERSIONS[-1]}"
             raise PlanError(f"{path}: is a plan of version {fields.get('version')}, not {known}")
         try:
             entries, computed = (
@@ -113,9 +117,17 @@ class Plan:
             }
             unit: Unit = "width" if fields.get("attention") == "width" else "heads"
             groups = tuple(fields.get("groups", ()))
-            return cls(str(fields["source_sha256"]), entries, groups, unit, computed, bodies)
+            ranks = {name: _choice(raw) for name, raw in fields.get("ranks", {}).items()}
+            return cls(str(fields["source_sha256"]), entries, groups, unit, computed, bodies, ranks)
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise PlanError(f"{path}: the plan is damaged: {error!r}") from error
+
+
+def _choice(raw: Mapping[str, Any]) -> Choice:
+    cut, rank = whole_number(raw["cut"]), whole_number(raw["rank"])
+    if rank < 1:
+        raise ValueError(f"rank {rank} is below 1")
+    return Choice(cut, rank)
 
 
 def _to_json(entries: Mapping[str, PlanEntry]) -> dict[str, Any]:

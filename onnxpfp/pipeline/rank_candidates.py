@@ -12,12 +12,14 @@ from onnxpfp.allocation.widths import grid
 from onnxpfp.arrays import Floats
 from onnxpfp.channels import Analysis
 from onnxpfp.channels.name_patterns import Patterns, nodes_left_out
+from onnxpfp.errors import PlanError
 from onnxpfp.low_rank.factor import decompose
 from onnxpfp.low_rank.layers import LowRankLayer, low_rank_layers
 from onnxpfp.low_rank.moments import InputMoments
 from onnxpfp.low_rank.ranks import Choice, LayerCurves, RankCurve
 from onnxpfp.low_rank.split import RankedLayer
 from onnxpfp.pipeline.context import RunContext
+from onnxpfp.pipeline.plan import Plan
 from onnxpfp.progress import Count
 from onnxpfp.refit.gram import Gram
 from onnxpfp.refit.layers import RefitLayer
@@ -26,7 +28,7 @@ from onnxpfp.refit.rank_trials import RankTrial
 from onnxpfp.runtime.blocks import Alignment
 from onnxpfp.runtime.workers import workers
 
-__all__ = ["RankCandidate", "RankedTrial", "rank_candidate", "rank_trials", "ranked_layers"]
+__all__ = ["RankCandidate", "RankedTrial", "planned_ranks", "rank_candidate", "rank_trials", "ranked_layers"]
 
 TINY = 1e-6
 """Share of an energy that sums of float32 products make of a variance that is none."""
@@ -52,7 +54,8 @@ class RankedTrial:
 
     def at(self, rank: int) -> RankedLayer:
         """Return it at a rank."""
-        return RankedLayer(self.layer, Choice(self.trial.curve.cut, rank))
+        curve = self.trial.curve
+        return RankedLayer(self.layer, Choice(curve.cut, rank), 1.0 - float(curve.errors[rank]))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -158,6 +161,25 @@ def _is_plain(analysis: Analysis, layer: LowRankLayer, refit: RefitLayer) -> boo
         ids for name in (op.data, refit.output) for axis, ids in enumerate(axes[name]) if (name, axis) not in ends
     ]
     return op.group == 1 and layer.weight in analysis.constants.stored and not any(ids.any() for ids in others)
+
+
+def planned_ranks(analysis: Analysis, plan: Plan) -> tuple[RankedLayer, ...]:
+    """Return the layers that a plan gives a rank.
+
+    Raises:
+        PlanError: The model has no such layer, or it cannot have that rank.
+    """
+    layers = {layer.weight: layer for layer in low_rank_layers(analysis, "auto", {})[0] if len(layer.uses) == 1}
+    ranked: list[RankedLayer] = []
+    for weight, choice in plan.ranks.items():
+        layer = layers.get(weight)
+        if layer is None or choice.cut not in layer.cuts:
+            raise PlanError(
+                f"the plan gives the weight '{weight}' a rank, which the model does not have or cannot factor so",
+                hint="replay a plan on the network it was made for, with the same weight names",
+            )
+        ranked.append(RankedLayer(layer, choice))
+    return tuple(ranked)
 
 
 def rank_trials(

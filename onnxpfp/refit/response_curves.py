@@ -28,7 +28,7 @@ from onnxpfp.refit.variants import StageSessions, Variants
 from onnxpfp.rewrite.edits import Edits
 from onnxpfp.runtime import open_session
 
-__all__ = ["Fits", "GroupDrifts", "RowChoice", "Trial", "TrialWidths", "Trials"]
+__all__ = ["Fits", "GroupDrifts", "RowChoice", "TrialWidths", "Trials", "WidthTrial"]
 
 TRIAL_SAMPLES = 64
 """Most tuning samples that groups are tried on. All groups see the same ones, so what differs between samples does not
@@ -51,7 +51,7 @@ class Fits(Protocol):
         ...
 
 
-class Trial(Protocol):
+class WidthTrial(Protocol):
     """What is tried alone at some widths: a group of channels, or the rank of a layer."""
 
     @property
@@ -145,7 +145,7 @@ class Trials:
     """
 
     problem: RefitProblem
-    widths: Sequence[Trial]
+    widths: Sequence[WidthTrial]
     grams: Mapping[str, Gram]
     temperature: float
     _base: _Base
@@ -155,7 +155,7 @@ class Trials:
 
     @classmethod
     def of(
-        cls, problem: RefitProblem, widths: Sequence[Trial], grams: Mapping[str, Gram] | None, temperature: float
+        cls, problem: RefitProblem, widths: Sequence[WidthTrial], grams: Mapping[str, Gram] | None, temperature: float
     ) -> Trials:
         """Run the network as it is.
 

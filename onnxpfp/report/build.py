@@ -16,6 +16,7 @@ from onnxpfp.comparison.latency import LatencyFindings
 from onnxpfp.comparison.promises import Promises, promises_of
 from onnxpfp.lossless import Removal
 from onnxpfp.lossless.subnormal import SubnormalWeights
+from onnxpfp.low_rank.layers import scheme_of
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.footprint import reachable_params, staying_axes
 from onnxpfp.pipeline.latency.target import LatencyTarget
@@ -30,6 +31,7 @@ from onnxpfp.report.latency_target import latency_notes
 from onnxpfp.report.notes import notes_of
 from onnxpfp.report.outcome import Outcome
 from onnxpfp.report.pruning import BodyReport, Report
+from onnxpfp.report.ranks import RankReport
 from onnxpfp.score.energy import Energy
 
 __all__ = ["build_report"]
@@ -100,6 +102,7 @@ def build_report(
         samples_wanted=first.samples_wanted,
         samples_failure=failure if failure is not None and failure < 1 else None,
         groups=tuple(group for some in groups for group in some),
+        ranked=tuple(rank for outcome in outcomes for rank in _ranks(outcome)),
         removed=tuple(removal for outcome in outcomes for removal in _removed(outcome)),
         fillers=sum(outcome.lossless.fillers for outcome in outcomes),
         subnormal=_subnormal(outcomes, unchanged=unchanged),
@@ -212,6 +215,12 @@ def _groups(outcome: Outcome) -> tuple[GroupReport, ...]:
             )
         )
     return tuple(reports)
+
+
+def _ranks(outcome: Outcome) -> Iterator[RankReport]:
+    for each in outcome.decision.ranked:
+        use, scheme = each.layer.uses[0], scheme_of(each.layer, each.choice.cut)
+        yield RankReport(outcome.named(use.name), use.consumer.op, scheme, each.choice.rank, each.kept)
 
 
 def _unselected(outcome: Outcome) -> str:

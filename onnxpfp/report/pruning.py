@@ -45,10 +45,11 @@ from onnxpfp.report.page import (
     spent,
 )
 from onnxpfp.report.promises import promised
+from onnxpfp.report.ranks import RankReport, about_ranks
 from onnxpfp.report.reasons import by_kind, example
 from onnxpfp.runtime.blocks import Alignment
 
-__all__ = ["BodyReport", "GroupReport", "Report"]
+__all__ = ["BodyReport", "GroupReport", "RankReport", "Report"]
 
 REASONS = 8
 """Most reasons that are shown, likewise."""
@@ -99,6 +100,7 @@ class Report:
         samples_failure: Probability, by that formula, that the samples are too few for what the bounds assume; None
             where it says none.
         groups: Decisions by group.
+        ranked: Layers that became two of low rank.
         removed: Channels that went before, for they cost nothing.
         fillers: How many channels cost nothing and stayed then, to fill groups up to a multiple; scores may have let
             them go.
@@ -120,8 +122,9 @@ class Report:
             what bodies of If, Loop and Scan are fed is noted. lossless: channels that cost nothing are found and
             taken out. calibration: the sensitivities are measured, and the Gram matrices of what the linear ops read
             where widths or channels are chosen by them. ranking: scores are made of all that, and bounds that are
-            measured. curves: the drift of the output is measured with every group narrowed alone. allocation: widths
-            and channels are chosen. compensation: linear ops are refitted, or means folded into biases. rewrite:
+            measured. factors: what every rank of a layer loses. curves: the drift of the output is measured with every
+            group narrowed, and every rank lowered, alone. allocation: widths, channels and ranks are chosen.
+            compensation: linear ops are refitted, or means folded into biases. rewrite:
             weights and numbers are cut. search: the trials of a target of quality are measured. verification: the
             checker, the oracle, the drift and the errors of the layers. latency: both models are run in turns. latency
             table: the network and its ops are run at several widths, and prunings for a target of latency measured.
@@ -150,6 +153,7 @@ class Report:
     samples_wanted: int
     samples_failure: float | None
     groups: tuple[GroupReport, ...]
+    ranked: tuple[RankReport, ...]
     removed: tuple[Removal, ...]
     fillers: int
     subnormal: SubnormalWeights
@@ -181,6 +185,8 @@ class Report:
             yield Heading("Groups of channels")
             yield groups_table(self.groups)
             yield from about_bounds(self.groups)
+        if self.ranked:
+            yield from about_ranks(self.ranked)
         if self.layers is not None and self.layers.layers:
             yield from about_layers(self.layers)
         if self.bodies:
