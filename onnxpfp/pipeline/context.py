@@ -92,13 +92,18 @@ class RunContext:
         if self.data.given == "none":
             return "none"
         if self.options.compensate == "auto":
-            return "lstsq" if self._telling else "bias"
+            return "lstsq" if self._telling or self._ranks else "bias"
         return self.options.compensate
 
     @property
     def allocation(self) -> AllocationRule:
         """What sets the widths; noise tells nothing about the output."""
-        return self.options.allocate or ("measured" if self._telling else "bound")
+        return self.options.allocate or ("measured" if self._telling or self._ranks else "bound")
+
+    @property
+    def _ranks(self) -> bool:
+        """Whether ranks are chosen, which takes the drift of the output and refits."""
+        return self.options.ranked and self.plan is None
 
     def analyze(self, model: ModelProto) -> Analysis:
         """Find the shapes, constants and channels of what has become of the network."""

@@ -169,7 +169,12 @@ def planned_ranks(analysis: Analysis, plan: Plan) -> tuple[RankedLayer, ...]:
     Raises:
         PlanError: The model has no such layer, or it cannot have that rank.
     """
-    layers = {layer.weight: layer for layer in low_rank_layers(analysis, "auto", {})[0] if len(layer.uses) == 1}
+    stored = analysis.constants.stored
+    layers = {
+        layer.weight: layer
+        for layer in low_rank_layers(analysis, "auto", {})[0]
+        if len(layer.uses) == 1 and layer.weight in stored
+    }
     ranked: list[RankedLayer] = []
     for weight, choice in plan.ranks.items():
         layer = layers.get(weight)

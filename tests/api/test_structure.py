@@ -1,0 +1,183 @@
+"""`prune` with ranks: targets, what is written and verified, plans, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import nets
+import numpy as np
+import onnx
+import pytest
+from onnx import ModelProto
+
+import onnxpfp
+from onnxpfp import errors
+from onnxpfp.low_rank.ranks import Choice
+from onnxpfp.pipeline.plan import Plan
+
+RANKED = {"structure": "channels,rank", "threads": 1, "no_latency": True, "round_to": 1}
+
+STACK = """g (float[N,3,8,8] x) => (float[N,10] y) {
+    a = Conv <pads = [1,1,1,1]> (x, w1, b1)
+    r = Relu(a)
+    c = Conv <pads = [1,1,1,1], strides = [2,2]> (r, w2)
+    s = Relu(c)
+    p = GlobalAveragePool(s)
+    f = Flatten(p)
+    h = Gemm <transB = 1> (f, w3, b3)
+    t = Relu(h)
+    y = MatMul(t, w4)
+}"""
+SHAPES = {"w1": (24, 3, 3, 3), "b1": (24,), "w2": (32, 24, 3, 3), "w3": (40, 32), "b3": (40,), "w4": (40, 10)}
+
+
+def stack() -> ModelProto:
+    """A network whose middle layers have few directions that matter."""
+    model = nets.build(STACK, SHAPES)
+    rng = np.random.default_rng(2)
+    for tensor in model.graph.initializer:
+        shape = tuple(tensor.dims)
+        if tensor.name in {"w2", "w3"}:
+            columns = int(np.prod(shape[1:]))
+            few = rng.standard_normal((shape[0], 5)) @ rng.standard_normal((5, columns)) / np.sqrt(columns)
+            near = few + 0.02 * rng.standard_normal(few.shape)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(near.reshape(shape).astype(np.float32), tensor.name))
+    return model
+
+
+DATA = {"x": nets.noise(96, 3, 8, 8)}
+
+
+def pruned(model: ModelProto | Path | str, **options: object) -> onnxpfp.Result:
+    return onnxpfp.prune(model, **{**RANKED, **options})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("target", [{"keep_macs": 0.6}, {"keep_macs": 0.3}, {"keep_params": 0.5}])
+def test_a_target_is_met_by_both(target: dict[str, float]) -> None:
+    result = pruned(stack(), calibration=DATA, **target)
+    report = result.report
+    sides = (
+        (report.before.macs, report.after.macs)
+        if "keep_macs" in target
+        else (report.before.params, report.after.params)
+    )
+    share = next(iter(target.values()))
+    # A bias takes up what channels leave behind, where there was none.
+    assert sides[1] <= share * sides[0]
+    assert report.after.macs == nets.count_macs(result.model, {"x": DATA["x"][:1]})
+    assert report.ranked
+    assert report.oracle.error <= report.oracle.tolerance
+    names = {node.name for node in result.model.graph.node}
+    for each in report.ranked:
+        assert {f"{each.name}/low_rank_first", f"{each.name}/low_rank_second"} <= names
+
+
+def test_ranks_bring_what_channels_alone_do_not() -> None:
+    test = nets.noise(64, 3, 8, 8, seed=9)
+    model = stack()
+    wanted = nets.run(model, test)
+    drifts = [
+        np.linalg.norm(nets.run(pruned(model, calibration=DATA, keep_macs=0.4, structure=how).model, test) - wanted)
+        for how in ("channels,rank", "channels")
+    ]
+    assert drifts[0] < 0.8 * drifts[1]
+
+
+def test_the_report_tells_the_layers() -> None:
+    report = pruned(stack(), calibration=DATA, keep_macs=0.4).report
+    document = json.loads(json.dumps(report.to_dict()))
+    assert [each["name"] for each in document["ranked"]] == [each.name for each in report.ranked]
+    assert all(0 < each.kept <= 1 for each in report.ranked if each.kept is not None)
+    text = "\n".join(map(str, report.page(full=True, wide=True)))
+    assert "low rank" in text
+
+
+def test_nothing_is_factored_where_nobody_asks() -> None:
+    report = pruned(stack(), calibration=DATA, keep_macs=0.4, structure="channels").report
+    assert report.ranked == ()
+
+
+def test_a_layer_that_is_excluded_stays_whole() -> None:
+    report = pruned(stack(), calibration=DATA, keep_macs=0.9, exclude=("node_c",)).report
+    assert "node_c" not in {each.name for each in report.ranked}
+
+
+@pytest.mark.parametrize("threads", [2, 4])
+def test_threads_change_nothing(threads: int) -> None:
+    one, other = (pruned(stack(), calibration=DATA, keep_macs=0.4, threads=count).model for count in (1, threads))
+    assert one.SerializeToString() == other.SerializeToString()
+
+
+def test_a_plan_is_replayed_with_data_and_without(tmp_path: Path) -> None:
+    model = stack()
+    result = pruned(model, calibration=DATA, keep_macs=0.4)
+    path = tmp_path / "plan.json"
+    path.write_text(result.plan.to_json(), encoding="utf-8")
+    plan = Plan.read(path)
+    assert (plan.ranks, plan.initializers) == (result.plan.ranks, result.plan.initializers)
+    assert plan.ranks
+    with_data = onnxpfp.prune(model, calibration=DATA, from_plan=path, threads=1, no_latency=True)
+    without = onnxpfp.prune(model, from_plan=path, threads=1, no_latency=True)
+    shapes = [
+        {name: array.shape for name, array in nets.weights(each.model).items()} for each in (result, with_data, without)
+    ]
+    assert shapes[0] == shapes[1]
+    assert {name: shape for name, shape in shapes[2].items() if "low_rank" in name} == {
+        name: shape for name, shape in shapes[0].items() if "low_rank" in name
+    }
+    for each in (with_data, without):
+        assert each.report.oracle.error <= each.report.oracle.tolerance
+        assert [(one.name, one.rank) for one in each.report.ranked] == [
+            (one.name, one.rank) for one in result.report.ranked
+        ]
+    np.testing.assert_array_equal(nets.run(result.model, DATA["x"]), nets.run(with_data.model, DATA["x"]))
+
+
+def test_a_plan_for_another_network_is_refused() -> None:
+    plan = pruned(stack(), calibration=DATA, keep_macs=0.4).plan
+    for ranks in ({"nowhere": Choice(1, 2)}, {"w3": Choice(2, 2)}):
+        with pytest.raises(errors.PlanError, match="rank"):
+            onnxpfp.prune(stack(), from_plan=replace(plan, ranks=ranks), threads=1, no_latency=True)
+
+
+def test_a_file_is_held_against_the_plan(tmp_path: Path) -> None:
+    original, path = tmp_path / "m.onnx", tmp_path / "p.onnx"
+    onnx.save(stack(), original)
+    result = pruned(original, calibration=DATA, keep_macs=0.4)
+    onnxpfp.save_result(result, path)
+    report = onnxpfp.verify(original, path, calibration=DATA, plan=result.plan, threads=1, no_latency=True)
+    assert not report.problems
+    assert report.plan is not None
+    assert not report.plan.weights.misfits
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"structure": "rank"}, "must name channels"),
+        ({"structure": "channels,rank,rank"}, "nothing twice"),
+        ({"structure": "channels,width"}, "'width' is none of"),
+        ({"keep_latency": 0.5}, "no target of latency"),
+        ({"keep_size": 0.5}, "no target of size"),
+        ({"allocate": "uniform"}, "by allocate uniform"),
+        ({"compensate": "bias"}, "compensate bias"),
+        ({"steps": 2}, "with steps 1"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(options: dict[str, object], message: str) -> None:
+    with pytest.raises(errors.OptionError, match=message):
+        pruned(stack(), calibration=DATA, **options)
+
+
+def test_noise_may_choose_them() -> None:
+    report = pruned(stack(), calibration="random", samples=64, keep_macs=0.5, input_shapes={"x": (1, 3, 8, 8)}).report
+    assert report.ranked
+    assert report.compensation == "lstsq"
+
+
+@pytest.mark.parametrize("data", [None, {"x": DATA["x"][:4]}], ids=["none", "few"])
+def test_ranks_ask_for_samples(data: object) -> None:
+    with pytest.raises(errors.CalibrationError, match="structure rank"):
+        pruned(stack(), calibration=data, keep_macs=0.5)
