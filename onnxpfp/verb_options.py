@@ -158,7 +158,7 @@ class FactorizeOptions(ComparisonOptions):
     )
     compensate: Literal["auto", "lstsq", "none"] = declare(
         "auto",
-        "Refit the second ops and the layers that stay by least squares, front to back, towards the original's outputs "
+        "Refit the layers, factored or not, by least squares, front to back, towards the original's outputs "
         "(lstsq), or nothing (none). auto is lstsq with enough samples.",
         "choice",
         choices=("auto", "lstsq", "none"),

@@ -17,6 +17,7 @@ __all__ = [
     "OTHER_EXPORTS",
     "PEER_WAYS",
     "PLAIN",
+    "RANKED",
     "REST",
     "ROUNDED",
     "TARGETS",
@@ -77,6 +78,7 @@ OURS = ("pfp", "reconstruction")
 BASELINES = ("random", "l1", "l2", "fpgm", "bn-scale", "lamp", "wanda", "thinet", "hrank", "apoz", "chip")
 
 MAIN = tuple(Way(score, seeds=True) for score in OURS)
+RANKED = (Way("pfp --structure channels,rank", seeds=True),)
 LOW_RANK = (Way(FACTORIZE, seeds=True), Way(f"{FACTORIZE} --compensate none"))
 UNREFITTED = tuple(Way(f"{score} --compensate none", seeds=True) for score in OURS)
 PEER_WAYS = tuple(Way(peer.name, with_norm=True, peer=peer) for peer in PEERS)
@@ -105,11 +107,11 @@ CIFAR = ("resnet20", "resnet56")
 FMNIST = ("fmnist_resnet", "fmnist_densenet", "fmnist_mobilenet")
 ORDER = (
     (CIFAR, MAIN, TARGETS),
-    (CIFAR, LOW_RANK, TARGETS),
+    (CIFAR, (*RANKED, *LOW_RANK), TARGETS),
     (CIFAR, MEAN_SHARE, TARGETS),
     (CIFAR, UNREFITTED, TARGETS),
     (CIFAR, PEER_WAYS, TARGETS),
-    (FMNIST, (*MAIN, *LOW_RANK, *UNREFITTED, *PEER_WAYS), TARGETS),
+    (FMNIST, (*MAIN, *RANKED, *LOW_RANK, *UNREFITTED, *PEER_WAYS), TARGETS),
     (CIFAR, OTHER_EXPORTS, (0.5,)),
     (CIFAR, ROUNDED, (0.7, 0.5)),
     (CIFAR, PLAIN, TARGETS),

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks.accuracy.networks import NETWORKS, Network
-from benchmarks.accuracy.plan import LOW_RANK, MAIN, PEER_WAYS, UNREFITTED, Way
+from benchmarks.accuracy.plan import LOW_RANK, MAIN, PEER_WAYS, RANKED, UNREFITTED, Way
 from benchmarks.accuracy.rows import Row
 from benchmarks.accuracy.tables import Rows, by_file, name_of, original, spread
 
@@ -20,6 +20,7 @@ __all__ = ["plot"]
 COLOURS = {
     "pfp": "#0072b2",
     "reconstruction": "#d55e00",
+    "pfp --structure channels,rank": "#000000",
     "factorize": "#cc79a7",
     "onnxsim": "#009e73",
     "torch-pruning": "#999999",
@@ -73,7 +74,9 @@ def _curves() -> list[_Curve]:
         for way, package in zip(PEER_WAYS, packages, strict=True)
     ]
     curves += [_Curve(way, _legend(way), COLOURS[way.method.split()[0]], 1.3, dashes="--") for way in UNREFITTED]
-    curves += [_Curve(way, _legend(way), COLOURS[way.method], 2.0, marker="o") for way in (*LOW_RANK[:1], *MAIN)]
+    curves += [
+        _Curve(way, _legend(way), COLOURS[way.method], 2.0, marker="o") for way in (*RANKED, *LOW_RANK[:1], *MAIN)
+    ]
     return curves
 
 

@@ -16,6 +16,7 @@ from benchmarks.accuracy.plan import (
     OTHER_EXPORTS,
     PEER_WAYS,
     PLAIN,
+    RANKED,
     REST,
     ROUNDED,
     TARGETS,
@@ -68,11 +69,13 @@ Peers prune the export whose BatchNormalization is not folded, like `bn-scale`. 
 `pfp` is the default: PFP's sensitivities rank the channels of a group where their bound is below 1, and mean output
 energy elsewhere (the report of a run names the groups); measured drift sets the widths, and all layers are refitted.
 PFP to the letter is `pfp --select deterministic|sampled|mixed --allocate bound --compensate none`. `factorize` is no
-pruning: it puts two ops of low rank in the place of one ([factorize](../../docs/factorize.md))."""
+pruning: it puts two ops of low rank in the place of one ([factorize](../../docs/factorize.md)); `--structure channels,rank`
+chooses these beside the channels, as one."""
 
 NAMES = {
     "pfp": "default (output energy where PFP's bounds say nothing)",
     "pfp --compensate none": "default with nothing compensated",
+    "pfp --structure channels,rank": "channels and ranks (`--structure channels,rank`)",
     "factorize": "low rank (`onnxpfp factorize`)",
     **{way.method: f"PFP to the letter, {way.method.split()[2]}" for way in LETTER},
 }
@@ -170,7 +173,7 @@ def _short(rows: Rows) -> str:
         if dense is None:
             continue
         title = f"{network.title} ({dense:.1f})"
-        for way in (*MAIN, *LOW_RANK[:1], *MEAN_SHARE[:2], *LETTER):
+        for way in (*MAIN, *RANKED, *LOW_RANK[:1], *MEAN_SHARE[:2], *LETTER):
             cells = [_accuracy(_at(rows, network, way, target)) for target in SHORT]
             if way not in MAIN and set(cells) == {NOTHING}:
                 continue
@@ -255,7 +258,7 @@ def page(rows: list[Row]) -> str:
         "Mean top-1 over the seeds, beside that of the prototype of the refit (on 10,000 test images).",
         _goals(found),
     ]
-    ours = (*MAIN, *LOW_RANK, *UNREFITTED, *REST, *PLAIN, *FEW)
+    ours = (*MAIN, *RANKED, *LOW_RANK, *UNREFITTED, *REST, *PLAIN, *FEW)
     for network in NETWORKS.values():
         dense = original(found, network)
         if dense is not None:

@@ -77,6 +77,7 @@ def _report(groups: int = 1) -> Report:
         confidence=0.95,
         certified=None,
         groups=tuple(_group(number) for number in range(groups)),
+        ranked=(),
         removed=(
             Removal("a", "dead", (1, 2), "weights", 0),
             Removal("b", "dead", (5,), "weights", 0),
