@@ -69,8 +69,8 @@ Peers prune the export whose BatchNormalization is not folded, like `bn-scale`. 
 `pfp` is the default: PFP's sensitivities rank the channels of a group where their bound is below 1, and mean output
 energy elsewhere (the report of a run names the groups); measured drift sets the widths, and all layers are refitted.
 PFP to the letter is `pfp --select deterministic|sampled|mixed --allocate bound --compensate none`. `factorize` is no
-pruning: it puts two ops of low rank in the place of one ([factorize](../../docs/factorize.md)); `--structure channels,rank`
-chooses these beside the channels, as one."""
+pruning: it puts two ops of low rank in the place of one ([factorize](../../docs/factorize.md)); with `--structure
+channels,rank` these are chosen beside the channels, as one."""
 
 NAMES = {
     "pfp": "default (output energy where PFP's bounds say nothing)",

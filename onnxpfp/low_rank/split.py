@@ -19,7 +19,7 @@ from onnxpfp.model.constants import stored_tensors
 from onnxpfp.rewrite.edits import Edits
 from onnxpfp.runtime.external_data import numbers
 
-__all__ = ["RankedLayer", "factors_of", "limited", "split"]
+__all__ = ["RankedLayer", "edits_of_rank", "factors_of", "split"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,7 +62,7 @@ def factors_of(model: ModelProto, ranked: Sequence[RankedLayer]) -> list[Factore
     return [_factored(each, nodes[each.output], stored) for each in ranked]
 
 
-def limited(analysis: Analysis, keep: Keep, edits: Edits, ranked: Sequence[RankedLayer]) -> Edits:
+def edits_of_rank(analysis: Analysis, keep: Keep, edits: Edits, ranked: Sequence[RankedLayer]) -> Edits:
     """Bring what stays of weights to their ranks, by the weights alone: where nothing is refitted.
 
     Args:

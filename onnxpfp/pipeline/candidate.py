@@ -9,7 +9,7 @@ from onnx import ModelProto
 
 from onnxpfp.arrays import Keep
 from onnxpfp.linear.weights import reweight
-from onnxpfp.low_rank.split import limited, split
+from onnxpfp.low_rank.split import edits_of_rank, split
 from onnxpfp.pipeline.calibration import DataCalibration, Measured, RefitCalibration
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.decide import Decision
@@ -81,7 +81,7 @@ def build_candidate(context: RunContext, measured: Measured, decision: Decision)
             with clock.phase("compensation"):
                 compensation = fold_means(analysis, measured.ops, calibration.statistics, decision.factor, edits)
             edits = compensation.edits
-        edits = limited(analysis, decision.keep, edits, decision.ranked) if decision.ranked else edits
+        edits = edits_of_rank(analysis, decision.keep, edits, decision.ranked) if decision.ranked else edits
     with clock.phase("rewrite"):
         pruned = split(apply(model, graph, decision.keep, edits, scratch), decision.ranked)
         edited = apply(model, graph, graph.keep_all(), edits, scratch) if edits else model
