@@ -19,7 +19,7 @@ from benchmarks.latency.vit import vit_small
 from benchmarks.speed.networks import SIDE, noise
 from benchmarks.speed.shapes import mobilenet_v2, resnet50
 
-__all__ = ["SUBJECTS", "Places", "Subject"]
+__all__ = ["SUBJECTS", "Places", "Subject", "shape"]
 
 NOISE_IMAGES = 32
 """Calibration images of the networks with random weights."""
@@ -91,7 +91,9 @@ def _classifier(name: str) -> Subject:
     return Subject(name, network.title, usual, calibration, accuracy, with_norm)
 
 
-def _shape(name: str, title: str, build: Callable[[], ModelProto]) -> Subject:
+def shape(name: str, title: str, build: Callable[[], ModelProto]) -> Subject:
+    """Describe a network with random weights, made where it is first asked for, and noise."""
+
     def file(places: Places) -> Path:
         made = places.cache / f"{name}.onnx"
         if not made.exists():
@@ -126,8 +128,8 @@ SUBJECTS = {
     for subject in (
         _recogniser(),
         *map(_classifier, NETWORKS),
-        _shape("resnet50", "ResNet-50 shape", resnet50),
-        _shape("mobilenet_v2", "MobileNetV2 shape", mobilenet_v2),
-        _shape("vit_small", "ViT-S/16 shape", vit_small),
+        shape("resnet50", "ResNet-50 shape", resnet50),
+        shape("mobilenet_v2", "MobileNetV2 shape", mobilenet_v2),
+        shape("vit_small", "ViT-S/16 shape", vit_small),
     )
 }

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-__all__ = ["vit_small"]
+__all__ = ["GraphBuilder", "vit_small"]
 
 OPSET, IR = 17, 8
 SIDE, PATCH, WIDTH, HEADS, DEPTH, CLASSES = 224, 16, 384, 6, 12, 1000
@@ -20,7 +20,7 @@ Floats = NDArray[np.float32]
 
 
 @dataclass(slots=True, eq=False)
-class _Builder:
+class GraphBuilder:
     """A graph that grows node by node."""
 
     rng: np.random.Generator
@@ -52,9 +52,9 @@ class _Builder:
         product = self.op("MatMul", x, self.normal(inputs, outputs, spread=gain * inputs**-0.5))
         return self.op("Add", product, self.normal(outputs, spread=0.1 * gain))
 
-    def norm(self, x: str) -> str:
-        """Append a normalization over the channels."""
-        scale, shift = self.normal(WIDTH, spread=SPREAD, mean=1.0), self.normal(WIDTH, spread=SPREAD)
+    def norm(self, x: str, width: int = WIDTH) -> str:
+        """Append a normalization over the last axis."""
+        scale, shift = self.normal(width, spread=SPREAD, mean=1.0), self.normal(width, spread=SPREAD)
         return self.op("LayerNormalization", x, scale, shift, axis=-1, epsilon=1e-6)
 
     def gelu(self, x: str) -> str:
@@ -77,7 +77,7 @@ class _Builder:
 
 def vit_small() -> ModelProto:
     """Build it; the residual branches are so small that the stream keeps its size with the depth."""
-    net = _Builder(np.random.default_rng(0))
+    net = GraphBuilder(np.random.default_rng(0))
     gain = (2 * DEPTH) ** -0.5
     filters = net.normal(WIDTH, 3, PATCH, PATCH, spread=(3 * PATCH**2) ** -0.5)
     patches = net.op("Conv", "x", filters, net.normal(WIDTH, spread=SPREAD), strides=[PATCH] * 2)
