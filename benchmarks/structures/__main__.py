@@ -4,7 +4,8 @@
 
 Beside onnxpfp it takes Pillow and the fonts of Debian's packages fonts-dejavu-core and fonts-liberation; the wheel of
 rapidocr-onnxruntime, which is downloaded, and the networks that are made go into `--cache`. Rows are appended to
-`structures.jsonl` one by one, so that a run can be stopped and continued with `--append`; `--tables` only makes the page.
+`structures.jsonl` one by one, so that a run can be stopped and continued with `--append`; `--tables` only makes the
+page.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A ConvNeXt as a graph with random weights, made without torch: the layers of ConvNeXt-Atto with half of its blocks."""
+"""A ConvNeXt as a graph with random weights, made without torch: ConvNeXt-Atto with half of its blocks."""
 
 from __future__ import annotations
 

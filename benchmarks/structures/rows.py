@@ -56,5 +56,5 @@ def _stored(values: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-_KINDS = RowKinds[Row]((Row,), _stored)
+_KINDS: RowKinds[Row] = RowKinds((Row,), _stored)
 read, append, compact = _KINDS.read, _KINDS.append, _KINDS.compact
