@@ -120,10 +120,11 @@ def _prune(job: Job, source: Path, out: Path, calibration: Images, threads: int)
 
 def _prune_here(job: Job, source: Path, out: Path, calibration: Images, threads: int) -> None:
     """Run onnxpfp's command line."""
-    data = out.with_suffix(".npz")
-    np.savez(data, **{onnx.load(source).graph.input[0].name: calibration.x})
     command = [sys.executable, "-m", "onnxpfp", job.way.verb, str(source), str(out), "--quiet", "--no-latency"]
-    command += ["--calib-data", str(data)]
+    if len(calibration.x):
+        data = out.with_suffix(".npz")
+        np.savez(data, **{onnx.load(source).graph.input[0].name: calibration.x})
+        command += ["--calib-data", str(data)]
     command += ["--keep-macs", str(job.target), "--seed", str(job.seed), "--threads", str(threads), *job.way.flags]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode == TargetUnreachableError.exit_code:

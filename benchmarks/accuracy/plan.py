@@ -22,6 +22,7 @@ __all__ = [
     "ROUNDED",
     "TARGETS",
     "UNREFITTED",
+    "WITHOUT_DATA",
     "Job",
     "Way",
     "jobs",
@@ -41,7 +42,7 @@ class Way:
         method: Flags of `onnxpfp prune` after `--score`, `FACTORIZE` and its flags, or the name of a peer.
         with_norm: Whether the file is one whose BatchNormalization is not folded.
         seeds: Whether it has a row for every seed, or for the first alone.
-        most: Most calibration images; None for all.
+        most: Most calibration images; None for all, 0 where no data are given.
         export: Another export than the usual one.
         peer: What runs it, where it is not onnxpfp.
     """
@@ -100,6 +101,7 @@ PLAIN = tuple(
 """Selection alone, as most papers and peers do it."""
 REST = (*MEAN_SHARE, *OTHER_ALLOCATIONS, *LETTER, *OTHER_CHOICES, *REFITTED)
 FEW = tuple(_few(score, 512) for score in OURS)
+WITHOUT_DATA = (Way("pfp (0 images)", most=0), Way(f"{FACTORIZE} (0 images)", most=0))
 ROUNDED = tuple(Way(f"{score} --round-to 8") for score in OURS)
 OTHER_EXPORTS = tuple(Way(score, export=kind) for kind in ("bn", "dynamo") for score in OURS)
 
@@ -112,6 +114,7 @@ ORDER = (
     (CIFAR, UNREFITTED, TARGETS),
     (CIFAR, PEER_WAYS, TARGETS),
     (FMNIST, (*MAIN, *RANKED, *LOW_RANK, *UNREFITTED, *PEER_WAYS), TARGETS),
+    ((*FMNIST, *CIFAR), WITHOUT_DATA, TARGETS),
     (CIFAR, OTHER_EXPORTS, (0.5,)),
     (CIFAR, ROUNDED, (0.7, 0.5)),
     (CIFAR, PLAIN, TARGETS),

@@ -21,6 +21,7 @@ from benchmarks.accuracy.plan import (
     ROUNDED,
     TARGETS,
     UNREFITTED,
+    WITHOUT_DATA,
     Way,
 )
 from benchmarks.accuracy.rows import Row
@@ -138,7 +139,9 @@ def _table(head: Sequence[str], body: Iterable[Sequence[str]], left: int = 1) ->
 
 def _label(way: Way, rows: list[Row]) -> str:
     if way.peer is None:
-        return f"`{way.method}`" if way.most is None else f"`{way.method.split()[0]}`, {way.most} images"
+        if way.most is None:
+            return f"`{way.method}`"
+        return f"`{way.method.split()[0]}`, {f'{way.most} images' if way.most else 'without data'}"
     return f"{rows[0].tool}, {way.peer.method}"
 
 
@@ -258,7 +261,7 @@ def page(rows: list[Row]) -> str:
         "Mean top-1 over the seeds, beside that of the prototype of the refit (on 10,000 test images).",
         _goals(found),
     ]
-    ours = (*MAIN, *RANKED, *LOW_RANK, *UNREFITTED, *REST, *PLAIN, *FEW)
+    ours = (*MAIN, *RANKED, *LOW_RANK, *UNREFITTED, *REST, *PLAIN, *FEW, *WITHOUT_DATA)
     for network in NETWORKS.values():
         dense = original(found, network)
         if dense is not None:

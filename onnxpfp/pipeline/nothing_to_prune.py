@@ -35,6 +35,7 @@ def require_groups(network: Network, options: Options) -> None:
     why = why_no_part(main, [part.context.whole for part in network.parts[1:] if not part.stays], stay)
     if not hint:
         blame_missing_ops(main, f": {why}")
+        hint = "onnxpfp factorize lowers ranks alone" if options.ranked else ""
     raise TargetUnreachableError(f"{main.source.title}: nothing in it can be pruned: {why}", hint=hint)
 
 
