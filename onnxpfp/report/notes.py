@@ -34,7 +34,8 @@ def notes_of(
         notes.append(
             "no data: channels were chosen by weights alone (data-independent coreset scores). A few "
             "hundred unlabelled inputs do better: --calib-data FILE.npz, arrays keyed by input name, "
-            "samples along the batch axis. Without them `onnxpfp factorize` mostly keeps far more at as many multiply-adds"
+            "samples along the batch axis. Without them `onnxpfp factorize` mostly keeps far more at as many "
+            "multiply-adds"
         )
     if context.data.given == "random":
         notes.append(
