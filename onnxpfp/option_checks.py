@@ -9,6 +9,7 @@ from pathlib import Path
 from onnxpfp.errors import OptionError
 
 __all__ = [
+    "STRUCTURES",
     "check_at_least_one",
     "check_confidence",
     "check_criterion",
@@ -25,10 +26,13 @@ __all__ = [
     "check_seed",
     "check_share",
     "check_size",
+    "check_structure",
     "check_tolerance",
     "check_workspace",
 ]
 
+STRUCTURES = ("channels", "blocks")
+"""What pruning may take out of a network."""
 LEAST_WORKSPACE = 1_000_000
 """Bytes; who gives less has another unit in mind."""
 EVEN = 0.5
@@ -59,6 +63,19 @@ def check_at_least_one(flag: str, value: int) -> None:
     """Refuse numbers below 1."""
     if value < 1:
         raise OptionError(f"{flag} {value} must be at least 1")
+
+
+def check_structure(flag: str, value: str) -> None:
+    """Refuse what is no list of what may go; channels always may."""
+    parts = value.split(",")
+    known = ", ".join(STRUCTURES)
+    for part in parts:
+        if part not in STRUCTURES:
+            raise OptionError(f"{flag} '{part}' is none of {known}", hint=f"{flag} {','.join(STRUCTURES)}")
+    if len(set(parts)) < len(parts):
+        raise OptionError(f"{flag} {value} names something twice")
+    if "channels" not in parts:
+        raise OptionError(f"{flag} {value} lacks channels, which always may go", hint=f"{flag} channels,{value}")
 
 
 def check_multiple(flag: str, value: int | str) -> None:

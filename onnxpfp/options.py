@@ -30,6 +30,7 @@ from onnxpfp.option_checks import (
     check_seed,
     check_share,
     check_size,
+    check_structure,
     check_workspace,
 )
 from onnxpfp.option_declaration import declare, declared
@@ -339,6 +340,15 @@ class Options(RunOptions):
         metavar="P",
         check=check_confidence,
     )
+    structure: str = declare(
+        "channels",
+        "What may go, separated by commas: channels of a group, and with blocks also all of them and the branch that "
+        "they lie in, of which a constant is left. Blocks go by measured drift, so they take data and --allocate "
+        "measured; with --min-channels above 1 none goes.",
+        "choice",
+        metavar="channels[,blocks]",
+        check=check_structure,
+    )
     steps: int = declare(
         1,
         "Prune in N steps, and measure scores and widths anew at each.",
@@ -368,10 +378,20 @@ class Options(RunOptions):
         if len(targets) > 1:
             raise OptionError(f"give one target: {' or '.join(targets)}, not {'both' if len(targets) == 2 else 'all'}")
         RunOptions.__post_init__(self)
+        if self.drops_blocks and self.allocate in {"bound", "uniform"}:
+            raise OptionError(
+                f"--structure {self.structure} goes with --allocate measured, for --allocate {self.allocate} does not "
+                "tell what the network is without a block"
+            )
         if self.steps > 1 and self.limit_flag:
             raise OptionError("--max-drift and --min-agreement try many targets, so they go with --steps 1")
         if self.steps > 1 and self.select in {"sampled", "mixed"}:
             raise OptionError(f"--select {self.select} draws once, so it goes with --steps 1")
+
+    @property
+    def drops_blocks(self) -> bool:
+        """Whether whole branches may go."""
+        return "blocks" in self.structure.split(",")
 
     @property
     def limit_flag(self) -> str:

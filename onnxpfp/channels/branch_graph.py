@@ -72,7 +72,8 @@ class Removal:
         made: All tensors that become constants.
         constants: Those of them that nodes read which stay.
         stops: Positions of these nodes.
-        alive: Groups of which nodes that stay read or make channels.
+        live: Positions of the nodes that the outputs are computed from then.
+        alive: Groups of which these read or make channels.
         obstacle: Why the groups cannot go; empty where they can, as far as that does not hang on shapes.
     """
 
@@ -82,6 +83,7 @@ class Removal:
     made: frozenset[str]
     constants: tuple[str, ...]
     stops: tuple[int, ...]
+    live: frozenset[int]
     alive: frozenset[int]
     obstacle: str
 
@@ -157,7 +159,14 @@ class BranchGraph:
         constants = {name: None for index in stops for name in self.nodes[index].input if name in made}
         gone = self._gone({*replaced, *folded}, live, groups)
         obstacle = self._obstacle(groups, live, stops, made)
-        return Removal(replaced, tuple(folded), gone, frozenset(made), tuple(constants), stops, alive, obstacle)
+        return Removal(replaced, tuple(folded), gone, frozenset(made), tuple(constants), stops, live, alive, obstacle)
+
+    def tensors(self, groups: Collection[int]) -> frozenset[str]:
+        """Return the tensors that the outputs are computed from without some groups, the biases that are left too."""
+        removal = self.removal(groups)
+        biases = {name for index in removal.replaced for name in self.nodes[index].input[2:]}
+        names = (frozenset({*self.reads[index], *self.nodes[index].output}) for index in removal.live)
+        return frozenset(biases).union(*names)
 
     def _replaced(self, groups: Collection[int]) -> dict[str, Shape]:
         """Return the outputs of the linear ops that only read such groups, with the shapes of the constants."""

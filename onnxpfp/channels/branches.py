@@ -11,7 +11,7 @@ from onnxpfp.channels.analysis import Analysis
 from onnxpfp.channels.branch_graph import BranchGraph, Removal, gone_groups
 from onnxpfp.model.shapes import static_lengths
 
-__all__ = ["Branches", "obstacle_of"]
+__all__ = ["NO_BRANCHES", "Branches", "obstacle_of"]
 
 Static = Mapping[tuple[str, int], int]
 """Axes whose length does not hang on the input, as of `static_lengths`."""
@@ -23,12 +23,12 @@ class Branches:
 
     Attributes:
         may_go: Their positions.
-        followers: By group what no output is computed from once it has gone, and what goes with it: other groups.
+        leaders: By tensor the groups that it goes with: each of them takes it out of the model when it goes entirely.
         network: The model; None where nothing may go.
     """
 
     may_go: frozenset[int] = frozenset()
-    followers: Mapping[int, tuple[int, ...]] = field(default_factory=dict[int, "tuple[int, ...]"])
+    leaders: Mapping[str, frozenset[int]] = field(default_factory=dict[str, frozenset[int]])
     network: BranchGraph | None = None
 
     @classmethod
@@ -48,8 +48,15 @@ class Branches:
             if not meeting:
                 break
             may_go.remove(meeting[-1])
-        followers = {number: tuple(sorted(present - alone[number].alive - {number})) for number in may_go}
-        return cls(frozenset(may_go), {number: some for number, some in followers.items() if some}, network)
+        leaders: dict[str, frozenset[int]] = {}
+        for number in may_go:
+            for name in network.tensors(()) - network.tensors((number,)):
+                leaders[name] = leaders.get(name, frozenset()) | {number}
+        return cls(frozenset(may_go), leaders, network)
+
+    def leaders_of(self, tensor: str) -> frozenset[int]:
+        """Return the groups that a tensor goes with."""
+        return self.leaders.get(tensor, frozenset())
 
     def closed(self, groups: Collection[int]) -> frozenset[int]:
         """Return the groups that go where some go entirely: also those that no output is computed from any more."""
@@ -57,6 +64,10 @@ class Branches:
             return frozenset(groups)
         present = self.network.removal(()).alive
         return frozenset(groups) | (present - self.network.removal(groups).alive)
+
+
+NO_BRANCHES = Branches()
+"""None may go."""
 
 
 def obstacle_of(analysis: Analysis, keep: Keep) -> str:

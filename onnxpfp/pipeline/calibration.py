@@ -9,6 +9,7 @@ from onnxpfp.allocation.by_drift import ResponseCurve
 from onnxpfp.arrays import Floats
 from onnxpfp.calibrate.statistics import Statistics
 from onnxpfp.channels import Analysis
+from onnxpfp.channels.branches import NO_BRANCHES, Branches
 from onnxpfp.data.samples import Samples
 from onnxpfp.linear.ops import LinearOp
 from onnxpfp.linear.weights import StoredAxis
@@ -80,6 +81,7 @@ class Measured:
         calibration: Its scores.
         stored_axes: Where each consumer's weights are stored.
         curves: Its response curves, where they set the widths.
+        branches: The groups that may go entirely.
     """
 
     analysis: Analysis
@@ -87,3 +89,4 @@ class Measured:
     calibration: Calibration
     stored_axes: tuple[StoredAxis | None, ...]
     curves: tuple[ResponseCurve, ...] = ()
+    branches: Branches = NO_BRANCHES

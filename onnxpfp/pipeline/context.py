@@ -100,6 +100,12 @@ class RunContext:
         """What sets the widths; noise tells nothing about the output."""
         return self.options.allocate or ("measured" if self._telling else "bound")
 
+    @property
+    def may_drop_branches(self) -> bool:
+        """Whether groups may go entirely: what that does is known where it is measured."""
+        options = self.options
+        return self.chooses and options.drops_blocks and self.allocation == "measured" and options.min_channels == 1
+
     def analyze(self, model: ModelProto) -> Analysis:
         """Find the shapes, constants and channels of what has become of the network."""
         return analyze(self.whole.source.rewritten(model), self.data, self.options, self.clock)

@@ -17,6 +17,7 @@ from onnxpfp.allocation.uniform import allocate_uniformly
 from onnxpfp.allocation.widths import widths_of
 from onnxpfp.arrays import Keep
 from onnxpfp.channels import ChannelGraph, Consumer, Group
+from onnxpfp.channels.branches import NO_BRANCHES, Branches
 from onnxpfp.channels.file_axes import file_axes
 from onnxpfp.errors import PlanError
 from onnxpfp.linear.bias import new_biases
@@ -70,6 +71,7 @@ class Selector:
         scalable: Groups whose consumers' weights can be scaled; the others are selected deterministically.
         options: How to select.
         alignment: The multiples in which channels are kept.
+        branches: The groups that may go entirely.
     """
 
     groups: tuple[Group, ...]
@@ -77,6 +79,7 @@ class Selector:
     scalable: NDArray[np.bool_]
     options: Options
     alignment: Alignment
+    branches: Branches = NO_BRANCHES
 
     def select(self, number: int, width: int, rng: np.random.Generator) -> Selection:
         """Select `width` channels of a group."""
@@ -97,12 +100,13 @@ class Selector:
         )
 
     def decision(self, kept: Sequence[int]) -> Decision:
-        """Select the channels of every group, so many of each."""
+        """Select the channels of every group, so many of each; none of what only serves groups that go entirely."""
         rng = np.random.default_rng(self.options.seed)
+        gone = self.branches.closed([number for number, width in enumerate(kept) if width == 0])
         factor = np.ones(self.scores.values.size)
         selections: list[Selection] = []
         for number, group in enumerate(self.groups):
-            selection = self.select(number, kept[number], rng)
+            selection = self.select(number, 0 if number in gone else kept[number], rng)
             factor[group.channels] = selection.factor
             selections.append(selection)
         return Decision(factor > 0, factor, tuple(selections))
@@ -115,7 +119,8 @@ class Selector:
     def allowed(self, number: int) -> tuple[int, int, int]:
         """Return the channels of a group, the step of its widths and the fewest that stay."""
         size = int(self.groups[number].channels.size)
-        return size, self.alignment.of_group(size), min(self.options.min_channels, size)
+        fewest = 0 if number in self.branches.may_go else min(self.options.min_channels, size)
+        return size, self.alignment.of_group(size), fewest
 
 
 def decide(
@@ -179,7 +184,8 @@ def _refuse_unscalable(
 def cost_of(context: RunContext, measured: Measured) -> CostModel:
     """Return what the target counts."""
     quantity = QUANTITIES[context.options.target[0]]
-    return quantity.model(measured.analysis, context.latencies, partial(added_biases, context, measured))
+    biases = partial(added_biases, context, measured)
+    return quantity.model(measured.analysis, context.latencies, biases, measured.branches)
 
 
 def added_biases(context: RunContext, measured: Measured) -> Biases:
@@ -215,7 +221,7 @@ def choose(context: RunContext, measured: Measured) -> Decision:
     """
     graph = measured.analysis.graph
     if context.plan is not None:
-        keep, factor = keep_of_plan(graph, file_axes(measured.analysis), context.plan)
+        keep, factor = keep_of_plan(measured.analysis, file_axes(measured.analysis), context.plan)
         _refuse_unscalable(graph, measured.stored_axes, np.where(keep, factor, 1.0))
         return Decision(keep, np.where(keep, factor, 0.0), ())
     if not context.chooses:
@@ -244,4 +250,6 @@ def selector_of(context: RunContext, measured: Measured) -> Selector:
     """Return what selects the channels of this model's groups."""
     graph = measured.analysis.graph
     scalable = reweightable(graph, measured.stored_axes)
-    return Selector(graph.groups, measured.calibration.scores, scalable, context.options, context.alignment)
+    return Selector(
+        graph.groups, measured.calibration.scores, scalable, context.options, context.alignment, measured.branches
+    )

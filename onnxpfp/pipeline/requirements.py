@@ -92,6 +92,8 @@ def _deciding(options: Options, *, replaying: bool) -> Iterator[str]:
             yield f"--score {criterion.name}"
         if options.allocate == "measured":
             yield "--allocate measured"
+        if options.drops_blocks:
+            yield f"--structure {options.structure}"
 
 
 def require_split(data: CalibrationData, holding_out: str) -> Split:
