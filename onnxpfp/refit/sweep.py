@@ -79,7 +79,8 @@ def refit(
                     refit_state.put(each.layer, fit.weights, fit.bias)
                 if np.isfinite(fit.plain):
                     share = each.spread()
-                    records.append(Record(each.layer.consumer.name, fit.plain / share, fit.error / share, fit.ridge))
+                    ridge = np.inf if refit_state.is_constant(each.layer) else fit.ridge
+                    records.append(Record(each.layer.consumer.name, fit.plain / share, fit.error / share, ridge))
                 each.free()
             pair.advance(refit_state, here)
             if progress:

@@ -201,9 +201,9 @@ def _groups(outcome: Outcome) -> tuple[GroupReport, ...]:
                 no_epsilon=reason,
                 choice_error=chosen.choice_error if chosen and not no_error else None,
                 no_choice_error=no_error,
-                ranked_by=_ranking(outcome, chosen) if cut else "",
+                ranked_by=_ranking(outcome, chosen) if cut and stays.any() else "",
                 widths_by=outcome.context.allocation if chosen and cut else "",
-                selection=chosen.variant if chosen else _unselected(outcome),
+                selection=_selection(outcome, chosen, went=not stays.any()),
                 refitted=tuple(outcome.named(name) for name in consumers if name in refitted),
                 folded=tuple(outcome.named(name) for name in consumers if name in folded),
                 assumption="" if reason else assumption_of(outcome, chosen),
@@ -214,11 +214,13 @@ def _groups(outcome: Outcome) -> tuple[GroupReport, ...]:
     return tuple(reports)
 
 
-def _unselected(outcome: Outcome) -> str:
-    """Say what decided on a group that was not selected."""
+def _selection(outcome: Outcome, chosen: Selection | None, *, went: bool) -> str:
+    """Say what decided on a group."""
     if outcome.context.plan is not None:
         return "plan"
-    return "lossless" if outcome.context.chooses else "all"
+    if chosen is None:
+        return "lossless" if outcome.context.chooses else "all"
+    return "block" if went else chosen.variant
 
 
 def _ranking(outcome: Outcome, chosen: Selection | None) -> str:
