@@ -34,7 +34,7 @@ from onnxpfp.model.attributes import Attributes
 from onnxpfp.model.constants import Constants, outer_names
 from onnxpfp.model.opset import standard_opset
 
-__all__ = ["BranchGraph", "Removal", "gone_groups", "one_of_each", "removal_of"]
+__all__ = ["BranchGraph", "BranchRemoval", "gone_groups", "one_of_each", "removal_of"]
 
 Shape = tuple[int, ...]
 
@@ -62,7 +62,7 @@ def one_of_each(graph: ChannelGraph, keep: Keep) -> Keep:
 
 
 @dataclass(frozen=True, slots=True)
-class Removal:
+class BranchRemoval:
     """What becomes of a network where some groups go entirely.
 
     Attributes:
@@ -88,7 +88,7 @@ class Removal:
     obstacle: str
 
 
-def removal_of(model: ModelProto, graph: ChannelGraph, keep: Keep) -> Removal | None:
+def removal_of(model: ModelProto, graph: ChannelGraph, keep: Keep) -> BranchRemoval | None:
     """Find out what becomes of a model by a choice of channels; None where every group keeps some."""
     groups = gone_groups(graph, keep)
     return BranchGraph.of(model, graph).removal(groups) if groups else None
@@ -141,7 +141,7 @@ class BranchGraph:
             standard_opset(model) >= BROADCASTS_SINCE,
         )
 
-    def removal(self, groups: Collection[int]) -> Removal:
+    def removal(self, groups: Collection[int]) -> BranchRemoval:
         """Find out what becomes of the model without some groups."""
         made = self._replaced(groups)
         replaced = frozenset(self.producers[name] for name in made)
@@ -159,7 +159,9 @@ class BranchGraph:
         constants = {name: None for index in stops for name in self.nodes[index].input if name in made}
         gone = self._gone({*replaced, *folded}, live, groups)
         obstacle = self._obstacle(groups, live, stops, made)
-        return Removal(replaced, tuple(folded), gone, frozenset(made), tuple(constants), stops, live, alive, obstacle)
+        return BranchRemoval(
+            replaced, tuple(folded), gone, frozenset(made), tuple(constants), stops, live, alive, obstacle
+        )
 
     def tensors(self, groups: Collection[int]) -> frozenset[str]:
         """Return the tensors that the outputs are computed from without some groups, the biases that are left too."""

@@ -8,7 +8,7 @@ from typing import Self
 
 from onnxpfp.arrays import Keep
 from onnxpfp.channels.analysis import Analysis
-from onnxpfp.channels.branch_graph import BranchGraph, Removal, gone_groups
+from onnxpfp.channels.branch_graph import BranchGraph, BranchRemoval, gone_groups
 from onnxpfp.model.shapes import static_lengths
 
 __all__ = ["NO_BRANCHES", "Branches", "obstacle_of"]
@@ -95,7 +95,7 @@ class _Stops:
     def of(cls, analysis: Analysis) -> Self:
         return cls(analysis, static_lengths(analysis.model))
 
-    def obstacle(self, removal: Removal, made: Collection[str]) -> str:
+    def obstacle(self, removal: BranchRemoval, made: Collection[str]) -> str:
         """Say why groups cannot go; empty where they can.
 
         Args:

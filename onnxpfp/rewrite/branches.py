@@ -15,7 +15,7 @@ from onnx import ModelProto, NodeProto, numpy_helper
 
 from onnxpfp.arrays import Ids, Keep
 from onnxpfp.channels import ChannelGraph
-from onnxpfp.channels.branch_graph import SHAPING, Removal
+from onnxpfp.channels.branch_graph import SHAPING, BranchRemoval
 from onnxpfp.channels.ops import facts_of, op_name
 from onnxpfp.errors import VerificationError
 from onnxpfp.model.attributes import Attributes
@@ -25,7 +25,9 @@ from onnxpfp.model.edit import add_constants, drop_nodes, drop_unread, forget_sh
 __all__ = ["drop_branches"]
 
 
-def drop_branches(pruned: ModelProto, model: ModelProto, graph: ChannelGraph, keep: Keep, removal: Removal) -> None:
+def drop_branches(
+    pruned: ModelProto, model: ModelProto, graph: ChannelGraph, keep: Keep, removal: BranchRemoval
+) -> None:
     """Take out of a model what goes with groups that go entirely, in place.
 
     Args:
