@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto, numpy_helper
 
 from onnxpfp.arrays import Ids, Keep
 from onnxpfp.channels import ChannelGraph
@@ -19,8 +19,8 @@ from onnxpfp.channels.branch_graph import SHAPING, BranchRemoval
 from onnxpfp.channels.ops import facts_of, op_name
 from onnxpfp.errors import VerificationError
 from onnxpfp.model.attributes import Attributes
-from onnxpfp.model.constants import Constants
-from onnxpfp.model.edit import add_constants, drop_nodes, drop_unread, forget_shapes
+from onnxpfp.model.constants import Constants, reader_counts
+from onnxpfp.model.edit import add_constants, drop_initializers, drop_nodes, drop_unread, forget_shapes
 
 __all__ = ["drop_branches"]
 
@@ -51,10 +51,24 @@ def drop_branches(
     positions = [index for index, node in enumerate(pruned.graph.node) if node.output[0] in gone]
     unread = {name for index in positions for name in pruned.graph.node[index].input}
     made = {name for index in positions for name in pruned.graph.node[index].output}
+    readers = reader_counts(pruned.graph)
     drop_nodes(pruned.graph, positions)
     forget_shapes(pruned.graph, made)
     drop_unread(pruned.graph, sorted(unread - made))
+    _drop_listed_weights(pruned.graph, readers)
     add_constants(pruned, tensors)
+
+
+def _drop_listed_weights(graph: GraphProto, before: Mapping[str, int]) -> None:
+    """Drop the weights that lost all their readers and are listed among the inputs, as before IR 4, from both lists."""
+    after = reader_counts(graph)
+    unread = {tensor.name for tensor in graph.initializer if before[tensor.name] and not after[tensor.name]}
+    unread -= {output.name for output in graph.output}
+    if unread:
+        drop_initializers(graph, unread)
+        inputs = [info for info in graph.input if info.name not in unread]
+        del graph.input[:]
+        graph.input.extend(inputs)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

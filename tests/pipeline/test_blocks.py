@@ -82,6 +82,18 @@ def test_a_block_that_adds_a_constant_goes(pruned: onnxpfp.Result) -> None:
     assert pruned.report.drift.relative_error < 0.2
 
 
+def test_weights_that_are_listed_as_inputs_go_from_both_lists() -> None:
+    model = network()
+    model.ir_version = 3
+    for tensor in model.graph.initializer:
+        model.graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims)))
+    result = prune(model)
+    assert kept(result)["w1"] == 0
+    stored = {tensor.name for tensor in result.model.graph.initializer}
+    assert stored == {info.name for info in result.model.graph.input} - {"x"}
+    assert {"w1", "b1", "w2", "b2"}.isdisjoint(stored)
+
+
 def test_without_blocks_every_group_keeps_a_channel() -> None:
     assert min(kept(prune(network(), structure="channels")).values()) >= 1
     assert kept(prune(network(), min_channels=2))["w1"] >= 2
