@@ -200,6 +200,75 @@ def test_all_blocks_of_a_trained_network_go(monkeypatch: pytest.MonkeyPatch) -> 
     assert all(record.after <= record.before and record.ridge == np.inf for record in constants)
 
 
+def bottleneck() -> ModelProto:
+    """Two blocks, the first with three convolutions, and faint."""
+    conv = "Conv <pads = [1,1,1,1]>"
+    return nets.build(
+        f"""g (float[N,3,8,8] x) => (float[N,5] y) {{
+            s = {conv}(x, w0) q = Relu(s)
+            a = Conv(q, w1) r = Relu(a) m = {conv}(r, w2) o = Relu(m) c = Conv(o, w3, b3) z = Add(c, q) t = Relu(z)
+            d = {conv}(t, w4) e = Relu(d) f = {conv}(e, w5) g = Add(f, t) h = Relu(g)
+            p = GlobalAveragePool(h) k = Flatten(p) y = Gemm <transB = 1> (k, w6)
+        }}""",
+        {
+            "w0": (8, 3, 3, 3),
+            "w1": (16, 8, 1, 1),
+            "w2": (16, 16, 3, 3),
+            "w3": 1e-3 * nets.noise(8, 16, 1, 1),
+            "b3": (8,),
+            "w4": (8, 8, 3, 3),
+            "w5": (8, 8, 3, 3),
+            "w6": (5, 8),
+        },
+    )
+
+
+def transformer() -> ModelProto:
+    """One block with four faint heads and a perceptron."""
+    model = nets.build(
+        """g (float[N,6,8] x) => (float[N,6,3] y) {
+            n = LayerNormalization(x, g1, e1) a = MatMul(n, w1) b = MatMul(n, w2) c = MatMul(n, w3)
+            as = Reshape(a, split) bs = Reshape(b, split) cs = Reshape(c, split)
+            at = Transpose <perm = [0,2,1,3]> (as) bt = Transpose <perm = [0,2,3,1]> (bs)
+            ct = Transpose <perm = [0,2,1,3]> (cs) s = MatMul(at, bt) p = Softmax <axis = -1> (s) m = MatMul(p, ct)
+            mt = Transpose <perm = [0,2,1,3]> (m) j = Reshape(mt, join) o = MatMul(j, w4) h = Add(b4, o) z = Add(x, h)
+            u = LayerNormalization(z, g2, e2) d = MatMul(u, w5) e = Tanh(d) f = MatMul(e, w6) g = Add(z, f)
+            y = MatMul(g, w7)
+        }""",
+        {
+            **dict.fromkeys(("g1", "e1", "g2", "e2", "b4"), (8,)),
+            **dict.fromkeys(("w1", "w2", "w3"), (8, 8)),
+            "w4": 1e-4 * nets.noise(8, 8),
+            "w5": (8, 24),
+            "w6": (24, 8),
+            "w7": (8, 3),
+        },
+    )
+    for name, numbers in (("split", [0, 0, 4, 2]), ("join", [0, 0, 8])):
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(numbers, np.int64), name))
+    return model
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "target", "gone", "left"),
+    [
+        (bottleneck(), DATA, 0.37, {"w1", "w2"}, ["s", "q", "z", "t"]),
+        (transformer(), nets.noise(160, 6, 8), 0.45, {"w1"}, ["z", "u"]),
+    ],
+    ids=["bottleneck", "attention"],
+)
+def test_branches_of_several_layers_go_whole(
+    model: ModelProto, data: nets.Array, target: float, gone: set[str], left: list[str]
+) -> None:
+    result = onnxpfp.prune(model, calibration=data, **BLOCKS | {"keep_macs": target})
+    assert {name for name, count in kept(result).items() if not count} == gone
+    assert [node.output[0] for node in result.model.graph.node][: len(left)] == left
+    assert result.report.oracle.error < 1e-5
+    assert result.report.after.macs <= target * result.report.before.macs
+    again = onnxpfp.prune(model, calibration=data, from_plan=result.plan, no_latency=True)
+    assert kept(again) == kept(result)
+
+
 @pytest.mark.parametrize(
     ("structure", "text"),
     [
