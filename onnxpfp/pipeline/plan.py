@@ -110,7 +110,7 @@ class Plan:
         if fields.get("format") != FORMAT:
             raise PlanError(f"{path}: is no plan of onnxpfp", hint="write one with --plan FILE.json")
         if fields.get("version") not in VERSIONS:
-            known = " or ".join(map(str, VERSIONS))
+            known = f"{', '.join(map(str, VERSIONS[:-1]))} or {VERSIONS[-1]}"
             raise PlanError(f"{path}: is a plan of version {fields.get('version')}, not {known}")
         try:
             entries, computed = (
