@@ -61,7 +61,7 @@ EDITED: dict[str, tuple[Edit, str]] = {
     "one more in a tied weight": (weight("b1", keep={"0": list(range(8))}), "do not go together"),
     "not sorted": (lambda d: d["initializers"]["w1"]["keep"]["0"].reverse(), TOGETHER),
     "twice": (lambda d: d["initializers"]["w1"]["keep"]["0"].append(7), TOGETHER),
-    "nothing stays": (weight("w1", keep={"0": []}), TOGETHER),
+    "nothing stays": (weight("w1", keep={"0": []}), "do not go together with its others"),
     "negative": (weight("w1", keep={"0": [-1, 0]}), IMPOSSIBLE.format(0)),
     "too large": (weight("w1", keep={"0": [0, 8]}), IMPOSSIBLE.format(0)),
     "no such axis": (weight("w1", keep={"4": [0]}), IMPOSSIBLE.format(4)),
