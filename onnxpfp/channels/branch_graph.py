@@ -44,6 +44,8 @@ STOPS = frozenset({"Add", "Div", "Max", "Mean", "Min", "Mul", "Pow", "Sub", "Sum
 """Ops of several tensors that broadcast, whichever has the shape of the result."""
 SHAPING = frozenset({"Flatten", "Reshape", "Squeeze", "Unsqueeze"})
 """Ops that give numbers another shape and leave their order."""
+TRAINING = 2
+"""Input of Dropout that says whether it drops anything."""
 BROADCASTS_SINCE = 8
 """First opset in which all of `STOPS` broadcast."""
 
@@ -187,6 +189,9 @@ class BranchGraph:
         floats = facts.linear and facts.layout is not None and not any(consumer.zeros)
         if not (floats and consumer.constant and consumer.data_input == 0 and len(axes) > 1):
             return False
+        # A vector has no outputs: the last axis is another one then.
+        if len(self._shape(consumer.weight, (consumer.node, 1)) or ()) == 1:
+            return False
         position = None if facts.bias is None else facts.bias.position
         if position is None or len(node.input) <= position or not node.input[position]:
             return True
@@ -215,6 +220,8 @@ class BranchGraph:
         if op == "Transpose":
             return tuple(first[n] for n in Attributes(node).integers("perm") or range(len(first))[::-1])
         if not self.constants.issuperset(name for name in node.input[1:] if name):
+            return None
+        if op == "Dropout" and any(node.input[TRAINING:]):
             return None
         if op == "BatchNormalization":
             return first if first[1] == out[1].size and not Attributes(node).integer("training_mode", 0) else None

@@ -49,8 +49,9 @@ class Branches:
                 break
             may_go.remove(meeting[-1])
         leaders: dict[str, frozenset[int]] = {}
+        all_tensors = network.tensors(())
         for number in may_go:
-            for name in network.tensors(()) - network.tensors((number,)):
+            for name in all_tensors - network.tensors((number,)):
                 leaders[name] = leaders.get(name, frozenset()) | {number}
         return cls(frozenset(may_go), leaders, network)
 

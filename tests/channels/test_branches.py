@@ -180,6 +180,14 @@ STAYS: dict[str, tuple[ModelProto, str]] = {
         maps(f"{PAIR} z = Add(c, k) t = Relu(z) y = {CONV}(t, w9)", None, "float[N,4,5,5] x, float[1,4,5,5] k"),
         "Add 'node_z' needs the shape of what it reads",
     ),
+    "product with a vector": (
+        dense(
+            "a = MatMul(x, w1) r = Relu(a) c = MatMul(r, w2) q = ReduceMean <axes = [2], keepdims = 0> (x)"
+            " z = Add(q, c) u = MatMul(z, w3) y = Add(x, u)",
+            {"w1": (5, 9), "w2": (9,), "w3": (3, 5)},
+        ),
+        "MatMul 'node_a' needs some of it",
+    ),
     "smaller operand": (
         maps(f"{PAIR} p = GlobalAveragePool(x) z = Add(c, p) {TAIL}"),
         "Add 'node_z' needs the shape of what it reads",
