@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from onnxpfp.arrays import Bools, Floats
 from onnxpfp.score.pfp import K, draws_for, epsilon_deterministic, epsilon_mixed, probabilities, stopped
 
-__all__ = ["Epsilons", "Method", "Selection", "Variant", "select"]
+__all__ = ["ALL_GO", "Epsilons", "Method", "Selection", "Variant", "select"]
 
 
 Variant = Literal["deterministic", "sampled", "mixed"]

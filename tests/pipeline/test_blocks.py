@@ -112,7 +112,9 @@ def test_a_block_goes_without_a_refit_too(compensate: str) -> None:
 
 def test_a_block_goes_in_one_of_several_steps() -> None:
     result = prune(network(), steps=2)
-    assert kept(result)["w1"] == 0
+    group = next(group for group in result.report.groups if group.name == "w1")
+    assert (group.selection, group.ranked_by, group.kept) == ("block", "", 0)
+    assert group.no_epsilon
     assert result.report.oracle.error < 1e-5
 
 
@@ -141,7 +143,7 @@ def test_a_plan_without_a_group_is_replayed(pruned: onnxpfp.Result, tmp_path: Pa
     again = onnxpfp.prune(network(), calibration=DATA, from_plan=path, no_latency=True)
     assert kept(again) == kept(pruned)
     assert [node.output[0] for node in again.model.graph.node] == [n.output[0] for n in pruned.model.graph.node]
-    assert {g.selection for g in again.report.groups} == {"plan"}
+    assert {(g.selection, g.widths_by) for g in again.report.groups} == {("plan", "")}
     assert again.plan.initializers == pruned.plan.initializers
 
 
