@@ -12,12 +12,16 @@ import numpy as np
 import onnx
 import pytest
 from onnx import ModelProto
+from support.oracle import problem
 
 import onnxpfp
 from onnxpfp.allocation.by_drift import ResponseCurve
+from onnxpfp.allocation.op_latency import OpLatency
+from onnxpfp.channels.branches import Branches
 from onnxpfp.errors import CalibrationError, OptionError, PlanError
 from onnxpfp.options import Options
 from onnxpfp.pipeline import steps
+from onnxpfp.pipeline.latency.op_latencies import OpLatencies
 from onnxpfp.report.page import Facts
 
 BLOCKS: dict[str, Any] = {
@@ -304,3 +308,21 @@ def test_noise_tells_nothing_of_blocks() -> None:
     result = onnxpfp.prune(network(), calibration="random", **BLOCKS)
     assert min(kept(result).values()) >= 1
     assert np.isfinite(result.report.oracle.error)
+
+
+def test_no_op_of_a_block_that_goes_is_called() -> None:
+    """Every call takes a millisecond, and nothing else any time."""
+    model = network()
+    analysis = problem(model).analysis
+    branches = Branches.of(analysis)
+    ops = {node.name: OpLatency(1.0, 0.0, 0.0, 1, 0.0) for node in model.graph.node}
+    latencies = OpLatencies(ops, 0.0, units=1000.0)
+    groups = analysis.graph.groups
+    widths = np.array([group.channels.size for group in groups])
+    cost = latencies.cost(analysis, branches)
+    assert cost.total(widths) == 1000 * len(model.graph.node)
+    number = [group.name for group in groups].index("w1")
+    widths[number] = 0
+    assert cost.total(widths) == 1000 * (len(model.graph.node) - 3)
+    assert latencies.cost(analysis).total(widths) == 1000 * len(model.graph.node)
+    assert latencies.by_op(analysis, widths, branches)["node_a"] == 0.0
