@@ -166,11 +166,14 @@ class BranchGraph:
         )
 
     def tensors(self, groups: Collection[int]) -> frozenset[str]:
-        """Return the tensors that the outputs are computed from without some groups, the biases that are left too."""
+        """Return the tensors that the outputs are computed from without some groups.
+
+        Biases of which constants are made are among them, these constants are not: nothing computes them any more.
+        """
         removal = self.removal(groups)
         biases = {name for index in removal.replaced for name in self.nodes[index].input[2:]}
         names = (frozenset({*self.reads[index], *self.nodes[index].output}) for index in removal.live)
-        return frozenset(biases).union(*names)
+        return frozenset(biases).union(*names) - removal.made
 
     def _replaced(self, groups: Collection[int]) -> dict[str, Shape]:
         """Return the outputs of the linear ops that only read such groups, with the shapes of the constants."""

@@ -163,7 +163,7 @@ def test_what_only_serves_a_branch_goes_with_it() -> None:
     assert branches.closed([names["wm"]]) == {names["w1"], names["wm"]}
     assert branches.closed([]) == frozenset()
     # The first convolution, its weights and its output are of no use without the second group.
-    assert all(branches.leaders_of(name) == {names["wm"]} for name in ("a", "r", "w1", "b1", "wm", "m", "w2"))
+    assert all(branches.leaders_of(name) == {names["wm"]} for name in ("a", "r", "w1", "b1", "wm", "m", "w2", "c"))
     # The bias is what is left.
     assert not branches.leaders_of("b2")
     assert not branches.leaders_of("x")
