@@ -9,6 +9,7 @@ from pathlib import Path
 from onnxpfp.errors import OptionError
 
 __all__ = [
+    "STRUCTURES",
     "check_at_least_one",
     "check_confidence",
     "check_criterion",
@@ -30,8 +31,8 @@ __all__ = [
     "check_workspace",
 ]
 
-STRUCTURES = ("channels", "rank")
-"""What may go: see `onnxpfp.options`."""
+STRUCTURES = ("channels", "rank", "blocks")
+"""What pruning may take out of a network, or make smaller."""
 LEAST_WORKSPACE = 1_000_000
 """Bytes; who gives less has another unit in mind."""
 EVEN = 0.5
@@ -62,6 +63,20 @@ def check_at_least_one(flag: str, value: int) -> None:
     """Refuse numbers below 1."""
     if value < 1:
         raise OptionError(f"{flag} {value} must be at least 1")
+
+
+def check_structure(flag: str, value: str) -> None:
+    """Refuse what is no list of what may go; channels always may."""
+    parts = value.split(",")
+    known = ", ".join(STRUCTURES)
+    for part in parts:
+        if part not in STRUCTURES:
+            raise OptionError(f"{flag} '{part}' is none of {known}", hint=f"{flag} {','.join(STRUCTURES)}")
+    if len(set(parts)) < len(parts):
+        raise OptionError(f"{flag} {value} names something twice")
+    if "channels" not in parts:
+        alone = "; onnxpfp factorize lowers ranks alone" if "rank" in parts else ""
+        raise OptionError(f"{flag} {value} lacks channels, which always may go", hint=f"{flag} channels,{value}{alone}")
 
 
 def check_multiple(flag: str, value: int | str) -> None:
@@ -107,19 +122,6 @@ def check_promised_error(flag: str, value: float) -> None:
         raise OptionError(
             f"{flag} {value:g} is outside (0, 1): an error counts as 1 where it is more",
             hint=f"{flag} 0.05 allows 5 %",
-        )
-
-
-def check_structure(flag: str, value: str) -> None:
-    """Refuse what is no list of structures with channels among them."""
-    parts = value.split(",")
-    unknown = [part for part in parts if part not in STRUCTURES]
-    if unknown:
-        raise OptionError(f"{flag} '{unknown[0]}' is none of {', '.join(STRUCTURES)}")
-    if "channels" not in parts or len({*parts}) < len(parts):
-        raise OptionError(
-            f"{flag} {value} must name channels, and nothing twice",
-            hint="onnxpfp factorize changes ranks alone" if "rank" in parts else "",
         )
 
 

@@ -342,12 +342,13 @@ class Options(RunOptions):
     )
     structure: str = declare(
         "channels",
-        "What may be made smaller, comma-separated: the channels of groups (channels), and with them the ranks of "
-        "layers (rank): a layer of low rank is written as two ops with fewer multiply-adds together. Widths and ranks "
-        "are chosen as one, by the measured drift of the output, so rank needs data, and a target of multiply-adds, "
-        "parameters or quality.",
+        "What may go, separated by commas: channels of a group (channels); with them ranks of layers, which become two "
+        "ops with fewer multiply-adds together (rank); all channels of a group and the branch that they lie in, of "
+        "which a constant is left (blocks). All of it is chosen as one by measured drift, so rank and blocks take data "
+        "and --allocate measured. rank takes a target of multiply-adds, parameters or quality; with --min-channels "
+        "above 1 no block goes.",
         "choice",
-        metavar="LIST",
+        metavar="channels[,rank][,blocks]",
         check=check_structure,
     )
     steps: int = declare(
@@ -381,6 +382,11 @@ class Options(RunOptions):
         RunOptions.__post_init__(self)
         if self.ranked:
             self._check_ranks()
+        if self.drops_blocks and self.allocate in {"bound", "uniform"}:
+            raise OptionError(
+                f"--structure {self.structure} goes with --allocate measured, for --allocate {self.allocate} does not "
+                "tell what the network is without a block"
+            )
         if self.steps > 1 and self.limit_flag:
             raise OptionError("--max-drift and --min-agreement try many targets, so they go with --steps 1")
         if self.steps > 1 and self.select in {"sampled", "mixed"}:
@@ -406,6 +412,11 @@ class Options(RunOptions):
     def ranked(self) -> bool:
         """Whether layers may become two of low rank."""
         return "rank" in self.structure.split(",")
+
+    @property
+    def drops_blocks(self) -> bool:
+        """Whether whole branches may go."""
+        return "blocks" in self.structure.split(",")
 
     @property
     def limit_flag(self) -> str:

@@ -131,7 +131,13 @@ def foreseen_drift(curves: Sequence[ResponseCurve], kept: Ints) -> float:
 
 
 def _filled(widths: Ints, drift: Floats, losses: Sequence[float] | None) -> Floats:
-    """Return the drift at all widths, (W,)."""
+    """Return the drift at all widths, (W,).
+
+    What a group does that goes entirely tells nothing of how its drift falls with the width, but that it is not more.
+    """
+    if widths.size > 1 and widths[0] == 0 and np.isfinite(drift[1:]).any() and np.isfinite(drift[0]):
+        rest = _filled(widths[1:], drift[1:], None if losses is None else losses[1:])
+        return np.append(drift[0], np.where(np.isfinite(drift[1:]), rest, np.minimum(rest, drift[0])))
     measured = np.isfinite(drift)
     if measured.all():
         return drift

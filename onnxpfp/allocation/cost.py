@@ -8,11 +8,13 @@ length is an affine function of the kept channels:
 
 So the cost of any choice of widths is known without touching the graph, exactly, and it never
 falls when a group keeps more. Kernels that compute channels in blocks count an axis as whole
-blocks: its length is rounded up to a multiple.
+blocks: its length is rounded up to a multiple. A group that keeps nothing may take more with it than the products
+that have its channels: these terms are zero then.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -27,6 +29,7 @@ class _Terms(NamedTuple):
     """Some terms of a cost model, with the axes that they name.
 
     Attributes:
+        numbers: Their numbers among all terms, (T,).
         fixed: Indices of each of these axes that always stay, (A,).
         per_channel: Those that one channel of group g owns, (A, G).
         blocks: Multiple to which each length is rounded up, (A,); None is 1 everywhere.
@@ -34,6 +37,7 @@ class _Terms(NamedTuple):
         coefficients: Factor of each product, (T,).
     """
 
+    numbers: Ints
     fixed: Ints
     per_channel: Ints
     blocks: Ints | None
@@ -57,6 +61,7 @@ class CostModel:
         terms: Axis numbers of each product, (T, F) int64.
         coefficients: Factor of each product, (T,) int64.
         blocks: Multiple to which the length of each axis is rounded up, (A,) int64, at least 1; None is 1 everywhere.
+        going: By group the numbers of the terms that are zero where it keeps nothing, (n,).
 
     Raises:
         ValueError: If the shapes do not fit, an axis number is out of range, axis 0 is not of
@@ -68,6 +73,7 @@ class CostModel:
     terms: Ints
     coefficients: Ints
     blocks: Ints | None = None
+    going: Mapping[int, Ints] = field(default_factory=dict[int, Ints])
     # The nonzeros of per_channel and the transposed terms: `total` is called thousands of times.
     _axes: Ints = field(init=False, repr=False)
     _groups: Ints = field(init=False, repr=False)
@@ -120,9 +126,23 @@ class CostModel:
             widths: Its other widths, (W,).
         """
         terms = self._terms_of(group)
+        gone = self._gone(kept)
+        if gone.size:
+            stays = np.isin(terms.numbers, gone, invert=True)
+            terms = terms._replace(coefficients=terms.coefficients * stays)
         raw = terms.fixed + terms.per_channel @ kept
         others = raw[:, None] + terms.per_channel[:, group, None] * (widths - kept[group])
-        return terms.cost(raw[:, None]) - terms.cost(others)
+        saved = terms.cost(raw[:, None]) - terms.cost(others)
+        if group in self.going and (widths == 0).any():
+            without = kept.copy()
+            without[group] = 0
+            saved[widths == 0] = self.total(kept) - self.total(without)
+        return saved
+
+    def _gone(self, kept: Ints) -> Ints:
+        """Return the numbers of the terms that are zero, for some groups keep nothing."""
+        numbers = [terms for group, terms in self.going.items() if kept[group] == 0]
+        return np.concatenate(numbers) if numbers else np.zeros(0, np.int64)
 
     def _terms_of(self, group: int) -> _Terms:
         """Return the terms that depend on a group; they are looked for once."""
@@ -130,6 +150,7 @@ class CostModel:
             numbers = np.flatnonzero((self.per_channel[:, group] > 0)[self._factors].any(axis=0))
             axes, places = np.unique(self._factors[:, numbers], return_inverse=True)
             self._terms[group] = _Terms(
+                numbers,
                 self.fixed[axes],
                 self.per_channel[axes],
                 None if self.blocks is None else self.blocks[axes],
@@ -140,7 +161,9 @@ class CostModel:
 
     def terms_at(self, kept: Ints) -> Ints:
         """Return every product times its coefficient, (T,) int64, if group g keeps kept[g] channels."""
-        return np.multiply.reduce(self.lengths(kept)[self._factors], axis=0) * self.coefficients
+        costs = np.multiply.reduce(self.lengths(kept)[self._factors], axis=0) * self.coefficients
+        costs[self._gone(kept)] = 0
+        return costs
 
     def total(self, kept: Ints) -> int:
         """Return the cost, if group g keeps kept[g] channels; exact below 2**63."""

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from onnxpfp.arrays import Bools, Floats
 from onnxpfp.score.pfp import K, draws_for, epsilon_deterministic, epsilon_mixed, probabilities, stopped
 
-__all__ = ["Epsilons", "Method", "Selection", "Variant", "select"]
+__all__ = ["ALL_GO", "Epsilons", "Method", "Selection", "Variant", "select"]
 
 
 Variant = Literal["deterministic", "sampled", "mixed"]
@@ -37,6 +37,10 @@ Variant = Literal["deterministic", "sampled", "mixed"]
 
 Method = Literal["deterministic", "sampled", "mixed", "auto"]
 """Methods that a user can ask for; auto takes the variant with the smallest bound."""
+
+
+ALL_GO = "all of its channels go, so nothing was chosen among them"
+"""Why there is no bound where a group goes entirely."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +131,7 @@ def select(
 
     Args:
         scores: Finite and not negative, (C,).
-        n: Channels to keep, 1 <= n <= C.
+        n: Channels to keep, 0 <= n <= C.
         how: Variant, or "auto" for the one with the smallest bound.
         rng: Source of the draws; untouched by the deterministic variant.
         n_outputs: Outputs times patches times sign quadrants of the consumers, for the bounds.
@@ -144,8 +148,12 @@ def select(
             not reweightable is to be sampled.
     """
     s = scores.astype(np.float64)
-    if not 1 <= n <= s.shape[0]:
+    if not 0 <= n <= s.shape[0]:
         raise ValueError(f"cannot keep {n} of {s.shape[0]} channels")
+    if n == 0:
+        nothing = np.zeros(s.shape, np.bool_)
+        factor = np.zeros(s.shape)
+        return Selection(nothing, factor, "deterministic", how, None, None, ALL_GO, float(s.sum()), 0)
     if not reweightable and how in ("sampled", "mixed"):
         raise ValueError(f"columns cannot be scaled in this group, which {how!r} needs")
     plans: dict[Variant, _Plan] = {

@@ -17,7 +17,12 @@ SHARES = tuple(number / 8 for number in range(7, 0, -1))
 
 
 def widths_of(size: int, step: int, minimum: int) -> Ints:
-    """List the widths that a group may have: multiples of the step from the minimum on, and all of it, ascending."""
+    """List the widths that a group may have: multiples of the step from the minimum on, and all of it, ascending.
+
+    With a minimum of 0 it may go entirely, which is a width of 0 before the others.
+    """
+    if minimum == 0:
+        return np.insert(widths_of(size, step, 1), 0, 0)
     least = min(size, max(minimum, step) if size >= step else size)
     widths = np.arange(-(-least // step) * step, size, step, dtype=np.int64)
     return np.append(widths, size)

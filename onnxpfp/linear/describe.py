@@ -160,7 +160,7 @@ def _unpacked(packed: NodeProto, c: Consumer, constants: Constants) -> NDArray[n
     bias = facts_of(node).bias
     for position in range(len(node.input) if bias is None else bias.position, len(node.input)):
         node.input[position] = ""
-    return constants.apply(node, c.data_input, np.eye(len(c.channels), dtype=np.float32))
+    return constants.apply(node, {node.input[c.data_input]: np.eye(len(c.channels), dtype=np.float32)})
 
 
 def _einsum_shape(c: Consumer, shapes: Shapes) -> tuple[int, ...]:

@@ -231,19 +231,17 @@ class Constants:
             stack.extend((i, False) for i in node.input if i)
         return [*needed.values()]
 
-    def apply(self, node: NodeProto, position: int, fed: NDArray[Any]) -> NDArray[Any]:
+    def apply(self, node: NodeProto, fed: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
         """Run one node whose other inputs are constants.
 
         Args:
             node: The node.
-            position: Which of its inputs is fed.
-            fed: What it is fed.
+            fed: What it is fed, by name.
 
         Raises:
             ModelError: onnxruntime cannot run it.
         """
-        given = {node.input[position]: fed}
-        given |= {name: self.value(name) for name in node.input if name and name not in given}
+        given = {name: fed[name] if name in fed else self.value(name) for name in node.input if name}
         stored = [numpy_helper.from_array(array, name) for name, array in given.items()]
         graph = helper.make_graph([node], "node", [], [onnx.ValueInfoProto(name=node.output[0])], stored)
         part = ModelProto(ir_version=self.model.ir_version, graph=graph)

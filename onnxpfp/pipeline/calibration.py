@@ -9,6 +9,7 @@ from onnxpfp.allocation.by_drift import ResponseCurve
 from onnxpfp.arrays import Floats
 from onnxpfp.calibrate.statistics import Statistics
 from onnxpfp.channels import Analysis
+from onnxpfp.channels.branches import NO_BRANCHES, Branches
 from onnxpfp.data.samples import Samples
 from onnxpfp.linear.ops import LinearOp
 from onnxpfp.linear.weights import StoredAxis
@@ -82,6 +83,7 @@ class Measured:
         stored_axes: Where each consumer's weights are stored.
         curves: Its response curves, where they set the widths: of the groups, then of the ranked layers.
         ranked: Layers whose ranks are chosen beside the channels.
+        branches: The groups that may go entirely.
     """
 
     analysis: Analysis
@@ -90,3 +92,4 @@ class Measured:
     stored_axes: tuple[StoredAxis | None, ...]
     curves: tuple[ResponseCurve, ...] = ()
     ranked: tuple[RankedTrial, ...] = ()
+    branches: Branches = NO_BRANCHES

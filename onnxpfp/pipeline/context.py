@@ -105,6 +105,12 @@ class RunContext:
         """Whether ranks are chosen, which takes the drift of the output and refits."""
         return self.options.ranked and self.plan is None
 
+    @property
+    def may_drop_branches(self) -> bool:
+        """Whether groups may go entirely: what that does is known where it is measured."""
+        options = self.options
+        return self.chooses and options.drops_blocks and self.allocation == "measured" and options.min_channels == 1
+
     def analyze(self, model: ModelProto) -> Analysis:
         """Find the shapes, constants and channels of what has become of the network."""
         return analyze(self.whole.source.rewritten(model), self.data, self.options, self.clock)

@@ -14,7 +14,8 @@ import numpy as np
 from onnxpfp.allocation.cost import CostModel
 from onnxpfp.arrays import Ids, Ints
 from onnxpfp.channels import Analysis, ChannelGraph
-from onnxpfp.channels.macs import count_params, mac_terms
+from onnxpfp.channels.branches import NO_BRANCHES, Branches
+from onnxpfp.channels.macs import count_params, mac_nodes
 from onnxpfp.model.index import Use
 from onnxpfp.pipeline.latency.op_latencies import OpLatencies
 from onnxpfp.pipeline.products import Product, assemble
@@ -27,22 +28,31 @@ Biases = Mapping[Use, NewInput]
 """Weights that pruning adds."""
 
 
-def mac_model(analysis: Analysis) -> CostModel:
-    """MACs of one run as a function of the channels kept per group."""
+def mac_model(analysis: Analysis, branches: Branches = NO_BRANCHES) -> CostModel:
+    """MACs of one run as a function of the channels kept per group; what goes with a branch costs nothing then."""
     axes = analysis.graph.axes
-    terms = mac_terms(analysis.model, analysis.shapes.shape)
-    return assemble(analysis.graph, (Product([axes[name][axis] for name, axis in term]) for term in terms))
+    products = (
+        Product([axes[name][axis] for name, axis in term], leaders=branches.leaders_of(node.output[0]))
+        for node, term in mac_nodes(analysis.model, analysis.shapes.shape)
+    )
+    return assemble(analysis.graph, products)
 
 
-def param_model(graph: ChannelGraph, added: Iterable[tuple[Ids, ...]] = ()) -> CostModel:
+def param_model(
+    graph: ChannelGraph, added: Iterable[tuple[Ids, ...]] = (), branches: Branches = NO_BRANCHES
+) -> CostModel:
     """Stored numbers as a function of the channels kept per group; `added` weights come on top."""
-    return assemble(graph, map(Product, (*(axes for _, axes in graph.stored_axes()), *added)))
+    stored = [Product(axes, leaders=branches.leaders_of(name)) for name, axes in graph.stored_axes()]
+    return assemble(graph, [*stored, *map(Product, added)])
 
 
-def _size_model(analysis: Analysis, biases: Biases) -> CostModel:
+def _size_model(analysis: Analysis, biases: Biases, branches: Branches = NO_BRANCHES) -> CostModel:
     """Bits of the weights as a function of the channels kept per group, in the types in which they are stored."""
     stored = analysis.constants.stored
-    own = [Product(axes, entry_bits(stored[name])) for name, axes in analysis.graph.stored_axes()]
+    own = [
+        Product(axes, entry_bits(stored[name]), leaders=branches.leaders_of(name))
+        for name, axes in analysis.graph.stored_axes()
+    ]
     added = [Product(new.axes, 8 * new.array.itemsize) for new in biases.values()]
     return assemble(analysis.graph, [*own, *added])
 
@@ -54,13 +64,14 @@ class Quantity:
     Attributes:
         title: What the report calls it.
         whole: Counts it in a model as it is; asks for the latencies of its ops, where these count.
-        model: Makes it a function of the channels kept; asks for the biases that are added, too.
+        model: Makes it a function of the channels kept; asks for the biases that are added, too, and for what goes with
+            groups that keep nothing.
         per_run: Whether a body of If, Loop or Scan costs it every time that it runs.
     """
 
     title: str
     whole: Callable[[Analysis, OpLatencies], int]
-    model: Callable[[Analysis, OpLatencies, Callable[[], Biases]], CostModel]
+    model: Callable[[Analysis, OpLatencies, Callable[[], Biases], Branches], CostModel]
     per_run: bool = False
 
 
@@ -80,25 +91,25 @@ QUANTITIES: Mapping[str, Quantity] = {
     "macs": Quantity(
         "MACs",
         lambda analysis, _: mac_model(analysis).total(full_widths(analysis)),
-        lambda analysis, _, __: mac_model(analysis),
+        lambda analysis, _, __, branches: mac_model(analysis, branches),
         per_run=True,
     ),
     "params": Quantity(
         "parameters",
         lambda analysis, _: count_params(analysis.source.whole),
-        lambda analysis, _, biases: param_model(
-            analysis.graph, (*(new.axes for new in biases().values()), *_unrun(analysis))
+        lambda analysis, _, biases, branches: param_model(
+            analysis.graph, (*(new.axes for new in biases().values()), *_unrun(analysis)), branches
         ),
     ),
     "size": Quantity(
         "size of the file",
         lambda analysis, _: _size_model(analysis, {}).total(full_widths(analysis)),
-        lambda analysis, _, biases: _size_model(analysis, biases()),
+        lambda analysis, _, biases, branches: _size_model(analysis, biases(), branches),
     ),
     "latency": Quantity(
         "latency",
         lambda analysis, latencies: latencies.cost(analysis).total(full_widths(analysis)),
-        lambda analysis, latencies, _: latencies.cost(analysis),
+        lambda analysis, latencies, _, branches: latencies.cost(analysis, branches),
         per_run=True,
     ),
 }

@@ -18,6 +18,7 @@ from onnxpfp.allocation.uniform import allocate_uniformly
 from onnxpfp.allocation.widths import widths_of
 from onnxpfp.arrays import Keep
 from onnxpfp.channels import ChannelGraph, Consumer, Group
+from onnxpfp.channels.branches import NO_BRANCHES, Branches
 from onnxpfp.channels.file_axes import file_axes
 from onnxpfp.errors import PlanError
 from onnxpfp.linear.bias import new_biases
@@ -78,6 +79,7 @@ class Selector:
         scalable: Groups whose consumers' weights can be scaled; the others are selected deterministically.
         options: How to select.
         alignment: The multiples in which channels are kept.
+        branches: The groups that may go entirely.
     """
 
     groups: tuple[Group, ...]
@@ -85,6 +87,7 @@ class Selector:
     scalable: NDArray[np.bool_]
     options: Options
     alignment: Alignment
+    branches: Branches = NO_BRANCHES
 
     def select(self, number: int, width: int, rng: np.random.Generator) -> Selection:
         """Select `width` channels of a group."""
@@ -105,12 +108,13 @@ class Selector:
         )
 
     def decision(self, kept: Sequence[int]) -> Decision:
-        """Select the channels of every group, so many of each."""
+        """Select the channels of every group, so many of each; none of what only serves groups that go entirely."""
         rng = np.random.default_rng(self.options.seed)
+        gone = self.branches.closed([number for number, width in enumerate(kept) if width == 0])
         factor = np.ones(self.scores.values.size)
         selections: list[Selection] = []
         for number, group in enumerate(self.groups):
-            selection = self.select(number, kept[number], rng)
+            selection = self.select(number, 0 if number in gone else kept[number], rng)
             factor[group.channels] = selection.factor
             selections.append(selection)
         return Decision(factor > 0, factor, tuple(selections))
@@ -123,7 +127,8 @@ class Selector:
     def allowed(self, number: int) -> tuple[int, int, int]:
         """Return the channels of a group, the step of its widths and the fewest that stay."""
         size = int(self.groups[number].channels.size)
-        return size, self.alignment.of_group(size), min(self.options.min_channels, size)
+        fewest = 0 if number in self.branches.may_go else min(self.options.min_channels, size)
+        return size, self.alignment.of_group(size), fewest
 
 
 def decide(
@@ -187,13 +192,15 @@ def _refuse_unscalable(
 def cost_of(context: RunContext, measured: Measured) -> CostModel:
     """Return what the target counts."""
     quantity = QUANTITIES[context.options.target[0]]
-    return quantity.model(measured.analysis, context.latencies, partial(added_biases, context, measured))
+    biases = partial(added_biases, context, measured)
+    return quantity.model(measured.analysis, context.latencies, biases, measured.branches)
 
 
 def structure_cost_of(context: RunContext, measured: Measured) -> StructureCost:
     """Return what the target counts, with the ranks of layers."""
     quantity = context.options.target[0]
-    return structure_cost(measured.analysis, cost_of(context, measured), quantity, measured.ranked)
+    network = cost_of(context, measured)
+    return structure_cost(measured.analysis, network, quantity, measured.ranked, measured.branches)
 
 
 def whole_cost(context: RunContext, measured: Measured) -> Cost:
@@ -235,7 +242,7 @@ def choose(context: RunContext, measured: Measured) -> Decision:
     """
     graph = measured.analysis.graph
     if context.plan is not None:
-        keep, factor = keep_of_plan(graph, file_axes(measured.analysis), context.plan)
+        keep, factor = keep_of_plan(measured.analysis, file_axes(measured.analysis), context.plan)
         _refuse_unscalable(graph, measured.stored_axes, np.where(keep, factor, 1.0))
         ranked = planned_ranks(measured.analysis, context.plan)
         return Decision(keep, np.where(keep, factor, 0.0), (), ranked)
@@ -284,4 +291,6 @@ def selector_of(context: RunContext, measured: Measured) -> Selector:
     """Return what selects the channels of this model's groups."""
     graph = measured.analysis.graph
     scalable = reweightable(graph, measured.stored_axes)
-    return Selector(graph.groups, measured.calibration.scores, scalable, context.options, context.alignment)
+    return Selector(
+        graph.groups, measured.calibration.scores, scalable, context.options, context.alignment, measured.branches
+    )

@@ -3,7 +3,8 @@
 A curve is known from few trials: what the consumers lose gives its shape (`onnxpfp.refit.trial_fits`), and where it
 matters is known once widths were allocated by the shape. So every group is tried at one width, then at the one that it
 would get, twice at most, unless it stays whole or was tried near to that. Where nothing is refitted, or many targets
-are tried as for a quality, all groups are tried at about eight widths.
+are tried as for a quality, all groups are tried at about eight widths. One that may go entirely is tried without any
+channel, too, at first.
 """
 
 from __future__ import annotations
@@ -79,6 +80,7 @@ class GroupTrial:
             row: Its position.
         """
         tried = self.widths[~np.isnan(self.drifts)]
+        tried = tried[(tried == 0) == (self.widths[row] == 0)]
         return bool((np.abs(tried - self.widths[row]) > NEAR * self.allowed[0]).all())
 
     def first_row(self, losses: Floats | None) -> list[int]:
@@ -87,7 +89,9 @@ class GroupTrial:
             return list(range(self.widths.size))
         row = self.nearest(round(FIRST * self.allowed[0]))
         seen = np.flatnonzero(losses[: row + 1] >= SEEN)
-        return [int(seen[-1]) if seen.size else 0]
+        first = int(seen[-1]) if seen.size else 0
+        # A group that goes is no narrow one: what is left of it does not tell.
+        return [0, first] if self.widths[0] == 0 and first else [first]
 
 
 def measure_group_trials(

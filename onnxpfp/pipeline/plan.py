@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxpfp.arrays import Ids, Keep
-from onnxpfp.channels import ChannelGraph, Unit
+from onnxpfp.channels import Analysis, ChannelGraph, Unit
+from onnxpfp.channels.branches import obstacle_of
 from onnxpfp.channels.file_axes import FileAxes
 from onnxpfp.errors import PlanError
 from onnxpfp.low_rank.ranks import Choice
@@ -23,7 +24,8 @@ __all__ = ["Plan", "PlanEntry", "keep_of_plan", "make_plan"]
 
 FORMAT = "onnxpfp-plan"
 VERSIONS = (1, 2, 3)
-"""2 where a plan names computed weights, 3 where it gives layers a rank: more than programs know that read less."""
+"""2 where a plan names computed weights; 3 where it gives layers a rank, or keeps nothing of some axis: more than
+programs know that read less."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +79,20 @@ class Plan:
         """Return what it says of one body."""
         return replace(self, initializers=self.bodies.get(place, {}), computed={}, ranks={})
 
+    @property
+    def _version(self) -> int:
+        """The first version that says all of it."""
+        entries = [*self.entries.values(), *(entry for inner in self.bodies.values() for entry in inner.values())]
+        if self.ranks or any(not kept for entry in entries for kept in entry.keep.values()):
+            return 3
+        return 2 if self.computed or self.bodies else 1
+
     def to_json(self) -> str:
         """Write the plan as JSON."""
         bodies = {place: _to_json(entries) for place, entries in self.bodies.items()}
         document = {
             "format": FORMAT,
-            "version": VERSIONS[2 if self.ranks else bool(self.computed or self.bodies)],
+            "version": self._version,
             "source_sha256": self.source_sha256,
             "attention": self.attention,
             "initializers": _to_json(self.initializers),
@@ -186,7 +196,8 @@ def _entries(
         kept = {
             number: tuple(np.flatnonzero(keep[ids]).tolist()) for number, ids in enumerate(axes) if not keep[ids].all()
         }
-        scale = {axis: tuple(factors[keep[axes[axis]]].tolist()) for axis, factors in scales.get(name, {}).items()}
+        factors_by_axis = {axis: factors[keep[axes[axis]]] for axis, factors in scales.get(name, {}).items()}
+        scale = {axis: tuple(factors.tolist()) for axis, factors in factors_by_axis.items() if factors.size}
         entry = PlanEntry(tuple(ids.size for ids in axes), kept, scale)
         if name in entries and entries[name] != entry:
             conflicting.add(name)
@@ -194,11 +205,11 @@ def _entries(
     return {n: e for n, e in entries.items() if (e.keep or e.scale) and n not in conflicting}
 
 
-def keep_of_plan(graph: ChannelGraph, weights: FileAxes, plan: Plan) -> tuple[Keep, NDArray[np.float64]]:
+def keep_of_plan(analysis: Analysis, weights: FileAxes, plan: Plan) -> tuple[Keep, NDArray[np.float64]]:
     """Find the channels that a plan keeps, on the network it was made for or another export of it.
 
     Args:
-        graph: The channels.
+        analysis: The network.
         weights: Those of what the file stores.
         plan: The plan.
 
@@ -209,6 +220,7 @@ def keep_of_plan(graph: ChannelGraph, weights: FileAxes, plan: Plan) -> tuple[Ke
         PlanError: The network lacks a weight of the plan, has it in another shape, or cannot lose
             what the plan drops.
     """
+    graph = analysis.graph
     keep = graph.keep_all()
     factor = np.ones(graph.count + 1)
     known = _by_name(graph, weights)
@@ -232,6 +244,12 @@ def keep_of_plan(graph: ChannelGraph, weights: FileAxes, plan: Plan) -> tuple[Ke
                 raise PlanError(f"the plan has impossible factors for axis {axis} of '{name}'")
             factor[axes[axis][list(kept)]] = factors
     _agree(known, plan, keep)
+    obstacle = obstacle_of(analysis, keep)
+    if obstacle:
+        raise PlanError(
+            f"the plan keeps no index of an axis of which something must stay in this model: {obstacle}",
+            hint="the plan is of another network, or was edited by hand",
+        )
     factor[0] = 1.0
     return keep, factor
 
@@ -244,7 +262,7 @@ def _by_name(graph: ChannelGraph, weights: FileAxes) -> dict[str, tuple[Ids, ...
 
 
 def _drop(keep: Keep, name: str, axis: int, axes: tuple[Ids, ...], kept: tuple[int, ...]) -> None:
-    if not 0 <= axis < len(axes) or not kept or not 0 <= min(kept) <= max(kept) < axes[axis].size:
+    if not 0 <= axis < len(axes) or not 0 <= min(kept, default=0) <= max(kept, default=0) < axes[axis].size:
         raise PlanError(f"the plan keeps impossible indices of axis {axis} of '{name}'")
     gone = np.ones(axes[axis].size, np.bool_)
     gone[list(kept)] = False

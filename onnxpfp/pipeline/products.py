@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -39,7 +39,7 @@ class _Axes:
             self.owned.append(owned // self._sizes[1:])
         return self._number[key]
 
-    def model(self, terms: list[list[int]], coefficients: list[int]) -> CostModel:
+    def model(self, terms: list[list[int]], coefficients: list[int], going: Mapping[int, Sequence[int]]) -> CostModel:
         """Assemble the model from terms of axis numbers."""
         width = max((len(term) for term in terms), default=1)
         padded = [term + [0] * (width - len(term)) for term in terms]
@@ -49,6 +49,7 @@ class _Axes:
             terms=np.array(padded, np.int64).reshape(len(terms), width),
             coefficients=np.array(coefficients, np.int64),
             blocks=np.array(self.blocks, np.int64) if max(self.blocks) > 1 else None,
+            going={group: np.array(numbers, np.int64) for group, numbers in going.items()},
         )
 
 
@@ -59,11 +60,13 @@ class Product(NamedTuple):
         axes: Channel ids of the axes.
         factor: What one entry costs.
         block: Multiple to which the lengths of axes with channels are rounded up.
+        leaders: Groups that take it with them when they go entirely.
     """
 
     axes: Sequence[Ids]
     factor: float = 1
     block: int = 1
+    leaders: frozenset[int] = frozenset()
 
 
 def assemble(graph: ChannelGraph, products: Iterable[Product]) -> CostModel:
@@ -71,9 +74,12 @@ def assemble(graph: ChannelGraph, products: Iterable[Product]) -> CostModel:
     axes = _Axes(graph)
     terms: list[list[int]] = []
     coefficients: list[int] = []
-    for product in products:
+    going: dict[int, list[int]] = {}
+    for number, product in enumerate(products):
+        for leader in product.leaders:
+            going.setdefault(leader, []).append(number)
         moving = [ids for ids in product.axes if (ids != 0).any()]
         terms.append([axes.number(ids, product.block) for ids in moving])
         fixed = math.prod(ids.size for ids in product.axes if not (ids != 0).any())
         coefficients.append(round(product.factor * fixed))
-    return axes.model(terms, coefficients)
+    return axes.model(terms, coefficients, going)

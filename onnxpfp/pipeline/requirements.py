@@ -92,8 +92,8 @@ def _deciding(options: Options, *, replaying: bool) -> Iterator[str]:
             yield f"--score {criterion.name}"
         if options.allocate == "measured":
             yield "--allocate measured"
-        if options.ranked:
-            yield "--structure rank"
+        if options.ranked or options.drops_blocks:
+            yield f"--structure {options.structure}"
 
 
 def require_split(data: CalibrationData, holding_out: str) -> Split:

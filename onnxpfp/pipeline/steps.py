@@ -16,6 +16,7 @@ import numpy as np
 from onnxpfp.allocation.select import Selection
 from onnxpfp.arrays import Keep
 from onnxpfp.channels import Analysis, ChannelGraph
+from onnxpfp.channels.branches import NO_BRANCHES, Branches
 from onnxpfp.channels.lineage import Lineage, lineage_of
 from onnxpfp.linear.describe import linear_ops
 from onnxpfp.linear.ops import LinearOp
@@ -58,7 +59,8 @@ def complete(context: RunContext, analysis: Analysis, ops: tuple[LinearOp, ...],
     """Add to the scores what else a choice needs: where weights are stored, response curves that set widths."""
     with context.clock.phase("allocation"):
         stored_axes = stored_axes_of(analysis)
-    measured = Measured(analysis, ops, calibration, stored_axes)
+        branches = Branches.of(analysis) if context.may_drop_branches else NO_BRANCHES
+    measured = Measured(analysis, ops, calibration, stored_axes, branches=branches)
     by_curves = context.chooses and context.allocation == "measured"
     if not (by_curves and isinstance(calibration, RefitCalibration)):
         return measured

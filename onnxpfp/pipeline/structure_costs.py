@@ -9,7 +9,9 @@ import numpy as np
 
 from onnxpfp.allocation.cost import CostModel
 from onnxpfp.allocation.structure_cost import StructureCost
-from onnxpfp.channels import Analysis
+from onnxpfp.arrays import Ids
+from onnxpfp.channels import Analysis, Group
+from onnxpfp.channels.branches import Branches
 from onnxpfp.channels.macs import mac_nodes
 from onnxpfp.pipeline.products import Product, assemble
 from onnxpfp.pipeline.rank_candidates import RankedTrial
@@ -21,7 +23,7 @@ LayerProducts = tuple[Product, Product, Product]
 
 
 def structure_cost(
-    analysis: Analysis, network: CostModel, quantity: str, ranked: Sequence[RankedTrial]
+    analysis: Analysis, network: CostModel, quantity: str, ranked: Sequence[RankedTrial], branches: Branches
 ) -> StructureCost:
     """Return the cost of channels and ranks.
 
@@ -30,13 +32,30 @@ def structure_cost(
         network: Its cost with all layers whole.
         quantity: What it counts, "macs" or "params".
         ranked: The layers.
+        branches: The groups that may go entirely.
     """
-    products = list(PRODUCTS[quantity](analysis, ranked))
+    products = [
+        tuple(product._replace(leaders=_leaders(analysis, branches, each)) for product in made)
+        for each, made in zip(ranked, PRODUCTS[quantity](analysis, ranked), strict=True)
+    ]
     wholes, firsts, seconds = zip(*products, strict=True)
     units = [product for pair in zip(firsts, seconds, strict=True) for product in pair]
     graph = analysis.graph
     full = np.array([each.allowed[0] for each in ranked], np.int64)
     return StructureCost(network, assemble(graph, wholes), assemble(graph, units), full)
+
+
+def _leaders(analysis: Analysis, branches: Branches, each: RankedTrial) -> frozenset[int]:
+    """Return the groups that take a layer with them when they go: its branch, all that it reads, or all that it gives."""
+    refit, groups = each.trial.layer, analysis.graph.groups
+    own = (
+        number for ids in (refit.op.channels, refit.rows) for number in branches.may_go if _owns(groups[number], ids)
+    )
+    return branches.leaders_of(refit.output).union(own)
+
+
+def _owns(group: Group, ids: Ids) -> bool:
+    return bool(np.isin(ids, group.channels).all())
 
 
 def _macs(analysis: Analysis, ranked: Sequence[RankedTrial]) -> Iterator[LayerProducts]:

@@ -219,8 +219,12 @@ class LayerFamily:
             return None
         positions = draw_positions(whole, layer.axis, self.positions, rng)
         spatial = whole[2:] if layer.op.kind != "matmul" else ()
-        flat = columns(layer.op, given[layer.consumer.data], spatial, positions)
-        u = flat.reshape(len(flat), len(first.start.weights), -1)
+        groups, _, inputs = first.start.weights.shape
+        if inputs:
+            flat = columns(layer.op, given[layer.consumer.data], spatial, positions)
+            u = flat.reshape(len(flat), groups, -1)
+        else:
+            u = np.zeros((positions.size, groups, 0), np.float32)
         rows = tuple(member.rows(shown, given, positions, tuning=tuning) for member in self.members)
         mixed: tuple[AnyFloats, AnyFloats] | None = None
         if first.channels is not None and not tuning:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from onnxpfp.arrays import AnyArray, Floats, Keep
+from onnxpfp.channels.branch_graph import one_of_each
 from onnxpfp.linear.bias import BiasEditor
 from onnxpfp.linear.layout import as_stored
 from onnxpfp.linear.weights import stored_form
@@ -40,11 +41,32 @@ class RefitState:
     weights: dict[str, AnyArray] = field(default_factory=dict[str, AnyArray])
     shifts: dict[str, Floats] = field(default_factory=dict[str, Floats])
 
+    @property
+    def held(self) -> Keep:
+        """What stays of the network while it is refitted: of groups that go entirely one channel, which is masked.
+
+        So its stages are those of the original.
+        """
+        return one_of_each(self.problem.analysis.graph, self.keep)
+
     def start(self, layer: RefitLayer) -> InitialWeights | None:
-        """Return what of an op's weights and bias stays; None where its groups keep unequal parts, or nothing."""
+        """Return what of an op's weights and bias stays; None where its groups keep unequal parts, or no outputs.
+
+        Of an op that reads nothing but what goes the bias is left, which one group without columns has.
+        """
         weights = kept_weights(layer, layer.taps(), self.keep)
+        if self.is_constant(layer):
+            outputs = int(self.keep[layer.rows].sum())
+            return self._initial(layer, np.zeros((1, outputs, 0))) if outputs else None
         if weights is None or not weights.size:
             return None
+        return self._initial(layer, weights)
+
+    def is_constant(self, layer: RefitLayer) -> bool:
+        """Tell whether all goes that an op reads, so that it gives its bias."""
+        return not self.keep[layer.op.channels].any()
+
+    def _initial(self, layer: RefitLayer, weights: Floats) -> InitialWeights:
         stays = self.keep[layer.rows]
         sign = np.sign(layer.target.scale[stays]).reshape(weights.shape[:2])
         dtype = self.problem.analysis.constants.value(layer.stored).dtype
@@ -55,11 +77,14 @@ class RefitState:
     def put(self, layer: RefitLayer, weights: Floats, bias: Floats) -> None:
         """Write down new weights (g, o, n) and bias (g, o)."""
         constants, graph = self.problem.analysis.constants, self.problem.analysis.model.graph
-        taps = with_weights(layer, layer.taps(), self.keep, weights) / layer.gain
-        shape = constants.value(layer.consumer.weight).shape
-        new = as_stored(taps, graph.node[layer.consumer.node]).reshape(shape)
-        # In double precision the weights of a network would take twice its size.
-        self.weights[layer.output] = stored_form(self.problem.analysis, layer.consumer.weight, new)
+        if self.is_constant(layer):
+            self.weights[layer.output] = constants.value(layer.stored)
+        else:
+            taps = with_weights(layer, layer.taps(), self.keep, weights) / layer.gain
+            shape = constants.value(layer.consumer.weight).shape
+            new = as_stored(taps, graph.node[layer.consumer.node]).reshape(shape)
+            # In double precision the weights of a network would take twice its size.
+            self.weights[layer.output] = stored_form(self.problem.analysis, layer.consumer.weight, new)
         shift = np.zeros(layer.rows.size)
         stays = self.keep[layer.rows]
         shift[stays] = bias.ravel() - layer.bias[stays]

@@ -28,6 +28,7 @@ from onnxpfp.refit.stages import Arrays, Runner, Stages
 from onnxpfp.refit.state import RefitState
 from onnxpfp.rewrite.apply import apply, renew
 from onnxpfp.rewrite.edits import Edits
+from onnxpfp.rewrite.mask import masked
 from onnxpfp.runtime.session import Session
 from onnxpfp.runtime.workers import Workers, workers
 
@@ -78,7 +79,8 @@ def refit(
                     refit_state.put(each.layer, fit.weights, fit.bias)
                 if np.isfinite(fit.plain):
                     share = each.spread()
-                    records.append(Record(each.layer.consumer.name, fit.plain / share, fit.error / share, fit.ridge))
+                    ridge = np.inf if refit_state.is_constant(each.layer) else fit.ridge
+                    records.append(Record(each.layer.consumer.name, fit.plain / share, fit.error / share, ridge))
                 each.free()
             pair.advance(refit_state, here)
             if progress:
@@ -115,8 +117,11 @@ class _Pair:
     ) -> _Pair:
         problem = refit_state.problem
         placeholders = refit_state.all_edits(layers, placeholders=True)
-        model, graph = problem.analysis.model, problem.analysis.graph
-        student_model = apply(model, graph, refit_state.keep, placeholders, problem.analysis.source.scratch)
+        model, graph, held = problem.analysis.model, problem.analysis.graph, refit_state.held
+        student_model = apply(model, graph, held, placeholders, problem.analysis.source.scratch)
+        goes = refit_state.keep | ~held
+        if not goes.all():
+            student_model = masked(student_model, graph, goes, problem.analysis.shapes, held)
         feeds = [dict(feed) for feed in problem.fit.batches(problem.batch_size)]
         fitted = len(feeds)
         feeds += [dict(feed) for feed in problem.tuning.batches(problem.batch_size)]
@@ -141,7 +146,7 @@ class _Pair:
             renew(
                 self.student_model,
                 refit_state.problem.analysis.graph,
-                refit_state.keep,
+                refit_state.held,
                 refit_state.all_edits(layers),
                 self.nodes,
             )

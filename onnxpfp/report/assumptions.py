@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from onnxpfp.allocation.select import Selection
+from onnxpfp.allocation.select import ALL_GO, Selection
 from onnxpfp.pipeline.calibration import DataCalibration
 from onnxpfp.pipeline.choice_bounds import UNIT_SAMPLES
 from onnxpfp.report.outcome import Outcome
@@ -15,10 +15,19 @@ DEPENDENT = "several of them come from one sample"
 """Why nothing is known of how far the runs of a body go."""
 
 
-def why_without_bounds(outcome: Outcome, chosen: Selection | None, *, cut: bool) -> str:
-    """Say why a group has no bounds at all; nothing where it may have some."""
+def why_without_bounds(outcome: Outcome, chosen: Selection | None, *, cut: bool, went: bool) -> str:
+    """Say why a group has no bounds at all; nothing where it may have some.
+
+    Args:
+        outcome: The result of the part that it lies in.
+        chosen: How it was selected; None where nothing of it was left to select from in the end.
+        cut: Whether channels were chosen to go.
+        went: Whether all did.
+    """
     if outcome.context.plan is not None:
         return "a plan was replayed, and nothing scored"
+    if chosen is None and went:
+        return ALL_GO
     if chosen is None or not cut:
         return "nothing was chosen to go"
     steps = outcome.context.options.steps

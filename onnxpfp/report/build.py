@@ -191,7 +191,8 @@ def _groups(outcome: Outcome) -> tuple[GroupReport, ...]:
         scored = np.setdiff1d(current[group.channels], [0])
         cut = bool(((current[group.channels] != 0) & ~stays).any())
         sensitive = chosen is not None and not chosen.unbounded
-        neither = why_without_bounds(outcome, chosen, cut=cut)
+        went = not stays.any()
+        neither = why_without_bounds(outcome, chosen, cut=cut, went=went)
         reason = neither or (chosen.unbounded if chosen else "")
         no_error = neither or (chosen.no_choice_error if chosen else "")
         reports.append(
@@ -204,9 +205,11 @@ def _groups(outcome: Outcome) -> tuple[GroupReport, ...]:
                 no_epsilon=reason,
                 choice_error=chosen.choice_error if chosen and not no_error else None,
                 no_choice_error=no_error,
-                ranked_by=_ranking(outcome, chosen) if cut else "",
-                widths_by=outcome.context.allocation if chosen and cut else "",
-                selection=chosen.variant if chosen else _unselected(outcome),
+                ranked_by=_ranking(outcome, chosen) if cut and not went else "",
+                widths_by=outcome.context.allocation
+                if cut and (chosen or (went and outcome.context.plan is None))
+                else "",
+                selection=_selection(outcome, chosen, went=went),
                 refitted=tuple(outcome.named(name) for name in consumers if name in refitted),
                 folded=tuple(outcome.named(name) for name in consumers if name in folded),
                 assumption="" if reason else assumption_of(outcome, chosen),
@@ -223,11 +226,15 @@ def _ranks(outcome: Outcome) -> Iterator[RankReport]:
         yield RankReport(outcome.named(use.name), use.consumer.op, scheme, each.choice.rank, each.kept)
 
 
-def _unselected(outcome: Outcome) -> str:
-    """Say what decided on a group that was not selected."""
+def _selection(outcome: Outcome, chosen: Selection | None, *, went: bool) -> str:
+    """Say what decided on a group."""
     if outcome.context.plan is not None:
         return "plan"
-    return "lossless" if outcome.context.chooses else "all"
+    if went:
+        return "block"
+    if chosen is None:
+        return "lossless" if outcome.context.chooses else "all"
+    return chosen.variant
 
 
 def _ranking(outcome: Outcome, chosen: Selection | None) -> str:

@@ -31,10 +31,11 @@ class GroupReport:
             `error_assumption` says of what. None where there is none.
         no_choice_error: Why there is none; empty where there is one.
         ranked_by: What ranked its channels: pfp, coreset, energy where no bound of pfp was below 1, another criterion,
-            or plan; empty where none were chosen to go.
+            or plan; empty where none were chosen to go, or all went.
         widths_by: What set its width: measured, bound or uniform; empty likewise, and for a plan.
         selection: The variant that was taken, or what else decided: "lossless" where what cost nothing went and the
-            rest stays, "plan" in a replay, "all" where nothing was to go.
+            rest stays, "block" where it went entirely and its branch with it, "plan" in a replay, "all" where nothing
+            was to go.
         refitted: Consumers with new weights from a refit.
         folded: Consumers whose bias took up means.
         assumption: What epsilon is of, and what it rests on.
@@ -61,7 +62,7 @@ class GroupReport:
 
 
 def about_bounds(groups: Sequence[GroupReport]) -> Iterator[Line]:
-    """Say what the bounds are of, and why some groups have none."""
+    """Say what the bounds are of, and why some groups have none; those that went entirely have none to have."""
     yield from map(Line, dict.fromkeys(group.assumption for group in groups if group.assumption))
     yield from map(Line, dict.fromkeys(group.error_assumption for group in groups if group.error_assumption))
     cut = [group for group in groups if group.ranked_by not in {"", "plan"}]
@@ -82,7 +83,7 @@ def groups_table(groups: Sequence[GroupReport]) -> Table:
         total = "-" if group.sensitivity_sum is None else f"{group.sensitivity_sum:.4g}"
         bounds = (total, *("-" if each is None else at_most(each, 3) for each in (group.epsilon, group.choice_error)))
         by = f", by {group.ranked_by}" if group.ranked_by != group.selection else ""
-        left = "all" if group.kept == group.channels else "lossless"
+        left = group.selection if not group.kept else "all" if group.kept == group.channels else "lossless"
         selection = f"{group.selection}{by}" if group.ranked_by else left
         rows.append((group.name, f"{group.kept}/{group.channels}", *bounds, selection, _made_up(group)))
     columns = (

@@ -226,6 +226,8 @@ def _facts(report: Report) -> Facts:
     for_nothing = [*_removed(report.removed), *_fillers(report.fillers), *_subnormal(report.subnormal)]
     if for_nothing:
         rows["cost nothing"] = "; ".join(for_nothing)
+    if blocks := [group.name for group in report.groups if not group.kept]:
+        rows["blocks"] = _blocks(blocks)
     oracle = report.oracle
     runs = "1 run" if oracle.runs == 1 else f"{oracle.runs} runs"
     rows["verified"] = (
@@ -243,6 +245,12 @@ def _facts(report: Report) -> Facts:
         rows["latency"] = latency_fact(report.latency)
     rows["seconds"] = spent(report.seconds)
     return Facts(rows)
+
+
+def _blocks(names: Sequence[str]) -> str:
+    """Name the groups that went entirely."""
+    groups = "1 group" if len(names) == 1 else f"{len(names)} groups"
+    return f"{groups} went with all channels, and a constant is left of each branch: {', '.join(names)}"
 
 
 def _chosen_by(report: Report) -> str:

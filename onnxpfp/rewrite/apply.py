@@ -16,6 +16,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from onnxpfp.arrays import AnyArray, Ids, Keep, chunks
 from onnxpfp.channels import ChannelGraph, size_edits_of
+from onnxpfp.channels.branch_graph import one_of_each, removal_of
 from onnxpfp.channels.size_edits import Number, SizeValues
 from onnxpfp.channels.symbolic import Dim, Entry, leaves
 from onnxpfp.errors import VerificationError
@@ -25,6 +26,7 @@ from onnxpfp.model.edit import add_constants, drop_unread, replace_nodes
 from onnxpfp.model.index import ModelIndex, Use
 from onnxpfp.model.names import free_name
 from onnxpfp.model.soundness import type_bits
+from onnxpfp.rewrite.branches import drop_branches
 from onnxpfp.rewrite.edits import Edits
 from onnxpfp.rewrite.slices import sliced
 from onnxpfp.runtime.external_data import WeightFile, is_reference, numbers
@@ -35,7 +37,7 @@ __all__ = ["apply", "entry_bits", "renew", "store_numbers", "what_stays"]
 def apply(
     model: ModelProto, graph: ChannelGraph, keep: Keep, edits: Edits, scratch: WeightFile | None = None
 ) -> ModelProto:
-    """Return a copy of the model without the channels that go.
+    """Return a copy of the model without the channels that go, and without the branches that go with all of theirs.
 
     Args:
         model: The original; it is not changed.
@@ -45,22 +47,26 @@ def apply(
         scratch: Where new numbers go in place of those that lie in files; None is into the model.
 
     Raises:
-        VerificationError: A number that counts channels cannot be made right.
+        VerificationError: A number that counts channels cannot be made right, or a group goes entirely that cannot.
     """
-    sizes, unmet = size_edits_of(model, graph).size_values(keep)
+    # What goes with a branch keeps a channel until then, so that no axis is ever empty.
+    held, removal = one_of_each(graph, keep), removal_of(model, graph, keep)
+    sizes, unmet = size_edits_of(model, graph).size_values(held)
     if unmet:
         node = model.graph.node[unmet[0].size_ref.node]
         raise VerificationError(f"{node.op_type} '{node.name}' cannot be rewritten: {unmet[0].why}")
     pruned = ModelProto()
     pruned.CopyFrom(model)
-    patch = _Patch.of(pruned, graph, keep, scratch)
+    patch = _Patch.of(pruned, graph, held, scratch)
     for use, new in edits.inputs.items():
-        patch.give(use, sliced(new.array, new.axes, keep), new.name)
+        patch.give(use, sliced(new.array, new.axes, held), new.name)
     patch.slice_weights(edits.tensors)
     patch.write_size_values(sizes)
     patch.finish()
     patch.drop_stale()
-    record_kept_draws(pruned, graph.axes, keep)
+    if removal is not None:
+        drop_branches(pruned, model, graph, keep, removal)
+    record_kept_draws(pruned, graph.axes, held)
     return pruned
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
@@ -15,7 +16,7 @@ from onnxpfp.model.shapes import Shapes
 __all__ = ["factors", "masked", "masking"]
 
 
-def masked(model: ModelProto, graph: ChannelGraph, keep: Keep, shapes: Shapes) -> ModelProto:
+def masked(model: ModelProto, graph: ChannelGraph, keep: Keep, shapes: Shapes, left: Keep | None = None) -> ModelProto:
     """Put zeros where a channel that goes is read.
 
     That is the same as zeroing the consumers' weights of the channel, also where both operands are
@@ -26,7 +27,11 @@ def masked(model: ModelProto, graph: ChannelGraph, keep: Keep, shapes: Shapes) -
         graph: Its channels.
         keep: Whether each channel stays.
         shapes: Shapes and types of its tensors.
+        left: Which channels the model still has; None is all.
     """
+    if left is not None:
+        masks = (replace(mask, channels=mask.channels[left[mask.channels]]) for mask in graph.masks)
+        graph = replace(graph, masks=tuple(masks))
     masks = [mask for mask in graph.masks if not keep[mask.channels].all()]
     out = masking(model, masks, shapes)
     read = {name for node in out.graph.node for name in node.input}

@@ -204,3 +204,26 @@ def test_what_a_choice_of_widths_does_is_the_sum_over_its_groups() -> None:
     curves = [curve(16, 2.0, step=4), curve(32, 3.0, step=4)]
     assert foreseen_drift(curves, np.array([16, 32])) == 0.0
     assert foreseen_drift(curves, np.array([4, 24])) == curves[0].drift[0] + curves[1].drift[5]
+
+
+def test_a_group_goes_where_that_costs_less_than_narrowing_the_others() -> None:
+    cost = chain([16, 16, 16])
+    shape = (1.0 - np.arange(17) / 16) ** 2
+    others = [ResponseCurve(np.arange(1, 17), shape[1:]) for _ in range(2)]
+    for worth, goes in ((0.01, True), (50.0, False)):
+        middle = ResponseCurve(np.array([0, 16]), np.array([worth, 0.0]))
+        found = allocate_by_drift([others[0], middle, others[1]], cost, 0.5)
+        assert (found[1] == 0) == goes
+
+
+def test_what_a_group_does_that_goes_entirely_does_not_bend_its_curve() -> None:
+    widths, losses = np.array([0, 4, 8, 12]), [1.0, 0.4, 0.2, 0.05]
+    measured = [np.nan, 0.5, np.nan]
+    plain = ResponseCurve.of(16, 1, 4, widths[1:], measured, losses[1:])
+    for gone in (30.0, 0.7):
+        found = ResponseCurve.of(16, 1, 0, widths, [gone, *measured], losses)
+        assert found.widths.tolist() == list(range(17))
+        assert found.drift[0] == pytest.approx(gone, rel=1e-4)
+        # Nor can fewer channels be worse than none.
+        wanted = np.minimum(plain.drift[[0, 4, 8]], gone)
+        np.testing.assert_allclose(found.drift[[4, 8, 12]], wanted, rtol=1e-4)

@@ -80,3 +80,18 @@ def test_blocks_are_counted_whole():
     for blocks in ([1, 1, 0, 1, 1, 1], [1, 1]):
         with pytest.raises(ValueError, match="blocks"):
             model(blocks=np.array(blocks))
+
+
+def test_what_goes_with_a_group_costs_nothing_without_it():
+    """Without group 1 the first conv, which has no channel of it, is not there either; group 0 takes nothing along."""
+    cost = model(going={1: np.array([0, 3])})
+    for a in range(4):
+        assert cost.total(np.array([a, 2])) == model().total(np.array([a, 2]))
+        assert cost.total(np.array([a, 0])) == 225 * 2 * a
+    rng = np.random.default_rng(0)
+    for _ in range(100):
+        kept, group, widths = rng.integers(0, 4, 2), int(rng.integers(2)), rng.integers(0, 6, 5)
+        others = [np.where(np.arange(2) == group, width, kept) for width in widths]
+        wanted = [cost.total(kept) - cost.total(other) for other in others]
+        if kept[group] > 0:
+            assert cost.saved_at(kept, group, widths).tolist() == wanted

@@ -46,3 +46,10 @@ def test_the_error_names_the_least_share_that_can_be_reached() -> None:
 def test_the_hint_names_other_options_only_where_they_help() -> None:
     assert unreachable(0.2, 301, 1000, 300).hint.startswith("lower --round-to or --min-channels, or ask")
     assert unreachable(0.2, 301, 1000, 301).hint == "ask for a target of at least 0.301"
+
+
+def test_a_group_that_may_go_has_no_channel_as_its_first_width() -> None:
+    assert widths_of(16, 8, 0).tolist() == [0, 8, 16]
+    assert widths_of(3, 8, 0).tolist() == [0, 3]
+    assert grid(16, 4, 0).tolist() == [0, 4, 8, 12]
+    assert grid(1, 1, 0).tolist() == [0]

@@ -156,8 +156,8 @@ def test_a_file_is_held_against_the_plan(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"structure": "rank"}, "must name channels"),
-        ({"structure": "channels,rank,rank"}, "nothing twice"),
+        ({"structure": "rank"}, "lacks channels"),
+        ({"structure": "channels,rank,rank"}, "something twice"),
         ({"structure": "channels,width"}, "'width' is none of"),
         ({"keep_latency": 0.5}, "no target of latency"),
         ({"keep_size": 0.5}, "no target of size"),
@@ -179,5 +179,5 @@ def test_noise_may_choose_them() -> None:
 
 @pytest.mark.parametrize("data", [None, {"x": DATA["x"][:4]}], ids=["none", "few"])
 def test_ranks_ask_for_samples(data: object) -> None:
-    with pytest.raises(errors.CalibrationError, match="structure rank"):
+    with pytest.raises(errors.CalibrationError, match="structure channels,rank"):
         pruned(stack(), calibration=data, keep_macs=0.5)

@@ -63,7 +63,7 @@ ENTRIES: dict[str, tuple[dict[str, Any], str]] = {
     "beyond": ({"keep": {"0": [0, 8]}}, "impossible indices of axis 0"),
     "negative": ({"keep": {"0": [-1, 0]}}, "impossible indices of axis 0"),
     "2^70": ({"keep": {"0": [0, 2**70]}}, "impossible indices of axis 0"),
-    "none": ({"keep": {"0": []}}, "impossible indices of axis 0"),
+    "none": ({"keep": {"0": []}}, "keeps no index of an axis of which something must stay"),
     "axis": ({"keep": {"9": [0]}}, "impossible indices of axis 9"),
     "axis 2^70": ({"keep": {str(2**70): [0]}}, "impossible indices of axis 11805"),
     "negative axis": ({"keep": {"-1": [0]}}, "impossible indices of axis -1"),

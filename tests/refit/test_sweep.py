@@ -13,6 +13,7 @@ from onnxpfp.refit.gram import collect_grams
 from onnxpfp.refit.sweep import RefitProblem, refit
 from onnxpfp.rewrite.apply import apply
 from onnxpfp.rewrite.edits import Edits
+from onnxpfp.rewrite.mask import masked
 from onnxpfp.runtime.workers import Workers
 
 PLAIN = "g (float[N,3,8,8] x) => (y) <float[6,3,1,1] w, float[6] b, "
@@ -336,3 +337,33 @@ def test_few_columns_draw_fewer_positions_and_the_fit_stays_as_good(make_problem
         keep = dropped(problem)
         gaps.append(gap(model, apply(model, problem.analysis.graph, keep, refit(problem, keep, Edits()).edits), feed))
     assert gaps[0] < 1.2 * gaps[1]
+
+
+RESIDUAL = (
+    "g (float[N,3,8,8] x) => (y) <float[6,3,1,1] w, float[6] b, float[3,6,3,3] v, float[3] c, float[4,3,1,1] u>"
+    " { a = Conv(x, w, b)  r = Relu(a)  z = Conv <pads = [1,1,1,1]> (r, v, c)  s = Add(x, z)  t = LAST"
+    "  y = Conv(t, u) }"
+)
+
+
+@pytest.mark.parametrize("last", ["Identity(s)", "Relu(s)"])
+def test_an_op_that_reads_nothing_any_more_gives_the_mean_of_its_outputs(make_problem, last: str) -> None:
+    model = build(RESIDUAL.replace("LAST", last))
+    problem, _, left = make_problem(model, count=64)
+    assert not left
+    graph = problem.analysis.graph
+    keep = without(problem, list(range(6)), [group.name for group in graph.groups].index("w"))
+    refitted = refit(problem, keep, Edits())
+    pruned = apply(model, graph, keep, refitted.edits)
+    constant = next(numpy_helper.to_array(t) for t in pruned.graph.initializer if t.name == "z")
+    assert constant.shape == (1, 3, 1, 1)
+    fed = noise(512, 3, 8, 8, seed=7)
+    if last == "Identity(s)":
+        mean = values(model, {"x": fed})["z"].mean((0, 2, 3))
+        np.testing.assert_allclose(constant.ravel(), mean, atol=0.1 * np.abs(mean).max())
+    plain = apply(model, graph, keep, Edits())
+    assert gap(model, pruned, fed) < 0.8 * gap(model, plain, fed)
+    record = next(record for record in refitted.records if record.after < 0.9 * record.before)
+    assert record.ridge == np.inf
+    masked_model = masked(apply(model, graph, graph.keep_all(), refitted.edits), graph, keep, problem.analysis.shapes)
+    assert gap(masked_model, pruned, fed) < 1e-5

@@ -13,6 +13,8 @@ import pytest
 from onnx import ModelProto, TensorProto, numpy_helper
 from support.oracle import Case, problem, random_keep
 
+from onnxpfp.arrays import Keep
+from onnxpfp.channels.branches import Branches
 from onnxpfp.comparison.drift import check
 from onnxpfp.comparison.equivalence import check_equivalence, tolerance
 from onnxpfp.model.shapes import example_feeds
@@ -53,7 +55,7 @@ def unpack(archive: zipfile.ZipFile, name: str) -> ModelProto:
 
 
 def check_network(model: ModelProto, *, seed: int = 0, fraction: float = 0.6) -> Case:
-    """Prune a random choice of channels and hold the result against the masked original."""
+    """Prune a random choice of channels, then all branches too, and hold the results against the masked original."""
     case = problem(model)
     graph = case.graph
     same = apply(model, graph, graph.keep_all(), Edits())
@@ -62,6 +64,18 @@ def check_network(model: ModelProto, *, seed: int = 0, fraction: float = 0.6) ->
         assert graph.fixed, "nothing can go, and nothing says why"
         return case
     keep = random_keep(graph, np.random.default_rng(seed), fraction)
+    check_choice(case, keep, seed)
+    branches = Branches.of(case.analysis)
+    for number in branches.closed(branches.may_go):
+        keep[graph.groups[number].channels] = False
+    if branches.may_go:
+        check_choice(case, keep, seed)
+    return case
+
+
+def check_choice(case: Case, keep: Keep, seed: int) -> None:
+    """Hold a network that keeps some channels against the masked original."""
+    model, graph = case.model, case.graph
     pruned = apply(model, graph, keep, Edits())
     check(model, pruned)
     feeds = [example_feeds(model, case.shapes.inputs, np.random.default_rng(seed))]
@@ -74,7 +88,6 @@ def check_network(model: ModelProto, *, seed: int = 0, fraction: float = 0.6) ->
         threads=1,
         kept=partial(what_stays, graph, keep),
     )
-    return case
 
 
 @pytest.mark.parametrize("path", MODELS, ids=lambda path: path.stem)

@@ -19,6 +19,7 @@ from onnxpfp.allocation.cost import CostModel
 from onnxpfp.allocation.op_latency import OpCounts, OpLatency, fit_op, fit_total
 from onnxpfp.arrays import Floats, Ids, Ints
 from onnxpfp.channels import Analysis
+from onnxpfp.channels.branches import NO_BRANCHES, Branches
 from onnxpfp.channels.macs import mac_nodes
 from onnxpfp.model.names import node_name
 from onnxpfp.pipeline.products import Product, assemble
@@ -73,38 +74,46 @@ class OpLatencies:
         """Make what is known before anything is measured: nothing takes any time."""
         return cls({}, 0.0, 1.0)
 
-    def cost(self, analysis: Analysis) -> CostModel:
-        """Return the latency of a network with these ops, in `units`, as a function of the channels kept."""
-        return assemble(analysis.graph, self._products(analysis))
+    def cost(self, analysis: Analysis, branches: Branches = NO_BRANCHES) -> CostModel:
+        """Return the latency of a network with these ops, in `units`, as a function of the channels kept.
 
-    def by_op(self, analysis: Analysis, kept: Ints) -> dict[str, float]:
+        Args:
+            analysis: The network.
+            branches: What may go entirely: no op is called there then.
+        """
+        return assemble(analysis.graph, self._products(analysis, branches))
+
+    def by_op(self, analysis: Analysis, kept: Ints, branches: Branches = NO_BRANCHES) -> dict[str, float]:
         """Return the milliseconds of every op of a network at some widths."""
         return {
             name: assemble(analysis.graph, products).total(kept) / self.units
-            for name, products in self._by_op(analysis)
+            for name, products in self._by_op(analysis, branches)
         }
 
-    def _products(self, analysis: Analysis) -> Iterator[Product]:
-        for _, products in self._by_op(analysis):
+    def _products(self, analysis: Analysis, branches: Branches) -> Iterator[Product]:
+        for _, products in self._by_op(analysis, branches):
             yield from products
 
-    def _by_op(self, analysis: Analysis) -> Iterator[tuple[str, list[Product]]]:
+    def _by_op(self, analysis: Analysis, branches: Branches) -> Iterator[tuple[str, list[Product]]]:
         for name, op in _ops(analysis).items():
             fitted = self.ops.get(name)
             if fitted is not None:
-                tensors = [Product(axes, self.units * fitted.per_element, fitted.block) for axes in op.tensors]
-                macs = [Product(axes, self.units * fitted.per_mac, fitted.block) for axes in op.macs]
-                yield name, [Product((), self.units * fitted.constant), *tensors, *macs]
+                goes = branches.leaders_of(op.output)
+                tensors = [Product(axes, self.units * fitted.per_element, fitted.block, goes) for axes in op.tensors]
+                macs = [Product(axes, self.units * fitted.per_mac, fitted.block, goes) for axes in op.macs]
+                yield name, [Product((), self.units * fitted.constant, leaders=goes), *tensors, *macs]
 
 
 class _Op(NamedTuple):
     """What an op does.
 
     Attributes:
+        output: Its first output; empty of the rest.
         tensors: Axes of the tensors that it reads and writes, stored ones aside.
         macs: Axes of its multiply-adds.
     """
 
+    output: str
     tensors: Sequence[Sequence[Ids]]
     macs: Sequence[Sequence[Ids]]
 
@@ -120,9 +129,9 @@ def _ops(analysis: Analysis) -> dict[str, _Op]:
         return [axes[name] for name in names]
 
     nodes = [node for node in analysis.model.graph.node if not constants.issuperset(node.output)]
-    ops = {node_name(node): _Op(tensors(node), macs.get(node_name(node), ())) for node in nodes}
+    ops = {node_name(node): _Op(node.output[0], tensors(node), macs.get(node_name(node), ())) for node in nodes}
     written = [axes[name] for node in nodes for name in node.output if name in axes]
-    return {**ops, REST: _Op(written, [term for terms in macs.values() for term in terms])}
+    return {**ops, REST: _Op("", written, [term for terms in macs.values() for term in terms])}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -145,7 +154,7 @@ class _Counter:
         kinds: list[int] = []
         ops = _ops(analysis)
         for number, op in enumerate(ops.values()):
-            for offset, terms in enumerate(op):
+            for offset, terms in enumerate((op.tensors, op.macs)):
                 products += (Product(axes, 1, block) for axes in terms)
                 kinds += [2 * number + offset] * len(terms)
         return cls(tuple(ops), assemble(analysis.graph, products), np.array(kinds, np.int64))

@@ -126,7 +126,7 @@ def _ops(each: MeasuredPart) -> Iterator[OpShare]:
     full = full_widths(context.whole)
     kinds = {node_name(node): node.op_type for node in context.whole.model.graph.node}
     widest = context.latencies.by_op(context.whole, full)
-    least = context.latencies.by_op(context.whole, _narrowest(each) if part.prunable else full)
+    least = context.latencies.by_op(context.whole, _narrowest(each) if part.prunable else full, each.measured.branches)
     for name, ms in widest.items():
         yield OpShare(part.place, name, kinds.get(name, ""), part.runs * ms, part.runs * least[name])
 
