@@ -46,11 +46,10 @@ def structure_cost(
 
 
 def _leaders(analysis: Analysis, branches: Branches, each: RankedTrial) -> frozenset[int]:
-    """Return the groups that take a layer with them when they go: its branch, all that it reads, or all that it gives."""
+    """Return the groups that take a layer with them when they go: of its branch, of all that it reads or gives."""
     refit, groups = each.trial.layer, analysis.graph.groups
-    own = (
-        number for ids in (refit.op.channels, refit.rows) for number in branches.may_go if _owns(groups[number], ids)
-    )
+    ends = refit.op.channels, refit.rows
+    own = (number for number in branches.may_go if any(_owns(groups[number], ids) for ids in ends))
     return branches.leaders_of(refit.output).union(own)
 
 

@@ -279,9 +279,9 @@ def test_branches_of_several_layers_go_whole(
     ("structure", "text"),
     [
         ("blocks", "--structure blocks lacks channels, which always may go"),
-        ("channels,layers", "--structure 'layers' is none of channels, blocks"),
+        ("channels,layers", "--structure 'layers' is none of channels, rank, blocks"),
         ("channels,channels", "--structure channels,channels names something twice"),
-        ("", "--structure '' is none of channels, blocks"),
+        ("", "--structure '' is none of channels, rank, blocks"),
     ],
 )
 def test_what_may_go_is_checked(structure: str, text: str) -> None:
