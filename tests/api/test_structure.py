@@ -181,3 +181,41 @@ def test_noise_may_choose_them() -> None:
 def test_ranks_ask_for_samples(data: object) -> None:
     with pytest.raises(errors.CalibrationError, match="structure channels,rank"):
         pruned(stack(), calibration=data, keep_macs=0.5)
+
+
+RESIDUAL = """g (float[N,3,8,8] x) => (float[N,10] y) {
+    s = Conv <pads = [1,1,1,1]> (x, w0, b0)
+    a = Conv <pads = [1,1,1,1]> (s, w1, b1)  r = Relu(a)  c = Conv <pads = [1,1,1,1]> (r, w2, b2)
+    t = Add(s, c)
+    d = Conv <pads = [1,1,1,1]> (t, w3, b3)  q = Relu(d)  e = Conv <pads = [1,1,1,1]> (q, w4, b4)
+    u = Add(t, e)
+    p = GlobalAveragePool(u)
+    f = Flatten(p)
+    y = Gemm <transB = 1> (f, w5, b5)
+}"""
+RESIDUAL_SHAPES = {
+    "w0": (24, 3, 3, 3),
+    "b0": (24,),
+    "w5": (10, 24),
+    "b5": (10,),
+    **{f"w{number}": (24, 24, 3, 3) for number in range(1, 5)},
+    **{f"b{number}": (24,) for number in range(1, 5)},
+}
+
+
+@pytest.mark.parametrize("target", [0.7, 0.4, 0.2, 0.1])
+@pytest.mark.parametrize("quantity", ["macs", "params"])
+def test_channels_ranks_and_branches_are_counted_exactly(quantity: str, target: float) -> None:
+    """What the allocation counts is what the file has, whatever goes of it."""
+    model = nets.build(RESIDUAL, RESIDUAL_SHAPES)
+    options = {"structure": "channels,rank,blocks", f"keep_{quantity}": target}
+    result = pruned(model, calibration=DATA, **options)
+    report = result.report
+    assert report.oracle.error <= report.oracle.tolerance
+    assert report.after.macs == nets.count_macs(result.model, {"x": DATA["x"][:1]})
+    before, after = (getattr(size, quantity) for size in (report.before, report.after))
+    assert target - 0.1 < after / before <= target
+    if target < 0.2:
+        assert any(group.kept == 0 for group in report.groups)
+    replayed = onnxpfp.prune(model, calibration=DATA, from_plan=result.plan, threads=1, no_latency=True)
+    np.testing.assert_array_equal(nets.run(replayed.model, DATA["x"]), nets.run(result.model, DATA["x"]))
