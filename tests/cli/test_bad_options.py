@@ -195,7 +195,7 @@ def _edit(weights: dict, weight: str, part: str, value: dict) -> None:
     [
         (("w1", "keep", {"0": [0, 77]}), "impossible indices of axis 0 of 'w1'"),
         (("w1", "keep", {"0": [-1]}), "impossible indices of axis 0 of 'w1'"),
-        (("w1", "keep", {"0": []}), "impossible indices of axis 0 of 'w1'"),
+        (("w1", "keep", {"0": []}), "do not go together"),
         (("w1", "keep", {"7": [0]}), "impossible indices of axis 7 of 'w1'"),
         (("w1", "keep", {"1": [0]}), "indices of axis 1 of 'w1' that cannot go"),
         (("w1", "keep", {"0": [0]}), "do not go together"),
