@@ -380,7 +380,7 @@ def _create(ort: Any, payload: str | bytes, options: Any, requests: tuple[Provid
     with _silence(ort, accelerated):
         try:
             # Without enable_fallback=0 a provider that fails prints a banner on stdout and is dropped.
-            return ort.InferenceSession(payload, options, providers=chain, enable_fallback=0)
+            handle = ort.InferenceSession(payload, options, providers=chain, enable_fallback=0)
         except Exception as error:
             if _FALLBACK in str(error):
                 raise _why_on_cpu(ort, payload, chain, requests) from error
@@ -389,6 +389,9 @@ def _create(ort: Any, payload: str | bytes, options: Any, requests: tuple[Provid
             if accelerated:
                 raise explain_missing(accelerated[0], in_build=True) from error
             raise ModelError(f"onnxruntime cannot load the model: {one_line(error)}") from error
+    # It would hold the model as long as it lives, for a fallback to other providers.
+    handle._model_bytes = None
+    return handle
 
 
 def _why_on_cpu(
