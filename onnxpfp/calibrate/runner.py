@@ -29,7 +29,7 @@ from onnxpfp.options import DEFAULT_WORKSPACE
 from onnxpfp.progress import Count
 from onnxpfp.runtime.binding import DeviceOutputs, ReusedOutputs
 from onnxpfp.runtime.device_memory import DeviceMemory
-from onnxpfp.runtime.heap import trim_heap
+from onnxpfp.runtime.heap import trim_malloc
 from onnxpfp.runtime.providers import ProviderRequest
 from onnxpfp.runtime.scratch import temporary_folder
 from onnxpfp.runtime.session import Session, as_requests, open_session
@@ -296,7 +296,7 @@ def _session(model: ModelProto, requests: Sequence[ProviderRequest], **options: 
         # It would be held as long as the session runs.
         del model
         if size > _LARGE:
-            trim_heap()
+            trim_malloc()
         yield session
         return
     folder = temporary_folder()
