@@ -1,7 +1,8 @@
 """One runner: a network runs over samples, and observers see the tensors that they need.
 
 What comes out of one run fits the workspace: batches get smaller, and where one sample is too much, the samples run
-several times. Each tensor comes out once, however many observers need it; observers are worked on side by side.
+several times. Each tensor comes out once, however many observers need it; observers are worked on side by side, while
+the next batch runs.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import shutil
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 from typing import Any, cast
 
@@ -29,8 +31,8 @@ from onnxpfp.options import DEFAULT_WORKSPACE
 from onnxpfp.progress import Count
 from onnxpfp.runtime.binding import DeviceOutputs, ReusedOutputs
 from onnxpfp.runtime.device_memory import DeviceMemory
-from onnxpfp.runtime.heap import trim_heap
-from onnxpfp.runtime.providers import ProviderRequest
+from onnxpfp.runtime.heap import trim_malloc
+from onnxpfp.runtime.providers import CPU, ProviderRequest
 from onnxpfp.runtime.scratch import temporary_folder
 from onnxpfp.runtime.session import Session, as_requests, open_session
 from onnxpfp.runtime.workers import Workers, workers
@@ -44,6 +46,8 @@ BATCH = 16
 _FEWEST, _MOST = 4, 64
 _AIMED_BYTES = 64 << 20
 """What the tensors of a run take then: fresh memory is handed out page by page, and many small runs take time, too."""
+_AHEAD = 2
+"""Batches that run or are looked at, at once: more would only take more memory."""
 _TWICE = 2
 """onnxruntime holds what it hands out in its own layout, too."""
 _IN_MEMORY = 1_500_000_000
@@ -210,9 +214,9 @@ class NetworkRunner:
         # Observers are worked on side by side: none may take all cores for itself.
         with (
             workers(self.threads) as helpers,
-            self._forward(self.model if network is None else network, needs_of(observers), staying) as forward,
+            self._forward(self.model if network is None else network, needs_of(observers), staying, helpers) as forward,
         ):
-            for one, tensors in self._outputs(forward, self._runs()):
+            for one, tensors in self._outputs(forward, helpers):
                 everything = {**one.feed, **tensors}
                 for some, seen, batch in sample_views(observers, everything, one.batch, self.samples.axes):
                     _show(helpers, some, seen, batch)
@@ -227,41 +231,78 @@ class NetworkRunner:
             yield _Run(feed, Batch(done, count))
             done += count
 
-    def _outputs(
-        self, forward: Callable[[Feed], Mapping[str, Any]], runs: Iterator[_Run]
-    ) -> Iterator[tuple[_Run, Mapping[str, Any]]]:
+    def _outputs(self, forward: _Forward, helpers: Workers) -> Iterator[tuple[_Run, Mapping[str, Any]]]:
         """Yield the runs with what comes out of them; sample by sample from the first batch on that fails."""
-        for run in runs:
-            count = run.batch.samples
-            if count == 1 or not self._single:
-                try:
-                    tensors = forward(run.feed)
-                except ModelError as error:
-                    if count == 1 or not self.shrinks or self.samples.fixed_batch is not None:
-                        raise
-                    _LOG.warning("the model fails at batch %d and is run sample by sample: %s", count, error)
-                    self._single = True
-                else:
-                    yield run, tensors
-                    continue
-            for one in (run.part(self.samples, first, last) for first, last in pairwise(range(count + 1))):
-                yield one, forward(one.feed)
+        attempts = helpers.in_order(partial(self._attempt, forward), enumerate(self._runs()), forward.slots)
+        for run, tensors in attempts:
+            if tensors is not None:
+                yield run, tensors
+                continue
+            for one in (run.part(self.samples, *bounds) for bounds in pairwise(range(run.batch.samples + 1))):
+                yield one, forward.run(one.feed)
+
+    def _attempt(self, forward: _Forward, numbered: tuple[int, _Run]) -> tuple[_Run, Mapping[str, Any] | None]:
+        """Run the samples of a batch at once; None where they have to run one by one."""
+        number, run = numbered
+        count = run.batch.samples
+        if self._single and count > 1:
+            return run, None
+        try:
+            return run, forward.run(run.feed, number)
+        except ModelError as error:
+            if count == 1 or not self.shrinks or self.samples.fixed_batch is not None:
+                raise
+            if not self._single:
+                _LOG.warning("the model fails at batch %d and is run sample by sample: %s", count, error)
+            self._single = True
+            return run, None
 
     @contextmanager
     def _forward(
-        self, network: ModelProto, needs: Mapping[str, Shape], staying: Sequence[str]
-    ) -> Generator[Callable[[Feed], Mapping[str, Any]]]:
+        self, network: ModelProto, needs: Mapping[str, Shape], staying: Sequence[str], helpers: Workers
+    ) -> Generator[_Forward]:
         """Open a session of the network that hands out tensors; its inputs are at hand."""
         inputs = {info.name for info in network.graph.input} - {tensor.name for tensor in network.graph.initializer}
         names = [name for name in needs if name not in inputs]
         if not names:
-            yield lambda feed: {}
+            yield _Forward((lambda feed: {},))
             return
-        with _session(_showing(network, names), self.requests, threads=self.threads, layout=self.layout) as session:
-            if staying and self.place is not None:
-                yield DeviceOutputs(session, staying, self.place).run
+        there = self.place if staying else None
+        on_host = there is None and all(request.name == CPU for request in self.requests)
+        slots = min(_AHEAD, helpers.count) if on_host else 1
+        # Batches run side by side; only what is left of the threads works inside of an op.
+        threads = self.threads if slots == 1 else helpers.count // slots
+        with _session(_showing(network, names), self.requests, threads=threads, layout=self.layout) as session:
+            if there is not None:
+                yield _Forward((DeviceOutputs(session, staying, there).run,))
             else:
-                yield ReusedOutputs(session, names).run
+                yield _Forward(tuple(ReusedOutputs(session, names).run for _ in range(slots + 1)))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Forward:
+    """Runs of a network, some of them side by side.
+
+    Attributes:
+        ways: Ways to run it, whose outputs lie in memory of their own; the last one is for samples that run one by one,
+            unless it is the only one.
+    """
+
+    ways: Sequence[Callable[[Feed], Mapping[str, Any]]]
+
+    @property
+    def slots(self) -> int:
+        """Batches whose outputs may be there at once."""
+        return max(1, len(self.ways) - 1)
+
+    def run(self, feed: Feed, number: int = -1) -> Mapping[str, Any]:
+        """Run a feed.
+
+        Args:
+            feed: The feed.
+            number: Of the batch; what came out of the one that many slots before is overwritten.
+        """
+        return self.ways[number % self.slots if number >= 0 else -1](feed)
 
 
 def _showing(model: ModelProto, names: Sequence[str]) -> ModelProto:
@@ -296,7 +337,7 @@ def _session(model: ModelProto, requests: Sequence[ProviderRequest], **options: 
         # It would be held as long as the session runs.
         del model
         if size > _LARGE:
-            trim_heap()
+            trim_malloc()
         yield session
         return
     folder = temporary_folder()

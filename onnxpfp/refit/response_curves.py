@@ -1,13 +1,13 @@
 """Measure response curves: the drift of the network's output when one group alone is pruned to some widths.
 
 Its consumers are refitted at every width. The samples lie in front of a group's first consumer once (`stages.py`); from
-there on the rest of the network is run for every width (`variants.py`). `pipeline/group_trials.py` chooses the groups
-and widths.
+there on the rest of the network is run for every width (`variants.py`). Groups need nothing of each other, so they are
+tried side by side, each by one thread. `pipeline/group_trials.py` chooses the groups and widths.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, Self
 
@@ -15,18 +15,19 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, helper
 
-from onnxpfp.arrays import Bools, Floats, owned
+from onnxpfp.arrays import Arrays, Bools, Floats, owned
 from onnxpfp.comparison.metrics import divergence
 from onnxpfp.comparison.picks import Picks
 from onnxpfp.model.draws import with_fixed_draws
 from onnxpfp.progress import Count
 from onnxpfp.refit.gram import Gram
 from onnxpfp.refit.problem import RefitProblem
-from onnxpfp.refit.stages import Runner, Stages
+from onnxpfp.refit.stages import Loan, Runner, Stages
 from onnxpfp.refit.trial_fits import TrialWidths
 from onnxpfp.refit.variants import StageSessions, Variants
 from onnxpfp.rewrite.edits import Edits
 from onnxpfp.runtime import open_session
+from onnxpfp.runtime.workers import cores, workers
 
 __all__ = ["Fits", "GroupDrifts", "RowChoice", "TrialWidths", "Trials", "WidthTrial"]
 
@@ -92,6 +93,21 @@ class GroupDrifts:
 
     drifts: Floats
     losses: Floats | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Task:
+    """One group that is to be tried.
+
+    Attributes:
+        number: Which.
+        choice: At which widths.
+        loan: What lies in front of the first stage that reads it.
+    """
+
+    number: int
+    choice: RowChoice
+    loan: Loan
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -175,7 +191,10 @@ class Trials:
             for trial in widths
             for touched in [trial.touches(graph.count)]
         ]
-        return cls(problem, widths, grams or {}, temperature, base, StageSessions.of(stages, problem), reading)
+        # Groups are tried side by side; only what is left of the threads works inside of an op.
+        threads = max(1, (problem.threads or cores()) // max(1, len(widths)))
+        network = StageSessions.of(stages, problem, threads)
+        return cls(problem, widths, grams or {}, temperature, base, network, reading)
 
     @property
     def streams(self) -> list[bool]:
@@ -199,17 +218,30 @@ class Trials:
             self.problem.requests,
             self.problem.threads,
         )
+        with workers(self.problem.threads) as helpers:
+            for number, drifts in helpers.in_order(self._try, self._tasks(choices, runner)):
+                found[number] = drifts
+                progress(len(found), len(choices))
+        return found
+
+    def _tasks(self, choices: Mapping[int, RowChoice], runner: Runner) -> Iterator[_Task]:
+        """Run the network stage by stage, and yield the groups when the samples lie in front of their first reader."""
         for depth in range(max(self._read_at[number][0] for number in choices) + 1):
             for number in (number for number in choices if self._read_at[number][0] == depth):
-                found[number] = self._try(number, choices[number], runner)
-                progress(len(found), len(choices))
+                yield _Task(number, choices[number], runner.cache.lend())
             for batch in range(len(self._base.feeds)):
                 runner.run(self._network.at(depth), batch)
             runner.advance()
-        return found
 
-    def _try(self, number: int, choice: RowChoice, runner: Runner) -> GroupDrifts:
-        """Measure one group at some widths; the runner stands before the first stage that reads it."""
+    def _try(self, task: _Task) -> tuple[int, GroupDrifts]:
+        """Measure one group at some widths."""
+        try:
+            return task.number, self._drifts(task.number, task.choice, task.loan.batches)
+        finally:
+            task.loan.over = True
+
+    def _drifts(self, number: int, choice: RowChoice, batches: Sequence[Arrays]) -> GroupDrifts:
+        """Measure one group at some widths, given what lies in front of the first stage that reads it."""
         trial, count, base = self.widths[number], self.problem.analysis.graph.count, self._base
         fitted = list(range(len(trial))) if callable(choice) else list(choice)
         fits = trial.fits(self.problem, fitted, self.grams, losses=callable(choice))
@@ -223,7 +255,7 @@ class Trials:
             keep, edits = trial.keep(row, count), fits.edits(fitted.index(row))
             outputs = [
                 {**wanted, **variants.run(keep, edits, before)}
-                for wanted, before in zip(base.wanted, runner.cache.batches, strict=True)
+                for wanted, before in zip(base.wanted, batches, strict=True)
             ]
             drifts[row] = divergence(base.wanted, outputs, self.temperature, base.picks.rows)
         return GroupDrifts(drifts, losses)

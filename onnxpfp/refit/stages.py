@@ -10,6 +10,7 @@ What later stages still read is kept between stages: in memory, or in files wher
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -32,7 +33,7 @@ from onnxpfp.runtime.providers import CPU, ProviderRequest
 from onnxpfp.runtime.session import Session
 from onnxpfp.runtime.workers import Workers
 
-__all__ = ["ActivationCache", "Arrays", "Runner", "Stage", "Stages"]
+__all__ = ["ActivationCache", "Arrays", "Loan", "Runner", "Stage", "Stages", "turn_of"]
 
 
 CONSTANT = -1
@@ -165,6 +166,21 @@ class Stages:
 
 
 @dataclass(slots=True, eq=False)
+class Loan:
+    """What lay in front of a stage, for as long as somebody works on it.
+
+    Attributes:
+        batches: Activations of every batch, by name.
+        over: Whether nobody does any more.
+        forgotten: Arrays that the cache has forgotten since, before it lent anything else.
+    """
+
+    batches: Sequence[Arrays]
+    over: bool = False
+    forgotten: list[NDArray[Any]] = field(default_factory=list[NDArray[Any]])
+
+
+@dataclass(slots=True, eq=False)
 class ActivationCache:
     """The activations between the stages that have run and those that have not, batch by batch.
 
@@ -172,11 +188,25 @@ class ActivationCache:
         batches: Activations of every batch, by name.
         fed: Those that were fed, and are not the cache's.
         spill: What keeps the others.
+        loans: What was lent and may still be worked on, in that order.
     """
 
     batches: list[dict[str, NDArray[Any]]]
     fed: frozenset[str]
     spill: SpillCache
+    loans: deque[Loan] = field(default_factory=deque[Loan])
+
+    def lend(self) -> Loan:
+        """Hand out what there is now; until the loan is over it stays, whatever is forgotten."""
+        self._settle()
+        self.loans.append(Loan([dict(batch) for batch in self.batches]))
+        return self.loans[-1]
+
+    def _settle(self) -> None:
+        """Make room of what was only kept for loans that are over."""
+        while self.loans and self.loans[0].over:
+            for array in self.loans.popleft().forgotten:
+                self.spill.forget(array)
 
     def put(self, batch: int, values: Arrays) -> None:
         """Add activations of a batch."""
@@ -191,10 +221,20 @@ class ActivationCache:
 
     def drop(self, batch: int, names: Iterable[str]) -> None:
         """Forget activations of a batch."""
+        self._settle()
         for name in names:
             array = self.batches[batch].pop(name)
-            if name not in self.fed:
+            if name in self.fed:
+                continue
+            if self.loans:
+                self.loans[-1].forgotten.append(array)
+            else:
                 self.spill.forget(array)
+
+
+def turn_of(requests: Sequence[ProviderRequest]) -> AbstractContextManager[object]:
+    """Return what is held while a session runs: a lock where intermediates of several runs may not fit the device."""
+    return nullcontext() if all(request.name == CPU for request in requests) else Lock()
 
 
 @dataclass(slots=True, eq=False)
@@ -233,11 +273,10 @@ class Runner:
         for entry in stages.model.metadata_props:
             if entry.key == DECIDING:
                 batches = [{**feed, KEYS: draw_keys(feed, entry.value)} for feed in batches]
-        turn = nullcontext() if all(request.name == CPU for request in requests) else Lock()
         fed = frozenset(name for batch in batches for name in batch)
         cache = ActivationCache(batches, fed, SpillCache(limit))
         last_reads = {name: depth for depth, stage in enumerate(stages.stages) for name in stage.reads}
-        return cls(stages, cache, requests, threads, last_reads, turn=turn)
+        return cls(stages, cache, requests, threads, last_reads, turn=turn_of(requests))
 
     def made(self) -> set[str]:
         """Return what the next stage makes."""

@@ -7,7 +7,9 @@ the network itself (`StageSessions`), whichever group is tried.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from threading import Lock
 
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper
@@ -17,7 +19,7 @@ from onnxpfp.channels import Mask
 from onnxpfp.model.edit import drop_initializers, replace_nodes
 from onnxpfp.model.shapes import Shapes
 from onnxpfp.refit.problem import RefitProblem
-from onnxpfp.refit.stages import Stages
+from onnxpfp.refit.stages import Stages, turn_of
 from onnxpfp.rewrite.edits import Edits
 from onnxpfp.rewrite.mask import factors, masking
 from onnxpfp.runtime import open_session
@@ -31,29 +33,34 @@ WIDE = "_onnxpfp_wide"
 
 @dataclass(slots=True, eq=False)
 class StageSessions:
-    """The sessions of a network's stages, each opened when it is first run.
+    """The sessions of a network's stages, each opened when it is first run; threads may share them.
 
     Attributes:
         stages: The network.
         problem: How to run it.
+        threads: Of one session.
+        turn: Held while one runs, as in `Runner`.
         read_behind: What stages behind each read, and the outputs of the network that stages have made.
         sessions: Those that are open, by depth; None where a stage makes nothing that is read.
     """
 
     stages: Stages
     problem: RefitProblem
+    threads: int
+    turn: AbstractContextManager[object]
     read_behind: Sequence[frozenset[str]]
     sessions: dict[int, Session | None] = field(default_factory=dict[int, "Session | None"])
+    _opening: Lock = field(default_factory=Lock)
 
     @classmethod
-    def of(cls, stages: Stages, problem: RefitProblem) -> StageSessions:
+    def of(cls, stages: Stages, problem: RefitProblem, threads: int) -> StageSessions:
         """Open nothing yet."""
         read = frozenset(info.name for info in stages.model.graph.output)
         behind = [read]
         for stage in reversed(stages.stages[1:]):
             read |= frozenset(stage.reads)
             behind.append(read)
-        return cls(stages, problem, behind[::-1])
+        return cls(stages, problem, threads, turn_of(problem.requests), behind[::-1])
 
     def outputs(self, depth: int) -> list[str]:
         """Return what a stage makes that later ones or whoever runs the network read."""
@@ -70,13 +77,14 @@ class StageSessions:
         """Load a stage."""
         if part is None:
             return None
-        return open_session(part, self.problem.requests, threads=self.problem.threads, shared=True)
+        return open_session(part, self.problem.requests, threads=self.threads, shared=True)
 
     def at(self, depth: int) -> Session | None:
         """Return the session of a stage as it is."""
-        if depth not in self.sessions:
-            self.sessions[depth] = self.open(self.part(depth))
-        return self.sessions[depth]
+        with self._opening:
+            if depth not in self.sessions:
+                self.sessions[depth] = self.open(self.part(depth))
+            return self.sessions[depth]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -146,7 +154,8 @@ class Variants:
             given: Arrays = values
             if depth in self.own:
                 given = {**values, **new, **factors(self.masks[depth], keep, self.shapes)}
-            values.update(session.run({name: _fed(name, given) for name in session.inputs}))
+            with self.network.turn:
+                values.update(session.run({name: _fed(name, given) for name in session.inputs}))
             values = {name: array for name, array in values.items() if name in self.network.read_behind[depth]}
         return values
 

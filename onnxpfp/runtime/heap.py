@@ -5,11 +5,19 @@ from __future__ import annotations
 import ctypes
 import sys
 
-__all__ = ["trim_heap"]
+from onnxpfp.runtime.arena import shrink_arena
+
+__all__ = ["trim_heap", "trim_malloc"]
 
 
 def trim_heap() -> None:
-    """Return free memory to the system, where the C library can."""
+    """Return free memory to the system, that of sessions included: after a phase that took much."""
+    shrink_arena()
+    trim_malloc()
+
+
+def trim_malloc() -> None:
+    """Return what the C library can of the memory that is free."""
     if sys.platform != "linux":
         return
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import functools
 import importlib
 import io
 import logging
@@ -28,10 +27,11 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto
 
 from onnxpfp.errors import ModelError, OptionError, ProviderError, one_line
+from onnxpfp.runtime.arena import SHARED, share_arena
 from onnxpfp.runtime.device_memory import DeviceMemory, DeviceTensor
 from onnxpfp.runtime.draw_keys import DECIDING, KEYS, draw_keys
 from onnxpfp.runtime.external_data import externalise, numbers
-from onnxpfp.runtime.heap import trim_heap
+from onnxpfp.runtime.heap import trim_malloc
 from onnxpfp.runtime.latency import RunTime
 from onnxpfp.runtime.providers import (
     CPU,
@@ -264,8 +264,8 @@ def open_session(
         model, apart = externalise(model)
     options = _options(ort, threads=threads, optimize=optimize and not apart, layout=layout)
     if shared:
-        _share(ort)
-        options.add_session_config_entry("session.use_env_allocators", "1")
+        share_arena()
+        options.add_session_config_entry(*SHARED)
     options.add_session_config_entry(*(STOP_SPINNING if resting else NO_SPINNING))
     if profile is not None:
         options.enable_profiling = True
@@ -281,7 +281,7 @@ def open_session(
     if len(payload) > _LARGE:
         # onnxruntime has copied it several times.
         del model, payload
-        trim_heap()
+        trim_malloc()
     running = tuple(cast("list[str]", handle.get_providers()))
     for request in requests:
         if request.name not in running:
@@ -304,13 +304,6 @@ def as_requests(
         return resolve_providers(providers)
     ready = [item for item in providers if isinstance(item, ProviderRequest)]
     return tuple(ready) or resolve_providers([item for item in providers if isinstance(item, str)])
-
-
-@functools.cache
-def _share(ort: Any) -> None:
-    """Make the memory that sessions of this process can share."""
-    info = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
-    ort.create_and_register_allocator(info, None)
 
 
 def _payload(model: SessionSource) -> str | bytes:
@@ -380,7 +373,7 @@ def _create(ort: Any, payload: str | bytes, options: Any, requests: tuple[Provid
     with _silence(ort, accelerated):
         try:
             # Without enable_fallback=0 a provider that fails prints a banner on stdout and is dropped.
-            return ort.InferenceSession(payload, options, providers=chain, enable_fallback=0)
+            handle = ort.InferenceSession(payload, options, providers=chain, enable_fallback=0)
         except Exception as error:
             if _FALLBACK in str(error):
                 raise _why_on_cpu(ort, payload, chain, requests) from error
@@ -389,6 +382,9 @@ def _create(ort: Any, payload: str | bytes, options: Any, requests: tuple[Provid
             if accelerated:
                 raise explain_missing(accelerated[0], in_build=True) from error
             raise ModelError(f"onnxruntime cannot load the model: {one_line(error)}") from error
+    # It would hold the model as long as it lives, for a fallback to other providers.
+    handle._model_bytes = None
+    return handle
 
 
 def _why_on_cpu(

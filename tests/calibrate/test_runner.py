@@ -147,6 +147,29 @@ def test_weights_in_files_stay_there(tmp_path: Path, monkeypatch: pytest.MonkeyP
     np.testing.assert_allclose(observer.whole("c"), nets.values(nets.chain(), {"x": DATA})["c"], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_no_batch_is_overwritten_before_it_was_seen(threads: int) -> None:
+    model = nets.chain()
+    found, alone = (record(model, EACH, batch_size=1, threads=number) for number in (threads, 1))
+    for observer, one, name in zip(found, alone, SHAPES, strict=True):
+        np.testing.assert_array_equal(observer.whole(name), one.whole(name))
+        assert [batch.first for batch in observer.seen] == [*range(len(DATA))]
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_where_batches_fail_the_samples_run_one_by_one(threads: int) -> None:
+    """Those of a batch that ran before it was known, too."""
+    model = nets.build(
+        """g (float[N,3] x) => (float[N,2] y) <int64[2] one = {1, 3}> {
+        l = Reshape(x, one)  r = Relu(l)  y = MatMul(r, w1) }""",
+        {"w1": (3, 2)},
+    )
+    data, observer = nets.noise(40, 3), Recorder({"r": (1, 3)})
+    run_observers(model, [observer], samples_of(model, data), threads=threads)
+    np.testing.assert_array_equal(observer.whole("r"), np.maximum(data, 0))
+    assert [(batch.first, batch.samples) for batch in observer.seen] == [(number, 1) for number in range(40)]
+
+
 def test_a_fixed_batch_is_kept() -> None:
     model = nets.build(nets.CHAIN.replace("N,", "2,"), nets.CHAIN_SHAPES)
     observer = Recorder({"f": (2, 10)})

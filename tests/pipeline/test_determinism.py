@@ -60,6 +60,13 @@ def test_threads_do_not_change_the_plan(name: str, allocate: Any) -> None:
     assert plans[0].initializers == plans[1].initializers
 
 
+@pytest.mark.parametrize("name", ["resnet", "mobilenet"])
+def test_threads_do_not_change_a_byte(name: str) -> None:
+    given: dict[str, Any] = {"calibration": nets.CALIBRATION, "samples": 32, "keep_macs": 0.5, "no_latency": True}
+    models = [onnxpfp.prune(nets.network(name), **given, threads=threads).model for threads in (1, 2, 5)]
+    assert len({model.SerializeToString(deterministic=True) for model in models}) == 1
+
+
 @pytest.mark.parametrize(
     ("name", "options"),
     [("densenet", {"select": "sampled", "allocate": "bound", "compensate": "none"}), ("resnet", {"keep_macs": 0.9})],

@@ -265,3 +265,25 @@ def test_copies_lie_in_memory_that_is_used_again() -> None:
     for array, wanted in [(again, noise(120)), (kept[2], arrays[2]), (kept[3], arrays[3])]:
         np.testing.assert_array_equal(array, wanted)
     assert spill.copy(np.zeros((0, 3))).shape == (0, 3)
+
+
+def test_what_is_lent_stays_until_the_loan_is_over() -> None:
+    cache = ActivationCache([{}], frozenset(), SpillCache(1 << 20))
+    cache.put(0, {"a": np.full(64, 1.0), "b": np.full(64, 2.0)})
+    first = cache.lend()
+    cache.drop(0, ["a"])
+    second = cache.lend()
+    cache.drop(0, ["b"])
+    # Were the memory of either free, this would take it.
+    cache.put(0, {"c": np.full(64, 3.0), "d": np.full(64, 4.0)})
+    assert (first.batches[0]["a"] == 1.0).all()
+    assert (second.batches[0]["b"] == 2.0).all()
+    lent = [first.batches[0]["a"], second.batches[0]["b"]]
+    second.over = True
+    cache.put(0, {"e": np.full(64, 5.0)})
+    cache.lend().over = True
+    assert (lent[1] == 2.0).all()
+    first.over = True
+    cache.lend()
+    cache.put(0, {"f": np.full(64, 6.0), "g": np.full(64, 7.0)})
+    assert sorted(float(array[0]) for array in lent) == [6.0, 7.0]

@@ -75,7 +75,7 @@ def test_it_gives_what_a_model_with_the_new_weights_and_masks_gives(make_problem
     fits, graph = TrialFits.of(problem, trial, grams), problem.analysis.graph
     assert bool(fits.fitted) == refitted
     stages = Stages.of(problem.analysis.model, set(layers), problem.dtype)
-    variants = Variants.of(StageSessions.of(stages, problem), trial.touches(graph.count), fits.edits())
+    variants = Variants.of(StageSessions.of(stages, problem, threads=1), trial.touches(graph.count), fits.edits())
     feeds = [dict(feed) for feed in problem.tuning.batches(problem.batch_size)]
     runner = Runner.start(stages, feeds, 1 << 28, problem.requests, 1)
     for _ in range(variants.first):
@@ -99,7 +99,7 @@ def test_it_gives_what_a_model_with_the_new_weights_and_masks_gives(make_problem
 def test_stages_that_do_not_read_the_group_are_opened_once(make_problem) -> None:
     problem, layers, _ = make_problem(build(PLAIN))
     stages = Stages.of(problem.analysis.model, set(layers), problem.dtype)
-    network = StageSessions.of(stages, problem)
+    network = StageSessions.of(stages, problem, threads=1)
     touched = first_group(problem, [[True] * 6]).touches(problem.analysis.graph.count)
     fits = TrialFits.of(problem, first_group(problem, [[True, False] * 3]), {})
     assert set(Variants.of(network, touched, fits.edits()).own) == {stages.depth["c"]}

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import onnx
 import pytest
 from onnx import helper
 from support.brute_shares import identity_model, model_of
+from support.graphs import build
 
 from onnxpfp.errors import ModelError, ProviderError
 from onnxpfp.runtime.providers import resolve_providers
@@ -135,3 +137,11 @@ def test_inputs_have_the_same_axes_wherever_outputs_lie(value: np.ndarray) -> No
     found = session.run_into({"n": value}, {"s": np.zeros(rank, np.int64)})
     assert found["m"].shape == wanted["m"].shape == value.shape
     assert (found["m"] == value).all()
+
+
+def test_what_a_session_was_loaded_from_is_not_held() -> None:
+    payload = build("g (float[N] x) => (y) { y = Relu(x) }").SerializeToString()
+    before = sys.getrefcount(payload)
+    session = open_session(payload, threads=1)
+    assert sys.getrefcount(payload) == before
+    assert session.run({"x": np.ones(2, np.float32)})["y"].tolist() == [1.0, 1.0]

@@ -19,7 +19,7 @@ from onnxpfp.calibrate.sensitivity.sums import Sums, scaled
 from onnxpfp.linear.families import OpFamily
 from onnxpfp.linear.im2col import output_sizes
 from onnxpfp.linear.ops import LinearOp
-from onnxpfp.runtime.heap import trim_heap
+from onnxpfp.runtime.heap import trim_malloc
 
 __all__ = ["SensitivityObserver"]
 
@@ -112,7 +112,7 @@ class SensitivityObserver(FamilyObserver):
         self._screens = {op.name: Screening.of(op, each, family, self.plan) for op, each in pairs}
         if sum(each.taps.nbytes for each in weights) > _LARGE:
             # They were copied several times on the way into onnxruntime.
-            trim_heap()
+            trim_malloc()
         return True
 
     def _typical(self, x: Floats32) -> Floats:

@@ -16,7 +16,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from onnxpfp.arrays import FLOAT_BYTES, Floats32
 from onnxpfp.calibrate.sensitivity.scratch import ScratchArrays
 from onnxpfp.model.opset import model_of_graph
-from onnxpfp.runtime.heap import trim_heap
+from onnxpfp.runtime.heap import trim_malloc
 from onnxpfp.runtime.session import Session, open_session
 
 __all__ = ["FLOOR", "ORDER", "TightBound"]
@@ -85,7 +85,7 @@ class TightBound:
         if self._session is None:
             self._session = open_session(self._model(), threads=1, shared=True)
             if math.prod(self.shape) * FLOAT_BYTES > _LARGE:
-                trim_heap()
+                trim_malloc()
         groups, blocks = self.shape[:2]
         powers = self._power(np.divide(least[..., None], z, out=scratch.take("ratio", z.shape)))
         sums = scratch.take("power", (*z.shape[:2], groups, 1, blocks))
