@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
 
@@ -17,6 +17,8 @@ from onnx import ModelProto
 
 from onnxpfp.arrays import CHUNK_BYTES, FLOAT_BYTES, Keep
 from onnxpfp.refit.initial import InitialWeights
+from onnxpfp.refit.joint import JointPlan, fit_chain, plan_joint
+from onnxpfp.refit.joint_chains import Chain
 from onnxpfp.refit.layer_rows import Draw, LayerFamily, LayerRows, layer_families
 from onnxpfp.refit.layers import RefitLayer
 from onnxpfp.refit.means import Record
@@ -27,6 +29,7 @@ from onnxpfp.refit.stages import Arrays, Runner, Stages
 from onnxpfp.refit.state import RefitState
 from onnxpfp.rewrite.apply import apply, renew
 from onnxpfp.rewrite.edits import Edits
+from onnxpfp.runtime import open_session
 from onnxpfp.runtime.session import Session
 from onnxpfp.runtime.workers import Workers, workers
 
@@ -52,6 +55,7 @@ def refit(
     edits: Edits,
     progress: Callable[[int, int], None] | None = None,
     teacher: ModelProto | None = None,
+    joint: int = 0,
 ) -> Refitted:
     """Refit all linear ops from front to back.
 
@@ -69,20 +73,38 @@ def refit(
     if not layers:
         return Refitted(edits, ())
     records: list[Record] = []
+    moved: set[str] = set()
     with workers(problem.threads) as helpers:
+      for number in range(max(1, joint)):
+        records.clear()
         pair = _Pair.of(refit_state, layers, helpers, teacher)
+        plan = plan_joint(problem, layers, keep, pair.teacher.stages.depth) if joint else JointPlan({}, {})
+        pair.student.last_reads = {**pair.student.last_reads, **{n: max(k, pair.student.last_reads.get(n, -1)) for n, k in plan.held.items()}}
         for depth in range(pair.depth):
-            here = [layer for layer in layers if pair.teacher.stages.depth[layer.output] == depth]
+            for chain in plan.chains.get(depth, ()):
+                found = fit_chain(chain, refit_state, starts, pair.teacher, pair.student, pair.fitted, helpers)
+                if found is None:
+                    continue
+                moved.add(chain.producer.output)
+                starts |= found
+                for layer in (chain.producer, *chain.consumers):
+                    refit_state.put(layer, found[layer.output].weights, found[layer.output].bias)
+                pair.again(refit_state, chain)
+            here = [layer for layer in layers if pair.teacher.stages.depth[layer.output] == depth and not (number and layer.output in moved)]
             for each, fit in _stage(pair, refit_state, here, starts):
                 if fit.changed:
                     refit_state.put(each.layer, fit.weights, fit.bias)
+                    start = starts[each.layer.output]
+                    starts[each.layer.output] = replace(start, weights=fit.weights, bias=fit.bias)
                 if np.isfinite(fit.plain):
                     share = each.spread()
                     records.append(Record(each.layer.consumer.name, fit.plain / share, fit.error / share, fit.ridge))
                 each.free()
-            pair.advance(refit_state, here)
+            pair.advance(refit_state, [l for l in layers if pair.teacher.stages.depth[l.output] == depth])
             if progress:
                 progress(depth + 1, pair.depth)
+        import sys
+        print("sweep", number, "mean", np.mean([r.after for r in records]), "last", records[-1].after, file=sys.stderr)
     return Refitted(refit_state.all_edits(layers), tuple(records))
 
 
@@ -135,6 +157,20 @@ class _Pair:
     def depth(self) -> int:
         """Number of stages."""
         return len(self.teacher.stages.stages)
+
+    def again(self, refit_state: RefitState, chain: Chain) -> None:
+        """Compute anew what a chain with a new producer gives to later stages of the pruned network."""
+        graph, student = refit_state.problem.analysis.graph, self.student
+        edits = refit_state.all_edits([chain.producer])
+        renew(self.student_model, graph, refit_state.keep, edits, self.nodes)
+        names = {layer.output for layer in (chain.producer, *chain.depthwise)}.union(*(link.made for link in chain.links))
+        read = [name for name in sorted(names) if name in student.cache.batches[0]]
+        part = student.stages.between([student.stages.makers[name] for name in names], chain.producer.consumer.data, read)
+        assert part is not None
+        session = open_session(part, student.requests, threads=student.threads, shared=True)
+        for batch, made in enumerate(self.helpers.in_order(partial(student.compute, session), range(len(student.cache.batches)))):
+            student.cache.drop(batch, read)
+            student.cache.put(batch, {name: made[name] for name in read})
 
     def advance(self, refit_state: RefitState, layers: Sequence[RefitLayer]) -> None:
         """Run the stage of the pruned network with its new weights, and go on to the stage after."""
