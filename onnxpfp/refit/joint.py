@@ -30,6 +30,7 @@ from onnxpfp.runtime.workers import ALONE, Workers
 
 __all__ = ["JointPlan", "TakenJointly", "fit_chain", "plan_joint"]
 
+MOREPOS = 0
 Starts = Mapping[str, InitialWeights]
 """Weights of linear ops as they are by now, by output."""
 
@@ -203,12 +204,12 @@ def _drawn(
 def _per_sample(chain: Chain, problem: RefitProblem, starts: Starts) -> int:
     """Return how many positions of a consumer's output are drawn of a sample."""
     columns = max(starts[layer.output].weights.shape[2] for layer in (chain.producer, *chain.consumers))
-    wanted = problem.positions_for(columns)
+    wanted = max(problem.positions_for(columns), MOREPOS)
     sizes = [starts[layer.output].weights.shape for layer in (chain.producer,)]
     groups, outputs, inputs = sizes[0]
     row = FLOAT_BYTES * groups * (inputs + 4 * outputs)
     samples = len(problem.fit) + len(problem.tuning)
-    return max(1, min(wanted, problem.workspace // 4 // max(1, 2 * row * samples)))
+    return max(1, min(wanted, problem.workspace // 2 // max(1, 2 * row * samples)))
 
 
 def _importance(members: Sequence[LayerRows], batches: Sequence[tuple[int, ChainRows]]) -> tuple[Floats32, ...]:

@@ -12,6 +12,7 @@ ridge least squares; directions start anew there.
 """
 
 from __future__ import annotations
+import sys
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -29,9 +30,11 @@ from onnxpfp.runtime.workers import Workers
 
 __all__ = ["Batch", "JointFit", "joint_fit"]
 
-PRODUCER_RIDGE = 1e-2
+PRODUCER_RIDGE = 1e-1
 """Share of the mean of diag cov(u) that is added to it."""
-CONSUMER_RIDGE = 1e-3
+LEAST_GAIN = 2e-3
+"""Steps end where one lowers the error by less than this share of it."""
+CONSUMER_RIDGE = 1e-2
 """The same for the consumers."""
 ROUNDS = 2
 """Times that the consumers are fitted."""
@@ -98,6 +101,7 @@ class _Descent:
     start: tuple[Affine, ...]
     biased: tuple[bool, tuple[bool, ...]]
     helpers: Workers
+    first_loss: float = 0.0
     whitening: Factored | None = None
     mean: Floats = field(default_factory=lambda: np.zeros((0, 0)))
 
@@ -171,7 +175,7 @@ class _Descent:
     # Producer
 
     def whiten(self) -> None:
-        """Factorise the covariance of the producer's columns."""
+        """Factorise the covariance of the producer's columns, about zero where its bias cannot change."""
         groups, _, inputs = self.fit.producer.weights.shape
         moments = Moments.empty(groups, inputs, 0)
         every = max(1, sum(len(batch.rows.columns) for batch in self.fitted) // (GRAM_ROWS * inputs))
@@ -224,27 +228,27 @@ class _Descent:
             size += float(np.einsum("tgo,tgo,go->", outputs, outputs, scale, dtype=np.float64))
         return gain, size
 
-    def step(self, direction: Affine, loss: float) -> float | None:
-        """Go along a direction; returns the loss there, None where it falls nowhere."""
+    def step(self, direction: Affine, best: float) -> float | None:
+        """Go along a direction; returns the error on the tuning samples there, None where it does not fall."""
         gain, size = self.add(partial(self._along, direction), self.fitted)
         if not size > 0 or not gain > 0:
             return None
-        done, factor = 0.0, float(gain) / float(size)
+        factor = float(gain) / float(size)
+        producer = self.fit.producer
         for _ in range(HALVINGS):
-            (after,) = self.add(partial(self._tried, factor - done), self.fitted)
-            done = factor
-            if float(after) < loss:
-                self.fit = replace(self.fit, producer=self.fit.producer.moved(direction, factor))
-                self.helpers.do(partial(_produce, self.fit.producer), self.tuning)
-                return float(after)
+            self.fit = replace(self.fit, producer=producer.moved(direction, factor))
+            self.helpers.do(partial(_produce, self.fit.producer), self.tuning)
+            error = self.measure()
+            if error < best:
+                self.helpers.do(partial(self._go, factor), self.fitted)
+                return error
             factor /= 2
-        self.add(partial(self._tried, -done), self.fitted)
+        self.fit = replace(self.fit, producer=producer)
         return None
 
-    def _tried(self, by: float, batch: Batch) -> tuple[float, ...]:
+    def _go(self, by: float, batch: Batch) -> None:
         batch.produced += np.float32(by) * batch.direction
         self.follow(batch)
-        return self.look(batch)
 
 
 def _produce(producer: Affine, batch: Batch) -> None:
@@ -263,7 +267,7 @@ def joint_fit(
     start: JointFit,
     biased: tuple[bool, tuple[bool, ...]],
     helpers: Workers,
-    rounds: int = ROUNDS,
+    rounds: int = 0,
 ) -> JointFit | None:
     """Fit a producer and its consumers together.
 
@@ -280,45 +284,53 @@ def joint_fit(
         The weights with the smallest error on the tuning samples; None where that is not below what it is with the
         producer as it was, whether its consumers are fitted or not.
     """
+    rounds = rounds or ROUNDS
     descent = _Descent(machine, fitted, tuning, start, start.consumers, biased, helpers)
     descent.produce()
     helpers.do(descent.follow, fitted)
     plain = descent.measure()
     try:
-        descent.whiten()
         descent.fit_consumers(raw=True)
         descent.fit_consumers()
         best = replace(descent.fit, error=min(plain, descent.measure()))
         unmoved = best.error
-        for number in range(rounds):
-            if number:
-                descent.fit_consumers()
-                best = _better(best, descent)
+        descent.whiten()
+        for _ in range(rounds):
+            before = best.error
             best = _steps(descent, best)
-        if rounds:
+            if best.error >= before:
+                break
             descent.fit_consumers()
             best = _better(best, descent)
+            if best.error > (1 - LEAST_GAIN) * before:
+                break
     except LinAlgError:
         return None
+    (l,) = descent.add(descent.look, descent.fitted)
+    print(f"rows {sum(len(b.rows.columns) for b in fitted)} {start.producer.weights.shape} plain {plain:.5f} unmoved {unmoved:.5f} best {best.error:.5f} {best.error/unmoved:.3f} fit {descent.first_loss/_count(fitted):.5f} {l/_count(fitted):.5f} {l/descent.first_loss:.3f}", file=sys.stderr)
     return replace(best, error=best.error) if best.error < unmoved else None
 
 
 def _steps(descent: _Descent, best: JointFit) -> JointFit:
     """Take some steps on the producer from where the consumers stand, and return the best weights so far."""
-    (loss,) = descent.add(descent.look, descent.fitted)
     before: tuple[Affine, Affine, Affine] | None = None
+    error = descent.measure()
     for _ in range(STEPS):
+        (loss,) = descent.add(descent.look, descent.fitted)
+        if not descent.first_loss: descent.first_loss=loss
         down, direction = descent.gradient()
         preconditioned = direction
         if before is not None:
             one, other, last = before
             top = _dot(direction, down) - _dot(direction, one)
             direction = direction.moved(last, max(0.0, top / max(_dot(other, one), 1e-300)))
-        after = descent.step(direction, float(loss))
+        after = descent.step(direction, error)
         if after is None:
             break
-        loss, before = after, (down, preconditioned, direction)
-        best = _better(best, descent)
+        best = replace(descent.fit, error=after) if after < best.error else best
+        if after > (1 - LEAST_GAIN) * error:
+            break
+        error, before = after, (down, preconditioned, direction)
     return best
 
 
