@@ -339,6 +339,14 @@ class Options(RunOptions):
         metavar="P",
         check=check_confidence,
     )
+    effort: Literal["low", "normal", "high"] = declare(
+        "normal",
+        "How long to refit: every layer once, to give what the original's does (low, normal); or layers together with "
+        "those that read them as well, in up to 4 sweeps over the network, as long as the error on samples kept out of "
+        "the fit falls (high, several times as long).",
+        "choice",
+        choices=("low", "normal", "high"),
+    )
     steps: int = declare(
         1,
         "Prune in N steps, and measure scores and widths anew at each.",

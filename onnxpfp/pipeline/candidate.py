@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -23,6 +24,10 @@ from onnxpfp.runtime.heap import trim_heap
 __all__ = ["Candidate", "build_candidate"]
 
 
+SWEEPS: Mapping[str, int] = {"low": 0, "normal": 0, "high": 4}
+"""Most sweeps in which producers are refitted with their consumers, by `--effort`; 0 is one in which they are not."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Candidate:
     """The pruned model, and the masked original that must compute the same.
@@ -41,8 +46,10 @@ class Candidate:
     compensation: Compensation | None
 
 
-def _refit_all(measured: Measured, calibration: RefitCalibration, decision: Decision, progress: Count) -> Compensation:
-    """Refit every linear op, and fold means where that is not possible.
+def _refit_all(
+    measured: Measured, calibration: RefitCalibration, decision: Decision, sweeps: int, progress: Count
+) -> Compensation:
+    """Refit every linear op, in so many sweeps with what reads it, and fold means where that is not possible.
 
     A refit takes the place of the factors of a weighted draw, which would only add variance.
     """
@@ -51,7 +58,7 @@ def _refit_all(measured: Measured, calibration: RefitCalibration, decision: Deci
     others = tuple(number for number, c in enumerate(graph.consumers) if c.output not in refittable)
     factor = decision.keep.astype(np.float64)
     means = fold_means(analysis, measured.ops, calibration.statistics, factor, Edits(), others)
-    refitted = refit(setup.problem, decision.keep, means.edits, progress)
+    refitted = refit(setup.problem, decision.keep, means.edits, progress, sweeps=sweeps)
     reasons = dict(setup.left) | dict(means.left)
     lost = {
         graph.consumers[number].name for number in others if not decision.keep[graph.consumers[number].channels].all()
@@ -68,7 +75,7 @@ def build_candidate(context: RunContext, measured: Measured, decision: Decision)
     compensation = None
     if how == "lstsq" and isinstance(calibration, RefitCalibration):
         with clock.phase("compensation") as progress:
-            compensation = _refit_all(measured, calibration, decision, progress)
+            compensation = _refit_all(measured, calibration, decision, SWEEPS[context.options.effort], progress)
         trim_heap()
         edits = compensation.edits
     else:

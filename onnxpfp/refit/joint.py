@@ -6,71 +6,183 @@ is kept until then; after new weights what the consumers read is computed anew.
 
 from __future__ import annotations
 
-import os
-import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Protocol
 
 import numpy as np
 
-from onnxpfp.arrays import FLOAT_BYTES, Floats, Floats32
+from onnxpfp.arrays import FLOAT_BYTES, Floats32
 from onnxpfp.refit.initial import InitialWeights
 from onnxpfp.refit.joint_chains import Chain, joint_chains
 from onnxpfp.refit.joint_machine import Affine, ChainMachine, channels_first, taps_first
 from onnxpfp.refit.joint_rows import ChainRows, chain_rows
-from onnxpfp.refit.joint_steps import Batch, JointFit, joint_fit
+from onnxpfp.refit.joint_steps import PRODUCER_RIDGE, Batch, JointWeights, joint_fit
 from onnxpfp.refit.layer_rows import LayerRows, layer_families
 from onnxpfp.refit.layers import RefitLayer
+from onnxpfp.refit.means import Record
 from onnxpfp.refit.pointwise import Pointwise
 from onnxpfp.refit.problem import RefitProblem
+from onnxpfp.refit.ridge import Fit, is_sane
 from onnxpfp.refit.stages import Runner
 from onnxpfp.refit.state import RefitState
+from onnxpfp.rewrite.apply import renew
 from onnxpfp.runtime import open_session
 from onnxpfp.runtime.workers import ALONE, Workers
 
-__all__ = ["JointPlan", "TakenJointly", "fit_chain", "plan_joint"]
+__all__ = ["JointRefit", "Pair", "TakenJointly", "fit_chain"]
 
-MOREPOS = 0
+JOINT = 1 << 16
+"""Sets these draws apart from those of the other refits."""
+ROWS = 2
+"""Rows of the producer for each position of a consumer, about: windows overlap."""
+TAPE = 4
+"""Numbers that are kept for each output of the producer: what it gives, its step, and what is made of it."""
+LEAST_GAIN = 0.01
+"""Sweeps end where one lowers the error by less than this share of it."""
+
 Starts = Mapping[str, InitialWeights]
 """Weights of linear ops as they are by now, by output."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class JointPlan:
-    """The chains of a network.
+class Pair(Protocol):
+    """The original and the pruned network, run stage by stage side by side (`sweep.py`)."""
+
+    @property
+    def teacher(self) -> Runner:
+        """Runs the original."""
+        ...
+
+    @property
+    def student(self) -> Runner:
+        """Runs the pruned network."""
+        ...
+
+    @property
+    def nodes(self) -> Mapping[int, str]:
+        """First output of every node of the original."""
+        ...
+
+    @property
+    def fitted(self) -> int:
+        """Batches of samples to fit; those behind are tuning samples."""
+        ...
+
+    @property
+    def helpers(self) -> Workers:
+        """Threads that share the batches."""
+        ...
+
+
+@dataclass(slots=True, eq=False)
+class JointRefit:
+    """Refits producers with their consumers, in sweeps over a network.
 
     Attributes:
-        chains: Chains by the stage of their consumers, in the order of their producers.
-        held: The last stage that reads an input of a producer, by tensor.
-    """
-
-    chains: Mapping[int, tuple[Chain, ...]]
-    held: Mapping[str, int]
-
-
-def plan_joint(problem: RefitProblem, layers: Sequence[RefitLayer], keep: Floats, depth: Mapping[str, int]) -> JointPlan:
-    """Find the chains of a network.
-
-    Args:
-        problem: The network.
+        refit_state: The network, which gets the new weights.
         layers: Its linear ops that are refitted.
-        keep: Whether each channel stays.
-        depth: Stage of every tensor.
+        starts: Their weights as they are by now, by output; they follow.
+        first: Their weights before all sweeps.
+        moved: The producers with new weights, with what these brought; by output.
+        chains: Chains by the stage of their consumers, in the order of their producers.
     """
-    chains: dict[int, tuple[Chain, ...]] = {}
-    held: dict[str, int] = {}
-    for chain in joint_chains(problem.analysis, layers, keep):
-        if not all(problem.fits(_columns(layer), layer.op.group) for layer in (chain.producer, *chain.consumers)):
-            continue
-        stage = depth[chain.consumers[0].output]
-        chains[stage] = (*chains.get(stage, ()), chain)
-        data = chain.producer.consumer.data
-        held[data] = max(stage, held.get(data, 0))
-    return JointPlan(chains, held)
+
+    refit_state: RefitState
+    layers: Sequence[RefitLayer]
+    starts: dict[str, InitialWeights]
+    first: Starts
+    moved: dict[str, Record] = field(default_factory=dict[str, Record])
+    chains: dict[int, list[Chain]] = field(default_factory=dict[int, list[Chain]])
+
+    def repeated(self, sweep: Callable[[int], Sequence[Record]], most: int) -> list[Record]:
+        """Sweep as long as the error on the tuning samples falls, and keep the best weights.
+
+        The error is the mean over all ops that are no producers of a chain, for the outputs of these are not compared.
+
+        Args:
+            sweep: Goes over the network, given the number of the sweep; returns what it brought, op by op.
+            most: Most sweeps.
+        """
+        records = {record.name: record for record in sweep(0)}
+        for number in range(1, most):
+            state = self.refit_state
+            weights, shifts, starts, moved = (
+                dict(state.weights),
+                dict(state.shifts),
+                dict(self.starts),
+                dict(self.moved),
+            )
+            newer = {record.name: record for record in sweep(number)}
+            if not self._error(newer) < (1 - LEAST_GAIN) * self._error(records):
+                state.weights, state.shifts, self.moved = weights, shifts, moved
+                self.starts.update(starts)
+                break
+            for name, record in newer.items():
+                records[name] = replace(record, before=records[name].before) if name in records else record
+        jointly = {record.name: record for record in self.moved.values()}
+        return [jointly.get(name, record) for name, record in records.items()]
+
+    def _error(self, records: Mapping[str, Record]) -> float:
+        producers = {chain.producer.consumer.name for chains in self.chains.values() for chain in chains}
+        errors = [record.after for name, record in records.items() if name not in producers]
+        return float(np.mean(errors)) if errors else np.inf
+
+    def begin(self, pair: Pair) -> None:
+        """Find the chains, and let the pruned network hold what their producers read until their consumers are due."""
+        problem, stages = self.refit_state.problem, pair.teacher.stages
+        self.chains = {}
+        for chain in joint_chains(problem.analysis, self.layers, self.refit_state.keep):
+            ops = (chain.producer, *chain.consumers)
+            if all(problem.fits(_inputs(layer), layer.op.group) for layer in ops):
+                depth = stages.depth[chain.consumers[0].output]
+                self.chains.setdefault(depth, []).append(chain)
+                pair.student.hold(chain.producer.consumer.data, depth)
+
+    def before(self, depth: int, pair: Pair) -> None:
+        """Refit the producers whose consumers are in the next stage."""
+        for chain in self.chains.get(depth, ()):
+            taken = fit_chain(chain, self.refit_state, self.starts, pair)
+            if taken is None:
+                continue
+            name = chain.producer.consumer.name
+            before = self.moved[chain.producer.output].before if chain.producer.output in self.moved else taken.before
+            self.moved[chain.producer.output] = Record(name, before, taken.after, PRODUCER_RIDGE, joint=True)
+            self.starts.update(taken.starts)
+            for layer in (chain.producer, *chain.consumers):
+                self.refit_state.put(layer, taken.starts[layer.output].weights, taken.starts[layer.output].bias)
+            _compute_anew(chain, self.refit_state, pair)
+
+    def alone(self, layer: RefitLayer) -> bool:
+        """Tell whether an op is to give the original's outputs itself: not once it was refitted for its consumers."""
+        return layer.output not in self.moved
+
+    def plain(self, rows: LayerRows, fit: Fit) -> float:
+        """Return the error on the tuning samples with the weights before all sweeps."""
+        first = self.first[rows.layer.output]
+        if self.starts[rows.layer.output] is first or not np.isfinite(fit.plain):
+            return fit.plain
+        return rows.tuning.error(first.weights, first.bias, first.sign)
 
 
-def _columns(layer: RefitLayer) -> int:
+def _inputs(layer: RefitLayer) -> int:
     return layer.op.kernel_size * layer.op.channels.size // layer.op.group
+
+
+def _compute_anew(chain: Chain, refit_state: RefitState, pair: Pair) -> None:
+    """Compute what the pruned network holds of a chain with the new weights of its producer."""
+    student = pair.student
+    graph, stages = refit_state.problem.analysis.graph, student.stages
+    renew(stages.model, graph, refit_state.keep, refit_state.all_edits([chain.producer]), pair.nodes)
+    names = {layer.output for layer in (chain.producer, *chain.depthwise)}.union(*(link.made for link in chain.links))
+    held = [name for name in sorted(names) if name in student.cache.batches[0]]
+    part = stages.between([stages.makers[name] for name in names], chain.producer.consumer.data, held)
+    assert part is not None, "the links read nothing else"
+    session = open_session(part, student.requests, threads=student.threads, shared=True)
+    batches = range(len(student.cache.batches))
+    for batch, made in enumerate(pair.helpers.in_order(partial(student.compute, session), batches)):
+        student.cache.drop(batch, held)
+        student.cache.put(batch, {name: made[name] for name in held})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,7 +191,8 @@ class TakenJointly:
 
     Attributes:
         starts: The ops as they are now, by output.
-        before: Error on the tuning samples with the producer as it was.
+        before: Error of the consumers on the tuning samples with the producer as it was, as a share of the variance
+            of what they should give; their mean.
         after: The same with the new weights.
     """
 
@@ -88,33 +201,19 @@ class TakenJointly:
     after: float
 
 
-def fit_chain(
-    chain: Chain,
-    refit_state: RefitState,
-    starts: Starts,
-    teacher: Runner,
-    student: Runner,
-    fitted: int,
-    helpers: Workers,
-) -> Starts | None:
-    """Fit a producer and its consumers; returns the ops as they are then by output, None where nothing is better.
+def fit_chain(chain: Chain, refit_state: RefitState, starts: Starts, pair: Pair) -> TakenJointly | None:
+    """Fit a producer and its consumers; None where nothing is better on the tuning samples.
 
     Args:
         chain: The chain; the stage of its consumers is next.
         refit_state: The network.
-        starts: The ops as they are.
-        teacher: Runs the original.
-        student: Runs the pruned network.
-        fitted: Batches to fit; those behind are tuning samples.
-        helpers: Threads that share the batches.
+        starts: Its linear ops as they are.
+        pair: Runs it beside the original.
     """
     problem = refit_state.problem
-    links = _pointwise(chain, student, problem)
-    members = _members(chain, refit_state, starts, teacher, student)
-    if links is None or members is None:
-        return None
-    batches = _drawn(chain, problem, members, starts, teacher, student, helpers, fitted)
-    if batches is None:
+    links, members = _pointwise(chain, pair.student, problem), _members(chain, refit_state, starts, pair)
+    batches = None if links is None else _drawn(chain, problem, members, starts, pair)
+    if links is None or batches is None:
         return None
     machine = ChainMachine(
         links,
@@ -122,16 +221,18 @@ def fit_chain(
         _importance(members, batches),
         tuple(starts[layer.output].sign for layer in chain.consumers),
     )
-    producer, consumers = _affine(chain.producer, starts), tuple(_affine(layer, starts) for layer in chain.consumers)
+    start = JointWeights(_affine(chain.producer, starts), tuple(_affine(layer, starts) for layer in chain.consumers))
     biased = starts[chain.producer.output].biased, tuple(starts[layer.output].biased for layer in chain.consumers)
-    count = sum(1 for number, _ in batches if number < fitted)
-    rows = [Batch(each) for _, each in batches]
-    start = JointFit(producer, consumers, np.inf)
-    best = joint_fit(machine, rows[:count], rows[count:], start, biased, helpers)
-    if best is None:
+    fitted = [Batch(rows) for number, rows in batches if number < pair.fitted]
+    tuning = [Batch(rows) for number, rows in batches if number >= pair.fitted]
+    fit = joint_fit(machine, fitted, tuning, start, biased, pair.helpers)
+    if fit is None:
         return None
-    fits = zip((chain.producer, *chain.consumers), (best.producer, *best.consumers), strict=True)
-    return {layer.output: _stored(layer, starts[layer.output], fit) for layer, fit in fits}
+    fits = zip((chain.producer, *chain.consumers), (fit.weights.producer, *fit.weights.consumers), strict=True)
+    new = {layer.output: _stored(layer, starts[layer.output], each) for layer, each in fits}
+    if not all(is_sane(each.weights, each.bias, starts[name]) for name, each in new.items()):
+        return None
+    return TakenJointly(new, fit.before, fit.after)
 
 
 def _affine(layer: RefitLayer, starts: Starts) -> Affine:
@@ -155,72 +256,65 @@ def _pointwise(chain: Chain, student: Runner, problem: RefitProblem) -> tuple[Po
     return tuple(links)
 
 
-def _members(
-    chain: Chain, refit_state: RefitState, starts: Starts, teacher: Runner, student: Runner
-) -> list[LayerRows] | None:
+def _members(chain: Chain, refit_state: RefitState, starts: Starts, pair: Pair) -> list[LayerRows]:
     """Return the consumers with their targets."""
-    given = student.cache.batches[0]
-    families = layer_families(refit_state, chain.consumers, starts, teacher.made(), given, ALONE)
+    given = pair.student.cache.batches[0]
+    families = layer_families(refit_state, chain.consumers, starts, pair.teacher.made(), given, ALONE)
     members = {member.layer.output: member for family in families for member in family.members}
     return [members[layer.output] for layer in chain.consumers]
 
 
 def _drawn(
-    chain: Chain,
-    problem: RefitProblem,
-    members: Sequence[LayerRows],
-    starts: Starts,
-    teacher: Runner,
-    student: Runner,
-    helpers: Workers,
-    fitted: int,
+    chain: Chain, problem: RefitProblem, members: Sequence[LayerRows], starts: Starts, pair: Pair
 ) -> list[tuple[int, ChainRows]] | None:
-    """Draw the rows of all batches; None where some are not finite, or nothing could be drawn."""
-    names = sorted(set[str]().union(*(member.shows() for member in members)))
-    made = [name for name in names if name in teacher.made()]
-    session = None
-    if made:
-        part = teacher.stages.part(teacher.next, teacher.next, made)
-        session = open_session(part, problem.requests, threads=teacher.threads, shared=True)
+    """Draw the rows of all batches; None where some are not finite, or there is nothing to fit or to compare."""
+    teacher, student = pair.teacher, pair.student
+    names = sorted(set[str]().union(*(member.shows() for member in members)) & teacher.made())
+    part = teacher.stages.part(teacher.next, teacher.next, names)
+    session = open_session(part, problem.requests, threads=teacher.threads, shared=True)
     groups = len(starts[chain.producer.output].weights)
     per_sample = _per_sample(chain, problem, starts)
 
     def draw(batch: int) -> ChainRows | None:
+        rng = np.random.default_rng([problem.seed, teacher.next, JOINT, batch])
         given = student.cache.batches[batch]
-        shown = {**teacher.cache.batches[batch], **teacher.compute(session, batch)}
-        rng = np.random.default_rng([problem.seed, teacher.next, 1 << 16, batch])
-        return chain_rows(chain, members, groups, per_sample, shown, given, rng)
+        return chain_rows(chain, members, groups, per_sample, teacher.compute(session, batch), given, rng)
 
     found: list[tuple[int, ChainRows]] = []
-    for number, rows in enumerate(helpers.in_order(draw, range(len(teacher.cache.batches)))):
+    for number, rows in enumerate(pair.helpers.in_order(draw, range(len(teacher.cache.batches)))):
         if rows is None or not len(rows.columns):
             continue
         if not np.isfinite(rows.columns).all() or not all(np.isfinite(each.targets).all() for each in rows.wanted):
             return None
         found.append((number, rows))
-    return found if any(n < fitted for n, _ in found) and any(n >= fitted for n, _ in found) else None
+    both = {number < pair.fitted for number, _ in found}
+    return found if len(both) == 2 else None
 
 
 def _per_sample(chain: Chain, problem: RefitProblem, starts: Starts) -> int:
-    """Return how many positions of a consumer's output are drawn of a sample."""
-    columns = max(starts[layer.output].weights.shape[2] for layer in (chain.producer, *chain.consumers))
-    wanted = max(problem.positions_for(columns), MOREPOS)
-    sizes = [starts[layer.output].weights.shape for layer in (chain.producer,)]
-    groups, outputs, inputs = sizes[0]
-    row = FLOAT_BYTES * groups * (inputs + 4 * outputs)
+    """Return how many positions of a consumer's output are drawn of a sample, so that half of the workspace does."""
+    shapes = [starts[layer.output].weights.shape for layer in (chain.producer, *chain.consumers)]
+    groups, outputs, inputs = shapes[0]
+    row = FLOAT_BYTES * groups * (inputs + TAPE * outputs)
     samples = len(problem.fit) + len(problem.tuning)
-    return max(1, min(wanted, problem.workspace // 2 // max(1, 2 * row * samples)))
+    wanted = problem.positions_for(max(shape[2] for shape in shapes))
+    return max(1, min(wanted, problem.workspace // 2 // max(1, ROWS * row * samples)))
 
 
 def _importance(members: Sequence[LayerRows], batches: Sequence[tuple[int, ChainRows]]) -> tuple[Floats32, ...]:
-    """Return what the squared errors of each output count: as where it is compared, as a share of the variance there."""
+    """Return what the squared error of an output counts, (g, o) for each consumer.
+
+    Errors count where the target compares them, as a share of the variance there, and all consumers the same: the sum
+    over the rows of the first one is the mean of these shares, times their number.
+    """
     counts: list[Floats32] = []
+    rows = [sum(len(each.wanted[number].targets) for _, each in batches) for number in range(len(members))]
     for number, member in enumerate(members):
-        scale = np.square(member.layer.target.scale[member.stays] if member.reached else np.ones(member.stays.sum()))
-        targets = [rows.wanted[number].targets for _, rows in batches]
-        total = sum(len(each) for each in targets)
-        mean = sum(each.sum(0, np.float64) for each in targets) / total
-        square = sum(np.square(each - mean).sum(0) for each in targets) / total
-        scale = scale.reshape(np.shape(square))
-        counts.append((scale / max(float((scale * square).sum()), 1e-30)).astype(np.float32))
+        targets = [each.wanted[number].targets for _, each in batches]
+        mean = sum(each.sum(0, np.float64) for each in targets) / rows[number]
+        square = sum(np.square(each - mean).sum(0, np.float64) for each in targets) / rows[number]
+        whole = member.layer.target.scale[member.stays] if member.reached else np.ones(int(member.stays.sum()))
+        scale = np.square(whole).reshape(np.shape(square))
+        share = max(float((scale * square).sum()), np.finfo(np.float32).tiny)
+        counts.append((scale / (share * len(members)) * (rows[0] / rows[number])).astype(np.float32))
     return tuple(counts)

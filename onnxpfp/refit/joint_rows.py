@@ -8,7 +8,7 @@ under these the columns of the producer. A place that several read is one row.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -130,7 +130,7 @@ def _window(shape: tuple[int, ...], axis: int, per_sample: int, rng: np.random.G
     """Draw one window of about so many positions of every sample; arguments and result as `draw_positions`."""
     spatial = shape[axis + 1 :]
     sides, left = [0] * len(spatial), float(per_sample)
-    for done, number in enumerate(np.argsort(spatial, kind="stable").tolist()):
+    for done, number in enumerate(sorted(range(len(spatial)), key=spatial.__getitem__)):
         sides[number] = min(spatial[number], max(1, round(left ** (1 / (len(spatial) - done)))))
         left = max(1.0, left / sides[number])
     starts = [rng.integers(0, size - side + 1, shape[0]) for size, side in zip(spatial, sides, strict=True)]

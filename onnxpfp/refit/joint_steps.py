@@ -5,18 +5,19 @@ too small by (0 where a ReLU behind cuts off both the wanted and the given outpu
 
     D = slope(z) * sum over c of W_c^T R_c        the step of z that lowers the squared error fastest
     d = (cov(u) + ridge I)^-1 cov(u, D)           the same for W1, preconditioned
-    step = <R, dy> / <dy, dy>                     exact for outputs y in first order along d; halved until the error falls
+    step = <R, dy> / <dy, dy>                     exact for outputs y in first order along d
 
+A step is halved until the error on the tuning samples falls: on what is fitted it falls by learning the samples, too.
 Directions are conjugate (Polak and Ribiere). Every few steps the consumers are fitted to what they read by then, by
 ridge least squares; directions start anew there.
 """
 
 from __future__ import annotations
-import sys
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Self
 
 import numpy as np
 
@@ -25,10 +26,10 @@ from onnxpfp.refit.cholesky import Factored, LinAlgError
 from onnxpfp.refit.joint_machine import Affine, ChainMachine, Tape, products
 from onnxpfp.refit.joint_rows import ChainRows
 from onnxpfp.refit.moments import Moments, by_group
-from onnxpfp.refit.ridge import solve
+from onnxpfp.refit.ridge import GramFactors, Regression
 from onnxpfp.runtime.workers import Workers
 
-__all__ = ["Batch", "JointFit", "joint_fit"]
+__all__ = ["PRODUCER_RIDGE", "Batch", "JointFit", "JointWeights", "joint_fit"]
 
 PRODUCER_RIDGE = 1e-1
 """Share of the mean of diag cov(u) that is added to it."""
@@ -36,10 +37,12 @@ LEAST_GAIN = 2e-3
 """Steps end where one lowers the error by less than this share of it."""
 CONSUMER_RIDGE = 1e-2
 """The same for the consumers."""
-ROUNDS = 2
-"""Times that the consumers are fitted."""
+FIRST_FITS = 2
+"""Times that the consumers are fitted before the first step."""
+ROUNDS = 3
+"""Most times that steps of the producer and a fit of its consumers follow each other."""
 STEPS = 3
-"""Steps of the producer between two fits of the consumers."""
+"""Most steps of the producer between two fits of the consumers."""
 HALVINGS = 4
 """Most times that a step is halved."""
 GRAM_ROWS = 8
@@ -66,18 +69,27 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class JointFit:
-    """Weights of a producer and its consumers.
-
-    Attributes:
-        producer: Of the producer, taps first.
-        consumers: Of the consumers, taps first.
-        error: Weighted error on the tuning samples, behind the ReLUs.
-    """
+class JointWeights:
+    """Weights of a producer and its consumers, taps first."""
 
     producer: Affine
     consumers: tuple[Affine, ...]
-    error: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class JointFit:
+    """Weights that are better together.
+
+    Attributes:
+        weights: The weights.
+        before: Weighted error on the tuning samples behind the ReLUs with the producer as it was: the smaller one of
+            those with its consumers as they were, and refitted.
+        after: The same with the new weights.
+    """
+
+    weights: JointWeights
+    before: float
+    after: float
 
 
 @dataclass(slots=True, eq=False)
@@ -88,35 +100,71 @@ class _Descent:
         machine: What lies between producer and errors.
         fitted: Batches to fit.
         tuning: Batches of tuning samples.
-        fit: The weights by now.
+        weights: The weights by now.
         start: The consumers as they were, which their ridge pulls towards.
         biased: Whether the bias of the producer, and of each consumer, can change.
         helpers: Threads that share the batches.
+        whitening: Factor of the covariance of the producer's columns; of each group.
+        mean: Their mean, (g, n).
     """
 
     machine: ChainMachine
     fitted: Sequence[Batch]
     tuning: Sequence[Batch]
-    fit: JointFit
+    weights: JointWeights
     start: tuple[Affine, ...]
     biased: tuple[bool, tuple[bool, ...]]
     helpers: Workers
-    first_loss: float = 0.0
-    whitening: Factored | None = None
-    mean: Floats = field(default_factory=lambda: np.zeros((0, 0)))
+    whitening: Factored
+    mean: Floats
 
-    def add(self, work: Callable[[Batch], Iterable[float | Floats]], batches: Sequence[Batch]) -> list[float | Floats]:
-        """Add what work gives of every batch up, in the order of the batches."""
-        total: list[float | Floats] = []
-        for made in self.helpers.in_order(work, batches):
-            total = [one + other for one, other in zip(total, made, strict=True)] if total else list(made)
-        return total
+    @classmethod
+    def of(
+        cls,
+        machine: ChainMachine,
+        fitted: Sequence[Batch],
+        tuning: Sequence[Batch],
+        start: JointWeights,
+        biased: tuple[bool, tuple[bool, ...]],
+        helpers: Workers,
+    ) -> Self:
+        """Stand before the first step.
 
-    # Rows
+        Raises:
+            LinAlgError: The covariance of the producer's columns is not positive definite even with the ridge.
+        """
+        groups, _, inputs = start.producer.weights.shape
+        moments = Moments.empty(groups, inputs, 0)
+        every = max(1, sum(len(batch.rows.columns) for batch in fitted) // (GRAM_ROWS * inputs))
+        for batch in fitted:
+            u = by_group(batch.rows.columns[::every], precise=False)
+            moments.count += u.count
+            helpers.do(lambda piece: piece(), moments.column_pieces(u))
+        gram = moments.gram(centred=biased[0])
+        diagonal = np.einsum("gnn->gn", gram)
+        scale = diagonal.mean(1)
+        diagonal += np.where(scale > 0, PRODUCER_RIDGE * scale, 1.0)[:, None]
+        descent = cls(
+            machine,
+            fitted,
+            tuning,
+            start,
+            start.consumers,
+            biased,
+            helpers,
+            Factored.of(gram),
+            moments.u / moments.count,
+        )
+        helpers.do(partial(_produce, start.producer), (*fitted, *tuning))
+        helpers.do(descent.follow, fitted)
+        return descent
 
-    def produce(self) -> None:
-        """Compute the producer's outputs from its columns."""
-        self.helpers.do(partial(_produce, self.fit.producer), (*self.fitted, *self.tuning))
+    def add(self, work: Callable[[Batch], tuple[float, float]], batches: Sequence[Batch]) -> tuple[float, float]:
+        """Add two numbers up that work gives of every batch, in the order of the batches."""
+        first = second = 0.0
+        for one, other in self.helpers.in_order(work, batches):
+            first, second = first + one, second + other
+        return first, second
 
     def follow(self, batch: Batch) -> Tape:
         """Compute what follows from the producer's outputs."""
@@ -127,91 +175,84 @@ class _Descent:
         """Compute the consumers' outputs."""
         return [
             consumer(self.machine.columns(batch.rows, tape, number, consumer))
-            for number, consumer in enumerate(self.fit.consumers)
+            for number, consumer in enumerate(self.weights.consumers)
         ]
-
-    def look(self, batch: Batch) -> tuple[float, ...]:
-        """Find the gaps of a batch, and return the sum of their squares."""
-        outputs = self.outputs(batch, batch.tape)
-        pairs = zip(outputs, batch.rows.wanted, strict=True)
-        batch.gaps = [self.machine.gap(number, *pair) for number, pair in enumerate(pairs)]
-        return (sum(self.machine.loss(number, gap) for number, gap in enumerate(batch.gaps)),)
 
     def measure(self) -> float:
         """Return the mean error on the tuning samples behind the ReLUs."""
-        (total,) = self.add(self._error, self.tuning)
-        return float(total) / _count(self.tuning)
+        total, count = self.add(self._error, self.tuning)
+        return total / max(count, 1.0)
 
-    def _error(self, batch: Batch) -> tuple[float, ...]:
+    def _error(self, batch: Batch) -> tuple[float, float]:
         outputs = self.outputs(batch, self.follow(batch))
         pairs = zip(outputs, batch.rows.wanted, strict=True)
-        return (sum(self.machine.error(number, *pair) for number, pair in enumerate(pairs)),)
+        return sum(self.machine.error(number, *pair) for number, pair in enumerate(pairs)), len(outputs[0])
 
     # Consumers
 
-    def fit_consumers(self, *, raw: bool = False) -> None:
-        """Fit the consumers to what they read by now; raw targets do not follow what the consumers give."""
-        consumers: list[Affine] = []
-        for number, (consumer, start) in enumerate(zip(self.fit.consumers, self.start, strict=True)):
-            groups, outputs, inputs = consumer.weights.shape
-            moments = Moments.empty(groups, inputs, outputs)
-            draws = self.helpers.in_order(partial(self._draw, number, raw), self.fitted)
-            for columns, targets in draws:
-                u, t = by_group(columns, precise=False), by_group(targets, precise=False)
-                moments.count += u.count
-                self.helpers.do(lambda piece: piece(), (*moments.column_pieces(u), *moments.target_pieces(u, t)))
-            bias = None if self.biased[1][number] else start.bias
-            consumers.append(Affine(*solve(moments, start.weights, CONSUMER_RIDGE, bias, spent=True)))
-        self.fit = replace(self.fit, consumers=tuple(consumers))
+    def fit_consumers(self, rounds: int = 1, *, raw: bool = False) -> None:
+        """Fit the consumers to what they read by now.
 
-    def _draw(self, number: int, raw: bool, batch: Batch) -> tuple[Floats32, Floats32]:
-        consumer, wanted = self.fit.consumers[number], batch.rows.wanted[number]
-        columns = self.machine.columns(batch.rows, batch.tape, number, consumer)
-        if raw or wanted.threshold is None:
+        Args:
+            rounds: Times that each is fitted, to targets that follow what it gave before where a ReLU is behind.
+            raw: Whether targets follow nothing the first time.
+        """
+        consumers = list(self.weights.consumers)
+        for number, start in enumerate(self.start):
+            groups, outputs, inputs = start.weights.shape
+            shared = Moments.empty(groups, inputs, 0)
+            bias = None if self.biased[1][number] else start.bias
+            factors: GramFactors | None = None
+            for done in range(rounds):
+                follows = None if raw and not done else consumers[number]
+                moments = Moments.beside(shared, outputs)
+                for columns, targets in self.helpers.in_order(partial(self._draw, number, follows), self.fitted):
+                    u, t = by_group(columns, precise=False), by_group(targets, precise=False)
+                    moments.count += u.count
+                    pieces = () if factors else moments.column_pieces(u)
+                    self.helpers.do(lambda piece: piece(), (*pieces, *moments.target_pieces(u, t)))
+                factors = factors or GramFactors(moments, bias is None, tried=False)
+                fit = Regression(moments, start.weights, bias, factors).at(CONSUMER_RIDGE)
+                consumers[number] = Affine(*fit)
+                if all(batch.rows.wanted[number].threshold is None for batch in self.fitted):
+                    break
+        self.weights = replace(self.weights, consumers=tuple(consumers))
+
+    def _draw(self, number: int, follows: Affine | None, batch: Batch) -> tuple[Floats32, Floats32]:
+        """Return columns and targets of a consumer; these follow what other weights make of them, if any."""
+        wanted = batch.rows.wanted[number]
+        columns = self.machine.columns(batch.rows, batch.tape, number, self.start[number])
+        if follows is None or wanted.threshold is None:
             return columns, wanted.targets
-        outputs = consumer(columns)
+        outputs = follows(columns)
         return columns, outputs - self.machine.gap(number, outputs, wanted)
 
     # Producer
 
-    def whiten(self) -> None:
-        """Factorise the covariance of the producer's columns, about zero where its bias cannot change."""
-        groups, _, inputs = self.fit.producer.weights.shape
-        moments = Moments.empty(groups, inputs, 0)
-        every = max(1, sum(len(batch.rows.columns) for batch in self.fitted) // (GRAM_ROWS * inputs))
-        for batch in self.fitted:
-            u = by_group(batch.rows.columns[::every], precise=False)
-            moments.count += u.count
-            self.helpers.do(lambda piece: piece(), moments.column_pieces(u))
-        gram = moments.gram(centred=self.biased[0])
-        diagonal = np.einsum("gnn->gn", gram)
-        scale = diagonal.mean(1)
-        diagonal += np.where(scale > 0, PRODUCER_RIDGE * scale, 1.0)[:, None]
-        self.whitening, self.mean = Factored.of(gram), moments.u / max(moments.count, 1)
-
     def gradient(self) -> tuple[Affine, Affine]:
-        """Return the gradient of half the error, and what it is preconditioned, both downhill."""
-        slope, shift = self.add(self._gradient, self.fitted)
-        assert isinstance(slope, np.ndarray)
-        assert isinstance(shift, np.ndarray)
-        assert self.whitening is not None
-        down = Affine(-slope, -shift)
+        """Return where half the error falls fastest, and what it is preconditioned, of the producer's weights."""
+        weights, bias = np.zeros_like(self.weights.producer.weights), np.zeros_like(self.weights.producer.bias)
+        for by_weights, by_bias in self.helpers.in_order(self._gradient, self.fitted):
+            weights -= by_weights
+            bias -= by_bias
         if not self.biased[0]:
-            none = np.zeros_like(shift)
-            return Affine(down.weights, none), Affine(self._whitened(down.weights), none)
-        centred = down.weights - down.bias[:, :, None] * self.mean[:, None]
-        weights = self._whitened(centred)
-        return down, Affine(weights, down.bias - np.einsum("gon,gn->go", weights, self.mean))
+            none = np.zeros_like(bias)
+            return Affine(weights, none), Affine(self._whitened(weights), none)
+        # About the mean, weights and bias do not act on each other.
+        direction = self._whitened(weights - bias[:, :, None] * self.mean[:, None])
+        return Affine(weights, bias), Affine(direction, bias - np.einsum("gon,gn->go", direction, self.mean))
 
     def _whitened(self, weights: Floats) -> Floats:
-        assert self.whitening is not None
-        return self.whitening.solved(weights.swapaxes(1, 2)).swapaxes(1, 2)
+        return self.whitening.solved(weights.swapaxes(1, 2)).swapaxes(1, 2).astype(np.float64, copy=False)
 
     def _gradient(self, batch: Batch) -> tuple[Floats, Floats]:
+        outputs = self.outputs(batch, batch.tape)
+        triples = enumerate(zip(outputs, batch.rows.wanted, strict=True))
+        batch.gaps = [self.machine.gap(number, *pair) for number, pair in triples]
         weighted = [gap * scale for gap, scale in zip(batch.gaps, self.machine.importance, strict=True)]
-        back = self.machine.backward(batch.rows, batch.tape, weighted, self.fit.consumers)
-        outputs = back.reshape(len(back), *self.fit.producer.bias.shape)
-        return products(outputs, batch.rows.columns), outputs.sum(0, np.float64)
+        back = self.machine.backward(batch.rows, batch.tape, weighted, self.weights.consumers)
+        per_group = back.reshape(len(back), *self.weights.producer.bias.shape)
+        return products(per_group, batch.rows.columns), per_group.sum(0, np.float64)
 
     def _along(self, direction: Affine, batch: Batch) -> tuple[float, float]:
         """Return <R, dy> and <dy, dy> of a batch along a direction."""
@@ -220,7 +261,7 @@ class _Descent:
         change = self.machine.moved(batch.rows, batch.tape, batch.direction)
         moved = replace(batch.tape, behind=[*batch.tape.behind[:-1], change])
         gain = size = 0.0
-        for number, (gap, consumer) in enumerate(zip(batch.gaps, self.fit.consumers, strict=True)):
+        for number, (gap, consumer) in enumerate(zip(batch.gaps, self.weights.consumers, strict=True)):
             outputs = consumer.linear(self.machine.columns(batch.rows, moved, number, consumer))
             outputs = np.where(gap != 0, outputs, 0)
             scale = self.machine.importance[number]
@@ -228,22 +269,28 @@ class _Descent:
             size += float(np.einsum("tgo,tgo,go->", outputs, outputs, scale, dtype=np.float64))
         return gain, size
 
-    def step(self, direction: Affine, best: float) -> float | None:
-        """Go along a direction; returns the error on the tuning samples there, None where it does not fall."""
+    def step(self, direction: Affine, before: float) -> float | None:
+        """Go along a direction; returns the error on the tuning samples there, None where it does not fall.
+
+        Args:
+            direction: Where to go.
+            before: Error on the tuning samples before.
+        """
         gain, size = self.add(partial(self._along, direction), self.fitted)
         if not size > 0 or not gain > 0:
             return None
-        factor = float(gain) / float(size)
-        producer = self.fit.producer
+        factor = gain / size
+        producer = self.weights.producer
         for _ in range(HALVINGS):
-            self.fit = replace(self.fit, producer=producer.moved(direction, factor))
-            self.helpers.do(partial(_produce, self.fit.producer), self.tuning)
+            self.weights = replace(self.weights, producer=producer.moved(direction, factor))
+            self.helpers.do(partial(_produce, self.weights.producer), self.tuning)
             error = self.measure()
-            if error < best:
+            if error < before:
                 self.helpers.do(partial(self._go, factor), self.fitted)
                 return error
             factor /= 2
-        self.fit = replace(self.fit, producer=producer)
+        self.weights = replace(self.weights, producer=producer)
+        self.helpers.do(partial(_produce, producer), self.tuning)
         return None
 
     def _go(self, by: float, batch: Batch) -> None:
@@ -256,18 +303,13 @@ def _produce(producer: Affine, batch: Batch) -> None:
     batch.produced = np.ascontiguousarray(made.reshape(len(made), -1))
 
 
-def _count(batches: Sequence[Batch]) -> int:
-    return max(1, sum(len(batch.rows.wanted[0].targets) for batch in batches))
-
-
 def joint_fit(
     machine: ChainMachine,
     fitted: Sequence[Batch],
     tuning: Sequence[Batch],
-    start: JointFit,
+    start: JointWeights,
     biased: tuple[bool, tuple[bool, ...]],
     helpers: Workers,
-    rounds: int = 0,
 ) -> JointFit | None:
     """Fit a producer and its consumers together.
 
@@ -278,66 +320,51 @@ def joint_fit(
         start: The weights as they are.
         biased: Whether the bias of the producer, and of each consumer, can change.
         helpers: Threads that share the batches.
-        rounds: Times that the consumers are fitted.
 
     Returns:
         The weights with the smallest error on the tuning samples; None where that is not below what it is with the
-        producer as it was, whether its consumers are fitted or not.
+        producer as it was, whether its consumers are refitted or not.
     """
-    rounds = rounds or ROUNDS
-    descent = _Descent(machine, fitted, tuning, start, start.consumers, biased, helpers)
-    descent.produce()
-    helpers.do(descent.follow, fitted)
-    plain = descent.measure()
     try:
-        descent.fit_consumers(raw=True)
-        descent.fit_consumers()
-        best = replace(descent.fit, error=min(plain, descent.measure()))
-        unmoved = best.error
-        descent.whiten()
-        for _ in range(rounds):
-            before = best.error
-            best = _steps(descent, best)
-            if best.error >= before:
+        descent = _Descent.of(machine, fitted, tuning, start, biased, helpers)
+        best, before = start, descent.measure()
+        descent.fit_consumers(FIRST_FITS, raw=True)
+        error = before = min(before, descent.measure())
+        for _ in range(ROUNDS):
+            last = error
+            best, error = _stepped(descent, best, error)
+            if error >= last:
                 break
             descent.fit_consumers()
-            best = _better(best, descent)
-            if best.error > (1 - LEAST_GAIN) * before:
+            fitted_error = descent.measure()
+            best, error = (descent.weights, fitted_error) if fitted_error < error else (best, error)
+            if error > (1 - LEAST_GAIN) * last:
                 break
     except LinAlgError:
         return None
-    (l,) = descent.add(descent.look, descent.fitted)
-    print(f"rows {sum(len(b.rows.columns) for b in fitted)} {start.producer.weights.shape} plain {plain:.5f} unmoved {unmoved:.5f} best {best.error:.5f} {best.error/unmoved:.3f} fit {descent.first_loss/_count(fitted):.5f} {l/_count(fitted):.5f} {l/descent.first_loss:.3f}", file=sys.stderr)
-    return replace(best, error=best.error) if best.error < unmoved else None
+    return JointFit(best, before, error) if error < before else None
 
 
-def _steps(descent: _Descent, best: JointFit) -> JointFit:
-    """Take some steps on the producer from where the consumers stand, and return the best weights so far."""
+def _stepped(descent: _Descent, best: JointWeights, least: float) -> tuple[JointWeights, float]:
+    """Take some steps from where the consumers stand; returns the best weights so far and their error."""
     before: tuple[Affine, Affine, Affine] | None = None
     error = descent.measure()
     for _ in range(STEPS):
-        (loss,) = descent.add(descent.look, descent.fitted)
-        if not descent.first_loss: descent.first_loss=loss
-        down, direction = descent.gradient()
-        preconditioned = direction
+        down, preconditioned = descent.gradient()
+        direction = preconditioned
         if before is not None:
-            one, other, last = before
-            top = _dot(direction, down) - _dot(direction, one)
-            direction = direction.moved(last, max(0.0, top / max(_dot(other, one), 1e-300)))
+            last_down, last_preconditioned, last = before
+            turn = _dot(preconditioned, down) - _dot(preconditioned, last_down)
+            direction = preconditioned.moved(last, max(0.0, turn / _dot(last_preconditioned, last_down)))
         after = descent.step(direction, error)
         if after is None:
             break
-        best = replace(descent.fit, error=after) if after < best.error else best
+        best, least = (descent.weights, after) if after < least else (best, least)
         if after > (1 - LEAST_GAIN) * error:
             break
         error, before = after, (down, preconditioned, direction)
-    return best
+    return best, least
 
 
 def _dot(one: Affine, other: Affine) -> float:
     return float((one.weights * other.weights).sum() + (one.bias * other.bias).sum())
-
-
-def _better(best: JointFit, descent: _Descent) -> JointFit:
-    error = descent.measure()
-    return replace(descent.fit, error=error) if error < best.error else best

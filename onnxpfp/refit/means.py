@@ -46,12 +46,15 @@ class Record:
         before: Error of its output on the tuning samples without refit, as a share of the output's variance.
         after: The same with it; never more.
         ridge: Share of the mean input variance that was chosen as ridge; infinity where the weights stayed.
+        joint: Whether it was refitted for the ops that read it, together with them: the errors are those of their
+            outputs then, in the mean over them, and what is without is that only they are refitted.
     """
 
     name: str
     before: float
     after: float
     ridge: float
+    joint: bool = False
 
 
 def fold_means(

@@ -1,4 +1,4 @@
-"""Element-wise ops of a network on rows (T, C) in place of its tensors, with their slope by a quotient of differences."""
+"""Element-wise ops of a network on rows (T, C) in place of its tensors; slopes by a quotient of differences."""
 
 from __future__ import annotations
 
@@ -6,12 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import onnx
-from onnx import ModelProto, TensorProto, helper
 
 from onnxpfp.arrays import Floats32
-from onnxpfp.refit.stages import Stages
 from onnxpfp.refit.joint_chains import Link
+from onnxpfp.refit.stages import Stages
 from onnxpfp.runtime import open_session
 from onnxpfp.runtime.providers import ProviderRequest
 from onnxpfp.runtime.session import Session

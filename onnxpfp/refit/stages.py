@@ -247,6 +247,10 @@ class Runner:
         last_reads = {name: depth for depth, stage in enumerate(stages.stages) for name in stage.reads}
         return cls(stages, cache, requests, threads, last_reads, turn=turn)
 
+    def hold(self, name: str, stage: int) -> None:
+        """Keep an activation for a stage, also where none reads it there."""
+        self.last_reads = {**self.last_reads, name: max(stage, self.last_reads.get(name, stage))}
+
     def made(self) -> set[str]:
         """Return what the next stage makes."""
         return self.stages.made(self.next)

@@ -17,8 +17,7 @@ from onnx import ModelProto
 
 from onnxpfp.arrays import CHUNK_BYTES, FLOAT_BYTES, Keep
 from onnxpfp.refit.initial import InitialWeights
-from onnxpfp.refit.joint import JointPlan, fit_chain, plan_joint
-from onnxpfp.refit.joint_chains import Chain
+from onnxpfp.refit.joint import JointRefit
 from onnxpfp.refit.layer_rows import Draw, LayerFamily, LayerRows, layer_families
 from onnxpfp.refit.layers import RefitLayer
 from onnxpfp.refit.means import Record
@@ -29,7 +28,6 @@ from onnxpfp.refit.stages import Arrays, Runner, Stages
 from onnxpfp.refit.state import RefitState
 from onnxpfp.rewrite.apply import apply, renew
 from onnxpfp.rewrite.edits import Edits
-from onnxpfp.runtime import open_session
 from onnxpfp.runtime.session import Session
 from onnxpfp.runtime.workers import Workers, workers
 
@@ -55,7 +53,7 @@ def refit(
     edits: Edits,
     progress: Callable[[int, int], None] | None = None,
     teacher: ModelProto | None = None,
-    joint: int = 0,
+    sweeps: int = 0,
 ) -> Refitted:
     """Refit all linear ops from front to back.
 
@@ -66,46 +64,75 @@ def refit(
         progress: Told how many stages are done, of how many.
         teacher: The original, where that is not the network of the problem: one with the outputs of all its layers,
             and what follows them up to the tensors that their targets compare. None is the network itself.
+        sweeps: Most sweeps in which producers are refitted with their consumers (`joint.py`), as long as the error on
+            the tuning samples falls; 0 is one sweep in which every op is refitted by itself.
     """
     refit_state = RefitState(problem, keep, edits)
     starts = {layer.output: start for layer in problem.layers if (start := refit_state.start(layer)) is not None}
     layers = [layer for layer in problem.layers if layer.output in starts]
     if not layers:
         return Refitted(edits, ())
-    records: list[Record] = []
-    moved: set[str] = set()
+    joint = JointRefit(refit_state, layers, starts, dict(starts)) if sweeps else None
     with workers(problem.threads) as helpers:
-      for number in range(max(1, joint)):
-        records.clear()
-        pair = _Pair.of(refit_state, layers, helpers, teacher)
-        plan = plan_joint(problem, layers, keep, pair.teacher.stages.depth) if joint else JointPlan({}, {})
-        pair.student.last_reads = {**pair.student.last_reads, **{n: max(k, pair.student.last_reads.get(n, -1)) for n, k in plan.held.items()}}
-        for depth in range(pair.depth):
-            for chain in plan.chains.get(depth, ()):
-                found = fit_chain(chain, refit_state, starts, pair.teacher, pair.student, pair.fitted, helpers)
-                if found is None:
-                    continue
-                moved.add(chain.producer.output)
-                starts |= found
-                for layer in (chain.producer, *chain.consumers):
-                    refit_state.put(layer, found[layer.output].weights, found[layer.output].bias)
-                pair.again(refit_state, chain)
-            here = [layer for layer in layers if pair.teacher.stages.depth[layer.output] == depth and not (number and layer.output in moved)]
-            for each, fit in _stage(pair, refit_state, here, starts):
-                if fit.changed:
-                    refit_state.put(each.layer, fit.weights, fit.bias)
-                    start = starts[each.layer.output]
-                    starts[each.layer.output] = replace(start, weights=fit.weights, bias=fit.bias)
-                if np.isfinite(fit.plain):
-                    share = each.spread()
-                    records.append(Record(each.layer.consumer.name, fit.plain / share, fit.error / share, fit.ridge))
-                each.free()
-            pair.advance(refit_state, [l for l in layers if pair.teacher.stages.depth[l.output] == depth])
-            if progress:
-                progress(depth + 1, pair.depth)
-        import sys
-        print("sweep", number, "mean", np.mean([r.after for r in records]), "last", records[-1].after, file=sys.stderr)
+
+        def sweep(number: int) -> list[Record]:
+            pair = _Pair.of(refit_state, layers, helpers, teacher)
+            told = None if progress is None else _Told(progress, number * pair.depth, max(sweeps, 1) * pair.depth)
+            return _sweep(pair, refit_state, layers, starts, joint, told)
+
+        records = sweep(0) if joint is None else joint.repeated(sweep, sweeps)
     return Refitted(refit_state.all_edits(layers), tuple(records))
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """Tells how far a sweep among several is.
+
+    Attributes:
+        progress: Is told how many stages are done, of how many.
+        before: Stages of the sweeps before.
+        total: Stages of all sweeps.
+    """
+
+    progress: Callable[[int, int], None]
+    before: int
+    total: int
+
+    def __call__(self, done: int) -> None:
+        self.progress(self.before + done, self.total)
+
+
+def _sweep(
+    pair: _Pair,
+    refit_state: RefitState,
+    layers: Sequence[RefitLayer],
+    starts: dict[str, InitialWeights],
+    joint: JointRefit | None,
+    told: _Told | None,
+) -> list[Record]:
+    """Refit all linear ops once, front to back; `starts` follows their weights."""
+    records: list[Record] = []
+    if joint is not None:
+        joint.begin(pair)
+    for depth in range(pair.depth):
+        here = [layer for layer in layers if pair.teacher.stages.depth[layer.output] == depth]
+        if joint is not None:
+            joint.before(depth, pair)
+        fitted = here if joint is None else [layer for layer in here if joint.alone(layer)]
+        for each, fit in _stage(pair, refit_state, fitted, starts):
+            before = fit.plain if joint is None else joint.plain(each, fit)
+            if fit.changed:
+                refit_state.put(each.layer, fit.weights, fit.bias)
+                start = starts[each.layer.output]
+                starts[each.layer.output] = replace(start, weights=fit.weights, bias=fit.bias)
+            if np.isfinite(fit.plain):
+                share = each.spread()
+                records.append(Record(each.layer.consumer.name, before / share, fit.error / share, fit.ridge))
+            each.free()
+        pair.advance(refit_state, here)
+        if told:
+            told(depth + 1)
+    return records
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -157,20 +184,6 @@ class _Pair:
     def depth(self) -> int:
         """Number of stages."""
         return len(self.teacher.stages.stages)
-
-    def again(self, refit_state: RefitState, chain: Chain) -> None:
-        """Compute anew what a chain with a new producer gives to later stages of the pruned network."""
-        graph, student = refit_state.problem.analysis.graph, self.student
-        edits = refit_state.all_edits([chain.producer])
-        renew(self.student_model, graph, refit_state.keep, edits, self.nodes)
-        names = {layer.output for layer in (chain.producer, *chain.depthwise)}.union(*(link.made for link in chain.links))
-        read = [name for name in sorted(names) if name in student.cache.batches[0]]
-        part = student.stages.between([student.stages.makers[name] for name in names], chain.producer.consumer.data, read)
-        assert part is not None
-        session = open_session(part, student.requests, threads=student.threads, shared=True)
-        for batch, made in enumerate(self.helpers.in_order(partial(student.compute, session), range(len(student.cache.batches)))):
-            student.cache.drop(batch, read)
-            student.cache.put(batch, {name: made[name] for name in read})
 
     def advance(self, refit_state: RefitState, layers: Sequence[RefitLayer]) -> None:
         """Run the stage of the pruned network with its new weights, and go on to the stage after."""
