@@ -18,7 +18,7 @@ from onnxpfp.refit.initial import InitialWeights
 from onnxpfp.refit.joint_chains import Chain, joint_chains
 from onnxpfp.refit.joint_machine import Affine, ChainMachine, channels_first, taps_first
 from onnxpfp.refit.joint_rows import ChainRows, chain_rows
-from onnxpfp.refit.joint_steps import PRODUCER_RIDGE, Batch, JointWeights, joint_fit
+from onnxpfp.refit.joint_steps import PRODUCER_RIDGE, Batch, JointProblem, JointWeights, joint_fit
 from onnxpfp.refit.layer_rows import LayerRows, layer_families
 from onnxpfp.refit.layers import RefitLayer
 from onnxpfp.refit.means import Record
@@ -31,7 +31,7 @@ from onnxpfp.rewrite.apply import renew
 from onnxpfp.runtime import open_session
 from onnxpfp.runtime.workers import ALONE, Workers
 
-__all__ = ["JointRefit", "Pair", "TakenJointly", "fit_chain"]
+__all__ = ["JointRefit", "Pair", "TakenJointly", "fit_chain", "joint_problem"]
 
 JOINT = 1 << 16
 """Sets these draws apart from those of the other refits."""
@@ -210,6 +210,26 @@ def fit_chain(chain: Chain, refit_state: RefitState, starts: Starts, pair: Pair)
         starts: Its linear ops as they are.
         pair: Runs it beside the original.
     """
+    setup = joint_problem(chain, refit_state, starts, pair)
+    fit = None if setup is None else joint_fit(setup, pair.helpers)
+    if fit is None:
+        return None
+    fits = zip((chain.producer, *chain.consumers), (fit.weights.producer, *fit.weights.consumers), strict=True)
+    new = {layer.output: _stored(layer, starts[layer.output], each) for layer, each in fits}
+    if not all(is_sane(each.weights, each.bias, starts[name]) for name, each in new.items()):
+        return None
+    return TakenJointly(new, fit.before, fit.after)
+
+
+def joint_problem(chain: Chain, refit_state: RefitState, starts: Starts, pair: Pair) -> JointProblem | None:
+    """Draw the rows of a chain; None where it cannot be followed, or some numbers are not finite.
+
+    Args:
+        chain: As in `fit_chain`.
+        refit_state: As there.
+        starts: As there.
+        pair: As there.
+    """
     problem = refit_state.problem
     links, members = _pointwise(chain, pair.student, problem), _members(chain, refit_state, starts, pair)
     batches = None if links is None else _drawn(chain, problem, members, starts, pair)
@@ -221,18 +241,14 @@ def fit_chain(chain: Chain, refit_state: RefitState, starts: Starts, pair: Pair)
         _importance(members, batches),
         tuple(starts[layer.output].sign for layer in chain.consumers),
     )
-    start = JointWeights(_affine(chain.producer, starts), tuple(_affine(layer, starts) for layer in chain.consumers))
-    biased = starts[chain.producer.output].biased, tuple(starts[layer.output].biased for layer in chain.consumers)
-    fitted = [Batch(rows) for number, rows in batches if number < pair.fitted]
-    tuning = [Batch(rows) for number, rows in batches if number >= pair.fitted]
-    fit = joint_fit(machine, fitted, tuning, start, biased, pair.helpers)
-    if fit is None:
-        return None
-    fits = zip((chain.producer, *chain.consumers), (fit.weights.producer, *fit.weights.consumers), strict=True)
-    new = {layer.output: _stored(layer, starts[layer.output], each) for layer, each in fits}
-    if not all(is_sane(each.weights, each.bias, starts[name]) for name, each in new.items()):
-        return None
-    return TakenJointly(new, fit.before, fit.after)
+    return JointProblem(
+        machine,
+        tuple(Batch(rows) for number, rows in batches if number < pair.fitted),
+        tuple(Batch(rows) for number, rows in batches if number >= pair.fitted),
+        JointWeights(_affine(chain.producer, starts), tuple(_affine(layer, starts) for layer in chain.consumers)),
+        starts[chain.producer.output].biased,
+        tuple(starts[layer.output].biased for layer in chain.consumers),
+    )
 
 
 def _affine(layer: RefitLayer, starts: Starts) -> Affine:

@@ -29,7 +29,7 @@ from onnxpfp.refit.moments import Moments, by_group
 from onnxpfp.refit.ridge import GramFactors, Regression
 from onnxpfp.runtime.workers import Workers
 
-__all__ = ["PRODUCER_RIDGE", "Batch", "JointFit", "JointWeights", "joint_fit"]
+__all__ = ["PRODUCER_RIDGE", "Batch", "Descent", "JointFit", "JointProblem", "JointWeights", "joint_fit"]
 
 PRODUCER_RIDGE = 1e-1
 """Share of the mean of diag cov(u) that is added to it."""
@@ -92,47 +92,53 @@ class JointFit:
     after: float
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class JointProblem:
+    """A producer and its consumers, and rows to fit them to.
+
+    Attributes:
+        machine: What lies between.
+        fitted: Batches to fit.
+        tuning: Batches of tuning samples, which choose among the steps.
+        start: The weights as they are; the ridge of the consumers pulls towards them.
+        biased: Whether the bias of the producer can change.
+        consumers_biased: The same of each consumer.
+    """
+
+    machine: ChainMachine
+    fitted: tuple[Batch, ...]
+    tuning: tuple[Batch, ...]
+    start: JointWeights
+    biased: bool
+    consumers_biased: tuple[bool, ...]
+
+
 @dataclass(slots=True, eq=False)
-class _Descent:
+class Descent:
     """Weights on their way down.
 
     Attributes:
-        machine: What lies between producer and errors.
-        fitted: Batches to fit.
-        tuning: Batches of tuning samples.
+        problem: What is fitted.
         weights: The weights by now.
-        start: The consumers as they were, which their ridge pulls towards.
-        biased: Whether the bias of the producer, and of each consumer, can change.
         helpers: Threads that share the batches.
         whitening: Factor of the covariance of the producer's columns; of each group.
         mean: Their mean, (g, n).
     """
 
-    machine: ChainMachine
-    fitted: Sequence[Batch]
-    tuning: Sequence[Batch]
+    problem: JointProblem
     weights: JointWeights
-    start: tuple[Affine, ...]
-    biased: tuple[bool, tuple[bool, ...]]
     helpers: Workers
     whitening: Factored
     mean: Floats
 
     @classmethod
-    def of(
-        cls,
-        machine: ChainMachine,
-        fitted: Sequence[Batch],
-        tuning: Sequence[Batch],
-        start: JointWeights,
-        biased: tuple[bool, tuple[bool, ...]],
-        helpers: Workers,
-    ) -> Self:
+    def of(cls, problem: JointProblem, helpers: Workers) -> Self:
         """Stand before the first step.
 
         Raises:
             LinAlgError: The covariance of the producer's columns is not positive definite even with the ridge.
         """
+        start, fitted = problem.start, problem.fitted
         groups, _, inputs = start.producer.weights.shape
         moments = Moments.empty(groups, inputs, 0)
         every = max(1, sum(len(batch.rows.columns) for batch in fitted) // (GRAM_ROWS * inputs))
@@ -140,22 +146,12 @@ class _Descent:
             u = by_group(batch.rows.columns[::every], precise=False)
             moments.count += u.count
             helpers.do(lambda piece: piece(), moments.column_pieces(u))
-        gram = moments.gram(centred=biased[0])
+        gram = moments.gram(centred=problem.biased)
         diagonal = np.einsum("gnn->gn", gram)
         scale = diagonal.mean(1)
         diagonal += np.where(scale > 0, PRODUCER_RIDGE * scale, 1.0)[:, None]
-        descent = cls(
-            machine,
-            fitted,
-            tuning,
-            start,
-            start.consumers,
-            biased,
-            helpers,
-            Factored.of(gram),
-            moments.u / moments.count,
-        )
-        helpers.do(partial(_produce, start.producer), (*fitted, *tuning))
+        descent = cls(problem, start, helpers, Factored.of(gram), moments.u / moments.count)
+        helpers.do(partial(_produce, start.producer), (*fitted, *problem.tuning))
         helpers.do(descent.follow, fitted)
         return descent
 
@@ -168,25 +164,25 @@ class _Descent:
 
     def follow(self, batch: Batch) -> Tape:
         """Compute what follows from the producer's outputs."""
-        batch.tape = self.machine.forward(batch.rows, batch.produced)
+        batch.tape = self.problem.machine.forward(batch.rows, batch.produced)
         return batch.tape
 
     def outputs(self, batch: Batch, tape: Tape) -> list[Floats32]:
         """Compute the consumers' outputs."""
         return [
-            consumer(self.machine.columns(batch.rows, tape, number, consumer))
+            consumer(self.problem.machine.columns(batch.rows, tape, number, consumer))
             for number, consumer in enumerate(self.weights.consumers)
         ]
 
     def measure(self) -> float:
         """Return the mean error on the tuning samples behind the ReLUs."""
-        total, count = self.add(self._error, self.tuning)
+        total, count = self.add(self._error, self.problem.tuning)
         return total / max(count, 1.0)
 
     def _error(self, batch: Batch) -> tuple[float, float]:
         outputs = self.outputs(batch, self.follow(batch))
         pairs = zip(outputs, batch.rows.wanted, strict=True)
-        return sum(self.machine.error(number, *pair) for number, pair in enumerate(pairs)), len(outputs[0])
+        return sum(self.problem.machine.error(number, *pair) for number, pair in enumerate(pairs)), len(outputs[0])
 
     # Consumers
 
@@ -198,15 +194,17 @@ class _Descent:
             raw: Whether targets follow nothing the first time.
         """
         consumers = list(self.weights.consumers)
-        for number, start in enumerate(self.start):
+        for number, start in enumerate(self.problem.start.consumers):
             groups, outputs, inputs = start.weights.shape
             shared = Moments.empty(groups, inputs, 0)
-            bias = None if self.biased[1][number] else start.bias
+            bias = None if self.problem.consumers_biased[number] else start.bias
             factors: GramFactors | None = None
             for done in range(rounds):
                 follows = None if raw and not done else consumers[number]
                 moments = Moments.beside(shared, outputs)
-                for columns, targets in self.helpers.in_order(partial(self._draw, number, follows), self.fitted):
+                for columns, targets in self.helpers.in_order(
+                    partial(self._draw, number, follows), self.problem.fitted
+                ):
                     u, t = by_group(columns, precise=False), by_group(targets, precise=False)
                     moments.count += u.count
                     pieces = () if factors else moments.column_pieces(u)
@@ -214,28 +212,28 @@ class _Descent:
                 factors = factors or GramFactors(moments, bias is None, tried=False)
                 fit = Regression(moments, start.weights, bias, factors).at(CONSUMER_RIDGE)
                 consumers[number] = Affine(*fit)
-                if all(batch.rows.wanted[number].threshold is None for batch in self.fitted):
+                if all(batch.rows.wanted[number].threshold is None for batch in self.problem.fitted):
                     break
         self.weights = replace(self.weights, consumers=tuple(consumers))
 
     def _draw(self, number: int, follows: Affine | None, batch: Batch) -> tuple[Floats32, Floats32]:
         """Return columns and targets of a consumer; these follow what other weights make of them, if any."""
         wanted = batch.rows.wanted[number]
-        columns = self.machine.columns(batch.rows, batch.tape, number, self.start[number])
+        columns = self.problem.machine.columns(batch.rows, batch.tape, number, self.problem.start.consumers[number])
         if follows is None or wanted.threshold is None:
             return columns, wanted.targets
         outputs = follows(columns)
-        return columns, outputs - self.machine.gap(number, outputs, wanted)
+        return columns, outputs - self.problem.machine.gap(number, outputs, wanted)
 
     # Producer
 
     def gradient(self) -> tuple[Affine, Affine]:
         """Return where half the error falls fastest, and what it is preconditioned, of the producer's weights."""
         weights, bias = np.zeros_like(self.weights.producer.weights), np.zeros_like(self.weights.producer.bias)
-        for by_weights, by_bias in self.helpers.in_order(self._gradient, self.fitted):
+        for by_weights, by_bias in self.helpers.in_order(self._gradient, self.problem.fitted):
             weights -= by_weights
             bias -= by_bias
-        if not self.biased[0]:
+        if not self.problem.biased:
             none = np.zeros_like(bias)
             return Affine(weights, none), Affine(self._whitened(weights), none)
         # About the mean, weights and bias do not act on each other.
@@ -248,9 +246,9 @@ class _Descent:
     def _gradient(self, batch: Batch) -> tuple[Floats, Floats]:
         outputs = self.outputs(batch, batch.tape)
         triples = enumerate(zip(outputs, batch.rows.wanted, strict=True))
-        batch.gaps = [self.machine.gap(number, *pair) for number, pair in triples]
-        weighted = [gap * scale for gap, scale in zip(batch.gaps, self.machine.importance, strict=True)]
-        back = self.machine.backward(batch.rows, batch.tape, weighted, self.weights.consumers)
+        batch.gaps = [self.problem.machine.gap(number, *pair) for number, pair in triples]
+        weighted = [gap * scale for gap, scale in zip(batch.gaps, self.problem.machine.importance, strict=True)]
+        back = self.problem.machine.backward(batch.rows, batch.tape, weighted, self.weights.consumers)
         per_group = back.reshape(len(back), *self.weights.producer.bias.shape)
         return products(per_group, batch.rows.columns), per_group.sum(0, np.float64)
 
@@ -258,13 +256,13 @@ class _Descent:
         """Return <R, dy> and <dy, dy> of a batch along a direction."""
         made = direction(batch.rows.columns)
         batch.direction = made.reshape(len(made), -1)
-        change = self.machine.moved(batch.rows, batch.tape, batch.direction)
+        change = self.problem.machine.moved(batch.rows, batch.tape, batch.direction)
         moved = replace(batch.tape, behind=[*batch.tape.behind[:-1], change])
         gain = size = 0.0
         for number, (gap, consumer) in enumerate(zip(batch.gaps, self.weights.consumers, strict=True)):
-            outputs = consumer.linear(self.machine.columns(batch.rows, moved, number, consumer))
+            outputs = consumer.linear(self.problem.machine.columns(batch.rows, moved, number, consumer))
             outputs = np.where(gap != 0, outputs, 0)
-            scale = self.machine.importance[number]
+            scale = self.problem.machine.importance[number]
             gain -= float(np.einsum("tgo,tgo,go->", gap, outputs, scale, dtype=np.float64))
             size += float(np.einsum("tgo,tgo,go->", outputs, outputs, scale, dtype=np.float64))
         return gain, size
@@ -276,21 +274,21 @@ class _Descent:
             direction: Where to go.
             before: Error on the tuning samples before.
         """
-        gain, size = self.add(partial(self._along, direction), self.fitted)
+        gain, size = self.add(partial(self._along, direction), self.problem.fitted)
         if not size > 0 or not gain > 0:
             return None
         factor = gain / size
         producer = self.weights.producer
         for _ in range(HALVINGS):
             self.weights = replace(self.weights, producer=producer.moved(direction, factor))
-            self.helpers.do(partial(_produce, self.weights.producer), self.tuning)
+            self.helpers.do(partial(_produce, self.weights.producer), self.problem.tuning)
             error = self.measure()
             if error < before:
-                self.helpers.do(partial(self._go, factor), self.fitted)
+                self.helpers.do(partial(self._go, factor), self.problem.fitted)
                 return error
             factor /= 2
         self.weights = replace(self.weights, producer=producer)
-        self.helpers.do(partial(_produce, producer), self.tuning)
+        self.helpers.do(partial(_produce, producer), self.problem.tuning)
         return None
 
     def _go(self, by: float, batch: Batch) -> None:
@@ -303,22 +301,11 @@ def _produce(producer: Affine, batch: Batch) -> None:
     batch.produced = np.ascontiguousarray(made.reshape(len(made), -1))
 
 
-def joint_fit(
-    machine: ChainMachine,
-    fitted: Sequence[Batch],
-    tuning: Sequence[Batch],
-    start: JointWeights,
-    biased: tuple[bool, tuple[bool, ...]],
-    helpers: Workers,
-) -> JointFit | None:
+def joint_fit(problem: JointProblem, helpers: Workers) -> JointFit | None:
     """Fit a producer and its consumers together.
 
     Args:
-        machine: What lies between.
-        fitted: Batches to fit.
-        tuning: Batches of tuning samples, which choose among the steps.
-        start: The weights as they are.
-        biased: Whether the bias of the producer, and of each consumer, can change.
+        problem: What to fit.
         helpers: Threads that share the batches.
 
     Returns:
@@ -326,8 +313,8 @@ def joint_fit(
         producer as it was, whether its consumers are refitted or not.
     """
     try:
-        descent = _Descent.of(machine, fitted, tuning, start, biased, helpers)
-        best, before = start, descent.measure()
+        descent = Descent.of(problem, helpers)
+        best, before = problem.start, descent.measure()
         descent.fit_consumers(FIRST_FITS, raw=True)
         error = before = min(before, descent.measure())
         for _ in range(ROUNDS):
@@ -345,7 +332,7 @@ def joint_fit(
     return JointFit(best, before, error) if error < before else None
 
 
-def _stepped(descent: _Descent, best: JointWeights, least: float) -> tuple[JointWeights, float]:
+def _stepped(descent: Descent, best: JointWeights, least: float) -> tuple[JointWeights, float]:
     """Take some steps from where the consumers stand; returns the best weights so far and their error."""
     before: tuple[Affine, Affine, Affine] | None = None
     error = descent.measure()
