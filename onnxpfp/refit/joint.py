@@ -84,6 +84,7 @@ class JointRefit:
         layers: Its linear ops that are refitted.
         starts: Their weights as they are by now, by output; they follow.
         first: Their weights before all sweeps.
+        left: Outputs of ops that belong to no chain.
         moved: The producers with new weights, with what these brought; by output.
         chains: Chains by the stage of their consumers, in the order of their producers.
     """
@@ -92,6 +93,7 @@ class JointRefit:
     layers: Sequence[RefitLayer]
     starts: dict[str, InitialWeights]
     first: Starts
+    left: frozenset[str] = frozenset()
     moved: dict[str, Record] = field(default_factory=dict[str, Record])
     chains: dict[int, list[Chain]] = field(default_factory=dict[int, list[Chain]])
 
@@ -132,7 +134,7 @@ class JointRefit:
         """Find the chains, and let the pruned network hold what their producers read until their consumers are due."""
         problem, stages = self.refit_state.problem, pair.teacher.stages
         self.chains = {}
-        for chain in joint_chains(problem.analysis, self.layers, self.refit_state.keep):
+        for chain in joint_chains(problem.analysis, self.layers, self.refit_state.keep, self.left):
             ops = (chain.producer, *chain.consumers)
             if all(problem.fits(_inputs(layer), layer.op.group) for layer in ops):
                 depth = stages.depth[chain.consumers[0].output]

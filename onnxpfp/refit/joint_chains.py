@@ -163,8 +163,8 @@ def joint_chains(
         analysis: The network.
         layers: Its linear ops that are refitted.
         keep: Whether each channel stays.
-        left: Outputs of producers that stay as they are.
+        left: Outputs of ops whose weights are not free, so that neither they nor what they read is fitted in a chain.
     """
-    search = _Search(analysis, {layer.output: layer for layer in layers}, keep)
-    chains = (search.chain(layer) for layer in layers if layer.output not in left)
+    search = _Search(analysis, {layer.output: layer for layer in layers if layer.output not in left}, keep)
+    chains = map(search.chain, search.layers.values())
     return tuple(chain for chain in chains if chain is not None)

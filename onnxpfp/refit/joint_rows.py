@@ -18,7 +18,7 @@ from onnxpfp.linear.columns import draw_positions, output_shape
 from onnxpfp.linear.im2col import tap_sources
 from onnxpfp.linear.ops import LinearOp
 from onnxpfp.refit.joint_chains import Chain
-from onnxpfp.refit.layer_rows import LayerRows
+from onnxpfp.refit.layer_rows import LayerRows, aligned
 
 __all__ = ["ChainRows", "Wanted", "chain_rows"]
 
@@ -87,13 +87,14 @@ def chain_rows(
         rng: Source of the positions.
     """
     data = given[chain.producer.consumer.data]
-    shapes = [_placed(data.shape, chain.producer.op)]
+    shapes = [output_shape(chain.producer.op, data.shape)]
     for layer in chain.depthwise:
         shapes.append(output_shape(layer.op, shapes[-1]))
     outputs = [shown[next(iter(member.shows()))].shape for member in members]
     if 0 in data.shape or any(0 in shape for shape in outputs):
         return None
-    if any(shape[0] != data.shape[0] for shape in outputs):
+    pairs = zip(chain.consumers, outputs, strict=True)
+    if not all(aligned(layer, given[layer.consumer.data].shape, shape) for layer, shape in pairs):
         return None
     sliding = any(layer.op.kernel_size > 1 for layer in (*chain.consumers, *chain.depthwise))
     drawn: dict[tuple[int, ...], Ints] = {}
@@ -116,14 +117,8 @@ def chain_rows(
         places, (read,) = _merged([_under(layer.op, shape, behind[2:], places)], shape, data.shape[0])
         links.append(read)
     columns = _columns(chain.producer.op, data, chain.producer.consumer.data_axis, shapes[0], places)
-    per_group = columns.reshape(len(columns), columns.shape[1], groups, -1).swapaxes(1, 2)
-    flat_columns = np.ascontiguousarray(per_group.reshape(len(columns), groups, -1))
-    return ChainRows(flat_columns, tuple(reversed(links)), wanted)
-
-
-def _placed(data: tuple[int, ...], op: LinearOp) -> tuple[int, ...]:
-    """Return the shape of an op's output, as if it had one channel, which stands last in a matrix product."""
-    return output_shape(op, data)
+    by_group = columns.reshape(len(columns), columns.shape[1], groups, -1).swapaxes(1, 2)
+    return ChainRows(by_group.reshape(len(columns), groups, -1), tuple(reversed(links)), wanted)
 
 
 def _window(shape: tuple[int, ...], axis: int, per_sample: int, rng: np.random.Generator) -> Ints:
