@@ -14,6 +14,7 @@ from onnxpfp.pipeline.calibration import DataCalibration, Measured, RefitCalibra
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.decide import Decision
 from onnxpfp.progress import Count
+from onnxpfp.refit.joint import JointEffort
 from onnxpfp.refit.means import Compensation, fold_means
 from onnxpfp.refit.sweep import refit
 from onnxpfp.rewrite import apply
@@ -24,8 +25,12 @@ from onnxpfp.runtime.heap import trim_heap
 __all__ = ["Candidate", "build_candidate"]
 
 
-SWEEPS: Mapping[str, int] = {"low": 0, "normal": 0, "high": 4}
-"""Most sweeps in which producers are refitted with their consumers, by `--effort`; 0 is one in which they are not."""
+EFFORTS: Mapping[str, JointEffort | None] = {
+    "low": None,
+    "normal": JointEffort(sweeps=1, rounds=1, fewer=2),
+    "high": JointEffort(sweeps=4, rounds=3, fewer=1),
+}
+"""How much is done to refit producers with their consumers, by `--effort`."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,9 +52,9 @@ class Candidate:
 
 
 def _refit_all(
-    measured: Measured, calibration: RefitCalibration, decision: Decision, sweeps: int, progress: Count
+    measured: Measured, calibration: RefitCalibration, decision: Decision, effort: JointEffort | None, progress: Count
 ) -> Compensation:
-    """Refit every linear op, in so many sweeps with what reads it, and fold means where that is not possible.
+    """Refit every linear op, with as much effort, and fold means where that is not possible.
 
     A refit takes the place of the factors of a weighted draw, which would only add variance.
     """
@@ -58,7 +63,7 @@ def _refit_all(
     others = tuple(number for number, c in enumerate(graph.consumers) if c.output not in refittable)
     factor = decision.keep.astype(np.float64)
     means = fold_means(analysis, measured.ops, calibration.statistics, factor, Edits(), others)
-    refitted = refit(setup.problem, decision.keep, means.edits, progress, sweeps=sweeps)
+    refitted = refit(setup.problem, decision.keep, means.edits, progress, effort=effort)
     reasons = dict(setup.left) | dict(means.left)
     lost = {
         graph.consumers[number].name for number in others if not decision.keep[graph.consumers[number].channels].all()
@@ -75,7 +80,7 @@ def build_candidate(context: RunContext, measured: Measured, decision: Decision)
     compensation = None
     if how == "lstsq" and isinstance(calibration, RefitCalibration):
         with clock.phase("compensation") as progress:
-            compensation = _refit_all(measured, calibration, decision, SWEEPS[context.options.effort], progress)
+            compensation = _refit_all(measured, calibration, decision, EFFORTS[context.options.effort], progress)
         trim_heap()
         edits = compensation.edits
     else:

@@ -31,7 +31,7 @@ from onnxpfp.rewrite.apply import renew
 from onnxpfp.runtime import open_session
 from onnxpfp.runtime.workers import ALONE, Workers
 
-__all__ = ["JointRefit", "Pair", "TakenJointly", "fit_chain", "joint_problem"]
+__all__ = ["JointEffort", "JointRefit", "Pair", "TakenJointly", "fit_chain", "joint_problem"]
 
 JOINT = 1 << 16
 """Sets these draws apart from those of the other refits."""
@@ -44,6 +44,21 @@ LEAST_GAIN = 0.01
 
 Starts = Mapping[str, InitialWeights]
 """Weights of linear ops as they are by now, by output."""
+
+
+@dataclass(frozen=True, slots=True)
+class JointEffort:
+    """How much is done to refit producers with their consumers.
+
+    Attributes:
+        sweeps: Most sweeps over the network.
+        rounds: Most times in a sweep that steps of a producer and a fit of its consumers follow each other.
+        fewer: So many times fewer positions are drawn than for the consumers' own refits.
+    """
+
+    sweeps: int
+    rounds: int
+    fewer: int
 
 
 class Pair(Protocol):
@@ -84,6 +99,7 @@ class JointRefit:
         layers: Its linear ops that are refitted.
         starts: Their weights as they are by now, by output; they follow.
         first: Their weights before all sweeps.
+        effort: How much is done.
         left: Outputs of ops that belong to no chain.
         moved: The producers with new weights, with what these brought; by output.
         chains: Chains by the stage of their consumers, in the order of their producers.
@@ -93,21 +109,21 @@ class JointRefit:
     layers: Sequence[RefitLayer]
     starts: dict[str, InitialWeights]
     first: Starts
+    effort: JointEffort
     left: frozenset[str] = frozenset()
     moved: dict[str, Record] = field(default_factory=dict[str, Record])
     chains: dict[int, list[Chain]] = field(default_factory=dict[int, list[Chain]])
 
-    def repeated(self, sweep: Callable[[int], Sequence[Record]], most: int) -> list[Record]:
+    def repeated(self, sweep: Callable[[int], Sequence[Record]]) -> list[Record]:
         """Sweep as long as the error on the tuning samples falls, and keep the best weights.
 
         The error is the mean over all ops that are no producers of a chain, for the outputs of these are not compared.
 
         Args:
             sweep: Goes over the network, given the number of the sweep; returns what it brought, op by op.
-            most: Most sweeps.
         """
         records = {record.name: record for record in sweep(0)}
-        for number in range(1, most):
+        for number in range(1, self.effort.sweeps):
             state = self.refit_state
             weights, shifts, starts, moved = (
                 dict(state.weights),
@@ -144,7 +160,7 @@ class JointRefit:
     def before(self, depth: int, pair: Pair) -> None:
         """Refit the producers whose consumers are in the next stage."""
         for chain in self.chains.get(depth, ()):
-            taken = fit_chain(chain, self.refit_state, self.starts, pair)
+            taken = fit_chain(chain, self.refit_state, self.starts, pair, self.effort)
             if taken is None:
                 continue
             name = chain.producer.consumer.name
@@ -203,7 +219,9 @@ class TakenJointly:
     after: float
 
 
-def fit_chain(chain: Chain, refit_state: RefitState, starts: Starts, pair: Pair) -> TakenJointly | None:
+def fit_chain(
+    chain: Chain, refit_state: RefitState, starts: Starts, pair: Pair, effort: JointEffort
+) -> TakenJointly | None:
     """Fit a producer and its consumers; None where nothing is better on the tuning samples.
 
     Args:
@@ -211,8 +229,9 @@ def fit_chain(chain: Chain, refit_state: RefitState, starts: Starts, pair: Pair)
         refit_state: The network.
         starts: Its linear ops as they are.
         pair: Runs it beside the original.
+        effort: How much is done.
     """
-    setup = joint_problem(chain, refit_state, starts, pair)
+    setup = joint_problem(chain, refit_state, starts, pair, effort)
     fit = None if setup is None else joint_fit(setup, pair.helpers)
     if fit is None:
         return None
@@ -223,7 +242,9 @@ def fit_chain(chain: Chain, refit_state: RefitState, starts: Starts, pair: Pair)
     return TakenJointly(new, fit.before, fit.after)
 
 
-def joint_problem(chain: Chain, refit_state: RefitState, starts: Starts, pair: Pair) -> JointProblem | None:
+def joint_problem(
+    chain: Chain, refit_state: RefitState, starts: Starts, pair: Pair, effort: JointEffort
+) -> JointProblem | None:
     """Draw the rows of a chain; None where it cannot be followed, or some numbers are not finite.
 
     Args:
@@ -231,10 +252,11 @@ def joint_problem(chain: Chain, refit_state: RefitState, starts: Starts, pair: P
         refit_state: As there.
         starts: As there.
         pair: As there.
+        effort: As there.
     """
     problem = refit_state.problem
     links, members = _pointwise(chain, pair.student, problem), _members(chain, refit_state, starts, pair)
-    batches = None if links is None else _drawn(chain, problem, members, starts, pair)
+    batches = None if links is None else _drawn(chain, problem, members, starts, pair, effort)
     if links is None or batches is None:
         return None
     machine = ChainMachine(
@@ -250,6 +272,7 @@ def joint_problem(chain: Chain, refit_state: RefitState, starts: Starts, pair: P
         JointWeights(_affine(chain.producer, starts), tuple(_affine(layer, starts) for layer in chain.consumers)),
         starts[chain.producer.output].biased,
         tuple(starts[layer.output].biased for layer in chain.consumers),
+        effort.rounds,
     )
 
 
@@ -283,7 +306,12 @@ def _members(chain: Chain, refit_state: RefitState, starts: Starts, pair: Pair) 
 
 
 def _drawn(
-    chain: Chain, problem: RefitProblem, members: Sequence[LayerRows], starts: Starts, pair: Pair
+    chain: Chain,
+    problem: RefitProblem,
+    members: Sequence[LayerRows],
+    starts: Starts,
+    pair: Pair,
+    effort: JointEffort,
 ) -> list[tuple[int, ChainRows]] | None:
     """Draw the rows of all batches; None where some are not finite, or there is nothing to fit or to compare."""
     teacher, student = pair.teacher, pair.student
@@ -291,7 +319,7 @@ def _drawn(
     part = teacher.stages.part(teacher.next, teacher.next, names)
     session = open_session(part, problem.requests, threads=teacher.threads, shared=True)
     groups = len(starts[chain.producer.output].weights)
-    per_sample = _per_sample(chain, problem, starts)
+    per_sample = _per_sample(chain, problem, starts, effort)
 
     def draw(batch: int) -> ChainRows | None:
         rng = np.random.default_rng([problem.seed, teacher.next, JOINT, batch])
@@ -309,13 +337,13 @@ def _drawn(
     return found if len(both) == 2 else None
 
 
-def _per_sample(chain: Chain, problem: RefitProblem, starts: Starts) -> int:
+def _per_sample(chain: Chain, problem: RefitProblem, starts: Starts, effort: JointEffort) -> int:
     """Return how many positions of a consumer's output are drawn of a sample, so that half of the workspace does."""
     shapes = [starts[layer.output].weights.shape for layer in (chain.producer, *chain.consumers)]
     groups, outputs, inputs = shapes[0]
     row = FLOAT_BYTES * groups * (inputs + TAPE * outputs)
     samples = len(problem.fit) + len(problem.tuning)
-    wanted = problem.positions_for(max(shape[2] for shape in shapes))
+    wanted = problem.positions_for(max(shape[2] for shape in shapes)) // effort.fewer
     return max(1, min(wanted, problem.workspace // 2 // max(1, ROWS * row * samples)))
 
 

@@ -39,8 +39,6 @@ CONSUMER_RIDGE = 1e-2
 """The same for the consumers."""
 FIRST_FITS = 2
 """Times that the consumers are fitted before the first step."""
-ROUNDS = 3
-"""Most times that steps of the producer and a fit of its consumers follow each other."""
 STEPS = 3
 """Most steps of the producer between two fits of the consumers."""
 HALVINGS = 4
@@ -103,6 +101,7 @@ class JointProblem:
         start: The weights as they are; the ridge of the consumers pulls towards them.
         biased: Whether the bias of the producer can change.
         consumers_biased: The same of each consumer.
+        rounds: Most times that steps of the producer and a fit of its consumers follow each other.
     """
 
     machine: ChainMachine
@@ -111,6 +110,7 @@ class JointProblem:
     start: JointWeights
     biased: bool
     consumers_biased: tuple[bool, ...]
+    rounds: int
 
 
 @dataclass(slots=True, eq=False)
@@ -317,7 +317,7 @@ def joint_fit(problem: JointProblem, helpers: Workers) -> JointFit | None:
         best, before = problem.start, descent.measure()
         descent.fit_consumers(FIRST_FITS, raw=True)
         error = before = min(before, descent.measure())
-        for _ in range(ROUNDS):
+        for _ in range(problem.rounds):
             last = error
             best, error = _stepped(descent, best, error)
             if error >= last:

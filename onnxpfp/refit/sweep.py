@@ -17,7 +17,7 @@ from onnx import ModelProto
 
 from onnxpfp.arrays import CHUNK_BYTES, FLOAT_BYTES, Keep
 from onnxpfp.refit.initial import InitialWeights
-from onnxpfp.refit.joint import JointRefit
+from onnxpfp.refit.joint import JointEffort, JointRefit
 from onnxpfp.refit.layer_rows import Draw, LayerFamily, LayerRows, layer_families
 from onnxpfp.refit.layers import RefitLayer
 from onnxpfp.refit.means import Record
@@ -53,7 +53,7 @@ def refit(
     edits: Edits,
     progress: Callable[[int, int], None] | None = None,
     teacher: ModelProto | None = None,
-    sweeps: int = 0,
+    effort: JointEffort | None = None,
 ) -> Refitted:
     """Refit all linear ops from front to back.
 
@@ -64,23 +64,23 @@ def refit(
         progress: Told how many stages are done, of how many.
         teacher: The original, where that is not the network of the problem: one with the outputs of all its layers,
             and what follows them up to the tensors that their targets compare. None is the network itself.
-        sweeps: Most sweeps in which producers are refitted with their consumers (`joint.py`), as long as the error on
-            the tuning samples falls; 0 is one sweep in which every op is refitted by itself.
+        effort: How much is done to refit producers with their consumers (`joint.py`); None is nothing.
     """
     refit_state = RefitState(problem, keep, edits)
     starts = {layer.output: start for layer in problem.layers if (start := refit_state.start(layer)) is not None}
     layers = [layer for layer in problem.layers if layer.output in starts]
     if not layers:
         return Refitted(edits, ())
-    joint = JointRefit(refit_state, layers, starts, dict(starts)) if sweeps else None
+    joint = None if effort is None else JointRefit(refit_state, layers, starts, dict(starts), effort)
+    sweeps = 1 if effort is None else effort.sweeps
     with workers(problem.threads) as helpers:
 
         def sweep(number: int) -> list[Record]:
             pair = _Pair.of(refit_state, layers, helpers, teacher)
-            told = None if progress is None else _Told(progress, number * pair.depth, max(sweeps, 1) * pair.depth)
+            told = None if progress is None else _Told(progress, number * pair.depth, sweeps * pair.depth)
             return _sweep(pair, refit_state, layers, starts, joint, told)
 
-        records = sweep(0) if joint is None else joint.repeated(sweep, sweeps)
+        records = sweep(0) if joint is None else joint.repeated(sweep)
     return Refitted(refit_state.all_edits(layers), tuple(records))
 
 

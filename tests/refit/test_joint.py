@@ -13,7 +13,7 @@ from onnx import ModelProto
 from support.graphs import build
 
 from onnxpfp.refit import sweep as sweeps
-from onnxpfp.refit.joint import JointRefit, joint_problem
+from onnxpfp.refit.joint import JointEffort, JointRefit, joint_problem
 from onnxpfp.refit.joint_chains import Chain, joint_chains
 from onnxpfp.refit.joint_machine import Affine, channels_first, taps_first
 from onnxpfp.refit.joint_steps import Descent, JointProblem, joint_fit
@@ -64,6 +64,9 @@ INVERTED = """g (float[N,4,8,8] x) => (y) <float[12,4,1,1] w, float[12] b, float
     p2 = Conv(s2, v2, c2)  y = Add(k, p2) }"""
 
 
+ONCE, TWICE, OFTEN = (JointEffort(sweeps, rounds=3, fewer=1) for sweeps in (1, 2, 4))
+
+
 def dropped(problem: RefitProblem, share: float = 0.5, seed: int = 0) -> np.ndarray:
     """Drop a share of every group's channels."""
     keep, rng = problem.analysis.graph.keep_all(), np.random.default_rng(seed)
@@ -80,7 +83,7 @@ def gap(one: ModelProto, other: ModelProto, feed: np.ndarray) -> float:
 def drifts(model: ModelProto, problem: RefitProblem, keep: np.ndarray, feed: np.ndarray) -> list[float]:
     """How far the network is off with consumers refitted alone, in one joint sweep, and in up to four."""
     graph = problem.analysis.graph
-    found = (refit(problem, keep, Edits(), sweeps=number).edits for number in (0, 1, 4))
+    found = (refit(problem, keep, Edits(), effort=effort).edits for effort in (None, ONCE, OFTEN))
     return [gap(model, apply(model, graph, keep, edits), feed) for edits in found]
 
 
@@ -91,7 +94,7 @@ def heard(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[Chain, JointPr
 
     def before(self: JointRefit, depth: int, pair: object) -> None:
         for chain in self.chains.get(depth, ()):
-            problem = joint_problem(chain, self.refit_state, self.starts, pair)  # pyright: ignore[reportArgumentType]
+            problem = joint_problem(chain, self.refit_state, self.starts, pair, ONCE)  # pyright: ignore[reportArgumentType]
             assert problem is not None
             problems.append((chain, problem))
 
@@ -103,7 +106,7 @@ def heard(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[Chain, JointPr
 def chains_of(make_problem, text: str, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Chain, JointProblem]]:
     problem, _, _ = make_problem(build(text), count=160)
     with heard(monkeypatch) as problems:
-        refit(problem, dropped(problem, 0.34), Edits(), sweeps=1)
+        refit(problem, dropped(problem, 0.34), Edits(), effort=ONCE)
     return problems
 
 
@@ -144,7 +147,7 @@ def test_a_chain_computes_what_the_network_does(make_problem, monkeypatch, kind:
     """With everything kept and nothing refitted the consumers give what is wanted of them."""
     problem, _, _ = make_problem(build(KINDS[kind]))
     with heard(monkeypatch) as problems:
-        refit(problem, problem.analysis.graph.keep_all(), Edits(), sweeps=1)
+        refit(problem, problem.analysis.graph.keep_all(), Edits(), effort=ONCE)
     _, first = problems[0]
     assert Descent.of(first, ALONE).measure() < 1e-9
 
@@ -195,7 +198,7 @@ def test_a_network_is_better_with_producers_refitted_too(make_problem, text: str
     alone, once, often = drifts(model, problem, keep, noise(32, 4, 8, 8, seed=9))
     assert once < 0.97 * alone
     assert often < 1.02 * once
-    records = refit(problem, keep, Edits(), sweeps=2).records
+    records = refit(problem, keep, Edits(), effort=TWICE).records
     assert len({record.name for record in records}) == len(records)
     assert all(0 <= record.after <= record.before for record in records if record.joint)
     assert any(record.joint for record in records)
@@ -246,7 +249,7 @@ def test_the_number_of_threads_changes_no_bit(make_problem, text: str) -> None:
     found: list[Edits] = []
     for threads in (1, 2, 5):
         problem, _, _ = make_problem(model, count=100, threads=threads)
-        found.append(refit(problem, dropped(problem), Edits(), sweeps=2).edits)
+        found.append(refit(problem, dropped(problem), Edits(), effort=TWICE).edits)
     for other in found[1:]:
         assert found[0].tensors.keys() == other.tensors.keys()
         for name, array in found[0].tensors.items():
@@ -257,9 +260,9 @@ def test_a_sweep_that_is_no_better_is_taken_back(make_problem, monkeypatch) -> N
     model = build(DEEP)
     problem, _, _ = make_problem(model)
     keep = dropped(problem)
-    once = refit(problem, keep, Edits(), sweeps=1)
+    once = refit(problem, keep, Edits(), effort=ONCE)
     monkeypatch.setattr("onnxpfp.refit.joint.LEAST_GAIN", 2.0)
-    again = refit(problem, keep, Edits(), sweeps=3)
+    again = refit(problem, keep, Edits(), effort=OFTEN)
     assert again.records == once.records
     for name, array in once.edits.tensors.items():
         np.testing.assert_array_equal(array, again.edits.tensors[name])
