@@ -16,9 +16,9 @@ import numpy as np
 from onnxpfp.arrays import FLOAT_BYTES, Floats32
 from onnxpfp.refit.initial import InitialWeights
 from onnxpfp.refit.joint_chains import Chain, joint_chains
-from onnxpfp.refit.joint_machine import Affine, ChainMachine, channels_first, taps_first
+from onnxpfp.refit.joint_machine import Affine, ChainMachine, with_channels_first, with_taps_first
 from onnxpfp.refit.joint_rows import ChainRows, chain_rows
-from onnxpfp.refit.joint_steps import PRODUCER_RIDGE, Batch, JointProblem, JointWeights, joint_fit
+from onnxpfp.refit.joint_steps import PRODUCER_RIDGE, ChainBatch, JointProblem, JointWeights, joint_fit
 from onnxpfp.refit.layer_rows import LayerRows, layer_families
 from onnxpfp.refit.layers import RefitLayer
 from onnxpfp.refit.means import Record
@@ -31,7 +31,7 @@ from onnxpfp.rewrite.apply import renew
 from onnxpfp.runtime import open_session
 from onnxpfp.runtime.workers import ALONE, Workers
 
-__all__ = ["JointEffort", "JointRefit", "Pair", "TakenJointly", "fit_chain", "joint_problem"]
+__all__ = ["JointEffort", "JointRefit", "StagePair", "TakenJointly", "fit_chain", "joint_problem"]
 
 JOINT = 1 << 16
 """Sets these draws apart from those of the other refits."""
@@ -61,7 +61,7 @@ class JointEffort:
     fewer: int
 
 
-class Pair(Protocol):
+class StagePair(Protocol):
     """The original and the pruned network, run stage by stage side by side (`sweep.py`)."""
 
     @property
@@ -146,7 +146,7 @@ class JointRefit:
         errors = [record.after for name, record in records.items() if name not in producers]
         return float(np.mean(errors)) if errors else np.inf
 
-    def begin(self, pair: Pair) -> None:
+    def begin(self, pair: StagePair) -> None:
         """Find the chains, and let the pruned network hold what their producers read until their consumers are due."""
         problem, stages = self.refit_state.problem, pair.teacher.stages
         self.chains = {}
@@ -157,7 +157,7 @@ class JointRefit:
                 self.chains.setdefault(depth, []).append(chain)
                 pair.student.hold(chain.producer.consumer.data, depth)
 
-    def before(self, depth: int, pair: Pair) -> None:
+    def before(self, depth: int, pair: StagePair) -> None:
         """Refit the producers whose consumers are in the next stage."""
         for chain in self.chains.get(depth, ()):
             taken = fit_chain(chain, self.refit_state, self.starts, pair, self.effort)
@@ -187,7 +187,7 @@ def _inputs(layer: RefitLayer) -> int:
     return layer.op.kernel_size * layer.op.channels.size // layer.op.group
 
 
-def _compute_anew(chain: Chain, refit_state: RefitState, pair: Pair) -> None:
+def _compute_anew(chain: Chain, refit_state: RefitState, pair: StagePair) -> None:
     """Compute what the pruned network holds of a chain with the new weights of its producer."""
     student = pair.student
     graph, stages = refit_state.problem.analysis.graph, student.stages
@@ -220,7 +220,7 @@ class TakenJointly:
 
 
 def fit_chain(
-    chain: Chain, refit_state: RefitState, starts: Starts, pair: Pair, effort: JointEffort
+    chain: Chain, refit_state: RefitState, starts: Starts, pair: StagePair, effort: JointEffort
 ) -> TakenJointly | None:
     """Fit a producer and its consumers; None where nothing is better on the tuning samples.
 
@@ -243,7 +243,7 @@ def fit_chain(
 
 
 def joint_problem(
-    chain: Chain, refit_state: RefitState, starts: Starts, pair: Pair, effort: JointEffort
+    chain: Chain, refit_state: RefitState, starts: Starts, pair: StagePair, effort: JointEffort
 ) -> JointProblem | None:
     """Draw the rows of a chain; None where it cannot be followed, or some numbers are not finite.
 
@@ -267,8 +267,8 @@ def joint_problem(
     )
     return JointProblem(
         machine,
-        tuple(Batch(rows) for number, rows in batches if number < pair.fitted),
-        tuple(Batch(rows) for number, rows in batches if number >= pair.fitted),
+        tuple(ChainBatch(rows) for number, rows in batches if number < pair.fitted),
+        tuple(ChainBatch(rows) for number, rows in batches if number >= pair.fitted),
         JointWeights(_affine(chain.producer, starts), tuple(_affine(layer, starts) for layer in chain.consumers)),
         starts[chain.producer.output].biased,
         tuple(starts[layer.output].biased for layer in chain.consumers),
@@ -278,11 +278,11 @@ def joint_problem(
 
 def _affine(layer: RefitLayer, starts: Starts) -> Affine:
     start = starts[layer.output]
-    return Affine(taps_first(start.weights, layer.op.kernel_size), start.bias)
+    return Affine(with_taps_first(start.weights, layer.op.kernel_size), start.bias)
 
 
 def _stored(layer: RefitLayer, start: InitialWeights, fit: Affine) -> InitialWeights:
-    weights = start.stored(channels_first(fit.weights, layer.op.kernel_size))
+    weights = start.stored(with_channels_first(fit.weights, layer.op.kernel_size))
     return replace(start, weights=weights, bias=fit.bias)
 
 
@@ -297,7 +297,7 @@ def _pointwise(chain: Chain, student: Runner, problem: RefitProblem) -> tuple[Po
     return tuple(links)
 
 
-def _members(chain: Chain, refit_state: RefitState, starts: Starts, pair: Pair) -> list[LayerRows]:
+def _members(chain: Chain, refit_state: RefitState, starts: Starts, pair: StagePair) -> list[LayerRows]:
     """Return the consumers with their targets."""
     given = pair.student.cache.batches[0]
     families = layer_families(refit_state, chain.consumers, starts, pair.teacher.made(), given, ALONE)
@@ -310,7 +310,7 @@ def _drawn(
     problem: RefitProblem,
     members: Sequence[LayerRows],
     starts: Starts,
-    pair: Pair,
+    pair: StagePair,
     effort: JointEffort,
 ) -> list[tuple[int, ChainRows]] | None:
     """Draw the rows of all batches; None where some are not finite, or there is nothing to fit or to compare."""

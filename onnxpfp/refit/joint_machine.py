@@ -12,15 +12,15 @@ from onnxpfp.refit.joint_rows import ChainRows, Wanted
 from onnxpfp.refit.pointwise import Pointwise
 from onnxpfp.refit.rows import passed, relu_aware
 
-__all__ = ["Affine", "ChainMachine", "Tape", "channels_first", "taps_first"]
+__all__ = ["Affine", "ChainMachine", "Tape", "with_channels_first", "with_taps_first"]
 
 
-def taps_first(weights: Floats, taps: int) -> Floats:
+def with_taps_first(weights: Floats, taps: int) -> Floats:
     """Bring weights (g, o, c * k) to (g, o, k * c)."""
     return np.ascontiguousarray(weights.reshape(*weights.shape[:2], -1, taps).swapaxes(2, 3)).reshape(weights.shape)
 
 
-def channels_first(weights: Floats, taps: int) -> Floats:
+def with_channels_first(weights: Floats, taps: int) -> Floats:
     """Bring weights (g, o, k * c) back to (g, o, c * k)."""
     return np.ascontiguousarray(weights.reshape(*weights.shape[:2], taps, -1).swapaxes(2, 3)).reshape(weights.shape)
 

@@ -18,7 +18,7 @@ from onnxpfp.linear.columns import draw_positions, output_shape
 from onnxpfp.linear.im2col import tap_sources
 from onnxpfp.linear.ops import LinearOp
 from onnxpfp.refit.joint_chains import Chain
-from onnxpfp.refit.layer_rows import LayerRows, aligned
+from onnxpfp.refit.layer_rows import LayerRows, fits_together
 
 __all__ = ["ChainRows", "Wanted", "chain_rows"]
 
@@ -94,7 +94,7 @@ def chain_rows(
     if 0 in data.shape or any(0 in shape for shape in outputs):
         return None
     pairs = zip(chain.consumers, outputs, strict=True)
-    if not all(aligned(layer, given[layer.consumer.data].shape, shape) for layer, shape in pairs):
+    if not all(fits_together(layer, given[layer.consumer.data].shape, shape) for layer, shape in pairs):
         return None
     sliding = any(layer.op.kernel_size > 1 for layer in (*chain.consumers, *chain.depthwise))
     drawn: dict[tuple[int, ...], Ints] = {}

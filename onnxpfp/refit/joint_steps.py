@@ -29,7 +29,7 @@ from onnxpfp.refit.moments import Moments, by_group
 from onnxpfp.refit.ridge import GramFactors, Regression
 from onnxpfp.runtime.workers import Workers
 
-__all__ = ["PRODUCER_RIDGE", "Batch", "Descent", "JointFit", "JointProblem", "JointWeights", "joint_fit"]
+__all__ = ["PRODUCER_RIDGE", "ChainBatch", "JointDescent", "JointFit", "JointProblem", "JointWeights", "joint_fit"]
 
 PRODUCER_RIDGE = 1e-1
 """Share of the mean of diag cov(u) that is added to it."""
@@ -48,7 +48,7 @@ GRAM_ROWS = 8
 
 
 @dataclass(slots=True, eq=False)
-class Batch:
+class ChainBatch:
     """The rows of one batch, and what the network makes of them by now.
 
     Attributes:
@@ -105,8 +105,8 @@ class JointProblem:
     """
 
     machine: ChainMachine
-    fitted: tuple[Batch, ...]
-    tuning: tuple[Batch, ...]
+    fitted: tuple[ChainBatch, ...]
+    tuning: tuple[ChainBatch, ...]
     start: JointWeights
     biased: bool
     consumers_biased: tuple[bool, ...]
@@ -114,7 +114,7 @@ class JointProblem:
 
 
 @dataclass(slots=True, eq=False)
-class Descent:
+class JointDescent:
     """Weights on their way down.
 
     Attributes:
@@ -155,19 +155,21 @@ class Descent:
         helpers.do(descent.follow, fitted)
         return descent
 
-    def add(self, work: Callable[[Batch], tuple[float, float]], batches: Sequence[Batch]) -> tuple[float, float]:
+    def add(
+        self, work: Callable[[ChainBatch], tuple[float, float]], batches: Sequence[ChainBatch]
+    ) -> tuple[float, float]:
         """Add two numbers up that work gives of every batch, in the order of the batches."""
         first = second = 0.0
         for one, other in self.helpers.in_order(work, batches):
             first, second = first + one, second + other
         return first, second
 
-    def follow(self, batch: Batch) -> Tape:
+    def follow(self, batch: ChainBatch) -> Tape:
         """Compute what follows from the producer's outputs."""
         batch.tape = self.problem.machine.forward(batch.rows, batch.produced)
         return batch.tape
 
-    def outputs(self, batch: Batch, tape: Tape) -> list[Floats32]:
+    def outputs(self, batch: ChainBatch, tape: Tape) -> list[Floats32]:
         """Compute the consumers' outputs."""
         return [
             consumer(self.problem.machine.columns(batch.rows, tape, number, consumer))
@@ -179,7 +181,7 @@ class Descent:
         total, count = self.add(self._error, self.problem.tuning)
         return total / max(count, 1.0)
 
-    def _error(self, batch: Batch) -> tuple[float, float]:
+    def _error(self, batch: ChainBatch) -> tuple[float, float]:
         outputs = self.outputs(batch, self.follow(batch))
         pairs = zip(outputs, batch.rows.wanted, strict=True)
         return sum(self.problem.machine.error(number, *pair) for number, pair in enumerate(pairs)), len(outputs[0])
@@ -216,7 +218,7 @@ class Descent:
                     break
         self.weights = replace(self.weights, consumers=tuple(consumers))
 
-    def _draw(self, number: int, follows: Affine | None, batch: Batch) -> tuple[Floats32, Floats32]:
+    def _draw(self, number: int, follows: Affine | None, batch: ChainBatch) -> tuple[Floats32, Floats32]:
         """Return columns and targets of a consumer; these follow what other weights make of them, if any."""
         wanted = batch.rows.wanted[number]
         columns = self.problem.machine.columns(batch.rows, batch.tape, number, self.problem.start.consumers[number])
@@ -243,7 +245,7 @@ class Descent:
     def _whitened(self, weights: Floats) -> Floats:
         return self.whitening.solved(weights.swapaxes(1, 2)).swapaxes(1, 2).astype(np.float64, copy=False)
 
-    def _gradient(self, batch: Batch) -> tuple[Floats, Floats]:
+    def _gradient(self, batch: ChainBatch) -> tuple[Floats, Floats]:
         outputs = self.outputs(batch, batch.tape)
         triples = enumerate(zip(outputs, batch.rows.wanted, strict=True))
         batch.gaps = [self.problem.machine.gap(number, *pair) for number, pair in triples]
@@ -252,7 +254,7 @@ class Descent:
         per_group = back.reshape(len(back), *self.weights.producer.bias.shape)
         return products(per_group, batch.rows.columns), per_group.sum(0, np.float64)
 
-    def _along(self, direction: Affine, batch: Batch) -> tuple[float, float]:
+    def _along(self, direction: Affine, batch: ChainBatch) -> tuple[float, float]:
         """Return <R, dy> and <dy, dy> of a batch along a direction."""
         made = direction(batch.rows.columns)
         batch.direction = made.reshape(len(made), -1)
@@ -291,12 +293,12 @@ class Descent:
         self.helpers.do(partial(_produce, producer), self.problem.tuning)
         return None
 
-    def _go(self, by: float, batch: Batch) -> None:
+    def _go(self, by: float, batch: ChainBatch) -> None:
         batch.produced += np.float32(by) * batch.direction
         self.follow(batch)
 
 
-def _produce(producer: Affine, batch: Batch) -> None:
+def _produce(producer: Affine, batch: ChainBatch) -> None:
     made = producer(batch.rows.columns)
     batch.produced = np.ascontiguousarray(made.reshape(len(made), -1))
 
@@ -313,7 +315,7 @@ def joint_fit(problem: JointProblem, helpers: Workers) -> JointFit | None:
         producer as it was, whether its consumers are refitted or not.
     """
     try:
-        descent = Descent.of(problem, helpers)
+        descent = JointDescent.of(problem, helpers)
         best, before = problem.start, descent.measure()
         descent.fit_consumers(FIRST_FITS, raw=True)
         error = before = min(before, descent.measure())
@@ -332,7 +334,7 @@ def joint_fit(problem: JointProblem, helpers: Workers) -> JointFit | None:
     return JointFit(best, before, error) if error < before else None
 
 
-def _stepped(descent: Descent, best: JointWeights, least: float) -> tuple[JointWeights, float]:
+def _stepped(descent: JointDescent, best: JointWeights, least: float) -> tuple[JointWeights, float]:
     """Take some steps from where the consumers stand; returns the best weights so far and their error."""
     before: tuple[Affine, Affine, Affine] | None = None
     error = descent.measure()

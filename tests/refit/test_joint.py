@@ -15,8 +15,8 @@ from support.graphs import build
 from onnxpfp.refit import sweep as sweeps
 from onnxpfp.refit.joint import JointEffort, JointRefit, joint_problem
 from onnxpfp.refit.joint_chains import Chain, joint_chains
-from onnxpfp.refit.joint_machine import Affine, channels_first, taps_first
-from onnxpfp.refit.joint_steps import Descent, JointProblem, joint_fit
+from onnxpfp.refit.joint_machine import Affine, with_channels_first, with_taps_first
+from onnxpfp.refit.joint_steps import JointDescent, JointProblem, joint_fit
 from onnxpfp.refit.sweep import RefitProblem, RefitState, refit
 from onnxpfp.rewrite.apply import apply
 from onnxpfp.rewrite.edits import Edits
@@ -110,7 +110,7 @@ def chains_of(make_problem, text: str, monkeypatch: pytest.MonkeyPatch) -> list[
     return problems
 
 
-def half_error(descent: Descent, producer: Affine) -> float:
+def half_error(descent: JointDescent, producer: Affine) -> float:
     """Half of the weighted error on the rows to fit, computed op by op."""
     problem, total = descent.problem, 0.0
     for batch in problem.fitted:
@@ -126,7 +126,7 @@ def half_error(descent: Descent, producer: Affine) -> float:
 def test_the_gradient_is_that_of_finite_differences(make_problem, monkeypatch, kind: str) -> None:
     chain, problem = chains_of(make_problem, KINDS[kind], monkeypatch)[0]
     assert len(chain.depthwise) == (kind == "depthwise between")
-    descent = Descent.of(problem, ALONE)
+    descent = JointDescent.of(problem, ALONE)
     down, _ = descent.gradient()
     rng = np.random.default_rng(0)
     size = 1e-2 * np.abs(problem.start.producer.weights).mean()
@@ -149,25 +149,25 @@ def test_a_chain_computes_what_the_network_does(make_problem, monkeypatch, kind:
     with heard(monkeypatch) as problems:
         refit(problem, problem.analysis.graph.keep_all(), Edits(), effort=ONCE)
     _, first = problems[0]
-    assert Descent.of(first, ALONE).measure() < 1e-9
+    assert JointDescent.of(first, ALONE).measure() < 1e-9
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_error_on_tuning_samples_never_rises(make_problem, monkeypatch, kind: str) -> None:
     _, problem = chains_of(make_problem, KINDS[kind], monkeypatch)[0]
-    plain = Descent.of(problem, ALONE).measure()
+    plain = JointDescent.of(problem, ALONE).measure()
     fit = joint_fit(problem, ALONE)
     assert fit is not None
     assert fit.after < fit.before <= plain
-    descent = Descent.of(replace(problem, start=fit.weights), ALONE)
+    descent = JointDescent.of(replace(problem, start=fit.weights), ALONE)
     assert descent.measure() == pytest.approx(fit.after, rel=1e-4)
 
 
 def test_taps_and_channels_change_places_and_back() -> None:
     weights = np.arange(2 * 3 * 4 * 5.0).reshape(2, 3, 20)
-    first = taps_first(weights, 5)
+    first = with_taps_first(weights, 5)
     np.testing.assert_array_equal(first.reshape(2, 3, 5, 4), weights.reshape(2, 3, 4, 5).swapaxes(2, 3))
-    np.testing.assert_array_equal(channels_first(first, 5), weights)
+    np.testing.assert_array_equal(with_channels_first(first, 5), weights)
 
 
 LOST = """g (float[N,6,6,6] x) => (y) <float[8,6,1,1] w, float[8] b, float[3,8,1,1] v, float[3] c> {{
