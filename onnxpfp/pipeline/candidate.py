@@ -14,7 +14,7 @@ from onnxpfp.pipeline.calibration import DataCalibration, Measured, RefitCalibra
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.decide import Decision
 from onnxpfp.progress import Count
-from onnxpfp.refit.joint import JointEffort
+from onnxpfp.refit.joint_problem import JointEffort
 from onnxpfp.refit.means import Compensation, fold_means
 from onnxpfp.refit.sweep import refit
 from onnxpfp.rewrite import apply

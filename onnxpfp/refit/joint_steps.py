@@ -15,7 +15,7 @@ ridge least squares; directions start anew there.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Self
 
@@ -23,13 +23,13 @@ import numpy as np
 
 from onnxpfp.arrays import Floats, Floats32
 from onnxpfp.refit.cholesky import Factored, LinAlgError
-from onnxpfp.refit.joint_machine import Affine, ChainMachine, Tape, products
-from onnxpfp.refit.joint_rows import ChainRows
+from onnxpfp.refit.joint_machine import Affine, Tape, products
+from onnxpfp.refit.joint_problem import ChainBatch, JointProblem, JointWeights
 from onnxpfp.refit.moments import Moments, by_group
 from onnxpfp.refit.ridge import GramFactors, Regression
 from onnxpfp.runtime.workers import Workers
 
-__all__ = ["PRODUCER_RIDGE", "ChainBatch", "JointDescent", "JointFit", "JointProblem", "JointWeights", "joint_fit"]
+__all__ = ["PRODUCER_RIDGE", "JointDescent", "JointFit", "joint_fit"]
 
 PRODUCER_RIDGE = 1e-1
 """Share of the mean of diag cov(u) that is added to it."""
@@ -47,33 +47,6 @@ GRAM_ROWS = 8
 """Rows that the preconditioner sees for every column: it sets how fast the steps go, not where to."""
 
 
-@dataclass(slots=True, eq=False)
-class ChainBatch:
-    """The rows of one batch, and what the network makes of them by now.
-
-    Attributes:
-        rows: The rows.
-        produced: The producer's outputs, (Q, C).
-        direction: What the step that is tried adds to them.
-        tape: What follows from them.
-        gaps: What each consumer's outputs are too large by.
-    """
-
-    rows: ChainRows
-    produced: Floats32 = field(default_factory=lambda: np.empty((0, 0), np.float32))
-    direction: Floats32 = field(default_factory=lambda: np.empty((0, 0), np.float32))
-    tape: Tape = field(default_factory=lambda: Tape([], [], []))
-    gaps: list[Floats32] = field(default_factory=list[Floats32])
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class JointWeights:
-    """Weights of a producer and its consumers, taps first."""
-
-    producer: Affine
-    consumers: tuple[Affine, ...]
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class JointFit:
     """Weights that are better together.
@@ -88,29 +61,6 @@ class JointFit:
     weights: JointWeights
     before: float
     after: float
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class JointProblem:
-    """A producer and its consumers, and rows to fit them to.
-
-    Attributes:
-        machine: What lies between.
-        fitted: Batches to fit.
-        tuning: Batches of tuning samples, which choose among the steps.
-        start: The weights as they are; the ridge of the consumers pulls towards them.
-        biased: Whether the bias of the producer can change.
-        consumers_biased: The same of each consumer.
-        rounds: Most times that steps of the producer and a fit of its consumers follow each other.
-    """
-
-    machine: ChainMachine
-    fitted: tuple[ChainBatch, ...]
-    tuning: tuple[ChainBatch, ...]
-    start: JointWeights
-    biased: bool
-    consumers_biased: tuple[bool, ...]
-    rounds: int
 
 
 @dataclass(slots=True, eq=False)

@@ -13,10 +13,12 @@ from onnx import ModelProto
 from support.graphs import build
 
 from onnxpfp.refit import sweep as sweeps
-from onnxpfp.refit.joint import JointEffort, JointRefit, joint_problem
+from onnxpfp.refit.joint import JointRefit
 from onnxpfp.refit.joint_chains import Chain, joint_chains
 from onnxpfp.refit.joint_machine import Affine, with_channels_first, with_taps_first
-from onnxpfp.refit.joint_steps import JointDescent, JointProblem, joint_fit
+from onnxpfp.refit.joint_problem import JointEffort, JointProblem
+from onnxpfp.refit.joint_setup import joint_problem
+from onnxpfp.refit.joint_steps import JointDescent, joint_fit
 from onnxpfp.refit.sweep import RefitProblem, RefitState, refit
 from onnxpfp.rewrite.apply import apply
 from onnxpfp.rewrite.edits import Edits
