@@ -56,15 +56,15 @@ class JointRefit:
     moved: dict[str, Record] = field(default_factory=dict[str, Record])
     chains: dict[int, list[Chain]] = field(default_factory=dict[int, list[Chain]])
 
-    def repeated(self, sweep: Callable[[int], Sequence[Record]]) -> list[Record]:
+    def repeated(self, sweep: Callable[[int], Mapping[str, Record]]) -> dict[str, Record]:
         """Sweep as long as the error on the tuning samples falls, and keep the best weights.
 
         The error is the mean over all ops that are no producers of a chain, for the outputs of these are not compared.
 
         Args:
-            sweep: Goes over the network, given the number of the sweep; returns what it brought, op by op.
+            sweep: Goes over the network, given the number of the sweep; returns what it brought to each op, by output.
         """
-        records = {record.name: record for record in sweep(0)}
+        records = dict(sweep(0))
         for number in range(1, self.effort.sweeps):
             state = self.refit_state
             weights, shifts, starts, moved = (
@@ -73,19 +73,18 @@ class JointRefit:
                 dict(self.starts),
                 dict(self.moved),
             )
-            newer = {record.name: record for record in sweep(number)}
+            newer = sweep(number)
             if not self._error(newer) < (1 - LEAST_GAIN) * self._error(records):
                 state.weights, state.shifts, self.moved = weights, shifts, moved
                 self.starts.update(starts)
                 break
-            for name, record in newer.items():
-                records[name] = replace(record, before=records[name].before) if name in records else record
-        jointly = {record.name: record for record in self.moved.values()}
-        return [jointly.get(name, record) for name, record in records.items()]
+            for output, record in newer.items():
+                records[output] = replace(record, before=records[output].before) if output in records else record
+        return records | self.moved
 
     def _error(self, records: Mapping[str, Record]) -> float:
-        producers = {chain.producer.consumer.name for chains in self.chains.values() for chain in chains}
-        errors = [record.after for name, record in records.items() if name not in producers]
+        producers = {chain.producer.output for chains in self.chains.values() for chain in chains}
+        errors = [record.after for output, record in records.items() if output not in producers]
         return float(np.mean(errors)) if errors else np.inf
 
     def begin(self, pair: StagePair) -> None:

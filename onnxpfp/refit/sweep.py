@@ -76,13 +76,13 @@ def refit(
     sweeps = 1 if effort is None else effort.sweeps
     with workers(problem.threads) as helpers:
 
-        def sweep(number: int) -> list[Record]:
+        def sweep(number: int) -> dict[str, Record]:
             pair = _Pair.of(refit_state, layers, helpers, teacher)
             told = None if progress is None else _Told(progress, number * pair.depth, sweeps * pair.depth)
             return _sweep(pair, refit_state, layers, starts, joint, told)
 
         records = sweep(0) if joint is None else joint.repeated(sweep)
-    return Refitted(refit_state.all_edits(layers), tuple(records))
+    return Refitted(refit_state.all_edits(layers), tuple(records.values()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,9 +110,9 @@ def _sweep(
     starts: dict[str, InitialWeights],
     joint: JointRefit | None,
     told: _Told | None,
-) -> list[Record]:
-    """Refit all linear ops once, front to back; `starts` follows their weights."""
-    records: list[Record] = []
+) -> dict[str, Record]:
+    """Refit all linear ops once, front to back; returns what it brought, by output. `starts` follows their weights."""
+    records: dict[str, Record] = {}
     if joint is not None:
         joint.begin(pair)
     for depth in range(pair.depth):
@@ -128,7 +128,8 @@ def _sweep(
                 starts[each.layer.output] = replace(start, weights=fit.weights, bias=fit.bias)
             if np.isfinite(fit.plain):
                 share = each.spread()
-                records.append(Record(each.layer.consumer.name, before / share, fit.error / share, fit.ridge))
+                name = each.layer.consumer.name
+                records[each.layer.output] = Record(name, before / share, fit.error / share, fit.ridge)
             each.free()
         pair.advance(refit_state, here)
         if told:

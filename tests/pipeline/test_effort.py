@@ -6,9 +6,12 @@ import nets
 import numpy as np
 import onnx
 import pytest
+from rich.console import Console
 
 import onnxpfp
 from onnxpfp.options import Options
+from onnxpfp.report.page import ReportView
+from onnxpfp.report.text import as_text
 
 
 def pruned(name: str, effort: str, **more: object) -> onnxpfp.Result:
@@ -36,7 +39,7 @@ def test_more_effort_refits_producers_and_leaves_a_smaller_error(name: str) -> N
         # The oracle has passed on all, or nothing would have come back.
         assert len({record.name for record in result.report.refits}) == len(result.report.refits)
         assert all(record.after <= record.before for record in result.report.refits if record.joint)
-    layers = {layer.name: layer for layer in results["normal"].report.layers}
+    layers = {layer.name: layer for layer in results["normal"].report.layers.layers}
     assert all(layers[name].refit_after is None for name in joint["normal"] if name in layers)
 
 
@@ -47,5 +50,7 @@ def test_normal_is_the_default_and_the_same_seed_gives_the_same_bytes() -> None:
 
 
 def test_the_page_tells_what_was_refitted_together() -> None:
-    page = str(pruned("resnet", "normal").report)
+    report = pruned("resnet", "normal").report
+    page = as_text(report, ReportView(Console(width=400), None, full=True))
+    assert "with its readers" in page
     assert "refitted together with those that read them" in page
