@@ -47,8 +47,8 @@ class Record:
         after: The same with it; never more.
         ridge: Share of the mean input variance that was chosen as ridge; infinity where the weights stayed.
         joint: Whether it was refitted for the ops that read it, together with them: the errors are those of their
-            outputs then, in the mean over them, before with only them refitted. Of several sweeps it is before the first
-            and after the last one, so that other layers have changed between.
+            outputs then, in the mean over them, before with only them refitted. Of several sweeps it is before the
+            first and after the last one, so that other layers have changed between.
     """
 
     name: str
