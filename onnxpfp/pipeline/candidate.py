@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,6 +15,7 @@ from onnxpfp.pipeline.calibration import DataCalibration, Measured, RefitCalibra
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.decide import Decision
 from onnxpfp.progress import Count
+from onnxpfp.refit.joint_problem import JointEffort
 from onnxpfp.refit.low_rank_fit import RankLimit
 from onnxpfp.refit.means import Compensation, fold_means
 from onnxpfp.refit.sweep import refit
@@ -23,6 +25,14 @@ from onnxpfp.rewrite.mask import masked
 from onnxpfp.runtime.heap import trim_heap
 
 __all__ = ["Candidate", "build_candidate"]
+
+
+EFFORTS: Mapping[str, JointEffort | None] = {
+    "low": None,
+    "normal": JointEffort(sweeps=1, rounds=1, fewer=2),
+    "high": JointEffort(sweeps=4, rounds=3, fewer=1),
+}
+"""How much is done to refit producers with their consumers, by `--effort`."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,8 +53,10 @@ class Candidate:
     compensation: Compensation | None
 
 
-def _refit_all(measured: Measured, calibration: RefitCalibration, decision: Decision, progress: Count) -> Compensation:
-    """Refit every linear op, and fold means where that is not possible.
+def _refit_all(
+    measured: Measured, calibration: RefitCalibration, decision: Decision, effort: JointEffort | None, progress: Count
+) -> Compensation:
+    """Refit every linear op, with as much effort, and fold means where that is not possible.
 
     A refit takes the place of the factors of a weighted draw, which would only add variance.
     """
@@ -54,7 +66,7 @@ def _refit_all(measured: Measured, calibration: RefitCalibration, decision: Deci
     factor = decision.keep.astype(np.float64)
     means = fold_means(analysis, measured.ops, calibration.statistics, factor, Edits(), others)
     limits = {each.output: RankLimit(each.layer.kernel, each.choice) for each in decision.ranked}
-    refitted = refit(setup.problem, decision.keep, means.edits, progress, limits=limits)
+    refitted = refit(setup.problem, decision.keep, means.edits, progress, limits, effort)
     reasons = dict(setup.left) | dict(means.left)
     lost = {
         graph.consumers[number].name for number in others if not decision.keep[graph.consumers[number].channels].all()
@@ -71,7 +83,7 @@ def build_candidate(context: RunContext, measured: Measured, decision: Decision)
     compensation = None
     if how == "lstsq" and isinstance(calibration, RefitCalibration):
         with clock.phase("compensation") as progress:
-            compensation = _refit_all(measured, calibration, decision, progress)
+            compensation = _refit_all(measured, calibration, decision, EFFORTS[context.options.effort], progress)
         trim_heap()
         edits = compensation.edits
     else:

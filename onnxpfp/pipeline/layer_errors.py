@@ -88,8 +88,11 @@ def _layers(main: MeasuredPart) -> dict[str, str]:
 
 
 def _records(main: MeasuredPart, pruned: PrunedNetwork, names: Mapping[str, str]) -> dict[str, Record]:
-    """Return what became of the refits, by tensor; of nodes that share a name it is not known which is which."""
+    """Return what became of the refits to a layer's own output, by tensor.
+
+    Of nodes that share a name it is not known which is which.
+    """
     compensation = pruned.candidates[0].compensation
-    records = {record.name: record for record in compensation.refits} if compensation else {}
+    records = {record.name: record for record in compensation.refits if not record.joint} if compensation else {}
     times = Counter(names.values())
     return {tensor: records[name] for tensor, name in names.items() if name in records and times[name] == 1}

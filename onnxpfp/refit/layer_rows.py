@@ -27,7 +27,7 @@ from onnxpfp.refit.rows import RowBatch, SampledRows
 from onnxpfp.refit.state import RefitState
 from onnxpfp.runtime.workers import ALONE, Workers
 
-__all__ = ["LayerFamily", "LayerRows", "layer_families"]
+__all__ = ["LayerFamily", "LayerRows", "fits_together", "layer_families"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -213,7 +213,7 @@ class LayerFamily:
         whole = shown[next(iter(first.shows()))].shape
         if 0 in (*whole, *given[layer.consumer.data].shape):
             return None
-        if not _aligned(layer, given[layer.consumer.data].shape, whole):
+        if not fits_together(layer, given[layer.consumer.data].shape, whole):
             for member in self.members:
                 member.fitted.finite = member.tuning.finite = False
             return None
@@ -247,7 +247,7 @@ class LayerFamily:
         return pieces
 
 
-def _aligned(layer: RefitLayer, data: tuple[int, ...], whole: tuple[int, ...]) -> bool:
+def fits_together(layer: RefitLayer, data: tuple[int, ...], whole: tuple[int, ...]) -> bool:
     """Tell whether every output belongs to the data at the same place, which a shortcut of more samples breaks."""
     if layer.op.kind != "matmul":
         return data[0] == whole[0]

@@ -46,12 +46,16 @@ class Record:
         before: Error of its output on the tuning samples without refit, as a share of the output's variance.
         after: The same with it; never more.
         ridge: Share of the mean input variance that was chosen as ridge; infinity where the weights stayed.
+        joint: Whether it was refitted for the ops that read it, together with them: the errors are those of their
+            outputs then, in the mean over them, before with only them refitted. Of several sweeps it is before the
+            first and after the last one, so that other layers have changed between.
     """
 
     name: str
     before: float
     after: float
     ridge: float
+    joint: bool = False
 
 
 def fold_means(

@@ -33,7 +33,7 @@ from onnxpfp.refit.initial import InitialWeights
 from onnxpfp.refit.moments import Moments
 from onnxpfp.refit.rows import SampledRows
 
-__all__ = ["REFIT_RIDGES", "Fit", "GramFactors", "Regression", "Solver", "best_fit", "by_columns", "solve"]
+__all__ = ["REFIT_RIDGES", "Fit", "GramFactors", "Regression", "Solver", "best_fit", "by_columns", "is_sane", "solve"]
 
 Solver = Callable[[float], tuple[Floats, Floats]]
 """Returns weights (g, o, n) and bias (g, o) at a ridge."""
@@ -340,7 +340,7 @@ def on_all(
     except LinAlgError:
         return chosen
     weights = start.stored(weights)
-    return replace(chosen, weights=weights, bias=bias) if _is_sane(weights, bias, start) else chosen
+    return replace(chosen, weights=weights, bias=bias) if is_sane(weights, bias, start) else chosen
 
 
 def _solved(moments: Moments, start: InitialWeights, ridge: float) -> tuple[Floats, Floats]:
@@ -376,13 +376,13 @@ def _attempt(best: Fit, solver: Solver, ridge: float, tuning: SampledRows, start
 
 
 def _better(best: Fit, weights: Floats, bias: Floats, ridge: float, tuning: SampledRows, start: InitialWeights) -> Fit:
-    if not _is_sane(weights, bias, start):
+    if not is_sane(weights, bias, start):
         return best
     error = tuning.error(weights, bias, start.sign)
     return replace(best, weights=weights, bias=bias, ridge=ridge, error=error) if error < best.error else best
 
 
-def _is_sane(weights: Floats, bias: Floats, start: InitialWeights) -> bool:
+def is_sane(weights: Floats, bias: Floats, start: InitialWeights) -> bool:
     """Tell whether weights did not blow up, and can be stored."""
     largest = LARGEST_GAIN * float(np.linalg.norm(start.weights))
     return float(np.linalg.norm(weights)) <= largest and start.holds(bias)

@@ -13,7 +13,7 @@ from onnxpfp.refit.cache import SpillCache
 from onnxpfp.refit.moments import Moments, OrderedRows, Piece, by_group
 from onnxpfp.runtime.workers import ALONE, Workers
 
-__all__ = ["RowBatch", "SampledRows"]
+__all__ = ["RowBatch", "SampledRows", "passed", "relu_aware"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,7 +46,7 @@ class RowBatch:
         made, wanted = self.predicted(weights, bias), self.targets
         if self.relu_threshold is not None:
             # Beyond its threshold an output is as good as at it.
-            made, wanted = (_passed(x, self.relu_threshold, sign) for x in (made, wanted))
+            made, wanted = (passed(x, self.relu_threshold, sign) for x in (made, wanted))
         gaps = (made - wanted).ravel().astype(np.float64)
         return float(gaps @ gaps)
 
@@ -57,15 +57,20 @@ class RowBatch:
         the threshold where the prediction passes it. Elsewhere the target stays.
         """
         assert self.relu_threshold is not None
-        free = _cut_off(self.predicted(weights, bias), self.relu_threshold, sign)
-        stays = self.targets > self.relu_threshold
-        if not (sign > 0).all():
-            below = self.targets < self.relu_threshold
-            stays = np.where(sign > 0, stays, np.where(sign < 0, below, True))
-        return np.where(stays, self.targets, free)
+        return relu_aware(self.predicted(weights, bias), self.targets, self.relu_threshold, sign)
 
 
-def _passed(values: Floats32, threshold: Floats32, sign: Floats) -> Floats32:
+def relu_aware(outputs: Floats32, targets: Floats32, threshold: Floats32, sign: Floats) -> Floats32:
+    """Return targets as near to outputs as the ReLU leaves free, (T, g, o); see `RowBatch.relu_aware_targets`."""
+    free = _cut_off(outputs, threshold, sign)
+    stays = targets > threshold
+    if not (sign > 0).all():
+        below = targets < threshold
+        stays = np.where(sign > 0, stays, np.where(sign < 0, below, True))
+    return np.where(stays, targets, free)
+
+
+def passed(values: Floats32, threshold: Floats32, sign: Floats) -> Floats32:
     """Return what a ReLU passes of values, at least the threshold; the threshold itself where it passes nothing."""
     if (sign > 0).all():
         return np.maximum(values, threshold)

@@ -149,13 +149,21 @@ class Stages:
 
     def part(self, first: int, last: int, outputs: Iterable[str]) -> ModelProto:
         """Return the stages `first` to `last` as a model that reads what earlier ones gave."""
+        nodes = {index for stage in self.stages[first : last + 1] for index in stage.nodes}
+        return self._model(nodes, outputs, f"stages {first} to {last}")
+
+    def between(self, nodes: Collection[int], first: str, outputs: Sequence[str]) -> ModelProto | None:
+        """Return nodes as a model that reads one tensor; None where they read others that are not constant."""
+        return self._model(nodes, outputs, f"from {first}") if self._closure(nodes)[1] == {first} else None
+
+    def _model(self, nodes: Collection[int], outputs: Iterable[str], name: str) -> ModelProto:
         graph = self.model.graph
-        chosen, fed = self._closure({index for stage in self.stages[first : last + 1] for index in stage.nodes})
+        chosen, fed = self._closure(nodes)
         needed = set[str]().union(*(_reads(graph.node[index]) for index in chosen))
         part = ModelProto(ir_version=self.model.ir_version)
         part.opset_import.extend(self.model.opset_import)
         part.functions.extend(self.model.functions)
-        part.graph.name = f"stages {first} to {last}"
+        part.graph.name = name
         part.graph.node.extend(graph.node[index] for index in sorted(chosen))
         part.graph.initializer.extend(tensor for tensor in graph.initializer if tensor.name in needed)
         part.graph.input.extend(helper.make_tensor_value_info(name, self.dtype[name], None) for name in sorted(fed))
@@ -277,6 +285,10 @@ class Runner:
         cache = ActivationCache(batches, fed, SpillCache(limit))
         last_reads = {name: depth for depth, stage in enumerate(stages.stages) for name in stage.reads}
         return cls(stages, cache, requests, threads, last_reads, turn=turn_of(requests))
+
+    def hold(self, name: str, stage: int) -> None:
+        """Keep an activation for a stage, also where none reads it there."""
+        self.last_reads = {**self.last_reads, name: max(stage, self.last_reads.get(name, stage))}
 
     def made(self) -> set[str]:
         """Return what the next stage makes."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
 
@@ -17,6 +17,8 @@ from onnx import ModelProto
 
 from onnxpfp.arrays import CHUNK_BYTES, FLOAT_BYTES, Keep
 from onnxpfp.refit.initial import InitialWeights
+from onnxpfp.refit.joint import JointRefit
+from onnxpfp.refit.joint_problem import JointEffort
 from onnxpfp.refit.layer_rows import Draw, LayerFamily, LayerRows, layer_families
 from onnxpfp.refit.layers import RefitLayer
 from onnxpfp.refit.low_rank_fit import RankLimit
@@ -54,6 +56,7 @@ def refit(
     edits: Edits,
     progress: Callable[[int, int], None] | None = None,
     limits: Mapping[str, RankLimit] | None = None,
+    effort: JointEffort | None = None,
 ) -> Refitted:
     """Refit all linear ops from front to back.
 
@@ -63,29 +66,80 @@ def refit(
         edits: Edits made before, which the refits start from. They must not touch weights of the tasks.
         progress: Told how many stages are done, of how many.
         limits: The ranks that weights may have, by the op's output.
+        effort: How much is done to refit producers with their consumers (`joint.py`); None is nothing.
     """
     refit_state = RefitState(problem, keep, edits, limits or {})
     starts = {layer.output: start for layer in problem.layers if (start := refit_state.start(layer)) is not None}
     layers = [layer for layer in problem.layers if layer.output in starts]
     if not layers:
         return Refitted(edits, ())
-    records: list[Record] = []
+    joint = None
+    if effort is not None:
+        left = [layer.output for layer in layers if refit_state.is_constant(layer)]
+        joint = JointRefit(refit_state, layers, starts, dict(starts), effort, frozenset([*left, *refit_state.limits]))
+    sweeps = 1 if effort is None else effort.sweeps
     with workers(problem.threads) as helpers:
-        pair = _Pair.of(refit_state, layers, helpers)
-        for depth in range(pair.depth):
-            here = [layer for layer in layers if pair.teacher.stages.depth[layer.output] == depth]
-            for each, fit in _stage(pair, refit_state, here, starts):
-                if fit.changed or each.limit is not None:
-                    refit_state.put(each.layer, fit.weights, fit.bias)
-                if np.isfinite(fit.plain):
-                    share = each.spread()
-                    ridge = np.inf if refit_state.is_constant(each.layer) else fit.ridge
-                    records.append(Record(each.layer.consumer.name, fit.plain / share, fit.error / share, ridge))
-                each.free()
-            pair.advance(refit_state, here)
-            if progress:
-                progress(depth + 1, pair.depth)
-    return Refitted(refit_state.all_edits(layers), tuple(records))
+
+        def sweep(number: int) -> dict[str, Record]:
+            pair = _Pair.of(refit_state, layers, helpers)
+            told = None if progress is None else _Told(progress, number * pair.depth, sweeps * pair.depth)
+            return _sweep(pair, refit_state, layers, starts, joint, told)
+
+        records = sweep(0) if joint is None else joint.repeated(sweep)
+    return Refitted(refit_state.all_edits(layers), tuple(records.values()))
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """Tells how far a sweep among several is.
+
+    Attributes:
+        progress: Is told how many stages are done, of how many.
+        before: Stages of the sweeps before.
+        total: Stages of all sweeps.
+    """
+
+    progress: Callable[[int, int], None]
+    before: int
+    total: int
+
+    def __call__(self, done: int) -> None:
+        self.progress(self.before + done, self.total)
+
+
+def _sweep(
+    pair: _Pair,
+    refit_state: RefitState,
+    layers: Sequence[RefitLayer],
+    starts: dict[str, InitialWeights],
+    joint: JointRefit | None,
+    told: _Told | None,
+) -> dict[str, Record]:
+    """Refit all linear ops once, front to back; returns what it brought, by output. `starts` follows their weights."""
+    records: dict[str, Record] = {}
+    if joint is not None:
+        joint.begin(pair)
+    for depth in range(pair.depth):
+        here = [layer for layer in layers if pair.teacher.stages.depth[layer.output] == depth]
+        if joint is not None:
+            joint.before(depth, pair)
+        fitted = here if joint is None else [layer for layer in here if joint.alone(layer)]
+        for each, fit in _stage(pair, refit_state, fitted, starts):
+            before = fit.plain if joint is None else joint.plain(each, fit)
+            if fit.changed or each.limit is not None:
+                refit_state.put(each.layer, fit.weights, fit.bias)
+                start = starts[each.layer.output]
+                starts[each.layer.output] = replace(start, weights=fit.weights, bias=fit.bias)
+            if np.isfinite(fit.plain):
+                share = each.spread()
+                ridge = np.inf if refit_state.is_constant(each.layer) else fit.ridge
+                name = each.layer.consumer.name
+                records[each.layer.output] = Record(name, before / share, fit.error / share, ridge)
+            each.free()
+        pair.advance(refit_state, here)
+        if told:
+            told(depth + 1)
+    return records
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -18,7 +18,11 @@ def about_compensation(
 ) -> Iterator[Element]:
     """Sum up the refits and the folded means, and say why some consumers have neither; list them all where wanted."""
     if refits:
-        yield Line(_refitted(refits))
+        alone, jointly = ([record for record in refits if record.joint == joint] for joint in (False, True))
+        if alone:
+            yield Line(_refitted(alone))
+        if jointly:
+            yield Line(_refitted_jointly(jointly))
         if full:
             yield _refits_table(refits)
     count, left = len(compensated), len(uncompensated)
@@ -46,10 +50,21 @@ def _refitted(refits: Sequence[Record]) -> str:
     )
 
 
+def _refitted_jointly(refits: Sequence[Record]) -> str:
+    before, after = (statistics.median(getattr(r, side) for r in refits) for side in ("before", "after"))
+    shares = f"{100 * before:.3g} % with these refitted alone, {100 * after:.3g} % after"
+    return (
+        f"{len(refits)} linear ops refitted together with those that read them: median error of the outputs of these "
+        f"on samples kept out of the fit, as a share of their variance: {shares}"
+    )
+
+
 def _refits_table(refits: Sequence[Record]) -> Table:
     rows: list[tuple[str, ...]] = []
     for record in refits:
         only = "bias only" if record.after < record.before else "as it was"
         ridge = f"{record.ridge:g}" if math.isfinite(record.ridge) else only
+        if record.joint:
+            ridge += ", with its readers"
         rows.append((record.name, f"{100 * record.before:.3g} %", f"{100 * record.after:.3g} %", ridge))
     return Table((Column("linear op"), *map(number, ("error before", "after", "ridge"))), rows)

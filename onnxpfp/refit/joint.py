@@ -1,0 +1,188 @@
+"""Refit a producer together with its consumers, where the stage of the consumers is next.
+
+The consumers' targets are those of their own refits. The producer reads what it did when its own stage was run, which
+is kept until then; after new weights what the consumers read is computed anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+import numpy as np
+
+from onnxpfp.refit.initial import InitialWeights
+from onnxpfp.refit.joint_chains import Chain, joint_chains
+from onnxpfp.refit.joint_machine import Affine, with_channels_first
+from onnxpfp.refit.joint_problem import JointEffort, Starts
+from onnxpfp.refit.joint_setup import StagePair, joint_problem
+from onnxpfp.refit.joint_steps import PRODUCER_RIDGE, joint_fit
+from onnxpfp.refit.layer_rows import LayerRows
+from onnxpfp.refit.layers import RefitLayer
+from onnxpfp.refit.means import Record
+from onnxpfp.refit.ridge import Fit, is_sane
+from onnxpfp.refit.state import RefitState
+from onnxpfp.rewrite.apply import renew
+from onnxpfp.runtime import open_session
+
+__all__ = ["JointRefit", "TakenJointly", "fit_chain"]
+
+LEAST_GAIN = 0.01
+"""Sweeps end where one lowers the error by less than this share of it."""
+
+
+@dataclass(slots=True, eq=False)
+class JointRefit:
+    """Refits producers with their consumers, in sweeps over a network.
+
+    Attributes:
+        refit_state: The network, which gets the new weights.
+        layers: Its linear ops that are refitted.
+        starts: Their weights as they are by now, by output; they follow.
+        first: Their weights before all sweeps.
+        effort: How much is done.
+        left: Outputs of ops that belong to no chain.
+        moved: The producers with new weights, with what these brought; by output.
+        chains: Chains by the stage of their consumers, in the order of their producers.
+    """
+
+    refit_state: RefitState
+    layers: Sequence[RefitLayer]
+    starts: dict[str, InitialWeights]
+    first: Starts
+    effort: JointEffort
+    left: frozenset[str] = frozenset()
+    moved: dict[str, Record] = field(default_factory=dict[str, Record])
+    chains: dict[int, list[Chain]] = field(default_factory=dict[int, list[Chain]])
+
+    def repeated(self, sweep: Callable[[int], Mapping[str, Record]]) -> dict[str, Record]:
+        """Sweep as long as the error on the tuning samples falls, and keep the best weights.
+
+        The error is the mean over all ops that are no producers of a chain, for the outputs of these are not compared.
+
+        Args:
+            sweep: Goes over the network, given the number of the sweep; returns what it brought to each op, by output.
+        """
+        records = dict(sweep(0))
+        for number in range(1, self.effort.sweeps):
+            state = self.refit_state
+            weights, shifts, starts, moved = (
+                dict(state.weights),
+                dict(state.shifts),
+                dict(self.starts),
+                dict(self.moved),
+            )
+            newer = sweep(number)
+            if not self._error(newer) < (1 - LEAST_GAIN) * self._error(records):
+                state.weights, state.shifts, self.moved = weights, shifts, moved
+                self.starts.update(starts)
+                break
+            for output, record in newer.items():
+                records[output] = replace(record, before=records[output].before) if output in records else record
+        return records | self.moved
+
+    def _error(self, records: Mapping[str, Record]) -> float:
+        producers = {chain.producer.output for chains in self.chains.values() for chain in chains}
+        errors = [record.after for output, record in records.items() if output not in producers]
+        return float(np.mean(errors)) if errors else np.inf
+
+    def begin(self, pair: StagePair) -> None:
+        """Find the chains, and let the pruned network hold what their producers read until their consumers are due."""
+        problem, stages = self.refit_state.problem, pair.teacher.stages
+        self.chains = {}
+        for chain in joint_chains(problem.analysis, self.layers, self.refit_state.keep, self.left):
+            ops = (chain.producer, *chain.consumers)
+            if all(problem.fits(_inputs(layer), layer.op.group) for layer in ops):
+                depth = stages.depth[chain.consumers[0].output]
+                self.chains.setdefault(depth, []).append(chain)
+                pair.student.hold(chain.producer.consumer.data, depth)
+
+    def before(self, depth: int, pair: StagePair) -> None:
+        """Refit the producers whose consumers are in the next stage."""
+        for chain in self.chains.get(depth, ()):
+            taken = fit_chain(chain, self.refit_state, self.starts, pair, self.effort)
+            if taken is None:
+                continue
+            name = chain.producer.consumer.name
+            before = self.moved[chain.producer.output].before if chain.producer.output in self.moved else taken.before
+            self.moved[chain.producer.output] = Record(name, before, taken.after, PRODUCER_RIDGE, joint=True)
+            self.starts.update(taken.starts)
+            for layer in (chain.producer, *chain.consumers):
+                self.refit_state.put(layer, taken.starts[layer.output].weights, taken.starts[layer.output].bias)
+            _compute_anew(chain, self.refit_state, pair)
+
+    def alone(self, layer: RefitLayer) -> bool:
+        """Tell whether an op is to give the original's outputs itself: not once it was refitted for its consumers."""
+        return layer.output not in self.moved
+
+    def plain(self, rows: LayerRows, fit: Fit) -> float:
+        """Return the error on the tuning samples with the weights before all sweeps."""
+        first = self.first[rows.layer.output]
+        if self.starts[rows.layer.output] is first or not np.isfinite(fit.plain):
+            return fit.plain
+        return rows.tuning.error(first.weights, first.bias, first.sign)
+
+
+def _inputs(layer: RefitLayer) -> int:
+    return layer.op.kernel_size * layer.op.channels.size // layer.op.group
+
+
+def _compute_anew(chain: Chain, refit_state: RefitState, pair: StagePair) -> None:
+    """Compute what the pruned network holds of a chain with the new weights of its producer."""
+    student = pair.student
+    graph, stages = refit_state.problem.analysis.graph, student.stages
+    renew(stages.model, graph, refit_state.held, refit_state.all_edits([chain.producer]), pair.nodes)
+    names = {layer.output for layer in (chain.producer, *chain.depthwise)}.union(*(link.made for link in chain.links))
+    held = [name for name in sorted(names) if name in student.cache.batches[0]]
+    part = stages.between([stages.makers[name] for name in names], chain.producer.consumer.data, held)
+    assert part is not None, "the links read nothing else"
+    session = open_session(part, student.requests, threads=student.threads, shared=True)
+    batches = range(len(student.cache.batches))
+    for batch, made in enumerate(pair.helpers.in_order(partial(student.compute, session), batches)):
+        student.cache.drop(batch, held)
+        student.cache.put(batch, {name: made[name] for name in held})
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TakenJointly:
+    """New weights of a chain.
+
+    Attributes:
+        starts: The ops as they are now, by output.
+        before: Error of the consumers on the tuning samples with the producer as it was, as a share of the variance
+            of what they should give; their mean.
+        after: The same with the new weights.
+    """
+
+    starts: Starts
+    before: float
+    after: float
+
+
+def fit_chain(
+    chain: Chain, refit_state: RefitState, starts: Starts, pair: StagePair, effort: JointEffort
+) -> TakenJointly | None:
+    """Fit a producer and its consumers; None where nothing is better on the tuning samples.
+
+    Args:
+        chain: The chain; the stage of its consumers is next.
+        refit_state: The network.
+        starts: Its linear ops as they are.
+        pair: Runs it beside the original.
+        effort: How much is done.
+    """
+    setup = joint_problem(chain, refit_state, starts, pair, effort)
+    fit = None if setup is None else joint_fit(setup, pair.helpers)
+    if fit is None:
+        return None
+    fits = zip((chain.producer, *chain.consumers), (fit.weights.producer, *fit.weights.consumers), strict=True)
+    new = {layer.output: _stored(layer, starts[layer.output], each) for layer, each in fits}
+    if not all(is_sane(each.weights, each.bias, starts[name]) for name, each in new.items()):
+        return None
+    return TakenJointly(new, fit.before, fit.after)
+
+
+def _stored(layer: RefitLayer, start: InitialWeights, fit: Affine) -> InitialWeights:
+    weights = start.stored(with_channels_first(fit.weights, layer.op.kernel_size))
+    return replace(start, weights=weights, bias=fit.bias)
