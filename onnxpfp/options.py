@@ -352,7 +352,7 @@ class Options(RunOptions):
         check=check_structure,
     )
     effort: Literal["low", "normal", "high"] = declare(
-        "normal",
+        "low",
         "How much to refit: each layer by itself (low); layers together with those that read them, too, by up to three "
         "gradient steps each (normal); or by up to nine on twice the rows, in up to four sweeps over the network as "
         "long as the error on samples kept out of the fit falls (high).",

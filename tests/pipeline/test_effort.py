@@ -43,8 +43,8 @@ def test_more_effort_refits_producers_and_leaves_a_smaller_error(name: str) -> N
     assert all(layers[name].refit_after is None for name in joint["normal"] if name in layers)
 
 
-def test_normal_is_the_default_and_the_same_seed_gives_the_same_bytes() -> None:
-    assert Options().effort == "normal"
+def test_low_is_the_default_and_the_same_seed_gives_the_same_bytes() -> None:
+    assert Options().effort == "low"
     one, other = (pruned("resnet", "high", threads=threads) for threads in (1, 2))
     assert one.model.SerializeToString() == other.model.SerializeToString()
 
