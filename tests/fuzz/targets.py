@@ -136,7 +136,7 @@ _ANALYSIS = analyze_at(load(nets.chain()), {}, Options())
 
 
 def _read_plan(path: Path) -> None:
-    keep_of_plan(_ANALYSIS.graph, file_axes(_ANALYSIS), Plan.read(path))
+    keep_of_plan(_ANALYSIS, file_axes(_ANALYSIS), Plan.read(path))
 
 
 TARGETS = {
