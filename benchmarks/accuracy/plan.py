@@ -15,6 +15,7 @@ __all__ = [
     "LOW_RANK",
     "MAIN",
     "OTHER_EXPORTS",
+    "PARTS",
     "PEER_WAYS",
     "PLAIN",
     "RANKED",
@@ -29,6 +30,7 @@ __all__ = [
 ]
 
 TARGETS = (0.7, 0.5, 0.3, 0.9)
+SHOWN = TARGETS[:3]
 FACTORIZE = "factorize"
 FIRST = (0,)
 """The seed of the rows that have one only."""
@@ -80,6 +82,13 @@ BASELINES = ("random", "l1", "l2", "fpgm", "bn-scale", "lamp", "wanda", "thinet"
 
 MAIN = tuple(Way(score, seeds=True) for score in OURS)
 RANKED = (Way("pfp --structure channels,rank", seeds=True),)
+PARTS = (
+    *(Way(f"pfp --effort {effort}", seeds=True) for effort in ("normal", "high")),
+    Way("pfp --structure channels,blocks"),
+    Way("pfp --structure channels,rank,blocks"),
+    Way("pfp --structure channels,rank --effort high"),
+)
+"""What each part of a search brings: producers refitted, branches that go, and all of it."""
 LOW_RANK = (Way(FACTORIZE, seeds=True), Way(f"{FACTORIZE} --compensate none"))
 UNREFITTED = tuple(Way(f"{score} --compensate none", seeds=True) for score in OURS)
 PEER_WAYS = tuple(Way(peer.name, with_norm=True, peer=peer) for peer in PEERS)
@@ -110,6 +119,7 @@ FMNIST = ("fmnist_resnet", "fmnist_densenet", "fmnist_mobilenet")
 ORDER = (
     (CIFAR, MAIN, TARGETS),
     (CIFAR, (*RANKED, *LOW_RANK), TARGETS),
+    ((*FMNIST, *CIFAR), PARTS, SHOWN),
     (CIFAR, MEAN_SHARE, TARGETS),
     (CIFAR, UNREFITTED, TARGETS),
     (CIFAR, PEER_WAYS, TARGETS),

@@ -14,6 +14,7 @@ from benchmarks.accuracy.plan import (
     MAIN,
     MEAN_SHARE,
     OTHER_EXPORTS,
+    PARTS,
     PEER_WAYS,
     PLAIN,
     RANKED,
@@ -261,7 +262,7 @@ def page(rows: list[Row]) -> str:
         "Mean top-1 over the seeds, beside that of the prototype of the refit (on 10,000 test images).",
         _goals(found),
     ]
-    ours = (*MAIN, *RANKED, *LOW_RANK, *UNREFITTED, *REST, *PLAIN, *FEW, *WITHOUT_DATA)
+    ours = (*MAIN, *RANKED, *PARTS, *LOW_RANK, *UNREFITTED, *REST, *PLAIN, *FEW, *WITHOUT_DATA)
     for network in NETWORKS.values():
         dense = original(found, network)
         if dense is not None:
