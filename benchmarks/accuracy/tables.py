@@ -25,6 +25,7 @@ from benchmarks.accuracy.plan import (
     WITHOUT_DATA,
     Way,
 )
+from benchmarks.accuracy.published import PUBLISHED, SOURCE, TITLE
 from benchmarks.accuracy.rows import Row
 
 __all__ = ["Rows", "by_file", "name_of", "original", "page", "spread"]
@@ -249,6 +250,15 @@ def _exports(rows: Rows, network: Network) -> str:
     return _table(head, body)
 
 
+def _published() -> str:
+    head = ["method", "original", "after training", "difference", "times fewer MACs"]
+    body = [
+        [each.method, f"{each.base:.2f}", f"{each.after:.2f}", f"{each.after - each.base:+.2f}", f"{each.times:.2f}"]
+        for each in PUBLISHED
+    ]
+    return _table(head, body)
+
+
 def page(rows: list[Row]) -> str:
     """Write all tables."""
     found = by_file(rows)
@@ -268,6 +278,7 @@ def page(rows: list[Row]) -> str:
         if dense is not None:
             table = _network_table(found, network, (*ours, *PEER_WAYS))
             parts += [f"## {network.title}", f"Original: {dense:.2f}.", table]
+    parts += [f"## {TITLE}", SOURCE, _published()]
     for network in NETWORKS.values():
         if len(network.stems) > 1 and any(_at(found, network, way, DETAILS) for way in _of_exports(network)):
             parts += [f"## {network.title}: its exports, pruned to {DETAILS:g}, seed 0", _exports(found, network)]
