@@ -76,9 +76,17 @@ class StructureCost:
     def saves(self, kept: Ints) -> Bools:
         """Tell which layers cost less at their ranks than whole, (L,)."""
         channels, ranks = self._parts(kept)
-        costs = [self._of_layer(channels, layer) for layer in range(self.full.size)]
-        less = [rank * unit < whole for rank, (whole, unit) in zip(ranks.tolist(), costs, strict=True)]
+        costs = zip(ranks.tolist(), self.costs_of_layers(channels), strict=True)
+        less = [rank * unit < whole for rank, (whole, unit) in costs]
         return np.array(less, np.bool_) & (ranks < self.full)
+
+    def costs_of_layers(self, channels: Ints) -> list[tuple[int, int]]:
+        """Return what every layer costs whole, and what one rank of it costs.
+
+        Args:
+            channels: Channels kept of every group, (G,).
+        """
+        return [self._of_layer(channels, layer) for layer in range(self.full.size)]
 
     def _parts(self, kept: Ints) -> tuple[Ints, Ints]:
         return kept[: self.network.n_groups], kept[self.network.n_groups :]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +37,7 @@ from onnxpfp.score.scores import Scores
 
 __all__ = [
     "Decision",
+    "RankRule",
     "Selector",
     "added_biases",
     "choose",
@@ -50,6 +52,10 @@ __all__ = [
 ]
 
 
+RankRule = Literal["measured", "variance", "plan"]
+"""What set the ranks of layers: measured drift of the output, what is lost of their outputs' variance, or a plan."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Decision:
     """A choice of channels.
@@ -61,12 +67,14 @@ class Decision:
         selections: How each group was selected; None where nothing of it was up for selection, for what costs nothing
             went before and the rest stays.
         ranked: Layers that become two of low rank.
+        ranks_by: What set their ranks.
     """
 
     keep: Keep
     factor: NDArray[np.float64]
     selections: tuple[Selection | None, ...]
     ranked: tuple[RankedLayer, ...] = ()
+    ranks_by: RankRule = "plan"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -265,7 +273,8 @@ def _decide_with_ranks(context: RunContext, measured: Measured, selector: Select
     kept = allocate_by_drift(_curves(selector, measured), cost, share, context.full)
     pairs = zip(measured.ranked, kept[len(selector.groups) :].tolist(), cost.saves(kept), strict=True)
     ranked = tuple(each.at(rank) for each, rank, saves in pairs if saves)
-    return replace(selector.decision(kept[: len(selector.groups)].tolist()), ranked=ranked)
+    decision = selector.decision(kept[: len(selector.groups)].tolist())
+    return replace(decision, ranked=ranked, ranks_by="measured")
 
 
 def foresee_drift(context: RunContext, measured: Measured) -> float:

@@ -27,6 +27,7 @@ from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.decide import Decision, choose
 from onnxpfp.pipeline.group_trials import measure_curves
 from onnxpfp.pipeline.rank_candidates import rank_trials, ranked_layers
+from onnxpfp.pipeline.ranks_alone import better_with_ranks_alone
 from onnxpfp.pipeline.scoring import calibrate_and_score
 from onnxpfp.runtime.heap import trim_heap
 
@@ -98,7 +99,7 @@ def prune_in_steps(context: RunContext, first: Measured) -> tuple[Decision, Cand
         decision = _decision(_towards(context, step, steps), first, measured, lineage)
         candidate = build_candidate(context, first, decision)
         if step == steps:
-            return decision, candidate
+            return better_with_ranks_alone(context, first, decision, candidate)
         smaller = context.analyze(candidate.model)
         lineage, graph = lineage_of(analysis.graph, decision.keep, smaller.graph)
         measured = measure(context, replace(smaller, graph=graph))
@@ -139,7 +140,7 @@ def lift_decision(first: ChannelGraph, graph: ChannelGraph, decision: Decision, 
         numbers: list[int] = owners[owners >= 0].tolist()
         chosen = [selection for number in numbers if (selection := decision.selections[number]) is not None]
         selections.append(_joined(chosen, keep[group.channels]))
-    return Decision(keep, lineage.lift(decision.factor), tuple(selections), decision.ranked)
+    return Decision(keep, lineage.lift(decision.factor), tuple(selections), decision.ranked, decision.ranks_by)
 
 
 def _joined(chosen: Sequence[Selection], stays: Keep) -> Selection | None:

@@ -65,6 +65,12 @@ _WIDTHS = {
     "draws": "draws in proportion to each group's sum of sensitivities",
     "uniform": "one share for all groups",
 }
+_RANKS = {
+    "measured": "measured drift of the output, with the widths as one",
+    "variance": "what is lost of the variance of each layer's outputs, with all channels: that drifted less on tuning "
+    "samples",
+    "plan": "the plan",
+}
 FAR = 0.5
 """Relative output error from which a result has little in common with the original."""
 
@@ -101,6 +107,7 @@ class Report:
             where it says none.
         groups: Decisions by group.
         ranked: Layers that became two of low rank.
+        ranks_by: What set their ranks: measured, variance or plan; empty where there are none.
         removed: Channels that went before, for they cost nothing.
         fillers: How many channels cost nothing and stayed then, to fill groups up to a multiple; scores may have let
             them go.
@@ -124,8 +131,8 @@ class Report:
             where widths or channels are chosen by them. ranking: scores are made of all that, and bounds that are
             measured. factors: what every rank of a layer loses. curves: the drift of the output is measured with every
             group narrowed, and every rank lowered, alone. allocation: widths, channels and ranks are chosen.
-            compensation: linear ops are refitted, or means folded into biases. rewrite:
-            weights and numbers are cut. search: the trials of a target of quality are measured. verification: the
+            compensation: linear ops are refitted, or means folded into biases. rewrite: weights and numbers are cut.
+            search: the trials of a target of quality, or other choices of ranks, are measured. verification: the
             checker, the oracle, the drift and the errors of the layers. latency: both models are run in turns. latency
             table: the network and its ops are run at several widths, and prunings for a target of latency measured.
         versions: Of this program and its libraries.
@@ -154,6 +161,7 @@ class Report:
     samples_failure: float | None
     groups: tuple[GroupReport, ...]
     ranked: tuple[RankReport, ...]
+    ranks_by: str
     removed: tuple[Removal, ...]
     fillers: int
     subnormal: SubnormalWeights
@@ -206,6 +214,8 @@ def _facts(report: Report) -> Facts:
     if report.target:
         again = f", anew in {report.steps} steps" if report.steps > 1 else ""
         rows["widths by"] = _widths_by(report) + again
+    if report.ranks_by:
+        rows["ranks by"] = _RANKS[report.ranks_by]
     if report.alignment is not None:
         rows["widths"] = report.alignment.title
     if report.target:

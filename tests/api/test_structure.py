@@ -219,3 +219,23 @@ def test_channels_ranks_and_branches_are_counted_exactly(quantity: str, target: 
         assert any(group.kept == 0 for group in report.groups)
     replayed = onnxpfp.prune(model, calibration=DATA, from_plan=result.plan, threads=1, no_latency=True)
     np.testing.assert_array_equal(nets.run(replayed.model, DATA["x"]), nets.run(result.model, DATA["x"]))
+
+
+def test_more_effort_also_tries_ranks_alone() -> None:
+    """Where channels are all alike and layers have few directions, nothing but ranks should go."""
+    model = stack()
+    reports = [pruned(model, calibration=DATA, keep_macs=0.45, effort=how).report for how in ("low", "normal")]
+    assert reports[0].ranks_by == "measured"
+    drifts = [report.drift.relative_error for report in reports if report.drift is not None]
+    assert reports[1].ranks_by == "variance"
+    assert drifts[1] is not None
+    assert drifts[0] is not None
+    assert drifts[1] < drifts[0]
+    assert reports[1].oracle.error <= reports[1].oracle.tolerance
+    assert reports[1].after.macs <= 0.45 * reports[1].before.macs
+
+
+def test_ranks_alone_do_not_win_where_they_cannot_reach_the_target() -> None:
+    report = pruned(stack(), calibration=DATA, keep_macs=0.04, effort="normal").report
+    assert report.ranks_by == "measured"
+    assert report.after.macs <= 0.04 * report.before.macs

@@ -78,6 +78,7 @@ def _report(groups: int = 1) -> Report:
         certified=None,
         groups=tuple(_group(number) for number in range(groups)),
         ranked=(),
+        ranks_by="",
         removed=(
             Removal("a", "dead", (1, 2), "weights", 0),
             Removal("b", "dead", (5,), "weights", 0),
