@@ -355,7 +355,8 @@ class Options(RunOptions):
         "low",
         "How much to refit: each layer by itself (low); layers together with those that read them, too, by up to three "
         "gradient steps each (normal); or by up to nine on twice the rows, in up to four sweeps over the network as "
-        "long as the error on samples kept out of the fit falls (high).",
+        "long as the error on samples kept out of the fit falls (high). Above low it takes data, and --compensate auto or "
+        "lstsq.",
         "choice",
         choices=("low", "normal", "high"),
     )
@@ -390,6 +391,10 @@ class Options(RunOptions):
         RunOptions.__post_init__(self)
         if self.ranked:
             self._check_ranks()
+        if self.effort != "low" and self.compensate in {"bias", "none"}:
+            raise OptionError(
+                f"--effort {self.effort} refits layers by least squares: not with --compensate {self.compensate}"
+            )
         if self.drops_blocks and self.allocate in {"bound", "uniform"}:
             raise OptionError(
                 f"--structure {self.structure} goes with --allocate measured, for --allocate {self.allocate} does not "

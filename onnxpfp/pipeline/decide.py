@@ -29,7 +29,7 @@ from onnxpfp.pipeline.calibration import Measured, RefitCalibration
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.costs import QUANTITIES, Biases
 from onnxpfp.pipeline.plan import keep_of_plan
-from onnxpfp.pipeline.rank_candidates import planned_ranks
+from onnxpfp.pipeline.ranked_layers import planned_ranks
 from onnxpfp.pipeline.structure_costs import structure_cost
 from onnxpfp.runtime.blocks import Alignment
 from onnxpfp.score.scores import Scores
@@ -244,7 +244,7 @@ def choose(context: RunContext, measured: Measured) -> Decision:
     if context.plan is not None:
         keep, factor = keep_of_plan(measured.analysis, file_axes(measured.analysis), context.plan)
         _refuse_unscalable(graph, measured.stored_axes, np.where(keep, factor, 1.0))
-        ranked = planned_ranks(measured.analysis, context.plan)
+        ranked = planned_ranks(measured.analysis, context.plan, keep)
         return Decision(keep, np.where(keep, factor, 0.0), (), ranked)
     if not context.chooses:
         return Decision(graph.keep_all(), np.ones(graph.count + 1), ())
