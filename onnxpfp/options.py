@@ -355,8 +355,8 @@ class Options(RunOptions):
         "low",
         "How much to refit: each layer by itself (low); layers together with those that read them, too, by up to three "
         "gradient steps each (normal); or by up to nine on twice the rows, in up to four sweeps over the network as "
-        "long as the error on samples kept out of the fit falls (high). Above low it takes data, and --compensate auto or "
-        "lstsq.",
+        "long as the error on samples kept out of the fit falls (high). Above low it takes data, and "
+        "--compensate auto or lstsq.",
         "choice",
         choices=("low", "normal", "high"),
     )
