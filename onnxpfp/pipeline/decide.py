@@ -45,8 +45,7 @@ __all__ = [
     "least_cost",
     "selector_of",
     "single_cost",
-    "structure_cost_of",
-    "whole_cost",
+    "target_cost",
 ]
 
 
@@ -190,22 +189,22 @@ def _refuse_unscalable(
 
 
 def cost_of(context: RunContext, measured: Measured) -> CostModel:
-    """Return what the target counts."""
+    """Return what the target counts, with all layers whole, as a function of the channels."""
     quantity = QUANTITIES[context.options.target[0]]
     biases = partial(added_biases, context, measured)
     return quantity.model(measured.analysis, context.latencies, biases, measured.branches)
 
 
-def structure_cost_of(context: RunContext, measured: Measured) -> StructureCost:
-    """Return what the target counts, with the ranks of layers."""
+def _cost_with_ranks(context: RunContext, measured: Measured) -> StructureCost:
+    """Return the same as a function of channels and ranks."""
     quantity = context.options.target[0]
     network = cost_of(context, measured)
     return structure_cost(measured.analysis, network, quantity, measured.ranked, measured.branches)
 
 
-def whole_cost(context: RunContext, measured: Measured) -> Cost:
-    """Return what the target counts of everything that the response curves are of."""
-    return structure_cost_of(context, measured) if measured.ranked else cost_of(context, measured)
+def target_cost(context: RunContext, measured: Measured) -> Cost:
+    """Return what the target counts as a function of all widths that are chosen, ranks among them."""
+    return _cost_with_ranks(context, measured) if measured.ranked else cost_of(context, measured)
 
 
 def added_biases(context: RunContext, measured: Measured) -> Biases:
@@ -225,7 +224,7 @@ def added_biases(context: RunContext, measured: Measured) -> Biases:
 def least_cost(context: RunContext, measured: Measured) -> int:
     """Return what the target counts of a model at its smallest widths."""
     least = [*selector_of(context, measured).narrowest, *(each.allowed[2] for each in measured.ranked)]
-    return whole_cost(context, measured).total(np.array(least, np.int64))
+    return target_cost(context, measured).total(np.array(least, np.int64))
 
 
 def single_cost(context: RunContext, measured: Measured) -> int:
@@ -260,7 +259,7 @@ def _decide_with_ranks(context: RunContext, measured: Measured, selector: Select
     Raises:
         TargetUnreachableError: The target cannot be met.
     """
-    cost = structure_cost_of(context, measured)
+    cost = _cost_with_ranks(context, measured)
     share = context.options.target[1]
     kept = allocate_by_drift(_curves(selector, measured), cost, share, context.full)
     pairs = zip(measured.ranked, kept[len(selector.groups) :].tolist(), cost.saves(kept), strict=True)
@@ -275,7 +274,7 @@ def foresee_drift(context: RunContext, measured: Measured) -> float:
         TargetUnreachableError: The target cannot be met.
     """
     curves = _curves(selector_of(context, measured), measured)
-    kept = allocate_by_drift(curves, whole_cost(context, measured), context.options.target[1], context.full)
+    kept = allocate_by_drift(curves, target_cost(context, measured), context.options.target[1], context.full)
     return foreseen_drift(curves, kept)
 
 
