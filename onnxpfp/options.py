@@ -356,7 +356,8 @@ class Options(RunOptions):
         "How much to refit: each layer by itself (low); layers together with those that read them, too, by up to three "
         "gradient steps each (normal); or by up to nine on twice the rows, in up to four sweeps over the network as "
         "long as the error on samples kept out of the fit falls (high). With --structure channels,rank both also try "
-        "ranks alone, and take what drifts less on tuning samples.",
+        "ranks alone, and take what drifts less on tuning samples. Above low it takes data, and --compensate auto or "
+        "lstsq.",
         "choice",
         choices=("low", "normal", "high"),
     )
@@ -391,6 +392,10 @@ class Options(RunOptions):
         RunOptions.__post_init__(self)
         if self.ranked:
             self._check_ranks()
+        if self.effort != "low" and self.compensate in {"bias", "none"}:
+            raise OptionError(
+                f"--effort {self.effort} refits layers by least squares: not with --compensate {self.compensate}"
+            )
         if self.drops_blocks and self.allocate in {"bound", "uniform"}:
             raise OptionError(
                 f"--structure {self.structure} goes with --allocate measured, for --allocate {self.allocate} does not "

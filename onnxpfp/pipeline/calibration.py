@@ -13,7 +13,7 @@ from onnxpfp.channels.branches import NO_BRANCHES, Branches
 from onnxpfp.data.samples import Samples
 from onnxpfp.linear.ops import LinearOp
 from onnxpfp.linear.weights import StoredAxis
-from onnxpfp.pipeline.rank_candidates import RankedTrial
+from onnxpfp.pipeline.ranked_layers import RankedTrial
 from onnxpfp.pipeline.refit_problem import RefitSetup
 from onnxpfp.refit.gram import Gram
 from onnxpfp.score.scores import Scores

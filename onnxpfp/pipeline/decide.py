@@ -30,7 +30,7 @@ from onnxpfp.pipeline.calibration import Measured, RefitCalibration
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.costs import QUANTITIES, Biases
 from onnxpfp.pipeline.plan import keep_of_plan
-from onnxpfp.pipeline.rank_candidates import planned_ranks
+from onnxpfp.pipeline.ranked_layers import planned_ranks
 from onnxpfp.pipeline.structure_costs import structure_cost
 from onnxpfp.runtime.blocks import Alignment
 from onnxpfp.score.scores import Scores
@@ -42,13 +42,13 @@ __all__ = [
     "added_biases",
     "choose",
     "cost_of",
+    "cost_with_ranks",
     "decide",
     "foresee_drift",
     "least_cost",
     "selector_of",
     "single_cost",
-    "structure_cost_of",
-    "whole_cost",
+    "target_cost",
 ]
 
 
@@ -198,22 +198,22 @@ def _refuse_unscalable(
 
 
 def cost_of(context: RunContext, measured: Measured) -> CostModel:
-    """Return what the target counts."""
+    """Return what the target counts, with all layers whole, as a function of the channels."""
     quantity = QUANTITIES[context.options.target[0]]
     biases = partial(added_biases, context, measured)
     return quantity.model(measured.analysis, context.latencies, biases, measured.branches)
 
 
-def structure_cost_of(context: RunContext, measured: Measured) -> StructureCost:
-    """Return what the target counts, with the ranks of layers."""
+def cost_with_ranks(context: RunContext, measured: Measured) -> StructureCost:
+    """Return the same as a function of channels and ranks."""
     quantity = context.options.target[0]
     network = cost_of(context, measured)
     return structure_cost(measured.analysis, network, quantity, measured.ranked, measured.branches)
 
 
-def whole_cost(context: RunContext, measured: Measured) -> Cost:
-    """Return what the target counts of everything that the response curves are of."""
-    return structure_cost_of(context, measured) if measured.ranked else cost_of(context, measured)
+def target_cost(context: RunContext, measured: Measured) -> Cost:
+    """Return what the target counts as a function of all widths that are chosen, ranks among them."""
+    return cost_with_ranks(context, measured) if measured.ranked else cost_of(context, measured)
 
 
 def added_biases(context: RunContext, measured: Measured) -> Biases:
@@ -233,7 +233,7 @@ def added_biases(context: RunContext, measured: Measured) -> Biases:
 def least_cost(context: RunContext, measured: Measured) -> int:
     """Return what the target counts of a model at its smallest widths."""
     least = [*selector_of(context, measured).narrowest, *(each.allowed[2] for each in measured.ranked)]
-    return whole_cost(context, measured).total(np.array(least, np.int64))
+    return target_cost(context, measured).total(np.array(least, np.int64))
 
 
 def single_cost(context: RunContext, measured: Measured) -> int:
@@ -252,7 +252,7 @@ def choose(context: RunContext, measured: Measured) -> Decision:
     if context.plan is not None:
         keep, factor = keep_of_plan(measured.analysis, file_axes(measured.analysis), context.plan)
         _refuse_unscalable(graph, measured.stored_axes, np.where(keep, factor, 1.0))
-        ranked = planned_ranks(measured.analysis, context.plan)
+        ranked = planned_ranks(measured.analysis, context.plan, keep)
         return Decision(keep, np.where(keep, factor, 0.0), (), ranked)
     if not context.chooses:
         return Decision(graph.keep_all(), np.ones(graph.count + 1), ())
@@ -268,7 +268,7 @@ def _decide_with_ranks(context: RunContext, measured: Measured, selector: Select
     Raises:
         TargetUnreachableError: The target cannot be met.
     """
-    cost = structure_cost_of(context, measured)
+    cost = cost_with_ranks(context, measured)
     share = context.options.target[1]
     kept = allocate_by_drift(_curves(selector, measured), cost, share, context.full)
     pairs = zip(measured.ranked, kept[len(selector.groups) :].tolist(), cost.saves(kept), strict=True)
@@ -284,7 +284,7 @@ def foresee_drift(context: RunContext, measured: Measured) -> float:
         TargetUnreachableError: The target cannot be met.
     """
     curves = _curves(selector_of(context, measured), measured)
-    kept = allocate_by_drift(curves, whole_cost(context, measured), context.options.target[1], context.full)
+    kept = allocate_by_drift(curves, target_cost(context, measured), context.options.target[1], context.full)
     return foreseen_drift(curves, kept)
 
 

@@ -22,7 +22,7 @@ from onnxpfp.errors import TargetUnreachableError
 from onnxpfp.options import UNKNOWN
 from onnxpfp.pipeline.calibration import Measured, RefitCalibration
 from onnxpfp.pipeline.context import RunContext
-from onnxpfp.pipeline.decide import selector_of, whole_cost
+from onnxpfp.pipeline.decide import selector_of, target_cost
 from onnxpfp.progress import Count
 from onnxpfp.refit.response_curves import GroupDrifts, RowChoice, Trials, TrialWidths
 
@@ -130,7 +130,7 @@ def measure_curves(
             group.curve for group in measure_group_trials(context, measured, calibration, progress, temperature)
         )
     trials, groups = _prepare(context, measured, calibration, temperature)
-    cost = whole_cost(context, measured)
+    cost = target_cost(context, measured)
     choices: dict[int, RowChoice] = {
         number: group.first_row for number, group in enumerate(groups) if group.widths.size
     }

@@ -2,60 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.linalg import LinAlgError
 
-from onnxpfp.allocation.widths import grid
 from onnxpfp.arrays import Floats
 from onnxpfp.channels import Analysis
-from onnxpfp.channels.name_patterns import Patterns, nodes_left_out
-from onnxpfp.errors import PlanError
 from onnxpfp.low_rank.factor import decompose
-from onnxpfp.low_rank.layers import LowRankLayer, low_rank_layers
+from onnxpfp.low_rank.layers import LowRankLayer
 from onnxpfp.low_rank.moments import InputMoments
-from onnxpfp.low_rank.ranks import Choice, LayerCurves, RankCurve
-from onnxpfp.low_rank.split import RankedLayer
-from onnxpfp.pipeline.context import RunContext
-from onnxpfp.pipeline.plan import Plan
-from onnxpfp.progress import Count
+from onnxpfp.low_rank.ranks import LayerCurves, RankCurve
 from onnxpfp.refit.gram import Gram
-from onnxpfp.refit.layers import RefitLayer
-from onnxpfp.refit.problem import RefitProblem
-from onnxpfp.refit.rank_trials import RankTrial
 from onnxpfp.runtime.blocks import Alignment
-from onnxpfp.runtime.workers import workers
 
-__all__ = ["RankCandidate", "RankedTrial", "planned_ranks", "rank_candidate", "rank_trials", "ranked_layers"]
+__all__ = ["RankCandidate", "rank_candidate"]
 
 TINY = 1e-6
 """Share of an energy that sums of float32 products make of a variance that is none."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class RankedTrial:
-    """A layer whose rank is chosen beside the channels.
-
-    Attributes:
-        layer: The layer.
-        trial: It at the ranks at which it may be tried.
-    """
-
-    layer: LowRankLayer
-    trial: RankTrial
-
-    @property
-    def allowed(self) -> tuple[int, int, int]:
-        """What stands for the whole layer, the step of its ranks and the least: as `Selector.allowed` of a group."""
-        curve = self.trial.curve
-        return len(curve.errors), curve.step, curve.step
-
-    def at(self, rank: int) -> RankedLayer:
-        """Return it at a rank."""
-        curve = self.trial.curve
-        return RankedLayer(self.layer, Choice(curve.cut, rank), 1.0 - float(curve.errors[rank]))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -133,95 +98,3 @@ def _curves(
         if most > 0:
             errors = scale * decompose(weights, cut, moments, most).errors
             yield RankCurve(cut, macs, errors, alignment.of_group(len(errors) - 1))
-
-
-def ranked_layers(
-    context: RunContext, analysis: Analysis, problem: RefitProblem
-) -> list[tuple[LowRankLayer, RefitLayer]]:
-    """List the layers whose ranks are chosen beside the channels: those that a refit can bring to a rank.
-
-    A layer has weights of its own, one convolution group, and lengths that channels leave alone; patterns say which
-    nodes may change. Only those of the main graph are in question.
-    """
-    source = analysis.source
-    if not context.options.ranked or source.place:
-        return []
-    patterns = Patterns(context.options.include, context.options.exclude, source.names)
-    layers, _ = low_rank_layers(analysis, "auto", nodes_left_out(source.model.graph, patterns))
-    refitted = {layer.output: layer for layer in problem.layers}
-    alone = ((layer, refitted.get(layer.uses[0].output)) for layer in layers if len(layer.uses) == 1)
-    return [(layer, refit) for layer, refit in alone if refit is not None and _is_plain(analysis, layer, refit)]
-
-
-def _is_plain(analysis: Analysis, layer: LowRankLayer, refit: RefitLayer) -> bool:
-    """Tell whether the only lengths of a layer that channels change are those of its inputs and outputs."""
-    axes, op = analysis.graph.axes, refit.op
-    ends = {(op.data, op.axis), (refit.output, refit.axis)}
-    others = [
-        ids for name in (op.data, refit.output) for axis, ids in enumerate(axes[name]) if (name, axis) not in ends
-    ]
-    return op.group == 1 and layer.weight in analysis.constants.stored and not any(ids.any() for ids in others)
-
-
-def planned_ranks(analysis: Analysis, plan: Plan) -> tuple[RankedLayer, ...]:
-    """Return the layers that a plan gives a rank.
-
-    Raises:
-        PlanError: The model has no such layer, or it cannot have that rank.
-    """
-    stored = analysis.constants.stored
-    layers = {
-        layer.weight: layer
-        for layer in low_rank_layers(analysis, "auto", {})[0]
-        if len(layer.uses) == 1 and layer.weight in stored
-    }
-    ranked: list[RankedLayer] = []
-    for weight, choice in plan.ranks.items():
-        layer = layers.get(weight)
-        if layer is None or choice.cut not in layer.cuts:
-            raise PlanError(
-                f"the plan gives the weight '{weight}' a rank, which the model does not have or cannot factor so",
-                hint="replay a plan on the network it was made for, with the same weight names",
-            )
-        ranked.append(RankedLayer(layer, choice))
-    return tuple(ranked)
-
-
-def rank_trials(
-    context: RunContext,
-    analysis: Analysis,
-    layers: Sequence[tuple[LowRankLayer, RefitLayer]],
-    grams: Mapping[str, Gram],
-    progress: Count,
-) -> tuple[RankedTrial, ...]:
-    """Find what every rank of the layers loses, by the scheme that loses less at half of the multiply-adds.
-
-    Args:
-        context: How to prune.
-        analysis: The network.
-        layers: As `ranked_layers` gives them.
-        grams: What ops read, by output.
-        progress: Told how many layers are done, of how many.
-    """
-
-    def of(pair: tuple[LowRankLayer, RefitLayer]) -> RankedTrial | None:
-        layer, refit = pair
-        seen = [grams[refit.output]] if refit.output in grams else []
-        candidate = rank_candidate(analysis, layer, seen, context.alignment)
-        if isinstance(candidate, str) or candidate.moments is None:
-            return None
-        curves = [curve for curve in candidate.curves.curves if len(curve.ranks)]
-        if not curves:
-            return None
-        curve = min(curves, key=lambda curve: curve.errors[min(layer.macs // 2 // curve.macs, len(curve.errors) - 1)])
-        full = len(curve.errors)
-        ranks = tuple(grid(full, curve.step, curve.step).tolist())
-        return RankedTrial(layer, RankTrial(refit, layer.kernel, curve, ranks, candidate.moments)) if ranks else None
-
-    trials: list[RankedTrial] = []
-    with workers(context.options.threads) as helpers:
-        for done, trial in enumerate(helpers.in_order(of, layers), 1):
-            if trial is not None:
-                trials.append(trial)
-            progress(done, len(layers))
-    return tuple(trials)

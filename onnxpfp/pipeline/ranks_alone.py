@@ -15,7 +15,7 @@ from onnxpfp.pipeline.calibration import Measured
 from onnxpfp.pipeline.candidate import Candidate, build_candidate
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.costs import full_widths
-from onnxpfp.pipeline.decide import Decision, selector_of, structure_cost_of
+from onnxpfp.pipeline.decide import Decision, cost_with_ranks, selector_of
 
 __all__ = ["better_with_ranks_alone"]
 
@@ -48,7 +48,7 @@ def better_with_ranks_alone(
 
 def _ranks_alone(context: RunContext, measured: Measured) -> Decision | None:
     """Choose ranks that lose least of the outputs' variance, with all channels; None where they cannot do it alone."""
-    cost, widths = structure_cost_of(context, measured), full_widths(measured.analysis)
+    cost, widths = cost_with_ranks(context, measured), full_widths(measured.analysis)
     layers = [
         LayerCurves(whole, (replace(each.trial.curve, macs=unit),))
         for each, (whole, unit) in zip(measured.ranked, cost.costs_of_layers(widths), strict=True)

@@ -86,6 +86,8 @@ def _deciding(options: Options, *, replaying: bool) -> Iterator[str]:
         yield options.limit_flag
     if options.compensate == "lstsq":
         yield "--compensate lstsq"
+    if options.effort != "low":
+        yield f"--effort {options.effort}"
     if not replaying:
         criterion = criterion_of(options.score)
         if "gram" in criterion.needs:

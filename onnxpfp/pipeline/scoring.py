@@ -25,7 +25,7 @@ from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.criteria import criterion_of
 from onnxpfp.pipeline.criterion_scores import GramsOfGroup, criterion_scores
 from onnxpfp.pipeline.measurements import Measurements, SquareObserver
-from onnxpfp.pipeline.rank_candidates import ranked_layers
+from onnxpfp.pipeline.ranked_layers import ranked_layers
 from onnxpfp.pipeline.refit_problem import consumer_grams, refit_setup, start_gram_observers
 from onnxpfp.refit.gram import observed_grams
 from onnxpfp.runtime.heap import trim_heap

@@ -26,7 +26,7 @@ from onnxpfp.pipeline.candidate import Candidate, build_candidate
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.decide import Decision, choose
 from onnxpfp.pipeline.group_trials import measure_curves
-from onnxpfp.pipeline.rank_candidates import rank_trials, ranked_layers
+from onnxpfp.pipeline.ranked_layers import rank_trials, ranked_layers
 from onnxpfp.pipeline.ranks_alone import better_with_ranks_alone
 from onnxpfp.pipeline.scoring import calibrate_and_score
 from onnxpfp.runtime.heap import trim_heap

@@ -14,7 +14,7 @@ from onnxpfp.channels import Analysis, Group
 from onnxpfp.channels.branches import Branches
 from onnxpfp.channels.macs import mac_nodes
 from onnxpfp.pipeline.products import Product, assemble
-from onnxpfp.pipeline.rank_candidates import RankedTrial
+from onnxpfp.pipeline.ranked_layers import RankedTrial
 
 __all__ = ["structure_cost"]
 

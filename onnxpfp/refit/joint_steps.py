@@ -33,10 +33,10 @@ __all__ = ["PRODUCER_RIDGE", "JointDescent", "JointFit", "joint_fit"]
 
 PRODUCER_RIDGE = 1e-1
 """Share of the mean of diag cov(u) that is added to it."""
-LEAST_GAIN = 2e-3
-"""Steps end where one lowers the error by less than this share of it."""
 CONSUMER_RIDGE = 1e-2
 """The same for the consumers."""
+LEAST_GAIN = 2e-3
+"""Steps end where one lowers the error by less than this share of it."""
 FIRST_FITS = 2
 """Times that the consumers are fitted before the first step."""
 STEPS = 3

@@ -64,7 +64,7 @@ def notes_of(
         grown = verified.after.bytes - verified.before.bytes
         notes.append(f"the pruned file is larger than the original, by {grown:,} bytes: {verified.growth}")
     if context.plan is not None and outcome.samples == 0:
-        notes.append("replayed without data: no means were folded into biases; give --calib-data for that")
+        notes.append("replayed without data: nothing was refitted or folded into biases; give --calib-data for that")
     forced = [
         each.named(group.name)
         for each in outcomes

@@ -34,11 +34,15 @@ class RankReport:
 def about_ranks(ranked: Sequence[RankReport]) -> Iterator[Element]:
     """Show the layers."""
     yield Heading("Layers that became two of low rank")
-    rows = [
-        (each.name, each.op, each.scheme, f"{each.rank}", "-" if each.kept is None else f"{100 * each.kept:.2f} %")
-        for each in ranked
-    ]
-    yield Table((Column("node"), Column("op"), Column("scheme"), number("rank"), number("kept")), rows, of="layers")
+    columns = (Column("node"), Column("op"), Column("scheme"), number("rank"))
+    rows = [(each.name, each.op, each.scheme, f"{each.rank}") for each in ranked]
+    shares = [f"{100 * each.kept:.2f} %" for each in ranked if each.kept is not None]
+    if not shares:
+        # A plan says all of the ranks or none.
+        yield Table(columns, rows, of="layers")
+        return
+    with_shares = [(*row, share) for row, share in zip(rows, shares, strict=True)]
+    yield Table((*columns, number("kept")), with_shares, of="layers")
     yield Line(
         "kept: share of the variance of its outputs on the samples, before refits, by the layer alone with the inputs "
         "that it has in the original"

@@ -120,6 +120,9 @@ def test_a_plan_is_replayed_with_data_and_without(tmp_path: Path) -> None:
     assert plan.ranks
     with_data = onnxpfp.prune(model, calibration=DATA, from_plan=path, threads=1, no_latency=True)
     without = onnxpfp.prune(model, from_plan=path, threads=1, no_latency=True)
+    page = "\n".join(map(str, without.report.page(full=True, wide=True)))
+    assert "low rank" in page
+    assert "share of the variance of its outputs" not in page
     shapes = [
         {name: array.shape for name, array in nets.weights(each.model).items()} for each in (result, with_data, without)
     ]
@@ -140,6 +143,17 @@ def test_a_plan_for_another_network_is_refused() -> None:
     for ranks in ({"nowhere": Choice(1, 2)}, {"w3": Choice(2, 2)}):
         with pytest.raises(errors.PlanError, match="rank"):
             onnxpfp.prune(stack(), from_plan=replace(plan, ranks=ranks), threads=1, no_latency=True)
+
+
+@pytest.mark.parametrize(("weight", "cut", "highest"), [("w2", 1, 72), ("w2", 2, 32), ("w3", 0, 32), ("w4", 0, 10)])
+def test_a_rank_above_what_a_plan_keeps_is_refused(weight: str, cut: int, highest: int) -> None:
+    plan = Plan("", {}, ranks={weight: Choice(cut, highest)})
+    result = onnxpfp.prune(stack(), from_plan=plan, threads=1, no_latency=True)
+    first = next(t for t in result.model.graph.initializer if t.name.endswith("low_rank_first"))
+    assert highest in first.dims[:2]
+    above = replace(plan, ranks={weight: Choice(cut, highest + 1)})
+    with pytest.raises(errors.PlanError, match=f"rank {highest + 1}, but what it keeps of it has at most {highest}"):
+        onnxpfp.prune(stack(), from_plan=above, threads=1, no_latency=True)
 
 
 def test_a_file_is_held_against_the_plan(tmp_path: Path) -> None:

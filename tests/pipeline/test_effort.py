@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 
 import onnxpfp
+from onnxpfp.errors import CalibrationError, OptionError
 from onnxpfp.options import Options
 from onnxpfp.report.page import ReportView
 from onnxpfp.report.text import as_text
@@ -47,6 +48,20 @@ def test_low_is_the_default_and_the_same_seed_gives_the_same_bytes() -> None:
     assert Options().effort == "low"
     one, other = (pruned("resnet", "high", threads=threads) for threads in (1, 2))
     assert one.model.SerializeToString() == other.model.SerializeToString()
+
+
+@pytest.mark.parametrize("compensate", ["none", "bias"])
+def test_effort_is_nothing_without_a_refit(compensate: str) -> None:
+    with pytest.raises(
+        OptionError, match=f"effort high refits layers by least squares: not with compensate {compensate}"
+    ):
+        pruned("resnet", "high", compensate=compensate)
+
+
+@pytest.mark.parametrize("images", [None, np.zeros((3, 1, 28, 28), np.float32)], ids=["none", "few"])
+def test_effort_takes_data_to_refit_on(images: np.ndarray | None) -> None:
+    with pytest.raises(CalibrationError, match="effort normal"):
+        onnxpfp.prune(nets.network("resnet"), calibration=images, effort="normal", no_latency=True)
 
 
 def test_the_page_tells_what_was_refitted_together() -> None:

@@ -1,0 +1,161 @@
+"""Layers whose ranks are chosen beside the channels: which, at which ranks they are tried, and what a plan says."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from onnxpfp.allocation.widths import grid
+from onnxpfp.arrays import Keep
+from onnxpfp.channels import Analysis
+from onnxpfp.channels.name_patterns import Patterns, nodes_left_out
+from onnxpfp.errors import PlanError
+from onnxpfp.low_rank.layers import LowRankLayer, low_rank_layers
+from onnxpfp.low_rank.ranks import Choice
+from onnxpfp.low_rank.split import RankedLayer
+from onnxpfp.pipeline.context import RunContext
+from onnxpfp.pipeline.plan import Plan
+from onnxpfp.pipeline.rank_candidates import rank_candidate
+from onnxpfp.progress import Count
+from onnxpfp.refit.gram import Gram
+from onnxpfp.refit.layers import RefitLayer
+from onnxpfp.refit.problem import RefitProblem
+from onnxpfp.refit.rank_trials import RankTrial
+from onnxpfp.runtime.workers import workers
+
+__all__ = ["RankedTrial", "planned_ranks", "rank_trials", "ranked_layers"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RankedTrial:
+    """A layer whose rank is chosen beside the channels.
+
+    Attributes:
+        layer: The layer.
+        trial: It at the ranks at which it may be tried.
+    """
+
+    layer: LowRankLayer
+    trial: RankTrial
+
+    @property
+    def allowed(self) -> tuple[int, int, int]:
+        """What stands for the whole layer, the step of its ranks and the least: as `Selector.allowed` of a group."""
+        curve = self.trial.curve
+        return len(curve.errors), curve.step, curve.step
+
+    def at(self, rank: int) -> RankedLayer:
+        """Return it at a rank."""
+        curve = self.trial.curve
+        return RankedLayer(self.layer, Choice(curve.cut, rank), 1.0 - float(curve.errors[rank]))
+
+
+def ranked_layers(
+    context: RunContext, analysis: Analysis, problem: RefitProblem
+) -> list[tuple[LowRankLayer, RefitLayer]]:
+    """List the layers whose ranks are chosen beside the channels: those that a refit can bring to a rank.
+
+    A layer has weights of its own, one convolution group, and lengths that channels leave alone; patterns say which
+    nodes may change. Only those of the main graph are in question.
+    """
+    source = analysis.source
+    if not context.options.ranked or source.place:
+        return []
+    patterns = Patterns(context.options.include, context.options.exclude, source.names)
+    layers, _ = low_rank_layers(analysis, "auto", nodes_left_out(source.model.graph, patterns))
+    refitted = {layer.output: layer for layer in problem.layers}
+    alone = ((layer, refitted.get(layer.uses[0].output)) for layer in layers if len(layer.uses) == 1)
+    return [(layer, refit) for layer, refit in alone if refit is not None and _is_plain(analysis, layer, refit)]
+
+
+def _is_plain(analysis: Analysis, layer: LowRankLayer, refit: RefitLayer) -> bool:
+    """Tell whether the only lengths of a layer that channels change are those of its inputs and outputs."""
+    axes, op = analysis.graph.axes, refit.op
+    ends = {(op.data, op.axis), (refit.output, refit.axis)}
+    others = [
+        ids for name in (op.data, refit.output) for axis, ids in enumerate(axes[name]) if (name, axis) not in ends
+    ]
+    return op.group == 1 and layer.weight in analysis.constants.stored and not any(ids.any() for ids in others)
+
+
+def planned_ranks(analysis: Analysis, plan: Plan, keep: Keep) -> tuple[RankedLayer, ...]:
+    """Return the layers that a plan gives a rank.
+
+    Args:
+        analysis: The network.
+        plan: The plan.
+        keep: Whether each channel stays by it.
+
+    Raises:
+        PlanError: The model has no such layer, or what stays of it cannot have that rank.
+    """
+    stored = analysis.constants.stored
+    layers = {
+        layer.weight: layer
+        for layer in low_rank_layers(analysis, "auto", {})[0]
+        if len(layer.uses) == 1 and layer.uses[0].op.group == 1 and layer.weight in stored
+    }
+    ranked: list[RankedLayer] = []
+    for weight, choice in plan.ranks.items():
+        layer = layers.get(weight)
+        if layer is None or choice.cut not in layer.cuts:
+            raise PlanError(
+                f"the plan gives the weight '{weight}' a rank, which the model does not have or cannot factor so",
+                hint="replay a plan on the network it was made for, with the same weight names",
+            )
+        highest = _highest_rank(layer, choice.cut, [int(keep[ids].sum()) for ids in analysis.graph.axes[weight][:2]])
+        if choice.rank > highest:
+            raise PlanError(
+                f"the plan gives the weight '{weight}' rank {choice.rank}, but what it keeps of it has at most "
+                f"{highest}",
+                hint="the plan is of another network, or was edited by hand",
+            )
+        ranked.append(RankedLayer(layer, choice))
+    return tuple(ranked)
+
+
+def _highest_rank(layer: LowRankLayer, cut: int, shape: Sequence[int]) -> int:
+    """Return the smaller side of the matrix that is factored; a matrix product has the same one either way round."""
+    outputs, inputs = shape
+    return min(outputs * math.prod(layer.kernel[cut:]), inputs * math.prod(layer.kernel[:cut]))
+
+
+def rank_trials(
+    context: RunContext,
+    analysis: Analysis,
+    layers: Sequence[tuple[LowRankLayer, RefitLayer]],
+    grams: Mapping[str, Gram],
+    progress: Count,
+) -> tuple[RankedTrial, ...]:
+    """Find what every rank of the layers loses, by the scheme that loses less at half of the multiply-adds.
+
+    Args:
+        context: How to prune.
+        analysis: The network.
+        layers: As `ranked_layers` gives them.
+        grams: What ops read, by output.
+        progress: Told how many layers are done, of how many.
+    """
+
+    def of(pair: tuple[LowRankLayer, RefitLayer]) -> RankedTrial | None:
+        layer, refit = pair
+        seen = [grams[refit.output]] if refit.output in grams else []
+        candidate = rank_candidate(analysis, layer, seen, context.alignment)
+        if isinstance(candidate, str) or candidate.moments is None:
+            return None
+        curves = [curve for curve in candidate.curves.curves if len(curve.ranks)]
+        if not curves:
+            return None
+        curve = min(curves, key=lambda curve: curve.errors[min(layer.macs // 2 // curve.macs, len(curve.errors) - 1)])
+        full = len(curve.errors)
+        ranks = tuple(grid(full, curve.step, curve.step).tolist())
+        return RankedTrial(layer, RankTrial(refit, layer.kernel, curve, ranks, candidate.moments)) if ranks else None
+
+    trials: list[RankedTrial] = []
+    with workers(context.options.threads) as helpers:
+        for done, trial in enumerate(helpers.in_order(of, layers), 1):
+            if trial is not None:
+                trials.append(trial)
+            progress(done, len(layers))
+    return tuple(trials)
