@@ -86,7 +86,7 @@ PARTS = (
     *(Way(f"pfp --effort {effort}", seeds=True) for effort in ("normal", "high")),
     Way("pfp --structure channels,blocks"),
     Way("pfp --structure channels,rank,blocks"),
-    Way("pfp --structure channels,rank --effort high"),
+    Way("pfp --structure channels,rank --effort normal", seeds=True),
 )
 """What each part of a search brings: producers refitted, branches that go, and all of it."""
 LOW_RANK = (Way(FACTORIZE, seeds=True), Way(f"{FACTORIZE} --compensate none"))

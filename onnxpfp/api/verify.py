@@ -237,7 +237,8 @@ class _Comparison:
             except VerificationError as error:
                 reason = str(error).replace("the masked original", "the original masked by the plan")
                 return PlanFit(weights, None, shapes), (reason,)
-            text = f"{shapes}, and the original's numbers; the original masked by the plan == the pruned model"
+            ranks = " at the plan's ranks" if self.plan.ranks else ""
+            text = f"{shapes}, and the original's numbers{ranks}; the original masked by the plan == the pruned model"
             return PlanFit(weights, equivalence, text), ()
 
     def _replayed(self, plan: Plan) -> ModelProto:

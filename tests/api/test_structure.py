@@ -165,6 +165,11 @@ def test_a_file_is_held_against_the_plan(tmp_path: Path) -> None:
     assert not report.problems
     assert report.plan is not None
     assert not report.plan.weights.misfits
+    without = onnxpfp.prune(original, from_plan=result.plan, threads=1, no_latency=True)
+    onnxpfp.save_result(without, path)
+    report = onnxpfp.verify(original, path, plan=result.plan, threads=1, no_latency=True)
+    assert report.plan is not None
+    assert "the original's numbers at the plan's ranks" in report.plan.compared
 
 
 @pytest.mark.parametrize(

@@ -64,6 +64,14 @@ def test_effort_takes_data_to_refit_on(images: np.ndarray | None) -> None:
         onnxpfp.prune(nets.network("resnet"), calibration=images, effort="normal", no_latency=True)
 
 
+def test_a_target_of_latency_takes_effort() -> None:
+    images = nets.fmnist("calibration", 160)
+    result = onnxpfp.prune(nets.network("resnet"), calibration=images, keep_latency=0.7, effort="normal", threads=1)
+    # Its tries are prunings without compensation, which go with no effort.
+    assert result.report.latency_target is not None
+    assert result.report.compensation == "lstsq"
+
+
 def test_the_page_tells_what_was_refitted_together() -> None:
     report = pruned("resnet", "normal").report
     page = as_text(report, ReportView(Console(width=400), None, full=True))

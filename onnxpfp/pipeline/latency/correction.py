@@ -87,7 +87,7 @@ def prune_to_latency(
         return pruned, replace(target, foreseen=_foreseen(parts, pruned))
     options = context.options
     # With several steps widths hang on the refits between them.
-    bare = replace(options, compensate="none") if options.steps == 1 else options
+    bare = replace(options, compensate="none", effort="low") if options.steps == 1 else options
     bare_context = replace(context, options=bare)
     tries = measured_tries(target, bare_context, parts, prune, write, TRIES, begun=begun)
     pruned, taken = _taken(target, tries, parts)

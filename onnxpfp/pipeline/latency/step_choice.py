@@ -123,7 +123,7 @@ def _by_runs(
     taken = outcome.part
     if least_share([taken]) > target.share:
         return outcome._replace(drift=None)
-    bare = replace(context, options=replace(context.options, compensate="none", steps=1))
+    bare = replace(context, options=replace(context.options, compensate="none", effort="low", steps=1))
     tries = measured_tries(target, bare, [taken], partial(prune, parts=[taken]), write, TRIES)
     fast = [one for one in tries if fast_enough(one[1], target)]
     if not fast:
