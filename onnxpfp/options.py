@@ -392,10 +392,8 @@ class Options(RunOptions):
         RunOptions.__post_init__(self)
         if self.ranked:
             self._check_ranks()
-        if self.effort != "low" and self.compensate in {"bias", "none"}:
-            raise OptionError(
-                f"--effort {self.effort} refits layers by least squares: not with --compensate {self.compensate}"
-            )
+        if self.effort != "low":
+            self._check_refits(f"--effort {self.effort}")
         if self.drops_blocks and self.allocate in {"bound", "uniform"}:
             raise OptionError(
                 f"--structure {self.structure} goes with --allocate measured, for --allocate {self.allocate} does not "
@@ -415,12 +413,14 @@ class Options(RunOptions):
             )
         if self.allocate not in {None, "measured"}:
             raise OptionError(f"--structure rank chooses ranks by measured drift, not by --allocate {self.allocate}")
-        if self.compensate not in {"auto", "lstsq"}:
-            raise OptionError(
-                f"--structure rank refits layers by least squares: not with --compensate {self.compensate}"
-            )
+        self._check_refits("--structure rank")
         if self.steps > 1:
             raise OptionError("--structure rank goes with --steps 1")
+
+    def _check_refits(self, flag: str) -> None:
+        """Refuse what asks for refits where there are none."""
+        if self.compensate not in {"auto", "lstsq"}:
+            raise OptionError(f"{flag} refits layers by least squares: not with --compensate {self.compensate}")
 
     @property
     def ranked(self) -> bool:

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parents[1] / "onnxpfp"
 PURE = [
     *sorted((PACKAGE / "score").glob("*.py")),
     *sorted((PACKAGE / "allocation").glob("*.py")),
-    *(PACKAGE / "low_rank" / f"{name}.py" for name in ("alternate", "factor", "moments", "ranks")),
+    *(PACKAGE / "low_rank" / f"{name}.py" for name in ("alternate", "factor", "limit", "moments", "ranks")),
 ]
 BASE = [
     "errors",

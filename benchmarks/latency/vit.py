@@ -74,6 +74,19 @@ class GraphBuilder:
         joined = self.op("Reshape", self.op("Transpose", mean, perm=[0, 2, 1, 3]), self.numbers(0, TOKENS, WIDTH))
         return self.linear(joined, WIDTH, WIDTH, gain)
 
+    def classifier(self, pooled: str, width: int) -> ModelProto:
+        """Append a linear layer of classes; return the network of images."""
+        head = self.normal(width, CLASSES, spread=width**-0.5)
+        y = self.op("Gemm", pooled, head, self.tensor(np.zeros(CLASSES, np.float32)))
+        graph = helper.make_graph(
+            self.nodes,
+            "network",
+            [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3, SIDE, SIDE])],
+            [helper.make_tensor_value_info(y, TensorProto.FLOAT, ["N", CLASSES])],
+            self.tensors,
+        )
+        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR)
+
 
 def vit_small() -> ModelProto:
     """Build it; the residual branches are so small that the stream keeps its size with the depth."""
@@ -88,13 +101,4 @@ def vit_small() -> ModelProto:
         wide = net.gelu(net.linear(net.norm(x), WIDTH, 4 * WIDTH))
         x = net.op("Add", x, net.linear(wide, 4 * WIDTH, WIDTH, gain))
     pooled = net.op("ReduceMean", net.norm(x), axes=[1], keepdims=0)
-    head = net.normal(WIDTH, CLASSES, spread=WIDTH**-0.5)
-    y = net.op("Gemm", pooled, head, net.tensor(np.zeros(CLASSES, np.float32)))
-    graph = helper.make_graph(
-        net.nodes,
-        "network",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3, SIDE, SIDE])],
-        [helper.make_tensor_value_info(y, TensorProto.FLOAT, ["N", CLASSES])],
-        net.tensors,
-    )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR)
+    return net.classifier(pooled, WIDTH)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-from onnx import ModelProto, TensorProto, helper
+from onnx import ModelProto
 
 from benchmarks.latency.vit import GraphBuilder
 
 __all__ = ["convnext"]
 
-SIDE, CLASSES = 224, 1000
 WIDTHS, DEPTHS = (40, 80, 160, 320), (1, 1, 3, 1)
-OPSET, IR = 17, 8
 
 
 def convnext() -> ModelProto:
@@ -25,16 +23,7 @@ def convnext() -> ModelProto:
         for _ in range(depth):
             x = net.op("Add", x, _branch(net, x, width, gain))
     pooled = net.op("ReduceMean", x, axes=[2, 3], keepdims=0)
-    head = net.normal(WIDTHS[-1], CLASSES, spread=WIDTHS[-1] ** -0.5)
-    y = net.op("Gemm", pooled, head, net.tensor(np.zeros(CLASSES, np.float32)))
-    graph = helper.make_graph(
-        net.nodes,
-        "network",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3, SIDE, SIDE])],
-        [helper.make_tensor_value_info(y, TensorProto.FLOAT, ["N", CLASSES])],
-        net.tensors,
-    )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR)
+    return net.classifier(pooled, WIDTHS[-1])
 
 
 def _patches(net: GraphBuilder, x: str, inputs: int, outputs: int, size: int) -> str:

@@ -67,34 +67,27 @@ class StructureCost:
             wholes, units = self._at(ranks)
             saved = self.network.saved_at(channels, group, widths)
             return saved - wholes.saved_at(channels, group, widths) + units.saved_at(channels, group, widths)
-        whole, unit = self._of_layer(channels, layer)
-        costs = np.where(
-            np.append(ranks[layer], widths) < self.full[layer], np.append(ranks[layer], widths) * unit, whole
-        )
+        wholes, units = self.costs_of_layers(channels)
+        others = np.append(ranks[layer], widths)
+        costs = np.where(others < self.full[layer], others * units[layer], int(wholes[layer]))
         return costs[0] - costs[1:]
 
     def saves(self, kept: Ints) -> Bools:
         """Tell which layers cost less at their ranks than whole, (L,)."""
         channels, ranks = self._parts(kept)
-        costs = zip(ranks.tolist(), self.costs_of_layers(channels), strict=True)
-        less = [rank * unit < whole for rank, (whole, unit) in costs]
-        return np.array(less, np.bool_) & (ranks < self.full)
+        wholes, units = self.costs_of_layers(channels)
+        return (ranks < self.full) & (ranks * units < wholes)
 
-    def costs_of_layers(self, channels: Ints) -> list[tuple[int, int]]:
-        """Return what every layer costs whole, and what one rank of it costs.
+    def costs_of_layers(self, channels: Ints) -> tuple[Ints, Ints]:
+        """Return what every layer costs whole, and what one rank of it costs, (L,) each.
 
         Args:
             channels: Channels kept of every group, (G,).
         """
-        return [self._of_layer(channels, layer) for layer in range(self.full.size)]
+        return self.wholes.terms_at(channels), self.units.terms_at(channels).reshape(-1, 2).sum(1)
 
     def _parts(self, kept: Ints) -> tuple[Ints, Ints]:
         return kept[: self.network.n_groups], kept[self.network.n_groups :]
-
-    def _of_layer(self, channels: Ints, layer: int) -> tuple[int, int]:
-        """Return what a layer costs whole, and what one rank of it costs."""
-        units = self.units.terms_at(channels)
-        return int(self.wholes.terms_at(channels)[layer]), int(units[2 * layer] + units[2 * layer + 1])
 
     def _at(self, ranks: Ints) -> tuple[CostModel, CostModel]:
         """Return what the layers with a rank cost whole, and what they cost at their ranks."""

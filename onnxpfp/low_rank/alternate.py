@@ -15,6 +15,7 @@ from __future__ import annotations
 import numpy as np
 
 from onnxpfp.arrays import Floats
+from onnxpfp.low_rank.moments import ridged
 
 __all__ = ["fitted_first"]
 
@@ -37,8 +38,8 @@ def fitted_first(first: Floats, second: Floats, gram: Floats, cross: Floats) -> 
     """
     groups, rows, places = len(first), first.shape[2], second.shape[3]
     blocks = gram.reshape(groups, rows, places, rows, places)
-    inputs = _ridged(np.einsum("gxbyb->gxy", blocks) / places, RIDGE_OF_INPUTS)
-    ranks = _ridged(np.einsum("gorb,gosb->grs", second, second), RIDGE_OF_RANKS)
+    inputs = ridged(np.einsum("gxbyb->gxy", blocks) / places, RIDGE_OF_INPUTS)
+    ranks = ridged(np.einsum("gorb,gosb->grs", second, second), RIDGE_OF_RANKS)
     weights, found = _product(first, second), first
     direction, last, length = np.zeros_like(first), np.zeros_like(first), np.inf
     for _ in range(STEPS):
@@ -63,8 +64,3 @@ def _product(first: Floats, second: Floats) -> Floats:
 
 def _solved(matrices: Floats, right: Floats) -> Floats:
     return np.asarray(np.linalg.solve(matrices, right), np.float64)
-
-
-def _ridged(matrices: Floats, ridge: float) -> Floats:
-    size = matrices.shape[1]
-    return matrices + ridge * np.einsum("gnn->gn", matrices).mean(1)[:, None, None] * np.eye(size)

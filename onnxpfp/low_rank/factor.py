@@ -37,9 +37,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnxpfp.arrays import Floats
-from onnxpfp.low_rank.moments import InputMoments, factored
+from onnxpfp.low_rank.moments import InputMoments, factored, ridged
 
-__all__ = ["Decomposition", "Factors", "decompose", "relative_error"]
+__all__ = ["Decomposition", "Factors", "decompose", "nearest_factors", "relative_error"]
 
 RIDGE = 1e-6
 """Share of the mean diagonal that is added where H is fitted: as much as sums of float32 products are off."""
@@ -123,7 +123,7 @@ class Decomposition:
         size = rank * taps
         rows = np.swapaxes(initial, 2, 3).reshape(len(initial), size, -1)
         gram, cross = self.fit.gram[:, :size, :size], self.fit.cross[:, :size]
-        moved = rows + np.linalg.solve(_ridged(gram), cross - gram @ rows)
+        moved = rows + np.linalg.solve(ridged(gram, RIDGE), cross - gram @ rows)
         return np.swapaxes(moved.reshape(len(rows), rank, taps, -1), 2, 3)
 
 
@@ -159,6 +159,16 @@ def decompose(weights: Floats, cut: int, moments: InputMoments | None = None, mo
         squares = np.square(singular).sum(axis=0)
         errors = 1.0 - np.concatenate([[0.0], np.cumsum(squares[:ranks])]) / squares.sum()
     return Decomposition(kernel, cut, np.minimum.accumulate(np.maximum(errors, 0.0)), left, right, fit)
+
+
+def nearest_factors(weights: Floats, cut: int, rank: int, moments: InputMoments | None = None) -> Factors:
+    """Factor a filter bank at one rank, or at full rank where that is less; arguments as those of `decompose`.
+
+    Raises:
+        LinAlgError: As there.
+    """
+    decomposition = decompose(weights, cut, moments, rank)
+    return decomposition.factors(min(rank, decomposition.left.shape[2]))
 
 
 def relative_error(weights: Floats, product: Floats, moments: InputMoments | None = None) -> float:
@@ -202,10 +212,3 @@ def _fitted_errors(fit: _Fit, energy: Floats, ranks: int) -> Floats:
     gains = np.square(np.linalg.solve(lower, fit.cross)).sum(axis=(0, 2))
     gained = np.cumsum(gains.reshape(ranks, -1).sum(axis=1))
     return 1.0 - np.concatenate([[0.0], gained]) / energy.sum()
-
-
-def _ridged(matrices: Floats) -> Floats:
-    """Return matrices (g, n, n) with the ridge."""
-    size = matrices.shape[1]
-    diagonal = np.einsum("gnn->gn", matrices)
-    return matrices + RIDGE * diagonal.mean(axis=1)[:, None, None] * np.eye(size)

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from onnx import NodeProto
 
-from onnxpfp.arrays import Floats
+from onnxpfp.arrays import AnyArray, Floats
 from onnxpfp.channels import Analysis, Consumer
 from onnxpfp.channels.ops import facts_of
 from onnxpfp.linear.bias import stored_bias
@@ -125,11 +125,25 @@ class LowRankLayer:
 
     def weights(self, analysis: Analysis) -> Floats:
         """Return the weights by convolution group, (g, o, c, *k); those of a matrix product (1, o, c)."""
-        weight = np.asarray(analysis.constants.value(self.weight), np.float64)
-        op = self.uses[0].op
-        if op.kind == "matmul":
+        return self.bank(analysis.constants.value(self.weight), self.uses[0].op.group)
+
+    def bank(self, weight: AnyArray, groups: int) -> Floats:
+        """Bring weights that the ops read to the form of `weights`.
+
+        Args:
+            weight: The weights; fewer channels than the layer has may be left of them.
+            groups: Convolution groups.
+        """
+        weight = np.asarray(weight, np.float64)
+        if self.uses[0].op.kind == "matmul":
             return (weight if self.transposed else weight.T)[None]
-        return weight.reshape(op.group, -1, *weight.shape[1:])
+        return weight.reshape(groups, -1, *weight.shape[1:])
+
+    def as_read(self, bank: AnyArray) -> AnyArray:
+        """Bring a filter bank (g, o, c, *k) to the form in which the ops read it, the inverse of `bank`."""
+        if self.uses[0].op.kind == "matmul":
+            return bank[0] if self.transposed else bank[0].T
+        return bank.reshape(-1, *bank.shape[2:])
 
 
 @dataclass(frozen=True, slots=True)

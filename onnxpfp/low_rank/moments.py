@@ -10,7 +10,7 @@ from numpy.linalg import LinAlgError
 
 from onnxpfp.arrays import Floats
 
-__all__ = ["InputMoments", "factored"]
+__all__ = ["InputMoments", "factored", "ridged"]
 
 RIDGES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2)
 """Shares of the mean diagonal that are added to it until a matrix is positive definite. Sums of float32 products are
@@ -86,3 +86,9 @@ def factored(matrices: Floats) -> Floats:
         except LinAlgError:
             continue
     raise LinAlgError("a matrix of second moments is not positive definite")
+
+
+def ridged(matrices: Floats, ridge: float) -> Floats:
+    """Return matrices (g, n, n) with a share of their mean diagonals added to these."""
+    size = matrices.shape[1]
+    return matrices + ridge * np.einsum("gnn->gn", matrices).mean(1)[:, None, None] * np.eye(size)

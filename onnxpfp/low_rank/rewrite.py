@@ -115,8 +115,7 @@ def _product(weights: Sequence[AnyArray], each: FactoredLayer) -> AnyArray:
         np.asarray(weight.T if matrix else weight, np.float64).reshape(shape)
         for weight, shape in zip(weights, shapes, strict=True)
     )
-    product = _stored(_rounded(Factors(first, second).product(), weights[0].dtype), layer)
-    return product.T if layer.transposed else product
+    return layer.as_read(_rounded(Factors(first, second).product(), weights[0].dtype))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

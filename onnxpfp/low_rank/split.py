@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto
 
-from onnxpfp.arrays import AnyArray, Floats, Keep
+from onnxpfp.arrays import Keep
 from onnxpfp.channels import Analysis
-from onnxpfp.low_rank.factor import Factors, decompose
+from onnxpfp.low_rank.factor import nearest_factors
 from onnxpfp.low_rank.layers import LowRankLayer
+from onnxpfp.low_rank.limit import RankLimit
 from onnxpfp.low_rank.ranks import Choice
 from onnxpfp.low_rank.rewrite import FactoredLayer, with_factors
 from onnxpfp.model.attributes import Attributes
@@ -41,6 +42,11 @@ class RankedLayer:
     def output(self) -> str:
         """Name of its op's output."""
         return self.layer.uses[0].output
+
+    @property
+    def limit(self) -> RankLimit:
+        """The limit of its weights."""
+        return RankLimit(self.layer.kernel, self.choice)
 
 
 def split(model: ModelProto, ranked: Sequence[RankedLayer]) -> ModelProto:
@@ -81,36 +87,20 @@ def edits_of_rank(analysis: Analysis, keep: Keep, edits: Edits, ranked: Sequence
         name = each.layer.weight
         full = np.array(tensors.get(name, analysis.constants.value(name)))
         places = np.ix_(*(np.flatnonzero(keep[ids]) for ids in analysis.graph.axes[name]))
-        stays = full[places]
-        product = _decomposed(each, _bank(each.layer, nodes[each.output], stays)).product()
-        full[places] = _stored_bank(each.layer, product).reshape(stays.shape)
+        bank = each.layer.bank(full[places], _groups(nodes[each.output]))
+        product = nearest_factors(bank, each.choice.cut, each.choice.rank).product()
+        full[places] = each.layer.as_read(product)
         tensors[name] = full
     return replace(edits, tensors=tensors)
 
 
 def _factored(each: RankedLayer, node: NodeProto, stored: Mapping[str, TensorProto]) -> FactoredLayer:
     """Factor the weights that a node reads; they lose nothing but rounding by it."""
-    weight = numbers(stored[node.input[1]])
-    factors = _decomposed(each, _bank(each.layer, node, weight))
-    return FactoredLayer.of(each.layer, each.choice.cut, factors, weight.dtype, None)
+    choice, weight = each.choice, numbers(stored[node.input[1]])
+    factors = nearest_factors(each.layer.bank(weight, _groups(node)), choice.cut, choice.rank)
+    return FactoredLayer.of(each.layer, choice.cut, factors, weight.dtype, None)
 
 
-def _decomposed(each: RankedLayer, bank: Floats) -> Factors:
-    decomposition = decompose(bank, each.choice.cut, None, each.choice.rank)
-    return decomposition.factors(min(each.choice.rank, decomposition.left.shape[2]))
-
-
-def _bank(layer: LowRankLayer, node: NodeProto, weight: AnyArray) -> Floats:
-    """Return weights as an op reads them by convolution group, (g, o, c, *k); those of a matrix product (1, o, c)."""
-    if layer.uses[0].op.kind == "matmul":
-        bank = (weight if layer.transposed else weight.T)[None]
-    else:
-        bank = weight.reshape(Attributes(node).integer("group", 1), -1, *weight.shape[1:])
-    return np.asarray(bank, np.float64)
-
-
-def _stored_bank(layer: LowRankLayer, bank: Floats) -> Floats:
-    """Bring weights back to where the op reads them."""
-    if layer.uses[0].op.kind == "matmul":
-        return bank[0] if layer.transposed else bank[0].T
-    return bank.reshape(-1, *bank.shape[2:])
+def _groups(node: NodeProto) -> int:
+    """Return the convolution groups of a node, which may be fewer than the layer had."""
+    return Attributes(node).integer("group", 1)

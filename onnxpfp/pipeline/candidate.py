@@ -16,7 +16,6 @@ from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.decide import Decision
 from onnxpfp.progress import Count
 from onnxpfp.refit.joint_problem import JointEffort
-from onnxpfp.refit.low_rank_fit import RankLimit
 from onnxpfp.refit.means import Compensation, fold_means
 from onnxpfp.refit.sweep import refit
 from onnxpfp.rewrite import apply
@@ -65,7 +64,7 @@ def _refit_all(
     others = tuple(number for number, c in enumerate(graph.consumers) if c.output not in refittable)
     factor = decision.keep.astype(np.float64)
     means = fold_means(analysis, measured.ops, calibration.statistics, factor, Edits(), others)
-    limits = {each.output: RankLimit(each.layer.kernel, each.choice) for each in decision.ranked}
+    limits = {each.output: each.limit for each in decision.ranked}
     refitted = refit(setup.problem, decision.keep, means.edits, progress, limits, effort)
     reasons = dict(setup.left) | dict(means.left)
     lost = {

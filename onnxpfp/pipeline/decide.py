@@ -289,11 +289,12 @@ def foresee_drift(context: RunContext, measured: Measured) -> float:
 
 
 def _curves(selector: Selector, measured: Measured) -> list[ResponseCurve]:
-    """Return the response curves at the widths and ranks that may be chosen; they may be known at more."""
+    """Return the response curves at the widths and ranks that may be chosen; none where another rule sets these."""
+    if not measured.curves:
+        return []
     allowed = [selector.allowed(number) for number in range(len(selector.groups))]
     allowed += [each.allowed for each in measured.ranked]
-    # Other rules have no curves.
-    return [curve.at(widths_of(*each)) for each, curve in zip(allowed, measured.curves, strict=bool(measured.curves))]
+    return [curve.at(widths_of(*each)) for each, curve in zip(allowed, measured.curves, strict=True)]
 
 
 def selector_of(context: RunContext, measured: Measured) -> Selector:

@@ -29,7 +29,6 @@ from onnxpfp.pipeline.refit_problem import POSITIONS, batch_size_of, refit_setup
 from onnxpfp.progress import Count
 from onnxpfp.refit.cache import SpillCache
 from onnxpfp.refit.gram import Gram, collect_grams
-from onnxpfp.refit.low_rank_fit import RankLimit
 from onnxpfp.refit.means import Record
 from onnxpfp.refit.problem import RefitProblem
 from onnxpfp.refit.sweep import Refitted, refit
@@ -137,7 +136,7 @@ def _refitted(
         for each, choice in chosen
         if each.layer.uses[0].output in known
     }
-    limits = {output: RankLimit(each.layer.kernel, each.choice) for output, each in ranked.items()}
+    limits = {output: each.limit for output, each in ranked.items()}
     with context.clock.phase("compensation") as progress:
         return refit(problem, context.whole.graph.keep_all(), Edits(), progress, limits), ranked
 

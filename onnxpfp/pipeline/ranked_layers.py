@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from onnxpfp.allocation.widths import grid
@@ -53,7 +53,7 @@ class RankedTrial:
 
 def ranked_layers(
     context: RunContext, analysis: Analysis, problem: RefitProblem
-) -> list[tuple[LowRankLayer, RefitLayer]]:
+) -> tuple[tuple[LowRankLayer, RefitLayer], ...]:
     """List the layers whose ranks are chosen beside the channels: those that a refit can bring to a rank.
 
     A layer has weights of its own, one convolution group, and lengths that channels leave alone; patterns say which
@@ -61,22 +61,30 @@ def ranked_layers(
     """
     source = analysis.source
     if not context.options.ranked or source.place:
-        return []
+        return ()
     patterns = Patterns(context.options.include, context.options.exclude, source.names)
-    layers, _ = low_rank_layers(analysis, "auto", nodes_left_out(source.model.graph, patterns))
     refitted = {layer.output: layer for layer in problem.layers}
-    alone = ((layer, refitted.get(layer.uses[0].output)) for layer in layers if len(layer.uses) == 1)
-    return [(layer, refit) for layer, refit in alone if refit is not None and _is_plain(analysis, layer, refit)]
+    layers = _with_own_weights(analysis, nodes_left_out(source.model.graph, patterns))
+    known = ((layer, refitted.get(layer.uses[0].output)) for layer in layers)
+    return tuple((layer, refit) for layer, refit in known if refit is not None and _has_own_lengths(analysis, refit))
 
 
-def _is_plain(analysis: Analysis, layer: LowRankLayer, refit: RefitLayer) -> bool:
-    """Tell whether the only lengths of a layer that channels change are those of its inputs and outputs."""
+def _with_own_weights(analysis: Analysis, kept: Mapping[str, str]) -> Iterator[LowRankLayer]:
+    """Yield the layers of one op, in one convolution group, whose weights are stored as it reads them."""
+    layers, _ = low_rank_layers(analysis, "auto", kept)
+    for layer in layers:
+        if len(layer.uses) == 1 and layer.uses[0].op.group == 1 and layer.weight in analysis.constants.stored:
+            yield layer
+
+
+def _has_own_lengths(analysis: Analysis, refit: RefitLayer) -> bool:
+    """Tell whether the only lengths of an op that channels change are those of its inputs and outputs."""
     axes, op = analysis.graph.axes, refit.op
     ends = {(op.data, op.axis), (refit.output, refit.axis)}
     others = [
         ids for name in (op.data, refit.output) for axis, ids in enumerate(axes[name]) if (name, axis) not in ends
     ]
-    return op.group == 1 and layer.weight in analysis.constants.stored and not any(ids.any() for ids in others)
+    return not any(ids.any() for ids in others)
 
 
 def planned_ranks(analysis: Analysis, plan: Plan, keep: Keep) -> tuple[RankedLayer, ...]:
@@ -90,12 +98,7 @@ def planned_ranks(analysis: Analysis, plan: Plan, keep: Keep) -> tuple[RankedLay
     Raises:
         PlanError: The model has no such layer, or what stays of it cannot have that rank.
     """
-    stored = analysis.constants.stored
-    layers = {
-        layer.weight: layer
-        for layer in low_rank_layers(analysis, "auto", {})[0]
-        if len(layer.uses) == 1 and layer.uses[0].op.group == 1 and layer.weight in stored
-    }
+    layers = {layer.weight: layer for layer in _with_own_weights(analysis, {})}
     ranked: list[RankedLayer] = []
     for weight, choice in plan.ranks.items():
         layer = layers.get(weight)

@@ -49,9 +49,10 @@ def better_with_ranks_alone(
 def _ranks_alone(context: RunContext, measured: Measured) -> Decision | None:
     """Choose ranks that lose least of the outputs' variance, with all channels; None where they cannot do it alone."""
     cost, widths = cost_with_ranks(context, measured), full_widths(measured.analysis)
+    wholes, units = (costs.tolist() for costs in cost.costs_of_layers(widths))
     layers = [
         LayerCurves(whole, (replace(each.trial.curve, macs=unit),))
-        for each, (whole, unit) in zip(measured.ranked, cost.costs_of_layers(widths), strict=True)
+        for each, whole, unit in zip(measured.ranked, wholes, units, strict=True)
     ]
     rest = cost.network.total(widths) - sum(layer.macs for layer in layers)
     chosen = ranks_for_macs(layers, budget_of(context.options.target[1], context.full) - rest)

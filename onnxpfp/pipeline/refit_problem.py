@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,9 @@ from onnxpfp.arrays import FLOAT_BYTES
 from onnxpfp.channels import Analysis, Group
 from onnxpfp.data.samples import Samples
 from onnxpfp.data.splits import Split
+from onnxpfp.low_rank.layers import LowRankLayer
 from onnxpfp.pipeline.context import RunContext
+from onnxpfp.pipeline.ranked_layers import ranked_layers
 from onnxpfp.progress import Count
 from onnxpfp.refit.cache import SpillCache
 from onnxpfp.refit.gram import Gram, GramObserver, collect_grams, gram_observers
@@ -49,10 +51,12 @@ class RefitSetup:
     Attributes:
         problem: The network, its linear ops and the samples.
         left: Consumers of channels that cannot be refitted, with the reason.
+        rankable: Layers whose ranks are chosen beside the channels, as `ranked_layers` gives them.
     """
 
     problem: RefitProblem
     left: tuple[tuple[str, str], ...]
+    rankable: tuple[tuple[LowRankLayer, RefitLayer], ...]
 
 
 def refit_setup(context: RunContext, analysis: Analysis, split: Split) -> RefitSetup:
@@ -71,7 +75,7 @@ def refit_setup(context: RunContext, analysis: Analysis, split: Split) -> RefitS
         threads=options.threads,
         seed=options.seed,
     )
-    return RefitSetup(problem, left)
+    return RefitSetup(problem, left, ranked_layers(context, analysis, problem))
 
 
 def batch_size_of(context: RunContext, analysis: Analysis, samples: Samples) -> int:
@@ -93,9 +97,9 @@ def _reading(setup: RefitSetup) -> list[RefitLayer]:
     return [layer for layer in setup.problem.layers if layer.op.channels.any()]
 
 
-def start_gram_observers(setup: RefitSetup, others: Sequence[RefitLayer] = ()) -> tuple[GramObserver, ...]:
-    """Start to collect the Gram matrices of all ops that read channels, and of others."""
-    wanted = {layer.output: layer for layer in (*_reading(setup), *others)}
+def start_gram_observers(setup: RefitSetup) -> tuple[GramObserver, ...]:
+    """Start to collect the Gram matrices of all ops that read channels, and of those whose ranks are chosen."""
+    wanted = {layer.output: layer for layer in (*_reading(setup), *(layer for _, layer in setup.rankable))}
     return gram_observers(setup.problem, wanted.values(), SpillCache(setup.problem.workspace // 2))
 
 

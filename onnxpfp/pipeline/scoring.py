@@ -25,7 +25,6 @@ from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.criteria import criterion_of
 from onnxpfp.pipeline.criterion_scores import GramsOfGroup, criterion_scores
 from onnxpfp.pipeline.measurements import Measurements, SquareObserver
-from onnxpfp.pipeline.ranked_layers import ranked_layers
 from onnxpfp.pipeline.refit_problem import consumer_grams, refit_setup, start_gram_observers
 from onnxpfp.refit.gram import observed_grams
 from onnxpfp.runtime.heap import trim_heap
@@ -204,8 +203,7 @@ def calibrate_for_refits(
     squares = squares or {}
     fit = context.data.fit
     setup = refit_setup(context, analysis, split)
-    ranked = [refit for _, refit in ranked_layers(context, analysis, setup.problem)]
-    observers = start_gram_observers(setup, ranked) if _needs_grams(context) else ()
+    observers = start_gram_observers(setup) if _needs_grams(context) else ()
     statistics = _measure(context, analysis, ops, [*observers, *squares.values()])
     trim_heap()
     grams = observed_grams(observers)

@@ -26,7 +26,7 @@ from onnxpfp.pipeline.candidate import Candidate, build_candidate
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.decide import Decision, choose
 from onnxpfp.pipeline.group_trials import measure_curves
-from onnxpfp.pipeline.ranked_layers import rank_trials, ranked_layers
+from onnxpfp.pipeline.ranked_layers import rank_trials
 from onnxpfp.pipeline.ranks_alone import better_with_ranks_alone
 from onnxpfp.pipeline.scoring import calibrate_and_score
 from onnxpfp.runtime.heap import trim_heap
@@ -68,10 +68,9 @@ def complete(context: RunContext, analysis: Analysis, ops: tuple[LinearOp, ...],
     if context.candidates:
         # The widths of fine steps have those of coarse ones among them.
         context = replace(context, alignment=context.candidates[0].alignment)
-    layers = ranked_layers(context, analysis, calibration.setup.problem)
-    if layers:
+    if calibration.setup.rankable:
         with context.clock.phase("factors") as progress:
-            ranked = rank_trials(context, analysis, layers, calibration.grams, progress)
+            ranked = rank_trials(context, analysis, calibration.setup.rankable, calibration.grams, progress)
         measured = replace(measured, ranked=ranked)
     with context.clock.phase("curves") as progress:
         curves = measure_curves(context, measured, calibration, progress, TEMPERATURE)

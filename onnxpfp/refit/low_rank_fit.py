@@ -22,15 +22,14 @@ from numpy.linalg import LinAlgError
 
 from onnxpfp.arrays import Floats
 from onnxpfp.low_rank.alternate import fitted_first
-from onnxpfp.low_rank.factor import Factors, decompose
-from onnxpfp.low_rank.moments import InputMoments
-from onnxpfp.low_rank.ranks import Choice
+from onnxpfp.low_rank.limit import RankLimit
+from onnxpfp.low_rank.moments import InputMoments, ridged
 from onnxpfp.refit.initial import InitialWeights
 from onnxpfp.refit.moments import Moments
 from onnxpfp.refit.ridge import Fit, Regression, Solver, best_fit, intercept
 from onnxpfp.refit.rows import SampledRows
 
-__all__ = ["RankLimit", "limited_fit", "low_rank_fit"]
+__all__ = ["limited_fit", "low_rank_fit"]
 
 FREE_RIDGE = 1e-2
 """Ridge of the fit without the limit, the published one (OSSCAR): its largest directions hardly depend on it."""
@@ -39,39 +38,6 @@ ALTERNATIONS = 1
 0.2 and 0.6 points at 0.5 and 0.3 of the multiply-adds; more bring nothing."""
 FEATURE_RIDGE = 1e-6
 """Ridge of what is nearest to the old weights: as much as sums of float32 products are off."""
-
-
-@dataclass(frozen=True, slots=True)
-class RankLimit:
-    """The rank that an op's weights may have.
-
-    Attributes:
-        kernel: Spatial shape of its kernel; empty for a matrix product.
-        choice: The scheme and the rank.
-    """
-
-    kernel: tuple[int, ...]
-    choice: Choice
-
-    def limited(self, weights: Floats, moments: InputMoments | None) -> Floats:
-        """Return the nearest weights that keep to it, by what they do to what the op reads.
-
-        Args:
-            weights: (g, o, c k), channels first.
-            moments: Of what it reads; None compares the weights themselves.
-        """
-        return self._factors(weights, moments).product().reshape(weights.shape)
-
-    def first(self, weights: Floats, moments: InputMoments) -> Floats:
-        """Return the first of both ops, F (g, r, c a); arguments as those of `limited`."""
-        first = self._factors(weights, moments).first
-        return first.reshape(*first.shape[:2], -1)
-
-    def _factors(self, weights: Floats, moments: InputMoments | None) -> Factors:
-        groups, outputs, _ = weights.shape
-        bank = weights.reshape(groups, outputs, -1, *self.kernel)
-        decomposition = decompose(bank, self.choice.cut, moments, self.choice.rank)
-        return decomposition.factors(min(self.choice.rank, decomposition.left.shape[2]))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,18 +53,16 @@ class _SecondOp:
     regression: Regression
 
     @classmethod
-    def of(cls, moments: Moments, first: Floats, start: InitialWeights) -> Self:
-        """Pull towards the nearest to given weights that a first op can give."""
+    def of(cls, moments: Moments, columns: Floats, first: Floats, start: InitialWeights) -> Self:
+        """Pull towards the nearest to given weights that a first op can give; `columns` is the Gram matrix of these."""
         groups, rank, rows = first.shape
         places = start.weights.shape[2] // rows
         features = np.einsum("grx,bd->grbxd", first, np.eye(places)).reshape(groups, rank * places, -1)
         inner = _of_features(moments, features)
         bias = None if start.biased else start.bias
         gram = inner.gram(centred=start.biased)
-        cross = start.weights @ moments.gram(centred=start.biased) @ features.swapaxes(1, 2)
-        diagonal = np.einsum("gnn->gn", gram)
-        diagonal += FEATURE_RIDGE * diagonal.mean(1)[:, None]
-        nearest: Floats = np.asarray(np.linalg.solve(gram, cross.swapaxes(1, 2)), np.float64)
+        cross = start.weights @ columns @ features.swapaxes(1, 2)
+        nearest: Floats = np.asarray(np.linalg.solve(ridged(gram, FEATURE_RIDGE), cross.swapaxes(1, 2)), np.float64)
         return cls(features, Regression.of(inner, nearest.swapaxes(1, 2), bias))
 
     def second(self, weights: Floats, places: int) -> Floats:
@@ -192,7 +156,7 @@ def low_rank_fit(
     gram = moments.gram(centred=start.biased)
     try:
         first = limit.first(target, InputMoments(gram, 1))
-        second = _SecondOp.of(moments, first, start)
+        second = _SecondOp.of(moments, gram, first, start)
     except LinAlgError:
         return limited_fit(limit, free.at, None, fitted, tuning, start)
     kept = replace(start, weights=start.stored(second.initial))
@@ -205,7 +169,7 @@ def low_rank_fit(
         cross = followed.cross(None if start.biased else start.bias)
         try:
             first = fitted_first(first, second.second(fit.weights, places), gram, cross)
-            second = _SecondOp.of(moments, first, replace(start, weights=fit.weights))
+            second = _SecondOp.of(moments, gram, first, replace(start, weights=fit.weights))
             better = _fit_second(second, fitted, tuning, replace(kept, weights=start.stored(second.initial)))
         except LinAlgError:
             break

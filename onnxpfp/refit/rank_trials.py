@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnxpfp.arrays import Bools, Floats
+from onnxpfp.low_rank.limit import RankLimit
 from onnxpfp.low_rank.moments import InputMoments
 from onnxpfp.low_rank.ranks import Choice, RankCurve
 from onnxpfp.refit.gram import Gram
 from onnxpfp.refit.layers import RefitLayer
-from onnxpfp.refit.low_rank_fit import RankLimit
 from onnxpfp.refit.problem import RefitProblem
 from onnxpfp.refit.state import RefitState
 from onnxpfp.rewrite.edits import Edits

@@ -12,9 +12,9 @@ from onnxpfp.channels.branch_graph import one_of_each
 from onnxpfp.linear.bias import BiasEditor
 from onnxpfp.linear.layout import as_stored
 from onnxpfp.linear.weights import stored_form
+from onnxpfp.low_rank.limit import RankLimit
 from onnxpfp.refit.initial import InitialWeights
 from onnxpfp.refit.layers import RefitLayer, kept_weights, with_weights
-from onnxpfp.refit.low_rank_fit import RankLimit
 from onnxpfp.refit.problem import RefitProblem
 from onnxpfp.rewrite.edits import Edits
 

@@ -16,12 +16,12 @@ import numpy as np
 from onnx import ModelProto
 
 from onnxpfp.arrays import CHUNK_BYTES, FLOAT_BYTES, Keep
+from onnxpfp.low_rank.limit import RankLimit
 from onnxpfp.refit.initial import InitialWeights
 from onnxpfp.refit.joint import JointRefit
 from onnxpfp.refit.joint_problem import JointEffort
 from onnxpfp.refit.layer_rows import Draw, LayerFamily, LayerRows, layer_families
 from onnxpfp.refit.layers import RefitLayer
-from onnxpfp.refit.low_rank_fit import RankLimit
 from onnxpfp.refit.means import Record
 from onnxpfp.refit.moments import Piece
 from onnxpfp.refit.problem import RefitProblem

@@ -11,6 +11,7 @@ import onnx
 import pytest
 from onnx import ModelProto, helper, numpy_helper, parser
 from support import bodies
+from support.stacks import conv_stack, stack_shapes, stack_text
 
 import onnxpfp
 from onnxpfp import errors
@@ -20,22 +21,9 @@ from onnxpfp.low_rank import rewrite
 DATA = {"x": nets.noise(64, 3, 8, 8)}
 PLAIN = {"threads": 1, "no_latency": True}
 
-STACK = """g (float[N,16,8,8] x) => (float[N,10] y) {
-    a = Conv <pads = [1,1,1,1]> (x, w1, b1)
-    r = Relu(a)
-    c = Conv <pads = [1,1,1,1], strides = [2,2]> (r, w2)
-    s = Relu(c)
-    p = GlobalAveragePool(s)
-    f = Flatten(p)
-    h = Gemm <transB = 1> (f, w3, b3)
-    t = Relu(h)
-    y = MatMul(t, w4)
-}"""
-STACK_SHAPES = {"w1": (24, 16, 3, 3), "b1": (24,), "w2": (32, 24, 3, 3), "w3": (40, 32), "b3": (40,), "w4": (40, 10)}
-
 
 def stack(**options: object) -> ModelProto:
-    return nets.build(STACK, STACK_SHAPES, **options)  # type: ignore[arg-type]
+    return conv_stack(16, **options)
 
 
 def correlated(count: int = 64) -> np.ndarray:
@@ -191,7 +179,9 @@ def test_threads_change_no_byte() -> None:
 
 
 def test_half_precision() -> None:
-    result = factored(nets.build(STACK.replace("float[", "float16["), STACK_SHAPES, dtype=np.float16), keep_macs=0.8)
+    result = factored(
+        nets.build(stack_text(16).replace("float[", "float16["), stack_shapes(16), dtype=np.float16), keep_macs=0.8
+    )
     assert {array.dtype for array in nets.weights(result.model).values()} == {np.dtype(np.float16)}
     assert result.report.oracle.tolerance == 2e-2
 
@@ -232,7 +222,7 @@ def test_low_rank_that_is_there_costs_nothing() -> None:
     """As in weights that were trained to be of low rank."""
     rng = np.random.default_rng(0)
     bank = np.einsum("or,rck->ock", rng.standard_normal((24, 5)), rng.standard_normal((5, 16, 9)))
-    model = nets.build(STACK, {**STACK_SHAPES, "w1": bank.reshape(24, 16, 3, 3)})
+    model = nets.build(stack_text(16), {**stack_shapes(16), "w1": bank.reshape(24, 16, 3, 3)})
     report = factored(model, energy=1.0, round_to=1, scheme="channel").report
     assert [(layer.nodes, layer.rank) for layer in report.layers] == [(("node_a",), 5)]
     assert report.drift.relative_error is not None

@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import ModelProto
+from support.stacks import conv_stack
 
 import onnxpfp
 from onnxpfp import errors
@@ -19,23 +20,10 @@ from onnxpfp.pipeline.plan import Plan
 
 RANKED = {"structure": "channels,rank", "threads": 1, "no_latency": True, "round_to": 1}
 
-STACK = """g (float[N,3,8,8] x) => (float[N,10] y) {
-    a = Conv <pads = [1,1,1,1]> (x, w1, b1)
-    r = Relu(a)
-    c = Conv <pads = [1,1,1,1], strides = [2,2]> (r, w2)
-    s = Relu(c)
-    p = GlobalAveragePool(s)
-    f = Flatten(p)
-    h = Gemm <transB = 1> (f, w3, b3)
-    t = Relu(h)
-    y = MatMul(t, w4)
-}"""
-SHAPES = {"w1": (24, 3, 3, 3), "b1": (24,), "w2": (32, 24, 3, 3), "w3": (40, 32), "b3": (40,), "w4": (40, 10)}
-
 
 def stack() -> ModelProto:
     """A network whose middle layers have few directions that matter."""
-    model = nets.build(STACK, SHAPES)
+    model = conv_stack(3)
     rng = np.random.default_rng(2)
     for tensor in model.graph.initializer:
         shape = tuple(tensor.dims)

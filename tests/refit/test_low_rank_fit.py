@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from onnxpfp.low_rank.limit import RankLimit
 from onnxpfp.low_rank.ranks import Choice
 from onnxpfp.refit.cache import SpillCache
 from onnxpfp.refit.initial import InitialWeights
-from onnxpfp.refit.low_rank_fit import RankLimit, limited_fit, low_rank_fit
+from onnxpfp.refit.low_rank_fit import limited_fit, low_rank_fit
 from onnxpfp.refit.moments import Moments
 from onnxpfp.refit.ridge import by_columns
 from onnxpfp.refit.rows import RowBatch, SampledRows
