@@ -12,6 +12,8 @@ from typing import Literal
 
 from onnx import NodeProto
 
+from onnxpfp.arrays import Floats
+
 __all__ = ["Bias", "Deciding", "LinearForm", "MacTerm", "MacTerms", "Magnitude", "OpFacts", "Ranks", "Sign"]
 
 MacTerm = list[tuple[str, int]]
@@ -75,6 +77,8 @@ class OpFacts:
         within_one: Whether its results lie within [-1, 1].
         states_within_one: The same of the states of a recurrence with its own activations that starts from zero.
         magnitude: How far from zero its results can be, where that follows from its inputs.
+        largest: The largest |f(x)| of a function f of single numbers for |x| up to a limit, where that says more; f has
+            no slope above 1.
         decides: How its results jump; None where they do not.
         moves: Whether it only gives the numbers of its first input another shape or order.
         writes: Whether it writes its third input into its first, at the places that its second says.
@@ -90,6 +94,7 @@ class OpFacts:
     within_one: bool = False
     states_within_one: bool = False
     magnitude: Magnitude | None = None
+    largest: Callable[[Floats], Floats] | None = None
     decides: Deciding | None = None
     moves: bool = False
     writes: bool = False

@@ -1,4 +1,4 @@
-"""The reach of channels: how far their numbers can be from zero, by the weights alone.
+"""The reach of channels: how far their numbers can be from zero, by the weights alone or for inputs that are known.
 
 Let R be the largest norm of what a Conv, Gemm or MatMul with stored weights reads for one output, with a 1 for the bias
 appended (so R >= 1). Its output j is at most R ||[F_j; b_j]|| then (Cauchy-Schwarz; Mussay et al., ICLR 2020). This
@@ -6,32 +6,51 @@ goes through the graph in units of R, a number per channel and tensor:
 
     1. Linear ops: the norm of filter and bias, of the folded one behind BatchNormalization.
     2. Ops that add: the sum of their operands. So a stream counts everything that is added to it.
-    3. Ops whose results are no further from zero than their input (`OpFacts.magnitude`): that of the input.
+    3. Ops whose results are no further from zero than their input (`OpFacts.magnitude`), or than a function of how
+       far that is (`OpFacts.largest`): that of the input, or what the function makes of it.
     4. Stored tensors (tables of embeddings, vectors that are added): their largest number.
     5. Results that lie within [-1, 1] (sigmoids, recurrences): 1.
-    6. A product with a stored tensor, or with what lies within [-1, 1]: the product of both.
+    6. A product with what is known in plain numbers (stored, clipped, or within [-1, 1]): the product of both.
 
 Everything else (inputs of the model, products of two activations, other normalizations, ops that nothing is known of)
 is in doubt: it gets an estimate, so that it counts in the ranking, and no bound is claimed of what it flows into.
+
+With `InputLimits` all of it is in plain numbers: R of each linear op is the largest that was measured, or it follows
+from the reach of what it reads, R^2 = 1 + k sum_c reach_c^2 over k taps and the channels of a convolution group.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from onnx import NodeProto
 
-from onnxpfp.arrays import AnyArray, Bools, Floats, Ids
+from onnxpfp.arrays import AnyArray, Floats, Ids
 from onnxpfp.channels import Analysis
 from onnxpfp.channels.ops import facts_of
 from onnxpfp.channels.types import Group
 from onnxpfp.linear.producers import Producer, batch_norm_terms, producers_of
+from onnxpfp.linear.tensor_reach import TensorReach, multiplied, of_filters, of_stored, scaled, summed
 from onnxpfp.model.attributes import Attributes
 from onnxpfp.model.random_ops import TRAINING_INPUT
 
-__all__ = ["Reaches", "reaches_of"]
+__all__ = ["InputLimits", "Reaches", "reaches_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class InputLimits:
+    """How large the inputs are that a reach holds for.
+
+    Attributes:
+        inputs: Largest magnitude of the numbers of inputs of the model, by name.
+        patches: Largest norm (beta of Mussay et al.) of what linear ops read for one output, by the name of that.
+    """
+
+    inputs: Mapping[str, float]
+    patches: Mapping[str, float] = field(default_factory=dict[str, float])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,7 +58,8 @@ class Reaches:
     """The reach of all channels.
 
     Attributes:
-        values: Reach by channel id where its consumers read it, (count + 1,) float64; 1 where nothing is known.
+        values: Reach by channel id where its consumers read it, (count + 1,) float64; an estimate where nothing is
+            known.
         doubts: Why the channels of each group may reach further, (groups,); empty where they cannot.
     """
 
@@ -47,57 +67,15 @@ class Reaches:
     doubts: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Reach:
-    """The reach of one tensor.
+def reaches_of(analysis: Analysis, limits: InputLimits | None = None) -> Reaches:
+    """Find the reach of all channels of a model.
 
-    Attributes:
-        ids: Its channels, ascending, (n,).
-        values: Their reach, (n,).
-        rest: Reach of the indices that are no channels.
-        doubted: Whether more is possible, (n,).
-        rest_doubted: The same of the rest.
-        why: Where the doubt comes from.
+    Args:
+        analysis: The model.
+        limits: The inputs that it holds for, for a reach in plain numbers; None is for any, in units of R.
     """
-
-    ids: Ids
-    values: Floats
-    rest: float
-    doubted: Bools
-    rest_doubted: bool
-    why: str = ""
-
-    @classmethod
-    def same(cls, ids: Ids, value: float, why: str = "") -> _Reach:
-        """Give all indices one reach; in doubt where it is said why."""
-        return cls(ids, np.full(ids.size, value), value, np.full(ids.size, bool(why)), bool(why), why)
-
-    def at(self, ids: Ids) -> tuple[Floats, Bools]:
-        """Return reach and doubt of channels; of those that it lacks, for it is stretched over them, the largest."""
-        largest = max(self.rest, float(self.values.max(initial=0.0)))
-        values = np.full(ids.size, largest)
-        doubted = np.full(ids.size, self.rest_doubted or bool(self.doubted.any()))
-        if self.ids.size:
-            place = np.minimum(np.searchsorted(self.ids, ids), self.ids.size - 1)
-            here = self.ids[place] == ids
-            values[here], doubted[here] = self.values[place[here]], self.doubted[place[here]]
-        return values, doubted
-
-    def plus(self, other: _Reach) -> _Reach:
-        """Return it with the reach of another tensor added where both have a channel, and none of its doubts."""
-        mine = np.isin(self.ids, other.ids)
-        added = np.where(mine, other.at(self.ids)[0], 0.0)
-        return _Reach(self.ids, self.values + added, self.rest, self.doubted, self.rest_doubted, self.why)
-
-    def times(self, factor: float) -> _Reach:
-        """Return it with everything multiplied."""
-        return _Reach(self.ids, self.values * factor, self.rest * factor, self.doubted, self.rest_doubted, self.why)
-
-
-def reaches_of(analysis: Analysis) -> Reaches:
-    """Find the reach of all channels of a model."""
     graph = analysis.graph
-    tensors = _Tensors(analysis)
+    tensors = _Tensors(analysis, limits)
     for node in analysis.model.graph.node:
         tensors.pass_node(node)
     values, doubts = np.zeros(graph.count + 1), [""] * len(graph.groups)
@@ -127,7 +105,8 @@ class _Tensors:
     """The reach of the tensors passed so far."""
 
     analysis: Analysis
-    known: dict[str, _Reach] = field(default_factory=dict[str, _Reach])
+    limits: InputLimits | None
+    known: dict[str, TensorReach] = field(default_factory=dict[str, TensorReach])
     producers: dict[str, Producer] = field(default_factory=dict[str, Producer])
 
     def __post_init__(self) -> None:
@@ -139,16 +118,18 @@ class _Tensors:
         ids = np.unique(np.concatenate(axes)) if axes else np.zeros(0, np.int64)
         return ids[ids != 0]
 
-    def reach(self, name: str, node: int, position: int) -> _Reach:
+    def reach(self, name: str, node: int, position: int) -> TensorReach:
         """Return the reach of a tensor where a node reads it."""
         if name in self.known:
             return self.known[name]
         if name in self.analysis.constants.names:
             axes = self.analysis.graph.uses.get(name, {}).get((node, position))
             axes = self.analysis.graph.axes.get(name, ()) if axes is None else axes
-            return _of_stored(self.analysis.constants.value(name), axes)
+            return of_stored(self.analysis.constants.value(name), axes)
+        if self.limits is not None and name in self.limits.inputs:
+            return TensorReach.within(self.ids(name), self.limits.inputs[name])
         whole = f"the body {self.analysis.source.place}" if self.analysis.source.place else "the model"
-        return _Reach.same(self.ids(name), 1.0, f"'{name}' is an input of {whole}")
+        return TensorReach.unknown(self.ids(name), f"'{name}' is an input of {whole}")
 
     def pass_node(self, node: NodeProto) -> None:
         """Find the reach of a node's outputs."""
@@ -160,147 +141,148 @@ class _Tensors:
             self.known[name] = self._result(node, self.ids(name), list(node.output).index(name))
 
     def _produce(self, node: NodeProto, producer: Producer) -> None:
-        """Give the outputs of a linear op the norms of its filters.
+        """Give the outputs of a linear op the norms of its filters, times R where that is known.
 
-        Where its channels are those that it reads (a depthwise convolution), what they were before counts, too: that
-        makes the bound no less true, and the ranking better.
+        Where its channels are those that it reads (a depthwise convolution) and R is not known, what they were before
+        counts, too: that makes the bound no less true, and the ranking better.
         """
         number = self.analysis.index.producers[producer.output]
         before = self.reach(node.input[0], number, 0)
-        plain = _of_filters(producer.ids, producer.plain_squares, producer.plain_bias)
-        self.known[producer.output] = plain.plus(before)
+        plain = of_filters(producer.ids, producer.plain_squares, producer.plain_bias)
+        folded = of_filters(producer.ids, producer.squares, producer.bias)
+        if self.limits is None:
+            plain, folded = plain.plus(before), folded.plus(before)
+        else:
+            radius, why = self._radius(node, before, self.limits)
+            plain, folded = plain.known(radius, why), folded.known(radius, why)
+        self.known[producer.output] = plain
         if producer.folded:
-            self.known[producer.folded] = _of_filters(producer.ids, producer.squares, producer.bias).plus(before)
+            self.known[producer.folded] = folded
 
-    def _result(self, node: NodeProto, ids: Ids, output: int) -> _Reach:
+    def _radius(self, node: NodeProto, before: TensorReach, limits: InputLimits) -> tuple[float, str]:
+        """Return R of a linear op, and the doubt about it where what it reads is in doubt."""
+        measured = limits.patches.get(node.output[0])
+        if measured is not None:
+            return math.sqrt(1.0 + measured**2), ""
+        axes, options = self.analysis.graph.axes[node.input[0]], Attributes(node)
+        matrix = facts_of(node).layout == "matrix"
+        axis = axes[(0 if options.integer("transA", 0) else -1) if matrix else 1]
+        taps = 1 if matrix else math.prod(self.analysis.shapes.shape[node.input[1]][2:])
+        squares = np.square(before.of_axis(axis)).reshape(options.integer("group", 1), -1)
+        return math.sqrt(1.0 + taps * float(squares.sum(axis=1).max(initial=0.0))), before.why
+
+    def _result(self, node: NodeProto, ids: Ids, output: int) -> TensorReach:
         facts, options = facts_of(node), Attributes(node)
         number = self.analysis.index.producers[next(name for name in node.output if name)]
-        if facts.within_one or (facts.states_within_one and _starts_from_zero(node, options) and output < 2):
-            return _Reach.same(ids, 1.0)
+        if facts.states_within_one and _starts_from_zero(node, options) and output < 2:
+            return TensorReach.within(ids, 1.0)
         operands = [self.reach(name, number, i) for i, name in enumerate(node.input) if name]
-        if node.op_type == "BatchNormalization":
-            return self._normalized(node, ids, operands[0])
-        if node.op_type == "Mul":
-            return _product(node, ids, operands, [self._bounded(name) for name in node.input])
-        if node.op_type == "PRelu":
-            slope = self.analysis.constants.names.issuperset(node.input[1:2])
-            steepest = max(operands[1].rest, float(operands[1].values.max(initial=0.0)))
-            return _sum(ids, [operands[0].times(max(1.0, steepest))], "" if slope else _unknown(node))
+        read = summed(ids, operands[:1])
+        if facts.largest is not None and (read.fixed or not facts.within_one):
+            result = read.through(facts.largest)
+            return result.clipped(1.0) if facts.within_one else result
+        if facts.within_one:
+            return TensorReach.within(ids, 1.0)
+        special = _SPECIAL.get(node.op_type)
+        if special is not None and node.domain in {"", "ai.onnx"}:
+            return special(self, node, ids, operands)
         # Other outputs are masks and places, but those of Split are all parts of what it reads.
         of_values = output == 0 or node.op_type == "Split"
-        if facts.magnitude is not None and of_values and self._keeps_magnitude(node, options):
-            used = operands[:1] if facts.magnitude == "of the first input" else operands
-            if node.op_type == "Where":
-                used = operands[1:]
-            return _sum(ids, used, stretches=node.op_type != "Concat")
-        own = [one for one in operands if np.isin(ids, one.ids).any()]
-        return _sum(ids, own, _unknown(node)) if own else _Reach.same(ids, 1.0, _unknown(node))
-
-    def _bounded(self, name: str) -> bool:
-        """Whether a factor is known: stored, or within [-1, 1]."""
-        maker = self.analysis.index.producer(name)
-        return name in self.analysis.constants.names or (maker is not None and facts_of(maker).within_one)
+        if facts.magnitude is None or not of_values or not self._keeps_magnitude(node, options):
+            return _estimate(node, ids, operands)
+        used = operands[:1] if facts.magnitude == "of the first input" else operands
+        if node.op_type == "Where":
+            used = operands[1:]
+        return summed(ids, used, stretches=node.op_type != "Concat")
 
     def _keeps_magnitude(self, node: NodeProto, options: Attributes) -> bool:
         """Whether the options of a node leave what is declared of its op."""
         if node.op_type == "Dropout" and any(node.input[TRAINING_INPUT:]):
-            return self._stored(node, TRAINING_INPUT) and not self._value(node, TRAINING_INPUT).any()
-        if node.op_type == "Clip":
-            return self._clips_around_zero(node, options)
+            return self.stored(node, TRAINING_INPUT) and not self.value(node, TRAINING_INPUT).any()
         if node.op_type == "Resize":
             return options.text("mode", "nearest") != "cubic" and "extrapolation_value" not in options
         if node.op_type == "Pad":
-            value = self._value(node, 2) if self._stored(node, 2) else np.zeros(1)
-            return len(node.input) < 3 or not node.input[2] or (self._stored(node, 2) and not value.any())
-        return abs(options.real("alpha", 1.0)) <= 1.0 if node.op_type in {"Elu", "LeakyRelu"} else True
+            value = self.value(node, 2) if self.stored(node, 2) else np.zeros(1)
+            return len(node.input) < 3 or not node.input[2] or (self.stored(node, 2) and not value.any())
+        return True
 
-    def _clips_around_zero(self, node: NodeProto, options: Attributes) -> bool:
-        low, high = options.real("min", -np.inf), options.real("max", np.inf)
-        for position, name in enumerate(node.input[1:3], 1):
-            if not name:
-                continue
-            if not self._stored(node, position):
-                return False
-            value = float(self._value(node, position).ravel()[0])
-            low, high = (value, high) if position == 1 else (low, value)
-        return low <= 0.0 <= high
-
-    def _value(self, node: NodeProto, position: int) -> AnyArray:
+    def value(self, node: NodeProto, position: int) -> AnyArray:
+        """Return the numbers of a stored input."""
         return self.analysis.constants.value(node.input[position])
 
-    def _stored(self, node: NodeProto, position: int) -> bool:
+    def stored(self, node: NodeProto, position: int) -> bool:
+        """Whether an input is there, and stored."""
         return len(node.input) > position and node.input[position] in self.analysis.constants.names
 
-    def _normalized(self, node: NodeProto, ids: Ids, operand: _Reach) -> _Reach:
-        """Pass a BatchNormalization that is not folded: every channel has a factor and a shift."""
-        if not self.analysis.constants.names.issuperset(node.input[1:5]):
-            return _sum(ids, [operand], _unknown(node))
-        scale, shift = batch_norm_terms(node, self.analysis.constants)
-        axis = self.analysis.graph.axes[node.output[0]][1]
-        factor, added = _of_stored(scale, (axis,)), _of_stored(shift, (axis,))
-        return _sum(ids, [_scaled(ids, operand, factor), added])
+
+def _normalized(tensors: _Tensors, node: NodeProto, ids: Ids, operands: Sequence[TensorReach]) -> TensorReach:
+    """Pass a BatchNormalization that is not folded: every channel has a factor and a shift."""
+    constants = tensors.analysis.constants
+    if not constants.names.issuperset(node.input[1:5]):
+        return summed(ids, operands[:1], _unknown(node))
+    scale, shift = batch_norm_terms(node, constants)
+    axis = tensors.analysis.graph.axes[node.output[0]][1]
+    factor, added = of_stored(scale, (axis,)), of_stored(shift, (axis,))
+    return summed(ids, [scaled(ids, operands[0], factor), added])
 
 
-def _of_filters(axis: Ids, squares: Floats, bias: Floats) -> _Reach:
-    """Return the norm of filter and bias of every channel; several filters of a channel are one row."""
-    ids = np.unique(axis[axis != 0])
-    norms, there = np.zeros(ids.size), axis != 0
-    np.add.at(norms, np.searchsorted(ids, axis[there]), squares[there] + np.square(bias[there]))
-    rest = np.sqrt(np.max(squares[~there] + np.square(bias[~there]), initial=0.0))
-    return _Reach(ids, np.sqrt(norms), float(rest), np.zeros(ids.size, np.bool_), rest_doubted=False)
+def _product(tensors: _Tensors, node: NodeProto, ids: Ids, operands: Sequence[TensorReach]) -> TensorReach:
+    return multiplied(node.name or node.output[0], ids, *operands)
 
 
-def _of_stored(value: AnyArray, axes: Sequence[Ids]) -> _Reach:
-    """Return the largest stored number of every channel."""
-    if value.dtype.kind not in "fiu" or not value.size:
-        return _Reach.same(np.zeros(0, np.int64), 0.0)
-    present = [axis for axis in axes if axis.any()]
-    ids = np.unique(np.concatenate(present)) if present else np.zeros(0, np.int64)
-    ids = ids[ids != 0]
-    values, rest = np.zeros(ids.size), 0.0 if present else _largest(value)
-    for number, axis in enumerate(axes):
-        if not axis.any():
-            continue
-        others = tuple(i for i in range(value.ndim) if i != number)
-        peak = np.maximum(np.abs(value.max(others).astype(np.float64)), np.abs(value.min(others).astype(np.float64)))
-        np.maximum.at(values, np.searchsorted(ids, axis[axis != 0]), peak[axis != 0])
-        rest = max(rest, float(peak[axis == 0].max(initial=0.0)))
-    return _Reach(ids, values, rest, np.zeros(ids.size, np.bool_), rest_doubted=False)
+def _quotient(tensors: _Tensors, node: NodeProto, ids: Ids, operands: Sequence[TensorReach]) -> TensorReach:
+    """Pass a division by stored floats that are not zero."""
+    divisor = tensors.value(node, 1) if tensors.stored(node, 1) else None
+    if divisor is None or divisor.dtype.kind != "f" or not divisor.all():
+        return _estimate(node, ids, operands)
+    graph, number = tensors.analysis.graph, tensors.analysis.index.producers[node.output[0]]
+    axes = graph.uses.get(node.input[1], {}).get((number, 1)) or graph.axes.get(node.input[1], ())
+    return scaled(ids, operands[0], of_stored(1.0 / divisor.astype(np.float64), axes))
 
 
-def _largest(value: AnyArray) -> float:
-    return max(abs(float(value.max())), abs(float(value.min())))
+def _clipped(tensors: _Tensors, node: NodeProto, ids: Ids, operands: Sequence[TensorReach]) -> TensorReach:
+    """Pass a Clip whose limits are known and enclose zero."""
+    options = Attributes(node)
+    limits = [options.real("min", -np.inf), options.real("max", np.inf)]
+    for position, name in enumerate(node.input[1:3]):
+        if name and not tensors.stored(node, position + 1):
+            return _estimate(node, ids, operands)
+        if name:
+            limits[position] = float(tensors.value(node, position + 1).ravel()[0])
+    low, high = limits
+    if not low <= 0.0 <= high:
+        return _estimate(node, ids, operands)
+    return summed(ids, operands[:1]).clipped(max(-low, high))
 
 
-def _sum(ids: Ids, operands: Iterable[_Reach], why: str = "", *, stretches: bool = True) -> _Reach:
-    """Add up the operands; where nothing stretches them, a channel that one of them lacks gets nothing from it."""
-    values, doubted = np.zeros(ids.size), np.full(ids.size, bool(why))
-    rest, rest_doubted = 0.0, bool(why)
-    for operand in operands:
-        mine, doubts = operand.at(ids)
-        if not stretches:
-            lacks = ~np.isin(ids, operand.ids)
-            mine[lacks], doubts[lacks] = 0.0, False
-        values, doubted = values + mine, doubted | doubts
-        rest, rest_doubted = rest + operand.rest, rest_doubted or operand.rest_doubted
-        why = why or operand.why
-    return _Reach(ids, values, rest, doubted, rest_doubted, why)
+def _sloped(tensors: _Tensors, node: NodeProto, ids: Ids, operands: Sequence[TensorReach]) -> TensorReach:
+    """Pass an activation that is steeper than 1 on one side of zero, or not: |alpha (e^x - 1)| is at most |alpha x|."""
+    options = Attributes(node)
+    if node.op_type == "PRelu":
+        doubt = "" if tensors.stored(node, 1) else _unknown(node)
+        return summed(ids, [operands[0].times(max(1.0, operands[1].largest))], doubt)
+    alpha = abs(options.real("alpha", _ALPHAS[node.op_type]))
+    gamma = abs(options.real("gamma", _SELU_GAMMA)) if node.op_type == "Selu" else 1.0
+    return summed(ids, [operands[0].times(gamma * max(1.0, alpha))])
 
 
-def _scaled(ids: Ids, operand: _Reach, factor: _Reach) -> _Reach:
-    """Multiply channel by channel."""
-    (values, doubted), (factors, also) = operand.at(ids), factor.at(ids)
-    rest_doubted = operand.rest_doubted or factor.rest_doubted
-    rest = operand.rest * factor.rest
-    return _Reach(ids, values * factors, rest, doubted | also, rest_doubted, operand.why or factor.why)
+_ALPHAS = {"Elu": 1.0, "LeakyRelu": 0.01, "Selu": 1.67326319217681884765625}
+_SELU_GAMMA = 1.05070102214813232421875
+"""Defaults of ONNX."""
+
+_SPECIAL: Mapping[str, Callable[[_Tensors, NodeProto, Ids, Sequence[TensorReach]], TensorReach]] = {
+    "BatchNormalization": _normalized,
+    "Clip": _clipped,
+    "Div": _quotient,
+    "Mul": _product,
+    **dict.fromkeys(("Elu", "LeakyRelu", "PRelu", "Selu"), _sloped),
+}
 
 
-def _product(node: NodeProto, ids: Ids, operands: Sequence[_Reach], bounded: Sequence[bool]) -> _Reach:
-    """Multiply two operands; only one of them may be an activation that is not within [-1, 1]."""
-    result = _scaled(ids, *operands)
-    if any(bounded):
-        return result
-    return _sum(ids, [result], f"Mul '{node.name or node.output[0]}' multiplies two activations")
+def _estimate(node: NodeProto, ids: Ids, operands: Sequence[TensorReach]) -> TensorReach:
+    """Let what is read stand for what comes of it, in doubt."""
+    own = [one for one in operands if np.isin(ids, one.ids).any()]
+    return summed(ids, own, _unknown(node)) if own else TensorReach.unknown(ids, _unknown(node))
 
 
 def _starts_from_zero(node: NodeProto, options: Attributes) -> bool:

@@ -84,6 +84,26 @@ STEPS: dict[str, tuple[str, dict[str, Any], str]] = {
     "a branch": ("k = MatMul(x, w2) q = Relu(k) s = Add(h, q)", {"w2": (5, 6)}, "n + norms(w['w2'], np.zeros(6))"),
     "itself, twice": ("s = Add(h, h)", {}, "2 * n"),
     "a gentle slope": ("s = PRelu(h, c)", {"c": np.array([0.25])}, "n"),
+    "Elu with a steep end": ("s = Elu <alpha = 4.0> (h)", {}, "4 * n"),
+    "Selu": ("s = Selu(h)", {}, "1.0507009 * 1.6732632 * n"),
+    "a steep leak": ("s = LeakyRelu <alpha = -2.0> (h)", {}, "2 * n"),
+    "Softplus": ("s = Softplus(h)", {}, "n + np.log(2)"),
+    "GELU, spelled out": (
+        "d = Div(h, root) e = Erf(d) o = Add(e, one) p = Mul(h, o) s = Mul(p, half)",
+        {"root": np.array(2.0**0.5), "one": np.array(1.0), "half": np.array(0.5)},
+        "n",
+    ),
+    "h-swish, spelled out": (
+        "a = Add(h, three) c = Clip(a, zero, six) p = Mul(h, c) s = Div(p, six)",
+        {"three": np.array(3.0), "zero": np.array(0.0), "six": np.array(6.0)},
+        "n",
+    ),
+    "a gate that is clipped": (
+        "k = MatMul(x, w2) q = Clip(k, low, high) s = Mul(h, q)",
+        {"w2": (5, 6), "low": np.array(-2.0), "high": np.array(1.5)},
+        "2 * n",
+    ),
+    "a division by numbers": ("s = Div(h, c)", {"c": np.arange(1.0, 7.0)}, "n / w['c']"),
     "a steep slope": ("s = PRelu(h, c)", {"c": np.array([-3.0])}, "3 * n"),
 }
 """What lies between a Gemm and its consumer, and the reach there by the norms n of the Gemm's filters."""
@@ -115,14 +135,12 @@ def test_what_is_known_is_counted(name: str) -> None:
 DOUBTS: dict[str, tuple[str, dict[str, Any], str]] = {
     "two activations": ("k = MatMul(x, w2) s = Mul(h, k)", {"w2": (5, 6)}, "multiplies two activations"),
     "an exponential": ("s = Exp(h)", {}, "does not follow from weights"),
-    "Softplus": ("s = Softplus(h)", {}, "does not follow from weights"),
     "another normalization": (
         "u = Unsqueeze(h, two) i = InstanceNormalization(u, c, c) s = Flatten(i)",
         {"c": (6,), "two": np.array([2])},
         "does not follow from weights",
     ),
     "Clip off zero": ("s = Clip(h, low)", {"low": np.array(2.0)}, "does not follow from weights"),
-    "Elu with a steep end": ("s = Elu <alpha = 4.0> (h)", {}, "does not follow from weights"),
     "a division": ("k = Abs(h) d = Add(k, c) s = Div(h, d)", {"c": (6,)}, "does not follow from weights"),
 }
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from onnxpfp.arrays import Ids
+import numpy as np
+
+from onnxpfp.arrays import Floats, Ids
 from onnxpfp.channels.context import Axes, NodeContext
 from onnxpfp.channels.facts import Deciding
 from onnxpfp.channels.registry import Rules
@@ -91,11 +93,22 @@ def cast_like(n: NodeContext) -> None:
     n.set(n.axes(0))
 
 
+def _sigmoid(numbers: Floats) -> Floats:
+    return 1.0 / (1.0 + np.exp(-numbers))
+
+
+def _softplus(numbers: Floats) -> Floats:
+    return np.logaddexp(0.0, numbers)
+
+
 RULES.declare("Abs", "Exp", "HardSigmoid", "Relu", "Sigmoid", "Softplus", sign="never negative")
 RULES.declare("Identity", sign="of the first input")
 RULES.declare("Add", "Max", "Min", "Mul", "Sum", sign="of all inputs")
 RULES.declare("Clip", "HardSigmoid", "Identity", "Relu", "Sigmoid", "Tanh", saturates=True)
-RULES.declare("HardSigmoid", "Sigmoid", "Tanh", within_one=True)
+RULES.declare("Erf", "HardSigmoid", "Sigmoid", "Tanh", within_one=True)
+RULES.declare("Sigmoid", largest=_sigmoid)
+RULES.declare("Tanh", largest=np.tanh)
+RULES.declare("Softplus", largest=_softplus)
 RULES.declare(
     *("BitCast", "Ceil", "Equal", "Floor", "Greater", "GreaterOrEqual", "IsInf", "IsNaN", "Less", "LessOrEqual", "Mod"),
     *("Round", "Shrink", "Sign", "ThresholdedRelu"),
