@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from onnxpfp.errors import OptionError
@@ -22,6 +22,7 @@ __all__ = [
     "check_probability",
     "check_promised_error",
     "check_promised_share",
+    "check_ranges",
     "check_seconds",
     "check_seed",
     "check_share",
@@ -106,6 +107,15 @@ def check_size(flag: str, value: float) -> None:
         raise OptionError(
             f"{flag} {value:g} is neither a share in (0, 1] nor whole bytes", hint=f"{flag} 0.5 keeps half of the file"
         )
+
+
+def check_ranges(flag: str, value: Mapping[str, tuple[float, float]]) -> None:
+    """Refuse ranges that are empty or unlimited."""
+    for name, (low, high) in value.items():
+        if not (math.isfinite(low) and math.isfinite(high) and low <= high):
+            raise OptionError(
+                f"{flag} {name}:{low:g},{high:g} is no range of finite numbers", hint=f"{flag} {name}:0,1, for instance"
+            )
 
 
 def check_promised_share(flag: str, value: float) -> None:

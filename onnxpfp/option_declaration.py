@@ -26,7 +26,7 @@ class Option:
         choices: The values that are allowed; empty if any are.
         default_text: The default as help shows it; empty where there is none.
         form: What is typed where that is no plain value: an amount of memory, a share or an amount, the shape of an
-            input or one of its axes.
+            input, one of its axes or the range of its numbers.
         repeated: Whether it may be given several times.
         check: Refuses values that cannot be meant.
         modifies: Whether it says how to count a target, and is none itself.
@@ -38,7 +38,7 @@ class Option:
     metavar: str = ""
     choices: tuple[str, ...] = ()
     default_text: str = ""
-    form: Literal["plain", "size", "share or size", "shape", "axis", "count"] = "plain"
+    form: Literal["plain", "size", "share or size", "shape", "axis", "range", "count"] = "plain"
     repeated: bool = False
     check: Check | None = None
     modifies: bool = False

@@ -26,6 +26,7 @@ from onnxpfp.option_checks import (
     check_probability,
     check_promised_error,
     check_promised_share,
+    check_ranges,
     check_seconds,
     check_seed,
     check_share,
@@ -54,6 +55,8 @@ DEFAULT_WORKSPACE = 512_000_000
 
 SCORES: Mapping[str, str] = {
     "pfp": "pfp:Pfp",
+    "coreset": "coreset:Coreset",
+    "coreset-share": "coreset:CoresetShare",
     "mean-share": "mean_share:MeanShare",
     "reconstruction": "reconstruction:Reconstruction",
     "energy": "energy:Energy",
@@ -71,6 +74,8 @@ SCORES: Mapping[str, str] = {
 }
 """Criteria that may rank channels: a file of `onnxpfp.score`, and the class in it. Names load no numpy."""
 
+_DRAWN = ("pfp", "coreset", "coreset-share")
+"""Scores that are sensitivities, so that channels may be drawn by them."""
 UNKNOWN = 0.0
 """Share of a target in other units, before what it is a share of is known."""
 _KEEP = "keep_"
@@ -180,6 +185,17 @@ class RunOptions(ScopeOptions):
         form="axis",
         repeated=True,
     )
+    input_ranges: Mapping[str, tuple[float, float]] = declare(
+        {},
+        "Range of the numbers of an input, for the bounds of --score coreset; with data it takes the place of what is "
+        "measured on them. A model with one input needs no name.",
+        "choice",
+        flag="input-range",
+        metavar="NAME:LOW,HIGH",
+        form="range",
+        repeated=True,
+        check=check_ranges,
+    )
     batch_size: int | None = declare(
         None,
         "Run at most N samples at once.",
@@ -198,9 +214,10 @@ class RunOptions(ScopeOptions):
     )
     score: str | CriterionLike = declare(  # noqa: RUF009
         "pfp",
-        "How to rank the channels of a group: by sensitivity (pfp), by their mean share of the outputs of the layers "
-        "that read them (mean-share), by the error after the refit of these layers (reconstruction), by their share of "
-        "the output energy (energy), or by a baseline.",
+        "How to rank the channels of a group: by sensitivity (pfp; without data coreset-share), by the most that they "
+        "can add to an output (coreset) or by their largest share of the most that an output can be (coreset-share), "
+        "by their mean share of the outputs of the layers that read them (mean-share), by the error after the refit of "
+        "these layers (reconstruction), by their share of the output energy (energy), or by a baseline.",
         "choice",
         choices=tuple(SCORES),
         check=check_criterion,
@@ -273,8 +290,10 @@ class RunOptions(ScopeOptions):
     def __post_init__(self) -> None:
         # The decorator makes a new class for the slots, which super() without arguments does not know.
         ModelOptions.__post_init__(self)
-        if self.score != "pfp" and self.select in {"sampled", "mixed"}:
-            raise OptionError(f"--select {self.select} draws by sensitivity, so it needs --score pfp")
+        if self.score not in _DRAWN and self.select in {"sampled", "mixed"}:
+            raise OptionError(f"--select {self.select} draws by sensitivity, so it needs --score pfp or coreset")
+        if self.input_ranges and self.score != "coreset":
+            raise OptionError("--input-range goes with --score coreset: no other score looks at it")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

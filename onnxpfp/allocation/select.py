@@ -19,7 +19,7 @@ is uniform, so the share of channel j is the chance that the first draw hit it, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -27,9 +27,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxpfp.arrays import Bools, Floats
+from onnxpfp.score.coreset import additive_bound
 from onnxpfp.score.pfp import K, draws_for, epsilon_deterministic, epsilon_mixed, probabilities, stopped
 
-__all__ = ["ALL_GO", "Epsilons", "Method", "Selection", "Variant", "select"]
+__all__ = ["ALL_GO", "Epsilons", "Method", "Selection", "Variant", "reweighting", "select"]
 
 
 Variant = Literal["deterministic", "sampled", "mixed"]
@@ -81,8 +82,8 @@ class Selection:
         requested: The one that was asked for.
         epsilon: Bounds of all variants at this width, by which one was chosen; None where scores are no sensitivities,
             and where several groups' selections are told as one.
-        bound: Bound of just these channels and factors, on the relative error of every sign part of the layers' sums;
-            None where there is none.
+        bound: Bound of just these channels and factors, on the relative error of every sign part of the layers' sums,
+            or on the error of every sum where scores are additive; None where there is none.
         unbounded: Why there is none; empty where there is one.
         total: S, sum of the scores.
         draws: Draws that were made; 0 if none.
@@ -118,6 +119,7 @@ def select(
     reweightable: bool = True,
     sensitivities: bool = True,
     unbounded: str = "",
+    additive: bool = False,
     tie_break: NDArray[np.floating[Any]] | None = None,
 ) -> Selection:
     """Select n channels of one group.
@@ -141,6 +143,7 @@ def select(
         sensitivities: Whether the scores are sensitivities; of others no bound follows here, and "auto" is
             deterministic.
         unbounded: Why no bound follows from the scores; empty where one does.
+        additive: Whether the scores, and so the bounds, are in the units of an output; else they are shares.
         tie_break: What ranks the channels where "auto" finds no bound below 1, (C,).
 
     Raises:
@@ -162,7 +165,11 @@ def select(
         "mixed": _plan(s, n, _sure(s, n)),
     }
     worst_case = sensitivities and not unbounded
-    epsilon = _epsilons(plans, s, n_outputs, delta, k, reweightable=reweightable) if worst_case else None
+
+    def bound_of(plan: _Plan, draws: int) -> float:
+        return _bound(plan, draws, s, n_outputs, delta, None if additive else k)
+
+    epsilon = _epsilons(plans, bound_of, reweightable=reweightable) if worst_case else None
     variant: Variant = how if how != "auto" else "deterministic" if epsilon is None else _best(epsilon)
     plan, broken = plans[variant], False
     if how == "auto" and tie_break is not None and n < s.shape[0] and epsilon is not None:
@@ -170,15 +177,15 @@ def select(
     if broken and tie_break is not None:
         variant, plan = "deterministic", _Plan(_largest(tie_break.astype(np.float64), n), np.zeros_like(s), 0, 0)
     factor, draws = _carry_out(plan, rng)
-    bound = _bound(plan, draws, s, n_outputs, delta, k) if worst_case else None
+    bound = bound_of(plan, draws) if worst_case else None
     return Selection(factor > 0.0, factor, variant, how, epsilon, bound, unbounded, float(s.sum()), draws, broken)
 
 
 def _epsilons(
-    plans: Mapping[Variant, _Plan], s: Floats, n_outputs: int, delta: float, k: float, *, reweightable: bool
+    plans: Mapping[Variant, _Plan], bound_of: Callable[[_Plan, int], float], *, reweightable: bool
 ) -> Epsilons:
     """Bound what every variant is expected to do."""
-    bounds = {name: _bound(plan, plan.draws, s, n_outputs, delta, k) for name, plan in plans.items()}
+    bounds = {name: bound_of(plan, plan.draws) for name, plan in plans.items()}
     if not reweightable:
         bounds["sampled"] = bounds["mixed"] = np.inf
     return Epsilons(bounds["deterministic"], bounds["sampled"], bounds["mixed"])
@@ -232,8 +239,10 @@ def _plan(s: Floats, n: int, sure: Bools) -> _Plan:
     return _Plan(sure, p, width, draws_for(p, width))
 
 
-def _bound(plan: _Plan, draws: int, s: Floats, n_outputs: int, delta: float, k: float) -> float:
-    """Bound what a plan does with so many draws."""
+def _bound(plan: _Plan, draws: int, s: Floats, n_outputs: int, delta: float, k: float | None) -> float:
+    """Bound what a plan does with so many draws: in the units of s where there is no constant k of shares."""
+    if k is None:
+        return additive_bound(s, plan.sure, plan.p > 0.0, draws, n_outputs, stopped(delta, draws) if draws else delta)
     if plan.draws == 0:
         return epsilon_deterministic(s, plan.sure, k)
     # Channels that are never drawn are simply dropped, which adds their deterministic bound.
@@ -249,9 +258,17 @@ def _carry_out(plan: _Plan, rng: np.random.Generator) -> tuple[Floats, int]:
         return factor, 0
     counts = _draw(plan.p, plan.width, rng)
     draws = int(counts.sum())
-    hit = counts > 0
-    factor[hit] = counts[hit] / (draws * plan.p[hit])
-    return factor, draws
+    return factor + reweighting(counts, plan.p), draws
+
+
+def reweighting(counts: NDArray[np.int64], p: Floats) -> Floats:
+    """Return counts_j / (m p_j), (C,): what columns drawn m times in all are multiplied by; 0 for those never drawn.
+
+    Args:
+        counts: How often each channel was drawn, (C,).
+        p: The probabilities, (C,).
+    """
+    return np.divide(counts, counts.sum() * p, out=np.zeros(p.shape), where=counts > 0)
 
 
 def _draw(p: Floats, width: int, rng: np.random.Generator) -> NDArray[np.int64]:

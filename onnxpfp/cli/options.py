@@ -14,7 +14,7 @@ from typing import Any, TypeVar, get_args, get_type_hints
 
 import click
 
-from onnxpfp.cli.parsing import parse_axes, parse_count, parse_shapes, parse_share_or_size, parse_size
+from onnxpfp.cli.parsing import parse_axes, parse_count, parse_ranges, parse_shapes, parse_share_or_size, parse_size
 from onnxpfp.errors import OptionError
 from onnxpfp.option_declaration import Option, declared
 from onnxpfp.options import ModelOptions
@@ -133,7 +133,7 @@ def options_of(kind: type[O], typed: Typed, model: Path | None) -> O:
             values[name] = amounts[option.form](option.flag_of(name), values[name])
         if option.form == "count" and name in values:
             values[name] = parse_count(values[name])
-    parse = {"shape": parse_shapes, "axis": parse_axes}
+    parse = {"shape": parse_shapes, "axis": parse_axes, "range": parse_ranges}
     of_inputs = {name: values.pop(name) for name, option in declared(kind) if option.form in parse}
     options = kind(**values)
     # What inputs have comes last: it may need the model, which is read only if the other values are right.

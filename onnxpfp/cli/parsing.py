@@ -1,8 +1,8 @@
-"""Values that are typed in a form of their own: shapes and axes of inputs, amounts of memory.
+"""Values that are typed in a form of their own: shapes, axes and ranges of inputs, amounts of memory.
 
 `--input-shape NAME:1,3,224,224` may have `x` between the sizes, and none for a scalar (`NAME:`); `--sample-axis NAME:1`
-names an axis, `--workspace 512MB` an amount, `--keep-size` takes one or a share. Shapes and axes need no name where the
-model has one input.
+names an axis, `--input-range NAME:-1,1` the range of its numbers, `--workspace 512MB` an amount, `--keep-size` takes
+one or a share. Shapes, axes and ranges need no name where the model has one input.
 """
 
 from __future__ import annotations
@@ -14,13 +14,16 @@ from pathlib import Path
 
 from onnxpfp.errors import ModelError, OptionError
 
-__all__ = ["parse_axes", "parse_count", "parse_shapes", "parse_share_or_size", "parse_size"]
+__all__ = ["parse_axes", "parse_count", "parse_ranges", "parse_shapes", "parse_share_or_size", "parse_size"]
 
 _SHAPE = re.compile(r"\d+([,x]\d+)*")
 _SHAPE_EXAMPLE = "write --input-shape NAME:1,3,224,224, with , or x between the sizes"
 _AXIS = re.compile(r"-?\d+|none")
 _AXIS_EXAMPLE = "write --sample-axis NAME:1, or NAME:none for what is the same for all samples"
 
+_NUMBER = r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?"
+_RANGE = re.compile(f"{_NUMBER},{_NUMBER}", re.IGNORECASE)
+_RANGE_EXAMPLE = "write --input-range NAME:-1,1"
 _COUNT = re.compile(r"[+-]?\d+")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([kMGT]i?)?B", re.IGNORECASE)
 _PREFIXES = "KMGT"
@@ -74,6 +77,30 @@ def parse_axes(texts: Sequence[str], model: Path) -> dict[str, int | None]:
             raise OptionError(f"--sample-axis gives '{name}' two axes", hint="give it one")
         axes[name] = None if axis.strip() == "none" else int(axis)
     return axes
+
+
+def parse_ranges(texts: Sequence[str], model: Path) -> dict[str, tuple[float, float]]:
+    """Read ranges of numbers as they were typed.
+
+    Args:
+        texts: What was typed.
+        model: The model, which tells the name of its input where none is typed.
+
+    Raises:
+        OptionError: A text is no range, an input has two, or a name is missing.
+        ModelError: The model must be asked for a name and cannot be read.
+    """
+    ranges: dict[str, tuple[float, float]] = {}
+    for text in texts:
+        name, _, limits = text.rpartition(":")
+        if not _RANGE.fullmatch(limits.replace(" ", "")):
+            raise OptionError(f"--input-range '{text}' is no range", hint=_RANGE_EXAMPLE)
+        name = name or _only_input(model, "--input-range", text, _RANGE_EXAMPLE)
+        if name in ranges:
+            raise OptionError(f"--input-range gives '{name}' two ranges", hint="give it one")
+        low, high = map(float, limits.split(","))
+        ranges[name] = low, high
+    return ranges
 
 
 def _only_input(path: Path, flag: str, text: str, example: str) -> str:

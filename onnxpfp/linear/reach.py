@@ -33,7 +33,7 @@ from onnxpfp.channels import Analysis
 from onnxpfp.channels.ops import facts_of
 from onnxpfp.channels.types import Group
 from onnxpfp.linear.producers import Producer, batch_norm_terms, producers_of
-from onnxpfp.linear.tensor_reach import TensorReach, multiplied, of_filters, of_stored, scaled, summed
+from onnxpfp.linear.tensor_reach import TensorReach, of_filters, of_stored, reach_product, scaled_reach, total_reach
 from onnxpfp.model.attributes import Attributes
 from onnxpfp.model.random_ops import TRAINING_INPUT
 
@@ -177,7 +177,7 @@ class _Tensors:
         if facts.states_within_one and _starts_from_zero(node, options) and output < 2:
             return TensorReach.within(ids, 1.0)
         operands = [self.reach(name, number, i) for i, name in enumerate(node.input) if name]
-        read = summed(ids, operands[:1])
+        read = total_reach(ids, operands[:1])
         if facts.largest is not None and (read.fixed or not facts.within_one):
             result = read.through(facts.largest)
             return result.clipped(1.0) if facts.within_one else result
@@ -193,7 +193,7 @@ class _Tensors:
         used = operands[:1] if facts.magnitude == "of the first input" else operands
         if node.op_type == "Where":
             used = operands[1:]
-        return summed(ids, used, stretches=node.op_type != "Concat")
+        return total_reach(ids, used, stretches=node.op_type != "Concat")
 
     def _keeps_magnitude(self, node: NodeProto, options: Attributes) -> bool:
         """Whether the options of a node leave what is declared of its op."""
@@ -219,15 +219,15 @@ def _normalized(tensors: _Tensors, node: NodeProto, ids: Ids, operands: Sequence
     """Pass a BatchNormalization that is not folded: every channel has a factor and a shift."""
     constants = tensors.analysis.constants
     if not constants.names.issuperset(node.input[1:5]):
-        return summed(ids, operands[:1], _unknown(node))
+        return total_reach(ids, operands[:1], _unknown(node))
     scale, shift = batch_norm_terms(node, constants)
     axis = tensors.analysis.graph.axes[node.output[0]][1]
     factor, added = of_stored(scale, (axis,)), of_stored(shift, (axis,))
-    return summed(ids, [scaled(ids, operands[0], factor), added])
+    return total_reach(ids, [scaled_reach(ids, operands[0], factor), added])
 
 
 def _product(tensors: _Tensors, node: NodeProto, ids: Ids, operands: Sequence[TensorReach]) -> TensorReach:
-    return multiplied(node.name or node.output[0], ids, *operands)
+    return reach_product(node.name or node.output[0], ids, *operands)
 
 
 def _quotient(tensors: _Tensors, node: NodeProto, ids: Ids, operands: Sequence[TensorReach]) -> TensorReach:
@@ -237,7 +237,7 @@ def _quotient(tensors: _Tensors, node: NodeProto, ids: Ids, operands: Sequence[T
         return _estimate(node, ids, operands)
     graph, number = tensors.analysis.graph, tensors.analysis.index.producers[node.output[0]]
     axes = graph.uses.get(node.input[1], {}).get((number, 1)) or graph.axes.get(node.input[1], ())
-    return scaled(ids, operands[0], of_stored(1.0 / divisor.astype(np.float64), axes))
+    return scaled_reach(ids, operands[0], of_stored(1.0 / divisor.astype(np.float64), axes))
 
 
 def _clipped(tensors: _Tensors, node: NodeProto, ids: Ids, operands: Sequence[TensorReach]) -> TensorReach:
@@ -252,7 +252,7 @@ def _clipped(tensors: _Tensors, node: NodeProto, ids: Ids, operands: Sequence[Te
     low, high = limits
     if not low <= 0.0 <= high:
         return _estimate(node, ids, operands)
-    return summed(ids, operands[:1]).clipped(max(-low, high))
+    return total_reach(ids, operands[:1]).clipped(max(-low, high))
 
 
 def _sloped(tensors: _Tensors, node: NodeProto, ids: Ids, operands: Sequence[TensorReach]) -> TensorReach:
@@ -260,10 +260,10 @@ def _sloped(tensors: _Tensors, node: NodeProto, ids: Ids, operands: Sequence[Ten
     options = Attributes(node)
     if node.op_type == "PRelu":
         doubt = "" if tensors.stored(node, 1) else _unknown(node)
-        return summed(ids, [operands[0].times(max(1.0, operands[1].largest))], doubt)
+        return total_reach(ids, [operands[0].times(max(1.0, operands[1].largest))], doubt)
     alpha = abs(options.real("alpha", _ALPHAS[node.op_type]))
     gamma = abs(options.real("gamma", _SELU_GAMMA)) if node.op_type == "Selu" else 1.0
-    return summed(ids, [operands[0].times(gamma * max(1.0, alpha))])
+    return total_reach(ids, [operands[0].times(gamma * max(1.0, alpha))])
 
 
 _ALPHAS = {"Elu": 1.0, "LeakyRelu": 0.01, "Selu": 1.67326319217681884765625}
@@ -282,7 +282,7 @@ _SPECIAL: Mapping[str, Callable[[_Tensors, NodeProto, Ids, Sequence[TensorReach]
 def _estimate(node: NodeProto, ids: Ids, operands: Sequence[TensorReach]) -> TensorReach:
     """Let what is read stand for what comes of it, in doubt."""
     own = [one for one in operands if np.isin(ids, one.ids).any()]
-    return summed(ids, own, _unknown(node)) if own else TensorReach.unknown(ids, _unknown(node))
+    return total_reach(ids, own, _unknown(node)) if own else TensorReach.unknown(ids, _unknown(node))
 
 
 def _starts_from_zero(node: NodeProto, options: Attributes) -> bool:

@@ -9,7 +9,7 @@ import numpy as np
 
 from onnxpfp.arrays import AnyArray, Bools, Floats, Ids
 
-__all__ = ["TensorReach", "multiplied", "of_filters", "of_stored", "scaled", "summed"]
+__all__ = ["TensorReach", "of_filters", "of_stored", "reach_product", "scaled_reach", "total_reach"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -92,7 +92,7 @@ class TensorReach:
         """
         values, rest = self.values * radius, self.rest * radius
         known = TensorReach.plain(self.ids, values, rest)
-        return summed(self.ids, [known], why) if why else known
+        return total_reach(self.ids, [known], why) if why else known
 
     def clipped(self, limit: float) -> TensorReach:
         """Return it with no index beyond a plain number."""
@@ -156,7 +156,7 @@ def largest_number(value: AnyArray) -> float:
     return max(abs(float(value.max())), abs(float(value.min())))
 
 
-def summed(ids: Ids, operands: Iterable[TensorReach], why: str = "", *, stretches: bool = True) -> TensorReach:
+def total_reach(ids: Ids, operands: Iterable[TensorReach], why: str = "", *, stretches: bool = True) -> TensorReach:
     """Add up the operands; where nothing stretches them, a channel that one of them lacks gets nothing from it."""
     values, doubted = np.zeros(ids.size), np.full(ids.size, bool(why))
     rest, rest_doubted, fixed, cap = 0.0, bool(why), True, np.inf if why else 0.0
@@ -172,7 +172,7 @@ def summed(ids: Ids, operands: Iterable[TensorReach], why: str = "", *, stretche
     return TensorReach(ids, values, rest, doubted, rest_doubted, why, fixed, cap)
 
 
-def scaled(ids: Ids, operand: TensorReach, factor: TensorReach) -> TensorReach:
+def scaled_reach(ids: Ids, operand: TensorReach, factor: TensorReach) -> TensorReach:
     """Multiply channel by channel; the factor, at least, is in plain numbers."""
     (values, doubted), (factors, also) = operand.at(ids), factor.at(ids)
     rest_doubted = operand.rest_doubted or factor.rest_doubted
@@ -181,9 +181,9 @@ def scaled(ids: Ids, operand: TensorReach, factor: TensorReach) -> TensorReach:
     return TensorReach(ids, values * factors, rest, doubted | also, rest_doubted, why, operand.fixed, cap)
 
 
-def multiplied(name: str, ids: Ids, one: TensorReach, two: TensorReach) -> TensorReach:
+def reach_product(name: str, ids: Ids, one: TensorReach, two: TensorReach) -> TensorReach:
     """Multiply two operands of a node; where neither is known in plain numbers, there is a doubt."""
     for operand, other in ((one, two.as_factor()), (two, one.as_factor())):
         if other is not None:
-            return scaled(ids, operand, other)
-    return summed(ids, [scaled(ids, one, two)], f"Mul '{name}' multiplies two activations")
+            return scaled_reach(ids, operand, other)
+    return total_reach(ids, [scaled_reach(ids, one, two)], f"Mul '{name}' multiplies two activations")

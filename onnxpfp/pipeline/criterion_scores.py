@@ -33,6 +33,7 @@ def criterion_scores(
     statistics: Statistics | None = None,
     sensitivity: Floats | None = None,
     grams_of_group: GramsOfGroup | None = None,
+    reach: Floats | None = None,
 ) -> Floats:
     """Score every channel.
 
@@ -45,6 +46,7 @@ def criterion_scores(
         statistics: Statistics of the consumers, where they are known already.
         sensitivity: PFP's sensitivities by channel id, for the criteria that need them.
         grams_of_group: Returns the consumers with their covariances, for the criteria that need Gram matrices.
+        reach: What channels can reach by channel id, for the criteria that need it.
 
     Returns:
         Score by channel id, (count + 1,) float64, finite and not negative; entry 0 is 0.
@@ -69,6 +71,7 @@ def criterion_scores(
             consumers=tuple(consumers(position, group) for position in group.consumers),
             sensitivity=None if sensitivity is None else sensitivity[group.channels],
             consumer_grams=tuple(grams_of_group(group)) if grams_of_group and "gram" in criterion.needs else (),
+            reach=None if reach is None else reach[group.channels],
             random=random[group.channels],
         )
         values[group.channels] = _checked(criterion, group, criterion.score(data))

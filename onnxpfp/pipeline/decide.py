@@ -112,6 +112,7 @@ class Selector:
             reweightable=free,
             sensitivities=not scores.summed,
             unbounded=scores.unbounded[number],
+            additive=scores.additive,
             tie_break=None if scores.energy is None else scores.energy[channels],
         )
 
@@ -178,8 +179,11 @@ def _by_bound(selector: Selector, cost: CostModel, reference: int | None) -> tup
     for number, group in enumerate(selector.groups):
         _, step, minimum = selector.allowed(number)
         consumers = 1 if scores.summed else len(group.consumers)
-        weight = float(scores.weight[number])
-        demands.append(Demand(scores.values[group.channels], weight, minimum, step, consumers))
+        weight, values = float(scores.weight[number]), scores.values[group.channels]
+        if scores.additive and values.any():
+            # Outputs of different layers have different units; shares of what each can lose compare.
+            values, consumers = values / values.sum(), 1
+        demands.append(Demand(values, weight, minimum, step, consumers))
     # The bound of the selection that will be made decides; auto ends deterministic practically always.
     rule = "draws" if options.select in {"sampled", "mixed"} else "bound"
     return allocate_by_bound(demands, cost, options.target[1], rule, reference).kept

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -17,18 +18,19 @@ from onnxpfp.channels import Analysis
 from onnxpfp.data.samples import Samples
 from onnxpfp.data.splits import Split
 from onnxpfp.linear.ops import LinearOp, output_counts
-from onnxpfp.linear.reach import reaches_of
+from onnxpfp.linear.reach import InputLimits, Reaches, reaches_of
 from onnxpfp.options import Options
 from onnxpfp.pipeline.calibration import Calibration, DataCalibration, RefitCalibration
 from onnxpfp.pipeline.choice_bounds import square_observers
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.criteria import criterion_of
 from onnxpfp.pipeline.criterion_scores import GramsOfGroup, criterion_scores
+from onnxpfp.pipeline.input_limits import measured_limits, typed_limits
 from onnxpfp.pipeline.measurements import Measurements, SquareObserver
 from onnxpfp.pipeline.refit_problem import consumer_grams, refit_setup, start_gram_observers
 from onnxpfp.refit.gram import observed_grams
 from onnxpfp.runtime.heap import trim_heap
-from onnxpfp.score.coreset import CORESET_CONSTANT, scores_without_data
+from onnxpfp.score.coreset import CORESET_CONSTANT, Coreset, CoresetShare
 from onnxpfp.score.criterion import Criterion
 from onnxpfp.score.energy import Energy
 from onnxpfp.score.pfp import K, Pfp, sample_failure, sample_size, upper_envelope
@@ -38,6 +40,8 @@ __all__ = ["calibrate_and_score", "calibrate_for_refits"]
 
 QUADRANTS = 4
 """Signs of weights and activations: unseen activations may have both signs, whatever those seen have."""
+_NO_LIMITS = "how large the inputs are is not known: give --calib-data, or --input-range"
+"""Why coreset scores bound nothing, where nothing says how large beta is."""
 
 
 def _outputs(ops: Sequence[LinearOp]) -> list[int]:
@@ -114,6 +118,11 @@ def _score_with_data(
         sensitivity = upper_envelope(parts, graph.count)
         size, requests = context.data.batch_size, context.requests
         measurements = Measurements(analysis, ops, scored, size, requests, options, progress)
+        criterion = criterion_of(options.score)
+        limits = None
+        if isinstance(criterion, Coreset):
+            limits = typed_limits(analysis, options.input_ranges) or measured_limits(analysis, scored, measurements)
+        reaches = _reaches(criterion, analysis, limits)
         score = partial(
             criterion_scores,
             analysis=analysis,
@@ -123,34 +132,45 @@ def _score_with_data(
             statistics=statistics,
             sensitivity=sensitivity,
             grams_of_group=grams_of_group,
+            reach=None if reaches is None else reaches.values,
         )
-        criterion = criterion_of(options.score)
         energy = score(Energy())
         values = energy if criterion.name == Energy.name else score(criterion)
         constant = _constants(analysis, ops, options.kernel)
-        unbounded, summed = _unbounded(criterion, analysis), not isinstance(criterion, Pfp)
-        return Scores(criterion.name, values, energy, outputs, weight, constant, unbounded, summed=summed)
+        pfp = Scores("pfp", values, energy, outputs, weight, constant, ("",) * len(analysis.graph.groups))
+        return pfp if isinstance(criterion, Pfp) else _of_others(pfp, criterion, reaches, limits)
 
 
-def _unbounded(criterion: Criterion, analysis: Analysis) -> tuple[str, ...]:
-    """Say of every group why the scores of a criterion bound nothing: only sensitivities do."""
-    why = "" if isinstance(criterion, Pfp) else f"the scores of --score {criterion.name} are no sensitivities"
-    return (why,) * len(analysis.graph.groups)
+def _reaches(criterion: Criterion, analysis: Analysis, limits: InputLimits | None) -> Reaches | None:
+    """Find the reach of channels for a criterion that needs it."""
+    return reaches_of(analysis, limits) if "reach" in criterion.needs else None
+
+
+def _of_others(scores: Scores, criterion: Criterion, reaches: Reaches | None, limits: InputLimits | None) -> Scores:
+    """Say of scores that are no sensitivities of PFP what they are, and what they bound."""
+    groups = len(scores.outputs)
+    if reaches is None:
+        why = f"the scores of --score {criterion.name} are no sensitivities"
+        return replace(scores, method=criterion.name, unbounded=(why,) * groups, summed=True)
+    if not isinstance(criterion, Coreset):
+        constant = np.full(groups, CORESET_CONSTANT)
+        return replace(scores, method=criterion.name, energy=None, constant=constant, unbounded=reaches.doubts)
+    why = reaches.doubts if limits is not None else (_NO_LIMITS,) * groups
+    outputs = np.maximum(1, scores.outputs // QUADRANTS)
+    return replace(scores, method=criterion.name, energy=None, outputs=outputs, unbounded=why, additive=True)
 
 
 def _score_without_data(analysis: Analysis, ops: Sequence[LinearOp], options: Options) -> Scores:
     """Score by weights alone; the bounds count both signs of every activation."""
-    graph, criterion = analysis.graph, criterion_of(options.score)
+    criterion = criterion_of(options.score)
+    criterion = CoresetShare() if isinstance(criterion, Pfp) else criterion
     outputs, weight = _group_terms(analysis, ops, options.delta)
-    constant = np.full(len(graph.groups), CORESET_CONSTANT)
-    if isinstance(criterion, Pfp):
-        groups = [(g.channels, [ops[position] for position in g.consumers]) for g in graph.groups]
-        reaches = reaches_of(analysis)
-        coreset = scores_without_data(graph.count, groups, reaches.values)
-        return Scores("coreset", coreset, None, outputs, weight, constant, reaches.doubts)
-    values = criterion_scores(criterion, analysis, ops, None, seed=options.seed)
-    unbounded = _unbounded(criterion, analysis)
-    return Scores(criterion.name, values, None, outputs, weight, constant, unbounded, summed=True)
+    limits = typed_limits(analysis, options.input_ranges) if isinstance(criterion, Coreset) else None
+    reaches = _reaches(criterion, analysis, limits)
+    reach = None if reaches is None else reaches.values
+    values = criterion_scores(criterion, analysis, ops, None, seed=options.seed, reach=reach)
+    scores = Scores(criterion.name, values, None, outputs, weight, np.zeros(len(outputs)), ())
+    return _of_others(scores, criterion, reaches, limits)
 
 
 def calibrate_and_score(context: RunContext, analysis: Analysis, ops: tuple[LinearOp, ...]) -> Calibration:

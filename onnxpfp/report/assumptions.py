@@ -7,6 +7,7 @@ from onnxpfp.pipeline.calibration import DataCalibration
 from onnxpfp.pipeline.choice_bounds import UNIT_SAMPLES
 from onnxpfp.report.outcome import Outcome
 from onnxpfp.report.page import at_most
+from onnxpfp.score.coreset import CoresetShare
 from onnxpfp.score.pfp import K_TAIL, K
 
 __all__ = ["DEPENDENT", "assumption_of", "assumption_of_error", "why_without_bounds"]
@@ -43,12 +44,15 @@ def assumption_of(outcome: Outcome, chosen: Selection | None) -> str:
     if chosen is not None and chosen.draws:
         draws = f"; for one input, it fails with a probability of at most {options.delta:g} over the draws"
     alone = _alone(outcome)
-    if not isinstance(calibration, DataCalibration):
+    if calibration.scores.additive:
+        return outcome.named(f"{_additive(outcome)}: {alone}{draws}")
+    if calibration.scores.method == CoresetShare.name:
         return outcome.named(
-            "weights alone: eps bounds how far the choice in this group moves any sum of a layer that reads it, as a "
+            "worst case: eps bounds how far the choice in this group moves any sum of a layer that reads it, as a "
             f"share of the most that its channels can add up to there for inputs of the same norm: {alone}. It says "
             f"nothing of the sum's own size on your data{draws}"
         )
+    assert isinstance(calibration, DataCalibration)
     kernel = "" if options.kernel == "sum" else " times the entries that a channel has in a window, for --kernel max,"
     failure = calibration.failure
     chance = "not known to be below 1" if outcome.context.data.independent else f"not known, for {DEPENDENT}"
@@ -61,6 +65,18 @@ def assumption_of(outcome: Outcome, chosen: Selection | None) -> str:
         f"the sums themselves it can be more, where the parts cancel. {alone[0].upper()}{alone[1:]}. Assumed: no "
         f"channel's share of a sum is ever above K = {K}{kernel} times the largest of the {calibration.samples} {seen} "
         f"seen; the probability that these are too few for that, by PFP's formula: {chance}{draws}"
+    )
+
+
+def _additive(outcome: Outcome) -> str:
+    """Say what the bounds of coreset scores are of."""
+    ranges = outcome.context.options.input_ranges
+    inputs = "inputs within the range that was given"
+    if not ranges:
+        inputs = "every input that is no larger, and makes no producer read a patch of larger norm, than the samples do"
+    return (
+        "bound is the most by which the choice in this group can move an output of a layer that reads it, in plain "
+        f"numbers, for {inputs}; of a layer that reads several cut groups it is the sum of theirs"
     )
 
 

@@ -195,6 +195,7 @@ def _groups(outcome: Outcome) -> tuple[GroupReport, ...]:
         went = not stays.any()
         neither = why_without_bounds(outcome, chosen, cut=cut, went=went)
         reason = neither or (chosen.unbounded if chosen else "")
+        bound = chosen.bound if chosen and not reason else None
         no_error = neither or (chosen.no_choice_error if chosen else "")
         reports.append(
             GroupReport(
@@ -202,8 +203,9 @@ def _groups(outcome: Outcome) -> tuple[GroupReport, ...]:
                 channels=int(group.channels.size),
                 kept=int(stays.sum()),
                 sensitivity_sum=float(calibration.scores.values[scored].sum()) if sensitive else None,
-                epsilon=chosen.bound if chosen and not reason else None,
+                epsilon=bound if not calibration.scores.additive else None,
                 no_epsilon=reason,
+                additive_bound=bound if calibration.scores.additive else None,
                 choice_error=chosen.choice_error if chosen and not no_error else None,
                 no_choice_error=no_error,
                 ranked_by=_ranking(outcome, chosen) if cut and not went else "",

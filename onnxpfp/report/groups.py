@@ -30,8 +30,8 @@ class GroupReport:
         choice_error: Bound of the error of that choice by held-out samples, in [0, 1], whatever ranked the channels;
             `error_assumption` says of what. None where there is none.
         no_choice_error: Why there is none; empty where there is one.
-        ranked_by: What ranked its channels: pfp, coreset, energy where no bound of pfp was below 1, another criterion,
-            or plan; empty where none were chosen to go, or all went.
+        ranked_by: What ranked its channels: pfp, coreset-share, energy where no bound of pfp was below 1, another
+            criterion, or plan; empty where none were chosen to go, or all went.
         widths_by: What set its width: measured, bound or uniform; empty likewise, and for a plan.
         selection: The variant that was taken, or what else decided: "lossless" where what cost nothing went and the
             rest stays, "block" where it went entirely and its branch with it, "plan" in a replay, "all" where nothing
@@ -41,6 +41,8 @@ class GroupReport:
         assumption: What epsilon is of, and what it rests on.
         error_assumption: The same of the error of the choice.
         consumers: Names of the nodes that read it.
+        additive_bound: Bound of the choice by --score coreset, on the error of any output of a layer that reads the
+            group, in plain numbers; `assumption` says of what. None where there is none.
     """
 
     name: str
@@ -59,6 +61,7 @@ class GroupReport:
     assumption: str
     error_assumption: str
     consumers: tuple[str, ...]
+    additive_bound: float | None = None
 
 
 def about_bounds(groups: Sequence[GroupReport]) -> Iterator[Line]:
@@ -66,7 +69,8 @@ def about_bounds(groups: Sequence[GroupReport]) -> Iterator[Line]:
     yield from map(Line, dict.fromkeys(group.assumption for group in groups if group.assumption))
     yield from map(Line, dict.fromkeys(group.error_assumption for group in groups if group.error_assumption))
     cut = [group for group in groups if group.ranked_by not in {"", "plan"}]
-    yield from _missing("eps", Counter(group.no_epsilon for group in cut if group.no_epsilon))
+    bound = "bound" if any(group.additive_bound is not None for group in cut) else "eps"
+    yield from _missing(bound, Counter(group.no_epsilon for group in cut if group.no_epsilon))
     yield from _missing("choice error", Counter(group.no_choice_error for group in cut if group.no_choice_error))
 
 
@@ -79,15 +83,17 @@ def _missing(bound: str, reasons: Counter[str]) -> Iterator[Line]:
 def groups_table(groups: Sequence[GroupReport]) -> Table:
     """Show what stays of every group, its bound, what ranked its channels, and what made up for those that go."""
     rows: list[tuple[str, ...]] = []
+    additive = any(group.additive_bound is not None for group in groups)
     for group in groups:
         total = "-" if group.sensitivity_sum is None else f"{group.sensitivity_sum:.4g}"
-        bounds = (total, *("-" if each is None else at_most(each, 3) for each in (group.epsilon, group.choice_error)))
+        of_choice = group.additive_bound if additive else group.epsilon
+        bounds = (total, *("-" if each is None else at_most(each, 3) for each in (of_choice, group.choice_error)))
         by = f", by {group.ranked_by}" if group.ranked_by != group.selection else ""
         left = group.selection if not group.kept else "all" if group.kept == group.channels else "lossless"
         selection = f"{group.selection}{by}" if group.ranked_by else left
         rows.append((group.name, f"{group.kept}/{group.channels}", *bounds, selection, _made_up(group)))
     columns = (
-        *(Column("group"), *map(number, ("kept", "sum s", "eps", "choice\nerror"))),
+        *(Column("group"), *map(number, ("kept", "sum s", "bound" if additive else "eps", "choice\nerror"))),
         *(Column("selection", wraps=False), Column("compensated", wraps=False)),
     )
     return Table(columns, rows, of="groups", most=ROWS, flag="-v")

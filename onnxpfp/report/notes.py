@@ -13,8 +13,12 @@ from onnxpfp.report.outcome import Outcome
 from onnxpfp.report.page import at_most
 from onnxpfp.report.trained import trained_note
 from onnxpfp.score.energy import Energy
+from onnxpfp.score.pfp import Pfp
 
 __all__ = ["notes_of"]
+
+_OF_PFP = (Pfp.name, Energy.name)
+"""What ranks the channels of groups that have a bound of PFP."""
 
 
 def notes_of(
@@ -32,7 +36,7 @@ def notes_of(
         )
     if not isinstance(outcome.calibration, DataCalibration) and context.plan is None:
         notes.append(
-            "no data: channels were chosen by weights alone (data-independent coreset scores). A few "
+            f"no data: channels were chosen by weights alone ({outcome.calibration.scores.method}). A few "
             "hundred unlabelled inputs do better: --calib-data FILE.npz, arrays keyed by input name, "
             "samples along the batch axis. Without them `onnxpfp factorize` mostly keeps far more at as many "
             "multiply-adds"
@@ -53,7 +57,9 @@ def notes_of(
     notes += draws_notes(context.whole.model)
     notes += context.data.notes
     for each, some in zip(outcomes, groups, strict=True):
-        if each.samples < each.samples_wanted and any(group.epsilon is not None for group in some):
+        if each.samples < each.samples_wanted and any(
+            group.epsilon is not None and group.ranked_by in _OF_PFP for group in some
+        ):
             notes.append(each.named(_sample_note(each)))
     notes += _bound_notes([group for some in groups for group in some])
     if verified.oracle.blank:
@@ -83,8 +89,8 @@ def notes_of(
 
 def _bound_notes(groups: Sequence[GroupReport]) -> list[str]:
     """Say where PFP's bound says nothing, what ranked the channels in its place, and what they cost as measured."""
-    with_data = [group for group in groups if group.ranked_by != "coreset"]
-    bounded = [(group, group.epsilon) for group in with_data if group.epsilon is not None]
+    of_pfp = [group for group in groups if group.ranked_by in _OF_PFP]
+    bounded = [(group, group.epsilon) for group in of_pfp if group.epsilon is not None]
     vacuous = [(group, epsilon) for group, epsilon in bounded if epsilon >= 1]
     if not vacuous:
         return []

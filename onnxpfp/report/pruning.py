@@ -55,7 +55,6 @@ REASONS = 8
 """Most reasons that are shown, likewise."""
 
 _METHODS = {
-    "coreset": "data-independent coreset scores, by weights alone",
     "plan": "replay of a plan",
     "none": "nothing was scored",
 }
@@ -94,7 +93,7 @@ class Report:
         certified: What held-out samples say of the written file for a target of quality; None where there is none.
         reachable: Share of the parameters that lie in at least one channel that may go: not in a group of one unit,
             which stays.
-        method: What ranked the channels: pfp, reconstruction, energy, a baseline, coreset (pfp without data) or plan.
+        method: What ranked the channels: the name of a criterion, coreset-share where pfp had no data, or plan.
         allocation: What set the widths: measured, bound or uniform.
         alignment: The multiples in which channels are kept; None where no widths were chosen.
         compensation: What was done about dropped channels: lstsq, bias or none.

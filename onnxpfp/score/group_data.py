@@ -105,6 +105,7 @@ class GroupData:
         consumers: The ops that read its channels.
         sensitivity: PFP's sensitivities, the largest over the consumers, (n,); needs "sensitivity".
         consumer_grams: The consumers with the covariance of what they read; needs "gram".
+        reach: How far from zero each channel can be where its consumers read it, (n,); needs "reach".
         random: Uniform numbers in [0, 1) that the seed decides, (n,); needs "random".
     """
 
@@ -115,6 +116,7 @@ class GroupData:
     consumers: tuple[ConsumerData, ...] = ()
     sensitivity: Floats | None = None
     consumer_grams: tuple[ConsumerGram, ...] = ()
+    reach: Floats | None = None
     random: Floats | None = None
 
     @property

@@ -16,7 +16,7 @@ class Scores:
     """One score per channel.
 
     Attributes:
-        method: What they are: pfp, reconstruction, energy, a baseline, coreset (pfp by weights only), or none.
+        method: What they are: the name of a criterion, coreset-share where pfp has no data, or none.
         values: Score by channel id, (channels + 1,) float64; entry 0 is unused.
         energy: Mean share of the consumers' output energy by channel id, where there are data.
         outputs: Outputs times patches times sign quadrants of each group's consumers, for the
@@ -25,6 +25,7 @@ class Scores:
         constant: What the values of each group are multiplied by in its bound, (groups,) float64.
         unbounded: Why the values of each group bound nothing, (groups,); empty where they do.
         summed: Whether a value sums up over a group's consumers already; a sensitivity is the largest of them.
+        additive: Whether the values bound what a channel adds to an output in plain numbers, not as a share.
     """
 
     method: str
@@ -35,6 +36,7 @@ class Scores:
     constant: NDArray[np.float64]
     unbounded: tuple[str, ...]
     summed: bool = False
+    additive: bool = False
 
     @classmethod
     def nothing(cls, channels: int) -> Self:

@@ -76,7 +76,17 @@ def widths(report: dict[str, Any]) -> dict[str, int]:
 
 def test_every_criterion_is_offered_and_asks_for_data_where_it_looks_at_them() -> None:
     assert {name for name in SCORES if criterion_of(name).needs_data} == NEED_DATA
-    assert set(SCORES) - NEED_DATA == {"pfp", "l1", "l2", "fpgm", "bn-scale", "lamp", "random"}
+    assert set(SCORES) - NEED_DATA == {
+        "pfp",
+        "coreset",
+        "coreset-share",
+        "l1",
+        "l2",
+        "fpgm",
+        "bn-scale",
+        "lamp",
+        "random",
+    }
 
 
 @pytest.mark.parametrize("data", [True, False], ids=["data", "weights"])
@@ -86,7 +96,7 @@ def test_every_score(net: Path, prune: Prune, score: str, data: bool) -> None:
         pytest.skip("it needs data")
     source = ["--calib-data", "many.npz"] if data else []
     report, model = pruned(prune, "--score", score, *source, "--keep-macs", "0.5", "--compensate", "none")
-    assert report["method"] == ("coreset" if score == "pfp" and not data else score)
+    assert report["method"] == ("coreset-share" if score == "pfp" and not data else score)
     image = {"x": nets.noise(1, 3, 8, 8)}
     before, after = (nets.count_macs(m, image) for m in (onnx.load("net.onnx"), model))
     # Where the budget is not used up, a step more does not fit or is not worth it.

@@ -115,7 +115,7 @@ def test_without_data(name: str) -> None:
     result = onnxpfp.prune(nets.network(name), no_latency=True)
     before, after = nets.count_macs(onnx.load(nets.network(name)), image()), nets.count_macs(result.model, image())
     assert 0.67 <= after / before <= 0.7
-    assert result.report.method == "coreset"
+    assert result.report.method == "coreset-share"
     assert (result.report.samples, result.report.drift, result.report.compensated) == (0, None, ())
     (note,) = result.report.notes
     assert note.startswith("no data: channels were chosen by weights alone")

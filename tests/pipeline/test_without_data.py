@@ -1,4 +1,4 @@
-"""Without data: the coreset scores (Mussay et al., ICLR 2020), by hand."""
+"""Without data: shares of the worst case (after Mussay et al., ICLR 2020), by hand."""
 
 from __future__ import annotations
 
@@ -70,13 +70,13 @@ def test_batch_normalization_is_folded_into_the_filters(watch: Callable[..., Any
     np.testing.assert_allclose(found["w2"], shares(reach_of(w["w2"]), w["w3"]), rtol=1e-6)
     # The fold matters: without it the scores are others.
     assert not np.allclose(found["w1"], shares(reach_of(w["w1"], w["b1"]), w["w2"]), rtol=0.05)
-    assert seen.scores.method == result.report.method == "coreset"
+    assert seen.scores.method == result.report.method == "coreset-share"
     for group, report in zip(seen.analysis.graph.groups, result.report.groups, strict=True):
         values, stays = seen.scores.values[group.channels], seen.decision.keep[group.channels]
         assert stays.all() or values[stays].min() >= values[~stays].max()
-        assert report.assumption.startswith("weights alone") or stays.all()
+        assert report.assumption.startswith("worst case") or stays.all()
         assert report.selection == "deterministic"
-        assert report.ranked_by == ("" if stays.all() else "coreset")
+        assert report.ranked_by == ("" if stays.all() else "coreset-share")
 
 
 def test_producers_add_up_and_consumers_take_the_largest(watch: Callable[..., Any]) -> None:
@@ -171,6 +171,7 @@ def test_what_does_not_follow_from_weights_has_no_bound(watch: Callable[..., Any
     text = GATED.replace("q = Sigmoid(g)", "q = Exp(g)").replace("m = Mul(h, q)", "m = Add(h, q)")
     result, seen = watch(nets.build(text, {"w1": (5, 6), "b1": (6,), "w2": (5, 6), "w3": (6, 3)}), keep_macs=0.75)
     (group,) = result.report.groups
-    assert (group.epsilon, group.sensitivity_sum, group.ranked_by, group.assumption) == (None, None, "coreset", "")
+    assert (group.epsilon, group.sensitivity_sum, group.assumption) == (None, None, "")
+    assert group.ranked_by == "coreset-share"
     assert group.no_epsilon == "how large Exp 'node_q' can get does not follow from weights"
     assert (seen.scores.values[seen.analysis.graph.groups[0].channels] > 0).all()

@@ -18,6 +18,8 @@ from onnxpfp.score.magnitude import mean_scale
 CRITERIA = {name: criterion_of(name) for name in SCORES}
 NEEDS = {
     "pfp": {"sensitivity"},
+    "coreset": {"reach"},
+    "coreset-share": {"reach"},
     "mean-share": {"shares"},
     "reconstruction": {"gram", "squares"},
     "energy": {"squares"},
@@ -33,7 +35,7 @@ NEEDS = {
     "chip": {"maps"},
     "thinet": {"contributions"},
 }
-WITHOUT_DATA = {"weights", "scales", "random"}
+WITHOUT_DATA = {"weights", "scales", "reach", "random"}
 
 
 def descendants(kind: type[Criterion]) -> set[type[Criterion]]:
