@@ -121,7 +121,7 @@ class Coreset(Criterion):
 class CoresetShare(Criterion):
     """The largest share of an output's worst case."""
 
-    name, title = "coreset-share", "largest share of an output's worst case (after coresets)"
+    name, title = "coreset-share", "largest share of an output's worst case, by weights alone"
     needs = frozenset({"reach"})
     comparable = True
 
