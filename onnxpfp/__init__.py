@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from onnxpfp.report.latency_table import LatencyReport
     from onnxpfp.report.prunability import PrunabilityReport
     from onnxpfp.report.verification import VerificationReport
+    from onnxpfp.report.weight_prunability import WeightPrunabilityReport
     from onnxpfp.score.criterion import Criterion
     from onnxpfp.score.group_data import GroupData
 
@@ -43,6 +44,7 @@ __all__ = [
     "PrunabilityReport",
     "Result",
     "VerificationReport",
+    "WeightPrunabilityReport",
     "__version__",
     "errors",
     "factorize",
@@ -65,6 +67,7 @@ _LAZY = {
     "Result": "onnxpfp.api.prune",
     "PrunabilityReport": "onnxpfp.report.prunability",
     "VerificationReport": "onnxpfp.report.verification",
+    "WeightPrunabilityReport": "onnxpfp.report.weight_prunability",
     "factorize": "onnxpfp.api.factorize",
     "inspect": "onnxpfp.api.inspect",
     "latency": "onnxpfp.api.latency",

@@ -59,7 +59,7 @@ def test_every_option_of_the_table_exists() -> None:
     assert len(options) > 10
     # Only these belong to other verbs.
     others = {
-        "--tolerance": "prunability",
+        **dict.fromkeys(("--tolerance", "--beta", "--measure", "--by", "--draws", "--labels"), "prunability"),
         "--output": "latency",
         "--models": "latency",
         "--energy": "factorize",

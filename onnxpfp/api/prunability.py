@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
 from onnxpfp.allocation.prunability import Prunability, read_curve
 from onnxpfp.api.keywords import PROGRESS, documented, keywords
+from onnxpfp.api.weight_prunability import largest_loss, measure_weights
 from onnxpfp.comparison.evaluator import Evaluator
+from onnxpfp.comparison.labelled import LabelledEvaluator
+from onnxpfp.data.labels import labels_of, read_labels
 from onnxpfp.data.sources import SampleSource
 from onnxpfp.data.splits import Split
 from onnxpfp.errors import ModelError, TargetUnreachableError
@@ -36,6 +39,7 @@ from onnxpfp.progress import Progress
 from onnxpfp.report.draws import draws_notes
 from onnxpfp.report.inspection import NodeName
 from onnxpfp.report.prunability import GroupPrunability, PrunabilityReport
+from onnxpfp.report.weight_prunability import WeightPrunabilityReport
 from onnxpfp.runtime.blas import one_blas_thread
 from onnxpfp.runtime.session import custom_ops
 from onnxpfp.verb_options import PrunabilityOptions
@@ -50,13 +54,13 @@ _RANDOM = "RANDOM data: the losses are those of noise, not of your inputs; use t
 class PrunabilityArguments(PrunabilityOptions):
     """Keywords of `prunability`: the options, and what only programs give."""
 
-    calibration: SampleSource | None = field(metadata=documented("Unlabelled samples, as in `onnxpfp.prune`."))
+    calibration: SampleSource | None = field(metadata=documented("Samples, as in `onnxpfp.prune`."))
     progress: Progress | None = field(default=None, metadata=documented(PROGRESS))
 
 
 @keywords(PrunabilityArguments)
-def prunability(model: ModelSource, arguments: PrunabilityArguments) -> PrunabilityReport:
-    """Measure how little of a model can be kept.
+def prunability(model: ModelSource, arguments: PrunabilityArguments) -> PrunabilityReport | WeightPrunabilityReport:
+    """Measure how little of a model can be kept: of its channels, or of its single weights.
 
     Args:
         model: A path or a model object; it is not changed.
@@ -75,7 +79,7 @@ def prunability_with(
     asked: PrunabilityOptions,
     *,
     progress: Progress | None = None,
-) -> PrunabilityReport:
+) -> PrunabilityReport | WeightPrunabilityReport:
     """Measure how little of a model can be kept, with validated options; the command line comes in here.
 
     Args:
@@ -89,6 +93,8 @@ def prunability_with(
     """
     require_data_for_prunability(calibration)
     with custom_ops(asked.custom_ops), one_blas_thread():
+        if asked.measure == "weights":
+            return measure_weights(model, calibration, asked, progress)
         return _measure(model, calibration, asked, progress)
 
 
@@ -101,6 +107,9 @@ def _measure(
     split = require_split(context.data, PRUNABILITY_HOLDS_OUT)
     with clock.phase("network"):
         evaluator = _evaluator(context)
+        measured = evaluator
+        if asked.labels is not None:
+            measured = LabelledEvaluator.of(evaluator, labels_of(evaluator.samples, read_labels(asked.labels)))
     parts = [_measured(part) for part in network.parts]
     if not any(each.part.prunable for each in parts):
         raise TargetUnreachableError(f"{context.whole.source.title}: {TOO_SELDOM}", hint="give more unlabelled samples")
@@ -108,13 +117,13 @@ def _measure(
     shares = shares_down_to(least_share(parts))
     with clock.phase("network") as phase:
         prune = partial(prune_network, network=network, parts=parts)
-        points = network_points(context, parts, prune, evaluator, shares, phase)
+        points = network_points(context, parts, prune, measured.loss, shares, phase)
     full = sum(each.full for each in parts)
     curves = [
         group_points(mac_model(each.measured.analysis), of_groups, each.full / full)
         for each, of_groups in zip(parts, trials, strict=True)
     ]
-    return _report(context, parts, split, evaluator, points, curves, asked.tolerance)
+    return _report(context, parts, split, evaluator, measured.losses, points, curves, asked)
 
 
 def _measured(part: NetworkPart) -> MeasuredPart:
@@ -161,20 +170,25 @@ def _report(
     parts: Sequence[MeasuredPart],
     split: Split,
     evaluator: Evaluator,
+    network_losses: Mapping[str, str],
     points: tuple[Point, ...],
     curves: Sequence[Sequence[tuple[Point, ...]]],
-    tolerance: float,
+    asked: PrunabilityOptions,
 ) -> PrunabilityReport:
     """Put together what was measured, and how."""
     source = context.whole.source
     scored = next(each for each in parts if each.part.prunable)
-    groups = [g for each, of_groups in zip(parts, curves, strict=True) for g in _groups(each, of_groups, tolerance)]
+    pairs = zip(parts, curves, strict=True)
+    groups = [group for each, of_groups in pairs for group in _groups(each, of_groups, asked.tolerance)]
+    limit = asked.tolerance if asked.labels is None else largest_loss(points[0].loss, asked.beta)
     stay = [f"{each.part.place} stays: {each.part.stays}" for each in parts if each.part.stays]
     return PrunabilityReport(
         file=str(source.path) if source.path else None,
         inputs=dict(context.whole.shapes.inputs),
-        tolerance=tolerance,
+        tolerance=asked.tolerance,
         losses=evaluator.losses,
+        network_losses=network_losses,
+        network_limit=limit,
         score=scored.measured.calibration.scores.method,
         select=context.options.select,
         allocate=context.allocation,
@@ -185,7 +199,7 @@ def _report(
         samples_groups=len(split.tuning),
         samples_network=len(evaluator.samples),
         macs=round(sum(each.full for each in parts)),
-        network=_read(points, tolerance),
+        network=_read(points, limit),
         curve=points,
         groups=tuple(sorted(groups, key=_robustness)),
         providers=evaluator.providers,

@@ -93,13 +93,17 @@ class Evaluator:
     @property
     def losses(self) -> dict[str, str]:
         """The loss of each output; whole numbers count only where there are no floats."""
-        shown = self.picks.compared(next(iter(self._wanted())))
+        shown = self.shown()
         classes = {name for name, value in shown.items() if looks_like_classes(value)} - self.picks.rows
         return {
             name: "KL divergence" if name in classes else "relative squared error"
             for name, value in shown.items()
             if value.dtype.kind == "f"
         } or {name: "share of the numbers that changed" for name, value in shown.items() if value.dtype.kind in "iub"}
+
+    def shown(self) -> Arrays:
+        """Return what is compared of the original, of the first batch."""
+        return self.picks.compared(next(iter(self._wanted())))
 
     @property
     def providers(self) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onnxpfp.arrays import Arrays, Floats
 from onnxpfp.comparison.finite import TINY, Gap
 
-__all__ = ["divergence", "looks_like_classes", "top_probabilities"]
+__all__ = ["divergence", "log_probabilities", "looks_like_classes", "top_probabilities"]
 
 
 CLASSES = 2
@@ -64,8 +64,12 @@ def top_probabilities(scores: NDArray[Any]) -> Floats:
     Args:
         scores: Class scores, (N, C): logits, or probabilities.
     """
-    logs = _softened(_logs(scores.astype(np.float64)), 1.0)
-    return np.exp(logs.max(axis=1, initial=-LARGEST))
+    return np.exp(log_probabilities(scores.astype(np.float64)).max(axis=1, initial=-LARGEST))
+
+
+def log_probabilities(scores: Floats) -> Floats:
+    """Return the logarithms of the probabilities of all classes, (N, C), of logits or probabilities."""
+    return _softened(_logs(scores), 1.0)
 
 
 def _of_classes(pairs: Sequence[tuple[NDArray[Any], NDArray[Any]]], temperature: float) -> float:

@@ -1,7 +1,7 @@
 """Curves of prunability: the output's drift when one group is pruned alone, and when the network is pruned to shares.
 
-Every share is pruned in one shot from the original, as for the prunability of arXiv 2103.06002. The loss needs no
-labels: it is the divergence of `onnxpfp.comparison.metrics`, 0 for the original, on samples that nothing was fitted to.
+Every share is pruned in one shot from the original, as for the prunability of arXiv 2103.06002. Without labels the loss
+is the divergence of `onnxpfp.comparison.metrics`, 0 for the original, on samples that nothing was fitted to.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from onnx import ModelProto
 
 from onnxpfp.allocation.cost import CostModel
-from onnxpfp.comparison.evaluator import Evaluator
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.costs import mac_model
 from onnxpfp.pipeline.decide import Decision
@@ -73,7 +73,7 @@ def network_points(
     context: RunContext,
     parts: Sequence[MeasuredPart],
     prune: Callable[[RunContext], PrunedNetwork],
-    evaluator: Evaluator,
+    loss: Callable[[ModelProto], float],
     shares: Sequence[float],
     progress: Count,
 ) -> tuple[Point, ...]:
@@ -83,13 +83,13 @@ def network_points(
         context: How to prune.
         parts: The parts of the network, and what was measured on them.
         prune: Prunes them to what a context asks for.
-        evaluator: Measures the loss.
+        loss: Measures the loss of a model.
         shares: Shares of the MACs, descending; one that leaves the same channels as the one before is left out.
         progress: Told how many shares are done, of how many.
     """
     costs = [mac_model(each.measured.analysis) for each in parts]
     full = sum(each.full for each in parts)
-    points = [Point(1.0, 0.0, 1.0)]
+    points = [Point(1.0, loss(context.whole.source.model), 1.0)]
     before = 1.0
     for number, share in enumerate(shares):
         progress(number, len(shares))
@@ -97,7 +97,7 @@ def network_points(
         pruned = prune(replace(context, options=replace(context.options, keep_macs=share), clock=Clock()))
         macs = sum(map(_macs_left, parts, costs, pruned.decisions)) / full
         if macs < before:
-            points.append(Point(macs, evaluator.loss(pruned.whole.model), macs))
+            points.append(Point(macs, loss(pruned.whole.model), macs))
         before = macs
     return tuple(points)
 

@@ -14,7 +14,7 @@ from onnxpfp.report.inspection import NodeName
 from onnxpfp.report.page import Column, Element, Facts, Heading, Line, Table, Title, number, sizes, spent
 from onnxpfp.runtime.blocks import Alignment
 
-__all__ = ["GroupPrunability", "PrunabilityReport", "sketch"]
+__all__ = ["GroupPrunability", "PrunabilityReport", "sketch", "told_losses"]
 
 FORMAT = "onnxpfp-prunability"
 VERSION = 1
@@ -56,8 +56,10 @@ class PrunabilityReport:
     Attributes:
         file: The file, or None for a model that was given as an object.
         inputs: Input shapes of one run, at which MACs were counted.
-        tolerance: Largest loss that counts as no harm.
+        tolerance: Largest loss that counts as no harm; of groups alone, where there are labels.
         losses: How the drift of each output that counts is measured; the loss is their sum.
+        network_losses: The same of the whole network: the cross-entropy where there are labels.
+        network_limit: Its largest loss that counts as no harm.
         score: What ranks the channels.
         select: How they are selected.
         allocate: What sets the widths where the whole network is pruned.
@@ -81,6 +83,8 @@ class PrunabilityReport:
     inputs: Mapping[str, tuple[int, ...]]
     tolerance: float
     losses: Mapping[str, str]
+    network_losses: Mapping[str, str]
+    network_limit: float
     score: str
     select: str
     allocate: str
@@ -106,10 +110,15 @@ class PrunabilityReport:
     def page(self, *, full: bool, wide: bool) -> Iterator[Element]:
         """Show how little can be kept, the most fragile group first."""
         yield Title(f"{self.file or 'the model'}: what can be kept within a loss of {self.tolerance:g}")
+        labelled = {}
+        if self.network_losses != self.losses:
+            limit = f"at most {self.network_limit:.4g}, of the original {self.curve[0].loss:.4g}"
+            labelled = {"its loss": f"{told_losses(self.network_losses)}, {limit}"}
         yield Facts(
             {
                 "whole network": _verdict(self),
-                "loss": ", ".join(f"{kind} of '{name}'" for name, kind in self.losses.items()),
+                **labelled,
+                "loss": told_losses(self.losses),
                 "chosen by": f"score {self.score}, select {self.select}{_instead(self)}, {_WIDTHS[self.allocate]}",
                 "widths": self.alignment.title,
                 "compensation": f"{self.compensate}; {self.compensate_groups} for groups alone",
@@ -122,7 +131,7 @@ class PrunabilityReport:
         )
         yield Heading("Whole network")
         points = [
-            (f"{100 * point.share:.1f} %", f"{point.loss:.4g}", "within" if point.loss <= self.tolerance else "")
+            (f"{100 * point.share:.1f} %", f"{point.loss:.4g}", "within" if point.loss <= self.network_limit else "")
             for point in self.curve
         ]
         yield Table((number("MACs kept"), number("loss"), Column("")), points, tight=False)
@@ -132,6 +141,11 @@ class PrunabilityReport:
             "each alone, at the widths measured, the widest first: "
             f"{LEVELS[WITHIN - 1]} and lower are within the tolerance, each step doubles the loss"
         )
+
+
+def told_losses(losses: Mapping[str, str]) -> str:
+    """Say how the loss of each output is measured."""
+    return ", ".join(f"{kind} of '{name}'" for name, kind in losses.items())
 
 
 def _instead(report: PrunabilityReport) -> str:

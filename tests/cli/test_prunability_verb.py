@@ -80,6 +80,8 @@ def _found(*, curve: tuple[float, ...] = (0.0, 0.01, 0.02, 0.5), groups: int = 1
         inputs={"x": (1, 3, 8, 8)},
         tolerance=0.05,
         losses={"y": "KL divergence", "z": "relative squared error"},
+        network_losses={"y": "KL divergence", "z": "relative squared error"},
+        network_limit=0.05,
         score="pfp",
         select="auto",
         allocate="measured",
