@@ -10,6 +10,7 @@ from benchmarks.accuracy.networks import NETWORKS, Network
 from benchmarks.accuracy.peers import PEERS, Peer
 
 __all__ = [
+    "CORESETS",
     "FEW",
     "LETTER",
     "LOW_RANK",
@@ -110,6 +111,8 @@ PLAIN = tuple(
 """Selection alone, as most papers and peers do it."""
 REST = (*MEAN_SHARE, *OTHER_ALLOCATIONS, *LETTER, *OTHER_CHOICES, *REFITTED)
 FEW = tuple(_few(score, 512) for score in OURS)
+CORESETS = (Way("coreset"), Way("coreset --compensate none"), Way("coreset (0 images)", most=0))
+"""Coresets as in their paper, with beta from the images, and by the weights alone."""
 WITHOUT_DATA = (Way("pfp (0 images)", most=0), Way(f"{FACTORIZE} (0 images)", most=0))
 ROUNDED = tuple(Way(f"{score} --round-to 8") for score in OURS)
 OTHER_EXPORTS = tuple(Way(score, export=kind) for kind in ("bn", "dynamo") for score in OURS)
@@ -129,6 +132,7 @@ ORDER = (
     (CIFAR, ROUNDED, (0.7, 0.5)),
     (CIFAR, PLAIN, TARGETS),
     (CIFAR, FEW, (0.5,)),
+    (("resnet20", *FMNIST), CORESETS, (0.7, 0.5)),
     (("resnet20",), REST, TARGETS),
     (("resnet56",), REST, TARGETS),
     (FMNIST, (*PLAIN, *REST), TARGETS),

@@ -10,7 +10,7 @@ stay are multiplied by f_c, it is that of d_c y_ip,c, d_c = 1 - f_c, and d_c = 1
     L(x) = sum over i of mean over p of min(s_i^2, (sum over c of d_c y_ip,c)^2)  /  sum over i of s_i^2    in [0, 1]
 
 is one number, so E L(x) has the bounds of a mean of independent numbers in [0, 1], by samples that neither the choice
-nor the s_i have seen (`onnxpfp.pipeline.choice_bounds`; theorem and proof in docs/methods.md).
+nor the s_i have seen (`onnxpfp.pipeline.choice_bounds`; theorem and proof in docs/bounds.md).
 """
 
 from __future__ import annotations

@@ -1,0 +1,139 @@
+"""Measure prunability of trained networks: of weights and of channels, with labels and without.
+
+    python -m benchmarks.prunability --shared ../shared [--only resnet20,...] [--images 512] [--append]
+
+Single weights go by magnitude and at random, channels by PFP, l2 and at random with all layers refitted. The loss is
+the cross-entropy at beta = 0.1, or the KL divergence from the original at 0.05. Images are test images, for these have
+labels: shares say how little is enough for them, not what the paper has of training data.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import onnxpfp
+from benchmarks.accuracy.networks import NETWORKS, Folders, Images, Network
+
+__all__ = ["Row", "main"]
+
+NOWHERE = Path("nowhere")
+"""In the place of files that hold the labels of calibration images: they are not needed."""
+WAYS: dict[str, dict[str, Any]] = {
+    "weights by magnitude": {"measure": "weights", "by": "magnitude"},
+    "weights at random": {"measure": "weights", "by": "random"},
+    "channels by pfp": {"score": "pfp"},
+    "channels by l2": {"score": "l2"},
+    "channels at random": {"score": "random"},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One measurement.
+
+    Attributes:
+        network: The network.
+        way: What goes, and by what.
+        labels: Whether the loss is the cross-entropy.
+        images: How many were given.
+        smallest: The smallest share that is enough.
+        unbroken: The smallest share down to which all are.
+        area: Area under the curve.
+        shares: Shares that were measured; of the first draw.
+        losses: The loss at each.
+    """
+
+    network: str
+    way: str
+    labels: bool
+    images: int
+    smallest: float
+    unbroken: float
+    area: float
+    shares: tuple[float, ...]
+    losses: tuple[float, ...]
+
+
+def main() -> None:
+    """Measure what is asked for, and write the page of all rows."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shared", type=Path, required=True)
+    parser.add_argument("--only", default=",".join(NETWORKS))
+    parser.add_argument("--images", type=int, default=512)
+    parser.add_argument("--append", action="store_true")
+    parser.add_argument("--results", type=Path, default=Path("benchmarks/results"))
+    options = parser.parse_args()
+    file: Path = options.results / "prunability.jsonl"
+    rows = _read(file) if options.append else {}
+    for name in filter(None, options.only.split(",")):
+        network = NETWORKS[name]
+        folders = Folders(options.shared, NOWHERE)
+        images = network.test(folders).drawn(0, options.images)
+        for row in _measured(network, folders, images):
+            rows[row.network, row.way, row.labels] = row
+            print(row.network, row.way, row.labels, f"{row.smallest:.3f}", file=sys.stderr, flush=True)
+            file.write_text("".join(json.dumps(asdict(each)) + "\n" for each in rows.values()), encoding="utf-8")
+    (options.results / "prunability.md").write_text(_page([*rows.values()]), encoding="utf-8")
+
+
+def _measured(network: Network, folders: Folders, images: Images) -> Iterator[Row]:
+    for way, given in WAYS.items():
+        for labels in (True, False):
+            more = {"labels": images.known} if labels else {}
+            report = onnxpfp.prunability(
+                network.file(folders, network.usual), calibration=images.x, threads=1, **given, **more
+            )
+            if isinstance(report, onnxpfp.WeightPrunabilityReport):
+                read, curve = report, report.curves[0]
+                shares, losses = curve.shares, curve.losses
+            else:
+                read = report.network
+                shares = tuple(point.share for point in report.curve)
+                losses = tuple(point.loss for point in report.curve)
+            counts = len(images.x), read.smallest, read.unbroken, read.area
+            yield Row(network.name, way, labels, *counts, shares, losses)
+
+
+def _read(file: Path) -> dict[tuple[str, str, bool], Row]:
+    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    rows = [Row(**json.loads(line)) for line in lines]
+    return {(row.network, row.way, row.labels): row for row in rows}
+
+
+def _page(rows: Sequence[Row]) -> str:
+    """Show the smallest shares, unbroken ones where they are others, and areas."""
+    networks = dict.fromkeys(row.network for row in rows)
+    head = "| what goes | " + " | ".join(networks) + " |"
+    lines = [_HEAD]
+    for labels, title in ((True, _LABELLED), (False, _FREE)):
+        lines += [title, "", head, "| --- |" + " ---: |" * len(networks)]
+        for way in dict.fromkeys(row.way for row in rows):
+            cells = [_cell(row) for row in rows if row.way == way and row.labels == labels]
+            lines.append(f"| {way} | {' | '.join(cells)} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _cell(row: Row) -> str:
+    broken = "" if row.unbroken == row.smallest else f" ({100 * row.unbroken:.1f})"
+    return f"{100 * row.smallest:.1f} %{broken}, {row.area:.3g}"
+
+
+_LABELLED = "## With labels: cross-entropy at most 1.1 times the original's"
+_FREE = "## Without labels: KL divergence from the original at most 0.05"
+_HEAD = """# Prunability of trained networks
+
+Made by `python -m benchmarks.prunability` from [prunability.jsonl](prunability.jsonl). The smallest share that is
+enough: of all weights of convolutions and matrix products, set to zero with nothing refitted; or of the multiply-adds
+where channels go and all layers are refitted. In brackets the share down to which every share that was measured is
+enough, where that is another. Then the area under the curve of losses (of draws at random the mean of three).
+"""
+
+if __name__ == "__main__":
+    main()
