@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from onnxpfp.arrays import AnyFloats, Floats, Ints, chunks
+from onnxpfp.score.map_statistics import MapStatistics
 
 __all__ = ["ConsumerData", "ConsumerGram", "GroupData", "long_rows", "places"]
 
@@ -106,6 +107,7 @@ class GroupData:
         sensitivity: PFP's sensitivities, the largest over the consumers, (n,); needs "sensitivity".
         consumer_grams: The consumers with the covariance of what they read; needs "gram".
         random: Uniform numbers in [0, 1) that the seed decides, (n,); needs "random".
+        map_statistics: Statistics of its maps at every tensor that has them; needs "map-statistics".
     """
 
     name: str
@@ -116,6 +118,7 @@ class GroupData:
     sensitivity: Floats | None = None
     consumer_grams: tuple[ConsumerGram, ...] = ()
     random: Floats | None = None
+    map_statistics: tuple[MapStatistics, ...] = ()
 
     @property
     def size(self) -> int:
