@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -22,15 +23,18 @@ from onnxpfp.options import Options
 from onnxpfp.pipeline.calibration import Calibration, DataCalibration, RefitCalibration
 from onnxpfp.pipeline.choice_bounds import square_observers
 from onnxpfp.pipeline.context import RunContext
-from onnxpfp.pipeline.criteria import criterion_of
+from onnxpfp.pipeline.criteria import criterion_for, criterion_of
 from onnxpfp.pipeline.criterion_scores import GramsOfGroup, criterion_scores
+from onnxpfp.pipeline.feature_maps import GroupMaps, maps_for, measured_maps, read_maps
 from onnxpfp.pipeline.measurements import Measurements, SquareObserver
+from onnxpfp.pipeline.merging import MergeMaps
 from onnxpfp.pipeline.refit_problem import consumer_grams, refit_setup, start_gram_observers
 from onnxpfp.refit.gram import observed_grams
 from onnxpfp.runtime.heap import trim_heap
 from onnxpfp.score.coreset import CORESET_CONSTANT, scores_without_data
 from onnxpfp.score.criterion import Criterion
 from onnxpfp.score.energy import Energy
+from onnxpfp.score.feature_statistics import FeatureStatistics
 from onnxpfp.score.pfp import K, Pfp, sample_failure, sample_size, upper_envelope
 from onnxpfp.score.scores import Scores
 
@@ -103,17 +107,23 @@ def _score_with_data(
     scored: Samples,
     statistics: Statistics,
     grams_of_group: GramsOfGroup | None = None,
-) -> Scores:
-    """Turn the statistics of the ops into scores, and measure on the scored samples what else the criterion needs."""
+) -> tuple[Scores, tuple[MergeMaps, ...]]:
+    """Turn the statistics of the ops into scores, and measure on the scored samples what else the criterion needs.
+
+    Returns:
+        The scores, and what merging needs to know.
+    """
     graph, options = analysis.graph, context.options
     with context.clock.phase("ranking") as progress:
+        size, requests = context.data.batch_size, context.requests
+        measurements = Measurements(analysis, ops, scored, size, requests, options, progress)
+        criterion = criterion_for(options)
+        features = _measure_features(context, criterion, measurements)
         if context.plan is not None:
-            return Scores.nothing(graph.count)
+            return Scores.nothing(graph.count), features.merging
         outputs, weight = _group_terms(analysis, ops, options.delta)
         parts = [(statistics[op.name].channels, statistics[op.name].sensitivity) for op in ops]
         sensitivity = upper_envelope(parts, graph.count)
-        size, requests = context.data.batch_size, context.requests
-        measurements = Measurements(analysis, ops, scored, size, requests, options, progress)
         score = partial(
             criterion_scores,
             analysis=analysis,
@@ -123,13 +133,51 @@ def _score_with_data(
             statistics=statistics,
             sensitivity=sensitivity,
             grams_of_group=grams_of_group,
+            feature_maps=features.maps,
         )
-        criterion = criterion_of(options.score)
         energy = score(Energy())
         values = energy if criterion.name == Energy.name else score(criterion)
         constant = _constants(analysis, ops, options.kernel)
         unbounded, summed = _unbounded(criterion, analysis), not isinstance(criterion, Pfp)
-        return Scores(criterion.name, values, energy, outputs, weight, constant, unbounded, summed=summed)
+        scores = Scores(
+            *(criterion.name, values, energy, outputs, weight, constant, unbounded),
+            summed=summed,
+            widths=features.widths,
+        )
+        return scores, features.merging
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Features:
+    """What is measured of maps.
+
+    Attributes:
+        maps: The maps of every group that rank; None where none are looked at.
+        widths: How many channels of each group the criterion lets stay; empty where it says nothing.
+        merging: What merging needs to know; empty where nothing is merged.
+    """
+
+    maps: Sequence[GroupMaps] | None = None
+    widths: tuple[int, ...] = ()
+    merging: tuple[MergeMaps, ...] = ()
+
+
+def _measure_features(context: RunContext, criterion: Criterion, measurements: Measurements) -> _Features:
+    """Measure the maps of all groups for a criterion that chooses by them, and for merging by them."""
+    merges = context.compensation == "merge"
+    if not isinstance(criterion, FeatureStatistics) or not (merges or context.chooses):
+        return _Features()
+    analysis, ops = measurements.analysis, measurements.ops
+    maps = maps_for(criterion, analysis, ops, measurements)
+    removals = [criterion.removal(each.statistics) for each in maps]
+    widths = tuple(
+        group.channels.size - len(removal.order) for group, removal in zip(analysis.graph.groups, removals, strict=True)
+    )
+    if not merges:
+        return _Features(maps, widths)
+    read = maps if criterion.maps == "after" else measured_maps(read_maps(analysis, ops), measurements, gram=True)
+    merging = tuple(MergeMaps(each, removal.by_dfs) for each, removal in zip(read, removals, strict=True))
+    return _Features(maps, widths, merging)
 
 
 def _unbounded(criterion: Criterion, analysis: Analysis) -> tuple[str, ...]:
@@ -167,8 +215,9 @@ def calibrate_and_score(context: RunContext, analysis: Analysis, ops: tuple[Line
     if data.split is not None:
         return calibrate_for_refits(context, analysis, ops, data.split, squares)
     statistics = _measure(context, analysis, ops, [*squares.values()])
-    scores = _score_with_data(context, analysis, ops, data.fit, statistics)
-    return DataCalibration(scores, data.fit, *_size_of_samples(context, ops), statistics, _mean_squares(squares))
+    scores, merging = _score_with_data(context, analysis, ops, data.fit, statistics)
+    size = _size_of_samples(context, ops)
+    return DataCalibration(scores, data.fit, *size, statistics, _mean_squares(squares), merge_maps=merging)
 
 
 def _size_of_samples(context: RunContext, ops: Sequence[LinearOp]) -> tuple[int, float | None]:
@@ -207,9 +256,10 @@ def calibrate_for_refits(
     statistics = _measure(context, analysis, ops, [*observers, *squares.values()])
     trim_heap()
     grams = observed_grams(observers)
-    scores = _score_with_data(context, analysis, ops, fit, statistics, partial(consumer_grams, setup, grams))
+    grams_of_group = partial(consumer_grams, setup, grams)
+    scores, merging = _score_with_data(context, analysis, ops, fit, statistics, grams_of_group)
     size = _size_of_samples(context, ops)
-    return RefitCalibration(scores, fit, *size, statistics, _mean_squares(squares), setup, grams)
+    return RefitCalibration(scores, fit, *size, statistics, _mean_squares(squares), setup, grams, merge_maps=merging)
 
 
 def _needs_grams(context: RunContext) -> bool:

@@ -25,6 +25,7 @@ class Scores:
         constant: What the values of each group are multiplied by in its bound, (groups,) float64.
         unbounded: Why the values of each group bound nothing, (groups,); empty where they do.
         summed: Whether a value sums up over a group's consumers already; a sensitivity is the largest of them.
+        widths: How many channels of each group the criterion itself lets stay, (groups,); empty where it says nothing.
     """
 
     method: str
@@ -35,6 +36,7 @@ class Scores:
     constant: NDArray[np.float64]
     unbounded: tuple[str, ...]
     summed: bool = False
+    widths: tuple[int, ...] = ()
 
     @classmethod
     def nothing(cls, channels: int) -> Self:
