@@ -59,6 +59,10 @@ class FeatureOptions:
         values = {"--dfs": self.dfs, "--dfs-threshold": self.dfs_threshold, "--sfs": self.sfs}
         return [flag for flag, value in values.items() if value is not None]
 
+    def verb(self, one: str, several: str) -> str:
+        """Return the verb of a sentence about the flags that are given."""
+        return one if len(self.removals) == 1 else several
+
     def check_features(self, score: str, compensate: str) -> None:
         """Refuse these options with another criterion, and what contradicts itself.
 
@@ -85,6 +89,5 @@ class FeatureOptions:
             asked: The flag with its value; empty where there is none.
         """
         if asked:
-            verb = "sets" if len(self.removals) == 1 else "set"
-            who = f"{' and '.join(self.removals)} without a target {verb} the widths"
+            who = f"{' and '.join(self.removals)} without a target {self.verb('sets', 'set')} the widths"
             raise OptionError(f"{who}, so not {asked}", hint=_GIVE_TARGET)

@@ -143,6 +143,7 @@ def _score_with_data(
             *(criterion.name, values, energy, outputs, weight, constant, unbounded),
             summed=summed,
             widths=features.widths,
+            closest=features.closest,
         )
         return scores, features.merging
 
@@ -154,11 +155,13 @@ class _Features:
     Attributes:
         maps: The maps of every group that rank; None where none are looked at.
         widths: How many channels of each group the criterion lets stay; empty where it says nothing.
+        closest: Largest cosine of the maps of two channels of each group; empty where none were compared.
         merging: What merging needs to know; empty where nothing is merged.
     """
 
     maps: Sequence[GroupMaps] | None = None
     widths: tuple[int, ...] = ()
+    closest: tuple[float, ...] = ()
     merging: tuple[MergeMaps, ...] = ()
 
 
@@ -173,11 +176,12 @@ def _measure_features(context: RunContext, criterion: Criterion, measurements: M
     widths = tuple(
         group.channels.size - len(removal.order) for group, removal in zip(analysis.graph.groups, removals, strict=True)
     )
+    closest = tuple(removal.closest for removal in removals) if criterion.compares else ()
     if not merges:
-        return _Features(maps, widths)
+        return _Features(maps, widths, closest)
     read = maps if criterion.maps == "after" else measured_maps(read_maps(analysis, ops), measurements, gram=True)
     merging = tuple(MergeMaps(each, removal.by_dfs) for each, removal in zip(read, removals, strict=True))
-    return _Features(maps, widths, merging)
+    return _Features(maps, widths, closest, merging)
 
 
 def _unbounded(criterion: Criterion, analysis: Analysis) -> tuple[str, ...]:

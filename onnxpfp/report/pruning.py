@@ -139,7 +139,8 @@ class Report:
             compensation: linear ops are refitted, channels merged, or means folded into biases. rewrite: weights and
             numbers are cut. search: the trials of a target of quality, or other choices of ranks, are measured.
             verification: the checker, the oracle, the drift and the errors of the layers. latency: both models are run
-            in turns. latency table: the network and its ops are run at several widths, and prunings for a target of latency measured.
+            in turns. latency table: the network and its ops are run at several widths, and prunings for a target of
+            latency measured.
         versions: Of this program and its libraries.
         notes: What the user should know.
     """

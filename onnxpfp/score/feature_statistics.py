@@ -99,10 +99,12 @@ class FeatureRemoval:
     Attributes:
         by_dfs: Those that DFS takes.
         by_sfs: Those that SFS takes then, each with the channel that it is like.
+        closest: Largest cosine of two channels that DFS leaves; 0 where they were not compared.
     """
 
     by_dfs: tuple[int, ...]
     by_sfs: tuple[tuple[int, int], ...]
+    closest: float = 0.0
 
     @property
     def order(self) -> list[int]:
@@ -165,8 +167,12 @@ class FeatureStatistics(Criterion):
         mstd = mean_std(tensors)
         least = min(self.least, mstd.size)
         by_dfs = dropped_by_dfs(mstd, self.dfs, self.dfs_threshold, least)
-        by_sfs = [] if self.sfs is None else dropped_by_sfs(cosines(tensors), mstd, self.sfs, by_dfs, least)
-        return FeatureRemoval(tuple(by_dfs), tuple(by_sfs))
+        if self.sfs is None:
+            return FeatureRemoval(tuple(by_dfs), ())
+        cosine = cosines(tensors)
+        left = np.delete(np.delete(cosine, by_dfs, axis=0), by_dfs, axis=1)
+        by_sfs = dropped_by_sfs(cosine, mstd, self.sfs, by_dfs, least)
+        return FeatureRemoval(tuple(by_dfs), tuple(by_sfs), float(np.triu(left, 1).max(initial=0.0)))
 
     def score(self, group: GroupData) -> Floats:
         """Rank by Mstd, and what goes by itself below."""
