@@ -130,7 +130,8 @@ def removal_scores(mstd: Floats, order: Sequence[int]) -> Floats:
     return scores
 
 
-@dataclass(frozen=True, slots=True)
+# Without slots, for which the decorator would make another class, and leave the first among the criteria.
+@dataclass(frozen=True)
 class FeatureStatistics(Criterion):
     """The mean standard deviation of the maps, with what DFS and SFS let go below all others, in their order.
 

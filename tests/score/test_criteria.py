@@ -32,6 +32,7 @@ NEEDS = {
     "apoz": {"maps"},
     "chip": {"maps"},
     "thinet": {"contributions"},
+    "feature-statistics": {"map-statistics"},
 }
 WITHOUT_DATA = {"weights", "scales", "random"}
 
