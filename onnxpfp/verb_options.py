@@ -39,6 +39,11 @@ class PrunabilityOptions(RunOptions):
         check=check_tolerance,
     )
 
+    def __post_init__(self) -> None:
+        RunOptions.__post_init__(self)
+        if self.compensate == "merge":
+            raise OptionError("--compensate merge goes with --sfs, so with prune alone")
+
     def pruning(self) -> Options:
         """Return the options with which the network is pruned to shares of its MACs."""
         return Options(**{name: getattr(self, name) for name, _ in declared(RunOptions)})
