@@ -418,7 +418,9 @@ class Options(FeatureOptions, RunOptions):
 
     def _check_features(self) -> None:
         """Refuse what feature statistics do not go with."""
-        self.check_features(self.score if isinstance(self.score, str) else self.score.name, self.compensate)
+        # A criterion that a user passes himself has its settings.
+        score = self.score if isinstance(self.score, str) else type(self.score).__name__
+        self.check_features(score, self.compensate)
         if self.sets_widths:
             structure = "" if self.structure == "channels" else f"--structure {self.structure}"
             steps = "" if self.steps == 1 else f"--steps {self.steps}"

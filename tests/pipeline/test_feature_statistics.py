@@ -12,9 +12,13 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 from onnx import ModelProto
+from support.bodies import IFS, build_bodies, samples
+from support.idioms import CONVOLUTIONAL, Idiom
+from support.idioms_attention import ATTENTIONS
 
 import onnxpfp
 from onnxpfp.errors import OptionError
+from onnxpfp.score.feature_statistics import FeatureStatistics
 
 Array = NDArray[Any]
 
@@ -288,3 +292,33 @@ def test_a_trained_network_in_two_shapes_of_its_data(tmp_path: Path) -> None:
     assert [group.kept for group in one.report.groups] == [group.kept for group in many.report.groups]
     assert all(group.kept < group.channels for group in one.report.groups)
     assert one.report.compensation == "lstsq"
+
+
+@pytest.mark.parametrize("idiom", [*CONVOLUTIONAL, *ATTENTIONS], ids=str)
+@pytest.mark.parametrize("maps", ["after", "before"])
+def test_every_way_to_put_layers_together(idiom: Idiom, maps: str) -> None:
+    """What is merged is in the masked original too, which must compute the same."""
+    options: dict[str, Any] = {"score": "feature-statistics", "maps": maps, "dfs": 0.3, "sfs": 0.3}
+    result = onnxpfp.prune(
+        idiom.model(), calibration="random", samples=6, compensate="merge", no_latency=True, threads=1, **options
+    )
+    assert result.report.oracle.error <= result.report.oracle.tolerance
+    assert any(group.kept < group.channels for group in result.report.groups)
+
+
+@pytest.mark.parametrize("name", IFS)
+def test_widths_of_bodies_are_set_in_each(name: str) -> None:
+    model = build_bodies(IFS[name][0])
+    options: dict[str, Any] = {"score": "feature-statistics", "dfs": 0.5, "no_latency": True, "threads": 1}
+    result = onnxpfp.prune(model, calibration=samples(name), **options)
+    assert result.report.groups
+    assert all(group.kept == group.channels - group.channels // 2 for group in result.report.groups)
+
+
+def test_an_object_has_its_own_settings_and_options_do_not_change_them() -> None:
+    model, x = nets.chain(), nets.noise(6, 3, 8, 8)
+    by_name = prune(model, x, keep_macs=0.6, sfs=0.6, maps="before")
+    by_object = prune(model, x, keep_macs=0.6, score=FeatureStatistics(sfs=0.6, maps="before"))
+    assert by_name.plan.entries == by_object.plan.entries
+    with pytest.raises(OptionError, match="sfs goes with score feature-statistics, not score FeatureStatistics"):
+        prune(model, x, score=FeatureStatistics(sfs=0.6), sfs=0.7)
