@@ -75,6 +75,9 @@ class MapSource:
             raise not_finite(self.data)
         first = channels_first(numbers, self.axis)
         flat = first.reshape(*first.shape[:2], -1)
+        if np.array_equal(self.positions.ravel(), np.arange(flat.shape[1])):
+            # The whole axis as it is: a view.
+            return flat.reshape(len(flat), *self.positions.shape, -1)
         return flat[:, self.positions]
 
 

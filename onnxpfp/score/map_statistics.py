@@ -58,13 +58,16 @@ class MapStatistics:
     def of(cls, maps: NDArray[Any], *, gram: bool = True) -> Self:
         """Return the statistics of maps (N, n, entries)."""
         samples, channels, entries = maps.shape
-        flat = maps.astype(np.float64)
+        # Channels first, so that the maps of a channel are one row.
+        rows = np.ascontiguousarray(maps.swapaxes(0, 1), np.float64)
+        flat = rows.reshape(channels, -1)
+        matrix = flat @ flat.T if gram else np.zeros((0, 0))
+        squares = matrix.diagonal().copy() if gram else np.einsum("cp,cp->c", flat, flat)
         # Less the first entry: then a map of equal numbers has no deviation at all, whatever its mean rounds to.
-        std = (flat - flat[:, :, :1]).std(axis=2)
-        rows = flat.transpose(1, 0, 2).reshape(channels, -1)
-        matrix = rows @ rows.T if gram else np.zeros((0, 0))
-        squares = matrix.diagonal().copy() if gram else np.einsum("cp,cp->c", rows, rows)
-        return cls(std.sum(axis=0), rows.sum(axis=1), squares, matrix, samples, samples * entries)
+        moved = rows - rows[:, :, :1]
+        moved -= moved.mean(axis=2, keepdims=True)
+        std = np.sqrt(np.einsum("cnp,cnp->cn", moved, moved) / entries)
+        return cls(std.sum(axis=1), flat.sum(axis=1), squares, matrix, samples, samples * entries)
 
     def merge(self, other: Self) -> Self:
         """Combine with the statistics of other samples, to float64 rounding in any order."""
