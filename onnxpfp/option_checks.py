@@ -12,7 +12,9 @@ __all__ = [
     "STRUCTURES",
     "check_at_least_one",
     "check_confidence",
+    "check_cosine",
     "check_criterion",
+    "check_dropped_share",
     "check_kept_energy",
     "check_largest_error",
     "check_least_share",
@@ -28,6 +30,7 @@ __all__ = [
     "check_share",
     "check_size",
     "check_structure",
+    "check_threshold",
     "check_tolerance",
     "check_workspace",
 ]
@@ -93,6 +96,24 @@ def check_share(flag: str, value: float) -> None:
     """Refuse what is no share that something may keep."""
     if not 0 < value <= 1:
         raise OptionError(f"{flag} {value:g} is outside (0, 1]", hint=f"{flag} 0.7 keeps 70 %")
+
+
+def check_dropped_share(flag: str, value: float) -> None:
+    """Refuse what is no share of a group that may go."""
+    if not 0 <= value < 1:
+        raise OptionError(f"{flag} {value:g} is outside [0, 1)", hint=f"{flag} 0.25 lets 25 % of every group go")
+
+
+def check_threshold(flag: str, value: float) -> None:
+    """Refuse what is no multiple of a mean."""
+    if not (math.isfinite(value) and value > 0):
+        raise OptionError(f"{flag} {value:g} must be above 0", hint=f"{flag} 0.5 is half of the mean of a group")
+
+
+def check_cosine(flag: str, value: float) -> None:
+    """Refuse what is no cosine of maps that are alike."""
+    if not 0 < value <= 1:
+        raise OptionError(f"{flag} {value:g} is outside (0, 1]", hint=f"{flag} 0.95 is usual")
 
 
 def check_kept_energy(flag: str, value: float) -> None:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, Protocol, Self
 
 from onnxpfp.errors import OptionError
+from onnxpfp.feature_options import FeatureOptions
 from onnxpfp.option_checks import (
     check_at_least_one,
     check_confidence,
@@ -46,6 +47,7 @@ __all__ = [
     "Options",
     "RunOptions",
     "ScopeOptions",
+    "WidthRule",
 ]
 
 DEFAULT_KEEP_MACS = 0.7
@@ -71,6 +73,7 @@ SCORES: Mapping[str, str] = {
     "hrank": "maps:HRank",
     "apoz": "maps:Apoz",
     "chip": "maps:Chip",
+    "feature-statistics": "feature_statistics:FeatureStatistics",
 }
 """Criteria that may rank channels: a file of `onnxpfp.score`, and the class in it. Names load no numpy."""
 
@@ -90,6 +93,8 @@ class CriterionLike(Protocol):
 
 AllocationRule = Literal["measured", "bound", "uniform"]
 """What sets the widths: `--allocate`."""
+WidthRule = AllocationRule | Literal["criterion"]
+"""The same, or the criterion itself, where `--dfs` or `--sfs` say what goes and no target does."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -237,12 +242,13 @@ class RunOptions(ScopeOptions):
         "choice",
         choices=("sum", "max"),
     )
-    compensate: Literal["auto", "lstsq", "bias", "none"] = declare(
+    compensate: Literal["auto", "lstsq", "bias", "merge", "none"] = declare(
         "auto",
         "Make up for dropped channels: refit the layers that read them by least squares (lstsq), fold their means into "
-        "biases (bias), or nothing (none). auto is lstsq with enough samples, else bias.",
+        "biases (bias), merge each into the kept one whose maps are most alike, with a cosine of --sfs or more, and "
+        "fold the means of the others (merge), or nothing (none). auto is lstsq with enough samples, else bias.",
         "choice",
-        choices=("auto", "lstsq", "bias", "none"),
+        choices=("auto", "lstsq", "bias", "merge", "none"),
     )
     delta: float = declare(
         1e-16,
@@ -297,7 +303,7 @@ class RunOptions(ScopeOptions):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Options(RunOptions):
+class Options(FeatureOptions, RunOptions):
     """Options of a pruning: those of a run, and its target."""
 
     keep_macs: float | None = declare(
@@ -409,6 +415,7 @@ class Options(RunOptions):
         if len(targets) > 1:
             raise OptionError(f"give one target: {' or '.join(targets)}, not {'both' if len(targets) == 2 else 'all'}")
         RunOptions.__post_init__(self)
+        self._check_features()
         if self.ranked:
             self._check_ranks()
         if self.effort != "low":
@@ -422,6 +429,21 @@ class Options(RunOptions):
             raise OptionError("--max-drift and --min-agreement try many targets, so they go with --steps 1")
         if self.steps > 1 and self.select in {"sampled", "mixed"}:
             raise OptionError(f"--select {self.select} draws once, so it goes with --steps 1")
+
+    @property
+    def sets_widths(self) -> bool:
+        """Whether the criterion sets the widths: it is told what goes, and no target is given."""
+        return bool(self.removals) and not self._targets()
+
+    def _check_features(self) -> None:
+        """Refuse what feature statistics do not go with."""
+        # A criterion that a user passes himself has its settings.
+        score = self.score if isinstance(self.score, str) else type(self.score).__name__
+        self.check_features(score, self.compensate)
+        if self.sets_widths:
+            structure = "" if self.structure == "channels" else f"--structure {self.structure}"
+            steps = "" if self.steps == 1 else f"--steps {self.steps}"
+            self.check_widths((f"--allocate {self.allocate}" if self.allocate else "") or structure or steps)
 
     def _check_ranks(self) -> None:
         """Refuse what ranks are not chosen by."""
@@ -468,8 +490,11 @@ class Options(RunOptions):
     def target(self) -> tuple[str, float]:
         """The cost that the target counts (X of a field keep_X; `onnxpfp.pipeline.costs`), and the share that stays.
 
-        Of a target that is no share, that is `UNKNOWN` until the original is measured.
+        Of a target that is no share, that is `UNKNOWN` until the original is measured, and where there is none because
+        the criterion sets the widths.
         """
+        if self.sets_widths:
+            return "macs", UNKNOWN
         if self.latency_ms is not None:
             return "latency", UNKNOWN
         if self.keep_size is not None and self.keep_size > 1:
@@ -481,5 +506,7 @@ class Options(RunOptions):
         )
 
     def keeping(self, share: float) -> Self:
-        """Return the options with another share of what their target counts."""
+        """Return the options with another share of what their target counts; the same where there is no target."""
+        if self.sets_widths:
+            return self
         return replace(self, **{"latency_ms": None, _KEEP + self.target[0]: share})

@@ -83,6 +83,8 @@ class PrunabilityOptions(RunOptions):
     def __post_init__(self) -> None:
         # The decorator makes a new class for the slots, which super() without arguments does not know.
         RunOptions.__post_init__(self)
+        if self.compensate == "merge":
+            raise OptionError("--compensate merge goes with --sfs, so with prune alone")
         if self.measure == "channels" and self.by is not None:
             raise OptionError(f"--by {self.by} goes with --measure weights; --score ranks channels")
         if self.measure == "weights":

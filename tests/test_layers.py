@@ -22,6 +22,7 @@ BASE = [
     "progress",
     "option_checks",
     "option_declaration",
+    "feature_options",
     "options",
     "verb_options",
 ]

@@ -11,6 +11,7 @@ from benchmarks.accuracy.peers import PEERS, Peer
 
 __all__ = [
     "CORESETS",
+    "FEATURES",
     "FEW",
     "LETTER",
     "LOW_RANK",
@@ -103,12 +104,19 @@ MEAN_SHARE = tuple(
     Way(f"mean-share{how}", seeds=True) for how in ("", " --allocate bound", " --allocate bound --compensate none")
 )
 """Mean shares with measured widths, with one sum of them for all groups, and that alone."""
-REFITTED = tuple(Way(score, with_norm=score == "bn-scale", seeds=score == "random") for score in BASELINES)
+REFITTED = tuple(Way(score, with_norm=score == "bn-scale", seeds=score in {"random", "l2"}) for score in BASELINES)
 PLAIN = tuple(
     Way(f"{score} --allocate uniform --compensate none", with_norm=score == "bn-scale")
     for score in (*OURS, "mean-share", *BASELINES)
 )
 """Selection alone, as most papers and peers do it."""
+FEATURES = (
+    *(Way(f"feature-statistics{how}", seeds=True) for how in ("", " --maps before", " --sfs 0.7")),
+    *(Way(f"{score} --compensate none", seeds=True) for score in ("feature-statistics", "l2")),
+    Way("feature-statistics --maps before --compensate none", seeds=True),
+    *(Way(f"feature-statistics --sfs 0.7 --compensate {how}", seeds=True) for how in ("none", "bias", "merge")),
+)
+"""Feature statistics by deviation alone and with twins first, with refits and without, and L2 without."""
 REST = (*MEAN_SHARE, *OTHER_ALLOCATIONS, *LETTER, *OTHER_CHOICES, *REFITTED)
 FEW = tuple(_few(score, 512) for score in OURS)
 CORESETS = (Way("coreset"), Way("coreset --compensate none"), Way("coreset (0 images)", most=0))
@@ -133,6 +141,7 @@ ORDER = (
     (CIFAR, PLAIN, TARGETS),
     (CIFAR, FEW, (0.5,)),
     (("resnet20", *FMNIST), CORESETS, (0.7, 0.5)),
+    (("resnet20", "fmnist_resnet"), FEATURES, (0.7, 0.5)),
     (("resnet20",), REST, TARGETS),
     (("resnet56",), REST, TARGETS),
     (FMNIST, (*PLAIN, *REST), TARGETS),

@@ -172,7 +172,7 @@ def _trained_layers(shared: Path) -> Iterator[_Layer]:
 def _limits(context: RunContext) -> InputLimits:
     samples, ops = context.data.samples, linear_ops(context.whole)
     measurements = Measurements(context.whole, ops, samples, 16, context.requests, context.options, None)
-    return measured_limits(context.whole, samples, measurements)
+    return measured_limits(context.whole, measurements)
 
 
 def _page(rows: Sequence[Row]) -> str:

@@ -26,6 +26,8 @@ def alignment_for(options: Options, providers: Sequence[str], whole: Analysis) -
     """
     if isinstance(options.round_to, int):
         return Alignment(options.round_to, "as asked for", "asked")
+    if options.sets_widths:
+        return Alignment(1, f"what {' and '.join(options.removals)} {options.verb('leaves', 'leave')} is not rounded")
     return alignment_of(providers[0], type_of_weights(whole.source.flat or whole.model), cpu_features())
 
 

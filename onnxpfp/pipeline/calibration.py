@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from onnxpfp.allocation.by_drift import ResponseCurve
 from onnxpfp.arrays import Floats
@@ -13,6 +13,7 @@ from onnxpfp.channels.branches import NO_BRANCHES, Branches
 from onnxpfp.data.samples import Samples
 from onnxpfp.linear.ops import LinearOp
 from onnxpfp.linear.weights import StoredAxis
+from onnxpfp.pipeline.merging import MergeMaps
 from onnxpfp.pipeline.ranked_layers import RankedTrial
 from onnxpfp.pipeline.refit_problem import RefitSetup
 from onnxpfp.refit.gram import Gram
@@ -45,12 +46,14 @@ class DataCalibration(Calibration):
         statistics: Statistics of the linear ops.
         mean_squares: Mean square of every output (g, O/g) of the consumers, by position: what errors of a choice are a
             share of (`onnxpfp.pipeline.choice_bounds`). Of none where they have no bound.
+        merge_maps: What merging needs to know of every group; empty where nothing is merged.
     """
 
     required: int
     failure: float | None
     statistics: Statistics
     mean_squares: Mapping[int, Floats]
+    merge_maps: tuple[MergeMaps, ...] = field(default=(), kw_only=True)
 
     @property
     def samples(self) -> int:

@@ -14,6 +14,7 @@ from onnxpfp.low_rank.split import edits_of_rank, split
 from onnxpfp.pipeline.calibration import DataCalibration, Measured, RefitCalibration
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.decide import Decision
+from onnxpfp.pipeline.merging import merge_similar
 from onnxpfp.progress import Count
 from onnxpfp.refit.joint_problem import JointEffort
 from onnxpfp.refit.means import Compensation, fold_means
@@ -74,6 +75,18 @@ def _refit_all(
     return replace(means, edits=refitted.edits, refits=refitted.records, left=left)
 
 
+def _merge(
+    context: RunContext, measured: Measured, calibration: DataCalibration, decision: Decision, edits: Edits
+) -> Compensation:
+    """Merge what goes into what stays and is alike, and fold the means of what is left."""
+    tau = context.options.sfs
+    assert tau is not None
+    return merge_similar(
+        *(measured.analysis, measured.ops, measured.stored_axes, calibration.statistics, calibration.merge_maps),
+        *(decision.factor, edits, tau),
+    )
+
+
 def build_candidate(context: RunContext, measured: Measured, decision: Decision) -> Candidate:
     """Reweight or compensate the weights, then slice the chosen channels out; mask the edited original beside it."""
     clock, analysis, calibration = context.clock, measured.analysis, measured.calibration
@@ -91,6 +104,10 @@ def build_candidate(context: RunContext, measured: Measured, decision: Decision)
         if how == "bias" and isinstance(calibration, DataCalibration):
             with clock.phase("compensation"):
                 compensation = fold_means(analysis, measured.ops, calibration.statistics, decision.factor, edits)
+            edits = compensation.edits
+        elif how == "merge" and isinstance(calibration, DataCalibration):
+            with clock.phase("compensation"):
+                compensation = _merge(context, measured, calibration, decision, edits)
             edits = compensation.edits
         edits = edits_of_rank(analysis, decision.keep, edits, decision.ranked) if decision.ranked else edits
     with clock.phase("rewrite"):

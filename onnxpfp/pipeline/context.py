@@ -18,7 +18,7 @@ from onnxpfp.data.sources import SampleSource
 from onnxpfp.data.splits import CalibrationData
 from onnxpfp.lossless.subnormal import SubnormalWeights
 from onnxpfp.model.load import ModelSource, load
-from onnxpfp.options import AllocationRule, Options
+from onnxpfp.options import Options, WidthRule
 from onnxpfp.pipeline.alignment import alignment_for
 from onnxpfp.pipeline.analyze import analyze, open_model
 from onnxpfp.pipeline.costs import QUANTITIES
@@ -87,7 +87,7 @@ class RunContext:
         return data.batch_size if limited else None
 
     @property
-    def compensation(self) -> Literal["lstsq", "bias", "none"]:
+    def compensation(self) -> Literal["lstsq", "bias", "merge", "none"]:
         """What is done about the dropped channels."""
         if self.data.given == "none":
             return "none"
@@ -96,8 +96,10 @@ class RunContext:
         return self.options.compensate
 
     @property
-    def allocation(self) -> AllocationRule:
+    def allocation(self) -> WidthRule:
         """What sets the widths; noise tells nothing about the output."""
+        if self.options.sets_widths:
+            return "criterion"
         return self.options.allocate or ("measured" if self._telling or self._ranks else "bound")
 
     @property

@@ -5,10 +5,20 @@ from __future__ import annotations
 from functools import cache
 from importlib import import_module
 
-from onnxpfp.options import SCORES
+from onnxpfp.feature_options import FEATURE_STATISTICS
+from onnxpfp.options import SCORES, Options
 from onnxpfp.score.criterion import Criterion
+from onnxpfp.score.feature_statistics import FeatureStatistics
 
-__all__ = ["criterion_of", "title_of"]
+__all__ = ["criterion_for", "criterion_of", "title_of"]
+
+
+def criterion_for(options: Options) -> Criterion:
+    """Return the criterion that is asked for, with what options say about it."""
+    if options.score == FEATURE_STATISTICS:
+        asked = options.dfs, options.dfs_threshold, options.sfs
+        return FeatureStatistics(*asked, options.maps, least=options.min_channels)
+    return criterion_of(options.score)
 
 
 def criterion_of(score: object) -> Criterion:

@@ -13,9 +13,11 @@ from onnxpfp.channels import Analysis, Group
 from onnxpfp.errors import OptionError
 from onnxpfp.linear.ops import LinearOp
 from onnxpfp.linear.producers import Filters, carriers_of, norm_scales, producers_of
+from onnxpfp.pipeline.feature_maps import GroupMaps, maps_for
 from onnxpfp.pipeline.measurements import Measurements, consumer_taps
 from onnxpfp.score.criterion import Criterion
 from onnxpfp.score.group_data import ConsumerData, ConsumerGram, GroupData, long_rows, places
+from onnxpfp.score.map_statistics import MapStatistics
 
 __all__ = ["GramsOfGroup", "criterion_scores"]
 
@@ -34,6 +36,7 @@ def criterion_scores(
     sensitivity: Floats | None = None,
     grams_of_group: GramsOfGroup | None = None,
     reach: Floats | None = None,
+    feature_maps: Sequence[GroupMaps] | None = None,
 ) -> Floats:
     """Score every channel.
 
@@ -44,9 +47,11 @@ def criterion_scores(
         measurements: Measures what the consumers read; None without data.
         seed: Of chance.
         statistics: Statistics of the consumers, where they are known already.
-        sensitivity: PFP's sensitivities by channel id, for the criteria that need them.
+        sensitivity: PFP's sensitivities by channel id, for the criteria that need them; None
+            measures them.
         grams_of_group: Returns the consumers with their covariances, for the criteria that need Gram matrices.
         reach: What channels can reach by channel id, for the criteria that need it.
+        feature_maps: The statistics of the maps of every group, for the criteria that need them.
 
     Returns:
         Score by channel id, (count + 1,) float64, finite and not negative; entry 0 is 0.
@@ -61,7 +66,8 @@ def criterion_scores(
     norms = norm_scales(analysis) if "scales" in criterion.needs else []
     random = np.random.default_rng(seed).random(graph.count + 1)
     values = np.zeros(graph.count + 1)
-    for group in graph.groups:
+    maps = _map_statistics(criterion, analysis, ops, measurements, feature_maps)
+    for number, group in enumerate(graph.groups):
         picked = [(norm.gamma, places(norm.ids, group.channels)) for norm in norms]
         data = GroupData(
             name=group.name,
@@ -73,9 +79,33 @@ def criterion_scores(
             consumer_grams=tuple(grams_of_group(group)) if grams_of_group and "gram" in criterion.needs else (),
             reach=None if reach is None else reach[group.channels],
             random=random[group.channels],
+            map_statistics=maps[number] if maps else (),
         )
         values[group.channels] = _checked(criterion, group, criterion.score(data))
     return values
+
+
+def _map_statistics(
+    criterion: Criterion,
+    analysis: Analysis,
+    ops: Sequence[LinearOp],
+    measurements: Measurements | None,
+    known: Sequence[GroupMaps] | None,
+) -> list[tuple[MapStatistics, ...]]:
+    """Return the statistics of the maps of every group, where the criterion needs them."""
+    if "map-statistics" not in criterion.needs:
+        return []
+    if known is None:
+        if measurements is None:
+            raise _no_data(criterion)
+        known = maps_for(criterion, analysis, ops, measurements)
+    return [maps.statistics for maps in known]
+
+
+def _no_data(criterion: Criterion) -> OptionError:
+    return OptionError(
+        f"--score {criterion.name} measures the data, and none are given", hint="give --calib-data FILE.npz"
+    )
 
 
 def _checked(criterion: Criterion, group: Group, scores: Floats) -> Floats:
@@ -135,9 +165,7 @@ def _measured(
     if "squares" in criterion.needs and statistics is not None:
         measured["square_sum"] = [statistics[op.name].square_sum for op in ops]
     elif measurements is None:
-        raise OptionError(
-            f"--score {criterion.name} measures the data, and none are given", hint="give --calib-data FILE.npz"
-        )
+        raise _no_data(criterion)
     elif "squares" in criterion.needs:
         measured["square_sum"] = measurements.square_sums()
     if "maps" in criterion.needs and measurements is not None:

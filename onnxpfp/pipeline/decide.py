@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxpfp.allocation.by_bound import Demand, allocate_by_bound
+from onnxpfp.allocation.by_criterion import widths_by_criterion
 from onnxpfp.allocation.by_drift import Cost, ResponseCurve, allocate_by_drift, foreseen_drift
 from onnxpfp.allocation.cost import CostModel
 from onnxpfp.allocation.select import Selection, select
@@ -25,7 +26,7 @@ from onnxpfp.errors import PlanError
 from onnxpfp.linear.bias import new_biases
 from onnxpfp.linear.weights import StoredAxis, reweightable
 from onnxpfp.low_rank.split import RankedLayer
-from onnxpfp.options import AllocationRule, Options
+from onnxpfp.options import Options, WidthRule
 from onnxpfp.pipeline.calibration import Measured, RefitCalibration
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.costs import QUANTITIES, Biases
@@ -143,7 +144,7 @@ class Selector:
 def decide(
     selector: Selector,
     cost: CostModel,
-    rule: AllocationRule,
+    rule: WidthRule,
     curves: Sequence[ResponseCurve] = (),
     reference: int | None = None,
 ) -> Decision:
@@ -163,6 +164,8 @@ def decide(
     share = options.target[1]
     if rule == "measured":
         kept = allocate_by_drift(curves, cost, share, reference).tolist()
+    elif rule == "criterion":
+        kept = widths_by_criterion([widths_of(*selector.allowed(number)) for number in numbers], selector.scores.widths)
     elif rule == "uniform":
         kept = allocate_uniformly(
             [widths_of(*selector.allowed(number)) for number in numbers], cost, share, reference

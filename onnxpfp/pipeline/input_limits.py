@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from onnxpfp.arrays import AnyFloats, Arrays
 from onnxpfp.calibrate.observer import Batch
 from onnxpfp.channels import Analysis
-from onnxpfp.data.samples import Samples
 from onnxpfp.errors import OptionError
 from onnxpfp.linear.columns import columns
 from onnxpfp.linear.describe import constant_consumer, linear_op
@@ -79,18 +78,17 @@ def patch_norms(op: LinearOp, numbers: NDArray[Any]) -> AnyFloats:
     return np.sqrt(np.stack([each.sum(axis=2) for each in taps]))
 
 
-def measured_limits(analysis: Analysis, samples: Samples, measurements: Measurements) -> InputLimits:
+def measured_limits(analysis: Analysis, measurements: Measurements) -> InputLimits:
     """Measure how large the inputs of a model are on samples, and what its producers read.
 
     Args:
         analysis: The model.
-        samples: The samples.
-        measurements: Lets them run.
+        measurements: Lets the samples run.
     """
     observers = {op.name: PatchNormObserver(op) for op in _producing_ops(analysis)}
     measurements.run([*observers.values()])
     inputs: dict[str, float] = {}
-    for feed in samples.batches(measurements.batch_size):
+    for feed in measurements.samples.batches(measurements.batch_size):
         for name, array in feed.items():
             if array.dtype.kind in "fiu" and array.size:
                 peak = max(abs(float(array.max())), abs(float(array.min())))

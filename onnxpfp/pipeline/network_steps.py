@@ -230,7 +230,7 @@ def _shares(context: RunContext, parts: Sequence[MeasuredPart]) -> list[float]:
         TargetUnreachableError: Together they cannot come down to the target.
     """
     share = context.options.target[1]
-    if len(parts) == 1 or not context.chooses:
+    if len(parts) == 1 or not context.chooses or context.options.sets_widths:
         return [share] * len(parts)
     full, least = np.array([each.full for each in parts]), np.array([each.least for each in parts])
     levels = share_levels(full, least, share)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -18,30 +17,25 @@ from onnxpfp.channels import Analysis
 from onnxpfp.data.samples import Samples
 from onnxpfp.data.splits import Split
 from onnxpfp.linear.ops import LinearOp, output_counts
-from onnxpfp.linear.reach import InputLimits, Reaches, reaches_of
 from onnxpfp.options import Options
 from onnxpfp.pipeline.calibration import Calibration, DataCalibration, RefitCalibration
 from onnxpfp.pipeline.choice_bounds import square_observers
 from onnxpfp.pipeline.context import RunContext
-from onnxpfp.pipeline.criteria import criterion_of
+from onnxpfp.pipeline.criteria import criterion_for, criterion_of
 from onnxpfp.pipeline.criterion_scores import GramsOfGroup, criterion_scores
-from onnxpfp.pipeline.input_limits import measured_limits, typed_limits
+from onnxpfp.pipeline.features import measure_features
 from onnxpfp.pipeline.measurements import Measurements, SquareObserver
+from onnxpfp.pipeline.merging import MergeMaps
 from onnxpfp.pipeline.refit_problem import consumer_grams, refit_setup, start_gram_observers
+from onnxpfp.pipeline.worst_case import QUADRANTS, WorstCase
 from onnxpfp.refit.gram import observed_grams
 from onnxpfp.runtime.heap import trim_heap
-from onnxpfp.score.coreset import CORESET_CONSTANT, Coreset, CoresetShare
-from onnxpfp.score.criterion import Criterion
+from onnxpfp.score.coreset import CoresetShare
 from onnxpfp.score.energy import Energy
 from onnxpfp.score.pfp import K, Pfp, sample_failure, sample_size, upper_envelope
 from onnxpfp.score.scores import Scores
 
 __all__ = ["calibrate_and_score", "calibrate_for_refits"]
-
-QUADRANTS = 4
-"""Signs of weights and activations: unseen activations may have both signs, whatever those seen have."""
-_NO_LIMITS = "how large the inputs are is not known: give --calib-data, or --input-range"
-"""Why coreset scores bound nothing, where nothing says how large beta is."""
 
 
 def _outputs(ops: Sequence[LinearOp]) -> list[int]:
@@ -107,22 +101,24 @@ def _score_with_data(
     scored: Samples,
     statistics: Statistics,
     grams_of_group: GramsOfGroup | None = None,
-) -> Scores:
-    """Turn the statistics of the ops into scores, and measure on the scored samples what else the criterion needs."""
+) -> tuple[Scores, tuple[MergeMaps, ...]]:
+    """Turn the statistics of the ops into scores, and measure on the scored samples what else the criterion needs.
+
+    Returns:
+        The scores, and what merging needs to know.
+    """
     graph, options = analysis.graph, context.options
     with context.clock.phase("ranking") as progress:
+        size, requests = context.data.batch_size, context.requests
+        measurements = Measurements(analysis, ops, scored, size, requests, options, progress)
+        criterion = criterion_for(options)
+        features = measure_features(context, criterion, measurements)
         if context.plan is not None:
-            return Scores.nothing(graph.count)
+            return Scores.nothing(graph.count), features.merging
+        worst_case = WorstCase.of(criterion, analysis, options, measurements)
         outputs, weight = _group_terms(analysis, ops, options.delta)
         parts = [(statistics[op.name].channels, statistics[op.name].sensitivity) for op in ops]
         sensitivity = upper_envelope(parts, graph.count)
-        size, requests = context.data.batch_size, context.requests
-        measurements = Measurements(analysis, ops, scored, size, requests, options, progress)
-        criterion = criterion_of(options.score)
-        limits = None
-        if isinstance(criterion, Coreset):
-            limits = typed_limits(analysis, options.input_ranges) or measured_limits(analysis, scored, measurements)
-        reaches = _reaches(criterion, analysis, limits)
         score = partial(
             criterion_scores,
             analysis=analysis,
@@ -132,45 +128,31 @@ def _score_with_data(
             statistics=statistics,
             sensitivity=sensitivity,
             grams_of_group=grams_of_group,
-            reach=None if reaches is None else reaches.values,
+            feature_maps=features.maps,
+            reach=worst_case.reach,
         )
         energy = score(Energy())
         values = energy if criterion.name == Energy.name else score(criterion)
         constant = _constants(analysis, ops, options.kernel)
-        pfp = Scores("pfp", values, energy, outputs, weight, constant, ("",) * len(analysis.graph.groups))
-        return pfp if isinstance(criterion, Pfp) else _of_others(pfp, criterion, reaches, limits)
-
-
-def _reaches(criterion: Criterion, analysis: Analysis, limits: InputLimits | None) -> Reaches | None:
-    """Find the reach of channels for a criterion that needs it."""
-    return reaches_of(analysis, limits) if "reach" in criterion.needs else None
-
-
-def _of_others(scores: Scores, criterion: Criterion, reaches: Reaches | None, limits: InputLimits | None) -> Scores:
-    """Say of scores that are no sensitivities of PFP what they are, and what they bound."""
-    groups = len(scores.outputs)
-    if reaches is None:
-        why = f"the scores of --score {criterion.name} are no sensitivities"
-        return replace(scores, method=criterion.name, unbounded=(why,) * groups, summed=True)
-    if not isinstance(criterion, Coreset):
-        constant = np.full(groups, CORESET_CONSTANT)
-        return replace(scores, method=criterion.name, energy=None, constant=constant, unbounded=reaches.doubts)
-    why = reaches.doubts if limits is not None else (_NO_LIMITS,) * groups
-    outputs = np.maximum(1, scores.outputs // QUADRANTS)
-    return replace(scores, method=criterion.name, energy=None, outputs=outputs, unbounded=why, additive=True)
+        scores = Scores(
+            *("pfp", values, energy, outputs, weight, constant, ("",) * len(graph.groups)),
+            widths=features.widths,
+            closest=features.closest,
+        )
+        if not isinstance(criterion, Pfp):
+            scores = worst_case.told(scores, criterion)
+        return scores, features.merging
 
 
 def _score_without_data(analysis: Analysis, ops: Sequence[LinearOp], options: Options) -> Scores:
     """Score by weights alone; the bounds count both signs of every activation."""
-    criterion = criterion_of(options.score)
+    criterion = criterion_for(options)
     criterion = CoresetShare() if isinstance(criterion, Pfp) else criterion
     outputs, weight = _group_terms(analysis, ops, options.delta)
-    limits = typed_limits(analysis, options.input_ranges) if isinstance(criterion, Coreset) else None
-    reaches = _reaches(criterion, analysis, limits)
-    reach = None if reaches is None else reaches.values
-    values = criterion_scores(criterion, analysis, ops, None, seed=options.seed, reach=reach)
+    worst_case = WorstCase.of(criterion, analysis, options)
+    values = criterion_scores(criterion, analysis, ops, None, seed=options.seed, reach=worst_case.reach)
     scores = Scores(criterion.name, values, None, outputs, weight, np.zeros(len(outputs)), ())
-    return _of_others(scores, criterion, reaches, limits)
+    return worst_case.told(scores, criterion)
 
 
 def calibrate_and_score(context: RunContext, analysis: Analysis, ops: tuple[LinearOp, ...]) -> Calibration:
@@ -187,8 +169,9 @@ def calibrate_and_score(context: RunContext, analysis: Analysis, ops: tuple[Line
     if data.split is not None:
         return calibrate_for_refits(context, analysis, ops, data.split, squares)
     statistics = _measure(context, analysis, ops, [*squares.values()])
-    scores = _score_with_data(context, analysis, ops, data.fit, statistics)
-    return DataCalibration(scores, data.fit, *_size_of_samples(context, ops), statistics, _mean_squares(squares))
+    scores, merging = _score_with_data(context, analysis, ops, data.fit, statistics)
+    size = _size_of_samples(context, ops)
+    return DataCalibration(scores, data.fit, *size, statistics, _mean_squares(squares), merge_maps=merging)
 
 
 def _size_of_samples(context: RunContext, ops: Sequence[LinearOp]) -> tuple[int, float | None]:
@@ -227,9 +210,10 @@ def calibrate_for_refits(
     statistics = _measure(context, analysis, ops, [*observers, *squares.values()])
     trim_heap()
     grams = observed_grams(observers)
-    scores = _score_with_data(context, analysis, ops, fit, statistics, partial(consumer_grams, setup, grams))
+    grams_of_group = partial(consumer_grams, setup, grams)
+    scores, merging = _score_with_data(context, analysis, ops, fit, statistics, grams_of_group)
     size = _size_of_samples(context, ops)
-    return RefitCalibration(scores, fit, *size, statistics, _mean_squares(squares), setup, grams)
+    return RefitCalibration(scores, fit, *size, statistics, _mean_squares(squares), setup, grams, merge_maps=merging)
 
 
 def _needs_grams(context: RunContext) -> bool:

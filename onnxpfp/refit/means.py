@@ -29,12 +29,14 @@ class Compensation:
         folded: Consumers whose bias changed.
         left: Consumers that lost channels without compensation, with the reason.
         refits: What became of every linear op that was refitted, front to back.
+        merged: Consumers whose weights took over channels that are like some that stay.
     """
 
     edits: Edits
     folded: tuple[str, ...]
     left: tuple[tuple[str, str], ...]
     refits: tuple[Record, ...] = ()
+    merged: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,5 +98,7 @@ def assumption_of_error(outcome: Outcome) -> str:
 
 def _alone(outcome: Outcome) -> str:
     """Say that a bound is of nothing but the choice."""
-    after = {"lstsq": ", before the refit", "bias": ", before means were folded"}.get(outcome.context.compensation, "")
+    done = {"lstsq": "the refit", "bias": "means were folded", "merge": "channels were merged"}
+    what = done.get(outcome.context.compensation)
+    after = "" if what is None else f", before {what}"
     return f"of the choice alone{after}, layer by layer, each with the inputs that it has in the original"

@@ -14,9 +14,11 @@ from onnxpfp.allocation.select import Selection
 from onnxpfp.channels.types import Fixed
 from onnxpfp.comparison.latency import LatencyFindings
 from onnxpfp.comparison.promises import Promises, promises_of
+from onnxpfp.feature_options import FEATURE_STATISTICS
 from onnxpfp.lossless import Removal
 from onnxpfp.lossless.subnormal import SubnormalWeights
 from onnxpfp.low_rank.layers import scheme_of
+from onnxpfp.options import Options
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.footprint import reachable_params, staying_axes
 from onnxpfp.pipeline.latency.target import LatencyTarget
@@ -73,7 +75,8 @@ def build_report(
             "min_agreement": options.min_agreement,
             "size": options.keep_size,
         }
-        target = {name: value for name, value in asked.items() if value is not None} or {quantity: share}
+        share_kept = {} if options.sets_widths else {quantity: share}
+        target = {name: value for name, value in asked.items() if value is not None} or share_kept
     reachable = [reachable_params(outcome.context.whole) for outcome in outcomes]
     compensations = [(each, each.compensation) for each in outcomes if each.compensation]
     groups = [_groups(outcome) for outcome in outcomes]
@@ -92,6 +95,7 @@ def build_report(
         certified=certified,
         reachable=sum(reached for reached, _ in reachable) / max(sum(total for _, total in reachable), 1),
         method=method,
+        settings=_settings(options) if context.chooses else {},
         allocation=context.allocation,
         alignment=context.alignment if context.chooses else None,
         compensation=context.compensation,
@@ -114,6 +118,7 @@ def build_report(
         promises=promises,
         layers=verified.layers,
         latency=latency,
+        merged=tuple(each.named(name) for each, made in compensations for name in made.merged),
         refits=tuple(replace(r, name=each.named(r.name)) for each, made in compensations for r in made.refits),
         compensated=tuple(each.named(name) for each, made in compensations for name in made.folded),
         uncompensated=tuple((each.named(name), why) for each, made in compensations for name, why in made.left),
@@ -130,6 +135,14 @@ def build_report(
             )
         ),
     )
+
+
+def _settings(options: Options) -> dict[str, float | str]:
+    """List what was said about the criterion."""
+    if options.score != FEATURE_STATISTICS:
+        return {}
+    given = {"dfs": options.dfs, "dfs_threshold": options.dfs_threshold, "sfs": options.sfs, "maps": options.maps}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def _promises(context: RunContext, verified: Verification) -> Promises | None:
@@ -183,6 +196,7 @@ def _groups(outcome: Outcome) -> tuple[GroupReport, ...]:
     refits: Sequence[Record] = compensation.refits if compensation else ()
     refitted = {record.name for record in refits if record.after < record.before}
     folded = set(compensation.folded) if compensation else set[str]()
+    merged = set(compensation.merged) if compensation else set[str]()
     reports: list[GroupReport] = []
     for number, group in enumerate(graph.groups):
         chosen = selections[number] if selections else None
@@ -214,6 +228,7 @@ def _groups(outcome: Outcome) -> tuple[GroupReport, ...]:
                 else "",
                 selection=_selection(outcome, chosen, went=went),
                 refitted=tuple(outcome.named(name) for name in consumers if name in refitted),
+                merged=tuple(outcome.named(name) for name in consumers if name in merged),
                 folded=tuple(outcome.named(name) for name in consumers if name in folded),
                 assumption="" if reason else assumption_of(outcome, chosen),
                 error_assumption="" if no_error else assumption_of_error(outcome),

@@ -10,7 +10,13 @@ from onnxpfp.refit.means import Record
 from onnxpfp.report.page import Column, Element, Line, Table, number
 from onnxpfp.report.reasons import kind
 
-__all__ = ["about_compensation"]
+__all__ = ["about_compensation", "merged_line"]
+
+
+def merged_line(merged: Sequence[str]) -> str:
+    """Say how many layers took over channels that go."""
+    count = "1 consumer" if len(merged) == 1 else f"{len(merged)} consumers"
+    return f"channels that go merged into similar ones that stay, in the weights of {count}"
 
 
 def about_compensation(

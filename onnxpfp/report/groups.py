@@ -32,11 +32,12 @@ class GroupReport:
         no_choice_error: Why there is none; empty where there is one.
         ranked_by: What ranked its channels: pfp, coreset-share, energy where no bound of pfp was below 1, another
             criterion, or plan; empty where none were chosen to go, or all went.
-        widths_by: What set its width: measured, bound or uniform; empty likewise, and for a plan.
+        widths_by: What set its width: measured, bound, uniform or criterion; empty likewise, and for a plan.
         selection: The variant that was taken, or what else decided: "lossless" where what cost nothing went and the
             rest stays, "block" where it went entirely and its branch with it, "plan" in a replay, "all" where nothing
             was to go.
         refitted: Consumers with new weights from a refit.
+        merged: Consumers whose weights took over channels that go, of this group or others that they read.
         folded: Consumers whose bias took up means.
         assumption: What epsilon is of, and what it rests on.
         error_assumption: The same of the error of the choice.
@@ -57,6 +58,7 @@ class GroupReport:
     widths_by: str
     selection: str
     refitted: tuple[str, ...]
+    merged: tuple[str, ...]
     folded: tuple[str, ...]
     assumption: str
     error_assumption: str
@@ -101,5 +103,5 @@ def groups_table(groups: Sequence[GroupReport]) -> Table:
 
 def _made_up(group: GroupReport) -> str:
     """Say how many of the consumers were compensated for what goes."""
-    parts = {"refitted": group.refitted, "means": group.folded}
+    parts = {"refitted": group.refitted, "merged": group.merged, "means": group.folded}
     return ", ".join(f"{len(names)} of {len(group.consumers)} {what}" for what, names in parts.items() if names) or "-"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from onnxpfp.pipeline.calibration import DataCalibration
 from onnxpfp.pipeline.verification import Verification
@@ -61,6 +61,7 @@ def notes_of(
             group.epsilon is not None and group.ranked_by in _OF_PFP for group in some
         ):
             notes.append(each.named(_sample_note(each)))
+    notes += [note for each in outcomes for note in _nothing_alike(each)]
     notes += _bound_notes([group for some in groups for group in some])
     if verified.oracle.blank:
         notes.append(
@@ -85,6 +86,17 @@ def notes_of(
     if context.plan and context.plan.source_sha256 != context.whole.source.sha256:
         notes.append("the plan was made for another file; it fits this one by names and shapes")
     return notes
+
+
+def _nothing_alike(outcome: Outcome) -> Iterator[str]:
+    """Say from which cosine on SFS would let something go, where it does not."""
+    tau, closest = outcome.context.options.sfs, outcome.calibration.scores.closest
+    if tau is not None and closest and max(closest) < tau:
+        group = outcome.measured_part.measured.analysis.graph.groups[closest.index(max(closest))]
+        yield outcome.named(
+            f"--sfs {tau:g} finds no two channels alike: the largest cosine of two is {max(closest):.3g}, "
+            f"in '{group.name}'"
+        )
 
 
 def _bound_notes(groups: Sequence[GroupReport]) -> list[str]:

@@ -26,7 +26,7 @@ from onnxpfp.refit.means import Record
 from onnxpfp.report.activations import peaks_fact
 from onnxpfp.report.bodies import BodyReport, bodies_table
 from onnxpfp.report.comparison import drift_measures, latency_fact, sizes_table
-from onnxpfp.report.compensation import about_compensation
+from onnxpfp.report.compensation import about_compensation, merged_line
 from onnxpfp.report.formats import plain
 from onnxpfp.report.groups import GroupReport, about_bounds, groups_table
 from onnxpfp.report.latency_target import asked_latency, reached_latency
@@ -37,6 +37,7 @@ from onnxpfp.report.page import (
     Element,
     Facts,
     Heading,
+    Line,
     Table,
     at_most,
     finite,
@@ -63,6 +64,7 @@ _WIDTHS = {
     "bound": "one sum of what every group drops of its scores",
     "draws": "draws in proportion to each group's sum of sensitivities",
     "uniform": "one share for all groups",
+    "criterion": "what the criterion itself lets go of each group",
 }
 _RANKS = {
     "measured": "measured drift of the output, with the widths as one",
@@ -94,9 +96,11 @@ class Report:
         reachable: Share of the parameters that lie in at least one channel that may go: not in a group of one unit,
             which stays.
         method: What ranked the channels: the name of a criterion, coreset-share where pfp had no data, or plan.
-        allocation: What set the widths: measured, bound or uniform.
+        settings: What was said about that, by the names of options: dfs, dfs_threshold, sfs and maps of
+            feature-statistics.
+        allocation: What set the widths: measured, bound, uniform, or criterion where its settings did.
         alignment: The multiples in which channels are kept; None where no widths were chosen.
-        compensation: What was done about dropped channels: lstsq, bias or none.
+        compensation: What was done about dropped channels: lstsq, bias, merge or none.
         steps: How often scores and widths were measured.
         attention: What goes from an attention: heads or width.
         samples: Calibration samples that were used; 0 without data.
@@ -120,7 +124,8 @@ class Report:
         layers: The errors of the layers of the main graph; None without held-out samples, or where nothing went.
         latency: Wall time of a run of both; None where it was not asked for.
         refits: What the refit of each linear op brought on samples kept out of the fit, front to back.
-        compensated: Consumers whose bias took up the mean of dropped channels.
+        merged: Consumers whose weights took over dropped channels that are like some that stay.
+        compensated: Consumers whose bias took up the mean of dropped channels, or what merging left of it.
         uncompensated: Consumers without that, with the reason.
         providers: Where onnxruntime really ran.
         seconds: Time by phase, in the order in which they began; no second counts twice. load: model and data are
@@ -130,10 +135,11 @@ class Report:
             where widths or channels are chosen by them. ranking: scores are made of all that, and bounds that are
             measured. factors: what every rank of a layer loses. curves: the drift of the output is measured with every
             group narrowed, and every rank lowered, alone. allocation: widths, channels and ranks are chosen.
-            compensation: linear ops are refitted, or means folded into biases. rewrite: weights and numbers are cut.
-            search: the trials of a target of quality, or other choices of ranks, are measured. verification: the
-            checker, the oracle, the drift and the errors of the layers. latency: both models are run in turns. latency
-            table: the network and its ops are run at several widths, and prunings for a target of latency measured.
+            compensation: linear ops are refitted, channels merged, or means folded into biases. rewrite: weights and
+            numbers are cut. search: the trials of a target of quality, or other choices of ranks, are measured.
+            verification: the checker, the oracle, the drift and the errors of the layers. latency: both models are run
+            in turns. latency table: the network and its ops are run at several widths, and prunings for a target of
+            latency measured.
         versions: Of this program and its libraries.
         notes: What the user should know.
     """
@@ -149,6 +155,7 @@ class Report:
     certified: Certified | None
     reachable: float
     method: str
+    settings: Mapping[str, float | str]
     allocation: str
     alignment: Alignment | None
     compensation: str
@@ -172,6 +179,7 @@ class Report:
     layers: LayerErrors | None
     latency: LatencyFindings | None
     refits: tuple[Record, ...]
+    merged: tuple[str, ...]
     compensated: tuple[str, ...]
     uncompensated: tuple[tuple[str, str], ...]
     providers: tuple[str, ...]
@@ -202,15 +210,17 @@ class Report:
         if self.skipped:
             yield Heading("What stays, and why")
             yield _untouched_table(self.skipped)
-        if self.compensated or self.uncompensated or self.refits:
+        if self.merged or self.compensated or self.uncompensated or self.refits:
             yield Heading("Compensation")
+            if self.merged:
+                yield Line(merged_line(self.merged))
             yield from about_compensation(self.refits, self.compensated, self.uncompensated, full=full)
 
 
 def _facts(report: Report) -> Facts:
     """Method, place, evidence and time, one per line."""
-    rows = {"channels by": _chosen_by(report)}
-    if report.target:
+    rows = {"channels by": _chosen_by(report) + _settings(report.settings)}
+    if report.target or report.alignment is not None:
         again = f", anew in {report.steps} steps" if report.steps > 1 else ""
         rows["widths by"] = _widths_by(report) + again
     if report.ranks_by:
@@ -280,6 +290,17 @@ def _widths_by(report: Report) -> str:
     counts = Counter(group.widths_by for group in report.groups if group.widths_by)
     others = [f"in {n} of {counts.total()} cut groups, {titles[by]}" for by, n in counts.items()]
     return titles[next(iter(counts), report.allocation)] if len(counts) < 2 else "; ".join(others)
+
+
+def _settings(settings: Mapping[str, float | str]) -> str:
+    """Say what was said about the criterion."""
+    titles = {
+        "dfs": "DFS lets a share of {:g} of every group go",
+        "dfs_threshold": "DFS lets go what is below {:g} times the mean of its group",
+        "sfs": "SFS lets go what is like another channel, with a cosine of {:g} or more",
+        "maps": "maps {} the activation",
+    }
+    return "".join(f"; {titles[name].format(value)}" for name, value in settings.items())
 
 
 def _samples(report: Report) -> str:

@@ -23,10 +23,22 @@ from onnxpfp.score.group_data import GroupData
 __all__ = ["Criterion", "Need"]
 
 Need = Literal[
-    "weights", "scales", "squares", "maps", "contributions", "shares", "sensitivity", "gram", "reach", "random"
+    "weights",
+    "scales",
+    "squares",
+    "maps",
+    "map-statistics",
+    "contributions",
+    "shares",
+    "sensitivity",
+    "gram",
+    "reach",
+    "random",
 ]
 """The data that a criterion looks at; `GroupData` and `ConsumerData` say what each fills."""
-MEASURED: frozenset[Need] = frozenset({"squares", "maps", "contributions", "shares", "sensitivity", "gram"})
+MEASURED: frozenset[Need] = frozenset(
+    {"squares", "maps", "map-statistics", "contributions", "shares", "sensitivity", "gram"}
+)
 """Those that come from samples."""
 
 

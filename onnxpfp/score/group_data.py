@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from onnxpfp.arrays import AnyFloats, Floats, Ints, chunks
+from onnxpfp.score.map_statistics import MapStatistics
 
 __all__ = ["ConsumerData", "ConsumerGram", "GroupData", "long_rows", "places"]
 
@@ -107,6 +108,7 @@ class GroupData:
         consumer_grams: The consumers with the covariance of what they read; needs "gram".
         reach: How far from zero each channel can be where its consumers read it, (n,); needs "reach".
         random: Uniform numbers in [0, 1) that the seed decides, (n,); needs "random".
+        map_statistics: Statistics of its maps at every tensor that has them; needs "map-statistics".
     """
 
     name: str
@@ -118,6 +120,7 @@ class GroupData:
     consumer_grams: tuple[ConsumerGram, ...] = ()
     reach: Floats | None = None
     random: Floats | None = None
+    map_statistics: tuple[MapStatistics, ...] = ()
 
     @property
     def size(self) -> int:

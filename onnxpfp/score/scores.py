@@ -26,6 +26,8 @@ class Scores:
         unbounded: Why the values of each group bound nothing, (groups,); empty where they do.
         summed: Whether a value sums up over a group's consumers already; a sensitivity is the largest of them.
         additive: Whether the values bound what a channel adds to an output in plain numbers, not as a share.
+        widths: How many channels of each group the criterion itself lets stay, (groups,); empty where it says nothing.
+        closest: Largest cosine of the maps of two channels of each group, where these were compared.
     """
 
     method: str
@@ -37,6 +39,8 @@ class Scores:
     unbounded: tuple[str, ...]
     summed: bool = False
     additive: bool = False
+    widths: tuple[int, ...] = ()
+    closest: tuple[float, ...] = ()
 
     @classmethod
     def nothing(cls, channels: int) -> Self:

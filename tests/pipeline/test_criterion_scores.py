@@ -188,6 +188,11 @@ def sum_of_shares(outputs: list[Floats]) -> Floats:
     return np.asarray(sum(np.square(y).sum((0, 1)) / np.square(y.sum(-1)).sum() for y in every))
 
 
+def deviations(_: Arrays, v: Arrays) -> list[Floats]:
+    """The first group is read twice, at one tensor; the second where a map is one number."""
+    return [share(v["r"].std(axis=(2, 3)).mean(0)), share(v["f"].std(axis=0))]
+
+
 EXPECTED: dict[str, Callable[[Arrays, Arrays], list[Floats]]] = {
     "l1": l1,
     "l2": l2,
@@ -200,6 +205,7 @@ EXPECTED: dict[str, Callable[[Arrays, Arrays], list[Floats]]] = {
     "chip": by_maps(nuclear),
     "thinet": thinet,
     "mean-share": mean_share,
+    "feature-statistics": deviations,
 }
 
 

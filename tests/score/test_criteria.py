@@ -34,6 +34,7 @@ NEEDS = {
     "apoz": {"maps"},
     "chip": {"maps"},
     "thinet": {"contributions"},
+    "feature-statistics": {"map-statistics"},
 }
 WITHOUT_DATA = {"weights", "scales", "reach", "random"}
 
