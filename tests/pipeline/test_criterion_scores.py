@@ -22,6 +22,7 @@ from onnxpfp.data.sources import load_samples
 from onnxpfp.errors import OptionError
 from onnxpfp.linear import describe as describe_module
 from onnxpfp.linear.describe import linear_ops
+from onnxpfp.linear.reach import reaches_of
 from onnxpfp.model import load as load_module
 from onnxpfp.model.load import load
 from onnxpfp.options import SCORES, Options
@@ -74,6 +75,7 @@ def score(name: str, model: ModelProto | Path, data: Any = DATA, **options: Any)
         None if data is None else measurements,
         seed=chosen.seed,
         statistics=calibrate(analysis.source.model, ops, samples, threads=1) if statistics else None,
+        reach=reaches_of(analysis).values,
     )
     assert values.shape == (analysis.graph.count + 1,)
     assert values.dtype == np.float64
@@ -193,7 +195,27 @@ def deviations(_: Arrays, v: Arrays) -> list[Floats]:
     return [share(v["r"].std(axis=(2, 3)).mean(0)), share(v["f"].std(axis=0))]
 
 
+def worst_cases(w: Arrays) -> list[list[Floats]]:
+    """What every channel can add to the outputs of each consumer, (O, C), in units of what its producers read."""
+    factor = w["s1"] / np.sqrt(w["v1"] + 1e-5)
+    one = np.sqrt(np.square(long_rows(w)[0]).sum(1) + np.square((w["b1"] - w["m1"]) * factor + w["t1"]))
+    factor = w["s2"] / np.sqrt(w["v2"] + 1e-5)
+    added = sum(np.linalg.norm(w[name].reshape(8, -1), axis=1) for name in ("w2", "w3"))
+    two = np.abs(factor) * added + np.abs(w["t2"] - w["m2"] * factor)
+    return [[np.abs(w[name]).sum((2, 3)) * one for name in ("w2", "w3")], [np.abs(w["w4"]) * two]]
+
+
+def coreset(w: Arrays, _: Arrays) -> list[Floats]:
+    return [np.concatenate(each).max(0) for each in worst_cases(w)]
+
+
+def coreset_share(w: Arrays, _: Arrays) -> list[Floats]:
+    return [np.concatenate([part / part.sum(1, keepdims=True) for part in each]).max(0) for each in worst_cases(w)]
+
+
 EXPECTED: dict[str, Callable[[Arrays, Arrays], list[Floats]]] = {
+    "coreset": coreset,
+    "coreset-share": coreset_share,
     "l1": l1,
     "l2": l2,
     "fpgm": fpgm,
