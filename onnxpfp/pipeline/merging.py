@@ -16,7 +16,7 @@ from functools import reduce
 
 import numpy as np
 
-from onnxpfp.arrays import Floats, Keep
+from onnxpfp.arrays import Floats, Ints, Keep
 from onnxpfp.calibrate.statistics import OpStatistics, Statistics
 from onnxpfp.channels import Analysis
 from onnxpfp.linear.describe import op_key
@@ -124,7 +124,7 @@ def _alphas(
     return np.where(both > read.entries * np.square(means)[:, None], alphas, 0.0)
 
 
-def _merges(op: LinearOp, where: np.ndarray, partners: Mapping[int, int], alphas: Floats) -> Iterator[Merge]:
+def _merges(op: LinearOp, where: Ints, partners: Mapping[int, int], alphas: Floats) -> Iterator[Merge]:
     """Yield the merges along a consumer's contracted axis; of other convolution groups it has no outputs in common."""
     per_group = len(op.channels) // op.group
     for dropped, kept in partners.items():
