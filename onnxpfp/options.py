@@ -6,7 +6,7 @@ class that a field stands in says which verbs take it; those that only one other
     ModelOptions            any verb
     ScopeOptions            inspect, latency, prunability, prune
     RunOptions              prune, prunability
-    Options                 prune
+    Options                 prune, with those of `--score feature-statistics` in `feature_options.py`
 """
 
 from __future__ import annotations

@@ -3,18 +3,20 @@
 Every consumer takes r over, W_k += alpha W_r, with alpha = G_rk / G_kk of what it reads itself: the least squares of
 one channel by another. What is left of r's mean then, E[A_r] - alpha E[A_k], goes into its bias. That is exact where
 A_r = alpha A_k, so where their cosine is 1. k is the channel that stays and is most like r in the maps that all
-consumers read, if their cosine reaches tau. Where none does, the mean of r goes into the bias alone; so does that of
-what DFS lets go, for such maps are nearly constant.
+consumers read, if their cosine reaches tau. Where none does, the mean of r goes into the bias alone. So it does where
+that leaves less of r, by the variance of what this consumer reads, as of maps that are constant; and of what DFS lets
+go, for such maps are nearly constant.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 
 import numpy as np
 
-from onnxpfp.arrays import Floats, Keep
+from onnxpfp.arrays import Floats, Ints, Keep
 from onnxpfp.calibrate.statistics import OpStatistics, Statistics
 from onnxpfp.channels import Analysis
 from onnxpfp.linear.describe import op_key
@@ -27,7 +29,7 @@ from onnxpfp.refit.means import Compensation, fold_means
 from onnxpfp.rewrite.edits import Edits
 from onnxpfp.score.feature_statistics import reaches
 from onnxpfp.score.group_data import places
-from onnxpfp.score.map_statistics import cosines
+from onnxpfp.score.map_statistics import MapStatistics, cosines
 
 __all__ = ["MergeMaps", "merge_similar"]
 
@@ -108,18 +110,21 @@ def _alphas(
 ) -> Floats | None:
     """Return G_rk / G_kk of what a consumer reads, (n, n), or of what all do that share its weights.
 
-    Where A_k is zero there it is 0. None where its weights cannot be changed.
+    It is 0 where the mean of r alone leaves less, or as little. None where its weights cannot be changed.
     """
     stored = stored_axes[position]
     if stored is None:
         return None
     together = {(ops[other].data, ops[other].zero): ops[other] for other in consumers if stored_axes[other] == stored}
-    gram = np.sum([maps.at(op).gram for op in together.values()], axis=0)
-    squares = gram.diagonal()
-    return np.divide(gram, squares, out=np.zeros_like(gram), where=squares > 0.0)
+    read = reduce(MapStatistics.merge, [maps.at(op) for op in together.values()])
+    squares, means = read.gram.diagonal(), read.mean
+    alphas = np.divide(read.gram, squares, out=np.zeros_like(read.gram), where=squares > 0.0)
+    # What merging and folding take of the sum of squares of r, and what folding alone takes of it.
+    both = alphas * read.gram + read.entries * np.square(means[:, None] - alphas * means)
+    return np.where(both > read.entries * np.square(means)[:, None], alphas, 0.0)
 
 
-def _merges(op: LinearOp, where: np.ndarray, partners: Mapping[int, int], alphas: Floats) -> Iterator[Merge]:
+def _merges(op: LinearOp, where: Ints, partners: Mapping[int, int], alphas: Floats) -> Iterator[Merge]:
     """Yield the merges along a consumer's contracted axis; of other convolution groups it has no outputs in common."""
     per_group = len(op.channels) // op.group
     for dropped, kept in partners.items():

@@ -152,6 +152,18 @@ def test_constant_maps_that_are_not_zero_go_into_the_bias() -> None:
     np.testing.assert_allclose(nets.run(merged.model, x), nets.run(reader(), x), atol=1e-5)
 
 
+def test_a_constant_map_is_no_multiple_of_one_that_is_like_it() -> None:
+    x = np.abs(nets.noise(5, 4, 2, 2)) + 2
+    x[:, 1] = 3.0
+    result = prune(reader(), x, sfs=0.9, compensate="merge")
+    gone = {*range(4)} - {*kept(result, "w1")}
+    assert 1 in gone
+    alone = prune(reader(), x, sfs=0.9, compensate="bias")
+    errors = [np.square(nets.run(each.model, x) - nets.run(reader(), x)).mean() for each in (result, alone)]
+    # Merged it would leave as much as its partner varies.
+    assert errors[0] <= errors[1] + 1e-9
+
+
 def test_multiples_of_channels_merge_without_a_trace() -> None:
     x = np.repeat(nets.noise(8, 1, 6, 6), 2, axis=1)
     result = prune(twins(), x, sfs=0.99, compensate="merge")
