@@ -23,7 +23,7 @@ from onnxpfp.sparsify.bounds import bound_of_draws, bound_of_dropped
 from onnxpfp.sparsify.deterministic import largest
 from onnxpfp.sparsify.layer import LayerChoice, LayerWeights, Parts
 
-__all__ = ["Allocation", "allocated", "drawn_choices", "draws_within", "select_sampled"]
+__all__ = ["DrawAllocation", "allocated", "drawn_choices", "draws_within", "select_sampled"]
 
 SIGMAS = 4.0
 ATTEMPTS = 100
@@ -36,7 +36,7 @@ _SLACK = 1e-9
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Allocation:
+class DrawAllocation:
     """How many weights every part may keep.
 
     Attributes:
@@ -65,7 +65,7 @@ def select_sampled(layers: Sequence[LayerWeights], budget: int, rng: np.random.G
     return drawn_choices(layers, parts, allocated(parts, budget, lambda draws: parts.live), budget, rng)
 
 
-def allocated(parts: Parts, budget: int, drawn: Callable[[Floats], Bools]) -> Allocation:
+def allocated(parts: Parts, budget: int, drawn: Callable[[Floats], Bools]) -> DrawAllocation:
     """Divide a budget with a margin for what draws hit by chance.
 
     Whether a weight is hit are negatively associated events, so the variance of the number of distinct weights is at
@@ -81,13 +81,13 @@ def allocated(parts: Parts, budget: int, drawn: Callable[[Floats], Bools]) -> Al
     shares = np.divide(draws, parts.counts, out=np.zeros(len(draws)), where=parts.counts > 0)
     margin = SIGMAS * math.sqrt(float((draws * (1 - shares))[sampled].sum()))
     if margin > budget * _MOST_MARGIN:
-        return Allocation(draws, sampled, few=True)
+        return DrawAllocation(draws, sampled, few=True)
     draws = allocate_draws(parts, budget - margin)
-    return Allocation(draws, drawn(draws) & (draws < parts.counts), few=False)
+    return DrawAllocation(draws, drawn(draws) & (draws < parts.counts), few=False)
 
 
 def drawn_choices(
-    layers: Sequence[LayerWeights], parts: Parts, allocation: Allocation, budget: int, rng: np.random.Generator
+    layers: Sequence[LayerWeights], parts: Parts, allocation: DrawAllocation, budget: int, rng: np.random.Generator
 ) -> list[LayerChoice]:
     """Draw from some parts, and keep the most sensitive weights of the others.
 

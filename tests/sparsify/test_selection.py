@@ -122,7 +122,7 @@ def test_draws_are_right_in_the_mean() -> None:
     rng = np.random.default_rng(5)
     weights, shares = rng.standard_normal(120).astype(np.float32), rng.uniform(0.1, 1, 120).astype(np.float32)
     layer = LayerWeights(weights, shares, np.repeat(np.arange(3), 40), 3, log_term(1, 1, 0.1))
-    draws = np.array([select_sampled([layer], 60, rng)[0].factors for _ in range(600)])
+    draws = np.array([select_sampled([layer], 60, rng)[0].factors for _ in range(300)])
     error = draws.std(0, ddof=1) / math.sqrt(len(draws))
     assert (np.abs(draws.mean(0) - 1) < 4.5 * error + 1e-9).all()
     counts = (draws > 0).sum(1)
@@ -139,7 +139,7 @@ def test_no_more_draws_than_allowed_are_further_off_than_the_bound(delta: float)
     shares[:20] = rng.uniform(0, 0.05, 20)
     shares = np.maximum(shares, (terms / 3).astype(np.float32) * np.float32(1.001))
     layer = LayerWeights(np.ones(60, np.float32), shares, np.zeros(60, np.int64), 1, math.log(4 / delta))
-    choices = [select_sampled([layer], 40, rng)[0] for _ in range(300)]
+    choices = [select_sampled([layer], 40, rng)[0] for _ in range(200)]
     errors = np.array([abs((choice.factors * terms).sum() - 1) for choice in choices])
     bounds = np.array([choice.bounds[0] for choice in choices])
     assert np.isfinite(bounds).all()
