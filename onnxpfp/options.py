@@ -54,6 +54,7 @@ DEFAULT_WORKSPACE = 512_000_000
 
 SCORES: Mapping[str, str] = {
     "pfp": "pfp:Pfp",
+    "sipp": "pfp:Sipp",
     "mean-share": "mean_share:MeanShare",
     "reconstruction": "reconstruction:Reconstruction",
     "energy": "energy:Energy",
@@ -198,8 +199,9 @@ class RunOptions(ScopeOptions):
     )
     score: str | CriterionLike = declare(  # noqa: RUF009
         "pfp",
-        "How to rank the channels of a group: by sensitivity (pfp), by their mean share of the outputs of the layers "
-        "that read them (mean-share), by the error after the refit of these layers (reconstruction), by their share of "
+        "How to rank the channels of a group: by sensitivity (pfp), by the largest sensitivity of the single weights "
+        "that read them (sipp: pfp with --kernel max), by their mean share of the outputs of the layers that read them "
+        "(mean-share), by the error after the refit of these layers (reconstruction), by their share of "
         "the output energy (energy), or by a baseline.",
         "choice",
         choices=tuple(SCORES),
@@ -273,8 +275,13 @@ class RunOptions(ScopeOptions):
     def __post_init__(self) -> None:
         # The decorator makes a new class for the slots, which super() without arguments does not know.
         ModelOptions.__post_init__(self)
-        if self.score != "pfp" and self.select in {"sampled", "mixed"}:
-            raise OptionError(f"--select {self.select} draws by sensitivity, so it needs --score pfp")
+        if self.score not in ("pfp", "sipp") and self.select in {"sampled", "mixed"}:
+            raise OptionError(f"--select {self.select} draws by sensitivity, so it needs --score pfp or sipp")
+
+    @property
+    def entries(self) -> Literal["sum", "max"]:
+        """What of the entries of a kernel window a sensitivity takes; that of single weights is of single entries."""
+        return "max" if self.score == "sipp" else self.kernel
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parents[1] / "onnxpfp"
 PURE = [
     *sorted((PACKAGE / "score").glob("*.py")),
     *sorted((PACKAGE / "allocation").glob("*.py")),
-    *sorted((PACKAGE / "sparsify").glob("*.py")),
+    *sorted((PACKAGE / "sipp").glob("*.py")),
     *(PACKAGE / "low_rank" / f"{name}.py" for name in ("alternate", "factor", "limit", "moments", "ranks")),
 ]
 BASE = [
@@ -38,7 +38,7 @@ ORDER = [
         "linear",
         "score",
         "allocation",
-        "sparsify",
+        "sipp",
         "comparison",
         "calibrate",
     ),
@@ -70,7 +70,7 @@ def test_scoring_allocation_selection_and_factors_are_pure_numpy(file: Path) -> 
         "onnxpfp.allocation",
         "onnxpfp.low_rank",
         "onnxpfp.errors",
-        "onnxpfp.sparsify",
+        "onnxpfp.sipp",
     )
     assert not [name for name in names if name.startswith("onnxpfp") and not name.startswith(allowed)]
 

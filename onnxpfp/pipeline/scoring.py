@@ -55,7 +55,7 @@ def _measure(
             analysis.model,
             ops,
             data.fit,
-            kernel=options.kernel,
+            kernel=options.entries,
             batch_size=context.batch_limit,
             providers=context.requests,
             threads=options.threads,
@@ -127,7 +127,7 @@ def _score_with_data(
         criterion = criterion_of(options.score)
         energy = score(Energy())
         values = energy if criterion.name == Energy.name else score(criterion)
-        constant = _constants(analysis, ops, options.kernel)
+        constant = _constants(analysis, ops, options.entries)
         unbounded, summed = _unbounded(criterion, analysis), not isinstance(criterion, Pfp)
         return Scores(criterion.name, values, energy, outputs, weight, constant, unbounded, summed=summed)
 

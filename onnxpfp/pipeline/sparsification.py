@@ -24,10 +24,10 @@ from onnxpfp.pipeline.weight_sensitivities import weight_sensitivities
 from onnxpfp.rewrite.edits import Edits
 from onnxpfp.rewrite.transfer import with_edits
 from onnxpfp.rewrite.weight_factors import with_weight_factors
-from onnxpfp.sparsify.deterministic import select_deterministic
-from onnxpfp.sparsify.hybrid import select_hybrid
-from onnxpfp.sparsify.layer import LayerChoice, LayerWeights, log_term
-from onnxpfp.sparsify.sampled import select_sampled
+from onnxpfp.sipp.deterministic import select_deterministic
+from onnxpfp.sipp.hybrid import select_hybrid
+from onnxpfp.sipp.layer import LayerChoice, LayerWeights, log_term
+from onnxpfp.sipp.sampled import select_sampled
 from onnxpfp.verb_options import SparsifyOptions
 
 __all__ = ["SparseLayer", "Sparsification", "sparsify_network"]

@@ -136,7 +136,7 @@ class PrunabilityReport:
 
 def _instead(report: PrunabilityReport) -> str:
     """Say what ranks channels where sensitivities do not."""
-    automatic = report.score == "pfp" and report.select == "auto"
+    automatic = report.score in {"pfp", "sipp"} and report.select == "auto"
     return " (output energy where no bound is below 1)" if automatic else ""
 
 

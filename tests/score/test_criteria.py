@@ -18,6 +18,7 @@ from onnxpfp.score.magnitude import mean_scale
 CRITERIA = {name: criterion_of(name) for name in SCORES}
 NEEDS = {
     "pfp": {"sensitivity"},
+    "sipp": {"sensitivity"},
     "mean-share": {"shares"},
     "reconstruction": {"gram", "squares"},
     "energy": {"squares"},

@@ -8,10 +8,10 @@ import numpy as np
 
 from onnxpfp.arrays import Bools, Floats, Ints
 from onnxpfp.score.pfp import K
-from onnxpfp.sparsify.allocation import whole_draws
-from onnxpfp.sparsify.bounds import bound_of_draws
-from onnxpfp.sparsify.layer import LayerChoice, LayerWeights, Parts
-from onnxpfp.sparsify.sampled import allocated, drawn_choices
+from onnxpfp.sipp.allocation import whole_draws
+from onnxpfp.sipp.bounds import bound_of_draws
+from onnxpfp.sipp.layer import LayerChoice, LayerWeights, Parts
+from onnxpfp.sipp.sampled import allocated, drawn_choices
 
 __all__ = ["select_hybrid"]
 

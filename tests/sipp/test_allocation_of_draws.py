@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
-from onnxpfp.sparsify.allocation import allocate_draws, whole_draws
-from onnxpfp.sparsify.bounds import bound_of_draws
-from onnxpfp.sparsify.layer import Parts
+from onnxpfp.sipp.allocation import allocate_draws, whole_draws
+from onnxpfp.sipp.bounds import bound_of_draws
+from onnxpfp.sipp.layer import Parts
 
 QUICK = settings(max_examples=200, deadline=None, derandomize=True, database=None)
 

@@ -18,10 +18,10 @@ import numpy as np
 
 from onnxpfp.arrays import Bools, Floats, Ints
 from onnxpfp.score.pfp import log_miss, probabilities
-from onnxpfp.sparsify.allocation import allocate_draws, whole_draws
-from onnxpfp.sparsify.bounds import bound_of_draws, bound_of_dropped
-from onnxpfp.sparsify.deterministic import largest
-from onnxpfp.sparsify.layer import LayerChoice, LayerWeights, Parts
+from onnxpfp.sipp.allocation import allocate_draws, whole_draws
+from onnxpfp.sipp.bounds import bound_of_draws, bound_of_dropped
+from onnxpfp.sipp.deterministic import largest
+from onnxpfp.sipp.layer import LayerChoice, LayerWeights, Parts
 
 __all__ = ["DrawAllocation", "allocated", "drawn_choices", "draws_within", "select_sampled"]
 

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from onnxpfp.arrays import Bools, Floats32, Ints
-from onnxpfp.sparsify.bounds import bound_of_dropped
-from onnxpfp.sparsify.layer import LayerChoice, LayerWeights
+from onnxpfp.sipp.bounds import bound_of_dropped
+from onnxpfp.sipp.layer import LayerChoice, LayerWeights
 
 __all__ = ["kept_as_they_are", "largest", "select_deterministic"]
 

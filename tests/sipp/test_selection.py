@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onnxpfp.sparsify.bounds import bound_of_draws, bound_of_dropped
-from onnxpfp.sparsify.deterministic import select_deterministic
-from onnxpfp.sparsify.hybrid import select_hybrid
-from onnxpfp.sparsify.layer import LayerChoice, LayerWeights, Parts, log_term
-from onnxpfp.sparsify.sampled import draws_within, select_sampled
+from onnxpfp.sipp.bounds import bound_of_draws, bound_of_dropped
+from onnxpfp.sipp.deterministic import select_deterministic
+from onnxpfp.sipp.hybrid import select_hybrid
+from onnxpfp.sipp.layer import LayerChoice, LayerWeights, Parts, log_term
+from onnxpfp.sipp.sampled import draws_within, select_sampled
 
 QUICK = settings(max_examples=80, deadline=None, derandomize=True, database=None)
 Select = Callable[[Sequence[LayerWeights], int], list[LayerChoice]]

@@ -19,7 +19,7 @@ import numpy as np
 
 from onnxpfp.arrays import Floats, Ints
 from onnxpfp.score.pfp import K
-from onnxpfp.sparsify.layer import Parts
+from onnxpfp.sipp.layer import Parts
 
 __all__ = ["allocate_draws", "whole_draws"]
 
