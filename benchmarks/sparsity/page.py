@@ -21,7 +21,7 @@ BOUNDS = """## How often the bounds fail
 
 A triple is a layer, a draw (of deterministic choices there is one) and an input that the call has not seen; it counts
 as broken where one of the layer's sums, apart for the signs of weights and inputs, is further off than the bound that
-is printed for the layer, with the inputs that it has in the original. Made by `python -m benchmarks.sparsity.bounds`; the
+is printed for the layer, with the inputs that it has in the original. Made by `python -m benchmarks.sparsity.bounds`;
 errors are computed in float64 by code of the benchmark alone.
 """
 
