@@ -19,12 +19,15 @@ if TYPE_CHECKING:
     from onnxpfp.api.prunability import prunability
     from onnxpfp.api.prune import Result, prune
     from onnxpfp.api.save import save_result
+    from onnxpfp.api.sparsify import SparsifyResult, sparsify
     from onnxpfp.api.verify import verify
     from onnxpfp.pipeline.plan import Plan
+    from onnxpfp.pipeline.sparse_plan import SparsePlan
     from onnxpfp.report.factorization import FactorizationReport
     from onnxpfp.report.inspection import Inspection
     from onnxpfp.report.latency_table import LatencyReport
     from onnxpfp.report.prunability import PrunabilityReport
+    from onnxpfp.report.sparsity import SparsityReport
     from onnxpfp.report.verification import VerificationReport
     from onnxpfp.report.weight_prunability import WeightPrunabilityReport
     from onnxpfp.score.criterion import Criterion
@@ -43,6 +46,9 @@ __all__ = [
     "Plan",
     "PrunabilityReport",
     "Result",
+    "SparsePlan",
+    "SparsifyResult",
+    "SparsityReport",
     "VerificationReport",
     "WeightPrunabilityReport",
     "__version__",
@@ -53,6 +59,7 @@ __all__ = [
     "prunability",
     "prune",
     "save_result",
+    "sparsify",
     "verify",
 ]
 
@@ -72,6 +79,10 @@ _LAZY = {
     "inspect": "onnxpfp.api.inspect",
     "latency": "onnxpfp.api.latency",
     "prune": "onnxpfp.api.prune",
+    "SparsePlan": "onnxpfp.pipeline.sparse_plan",
+    "SparsifyResult": "onnxpfp.api.sparsify",
+    "SparsityReport": "onnxpfp.report.sparsity",
+    "sparsify": "onnxpfp.api.sparsify",
     "save_result": "onnxpfp.api.save",
     "prunability": "onnxpfp.api.prunability",
     "verify": "onnxpfp.api.verify",

@@ -59,6 +59,7 @@ SCORES: Mapping[str, str] = {
     "pfp": "pfp:Pfp",
     "coreset": "coreset:Coreset",
     "coreset-share": "coreset:CoresetShare",
+    "sipp": "pfp:Sipp",
     "mean-share": "mean_share:MeanShare",
     "reconstruction": "reconstruction:Reconstruction",
     "energy": "energy:Energy",
@@ -77,7 +78,7 @@ SCORES: Mapping[str, str] = {
 }
 """Criteria that may rank channels: a file of `onnxpfp.score`, and the class in it. Names load no numpy."""
 
-_DRAWN = ("pfp", "coreset", "coreset-share")
+_DRAWN = ("pfp", "sipp", "coreset", "coreset-share")
 """Scores that are sensitivities, so that channels may be drawn by them."""
 UNKNOWN = 0.0
 """Share of a target in other units, before what it is a share of is known."""
@@ -219,9 +220,10 @@ class RunOptions(ScopeOptions):
     )
     score: str | CriterionLike = declare(  # noqa: RUF009
         "pfp",
-        "How to rank the channels of a group: by sensitivity (pfp; without data coreset-share), by the most that they "
-        "can add to an output (coreset) or by their largest share of the most that an output can be (coreset-share), "
-        "by their mean share of the outputs of the layers that read them (mean-share), by the error after the refit of "
+        "How to rank the channels of a group: by sensitivity (pfp; without data coreset-share), by the largest "
+        "sensitivity of the single weights that read them (sipp: pfp with --kernel max), by the most that they can "
+        "add to an output (coreset) or by their largest share of the most that an output can be (coreset-share), by "
+        "their mean share of the outputs of the layers that read them (mean-share), by the error after the refit of "
         "these layers (reconstruction), by their share of the output energy (energy), or by a baseline.",
         "choice",
         choices=tuple(SCORES),
@@ -297,9 +299,14 @@ class RunOptions(ScopeOptions):
         # The decorator makes a new class for the slots, which super() without arguments does not know.
         ModelOptions.__post_init__(self)
         if self.score not in _DRAWN and self.select in {"sampled", "mixed"}:
-            raise OptionError(f"--select {self.select} draws by sensitivity, so it needs --score pfp or coreset")
+            raise OptionError(f"--select {self.select} draws by sensitivity, so it needs --score pfp, sipp or coreset")
         if self.input_ranges and self.score != "coreset":
             raise OptionError("--input-range goes with --score coreset: no other score looks at it")
+
+    @property
+    def entries(self) -> Literal["sum", "max"]:
+        """What of the entries of a kernel window a sensitivity takes; that of single weights is of single entries."""
+        return "max" if self.score == "sipp" else self.kernel
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

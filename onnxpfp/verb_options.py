@@ -14,6 +14,8 @@ from onnxpfp.option_checks import (
     check_largest_error,
     check_least_share,
     check_multiple,
+    check_probability,
+    check_share,
     check_tolerance,
 )
 from onnxpfp.option_declaration import as_in, declare, declared
@@ -25,6 +27,7 @@ __all__ = [
     "InspectOptions",
     "LatencyOptions",
     "PrunabilityOptions",
+    "SparsifyOptions",
     "VerifyOptions",
 ]
 
@@ -269,9 +272,93 @@ class FactorizeOptions(ComparisonOptions):
         return replace(asked, no_latency=True)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SparsifyOptions(ModelOptions):
+    """Options of the verb that sets single weights to zero."""
+
+    samples: int | None = as_in(RunOptions, "samples")
+    sample_axes: Mapping[str, int | None] = as_in(RunOptions, "sample_axes")
+    batch_size: int | None = as_in(RunOptions, "batch_size")
+    keep_weights: float = declare(
+        0.5,
+        "Keep this share, in (0, 1], of the weights that are not zero, over all layers whose weights may go.",
+        "target",
+        metavar="F",
+        check=check_share,
+    )
+    select: Literal["deterministic", "sampled", "hybrid"] = declare(
+        "deterministic",
+        "How to choose the weights: keep those with the largest sensitivities of the whole network as they are "
+        "(deterministic), draw from every filter by sensitivity and scale what is drawn (sampled), or of every filter "
+        "whichever has the smaller bound (hybrid).",
+        "choice",
+        choices=("deterministic", "sampled", "hybrid"),
+    )
+    positions: Literal["max", "mean"] = declare(
+        "max",
+        "Of the shares that a weight has at the positions of one sample, take the largest, which the bound needs "
+        "(max), or of convolutions their mean, as the authors' code does where weights stay as they are (mean).",
+        "choice",
+        choices=("max", "mean"),
+    )
+    delta: float = declare(
+        1e-16,
+        "Probability that the bound of a layer that is drawn may fail over its draws, for one input.",
+        "choice",
+        metavar="P",
+        check=check_probability,
+    )
+    sparse_initializers: bool = declare(
+        False,
+        "Store weights as sparse tensors where that takes fewer bytes: where less than a third is left of float32.",
+        "choice",
+    )
+    include: Sequence[str] = declare(
+        (),
+        "Change only the weights of these nodes, and these initializers: a name, a glob, or re:REGEX.",
+        "choice",
+        metavar="PAT",
+        repeated=True,
+    )
+    exclude: Sequence[str] = declare(
+        (),
+        "Do not change the weights of these nodes, nor these initializers: a name, a glob, or re:REGEX.",
+        "choice",
+        metavar="PAT",
+        repeated=True,
+    )
+    seed: int = as_in(RunOptions, "seed")
+    threads: int | None = as_in(RunOptions, "threads")
+    workspace: int = as_in(RunOptions, "workspace")
+    providers: str = as_in(RunOptions, "providers")
+    strict_providers: bool = as_in(RunOptions, "strict_providers")
+
+    def __post_init__(self) -> None:
+        # The decorator makes a new class for the slots, which super() without arguments does not know.
+        ModelOptions.__post_init__(self)
+        if self.positions == "mean" and self.select != "deterministic":
+            raise OptionError(
+                f"--positions mean goes with --select deterministic: --select {self.select} draws by the largest shares"
+            )
+
+    def running(self) -> Options:
+        """Return the options with which the network is read and run."""
+        return Options(no_latency=True, compensate="none", **self._shared(Options))
+
+    def comparing(self) -> VerifyOptions:
+        """Return the options with which the result is compared with the original."""
+        return VerifyOptions(no_latency=True, **self._shared(VerifyOptions))
+
+    def _shared(self, kind: type[ModelOptions]) -> dict[str, Any]:
+        """Return the values of the options that mean the same in another class: those of data and of running."""
+        theirs = dict(declared(kind))
+        return {name: getattr(self, name) for name, option in declared(SparsifyOptions) if theirs.get(name) == option}
+
+
 VERB_OPTIONS: Mapping[str, type[ModelOptions]] = {
     "prune": Options,
     "factorize": FactorizeOptions,
+    "sparsify": SparsifyOptions,
     "inspect": InspectOptions,
     "prunability": PrunabilityOptions,
     "verify": VerifyOptions,

@@ -12,6 +12,7 @@ PACKAGE = Path(__file__).parents[1] / "onnxpfp"
 PURE = [
     *sorted((PACKAGE / "score").glob("*.py")),
     *sorted((PACKAGE / "allocation").glob("*.py")),
+    *sorted((PACKAGE / "sipp").glob("*.py")),
     *(PACKAGE / "low_rank" / f"{name}.py" for name in ("alternate", "factor", "limit", "moments", "ranks")),
 ]
 BASE = [
@@ -38,6 +39,7 @@ ORDER = [
         "linear",
         "score",
         "allocation",
+        "sipp",
         "comparison",
         "calibrate",
     ),
@@ -63,7 +65,14 @@ def imported(file: Path) -> set[str]:
 def test_scoring_allocation_selection_and_factors_are_pure_numpy(file: Path) -> None:
     names = imported(file)
     assert not [name for name in names if name.split(".")[0] in {"onnx", "onnxruntime", "onnx_graphsurgeon"}]
-    allowed = ("onnxpfp.arrays", "onnxpfp.score", "onnxpfp.allocation", "onnxpfp.low_rank", "onnxpfp.errors")
+    allowed = (
+        "onnxpfp.arrays",
+        "onnxpfp.score",
+        "onnxpfp.allocation",
+        "onnxpfp.low_rank",
+        "onnxpfp.errors",
+        "onnxpfp.sipp",
+    )
     assert not [name for name in names if name.startswith("onnxpfp") and not name.startswith(allowed)]
 
 

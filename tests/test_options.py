@@ -26,6 +26,7 @@ from onnxpfp.verb_options import (
     InspectOptions,
     LatencyOptions,
     PrunabilityOptions,
+    SparsifyOptions,
     VerifyOptions,
 )
 
@@ -63,6 +64,7 @@ def test_every_verb_says_which_options_it_takes() -> None:
     kinds = {
         "prune": Options,
         "factorize": FactorizeOptions,
+        "sparsify": SparsifyOptions,
         "inspect": InspectOptions,
         "prunability": PrunabilityOptions,
         "verify": VerifyOptions,

@@ -33,6 +33,7 @@ def loaded_by(code: str) -> set[str]:
         "from onnxpfp.cli.main import main\ntry: main(['--help'])\nexcept SystemExit: pass",
         "from onnxpfp.cli.main import main\ntry: main(['prune', '--help'])\nexcept SystemExit: pass",
         "from onnxpfp.cli.main import main\ntry: main(['factorize', '--help'])\nexcept SystemExit: pass",
+        "from onnxpfp.cli.main import main\ntry: main(['sparsify', '--help'])\nexcept SystemExit: pass",
         "from onnxpfp.cli.main import main\ntry: main(['inspect', '--help'])\nexcept SystemExit: pass",
         "from onnxpfp.cli.main import main\ntry: main(['prunability', '--help'])\nexcept SystemExit: pass",
         "from onnxpfp.cli.main import main\ntry: main(['verify', '--help'])\nexcept SystemExit: pass",

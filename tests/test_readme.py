@@ -53,13 +53,16 @@ def test_every_option_of_the_table_exists() -> None:
         verb: subprocess.run(
             [sys.executable, "-m", "onnxpfp", verb, "--help"], capture_output=True, text=True, check=True
         ).stdout
-        for verb in ("prune", "factorize", "inspect", "prunability", "verify", "latency")
+        for verb in ("prune", "factorize", "sparsify", "inspect", "prunability", "verify", "latency")
     }
     options = set(re.findall(r"`(--[a-z-]+)", README))
     assert len(options) > 10
     # Only these belong to other verbs.
     others = {
         **dict.fromkeys(("--tolerance", "--beta", "--measure", "--by", "--draws", "--labels"), "prunability"),
+        "--keep-weights": "sparsify",
+        "--positions": "sparsify",
+        "--sparse-initializers": "sparsify",
         "--output": "latency",
         "--models": "latency",
         "--energy": "factorize",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -10,14 +10,12 @@ from onnx import ModelProto
 
 from onnxpfp.api.keywords import PROGRESS, documented, keywords
 from onnxpfp.api.verify import compare_models, loadable
-from onnxpfp.comparison.drift import Drift, check
-from onnxpfp.comparison.equivalence import Equivalence, check_equivalence, tolerance
+from onnxpfp.api.written import drift_of, measuring, verified
+from onnxpfp.comparison.equivalence import Equivalence
 from onnxpfp.comparison.latency import LatencyFindings, is_slow, measure_pair, seconds_for_latency
 from onnxpfp.data.sources import SampleSource
-from onnxpfp.errors import VerificationError
 from onnxpfp.low_rank.layers import scheme_of
-from onnxpfp.model.load import LoadedModel, ModelSource, load
-from onnxpfp.pipeline.analyze import open_model
+from onnxpfp.model.load import LoadedModel, ModelSource
 from onnxpfp.pipeline.context import RunContext, open_run
 from onnxpfp.pipeline.factorization import Factorization, MeasuredFactors, factorize_network
 from onnxpfp.pipeline.latency.interleaved import latency_feed, samples_in_run
@@ -34,8 +32,8 @@ from onnxpfp.verb_options import FactorizeOptions
 
 __all__ = ["FactorizeArguments", "FactorizeResult", "factorize", "factorize_with"]
 
-ORACLE_RUNS = 2
-ORACLE_BATCH = 4
+WHAT, AGAINST = "the factored model", "the one with the products of the factors"
+"""What messages call the file, and what it is held against."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -124,46 +122,13 @@ def factorize_with(
         network = open_parts(context)
         found = factorize_network(network, asked, by_data=calibration is not None)
         with context.clock.phase("verification"):
-            oracle, other = _verified(context, found)
-        compared = compare_models(_measuring(context), other, asked.comparing())
+            oracle, other = verified(context, found.model, found.products, what=WHAT, against=AGAINST)
+        compared = compare_models(measuring(context), other, asked.comparing())
         latency = None if asked.no_latency or not found.layers else _latency(context, other)
         source = context.whole.source
         unchanged = None if found.layers else source.data
         report = _report(network, asked, found, oracle, compared, latency, by_data=calibration is not None)
         return FactorizeResult(found.model, report, unchanged, source.external, source.scratch, source.read)
-
-
-def _verified(context: RunContext, found: Factorization) -> tuple[Equivalence, LoadedModel]:
-    """Check the file, and hold it against the one with the products of the factors; returns it as it is read.
-
-    Raises:
-        VerificationError: It is broken, or computes something else.
-    """
-    source, options = context.whole.source, context.options
-    check(source.whole, found.model, source.given)
-    other = load(found.model)
-    one, two = (open_model(each, options)[0].model for each in (load(found.products), other))
-    samples = context.data.held_out or context.data.samples
-    batches = samples.batches(min(context.data.batch_size, ORACLE_BATCH))
-    try:
-        oracle = check_equivalence(
-            one,
-            two,
-            [feed for feed, _ in zip(batches, range(ORACLE_RUNS), strict=False)],
-            allowed=tolerance(context.whole.model, context.whole.shapes),
-            providers=context.requests,
-            threads=options.threads,
-        )
-    except VerificationError as error:
-        reason = str(error).replace("the masked original", "the one with the products of the factors")
-        raise VerificationError(reason.replace("the pruned model", "the factored model"), hint=error.hint) from error
-    return oracle, other
-
-
-def _measuring(context: RunContext) -> RunContext:
-    """Return the run on the samples that measure the result: the held-out ones where there are any."""
-    data = context.data
-    return context if data.held_out is None else replace(context, data=replace(data, samples=data.held_out))
 
 
 def _latency(context: RunContext, other: LoadedModel) -> LatencyFindings:
@@ -203,25 +168,13 @@ def _report(
         before=compared.before,
         after=compared.after,
         oracle=oracle,
-        drift=_drift(compared, held_out=data.held_out is not None),
+        drift=drift_of(compared, what=WHAT, held_out=data.held_out is not None),
         data=compared.data,
         latency=latency,
         providers=context.providers,
         seconds=dict(context.clock.seconds),
         notes=tuple(_notes(network, compared, latency)),
     )
-
-
-def _drift(compared: VerificationReport, *, held_out: bool) -> Drift:
-    """Return the drift.
-
-    Raises:
-        VerificationError: The file does not pass as one that was made from the original.
-    """
-    if compared.problems or compared.drift is None:
-        what: Sequence[str] = compared.problems or (compared.uncompared,)
-        raise VerificationError(f"the factored model is no substitute for the original: {what[0]}")
-    return replace(compared.drift, held_out=held_out)
 
 
 def _layer(each: MeasuredFactors) -> FactorizedLayer:

@@ -13,6 +13,7 @@ from onnxpfp.cli.inspect import inspect_command
 from onnxpfp.cli.latency import latency_command
 from onnxpfp.cli.prunability import prunability_command
 from onnxpfp.cli.prune import prune_command
+from onnxpfp.cli.sparsify import sparsify_command
 from onnxpfp.cli.supervisor import supervised
 from onnxpfp.cli.verify import verify_command
 
@@ -21,6 +22,7 @@ __all__ = ["main"]
 VERBS: tuple[click.Command, ...] = (
     prune_command,
     factorize_command,
+    sparsify_command,
     inspect_command,
     prunability_command,
     verify_command,
@@ -44,6 +46,7 @@ def main() -> None:
     \b
       onnxpfp prune in.onnx out.onnx --calib-data calibration.npz --keep-macs 0.6
       onnxpfp factorize in.onnx out.onnx --calib-data calibration.npz --keep-macs 0.7
+      onnxpfp sparsify in.onnx out.onnx --calib-data calibration.npz --keep-weights 0.5
       onnxpfp inspect in.onnx
       onnxpfp prunability in.onnx --calib-data calibration.npz
       onnxpfp verify in.onnx out.onnx --calib-data calibration.npz

@@ -6,6 +6,7 @@ What was not cut then gets its own form back.
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,9 @@ from onnx import AttributeProto, ModelProto, NodeProto, SparseTensorProto, Tenso
 
 from onnxpfp.errors import ModelError
 from onnxpfp.model.edit import drop_initializers
+from onnxpfp.runtime.external_data import is_reference
 
-__all__ = ["with_own_constants", "with_plain_constants"]
+__all__ = ["with_own_constants", "with_plain_constants", "with_sparse_initializers"]
 
 _SHORT = {
     "value_float": (TensorProto.FLOAT, AttributeProto.FLOAT),
@@ -93,12 +95,42 @@ def _again(dense: TensorProto, sparse: SparseTensorProto) -> SparseTensorProto |
     """Make a tensor sparse that was it, the same if it is what it was; None where that takes more by now."""
     if dense == _dense(sparse, dense.name):
         return sparse
+    return sparse_form(dense, sparse.values.name)
+
+
+def sparse_form(dense: TensorProto, name: str) -> SparseTensorProto | None:
+    """Return a tensor in its sparse form, an index for every number; None where that takes as many bytes or more."""
     array = numpy_helper.to_array(dense)
     places = np.flatnonzero(array)
     if places.size * (array.itemsize + places.itemsize) >= array.nbytes:
         return None
-    values = numpy_helper.from_array(array.ravel()[places], sparse.values.name)
+    values = numpy_helper.from_array(array.ravel()[places], name)
     return helper.make_sparse_tensor(values, numpy_helper.from_array(places.astype(np.int64)), list(dense.dims))
+
+
+def with_sparse_initializers(model: ModelProto, names: Collection[str]) -> tuple[ModelProto, tuple[str, ...]]:
+    """Store initializers in their sparse form where that takes fewer bytes.
+
+    Those that a caller may feed, that lie in other files, or that are no initializers stay dense.
+
+    Args:
+        model: The model; it is not changed.
+        names: The initializers in question.
+
+    Returns:
+        The model, and the names of those that are sparse in it.
+    """
+    listed = {info.name for info in model.graph.input}
+    dense = [tensor for tensor in model.graph.initializer if tensor.name in names and tensor.name not in listed]
+    forms = {tensor.name: sparse_form(tensor, tensor.name) for tensor in dense if not is_reference(tensor)}
+    sparse = {name: form for name, form in forms.items() if form is not None}
+    if not sparse:
+        return model, ()
+    out = ModelProto()
+    out.CopyFrom(model)
+    drop_initializers(out.graph, sparse.keys())
+    out.graph.sparse_initializer.extend(sparse.values())
+    return out, tuple(sparse)
 
 
 def _plain(node: NodeProto) -> AttributeProto | None:

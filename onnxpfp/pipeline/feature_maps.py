@@ -74,14 +74,9 @@ class MapSource:
         if numbers.dtype.kind == "f" and not np.isfinite(numbers).all():
             raise not_finite(self.data)
         first = channels_first(numbers, self.axis)
-<<<<<<< HEAD
         flat: NDArray[Any] = first.reshape(*first.shape[:2], -1)
-        if np.array_equal(self.positions.ravel(), np.arange(int(flat.shape[1]))):
-=======
-        flat = first.reshape(*first.shape[:2], -1)
         places_in_order = self.positions.ravel()
         if places_in_order.size == first.shape[1] and (places_in_order[1:] > places_in_order[:-1]).all():
->>>>>>> features
             # The whole axis as it is: a view.
             return flat.reshape(len(flat), *self.positions.shape, -1)
         return flat[:, self.positions]

@@ -53,7 +53,7 @@ def _measure(
             analysis.model,
             ops,
             data.fit,
-            kernel=options.kernel,
+            kernel=options.entries,
             batch_size=context.batch_limit,
             providers=context.requests,
             threads=options.threads,
@@ -133,9 +133,9 @@ def _score_with_data(
         )
         energy = score(Energy())
         values = energy if criterion.name == Energy.name else score(criterion)
-        constant = _constants(analysis, ops, options.kernel)
+        constant = _constants(analysis, ops, options.entries)
         scores = Scores(
-            *("pfp", values, energy, outputs, weight, constant, ("",) * len(graph.groups)),
+            *(criterion.name, values, energy, outputs, weight, constant, ("",) * len(graph.groups)),
             widths=features.widths,
             closest=features.closest,
         )

@@ -53,7 +53,8 @@ def assumption_of(outcome: Outcome, chosen: Selection | None) -> str:
             f"nothing of the sum's own size on your data{draws}"
         )
     assert isinstance(calibration, DataCalibration)
-    kernel = "" if options.kernel == "sum" else " times the entries that a channel has in a window, for --kernel max,"
+    flag = "--score sipp" if options.score == "sipp" else "--kernel max"
+    kernel = "" if options.entries == "sum" else f" times the entries that a channel has in a window, for {flag},"
     failure = calibration.failure
     chance = "not known to be below 1" if outcome.context.data.independent else f"not known, for {DEPENDENT}"
     if failure is not None and failure < 1:

@@ -13,11 +13,11 @@ from onnxpfp.report.outcome import Outcome
 from onnxpfp.report.page import at_most
 from onnxpfp.report.trained import trained_note
 from onnxpfp.score.energy import Energy
-from onnxpfp.score.pfp import Pfp
+from onnxpfp.score.pfp import Pfp, Sipp
 
 __all__ = ["notes_of"]
 
-_OF_PFP = (Pfp.name, Energy.name)
+_OF_PFP = (Pfp.name, Sipp.name, Energy.name)
 """What ranks the channels of groups that have a bound of PFP."""
 
 

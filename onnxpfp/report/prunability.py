@@ -150,7 +150,7 @@ def told_losses(losses: Mapping[str, str]) -> str:
 
 def _instead(report: PrunabilityReport) -> str:
     """Say what ranks channels where sensitivities do not."""
-    automatic = report.score == "pfp" and report.select == "auto"
+    automatic = report.score in {"pfp", "sipp"} and report.select == "auto"
     return " (output energy where no bound is below 1)" if automatic else ""
 
 

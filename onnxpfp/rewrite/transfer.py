@@ -35,14 +35,18 @@ def with_edits(file: ModelProto, analyzed: ModelProto, edits: Edits) -> ModelPro
         added.append(numpy_helper.from_array(np.asarray(array, order="C"), name))
         return name
 
+    folded = stored_tensors(analyzed.graph).keys()
     for name, array in edits.tensors.items():
-        if name in stored:
+        # What is computed from it in the file, and stored in the analysed model, stays what it was.
+        others = [node for node in graph.node if name in node.input and node.output[0] in folded]
+        if name in stored and not others:
             store_numbers(stored[name], array)
             continue
         new = constant(array, f"{name}_stored")
         unread.append(name)
         for node in graph.node:
-            node.input[:] = [new if each == name else each for each in node.input]
+            if node not in others:
+                node.input[:] = [new if each == name else each for each in node.input]
     nodes = {node.output[0]: node for node in graph.node if node.output}
     for (index, position), given in edits.inputs.items():
         node = nodes[analyzed.graph.node[index].output[0]]

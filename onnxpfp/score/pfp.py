@@ -44,6 +44,7 @@ __all__ = [
     "K_TAIL",
     "K",
     "Pfp",
+    "Sipp",
     "draws_for",
     "draws_to_reach",
     "epsilon_deterministic",
@@ -287,3 +288,15 @@ class Pfp(Criterion):
         """Return the sensitivities."""
         assert group.sensitivity is not None
         return group.sensitivity
+
+
+class Sipp(Pfp):
+    """The largest sensitivity of the single weights that read a channel (SiPP): PFP's over single kernel entries.
+
+    Both are the largest share of one product of a weight and an input in a sum, over the consumers, outputs, entries of
+    the kernel, positions and samples. So they are measured as such (`onnxpfp.options.RunOptions.entries`), for
+    channels.
+    """
+
+    name, title = "sipp", "largest sensitivity of the single weights that read a channel (SiPP), measured on the data"
+    optional_data = False

@@ -15,7 +15,7 @@ from support.stacks import conv_stack, stack_shapes, stack_text
 
 import onnxpfp
 from onnxpfp import errors
-from onnxpfp.api import factorize as module
+from onnxpfp.api import written
 from onnxpfp.low_rank import rewrite
 
 DATA = {"x": nets.noise(64, 3, 8, 8)}
@@ -359,7 +359,7 @@ def test_samples_that_measure_are_held_out(monkeypatch: pytest.MonkeyPatch) -> N
     report = factored(stack()).report
     assert (report.samples, report.drift.samples, report.drift.held_out, report.data) == (0, 64, False, "random")
     assert any(note.startswith("RANDOM data") for note in report.notes)
-    monkeypatch.setattr(module, "ORACLE_RUNS", 1)
+    monkeypatch.setattr(written, "ORACLE_RUNS", 1)
     assert factored(stack()).report.oracle.runs == 1
 
 

@@ -23,7 +23,7 @@ from support.drawn_readers import (
 )
 from support.equal_statistics import assert_same
 
-from onnxpfp.calibrate.sensitivity import exact, observer, screening, tight_bound
+from onnxpfp.calibrate.sensitivity import exact, guard, observer, screening, tight_bound
 from onnxpfp.calibrate.sensitivity.settings import Kernel
 
 KERNELS = st.sampled_from(["sum", "max"])
@@ -41,8 +41,8 @@ WAYS: dict[str, dict[Any, dict[str, float]]] = {
         screening: {"_TIGHT_COST": float("inf"), "_FEW": 0, "_RISING": float("inf")}
     },
     "the tight bound of lower order": {screening: {**FREE}, tight_bound: {"_SPOILED": float("inf")}},
-    "small sums looked at one by one": {screening: {"_FAINT": 0, "_MANY": 0}},
-    "all sums looked at where one is small": {screening: {"_FAINT": float("inf")}},
+    "small sums looked at one by one": {guard: {"_FAINT": 0, "_MANY": 0}},
+    "all sums looked at where one is small": {guard: {"_FAINT": float("inf")}},
 }
 """Constants that only say what is fastest."""
 

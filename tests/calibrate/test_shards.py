@@ -23,6 +23,7 @@ from onnxpfp.calibrate.probe import build_probe
 from onnxpfp.calibrate.runner import NetworkRunner
 from onnxpfp.calibrate.sensitivity.device import DeviceSensitivityObserver, Programs
 from onnxpfp.calibrate.sensitivity.settings import SensitivitySettings
+from onnxpfp.calibrate.sensitivity.weight_observer import WeightSensitivityObserver
 from onnxpfp.calibrate.statistics import SampleSum, Statistic, load_statistics, merged, save_statistics
 from onnxpfp.channels import Analysis
 from onnxpfp.data.inputs import input_specs
@@ -82,6 +83,12 @@ def shard(whole: tuple[Analysis, Samples], first: int, last: int) -> tuple[Analy
 def sensitivities(analysis: Analysis, samples: Samples, first: int) -> Statistics:
     ops = linear_ops(analysis)
     return calibrate(analysis.model, ops, samples, batch_size=BATCH, threads=1, first_sample=first)
+
+
+def of_weights(analysis: Analysis, samples: Samples, first: int) -> Statistics:
+    watching = measurements(analysis, samples, first)
+    families = op_families(watching.ops)
+    return collected([WeightSensitivityObserver(f, SensitivitySettings("max"), False) for f in families], watching.run)
 
 
 def in_graph(analysis: Analysis, samples: Samples, first: int) -> Statistics:
@@ -165,6 +172,7 @@ def gaps(analysis: Analysis, samples: Samples, first: int) -> Statistics:
 
 STATISTICS: dict[str, Callable[[Analysis, Samples, int], Statistics]] = {
     "sensitivities": sensitivities,
+    "of weights": of_weights,
     "in graph": in_graph,
     "on device": on_device,
     "grams": grams,

@@ -17,7 +17,8 @@ from onnxpfp.options import SCORES
 from onnxpfp.pipeline.criteria import criterion_of
 
 Prune = Callable[..., Result]
-NEED_DATA = {"reconstruction", "mean-share", "energy", "wanda", "thinet", "hrank", "apoz", "chip", "feature-statistics"}
+NEED_DATA = {"sipp", "reconstruction", "mean-share", "energy", "wanda", "thinet", "hrank", "apoz", "chip"}
+NEED_DATA |= {"feature-statistics"}
 
 NET = """g (float[N,3,8,8] x) => (float[N,5] y) {
     a = Conv <pads = [1,1,1,1]> (x, w1)

@@ -231,7 +231,7 @@ EXPECTED: dict[str, Callable[[Arrays, Arrays], list[Floats]]] = {
 }
 
 
-BASELINES = {name: criterion_of(name) for name in SCORES if name not in {"pfp", "reconstruction", "energy"}}
+BASELINES = {name: criterion_of(name) for name in SCORES if name not in {"pfp", "sipp", "reconstruction", "energy"}}
 
 
 def test_every_baseline_is_here() -> None:

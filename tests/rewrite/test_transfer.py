@@ -33,6 +33,15 @@ def test_what_is_stored_computed_and_new() -> None:
     assert sorted(nets.weights(file)) == ["u", "v", "w2"]
 
 
+def test_what_the_file_computes_from_a_weight_beside_its_ops_stays() -> None:
+    text = "g (float[N,4] x) => (float[N,5] y) { s = ReduceSum(w)  a = MatMul(x, w)  y = Add(a, s) }"
+    file = nets.build(text, {"w": (4, 5)})
+    analysis = analyze_at(load(file), {}, Options())
+    new, x = nets.noise(4, 5), nets.noise(6, 4, seed=5)
+    edited = with_edits(file, analysis.model, Edits({"w": new}))
+    np.testing.assert_allclose(nets.run(edited, x), x @ new + nets.weights(file)["w"].sum(), rtol=1e-4, atol=1e-4)
+
+
 def test_no_edits_change_nothing() -> None:
     file = nets.chain()
     assert with_edits(file, file, Edits()) == file

@@ -20,6 +20,7 @@ NEEDS = {
     "pfp": {"sensitivity"},
     "coreset": {"reach"},
     "coreset-share": {"reach"},
+    "sipp": {"sensitivity"},
     "mean-share": {"shares"},
     "reconstruction": {"gram", "squares"},
     "energy": {"squares"},

@@ -7,10 +7,8 @@ with kernel="max" the largest single product takes the place of the sum (the two
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import cast
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +17,7 @@ from onnxpfp.arrays import Floats32, Ints
 from onnxpfp.calibrate.sensitivity.scratch import ScratchArrays
 from onnxpfp.calibrate.sensitivity.settings import Kernel
 from onnxpfp.calibrate.sensitivity.sums import Scaled, SumField
-from onnxpfp.linear.im2col import tap_sources
+from onnxpfp.calibrate.sensitivity.windows import WindowReader
 from onnxpfp.linear.ops import BlockTable, LinearOp
 
 __all__ = ["Candidates", "Exact"]
@@ -80,7 +78,7 @@ class Exact:
         rows: Scaled weights: V (C, 1, O/g) where every block has one product in a sum, else W+ and W- side by side,
             (C, k, 2 O/g).
         kernel: "sum" or "max".
-        flat: Whether output positions are input positions.
+        windows: Looks up what the op reads.
         entries: Largest number of products of a block in one sum.
     """
 
@@ -88,18 +86,15 @@ class Exact:
     blocks: BlockTable
     rows: Floats32
     kernel: Kernel
-    flat: bool
+    windows: WindowReader
     entries: int
-    _sources: dict[tuple[tuple[int, ...], ...], tuple[Ints, Floats32]] = field(
-        default_factory=dict[tuple[tuple[int, ...], ...], tuple[Ints, Floats32]]
-    )
 
     @classmethod
     def of(cls, op: LinearOp, blocks: BlockTable, weights: Scaled, kernel: Kernel, *, flat: bool) -> Exact:
         """Prepare a linear op."""
         entries = int(np.diff(blocks.starts).max()) * weights.taps.shape[2]
         rows = np.ascontiguousarray((weights.taps if entries == 1 else weights.signed).swapaxes(1, 2))
-        return cls(op, blocks, rows, kernel, flat, entries)
+        return cls(op, blocks, rows, kernel, WindowReader(op, flat), entries)
 
     def largest(self, seen: SumField, candidates: Candidates, scratch: ScratchArrays) -> Floats32:
         """Return the largest share of every block among candidates, (b,), 0 where there are none.
@@ -137,7 +132,7 @@ class Exact:
         outputs = self.rows.shape[2]
         products = scratch.take("products", (len(place), outputs))
         np.take(self.rows[:, 0], index, axis=0, out=products, mode="clip")
-        products *= self._inputs(seen, place, index[:, None])
+        products *= self.windows.inputs(seen, place, index[:, None])
         # One sign of every weight is zero: the largest share of W+ is the maximum, that of W- the minimum.
         shares = np.divide(products, sums[:, :outputs], out=scratch.take("shares", products.shape))
         positive = np.maximum.reduceat(shares.reshape(-1), starts * outputs)
@@ -148,7 +143,7 @@ class Exact:
     def _of_blocks(self, seen: SumField, place: Ints, block: Ints, starts: Ints, scratch: ScratchArrays) -> Floats32:
         """Return the largest share of every run of candidates of one block; the runs begin at `starts`."""
         count = int(self.blocks.starts[block[0] + 1] - self.blocks.starts[block[0]])
-        u = self._inputs(seen, place, self.blocks.indices[self.blocks.starts[block][:, None] + np.arange(count)])
+        u = self.windows.inputs(seen, place, self.blocks.indices[self.blocks.starts[block][:, None] + np.arange(count)])
         sums = _rows(seen.z, place, self.blocks.groups[block], scratch)
         made = scratch.take("shares", sums.shape)
         begins = self.blocks.starts[block[starts]].tolist()
@@ -163,31 +158,6 @@ class Exact:
                 np.matmul(u[first:last], rows, out=made[first:last])
         made /= sums
         return np.maximum.reduceat(made.reshape(-1), starts * made.shape[1])
-
-    def _inputs(self, seen: SumField, place: Ints, indices: Ints) -> Floats32:
-        """Return the inputs at (m,) places for indices (m, I) of their blocks, (m, I * k)."""
-        count = seen.z.shape[1]
-        flat: Floats32 = seen.x.reshape(-1)
-        if self.flat:
-            return flat[place[:, None] * seen.x.shape[2] + indices]
-        sample, position = np.divmod(place, count)
-        source, inside = self._taps_read(seen)
-        channels, size = seen.x.shape[1], math.prod(seen.sizes)
-        read = np.take(source, position, axis=0)[:, None, :]
-        read = read + ((sample[:, None] * channels + indices) * size)[:, :, None]
-        u = cast("Floats32", np.take(flat, read))
-        u *= np.take(inside, position, axis=0)[:, None, :]
-        return u.reshape(len(place), -1)
-
-    def _taps_read(self, seen: SumField) -> tuple[Ints, Floats32]:
-        """Return what every tap reads at every output position, (P, k), and 0 where there is nothing, 1 elsewhere."""
-        key = seen.sizes, seen.spatial
-        if key not in self._sources:
-            self._sources.clear()
-            source, inside = tap_sources(self.op, *key, np.arange(math.prod(seen.spatial), dtype=np.int64))
-            there = np.ones(source.shape, np.bool_) if inside is None else inside
-            self._sources[key] = source, there.astype(np.float32)
-        return self._sources[key]
 
 
 def _run_starts(numbers: Ints) -> Ints:

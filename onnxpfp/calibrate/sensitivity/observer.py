@@ -6,6 +6,7 @@ import math
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,13 +16,13 @@ from onnxpfp.calibrate.observer import Batch, Shape, not_finite
 from onnxpfp.calibrate.sensitivity.base import FamilyObserver
 from onnxpfp.calibrate.sensitivity.scratch import ScratchArrays
 from onnxpfp.calibrate.sensitivity.screening import Screening
-from onnxpfp.calibrate.sensitivity.sums import Sums, scaled
+from onnxpfp.calibrate.sensitivity.sums import Scaled, SumField, Sums, scaled
 from onnxpfp.linear.families import OpFamily
 from onnxpfp.linear.im2col import output_sizes
 from onnxpfp.linear.ops import LinearOp
 from onnxpfp.runtime.heap import trim_malloc
 
-__all__ = ["SensitivityObserver"]
+__all__ = ["Screen", "SensitivityObserver"]
 
 
 _AT_ONCE = 1 << 20
@@ -46,12 +47,35 @@ def _scratch() -> ScratchArrays:
     return _OWN.scratch
 
 
+class Screen(Protocol):
+    """Finds the sensitivities of one linear op from its sums."""
+
+    @property
+    def channels(self) -> NDArray[np.int64]:
+        """Channel id of each block, (b,)."""
+        ...
+
+    @property
+    def best(self) -> Floats32:
+        """The largest share of each block so far, (b,)."""
+        ...
+
+    @property
+    def is_started(self) -> bool:
+        """Whether a block has a share."""
+        ...
+
+    def see(self, seen: SumField, highest: float, scratch: ScratchArrays) -> None:
+        """Count some samples in, of which `highest` is the largest input."""
+        ...
+
+
 @dataclass(slots=True, eq=False)
 class SensitivityObserver(FamilyObserver):
     """The running statistics of one family, computed by numpy."""
 
     _sums: Sums | None = None
-    _screens: dict[str, Screening] = field(default_factory=dict[str, Screening])
+    _screens: dict[str, Screen] = field(default_factory=dict[str, Screen])
     _totals: dict[tuple[int, ...], Floats] = field(default_factory=dict[tuple[int, ...], Floats])
     _squares: Floats = field(default_factory=lambda: np.zeros(0))
 
@@ -109,11 +133,15 @@ class SensitivityObserver(FamilyObserver):
         weights = [scaled(op, typical) for op in scored]
         self._sums = Sums.of(family, weights, self.plan.kernel)
         pairs = zip(scored, weights, strict=True)
-        self._screens = {op.name: Screening.of(op, each, family, self.plan) for op, each in pairs}
+        self._screens = {op.name: self._screen_of(op, each, family) for op, each in pairs}
         if sum(each.taps.nbytes for each in weights) > _LARGE:
             # They were copied several times on the way into onnxruntime.
             trim_malloc()
         return True
+
+    def _screen_of(self, op: LinearOp, weights: Scaled, family: OpFamily) -> Screen:
+        """Return what finds the sensitivities of one op."""
+        return Screening.of(op, weights, family, self.plan)
 
     def _typical(self, x: Floats32) -> Floats:
         """Return magnitudes that the indices of the input are expected to have, (C,), given a batch with entries."""
@@ -160,12 +188,12 @@ class SensitivityObserver(FamilyObserver):
         sizes = x.shape[2:]
         flat = self.family.flat
         positions = math.prod(sizes if flat else output_sizes(self.family.lead, sizes))
-        blocks = max(len(screen.best) for screen in self._screens.values())
+        blocks = max(len(screen.channels) for screen in self._screens.values())
         wanted = _AT_ONCE if flat else min(_PER_BLOCK * blocks, _AT_MOST)
         wanted = min(wanted, self.plan.workspace_bytes // (4 * _LIVE))
         size = max(1, wanted // max(1, (sum(self._sums.rows) + x.shape[1]) * positions))
         start = 0
-        if not any(screen.best.any() for screen in self._screens.values()):
+        if not any(screen.is_started for screen in self._screens.values()):
             yield slice(0, 1)
             start = 1
         for first in range(start, len(x), size):
@@ -173,7 +201,7 @@ class SensitivityObserver(FamilyObserver):
 
     def _largest_shares(self, op: LinearOp) -> tuple[NDArray[np.int64], Floats32] | None:
         screen = self._screens.get(op.name)
-        return None if screen is None else (screen.exact.blocks.channels, screen.best)
+        return None if screen is None else (screen.channels, screen.best)
 
     def _input_sums(self) -> Mapping[tuple[int, ...], Floats]:
         return self._totals

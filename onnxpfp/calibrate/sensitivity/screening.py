@@ -17,11 +17,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxpfp.arrays import Bools, Floats32, Ints
+from onnxpfp.arrays import Floats32, Ints
 from onnxpfp.calibrate.sensitivity.exact import Candidates, Exact
+from onnxpfp.calibrate.sensitivity.guard import ZeroGuard
 from onnxpfp.calibrate.sensitivity.scratch import ScratchArrays
-from onnxpfp.calibrate.sensitivity.settings import EPSILON, FULL, SLACK, SensitivitySettings
-from onnxpfp.calibrate.sensitivity.sums import Scaled, SumField, least_into, summed
+from onnxpfp.calibrate.sensitivity.settings import FULL, SLACK, SensitivitySettings
+from onnxpfp.calibrate.sensitivity.sums import Scaled, SumField
 from onnxpfp.calibrate.sensitivity.tight_bound import FLOOR, TightBound
 from onnxpfp.linear.families import OpFamily
 from onnxpfp.linear.ops import LinearOp
@@ -39,13 +40,6 @@ _FEW = 16
 """Candidates of a block that are computed at once rather than in two steps."""
 _RISING = 8
 """Where fewer than one largest share in so many rose, a first step would settle little."""
-_MANY = 8
-"""Where there is a sum that counts as zero for so many positions, all are looked at."""
-_FAINT = 8
-"""Where more than one sum in so many is small, all are compared with what they must be above."""
-_SIDE_BY_SIDE = 16
-_ROUNDING = 1.01
-"""More than rounding makes of a sum."""
 _PROMISING = 0.9
 """Share of the block's best bound."""
 
@@ -56,11 +50,9 @@ class Screening:
 
     Attributes:
         exact: Computes shares; it has the blocks.
-        norm: What rows were divided by, (g, 2, O/g), 0 where they are empty.
-        reach: No sum, before it is divided, is larger than the largest input times this; both signs of weights, (2,).
+        guard: Makes sums infinite that count as zero.
         magnitude: Largest norm of each block's weights in a row, (b,) float32.
         best: The largest share of each block so far, (b,) float32.
-        samples_last: Whether samples are the positions.
         tight: The second bound; None where convolution groups have unequal numbers of blocks.
         order: Indices of all blocks, one after the other; None where they are all indices as they stand.
         starts: Where each block begins there.
@@ -69,11 +61,9 @@ class Screening:
     """
 
     exact: Exact
-    norm: Floats32
-    reach: Floats32
+    guard: ZeroGuard
     magnitude: Floats32
     best: Floats32
-    samples_last: bool
     tight: TightBound | None
     order: Ints | None
     starts: Ints
@@ -88,20 +78,26 @@ class Screening:
         plain = len(blocks.groups) == len(op.channels)
         norms = _block_norms(weights.signed, None if plain else blocks.indices, blocks.starts[:-1], plan)
         even = len(set(np.bincount(blocks.groups, minlength=op.group).tolist())) == 1
-        signed = weights.signed.reshape(op.group, -1, 2, *weights.taps.shape[1:])
-        reach = summed(signed, np.ones(len(op.channels), np.float32)) * weights.norm
         return cls(
             exact,
-            weights.norm,
-            (reach.max((0, 2)) * _ROUNDING).astype(np.float32),
+            ZeroGuard.of(op, weights, samples_last=family.samples_last),
             # No limit is infinite then; what has no weight stays without a share.
             np.where(norms.max(1) > 0, np.maximum(norms.max(1), FLOOR), 0).astype(np.float32),
             np.zeros(len(blocks.groups), np.float32),
-            family.samples_last,
             _tight_bound(exact, norms, plain=plain) if even else None,
             None if plain else blocks.indices,
             blocks.starts[:-1],
         )
+
+    @property
+    def channels(self) -> Ints:
+        """Channel id of each block, (b,)."""
+        return self.exact.blocks.channels
+
+    @property
+    def is_started(self) -> bool:
+        """Whether a block has a share."""
+        return bool(self.best.any())
 
     def see(self, seen: SumField, highest: float, scratch: ScratchArrays) -> None:
         """Count some samples in.
@@ -112,7 +108,7 @@ class Screening:
             scratch: Memory for what is made of them.
         """
         with np.errstate(over="ignore", under="ignore", divide="ignore", invalid="ignore"):
-            self._guard(seen, highest)
+            self.guard.apply(seen, highest)
             inverse = 1 / seen.least
             if inverse.shape[2] > 1:
                 inverse = inverse[:, :, self.exact.blocks.groups]
@@ -121,60 +117,6 @@ class Screening:
             if not self.best.all():
                 self._seed(seen, size, scratch)
             self._screen(seen, size, scratch)
-
-    def _guard(self, seen: SumField, highest: float) -> None:
-        """Make sums infinite that count as zero, and find the least of the others."""
-        if self.samples_last:
-            for here in seen.z:
-                np.copyto(here, np.inf, where=here <= self._limit(here))
-            least_into(seen.z, seen.least)
-            return
-        # No limit is above these, so where all sums are, none needs to be looked at.
-        loose = self._in_rows(np.float32(EPSILON * highest) * self.reach[:, None])
-        low = seen.least <= loose.max(1)
-        if low.any():
-            self._make_infinite(seen, self._vanishing(seen.z, low, loose))
-
-    def _vanishing(self, z: Floats32, low: Bools, loose: Floats32) -> Ints:
-        """Return which sums (N, P, g, 2 O/g) count as zero, by flat indices.
-
-        Args:
-            z: The sums.
-            low: Where the least of them is so small that it may, (N, P, g).
-            loose: What no limit of a row is above, (g, 2 O/g).
-        """
-        near = _at_most(z, low, loose)
-        if len(near) * _FAINT > z.size:
-            limits = np.stack([self._limit(here) for here in z])
-            return np.flatnonzero(z <= limits)
-        # A sum of zero counts as zero whatever the limit is.
-        sums, sample = z.reshape(-1)[near], near // (z.shape[1] * loose.size)
-        keep = sums == 0
-        numbers, which = np.unique(sample[~keep], return_inverse=True)
-        if len(numbers):
-            limits = np.stack([self._limit(z[number]).reshape(-1) for number in numbers.tolist()])
-            keep[~keep] = sums[~keep] <= limits[which, near[~keep] % loose.size]
-        return near[keep]
-
-    def _make_infinite(self, seen: SumField, which: Ints) -> None:
-        """Make sums infinite, given by flat indices, and find the least of the others anew."""
-        seen.z.reshape(-1)[which] = np.inf
-        if len(which) * _MANY > seen.least.size:
-            least_into(seen.z, seen.least)
-        else:
-            places = which // seen.z.shape[3]
-            seen.least.reshape(-1)[places] = seen.z.reshape(-1, seen.z.shape[3])[places].min(1)
-
-    def _in_rows(self, sums: Floats32) -> Floats32:
-        """Divide sums by what rows are divided by; (..., g, 2 O/g), 0 where a row is empty."""
-        inverse = np.divide(1, self.norm, out=np.zeros_like(self.norm), where=self.norm > 0)
-        return (sums * inverse).reshape(*sums.shape[:-3], len(self.norm), -1)
-
-    def _limit(self, sums: Floats32) -> Floats32:
-        """Return what the sums (P, g, 2 O/g) of a sample must be above, (P or 1, g, 2 O/g)."""
-        highest = sums if self.samples_last else _largest(sums)[None]
-        highest = (highest.reshape(len(highest), *self.norm.shape) * self.norm).max((1, 3), keepdims=True)
-        return self._in_rows(np.float32(EPSILON) * highest)
 
     def _of_blocks(self, magnitudes: Floats32) -> Floats32:
         """Return the magnitude of every block's input, (N, P, b)."""
@@ -239,28 +181,6 @@ class Screening:
 
     def _raise(self, seen: SumField, candidates: Candidates, scratch: ScratchArrays) -> None:
         np.maximum(self.best, self.exact.largest(seen, candidates, scratch), out=self.best)
-
-
-def _at_most(z: Floats32, low: Bools, loose: Floats32) -> Ints:
-    """Return which sums are at most what their row says, by flat indices; `low` has all places that have such sums."""
-    rows = z.shape[3]
-    if np.count_nonzero(low) * _MANY > low.size:
-        # One number is compared faster than one of every row.
-        below = z <= loose.max()
-        if np.count_nonzero(below) * _FAINT > below.size:
-            return np.flatnonzero(np.less_equal(z, loose, out=below))
-        near = np.flatnonzero(below)
-        return near[z.reshape(-1)[near] <= loose.reshape(-1)[near % loose.size]]
-    places = np.flatnonzero(low)
-    where, row = np.nonzero(z.reshape(-1, rows)[places] <= loose[places % len(loose)])
-    return places[where] * rows + row
-
-
-def _largest(sums: Floats32) -> Floats32:
-    """Take the maximum over the first axis, of several places side by side: that is what vector units like."""
-    whole = len(sums) // _SIDE_BY_SIDE * _SIDE_BY_SIDE
-    folded = sums[:whole].reshape(-1, _SIDE_BY_SIDE, *sums.shape[1:]).max(0, initial=0)
-    return np.maximum(folded.max(0), sums[whole:].max(0, initial=0))
 
 
 def _tight_bound(exact: Exact, norms: Floats32, *, plain: bool) -> TightBound:

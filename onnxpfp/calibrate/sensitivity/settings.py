@@ -18,12 +18,15 @@ __all__ = [
     "SLACK",
     "GraphOutputs",
     "Kernel",
+    "Positions",
     "SensitivitySettings",
     "inverse",
     "of_products",
 ]
 
 Kernel = Literal["sum", "max"]
+Positions = Literal["max", "mean"]
+"""What of the shares of one weight at the positions of a sample counts."""
 
 EPSILON = float(np.finfo(np.float32).eps)
 SLACK = 1e-5

@@ -1,0 +1,1 @@
+"""SiPP: which single weights of layers stay, by their sensitivities; numpy alone."""
