@@ -55,15 +55,14 @@ def test_errors_are_held_against_what_is_printed(load: Any, tmp_path: Path, monk
 def test_the_page_has_every_row(load: Any) -> None:
     rows, page = load("benchmarks.sparsity.rows"), load("benchmarks.sparsity.page")
     common = {"network": "resnet20", "keep": 0.5, "seed": 0, "kept": 0.5, "before": 91.7, "compressed": 0.57}
+    counts = {"triples": 6400, "below": 10, "broken": 3}
     text = page.page(
         [
             rows.Accuracy(way="sampled", after=27.44, **common),
             rows.Accuracy(way="magnitude, layer", after=85.5, **common),
-            rows.Bounds(
-                layers="random", select="sampled", keep=0.9, delta=0.1, triples=6400, below=10, broken=3, error=0.5, bound=2.0
-            ),
+            rows.Bounds(layers="random", select="sampled", keep=0.9, delta=0.1, **counts, error=0.5, bound=2.0),
         ]
-    )  # fmt: skip
+    )
     assert "| sampled | 27.4 % | 0.57 |" in text
     assert "| magnitude, layer | 85.5 % | 0.57 |" in text
     assert "| random | sampled | 0.9 | 0.1 | 6,400 | 10 | 3 | 0.5 | 2 |" in text
