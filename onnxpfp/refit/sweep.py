@@ -22,6 +22,7 @@ from onnxpfp.refit.joint import JointRefit
 from onnxpfp.refit.joint_problem import JointEffort
 from onnxpfp.refit.layer_rows import Draw, LayerFamily, LayerRows, layer_families
 from onnxpfp.refit.layers import RefitLayer
+from onnxpfp.refit.made_again import made_again
 from onnxpfp.refit.means import Record
 from onnxpfp.refit.moments import Piece
 from onnxpfp.refit.problem import RefitProblem
@@ -81,7 +82,7 @@ def refit(
     with workers(problem.threads) as helpers:
 
         def sweep(number: int) -> dict[str, Record]:
-            pair = _Pair.of(refit_state, layers, helpers)
+            pair = _Pair.of(refit_state, layers, helpers, carries_all=joint is not None)
             told = None if progress is None else _Told(progress, number * pair.depth, sweeps * pair.depth)
             return _sweep(pair, refit_state, layers, starts, joint, told)
 
@@ -168,7 +169,17 @@ class _Pair:
         refit_state: RefitState,
         layers: Sequence[RefitLayer],
         helpers: Workers,
+        *,
+        carries_all: bool,
     ) -> _Pair:
+        """Stand before the first stage.
+
+        Args:
+            refit_state: The network.
+            layers: The ops that are refitted.
+            helpers: As above.
+            carries_all: Whether all activations are carried from stage to stage, for they are asked for.
+        """
         problem = refit_state.problem
         placeholders = refit_state.all_edits(layers, placeholders=True)
         model, graph, held = problem.analysis.model, problem.analysis.graph, refit_state.held
@@ -179,11 +190,14 @@ class _Pair:
         feeds = [dict(feed) for feed in problem.fit.batches(problem.batch_size)]
         fitted = len(feeds)
         feeds += [dict(feed) for feed in problem.tuning.batches(problem.batch_size)]
-        cuts = {layer.output for layer in layers}
+        cuts, limit, dtype = {layer.output for layer in layers}, problem.workspace // 3, problem.dtype
+        if not carries_all:
+            again = made_again(Stages.of(model, cuts, dtype), problem, layers, limit)
+            dtype = {name: kind for name, kind in dtype.items() if name not in again}
         # Batches run side by side; only what is left of the threads works inside of an op.
         threads = max(1, helpers.count // len(feeds))
         teacher, student = (
-            Runner.start(Stages.of(each, cuts, problem.dtype), feeds, problem.workspace // 3, problem.requests, threads)
+            Runner.start(Stages.of(each, cuts, dtype), feeds, limit, problem.requests, threads)
             for each in (model, student_model)
         )
         nodes = {index: node.output[0] for index, node in enumerate(model.graph.node)}
@@ -218,7 +232,8 @@ def _stage(
     families = layer_families(refit_state, layers, starts, teacher.made(), pair.student.cache.batches[0], helpers)
     members = [member for family in families for member in family.members]
     session, shown = teacher.open(sorted(set[str]().union(*(member.shows() for member in members))))
-    draw = partial(_draw, pair, families, session, refit_state.problem.seed)
+    again = pair.student.remaking([member.layer.consumer.data for member in members])
+    draw = partial(_draw, pair, families, (session, again), refit_state.problem.seed)
     most = _most_batches(refit_state.problem, shown, sum(family.columns for family in families))
     batches = range(len(teacher.cache.batches))
     waiting, results = [_Waiting(family) for family in families], helpers.in_order(draw, batches, most)
@@ -274,15 +289,27 @@ class _Waiting:
 
 
 def _draw(
-    pair: _Pair, families: Sequence[LayerFamily], session: Session | None, seed: int, batch: int
+    pair: _Pair,
+    families: Sequence[LayerFamily],
+    sessions: tuple[Session | None, Session | None],
+    seed: int,
+    batch: int,
 ) -> tuple[Arrays, list[Draw | None]]:
     """Run the original's stage on one batch, and draw columns and targets at random positions.
+
+    Args:
+        pair: The two networks.
+        families: The ops of the stage.
+        sessions: The original's stage, and what makes again what the ops read in the pruned network.
+        seed: Of the positions.
+        batch: Which.
 
     Returns:
         What later stages read, and what each family drew.
     """
-    shown = pair.teacher.compute(session, batch)
-    given, original = (runner.cache.batches[batch] for runner in (pair.student, pair.teacher))
+    shown = pair.teacher.compute(sessions[0], batch)
+    given = {**pair.student.cache.batches[batch], **pair.student.compute(sessions[1], batch)}
+    original = pair.teacher.cache.batches[batch]
     drawn: list[Draw | None] = []
     for number, family in enumerate(families):
         rng = np.random.default_rng([seed, pair.teacher.next, number, batch])
