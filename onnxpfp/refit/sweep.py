@@ -70,13 +70,13 @@ def refit(
         effort: How much is done to refit producers with their consumers (`joint.py`); None is nothing.
     """
     refit_state = RefitState(problem, keep, edits, limits or {})
-    starts = {layer.output: start for layer in problem.layers if (start := refit_state.start(layer)) is not None}
-    layers = [layer for layer in problem.layers if layer.output in starts]
+    layers = [layer for layer in problem.layers if refit_state.is_left(layer)]
     if not layers:
         return Refitted(edits, ())
     joint = None
     if effort is not None:
         left = [layer.output for layer in layers if refit_state.is_constant(layer)]
+        starts = _starts(refit_state, layers)
         joint = JointRefit(refit_state, layers, starts, dict(starts), effort, frozenset([*left, *refit_state.limits]))
     sweeps = 1 if effort is None else effort.sweeps
     with workers(problem.threads) as helpers:
@@ -84,7 +84,7 @@ def refit(
         def sweep(number: int) -> dict[str, Record]:
             pair = _Pair.of(refit_state, layers, helpers, carries_all=joint is not None)
             told = None if progress is None else _Told(progress, number * pair.depth, sweeps * pair.depth)
-            return _sweep(pair, refit_state, layers, starts, joint, told)
+            return _sweep(pair, refit_state, layers, joint, told)
 
         records = sweep(0) if joint is None else joint.repeated(sweep)
     return Refitted(refit_state.all_edits(layers), tuple(records.values()))
@@ -112,11 +112,10 @@ def _sweep(
     pair: _Pair,
     refit_state: RefitState,
     layers: Sequence[RefitLayer],
-    starts: dict[str, InitialWeights],
     joint: JointRefit | None,
     told: _Told | None,
 ) -> dict[str, Record]:
-    """Refit all linear ops once, front to back; returns what it brought, by output. `starts` follows their weights."""
+    """Refit all linear ops once, front to back; returns what it brought, by output."""
     records: dict[str, Record] = {}
     if joint is not None:
         joint.begin(pair)
@@ -125,6 +124,8 @@ def _sweep(
         if joint is not None:
             joint.before(depth, pair)
         fitted = here if joint is None else [layer for layer in here if joint.alone(layer)]
+        # In double precision the weights of all ops would take twice the size of the network.
+        starts = _starts(refit_state, fitted) if joint is None else joint.starts
         for each, fit in _stage(pair, refit_state, fitted, starts):
             before = fit.plain if joint is None else joint.plain(each, fit)
             if fit.changed or each.limit is not None:
@@ -141,6 +142,12 @@ def _sweep(
         if told:
             told(depth + 1)
     return records
+
+
+def _starts(refit_state: RefitState, layers: Sequence[RefitLayer]) -> dict[str, InitialWeights]:
+    """Return the weights of ops before the refit, by output."""
+    starts = ((layer.output, refit_state.start(layer)) for layer in layers)
+    return {output: start for output, start in starts if start is not None}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
