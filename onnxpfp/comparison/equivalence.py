@@ -118,7 +118,7 @@ def _difference(
 
 def _open(what: str, model: ModelProto, providers: Sequence[ProviderRequest], threads: int | None) -> Session:
     try:
-        return open_session(model, providers, threads=threads, optimize=False)
+        return open_session(model, providers, threads=threads, optimize=False, shared=True)
     except ModelError as error:
         raise VerificationError(f"{what} does not load: {error}") from error
 

@@ -119,7 +119,7 @@ class Evaluator:
             picked = self.picks.given(shown)
             if session is None:
                 picking = self._showing_inner(self.picks.picking(model, picked))
-                session = open_session(with_fixed_draws(picking), self.requests, threads=self.threads)
+                session = open_session(with_fixed_draws(picking), self.requests, threads=self.threads, shared=True)
             given = self.picks.compared(session.run({**feed, **picked}))
             yield feed, count, {name: shown[name] for name in given}, given
 
@@ -128,7 +128,7 @@ class Evaluator:
         if self._running is not None:
             return self._running
         showing = with_fixed_draws(self._showing_inner(self.picks.showing(self.original)))
-        return open_session(showing, self.requests, threads=self.threads)
+        return open_session(showing, self.requests, threads=self.threads, shared=True)
 
     def _showing_inner(self, model: ModelProto) -> ModelProto:
         return exposing(model, self.inner) if self.inner else model

@@ -37,10 +37,12 @@ from onnxpfp.options import DEFAULT_WORKSPACE
 from onnxpfp.runtime.blocks import ANY_WIDTH, Alignment
 from onnxpfp.runtime.providers import ProviderRequest
 
-__all__ = ["LEAST_SAMPLES", "find_lossless"]
+__all__ = ["FIRST_SAMPLES", "LEAST_SAMPLES", "find_lossless"]
 
 LEAST_SAMPLES = 32
 """With fewer samples data prove nothing: a channel may be zero on all of them by chance."""
+FIRST_SAMPLES = 8
+"""Samples that come first: few wake most of what is alive, and what they do not wake is looked at on all."""
 
 
 def find_lossless(
@@ -95,7 +97,7 @@ def find_lossless(
         workspace_bytes=workspace_bytes,
         progress=progress,
     )
-    few = samples.take(LEAST_SAMPLES)
+    few = samples.take(FIRST_SAMPLES)
     try:
         choices = _search(terms, proof, partial(run, samples=samples), partial(run, samples=few) if by_data else None)
     except (CalibrationError, ModelError):

@@ -97,10 +97,16 @@ def _reading(setup: RefitSetup) -> list[RefitLayer]:
     return [layer for layer in setup.problem.layers if layer.op.channels.any()]
 
 
-def start_gram_observers(setup: RefitSetup) -> tuple[GramObserver, ...]:
-    """Start to collect the Gram matrices of all ops that read channels, and of those whose ranks are chosen."""
+def start_gram_observers(setup: RefitSetup, *, fits_only: bool) -> tuple[GramObserver, ...]:
+    """Start to collect the Gram matrices of all ops that read channels, and of those whose ranks are chosen.
+
+    Args:
+        setup: What refits work on.
+        fits_only: Whether nothing but widths is chosen by them.
+    """
     wanted = {layer.output: layer for layer in (*_reading(setup), *(layer for _, layer in setup.rankable))}
-    return gram_observers(setup.problem, wanted.values(), SpillCache(setup.problem.workspace // 2))
+    spill = SpillCache(setup.problem.workspace // 2)
+    return gram_observers(setup.problem, wanted.values(), spill, fits_only=fits_only and not setup.rankable)
 
 
 def grams_of(setup: RefitSetup, progress: Count) -> dict[str, Gram]:

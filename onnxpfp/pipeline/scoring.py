@@ -206,7 +206,8 @@ def calibrate_for_refits(
     squares = squares or {}
     fit = context.data.fit
     setup = refit_setup(context, analysis, split)
-    observers = start_gram_observers(setup) if _needs_grams(context) else ()
+    by_grams = "gram" in criterion_of(context.options.score).needs
+    observers = start_gram_observers(setup, fits_only=not by_grams) if _needs_grams(context) else ()
     statistics = _measure(context, analysis, ops, [*observers, *squares.values()])
     trim_heap()
     grams = observed_grams(observers)

@@ -68,8 +68,8 @@ class Gram:
     Attributes:
         count: Number of pairs.
         u: Sum of u (or x), (g, n).
-        uu: Sum of u u^T, (g, n, n): float32, as the products are. Nothing is solved with it at ridges below 1e-3 of the
-            mean diagonal, 1e4 times what rounding is of it.
+        uu: Sum of u u^T, (g, n, n): float32, as the products are; (0, n, n) where no fit needs it. Nothing is solved
+            with it at ridges below 1e-3 of the mean diagonal, 1e4 times what rounding is of it.
         taps: Columns that one of the n stands for: 1, or k.
         centred: Whether a constant counts as an input, too: not where it is wrong on a border with zeros.
         mean: Mean of the columns in any case, (g, C k).
@@ -179,7 +179,9 @@ class GramObserver(Observer):
     channels: Moments | None
 
     @classmethod
-    def of(cls, layers: Sequence[GramLayer], number: int, problem: RefitProblem, spill: SpillCache) -> Self:
+    def of(
+        cls, layers: Sequence[GramLayer], number: int, problem: RefitProblem, spill: SpillCache, *, fits_only: bool
+    ) -> Self:
         """Return an observer that has seen nothing yet; its matrix lies in the spill cache."""
         op = layers[0].op
         groups, per_in = op.group, len(op.channels) // op.group
@@ -188,7 +190,9 @@ class GramObserver(Observer):
         columns = Moments.empty(groups, wide, 0, gram=False)
         channels = None if narrow else Moments.empty(groups, per_in, 0, gram=False)
         squared = channels or columns
-        squared.uu = spill.zeros((groups, squared.u.shape[1], squared.u.shape[1]))
+        # The columns of a single channel stay or go together: there is nothing to fit.
+        if per_in > 1 or not fits_only:
+            squared.uu = spill.zeros((groups, squared.u.shape[1], squared.u.shape[1]))
         positions = problem.positions_for(squared.u.shape[1])
         return cls(tuple(layers), number, positions, problem.seed, columns, channels)
 
@@ -205,7 +209,7 @@ class GramObserver(Observer):
     @property
     def work(self) -> int:
         """Multiplications of one sample, at most."""
-        return self.positions * (self.channels or self.columns).uu.size
+        return self.positions * max((self.channels or self.columns).uu.size, self.columns.u.size)
 
     def see(self, tensors: Arrays, batch: Batch) -> None:
         """Count one batch in; what is not finite makes the sums so, and no Gram matrix."""
@@ -247,18 +251,25 @@ class GramObserver(Observer):
         return Gram(sums.count, sums.u, sums.uu, op.kernel_size, centred=not zero_padded(op), mean=mean)
 
 
-def gram_observers(problem: RefitProblem, wanted: Iterable[GramLayer], spill: SpillCache) -> tuple[GramObserver, ...]:
+def gram_observers(
+    problem: RefitProblem, wanted: Iterable[GramLayer], spill: SpillCache, *, fits_only: bool = False
+) -> tuple[GramObserver, ...]:
     """Start to collect the Gram matrices of linear ops.
 
     Args:
         problem: What they are of.
         wanted: The ops; those that see the same columns share an observer.
         spill: Where the matrices are kept.
+        fits_only: Whether they only serve fits by some of the channels, which ops of single channels need no matrix
+            for.
     """
     families: dict[tuple[object, ...], list[GramLayer]] = {}
     for layer in wanted:
         families.setdefault(layer.columns_key, []).append(layer)
-    return tuple(GramObserver.of(layers, number, problem, spill) for number, layers in enumerate(families.values()))
+    return tuple(
+        GramObserver.of(layers, number, problem, spill, fits_only=fits_only)
+        for number, layers in enumerate(families.values())
+    )
 
 
 def observed_grams(observers: Iterable[GramObserver]) -> dict[str, Gram]:

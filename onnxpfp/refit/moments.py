@@ -217,9 +217,12 @@ def _add_products(total: Floats, targets: OrderedRows, rows: OrderedRows) -> Non
     total += _products(targets, rows)
 
 
-def _products(one: OrderedRows, other: OrderedRows) -> Floats:
+def _products(one: OrderedRows, other: OrderedRows) -> AnyFloats:
     """Return the sums of the products of rows, (g, m, n); numpy computes half of those of rows with themselves."""
-    product = np.matmul(one.above.swapaxes(1, 2), other.above).astype(np.float64, copy=False)
+    product = np.matmul(one.above.swapaxes(1, 2), other.above)
+    if not (one.level.any() or other.level.any()):
+        return product
+    product = product.astype(np.float64, copy=False)
     # Halves on both sides, so that products of rows with themselves are symmetric to the bit.
     middle, beside = (each.sums + each.count / 2 * each.level for each in (one, other))
     product += middle[:, :, None] * other.level[:, None] + one.level[:, :, None] * beside[:, None]

@@ -152,6 +152,10 @@ class Stages:
         nodes = {index for stage in self.stages[first : last + 1] for index in stage.nodes}
         return self._model(nodes, outputs, f"stages {first} to {last}")
 
+    def making(self, names: Sequence[str]) -> ModelProto:
+        """Return what makes activations again that are not carried, as a model of what is."""
+        return self._model({self.makers[name] for name in names}, names, "made again")
+
     def between(self, nodes: Collection[int], first: str, outputs: Sequence[str]) -> ModelProto | None:
         """Return nodes as a model that reads one tensor; None where they read others that are not constant."""
         return self._model(nodes, outputs, f"from {first}") if self._closure(nodes)[1] == {first} else None
@@ -309,6 +313,13 @@ class Runner:
             return None, ()
         part = self.stages.part(self.next, self.next, outputs)
         return open_session(part, self.requests, threads=self.threads, shared=True), outputs
+
+    def remaking(self, names: Collection[str]) -> Session | None:
+        """Load what makes those of some activations again that are not carried; None where all are."""
+        lacking = sorted(set(names) - self.cache.batches[0].keys())
+        if not lacking:
+            return None
+        return open_session(self.stages.making(lacking), self.requests, threads=self.threads, shared=True)
 
     def run(self, session: Session | None, batch: int) -> Arrays:
         """Run the next stage on one batch and keep what later stages read."""

@@ -14,7 +14,7 @@ from onnxpfp.linear.layout import as_stored
 from onnxpfp.linear.weights import stored_form
 from onnxpfp.low_rank.limit import RankLimit
 from onnxpfp.refit.initial import InitialWeights
-from onnxpfp.refit.layers import RefitLayer, kept_weights, with_weights
+from onnxpfp.refit.layers import RefitLayer, kept_parts, kept_weights, with_weights
 from onnxpfp.refit.problem import RefitProblem
 from onnxpfp.rewrite.edits import Edits
 
@@ -48,6 +48,13 @@ class RefitState:
         So its stages are those of the original.
         """
         return one_of_each(self.problem.analysis.graph, self.keep)
+
+    def is_left(self, layer: RefitLayer) -> bool:
+        """Tell whether `start` finds something of an op."""
+        if self.is_constant(layer):
+            return bool(self.keep[layer.rows].any())
+        kept = kept_parts(layer, self.keep)
+        return kept is not None and kept.outputs.size > 0 and kept.inputs.size > 0
 
     def start(self, layer: RefitLayer) -> InitialWeights | None:
         """Return what of an op's weights and bias stays; None where its groups keep unequal parts, or no outputs.

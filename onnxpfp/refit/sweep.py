@@ -22,6 +22,7 @@ from onnxpfp.refit.joint import JointRefit
 from onnxpfp.refit.joint_problem import JointEffort
 from onnxpfp.refit.layer_rows import Draw, LayerFamily, LayerRows, layer_families
 from onnxpfp.refit.layers import RefitLayer
+from onnxpfp.refit.made_again import made_again
 from onnxpfp.refit.means import Record
 from onnxpfp.refit.moments import Piece
 from onnxpfp.refit.problem import RefitProblem
@@ -69,21 +70,21 @@ def refit(
         effort: How much is done to refit producers with their consumers (`joint.py`); None is nothing.
     """
     refit_state = RefitState(problem, keep, edits, limits or {})
-    starts = {layer.output: start for layer in problem.layers if (start := refit_state.start(layer)) is not None}
-    layers = [layer for layer in problem.layers if layer.output in starts]
+    layers = [layer for layer in problem.layers if refit_state.is_left(layer)]
     if not layers:
         return Refitted(edits, ())
     joint = None
     if effort is not None:
         left = [layer.output for layer in layers if refit_state.is_constant(layer)]
+        starts = _starts(refit_state, layers)
         joint = JointRefit(refit_state, layers, starts, dict(starts), effort, frozenset([*left, *refit_state.limits]))
     sweeps = 1 if effort is None else effort.sweeps
     with workers(problem.threads) as helpers:
 
         def sweep(number: int) -> dict[str, Record]:
-            pair = _Pair.of(refit_state, layers, helpers)
+            pair = _Pair.of(refit_state, layers, helpers, carries_all=joint is not None)
             told = None if progress is None else _Told(progress, number * pair.depth, sweeps * pair.depth)
-            return _sweep(pair, refit_state, layers, starts, joint, told)
+            return _sweep(pair, refit_state, layers, joint, told)
 
         records = sweep(0) if joint is None else joint.repeated(sweep)
     return Refitted(refit_state.all_edits(layers), tuple(records.values()))
@@ -111,11 +112,10 @@ def _sweep(
     pair: _Pair,
     refit_state: RefitState,
     layers: Sequence[RefitLayer],
-    starts: dict[str, InitialWeights],
     joint: JointRefit | None,
     told: _Told | None,
 ) -> dict[str, Record]:
-    """Refit all linear ops once, front to back; returns what it brought, by output. `starts` follows their weights."""
+    """Refit all linear ops once, front to back; returns what it brought, by output."""
     records: dict[str, Record] = {}
     if joint is not None:
         joint.begin(pair)
@@ -124,6 +124,8 @@ def _sweep(
         if joint is not None:
             joint.before(depth, pair)
         fitted = here if joint is None else [layer for layer in here if joint.alone(layer)]
+        # In double precision the weights of all ops would take twice the size of the network.
+        starts = _starts(refit_state, fitted) if joint is None else joint.starts
         for each, fit in _stage(pair, refit_state, fitted, starts):
             before = fit.plain if joint is None else joint.plain(each, fit)
             if fit.changed or each.limit is not None:
@@ -140,6 +142,12 @@ def _sweep(
         if told:
             told(depth + 1)
     return records
+
+
+def _starts(refit_state: RefitState, layers: Sequence[RefitLayer]) -> dict[str, InitialWeights]:
+    """Return the weights of ops before the refit, by output."""
+    starts = ((layer.output, refit_state.start(layer)) for layer in layers)
+    return {output: start for output, start in starts if start is not None}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -168,7 +176,17 @@ class _Pair:
         refit_state: RefitState,
         layers: Sequence[RefitLayer],
         helpers: Workers,
+        *,
+        carries_all: bool,
     ) -> _Pair:
+        """Stand before the first stage.
+
+        Args:
+            refit_state: The network.
+            layers: The ops that are refitted.
+            helpers: As above.
+            carries_all: Whether all activations are carried from stage to stage, for they are asked for.
+        """
         problem = refit_state.problem
         placeholders = refit_state.all_edits(layers, placeholders=True)
         model, graph, held = problem.analysis.model, problem.analysis.graph, refit_state.held
@@ -179,11 +197,14 @@ class _Pair:
         feeds = [dict(feed) for feed in problem.fit.batches(problem.batch_size)]
         fitted = len(feeds)
         feeds += [dict(feed) for feed in problem.tuning.batches(problem.batch_size)]
-        cuts = {layer.output for layer in layers}
+        cuts, limit, dtype = {layer.output for layer in layers}, problem.workspace // 3, problem.dtype
+        if not carries_all:
+            again = made_again(Stages.of(model, cuts, dtype), problem, layers, limit)
+            dtype = {name: kind for name, kind in dtype.items() if name not in again}
         # Batches run side by side; only what is left of the threads works inside of an op.
         threads = max(1, helpers.count // len(feeds))
         teacher, student = (
-            Runner.start(Stages.of(each, cuts, problem.dtype), feeds, problem.workspace // 3, problem.requests, threads)
+            Runner.start(Stages.of(each, cuts, dtype), feeds, limit, problem.requests, threads)
             for each in (model, student_model)
         )
         nodes = {index: node.output[0] for index, node in enumerate(model.graph.node)}
@@ -218,7 +239,8 @@ def _stage(
     families = layer_families(refit_state, layers, starts, teacher.made(), pair.student.cache.batches[0], helpers)
     members = [member for family in families for member in family.members]
     session, shown = teacher.open(sorted(set[str]().union(*(member.shows() for member in members))))
-    draw = partial(_draw, pair, families, session, refit_state.problem.seed)
+    again = pair.student.remaking([member.layer.consumer.data for member in members])
+    draw = partial(_draw, pair, families, (session, again), refit_state.problem.seed)
     most = _most_batches(refit_state.problem, shown, sum(family.columns for family in families))
     batches = range(len(teacher.cache.batches))
     waiting, results = [_Waiting(family) for family in families], helpers.in_order(draw, batches, most)
@@ -274,15 +296,27 @@ class _Waiting:
 
 
 def _draw(
-    pair: _Pair, families: Sequence[LayerFamily], session: Session | None, seed: int, batch: int
+    pair: _Pair,
+    families: Sequence[LayerFamily],
+    sessions: tuple[Session | None, Session | None],
+    seed: int,
+    batch: int,
 ) -> tuple[Arrays, list[Draw | None]]:
     """Run the original's stage on one batch, and draw columns and targets at random positions.
+
+    Args:
+        pair: The two networks.
+        families: The ops of the stage.
+        sessions: The original's stage, and what makes again what the ops read in the pruned network.
+        seed: Of the positions.
+        batch: Which.
 
     Returns:
         What later stages read, and what each family drew.
     """
-    shown = pair.teacher.compute(session, batch)
-    given, original = (runner.cache.batches[batch] for runner in (pair.student, pair.teacher))
+    shown = pair.teacher.compute(sessions[0], batch)
+    given = {**pair.student.cache.batches[batch], **pair.student.compute(sessions[1], batch)}
+    original = pair.teacher.cache.batches[batch]
     drawn: list[Draw | None] = []
     for number, family in enumerate(families):
         rng = np.random.default_rng([seed, pair.teacher.next, number, batch])

@@ -122,7 +122,7 @@ def grams(analysis: Analysis, samples: Samples, first: int) -> Statistics:
     split = Split(samples, samples)
     data = CalibrationData(samples, "file", BATCH, split)
     context = RunContext(analysis, data, REQUESTS, (), OPTIONS, None, 0, Clock())
-    observers = start_gram_observers(refit_setup(context, analysis, split))
+    observers = start_gram_observers(refit_setup(context, analysis, split), fits_only=False)
     return collected(observers, measurements(analysis, samples, first).run)
 
 

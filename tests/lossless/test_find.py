@@ -14,7 +14,7 @@ from onnx import TensorProto
 from onnxpfp.data.inputs import input_specs
 from onnxpfp.data.sources import load_samples
 from onnxpfp.lossless import find as find_module
-from onnxpfp.lossless.find import LEAST_SAMPLES
+from onnxpfp.lossless.find import FIRST_SAMPLES
 
 EXACT = 2e-6
 MAPS = "g (float[N,2,6,6] x) => (float[N,{}] y) {{ a = Conv(x, w1, b1) r = Relu(a) {} }}"
@@ -455,5 +455,5 @@ def test_all_samples_run_only_for_groups_of_which_something_would_go(monkeypatch
         seen.clear()
         model = nets.build(text, maps(change, **weights))
         find(model, samples=samples_of(model, 64))
-        assert seen[0] == (LEAST_SAMPLES, ["r", "t"])
+        assert seen[0] == (FIRST_SAMPLES, ["r", "t"])
         assert seen[1:] == ([(64, again)] if again else [])
