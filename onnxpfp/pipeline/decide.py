@@ -44,6 +44,7 @@ __all__ = [
     "cost_of",
     "cost_with_ranks",
     "decide",
+    "decide_with_ranks",
     "foresee_drift",
     "least_cost",
     "selector_of",
@@ -52,8 +53,8 @@ __all__ = [
 ]
 
 
-RankRule = Literal["measured", "variance", "plan"]
-"""What set the ranks of layers: measured drift of the output, what is lost of their outputs' variance, or a plan."""
+RankRule = Literal["measured", "plan"]
+"""What set the ranks of layers: measured drift of the output, or a plan."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,6 +69,7 @@ class Decision:
             went before and the rest stays.
         ranked: Layers that become two of low rank.
         ranks_by: What set their ranks.
+        rank_weight: What the drift of ranks counted beside that of channels; with 0 all channels stay.
     """
 
     keep: Keep
@@ -75,6 +77,17 @@ class Decision:
     selections: tuple[Selection | None, ...]
     ranked: tuple[RankedLayer, ...] = ()
     ranks_by: RankRule = "plan"
+    rank_weight: float = 1.0
+
+    @property
+    def chooses_ranks(self) -> bool:
+        """Whether layers have ranks that no plan gave."""
+        return bool(self.ranked) and self.ranks_by == "measured"
+
+    def takes_the_same(self, other: Decision) -> bool:
+        """Tell whether the same channels stay as by another choice, and layers have the same ranks."""
+        choices = [[(each.output, each.choice) for each in decision.ranked] for decision in (self, other)]
+        return choices[0] == choices[1] and bool((self.keep == other.keep).all())
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -258,23 +271,31 @@ def choose(context: RunContext, measured: Measured) -> Decision:
         return Decision(graph.keep_all(), np.ones(graph.count + 1), ())
     selector = selector_of(context, measured)
     if measured.ranked:
-        return _decide_with_ranks(context, measured, selector)
+        return decide_with_ranks(context, measured)
     return decide(selector, cost_of(context, measured), context.allocation, _curves(selector, measured), context.full)
 
 
-def _decide_with_ranks(context: RunContext, measured: Measured, selector: Selector) -> Decision:
+def decide_with_ranks(context: RunContext, measured: Measured, weight: float = 1.0) -> Decision:
     """Choose widths and ranks as one; a rank that saves nothing at the widths chosen leaves its layer whole.
+
+    Args:
+        context: What is asked for.
+        measured: The model.
+        weight: What the drift of ranks counts beside that of channels; with 0 all channels stay.
 
     Raises:
         TargetUnreachableError: The target cannot be met.
     """
-    cost = cost_with_ranks(context, measured)
-    share = context.options.target[1]
-    kept = allocate_by_drift(_curves(selector, measured), cost, share, context.full)
-    pairs = zip(measured.ranked, kept[len(selector.groups) :].tolist(), cost.saves(kept), strict=True)
+    cost, selector = cost_with_ranks(context, measured), selector_of(context, measured)
+    share, groups = context.options.target[1], len(selector.groups)
+    curves = _curves(selector, measured)
+    channels = [curve.whole for curve in curves[:groups]] if weight == 0 else curves[:groups]
+    ranks = [curve.times(weight or 1.0) for curve in curves[groups:]]
+    kept = allocate_by_drift([*channels, *ranks], cost, share, context.full)
+    pairs = zip(measured.ranked, kept[groups:].tolist(), cost.saves(kept), strict=True)
     ranked = tuple(each.at(rank) for each, rank, saves in pairs if saves)
-    decision = selector.decision(kept[: len(selector.groups)].tolist())
-    return replace(decision, ranked=ranked, ranks_by="measured")
+    decision = selector.decision(kept[:groups].tolist())
+    return replace(decision, ranked=ranked, ranks_by="measured", rank_weight=weight)
 
 
 def foresee_drift(context: RunContext, measured: Measured) -> float:

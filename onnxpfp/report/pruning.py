@@ -67,8 +67,6 @@ _WIDTHS = {
 }
 _RANKS = {
     "measured": "measured drift of the output, with the widths as one",
-    "variance": "what is lost of the variance of each layer's outputs, with all channels: that drifted less on tuning "
-    "samples",
     "plan": "the plan",
 }
 FAR = 0.5
@@ -107,7 +105,9 @@ class Report:
             where it says none.
         groups: Decisions by group.
         ranked: Layers that became two of low rank.
-        ranks_by: What set their ranks: measured, variance or plan; empty where there are none.
+        ranks_by: What set their ranks: measured or plan; empty where there are none.
+        rank_weight: What the drift of ranks counted beside that of channels, 0 where all channels had to stay; None
+            where no ranks were chosen.
         removed: Channels that went before, for they cost nothing.
         fillers: How many channels cost nothing and stayed then, to fill groups up to a multiple; scores may have let
             them go.
@@ -162,6 +162,7 @@ class Report:
     groups: tuple[GroupReport, ...]
     ranked: tuple[RankReport, ...]
     ranks_by: str
+    rank_weight: float | None
     removed: tuple[Removal, ...]
     fillers: int
     subnormal: SubnormalWeights
@@ -215,7 +216,7 @@ def _facts(report: Report) -> Facts:
         again = f", anew in {report.steps} steps" if report.steps > 1 else ""
         rows["widths by"] = _widths_by(report) + again
     if report.ranks_by:
-        rows["ranks by"] = _RANKS[report.ranks_by]
+        rows["ranks by"] = _RANKS[report.ranks_by] + _weighed(report.rank_weight)
     if report.alignment is not None:
         rows["widths"] = report.alignment.title
     if report.target:
@@ -261,6 +262,14 @@ def _blocks(names: Sequence[str]) -> str:
     """Name the groups that went entirely."""
     groups = "1 group" if len(names) == 1 else f"{len(names)} groups"
     return f"{groups} went with all channels, and a constant is left of each branch: {', '.join(names)}"
+
+
+def _weighed(weight: float | None) -> str:
+    """Say what the drift of ranks counted, where other choices drifted more."""
+    if weight is None or weight == 1.0:
+        return ""
+    how = "all channels staying" if weight == 0.0 else f"the drift of ranks counted {weight:g} times"
+    return f"; {how}, which drifted least of all choices tried"
 
 
 def _chosen_by(report: Report) -> str:

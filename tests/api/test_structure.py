@@ -228,21 +228,23 @@ def test_channels_ranks_and_branches_are_counted_exactly(quantity: str, target: 
     np.testing.assert_array_equal(nets.run(replayed.model, DATA["x"]), nets.run(result.model, DATA["x"]))
 
 
-def test_more_effort_also_tries_ranks_alone() -> None:
+def test_more_effort_also_tries_other_shares_of_ranks() -> None:
     """Where channels are all alike and layers have few directions, nothing but ranks should go."""
     model = stack()
-    reports = [pruned(model, calibration=DATA, keep_macs=0.45, effort=how).report for how in ("low", "normal")]
-    assert reports[0].ranks_by == "measured"
-    drifts = [report.drift.relative_error for report in reports if report.drift is not None]
-    assert reports[1].ranks_by == "variance"
+    low, normal = (pruned(model, calibration=DATA, keep_macs=0.45, effort=how).report for how in ("low", "normal"))
+    assert (low.ranks_by, low.rank_weight) == ("measured", 1.0)
+    assert normal.rank_weight == 0.0
+    assert all(group.kept == group.channels for group in normal.groups)
+    drifts = [report.drift.relative_error for report in (low, normal) if report.drift is not None]
     assert drifts[1] is not None
     assert drifts[0] is not None
     assert drifts[1] < drifts[0]
-    assert reports[1].oracle.error <= reports[1].oracle.tolerance
-    assert reports[1].after.macs <= 0.45 * reports[1].before.macs
+    assert normal.oracle.error <= normal.oracle.tolerance
+    assert normal.after.macs <= 0.45 * normal.before.macs
+    assert "all channels staying" in "\n".join(map(str, normal.page(full=True, wide=True)))
 
 
 def test_ranks_alone_do_not_win_where_they_cannot_reach_the_target() -> None:
     report = pruned(stack(), calibration=DATA, keep_macs=0.04, effort="normal").report
-    assert report.ranks_by == "measured"
+    assert report.rank_weight != 0.0
     assert report.after.macs <= 0.04 * report.before.macs
