@@ -363,7 +363,9 @@ class Options(RunOptions):
     )
     steps: int = declare(
         1,
-        "Prune in N steps, and measure scores and widths anew at each.",
+        "Prune in N steps, and measure scores and widths anew at each. With ranks every step after the first goes over "
+        "the result instead: each group and each layer in turn is cut less or more, all is refitted, and what drifts "
+        "less is taken, which takes one to two refits for each of them.",
         "choice",
         metavar="N",
         check=check_at_least_one,
@@ -414,8 +416,6 @@ class Options(RunOptions):
         if self.allocate not in {None, "measured"}:
             raise OptionError(f"--structure rank chooses ranks by measured drift, not by --allocate {self.allocate}")
         self._check_refits("--structure rank")
-        if self.steps > 1:
-            raise OptionError("--structure rank goes with --steps 1")
 
     def _check_refits(self, flag: str) -> None:
         """Refuse what asks for refits where there are none."""

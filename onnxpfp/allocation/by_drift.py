@@ -124,8 +124,8 @@ class ResponseCurve:
         return ResponseCurve(self.widths[-1:], self.drift[-1:], self.stream)
 
     def times(self, factor: float) -> ResponseCurve:
-        """Return the same curve with so many times the drift."""
-        return ResponseCurve(self.widths, factor * self.drift, self.stream)
+        """Return the same curve with so many times the drift; infinitely many leave the group whole."""
+        return self.whole if factor == np.inf else ResponseCurve(self.widths, factor * self.drift, self.stream)
 
 
 def foreseen_drift(curves: Sequence[ResponseCurve], kept: Ints) -> float:

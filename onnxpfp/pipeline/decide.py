@@ -17,7 +17,7 @@ from onnxpfp.allocation.select import Selection, select
 from onnxpfp.allocation.structure_cost import StructureCost
 from onnxpfp.allocation.uniform import allocate_uniformly
 from onnxpfp.allocation.widths import widths_of
-from onnxpfp.arrays import Keep
+from onnxpfp.arrays import Floats, Keep
 from onnxpfp.channels import ChannelGraph, Consumer, Group
 from onnxpfp.channels.branches import NO_BRANCHES, Branches
 from onnxpfp.channels.file_axes import file_axes
@@ -275,13 +275,16 @@ def choose(context: RunContext, measured: Measured) -> Decision:
     return decide(selector, cost_of(context, measured), context.allocation, _curves(selector, measured), context.full)
 
 
-def decide_with_ranks(context: RunContext, measured: Measured, weight: float = 1.0) -> Decision:
+def decide_with_ranks(
+    context: RunContext, measured: Measured, weights: Floats | None = None, of_ranks: float = 1.0
+) -> Decision:
     """Choose widths and ranks as one; a rank that saves nothing at the widths chosen leaves its layer whole.
 
     Args:
         context: What is asked for.
         measured: The model.
-        weight: What the drift of ranks counts beside that of channels; with 0 all channels stay.
+        weights: What the drifts of groups and layers count, (G + L,), infinite for those that stay whole; None is 1.
+        of_ranks: What those of layers count beside those of groups, for the report.
 
     Raises:
         TargetUnreachableError: The target cannot be met.
@@ -289,13 +292,13 @@ def decide_with_ranks(context: RunContext, measured: Measured, weight: float = 1
     cost, selector = cost_with_ranks(context, measured), selector_of(context, measured)
     share, groups = context.options.target[1], len(selector.groups)
     curves = _curves(selector, measured)
-    channels = [curve.whole for curve in curves[:groups]] if weight == 0 else curves[:groups]
-    ranks = [curve.times(weight or 1.0) for curve in curves[groups:]]
-    kept = allocate_by_drift([*channels, *ranks], cost, share, context.full)
+    if weights is not None:
+        curves = [curve.times(weight) for curve, weight in zip(curves, weights.tolist(), strict=True)]
+    kept = allocate_by_drift(curves, cost, share, context.full)
     pairs = zip(measured.ranked, kept[groups:].tolist(), cost.saves(kept), strict=True)
     ranked = tuple(each.at(rank) for each, rank, saves in pairs if saves)
     decision = selector.decision(kept[:groups].tolist())
-    return replace(decision, ranked=ranked, ranks_by="measured", rank_weight=weight)
+    return replace(decision, ranked=ranked, ranks_by="measured", rank_weight=of_ranks)
 
 
 def foresee_drift(context: RunContext, measured: Measured) -> float:

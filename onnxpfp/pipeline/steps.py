@@ -25,8 +25,8 @@ from onnxpfp.pipeline.calibration import Calibration, Measured, RefitCalibration
 from onnxpfp.pipeline.candidate import Candidate, build_candidate
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.decide import Decision, choose
+from onnxpfp.pipeline.drift_weights import least_drift
 from onnxpfp.pipeline.group_trials import measure_curves
-from onnxpfp.pipeline.rank_weights import best_rank_weight
 from onnxpfp.pipeline.ranked_layers import rank_trials
 from onnxpfp.pipeline.scoring import calibrate_and_score
 from onnxpfp.runtime.heap import trim_heap
@@ -92,12 +92,13 @@ def prune_in_steps(context: RunContext, first: Measured) -> tuple[Decision, Cand
         TargetUnreachableError: The target cannot be met.
     """
     analysis, measured = first.analysis, first
-    steps = context.options.steps if context.chooses else 1
+    # Where ranks are chosen, the steps follow the choice (`drift_weights.py`).
+    steps = context.options.steps if context.chooses and not first.ranked else 1
     lineage = Lineage.unchanged(analysis.graph)
     for step in range(1, steps + 1):
         decision = _decision(_towards(context, step, steps), first, measured, lineage)
         if step == steps:
-            decision = best_rank_weight(context, first, decision)
+            decision = least_drift(context, first, decision)
         candidate = build_candidate(context, first, decision)
         if step == steps:
             return decision, candidate

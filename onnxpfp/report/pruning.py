@@ -96,7 +96,8 @@ class Report:
         allocation: What set the widths: measured, bound or uniform.
         alignment: The multiples in which channels are kept; None where no widths were chosen.
         compensation: What was done about dropped channels: lstsq, bias or none.
-        steps: How often scores and widths were measured.
+        steps: How often scores and widths were measured; with ranks, how often choices were compared, the first
+            counted.
         attention: What goes from an attention: heads or width.
         samples: Calibration samples that were used; 0 without data.
         samples_of: The body that they are runs of, where all weights lie in bodies: the first; else empty.
@@ -213,7 +214,8 @@ def _facts(report: Report) -> Facts:
     """Method, place, evidence and time, one per line."""
     rows = {"channels by": _chosen_by(report)}
     if report.target:
-        again = f", anew in {report.steps} steps" if report.steps > 1 else ""
+        how = "anew" if report.rank_weight is None else "compared by what is left"
+        again = f", {how} in {report.steps} steps" if report.steps > 1 else ""
         rows["widths by"] = _widths_by(report) + again
     if report.ranks_by:
         rows["ranks by"] = _RANKS[report.ranks_by] + _weighed(report.rank_weight)
