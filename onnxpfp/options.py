@@ -387,15 +387,17 @@ class Options(FeatureOptions, RunOptions):
         "low",
         "How much to refit: each layer by itself (low); layers together with those that read them, too, by up to three "
         "gradient steps each (normal); or by up to nine on twice the rows, in up to four sweeps over the network as "
-        "long as the error on samples kept out of the fit falls (high). With --structure channels,rank both also try "
-        "ranks alone, and take what drifts less on tuning samples. Above low it takes data, and --compensate auto or "
-        "lstsq.",
+        "long as the error on samples kept out of the fit falls (high). With --structure channels,rank two or four "
+        "other shares of channels and ranks are refitted, too, ranks alone among them, and what drifts least is taken. "
+        "Above low it takes data, and --compensate auto or lstsq.",
         "choice",
         choices=("low", "normal", "high"),
     )
     steps: int = declare(
         1,
-        "Prune in N steps, and measure scores and widths anew at each.",
+        "Prune in N steps, and measure scores and widths anew at each. With ranks every step after the first goes over "
+        "the result instead: each group and each layer in turn is cut less or more, all is refitted, and what drifts "
+        "less is taken, which takes one to two refits for each of them.",
         "choice",
         metavar="N",
         check=check_at_least_one,
@@ -462,8 +464,6 @@ class Options(FeatureOptions, RunOptions):
         if self.allocate not in {None, "measured"}:
             raise OptionError(f"--structure rank chooses ranks by measured drift, not by --allocate {self.allocate}")
         self._check_refits("--structure rank")
-        if self.steps > 1:
-            raise OptionError("--structure rank goes with --steps 1")
 
     def _check_refits(self, flag: str) -> None:
         """Refuse what asks for refits where there are none."""

@@ -118,6 +118,15 @@ class ResponseCurve:
         drifts[-1] = 0.0
         return ResponseCurve(widths, np.maximum(drifts, 0.0), self.stream)
 
+    @property
+    def whole(self) -> ResponseCurve:
+        """The curve of the same group where it has to stay whole."""
+        return ResponseCurve(self.widths[-1:], self.drift[-1:], self.stream)
+
+    def times(self, factor: float) -> ResponseCurve:
+        """Return the same curve with so many times the drift; infinitely many leave the group whole."""
+        return self.whole if factor == np.inf else ResponseCurve(self.widths, factor * self.drift, self.stream)
+
 
 def foreseen_drift(curves: Sequence[ResponseCurve], kept: Ints) -> float:
     """Return the sum of the drifts of all groups.
@@ -175,7 +184,7 @@ def allocate_by_drift(curves: Sequence[ResponseCurve], cost: Cost, target: float
 
 def _with_streams(curves: Sequence[ResponseCurve], cost: Cost, budget: int) -> Sequence[ResponseCurve]:
     """Let streams stay whole, where that is possible and no great loss for the others."""
-    whole = [_whole(curve) if curve.stream else curve for curve in curves]
+    whole = [curve.whole if curve.stream else curve for curve in curves]
     if _least(whole, cost) > budget:
         return curves
     drifts = [foreseen_drift(each, _chosen(each, cost, budget).kept) for each in (whole, curves)]
@@ -192,11 +201,6 @@ def _chosen(curves: Sequence[ResponseCurve], cost: Cost, budget: int) -> _Choice
 def _least(curves: Sequence[ResponseCurve], cost: Cost) -> int:
     """Return the cost of the smallest widths."""
     return cost.total(np.array([curve.widths[0] for curve in curves], np.int64))
-
-
-def _whole(curve: ResponseCurve) -> ResponseCurve:
-    """Return the curve of a group that stays whole."""
-    return ResponseCurve(curve.widths[-1:], curve.drift[-1:], curve.stream)
 
 
 @dataclass(slots=True, eq=False)

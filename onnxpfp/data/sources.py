@@ -17,6 +17,7 @@ from onnxpfp.data.archive import read_arrays
 from onnxpfp.data.axes import SampleAxes, sample_axes
 from onnxpfp.data.feed_samples import FeedSamples
 from onnxpfp.data.inputs import InputSpec, input_specs, size_ref
+from onnxpfp.data.noise import noise
 from onnxpfp.data.samples import ArraySamples, Samples
 from onnxpfp.errors import CalibrationError
 from onnxpfp.runtime.memory import amount_text, memory_limit
@@ -105,7 +106,7 @@ def random_samples(
     rng: np.random.Generator | int = 0,
     axes: SampleAxes | None = None,
 ) -> Samples:
-    """Draw noise: standard normal floats, integers and bools of 0 and 1, short words.
+    """Draw noise: floats of mean square 1 (`noise.py`), integers and bools of 0 and 1, short words.
 
     Where samples lie along another axis than the first in some input, or the inputs do not agree on what that counts (a
     recurrent state has its layers there), every sample is a whole feed.
@@ -175,7 +176,7 @@ def _noise(spec: InputSpec, shape: tuple[int, ...], rng: np.random.Generator) ->
             hint="take fewer samples (--calib-samples) or smaller inputs (--input-shape)",
         )
     if spec.dtype.kind == "f" or spec.dtype.name == "bfloat16":
-        return rng.standard_normal(shape, dtype=np.float32).astype(spec.dtype)
+        return noise(shape, rng).astype(spec.dtype)
     if spec.dtype.kind in "iub":
         return rng.integers(0, 2, size=shape).astype(spec.dtype)
     if spec.is_text:

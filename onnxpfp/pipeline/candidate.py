@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 from onnx import ModelProto
@@ -24,10 +25,12 @@ from onnxpfp.rewrite.edits import Edits
 from onnxpfp.rewrite.mask import masked
 from onnxpfp.runtime.heap import trim_heap
 
-__all__ = ["Candidate", "build_candidate"]
+__all__ = ["Candidate", "Effort", "build_candidate"]
 
+Effort = Literal["low", "normal", "high"]
+"""How much is refitted: `--effort`."""
 
-EFFORTS: Mapping[str, JointEffort | None] = {
+EFFORTS: Mapping[Effort, JointEffort | None] = {
     "low": None,
     "normal": JointEffort(sweeps=1, rounds=1, fewer=2),
     "high": JointEffort(sweeps=4, rounds=3, fewer=1),
@@ -87,15 +90,25 @@ def _merge(
     )
 
 
-def build_candidate(context: RunContext, measured: Measured, decision: Decision) -> Candidate:
-    """Reweight or compensate the weights, then slice the chosen channels out; mask the edited original beside it."""
+def build_candidate(
+    context: RunContext, measured: Measured, decision: Decision, effort: Effort | None = None
+) -> Candidate:
+    """Reweight or compensate the weights, then slice the chosen channels out; mask the edited original beside it.
+
+    Args:
+        context: What is asked for.
+        measured: The model.
+        decision: What stays of it.
+        effort: How much to refit; None is as much as is asked for.
+    """
     clock, analysis, calibration = context.clock, measured.analysis, measured.calibration
     model, graph, scratch = analysis.model, analysis.graph, analysis.source.scratch
+    joint = EFFORTS[effort or context.options.effort]
     how = context.compensation if decision.ranked or not decision.keep.all() else "none"
     compensation = None
     if how == "lstsq" and isinstance(calibration, RefitCalibration):
         with clock.phase("compensation") as progress:
-            compensation = _refit_all(measured, calibration, decision, EFFORTS[context.options.effort], progress)
+            compensation = _refit_all(measured, calibration, decision, joint, progress)
         trim_heap()
         edits = compensation.edits
     else:

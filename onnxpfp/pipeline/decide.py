@@ -18,7 +18,7 @@ from onnxpfp.allocation.select import Selection, select
 from onnxpfp.allocation.structure_cost import StructureCost
 from onnxpfp.allocation.uniform import allocate_uniformly
 from onnxpfp.allocation.widths import widths_of
-from onnxpfp.arrays import Keep
+from onnxpfp.arrays import Floats, Keep
 from onnxpfp.channels import ChannelGraph, Consumer, Group
 from onnxpfp.channels.branches import NO_BRANCHES, Branches
 from onnxpfp.channels.file_axes import file_axes
@@ -45,6 +45,7 @@ __all__ = [
     "cost_of",
     "cost_with_ranks",
     "decide",
+    "decide_with_ranks",
     "foresee_drift",
     "least_cost",
     "selector_of",
@@ -53,8 +54,8 @@ __all__ = [
 ]
 
 
-RankRule = Literal["measured", "variance", "plan"]
-"""What set the ranks of layers: measured drift of the output, what is lost of their outputs' variance, or a plan."""
+RankRule = Literal["measured", "plan"]
+"""What set the ranks of layers: measured drift of the output, or a plan."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,6 +70,7 @@ class Decision:
             went before and the rest stays.
         ranked: Layers that become two of low rank.
         ranks_by: What set their ranks.
+        rank_weight: What the drift of ranks counted beside that of channels; with 0 all channels stay.
     """
 
     keep: Keep
@@ -76,6 +78,17 @@ class Decision:
     selections: tuple[Selection | None, ...]
     ranked: tuple[RankedLayer, ...] = ()
     ranks_by: RankRule = "plan"
+    rank_weight: float = 1.0
+
+    @property
+    def chooses_ranks(self) -> bool:
+        """Whether layers have ranks that no plan gave."""
+        return bool(self.ranked) and self.ranks_by == "measured"
+
+    def takes_the_same(self, other: Decision) -> bool:
+        """Tell whether the same channels stay as by another choice, and layers have the same ranks."""
+        choices = [[(each.output, each.choice) for each in decision.ranked] for decision in (self, other)]
+        return choices[0] == choices[1] and bool((self.keep == other.keep).all())
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -265,23 +278,34 @@ def choose(context: RunContext, measured: Measured) -> Decision:
         return Decision(graph.keep_all(), np.ones(graph.count + 1), ())
     selector = selector_of(context, measured)
     if measured.ranked:
-        return _decide_with_ranks(context, measured, selector)
+        return decide_with_ranks(context, measured)
     return decide(selector, cost_of(context, measured), context.allocation, _curves(selector, measured), context.full)
 
 
-def _decide_with_ranks(context: RunContext, measured: Measured, selector: Selector) -> Decision:
+def decide_with_ranks(
+    context: RunContext, measured: Measured, weights: Floats | None = None, of_ranks: float = 1.0
+) -> Decision:
     """Choose widths and ranks as one; a rank that saves nothing at the widths chosen leaves its layer whole.
+
+    Args:
+        context: What is asked for.
+        measured: The model.
+        weights: What the drifts of groups and layers count, (G + L,), infinite for those that stay whole; None is 1.
+        of_ranks: What those of layers count beside those of groups, for the report.
 
     Raises:
         TargetUnreachableError: The target cannot be met.
     """
-    cost = cost_with_ranks(context, measured)
-    share = context.options.target[1]
-    kept = allocate_by_drift(_curves(selector, measured), cost, share, context.full)
-    pairs = zip(measured.ranked, kept[len(selector.groups) :].tolist(), cost.saves(kept), strict=True)
+    cost, selector = cost_with_ranks(context, measured), selector_of(context, measured)
+    share, groups = context.options.target[1], len(selector.groups)
+    curves = _curves(selector, measured)
+    if weights is not None:
+        curves = [curve.times(weight) for curve, weight in zip(curves, weights.tolist(), strict=True)]
+    kept = allocate_by_drift(curves, cost, share, context.full)
+    pairs = zip(measured.ranked, kept[groups:].tolist(), cost.saves(kept), strict=True)
     ranked = tuple(each.at(rank) for each, rank, saves in pairs if saves)
-    decision = selector.decision(kept[: len(selector.groups)].tolist())
-    return replace(decision, ranked=ranked, ranks_by="measured")
+    decision = selector.decision(kept[:groups].tolist())
+    return replace(decision, ranked=ranked, ranks_by="measured", rank_weight=of_ranks)
 
 
 def foresee_drift(context: RunContext, measured: Measured) -> float:

@@ -25,9 +25,9 @@ from onnxpfp.pipeline.calibration import Calibration, Measured, RefitCalibration
 from onnxpfp.pipeline.candidate import Candidate, build_candidate
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.decide import Decision, choose
+from onnxpfp.pipeline.drift_weights import least_drift
 from onnxpfp.pipeline.group_trials import measure_curves
 from onnxpfp.pipeline.ranked_layers import rank_trials
-from onnxpfp.pipeline.ranks_alone import better_with_ranks_alone
 from onnxpfp.pipeline.scoring import calibrate_and_score
 from onnxpfp.runtime.heap import trim_heap
 
@@ -92,13 +92,16 @@ def prune_in_steps(context: RunContext, first: Measured) -> tuple[Decision, Cand
         TargetUnreachableError: The target cannot be met.
     """
     analysis, measured = first.analysis, first
-    steps = context.options.steps if context.chooses else 1
+    # Where ranks are chosen, the steps follow the choice (`drift_weights.py`).
+    steps = context.options.steps if context.chooses and not first.ranked else 1
     lineage = Lineage.unchanged(analysis.graph)
     for step in range(1, steps + 1):
         decision = _decision(_towards(context, step, steps), first, measured, lineage)
+        if step == steps:
+            decision = least_drift(context, first, decision)
         candidate = build_candidate(context, first, decision)
         if step == steps:
-            return better_with_ranks_alone(context, first, decision, candidate)
+            return decision, candidate
         smaller = context.analyze(candidate.model)
         lineage, graph = lineage_of(analysis.graph, decision.keep, smaller.graph)
         measured = measure(context, replace(smaller, graph=graph))
@@ -139,7 +142,7 @@ def lift_decision(first: ChannelGraph, graph: ChannelGraph, decision: Decision, 
         numbers: list[int] = owners[owners >= 0].tolist()
         chosen = [selection for number in numbers if (selection := decision.selections[number]) is not None]
         selections.append(_joined(chosen, keep[group.channels]))
-    return Decision(keep, lineage.lift(decision.factor), tuple(selections), decision.ranked, decision.ranks_by)
+    return replace(decision, keep=keep, factor=lineage.lift(decision.factor), selections=tuple(selections))
 
 
 def _joined(chosen: Sequence[Selection], stays: Keep) -> Selection | None:

@@ -33,7 +33,8 @@ def why_without_bounds(outcome: Outcome, chosen: Selection | None, *, cut: bool,
         return "nothing was chosen to go"
     steps = outcome.context.options.steps
     if steps > 1:
-        return f"chosen in {steps} steps, each from what the one before had left"
+        ranked = outcome.measured_part.measured.ranked
+        return f"chosen in {steps} steps" + ("" if ranked else ", each from what the one before had left")
     return ""
 
 

@@ -108,6 +108,7 @@ def build_report(
         groups=tuple(group for some in groups for group in some),
         ranked=tuple(rank for outcome in outcomes for rank in _ranks(outcome)),
         ranks_by=outcomes[0].decision.ranks_by if outcomes[0].decision.ranked else "",
+        rank_weight=outcomes[0].decision.rank_weight if outcomes[0].decision.chooses_ranks else None,
         removed=tuple(removal for outcome in outcomes for removal in _removed(outcome)),
         fillers=sum(outcome.lossless.fillers for outcome in outcomes),
         subnormal=_subnormal(outcomes, unchanged=unchanged),

@@ -68,8 +68,6 @@ _WIDTHS = {
 }
 _RANKS = {
     "measured": "measured drift of the output, with the widths as one",
-    "variance": "what is lost of the variance of each layer's outputs, with all channels: that drifted less on tuning "
-    "samples",
     "plan": "the plan",
 }
 FAR = 0.5
@@ -101,7 +99,8 @@ class Report:
         allocation: What set the widths: measured, bound, uniform, or criterion where its settings did.
         alignment: The multiples in which channels are kept; None where no widths were chosen.
         compensation: What was done about dropped channels: lstsq, bias, merge or none.
-        steps: How often scores and widths were measured.
+        steps: How often scores and widths were measured; with ranks, how often choices were compared, the first
+            counted.
         attention: What goes from an attention: heads or width.
         samples: Calibration samples that were used; 0 without data.
         samples_of: The body that they are runs of, where all weights lie in bodies: the first; else empty.
@@ -110,7 +109,9 @@ class Report:
             where it says none.
         groups: Decisions by group.
         ranked: Layers that became two of low rank.
-        ranks_by: What set their ranks: measured, variance or plan; empty where there are none.
+        ranks_by: What set their ranks: measured or plan; empty where there are none.
+        rank_weight: What the drift of ranks counted beside that of channels, 0 where all channels had to stay; None
+            where no ranks were chosen.
         removed: Channels that went before, for they cost nothing.
         fillers: How many channels cost nothing and stayed then, to fill groups up to a multiple; scores may have let
             them go.
@@ -168,6 +169,7 @@ class Report:
     groups: tuple[GroupReport, ...]
     ranked: tuple[RankReport, ...]
     ranks_by: str
+    rank_weight: float | None
     removed: tuple[Removal, ...]
     fillers: int
     subnormal: SubnormalWeights
@@ -221,10 +223,11 @@ def _facts(report: Report) -> Facts:
     """Method, place, evidence and time, one per line."""
     rows = {"channels by": _chosen_by(report) + _settings(report.settings)}
     if report.target or report.alignment is not None:
-        again = f", anew in {report.steps} steps" if report.steps > 1 else ""
+        how = "anew" if report.rank_weight is None else "compared by what is left"
+        again = f", {how} in {report.steps} steps" if report.steps > 1 else ""
         rows["widths by"] = _widths_by(report) + again
     if report.ranks_by:
-        rows["ranks by"] = _RANKS[report.ranks_by]
+        rows["ranks by"] = _RANKS[report.ranks_by] + _weighed(report.rank_weight)
     if report.alignment is not None:
         rows["widths"] = report.alignment.title
     if report.target:
@@ -270,6 +273,14 @@ def _blocks(names: Sequence[str]) -> str:
     """Name the groups that went entirely."""
     groups = "1 group" if len(names) == 1 else f"{len(names)} groups"
     return f"{groups} went with all channels, and a constant is left of each branch: {', '.join(names)}"
+
+
+def _weighed(weight: float | None) -> str:
+    """Say what the drift of ranks counted, where other choices drifted more."""
+    if weight is None or weight == 1.0:
+        return ""
+    how = "all channels staying" if weight == 0.0 else f"the drift of ranks counted {weight:g} times"
+    return f"; {how}, which drifted least of all choices tried"
 
 
 def _chosen_by(report: Report) -> str:

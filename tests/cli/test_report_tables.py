@@ -81,6 +81,7 @@ def _report(groups: int = 1) -> Report:
         groups=tuple(_group(number) for number in range(groups)),
         ranked=(),
         ranks_by="",
+        rank_weight=None,
         removed=(
             Removal("a", "dead", (1, 2), "weights", 0),
             Removal("b", "dead", (5,), "weights", 0),

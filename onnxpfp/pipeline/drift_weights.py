@@ -1,0 +1,132 @@
+"""What the measured drifts of groups and layers count, chosen by what several choices leave once all is refitted.
+
+Curves are measured with one group or one layer cut at a time. What several cuts do together is more than their sum, and
+how much more differs: a layer that reads fewer channels has fewer directions left to take its rank from. So where more
+is asked for than the least, drifts are also counted by other factors. Every choice that comes out of that is refitted,
+and the one that drifts least is taken. First the drift of all ranks beside that of all channels (`--effort`), up to the
+choice that leaves all channels; then that of every group and of every layer by itself (`--steps`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from onnxpfp.arrays import Floats
+from onnxpfp.comparison.evaluator import Evaluator
+from onnxpfp.errors import TargetUnreachableError
+from onnxpfp.pipeline.calibration import Measured
+from onnxpfp.pipeline.candidate import build_candidate
+from onnxpfp.pipeline.context import RunContext
+from onnxpfp.pipeline.decide import Decision, decide_with_ranks
+
+__all__ = ["least_drift"]
+
+OF_RANKS: Mapping[str, tuple[float, ...]] = {"low": (), "normal": (0.5, 0.0), "high": (2.0, 0.5, 0.25, 0.0)}
+"""What the drift of ranks counts, beside 1; with 0 all channels stay. By `--effort`."""
+FACTORS = (3.0, 1.0 / 3.0)
+"""How many times the drift of one group or layer counts in a step: it is cut less, or more, for all others."""
+LEAST_GAIN = 2e-3
+"""Share of the drift that a step of one group or layer must take away: what lowers it by less is chance."""
+
+
+def least_drift(context: RunContext, measured: Measured, decision: Decision) -> Decision:
+    """Return the choice of widths and ranks that drifts least once it is refitted.
+
+    All samples that may decide are compared, those that are fitted on among them: choices have about as many weights as
+    each other, so they learn the samples alike, and 28 tuning samples were wrong more often than all 196.
+
+    Args:
+        context: What is asked for; with the least effort, in one step, nothing else is tried.
+        measured: The model.
+        decision: The choice where all drifts count the same.
+    """
+    options = context.options
+    if not measured.ranked or not context.chooses or (options.effort == "low" and options.steps == 1):
+        return decision
+    evaluator = context.evaluator(context.data.samples, held_out=False)
+    layers = len(measured.ranked)
+    search = _Search(context, measured, evaluator, decision, np.ones(len(measured.curves)))
+    for weight in OF_RANKS[options.effort]:
+        weights = np.ones(len(measured.curves))
+        if weight == 0.0:
+            weights[:-layers] = np.inf
+        else:
+            weights[-layers:] = weight
+        search.try_out(weights, weight)
+    for _ in range(1, options.steps):
+        if not search.goes_on():
+            break
+    return search.best
+
+
+@dataclass(slots=True, eq=False)
+class _Search:
+    """Choices that are refitted and compared.
+
+    Attributes:
+        context: What is asked for.
+        measured: The model.
+        evaluator: Compares with the original.
+        best: The choice that drifts least by now.
+        weights: What drifts count there, (G + L,).
+        least: Its drift; infinite where no output is a float, so that nothing is told apart.
+        seen: All choices that were refitted.
+    """
+
+    context: RunContext
+    measured: Measured
+    evaluator: Evaluator
+    best: Decision
+    weights: Floats
+    least: float = field(init=False)
+    seen: list[Decision] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.least, self.seen = self._drift(self.best), [self.best]
+
+    def try_out(self, weights: Floats, of_ranks: float, gain: float = 0.0) -> bool:
+        """Refit the choice that weights lead to; tell whether it is better.
+
+        Args:
+            weights: What drifts count, (G + L,); infinite for groups that stay whole.
+            of_ranks: What those of ranks count beside those of channels, for the report.
+            gain: Share of the drift that it must take away.
+        """
+        try:
+            decision = decide_with_ranks(self.context, self.measured, weights, of_ranks)
+        except TargetUnreachableError:
+            # What may still go does not get there.
+            return False
+        if any(decision.takes_the_same(each) for each in self.seen):
+            return False
+        self.seen.append(decision)
+        drift = self._drift(decision)
+        if not drift < (1.0 - gain) * self.least:
+            return False
+        self.best, self.weights, self.least = decision, weights, drift
+        return True
+
+    def goes_on(self) -> bool:
+        """Go over all groups and layers once; tell whether anything became better."""
+        found = [
+            any(self.try_out(weights, self.best.rank_weight, LEAST_GAIN) for weights in self._around(number))
+            for number in range(len(self.weights))
+        ]
+        return any(found)
+
+    def _around(self, number: int) -> Iterator[Floats]:
+        """Yield what drifts count where that of one group or layer counts more, or less."""
+        for factor in FACTORS:
+            weights = self.weights.copy()
+            weights[number] *= factor
+            yield weights
+
+    def _drift(self, decision: Decision) -> float:
+        """Return how far a choice is off with every layer refitted by itself."""
+        candidate = build_candidate(self.context, self.measured, decision, effort="low")
+        with self.context.clock.phase("search") as progress:
+            drift = self.evaluator.drift(candidate.model, progress).relative_error
+        return np.inf if drift is None else drift
