@@ -345,8 +345,7 @@ class Options(RunOptions):
         "What may go, separated by commas: channels of a group (channels); with them ranks of layers, which become two "
         "ops with fewer multiply-adds together (rank); all channels of a group and the branch that they lie in, of "
         "which a constant is left (blocks). All of it is chosen as one by measured drift, so rank and blocks take data "
-        "and --allocate measured. rank takes a target of multiply-adds, parameters or quality; with --min-channels "
-        "above 1 no block goes.",
+        "and --allocate measured. rank goes with no --latency-table; with --min-channels above 1 no block goes.",
         "choice",
         metavar="channels[,rank][,blocks]",
         check=check_structure,
@@ -356,8 +355,8 @@ class Options(RunOptions):
         "How much to refit: each layer by itself (low); layers together with those that read them, too, by up to three "
         "gradient steps each (normal); or by up to nine on twice the rows, in up to four sweeps over the network as "
         "long as the error on samples kept out of the fit falls (high). With --structure channels,rank both also try "
-        "ranks alone, and take what drifts less on tuning samples. Above low it takes data, and --compensate auto or "
-        "lstsq.",
+        "ranks alone, but for a target of latency, and take what drifts less on tuning samples. Above low it takes "
+        "data, and --compensate auto or lstsq.",
         "choice",
         choices=("low", "normal", "high"),
     )
@@ -406,10 +405,11 @@ class Options(RunOptions):
 
     def _check_ranks(self) -> None:
         """Refuse what ranks are not chosen by."""
-        if self.target[0] not in {"macs", "params"}:
+        if self.latency_table is not None:
             raise OptionError(
-                f"--structure rank goes with no target of {self.target[0]}: what two ops take is not known before",
-                hint="give --keep-macs or --keep-params",
+                "--structure rank goes with no --latency-table: a table has the times of ops at several widths, not "
+                "those of two ops in the place of one",
+                hint="leave the table out, on the device that the model is for, or give --structure channels,blocks",
             )
         if self.allocate not in {None, "measured"}:
             raise OptionError(f"--structure rank chooses ranks by measured drift, not by --allocate {self.allocate}")

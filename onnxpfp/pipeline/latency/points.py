@@ -11,6 +11,7 @@ points are in multiples of 1, 4, 8, 16 and 32 channels; they show in what steps 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import cycle
 
@@ -42,6 +43,7 @@ __all__ = [
     "MULTIPLES",
     "POINTS",
     "TRIALS",
+    "Trial",
     "cut_to",
     "draw_shares",
     "measure_part",
@@ -75,7 +77,7 @@ def measure_part(context: RunContext, progress: Count, *, prunable: bool) -> Par
         CalibrationError: There are too few samples for a run.
         LatencyTableError: A run is too short or too long to be measured, or weights lie in other files.
     """
-    trial = _Trial.of(context)
+    trial = Trial.of(context)
     analysis, alignment = context.whole, context.alignment
     sizes, rng = full_widths(analysis), np.random.default_rng(context.options.seed)
     points = [(0, trial.measure(sizes))]
@@ -117,8 +119,8 @@ def steps_of(alignment: Alignment, sizes: Ints) -> Ints:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Trial:
-    """A network that is run at several widths.
+class Trial:
+    """A network beside which what becomes of it is run.
 
     Attributes:
         context: The network, and how it is run.
@@ -133,7 +135,13 @@ class _Trial:
     ms: float
 
     @classmethod
-    def of(cls, context: RunContext) -> _Trial:
+    def of(cls, context: RunContext) -> Trial:
+        """Run the whole network.
+
+        Raises:
+            CalibrationError: There are too few samples for a run.
+            LatencyTableError: A run is too short or too long to be measured, or weights lie in other files.
+        """
         if any(is_reference(tensor) for tensor in context.whole.model.graph.initializer):
             # They would be fed at every run, and onnxruntime would not optimize as it does for a user.
             raise LatencyTableError(
@@ -154,7 +162,11 @@ class _Trial:
 
     def measure(self, kept: Ints) -> MeasuredWidths:
         """Measure the network and its ops at one choice of widths."""
-        context, model = self.context, cut_to(self.context.whole, kept)
+        return self.measure_model(kept, cut_to(self.context.whole, kept))
+
+    def measure_model(self, kept: Ints, model: ModelProto) -> MeasuredWidths:
+        """Measure what has become of the network at such widths, and its ops."""
+        context = self.context
         session = _open(context, model)
         ratio = self.turns(session, RunTime(self.ms / 1000, 0.0)).ratio.median
         (kernels,) = profile_kernels([model], self.feed, context.requests, context.options.threads)
@@ -165,10 +177,17 @@ def _open(context: RunContext, model: ModelProto) -> Session:
     return open_session(model, context.requests, threads=context.options.threads, resting=True)
 
 
-def cut_to(analysis: Analysis, kept: Ints) -> ModelProto:
-    """Return a network whose groups have only so many channels, the first ones."""
+def cut_to(analysis: Analysis, kept: Ints, change: Callable[[ModelProto], ModelProto] | None = None) -> ModelProto:
+    """Return a network whose groups have only so many channels, the first ones.
+
+    Args:
+        analysis: The network.
+        kept: Channels of every group, (groups,).
+        change: Makes something else of what is cut, before it is as the file has it.
+    """
     graph = analysis.graph
     keep = graph.keep_all()
     for group, width in zip(graph.groups, numbers_of(kept), strict=True):
         keep[group.channels[width:]] = False
-    return without_record(restore(apply(analysis.model, graph, keep, Edits(), analysis.source.scratch), analysis, keep))
+    cut = apply(analysis.model, graph, keep, Edits(), analysis.source.scratch)
+    return without_record(restore(cut if change is None else change(cut), analysis, keep))

@@ -27,6 +27,7 @@ from onnxpfp.pipeline.latency.kernel_steps import (
     step_candidates,
 )
 from onnxpfp.pipeline.latency.op_latencies import MeasuredWidths, fit_latencies, units_of
+from onnxpfp.pipeline.latency.pairs import measure_pairs
 from onnxpfp.pipeline.latency.points import measure_part
 from onnxpfp.pipeline.latency.table import LatencyTable
 from onnxpfp.pipeline.parts import Network, NetworkPart
@@ -121,7 +122,7 @@ def latency_table_for(network: Network) -> LatencyTable:
 
 
 def with_latencies(network: Network, table: LatencyTable) -> tuple[Network, LatencyTarget]:
-    """Give every part of a network the latencies of its ops.
+    """Give every part of a network the latencies of its ops, and measure those of pairs of low rank if ranks may go.
 
     Args:
         network: The network; its options have a target of latency.
@@ -131,7 +132,8 @@ def with_latencies(network: Network, table: LatencyTable) -> tuple[Network, Late
         It with latencies, its target a share, and that target.
 
     Raises:
-        LatencyTableError: The table is none of this network.
+        CalibrationError: There are too few samples for a run.
+        LatencyTableError: The table is none of this network, or pairs of low rank cannot be measured.
     """
     options = network.parts[0].context.options
     share = options.target[1]
@@ -142,6 +144,9 @@ def with_latencies(network: Network, table: LatencyTable) -> tuple[Network, Late
     units = units_of(chain.from_iterable(points))
     for part, measured in zip(network.parts, points, strict=True):
         context = _fitted(part, table, measured, units)
+        if options.ranked and part.body is None and part.prunable:
+            with context.clock.phase("latency table") as progress:
+                context = replace(context, pairs=measure_pairs(context, progress))
         full = whole(context.whole, context.latencies)
         parts.append(replace(part, context=replace(context, full=full, options=options.keeping(share))))
     error = max(part.context.latencies.error for part in parts)
