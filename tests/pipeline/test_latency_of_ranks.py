@@ -44,7 +44,7 @@ def prune(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
     def measured(_: Any, kept: Any, model: ModelProto) -> MeasuredWidths:
         return MeasuredWidths(kept, device.latency(model, FEED), device.op_latencies(model, FEED))
 
-    def trial(context: Any) -> SimpleNamespace:
+    def trial(context: Any, _: float) -> SimpleNamespace:
         return SimpleNamespace(context=context, measure_model=lambda kept, model: measured(None, kept, model))
 
     def run(runs: Callable[[float], float] = lambda share: share, **options: Any) -> Any:

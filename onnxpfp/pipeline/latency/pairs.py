@@ -43,7 +43,7 @@ from onnxpfp.runtime.external_data import numbers
 
 __all__ = ["MeasuredPairs", "fit_pairs", "measure_pairs"]
 
-POINTS = 10
+POINTS = 12
 """Points of a scheme; three factors of an op are fitted to them."""
 LEAST = 0.5
 """Of what pairs take for what they do by the profile, so much is left at least, however the network was disturbed."""
@@ -62,11 +62,13 @@ class MeasuredPairs(NamedTuple):
     ranks: Ints
 
 
-def measure_pairs(context: RunContext, progress: Count) -> PairLatencies:
+def measure_pairs(context: RunContext, whole: float, inside: float, progress: Count) -> PairLatencies:
     """Measure what pairs of low rank take in a network, and fit that.
 
     Args:
         context: The main graph of a network, with the latencies of its ops.
+        whole: Milliseconds of its run when those were measured: a machine that is busier now takes longer.
+        inside: Those that bodies of If, Loop and Scan take of it, which belong to none of its ops.
         progress: Told how many points are done, of how many.
 
     Raises:
@@ -81,12 +83,12 @@ def measure_pairs(context: RunContext, progress: Count) -> PairLatencies:
     if not schemes:
         return PairLatencies()
     ops: dict[tuple[str, int], tuple[OpLatency, OpLatency]] = {}
-    rng, trial = np.random.default_rng(context.options.seed), Trial.of(context)
+    rng, trial = np.random.default_rng(context.options.seed), Trial.of(context, whole)
     for number, scheme in enumerate(schemes):
         points: list[MeasuredPairs] = []
         for kept, ranks in _drawn(context, scheme, rng):
             progress(number * POINTS + len(points), len(schemes) * POINTS)
-            points.append(_measured(trial, scheme, kept, ranks))
+            points.append(_measured(trial, scheme, kept, ranks, inside))
         ops |= fit_pairs(context.whole, context.latencies, scheme, points)
     return PairLatencies(ops)
 
@@ -104,11 +106,12 @@ def _drawn(context: RunContext, scheme: Sequence[Factoring], rng: np.random.Gene
         yield widths, rounded(by_layer * most, most, steps_of(alignment, most))
 
 
-def _measured(trial: Trial, scheme: Sequence[Factoring], kept: Ints, ranks: Ints) -> MeasuredPairs:
+def _measured(trial: Trial, scheme: Sequence[Factoring], kept: Ints, ranks: Ints, inside: float) -> MeasuredPairs:
     """Measure the network at some widths and ranks."""
     pairs = [*zip(scheme, ranks.tolist(), strict=True)]
     model = cut_to(trial.context.whole, kept, lambda cut: with_factors(cut, _factored(cut, pairs)))
-    return MeasuredPairs(trial.measure_model(kept, model), ranks)
+    measured = trial.measure_model(kept, model)
+    return MeasuredPairs(measured._replace(ms=measured.ms - inside), ranks)
 
 
 def _factored(cut: ModelProto, pairs: Sequence[tuple[Factoring, int]]) -> Iterator[FactoredLayer]:

@@ -63,6 +63,9 @@ SECONDS = 1.0
 """Of runs at one point; about half of it is used."""
 RUNS = 5
 """Runs of the whole network and of the other one that SECONDS must have room for, where they are long."""
+PROFILED, MOST_PROFILED, PROFILED_MS = 5, 40, 40.0
+"""Runs with the profile, at least and at most, and milliseconds of them: it counts whole microseconds, and the least of
+a few is that of a run that nothing disturbed."""
 
 
 def measure_part(context: RunContext, progress: Count, *, prunable: bool) -> PartTable:
@@ -135,8 +138,12 @@ class Trial:
     ms: float
 
     @classmethod
-    def of(cls, context: RunContext) -> Trial:
-        """Run the whole network.
+    def of(cls, context: RunContext, ms: float | None = None) -> Trial:
+        """Make the whole network ready to run.
+
+        Args:
+            context: The network, and how it is run.
+            ms: Milliseconds of a run of it, where they are known; None measures them.
 
         Raises:
             CalibrationError: There are too few samples for a run.
@@ -149,9 +156,10 @@ class Trial:
                 hint="prune by --keep-macs and measure the result with `onnxpfp verify`, or fill a table in: "
                 "`onnxpfp latency IN -o FILE.json --models DIR`",
             )
-        trial = cls(
-            context, latency_feed(context), _open(context, cut_to(context.whole, full_widths(context.whole))), 0.0
-        )
+        whole = _open(context, cut_to(context.whole, full_widths(context.whole)))
+        trial = cls(context, latency_feed(context), whole, ms or 0.0)
+        if ms is not None:
+            return trial
         first = trial.whole.timed(trial.feed)
         return replace(trial, ms=trial.turns(trial.whole, first).original.median_ms)
 
@@ -169,7 +177,8 @@ class Trial:
         context = self.context
         session = _open(context, model)
         ratio = self.turns(session, RunTime(self.ms / 1000, 0.0)).ratio.median
-        (kernels,) = profile_kernels([model], self.feed, context.requests, context.options.threads)
+        runs = max(PROFILED, min(MOST_PROFILED, round(PROFILED_MS / max(self.ms, 1e-3))))
+        (kernels,) = profile_kernels([model], self.feed, context.requests, context.options.threads, runs)
         return MeasuredWidths(kept, ratio * self.ms, dict(OpTimes.of(model, kernels).ms))
 
 

@@ -139,15 +139,16 @@ def with_latencies(network: Network, table: LatencyTable) -> tuple[Network, Late
     share = options.target[1]
     if share == UNKNOWN:
         share = min(1.0, (options.latency_ms or 0.0) / table.ms)
-    whole, parts = QUANTITIES["latency"].whole, list[NetworkPart]()
+    full_of, parts = QUANTITIES["latency"].whole, list[NetworkPart]()
     points = [points_of(network, number, table) for number in range(len(network.parts))]
     units = units_of(chain.from_iterable(points))
     for part, measured in zip(network.parts, points, strict=True):
         context = _fitted(part, table, measured, units)
         if options.ranked and part.body is None and part.prunable:
             with context.clock.phase("latency table") as progress:
-                context = replace(context, pairs=measure_pairs(context, progress))
-        full = whole(context.whole, context.latencies)
+                whole, inside = table.part(part.place).points[0].ms, _inside(network, 0, table)
+                context = replace(context, pairs=measure_pairs(context, whole, inside, progress))
+        full = full_of(context.whole, context.latencies)
         parts.append(replace(part, context=replace(context, full=full, options=options.keeping(share))))
     error = max(part.context.latencies.error for part in parts)
     target = LatencyTarget(
@@ -177,9 +178,14 @@ def points_of(network: Network, number: int, table: LatencyTable) -> list[Measur
     outer = network.parts[number]
     analysis = outer.context.whole
     points = table.part(outer.place).measured(analysis.graph)
-    bodies = (part for part in network.parts if part.body is not None and part.outer == number)
-    inside = sum(part.runs / outer.runs * table.part(part.place).points[0].ms for part in bodies)
+    inside = _inside(network, number, table)
     return [_without_bodies(point, analysis, inside) for point in points] if inside else points
+
+
+def _inside(network: Network, number: int, table: LatencyTable) -> float:
+    """Return the milliseconds that the bodies in a part take in one of its runs."""
+    bodies = (part for part in network.parts if part.body is not None and part.outer == number)
+    return sum(part.runs / network.parts[number].runs * table.part(part.place).points[0].ms for part in bodies)
 
 
 def _fitted(part: NetworkPart, table: LatencyTable, points: Sequence[MeasuredWidths], units: float) -> RunContext:
