@@ -54,7 +54,7 @@ def prune(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
         device.fill_in(folder / "table.json", folder / "points", FEED, ops=True)
         table, whole = LatencyTable.read(folder / "table.json"), device.latency(network(), FEED)
         monkeypatch.setattr(target, "measure_table", lambda _: table)
-        monkeypatch.setattr(pairs.Trial, "of", trial)
+        monkeypatch.setattr(pairs.TimedNetwork, "of", trial)
         monkeypatch.setattr(correction, "_measured_share", lambda _, model: runs(device.latency(model, FEED) / whole))
         common = {"structure": "channels,rank", "keep_latency": 0.5, "round_to": 1}
         return onnxpfp.prune(network(), calibration=DATA, threads=1, no_latency=True, **{**common, **options})

@@ -34,7 +34,7 @@ from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.costs import full_widths
 from onnxpfp.pipeline.latency.op_latencies import BLOCKS, MeasuredWidths, OpLatencies
 from onnxpfp.pipeline.latency.pair_latencies import PairLatencies
-from onnxpfp.pipeline.latency.points import Trial, cut_to, draw_shares, rounded, steps_of
+from onnxpfp.pipeline.latency.points import TimedNetwork, cut_to, draw_shares, rounded, steps_of
 from onnxpfp.pipeline.pair_ops import Factoring, RankedProduct, pair_ops
 from onnxpfp.pipeline.ranked_layers import rankable_layers
 from onnxpfp.pipeline.structure_costs import COUNTS, layer_terms
@@ -83,7 +83,7 @@ def measure_pairs(context: RunContext, whole: float, inside: float, progress: Co
     if not schemes:
         return PairLatencies()
     ops: dict[tuple[str, int], tuple[OpLatency, OpLatency]] = {}
-    rng, trial = np.random.default_rng(context.options.seed), Trial.of(context, whole)
+    rng, trial = np.random.default_rng(context.options.seed), TimedNetwork.of(context, whole)
     for number, scheme in enumerate(schemes):
         points: list[MeasuredPairs] = []
         for kept, ranks in _drawn(context, scheme, rng):
@@ -106,7 +106,9 @@ def _drawn(context: RunContext, scheme: Sequence[Factoring], rng: np.random.Gene
         yield widths, rounded(by_layer * most, most, steps_of(alignment, most))
 
 
-def _measured(trial: Trial, scheme: Sequence[Factoring], kept: Ints, ranks: Ints, inside: float) -> MeasuredPairs:
+def _measured(
+    trial: TimedNetwork, scheme: Sequence[Factoring], kept: Ints, ranks: Ints, inside: float
+) -> MeasuredPairs:
     """Measure the network at some widths and ranks."""
     pairs = [*zip(scheme, ranks.tolist(), strict=True)]
     model = cut_to(trial.context.whole, kept, lambda cut: with_factors(cut, _factored(cut, pairs)))

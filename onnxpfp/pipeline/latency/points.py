@@ -43,7 +43,7 @@ __all__ = [
     "MULTIPLES",
     "POINTS",
     "TRIALS",
-    "Trial",
+    "TimedNetwork",
     "cut_to",
     "draw_shares",
     "measure_part",
@@ -80,7 +80,7 @@ def measure_part(context: RunContext, progress: Count, *, prunable: bool) -> Par
         CalibrationError: There are too few samples for a run.
         LatencyTableError: A run is too short or too long to be measured, or weights lie in other files.
     """
-    trial = Trial.of(context)
+    trial = TimedNetwork.of(context)
     analysis, alignment = context.whole, context.alignment
     sizes, rng = full_widths(analysis), np.random.default_rng(context.options.seed)
     points = [(0, trial.measure(sizes))]
@@ -122,7 +122,7 @@ def steps_of(alignment: Alignment, sizes: Ints) -> Ints:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Trial:
+class TimedNetwork:
     """A network beside which what becomes of it is run.
 
     Attributes:
@@ -138,7 +138,7 @@ class Trial:
     ms: float
 
     @classmethod
-    def of(cls, context: RunContext, ms: float | None = None) -> Trial:
+    def of(cls, context: RunContext, ms: float | None = None) -> TimedNetwork:
         """Make the whole network ready to run.
 
         Args:
