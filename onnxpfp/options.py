@@ -377,8 +377,7 @@ class Options(FeatureOptions, RunOptions):
         "What may go, separated by commas: channels of a group (channels); with them ranks of layers, which become two "
         "ops with fewer multiply-adds together (rank); all channels of a group and the branch that they lie in, of "
         "which a constant is left (blocks). All of it is chosen as one by measured drift, so rank and blocks take data "
-        "and --allocate measured. rank takes a target of multiply-adds, parameters or quality; with --min-channels "
-        "above 1 no block goes.",
+        "and --allocate measured. rank goes with no --latency-table; with --min-channels above 1 no block goes.",
         "choice",
         metavar="channels[,rank][,blocks]",
         check=check_structure,
@@ -388,8 +387,8 @@ class Options(FeatureOptions, RunOptions):
         "How much to refit: each layer by itself (low); layers together with those that read them, too, by up to three "
         "gradient steps each (normal); or by up to nine on twice the rows, in up to four sweeps over the network as "
         "long as the error on samples kept out of the fit falls (high). With --structure channels,rank two or four "
-        "other shares of channels and ranks are refitted, too, ranks alone among them, and what drifts least is taken. "
-        "Above low it takes data, and --compensate auto or lstsq.",
+        "other shares of channels and ranks are refitted, too, ranks alone among them, and what drifts least is taken, "
+        "but for a target of latency. Above low it takes data, and --compensate auto or lstsq.",
         "choice",
         choices=("low", "normal", "high"),
     )
@@ -456,13 +455,19 @@ class Options(FeatureOptions, RunOptions):
 
     def _check_ranks(self) -> None:
         """Refuse what ranks are not chosen by."""
-        if self.target[0] not in {"macs", "params"}:
+        if self.latency_table is not None:
             raise OptionError(
-                f"--structure rank goes with no target of {self.target[0]}: what two ops take is not known before",
-                hint="give --keep-macs or --keep-params",
+                "--structure rank goes with no --latency-table: a table has the times of ops at several widths, not "
+                "those of two ops in the place of one",
+                hint="leave the table out, on the device that the model is for, or give --structure channels,blocks",
             )
         if self.allocate not in {None, "measured"}:
             raise OptionError(f"--structure rank chooses ranks by measured drift, not by --allocate {self.allocate}")
+        if self.steps > 1 and self.target[0] == "latency":
+            raise OptionError(
+                f"--structure rank with a target of latency takes --steps 1, not {self.steps}: of the files that more "
+                "steps compare only one is measured"
+            )
         self._check_refits("--structure rank")
 
     def _check_refits(self, flag: str) -> None:

@@ -17,7 +17,8 @@ class Row:
     Attributes:
         network: A key of `benchmarks.structures.subjects.SUBJECTS`.
         structure: What may go: as `--structure` of prune takes it, or "factorize".
-        target: Share of the multiply-adds that was asked for.
+        target: Share that was asked for.
+        quantity: Of what: "macs", or "latency" of one run on one thread.
         refused: Why there is no result; empty where there is one. Then all that follows is None.
         macs: Share of the multiply-adds that is left.
         params: Share of the parameters that is left.
@@ -25,7 +26,9 @@ class Row:
         drift: Relative error of the output on held-out samples.
         before: Percentage of test samples that the original gets right; None where weights are random, as below.
         after: Percentage that the file gets right.
-        latency: Time of one run over that of the original: the median of pairs, as the report of onnxpfp has it.
+        latency: Time of one run over that of the original: the median of pairs, as the report of onnxpfp has it, or
+            where latency was asked for as the benchmark measured it.
+        quartiles: Lower and upper quartile of that; None in rows of the other kind.
         ranked: Layers that became two.
         gone: Groups of which nothing is left.
         seconds: Processor seconds of the call.
@@ -34,6 +37,7 @@ class Row:
     network: str
     structure: str
     target: float
+    quantity: str = "macs"
     refused: str = ""
     macs: float | None = None
     params: float | None = None
@@ -42,6 +46,7 @@ class Row:
     before: float | None = None
     after: float | None = None
     latency: float | None = None
+    quartiles: tuple[float, float] | None = None
     ranked: int | None = None
     gone: int | None = None
     seconds: float | None = None
@@ -49,7 +54,7 @@ class Row:
     @property
     def key(self) -> Key:
         """What tells it from other rows."""
-        return self.network, self.structure, self.target
+        return self.network, self.structure, self.quantity, self.target
 
 
 def _stored(values: dict[str, Any]) -> dict[str, Any]:

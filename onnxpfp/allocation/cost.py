@@ -15,7 +15,7 @@ that have its channels: these terms are zero then.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -147,7 +147,7 @@ class CostModel:
     def _terms_of(self, group: int) -> _Terms:
         """Return the terms that depend on a group; they are looked for once."""
         if group not in self._terms:
-            numbers = np.flatnonzero((self.per_channel[:, group] > 0)[self._factors].any(axis=0))
+            numbers = self._reading(group)
             axes, places = np.unique(self._factors[:, numbers], return_inverse=True)
             self._terms[group] = _Terms(
                 numbers,
@@ -164,6 +164,39 @@ class CostModel:
         costs = np.multiply.reduce(self.lengths(kept)[self._factors], axis=0) * self.coefficients
         costs[self._gone(kept)] = 0
         return costs
+
+    def terms_over(self, kept: Ints, group: int, widths: Ints) -> Ints:
+        """Return every product times its coefficient at several widths of one group, (T, W) int64.
+
+        Args:
+            kept: What every group keeps, (G,).
+            group: The group.
+            widths: Its widths, (W,).
+        """
+        raw = self.fixed + self.per_channel @ kept
+        lengths = raw[:, None] + self.per_channel[:, group, None] * (widths - kept[group])
+        if self.blocks is not None:
+            lengths = -(-lengths // self.blocks[:, None]) * self.blocks[:, None]
+        costs = np.multiply.reduce(lengths[self._factors], axis=0) * self.coefficients[:, None]
+        for leader, terms in self.going.items():
+            gone = widths == 0 if leader == group else np.full(widths.size, kept[leader] == 0)
+            costs[np.ix_(terms, gone)] = 0
+        return costs
+
+    def of_group(self, group: int) -> Ints:
+        """Return the numbers of the terms that change with the width of a group, ascending."""
+        return np.union1d(self._reading(group), self.going.get(group, np.zeros(0, np.int64)))
+
+    def _reading(self, group: int) -> Ints:
+        """Return the numbers of the terms with a length that a group changes, ascending."""
+        return np.flatnonzero((self.per_channel[:, group] > 0)[self._factors].any(axis=0))
+
+    def only(self, numbers: Ints) -> CostModel:
+        """Return the cost of some of the terms, in this order."""
+        place = np.full(self.coefficients.size, -1, np.int64)
+        place[numbers] = np.arange(numbers.size)
+        going = {leader: place[terms][place[terms] >= 0] for leader, terms in self.going.items()}
+        return replace(self, terms=self.terms[numbers], coefficients=self.coefficients[numbers], going=going)
 
     def total(self, kept: Ints) -> int:
         """Return the cost, if group g keeps kept[g] channels; exact below 2**63."""

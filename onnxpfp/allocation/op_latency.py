@@ -91,7 +91,7 @@ def _fit(ms: Floats, counts: OpCounts, block: int) -> OpLatency:
     return OpLatency(constant, per_element, per_mac, block, residual / math.sqrt(ms.size))
 
 
-def fit_total(totals: Floats, sums: Floats) -> tuple[float, float]:
+def fit_total(totals: Floats, sums: Floats, scale: Floats | None = None) -> tuple[float, float]:
     """Fit measured latencies of the whole network by the sums of what its ops take for what they do.
 
     A profile adds a microsecond or two to every op, and between ops passes time that no op has: what does not change
@@ -100,11 +100,12 @@ def fit_total(totals: Floats, sums: Floats) -> tuple[float, float]:
     Args:
         totals: Latencies of the network, (K,).
         sums: Sums of the fitted latencies of its ops at the same widths, without those of calls, (K,).
+        scale: What errors are relative to, (K,); None is the latencies.
 
     Returns:
         What the sums are multiplied by, and what is added.
     """
-    weight = 1.0 / totals
+    weight = 1.0 / (totals if scale is None else scale)
     columns = np.stack([sums, np.ones_like(sums)], axis=1) * weight[:, None]
     factor, constant = _nonnegative(columns, totals * weight)[0].tolist()
     return factor, constant

@@ -24,6 +24,7 @@ from onnxpfp.pipeline.analyze import analyze, open_model
 from onnxpfp.pipeline.costs import QUANTITIES
 from onnxpfp.pipeline.latency.kernel_steps import StepCandidate
 from onnxpfp.pipeline.latency.op_latencies import OpLatencies
+from onnxpfp.pipeline.latency.pair_latencies import PairLatencies
 from onnxpfp.pipeline.plan import Plan
 from onnxpfp.pipeline.reading import read_data
 from onnxpfp.pipeline.requirements import require_split
@@ -50,6 +51,7 @@ class RunContext:
         clock: Adds up seconds, and says how far it is.
         subnormal: The subnormal weights of the network as it was given, and how many of them are zero in `whole`.
         latencies: The latencies of its ops, where the target is one and they have been measured.
+        pairs: Those of what can stand in the place of layers, where ranks may be chosen, too.
         alignment: The multiples in which the channels of groups are kept.
         candidates: Others of which a target of latency may take one, fine ones first; empty where none are in question.
         met: Whether the network is what the target asks for as it is, so that all of it stays.
@@ -65,6 +67,7 @@ class RunContext:
     clock: Clock
     subnormal: SubnormalWeights = field(default_factory=SubnormalWeights)
     latencies: OpLatencies = field(default_factory=OpLatencies.unmeasured)
+    pairs: PairLatencies = field(default_factory=PairLatencies)
     alignment: Alignment = ANY_WIDTH
     candidates: tuple[StepCandidate, ...] = ()
     met: bool = False

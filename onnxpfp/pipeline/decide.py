@@ -18,7 +18,7 @@ from onnxpfp.allocation.select import Selection, select
 from onnxpfp.allocation.structure_cost import StructureCost
 from onnxpfp.allocation.uniform import allocate_uniformly
 from onnxpfp.allocation.widths import widths_of
-from onnxpfp.arrays import Floats, Keep
+from onnxpfp.arrays import Floats, Ints, Keep
 from onnxpfp.channels import ChannelGraph, Consumer, Group
 from onnxpfp.channels.branches import NO_BRANCHES, Branches
 from onnxpfp.channels.file_axes import file_axes
@@ -32,7 +32,7 @@ from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.costs import QUANTITIES, Biases
 from onnxpfp.pipeline.plan import keep_of_plan
 from onnxpfp.pipeline.ranked_layers import planned_ranks
-from onnxpfp.pipeline.structure_costs import structure_cost
+from onnxpfp.pipeline.structure_costs import COUNTS, structure_cost
 from onnxpfp.runtime.blocks import Alignment
 from onnxpfp.score.scores import Scores
 
@@ -42,12 +42,14 @@ __all__ = [
     "Selector",
     "added_biases",
     "choose",
+    "cost_after",
     "cost_of",
     "cost_with_ranks",
     "decide",
     "decide_with_ranks",
     "foresee_drift",
     "least_cost",
+    "narrowest",
     "selector_of",
     "single_cost",
     "target_cost",
@@ -226,9 +228,20 @@ def cost_of(context: RunContext, measured: Measured) -> CostModel:
 
 def cost_with_ranks(context: RunContext, measured: Measured) -> StructureCost:
     """Return the same as a function of channels and ranks."""
-    quantity = context.options.target[0]
-    network = cost_of(context, measured)
-    return structure_cost(measured.analysis, network, quantity, measured.ranked, measured.branches)
+    count = COUNTS[context.options.target[0]](measured.analysis, context.latencies, context.pairs)
+    ranked = [(each.factoring, each.full) for each in measured.ranked]
+    return structure_cost(measured.analysis, cost_of(context, measured), count, ranked, measured.branches)
+
+
+def cost_after(context: RunContext, measured: Measured, decision: Decision) -> int:
+    """Return what the target counts of what is left by a choice."""
+    groups = measured.analysis.graph.groups
+    kept = [int(decision.keep[group.channels].sum()) for group in groups]
+    if not decision.ranked:
+        return cost_of(context, measured).total(np.array(kept, np.int64))
+    ranks = {each.output: each.choice.rank for each in decision.ranked}
+    kept += [ranks.get(each.output, each.full) for each in measured.ranked]
+    return cost_with_ranks(context, measured).total(np.array(kept, np.int64))
 
 
 def target_cost(context: RunContext, measured: Measured) -> Cost:
@@ -252,8 +265,13 @@ def added_biases(context: RunContext, measured: Measured) -> Biases:
 
 def least_cost(context: RunContext, measured: Measured) -> int:
     """Return what the target counts of a model at its smallest widths."""
-    least = [*selector_of(context, measured).narrowest, *(each.allowed[2] for each in measured.ranked)]
-    return target_cost(context, measured).total(np.array(least, np.int64))
+    return target_cost(context, measured).total(_least(selector_of(context, measured), measured))
+
+
+def _least(selector: Selector, measured: Measured) -> Ints:
+    """Return the smallest widths, then the smallest ranks, (G + L,)."""
+    ranks = [each.allowed(selector.alignment)[2] for each in measured.ranked]
+    return np.array([*selector.narrowest, *ranks], np.int64)
 
 
 def single_cost(context: RunContext, measured: Measured) -> int:
@@ -297,15 +315,29 @@ def decide_with_ranks(
         TargetUnreachableError: The target cannot be met.
     """
     cost, selector = cost_with_ranks(context, measured), selector_of(context, measured)
-    share, groups = context.options.target[1], len(selector.groups)
     curves = _curves(selector, measured)
     if weights is not None:
         curves = [curve.times(weight) for curve, weight in zip(curves, weights.tolist(), strict=True)]
-    kept = allocate_by_drift(curves, cost, share, context.full)
-    pairs = zip(measured.ranked, kept[groups:].tolist(), cost.saves(kept), strict=True)
-    ranked = tuple(each.at(rank) for each, rank, saves in pairs if saves)
-    decision = selector.decision(kept[:groups].tolist())
-    return replace(decision, ranked=ranked, ranks_by="measured", rank_weight=of_ranks)
+    kept = allocate_by_drift(curves, cost, context.options.target[1], context.full)
+    return replace(_with_ranks(cost, measured, selector, kept), rank_weight=of_ranks)
+
+
+def _with_ranks(cost: StructureCost, measured: Measured, selector: Selector, kept: Ints) -> Decision:
+    """Select channels, and give the layers their ranks that cost less so; widths, then ranks, (G + L,)."""
+    decision = selector.decision(kept[: len(selector.groups)].tolist())
+    pairs = zip(measured.ranked, kept[len(selector.groups) :].tolist(), cost.saves(kept), strict=True)
+    ranked = tuple(
+        each.at(rank) for each, rank, saves in pairs if saves and each.fits(measured.analysis, decision.keep, rank)
+    )
+    return replace(decision, ranked=ranked, ranks_by="measured")
+
+
+def narrowest(context: RunContext, measured: Measured) -> Decision:
+    """Choose the least of everything."""
+    selector = selector_of(context, measured)
+    if not measured.ranked:
+        return selector.decision(selector.narrowest)
+    return _with_ranks(cost_with_ranks(context, measured), measured, selector, _least(selector, measured))
 
 
 def foresee_drift(context: RunContext, measured: Measured) -> float:
@@ -324,7 +356,7 @@ def _curves(selector: Selector, measured: Measured) -> list[ResponseCurve]:
     if not measured.curves:
         return []
     allowed = [selector.allowed(number) for number in range(len(selector.groups))]
-    allowed += [each.allowed for each in measured.ranked]
+    allowed += [each.allowed(selector.alignment) for each in measured.ranked]
     return [curve.at(widths_of(*each)) for each, curve in zip(allowed, measured.curves, strict=True)]
 
 

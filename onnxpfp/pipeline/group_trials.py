@@ -173,7 +173,7 @@ def _prepare(
     refitted = context.compensation == "lstsq"
     tried = [*trial_widths, *(each.trial for each in ranked)]
     trials = Trials.of(calibration.setup.problem, tried, calibration.grams if refitted else None, temperature)
-    allowed += [each.allowed for each in ranked]
+    allowed += [each.allowed(selector.alignment) for each in ranked]
     widths += [np.array(each.trial.ranks, np.int64) for each in ranked]
     unknown = [np.full(each.size, np.nan) for each in widths]
     rows = zip(allowed, widths, unknown, trials.streams, strict=True)

@@ -18,7 +18,7 @@ from onnxpfp.pipeline.candidate import Candidate
 from onnxpfp.pipeline.choice_bounds import bounded
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.costs import QUANTITIES
-from onnxpfp.pipeline.decide import Decision, cost_of, least_cost, single_cost
+from onnxpfp.pipeline.decide import Decision, cost_after, least_cost, single_cost
 from onnxpfp.pipeline.lossless_step import LosslessStep, remove_lossless
 from onnxpfp.pipeline.parts import Network, NetworkPart
 from onnxpfp.pipeline.steps import lift_decision, measure, prune_in_steps
@@ -74,9 +74,7 @@ class MeasuredPart:
         """Return what is left of the cost once only what was chosen stays."""
         if not self.part.prunable:
             return self.full
-        groups = self.measured.analysis.graph.groups
-        kept = np.array([int(decision.keep[group.channels].sum()) for group in groups], np.int64)
-        return self._times * cost_of(self.part.context, self.measured).total(kept)
+        return self._times * cost_after(self.part.context, self.measured, decision)
 
     @property
     def _times(self) -> float:

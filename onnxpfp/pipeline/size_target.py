@@ -16,12 +16,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from onnxpfp.errors import TargetUnreachableError
+from onnxpfp.low_rank.split import split
 from onnxpfp.model.draws import without_record
 from onnxpfp.model.load import LoadedModel
 from onnxpfp.model.save_weights import saved_size
 from onnxpfp.pipeline.candidate import Candidate
 from onnxpfp.pipeline.context import RunContext
-from onnxpfp.pipeline.decide import Decision, added_biases, selector_of
+from onnxpfp.pipeline.decide import Decision, added_biases, narrowest
 from onnxpfp.pipeline.network_steps import MeasuredPart, PrunedNetwork, WrittenNetwork
 from onnxpfp.rewrite import apply
 from onnxpfp.rewrite.edits import Edits
@@ -187,7 +188,7 @@ def _bits(parts: Sequence[MeasuredPart], pruned: PrunedNetwork) -> float:
 
 
 def _narrowest(parts: Sequence[MeasuredPart]) -> PrunedNetwork:
-    """Cut every part to its smallest widths and refit nothing, but add the biases that a refit would add."""
+    """Cut every part to its smallest widths and ranks and refit nothing, but add the biases that a refit would add."""
     decisions, candidates = zip(*map(_narrowest_part, parts), strict=True)
     return PrunedNetwork(decisions, candidates, candidates[0])
 
@@ -197,9 +198,8 @@ def _narrowest_part(each: MeasuredPart) -> tuple[Decision, Candidate]:
     keep, edits = analysis.graph.keep_all(), Edits()
     decision = Decision(keep, keep.astype(np.float64), ())
     if each.part.prunable:
-        selector = selector_of(context, each.measured)
-        decision, edits = selector.decision(selector.narrowest), Edits(inputs=added_biases(context, each.measured))
-    model = apply(analysis.model, analysis.graph, decision.keep, edits, analysis.source.scratch)
+        decision, edits = narrowest(context, each.measured), Edits(inputs=added_biases(context, each.measured))
+    model = split(apply(analysis.model, analysis.graph, decision.keep, edits, analysis.source.scratch), decision.ranked)
     return decision, Candidate(model, model, decision.keep, None)
 
 

@@ -95,3 +95,31 @@ def test_what_goes_with_a_group_costs_nothing_without_it():
         wanted = [cost.total(kept) - cost.total(other) for other in others]
         if kept[group] > 0:
             assert cost.saved_at(kept, group, widths).tolist() == wanted
+
+
+@pytest.mark.parametrize("blocks", [None, np.array([1, 2, 3, 1, 4, 1])])
+def test_terms_over_widths_are_those_at_each(blocks):
+    cost = model(blocks=blocks, going={0: np.array([1]), 1: np.array([3])})
+    for group, widths in ((0, [0, 1, 4, 7]), (1, [0, 2, 5])):
+        for kept in ([3, 2], [0, 2], [3, 0]):
+            each = []
+            for width in widths:
+                moved = np.array(kept)
+                moved[group] = width
+                each.append(cost.terms_at(moved))
+            np.testing.assert_array_equal(cost.terms_over(np.array(kept), group, np.array(widths)), np.stack(each, 1))
+
+
+def test_some_terms_cost_what_they_cost_among_all():
+    cost = model(going={0: np.array([1, 3])})
+    numbers = np.array([3, 1])
+    for kept in ([0, 2], [5, 2], [5, 0]):
+        np.testing.assert_array_equal(
+            cost.only(numbers).terms_at(np.array(kept)), cost.terms_at(np.array(kept))[numbers]
+        )
+
+
+def test_terms_of_a_group_are_all_that_change_with_it():
+    cost = model(going={0: np.array([3])})
+    assert cost.of_group(0).tolist() == [0, 1, 3]
+    assert cost.of_group(1).tolist() == [1, 2]

@@ -53,3 +53,12 @@ def test_what_passes_between_ops_is_added() -> None:
     sums = np.array([4.0, 2.0, 1.0])
     assert fit_total(0.9 * sums + 0.3, sums) == pytest.approx((0.9, 0.3))
     assert fit_total(0.9 * sums - 0.1, sums)[1] == 0
+
+
+def test_a_part_of_a_network_is_fitted_by_errors_of_the_whole() -> None:
+    parts, sums, totals = np.array([4.0, 1.0, 0.1]), np.array([2.0, 0.5, 0.2]), np.array([10.0, 10.0, 0.1])
+    # What is off by little of a long run says less than what is off by much of a short one.
+    factor, constant = fit_total(parts, sums, totals)
+    assert abs(factor * sums[2] + constant - parts[2]) < 0.05 * totals[2]
+    exact = fit_total(2 * sums + 0.3, sums, totals)
+    assert exact == pytest.approx((2.0, 0.3))

@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import pytest
 
+import onnxpfp
 from onnxpfp.runtime.session import open_session
 
 ROOT = Path(__file__).parents[2]
@@ -30,10 +31,10 @@ def made(load: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str
     onnx.save(nets.chain(), file)
     main, subjects = load("benchmarks.structures.__main__"), load("benchmarks.structures.subjects")
     subject = subjects.Subject("small", "a chain", lambda _: file, lambda _: nets.noise(64, 3, 8, 8))
-    monkeypatch.setattr(main, "SUBJECTS", {"small": subject})
+    monkeypatch.setattr(main, "NETWORKS", {"macs": {"small": subject}})
     places = subjects.Places(*[tmp_path] * 4)
     names = ("channels", "channels,rank", "factorize")
-    return {name: main.make(main.Job("small", name, 0.6), places) for name in names}
+    return {name: main.make(main.Job("small", name, 0.6, "macs"), places) for name in names}
 
 
 def test_rows_have_what_came_out(made: dict[str, Any]) -> None:
@@ -54,6 +55,30 @@ def test_the_page_shows_every_row(load: Any, made: dict[str, Any], tmp_path: Pat
     assert "too little" in text
     assert text.count("| `channels") == 3
     assert text.count("| `factorize`") == 1
+
+
+def test_rows_of_a_latency_are_measured_apart(load: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is asked for is the latency, and what the table has is the benchmark's own measurement."""
+    file = tmp_path / "network.onnx"
+    onnx.save(nets.chain(), file)
+    main, subjects = load("benchmarks.structures.__main__"), load("benchmarks.structures.subjects")
+    turns, pages = load("benchmarks.latency.turns"), load("benchmarks.structures.page")
+    subject = subjects.Subject("resnet20", "a chain", lambda _: file, lambda _: nets.noise(64, 3, 8, 8))
+    monkeypatch.setattr(main, "NETWORKS", {"latency": {"resnet20": subject}})
+    asked: dict[str, Any] = {}
+
+    def prune(source: Path, *, structure: str, keep_latency: float, calibration: Any, threads: int) -> Any:
+        asked.update(structure=structure, keep_latency=keep_latency)
+        return onnxpfp.prune(source, calibration=calibration, keep_macs=0.6, threads=threads, structure=structure)
+
+    monkeypatch.setattr(main, "prune", prune)
+    monkeypatch.setattr(main, "beside", lambda *_, threads: turns.Seen((0.4, 0.45, 0.5), 2.0, 0.9, 12))
+    row = main.make(main.Job("resnet20", "channels,rank", 0.5, "latency"), subjects.Places(*[tmp_path] * 4))
+    assert asked == {"structure": "channels,rank", "keep_latency": 0.5}
+    assert (row.quantity, row.latency, row.quartiles) == ("latency", 0.45, (0.4, 0.5))
+    text = pages.page([row])
+    assert "0.5 of the latency" in text
+    assert "| 0.450 (0.400 to 0.500) |" in text
 
 
 def vars_of(row: Any) -> dict[str, Any]:

@@ -20,13 +20,14 @@ from onnx import ModelProto
 
 from onnxpfp.errors import TargetUnreachableError
 from onnxpfp.model.draws import without_record
+from onnxpfp.options import Options
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.latency.interleaved import latency_feed, run_interleaved
 from onnxpfp.pipeline.latency.target import LatencyTarget, LatencyTry
 from onnxpfp.pipeline.network_steps import MeasuredPart, PrunedNetwork, keeps_all, least_share, single_share
 from onnxpfp.runtime.session import open_session
 
-__all__ = ["WITHIN", "Tried", "fast_enough", "measured_tries", "prune_to_latency"]
+__all__ = ["WITHIN", "Tried", "fast_enough", "measured_tries", "prune_to_latency", "without_refits"]
 
 CLOSE = 0.03
 """Relative error of the measured share that is good enough; repeated, it differs by a few percent."""
@@ -87,7 +88,7 @@ def prune_to_latency(
         return pruned, replace(target, foreseen=_foreseen(parts, pruned))
     options = context.options
     # With several steps widths hang on the refits between them.
-    bare = replace(options, compensate="none", effort="low") if options.steps == 1 else options
+    bare = without_refits(options) if options.steps == 1 else options
     bare_context = replace(context, options=bare)
     tries = measured_tries(target, bare_context, parts, prune, write, TRIES, begun=begun)
     pruned, taken = _taken(target, tries, parts)
@@ -98,6 +99,14 @@ def prune_to_latency(
         pruned, taken = _taken(target, refitted, parts)
     others = tuple(each for _, each in tries if each is not taken)
     return pruned, replace(target, foreseen=taken.foreseen, tries=(*others, taken))
+
+
+def without_refits(options: Options) -> Options:
+    """Return the options by which what was measured is pruned to be timed, for the numbers in weights take no time.
+
+    What may go, ranks among it, was settled when it was measured; to ask for ranks would ask for refits.
+    """
+    return replace(options, compensate="none", effort="low", structure="channels", steps=1)
 
 
 def _taken(target: LatencyTarget, tries: Sequence[Tried], parts: Sequence[MeasuredPart]) -> Tried:

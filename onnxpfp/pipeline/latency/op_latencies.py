@@ -81,20 +81,18 @@ class OpLatencies:
             analysis: The network.
             branches: What may go entirely: no op is called there then.
         """
-        return assemble(analysis.graph, self._products(analysis, branches))
+        every = (product for _, products in self.products(analysis, branches) for product in products)
+        return assemble(analysis.graph, every)
 
     def by_op(self, analysis: Analysis, kept: Ints, branches: Branches = NO_BRANCHES) -> dict[str, float]:
         """Return the milliseconds of every op of a network at some widths."""
         return {
             name: assemble(analysis.graph, products).total(kept) / self.units
-            for name, products in self._by_op(analysis, branches)
+            for name, products in self.products(analysis, branches)
         }
 
-    def _products(self, analysis: Analysis, branches: Branches) -> Iterator[Product]:
-        for _, products in self._by_op(analysis, branches):
-            yield from products
-
-    def _by_op(self, analysis: Analysis, branches: Branches) -> Iterator[tuple[str, list[Product]]]:
+    def products(self, analysis: Analysis, branches: Branches = NO_BRANCHES) -> Iterator[tuple[str, list[Product]]]:
+        """Yield every op of a network and the terms of its latency, in `units`; arguments as those of `cost`."""
         for name, op in _ops(analysis).items():
             fitted = self.ops.get(name)
             if fitted is not None:

@@ -11,6 +11,7 @@ points are in multiples of 1, 4, 8, 16 and 32 channels; they show in what steps 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import cycle
 
@@ -42,6 +43,7 @@ __all__ = [
     "MULTIPLES",
     "POINTS",
     "TRIALS",
+    "TimedNetwork",
     "cut_to",
     "draw_shares",
     "measure_part",
@@ -61,6 +63,9 @@ SECONDS = 1.0
 """Of runs at one point; about half of it is used."""
 RUNS = 5
 """Runs of the whole network and of the other one that SECONDS must have room for, where they are long."""
+PROFILED, MOST_PROFILED, PROFILED_MS = 5, 40, 40.0
+"""Runs with the profile, at least and at most, and milliseconds of them: it counts whole microseconds, and the least of
+a few is that of a run that nothing disturbed."""
 
 
 def measure_part(context: RunContext, progress: Count, *, prunable: bool) -> PartTable:
@@ -75,7 +80,7 @@ def measure_part(context: RunContext, progress: Count, *, prunable: bool) -> Par
         CalibrationError: There are too few samples for a run.
         LatencyTableError: A run is too short or too long to be measured, or weights lie in other files.
     """
-    trial = _Trial.of(context)
+    trial = TimedNetwork.of(context)
     analysis, alignment = context.whole, context.alignment
     sizes, rng = full_widths(analysis), np.random.default_rng(context.options.seed)
     points = [(0, trial.measure(sizes))]
@@ -117,8 +122,8 @@ def steps_of(alignment: Alignment, sizes: Ints) -> Ints:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Trial:
-    """A network that is run at several widths.
+class TimedNetwork:
+    """A network beside which what becomes of it is run.
 
     Attributes:
         context: The network, and how it is run.
@@ -133,7 +138,17 @@ class _Trial:
     ms: float
 
     @classmethod
-    def of(cls, context: RunContext) -> _Trial:
+    def of(cls, context: RunContext, ms: float | None = None) -> TimedNetwork:
+        """Make the whole network ready to run.
+
+        Args:
+            context: The network, and how it is run.
+            ms: Milliseconds of a run of it, where they are known; None measures them.
+
+        Raises:
+            CalibrationError: There are too few samples for a run.
+            LatencyTableError: A run is too short or too long to be measured, or weights lie in other files.
+        """
         if any(is_reference(tensor) for tensor in context.whole.model.graph.initializer):
             # They would be fed at every run, and onnxruntime would not optimize as it does for a user.
             raise LatencyTableError(
@@ -141,9 +156,10 @@ class _Trial:
                 hint="prune by --keep-macs and measure the result with `onnxpfp verify`, or fill a table in: "
                 "`onnxpfp latency IN -o FILE.json --models DIR`",
             )
-        trial = cls(
-            context, latency_feed(context), _open(context, cut_to(context.whole, full_widths(context.whole))), 0.0
-        )
+        whole = _open(context, cut_to(context.whole, full_widths(context.whole)))
+        trial = cls(context, latency_feed(context), whole, ms or 0.0)
+        if ms is not None:
+            return trial
         first = trial.whole.timed(trial.feed)
         return replace(trial, ms=trial.turns(trial.whole, first).original.median_ms)
 
@@ -154,10 +170,15 @@ class _Trial:
 
     def measure(self, kept: Ints) -> MeasuredWidths:
         """Measure the network and its ops at one choice of widths."""
-        context, model = self.context, cut_to(self.context.whole, kept)
+        return self.measure_model(kept, cut_to(self.context.whole, kept))
+
+    def measure_model(self, kept: Ints, model: ModelProto) -> MeasuredWidths:
+        """Measure what has become of the network at such widths, and its ops."""
+        context = self.context
         session = _open(context, model)
         ratio = self.turns(session, RunTime(self.ms / 1000, 0.0)).ratio.median
-        (kernels,) = profile_kernels([model], self.feed, context.requests, context.options.threads)
+        runs = max(PROFILED, min(MOST_PROFILED, round(PROFILED_MS / max(self.ms, 1e-3))))
+        (kernels,) = profile_kernels([model], self.feed, context.requests, context.options.threads, runs)
         return MeasuredWidths(kept, ratio * self.ms, dict(OpTimes.of(model, kernels).ms))
 
 
@@ -165,10 +186,17 @@ def _open(context: RunContext, model: ModelProto) -> Session:
     return open_session(model, context.requests, threads=context.options.threads, resting=True)
 
 
-def cut_to(analysis: Analysis, kept: Ints) -> ModelProto:
-    """Return a network whose groups have only so many channels, the first ones."""
+def cut_to(analysis: Analysis, kept: Ints, change: Callable[[ModelProto], ModelProto] | None = None) -> ModelProto:
+    """Return a network whose groups have only so many channels, the first ones.
+
+    Args:
+        analysis: The network.
+        kept: Channels of every group, (groups,).
+        change: Makes something else of what is cut, before it is as the file has it.
+    """
     graph = analysis.graph
     keep = graph.keep_all()
     for group, width in zip(graph.groups, numbers_of(kept), strict=True):
         keep[group.channels[width:]] = False
-    return without_record(restore(apply(analysis.model, graph, keep, Edits(), analysis.source.scratch), analysis, keep))
+    cut = apply(analysis.model, graph, keep, Edits(), analysis.source.scratch)
+    return without_record(restore(cut if change is None else change(cut), analysis, keep))

@@ -23,7 +23,7 @@ from onnxpfp.errors import TargetUnreachableError
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.costs import QUANTITIES
 from onnxpfp.pipeline.decide import foresee_drift
-from onnxpfp.pipeline.latency.correction import WITHIN, Tried, fast_enough, measured_tries
+from onnxpfp.pipeline.latency.correction import WITHIN, Tried, fast_enough, measured_tries, without_refits
 from onnxpfp.pipeline.latency.kernel_steps import StepCandidate
 from onnxpfp.pipeline.latency.target import LatencyTarget
 from onnxpfp.pipeline.network_steps import MeasuredPart, PrunedNetwork, least_share
@@ -123,7 +123,7 @@ def _by_runs(
     taken = outcome.part
     if least_share([taken]) > target.share:
         return outcome._replace(drift=None)
-    bare = replace(context, options=replace(context.options, compensate="none", effort="low", steps=1))
+    bare = replace(context, options=without_refits(context.options))
     tries = measured_tries(target, bare, [taken], partial(prune, parts=[taken]), write, TRIES)
     fast = [one for one in tries if fast_enough(one[1], target)]
     if not fast:

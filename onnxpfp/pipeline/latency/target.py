@@ -27,6 +27,7 @@ from onnxpfp.pipeline.latency.kernel_steps import (
     step_candidates,
 )
 from onnxpfp.pipeline.latency.op_latencies import MeasuredWidths, fit_latencies, units_of
+from onnxpfp.pipeline.latency.pairs import measure_pairs
 from onnxpfp.pipeline.latency.points import measure_part
 from onnxpfp.pipeline.latency.table import LatencyTable
 from onnxpfp.pipeline.parts import Network, NetworkPart
@@ -121,7 +122,7 @@ def latency_table_for(network: Network) -> LatencyTable:
 
 
 def with_latencies(network: Network, table: LatencyTable) -> tuple[Network, LatencyTarget]:
-    """Give every part of a network the latencies of its ops.
+    """Give every part of a network the latencies of its ops, and measure those of pairs of low rank if ranks may go.
 
     Args:
         network: The network; its options have a target of latency.
@@ -131,18 +132,23 @@ def with_latencies(network: Network, table: LatencyTable) -> tuple[Network, Late
         It with latencies, its target a share, and that target.
 
     Raises:
-        LatencyTableError: The table is none of this network.
+        CalibrationError: There are too few samples for a run.
+        LatencyTableError: The table is none of this network, or pairs of low rank cannot be measured.
     """
     options = network.parts[0].context.options
     share = options.target[1]
     if share == UNKNOWN:
         share = min(1.0, (options.latency_ms or 0.0) / table.ms)
-    whole, parts = QUANTITIES["latency"].whole, list[NetworkPart]()
+    full_of, parts = QUANTITIES["latency"].whole, list[NetworkPart]()
     points = [points_of(network, number, table) for number in range(len(network.parts))]
     units = units_of(chain.from_iterable(points))
     for part, measured in zip(network.parts, points, strict=True):
         context = _fitted(part, table, measured, units)
-        full = whole(context.whole, context.latencies)
+        if options.ranked and part.body is None and part.prunable:
+            with context.clock.phase("latency table") as progress:
+                whole, inside = table.part(part.place).points[0].ms, _inside(network, 0, table)
+                context = replace(context, pairs=measure_pairs(context, whole, inside, progress))
+        full = full_of(context.whole, context.latencies)
         parts.append(replace(part, context=replace(context, full=full, options=options.keeping(share))))
     error = max(part.context.latencies.error for part in parts)
     target = LatencyTarget(
@@ -172,9 +178,14 @@ def points_of(network: Network, number: int, table: LatencyTable) -> list[Measur
     outer = network.parts[number]
     analysis = outer.context.whole
     points = table.part(outer.place).measured(analysis.graph)
-    bodies = (part for part in network.parts if part.body is not None and part.outer == number)
-    inside = sum(part.runs / outer.runs * table.part(part.place).points[0].ms for part in bodies)
+    inside = _inside(network, number, table)
     return [_without_bodies(point, analysis, inside) for point in points] if inside else points
+
+
+def _inside(network: Network, number: int, table: LatencyTable) -> float:
+    """Return the milliseconds that the bodies in a part take in one of its runs."""
+    bodies = (part for part in network.parts if part.body is not None and part.outer == number)
+    return sum(part.runs / network.parts[number].runs * table.part(part.place).points[0].ms for part in bodies)
 
 
 def _fitted(part: NetworkPart, table: LatencyTable, points: Sequence[MeasuredWidths], units: float) -> RunContext:
