@@ -216,7 +216,8 @@ def _unbounded(context: RunContext, asked: SparsifyOptions, plan: SparsePlan | N
 
 def _layer(each: SparseLayer, sparse: tuple[str, ...], *, bounded: bool) -> LayerSparsity:
     layer, choice = each.layer, each.choice
-    parts = np.unique(2 * layer.outputs[each.before != 0] + (each.before[each.before != 0] < 0))
+    before = each.before.astype(np.float32)
+    parts = np.unique(2 * layer.outputs[before != 0] + (before[before != 0] < 0))
     bounds = choice.bounds[parts] if choice is not None and bounded else None
     return LayerSparsity(
         nodes=tuple(map(node_name, layer.nodes)),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from onnx import ModelProto
 
-from onnxpfp.arrays import Floats, Floats32
+from onnxpfp.arrays import AnyArray, Floats, Floats32
 from onnxpfp.channels.name_patterns import Patterns, nodes_left_out
 from onnxpfp.errors import PlanError, TargetUnreachableError
 from onnxpfp.linear.weight_layers import WeightLayer, WholeLayer, weight_layers
@@ -46,8 +46,8 @@ class SparseLayer:
 
     layer: WeightLayer
     choice: LayerChoice | None
-    before: np.ndarray
-    after: np.ndarray
+    before: AnyArray
+    after: AnyArray
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -104,26 +104,49 @@ def sparsify_network(network: Network, asked: SparsifyOptions, plan: SparsePlan 
         _check_names(plan, layers)
         factors = [plan.of(layer.weight, layer.shape) for layer in layers]
     with context.clock.phase("rewrite"):
-        by_name = {layer.weight: each for layer, each in zip(layers, factors, strict=True)}
-        after = [
-            stored_form(analysis, layer.weight, _times(value, each))
-            for layer, value, each in zip(layers, values, factors, strict=True)
-        ]
-        edits = {layer.stored: array for layer, array in zip(layers, after, strict=True)}
-        changed = any((each != 1)[value != 0].any() for each, value in zip(factors, values, strict=True))
-        model = analysis.source.given
-        if changed:
-            model = with_own_constants(with_edits(base, analysis.model, Edits(tensors=edits)), analysis.source.given)
-        readers = {node.output[0]: layer.weight for layer in layers for node in layer.nodes}
-        masked = with_weight_factors(base, by_name, readers, analysis.shapes.dtype)
+        written = _written(context, base, layers, values, factors)
     found = [
-        SparseLayer(layer, None if choices is None else choices[number], values[number], after[number])
+        SparseLayer(layer, None if choices is None else choices[number], values[number], written.after[number])
         for number, layer in enumerate(layers)
     ]
     order = {node.output[0]: index for index, node in enumerate(analysis.model.graph.node) if node.output}
     found.sort(key=lambda each: order[each.layer.nodes[0].output[0]])
-    plan = SparsePlan(analysis.source.sha256, by_name)
-    return Sparsification(tuple(found), whole, budget, plan, model, masked, changed)
+    by_name = {layer.weight: each for layer, each in zip(layers, factors, strict=True)}
+    made = SparsePlan(analysis.source.sha256, by_name)
+    return Sparsification(tuple(found), whole, budget, made, written.model, written.masked, written.changed)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Written:
+    """The file with its new weights, and what it must equal."""
+
+    after: list[AnyArray]
+    model: ModelProto
+    masked: ModelProto
+    changed: bool
+
+
+def _written(
+    context: RunContext,
+    base: ModelProto,
+    layers: Sequence[WeightLayer],
+    values: Sequence[AnyArray],
+    factors: Sequence[Floats],
+) -> _Written:
+    """Multiply the weights by their factors: in the file as numbers, in the other model in the graph."""
+    analysis = context.whole
+    after = [
+        stored_form(analysis, layer.weight, _times(value, each))
+        for layer, value, each in zip(layers, values, factors, strict=True)
+    ]
+    changed = any((each != 1)[value != 0].any() for each, value in zip(factors, values, strict=True))
+    model = analysis.source.given
+    if changed:
+        edits = Edits(tensors={layer.stored: array for layer, array in zip(layers, after, strict=True)})
+        model = with_own_constants(with_edits(base, analysis.model, edits), analysis.source.given)
+    by_name = {layer.weight: each for layer, each in zip(layers, factors, strict=True)}
+    readers = {node.output[0]: layer.weight for layer in layers for node in layer.nodes}
+    return _Written(after, model, with_weight_factors(base, by_name, readers, analysis.shapes.dtype), changed)
 
 
 def _left_out(context: RunContext, base: ModelProto, asked: SparsifyOptions) -> dict[str, str]:
@@ -148,7 +171,7 @@ def _check_names(plan: SparsePlan, layers: Sequence[WeightLayer]) -> None:
 
 
 def _chosen(
-    context: RunContext, layers: Sequence[WeightLayer], values: Sequence[np.ndarray], asked: SparsifyOptions
+    context: RunContext, layers: Sequence[WeightLayer], values: Sequence[AnyArray], asked: SparsifyOptions
 ) -> tuple[list[LayerChoice], int]:
     """Measure the weights and choose; returns the choices, and how many weights may stay."""
     with context.clock.phase("calibration") as progress:
@@ -169,7 +192,7 @@ def _chosen(
                 return select_hybrid(weighed, budget, rng), budget
 
 
-def _weights(layer: WeightLayer, value: np.ndarray, shares: Floats32, asked: SparsifyOptions) -> LayerWeights:
+def _weights(layer: WeightLayer, value: AnyArray, shares: Floats32, asked: SparsifyOptions) -> LayerWeights:
     taps = math.prod(layer.ops[0].kernel)
     return LayerWeights(
         value.astype(np.float32).ravel(),
@@ -180,5 +203,5 @@ def _weights(layer: WeightLayer, value: np.ndarray, shares: Floats32, asked: Spa
     )
 
 
-def _times(value: np.ndarray, factors: Floats) -> Floats:
+def _times(value: AnyArray, factors: Floats) -> Floats:
     return np.where(factors == 0, 0.0, value.astype(np.float64) * factors)

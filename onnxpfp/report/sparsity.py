@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -120,8 +119,7 @@ class SparsityReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything in types that JSON knows; `docs/sparsify.md` describes the fields."""
-        layers = [asdict(layer) | {"bound": _number(layer.bound)} for layer in self.layers]
-        return {"format": FORMAT, "version": VERSION, **plain(asdict(self)), "layers": plain(layers)}
+        return {"format": FORMAT, "version": VERSION, **plain(asdict(self))}
 
     def page(self, *, full: bool, wide: bool) -> Iterator[Element]:
         """Show what became of the layers, what that promises, and how far the file is from the original."""
@@ -175,7 +173,7 @@ class SparsityReport:
                 f"{100 * layer.nonzero[1] / max(layer.nonzero[0], 1):.1f} %",
                 *(f"{count:,}" for count in layer.compressed),
                 *([f"{layer.drawn:,}"] if drawn else []),
-                _bound(layer.bound),
+                "-" if layer.bound is None else at_most(layer.bound, 2),
                 "-" if layer.bounded is None else f"{layer.bounded:,} of {layer.parts:,}",
             )
             for layer in self.layers
@@ -213,13 +211,3 @@ class SparsityReport:
             for reason, count in counts.most_common()
         ]
         return Table((Column("reason"), Column("node")), rows, of="reasons", most=REASONS)
-
-
-def _bound(bound: float | None) -> str:
-    if bound is None:
-        return "-"
-    return at_most(bound, 2) if math.isfinite(bound) else "none"
-
-
-def _number(bound: float | None) -> float | None:
-    return bound if bound is None or math.isfinite(bound) else None

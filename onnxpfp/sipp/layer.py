@@ -75,8 +75,8 @@ class LayerChoice:
 
     Attributes:
         factors: What each is multiplied by, (n,): 0 of those that go, 1 of those that stay as they are.
-        bounds: Bound on the relative error of every part, (2 x outputs,); infinite where nothing is known. Of parts
-            that are drawn it may fail with the probability that went into it.
+        bounds: Bound on the relative error of every part, (2 x outputs,). Of parts that are drawn it may fail with the
+            probability that went into it.
         drawn: Which parts are drawn, (2 x outputs,).
     """
 
