@@ -32,14 +32,10 @@ from onnxpfp.refit.state import RefitState
 from onnxpfp.rewrite.apply import apply, renew
 from onnxpfp.rewrite.edits import Edits
 from onnxpfp.rewrite.mask import masked
-from onnxpfp.runtime.heap import trim_heap
 from onnxpfp.runtime.session import Session
 from onnxpfp.runtime.workers import Workers, workers
 
 __all__ = ["RefitProblem", "RefitState", "Refitted", "refit"]
-
-TRIMMED = 4
-"""Stages after which free memory goes back: after each, the next one would wait for what it takes again."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -233,8 +229,6 @@ class _Pair:
         self.student.run_all(session, self.helpers, _most_batches(refit_state.problem, given))
         self.teacher.advance()
         self.student.advance()
-        if self.teacher.next % TRIMMED == 0:
-            trim_heap()
 
 
 def _stage(
