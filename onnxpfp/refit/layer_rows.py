@@ -132,6 +132,8 @@ class LayerRows:
 
 FEW_ROWS = 2
 """So many tuning rows for every column, or fewer, are kept, for errors cost less by them than by the Gram matrix."""
+FAR_MORE = 8
+"""So many times the columns, or more, the outputs of a draw set how long it waits: a layer has thousands of classes."""
 TINY = 1e-9
 """Share of the mean square of outputs that rounding makes of their variance where they are constant."""
 
@@ -160,8 +162,9 @@ class Draw:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the columns."""
-        return self.columns.nbytes
+        """Bytes of the columns, or an eighth of those of the outputs, where these are far more numbers."""
+        outputs = sum(wanted.nbytes + (0 if threshold is None else threshold.nbytes) for wanted, threshold in self.rows)
+        return max(self.columns.nbytes, outputs // FAR_MORE)
 
     @classmethod
     def joined(cls, draws: Sequence[Self]) -> Self:
