@@ -6,8 +6,9 @@ to them is off by
     E(S) = tr W^T R W,    R = C - C_S^T C_SS^-1 C_S,
 
 as a share of tr W^T C W. Adding the columns i of a channel lowers it by tr (R W)_i^T R_ii^-1 (R W)_i; without the
-columns j of one that stays it rises by tr B_j^T (A_jj)^-1 B_j, A = C_SS^-1 and B = A C_S W. So one swap adds the channel
-of most gain and drops the one of least loss, over all consumers together: a local search as OSSCAR's (Meng et al., 2024).
+columns j of one that stays it rises by tr B_j^T (A_jj)^-1 B_j, A = C_SS^-1 and B = A C_S W. So one swap adds the
+channel of most gain and drops the one of least loss, over all consumers together: a local search as OSSCAR's (Meng et
+al., 2024).
 """
 
 from __future__ import annotations
