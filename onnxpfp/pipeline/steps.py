@@ -29,6 +29,7 @@ from onnxpfp.pipeline.drift_weights import least_drift
 from onnxpfp.pipeline.group_trials import measure_curves
 from onnxpfp.pipeline.ranked_layers import rank_trials
 from onnxpfp.pipeline.scoring import calibrate_and_score
+from onnxpfp.pipeline.swaps import with_swaps
 from onnxpfp.runtime.heap import trim_heap
 
 __all__ = ["complete", "lift_decision", "measure", "prune_in_steps"]
@@ -48,8 +49,8 @@ def measure(context: RunContext, analysis: Analysis) -> Measured:
         ops = linear_ops(analysis)
         calibration = calibrate_and_score(context, analysis, ops)
     measured = complete(context, analysis, ops, calibration)
-    if isinstance(calibration, RefitCalibration):
-        # Nothing reads the Gram matrices any more, which may take as much as the workspace.
+    if isinstance(calibration, RefitCalibration) and context.options.effort != "high":
+        # Nothing but swaps reads the Gram matrices any more, which may take as much as the workspace.
         measured = replace(measured, calibration=replace(calibration, grams={}))
         del calibration
     trim_heap()
@@ -99,6 +100,8 @@ def prune_in_steps(context: RunContext, first: Measured) -> tuple[Decision, Cand
         decision = _decision(_towards(context, step, steps), first, measured, lineage)
         if step == steps:
             decision = least_drift(context, first, decision)
+            # Of a network that is smaller by now the Gram matrices are not those of the first.
+            decision = with_swaps(context, first, decision) if measured is first else decision
         candidate = build_candidate(context, first, decision)
         if step == steps:
             return decision, candidate

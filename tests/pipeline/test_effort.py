@@ -11,6 +11,7 @@ from rich.console import Console
 import onnxpfp
 from onnxpfp.errors import CalibrationError, OptionError
 from onnxpfp.options import Options
+from onnxpfp.pipeline.swaps import SWAPPED
 from onnxpfp.report.page import ReportView
 from onnxpfp.report.text import as_text
 
@@ -42,6 +43,15 @@ def test_more_effort_refits_producers_and_leaves_a_smaller_error(name: str) -> N
     assert all(record.after < record.before for record in results["normal"].report.refits if record.joint)
     layers = {layer.name: layer for layer in results["normal"].report.layers.layers}
     assert all(layers[name].refit_after is None for name in joint["normal"] if name in layers)
+
+
+def test_the_most_effort_exchanges_channels_and_leaves_widths() -> None:
+    normal, high = (pruned("resnet", effort, steps=1).report.groups for effort in ("normal", "high"))
+    assert [group.kept for group in high] == [group.kept for group in normal]
+    exchanged = [group for group in high if group.no_epsilon == SWAPPED]
+    assert exchanged
+    assert all(group.epsilon is None and 0 < group.kept < group.channels for group in exchanged)
+    assert not any(group.no_epsilon == SWAPPED for group in normal)
 
 
 def test_low_is_the_default_and_the_same_seed_gives_the_same_bytes() -> None:

@@ -1,0 +1,64 @@
+"""Exchange chosen channels for others, for the most effort, where that lowers what the consumers' refits leave."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from onnxpfp.pipeline.calibration import Measured, RefitCalibration
+from onnxpfp.pipeline.context import RunContext
+from onnxpfp.pipeline.decide import Decision
+from onnxpfp.pipeline.refit_problem import consumer_grams
+from onnxpfp.refit.gram import Gram
+from onnxpfp.score.group_data import ConsumerGram
+from onnxpfp.score.swaps import swapped
+
+__all__ = ["SWAPPED", "with_swaps"]
+
+SWAPPED = "channels were exchanged by what the refits leave"
+"""Why a choice has no bound of its criterion."""
+MOST_COLUMNS = 1200
+"""Groups whose consumers have more columns together keep their choice: every swap takes their cubes."""
+
+
+def with_swaps(context: RunContext, measured: Measured, decision: Decision) -> Decision:
+    """Return a choice with as many channels of every group, of which the consumers lose less.
+
+    Args:
+        context: What is asked for; only the most effort exchanges channels.
+        measured: The model, with its Gram matrices.
+        decision: The choice.
+    """
+    calibration = measured.calibration
+    if context.options.effort != "high" or not isinstance(calibration, RefitCalibration) or not context.chooses:
+        return decision
+    keep, selections = decision.keep.copy(), list(decision.selections)
+    with context.clock.phase("allocation"):
+        for number, group in enumerate(measured.analysis.graph.groups):
+            before, selection = keep[group.channels], selections[number]
+            if selection is None or before.all() or not before.any():
+                continue
+            after = swapped(_grams(measured, calibration, calibration.grams, number), before)
+            if (after != before).any():
+                keep[group.channels] = after
+                factor = after.astype(np.float64)
+                selections[number] = replace(
+                    selection, keep=after, factor=factor, epsilon=None, bound=None, unbounded=SWAPPED
+                )
+    return replace(decision, keep=keep, factor=keep.astype(np.float64), selections=tuple(selections))
+
+
+def _grams(
+    measured: Measured, calibration: RefitCalibration, grams: Mapping[str, Gram], number: int
+) -> list[ConsumerGram]:
+    """List a group's consumers; none where some cannot be refitted or are too wide, so that nothing is exchanged."""
+    graph = measured.analysis.graph
+    group = graph.groups[number]
+    if not all(graph.consumers[position].output in grams for position in group.consumers):
+        return []
+    found = consumer_grams(calibration.setup, grams, group)
+    columns = sum(len(gram.covariance) for gram in found)
+    by_tap = all(len(gram.covariance) == gram.channel.size == gram.weights.shape[1] for gram in found)
+    return found if by_tap and columns <= MOST_COLUMNS else []
