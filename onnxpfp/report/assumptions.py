@@ -49,7 +49,7 @@ def assumption_of(outcome: Outcome, chosen: Selection | None) -> str:
         return outcome.named(f"{_additive(outcome)}: {alone}{draws}")
     if calibration.scores.method == CoresetShare.name:
         return outcome.named(
-            "worst case: eps bounds how far the choice in this group moves any sum of a layer that reads it, as a "
+            "weights alone: eps bounds how far the choice in this group moves any sum of a layer that reads it, as a "
             f"share of the most that its channels can add up to there for inputs of the same norm: {alone}. It says "
             f"nothing of the sum's own size on your data{draws}"
         )

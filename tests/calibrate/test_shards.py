@@ -41,6 +41,8 @@ from onnxpfp.pipeline.analyze import analyze, open_model
 from onnxpfp.pipeline.choice_bounds import ErrorObserver
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.criteria import criterion_of
+from onnxpfp.pipeline.feature_maps import MapStatisticsObserver, read_maps
+from onnxpfp.pipeline.input_limits import PatchNormObserver
 from onnxpfp.pipeline.measurements import (
     ContributionObserver,
     MapObserver,
@@ -155,6 +157,18 @@ def errors_of_a_choice(analysis: Analysis, samples: Samples, first: int) -> Stat
     return collected(observers, watching.run)
 
 
+def statistics_of_maps(analysis: Analysis, samples: Samples, first: int) -> Statistics:
+    watching = measurements(analysis, samples, first)
+    sources = [source for maps in read_maps(analysis, watching.ops) for source in maps.sources]
+    observers = [MapStatisticsObserver(source, True, f"maps {number}") for number, source in enumerate(sources)]
+    return collected(observers, watching.run)
+
+
+def patch_norms(analysis: Analysis, samples: Samples, first: int) -> Statistics:
+    watching = measurements(analysis, samples, first)
+    return collected([PatchNormObserver(op) for op in watching.ops if op.weight is not None], watching.run)
+
+
 SITES = [("r", 1), ("s", 1), ("f", 1), ("t", 0)]
 
 
@@ -177,6 +191,8 @@ STATISTICS: dict[str, Callable[[Analysis, Samples, int], Statistics]] = {
     "on device": on_device,
     "grams": grams,
     "map sums": map_sums,
+    "statistics of maps": statistics_of_maps,
+    "patch norms": patch_norms,
     "contributions": contributions,
     "moments": moments,
     "squares": squares,
@@ -185,7 +201,7 @@ STATISTICS: dict[str, Callable[[Analysis, Samples, int], Statistics]] = {
     "gaps": gaps,
 }
 # Not sensitivities: in which order BLAS sums the products of a share depends on how many shares it sums at once.
-EXACT = {"channels", "patches", "negative", "samples", "count", "low", "high", "grain", "largest"}
+EXACT = {"channels", "patches", "negative", "samples", "count", "low", "high", "grain", "largest", "value"}
 """Maxima and counts."""
 
 

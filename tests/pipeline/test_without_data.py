@@ -74,7 +74,7 @@ def test_batch_normalization_is_folded_into_the_filters(watch: Callable[..., Any
     for group, report in zip(seen.analysis.graph.groups, result.report.groups, strict=True):
         values, stays = seen.scores.values[group.channels], seen.decision.keep[group.channels]
         assert stays.all() or values[stays].min() >= values[~stays].max()
-        assert report.assumption.startswith("worst case") or stays.all()
+        assert report.assumption.startswith("weights alone") or stays.all()
         assert report.selection == "deterministic"
         assert report.ranked_by == ("" if stays.all() else "coreset-share")
 
