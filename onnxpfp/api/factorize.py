@@ -6,9 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from onnx import ModelProto
-
 from onnxpfp.api.keywords import PROGRESS, documented, keywords
+from onnxpfp.api.save import WritableResult
 from onnxpfp.api.verify import compare_models, loadable
 from onnxpfp.api.written import drift_of, measuring, verified
 from onnxpfp.comparison.equivalence import Equivalence
@@ -26,7 +25,6 @@ from onnxpfp.report.draws import draws_notes
 from onnxpfp.report.factorization import FactorizationReport, FactorizedLayer
 from onnxpfp.report.verification import VerificationReport
 from onnxpfp.runtime.blas import one_blas_thread
-from onnxpfp.runtime.external_data import WeightFile, with_weights_in_memory
 from onnxpfp.runtime.session import custom_ops
 from onnxpfp.verb_options import FactorizeOptions
 
@@ -37,29 +35,14 @@ WHAT, AGAINST = "the factored model", "the one with the products of the factors"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class FactorizeResult:
+class FactorizeResult(WritableResult):
     """A factored model.
 
     Attributes:
-        stored: The model to be written: large weights may lie in files (`onnxpfp.runtime.external_data`).
         report: What is known about it.
-        unchanged: The bytes of the input where no layer was factored, else None.
-        external: Whether the input kept its weights in other files.
-        scratch: What keeps those files.
-        read: The input and the files of its weights; empty for a model object.
     """
 
-    stored: ModelProto
     report: FactorizationReport
-    unchanged: bytes | None
-    external: bool
-    scratch: WeightFile
-    read: tuple[Path, ...]
-
-    @property
-    def model(self) -> ModelProto:
-        """The model with all its weights; large ones are loaded at every call, so `save_result` takes less."""
-        return with_weights_in_memory(self.stored)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -128,7 +111,7 @@ def factorize_with(
         source = context.whole.source
         unchanged = None if found.layers else source.data
         report = _report(network, asked, found, oracle, compared, latency, by_data=calibration is not None)
-        return FactorizeResult(found.model, report, unchanged, source.external, source.scratch, source.read)
+        return FactorizeResult(found.model, unchanged, source.external, source.scratch, source.read, report)
 
 
 def _latency(context: RunContext, other: LoadedModel) -> LatencyFindings:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from onnxpfp.api.keywords import CALIBRATION, CERTIFICATION, PROGRESS, documented, keywords
+from onnxpfp.api.save import WritableResult
 from onnxpfp.channels.file_axes import file_axes
 from onnxpfp.comparison.evaluator import Evaluator
 from onnxpfp.data.sources import SampleSource
@@ -51,38 +52,22 @@ from onnxpfp.report.build import build_report
 from onnxpfp.report.outcome import Outcome
 from onnxpfp.report.pruning import Report
 from onnxpfp.runtime.blas import one_blas_thread
-from onnxpfp.runtime.external_data import WeightFile, with_weights_in_memory
 from onnxpfp.runtime.session import custom_ops
 
 __all__ = ["PruneArguments", "Result", "prune", "prune_with"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Result:
+class Result(WritableResult):
     """A pruned model.
 
     Attributes:
-        stored: The pruned model to be written: large weights may lie in files (`onnxpfp.runtime.external_data`).
         plan: What was kept.
         report: What is known about it.
-        unchanged: The bytes of the input where nothing was removed, else None.
-        external: Whether the input kept its weights in other files.
-        scratch: What keeps those files.
-        read: The input and the files of its weights; empty for a model object.
     """
 
-    stored: ModelProto
     plan: Plan
     report: Report
-    unchanged: bytes | None
-    external: bool
-    scratch: WeightFile
-    read: tuple[Path, ...]
-
-    @property
-    def model(self) -> ModelProto:
-        """The pruned model with all its weights; large ones are loaded at every call, so `save_result` takes less."""
-        return with_weights_in_memory(self.stored)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

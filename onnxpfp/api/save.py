@@ -3,42 +3,43 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from onnx import ModelProto
 
 from onnxpfp.model.save import check_target, keep_weights, save_alone, save_model
+from onnxpfp.runtime.external_data import WeightFile, with_weights_in_memory
 
-__all__ = ["Writable", "save_result"]
+__all__ = ["WritableResult", "save_result"]
 
 
-class Writable(Protocol):
-    """What a verb has made of a model."""
+@dataclass(frozen=True, slots=True, eq=False)
+class WritableResult:
+    """What a verb has made of a model.
+
+    Attributes:
+        stored: The model to be written: large weights may lie in files (`onnxpfp.runtime.external_data`).
+        unchanged: The bytes of the input where nothing was changed, else None.
+        external: Whether the input kept its weights in other files.
+        scratch: What keeps those files.
+        read: The input and the files of its weights; empty for a model object.
+    """
+
+    stored: ModelProto
+    unchanged: bytes | None
+    external: bool
+    scratch: WeightFile
+    read: tuple[Path, ...]
 
     @property
-    def stored(self) -> ModelProto:
-        """The model to be written: large weights may lie in files."""
-        ...
-
-    @property
-    def unchanged(self) -> bytes | None:
-        """The bytes of the input where nothing was changed, else None."""
-        ...
-
-    @property
-    def external(self) -> bool:
-        """Whether the input kept its weights in other files."""
-        ...
-
-    @property
-    def read(self) -> tuple[Path, ...]:
-        """The input and the files of its weights; empty for a model object."""
-        ...
+    def model(self) -> ModelProto:
+        """The model with all its weights; large ones are loaded at every call, so `save_result` takes less."""
+        return with_weights_in_memory(self.stored)
 
 
 def save_result(
-    result: Writable,
+    result: WritableResult,
     path: str | os.PathLike[str],
     *,
     source: str | os.PathLike[str] | None = None,
@@ -47,7 +48,7 @@ def save_result(
     """Write a result atomically; an existing file stays as it is until the new one is whole.
 
     Args:
-        result: What `prune` or `factorize` returned.
+        result: What `prune`, `factorize` or `sparsify` returned.
         path: Where to.
         source: The input; it is only overwritten with `force`.
         force: Whether the input may be overwritten, and a `<name>.data` that is none of the model at `path`.

@@ -11,6 +11,7 @@ import numpy as np
 from onnx import ModelProto
 
 from onnxpfp.api.keywords import PROGRESS, documented, keywords
+from onnxpfp.api.save import WritableResult
 from onnxpfp.api.verify import compare_models
 from onnxpfp.api.written import drift_of, measuring, verified
 from onnxpfp.comparison.equivalence import Equivalence
@@ -29,7 +30,6 @@ from onnxpfp.report.draws import draws_notes
 from onnxpfp.report.sparsity import LayerSparsity, SparsityReport
 from onnxpfp.report.verification import VerificationReport
 from onnxpfp.runtime.blas import one_blas_thread
-from onnxpfp.runtime.external_data import WeightFile, with_weights_in_memory
 from onnxpfp.runtime.session import custom_ops, open_session
 from onnxpfp.verb_options import SparsifyOptions
 
@@ -40,31 +40,16 @@ WHAT, AGAINST = "the sparsified model", "the original with masked weights"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class SparsifyResult:
+class SparsifyResult(WritableResult):
     """A sparsified model.
 
     Attributes:
-        stored: The model to be written: large weights may lie in files (`onnxpfp.runtime.external_data`).
         report: What is known about it.
         plan: Which weights stay, and what they are multiplied by.
-        unchanged: The bytes of the input where every weight stays as it is, else None.
-        external: Whether the input kept its weights in other files.
-        scratch: What keeps those files.
-        read: The input and the files of its weights; empty for a model object.
     """
 
-    stored: ModelProto
     report: SparsityReport
     plan: SparsePlan
-    unchanged: bytes | None
-    external: bool
-    scratch: WeightFile
-    read: tuple[Path, ...]
-
-    @property
-    def model(self) -> ModelProto:
-        """The model with all its weights; large ones are loaded at every call, so `save_result` takes less."""
-        return with_weights_in_memory(self.stored)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -144,7 +129,7 @@ def sparsify_with(
         source = context.whole.source
         unchanged = None if found.changed or sparse else source.data
         report = _report(network, asked, found, stored, sparse, oracle, compared, plan)
-        return SparsifyResult(stored, report, found.plan, unchanged, source.external, source.scratch, source.read)
+        return SparsifyResult(stored, unchanged, source.external, source.scratch, source.read, report, found.plan)
 
 
 def _stored(context: RunContext, found: Sparsification, asked: SparsifyOptions) -> tuple[ModelProto, tuple[str, ...]]:

@@ -14,7 +14,7 @@ from onnxpfp.report.formats import FORMATS
 from onnxpfp.report.page import Reportable, ReportView
 
 if TYPE_CHECKING:
-    from onnxpfp.api.save import Writable
+    from onnxpfp.api.save import WritableResult
     from onnxpfp.pipeline.latency.table import LatencyTable
 
 __all__ = [
@@ -168,7 +168,7 @@ def publish(
         print_notes(report.notes, make_console(stderr=True))
 
 
-def write_result(result: Writable, source: Path, outputs: Outputs, plan: str = "") -> list[str]:
+def write_result(result: WritableResult, source: Path, outputs: Outputs, plan: str = "") -> list[str]:
     """Write the model, then the plan if it is asked for; returns their names.
 
     Raises:

@@ -8,13 +8,16 @@ one or a share. Shapes, axes and ranges need no name where the model has one inp
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import NamedTuple, TypeVar
 
 from onnxpfp.errors import ModelError, OptionError
 
 __all__ = ["parse_axes", "parse_count", "parse_ranges", "parse_shapes", "parse_share_or_size", "parse_size"]
+
+V = TypeVar("V")
 
 _SHAPE = re.compile(r"\d+([,x]\d+)*")
 _SHAPE_EXAMPLE = "write --input-shape NAME:1,3,224,224, with , or x between the sizes"
@@ -41,19 +44,12 @@ def parse_shapes(texts: Sequence[str], model: Path) -> dict[str, tuple[int, ...]
         OptionError: A text is no shape, an input has two, or a name is missing.
         ModelError: The model must be asked for a name and cannot be read.
     """
-    shapes: dict[str, tuple[int, ...]] = {}
-    for text in texts:
-        # Names like "input:0" have colons, too.
-        name, colon, sizes = text.rpartition(":")
-        compact = sizes.replace(" ", "")
-        if not (_SHAPE.fullmatch(compact) or (colon and not compact)):
-            raise OptionError(f"--input-shape '{text}' is no shape", hint=_SHAPE_EXAMPLE)
-        shape = tuple(int(size) for size in re.split("[,x]", compact) if size)
-        name = name or _only_input(model, "--input-shape", text, _SHAPE_EXAMPLE)
-        if name in shapes:
-            raise OptionError(f"--input-shape gives '{name}' two shapes", hint="give it one")
-        shapes[name] = shape
-    return shapes
+
+    def shape_of(typed: str) -> tuple[int, ...] | None:
+        known = not typed or _SHAPE.fullmatch(typed)
+        return tuple(int(size) for size in re.split("[,x]", typed) if size) if known else None
+
+    return _by_input(_Form("--input-shape", "shape", _SHAPE_EXAMPLE), texts, model, shape_of)
 
 
 def parse_axes(texts: Sequence[str], model: Path) -> dict[str, int | None]:
@@ -67,16 +63,12 @@ def parse_axes(texts: Sequence[str], model: Path) -> dict[str, int | None]:
         OptionError: A text is no axis, an input has two, or a name is missing.
         ModelError: The model must be asked for a name and cannot be read.
     """
-    axes: dict[str, int | None] = {}
-    for text in texts:
-        name, _, axis = text.rpartition(":")
-        if not _AXIS.fullmatch(axis.strip()):
-            raise OptionError(f"--sample-axis '{text}' is no axis", hint=_AXIS_EXAMPLE)
-        name = name or _only_input(model, "--sample-axis", text, _AXIS_EXAMPLE)
-        if name in axes:
-            raise OptionError(f"--sample-axis gives '{name}' two axes", hint="give it one")
-        axes[name] = None if axis.strip() == "none" else int(axis)
-    return axes
+
+    def axis_of(typed: str) -> tuple[int | None] | None:
+        return (None if typed == "none" else int(typed),) if _AXIS.fullmatch(typed) else None
+
+    found = _by_input(_Form("--sample-axis", "axis", _AXIS_EXAMPLE), texts, model, axis_of)
+    return {name: axis for name, (axis,) in found.items()}
 
 
 def parse_ranges(texts: Sequence[str], model: Path) -> dict[str, tuple[float, float]]:
@@ -90,17 +82,45 @@ def parse_ranges(texts: Sequence[str], model: Path) -> dict[str, tuple[float, fl
         OptionError: A text is no range, an input has two, or a name is missing.
         ModelError: The model must be asked for a name and cannot be read.
     """
-    ranges: dict[str, tuple[float, float]] = {}
+
+    def range_of(typed: str) -> tuple[float, float] | None:
+        low, _, high = typed.partition(",")
+        return (float(low), float(high)) if _RANGE.fullmatch(typed) else None
+
+    return _by_input(_Form("--input-range", "range", _RANGE_EXAMPLE), texts, model, range_of)
+
+
+class _Form(NamedTuple):
+    """What is typed of an input: the flag, what it is called, and an example."""
+
+    flag: str
+    what: str
+    example: str
+
+
+def _by_input(form: _Form, texts: Sequence[str], model: Path, read: Callable[[str], V | None]) -> dict[str, V]:
+    """Read what was typed of inputs, NAME:VALUE each.
+
+    Args:
+        form: What it is.
+        texts: What was typed.
+        model: The model, which tells the name of its input where none is typed.
+        read: Reads a value without blanks; None where it is none.
+    """
+    values: dict[str, V] = {}
     for text in texts:
-        name, _, limits = text.rpartition(":")
-        if not _RANGE.fullmatch(limits.replace(" ", "")):
-            raise OptionError(f"--input-range '{text}' is no range", hint=_RANGE_EXAMPLE)
-        name = name or _only_input(model, "--input-range", text, _RANGE_EXAMPLE)
-        if name in ranges:
-            raise OptionError(f"--input-range gives '{name}' two ranges", hint="give it one")
-        low, high = map(float, limits.split(","))
-        ranges[name] = low, high
-    return ranges
+        # Names like "input:0" have colons, too.
+        name, colon, typed = text.rpartition(":")
+        # A scalar has no sizes, but a colon.
+        value = read(typed.replace(" ", "")) if colon or typed.strip() else None
+        if value is None:
+            raise OptionError(f"{form.flag} '{text}' is no {form.what}", hint=form.example)
+        name = name or _only_input(model, form.flag, text, form.example)
+        if name in values:
+            article = "axes" if form.what == "axis" else f"{form.what}s"
+            raise OptionError(f"{form.flag} gives '{name}' two {article}", hint="give it one")
+        values[name] = value
+    return values
 
 
 def _only_input(path: Path, flag: str, text: str, example: str) -> str:
