@@ -132,9 +132,9 @@ _HEAD = """# Prunability of trained networks
 Made by `python -m benchmarks.prunability` from [prunability.jsonl](prunability.jsonl). The smallest share that is
 enough: of all weights of convolutions and matrix products, set to zero with nothing refitted; or of the multiply-adds
 where channels go and all layers are refitted. In brackets the share down to which every share that was measured is
-enough, where that is another. Then the area under the curve of losses (of draws at random the mean of three). Weights are
-measured on 512 test images, channels on the 64 of them that fits have not seen, so that a share there is off by a step
-of 10 % easily.
+enough, where that is another. Then the area under the curve of losses (of draws at random the mean of three). Weights
+are measured on 512 test images, channels on the 64 of them that fits have not seen, so that a share there is off by a
+step of 10 % easily.
 """
 
 if __name__ == "__main__":
