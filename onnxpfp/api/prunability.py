@@ -9,7 +9,7 @@ from functools import partial
 
 from onnxpfp.allocation.prunability import Prunability, read_curve
 from onnxpfp.api.keywords import PROGRESS, documented, keywords
-from onnxpfp.api.weight_prunability import largest_loss, measure_weights
+from onnxpfp.api.weight_prunability import NOISE, largest_loss, measure_weights
 from onnxpfp.comparison.evaluator import Evaluator
 from onnxpfp.comparison.labelled import LabelledEvaluator
 from onnxpfp.data.labels import labels_of, read_labels
@@ -47,7 +47,6 @@ from onnxpfp.verb_options import PrunabilityOptions
 __all__ = ["PrunabilityArguments", "prunability", "prunability_with"]
 
 TOO_SELDOM = "it runs too seldom on these samples to hold some out"
-_RANDOM = "RANDOM data: the losses are those of noise, not of your inputs; use this to try things out"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -107,9 +106,11 @@ def _measure(
     split = require_split(context.data, PRUNABILITY_HOLDS_OUT)
     with clock.phase("network"):
         evaluator = _evaluator(context)
-        measured = evaluator
+        # Nothing diverges from itself.
+        measured, whole = evaluator, 0.0
         if asked.labels is not None:
             measured = LabelledEvaluator.of(evaluator, labels_of(evaluator.samples, read_labels(asked.labels)))
+            whole = measured.loss(context.whole.source.model)
     parts = [_measured(part) for part in network.parts]
     if not any(each.part.prunable for each in parts):
         raise TargetUnreachableError(f"{context.whole.source.title}: {TOO_SELDOM}", hint="give more unlabelled samples")
@@ -117,7 +118,7 @@ def _measure(
     shares = shares_down_to(least_share(parts))
     with clock.phase("network") as phase:
         prune = partial(prune_network, network=network, parts=parts)
-        points = network_points(context, parts, prune, measured.loss, shares, phase)
+        points = network_points(context, parts, prune, measured.loss, whole, shares, phase)
     full = sum(each.full for each in parts)
     curves = [
         group_points(mac_model(each.measured.analysis), of_groups, each.full / full)
@@ -211,7 +212,7 @@ def _report(
 def _notes(context: RunContext, evaluator: Evaluator) -> Iterator[str]:
     yield from context.whole.source.notes
     if context.data.given == "random":
-        yield _RANDOM
+        yield NOISE
     yield from context.data.notes
     yield from draws_notes(context.whole.model)
     if evaluator.picks.in_place is not None:

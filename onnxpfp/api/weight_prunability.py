@@ -12,11 +12,12 @@ from onnxpfp.progress import Progress
 from onnxpfp.report.weight_prunability import WeightPrunabilityReport
 from onnxpfp.verb_options import PrunabilityOptions
 
-__all__ = ["LEAST_MORE", "largest_loss", "measure_weights"]
+__all__ = ["LEAST_MORE", "NOISE", "largest_loss", "measure_weights"]
 
 LEAST_MORE = 1e-3
 """What the cross-entropy may grow by at least: where the original's is next to 0, a share of it is no harm at all."""
-_RANDOM = "RANDOM data: the losses are those of noise, not of your inputs; use this to try things out"
+NOISE = "RANDOM data: the losses are those of noise, not of your inputs; use this to try things out"
+"""What is noted of samples that are noise."""
 
 
 def measure_weights(
@@ -72,5 +73,5 @@ def largest_loss(loss: float, beta: float) -> float:
 
 
 def _notes(context: RunContext) -> tuple[str, ...]:
-    random = (_RANDOM,) if context.data.given == "random" else ()
+    random = (NOISE,) if context.data.given == "random" else ()
     return (*context.whole.source.notes, *random, *context.data.notes)

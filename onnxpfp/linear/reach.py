@@ -123,13 +123,16 @@ class _Tensors:
         if name in self.known:
             return self.known[name]
         if name in self.analysis.constants.names:
-            axes = self.analysis.graph.uses.get(name, {}).get((node, position))
-            axes = self.analysis.graph.axes.get(name, ()) if axes is None else axes
-            return of_stored(self.analysis.constants.value(name), axes)
+            return of_stored(self.analysis.constants.value(name), self.axes_of(name, node, position))
         if self.limits is not None and name in self.limits.inputs:
             return TensorReach.within(self.ids(name), self.limits.inputs[name])
         whole = f"the body {self.analysis.source.place}" if self.analysis.source.place else "the model"
         return TensorReach.unknown(self.ids(name), f"'{name}' is an input of {whole}")
+
+    def axes_of(self, name: str, node: int, position: int) -> tuple[Ids, ...]:
+        """Return the channels of a stored tensor where a node reads it, axis by axis."""
+        axes = self.analysis.graph.uses.get(name, {}).get((node, position))
+        return self.analysis.graph.axes.get(name, ()) if axes is None else axes
 
     def pass_node(self, node: NodeProto) -> None:
         """Find the reach of a node's outputs."""
@@ -235,8 +238,7 @@ def _quotient(tensors: _Tensors, node: NodeProto, ids: Ids, operands: Sequence[T
     divisor = tensors.value(node, 1) if tensors.stored(node, 1) else None
     if divisor is None or divisor.dtype.kind != "f" or not divisor.all():
         return _estimate(node, ids, operands)
-    graph, number = tensors.analysis.graph, tensors.analysis.index.producers[node.output[0]]
-    axes = graph.uses.get(node.input[1], {}).get((number, 1)) or graph.axes.get(node.input[1], ())
+    axes = tensors.axes_of(node.input[1], tensors.analysis.index.producers[node.output[0]], 1)
     return scaled_reach(ids, operands[0], of_stored(1.0 / divisor.astype(np.float64), axes))
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from onnxpfp.arrays import AnyArray, Bools, Floats, Ids
 
-__all__ = ["TensorReach", "of_filters", "of_stored", "reach_product", "scaled_reach", "total_reach"]
+__all__ = ["TensorReach", "largest_number", "of_filters", "of_stored", "reach_product", "scaled_reach", "total_reach"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

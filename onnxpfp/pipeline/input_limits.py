@@ -20,6 +20,7 @@ from onnxpfp.linear.im2col import output_sizes
 from onnxpfp.linear.ops import LinearOp
 from onnxpfp.linear.producers import producers_of
 from onnxpfp.linear.reach import InputLimits
+from onnxpfp.linear.tensor_reach import largest_number
 from onnxpfp.pipeline.measurements import InputObserver, Measurements
 
 __all__ = ["Largest", "PatchNormObserver", "measured_limits", "patch_norms", "typed_limits"]
@@ -91,8 +92,7 @@ def measured_limits(analysis: Analysis, measurements: Measurements) -> InputLimi
     for feed in measurements.samples.batches(measurements.batch_size):
         for name, array in feed.items():
             if array.dtype.kind in "fiu" and array.size:
-                peak = max(abs(float(array.max())), abs(float(array.min())))
-                inputs[name] = max(inputs.get(name, 0.0), peak)
+                inputs[name] = max(inputs.get(name, 0.0), largest_number(array))
     return InputLimits(inputs, {name: observer.sum().value for name, observer in observers.items()})
 
 

@@ -74,6 +74,7 @@ def network_points(
     parts: Sequence[MeasuredPart],
     prune: Callable[[RunContext], PrunedNetwork],
     loss: Callable[[ModelProto], float],
+    whole: float,
     shares: Sequence[float],
     progress: Count,
 ) -> tuple[Point, ...]:
@@ -84,12 +85,13 @@ def network_points(
         parts: The parts of the network, and what was measured on them.
         prune: Prunes them to what a context asks for.
         loss: Measures the loss of a model.
+        whole: That of the whole network.
         shares: Shares of the MACs, descending; one that leaves the same channels as the one before is left out.
         progress: Told how many shares are done, of how many.
     """
     costs = [mac_model(each.measured.analysis) for each in parts]
     full = sum(each.full for each in parts)
-    points = [Point(1.0, loss(context.whole.source.model), 1.0)]
+    points = [Point(1.0, whole, 1.0)]
     before = 1.0
     for number, share in enumerate(shares):
         progress(number, len(shares))

@@ -177,19 +177,19 @@ def _chosen(
     with context.clock.phase("calibration") as progress:
         shares = weight_sensitivities(context, layers, asked.positions, progress)
     with context.clock.phase("selection"):
-        weighed = [
+        candidates = [
             _weights(layer, value, shares[layer.weight], asked) for layer, value in zip(layers, values, strict=True)
         ]
         # Rounded down, but for what a product of floats is off by.
-        budget = math.floor(asked.keep_weights * sum(each.nonzero for each in weighed) + 1e-6)
+        budget = math.floor(asked.keep_weights * sum(each.nonzero for each in candidates) + 1e-6)
         rng = np.random.default_rng(asked.seed)
         match asked.select:
             case "deterministic":
-                return select_deterministic(weighed, budget), budget
+                return select_deterministic(candidates, budget), budget
             case "sampled":
-                return select_sampled(weighed, budget, rng), budget
+                return select_sampled(candidates, budget, rng), budget
             case "hybrid":
-                return select_hybrid(weighed, budget, rng), budget
+                return select_hybrid(candidates, budget, rng), budget
 
 
 def _weights(layer: WeightLayer, value: AnyArray, shares: Floats32, asked: SparsifyOptions) -> LayerWeights:

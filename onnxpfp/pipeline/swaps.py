@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +10,6 @@ from onnxpfp.pipeline.calibration import Measured, RefitCalibration
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.decide import Decision
 from onnxpfp.pipeline.refit_problem import consumer_grams
-from onnxpfp.refit.gram import Gram
 from onnxpfp.score.group_data import ConsumerGram
 from onnxpfp.score.swaps import swapped
 
@@ -40,7 +38,7 @@ def with_swaps(context: RunContext, measured: Measured, decision: Decision) -> D
             before, selection = keep[group.channels], selections[number]
             if selection is None or before.all() or not before.any():
                 continue
-            after = swapped(_grams(measured, calibration, calibration.grams, number), before)
+            after = swapped(_grams(measured, calibration, number), before)
             if (after != before).any():
                 keep[group.channels] = after
                 factor = after.astype(np.float64)
@@ -50,11 +48,9 @@ def with_swaps(context: RunContext, measured: Measured, decision: Decision) -> D
     return replace(decision, keep=keep, factor=keep.astype(np.float64), selections=tuple(selections))
 
 
-def _grams(
-    measured: Measured, calibration: RefitCalibration, grams: Mapping[str, Gram], number: int
-) -> list[ConsumerGram]:
+def _grams(measured: Measured, calibration: RefitCalibration, number: int) -> list[ConsumerGram]:
     """List a group's consumers; none where some cannot be refitted or are too wide, so that nothing is exchanged."""
-    graph = measured.analysis.graph
+    graph, grams = measured.analysis.graph, calibration.grams
     group = graph.groups[number]
     if not all(graph.consumers[position].output in grams for position in group.consumers):
         return []
