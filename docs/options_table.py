@@ -1,4 +1,4 @@
-"""Write the table of options into the README, from their declarations in `onnxpfp.options`.
+"""Write the table of options into `docs/options.md`, from their declarations in `onnxpfp.options`.
 
 python docs/options_table.py [--check]
 """
@@ -16,7 +16,7 @@ from onnxpfp.cli.main import main
 from onnxpfp.option_declaration import Option, declared
 from onnxpfp.verb_options import VERB_OPTIONS
 
-README = Path(__file__).parents[1] / "README.md"
+PAGE = Path(__file__).parent / "options.md"
 COMMAND = "python docs/options_table.py"
 MARKED = re.compile(r"(<!-- options -->\n).*?(\n<!-- /options -->)", re.DOTALL)
 SECTIONS = ("target", "choice", "data", "runtime")
@@ -70,15 +70,15 @@ def table() -> str:
 def update() -> int:
     """Write the table, or with --check only compare it; returns 1 where it differs."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="write nothing, fail where the README has another table")
+    parser.add_argument("--check", action="store_true", help="write nothing, fail where the page has another table")
     check = parser.parse_args().check
-    text = README.read_text(encoding="utf-8")
+    text = PAGE.read_text(encoding="utf-8")
     new = MARKED.sub(lambda match: match.group(1) + table() + match.group(2), text)
     if check and new != text:
-        print(f"README.md: the table of options is not up to date: {COMMAND}")
+        print(f"docs/options.md: the table of options is not up to date: {COMMAND}")
         return 1
     if not check:
-        README.write_text(new, encoding="utf-8")
+        PAGE.write_text(new, encoding="utf-8")
     return 0
 
 

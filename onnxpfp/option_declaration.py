@@ -9,7 +9,7 @@ from typing import Any, Literal
 __all__ = ["Option", "as_in", "declare", "declared"]
 
 Section = Literal["data", "target", "choice", "runtime"]
-"""Options of one section stand together in help and README."""
+"""Options of one section stand together in help and docs/options.md."""
 Check = Callable[[str, Any], None]
 """Raises OptionError if a value, given under a flag, cannot be meant."""
 
@@ -19,7 +19,7 @@ class Option:
     """The declaration of an option; its name, type and default are those of the field that has it.
 
     Attributes:
-        help: One sentence for help, docstring and README.
+        help: One sentence for help, docstring and docs/options.md.
         section: What it belongs to.
         flag: Its name on the command line, without dashes; empty where that is the field's.
         metavar: What stands for its value in help.

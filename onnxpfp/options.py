@@ -1,7 +1,8 @@
 """Options, each declared once: type, default, flag, help, choices and check.
 
-The click options, the keywords of the Python API, the validation and the README's table are made from these fields. The
-class that a field stands in says which verbs take it; those that only one other verb takes are in `verb_options.py`:
+The click options, the keywords of the Python API, the validation and the table in `docs/options.md` are made from these
+fields. The class that a field stands in says which verbs take it; those that only one other verb takes are in
+`verb_options.py`:
 
     ModelOptions            any verb
     ScopeOptions            inspect, latency, prunability, prune

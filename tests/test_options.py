@@ -1,4 +1,4 @@
-"""Options are declared once: help, signature, checks and the README's table come from there."""
+"""Options are declared once: help, signature, checks and the table in docs/options.md come from there."""
 
 from __future__ import annotations
 
