@@ -70,7 +70,9 @@ def check_at_least_one(flag: str, value: int) -> None:
 
 
 def check_structure(flag: str, value: str) -> None:
-    """Refuse what is no list of what may go; channels always may."""
+    """Refuse what is no list of what may go, in which channels always are."""
+    if value == "auto":
+        return
     parts = value.split(",")
     known = ", ".join(STRUCTURES)
     for part in parts:

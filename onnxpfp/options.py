@@ -81,6 +81,8 @@ SCORES: Mapping[str, str] = {
 
 _DRAWN = ("pfp", "sipp", "coreset", "coreset-share")
 """Scores that are sensitivities, so that channels may be drawn by them."""
+ALL_STRUCTURES = "channels,rank,blocks"
+"""Everything that may go."""
 UNKNOWN = 0.0
 """Share of a target in other units, before what it is a share of is known."""
 _KEEP = "keep_"
@@ -374,13 +376,15 @@ class Options(FeatureOptions, RunOptions):
         check=check_confidence,
     )
     structure: str = declare(
-        "channels",
+        "auto",
         "What may go, separated by commas: channels of a group (channels); with them ranks of layers, which become two "
         "ops with fewer multiply-adds together (rank); all channels of a group and the branch that they lie in, of "
         "which a constant is left (blocks). All of it is chosen as one by measured drift, so rank and blocks take data "
-        "and --allocate measured. rank goes with no --latency-table; with --min-channels above 1 no block goes.",
+        "and --allocate measured. rank goes with no --latency-table; with --min-channels above 1 no block goes. auto: "
+        "all three for a target of latency, where nothing that is asked for speaks against it, for at one latency they "
+        "keep most; else channels, for what has fewer multiply-adds by lower ranks is often slower.",
         "choice",
-        metavar="channels[,rank][,blocks]",
+        metavar="auto|channels[,rank][,blocks]",
         check=check_structure,
     )
     effort: Literal["low", "normal", "high"] = declare(
@@ -451,7 +455,7 @@ class Options(FeatureOptions, RunOptions):
         score = self.score if isinstance(self.score, str) else type(self.score).__name__
         self.check_features(score, self.compensate)
         if self.sets_widths:
-            structure = "" if self.structure == "channels" else f"--structure {self.structure}"
+            structure = f"--structure {self.structure}" if self.ranked or self.drops_blocks else ""
             steps = "" if self.steps == 1 else f"--steps {self.steps}"
             self.check_widths((f"--allocate {self.allocate}" if self.allocate else "") or structure or steps)
 
@@ -476,6 +480,18 @@ class Options(FeatureOptions, RunOptions):
         """Refuse what asks for refits where there are none."""
         if self.compensate not in {"auto", "lstsq"}:
             raise OptionError(f"{flag} refits layers by least squares: not with --compensate {self.compensate}")
+
+    def choosing(self, *, measured: bool) -> Self:
+        """Return the options with what may go, where that is left to the target.
+
+        Args:
+            measured: Whether the data are enough to measure the drift of the output.
+        """
+        if self.structure != "auto":
+            return self
+        latency = self.target[0] == "latency" and self.latency_table is None
+        free = self.allocate in {None, "measured"} and self.compensate in {"auto", "lstsq"} and self.steps == 1
+        return replace(self, structure=ALL_STRUCTURES if latency and free and measured else "channels")
 
     @property
     def ranked(self) -> bool:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto
 
 from onnxpfp.api.keywords import CALIBRATION, CERTIFICATION, PROGRESS, documented, keywords
 from onnxpfp.api.save import WritableResult
@@ -22,9 +21,8 @@ from onnxpfp.model.draws import without_record
 from onnxpfp.model.load import ModelSource
 from onnxpfp.options import Options
 from onnxpfp.pipeline.context import RunContext, open_run
-from onnxpfp.pipeline.latency.correction import Tried, prune_to_latency
 from onnxpfp.pipeline.latency.interleaved import pruning_latency
-from onnxpfp.pipeline.latency.step_choice import choose_steps
+from onnxpfp.pipeline.latency.structures import prune_by_structures
 from onnxpfp.pipeline.latency.target import LatencyTarget, latency_table_for, with_latencies
 from onnxpfp.pipeline.network_steps import (
     MeasuredPart,
@@ -154,6 +152,7 @@ def _prune(
     context = open_run(
         model, calibration, options, needs, plan=plan, progress=progress, folder=folder, certification=certification
     )
+    options = context.options
     context = with_size_met(context)
     network = zero_subnormal_weights(open_parts(context))
     if plan is not None:
@@ -172,14 +171,14 @@ def _prune(
         with context.clock.phase("rewrite"):
             return restore_network(network, measured, pruned)
 
-    parts, begun = measured, list[Tried]()
-    if latency_target is not None:
-        trials = partial(prune_network, network=network)
-        parts, begun = choose_steps(latency_target, context, measured, trials, lambda pruned: write(pruned).whole)
-    prune_to = partial(prune_network, network=network, parts=parts)
-    pruned, found, latency_target = _prune_to_target(
-        context, parts, prune_to, write, latency_target, begun, quality, evaluators
-    )
+    parts, found = measured, None
+    prune_parts = partial(prune_network, network=network)
+    if latency_target is not None and context.chooses:
+        parts, pruned, latency_target = prune_by_structures(
+            latency_target, context, measured, prune_parts, lambda pruned: write(pruned).whole
+        )
+    else:
+        pruned, found = _prune_to_target(context, parts, partial(prune_parts, parts=parts), write, quality, evaluators)
     unchanged = keeps_all(parts, pruned)
     evaluator = evaluators.held_out if evaluators is not None else _evaluator(context, parts[0])
     candidates = len(found.descent.order) if found else int(evaluator is not None and evaluator.held_out)
@@ -211,25 +210,16 @@ def _prune_to_target(
     parts: Sequence[MeasuredPart],
     prune_to: Callable[[RunContext], PrunedNetwork],
     write: Callable[[PrunedNetwork], WrittenNetwork],
-    latency_target: LatencyTarget | None,
-    begun: Sequence[Tried],
     quality: QualityTarget | None,
     evaluators: Evaluators | None,
-) -> tuple[PrunedNetwork, FoundShare | None, LatencyTarget | None]:
-    """Prune until what is asked for holds; returns what was found on the way for a quality or a latency, too."""
-
-    def model_of(pruned: PrunedNetwork) -> ModelProto:
-        return write(pruned).whole
-
+) -> tuple[PrunedNetwork, FoundShare | None]:
+    """Prune until what is asked for holds; returns what was found on the way for a quality, too."""
     if quality is not None and evaluators is not None:
         limits = {"least": least_share(parts), "single": single_share(parts)}
-        return *prune_to_quality(quality, context, evaluators, prune_to, model_of, **limits), None
-    if latency_target is not None and context.chooses:
-        pruned, latency_target = prune_to_latency(latency_target, context, parts, prune_to, model_of, begun)
-        return pruned, None, latency_target
+        return prune_to_quality(quality, context, evaluators, prune_to, lambda pruned: write(pruned).whole, **limits)
     if context.options.keep_size is not None:
-        return prune_to_size(context, parts, prune_to, write), None, latency_target
-    return prune_to(context), None, latency_target
+        return prune_to_size(context, parts, prune_to, write), None
+    return prune_to(context), None
 
 
 def _evaluators(target: QualityTarget, context: RunContext, *, apart: bool) -> Evaluators:

@@ -71,6 +71,11 @@ class CalibrationData:
     independent: bool = True
 
     @property
+    def telling(self) -> bool:
+        """Whether the data are the user's, and enough to hold some out."""
+        return self.given == "file" and self.split is not None
+
+    @property
     def no_promise(self) -> str:
         """Why what the held-out samples show promises nothing of other inputs; empty where it does."""
         if not self.independent:

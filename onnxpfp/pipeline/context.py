@@ -78,11 +78,6 @@ class RunContext:
         return self.plan is None and self.options.target[1] < 1 and not self.met
 
     @property
-    def _telling(self) -> bool:
-        """Whether the data are the user's, and enough to hold some out."""
-        return self.data.given == "file" and self.data.split is not None
-
-    @property
     def batch_limit(self) -> int | None:
         """Most samples in one run, where the user or the model set a limit; None leaves it to the tensors' sizes."""
         data = self.data
@@ -95,7 +90,7 @@ class RunContext:
         if self.data.given == "none":
             return "none"
         if self.options.compensate == "auto":
-            return "lstsq" if self._telling or self._ranks else "bias"
+            return "lstsq" if self.data.telling or self._ranks else "bias"
         return self.options.compensate
 
     @property
@@ -103,7 +98,7 @@ class RunContext:
         """What sets the widths; noise tells nothing about the output."""
         if self.options.sets_widths:
             return "criterion"
-        return self.options.allocate or ("measured" if self._telling or self._ranks else "bound")
+        return self.options.allocate or ("measured" if self.data.telling or self._ranks else "bound")
 
     @property
     def _ranks(self) -> bool:
@@ -168,6 +163,7 @@ def open_run(
         source = load(model, folder)
         source, session, requests = open_model(source, options)
         data = read_data(source, session, calibration, options, certification, decides=decides)
+    options = options.choosing(measured=data.telling)
     for what in holding_out if calibration is not None else ():
         require_split(data, what)
     whole = analyze(source, data, options, clock)

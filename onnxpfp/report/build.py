@@ -97,6 +97,7 @@ def build_report(
         method=method,
         settings=_settings(options) if context.chooses else {},
         allocation=context.allocation,
+        structure=options.structure if context.chooses else "",
         alignment=context.alignment if context.chooses else None,
         compensation=context.compensation,
         steps=options.steps,

@@ -23,7 +23,25 @@ def asked_latency(target: LatencyTarget) -> str:
 
 
 def reached_latency(target: LatencyTarget) -> str:
-    """Say what the times of ops foresaw, and what was measured of it."""
+    """Say what the times of ops foresaw, what was measured of it, and what ranks would have changed."""
+    return _foreseen_and_measured(target) + _ranks(target)
+
+
+def _ranks(target: LatencyTarget) -> str:
+    """Say how far both files drift where one with ranks and one without were compared."""
+    with_ranks, without = target.drift_with_ranks, target.drift_without
+    if with_ranks is None or without is None:
+        return ""
+    taken, other, how = without, with_ranks, "with"
+    if with_ranks <= without:
+        taken, other, how = with_ranks, without, "without"
+    return (
+        f"; relative output error {taken:.3g}, and {other:.3g} {how} ranks at the same latency (of all samples that "
+        "are not held out)"
+    )
+
+
+def _foreseen_and_measured(target: LatencyTarget) -> str:
     foreseen = f"the fitted times of the ops foresee {target.foreseen:.3f} of the latency"
     error = f"the fit is off by at most {100 * target.error:.2g} % where it was measured"
     if not target.tries:

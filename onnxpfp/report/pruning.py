@@ -66,6 +66,7 @@ _WIDTHS = {
     "uniform": "one share for all groups",
     "criterion": "what the criterion itself lets go of each group",
 }
+_STRUCTURES = {"channels": "channels", "rank": "ranks of layers", "blocks": "whole branches"}
 _RANKS = {
     "measured": "measured drift of the output, with the widths as one",
     "plan": "the plan",
@@ -97,6 +98,7 @@ class Report:
         settings: What was said about that, by the names of options: dfs, dfs_threshold, sfs and maps of
             feature-statistics.
         allocation: What set the widths: measured, bound, uniform, or criterion where its settings did.
+        structure: What could go, by the words of `--structure`; empty where nothing was chosen.
         alignment: The multiples in which channels are kept; None where no widths were chosen.
         compensation: What was done about dropped channels: lstsq, bias, merge or none.
         steps: How often scores and widths were measured; with ranks, how often choices were compared, the first
@@ -158,6 +160,7 @@ class Report:
     method: str
     settings: Mapping[str, float | str]
     allocation: str
+    structure: str
     alignment: Alignment | None
     compensation: str
     steps: int
@@ -222,6 +225,8 @@ class Report:
 def _facts(report: Report) -> Facts:
     """Method, place, evidence and time, one per line."""
     rows = {"channels by": _chosen_by(report) + _settings(report.settings)}
+    if "," in report.structure:
+        rows["could go"] = " and ".join(_STRUCTURES[part] for part in report.structure.split(","))
     if report.target or report.alignment is not None:
         how = "anew" if report.rank_weight is None else "compared by what is left"
         again = f", {how} in {report.steps} steps" if report.steps > 1 else ""

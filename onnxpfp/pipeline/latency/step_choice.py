@@ -28,7 +28,7 @@ from onnxpfp.pipeline.latency.kernel_steps import StepCandidate
 from onnxpfp.pipeline.latency.target import LatencyTarget
 from onnxpfp.pipeline.network_steps import MeasuredPart, PrunedNetwork, least_share
 
-__all__ = ["choose_steps"]
+__all__ = ["Prune", "choose_steps"]
 
 TRIES = 3
 """Prunings of each candidate that are measured."""

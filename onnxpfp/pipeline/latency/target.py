@@ -82,6 +82,9 @@ class LatencyTarget:
             nothing was pruned.
         tries: Prunings that were measured, in their order, but for the last: that is the one that was taken. Empty
             where the table was given, for it may be of another device.
+        drift_with_ranks: Relative output error of the pruning with ranks on the samples that may decide; None where
+            none were chosen, or the target is out of reach with them.
+        drift_without: The same without ranks. The smaller one was taken.
     """
 
     share: float
@@ -94,6 +97,8 @@ class LatencyTarget:
     error: float
     foreseen: float | None = None
     tries: tuple[LatencyTry, ...] = ()
+    drift_with_ranks: float | None = None
+    drift_without: float | None = None
 
 
 def measure_table(network: Network) -> LatencyTable:
