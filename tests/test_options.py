@@ -171,3 +171,21 @@ def test_every_share_is_of_something_that_is_counted() -> None:
 def test_another_share_is_of_the_same_thing(given: dict[str, float], target: str) -> None:
     options = Options(**given)
     assert (options.target[0], options.keeping(0.4).target) == (target, (target, 0.4))
+
+
+@pytest.mark.parametrize(
+    ("asked", "measured", "structure"),
+    [
+        ({"keep_latency": 0.5}, True, "channels,rank,blocks"),
+        ({"latency_ms": 2.0}, True, "channels,rank,blocks"),
+        ({"keep_latency": 0.5}, False, "channels"),
+        ({"keep_macs": 0.5}, True, "channels"),
+        ({"keep_latency": 0.5, "latency_table": "table.json"}, True, "channels"),
+        ({"keep_latency": 0.5, "allocate": "bound"}, True, "channels"),
+        ({"keep_latency": 0.5, "compensate": "bias"}, True, "channels"),
+        ({"keep_latency": 0.5, "steps": 2}, True, "channels"),
+        ({"keep_latency": 0.5, "structure": "channels,blocks"}, True, "channels,blocks"),
+    ],
+)
+def test_what_may_go_follows_the_target(asked: dict[str, Any], measured: bool, structure: str) -> None:
+    assert Options(**asked).choosing(measured=measured).structure == structure

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,13 +12,17 @@ import nets
 import numpy as np
 import pytest
 from onnx import ModelProto, numpy_helper
+from rich.console import Console
 from support import made_up_latencies as device
 from support.stacks import conv_stack
 
 import onnxpfp
+from onnxpfp.comparison.evaluator import Evaluator
 from onnxpfp.pipeline.latency import correction, pairs, target
 from onnxpfp.pipeline.latency.op_latencies import MeasuredWidths
 from onnxpfp.pipeline.latency.table import LatencyTable
+from onnxpfp.report.page import ReportView
+from onnxpfp.report.text import as_text
 
 FEED = {"x": nets.noise(1, 3, 8, 8)}
 DATA = {"x": nets.noise(96, 3, 8, 8)}
@@ -108,6 +113,33 @@ def test_no_rank_is_taken_where_a_second_call_takes_longer_than_it_saves(
 def test_ranks_bring_what_channels_alone_do_not(prune: Callable[..., Any]) -> None:
     drifts = [prune(structure=how).report.drift.relative_error for how in ("channels,rank", "channels")]
     assert drifts[0] < 0.8 * drifts[1]
+
+
+def test_by_default_everything_may_go_for_a_latency(prune: Callable[..., Any]) -> None:
+    result, asked = prune(structure="auto"), prune(structure="channels,rank,blocks")
+    assert result.report.structure == "channels,rank,blocks"
+    assert result.model == asked.model
+
+
+@pytest.mark.parametrize(("gain", "ranked"), [(1.0, True), (100.0, False)])
+def test_what_drifts_less_is_taken_with_ranks_or_without(
+    prune: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, gain: float, ranked: bool
+) -> None:
+    drift = Evaluator.drift
+
+    def worse_with_ranks(self: Evaluator, model: ModelProto, *more: Any) -> Any:
+        found = drift(self, model, *more)
+        some = any(node.name.endswith("/low_rank_first") for node in model.graph.node)
+        return replace(found, relative_error=found.relative_error * (gain if some else 1.0))
+
+    monkeypatch.setattr(Evaluator, "drift", worse_with_ranks)
+    report = prune().report
+    target = report.latency_target
+    assert bool(report.ranked) == ranked
+    assert (target.drift_with_ranks < target.drift_without) == ranked
+    text = as_text(report, ReportView(Console(width=400), None, full=True))
+    assert "relative output error" in text
+    assert f"{'without' if ranked else 'with'} ranks at the same latency" in " ".join(text.split())
 
 
 def test_a_correction_asks_for_less_of_both(prune: Callable[..., Any]) -> None:
