@@ -12,7 +12,7 @@ import onnx
 
 import onnxpfp
 
-SAMPLES = 48
+SAMPLES = 96
 ORIGINALS = ("in.onnx", "original.onnx")
 PRUNED = ("pruned.onnx",)
 MEAN, DEVIATION = 0.2860, 0.3530
