@@ -1,4 +1,4 @@
-"""Copy the benchmark tables from the results files into the README and the page of figures, between their markers.
+"""Copy the benchmark tables from the results files into the README and pages of `docs/`, between their markers.
 
 python -m benchmarks.readme_tables [--check]
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path("benchmarks", "results")
-PAGES = (Path("README.md"), Path("docs", "figures.md"))
+PAGES = (Path("README.md"), Path("docs", "figures.md"), Path("docs", "pipelines", "quantization.md"))
 SHORT = "## In short"
 IN_SHORT = ("onnxpfp, default", "onnxpfp, channels and ranks", "onnxsim", "torch-pruning")
 """How the rows of accuracy begin that the README has; the first is also the first of every network."""
@@ -72,6 +72,11 @@ def latency(folder: Path) -> str:
     return quoted(folder / "latency.md")
 
 
+def quantization(folder: Path) -> str:
+    """Quote the table of the steps."""
+    return quoted(folder / "quantization.md")
+
+
 def filled(text: str, page: Path) -> str:
     """Return a page with the tables between its markers.
 
@@ -84,6 +89,7 @@ def filled(text: str, page: Path) -> str:
         "accuracy in short": accuracy_in_short,
         "latency": latency,
         "coverage": coverage,
+        "quantization": quantization,
         "speed": speed,
         "whole command": whole_command,
     }

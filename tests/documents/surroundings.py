@@ -9,6 +9,7 @@ from pathlib import Path
 import nets
 import numpy as np
 import onnx
+from documents import networks
 
 import onnxpfp
 
@@ -32,6 +33,14 @@ def prepare(folder: Path, pruned: bytes) -> None:
     with np.load(nets.ROOT / "models" / "fmnist_test.npz") as test:
         np.savez(folder / "test.npz", images=test["images"][:SAMPLES])
         np.save(folder / "labels.npy", test["labels"][:SAMPLES])
+    for name, network in {
+        "yolo": networks.detector(),
+        "recogniser": networks.recogniser(),
+        "vit": networks.transformer(),
+    }.items():
+        onnx.save(network, folder / f"{name}.onnx")
+    np.savez(folder / "photos.npz", images=nets.noise(SAMPLES, 3, 64, 64))
+    np.savez(folder / "lines.npz", x=nets.noise(SAMPLES, 3, 32, 96))
     _pictures(folder / "images", images)
     _test_data(folder / "test_data_set_0", images)
     (folder / "models").mkdir()
