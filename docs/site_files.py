@@ -49,13 +49,14 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Put pages that the navigation does not name under How-tos."""
     sections: list[dict[str, list[Any]]] = config.nav or []
     entries = [entry for section in sections for pages in section.values() for entry in pages]
-    named = {entry if isinstance(entry, str) else next(iter(entry.values())) for entry in entries}
+    named = {page for entry in entries for page in (entry.values() if isinstance(entry, dict) else [entry])}
     pages = (path.relative_to(ROOT / "docs").as_posix() for path in sorted((ROOT / "docs").rglob("*.md")))
     for section in sections:
         if REST in section:
             section[REST] += [page for page in pages if page not in named]
-        for title, inner in section.items():
-            section[title] = [START_ON_SITE if page == START else page for page in inner]
+    for entry in entries:
+        if isinstance(entry, dict):
+            entry |= {title: START_ON_SITE for title, page in entry.items() if page == START}
     return config
 
 
