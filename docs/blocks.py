@@ -7,6 +7,8 @@ A block is a fence of `sh` or `python`. What stands in a comment right above it 
     <!-- given: cp in.onnx detector.onnx -->    shell commands that come before it
     <!-- slow -->                               it takes minutes
     <!-- not run: needs a GPU -->               it is not run at all, for that reason
+
+Commands within sentences that name their files, such as `onnxpfp inspect in.onnx`, are run, too.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ FENCE = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 COMMENT = re.compile(r"<!--\s*(given|slow|not run)(?::\s*(.*?))?\s*-->", re.DOTALL)
+SPAN = re.compile(r"`(onnxpfp\s[^`]*\.onnx\b[^`]*)`")
 SHOWN = frozenset({"", "text", "json", "toml", "yaml"})
 """Languages of fences that show something and are not to be run."""
 
@@ -83,11 +86,18 @@ def blocks(page: str) -> list[Block]:
     return found
 
 
+def within_sentences(page: str) -> list[str]:
+    """Return the commands in the text of a page that name a file and leave nothing out."""
+    spans = SPAN.findall(FENCE.sub("", page))
+    return list(dict.fromkeys(" ".join(span.split()) for span in spans if "..." not in span))
+
+
 def count() -> str:
     """Return how much is run, and what is not."""
     every = [(page, block) for page in pages() for block in blocks(page.read_text(encoding="utf-8"))]
     run = [block for _, block in every if not block.not_run]
     commands, python = sum(len(block.commands) for block in run), sum(block.language == "python" for block in run)
+    commands += sum(len(within_sentences(page.read_text(encoding="utf-8"))) for page in pages())
     slow = sum(block.slow for block in run)
     left = [(page, block) for page, block in every if block.not_run]
     rows = [f"  {page.relative_to(ROOT).as_posix()}:{block.line}: {block.not_run}" for page, block in left]

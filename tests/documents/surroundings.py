@@ -26,13 +26,12 @@ def prepare(folder: Path, pruned: bytes) -> None:
         (folder / name).write_bytes(original)
     for name in PRUNED:
         (folder / name).write_bytes(pruned)
-    images = nets.fmnist("calibration", SAMPLES)
+    with np.load(nets.ROOT / "models" / "fmnist_test.npz") as test:
+        images, labels = test["images"][:SAMPLES], test["labels"][:SAMPLES]
     for name in ("inputs", "calibration"):
         np.savez(folder / f"{name}.npz", images=images)
         np.save(folder / f"{name}.npy", images)
-    with np.load(nets.ROOT / "models" / "fmnist_test.npz") as test:
-        np.savez(folder / "test.npz", images=test["images"][:SAMPLES])
-        np.save(folder / "labels.npy", test["labels"][:SAMPLES])
+    np.save(folder / "labels.npy", labels)
     for name, network in {
         "yolo": networks.detector(),
         "recogniser": networks.recogniser(),

@@ -23,6 +23,10 @@ PAGES = {
     page.relative_to(ROOT).as_posix(): documents.blocks(page.read_text(encoding="utf-8")) for page in documents.pages()
 }
 RUN = {name: [block for block in blocks if not block.not_run] for name, blocks in PAGES.items()}
+SENTENCES = {
+    page.relative_to(ROOT).as_posix(): documents.within_sentences(page.read_text(encoding="utf-8"))
+    for page in documents.pages()
+}
 FAST = [name for name, blocks in RUN.items() if not all(block.slow for block in blocks)]
 SLOW = [name for name, blocks in RUN.items() if any(block.slow for block in blocks)]
 OF_A_SHELL = frozenset("|&;<>$`*?~(){}")
@@ -126,6 +130,11 @@ def test_blocks_are_read_with_what_is_said_of_them() -> None:
     assert (third.language, third.text, third.slow, third.commands) == ("python", "x = 1\n", True, ())
 
 
+def test_commands_within_sentences_are_those_that_name_a_file() -> None:
+    text = "`onnxpfp inspect\nin.onnx` and `onnxpfp verify`, `onnxpfp prune in.onnx ... --json -`, `other in.onnx`"
+    assert documents.within_sentences(text + PAGE) == ["onnxpfp inspect in.onnx"]
+
+
 @pytest.mark.parametrize(
     ("page", "refused"),
     [("```bash\nls\n```\n", "line 1: a fence of 'bash'"), ("<!-- not run: -->\n```sh\nls\n```\n", "say why")],
@@ -139,6 +148,13 @@ def test_every_fence_of_every_page_is_seen() -> None:
     for page in documents.pages():
         text = page.read_text(encoding="utf-8")
         assert len(documents.FENCE.findall(text)) * 2 == text.count("```"), page
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize("page", [page for page, commands in SENTENCES.items() if commands])
+def test_commands_within_sentences_work(page: str) -> None:
+    for command in SENTENCES[page]:
+        _command(command, page)
 
 
 @pytest.mark.parametrize("page", PAGES)
