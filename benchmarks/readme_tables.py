@@ -1,4 +1,4 @@
-"""Copy the benchmark tables from the results files into the README, between their markers.
+"""Copy the benchmark tables from the results files into the README and pages of `docs/`, between their markers.
 
 python -m benchmarks.readme_tables [--check]
 """
@@ -6,11 +6,16 @@ python -m benchmarks.readme_tables [--check]
 from __future__ import annotations
 
 import argparse
+import os
 import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+RESULTS = Path("benchmarks", "results")
+PAGES = (Path("README.md"), Path("docs", "figures.md"), Path("docs", "pipelines", "quantization.md"))
 SHORT = "## In short"
+IN_SHORT = ("onnxpfp, default", "onnxpfp, channels and ranks", "onnxsim", "torch-pruning")
+"""How the rows of accuracy begin that the README has; the first is also the first of every network."""
 COVERED = {
     "zoo": "95 graphs of many architectures and exporters, random weights",
     "exports": "torchvision, timm and transformers, both exporters of torch, half of every group",
@@ -21,6 +26,19 @@ COVERED = {
 def accuracy(folder: Path) -> str:
     """Quote what is left of the accuracy."""
     return quoted(folder / "accuracy.md")
+
+
+def accuracy_in_short(folder: Path) -> str:
+    """Quote what is left of the accuracy by default, with ranks and by the peers, network by network."""
+    head, rule, *rows = accuracy(folder).splitlines()
+    kept, network = [head, rule], ""
+    for row in rows:
+        name, by = (cell.strip() for cell in row.split("|")[1:3])
+        network = name or network
+        if by.startswith(IN_SHORT):
+            first = network if by.startswith(IN_SHORT[0]) else ""
+            kept.append(f"| {first} |{row.split('|', 2)[2]}")
+    return "\n".join(kept)
 
 
 def quoted(file: Path) -> str:
@@ -35,7 +53,7 @@ def coverage(folder: Path) -> str:
     for name, title in COVERED.items():
         text = (folder / f"{name}.md").read_text(encoding="utf-8")
         summary = next(line for line in text.splitlines() if re.match(r"\d+ (files|models|networks)", line))
-        lines.append(f"| [{title}](benchmarks/results/{name}.md) | {summary} |")
+        lines.append(f"| [{title}]({name}.md) | {summary} |")
     return "\n".join(lines)
 
 
@@ -54,33 +72,47 @@ def latency(folder: Path) -> str:
     return quoted(folder / "latency.md")
 
 
-def filled(readme: str, folder: Path) -> str:
-    """Return the README with the tables between their markers."""
+def quantization(folder: Path) -> str:
+    """Quote the table of the steps."""
+    return quoted(folder / "quantization.md")
+
+
+def filled(text: str, page: Path) -> str:
+    """Return a page with the tables between its markers.
+
+    Args:
+        text: What the page says now.
+        page: Where it lies in the repository: links of the tables start there.
+    """
     kinds = {
         "accuracy": accuracy,
+        "accuracy in short": accuracy_in_short,
         "latency": latency,
         "coverage": coverage,
+        "quantization": quantization,
         "speed": speed,
         "whole command": whole_command,
     }
-    tables = {name: table(folder) for name, table in kinds.items()}
-    for name, table in tables.items():
+    to_results = Path(os.path.relpath(RESULTS, page.parent)).as_posix()
+    for name, kind in kinds.items():
+        table = re.sub(r"\]\((?=[a-z_]+\.md\))", f"]({to_results}/", kind(ROOT / RESULTS))
         block = f"<!-- {name} -->\n{table}\n<!-- /{name} -->"
-        readme = re.sub(rf"<!-- {name} -->.*?<!-- /{name} -->", lambda _, block=block: block, readme, flags=re.DOTALL)
-    return readme
+        text = re.sub(rf"<!-- {name} -->.*?<!-- /{name} -->", lambda _, block=block: block, text, flags=re.DOTALL)
+    return text
 
 
 def main() -> int:
-    """Write the README, or only say whether it is up to date."""
+    """Write the pages, or only say whether they are up to date."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--check", action="store_true")
-    readme = ROOT / "README.md"
-    old = readme.read_text()
-    new = filled(old, ROOT / "benchmarks" / "results")
-    if parser.parse_args().check:
-        return int(old != new)
-    readme.write_text(new)
-    return 0
+    check, differ = parser.parse_args().check, False
+    for page in PAGES:
+        old = (ROOT / page).read_text(encoding="utf-8")
+        new = filled(old, page)
+        differ |= old != new
+        if not check:
+            (ROOT / page).write_text(new, encoding="utf-8")
+    return int(check and differ)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The README does what it says."""
+"""The README does what it says, and links of it and of the pages lead somewhere."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from pathlib import Path
 import onnx
 import pytest
 
+from docs.blocks import pages
 from onnxpfp.cli.main import main
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMANDS_PAGE = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
 OPTIONS = (ROOT / "docs" / "options.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(r"```sh\n(.*?)\n```", README, flags=re.DOTALL)
 SIZES = ("parameters", "MACs, one run", "file, bytes")
@@ -63,7 +65,7 @@ def test_every_option_that_is_named_exists() -> None:
     for option, verbs in rows:
         for verb in helps if verbs == "all" else verbs.split(", "):
             assert option in helps[verb], (option, verb)
-    named = set(re.findall(r"`(--[a-z-]+)", README))
+    named = set(re.findall(r"`(--[a-z-]+)", README + COMMANDS_PAGE)) - {"--help"}
     assert len(named) > 10
     assert named - {option for option, _ in rows} == set()
 
@@ -76,6 +78,17 @@ def test_the_tables_are_those_of_the_results_files() -> None:
     assert subprocess.run([sys.executable, str(script), "--check"], check=False).returncode == 0
 
 
-def test_links_lead_somewhere() -> None:
-    for target in re.findall(r"\]\((?!http)([^)]+)\)", README):
-        assert (ROOT / target).exists(), target
+@pytest.mark.parametrize("page", pages(), ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\((?![a-z]+:)([^)]+)\)", page.read_text(encoding="utf-8")):
+        path, _, heading = target.partition("#")
+        linked = page.parent / path if path else page
+        assert linked.exists(), target
+        if heading:
+            titles = re.findall(r"^#+ (.*)$", linked.read_text(encoding="utf-8"), flags=re.MULTILINE)
+            assert heading in {_slug(title) for title in titles}, target
+
+
+def _slug(title: str) -> str:
+    """The anchor of a heading, on GitHub and on the site."""
+    return re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")

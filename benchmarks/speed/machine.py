@@ -41,7 +41,9 @@ def machine() -> str:
 
 
 def commit(folder: Path = REPOSITORY) -> str:
-    """Return what tells the code of a checkout from that of others; it ends in "-dirty" where files were changed."""
+    """Return what tells the code from that of others; of a checkout it ends in "-dirty" where files were changed."""
+    if not (folder / ".git").exists():
+        return f"release {__version__}"
     command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--exclude=*"]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
