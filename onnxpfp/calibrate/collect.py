@@ -32,6 +32,7 @@ from onnxpfp.calibrate.sensitivity.observer import SensitivityObserver
 from onnxpfp.calibrate.sensitivity.settings import Kernel, SensitivitySettings
 from onnxpfp.calibrate.statistics import OpStatistics, Statistics
 from onnxpfp.data.samples import Samples
+from onnxpfp.data.shards import WHOLE, Shard
 from onnxpfp.linear.families import OpFamily, is_screened, op_families, shard_families
 from onnxpfp.linear.ops import FileWeight, LinearOp
 from onnxpfp.model.draws import with_fixed_draws
@@ -66,6 +67,7 @@ def calibrate(
     method: SensitivityMethod = "screened",
     observers: Sequence[Observer] = (),
     first_sample: int = 0,
+    shard: Shard = WHOLE,
 ) -> Statistics:
     """Measure the sensitivities and input means of all linear ops, and let observers look on in the same runs.
 
@@ -82,6 +84,7 @@ def calibrate(
         method: "screened", on the CPU or on CUDA, or "plain" as a reference. Other providers take "plain".
         observers: Who else looks at what linear ops read.
         first_sample: Number of the first sample, where these are a shard of all samples.
+        shard: Which of the samples are run; in batches as if all were.
 
     Raises:
         CalibrationError: The data do not fit, or the network computes NaN on them.
@@ -105,6 +108,11 @@ def calibrate(
     limit = in_graph_limit(in_graph, plan) if in_graph else None
     batch = choose_batch(needs | needs_of(observers), samples, batch_size, workspace_bytes, limit)
     plan = replace(plan, batch=batch)
+    if shard != WHOLE:
+        some, before = shard.cut(samples, batch)
+        if some is None:
+            return {}
+        samples, first_sample = some, first_sample + before
     # Weights are copied to the layouts of the measurement, too: where they are too large for that, the samples are run
     # over several times. Observers are fed in the first pass.
     shards = list(zip_longest(shard_families(families, workspace_bytes), shard_ops(in_graph), fillvalue=()))

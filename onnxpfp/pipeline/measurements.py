@@ -234,7 +234,7 @@ class SquareObserver(InputObserver):
 
     Attributes:
         key: What sets its draws apart from those of others.
-        most: Samples that are counted in, the first ones.
+        most: Samples that are counted in, the first ones of all.
     """
 
     key: tuple[int, ...]
@@ -243,7 +243,7 @@ class SquareObserver(InputObserver):
 
     def see(self, tensors: Arrays, batch: Batch) -> None:
         """Count one batch in, as far as it is of those samples."""
-        counted = min(batch.samples, self.most - self.samples)
+        counted = min(batch.samples, self.most - batch.first)
         if counted <= 0:
             return
         # Whoever measures the sensitivities looks for numbers that are not finite.
