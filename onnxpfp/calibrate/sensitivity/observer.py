@@ -186,7 +186,7 @@ class SensitivityObserver(FamilyObserver):
         return x, float(x.max())
 
     def _pieces(self, x: Floats32) -> Iterator[slice]:
-        """Cut a batch; how, hangs on nothing that was seen before, for onnxruntime may round a sum by what is beside it."""
+        """Cut a batch, always alike: onnxruntime may round a sum by what is beside it."""
         assert self._sums is not None
         sizes = x.shape[2:]
         flat = self.family.flat
