@@ -16,9 +16,11 @@ if TYPE_CHECKING:
     from onnxpfp.api.factorize import FactorizeResult, factorize
     from onnxpfp.api.inspect import inspect
     from onnxpfp.api.latency import latency
+    from onnxpfp.api.merge_scores import merge_scores
     from onnxpfp.api.prunability import prunability
     from onnxpfp.api.prune import Result, prune
     from onnxpfp.api.save import save_result
+    from onnxpfp.api.score import score
     from onnxpfp.api.sparsify import SparsifyResult, sparsify
     from onnxpfp.api.verify import verify
     from onnxpfp.pipeline.plan import Plan
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from onnxpfp.report.inspection import Inspection
     from onnxpfp.report.latency_table import LatencyReport
     from onnxpfp.report.prunability import PrunabilityReport
+    from onnxpfp.report.scores import ScoresReport
     from onnxpfp.report.sparsity import SparsityReport
     from onnxpfp.report.verification import VerificationReport
     from onnxpfp.report.weight_prunability import WeightPrunabilityReport
@@ -46,6 +49,7 @@ __all__ = [
     "Plan",
     "PrunabilityReport",
     "Result",
+    "ScoresReport",
     "SparsePlan",
     "SparsifyResult",
     "SparsityReport",
@@ -56,9 +60,11 @@ __all__ = [
     "factorize",
     "inspect",
     "latency",
+    "merge_scores",
     "prunability",
     "prune",
     "save_result",
+    "score",
     "sparsify",
     "verify",
 ]
@@ -77,11 +83,14 @@ _LAZY = {
     "WeightPrunabilityReport": "onnxpfp.report.weight_prunability",
     "factorize": "onnxpfp.api.factorize",
     "inspect": "onnxpfp.api.inspect",
+    "ScoresReport": "onnxpfp.report.scores",
     "latency": "onnxpfp.api.latency",
+    "merge_scores": "onnxpfp.api.merge_scores",
     "prune": "onnxpfp.api.prune",
     "SparsePlan": "onnxpfp.pipeline.sparse_plan",
     "SparsifyResult": "onnxpfp.api.sparsify",
     "SparsityReport": "onnxpfp.report.sparsity",
+    "score": "onnxpfp.api.score",
     "sparsify": "onnxpfp.api.sparsify",
     "save_result": "onnxpfp.api.save",
     "prunability": "onnxpfp.api.prunability",

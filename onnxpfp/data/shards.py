@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Self, TypeVar
 
 from onnxpfp.data.samples import Samples
 
@@ -28,6 +28,12 @@ class Shard:
 
     def __str__(self) -> str:
         return f"{self.number}/{self.of}"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read what `str` gives."""
+        number, _, of = text.partition("/")
+        return cls(int(number), int(of))
 
     def cut(self, samples: S, batch: int) -> tuple[S | None, int]:
         """Return the samples of this shard, in the order of all, and the number of the first of them.

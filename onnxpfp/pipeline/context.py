@@ -28,6 +28,7 @@ from onnxpfp.pipeline.latency.pair_latencies import PairLatencies
 from onnxpfp.pipeline.plan import Plan
 from onnxpfp.pipeline.reading import read_data
 from onnxpfp.pipeline.requirements import require_split
+from onnxpfp.pipeline.scores.given import GivenScores
 from onnxpfp.progress import Clock, Progress
 from onnxpfp.runtime.blocks import ANY_WIDTH, Alignment
 from onnxpfp.runtime.providers import ProviderRequest
@@ -55,6 +56,7 @@ class RunContext:
         alignment: The multiples in which the channels of groups are kept.
         candidates: Others of which a target of latency may take one, fine ones first; empty where none are in question.
         met: Whether the network is what the target asks for as it is, so that all of it stays.
+        scores: What a file has of this part in place of a calibration; None where it is measured.
     """
 
     whole: Analysis
@@ -71,6 +73,7 @@ class RunContext:
     alignment: Alignment = ANY_WIDTH
     candidates: tuple[StepCandidate, ...] = ()
     met: bool = False
+    scores: GivenScores | None = None
 
     @property
     def chooses(self) -> bool:
@@ -93,7 +96,7 @@ class RunContext:
     def compensation(self) -> Literal["lstsq", "bias", "merge", "none"]:
         """What is done about the dropped channels."""
         if self.data.given == "none":
-            return "none"
+            return "bias" if self.scores is not None and self.options.compensate in {"auto", "bias"} else "none"
         if self.options.compensate == "auto":
             return "lstsq" if self._telling or self._ranks else "bias"
         return self.options.compensate
