@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from onnxpfp.api.factorize import FactorizeResult, factorize
     from onnxpfp.api.inspect import inspect
     from onnxpfp.api.latency import latency
+    from onnxpfp.api.measure_scores import measure_scores
     from onnxpfp.api.merge_scores import merge_scores
     from onnxpfp.api.prunability import prunability
     from onnxpfp.api.prune import Result, prune
     from onnxpfp.api.save import save_result
-    from onnxpfp.api.score import score
     from onnxpfp.api.sparsify import SparsifyResult, sparsify
     from onnxpfp.api.verify import verify
     from onnxpfp.pipeline.plan import Plan
@@ -60,11 +60,11 @@ __all__ = [
     "factorize",
     "inspect",
     "latency",
+    "measure_scores",
     "merge_scores",
     "prunability",
     "prune",
     "save_result",
-    "score",
     "sparsify",
     "verify",
 ]
@@ -85,12 +85,12 @@ _LAZY = {
     "inspect": "onnxpfp.api.inspect",
     "ScoresReport": "onnxpfp.report.scores",
     "latency": "onnxpfp.api.latency",
+    "measure_scores": "onnxpfp.api.measure_scores",
     "merge_scores": "onnxpfp.api.merge_scores",
     "prune": "onnxpfp.api.prune",
     "SparsePlan": "onnxpfp.pipeline.sparse_plan",
     "SparsifyResult": "onnxpfp.api.sparsify",
     "SparsityReport": "onnxpfp.report.sparsity",
-    "score": "onnxpfp.api.score",
     "sparsify": "onnxpfp.api.sparsify",
     "save_result": "onnxpfp.api.save",
     "prunability": "onnxpfp.api.prunability",

@@ -37,7 +37,7 @@ CERTIFICATION = (
 )
 """Help of the keyword `certification`."""
 SCORES_FILE = (
-    "A file of scores (`onnxpfp.score`, `onnxpfp.merge_scores`) to prune by, in place of measuring them. With "
+    "A file of scores (`onnxpfp.measure_scores`, `onnxpfp.merge_scores`) to prune by, in place of measuring them. With "
     "`calibration` all else goes on as without it; alone it serves scores and means of what is dropped, and nothing is "
     "refitted."
 )

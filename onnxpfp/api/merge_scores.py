@@ -19,7 +19,7 @@ def merge_scores(
     Maxima and counts are those of one run to the bit, sums to 1e-6. The order of the files makes no difference.
 
     Args:
-        files: Paths, or scores as `score` reports them.
+        files: Paths, or scores as `measure_scores` reports them.
         title: What messages call the result.
 
     Raises:

@@ -39,7 +39,7 @@ def score_command(source: Path, calib_data: str | None, typed: Typed, save: Path
 
 
 def _run(source: Path, calib_data: str | None, typed: Typed, save: Path, reporting: Reporting) -> None:
-    from onnxpfp.api.score import score_with
+    from onnxpfp.api.measure_scores import score_with
     from onnxpfp.cli.terminal import progress_display
 
     options = options_of(ScoreOptions, typed, source)

@@ -71,6 +71,8 @@ class ScoresReport:
         notes: tuple[str, ...] = (),
     ) -> ScoresReport:
         """Report on a file, and say which shards it lacks."""
+        empty = [f"shard {each.shards[0]} has no sample" for each in scores.data if not each.scored]
+        notes = (*notes, *(f"{text}: the samples run in fewer batches than there are shards" for text in empty))
         if scores.missing:
             rest = f"shards that are still to be merged in before a pruning can use them: {scores.missing}"
             notes = (*notes, rest)

@@ -26,7 +26,7 @@ from onnxpfp.pipeline.scores.header import ScoredSamples, ScoresHeader, missing_
 from onnxpfp.pipeline.scores.part import ScoredPart
 from onnxpfp.pipeline.strict_fields import DamagedError, Fields
 
-__all__ = ["ScoresFile", "merged_files"]
+__all__ = ["DIGEST", "ScoresFile", "merged_files"]
 
 FORMAT = "onnxpfp-scores"
 VERSION = 1

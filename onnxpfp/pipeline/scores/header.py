@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, cast
 
 from onnxpfp.data.shards import Shard
 from onnxpfp.pipeline.strict_fields import DamagedError, Fields
@@ -58,11 +58,19 @@ class ScoresHeader:
         Raises:
             DamagedError: It is something else.
         """
-        texts = {name: header.text(name) for name in ("version", "model", "kernel", "attention")}
-        patterns = {name: tuple(map(str, header.listed(name))) for name in ("include", "exclude")}
         shapes = header.inner("inputs")
         inputs = {name: whole_numbers(shapes.listed(name), f"'inputs' of {header.title}") for name in shapes.raw}
-        return cls(**texts, **patterns, guard=header.number("guard", 1.0), seed=header.count("seed", 0), inputs=inputs)
+        return cls(
+            version=header.text("version"),
+            model=header.text("model"),
+            kernel=header.text("kernel"),
+            guard=header.number("guard", 1.0),
+            seed=header.count("seed", 0),
+            attention=header.text("attention"),
+            include=tuple(map(str, header.listed("include"))),
+            exclude=tuple(map(str, header.listed("exclude"))),
+            inputs=inputs,
+        )
 
 
 def whole_numbers(values: Sequence[object], title: str) -> tuple[int, ...]:
@@ -131,11 +139,12 @@ class ScoredSamples:
         """
         shards: list[Shard] = []
         for pair in each.listed("shards"):
-            numbers = whole_numbers(pair, f"'shards' of {each.title}") if isinstance(pair, list) else ()
+            both = cast("list[object]", pair) if isinstance(pair, list) else []
+            numbers = whole_numbers(both, f"'shards' of {each.title}")
             if len(numbers) != 2 or not 1 <= numbers[0] <= numbers[1]:
                 raise DamagedError(f"'shards' of {each.title} has {pair!r}, which is none")
             shards.append(Shard(*numbers))
-        return cls(each.text("digest"), each.count("samples", 1), each.count("scored", 1), tuple(shards))
+        return cls(each.text("digest"), each.count("samples", 1), each.count("scored", 0), tuple(shards))
 
 
 def missing_shards(data: Sequence[ScoredSamples]) -> str:

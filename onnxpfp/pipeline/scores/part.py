@@ -171,6 +171,6 @@ def _check(name: str, arrays: Mapping[str, tuple[NDArray[Any], int]], counts: Se
         DamagedError: There is one.
     """
     for part, (array, axes) in arrays.items():
-        if not isinstance(array, np.ndarray) or array.dtype.kind not in "fi" or array.ndim != axes:
+        if np.asarray(array).dtype.kind not in "fi" or np.ndim(array) != axes:
             raise DamagedError(f"'{part}' of '{name}' is no array of numbers with {axes} axes")
     whole_numbers(counts, f"a count of '{name}'")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 import onnxpfp
 from onnxpfp.calibrate.collect import calibrate, samples_in_run
 from onnxpfp.calibrate.sensitivity.settings import EPSILON
@@ -13,7 +15,7 @@ from onnxpfp.channels.lineage import Lineage
 from onnxpfp.data.overlap import sample_digests
 from onnxpfp.data.samples import Samples
 from onnxpfp.data.shards import Shard
-from onnxpfp.errors import CalibrationError, ModelError, ScoresError
+from onnxpfp.errors import CalibrationError, ModelError
 from onnxpfp.linear.describe import linear_ops
 from onnxpfp.pipeline.choice_bounds import UNIT_SAMPLES, squares_key
 from onnxpfp.pipeline.context import RunContext
@@ -21,7 +23,7 @@ from onnxpfp.pipeline.lossless_step import find_in, taken_out
 from onnxpfp.pipeline.measurements import SquareObserver
 from onnxpfp.pipeline.parts import Network, NetworkPart
 from onnxpfp.pipeline.refit_problem import refit_setup, start_gram_observers
-from onnxpfp.pipeline.scores.file import ScoresFile
+from onnxpfp.pipeline.scores.file import DIGEST, ScoresFile
 from onnxpfp.pipeline.scores.header import ScoredSamples, ScoresHeader
 from onnxpfp.pipeline.scores.lossless_record import lossless_to_dict
 from onnxpfp.pipeline.scores.part import ScoredGroup, ScoredPart
@@ -57,20 +59,15 @@ def score_network(network: Network, shard: Shard, title: str) -> ScoresFile:
 
     Raises:
         CalibrationError: The network computes NaN on the samples.
-        ScoresError: There are fewer batches than shards.
     """
     main = network.parts[0]
     measured = [_scored_or_left(part, shard) for part in network.parts]
     fit = main.context.data.fit
     # Where the main graph has nothing to measure, nothing says how many samples run at once.
-    scored = measured[0].scored or shard.cut(fit, 1)[0]
-    if scored is None:
-        raise ScoresError(
-            f"shard {shard} has no samples: the {len(fit)} that are scored run in fewer batches than {shard.of}",
-            hint="ask for fewer shards, or for smaller batches in all of them: --batch-size",
-        )
-    some = sample_digests(scored)
-    data = ScoredSamples(digest_of_all(fit), len(fit), len(scored), (shard,))
+    scored = measured[0].scored if measured[0].batch else shard.cut(fit, 1)[0]
+    some = np.zeros((0, DIGEST), np.uint8) if scored is None else sample_digests(scored)
+    count = 0 if scored is None else len(scored)
+    data = ScoredSamples(digest_of_all(fit), len(fit), count, (shard,))
     parts = {part.place: each.result for part, each in zip(network.parts, measured, strict=True)}
     return ScoresFile(title, header_of(main.context), (data,), some, parts)
 
@@ -82,22 +79,29 @@ def digest_of_all(samples: Samples) -> str:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Scored:
-    """What was measured of a part, and the samples of the shard; None where nothing was measured on any."""
+    """What was measured of a part.
+
+    Attributes:
+        result: It.
+        batch: How many samples run at once; 0 where there was nothing to measure.
+        scored: The samples of the shard; None where it has none.
+    """
 
     result: ScoredPart
-    scored: Samples | None
+    batch: int = 0
+    scored: Samples | None = None
 
 
 def _scored_or_left(part: NetworkPart, shard: Shard) -> _Scored:
     """Measure a part; a body that cannot be measured stays."""
     if not part.prunable:
-        return _Scored(_left(part, part.stays), None)
+        return _Scored(_left(part, part.stays))
     try:
         return _scored(part, shard)
     except (CalibrationError, ModelError) as error:
         if part.body is None:
             raise
-        return _Scored(_left(part, str(error)), None)
+        return _Scored(_left(part, str(error)))
 
 
 def _left(part: NetworkPart, why: str) -> ScoredPart:
@@ -140,7 +144,7 @@ def _measured(context: RunContext, analysis: Analysis, found: ScoredPart, shard:
     with context.clock.phase("calibration") as progress:
         ops = linear_ops(analysis)
         if not ops:
-            return _Scored(found, None)
+            return _Scored(found)
         squares = [
             SquareObserver(op, squares_key(context, position), UNIT_SAMPLES)
             for position, op in enumerate(ops)
@@ -161,7 +165,7 @@ def _measured(context: RunContext, analysis: Analysis, found: ScoredPart, shard:
         )
         some, first = shard.cut(data.fit, batch)
         if some is None:
-            return _Scored(found, None)
+            return _Scored(found, batch)
         statistics = calibrate(
             analysis.model,
             ops,
@@ -178,4 +182,4 @@ def _measured(context: RunContext, analysis: Analysis, found: ScoredPart, shard:
         )
         sums = {name: each for observer in grams for name, each in observer.statistics().items()}
         squared = {name: each for observer in squares for name, each in observer.statistics().items()}
-    return _Scored(replace(found, ops=statistics, squares=squared, grams=sums), some)
+    return _Scored(replace(found, ops=statistics, squares=squared, grams=sums), batch, some)

@@ -22,19 +22,19 @@ from onnxpfp.runtime.blas import one_blas_thread
 from onnxpfp.runtime.session import custom_ops
 from onnxpfp.score_options import ScoreOptions
 
-__all__ = ["ScoreArguments", "score", "score_with"]
+__all__ = ["ScoreArguments", "measure_scores", "score_with"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ScoreArguments(ScoreOptions):
-    """Keywords of `score`: the options, and what only programs give."""
+    """Keywords of `measure_scores`: the options, and what only programs give."""
 
     calibration: SampleSource | None = field(metadata=documented("Samples, as in `onnxpfp.prune`; not noise."))
     progress: Progress | None = field(default=None, metadata=documented(PROGRESS))
 
 
 @keywords(ScoreArguments)
-def score(model: ModelSource, arguments: ScoreArguments) -> ScoresReport:
+def measure_scores(model: ModelSource, arguments: ScoreArguments) -> ScoresReport:
     """Measure what a pruning is decided by; `report.scores.save(path)` writes the file for `prune(scores=path)`.
 
     Args:
@@ -66,7 +66,7 @@ def score_with(
         title: What messages call the file.
 
     Raises:
-        OnnxPfpError: As in `score`.
+        OnnxPfpError: As in `measure_scores`.
     """
     if calibration is None:
         raise CalibrationError("scores are measured on data, and none are given", hint="give --calib-data FILE.npz")
