@@ -37,9 +37,9 @@ CERTIFICATION = (
 )
 """Help of the keyword `certification`."""
 SCORES_FILE = (
-    "A file of scores (`onnxpfp.measure_scores`, `onnxpfp.merge_scores`) to prune by, in place of measuring them. With "
-    "`calibration` all else goes on as without it; alone it serves scores and means of what is dropped, and nothing is "
-    "refitted."
+    "Scores to prune by, in place of measuring them: a file, or `report.scores` of `measure_scores` or "
+    "`merge_scores`. With `calibration` all else goes on as without them; alone they serve scores and means of what is "
+    "dropped, and nothing is refitted."
 )
 """Help of the keyword `scores`."""
 PROGRESS = "A function that is told the phase, how far it is, and how far it goes."

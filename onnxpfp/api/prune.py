@@ -81,7 +81,7 @@ class PruneArguments(Options):
     from_plan: Plan | str | os.PathLike[str] | None = field(
         default=None, metadata=documented("A plan to replay in place of scoring.")
     )
-    scores: str | os.PathLike[str] | None = field(default=None, metadata=documented(SCORES_FILE))
+    scores: str | os.PathLike[str] | ScoresFile | None = field(default=None, metadata=documented(SCORES_FILE))
     progress: Progress | None = field(default=None, metadata=documented(PROGRESS))
 
 
@@ -106,7 +106,7 @@ def prune(model: ModelSource, arguments: PruneArguments) -> Result:
         arguments,
         certification=arguments.certification,
         plan=plan,
-        scores=None if arguments.scores is None else Path(arguments.scores),
+        scores=arguments.scores,
         progress=arguments.progress,
     )
 
@@ -118,7 +118,7 @@ def prune_with(
     *,
     certification: SampleSource | None = None,
     plan: Plan | None = None,
-    scores: Path | None = None,
+    scores: str | os.PathLike[str] | ScoresFile | None = None,
     progress: Progress | None = None,
     folder: Path | None = None,
 ) -> Result:
@@ -139,7 +139,7 @@ def prune_with(
         OnnxPfpError: As in `prune`.
     """
     with custom_ops(options.custom_ops), one_blas_thread():
-        file = None if scores is None else ScoresFile.read(scores)
+        file = scores if scores is None or isinstance(scores, ScoresFile) else ScoresFile.read(scores)
         return _prune(model, calibration, certification, options, plan, file, progress, folder)
 
 

@@ -33,7 +33,7 @@ def merge_command(files: tuple[Path, ...], output: Path, reporting: Reporting) -
 
 
 def _run(files: tuple[Path, ...], output: Path, reporting: Reporting) -> None:
-    from onnxpfp.api.merge_scores import merge_scores
+    from onnxpfp.api.merge_scores import merge_with
 
-    report = merge_scores(files, str(output))
+    report = merge_with(files, str(output))
     publish(report, reporting, {"scores": str(output)}, lambda: write_scores(report.scores, output))

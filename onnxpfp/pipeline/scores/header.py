@@ -100,7 +100,7 @@ def _words(name: str, value: Any) -> str:
     if name == "inputs":
         return "at the shapes " + ", ".join(f"{key} {'x'.join(map(str, shape))}" for key, shape in value.items())
     if name in {"include", "exclude"}:
-        return " ".join(f"--{name} '{pattern}'" for pattern in value) if value else f"without --{name}"
+        return f"with --{name} " + " ".join(f"'{pattern}'" for pattern in value) if value else f"without --{name}"
     return f"with --{name} {value}"
 
 

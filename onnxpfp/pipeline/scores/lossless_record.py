@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, cast, get_args
 
@@ -13,7 +13,7 @@ from onnxpfp.channels import ChannelGraph
 from onnxpfp.linear.ops import LinearOp
 from onnxpfp.lossless.types import Lossless, Merge, Removal, RemovalKind
 
-__all__ = ["lossless_of", "lossless_to_dict"]
+__all__ = ["lossless_alike", "lossless_of", "lossless_to_dict"]
 
 
 def lossless_to_dict(lossless: Lossless) -> dict[str, Any]:
@@ -27,6 +27,16 @@ def lossless_to_dict(lossless: Lossless) -> dict[str, Any]:
         "quieted": sorted(lossless.quieted),
         "fillers": lossless.fillers,
     }
+
+
+def lossless_alike(one: Mapping[str, Any], two: Mapping[str, Any]) -> bool:
+    """Tell whether two records say the same of a network, whatever samples have shown it."""
+    return _unsampled(one) == _unsampled(two)
+
+
+def _unsampled(document: Mapping[str, Any]) -> dict[str, Any]:
+    removed = [{**each, "samples": 0} for each in document.get("removed", ())]
+    return {**document, "removed": removed}
 
 
 def lossless_of(document: dict[str, Any], graph: ChannelGraph, ops: Sequence[LinearOp]) -> Lossless:

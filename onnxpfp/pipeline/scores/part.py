@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from onnxpfp.arrays import Floats
 from onnxpfp.calibrate.statistics import OpStatistics, merged, statistic_arrays, statistics_of
 from onnxpfp.pipeline.scores.header import whole_numbers
+from onnxpfp.pipeline.scores.lossless_record import lossless_alike
 from onnxpfp.pipeline.strict_fields import DamagedError, Fields
 from onnxpfp.refit.moments import Moments
 from onnxpfp.score.output_moments import OutputSquares
@@ -75,7 +76,8 @@ class ScoredPart:
 
     def difference(self, other: ScoredPart) -> str:
         """Say in what other shards of the same samples must not differ; empty where they do not."""
-        if self.groups != other.groups or self.lossless != other.lossless or self.channels != other.channels:
+        same = lossless_alike(self.lossless, other.lossless)
+        if self.groups != other.groups or not same or self.channels != other.channels:
             return "other channels cost nothing"
         return "" if self.zeroed == other.zeroed else "other subnormal weights count as zero"
 
