@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from onnxpfp.api.keywords import PROGRESS, documented, keywords
-from onnxpfp.data.shards import WHOLE, Shard
+from onnxpfp.data.shards import ALL_SAMPLES, Shard
 from onnxpfp.data.sources import SampleSource
 from onnxpfp.errors import CalibrationError, OptionError
 from onnxpfp.model.load import ModelSource
@@ -72,7 +72,7 @@ def score_with(
         raise CalibrationError("scores are measured on data, and none are given", hint="give --calib-data FILE.npz")
     if isinstance(calibration, str) and calibration == "random":
         raise OptionError("scores are of data of yours, and --calib-data random is noise")
-    shard = WHOLE if asked.shard is None else Shard.parse(asked.shard)
+    shard = ALL_SAMPLES if asked.shard is None else Shard.parse(asked.shard)
     options = asked.running()
     with custom_ops(asked.custom_ops), one_blas_thread():
         context = open_run(model, calibration, options, (), progress=progress)

@@ -45,7 +45,7 @@ from onnxpfp.pipeline.quality_search import Evaluators, FoundShare, confirm, pru
 from onnxpfp.pipeline.quality_target import QualityTarget
 from onnxpfp.pipeline.requirements import holding_out, require_data, require_own_certification, require_split
 from onnxpfp.pipeline.scores.file import ScoresFile
-from onnxpfp.pipeline.scores.use import at_shapes_of, require_usable, with_scores
+from onnxpfp.pipeline.scores.use import at_shapes_of, require_usable, with_given_scores
 from onnxpfp.pipeline.size_target import prune_to_size, with_size_met
 from onnxpfp.pipeline.subnormal_step import zero_subnormal_weights
 from onnxpfp.pipeline.verification import verify_pruned
@@ -168,7 +168,7 @@ def _prune(
     context = with_size_met(context)
     network = zero_subnormal_weights(open_parts(context))
     if scores is not None:
-        network = with_scores(network, scores)
+        network = with_given_scores(network, scores)
     if plan is not None:
         require_planned(network, plan)
     if context.chooses:

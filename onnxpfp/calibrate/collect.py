@@ -41,7 +41,7 @@ from onnxpfp.runtime.device_memory import DeviceMemory, device_memory_of
 from onnxpfp.runtime.providers import CPU, ProviderRequest
 from onnxpfp.runtime.session import as_requests
 
-__all__ = ["SensitivityMethod", "calibrate", "in_graph_limit", "samples_in_run"]
+__all__ = ["SensitivityMethod", "calibrate", "calibration_batch", "in_graph_limit"]
 
 SensitivityMethod = Literal["screened", "plain"]
 """How sensitivities are found: both are exact. "plain" computes every share inside the graph."""
@@ -103,7 +103,7 @@ class _Measuring:
         return cls(tuple(requests), place, tuple(families), in_graph, replace(settings, batch=batch), workspace)
 
 
-def samples_in_run(
+def calibration_batch(
     model: ModelProto,
     ops: Sequence[LinearOp],
     samples: Samples,
@@ -152,7 +152,7 @@ def calibrate(
         method: "screened", on the CPU or on CUDA, or "plain" as a reference. Other providers take "plain".
         observers: Who else looks at what linear ops read.
         first_sample: Number of the first sample, where these are a shard of all samples.
-        batch: Samples in one run, where these are a shard: as many as `samples_in_run` says of all samples.
+        batch: Samples in one run, where these are a shard: as many as `calibration_batch` says of all samples.
 
     Raises:
         CalibrationError: The data do not fit, or the network computes NaN on them.

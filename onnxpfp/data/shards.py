@@ -7,7 +7,7 @@ from typing import Self, TypeVar
 
 from onnxpfp.data.samples import Samples
 
-__all__ = ["WHOLE", "Shard"]
+__all__ = ["ALL_SAMPLES", "Shard"]
 
 S = TypeVar("S", bound=Samples)
 
@@ -50,5 +50,5 @@ class Shard:
         return samples.of_runs(batch, first, last) if last > first else (None, 0)
 
 
-WHOLE = Shard(1, 1)
+ALL_SAMPLES = Shard(1, 1)
 """All samples."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from onnx import ModelProto
 
@@ -28,10 +28,13 @@ from onnxpfp.pipeline.latency.pair_latencies import PairLatencies
 from onnxpfp.pipeline.plan import Plan
 from onnxpfp.pipeline.reading import read_data
 from onnxpfp.pipeline.requirements import require_split
-from onnxpfp.pipeline.scores.given import GivenScores
 from onnxpfp.progress import Clock, Progress
 from onnxpfp.runtime.blocks import ANY_WIDTH, Alignment
 from onnxpfp.runtime.providers import ProviderRequest
+
+if TYPE_CHECKING:
+    # What looks at a network alone loads no refits.
+    from onnxpfp.pipeline.scores.given import GivenScores
 
 __all__ = ["RunContext", "open_run"]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 import onnxpfp
-from onnxpfp.calibrate.collect import calibrate, samples_in_run
+from onnxpfp.calibrate.collect import calibrate, calibration_batch
 from onnxpfp.calibrate.sensitivity.settings import EPSILON
 from onnxpfp.channels import Analysis
 from onnxpfp.channels.lineage import Lineage
@@ -153,7 +153,7 @@ def _measured(context: RunContext, analysis: Analysis, found: ScoredPart, shard:
         setup = None if data.split is None else refit_setup(context, analysis, data.split)
         grams = () if setup is None else start_gram_observers(setup, fits_only=False)
         observers = [*grams, *squares]
-        batch = samples_in_run(
+        batch = calibration_batch(
             analysis.model,
             ops,
             data.fit,

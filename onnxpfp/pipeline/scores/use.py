@@ -15,7 +15,7 @@ from onnxpfp.pipeline.scores.file import ScoresFile
 from onnxpfp.pipeline.scores.given import GivenScores
 from onnxpfp.pipeline.scores.run import digest_of_all, header_of
 
-__all__ = ["at_shapes_of", "require_usable", "with_scores"]
+__all__ = ["at_shapes_of", "require_usable", "with_given_scores"]
 
 IN_FILES = frozenset({"squares", "sensitivity", "weights", "scales", "random"})
 """What criteria may need that is known without data where there is a file of scores."""
@@ -55,7 +55,7 @@ def at_shapes_of(file: ScoresFile, options: Options) -> Options:
     return options if options.input_shapes else replace(options, input_shapes=dict(file.header.inputs))
 
 
-def with_scores(network: Network, file: ScoresFile) -> Network:
+def with_given_scores(network: Network, file: ScoresFile) -> Network:
     """Give every part of a network its scores; none where nothing is to be chosen.
 
     Raises:
