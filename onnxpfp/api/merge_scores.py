@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 
 from onnxpfp.api.keywords import in_keywords
 from onnxpfp.errors import ScoresError
-from onnxpfp.pipeline.scores.file import ScoresFile, merged_files
+from onnxpfp.pipeline.scores.file import ScoresFile, ScoresSource, merged_files
 from onnxpfp.report.scores import ScoresReport
 
 __all__ = ["merge_scores", "merge_with"]
 
 
-Scores = str | os.PathLike[str] | ScoresFile
-
-
-def merge_scores(files: Sequence[Scores]) -> ScoresReport:
+def merge_scores(files: Sequence[ScoresSource]) -> ScoresReport:
     """Merge scores of shards, or of several sets of samples; `report.scores.save(path)` writes what comes of it.
 
     Maxima and counts are those of one run to the bit, sums to 1e-6. The order of the files makes no difference.
@@ -36,7 +32,7 @@ def merge_scores(files: Sequence[Scores]) -> ScoresReport:
         raise
 
 
-def merge_with(files: Sequence[Scores], title: str = "the merged scores") -> ScoresReport:
+def merge_with(files: Sequence[ScoresSource], title: str = "the merged scores") -> ScoresReport:
     """Merge scores; the command line comes in here.
 
     Args:
@@ -46,6 +42,5 @@ def merge_with(files: Sequence[Scores], title: str = "the merged scores") -> Sco
     Raises:
         ScoresError: As in `merge_scores`.
     """
-    read = [file if isinstance(file, ScoresFile) else ScoresFile.read(file) for file in files]
-    merged = merged_files(read, title)
-    return ScoresReport.of(merged, merged=tuple(file.title for file in read))
+    titles = tuple(file.title if isinstance(file, ScoresFile) else str(file) for file in files)
+    return ScoresReport.of(merged_files(files, title), merged=titles)

@@ -297,6 +297,9 @@ DAMAGES: Mapping[str, Any] = {
     "an op without arrays": with_header(lambda document: document["parts"][""]["ops"].append("more")),
     "a missing array": lambda arrays: arrays.pop("0.ops.0.sensitivity"),
     "sensitivities above one": lambda arrays: arrays.update({"0.ops.0.sensitivity": arrays["0.ops.0.sensitivity"] + 1}),
+    "sums that are no numbers": lambda arrays: arrays.update(
+        {"0.ops.0.patch_sum": arrays["0.ops.0.patch_sum"] * np.nan}
+    ),
     "text for numbers": lambda arrays: arrays.update({"0.ops.0.patch_sum": np.array([["a"]])}),
     "digests of another size": lambda arrays: arrays.update(digests=arrays["digests"][:, :3]),
 }

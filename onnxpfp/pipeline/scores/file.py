@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from onnxpfp.pipeline.scores.header import ScoredSamples, ScoresHeader, missing_
 from onnxpfp.pipeline.scores.part import ScoredPart
 from onnxpfp.pipeline.strict_fields import DamagedError, Fields
 
-__all__ = ["DIGEST", "ScoresFile", "merged_files"]
+__all__ = ["DIGEST", "ScoresFile", "ScoresSource", "merged_files"]
 
 FORMAT = "onnxpfp-scores"
 VERSION = 1
@@ -88,36 +89,60 @@ class ScoresFile:
         Raises:
             ScoresError: It is none, or is damaged.
         """
-        try:
+        with _explained(path):
             arrays = read_arrays(Path(path))
-            text = arrays["header"]
-            if text.shape or text.dtype.kind != "U":
-                raise DamagedError("its header is no text")  # noqa: TRY301
-            return _read(str(path), json.loads(str(text)), arrays)
-        except CalibrationError as error:
-            raise ScoresError(str(error), hint="write it with onnxpfp score") from error
-        except KeyError as error:
-            raise ScoresError(f"{path}: is no file of scores: it has no array {error}", hint=_AGAIN) from error
-        except (DamagedError, ValueError, TypeError, RecursionError, OverflowError) as error:
-            raise ScoresError(f"{path}: is no file of scores: {error}", hint=_AGAIN) from error
+            return _read(str(path), _document(arrays), arrays)
+
+
+@contextmanager
+def _explained(path: str | os.PathLike[str]) -> Generator[None]:
+    """Say in one line why a file cannot be read.
+
+    Raises:
+        ScoresError: It cannot.
+    """
+    try:
+        yield
+    except CalibrationError as error:
+        raise ScoresError(str(error), hint="write it with onnxpfp score") from error
+    except KeyError as error:
+        raise ScoresError(f"{path}: is no file of scores: it has no array {error}", hint=_AGAIN) from error
+    except (DamagedError, ValueError, TypeError, RecursionError, OverflowError) as error:
+        raise ScoresError(f"{path}: is no file of scores: {error}", hint=_AGAIN) from error
 
 
 _AGAIN = "score the network again: onnxpfp score"
 
 
-def _read(title: str, document: object, arrays: Mapping[str, NDArray[Any]]) -> ScoresFile:
+def _document(arrays: Mapping[str, NDArray[Any]]) -> Fields:
+    """Read the header of a file.
+
+    Raises:
+        DamagedError: It is none of scores.
+    """
+    text = arrays["header"]
+    if text.shape or text.dtype.kind != "U":
+        raise DamagedError("its header is no text")
+    top = Fields.of("the header", json.loads(str(text)))
+    if top.text("format") != FORMAT:
+        raise DamagedError("its header is of something else")
+    if top.count("file", 1) != VERSION:
+        raise DamagedError(f"it has version {top.count('file', 1)} of the format, and this onnxpfp reads {VERSION}")
+    return top
+
+
+def _samples(top: Fields) -> tuple[ScoredSamples, ...]:
+    return tuple(ScoredSamples.read(Fields.of("the samples", each)) for each in top.listed("data"))
+
+
+def _read(title: str, top: Fields, arrays: Mapping[str, NDArray[Any]]) -> ScoresFile:
     """Read the document and the arrays of a file.
 
     Raises:
         DamagedError: They cannot be meant.
     """
-    top = Fields.of("the header", document)
-    if top.text("format") != FORMAT:
-        raise DamagedError("its header is of something else")
-    if top.count("file", 1) != VERSION:
-        raise DamagedError(f"it has version {top.count('file', 1)} of the format, and this onnxpfp reads {VERSION}")
     header = ScoresHeader.read(top.inner("header"))
-    data = tuple(ScoredSamples.read(Fields.of("the samples", each)) for each in top.listed("data"))
+    data = _samples(top)
     digests = arrays["digests"]
     if digests.dtype != np.uint8 or digests.ndim != 2 or digests.shape[1] != DIGEST:
         raise DamagedError("'digests' has no digests of samples")
@@ -131,11 +156,13 @@ def _read(title: str, document: object, arrays: Mapping[str, NDArray[Any]]) -> S
     return ScoresFile(title, header, data, digests, read)
 
 
-def merged_files(files: Sequence[ScoresFile], title: str) -> ScoresFile:
+def merged_files(files: Sequence[ScoresSource], title: str) -> ScoresFile:
     """Merge files of one network, in an order that is the same whatever the order of the files.
 
+    One after the other is read, for matrices may be large.
+
     Args:
-        files: The files.
+        files: Paths, or files that have been read.
         title: What messages call the result.
 
     Raises:
@@ -144,14 +171,29 @@ def merged_files(files: Sequence[ScoresFile], title: str) -> ScoresFile:
     if not files:
         raise ScoresError("there are no files of scores to merge", hint="name at least one")
     first, *others = sorted(files, key=_order)
-    result = replace(first, title=title)
-    for file in others:
-        result = _merged(result, file, first.title if result.data == first.data else title)
+    one = _opened(first)
+    result = replace(one, title=title)
+    for number, file in enumerate(others):
+        result = _merged(result, _opened(file), title if number else one.title)
     return result
 
 
-def _order(file: ScoresFile) -> list[tuple[str, list[tuple[int, int]]]]:
-    return [(each.digest, [(shard.of, shard.number) for shard in each.shards]) for each in file.data]
+ScoresSource = str | os.PathLike[str] | ScoresFile
+"""A file of scores, read or not."""
+
+
+def _opened(file: ScoresSource) -> ScoresFile:
+    return file if isinstance(file, ScoresFile) else ScoresFile.read(file)
+
+
+def _order(file: ScoresSource) -> list[tuple[str, list[tuple[int, int]]]]:
+    """Return what files are sorted by: the samples, and the shards of them."""
+    if isinstance(file, ScoresFile):
+        data = file.data
+    else:
+        with _explained(file):
+            data = _samples(_document(read_arrays(Path(file))))
+    return [(each.digest, [(shard.of, shard.number) for shard in each.shards]) for each in data]
 
 
 def _merged(one: ScoresFile, two: ScoresFile, other: str) -> ScoresFile:

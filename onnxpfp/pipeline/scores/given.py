@@ -51,7 +51,7 @@ class GivenScores:
             raise ScoresError(f"{self.title} is of other groups of channels than the network has", hint=_SAME)
         try:
             lossless = lossless_of(dict(self.part.lossless), whole.graph, ops)
-        except (KeyError, ValueError, TypeError) as error:
+        except (KeyError, ValueError, TypeError, AttributeError) as error:
             raise ScoresError(f"{self.title}: what costs nothing does not fit the network: {error}") from error
         steps = [alignment.of_group(group.channels.size) for group in groups]
         if (lossless.removed or lossless.fillers) and steps != [group.step for group in self.part.groups]:

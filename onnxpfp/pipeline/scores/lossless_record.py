@@ -35,8 +35,11 @@ def lossless_alike(one: Mapping[str, Any], two: Mapping[str, Any]) -> bool:
 
 
 def _unsampled(document: Mapping[str, Any]) -> dict[str, Any]:
-    removed = [{**each, "samples": 0} for each in document.get("removed", ())]
-    return {**document, "removed": removed}
+    removed = document.get("removed")
+    if not isinstance(removed, list):
+        return dict(document)
+    listed = cast("list[Any]", removed)
+    return {**document, "removed": [each | {"samples": 0} if isinstance(each, dict) else each for each in listed]}
 
 
 def lossless_of(document: dict[str, Any], graph: ChannelGraph, ops: Sequence[LinearOp]) -> Lossless:
@@ -51,6 +54,7 @@ def lossless_of(document: dict[str, Any], graph: ChannelGraph, ops: Sequence[Lin
         ValueError: It does not fit the network.
         KeyError: Something is missing.
         TypeError: Something is of another kind.
+        AttributeError: Something is of another kind.
     """
     keep = graph.keep_all()
     gone = [_below(number, graph.count + 1) for number in document["gone"]]

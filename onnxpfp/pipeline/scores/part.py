@@ -164,6 +164,9 @@ def _check_op(name: str, statistic: OpStatistics, channels: int) -> None:
         raise DamagedError(f"the channels of '{name}' are none")
     if not ((shares >= 0) & (shares <= 1)).all():
         raise DamagedError(f"a sensitivity of '{name}' is outside [0, 1]")
+    # Squares of large numbers may be infinite.
+    if not np.isfinite(statistic.patch_sum).all() or not (statistic.square_sum >= 0).all():
+        raise DamagedError(f"a sum of '{name}' is no number")
 
 
 def _check(name: str, arrays: Mapping[str, tuple[NDArray[Any], int]], counts: Sequence[object]) -> None:
