@@ -140,7 +140,8 @@ class ScoredPart:
         for name, squares in read.squares.items():
             _check(name, {"outputs": (squares.outputs, 2)}, [squares.count])
         for name, sums in read.grams.items():
-            _check(name, {"u": (sums.u, 2), "uu": (sums.uu, 3)}, [sums.count])
+            of_targets = {"t": (sums.t, 2), "tt": (sums.tt, 2), "tu": (sums.tu, 3)}
+            _check(name, {"u": (sums.u, 2), "uu": (sums.uu, 3), **of_targets}, [sums.count])
         return read
 
 
