@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from onnxpfp.api.factorize import FactorizeResult, factorize
     from onnxpfp.api.inspect import inspect
     from onnxpfp.api.latency import latency
+    from onnxpfp.api.measure_scores import measure_scores
+    from onnxpfp.api.merge_scores import merge_scores
     from onnxpfp.api.prunability import prunability
     from onnxpfp.api.prune import Result, prune
     from onnxpfp.api.save import save_result
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from onnxpfp.report.inspection import Inspection
     from onnxpfp.report.latency_table import LatencyReport
     from onnxpfp.report.prunability import PrunabilityReport
+    from onnxpfp.report.scores import ScoresReport
     from onnxpfp.report.sparsity import SparsityReport
     from onnxpfp.report.verification import VerificationReport
     from onnxpfp.report.weight_prunability import WeightPrunabilityReport
@@ -46,6 +49,7 @@ __all__ = [
     "Plan",
     "PrunabilityReport",
     "Result",
+    "ScoresReport",
     "SparsePlan",
     "SparsifyResult",
     "SparsityReport",
@@ -56,6 +60,8 @@ __all__ = [
     "factorize",
     "inspect",
     "latency",
+    "measure_scores",
+    "merge_scores",
     "prunability",
     "prune",
     "save_result",
@@ -77,7 +83,10 @@ _LAZY = {
     "WeightPrunabilityReport": "onnxpfp.report.weight_prunability",
     "factorize": "onnxpfp.api.factorize",
     "inspect": "onnxpfp.api.inspect",
+    "ScoresReport": "onnxpfp.report.scores",
     "latency": "onnxpfp.api.latency",
+    "measure_scores": "onnxpfp.api.measure_scores",
+    "merge_scores": "onnxpfp.api.merge_scores",
     "prune": "onnxpfp.api.prune",
     "SparsePlan": "onnxpfp.pipeline.sparse_plan",
     "SparsifyResult": "onnxpfp.api.sparsify",

@@ -16,6 +16,7 @@ __all__ = [
     "OutputError",
     "PlanError",
     "ProviderError",
+    "ScoresError",
     "TargetUnreachableError",
     "TimeLimitError",
     "VerificationError",
@@ -70,6 +71,10 @@ class ProviderError(OnnxPfpError):
 
 class PlanError(OnnxPfpError):
     """A plan file cannot be read or does not belong to this network."""
+
+
+class ScoresError(OnnxPfpError):
+    """A file of scores cannot be read, does not go with another, or does not belong to this network or these data."""
 
 
 class LatencyTableError(OnnxPfpError):

@@ -27,6 +27,7 @@ __all__ = [
     "check_ranges",
     "check_seconds",
     "check_seed",
+    "check_shard",
     "check_share",
     "check_size",
     "check_structure",
@@ -39,6 +40,8 @@ STRUCTURES = ("channels", "rank", "blocks")
 """What pruning may take out of a network, or make smaller."""
 LEAST_WORKSPACE = 1_000_000
 """Bytes; who gives less has another unit in mind."""
+_DIGITS = 9
+"""Of a number of shards: more batches than that are never run."""
 EVEN = 0.5
 """Confidence below which a promise is more likely false than true, so that its probability of failing was meant."""
 LONGEST_TIMEOUT = 10_000_000
@@ -92,6 +95,14 @@ def check_multiple(flag: str, value: int | str) -> None:
             raise OptionError(f"{flag} '{value}' is neither a whole number nor auto")
         return
     check_at_least_one(flag, value)
+
+
+def check_shard(flag: str, value: str) -> None:
+    """Refuse what is no shard: two whole numbers, the first from 1 to the second."""
+    number, slash, of = value.partition("/")
+    sound = bool(slash) and number.isdecimal() and of.isdecimal() and len(number) <= len(of) <= _DIGITS
+    if not sound or not 1 <= int(number) <= int(of):
+        raise OptionError(f"{flag} {value}: a shard is I/N, such as 1/4, with I from 1 to N")
 
 
 def check_share(flag: str, value: float) -> None:

@@ -20,6 +20,7 @@ from onnxpfp.option_checks import (
 )
 from onnxpfp.option_declaration import as_in, declare, declared
 from onnxpfp.options import DEFAULT_KEEP_MACS, ModelOptions, Options, RunOptions, ScopeOptions
+from onnxpfp.score_options import ScoreOptions
 
 __all__ = [
     "VERB_OPTIONS",
@@ -363,5 +364,6 @@ VERB_OPTIONS: Mapping[str, type[ModelOptions]] = {
     "prunability": PrunabilityOptions,
     "verify": VerifyOptions,
     "latency": LatencyOptions,
+    "score": ScoreOptions,
 }
 """The options that each verb takes."""

@@ -20,6 +20,7 @@ from onnxpfp.errors import OptionError
 from onnxpfp.option_declaration import declare, declared
 from onnxpfp.options import Options, ScopeOptions
 from onnxpfp.pipeline.costs import QUANTITIES
+from onnxpfp.score_options import ScoreOptions
 from onnxpfp.verb_options import (
     VERB_OPTIONS,
     FactorizeOptions,
@@ -31,6 +32,8 @@ from onnxpfp.verb_options import (
 )
 
 ROOT = Path(__file__).parents[1]
+FUNCTIONS = {"score": "measure_scores"}
+"""Names of functions that are not those of their verbs: `onnxpfp.score` is a package."""
 EVERY = {name: option for kind in VERB_OPTIONS.values() for name, option in declared(kind)}
 
 
@@ -39,7 +42,7 @@ def test_a_verb_takes_the_options_of_its_class_and_no_others(verb: str) -> None:
     own = dict(declared(VERB_OPTIONS[verb]))
     command = main.commands[verb]
     flags = {flag for parameter in command.params for flag in parameter.opts}
-    function = getattr(onnxpfp, verb)
+    function = getattr(onnxpfp, FUNCTIONS.get(verb, verb))
     for name, any_option in EVERY.items():
         # The same name may be declared otherwise in another verb.
         option = own.get(name, any_option)
@@ -69,9 +72,11 @@ def test_every_verb_says_which_options_it_takes() -> None:
         "prunability": PrunabilityOptions,
         "verify": VerifyOptions,
         "latency": LatencyOptions,
+        "score": ScoreOptions,
     }
     assert kinds == VERB_OPTIONS
-    assert VERB_OPTIONS.keys() == main.commands.keys()
+    # A merge takes files alone.
+    assert VERB_OPTIONS.keys() | {"merge"} == main.commands.keys()
 
 
 def test_the_signature_of_the_api_is_whole() -> None:

@@ -38,6 +38,8 @@ def loaded_by(code: str) -> set[str]:
         "from onnxpfp.cli.main import main\ntry: main(['prunability', '--help'])\nexcept SystemExit: pass",
         "from onnxpfp.cli.main import main\ntry: main(['verify', '--help'])\nexcept SystemExit: pass",
         "from onnxpfp.cli.main import main\ntry: main(['latency', '--help'])\nexcept SystemExit: pass",
+        "from onnxpfp.cli.main import main\ntry: main(['score', '--help'])\nexcept SystemExit: pass",
+        "from onnxpfp.cli.main import main\ntry: main(['merge', '--help'])\nexcept SystemExit: pass",
     ],
 )
 def test_importing_is_light(code: str) -> None:

@@ -23,7 +23,7 @@ from onnxpfp.option_declaration import Option, declared
 from onnxpfp.time_limit import limited
 from onnxpfp.verb_options import VERB_OPTIONS
 
-__all__ = ["CALIBRATION", "CERTIFICATION", "PROGRESS", "documented", "in_keywords", "keywords"]
+__all__ = ["CALIBRATION", "CERTIFICATION", "PROGRESS", "SCORES_FILE", "documented", "in_keywords", "keywords"]
 
 CALIBRATION = (
     "Unlabelled samples: a path of a `.npz` or `.npy` file, an array or arrays by input name (samples along axis 0 or "
@@ -36,12 +36,19 @@ CERTIFICATION = (
     "quality tests on them how much may go; None holds some of the calibration samples out for that."
 )
 """Help of the keyword `certification`."""
+SCORES_FILE = (
+    "Scores to prune by, in place of measuring them: a file, or `report.scores` of `measure_scores` or "
+    "`merge_scores`. With `calibration` all else goes on as without them; alone they serve scores and means of what is "
+    "dropped, and nothing is refitted."
+)
+"""Help of the keyword `scores`."""
 PROGRESS = "A function that is told the phase, how far it is, and how far it goes."
 """Help of the keyword `progress`."""
 
 _KEYWORDS = {
     "--calib-data": "calibration",
     "--certify-data": "certification",
+    "--scores": "scores",
     **{option.flag_of(name): name for kind in VERB_OPTIONS.values() for name, option in declared(kind)},
 }
 _FLAG = re.compile(r"--[a-z]+(?:-[a-z]+)*")

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxpfp.api.keywords import CALIBRATION, CERTIFICATION, PROGRESS, documented, keywords
+from onnxpfp.api.keywords import CALIBRATION, CERTIFICATION, PROGRESS, SCORES_FILE, documented, keywords
 from onnxpfp.api.save import WritableResult
 from onnxpfp.channels.file_axes import file_axes
 from onnxpfp.comparison.evaluator import Evaluator
@@ -42,6 +42,8 @@ from onnxpfp.pipeline.plan import Plan, make_plan
 from onnxpfp.pipeline.quality_search import Evaluators, FoundShare, confirm, prune_to_quality, quality_evaluators
 from onnxpfp.pipeline.quality_target import QualityTarget
 from onnxpfp.pipeline.requirements import holding_out, require_data, require_own_certification, require_split
+from onnxpfp.pipeline.scores.file import ScoresFile
+from onnxpfp.pipeline.scores.use import at_shapes_of, require_usable, with_given_scores
 from onnxpfp.pipeline.size_target import prune_to_size, with_size_met
 from onnxpfp.pipeline.subnormal_step import zero_subnormal_weights
 from onnxpfp.pipeline.verification import verify_pruned
@@ -77,6 +79,7 @@ class PruneArguments(Options):
     from_plan: Plan | str | os.PathLike[str] | None = field(
         default=None, metadata=documented("A plan to replay in place of scoring.")
     )
+    scores: str | os.PathLike[str] | ScoresFile | None = field(default=None, metadata=documented(SCORES_FILE))
     progress: Progress | None = field(default=None, metadata=documented(PROGRESS))
 
 
@@ -101,6 +104,7 @@ def prune(model: ModelSource, arguments: PruneArguments) -> Result:
         arguments,
         certification=arguments.certification,
         plan=plan,
+        scores=arguments.scores,
         progress=arguments.progress,
     )
 
@@ -112,6 +116,7 @@ def prune_with(
     *,
     certification: SampleSource | None = None,
     plan: Plan | None = None,
+    scores: str | os.PathLike[str] | ScoresFile | None = None,
     progress: Progress | None = None,
     folder: Path | None = None,
 ) -> Result:
@@ -123,6 +128,7 @@ def prune_with(
         options: How to prune.
         certification: Samples that only measure the result; None holds some of the others out.
         plan: A plan to replay in place of scoring.
+        scores: A file of scores that the network is pruned by, in place of measuring them.
         progress: Told how far it is.
         folder: Where new weights may lie until they are written, if they are too large for the memory; None is the
             system's temporary folder.
@@ -131,7 +137,8 @@ def prune_with(
         OnnxPfpError: As in `prune`.
     """
     with custom_ops(options.custom_ops), one_blas_thread():
-        return _prune(model, calibration, certification, options, plan, progress, folder)
+        file = scores if scores is None or isinstance(scores, ScoresFile) else ScoresFile.read(scores)
+        return _prune(model, calibration, certification, options, plan, file, progress, folder)
 
 
 def _prune(
@@ -140,11 +147,15 @@ def _prune(
     certification: SampleSource | None,
     options: Options,
     plan: Plan | None,
+    scores: ScoresFile | None,
     progress: Progress | None,
     folder: Path | None,
 ) -> Result:
     replaying = plan is not None
-    require_data(calibration, options, replaying=replaying)
+    if scores is not None:
+        require_usable(scores, calibration, options, replaying=replaying)
+        options = options if calibration is not None else at_shapes_of(scores, options)
+    require_data(calibration, options, replaying=replaying, scored=scores is not None)
     require_own_certification(calibration, certification)
     if plan is not None:
         options = replace(options, attention=plan.attention)
@@ -155,6 +166,8 @@ def _prune(
     options = context.options
     context = with_size_met(context)
     network = zero_subnormal_weights(open_parts(context))
+    if scores is not None:
+        network = with_given_scores(network, scores)
     if plan is not None:
         require_planned(network, plan)
     if context.chooses:

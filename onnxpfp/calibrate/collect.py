@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import Literal, cast
 
@@ -37,11 +37,11 @@ from onnxpfp.linear.ops import FileWeight, LinearOp
 from onnxpfp.model.draws import with_fixed_draws
 from onnxpfp.options import DEFAULT_WORKSPACE
 from onnxpfp.progress import Count
-from onnxpfp.runtime.device_memory import device_memory_of
+from onnxpfp.runtime.device_memory import DeviceMemory, device_memory_of
 from onnxpfp.runtime.providers import CPU, ProviderRequest
 from onnxpfp.runtime.session import as_requests
 
-__all__ = ["SensitivityMethod", "calibrate", "in_graph_limit"]
+__all__ = ["SensitivityMethod", "calibrate", "calibration_batch", "in_graph_limit"]
 
 SensitivityMethod = Literal["screened", "plain"]
 """How sensitivities are found: both are exact. "plain" computes every share inside the graph."""
@@ -50,6 +50,75 @@ SCARCE_BYTES = 16 << 20
 """Limit of one intermediate where weights stay in files, for then memory is scarce."""
 _CHUNK_BYTES_CPU = 4 << 20
 _CHUNK_BYTES_DEVICE = 16 << 20
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Measuring:
+    """How the sensitivities of linear ops are measured.
+
+    Attributes:
+        requests: Where to run.
+        place: Where tensors stay; None is the host.
+        families: Ops that are screened.
+        in_graph: Ops that are measured in the graph.
+        settings: How to compute; they have the samples in one run.
+        workspace: Bytes that weights may take in one pass.
+    """
+
+    requests: tuple[ProviderRequest, ...]
+    place: DeviceMemory | None
+    families: tuple[OpFamily, ...]
+    in_graph: tuple[LinearOp, ...]
+    settings: SensitivitySettings
+    workspace: int
+
+    @classmethod
+    def of(
+        cls,
+        model: ModelProto,
+        ops: Sequence[LinearOp],
+        samples: Samples,
+        kernel: Kernel,
+        batch_size: int | None,
+        providers: str | Sequence[str] | Sequence[ProviderRequest],
+        workspace: int,
+        observers: Sequence[Observer],
+        method: SensitivityMethod,
+    ) -> _Measuring:
+        """Decide it; the arguments are those of `calibrate`."""
+        requests = as_requests(providers)
+        on_cpu = all(request.name == CPU for request in requests)
+        if any(isinstance(op.weight, FileWeight) for op in ops):
+            workspace = min(workspace, SCARCE_BYTES)
+        chunk = _CHUNK_BYTES_CPU if on_cpu else _CHUNK_BYTES_DEVICE
+        settings = SensitivitySettings(kernel, chunk_bytes=chunk, workspace_bytes=workspace)
+        # onnxruntime binds no text, so nothing can stay on a device behind it.
+        place = None if on_cpu or _reads_text(model) else device_memory_of(requests)
+        screened = method == "screened" and (on_cpu or place is not None)
+        families = op_families([op for op in ops if is_screened(op)]) if screened else ()
+        in_graph = tuple(op for op in ops if not (screened and is_screened(op)))
+        needs: dict[str, Shape] = {name: shape for family in families for name, shape in family.lead.reads.items()}
+        limit = in_graph_limit(in_graph, settings) if in_graph else None
+        batch = choose_batch(needs | needs_of(observers), samples, batch_size, workspace, limit)
+        return cls(tuple(requests), place, tuple(families), in_graph, replace(settings, batch=batch), workspace)
+
+
+def calibration_batch(
+    model: ModelProto,
+    ops: Sequence[LinearOp],
+    samples: Samples,
+    *,
+    kernel: Kernel = "sum",
+    batch_size: int | None = None,
+    providers: str | Sequence[str] | Sequence[ProviderRequest] = "cpu",
+    workspace_bytes: int = DEFAULT_WORKSPACE,
+    observers: Sequence[Observer] = (),
+) -> int:
+    """Return how many samples run at once where all of them are calibrated on; the arguments are as in `calibrate`."""
+    how = _Measuring.of(
+        model, ops, samples, kernel, batch_size, providers, workspace_bytes, observers, method="screened"
+    )
+    return how.settings.batch
 
 
 def calibrate(
@@ -66,6 +135,7 @@ def calibrate(
     method: SensitivityMethod = "screened",
     observers: Sequence[Observer] = (),
     first_sample: int = 0,
+    batch: int | None = None,
 ) -> Statistics:
     """Measure the sensitivities and input means of all linear ops, and let observers look on in the same runs.
 
@@ -82,6 +152,7 @@ def calibrate(
         method: "screened", on the CPU or on CUDA, or "plain" as a reference. Other providers take "plain".
         observers: Who else looks at what linear ops read.
         first_sample: Number of the first sample, where these are a shard of all samples.
+        batch: Samples in one run, where these are a shard: as many as `calibration_batch` says of all samples.
 
     Raises:
         CalibrationError: The data do not fit, or the network computes NaN on them.
@@ -90,40 +161,27 @@ def calibrate(
     """
     if not ops and not observers:
         return {}
-    requests = as_requests(providers)
-    on_cpu = all(request.name == CPU for request in requests)
-    if any(isinstance(op.weight, FileWeight) for op in ops):
-        workspace_bytes = min(workspace_bytes, SCARCE_BYTES)
-    chunk = _CHUNK_BYTES_CPU if on_cpu else _CHUNK_BYTES_DEVICE
-    plan = SensitivitySettings(kernel, chunk_bytes=chunk, workspace_bytes=workspace_bytes)
-    # onnxruntime binds no text, so nothing can stay on a device behind it.
-    place = None if on_cpu or _reads_text(model) else device_memory_of(requests)
-    screened = method == "screened" and (on_cpu or place is not None)
-    families = op_families([op for op in ops if is_screened(op)]) if screened else ()
-    in_graph = [op for op in ops if not (screened and is_screened(op))]
-    needs: dict[str, Shape] = {name: shape for family in families for name, shape in family.lead.reads.items()}
-    limit = in_graph_limit(in_graph, plan) if in_graph else None
-    batch = choose_batch(needs | needs_of(observers), samples, batch_size, workspace_bytes, limit)
-    plan = replace(plan, batch=batch)
+    how = _Measuring.of(model, ops, samples, kernel, batch_size, providers, workspace_bytes, observers, method)
+    plan = how.settings if batch is None else replace(how.settings, batch=batch)
     # Weights are copied to the layouts of the measurement, too: where they are too large for that, the samples are run
     # over several times. Observers are fed in the first pass.
-    shards = list(zip_longest(shard_families(families, workspace_bytes), shard_ops(in_graph), fillvalue=()))
+    shards = list(zip_longest(shard_families(how.families, how.workspace), shard_ops(how.in_graph), fillvalue=()))
     shards = cast("list[tuple[tuple[OpFamily, ...], tuple[LinearOp, ...]]]", shards) or [((), ())]
     nonnegative = nonnegative_tensors(model) if ops else frozenset[str]()
     model = with_fixed_draws(model)
     runner = NetworkRunner(
         model,
         samples,
-        batch,
-        requests,
+        plan.batch,
+        how.requests,
         threads,
         total=len(samples) * len(shards),
         progress=progress,
         first_sample=first_sample,
         shrinks=batch_size is None,
-        place=place,
+        place=how.place,
     )
-    programs = None if place is None or not screened else Programs(place, requests, threads)
+    programs = None if how.place is None or method == "plain" else Programs(how.place, how.requests, threads)
     statistics: dict[str, OpStatistics] = {}
     for some, others in shards:
         measuring, probe, taps = _probe(model, some, others, observers, plan, nonnegative, programs)

@@ -6,7 +6,7 @@ Each is a dataclass of arrays and numbers. Maxima merge exactly; sums merge to f
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import Field, dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self, TypeVar
@@ -17,7 +17,17 @@ from numpy.typing import NDArray
 from onnxpfp.data.archive import read_arrays
 from onnxpfp.errors import CalibrationError
 
-__all__ = ["OpStatistics", "SampleSum", "Statistic", "Statistics", "load_statistics", "merged", "save_statistics"]
+__all__ = [
+    "OpStatistics",
+    "SampleSum",
+    "Statistic",
+    "Statistics",
+    "load_statistics",
+    "merged",
+    "save_statistics",
+    "statistic_arrays",
+    "statistics_of",
+]
 
 _FORMAT = "onnxpfp-statistics-3"
 
@@ -145,17 +155,42 @@ def _not_alike() -> CalibrationError:
     )
 
 
-def save_statistics(path: str | Path, statistics: Mapping[str, Statistic]) -> None:
-    """Write statistics to one `.npz` file, at exactly this path."""
-    arrays = {
-        f"{number}.{part.name}": np.asarray(getattr(each, part.name))
+def statistic_arrays(statistics: Mapping[str, Statistic], prefix: str = "") -> dict[str, NDArray[Any]]:
+    """Return the arrays of statistics, numbered in their order, for `statistics_of` to make them again."""
+    return {
+        f"{prefix}{number}.{part.name}": np.asarray(getattr(each, part.name))
         for number, each in enumerate(statistics.values())
         for part in fields(each)
     }
+
+
+def statistics_of(
+    arrays: Mapping[str, NDArray[Any]], names: Sequence[str], kind: type[S], prefix: str = ""
+) -> dict[str, S]:
+    """Make statistics of the arrays that `statistic_arrays` made of them.
+
+    Args:
+        arrays: The arrays.
+        names: The names of the statistics, in their order.
+        kind: What the statistics are.
+        prefix: What stands before the names of the arrays.
+
+    Raises:
+        KeyError: An array is missing.
+    """
+    parts = [part.name for part in fields(kind)]
+    return {
+        name: kind(**{part: _plain(arrays[f"{prefix}{number}.{part}"]) for part in parts})
+        for number, name in enumerate(names)
+    }
+
+
+def save_statistics(path: str | Path, statistics: Mapping[str, Statistic]) -> None:
+    """Write statistics to one `.npz` file, at exactly this path."""
     header = np.array(json.dumps({"format": _FORMAT, "names": list(statistics)}))
     # An open file keeps numpy from appending a second suffix to the user's path.
     with Path(path).open("wb") as stream:
-        np.savez_compressed(stream, allow_pickle=False, header=header, **arrays)
+        np.savez_compressed(stream, allow_pickle=False, header=header, **statistic_arrays(statistics))
 
 
 def load_statistics(path: str | Path, kind: type[S]) -> dict[str, S]:
@@ -173,11 +208,7 @@ def load_statistics(path: str | Path, kind: type[S]) -> dict[str, S]:
         document = json.loads(str(arrays["header"]))
         if document["format"] != _FORMAT:
             raise ValueError(document["format"])  # noqa: TRY301
-        parts = [part.name for part in fields(kind)]
-        return {
-            name: kind(**{part: _plain(arrays[f"{number}.{part}"]) for part in parts})
-            for number, name in enumerate(document["names"])
-        }
+        return statistics_of(arrays, document["names"], kind)
     except (CalibrationError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise CalibrationError(f"{path} is not a statistics file of onnxpfp", hint="collect it again") from error
 

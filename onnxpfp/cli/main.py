@@ -11,8 +11,10 @@ import onnxpfp
 from onnxpfp.cli.factorize import factorize_command
 from onnxpfp.cli.inspect import inspect_command
 from onnxpfp.cli.latency import latency_command
+from onnxpfp.cli.merge import merge_command
 from onnxpfp.cli.prunability import prunability_command
 from onnxpfp.cli.prune import prune_command
+from onnxpfp.cli.score import score_command
 from onnxpfp.cli.sparsify import sparsify_command
 from onnxpfp.cli.supervisor import supervised
 from onnxpfp.cli.verify import verify_command
@@ -27,6 +29,8 @@ VERBS: tuple[click.Command, ...] = (
     prunability_command,
     verify_command,
     latency_command,
+    score_command,
+    merge_command,
 )
 
 
@@ -51,6 +55,8 @@ def main() -> None:
       onnxpfp prunability in.onnx --calib-data calibration.npz
       onnxpfp verify in.onnx out.onnx --calib-data calibration.npz
       onnxpfp latency in.onnx -o table.json
+      onnxpfp score in.onnx --calib-data calibration.npz --save scores.npz
+      onnxpfp merge 1.npz 2.npz -o scores.npz
 
     Exit codes: 0 done, 1 something is wrong with model, data or output, 2 usage, 3 the target cannot
     be reached, 4 the result did not pass its verification, 124 --timeout, 128 + n ended by signal n

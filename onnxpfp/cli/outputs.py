@@ -16,15 +16,18 @@ from onnxpfp.report.page import Reportable, ReportView
 if TYPE_CHECKING:
     from onnxpfp.api.save import WritableResult
     from onnxpfp.pipeline.latency.table import LatencyTable
+    from onnxpfp.pipeline.scores.file import ScoresFile
 
 __all__ = [
     "STDOUT",
     "Outputs",
     "check_outputs",
     "check_reports",
+    "check_scores",
     "check_table",
     "publish",
     "write_result",
+    "write_scores",
     "write_table",
 ]
 
@@ -133,6 +136,29 @@ def check_table(
     check_reports(reporting, source, taken)
 
 
+def check_scores(flag: str, path: Path, reporting: Reporting, read: Mapping[str, Path]) -> None:
+    """Make sure that scores can be written and overwrite nothing that is read.
+
+    Args:
+        flag: The flag that names their file.
+        path: Their file.
+        reporting: Where the report goes.
+        read: Files that are read, by what a message calls them; the first must exist.
+
+    Raises:
+        ModelError: The first does not exist.
+        OutputError: Something cannot be written where it should go.
+    """
+    from onnxpfp.model.save import check_target
+
+    first = next(iter(read.values()))
+    if not first.exists():
+        raise ModelError(f"{first}: there is no such file")
+    check_target(path, source=None, force=False)
+    _keep_apart(flag, path, {**_weights(first), **read})
+    check_reports(reporting, first, {**read, flag: path})
+
+
 def publish(
     report: Reportable,
     reporting: Reporting,
@@ -193,6 +219,16 @@ def write_table(table: LatencyTable, output: Path | None) -> list[str]:
     if output is not None:
         _write(output, table.to_json(), written)
     return written
+
+
+def write_scores(scores: ScoresFile, path: Path) -> list[str]:
+    """Write scores where they should go; returns the names of what was written.
+
+    Raises:
+        OutputError: They cannot be written.
+    """
+    scores.save(path)
+    return [str(path)]
 
 
 def _write(path: Path, text: str, written: list[str]) -> None:

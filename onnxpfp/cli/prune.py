@@ -27,6 +27,11 @@ from onnxpfp.time_limit import limited
 
 __all__ = ["prune_command"]
 
+SCORES_HELP = (
+    "Prune by the scores of this file of `onnxpfp score` or `onnxpfp merge`, in place of measuring them. With "
+    "--calib-data all else goes on as without it; alone it serves scores and means, and nothing is refitted."
+)
+
 
 @click.command("prune", short_help="Remove the channels that matter least.")
 @click.argument("source", metavar="IN", type=FILE)
@@ -36,6 +41,7 @@ __all__ = ["prune_command"]
 @takes(Options)
 @click.option("--plan", type=FILE, metavar="FILE.json", help="Write what was kept, to replay or map back.")
 @click.option("--from-plan", type=FILE, metavar="FILE.json", help="Replay a plan in place of scoring.")
+@click.option("--scores", type=FILE, metavar="FILE.npz", help=SCORES_HELP)
 @click.option("--force", is_flag=True, help="Allow OUT to be IN, and an OUT.data that is none of OUT's to be replaced.")
 @reporting_options("N rows of a table", "20 groups, 8 reasons")
 def prune_command(
@@ -46,6 +52,7 @@ def prune_command(
     typed: Typed,
     plan: Path | None,
     from_plan: Path | None,
+    scores: Path | None,
     force: bool,
     reporting: Reporting,
 ) -> None:
@@ -64,10 +71,11 @@ def prune_command(
         _refuse_target(typed, from_plan)
         read = data_files(calib_data, certify_data)
         read |= {} if from_plan is None else {"--from-plan": from_plan}
+        read |= {} if scores is None else {"--scores": scores}
         read |= {} if table is None else {"--latency-table": Path(table)}
         outputs = Outputs(result, plan, force)
         check_outputs(outputs, reporting, source, read)
-        _run(source, calib_data, certify_data, from_plan, typed, outputs, reporting)
+        _run(source, calib_data, certify_data, from_plan, scores, typed, outputs, reporting)
 
 
 def _refuse_target(typed: Typed, from_plan: Path | None) -> None:
@@ -86,6 +94,7 @@ def _run(
     calib_data: str | None,
     certify_data: str | None,
     from_plan: Path | None,
+    scores: Path | None,
     typed: Typed,
     outputs: Outputs,
     reporting: Reporting,
@@ -105,7 +114,14 @@ def _run(
         # The new weights of a large model wait where they will be written: there is room for them.
         folder = outputs.model.parent
         result = prune_with(
-            source, calib_data, options, certification=certify_data, plan=plan, progress=progress, folder=folder
+            source,
+            calib_data,
+            options,
+            certification=certify_data,
+            plan=plan,
+            scores=scores,
+            progress=progress,
+            folder=folder,
         )
     names = {"input": source, "output": outputs.model, "plan": outputs.plan}
     texts = {name: None if path is None else str(path) for name, path in names.items()}

@@ -108,6 +108,9 @@ class FeedSamples(Samples):
     def _items(self) -> int:
         return len(self.feeds)
 
+    def _items_in_run(self, batch_size: int) -> int:
+        return 1
+
     def _reach(self, count: int) -> int:
         return int(np.searchsorted(np.cumsum(self.counts), count)) + 1
 

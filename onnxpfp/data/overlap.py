@@ -12,10 +12,10 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxpfp.data.samples import ArraySamples, Samples
+from onnxpfp.data.samples import ArraySamples, Feed, Samples
 from onnxpfp.errors import CalibrationError
 
-__all__ = ["require_apart"]
+__all__ = ["require_apart", "sample_digests"]
 
 _DIGEST = 16
 """Bytes: two of a million million samples have the same digest by chance with a probability below 1e-14."""
@@ -45,15 +45,29 @@ def require_apart(held_out: Samples, samples: Samples) -> None:
     )
 
 
+def sample_digests(samples: Samples) -> NDArray[np.uint8]:
+    """Return the digests of samples, in their order, (n, 16); those of feeds that the user made, feed by feed."""
+    if isinstance(samples, ArraySamples):
+        digests = [digest for _, digest in _digests(samples)]
+    else:
+        digests = [_digest(feed) for feed in samples.batches()]
+    return np.frombuffer(b"".join(digests), np.uint8).reshape(-1, _DIGEST)
+
+
 def _digests(samples: ArraySamples) -> Iterator[tuple[int, bytes]]:
     """Yield the number of every sample and the digest of what is fed for it alone."""
     for number in samples.order.tolist():
-        digest = hashlib.blake2b(digest_size=_DIGEST)
-        for name in sorted(samples.readings):
-            array = samples.readings[name].feed(np.array([number]), None)
-            digest.update(f"{name} {array.dtype} {array.shape}".encode())
-            digest.update(_bytes(array))
-        yield number, digest.digest()
+        feed = {name: reading.feed(np.array([number]), None) for name, reading in samples.readings.items()}
+        yield number, _digest(feed)
+
+
+def _digest(feed: Feed) -> bytes:
+    """Return the digest of what is fed."""
+    digest = hashlib.blake2b(digest_size=_DIGEST)
+    for name, array in sorted(feed.items()):
+        digest.update(f"{name} {array.dtype} {array.shape}".encode())
+        digest.update(_bytes(array))
+    return digest.digest()
 
 
 def _bytes(array: NDArray[np.generic]) -> bytes:

@@ -18,7 +18,7 @@ from onnxpfp.model.save_weights import save_with_weights, weights_beside, weight
 from onnxpfp.runtime.external_data import is_reference
 from onnxpfp.runtime.given_files import MESSAGE_LIMIT
 
-__all__ = ["check_folder", "check_target", "keep_weights", "save_alone", "save_bytes", "save_model"]
+__all__ = ["check_folder", "check_target", "keep_weights", "replacing", "save_alone", "save_bytes", "save_model"]
 
 
 def check_target(path: Path, *, source: Path | None, force: bool) -> None:
@@ -91,12 +91,12 @@ def save_bytes(path: Path, data: bytes) -> None:
     Raises:
         OutputError: It cannot be written.
     """
-    with _replacing(path) as file:
+    with replacing(path) as file:
         file.write(data)
 
 
 @contextmanager
-def _replacing(path: Path) -> Generator[IO[bytes]]:
+def replacing(path: Path) -> Generator[IO[bytes]]:
     """Yield a new file that becomes `path` when it is whole, and vanishes when it is not.
 
     Raises:

@@ -41,7 +41,7 @@ from onnxpfp.pipeline.sample_rows import rows_of_samples
 from onnxpfp.runtime.heap import trim_heap
 from onnxpfp.score.output_moments import errors
 
-__all__ = ["UNIT_SAMPLES", "ErrorObserver", "bounded", "square_observers"]
+__all__ = ["UNIT_SAMPLES", "ErrorObserver", "bounded", "square_observers", "squares_key"]
 
 UNIT_SAMPLES = 256
 """Samples to fit that the mean squares are of, which errors are a share of: the bound holds with any number of them."""
@@ -59,10 +59,12 @@ def square_observers(context: RunContext, ops: Sequence[LinearOp]) -> dict[int, 
     if context.options.steps > 1 or not context.chooses:
         return {}
     bounded = [position for position, op in enumerate(ops) if not _why_not(context, [op])]
-    return {position: SquareObserver(ops[position], _key(context, position), UNIT_SAMPLES) for position in bounded}
+    return {
+        position: SquareObserver(ops[position], squares_key(context, position), UNIT_SAMPLES) for position in bounded
+    }
 
 
-def _key(context: RunContext, position: int) -> tuple[int, int]:
+def squares_key(context: RunContext, position: int) -> tuple[int, int]:
     """Return what sets the draws at a consumer apart from those of others."""
     return context.options.seed, position
 
@@ -114,7 +116,7 @@ def _losses(context: RunContext, measured: Measured, decision: Decision, readers
     assert held_out is not None
     assert isinstance(calibration, DataCalibration)
     ops = [measured.ops[position] for position in readers]
-    keys = [_key(context, position) for position in readers]
+    keys = [squares_key(context, position) for position in readers]
     lost = [1.0 - decision.factor[op.channels] for op in ops]
     units = [calibration.mean_squares[position] for position in readers]
     errors_of = [*map(ErrorObserver, ops, keys, lost, units)]

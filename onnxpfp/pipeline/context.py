@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from onnx import ModelProto
 
@@ -32,6 +32,10 @@ from onnxpfp.progress import Clock, Progress
 from onnxpfp.runtime.blocks import ANY_WIDTH, Alignment
 from onnxpfp.runtime.providers import ProviderRequest
 
+if TYPE_CHECKING:
+    # What looks at a network alone loads no refits.
+    from onnxpfp.pipeline.scores.given import GivenScores
+
 __all__ = ["RunContext", "open_run"]
 
 
@@ -55,6 +59,7 @@ class RunContext:
         alignment: The multiples in which the channels of groups are kept.
         candidates: Others of which a target of latency may take one, fine ones first; empty where none are in question.
         met: Whether the network is what the target asks for as it is, so that all of it stays.
+        scores: What a file has of this part in place of a calibration; None where it is measured.
     """
 
     whole: Analysis
@@ -71,6 +76,7 @@ class RunContext:
     alignment: Alignment = ANY_WIDTH
     candidates: tuple[StepCandidate, ...] = ()
     met: bool = False
+    scores: GivenScores | None = None
 
     @property
     def chooses(self) -> bool:
@@ -88,7 +94,7 @@ class RunContext:
     def compensation(self) -> Literal["lstsq", "bias", "merge", "none"]:
         """What is done about the dropped channels."""
         if self.data.given == "none":
-            return "none"
+            return "bias" if self.scores is not None and self.options.compensate in {"auto", "bias"} else "none"
         if self.options.compensate == "auto":
             return "lstsq" if self.data.telling or self._ranks else "bias"
         return self.options.compensate

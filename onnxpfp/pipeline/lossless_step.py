@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from onnxpfp.arrays import Keep
 from onnxpfp.channels import Analysis
 from onnxpfp.channels.lineage import Lineage, lineage_of
 from onnxpfp.linear.describe import linear_ops
+from onnxpfp.linear.ops import LinearOp
 from onnxpfp.linear.weights import stored_axes_of
-from onnxpfp.lossless import Removal, edits_of, find_lossless
+from onnxpfp.lossless import Lossless, Removal, edits_of, find_lossless
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.rewrite import apply
 from onnxpfp.rewrite.edits import Edits
 
-__all__ = ["LosslessStep", "remove_lossless"]
+__all__ = ["LosslessStep", "find_in", "remove_lossless", "taken_out"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,16 +47,26 @@ def remove_lossless(context: RunContext) -> LosslessStep:
     """Remove dead, constant and duplicate channels; where the data are none of the user's, what the weights show.
 
     Some stay, so that the widths that are left are multiples of what kernels compute at once (`lossless.fillers`).
-    A channel that only held-out samples would wake goes too: the drift on them shows what that costs.
+    A channel that only held-out samples would wake goes too: the drift on them shows what that costs. Where scores come
+    from a file, those go that went when it was made.
     """
+    with context.clock.phase("lossless"):
+        ops = linear_ops(context.whole)
+    if context.scores is None:
+        lossless = find_in(context, ops)
+    else:
+        lossless = context.scores.lossless(context.whole, ops, context.alignment)
+    return taken_out(context, lossless, ops)
+
+
+def find_in(context: RunContext, ops: Sequence[LinearOp]) -> Lossless:
+    """Find the channels that cost nothing, given the consumers."""
     analysis, data, options = context.whole, context.data, context.options
     with context.clock.phase("lossless") as progress:
-        ops = linear_ops(analysis)
-        stored_axes = stored_axes_of(analysis)
-        lossless = find_lossless(
+        return find_lossless(
             analysis,
             ops,
-            stored_axes,
+            stored_axes_of(analysis),
             data.samples,
             trusted=data.given == "file",
             batch_size=context.batch_limit,
@@ -64,9 +76,15 @@ def remove_lossless(context: RunContext) -> LosslessStep:
             progress=progress,
             alignment=context.alignment,
         )
-        if not lossless.removed and not lossless.quieted:
-            return replace(LosslessStep.nothing(analysis), fillers=lossless.fillers)
-        edits = edits_of(analysis, ops, lossless, stored_axes, Edits())
+
+
+def taken_out(context: RunContext, lossless: Lossless, ops: Sequence[LinearOp]) -> LosslessStep:
+    """Take channels that cost nothing out of a network, given the consumers."""
+    analysis = context.whole
+    if not lossless.removed and not lossless.quieted:
+        return replace(LosslessStep.nothing(analysis), fillers=lossless.fillers)
+    with context.clock.phase("lossless"):
+        edits = edits_of(analysis, ops, lossless, stored_axes_of(analysis), Edits())
         smaller = apply(analysis.model, analysis.graph, lossless.keep, edits, analysis.source.scratch)
     left = context.analyze(smaller)
     lineage, left_graph = lineage_of(analysis.graph, lossless.keep, left.graph)

@@ -234,7 +234,7 @@ class SquareObserver(InputObserver):
 
     Attributes:
         key: What sets its draws apart from those of others.
-        most: Samples that are counted in, the first ones.
+        most: Samples that are counted in, the first ones of all.
     """
 
     key: tuple[int, ...]
@@ -243,7 +243,7 @@ class SquareObserver(InputObserver):
 
     def see(self, tensors: Arrays, batch: Batch) -> None:
         """Count one batch in, as far as it is of those samples."""
-        counted = min(batch.samples, self.most - self.samples)
+        counted = min(batch.samples, self.most - batch.first)
         if counted <= 0:
             return
         # Whoever measures the sensitivities looks for numbers that are not finite.
@@ -252,6 +252,21 @@ class SquareObserver(InputObserver):
         squares = OutputSquares.of(unfolded.reshape(-1, *unfolded.shape[2:]), consumer_taps(self.op), self.op.group)
         self._squares = squares if self._squares is None else self._squares.merge(squares)
         self.samples += counted
+
+    def restore(self, known: Mapping[str, OutputSquares]) -> None:
+        """Take the sums of an observer that has seen all samples, in place of seeing them.
+
+        Args:
+            known: Sums by the name of the op.
+
+        Raises:
+            KeyError: They are not among them.
+            ValueError: They have other shapes.
+        """
+        found = known[self.op.name]
+        if found.outputs.shape != self.sum().outputs.shape:
+            raise ValueError(self.op.name)
+        self._squares = found
 
     def sum(self) -> OutputSquares:
         """Return the sums of squares: zeros of an op that saw nothing, as one of no detections."""

@@ -27,13 +27,14 @@ PRUNABILITY_HOLDS_OUT = "prunability is measured on samples that are held out"
 _GIVE_DATA = "give --calib-data FILE.npz"
 
 
-def require_data(calibration: SampleSource | None, options: Options, *, replaying: bool) -> None:
+def require_data(calibration: SampleSource | None, options: Options, *, replaying: bool, scored: bool = False) -> None:
     """Make sure that there are data if a pruning needs some.
 
     Args:
         calibration: The data as they were given.
         options: How to prune.
         replaying: Whether a plan says what stays, so that nothing is scored and no quality is aimed at.
+        scored: Whether the scores come from a file.
 
     Raises:
         OptionError: There are none for the target or the score.
@@ -42,7 +43,7 @@ def require_data(calibration: SampleSource | None, options: Options, *, replayin
     if calibration is not None:
         return
     criterion = criterion_of(options.score)
-    if not replaying and (options.limit_flag or criterion.needs_data):
+    if not replaying and (options.limit_flag or (criterion.needs_data and not scored)):
         measuring = options.limit_flag or f"--score {criterion.name}"
         raise OptionError(f"{measuring} measures the data, and none are given", hint=_GIVE_DATA)
     if flag := next(_deciding(options, replaying=replaying), ""):

@@ -23,7 +23,7 @@ from onnxpfp.pipeline.choice_bounds import square_observers
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.criteria import criterion_for, criterion_of
 from onnxpfp.pipeline.criterion_scores import GramsOfGroup, criterion_scores
-from onnxpfp.pipeline.features import measure_features
+from onnxpfp.pipeline.features import Features, measure_features
 from onnxpfp.pipeline.measurements import Measurements, SquareObserver
 from onnxpfp.pipeline.merging import MergeMaps
 from onnxpfp.pipeline.refit_problem import consumer_grams, refit_setup, start_gram_observers
@@ -46,8 +46,13 @@ def _outputs(ops: Sequence[LinearOp]) -> list[int]:
 def _measure(
     context: RunContext, analysis: Analysis, ops: Sequence[LinearOp], observers: Sequence[Observer] = ()
 ) -> Statistics:
-    """Measure the linear ops on all samples that are not held out: on fewer, a channel that rarely fires is silent."""
+    """Measure the linear ops on all samples that are not held out: on fewer, a channel that rarely fires is silent.
+
+    Where a file has the scores, it has been done.
+    """
     options, data = context.options, context.data
+    if context.scores is not None:
+        return context.scores.taken(ops, observers)
     with context.clock.phase("calibration") as progress:
         return calibrate(
             analysis.model,
@@ -110,9 +115,10 @@ def _score_with_data(
     graph, options = analysis.graph, context.options
     with context.clock.phase("ranking") as progress:
         size, requests = context.data.batch_size, context.requests
-        measurements = Measurements(analysis, ops, scored, size, requests, options, progress)
-        criterion = criterion_for(options)
-        features = measure_features(context, criterion, measurements)
+        criterion, measurements, features = criterion_for(options), None, Features()
+        if context.data.given != "none":
+            measurements = Measurements(analysis, ops, scored, size, requests, options, progress)
+            features = measure_features(context, criterion, measurements)
         if context.plan is not None:
             return Scores.nothing(graph.count), features.merging
         worst_case = WorstCase.of(criterion, analysis, options, measurements)
@@ -158,7 +164,7 @@ def _score_without_data(analysis: Analysis, ops: Sequence[LinearOp], options: Op
 def calibrate_and_score(context: RunContext, analysis: Analysis, ops: tuple[LinearOp, ...]) -> Calibration:
     """Measure the linear ops of a model and score its channels, as far as the data go."""
     data, count = context.data, analysis.graph.count
-    if data.given == "none":
+    if data.given == "none" and context.scores is None:
         with context.clock.phase("ranking"):
             scores = Scores.nothing(count) if context.plan else _score_without_data(analysis, ops, context.options)
         return Calibration(scores, data.samples)
@@ -177,7 +183,8 @@ def calibrate_and_score(context: RunContext, analysis: Analysis, ops: tuple[Line
 def _size_of_samples(context: RunContext, ops: Sequence[LinearOp]) -> tuple[int, float | None]:
     """Return how many samples the formula asks for (docs/design.md, "Size of S"), and the delta of those given."""
     outputs, data = _outputs(ops), context.data
-    failure = sample_failure(outputs, len(data.fit)) if data.independent else None
+    samples = len(data.fit) if context.scores is None else context.scores.part.samples
+    failure = sample_failure(outputs, samples) if data.independent else None
     return sample_size(outputs, context.options.delta), failure
 
 

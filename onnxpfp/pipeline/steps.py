@@ -107,7 +107,8 @@ def prune_in_steps(context: RunContext, first: Measured) -> tuple[Decision, Cand
             return decision, candidate
         smaller = context.analyze(candidate.model)
         lineage, graph = lineage_of(analysis.graph, decision.keep, smaller.graph)
-        measured = measure(context, replace(smaller, graph=graph))
+        # A file has the scores of the first network alone.
+        measured = measure(replace(context, scores=None), replace(smaller, graph=graph))
     raise AssertionError
 
 

@@ -239,6 +239,26 @@ class GramObserver(Observer):
         sums = {f"{name} columns": self.columns}
         return sums if self.channels is None else {**sums, f"{name} channels": self.channels}
 
+    def restore(self, known: Mapping[str, Moments]) -> None:
+        """Take the sums of an observer that has seen all samples, in place of seeing them.
+
+        Args:
+            known: Sums by name, as `statistics` gives them; a matrix that is not needed is left out.
+
+        Raises:
+            KeyError: They are not among them.
+            ValueError: They have other shapes.
+        """
+        for name, sums in self.statistics().items():
+            found = known[name]
+            if found.u.shape != sums.u.shape or (len(sums.uu) and found.uu.shape != sums.uu.shape):
+                raise ValueError(name)
+            sums.u[:] = found.u
+            if len(sums.uu):
+                # It may lie in a file, and stay there.
+                sums.uu[:] = found.uu
+            sums.count = found.count
+
     def gram(self) -> Gram | None:
         """Return the Gram matrix; None where some numbers were not finite, or nothing was seen."""
         sums, op = self.channels or self.columns, self.op

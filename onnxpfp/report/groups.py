@@ -44,6 +44,8 @@ class GroupReport:
         consumers: Names of the nodes that read it.
         additive_bound: Bound of the choice by --score coreset, on the error of any output of a layer that reads the
             group, in plain numbers; `assumption` says of what. None where there is none.
+        sensitivities: Of every channel, the largest over the layers that read it; None for one that cost nothing and
+            went before. None where none were measured.
     """
 
     name: str
@@ -64,6 +66,7 @@ class GroupReport:
     error_assumption: str
     consumers: tuple[str, ...]
     additive_bound: float | None = None
+    sensitivities: tuple[float | None, ...] | None = None
 
 
 def about_bounds(groups: Sequence[GroupReport]) -> Iterator[Line]:

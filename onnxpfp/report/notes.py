@@ -41,6 +41,11 @@ def notes_of(
             "samples along the batch axis. Without them `onnxpfp factorize` mostly keeps far more at as many "
             "multiply-adds"
         )
+    if context.scores is not None and context.data.given == "none":
+        notes.append(
+            f"no data but the scores in {context.scores.title}: nothing was refitted, and how far the output drifts "
+            "was not measured. --calib-data FILE.npz beside --scores does both"
+        )
     if context.data.given == "random":
         notes.append(
             "RANDOM data: the sensitivities and the drift are those of noise, not of your inputs. Use "

@@ -46,13 +46,13 @@ def uneven(samples: int = 6, inputs: int = 24, outputs: int = 24, positions: int
 def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many shares were computed, call by call."""
     counts: list[int] = []
-    original = Exact.largest
+    original = Exact.raise_to
 
-    def counting(self: Exact, seen: Any, candidates: Candidates, scratch: ScratchArrays) -> Any:
+    def counting(self: Exact, best: Any, seen: Any, candidates: Candidates, scratch: ScratchArrays) -> None:
         counts.append(len(candidates))
-        return original(self, seen, candidates, scratch)
+        original(self, best, seen, candidates, scratch)
 
-    monkeypatch.setattr(Exact, "largest", counting)
+    monkeypatch.setattr(Exact, "raise_to", counting)
     return counts
 
 

@@ -200,8 +200,10 @@ STATISTICS: dict[str, Callable[[Analysis, Samples, int], Statistics]] = {
     "traces": traces,
     "gaps": gaps,
 }
-# Not sensitivities: in which order BLAS sums the products of a share depends on how many shares it sums at once.
-EXACT = {"channels", "patches", "negative", "samples", "count", "low", "high", "grain", "largest", "value"}
+EXACT = {
+    *("channels", "sensitivity", "patches", "negative", "samples", "count"),
+    *("low", "high", "grain", "largest", "value"),
+}
 """Maxima and counts."""
 
 

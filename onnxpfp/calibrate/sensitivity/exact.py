@@ -2,6 +2,10 @@
 
 share = max over outputs i and weight signs of  R[i, p] * sum over c in block, q of V2[c, i, q] u[c, q, p],  R = 1 / z;
 with kernel="max" the largest single product takes the place of the sum (the two forms of PFP, ICLR 2020).
+
+In which order BLAS adds up the products of one triple hangs on how many triples it is given. So the sums that come out
+largest are added up once more, each by itself and in float64: the largest share of all is the same to the bit however
+the samples are cut into batches and shards.
 """
 
 from __future__ import annotations
@@ -13,9 +17,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxpfp.arrays import Floats32, Ints
+from onnxpfp.arrays import Floats32, Ints, chunks
 from onnxpfp.calibrate.sensitivity.scratch import ScratchArrays
-from onnxpfp.calibrate.sensitivity.settings import Kernel
+from onnxpfp.calibrate.sensitivity.settings import FULL, SLACK, Kernel
 from onnxpfp.calibrate.sensitivity.sums import Scaled, SumField
 from onnxpfp.calibrate.sensitivity.windows import WindowReader
 from onnxpfp.linear.ops import BlockTable, LinearOp
@@ -25,6 +29,8 @@ __all__ = ["Candidates", "Exact"]
 
 _PIECE = 1 << 18
 """Numbers of one intermediate: what a core's cache holds."""
+_DOUBLE = 8
+"""Bytes of a number in float64."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -96,22 +102,21 @@ class Exact:
         rows = np.ascontiguousarray((weights.taps if entries == 1 else weights.signed).swapaxes(1, 2))
         return cls(op, blocks, rows, kernel, WindowReader(op, flat), entries)
 
-    def largest(self, seen: SumField, candidates: Candidates, scratch: ScratchArrays) -> Floats32:
-        """Return the largest share of every block among candidates, (b,), 0 where there are none.
+    def raise_to(self, best: Floats32, seen: SumField, candidates: Candidates, scratch: ScratchArrays) -> None:
+        """Raise the largest share of every block so far to the largest among candidates, where that is larger.
 
         Args:
+            best: The largest so far, (b,).
             seen: The samples, with infinite sums where the guard fires.
             candidates: The candidates.
             scratch: Where intermediates go.
         """
-        largest = np.zeros(len(self.blocks.groups), np.float32)
         compute = self._of_single_entries if self.entries == 1 else self._of_blocks
         for piece in self._pieces(candidates, seen.z.shape[3]):
             place, block = candidates.place[piece], candidates.block[piece]
             starts = _run_starts(block)
-            shares = compute(seen, place, block, starts, scratch)
-            largest[block[starts]] = np.maximum(largest[block[starts]], shares)
-        return largest
+            which = block[starts]
+            best[which] = np.maximum(best[which], compute(seen, place, block, starts, scratch, best[which]))
 
     def _pieces(self, candidates: Candidates, rows: int) -> Iterator[slice]:
         """Cut candidates into pieces, of one block each where blocks have unequal numbers of indices."""
@@ -124,7 +129,7 @@ class Exact:
                 yield slice(first, min(stop, first + size))
 
     def _of_single_entries(
-        self, seen: SumField, place: Ints, block: Ints, starts: Ints, scratch: ScratchArrays
+        self, seen: SumField, place: Ints, block: Ints, starts: Ints, scratch: ScratchArrays, best: Floats32
     ) -> Floats32:
         """As `_of_blocks`, where one product is all of a sum."""
         index = self.blocks.indices[block]
@@ -140,24 +145,63 @@ class Exact:
         negative = np.minimum.reduceat(shares.reshape(-1), starts * outputs)
         return np.maximum(np.maximum(positive, -negative), 0)
 
-    def _of_blocks(self, seen: SumField, place: Ints, block: Ints, starts: Ints, scratch: ScratchArrays) -> Floats32:
-        """Return the largest share of every run of candidates of one block; the runs begin at `starts`."""
+    def _of_blocks(
+        self, seen: SumField, place: Ints, block: Ints, starts: Ints, scratch: ScratchArrays, best: Floats32
+    ) -> Floats32:
+        """Return the largest share of every run of candidates of one block; the runs begin at `starts`.
+
+        Where that is not above the best so far, (r,), it need not be exact.
+        """
         count = int(self.blocks.starts[block[0] + 1] - self.blocks.starts[block[0]])
         u = self.windows.inputs(seen, place, self.blocks.indices[self.blocks.starts[block][:, None] + np.arange(count)])
         sums = _rows(seen.z, place, self.blocks.groups[block], scratch)
         made = scratch.take("shares", sums.shape)
-        begins = self.blocks.starts[block[starts]].tolist()
-        for (first, last), begin in zip(itertools.pairwise([*starts.tolist(), len(place)]), begins, strict=True):
-            if count == 1:
-                rows = self.rows[self.blocks.indices[begin]]
-            else:
-                rows = self.rows[self.blocks.indices[begin : begin + count]].reshape(u.shape[1], -1)
+        for first, last in itertools.pairwise([*starts.tolist(), len(place)]):
+            rows = self._rows_of(int(block[first]))
             if self.kernel == "max":
                 _largest_products(u[first:last], rows, made[first:last])
             else:
                 np.matmul(u[first:last], rows, out=made[first:last])
         made /= sums
-        return np.maximum.reduceat(made.reshape(-1), starts * made.shape[1])
+        largest = np.maximum.reduceat(made.reshape(-1), starts * made.shape[1])
+        if self.kernel == "max" or u.shape[1] == 1:
+            return largest
+        rising = np.flatnonzero(largest > best * np.float32(1 - SLACK))
+        ends = [*starts[1:].tolist(), len(place)]
+        for run in rising.tolist():
+            some = slice(int(starts[run]), ends[run])
+            rows = self._rows_of(int(block[starts[run]]))
+            largest[run] = _summed_alone(u[some], rows, sums[some], made[some], largest[run])
+        return largest
+
+    def _rows_of(self, block: int) -> Floats32:
+        """Return the weights of one block, W+ and W- side by side, (E, 2 O/g)."""
+        begin, end = self.blocks.starts[block : block + 2].tolist()
+        return self.rows[self.blocks.indices[begin:end]].reshape(-1, self.rows.shape[2])
+
+
+def _summed_alone(u: Floats32, rows: Floats32, sums: Floats32, made: Floats32, largest: np.float32) -> np.float32:
+    """Return the largest share of candidates of one block, those sums added up by themselves that may be it.
+
+    Args:
+        u: Inputs, (m, E).
+        rows: Weights of the block, (E, 2 O/g).
+        sums: Sums, (m, 2 O/g).
+        made: Shares as BLAS adds them up, (m, 2 O/g).
+        largest: The largest of them.
+    """
+    if not largest > 0:
+        return largest
+    # What rounding may take from a sum is within the slack of bounds.
+    place, row = np.nonzero(made >= largest * np.float32(1 - SLACK))
+    exact = np.float32(0)
+    for piece in chunks(len(place), _DOUBLE * len(rows)):
+        # Entry by entry in memory, so that numpy sums one row as it sums several.
+        products = np.multiply(u[place[piece]], rows.T[row[piece]], dtype=np.float64, order="C")
+        exact = max(exact, (products.sum(1) / sums[place[piece], row[piece]]).astype(np.float32).max())
+        if exact >= FULL:
+            break
+    return exact
 
 
 def _run_starts(numbers: Ints) -> Ints:

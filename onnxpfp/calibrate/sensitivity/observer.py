@@ -165,7 +165,10 @@ class SensitivityObserver(FamilyObserver):
         for part in self._pieces(x):
             fields = self._sums.run(x[part], scratch)
             for screen, seen in zip(self._screens.values(), fields, strict=True):
-                screen.see(seen, highest, scratch)
+                # One sample comes first of all, which spares the others most of their candidates.
+                for some in [seen] if screen.is_started else [seen.part(slice(0, 1)), seen.part(slice(1, None))]:
+                    if len(some.z):
+                        screen.see(some, highest, scratch)
 
     def _in_units(self, x: Floats32) -> tuple[Floats32, float]:
         """Scale samples whose squares would vanish or overflow; shares do not depend on the scale of a sample.
@@ -183,7 +186,7 @@ class SensitivityObserver(FamilyObserver):
         return x, float(x.max())
 
     def _pieces(self, x: Floats32) -> Iterator[slice]:
-        """Cut a batch; the first piece of all is one sample, which spares the others most of their candidates."""
+        """Cut a batch, always alike: onnxruntime may round a sum by what is beside it."""
         assert self._sums is not None
         sizes = x.shape[2:]
         flat = self.family.flat
@@ -192,11 +195,7 @@ class SensitivityObserver(FamilyObserver):
         wanted = _AT_ONCE if flat else min(_PER_BLOCK * blocks, _AT_MOST)
         wanted = min(wanted, self.plan.workspace_bytes // (4 * _LIVE))
         size = max(1, wanted // max(1, (sum(self._sums.rows) + x.shape[1]) * positions))
-        start = 0
-        if not any(screen.is_started for screen in self._screens.values()):
-            yield slice(0, 1)
-            start = 1
-        for first in range(start, len(x), size):
+        for first in range(0, len(x), size):
             yield slice(first, min(len(x), first + size))
 
     def _largest_shares(self, op: LinearOp) -> tuple[NDArray[np.int64], Floats32] | None:

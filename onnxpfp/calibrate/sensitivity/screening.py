@@ -180,7 +180,9 @@ class Screening:
         self.rising = bool(np.count_nonzero(self.best > before) * _RISING > len(before))
 
     def _raise(self, seen: SumField, candidates: Candidates, scratch: ScratchArrays) -> None:
-        np.maximum(self.best, self.exact.largest(seen, candidates, scratch), out=self.best)
+        self.exact.raise_to(self.best, seen, candidates, scratch)
+        # Which of the full ones is found first hangs on the order of the samples.
+        self.best[self.best >= FULL] = 1
 
 
 def _tight_bound(exact: Exact, norms: Floats32, *, plain: bool) -> TightBound:

@@ -131,6 +131,11 @@ class SumField:
     sizes: tuple[int, ...]
     spatial: tuple[int, ...]
 
+    def part(self, which: slice) -> SumField:
+        """Return some of the samples: views."""
+        arrays = (self.x[which], self.magnitudes[which], self.z[which], self.least[which])
+        return SumField(*arrays, self.sizes, self.spatial)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sums:

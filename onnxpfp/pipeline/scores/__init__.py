@@ -1,0 +1,1 @@
+"""Scores as files: what a calibration measures, kept for prunings to any number of targets."""
