@@ -46,13 +46,14 @@ class Pruned:
 def prune_to_latency(
     subject: Subject, places: Places, out: Path, share: float, *, threads: int, batch: int, table: Path | None = None
 ) -> Pruned:
-    """Prune with a target of latency, by a table where there is one.
+    """Prune channels with a target of latency, by a table where there is one.
 
     Raises:
         RefusedError: It is not reached.
     """
     given = {} if table is None else {"latency_table": str(table)}
-    return _prune(subject, places, out, threads, keep_latency=share, latency_batch=batch, **given)
+    common = {"structure": "channels", "latency_batch": batch}
+    return _prune(subject, places, out, threads, keep_latency=share, **common, **given)
 
 
 def prune_to_macs(
