@@ -1,26 +1,26 @@
 """Measure prunability of trained networks: of weights and of channels, with labels and without.
 
-    python -m benchmarks.prunability --shared ../shared [--only resnet20,...] [--images 512] [--append]
+    python -m benchmarks.prunability --shared ../shared [--only resnet20,...] [--images 512] [--append | --tables]
 
 Single weights go by magnitude and at random, channels by PFP, l2 and at random with all layers refitted. The loss is
 the cross-entropy at beta = 0.1, or the KL divergence from the original at 0.05. Images are test images, for these have
-labels: shares say how little is enough for them, not what the paper has of training data.
+labels: shares say how little is enough for them, not what the paper has of training data. The plot takes matplotlib.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import onnxpfp
 from benchmarks.accuracy.networks import NETWORKS, Folders, Images, Network
+from benchmarks.prunability.plot import plot
+from benchmarks.prunability.rows import Row, read, write
 
-__all__ = ["Row", "main"]
+__all__ = ["main"]
 
 NOWHERE = Path("nowhere")
 """In the place of files that hold the labels of calibration images: they are not needed."""
@@ -33,53 +33,28 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One measurement.
-
-    Attributes:
-        network: The network.
-        way: What goes, and by what.
-        labels: Whether the loss is the cross-entropy.
-        images: How many were given.
-        smallest: The smallest share that is enough.
-        unbroken: The smallest share down to which all are.
-        area: Area under the curve.
-        shares: Shares that were measured; of the first draw.
-        losses: The loss at each.
-    """
-
-    network: str
-    way: str
-    labels: bool
-    images: int
-    smallest: float
-    unbroken: float
-    area: float
-    shares: tuple[float, ...]
-    losses: tuple[float, ...]
-
-
 def main() -> None:
     """Measure what is asked for, and write the page of all rows."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shared", type=Path, required=True)
     parser.add_argument("--only", default=",".join(NETWORKS))
     parser.add_argument("--images", type=int, default=512)
-    parser.add_argument("--append", action="store_true")
+    parser.add_argument("--append", action="store_true", help="keep the rows of other networks")
+    parser.add_argument("--tables", action="store_true", help="measure nothing, only make the page and the plot")
     parser.add_argument("--results", type=Path, default=Path("benchmarks/results"))
     options = parser.parse_args()
     file: Path = options.results / "prunability.jsonl"
-    rows = _read(file) if options.append else {}
-    for name in filter(None, options.only.split(",")):
+    rows = read(file) if options.append or options.tables else {}
+    for name in [] if options.tables else filter(None, options.only.split(",")):
         network = NETWORKS[name]
         folders = Folders(options.shared, NOWHERE)
         images = network.test(folders).drawn(0, options.images)
         for row in _measured(network, folders, images):
             rows[row.network, row.way, row.labels] = row
             print(row.network, row.way, row.labels, f"{row.smallest:.3f}", file=sys.stderr, flush=True)
-            file.write_text("".join(json.dumps(asdict(each)) + "\n" for each in rows.values()), encoding="utf-8")
+            write(file, rows.values())
     (options.results / "prunability.md").write_text(_page([*rows.values()]), encoding="utf-8")
+    plot([*rows.values()], options.results / "prunability.svg")
 
 
 def _measured(network: Network, folders: Folders, images: Images) -> Iterator[Row]:
@@ -98,12 +73,6 @@ def _measured(network: Network, folders: Folders, images: Images) -> Iterator[Ro
                 losses = tuple(point.loss for point in report.curve)
             counts = len(images.x), read.smallest, read.unbroken, read.area
             yield Row(network.name, way, labels, *counts, shares, losses)
-
-
-def _read(file: Path) -> dict[tuple[str, str, bool], Row]:
-    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
-    rows = [Row(**json.loads(line)) for line in lines]
-    return {(row.network, row.way, row.labels): row for row in rows}
 
 
 def _page(rows: Sequence[Row]) -> str:
@@ -135,6 +104,8 @@ where channels go and all layers are refitted. In brackets the share down to whi
 enough, where that is another. Then the area under the curve of losses (of draws at random the mean of three). Weights
 are measured on 512 test images, channels on the 64 of them that fits have not seen, so that a share there is off by a
 step of 10 % easily.
+
+![Losses over the share that stays](prunability.svg)
 """
 
 if __name__ == "__main__":

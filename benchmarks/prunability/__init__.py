@@ -1,0 +1,1 @@
+"""Prunability of trained networks: of weights and of channels, with labels and without."""
