@@ -75,11 +75,12 @@ class PrunabilityOptions(RunOptions):
         "choice",
         choices=("channels", "weights"),
     )
-    by: Literal["magnitude", "random"] | None = declare(
+    by: Literal["magnitude", "sipp", "random"] | None = declare(
         None,
-        "With --measure weights, which of them stay: the largest, or as chance has it.",
+        "With --measure weights, which of them stay: the largest (magnitude), those with the largest sensitivities on "
+        "the samples, as sparsify keeps them (sipp), or as chance has it (random).",
         "choice",
-        choices=("magnitude", "random"),
+        choices=("magnitude", "sipp", "random"),
         default_text="magnitude",
     )
     draws: int = declare(3, "With --by random, so many draws.", "choice", metavar="N", check=check_at_least_one)

@@ -2,9 +2,10 @@
 
     python -m benchmarks.prunability --shared ../shared [--only resnet20,...] [--images 512] [--append | --tables]
 
-Single weights go by magnitude and at random, channels by PFP, l2 and at random with all layers refitted. The loss is
-the cross-entropy at beta = 0.1, or the KL divergence from the original at 0.05. Images are test images, for these have
-labels: shares say how little is enough for them, not what the paper has of training data. The plot takes matplotlib.
+Single weights go by magnitude, by SiPP and at random, channels by PFP, l2 and at random with all layers refitted. The
+loss is the cross-entropy at beta = 0.1, or the KL divergence from the original at 0.05. Images are test images, for
+these have labels: shares say how little is enough for them, not what the paper has of training data. The plot takes
+matplotlib.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ NOWHERE = Path("nowhere")
 """In the place of files that hold the labels of calibration images: they are not needed."""
 WAYS: dict[str, dict[str, Any]] = {
     "weights by magnitude": {"measure": "weights", "by": "magnitude"},
+    "weights by sipp": {"measure": "weights", "by": "sipp"},
     "weights at random": {"measure": "weights", "by": "random"},
     "channels by pfp": {"score": "pfp"},
     "channels by l2": {"score": "l2"},
@@ -38,8 +40,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shared", type=Path, required=True)
     parser.add_argument("--only", default=",".join(NETWORKS))
+    parser.add_argument("--ways", default=",".join(WAYS), help="what goes and by what, comma-separated")
     parser.add_argument("--images", type=int, default=512)
-    parser.add_argument("--append", action="store_true", help="keep the rows of other networks")
+    parser.add_argument("--append", action="store_true", help="keep the other rows that there are")
     parser.add_argument("--tables", action="store_true", help="measure nothing, only make the page and the plot")
     parser.add_argument("--results", type=Path, default=Path("benchmarks/results"))
     options = parser.parse_args()
@@ -49,7 +52,7 @@ def main() -> None:
         network = NETWORKS[name]
         folders = Folders(options.shared, NOWHERE)
         images = network.test(folders).drawn(0, options.images)
-        for row in _measured(network, folders, images):
+        for row in _measured(network, folders, images, options.ways.split(",")):
             rows[row.network, row.way, row.labels] = row
             print(row.network, row.way, row.labels, f"{row.smallest:.3f}", file=sys.stderr, flush=True)
             write(file, rows.values())
@@ -57,8 +60,9 @@ def main() -> None:
     plot([*rows.values()], options.results / "prunability.svg")
 
 
-def _measured(network: Network, folders: Folders, images: Images) -> Iterator[Row]:
-    for way, given in WAYS.items():
+def _measured(network: Network, folders: Folders, images: Images, ways: Sequence[str]) -> Iterator[Row]:
+    for way in ways:
+        given = WAYS[way]
         for labels in (True, False):
             more = {"labels": images.known} if labels else {}
             report = onnxpfp.prunability(

@@ -15,6 +15,7 @@ __all__ = ["plot"]
 
 STYLES = {
     "weights by magnitude": ("#0072b2", "--"),
+    "weights by sipp": ("#cc79a7", "--"),
     "weights at random": ("#999999", "--"),
     "channels by pfp": ("#d55e00", "-"),
     "channels by l2": ("#009e73", "-"),

@@ -1,4 +1,4 @@
-"""The order in which single weights go: by magnitude over the whole network, or at random (arXiv 2103.06002)."""
+"""The order in which single weights of a network go: by magnitude or at random (arXiv 2103.06002), or by SiPP."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from onnxpfp.arrays import AnyFloats, Bools, Ints
+from onnxpfp.arrays import AnyFloats, Bools, Floats32, Ints
 
-__all__ = ["at_random", "by_magnitude", "kept_counts", "masks"]
+__all__ = ["at_random", "by_magnitude", "by_sensitivity", "kept_counts", "masks"]
 
 
 def by_magnitude(weights: Sequence[AnyFloats]) -> Ints:
@@ -19,6 +19,22 @@ def by_magnitude(weights: Sequence[AnyFloats]) -> Ints:
     """
     magnitudes = np.concatenate([np.abs(each.ravel().astype(np.float64)) for each in weights])
     return np.argsort(-magnitudes, kind="stable")
+
+
+def by_sensitivity(weights: Sequence[AnyFloats], shares: Sequence[Floats32 | None]) -> Ints:
+    """Return the positions of all weights, the largest sensitivity first; equal ones in the order of the network, (n,).
+
+    That is the order in which SiPP's deterministic selection takes weights (arXiv 1910.05422).
+
+    Args:
+        weights: The weights, tensor by tensor.
+        shares: Their sensitivities in [0, 1], in their shapes; None for tensors that have none, which come first.
+    """
+    known = [
+        np.full(each.size, np.inf, np.float32) if some is None else some.ravel()
+        for each, some in zip(weights, shares, strict=True)
+    ]
+    return np.argsort(-np.concatenate(known), kind="stable")
 
 
 def at_random(weights: Sequence[AnyFloats], rng: np.random.Generator) -> Ints:

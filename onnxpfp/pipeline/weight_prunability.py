@@ -2,21 +2,21 @@
 
     P(w; phi, beta) = min {alpha : L(phi(w, alpha)) <= (1 + beta) L(w)}
 
-phi keeps a share alpha of the weights of all layers together, those of the largest magnitude or at random, and sets the
-others to zero: in one shot from the original, so that masks are nested. Nothing is fitted, biases and normalizations
-stay as they are.
+phi keeps a share alpha of the weights of all layers together, those of the largest magnitude or sensitivity, or at
+random, and sets the others to zero: in one shot from the original, so that masks are nested. Nothing is fitted, biases
+and normalizations stay as they are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from onnx import ModelProto, TensorProto, helper
 
 from onnxpfp.allocation.prunability import Prunability, read_curve
-from onnxpfp.allocation.weight_order import at_random, by_magnitude, kept_counts, masks
+from onnxpfp.allocation.weight_order import kept_counts, masks
 from onnxpfp.arrays import AnyFloats, Ints
 from onnxpfp.channels.ops import facts_of
 from onnxpfp.errors import ModelError
@@ -95,24 +95,21 @@ class WeightCurve:
 
 def weight_curves(
     weights: Weights,
+    orders: Sequence[Ints],
     loss: Callable[[ModelProto], float],
     limit: Callable[[float], float],
-    *,
-    random_draws: int,
-    seed: int,
     progress: Count,
 ) -> tuple[WeightCurve, ...]:
     """Measure the losses.
 
     Args:
         weights: The weights.
+        orders: The positions of all weights, those first that stay longest; a curve each.
         loss: Measures that of a model.
         limit: Makes of the loss of the original the largest that counts as no harm.
-        random_draws: How many orders at random; 0 is one by magnitude.
-        seed: Of these.
         progress: Told how many losses were measured, of about how many.
     """
-    most = max(1, random_draws) * (len(SHARES) + 8)
+    most = len(orders) * (len(SHARES) + 8)
     done = 0
 
     def counted(order: Ints, kept: int) -> float:
@@ -121,15 +118,7 @@ def weight_curves(
         progress(min(done, most - 1), most)
         return loss(weights.masked(order, kept))
 
-    orders = _orders(weights, random_draws, seed)
     return tuple(_curve(weights.count, lambda kept, order=order: counted(order, kept), limit) for order in orders)
-
-
-def _orders(weights: Weights, random_draws: int, seed: int) -> Iterator[Ints]:
-    if not random_draws:
-        yield by_magnitude(weights.arrays)
-    for draw in range(random_draws):
-        yield at_random(weights.arrays, np.random.default_rng((seed, draw)))
 
 
 def _curve(total: int, loss: Callable[[int], float], limit: Callable[[float], float]) -> WeightCurve:

@@ -17,7 +17,11 @@ __all__ = ["WeightPrunabilityReport"]
 FORMAT = "onnxpfp-weight-prunability"
 VERSION = 1
 """Of the JSON form: it changes when a field changes its name or meaning, not when one is added."""
-_BY = {"magnitude": "the largest magnitudes over all layers stay", "random": "weights stay at random"}
+_BY = {
+    "magnitude": "the largest magnitudes over all layers stay",
+    "sipp": "the largest sensitivities over all layers stay (SiPP)",
+    "random": "weights stay at random",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +38,7 @@ class WeightPrunabilityReport:
         limit: Largest loss that counts as no harm.
         beta: Share of the original's loss that may come on top, where there are labels; None where there are none.
         samples: Samples that the loss was measured on.
-        curves: What was measured: one by magnitude, or one for each draw at random.
+        curves: What was measured: one by magnitude or SiPP, or one for each draw at random.
         smallest: The smallest share that is enough, in the mean over the curves.
         median: The same in the median.
         unbroken: The smallest share down to which all are, in the mean.

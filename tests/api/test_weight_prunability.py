@@ -13,7 +13,7 @@ from onnx import ModelProto, numpy_helper
 
 import onnxpfp
 from onnxpfp.allocation.prunability import read_curve
-from onnxpfp.allocation.weight_order import at_random, by_magnitude, kept_counts, masks
+from onnxpfp.allocation.weight_order import at_random, by_magnitude, by_sensitivity, kept_counts, masks
 from onnxpfp.comparison.labelled import cross_entropies
 from onnxpfp.errors import ModelError, OptionError
 from onnxpfp.report.prunability import PrunabilityReport
@@ -83,6 +83,32 @@ def test_the_written_zeros_are_the_smallest_over_all_layers() -> None:
     wanted, found = (nets.values(one, {model.graph.input[0].name: data})[output] for one in (model, masked))
     logs = [value - np.log(np.exp(value).sum(1, keepdims=True)) for value in (wanted, found)]
     assert curve.losses[2] == pytest.approx((np.exp(logs[0]) * (logs[0] - logs[1])).sum(1).mean(), rel=1e-4)
+
+
+def test_by_sipp_the_largest_sensitivities_stay() -> None:
+    # The weights, inputs and sensitivities of the shared methods page (SiPP).
+    weights = np.array([[1, -2, 0.5, 0], [-0.5, 1, 2, 3]], np.float32)
+    inputs = np.array([[5, 0.6, 1.6, 1], [1, 2, 0, 1]], np.float32)
+    shares = np.array([[1, 1, 4 / 29, 0], [1, 0.4, 8 / 17, 0.6]])
+    model = nets.build("g (float[N,4] x) => (float[N,2] y) { y = MatMul(x, w) }", {"w": weights.T})
+    (curve,) = measured(model, calibration=inputs, by="sipp").curves
+    order = np.argsort(-shares.T.ravel(), kind="stable")
+
+    def log_softmax(matrix: Any) -> Any:
+        scores = inputs @ matrix
+        return scores - np.log(np.exp(scores).sum(1, keepdims=True))
+
+    wanted = log_softmax(weights.T)
+    for share, loss in zip(curve.shares, curve.losses, strict=True):
+        kept = np.zeros(8, np.float32)
+        kept[order[: round(8 * share)]] = 1
+        found = log_softmax(weights.T * kept.reshape(4, 2))
+        assert loss == pytest.approx((np.exp(wanted) * (wanted - found)).sum(1).mean(), abs=1e-6)
+
+
+def test_weights_without_sensitivities_stay_longest() -> None:
+    order = by_sensitivity([np.ones(2), np.ones(3)], [np.array([0.5, 0.1], np.float32), None])
+    assert order.tolist() == [2, 3, 4, 0, 1]
 
 
 def test_draws_are_averaged_and_follow_the_seed() -> None:
