@@ -10,6 +10,7 @@ from benchmarks.accuracy.networks import NETWORKS, Network
 from benchmarks.accuracy.peers import PEERS, Peer
 
 __all__ = [
+    "BARE",
     "CORESETS",
     "FEATURES",
     "FEW",
@@ -104,7 +105,15 @@ MEAN_SHARE = tuple(
     Way(f"mean-share{how}", seeds=True) for how in ("", " --allocate bound", " --allocate bound --compensate none")
 )
 """Mean shares with measured widths, with one sum of them for all groups, and that alone."""
-REFITTED = tuple(Way(score, with_norm=score == "bn-scale", seeds=score in {"random", "l2"}) for score in BASELINES)
+REFITTED = tuple(
+    Way(score, with_norm=score == "bn-scale", seeds=score in {"random", "l2"}) for score in ("sipp", *BASELINES)
+)
+BARE = tuple(
+    Way(f"{score} --compensate none", with_norm=score == "bn-scale")
+    for score in ("mean-share", "energy", "sipp", *BASELINES)
+    if score != "l2"
+)
+"""The same widths by measurement, but no refits; `FEATURES` has L2 so."""
 PLAIN = tuple(
     Way(f"{score} --allocate uniform --compensate none", with_norm=score == "bn-scale")
     for score in (*OURS, "mean-share", *BASELINES)
@@ -142,6 +151,7 @@ ORDER = (
     (CIFAR, FEW, (0.5,)),
     (("resnet20", *FMNIST), CORESETS, (0.7, 0.5)),
     (("resnet20", "fmnist_resnet"), FEATURES, (0.7, 0.5)),
+    (("resnet20",), BARE, (0.7, 0.5)),
     (("resnet20",), REST, TARGETS),
     (("resnet56",), REST, TARGETS),
     (FMNIST, (*PLAIN, *REST), TARGETS),

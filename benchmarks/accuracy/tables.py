@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from benchmarks.accuracy.networks import NETWORKS, Network
 from benchmarks.accuracy.plan import (
+    BARE,
     CORESETS,
     FEATURES,
     FEW,
@@ -275,7 +276,20 @@ def page(rows: list[Row]) -> str:
         "Mean top-1 over the seeds, beside that of the prototype of the refit (on 10,000 test images).",
         _goals(found),
     ]
-    ours = (*MAIN, *RANKED, *PARTS, *LOW_RANK, *UNREFITTED, *FEATURES, *REST, *PLAIN, *FEW, *CORESETS, *WITHOUT_DATA)
+    ours = (
+        *MAIN,
+        *RANKED,
+        *PARTS,
+        *LOW_RANK,
+        *UNREFITTED,
+        *FEATURES,
+        *REST,
+        *BARE,
+        *PLAIN,
+        *FEW,
+        *CORESETS,
+        *WITHOUT_DATA,
+    )
     for network in NETWORKS.values():
         dense = original(found, network)
         if dense is not None:
