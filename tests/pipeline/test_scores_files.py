@@ -145,11 +145,38 @@ def test_pruning_by_a_file_alone(network: ModelProto, whole: ScoresFile, compens
     assert any("nothing was refitted" in note for note in by_file.report.notes)
 
 
+def test_without_data_layers_are_fitted_to_their_own_outputs() -> None:
+    """W' = W G[:, S] G[S, S]^-1 by the sums in the file, G the covariance and a hundredth of the mean of what stays."""
+    text = """g (float[N,8] x) => (y) <float[8,24] w, float[24,6] v, float[6] c> {
+        a = MatMul(x, w)  r = Relu(a)  y = Gemm(r, v, c) }"""
+    model = build(text)
+    scores = onnxpfp.measure_scores(model, calibration=nets.noise(96, 8), round_to=1, **RUN).scores
+    result = onnxpfp.prune(model, scores=scores, round_to=1, **QUICK)
+    assert result.report.compensation == "lstsq"
+    assert result.report.fitted
+    (sums,) = scores.parts[""].grams.values()
+    kept, before = np.array(result.plan.initializers["v"].keep[0]), nets.weights(model)["v"].astype(np.float64)
+    mean = sums.u[0] / sums.count
+    covariance = sums.uu[0].astype(np.float64) / sums.count - np.outer(mean, mean)
+    covariance += 1e-2 * np.diag(covariance)[kept].mean() * np.eye(24)
+    wanted = np.linalg.solve(covariance[np.ix_(kept, kept)], covariance[kept] @ before)
+    found = nets.weights(result.model)
+    np.testing.assert_allclose(found["v"], wanted, rtol=1e-3, atol=1e-3 * np.abs(wanted).max())
+    np.testing.assert_allclose(found["c"], nets.weights(model)["c"] + mean @ before - mean[kept] @ wanted, atol=1e-3)
+
+
+def test_layers_without_matrices_get_means(network: ModelProto, whole: ScoresFile) -> None:
+    bare = {place: replace(part, grams={}) for place, part in whole.parts.items()}
+    result = onnxpfp.prune(network, scores=replace(whole, parts=bare), **QUICK)
+    assert (result.report.compensation, result.report.fitted) == ("bias", ())
+    assert result.report.compensated
+
+
 def test_free_axes_have_the_lengths_of_what_was_scored(tmp_path: Path) -> None:
     model = build(NET.replace("12,12", "H,W"))
     scores = onnxpfp.measure_scores(model, calibration=DATA, **RUN).scores
     plain = onnxpfp.prune(model, calibration=DATA, allocate="bound", compensate="bias", **QUICK)
-    by_file = onnxpfp.prune(model, scores=scores, **QUICK)
+    by_file = onnxpfp.prune(model, scores=scores, compensate="bias", **QUICK)
     assert plain.model.SerializeToString(deterministic=True) == by_file.model.SerializeToString(deterministic=True)
     with pytest.raises(ScoresError, match="at the shapes x 1x3x12x12, and is to be used at the shapes x 1x3x16x16"):
         onnxpfp.prune(model, scores=scores, calibration=nets.noise(64, 3, 16, 16), **QUICK)
