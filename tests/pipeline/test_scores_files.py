@@ -19,6 +19,7 @@ from support.graphs import build
 import onnxpfp
 from onnxpfp.errors import OptionError, ScoresError
 from onnxpfp.pipeline.scores.file import ScoresFile
+from onnxpfp.runtime.blocks import Alignment
 
 NET = """g (float[N,3,12,12] x) => (y) <float[24,3,3,3] w, float[24] b, float[20,24,3,3] u, float[20,5] v> {
     a = Conv <pads = [1,1,1,1]> (x, w, b)  r = Relu(a)  c = Conv <strides = [2,2]> (r, u)  s = Relu(c)
@@ -240,6 +241,14 @@ def test_other_samples_may_be_merged_in(network: ModelProto, whole: ScoresFile) 
     largest = np.maximum(whole.parts[""].sensitivities(), more.parts[""].sensitivities())
     np.testing.assert_array_equal(both.parts[""].sensitivities(), largest)
     assert onnxpfp.prune(network, scores=both, **QUICK).report.samples == both.parts[""].samples
+
+
+def test_other_kernels_take_what_costs_nothing_as_it_was_found(
+    network: ModelProto, whole: ScoresFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("onnxpfp.pipeline.context.alignment_for", lambda *_: Alignment(3, "made up", "measured", 3))
+    result = onnxpfp.prune(network, scores=whole, **QUICK)
+    assert [each.kind for each in result.report.removed] == ["dead", "duplicate"]
 
 
 def test_missing_shards_are_told(network: ModelProto, shards: list[ScoresFile]) -> None:
