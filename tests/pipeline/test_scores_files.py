@@ -211,6 +211,18 @@ def test_bodies_are_scored_and_pruned_with_data(name: str) -> None:
         onnxpfp.prune(model, scores=whole, **QUICK)
 
 
+def test_a_body_that_one_shard_cannot_measure_stays() -> None:
+    name = "weights in both branches"
+    model, data = build_bodies(IFS[name][0]), samples(name)
+    one, two = (onnxpfp.measure_scores(model, calibration=data, shard=f"{n}/2", **RUN).scores for n in (1, 2))
+    place = list(one.parts)[1]
+    left = replace(two.parts[place], lossless={}, stays="it computes NaN", ops={}, squares={}, grams={})
+    merged = onnxpfp.merge_scores([one, replace(two, parts={**two.parts, place: left})]).scores
+    assert merged.parts[place].stays == "it computes NaN"
+    report = onnxpfp.prune(model, calibration=data, scores=merged, **QUICK).report
+    assert {body.place: body.reason for body in report.bodies}[place] == "it computes NaN"
+
+
 def test_what_does_not_go_together_is_not_merged(network: ModelProto, shards: list[ScoresFile]) -> None:
     one = shards[0]
     cases = {

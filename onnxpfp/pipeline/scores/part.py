@@ -76,6 +76,9 @@ class ScoredPart:
 
     def difference(self, other: ScoredPart) -> str:
         """Say in what other shards of the same samples must not differ; empty where they do not."""
+        if self.stays or other.stays:
+            # A body that cannot be measured on some of the samples stays.
+            return ""
         same = lossless_alike(self.lossless, other.lossless) and self.channels == other.channels
         mine, theirs = ([(group.name, group.current) for group in each.groups] for each in (self, other))
         if not same or mine != theirs:
