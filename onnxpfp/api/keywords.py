@@ -38,8 +38,8 @@ CERTIFICATION = (
 """Help of the keyword `certification`."""
 SCORES_FILE = (
     "Scores to prune by, in place of measuring them: a file, or `report.scores` of `measure_scores` or "
-    "`merge_scores`. With `calibration` all else goes on as without them; alone they serve scores and means of what is "
-    "dropped, and nothing is refitted."
+    "`merge_scores`. With `calibration` all else goes on as without them; alone, layers are fitted one by one by what "
+    "they have of the original."
 )
 """Help of the keyword `scores`."""
 PROGRESS = "A function that is told the phase, how far it is, and how far it goes."

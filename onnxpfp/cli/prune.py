@@ -29,7 +29,8 @@ __all__ = ["prune_command"]
 
 SCORES_HELP = (
     "Prune by the scores of this file of `onnxpfp score` or `onnxpfp merge`, in place of measuring them. With "
-    "--calib-data all else goes on as without it; alone it serves scores and means, and nothing is refitted."
+    "--calib-data all else goes on as without it; alone, layers are fitted one by one by what the file has of the "
+    "original."
 )
 
 

@@ -18,6 +18,7 @@ from onnxpfp.pipeline.decide import Decision
 from onnxpfp.pipeline.merging import merge_similar
 from onnxpfp.progress import Count
 from onnxpfp.refit.joint_problem import JointEffort
+from onnxpfp.refit.layerwise import fit_layerwise
 from onnxpfp.refit.means import Compensation, fold_means
 from onnxpfp.refit.sweep import refit
 from onnxpfp.rewrite import apply
@@ -78,6 +79,17 @@ def _refit_all(
     return replace(means, edits=refitted.edits, refits=refitted.records, left=left)
 
 
+def _fit_layerwise(measured: Measured, calibration: RefitCalibration, decision: Decision) -> Compensation:
+    """Fit the layers that lose channels one by one, and fold means where that is not possible."""
+    analysis, consumers = measured.analysis, measured.analysis.graph.consumers
+    factor = decision.keep.astype(np.float64)
+    found = fit_layerwise(calibration.setup.problem, decision.keep, calibration.grams, Edits())
+    others = [number for number, consumer in enumerate(consumers) if consumer.output not in found.fitted]
+    means = fold_means(analysis, measured.ops, calibration.statistics, factor, found.edits, others)
+    fitted = [consumer.name for consumer in consumers if consumer.output in found.fitted]
+    return replace(means, fitted=tuple(fitted))
+
+
 def _merge(
     context: RunContext, measured: Measured, calibration: DataCalibration, decision: Decision, edits: Edits
 ) -> Compensation:
@@ -108,7 +120,10 @@ def build_candidate(
     compensation = None
     if how == "lstsq" and isinstance(calibration, RefitCalibration):
         with clock.phase("compensation") as progress:
-            compensation = _refit_all(measured, calibration, decision, joint, progress)
+            if context.layerwise:
+                compensation = _fit_layerwise(measured, calibration, decision)
+            else:
+                compensation = _refit_all(measured, calibration, decision, joint, progress)
         trim_heap()
         edits = compensation.edits
     else:

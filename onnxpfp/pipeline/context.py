@@ -94,10 +94,23 @@ class RunContext:
     def compensation(self) -> Literal["lstsq", "bias", "merge", "none"]:
         """What is done about the dropped channels."""
         if self.data.given == "none":
-            return "bias" if self.scores is not None and self.options.compensate in {"auto", "bias"} else "none"
+            return self._without_data
         if self.options.compensate == "auto":
             return "lstsq" if self.data.telling or self._ranks else "bias"
         return self.options.compensate
+
+    @property
+    def _without_data(self) -> Literal["lstsq", "bias", "none"]:
+        """The same without data: nothing, unless a file has what it takes."""
+        asked = self.options.compensate
+        if self.scores is None or asked in {"merge", "none"}:
+            return "none"
+        return "lstsq" if asked == "lstsq" or (asked == "auto" and self.scores.part.grams) else "bias"
+
+    @property
+    def layerwise(self) -> bool:
+        """Whether layers are fitted one by one to their own outputs in the original, as no data tell of more."""
+        return self.data.given == "none" and self.compensation == "lstsq"
 
     @property
     def allocation(self) -> WidthRule:

@@ -255,7 +255,7 @@ def added_biases(context: RunContext, measured: Measured) -> Biases:
         return {}
     calibration = measured.calibration
     linear: tuple[Consumer, ...] = measured.analysis.graph.consumers
-    if context.compensation == "lstsq" and isinstance(calibration, RefitCalibration):
+    if context.compensation == "lstsq" and isinstance(calibration, RefitCalibration) and not context.layerwise:
         # Linear ops that lose no channels may get a bias, too.
         known = {consumer.node for consumer in linear}
         others = (layer.consumer for layer in calibration.setup.problem.layers)

@@ -25,6 +25,7 @@ __all__ = [
 
 PRUNABILITY_HOLDS_OUT = "prunability is measured on samples that are held out"
 _GIVE_DATA = "give --calib-data FILE.npz"
+_LSTSQ = "--compensate lstsq"
 
 
 def require_data(calibration: SampleSource | None, options: Options, *, replaying: bool, scored: bool = False) -> None:
@@ -46,7 +47,9 @@ def require_data(calibration: SampleSource | None, options: Options, *, replayin
     if not replaying and (options.limit_flag or (criterion.needs_data and not scored)):
         measuring = options.limit_flag or f"--score {criterion.name}"
         raise OptionError(f"{measuring} measures the data, and none are given", hint=_GIVE_DATA)
-    if flag := next(_deciding(options, replaying=replaying), ""):
+    deciding = _deciding(options, replaying=replaying)
+    # Layers can be fitted one by one by what a file of scores has.
+    if flag := next((flag for flag in deciding if not (scored and flag == _LSTSQ)), ""):
         raise CalibrationError(f"{flag} measures the data, and none are given", hint=_GIVE_DATA)
 
 
@@ -86,7 +89,7 @@ def _deciding(options: Options, *, replaying: bool) -> Iterator[str]:
     if options.limit_flag and not replaying:
         yield options.limit_flag
     if options.compensate == "lstsq":
-        yield "--compensate lstsq"
+        yield _LSTSQ
     if options.effort != "low":
         yield f"--effort {options.effort}"
     if not replaying:

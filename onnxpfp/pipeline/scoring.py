@@ -172,6 +172,9 @@ def calibrate_and_score(context: RunContext, analysis: Analysis, ops: tuple[Line
         # Nothing can go: a plan that keeps everything, or a target of 1.
         return DataCalibration(Scores.nothing(count), data.fit, 0, None, {}, {})
     squares = square_observers(context, ops)
+    if context.layerwise:
+        # No sample is run: what is fitted by is in the file.
+        return calibrate_for_refits(context, analysis, ops, Split(data.samples, data.samples), squares)
     if data.split is not None:
         return calibrate_for_refits(context, analysis, ops, data.split, squares)
     statistics = _measure(context, analysis, ops, [*squares.values()])
@@ -225,6 +228,6 @@ def calibrate_for_refits(
 
 
 def _needs_grams(context: RunContext) -> bool:
-    """Tell whether widths or channels are chosen by the Gram matrices of the original network."""
-    measured = context.allocation == "measured" and context.compensation == "lstsq"
-    return context.plan is None and (measured or "gram" in criterion_of(context.options.score).needs)
+    """Tell whether widths or channels are chosen, or layers fitted, by the Gram matrices of the original network."""
+    fitted = context.compensation == "lstsq" and (context.allocation == "measured" or context.layerwise)
+    return context.plan is None and (fitted or "gram" in criterion_of(context.options.score).needs)

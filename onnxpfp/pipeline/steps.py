@@ -49,8 +49,8 @@ def measure(context: RunContext, analysis: Analysis) -> Measured:
         ops = linear_ops(analysis)
         calibration = calibrate_and_score(context, analysis, ops)
     measured = complete(context, analysis, ops, calibration)
-    if isinstance(calibration, RefitCalibration) and context.options.effort != "high":
-        # Nothing but swaps reads the Gram matrices any more, which may take as much as the workspace.
+    if isinstance(calibration, RefitCalibration) and context.options.effort != "high" and not context.layerwise:
+        # Nothing but swaps, and fits without data, reads the Gram matrices any more: they may fill the workspace.
         measured = replace(measured, calibration=replace(calibration, grams={}))
         del calibration
     trim_heap()

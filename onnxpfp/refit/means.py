@@ -30,6 +30,7 @@ class Compensation:
         left: Consumers that lost channels without compensation, with the reason.
         refits: What became of every linear op that was refitted, front to back.
         merged: Consumers whose weights took over channels that are like some that stay.
+        fitted: Consumers that were fitted to their own outputs in the original network, with nothing run.
     """
 
     edits: Edits
@@ -37,6 +38,7 @@ class Compensation:
     left: tuple[tuple[str, str], ...]
     refits: tuple[Record, ...] = ()
     merged: tuple[str, ...] = ()
+    fitted: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from onnxpfp.refit.problem import RefitProblem
 from onnxpfp.refit.state import RefitState
 from onnxpfp.rewrite.edits import Edits
 
-__all__ = ["TrialFits", "TrialWidths"]
+__all__ = ["LayerFits", "TrialFits", "TrialWidths"]
 
 TRIAL_RIDGE = 1e-2
 """Share of the mean of diag G that is added in every trial's refit.
@@ -75,7 +75,7 @@ class TrialWidths:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _LayerFits:
+class LayerFits:
     """One consumer at all widths of a group.
 
     Attributes:
@@ -143,7 +143,7 @@ class TrialFits:
     """
 
     state: RefitState
-    fitted: list[_LayerFits]
+    fitted: list[LayerFits]
 
     @classmethod
     def of(cls, problem: RefitProblem, trial: TrialWidths, grams: Mapping[str, Gram], *, losses: bool = True) -> Self:
@@ -157,7 +157,7 @@ class TrialFits:
         """
         graph, rows = problem.analysis.graph, len(trial.keeps)
         state, touched = RefitState(problem, graph.keep_all(), Edits()), trial.touches(graph.count)
-        fitted: list[_LayerFits] = []
+        fitted: list[LayerFits] = []
         for layer in problem.layers:
             if layer.output not in grams or not touched[layer.op.channels].any():
                 continue
@@ -165,7 +165,7 @@ class TrialFits:
             if start is not None:
                 keeps = np.array([trial.keep(row, graph.count)[layer.op.channels] for row in range(rows)])
                 stays = np.repeat(keeps, layer.op.kernel_size, axis=1).reshape(rows, len(start.weights), -1)
-                fitted.append(_LayerFits.of(layer, start, stays, grams[layer.output], losses=losses))
+                fitted.append(LayerFits.of(layer, start, stays, grams[layer.output], losses=losses))
         return cls(state, fitted)
 
     @property

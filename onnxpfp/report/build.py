@@ -122,6 +122,7 @@ def build_report(
         layers=verified.layers,
         latency=latency,
         merged=tuple(each.named(name) for each, made in compensations for name in made.merged),
+        fitted=tuple(each.named(name) for each, made in compensations for name in made.fitted),
         refits=tuple(replace(r, name=each.named(r.name)) for each, made in compensations for r in made.refits),
         compensated=tuple(each.named(name) for each, made in compensations for name in made.folded),
         uncompensated=tuple((each.named(name), why) for each, made in compensations for name, why in made.left),
@@ -198,6 +199,7 @@ def _groups(outcome: Outcome) -> tuple[GroupReport, ...]:
     current = outcome.lossless.lineage.current
     refits: Sequence[Record] = compensation.refits if compensation else ()
     refitted = {record.name for record in refits if record.after < record.before}
+    refitted |= set(compensation.fitted) if compensation else set[str]()
     folded = set(compensation.folded) if compensation else set[str]()
     merged = set(compensation.merged) if compensation else set[str]()
     sensitivities = sensitivities_of(outcome, graph.groups)

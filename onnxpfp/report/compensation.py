@@ -10,13 +10,22 @@ from onnxpfp.refit.means import Record
 from onnxpfp.report.page import Column, Element, Line, Table, number
 from onnxpfp.report.reasons import kind
 
-__all__ = ["about_compensation", "merged_line"]
+__all__ = ["about_compensation", "fitted_line", "merged_line"]
 
 
 def merged_line(merged: Sequence[str]) -> str:
     """Say how many layers took over channels that go."""
     count = "1 consumer" if len(merged) == 1 else f"{len(merged)} consumers"
     return f"channels that go merged into similar ones that stay, in the weights of {count}"
+
+
+def fitted_line(fitted: Sequence[str]) -> str:
+    """Say how many layers were fitted to their own outputs in the original."""
+    count = "1 consumer" if len(fitted) == 1 else f"{len(fitted)} consumers"
+    return (
+        f"{count} fitted by least squares, each to its own output in the original with the inputs that it has there, "
+        "by the sums in the file of scores; what layers before lose is not made up for"
+    )
 
 
 def about_compensation(

@@ -43,8 +43,8 @@ def notes_of(
         )
     if context.scores is not None and context.data.given == "none":
         notes.append(
-            f"no data but the scores in {context.scores.title}: nothing was refitted, and how far the output drifts "
-            "was not measured. --calib-data FILE.npz beside --scores does both"
+            f"no data but the scores in {context.scores.title}: nothing was refitted by what layers read in the pruned "
+            "network, and how far its output drifts was not measured. --calib-data FILE.npz beside --scores does both"
         )
     if context.data.given == "random":
         notes.append(

@@ -26,7 +26,7 @@ from onnxpfp.refit.means import Record
 from onnxpfp.report.activations import peaks_fact
 from onnxpfp.report.bodies import BodyReport, bodies_table
 from onnxpfp.report.comparison import drift_measures, latency_fact, sizes_table
-from onnxpfp.report.compensation import about_compensation, merged_line
+from onnxpfp.report.compensation import about_compensation, fitted_line, merged_line
 from onnxpfp.report.formats import plain
 from onnxpfp.report.groups import GroupReport, about_bounds, groups_table
 from onnxpfp.report.latency_target import asked_latency, reached_latency
@@ -145,6 +145,7 @@ class Report:
             latency measured.
         versions: Of this program and its libraries.
         notes: What the user should know.
+        fitted: Consumers that were fitted to their own outputs in the original, by the sums in a file of scores.
     """
 
     before: Size
@@ -191,6 +192,7 @@ class Report:
     seconds: Mapping[str, float]
     versions: Mapping[str, str]
     notes: tuple[str, ...]
+    fitted: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report in types that JSON knows; what is infinite becomes null."""
@@ -215,10 +217,12 @@ class Report:
         if self.skipped:
             yield Heading("What stays, and why")
             yield _untouched_table(self.skipped)
-        if self.merged or self.compensated or self.uncompensated or self.refits:
+        if self.merged or self.fitted or self.compensated or self.uncompensated or self.refits:
             yield Heading("Compensation")
             if self.merged:
                 yield Line(merged_line(self.merged))
+            if self.fitted:
+                yield Line(fitted_line(self.fitted))
             yield from about_compensation(self.refits, self.compensated, self.uncompensated, full=full)
 
 

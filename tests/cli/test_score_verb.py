@@ -50,10 +50,15 @@ def test_one_file_serves_several_targets(folder: Path, run: Verb, scored: Result
             by_file = run("prune", "in.onnx", "out.onnx", "--calib-data", "data.npz", "--scores", "scores.npz", *asked)
             assert (plain.exit_code, by_file.exit_code) == (0, 0), by_file.output
             assert (folder / "plain.onnx").read_bytes() == (folder / "out.onnx").read_bytes()
-        alone = run("prune", "in.onnx", "alone.onnx", "--scores", "scores.npz", "--keep-macs", keep)
+        alone = run(
+            *("prune", "in.onnx", "alone.onnx", "--scores", "scores.npz", "--keep-macs", keep),
+            *("--compensate", "bias"),
+        )
         assert alone.exit_code == 0, alone.output
         assert (folder / "plain.onnx").read_bytes() == (folder / "alone.onnx").read_bytes()
         assert "Note: no data but the scores in scores.npz: nothing was refitted" in alone.stderr
+        fitted = run("prune", "in.onnx", "alone.onnx", "--scores", "scores.npz", "--keep-macs", keep)
+        assert "fitted by least squares, each to its own output in the original" in " ".join(fitted.stdout.split())
 
 
 def test_four_shards_merge_to_one_run(folder: Path, run: Verb) -> None:

@@ -19,6 +19,7 @@ from support.graphs import build
 import onnxpfp
 from onnxpfp.errors import OptionError, ScoresError
 from onnxpfp.pipeline.scores.file import ScoresFile
+from onnxpfp.runtime.blocks import Alignment
 
 NET = """g (float[N,3,12,12] x) => (y) <float[24,3,3,3] w, float[24] b, float[20,24,3,3] u, float[20,5] v> {
     a = Conv <pads = [1,1,1,1]> (x, w, b)  r = Relu(a)  c = Conv <strides = [2,2]> (r, u)  s = Relu(c)
@@ -145,11 +146,38 @@ def test_pruning_by_a_file_alone(network: ModelProto, whole: ScoresFile, compens
     assert any("nothing was refitted" in note for note in by_file.report.notes)
 
 
+def test_without_data_layers_are_fitted_to_their_own_outputs() -> None:
+    """W' = W G[:, S] G[S, S]^-1 by the sums in the file, G the covariance and a hundredth of the mean of what stays."""
+    text = """g (float[N,8] x) => (y) <float[8,24] w, float[24,6] v, float[6] c> {
+        a = MatMul(x, w)  r = Relu(a)  y = Gemm(r, v, c) }"""
+    model = build(text)
+    scores = onnxpfp.measure_scores(model, calibration=nets.noise(96, 8), round_to=1, **RUN).scores
+    result = onnxpfp.prune(model, scores=scores, round_to=1, **QUICK)
+    assert result.report.compensation == "lstsq"
+    assert result.report.fitted
+    (sums,) = scores.parts[""].grams.values()
+    kept, before = np.array(result.plan.initializers["v"].keep[0]), nets.weights(model)["v"].astype(np.float64)
+    mean = sums.u[0] / sums.count
+    covariance = sums.uu[0].astype(np.float64) / sums.count - np.outer(mean, mean)
+    covariance += 1e-2 * np.diag(covariance)[kept].mean() * np.eye(24)
+    wanted = np.linalg.solve(covariance[np.ix_(kept, kept)], covariance[kept] @ before)
+    found = nets.weights(result.model)
+    np.testing.assert_allclose(found["v"], wanted, rtol=1e-3, atol=1e-3 * np.abs(wanted).max())
+    np.testing.assert_allclose(found["c"], nets.weights(model)["c"] + mean @ before - mean[kept] @ wanted, atol=1e-3)
+
+
+def test_layers_without_matrices_get_means(network: ModelProto, whole: ScoresFile) -> None:
+    bare = {place: replace(part, grams={}) for place, part in whole.parts.items()}
+    result = onnxpfp.prune(network, scores=replace(whole, parts=bare), **QUICK)
+    assert (result.report.compensation, result.report.fitted) == ("bias", ())
+    assert result.report.compensated
+
+
 def test_free_axes_have_the_lengths_of_what_was_scored(tmp_path: Path) -> None:
     model = build(NET.replace("12,12", "H,W"))
     scores = onnxpfp.measure_scores(model, calibration=DATA, **RUN).scores
     plain = onnxpfp.prune(model, calibration=DATA, allocate="bound", compensate="bias", **QUICK)
-    by_file = onnxpfp.prune(model, scores=scores, **QUICK)
+    by_file = onnxpfp.prune(model, scores=scores, compensate="bias", **QUICK)
     assert plain.model.SerializeToString(deterministic=True) == by_file.model.SerializeToString(deterministic=True)
     with pytest.raises(ScoresError, match="at the shapes x 1x3x12x12, and is to be used at the shapes x 1x3x16x16"):
         onnxpfp.prune(model, scores=scores, calibration=nets.noise(64, 3, 16, 16), **QUICK)
@@ -183,6 +211,18 @@ def test_bodies_are_scored_and_pruned_with_data(name: str) -> None:
         onnxpfp.prune(model, scores=whole, **QUICK)
 
 
+def test_a_body_that_one_shard_cannot_measure_stays() -> None:
+    name = "weights in both branches"
+    model, data = build_bodies(IFS[name][0]), samples(name)
+    one, two = (onnxpfp.measure_scores(model, calibration=data, shard=f"{n}/2", **RUN).scores for n in (1, 2))
+    place = list(one.parts)[1]
+    left = replace(two.parts[place], lossless={}, stays="it computes NaN", ops={}, squares={}, grams={})
+    merged = onnxpfp.merge_scores([one, replace(two, parts={**two.parts, place: left})]).scores
+    assert merged.parts[place].stays == "it computes NaN"
+    report = onnxpfp.prune(model, calibration=data, scores=merged, **QUICK).report
+    assert {body.place: body.reason for body in report.bodies}[place] == "it computes NaN"
+
+
 def test_what_does_not_go_together_is_not_merged(network: ModelProto, shards: list[ScoresFile]) -> None:
     one = shards[0]
     cases = {
@@ -213,6 +253,14 @@ def test_other_samples_may_be_merged_in(network: ModelProto, whole: ScoresFile) 
     largest = np.maximum(whole.parts[""].sensitivities(), more.parts[""].sensitivities())
     np.testing.assert_array_equal(both.parts[""].sensitivities(), largest)
     assert onnxpfp.prune(network, scores=both, **QUICK).report.samples == both.parts[""].samples
+
+
+def test_other_kernels_take_what_costs_nothing_as_it_was_found(
+    network: ModelProto, whole: ScoresFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("onnxpfp.pipeline.context.alignment_for", lambda *_: Alignment(3, "made up", "measured", 3))
+    result = onnxpfp.prune(network, scores=whole, **QUICK)
+    assert [each.kind for each in result.report.removed] == ["dead", "duplicate"]
 
 
 def test_missing_shards_are_told(network: ModelProto, shards: list[ScoresFile]) -> None:

@@ -177,6 +177,8 @@ class Exact:
     def _rows_of(self, block: int) -> Floats32:
         """Return the weights of one block, W+ and W- side by side, (E, 2 O/g)."""
         begin, end = self.blocks.starts[block : block + 2].tolist()
+        if end == begin + 1:
+            return self.rows[self.blocks.indices[begin]]
         return self.rows[self.blocks.indices[begin:end]].reshape(-1, self.rows.shape[2])
 
 
@@ -193,12 +195,13 @@ def _summed_alone(u: Floats32, rows: Floats32, sums: Floats32, made: Floats32, l
     if not largest > 0:
         return largest
     # What rounding may take from a sum is within the slack of bounds.
-    place, row = np.nonzero(made >= largest * np.float32(1 - SLACK))
+    near = np.flatnonzero(made.reshape(-1) >= largest * np.float32(1 - SLACK))
     exact = np.float32(0)
-    for piece in chunks(len(place), _DOUBLE * len(rows)):
+    for piece in chunks(len(near), _DOUBLE * len(rows)):
+        place, row = np.divmod(near[piece], len(rows[0]))
         # Entry by entry in memory, so that numpy sums one row as it sums several.
-        products = np.multiply(u[place[piece]], rows.T[row[piece]], dtype=np.float64, order="C")
-        exact = max(exact, (products.sum(1) / sums[place[piece], row[piece]]).astype(np.float32).max())
+        products = np.multiply(u[place], rows.T[row], dtype=np.float64, order="C")
+        exact = max(exact, (products.sum(1) / sums[place, row]).astype(np.float32).max())
         if exact >= FULL:
             break
     return exact

@@ -76,8 +76,12 @@ class ScoredPart:
 
     def difference(self, other: ScoredPart) -> str:
         """Say in what other shards of the same samples must not differ; empty where they do not."""
-        same = lossless_alike(self.lossless, other.lossless)
-        if self.groups != other.groups or not same or self.channels != other.channels:
+        if self.stays or other.stays:
+            # A body that cannot be measured on some of the samples stays.
+            return ""
+        same = lossless_alike(self.lossless, other.lossless) and self.channels == other.channels
+        mine, theirs = ([(group.name, group.current) for group in each.groups] for each in (self, other))
+        if not same or mine != theirs:
             return "other channels cost nothing"
         return "" if self.zeroed == other.zeroed else "other subnormal weights count as zero"
 
