@@ -1,4 +1,4 @@
-"""Small networks of the kinds that pages are about: a detector, a text recogniser and a vision transformer."""
+"""Small networks of the kinds that pages are about."""
 
 from __future__ import annotations
 
@@ -37,6 +37,15 @@ TRANSFORMER = """g (float[N,3,64,64] images) => (float[N,10] logits) {
     mlp_1 = MatMul(f, mlp_w1) mlp_a = Relu(mlp_1) mlp_2 = MatMul(mlp_a, mlp_w2) s = Add(r, mlp_2)
     mean = ReduceMean <axes = [1], keepdims = 0> (s) logits = MatMul(mean, wl)
 }"""
+TEXT = """g (int64[N,T] tokens) => (float[N,5] topics) {
+    e = Gather(vectors, tokens) h0 = MatMul(e, w0) h = Relu(h0)
+    mean = ReduceMean <axes = [1], keepdims = 0> (h) topics = MatMul(mean, w1)
+}"""
+RECURRENT = """g (float[1,8] x, float[1,16] state) => (float[1,3] y, float[1,16] state_out) {
+    a0 = MatMul(x, w0) a = Relu(a0)
+    b0 = MatMul(a, w1) c0 = MatMul(state, w2) d0 = Add(b0, c0) state_out = Tanh(d0)
+    y = MatMul(state_out, w3)
+}"""
 SIZES = {"rows": [0, 6, -1], "tokens": [0, 32, -1], "heads": [0, 16, 4, 16], "merged": [0, 16, 64]}
 
 
@@ -72,6 +81,16 @@ def transformer() -> ModelProto:
     for node in model.graph.node:
         node.name = node.name.replace("node_mlp_", "/mlp/")
     return model
+
+
+def text() -> ModelProto:
+    """A table of 50 vectors, a layer and a mean over the tokens, of which there may be any number."""
+    return _built(TEXT, {"vectors": (50, 32), "w0": (32, 64), "w1": (64, 5)})
+
+
+def recurrent() -> ModelProto:
+    """One step of a network that gives its state out and takes it in again."""
+    return _built(RECURRENT, {"w0": (8, 64), "w1": (64, 16), "w2": (16, 16), "w3": (16, 3)})
 
 
 def _built(text: str, shapes: dict[str, tuple[int, ...]], *sizes: str, ones: tuple[str, ...] = ()) -> ModelProto:

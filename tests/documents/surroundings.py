@@ -17,6 +17,15 @@ SAMPLES = 96
 ORIGINALS = ("in.onnx", "original.onnx")
 PRUNED = ("pruned.onnx",)
 MEAN, DEVIATION = 0.2860, 0.3530
+GREY, RGB = 0, 2
+"""Kinds of colours in the header of a PNG file."""
+SCRIPT = """import numpy as np
+
+
+def feeds():
+    for image in np.load("photos.npz")["images"]:
+        yield {"images": image[None]}
+"""
 
 
 def prepare(folder: Path, pruned: bytes) -> None:
@@ -36,12 +45,18 @@ def prepare(folder: Path, pruned: bytes) -> None:
         "yolo": networks.detector(),
         "recogniser": networks.recogniser(),
         "vit": networks.transformer(),
+        "text": networks.text(),
+        "recurrent": networks.recurrent(),
     }.items():
         onnx.save(network, folder / f"{name}.onnx")
-    np.savez(folder / "photos.npz", images=nets.noise(SAMPLES, 3, 64, 64))
+    photos = nets.noise(SAMPLES, 3, 64, 64)
+    np.savez(folder / "photos.npz", images=photos)
     np.savez(folder / "lines.npz", x=nets.noise(SAMPLES, 3, 32, 96))
-    _pictures(folder / "images", images)
-    _test_data(folder / "test_data_set_0", images)
+    np.savez(folder / "steps.npz", x=nets.noise(SAMPLES, 1, 8))
+    _pictures(folder / "images", images * DEVIATION + MEAN)
+    _pictures(folder / "photos", photos / 4 + 0.5)
+    _folders(folder, photos)
+    (folder / "script.py").write_text(SCRIPT)
     (folder / "models").mkdir()
     for path in (nets.ROOT / "models").glob("*.[on]*"):
         (folder / "models" / path.name).symlink_to(path)
@@ -54,26 +69,33 @@ def pruned_network() -> bytes:
 
 
 def _pictures(folder: Path, images: np.ndarray) -> None:
-    """Write images as grey PNG files."""
+    """Write images (N, C, H, W) of levels 0 to 1 as PNG files, grey ones or RGB."""
     folder.mkdir()
-    levels = np.rint((images[:, 0] * DEVIATION + MEAN) * 255).clip(0, 255).astype(np.uint8)
-    for number, rows in enumerate(levels):
-        (folder / f"{number:03}.png").write_bytes(_png(rows))
+    levels = np.rint(images * 255).clip(0, 255).astype(np.uint8).transpose(0, 2, 3, 1)
+    for number, pixels in enumerate(levels):
+        (folder / f"{number:03}.png").write_bytes(_png(pixels))
 
 
-def _png(rows: np.ndarray) -> bytes:
-    """Encode 8-bit grey levels (H, W) (https://www.w3.org/TR/png-3/)."""
+def _folders(folder: Path, photos: np.ndarray) -> None:
+    """Write what a folder holds: arrays, sentences of tokens, test data as that of ONNX's backend suite."""
+    for name in ("arrays", "tokens"):
+        (folder / name).mkdir()
+    for number, photo in enumerate(photos):
+        np.save(folder / "arrays" / f"{number:03}.npy", photo)
+        np.save(folder / "tokens" / f"{number:03}.npy", np.arange(number, number + 8) % 50)
+        run = folder / "test_data" / f"test_data_set_{number}"
+        run.mkdir(parents=True)
+        tensor = onnx.numpy_helper.from_array(photo[None], "images")
+        (run / "input_0.pb").write_bytes(tensor.SerializeToString())
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    """Encode 8-bit levels (H, W, 1 or 3) (https://www.w3.org/TR/png-3/)."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    height, width = rows.shape
-    unfiltered = b"".join(b"\0" + row.tobytes() for row in rows)
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
+    height, width, channels = pixels.shape
+    unfiltered = b"".join(b"\0" + row.tobytes() for row in pixels)
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, {1: GREY, 3: RGB}[channels], 0, 0, 0))
     return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(unfiltered)) + chunk(b"IEND", b"")
-
-
-def _test_data(folder: Path, images: np.ndarray) -> None:
-    """Write the first sample as the test data of ONNX's backend suite."""
-    folder.mkdir()
-    (folder / "input_0.pb").write_bytes(onnx.numpy_helper.from_array(images[:1], "images").SerializeToString())
