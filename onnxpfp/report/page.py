@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from onnxpfp.report.charts import Bars, Curves, Profile, Tiles
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -102,7 +104,7 @@ class Table:
     tight: bool = True
 
 
-Element = Title | Heading | Line | Facts | Table
+Element = Title | Heading | Line | Facts | Table | Tiles | Bars | Profile | Curves
 
 
 class Reportable(Protocol):
@@ -131,12 +133,14 @@ class ReportView:
         top: Most rows of a table; None leaves it to the table.
         full: Whether every row and all details are shown.
         names: Files that the report is about, where they stand on the command line.
+        command: The command as it was called; empty where a program asks.
     """
 
     console: Console
     top: int | None = None
     full: bool = False
     names: Mapping[str, str | None] = field(default_factory=dict[str, str | None])
+    command: str = ""
 
 
 def number(title: str) -> Column:
