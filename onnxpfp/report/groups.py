@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from onnxpfp.report.group_details import WidthCurve
 from onnxpfp.report.page import Column, Line, Table, at_most, number
 
 __all__ = ["ROWS", "GroupReport", "about_bounds", "groups_table"]
@@ -44,6 +45,10 @@ class GroupReport:
         consumers: Names of the nodes that read it.
         additive_bound: Bound of the choice by --score coreset, on the error of any output of a layer that reads the
             group, in plain numbers; `assumption` says of what. None where there is none.
+        sensitivities: The scores that ranked its channels, whatever they are, in the order of the channels; None for
+            those that went before, for they cost nothing. Empty where nothing ranked them.
+        gone: The channels that went, by their number in the group.
+        curve: Its response curve; None where none set the widths.
     """
 
     name: str
@@ -64,6 +69,9 @@ class GroupReport:
     error_assumption: str
     consumers: tuple[str, ...]
     additive_bound: float | None = None
+    sensitivities: tuple[float | None, ...] = ()
+    gone: tuple[int, ...] = ()
+    curve: WidthCurve | None = None
 
 
 def about_bounds(groups: Sequence[GroupReport]) -> Iterator[Line]:

@@ -10,10 +10,12 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 import onnxpfp
@@ -21,7 +23,7 @@ from onnxpfp.errors import legible
 from onnxpfp.report.charts import Bars, Curves, Profile, Tiles
 from onnxpfp.report.html_charts import chart_data
 from onnxpfp.report.html_size import LIMIT, Detail, fitted
-from onnxpfp.report.html_tables import HtmlTable, laid_out
+from onnxpfp.report.html_tables import laid_out
 from onnxpfp.report.page import Element, Facts, Heading, Line, Reportable, ReportView, Table, Title
 
 if TYPE_CHECKING:
@@ -50,6 +52,11 @@ class _Section:
     title: str
     elements: list[tuple[str, Any]] = field(default_factory=list[tuple[str, Any]])
 
+    @property
+    def anchor(self) -> str:
+        """What links to it call it."""
+        return re.sub(r"[^a-z0-9]+", "-", self.title.lower()).strip("-")
+
 
 @dataclass(frozen=True, slots=True)
 class _Asset:
@@ -77,7 +84,7 @@ def render_html(report: Reportable, view: ReportView) -> str:
 
 def _render(elements: Sequence[Element], notes: Iterable[str], view: ReportView, detail: Detail) -> str:
     charts: list[dict[str, Any]] = []
-    sections = [*_sections(elements, charts, detail)]
+    sections = _pictures_first([*_sections(elements, charts, detail)])
     styles, scripts = _asset(STYLE), [_asset(name) for name in SCRIPTS]
     title = next((element.text for element in elements if isinstance(element, Title)), _files(view.names))
     return (
@@ -116,7 +123,9 @@ def _sections(elements: Iterable[Element], charts: list[dict[str, Any]], detail:
             case Facts(rows):
                 section.elements.append(("facts", {name: legible(text) for name, text in rows.items()}))
             case Table():
-                section.elements.append(("table", _table(element, detail)))
+                if element.in_tiles:
+                    continue
+                section.elements.append(("table", laid_out(element, detail.rows)))
             case Tiles(tiles):
                 section.elements.append(("tiles", tiles))
             case Bars() | Profile() | Curves():
@@ -125,14 +134,20 @@ def _sections(elements: Iterable[Element], charts: list[dict[str, Any]], detail:
     yield section
 
 
-def _table(table: Table, detail: Detail) -> HtmlTable:
-    return laid_out(table, detail.rows)
+def _pictures_first(sections: list[_Section]) -> list[_Section]:
+    """Let all that is told before the first heading follow at the end, where figures begin the page."""
+    first, *others = sections
+    figures = [element for element in first.elements if element[0] == "tiles"]
+    told = [element for element in first.elements if element[0] != "tiles"]
+    if not (figures and told and others):
+        return sections
+    return [_Section("", figures), *others, _Section("In detail", told)]
 
 
 def _files(names: Mapping[str, str | None]) -> str:
     """Name what the page is about where it has no title."""
     given = [names.get("input"), names.get("output")]
-    return " → ".join(name for name in given if name) or "Report"
+    return " → ".join(PurePath(name).name for name in given if name) or "Report"
 
 
 def _json(charts: Sequence[Mapping[str, Any]]) -> str:

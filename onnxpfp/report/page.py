@@ -25,6 +25,7 @@ __all__ = [
     "Table",
     "Title",
     "at_most",
+    "down_to",
     "finite",
     "number",
     "sizes",
@@ -94,6 +95,7 @@ class Table:
         most: Most rows where nothing else is asked for.
         flag: The flag that shows all.
         tight: Whether columns stand close together.
+        in_tiles: Whether tiles beside it say the same, so that a page with pictures leaves it out.
     """
 
     columns: Sequence[Column]
@@ -102,6 +104,7 @@ class Table:
     most: int = MOST
     flag: str = "--all"
     tight: bool = True
+    in_tiles: bool = False
 
 
 Element = Title | Heading | Line | Facts | Table | Tiles | Bars | Profile | Curves
@@ -166,6 +169,12 @@ def at_most(value: float, digits: int) -> str:
     unit = 10.0 ** (math.floor(math.log10(value)) - digits + 1)
     # Beyond what a sum of floats is off by, but not for a number that has so few digits anyway.
     return f"{math.ceil(value / unit - 1e-9) * unit:.{digits}g}"
+
+
+def down_to(value: float, digits: int) -> str:
+    """Round a lower bound down to so many digits behind the point: rounded up it would promise more than it holds."""
+    # Below what a sum of floats is off by.
+    return f"{math.floor(value * 10**digits + 1e-9) / 10**digits:g}"
 
 
 def finite(value: float) -> str:

@@ -11,7 +11,8 @@ from onnxpfp.comparison.latency import LatencyFindings
 from onnxpfp.comparison.plan_fit import PlanFit
 from onnxpfp.model.activation_memory import ActivationPeak
 from onnxpfp.report.activations import peaks_fact
-from onnxpfp.report.comparison import drift_fact, latency_fact, sizes_table, slow_ops_table
+from onnxpfp.report.comparison import drift_fact, latency_fact, sizes_table, slow_ops_chart, slow_ops_table
+from onnxpfp.report.figures import before_and_after
 from onnxpfp.report.formats import plain
 from onnxpfp.report.page import Column, Element, Facts, Heading, Table, Title, sizes, spent
 
@@ -92,11 +93,13 @@ class VerificationReport:
     def page(self, *, full: bool, wide: bool) -> Iterator[Element]:
         """Show both models side by side, and what is wrong."""
         yield Title(f"{self.original or 'the model'} and {self.pruned or 'the pruned model'}")
+        yield before_and_after(self.before, self.after, self.latency, self.drift)
         yield sizes_table(self.before, self.after, self.latency)
         yield Facts(self._facts())
         ops = self.latency.slow_ops if self.latency else ()
         if ops:
             yield Heading("Ops that do not take less time")
+            yield slow_ops_chart(ops)
             yield slow_ops_table(ops)
         if self.problems:
             yield Heading("What is wrong")

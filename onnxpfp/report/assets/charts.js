@@ -22,9 +22,24 @@
   };
   const exact = { ...write, count: (value) => value.toLocaleString("en") };
 
-  // Names share their beginnings, so the middle is what goes.
-  const shortened = (text, most) =>
-    text.length <= most ? text : `${text.slice(0, Math.floor(most / 3))}…${text.slice(-(most - 1 - Math.floor(most / 3)))}`;
+  // Names of nodes begin and end alike: what all share goes first where they are too long, then the middle.
+  const shortened = (labels, most) => {
+    const shared = (words) => {
+      const length = Math.min(...words.map((each) => each.length)) - 1;
+      let count = 0;
+      while (count < length && words.every((each) => each[count] === words[0][count])) count += 1;
+      return count;
+    };
+    const long = labels.length > 1 && labels.some((label) => label.length > most);
+    const parts = labels.map((label) => label.match(/[^./:_]*[./:_]*/g).filter(Boolean));
+    const before = long ? shared(parts) : 0;
+    const after = long ? shared(parts.map((each) => each.slice(before).reverse())) : 0;
+    return parts.map((each) => {
+      const text = each.slice(before, each.length - after).join("").replace(/[./:_]+$/, "");
+      const head = Math.floor(most / 3);
+      return text.length <= most ? text : `${text.slice(0, head)}…${text.slice(head + 1 - most)}`;
+    });
+  };
 
   const scale = (title, format, more = {}) => ({
     border: { display: false },
@@ -58,7 +73,7 @@
 
   const bars = (chart, width, choose) => {
     const upright = chart.labels.length > NAMED;
-    const most = width < NARROW ? 18 : 40;
+    const short = shortened(chart.labels, width < NARROW ? 20 : 40);
     const colours = chart.series.length > 2 ? ["main", "second", "third"] : ["main", "second"];
     const datasets = chart.series.map((series, number) => ({
       label: series.name,
@@ -74,7 +89,7 @@
       stacked: chart.stacked,
       ticks: upright
         ? { display: false }
-        : { color: colour("text"), autoSkip: false, callback: (value) => shortened(chart.labels[value], most) },
+        : { color: colour("text"), autoSkip: false, callback: (value) => short[value] },
       title: { display: upright, text: `${chart.labels.length} ${chart.of}s, front to back`, color: colour("soft") },
     };
     const numbers = scale(chart.axis, write[chart.unit], { stacked: chart.stacked, beginAtZero: true });
@@ -255,7 +270,13 @@
       for (const [label, row] of rows) row.classList.toggle("now", label === name);
     };
     list.addEventListener("change", () => choose(list.value));
-    return { choose, first: names[0], redraw: () => redraw.forEach((each) => each()) };
+    // What lost most is what to begin with.
+    const lost = chart.series.find((series) => series.faint)?.values ?? [];
+    const first = names.reduce((best, name) => (lossOf(name) > lossOf(best) ? name : best));
+    function lossOf(name) {
+      return lost[chart.labels.indexOf(name)] ?? 0;
+    }
+    return { choose, first, redraw: () => redraw.forEach((each) => each()) };
   };
 
   Chart.defaults.font.family = getComputedStyle(document.body).fontFamily;
