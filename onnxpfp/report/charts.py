@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-__all__ = ["Bars", "Chart", "Curve", "Curves", "Profile", "Series", "Tile", "Tiles", "Unit"]
+__all__ = ["Bars", "Chart", "Curve", "NumberStyle", "Plot", "Profile", "Series", "Tile", "Tiles"]
 
-Unit = Literal["count", "share", "number"]
+NumberStyle = Literal["count", "share", "number"]
 """How a number is written: a count with a letter for thousands, a share in per cent, any other with three digits."""
 
 
@@ -71,7 +71,7 @@ class Bars:
     labels: Sequence[str]
     series: Sequence[Series]
     axis: str
-    unit: Unit = "count"
+    unit: NumberStyle = "count"
     stacked: bool = False
     said: str = ""
     details: Mapping[str, Sequence[Chart]] = field(default_factory=dict[str, "Sequence[Chart]"])
@@ -115,8 +115,8 @@ class Curve:
 
 
 @dataclass(frozen=True, slots=True)
-class Curves:
-    """Curves over one axis.
+class Plot:
+    """Plot over one axis.
 
     Attributes:
         title: What is shown.
@@ -133,10 +133,10 @@ class Curves:
     across: str
     up: str
     curves: Sequence[Curve]
-    units: tuple[Unit, Unit] = ("share", "number")
+    units: tuple[NumberStyle, NumberStyle] = ("share", "number")
     limit: float | None = None
     limit_name: str = ""
     said: str = ""
 
 
-Chart = Bars | Profile | Curves
+Chart = Bars | Profile | Plot

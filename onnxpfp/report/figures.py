@@ -52,7 +52,7 @@ def _latency(latency: LatencyFindings | None) -> Iterator[Tile]:
         return
     ratio = latency.ratio
     times = f"{ms(latency.original.median_ms)} → {ms(latency.pruned.median_ms)}"
-    half = f"half of the pairs of runs {100 * ratio.low:.1f} to {100 * ratio.high:.1f} %"
+    half = f"half of the pairs of runs: {100 * ratio.low:.1f} to {100 * ratio.high:.1f} %"
     yield Tile("Latency, ms", f"{100 * ratio.median:.1f} %", f"{times}; {half}", ratio.median)
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from onnxpfp.comparison.layers import LayerErrors
-from onnxpfp.report.charts import Bars, Chart, Curve, Curves, Profile, Series
+from onnxpfp.report.charts import Bars, Chart, Curve, Plot, Profile, Series
 from onnxpfp.report.groups import GroupReport
 
 __all__ = ["kept_channels", "layer_errors_chart"]
@@ -41,7 +41,7 @@ def _of_group(group: GroupReport) -> Iterator[Chart]:
     if group.curve is not None:
         points = [*zip(map(float, group.curve.widths), group.curve.drift, strict=True)]
         chosen = [point for point in points if point[0] == group.kept]
-        yield Curves(
+        yield Plot(
             "Response curve: drift of the output when it alone is narrowed",
             across="channels kept",
             up="drift",

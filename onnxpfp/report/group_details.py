@@ -46,7 +46,7 @@ def scores_of(outcome: Outcome, chosen: Selection | None, channels: Ids) -> tupl
     scores = outcome.calibration.scores
     values = scores.energy if chosen.tie_broken and scores.energy is not None else scores.values
     scored = outcome.lossless.lineage.current[channels]
-    return tuple(_rounded(values[channel]) if channel else None for channel in scored.tolist())
+    return tuple(_rounded(float(values[channel])) if channel else None for channel in scored.tolist())
 
 
 def curve_of(outcome: Outcome, channels: Ids) -> WidthCurve | None:

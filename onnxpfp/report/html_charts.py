@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from onnxpfp.errors import legible
-from onnxpfp.report.charts import Bars, Chart, Curves, Profile
+from onnxpfp.report.charts import Bars, Chart, Plot, Profile
 from onnxpfp.report.html_size import Detail
 
 __all__ = ["chart_data"]
@@ -27,7 +27,7 @@ def chart_data(chart: Chart, detail: Detail) -> dict[str, Any]:
         case Profile():
             values = _rounded(chart.values, detail.digits)
             return {"kind": "profile", **asdict(chart), "values": values, "gone": [*chart.gone]}
-        case Curves():
+        case Plot():
             return _curves(chart, detail)
 
 
@@ -54,7 +54,7 @@ def _bars(bars: Bars, detail: Detail) -> dict[str, Any]:
     }
 
 
-def _curves(curves: Curves, detail: Detail) -> dict[str, Any]:
+def _curves(curves: Plot, detail: Detail) -> dict[str, Any]:
     drawn = [
         {
             "name": legible(curve.name),

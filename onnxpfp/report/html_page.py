@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import onnxpfp
 from onnxpfp.errors import legible
-from onnxpfp.report.charts import Bars, Curves, Profile, Tiles
+from onnxpfp.report.charts import Bars, Plot, Profile, Tiles
 from onnxpfp.report.html_charts import chart_data
 from onnxpfp.report.html_size import LIMIT, Detail, fitted
 from onnxpfp.report.html_tables import laid_out
@@ -128,7 +128,7 @@ def _sections(elements: Iterable[Element], charts: list[dict[str, Any]], detail:
                 section.elements.append(("table", laid_out(element, detail.rows)))
             case Tiles(tiles):
                 section.elements.append(("tiles", tiles))
-            case Bars() | Profile() | Curves():
+            case Bars() | Profile() | Plot():
                 section.elements.append(("chart", (len(charts), element)))
                 charts.append(chart_data(element, detail))
     yield section

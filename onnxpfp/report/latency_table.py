@@ -10,7 +10,7 @@ from typing import Any
 from onnxpfp.channels.name_patterns import name_inside
 from onnxpfp.pipeline.latency.summary import LatencySummary, OpShare, PartLatency
 from onnxpfp.pipeline.latency.table import LatencyTable
-from onnxpfp.report.charts import Bars, Curve, Curves, Series, Tile, Tiles
+from onnxpfp.report.charts import Bars, Curve, Plot, Series, Tile, Tiles
 from onnxpfp.report.comparison import ms, threads_text
 from onnxpfp.report.formats import plain
 from onnxpfp.report.page import Column, Element, Facts, Heading, Line, Table, Title, number, sizes, spent
@@ -161,12 +161,12 @@ def _ops_chart(ops: Sequence[OpShare]) -> Bars:
     )
 
 
-def _points_chart(part: PartLatency) -> Curves:
+def _points_chart(part: PartLatency) -> Plot:
     """Show what was measured at each choice of widths, and what the fit makes of it."""
     labels = [f"multiples of {point.multiple}" if point.multiple else "whole" for point in part.points]
     measured = [(point.kept, point.ms) for point in part.points]
     fitted = [(point.kept, point.fitted_ms) for point in part.points]
-    return Curves(
+    return Plot(
         f"Latency by channels kept{f', {part.place}' if part.place else ''}",
         across="channels kept",
         up="ms",

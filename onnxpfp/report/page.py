@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from onnxpfp.report.charts import Bars, Curves, Profile, Tiles
+from onnxpfp.report.charts import Bars, Plot, Profile, Tiles
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -107,7 +107,7 @@ class Table:
     in_tiles: bool = False
 
 
-Element = Title | Heading | Line | Facts | Table | Tiles | Bars | Profile | Curves
+Element = Title | Heading | Line | Facts | Table | Tiles | Bars | Profile | Plot
 
 
 class Reportable(Protocol):

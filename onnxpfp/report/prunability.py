@@ -10,7 +10,7 @@ from typing import Any
 
 from onnxpfp.allocation.prunability import Prunability
 from onnxpfp.pipeline.prunability_curves import Point
-from onnxpfp.report.charts import Bars, Curve, Curves, Series, Tile, Tiles
+from onnxpfp.report.charts import Bars, Curve, Plot, Series, Tile, Tiles
 from onnxpfp.report.formats import plain
 from onnxpfp.report.inspection import NodeName
 from onnxpfp.report.page import Column, Element, Facts, Heading, Line, Table, Title, number, sizes, spent
@@ -188,10 +188,10 @@ class PrunabilityReport:
         )
 
 
-def _curve(title: str, across: str, points: Sequence[Point], limit: float) -> Curves:
+def _curve(title: str, across: str, points: Sequence[Point], limit: float) -> Plot:
     """Draw what was measured, and what counts as no harm."""
     measured = Curve("measured", [(point.share, point.loss) for point in points])
-    return Curves(title, across, "loss", [measured], limit=limit, limit_name="counts as no harm")
+    return Plot(title, across, "loss", [measured], limit=limit, limit_name="counts as no harm")
 
 
 def told_losses(losses: Mapping[str, str]) -> str:

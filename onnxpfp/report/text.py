@@ -12,7 +12,7 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from onnxpfp.errors import legible
-from onnxpfp.report.charts import Bars, Curves, Profile, Tiles
+from onnxpfp.report.charts import Bars, Plot, Profile, Tiles
 from onnxpfp.report.page import Element, Facts, Heading, Line, Reportable, ReportView, Table, Title
 
 __all__ = ["as_text", "print_notes"]
@@ -50,7 +50,7 @@ def _laid_out(element: Element, view: ReportView) -> list[RenderableType]:
             return [_facts(element)]
         case Table():
             return _table(element, None if view.full or not element.of else view.top or element.most)
-        case Tiles() | Bars() | Profile() | Curves():
+        case Tiles() | Bars() | Profile() | Plot():
             return []
 
 

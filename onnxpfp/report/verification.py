@@ -11,6 +11,7 @@ from onnxpfp.comparison.latency import LatencyFindings
 from onnxpfp.comparison.plan_fit import PlanFit
 from onnxpfp.model.activation_memory import ActivationPeak
 from onnxpfp.report.activations import peaks_fact
+from onnxpfp.report.charts import Tile, Tiles
 from onnxpfp.report.comparison import drift_fact, latency_fact, sizes_table, slow_ops_chart, slow_ops_table
 from onnxpfp.report.figures import before_and_after
 from onnxpfp.report.formats import plain
@@ -93,7 +94,7 @@ class VerificationReport:
     def page(self, *, full: bool, wide: bool) -> Iterator[Element]:
         """Show both models side by side, and what is wrong."""
         yield Title(f"{self.original or 'the model'} and {self.pruned or 'the pruned model'}")
-        yield before_and_after(self.before, self.after, self.latency, self.drift)
+        yield Tiles([self._verdict(), *before_and_after(self.before, self.after, self.latency, self.drift).tiles])
         yield sizes_table(self.before, self.after, self.latency)
         yield Facts(self._facts())
         ops = self.latency.slow_ops if self.latency else ()
@@ -104,6 +105,12 @@ class VerificationReport:
         if self.problems:
             yield Heading("What is wrong")
             yield Table((Column("problem"),), [(problem,) for problem in self.problems], of="problems", most=PROBLEMS)
+
+    def _verdict(self) -> Tile:
+        """Say whether it passes, and whether the interface is the same."""
+        interface = _counted(len(self.interface), "difference") if self.interface else "the same"
+        problems = "" if self.passed else f"{_counted(len(self.problems), 'problem')}; "
+        return Tile("Verdict", "passes" if self.passed else "does not pass", f"{problems}interface: {interface}")
 
     def _facts(self) -> dict[str, str]:
         peak = self.before.activations

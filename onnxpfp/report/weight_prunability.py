@@ -8,7 +8,7 @@ from statistics import fmean, median
 from typing import Any
 
 from onnxpfp.pipeline.weight_prunability import WeightCurve
-from onnxpfp.report.charts import Curve, Curves, Tile, Tiles
+from onnxpfp.report.charts import Curve, Plot, Tile, Tiles
 from onnxpfp.report.formats import plain
 from onnxpfp.report.page import Column, Element, Facts, Heading, Table, Title, number, sizes, spent
 from onnxpfp.report.prunability import told_losses
@@ -115,14 +115,14 @@ class WeightPrunabilityReport:
             ]
             yield Table((number("weights kept"), number("loss"), Column("")), points, tight=False)
 
-    def _chart(self) -> Curves:
+    def _chart(self) -> Plot:
         """Draw what was measured, and what counts as no harm."""
         names = ["measured"] if len(self.curves) == 1 else [f"draw {draw}" for draw in range(1, len(self.curves) + 1)]
         curves = [
             Curve(name, [*zip(curve.shares, curve.losses, strict=True)])
             for name, curve in zip(names, self.curves, strict=True)
         ]
-        return Curves(
+        return Plot(
             "Loss of the network", "weights kept", "loss", curves, limit=self.limit, limit_name="counts as no harm"
         )
 

@@ -10,13 +10,17 @@
   const make = (name, properties) => Object.assign(document.createElement(name), properties);
   const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 
-  const compact = new Intl.NumberFormat("en", { notation: "compact", maximumSignificantDigits: 3 });
+  const letters = [[1e12, " T"], [1e9, " G"], [1e6, " M"], [1e3, " k"]];
+  const compact = (value) => {
+    const [size, letter] = letters.find(([each]) => Math.abs(value) >= each) ?? [1, ""];
+    return `${Number((value / size).toPrecision(3))}${letter}`;
+  };
   const digits = (value, count) => {
     const size = Math.abs(value);
     return size !== 0 && (size < 1e-3 || size >= 1e6) ? value.toExponential(count - 1) : String(Number(value.toPrecision(count)));
   };
   const write = {
-    count: (value) => compact.format(value),
+    count: compact,
     share: (value) => `${digits(100 * value, 3)} %`,
     number: (value) => digits(value, 3),
   };
@@ -59,7 +63,14 @@
         display: legend,
         align: "start",
         onClick: null,
-        labels: { color: colour("text"), boxWidth: 10, boxHeight: 10, usePointStyle: false },
+        labels: {
+          color: colour("text"),
+          boxWidth: 10,
+          boxHeight: 10,
+          // Full squares, for dashed lines too.
+          generateLabels: (drawing) =>
+            Chart.defaults.plugins.legend.labels.generateLabels(drawing).map((label) => ({ ...label, lineWidth: 0 })),
+        },
       },
       tooltip: {
         backgroundColor: colour("tip"),
@@ -279,6 +290,17 @@
     return { choose, first, redraw: () => redraw.forEach((each) => each()) };
   };
 
+  // Chart.js leaves no room between the legend and the plot.
+  Chart.register({
+    id: "room",
+    beforeInit: (drawing) => {
+      const fit = drawing.legend.fit;
+      drawing.legend.fit = function fitWithRoom() {
+        fit.call(this);
+        if (this.options.display) this.height += 8;
+      };
+    },
+  });
   Chart.defaults.font.family = getComputedStyle(document.body).fontFamily;
   Chart.defaults.font.size = 12;
   const all = [...document.querySelectorAll("figure[data-chart]")].map((figure) => {
