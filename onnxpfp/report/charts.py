@@ -87,12 +87,14 @@ class Profile:
         values: The numbers, by channel; None where there is none.
         gone: Channels that went.
         axis: What the numbers are.
+        said: What there is to say about it.
     """
 
     title: str
     values: Sequence[float | None]
     gone: Sequence[int]
     axis: str
+    said: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +118,7 @@ class Curve:
 
 @dataclass(frozen=True, slots=True)
 class Plot:
-    """Plot over one axis.
+    """Curves and points over one axis.
 
     Attributes:
         title: What is shown.

@@ -73,6 +73,6 @@ def sort_key(text: str) -> float | None:
 
 def _cell(text: str, column: Column) -> HtmlCell:
     number = sort_key(text) if column.right else None
-    if number is None or text == f"{number:g}":
-        return HtmlCell(legible(text), "")
-    return HtmlCell(legible(text), "Infinity" if number == float("inf") else f"{number:.17g}")
+    # As a script reads a number.
+    key = "" if number is None else "Infinity" if number == float("inf") else f"{number:.17g}"
+    return HtmlCell(legible(text), "" if key == text else key)
