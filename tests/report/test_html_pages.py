@@ -27,7 +27,7 @@ from onnxpfp.report.page import Column, Element, Facts, Heading, Line, ReportVie
 from onnxpfp.report.text import as_text
 
 EVIL = "<script>alert(1)</script>"
-WORSE = '</script><script>alert(2)</script><!--"\'&'
+WORSE = "</script><script>alert(2)</script><!--\"'&"
 
 
 @dataclass(frozen=True)
