@@ -65,6 +65,7 @@ class Bars:
         said: What there is to say about it.
         details: Charts of a label, which are shown where it is chosen.
         of: What a label names, such as "group".
+        order: In what order the labels come.
     """
 
     title: str
@@ -76,6 +77,7 @@ class Bars:
     said: str = ""
     details: Mapping[str, Sequence[Chart]] = field(default_factory=dict[str, "Sequence[Chart]"])
     of: str = "row"
+    order: str = "front to back"
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,6 +51,7 @@ def _bars(bars: Bars, detail: Detail) -> dict[str, Any]:
         "stacked": bars.stacked,
         "details": details,
         "of": bars.of,
+        "order": bars.order,
     }
 
 

@@ -216,6 +216,7 @@ class Inspection:
             unit="share",
             said="A number lies in the groups of all its axes, so they add up to more than the model.",
             of="group",
+            order="the most expensive first",
         )
 
     def _behind_stays(self) -> Bars:
@@ -227,6 +228,7 @@ class Inspection:
             axis="share of the model",
             unit="share",
             of="reason",
+            order="the most expensive first",
         )
 
 

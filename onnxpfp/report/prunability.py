@@ -185,6 +185,7 @@ class PrunabilityReport:
                 for group in self.groups
             },
             of="group",
+            order="the most fragile first",
         )
 
 

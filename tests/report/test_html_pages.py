@@ -236,5 +236,15 @@ def test_the_licence_of_the_library_is_in_the_page() -> None:
     assert "Chart.js 4.6.1" in notice.read_text(encoding="utf-8")
 
 
+def test_a_program_saves_a_page(pruned: onnxpfp.Result, tmp_path: Path) -> None:
+    onnxpfp.save_report(pruned.report, tmp_path / "r.html", model="net.onnx")
+    page = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert page == rendered(pruned.report, input="net.onnx")
+    assert "<h1>net.onnx</h1>" in page
+    assert "command" not in " ".join(str(attributes) for _, attributes in Tags(page).tags)
+    with pytest.raises(onnxpfp.errors.OutputError, match="the directory"):
+        onnxpfp.save_report(pruned.report, tmp_path / "no" / "r.html")
+
+
 def test_the_format_takes_its_package() -> None:
     assert FORMATS["report"].package == "jinja2"

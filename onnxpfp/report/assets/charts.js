@@ -101,7 +101,7 @@
       ticks: upright
         ? { display: false }
         : { color: colour("text"), autoSkip: false, callback: (value) => short[value] },
-      title: { display: upright, text: `${chart.labels.length} ${chart.of}s, front to back`, color: colour("soft") },
+      title: { display: upright, text: `${chart.labels.length} ${chart.of}s, ${chart.order}`, color: colour("soft") },
     };
     const numbers = scale(chart.axis, write[chart.unit], { stacked: chart.stacked, beginAtZero: true });
     const perLabel = chart.stacked ? 1 : datasets.length;
@@ -141,7 +141,7 @@
     });
     const datasets = [side("stays", false), ...(gone.size ? [side("goes", true)] : [])];
     return {
-      height: 240,
+      height: 250,
       config: {
         type: "bar",
         data: { labels: order.map((channel) => `channel ${channel}`), datasets },
@@ -181,7 +181,9 @@
         borderColor: own,
         backgroundColor: own,
         borderWidth: 2,
-        pointRadius: curve.points.length > 60 ? 0 : 3,
+        // One point on a curve lies on top of it.
+        order: curve.joined ? 1 : 0,
+        pointRadius: curve.points.length > 60 ? 0 : curve.joined ? 3 : 4.5,
         pointHitRadius: 8,
       };
     });
@@ -201,7 +203,7 @@
     }
     const [across, up] = chart.units;
     return {
-      height: 300,
+      height: chart.small ? 250 : 300,
       config: {
         type: "scatter",
         data: { datasets },
@@ -260,7 +262,7 @@
       row.classList.add("choosable");
       row.addEventListener("click", () => {
         choose(name);
-        panel.scrollIntoView({ block: "nearest", behavior: "smooth" });
+        panel.scrollIntoView({ block: "nearest" });
       });
     }
     let redraw = [];
@@ -276,7 +278,7 @@
         const inner = make("figure", {});
         inner.append(make("figcaption", { textContent: each.title }));
         shown.append(inner);
-        return canvasBox(inner, each, () => {});
+        return canvasBox(inner, { ...each, small: true }, () => {});
       });
       for (const [label, row] of rows) row.classList.toggle("now", label === name);
     };
