@@ -31,9 +31,8 @@ def kept_channels(groups: Sequence[GroupReport]) -> Bars:
 
 def _of_group(group: GroupReport) -> Iterator[Chart]:
     if group.sensitivities:
-        ranked = f"by {group.ranked_by}" if group.ranked_by else "nothing was chosen to go"
         yield Profile(
-            f"Scores of its {group.channels:,} channels, {ranked}: {group.kept:,} stay",
+            f"Scores of its {group.channels:,} channels, {_ranked(group)}: {group.kept:,} stay",
             group.sensitivities,
             group.gone,
             axis="score",
@@ -51,6 +50,13 @@ def _of_group(group: GroupReport) -> Iterator[Chart]:
             ],
             units=("count", "number"),
         )
+
+
+def _ranked(group: GroupReport) -> str:
+    """Say what the scores decided."""
+    if group.ranked_by:
+        return f"by {group.ranked_by}"
+    return "nothing was chosen to go" if group.kept else "its branch went with all of them"
 
 
 def layer_errors_chart(errors: LayerErrors) -> Bars:

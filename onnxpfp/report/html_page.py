@@ -36,6 +36,8 @@ SCRIPTS = ("chart.umd.min.js", "theme.js", "tables.js", "charts.js")
 STYLE = "report.css"
 NOTICE = "NOTICE.txt"
 TEMPLATE = "report.html.j2"
+# Entities, which escaping makes, have none of them.
+_SEPARATOR = re.compile(r"[./:_](?=[^./:_])")
 _MAP = "//# sourceMappingURL="
 _UNSAFE = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
 
@@ -180,6 +182,15 @@ def _read(name: str) -> str:
 @cache
 def _environment() -> Environment:
     from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup, escape
+
+    def breakable(text: str) -> Markup:
+        """Let a long name break behind its separators."""
+        return Markup(_SEPARATOR.sub(r"\g<0><wbr>", str(escape(text))))
 
     loader = PackageLoader("onnxpfp.report", "templates")
-    return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["breakable"] = breakable
+    return environment
