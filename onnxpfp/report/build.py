@@ -35,6 +35,7 @@ from onnxpfp.report.notes import notes_of
 from onnxpfp.report.outcome import Outcome
 from onnxpfp.report.pruning import BodyReport, Report
 from onnxpfp.report.ranks import RankReport
+from onnxpfp.report.sensitivities import sensitivities_of
 from onnxpfp.score.energy import Energy
 
 __all__ = ["build_report"]
@@ -199,6 +200,7 @@ def _groups(outcome: Outcome) -> tuple[GroupReport, ...]:
     refitted = {record.name for record in refits if record.after < record.before}
     folded = set(compensation.folded) if compensation else set[str]()
     merged = set(compensation.merged) if compensation else set[str]()
+    sensitivities = sensitivities_of(outcome, graph.groups)
     reports: list[GroupReport] = []
     for number, group in enumerate(graph.groups):
         chosen = selections[number] if selections else None
@@ -235,7 +237,8 @@ def _groups(outcome: Outcome) -> tuple[GroupReport, ...]:
                 assumption="" if reason else assumption_of(outcome, chosen),
                 error_assumption="" if no_error else assumption_of_error(outcome),
                 consumers=tuple(map(outcome.named, consumers)),
-                sensitivities=scores_of(outcome, chosen, group.channels),
+                sensitivities=sensitivities[number],
+                scores=scores_of(outcome, chosen, group.channels),
                 gone=tuple(np.flatnonzero(~stays).tolist()),
                 curve=curve_of(outcome, group.channels),
             )

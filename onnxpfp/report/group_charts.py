@@ -12,6 +12,10 @@ from onnxpfp.report.groups import GroupReport
 __all__ = ["kept_channels", "layer_errors_chart"]
 
 
+SENSITIVE = frozenset({"pfp", ""})
+"""Where sensitivities were measured and nothing else ranked the channels: what there is to see."""
+
+
 def kept_channels(groups: Sequence[GroupReport]) -> Bars:
     """Show how many channels stay of every group, and on a choice what ranked and what widths cost."""
     return Bars(
@@ -30,13 +34,11 @@ def kept_channels(groups: Sequence[GroupReport]) -> Bars:
 
 
 def _of_group(group: GroupReport) -> Iterator[Chart]:
-    if group.sensitivities:
-        yield Profile(
-            f"Scores of its {group.channels:,} channels, {_ranked(group)}: {group.kept:,} stay",
-            group.sensitivities,
-            group.gone,
-            axis="score",
-        )
+    stay = f"of its {group.channels:,} channels {group.kept:,} stay"
+    if group.sensitivities is not None:
+        yield Profile(f"Sensitivities: {stay}", group.sensitivities, group.gone, axis="sensitivity")
+    if group.scores and (group.sensitivities is None or group.ranked_by not in SENSITIVE):
+        yield Profile(f"Scores {_ranked(group)}: {stay}", group.scores, group.gone, axis="score")
     if group.curve is not None:
         points = [*zip(map(float, group.curve.widths), group.curve.drift, strict=True)]
         chosen = [point for point in points if point[0] == group.kept]
@@ -53,10 +55,10 @@ def _of_group(group: GroupReport) -> Iterator[Chart]:
 
 
 def _ranked(group: GroupReport) -> str:
-    """Say what the scores decided."""
+    """Say what the scores are, and where they did not decide."""
     if group.ranked_by:
         return f"by {group.ranked_by}"
-    return "nothing was chosen to go" if group.kept else "its branch went with all of them"
+    return "of a group that stays" if group.kept else "of a branch that went"
 
 
 def layer_errors_chart(errors: LayerErrors) -> Bars:

@@ -45,8 +45,10 @@ class GroupReport:
         consumers: Names of the nodes that read it.
         additive_bound: Bound of the choice by --score coreset, on the error of any output of a layer that reads the
             group, in plain numbers; `assumption` says of what. None where there is none.
-        sensitivities: The scores that ranked its channels, whatever they are, in the order of the channels; None for
-            those that went before, for they cost nothing. Empty where nothing ranked them.
+        sensitivities: Of every channel, the largest over the layers that read it; None for one that cost nothing and
+            went before. None where none were measured.
+        scores: What ranked its channels, whatever it is, in their order; None likewise. Empty where nothing of the
+            group was up for a choice.
         gone: The channels that went, by their number in the group.
         curve: Its response curve; None where none set the widths.
     """
@@ -69,7 +71,8 @@ class GroupReport:
     error_assumption: str
     consumers: tuple[str, ...]
     additive_bound: float | None = None
-    sensitivities: tuple[float | None, ...] = ()
+    sensitivities: tuple[float | None, ...] | None = None
+    scores: tuple[float | None, ...] = ()
     gone: tuple[int, ...] = ()
     curve: WidthCurve | None = None
 

@@ -167,13 +167,16 @@ def test_text_has_no_pictures_and_the_page_has_tiles_in_the_place_of_their_table
 def test_a_pruning_shows_what_ranked_the_channels_and_what_narrowing_costs(pruned: onnxpfp.Result) -> None:
     chart = next(chart for chart in charts_of(rendered(pruned.report)) if chart["of"] == "group")
     for group in pruned.report.groups:
-        profile, plot = chart["details"][group.name]
-        assert len(profile["values"]) == group.channels
-        assert len(profile["gone"]) == group.channels - group.kept
+        *profiles, plot = chart["details"][group.name]
+        assert [profile["axis"] for profile in profiles] == ["sensitivity", *["score"] * (group.ranked_by == "energy")]
+        for profile in profiles:
+            assert len(profile["values"]) == group.channels
+            assert len(profile["gone"]) == group.channels - group.kept
         assert group.curve is not None
         assert plot["curves"][0]["points"][-1] == [group.channels, 0.0]
         written = next(each for each in pruned.report.to_dict()["groups"] if each["name"] == group.name)
-        assert written["sensitivities"] == [*group.sensitivities]
+        assert written["scores"] == [*group.scores]
+        assert len(written["sensitivities"]) == group.channels
         assert written["curve"]["widths"][-1] == group.channels
 
 
@@ -181,7 +184,8 @@ def test_by_one_sum_the_channels_with_the_smallest_scores_go() -> None:
     options: dict[str, Any] = {"score": "l1", "select": "deterministic", "allocate": "uniform", "compensate": "none"}
     report = onnxpfp.prune(nets.chain(), keep_macs=0.5, no_latency=True, **options).report
     for group in report.groups:
-        scores = np.array(group.sensitivities, np.float64)
+        assert group.sensitivities is None
+        scores = np.array(group.scores, np.float64)
         stays = np.setdiff1d(np.arange(group.channels), group.gone)
         assert 0 < len(group.gone) < group.channels
         assert scores[[*group.gone]].max() <= scores[stays].min()
