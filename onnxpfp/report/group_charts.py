@@ -34,7 +34,7 @@ def kept_channels(groups: Sequence[GroupReport]) -> Bars:
 
 
 def _of_group(group: GroupReport) -> Iterator[Chart]:
-    stay = f"of its {group.channels:,} channels {group.kept:,} stay"
+    stay = f"{group.kept:,} of {group.channels:,} stay"
     if group.sensitivities is not None:
         yield Profile(f"Sensitivities: {stay}", group.sensitivities, group.gone, axis="sensitivity")
     if group.scores and (group.sensitivities is None or group.ranked_by not in SENSITIVE):
@@ -43,7 +43,7 @@ def _of_group(group: GroupReport) -> Iterator[Chart]:
         points = [*zip(map(float, group.curve.widths), group.curve.drift, strict=True)]
         chosen = [point for point in points if point[0] == group.kept]
         yield Plot(
-            "Response curve: drift of the output when it alone is narrowed",
+            "Response curve: it alone is narrowed",
             across="channels kept",
             up="drift",
             curves=[

@@ -127,7 +127,7 @@ def test_rows_and_bars_choose_a_group(pruned: Opened) -> None:
         assert pruned.page.locator(f"{GROUPS} tr.now").count() == 1
         stay, channels = kept.split("/")
         caption = pruned.page.locator(f"{GROUPS} .chosen figcaption").first.text_content() or ""
-        assert caption == f"Sensitivities: of its {channels} channels {stay} stay"
+        assert caption == f"Sensitivities: {stay} of {channels} stay"
         by_energy = "energy" in row.locator("td").nth(5).text_content()
         assert pruned.page.locator(f"{GROUPS} .chosen canvas").count() == 2 + by_energy
     assert first in pruned.column(GROUPS, 0)
