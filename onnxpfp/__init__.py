@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from onnxpfp.api.prunability import prunability
     from onnxpfp.api.prune import Result, prune
     from onnxpfp.api.save import save_result
+    from onnxpfp.api.save_report import save_report
     from onnxpfp.api.sparsify import SparsifyResult, sparsify
     from onnxpfp.api.verify import verify
     from onnxpfp.pipeline.plan import Plan
@@ -64,6 +65,7 @@ __all__ = [
     "merge_scores",
     "prunability",
     "prune",
+    "save_report",
     "save_result",
     "sparsify",
     "verify",
@@ -92,6 +94,7 @@ _LAZY = {
     "SparsifyResult": "onnxpfp.api.sparsify",
     "SparsityReport": "onnxpfp.report.sparsity",
     "sparsify": "onnxpfp.api.sparsify",
+    "save_report": "onnxpfp.api.save_report",
     "save_result": "onnxpfp.api.save",
     "prunability": "onnxpfp.api.prunability",
     "verify": "onnxpfp.api.verify",

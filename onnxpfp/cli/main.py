@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 import onnxpfp
+from onnxpfp.cli.called import note_call
 from onnxpfp.cli.factorize import factorize_command
 from onnxpfp.cli.inspect import inspect_command
 from onnxpfp.cli.latency import latency_command
@@ -40,6 +41,15 @@ class _Program(click.Group):
     def __call__(self, *args: Any, **given: Any) -> Any:
         """Run as a program."""
         return supervised(partial(super().__call__, *args, **given))
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """Note how it was called."""
+        arguments = [*args]
+        context = super().make_context(info_name, args, parent, **extra)
+        note_call(context, arguments)
+        return context
 
 
 @click.group(cls=_Program, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

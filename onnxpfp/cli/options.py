@@ -202,9 +202,10 @@ def reporting_options(what: str, default: str = str(MOST)) -> Callable[[Command]
         # click shows what is added last first.
         click.option("-v", "--verbose", count=True, help="Show every row and phase; -vv shows tracebacks.")(call)
         click.option("-q", "--quiet", is_flag=True, help="Show errors only.")(call)
-        for name in reversed([*FORMATS]):
-            help_text = f"Write the report as {name.upper()}, always complete; - is stdout, without the tables."
-            click.option(f"--{name}", f"{name}_file", type=FILE, metavar="FILE|-", help=help_text)(call)
+        for name, form in reversed([*FORMATS.items()]):
+            help_text = f"Write the report as {form.title}, always complete; - is stdout, without the tables."
+            metavar = f"FILE{form.suffix}|-"
+            click.option(f"--{name}", f"{name}_file", type=FILE, metavar=metavar, help=help_text)(call)
         click.option("--all", "every", is_flag=True, help="Show every row, as -v does.")(call)
         return click.option("--top", type=int, metavar="N", help=f"Show at most {what}.  [default: {default}]")(call)
 

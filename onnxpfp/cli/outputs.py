@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from onnxpfp.cli.called import called_as
 from onnxpfp.cli.options import Reporting
 from onnxpfp.errors import ModelError, OutputError
 from onnxpfp.report.formats import FORMATS
@@ -92,10 +93,12 @@ def check_reports(reporting: Reporting, source: Path, taken: Mapping[str, Path])
         taken: Other files that are read or written, by the flag that names them.
 
     Raises:
-        OutputError: One cannot be written there.
+        OutputError: One cannot be written there, or its format not at all.
     """
     from onnxpfp.model.save import check_target
 
+    for name in reporting.files:
+        FORMATS[name].check(name)
     others = {"IN": source, **_weights(source), **taken}
     for name, path in reporting.files.items():
         if path != STDOUT:
@@ -179,8 +182,8 @@ def publish(
     from onnxpfp.cli.terminal import make_console
     from onnxpfp.report.text import as_text, print_notes
 
-    view = ReportView(make_console(), reporting.top, reporting.full, names or {})
-    texts = [(path, FORMATS[name](report, view)) for name, path in reporting.files.items()]
+    view = ReportView(make_console(), reporting.top, reporting.full, names or {}, called_as())
+    texts = [(path, FORMATS[name].render(report, view)) for name, path in reporting.files.items()]
     written = first()
     for path, text in texts:
         if path != STDOUT:

@@ -28,6 +28,7 @@ from onnxpfp.pipeline.quality_target import Certified
 from onnxpfp.pipeline.verification import Verification
 from onnxpfp.refit.means import Record
 from onnxpfp.report.assumptions import assumption_of, assumption_of_error, why_without_bounds
+from onnxpfp.report.group_details import curve_of, scores_of
 from onnxpfp.report.groups import GroupReport
 from onnxpfp.report.latency_target import latency_notes
 from onnxpfp.report.notes import notes_of
@@ -240,6 +241,9 @@ def _groups(outcome: Outcome) -> tuple[GroupReport, ...]:
                 error_assumption="" if no_error else assumption_of_error(outcome),
                 consumers=tuple(map(outcome.named, consumers)),
                 sensitivities=sensitivities[number],
+                scores=scores_of(outcome, chosen, group.channels),
+                gone=tuple(np.flatnonzero(~stays).tolist()),
+                curve=curve_of(outcome, group.channels),
             )
         )
     return tuple(reports)

@@ -9,9 +9,20 @@ from onnxpfp.comparison.drift import Drift
 from onnxpfp.comparison.latency import LatencyFindings
 from onnxpfp.comparison.slow_ops import SlowOp
 from onnxpfp.model.activation_memory import ActivationPeak
+from onnxpfp.report.charts import Bars, Series
 from onnxpfp.report.page import Column, Table, number
 
-__all__ = ["drift_fact", "drift_measures", "latency_fact", "ms", "sizes_table", "slow_ops_table", "threads_text"]
+__all__ = [
+    "Sized",
+    "drift_fact",
+    "drift_measures",
+    "latency_fact",
+    "ms",
+    "sizes_table",
+    "slow_ops_chart",
+    "slow_ops_table",
+    "threads_text",
+]
 
 
 class Sized(Protocol):
@@ -50,7 +61,7 @@ def sizes_table(before: Sized, after: Sized, latency: LatencyFindings | None) ->
     if latency is not None and latency.original and latency.pruned and latency.ratio:
         medians = ms(latency.original.median_ms), ms(latency.pruned.median_ms)
         rows.append(("latency, ms", *medians, f"{100 * latency.ratio.median:.1f} %"))
-    return Table((Column(""), *map(number, ("before", "after", "kept"))), rows, tight=False)
+    return Table((Column(""), *map(number, ("before", "after", "kept"))), rows, tight=False, in_tiles=True)
 
 
 def drift_measures(drift: Drift) -> list[str]:
@@ -106,6 +117,21 @@ def slow_ops_table(ops: Sequence[SlowOp]) -> Table:
     rows = [(op.name, op.op, ms(op.before_ms), ms(op.after_ms), op.cause or "none seen") for op in ops]
     columns = (Column("node"), Column("op"), *map(number, ("ms before", "ms after")), Column("cause"))
     return Table(columns, rows, of="ops")
+
+
+def slow_ops_chart(ops: Sequence[SlowOp]) -> Bars:
+    """Show the time of ops before and after."""
+    return Bars(
+        "Time of ops that do not take less",
+        [op.name for op in ops],
+        [
+            Series("after", [op.after_ms for op in ops]),
+            Series("before", [op.before_ms for op in ops], faint=True),
+        ],
+        axis="ms of one run",
+        unit="number",
+        of="op",
+    )
 
 
 def _count(value: int | None) -> str:

@@ -13,8 +13,10 @@ from onnxpfp.comparison.latency import LatencyFindings
 from onnxpfp.low_rank.layers import StayingLayer
 from onnxpfp.refit.means import Record
 from onnxpfp.report.activations import peaks_fact
+from onnxpfp.report.charts import Bars, Series
 from onnxpfp.report.comparison import drift_fact, latency_fact, sizes_table
 from onnxpfp.report.compensation import about_compensation
+from onnxpfp.report.figures import before_and_after
 from onnxpfp.report.formats import plain
 from onnxpfp.report.page import Column, Element, Facts, Heading, Line, Table, Title, number, sizes, spent
 from onnxpfp.report.verification import ComparedSize
@@ -113,10 +115,12 @@ class FactorizationReport:
     def page(self, *, full: bool, wide: bool) -> Iterator[Element]:
         """Show what became of the layers, and how far the file is from the original."""
         yield Title(f"{self.file or 'the model'}: {len(self.layers)} of {self._nodes()} layers factored")
+        yield before_and_after(self.before, self.after, self.latency, self.drift)
         yield sizes_table(self.before, self.after, self.latency)
         yield Facts(self._facts())
         if self.layers:
             yield Heading("Layers that became two")
+            yield self._layers_chart()
             yield self._layers_table()
             kept = f"kept: share of its {self._what}, before refits, by the layer alone"
             yield Line(f"{kept} with the inputs that it has in the original")
@@ -174,6 +178,19 @@ class FactorizationReport:
             *map(number, ("rank", "kept", "MACs before", "after", "share")),
         )
         return Table(columns, rows, of="layers")
+
+    def _layers_chart(self) -> Bars:
+        """Show what the layers cost before and after."""
+        return Bars(
+            "Multiply-adds of the layers that became two",
+            [", ".join(layer.nodes) for layer in self.layers],
+            [
+                Series("after", [layer.macs[1] for layer in self.layers]),
+                Series("before", [layer.macs[0] for layer in self.layers], faint=True),
+            ],
+            axis="multiply-adds of one run",
+            of="layer",
+        )
 
     def _staying_table(self) -> Table:
         """Show the reasons, those of most multiply-adds first, each with the first of its ops."""

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from onnxpfp.report.group_details import WidthCurve
 from onnxpfp.report.page import Column, Line, Table, at_most, number
 
 __all__ = ["ROWS", "GroupReport", "about_bounds", "groups_table"]
@@ -46,6 +47,10 @@ class GroupReport:
             group, in plain numbers; `assumption` says of what. None where there is none.
         sensitivities: Of every channel, the largest over the layers that read it; None for one that cost nothing and
             went before. None where none were measured.
+        scores: What ranked its channels, whatever it is, in their order; None likewise. Empty where nothing of the
+            group was up for a choice.
+        gone: The channels that went, by their number in the group.
+        curve: Its response curve; None where none set the widths.
     """
 
     name: str
@@ -67,6 +72,9 @@ class GroupReport:
     consumers: tuple[str, ...]
     additive_bound: float | None = None
     sensitivities: tuple[float | None, ...] | None = None
+    scores: tuple[float | None, ...] = ()
+    gone: tuple[int, ...] = ()
+    curve: WidthCurve | None = None
 
 
 def about_bounds(groups: Sequence[GroupReport]) -> Iterator[Line]:

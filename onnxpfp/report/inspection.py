@@ -11,6 +11,7 @@ from onnxpfp.comparison.latency import LatencyFindings
 from onnxpfp.model.activation_memory import ActivationPeak
 from onnxpfp.pipeline.footprint import Footprint
 from onnxpfp.report.activations import peak_fact
+from onnxpfp.report.charts import Bars, Series, Tile, Tiles
 from onnxpfp.report.comparison import latency_fact, ms
 from onnxpfp.report.formats import plain
 from onnxpfp.report.page import ATTENTION, Column, Element, Facts, Heading, Line, Table, Title, number, sizes
@@ -158,6 +159,7 @@ class Inspection:
         )
         nodes = "1 node" if self.nodes == 1 else f"{self.nodes:,} nodes"
         yield Title(f"{self.file or 'the model'}: {opsets}, IR {self.ir_version}, {nodes}")
+        yield self._tiles()
         yield Facts(
             {
                 "parameters": _reached(self.total.params, self.reachable.params),
@@ -170,6 +172,7 @@ class Inspection:
         )
         if self.groups:
             yield Heading("Groups of channels")
+            yield self._behind_groups()
             yield _groups_table(self.groups, named=2 if wide else 1)
         else:
             listed = self.stays or self.bodies
@@ -180,10 +183,60 @@ class Inspection:
             yield _bodies_table(self.bodies)
         if self.stays:
             yield Heading("What stays, and why")
+            yield self._behind_stays()
             yield _stays_table(self.stays)
             yield Line(
                 "fixed: parameters of these weights that lie in no channel that can go, so that no pruning removes them"
             )
+
+    def _tiles(self) -> Tiles:
+        """Show the size of the model, and how much of it can be pruned."""
+        counts = (
+            ("Parameters", self.total.params, self.reachable.params),
+            ("Multiply-adds, one run", self.total.macs, self.reachable.macs),
+        )
+        tiles = [
+            Tile(title, f"{total:,}", f"{100 * reached / total:.1f} % in channels that may go", reached / total)
+            for title, total, reached in counts
+            if total
+        ]
+        at = f"at {self.activations.op}" if self.activations.op else "of the inputs"
+        tiles.append(Tile("Peak of activations, bytes", f"{self.activations.bytes:,}", f"the most at once, {at}"))
+        channels = sum(group.channels for group in self.groups)
+        tiles.append(Tile("Groups of channels", f"{len(self.groups):,}", f"{channels:,} channels that compete in them"))
+        return Tiles(tiles)
+
+    def _behind_groups(self) -> Bars:
+        """Show where the multiply-adds and parameters lie."""
+        return Bars(
+            "What lies behind every group",
+            [group.name for group in self.groups],
+            _shares([group.behind for group in self.groups], self.total),
+            axis="share of the model",
+            unit="share",
+            said="A number lies in the groups of all its axes, so they add up to more than the model.",
+            of="group",
+            order="the most expensive first",
+        )
+
+    def _behind_stays(self) -> Bars:
+        """Show what lies behind each reason for which something stays."""
+        return Bars(
+            "What lies on the axes that stay, by reason",
+            [stay.reason for stay in self.stays],
+            _shares([stay.behind for stay in self.stays], self.total),
+            axis="share of the model",
+            unit="share",
+            of="reason",
+            order="the most expensive first",
+        )
+
+
+def _shares(behind: Sequence[Footprint], total: Footprint) -> list[Series]:
+    return [
+        Series("multiply-adds", [each.macs / max(total.macs, 1) for each in behind]),
+        Series("parameters", [each.params / max(total.params, 1) for each in behind]),
+    ]
 
 
 def _subnormal(found: Subnormal) -> dict[str, str]:

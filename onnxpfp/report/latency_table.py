@@ -10,6 +10,7 @@ from typing import Any
 from onnxpfp.channels.name_patterns import name_inside
 from onnxpfp.pipeline.latency.summary import LatencySummary, OpShare, PartLatency
 from onnxpfp.pipeline.latency.table import LatencyTable
+from onnxpfp.report.charts import Bars, Curve, Plot, Series, Tile, Tiles
 from onnxpfp.report.comparison import ms, threads_text
 from onnxpfp.report.formats import plain
 from onnxpfp.report.page import Column, Element, Facts, Heading, Line, Table, Title, number, sizes, spent
@@ -107,8 +108,13 @@ def _measured(report: LatencyReport, found: LatencySummary, *, full: bool) -> It
     }
     if longest is None:
         del rows["least"]
+    least_share = (
+        () if longest is None else (Tile("At the smallest widths", f"{100 * least:.1f} %", "foreseen", least),)
+    )
+    yield Tiles([Tile("Latency, ms", ms(found.ms), f"{runs}, {threads_text(table.threads)}"), *least_share])
     yield Facts(rows)
     yield Heading("Where the time goes, by the fitted latencies")
+    yield _ops_chart(found.ops)
     yield _ops_table(found.ops)
     yield Line("at least: with as few channels in every group as may be")
     if len(found.parts) > 1:
@@ -116,6 +122,7 @@ def _measured(report: LatencyReport, found: LatencySummary, *, full: bool) -> It
         yield _parts_table(found.parts)
     if full:
         yield Heading("Points")
+        yield from map(_points_chart, (part for part in found.parts if part.points[1:]))
         yield _points_table(found.parts)
 
 
@@ -136,6 +143,38 @@ def _fitted(part: PartLatency) -> dict[str, str]:
         f"{where}the ops' latencies add up to those measured, within {_percent(part.error)} at every point used"
     )
     return rows
+
+
+def _ops_chart(ops: Sequence[OpShare]) -> Bars:
+    """Show the ops that take most, as many as a table begins with."""
+    most = [op for op in ops if op.ms > 0][:FIRST]
+    return Bars(
+        "Ops that take most",
+        [name_inside(op.place, op.name or OUTSIDE) for op in most],
+        [
+            Series("with all channels", [op.ms for op in most]),
+            Series("at the smallest widths", [op.least_ms for op in most], faint=True),
+        ],
+        axis="ms of a run, fitted",
+        unit="number",
+        of="op",
+    )
+
+
+def _points_chart(part: PartLatency) -> Plot:
+    """Show what was measured at each choice of widths, and what the fit makes of it."""
+    labels = [f"multiples of {point.multiple}" if point.multiple else "whole" for point in part.points]
+    measured = [(point.kept, point.ms) for point in part.points]
+    fitted = [(point.kept, point.fitted_ms) for point in part.points]
+    return Plot(
+        f"Latency by channels kept{f', {part.place}' if part.place else ''}",
+        across="channels kept",
+        up="ms",
+        curves=[
+            Curve("measured", measured, labels, joined=False),
+            Curve("fitted", fitted, labels, faint=True, joined=False),
+        ],
+    )
 
 
 def _ops_table(ops: Sequence[OpShare]) -> Table:

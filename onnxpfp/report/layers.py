@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from onnxpfp.comparison.layers import LayerError, LayerErrors
+from onnxpfp.report.group_charts import layer_errors_chart
 from onnxpfp.report.groups import ROWS
 from onnxpfp.report.page import Column, Element, Heading, Line, Table, at_most, number
 
@@ -22,6 +23,7 @@ REFIT = (
 def about_layers(errors: LayerErrors) -> Iterator[Element]:
     """Show the layers, those with the largest error first, and say what the numbers are."""
     yield Heading("Layers")
+    yield layer_errors_chart(errors)
     yield _table(errors.layers)
     yield Line(_meaning(errors))
     if any(layer.refit_after is not None for layer in errors.layers):

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from onnxpfp.report.charts import Bars, Plot, Profile, Tiles
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -23,6 +25,7 @@ __all__ = [
     "Table",
     "Title",
     "at_most",
+    "down_to",
     "finite",
     "number",
     "sizes",
@@ -92,6 +95,7 @@ class Table:
         most: Most rows where nothing else is asked for.
         flag: The flag that shows all.
         tight: Whether columns stand close together.
+        in_tiles: Whether tiles beside it say the same, so that a page with pictures leaves it out.
     """
 
     columns: Sequence[Column]
@@ -100,9 +104,10 @@ class Table:
     most: int = MOST
     flag: str = "--all"
     tight: bool = True
+    in_tiles: bool = False
 
 
-Element = Title | Heading | Line | Facts | Table
+Element = Title | Heading | Line | Facts | Table | Tiles | Bars | Profile | Plot
 
 
 class Reportable(Protocol):
@@ -131,12 +136,14 @@ class ReportView:
         top: Most rows of a table; None leaves it to the table.
         full: Whether every row and all details are shown.
         names: Files that the report is about, where they stand on the command line.
+        command: The command as it was called; empty where a program asks.
     """
 
     console: Console
     top: int | None = None
     full: bool = False
     names: Mapping[str, str | None] = field(default_factory=dict[str, str | None])
+    command: str = ""
 
 
 def number(title: str) -> Column:
@@ -162,6 +169,12 @@ def at_most(value: float, digits: int) -> str:
     unit = 10.0 ** (math.floor(math.log10(value)) - digits + 1)
     # Beyond what a sum of floats is off by, but not for a number that has so few digits anyway.
     return f"{math.ceil(value / unit - 1e-9) * unit:.{digits}g}"
+
+
+def down_to(value: float, digits: int) -> str:
+    """Round a lower bound down to so many digits behind the point: rounded up it would promise more than it holds."""
+    # Below what a sum of floats is off by.
+    return f"{math.floor(value * 10**digits + 1e-9) / 10**digits:g}"
 
 
 def finite(value: float) -> str:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from statistics import median
 from typing import Any
 
 from onnxpfp.allocation.prunability import Prunability
 from onnxpfp.pipeline.prunability_curves import Point
+from onnxpfp.report.charts import Bars, Curve, Plot, Series, Tile, Tiles
 from onnxpfp.report.formats import plain
 from onnxpfp.report.inspection import NodeName
 from onnxpfp.report.page import Column, Element, Facts, Heading, Line, Table, Title, number, sizes, spent
@@ -114,6 +116,7 @@ class PrunabilityReport:
         if self.network_losses != self.losses:
             limit = f"at most {self.network_limit:.4g}, of the original {self.curve[0].loss:.4g}"
             labelled = {"its loss": f"{told_losses(self.network_losses)}, {limit}"}
+        yield self._tiles()
         yield Facts(
             {
                 "whole network": _verdict(self),
@@ -130,17 +133,66 @@ class PrunabilityReport:
             }
         )
         yield Heading("Whole network")
+        yield _curve("Loss of the whole network", "MACs kept", self.curve, self.network_limit)
         points = [
             (f"{100 * point.share:.1f} %", f"{point.loss:.4g}", "within" if point.loss <= self.network_limit else "")
             for point in self.curve
         ]
         yield Table((number("MACs kept"), number("loss"), Column("")), points, tight=False)
         yield Heading("Groups of channels, the most fragile first")
+        yield self._kept_of_groups()
         yield _groups_table(self.groups, self.tolerance)
         yield Line(
             "each alone, at the widths measured, the widest first: "
             f"{LEVELS[WITHIN - 1]} and lower are within the tolerance, each step doubles the loss"
         )
+
+    def _tiles(self) -> Tiles:
+        """Show how little is enough."""
+        network, groups = self.network, [group.prunability.smallest for group in self.groups]
+        lowest = min(point.share for point in self.curve)
+        tiles = [
+            Tile(
+                "Multiply-adds that are enough",
+                f"{'at most ' * (network.smallest == lowest)}{100 * network.smallest:.1f} %",
+                f"of {self.macs:,}, within a loss of {self.network_limit:.4g}",
+                network.smallest,
+            ),
+            Tile("Area under the curve", f"{network.area:.3g}", "of the whole network"),
+        ]
+        if groups:
+            half = f"the most fragile {100 * max(groups):.1f} %, the least {100 * min(groups):.1f} %"
+            tiles.append(
+                Tile("Channels that are enough", f"{100 * median(groups):.1f} %", f"median over the groups; {half}")
+            )
+        return Tiles(tiles)
+
+    def _kept_of_groups(self) -> Bars:
+        """Show how little of every group is enough, and its curve on a choice."""
+        return Bars(
+            "Channels that are enough, of every group alone",
+            [group.name for group in self.groups],
+            [
+                Series("enough", [group.prunability.smallest for group in self.groups]),
+                Series("may go", [1 - group.prunability.smallest for group in self.groups], faint=True),
+            ],
+            axis="share of its channels",
+            unit="share",
+            stacked=True,
+            said="Choose one to see its curve.",
+            details={
+                group.name: [_curve("Loss when it alone is narrowed", "channels kept", group.curve, self.tolerance)]
+                for group in self.groups
+            },
+            of="group",
+            order="the most fragile first",
+        )
+
+
+def _curve(title: str, across: str, points: Sequence[Point], limit: float) -> Plot:
+    """Draw what was measured, and what counts as no harm."""
+    measured = Curve("measured", [(point.share, point.loss) for point in points])
+    return Plot(title, across, "loss", [measured], limit=limit, limit_name="counts as no harm")
 
 
 def told_losses(losses: Mapping[str, str]) -> str:

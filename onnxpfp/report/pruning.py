@@ -27,7 +27,9 @@ from onnxpfp.report.activations import peaks_fact
 from onnxpfp.report.bodies import BodyReport, bodies_table
 from onnxpfp.report.comparison import drift_measures, latency_fact, sizes_table
 from onnxpfp.report.compensation import about_compensation, fitted_line, merged_line
+from onnxpfp.report.figures import before_and_after
 from onnxpfp.report.formats import plain
+from onnxpfp.report.group_charts import kept_channels
 from onnxpfp.report.groups import GroupReport, about_bounds, groups_table
 from onnxpfp.report.latency_target import asked_latency, reached_latency
 from onnxpfp.report.layers import about_layers
@@ -201,10 +203,12 @@ class Report:
 
     def page(self, *, full: bool, wide: bool) -> Iterator[Element]:
         """Show what was done, how good it is, and what was left alone."""
+        yield before_and_after(self.before, self.after, self.latency, self.drift, self.promises)
         yield sizes_table(self.before, self.after, self.latency)
         yield _facts(self)
         if self.groups:
             yield Heading("Groups of channels")
+            yield kept_channels(self.groups)
             yield groups_table(self.groups)
             yield from about_bounds(self.groups)
         if self.ranked:

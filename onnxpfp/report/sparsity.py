@@ -10,7 +10,9 @@ from typing import Any, Literal
 from onnxpfp.comparison.drift import Drift
 from onnxpfp.comparison.equivalence import Equivalence
 from onnxpfp.linear.weight_layers import WholeLayer
+from onnxpfp.report.charts import Bars, Series, Tiles
 from onnxpfp.report.comparison import drift_fact
+from onnxpfp.report.figures import drift_tiles, left_of
 from onnxpfp.report.formats import plain
 from onnxpfp.report.page import Column, Element, Facts, Heading, Line, Table, Title, at_most, number, sizes, spent
 from onnxpfp.report.verification import ComparedSize
@@ -125,10 +127,12 @@ class SparsityReport:
         """Show what became of the layers, what that promises, and how far the file is from the original."""
         before, after = self.nonzero
         yield Title(f"{self.file or 'the model'}: {after:,} of {before:,} weights stay in {len(self.layers)} layers")
+        yield self._tiles()
         yield self._sizes()
         yield Facts(self._facts())
         yield Line(f"{DENSE_KERNELS}.")
         yield Heading("Layers")
+        yield self._layers_chart()
         yield self._layers_table()
         yield Line(self._promise())
         if self.whole:
@@ -142,7 +146,30 @@ class SparsityReport:
             ("compressed (zlib), bytes", *self.compressed),
         )
         rows = [(title, f"{old:,}", f"{new:,}", f"{100 * new / max(old, 1):.1f} %") for title, old, new in counts]
-        return Table((Column(""), *map(number, ("before", "after", "kept"))), rows, tight=False)
+        return Table((Column(""), *map(number, ("before", "after", "kept"))), rows, tight=False, in_tiles=True)
+
+    def _tiles(self) -> Tiles:
+        """Show what is left, and how far the outputs are from the original's."""
+        counts = (
+            left_of("Weights that are not zero", *self.nonzero),
+            left_of("File, bytes", self.before.bytes, self.after.bytes),
+            left_of("Compressed (zlib), bytes", *self.compressed),
+        )
+        return Tiles([*(tile for tile in counts if tile is not None), *drift_tiles(self.drift)])
+
+    def _layers_chart(self) -> Bars:
+        """Show how many weights of every layer stay."""
+        return Bars(
+            "Weights that stay in every layer",
+            [", ".join(layer.nodes) for layer in self.layers],
+            [
+                Series("stay", [layer.nonzero[1] for layer in self.layers]),
+                Series("become zero", [layer.nonzero[0] - layer.nonzero[1] for layer in self.layers], faint=True),
+            ],
+            axis="weights that were not zero",
+            stacked=True,
+            of="layer",
+        )
 
     def _facts(self) -> dict[str, str]:
         target = "a plan was replayed"

@@ -12,6 +12,7 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from onnxpfp.errors import legible
+from onnxpfp.report.charts import Bars, Plot, Profile, Tiles
 from onnxpfp.report.page import Element, Facts, Heading, Line, Reportable, ReportView, Table, Title
 
 __all__ = ["as_text", "print_notes"]
@@ -49,6 +50,8 @@ def _laid_out(element: Element, view: ReportView) -> list[RenderableType]:
             return [_facts(element)]
         case Table():
             return _table(element, None if view.full or not element.of else view.top or element.most)
+        case Tiles() | Bars() | Profile() | Plot():
+            return []
 
 
 def _indented(text: str) -> Padding:

@@ -11,7 +11,9 @@ from onnxpfp.comparison.latency import LatencyFindings
 from onnxpfp.comparison.plan_fit import PlanFit
 from onnxpfp.model.activation_memory import ActivationPeak
 from onnxpfp.report.activations import peaks_fact
-from onnxpfp.report.comparison import drift_fact, latency_fact, sizes_table, slow_ops_table
+from onnxpfp.report.charts import Tile, Tiles
+from onnxpfp.report.comparison import drift_fact, latency_fact, sizes_table, slow_ops_chart, slow_ops_table
+from onnxpfp.report.figures import before_and_after
 from onnxpfp.report.formats import plain
 from onnxpfp.report.page import Column, Element, Facts, Heading, Table, Title, sizes, spent
 
@@ -92,15 +94,23 @@ class VerificationReport:
     def page(self, *, full: bool, wide: bool) -> Iterator[Element]:
         """Show both models side by side, and what is wrong."""
         yield Title(f"{self.original or 'the model'} and {self.pruned or 'the pruned model'}")
+        yield Tiles([self._verdict(), *before_and_after(self.before, self.after, self.latency, self.drift).tiles])
         yield sizes_table(self.before, self.after, self.latency)
         yield Facts(self._facts())
         ops = self.latency.slow_ops if self.latency else ()
         if ops:
             yield Heading("Ops that do not take less time")
+            yield slow_ops_chart(ops)
             yield slow_ops_table(ops)
         if self.problems:
             yield Heading("What is wrong")
             yield Table((Column("problem"),), [(problem,) for problem in self.problems], of="problems", most=PROBLEMS)
+
+    def _verdict(self) -> Tile:
+        """Say whether it passes, and whether the interface is the same."""
+        interface = _counted(len(self.interface), "difference") if self.interface else "the same"
+        problems = "" if self.passed else f"{_counted(len(self.problems), 'problem')}; "
+        return Tile("Verdict", "passes" if self.passed else "does not pass", f"{problems}interface: {interface}")
 
     def _facts(self) -> dict[str, str]:
         peak = self.before.activations

@@ -8,6 +8,7 @@ from statistics import fmean, median
 from typing import Any
 
 from onnxpfp.pipeline.weight_prunability import WeightCurve
+from onnxpfp.report.charts import Curve, Plot, Tile, Tiles
 from onnxpfp.report.formats import plain
 from onnxpfp.report.page import Column, Element, Facts, Heading, Table, Title, number, sizes, spent
 from onnxpfp.report.prunability import told_losses
@@ -101,7 +102,15 @@ class WeightPrunabilityReport:
             "ran on": ", ".join(self.providers),
             "seconds": spent(self.seconds),
         }
+        yield Tiles(
+            [
+                Tile("Weights that are enough", f"{100 * self.smallest:.3g} %", f"of {self.weights:,}", self.smallest),
+                Tile("Area under the curve", f"{self.area:.3g}"),
+            ]
+        )
         yield Facts(rows)
+        yield Heading("Loss by weights kept")
+        yield self._chart()
         for draw, curve in enumerate(self.curves, 1):
             yield Heading("Curve" if len(self.curves) == 1 else f"Draw {draw}")
             points = [
@@ -109,6 +118,17 @@ class WeightPrunabilityReport:
                 for share, loss in zip(curve.shares, curve.losses, strict=True)
             ]
             yield Table((number("weights kept"), number("loss"), Column("")), points, tight=False)
+
+    def _chart(self) -> Plot:
+        """Draw what was measured, and what counts as no harm."""
+        names = ["measured"] if len(self.curves) == 1 else [f"draw {draw}" for draw in range(1, len(self.curves) + 1)]
+        curves = [
+            Curve(name, [*zip(curve.shares, curve.losses, strict=True)])
+            for name, curve in zip(names, self.curves, strict=True)
+        ]
+        return Plot(
+            "Loss of the network", "weights kept", "loss", curves, limit=self.limit, limit_name="counts as no harm"
+        )
 
     def _verdict(self) -> str:
         """Say how few are enough."""

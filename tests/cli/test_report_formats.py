@@ -28,7 +28,7 @@ def as_lines(report: Reportable, view: ReportView) -> str:
 @pytest.fixture
 def verb(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
     """A verb in a program that knows one format more."""
-    monkeypatch.setitem(formats.FORMATS, "lines", as_lines)  # type: ignore[arg-type]
+    monkeypatch.setitem(formats.FORMATS, "lines", formats.Format(as_lines, "LINES"))  # type: ignore[arg-type]
 
     @click.command()
     @reporting_options("rows")
