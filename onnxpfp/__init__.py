@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from onnxpfp.api.prune import Result, prune
     from onnxpfp.api.save import save_result
     from onnxpfp.api.sparsify import SparsifyResult, sparsify
+    from onnxpfp.api.sweep import SweepResult, sweep
     from onnxpfp.api.verify import verify
     from onnxpfp.pipeline.plan import Plan
     from onnxpfp.pipeline.sparse_plan import SparsePlan
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from onnxpfp.report.latency_table import LatencyReport
     from onnxpfp.report.prunability import PrunabilityReport
     from onnxpfp.report.sparsity import SparsityReport
+    from onnxpfp.report.sweep import SweepReport
     from onnxpfp.report.verification import VerificationReport
     from onnxpfp.report.weight_prunability import WeightPrunabilityReport
     from onnxpfp.score.criterion import Criterion
@@ -49,6 +51,8 @@ __all__ = [
     "SparsePlan",
     "SparsifyResult",
     "SparsityReport",
+    "SweepReport",
+    "SweepResult",
     "VerificationReport",
     "WeightPrunabilityReport",
     "__version__",
@@ -60,6 +64,7 @@ __all__ = [
     "prune",
     "save_result",
     "sparsify",
+    "sweep",
     "verify",
 ]
 
@@ -83,6 +88,9 @@ _LAZY = {
     "SparsifyResult": "onnxpfp.api.sparsify",
     "SparsityReport": "onnxpfp.report.sparsity",
     "sparsify": "onnxpfp.api.sparsify",
+    "SweepReport": "onnxpfp.report.sweep",
+    "SweepResult": "onnxpfp.api.sweep",
+    "sweep": "onnxpfp.api.sweep",
     "save_result": "onnxpfp.api.save",
     "prunability": "onnxpfp.api.prunability",
     "verify": "onnxpfp.api.verify",

@@ -20,6 +20,7 @@ from onnxpfp.option_checks import (
 )
 from onnxpfp.option_declaration import as_in, declare, declared
 from onnxpfp.options import DEFAULT_KEEP_MACS, ModelOptions, Options, RunOptions, ScopeOptions
+from onnxpfp.sweep_options import SweepOptions
 
 __all__ = [
     "VERB_OPTIONS",
@@ -357,6 +358,7 @@ class SparsifyOptions(ModelOptions):
 
 VERB_OPTIONS: Mapping[str, type[ModelOptions]] = {
     "prune": Options,
+    "sweep": SweepOptions,
     "factorize": FactorizeOptions,
     "sparsify": SparsifyOptions,
     "inspect": InspectOptions,

@@ -25,6 +25,7 @@ BASE = [
     "option_declaration",
     "feature_options",
     "options",
+    "sweep_options",
     "verb_options",
 ]
 ORDER = [

@@ -39,7 +39,7 @@ from onnxpfp.pipeline.network_steps import (
     single_share,
 )
 from onnxpfp.pipeline.nothing_to_prune import require_groups
-from onnxpfp.pipeline.parts import open_parts, require_planned
+from onnxpfp.pipeline.parts import Network, open_parts, require_planned
 from onnxpfp.pipeline.plan import Plan, make_plan
 from onnxpfp.pipeline.quality_search import Evaluators, FoundShare, confirm, prune_to_quality, quality_evaluators
 from onnxpfp.pipeline.quality_target import QualityTarget
@@ -54,7 +54,7 @@ from onnxpfp.report.pruning import Report
 from onnxpfp.runtime.blas import one_blas_thread
 from onnxpfp.runtime.session import custom_ops
 
-__all__ = ["PruneArguments", "Result", "prune", "prune_with"]
+__all__ = ["PruneArguments", "Result", "evaluators_for", "prune", "prune_measured", "prune_with"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -165,8 +165,34 @@ def _prune(
         network, latency_target = with_latencies(network, latency_table_for(network))
         context = network.parts[0].context
     quality = None if replaying else QualityTarget.of(options)
-    evaluators = None if quality is None else _evaluators(quality, context, apart=certification is not None)
-    measured = measure_parts(network)
+    evaluators = None if quality is None else evaluators_for(quality, context, apart=certification is not None)
+    return prune_measured(context, network, measure_parts(network), options, latency_target, quality, evaluators)
+
+
+def prune_measured(
+    context: RunContext,
+    network: Network,
+    measured: tuple[MeasuredPart, ...],
+    options: Options,
+    latency_target: LatencyTarget | None,
+    quality: QualityTarget | None,
+    evaluators: Evaluators | None,
+) -> Result:
+    """Prune a network that was measured to the target of its context, verify what comes of it, and report.
+
+    Args:
+        context: The run, with the network as it was given.
+        network: The network.
+        measured: What was measured on its parts.
+        options: What was asked for.
+        latency_target: The target of latency; None for others.
+        quality: The target of quality; None for others.
+        evaluators: What measures that.
+
+    Raises:
+        TargetUnreachableError: The target cannot be met.
+        VerificationError: What comes of it is not what it must be.
+    """
 
     def write(pruned: PrunedNetwork) -> WrittenNetwork:
         with context.clock.phase("rewrite"):
@@ -232,7 +258,7 @@ def _prune_to_target(
     return prune_to(context), None, latency_target
 
 
-def _evaluators(target: QualityTarget, context: RunContext, *, apart: bool) -> Evaluators:
+def evaluators_for(target: QualityTarget, context: RunContext, *, apart: bool) -> Evaluators:
     """Return what measures a target of quality.
 
     Args:

@@ -14,7 +14,16 @@ from typing import Any, TypeVar, get_args, get_type_hints
 
 import click
 
-from onnxpfp.cli.parsing import parse_axes, parse_count, parse_ranges, parse_shapes, parse_share_or_size, parse_size
+from onnxpfp.cli.parsing import (
+    parse_axes,
+    parse_count,
+    parse_number,
+    parse_ranges,
+    parse_several,
+    parse_shapes,
+    parse_share_or_size,
+    parse_size,
+)
 from onnxpfp.errors import OptionError
 from onnxpfp.option_declaration import Option, declared
 from onnxpfp.options import ModelOptions
@@ -129,7 +138,9 @@ def options_of(kind: type[O], typed: Typed, model: Path | None) -> O:
     values = {name: value for name, value in typed.items() if value is not None}
     amounts = {"size": parse_size, "share or size": parse_share_or_size}
     for name, option in declared(kind):
-        if option.form in amounts and name in values:
+        if option.several and name in values:
+            values[name] = parse_several(option.flag_of(name), values[name], amounts.get(option.form, parse_number))
+        elif option.form in amounts and name in values:
             values[name] = amounts[option.form](option.flag_of(name), values[name])
         if option.form == "count" and name in values:
             values[name] = parse_count(values[name])
