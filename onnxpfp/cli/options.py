@@ -32,6 +32,7 @@ from onnxpfp.report.page import MOST
 
 __all__ = [
     "FILE",
+    "STDOUT",
     "Reporting",
     "Typed",
     "certify_option",
@@ -48,6 +49,7 @@ Typed = Mapping[str, Any]
 O = TypeVar("O", bound=ModelOptions)  # noqa: E741
 
 FILE = click.Path(path_type=Path)
+STDOUT = Path("-")
 SECTIONS = ("data", "target", "choice", "runtime")
 """The order in which help shows them."""
 
@@ -175,6 +177,11 @@ class Reporting:
     def full(self) -> bool:
         """Whether text has every row and all details."""
         return self.every or self.verbosity > 0
+
+    @property
+    def in_files(self) -> bool:
+        """Whether a file is written."""
+        return any(path != STDOUT for path in self.files.values())
 
     def check_rows(self, what: str) -> None:
         """Make sure that a number of rows can be meant.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from onnxpfp.cli.options import Reporting
+from onnxpfp.cli.options import STDOUT, Reporting
 from onnxpfp.errors import ModelError, OutputError
 from onnxpfp.report.formats import FORMATS
 from onnxpfp.report.page import Reportable, ReportView
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from onnxpfp.pipeline.latency.table import LatencyTable
 
 __all__ = [
-    "STDOUT",
     "Outputs",
+    "check_input",
     "check_outputs",
     "check_reports",
     "check_table",
@@ -27,8 +27,6 @@ __all__ = [
     "write_result",
     "write_table",
 ]
-
-STDOUT = Path("-")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +42,16 @@ class Outputs:
     model: Path
     plan: Path | None
     force: bool
+
+
+def check_input(source: Path) -> None:
+    """Make sure that the input is there.
+
+    Raises:
+        ModelError: It is not.
+    """
+    if not source.exists():
+        raise ModelError(f"{source}: there is no such file")
 
 
 def check_outputs(outputs: Outputs, reporting: Reporting, source: Path, read: Mapping[str, Path]) -> None:
@@ -62,8 +70,7 @@ def check_outputs(outputs: Outputs, reporting: Reporting, source: Path, read: Ma
     from onnxpfp.model.save import check_target, keep_weights
     from onnxpfp.model.save_weights import require_own_weights
 
-    if not source.exists():
-        raise ModelError(f"{source}: there is no such file")
+    check_input(source)
     check_target(outputs.model, source=source, force=outputs.force)
     weights = _weights(source)
     keep_weights(outputs.model, [source, *weights.values()])
@@ -119,8 +126,7 @@ def check_table(
     """
     from onnxpfp.model.save import check_folder, check_target
 
-    if not source.exists():
-        raise ModelError(f"{source}: there is no such file")
+    check_input(source)
     taken = dict(read)
     if output is not None:
         check_target(output, source=None, force=False)

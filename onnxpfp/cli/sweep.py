@@ -22,8 +22,8 @@ from onnxpfp.cli.options import (
     reporting_options,
     takes,
 )
-from onnxpfp.cli.outputs import Outputs, check_outputs, check_reports, publish, write_result
-from onnxpfp.errors import ModelError, OutputError, TargetUnreachableError, VerificationError
+from onnxpfp.cli.outputs import Outputs, check_input, check_outputs, check_reports, publish, write_result
+from onnxpfp.errors import OutputError, TargetUnreachableError, VerificationError
 from onnxpfp.sweep_options import SweepOptions, SweepTarget
 from onnxpfp.time_limit import limited
 
@@ -123,8 +123,7 @@ def _check(
     """
     from onnxpfp.model.save import check_folder
 
-    if not source.exists():
-        raise ModelError(f"{source}: there is no such file")
+    check_input(source)
     check_folder(folder)
     there = [file for file in models.values() if file.exists()]
     if there and not force:
