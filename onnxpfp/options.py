@@ -359,6 +359,12 @@ class PruningOptions(FeatureOptions, RunOptions):
     no_latency: bool = declare(
         False, "Do not measure the latency; measuring takes at most 3 s, or 5 % of the run if that is more.", "runtime"
     )
+    no_metadata: bool = declare(
+        False,
+        "Do not note in the metadata of the file what made it: version, checksum of the input, target, options, "
+        "agreement; such notes of earlier steps go, too.",
+        "runtime",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

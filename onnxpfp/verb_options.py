@@ -246,6 +246,8 @@ class FactorizeOptions(ComparisonOptions):
         repeated=True,
     )
 
+    no_metadata: bool = as_in(Options, "no_metadata")
+
     def __post_init__(self) -> None:
         # The decorator makes a new class for the slots, which super() without arguments does not know.
         ModelOptions.__post_init__(self)
@@ -333,6 +335,8 @@ class SparsifyOptions(ModelOptions):
     workspace: int = as_in(RunOptions, "workspace")
     providers: str = as_in(RunOptions, "providers")
     strict_providers: bool = as_in(RunOptions, "strict_providers")
+
+    no_metadata: bool = as_in(Options, "no_metadata")
 
     def __post_init__(self) -> None:
         # The decorator makes a new class for the slots, which super() without arguments does not know.

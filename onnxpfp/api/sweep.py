@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from onnxpfp.api.keywords import CALIBRATION, CERTIFICATION, PROGRESS, documented, keywords
-from onnxpfp.api.prune import Result, evaluators_for, prune_measured
+from onnxpfp.api.prune import Result, evaluators_for, noting, prune_measured
 from onnxpfp.data.sources import SampleSource
 from onnxpfp.errors import TargetUnreachableError, VerificationError
 from onnxpfp.model.load import ModelSource
@@ -184,11 +184,12 @@ class _Sweep:
             LatencyTableError: The latency table is none of this network, or none can be measured.
         """
         options = target.options
-        context = with_size_met(replace(self.context, options=options))
+        context = with_size_met(noting(replace(self.context, options=options), options))
         network, latency = self._network(context)
         if latency is not None:
             latency = aimed_latency(latency, options)
-            context = replace(network.parts[0].context, options=options.keeping(latency.share), met=context.met)
+            aimed = replace(network.parts[0].context, options=options.keeping(latency.share))
+            context = replace(aimed, provenance=context.provenance)
         context = replace(context, clock=Clock(self.context.clock.progress))
         quality = QualityTarget.of(options)
         evaluators = None if quality is None else evaluators_for(quality, context, apart=self.apart)

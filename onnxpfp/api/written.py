@@ -12,11 +12,13 @@ from onnxpfp.comparison.equivalence import Equivalence, check_equivalence, toler
 from onnxpfp.errors import VerificationError
 from onnxpfp.model.load import LoadedModel, load
 from onnxpfp.model.plain import with_plain_constants
+from onnxpfp.model.provenance import provenance_bytes, with_provenance
 from onnxpfp.pipeline.analyze import open_model
 from onnxpfp.pipeline.context import RunContext
+from onnxpfp.pipeline.provenance import Provenance
 from onnxpfp.report.verification import VerificationReport
 
-__all__ = ["drift_of", "measuring", "verified"]
+__all__ = ["drift_of", "measuring", "noted", "verified"]
 
 ORACLE_RUNS = 2
 ORACLE_BATCH = 4
@@ -57,6 +59,23 @@ def verified(
         reason = str(error).replace("the masked original", against)
         raise VerificationError(reason.replace("the pruned model", what), hint=error.hint) from error
     return oracle, other
+
+
+def noted(
+    context: RunContext, provenance: Provenance, model: ModelProto, compared: VerificationReport
+) -> tuple[ModelProto, VerificationReport]:
+    """Let a file that has changed say how it was made; returns it, and the comparison with the size that it has then.
+
+    Args:
+        context: The run that it was made in.
+        provenance: What it shall say.
+        model: The file.
+        compared: The comparison with the original.
+    """
+    drift = None if compared.drift is None else replace(compared.drift, held_out=context.data.held_out is not None)
+    entries = provenance.measured(drift)
+    after = replace(compared.after, bytes=compared.after.bytes + provenance_bytes(model, entries))
+    return with_provenance(model, entries), replace(compared, after=after)
 
 
 def measuring(context: RunContext) -> RunContext:

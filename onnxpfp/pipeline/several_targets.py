@@ -87,5 +87,11 @@ def _staying(part: NetworkPart) -> BegunPart:
 
 
 def _aimed(part: NetworkPart, context: RunContext) -> NetworkPart:
-    aimed = replace(part.context, options=context.options, met=context.met, clock=context.clock)
+    aimed = replace(
+        part.context,
+        options=context.options,
+        met=context.met,
+        provenance=context.provenance,
+        clock=context.clock,
+    )
     return replace(part, context=aimed)

@@ -19,6 +19,7 @@ from onnxpfp.errors import TargetUnreachableError
 from onnxpfp.low_rank.split import split
 from onnxpfp.model.draws import without_record
 from onnxpfp.model.load import LoadedModel
+from onnxpfp.model.provenance import provenance_bytes
 from onnxpfp.model.save_weights import saved_size
 from onnxpfp.pipeline.candidate import Candidate
 from onnxpfp.pipeline.context import RunContext
@@ -144,7 +145,7 @@ def prune_to_size(
     source, budget = context.whole.source, _budget(context)
 
     def file_of(pruned: PrunedNetwork) -> _File:
-        return _File(_bits(parts, pruned), _bytes(source, write(pruned)))
+        return _File(_bits(parts, pruned), _bytes(context, write(pruned)))
 
     least, full = file_of(_narrowest(parts)), sum(each.full for each in parts)
     if least.bytes > budget:
@@ -178,8 +179,11 @@ def _original_bytes(source: LoadedModel) -> int:
     return saved_size(source.given, external=True) if source.external else source.size_bytes
 
 
-def _bytes(source: LoadedModel, written: WrittenNetwork) -> int:
-    return saved_size(without_record(source.completed(written.whole)), external=source.external)
+def _bytes(context: RunContext, written: WrittenNetwork) -> int:
+    source = context.whole.source
+    model = without_record(source.completed(written.whole))
+    noted = provenance_bytes(model, context.provenance.longest(len(context.data.samples)))
+    return saved_size(model, external=source.external) + noted
 
 
 def _bits(parts: Sequence[MeasuredPart], pruned: PrunedNetwork) -> float:
