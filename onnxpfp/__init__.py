@@ -13,6 +13,7 @@ from onnxpfp import errors
 from onnxpfp.errors import OnnxPfpError
 
 if TYPE_CHECKING:
+    from onnxpfp.api.doctor import doctor
     from onnxpfp.api.factorize import FactorizeResult, factorize
     from onnxpfp.api.inspect import inspect
     from onnxpfp.api.latency import latency
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from onnxpfp.api.verify import verify
     from onnxpfp.pipeline.plan import Plan
     from onnxpfp.pipeline.sparse_plan import SparsePlan
+    from onnxpfp.report.doctor import DoctorReport
     from onnxpfp.report.factorization import FactorizationReport
     from onnxpfp.report.inspection import Inspection
     from onnxpfp.report.latency_table import LatencyReport
@@ -39,6 +41,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Criterion",
+    "DoctorReport",
     "FactorizationReport",
     "FactorizeResult",
     "GroupData",
@@ -56,6 +59,7 @@ __all__ = [
     "VerificationReport",
     "WeightPrunabilityReport",
     "__version__",
+    "doctor",
     "errors",
     "factorize",
     "inspect",
@@ -70,6 +74,8 @@ __all__ = [
 
 _LAZY = {
     "Criterion": "onnxpfp.score.criterion",
+    "DoctorReport": "onnxpfp.report.doctor",
+    "doctor": "onnxpfp.api.doctor",
     "FactorizationReport": "onnxpfp.report.factorization",
     "FactorizeResult": "onnxpfp.api.factorize",
     "GroupData": "onnxpfp.score.group_data",

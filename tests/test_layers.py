@@ -27,6 +27,7 @@ BASE = [
     "options",
     "sweep_options",
     "verb_options",
+    "installation",
 ]
 ORDER = [
     *BASE,

@@ -73,7 +73,8 @@ def test_every_verb_says_which_options_it_takes() -> None:
         "latency": LatencyOptions,
     }
     assert kinds == VERB_OPTIONS
-    assert VERB_OPTIONS.keys() == main.commands.keys()
+    # It takes no model.
+    assert VERB_OPTIONS.keys() | {"doctor"} == main.commands.keys()
 
 
 def test_the_signature_of_the_api_is_whole() -> None:

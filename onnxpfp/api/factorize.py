@@ -113,7 +113,7 @@ def factorize_with(
         unchanged = None if found.layers else source.data
         stored = found.model
         if found.layers:
-            stored, compared = noted(context, _provenance(context, asked), stored, compared)
+            stored, compared, _ = noted(context, _provenance(context, asked), stored, compared)
         report = _report(network, asked, found, oracle, compared, latency, by_data=calibration is not None)
         return FactorizeResult(stored, unchanged, source.external, source.scratch, source.read, report)
 

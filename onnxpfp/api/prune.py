@@ -223,10 +223,11 @@ def prune_measured(
     ]
     report = build_report(network, outcomes, verified, found, certified, latency, latency_target, unchanged=unchanged)
     source = context.whole.source
-    noted = context.provenance.measured(report.drift)
+    stored = source.given if unchanged else without_record(source.completed(written.whole))
+    made_by = context.provenance.made_by(report.drift, stored)
     return Result(
-        stored=source.given if unchanged else with_provenance(without_record(source.completed(written.whole)), noted),
-        plan=replace(_plan(outcomes, report, options), made_by=context.provenance.made_by),
+        stored=stored if unchanged else with_provenance(stored, context.provenance.measured(report.drift, stored)),
+        plan=replace(_plan(outcomes, report, options), made_by=made_by),
         report=report,
         unchanged=source.data if unchanged else None,
         external=source.external,

@@ -129,10 +129,10 @@ def sparsify_with(
         compared = compare_models(measuring(context), other, asked.comparing())
         source = context.whole.source
         unchanged = None if found.changed or sparse else source.data
-        provenance = _provenance(context, asked, plan)
+        told, with_notes, made_by = noted(context, _provenance(context, asked, plan), stored, compared)
         if unchanged is None:
-            stored, compared = noted(context, provenance, stored, compared)
-        made = replace(found.plan, made_by=provenance.made_by)
+            stored, compared = told, with_notes
+        made = replace(found.plan, made_by=made_by)
         report = _report(network, asked, found, stored, sparse, oracle, compared, plan)
         return SparsifyResult(stored, unchanged, source.external, source.scratch, source.read, report, made)
 

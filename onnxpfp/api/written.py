@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from onnx import ModelProto
@@ -63,19 +63,23 @@ def verified(
 
 def noted(
     context: RunContext, provenance: Provenance, model: ModelProto, compared: VerificationReport
-) -> tuple[ModelProto, VerificationReport]:
-    """Let a file that has changed say how it was made; returns it, and the comparison with the size that it has then.
+) -> tuple[ModelProto, VerificationReport, Mapping[str, str]]:
+    """Let a file that has changed say how it was made.
 
     Args:
         context: The run that it was made in.
         provenance: What it shall say.
         model: The file.
         compared: The comparison with the original.
+
+    Returns:
+        The file, the comparison with the size that it has then, and what a plan says of it.
     """
     drift = None if compared.drift is None else replace(compared.drift, held_out=context.data.held_out is not None)
-    entries = provenance.measured(drift)
+    entries = provenance.measured(drift, model)
     after = replace(compared.after, bytes=compared.after.bytes + provenance_bytes(model, entries))
-    return with_provenance(model, entries), replace(compared, after=after)
+    told = with_provenance(model, entries)
+    return told, replace(compared, after=after), provenance.made_by(drift, model)
 
 
 def measuring(context: RunContext) -> RunContext:

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 import onnxpfp
+from onnxpfp.cli.doctor import doctor_command
 from onnxpfp.cli.factorize import factorize_command
 from onnxpfp.cli.inspect import inspect_command
 from onnxpfp.cli.latency import latency_command
@@ -29,6 +30,7 @@ VERBS: tuple[click.Command, ...] = (
     prunability_command,
     verify_command,
     latency_command,
+    doctor_command,
 )
 
 
@@ -54,6 +56,7 @@ def main() -> None:
       onnxpfp prunability in.onnx --calib-data calibration.npz
       onnxpfp verify in.onnx out.onnx --calib-data calibration.npz
       onnxpfp latency in.onnx -o table.json
+      onnxpfp doctor
 
     Exit codes: 0 done, 1 something is wrong with model, data or output, 2 usage, 3 the target cannot
     be reached, 4 the result did not pass its verification, 124 --timeout, 128 + n ended by signal n

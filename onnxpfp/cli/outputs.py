@@ -87,20 +87,22 @@ def check_outputs(outputs: Outputs, reporting: Reporting, source: Path, read: Ma
     check_reports(reporting, source, taken)
 
 
-def check_reports(reporting: Reporting, source: Path, taken: Mapping[str, Path]) -> None:
+def check_reports(reporting: Reporting, source: Path | None, taken: Mapping[str, Path]) -> None:
     """Make sure that reports can be written to files, and overwrite nothing that is read or written.
 
     Args:
         reporting: Where they go.
-        source: The input model.
+        source: The input model; None where there is none.
         taken: Other files that are read or written, by the flag that names them.
 
     Raises:
         OutputError: One cannot be written there.
     """
+    if not reporting.in_files:
+        return
     from onnxpfp.model.save import check_target
 
-    others = {"IN": source, **_weights(source), **taken}
+    others = {**taken} if source is None else {"IN": source, **_weights(source), **taken}
     for name, path in reporting.files.items():
         if path != STDOUT:
             check_target(path, source=None, force=False)

@@ -36,7 +36,7 @@ def read_document(path: Path, kind: str, error_type: type[OnnxPfpError]) -> Mapp
 
 
 def read_made_by(fields: Mapping[str, Any]) -> dict[str, str]:
-    """Return what a plan says that it was made by: the target and the options; nothing where it does not say.
+    """Return what a plan says of the file that it was made with; nothing where it does not say.
 
     Raises:
         ValueError: It says something else than texts.
@@ -44,7 +44,7 @@ def read_made_by(fields: Mapping[str, Any]) -> dict[str, str]:
     made_by = dict(fields.get("made_by", {}))
     if not all(isinstance(text, str) for text in made_by.values()):
         raise ValueError("made_by has something else than texts")
-    return {name: made_by[name] for name in ("target", "options") if name in made_by}
+    return made_by
 
 
 def whole_number(value: object) -> int:

@@ -60,8 +60,8 @@ class Plan:
         attention: What went from an attention, "heads" or "width"; a replay takes the same.
         bodies: Entries of the weights in bodies of If, Loop and Scan, by the body's place and the weight's name.
         ranks: Scheme and rank of the layers that become two, by the name of their weight.
-        made_by: The target and the options of the pruning that it was made in, as the file notes them; a replay notes
-            them, too.
+        made_by: Target, options and agreement of the pruning that it was made in, as the file notes them, and the
+            checksum of that file without these notes: a replay that gives the same file notes the same.
     """
 
     source_sha256: str

@@ -5,16 +5,21 @@ Nothing of it depends on when, where and by whom it is made: the same input and 
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import floor
 from typing import Any, Self, cast
 
+from google.protobuf.message import EncodeError
+from onnx import ModelProto
+
 import onnxpfp
 from onnxpfp.comparison.drift import Drift
 from onnxpfp.option_declaration import Option, declared
 from onnxpfp.options import ModelOptions
+from onnxpfp.runtime.external_data import is_reference
 
 __all__ = ["Provenance", "options_given", "target_given"]
 
@@ -25,20 +30,25 @@ _FILES = ("FILE", "SRC", "DIR", "LIBRARY")
 _OF_REPLAYS = {"compensate", "effort", "calib-samples", "sample-axis", "input-shape", "batch-size", "confidence"}
 """Options that a replay of a plan has of its own. The others say what stays, so they are those of the plan."""
 
+_OF_PLANS = ("target", "options", "agreement")
+"""Entries that a plan has, too."""
+
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
     """What a file will say of itself.
 
     Attributes:
-        entries: All but the agreement, by name (`onnxpfp.model.provenance`); empty where it shall say nothing.
-        made_by: The target and the options, for a plan.
+        entries: All but the agreement, by name (`onnxpfp.model.provenance`).
+        silent: Whether the file shall say nothing.
         telling: Whether the samples are the user's, so that an agreement on them says something.
+        planned: What the plan that is replayed says of the file that it was made with; empty where there is none.
     """
 
     entries: Mapping[str, str] = field(default_factory=dict[str, str])
-    made_by: Mapping[str, str] = field(default_factory=dict[str, str])
+    silent: bool = True
     telling: bool = False
+    planned: Mapping[str, str] = field(default_factory=dict[str, str])
 
     @classmethod
     def of(
@@ -66,23 +76,40 @@ class Provenance:
             target = planned.get("target", f"{verb} --from-plan")
             of_plan = _read(planned.get("options", ""))
             given = {name: value for name, value in of_plan.items() if name not in _OF_REPLAYS} | given
-        made_by = {"target": target}
+        entries = {"version": onnxpfp.__version__, "source_sha256": sha256, "target": target}
         if given:
-            made_by["options"] = json.dumps(given, sort_keys=True, separators=(",", ":"))
-        entries = {"version": onnxpfp.__version__, "source_sha256": sha256, **made_by}
-        return cls({} if silent else entries, made_by, telling)
+            entries["options"] = json.dumps(given, sort_keys=True, separators=(",", ":"))
+        return cls(entries, silent, telling, planned or {})
 
-    def measured(self, drift: Drift | None) -> Mapping[str, str]:
-        """Return the entries of a file whose outputs are so far from the original's."""
-        if drift is None or drift.top1_agreement is None or not (self.entries and self.telling):
-            return self.entries
-        return {**self.entries, "agreement": _agreement(drift.top1_agreement, drift.samples, held_out=drift.held_out)}
+    def measured(self, drift: Drift | None, model: ModelProto) -> Mapping[str, str]:
+        """Return the entries of a file.
+
+        Args:
+            drift: How far its outputs are from the original's.
+            model: The file without them.
+        """
+        return {} if self.silent else self._told(drift, model)
+
+    def made_by(self, drift: Drift | None, model: ModelProto) -> Mapping[str, str]:
+        """Return what a plan says of the file that it was made with; arguments as for `measured`."""
+        told = {name: text for name, text in self._told(drift, model).items() if name in _OF_PLANS}
+        checksum = _checksum(model)
+        return {**told, "sha256": checksum} if checksum else told
 
     def longest(self, samples: int) -> Mapping[str, str]:
         """Return entries that take at least as many bytes as those of a file that is measured on so many samples."""
-        if not (self.entries and self.telling):
-            return self.entries
+        if self.silent or not self.telling:
+            return {} if self.silent else self.entries
         return {**self.entries, "agreement": _agreement(1.0, samples, held_out=True)}
+
+    def _told(self, drift: Drift | None, model: ModelProto) -> Mapping[str, str]:
+        if self.planned.get("sha256") and self.planned["sha256"] == _checksum(model):
+            # It is that file, whatever the replay knows of how it was made.
+            own = {name: text for name, text in self.entries.items() if name not in _OF_PLANS}
+            return own | {name: text for name, text in self.planned.items() if name in _OF_PLANS}
+        if drift is None or drift.top1_agreement is None or not self.telling:
+            return self.entries
+        return {**self.entries, "agreement": _agreement(drift.top1_agreement, drift.samples, held_out=drift.held_out)}
 
 
 def options_given(options: ModelOptions) -> dict[str, Any]:
@@ -134,6 +161,17 @@ def _read(text: str) -> dict[str, Any]:
     except (ValueError, RecursionError):
         return {}
     return cast("dict[str, Any]", read) if isinstance(read, dict) else {}
+
+
+def _checksum(model: ModelProto) -> str:
+    """Return a checksum of a file; empty where weights lie in others, for it does not have their numbers then."""
+    if any(is_reference(tensor) for tensor in model.graph.initializer):
+        return ""
+    try:
+        return hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest()
+    except (EncodeError, ValueError):
+        # Above 2 GB it is written in two files.
+        return ""
 
 
 def _agreement(share: float, samples: int, *, held_out: bool) -> str:

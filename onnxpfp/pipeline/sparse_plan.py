@@ -31,7 +31,7 @@ class SparsePlan:
         source_sha256: Checksum of the file that it was made for.
         factors: By the name of the tensor that ops read, in its shape: 0 of weights that go, 1 of those that stay as
             they are, else what they are multiplied by.
-        made_by: The target and the options that it was made by, as the file notes them; a replay notes them, too.
+        made_by: Target, options and agreement of the file that it was made with, as in `onnxpfp.Plan`.
     """
 
     source_sha256: str

@@ -152,7 +152,7 @@ def verify_pruned(
         params = count_stored(source.completed(pruned.whole.model))
         peak = activation_peak(pruned.candidates[0].model, shapes[0])
         plain = without_record(stored)
-        noted = provenance_bytes(plain, main.part.context.provenance.measured(comparison and comparison.drift))
+        noted = provenance_bytes(plain, main.part.context.provenance.measured(comparison and comparison.drift, plain))
         smaller = Size(params, after, size_of(plain) + noted, peak)
         if smaller.bytes > size.bytes:
             larger = NOTED if smaller.bytes - noted <= size.bytes else growth(source, stored)

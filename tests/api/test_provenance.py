@@ -130,10 +130,26 @@ def test_a_replay_notes_what_its_plan_was_made_by(tmp_path: Path) -> None:
     )
     assert again.model.SerializeToString() == first.model.SerializeToString()
     assert again.plan.made_by == first.plan.made_by
+    silent = made("prune", network(), **options, no_metadata=True)
+    assert silent.plan.made_by == first.plan.made_by
+    assert made("prune", network(), **options, keep_macs=0.5).plan.made_by == first.plan.made_by
     other = onnxpfp.prune(network(), from_plan=first.plan, threads=1, no_latency=True)
     # Without samples nothing was folded into biases, and that is what it says.
     assert json.loads(entries(other.model)["onnxpfp.options"]) == {"round-to": 1, "score": "l1"}
     assert entries(other.model)["onnxpfp.target"] == "prune --keep-macs 0.5"
+
+
+@pytest.mark.parametrize("verb", ["prune", "sparsify"])
+def test_a_replay_that_gives_the_same_file_notes_the_same(verb: str) -> None:
+    options = {"compensate": "none"} if verb == "prune" else {}
+    first = made(verb, network(), samples=40, **options)
+    function = VERBS[verb][0]
+    again = function(network(), from_plan=first.plan, threads=1, **({"no_latency": True} if verb == "prune" else {}))
+    assert entries(again.model)["onnxpfp.agreement"] == entries(first.model)["onnxpfp.agreement"]
+    assert again.model.SerializeToString() == first.model.SerializeToString()
+    assert again.report.after.bytes == first.report.after.bytes
+    silent = function(network(), from_plan=first.plan, threads=1, no_metadata=True)
+    assert entries(silent.model) == {"author": "somebody"}
 
 
 def test_a_replay_of_a_plan_that_does_not_say(tmp_path: Path) -> None:
@@ -223,7 +239,7 @@ def test_the_longest_entries_are_no_shorter_than_any() -> None:
     model = network()
     for drift in drifts:
         longest = provenance_bytes(model, provenance.longest(len(DATA)))
-        assert longest >= provenance_bytes(model, provenance.measured(drift)) > provenance_bytes(model, {}) == 0
+        assert longest >= provenance_bytes(model, provenance.measured(drift, model)) > provenance_bytes(model, {}) == 0
 
 
 def test_the_bytes_are_those_that_are_added() -> None:
