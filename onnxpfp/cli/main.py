@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 import onnxpfp
+from onnxpfp.cli.config import configurable
 from onnxpfp.cli.doctor import doctor_command
 from onnxpfp.cli.factorize import factorize_command
 from onnxpfp.cli.inspect import inspect_command
@@ -66,4 +67,4 @@ def main() -> None:
 
 
 for _verb in VERBS:
-    main.add_command(_verb)
+    main.add_command(configurable(_verb))
