@@ -96,11 +96,11 @@ class Provenance:
         checksum = _checksum(model)
         return {**told, "sha256": checksum} if checksum else told
 
-    def longest(self, samples: int) -> Mapping[str, str]:
-        """Return entries that take at least as many bytes as those of a file that is measured on so many samples."""
-        if self.silent or not self.telling:
+    def longest(self, drift: Drift | None) -> Mapping[str, str]:
+        """Return entries that take at least as many bytes as those of any file that is measured in this way."""
+        if self.silent or drift is None or drift.top1_agreement is None or not self.telling:
             return {} if self.silent else self.entries
-        return {**self.entries, "agreement": _agreement(1.0, samples, held_out=True)}
+        return {**self.entries, "agreement": _agreement(1.0, drift.samples, held_out=drift.held_out)}
 
     def _told(self, drift: Drift | None, model: ModelProto) -> Mapping[str, str]:
         if self.planned.get("sha256") and self.planned["sha256"] == _checksum(model):

@@ -180,6 +180,15 @@ def test_a_file_with_its_entries_is_no_larger_than_was_asked_for(share: float) -
     assert size > budget - 2_000
 
 
+@pytest.mark.parametrize("data", [None, DATA])
+def test_the_least_that_an_error_names_can_be_reached_with_its_entries(data: object) -> None:
+    with pytest.raises(onnxpfp.errors.TargetUnreachableError) as caught:
+        made("prune", network(), calibration=data, keep_macs=None, keep_size=0.01)
+    least = int(caught.value.hint.removeprefix("ask for ").split()[0].replace(",", ""))
+    result = made("prune", network(), calibration=data, keep_macs=None, keep_size=float(least))
+    assert least - 10 < len(result.model.SerializeToString()) <= least
+
+
 def test_a_file_that_is_larger_by_what_it_says_alone_tells_so() -> None:
     model = nets.chain()
     result = onnxpfp.prune(model, keep_macs=0.99, round_to=1, threads=1, no_latency=True)
@@ -238,7 +247,7 @@ def test_the_longest_entries_are_no_shorter_than_any() -> None:
     provenance = Provenance.of("prune", Options(), "0" * 64, telling=True, silent=False)
     model = network()
     for drift in drifts:
-        longest = provenance_bytes(model, provenance.longest(len(DATA)))
+        longest = provenance_bytes(model, provenance.longest(drift))
         assert longest >= provenance_bytes(model, provenance.measured(drift, model)) > provenance_bytes(model, {}) == 0
 
 
