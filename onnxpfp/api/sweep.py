@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from onnxpfp.api.keywords import CALIBRATION, CERTIFICATION, PROGRESS, documented, keywords
+from onnxpfp.api.keywords import CALIBRATION, CERTIFICATION, PROGRESS, documented, in_keywords, keywords
 from onnxpfp.api.prune import Result, evaluators_for, noting, prune_measured
 from onnxpfp.data.sources import SampleSource
 from onnxpfp.errors import TargetUnreachableError, VerificationError
@@ -85,7 +85,8 @@ def sweep(model: ModelSource, arguments: SweepArguments) -> SweepResult:
         certification=arguments.certification,
         progress=arguments.progress,
     )
-    return SweepResult(results, report)
+    models = tuple(replace(each, reason=in_keywords(each.reason)) for each in report.models)
+    return SweepResult(results, replace(report, models=models))
 
 
 def sweep_with(
@@ -190,7 +191,7 @@ class _Sweep:
             latency = aimed_latency(latency, options)
             aimed = replace(network.parts[0].context, options=options.keeping(latency.share))
             context = replace(aimed, provenance=context.provenance)
-        context = replace(context, clock=Clock(self.context.clock.progress))
+        context = replace(context, clock=Clock(_naming(target.title, self.context.clock.progress)))
         quality = QualityTarget.of(options)
         evaluators = None if quality is None else evaluators_for(quality, context, apart=self.apart)
         return _Aim(target, context, with_target(network, context), latency, quality, evaluators)
@@ -228,6 +229,15 @@ class _Sweep:
         return prune_measured(
             aim.context, aim.network, parts, aim.target.options, aim.latency, aim.quality, aim.evaluators
         )
+
+
+def _naming(title: str, progress: Progress) -> Progress:
+    """Tell the target with every phase."""
+
+    def tell(phase: str, done: int, total: int) -> None:
+        progress(f"{title}: {phase}", done, total)
+
+    return tell
 
 
 def _report(

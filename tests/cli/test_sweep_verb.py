@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from onnxpfp.cli.main import main
+from onnxpfp.cli.phases import described
 
 QUICK = ("--threads", "1", "--no-latency", "--round-to", "1")
 
@@ -49,6 +50,14 @@ def test_the_table_has_a_row_for_every_model(folder: Path, sweep: Callable[..., 
     assert [row.split()[0] for row in rows] == ["original", "0.8", "0.5"]
     assert [row.split()[-1] for row in rows] == ["in.onnx", "models/in-macs-0.8.onnx", "models/in-macs-0.5.onnx"]
     assert any(line.startswith("error, top-1 on 2 held-out samples") for line in lines)
+
+
+def test_phases_are_told_with_their_target(sweep: Callable[..., Result]) -> None:
+    result = sweep("--calib-data", "data.npz", "--keep-macs", "0.8,0.5", "-v", *QUICK)
+    begun = [line.removesuffix(" ...") for line in result.stderr.splitlines() if line.endswith(" ...")]
+    assert begun.count("calibration") == 1
+    assert {"macs-0.8: compensation", "macs-0.5: compensation"} <= set(begun)
+    assert described("macs-0.8: compensation", 1, 2) == "macs-0.8: compensation, 1 of 2 stages"
 
 
 def test_the_report_as_json(folder: Path, sweep: Callable[..., Result]) -> None:
