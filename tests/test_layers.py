@@ -26,7 +26,9 @@ BASE = [
     "feature_options",
     "options",
     "score_options",
+    "sweep_options",
     "verb_options",
+    "installation",
 ]
 ORDER = [
     *BASE,

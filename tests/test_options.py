@@ -21,6 +21,7 @@ from onnxpfp.option_declaration import declare, declared
 from onnxpfp.options import Options, ScopeOptions
 from onnxpfp.pipeline.costs import QUANTITIES
 from onnxpfp.score_options import ScoreOptions
+from onnxpfp.sweep_options import SweepOptions
 from onnxpfp.verb_options import (
     VERB_OPTIONS,
     FactorizeOptions,
@@ -66,6 +67,7 @@ def test_help_shows_what_is_declared(verb: str) -> None:
 def test_every_verb_says_which_options_it_takes() -> None:
     kinds = {
         "prune": Options,
+        "sweep": SweepOptions,
         "factorize": FactorizeOptions,
         "sparsify": SparsifyOptions,
         "inspect": InspectOptions,
@@ -75,8 +77,8 @@ def test_every_verb_says_which_options_it_takes() -> None:
         "score": ScoreOptions,
     }
     assert kinds == VERB_OPTIONS
-    # A merge takes files alone.
-    assert VERB_OPTIONS.keys() | {"merge"} == main.commands.keys()
+    # A merge takes files alone, and the doctor nothing.
+    assert VERB_OPTIONS.keys() | {"merge", "doctor"} == main.commands.keys()
 
 
 def test_the_signature_of_the_api_is_whole() -> None:

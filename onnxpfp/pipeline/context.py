@@ -26,6 +26,7 @@ from onnxpfp.pipeline.latency.kernel_steps import StepCandidate
 from onnxpfp.pipeline.latency.op_latencies import OpLatencies
 from onnxpfp.pipeline.latency.pair_latencies import PairLatencies
 from onnxpfp.pipeline.plan import Plan
+from onnxpfp.pipeline.provenance import Provenance
 from onnxpfp.pipeline.reading import read_data
 from onnxpfp.pipeline.requirements import require_split
 from onnxpfp.progress import Clock, Progress
@@ -60,6 +61,7 @@ class RunContext:
         candidates: Others of which a target of latency may take one, fine ones first; empty where none are in question.
         met: Whether the network is what the target asks for as it is, so that all of it stays.
         scores: What a file has of this part in place of a calibration; None where it is measured.
+        provenance: What the file that is written says of itself.
     """
 
     whole: Analysis
@@ -77,6 +79,7 @@ class RunContext:
     candidates: tuple[StepCandidate, ...] = ()
     met: bool = False
     scores: GivenScores | None = None
+    provenance: Provenance = field(default_factory=Provenance)
 
     @property
     def chooses(self) -> bool:
