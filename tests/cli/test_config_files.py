@@ -174,6 +174,8 @@ GIVEN = {
     "prunability": ["--calib-data", "data.npz", "--measure", "weights"],
     "verify": ["--no-latency", "--max-drift", "0.5"],
     "latency": ["-o", "table.json", "--threads", "1", "--round-to", "2"],
+    "score": ["--calib-data", "data.npz", "--save", "scores.npz", "--shard", "1/2"],
+    "merge": ["-o", "merged.npz"],
     "doctor": ["--providers", "cpu"],
 }
 
@@ -193,7 +195,7 @@ def test_every_verb_writes_what_it_was_given_and_takes_it_back(
         given.append({name: context.params[name] for name in names})
 
     monkeypatch.setattr(command, "callback", _saving(wrapped, note))
-    files = {"verify": ["in.onnx", "in.onnx"], "doctor": []}.get(verb, ["in.onnx"])
+    files = {"verify": ["in.onnx", "in.onnx"], "doctor": [], "merge": ["1.npz", "2.npz"]}.get(verb, ["in.onnx"])
     files += ["new.onnx"] if verb in {"prune", "factorize", "sparsify"} else []
     for arguments in (["--save-config", "a.toml", *GIVEN[verb]], ["--config", "a.toml", "--save-config", "b.toml"]):
         result = CliRunner().invoke(main, [verb, *files, *arguments])

@@ -22,12 +22,18 @@ RUNS: dict[str, list[str]] = {
     "prunability": ["in.onnx", "--calib-data", "data.npz", *QUICK],
     "verify": ["in.onnx", "in.onnx", "--no-latency", *QUICK],
     "latency": ["in.onnx", "--round-to", "3", *QUICK],
+    "score": ["in.onnx", "--calib-data", "data.npz", "--save", "new.npz", *QUICK],
+    "merge": ["new.npz", "-o", "merged.npz"],
     "doctor": [],
 }
+BEFORE = {"merge": "score"}
+"""The verb that makes what a verb reads."""
 verbs = pytest.mark.parametrize("verb", main.commands)
 
 
 def run(verb: str, *more: str) -> Result:
+    if verb in BEFORE:
+        run(BEFORE[verb])
     result = CliRunner(env={"FORCE_COLOR": "1", "TERM": "xterm-256color"}).invoke(main, [verb, *RUNS[verb], *more])
     assert result.exit_code == 0, result.output
     return result
@@ -47,7 +53,7 @@ def test_quiet_says_nothing(folder: Path, verb: str) -> None:
     assert run(verb, "-q").output == ""
 
 
-@verbs
+@pytest.mark.parametrize("verb", [verb for verb in main.commands if verb != "merge"])
 def test_verbose_tells_the_phases_on_stderr(folder: Path, verb: str) -> None:
     result = run(verb, "-v")
     assert result.stderr.splitlines()[0].endswith(" ...")
