@@ -56,22 +56,20 @@ class ImageForm:
         """Return the shape of one sample of a size, without the axis of the samples."""
         return (self.channels, height, width) if self.layout == "NCHW" else (height, width, self.channels)
 
-    def described(self, scaling: Scaling) -> str:
-        """Say in a few words how images are read."""
+    @property
+    def way(self) -> str:
+        """How images get their size, for people."""
         size = f"{self.height or 'any'}x{self.width or 'any'}"
-        ways = {
+        if self.resize.side is not None:
+            return f"scaled to {self.resize.side} on the shorter side, then cropped to {size} around the middle"
+        if self.resize.mode == "crop" and not self.one_size:
+            return f"scaled to {size} in their aspect ratio"
+        return {
             "crop": f"scaled to cover {size} and cropped around the middle",
             "pad": f"scaled to fit into {size}, the rest grey",
             "stretch": f"stretched to {size}",
             "none": "in the size that they have",
-        }
-        way = ways[self.resize.mode]
-        if self.resize.side is not None:
-            way = f"scaled to {self.resize.side} on the shorter side, then cropped to {size} around the middle"
-        elif self.resize.mode == "crop" and not self.one_size:
-            way = f"scaled to {size} in their aspect ratio"
-        pixels = "as they are" if scaling.name == "none" else f"scaled by --preprocess {scaling.name}"
-        return f"{self.color}, {self.layout}, {way}, pixels {pixels}"
+        }[self.resize.mode]
 
 
 def image_form(specs: Sequence[InputSpec], asked: DataOptions, given: Mapping[str, tuple[int, ...]]) -> ImageForm:
@@ -106,7 +104,7 @@ def image_form(specs: Sequence[InputSpec], asked: DataOptions, given: Mapping[st
     resize = Resize() if asked.resize is None else parse_resize("--resize", asked.resize)
     sides = (shape[2], shape[3]) if layout == "NCHW" else (shape[1], shape[2])
     height, width = _size(spec, resize, sides)
-    guessed = [name for name in ("layout", "color", "resize") if getattr(asked, name) is None]
+    guessed = [name for name in ("layout", "color") if getattr(asked, name) is None]
     scaling = _scaling(spec, asked, channels, color)
     return ImageForm(spec, layout, color, channels, resize, height, width, scaling, tuple(guessed))
 

@@ -75,13 +75,17 @@ class ImageReader:
         _pillow()
         form = image_form(specs, self.asked, self.shapes)
         name, dtype = form.spec.name, form.spec.dtype
+        guessed = [*form.guessed]
         known = form.scaling or self._scaling
-        guessed = form.guessed if known else (*form.guessed, "preprocess")
-        scaling = self._scaling = known or self._guess(form, paths)
-        of = "" if total == len(paths) else f" of {total:,}, evenly spread"
-        flags = ", ".join(f"--{flag}" for flag in guessed)
-        told = f"; not told by {flags}" if guessed else ""
-        line = f"images: {len(paths):,}{of}; {form.described(scaling)}{told}"
+        if known is None:
+            known, why = self._guess(form, paths)
+            guessed.append(f"preprocess, {why}")
+        scaling = self._scaling = known
+        of = "" if total == len(paths) else f" of {total:,}"
+        flags = f"--layout {form.layout} --color {form.color} --preprocess {scaling.name}"
+        line = f"images: {len(paths):,}{of}, {form.way}; {flags}"
+        if guessed:
+            line += f"; guessed: {', '.join(guessed)}"
         _LOG.warning("%s", line)
         self.lines.append(line)
         if form.one_size:
@@ -106,9 +110,9 @@ class ImageReader:
             feeds.append({form.spec.name: array})
         return feeds
 
-    def _guess(self, form: ImageForm, paths: Sequence[Path]) -> Scaling:
-        """Return what brings images closest to the statistics that the file stores; 0-1 where nothing tells."""
-        usual = next(candidates(form))
+    def _guess(self, form: ImageForm, paths: Sequence[Path]) -> tuple[Scaling, str]:
+        """Return what brings images closest to the statistics of the file, 0-1 where nothing tells; and why."""
+        usual = next(candidates(form)), "which nothing in the file tells"
         statistics = self.statistics() if form.one_size and len(paths) >= LEAST_TO_TELL else None
         if statistics is None:
             return usual
@@ -123,7 +127,7 @@ class ImageReader:
                 # The run that follows says what is wrong with the model.
                 return usual
         least, best = min(found, key=lambda pair: pair[0])
-        return best if least <= FAR else usual
+        return (best, "closest to the BatchNormalization statistics of the file") if least <= FAR else usual
 
 
 def _batched(form: ImageForm, feeds: Iterator[dict[str, NDArray[Any]]]) -> Iterator[dict[str, NDArray[Any]]]:

@@ -33,7 +33,7 @@ def shape_advice(spec: InputSpec, got: tuple[int, ...], axis: int | None) -> str
             return f"another order of axes fits: data.transpose{order} has shape {size_ref(there)}"
         off = [at for at, (size, dim) in enumerate(zip(got, wanted, strict=True)) if dim not in (None, size)]
         sizes = ", ".join(f"axis {at} must be {wanted[at]}, not {got[at]}" for at in off)
-        return f"{sizes}: resize, crop or pad the data" if off else ""
+        return f"{sizes}: check the axis order (NCHW or NHWC), resize, crop or pad" if off else ""
     if len(got) == len(wanted) - 1 and axis is not None and _fits(got, wanted[:axis] + wanted[axis + 1 :]):
         index = ", ".join([":"] * axis + ["None"]) if axis else "None"
         return f"this is one sample without its batch axis: data[{index}] has one"
