@@ -16,6 +16,9 @@ _LOG = logging.getLogger(__name__)
 
 A = TypeVar("A")
 
+_WORD = 3
+"""Letters; shorter names lie in many others."""
+
 
 def only_input(specs: Sequence[InputSpec], what: str) -> InputSpec:
     """Return the input of a model that has one.
@@ -67,4 +70,6 @@ def match_names(
 def rename_hint(missing: str, given: Collection[str]) -> str:
     """Say which name may be meant for a missing one; nothing where none is like it."""
     close = difflib.get_close_matches(missing, list(given), n=1)
+    # "mask" and "attention_mask" are not close by their letters; one in the other is.
+    close += [name for name in given if min(len(name), len(missing)) >= _WORD and (name in missing or missing in name)]
     return f"rename {close[0]!r} to {missing!r}" if close else ""

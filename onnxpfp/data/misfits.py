@@ -41,14 +41,15 @@ def shape_advice(spec: InputSpec, got: tuple[int, ...], axis: int | None) -> str
 
 
 def _order(got: tuple[int, ...], wanted: tuple[int | None, ...]) -> tuple[int, ...] | None:
-    """Return the order of axes that fits, the one that leaves most of them where they are."""
+    """Return the order of axes that fits; of several the one that most likely is meant."""
     orders = [order for order in permutations(range(len(got))) if _fits(tuple(got[at] for at in order), wanted)]
-    # Of two that move as many, axes that stay neighbours are meant: NHWC to NCHW turns three, and so does another one.
+    # The first axis stays, then neighbours do, as height and width of images do.
     return max(
         orders,
         key=lambda order: (
-            sum(at == place for place, at in enumerate(order)),
+            order[0] == 0,
             sum(two == one + 1 for one, two in pairwise(order)),
+            sum(at == place for place, at in enumerate(order)),
         ),
         default=None,
     )
