@@ -69,8 +69,9 @@ def takes(kind: type[ModelOptions]) -> Callable[[Command], Command]:
 def data_option(command: Command) -> Command:
     """Add --calib-data to a verb that runs the network; it gets `calib_data`: a path, the word "random", or None."""
     help_text = (
-        "Unlabelled inputs: .npz keyed by input name, or .npy, samples along the batch axis; a folder of images, of .npy "
-        "and .npz files, or of ONNX test data; script.py:function, which yields feeds. 'random' is noise, for trials."
+        "Unlabelled inputs: .npz keyed by input name, or .npy, samples along the batch axis; a folder of images, of "
+        ".npy or .npz files, or of ONNX test data; script.py:function, which yields feeds. 'random' is noise, for "
+        "trials."
     )
     return click.option("--calib-data", metavar="SRC", help=help_text)(command)
 

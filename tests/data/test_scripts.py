@@ -107,5 +107,5 @@ def test_which_sources_are_scripts() -> None:
         7: None,
     }
     assert {source: script_of(source) for source in sources} == sources
-    with pytest.raises(CalibrationError, match="no such.py does not exist"):
+    with pytest.raises(CalibrationError, match=r"no such\.py does not exist"):
         load_samples("no such.py:f", IMAGE)
