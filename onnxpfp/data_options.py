@@ -177,3 +177,8 @@ class DataOptions:
         repeated=True,
         check=check_carry,
     )
+
+    @property
+    def image_flags(self) -> list[str]:
+        """The flags that are given of those that are of images."""
+        return [f"--{name}" for name in ("preprocess", "resize", "layout", "color") if getattr(self, name) is not None]

@@ -17,7 +17,7 @@ from onnxpfp.data.samples import Samples
 from onnxpfp.data.sources import DataForm, SampleSource, load_samples
 from onnxpfp.data.splits import CalibrationData, Given, Split, held_out_count, split_samples
 from onnxpfp.data.stored_statistics import StoredStatistics
-from onnxpfp.errors import CalibrationError, CertificationError, ModelError
+from onnxpfp.errors import CalibrationError, CertificationError, ModelError, OptionError
 from onnxpfp.model.draws import with_fixed_draws
 from onnxpfp.model.input_shapes import default_input_shapes, shape_hint
 from onnxpfp.model.load import LoadedModel
@@ -129,8 +129,16 @@ class _Reader:
             data: The data.
             samples: All that were read to decide.
             undivided: Whether they decide and could not be divided.
+
+        Raises:
+            OptionError: It is said how images are read, and there are none.
         """
-        carry = self.form.carry
+        carry, asked = self.form.carry, self.options.image_flags
+        if asked and not self.form.images.lines:
+            raise OptionError(
+                f"{' and '.join(asked)}: that is of images, and there are none among the data",
+                hint="give a folder of images, or leave it out and scale the data before",
+            )
         if data.given == "none":
             return data
         warnings = [*self.form.images.lines, *carry.notes(len(samples))]

@@ -21,7 +21,8 @@ COMMANDS = [
     line for block in re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL) for line in block.splitlines() if line.strip()
 ]
 RECURRENT = """g (float[N,6] x, float[N,12] state) => (float[N,5] y, float[N,12] state_out) {
-    a = MatMul(x, w)  b = Add(a, state)  state_out = Tanh(b)  c = MatMul(state_out, v)  r = Relu(c)  y = MatMul(r, z) }"""
+    a = MatMul(x, w)  b = Add(a, state)  state_out = Tanh(b)
+    c = MatMul(state_out, v)  r = Relu(c)  y = MatMul(r, z) }"""
 TEXT = """g (int64[batch,seq] ids) => (float[batch,seq,5] y) {
     e = Gather(table, ids)  a = MatMul(e, v)  r = Relu(a)  y = MatMul(r, z) }"""
 

@@ -125,6 +125,8 @@ def test_every_verb_takes_every_form(forms):
         (["photos", "--preprocess", "0-255"], 2, "--preprocess '0-255' says nothing of pixels", "imagenet"),
         (["photos", "--layout", "NHWC"], 1, "photos: input 'x' is float32 (?, 3, 8, 8), with 8 channels as NHWC", ""),
         (["data.npz", "--carry", "y:z"], 2, "--carry y:z: 'z' is no input of the model", "the inputs are: x"),
+        (["data.npz", "--color", "BGR", "--resize", "pad"], 2, "--resize and --color: that is of images", "a folder"),
+        (["random", "--preprocess", "0-1"], 2, "--preprocess: that is of images, and there are none", "scale the data"),
         (["mixed"], 1, "mixed has 1 images and 1 arrays", "name a folder of one kind"),
     ],
 )
