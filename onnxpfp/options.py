@@ -9,6 +9,8 @@ fields. The class that a field stands in says which verbs take it; those that on
     RunOptions              prune, sweep, prunability
     PruningOptions          prune, sweep, with those of `--score feature-statistics` in `feature_options.py`
     Options                 prune
+
+Those of `data_options.py` are of every verb that reads data.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, Protocol, Self
 
+from onnxpfp.data_options import DataOptions
 from onnxpfp.errors import OptionError
 from onnxpfp.feature_options import FeatureOptions
 from onnxpfp.option_checks import (
@@ -173,7 +176,7 @@ class ScopeOptions(ModelOptions):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RunOptions(ScopeOptions):
+class RunOptions(DataOptions, ScopeOptions):
     """Options of the verbs that run the network: its data, the choice of channels, and the runtime."""
 
     samples: int | None = declare(
@@ -452,6 +455,11 @@ class Options(PruningOptions):
             raise OptionError(
                 f"--structure {self.structure} goes with --allocate measured, for --allocate {self.allocate} does not "
                 "tell what the network is without a block"
+            )
+        if self.carry and self.limit_flag:
+            raise OptionError(
+                f"{self.limit_flag} promises something of new inputs, and with --carry samples are steps of a sequence "
+                "and depend on each other"
             )
         if self.steps > 1 and self.limit_flag:
             raise OptionError("--max-drift and --min-agreement try many targets, so they go with --steps 1")

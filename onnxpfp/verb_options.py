@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from onnxpfp.data_options import DataOptions
 from onnxpfp.errors import OptionError
 from onnxpfp.option_checks import (
     check_at_least_one,
@@ -129,7 +130,7 @@ class InspectOptions(ScopeOptions):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ComparisonOptions(ModelOptions):
+class ComparisonOptions(DataOptions, ModelOptions):
     """Options of the verbs that compare two files: their data, the runtime, and the latency."""
 
     samples: int | None = as_in(RunOptions, "samples")
@@ -170,7 +171,7 @@ class VerifyOptions(ComparisonOptions):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LatencyOptions(ScopeOptions):
+class LatencyOptions(DataOptions, ScopeOptions):
     """Options of the verb that measures a latency table."""
 
     samples: int | None = as_in(RunOptions, "samples")
@@ -278,7 +279,7 @@ class FactorizeOptions(ComparisonOptions):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SparsifyOptions(ModelOptions):
+class SparsifyOptions(DataOptions, ModelOptions):
     """Options of the verb that sets single weights to zero."""
 
     samples: int | None = as_in(RunOptions, "samples")

@@ -24,6 +24,7 @@ BASE = [
     "option_checks",
     "option_declaration",
     "feature_options",
+    "data_options",
     "options",
     "score_options",
     "sweep_options",

@@ -26,9 +26,9 @@ from onnxpfp.verb_options import VERB_OPTIONS
 __all__ = ["CALIBRATION", "CERTIFICATION", "PROGRESS", "SCORES_FILE", "documented", "in_keywords", "keywords"]
 
 CALIBRATION = (
-    "Unlabelled samples: a path of a `.npz` or `.npy` file, an array or arrays by input name (samples along axis 0 or "
-    'the free axis), an iterable of feeds, an onnxruntime CalibrationDataReader, or the word "random"; None prunes by '
-    "weights alone."
+    "Unlabelled samples: a path of a `.npz` or `.npy` file, of a folder of images, of such files or of ONNX test data, "
+    "`script.py:function`, an array or arrays by input name (samples along axis 0 or the free axis), an iterable of "
+    'feeds, an onnxruntime CalibrationDataReader, or the word "random"; None prunes by weights alone.'
 )
 """Help of the keyword `calibration`."""
 CERTIFICATION = (

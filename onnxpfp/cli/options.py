@@ -7,6 +7,7 @@ makes the options of them. What only the command line has (files to write, rows 
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +51,8 @@ O = TypeVar("O", bound=ModelOptions)  # noqa: E741
 
 FILE = click.Path(path_type=Path)
 STDOUT = Path("-")
+_SCRIPT = re.compile(r"(\.py):\w+$")
+
 SECTIONS = ("data", "target", "choice", "runtime")
 """The order in which help shows them."""
 
@@ -77,8 +80,9 @@ def takes(kind: type[ModelOptions]) -> Callable[[Command], Command]:
 def data_option(command: Command) -> Command:
     """Add --calib-data to a verb that runs the network; it gets `calib_data`: a path, the word "random", or None."""
     help_text = (
-        "Unlabelled inputs: .npz keyed by input name, or .npy; samples along the batch axis. 'random' is "
-        "noise, for trials."
+        "Unlabelled inputs: .npz keyed by input name, or .npy, samples along the batch axis; a folder of images, of "
+        ".npy or .npz files, or of ONNX test data; script.py:function, which yields feeds. 'random' is noise, for "
+        "trials."
     )
     return click.option("--calib-data", metavar="SRC", help=help_text)(command)
 
@@ -96,7 +100,9 @@ def certify_option(command: Command) -> Command:
 def data_files(calib_data: str | None, certify_data: str | None = None) -> dict[str, Path]:
     """Return the files of the samples by their flags, where there are any."""
     given = {"--calib-data": calib_data, "--certify-data": certify_data}
-    return {flag: Path(source) for flag, source in given.items() if source is not None and source != "random"}
+    files = {flag: source for flag, source in given.items() if source is not None and source != "random"}
+    # Of script.py:function the file is read.
+    return {flag: Path(_SCRIPT.sub(r"\1", source)) for flag, source in files.items()}
 
 
 def _click_option(name: str, option: Option, hint: Any) -> Callable[[Command], Command]:

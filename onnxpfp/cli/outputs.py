@@ -187,7 +187,7 @@ def publish(
     Raises:
         OutputError: A file cannot be written; the hint lists those that were.
     """
-    from onnxpfp.cli.terminal import make_console
+    from onnxpfp.cli.terminal import make_console, unsaid
     from onnxpfp.report.text import as_text, print_notes
 
     view = ReportView(make_console(), reporting.top, reporting.full, names or {}, called_as())
@@ -202,7 +202,7 @@ def publish(
     view.console.file.write("".join(shown))
     view.console.file.flush()
     if reporting.verbosity >= 0:
-        print_notes(report.notes, make_console(stderr=True))
+        print_notes(unsaid(report.notes), make_console(stderr=True))
 
 
 def write_result(result: WritableResult, source: Path, outputs: Outputs, plan: str = "") -> list[str]:

@@ -7,9 +7,10 @@ import io
 import logging
 import os
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from typing import TextIO
 
 import click
 from rich.console import Console
@@ -22,7 +23,7 @@ from onnxpfp.cli.phases import counts, described
 from onnxpfp.errors import legible
 from onnxpfp.progress import Progress
 
-__all__ = ["make_console", "progress_display"]
+__all__ = ["make_console", "progress_display", "unsaid"]
 
 WIDTH = 140
 """Columns in a pipe or file, where no terminal says how wide it is."""
@@ -128,6 +129,23 @@ def _announced(tell: Progress, write: Callable[[str], None]) -> Progress:
     return show
 
 
+class _Lines(logging.StreamHandler[TextIO]):
+    """Writes messages as lines, and remembers them: what was said need not be said again at the end."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a message."""
+        _SAID.append(record.getMessage())
+        super().emit(record)
+
+
+_SAID: list[str] = []
+
+
+def unsaid(notes: Sequence[str]) -> list[str]:
+    """Return the notes that were not among the messages of this process."""
+    return [note for note in notes if note not in _SAID]
+
+
 class _Legible(logging.Formatter):
     """Writes messages so that names in them steer no terminal."""
 
@@ -140,7 +158,8 @@ class _Legible(logging.Formatter):
 def _logging(level: int) -> Generator[None]:
     """Send the library's log to stderr for as long as the work lasts."""
     logger = logging.getLogger("onnxpfp")
-    handler = logging.StreamHandler(sys.stderr)
+    _SAID.clear()
+    handler = _Lines(sys.stderr)
     handler.setFormatter(_Legible("Note: %(message)s" if level > logging.DEBUG else "%(name)s: %(message)s"))
     before = logger.level, logger.propagate
     logger.addHandler(handler)

@@ -2,7 +2,8 @@
 
 Cases, the first that fits:
 
-    1. One axis more than the input has: every `array[i]` is a whole feed.
+    1. One axis more than the input has: every `array[i]` is a whole feed; where the input has no sample axis and all
+       are the same, one value for all samples.
     2. A column, (n,), for an input with one number per sample, such as (batch, 1).
     3. As many axes as the input has: slices along its sample axis (`onnxpfp.data.axes`), or along an axis 0 that the
        input fixes to 1.
@@ -20,6 +21,9 @@ from numpy.typing import NDArray
 
 from onnxpfp.data.axes import SampleAxes
 from onnxpfp.data.inputs import InputSpec, size_ref
+from onnxpfp.data.matching import rename_hint
+from onnxpfp.data.misfits import shape_advice, type_advice
+from onnxpfp.data.rows import LazyRows
 from onnxpfp.errors import CalibrationError
 
 __all__ = ["SampleArray", "check_feed", "read_sample_arrays"]
@@ -35,7 +39,7 @@ class SampleArray:
         axis: The input's sample axis; None where it has none.
     """
 
-    array: NDArray[Any]
+    array: NDArray[Any] | LazyRows
     form: Literal["whole", "slices", "shared"]
     axis: int | None
 
@@ -58,15 +62,19 @@ class SampleArray:
             return np.ascontiguousarray(self.array[int(chosen[0]) :][:1]).reshape(self.array.shape[1:])
         if self.form == "slices":
             return np.ascontiguousarray(
-                np.take(self.array, chosen, axis=self.axis) if self.axis else self.array[chosen]
+                np.take(np.asarray(self.array), chosen, axis=self.axis) if self.axis else self.array[chosen]
             )
-        if self.axis is None or fixed is not None or self.array.shape[self.axis] != 1:
-            return self.array
-        return np.repeat(self.array, len(chosen), axis=self.axis)
+        array = np.asarray(self.array)
+        if self.axis is None or fixed is not None or array.shape[self.axis] != 1:
+            return array
+        return np.repeat(array, len(chosen), axis=self.axis)
 
 
 def read_sample_arrays(
-    specs: Sequence[InputSpec], arrays: Mapping[str, NDArray[Any]], axes: SampleAxes, said: Collection[str] = ()
+    specs: Sequence[InputSpec],
+    arrays: Mapping[str, NDArray[Any] | LazyRows],
+    axes: SampleAxes,
+    said: Collection[str] = (),
 ) -> dict[str, SampleArray]:
     """Find the samples in the array of every input.
 
@@ -81,6 +89,12 @@ def read_sample_arrays(
     """
     readings = {spec.name: _reading(spec, arrays[spec.name], axes, spec.name in said) for spec in specs}
     counts = {name: reading.count for name, reading in readings.items() if reading.count is not None}
+    for name, one in [*readings.items()]:
+        # One value for each sample that is the same in all of them: so several may be fed together.
+        if len(counts) > 1 and one.form == "whole" and one.axis is None and name in axes and _is_constant(one):
+            readings[name] = replace(one, form="shared", array=np.asarray(one.array)[0])
+            if counts.pop(name) not in counts.values():
+                raise _unequal(counts | {name: len(one.array)})
     if len(set(counts.values())) > 1:
         sharable = {spec.name for spec in specs if spec.name in counts and _is_sharable(spec, readings[spec.name])}
         # What is no value for all tells how many samples there are; else a single one that the others belong to.
@@ -91,13 +105,14 @@ def read_sample_arrays(
             raise _unequal(counts)
         for name in others:
             one = readings[name]
-            array = one.array.reshape(one.array.shape[1:]) if one.form == "whole" else one.array
+            array = np.asarray(one.array)
+            array = array.reshape(array.shape[1:]) if one.form == "whole" else array
             readings[name] = replace(one, form="shared", array=array)
     return readings
 
 
-def _reading(spec: InputSpec, array: NDArray[Any], axes: SampleAxes, said: bool) -> SampleArray:
-    array = _as_declared(spec, array)
+def _reading(spec: InputSpec, given: NDArray[Any] | LazyRows, axes: SampleAxes, said: bool) -> SampleArray:
+    array = given if isinstance(given, LazyRows) else _as_declared(spec, given)
     axis = axes.get(spec.name)
     shape, known = array.shape, spec.name in axes
     if len(shape) == len(spec.shape) + 1 and _fits(shape[1:], spec.shape):
@@ -106,7 +121,7 @@ def _reading(spec: InputSpec, array: NDArray[Any], axes: SampleAxes, said: bool)
         return SampleArray(array, "shared", None)
     if known and axis is not None:
         if len(shape) == 1 < len(spec.shape) and all(d == 1 for a, d in enumerate(spec.shape) if a != axis):
-            array = array.reshape([-1 if a == axis else 1 for a in range(len(spec.shape))])
+            array = np.asarray(array).reshape([-1 if a == axis else 1 for a in range(len(spec.shape))])
             return SampleArray(array, "slices", axis)
         if _fits(shape, _freed(spec.shape, axis)):
             return SampleArray(array, "slices", axis)
@@ -131,6 +146,12 @@ def _is_sharable(spec: InputSpec, reading: SampleArray) -> bool:
     return spec.shape[reading.axis] is not None or reading.count == 1
 
 
+def _is_constant(reading: SampleArray) -> bool:
+    """Whether all samples have the same value."""
+    array = np.asarray(reading.array)
+    return len(array) > 1 and bool((array == array[0]).all())
+
+
 def _unequal(counts: Mapping[str, int]) -> CalibrationError:
     listed = ", ".join(f"{name} has {count}" for name, count in counts.items())
     return CalibrationError(
@@ -147,7 +168,7 @@ def _as_declared(spec: InputSpec, array: NDArray[Any]) -> NDArray[Any]:
     if array.dtype != spec.dtype:
         raise CalibrationError(
             f"input {spec.name!r} wants {spec.dtype}, the data are {array.dtype}",
-            hint=f"convert with data.astype(np.{spec.dtype}) after any scaling",
+            hint=type_advice(spec, array),
         )
     return array
 
@@ -186,9 +207,10 @@ def check_feed(specs: Sequence[InputSpec], feed: Mapping[str, NDArray[Any]], whe
     """
     names = {spec.name for spec in specs}
     if names != set(feed):
+        hints = (rename_hint(name, set(feed) - names) for name in sorted(names - set(feed)))
         raise CalibrationError(
             f"{where} has the inputs {sorted(feed)}, the model wants {sorted(names)}",
-            hint="give one array per input of the model",
+            hint=next(filter(None, hints), "give one array per input of the model"),
         )
     checked = {spec.name: _as_declared(spec, feed[spec.name]) for spec in specs}
     for spec in specs:
@@ -209,7 +231,7 @@ def _shape_error(spec: InputSpec, got: tuple[int, ...], where: str, axis: int | 
         counting += f" (--sample-axis {spec.name}:0 says another one)"
     return CalibrationError(
         f"input {spec.name!r} wants shape {text}, {where} has {size_ref(got)}",
-        hint=f"{counting}; check the axis order (NCHW or NHWC) and the size",
+        hint=f"{counting}; {shape_advice(spec, got, axis) or 'check the axis order (NCHW or NHWC) and the size'}",
     )
 
 

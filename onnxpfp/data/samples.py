@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from onnxpfp.data.axes import SampleAxes, sample_axes
 from onnxpfp.data.inputs import InputSpec, size_ref
+from onnxpfp.data.rows import LazyRows
 from onnxpfp.data.sample_arrays import SampleArray, read_sample_arrays
 from onnxpfp.errors import CalibrationError
 
@@ -166,7 +167,7 @@ class ArraySamples(Samples):
 
     @classmethod
     def of(
-        cls, specs: Sequence[InputSpec], arrays: Mapping[str, NDArray[Any]], given: SampleAxes | None = None
+        cls, specs: Sequence[InputSpec], arrays: Mapping[str, NDArray[Any] | LazyRows], given: SampleAxes | None = None
     ) -> Self:
         """Check arrays against the inputs.
 
@@ -190,7 +191,7 @@ class ArraySamples(Samples):
         return len(self.order) if fixed is None else len(self.order) // fixed * fixed
 
     @property
-    def arrays(self) -> dict[str, NDArray[Any]]:
+    def arrays(self) -> dict[str, NDArray[Any] | LazyRows]:
         """The data by input."""
         return {name: reading.array for name, reading in self.readings.items()}
 

@@ -1,28 +1,24 @@
-"""Sources of calibration samples: files, arrays, iterables, readers of onnxruntime, or noise."""
+"""Sources of calibration samples: files, folders, scripts, arrays, iterables, readers of onnxruntime, or noise."""
 
 from __future__ import annotations
 
-import difflib
-import logging
 import math
-import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, Protocol, cast, runtime_checkable
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxpfp.data.archive import read_arrays
 from onnxpfp.data.axes import SampleAxes, sample_axes
-from onnxpfp.data.feed_samples import FeedSamples
 from onnxpfp.data.inputs import InputSpec, input_specs, size_ref
 from onnxpfp.data.noise import noise
 from onnxpfp.data.samples import ArraySamples, Samples
+from onnxpfp.data.source_reader import DataForm, DataReader, SampleSource, SourceReader
 from onnxpfp.errors import CalibrationError
 from onnxpfp.runtime.memory import amount_text, memory_limit
 
 __all__ = [
+    "DataForm",
     "DataReader",
     "InputSpec",
     "SampleSource",
@@ -32,30 +28,8 @@ __all__ = [
     "random_samples",
 ]
 
-_LOG = logging.getLogger(__name__)
-
 _WORDS = ("0", "1", "2", "3")
 """What text is made up of: digits, for it may be read as a number."""
-
-
-@runtime_checkable
-class DataReader(Protocol):
-    """A reader of samples as onnxruntime's CalibrationDataReader has it."""
-
-    def get_next(self) -> dict[str, Any] | None:
-        """Return the next feed, or None at the end."""
-        ...
-
-
-SampleSource = (
-    str
-    | os.PathLike[str]
-    | NDArray[Any]
-    | Mapping[str, NDArray[Any]]
-    | Iterable[Mapping[str, NDArray[Any]]]
-    | DataReader
-)
-"""A path of a `.npz` or `.npy` file, the word "random", an array, arrays by name, feeds, or a reader of feeds."""
 
 
 def load_samples(
@@ -67,6 +41,7 @@ def load_samples(
     exact: bool = False,
     rng: np.random.Generator | int = 0,
     axes: SampleAxes | None = None,
+    form: DataForm | None = None,
 ) -> Samples:
     """Bring any source to the one form that the rest works on.
 
@@ -78,23 +53,19 @@ def load_samples(
         exact: As in `random_samples`.
         rng: Generator or seed, for "random".
         axes: Sample axes that the user says.
+        form: How they are read.
 
     Raises:
         CalibrationError: The samples cannot be read or do not fit the inputs.
-        OptionError: The user says a sample axis that there is not.
+        OptionError: The user says a sample axis that there is not, or has to say more.
     """
+    form = form or DataForm()
+    reader = SourceReader(tuple(specs), form.carry.left(specs), axes, form)
     if isinstance(source, str) and source == "random":
-        return random_samples(specs, count, input_shapes=input_shapes, exact=exact, rng=rng, axes=axes)
-    if isinstance(source, str | os.PathLike):
-        return ArraySamples.of(specs, _match(read_arrays(Path(source)), specs, str(source)), axes)
-    if isinstance(source, np.ndarray):
-        array = cast("NDArray[Any]", source)
-        return ArraySamples.of(specs, {_only(specs, "an array").name: array}, axes)
-    if isinstance(source, Mapping):
-        given = cast("Mapping[str, NDArray[Any]]", source)
-        arrays = {name: np.asarray(array) for name, array in given.items()}
-        return ArraySamples.of(specs, _match(arrays, specs, "the data"), axes)
-    return FeedSamples.of(specs, _collect(source), axes)
+        noisy = random_samples(reader.left, count, input_shapes=input_shapes, exact=exact, rng=rng, axes=reader.said)
+        return reader.carried(noisy, {})
+    found = reader.raw(source)
+    return reader.of_arrays(found) if isinstance(found, dict) else reader.of_feeds(found)
 
 
 def random_samples(
@@ -185,57 +156,3 @@ def _noise(spec: InputSpec, shape: tuple[int, ...], rng: np.random.Generator) ->
         f"input {spec.name!r} is {spec.dtype}: there is no random data of that kind",
         hint="give real data",
     )
-
-
-def _only(specs: Sequence[InputSpec], what: str) -> InputSpec:
-    if len(specs) != 1:
-        names = ", ".join(spec.name for spec in specs)
-        raise CalibrationError(
-            f"{what} fits a model with one input, this one has {len(specs)}: {names}",
-            hint="give one array per input name",
-        )
-    return specs[0]
-
-
-def _match(arrays: Mapping[str, NDArray[Any]], specs: Sequence[InputSpec], where: str) -> dict[str, NDArray[Any]]:
-    """Assign arrays to inputs by name; a single array needs none where there is one input."""
-    names = [spec.name for spec in specs]
-    if len(arrays) == 1 and set(names) != set(arrays) and (len(names) == 1 or "" in arrays):
-        return {_only(specs, f"{where} with one array").name: next(iter(arrays.values()))}
-    missing = [name for name in names if name not in arrays]
-    if missing:
-        given = ", ".join(sorted(arrays)) or "nothing"
-        close = difflib.get_close_matches(missing[0], list(arrays), n=1)
-        raise CalibrationError(
-            f"{where} has no array for input {missing[0]!r}; it has {given}",
-            hint=f"rename {close[0]!r} to {missing[0]!r}" if close else "name arrays like inputs",
-        )
-    extra = sorted(set(arrays) - set(names))
-    if extra:
-        _LOG.warning("%s: ignoring %s, no input has that name", where, ", ".join(extra))
-    return {name: arrays[name] for name in names}
-
-
-def _collect(source: Iterable[Mapping[str, NDArray[Any]]] | DataReader) -> list[dict[str, Any]]:
-    """Read all feeds; copies, because some readers hand out one dict again and again."""
-    get_next = cast("Callable[[], dict[str, Any] | None] | None", getattr(source, "get_next", None))
-    feeds: Iterable[Any]
-    if get_next is not None:
-        feeds = iter(get_next, None)
-    elif isinstance(source, Iterable):
-        feeds = source
-    else:
-        raise CalibrationError(
-            f"a {type(source).__name__} is no source of samples",
-            hint="give a path, arrays, an iterable of dicts, or a CalibrationDataReader",
-        )
-    return [_copy(feed, position) for position, feed in enumerate(feeds)]
-
-
-def _copy(feed: object, position: int) -> dict[str, Any]:
-    if not isinstance(feed, Mapping):
-        raise CalibrationError(
-            f"batch {position} is a {type(feed).__name__}, not a dict",
-            hint="yield one dict per batch: {input name: array}",
-        )
-    return {str(name): np.array(array) for name, array in cast("Mapping[str, Any]", feed).items()}

@@ -57,8 +57,9 @@ class CalibrationData:
         held_out_notes: How the held-out samples are read and run, where the user gives them apart and it is not what
             one would think.
         single: Why samples run one by one although the model promises a free batch; empty where they need not.
-        independent: Whether no two of them come from one input of the user's, as the steps of a Loop do. Only then is
-            known how far their number goes.
+        independent: Whether no two of them come from one input of the user's, as the steps of a Loop do, or of a
+            sequence whose states are carried. Only then is known how far their number goes.
+        warnings: What looks wrong with the user's data, and what was made of them.
     """
 
     samples: Samples
@@ -69,6 +70,7 @@ class CalibrationData:
     held_out_notes: tuple[str, ...] = ()
     single: str = ""
     independent: bool = True
+    warnings: tuple[str, ...] = ()
 
     @property
     def telling(self) -> bool:
@@ -79,7 +81,7 @@ class CalibrationData:
     def no_promise(self) -> str:
         """Why what the held-out samples show promises nothing of other inputs; empty where it does."""
         if not self.independent:
-            return "several of its samples come from one input"
+            return "several of its samples come from one input or sequence"
         if self.held_out is None:
             return "no samples are held out"
         return "" if self.given == "file" else "the samples are noise"
@@ -90,7 +92,7 @@ class CalibrationData:
         if self.given == "none":
             return ()
         alone = (f"samples run one by one: {self.single}",) if self.single else ()
-        return (*self.samples.notes, *alone, *self.held_out_notes)
+        return (*self.warnings, *self.samples.notes, *alone, *self.held_out_notes)
 
     @property
     def fit(self) -> Samples:

@@ -5,21 +5,25 @@ from __future__ import annotations
 import os
 from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 
 from onnxpfp.calibrate.runner import BATCH
+from onnxpfp.data.carry import Carry, carry_of
+from onnxpfp.data.images import ImageReader
 from onnxpfp.data.inputs import InputSpec, input_specs, size_ref
 from onnxpfp.data.overlap import require_apart
 from onnxpfp.data.samples import Samples
-from onnxpfp.data.sources import SampleSource, load_samples
+from onnxpfp.data.sources import DataForm, SampleSource, load_samples
 from onnxpfp.data.splits import CalibrationData, Given, Split, held_out_count, split_samples
-from onnxpfp.errors import CalibrationError, CertificationError, ModelError
+from onnxpfp.data.stored_statistics import StoredStatistics
+from onnxpfp.errors import CalibrationError, CertificationError, ModelError, OptionError
 from onnxpfp.model.draws import with_fixed_draws
 from onnxpfp.model.input_shapes import default_input_shapes, shape_hint
 from onnxpfp.model.load import LoadedModel
 from onnxpfp.options import Options
 from onnxpfp.pipeline.batching import Batching, choose_batching, with_scores
+from onnxpfp.pipeline.data_warnings import few_samples, unlike_training
 from onnxpfp.pipeline.runnable_shapes import runnable_shapes
 from onnxpfp.runtime.session import Session, open_session
 
@@ -63,7 +67,8 @@ def read_data(
     samples = reader.calibration(calibration, made_up=given != "file")
     if given == "none" or not decides:
         batching = reader.batching(samples, made_up=given != "file")
-        return CalibrationData(batching.samples, given, batching.size, None, single=batching.single)
+        data = CalibrationData(batching.samples, given, batching.size, None, single=batching.single)
+        return reader.warned(data, samples, undivided=False)
     count = 0
     if certification is None:
         count = held_out_count(len(samples), certifying=bool(options.limit_flag))
@@ -79,10 +84,11 @@ def read_data(
     notes: tuple[str, ...] = ()
     if certification is not None:
         held_out, notes = reader.certification(certification, samples)
-    return CalibrationData(deciding, given, batching.size, split, held_out, notes, batching.single)
+    data = CalibrationData(deciding, given, batching.size, split, held_out, notes, batching.single)
+    return reader.warned(data, samples, undivided=split is None)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class _Reader:
     """Reads samples for one model.
 
@@ -98,6 +104,49 @@ class _Reader:
     specs: tuple[InputSpec, ...]
     options: Options
 
+    @cached_property
+    def statistics(self) -> StoredStatistics | None:
+        """What the file remembers of its training data."""
+        return StoredStatistics.of(self.source.model)
+
+    @cached_property
+    def form(self) -> DataForm:
+        """How data are read, calibration and certification samples alike.
+
+        Raises:
+            OptionError: States are carried from or to what there is not.
+        """
+        options = self.options
+        images = ImageReader(options, options.input_shapes, lambda: self.statistics)
+        outputs = [output.name for output in self.source.model.graph.output]
+        carry = Carry(carry_of(options.carry, self.specs, outputs), self.session.run, options.input_shapes)
+        return DataForm(images, carry, options.samples)
+
+    def warned(self, data: CalibrationData, samples: Samples, *, undivided: bool) -> CalibrationData:
+        """Add what looks wrong with the user's data, and what is known of sequences.
+
+        Args:
+            data: The data.
+            samples: All that were read to decide.
+            undivided: Whether they decide and could not be divided.
+
+        Raises:
+            OptionError: It is said how images are read, and there are none.
+        """
+        carry, asked = self.form.carry, self.options.image_flags
+        if asked and not self.form.images.lines:
+            raise OptionError(
+                f"{' and '.join(asked)}: that is of images, and there are none among the data",
+                hint="give a folder of images, or leave it out and scale the data before",
+            )
+        if data.given == "none":
+            return data
+        warnings = [*self.form.images.lines, *carry.notes(len(samples))]
+        if data.given == "file":
+            few = few_samples(len(samples), self.options, undivided=undivided)
+            warnings += filter(None, [few, unlike_training(self.statistics, data)])
+        return replace(data, independent=not carry.outputs, warnings=tuple(warnings))
+
     def calibration(self, source: SampleSource | None, *, made_up: bool) -> Samples:
         """Read the samples that decide, or make some up: as many as are asked for."""
         options = self.options
@@ -112,6 +161,7 @@ class _Reader:
             exact=bool(options.input_shapes),
             rng=options.seed,
             axes=options.sample_axes,
+            form=self.form,
         )
         if options.samples is not None and options.samples < len(samples):
             samples = samples.take(options.samples)
@@ -131,7 +181,8 @@ class _Reader:
             CertificationError: They do not fit the model, or are among those that decide.
         """
         with _naming(source):
-            samples = load_samples(source, self.specs, axes=self.options.sample_axes)
+            form = replace(self.form, most=None, every=True)
+            samples = load_samples(source, self.specs, axes=self.options.sample_axes, form=form)
             # What is wrong with them is said before anything is measured, and of them.
             for _ in samples.runs(BATCH):
                 pass

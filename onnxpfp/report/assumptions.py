@@ -12,8 +12,8 @@ from onnxpfp.score.pfp import K_TAIL, K
 
 __all__ = ["DEPENDENT", "assumption_of", "assumption_of_error", "why_without_bounds"]
 
-DEPENDENT = "several of them come from one sample"
-"""Why nothing is known of how far the runs of a body go."""
+DEPENDENT = "several of them come from one input or sequence"
+"""Why nothing is known of how far the runs of a body, or the steps of a sequence, go."""
 
 
 def why_without_bounds(outcome: Outcome, chosen: Selection | None, *, cut: bool, went: bool) -> str:

@@ -63,14 +63,14 @@ def test_no_probability_is_known_of_steps_that_come_from_one_sample(name: str) -
     found = report(name)
     for place, text in assumptions(found).items():
         assert text.startswith(f"{place}: eps bounds")
-        assert "by PFP's formula: not known, for several of them come from one sample" in text
+        assert "by PFP's formula: not known, for several of them come from one input or sequence" in text
     assert found.samples_failure is None
     few = report(name, calibration=samples(name, 16))
     notes = [note for note in few.notes if "the size formula asks for" in note]
     assert notes
     for note in notes:
         assert "runs of it; the size formula asks for" in note
-        assert note.endswith("no probability is known of these, for several of them come from one sample")
+        assert note.endswith("no probability is known of these, for several of them come from one input or sequence")
 
 
 @pytest.mark.parametrize("name", ["weights in both branches", "a Scan backwards along another axis"])
@@ -118,4 +118,4 @@ def test_choices_have_an_error_around_branches_and_none_in_them(name: str, score
 @pytest.mark.parametrize("name", STEPS)
 def test_choices_have_no_error_where_steps_come_from_one_sample(name: str) -> None:
     reasons = {group.no_choice_error for group in report(name).groups if group.ranked_by}
-    assert reasons == {"several of its samples come from one input"}
+    assert reasons == {"several of its samples come from one input or sequence"}

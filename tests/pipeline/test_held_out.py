@@ -15,7 +15,7 @@ from support.bodies import IFS, LOOPS, build_bodies
 from support.bodies import samples as feeds_of
 
 import onnxpfp
-from onnxpfp.data.feed_samples import FeedSamples
+from onnxpfp.data.buckets import BucketedSamples
 from onnxpfp.data.samples import ArraySamples
 from onnxpfp.options import Options
 from onnxpfp.pipeline.context import open_run
@@ -109,7 +109,7 @@ def test_whatever_the_held_out_samples_are_the_file_is_the_same(name: str, seed:
     assert (one.report.before, one.report.after) == (two.report.before, two.report.after)
 
 
-def without_inputs(feeds: Feeds, held: FeedSamples, number: int) -> Feeds:
+def without_inputs(feeds: Feeds, held: BucketedSamples, number: int) -> Feeds:
     """The feeds with others in the place of those held out."""
     known = {tuple(array.tobytes() for array in feed.values()) for feed in held.feeds}
     assert len(known) == len(held)
@@ -128,7 +128,7 @@ def without_inputs(feeds: Feeds, held: FeedSamples, number: int) -> Feeds:
 def test_nor_do_they_decide_on_bodies(name: str, seed: int) -> None:
     model, feeds = build_bodies((IFS | LOOPS)[name][0]), feeds_of(name)
     held = held_out(model, feeds, seed)
-    assert isinstance(held, FeedSamples)
+    assert isinstance(held, BucketedSamples)
     results = [
         onnxpfp.prune(model, calibration=data, seed=seed, threads=1, keep_macs=0.6, no_metadata=True)
         for data in (feeds, without_inputs(feeds, held, seed))
