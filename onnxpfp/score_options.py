@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from onnxpfp.data_options import DataOptions
 from onnxpfp.option_checks import check_shard
 from onnxpfp.option_declaration import as_in, declare, declared
 from onnxpfp.options import Options, RunOptions, ScopeOptions
@@ -14,7 +15,7 @@ __all__ = ["ScoreOptions"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ScoreOptions(ScopeOptions):
+class ScoreOptions(DataOptions, ScopeOptions):
     """Options of the verb that measures scores: those of a run that say what is measured, and which samples."""
 
     samples: int | None = as_in(RunOptions, "samples")

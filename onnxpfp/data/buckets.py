@@ -86,15 +86,13 @@ class BucketedSamples(Samples):
 
     def runs(self, batch_size: int = 1) -> Iterator[tuple[Feed, int]]:
         """Yield (feed, number of samples in it), bucket by bucket."""
-        size = 1 if self.single else batch_size
-        for bucket in self._buckets():
-            for start in range(0, len(bucket), size):
-                numbers = bucket[start : start + size]
-                for number in numbers:
-                    for name, array in self.feeds[number].items():
-                        if not all_finite(array):
-                            raise not_finite_input(name, f" in sample {number}")
-                yield self._joined(numbers), len(numbers)
+        for items in self._items_of_runs(batch_size):
+            numbers: list[int] = items.tolist()
+            for number in numbers:
+                for name, array in self.feeds[number].items():
+                    if not all_finite(array):
+                        raise not_finite_input(name, f" in sample {number}")
+            yield self._joined(numbers), len(numbers)
 
     def _joined(self, numbers: Sequence[int]) -> Feed:
         first = self.feeds[numbers[0]]
@@ -129,6 +127,14 @@ class BucketedSamples(Samples):
 
     def _items(self) -> int:
         return len(self.feeds)
+
+    def _items_of_runs(self, batch_size: int) -> Sequence[NDArray[np.int64]]:
+        size = 1 if self.single else batch_size
+        return [
+            np.array(bucket[start : start + size])
+            for bucket in self._buckets()
+            for start in range(0, len(bucket), size)
+        ]
 
 
 def _joins(spec: InputSpec, axes: SampleAxes) -> bool:

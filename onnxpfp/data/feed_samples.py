@@ -108,8 +108,8 @@ class FeedSamples(Samples):
     def _items(self) -> int:
         return len(self.feeds)
 
-    def _items_in_run(self, batch_size: int) -> int:
-        return 1
+    def _items_of_runs(self, batch_size: int) -> Sequence[NDArray[np.int64]]:
+        return [np.array([item]) for item in range(self._items())]
 
     def _reach(self, count: int) -> int:
         return int(np.searchsorted(np.cumsum(self.counts), count)) + 1

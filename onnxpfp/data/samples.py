@@ -83,18 +83,19 @@ class Samples(ABC):
         """Return how many items a split can tell apart."""
 
     @abstractmethod
-    def _items_in_run(self, batch_size: int) -> int:
-        """Return how many items are fed together."""
+    def _items_of_runs(self, batch_size: int) -> Sequence[NDArray[np.int64]]:
+        """Return which items each of the feeds has that `runs` yields."""
 
     def run_count(self, batch_size: int) -> int:
         """Return how many feeds `runs` yields."""
-        return -(-self._items() // self._items_in_run(batch_size))
+        return len(self._items_of_runs(batch_size))
 
     def of_runs(self, batch_size: int, first: int, last: int) -> tuple[Self, int]:
         """Return the samples of some of the feeds that `runs` yields, and how many samples come before them."""
-        items = np.arange(self._items())
-        start, stop = (border * self._items_in_run(batch_size) for border in (first, last))
-        return self._pick(items[start:stop]), len(self._pick(items[:start])) if start else 0
+        runs = self._items_of_runs(batch_size)
+        return self._pick(np.concatenate(runs[first:last])), (
+            len(self._pick(np.concatenate(runs[:first]))) if first else 0
+        )
 
     def _reach(self, count: int) -> int:
         """Return how many items it takes to have `count` samples."""
@@ -291,8 +292,9 @@ class ArraySamples(Samples):
     def _items(self) -> int:
         return len(self.order)
 
-    def _items_in_run(self, batch_size: int) -> int:
-        return self.fixed_batch or batch_size
+    def _items_of_runs(self, batch_size: int) -> Sequence[NDArray[np.int64]]:
+        size, items = self.fixed_batch or batch_size, np.arange(self._items())
+        return [items[start : start + size] for start in range(0, len(items), size)]
 
     def _check_count(self) -> None:
         if not len(self.order):
