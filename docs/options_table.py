@@ -27,7 +27,7 @@ ON_FILES = ("FILE", "SRC")
 def verbs(name: str, option: Option) -> str:
     """Return the verbs that take an option; one may mean something else in another verb."""
     takers = [verb for verb, kind in VERB_OPTIONS.items() if dict(declared(kind)).get(name) == option]
-    return "all" if len(takers) == len(VERB_OPTIONS) else ", ".join(takers)
+    return "all" if len(takers) == len(main.commands) else ", ".join(takers)
 
 
 def row(name: str, option: Option) -> tuple[str, str, str]:

@@ -13,6 +13,7 @@ from onnxpfp import errors
 from onnxpfp.errors import OnnxPfpError
 
 if TYPE_CHECKING:
+    from onnxpfp.api.doctor import doctor
     from onnxpfp.api.factorize import FactorizeResult, factorize
     from onnxpfp.api.inspect import inspect
     from onnxpfp.api.latency import latency
@@ -21,14 +22,17 @@ if TYPE_CHECKING:
     from onnxpfp.api.save import save_result
     from onnxpfp.api.save_report import save_report
     from onnxpfp.api.sparsify import SparsifyResult, sparsify
+    from onnxpfp.api.sweep import SweepResult, sweep
     from onnxpfp.api.verify import verify
     from onnxpfp.pipeline.plan import Plan
     from onnxpfp.pipeline.sparse_plan import SparsePlan
+    from onnxpfp.report.doctor import DoctorReport
     from onnxpfp.report.factorization import FactorizationReport
     from onnxpfp.report.inspection import Inspection
     from onnxpfp.report.latency_table import LatencyReport
     from onnxpfp.report.prunability import PrunabilityReport
     from onnxpfp.report.sparsity import SparsityReport
+    from onnxpfp.report.sweep import SweepReport
     from onnxpfp.report.verification import VerificationReport
     from onnxpfp.report.weight_prunability import WeightPrunabilityReport
     from onnxpfp.score.criterion import Criterion
@@ -38,6 +42,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Criterion",
+    "DoctorReport",
     "FactorizationReport",
     "FactorizeResult",
     "GroupData",
@@ -50,9 +55,12 @@ __all__ = [
     "SparsePlan",
     "SparsifyResult",
     "SparsityReport",
+    "SweepReport",
+    "SweepResult",
     "VerificationReport",
     "WeightPrunabilityReport",
     "__version__",
+    "doctor",
     "errors",
     "factorize",
     "inspect",
@@ -62,11 +70,14 @@ __all__ = [
     "save_report",
     "save_result",
     "sparsify",
+    "sweep",
     "verify",
 ]
 
 _LAZY = {
     "Criterion": "onnxpfp.score.criterion",
+    "DoctorReport": "onnxpfp.report.doctor",
+    "doctor": "onnxpfp.api.doctor",
     "FactorizationReport": "onnxpfp.report.factorization",
     "FactorizeResult": "onnxpfp.api.factorize",
     "GroupData": "onnxpfp.score.group_data",
@@ -86,6 +97,9 @@ _LAZY = {
     "SparsityReport": "onnxpfp.report.sparsity",
     "sparsify": "onnxpfp.api.sparsify",
     "save_report": "onnxpfp.api.save_report",
+    "SweepReport": "onnxpfp.report.sweep",
+    "SweepResult": "onnxpfp.api.sweep",
+    "sweep": "onnxpfp.api.sweep",
     "save_result": "onnxpfp.api.save",
     "prunability": "onnxpfp.api.prunability",
     "verify": "onnxpfp.api.verify",

@@ -9,6 +9,7 @@ from typing import ClassVar
 __all__ = [
     "CalibrationError",
     "CertificationError",
+    "InstallationError",
     "LatencyTableError",
     "ModelError",
     "OnnxPfpError",
@@ -66,6 +67,10 @@ class CertificationError(CalibrationError):
 
 class ProviderError(OnnxPfpError):
     """A requested execution provider cannot run here."""
+
+
+class InstallationError(OnnxPfpError):
+    """Something that is installed does not work."""
 
 
 class PlanError(OnnxPfpError):

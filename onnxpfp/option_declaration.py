@@ -28,6 +28,7 @@ class Option:
         form: What is typed where that is no plain value: an amount of memory, a share or an amount, the shape of an
             input, one of its axes or the range of its numbers.
         repeated: Whether it may be given several times.
+        several: Whether it takes several values, separated by commas.
         check: Refuses values that cannot be meant.
         modifies: Whether it says how to count a target, and is none itself.
     """
@@ -40,6 +41,7 @@ class Option:
     default_text: str = ""
     form: Literal["plain", "size", "share or size", "shape", "axis", "range", "count"] = "plain"
     repeated: bool = False
+    several: bool = False
     check: Check | None = None
     modifies: bool = False
 

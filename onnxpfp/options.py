@@ -5,9 +5,10 @@ fields. The class that a field stands in says which verbs take it; those that on
 `verb_options.py`:
 
     ModelOptions            any verb
-    ScopeOptions            inspect, latency, prunability, prune
-    RunOptions              prune, prunability
-    Options                 prune, with those of `--score feature-statistics` in `feature_options.py`
+    ScopeOptions            inspect, latency, prunability, prune, sweep
+    RunOptions              prune, sweep, prunability
+    PruningOptions          prune, sweep, with those of `--score feature-statistics` in `feature_options.py`
+    Options                 prune
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ __all__ = [
     "AllocationRule",
     "ModelOptions",
     "Options",
+    "PruningOptions",
     "RunOptions",
     "ScopeOptions",
     "WidthRule",
@@ -311,8 +313,63 @@ class RunOptions(ScopeOptions):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Options(FeatureOptions, RunOptions):
-    """Options of a pruning: those of a run, and its target."""
+class PruningOptions(FeatureOptions, RunOptions):
+    """Options of the verbs that prune: those of a run, without a target."""
+
+    confidence: float = declare(
+        0.95,
+        "Confidence of what is promised of the written file by held-out samples.",
+        "data",
+        metavar="P",
+        check=check_confidence,
+    )
+    structure: str = declare(
+        "channels",
+        "What may go, separated by commas: channels of a group (channels); with them ranks of layers, which become two "
+        "ops with fewer multiply-adds together (rank); all channels of a group and the branch that they lie in, of "
+        "which a constant is left (blocks). All of it is chosen as one by measured drift, so rank and blocks take data "
+        "and --allocate measured. rank goes with no --latency-table; with --min-channels above 1 no block goes.",
+        "choice",
+        metavar="channels[,rank][,blocks]",
+        check=check_structure,
+    )
+    effort: Literal["low", "normal", "high"] = declare(
+        "low",
+        "How much to refit: each layer by itself (low); layers together with those that read them, too, by up to three "
+        "gradient steps each (normal); or by up to nine on twice the rows, in up to four sweeps over the network as "
+        "long as the error on samples kept out of the fit falls, once channels were exchanged by what refits leave "
+        "(high). With --structure channels,rank two or four other shares of channels and ranks are refitted, too, "
+        "ranks alone among them, and what drifts least is taken, but for a target of latency. Above low it takes data, "
+        "and --compensate auto or lstsq.",
+        "choice",
+        choices=("low", "normal", "high"),
+    )
+    steps: int = declare(
+        1,
+        "Prune in N steps, and measure scores and widths anew at each. With ranks every step after the first goes over "
+        "the result instead: each group and each layer in turn is cut less or more, all is refitted, and what drifts "
+        "less is taken, which takes one to two refits for each of them.",
+        "choice",
+        metavar="N",
+        check=check_at_least_one,
+    )
+    latency_batch: int = declare(
+        1, "Measure latency with N samples in a run.", "runtime", metavar="N", check=check_at_least_one
+    )
+    no_latency: bool = declare(
+        False, "Do not measure the latency; measuring takes at most 3 s, or 5 % of the run if that is more.", "runtime"
+    )
+    no_metadata: bool = declare(
+        False,
+        "Do not note in the metadata of the file what made it: version, checksum of the input, target, options, "
+        "agreement; such notes of earlier steps go, too.",
+        "runtime",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options(PruningOptions):
+    """Options of a pruning, and its target."""
 
     keep_macs: float | None = declare(
         None,
@@ -366,43 +423,6 @@ class Options(FeatureOptions, RunOptions):
         metavar="A",
         check=check_promised_share,
     )
-    confidence: float = declare(
-        0.95,
-        "Confidence of what is promised of the written file by held-out samples.",
-        "data",
-        metavar="P",
-        check=check_confidence,
-    )
-    structure: str = declare(
-        "channels",
-        "What may go, separated by commas: channels of a group (channels); with them ranks of layers, which become two "
-        "ops with fewer multiply-adds together (rank); all channels of a group and the branch that they lie in, of "
-        "which a constant is left (blocks). All of it is chosen as one by measured drift, so rank and blocks take data "
-        "and --allocate measured. rank goes with no --latency-table; with --min-channels above 1 no block goes.",
-        "choice",
-        metavar="channels[,rank][,blocks]",
-        check=check_structure,
-    )
-    effort: Literal["low", "normal", "high"] = declare(
-        "low",
-        "How much to refit: each layer by itself (low); layers together with those that read them, too, by up to three "
-        "gradient steps each (normal); or by up to nine on twice the rows, in up to four sweeps over the network as "
-        "long as the error on samples kept out of the fit falls, once channels were exchanged by what refits leave "
-        "(high). With --structure channels,rank two or four other shares of channels and ranks are refitted, too, "
-        "ranks alone among them, and what drifts least is taken, but for a target of latency. Above low it takes data, "
-        "and --compensate auto or lstsq.",
-        "choice",
-        choices=("low", "normal", "high"),
-    )
-    steps: int = declare(
-        1,
-        "Prune in N steps, and measure scores and widths anew at each. With ranks every step after the first goes over "
-        "the result instead: each group and each layer in turn is cut less or more, all is refitted, and what drifts "
-        "less is taken, which takes one to two refits for each of them.",
-        "choice",
-        metavar="N",
-        check=check_at_least_one,
-    )
     latency_table: str | None = declare(
         None,
         "Take the times of the ops from this table, which `onnxpfp latency` measured on the device that the model is "
@@ -410,12 +430,6 @@ class Options(FeatureOptions, RunOptions):
         "target",
         metavar="FILE.json",
         modifies=True,
-    )
-    latency_batch: int = declare(
-        1, "Measure latency with N samples in a run.", "runtime", metavar="N", check=check_at_least_one
-    )
-    no_latency: bool = declare(
-        False, "Do not measure the latency; measuring takes at most 3 s, or 5 % of the run if that is more.", "runtime"
     )
 
     def __post_init__(self) -> None:

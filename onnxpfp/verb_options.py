@@ -20,6 +20,7 @@ from onnxpfp.option_checks import (
 )
 from onnxpfp.option_declaration import as_in, declare, declared
 from onnxpfp.options import DEFAULT_KEEP_MACS, ModelOptions, Options, RunOptions, ScopeOptions
+from onnxpfp.sweep_options import SweepOptions
 
 __all__ = [
     "VERB_OPTIONS",
@@ -245,6 +246,8 @@ class FactorizeOptions(ComparisonOptions):
         repeated=True,
     )
 
+    no_metadata: bool = as_in(Options, "no_metadata")
+
     def __post_init__(self) -> None:
         # The decorator makes a new class for the slots, which super() without arguments does not know.
         ModelOptions.__post_init__(self)
@@ -333,6 +336,8 @@ class SparsifyOptions(ModelOptions):
     providers: str = as_in(RunOptions, "providers")
     strict_providers: bool = as_in(RunOptions, "strict_providers")
 
+    no_metadata: bool = as_in(Options, "no_metadata")
+
     def __post_init__(self) -> None:
         # The decorator makes a new class for the slots, which super() without arguments does not know.
         ModelOptions.__post_init__(self)
@@ -357,6 +362,7 @@ class SparsifyOptions(ModelOptions):
 
 VERB_OPTIONS: Mapping[str, type[ModelOptions]] = {
     "prune": Options,
+    "sweep": SweepOptions,
     "factorize": FactorizeOptions,
     "sparsify": SparsifyOptions,
     "inspect": InspectOptions,

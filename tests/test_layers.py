@@ -25,7 +25,9 @@ BASE = [
     "option_declaration",
     "feature_options",
     "options",
+    "sweep_options",
     "verb_options",
+    "installation",
 ]
 ORDER = [
     *BASE,

@@ -20,6 +20,7 @@ from onnxpfp.errors import OptionError
 from onnxpfp.option_declaration import declare, declared
 from onnxpfp.options import Options, ScopeOptions
 from onnxpfp.pipeline.costs import QUANTITIES
+from onnxpfp.sweep_options import SweepOptions
 from onnxpfp.verb_options import (
     VERB_OPTIONS,
     FactorizeOptions,
@@ -63,6 +64,7 @@ def test_help_shows_what_is_declared(verb: str) -> None:
 def test_every_verb_says_which_options_it_takes() -> None:
     kinds = {
         "prune": Options,
+        "sweep": SweepOptions,
         "factorize": FactorizeOptions,
         "sparsify": SparsifyOptions,
         "inspect": InspectOptions,
@@ -71,7 +73,8 @@ def test_every_verb_says_which_options_it_takes() -> None:
         "latency": LatencyOptions,
     }
     assert kinds == VERB_OPTIONS
-    assert VERB_OPTIONS.keys() == main.commands.keys()
+    # It takes no model.
+    assert VERB_OPTIONS.keys() | {"doctor"} == main.commands.keys()
 
 
 def test_the_signature_of_the_api_is_whole() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from onnxpfp.api.keywords import PROGRESS, documented, keywords
 from onnxpfp.api.save import WritableResult
 from onnxpfp.api.verify import compare_models, loadable
-from onnxpfp.api.written import drift_of, measuring, verified
+from onnxpfp.api.written import drift_of, measuring, noted, verified
 from onnxpfp.comparison.equivalence import Equivalence
 from onnxpfp.comparison.latency import LatencyFindings, is_slow, measure_pair, seconds_for_latency
 from onnxpfp.data.sources import SampleSource
@@ -19,6 +19,7 @@ from onnxpfp.pipeline.context import RunContext, open_run
 from onnxpfp.pipeline.factorization import Factorization, MeasuredFactors, factorize_network
 from onnxpfp.pipeline.latency.interleaved import latency_feed, samples_in_run
 from onnxpfp.pipeline.parts import Network, open_parts
+from onnxpfp.pipeline.provenance import Provenance
 from onnxpfp.pipeline.requirements import holding_out, require_data
 from onnxpfp.progress import Progress
 from onnxpfp.report.draws import draws_notes
@@ -110,8 +111,17 @@ def factorize_with(
         latency = None if asked.no_latency or not found.layers else _latency(context, other)
         source = context.whole.source
         unchanged = None if found.layers else source.data
+        stored = found.model
+        if found.layers:
+            stored, compared, _ = noted(context, _provenance(context, asked), stored, compared)
         report = _report(network, asked, found, oracle, compared, latency, by_data=calibration is not None)
-        return FactorizeResult(found.model, unchanged, source.external, source.scratch, source.read, report)
+        return FactorizeResult(stored, unchanged, source.external, source.scratch, source.read, report)
+
+
+def _provenance(context: RunContext, asked: FactorizeOptions) -> Provenance:
+    telling = context.data.given == "file"
+    sha256 = context.whole.source.sha256
+    return Provenance.of("factorize", asked, sha256, telling=telling, silent=asked.no_metadata)
 
 
 def _latency(context: RunContext, other: LoadedModel) -> LatencyFindings:

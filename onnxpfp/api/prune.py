@@ -20,6 +20,7 @@ from onnxpfp.data.sources import SampleSource
 from onnxpfp.linear.weights import stored_axes_of
 from onnxpfp.model.draws import without_record
 from onnxpfp.model.load import ModelSource
+from onnxpfp.model.provenance import with_provenance
 from onnxpfp.options import Options
 from onnxpfp.pipeline.context import RunContext, open_run
 from onnxpfp.pipeline.latency.correction import Tried, prune_to_latency
@@ -39,8 +40,9 @@ from onnxpfp.pipeline.network_steps import (
     single_share,
 )
 from onnxpfp.pipeline.nothing_to_prune import require_groups
-from onnxpfp.pipeline.parts import open_parts, require_planned
+from onnxpfp.pipeline.parts import Network, open_parts, require_planned
 from onnxpfp.pipeline.plan import Plan, make_plan
+from onnxpfp.pipeline.provenance import Provenance
 from onnxpfp.pipeline.quality_search import Evaluators, FoundShare, confirm, prune_to_quality, quality_evaluators
 from onnxpfp.pipeline.quality_target import QualityTarget
 from onnxpfp.pipeline.requirements import holding_out, require_data, require_own_certification, require_split
@@ -54,7 +56,7 @@ from onnxpfp.report.pruning import Report
 from onnxpfp.runtime.blas import one_blas_thread
 from onnxpfp.runtime.session import custom_ops
 
-__all__ = ["PruneArguments", "Result", "prune", "prune_with"]
+__all__ = ["PruneArguments", "Result", "evaluators_for", "noting", "prune", "prune_measured", "prune_with"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -154,7 +156,7 @@ def _prune(
     context = open_run(
         model, calibration, options, needs, plan=plan, progress=progress, folder=folder, certification=certification
     )
-    context = with_size_met(context)
+    context = with_size_met(noting(context, options, plan))
     network = zero_subnormal_weights(open_parts(context))
     if plan is not None:
         require_planned(network, plan)
@@ -165,8 +167,34 @@ def _prune(
         network, latency_target = with_latencies(network, latency_table_for(network))
         context = network.parts[0].context
     quality = None if replaying else QualityTarget.of(options)
-    evaluators = None if quality is None else _evaluators(quality, context, apart=certification is not None)
-    measured = measure_parts(network)
+    evaluators = None if quality is None else evaluators_for(quality, context, apart=certification is not None)
+    return prune_measured(context, network, measure_parts(network), options, latency_target, quality, evaluators)
+
+
+def prune_measured(
+    context: RunContext,
+    network: Network,
+    measured: tuple[MeasuredPart, ...],
+    options: Options,
+    latency_target: LatencyTarget | None,
+    quality: QualityTarget | None,
+    evaluators: Evaluators | None,
+) -> Result:
+    """Prune a network that was measured to the target of its context, verify what comes of it, and report.
+
+    Args:
+        context: The run, with the network as it was given.
+        network: The network.
+        measured: What was measured on its parts.
+        options: What was asked for.
+        latency_target: The target of latency; None for others.
+        quality: The target of quality; None for others.
+        evaluators: What measures that.
+
+    Raises:
+        TargetUnreachableError: The target cannot be met.
+        VerificationError: What comes of it is not what it must be.
+    """
 
     def write(pruned: PrunedNetwork) -> WrittenNetwork:
         with context.clock.phase("rewrite"):
@@ -195,15 +223,36 @@ def _prune(
     ]
     report = build_report(network, outcomes, verified, found, certified, latency, latency_target, unchanged=unchanged)
     source = context.whole.source
+    stored = source.given if unchanged else without_record(source.completed(written.whole))
+    made_by = context.provenance.made_by(report.drift, stored)
     return Result(
-        stored=source.given if unchanged else without_record(source.completed(written.whole)),
-        plan=_plan(outcomes, report, options),
+        stored=stored if unchanged else with_provenance(stored, context.provenance.measured(report.drift, stored)),
+        plan=replace(_plan(outcomes, report, options), made_by=made_by),
         report=report,
         unchanged=source.data if unchanged else None,
         external=source.external,
         scratch=source.scratch,
         read=source.read,
     )
+
+
+def noting(context: RunContext, options: Options, plan: Plan | None = None) -> RunContext:
+    """Return a run whose file says what was asked for.
+
+    Args:
+        context: The run.
+        options: What was asked for.
+        plan: The plan that is replayed, or None.
+    """
+    provenance = Provenance.of(
+        "prune",
+        options,
+        context.whole.source.sha256,
+        telling=context.data.given == "file",
+        silent=options.no_metadata,
+        planned=None if plan is None else plan.made_by,
+    )
+    return replace(context, provenance=provenance)
 
 
 def _prune_to_target(
@@ -232,7 +281,7 @@ def _prune_to_target(
     return prune_to(context), None, latency_target
 
 
-def _evaluators(target: QualityTarget, context: RunContext, *, apart: bool) -> Evaluators:
+def evaluators_for(target: QualityTarget, context: RunContext, *, apart: bool) -> Evaluators:
     """Return what measures a target of quality.
 
     Args:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ from onnx import ModelProto
 from onnxpfp.api.keywords import PROGRESS, documented, keywords
 from onnxpfp.api.save import WritableResult
 from onnxpfp.api.verify import compare_models
-from onnxpfp.api.written import drift_of, measuring, verified
+from onnxpfp.api.written import drift_of, measuring, noted, verified
 from onnxpfp.comparison.equivalence import Equivalence
 from onnxpfp.data.sources import SampleSource
 from onnxpfp.errors import ModelError, OptionError
@@ -23,6 +23,7 @@ from onnxpfp.model.names import node_name
 from onnxpfp.model.plain import with_sparse_initializers
 from onnxpfp.pipeline.context import RunContext, open_run
 from onnxpfp.pipeline.parts import Network, open_parts
+from onnxpfp.pipeline.provenance import Provenance
 from onnxpfp.pipeline.sparse_plan import SparsePlan
 from onnxpfp.pipeline.sparsification import SparseLayer, Sparsification, sparsify_network
 from onnxpfp.progress import Progress
@@ -128,8 +129,23 @@ def sparsify_with(
         compared = compare_models(measuring(context), other, asked.comparing())
         source = context.whole.source
         unchanged = None if found.changed or sparse else source.data
+        told, with_notes, made_by = noted(context, _provenance(context, asked, plan), stored, compared)
+        if unchanged is None:
+            stored, compared = told, with_notes
+        made = replace(found.plan, made_by=made_by)
         report = _report(network, asked, found, stored, sparse, oracle, compared, plan)
-        return SparsifyResult(stored, unchanged, source.external, source.scratch, source.read, report, found.plan)
+        return SparsifyResult(stored, unchanged, source.external, source.scratch, source.read, report, made)
+
+
+def _provenance(context: RunContext, asked: SparsifyOptions, plan: SparsePlan | None) -> Provenance:
+    return Provenance.of(
+        "sparsify",
+        asked,
+        context.whole.source.sha256,
+        telling=context.data.given == "file",
+        silent=asked.no_metadata,
+        planned=None if plan is None else plan.made_by,
+    )
 
 
 def _stored(context: RunContext, found: Sparsification, asked: SparsifyOptions) -> tuple[ModelProto, tuple[str, ...]]:

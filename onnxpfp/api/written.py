@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from onnx import ModelProto
@@ -12,11 +12,13 @@ from onnxpfp.comparison.equivalence import Equivalence, check_equivalence, toler
 from onnxpfp.errors import VerificationError
 from onnxpfp.model.load import LoadedModel, load
 from onnxpfp.model.plain import with_plain_constants
+from onnxpfp.model.provenance import provenance_bytes, with_provenance
 from onnxpfp.pipeline.analyze import open_model
 from onnxpfp.pipeline.context import RunContext
+from onnxpfp.pipeline.provenance import Provenance
 from onnxpfp.report.verification import VerificationReport
 
-__all__ = ["drift_of", "measuring", "verified"]
+__all__ = ["drift_of", "measuring", "noted", "verified"]
 
 ORACLE_RUNS = 2
 ORACLE_BATCH = 4
@@ -57,6 +59,27 @@ def verified(
         reason = str(error).replace("the masked original", against)
         raise VerificationError(reason.replace("the pruned model", what), hint=error.hint) from error
     return oracle, other
+
+
+def noted(
+    context: RunContext, provenance: Provenance, model: ModelProto, compared: VerificationReport
+) -> tuple[ModelProto, VerificationReport, Mapping[str, str]]:
+    """Let a file that has changed say how it was made.
+
+    Args:
+        context: The run that it was made in.
+        provenance: What it shall say.
+        model: The file.
+        compared: The comparison with the original.
+
+    Returns:
+        The file, the comparison with the size that it has then, and what a plan says of it.
+    """
+    drift = None if compared.drift is None else replace(compared.drift, held_out=context.data.held_out is not None)
+    entries = provenance.measured(drift, model)
+    after = replace(compared.after, bytes=compared.after.bytes + provenance_bytes(model, entries))
+    told = with_provenance(model, entries)
+    return told, replace(compared, after=after), provenance.made_by(drift, model)
 
 
 def measuring(context: RunContext) -> RunContext:

@@ -14,7 +14,16 @@ from typing import Any, TypeVar, get_args, get_type_hints
 
 import click
 
-from onnxpfp.cli.parsing import parse_axes, parse_count, parse_ranges, parse_shapes, parse_share_or_size, parse_size
+from onnxpfp.cli.parsing import (
+    parse_axes,
+    parse_count,
+    parse_number,
+    parse_ranges,
+    parse_several,
+    parse_shapes,
+    parse_share_or_size,
+    parse_size,
+)
 from onnxpfp.errors import OptionError
 from onnxpfp.option_declaration import Option, declared
 from onnxpfp.options import ModelOptions
@@ -23,6 +32,7 @@ from onnxpfp.report.page import MOST
 
 __all__ = [
     "FILE",
+    "STDOUT",
     "Reporting",
     "Typed",
     "certify_option",
@@ -39,6 +49,7 @@ Typed = Mapping[str, Any]
 O = TypeVar("O", bound=ModelOptions)  # noqa: E741
 
 FILE = click.Path(path_type=Path)
+STDOUT = Path("-")
 SECTIONS = ("data", "target", "choice", "runtime")
 """The order in which help shows them."""
 
@@ -129,7 +140,9 @@ def options_of(kind: type[O], typed: Typed, model: Path | None) -> O:
     values = {name: value for name, value in typed.items() if value is not None}
     amounts = {"size": parse_size, "share or size": parse_share_or_size}
     for name, option in declared(kind):
-        if option.form in amounts and name in values:
+        if option.several and name in values:
+            values[name] = parse_several(option.flag_of(name), values[name], amounts.get(option.form, parse_number))
+        elif option.form in amounts and name in values:
             values[name] = amounts[option.form](option.flag_of(name), values[name])
         if option.form == "count" and name in values:
             values[name] = parse_count(values[name])
@@ -164,6 +177,11 @@ class Reporting:
     def full(self) -> bool:
         """Whether text has every row and all details."""
         return self.every or self.verbosity > 0
+
+    @property
+    def in_files(self) -> bool:
+        """Whether a file is written."""
+        return any(path != STDOUT for path in self.files.values())
 
     def check_rows(self, what: str) -> None:
         """Make sure that a number of rows can be meant.

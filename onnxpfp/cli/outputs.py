@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onnxpfp.cli.called import called_as
-from onnxpfp.cli.options import Reporting
+from onnxpfp.cli.options import STDOUT, Reporting
 from onnxpfp.errors import ModelError, OutputError
 from onnxpfp.report.formats import FORMATS
 from onnxpfp.report.page import Reportable, ReportView
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from onnxpfp.pipeline.latency.table import LatencyTable
 
 __all__ = [
-    "STDOUT",
     "Outputs",
+    "check_input",
     "check_outputs",
     "check_reports",
     "check_table",
@@ -28,8 +28,6 @@ __all__ = [
     "write_result",
     "write_table",
 ]
-
-STDOUT = Path("-")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +43,16 @@ class Outputs:
     model: Path
     plan: Path | None
     force: bool
+
+
+def check_input(source: Path) -> None:
+    """Make sure that the input is there.
+
+    Raises:
+        ModelError: It is not.
+    """
+    if not source.exists():
+        raise ModelError(f"{source}: there is no such file")
 
 
 def check_outputs(outputs: Outputs, reporting: Reporting, source: Path, read: Mapping[str, Path]) -> None:
@@ -63,8 +71,7 @@ def check_outputs(outputs: Outputs, reporting: Reporting, source: Path, read: Ma
     from onnxpfp.model.save import check_target, keep_weights
     from onnxpfp.model.save_weights import require_own_weights
 
-    if not source.exists():
-        raise ModelError(f"{source}: there is no such file")
+    check_input(source)
     check_target(outputs.model, source=source, force=outputs.force)
     weights = _weights(source)
     keep_weights(outputs.model, [source, *weights.values()])
@@ -81,22 +88,24 @@ def check_outputs(outputs: Outputs, reporting: Reporting, source: Path, read: Ma
     check_reports(reporting, source, taken)
 
 
-def check_reports(reporting: Reporting, source: Path, taken: Mapping[str, Path]) -> None:
+def check_reports(reporting: Reporting, source: Path | None, taken: Mapping[str, Path]) -> None:
     """Make sure that reports can be written to files, and overwrite nothing that is read or written.
 
     Args:
         reporting: Where they go.
-        source: The input model.
+        source: The input model; None where there is none.
         taken: Other files that are read or written, by the flag that names them.
 
     Raises:
         OutputError: One cannot be written there, or its format not at all.
     """
-    from onnxpfp.model.save import check_target
-
     for name in reporting.files:
         FORMATS[name].check(name)
-    others = {"IN": source, **_weights(source), **taken}
+    if not reporting.in_files:
+        return
+    from onnxpfp.model.save import check_target
+
+    others = {**taken} if source is None else {"IN": source, **_weights(source), **taken}
     for name, path in reporting.files.items():
         if path != STDOUT:
             check_target(path, source=None, force=False)
@@ -122,8 +131,7 @@ def check_table(
     """
     from onnxpfp.model.save import check_folder, check_target
 
-    if not source.exists():
-        raise ModelError(f"{source}: there is no such file")
+    check_input(source)
     taken = dict(read)
     if output is not None:
         check_target(output, source=None, force=False)

@@ -2,7 +2,8 @@
 
 `--input-shape NAME:1,3,224,224` may have `x` between the sizes, and none for a scalar (`NAME:`); `--sample-axis NAME:1`
 names an axis, `--input-range NAME:-1,1` the range of its numbers, `--workspace 512MB` an amount, `--keep-size` takes
-one or a share. Shapes, axes and ranges need no name where the model has one input.
+one or a share. Shapes, axes and ranges need no name where the model has one input. Several targets of `sweep` are
+separated by commas.
 """
 
 from __future__ import annotations
@@ -15,7 +16,16 @@ from typing import NamedTuple, TypeVar
 
 from onnxpfp.errors import ModelError, OptionError
 
-__all__ = ["parse_axes", "parse_count", "parse_ranges", "parse_shapes", "parse_share_or_size", "parse_size"]
+__all__ = [
+    "parse_axes",
+    "parse_count",
+    "parse_number",
+    "parse_ranges",
+    "parse_several",
+    "parse_shapes",
+    "parse_share_or_size",
+    "parse_size",
+]
 
 V = TypeVar("V")
 
@@ -149,6 +159,35 @@ def _only_input(path: Path, flag: str, text: str, example: str) -> str:
 def parse_count(text: str) -> int | str:
     """Read a whole number; any other word is left for the option to judge."""
     return int(text) if _COUNT.fullmatch(text.strip()) else text
+
+
+def parse_number(flag: str, text: str) -> float:
+    """Read a number.
+
+    Args:
+        flag: The option that it was given for.
+        text: What was typed.
+
+    Raises:
+        OptionError: The text is none.
+    """
+    if re.fullmatch(_NUMBER, text, re.IGNORECASE) is None:
+        raise OptionError(f"{flag} '{text}' is no number", hint=f"write {flag} 0.9,0.7,0.5")
+    return float(text)
+
+
+def parse_several(flag: str, text: str, read: Callable[[str, str], float]) -> tuple[float, ...]:
+    """Read several values, separated by commas.
+
+    Args:
+        flag: The option that they were given for.
+        text: What was typed.
+        read: Reads one value of it.
+
+    Raises:
+        OptionError: A value cannot be read.
+    """
+    return tuple(read(flag, part.strip()) for part in text.split(","))
 
 
 def parse_size(flag: str, text: str) -> int:

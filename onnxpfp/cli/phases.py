@@ -30,5 +30,6 @@ def counts(done: int, total: int) -> bool:
 
 
 def described(phase: str, done: int, total: int) -> str:
-    """Write a phase, and how far it is where it counts something."""
-    return f"{phase}, {done} of {total} {UNITS.get(phase, '')}".rstrip() if counts(done, total) else phase
+    """Write a phase, behind the name of what it is a phase of if it has one, and how far it is where it counts."""
+    unit = UNITS.get(phase.rpartition(": ")[2], "")
+    return f"{phase}, {done} of {total} {unit}".rstrip() if counts(done, total) else phase

@@ -26,6 +26,7 @@ from onnxpfp.pipeline.latency.kernel_steps import StepCandidate
 from onnxpfp.pipeline.latency.op_latencies import OpLatencies
 from onnxpfp.pipeline.latency.pair_latencies import PairLatencies
 from onnxpfp.pipeline.plan import Plan
+from onnxpfp.pipeline.provenance import Provenance
 from onnxpfp.pipeline.reading import read_data
 from onnxpfp.pipeline.requirements import require_split
 from onnxpfp.progress import Clock, Progress
@@ -55,6 +56,7 @@ class RunContext:
         alignment: The multiples in which the channels of groups are kept.
         candidates: Others of which a target of latency may take one, fine ones first; empty where none are in question.
         met: Whether the network is what the target asks for as it is, so that all of it stays.
+        provenance: What the file that is written says of itself.
     """
 
     whole: Analysis
@@ -71,6 +73,7 @@ class RunContext:
     alignment: Alignment = ANY_WIDTH
     candidates: tuple[StepCandidate, ...] = ()
     met: bool = False
+    provenance: Provenance = field(default_factory=Provenance)
 
     @property
     def chooses(self) -> bool:

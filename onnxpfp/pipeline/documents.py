@@ -10,7 +10,7 @@ from typing import Any, cast
 from onnxpfp.errors import OnnxPfpError
 from onnxpfp.runtime.given_files import read_given
 
-__all__ = ["read_document", "whole_number"]
+__all__ = ["read_document", "read_made_by", "whole_number"]
 
 _LARGEST = 256 << 20
 """Bytes; the plan of a network with ten million channels is smaller."""
@@ -33,6 +33,18 @@ def read_document(path: Path, kind: str, error_type: type[OnnxPfpError]) -> Mapp
     except (ValueError, RecursionError) as error:
         raise error_type(f"{path}: is no JSON: {error}") from error
     return cast("dict[str, Any]", document) if isinstance(document, dict) else {}
+
+
+def read_made_by(fields: Mapping[str, Any]) -> dict[str, str]:
+    """Return what a plan says of the file that it was made with; nothing where it does not say.
+
+    Raises:
+        ValueError: It says something else than texts.
+    """
+    made_by = dict(fields.get("made_by", {}))
+    if not all(isinstance(text, str) for text in made_by.values()):
+        raise ValueError("made_by has something else than texts")
+    return made_by
 
 
 def whole_number(value: object) -> int:

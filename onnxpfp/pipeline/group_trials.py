@@ -10,7 +10,7 @@ channel, too, at first.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -26,7 +26,14 @@ from onnxpfp.pipeline.decide import selector_of, target_cost
 from onnxpfp.progress import Count
 from onnxpfp.refit.response_curves import GroupDrifts, RowChoice, Trials, TrialWidths
 
-__all__ = ["GroupTrial", "measure_curves", "measure_group_trials"]
+__all__ = [
+    "BegunCurves",
+    "GroupTrial",
+    "begin_curves",
+    "measure_curves",
+    "measure_group_trials",
+    "tries_all_widths",
+]
 
 ROUNDS = 3
 """Times that groups are tried: first all, then those that need it at the widths that they would get. With two a small
@@ -112,10 +119,46 @@ def measure_group_trials(
     return tuple(group.with_drifts(found[number]) if number in found else group for number, group in enumerate(groups))
 
 
-def measure_curves(
+@dataclass(frozen=True, slots=True, eq=False)
+class BegunCurves:
+    """Response curves as far as they are the same for every target, and what was measured for some.
+
+    Attributes:
+        groups: The groups with the first widths that were tried; with all, where no target says which matter.
+        trials: Tries them at others; None where nothing is left to try.
+        later: What was measured at other widths, by group and position of the width.
+    """
+
+    groups: tuple[GroupTrial, ...]
+    trials: Trials | None
+    later: dict[tuple[int, int], GroupDrifts] = field(default_factory=dict[tuple[int, int], GroupDrifts])
+
+    def towards(self, context: RunContext, measured: Measured, progress: Count) -> tuple[ResponseCurve, ...]:
+        """Measure the curves as well as a target needs them; what was tried for another one is not tried again.
+
+        Args:
+            context: How to prune, the target of the same quantity as that of all others.
+            measured: The model.
+            progress: Told how many groups are done, of how many.
+        """
+        groups = list(self.groups)
+        if self.trials is None:
+            return tuple(group.curve for group in groups)
+        cost, share = target_cost(context, measured), context.options.target[1]
+        for done in range(1, ROUNDS):
+            choices = _next_choices(groups, cost, share, context.full)
+            new = {number: [row] for number, row in choices.items() if (number, row) not in self.later}
+            found = self.trials.measure(new, partial(_count_on, progress, done, ROUNDS))
+            self.later.update({(number, choices[number]): drifts for number, drifts in found.items()})
+            for number, row in choices.items():
+                groups[number] = groups[number].with_drifts(self.later[number, row])
+        return tuple(group.curve for group in groups)
+
+
+def begin_curves(
     context: RunContext, measured: Measured, calibration: RefitCalibration, progress: Count, temperature: float
-) -> tuple[ResponseCurve, ...]:
-    """Measure the response curves of all groups as well as the target needs them.
+) -> BegunCurves:
+    """Measure the response curves of all groups as far as no share that is asked for has a say.
 
     Args:
         context: How to prune.
@@ -124,25 +167,30 @@ def measure_curves(
         progress: Told how many groups are done, of how many.
         temperature: As in `onnxpfp.comparison.metrics.divergence`.
     """
-    options = context.options
-    if options.limit_flag or options.target[1] == UNKNOWN:
-        return tuple(
-            group.curve for group in measure_group_trials(context, measured, calibration, progress, temperature)
-        )
+    if tries_all_widths(context):
+        return BegunCurves(measure_group_trials(context, measured, calibration, progress, temperature), None)
     trials, groups = _prepare(context, measured, calibration, temperature)
-    cost = target_cost(context, measured)
     choices: dict[int, RowChoice] = {
         number: group.first_row for number, group in enumerate(groups) if group.widths.size
     }
-    for done in range(ROUNDS):
-        if done:
-            choices = _next_choices(groups, cost, options.target[1], context.full)
-        for number, found in trials.measure(choices, partial(_count_on, progress, done, ROUNDS)).items():
-            groups[number] = groups[number].with_drifts(found)
-    return tuple(group.curve for group in groups)
+    for number, found in trials.measure(choices, partial(_count_on, progress, 0, ROUNDS)).items():
+        groups[number] = groups[number].with_drifts(found)
+    return BegunCurves(tuple(groups), trials)
 
 
-def _next_choices(groups: Sequence[GroupTrial], cost: Cost, target: float, full: int) -> dict[int, RowChoice]:
+def tries_all_widths(context: RunContext) -> bool:
+    """Tell whether groups are tried at all widths: many targets are, as for a quality, or none is known yet."""
+    return bool(context.options.limit_flag) or context.options.target[1] == UNKNOWN
+
+
+def measure_curves(
+    context: RunContext, measured: Measured, calibration: RefitCalibration, progress: Count, temperature: float
+) -> tuple[ResponseCurve, ...]:
+    """Measure the response curves of all groups as well as the target needs them; arguments as for `begin_curves`."""
+    return begin_curves(context, measured, calibration, progress, temperature).towards(context, measured, progress)
+
+
+def _next_choices(groups: Sequence[GroupTrial], cost: Cost, target: float, full: int) -> dict[int, int]:
     """Choose the groups that are tried where they would be by what is known; arguments as for `allocate_by_drift`."""
     curves = [group.curve for group in groups]
     try:
@@ -152,7 +200,7 @@ def _next_choices(groups: Sequence[GroupTrial], cost: Cost, target: float, full:
         kept = [int(curve.widths[0]) for curve in curves]
     narrower = [number for number, group in enumerate(groups) if group.widths.size and kept[number] < group.allowed[0]]
     rows = {number: groups[number].nearest(kept[number]) for number in narrower}
-    return {number: [row] for number, row in rows.items() if groups[number].needs(row)}
+    return {number: row for number, row in rows.items() if groups[number].needs(row)}
 
 
 def _prepare(

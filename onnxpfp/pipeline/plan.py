@@ -18,7 +18,7 @@ from onnxpfp.channels.branches import obstacle_of
 from onnxpfp.channels.file_axes import FileAxes
 from onnxpfp.errors import PlanError
 from onnxpfp.low_rank.ranks import Choice
-from onnxpfp.pipeline.documents import read_document, whole_number
+from onnxpfp.pipeline.documents import read_document, read_made_by, whole_number
 
 __all__ = ["Plan", "PlanEntry", "keep_of_plan", "make_plan"]
 
@@ -60,6 +60,8 @@ class Plan:
         attention: What went from an attention, "heads" or "width"; a replay takes the same.
         bodies: Entries of the weights in bodies of If, Loop and Scan, by the body's place and the weight's name.
         ranks: Scheme and rank of the layers that become two, by the name of their weight.
+        made_by: Target, options and agreement of the pruning that it was made in, as the file notes them, and the
+            checksum of that file without these notes: a replay that gives the same file notes the same.
     """
 
     source_sha256: str
@@ -69,6 +71,7 @@ class Plan:
     computed: Mapping[str, PlanEntry] = field(default_factory=dict[str, PlanEntry])
     bodies: Mapping[str, Mapping[str, PlanEntry]] = field(default_factory=dict[str, Mapping[str, PlanEntry]])
     ranks: Mapping[str, Choice] = field(default_factory=dict[str, Choice])
+    made_by: Mapping[str, str] = field(default_factory=dict[str, str])
 
     @property
     def entries(self) -> dict[str, PlanEntry]:
@@ -94,6 +97,7 @@ class Plan:
             "format": FORMAT,
             "version": self._version,
             "source_sha256": self.source_sha256,
+            **({"made_by": dict(self.made_by)} if self.made_by else {}),
             "attention": self.attention,
             "initializers": _to_json(self.initializers),
             **({"computed": _to_json(self.computed)} if self.computed else {}),
@@ -128,7 +132,8 @@ class Plan:
             unit: Unit = "width" if fields.get("attention") == "width" else "heads"
             groups = tuple(fields.get("groups", ()))
             ranks = {name: _choice(raw) for name, raw in fields.get("ranks", {}).items()}
-            return cls(str(fields["source_sha256"]), entries, groups, unit, computed, bodies, ranks)
+            made_by = read_made_by(fields)
+            return cls(str(fields["source_sha256"]), entries, groups, unit, computed, bodies, ranks, made_by)
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise PlanError(f"{path}: the plan is damaged: {error!r}") from error
 

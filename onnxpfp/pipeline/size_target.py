@@ -10,15 +10,17 @@ of one of the two, and the network is pruned once more.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from onnxpfp.comparison.drift import Drift
 from onnxpfp.errors import TargetUnreachableError
 from onnxpfp.low_rank.split import split
 from onnxpfp.model.draws import without_record
 from onnxpfp.model.load import LoadedModel
+from onnxpfp.model.provenance import provenance_bytes
 from onnxpfp.model.save_weights import saved_size
 from onnxpfp.pipeline.candidate import Candidate
 from onnxpfp.pipeline.context import RunContext
@@ -141,10 +143,10 @@ def prune_to_size(
     """
     if not context.chooses:
         return prune_to(replace(context, options=context.options.keeping(1.0)))
-    source, budget = context.whole.source, _budget(context)
+    source, budget, noted = context.whole.source, _budget(context), _longest_notes(context)
 
     def file_of(pruned: PrunedNetwork) -> _File:
-        return _File(_bits(parts, pruned), _bytes(source, write(pruned)))
+        return _File(_bits(parts, pruned), _bytes(source, write(pruned), noted))
 
     least, full = file_of(_narrowest(parts)), sum(each.full for each in parts)
     if least.bytes > budget:
@@ -178,8 +180,32 @@ def _original_bytes(source: LoadedModel) -> int:
     return saved_size(source.given, external=True) if source.external else source.size_bytes
 
 
-def _bytes(source: LoadedModel, written: WrittenNetwork) -> int:
-    return saved_size(without_record(source.completed(written.whole)), external=source.external)
+def _bytes(source: LoadedModel, written: WrittenNetwork, noted: Mapping[str, str]) -> int:
+    model = without_record(source.completed(written.whole))
+    return saved_size(model, external=source.external) + provenance_bytes(model, noted)
+
+
+def _longest_notes(context: RunContext) -> Mapping[str, str]:
+    """Return what the file will say of itself, in at least as many bytes.
+
+    The agreement is not known yet. The target may be asked for again as the bytes that an error names.
+    """
+    longest = dict(context.provenance.longest(_compared(context)))
+    if "target" in longest:
+        in_bytes = f"{longest['target'].rpartition(' ')[0]} {_original_bytes(context.whole.source)}"
+        longest["target"] = max(longest["target"], in_bytes, key=len)
+    return longest
+
+
+def _compared(context: RunContext) -> Drift | None:
+    """Return what is measured of a file, with the number of samples that it is measured on; None without data."""
+    held_out = context.data.held_out
+    if not context.provenance.telling:
+        return None
+    samples = context.data.samples if held_out is None else held_out
+    # Whether outputs look like class scores shows in a run.
+    few = context.evaluator(samples.take(context.data.batch_size), held_out=held_out is not None)
+    return replace(few.compare(context.whole.source.model).drift, samples=len(samples))
 
 
 def _bits(parts: Sequence[MeasuredPart], pruned: PrunedNetwork) -> float:

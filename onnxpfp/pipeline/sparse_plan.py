@@ -7,7 +7,7 @@ import json
 import math
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from onnxpfp.arrays import Floats
 from onnxpfp.errors import PlanError
-from onnxpfp.pipeline.documents import read_document, whole_number
+from onnxpfp.pipeline.documents import read_document, read_made_by, whole_number
 
 __all__ = ["SparsePlan"]
 
@@ -31,15 +31,19 @@ class SparsePlan:
         source_sha256: Checksum of the file that it was made for.
         factors: By the name of the tensor that ops read, in its shape: 0 of weights that go, 1 of those that stay as
             they are, else what they are multiplied by.
+        made_by: Target, options and agreement of the file that it was made with, as in `onnxpfp.Plan`.
     """
 
     source_sha256: str
     factors: Mapping[str, Floats]
+    made_by: Mapping[str, str] = field(default_factory=dict[str, str])
 
     def to_json(self) -> str:
         """Write the plan as JSON; `docs/sparsify.md` says how to read the masks."""
         weights = {name: _entry(factors) for name, factors in self.factors.items()}
-        document = {"format": FORMAT, "version": VERSION, "source_sha256": self.source_sha256, "weights": weights}
+        made_by = {"made_by": dict(self.made_by)} if self.made_by else {}
+        head = {"format": FORMAT, "version": VERSION, "source_sha256": self.source_sha256}
+        document = {**head, **made_by, "weights": weights}
         return json.dumps(document, indent=1, allow_nan=False) + "\n"
 
     @classmethod
@@ -57,7 +61,7 @@ class SparsePlan:
             raise PlanError(f"{path}: is a plan of version {fields.get('version')}, not {VERSION}")
         try:
             factors = {name: _factors(entry) for name, entry in fields["weights"].items()}
-            return cls(str(fields["source_sha256"]), factors)
+            return cls(str(fields["source_sha256"]), factors, read_made_by(fields))
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError, zlib.error) as error:
             raise PlanError(f"{path}: the plan is damaged: {error!r}") from error
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -26,13 +26,13 @@ from onnxpfp.pipeline.candidate import Candidate, build_candidate
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.decide import Decision, choose
 from onnxpfp.pipeline.drift_weights import least_drift
-from onnxpfp.pipeline.group_trials import measure_curves
+from onnxpfp.pipeline.group_trials import BegunCurves, begin_curves, measure_curves
 from onnxpfp.pipeline.ranked_layers import rank_trials
 from onnxpfp.pipeline.scoring import calibrate_and_score
 from onnxpfp.pipeline.swaps import with_swaps
 from onnxpfp.runtime.heap import trim_heap
 
-__all__ = ["complete", "lift_decision", "measure", "prune_in_steps"]
+__all__ = ["Begun", "begin", "complete", "lift_decision", "measure", "prune_in_steps"]
 
 
 BOUNDED_ALONE = "several groups lie in it once what costs nothing has gone, and each was bounded alone"
@@ -48,34 +48,86 @@ def measure(context: RunContext, analysis: Analysis) -> Measured:
     with context.clock.phase("calibration"):
         ops = linear_ops(analysis)
         calibration = calibrate_and_score(context, analysis, ops)
-    measured = complete(context, analysis, ops, calibration)
-    if isinstance(calibration, RefitCalibration) and context.options.effort != "high":
-        # Nothing but swaps reads the Gram matrices any more, which may take as much as the workspace.
-        measured = replace(measured, calibration=replace(calibration, grams={}))
-        del calibration
+    measured = _with_needed_grams(context, complete(context, analysis, ops, calibration))
+    del calibration
     trim_heap()
     return measured
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Begun:
+    """What was measured on a model that is the same for every share that is asked for.
+
+    Attributes:
+        measured: It, without response curves.
+        curves: What is known of these; None where they set no widths.
+    """
+
+    measured: Measured
+    curves: BegunCurves | None
+
+    def towards(self, context: RunContext) -> Measured:
+        """Measure the rest that a choice needs to know for a target; the same as `measure` does at once."""
+        measured = self.measured
+        if self.curves is not None:
+            with context.clock.phase("curves") as progress:
+                measured = replace(measured, curves=self.curves.towards(_of_curves(context), measured, progress))
+        return _with_needed_grams(context, measured)
+
+
+def begin(context: RunContext, analysis: Analysis) -> Begun:
+    """Measure on a model what is the same for every target of one kind."""
+    with context.clock.phase("calibration"):
+        ops = linear_ops(analysis)
+        calibration = calibrate_and_score(context, analysis, ops)
+    measured = _without_curves(context, analysis, ops, calibration)
+    if not (_by_curves(context) and isinstance(calibration, RefitCalibration)):
+        return Begun(measured, None)
+    with context.clock.phase("curves") as progress:
+        return Begun(measured, begin_curves(_of_curves(context), measured, calibration, progress, TEMPERATURE))
+
+
+def _with_needed_grams(context: RunContext, measured: Measured) -> Measured:
+    """Forget the Gram matrices, which may take as much as the workspace, if nothing reads them any more: swaps do."""
+    calibration = measured.calibration
+    if not isinstance(calibration, RefitCalibration) or context.options.effort == "high":
+        return measured
+    return replace(measured, calibration=replace(calibration, grams={}))
+
+
+def _by_curves(context: RunContext) -> bool:
+    return context.chooses and context.allocation == "measured"
+
+
+def _of_curves(context: RunContext) -> RunContext:
+    """Return the context of response curves: the widths of fine steps have those of coarse ones among them."""
+    return replace(context, alignment=context.candidates[0].alignment) if context.candidates else context
+
+
 def complete(context: RunContext, analysis: Analysis, ops: tuple[LinearOp, ...], calibration: Calibration) -> Measured:
     """Add to the scores what else a choice needs: where weights are stored, response curves that set widths."""
+    measured = _without_curves(context, analysis, ops, calibration)
+    if not (_by_curves(context) and isinstance(calibration, RefitCalibration)):
+        return measured
+    with context.clock.phase("curves") as progress:
+        curves = measure_curves(_of_curves(context), measured, calibration, progress, TEMPERATURE)
+    return replace(measured, curves=curves)
+
+
+def _without_curves(
+    context: RunContext, analysis: Analysis, ops: tuple[LinearOp, ...], calibration: Calibration
+) -> Measured:
+    """Add to the scores where weights are stored, and what the ranks of layers lose where they are chosen."""
     with context.clock.phase("allocation"):
         stored_axes = stored_axes_of(analysis)
         branches = Branches.of(analysis) if context.may_drop_branches else NO_BRANCHES
     measured = Measured(analysis, ops, calibration, stored_axes, branches=branches)
-    by_curves = context.chooses and context.allocation == "measured"
-    if not (by_curves and isinstance(calibration, RefitCalibration)):
+    if not (_by_curves(context) and isinstance(calibration, RefitCalibration)) or not calibration.setup.rankable:
         return measured
-    if context.candidates:
-        # The widths of fine steps have those of coarse ones among them.
-        context = replace(context, alignment=context.candidates[0].alignment)
-    if calibration.setup.rankable:
-        with context.clock.phase("factors") as progress:
-            ranked = rank_trials(context, analysis, calibration.setup.rankable, calibration.grams, progress)
-        measured = replace(measured, ranked=ranked)
-    with context.clock.phase("curves") as progress:
-        curves = measure_curves(context, measured, calibration, progress, TEMPERATURE)
-    return replace(measured, curves=curves)
+    with context.clock.phase("factors") as progress:
+        layers = calibration.setup.rankable
+        ranked = rank_trials(_of_curves(context), analysis, layers, calibration.grams, progress)
+    return replace(measured, ranked=ranked)
 
 
 def prune_in_steps(context: RunContext, first: Measured) -> tuple[Decision, Candidate]:

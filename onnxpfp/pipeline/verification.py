@@ -23,6 +23,7 @@ from onnxpfp.model.draws import without_record
 from onnxpfp.model.edit import forget_records
 from onnxpfp.model.functions import calls_namesake, with_named_overloads
 from onnxpfp.model.order import with_sorted_nodes
+from onnxpfp.model.provenance import provenance_bytes
 from onnxpfp.model.shapes import Shapes, concrete_shapes
 from onnxpfp.pipeline.calibration import Measured
 from onnxpfp.pipeline.candidate import Candidate
@@ -37,6 +38,8 @@ from onnxpfp.runtime.session import open_session
 __all__ = ["BodyVerification", "Size", "Verification", "verify_pruned"]
 
 ORACLE_RUNS = 2
+NOTED = "what it says of itself in its metadata; --no-metadata leaves that out"
+"""Why a file is larger than the original in which nothing else took more."""
 LARGEST_TRIAL = 1 << 20
 """Numbers; larger inputs are not doubled."""
 
@@ -143,16 +146,19 @@ def verify_pruned(
     )
     whole = main.part.context.whole
     size = Size(count_stored(source.whole), before, source.size_bytes, activation_peak(whole.model, whole.shapes))
-    smaller = size
+    smaller, larger = size, ""
+    comparison = None if evaluator is None else evaluator.compare(written.whole, progress)
     if shapes[0] is not None:
         params = count_stored(source.completed(pruned.whole.model))
         peak = activation_peak(pruned.candidates[0].model, shapes[0])
-        smaller = Size(params, after, size_of(without_record(stored)), peak)
-    comparison = None if evaluator is None else evaluator.compare(written.whole, progress)
+        plain = without_record(stored)
+        noted = provenance_bytes(plain, main.part.context.provenance.measured(comparison and comparison.drift, plain))
+        smaller = Size(params, after, size_of(plain) + noted, peak)
+        if smaller.bytes > size.bytes:
+            larger = NOTED if smaller.bytes - noted <= size.bytes else growth(source, stored)
     layers = None
     if evaluator is not None and candidates and not unchanged:
         layers = measure_layer_errors(main, pruned, evaluator, candidates, progress)
-    larger = growth(source, stored) if smaller.bytes > size.bytes else ""
     bodies = tuple(BodyVerification(oracle, *counts) for oracle, counts in zip(oracles[1:], macs[1:], strict=True))
     return Verification(oracles[0], bodies, comparison, candidates, layers, size, smaller, larger, refused[0])
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -194,7 +195,8 @@ def test_half_precision_is_read_as_it_lies(
     request.getfixturevalue("in_files")
     found = onnxpfp.prune(path, calibration=calibration, keep_macs=0.6, round_to=1, **PLAIN)
     assert any(is_reference(tensor) for tensor in found.stored.graph.initializer)
-    assert found.plan == wanted.plan
+    # The checksum of a file is known only of one that has its numbers.
+    assert replace(found.plan, made_by={}) == replace(wanted.plan, made_by={})
     assert nets.weights(found.model)["w2"].dtype == np.float16
     np.testing.assert_array_equal(nets.weights(found.model)["w2"], nets.weights(wanted.model)["w2"])
 

@@ -52,10 +52,12 @@ def pruned() -> onnxpfp.Result:
 
 
 def stripped(model: ModelProto) -> ModelProto:
-    """The model without weights, recorded shapes and biases that were added."""
+    """The model without weights, recorded shapes, biases that were added, and notes of what made it."""
     out = ModelProto()
     out.CopyFrom(model)
     del out.graph.initializer[:], out.graph.value_info[:]
+    for entry in [entry for entry in out.metadata_props if entry.key.startswith("onnxpfp.")]:
+        out.metadata_props.remove(entry)
     for node in out.graph.node:
         if node.op_type == "Conv":
             del node.input[2:]

@@ -63,7 +63,7 @@ def test_the_form_of_a_plan(tmp_path: Path) -> None:
     onnx.save(nets.chain(), tmp_path / "in.onnx")
     result = prune(tmp_path / "in.onnx")
     plan = json.loads(result.plan.to_json())
-    assert set(plan) == {"format", "version", "source_sha256", "attention", "initializers", "groups"}
+    assert set(plan) == {"format", "version", "source_sha256", "made_by", "attention", "initializers", "groups"}
     assert (plan["format"], plan["version"]) == ("onnxpfp-plan", 1)
     assert plan["source_sha256"] == hashlib.sha256((tmp_path / "in.onnx").read_bytes()).hexdigest()
     before, after = nets.weights(nets.chain()), nets.weights(result.model)

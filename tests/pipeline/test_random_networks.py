@@ -97,7 +97,7 @@ def test_a_network_that_draws_is_pruned(name: str) -> None:
     assert result.report.drift.relative_error < 0.8
     assert sum("draws random numbers" in note and "on the same draws" in note for note in result.report.notes) == 1
     # What is written draws as before.
-    assert not result.model.metadata_props
+    assert not [entry.key for entry in result.model.metadata_props if "draws" in entry.key]
     assert [info.name for info in result.model.graph.input] == ["x"]
     for before, after in zip(drawing_nodes(network(name)), drawing_nodes(result.model), strict=True):
         if name != "of a shape in the file":
@@ -133,7 +133,7 @@ def test_in_steps_and_to_a_target_of_quality(name: str, options: Mapping[str, An
     images = nets.noise(400, 3, 6, 6) if "max_drift" in given else IMAGES
     result = onnxpfp.prune(network(name), calibration=images, threads=1, **given)
     assert result.report.after.macs < result.report.before.macs
-    assert not result.model.metadata_props
+    assert not [entry.key for entry in result.model.metadata_props if "draws" in entry.key]
     assert result.report.drift is not None
     assert result.report.drift.relative_error is not None
     assert result.report.drift.relative_error <= 0.8

@@ -81,7 +81,8 @@ WAYS: dict[str, dict[str, Any]] = {
 
 
 def prune(model: Any, **options: Any) -> onnxpfp.Result:
-    return onnxpfp.prune(model, **{"threads": 1, "round_to": 1, "no_latency": True} | options)
+    """Prune without notes, whose length hangs on the target; `tests/api/test_provenance.py` has targets with them."""
+    return onnxpfp.prune(model, **{"threads": 1, "round_to": 1, "no_latency": True, "no_metadata": True} | options)
 
 
 def least_of(error: TargetUnreachableError) -> int:
@@ -136,7 +137,7 @@ def test_whatever_the_network_is_it_fits_or_the_error_says_what_does(model: Mode
 def test_a_share_is_of_the_bytes_of_the_file() -> None:
     share, amount = prune(nets.chain(), keep_size=0.75), prune(nets.chain(), keep_size=int(0.75 * size(nets.chain())))
     assert share.model == amount.model
-    assert share.plan == amount.plan
+    assert share.plan.initializers == amount.plan.initializers
 
 
 @pytest.mark.parametrize("options", [{}, {"calibration": DATA}, {"round_to": 4}, {"min_channels": 3}])

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from onnxpfp.channels import Analysis
 from onnxpfp.model.names import node_name
-from onnxpfp.options import UNKNOWN
+from onnxpfp.options import UNKNOWN, Options
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.costs import QUANTITIES
 from onnxpfp.pipeline.latency.interleaved import samples_in_run
@@ -36,6 +36,7 @@ from onnxpfp.runtime.machine import device_name
 __all__ = [
     "LatencyTarget",
     "LatencyTry",
+    "aimed_latency",
     "latency_table_for",
     "measure_table",
     "points_of",
@@ -136,9 +137,7 @@ def with_latencies(network: Network, table: LatencyTable) -> tuple[Network, Late
         LatencyTableError: The table is none of this network, or pairs of low rank cannot be measured.
     """
     options = network.parts[0].context.options
-    share = options.target[1]
-    if share == UNKNOWN:
-        share = min(1.0, (options.latency_ms or 0.0) / table.ms)
+    share = _share_of(options, table.ms)
     full_of, parts = QUANTITIES["latency"].whole, list[NetworkPart]()
     points = [points_of(network, number, table) for number in range(len(network.parts))]
     units = units_of(chain.from_iterable(points))
@@ -162,6 +161,17 @@ def with_latencies(network: Network, table: LatencyTable) -> tuple[Network, Late
         error=error,
     )
     return replace(network, parts=tuple(parts)), target
+
+
+def aimed_latency(target: LatencyTarget, options: Options) -> LatencyTarget:
+    """Return a target of latency as other options ask for it, of the same network and table."""
+    return replace(target, share=_share_of(options, target.original_ms), ms=options.latency_ms)
+
+
+def _share_of(options: Options, original_ms: float) -> float:
+    """Return the share of the latency that is asked for."""
+    share = options.target[1]
+    return min(1.0, (options.latency_ms or 0.0) / original_ms) if share == UNKNOWN else share
 
 
 def points_of(network: Network, number: int, table: LatencyTable) -> list[MeasuredWidths]:

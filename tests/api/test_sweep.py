@@ -1,0 +1,259 @@
+"""`onnxpfp.sweep`: each model is that of `prune` for its target alone; what is the same for all is measured once."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import nets
+import numpy as np
+import onnx
+import pytest
+from onnx import ModelProto
+from support import bodies
+from support import made_up_latencies as device
+from support.stacks import conv_stack
+
+import onnxpfp
+from onnxpfp import errors
+from onnxpfp.option_declaration import declared
+from onnxpfp.options import Options, PruningOptions
+from onnxpfp.pipeline import group_trials, several_targets
+from onnxpfp.report.sweep import SweptModel, pareto_optimal
+from onnxpfp.sweep_options import SweepOptions
+
+DATA = nets.noise(96, 3, 8, 8)
+PLAIN: dict[str, Any] = {"threads": 1, "no_latency": True}
+QUICK: dict[str, Any] = {**PLAIN, "round_to": 1}
+
+
+def network() -> ModelProto:
+    return conv_stack(3)
+
+
+def alike(model: ModelProto, target: str, values: list[float], **options: Any) -> onnxpfp.SweepResult:
+    """Sweep, and hold every model, plan and result against those of `prune`."""
+    result = onnxpfp.sweep(model, **options, **{target: values})
+    assert list(result.results) == values
+    for value, one in result.results.items():
+        alone = onnxpfp.prune(model, **options, **{target: value})
+        assert one.stored.SerializeToString() == alone.stored.SerializeToString()
+        assert one.unchanged == alone.unchanged
+        assert one.plan.to_json() == alone.plan.to_json()
+        assert one.report.drift == alone.report.drift
+        assert one.report.oracle == alone.report.oracle
+        assert one.report.target == alone.report.target
+        assert one.report.notes == alone.report.notes
+    return result
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"calibration": DATA},
+        {"calibration": DATA, "round_to": "auto"},
+        {},
+        {"calibration": "random"},
+        {"calibration": DATA, "allocate": "bound", "score": "reconstruction"},
+        {"calibration": DATA, "structure": "channels,rank,blocks"},
+        {"calibration": DATA, "structure": "channels,rank", "effort": "normal"},
+        {"calibration": DATA, "effort": "high"},
+        {"calibration": DATA, "steps": 2},
+        {"calibration": DATA, "compensate": "none"},
+        {"calibration": DATA, "select": "sampled", "allocate": "bound", "seed": 3},
+    ],
+    ids=lambda options: " ".join(f"{name} {value}" for name, value in options.items() if name != "calibration"),
+)
+def test_every_model_is_that_of_a_pruning_to_its_target_alone(options: dict[str, Any]) -> None:
+    alike(network(), "keep_macs", [0.8, 0.4, 0.6], **(QUICK | options))
+
+
+@pytest.mark.parametrize(
+    ("target", "values"),
+    [
+        ("keep_params", [0.7, 0.5]),
+        ("keep_size", [0.8, 60_000.0, 0.5]),
+        ("keep_macs", [1.0, 0.6]),
+        ("max_drift", [0.6, 0.8]),
+        ("min_agreement", [0.6, 0.5]),
+    ],
+)
+def test_targets_of_every_kind(target: str, values: list[float]) -> None:
+    alike(network(), target, values, calibration=nets.noise(256, 3, 8, 8), **QUICK)
+
+
+def test_a_target_of_latency_by_a_table(tmp_path: Path) -> None:
+    form = onnxpfp.latency(network(), models=tmp_path / "points", round_to=1)
+    form.table.save(tmp_path / "table.json")
+    device.fill_in(tmp_path / "table.json", tmp_path / "points", {"x": nets.noise(1, 3, 8, 8)}, ops=True)
+    table = str(tmp_path / "table.json")
+    result = alike(network(), "keep_latency", [0.8, 0.6], calibration=DATA, latency_table=table, **QUICK)
+    foreseen = [each.cost("keep_latency") for each in result.report.models]
+    assert all(cost is not None and 0.4 < cost <= value for cost, value in zip(foreseen, [0.8, 0.6], strict=True))
+    alike(network(), "latency_ms", [1e9], calibration=DATA, latency_table=table, **QUICK)
+
+
+@pytest.mark.parametrize("name", ["weights in both branches", *list(bodies.LOOPS)[:1]])
+def test_weights_in_bodies(name: str) -> None:
+    model = bodies.build_bodies((bodies.IFS | bodies.LOOPS)[name][0])
+    alike(model, "keep_macs", [0.8, 0.6], calibration=bodies.samples(name), **QUICK)
+
+
+def test_what_no_target_has_a_say_in_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, tried = list[int](), list[tuple[int, int]]()
+    begin, measure = several_targets.begin, group_trials.Trials.measure
+
+    def counting(*given: Any) -> Any:
+        begun.append(1)
+        return begin(*given)
+
+    def noting(self: Any, choices: Any, progress: Any) -> Any:
+        tried.extend((number, rows[0]) for number, rows in choices.items() if not callable(rows))
+        return measure(self, choices, progress)
+
+    monkeypatch.setattr(several_targets, "begin", counting)
+    monkeypatch.setattr(group_trials.Trials, "measure", noting)
+    onnxpfp.sweep(network(), calibration=DATA, keep_macs=[0.9, 0.7, 0.5, 0.3], **QUICK)
+    assert len(begun) == 1
+    assert tried
+    assert len(tried) == len(set(tried))
+
+
+def test_a_target_that_cannot_be_met_has_its_reason_and_the_others_are_made() -> None:
+    result = onnxpfp.sweep(network(), calibration=DATA, keep_macs=[0.7, 0.001, 0.5], **QUICK)
+    assert list(result.results) == [0.7, 0.5]
+    one, none, other = result.report.models
+    assert (one.exit_code, none.exit_code, other.exit_code, result.report.exit_code) == (0, 3, 0, 3)
+    with pytest.raises(errors.TargetUnreachableError) as alone:
+        onnxpfp.prune(network(), calibration=DATA, keep_macs=0.001, **QUICK)
+    assert none.reason == f"{alone.value} ({alone.value.hint})"
+    assert (none.report, none.file, none.cost("keep_macs"), none.error) == (None, None, None, None)
+
+
+def test_a_model_that_does_not_pass_its_verification_is_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    verify = onnxpfp.api.prune.verify_pruned  # type: ignore[attr-defined]
+    calls = list[int]()
+
+    def failing(*given: Any, **more: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 1:
+            raise errors.VerificationError("it is another network")
+        return verify(*given, **more)
+
+    monkeypatch.setattr("onnxpfp.api.prune.verify_pruned", failing)
+    result = onnxpfp.sweep(network(), keep_macs=[0.7, 0.5], **QUICK)
+    assert list(result.results) == [0.5]
+    assert (result.report.models[0].reason, result.report.exit_code) == ("it is another network", 4)
+
+
+def test_a_network_of_which_nothing_can_go_is_an_error() -> None:
+    with pytest.raises(errors.TargetUnreachableError, match="nothing in it can be pruned"):
+        onnxpfp.sweep(network(), keep_macs=[0.7, 0.5], exclude=["*"], **QUICK)
+
+
+def test_too_few_samples_for_one_promise_are_an_error_before_anything_is_measured(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("onnxpfp.api.sweep.begin_parts", lambda _: pytest.fail("something was measured"))
+    with pytest.raises(errors.CalibrationError, match=r"min_agreement 0.999"):
+        onnxpfp.sweep(network(), calibration=DATA, min_agreement=[0.5, 0.999], **QUICK)
+
+
+def test_without_targets_there_are_three() -> None:
+    result = onnxpfp.sweep(network(), **QUICK)
+    assert list(result.results) == [0.9, 0.7, 0.5]
+    assert result.report.asked == "keep_macs"
+
+
+def test_the_report_has_a_point_for_every_model() -> None:
+    result = onnxpfp.sweep(network(), calibration=DATA, keep_macs=[0.7, 0.001], **QUICK)
+    document = json.loads(json.dumps(result.report.to_dict(), allow_nan=False))
+    point, missing = document["points"]
+    report = result.results[0.7].report
+    assert (document["format"], document["asked"]) == ("onnxpfp-sweep", "keep_macs")
+    assert (point["macs"], point["params"], point["bytes"]) == (
+        report.after.macs,
+        report.after.params,
+        report.after.bytes,
+    )
+    assert point["share"] == report.after.macs / report.before.macs <= 0.7
+    assert report.drift is not None
+    assert (point["error"], point["agreement"]) == (report.drift.relative_error, report.drift.top1_agreement)
+    assert point["pareto"] is True
+    assert (missing["macs"], missing["pareto"], missing["exit_code"]) == (None, False, 3)
+    assert document["reports"][0]["after"]["macs"] == point["macs"]
+    assert document["reports"][1] is None
+
+
+def test_what_is_promised_is_what_was_asked_for_where_that_was_searched() -> None:
+    result = onnxpfp.sweep(network(), calibration=nets.noise(256, 3, 8, 8), min_agreement=[0.5], **QUICK)
+    (model,) = result.report.models
+    assert model.promised_agreement == 0.5
+    assert model.agreement is not None
+    assert model.agreement > 0.5
+
+
+class _Known(SweptModel):
+    """A model of a known cost and error."""
+
+    known: tuple[float, float]
+
+    def cost(self, name: str) -> float:
+        return self.known[0]
+
+    @property
+    def error(self) -> float:
+        return self.known[1]
+
+
+def known(cost: float, error: float) -> _Known:
+    model = _Known(cost, "", None, None)
+    object.__setattr__(model, "known", (cost, error))
+    return model
+
+
+def test_the_best_are_those_that_no_other_is_better_than() -> None:
+    rng = np.random.default_rng(0)
+    pairs = np.round(rng.random((60, 2)), 1)
+    models = [known(*pair) for pair in pairs.tolist()]
+    best = pareto_optimal(models, "keep_macs")
+    for model in models:
+        dominated = any((other <= model.known).all() and (other < model.known).any() for other in pairs)
+        assert (model in best) != dominated
+
+
+def test_options_are_those_of_prune_with_several_values_of_a_target() -> None:
+    of_prune, of_sweep = dict(declared(Options)), dict(declared(SweepOptions))
+    assert of_prune.keys() == of_sweep.keys()
+    shared = {name for name in of_prune if of_prune[name] == of_sweep[name]}
+    assert shared == {name for name, _ in declared(PruningOptions)} | {"latency_table"}
+    assert {name for name, option in of_sweep.items() if option.several} == of_prune.keys() - shared
+    given = SweepOptions(keep_size=[0.5, 4e6], score="l1", steps=2, seed=5)
+    assert [(each.title, each.options) for each in given.targets] == [
+        ("size-0.5", Options(keep_size=0.5, score="l1", steps=2, seed=5)),
+        ("size-4000000", Options(keep_size=4e6, score="l1", steps=2, seed=5)),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ({"keep_macs": [0.5], "keep_params": [0.5]}, "give values of one target: keep_macs or keep_params, not both"),
+        ({"keep_macs": [0.5, 0.5]}, "keep_macs names 0.5 twice"),
+        ({"keep_macs": []}, "keep_macs takes a list of values"),
+        ({"keep_macs": 0.5}, "keep_macs takes a list of values"),
+        ({"keep_macs": [0.5, 1.5]}, r"keep_macs 1.5 is outside"),
+        ({"min_agreement": [0.9], "steps": 2}, "so they go with steps 1"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(given: dict[str, Any], why: str) -> None:
+    with pytest.raises(errors.OptionError, match=why):
+        onnxpfp.sweep(network(), calibration=DATA, **given)
+
+
+def test_a_file_and_its_name_stand_in_the_report(tmp_path: Path) -> None:
+    onnx.save(network(), tmp_path / "in.onnx")
+    report = onnxpfp.sweep(tmp_path / "in.onnx", keep_macs=[0.5], **QUICK).report
+    assert report.file == str(tmp_path / "in.onnx")
+    assert (report.models[0].title, report.models[0].file) == ("macs-0.5", None)
