@@ -155,6 +155,15 @@ def test_every_element_is_there() -> None:
     assert plot["limit"] is None
 
 
+def test_of_many_notes_some_are_folded_and_all_are_there() -> None:
+    notes = [f"note number {number}" for number in range(6)]
+    page = rendered(Page([Title("t")], notes))
+    assert page.count("<li>note number") == 3
+    assert "<summary>3 more</summary>" in page
+    assert all(note in page for note in notes)
+    assert "more</summary>" not in rendered(Page([Title("t")], notes[:3]))
+
+
 def test_text_has_no_pictures_and_the_page_has_tiles_in_the_place_of_their_table(pruned: onnxpfp.Result) -> None:
     view = ReportView(Console(width=200), full=True)
     assert "Channels kept of every group" not in as_text(pruned.report, view)

@@ -217,7 +217,7 @@
           },
           {
             interaction: { mode: "nearest", intersect: false },
-            scales: { x: scale(chart.across, write[across]), y: scale(chart.up, write[up], { beginAtZero: true }) },
+            scales: { x: scale(chart.across, write[across]), y: scale(chart.up, write[up], { beginAtZero: up !== "share" }) },
           },
         ),
       },
