@@ -102,12 +102,12 @@ def check_reports(reporting: Reporting, source: Path | None, taken: Mapping[str,
     Raises:
         OutputError: One cannot be written there, or its format not at all.
     """
+    for name in reporting.files:
+        FORMATS[name].check(name)
     if not reporting.in_files:
         return
     from onnxpfp.model.save import check_target
 
-    for name in reporting.files:
-        FORMATS[name].check(name)
     others = {**taken} if source is None else {"IN": source, **_weights(source), **taken}
     for name, path in reporting.files.items():
         if path != STDOUT:

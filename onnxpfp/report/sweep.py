@@ -12,6 +12,7 @@ from onnxpfp.report.comparison import ms
 from onnxpfp.report.formats import plain
 from onnxpfp.report.page import Column, Element, Facts, Line, Table, Title, number, sizes, spent
 from onnxpfp.report.pruning import Report
+from onnxpfp.report.sweep_charts import sweep_plots
 
 __all__ = ["SweepReport", "SweptModel", "pareto_optimal"]
 
@@ -166,6 +167,7 @@ class SweepReport:
         """Show the models side by side, and the targets that were not met."""
         made = sum(each.report is not None for each in self.models)
         yield Title(f"{self.file or 'the model'}: {made} of {len(self.models)} models")
+        yield from sweep_plots(self.models, pareto_optimal(self.models, self.asked), self.asked)
         yield self._table()
         for each in self.models:
             if each.reason:
