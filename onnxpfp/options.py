@@ -7,7 +7,8 @@ fields. The class that a field stands in says which verbs take it; those that on
     ModelOptions            any verb
     ScopeOptions            inspect, latency, prunability, prune
     RunOptions              prune, prunability
-    Options                 prune, with those of `--score feature-statistics` in `feature_options.py`
+    Options                 prune, with those of `--score feature-statistics` in `feature_options.py`, those of classes
+                            in `class_options.py`
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, Protocol, Self
 
+from onnxpfp.class_options import ClassOptions, check_class_options
 from onnxpfp.errors import OptionError
 from onnxpfp.feature_options import FeatureOptions
 from onnxpfp.option_checks import (
@@ -84,7 +86,7 @@ _DRAWN = ("pfp", "sipp", "coreset", "coreset-share")
 UNKNOWN = 0.0
 """Share of a target in other units, before what it is a share of is known."""
 _KEEP = "keep_"
-"""How fields begin that are the share of something that stays."""
+"""How the fields of targets begin that are the share of something that stays."""
 
 
 class CriterionLike(Protocol):
@@ -311,7 +313,7 @@ class RunOptions(ScopeOptions):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Options(FeatureOptions, RunOptions):
+class Options(ClassOptions, FeatureOptions, RunOptions):
     """Options of a pruning: those of a run, and its target."""
 
     keep_macs: float | None = declare(
@@ -425,6 +427,7 @@ class Options(FeatureOptions, RunOptions):
         if len(targets) > 1:
             raise OptionError(f"give one target: {' or '.join(targets)}, not {'both' if len(targets) == 2 else 'all'}")
         RunOptions.__post_init__(self)
+        check_class_options(self.keep_classes, self.class_names, self.class_axes)
         self._check_features()
         if self.ranked:
             self._check_ranks()
@@ -513,7 +516,8 @@ class Options(FeatureOptions, RunOptions):
             return "latency", UNKNOWN
         if self.keep_size is not None and self.keep_size > 1:
             return "size", UNKNOWN
-        shares = ((name, getattr(self, name)) for name, _ in declared(type(self)) if name.startswith(_KEEP))
+        targets = (name for name, option in declared(type(self)) if option.section == "target")
+        shares = ((name, getattr(self, name)) for name in targets if name.startswith(_KEEP))
         return next(
             ((name.removeprefix(_KEEP), share) for name, share in shares if share is not None),
             ("macs", DEFAULT_KEEP_MACS),

@@ -23,6 +23,7 @@ BASE = [
     "progress",
     "option_checks",
     "option_declaration",
+    "class_options",
     "feature_options",
     "options",
     "verb_options",

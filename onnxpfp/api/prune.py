@@ -21,6 +21,7 @@ from onnxpfp.linear.weights import stored_axes_of
 from onnxpfp.model.draws import without_record
 from onnxpfp.model.load import ModelSource
 from onnxpfp.options import Options
+from onnxpfp.pipeline.class_plan import plan_of_file
 from onnxpfp.pipeline.context import RunContext, open_run
 from onnxpfp.pipeline.latency.correction import Tried, prune_to_latency
 from onnxpfp.pipeline.latency.interleaved import pruning_latency
@@ -156,6 +157,7 @@ def _prune(
     )
     context = with_size_met(context)
     network = zero_subnormal_weights(open_parts(context))
+    plan = context.plan
     if plan is not None:
         require_planned(network, plan)
     if context.chooses:
@@ -199,7 +201,7 @@ def _prune(
         stored=source.given if unchanged else without_record(source.completed(written.whole)),
         plan=_plan(outcomes, report, options),
         report=report,
-        unchanged=source.data if unchanged else None,
+        unchanged=source.data if unchanged and context.classes is None else None,
         external=source.external,
         scratch=source.scratch,
         read=source.read,
@@ -267,7 +269,9 @@ def _plan(outcomes: Sequence[Outcome], report: Report, options: Options) -> Plan
     plans = [_plan_of(outcome, options) for outcome in outcomes]
     bodies = {outcome.part.place: plan.entries for outcome, plan in zip(outcomes[1:], plans[1:], strict=True)}
     groups = [{"name": g.name, "kept": g.kept, "channels": g.channels, "selection": g.selection} for g in report.groups]
-    return replace(plans[0], groups=groups, bodies={place: entries for place, entries in bodies.items() if entries})
+    plan = replace(plans[0], groups=groups, bodies={place: entries for place, entries in bodies.items() if entries})
+    classes = outcomes[0].context.classes
+    return plan if classes is None else plan_of_file(plan, classes)
 
 
 def _plan_of(outcome: Outcome, options: Options) -> Plan:

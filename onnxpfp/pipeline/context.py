@@ -21,7 +21,9 @@ from onnxpfp.model.load import ModelSource, load
 from onnxpfp.options import Options, WidthRule
 from onnxpfp.pipeline.alignment import alignment_for
 from onnxpfp.pipeline.analyze import analyze, open_model
+from onnxpfp.pipeline.class_plan import plan_of_rest
 from onnxpfp.pipeline.costs import QUANTITIES
+from onnxpfp.pipeline.kept_classes import KeptClasses, keep_classes
 from onnxpfp.pipeline.latency.kernel_steps import StepCandidate
 from onnxpfp.pipeline.latency.op_latencies import OpLatencies
 from onnxpfp.pipeline.latency.pair_latencies import PairLatencies
@@ -55,6 +57,7 @@ class RunContext:
         alignment: The multiples in which the channels of groups are kept.
         candidates: Others of which a target of latency may take one, fine ones first; empty where none are in question.
         met: Whether the network is what the target asks for as it is, so that all of it stays.
+        classes: The classes that stay, where others went: `whole` is what is left then. None where all stay.
     """
 
     whole: Analysis
@@ -71,6 +74,7 @@ class RunContext:
     alignment: Alignment = ANY_WIDTH
     candidates: tuple[StepCandidate, ...] = ()
     met: bool = False
+    classes: KeptClasses | None = None
 
     @property
     def chooses(self) -> bool:
@@ -168,9 +172,16 @@ def open_run(
         source = load(model, folder)
         source, session, requests = open_model(source, options)
         data = read_data(source, session, calibration, options, certification, decides=decides)
+    source, classes = keep_classes(source, data, options, None if plan is None else plan.classes, requests, clock)
+    if classes is not None:
+        with clock.phase("load"):
+            source, session, requests = open_model(source, options)
+        plan = None if plan is None else plan_of_rest(plan, classes)
     for what in holding_out if calibration is not None else ():
         require_split(data, what)
     whole = analyze(source, data, options, clock)
     full = QUANTITIES[options.target[0]].whole(whole, OpLatencies.unmeasured())
     alignment = alignment_for(options, session.providers, whole)
-    return RunContext(whole, data, requests, session.providers, options, plan, full, clock, alignment=alignment)
+    return RunContext(
+        whole, data, requests, session.providers, options, plan, full, clock, alignment=alignment, classes=classes
+    )

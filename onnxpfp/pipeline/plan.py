@@ -15,17 +15,18 @@ from numpy.typing import NDArray
 from onnxpfp.arrays import Ids, Keep
 from onnxpfp.channels import Analysis, ChannelGraph, Unit
 from onnxpfp.channels.branches import obstacle_of
+from onnxpfp.channels.class_axes import ClassAxis
 from onnxpfp.channels.file_axes import FileAxes
 from onnxpfp.errors import PlanError
 from onnxpfp.low_rank.ranks import Choice
 from onnxpfp.pipeline.documents import read_document, whole_number
 
-__all__ = ["Plan", "PlanEntry", "keep_of_plan", "make_plan"]
+__all__ = ["Plan", "PlanEntry", "PlannedClasses", "keep_of_plan", "make_plan"]
 
 FORMAT = "onnxpfp-plan"
-VERSIONS = (1, 2, 3)
-"""2 where a plan names computed weights; 3 where it gives layers a rank, or keeps nothing of some axis: more than
-programs know that read less."""
+VERSIONS = (1, 2, 3, 4)
+"""2 where a plan names computed weights; 3 where it gives layers a rank, or keeps nothing of some axis; 4 where classes
+go: more than programs know that read less."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,19 @@ class PlanEntry:
     shape: tuple[int, ...]
     keep: Mapping[int, tuple[int, ...]]
     scale: Mapping[int, tuple[float, ...]] = field(default_factory=dict[int, tuple[float, ...]])
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedClasses:
+    """The classes that stay of the outputs.
+
+    Attributes:
+        kept: The classes, ascending.
+        axes: The indices of outputs that are classes; there are as many on each.
+    """
+
+    kept: tuple[int, ...]
+    axes: tuple[ClassAxis, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +74,8 @@ class Plan:
         attention: What went from an attention, "heads" or "width"; a replay takes the same.
         bodies: Entries of the weights in bodies of If, Loop and Scan, by the body's place and the weight's name.
         ranks: Scheme and rank of the layers that become two, by the name of their weight.
+        classes: The classes that stay of the outputs; None where all do. What goes of the weights with the others is
+            among the entries.
     """
 
     source_sha256: str
@@ -69,6 +85,7 @@ class Plan:
     computed: Mapping[str, PlanEntry] = field(default_factory=dict[str, PlanEntry])
     bodies: Mapping[str, Mapping[str, PlanEntry]] = field(default_factory=dict[str, Mapping[str, PlanEntry]])
     ranks: Mapping[str, Choice] = field(default_factory=dict[str, Choice])
+    classes: PlannedClasses | None = None
 
     @property
     def entries(self) -> dict[str, PlanEntry]:
@@ -77,11 +94,13 @@ class Plan:
 
     def of_body(self, place: str) -> Plan:
         """Return what it says of one body."""
-        return replace(self, initializers=self.bodies.get(place, {}), computed={}, ranks={})
+        return replace(self, initializers=self.bodies.get(place, {}), computed={}, ranks={}, classes=None)
 
     @property
     def _version(self) -> int:
         """The first version that says all of it."""
+        if self.classes is not None:
+            return 4
         entries = [*self.entries.values(), *(entry for inner in self.bodies.values() for entry in inner.values())]
         if self.ranks or any(not kept for entry in entries for kept in entry.keep.values()):
             return 3
@@ -95,6 +114,7 @@ class Plan:
             "version": self._version,
             "source_sha256": self.source_sha256,
             "attention": self.attention,
+            **({"classes": asdict(self.classes)} if self.classes else {}),
             "initializers": _to_json(self.initializers),
             **({"computed": _to_json(self.computed)} if self.computed else {}),
             **({"bodies": bodies} if bodies else {}),
@@ -128,9 +148,26 @@ class Plan:
             unit: Unit = "width" if fields.get("attention") == "width" else "heads"
             groups = tuple(fields.get("groups", ()))
             ranks = {name: _choice(raw) for name, raw in fields.get("ranks", {}).items()}
-            return cls(str(fields["source_sha256"]), entries, groups, unit, computed, bodies, ranks)
+            classes = None if fields.get("classes") is None else _classes(fields["classes"])
+            return cls(str(fields["source_sha256"]), entries, groups, unit, computed, bodies, ranks, classes)
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise PlanError(f"{path}: the plan is damaged: {error!r}") from error
+
+
+def _classes(raw: Mapping[str, Any]) -> PlannedClasses:
+    kept = tuple(map(whole_number, raw["kept"]))
+    axes = tuple(
+        ClassAxis(str(axis["output"]), *(whole_number(axis[name]) for name in ("axis", "first", "count", "length")))
+        for axis in raw["axes"]
+    )
+    if not kept or not axes or list(kept) != sorted(set(kept)) or kept[0] < 0:
+        raise ValueError("the classes are no ascending numbers, or on no axis")
+    for axis in axes:
+        if axis.axis < 0 or axis.first < 0 or kept[-1] >= axis.count or axis.first + axis.count > axis.length:
+            raise ValueError(f"the classes do not fit on axis {axis.axis} of '{axis.output}'")
+        if axis.count != axes[0].count:
+            raise ValueError("the outputs have different numbers of classes")
+    return PlannedClasses(kept, axes)
 
 
 def _choice(raw: Mapping[str, Any]) -> Choice:
