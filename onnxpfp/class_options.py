@@ -57,7 +57,7 @@ def check_class_axes(flag: str, value: Sequence[str]) -> None:
 class ClassOptions:
     """Options of the classes that stay."""
 
-    keep_classes: str | Sequence[int | str] | None = declare(  # noqa: RUF009
+    keep_classes: str | Sequence[int | str] | None = declare(
         None,
         "Drop all other classes from the outputs: numbers counted from 0, ranges and names, 0,2,5-9. That goes first; "
         "what is left is the original for all that follows. With --keep-macs 1 nothing else goes.",
@@ -75,8 +75,8 @@ class ClassOptions:
     )
     class_axes: Sequence[str] = declare(
         (),
-        "The axis of an output that counts the classes, the index of class 0 and their number, for --keep-classes where "
-        "the model does not tell.",
+        "The axis of an output that counts the classes, the index of class 0 and their number, for --keep-classes "
+        "where the model does not tell.",
         "choice",
         flag="class-axis",
         metavar="OUTPUT:AXIS[:FIRST[:COUNT]]",

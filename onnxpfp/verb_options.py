@@ -161,7 +161,7 @@ class VerifyOptions(ComparisonOptions):
         check=check_least_share,
     )
     keep_classes: str | Sequence[int | str] | None = as_in(Options, "keep_classes")
-    class_names: str | Path | Sequence[str] | None = as_in(Options, "class_names")
+    class_names: str | Path | Sequence[str] | None = as_in(Options, "class_names")  # noqa: RUF009
     class_axes: Sequence[str] = as_in(Options, "class_axes")
 
     def __post_init__(self) -> None:

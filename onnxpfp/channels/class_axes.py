@@ -1,9 +1,9 @@
 """Axes of outputs that count classes, and the channels that go with a class.
 
 What the user reads stays, so no channel of an ordinary analysis reaches an output. Here the outputs are released: an
-index of an output may go where nothing keeps it and nothing contracts it, for then no number but its own depends on it.
-So what is left of the outputs is what it was. One kind of op is let through on purpose: a Softmax over the classes gives
-other numbers once some are gone, those of a softmax of the scores that are left (`renormalising`).
+index of an output may go where nothing keeps it and nothing contracts it, for then no number but its own hangs on it.
+So what is left of the outputs is what it was. One kind of op is let through on purpose: a Softmax over the classes
+gives other numbers once some are gone, those of a softmax of the scores that are left (`renormalising`).
 
 Which of the indices are classes the graph alone does not tell. They are a *run*: neighbouring indices of an output's
 axis that the same weights bring forth, each a channel of its own.
@@ -204,8 +204,8 @@ def release_outputs(analysis: Analysis, unit: Unit) -> ReleasedOutputs:
         unit: What goes from an attention.
     """
     model = _without_softmaxes(analysis.model)
-    ends = analysis.source.tail.reasons if analysis.source.tail else {}
-    walk_input = WalkInput.of(model, analysis.shapes, analysis.constants, ends, released=True)
+    tail = analysis.source.tail
+    walk_input = WalkInput.of(model, analysis.shapes, analysis.constants, tail.reasons if tail else {}, released=True)
     outputs = [info.name for info in model.graph.output]
 
     def free(labelled: Walk, parts: Components) -> Bools:

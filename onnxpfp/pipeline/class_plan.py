@@ -21,7 +21,9 @@ def plan_of_file(plan: Plan, classes: KeptClasses) -> Plan:
         plan: The plan of the model with the classes that stay.
         classes: What went before.
     """
-    stored, computed = (_joined(*both) for both in zip((plan.initializers, plan.computed), classes.entries, strict=True))
+    stored, computed = (
+        _joined(*both) for both in zip((plan.initializers, plan.computed), classes.entries, strict=True)
+    )
     return replace(plan, initializers=stored, computed=computed, classes=classes.planned)
 
 

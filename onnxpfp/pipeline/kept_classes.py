@@ -1,8 +1,8 @@
 """Classes go first: the model with the classes that stay is the original for all that follows.
 
 The step is checked like a pruning: the original without the others' outputs must be the model that is left
-(`onnxpfp.comparison.equivalence`). Where a Softmax is over the classes, its sum in the original is over those that stay,
-too: the scores of the others are minus infinity, of which the exponential is 0.
+(`onnxpfp.comparison.equivalence`). Where a Softmax is over the classes, its sum in the original is over those that
+stay, too: the scores of the others are minus infinity, of which the exponential is 0.
 """
 
 from __future__ import annotations
@@ -124,9 +124,7 @@ def keep_classes(
     with clock.phase("verification"):
         oracle = _verify(released, understood, keep, model, data, options, requests)
     cut = source.cut_to(source.completed(model))
-    told = make_plan(
-        file_axes(understood), keep, sha256="", scales={}, groups=(), attention=options.attention
-    )
+    told = make_plan(file_axes(understood), keep, sha256="", scales={}, groups=(), attention=options.attention)
     kept = KeptClasses(
         original=source,
         planned=chosen,
@@ -222,8 +220,9 @@ def _typed_axes(released: ReleasedOutputs, texts: Sequence[str], known: int) -> 
         length = sizes[axis]
         first = int(numbers[1]) if len(numbers) > 1 else length - known if 0 < known < length else 0
         count = int(numbers[2]) if len(numbers) > 2 else length - first
-        if count < 1 or first + count > length:
-            raise OptionError(f"--class-axis {text}: axis {axis} of '{name}' has {length} indices")
+        if count < 2 or first + count > length:
+            indices = "1 index" if length == 1 else f"{length} indices"
+            raise OptionError(f"--class-axis {text}: axis {axis} of '{name}' has {indices}")
         axes.append(ClassAxis(name, axis % len(sizes), first, count, length))
     double = next((a.output for a in axes if sum(a.output == b.output for b in axes) > 1), None)
     if double is not None:

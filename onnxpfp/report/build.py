@@ -28,6 +28,7 @@ from onnxpfp.pipeline.quality_target import Certified
 from onnxpfp.pipeline.verification import Verification
 from onnxpfp.refit.means import Record
 from onnxpfp.report.assumptions import assumption_of, assumption_of_error, why_without_bounds
+from onnxpfp.report.classes import class_report
 from onnxpfp.report.groups import GroupReport
 from onnxpfp.report.latency_target import latency_notes
 from onnxpfp.report.notes import notes_of
@@ -114,6 +115,7 @@ def build_report(
         subnormal=_subnormal(outcomes, unchanged=unchanged),
         skipped=tuple(fixed for outcome in outcomes for fixed in _skipped(outcome)),
         bodies=_bodies(network, outcomes, verified),
+        classes=None if context.classes is None else class_report(context.classes),
         oracle=verified.oracle,
         drift=drift,
         promises=promises,

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from onnxpfp.pipeline.calibration import DataCalibration
 from onnxpfp.pipeline.verification import Verification
 from onnxpfp.report.assumptions import DEPENDENT
+from onnxpfp.report.classes import class_notes, class_report
 from onnxpfp.report.draws import draws_notes
 from onnxpfp.report.groups import GroupReport
 from onnxpfp.report.outcome import Outcome
@@ -27,6 +28,8 @@ def notes_of(
     """List what the user should know: of the run, of all parts, and of the first that was scored."""
     context, options = outcomes[0].context, outcomes[0].context.options
     notes = [*context.whole.source.notes]
+    if context.classes is not None:
+        notes += class_notes(class_report(context.classes))
     if context.met:
         notes.append("the model is as small as was asked for already: nothing was pruned")
     if verified.refused:

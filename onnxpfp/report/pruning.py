@@ -25,6 +25,7 @@ from onnxpfp.pipeline.verification import Size
 from onnxpfp.refit.means import Record
 from onnxpfp.report.activations import peaks_fact
 from onnxpfp.report.bodies import BodyReport, bodies_table
+from onnxpfp.report.classes import ClassReport, class_facts
 from onnxpfp.report.comparison import drift_measures, latency_fact, sizes_table
 from onnxpfp.report.compensation import about_compensation, merged_line
 from onnxpfp.report.formats import plain
@@ -119,6 +120,7 @@ class Report:
             zero for it, those of channels that went among them.
         skipped: Axes of weights that stay, with the reason.
         bodies: Bodies of If, Loop and Scan in which something multiplies; names in one stand behind its place.
+        classes: The classes that stay of the outputs; None where all do. All else is of what they leave.
         oracle: The pruned model against the masked original.
         drift: The pruned model against the original; None without data.
         promises: What the held-out samples promise of inputs like them; None where there are none, or they are noise.
@@ -175,6 +177,7 @@ class Report:
     subnormal: SubnormalWeights
     skipped: tuple[Fixed, ...]
     bodies: tuple[BodyReport, ...]
+    classes: ClassReport | None
     oracle: Equivalence
     drift: Drift | None
     promises: Promises | None
@@ -221,7 +224,8 @@ class Report:
 
 def _facts(report: Report) -> Facts:
     """Method, place, evidence and time, one per line."""
-    rows = {"channels by": _chosen_by(report) + _settings(report.settings)}
+    rows = {} if report.classes is None else class_facts(report.classes)
+    rows["channels by"] = _chosen_by(report) + _settings(report.settings)
     if report.target or report.alignment is not None:
         how = "anew" if report.rank_weight is None else "compared by what is left"
         again = f", {how} in {report.steps} steps" if report.steps > 1 else ""
