@@ -25,6 +25,7 @@ BASE = [
     "option_declaration",
     "class_options",
     "feature_options",
+    "share_options",
     "options",
     "verb_options",
 ]

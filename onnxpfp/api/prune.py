@@ -17,6 +17,7 @@ from onnxpfp.api.save import WritableResult
 from onnxpfp.channels.file_axes import file_axes
 from onnxpfp.comparison.evaluator import Evaluator
 from onnxpfp.data.sources import SampleSource
+from onnxpfp.errors import OptionError, TargetUnreachableError
 from onnxpfp.linear.weights import stored_axes_of
 from onnxpfp.model.draws import without_record
 from onnxpfp.model.load import ModelSource
@@ -45,6 +46,7 @@ from onnxpfp.pipeline.plan import Plan, make_plan
 from onnxpfp.pipeline.quality_search import Evaluators, FoundShare, confirm, prune_to_quality, quality_evaluators
 from onnxpfp.pipeline.quality_target import QualityTarget
 from onnxpfp.pipeline.requirements import holding_out, require_data, require_own_certification, require_split
+from onnxpfp.pipeline.shares import with_shares
 from onnxpfp.pipeline.size_target import prune_to_size, with_size_met
 from onnxpfp.pipeline.subnormal_step import zero_subnormal_weights
 from onnxpfp.pipeline.verification import verify_pruned
@@ -134,7 +136,12 @@ def prune_with(
         OnnxPfpError: As in `prune`.
     """
     with custom_ops(options.custom_ops), one_blas_thread():
-        return _prune(model, calibration, certification, options, plan, progress, folder)
+        try:
+            return _prune(model, calibration, certification, options, plan, progress, folder)
+        except TargetUnreachableError as error:
+            if not options.share:
+                raise
+            raise TargetUnreachableError(str(error), hint=f"lower --share, or {error.hint}") from error
 
 
 def _prune(
@@ -150,6 +157,8 @@ def _prune(
     require_data(calibration, options, replaying=replaying)
     require_own_certification(calibration, certification)
     if plan is not None:
+        if options.share:
+            raise OptionError("--from-plan says what stays, so --share has no meaning with it")
         options = replace(options, attention=plan.attention)
     needs = holding_out(options, replaying=replaying)
     context = open_run(
@@ -157,6 +166,8 @@ def _prune(
     )
     context = with_size_met(context)
     network = zero_subnormal_weights(open_parts(context))
+    if options.share:
+        network = with_shares(network, options)
     plan = context.plan
     if plan is not None:
         require_planned(network, plan)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -34,7 +34,20 @@ from onnxpfp.progress import Clock, Progress
 from onnxpfp.runtime.blocks import ANY_WIDTH, Alignment
 from onnxpfp.runtime.providers import ProviderRequest
 
-__all__ = ["RunContext", "open_run"]
+__all__ = ["GroupShare", "RunContext", "open_run"]
+
+
+@dataclass(frozen=True, slots=True)
+class GroupShare:
+    """The share of a group that the user sets.
+
+    Attributes:
+        pattern: What names the group.
+        share: The share of its channels that stays.
+    """
+
+    pattern: str
+    share: float
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,6 +71,7 @@ class RunContext:
         candidates: Others of which a target of latency may take one, fine ones first; empty where none are in question.
         met: Whether the network is what the target asks for as it is, so that all of it stays.
         classes: The classes that stay, where others went: `whole` is what is left then. None where all stay.
+        shares: The shares of groups of `whole` that the user sets, by position.
     """
 
     whole: Analysis
@@ -75,11 +89,13 @@ class RunContext:
     candidates: tuple[StepCandidate, ...] = ()
     met: bool = False
     classes: KeptClasses | None = None
+    shares: Mapping[int, GroupShare] = field(default_factory=dict[int, GroupShare])
 
     @property
     def chooses(self) -> bool:
         """Whether channels are to be chosen: no plan says what stays, and not everything does."""
-        return self.plan is None and self.options.target[1] < 1 and not self.met
+        asked = self.options.target[1] < 1 or bool(self.options.share)
+        return self.plan is None and asked and not self.met
 
     @property
     def _telling(self) -> bool:

@@ -8,7 +8,7 @@ the result is made from that one.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -29,6 +29,7 @@ from onnxpfp.pipeline.drift_weights import least_drift
 from onnxpfp.pipeline.group_trials import measure_curves
 from onnxpfp.pipeline.ranked_layers import rank_trials
 from onnxpfp.pipeline.scoring import calibrate_and_score
+from onnxpfp.pipeline.shares import asked_of_rest
 from onnxpfp.pipeline.swaps import with_swaps
 from onnxpfp.runtime.heap import trim_heap
 
@@ -43,12 +44,18 @@ TEMPERATURE = 4.0
 """Of the class scores whose divergence sets widths; at 1 the curves of a network that is sure of itself are noise."""
 
 
-def measure(context: RunContext, analysis: Analysis) -> Measured:
-    """Measure everything on a model that a choice needs to know."""
+def measure(context: RunContext, analysis: Analysis, asked: Mapping[int, float]) -> Measured:
+    """Measure everything on a model that a choice needs to know.
+
+    Args:
+        context: What is asked for.
+        analysis: The model.
+        asked: How many channels the user asks of groups, by position.
+    """
     with context.clock.phase("calibration"):
         ops = linear_ops(analysis)
         calibration = calibrate_and_score(context, analysis, ops)
-    measured = complete(context, analysis, ops, calibration)
+    measured = complete(context, analysis, ops, calibration, asked)
     if isinstance(calibration, RefitCalibration) and context.options.effort != "high":
         # Nothing but swaps reads the Gram matrices any more, which may take as much as the workspace.
         measured = replace(measured, calibration=replace(calibration, grams={}))
@@ -57,12 +64,18 @@ def measure(context: RunContext, analysis: Analysis) -> Measured:
     return measured
 
 
-def complete(context: RunContext, analysis: Analysis, ops: tuple[LinearOp, ...], calibration: Calibration) -> Measured:
+def complete(
+    context: RunContext,
+    analysis: Analysis,
+    ops: tuple[LinearOp, ...],
+    calibration: Calibration,
+    asked: Mapping[int, float],
+) -> Measured:
     """Add to the scores what else a choice needs: where weights are stored, response curves that set widths."""
     with context.clock.phase("allocation"):
         stored_axes = stored_axes_of(analysis)
         branches = Branches.of(analysis) if context.may_drop_branches else NO_BRANCHES
-    measured = Measured(analysis, ops, calibration, stored_axes, branches=branches)
+    measured = Measured(analysis, ops, calibration, stored_axes, branches=branches, asked=asked)
     by_curves = context.chooses and context.allocation == "measured"
     if not (by_curves and isinstance(calibration, RefitCalibration)):
         return measured
@@ -107,7 +120,8 @@ def prune_in_steps(context: RunContext, first: Measured) -> tuple[Decision, Cand
             return decision, candidate
         smaller = context.analyze(candidate.model)
         lineage, graph = lineage_of(analysis.graph, decision.keep, smaller.graph)
-        measured = measure(context, replace(smaller, graph=graph))
+        asked = asked_of_rest(first.asked, analysis.graph, lineage, graph)
+        measured = measure(context, replace(smaller, graph=graph), asked)
     raise AssertionError
 
 

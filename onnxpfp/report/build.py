@@ -226,7 +226,7 @@ def _groups(outcome: Outcome) -> tuple[GroupReport, ...]:
                 choice_error=chosen.choice_error if chosen and not no_error else None,
                 no_choice_error=no_error,
                 ranked_by=_ranking(outcome, chosen) if cut and not went else "",
-                widths_by=outcome.context.allocation
+                widths_by=_width_rule(outcome, number)
                 if cut and (chosen or (went and outcome.context.plan is None))
                 else "",
                 selection=_selection(outcome, chosen, went=went),
@@ -236,6 +236,7 @@ def _groups(outcome: Outcome) -> tuple[GroupReport, ...]:
                 assumption="" if reason else assumption_of(outcome, chosen),
                 error_assumption="" if no_error else assumption_of_error(outcome),
                 consumers=tuple(map(outcome.named, consumers)),
+                share=outcome.context.shares[number].share if number in outcome.context.shares else None,
             )
         )
     return tuple(reports)
@@ -256,6 +257,11 @@ def _selection(outcome: Outcome, chosen: Selection | None, *, went: bool) -> str
     if chosen is None:
         return "lossless" if outcome.context.chooses else "all"
     return chosen.variant
+
+
+def _width_rule(outcome: Outcome, number: int) -> str:
+    """Name what set the width of a group."""
+    return "share" if number in outcome.context.shares else outcome.context.allocation
 
 
 def _ranking(outcome: Outcome, chosen: Selection | None) -> str:

@@ -64,6 +64,7 @@ def notes_of(
             group.epsilon is not None and group.ranked_by in _OF_PFP for group in some
         ):
             notes.append(each.named(_sample_note(each)))
+    notes += [note for each in outcomes for note in _other_shares(each)]
     notes += [note for each in outcomes for note in _nothing_alike(each)]
     notes += _bound_notes([group for some in groups for group in some])
     if verified.oracle.blank:
@@ -89,6 +90,30 @@ def notes_of(
     if context.plan and context.plan.source_sha256 != context.whole.source.sha256:
         notes.append("the plan was made for another file; it fits this one by names and shapes")
     return notes
+
+
+def _other_shares(outcome: Outcome) -> Iterator[str]:
+    """Say where a group keeps another share than was asked for with --share."""
+    context, lossless = outcome.context, outcome.lossless
+    for number, asked in context.shares.items():
+        group = context.whole.graph.groups[number]
+        size, kept = group.channels.size, int(outcome.decision.keep[group.channels].sum())
+        wanted = asked.share * size
+        # Half a channel is no choice of anybody's.
+        if abs(kept - wanted) < 1:
+            continue
+        left = int(lossless.keep[group.channels].sum())
+        step, fewest = context.alignment.of_group(left), context.options.min_channels
+        if kept < wanted and left < size:
+            why = f"{size - left} that cost nothing went before"
+        elif kept == min(fewest, left):
+            why = f"--min-channels {fewest}"
+        else:
+            why = f"widths are multiples of {step} or the whole group (--round-to)"
+        yield outcome.named(
+            f"--share '{asked.pattern}={asked.share:g}' asks for {wanted:g} of the {size} channels of '{group.name}', "
+            f"and {kept} stay: {why}"
+        )
 
 
 def _nothing_alike(outcome: Outcome) -> Iterator[str]:

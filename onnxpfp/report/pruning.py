@@ -66,6 +66,7 @@ _WIDTHS = {
     "draws": "draws in proportion to each group's sum of sensitivities",
     "uniform": "one share for all groups",
     "criterion": "what the criterion itself lets go of each group",
+    "share": "the share that was asked for with --share",
 }
 _RANKS = {
     "measured": "measured drift of the output, with the widths as one",
