@@ -141,7 +141,9 @@ def prune_with(
         except TargetUnreachableError as error:
             if not options.share:
                 raise
-            raise TargetUnreachableError(str(error), hint=f"lower --share, or {error.hint}") from error
+            others = error.hint.startswith("lower ")
+            hint = error.hint.replace("lower ", "lower --share, ", 1) if others else f"lower --share, or {error.hint}"
+            raise TargetUnreachableError(str(error), hint=hint) from error
 
 
 def _prune(

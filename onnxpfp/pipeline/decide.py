@@ -17,7 +17,7 @@ from onnxpfp.allocation.cost import CostModel
 from onnxpfp.allocation.select import Selection, select
 from onnxpfp.allocation.structure_cost import StructureCost
 from onnxpfp.allocation.uniform import allocate_uniformly
-from onnxpfp.allocation.widths import nearest_width, widths_of
+from onnxpfp.allocation.widths import budget_of, nearest_width, unreachable, widths_of
 from onnxpfp.arrays import Floats, Ints, Keep
 from onnxpfp.channels import ChannelGraph, Consumer, Group
 from onnxpfp.channels.branches import NO_BRANCHES, Branches
@@ -226,6 +226,9 @@ def _by_bound(selector: Selector, cost: CostModel, reference: int | None) -> tup
     rule = "draws" if options.select in {"sampled", "mixed"} else "bound"
     if reference is None:
         reference = cost.total(np.array([group.channels.size for group in selector.groups], np.int64))
+    least = cost.total(np.array(selector.narrowest, np.int64))
+    if held and least > budget_of(options.target[1], reference):
+        raise unreachable(options.target[1], least, reference, cost.total(np.ones(cost.n_groups, np.int64)))
     found = iter(allocate_by_bound(demands, cost.holding(held), options.target[1], rule, reference).kept)
     return tuple(held[number] if number in held else next(found) for number in range(len(selector.groups)))
 
