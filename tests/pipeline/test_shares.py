@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import nets
-import numpy as np
 import pytest
 from support import bodies
 
