@@ -189,7 +189,7 @@ def _reasons(released: ReleasedOutputs) -> Iterator[str]:
     """Yield why the outputs stay."""
     for info in released.model.graph.output:
         for axis, ids in enumerate(released.axes(info.name)):
-            if ids.size > 1:
+            if ids.size > 1 and not ids[0]:
                 yield released.why_not(info.name, axis, 0)
     yield released.why_nothing()
 

@@ -121,7 +121,6 @@ class Report:
             zero for it, those of channels that went among them.
         skipped: Axes of weights that stay, with the reason.
         bodies: Bodies of If, Loop and Scan in which something multiplies; names in one stand behind its place.
-        classes: The classes that stay of the outputs; None where all do. All else is of what they leave.
         oracle: The pruned model against the masked original.
         drift: The pruned model against the original; None without data.
         promises: What the held-out samples promise of inputs like them; None where there are none, or they are noise.
@@ -146,6 +145,7 @@ class Report:
             latency measured.
         versions: Of this program and its libraries.
         notes: What the user should know.
+        classes: The classes that stay of the outputs; None where all do. All else is of what they leave.
     """
 
     before: Size
@@ -178,7 +178,6 @@ class Report:
     subnormal: SubnormalWeights
     skipped: tuple[Fixed, ...]
     bodies: tuple[BodyReport, ...]
-    classes: ClassReport | None
     oracle: Equivalence
     drift: Drift | None
     promises: Promises | None
@@ -192,6 +191,7 @@ class Report:
     seconds: Mapping[str, float]
     versions: Mapping[str, str]
     notes: tuple[str, ...]
+    classes: ClassReport | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report in types that JSON knows; what is infinite becomes null."""

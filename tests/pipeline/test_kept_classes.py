@@ -16,6 +16,7 @@ from support import class_nets
 
 import onnxpfp
 from onnxpfp.errors import OptionError, PlanError
+from onnxpfp.model import load as load_module
 
 X = nets.noise(4, 3, 8, 8)
 
@@ -167,6 +168,95 @@ def test_a_file_is_verified_against_the_original_without_the_other_classes() -> 
     plain = onnxpfp.verify(path, result.model, no_latency=True)
     assert not plain.passed
     assert any("if classes went" in note for note in plain.notes)
+
+
+NUMBERS: dict[str, dict[str, Any]] = {
+    "half precision": {"dtype": np.float16},
+    "a softmax over all axes behind one, initializers as inputs": {"opset": 11, "ir": 3},
+}
+
+
+@pytest.mark.parametrize("kind", NUMBERS)
+def test_other_numbers_and_older_files_lose_classes_too(kind: str) -> None:
+    changes = NUMBERS[kind]
+    text = class_nets.SOFTMAX.replace("float[", "float16[") if "dtype" in changes else class_nets.SOFTMAX
+    model = nets.build(text, class_nets.SOFTMAX_WEIGHTS, **changes)
+    if "ir" in changes:
+        model.graph.input.extend(
+            onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+            for tensor in model.graph.initializer
+        )
+    result = kept(model, "1,3")
+    onnx.checker.check_model(result.model, full_check=True)
+    x = X.astype(changes.get("dtype", np.float32))
+    before, after = outputs(model, x)[1], outputs(result.model, x)[1]
+    np.testing.assert_allclose(after, before[:, [1, 3]], rtol=1e-2 if "dtype" in changes else 1e-5)
+
+
+@pytest.mark.parametrize("mapped", [False, True])
+def test_weights_in_other_files_lose_classes_too(mapped: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "in.onnx"
+    onnx.save_model(class_nets.softmax(), path, save_as_external_data=True, size_threshold=0)
+    if mapped:
+        monkeypatch.setattr(load_module, "IN_MEMORY", 0)
+        monkeypatch.setattr(load_module, "PART_FROM", 0)
+    onnxpfp.save_result(kept(path, "1,3"), tmp_path / "out.onnx")
+    before, after = outputs(class_nets.softmax(), X)[1], outputs(onnx.load(tmp_path / "out.onnx"), X)[1]
+    np.testing.assert_allclose(after, before[:, [1, 3]], atol=1e-5)
+
+
+PICKS = {
+    "NonMaxSuppression 'node_picked'": (
+        "corners = Transpose <perm = [0,2,1]> (box)\n picked = NonMaxSuppression(corners, s, most)",
+        "int64[K,3] picked",
+    ),
+    "ReduceMax 'node_picked'": ("picked = ReduceMax <axes = [1], keepdims = 0> (s)", "float[N,M] picked"),
+}
+
+
+@pytest.mark.parametrize("op", PICKS)
+def test_boxes_that_are_picked_by_all_classes_keep_them(op: str) -> None:
+    nodes, output = PICKS[op]
+    text = class_nets.YOLOV8.replace("float[N,9,M] y", output).replace("y = Concat <axis = 1> (sum, size, s)", nodes)
+    with pytest.raises(OptionError, match=f"no class can go: {op}"):
+        kept(class_nets.yolov8(text), "1")
+
+
+def test_an_op_that_onnxruntime_lacks_keeps_what_it_reads_alone() -> None:
+    for read, message in (("y", "no class can go: Odd 'odd' reads it"), ("r", "")):
+        model = class_nets.softmax()
+        model.graph.node.append(onnx.helper.make_node("Odd", [read], ["z"], domain="odd", name="odd"))
+        model.opset_import.append(onnx.helper.make_opsetid("odd", 1))
+        model.graph.output.append(onnx.helper.make_tensor_value_info("z", 1, None))
+        if message:
+            with pytest.raises(OptionError, match=message):
+                kept(model, "1,3")
+            continue
+        left = kept(model, "1,3").model
+        assert [node.op_type for node in left.graph.node][-1] == "Odd"
+        assert nets.weights(left)["w3"].shape == (2, 16)
+
+
+HOSTILE: dict[str, Any] = {
+    "no classes": {"kept": []},
+    "twice": {"kept": [1, 1]},
+    "beyond": {"kept": [10]},
+    "no numbers": {"kept": ["1"]},
+    "no axis": {"axes": []},
+    "too long": {"axes": [{"output": "logits", "axis": 1, "first": 5, "count": 10, "length": 10}]},
+    "another length": {"axes": [{"output": "logits", "axis": 1, "first": 0, "count": 12, "length": 12}]},
+    "no output": {"axes": [{"output": "scores", "axis": 1, "first": 0, "count": 10, "length": 10}]},
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_plans_of_impossible_classes_are_refused(name: str, tmp_path: Path) -> None:
+    path = nets.network("resnet")
+    document = json.loads(kept(path, "0-4").plan.to_json())
+    document["classes"] |= HOSTILE[name]
+    (tmp_path / "plan.json").write_text(json.dumps(document))
+    with pytest.raises((OptionError, PlanError), match="the plan"):
+        onnxpfp.prune(path, from_plan=tmp_path / "plan.json")
 
 
 def test_all_classes_leave_the_file_as_it_is() -> None:

@@ -79,9 +79,11 @@ def _built(text: str, weights: dict[str, tuple[int, ...]], numbers: dict[str, np
     return model
 
 
-def yolov8() -> ModelProto:
+def yolov8(text: str = YOLOV8) -> ModelProto:
     """Five classes behind a box."""
-    return _built(YOLOV8, YOLOV8_WEIGHTS, _numbers(shape=[0, 9, -1], parts=[4, 5], halves=[2, 2]))
+    numbers = _numbers(shape=[0, 9, -1], parts=[4, 5], halves=[2, 2], most=[10])
+    unread = [name for name in numbers if name not in text]
+    return _built(text, YOLOV8_WEIGHTS, {name: numbers[name] for name in numbers if name not in unread})
 
 
 def yolov5() -> ModelProto:
