@@ -8,7 +8,7 @@ fields. The class that a field stands in says which verbs take it; those that on
     ScopeOptions            inspect, latency, prunability, prune
     RunOptions              prune, prunability
     Options                 prune, with those of `--score feature-statistics` in `feature_options.py`, those of classes
-                            in `class_options.py`
+                            in `class_options.py`, and the shares of layers in `share_options.py`
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from onnxpfp.option_checks import (
     check_workspace,
 )
 from onnxpfp.option_declaration import declare, declared
-from onnxpfp.share_options import check_shares
+from onnxpfp.share_options import ShareOptions
 
 __all__ = [
     "DEFAULT_KEEP_MACS",
@@ -314,7 +314,7 @@ class RunOptions(ScopeOptions):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Options(ClassOptions, FeatureOptions, RunOptions):
+class Options(ShareOptions, ClassOptions, FeatureOptions, RunOptions):
     """Options of a pruning: those of a run, and its target."""
 
     keep_macs: float | None = declare(
@@ -386,15 +386,6 @@ class Options(ClassOptions, FeatureOptions, RunOptions):
         metavar="channels[,rank][,blocks]",
         check=check_structure,
     )
-    share: Mapping[str, float] | Sequence[str] = declare(
-        (),
-        "Keep this share of the channels that these nodes and initializers bring forth, or of a group by its name, and "
-        "leave the rest to the allocation: a name, a glob, or re:REGEX.",
-        "choice",
-        metavar="PAT=F",
-        repeated=True,
-        check=check_shares,
-    )
     effort: Literal["low", "normal", "high"] = declare(
         "low",
         "How much to refit: each layer by itself (low); layers together with those that read them, too, by up to three "
@@ -440,7 +431,7 @@ class Options(ClassOptions, FeatureOptions, RunOptions):
         check_class_options(self.keep_classes, self.class_names, self.class_axes)
         self._check_features()
         if self.share:
-            self._check_share()
+            self.check_share(self.limit_flag, self.structure)
         if self.ranked:
             self._check_ranks()
         if self.effort != "low":
@@ -469,19 +460,6 @@ class Options(ClassOptions, FeatureOptions, RunOptions):
             structure = "" if self.structure == "channels" else f"--structure {self.structure}"
             steps = "" if self.steps == 1 else f"--steps {self.steps}"
             self.check_widths((f"--allocate {self.allocate}" if self.allocate else "") or structure or steps)
-
-    def _check_share(self) -> None:
-        """Refuse what shares of groups do not go with."""
-        if self.limit_flag:
-            raise OptionError(
-                f"--share sets widths, and {self.limit_flag} finds the share of the network by trying many",
-                hint="give a target that is a share, a size or a latency, such as --keep-macs 0.7",
-            )
-        if self.drops_blocks:
-            raise OptionError(
-                f"--share keeps channels of a group, and --structure {self.structure} lets whole groups go",
-                hint="--share goes with --structure channels or channels,rank",
-            )
 
     def _check_ranks(self) -> None:
         """Refuse what ranks are not chosen by."""

@@ -62,7 +62,7 @@ def class_facts(report: ClassReport) -> dict[str, str]:
     oracle, (before, after) = report.oracle, report.params
     runs = "1 run" if oracle.runs == 1 else f"{oracle.runs} runs"
     rows = {
-        "classes": f"{len(report.kept)} of {report.axes[0].count} stay: {_numbering(report)}",
+        "classes": f"{len(report.kept):,} of {report.axes[0].count:,} stay: {_numbering(report)}",
         "interface": "; ".join(_change(axis, len(report.kept)) for axis in report.axes),
         "without them": (
             f"{after:,} of {before:,} parameters are left, and their network is the original in all that follows; "
@@ -87,7 +87,9 @@ def class_notes(report: ClassReport) -> list[str]:
 
 def _change(axis: ClassAxis, kept: int) -> str:
     where = "" if axis.first == 0 else f", the first class at index {axis.first} as before"
-    return f"output '{axis.output}': axis {axis.axis} from {axis.length} to {axis.length - axis.count + kept}{where}"
+    return (
+        f"output '{axis.output}': axis {axis.axis} from {axis.length:,} to {axis.length - axis.count + kept:,}{where}"
+    )
 
 
 def _numbering(report: ClassReport) -> str:
