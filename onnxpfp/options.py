@@ -8,7 +8,8 @@ fields. The class that a field stands in says which verbs take it; those that on
     ScopeOptions            inspect, latency, prunability, prune, sweep
     RunOptions              prune, sweep, prunability
     PruningOptions          prune, sweep, with those of `--score feature-statistics` in `feature_options.py`
-    Options                 prune
+    Options                 prune, with those of classes in `class_options.py`, and the shares of layers in
+                            `share_options.py`
 
 Those of `data_options.py` are of every verb that reads data.
 """
@@ -19,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, Protocol, Self
 
+from onnxpfp.class_options import ClassOptions, check_class_options
 from onnxpfp.data_options import DataOptions
 from onnxpfp.errors import OptionError
 from onnxpfp.feature_options import FeatureOptions
@@ -41,6 +43,7 @@ from onnxpfp.option_checks import (
     check_workspace,
 )
 from onnxpfp.option_declaration import declare, declared
+from onnxpfp.share_options import ShareOptions
 
 __all__ = [
     "DEFAULT_KEEP_MACS",
@@ -91,7 +94,7 @@ ALL_STRUCTURES = "channels,rank,blocks"
 UNKNOWN = 0.0
 """Share of a target in other units, before what it is a share of is known."""
 _KEEP = "keep_"
-"""How fields begin that are the share of something that stays."""
+"""How the fields of targets begin that are the share of something that stays."""
 
 
 class CriterionLike(Protocol):
@@ -375,7 +378,7 @@ class PruningOptions(FeatureOptions, RunOptions):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Options(PruningOptions):
+class Options(ShareOptions, ClassOptions, PruningOptions):
     """Options of a pruning, and its target."""
 
     keep_macs: float | None = declare(
@@ -446,7 +449,10 @@ class Options(PruningOptions):
         if len(targets) > 1:
             raise OptionError(f"give one target: {' or '.join(targets)}, not {'both' if len(targets) == 2 else 'all'}")
         RunOptions.__post_init__(self)
+        check_class_options(self.keep_classes, self.class_names, self.class_axes)
         self._check_features()
+        if self.share:
+            self.check_share(self.limit_flag, self.structure)
         if self.ranked:
             self._check_ranks()
         if self.effort != "low":
@@ -513,7 +519,10 @@ class Options(PruningOptions):
             return self
         latency = self.target[0] == "latency" and self.latency_table is None
         free = self.allocate in {None, "measured"} and self.compensate in {"auto", "lstsq"} and self.steps == 1
-        return replace(self, structure=ALL_STRUCTURES if latency and free and measured else "channels")
+        if not (latency and free and measured):
+            return replace(self, structure="channels")
+        # A group that keeps a share of its channels cannot go.
+        return replace(self, structure="channels,rank" if self.share else ALL_STRUCTURES)
 
     @property
     def ranked(self) -> bool:
@@ -551,7 +560,8 @@ class Options(PruningOptions):
             return "latency", UNKNOWN
         if self.keep_size is not None and self.keep_size > 1:
             return "size", UNKNOWN
-        shares = ((name, getattr(self, name)) for name, _ in declared(type(self)) if name.startswith(_KEEP))
+        targets = (name for name, option in declared(type(self)) if option.section == "target")
+        shares = ((name, getattr(self, name)) for name in targets if name.startswith(_KEEP))
         return next(
             ((name.removeprefix(_KEEP), share) for name, share in shares if share is not None),
             ("macs", DEFAULT_KEEP_MACS),

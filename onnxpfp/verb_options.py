@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from onnxpfp.class_options import check_class_options
 from onnxpfp.data_options import DataOptions
 from onnxpfp.errors import OptionError
 from onnxpfp.option_checks import (
@@ -163,6 +164,14 @@ class VerifyOptions(ComparisonOptions):
         metavar="A",
         check=check_least_share,
     )
+    keep_classes: str | Sequence[int | str] | None = as_in(Options, "keep_classes")
+    class_names: str | Path | Sequence[str] | None = as_in(Options, "class_names")  # noqa: RUF009
+    class_axes: Sequence[str] = as_in(Options, "class_axes")
+
+    def __post_init__(self) -> None:
+        # The decorator makes a new class for the slots, which super() without arguments does not know.
+        ModelOptions.__post_init__(self)
+        check_class_options(self.keep_classes, self.class_names, self.class_axes)
 
     def running(self) -> Options:
         """Return the options with which both networks are read and run."""

@@ -198,6 +198,22 @@ class CostModel:
         going = {leader: place[terms][place[terms] >= 0] for leader, terms in self.going.items()}
         return replace(self, terms=self.terms[numbers], coefficients=self.coefficients[numbers], going=going)
 
+    def holding(self, widths: Mapping[int, int]) -> CostModel:
+        """Return the cost of the other groups' widths, where some groups have theirs.
+
+        Args:
+            widths: The widths of those, by group, at least 1.
+        """
+        held = np.array([*widths], np.int64)
+        others = np.setdiff1d(np.arange(self.n_groups), held)
+        place = {int(group): number for number, group in enumerate(others)}
+        return replace(
+            self,
+            fixed=self.fixed + self.per_channel[:, held] @ np.array([*widths.values()], np.int64),
+            per_channel=self.per_channel[:, others],
+            going={place[group]: terms for group, terms in self.going.items() if group in place},
+        )
+
     def total(self, kept: Ints) -> int:
         """Return the cost, if group g keeps kept[g] channels; exact below 2**63."""
         return int(self.terms_at(kept).sum())

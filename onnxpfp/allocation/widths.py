@@ -9,7 +9,7 @@ import numpy as np
 from onnxpfp.arrays import Ints
 from onnxpfp.errors import TargetUnreachableError
 
-__all__ = ["budget_of", "grid", "unreachable", "widths_of"]
+__all__ = ["budget_of", "grid", "nearest_width", "unreachable", "widths_of"]
 
 
 SHARES = tuple(number / 8 for number in range(7, 0, -1))
@@ -36,6 +36,16 @@ def grid(size: int, step: int, minimum: int) -> Ints:
     aims = np.array([share * size for share in SHARES])
     nearest = allowed[np.abs(allowed[None] - aims[:, None]).argmin(axis=1)]
     return np.unique(np.append(nearest, allowed[0]))
+
+
+def nearest_width(allowed: Ints, asked: float) -> int:
+    """Return the allowed width that is nearest to a number of channels; of two as near the wider one.
+
+    Args:
+        allowed: Widths that the group may have, ascending.
+        asked: The number.
+    """
+    return int(allowed[::-1][np.abs(allowed[::-1] - asked).argmin()])
 
 
 def budget_of(target: float, full: int) -> int:

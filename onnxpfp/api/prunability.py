@@ -137,7 +137,7 @@ def _measured(part: NetworkPart) -> MeasuredPart:
     with part.context.clock.phase("calibration"):
         ops = linear_ops(whole)
         scored = calibrate_for_refits(part.context, whole, ops, split)
-    return MeasuredPart(part, LosslessStep.nothing(whole), complete(part.context, whole, ops, scored))
+    return MeasuredPart(part, LosslessStep.nothing(whole), complete(part.context, whole, ops, scored, {}))
 
 
 def _evaluator(context: RunContext) -> Evaluator:

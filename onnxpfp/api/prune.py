@@ -16,11 +16,13 @@ from onnxpfp.api.save import WritableResult
 from onnxpfp.channels.file_axes import file_axes
 from onnxpfp.comparison.evaluator import Evaluator
 from onnxpfp.data.sources import SampleSource
+from onnxpfp.errors import OptionError, TargetUnreachableError
 from onnxpfp.linear.weights import stored_axes_of
 from onnxpfp.model.draws import without_record
 from onnxpfp.model.load import ModelSource
 from onnxpfp.model.provenance import with_provenance
 from onnxpfp.options import Options
+from onnxpfp.pipeline.class_plan import plan_of_file
 from onnxpfp.pipeline.context import RunContext, open_run
 from onnxpfp.pipeline.latency.interleaved import pruning_latency
 from onnxpfp.pipeline.latency.structures import prune_by_structures
@@ -46,6 +48,7 @@ from onnxpfp.pipeline.quality_target import QualityTarget
 from onnxpfp.pipeline.requirements import holding_out, require_data, require_own_certification, require_split
 from onnxpfp.pipeline.scores.file import ScoresFile
 from onnxpfp.pipeline.scores.use import at_shapes_of, require_usable, with_given_scores
+from onnxpfp.pipeline.shares import with_shares
 from onnxpfp.pipeline.size_target import prune_to_size, with_size_met
 from onnxpfp.pipeline.subnormal_step import zero_subnormal_weights
 from onnxpfp.pipeline.verification import verify_pruned
@@ -140,7 +143,14 @@ def prune_with(
     """
     with custom_ops(options.custom_ops), one_blas_thread():
         file = scores if scores is None or isinstance(scores, ScoresFile) else ScoresFile.read(scores)
-        return _prune(model, calibration, certification, options, plan, file, progress, folder)
+        try:
+            return _prune(model, calibration, certification, options, plan, file, progress, folder)
+        except TargetUnreachableError as error:
+            if not options.share:
+                raise
+            others = error.hint.startswith("lower ")
+            hint = error.hint.replace("lower ", "lower --share, ", 1) if others else f"lower --share, or {error.hint}"
+            raise TargetUnreachableError(str(error), hint=hint) from error
 
 
 def _prune(
@@ -160,6 +170,8 @@ def _prune(
     require_data(calibration, options, replaying=replaying, scored=scores is not None)
     require_own_certification(calibration, certification)
     if plan is not None:
+        if options.share:
+            raise OptionError("--from-plan says what stays, so --share has no meaning with it")
         options = replace(options, attention=plan.attention)
     needs = holding_out(options, replaying=replaying)
     context = open_run(
@@ -170,6 +182,9 @@ def _prune(
     network = zero_subnormal_weights(open_parts(context))
     if scores is not None:
         network = with_given_scores(network, scores)
+    if options.share:
+        network = with_shares(network, options)
+    plan = context.plan
     if plan is not None:
         require_planned(network, plan)
     if context.chooses:
@@ -241,7 +256,7 @@ def prune_measured(
         stored=stored if unchanged else with_provenance(stored, context.provenance.measured(report.drift, stored)),
         plan=replace(_plan(outcomes, report, options), made_by=made_by),
         report=report,
-        unchanged=source.data if unchanged else None,
+        unchanged=source.data if unchanged and context.classes is None else None,
         external=source.external,
         scratch=source.scratch,
         read=source.read,
@@ -319,7 +334,9 @@ def _plan(outcomes: Sequence[Outcome], report: Report, options: Options) -> Plan
     plans = [_plan_of(outcome, options) for outcome in outcomes]
     bodies = {outcome.part.place: plan.entries for outcome, plan in zip(outcomes[1:], plans[1:], strict=True)}
     groups = [{"name": g.name, "kept": g.kept, "channels": g.channels, "selection": g.selection} for g in report.groups]
-    return replace(plans[0], groups=groups, bodies={place: entries for place, entries in bodies.items() if entries})
+    plan = replace(plans[0], groups=groups, bodies={place: entries for place, entries in bodies.items() if entries})
+    classes = outcomes[0].context.classes
+    return plan if classes is None else plan_of_file(plan, classes)
 
 
 def _plan_of(outcome: Outcome, options: Options) -> Plan:

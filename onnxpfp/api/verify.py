@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -29,6 +29,7 @@ from onnxpfp.pipeline.latency.interleaved import latency_feed, samples_in_run
 from onnxpfp.pipeline.parts import open_parts
 from onnxpfp.pipeline.plan import Plan
 from onnxpfp.progress import Progress
+from onnxpfp.report.classes import class_notes, class_report
 from onnxpfp.report.verification import ComparedSize, VerificationReport
 from onnxpfp.runtime.blas import one_blas_thread
 from onnxpfp.runtime.session import SessionSource, custom_ops, open_session
@@ -107,9 +108,12 @@ def verify_with(
             "random" if calibration is None else calibration,
             asked.running(),
             (),
+            plan=plan,
             progress=progress,
             decides=False,
         )
+        # What the plan says of classes has gone by now; the rest is compared, not replayed.
+        context = replace(context, plan=None)
         with context.clock.phase("load"):
             other = load(pruned)
         return _Comparison(context, other, asked, plan).report()
@@ -156,7 +160,7 @@ class _Comparison:
         if opened is not None and not context.options.no_latency:
             latency = self._latency(opened, (after.macs or 0) / max(before.macs or 0, 1))
         return VerificationReport(
-            original=str(source.path) if source.path else None,
+            original=str(self._file.path) if self._file.path else None,
             pruned=str(self.other.path) if self.other.path else None,
             inputs=context.whole.shapes.inputs,
             problems=(*interface, *self._unrun(uncompared), *misfits, *self._violations(drift)),
@@ -170,8 +174,15 @@ class _Comparison:
             latency=latency,
             providers=context.providers,
             seconds=dict(context.clock.seconds),
-            notes=tuple(self._notes(latency)),
+            notes=tuple(self._notes(latency, interface)),
+            classes=None if context.classes is None else class_report(context.classes),
         )
+
+    @property
+    def _file(self) -> LoadedModel:
+        """The original as it was given, with all its classes."""
+        classes = self.context.classes
+        return self.context.whole.source if classes is None else classes.original
 
     def _open(self) -> tuple[str, RunContext | None]:
         """Open the other model on the samples of the original; without a context the reason why that is impossible.
@@ -243,8 +254,9 @@ class _Comparison:
 
     def _replayed(self, plan: Plan) -> ModelProto:
         """Prune the original by the plan and by nothing else; the result equals the masked original."""
-        source = self.context.whole.source
-        options = replace(self.context.options, compensate="none", no_latency=True)
+        source = self._file if plan.classes is not None else self.context.whole.source
+        all_classes = {"keep_classes": None, "class_names": None, "class_axes": ()}
+        options = replace(self.context.options, compensate="none", no_latency=True, **all_classes)
         return prune_with(source.path or source.given, None, options, plan=plan).stored
 
     def _equivalence(self, replayed: ModelProto, opened: RunContext) -> Equivalence:
@@ -313,8 +325,12 @@ class _Comparison:
                 agreement = f"{100 * drift.top1_agreement:.4g} %"
                 yield f"the top-1 agreement is {agreement}, and --min-agreement asks for {100 * least:.4g} %"
 
-    def _notes(self, latency: LatencyFindings | None) -> Iterator[str]:
+    def _notes(self, latency: LatencyFindings | None, interface: Sequence[str]) -> Iterator[str]:
         source, data = self.context.whole.source, self.context.data
+        if self.context.classes is not None:
+            yield from class_notes(class_report(self.context.classes))
+        elif any(problem.startswith("the output ") and " has shape " in problem for problem in interface):
+            yield "an output has another shape: if classes went, --keep-classes or --plan says which"
         yield from source.notes
         yield from self.other.notes
         if data.given == "random":

@@ -11,7 +11,7 @@ from onnx import ModelProto
 
 from onnxpfp.channels.attention_axes import Unit, head_axes
 from onnxpfp.channels.context import Carrier, CarrierChoice
-from onnxpfp.channels.graph import ChannelGraph, finish, free_components
+from onnxpfp.channels.graph import ChannelGraph, Free, finish, free_components
 from onnxpfp.channels.labels import Components
 from onnxpfp.channels.name_patterns import Patterns, apply_patterns
 from onnxpfp.channels.size_edits import SizeEdits
@@ -25,7 +25,7 @@ from onnxpfp.model.load import LoadedModel
 from onnxpfp.model.opset import standard_opset
 from onnxpfp.model.shapes import Shapes
 
-__all__ = ["Analysis", "build_channel_graph", "size_edits_of"]
+__all__ = ["Analysis", "best_walk", "build_channel_graph", "settled_graph", "size_edits_of"]
 
 ROUNDS = 4
 """Most times that a Reshape whose labels all stay may try another axis."""
@@ -78,10 +78,24 @@ def build_channel_graph(
     Raises:
         OptionError: A pattern matches nothing.
     """
-    labelled = _best_walk(WalkInput.of(model, shapes, constants, ends or {}), unit)
+    labelled = best_walk(WalkInput.of(model, shapes, constants, ends or {}), unit)
     apply_patterns(model, labelled, patterns)
+    return settled_graph(model, labelled, constants.weights)
+
+
+def settled_graph(
+    model: ModelProto, labelled: Walk, weights: tuple[str, ...], free: Free = free_components
+) -> ChannelGraph:
+    """Turn labels into channels whose counts can all be rewritten; what cannot be is fixed.
+
+    Args:
+        model: The model.
+        labelled: The walk over it.
+        weights: Names of stored tensors that are weights.
+        free: Tells which components are channels, (components,).
+    """
     while True:
-        graph = finish(labelled, constants.weights)
+        graph = finish(labelled, weights, free)
         size_edits = size_edits_of(model, graph)
         unmet = _try_numbers(size_edits, graph)
         if not unmet:
@@ -144,14 +158,20 @@ def _try_numbers(size_edits: SizeEdits, graph: ChannelGraph) -> list[tuple[SizeR
     return [(labelled[key], why) for key, (_, why) in wrong.items()]
 
 
-def _best_walk(walk_input: WalkInput, unit: Unit) -> Walk:
-    """Walk, and let a Reshape that leaves no choice try the other axes of what it splits or merges."""
+def best_walk(walk_input: WalkInput, unit: Unit, free: Free = free_components) -> Walk:
+    """Walk, and let a Reshape that leaves no choice try the other axes of what it splits or merges.
+
+    Args:
+        walk_input: The model.
+        unit: What goes from an attention.
+        free: Tells which components may go, (components,): the walk with most of them is taken.
+    """
     heads = head_axes(walk_input.proto, walk_input.shapes, walk_input.constants, unit)
     carriers: dict[int, frozenset[Carrier]] = dict(heads)
     tried: dict[tuple[int, tuple[Carrier, ...]], set[Carrier]] = {}
     best = labelled = walk(walk_input, carriers)
     parts = labelled.labels.components()
-    most = free_components(labelled, parts).sum()
+    most = free(labelled, parts).sum()
     for _ in range(ROUNDS):
         changed = False
         for choice in _stuck(labelled, parts, heads):
@@ -166,7 +186,7 @@ def _best_walk(walk_input: WalkInput, unit: Unit) -> Walk:
             break
         labelled = walk(walk_input, carriers)
         parts = labelled.labels.components()
-        count = free_components(labelled, parts).sum()
+        count = free(labelled, parts).sum()
         if count > most:
             best, most = labelled, count
     return best

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxpfp.arrays import Ids, Keep
+from onnxpfp.arrays import Bools, Ids, Keep
 from onnxpfp.channels.labels import Components
 from onnxpfp.channels.symbolic import Value
 from onnxpfp.channels.types import Consumer, Fixed, Group, IndexRef, Mask, PinnedSize, SizeRef
 from onnxpfp.channels.walk import Walk
 from onnxpfp.model.index import Use
 
-__all__ = ["ChannelGraph", "Keep", "finish", "free_components", "renumbered"]
+__all__ = ["UNREAD", "ChannelGraph", "Free", "Keep", "finish", "free_components", "renumbered"]
 
 
 ASIDE = ("slides with it", "has its directions on it")
@@ -96,7 +96,11 @@ class ChannelGraph:
                     yield name, axes
 
 
-def free_components(labelled: Walk, parts: Components) -> NDArray[np.bool_]:
+Free = Callable[[Walk, Components], Bools]
+"""Tells which components of a walk may go, (components,)."""
+
+
+def free_components(labelled: Walk, parts: Components) -> Bools:
     """Tell which components may go: those that a consumer contracts and nothing keeps."""
     read = np.zeros(parts.fixed.size, np.bool_)
     for consumer in labelled.consumers:
@@ -104,9 +108,8 @@ def free_components(labelled: Walk, parts: Components) -> NDArray[np.bool_]:
     return read & ~parts.fixed
 
 
-def _channel_of_label(labelled: Walk, parts: Components) -> Ids:
+def _channel_of_label(parts: Components, free: Bools) -> Ids:
     """Number the components that may go from 1 in the order of their first label; others are 0."""
-    free = free_components(labelled, parts)
     first = np.full(parts.fixed.size, parts.of_label.size, np.int64)
     np.minimum.at(first, parts.of_label, np.arange(parts.of_label.size))
     order = np.argsort(np.where(free, first, parts.of_label.size), kind="stable")[: free.sum()]
@@ -175,7 +178,7 @@ def _groups(
         name = names[first] or consumers[readers[first][0]].data
         uses_of_name[name] += 1
         title = name if uses_of_name[name] == 1 else f"{name} #{uses_of_name[name]}"
-        groups.append(Group(title, np.array(channels, np.int64), tuple(readers[first])))
+        groups.append(Group(title, np.array(channels, np.int64), tuple(readers.get(first, ()))))
     return tuple(groups)
 
 
@@ -201,15 +204,16 @@ def _fixed(
     return tuple(out)
 
 
-def finish(labelled: Walk, weights: tuple[str, ...]) -> ChannelGraph:
+def finish(labelled: Walk, weights: tuple[str, ...], free: Free = free_components) -> ChannelGraph:
     """Turn labels into channels.
 
     Args:
         labelled: The walk.
         weights: Names of stored tensors that are weights.
+        free: Tells which components are channels, (components,).
     """
     parts = labelled.labels.components()
-    channel = _channel_of_label(labelled, parts)
+    channel = _channel_of_label(parts, free(labelled, parts))
 
     def ids(axes: tuple[Ids, ...]) -> tuple[Ids, ...]:
         return tuple(channel[axis] for axis in axes)

@@ -16,7 +16,7 @@ from onnxpfp.errors import OptionError
 from onnxpfp.model.constants import stored_tensors
 from onnxpfp.model.names import node_name
 
-__all__ = ["Patterns", "apply_patterns", "name_inside", "names_of", "nodes_left_out"]
+__all__ = ["Patterns", "apply_patterns", "matching_names", "name_inside", "names_of", "nodes_left_out"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class Patterns:
         return any(f"{self.place}/".startswith(f"{name}/") for name in matched)
 
 
-def _matches(pattern: str, names: list[str], option: str) -> set[str]:
+def matching_names(pattern: str, names: list[str], option: str) -> set[str]:
     """Return the names that match.
 
     1. A name is itself, whatever is in it.
@@ -103,7 +103,7 @@ def apply_patterns(model: ModelProto, walk: Walk, patterns: Patterns) -> None:
     own = {name_inside(patterns.place, name): name for name in names}
     names += sorted(patterns.elsewhere.difference(names))
     for pattern in patterns.exclude:
-        matched = _own(_matches(pattern, names, "--exclude"), own)
+        matched = _own(matching_names(pattern, names, "--exclude"), own)
         reason = f"--exclude '{pattern}' leaves it as it is"
         if patterns.around(matched):
             walk.labels.fix(np.arange(1, walk.labels.components().of_label.size), reason)
@@ -120,7 +120,7 @@ def apply_patterns(model: ModelProto, walk: Walk, patterns: Patterns) -> None:
         for name in touched:
             for axis in walk.axes.get(name, ()):
                 walk.labels.fix(axis, reason)
-    including = [_own(_matches(pattern, names, "--include"), own) for pattern in patterns.include]
+    including = [_own(matching_names(pattern, names, "--include"), own) for pattern in patterns.include]
     if including and not any(map(patterns.around, including)):
         _include(model, walk, including)
 
@@ -135,10 +135,10 @@ def nodes_left_out(graph: GraphProto, patterns: Patterns) -> dict[str, str]:
     names += sorted(patterns.elsewhere.difference(names))
     reasons: dict[str, str] = {}
     if patterns.include:
-        wanted = set[str]().union(*(_matches(pattern, names, "--include") for pattern in patterns.include))
+        wanted = set[str]().union(*(matching_names(pattern, names, "--include") for pattern in patterns.include))
         reasons = {node_name(n): "--include does not name it" for n in graph.node if not _means(n, wanted)}
     for pattern in patterns.exclude:
-        unwanted = _matches(pattern, names, "--exclude")
+        unwanted = matching_names(pattern, names, "--exclude")
         reasons |= {
             node_name(n): f"--exclude '{pattern}' leaves it as it is" for n in graph.node if _means(n, unwanted)
         }

@@ -67,7 +67,8 @@ def walk(walk_input: WalkInput, carriers: Mapping[int, frozenset[Carrier]]) -> W
     for index, node in enumerate(walk_input.proto.graph.node):
         _visit(walk_input, state, index, node, carriers.get(index, frozenset()))
     for info in walk_input.proto.graph.output:
-        for axis in state.axes.get(info.name, ()):
+        stays = not walk_input.released or info.name in walk_input.ends
+        for axis in state.axes.get(info.name, ()) if stays else ():
             state.labels.fix(axis, walk_input.ends.get(info.name, f"it is the graph output '{info.name}'"))
         value = state.values.get(info.name)
         if value is not None:

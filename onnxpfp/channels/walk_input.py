@@ -39,6 +39,7 @@ class WalkInput:
         captures: What the subgraphs of a node read from outside, by its position.
         settled: Tensors that have the same shape in every run.
         ends: Why outputs stay that are none of the file's, by name.
+        released: Whether the file's own outputs may lose indices (`onnxpfp.channels.class_axes`).
     """
 
     proto: ModelProto
@@ -53,9 +54,18 @@ class WalkInput:
     captures: Mapping[int, frozenset[str]]
     settled: frozenset[str]
     ends: Mapping[str, str]
+    released: bool = False
 
     @classmethod
-    def of(cls, proto: ModelProto, shapes: Shapes, constants: Constants, ends: Mapping[str, str]) -> WalkInput:
+    def of(
+        cls,
+        proto: ModelProto,
+        shapes: Shapes,
+        constants: Constants,
+        ends: Mapping[str, str],
+        *,
+        released: bool = False,
+    ) -> WalkInput:
         """Look at a model once."""
         weights = frozenset(constants.weights)
         readers = reader_counts(proto.graph)
@@ -73,6 +83,7 @@ class WalkInput:
             {index: names for index, names in captures.items() if names},
             _settled(proto, shapes),
             ends,
+            released,
         )
 
 

@@ -31,6 +31,7 @@ from onnxpfp.runtime.external_data import (
     load_into_memory,
     mappable,
     numbers,
+    size_of,
 )
 from onnxpfp.runtime.given_files import MESSAGE_LIMIT, read_given
 from onnxpfp.runtime.memory import amount_text, memory_limit
@@ -61,8 +62,8 @@ class LoadedModel:
     Attributes:
         model: The model: weights in memory or, above `IN_MEMORY`, in their files; nodes sorted, bodies of local
             functions in place, constants dense, weights that are computed from others folded. It is never changed.
-        data: The bytes of the file, or of the model where it was given as an object.
-        path: The file, or None.
+        data: The bytes of the file, or of the model where it was given as an object; of what was cut from one, its.
+        path: The file, or None; None, too, where classes were cut from it.
         external: Whether weights lie in other files.
         size_bytes: Size of the file with all its weights.
         scratch: Where new weights go in place of those that lie in files.
@@ -139,6 +140,15 @@ class LoadedModel:
         """Return what became of `model` with the rest that was left out of it."""
         return self.tail.put_back(model) if self.tail else model
 
+    def cut_to(self, model: ModelProto) -> LoadedModel:
+        """Return a model that is this one without some of its classes; its checksum stays that of this one.
+
+        Args:
+            model: The model, all of it.
+        """
+        parts = {"rewritten_from": None, "flat": None, "tail": None, "path": None}
+        return _understood(replace(self, model=model, size_bytes=size_of(model), **parts))
+
     @property
     def notes(self) -> tuple[str, ...]:
         """What the user should know about the file."""
@@ -166,7 +176,11 @@ def load(given: ModelSource, folder: Path | None = None) -> LoadedModel:
         ModelError: It is not a model, or one that is broken.
     """
     scratch = WeightFile(folder)
-    source = _take(given, scratch) if isinstance(given, ModelProto) else _read(Path(given), scratch)
+    return _understood(_take(given, scratch) if isinstance(given, ModelProto) else _read(Path(given), scratch))
+
+
+def _understood(source: LoadedModel) -> LoadedModel:
+    """Write a model that was read so that its channels can be told apart."""
     flat, stale = drop_stale_shapes(with_plain_constants(without_functions(with_sorted_nodes(source.model))))
     return replace(source.rewritten(fold_weights(flat)), flat=flat, stale=stale)
 

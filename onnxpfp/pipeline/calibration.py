@@ -87,6 +87,7 @@ class Measured:
         curves: Its response curves, where they set the widths: of the groups, then of the ranked layers.
         ranked: Layers whose ranks are chosen beside the channels.
         branches: The groups that may go entirely.
+        asked: How many channels the user asks of groups, by position; the allocation chooses the other widths.
     """
 
     analysis: Analysis
@@ -96,3 +97,4 @@ class Measured:
     curves: tuple[ResponseCurve, ...] = ()
     ranked: tuple[RankedTrial, ...] = ()
     branches: Branches = NO_BRANCHES
+    asked: Mapping[int, float] = field(default_factory=dict[int, float])

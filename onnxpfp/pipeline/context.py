@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -21,7 +21,9 @@ from onnxpfp.model.load import ModelSource, load
 from onnxpfp.options import Options, WidthRule
 from onnxpfp.pipeline.alignment import alignment_for
 from onnxpfp.pipeline.analyze import analyze, open_model
+from onnxpfp.pipeline.class_plan import plan_of_rest
 from onnxpfp.pipeline.costs import QUANTITIES
+from onnxpfp.pipeline.kept_classes import KeptClasses, keep_classes
 from onnxpfp.pipeline.latency.kernel_steps import StepCandidate
 from onnxpfp.pipeline.latency.op_latencies import OpLatencies
 from onnxpfp.pipeline.latency.pair_latencies import PairLatencies
@@ -37,7 +39,20 @@ if TYPE_CHECKING:
     # What looks at a network alone loads no refits.
     from onnxpfp.pipeline.scores.given import GivenScores
 
-__all__ = ["RunContext", "open_run"]
+__all__ = ["GroupShare", "RunContext", "open_run"]
+
+
+@dataclass(frozen=True, slots=True)
+class GroupShare:
+    """The share of a group that the user sets.
+
+    Attributes:
+        pattern: What names the group.
+        share: The share of its channels that stays.
+    """
+
+    pattern: str
+    share: float
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,6 +77,8 @@ class RunContext:
         met: Whether the network is what the target asks for as it is, so that all of it stays.
         scores: What a file has of this part in place of a calibration; None where it is measured.
         provenance: What the file that is written says of itself.
+        classes: The classes that stay, where others went: `whole` is what is left then. None where all stay.
+        shares: The shares of groups of `whole` that the user sets, by position.
     """
 
     whole: Analysis
@@ -80,11 +97,14 @@ class RunContext:
     met: bool = False
     scores: GivenScores | None = None
     provenance: Provenance = field(default_factory=Provenance)
+    classes: KeptClasses | None = None
+    shares: Mapping[int, GroupShare] = field(default_factory=dict[int, GroupShare])
 
     @property
     def chooses(self) -> bool:
         """Whether channels are to be chosen: no plan says what stays, and not everything does."""
-        return self.plan is None and self.options.target[1] < 1 and not self.met
+        asked = self.options.target[1] < 1 or bool(self.options.share)
+        return self.plan is None and asked and not self.met
 
     @property
     def batch_limit(self) -> int | None:
@@ -185,10 +205,17 @@ def open_run(
         source = load(model, folder)
         source, session, requests = open_model(source, options)
         data = read_data(source, session, calibration, options, certification, decides=decides)
+    source, classes = keep_classes(source, data, options, None if plan is None else plan.classes, requests, clock)
+    if classes is not None:
+        with clock.phase("load"):
+            source, session, requests = open_model(source, options)
+        plan = None if plan is None else plan_of_rest(plan, classes)
     options = options.choosing(measured=data.telling)
     for what in holding_out if calibration is not None else ():
         require_split(data, what)
     whole = analyze(source, data, options, clock)
     full = QUANTITIES[options.target[0]].whole(whole, OpLatencies.unmeasured())
     alignment = alignment_for(options, session.providers, whole)
-    return RunContext(whole, data, requests, session.providers, options, plan, full, clock, alignment=alignment)
+    return RunContext(
+        whole, data, requests, session.providers, options, plan, full, clock, alignment=alignment, classes=classes
+    )

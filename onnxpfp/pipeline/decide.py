@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Literal
 
@@ -17,7 +17,7 @@ from onnxpfp.allocation.cost import CostModel
 from onnxpfp.allocation.select import Selection, select
 from onnxpfp.allocation.structure_cost import StructureCost
 from onnxpfp.allocation.uniform import allocate_uniformly
-from onnxpfp.allocation.widths import widths_of
+from onnxpfp.allocation.widths import budget_of, nearest_width, unreachable, widths_of
 from onnxpfp.arrays import Floats, Ints, Keep
 from onnxpfp.channels import ChannelGraph, Consumer, Group
 from onnxpfp.channels.branches import NO_BRANCHES, Branches
@@ -104,6 +104,7 @@ class Selector:
         options: How to select.
         alignment: The multiples in which channels are kept.
         branches: The groups that may go entirely.
+        asked: How many channels the user asks of groups, by position.
     """
 
     groups: tuple[Group, ...]
@@ -112,6 +113,7 @@ class Selector:
     options: Options
     alignment: Alignment
     branches: Branches = NO_BRANCHES
+    asked: Mapping[int, float] = field(default_factory=dict[int, float])
 
     def select(self, number: int, width: int, rng: np.random.Generator) -> Selection:
         """Select `width` channels of a group."""
@@ -147,12 +149,24 @@ class Selector:
     @property
     def narrowest(self) -> list[int]:
         """The smallest width of every group."""
-        return [int(widths_of(*self.allowed(number))[0]) for number in range(len(self.groups))]
+        return [int(self.widths(number)[0]) for number in range(len(self.groups))]
+
+    def widths(self, number: int) -> Ints:
+        """List the widths that a group may have, ascending: one alone where the user sets its share."""
+        allowed = widths_of(*self.allowed(number))
+        asked = self.asked.get(number)
+        return allowed if asked is None else np.array([nearest_width(allowed, asked)], np.int64)
+
+    @property
+    def held(self) -> dict[int, int]:
+        """The widths of the groups whose shares the user sets, by position."""
+        return {number: int(self.widths(number)[0]) for number in self.asked}
 
     def allowed(self, number: int) -> tuple[int, int, int]:
         """Return the channels of a group, the step of its widths and the fewest that stay."""
         size = int(self.groups[number].channels.size)
-        fewest = 0 if number in self.branches.may_go else min(self.options.min_channels, size)
+        goes = number in self.branches.may_go and number not in self.asked
+        fewest = 0 if goes else min(self.options.min_channels, size)
         return size, self.alignment.of_group(size), fewest
 
 
@@ -180,11 +194,15 @@ def decide(
     if rule == "measured":
         kept = allocate_by_drift(curves, cost, share, reference).tolist()
     elif rule == "criterion":
-        kept = widths_by_criterion([widths_of(*selector.allowed(number)) for number in numbers], selector.scores.widths)
+        stay = selector.scores.widths
+        free = {
+            number: widths_by_criterion([selector.widths(number)], [stay[number]])[0]
+            for number in numbers
+            if number not in selector.asked
+        }
+        kept = [(free | selector.held)[number] for number in numbers]
     elif rule == "uniform":
-        kept = allocate_uniformly(
-            [widths_of(*selector.allowed(number)) for number in numbers], cost, share, reference
-        ).tolist()
+        kept = allocate_uniformly([selector.widths(number) for number in numbers], cost, share, reference).tolist()
     else:
         kept = _by_bound(selector, cost, reference)
     return selector.decision(kept)
@@ -192,9 +210,11 @@ def decide(
 
 def _by_bound(selector: Selector, cost: CostModel, reference: int | None) -> tuple[int, ...]:
     """Give all groups one error bound, or the sum of what they drop of other scores."""
-    options, scores = selector.options, selector.scores
+    options, scores, held = selector.options, selector.scores, selector.held
     demands: list[Demand] = []
     for number, group in enumerate(selector.groups):
+        if number in held:
+            continue
         _, step, minimum = selector.allowed(number)
         consumers = 1 if scores.summed else len(group.consumers)
         weight, values = float(scores.weight[number]), scores.values[group.channels]
@@ -204,7 +224,13 @@ def _by_bound(selector: Selector, cost: CostModel, reference: int | None) -> tup
         demands.append(Demand(values, weight, minimum, step, consumers))
     # The bound of the selection that will be made decides; auto ends deterministic practically always.
     rule = "draws" if options.select in {"sampled", "mixed"} else "bound"
-    return allocate_by_bound(demands, cost, options.target[1], rule, reference).kept
+    if reference is None:
+        reference = cost.total(np.array([group.channels.size for group in selector.groups], np.int64))
+    least = cost.total(np.array(selector.narrowest, np.int64))
+    if held and least > budget_of(options.target[1], reference):
+        raise unreachable(options.target[1], least, reference, cost.total(np.ones(cost.n_groups, np.int64)))
+    found = iter(allocate_by_bound(demands, cost.holding(held), options.target[1], rule, reference).kept)
+    return tuple(held[number] if number in held else next(found) for number in range(len(selector.groups)))
 
 
 def _refuse_unscalable(
@@ -355,15 +381,14 @@ def _curves(selector: Selector, measured: Measured) -> list[ResponseCurve]:
     """Return the response curves at the widths and ranks that may be chosen; none where another rule sets these."""
     if not measured.curves:
         return []
-    allowed = [selector.allowed(number) for number in range(len(selector.groups))]
-    allowed += [each.allowed(selector.alignment) for each in measured.ranked]
-    return [curve.at(widths_of(*each)) for each, curve in zip(allowed, measured.curves, strict=True)]
+    allowed = [selector.widths(number) for number in range(len(selector.groups))]
+    allowed += [widths_of(*each.allowed(selector.alignment)) for each in measured.ranked]
+    return [curve.at(widths) for widths, curve in zip(allowed, measured.curves, strict=True)]
 
 
 def selector_of(context: RunContext, measured: Measured) -> Selector:
     """Return what selects the channels of this model's groups."""
     graph = measured.analysis.graph
     scalable = reweightable(graph, measured.stored_axes)
-    return Selector(
-        graph.groups, measured.calibration.scores, scalable, context.options, context.alignment, measured.branches
-    )
+    scores, branches = measured.calibration.scores, measured.branches
+    return Selector(graph.groups, scores, scalable, context.options, context.alignment, branches, measured.asked)

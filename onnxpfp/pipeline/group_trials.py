@@ -57,6 +57,7 @@ class GroupTrial:
         drifts: How far the output drifted at each, as it was measured, NaN where it was not, (W,).
         losses: What its consumers lose there, (W,); None where that is not known.
         stream: Whether the group is read at several depths.
+        held: Its width, where the user sets its share: then it is not tried. Else None.
     """
 
     allowed: tuple[int, int, int]
@@ -64,10 +65,13 @@ class GroupTrial:
     drifts: Floats
     losses: Floats | None
     stream: bool
+    held: int | None = None
 
     @property
     def curve(self) -> ResponseCurve:
         """The response curve: the same at all widths, monotone, as an allocation needs it."""
+        if self.held is not None:
+            return ResponseCurve(np.array([self.held], np.int64), np.zeros(1), self.stream)
         losses = None if self.losses is None else self.losses.tolist()
         return ResponseCurve.of(*self.allowed, self.widths, self.drifts.tolist(), losses, stream=self.stream)
 
@@ -209,7 +213,8 @@ def _prepare(
     """Choose the channels that stay at every width, and run the network as it is."""
     selector = selector_of(context, measured)
     allowed = [selector.allowed(number) for number in range(len(selector.groups))]
-    widths = [grid(*each) for each in allowed]
+    held = selector.held
+    widths = [np.zeros(0, np.int64) if number in held else grid(*each) for number, each in enumerate(allowed)]
     ranked = measured.ranked
     rng = np.random.default_rng(selector.options.seed)
     trial_widths = [
@@ -225,7 +230,7 @@ def _prepare(
     widths += [np.array(each.trial.ranks, np.int64) for each in ranked]
     unknown = [np.full(each.size, np.nan) for each in widths]
     rows = zip(allowed, widths, unknown, trials.streams, strict=True)
-    return trials, [GroupTrial(*each[:3], None, each[3]) for each in rows]
+    return trials, [GroupTrial(*each[:3], None, each[3], held.get(number)) for number, each in enumerate(rows)]
 
 
 def _count_on(progress: Count, done: int, rounds: int, groups: int, count: int) -> None:

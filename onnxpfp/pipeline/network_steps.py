@@ -21,6 +21,7 @@ from onnxpfp.pipeline.costs import QUANTITIES
 from onnxpfp.pipeline.decide import Decision, cost_after, least_cost, single_cost
 from onnxpfp.pipeline.lossless_step import LosslessStep, remove_lossless
 from onnxpfp.pipeline.parts import Network, NetworkPart
+from onnxpfp.pipeline.shares import asked_channels, asked_of_rest
 from onnxpfp.pipeline.steps import lift_decision, measure, prune_in_steps
 from onnxpfp.rewrite import call_again, restore
 from onnxpfp.score.scores import Scores
@@ -132,7 +133,8 @@ def measure_parts(network: Network) -> tuple[MeasuredPart, ...]:
 def _measure_part(part: NetworkPart) -> MeasuredPart:
     context = part.context
     lossless = remove_lossless(context) if context.chooses else LosslessStep.nothing(context.whole)
-    return MeasuredPart(part, lossless, measure(context, lossless.analysis))
+    asked = asked_of_rest(asked_channels(part), context.whole.graph, lossless.lineage, lossless.analysis.graph)
+    return MeasuredPart(part, lossless, measure(context, lossless.analysis, asked))
 
 
 def measure_whole(part: NetworkPart) -> MeasuredPart:

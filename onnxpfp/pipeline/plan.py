@@ -15,17 +15,18 @@ from numpy.typing import NDArray
 from onnxpfp.arrays import Ids, Keep
 from onnxpfp.channels import Analysis, ChannelGraph, Unit
 from onnxpfp.channels.branches import obstacle_of
+from onnxpfp.channels.class_axes import ClassAxis
 from onnxpfp.channels.file_axes import FileAxes
 from onnxpfp.errors import PlanError
 from onnxpfp.low_rank.ranks import Choice
 from onnxpfp.pipeline.documents import read_document, read_made_by, whole_number
 
-__all__ = ["Plan", "PlanEntry", "keep_of_plan", "make_plan"]
+__all__ = ["Plan", "PlanEntry", "PlannedClasses", "keep_of_plan", "make_plan"]
 
 FORMAT = "onnxpfp-plan"
-VERSIONS = (1, 2, 3)
-"""2 where a plan names computed weights; 3 where it gives layers a rank, or keeps nothing of some axis: more than
-programs know that read less."""
+VERSIONS = (1, 2, 3, 4)
+"""2 where a plan names computed weights; 3 where it gives layers a rank, or keeps nothing of some axis; 4 where classes
+go: more than programs know that read less."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,19 @@ class PlanEntry:
     shape: tuple[int, ...]
     keep: Mapping[int, tuple[int, ...]]
     scale: Mapping[int, tuple[float, ...]] = field(default_factory=dict[int, tuple[float, ...]])
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedClasses:
+    """The classes that stay of the outputs.
+
+    Attributes:
+        kept: The classes, ascending.
+        axes: The indices of outputs that are classes; there are as many on each.
+    """
+
+    kept: tuple[int, ...]
+    axes: tuple[ClassAxis, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +76,8 @@ class Plan:
         ranks: Scheme and rank of the layers that become two, by the name of their weight.
         made_by: Target, options and agreement of the pruning that it was made in, as the file notes them, and the
             checksum of that file without these notes: a replay that gives the same file notes the same.
+        classes: The classes that stay of the outputs; None where all do. What goes of the weights with the others is
+            among the entries.
     """
 
     source_sha256: str
@@ -72,6 +88,7 @@ class Plan:
     bodies: Mapping[str, Mapping[str, PlanEntry]] = field(default_factory=dict[str, Mapping[str, PlanEntry]])
     ranks: Mapping[str, Choice] = field(default_factory=dict[str, Choice])
     made_by: Mapping[str, str] = field(default_factory=dict[str, str])
+    classes: PlannedClasses | None = None
 
     @property
     def entries(self) -> dict[str, PlanEntry]:
@@ -80,11 +97,13 @@ class Plan:
 
     def of_body(self, place: str) -> Plan:
         """Return what it says of one body."""
-        return replace(self, initializers=self.bodies.get(place, {}), computed={}, ranks={})
+        return replace(self, initializers=self.bodies.get(place, {}), computed={}, ranks={}, classes=None)
 
     @property
     def _version(self) -> int:
         """The first version that says all of it."""
+        if self.classes is not None:
+            return 4
         entries = [*self.entries.values(), *(entry for inner in self.bodies.values() for entry in inner.values())]
         if self.ranks or any(not kept for entry in entries for kept in entry.keep.values()):
             return 3
@@ -99,6 +118,7 @@ class Plan:
             "source_sha256": self.source_sha256,
             **({"made_by": dict(self.made_by)} if self.made_by else {}),
             "attention": self.attention,
+            **({"classes": asdict(self.classes)} if self.classes else {}),
             "initializers": _to_json(self.initializers),
             **({"computed": _to_json(self.computed)} if self.computed else {}),
             **({"bodies": bodies} if bodies else {}),
@@ -132,10 +152,36 @@ class Plan:
             unit: Unit = "width" if fields.get("attention") == "width" else "heads"
             groups = tuple(fields.get("groups", ()))
             ranks = {name: _choice(raw) for name, raw in fields.get("ranks", {}).items()}
-            made_by = read_made_by(fields)
-            return cls(str(fields["source_sha256"]), entries, groups, unit, computed, bodies, ranks, made_by)
+            classes = None if fields.get("classes") is None else _classes(fields["classes"])
+            return cls(
+                source_sha256=str(fields["source_sha256"]),
+                initializers=entries,
+                groups=groups,
+                attention=unit,
+                computed=computed,
+                bodies=bodies,
+                ranks=ranks,
+                made_by=read_made_by(fields),
+                classes=classes,
+            )
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise PlanError(f"{path}: the plan is damaged: {error!r}") from error
+
+
+def _classes(raw: Mapping[str, Any]) -> PlannedClasses:
+    kept = tuple(map(whole_number, raw["kept"]))
+    axes = tuple(
+        ClassAxis(str(axis["output"]), *(whole_number(axis[name]) for name in ("axis", "first", "count", "length")))
+        for axis in raw["axes"]
+    )
+    if not kept or not axes or list(kept) != sorted(set(kept)) or kept[0] < 0:
+        raise ValueError("the classes are no ascending numbers, or on no axis")
+    for axis in axes:
+        if axis.axis < 0 or axis.first < 0 or kept[-1] >= axis.count or axis.first + axis.count > axis.length:
+            raise ValueError(f"the classes do not fit on axis {axis.axis} of '{axis.output}'")
+        if axis.count != axes[0].count:
+            raise ValueError("the outputs have different numbers of classes")
+    return PlannedClasses(kept, axes)
 
 
 def _choice(raw: Mapping[str, Any]) -> Choice:

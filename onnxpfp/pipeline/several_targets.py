@@ -79,7 +79,7 @@ def aimed_parts(parts: Sequence[BegunPart], context: RunContext) -> tuple[Measur
 def _begin_part(part: NetworkPart) -> BegunPart:
     context = part.context
     lossless = remove_lossless(context) if context.chooses else LosslessStep.nothing(context.whole)
-    return BegunPart(part, lossless, begin(context, lossless.analysis))
+    return BegunPart(part, lossless, begin(context, lossless.analysis, {}))
 
 
 def _staying(part: NetworkPart) -> BegunPart:

@@ -122,7 +122,7 @@ class _Search:
 
 def with_size_met(context: RunContext) -> RunContext:
     """Note whether the file is as small as it shall be, so that nothing has to go."""
-    if context.options.keep_size is None:
+    if context.options.keep_size is None or context.options.share:
         return context
     return replace(context, met=_original_bytes(context.whole.source) <= _budget(context))
 

@@ -8,7 +8,7 @@ the result is made from that one.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -29,6 +29,7 @@ from onnxpfp.pipeline.drift_weights import least_drift
 from onnxpfp.pipeline.group_trials import BegunCurves, begin_curves, measure_curves
 from onnxpfp.pipeline.ranked_layers import rank_trials
 from onnxpfp.pipeline.scoring import calibrate_and_score
+from onnxpfp.pipeline.shares import asked_of_rest
 from onnxpfp.pipeline.swaps import with_swaps
 from onnxpfp.runtime.heap import trim_heap
 
@@ -43,12 +44,18 @@ TEMPERATURE = 4.0
 """Of the class scores whose divergence sets widths; at 1 the curves of a network that is sure of itself are noise."""
 
 
-def measure(context: RunContext, analysis: Analysis) -> Measured:
-    """Measure everything on a model that a choice needs to know."""
+def measure(context: RunContext, analysis: Analysis, asked: Mapping[int, float]) -> Measured:
+    """Measure everything on a model that a choice needs to know.
+
+    Args:
+        context: What is asked for.
+        analysis: The model.
+        asked: How many channels the user asks of groups, by position.
+    """
     with context.clock.phase("calibration"):
         ops = linear_ops(analysis)
         calibration = calibrate_and_score(context, analysis, ops)
-    measured = _with_needed_grams(context, complete(context, analysis, ops, calibration))
+    measured = _with_needed_grams(context, complete(context, analysis, ops, calibration, asked))
     del calibration
     trim_heap()
     return measured
@@ -75,12 +82,12 @@ class Begun:
         return _with_needed_grams(context, measured)
 
 
-def begin(context: RunContext, analysis: Analysis) -> Begun:
+def begin(context: RunContext, analysis: Analysis, asked: Mapping[int, float]) -> Begun:
     """Measure on a model what is the same for every target of one kind."""
     with context.clock.phase("calibration"):
         ops = linear_ops(analysis)
         calibration = calibrate_and_score(context, analysis, ops)
-    measured = _without_curves(context, analysis, ops, calibration)
+    measured = _without_curves(context, analysis, ops, calibration, asked)
     if not (_by_curves(context) and isinstance(calibration, RefitCalibration)):
         return Begun(measured, None)
     with context.clock.phase("curves") as progress:
@@ -107,9 +114,15 @@ def _of_curves(context: RunContext) -> RunContext:
     return replace(context, alignment=context.candidates[0].alignment) if context.candidates else context
 
 
-def complete(context: RunContext, analysis: Analysis, ops: tuple[LinearOp, ...], calibration: Calibration) -> Measured:
+def complete(
+    context: RunContext,
+    analysis: Analysis,
+    ops: tuple[LinearOp, ...],
+    calibration: Calibration,
+    asked: Mapping[int, float],
+) -> Measured:
     """Add to the scores what else a choice needs: where weights are stored, response curves that set widths."""
-    measured = _without_curves(context, analysis, ops, calibration)
+    measured = _without_curves(context, analysis, ops, calibration, asked)
     if not (_by_curves(context) and isinstance(calibration, RefitCalibration)):
         return measured
     with context.clock.phase("curves") as progress:
@@ -118,13 +131,17 @@ def complete(context: RunContext, analysis: Analysis, ops: tuple[LinearOp, ...],
 
 
 def _without_curves(
-    context: RunContext, analysis: Analysis, ops: tuple[LinearOp, ...], calibration: Calibration
+    context: RunContext,
+    analysis: Analysis,
+    ops: tuple[LinearOp, ...],
+    calibration: Calibration,
+    asked: Mapping[int, float],
 ) -> Measured:
     """Add to the scores where weights are stored, and what the ranks of layers lose where they are chosen."""
     with context.clock.phase("allocation"):
         stored_axes = stored_axes_of(analysis)
         branches = Branches.of(analysis) if context.may_drop_branches else NO_BRANCHES
-    measured = Measured(analysis, ops, calibration, stored_axes, branches=branches)
+    measured = Measured(analysis, ops, calibration, stored_axes, branches=branches, asked=asked)
     if not (_by_curves(context) and isinstance(calibration, RefitCalibration)) or not calibration.setup.rankable:
         return measured
     with context.clock.phase("factors") as progress:
@@ -162,8 +179,9 @@ def prune_in_steps(context: RunContext, first: Measured) -> tuple[Decision, Cand
             return decision, candidate
         smaller = context.analyze(candidate.model)
         lineage, graph = lineage_of(analysis.graph, decision.keep, smaller.graph)
+        asked = asked_of_rest(first.asked, analysis.graph, lineage, graph)
         # A file has the scores of the first network alone.
-        measured = measure(replace(context, scores=None), replace(smaller, graph=graph))
+        measured = measure(replace(context, scores=None), replace(smaller, graph=graph), asked)
     raise AssertionError
 
 

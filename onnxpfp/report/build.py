@@ -28,6 +28,7 @@ from onnxpfp.pipeline.quality_target import Certified
 from onnxpfp.pipeline.verification import Verification
 from onnxpfp.refit.means import Record
 from onnxpfp.report.assumptions import assumption_of, assumption_of_error, why_without_bounds
+from onnxpfp.report.classes import class_report
 from onnxpfp.report.group_details import curve_of, scores_of
 from onnxpfp.report.groups import GroupReport
 from onnxpfp.report.latency_target import latency_notes
@@ -117,6 +118,7 @@ def build_report(
         subnormal=_subnormal(outcomes, unchanged=unchanged),
         skipped=tuple(fixed for outcome in outcomes for fixed in _skipped(outcome)),
         bodies=_bodies(network, outcomes, verified),
+        classes=None if context.classes is None else class_report(context.classes),
         oracle=verified.oracle,
         drift=drift,
         promises=promises,
@@ -230,7 +232,7 @@ def _groups(outcome: Outcome) -> tuple[GroupReport, ...]:
                 choice_error=chosen.choice_error if chosen and not no_error else None,
                 no_choice_error=no_error,
                 ranked_by=_ranking(outcome, chosen) if cut and not went else "",
-                widths_by=outcome.context.allocation
+                widths_by=_width_rule(outcome, number)
                 if cut and (chosen or (went and outcome.context.plan is None))
                 else "",
                 selection=_selection(outcome, chosen, went=went),
@@ -244,6 +246,7 @@ def _groups(outcome: Outcome) -> tuple[GroupReport, ...]:
                 scores=scores_of(outcome, chosen, group.channels),
                 gone=tuple(np.flatnonzero(~stays).tolist()),
                 curve=curve_of(outcome, group.channels),
+                share=outcome.context.shares[number].share if number in outcome.context.shares else None,
             )
         )
     return tuple(reports)
@@ -264,6 +267,11 @@ def _selection(outcome: Outcome, chosen: Selection | None, *, went: bool) -> str
     if chosen is None:
         return "lossless" if outcome.context.chooses else "all"
     return chosen.variant
+
+
+def _width_rule(outcome: Outcome, number: int) -> str:
+    """Name what set the width of a group."""
+    return "share" if number in outcome.context.shares else outcome.context.allocation
 
 
 def _ranking(outcome: Outcome, chosen: Selection | None) -> str:

@@ -33,7 +33,7 @@ class GroupReport:
         no_choice_error: Why there is none; empty where there is one.
         ranked_by: What ranked its channels: pfp, coreset-share, energy where no bound of pfp was below 1, another
             criterion, or plan; empty where none were chosen to go, or all went.
-        widths_by: What set its width: measured, bound, uniform or criterion; empty likewise, and for a plan.
+        widths_by: What set its width: measured, bound, uniform, criterion or share; empty likewise, and for a plan.
         selection: The variant that was taken, or what else decided: "lossless" where what cost nothing went and the
             rest stays, "block" where it went entirely and its branch with it, "plan" in a replay, "all" where nothing
             was to go.
@@ -51,6 +51,7 @@ class GroupReport:
             group was up for a choice.
         gone: The channels that went, by their number in the group.
         curve: Its response curve; None where none set the widths.
+        share: The share of its channels that was asked for with --share; None where the allocation chose.
     """
 
     name: str
@@ -75,6 +76,7 @@ class GroupReport:
     scores: tuple[float | None, ...] = ()
     gone: tuple[int, ...] = ()
     curve: WidthCurve | None = None
+    share: float | None = None
 
 
 def about_bounds(groups: Sequence[GroupReport]) -> Iterator[Line]:
@@ -104,6 +106,7 @@ def groups_table(groups: Sequence[GroupReport]) -> Table:
         by = f", by {group.ranked_by}" if group.ranked_by != group.selection else ""
         left = group.selection if not group.kept else "all" if group.kept == group.channels else "lossless"
         selection = f"{group.selection}{by}" if group.ranked_by else left
+        selection += "" if group.share is None else f", --share {group.share:g}"
         rows.append((group.name, f"{group.kept}/{group.channels}", *bounds, selection, _made_up(group)))
     columns = (
         *(Column("group"), *map(number, ("kept", "sum s", "bound" if additive else "eps", "choice\nerror"))),

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from onnxpfp.pipeline.calibration import DataCalibration
 from onnxpfp.pipeline.verification import Verification
 from onnxpfp.report.assumptions import DEPENDENT
+from onnxpfp.report.classes import class_notes, class_report
 from onnxpfp.report.draws import draws_notes
 from onnxpfp.report.groups import GroupReport
 from onnxpfp.report.outcome import Outcome
@@ -27,6 +28,8 @@ def notes_of(
     """List what the user should know: of the run, of all parts, and of the first that was scored."""
     context, options = outcomes[0].context, outcomes[0].context.options
     notes = [*context.whole.source.notes]
+    if context.classes is not None:
+        notes += class_notes(class_report(context.classes))
     if context.met:
         notes.append("the model is as small as was asked for already: nothing was pruned")
     if verified.refused:
@@ -66,6 +69,7 @@ def notes_of(
             group.epsilon is not None and group.ranked_by in _OF_PFP for group in some
         ):
             notes.append(each.named(_sample_note(each)))
+    notes += [note for each in outcomes for note in _other_shares(each)]
     notes += [note for each in outcomes for note in _nothing_alike(each)]
     notes += _bound_notes([group for some in groups for group in some])
     if verified.oracle.blank:
@@ -91,6 +95,30 @@ def notes_of(
     if context.plan and context.plan.source_sha256 != context.whole.source.sha256:
         notes.append("the plan was made for another file; it fits this one by names and shapes")
     return notes
+
+
+def _other_shares(outcome: Outcome) -> Iterator[str]:
+    """Say where a group keeps another share than was asked for with --share."""
+    context, lossless = outcome.context, outcome.lossless
+    for number, asked in context.shares.items():
+        group = context.whole.graph.groups[number]
+        size, kept = group.channels.size, int(outcome.decision.keep[group.channels].sum())
+        wanted = asked.share * size
+        # Half a channel is no choice of anybody's.
+        if abs(kept - wanted) < 1:
+            continue
+        left = int(lossless.keep[group.channels].sum())
+        step, fewest = context.alignment.of_group(left), context.options.min_channels
+        if kept < wanted and left < size:
+            why = f"{size - left} that cost nothing went before"
+        elif kept == min(fewest, left):
+            why = f"--min-channels {fewest}"
+        else:
+            why = f"widths are multiples of {step} or the whole group (--round-to)"
+        yield outcome.named(
+            f"--share '{asked.pattern}={asked.share:g}' asks for {wanted:g} of the {size} channels of '{group.name}', "
+            f"and {kept} stay: {why}"
+        )
 
 
 def _nothing_alike(outcome: Outcome) -> Iterator[str]:

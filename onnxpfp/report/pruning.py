@@ -25,6 +25,7 @@ from onnxpfp.pipeline.verification import Size
 from onnxpfp.refit.means import Record
 from onnxpfp.report.activations import peaks_fact
 from onnxpfp.report.bodies import BodyReport, bodies_table
+from onnxpfp.report.classes import ClassReport, class_facts
 from onnxpfp.report.comparison import drift_measures, latency_fact, sizes_table
 from onnxpfp.report.compensation import about_compensation, fitted_line, merged_line
 from onnxpfp.report.figures import before_and_after
@@ -67,6 +68,7 @@ _WIDTHS = {
     "draws": "draws in proportion to each group's sum of sensitivities",
     "uniform": "one share for all groups",
     "criterion": "what the criterion itself lets go of each group",
+    "share": "the share that was asked for with --share",
 }
 _STRUCTURES = {"channels": "channels", "rank": "ranks of layers", "blocks": "whole branches"}
 _RANKS = {
@@ -148,6 +150,7 @@ class Report:
         versions: Of this program and its libraries.
         notes: What the user should know.
         fitted: Consumers that were fitted to their own outputs in the original, by the sums in a file of scores.
+        classes: The classes that stay of the outputs; None where all do. All else is of what they leave.
     """
 
     before: Size
@@ -195,6 +198,7 @@ class Report:
     versions: Mapping[str, str]
     notes: tuple[str, ...]
     fitted: tuple[str, ...] = ()
+    classes: ClassReport | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report in types that JSON knows; what is infinite becomes null."""
@@ -232,7 +236,8 @@ class Report:
 
 def _facts(report: Report) -> Facts:
     """Method, place, evidence and time, one per line."""
-    rows = {"channels by": _chosen_by(report) + _settings(report.settings)}
+    rows = {} if report.classes is None else class_facts(report.classes)
+    rows["channels by"] = _chosen_by(report) + _settings(report.settings)
     if "," in report.structure:
         rows["could go"] = " and ".join(_STRUCTURES[part] for part in report.structure.split(","))
     if report.target or report.alignment is not None:

@@ -12,6 +12,7 @@ from onnxpfp.comparison.plan_fit import PlanFit
 from onnxpfp.model.activation_memory import ActivationPeak
 from onnxpfp.report.activations import peaks_fact
 from onnxpfp.report.charts import Tile, Tiles
+from onnxpfp.report.classes import ClassReport, class_facts
 from onnxpfp.report.comparison import drift_fact, latency_fact, sizes_table, slow_ops_chart, slow_ops_table
 from onnxpfp.report.figures import before_and_after
 from onnxpfp.report.formats import plain
@@ -64,6 +65,7 @@ class VerificationReport:
         providers: Where onnxruntime really ran.
         seconds: Time by phase, in the order in which they began.
         notes: What the user should know.
+        classes: The classes that stay of the outputs; None where all do. All else is of what they leave.
     """
 
     original: str | None
@@ -81,6 +83,7 @@ class VerificationReport:
     providers: tuple[str, ...]
     seconds: Mapping[str, float]
     notes: tuple[str, ...]
+    classes: ClassReport | None = None
 
     @property
     def passed(self) -> bool:
@@ -114,8 +117,13 @@ class VerificationReport:
 
     def _facts(self) -> dict[str, str]:
         peak = self.before.activations
+        same = "the same" if self.classes is None else "that of the original without the other classes"
+        told = {} if self.classes is None else class_facts(self.classes)
+        if told:
+            told["classes"] += f"; {told.pop('interface')}"
         rows = {
-            "interface": f"{_counted(len(self.interface), 'difference')}, below" if self.interface else "the same",
+            **told,
+            "interface": f"{_counted(len(self.interface), 'difference')}, below" if self.interface else same,
             "counted at": sizes(self.inputs) or "no inputs",
             **({} if peak is None else {"activations": peaks_fact(peak, self.after.activations)}),
             "ran on": ", ".join(self.providers),

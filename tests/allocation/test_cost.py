@@ -123,3 +123,16 @@ def test_terms_of_a_group_are_all_that_change_with_it():
     cost = model(going={0: np.array([3])})
     assert cost.of_group(0).tolist() == [0, 1, 3]
     assert cost.of_group(1).tolist() == [1, 2]
+
+
+def test_with_some_widths_held_the_others_cost_the_same():
+    cost = model(going={0: np.array([1]), 1: np.array([2])})
+    for a in range(1, 8):
+        held = cost.holding({0: a})
+        assert held.n_groups == 1
+        for b in range(6):
+            assert held.total(np.array([b])) == cost.total(np.array([a, b]))
+            other = cost.holding({1: b + 1})
+            assert other.total(np.array([a])) == cost.total(np.array([a, b + 1]))
+    assert cost.holding({1: 2, 0: 3}).total(np.zeros(0, np.int64)) == cost.total(np.array([3, 2]))
+    assert cost.holding({}).total(np.array([3, 2])) == cost.total(np.array([3, 2]))

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from onnxpfp.allocation.widths import grid, unreachable, widths_of
+from onnxpfp.allocation.widths import grid, nearest_width, unreachable, widths_of
 
 CASES = [(size, step, minimum) for size in (1, 2, 7, 8, 16, 63, 64) for step in (1, 4, 8) for minimum in (1, 3, 8)]
 
@@ -53,3 +53,8 @@ def test_a_group_that_may_go_has_no_channel_as_its_first_width() -> None:
     assert widths_of(3, 8, 0).tolist() == [0, 3]
     assert grid(16, 4, 0).tolist() == [0, 4, 8, 12]
     assert grid(1, 1, 0).tolist() == [0]
+
+
+@pytest.mark.parametrize(("asked", "width"), [(0.3, 4), (5.9, 4), (6.0, 8), (6.1, 8), (8, 8), (11, 10), (99, 10)])
+def test_the_nearest_width_is_the_wider_one_of_two(asked: float, width: int) -> None:
+    assert nearest_width(np.array([4, 8, 10]), asked) == width

@@ -73,7 +73,7 @@ EDITED: dict[str, tuple[Edit, str]] = {
         lambda d: d["initializers"]["w2"]["scale"]["1"].__setitem__(0, -1.0),
         "the plan has impossible factors for axis 1 of 'w2'",
     ),
-    "version": (lambda d: d.update(version=4), "is a plan of version 4, not 1, 2 or 3"),
+    "version": (lambda d: d.update(version=5), "is a plan of version 5, not 1, 2, 3 or 4"),
     "computed weights as a list": (lambda d: d.update(computed=[1]), "the plan is damaged"),
     "format": (lambda d: d.update(format="other"), "is no plan of onnxpfp"),
     "no initializers": (lambda d: d.pop("initializers"), "the plan is damaged"),
