@@ -15,7 +15,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxpfp.arrays import AnyArray, AnyFloats, Bools, Floats
+from onnxpfp.arrays import AnyArray, AnyFloats, Floats
 from onnxpfp.refit.cache import SpillCache
 from onnxpfp.refit.initial import InitialWeights
 from onnxpfp.refit.joint_setup import StagePair
@@ -36,7 +36,6 @@ RECURRENT = 1 << 17
 """Sets these draws apart from those of the other refits."""
 SHARE = 4
 """Rows may take one part in so many of the workspace; the rest of them lies in files."""
-TINY = 1e-30
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -176,9 +175,10 @@ class _Machine:
         states = self.teacher.states(self.layer.stored(whole), batch)
         rng = np.random.default_rng([self.state.problem.seed, RECURRENT, self.layer.index, batch])
         first, lengths = self.teacher.given(HIDDEN, batch), self.teacher.given(LENGTHS, batch)
-        steps, rows = list[Steps](), list[DirectionRows]()
+        steps: list[Steps] = []
+        rows: list[DirectionRows] = []
         for number, original in enumerate(Direction.of(self.layer, whole)):
-            some = Steps.drawn(*x.shape[:2], lengths, self._rows_of_batch(tuning=tuning), rng)
+            some = Steps.drawn(x.shape[0], x.shape[1], lengths, self._rows_of_batch(tuning=tuning), rng)
             initial = None if first is None else first[number]
             before = states_before(some, states[:, number], initial, reverse=self.layer.reverse[number])
             terms = original.terms(given[some.step, some.row], before)
@@ -228,13 +228,12 @@ class _Machine:
 
 
 def _spread(drawn: Sequence[_Drawn]) -> float:
-    """Return the variance of the original's states on the tuning samples, summed over the units."""
-    shown = [each.wanted.reshape(-1, each.wanted.shape[-1]).astype(np.float64) for each in drawn if each.wanted is not None]
-    count = sum(map(len, shown))
-    if not count:
+    """Return the variance of the original's states on the tuning samples, summed over the units; 0 where none differ."""
+    shown = [each.wanted for each in drawn if each.wanted is not None]
+    if not shown:
         return 0.0
-    mean = sum(each.sum(0) for each in shown) / count
-    return max(sum(float(np.square(each - mean).sum()) for each in shown) / count, TINY)
+    states = np.concatenate([array.reshape(-1, array.shape[-1]) for array in shown]).astype(np.float64)
+    return float(states.var(axis=0).sum()) if len(states) else 0.0
 
 
 def _fitted(
@@ -252,7 +251,8 @@ def _fitted(
         The new weights, and the largest ridge of those that changed.
     """
     problem, dtype = machine.state.problem, machine.layer.arrays[1].dtype
-    directions, ridges = list[Direction](), list[float]()
+    directions: list[Direction] = []
+    ridges: list[float] = []
     for number, start in enumerate(starts):
         fitted = replace(start, w=start.w.copy(), r=start.r.copy(), b=start.b.copy())
         rows = [
@@ -290,7 +290,8 @@ def _fit_part(
     before, bias = part.read_from(weights)
     start = _initial(before, bias, dtype)
     samples = {
-        is_tuning: SampledRows(Moments.empty(1, before.shape[1], len(before)), SpillCache(0)) for is_tuning in (False, True)
+        is_tuning: SampledRows(Moments.empty(1, before.shape[1], len(before)), SpillCache(0))
+        for is_tuning in (False, True)
     }
     for each, is_tuning in zip(rows, tuning, strict=True):
         reset = each.reset if part.reads != "reset" or not own_reset else weights.reset(each)

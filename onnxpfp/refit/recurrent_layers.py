@@ -107,8 +107,11 @@ class RecurrentLayer:
 
     def kept(self, weights: RecurrentWeights, keep: Keep) -> RecurrentWeights:
         """Cut weights of full size down to what stays."""
-        parts = zip((W, R, BIAS), (weights.w, weights.r, weights.b), strict=True)
-        return RecurrentWeights(*(sliced(array, self.axes[position], keep) for position, array in parts))
+        w, r, b = (
+            sliced(array, self.axes[position], keep).astype(np.float64)
+            for position, array in ((W, weights.w), (R, weights.r), (BIAS, weights.b))
+        )
+        return RecurrentWeights(w, r, b)
 
     def widened(self, weights: RecurrentWeights, keep: Keep) -> RecurrentWeights:
         """Put weights of what stays into those of full size."""
@@ -193,7 +196,11 @@ def _own_bytes(analysis: Analysis, index: int) -> int:
     names = [node.input[position] for position in (W, R, BIAS) if len(node.input) > position and node.input[position]]
     leaves = {name for name in names if name in constants.stored}
     leaves |= {
-        read for name in names for each in constants.nodes_behind(name) for read in each.input if read in constants.stored
+        read
+        for name in names
+        for each in constants.nodes_behind(name)
+        for read in each.input
+        if read in constants.stored
     }
     plain = (constants.stored[name] for name in leaves)
     kinds = [tensor for tensor in plain if tensor.data_type in FLOAT_TYPES]

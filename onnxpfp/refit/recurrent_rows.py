@@ -2,8 +2,8 @@
 
 With x what is read at a step and h the states of the step before, a gate before its activation is W x + Wb + R h + Rb,
 linear in both. One is not: the candidate of a GRU reads r * h in the place of h, with r its reset gate, or, where
-linear_before_reset is set, is W x + Wb + r * (R h + Rb), so two linear ops. Peepholes, clips and activations come behind
-and stay as they are: what the gates of the original are before them is the target
+linear_before_reset is set, is W x + Wb + r * (R h + Rb), so two linear ops. Peepholes, clips and activations come
+behind and stay as they are: what the gates of the original are before them is the target
 (https://onnx.ai/onnx/operators/onnx__LSTM.html, onnx__GRU.html and onnx__RNN.html have the equations).
 """
 

@@ -11,10 +11,9 @@ import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, helper
 
-from onnxpfp.arrays import AnyArray, Arrays, Keep, owned
-from onnxpfp.refit.recurrent_layers import BIAS, HIDDEN, LENGTHS, R, RecurrentLayer, W, X
+from onnxpfp.arrays import AnyArray, Keep, owned
+from onnxpfp.refit.recurrent_layers import BIAS, LENGTHS, RecurrentLayer, W, X
 from onnxpfp.refit.stages import Runner
-from onnxpfp.rewrite.slices import sliced
 from onnxpfp.runtime import open_session
 from onnxpfp.runtime.session import Session
 
