@@ -131,12 +131,18 @@ class RecurrentLayer:
 
     def edit(self, weights: Mapping[int, AnyArray]) -> tuple[dict[str, AnyArray], dict[tuple[int, int], NewInput]]:
         """Return new weights as edits: of stored tensors by name, and of inputs."""
-        tensors = {name: weights[position] for position, name in self.tensors.items()}
+        tensors = {name: weights[position] for position, name in self.tensors.items() if position in weights}
         inputs: dict[tuple[int, int], NewInput] = {}
         for position in weights.keys() - self.tensors.keys():
             name = self.inputs[position] or f"{self.inputs[W]}_bias"
             inputs[self.index, position] = NewInput(weights[position], self.axes[position], name)
         return tensors, inputs
+
+    def new_bias(self) -> dict[tuple[int, int], NewInput]:
+        """Return the bias that a refit adds to the file, as it is without one; none where there is one."""
+        if self.inputs[BIAS]:
+            return {}
+        return self.edit({BIAS: self.arrays[BIAS]})[1]
 
 
 def is_recurrence(node: NodeProto) -> bool:
