@@ -64,13 +64,14 @@ class Lines:
     texts: tuple[str, ...]
 
 
-def draw_lines(part: Part, count: int, fonts: Path) -> Lines:
+def draw_lines(part: Part, count: int, fonts: Path, height: int = HEIGHT) -> Lines:
     """Draw the first lines of one part, the same in every run.
 
     Args:
         part: Of whose words and seed.
         count: How many.
         fonts: Folder with `FONTS`.
+        height: Pixels of an input.
 
     Raises:
         FileNotFoundError: A font is not there.
@@ -79,25 +80,25 @@ def draw_lines(part: Part, count: int, fonts: Path) -> Lines:
     if absent:
         raise FileNotFoundError(f"{fonts} has no {', '.join(absent)}; fonts-dejavu-core and fonts-liberation have them")
     rng, words = np.random.default_rng(SEEDS[part]), _words(part)
-    texts, images = list[str](), np.empty((count, 3, HEIGHT, WIDTH), np.float32)
+    texts, images = list[str](), np.empty((count, 3, height, WIDTH), np.float32)
     while len(texts) < count:
         text = _sentence(rng, words)
         font = fonts / FONTS[rng.integers(len(FONTS))]
         image = _image(rng, text, font)
-        if image.width * HEIGHT <= image.height * WIDTH:
-            images[len(texts)] = as_input(image)
+        if image.width * height <= image.height * WIDTH:
+            images[len(texts)] = as_input(image, height)
             texts.append(text)
     return Lines(images, tuple(texts))
 
 
-def as_input(image: Image.Image) -> NDArray[np.float32]:
-    """Bring a line that is not too long into the form of an input, (3, 48, 320)."""
+def as_input(image: Image.Image, height: int = HEIGHT) -> NDArray[np.float32]:
+    """Bring a line that is not too long into the form of an input, (3, height, 320)."""
     from PIL import Image
 
-    width = math.ceil(HEIGHT * image.width / image.height)
-    resized = image.resize((width, HEIGHT), Image.Resampling.BILINEAR)
+    width = math.ceil(height * image.width / image.height)
+    resized = image.resize((width, height), Image.Resampling.BILINEAR)
     blue_first = np.asarray(resized, np.float32)[:, :, ::-1].transpose(2, 0, 1)
-    x = np.zeros((3, HEIGHT, WIDTH), np.float32)
+    x = np.zeros((3, height, WIDTH), np.float32)
     x[:, :, :width] = (blue_first / 255 - 0.5) / 0.5
     return x
 

@@ -65,8 +65,9 @@ def _refit_all(
     A refit takes the place of the factors of a weighted draw, which would only add variance.
     """
     analysis, graph, setup = measured.analysis, measured.analysis.graph, calibration.setup
-    refittable = {layer.output for layer in setup.problem.layers}
-    others = tuple(number for number, c in enumerate(graph.consumers) if c.output not in refittable)
+    refittable = {layer.consumer.node for layer in setup.problem.layers}
+    refittable |= {layer.index for layer in setup.problem.recurrences}
+    others = tuple(number for number, c in enumerate(graph.consumers) if c.node not in refittable)
     factor = decision.keep.astype(np.float64)
     means = fold_means(analysis, measured.ops, calibration.statistics, factor, Edits(), others)
     limits = {each.output: each.limit for each in decision.ranked}

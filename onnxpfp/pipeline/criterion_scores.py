@@ -7,9 +7,9 @@ from functools import partial
 
 import numpy as np
 
-from onnxpfp.arrays import Floats
+from onnxpfp.arrays import AnyFloats, Floats
 from onnxpfp.calibrate.statistics import Statistics
-from onnxpfp.channels import Analysis, Group
+from onnxpfp.channels import Analysis, Consumer, Group
 from onnxpfp.errors import OptionError
 from onnxpfp.linear.ops import LinearOp
 from onnxpfp.linear.producers import Filters, carriers_of, norm_scales, producers_of
@@ -61,7 +61,7 @@ def criterion_scores(
         CalibrationError: The network computes NaN on the samples.
     """
     graph = analysis.graph
-    consumers = _consumer_data(criterion, ops, measurements, statistics)
+    consumers = _consumer_data(criterion, analysis, ops, measurements, statistics)
     filters = _filters(criterion, analysis)
     norms = norm_scales(analysis) if "scales" in criterion.needs else []
     random = np.random.default_rng(seed).random(graph.count + 1)
@@ -132,6 +132,7 @@ def _checked(criterion: Criterion, group: Group, scores: Floats) -> Floats:
 
 def _consumer_data(
     criterion: Criterion,
+    analysis: Analysis,
     ops: Sequence[LinearOp],
     measurements: Measurements | None,
     statistics: Statistics | None,
@@ -143,15 +144,23 @@ def _consumer_data(
         measured = _measured(criterion, ops, measurements, statistics)
 
     results: list[dict[str, Floats]] = [{} for _ in ops]
+    graph_consumers = analysis.graph.consumers
 
     def consumer(position: int, group: Group) -> ConsumerData:
         op = ops[position]
-        weight = None if op.weight is None else op.taps
+        weight = op.taps if op.weight is not None else _stored_weight(analysis, graph_consumers[position])
         arrays = {name: values[position] for name, values in measured.items()}
         where = places(op.channels, group.channels)
         return ConsumerData(where, len(op.channels), weight, **arrays, results=results[position])
 
     return consumer
+
+
+def _stored_weight(analysis: Analysis, consumer: Consumer) -> Callable[[], AnyFloats] | None:
+    """Return what reads constant weights of an Einsum, index by index, and R of a recurrence; None of others."""
+    if not consumer.constant or consumer.form != "einsum":
+        return None
+    return lambda: np.moveaxis(analysis.constants.value(consumer.weight), consumer.weight_axis, 0)
 
 
 def _measured(

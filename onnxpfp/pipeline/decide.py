@@ -281,12 +281,15 @@ def added_biases(context: RunContext, measured: Measured) -> Biases:
         return {}
     calibration = measured.calibration
     linear: tuple[Consumer, ...] = measured.analysis.graph.consumers
+    of_recurrences: Biases = {}
     if context.compensation == "lstsq" and isinstance(calibration, RefitCalibration) and not context.layerwise:
         # Linear ops that lose no channels may get a bias, too.
         known = {consumer.node for consumer in linear}
         others = (layer.consumer for layer in calibration.setup.problem.layers)
         linear = (*linear, *(consumer for consumer in others if consumer.node not in known))
-    return new_biases(measured.analysis, linear)
+        recurrences = calibration.setup.problem.recurrences
+        of_recurrences = {use: new for layer in recurrences for use, new in layer.new_bias().items()}
+    return {**new_biases(measured.analysis, linear), **of_recurrences}
 
 
 def least_cost(context: RunContext, measured: Measured) -> int:

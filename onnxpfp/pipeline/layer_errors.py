@@ -93,6 +93,7 @@ def _records(main: MeasuredPart, pruned: PrunedNetwork, names: Mapping[str, str]
     Of nodes that share a name it is not known which is which.
     """
     compensation = pruned.candidates[0].compensation
-    records = {record.name: record for record in compensation.refits if not record.joint} if compensation else {}
+    refits = () if compensation is None else compensation.refits
+    records = {record.name: record for record in refits if not record.joint and not record.recurrent}
     times = Counter(names.values())
     return {tensor: records[name] for tensor, name in names.items() if name in records and times[name] == 1}

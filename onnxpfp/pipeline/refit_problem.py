@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from onnxpfp.progress import Count
 from onnxpfp.refit.cache import SpillCache
 from onnxpfp.refit.gram import Gram, GramObserver, collect_grams, gram_observers
 from onnxpfp.refit.layers import RefitLayer, refit_layers
+from onnxpfp.refit.recurrent_layers import recurrent_layers
 from onnxpfp.refit.sweep import RefitProblem
 from onnxpfp.score.group_data import ConsumerGram
 
@@ -37,6 +38,9 @@ POSITIONS = 64
 """Output positions that are drawn of every sample."""
 RUN_BYTES = 32 << 20
 """Most bytes of one activation in a run of several samples: glibc takes larger blocks from the system every time."""
+
+TOO_WIDE = "the Gram matrix of all that its gates read takes more than an eighth of --workspace"
+"""Why a recurrence is not refitted."""
 
 MOST = 64
 """Most samples in a run where activations are small."""
@@ -63,6 +67,7 @@ def refit_setup(context: RunContext, analysis: Analysis, split: Split) -> RefitS
     """Find the linear ops of a model and put everything together that refits need."""
     options = context.options
     layers, left = refit_layers(analysis)
+    recurrences, others = recurrent_layers(analysis)
     problem = RefitProblem(
         analysis=analysis,
         layers=layers,
@@ -75,7 +80,10 @@ def refit_setup(context: RunContext, analysis: Analysis, split: Split) -> RefitS
         threads=options.threads,
         seed=options.seed,
     )
-    return RefitSetup(problem, left, ranked_layers(context, analysis, problem))
+    narrow = tuple(layer for layer in recurrences if problem.fits(layer.columns))
+    wide = tuple((layer.name, TOO_WIDE) for layer in recurrences if layer not in narrow)
+    problem = replace(problem, recurrences=narrow)
+    return RefitSetup(problem, (*left, *others, *wide), ranked_layers(context, analysis, problem))
 
 
 def batch_size_of(context: RunContext, analysis: Analysis, samples: Samples) -> int:

@@ -67,15 +67,16 @@ class JointRefit:
         records = dict(sweep(0))
         for number in range(1, self.effort.sweeps):
             state = self.refit_state
-            weights, shifts, starts, moved = (
+            weights, shifts, recurrent, starts, moved = (
                 dict(state.weights),
                 dict(state.shifts),
+                dict(state.recurrent),
                 dict(self.starts),
                 dict(self.moved),
             )
             newer = sweep(number)
             if not self._error(newer) < (1 - LEAST_GAIN) * self._error(records):
-                state.weights, state.shifts, self.moved = weights, shifts, moved
+                state.weights, state.shifts, state.recurrent, self.moved = weights, shifts, recurrent, moved
                 self.starts.update(starts)
                 break
             for output, record in newer.items():

@@ -46,7 +46,7 @@ class StagePair(Protocol):
 
     @property
     def nodes(self) -> Mapping[int, str]:
-        """First output of every node of the original."""
+        """An output of every node of the original."""
         ...
 
     @property

@@ -21,6 +21,7 @@ from onnxpfp.linear.weights import own_weights
 from onnxpfp.model.attributes import Attributes
 from onnxpfp.model.folding import widened
 from onnxpfp.model.shapes import Shapes
+from onnxpfp.refit.recurrent_layers import is_recurrence
 from onnxpfp.refit.targets import RegressionTarget, TargetFinder
 from onnxpfp.rewrite.edits import Edits
 
@@ -73,7 +74,7 @@ def refit_layers(analysis: Analysis) -> tuple[tuple[RefitLayer, ...], tuple[tupl
     """List all linear ops that can be refitted, in the order of the nodes.
 
     Returns:
-        The ops, and consumers of channels that cannot be refitted, with the reason.
+        The ops, and consumers of channels that cannot be refitted, with the reason; recurrences are among neither.
     """
     shapes, stored, source = analysis.shapes, own_weights(analysis), analysis.source
     wide = frozenset[str]() if source.flat is None else widened(source.flat, source.model)
@@ -83,7 +84,7 @@ def refit_layers(analysis: Analysis) -> tuple[tuple[RefitLayer, ...], tuple[tupl
     left: list[tuple[str, str]] = []
     for index, node in enumerate(analysis.model.graph.node):
         consumer = known.get(index) or constant_consumer(index, analysis)
-        if consumer is None:
+        if consumer is None or is_recurrence(node):
             continue
         reason = _obstacle(consumer, node, shapes, stored)
         if not reason and stored[index] in wide:

@@ -41,6 +41,7 @@ def made_again(stages: Stages, problem: RefitProblem, layers: Sequence[RefitLaye
     stays = {layer.target.shortcut for layer in layers} | {
         layer.consumer.data for layer in layers if layer.op.kernel_size > 1 and not problem.fits(_columns(layer))
     }
+    stays = stays.union(*(layer.inputs for layer in problem.recurrences))
     cheap = [True for _ in stages.stages]
     for layer in layers:
         cheap[stages.depth[layer.output]] &= _columns(layer) <= MOST_COLUMNS

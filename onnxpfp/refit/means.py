@@ -46,13 +46,16 @@ class Record:
     """The gain of one refit.
 
     Attributes:
-        name: The linear op.
+        name: The linear op, or the recurrence.
         before: Error of its output on the tuning samples without refit, as a share of the output's variance.
         after: The same with it; never more.
         ridge: Share of the mean input variance that was chosen as ridge; infinity where the weights stayed.
         joint: Whether it was refitted for the ops that read it, together with them: the errors are those of their
             outputs then, in the mean over them, before with only them refitted. Of several sweeps it is before the
             first and after the last one, so that other layers have changed between.
+        recurrent: Whether it is a recurrence: the errors are what a linear map cannot tell, from the states that are
+            left, of all states that the original has, as a share of their variance. The ridge is the largest of
+            those of its gates.
     """
 
     name: str
@@ -60,6 +63,7 @@ class Record:
     after: float
     ridge: float
     joint: bool = False
+    recurrent: bool = False
 
 
 def fold_means(

@@ -10,6 +10,7 @@ from onnx import TensorProto
 from onnxpfp.channels import Analysis
 from onnxpfp.data.samples import Samples
 from onnxpfp.refit.layers import RefitLayer
+from onnxpfp.refit.recurrent_layers import RecurrentLayer
 from onnxpfp.runtime.providers import ProviderRequest
 
 __all__ = ["RefitProblem"]
@@ -39,6 +40,7 @@ class RefitProblem:
         threads: Of onnxruntime.
         seed: Of the positions.
         rows_per_column: Rows that are drawn for every column of a fit, as far as there are positions.
+        recurrences: Its recurrences that are refitted.
     """
 
     analysis: Analysis
@@ -52,6 +54,7 @@ class RefitProblem:
     threads: int | None
     seed: int
     rows_per_column: int = ROWS_PER_COLUMN
+    recurrences: tuple[RecurrentLayer, ...] = ()
 
     def positions_for(self, columns: int) -> int:
         """Return how many output positions of a sample a fit of so many columns draws."""

@@ -85,18 +85,18 @@ class Stages:
 
         Args:
             model: The model.
-            cuts: First outputs of the linear ops.
+            cuts: Outputs of the linear ops and recurrences, one of each.
             dtype: Element types of its dense tensors; what has none is not carried, but made again where it is read.
         """
         model = with_fixed_draws(model)
-        graph = model.graph
+        graph, cuts = model.graph, frozenset(cuts)
         dtype = {KEYS: TensorProto.INT64, **dtype}
         depth = {info.name: 0 for info in graph.input} | {tensor.name: CONSTANT for tensor in graph.initializer}
         makers: dict[str, int] = {}
         members: dict[int, list[int]] = {}
         for index, node in enumerate(graph.node):
             level = max((depth[name] for name in _reads(node) if name in depth), default=CONSTANT)
-            if level != CONSTANT and node.output[0] in cuts:
+            if level != CONSTANT and not cuts.isdisjoint(node.output):
                 level += 1
             depth.update({name: level for name in node.output if name})
             makers.update({name: index for name in node.output if name})

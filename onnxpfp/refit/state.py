@@ -16,6 +16,7 @@ from onnxpfp.low_rank.limit import RankLimit
 from onnxpfp.refit.initial import InitialWeights
 from onnxpfp.refit.layers import RefitLayer, kept_parts, kept_weights, with_weights
 from onnxpfp.refit.problem import RefitProblem
+from onnxpfp.refit.recurrent_layers import RecurrentLayer, RecurrentWeights
 from onnxpfp.rewrite.edits import Edits
 
 __all__ = ["RefitState"]
@@ -32,6 +33,7 @@ class RefitState:
         limits: The ranks that weights may have, by the op's output.
         weights: New weights of refitted ops as they are stored, at full size, by output.
         shifts: What is added to the outputs of refitted ops, (O,), by output.
+        recurrent: New weights of refitted recurrences, at full size, by output.
     """
 
     problem: RefitProblem
@@ -40,6 +42,7 @@ class RefitState:
     limits: Mapping[str, RankLimit] = field(default_factory=dict[str, RankLimit])
     weights: dict[str, AnyArray] = field(default_factory=dict[str, AnyArray])
     shifts: dict[str, Floats] = field(default_factory=dict[str, Floats])
+    recurrent: dict[str, RecurrentWeights] = field(default_factory=dict[str, RecurrentWeights])
 
     @property
     def held(self) -> Keep:
@@ -55,6 +58,15 @@ class RefitState:
             return bool(self.keep[layer.rows].any())
         kept = kept_parts(layer, self.keep)
         return kept is not None and kept.outputs.size > 0 and kept.inputs.size > 0
+
+    @property
+    def recurrences(self) -> tuple[RecurrentLayer, ...]:
+        """The recurrences that are refitted: those of which the pruned network has nothing that is masked in it."""
+        return tuple(
+            layer
+            for layer in self.problem.recurrences
+            if all((self.held[ids] == self.keep[ids]).all() for ids in (layer.units, layer.channels))
+        )
 
     def start(self, layer: RefitLayer) -> InitialWeights | None:
         """Return what of an op's weights and bias stays; None where its groups keep unequal parts, or no outputs.
@@ -97,8 +109,10 @@ class RefitState:
         shift[stays] = bias.ravel() - layer.bias[stays]
         self.shifts[layer.output] = shift
 
-    def all_edits(self, layers: Sequence[RefitLayer], *, placeholders: bool = False) -> Edits:
-        """Return the edits of the refitted ops; with placeholders also unchanged ones of all others."""
+    def all_edits(
+        self, layers: Sequence[RefitLayer], recurrences: Sequence[RecurrentLayer] = (), *, placeholders: bool = False
+    ) -> Edits:
+        """Return the edits of the refitted ops and recurrences; with placeholders also unchanged ones of all others."""
         editor = BiasEditor.of(self.problem.analysis, self.edits)
         for layer in layers:
             shift = self.shifts.get(layer.output)
@@ -109,4 +123,10 @@ class RefitState:
             # What was not refitted stays as it was, to the bit.
             constant = self.problem.analysis.constants.value
             editor.tensors[layer.stored] = constant(layer.stored) if shift is None else self.weights[layer.output]
+        for each in recurrences:
+            weights = self.recurrent.get(each.output)
+            if weights is not None or placeholders:
+                tensors, inputs = each.edit(each.arrays if weights is None else each.stored(weights))
+                editor.tensors.update(tensors)
+                editor.inputs.update(inputs)
         return editor.edits

@@ -26,6 +26,8 @@ from onnxpfp.refit.made_again import made_again
 from onnxpfp.refit.means import Record
 from onnxpfp.refit.moments import Piece
 from onnxpfp.refit.problem import RefitProblem
+from onnxpfp.refit.recurrent_fit import fit_recurrence
+from onnxpfp.refit.recurrent_layers import RecurrentLayer
 from onnxpfp.refit.ridge import Fit
 from onnxpfp.refit.stages import Arrays, Runner, Stages
 from onnxpfp.refit.state import RefitState
@@ -71,7 +73,7 @@ def refit(
     """
     refit_state = RefitState(problem, keep, edits, limits or {})
     layers = [layer for layer in problem.layers if refit_state.is_left(layer)]
-    if not layers:
+    if not layers and not refit_state.recurrences:
         return Refitted(edits, ())
     joint = None
     if effort is not None:
@@ -87,7 +89,7 @@ def refit(
             return _sweep(pair, refit_state, layers, joint, told)
 
         records = sweep(0) if joint is None else joint.repeated(sweep)
-    return Refitted(refit_state.all_edits(layers), tuple(records.values()))
+    return Refitted(refit_state.all_edits(layers, refit_state.recurrences), tuple(records.values()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +125,7 @@ def _sweep(
         here = [layer for layer in layers if pair.teacher.stages.depth[layer.output] == depth]
         if joint is not None:
             joint.before(depth, pair)
+        recurrent = _recurrences(pair, refit_state, records)
         fitted = here if joint is None else [layer for layer in here if joint.alone(layer)]
         # In double precision the weights of all ops would take twice the size of the network.
         starts = _starts(refit_state, fitted) if joint is None else joint.starts
@@ -138,10 +141,24 @@ def _sweep(
                 name = each.layer.consumer.name
                 records[each.layer.output] = Record(name, before / share, fit.error / share, ridge)
             each.free()
-        pair.advance(refit_state, here)
+        pair.advance(refit_state, here, recurrent)
         if told:
             told(depth + 1)
     return records
+
+
+def _recurrences(pair: _Pair, refit_state: RefitState, records: dict[str, Record]) -> list[RecurrentLayer]:
+    """Refit the recurrences of the next stage, and return them."""
+    depth = pair.teacher.stages.depth
+    here = [layer for layer in refit_state.recurrences if depth[layer.output] == pair.teacher.next]
+    for layer in here:
+        before = refit_state.recurrent.get(layer.output) or layer.weights()
+        fit = fit_recurrence(layer, refit_state, pair, before)
+        if fit is not None:
+            records[layer.output] = fit.record
+            if fit.changed:
+                refit_state.recurrent[layer.output] = fit.weights
+    return here
 
 
 def _starts(refit_state: RefitState, layers: Sequence[RefitLayer]) -> dict[str, InitialWeights]:
@@ -158,7 +175,7 @@ class _Pair:
         teacher: The original.
         student: The pruned network.
         student_model: Its model, which gets the new weights.
-        nodes: First output of every node of the original.
+        nodes: An output of every node of the original.
         fitted: Batches of samples to fit; those behind are tuning samples.
         helpers: Threads that share the batches, and the fits.
     """
@@ -188,7 +205,8 @@ class _Pair:
             carries_all: Whether all activations are carried from stage to stage, for they are asked for.
         """
         problem = refit_state.problem
-        placeholders = refit_state.all_edits(layers, placeholders=True)
+        recurrences = refit_state.recurrences
+        placeholders = refit_state.all_edits(layers, recurrences, placeholders=True)
         model, graph, held = problem.analysis.model, problem.analysis.graph, refit_state.held
         student_model = apply(model, graph, held, placeholders, problem.analysis.source.scratch)
         goes = refit_state.keep | ~held
@@ -197,7 +215,7 @@ class _Pair:
         feeds = [dict(feed) for feed in problem.fit.batches(problem.batch_size)]
         fitted = len(feeds)
         feeds += [dict(feed) for feed in problem.tuning.batches(problem.batch_size)]
-        cuts, limit, dtype = {layer.output for layer in layers}, problem.workspace // 3, problem.dtype
+        cuts, limit, dtype = {each.output for each in (*layers, *recurrences)}, problem.workspace // 3, problem.dtype
         if not carries_all:
             again = made_again(Stages.of(model, cuts, dtype), problem, layers, limit)
             dtype = {name: kind for name, kind in dtype.items() if name not in again}
@@ -207,7 +225,7 @@ class _Pair:
             Runner.start(Stages.of(each, cuts, dtype), feeds, limit, problem.requests, threads)
             for each in (model, student_model)
         )
-        nodes = {index: node.output[0] for index, node in enumerate(model.graph.node)}
+        nodes = {index: next(filter(None, node.output)) for index, node in enumerate(model.graph.node)}
         return cls(teacher, student, student.stages.model, nodes, fitted, helpers)
 
     @property
@@ -215,14 +233,16 @@ class _Pair:
         """Number of stages."""
         return len(self.teacher.stages.stages)
 
-    def advance(self, refit_state: RefitState, layers: Sequence[RefitLayer]) -> None:
+    def advance(
+        self, refit_state: RefitState, layers: Sequence[RefitLayer], recurrences: Sequence[RecurrentLayer]
+    ) -> None:
         """Run the stage of the pruned network with its new weights, and go on to the stage after."""
-        if layers:
+        if layers or recurrences:
             renew(
                 self.student_model,
                 refit_state.problem.analysis.graph,
                 refit_state.held,
-                refit_state.all_edits(layers),
+                refit_state.all_edits(layers, recurrences),
                 self.nodes,
             )
         session, given = self.student.open()

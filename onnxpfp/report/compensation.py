@@ -33,9 +33,13 @@ def about_compensation(
 ) -> Iterator[Element]:
     """Sum up the refits and the folded means, and say why some consumers have neither; list them all where wanted."""
     if refits:
-        alone, jointly = ([record for record in refits if record.joint == joint] for joint in (False, True))
+        recurrent = [record for record in refits if record.recurrent]
+        linear = [record for record in refits if not record.recurrent]
+        alone, jointly = ([record for record in linear if record.joint == joint] for joint in (False, True))
         if alone:
             yield Line(_refitted(alone))
+        if recurrent:
+            yield Line(_refitted_recurrences(recurrent))
         if jointly:
             yield Line(_refitted_jointly(jointly))
         if full:
@@ -65,6 +69,17 @@ def _refitted(refits: Sequence[Record]) -> str:
     )
 
 
+def _refitted_recurrences(refits: Sequence[Record]) -> str:
+    taken = [record for record in refits if record.after < record.before]
+    before, after = (statistics.median(getattr(r, side) for r in refits) for side in ("before", "after"))
+    count = "1 recurrence" if len(refits) == 1 else f"{len(refits)} recurrences"
+    shares = f"{100 * before:.3g} % before, {100 * after:.3g} % after"
+    return (
+        f"{len(taken)} of {count} refitted by least squares: median share of the variance of the original's states "
+        f"that a linear map cannot tell from those left, on samples kept out of the fit: {shares}"
+    )
+
+
 def _refitted_jointly(refits: Sequence[Record]) -> str:
     before, after = (statistics.median(getattr(r, side) for r in refits) for side in ("before", "after"))
     shares = f"{100 * before:.3g} % with these refitted alone, {100 * after:.3g} % after"
@@ -81,5 +96,7 @@ def _refits_table(refits: Sequence[Record]) -> Table:
         ridge = f"{record.ridge:g}" if math.isfinite(record.ridge) else only
         if record.joint:
             ridge += ", with its readers"
+        if record.recurrent:
+            ridge += ", of its states"
         rows.append((record.name, f"{100 * record.before:.3g} %", f"{100 * record.after:.3g} %", ridge))
-    return Table((Column("linear op"), *map(number, ("error before", "after", "ridge"))), rows)
+    return Table((Column("op"), *map(number, ("error before", "after", "ridge"))), rows)

@@ -78,13 +78,13 @@ def renew(pruned: ModelProto, graph: ChannelGraph, keep: Keep, edits: Edits, nod
         graph: The channels of the original.
         keep: Whether each channel stays.
         edits: The new numbers, at full size.
-        nodes: First output by position, of the original's nodes: they stand elsewhere in the pruned model.
+        nodes: An output by position, of the original's nodes: they stand elsewhere in the pruned model.
     """
     stored = stored_tensors(pruned.graph)
     for name, array in edits.tensors.items():
         axes = next(iter(graph.uses.get(name, {}).values()), graph.axes[name])
         store_numbers(stored[name], sliced(array, axes, keep))
-    nodes_by_output = {node.output[0]: node for node in pruned.graph.node}
+    nodes_by_output = {name: node for node in pruned.graph.node for name in node.output if name}
     for (index, position), new in edits.inputs.items():
         store_numbers(stored[nodes_by_output[nodes[index]].input[position]], sliced(new.array, new.axes, keep))
 

@@ -15,6 +15,7 @@ from onnxpfp.data.sources import load_samples
 from onnxpfp.model.shapes import concrete_shapes, default_input_shapes
 from onnxpfp.refit.layers import RefitLayer, refit_layers
 from onnxpfp.refit.problem import RefitProblem
+from onnxpfp.refit.recurrent_layers import recurrent_layers
 from onnxpfp.runtime import resolve_providers
 
 
@@ -51,6 +52,7 @@ def make_problem() -> Studied:
     ) -> tuple[RefitProblem, dict[str, RefitLayer], dict[str, str]]:
         analysis = analysed(model, shapes=concrete_shapes(model, default_input_shapes(model, {}))).analysis
         layers, left = refit_layers(analysis)
+        recurrences, others = recurrent_layers(analysis)
         source = _normal(model, count) if samples is None else samples
         loaded = load_samples(
             source, input_specs(model), count=count, input_shapes=default_input_shapes(model, {}), rng=0
@@ -64,9 +66,10 @@ def make_problem() -> Studied:
             "seed": 0,
             # All positions that there are.
             "rows_per_column": 1 << 20,
+            "recurrences": recurrences,
         } | given
         requests = resolve_providers("cpu")
         problem = RefitProblem(analysis, layers, fit, tuning, requests=requests, **options)
-        return problem, {layer.output: layer for layer in layers}, dict(left)
+        return problem, {layer.output: layer for layer in layers}, dict((*left, *others))
 
     return look
