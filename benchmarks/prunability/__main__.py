@@ -86,8 +86,9 @@ def _page(rows: Sequence[Row]) -> str:
     lines = [_HEAD]
     for labels, title in ((True, _LABELLED), (False, _FREE)):
         lines += [title, "", head, "| --- |" + " ---: |" * len(networks)]
-        for way in dict.fromkeys(row.way for row in rows):
-            cells = [_cell(row) for row in rows if row.way == way and row.labels == labels]
+        for way in WAYS:
+            found = {row.network: _cell(row) for row in rows if row.way == way and row.labels == labels}
+            cells = [found.get(network, "–") for network in networks]
             lines.append(f"| {way} | {' | '.join(cells)} |")
         lines.append("")
     return "\n".join(lines)
