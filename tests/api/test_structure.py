@@ -246,9 +246,9 @@ def test_bytes_are_counted_exactly(structure: str, half: bool, monkeypatch: pyte
         counted.append(bits(parts, network))
         return counted[-1]
 
-    def measure(source: Any, written: WrittenNetwork) -> int:
+    def measure(source: Any, written: WrittenNetwork, *noted: Any) -> int:
         stored.append(8 * sum(array.nbytes for array in nets.weights(written.whole).values()))
-        return size(source, written)
+        return size(source, written, *noted)
 
     monkeypatch.setattr(size_target, "_bits", count)
     monkeypatch.setattr(size_target, "_bytes", measure)

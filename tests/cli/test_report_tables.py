@@ -66,6 +66,7 @@ def _report(groups: int = 1) -> Report:
         method="pfp",
         settings={},
         allocation="measured",
+        structure="channels",
         alignment=Alignment(16, "kernels compute 16 channels"),
         compensation="lstsq",
         steps=2,

@@ -71,7 +71,7 @@ def test_where_no_width_is_chosen_there_is_none() -> None:
 
 def test_another_alignment_takes_nothing_but_its_place_in_the_context() -> None:
     context = open_run(wide(), None, Options(), ())
-    measured = measure(context, context.whole)
+    measured = measure(context, context.whole, {})
     other = replace(context, alignment=Alignment(12, "measured"))
     assert selector_of(other, measured).allowed(0) == (70, 12, 1)
     assert selector_of(other, measured).allowed(1) == (40, 1, 1)

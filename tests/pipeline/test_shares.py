@@ -73,9 +73,11 @@ def test_a_criterion_that_sets_widths_leaves_those_of_the_user() -> None:
 
 
 def test_a_pattern_means_what_a_node_brings_forth() -> None:
-    by_node = pruned(["/block2/first/conv/Conv=0.5"], allocate="bound")
-    by_weight = pruned([f"{GROUP}=0.5"], allocate="bound")
-    by_regex = pruned(["re:block2.first=0.5"], allocate="bound")
+    # They note other patterns.
+    patterns = ("/block2/first/conv/Conv", GROUP, "re:block2.first")
+    by_node, by_weight, by_regex = (
+        pruned([f"{pattern}=0.5"], allocate="bound", no_metadata=True) for pattern in patterns
+    )
     assert widths(by_node) == widths(by_weight) == widths(by_regex)
     assert by_node.model == by_weight.model
 

@@ -185,6 +185,7 @@
         order: curve.joined ? 1 : 0,
         pointRadius: curve.points.length > 60 ? 0 : curve.joined ? 3 : 4.5,
         pointHitRadius: 8,
+        clip: 6,
       };
     });
     if (chart.limit !== null) {
@@ -217,7 +218,7 @@
           },
           {
             interaction: { mode: "nearest", intersect: false },
-            scales: { x: scale(chart.across, write[across]), y: scale(chart.up, write[up], { beginAtZero: up !== "share" }) },
+            scales: { x: scale(chart.across, write[across]), y: scale(chart.up, write[up], up === "share" ? { max: 1 } : { beginAtZero: true }) },
           },
         ),
       },
