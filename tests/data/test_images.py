@@ -151,7 +151,7 @@ def test_a_size_at_which_the_network_does_not_run_is_told_with_the_option(tmp_pa
     model.ir_version = 8
     with pytest.raises(ModelError, match="cannot run the model") as caught:
         onnxpfp.prune(model, calibration=folder_of(tmp_path, *[pixels(9, 8)] * 2), resize="9x8")
-    assert caught.value.hint == "--resize sets the size of the images; many networks take multiples of 32 only"
+    assert caught.value.hint == "resize sets the size of the images; many networks take multiples of 32 only"
 
 
 def test_colors_for_a_gray_input_are_refused_with_what_helps(tmp_path: Path) -> None:
