@@ -291,11 +291,12 @@ def test_as_many_images_as_are_wanted_evenly_spread(tmp_path: Path, caplog: pyte
     assert only(read(tmp_path, preprocess="none"))[:, 0, 0, 0].tolist() == [0, 2, 4, 6, 8, 10, 1, 3, 5, 7, 9, 11]
 
 
-def test_not_all_images_of_a_large_folder_unless_asked(tmp_path: Path) -> None:
+def test_not_all_images_of_a_large_folder_unless_asked(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     image = Image.fromarray(pixels())
     for number in range(MOST_IMAGES + 2):
         image.save(tmp_path / f"{number}.bmp")
     assert len(read(tmp_path)) == MOST_IMAGES
+    assert f"images: {MOST_IMAGES} of {MOST_IMAGES + 2} (--calib-samples takes more), scaled" in caplog.text
     assert len(read(tmp_path, every=True)) == MOST_IMAGES + 2
     assert len(read(tmp_path, most=MOST_IMAGES + 1)) == MOST_IMAGES + 1
 
