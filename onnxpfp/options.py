@@ -188,7 +188,7 @@ class RunOptions(DataOptions, ScopeOptions):
         "data",
         flag="calib-samples",
         metavar="N",
-        default_text="all",
+        default_text="512 images, all samples of other data",
         check=check_at_least_one,
     )
     sample_axes: Mapping[str, int | None] = declare(

@@ -35,6 +35,8 @@ MOST_BYTES = 1 << 20
 """Of a file; one that has every option takes some kilobytes."""
 ONE_TARGET = ("prune", "sweep", "factorize")
 """Verbs that take one target: one that is typed takes the place of one in the file."""
+DRY_RUN = "dry-run"
+"""No option of what is written, so it is not saved."""
 SAVED = "onnxpfp.cli.config.saved"
 """Where a context notes the file to write."""
 
@@ -225,7 +227,8 @@ def _written(command: click.Command, ctx: click.Context) -> str:
     given = (ParameterSource.COMMANDLINE, ParameterSource.DEFAULT_MAP)
     lines = [f"# onnxpfp {command.name} ... --config with this file repeats the run.", f"[{command.name}]"]
     for key, option in _options(command).items():
-        if ctx.get_parameter_source(str(option.name)) in given:
+        # A dry run is there to find the options of the run that writes.
+        if key != DRY_RUN and ctx.get_parameter_source(str(option.name)) in given:
             lines.append(f"{key} = {_toml(ctx.params[str(option.name)], key)}")
     return "\n".join(lines) + "\n"
 

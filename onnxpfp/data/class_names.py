@@ -96,7 +96,8 @@ def _number_of(name: str, names: Sequence[str]) -> int:
             f"--keep-classes '{name}' is no number, and no names are known",
             hint="--class-names FILE gives them, one per line",
         )
-    close = difflib.get_close_matches(name, names, 3, cutoff=0.4)
+    holding = [each for each in names if name.casefold() in each.casefold()]
+    close = holding[:3] or difflib.get_close_matches(name, names, 3, cutoff=0.4)
     raise OptionError(
         f"--keep-classes '{name}' is the name of no class",
         hint=f"close names: {', '.join(close)}" if close else f"the first ones are {', '.join(names[:5])}",

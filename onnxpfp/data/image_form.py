@@ -95,11 +95,17 @@ def image_form(specs: Sequence[InputSpec], asked: DataOptions, given: Mapping[st
     layout = asked.layout or _layout(spec, shape)
     channels = shape[_CHANNEL_AXIS[layout]] or (_GRAY if asked.color == "gray" else _COLORS)
     color = asked.color or ("gray" if channels == _GRAY else "RGB")
-    other = "NHWC" if layout == "NCHW" else "NCHW"
+    other: ImageLayout = "NHWC" if layout == "NCHW" else "NCHW"
     if channels not in (_GRAY, _COLORS) or (channels == _GRAY and color != "gray"):
+        turned = shape[_CHANNEL_AXIS[other]] in (None, _GRAY, _COLORS)
         raise CalibrationError(
-            f"input '{spec.name}' is {spec.describe()}, with {channels} channels as {layout}, and images are {color}",
-            hint=f"--layout {other} reads it the other way; images have 1 or 3 channels",
+            f"input '{spec.name}' is {spec.describe()}, with {channels} {'channel' if channels == 1 else 'channels'} "
+            f"as {layout}, and images are {color}",
+            hint=f"--layout {other} reads it the other way; images have 1 or 3 channels"
+            if turned
+            else "leave --color out, or write --color gray"
+            if channels == _GRAY
+            else _HINT,
         )
     resize = Resize() if asked.resize is None else parse_resize("--resize", asked.resize)
     sides = (shape[2], shape[3]) if layout == "NCHW" else (shape[1], shape[2])
@@ -140,7 +146,8 @@ def _size(spec: InputSpec, resize: Resize, sides: tuple[int | None, int | None])
     if sides == (None, None) or resize != Resize():
         raise OptionError(
             f"input '{spec.name}' is {spec.describe()}: of what size images are to be is not known",
-            hint="--resize 640x640 (height x width) says it; --resize none takes every image as it is",
+            hint="give what the network was trained with, height x width: --resize pad,640x640 for many detectors, "
+            "--resize pad,48x320 for lines of text; or --resize none, and every image stays as it is",
         )
     return sides
 

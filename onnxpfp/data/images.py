@@ -59,7 +59,7 @@ class ImageReader:
     _scaling: Scaling | None = None
 
     def read(
-        self, paths: Sequence[Path], specs: Sequence[InputSpec], total: int
+        self, paths: Sequence[Path], specs: Sequence[InputSpec], total: int, *, asked: bool = True
     ) -> dict[str, LazyRows] | list[dict[str, NDArray[Any]]]:
         """Read images: in one array where all get one size, else as a feed each.
 
@@ -67,6 +67,7 @@ class ImageReader:
             paths: Their files.
             specs: The inputs.
             total: How many there are with those that are left out.
+            asked: Whether the user said how many to take.
 
         Raises:
             CalibrationError: Pillow is not there, an image cannot be read, or they do not fit the input.
@@ -81,7 +82,7 @@ class ImageReader:
             known, why = self._guess(form, paths)
             guessed.append(f"preprocess, {why}")
         scaling = self._scaling = known
-        of = "" if total == len(paths) else f" of {total:,}"
+        of = "" if total == len(paths) else f" of {total:,}{'' if asked else ' (--calib-samples takes more)'}"
         flags = f"--layout {form.layout} --color {form.color} --preprocess {scaling.name}"
         line = f"images: {len(paths):,}{of}, {form.way}; {flags}"
         if guessed:

@@ -16,6 +16,8 @@ _LOG = logging.getLogger(__name__)
 
 A = TypeVar("A")
 
+MOST_NAMED = 8
+"""Of the arrays that are there, how many a message names."""
 _WORD = 3
 """Letters; shorter names lie in many others."""
 
@@ -58,7 +60,8 @@ def match_names(
         return {only_input(specs, f"{where} with one array").name: next(iter(arrays.values()))}
     missing = [name for name in names if name not in arrays]
     if missing:
-        given = ", ".join(sorted(arrays)) or "nothing"
+        given = ", ".join(sorted(arrays)[:MOST_NAMED]) or "nothing"
+        given += f" and {len(arrays) - MOST_NAMED} more" if len(arrays) > MOST_NAMED else ""
         hint = rename_hint(missing[0], arrays) or "name arrays like inputs"
         raise CalibrationError(f"{where} has no array for input {missing[0]!r}; it has {given}", hint=hint)
     extra = sorted(set(arrays) - set(names) - set(optional))

@@ -144,7 +144,7 @@ class SourceReader:
 
     def _images(self, paths: Sequence[Path]) -> dict[str, Any] | list[Feed]:
         most = self._most or (None if self.form.every else MOST_IMAGES)
-        return self.form.images.read(self._chosen(paths, most), self.left, len(paths))
+        return self.form.images.read(self._chosen(paths, most), self.left, len(paths), asked=self._most is not None)
 
     def _carried_specs(self) -> list[InputSpec]:
         return [spec for spec in self.specs if spec.name in self.form.carry.outputs]

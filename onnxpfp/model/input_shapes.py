@@ -239,8 +239,15 @@ class _FreeAxes:
             yield from (self.lengths | changed for changed in sorted(tried, key=lambda one: 0 in one.values()))
 
     def _with_sums(self, key: _Key) -> tuple[int, ...]:
-        """Return lengths worth trying of an axis: the sums of two other lengths, and those that are worth it anyway."""
-        lengths = [size for other, size in self.lengths.items() if other != key and not means_batch(other[0])]
+        """Return lengths worth trying of an axis: the sums of two other lengths, and those that are worth it anyway.
+
+        Sides of images add up to nothing: as many samples as two sides are pixels would take very long.
+        """
+        lengths = [
+            size
+            for other, size in self.lengths.items()
+            if other != key and not means_batch(other[0]) and self.others.get(other) is not OTHER_SIDES
+        ]
         sums = {one + two for one, two in combinations(lengths, 2)}
         return (*sorted(sums - {*self.others[key], self.lengths[key]}), *self.others[key])
 

@@ -286,7 +286,10 @@ def keep_of_plan(analysis: Analysis, weights: FileAxes, plan: Plan) -> tuple[Kee
             )
         shape = tuple(ids.size for ids in axes)
         if shape != entry.shape:
-            raise PlanError(f"the weight '{name}' has shape {list(shape)}, the plan says {list(entry.shape)}")
+            raise PlanError(
+                f"the weight '{name}' has shape {list(shape)}, the plan says {list(entry.shape)}",
+                hint="replay a plan on the network it was made for, not on what came out of it",
+            )
         for axis, kept in entry.keep.items():
             _drop(keep, name, axis, axes, kept)
         for axis, factors in entry.scale.items():

@@ -209,8 +209,12 @@ class _Reader:
             feed = next(samples.batches(1))
             shapes = {name: tuple(array.shape) for name, array in feed.items()}
             tried = ", ".join(f"{name} {size_ref(shape)}" for name, shape in shapes.items())
-            form = f"give shapes that it accepts, of this form: {shape_hint(self.source.model, shapes)}"
-            raise ModelError(f"{error} (tried {tried})", hint=form if made_up else error.hint) from error
+            hint = error.hint
+            if made_up:
+                hint = f"give shapes that it accepts, of this form: {shape_hint(self.source.model, shapes)}"
+            elif self.form.images.lines:
+                hint = "--resize sets the size of the images; many networks take multiples of 32 only"
+            raise ModelError(f"{error} (tried {tried})", hint=hint) from error
 
 
 def _open_scores(source: LoadedModel, options: Options) -> Session | None:

@@ -75,7 +75,10 @@ class SparsePlan:
         if factors is None:
             return np.ones(shape)
         if factors.shape != shape:
-            raise PlanError(f"the weight '{name}' has shape {list(shape)}, the plan says {list(factors.shape)}")
+            raise PlanError(
+                f"the weight '{name}' has shape {list(shape)}, the plan says {list(factors.shape)}",
+                hint="replay a plan on the network it was made for, not on what came out of it",
+            )
         return factors
 
 

@@ -112,7 +112,9 @@ def groups_table(groups: Sequence[GroupReport]) -> Table:
         *(Column("group"), *map(number, ("kept", "sum s", "bound" if additive else "eps", "choice\nerror"))),
         *(Column("selection", wraps=False), Column("compensated", wraps=False)),
     )
-    return Table(columns, rows, of="groups", most=ROWS, flag="-v")
+    # Where not all are shown, those that lost something say more than those that did not.
+    cut = [number for number, group in enumerate(groups) if group.kept < group.channels]
+    return Table(columns, rows, of="groups", most=ROWS, flag="-v", first=cut)
 
 
 def _made_up(group: GroupReport) -> str:

@@ -96,6 +96,7 @@ class Table:
         flag: The flag that shows all.
         tight: Whether columns stand close together.
         in_tiles: Whether tiles beside it say the same, so that a page with pictures leaves it out.
+        first: Numbers of the rows that are shown before others where some are left out.
     """
 
     columns: Sequence[Column]
@@ -105,6 +106,14 @@ class Table:
     flag: str = "--all"
     tight: bool = True
     in_tiles: bool = False
+    first: Sequence[int] = ()
+
+    def shown(self, most: int | None) -> Sequence[Sequence[str]]:
+        """Return at most so many rows, in the order in which they stand; None is all."""
+        if most is None or len(self.rows) <= most:
+            return self.rows
+        chosen = dict.fromkeys((*self.first, *range(len(self.rows))))
+        return [self.rows[number] for number in sorted(list(chosen)[:most])]
 
 
 Element = Title | Heading | Line | Facts | Table | Tiles | Bars | Profile | Plot

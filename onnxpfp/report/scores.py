@@ -106,7 +106,8 @@ class ScoresReport:
         if self.merged:
             rows["merged"] = ", ".join(self.merged)
         if self.providers:
-            rows["ran on"] = f"{', '.join(self.providers)}; {spent(self.seconds)}"
+            rows["ran on"] = ", ".join(self.providers)
+            rows["seconds"] = spent(self.seconds)
         yield Facts(rows)
         yield Table(
             (Column("group"), *map(number, ("channels", "free")), Column("most sensitive"), Column("least sensitive")),

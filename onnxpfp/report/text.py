@@ -68,13 +68,14 @@ def _facts(facts: Facts) -> Grid:
 
 
 def _table(table: Table, most: int | None) -> list[RenderableType]:
-    """Lay out the first rows, and say how many are not shown and which flag shows them."""
+    """Lay out the rows that are shown, and say how many are not shown and which flag shows them."""
     grid = Grid(box=box.SIMPLE, collapse_padding=table.tight)
     for column in table.columns:
         overflow = "fold" if column.wraps else "ellipsis"
         justify = "right" if column.right else "left"
         grid.add_column(column.title, justify=justify, overflow=overflow, no_wrap=not column.wraps)
-    for row in table.rows[:most]:
+    shown = table.shown(most)
+    for row in shown:
         grid.add_row(*map(legible, row))
-    left = len(table.rows[:most]) - len(table.rows)
-    return [grid, _indented(f"... and {-left} more {table.of}; {table.flag} shows all")] if left else [grid]
+    left = len(table.rows) - len(shown)
+    return [grid, _indented(f"... and {left} more {table.of}; {table.flag} shows all")] if left else [grid]

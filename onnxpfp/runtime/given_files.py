@@ -37,7 +37,8 @@ def read_given(path: Path, limit: int, error: type[OnnxPfpError], *, hint: str) 
     except (OSError, ValueError) as failure:
         # A name with a null byte is a ValueError.
         reason = failure.strerror if isinstance(failure, OSError) else failure
-        raise error(f"{path}: cannot be read: {reason}") from failure
+        hint = "give a file in it" if isinstance(failure, IsADirectoryError) else ""
+        raise error(f"{path}: cannot be read: {reason}", hint=hint) from failure
     if status.st_size > limit:
         raise error(f"{path}: has {status.st_size:,} bytes, at most {limit:,} can be read", hint=hint)
     return data

@@ -41,11 +41,12 @@ def _infinite() -> np.ndarray:
         ({"x": IMAGES[:0]}, "there are no samples", "give at least one"),
         ({}, "has no array for input 'x'; it has nothing", "name arrays like inputs"),
         ({"p": IMAGES, "q": IMAGES}, "has no array for input 'x'; it has p, q", "name arrays like inputs"),
+        ({f"p{n}": IMAGES for n in range(11)}, "it has p0, p1, p10, p2, p3, p4, p5, p6 and 3 more", "name arrays like"),
         ({"x": _nan()}, "'x' has NaN or infinite values", "clean the data"),
         ({"x": _infinite()}, "'x' has NaN or infinite values", "clean the data"),
         ({"x": np.array([{}, {}], object)}, "cannot be read as .npz or .npy", "numpy.savez"),
     ],
-    ids=["dtype", "shape", "rank", "scalar", "no samples", "no arrays", "names", "nan", "inf", "objects"],
+    ids=["dtype", "shape", "rank", "scalar", "no samples", "no arrays", "names", "many names", "nan", "inf", "objects"],
 )
 def test_data_that_do_not_fit(folder, refuse, arrays, says, hint):
     np.savez(folder / "bad.npz", **arrays)

@@ -223,6 +223,14 @@ def _saving(wrapped: Any, instead: Callable[..., None]) -> Callable[..., Any]:
     return call
 
 
+def test_a_dry_run_saves_the_options_of_the_run_that_writes(folder: Path) -> None:
+    typed = ["prune", "in.onnx", "--keep-macs", "0.9", "--no-latency", "--dry-run", "--save-config", "a.toml"]
+    assert CliRunner().invoke(main, typed).exit_code == 0
+    assert tomllib.loads((folder / "a.toml").read_text()) == {"prune": {"keep-macs": 0.9, "no-latency": True}}
+    assert CliRunner().invoke(main, ["prune", "in.onnx", "new.onnx", "--config", "a.toml"]).exit_code == 0
+    assert (folder / "new.onnx").exists()
+
+
 def test_a_run_that_fails_writes_no_options(folder: Path) -> None:
     typed = ["prune", "in.onnx", "new.onnx", "--keep-macs", "0.001", "--save-config", "a.toml", "--no-latency"]
     assert CliRunner().invoke(main, typed).exit_code == 3

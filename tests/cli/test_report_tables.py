@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 from dataclasses import replace
 
 import pytest
@@ -20,7 +21,7 @@ from onnxpfp.lossless.subnormal import SubnormalWeights
 from onnxpfp.model.activation_memory import ActivationPeak, LiveTensor
 from onnxpfp.pipeline.quality_target import Certified
 from onnxpfp.refit.means import Record
-from onnxpfp.report.groups import GroupReport
+from onnxpfp.report.groups import GroupReport, groups_table
 from onnxpfp.report.page import ReportView, at_most
 from onnxpfp.report.pruning import Report, Size
 from onnxpfp.report.text import as_text, print_notes
@@ -65,6 +66,7 @@ def _report(groups: int = 1) -> Report:
         reachable=0.987,
         method="pfp",
         settings={},
+        structure="channels",
         allocation="measured",
         structure="channels",
         alignment=Alignment(16, "kernels compute 16 channels"),
@@ -263,6 +265,13 @@ def test_many_groups_are_cut_unless_all_are_wanted():
     assert "... and 25 more groups; -v shows all" in _text(report)
     assert _text(report, full=True).count("a.very.long") == 45
     assert "more groups" not in _text(report, full=True)
+
+
+def test_groups_that_lost_channels_are_shown_before_those_that_did_not() -> None:
+    groups = tuple(_group(number, kept=8 if number in {30, 44} else 16) for number in range(45))
+    shown = re.findall(r"no\.console\.may\.cut\.(\d+)", _text(replace(_report(), groups=groups)))
+    assert [int(number) for number in shown] == [*range(18), 30, 44]
+    assert [row[0] for row in groups_table(groups).rows] == [group.name for group in groups]
 
 
 def test_reasons_are_counted():

@@ -43,6 +43,12 @@ def test_an_unknown_name_is_told(names: tuple[str, ...], message: str) -> None:
         classes_asked_for("cow", 4, names)
 
 
+def test_names_that_hold_an_unknown_one_are_shown_first() -> None:
+    with pytest.raises(OptionError) as failure:
+        classes_asked_for("face", 4, ("FEET", "FACE_MALE", "hand", "FACE_FEMALE"))
+    assert failure.value.hint == "close names: FACE_MALE, FACE_FEMALE"
+
+
 @pytest.mark.parametrize("asked", ["", "1,,2", [], "9-5"])
 def test_lists_that_cannot_be_meant_are_refused(asked: Any) -> None:
     with pytest.raises(OptionError, match="--keep-classes"):

@@ -9,9 +9,12 @@ from typing import Any
 
 import nets
 import numpy as np
+import onnx
 import pytest
+from onnx import helper, numpy_helper
 from PIL import Image
 
+import onnxpfp
 from onnxpfp.data import images as reading
 from onnxpfp.data.images import ImageReader
 from onnxpfp.data.inputs import InputSpec
@@ -20,7 +23,7 @@ from onnxpfp.data.source_reader import MOST_IMAGES
 from onnxpfp.data.sources import DataForm, load_samples
 from onnxpfp.data.stored_statistics import StoredStatistics
 from onnxpfp.data_options import DataOptions
-from onnxpfp.errors import CalibrationError, OptionError
+from onnxpfp.errors import CalibrationError, ModelError, OptionError
 
 F32, U8 = np.dtype(np.float32), np.dtype(np.uint8)
 RGB = (InputSpec("x", F32, (None, 3, 8, 8)),)
@@ -133,6 +136,34 @@ def test_ways_to_resize(tmp_path: Path) -> None:
         fed(resize="9x9")
 
 
+def test_a_size_at_which_the_network_does_not_run_is_told_with_the_option(tmp_path: Path) -> None:
+    x = helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1, 3, "h", "w"])
+    y = helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)
+    w = numpy_helper.from_array(np.ones((5, 6, 1, 1), np.float32), "w")
+    # Two halves that are as high as each other only where the height is even.
+    nodes = [
+        helper.make_node("MaxPool", ["x"], ["a"], kernel_shape=[2, 1], strides=[2, 1]),
+        helper.make_node("MaxPool", ["x"], ["b"], kernel_shape=[2, 1], strides=[2, 1], ceil_mode=1),
+        helper.make_node("Concat", ["a", "b"], ["c"], axis=1),
+        helper.make_node("Conv", ["c", "w"], ["y"]),
+    ]
+    model = helper.make_model(helper.make_graph(nodes, "g", [x], [y], [w]), opset_imports=[helper.make_opsetid("", 17)])
+    model.ir_version = 8
+    with pytest.raises(ModelError, match="cannot run the model") as caught:
+        onnxpfp.prune(model, calibration=folder_of(tmp_path, *[pixels(9, 8)] * 2), resize="9x8")
+    assert caught.value.hint == "resize sets the size of the images; many networks take multiples of 32 only"
+
+
+def test_colors_for_a_gray_input_are_refused_with_what_helps(tmp_path: Path) -> None:
+    source = folder_of(tmp_path, pixels())
+    with pytest.raises(CalibrationError, match="with 1 channel as NCHW, and images are RGB") as caught:
+        read(source, (InputSpec("x", F32, (None, 1, 8, 8)),), color="RGB")
+    assert caught.value.hint == "leave --color out, or write --color gray"
+    with pytest.raises(CalibrationError, match="with 8 channels as NHWC") as caught:
+        read(source, (InputSpec("x", F32, (None, 3, 8, 8)),), layout="NHWC")
+    assert caught.value.hint.startswith("--layout NCHW reads it the other way")
+
+
 FREE = (InputSpec("x", F32, (None, 3, None, None)),)
 LINES = (InputSpec("x", F32, (None, 3, 8, None)),)
 
@@ -141,7 +172,8 @@ def test_sizes_that_the_input_leaves_free(tmp_path: Path) -> None:
     source = folder_of(tmp_path, pixels(16, 32), pixels(8, 24), pixels(8, 16, seed=3))
     with pytest.raises(OptionError, match="of what size images are to be is not known") as caught:
         read(source, FREE)
-    assert "--resize 640x640" in caught.value.hint
+    for size in ("pad,640x640", "pad,48x320", "none"):
+        assert f"--resize {size}" in caught.value.hint
     assert only(read(source, FREE, resize="6x10")).shape == (3, 3, 6, 10)
     assert only(read(source, FREE, resize="10")).shape == (3, 3, 10, 10)
     form = DataForm(ImageReader(DataOptions(), {"x": (1, 3, 8, 12)}))
@@ -259,11 +291,12 @@ def test_as_many_images_as_are_wanted_evenly_spread(tmp_path: Path, caplog: pyte
     assert only(read(tmp_path, preprocess="none"))[:, 0, 0, 0].tolist() == [0, 2, 4, 6, 8, 10, 1, 3, 5, 7, 9, 11]
 
 
-def test_not_all_images_of_a_large_folder_unless_asked(tmp_path: Path) -> None:
+def test_not_all_images_of_a_large_folder_unless_asked(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     image = Image.fromarray(pixels())
     for number in range(MOST_IMAGES + 2):
         image.save(tmp_path / f"{number}.bmp")
     assert len(read(tmp_path)) == MOST_IMAGES
+    assert f"images: {MOST_IMAGES} of {MOST_IMAGES + 2} (--calib-samples takes more), scaled" in caplog.text
     assert len(read(tmp_path, every=True)) == MOST_IMAGES + 2
     assert len(read(tmp_path, most=MOST_IMAGES + 1)) == MOST_IMAGES + 1
 
