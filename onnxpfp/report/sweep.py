@@ -19,11 +19,11 @@ __all__ = ["SweepReport", "SweptModel", "pareto_optimal"]
 FORMAT, VERSION = "onnxpfp-sweep", 1
 
 _ASKED = {
-    "keep_macs": "MACs",
-    "keep_params": "parameters",
-    "keep_size": "size of the file",
-    "keep_latency": "latency",
-    "latency_ms": "latency, ms",
+    "keep_macs": "MACs asked for",
+    "keep_params": "parameters asked for",
+    "keep_size": "size asked for",
+    "keep_latency": "latency asked for",
+    "latency_ms": "ms asked for",
     "max_drift": "mean output error at most",
     "min_agreement": "top-1 agreement at least",
 }

@@ -45,7 +45,7 @@ def test_the_table_has_a_row_for_every_model(folder: Path, sweep: Callable[..., 
     result = sweep("--calib-data", "data.npz", "--keep-macs", "0.8,0.5", *QUICK)
     lines = [" ".join(line.split()) for line in result.stdout.splitlines()]
     assert lines[0] == "in.onnx: 2 of 2 models"
-    assert "MACs MACs parameters bytes error top-1 best file" in lines
+    assert "MACs asked for MACs parameters bytes error top-1 best file" in lines
     rows = [line for line in lines if line.endswith(".onnx")]
     assert [row.split()[0] for row in rows] == ["original", "0.8", "0.5"]
     assert [row.split()[-1] for row in rows] == ["in.onnx", "models/in-macs-0.8.onnx", "models/in-macs-0.5.onnx"]
