@@ -66,7 +66,6 @@ def _report(groups: int = 1) -> Report:
         reachable=0.987,
         method="pfp",
         settings={},
-        structure="channels",
         allocation="measured",
         structure="channels",
         alignment=Alignment(16, "kernels compute 16 channels"),
