@@ -47,7 +47,7 @@ from onnxpfp.pipeline.quality_search import Evaluators, FoundShare, confirm, pru
 from onnxpfp.pipeline.quality_target import QualityTarget
 from onnxpfp.pipeline.requirements import holding_out, require_data, require_own_certification, require_split
 from onnxpfp.pipeline.scores.file import ScoresFile
-from onnxpfp.pipeline.scores.use import at_shapes_of, require_usable, with_given_scores
+from onnxpfp.pipeline.scores.use import at_shapes_of, of_channels, require_usable, with_given_scores
 from onnxpfp.pipeline.shares import with_shares
 from onnxpfp.pipeline.size_target import prune_to_size, with_size_met
 from onnxpfp.pipeline.subnormal_step import zero_subnormal_weights
@@ -174,8 +174,9 @@ def _prune(
             raise OptionError("--from-plan says what stays, so --share has no meaning with it")
         options = replace(options, attention=plan.attention)
     needs = holding_out(options, replaying=replaying)
+    run = options if scores is None else of_channels(options)
     context = open_run(
-        model, calibration, options, needs, plan=plan, progress=progress, folder=folder, certification=certification
+        model, calibration, run, needs, plan=plan, progress=progress, folder=folder, certification=certification
     )
     context = with_size_met(noting(context, options, plan))
     options = context.options

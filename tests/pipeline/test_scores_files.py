@@ -299,6 +299,8 @@ def test_a_file_is_for_its_network_and_options(network: ModelProto, whole: Score
         ({"score": "thinet"}, "thinet is not in files of scores"),
         ({"steps": 2}, "measures anew"),
         ({"max_drift": 0.5, "keep_macs": None}, "measures the data"),
+        ({"keep_classes": "0,2"}, "is of a network with all of its classes"),
+        ({"keep_classes": "0,2", "calibration": DATA}, "is of a network with all of its classes"),
     ],
 )
 def test_what_a_file_does_not_have_is_refused(
@@ -306,6 +308,15 @@ def test_what_a_file_does_not_have_is_refused(
 ) -> None:
     with pytest.raises(OptionError, match=message):
         onnxpfp.prune(network, scores=whole, **{**QUICK, **options})
+
+
+def test_a_target_of_latency_chooses_among_channels(network: ModelProto, whole: ScoresFile) -> None:
+    """Ranks, that such targets may take by themselves, are not in files of scores."""
+    options: dict[str, Any] = {"batch_size": 8, "keep_latency": 0.9, **RUN}
+    report = onnxpfp.prune(network, scores=whole, calibration=DATA, **options).report
+    assert report.structure == "channels"
+    with pytest.raises(OptionError, match="rank measures layers that files of scores do not have"):
+        onnxpfp.prune(network, scores=whole, calibration=DATA, structure="channels,rank", **options)
 
 
 def test_scores_need_data_of_yours(network: ModelProto) -> None:

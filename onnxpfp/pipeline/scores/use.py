@@ -15,7 +15,7 @@ from onnxpfp.pipeline.scores.file import ScoresFile
 from onnxpfp.pipeline.scores.given import GivenScores
 from onnxpfp.pipeline.scores.run import digest_of_all, header_of
 
-__all__ = ["at_shapes_of", "require_usable", "with_given_scores"]
+__all__ = ["at_shapes_of", "of_channels", "require_usable", "with_given_scores"]
 
 IN_FILES = frozenset({"squares", "sensitivity", "weights", "scales", "random"})
 """What criteria may need that is known without data where there is a file of scores."""
@@ -31,6 +31,11 @@ def require_usable(file: ScoresFile, calibration: SampleSource | None, options: 
     """
     if replaying:
         raise OptionError("--scores goes with no --from-plan, which says what stays without scores")
+    if options.keep_classes is not None:
+        raise OptionError(
+            "--scores is of a network with all of its classes, and --keep-classes leaves another",
+            hint="let the classes go first, by prune with --keep-macs 1, then score and prune what that writes",
+        )
     if isinstance(calibration, str) and calibration == "random":
         raise OptionError("--scores goes with data of yours, and --calib-data random is noise")
     if file.missing:
@@ -53,6 +58,11 @@ def require_usable(file: ScoresFile, calibration: SampleSource | None, options: 
 def at_shapes_of(file: ScoresFile, options: Options) -> Options:
     """Return the options of a pruning without data: at the shapes of the samples that were scored."""
     return options if options.input_shapes else replace(options, input_shapes=dict(file.header.inputs))
+
+
+def of_channels(options: Options) -> Options:
+    """Return the options of a run by scores: files have nothing of ranks, so `--structure auto` is channels."""
+    return replace(options, structure="channels") if options.structure == "auto" else options
 
 
 def with_given_scores(network: Network, file: ScoresFile) -> Network:
