@@ -319,6 +319,22 @@ def test_a_target_of_latency_chooses_among_channels(network: ModelProto, whole: 
         onnxpfp.prune(network, scores=whole, calibration=DATA, structure="channels,rank", **options)
 
 
+CELL = """g (float[N,8] x, float[N,20] s) => (float[N,5] y, float[N,20] sn)
+    <float[8,20] w, float[20] b, float[20,20] u, float[20,5] v> {
+    a = MatMul(x, w)  i = Add(a, b)  j = Relu(i)  k = MatMul(j, u)  m = Add(k, s)  sn = Tanh(m)  y = MatMul(sn, v) }"""
+
+
+def test_scores_of_a_sequence_promise_nothing_of_others() -> None:
+    model, data, carry = build(CELL), nets.noise(96, 8), ("sn:s",)
+    parts = [shard(model, number, 2, calibration=data, carry=carry) for number in (1, 2)]
+    scores = onnxpfp.merge_scores(parts).scores
+    for more in ({}, {"calibration": data, "carry": carry}):
+        report = onnxpfp.prune(model, scores=scores, **QUICK, **more).report
+        assert any("no probability is known of these" in note for note in report.notes)
+    with pytest.raises(OptionError, match="carry says which states samples have, and no data are given"):
+        onnxpfp.prune(model, scores=scores, carry=carry, **QUICK)
+
+
 def test_scores_need_data_of_yours(network: ModelProto) -> None:
     with pytest.raises(onnxpfp.errors.CalibrationError, match="none are given"):
         onnxpfp.measure_scores(network, calibration=None)
@@ -354,6 +370,7 @@ DAMAGES: Mapping[str, Any] = {
     "a later version": with_header(lambda document: document.update(file=2)),
     "no samples": with_header(lambda document: document.update(data=[])),
     "a shard beyond the last": with_header(lambda document: document["data"][0].update(shards=[[5, 4]])),
+    "samples of which nothing is known": with_header(lambda document: document["data"][0].update(independent=1)),
     "a part that is a list": with_header(lambda document: document["parts"].update({"": []})),
     "an op without arrays": with_header(lambda document: document["parts"][""]["ops"].append("more")),
     "a missing array": lambda arrays: arrays.pop("0.ops.0.sensitivity"),

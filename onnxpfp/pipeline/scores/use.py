@@ -10,7 +10,7 @@ from onnxpfp.errors import OptionError, ScoresError
 from onnxpfp.options import Options
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.criteria import criterion_of
-from onnxpfp.pipeline.parts import Network
+from onnxpfp.pipeline.parts import Network, NetworkPart
 from onnxpfp.pipeline.scores.file import ScoresFile
 from onnxpfp.pipeline.scores.given import GivenScores
 from onnxpfp.pipeline.scores.run import digest_of_all, header_of
@@ -86,10 +86,7 @@ def with_given_scores(network: Network, file: ScoresFile) -> Network:
     if set(places) != set(file.parts):
         raise ScoresError(f"{file.title} is of other bodies of If, Loop and Scan than run here", hint=_GIVE_DATA)
     _require_unseen(context, file)
-    parts = [
-        replace(part, context=replace(part.context, scores=GivenScores(file.title, file.parts[part.place])))
-        for part in network.parts
-    ]
+    parts = [_given(part, file) for part in network.parts]
     for part in parts:
         found = part.context.subnormal.zeroed
         if found != file.parts[part.place].zeroed:
@@ -97,6 +94,14 @@ def with_given_scores(network: Network, file: ScoresFile) -> Network:
                 f"{file.title} was scored with other subnormal weights taken for zero than here", hint=_GIVE_DATA
             )
     return replace(network, parts=tuple(parts))
+
+
+def _given(part: NetworkPart, file: ScoresFile) -> NetworkPart:
+    """Give a part its scores, and what is known of the samples that they were measured on."""
+    data = part.context.data
+    independent = data.independent and all(each.independent for each in file.data)
+    scores = GivenScores(file.title, file.parts[part.place])
+    return replace(part, context=replace(part.context, scores=scores, data=replace(data, independent=independent)))
 
 
 def _require_unseen(context: RunContext, file: ScoresFile) -> None:
