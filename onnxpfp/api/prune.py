@@ -237,6 +237,8 @@ def prune_measured(
     else:
         pruned, found = _prune_to_target(context, parts, partial(prune_parts, parts=parts), write, quality, evaluators)
     unchanged = keeps_all(parts, pruned)
+    # Where nothing went but classes the file is not the input, and says so.
+    given = unchanged and context.classes is None
     evaluator = evaluators.held_out if evaluators is not None else _evaluator(context, parts[0])
     candidates = len(found.descent.order) if found else int(evaluator is not None and evaluator.held_out)
     pruned = bound_choices(parts, pruned, max(candidates, 1))
@@ -254,10 +256,10 @@ def prune_measured(
     stored = source.given if unchanged else without_record(source.completed(written.whole))
     made_by = context.provenance.made_by(report.drift, stored)
     return Result(
-        stored=stored if unchanged else with_provenance(stored, context.provenance.measured(report.drift, stored)),
+        stored=stored if given else with_provenance(stored, context.provenance.measured(report.drift, stored)),
         plan=replace(_plan(outcomes, report, options), made_by=made_by),
         report=report,
-        unchanged=source.data if unchanged and context.classes is None else None,
+        unchanged=source.data if given else None,
         external=source.external,
         scratch=source.scratch,
         read=source.read,
