@@ -310,6 +310,13 @@ def test_what_a_file_does_not_have_is_refused(
         onnxpfp.prune(network, scores=whole, **{**QUICK, **options})
 
 
+def test_a_report_in_the_place_of_its_scores_is_told_in_one_line(network: ModelProto) -> None:
+    report = onnxpfp.measure_scores(network, calibration=DATA, batch_size=8, **RUN)
+    with pytest.raises(ScoresError, match=r"not ScoresReport") as caught:
+        onnxpfp.merge_scores([report, report])  # type: ignore[list-item]
+    assert "report.scores" in caught.value.hint
+
+
 def test_a_target_of_latency_chooses_among_channels(network: ModelProto, whole: ScoresFile) -> None:
     """Ranks, that such targets may take by themselves, are not in files of scores."""
     options: dict[str, Any] = {"batch_size": 8, "keep_latency": 0.9, **RUN}

@@ -89,6 +89,12 @@ class ScoresFile:
         Raises:
             ScoresError: It is none, or is damaged.
         """
+        given: object = path
+        if not isinstance(given, str | os.PathLike):
+            raise ScoresError(
+                f"scores are a ScoresFile or the path of one, not {type(given).__name__}",
+                hint="reports of measure_scores and merge_scores have one: report.scores",
+            )
         with _explained(path):
             arrays = read_arrays(Path(path))
             return _read(str(path), _document(arrays), arrays)
@@ -190,9 +196,11 @@ def _order(file: ScoresSource) -> list[tuple[str, list[tuple[int, int]]]]:
     """Return what files are sorted by: the samples, and the shards of them."""
     if isinstance(file, ScoresFile):
         data = file.data
-    else:
+    elif isinstance(file, str | os.PathLike):
         with _explained(file):
             data = _samples(_document(read_arrays(Path(file))))
+    else:
+        data = ScoresFile.read(file).data
     return [(each.digest, [(shard.of, shard.number) for shard in each.shards]) for each in data]
 
 
