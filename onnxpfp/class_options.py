@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from onnxpfp.errors import OptionError
 from onnxpfp.option_declaration import declare
@@ -38,7 +39,7 @@ def class_tokens(value: str | Sequence[int | str]) -> list[range | str]:
 def check_classes(flag: str, value: str | Sequence[int | str]) -> None:
     """Refuse what names no class, or a range that runs backwards."""
     example = f"{flag} 0,2,5-9 keeps seven classes, counted from 0"
-    if not isinstance(value, Iterable):
+    if not isinstance(cast("object", value), Iterable):
         raise OptionError(f"{flag} {value} is no list of classes", hint=example)
     tokens = class_tokens(value)
     if not tokens or "" in tokens:
