@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from onnxpfp.errors import OptionError
 from onnxpfp.option_declaration import declare
@@ -38,6 +39,8 @@ def class_tokens(value: str | Sequence[int | str]) -> list[range | str]:
 def check_classes(flag: str, value: str | Sequence[int | str]) -> None:
     """Refuse what names no class, or a range that runs backwards."""
     example = f"{flag} 0,2,5-9 keeps seven classes, counted from 0"
+    if not isinstance(cast("object", value), Iterable):
+        raise OptionError(f"{flag} {value} is no list of classes", hint=example)
     tokens = class_tokens(value)
     if not tokens or "" in tokens:
         raise OptionError(f"{flag} '{value}' names no class somewhere", hint=example)

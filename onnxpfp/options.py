@@ -146,6 +146,10 @@ class ModelOptions:
             if value is None:
                 continue
             flag = option.flag_of(name)
+            if option.repeated and isinstance(value, str):
+                # Its letters are no values.
+                given = f"['{value}']" if option.form == "plain" else "a mapping of names"
+                raise OptionError(f"{flag} takes several values, not the text '{value}'", hint=f"give {given}")
             if option.choices and isinstance(value, str) and value not in option.choices:
                 raise OptionError(f"{flag} '{value}' is none of {', '.join(option.choices)}")
             if option.check is not None:

@@ -47,7 +47,7 @@ from onnxpfp.pipeline.quality_search import Evaluators, FoundShare, confirm, pru
 from onnxpfp.pipeline.quality_target import QualityTarget
 from onnxpfp.pipeline.requirements import holding_out, require_data, require_own_certification, require_split
 from onnxpfp.pipeline.scores.file import ScoresFile
-from onnxpfp.pipeline.scores.use import at_shapes_of, require_usable, with_given_scores
+from onnxpfp.pipeline.scores.use import at_shapes_of, of_channels, require_usable, with_given_scores
 from onnxpfp.pipeline.shares import with_shares
 from onnxpfp.pipeline.size_target import prune_to_size, with_size_met
 from onnxpfp.pipeline.subnormal_step import zero_subnormal_weights
@@ -174,8 +174,9 @@ def _prune(
             raise OptionError("--from-plan says what stays, so --share has no meaning with it")
         options = replace(options, attention=plan.attention)
     needs = holding_out(options, replaying=replaying)
+    run = options if scores is None else of_channels(options)
     context = open_run(
-        model, calibration, options, needs, plan=plan, progress=progress, folder=folder, certification=certification
+        model, calibration, run, needs, plan=plan, progress=progress, folder=folder, certification=certification
     )
     context = with_size_met(noting(context, options, plan))
     options = context.options
@@ -236,6 +237,8 @@ def prune_measured(
     else:
         pruned, found = _prune_to_target(context, parts, partial(prune_parts, parts=parts), write, quality, evaluators)
     unchanged = keeps_all(parts, pruned)
+    # Where nothing went but classes the file is not the input, and says so.
+    given = unchanged and context.classes is None
     evaluator = evaluators.held_out if evaluators is not None else _evaluator(context, parts[0])
     candidates = len(found.descent.order) if found else int(evaluator is not None and evaluator.held_out)
     pruned = bound_choices(parts, pruned, max(candidates, 1))
@@ -253,10 +256,10 @@ def prune_measured(
     stored = source.given if unchanged else without_record(source.completed(written.whole))
     made_by = context.provenance.made_by(report.drift, stored)
     return Result(
-        stored=stored if unchanged else with_provenance(stored, context.provenance.measured(report.drift, stored)),
+        stored=stored if given else with_provenance(stored, context.provenance.measured(report.drift, stored)),
         plan=replace(_plan(outcomes, report, options), made_by=made_by),
         report=report,
-        unchanged=source.data if unchanged and context.classes is None else None,
+        unchanged=source.data if given else None,
         external=source.external,
         scratch=source.scratch,
         read=source.read,

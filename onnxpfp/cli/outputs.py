@@ -267,3 +267,17 @@ def _keep_apart(flag: str, path: Path, others: dict[str, Path]) -> None:
         same = os.path.realpath(path) == os.path.realpath(taken)
         if same or (path.exists() and taken.exists() and path.samefile(taken)):
             raise OutputError(f"{path}: {flag} and {other} are the same file", hint=f"give {flag} another name")
+        if taken.is_dir() and _among_data(path, taken):
+            raise OutputError(
+                f"{path}: {flag} would lie among the samples of {other} {taken}", hint="write it into another folder"
+            )
+
+
+def _among_data(path: Path, folder: Path) -> bool:
+    """Return whether a file in a folder of samples would be taken for one of them, or is one."""
+    from onnxpfp.data.folders import SAMPLE_SUFFIXES
+    from onnxpfp.data.onnx_test_data import data_sets_in
+
+    inside = Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
+    # Of ONNX test data nothing but what has the names of inputs is read.
+    return inside and path.suffix.lower() in SAMPLE_SUFFIXES and not data_sets_in(folder)

@@ -26,9 +26,11 @@ from onnxpfp.data.samples import Feed
 from onnxpfp.errors import CalibrationError
 from onnxpfp.runtime.memory import amount_text, memory_limit
 
-__all__ = ["array_feeds", "files_by_kind", "held", "joined_feeds", "named_arrays", "spread"]
+__all__ = ["SAMPLE_SUFFIXES", "array_feeds", "files_by_kind", "held", "joined_feeds", "named_arrays", "spread"]
 
 ARRAY_SUFFIXES = frozenset({".npy", ".npz"})
+SAMPLE_SUFFIXES = IMAGE_SUFFIXES | ARRAY_SUFFIXES
+"""Of all files that are taken for samples."""
 _HELD = 4
 """One of so many bytes of the memory may be for feeds, which are all held."""
 _NUMBERS = re.compile(r"(\d+)")

@@ -8,10 +8,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from math import floor
+from numbers import Real
 from typing import Any, Self, cast
 
+import numpy as np
 from google.protobuf.message import EncodeError
 from onnx import ModelProto
 
@@ -128,9 +131,7 @@ def target_given(verb: str, options: ModelOptions) -> str:
     targets = [(name, option) for name, option in declared(type(options)) if option.section == "target"]
     values = {name: getattr(options, name) for name, _ in targets}
     given = [
-        f"{option.flag_of(name)} {values[name]:.15g}"
-        for name, option in targets
-        if isinstance(values[name], int | float)
+        f"{option.flag_of(name)} {values[name]:.15g}" for name, option in targets if isinstance(values[name], Real)
     ]
     by_table = [f"{option.flag_of(name)}" for name, option in targets if isinstance(values[name], str)]
     if not given:
@@ -147,10 +148,15 @@ def _plain(value: object) -> Any:
     """Return a value in types that JSON knows; a criterion of the user's own has a name."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
+    if isinstance(value, np.generic | np.ndarray):
+        return cast("object", value.tolist())
     if isinstance(value, Mapping):
         return {str(key): _plain(inner) for key, inner in cast("Mapping[Any, Any]", value).items()}
     if isinstance(value, Sequence):
         return [_plain(inner) for inner in cast("Sequence[Any]", value)]
+    if isinstance(value, AbstractSet):
+        # In an order that is the same in every run.
+        return sorted((_plain(inner) for inner in cast("AbstractSet[Any]", value)), key=str)
     return str(getattr(value, "name", type(value).__name__))
 
 

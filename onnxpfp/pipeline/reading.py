@@ -131,7 +131,7 @@ class _Reader:
             undivided: Whether they decide and could not be divided.
 
         Raises:
-            OptionError: It is said how images are read, and there are none.
+            OptionError: It is said how images are read, or which states samples have, and there are none.
         """
         carry, asked = self.form.carry, self.options.image_flags
         if asked and not self.form.images.lines:
@@ -140,6 +140,11 @@ class _Reader:
                 hint="give a folder of images, or leave it out and scale the data before",
             )
         if data.given == "none":
+            if carry.outputs:
+                raise OptionError(
+                    "--carry says which states samples have, and no data are given",
+                    hint="give --calib-data, or leave it out",
+                )
             return data
         warnings = [*self.form.images.lines, *carry.notes(len(samples))]
         if data.given == "file":

@@ -124,7 +124,7 @@ def with_size_met(context: RunContext) -> RunContext:
     """Note whether the file is as small as it shall be, so that nothing has to go."""
     if context.options.keep_size is None or context.options.share:
         return context
-    return replace(context, met=_original_bytes(context.whole.source) <= _budget(context))
+    return replace(context, met=_original_bytes(context) <= _budget(context))
 
 
 def prune_to_size(
@@ -151,7 +151,7 @@ def prune_to_size(
     least, full = file_of(_narrowest(parts)), sum(each.full for each in parts)
     if least.bytes > budget:
         raise _unreachable(budget, least.bytes, parts)
-    search = _Search(budget, least, least, _File(full, _original_bytes(source)), full)
+    search = _Search(budget, least, least, _File(full, _original_bytes(context)), full)
     best: PrunedNetwork | None = None
     for tried in range(TRIES):
         bits = search.following(last=tried == TRIES - 1)
@@ -175,8 +175,17 @@ def _budget(context: RunContext) -> int:
     return int(asked if asked > 1 else asked * context.whole.source.size_bytes)
 
 
-def _original_bytes(source: LoadedModel) -> int:
-    """Return the bytes that the original takes where it would be written; whole, it is the file that was given."""
+def _original_bytes(context: RunContext) -> int:
+    """Return the bytes that the original takes where it would be written.
+
+    Whole, it is the file that was given; without some of its classes, it says so.
+    """
+    source = context.whole.source
+    notes = 0 if context.classes is None else provenance_bytes(source.given, _longest_notes(context))
+    return _stored_bytes(source) + notes
+
+
+def _stored_bytes(source: LoadedModel) -> int:
     return saved_size(source.given, external=True) if source.external else source.size_bytes
 
 
@@ -192,7 +201,7 @@ def _longest_notes(context: RunContext) -> Mapping[str, str]:
     """
     longest = dict(context.provenance.longest(_compared(context)))
     if "target" in longest:
-        in_bytes = f"{longest['target'].rpartition(' ')[0]} {_original_bytes(context.whole.source)}"
+        in_bytes = f"{longest['target'].rpartition(' ')[0]} {_stored_bytes(context.whole.source)}"
         longest["target"] = max(longest["target"], in_bytes, key=len)
     return longest
 

@@ -87,6 +87,17 @@ class Fields:
             raise DamagedError(f"'{name}' of {self.title} is no text")
         return value
 
+    def truth(self, name: str) -> bool:
+        """Return a field that is true or false.
+
+        Raises:
+            DamagedError: There is none, or it is something else.
+        """
+        value = self.needed(name)
+        if not isinstance(value, bool):
+            raise DamagedError(f"'{name}' of {self.title} is neither true nor false")
+        return value
+
     def count(self, name: str, least: int) -> int:
         """Return a whole number that must be there.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -148,11 +148,15 @@ def verify_pruned(
     size = Size(count_stored(source.whole), before, source.size_bytes, activation_peak(whole.model, whole.shapes))
     smaller, larger = size, ""
     comparison = None if evaluator is None else evaluator.compare(written.whole, progress)
+    provenance = main.part.context.provenance
+    if unchanged and main.part.context.classes is not None:
+        told = provenance.measured(comparison and comparison.drift, source.given)
+        smaller = replace(size, bytes=size.bytes + provenance_bytes(source.given, told))
     if shapes[0] is not None:
         params = count_stored(source.completed(pruned.whole.model))
         peak = activation_peak(pruned.candidates[0].model, shapes[0])
         plain = without_record(stored)
-        noted = provenance_bytes(plain, main.part.context.provenance.measured(comparison and comparison.drift, plain))
+        noted = provenance_bytes(plain, provenance.measured(comparison and comparison.drift, plain))
         smaller = Size(params, after, size_of(plain) + noted, peak)
         if smaller.bytes > size.bytes:
             larger = NOTED if smaller.bytes - noted <= size.bytes else growth(source, stored)

@@ -24,6 +24,11 @@ MODEL = nets.ROOT / "models" / "fmnist_resnet.onnx"
         ({"score": "nothing"}, "score 'nothing' is none of ", ""),
         ({"score": "hrank"}, "score hrank measures the data, and none are given", "give calibration FILE.npz"),
         ({"input_shapes": {"other": (1, 3)}}, "input_shapes names 'other', which is not an input of the model", None),
+        ({"keep_classes": 3}, "keep_classes 3 is no list of classes", None),
+        ({"include": "conv*"}, "include takes several values, not the text 'conv*'", "give ['conv*']"),
+        ({"share": "conv*=0.5"}, "share takes several values, not the text 'conv*=0.5'", "give ['conv*=0.5']"),
+        ({"input_shapes": "1,1,28,28"}, "input_shapes takes several values, not the text", "give a mapping of names"),
+        ({"scores": object()}, "scores are a ScoresFile or the path of one, not object", None),
         ({"max_drift": 0.1, "steps": 2}, "max_drift and min_agreement try many targets, so they go with steps 1", ""),
     ],
 )

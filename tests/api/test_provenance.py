@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import nets
+import numpy as np
 import onnx
 import pytest
 from onnx import ModelProto
@@ -218,6 +219,12 @@ class _Mine(Criterion):
         (Options(input_shapes={"x": (1, 3)}), {"input-shape": {"x": [1, 3]}}),
         (Options(sample_axes={"x": None}), {"sample-axis": {"x": None}}),
         (Options(score=_Mine()), {"score": "mine"}),
+        (Options(keep_classes=[np.int64(2), 0], seed=np.int64(3)), {"keep-classes": [2, 0], "seed": 3}),  # type: ignore[arg-type,list-item]
+        (
+            Options(keep_classes=np.arange(2), share={"a": np.float32(0.5)}),
+            {"keep-classes": [0, 1], "share": {"a": 0.5}},
+        ),  # type: ignore[arg-type,dict-item]
+        (Options(keep_classes={2, 10, 1}), {"keep-classes": [1, 10, 2]}),  # type: ignore[arg-type]
         (Options(keep_latency=0.5, latency_table="/a/table.json"), {}),
         (Options(custom_ops=()), {}),
         (FactorizeOptions(scheme="spatial"), {"scheme": "spatial"}),
@@ -233,6 +240,7 @@ def test_options_that_say_what_is_made_are_noted(options: Any, given: dict[str, 
     [
         (Options(), "prune --keep-macs 0.7"),
         (Options(min_agreement=0.95), "prune --min-agreement 0.95"),
+        (Options(keep_macs=np.float32(0.75)), "prune --keep-macs 0.75"),  # type: ignore[arg-type]
         (Options(keep_latency=0.5, latency_table="/a/table.json"), "prune --keep-latency 0.5 --latency-table"),
         (Options(score="feature-statistics", dfs=0.3), "prune"),
         (Options(score="feature-statistics", dfs=0.3, keep_params=0.5), "prune --keep-params 0.5"),

@@ -150,6 +150,27 @@ def test_what_cannot_be_is_refused(
     assert {path.name for path in folder.iterdir()} == before
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("score", "in.onnx", "--calib-data", "steps", "--save", "steps/more.npz"),
+        ("score", "in.onnx", "--calib-data", "steps", "--save", "a.npz", "--report", "steps/0.npy"),
+        ("prune", "in.onnx", "out.onnx", "--calib-data", "steps", "--json", "steps/0.npy"),
+    ],
+)
+def test_nothing_is_written_among_the_samples(folder: Path, run: Verb, arguments: tuple[str, ...]) -> None:
+    """The next run would take it for one of them."""
+    (folder / "steps").mkdir()
+    for number in range(4):
+        np.save(folder / "steps" / f"{number}.npy", np.zeros((1, 8, 8), np.float32))
+    before = (folder / "steps" / "0.npy").read_bytes()
+    result = run(*arguments)
+    assert result.exit_code == 1
+    assert "would lie among the samples of --calib-data steps" in result.stderr
+    assert (folder / "steps" / "0.npy").read_bytes() == before
+    assert len([*(folder / "steps").iterdir()]) == 4
+
+
 def test_a_plan_and_scores_are_one_too_many(run: Verb, scored: Result) -> None:
     run("prune", "in.onnx", "out.onnx", "--scores", "scores.npz", "--plan", "plan.json")
     result = run("prune", "in.onnx", "out.onnx", "--scores", "scores.npz", "--from-plan", "plan.json")

@@ -41,7 +41,27 @@ def test_the_kept_scores_of_trained_networks_are_what_they_were(name: str) -> No
     assert result.plan.classes.kept == (0, 2, 5, 6, 7, 8, 9)
     (output,) = result.model.graph.output
     assert output.type.tensor_type.shape.dim[1].dim_value == 7
-    assert list(result.model.metadata_props) == list(onnx.load(path).metadata_props)
+    silent = kept(path, "0,2,5-9", no_metadata=True).model
+    assert list(silent.metadata_props) == list(onnx.load(path).metadata_props)
+
+
+def test_a_file_from_which_classes_alone_went_says_so(tmp_path: Path) -> None:
+    onnx.save(class_nets.softmax(), tmp_path / "in.onnx")
+    result = kept(tmp_path / "in.onnx", [1, 4])
+    told = {entry.key: entry.value for entry in result.model.metadata_props}
+    assert told["onnxpfp.target"] == "prune --keep-macs 1"
+    assert json.loads(told["onnxpfp.options"]) == {"keep-classes": [1, 4]}
+    assert len(result.model.SerializeToString()) == result.report.after.bytes > result.report.before.bytes
+    replayed = onnxpfp.prune(tmp_path / "in.onnx", from_plan=result.plan, no_latency=True)
+    assert replayed.model == result.model
+
+
+@pytest.mark.parametrize("over", [-1, 0, 100, 1000])
+def test_a_file_is_no_larger_than_was_asked_for_with_what_it_says_of_its_classes(over: int) -> None:
+    model = class_nets.softmax()
+    silent = len(kept(model, [1, 4], no_metadata=True).model.SerializeToString())
+    result = kept(model, [1, 4], keep_macs=None, keep_size=float(silent + over), round_to=1)
+    assert len(result.model.SerializeToString()) == result.report.after.bytes <= silent + over
 
 
 def test_boxes_stay_in_front_of_the_classes_of_a_yolov8() -> None:

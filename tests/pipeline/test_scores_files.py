@@ -299,6 +299,8 @@ def test_a_file_is_for_its_network_and_options(network: ModelProto, whole: Score
         ({"score": "thinet"}, "thinet is not in files of scores"),
         ({"steps": 2}, "measures anew"),
         ({"max_drift": 0.5, "keep_macs": None}, "measures the data"),
+        ({"keep_classes": "0,2"}, "is of a network with all of its classes"),
+        ({"keep_classes": "0,2", "calibration": DATA}, "is of a network with all of its classes"),
     ],
 )
 def test_what_a_file_does_not_have_is_refused(
@@ -306,6 +308,38 @@ def test_what_a_file_does_not_have_is_refused(
 ) -> None:
     with pytest.raises(OptionError, match=message):
         onnxpfp.prune(network, scores=whole, **{**QUICK, **options})
+
+
+def test_a_report_in_the_place_of_its_scores_is_told_in_one_line(network: ModelProto) -> None:
+    report = onnxpfp.measure_scores(network, calibration=DATA, batch_size=8, **RUN)
+    with pytest.raises(ScoresError, match=r"not ScoresReport") as caught:
+        onnxpfp.merge_scores([report, report])  # type: ignore[list-item]
+    assert "report.scores" in caught.value.hint
+
+
+def test_a_target_of_latency_chooses_among_channels(network: ModelProto, whole: ScoresFile) -> None:
+    """Ranks, that such targets may take by themselves, are not in files of scores."""
+    options: dict[str, Any] = {"batch_size": 8, "keep_latency": 0.9, **RUN}
+    report = onnxpfp.prune(network, scores=whole, calibration=DATA, **options).report
+    assert report.structure == "channels"
+    with pytest.raises(OptionError, match="rank measures layers that files of scores do not have"):
+        onnxpfp.prune(network, scores=whole, calibration=DATA, structure="channels,rank", **options)
+
+
+CELL = """g (float[N,8] x, float[N,20] s) => (float[N,5] y, float[N,20] sn)
+    <float[8,20] w, float[20] b, float[20,20] u, float[20,5] v> {
+    a = MatMul(x, w)  i = Add(a, b)  j = Relu(i)  k = MatMul(j, u)  m = Add(k, s)  sn = Tanh(m)  y = MatMul(sn, v) }"""
+
+
+def test_scores_of_a_sequence_promise_nothing_of_others() -> None:
+    model, data, carry = build(CELL), nets.noise(96, 8), ("sn:s",)
+    parts = [shard(model, number, 2, calibration=data, carry=carry) for number in (1, 2)]
+    scores = onnxpfp.merge_scores(parts).scores
+    for more in ({}, {"calibration": data, "carry": carry}):
+        report = onnxpfp.prune(model, scores=scores, **QUICK, **more).report
+        assert any("no probability is known of these" in note for note in report.notes)
+    with pytest.raises(OptionError, match="carry says which states samples have, and no data are given"):
+        onnxpfp.prune(model, scores=scores, carry=carry, **QUICK)
 
 
 def test_scores_need_data_of_yours(network: ModelProto) -> None:
@@ -343,6 +377,7 @@ DAMAGES: Mapping[str, Any] = {
     "a later version": with_header(lambda document: document.update(file=2)),
     "no samples": with_header(lambda document: document.update(data=[])),
     "a shard beyond the last": with_header(lambda document: document["data"][0].update(shards=[[5, 4]])),
+    "samples of which nothing is known": with_header(lambda document: document["data"][0].update(independent=1)),
     "a part that is a list": with_header(lambda document: document["parts"].update({"": []})),
     "an op without arrays": with_header(lambda document: document["parts"][""]["ops"].append("more")),
     "a missing array": lambda arrays: arrays.pop("0.ops.0.sensitivity"),

@@ -89,9 +89,23 @@ class ScoresFile:
         Raises:
             ScoresError: It is none, or is damaged.
         """
+        _require_path(path)
         with _explained(path):
             arrays = read_arrays(Path(path))
             return _read(str(path), _document(arrays), arrays)
+
+
+def _require_path(given: object) -> None:
+    """Refuse what is no path of a file, such as the report that has the scores.
+
+    Raises:
+        ScoresError: It is none.
+    """
+    if not isinstance(given, str | os.PathLike):
+        raise ScoresError(
+            f"scores are a ScoresFile or the path of one, not {type(given).__name__}",
+            hint="reports of measure_scores and merge_scores have one: report.scores",
+        )
 
 
 @contextmanager
@@ -191,6 +205,7 @@ def _order(file: ScoresSource) -> list[tuple[str, list[tuple[int, int]]]]:
     if isinstance(file, ScoresFile):
         data = file.data
     else:
+        _require_path(file)
         with _explained(file):
             data = _samples(_document(read_arrays(Path(file))))
     return [(each.digest, [(shard.of, shard.number) for shard in each.shards]) for each in data]

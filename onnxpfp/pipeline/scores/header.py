@@ -113,22 +113,31 @@ class ScoredSamples:
         samples: How many there are.
         scored: How many have been scored.
         shards: The shards that have been, ascending.
+        independent: Whether no two of them are steps of one sequence.
     """
 
     digest: str
     samples: int
     scored: int
     shards: tuple[Shard, ...]
+    independent: bool
 
     def merge(self, other: ScoredSamples) -> ScoredSamples:
         """Return both, of other shards of the same samples."""
         shards = tuple(sorted(self.shards + other.shards, key=lambda shard: (shard.of, shard.number)))
-        return ScoredSamples(self.digest, self.samples, self.scored + other.scored, shards)
+        independent = self.independent and other.independent
+        return ScoredSamples(self.digest, self.samples, self.scored + other.scored, shards, independent)
 
     def to_dict(self) -> dict[str, Any]:
         """Return it in types that JSON knows."""
         shards = [[shard.number, shard.of] for shard in self.shards]
-        return {"digest": self.digest, "samples": self.samples, "scored": self.scored, "shards": shards}
+        return {
+            "digest": self.digest,
+            "samples": self.samples,
+            "scored": self.scored,
+            "shards": shards,
+            "independent": self.independent,
+        }
 
     @classmethod
     def read(cls, each: Fields) -> ScoredSamples:
@@ -144,7 +153,8 @@ class ScoredSamples:
             if len(numbers) != 2 or not 1 <= numbers[0] <= numbers[1]:
                 raise DamagedError(f"'shards' of {each.title} has {pair!r}, which is none")
             shards.append(Shard(*numbers))
-        return cls(each.text("digest"), each.count("samples", 1), each.count("scored", 0), tuple(shards))
+        counts = each.count("samples", 1), each.count("scored", 0)
+        return cls(each.text("digest"), *counts, tuple(shards), each.truth("independent"))
 
 
 def missing_shards(data: Sequence[ScoredSamples]) -> str:

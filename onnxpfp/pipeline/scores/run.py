@@ -67,7 +67,7 @@ def score_network(network: Network, shard: Shard, title: str) -> ScoresFile:
     scored = measured[0].scored if measured[0].batch else shard.cut(fit, 1)[0]
     some = np.zeros((0, DIGEST), np.uint8) if scored is None else sample_digests(scored)
     count = 0 if scored is None else len(scored)
-    data = ScoredSamples(digest_of_all(fit), len(fit), count, (shard,))
+    data = ScoredSamples(digest_of_all(fit), len(fit), count, (shard,), main.context.data.independent)
     parts = {part.place: each.result for part, each in zip(network.parts, measured, strict=True)}
     return ScoresFile(title, header_of(main.context), (data,), some, parts)
 

@@ -10,12 +10,12 @@ from onnxpfp.errors import OptionError, ScoresError
 from onnxpfp.options import Options
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.criteria import criterion_of
-from onnxpfp.pipeline.parts import Network
+from onnxpfp.pipeline.parts import Network, NetworkPart
 from onnxpfp.pipeline.scores.file import ScoresFile
 from onnxpfp.pipeline.scores.given import GivenScores
 from onnxpfp.pipeline.scores.run import digest_of_all, header_of
 
-__all__ = ["at_shapes_of", "require_usable", "with_given_scores"]
+__all__ = ["at_shapes_of", "of_channels", "require_usable", "with_given_scores"]
 
 IN_FILES = frozenset({"squares", "sensitivity", "weights", "scales", "random"})
 """What criteria may need that is known without data where there is a file of scores."""
@@ -31,6 +31,11 @@ def require_usable(file: ScoresFile, calibration: SampleSource | None, options: 
     """
     if replaying:
         raise OptionError("--scores goes with no --from-plan, which says what stays without scores")
+    if options.keep_classes is not None:
+        raise OptionError(
+            "--scores is of a network with all of its classes, and --keep-classes leaves another",
+            hint="let the classes go first, by prune with --keep-macs 1, then score and prune what that writes",
+        )
     if isinstance(calibration, str) and calibration == "random":
         raise OptionError("--scores goes with data of yours, and --calib-data random is noise")
     if file.missing:
@@ -55,6 +60,11 @@ def at_shapes_of(file: ScoresFile, options: Options) -> Options:
     return options if options.input_shapes else replace(options, input_shapes=dict(file.header.inputs))
 
 
+def of_channels(options: Options) -> Options:
+    """Return the options of a run by scores: files have nothing of ranks, so `--structure auto` is channels."""
+    return replace(options, structure="channels") if options.structure == "auto" else options
+
+
 def with_given_scores(network: Network, file: ScoresFile) -> Network:
     """Give every part of a network its scores; none where nothing is to be chosen.
 
@@ -76,10 +86,7 @@ def with_given_scores(network: Network, file: ScoresFile) -> Network:
     if set(places) != set(file.parts):
         raise ScoresError(f"{file.title} is of other bodies of If, Loop and Scan than run here", hint=_GIVE_DATA)
     _require_unseen(context, file)
-    parts = [
-        replace(part, context=replace(part.context, scores=GivenScores(file.title, file.parts[part.place])))
-        for part in network.parts
-    ]
+    parts = [_given(part, file) for part in network.parts]
     for part in parts:
         found = part.context.subnormal.zeroed
         if found != file.parts[part.place].zeroed:
@@ -87,6 +94,14 @@ def with_given_scores(network: Network, file: ScoresFile) -> Network:
                 f"{file.title} was scored with other subnormal weights taken for zero than here", hint=_GIVE_DATA
             )
     return replace(network, parts=tuple(parts))
+
+
+def _given(part: NetworkPart, file: ScoresFile) -> NetworkPart:
+    """Give a part its scores, and what is known of the samples that they were measured on."""
+    data = part.context.data
+    independent = data.independent and all(each.independent for each in file.data)
+    scores = GivenScores(file.title, file.parts[part.place])
+    return replace(part, context=replace(part.context, scores=scores, data=replace(data, independent=independent)))
 
 
 def _require_unseen(context: RunContext, file: ScoresFile) -> None:
