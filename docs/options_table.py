@@ -13,8 +13,8 @@ from pathlib import Path
 import click
 
 from onnxpfp.cli.main import main
-from onnxpfp.option_declaration import Option, declared
-from onnxpfp.verb_options import VERB_OPTIONS
+from onnxpfp.options.declaration import Option, declared
+from onnxpfp.options.verbs import VERB_OPTIONS
 
 PAGE = Path(__file__).parent / "options.md"
 COMMAND = "python docs/options_table.py"

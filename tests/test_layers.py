@@ -21,16 +21,7 @@ BASE = [
     "supervision",
     "time_limit",
     "progress",
-    "option_checks",
-    "option_declaration",
-    "class_options",
-    "feature_options",
-    "data_options",
-    "share_options",
     "options",
-    "score_options",
-    "sweep_options",
-    "verb_options",
     "installation",
 ]
 ORDER = [

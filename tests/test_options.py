@@ -17,12 +17,11 @@ import onnxpfp
 from onnxpfp.cli.main import main
 from onnxpfp.cli.options import options_of, takes
 from onnxpfp.errors import OptionError
-from onnxpfp.option_declaration import declare, declared
 from onnxpfp.options import Options, ScopeOptions
-from onnxpfp.pipeline.costs import QUANTITIES
-from onnxpfp.score_options import ScoreOptions
-from onnxpfp.sweep_options import SweepOptions
-from onnxpfp.verb_options import (
+from onnxpfp.options.declaration import declare, declared
+from onnxpfp.options.scores import ScoreOptions
+from onnxpfp.options.sweep import SweepOptions
+from onnxpfp.options.verbs import (
     VERB_OPTIONS,
     FactorizeOptions,
     InspectOptions,
@@ -31,6 +30,7 @@ from onnxpfp.verb_options import (
     SparsifyOptions,
     VerifyOptions,
 )
+from onnxpfp.pipeline.costs import QUANTITIES
 
 ROOT = Path(__file__).parents[1]
 FUNCTIONS = {"score": "measure_scores"}

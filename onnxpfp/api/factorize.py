@@ -15,6 +15,7 @@ from onnxpfp.comparison.latency import LatencyFindings, is_slow, measure_pair, s
 from onnxpfp.data.sources import SampleSource
 from onnxpfp.low_rank.layers import scheme_of
 from onnxpfp.model.load import LoadedModel, ModelSource
+from onnxpfp.options.verbs import FactorizeOptions
 from onnxpfp.pipeline.context import RunContext, open_run
 from onnxpfp.pipeline.factorization import Factorization, MeasuredFactors, factorize_network
 from onnxpfp.pipeline.latency.interleaved import latency_feed, samples_in_run
@@ -27,7 +28,6 @@ from onnxpfp.report.factorization import FactorizationReport, FactorizedLayer
 from onnxpfp.report.verification import VerificationReport
 from onnxpfp.runtime.blas import one_blas_thread
 from onnxpfp.runtime.session import custom_ops
-from onnxpfp.verb_options import FactorizeOptions
 
 __all__ = ["FactorizeArguments", "FactorizeResult", "factorize", "factorize_with"]
 

@@ -17,6 +17,7 @@ from onnxpfp.model.activation_memory import activation_peak
 from onnxpfp.model.input_shapes import default_input_shapes, has_made_up_lengths
 from onnxpfp.model.load import LoadedModel, load
 from onnxpfp.options import Options
+from onnxpfp.options.verbs import InspectOptions
 from onnxpfp.pipeline.analyze import analyze_at, open_model
 from onnxpfp.pipeline.context import RunContext, open_run
 from onnxpfp.pipeline.footprint import (
@@ -39,7 +40,6 @@ from onnxpfp.report.reasons import by_kind
 from onnxpfp.runtime.blas import one_blas_thread
 from onnxpfp.runtime.providers import resolve_providers
 from onnxpfp.runtime.session import custom_ops
-from onnxpfp.verb_options import InspectOptions
 
 __all__ = ["inspect", "inspect_with"]
 

@@ -19,9 +19,9 @@ from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 from onnxpfp.errors import OnnxPfpError
 from onnxpfp.model.load import ModelSource
-from onnxpfp.option_declaration import Option, declared
+from onnxpfp.options.declaration import Option, declared
+from onnxpfp.options.verbs import VERB_OPTIONS
 from onnxpfp.time_limit import limited
-from onnxpfp.verb_options import VERB_OPTIONS
 
 __all__ = ["CALIBRATION", "CERTIFICATION", "PROGRESS", "SCORES_FILE", "documented", "in_keywords", "keywords"]
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from onnxpfp.api.keywords import PROGRESS, documented, keywords
 from onnxpfp.data.sources import SampleSource
 from onnxpfp.model.load import ModelSource
+from onnxpfp.options.verbs import LatencyOptions
 from onnxpfp.pipeline.context import open_run
 from onnxpfp.pipeline.latency.form import write_form
 from onnxpfp.pipeline.latency.summary import LatencySummary, summarize
@@ -20,7 +21,6 @@ from onnxpfp.progress import Progress
 from onnxpfp.report.latency_table import LatencyReport
 from onnxpfp.runtime.blas import one_blas_thread
 from onnxpfp.runtime.session import custom_ops
-from onnxpfp.verb_options import LatencyOptions
 
 __all__ = ["LatencyArguments", "latency", "latency_with"]
 

@@ -10,6 +10,7 @@ from onnxpfp.data.shards import ALL_SAMPLES, Shard
 from onnxpfp.data.sources import SampleSource
 from onnxpfp.errors import CalibrationError, OptionError
 from onnxpfp.model.load import ModelSource
+from onnxpfp.options.scores import ScoreOptions
 from onnxpfp.pipeline.context import open_run
 from onnxpfp.pipeline.nothing_to_prune import require_groups
 from onnxpfp.pipeline.parts import Network, open_parts
@@ -20,7 +21,6 @@ from onnxpfp.report.draws import draws_notes
 from onnxpfp.report.scores import ScoresReport
 from onnxpfp.runtime.blas import one_blas_thread
 from onnxpfp.runtime.session import custom_ops
-from onnxpfp.score_options import ScoreOptions
 
 __all__ = ["ScoreArguments", "measure_scores", "score_with"]
 

@@ -18,6 +18,7 @@ from onnxpfp.data.splits import Split
 from onnxpfp.errors import ModelError, TargetUnreachableError
 from onnxpfp.linear.describe import linear_ops
 from onnxpfp.model.load import ModelSource
+from onnxpfp.options.verbs import PrunabilityOptions
 from onnxpfp.pipeline.calibration import RefitCalibration
 from onnxpfp.pipeline.context import RunContext, open_run
 from onnxpfp.pipeline.costs import mac_model
@@ -42,7 +43,6 @@ from onnxpfp.report.prunability import GroupPrunability, PrunabilityReport
 from onnxpfp.report.weight_prunability import WeightPrunabilityReport
 from onnxpfp.runtime.blas import one_blas_thread
 from onnxpfp.runtime.session import custom_ops
-from onnxpfp.verb_options import PrunabilityOptions
 
 __all__ = ["PrunabilityArguments", "prunability", "prunability_with"]
 

@@ -21,6 +21,7 @@ from onnxpfp.model.compressed import compressed_bytes, compressed_model_bytes
 from onnxpfp.model.load import ModelSource
 from onnxpfp.model.names import node_name
 from onnxpfp.model.plain import with_sparse_initializers
+from onnxpfp.options.verbs import SparsifyOptions
 from onnxpfp.pipeline.context import RunContext, open_run
 from onnxpfp.pipeline.parts import Network, open_parts
 from onnxpfp.pipeline.provenance import Provenance
@@ -32,7 +33,6 @@ from onnxpfp.report.sparsity import LayerSparsity, SparsityReport
 from onnxpfp.report.verification import VerificationReport
 from onnxpfp.runtime.blas import one_blas_thread
 from onnxpfp.runtime.session import custom_ops, open_session
-from onnxpfp.verb_options import SparsifyOptions
 
 __all__ = ["SparsifyArguments", "SparsifyResult", "sparsify", "sparsify_with"]
 

@@ -11,6 +11,7 @@ from onnxpfp.api.prune import Result, evaluators_for, noting, prune_measured
 from onnxpfp.data.sources import SampleSource
 from onnxpfp.errors import TargetUnreachableError, VerificationError
 from onnxpfp.model.load import ModelSource
+from onnxpfp.options.sweep import SweepOptions, SweepTarget
 from onnxpfp.pipeline.context import RunContext, open_run
 from onnxpfp.pipeline.latency.table import LatencyTable
 from onnxpfp.pipeline.latency.target import LatencyTarget, aimed_latency, latency_table_for, with_latencies
@@ -26,7 +27,6 @@ from onnxpfp.progress import Clock, Progress
 from onnxpfp.report.sweep import SweepReport, SweptModel
 from onnxpfp.runtime.blas import one_blas_thread
 from onnxpfp.runtime.session import custom_ops
-from onnxpfp.sweep_options import SweepOptions, SweepTarget
 
 __all__ = ["SweepArguments", "SweepResult", "sweep", "sweep_with"]
 

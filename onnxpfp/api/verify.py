@@ -23,6 +23,7 @@ from onnxpfp.errors import ModelError, OptionError, VerificationError
 from onnxpfp.model.activation_memory import ActivationPeak, activation_peak
 from onnxpfp.model.draws import drawing_ops
 from onnxpfp.model.load import LoadedModel, ModelSource, load
+from onnxpfp.options.verbs import VerifyOptions
 from onnxpfp.pipeline.analyze import analyze, open_model
 from onnxpfp.pipeline.context import RunContext, open_run
 from onnxpfp.pipeline.latency.interleaved import latency_feed, samples_in_run
@@ -33,7 +34,6 @@ from onnxpfp.report.classes import class_notes, class_report
 from onnxpfp.report.verification import ComparedSize, VerificationReport
 from onnxpfp.runtime.blas import one_blas_thread
 from onnxpfp.runtime.session import SessionSource, custom_ops, open_session
-from onnxpfp.verb_options import VerifyOptions
 
 __all__ = ["VerifyArguments", "compare_models", "loadable", "verify", "verify_with"]
 

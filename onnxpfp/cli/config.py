@@ -26,8 +26,8 @@ from click.core import ParameterSource
 from onnxpfp.cli.failure import failing_in_one_line
 from onnxpfp.cli.options import FILE
 from onnxpfp.errors import OptionError
-from onnxpfp.option_declaration import declared
-from onnxpfp.verb_options import VERB_OPTIONS
+from onnxpfp.options.declaration import declared
+from onnxpfp.options.verbs import VERB_OPTIONS
 
 __all__ = ["configurable"]
 

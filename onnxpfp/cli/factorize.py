@@ -10,8 +10,8 @@ import click
 from onnxpfp.cli.failure import failing_in_one_line, naming_files
 from onnxpfp.cli.options import FILE, Reporting, Typed, data_files, data_option, options_of, reporting_options, takes
 from onnxpfp.cli.outputs import Outputs, check_outputs, publish, write_result
+from onnxpfp.options.verbs import FactorizeOptions
 from onnxpfp.time_limit import limited
-from onnxpfp.verb_options import FactorizeOptions
 
 __all__ = ["factorize_command"]
 

@@ -9,8 +9,8 @@ import click
 from onnxpfp.cli.failure import failing_in_one_line, naming_files
 from onnxpfp.cli.options import FILE, Reporting, Typed, options_of, reporting_options, takes
 from onnxpfp.cli.outputs import check_reports, publish
+from onnxpfp.options.verbs import InspectOptions
 from onnxpfp.time_limit import limited
-from onnxpfp.verb_options import InspectOptions
 
 __all__ = ["inspect_command"]
 

@@ -26,8 +26,8 @@ from onnxpfp.cli.parsing import (
     parse_size,
 )
 from onnxpfp.errors import OptionError
-from onnxpfp.option_declaration import Option, declared
 from onnxpfp.options import ModelOptions
+from onnxpfp.options.declaration import Option, declared
 from onnxpfp.report.formats import FORMATS
 from onnxpfp.report.page import MOST
 

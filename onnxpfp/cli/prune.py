@@ -21,8 +21,8 @@ from onnxpfp.cli.options import (
 )
 from onnxpfp.cli.outputs import Outputs, check_input, check_outputs, check_reports, publish, write_result
 from onnxpfp.errors import OptionError
-from onnxpfp.option_declaration import declared
 from onnxpfp.options import Options
+from onnxpfp.options.declaration import declared
 from onnxpfp.time_limit import limited
 
 __all__ = ["prune_command"]

@@ -9,7 +9,7 @@ import click
 from onnxpfp.cli.failure import failing_in_one_line, naming_files
 from onnxpfp.cli.options import FILE, Reporting, Typed, data_files, data_option, options_of, reporting_options, takes
 from onnxpfp.cli.outputs import check_scores, publish, write_scores
-from onnxpfp.score_options import ScoreOptions
+from onnxpfp.options.scores import ScoreOptions
 from onnxpfp.time_limit import limited
 
 __all__ = ["score_command"]

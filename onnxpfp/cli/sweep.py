@@ -24,7 +24,7 @@ from onnxpfp.cli.options import (
 )
 from onnxpfp.cli.outputs import Outputs, check_input, check_outputs, check_reports, publish, write_result
 from onnxpfp.errors import OutputError, TargetUnreachableError, VerificationError
-from onnxpfp.sweep_options import SweepOptions, SweepTarget
+from onnxpfp.options.sweep import SweepOptions, SweepTarget
 from onnxpfp.time_limit import limited
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from onnxpfp.cli.failure import failing_in_one_line, naming_files
 from onnxpfp.cli.options import FILE, Reporting, Typed, data_files, data_option, options_of, reporting_options, takes
 from onnxpfp.cli.outputs import check_reports, publish
 from onnxpfp.errors import ModelError, VerificationError
+from onnxpfp.options.verbs import VerifyOptions
 from onnxpfp.time_limit import limited
-from onnxpfp.verb_options import VerifyOptions
 
 __all__ = ["verify_command"]
 

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from onnxpfp.class_options import class_tokens
 from onnxpfp.errors import OptionError
+from onnxpfp.options.classes import class_tokens
 
 __all__ = ["METADATA_NAMES", "classes_asked_for", "names_in_metadata", "read_class_names"]
 

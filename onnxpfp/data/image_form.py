@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from onnxpfp.data.inputs import InputSpec
-from onnxpfp.data_options import IMAGENET, Color, DataOptions, ImageLayout, Resize, Scaling, parse_resize, parse_scaling
 from onnxpfp.errors import CalibrationError, OptionError
+from onnxpfp.options.data import IMAGENET, Color, DataOptions, ImageLayout, Resize, Scaling, parse_resize, parse_scaling
 
 __all__ = ["ImageForm", "image_form"]
 

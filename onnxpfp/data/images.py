@@ -21,8 +21,8 @@ from onnxpfp.data.image_form import ImageForm, candidates, image_form
 from onnxpfp.data.inputs import InputSpec, size_ref
 from onnxpfp.data.rows import LazyRows
 from onnxpfp.data.stored_statistics import FAR, LEAST_TO_TELL, StoredStatistics
-from onnxpfp.data_options import DataOptions, Scaling
 from onnxpfp.errors import CalibrationError, ModelError
+from onnxpfp.options.data import DataOptions, Scaling
 from onnxpfp.runtime.memory import amount_text, memory_limit
 
 if TYPE_CHECKING:

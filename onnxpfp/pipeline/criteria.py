@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import cache
 from importlib import import_module
 
-from onnxpfp.feature_options import FEATURE_STATISTICS
 from onnxpfp.options import SCORES, Options
+from onnxpfp.options.features import FEATURE_STATISTICS
 from onnxpfp.score.criterion import Criterion
 from onnxpfp.score.feature_statistics import FeatureStatistics
 

@@ -22,6 +22,7 @@ from onnxpfp.low_rank.split import RankedLayer, factors_of
 from onnxpfp.model.functions import without_functions
 from onnxpfp.model.names import node_name
 from onnxpfp.model.order import with_sorted_nodes
+from onnxpfp.options.verbs import FactorizeOptions
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.parts import Network
 from onnxpfp.pipeline.rank_candidates import RankCandidate, rank_candidate
@@ -35,7 +36,6 @@ from onnxpfp.refit.sweep import Refitted, refit
 from onnxpfp.rewrite.edits import Edits
 from onnxpfp.rewrite.transfer import with_edits
 from onnxpfp.runtime.workers import workers
-from onnxpfp.verb_options import FactorizeOptions
 
 __all__ = ["Factorization", "MeasuredFactors", "factorize_network"]
 

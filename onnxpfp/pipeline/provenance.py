@@ -20,8 +20,8 @@ from onnx import ModelProto
 
 import onnxpfp
 from onnxpfp.comparison.drift import Drift
-from onnxpfp.option_declaration import Option, declared
 from onnxpfp.options import ModelOptions
+from onnxpfp.options.declaration import Option, declared
 from onnxpfp.runtime.external_data import is_reference
 
 __all__ = ["Provenance", "options_given", "target_given"]

@@ -19,9 +19,9 @@ from onnxpfp.errors import OptionError
 from onnxpfp.model.constants import stored_tensors
 from onnxpfp.model.names import node_name
 from onnxpfp.options import Options
+from onnxpfp.options.shares import shares_by_pattern
 from onnxpfp.pipeline.context import GroupShare
 from onnxpfp.pipeline.parts import Network, NetworkPart
-from onnxpfp.share_options import shares_by_pattern
 
 __all__ = ["asked_channels", "asked_of_rest", "with_shares"]
 

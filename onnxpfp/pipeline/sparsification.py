@@ -17,6 +17,7 @@ from onnxpfp.linear.weights import stored_form
 from onnxpfp.model.functions import without_functions
 from onnxpfp.model.order import with_sorted_nodes
 from onnxpfp.model.plain import with_own_constants, with_plain_constants
+from onnxpfp.options.verbs import SparsifyOptions
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.parts import Network
 from onnxpfp.pipeline.sparse_plan import SparsePlan
@@ -28,7 +29,6 @@ from onnxpfp.sipp.deterministic import select_deterministic
 from onnxpfp.sipp.hybrid import select_hybrid
 from onnxpfp.sipp.layer import LayerChoice, LayerWeights, log_term
 from onnxpfp.sipp.sampled import select_sampled
-from onnxpfp.verb_options import SparsifyOptions
 
 __all__ = ["SparseLayer", "Sparsification", "sparsify_network"]
 

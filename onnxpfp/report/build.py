@@ -14,11 +14,11 @@ from onnxpfp.allocation.select import Selection
 from onnxpfp.channels.types import Fixed
 from onnxpfp.comparison.latency import LatencyFindings
 from onnxpfp.comparison.promises import Promises, promises_of
-from onnxpfp.feature_options import FEATURE_STATISTICS
 from onnxpfp.lossless import Removal
 from onnxpfp.lossless.subnormal import SubnormalWeights
 from onnxpfp.low_rank.layers import scheme_of
 from onnxpfp.options import Options
+from onnxpfp.options.features import FEATURE_STATISTICS
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.footprint import reachable_params, staying_axes
 from onnxpfp.pipeline.latency.target import LatencyTarget

@@ -7,9 +7,9 @@ import pytest
 
 import onnxpfp
 from onnxpfp.api.keywords import in_keywords
-from onnxpfp.option_declaration import declared
 from onnxpfp.options import Options
-from onnxpfp.verb_options import PrunabilityOptions
+from onnxpfp.options.declaration import declared
+from onnxpfp.options.verbs import PrunabilityOptions
 
 MODEL = nets.ROOT / "models" / "fmnist_resnet.onnx"
 

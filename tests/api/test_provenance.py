@@ -18,9 +18,9 @@ from support.stacks import conv_stack
 import onnxpfp
 from onnxpfp.model.provenance import provenance_bytes, with_provenance
 from onnxpfp.options import Options
+from onnxpfp.options.verbs import FactorizeOptions, SparsifyOptions
 from onnxpfp.pipeline.provenance import Provenance, options_given, target_given
 from onnxpfp.score.criterion import Criterion
-from onnxpfp.verb_options import FactorizeOptions, SparsifyOptions
 
 DATA = nets.noise(64, 3, 8, 8)
 PLAIN: dict[str, Any] = {"threads": 1}

@@ -17,12 +17,12 @@ from support.stacks import conv_stack
 
 import onnxpfp
 from onnxpfp import errors
-from onnxpfp.class_options import ClassOptions
-from onnxpfp.option_declaration import declared
 from onnxpfp.options import Options, PruningOptions
+from onnxpfp.options.classes import ClassOptions
+from onnxpfp.options.declaration import declared
+from onnxpfp.options.sweep import SweepOptions
 from onnxpfp.pipeline import group_trials, several_targets
 from onnxpfp.report.sweep import SweptModel, pareto_optimal
-from onnxpfp.sweep_options import SweepOptions
 
 DATA = nets.noise(96, 3, 8, 8)
 PLAIN: dict[str, Any] = {"threads": 1, "no_latency": True}

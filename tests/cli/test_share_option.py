@@ -10,7 +10,7 @@ import pytest
 from click.testing import Result
 
 from onnxpfp.errors import OptionError
-from onnxpfp.share_options import check_shares, shares_by_pattern
+from onnxpfp.options.shares import check_shares, shares_by_pattern
 
 Prune = Callable[..., Result]
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from onnxpfp.class_options import check_class_axes, check_classes, class_tokens
 from onnxpfp.data.class_names import classes_asked_for, names_in_metadata, read_class_names
 from onnxpfp.errors import OptionError
+from onnxpfp.options.classes import check_class_axes, check_classes, class_tokens
 
 NAMES = ("cat", "dog", "bird", "5")
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from onnxpfp.data_options import IMAGENET, Resize, Scaling, parse_resize, parse_scaling
 from onnxpfp.errors import OptionError
 from onnxpfp.options import Options
-from onnxpfp.verb_options import FactorizeOptions, LatencyOptions, PrunabilityOptions, SparsifyOptions, VerifyOptions
+from onnxpfp.options.data import IMAGENET, Resize, Scaling, parse_resize, parse_scaling
+from onnxpfp.options.verbs import FactorizeOptions, LatencyOptions, PrunabilityOptions, SparsifyOptions, VerifyOptions
 
 
 @pytest.mark.parametrize(

@@ -22,8 +22,8 @@ from onnxpfp.data.samples import ArraySamples
 from onnxpfp.data.source_reader import MOST_IMAGES
 from onnxpfp.data.sources import DataForm, load_samples
 from onnxpfp.data.stored_statistics import StoredStatistics
-from onnxpfp.data_options import DataOptions
 from onnxpfp.errors import CalibrationError, ModelError, OptionError
+from onnxpfp.options.data import DataOptions
 
 F32, U8 = np.dtype(np.float32), np.dtype(np.uint8)
 RGB = (InputSpec("x", F32, (None, 3, 8, 8)),)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from onnxpfp.errors import OptionError
-from onnxpfp.option_declaration import declare
+from onnxpfp.options.declaration import declare
 
 __all__ = ["ShareOptions", "check_shares", "shares_by_pattern"]
 

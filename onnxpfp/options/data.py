@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from onnxpfp.errors import OptionError
-from onnxpfp.option_declaration import declare
+from onnxpfp.options.declaration import declare
 
 __all__ = ["IMAGENET", "Color", "DataOptions", "ImageLayout", "Resize", "Scaling", "parse_resize", "parse_scaling"]
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from onnxpfp.data_options import DataOptions
-from onnxpfp.option_checks import check_shard
-from onnxpfp.option_declaration import as_in, declare, declared
 from onnxpfp.options import Options, RunOptions, ScopeOptions
+from onnxpfp.options.checks import check_shard
+from onnxpfp.options.data import DataOptions
+from onnxpfp.options.declaration import as_in, declare, declared
 
 __all__ = ["ScoreOptions"]
 

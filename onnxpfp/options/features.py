@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from onnxpfp.errors import OptionError
-from onnxpfp.option_checks import check_cosine, check_dropped_share, check_threshold
-from onnxpfp.option_declaration import declare
+from onnxpfp.options.checks import check_cosine, check_dropped_share, check_threshold
+from onnxpfp.options.declaration import declare
 
 __all__ = ["FEATURE_STATISTICS", "FeatureOptions"]
 

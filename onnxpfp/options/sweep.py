@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from onnxpfp.errors import OptionError
-from onnxpfp.option_checks import (
+from onnxpfp.options import Options, PruningOptions
+from onnxpfp.options.checks import (
     check_milliseconds,
     check_promised_error,
     check_promised_share,
     check_share,
     check_size,
 )
-from onnxpfp.option_declaration import Check, as_in, declare, declared
-from onnxpfp.options import Options, PruningOptions
+from onnxpfp.options.declaration import Check, as_in, declare, declared
 
 __all__ = ["DEFAULT_SHARES", "SweepOptions", "SweepTarget"]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import cast
 
 from onnxpfp.errors import OptionError
-from onnxpfp.option_declaration import declare
+from onnxpfp.options.declaration import declare
 
 __all__ = ["ClassOptions", "check_class_axes", "check_class_options", "check_classes", "class_tokens"]
 

@@ -7,10 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from onnxpfp.class_options import check_class_options
-from onnxpfp.data_options import DataOptions
 from onnxpfp.errors import OptionError
-from onnxpfp.option_checks import (
+from onnxpfp.options import DEFAULT_KEEP_MACS, ModelOptions, Options, RunOptions, ScopeOptions
+from onnxpfp.options.checks import (
     check_at_least_one,
     check_kept_energy,
     check_largest_error,
@@ -20,10 +19,11 @@ from onnxpfp.option_checks import (
     check_share,
     check_tolerance,
 )
-from onnxpfp.option_declaration import as_in, declare, declared
-from onnxpfp.options import DEFAULT_KEEP_MACS, ModelOptions, Options, RunOptions, ScopeOptions
-from onnxpfp.score_options import ScoreOptions
-from onnxpfp.sweep_options import SweepOptions
+from onnxpfp.options.classes import check_class_options
+from onnxpfp.options.data import DataOptions
+from onnxpfp.options.declaration import as_in, declare, declared
+from onnxpfp.options.scores import ScoreOptions
+from onnxpfp.options.sweep import SweepOptions
 
 __all__ = [
     "VERB_OPTIONS",

@@ -1,0 +1,40 @@
+"""Options, each declared once: type, default, flag, help, choices and check.
+
+The click options, the keywords of the Python API, the validation and the table in `docs/options.md` are made from these
+fields. The class that a field stands in says which verbs take it:
+
+    ModelOptions            any verb (`run.py`, with the next two)
+    ScopeOptions            inspect, latency, prunability, prune, score, sweep
+    RunOptions              prune, prunability, sweep
+    PruningOptions          prune, sweep (`pruning.py`), with those of `--score feature-statistics` (`features.py`)
+    Options                 prune, with those of classes (`classes.py`) and the shares of layers (`shares.py`)
+
+Those of `data.py` are of every verb that reads data. What one other verb alone takes stands in `scores.py`, `sweep.py`
+and `verbs.py`, which has the class of every verb. `declaration.py` says what an option is, `checks.py` what its values
+may be.
+"""
+
+from onnxpfp.options.pruning import DEFAULT_KEEP_MACS, UNKNOWN, Options, PruningOptions
+from onnxpfp.options.run import (
+    DEFAULT_WORKSPACE,
+    SCORES,
+    AllocationRule,
+    ModelOptions,
+    RunOptions,
+    ScopeOptions,
+    WidthRule,
+)
+
+__all__ = [
+    "DEFAULT_KEEP_MACS",
+    "DEFAULT_WORKSPACE",
+    "SCORES",
+    "UNKNOWN",
+    "AllocationRule",
+    "ModelOptions",
+    "Options",
+    "PruningOptions",
+    "RunOptions",
+    "ScopeOptions",
+    "WidthRule",
+]
