@@ -60,7 +60,7 @@ def problems(draw: st.DrawFn) -> tuple[list[Demand], list[int], int]:
     return demands, coefficients, draw(st.integers(0, 100))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(problems(), st.floats(0.05, 1.0))
 def test_against_brute_force(problem, target):
     demands, coefficients, fixed = problem
@@ -94,7 +94,7 @@ def test_against_brute_force(problem, target):
             assert by_loop(more, coefficients, fixed) > budget
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(problems(), st.lists(st.floats(0.01, 1.0), min_size=2, max_size=6))
 def test_cost_is_monotone_in_the_target(problem, targets):
     demands, coefficients, fixed = problem

@@ -52,7 +52,7 @@ DEMANDS = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=150)
 @given(DEMANDS, st.floats(0.05, 1.0), st.data())
 def test_no_choice_of_widths_within_the_budget_has_a_smaller_worst_bound(
     demands: list[Demand], target: float, data: st.DataObject

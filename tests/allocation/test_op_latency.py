@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from onnxpfp.allocation.op_latency import OpCounts, fit_op, fit_total
@@ -17,7 +17,6 @@ def counts(block: int = 1, others: np.ndarray | None = None) -> OpCounts:
     return OpCounts(100 * (read + written), 900 * read * written)
 
 
-@settings(deadline=None)
 @given(*[st.floats(0, 1)] * 3)
 def test_factors_of_exact_times_come_back(constant: float, per_element: float, per_mac: float) -> None:
     factors = 0.5 + constant, 1e-4 * per_element, 1e-6 * per_mac

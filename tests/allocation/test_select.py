@@ -193,7 +193,7 @@ def test_refuses_widths_out_of_range(n):
         run(S_A, n)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.lists(st.one_of(st.just(0.0), st.floats(0.0, 1.0)), min_size=1, max_size=20),
     st.integers(1, 20),

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -101,7 +101,6 @@ def test_means() -> None:
     np.testing.assert_allclose(example()["conv/1"].patch_mean * 12, example()["conv/1"].patch_sum)
 
 
-@settings(deadline=None, derandomize=True)
 @given(st.lists(st.integers(1, 4), min_size=2, max_size=4))
 def test_means_merge_in_any_order(sizes: list[int]) -> None:
     values = np.random.default_rng(0).random((sum(sizes), 3))

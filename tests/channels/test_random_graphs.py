@@ -24,7 +24,7 @@ DRAWING = frozenset({"Bernoulli", "RandomNormal", "RandomNormalLike", "RandomUni
 """Ops that draw anew in every session, so that only their fixed draws can be compared: test_op_rules_drawing.py."""
 
 CALM = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much, HealthCheck.large_base_example]
-QUICK = settings(max_examples=40, deadline=None, derandomize=True, database=None, suppress_health_check=CALM)
+QUICK = settings(max_examples=40, suppress_health_check=CALM)
 FEW = settings(QUICK, max_examples=3)
 FRESH = settings(QUICK, max_examples=1000, derandomize=False, print_blob=True)
 

@@ -15,7 +15,7 @@ from support.composer_checks import JUMPS, examine
 from onnxpfp.errors import CalibrationError, ModelError
 
 CALM = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much, HealthCheck.large_base_example]
-QUICK = settings(max_examples=60, deadline=None, derandomize=True, database=None, suppress_health_check=CALM)
+QUICK = settings(max_examples=60, suppress_health_check=CALM)
 FRESH = settings(QUICK, max_examples=1000, derandomize=False, print_blob=True)
 
 

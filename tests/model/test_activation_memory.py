@@ -96,7 +96,7 @@ def simulated(case: Case) -> list[set[str]]:
 
 
 @given(cases())
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_random_graphs_take_what_a_simulation_takes(case: Case) -> None:
     found = activation_peak(case.model, case.shapes)
     steps = simulated(case)

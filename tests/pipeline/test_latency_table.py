@@ -362,7 +362,7 @@ def _places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return [path, *(place for key, inner in items for place in _places(inner, (*path, key)))]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.sampled_from(_places(_least())[1:]), _VALUES, st.booleans())
 def test_any_value_anywhere_is_read_or_refused(place: tuple[Any, ...], value: Any, gone: bool) -> None:
     document = copy.deepcopy(_least())

@@ -117,7 +117,7 @@ def test_trained_networks_fit_closely(pruned: Callable[..., onnxpfp.Result], nam
     assert result.report.target == {"size": 0.6}
 
 
-@settings(max_examples=12, deadline=None, derandomize=True, database=None, suppress_health_check=[*HealthCheck])
+@settings(max_examples=12, suppress_health_check=[*HealthCheck])
 @given(model=compose(), share=st.sampled_from([0.9, 0.7, 0.5]))
 def test_whatever_the_network_is_it_fits_or_the_error_says_what_does(model: ModelProto, share: float) -> None:
     budget = int(share * size(model))

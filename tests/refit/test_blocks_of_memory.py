@@ -12,7 +12,7 @@ from onnxpfp.refit.blocks import ALIGNED, Blocks
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(1, 400)), max_size=40), st.randoms(use_true_random=False))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_blocks_in_use_are_apart(steps: list[tuple[bool, int]], random) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(blocks, "PIECE", 512)

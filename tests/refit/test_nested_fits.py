@@ -28,7 +28,7 @@ def by_hand(u: np.ndarray, weights: np.ndarray, stays: np.ndarray, added: float)
 
 
 @given(st.integers(0, 99), st.lists(st.sets(st.integers(0, COLUMNS - 1), min_size=1), min_size=1, max_size=6))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_every_fit_is_the_least_squares_one_with_the_ridge_of_its_chain(seed: int, sets: list[set[int]]) -> None:
     u, weights, gram = case(seed)
     stays = np.zeros((len(sets), COLUMNS), np.bool_)

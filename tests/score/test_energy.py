@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from onnxpfp.score.energy import energy_shares
@@ -25,7 +25,6 @@ def test_nothing_comes_through_a_dead_layer() -> None:
     np.testing.assert_array_equal(energy_shares(np.zeros((3, 2)), np.ones(3)), np.zeros(3))
 
 
-@settings(deadline=None, derandomize=True)
 @given(st.integers(1, 8), st.floats(0.1, 10.0), st.integers(0, 1000))
 def test_shares_sum_to_one_and_ignore_the_scale(channels: int, scale: float, seed: int) -> None:
     rng = np.random.default_rng(seed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -79,7 +79,6 @@ def test_moments_of_parts_are_those_of_all() -> None:
     assert parts.count == whole.count == 28
 
 
-@settings(deadline=None, derandomize=True)
 @given(st.sampled_from(sorted(SIZES)), st.integers(0, 1000), st.data())
 def test_the_error_is_at_most_as_many_times_the_shares_as_channels_go(
     name: str, seed: int, data: st.DataObject

@@ -14,7 +14,7 @@ from onnxpfp.sipp.allocation import allocate_draws, whole_draws
 from onnxpfp.sipp.bounds import bound_of_draws
 from onnxpfp.sipp.layer import Parts
 
-QUICK = settings(max_examples=200, deadline=None, derandomize=True, database=None)
+QUICK = settings(max_examples=200)
 
 
 def parts_of(seed: int, count: int, spread: float, delta: float = 1e-16) -> Parts:

@@ -17,7 +17,7 @@ from onnxpfp.sipp.hybrid import select_hybrid
 from onnxpfp.sipp.layer import LayerChoice, LayerWeights, Parts, log_term
 from onnxpfp.sipp.sampled import draws_within, select_sampled
 
-QUICK = settings(max_examples=80, deadline=None, derandomize=True, database=None)
+QUICK = settings(max_examples=80)
 Select = Callable[[Sequence[LayerWeights], int], list[LayerChoice]]
 
 WEIGHTS = np.array([[1, -2, 0.5, 0], [-0.5, 1, 2, 3]], np.float32)

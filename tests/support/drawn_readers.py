@@ -22,7 +22,7 @@ from onnxpfp.linear.ops import Block, Kind, LinearOp, Window
 from support.brute_shares import model_of, unfold_conv, unfold_transposed
 
 CALM = [HealthCheck.too_slow, HealthCheck.data_too_large]
-QUICK = settings(max_examples=60, deadline=None, derandomize=True, database=None, suppress_health_check=CALM)
+QUICK = settings(max_examples=60, suppress_health_check=CALM)
 
 Array = NDArray[Any]
 SCALES = [(1.0, 1.0), (1e-20, 1.0), (1e20, 1.0), (1.0, 1e-20), (1.0, 1e20), (1e-20, 1e20), (1e20, 1e-20)]
