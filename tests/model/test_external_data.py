@@ -350,7 +350,7 @@ def watch():
             found = [int(line.split()[1]) for line in file if line.startswith(("RssAnon", "RssShmem"))]
         peak = max(peak, sum(found))
 
-thread = threading.Thread(target=watch)
+thread = threading.Thread(target=watch, daemon=True)
 thread.start()
 data = None if sys.argv[3] == "none" else sys.argv[3]
 save_result(prune_with(sys.argv[1], data, Options(keep_macs=0.7, samples=8)), sys.argv[2])
