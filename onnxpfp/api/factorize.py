@@ -15,7 +15,7 @@ from onnxpfp.comparison.latency import LatencyFindings, is_slow, measure_pair, s
 from onnxpfp.data.sources import SampleSource
 from onnxpfp.low_rank.layers import scheme_of
 from onnxpfp.model.load import LoadedModel, ModelSource
-from onnxpfp.options.verbs import FactorizeOptions
+from onnxpfp.options.factorization import FactorizeOptions
 from onnxpfp.pipeline.context import RunContext, open_run
 from onnxpfp.pipeline.factorization import Factorization, MeasuredFactors, factorize_network
 from onnxpfp.pipeline.latency.interleaved import latency_feed, samples_in_run

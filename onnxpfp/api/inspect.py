@@ -16,7 +16,7 @@ from onnxpfp.lossless.subnormal import of_file, subnormal_weights
 from onnxpfp.model.activation_memory import activation_peak
 from onnxpfp.model.input_shapes import default_input_shapes, has_made_up_lengths
 from onnxpfp.model.load import LoadedModel, load
-from onnxpfp.options.verbs import InspectOptions
+from onnxpfp.options.inspection import InspectOptions
 from onnxpfp.pipeline.analyze import analyze_at
 from onnxpfp.pipeline.footprint import (
     Footprint,

@@ -18,7 +18,7 @@ from onnxpfp.data.splits import Split
 from onnxpfp.errors import ModelError, TargetUnreachableError
 from onnxpfp.linear.describe import linear_ops
 from onnxpfp.model.load import ModelSource
-from onnxpfp.options.verbs import PrunabilityOptions
+from onnxpfp.options.prunability import PrunabilityOptions
 from onnxpfp.pipeline.calibration import RefitCalibration
 from onnxpfp.pipeline.context import RunContext, open_run
 from onnxpfp.pipeline.costs import mac_model

@@ -23,7 +23,7 @@ from onnxpfp.errors import ModelError, OptionError, VerificationError
 from onnxpfp.model.activation_memory import ActivationPeak, activation_peak
 from onnxpfp.model.draws import drawing_ops
 from onnxpfp.model.load import LoadedModel, ModelSource, load
-from onnxpfp.options.verbs import VerifyOptions
+from onnxpfp.options.verification import VerifyOptions
 from onnxpfp.pipeline.analyze import analyze, open_model
 from onnxpfp.pipeline.context import RunContext, open_run
 from onnxpfp.pipeline.latency.interleaved import latency_feed, samples_in_run
