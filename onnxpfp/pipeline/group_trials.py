@@ -22,7 +22,8 @@ from onnxpfp.errors import TargetUnreachableError
 from onnxpfp.options import UNKNOWN
 from onnxpfp.pipeline.calibration import Measured, RefitCalibration
 from onnxpfp.pipeline.context import RunContext
-from onnxpfp.pipeline.decide import selector_of, target_cost
+from onnxpfp.pipeline.selector import selector_of
+from onnxpfp.pipeline.target_cost import target_cost
 from onnxpfp.progress import Count
 from onnxpfp.refit.response_curves import GroupDrifts, RowChoice, Trials, TrialWidths
 

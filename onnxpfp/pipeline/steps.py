@@ -24,11 +24,12 @@ from onnxpfp.linear.weights import stored_axes_of
 from onnxpfp.pipeline.calibration import Calibration, Measured, RefitCalibration
 from onnxpfp.pipeline.candidate import Candidate, build_candidate
 from onnxpfp.pipeline.context import RunContext
-from onnxpfp.pipeline.decide import Decision, choose
+from onnxpfp.pipeline.decide import choose
 from onnxpfp.pipeline.drift_weights import least_drift
 from onnxpfp.pipeline.group_trials import BegunCurves, begin_curves, measure_curves
 from onnxpfp.pipeline.ranked_layers import rank_trials
 from onnxpfp.pipeline.scoring import calibrate_and_score
+from onnxpfp.pipeline.selector import Decision
 from onnxpfp.pipeline.shares import asked_of_rest
 from onnxpfp.pipeline.swaps import with_swaps
 from onnxpfp.runtime.heap import trim_heap
