@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from onnxpfp.api.keywords import PROGRESS, documented, keywords
+from onnxpfp.api.model_comparison import compare_models, loadable
 from onnxpfp.api.save import WritableResult
-from onnxpfp.api.verify import compare_models, loadable
 from onnxpfp.api.written import drift_of, measuring, noted, verified
 from onnxpfp.comparison.equivalence import Equivalence
 from onnxpfp.comparison.latency import LatencyFindings, is_slow, measure_pair, seconds_for_latency

@@ -11,8 +11,8 @@ import numpy as np
 from onnx import ModelProto
 
 from onnxpfp.api.keywords import PROGRESS, documented, keywords
+from onnxpfp.api.model_comparison import compare_models
 from onnxpfp.api.save import WritableResult
-from onnxpfp.api.verify import compare_models
 from onnxpfp.api.written import drift_of, measuring, noted, verified
 from onnxpfp.comparison.equivalence import Equivalence
 from onnxpfp.data.sources import SampleSource

@@ -15,7 +15,7 @@ from support import bodies
 
 import onnxpfp
 from onnxpfp import errors
-from onnxpfp.api import verify as module
+from onnxpfp.api import model_comparison as module
 from onnxpfp.comparison.latency import LatencyFindings, LatencyTrial, measure_latency
 from onnxpfp.model import load as load_module
 
