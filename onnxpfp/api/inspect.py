@@ -76,11 +76,7 @@ def inspect_with(model: ModelSource, asked: InspectOptions, *, progress: Progres
         subnormal = _subnormal(parts)
         if subnormal.weights and not options.no_latency:
             subnormal = _timed(subnormal, analysis, run)
-    nothing = ""
-    if not any(group.channels.size > 1 for part in parts for group in part.analysis.graph.groups):
-        stay = [(body.place, body.reason) for body in left]
-        nothing = why_no_part(analysis, [part.analysis for part in parts[1:]], stay)
-        blame_missing_ops(analysis, f": {nothing}")
+    nothing = _why_nothing(analysis, parts, left)
     amounts = [(totals(part.analysis), part.runs) for part in parts]
     reached = [_times(reachable, runs) for (_, reachable), runs in amounts]
     macs = sum(_times(total, runs).macs for (total, _), runs in amounts)
@@ -103,6 +99,20 @@ def inspect_with(model: ModelSource, asked: InspectOptions, *, progress: Progres
         notes=analysis.source.notes,
         nothing=nothing,
     )
+
+
+def _why_nothing(analysis: Analysis, parts: Sequence[AnalyzedPart], left: Sequence[LeftBody]) -> str:
+    """Say why nothing can be pruned; empty where something can.
+
+    Raises:
+        ModelError: Ops that onnxruntime lacks are why.
+    """
+    if any(group.channels.size > 1 for part in parts for group in part.analysis.graph.groups):
+        return ""
+    stay = [(body.place, body.reason) for body in left]
+    nothing = why_no_part(analysis, [part.analysis for part in parts[1:]], stay)
+    blame_missing_ops(analysis, f": {nothing}")
+    return nothing
 
 
 def _subnormal(parts: Sequence[AnalyzedPart]) -> Subnormal:
