@@ -27,7 +27,7 @@ class Clock:
     """Adds up the seconds of every phase.
 
     A phase within another interrupts it: no second counts twice, and all of them add up to what passed. Where the inner
-    one has ended, the outer one is told again, as far as it was.
+    one has ended, the outer one is told again, as far as it was. So is one that follows itself: it goes on.
 
     Attributes:
         progress: Told what is going on.
@@ -39,6 +39,7 @@ class Clock:
     _phase: str = ""
     _since: float = 0.0
     _news: tuple[int, int] = (0, 1)
+    _ended: tuple[str, int, int] = ("", 0, 1)
 
     @contextmanager
     def phase(self, name: str) -> Generator[Count]:
@@ -49,10 +50,13 @@ class Clock:
         """
         outer, news = self._go_on(name), self._news
         self.seconds.setdefault(name, 0.0)
-        self._tell(name, 0, 1)
+        before, *known = self._ended
+        self._ended = "", 0, 1
+        self._tell(name, *(known if before == name else (0, 1)))
         try:
             yield partial(self._tell, name)
         finally:
+            self._ended = name, *self._news
             self._go_on(outer)
         if outer not in ("", name):
             self._tell(outer, *news)

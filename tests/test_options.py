@@ -19,17 +19,15 @@ from onnxpfp.cli.options import options_of, takes
 from onnxpfp.errors import OptionError
 from onnxpfp.options import Options, ScopeOptions
 from onnxpfp.options.declaration import declare, declared
+from onnxpfp.options.factorization import FactorizeOptions
+from onnxpfp.options.inspection import InspectOptions
+from onnxpfp.options.latency import LatencyOptions
+from onnxpfp.options.prunability import PrunabilityOptions
 from onnxpfp.options.scores import ScoreOptions
+from onnxpfp.options.sparsification import SparsifyOptions
 from onnxpfp.options.sweep import SweepOptions
-from onnxpfp.options.verbs import (
-    VERB_OPTIONS,
-    FactorizeOptions,
-    InspectOptions,
-    LatencyOptions,
-    PrunabilityOptions,
-    SparsifyOptions,
-    VerifyOptions,
-)
+from onnxpfp.options.verbs import VERB_OPTIONS
+from onnxpfp.options.verification import VerifyOptions
 from onnxpfp.pipeline.costs import QUANTITIES
 
 ROOT = Path(__file__).parents[1]

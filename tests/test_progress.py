@@ -48,6 +48,17 @@ def test_the_order_is_that_of_the_beginnings(wait: Any) -> None:
     assert list(clock.seconds.items()) == [("first", 0.0), ("second", 1.0)]
 
 
+def test_a_phase_that_follows_itself_goes_on() -> None:
+    told: list[tuple[str, int, int]] = []
+    clock = Clock(lambda *news: told.append(news))
+    for name in ("curves", "curves", "factors", "curves"):
+        with clock.phase(name) as count:
+            count(2, 6)
+    again = [("curves", 2, 6), ("curves", 2, 6)]
+    others = [("factors", 0, 1), ("factors", 2, 6), ("curves", 0, 1), ("curves", 2, 6)]
+    assert told == [("curves", 0, 1), ("curves", 2, 6), *again, *others]
+
+
 def test_a_phase_that_fails_has_taken_its_time(wait: Any) -> None:
     clock = Clock()
 

@@ -121,14 +121,6 @@ class StructureCost:
         channels, ranks = self._parts(kept)
         return (ranks < self.full) & (self._pairs(channels, ranks) < self._wholes(channels))
 
-    def costs_of_layers(self, channels: Ints) -> tuple[Ints, Ints]:
-        """Return what every layer costs whole, and with a rank of 1, (L,) each.
-
-        Args:
-            channels: Channels kept of every group, (G,).
-        """
-        return self._wholes(channels), self._pairs(channels, np.ones_like(self.full))
-
     def _parts(self, kept: Ints) -> tuple[Ints, Ints]:
         return kept[: self.network.n_groups], kept[self.network.n_groups :]
 

@@ -7,15 +7,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from onnxpfp.api.keywords import PROGRESS, documented, keywords
+from onnxpfp.api.model_comparison import compare_models, loadable
 from onnxpfp.api.save import WritableResult
-from onnxpfp.api.verify import compare_models, loadable
 from onnxpfp.api.written import drift_of, measuring, noted, verified
 from onnxpfp.comparison.equivalence import Equivalence
 from onnxpfp.comparison.latency import LatencyFindings, is_slow, measure_pair, seconds_for_latency
 from onnxpfp.data.sources import SampleSource
 from onnxpfp.low_rank.layers import scheme_of
 from onnxpfp.model.load import LoadedModel, ModelSource
-from onnxpfp.options.verbs import FactorizeOptions
+from onnxpfp.options.factorization import FactorizeOptions
 from onnxpfp.pipeline.context import RunContext, open_run
 from onnxpfp.pipeline.factorization import Factorization, MeasuredFactors, factorize_network
 from onnxpfp.pipeline.latency.interleaved import latency_feed, samples_in_run

@@ -16,10 +16,8 @@ from onnxpfp.lossless.subnormal import of_file, subnormal_weights
 from onnxpfp.model.activation_memory import activation_peak
 from onnxpfp.model.input_shapes import default_input_shapes, has_made_up_lengths
 from onnxpfp.model.load import LoadedModel, load
-from onnxpfp.options import Options
-from onnxpfp.options.verbs import InspectOptions
-from onnxpfp.pipeline.analyze import analyze_at, open_model
-from onnxpfp.pipeline.context import RunContext, open_run
+from onnxpfp.options.inspection import InspectOptions
+from onnxpfp.pipeline.analyze import analyze_at
 from onnxpfp.pipeline.footprint import (
     Footprint,
     WeightFootprint,
@@ -30,10 +28,9 @@ from onnxpfp.pipeline.footprint import (
     weight_footprints,
 )
 from onnxpfp.pipeline.latency.subnormal import subnormal_cost
+from onnxpfp.pipeline.made_up_run import MadeUpRun
 from onnxpfp.pipeline.nothing_to_prune import blame_missing_ops, why_no_part
 from onnxpfp.pipeline.parts import AnalyzedPart, LeftBody, open_parts
-from onnxpfp.pipeline.reading import read_data
-from onnxpfp.pipeline.runnable_shapes import runnable_shapes
 from onnxpfp.progress import Clock, Progress
 from onnxpfp.report.inspection import InspectedBody, InspectedGroup, Inspection, NodeName, Stay, Subnormal
 from onnxpfp.report.reasons import by_kind
@@ -72,17 +69,14 @@ def inspect_with(model: ModelSource, asked: InspectOptions, *, progress: Progres
     options = asked.running()
     resolve_providers(options.providers, strict=options.strict_providers)
     source = load(model)
+    run = MadeUpRun(source, options, Clock(progress) if progress else Clock())
     with custom_ops(options.custom_ops), one_blas_thread():
-        analysis = _understand(source, options)
-        parts, left = _parts(analysis, options)
+        analysis = _understand(run)
+        parts, left = _parts(analysis, run)
         subnormal = _subnormal(parts)
         if subnormal.weights and not options.no_latency:
-            subnormal = _timed(subnormal, model, options, progress)
-    nothing = ""
-    if not any(group.channels.size > 1 for part in parts for group in part.analysis.graph.groups):
-        stay = [(body.place, body.reason) for body in left]
-        nothing = why_no_part(analysis, [part.analysis for part in parts[1:]], stay)
-        blame_missing_ops(analysis, f": {nothing}")
+            subnormal = _timed(subnormal, analysis, run)
+    nothing = _why_nothing(analysis, parts, left)
     amounts = [(totals(part.analysis), part.runs) for part in parts]
     reached = [_times(reachable, runs) for (_, reachable), runs in amounts]
     macs = sum(_times(total, runs).macs for (total, _), runs in amounts)
@@ -107,6 +101,20 @@ def inspect_with(model: ModelSource, asked: InspectOptions, *, progress: Progres
     )
 
 
+def _why_nothing(analysis: Analysis, parts: Sequence[AnalyzedPart], left: Sequence[LeftBody]) -> str:
+    """Say why nothing can be pruned; empty where something can.
+
+    Raises:
+        ModelError: Ops that onnxruntime lacks are why.
+    """
+    if any(group.channels.size > 1 for part in parts for group in part.analysis.graph.groups):
+        return ""
+    stay = [(body.place, body.reason) for body in left]
+    nothing = why_no_part(analysis, [part.analysis for part in parts[1:]], stay)
+    blame_missing_ops(analysis, f": {nothing}")
+    return nothing
+
+
 def _subnormal(parts: Sequence[AnalyzedPart]) -> Subnormal:
     """Count the subnormal weights of all parts."""
     of_parts = (of_file(part.analysis, subnormal_weights(part.analysis)) for part in parts)
@@ -114,17 +122,17 @@ def _subnormal(parts: Sequence[AnalyzedPart]) -> Subnormal:
     return Subnormal(sum(counts), len(counts))
 
 
-def _timed(found: Subnormal, model: ModelSource, options: Options, progress: Progress | None) -> Subnormal:
+def _timed(subnormal: Subnormal, analysis: Analysis, run: MadeUpRun) -> Subnormal:
     """Measure what they cost; where the model does not run, say so.
 
     Raises:
         ProviderError: A provider that was asked for cannot run here.
     """
     try:
-        cost = subnormal_cost(open_run(model, None, options, (), progress=progress))
+        cost = subnormal_cost(run.context(analysis))
     except (CalibrationError, ModelError) as error:
-        return replace(found, latency=LatencyFindings(unmeasured=str(error)))
-    return replace(found, zeroed=cost.zeroed, latency=cost.latency)
+        return replace(subnormal, latency=LatencyFindings(unmeasured=str(error)))
+    return replace(subnormal, zeroed=cost.zeroed, latency=cost.latency)
 
 
 def _times(amount: Footprint, runs: float) -> Footprint:
@@ -132,17 +140,15 @@ def _times(amount: Footprint, runs: float) -> Footprint:
     return Footprint(amount.params, round(amount.macs * runs))
 
 
-def _parts(analysis: Analysis, options: Options) -> tuple[Sequence[AnalyzedPart], Sequence[LeftBody]]:
+def _parts(analysis: Analysis, run: MadeUpRun) -> tuple[Sequence[AnalyzedPart], Sequence[LeftBody]]:
     """Find the bodies of a model, by running it on made-up inputs; where that is not possible, all of them stay."""
     bodies = bodies_of(analysis.model)
     if not bodies:
         return [AnalyzedPart(analysis)], []
     try:
-        _, session, requests = open_model(analysis.source, options)
-        data = read_data(analysis.source, session, None, options)
+        context = run.context(analysis)
     except (CalibrationError, ModelError) as error:
         return [AnalyzedPart(analysis)], [LeftBody(body.place, str(error)) for body in bodies]
-    context = RunContext(analysis, data, requests, session.providers, options, None, 0, Clock())
     network = open_parts(context)
     return [part.analyzed for part in network.parts], network.left
 
@@ -152,37 +158,39 @@ def _bodies(parts: Sequence[AnalyzedPart]) -> Iterator[InspectedBody]:
         yield InspectedBody(part.analysis.source.place, part.runs, totals(part.analysis)[0].macs, "")
 
 
-def _understand(source: LoadedModel, options: Options) -> Analysis:
+def _understand(run: MadeUpRun) -> Analysis:
     """Analyse a model, also one that onnxruntime does not run, as long as that is not needed to find its shapes.
 
     Raises:
         ModelError: It is broken.
     """
+    source, given = run.source, run.options.input_shapes
     try:
-        return analyze_at(source, _shapes(source, options), options)
+        return _analyze(run, source, _shapes(run))
     except OptionError:
         raise
     except Exception:
         # Whatever a broken model made fail, onnxruntime says what is wrong with it; if it runs the model, we failed.
-        runnable, session, _ = open_model(source, options)
-        if runnable.tail is not None:
-            return analyze_at(runnable, options.input_shapes, options)
+        if run.runnable.tail is not None:
+            return _analyze(run, run.runnable, given)
         with contextlib.suppress(CalibrationError):
-            read_data(source, session, None, options)
-        shapes = runnable_shapes(source.model, session, options.input_shapes)
-        if shapes is None or shapes == default_input_shapes(source.model, options.input_shapes):
+            _ = run.data
+        if run.shapes == default_input_shapes(source.model, given):
             raise
-        return analyze_at(source, shapes, options)
+        return _analyze(run, source, run.shapes)
 
 
-def _shapes(source: LoadedModel, options: Options) -> Mapping[str, tuple[int, ...]]:
+def _analyze(run: MadeUpRun, source: LoadedModel, shapes: Mapping[str, tuple[int, ...]]) -> Analysis:
+    return analyze_at(source, shapes, run.options, clock=run.clock)
+
+
+def _shapes(run: MadeUpRun) -> Mapping[str, tuple[int, ...]]:
     """Return what is given, and lengths that the model runs at where some have to be made up."""
-    if not has_made_up_lengths(source.model, options.input_shapes):
-        return options.input_shapes
-    with contextlib.suppress(ModelError):
-        runnable, session, _ = open_model(source, options)
-        return runnable_shapes(runnable.model, session, options.input_shapes) or options.input_shapes
-    return options.input_shapes
+    given = run.options.input_shapes
+    if has_made_up_lengths(run.source.model, given):
+        with contextlib.suppress(ModelError):
+            return run.shapes
+    return given
 
 
 def _groups(parts: Sequence[AnalyzedPart]) -> Iterator[InspectedGroup]:

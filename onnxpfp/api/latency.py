@@ -10,7 +10,7 @@ from pathlib import Path
 from onnxpfp.api.keywords import PROGRESS, documented, keywords
 from onnxpfp.data.sources import SampleSource
 from onnxpfp.model.load import ModelSource
-from onnxpfp.options.verbs import LatencyOptions
+from onnxpfp.options.latency import LatencyOptions
 from onnxpfp.pipeline.context import open_run
 from onnxpfp.pipeline.latency.form import write_form
 from onnxpfp.pipeline.latency.summary import LatencySummary, summarize

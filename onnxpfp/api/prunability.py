@@ -18,7 +18,7 @@ from onnxpfp.data.splits import Split
 from onnxpfp.errors import ModelError, TargetUnreachableError
 from onnxpfp.linear.describe import linear_ops
 from onnxpfp.model.load import ModelSource
-from onnxpfp.options.verbs import PrunabilityOptions
+from onnxpfp.options.prunability import PrunabilityOptions
 from onnxpfp.pipeline.calibration import RefitCalibration
 from onnxpfp.pipeline.context import RunContext, open_run
 from onnxpfp.pipeline.costs import mac_model
@@ -35,7 +35,7 @@ from onnxpfp.pipeline.requirements import (
     require_split,
 )
 from onnxpfp.pipeline.scoring import calibrate_for_refits
-from onnxpfp.pipeline.steps import complete
+from onnxpfp.pipeline.steps import begin_scored
 from onnxpfp.progress import Progress
 from onnxpfp.report.draws import draws_notes
 from onnxpfp.report.inspection import NodeName
@@ -137,7 +137,8 @@ def _measured(part: NetworkPart) -> MeasuredPart:
     with part.context.clock.phase("calibration"):
         ops = linear_ops(whole)
         scored = calibrate_for_refits(part.context, whole, ops, split)
-    return MeasuredPart(part, LosslessStep.nothing(whole), complete(part.context, whole, ops, scored, {}))
+    measured = begin_scored(part.context, whole, ops, scored, {}).towards(part.context)
+    return MeasuredPart(part, LosslessStep.nothing(whole), measured)
 
 
 def _evaluator(context: RunContext) -> Evaluator:

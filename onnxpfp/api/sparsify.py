@@ -11,8 +11,8 @@ import numpy as np
 from onnx import ModelProto
 
 from onnxpfp.api.keywords import PROGRESS, documented, keywords
+from onnxpfp.api.model_comparison import compare_models
 from onnxpfp.api.save import WritableResult
-from onnxpfp.api.verify import compare_models
 from onnxpfp.api.written import drift_of, measuring, noted, verified
 from onnxpfp.comparison.equivalence import Equivalence
 from onnxpfp.data.sources import SampleSource
@@ -21,7 +21,7 @@ from onnxpfp.model.compressed import compressed_bytes, compressed_model_bytes
 from onnxpfp.model.load import ModelSource
 from onnxpfp.model.names import node_name
 from onnxpfp.model.plain import with_sparse_initializers
-from onnxpfp.options.verbs import SparsifyOptions
+from onnxpfp.options.sparsification import SparsifyOptions
 from onnxpfp.pipeline.context import RunContext, open_run
 from onnxpfp.pipeline.parts import Network, open_parts
 from onnxpfp.pipeline.provenance import Provenance

@@ -13,7 +13,7 @@ from onnxpfp.data.labels import labels_of, read_labels
 from onnxpfp.data.sources import SampleSource
 from onnxpfp.linear.weight_layers import weight_layers
 from onnxpfp.model.load import ModelSource
-from onnxpfp.options.verbs import PrunabilityOptions
+from onnxpfp.options.prunability import PrunabilityOptions
 from onnxpfp.pipeline.context import RunContext, open_run
 from onnxpfp.pipeline.weight_prunability import Weights, weight_curves
 from onnxpfp.pipeline.weight_sensitivities import weight_sensitivities

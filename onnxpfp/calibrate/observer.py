@@ -66,15 +66,9 @@ class Observer(ABC):
         """Return what was collected, by the name of what it is of."""
 
 
-def not_finite(tensor: str, op: str | None = None) -> CalibrationError:
-    """Return the error of a network that computes NaN or infinity.
-
-    Args:
-        tensor: Where they are.
-        op: The linear op that reads it, if one does.
-    """
-    reads = "" if op is None else f", which {op} reads"
+def not_finite(tensor: str) -> CalibrationError:
+    """Return the error of a network that computes NaN or infinity at a tensor."""
     return CalibrationError(
-        f"the network computes NaN or infinity at {tensor!r}{reads}",
-        hint="check that the calibration data are prepared as in training",
+        f"the network computes NaN or infinity at {tensor!r}",
+        hint="give samples that are prepared as in training; noise is not what every network takes",
     )

@@ -190,7 +190,7 @@ def _decode(op: LinearOp, emitted: GraphOutputs, squares: str, values: Arrays, s
     if emitted.patch_sum is not None:
         patch_sum = values[emitted.patch_sum].astype(np.float64)
     if not (np.isfinite(patch_sum).all() and np.isfinite(shares).all()):
-        raise not_finite(op.data, op.name)
+        raise not_finite(op.data)
     sensitivity = np.zeros(len(channels))
     np.maximum.at(sensitivity, np.searchsorted(channels, emitted.channels), shares)
     shape = values[emitted.shape]

@@ -1,20 +1,17 @@
-"""Statistics of samples: monoids, so that shards can be merged in any order, and the file that keeps them.
+"""Statistics of samples: monoids, so that shards can be merged in any order, and arrays that a file can keep.
 
 Each is a dataclass of arrays and numbers. Maxima merge exactly; sums merge to float64 rounding.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import Field, dataclass, fields
-from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxpfp.data.archive import read_arrays
 from onnxpfp.errors import CalibrationError
 
 __all__ = [
@@ -22,14 +19,10 @@ __all__ = [
     "SampleSum",
     "Statistic",
     "Statistics",
-    "load_statistics",
     "merged",
-    "save_statistics",
     "statistic_arrays",
     "statistics_of",
 ]
-
-_FORMAT = "onnxpfp-statistics-3"
 
 
 class Statistic(Protocol):
@@ -183,34 +176,6 @@ def statistics_of(
         name: kind(**{part: _plain(arrays[f"{prefix}{number}.{part}"]) for part in parts})
         for number, name in enumerate(names)
     }
-
-
-def save_statistics(path: str | Path, statistics: Mapping[str, Statistic]) -> None:
-    """Write statistics to one `.npz` file, at exactly this path."""
-    header = np.array(json.dumps({"format": _FORMAT, "names": list(statistics)}))
-    # An open file keeps numpy from appending a second suffix to the user's path.
-    with Path(path).open("wb") as stream:
-        np.savez_compressed(stream, allow_pickle=False, header=header, **statistic_arrays(statistics))
-
-
-def load_statistics(path: str | Path, kind: type[S]) -> dict[str, S]:
-    """Read what `save_statistics` wrote.
-
-    Args:
-        path: The file.
-        kind: What the statistics are.
-
-    Raises:
-        CalibrationError: The file is missing or has no such statistics.
-    """
-    try:
-        arrays = read_arrays(Path(path))
-        document = json.loads(str(arrays["header"]))
-        if document["format"] != _FORMAT:
-            raise ValueError(document["format"])  # noqa: TRY301
-        return statistics_of(arrays, document["names"], kind)
-    except (CalibrationError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise CalibrationError(f"{path} is not a statistics file of onnxpfp", hint="collect it again") from error
 
 
 def _plain(array: NDArray[Any]) -> Any:

@@ -10,7 +10,7 @@ import click
 from onnxpfp.cli.failure import failing_in_one_line, naming_files
 from onnxpfp.cli.options import FILE, Reporting, Typed, data_files, data_option, options_of, reporting_options, takes
 from onnxpfp.cli.outputs import Outputs, check_outputs, publish, write_result
-from onnxpfp.options.verbs import FactorizeOptions
+from onnxpfp.options.factorization import FactorizeOptions
 from onnxpfp.time_limit import limited
 
 __all__ = ["factorize_command"]

@@ -9,7 +9,7 @@ import click
 from onnxpfp.cli.failure import failing_in_one_line, naming_files
 from onnxpfp.cli.options import FILE, Reporting, Typed, options_of, reporting_options, takes
 from onnxpfp.cli.outputs import check_reports, publish
-from onnxpfp.options.verbs import InspectOptions
+from onnxpfp.options.inspection import InspectOptions
 from onnxpfp.time_limit import limited
 
 __all__ = ["inspect_command"]

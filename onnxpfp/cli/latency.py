@@ -10,7 +10,7 @@ from onnxpfp.cli.failure import failing_in_one_line, naming_files
 from onnxpfp.cli.options import FILE, Reporting, Typed, data_files, data_option, options_of, reporting_options, takes
 from onnxpfp.cli.outputs import check_table, publish, write_table
 from onnxpfp.errors import OptionError
-from onnxpfp.options.verbs import LatencyOptions
+from onnxpfp.options.latency import LatencyOptions
 from onnxpfp.time_limit import limited
 
 __all__ = ["latency_command"]

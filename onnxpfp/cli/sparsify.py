@@ -11,7 +11,7 @@ from onnxpfp.cli.failure import failing_in_one_line, naming_files
 from onnxpfp.cli.options import FILE, Reporting, Typed, data_files, data_option, options_of, reporting_options, takes
 from onnxpfp.cli.outputs import Outputs, check_outputs, publish, write_result
 from onnxpfp.errors import OptionError
-from onnxpfp.options.verbs import SparsifyOptions
+from onnxpfp.options.sparsification import SparsifyOptions
 from onnxpfp.time_limit import limited
 
 __all__ = ["sparsify_command"]

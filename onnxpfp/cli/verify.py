@@ -10,7 +10,7 @@ from onnxpfp.cli.failure import failing_in_one_line, naming_files
 from onnxpfp.cli.options import FILE, Reporting, Typed, data_files, data_option, options_of, reporting_options, takes
 from onnxpfp.cli.outputs import check_reports, publish
 from onnxpfp.errors import ModelError, VerificationError
-from onnxpfp.options.verbs import VerifyOptions
+from onnxpfp.options.verification import VerifyOptions
 from onnxpfp.time_limit import limited
 
 __all__ = ["verify_command"]

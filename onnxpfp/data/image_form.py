@@ -13,7 +13,7 @@ from onnxpfp.data.inputs import InputSpec
 from onnxpfp.errors import CalibrationError, OptionError
 from onnxpfp.options.data import IMAGENET, Color, DataOptions, ImageLayout, Resize, Scaling, parse_resize, parse_scaling
 
-__all__ = ["ImageForm", "image_form"]
+__all__ = ["ImageForm", "candidates", "image_form"]
 
 _AXES = 4
 _GRAY, _COLORS = 1, 3
@@ -167,10 +167,10 @@ def _scaling(spec: InputSpec, asked: DataOptions, channels: int, color: Color) -
             f"--preprocess {scaling.name} makes fractions, and input '{spec.name}' is {spec.describe()}",
             hint="--preprocess none leaves pixels as they are",
         )
-    return fitted(scaling, channels, color)
+    return _in_order(scaling, channels, color)
 
 
-def fitted(scaling: Scaling, channels: int, color: Color) -> Scaling:
+def _in_order(scaling: Scaling, channels: int, color: Color) -> Scaling:
     """Return a scaling in the order of the channels of an input.
 
     Raises:
@@ -191,4 +191,4 @@ def candidates(form: ImageForm) -> Iterator[Scaling]:
     for name in ("0-1", "imagenet", "-1-1", "none"):
         scaling = parse_scaling("--preprocess", name)
         if len(scaling.mean) in (0, 1, form.channels):
-            yield fitted(scaling, form.channels, form.color)
+            yield _in_order(scaling, form.channels, form.color)

@@ -108,7 +108,7 @@ class BiasEditor:
             self._add_steps(consumer, node, bias.position, shift)
             return
         if bias is None or bias.kind == "packed":
-            self.left.append((consumer.name, f"{node.op_type} has no bias of its own in floating point"))
+            self.left.append((consumer.name, f"nothing is folded into a bias of {node.op_type}"))
             return
         options = Attributes(node)
         beta = options.real("beta", 1.0)

@@ -123,9 +123,8 @@ def has_made_up_lengths(model: ModelProto, given: Mapping[str, tuple[int, ...]])
 
 def shape_hint(model: ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> str:
     """Write the options that give the inputs with free axes these shapes."""
-    free = [
-        info.name for info in true_inputs(model) if None in (declared_dims(info) or (None,)) and info.name in shapes
-    ]
+    declared = {info.name: declared_dims(info) for info in true_inputs(model) if info.name in shapes}
+    free = [name for name, dims in declared.items() if dims is None or None in dims]
     return " ".join(f"--input-shape {name}:{','.join(map(str, shapes[name]))}" for name in free)
 
 

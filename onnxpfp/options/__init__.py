@@ -9,9 +9,10 @@ fields. The class that a field stands in says which verbs take it:
     PruningOptions          prune, sweep (`pruning.py`), with those of `--score feature-statistics` (`features.py`)
     Options                 prune, with those of classes (`classes.py`) and the shares of layers (`shares.py`)
 
-Those of `data.py` are of every verb that reads data. What one other verb alone takes stands in `scores.py`, `sweep.py`
-and `verbs.py`, which has the class of every verb. `declaration.py` says what an option is, `checks.py` what its values
-may be.
+Those of `data.py` are of every verb that reads data. What one other verb alone takes stands in a file of its own
+(`factorization.py`, `inspection.py`, `latency.py`, `prunability.py`, `scores.py`, `sparsification.py`, `sweep.py`,
+`verification.py`), and `verbs.py` has the class of every verb. `declaration.py` says what an option is, `checks.py`
+what its values may be.
 """
 
 from onnxpfp.options.pruning import DEFAULT_KEEP_MACS, UNKNOWN, Options, PruningOptions

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
-__all__ = ["Option", "as_in", "declare", "declared"]
+__all__ = ["Option", "as_in", "declare", "declared", "shared_values"]
 
 Section = Literal["data", "target", "choice", "runtime"]
 """Options of one section stand together in help and docs/options.md."""
@@ -73,3 +73,15 @@ def as_in(kind: type[Any], name: str) -> Any:
     if callable(known.default_factory):
         return field(default_factory=known.default_factory, metadata=known.metadata)
     return field(default=known.default, metadata=known.metadata)
+
+
+def shared_values(options: object, kind: type[Any], *, but: Collection[str] = ()) -> dict[str, Any]:
+    """Return the values that options have for those of another class, by field name.
+
+    Args:
+        options: An instance of a class of options.
+        kind: The other class.
+        but: Names of options that mean something else there; targets do in any case, and are left out.
+    """
+    theirs = {name for name, option in declared(kind) if option.section != "target"}
+    return {name: getattr(options, name) for name, _ in declared(type(options)) if name in theirs.difference(but)}

@@ -122,7 +122,10 @@ class ModelOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScopeOptions(ModelOptions):
-    """Options of every verb that looks at channels: what may be pruned."""
+    """Options of every verb that looks at channels: what may be pruned.
+
+    The patterns are of `factorize` and `sparsify`, too, where they mean layers and single weights.
+    """
 
     attention: Literal["heads", "width"] = declare(
         "heads",
@@ -132,14 +135,14 @@ class ScopeOptions(ModelOptions):
     )
     include: Sequence[str] = declare(
         (),
-        "Prune only these nodes and initializers: a name, a glob, or re:REGEX.",
+        "Apply to these nodes and initializers only: a name, a glob, or re:REGEX.",
         "choice",
         metavar="PAT",
         repeated=True,
     )
     exclude: Sequence[str] = declare(
         (),
-        "Do not prune these nodes and initializers: a name, a glob, or re:REGEX.",
+        "Do not apply to these nodes and initializers: a name, a glob, or re:REGEX.",
         "choice",
         metavar="PAT",
         repeated=True,

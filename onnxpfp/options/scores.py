@@ -9,7 +9,7 @@ from typing import Literal
 from onnxpfp.options import Options, RunOptions, ScopeOptions
 from onnxpfp.options.checks import check_shard
 from onnxpfp.options.data import DataOptions
-from onnxpfp.options.declaration import as_in, declare, declared
+from onnxpfp.options.declaration import as_in, declare, shared_values
 
 __all__ = ["ScoreOptions"]
 
@@ -39,5 +39,4 @@ class ScoreOptions(DataOptions, ScopeOptions):
 
     def running(self) -> Options:
         """Return the options with which the network is read and run."""
-        common = dict(declared(Options))
-        return Options(**{name: getattr(self, name) for name, _ in declared(ScoreOptions) if name in common})
+        return Options(**shared_values(self, Options))

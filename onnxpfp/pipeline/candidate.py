@@ -14,8 +14,8 @@ from onnxpfp.linear.weights import reweight
 from onnxpfp.low_rank.split import edits_of_rank, split
 from onnxpfp.pipeline.calibration import DataCalibration, Measured, RefitCalibration
 from onnxpfp.pipeline.context import RunContext
-from onnxpfp.pipeline.decide import Decision
 from onnxpfp.pipeline.merging import merge_similar
+from onnxpfp.pipeline.selector import Decision
 from onnxpfp.progress import Count
 from onnxpfp.refit.joint_problem import JointEffort
 from onnxpfp.refit.layerwise import fit_layerwise

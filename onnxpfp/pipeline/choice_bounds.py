@@ -28,7 +28,6 @@ from onnxpfp.comparison.certificate import mean_bound
 from onnxpfp.linear.ops import LinearOp
 from onnxpfp.pipeline.calibration import DataCalibration, Measured
 from onnxpfp.pipeline.context import RunContext
-from onnxpfp.pipeline.decide import Decision
 from onnxpfp.pipeline.measurements import (
     SHARE_POINTS,
     InputObserver,
@@ -38,6 +37,7 @@ from onnxpfp.pipeline.measurements import (
     drawn_columns,
 )
 from onnxpfp.pipeline.sample_rows import rows_of_samples
+from onnxpfp.pipeline.selector import Decision
 from onnxpfp.runtime.heap import trim_heap
 from onnxpfp.score.output_moments import errors
 

@@ -19,8 +19,8 @@ from onnxpfp.channels.macs import count_params, mac_nodes
 from onnxpfp.model.index import Use
 from onnxpfp.pipeline.latency.op_latencies import OpLatencies
 from onnxpfp.pipeline.products import Product, assemble
-from onnxpfp.rewrite.apply import entry_bits
 from onnxpfp.rewrite.edits import NewInput
+from onnxpfp.rewrite.stored_numbers import entry_bits
 
 __all__ = ["QUANTITIES", "Biases", "Quantity", "full_widths", "mac_model", "param_model"]
 

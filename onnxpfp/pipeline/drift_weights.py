@@ -20,7 +20,8 @@ from onnxpfp.errors import TargetUnreachableError
 from onnxpfp.pipeline.calibration import Measured
 from onnxpfp.pipeline.candidate import build_candidate
 from onnxpfp.pipeline.context import RunContext
-from onnxpfp.pipeline.decide import Decision, decide_with_ranks
+from onnxpfp.pipeline.decide import decide_with_ranks
+from onnxpfp.pipeline.selector import Decision
 
 __all__ = ["least_drift"]
 

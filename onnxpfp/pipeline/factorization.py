@@ -22,7 +22,7 @@ from onnxpfp.low_rank.split import RankedLayer, factors_of
 from onnxpfp.model.functions import without_functions
 from onnxpfp.model.names import node_name
 from onnxpfp.model.order import with_sorted_nodes
-from onnxpfp.options.verbs import FactorizeOptions
+from onnxpfp.options.factorization import FactorizeOptions
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.parts import Network
 from onnxpfp.pipeline.rank_candidates import RankCandidate, rank_candidate

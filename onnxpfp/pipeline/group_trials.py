@@ -22,7 +22,8 @@ from onnxpfp.errors import TargetUnreachableError
 from onnxpfp.options import UNKNOWN
 from onnxpfp.pipeline.calibration import Measured, RefitCalibration
 from onnxpfp.pipeline.context import RunContext
-from onnxpfp.pipeline.decide import selector_of, target_cost
+from onnxpfp.pipeline.selector import selector_of
+from onnxpfp.pipeline.target_cost import target_cost
 from onnxpfp.progress import Count
 from onnxpfp.refit.response_curves import GroupDrifts, RowChoice, Trials, TrialWidths
 
@@ -30,7 +31,6 @@ __all__ = [
     "BegunCurves",
     "GroupTrial",
     "begin_curves",
-    "measure_curves",
     "measure_group_trials",
     "tries_all_widths",
 ]
@@ -185,13 +185,6 @@ def begin_curves(
 def tries_all_widths(context: RunContext) -> bool:
     """Tell whether groups are tried at all widths: many targets are, as for a quality, or none is known yet."""
     return bool(context.options.limit_flag) or context.options.target[1] == UNKNOWN
-
-
-def measure_curves(
-    context: RunContext, measured: Measured, calibration: RefitCalibration, progress: Count, temperature: float
-) -> tuple[ResponseCurve, ...]:
-    """Measure the response curves of all groups as well as the target needs them; arguments as for `begin_curves`."""
-    return begin_curves(context, measured, calibration, progress, temperature).towards(context, measured, progress)
 
 
 def _next_choices(groups: Sequence[GroupTrial], cost: Cost, target: float, full: int) -> dict[int, int]:

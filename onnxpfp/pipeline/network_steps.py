@@ -18,11 +18,13 @@ from onnxpfp.pipeline.candidate import Candidate
 from onnxpfp.pipeline.choice_bounds import bounded
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.costs import QUANTITIES
-from onnxpfp.pipeline.decide import Decision, cost_after, least_cost, single_cost
+from onnxpfp.pipeline.decide import least_cost
 from onnxpfp.pipeline.lossless_step import LosslessStep, remove_lossless
 from onnxpfp.pipeline.parts import Network, NetworkPart
+from onnxpfp.pipeline.selector import Decision
 from onnxpfp.pipeline.shares import asked_channels, asked_of_rest
 from onnxpfp.pipeline.steps import lift_decision, measure, prune_in_steps
+from onnxpfp.pipeline.target_cost import cost_after, single_cost
 from onnxpfp.rewrite import call_again, restore
 from onnxpfp.score.scores import Scores
 

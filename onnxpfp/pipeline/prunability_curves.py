@@ -15,9 +15,9 @@ from onnx import ModelProto
 from onnxpfp.allocation.cost import CostModel
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.costs import mac_model
-from onnxpfp.pipeline.decide import Decision
 from onnxpfp.pipeline.group_trials import GroupTrial
 from onnxpfp.pipeline.network_steps import MeasuredPart, PrunedNetwork
+from onnxpfp.pipeline.selector import Decision
 from onnxpfp.progress import Clock, Count
 
 __all__ = ["Point", "group_points", "network_points", "shares_down_to"]

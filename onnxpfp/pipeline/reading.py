@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -42,6 +42,7 @@ def read_data(
     certification: SampleSource | None = None,
     *,
     decides: bool = True,
+    made_up_shapes: Mapping[str, tuple[int, ...]] | None = None,
 ) -> CalibrationData:
     """Read the data, hold some out, and find a batch size that the model accepts.
 
@@ -54,6 +55,7 @@ def read_data(
         options: How to prune.
         certification: Samples that are held out in the place of some of the others.
         decides: Whether anything is to be decided by them: if not, none are held out.
+        made_up_shapes: Input shapes at which samples are made up, where they are known.
 
     Raises:
         CalibrationError: The data do not fit the model.
@@ -63,7 +65,7 @@ def read_data(
     given: Given = "none" if calibration is None else "file"
     if isinstance(calibration, str) and calibration == "random":
         given = "random"
-    reader = _Reader(source, session, input_specs(source.model, options.input_shapes), options)
+    reader = _Reader(source, session, input_specs(source.model, options.input_shapes), options, made_up_shapes)
     samples = reader.calibration(calibration, made_up=given != "file")
     if given == "none" or not decides:
         batching = reader.batching(samples, made_up=given != "file")
@@ -97,12 +99,14 @@ class _Reader:
         session: What runs it.
         specs: Its inputs.
         options: How to prune.
+        made_up_shapes: As in `read_data`.
     """
 
     source: LoadedModel
     session: Session
     specs: tuple[InputSpec, ...]
     options: Options
+    made_up_shapes: Mapping[str, tuple[int, ...]] | None
 
     @cached_property
     def statistics(self) -> StoredStatistics | None:
@@ -155,9 +159,10 @@ class _Reader:
     def calibration(self, source: SampleSource | None, *, made_up: bool) -> Samples:
         """Read the samples that decide, or make some up: as many as are asked for."""
         options = self.options
-        shapes = default_input_shapes(self.source.model, options.input_shapes)
         if made_up:
-            shapes = runnable_shapes(self.source.model, self.session, options.input_shapes) or shapes
+            shapes = self.made_up_shapes or runnable_shapes(self.source.model, self.session, options.input_shapes)
+        else:
+            shapes = default_input_shapes(self.source.model, options.input_shapes)
         samples = load_samples(
             "random" if source is None else source,
             self.specs,

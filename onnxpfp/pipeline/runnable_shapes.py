@@ -8,7 +8,7 @@ import numpy as np
 from onnx import ModelProto
 
 from onnxpfp.errors import ModelError
-from onnxpfp.model.input_shapes import input_shape_trials
+from onnxpfp.model.input_shapes import default_input_shapes, input_shape_trials
 from onnxpfp.model.shapes import example_feeds
 from onnxpfp.runtime.session import Session
 
@@ -17,8 +17,8 @@ __all__ = ["runnable_shapes"]
 
 def runnable_shapes(
     model: ModelProto, session: Session, given: Mapping[str, tuple[int, ...]]
-) -> dict[str, tuple[int, ...]] | None:
-    """Return the first made-up input shapes at which a model runs and shows something; None where it runs at none.
+) -> dict[str, tuple[int, ...]]:
+    """Return the first made-up input shapes at which a model runs and shows something, else the most natural ones.
 
     Args:
         model: The model.
@@ -43,4 +43,4 @@ def runnable_shapes(
         if all(output.size for output in outputs.values()):
             return shapes
         empty = empty or shapes
-    return empty
+    return empty or default_input_shapes(model, given)

@@ -24,8 +24,10 @@ from onnxpfp.model.provenance import provenance_bytes
 from onnxpfp.model.save_weights import saved_size
 from onnxpfp.pipeline.candidate import Candidate
 from onnxpfp.pipeline.context import RunContext
-from onnxpfp.pipeline.decide import Decision, added_biases, narrowest
+from onnxpfp.pipeline.decide import narrowest
 from onnxpfp.pipeline.network_steps import MeasuredPart, PrunedNetwork, WrittenNetwork
+from onnxpfp.pipeline.selector import Decision
+from onnxpfp.pipeline.target_cost import added_biases
 from onnxpfp.rewrite import apply
 from onnxpfp.rewrite.edits import Edits
 from onnxpfp.runtime.memory import amount_text

@@ -17,7 +17,7 @@ from onnxpfp.linear.weights import stored_form
 from onnxpfp.model.functions import without_functions
 from onnxpfp.model.order import with_sorted_nodes
 from onnxpfp.model.plain import with_own_constants, with_plain_constants
-from onnxpfp.options.verbs import SparsifyOptions
+from onnxpfp.options.sparsification import SparsifyOptions
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.parts import Network
 from onnxpfp.pipeline.sparse_plan import SparsePlan

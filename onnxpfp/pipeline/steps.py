@@ -24,16 +24,17 @@ from onnxpfp.linear.weights import stored_axes_of
 from onnxpfp.pipeline.calibration import Calibration, Measured, RefitCalibration
 from onnxpfp.pipeline.candidate import Candidate, build_candidate
 from onnxpfp.pipeline.context import RunContext
-from onnxpfp.pipeline.decide import Decision, choose
+from onnxpfp.pipeline.decide import choose
 from onnxpfp.pipeline.drift_weights import least_drift
-from onnxpfp.pipeline.group_trials import BegunCurves, begin_curves, measure_curves
+from onnxpfp.pipeline.group_trials import BegunCurves, begin_curves
 from onnxpfp.pipeline.ranked_layers import rank_trials
 from onnxpfp.pipeline.scoring import calibrate_and_score
+from onnxpfp.pipeline.selector import Decision
 from onnxpfp.pipeline.shares import asked_of_rest
 from onnxpfp.pipeline.swaps import with_swaps
 from onnxpfp.runtime.heap import trim_heap
 
-__all__ = ["Begun", "begin", "complete", "lift_decision", "measure", "prune_in_steps"]
+__all__ = ["Begun", "begin", "begin_scored", "lift_decision", "measure", "prune_in_steps"]
 
 
 BOUNDED_ALONE = "several groups lie in it once what costs nothing has gone, and each was bounded alone"
@@ -42,23 +43,6 @@ DRAWN_ALONE = "several groups lie in it once what costs nothing has gone, and ea
 """Why there is no bound: the probabilities that theirs fail add up."""
 TEMPERATURE = 4.0
 """Of the class scores whose divergence sets widths; at 1 the curves of a network that is sure of itself are noise."""
-
-
-def measure(context: RunContext, analysis: Analysis, asked: Mapping[int, float]) -> Measured:
-    """Measure everything on a model that a choice needs to know.
-
-    Args:
-        context: What is asked for.
-        analysis: The model.
-        asked: How many channels the user asks of groups, by position.
-    """
-    with context.clock.phase("calibration"):
-        ops = linear_ops(analysis)
-        calibration = calibrate_and_score(context, analysis, ops)
-    measured = _with_needed_grams(context, complete(context, analysis, ops, calibration, asked))
-    del calibration
-    trim_heap()
-    return measured
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,24 +58,56 @@ class Begun:
     curves: BegunCurves | None
 
     def towards(self, context: RunContext) -> Measured:
-        """Measure the rest that a choice needs to know for a target; the same as `measure` does at once."""
-        measured = self.measured
-        if self.curves is not None:
-            with context.clock.phase("curves") as progress:
-                measured = replace(measured, curves=self.curves.towards(_of_curves(context), measured, progress))
-        return _with_needed_grams(context, measured)
+        """Measure the rest that a choice needs to know for a target."""
+        if self.curves is None:
+            return self.measured
+        with context.clock.phase("curves") as progress:
+            curves = self.curves.towards(_of_curves(context), self.measured, progress)
+        return replace(self.measured, curves=curves)
 
 
 def begin(context: RunContext, analysis: Analysis, asked: Mapping[int, float]) -> Begun:
-    """Measure on a model what is the same for every target of one kind."""
+    """Measure on a model what is the same for every target of one kind.
+
+    Args:
+        context: What is asked for.
+        analysis: The model.
+        asked: How many channels the user asks of groups, by position.
+    """
     with context.clock.phase("calibration"):
         ops = linear_ops(analysis)
         calibration = calibrate_and_score(context, analysis, ops)
+    return begin_scored(context, analysis, ops, calibration, asked)
+
+
+def begin_scored(
+    context: RunContext,
+    analysis: Analysis,
+    ops: tuple[LinearOp, ...],
+    calibration: Calibration,
+    asked: Mapping[int, float],
+) -> Begun:
+    """Measure the same on a model whose channels have their scores.
+
+    Args:
+        context: As in `begin`.
+        analysis: As in `begin`.
+        ops: Its linear ops.
+        calibration: The scores, and what they were made of.
+        asked: As in `begin`.
+    """
     measured = _without_curves(context, analysis, ops, calibration, asked)
     if not (_by_curves(context) and isinstance(calibration, RefitCalibration)):
         return Begun(measured, None)
     with context.clock.phase("curves") as progress:
         return Begun(measured, begin_curves(_of_curves(context), measured, calibration, progress, TEMPERATURE))
+
+
+def measure(context: RunContext, analysis: Analysis, asked: Mapping[int, float]) -> Measured:
+    """Measure everything on a model that a choice needs to know; arguments as for `begin`."""
+    measured = _with_needed_grams(context, begin(context, analysis, asked).towards(context))
+    trim_heap()
+    return measured
 
 
 def _with_needed_grams(context: RunContext, measured: Measured) -> Measured:
@@ -112,22 +128,6 @@ def _by_curves(context: RunContext) -> bool:
 def _of_curves(context: RunContext) -> RunContext:
     """Return the context of response curves: the widths of fine steps have those of coarse ones among them."""
     return replace(context, alignment=context.candidates[0].alignment) if context.candidates else context
-
-
-def complete(
-    context: RunContext,
-    analysis: Analysis,
-    ops: tuple[LinearOp, ...],
-    calibration: Calibration,
-    asked: Mapping[int, float],
-) -> Measured:
-    """Add to the scores what else a choice needs: where weights are stored, response curves that set widths."""
-    measured = _without_curves(context, analysis, ops, calibration, asked)
-    if not (_by_curves(context) and isinstance(calibration, RefitCalibration)):
-        return measured
-    with context.clock.phase("curves") as progress:
-        curves = measure_curves(_of_curves(context), measured, calibration, progress, TEMPERATURE)
-    return replace(measured, curves=curves)
 
 
 def _without_curves(

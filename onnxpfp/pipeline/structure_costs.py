@@ -21,7 +21,7 @@ from onnxpfp.pipeline.latency.op_latencies import REST, OpLatencies
 from onnxpfp.pipeline.latency.pair_latencies import PairLatencies
 from onnxpfp.pipeline.pair_ops import Factoring, RankedProduct, ends_of, pair_ops
 from onnxpfp.pipeline.products import Product, assemble
-from onnxpfp.rewrite.apply import entry_bits
+from onnxpfp.rewrite.stored_numbers import entry_bits
 
 __all__ = ["COUNTS", "LayerCount", "LayerProducts", "layer_terms", "structure_cost"]
 

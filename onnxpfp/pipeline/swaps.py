@@ -8,8 +8,8 @@ import numpy as np
 
 from onnxpfp.pipeline.calibration import Measured, RefitCalibration
 from onnxpfp.pipeline.context import RunContext
-from onnxpfp.pipeline.decide import Decision
 from onnxpfp.pipeline.refit_problem import consumer_grams
+from onnxpfp.pipeline.selector import Decision
 from onnxpfp.score.group_data import ConsumerGram
 from onnxpfp.score.swaps import swapped
 

@@ -22,7 +22,7 @@ from onnxpfp.channels.ops import facts_of
 from onnxpfp.errors import ModelError
 from onnxpfp.model.constants import stored_tensors
 from onnxpfp.progress import Count
-from onnxpfp.rewrite.apply import store_numbers
+from onnxpfp.rewrite.stored_numbers import store_numbers
 from onnxpfp.runtime.external_data import numbers
 
 __all__ = ["WeightCurve", "Weights", "weight_curves"]

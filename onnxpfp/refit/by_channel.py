@@ -24,7 +24,7 @@ from onnxpfp.refit.layers import RefitLayer, kept_parts
 from onnxpfp.refit.moments import Moments, Piece, by_group
 from onnxpfp.refit.ridge import Regression, Solver, intercept
 
-__all__ = ["ChannelRegression", "folded", "predictor", "zero_padded"]
+__all__ = ["ChannelRegression", "folded", "prediction", "zero_padded"]
 
 
 def zero_padded(op: LinearOp) -> bool:
@@ -35,19 +35,14 @@ def zero_padded(op: LinearOp) -> bool:
     return any(window.pads or ()) or window.auto_pad in {"SAME_UPPER", "SAME_LOWER"}
 
 
-def predictor(moments: Moments, chosen: Floats, ridge: float, *, padded: bool) -> Floats:
-    """Return M, (g, c, s): how all channels are made of those that stay.
+def prediction(moments: Moments, chosen: Floats, *, padded: bool) -> Regression:
+    """Return the regression whose weights are M, (g, c, s): how all channels are made of those that stay.
 
     Args:
         moments: Columns are the channels that stay (g, s), targets all channels (g, c).
         chosen: What M is without any data: 1 where a channel that stays is itself, (g, c, s).
-        ridge: Share of mean diag G.
         padded: Whether the op pads with zeros.
     """
-    return _prediction(moments, chosen, padded=padded).at(ridge)[0]
-
-
-def _prediction(moments: Moments, chosen: Floats, *, padded: bool) -> Regression:
     return Regression.of(moments, chosen, np.zeros(chosen.shape[:2]) if padded else None)
 
 
@@ -119,7 +114,7 @@ class ChannelRegression:
     def solver(self, fitted: Moments, start: InitialWeights) -> Solver:
         """Return a solver whose bias is the best on the fitted outputs."""
         op = self.layer.op
-        regression = _prediction(self.moments, self.chosen, padded=zero_padded(op) or not start.biased)
+        regression = prediction(self.moments, self.chosen, padded=zero_padded(op) or not start.biased)
 
         def at(ridge: float) -> tuple[Floats, Floats]:
             weights = folded(self.weights, regression.at(ridge)[0], op.kernel_size)

@@ -12,6 +12,7 @@ from functools import partial
 
 import numpy as np
 
+from onnxpfp.refit.best_fit import Fit, is_sane
 from onnxpfp.refit.initial import InitialWeights
 from onnxpfp.refit.joint_chains import Chain, joint_chains
 from onnxpfp.refit.joint_machine import Affine, with_channels_first
@@ -21,7 +22,6 @@ from onnxpfp.refit.joint_steps import PRODUCER_RIDGE, joint_fit
 from onnxpfp.refit.layer_rows import LayerRows
 from onnxpfp.refit.layers import RefitLayer
 from onnxpfp.refit.means import Record
-from onnxpfp.refit.ridge import Fit, is_sane
 from onnxpfp.refit.state import RefitState
 from onnxpfp.rewrite.apply import renew
 from onnxpfp.runtime import open_session

@@ -17,13 +17,14 @@ from numpy.typing import NDArray
 from onnxpfp.arrays import AnyFloats, Arrays, Floats, Floats32, Ints
 from onnxpfp.linear.columns import columns, draw_positions, outputs_at
 from onnxpfp.low_rank.limit import RankLimit
+from onnxpfp.refit.best_fit import Fit, best_fit
 from onnxpfp.refit.by_channel import ChannelRegression
 from onnxpfp.refit.cache import SpillCache
 from onnxpfp.refit.initial import InitialWeights
 from onnxpfp.refit.layers import RefitLayer
 from onnxpfp.refit.low_rank_fit import limited_fit, low_rank_fit
 from onnxpfp.refit.moments import Moments, Piece, by_group
-from onnxpfp.refit.ridge import Fit, GramFactors, best_fit, by_columns
+from onnxpfp.refit.ridge import GramFactors, by_columns
 from onnxpfp.refit.rows import RowBatch, SampledRows
 from onnxpfp.refit.state import RefitState
 from onnxpfp.runtime.workers import ALONE, Workers

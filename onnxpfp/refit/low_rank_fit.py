@@ -24,9 +24,10 @@ from onnxpfp.arrays import Floats
 from onnxpfp.low_rank.alternate import fitted_first
 from onnxpfp.low_rank.limit import RankLimit
 from onnxpfp.low_rank.moments import InputMoments, ridged
+from onnxpfp.refit.best_fit import Fit, best_fit
 from onnxpfp.refit.initial import InitialWeights
 from onnxpfp.refit.moments import Moments
-from onnxpfp.refit.ridge import Fit, Regression, Solver, best_fit, intercept
+from onnxpfp.refit.ridge import Regression, Solver, intercept
 from onnxpfp.refit.rows import SampledRows
 
 __all__ = ["limited_fit", "low_rank_fit"]

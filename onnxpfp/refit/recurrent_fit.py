@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxpfp.arrays import Bools, Floats
+from onnxpfp.refit.best_fit import Fit, best_fit
 from onnxpfp.refit.cache import SpillCache
 from onnxpfp.refit.initial import InitialWeights
 from onnxpfp.refit.joint_setup import StagePair
@@ -25,7 +26,7 @@ from onnxpfp.refit.moments import Moments
 from onnxpfp.refit.recurrent_draw import DrawnSteps, RecurrentPair, StudentStates
 from onnxpfp.refit.recurrent_layers import RecurrentLayer, RecurrentWeights
 from onnxpfp.refit.recurrent_rows import Direction, DirectionRows, GatePart, joined
-from onnxpfp.refit.ridge import Fit, Regression, best_fit
+from onnxpfp.refit.ridge import Regression
 from onnxpfp.refit.rows import RowBatch, SampledRows
 from onnxpfp.refit.state import RefitState
 

@@ -17,6 +17,7 @@ from onnx import ModelProto
 
 from onnxpfp.arrays import CHUNK_BYTES, FLOAT_BYTES, Keep
 from onnxpfp.low_rank.limit import RankLimit
+from onnxpfp.refit.best_fit import Fit
 from onnxpfp.refit.initial import InitialWeights
 from onnxpfp.refit.joint import JointRefit
 from onnxpfp.refit.joint_problem import JointEffort
@@ -28,7 +29,6 @@ from onnxpfp.refit.moments import Piece
 from onnxpfp.refit.problem import RefitProblem
 from onnxpfp.refit.recurrent_fit import fit_recurrence
 from onnxpfp.refit.recurrent_layers import RecurrentLayer
-from onnxpfp.refit.ridge import Fit
 from onnxpfp.refit.stages import Arrays, Runner, Stages
 from onnxpfp.refit.state import RefitState
 from onnxpfp.rewrite.apply import apply, renew

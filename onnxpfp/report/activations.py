@@ -10,6 +10,8 @@ __all__ = ["peak_fact", "peaks_fact"]
 
 NAMED = 3
 """Most tensors and nodes that are named."""
+LONGEST = 64
+"""Letters of a name; some converters join those of ten nodes to one. The JSON form has all of it."""
 RULE = "every tensor lasts from its node to its last reader, nothing in place; no weights, no workspaces"
 
 
@@ -26,7 +28,7 @@ def peaks_fact(before: ActivationPeak, after: ActivationPeak | None) -> str:
 
 def peak_fact(peak: ActivationPeak) -> str:
     """Say how much a model takes at its peak, where that is, and which tensors are there."""
-    held = [f"{tensor.name} {tensor.bytes:,}" for tensor in peak.tensors[:NAMED]]
+    held = [f"{_short(tensor.name)} {tensor.bytes:,}" for tensor in peak.tensors[:NAMED]]
     tensors = f" ({_listed(held, len(peak.tensors))})" if held else ""
     return f"{peak.bytes:,} bytes, the most at once, {_place(peak)}{tensors}; {RULE}{_left_out(peak)}"
 
@@ -34,17 +36,28 @@ def peak_fact(peak: ActivationPeak) -> str:
 def _place(peak: ActivationPeak) -> str:
     if not peak.op:
         return "of the inputs"
-    return f"at {peak.op}" if peak.node == peak.op else f"at {peak.op} '{peak.node}'"
+    return f"at {peak.op}" if peak.node == peak.op else f"at {peak.op} '{_short(peak.node)}'"
+
+
+def _short(name: str) -> str:
+    """Leave out the middle of a long name."""
+    half = LONGEST // 2
+    return name if len(name) <= LONGEST else f"{name[:half]}...{name[-half:]}"
 
 
 def _left_out(peak: ActivationPeak) -> str:
     """Name what the number has nothing of."""
     parts: list[str] = []
     if peak.unsized:
-        parts.append(f"tensors without a known size: {_listed(peak.unsized[:NAMED], len(peak.unsized))}")
+        parts.append(f"tensors without a known size: {_named(peak.unsized)}")
     if peak.bodies:
-        parts.append(f"what the bodies of {_listed(peak.bodies[:NAMED], len(peak.bodies))} hold")
+        parts.append(f"what the bodies of {_named(peak.bodies)} hold")
     return f"; not counted are {', and '.join(parts)}" if parts else ""
+
+
+def _named(names: Sequence[str]) -> str:
+    """Name the first ones."""
+    return _listed([_short(name) for name in names[:NAMED]], len(names))
 
 
 def _listed(named: Sequence[str], count: int) -> str:

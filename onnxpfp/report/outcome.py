@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from onnxpfp.pipeline.calibration import Calibration, DataCalibration
 from onnxpfp.pipeline.context import RunContext
-from onnxpfp.pipeline.decide import Decision
 from onnxpfp.pipeline.lossless_step import LosslessStep
 from onnxpfp.pipeline.network_steps import MeasuredPart
 from onnxpfp.pipeline.parts import NetworkPart
+from onnxpfp.pipeline.selector import Decision
 from onnxpfp.refit.means import Compensation
 
 __all__ = ["Outcome"]

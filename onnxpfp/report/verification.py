@@ -16,6 +16,7 @@ from onnxpfp.report.classes import ClassReport, class_facts
 from onnxpfp.report.comparison import drift_fact, latency_fact, sizes_table, slow_ops_chart, slow_ops_table
 from onnxpfp.report.figures import before_and_after
 from onnxpfp.report.formats import plain
+from onnxpfp.report.not_finite import not_finite_fact
 from onnxpfp.report.page import Column, Element, Facts, Heading, Table, Title, sizes, spent
 
 __all__ = ["ComparedSize", "VerificationReport"]
@@ -133,6 +134,8 @@ class VerificationReport:
             rows["plan"] = _plan_fact(self.plan)
         if self.drift is not None and self.drift.in_place is not None:
             rows["measured at"] = str(self.drift.in_place)
+        if self.drift is not None and (not_finite := not_finite_fact(self.drift)):
+            rows["not finite"] = not_finite
         if self.latency is not None:
             rows["latency"] = latency_fact(self.latency)
         return rows | {"seconds": spent(self.seconds)}

@@ -6,7 +6,6 @@ that lies in a file go to a file too, a piece at a time.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,13 +24,13 @@ from onnxpfp.model.draws import record_kept_draws
 from onnxpfp.model.edit import add_constants, drop_unread, replace_nodes
 from onnxpfp.model.index import ModelIndex, Use
 from onnxpfp.model.names import free_name
-from onnxpfp.model.soundness import type_bits
 from onnxpfp.rewrite.branches import drop_branches
 from onnxpfp.rewrite.edits import Edits
 from onnxpfp.rewrite.slices import sliced
+from onnxpfp.rewrite.stored_numbers import store_numbers
 from onnxpfp.runtime.external_data import WeightFile, is_reference, numbers
 
-__all__ = ["apply", "entry_bits", "renew", "store_numbers", "what_stays"]
+__all__ = ["apply", "renew", "what_stays"]
 
 
 def apply(
@@ -121,39 +120,6 @@ _Key = tuple[str, tuple[int, ...], bytes]
 def _key(array: AnyArray) -> _Key:
     """Return what arrays that hold the same numbers have in common."""
     return str(array.dtype), array.shape, array.tobytes()
-
-
-def store_numbers(tensor: TensorProto, array: AnyArray) -> None:
-    """Put numbers into a tensor and leave its name, doc string and metadata alone."""
-    new = numpy_helper.from_array(np.asarray(array, order="C"), tensor.name)
-    listed = _LISTED.get(tensor.data_type)
-    if listed is not None and len(getattr(tensor, listed)):
-        new.ClearField("raw_data")
-        getattr(new, listed).extend(array.ravel().tolist())
-    kept = {"name", "doc_string", "metadata_props"}
-    for field_, _ in list(tensor.ListFields()):
-        if field_.name not in kept:
-            tensor.ClearField(field_.name)
-    new.ClearField("name")
-    tensor.MergeFrom(new)
-
-
-_LISTED: Mapping[int, str] = {
-    TensorProto.INT32: "int32_data",
-    TensorProto.INT64: "int64_data",
-    TensorProto.UINT32: "uint64_data",
-    TensorProto.UINT64: "uint64_data",
-}
-"""Fields in which small integers take fewer bytes than raw ones; a tensor that has them there keeps them there."""
-
-
-def entry_bits(tensor: TensorProto) -> int:
-    """Return the bits that an entry of a weight takes as it is stored when it is cut: in the mean, rounded up."""
-    count = math.prod(tensor.dims)
-    listed = _LISTED.get(tensor.data_type)
-    if listed is not None and len(getattr(tensor, listed)):
-        return -(-8 * tensor.ByteSize() // count)
-    return type_bits(tensor.data_type)
 
 
 @dataclass(slots=True, eq=False)

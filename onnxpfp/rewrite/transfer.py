@@ -9,8 +9,8 @@ from onnxpfp.arrays import AnyArray
 from onnxpfp.model.constants import all_graphs, all_names, stored_tensors
 from onnxpfp.model.edit import add_constants, drop_unread
 from onnxpfp.model.names import free_name
-from onnxpfp.rewrite.apply import store_numbers
 from onnxpfp.rewrite.edits import Edits
+from onnxpfp.rewrite.stored_numbers import store_numbers
 
 __all__ = ["with_edits"]
 

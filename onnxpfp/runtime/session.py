@@ -7,16 +7,12 @@ no copy of them, not even a reordered one. Such a model runs its nodes in the or
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import importlib
-import io
 import logging
 import os
-import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
-from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -26,22 +22,15 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto
 
-from onnxpfp.errors import ModelError, OptionError, ProviderError, one_line
+from onnxpfp.errors import ModelError, one_line
 from onnxpfp.runtime.arena import SHARED, share_arena
 from onnxpfp.runtime.device_memory import DeviceMemory, DeviceTensor
 from onnxpfp.runtime.draw_keys import DECIDING, KEYS, draw_keys
 from onnxpfp.runtime.external_data import externalise, numbers
+from onnxpfp.runtime.handle import create_handle, custom_ops, quiet_logger, save_memory, session_options
 from onnxpfp.runtime.heap import trim_malloc
 from onnxpfp.runtime.latency import RunTime
-from onnxpfp.runtime.providers import (
-    CPU,
-    CUDA,
-    TENSORRT,
-    ProviderRequest,
-    explain_fallback,
-    explain_missing,
-    resolve_providers,
-)
+from onnxpfp.runtime.providers import ProviderRequest, explain_missing, resolve_providers
 from onnxpfp.time_limit import stoppable
 
 __all__ = ["ProviderRequest", "Session", "SessionSource", "custom_ops", "open_session", "resolve_providers"]
@@ -55,16 +44,8 @@ _LOG = logging.getLogger(__name__)
 SessionSource = ModelProto | bytes | str | os.PathLike[str]
 """A model in memory, its bytes, or its path; above 2 GB only a path works."""
 
-_MMAP_THRESHOLD = -3
-"""`M_MMAP_THRESHOLD` of glibc's malloc.h."""
-_MAPPED_FROM = 128 << 10
-"""Bytes, glibc's own default; setting it keeps it from growing."""
 _LARGE = 16 << 20
 """Bytes of a model in memory from which on it is worth to give back what loading it took."""
-_FATAL = 4
-_WARNING = 2
-_FALLBACK = "fallback to CPU EP has been explicitly disabled"
-"""Text with which onnxruntime refuses a node that strict providers cannot run."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -196,29 +177,6 @@ class Session:
             return dict(zip(self.outputs, binding.get_outputs(), strict=True))
 
 
-_LIBRARIES: ContextVar[tuple[str, ...]] = ContextVar("libraries", default=())
-"""Libraries of custom ops for the sessions that are opened within `custom_ops`."""
-
-
-@contextlib.contextmanager
-def custom_ops(libraries: Sequence[str]) -> Generator[None]:
-    """Register the ops of libraries in every session that is opened inside.
-
-    Args:
-        libraries: Paths of shared libraries with the entry point `RegisterCustomOps`.
-
-    Raises:
-        OptionError: onnxruntime cannot register one.
-    """
-    token = _LIBRARIES.set(tuple(map(os.path.abspath, libraries)))
-    try:
-        if libraries:
-            _options(importlib.import_module("onnxruntime"), threads=None, optimize=True, layout=True)
-        yield
-    finally:
-        _LIBRARIES.reset(token)
-
-
 def open_session(
     model: SessionSource,
     providers: str | Sequence[str] | Sequence[ProviderRequest] = "cpu",
@@ -262,7 +220,7 @@ def open_session(
             # Draws are made by nodes that need not run where the user's nodes do.
             requests = tuple(replace(request, strict=False) for request in requests)
         model, apart = externalise(model)
-    options = _options(ort, threads=threads, optimize=optimize and not apart, layout=layout)
+    options = session_options(ort, threads=threads, optimize=optimize and not apart, layout=layout)
     if shared:
         share_arena()
         options.add_session_config_entry(*SHARED)
@@ -273,11 +231,11 @@ def open_session(
     if any(request.strict for request in requests):
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     if apart:
-        _save_memory(ort, options)
+        save_memory(ort, options)
     payload = _payload(model)
     # Weights may be folded while a session is made, and that may take as long as a run.
     with stoppable(partial(options.set_load_cancellation_flag, True)):
-        handle = _create(ort, payload, options, requests)
+        handle = create_handle(ort, payload, options, requests)
     if len(payload) > _LARGE:
         # onnxruntime has copied it several times.
         del model, payload
@@ -322,40 +280,6 @@ def _payload(model: SessionSource) -> str | bytes:
     return os.fspath(model)
 
 
-def _options(ort: Any, *, threads: int | None, optimize: bool, layout: bool) -> Any:
-    options = ort.SessionOptions()
-    options.log_severity_level = _FATAL
-    levels = ort.GraphOptimizationLevel
-    optimized = levels.ORT_ENABLE_ALL if layout else levels.ORT_ENABLE_EXTENDED
-    options.graph_optimization_level = optimized if optimize else levels.ORT_DISABLE_ALL
-    if threads is not None:
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-    for library in _LIBRARIES.get():
-        try:
-            options.register_custom_ops_library(library)
-        except Exception as error:
-            raise OptionError(
-                f"--custom-ops {library}: onnxruntime cannot register it: {one_line(error)}",
-                hint="give a shared library with the function RegisterCustomOps, built for this version of onnxruntime",
-            ) from error
-    return options
-
-
-def _save_memory(ort: Any, options: Any) -> None:
-    """Free every intermediate after its last use, and make none before its turn."""
-    if sys.platform == "linux":
-        # glibc serves ever larger blocks from its heap once it has seen such freed, and gives that heap back seldom.
-        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-        if mallopt is not None:
-            mallopt(_MMAP_THRESHOLD, _MAPPED_FROM)
-    options.enable_cpu_mem_arena = False
-    options.enable_mem_pattern = False
-    options.enable_mem_reuse = False
-    # The default order is depth first from the outputs: what depends on weights alone could come first.
-    options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
-
-
 def _fed(ort: Any, tensor: TensorProto) -> Any:
     """Map a weight as onnxruntime takes it."""
     array = numbers(tensor)
@@ -364,83 +288,14 @@ def _fed(ort: Any, tensor: TensorProto) -> Any:
     return array
 
 
-def _create(ort: Any, payload: str | bytes, options: Any, requests: tuple[ProviderRequest, ...]) -> Any:
-    chain: list[tuple[str, dict[str, str]]] = [(item.name, dict(item.options)) for item in requests]
-    # onnxruntime calls it a contradiction where the CPU is named and may run nothing.
-    if not any(item.name == CPU or item.strict for item in requests):
-        chain.append((CPU, {}))
-    accelerated = [item for item in requests if item.name != CPU]
-    with _silence(ort, accelerated):
-        try:
-            # Without enable_fallback=0 a provider that fails prints a banner on stdout and is dropped.
-            handle = ort.InferenceSession(payload, options, providers=chain, enable_fallback=0)
-        except Exception as error:
-            if _FALLBACK in str(error):
-                raise _why_on_cpu(ort, payload, chain, requests) from error
-            if accelerated and not _loads_on_cpu(ort, payload):
-                accelerated = []
-            if accelerated:
-                raise explain_missing(accelerated[0], in_build=True) from error
-            raise ModelError(f"onnxruntime cannot load the model: {one_line(error)}") from error
-    # It would hold the model as long as it lives, for a fallback to other providers.
-    handle._model_bytes = None
-    return handle
-
-
-def _why_on_cpu(
-    ort: Any, payload: str | bytes, chain: list[tuple[str, dict[str, str]]], requests: tuple[ProviderRequest, ...]
-) -> ProviderError:
-    """Find out what goes to the CPU where it may: all nodes of a provider that does not run, or single ones."""
-    options = _options(ort, threads=None, optimize=True, layout=True)
-    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-    handle = ort.InferenceSession(payload, options, providers=[*chain, (CPU, {})], enable_fallback=0)
-    running = cast("list[str]", handle.get_providers())
-    for request in requests:
-        if request.name not in running:
-            return explain_missing(request, in_build=True)
-    # Older versions of onnxruntime do not tell.
-    assigned = getattr(handle, "get_provider_graph_assignment_info", list[Any])()
-    nodes = [node for part in assigned if part.ep_name == CPU for node in part.get_nodes()]
-    return explain_fallback(requests, [f"{node.op_type} '{node.name}'" for node in nodes])
-
-
-def _loads_on_cpu(ort: Any, payload: str | bytes) -> bool:
-    """Tell a broken model from a broken provider."""
-    try:
-        ort.InferenceSession(payload, _options(ort, threads=None, optimize=True, layout=True), providers=[CPU])
-    except Exception:
-        return False
-    return True
-
-
-@contextlib.contextmanager
-def _silence(ort: Any, accelerated: Sequence[ProviderRequest]) -> Generator[None]:
-    """Keep the default logger and the library loader of onnxruntime quiet while a session is made."""
-    ort.set_default_logger_severity(_FATAL)
-    try:
-        wants_cuda = any(item.name in (CUDA, TENSORRT) for item in accelerated)
-        if wants_cuda and hasattr(ort, "preload_dlls"):
-            sink = io.StringIO()
-            with contextlib.redirect_stdout(sink), contextlib.redirect_stderr(sink):
-                ort.preload_dlls()
-            _LOG.debug("preload_dlls: %s", sink.getvalue().strip())
-        yield
-    finally:
-        ort.set_default_logger_severity(_WARNING)
-
-
 @contextlib.contextmanager
 def _running() -> Generator[Any]:
     """Yield the options of a run that stops when its time is over, and say why it fails."""
     ort: Any = importlib.import_module("onnxruntime")
     run_options = ort.RunOptions()
-    with stoppable(partial(setattr, run_options, "terminate", True)), _explained():
-        # Of what a kernel lacks memory for, the allocator would write on stderr.
-        ort.set_default_logger_severity(_FATAL)
-        try:
-            yield run_options
-        finally:
-            ort.set_default_logger_severity(_WARNING)
+    # Of what a kernel lacks memory for, the allocator would write on stderr.
+    with stoppable(partial(setattr, run_options, "terminate", True)), _explained(), quiet_logger(ort):
+        yield run_options
 
 
 @contextlib.contextmanager

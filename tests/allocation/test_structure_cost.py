@@ -97,9 +97,3 @@ def test_fewer_channels_and_smaller_ranks_never_cost_more() -> None:
             if kept[place] + 1 in each:
                 more = (*kept[:place], kept[place] + 1, *kept[place + 1 :])
                 assert structure.total(np.array(kept)) <= structure.total(np.array(more))
-
-
-def test_costs_of_layers_are_those_of_whole_ones_and_of_one_rank() -> None:
-    wholes, ranks = cost().costs_of_layers(np.array([OUTER, INNER]))
-    np.testing.assert_array_equal(wholes, [9 * OUTER * INNER] * 2)
-    np.testing.assert_array_equal(ranks, [3 * (OUTER + INNER), BLOCK * (9 * INNER + OUTER) + CALL])

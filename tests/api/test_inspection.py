@@ -272,7 +272,7 @@ def test_weights_that_do_not_fit_are_no_bug_of_ours() -> None:
 
 
 def test_a_bug_of_ours_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*_: object) -> None:
+    def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError
 
     monkeypatch.setattr(inspection, "analyze_at", broken)

@@ -9,7 +9,7 @@ import onnxpfp
 from onnxpfp.api.keywords import in_keywords
 from onnxpfp.options import Options
 from onnxpfp.options.declaration import declared
-from onnxpfp.options.verbs import PrunabilityOptions
+from onnxpfp.options.prunability import PrunabilityOptions
 
 MODEL = nets.ROOT / "models" / "fmnist_resnet.onnx"
 

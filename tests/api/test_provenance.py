@@ -18,7 +18,8 @@ from support.stacks import conv_stack
 import onnxpfp
 from onnxpfp.model.provenance import provenance_bytes, with_provenance
 from onnxpfp.options import Options
-from onnxpfp.options.verbs import FactorizeOptions, SparsifyOptions
+from onnxpfp.options.factorization import FactorizeOptions
+from onnxpfp.options.sparsification import SparsifyOptions
 from onnxpfp.pipeline.provenance import Provenance, options_given, target_given
 from onnxpfp.score.criterion import Criterion
 

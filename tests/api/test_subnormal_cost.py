@@ -20,7 +20,9 @@ from onnxpfp.comparison.latency import LatencyFindings
 from onnxpfp.model import load as load_module
 from onnxpfp.model.constants import all_graphs
 from onnxpfp.model.subnormal import is_subnormal
+from onnxpfp.pipeline import made_up_run, reading
 from onnxpfp.pipeline.latency import subnormal as module
+from onnxpfp.pipeline.runnable_shapes import runnable_shapes
 
 TEXT = """g (float[N,3,8,8] x) => (float[N,5] y) {
     c = Conv <pads = [1,1,1,1]> (x, w1, b1) r = Relu(c)
@@ -152,3 +154,24 @@ def test_it_is_in_the_json_form_and_documented() -> None:
     assert latency["ratio"]["low"] <= latency["ratio"]["median"] <= latency["ratio"]["high"]
     page = (nets.ROOT / "docs" / "inspect.md").read_text(encoding="utf-8")
     assert set(document) <= set(re.findall(r"`([a-z_]+)`", page.split("## As JSON")[1]))
+
+
+def test_input_sizes_at_which_it_runs_are_found_once(
+    monkeypatch: pytest.MonkeyPatch, timed: list[tuple[Any, ...]]
+) -> None:
+    searched: list[Any] = []
+
+    def search(*arguments: Any) -> dict[str, tuple[int, ...]]:
+        searched.append(runnable_shapes(*arguments))
+        return searched[-1]
+
+    for place in (made_up_run, reading):
+        monkeypatch.setattr(place, "runnable_shapes", search)
+    # An image of 224 pixels a side, the first that is tried, is no multiple of such pieces.
+    rows = "s = Constant <value = int64[4] {-1, 3, 25, 32}> () n = Reshape(x, s) c = Conv"
+    text = TEXT.replace("float[N,3,8,8] x", "float[N,3,H,W] x").replace("c = Conv", rows)
+    model = decayed(text.replace("(x, w1, b1)", "(n, w1, b1)"))
+    found = onnxpfp.inspect(model).subnormal
+    assert searched == [{"x": (1, 3, 640, 640)}]
+    assert {name: array.shape for name, array in timed[0][1].items()} == searched[0]
+    assert found.zeroed == DECAYED

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import nets
@@ -15,9 +16,11 @@ from support import bodies
 
 import onnxpfp
 from onnxpfp import errors
-from onnxpfp.api import verify as module
+from onnxpfp.api import model_comparison as module
 from onnxpfp.comparison.latency import LatencyFindings, LatencyTrial, measure_latency
 from onnxpfp.model import load as load_module
+from onnxpfp.report.not_finite import not_finite_fact
+from onnxpfp.report.page import Facts
 
 DATA = {"x": nets.noise(32, 3, 8, 8)}
 PLAIN = {"threads": 1, "no_latency": True}
@@ -70,6 +73,22 @@ def test_a_file_that_gives_no_numbers_where_the_original_does_is_broken() -> Non
     assert report.problems == (
         f"{len(DATA['x'])} numbers of the outputs are infinite or NaN where the original's are not",
     )
+
+
+def test_numbers_that_are_not_finite_in_either_are_counted() -> None:
+    logarithm = nets.build("g (float[N,4] x) => (float[N,4] y) { a = MatMul(x, w) y = Log(a) }", {"w": (4, 4)})
+    report = onnxpfp.verify(logarithm, logarithm, **PLAIN)
+    assert report.drift is not None
+    assert report.drift.not_finite > 0
+    same = f"{report.drift.not_finite} infinities or NaNs in both at the same places, which counts as equal"
+    (facts,) = (element for element in report.page(full=False, wide=True) if isinstance(element, Facts))
+    assert facts.rows["not finite"] == same
+    assert not_finite_fact(replace(report.drift, not_finite=3, lost=1, gained=1)) == (
+        "2 infinities or NaNs in both at the same places, which counts as equal, 1 in the pruned model alone, "
+        "1 in the original, with something else in their place; each that is unlike counts in the drift like a number "
+        "that is missing"
+    )
+    assert not_finite_fact(replace(report.drift, not_finite=0)) == ""
 
 
 def test_outputs_that_are_too_far_do_not_pass() -> None:

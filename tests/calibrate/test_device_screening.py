@@ -166,7 +166,7 @@ def test_numbers_that_are_none_are_refused(provider: str) -> None:
     node = helper.make_node("Mul", ["x", "two"], ["y"])
     model = model_of([node], {"x": ("N", *CASES["padded"].data)}, ["y"], {"two": np.array(2, np.float32)})
     data[1] = np.finfo(np.float32).max
-    with pytest.raises(CalibrationError, match="computes NaN or infinity at 'y', which r reads"):
+    with pytest.raises(CalibrationError, match=r"computes NaN or infinity at 'y'$"):
         measure_there(model, [op], load_samples(data, input_specs(model)), programs_on(provider))
 
 

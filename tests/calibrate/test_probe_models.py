@@ -116,7 +116,7 @@ def test_other_float_types_are_measured_in_float32(onnx_type: int) -> None:
 def test_nan_inside_the_network_is_named() -> None:
     op = LinearOp("r", "matmul", "y", (1, 2), 1, np.arange(1, 3), np.eye(2, dtype=np.float32), (1, 2))
     model = identity_model(("N", 2), op="Log")
-    with pytest.raises(CalibrationError, match="NaN or infinity at 'y', which r reads"):
+    with pytest.raises(CalibrationError, match=r"NaN or infinity at 'y'$"):
         measure(model, op, -np.ones((2, 2), np.float32))
 
 

@@ -1,14 +1,12 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from onnxpfp.calibrate.statistics import OpStatistics, SampleSum, Statistics, load_statistics, merged, save_statistics
+from onnxpfp.calibrate.statistics import OpStatistics, SampleSum, Statistics, merged, statistic_arrays, statistics_of
 from onnxpfp.errors import CalibrationError
 
 IDS = np.array([2, 5, 9])
@@ -70,21 +68,11 @@ def example() -> Statistics:
     return {"conv/1": entry, "weird: name.npz": entry}
 
 
-@pytest.mark.parametrize("name", ["s.npz", "no_suffix"])
-def test_saving_and_loading_loses_nothing(tmp_path: Path, name: str) -> None:
-    save_statistics(tmp_path / name, example())
-    assert [item.name for item in tmp_path.iterdir()] == [name]
-    assert_same(load_statistics(tmp_path / name, OpStatistics), example())
-    save_statistics(tmp_path / name, {})
-    assert len(load_statistics(tmp_path / name, OpStatistics)) == 0
-
-
-def test_what_is_no_statistics_file_is_refused(tmp_path: Path) -> None:
-    np.savez(tmp_path / "data.npz", x=np.zeros(3))
-    (tmp_path / "text.npz").write_text("hello")
-    for name in ("data.npz", "text.npz", "missing.npz"):
-        with pytest.raises(CalibrationError, match=f"{name} is not a statistics file"):
-            load_statistics(tmp_path / name, OpStatistics)
+def test_their_arrays_make_them_again() -> None:
+    assert_same(statistics_of(statistic_arrays(example()), list(example()), OpStatistics), example())
+    assert statistics_of({}, [], OpStatistics) == {}
+    with pytest.raises(KeyError):
+        statistics_of({}, list(example()), OpStatistics)
 
 
 def test_different_networks_do_not_merge() -> None:

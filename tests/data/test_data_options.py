@@ -9,7 +9,11 @@ import pytest
 from onnxpfp.errors import OptionError
 from onnxpfp.options import Options
 from onnxpfp.options.data import IMAGENET, Resize, Scaling, parse_resize, parse_scaling
-from onnxpfp.options.verbs import FactorizeOptions, LatencyOptions, PrunabilityOptions, SparsifyOptions, VerifyOptions
+from onnxpfp.options.factorization import FactorizeOptions
+from onnxpfp.options.latency import LatencyOptions
+from onnxpfp.options.prunability import PrunabilityOptions
+from onnxpfp.options.sparsification import SparsifyOptions
+from onnxpfp.options.verification import VerifyOptions
 
 
 @pytest.mark.parametrize(

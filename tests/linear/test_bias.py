@@ -191,6 +191,12 @@ LEFT = {
         {"w2": (6, 3), "b2": (1,)},
         "its bias 'b2' is not one number per output",
     ),
+    "GRU": (
+        "i0 = Constant <value = int64[1] {0}> () u = Unsqueeze(r, i0) z, q = GRU <hidden_size = 3> (u, w2, r2, b2) "
+        "y = Squeeze(q, i0)",
+        {"w2": (1, 9, 6), "r2": (1, 9, 3), "b2": (1, 18)},
+        "nothing is folded into a bias of GRU",
+    ),
     "beta of 0": ("y = Gemm <beta = 0.0> (r, w2, b2)", {"w2": (6, 3), "b2": (3,)}, "its beta is 0, so it has no bias"),
 }
 

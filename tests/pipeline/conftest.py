@@ -13,7 +13,7 @@ import onnxpfp
 from onnxpfp.channels import Analysis
 from onnxpfp.linear.ops import LinearOp
 from onnxpfp.pipeline import network_steps
-from onnxpfp.pipeline.decide import Decision
+from onnxpfp.pipeline.selector import Decision
 from onnxpfp.score.scores import Scores
 
 

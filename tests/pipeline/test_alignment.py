@@ -15,7 +15,7 @@ from onnxpfp.options import Options
 from onnxpfp.pipeline import alignment as module
 from onnxpfp.pipeline.alignment import alignment_for, type_of_weights
 from onnxpfp.pipeline.context import open_run
-from onnxpfp.pipeline.decide import selector_of
+from onnxpfp.pipeline.selector import selector_of
 from onnxpfp.pipeline.steps import measure
 from onnxpfp.runtime.blocks import Alignment
 

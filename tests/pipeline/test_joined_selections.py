@@ -14,7 +14,7 @@ from onnxpfp.channels import ChannelGraph
 from onnxpfp.channels.lineage import Lineage
 from onnxpfp.options import Options
 from onnxpfp.pipeline.context import open_run
-from onnxpfp.pipeline.decide import Decision
+from onnxpfp.pipeline.selector import Decision
 from onnxpfp.pipeline.steps import BOUNDED_ALONE, DRAWN_ALONE, lift_decision
 
 WHOLE = "g (float[N,4] x) => (float[N,3] y) { a = MatMul(x, w1) r = Relu(a) y = MatMul(r, w2) }"

@@ -25,10 +25,10 @@ from onnxpfp.pipeline import network_steps, quality_search
 from onnxpfp.pipeline.calibration import Measured, RefitCalibration
 from onnxpfp.pipeline.candidate import Candidate
 from onnxpfp.pipeline.context import RunContext
-from onnxpfp.pipeline.decide import Decision
 from onnxpfp.pipeline.network_steps import prune_network
 from onnxpfp.pipeline.quality_search import FoundShare, confirm
 from onnxpfp.pipeline.quality_target import QualityTarget, require_enough
+from onnxpfp.pipeline.selector import Decision
 
 DATA = nets.noise(1024, 3, 8, 8)
 QUICK: dict[str, Any] = {"threads": 1, "score": "l2", "allocate": "uniform", "compensate": "none", "round_to": 1}

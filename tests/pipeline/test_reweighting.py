@@ -13,7 +13,8 @@ from onnx import ModelProto, helper, numpy_helper
 from onnxpfp.linear.weights import reweight, reweightable, stored_axes_of
 from onnxpfp.options import Options
 from onnxpfp.pipeline.costs import mac_model
-from onnxpfp.pipeline.decide import Selector, decide
+from onnxpfp.pipeline.decide import decide
+from onnxpfp.pipeline.selector import Selector
 from onnxpfp.rewrite import apply
 from onnxpfp.runtime.blocks import ANY_WIDTH
 

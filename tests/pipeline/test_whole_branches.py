@@ -20,7 +20,7 @@ from onnxpfp.allocation.op_latency import OpLatency
 from onnxpfp.channels.branches import Branches
 from onnxpfp.errors import CalibrationError, OptionError, PlanError
 from onnxpfp.options import Options
-from onnxpfp.pipeline import steps
+from onnxpfp.pipeline.group_trials import BegunCurves
 from onnxpfp.pipeline.latency.op_latencies import OpLatencies
 from onnxpfp.report.page import Facts
 
@@ -184,13 +184,13 @@ def test_a_plan_that_keeps_nothing_of_a_group_that_must_stay_is_refused(pruned: 
 
 def test_all_blocks_of_a_trained_network_go(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if nothing were lost without them: the oracle holds, and what is left is refitted."""
-    measure = steps.measure_curves
+    measure = BegunCurves.towards
 
     def without_loss(*given: Any) -> tuple[ResponseCurve, ...]:
         curves = measure(*given)
         return tuple(replace(curve, drift=np.where(curve.widths == 0, 0.0, curve.drift)) for curve in curves)
 
-    monkeypatch.setattr(steps, "measure_curves", without_loss)
+    monkeypatch.setattr(BegunCurves, "towards", without_loss)
     result = onnxpfp.prune(
         nets.network("resnet"), calibration=nets.CALIBRATION, samples=96, **BLOCKS | {"keep_macs": 0.1}
     )

@@ -11,7 +11,7 @@ from onnx import ModelProto, numpy_helper
 from support.graphs import build
 
 from onnxpfp.linear.columns import columns, draw_positions, outputs_at
-from onnxpfp.refit.by_channel import folded, predictor, zero_padded
+from onnxpfp.refit.by_channel import folded, prediction, zero_padded
 from onnxpfp.refit.cache import SpillCache
 from onnxpfp.refit.gram import Gram, collect_grams
 from onnxpfp.refit.moments import Moments
@@ -42,7 +42,7 @@ def mixed(x: np.ndarray, *, padded: bool) -> np.ndarray:
     pixels = x.transpose(0, 2, 3, 1).reshape(-1, 1, 3)
     moments = Moments.empty(1, 2, 3)
     moments.add(pixels[:, :, :2], pixels)
-    return predictor(moments, CHOSEN, TINY, padded=padded)
+    return prediction(moments, CHOSEN, padded=padded).at(TINY)[0]
 
 
 def refolded(w: np.ndarray, m: np.ndarray) -> np.ndarray:

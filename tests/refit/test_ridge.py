@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from nets import noise
 
+from onnxpfp.refit.best_fit import REFIT_RIDGES, Fit, best_fit
 from onnxpfp.refit.cache import SpillCache
 from onnxpfp.refit.cholesky import Factored, LinAlgError
 from onnxpfp.refit.initial import InitialWeights
 from onnxpfp.refit.moments import Moments
-from onnxpfp.refit.ridge import REFIT_RIDGES, Fit, best_fit, by_columns, solve
+from onnxpfp.refit.ridge import by_columns, solve
 from onnxpfp.refit.rows import RowBatch, SampledRows
 
 TINY = 1e-13

@@ -13,7 +13,7 @@ import pytest
 
 from onnxpfp.errors import OptionError, ProviderError
 from onnxpfp.runtime import open_session, resolve_providers
-from onnxpfp.runtime.session import _FALLBACK, _why_on_cpu
+from onnxpfp.runtime.handle import _FALLBACK, _why_on_cpu
 
 STRICT = "session.disable_cpu_ep_fallback"
 RECORD = "session.record_ep_graph_assignment_info"

@@ -111,7 +111,7 @@ class SensitivityObserver(FamilyObserver):
         lead, read = self.family.lead, self.family.strided(x)
         total = read.sum(0, dtype=np.float64 if len(x) == 1 else np.float32)
         if not np.isfinite(total).all():
-            raise not_finite(lead.data, lead.name)
+            raise not_finite(lead.data)
         sizes = read.shape[2:]
         flat = self.family.flat
         if flat:

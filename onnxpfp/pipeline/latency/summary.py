@@ -11,12 +11,12 @@ import numpy as np
 from onnxpfp.arrays import Ints
 from onnxpfp.model.names import node_name
 from onnxpfp.pipeline.costs import full_widths
-from onnxpfp.pipeline.decide import selector_of
 from onnxpfp.pipeline.latency.kernel_steps import slower_in_multiples
 from onnxpfp.pipeline.latency.table import LatencyTable
 from onnxpfp.pipeline.latency.target import points_of
 from onnxpfp.pipeline.network_steps import MeasuredPart, least_share, measure_whole
 from onnxpfp.pipeline.parts import Network
+from onnxpfp.pipeline.selector import selector_of
 from onnxpfp.runtime.blocks import Alignment
 
 __all__ = ["FittedPoint", "LatencySummary", "OpShare", "PartLatency", "summarize"]

@@ -8,7 +8,12 @@
   const drawn = new Map();
 
   const make = (name, properties) => Object.assign(document.createElement(name), properties);
-  const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+  // The style has light and dark colours in one; which of them holds is known of an element that has it.
+  const probe = document.body.appendChild(make("span", { hidden: true }));
+  const colour = (name) => {
+    probe.style.color = `var(--${name})`;
+    return getComputedStyle(probe).color;
+  };
 
   const letters = [[1e12, " T"], [1e9, " G"], [1e6, " M"], [1e3, " k"]];
   const compact = (value) => {

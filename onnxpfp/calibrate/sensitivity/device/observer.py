@@ -105,7 +105,7 @@ class DeviceSensitivityObserver(FamilyObserver):
         self._totals[key], self._squares = totals["new_total"], totals["new_squares"]
         if not np.isfinite(totals["check"].numpy()).all():
             lead = self.family.lead
-            raise not_finite(lead.data, lead.name)
+            raise not_finite(lead.data)
         return float(totals["lowest"].numpy().item()), float(totals["highest"].numpy().item())
 
     def _open(self, arrangement: Arrangement) -> None:
