@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxpfp.data.image_form import ImageForm, candidates, image_form
+from onnxpfp.data.image_form import GRID, ImageForm, candidates, image_form
 from onnxpfp.data.inputs import InputSpec, size_ref
 from onnxpfp.data.rows import LazyRows
 from onnxpfp.data.stored_statistics import FAR, LEAST_TO_TELL, StoredStatistics
@@ -237,10 +237,11 @@ def _sized(path: Path, image: Image, form: ImageForm) -> Image:
 def _target(form: ImageForm, height: int, width: int) -> tuple[int, int]:
     """Return the width and the height that an image is to have; the aspect ratio tells the one that is free."""
     down, across = form.height, form.width
+    grid = GRID if form.resize.mode == "pad" else 1
     if down is None and across is not None:
-        down = max(1, round(across * height / width))
+        down = grid * -(-max(1, round(across * height / width)) // grid)
     elif across is None and down is not None:
-        across = max(1, round(down * width / height))
+        across = grid * -(-max(1, round(down * width / height)) // grid)
     return across or width, down or height
 
 
