@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from onnxpfp.counted import counted
 from onnxpfp.data.inputs import InputSpec
 from onnxpfp.errors import CalibrationError, OptionError
 from onnxpfp.options.data import IMAGENET, Color, DataOptions, ImageLayout, Resize, Scaling, parse_resize, parse_scaling
@@ -104,7 +105,7 @@ def image_form(specs: Sequence[InputSpec], asked: DataOptions, given: Mapping[st
     if channels not in (_GRAY, _COLORS) or (channels == _GRAY and color != "gray"):
         turned = shape[_CHANNEL_AXIS[other]] in (None, _GRAY, _COLORS)
         raise CalibrationError(
-            f"input '{spec.name}' is {spec.describe()}, with {channels} {'channel' if channels == 1 else 'channels'} "
+            f"input '{spec.name}' is {spec.describe()}, with {counted(channels, 'channel')} "
             f"as {layout}, and images are {color}",
             hint=f"--layout {other} reads it the other way; images have 1 or 3 channels"
             if turned
@@ -215,7 +216,7 @@ def fitted(scaling: Scaling, channels: int, color: Color) -> Scaling:
     """
     if len(scaling.mean) not in (0, 1, channels):
         raise OptionError(
-            f"--preprocess {scaling.name} is of {len(scaling.mean)} channels, and the input has {channels}",
+            f"--preprocess {scaling.name} is of {counted(len(scaling.mean), 'channel')}, and the input has {channels}",
             hint="give one mean and one deviation, or one for each channel",
         )
     if scaling == IMAGENET and color == "BGR":

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxpfp.counted import counted
 from onnxpfp.data.image_form import GRID, ImageForm, candidates, image_form
 from onnxpfp.data.inputs import InputSpec, size_ref
 from onnxpfp.data.rows import LazyRows
@@ -105,7 +106,8 @@ class ImageReader:
             taken += array.nbytes
             if taken > limit:
                 raise CalibrationError(
-                    f"{number + 1} images of different sizes take more than {amount_text(limit)}",
+                    f"{counted(number + 1, 'image takes', 'images of different sizes take')} more than "
+                    f"{amount_text(limit)}",
                     hint="take fewer (--calib-samples), or give them one size (--resize 640x640)",
                 )
             feeds.append({form.spec.name: array})

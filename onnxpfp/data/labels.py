@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxpfp.arrays import Ints
+from onnxpfp.counted import counted
 from onnxpfp.data.archive import read_arrays
 from onnxpfp.data.samples import ArraySamples, Samples
 from onnxpfp.errors import CalibrationError, OptionError
@@ -67,6 +68,6 @@ def labels_of(samples: Samples, labels: Ints) -> Ints:
     counts = {reading.count for reading in samples.readings.values()} - {None}
     if counts != {len(labels)}:
         raise OptionError(
-            f"--labels: {len(labels)} for {next(iter(counts), 1)} samples", hint="give one for each sample"
+            f"--labels: {len(labels)} for {counted(next(iter(counts), 1), 'sample')}", hint="give one for each sample"
         )
     return labels[samples.order[: len(samples)]]

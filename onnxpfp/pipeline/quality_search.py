@@ -20,6 +20,7 @@ from onnxpfp.allocation.search import SearchResult, Trial, search
 from onnxpfp.arrays import Floats
 from onnxpfp.comparison.evaluator import Evaluator
 from onnxpfp.comparison.outcomes import Outcomes
+from onnxpfp.counted import counted
 from onnxpfp.data.samples import Samples
 from onnxpfp.errors import TargetUnreachableError, VerificationError
 from onnxpfp.pipeline.context import RunContext
@@ -194,10 +195,10 @@ def prune_to_quality(
 
 def _unpromised(target: QualityTarget, first: ShareTest, samples: int) -> TargetUnreachableError:
     """Say how near the first share came."""
-    what = f"{100 * first.observed:.1f} % of {samples} held-out samples keep their class"
+    what = f"{100 * first.observed:.1f} % of {counted(samples, 'held-out sample')} keep their class"
     hint = "give more samples"
     if target.quantity == "drift":
-        what = f"the mean error of {samples} held-out samples is {first.observed:.3g}"
+        what = f"the mean error of {counted(samples, 'held-out sample')} is {first.observed:.3g}"
     if first.bound not in {0.0, 1.0}:
         hint = f"ask for {target.flag} {target.rounded(first.bound)} and let other samples test it, or give more"
     return TargetUnreachableError(
@@ -222,7 +223,8 @@ def confirm(found: FoundShare, outcomes: Outcomes) -> Certified:
     certified = target.certify(losses)
     if not certified.passed:
         raise VerificationError(
-            f"{target.title} was promised, but measured again, the same {certified.samples} held-out samples give "
+            f"{target.title} was promised, but measured again, the same "
+            f"{counted(certified.samples, 'held-out sample gives', 'held-out samples give')} "
             f"{certified.observed:.5g}, which promises {certified.bound:.5g}",
             hint="the network does not compute the same twice; try --threads 1, or ask for a little less",
         )

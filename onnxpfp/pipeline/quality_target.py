@@ -170,7 +170,8 @@ def require_enough(target: QualityTarget, held_out: Samples, given: int | None) 
     if target.quantity == "agreement":
         none, one, two = (_needed(target.bound, alpha, misses) for misses in range(3))
         takes = (
-            f"takes {none} held-out samples that all keep their class ({one} with one that does not, {two} with two)"
+            f"takes {none} held-out {'sample that keeps its' if none == '1' else 'samples that all keep their'} class "
+            f"({one} with one that does not, {two} with two)"
         )
     else:
         needed = samples_for_mean(target.bound, alpha)

@@ -8,6 +8,7 @@ from typing import Protocol
 from onnxpfp.comparison.drift import Drift
 from onnxpfp.comparison.latency import LatencyFindings
 from onnxpfp.comparison.slow_ops import SlowOp
+from onnxpfp.counted import counted
 from onnxpfp.model.activation_memory import ActivationPeak
 from onnxpfp.report.charts import Bars, Series
 from onnxpfp.report.page import Column, Table, number
@@ -86,8 +87,8 @@ def drift_fact(drift: Drift, *, noise: bool) -> str:
     parts = drift_measures(drift)
     if drift.lost + drift.gained:
         parts.append(f"{drift.lost + drift.gained:,} infinities or NaNs in one model alone")
-    samples = f"{'held-out ' * drift.held_out}samples{' of noise' * noise}"
-    return f"{', '.join(parts)}, against the original on {drift.samples} {samples}"
+    samples = [f"{'held-out ' * drift.held_out}{noun}{' of noise' * noise}" for noun in ("sample", "samples")]
+    return f"{', '.join(parts)}, against the original on {counted(drift.samples, *samples)}"
 
 
 def latency_fact(latency: LatencyFindings, over: str = "pruned over original") -> str:
@@ -106,8 +107,8 @@ def latency_fact(latency: LatencyFindings, over: str = "pruned over original") -
         share = f"{100 * latency.waited:.0f} %"
         busy = f"; the machine was busy, runs waited {share} of their time: these are times on its cores"
     return (
-        f"median of {before.runs} runs of each model in turns{batch}, {threads_text(latency.threads)}; {over}, pair by "
-        f"pair, {ratio.median:.3f}, in half of the pairs {ratio.low:.3f} to {ratio.high:.3f} (before "
+        f"median of {counted(before.runs, 'run')} of each model in turns{batch}, {threads_text(latency.threads)}; "
+        f"{over}, pair by pair, {ratio.median:.3f}, in half of the pairs {ratio.low:.3f} to {ratio.high:.3f} (before "
         f"{ms(before.low_ms)} to {ms(before.high_ms)} ms, after {ms(after.low_ms)} to {ms(after.high_ms)} ms){busy}"
     )
 

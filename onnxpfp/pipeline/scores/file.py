@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxpfp.counted import counted
 from onnxpfp.data.archive import read_arrays
 from onnxpfp.errors import CalibrationError, ScoresError
 from onnxpfp.model.save import replacing
@@ -247,7 +248,7 @@ def _common(one: ScoresFile, two: ScoresFile) -> str:
         return f"shard {', '.join(map(str, both))}" if both else ""
     known = one.known()
     count = sum(row.tobytes() in known for row in two.digests)
-    return f"{count} samples" if count else ""
+    return counted(count, "sample") if count else ""
 
 
 def _differing(one: ScoresFile, two: ScoresFile) -> Iterator[str]:
