@@ -34,7 +34,7 @@ PLURALS = re.compile(
 )
 SEVERAL = {
     # What is in their way, or told at all, is that there are more than one.
-    "runs of {batch} samples, and they run one by one",
+    "runs of {batch} samples, and ",
     "the model runs {count} samples at once",
     ", {latency.samples} samples in each",
     "every one of these {len(bounded)} layers at once",
