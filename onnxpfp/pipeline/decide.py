@@ -228,7 +228,8 @@ def _by_bound(selector: Selector, cost: CostModel, reference: int | None) -> tup
         reference = cost.total(np.array([group.channels.size for group in selector.groups], np.int64))
     least = cost.total(np.array(selector.narrowest, np.int64))
     if held and least > budget_of(options.target[1], reference):
-        raise unreachable(options.target[1], least, reference, cost.total(np.ones(cost.n_groups, np.int64)))
+        single = cost.total(np.ones(cost.n_groups, np.int64))
+        raise unreachable(cost.counts, options.target[1], least, reference, single)
     found = iter(allocate_by_bound(demands, cost.holding(held), options.target[1], rule, reference).kept)
     return tuple(held[number] if number in held else next(found) for number in range(len(selector.groups)))
 
@@ -249,7 +250,8 @@ def cost_of(context: RunContext, measured: Measured) -> CostModel:
     """Return what the target counts, with all layers whole, as a function of the channels."""
     quantity = QUANTITIES[context.options.target[0]]
     biases = partial(added_biases, context, measured)
-    return quantity.model(measured.analysis, context.latencies, biases, measured.branches)
+    model = quantity.model(measured.analysis, context.latencies, biases, measured.branches)
+    return replace(model, counts=quantity.counts)
 
 
 def cost_with_ranks(context: RunContext, measured: Measured) -> StructureCost:
