@@ -51,12 +51,14 @@ class ImageReader:
         shapes: Shapes of inputs that the user says.
         statistics: Tells what becomes of pixels where the user does not; None where nothing does.
         lines: How images were read, a line for each source.
+        unread: How many were left out, for so many were not asked for.
     """
 
     asked: DataOptions = field(default_factory=DataOptions)
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict[str, tuple[int, ...]])
     statistics: Callable[[], StoredStatistics | None] = lambda: None
     lines: list[str] = field(default_factory=list[str])
+    unread: int = 0
     _scaling: Scaling | None = None
 
     def read(
@@ -90,6 +92,7 @@ class ImageReader:
             line += f"; guessed: {', '.join(guessed)}"
         _LOG.warning("%s", line)
         self.lines.append(line)
+        self.unread += total - len(paths)
         if form.one_size:
             height, width = form.height or 0, form.width or 0
             read = partial(_pixels_of, paths, form)

@@ -78,7 +78,7 @@ def quality_evaluators(
     source = context.whole.source
     few = context.evaluator(tuning.take(context.data.batch_size))
     require_measurable(target, few.compare(source.model), source.title)
-    require_enough(target, held_out, given)
+    require_enough(target, held_out, given, context.data.how_to_hold_out_more)
     return Evaluators(context.evaluator(tuning, held_out=False), context.evaluator(held_out, held_out=False))
 
 
@@ -189,12 +189,13 @@ def prune_to_quality(
     order = order_of(searched, least)
     descent = descend(order, candidates.test)
     if descent.passed is None:
-        raise _unpromised(target, descent.tests[0], len(evaluators.held_out.samples))
+        more = context.data.how_to_hold_out_more
+        raise _unpromised(target, descent.tests[0], len(evaluators.held_out.samples), more)
     return candidates.made(descent.passed.share), FoundShare(target, searched, descent)
 
 
-def _unpromised(target: QualityTarget, first: ShareTest, samples: int) -> TargetUnreachableError:
-    """Say how near the first share came."""
+def _unpromised(target: QualityTarget, first: ShareTest, samples: int, more: str) -> TargetUnreachableError:
+    """Say how near the first share came; `more` is how to hold out more samples."""
     what = f"{100 * first.observed:.1f} % of {counted(samples, 'held-out sample')} keep their class"
     hint = "give more samples"
     if target.quantity == "drift":
@@ -204,7 +205,7 @@ def _unpromised(target: QualityTarget, first: ShareTest, samples: int) -> Target
     return TargetUnreachableError(
         f"nothing can be pruned within {target.title}: with {100 * first.share:.0f} % of the MACs {what}, which "
         f"promises {first.bound:.3g}",
-        hint=hint,
+        hint=f"{hint}: {more}" if more else hint,
     )
 
 

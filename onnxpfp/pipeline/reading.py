@@ -150,7 +150,8 @@ class _Reader:
         if data.given == "file":
             few = few_samples(len(samples), self.options, undivided=undivided)
             warnings += filter(None, [few, unlike_training(self.statistics, data)])
-        return replace(data, independent=not carry.outputs, warnings=tuple(warnings))
+        unread = self.form.images.unread
+        return replace(data, independent=not carry.outputs, warnings=tuple(warnings), unread=unread)
 
     def calibration(self, source: SampleSource | None, *, made_up: bool) -> Samples:
         """Read the samples that decide, or make some up: as many as are asked for."""

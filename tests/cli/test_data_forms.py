@@ -127,7 +127,7 @@ def test_every_verb_takes_every_form(forms):
         (["data.npz", "--carry", "y:z"], 2, "--carry y:z: 'z' is no input of the model", "the inputs are: x"),
         (["data.npz", "--color", "BGR", "--resize", "pad"], 2, "--resize and --color: that is of images", "a folder"),
         (["random", "--preprocess", "0-1"], 2, "--preprocess: that is of images, and there are none", "scale the data"),
-        (["mixed"], 1, "mixed has 1 images and 1 arrays", "name a folder of one kind"),
+        (["mixed"], 1, "mixed has 1 image and 1 array", "name a folder of one kind"),
     ],
 )
 def test_what_does_not_fit(forms, refuse, arguments, code, error, hint):
