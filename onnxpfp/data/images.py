@@ -260,6 +260,7 @@ def _pillow() -> Any:
         from PIL import Image
     except ImportError as error:
         raise CalibrationError(
-            "images are decoded by Pillow, which is not installed", hint="pip install 'onnxpfp[images]'"
+            "images are decoded by Pillow, which is not installed",
+            hint="pip install pillow, which the extra 'images' of onnxpfp brings, too",
         ) from error
     return Image

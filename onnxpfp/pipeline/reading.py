@@ -131,7 +131,8 @@ class _Reader:
             undivided: Whether they decide and could not be divided.
 
         Raises:
-            OptionError: It is said how images are read, or which states samples have, and there are none.
+            OptionError: It is said how images are read, which states samples have or how many are used, and there are
+                none.
         """
         carry, asked = self.form.carry, self.options.image_flags
         if asked and not self.form.images.lines:
@@ -143,6 +144,11 @@ class _Reader:
             if carry.outputs:
                 raise OptionError(
                     "--carry says which states samples have, and no data are given",
+                    hint="give --calib-data, or leave it out",
+                )
+            if self.options.samples is not None:
+                raise OptionError(
+                    "--calib-samples says how many samples are used, and no data are given",
                     hint="give --calib-data, or leave it out",
                 )
             return data

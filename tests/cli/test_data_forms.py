@@ -140,6 +140,12 @@ def test_what_does_not_fit(forms, refuse, arguments, code, error, hint):
     assert hint in found.hint
 
 
+def test_a_number_of_samples_without_any(forms, refuse):
+    found = refuse("in.onnx", "new.onnx", "--calib-samples", "8", "--keep-macs", "0.6", code=2)
+    assert found.error == "--calib-samples says how many samples are used, and no data are given"
+    assert found.hint == "give --calib-data, or leave it out"
+
+
 def test_data_that_are_scaled_otherwise(folder, prune):
     model = nets.network("resnet")
     pixels = (nets.fmnist("calibration", 64) * 0.353 + 0.286) * 255
