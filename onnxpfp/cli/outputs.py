@@ -87,6 +87,7 @@ def check_outputs(outputs: Outputs, reporting: Reporting, source: Path, read: Ma
     taken = {"OUT": outputs.model, **read}
     if outputs.plan is not None:
         check_target(outputs.plan, source=None, force=False)
+        _keep_others(outputs.plan)
         # A replayed plan may be written anew: it is read before.
         others = {flag: file for flag, file in taken.items() if flag != "--from-plan"}
         _keep_apart("--plan", outputs.plan, {"IN": source, **weights, **others})
@@ -291,6 +292,17 @@ def _keep_apart(flag: str, path: Path, others: dict[str, Path]) -> None:
             raise OutputError(
                 f"{path}: {flag} would lie among the samples of {other} {taken}", hint="write it into another folder"
             )
+
+
+def _keep_others(plan: Path) -> None:
+    """Make sure that no plan is written over something else, as where its flag is taken for that of another file."""
+    from onnxpfp.runtime.file_kinds import PLANS, kind_of
+
+    kind = kind_of(plan)
+    if kind is not None and kind not in PLANS:
+        raise OutputError(
+            f"{plan}: is {kind.title}, and --plan would overwrite it", hint=f"--plan writes a plan; {kind.use}"
+        )
 
 
 def _among_data(path: Path, folder: Path) -> bool:

@@ -172,7 +172,7 @@ class LatencyTable:
         Raises:
             LatencyTableError: It is missing, is no table, is damaged, is not filled in, or has too few points.
         """
-        raw = read_document(path, "latency table", LatencyTableError)
+        raw = read_document(path, "latency table of onnxpfp", FORMAT, LatencyTableError)
         if raw.get("format") != FORMAT:
             raise LatencyTableError(
                 f"{path}: is no latency table of onnxpfp", hint="make one with `onnxpfp latency IN -o FILE.json`"
