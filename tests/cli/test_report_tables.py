@@ -102,7 +102,7 @@ def _report(groups: int = 1) -> Report:
         promises=Promises(0.95, 64, 1, Agreement(0.8801, 61, 64), (DriftLimit(0.9, 0.2341),), MeanDrift(0.1501, 0.125)),
         layers=None,
         latency=LatencyFindings(
-            Latency(2.5, 2.4, 2.75, 50), Latency(1.5, 1.4, 2.0, 50), LatencyRatio(0.625, 0.6, 0.7), threads=2
+            Latency(2.5, 2.4, 2.75, 50), Latency(1.5625, 1.4, 2.0, 50), LatencyRatio(0.625, 0.6, 0.7), threads=2
         ),
         refits=(
             Record("first", 0.5, 0.25, 1e-2),
@@ -132,7 +132,7 @@ def test_sizes_and_facts():
     assert _line(text, "parameters") == "parameters 1,000 600 60.0 %"
     assert _line(text, "MACs") == "MACs, one run 20,000 10,000 50.0 %"
     assert _line(text, "file") == "file, bytes 4,000 2,500 62.5 %"
-    assert _line(text, "latency") == "latency, ms 2.5 1.5 62.5 %"
+    assert _line(text, "latency") == "latency, ms 2.5 1.56 62.5 %"
     assert _line(text, "target") == "target keep 50 % of the MACs"
     assert _line(text, "reachable") == "reachable 98.7 % of the parameters lie in channels that may go"
     assert _line(text, "ran on") == "ran on CPUExecutionProvider"
