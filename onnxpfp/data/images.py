@@ -119,7 +119,12 @@ class ImageReader:
     def _guess(self, form: ImageForm, paths: Sequence[Path]) -> tuple[Scaling, str]:
         """Return what brings images closest to the statistics of the file, 0-1 where nothing tells; and why."""
         usual = next(candidates(form)), "which nothing in the file tells"
-        statistics = self.statistics() if form.one_size and len(paths) >= LEAST_TO_TELL else None
+        if form.resize.mode == "none" and not form.one_size:
+            # They may be photographs of many megapixels.
+            return usual[0], "the most common, for images of any size are not tried"
+        if len(paths) < LEAST_TO_TELL:
+            return usual[0], "the most common, for so few images tell nothing"
+        statistics = self.statistics()
         if statistics is None:
             return usual
         chosen = range(0, len(paths), -(-len(paths) // TRIED))

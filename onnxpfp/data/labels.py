@@ -65,7 +65,7 @@ def labels_of(samples: Samples, labels: Ints) -> Ints:
             "--labels takes samples that lie in arrays, so that it is known which label is whose",
             hint="give the samples as one .npz file, an array for every input",
         )
-    counts = {reading.count for reading in samples.readings.values()} - {None}
+    counts = {reading.count for reading in samples.readings.values() if reading.count is not None}
     if counts != {len(labels)}:
         raise OptionError(
             f"--labels: {len(labels)} for {counted(next(iter(counts), 1), 'sample')}", hint="give one for each sample"

@@ -410,3 +410,30 @@ def test_what_pixels_become_is_guessed_by_the_statistics_of_the_file(name: str, 
     plain = ImageReader(DataOptions(), {}, lambda: statistics)
     load_samples(inverted, spec, form=DataForm(plain))
     assert "--preprocess 0-1; guessed: layout, color, preprocess, which nothing in the file tells" in plain.lines[0]
+
+
+class Symmetric:
+    """Statistics of a network that was trained on -1 to 1."""
+
+    tried = 0
+
+    def distance(self, feeds: Any) -> tuple[float, str]:
+        self.tried += 1
+        values = np.concatenate([feed["x"].ravel() for feed in feeds])
+        return (0.0 if -1 <= values.min() < 0 and values.max() <= 1 else 9.0), "bn"
+
+
+def test_what_pixels_become_is_guessed_for_different_sizes_too(tmp_path: Path) -> None:
+    source = folder_of(tmp_path, *[pixels(8, 16 + 8 * (seed % 3), seed) for seed in range(9)])
+    statistics = Symmetric()
+    reader = ImageReader(DataOptions(), {}, lambda: statistics)  # type: ignore[arg-type, return-value]
+    load_samples(source, LINES, form=DataForm(reader))
+    assert "--preprocess -1-1; guessed: layout, color, preprocess, closest to the" in reader.lines[0]
+    # Photographs as they are may be large, and few images tell nothing.
+    assert statistics.tried == 4
+    for asked, count, why in (({"resize": "none"}, None, "for images of any size are not tried"), ({}, 7, "so few")):
+        reader = ImageReader(DataOptions(**asked), {}, lambda: statistics)  # type: ignore[arg-type, return-value]
+        load_samples(source, LINES if count else FREE, form=DataForm(reader, most=count))
+        assert "--preprocess 0-1; guessed: layout, color, preprocess, the most common, " in reader.lines[0]
+        assert why in reader.lines[0]
+    assert statistics.tried == 4
