@@ -51,8 +51,8 @@ BASELINES: dict[str, Options] = {score: {"score": score} for score in SCORES}
 CHEAP: Options = {"allocate": "uniform", "compensate": "none"}  # What takes most of the time is left out.
 CHEAP_BASELINES: dict[str, Options] = {f"{name}-cheap": {**one, **CHEAP} for name, one in BASELINES.items()}
 NO_DATA: dict[str, Options] = {
-    "no-data": {"calibration": None},
-    "no-data-l2": {"calibration": None, "score": "l2", "keep_macs": None, "keep_params": 0.6},
+    "no-data": {"calibration": None, "samples": None},
+    "no-data-l2": {"calibration": None, "samples": None, "score": "l2", "keep_macs": None, "keep_params": 0.6},
 }
 SCORED: dict[str, Options] = {
     "default": {},

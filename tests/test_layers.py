@@ -18,6 +18,7 @@ PURE = [
 BASE = [
     "errors",
     "arrays",
+    "counted",
     "supervision",
     "time_limit",
     "progress",

@@ -195,3 +195,14 @@ def test_another_share_is_of_the_same_thing(given: dict[str, float], target: str
 )
 def test_what_may_go_follows_the_target(asked: dict[str, Any], measured: bool, structure: str) -> None:
     assert Options(**asked).choosing(measured=measured).structure == structure
+
+
+def test_a_table_of_all_classes_is_none_of_the_model_that_keeps_some() -> None:
+    """What goes first changes the ops that the table has the times of."""
+    table: dict[str, Any] = {"keep_latency": 0.5, "latency_table": "table.json"}
+    with pytest.raises(
+        OptionError, match=r"^--latency-table has the times of the model with all its classes"
+    ) as caught:
+        Options(**table, keep_classes="0-4")
+    assert "measure the table of that file" in caught.value.hint
+    assert Options(keep_latency=0.5, keep_classes="0-4").keep_classes == "0-4"

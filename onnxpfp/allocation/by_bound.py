@@ -84,13 +84,13 @@ def allocate_by_bound(
         return Allocation(tuple(full.tolist()), math.inf, full_cost, full_cost)
     if not demands:
         raise TargetUnreachableError(
-            f"the target is {target:.1%} of the full cost, but nothing in this network can go",
+            f"the target is {target:.1%} of the {cost.counts}, but nothing in this network can go",
             hint="see why every channel must stay in the report of --keep-macs 1",
         )
     curves = curves_of(demands, rule)
     least = cost.total(curves.first)
     if least > budget:
-        raise unreachable(target, least, full_cost, cost.total(np.ones_like(full)))
+        raise unreachable(cost.counts, target, least, full_cost, cost.total(np.ones_like(full)))
     kept, t = _climb(curves, fits)
     return Allocation(tuple(kept.tolist()), t, cost.total(kept), full_cost)
 

@@ -50,6 +50,11 @@ class Cost(Protocol):
         """Number of groups G, layers whose ranks are chosen counted."""
         ...
 
+    @property
+    def counts(self) -> str:
+        """What it counts, as people call it."""
+        ...
+
     def total(self, kept: Ints) -> int:
         """Return the cost of widths, (G,)."""
         ...
@@ -178,7 +183,7 @@ def allocate_by_drift(curves: Sequence[ResponseCurve], cost: Cost, target: float
     budget = budget_of(target, full)
     least = _least(curves, cost)
     if least > budget:
-        raise unreachable(target, least, full, cost.total(np.ones(cost.n_groups, np.int64)))
+        raise unreachable(cost.counts, target, least, full, cost.total(np.ones(cost.n_groups, np.int64)))
     return _chosen(_with_streams(curves, cost, budget), cost, budget).kept
 
 

@@ -62,6 +62,7 @@ class CostModel:
         coefficients: Factor of each product, (T,) int64.
         blocks: Multiple to which the length of each axis is rounded up, (A,) int64, at least 1; None is 1 everywhere.
         going: By group the numbers of the terms that are zero where it keeps nothing, (n,).
+        counts: What it counts, as people call it.
 
     Raises:
         ValueError: If the shapes do not fit, an axis number is out of range, axis 0 is not of
@@ -74,6 +75,7 @@ class CostModel:
     coefficients: Ints
     blocks: Ints | None = None
     going: Mapping[int, Ints] = field(default_factory=dict[int, Ints])
+    counts: str = "full cost"
     # The nonzeros of per_channel and the transposed terms: `total` is called thousands of times.
     _axes: Ints = field(init=False, repr=False)
     _groups: Ints = field(init=False, repr=False)

@@ -81,6 +81,11 @@ class StructureCost:
         """Groups of channels, and layers behind them."""
         return self.network.n_groups + self.full.size
 
+    @property
+    def counts(self) -> str:
+        """What it counts, as people call it."""
+        return self.network.counts
+
     def total(self, kept: Ints) -> int:
         """Return the cost.
 

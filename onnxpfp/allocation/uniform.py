@@ -41,7 +41,7 @@ def allocate_uniformly(allowed: Sequence[Ints], cost: CostModel, target: float, 
         return np.array([widths[count - 1] for widths, count in zip(allowed, counts, strict=True)], np.int64)
 
     if cost.total(at(0.0)) > budget:
-        raise unreachable(target, cost.total(at(0.0)), whole, cost.total(np.ones_like(full)))
+        raise unreachable(cost.counts, target, cost.total(at(0.0)), whole, cost.total(np.ones_like(full)))
     low, high = 0, len(shares)
     while high - low > 1:
         middle = (low + high) // 2

@@ -54,10 +54,11 @@ def budget_of(target: float, full: int) -> int:
     return math.floor(target * full * (1.0 + 1e-12))
 
 
-def unreachable(target: float, least: int, full: int, single: int) -> TargetUnreachableError:
+def unreachable(counts: str, target: float, least: int, full: int, single: int) -> TargetUnreachableError:
     """Say that even the smallest widths cost more than a target allows.
 
     Args:
+        counts: What the cost counts, as people call it.
         target: Share of the full cost that was asked for.
         least: Cost of the smallest widths.
         full: The full cost.
@@ -66,7 +67,7 @@ def unreachable(target: float, least: int, full: int, single: int) -> TargetUnre
     lower = "lower --round-to or --min-channels, or " if single < least else ""
     share = math.ceil(1000.0 * least / full) / 1000.0
     return TargetUnreachableError(
-        f"the target is {target:.1%} of the full cost, but {share:.1%} is the least that can be "
-        f"reached ({least} of {full})",
+        f"the target is {target:.1%} of the {counts}, but {share:.1%} is the least that can be reached "
+        f"({least:,} of {full:,})",
         hint=f"{lower}ask for a target of at least {share:.3f}",
     )

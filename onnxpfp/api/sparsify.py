@@ -15,6 +15,7 @@ from onnxpfp.api.model_comparison import compare_models
 from onnxpfp.api.save import WritableResult
 from onnxpfp.api.written import drift_of, measuring, noted, verified
 from onnxpfp.comparison.equivalence import Equivalence
+from onnxpfp.counted import counted
 from onnxpfp.data.sources import SampleSource
 from onnxpfp.errors import ModelError, OptionError
 from onnxpfp.model.compressed import compressed_bytes, compressed_model_bytes
@@ -255,9 +256,19 @@ def _notes(
     empty = [each.layer.name for each in found.layers if not each.after.any() and each.before.any()]
     if empty:
         more = ", ..." if len(empty) > 3 else ""
-        yield f"{len(empty)} layers lost all their weights, so they give their bias alone: {', '.join(empty[:3])}{more}"
+        yield (
+            counted(
+                len(empty),
+                "layer lost all its weights, so it gives its bias alone",
+                "layers lost all their weights, so they give their bias alone",
+            )
+            + f": {', '.join(empty[:3])}{more}"
+        )
     if asked.sparse_initializers:
         left = len(found.layers) - len(sparse)
-        yield f"{len(sparse)} weights are stored as sparse tensors, {left} take fewer bytes as they are, or cannot be"
+        yield (
+            f"{counted(len(sparse), 'weight is', 'weights are')} stored as sparse tensors, "
+            f"{counted(left, 'takes fewer bytes as it is', 'take fewer bytes as they are')}, or cannot be"
+        )
     if plan is not None and plan.source_sha256 != source.sha256:
         yield "the plan was made for another file; it fits this one by names and shapes"

@@ -83,6 +83,10 @@ def configurable(command: click.Command) -> click.Command:
             from onnxpfp.model.save import save_bytes
 
             save_bytes(file, text.encode())
+            if not context.params["quiet"]:
+                from onnxpfp.cli.outputs import tell_written
+
+                tell_written([str(file)])
         return result
 
     command.callback = call

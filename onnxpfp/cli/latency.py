@@ -69,4 +69,5 @@ def _run(
     ):
         report = latency_with(source, calib_data, options, models=models, progress=progress)
     names = {"table": None if output is None else str(output)}
-    publish(report, reporting, names, lambda: write_table(report.table, output))
+    of_models = [] if models is None else [str(models)]
+    publish(report, reporting, names, lambda: [*write_table(report.table, output), *of_models])

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import click
+
 from onnxpfp.cli.called import called_as
 from onnxpfp.cli.options import STDOUT, Reporting
-from onnxpfp.errors import ModelError, OutputError
+from onnxpfp.errors import ModelError, OutputError, legible
 from onnxpfp.report.formats import FORMATS
 from onnxpfp.report.page import Reportable, ReportView
 
@@ -27,6 +29,7 @@ __all__ = [
     "check_scores",
     "check_table",
     "publish",
+    "tell_written",
     "write_result",
     "write_scores",
     "write_table",
@@ -84,6 +87,7 @@ def check_outputs(outputs: Outputs, reporting: Reporting, source: Path, read: Ma
     taken = {"OUT": outputs.model, **read}
     if outputs.plan is not None:
         check_target(outputs.plan, source=None, force=False)
+        _keep_others(outputs.plan)
         # A replayed plan may be written anew: it is read before.
         others = {flag: file for flag, file in taken.items() if flag != "--from-plan"}
         _keep_apart("--plan", outputs.plan, {"IN": source, **weights, **others})
@@ -203,10 +207,17 @@ def publish(
     view.console.file.flush()
     if reporting.verbosity >= 0:
         print_notes(unsaid(report.notes), make_console(stderr=True))
+        tell_written(written)
+
+
+def tell_written(names: Sequence[str]) -> None:
+    """Say on stderr which files were written; nothing where none were."""
+    if names:
+        click.echo(f"Written: {legible(', '.join(names))}", err=True)
 
 
 def write_result(result: WritableResult, source: Path, outputs: Outputs, plan: str = "") -> list[str]:
-    """Write the model, then the plan if it is asked for; returns their names.
+    """Write the model, then the plan if it is asked for; returns their names, and those of files of weights.
 
     Raises:
         OutputError: One cannot be written; the hint lists those that were.
@@ -214,10 +225,20 @@ def write_result(result: WritableResult, source: Path, outputs: Outputs, plan: s
     from onnxpfp.api.save import save_result
 
     save_result(result, outputs.model, source=source, force=outputs.force)
-    written = [str(outputs.model)]
+    written = [str(outputs.model), *_weights_written(outputs.model)]
     if outputs.plan is not None:
         _write(outputs.plan, plan, written)
     return written
+
+
+def _weights_written(model: Path) -> list[str]:
+    """Return the file of the weights of a model that was written, if it has one."""
+    from onnxpfp.model.load import external_files
+    from onnxpfp.model.save_weights import weights_beside
+
+    # Most models have none beside them, and need not be read again.
+    beside = weights_beside(model)
+    return [str(beside)] if beside.exists() and beside in external_files(model) else []
 
 
 def write_table(table: LatencyTable, output: Path | None) -> list[str]:
@@ -271,6 +292,17 @@ def _keep_apart(flag: str, path: Path, others: dict[str, Path]) -> None:
             raise OutputError(
                 f"{path}: {flag} would lie among the samples of {other} {taken}", hint="write it into another folder"
             )
+
+
+def _keep_others(plan: Path) -> None:
+    """Make sure that no plan is written over something else, as where its flag is taken for that of another file."""
+    from onnxpfp.runtime.file_kinds import PLANS, kind_of
+
+    kind = kind_of(plan)
+    if kind is not None and kind not in PLANS:
+        raise OutputError(
+            f"{plan}: is {kind.title}, and --plan would overwrite it", hint=f"--plan writes a plan; {kind.use}"
+        )
 
 
 def _among_data(path: Path, folder: Path) -> bool:

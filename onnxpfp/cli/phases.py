@@ -9,7 +9,7 @@ UNITS = {
     "lossless": "samples",
     "calibration": "samples",
     "ranking": "samples",
-    "curves": "groups",
+    "curves": "trials",
     "groups": "groups",
     "network": "shares",
     "compensation": "stages",
@@ -20,8 +20,8 @@ UNITS = {
     "latency table": "points",
     "models": "models",
 }
-"""What a phase counts (`onnxpfp.report.pruning.Report.seconds`); a stage is what lies between two linear ops, a point
-are widths at which the latency is measured."""
+"""What a phase counts (`onnxpfp.report.pruning.Report.seconds`); a stage is what lies between two linear ops, a trial
+tries a group alone, a point are widths at which the latency is measured."""
 
 
 def counts(done: int, total: int) -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from onnxpfp.cli.commas import CommaCommand
 from onnxpfp.cli.failure import failing_in_one_line, naming_files
 from onnxpfp.cli.options import (
     FILE,
@@ -34,7 +35,7 @@ SCORES_HELP = (
 )
 
 
-@click.command("prune", short_help="Remove the channels that matter least.")
+@click.command("prune", cls=CommaCommand, short_help="Remove the channels that matter least.")
 @click.argument("source", metavar="IN", type=FILE)
 @click.argument("result", metavar="[OUT]", type=FILE, required=False)
 @data_option

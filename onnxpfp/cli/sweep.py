@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from onnxpfp.cli.commas import CommaCommand
 from onnxpfp.cli.failure import failing_in_one_line, naming_files
 from onnxpfp.cli.options import (
     FILE,
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["sweep_command"]
 
 
-@click.command("sweep", short_help="Prune to several targets with one calibration.")
+@click.command("sweep", cls=CommaCommand, short_help="Prune to several targets with one calibration.")
 @click.argument("source", metavar="IN", type=FILE)
 @click.option("--output", "-o", "folder", type=FILE, metavar="DIR", required=True, help="The folder of the models.")
 @data_option

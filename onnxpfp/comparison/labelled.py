@@ -12,6 +12,7 @@ from onnx import ModelProto
 from onnxpfp.arrays import Floats, Ints
 from onnxpfp.comparison.evaluator import Evaluator
 from onnxpfp.comparison.metrics import log_probabilities
+from onnxpfp.counted import counted
 from onnxpfp.errors import ModelError, OptionError
 
 __all__ = ["LabelledEvaluator", "cross_entropies"]
@@ -75,7 +76,10 @@ def cross_entropies(scores: NDArray[Any], labels: Ints) -> Floats:
     if scores.shape[1] == 1:
         logits = np.concatenate([np.zeros_like(logits), logits], axis=1)
     if len(logits) != len(labels):
-        raise OptionError(f"--labels: {len(labels)} samples give {len(logits)} rows of class scores")
+        raise OptionError(
+            f"--labels: {counted(len(labels), 'sample gives', 'samples give')} {counted(len(logits), 'row')} of class "
+            "scores"
+        )
     if labels.size and labels.max() >= logits.shape[1]:
         raise OptionError(f"--labels: {labels.max()} is none of the {logits.shape[1]} classes, which count from 0")
     whole = ~(np.isnan(logits) | np.isposinf(logits)).any(axis=1)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from onnxpfp.comparison.slow_ops import OpTimes, SlowOp, block_of, slow_ops
+from onnxpfp.counted import counted
 from onnxpfp.runtime.latency import (
     BUSY,
     Latency,
@@ -239,8 +240,8 @@ def _slow(measured: LatencyComparison, kept_macs: float) -> str:
     ratio = measured.ratio
     return (
         f"the pruned model takes {ratio.median:.2f} of the original's time at {kept_macs:.2f} of its multiply-adds "
-        f"({ratio.low:.2f} to {ratio.high:.2f} in half of {measured.pruned.runs} pairs of runs), not even half of what "
-        "these promise"
+        f"({ratio.low:.2f} to {ratio.high:.2f} in half of {counted(measured.pruned.runs, 'pair')} of runs), not even "
+        "half of what these promise"
     )
 
 

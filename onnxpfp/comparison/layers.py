@@ -22,6 +22,7 @@ from onnxpfp.comparison.certificate import samples_needed, tolerance_limit
 from onnxpfp.comparison.evaluator import Evaluator
 from onnxpfp.comparison.outcomes import errors_of
 from onnxpfp.comparison.sample_axes import sample_axis, samples_apart, twin_feeds
+from onnxpfp.counted import counted
 from onnxpfp.data.samples import Feed
 from onnxpfp.progress import Count
 
@@ -102,8 +103,8 @@ def too_few(layers: int, samples: int, alpha: float) -> str:
     """Say that there are no bounds, for the samples are too few, and how many it takes."""
     least, most = (samples_needed(share, alpha / layers) for share in (SHARES[-1], SHARES[0]))
     return (
-        f"{samples} samples are too few: bounds that hold at {layers} layers together take {least} for "
-        f"{100 * SHARES[-1]:g} % of the inputs, {most} for {100 * SHARES[0]:g} %"
+        f"{counted(samples, 'sample is', 'samples are')} too few: bounds that hold at {counted(layers, 'layer')} "
+        f"together take {least} for {100 * SHARES[-1]:g} % of the inputs, {most} for {100 * SHARES[0]:g} %"
     )
 
 

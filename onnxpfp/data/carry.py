@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxpfp.counted import counted
 from onnxpfp.data.axes import SampleAxes, sample_axes
 from onnxpfp.data.inputs import InputSpec, size_ref
 from onnxpfp.data.samples import Feed, all_finite
@@ -50,8 +51,8 @@ class Carry:
         pairs = ", ".join(f"'{name}' from '{output}'" for name, output in self.outputs.items())
         if pairs:
             yield (
-                f"states were recorded while the original ran over {samples:,} samples in their order: {pairs}; "
-                "samples of one sequence depend on each other, so nothing is promised of others"
+                f"states were recorded while the original ran over {counted(samples, 'sample')} in their order: "
+                f"{pairs}; samples of one sequence depend on each other, so nothing is promised of others"
             )
 
     def record(self, specs: Sequence[InputSpec], feeds: Iterable[Feed], axes: SampleAxes | None = None) -> list[Feed]:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxpfp.counted import counted
 from onnxpfp.data.archive import read_arrays
 from onnxpfp.data.axes import SampleAxes, sample_axes
 from onnxpfp.data.images import IMAGE_SUFFIXES
@@ -53,7 +54,8 @@ def files_by_kind(folder: Path) -> tuple[list[Path], list[Path]]:
                 kind.append(Path(place, name))
     if images and arrays:
         raise CalibrationError(
-            f"{folder} has {len(images):,} images and {len(arrays):,} arrays: which are the samples is not known",
+            f"{folder} has {counted(len(images), 'image')} and {counted(len(arrays), 'array')}: which are the samples "
+            "is not known",
             hint="name a folder of one kind",
         )
     if not images and not arrays:
@@ -137,7 +139,7 @@ def held(feeds: Iterator[Feed]) -> Iterator[Feed]:
         taken += sum(array.nbytes for array in feed.values())
         if taken > limit:
             raise CalibrationError(
-                f"{number + 1} feeds take more than {amount_text(limit)}",
+                f"{counted(number + 1, 'feed takes', 'feeds take')} more than {amount_text(limit)}",
                 hint="take fewer (--calib-samples), or one .npy file, which need not fit into memory",
             )
         yield feed

@@ -9,12 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from onnxpfp.counted import counted
 from onnxpfp.data.inputs import InputSpec
 from onnxpfp.errors import CalibrationError, OptionError
 from onnxpfp.options.data import IMAGENET, Color, DataOptions, ImageLayout, Resize, Scaling, parse_resize, parse_scaling
 
 __all__ = ["ImageForm", "candidates", "image_form"]
 
+GRID = 32
+"""Pixels; a free side that is padded is a multiple of it: many networks take no others, and more images are alike."""
 _AXES = 4
 _GRAY, _COLORS = 1, 3
 _CHANNEL_AXIS: Mapping[ImageLayout, int] = {"NCHW": 1, "NHWC": 3}
@@ -60,10 +63,13 @@ class ImageForm:
     def way(self) -> str:
         """How images get their size, for people."""
         size = f"{self.height or 'any'}x{self.width or 'any'}"
+        free = "height" if self.height is None else "width"
         if self.resize.side is not None:
             return f"scaled to {self.resize.side} on the shorter side, then cropped to {size} around the middle"
         if self.resize.mode == "crop" and not self.one_size:
             return f"scaled to {size} in their aspect ratio"
+        if self.resize.mode == "pad" and not self.one_size:
+            return f"scaled to {size} in their aspect ratio, grey to the next multiple of {GRID} in {free}"
         return {
             "crop": f"scaled to cover {size} and cropped around the middle",
             "pad": f"scaled to fit into {size}, the rest grey",
@@ -99,7 +105,7 @@ def image_form(specs: Sequence[InputSpec], asked: DataOptions, given: Mapping[st
     if channels not in (_GRAY, _COLORS) or (channels == _GRAY and color != "gray"):
         turned = shape[_CHANNEL_AXIS[other]] in (None, _GRAY, _COLORS)
         raise CalibrationError(
-            f"input '{spec.name}' is {spec.describe()}, with {channels} {'channel' if channels == 1 else 'channels'} "
+            f"input '{spec.name}' is {spec.describe()}, with {counted(channels, 'channel')} "
             f"as {layout}, and images are {color}",
             hint=f"--layout {other} reads it the other way; images have 1 or 3 channels"
             if turned
@@ -131,25 +137,57 @@ def _layout(spec: InputSpec, shape: tuple[int | None, ...]) -> ImageLayout:
 
 def _size(spec: InputSpec, resize: Resize, sides: tuple[int | None, int | None]) -> tuple[int | None, int | None]:
     """Return height and width; None where every image has its own."""
-    wanted = resize.size
-    if wanted is None and resize.side is not None and sides == (None, None):
-        wanted = (resize.side, resize.side)
-    if wanted is not None:
-        if any(side not in (None, asked) for side, asked in zip(sides, wanted, strict=True)):
-            raise OptionError(
-                f"--resize asks for {wanted[0]}x{wanted[1]}, and input '{spec.name}' is {spec.describe()}",
-                hint="leave the size out",
-            )
-        return wanted
+    if resize.size is not None:
+        return _asked_size(spec, resize.size, sides)
     if resize.mode == "none" or None not in sides:
         return sides
-    if sides == (None, None) or resize != Resize():
+    if resize.side is not None:
+        raise OptionError(
+            f"input '{spec.name}' is {spec.describe()}: --resize {resize.side} says how long the shorter side of "
+            "images is before the crop, and not to what they are cropped",
+            hint=_by_sides(sides, resize.side),
+        )
+    if sides == (None, None) or resize.mode == "stretch":
         raise OptionError(
             f"input '{spec.name}' is {spec.describe()}: of what size images are to be is not known",
             hint="give what the network was trained with, height x width: --resize pad,640x640 for many detectors, "
-            "--resize pad,48x320 for lines of text; or --resize none, and every image stays as it is",
+            "--resize 48x for lines of text (48 pixels high, the width by the aspect ratio); or --resize none, and "
+            "every image stays as it is",
         )
     return sides
+
+
+def _by_sides(sides: tuple[int | None, int | None], side: int) -> str:
+    """Say how images get one length where the input leaves sides free."""
+    if sides != (None, None):
+        return "leave it out, and the aspect ratio sets the side that is free"
+    return (
+        f"--resize {side}x{side} crops around the middle and pad,{side}x{side} adds grey; --resize {side}x makes "
+        f"images {side} pixels high, such as lines of text, and x{side} as wide, the other side by the aspect ratio"
+    )
+
+
+def _asked_size(
+    spec: InputSpec, wanted: tuple[int | None, int | None], sides: tuple[int | None, int | None]
+) -> tuple[int | None, int | None]:
+    """Return height and width as they are asked for, and as the input has them where they are not.
+
+    Raises:
+        OptionError: The input has others, or leaves nothing free.
+    """
+    text = "x".join(str(length or "") for length in wanted)
+    if None in wanted and None not in sides:
+        raise OptionError(
+            f"--resize {text} leaves a side to the aspect ratio, and input '{spec.name}' takes {sides[0]}x{sides[1]}",
+            hint="leave it out, and images are cropped around the middle; --resize pad adds grey in place of that",
+        )
+    if any(None not in (side, asked) and side != asked for side, asked in zip(sides, wanted, strict=True)):
+        raise OptionError(
+            f"--resize asks for {text}, and input '{spec.name}' is {spec.describe()}",
+            hint="leave the size out",
+        )
+    height, width = (asked or side for side, asked in zip(sides, wanted, strict=True))
+    return height, width
 
 
 def _scaling(spec: InputSpec, asked: DataOptions, channels: int, color: Color) -> Scaling | None:
@@ -178,7 +216,7 @@ def _in_order(scaling: Scaling, channels: int, color: Color) -> Scaling:
     """
     if len(scaling.mean) not in (0, 1, channels):
         raise OptionError(
-            f"--preprocess {scaling.name} is of {len(scaling.mean)} channels, and the input has {channels}",
+            f"--preprocess {scaling.name} is of {counted(len(scaling.mean), 'channel')}, and the input has {channels}",
             hint="give one mean and one deviation, or one for each channel",
         )
     if scaling == IMAGENET and color == "BGR":

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxpfp.data.image_form import ImageForm, candidates, image_form
+from onnxpfp.counted import counted
+from onnxpfp.data.image_form import GRID, ImageForm, candidates, image_form
 from onnxpfp.data.inputs import InputSpec, size_ref
 from onnxpfp.data.rows import LazyRows
 from onnxpfp.data.stored_statistics import FAR, LEAST_TO_TELL, StoredStatistics
@@ -50,12 +51,14 @@ class ImageReader:
         shapes: Shapes of inputs that the user says.
         statistics: Tells what becomes of pixels where the user does not; None where nothing does.
         lines: How images were read, a line for each source.
+        unread: How many were left out, for so many were not asked for.
     """
 
     asked: DataOptions = field(default_factory=DataOptions)
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict[str, tuple[int, ...]])
     statistics: Callable[[], StoredStatistics | None] = lambda: None
     lines: list[str] = field(default_factory=list[str])
+    unread: int = 0
     _scaling: Scaling | None = None
 
     def read(
@@ -89,6 +92,7 @@ class ImageReader:
             line += f"; guessed: {', '.join(guessed)}"
         _LOG.warning("%s", line)
         self.lines.append(line)
+        self.unread += total - len(paths)
         if form.one_size:
             height, width = form.height or 0, form.width or 0
             read = partial(_pixels_of, paths, form)
@@ -105,7 +109,8 @@ class ImageReader:
             taken += array.nbytes
             if taken > limit:
                 raise CalibrationError(
-                    f"{number + 1} images of different sizes take more than {amount_text(limit)}",
+                    f"{counted(number + 1, 'image takes', 'images of different sizes take')} more than "
+                    f"{amount_text(limit)}",
                     hint="take fewer (--calib-samples), or give them one size (--resize 640x640)",
                 )
             feeds.append({form.spec.name: array})
@@ -114,7 +119,12 @@ class ImageReader:
     def _guess(self, form: ImageForm, paths: Sequence[Path]) -> tuple[Scaling, str]:
         """Return what brings images closest to the statistics of the file, 0-1 where nothing tells; and why."""
         usual = next(candidates(form)), "which nothing in the file tells"
-        statistics = self.statistics() if form.one_size and len(paths) >= LEAST_TO_TELL else None
+        if form.resize.mode == "none" and not form.one_size:
+            # They may be photographs of many megapixels.
+            return usual[0], "the most common, for images of any size are not tried"
+        if len(paths) < LEAST_TO_TELL:
+            return usual[0], "the most common, for so few images tell nothing"
+        statistics = self.statistics()
         if statistics is None:
             return usual
         chosen = range(0, len(paths), -(-len(paths) // TRIED))
@@ -237,10 +247,11 @@ def _sized(path: Path, image: Image, form: ImageForm) -> Image:
 def _target(form: ImageForm, height: int, width: int) -> tuple[int, int]:
     """Return the width and the height that an image is to have; the aspect ratio tells the one that is free."""
     down, across = form.height, form.width
+    grid = GRID if form.resize.mode == "pad" else 1
     if down is None and across is not None:
-        down = max(1, round(across * height / width))
+        down = grid * -(-max(1, round(across * height / width)) // grid)
     elif across is None and down is not None:
-        across = max(1, round(down * width / height))
+        across = grid * -(-max(1, round(down * width / height)) // grid)
     return across or width, down or height
 
 
@@ -254,6 +265,7 @@ def _pillow() -> Any:
         from PIL import Image
     except ImportError as error:
         raise CalibrationError(
-            "images are decoded by Pillow, which is not installed", hint="pip install 'onnxpfp[images]'"
+            "images are decoded by Pillow, which is not installed",
+            hint="pip install pillow, which the extra 'images' of onnxpfp brings, too",
         ) from error
     return Image

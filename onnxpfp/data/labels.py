@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxpfp.arrays import Ints
+from onnxpfp.counted import counted
 from onnxpfp.data.archive import read_arrays
 from onnxpfp.data.samples import ArraySamples, Samples
 from onnxpfp.errors import CalibrationError, OptionError
@@ -64,9 +65,9 @@ def labels_of(samples: Samples, labels: Ints) -> Ints:
             "--labels takes samples that lie in arrays, so that it is known which label is whose",
             hint="give the samples as one .npz file, an array for every input",
         )
-    counts = {reading.count for reading in samples.readings.values()} - {None}
+    counts = {reading.count for reading in samples.readings.values() if reading.count is not None}
     if counts != {len(labels)}:
         raise OptionError(
-            f"--labels: {len(labels)} for {next(iter(counts), 1)} samples", hint="give one for each sample"
+            f"--labels: {len(labels)} for {counted(next(iter(counts), 1), 'sample')}", hint="give one for each sample"
         )
     return labels[samples.order[: len(samples)]]

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxpfp.counted import counted
 from onnxpfp.data.samples import ArraySamples, Feed, Samples
 from onnxpfp.errors import CalibrationError
 
@@ -39,8 +40,8 @@ def require_apart(held_out: Samples, samples: Samples) -> None:
         return
     here, there = common[0]
     raise CalibrationError(
-        f"{len(common)} of its {len(held_out.order)} samples are in --calib-data too: the first is sample {here}, and "
-        f"sample {there} there",
+        f"{len(common)} of its {counted(len(held_out.order), 'sample')} {'is' if len(common) == 1 else 'are'} in "
+        f"--calib-data too: the first is sample {here}, and sample {there} there",
         hint="leave them out there or here; without --certify-data some calibration samples are held out",
     )
 

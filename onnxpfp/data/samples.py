@@ -15,6 +15,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxpfp.counted import counted
 from onnxpfp.data.axes import SampleAxes, sample_axes
 from onnxpfp.data.inputs import InputSpec, size_ref
 from onnxpfp.data.rows import LazyRows
@@ -142,7 +143,7 @@ class Samples(ABC):
         items, taken = self._items(), self._reach(held_out)
         if held_out <= 0 or taken >= items:
             raise CalibrationError(
-                f"cannot hold out {held_out} of {len(self)} calibration samples",
+                f"cannot hold out {held_out} of {counted(len(self), 'calibration sample')}",
                 hint="give more samples or hold out fewer",
             )
         order = np.random.default_rng(rng).permutation(items)
@@ -245,8 +246,8 @@ class ArraySamples(Samples):
             others = [self.readings[other.name] for other in self.specs if self._fixed(other) is None]
             if one.array.shape == spec.shape and any(other.form == "slices" for other in others):
                 notes.append(
-                    f"'{spec.name}' {size_ref(spec.shape)} is read as {one.count} samples along axis {one.axis}, all "
-                    f"in one run; --sample-axis {spec.name}:none makes it one value for all samples"
+                    f"'{spec.name}' {size_ref(spec.shape)} is read as {counted(one.count or 0, 'sample')} along axis "
+                    f"{one.axis}, all in one run; --sample-axis {spec.name}:none makes it one value for all samples"
                 )
         return tuple(notes)
 

@@ -26,6 +26,7 @@ from onnxpfp.data.sample_arrays import SampleArray, check_feed
 from onnxpfp.data.samples import ArraySamples, Feed, Samples
 from onnxpfp.data.script import script_of
 from onnxpfp.errors import CalibrationError
+from onnxpfp.runtime.file_kinds import ARRAYS, refuse_other_kinds
 
 __all__ = ["DataForm", "DataReader", "SampleSource", "SourceReader"]
 
@@ -120,6 +121,7 @@ class SourceReader:
             return self._of_folder(path)
         if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file():
             return self._images([path])
+        refuse_other_kinds(path, "samples", ARRAYS, CalibrationError)
         return match_names(read_arrays(path), self.left, str(path), self._states)
 
     def _of_folder(self, folder: Path) -> dict[str, Any] | list[Feed]:

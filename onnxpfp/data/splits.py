@@ -60,6 +60,7 @@ class CalibrationData:
         independent: Whether no two of them come from one input of the user's, as the steps of a Loop do, or of a
             sequence whose states are carried. Only then is known how far their number goes.
         warnings: What looks wrong with the user's data, and what was made of them.
+        unread: Images of a folder that were left out, for so many were not asked for.
     """
 
     samples: Samples
@@ -71,6 +72,18 @@ class CalibrationData:
     single: str = ""
     independent: bool = True
     warnings: tuple[str, ...] = ()
+    unread: int = 0
+
+    @property
+    def how_to_hold_out_more(self) -> str:
+        """What to type to hold out more samples of those that are there; empty where there are none."""
+        if not self.unread or self.held_out is None or len(self.held_out) >= MOST_CERTIFYING:
+            return ""
+        total = len(self.samples) + len(self.held_out) + self.unread
+        return (
+            f"--calib-samples N takes more of the {total:,} images, of which one in {CERTIFYING} is held out, at most "
+            f"{MOST_CERTIFYING}"
+        )
 
     @property
     def telling(self) -> bool:

@@ -33,6 +33,7 @@ from onnxpfp.runtime.external_data import (
     numbers,
     size_of,
 )
+from onnxpfp.runtime.file_kinds import MODEL, refuse_other_kinds
 from onnxpfp.runtime.given_files import MESSAGE_LIMIT, read_given
 from onnxpfp.runtime.memory import amount_text, memory_limit
 from onnxpfp.runtime.missing import MissingOp
@@ -228,6 +229,7 @@ def _read(path: Path, scratch: WeightFile) -> LoadedModel:
     data = read_given(
         path, MESSAGE_LIMIT, ModelError, hint="save it with its weights in another file: onnx.save_model(..., True)"
     )
+    refuse_other_kinds(path, "an ONNX model", MODEL, ModelError)
     known = _recognise(data)
     if known is not None:
         raise ModelError(f"{path}: is not an ONNX model: it is {known[0]}", hint=known[1])

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
 
+from onnxpfp.counted import counted
 from onnxpfp.model.constants import outer_names, reader_counts, stored_tensors, subgraphs, weight_names
 from onnxpfp.model.edit import add_constants, copy_graph_without, copy_model_around
 from onnxpfp.model.names import node_name
@@ -55,8 +56,7 @@ class Tail:
     @property
     def note(self) -> str:
         """What the user should know: what was not run."""
-        number = len(self.nodes)
-        unrun = "1 node was not run: it stays" if number == 1 else f"{number} nodes were not run: they stay"
+        unrun = counted(len(self.nodes), "node was not run: it stays", "nodes were not run: they stay")
         border = list(self.reasons)
         shown = ", ".join(f"'{name}'" for name in border[:3]) + (
             f" and {len(border) - 3} more" if len(border) > 3 else ""

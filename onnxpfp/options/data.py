@@ -17,13 +17,14 @@ Color = Literal["RGB", "BGR", "gray"]
 ResizeMode = Literal["crop", "pad", "stretch", "none"]
 
 _MODES: tuple[ResizeMode, ...] = ("crop", "pad", "stretch", "none")
-_SIZE = re.compile(r"(\d+)x(\d+)")
+_SIZE = re.compile(r"(\d*)x(\d*)")
 _SCALING = re.compile(r"mean=(.+?),?\s*std=(.+)")
 _LARGEST_SIDE = 1 << 16
 """Pixels."""
 _MOST_LEVEL = 255
 _RESIZE_HINT = (
-    "write --resize 256, 480x640 (height x width), crop, pad, stretch or none, or a way and a size: pad,640x640"
+    "write --resize 256, 480x640 (height x width), 48x (the width by the aspect ratio), crop, pad, stretch or none, or "
+    "a way and a size: pad,640x640"
 )
 _SCALING_HINT = "write --preprocess imagenet, 0-1, -1-1, none, or mean=0.5,0.5,0.5,std=0.25,0.25,0.25"
 
@@ -36,12 +37,12 @@ class Resize:
         mode: Cover it and cut off what is over (crop), fit into it on grey (pad), lose the aspect ratio (stretch), or
             leave it as it is (none).
         side: The shorter side before the crop, in pixels; None is what covers the input.
-        size: Height and width in pixels, where the input leaves them free.
+        size: Height and width in pixels, where the input leaves them free; None for the one that the aspect ratio sets.
     """
 
     mode: ResizeMode = "crop"
     side: int | None = None
-    size: tuple[int, int] | None = None
+    size: tuple[int | None, int | None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,21 +76,26 @@ def parse_resize(flag: str, text: str) -> Resize:
     """
     mode: ResizeMode | None = None
     side: int | None = None
-    size: tuple[int, int] | None = None
+    size: tuple[int | None, int | None] | None = None
     for part in text.replace(" ", "").split(","):
         both = _SIZE.fullmatch(part)
         if part in _MODES and mode is None:
             mode = part
-        elif both and side is None and size is None:
-            size = int(both[1]), int(both[2])
+        elif both and part != "x" and side is None and size is None:
+            size = int(both[1]) if both[1] else None, int(both[2]) if both[2] else None
         elif part.isdecimal() and side is None and size is None:
             side = int(part)
         else:
             raise OptionError(f"{flag} '{text}' is no way to resize images", hint=_RESIZE_HINT)
-    if not all(0 < length <= _LARGEST_SIDE for length in (*(size or ()), *(() if side is None else (side,)))):
+    if not all(0 < length <= _LARGEST_SIDE for length in (*(size or ()), side) if length is not None):
         raise OptionError(f"{flag} '{text}' is no size of an image", hint=_RESIZE_HINT)
     if mode == "none" and (side or size):
         raise OptionError(f"{flag} '{text}' gives a size to images that stay as they are", hint=_RESIZE_HINT)
+    if mode == "stretch" and size and None in size:
+        raise OptionError(
+            f"{flag} '{text}' gives one side, and the other follows from the aspect ratio, which stretching loses",
+            hint="leave out stretch, or give height and width: stretch,48x320",
+        )
     if side is not None and mode in {"pad", "stretch"}:
         side, size = None, (side, side)
     return Resize(mode or "crop", side, size)
@@ -148,9 +154,10 @@ class DataOptions:
         None,
         "How images get the size of the input: cover it and crop around the middle (crop), fit into it on grey (pad), "
         "change the aspect ratio (stretch), stay as they are (none); N is the shorter side before the crop, HxW the "
-        "size where the input leaves it free.",
+        "size where the input leaves it free; of Hx (48x) or xW the aspect ratio sets the other side, and pad fills it "
+        "up to a multiple of 32.",
         "data",
-        metavar="N|HxW|crop|pad|stretch|none",
+        metavar="N|HxW|Hx|xW|crop|pad|stretch|none",
         default_text="crop; where one side is free the aspect ratio sets it",
         check=parse_resize,
     )

@@ -160,6 +160,13 @@ class Options(ShareOptions, ClassOptions, PruningOptions):
     def __post_init__(self) -> None:
         if self.latency_table is not None and self.target[0] != "latency":
             raise OptionError("--latency-table goes with --keep-latency or --latency-ms")
+        if self.latency_table is not None and self.keep_classes is not None:
+            raise OptionError(
+                "--latency-table has the times of the model with all its classes, and with --keep-classes what is left "
+                "of it is pruned",
+                hint="leave it out, or drop the classes first (--keep-classes LIST --keep-macs 1), then measure the "
+                "table of that file and prune it",
+            )
         targets = self._targets()
         if len(targets) > 1:
             raise OptionError(f"give one target: {' or '.join(targets)}, not {'both' if len(targets) == 2 else 'all'}")

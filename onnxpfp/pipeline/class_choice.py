@@ -8,6 +8,7 @@ import numpy as np
 
 from onnxpfp.arrays import Keep
 from onnxpfp.channels.class_axes import ClassAxis, ReleasedOutputs
+from onnxpfp.counted import counted
 from onnxpfp.data.class_names import classes_asked_for
 from onnxpfp.errors import OptionError
 from onnxpfp.options import Options
@@ -67,7 +68,7 @@ def _found_axes(released: ReleasedOutputs, options: Options, names: Sequence[str
     if not runs:
         reasons = dict.fromkeys(filter(None, _reasons(released)))
         raise OptionError(f"--keep-classes: no class can go: {'; '.join([*reasons][:3])}")
-    wanted = f"{len(names)} classes" if given else "the classes"
+    wanted = counted(len(names), "class", "classes") if given else "the classes"
     raise OptionError(
         f"--keep-classes: the model does not tell which indices are {wanted}; these can go one by one: {_listed(runs)}",
         hint=f"say which, as in --class-axis {runs[-1].typed}"
@@ -111,7 +112,7 @@ def _typed_axes(released: ReleasedOutputs, texts: Sequence[str], known: int) -> 
         first = int(numbers[1]) if len(numbers) > 1 else length - known if 0 < known < length else 0
         count = int(numbers[2]) if len(numbers) > 2 else length - first
         if count < 2 or first + count > length:
-            indices = "1 index" if length == 1 else f"{length} indices"
+            indices = counted(length, "index", "indices")
             raise OptionError(f"--class-axis {text}: axis {axis} of '{name}' has {indices}")
         axes.append(ClassAxis(name, axis % len(sizes), first, count, length))
     double = next((a.output for a in axes if sum(a.output == b.output for b in axes) > 1), None)

@@ -67,12 +67,19 @@ class Quantity:
         model: Makes it a function of the channels kept; asks for the biases that are added, too, and for what goes with
             groups that keep nothing.
         per_run: Whether a body of If, Loop or Scan costs it every time that it runs.
+        of_model: What the model counts, where that is something else.
     """
 
     title: str
     whole: Callable[[Analysis, OpLatencies], int]
     model: Callable[[Analysis, OpLatencies, Callable[[], Biases], Branches], CostModel]
     per_run: bool = False
+    of_model: str = ""
+
+    @property
+    def counts(self) -> str:
+        """What the model counts, as messages call it."""
+        return self.of_model or self.title
 
 
 def _unrun(analysis: Analysis) -> Iterator[tuple[Ids, ...]]:
@@ -105,12 +112,14 @@ QUANTITIES: Mapping[str, Quantity] = {
         "size of the file",
         lambda analysis, _: _size_model(analysis, {}).total(full_widths(analysis)),
         lambda analysis, _, biases, branches: _size_model(analysis, biases(), branches),
+        of_model="bits of the weights",
     ),
     "latency": Quantity(
         "latency",
         lambda analysis, latencies: latencies.cost(analysis).total(full_widths(analysis)),
         lambda analysis, latencies, _, branches: latencies.cost(analysis, branches),
         per_run=True,
+        of_model="fitted latency",
     ),
 }
 """By the X of the option keep_X."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from itertools import takewhile
 
+from onnxpfp.counted import counted
 from onnxpfp.data.samples import Feed
 from onnxpfp.data.splits import CalibrationData
 from onnxpfp.data.stored_statistics import FAR, LEAST_TO_TELL, MOST_TO_TELL, StoredStatistics
@@ -63,7 +64,8 @@ def few_samples(count: int, options: Options, *, undivided: bool) -> str:
         undivided: Whether they decide and could not be divided.
     """
     if options.samples is not None and count < options.samples:
-        return f"{count:,} samples were given, and --calib-samples asks for {options.samples:,}"
+        return f"{counted(count, 'sample was', 'samples were')} given, and --calib-samples asks for {options.samples:,}"
     if undivided:
-        return f"{count} samples are so few that the same ones decide and measure the result; a few hundred do better"
+        few = f"{counted(count, 'sample is', 'samples are')} so few that the same ones decide and measure the result"
+        return f"{few}; a few hundred do better"
     return ""

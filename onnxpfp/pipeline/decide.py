@@ -110,7 +110,8 @@ def _by_bound(selector: Selector, cost: CostModel, reference: int | None) -> tup
         reference = cost.total(np.array([group.channels.size for group in selector.groups], np.int64))
     least = cost.total(np.array(selector.narrowest, np.int64))
     if held and least > budget_of(options.target[1], reference):
-        raise unreachable(options.target[1], least, reference, cost.total(np.ones(cost.n_groups, np.int64)))
+        single = cost.total(np.ones(cost.n_groups, np.int64))
+        raise unreachable(cost.counts, options.target[1], least, reference, single)
     found = iter(allocate_by_bound(demands, cost.holding(held), options.target[1], rule, reference).kept)
     return tuple(held[number] if number in held else next(found) for number in range(len(selector.groups)))
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from onnxpfp.errors import OnnxPfpError
+from onnxpfp.runtime.file_kinds import refuse_other_kinds
 from onnxpfp.runtime.given_files import read_given
 
 __all__ = ["read_document", "read_made_by", "whole_number"]
@@ -16,18 +17,20 @@ _LARGEST = 256 << 20
 """Bytes; the plan of a network with ten million channels is smaller."""
 
 
-def read_document(path: Path, kind: str, error_type: type[OnnxPfpError]) -> Mapping[str, Any]:
+def read_document(path: Path, kind: str, own: str, error_type: type[OnnxPfpError]) -> Mapping[str, Any]:
     """Read the object that a JSON file holds; empty where it holds something else.
 
     Args:
         path: The file.
-        kind: What it is said to be, such as "plan".
+        kind: What it is said to be, such as "plan of onnxpfp".
+        own: The format of these.
         error_type: What is raised if it is not.
 
     Raises:
         OnnxPfpError: It cannot be read, or is no JSON; of that type.
     """
-    data = read_given(path, _LARGEST, error_type, hint=f"a {kind} of onnxpfp is smaller")
+    refuse_other_kinds(path, f"a {kind}", own, error_type)
+    data = read_given(path, _LARGEST, error_type, hint=f"a {kind} is smaller")
     try:
         document: object = json.loads(data.decode("utf-8"))
     except (ValueError, RecursionError) as error:

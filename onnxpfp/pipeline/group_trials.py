@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 
 import numpy as np
 
@@ -152,7 +151,9 @@ class BegunCurves:
         for done in range(1, ROUNDS):
             choices = _next_choices(groups, cost, share, context.full)
             new = {number: [row] for number, row in choices.items() if (number, row) not in self.later}
-            found = self.trials.measure(new, partial(_count_on, progress, done, ROUNDS))
+            counted = _Round(progress, done, _tried(groups), len(new))
+            counted(0, len(new))
+            found = self.trials.measure(new, counted)
             self.later.update({(number, choices[number]): drifts for number, drifts in found.items()})
             for number, row in choices.items():
                 groups[number] = groups[number].with_drifts(self.later[number, row])
@@ -177,7 +178,7 @@ def begin_curves(
     choices: dict[int, RowChoice] = {
         number: group.first_row for number, group in enumerate(groups) if group.widths.size
     }
-    for number, found in trials.measure(choices, partial(_count_on, progress, 0, ROUNDS)).items():
+    for number, found in trials.measure(choices, _Round(progress, 0, _tried(groups), len(choices))).items():
         groups[number] = groups[number].with_drifts(found)
     return BegunCurves(tuple(groups), trials)
 
@@ -226,6 +227,27 @@ def _prepare(
     return trials, [GroupTrial(*each[:3], None, each[3], held.get(number)) for number, each in enumerate(rows)]
 
 
-def _count_on(progress: Count, done: int, rounds: int, groups: int, count: int) -> None:
-    """Say how far a round is as a part of all."""
-    progress(done * count + groups, rounds * count)
+def _tried(groups: Sequence[GroupTrial]) -> int:
+    """Count the groups that have widths to be tried at."""
+    return sum(group.widths.size > 0 for group in groups)
+
+
+@dataclass(frozen=True, slots=True)
+class _Round:
+    """Tells how far a round is as a part of all: a trial of each group in each, done where a round leaves it out.
+
+    Attributes:
+        progress: Is told how many trials are done, of how many.
+        before: Rounds before.
+        groups: Groups that may be tried.
+        tried: Those that this round tries.
+    """
+
+    progress: Count
+    before: int
+    groups: int
+    tried: int
+
+    def __call__(self, done: int, _: int) -> None:
+        if self.groups:
+            self.progress((self.before + 1) * self.groups - self.tried + done, ROUNDS * self.groups)

@@ -242,5 +242,6 @@ def _shares(context: RunContext, parts: Sequence[MeasuredPart]) -> list[float]:
     levels = share_levels(full, least, share)
     if levels is None:
         single = sum(each.single for each in parts)
-        raise unreachable(share, int(least.sum()), int(full.sum()), int(single))
+        counts = QUANTITIES[context.options.target[0]].counts
+        raise unreachable(counts, share, int(least.sum()), int(full.sum()), int(single))
     return [level if each.part.prunable else 1.0 for level, each in zip(levels, parts, strict=True)]

@@ -134,7 +134,7 @@ class Plan:
         Raises:
             PlanError: It is missing, is no plan, or is one of another version.
         """
-        fields = read_document(path, "plan", PlanError)
+        fields = read_document(path, "plan of onnxpfp", FORMAT, PlanError)
         if fields.get("format") != FORMAT:
             raise PlanError(f"{path}: is no plan of onnxpfp", hint="write one with --plan FILE.json")
         if fields.get("version") not in VERSIONS:

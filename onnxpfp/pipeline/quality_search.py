@@ -20,6 +20,7 @@ from onnxpfp.allocation.search import SearchResult, Trial, search
 from onnxpfp.arrays import Floats
 from onnxpfp.comparison.evaluator import Evaluator
 from onnxpfp.comparison.outcomes import Outcomes
+from onnxpfp.counted import counted
 from onnxpfp.data.samples import Samples
 from onnxpfp.errors import TargetUnreachableError, VerificationError
 from onnxpfp.pipeline.context import RunContext
@@ -77,7 +78,7 @@ def quality_evaluators(
     source = context.whole.source
     few = context.evaluator(tuning.take(context.data.batch_size))
     require_measurable(target, few.compare(source.model), source.title)
-    require_enough(target, held_out, given)
+    require_enough(target, held_out, given, context.data.how_to_hold_out_more)
     return Evaluators(context.evaluator(tuning, held_out=False), context.evaluator(held_out, held_out=False))
 
 
@@ -188,22 +189,23 @@ def prune_to_quality(
     order = order_of(searched, least)
     descent = descend(order, candidates.test)
     if descent.passed is None:
-        raise _unpromised(target, descent.tests[0], len(evaluators.held_out.samples))
+        more = context.data.how_to_hold_out_more
+        raise _unpromised(target, descent.tests[0], len(evaluators.held_out.samples), more)
     return candidates.made(descent.passed.share), FoundShare(target, searched, descent)
 
 
-def _unpromised(target: QualityTarget, first: ShareTest, samples: int) -> TargetUnreachableError:
-    """Say how near the first share came."""
-    what = f"{100 * first.observed:.1f} % of {samples} held-out samples keep their class"
+def _unpromised(target: QualityTarget, first: ShareTest, samples: int, more: str) -> TargetUnreachableError:
+    """Say how near the first share came; `more` is how to hold out more samples."""
+    what = f"{100 * first.observed:.1f} % of {counted(samples, 'held-out sample')} keep their class"
     hint = "give more samples"
     if target.quantity == "drift":
-        what = f"the mean error of {samples} held-out samples is {first.observed:.3g}"
+        what = f"the mean error of {counted(samples, 'held-out sample')} is {first.observed:.3g}"
     if first.bound not in {0.0, 1.0}:
         hint = f"ask for {target.flag} {target.rounded(first.bound)} and let other samples test it, or give more"
     return TargetUnreachableError(
         f"nothing can be pruned within {target.title}: with {100 * first.share:.0f} % of the MACs {what}, which "
         f"promises {first.bound:.3g}",
-        hint=hint,
+        hint=f"{hint}: {more}" if more else hint,
     )
 
 
@@ -222,7 +224,8 @@ def confirm(found: FoundShare, outcomes: Outcomes) -> Certified:
     certified = target.certify(losses)
     if not certified.passed:
         raise VerificationError(
-            f"{target.title} was promised, but measured again, the same {certified.samples} held-out samples give "
+            f"{target.title} was promised, but measured again, the same "
+            f"{counted(certified.samples, 'held-out sample gives', 'held-out samples give')} "
             f"{certified.observed:.5g}, which promises {certified.bound:.5g}",
             hint="the network does not compute the same twice; try --threads 1, or ask for a little less",
         )

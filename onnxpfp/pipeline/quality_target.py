@@ -151,13 +151,14 @@ def require_measurable(target: QualityTarget, compared: Comparison, title: str) 
     raise OptionError(f"{title}: {target.flag} {what}", hint=instead)
 
 
-def require_enough(target: QualityTarget, held_out: Samples, given: int | None) -> None:
+def require_enough(target: QualityTarget, held_out: Samples, given: int | None, more: str = "") -> None:
     """Make sure that held-out samples can promise a target, if only all of them did as the original does.
 
     Args:
         target: The target.
         held_out: The samples that are held out.
         given: How many samples were given, of which these are some; None where they were given apart.
+        more: How to hold out more, where there are more.
 
     Raises:
         CalibrationError: They are too few.
@@ -170,7 +171,8 @@ def require_enough(target: QualityTarget, held_out: Samples, given: int | None) 
     if target.quantity == "agreement":
         none, one, two = (_needed(target.bound, alpha, misses) for misses in range(3))
         takes = (
-            f"takes {none} held-out samples that all keep their class ({one} with one that does not, {two} with two)"
+            f"takes {none} held-out {'sample that keeps its' if none == '1' else 'samples that all keep their'} class "
+            f"({one} with one that does not, {two} with two)"
         )
     else:
         needed = samples_for_mean(target.bound, alpha)
@@ -186,7 +188,7 @@ def require_enough(target: QualityTarget, held_out: Samples, given: int | None) 
         )
     raise CalibrationError(
         f"{target.title} {takes}; of {given:,} given, {n:,} are held out",
-        hint=f"give more samples, or --certify-data; these can promise {most}",
+        hint=f"{more or 'give more samples'}; or give --certify-data; these can promise {most}",
     )
 
 

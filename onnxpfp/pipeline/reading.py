@@ -135,7 +135,8 @@ class _Reader:
             undivided: Whether they decide and could not be divided.
 
         Raises:
-            OptionError: It is said how images are read, or which states samples have, and there are none.
+            OptionError: It is said how images are read, which states samples have or how many are used, and there are
+                none.
         """
         carry, asked = self.form.carry, self.options.image_flags
         if asked and not self.form.images.lines:
@@ -149,12 +150,18 @@ class _Reader:
                     "--carry says which states samples have, and no data are given",
                     hint="give --calib-data, or leave it out",
                 )
+            if self.options.samples is not None:
+                raise OptionError(
+                    "--calib-samples says how many samples are used, and no data are given",
+                    hint="give --calib-data, or leave it out",
+                )
             return data
         warnings = [*self.form.images.lines, *carry.notes(len(samples))]
         if data.given == "file":
             few = few_samples(len(samples), self.options, undivided=undivided)
             warnings += filter(None, [few, unlike_training(self.statistics, data)])
-        return replace(data, independent=not carry.outputs, warnings=tuple(warnings))
+        unread = self.form.images.unread
+        return replace(data, independent=not carry.outputs, warnings=tuple(warnings), unread=unread)
 
     def calibration(self, source: SampleSource | None, *, made_up: bool) -> Samples:
         """Read the samples that decide, or make some up: as many as are asked for."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from onnxpfp.counted import counted
 from onnxpfp.data.sources import SampleSource
 from onnxpfp.data.splits import CalibrationData, Split, least_to_split
 from onnxpfp.errors import CalibrationError, OptionError
@@ -114,7 +115,8 @@ def require_split(data: CalibrationData, holding_out: str) -> Split:
     """
     if data.split is None:
         raise CalibrationError(
-            f"{holding_out}, which takes {least_to_split(data.samples)} samples, and {len(data.samples)} are given",
+            f"{holding_out}, which takes {counted(least_to_split(data.samples), 'sample')}, and "
+            f"{counted(len(data.samples), 'is', 'are')} given",
             hint="give more unlabelled samples",
         )
     return data.split

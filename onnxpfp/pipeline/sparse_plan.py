@@ -53,7 +53,7 @@ class SparsePlan:
         Raises:
             PlanError: It is missing, is no such plan, or is one of another version.
         """
-        fields = read_document(path, "plan", PlanError)
+        fields = read_document(path, "plan of onnxpfp sparsify", FORMAT, PlanError)
         if fields.get("format") != FORMAT:
             hint = "write one with onnxpfp sparsify --plan FILE.json"
             raise PlanError(f"{path}: is no plan of onnxpfp sparsify", hint=hint)

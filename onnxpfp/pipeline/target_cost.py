@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -24,7 +25,8 @@ def cost_of(context: RunContext, measured: Measured) -> CostModel:
     """Return what the target counts, with all layers whole, as a function of the channels."""
     quantity = QUANTITIES[context.options.target[0]]
     biases = partial(added_biases, context, measured)
-    return quantity.model(measured.analysis, context.latencies, biases, measured.branches)
+    model = quantity.model(measured.analysis, context.latencies, biases, measured.branches)
+    return replace(model, counts=quantity.counts)
 
 
 def cost_with_ranks(context: RunContext, measured: Measured) -> StructureCost:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from onnxpfp.allocation.select import ALL_GO, Selection
+from onnxpfp.counted import counted
 from onnxpfp.pipeline.calibration import DataCalibration
 from onnxpfp.pipeline.choice_bounds import UNIT_SAMPLES
 from onnxpfp.report.outcome import Outcome
@@ -93,8 +94,8 @@ def assumption_of_error(outcome: Outcome) -> str:
         "positions, of what its sums lose, of all groups that it reads, over theirs on "
         f"at most {UNIT_SAMPLES} samples that are not held out; "
         "an error counts up to the root mean square of its own output. Single sums and single inputs can be further "
-        f"off. {alone[0].upper()}{alone[1:]}. Measured on {len(held_out)} held-out samples; assumed: these are drawn "
-        "independently of each other and of the other samples, like inputs of use"
+        f"off. {alone[0].upper()}{alone[1:]}. Measured on {counted(len(held_out), 'held-out sample')}; assumed: these "
+        "are drawn independently of each other and of the other samples, like inputs of use"
     )
 
 

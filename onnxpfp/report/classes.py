@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from onnxpfp.channels.class_axes import ClassAxis
 from onnxpfp.comparison.equivalence import Equivalence
+from onnxpfp.counted import counted
 from onnxpfp.data.class_names import METADATA_NAMES
 from onnxpfp.pipeline.kept_classes import KeptClasses
 from onnxpfp.report.page import finite
@@ -60,7 +61,7 @@ def class_report(classes: KeptClasses) -> ClassReport:
 def class_facts(report: ClassReport) -> dict[str, str]:
     """Say what changes in the interface, and how well what stays was checked."""
     oracle, (before, after) = report.oracle, report.params
-    runs = "1 run" if oracle.runs == 1 else f"{oracle.runs} runs"
+    runs = counted(oracle.runs, "run")
     rows = {
         "classes": f"{len(report.kept):,} of {report.axes[0].count:,} stay: {_numbering(report)}",
         "interface": "; ".join(_change(axis, len(report.kept)) for axis in report.axes),

@@ -8,6 +8,7 @@ from typing import Protocol
 from onnxpfp.comparison.drift import Drift
 from onnxpfp.comparison.latency import LatencyFindings
 from onnxpfp.comparison.slow_ops import SlowOp
+from onnxpfp.counted import counted
 from onnxpfp.model.activation_memory import ActivationPeak
 from onnxpfp.report.charts import Bars, Series
 from onnxpfp.report.page import Column, Table, number
@@ -23,6 +24,10 @@ __all__ = [
     "slow_ops_table",
     "threads_text",
 ]
+
+
+ALIKE = 0.01
+"""Share by which two ratios may differ that nobody looks at twice."""
 
 
 class Sized(Protocol):
@@ -60,7 +65,8 @@ def sizes_table(before: Sized, after: Sized, latency: LatencyFindings | None) ->
     rows = [(title, _count(old), _count(new), _kept(old, new)) for title, old, new in counts]
     if latency is not None and latency.original and latency.pruned and latency.ratio:
         medians = ms(latency.original.median_ms), ms(latency.pruned.median_ms)
-        rows.append(("latency, ms", *medians, f"{100 * latency.ratio.median:.1f} %"))
+        in_pairs = "" if _other_quotient(latency) is None else " in pairs"
+        rows.append(("latency, ms", *medians, f"{100 * latency.ratio.median:.1f} %{in_pairs}"))
     return Table((Column(""), *map(number, ("before", "after", "kept"))), rows, tight=False, in_tiles=True)
 
 
@@ -86,8 +92,8 @@ def drift_fact(drift: Drift, *, noise: bool) -> str:
     parts = drift_measures(drift)
     if drift.lost + drift.gained:
         parts.append(f"{drift.lost + drift.gained:,} infinities or NaNs in one model alone")
-    samples = f"{'held-out ' * drift.held_out}samples{' of noise' * noise}"
-    return f"{', '.join(parts)}, against the original on {drift.samples} {samples}"
+    samples = [f"{'held-out ' * drift.held_out}{noun}{' of noise' * noise}" for noun in ("sample", "samples")]
+    return f"{', '.join(parts)}, against the original on {counted(drift.samples, *samples)}"
 
 
 def latency_fact(latency: LatencyFindings, over: str = "pruned over original") -> str:
@@ -106,9 +112,29 @@ def latency_fact(latency: LatencyFindings, over: str = "pruned over original") -
         share = f"{100 * latency.waited:.0f} %"
         busy = f"; the machine was busy, runs waited {share} of their time: these are times on its cores"
     return (
-        f"median of {before.runs} runs of each model in turns{batch}, {threads_text(latency.threads)}; {over}, pair by "
-        f"pair, {ratio.median:.3f}, in half of the pairs {ratio.low:.3f} to {ratio.high:.3f} (before "
-        f"{ms(before.low_ms)} to {ms(before.high_ms)} ms, after {ms(after.low_ms)} to {ms(after.high_ms)} ms){busy}"
+        f"median of {counted(before.runs, 'run')} of each model in turns{batch}, {threads_text(latency.threads)}; "
+        f"{over}, pair by pair, {ratio.median:.3f}, in half of the pairs {ratio.low:.3f} to {ratio.high:.3f} (before "
+        f"{ms(before.low_ms)} to {ms(before.high_ms)} ms, after {ms(after.low_ms)} to {ms(after.high_ms)} ms)"
+        f"{_puzzle(latency)}{busy}"
+    )
+
+
+def _other_quotient(latency: LatencyFindings) -> float | None:
+    """Return the quotient of the medians; None where it says what the pairs say, or nothing was measured."""
+    if latency.ratio is None or latency.pruned is None or latency.original is None:
+        return None
+    quotient = latency.pruned.median_ms / latency.original.median_ms
+    return quotient if abs(quotient / latency.ratio.median - 1) > ALIKE else None
+
+
+def _puzzle(latency: LatencyFindings) -> str:
+    """Say why the ratio is not the quotient of the times that stand beside it; nothing where it is."""
+    quotient = _other_quotient(latency)
+    if quotient is None:
+        return ""
+    return (
+        f"; the medians of before and after would make it {quotient:.3f}, but they move with all else that the machine "
+        "does, which slows both runs of a pair"
     )
 
 

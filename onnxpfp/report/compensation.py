@@ -6,6 +6,7 @@ import math
 import statistics
 from collections.abc import Iterator, Sequence
 
+from onnxpfp.counted import counted
 from onnxpfp.refit.means import Record
 from onnxpfp.report.page import Column, Element, Line, Table, number
 from onnxpfp.report.reasons import kind
@@ -15,13 +16,13 @@ __all__ = ["about_compensation", "fitted_line", "merged_line"]
 
 def merged_line(merged: Sequence[str]) -> str:
     """Say how many layers took over channels that go."""
-    count = "1 consumer" if len(merged) == 1 else f"{len(merged)} consumers"
+    count = counted(len(merged), "consumer")
     return f"channels that go merged into similar ones that stay, in the weights of {count}"
 
 
 def fitted_line(fitted: Sequence[str]) -> str:
     """Say how many layers were fitted to their own outputs in the original."""
-    count = "1 consumer" if len(fitted) == 1 else f"{len(fitted)} consumers"
+    count = counted(len(fitted), "consumer")
     return (
         f"{count} fitted by least squares, each to its own output in the original with the inputs that it has there, "
         "by the sums in the file of scores; what layers before lose is not made up for"
@@ -64,15 +65,15 @@ def _refitted(refits: Sequence[Record]) -> str:
     verdict = "no op got worse" if not worse else f"{worse} got worse"
     shares = f"{100 * before:.3g} % before, {100 * after:.3g} % after"
     return (
-        f"{len(taken)} of {len(refits)} linear ops refitted by least squares: median error of an output on samples "
-        f"kept out of the fit, as a share of its variance: {shares}; {verdict}"
+        f"{len(taken)} of {counted(len(refits), 'linear op')} refitted by least squares: median error of an output on "
+        f"samples kept out of the fit, as a share of its variance: {shares}; {verdict}"
     )
 
 
 def _refitted_recurrences(refits: Sequence[Record]) -> str:
     taken = [record for record in refits if record.after < record.before]
     before, after = (statistics.median(getattr(r, side) for r in refits) for side in ("before", "after"))
-    count = "1 recurrence" if len(refits) == 1 else f"{len(refits)} recurrences"
+    count = counted(len(refits), "recurrence")
     shares = f"{100 * before:.3g} % before, {100 * after:.3g} % after"
     return (
         f"{len(taken)} of {count} refitted by least squares: median share of the variance of the original's states "
@@ -84,8 +85,8 @@ def _refitted_jointly(refits: Sequence[Record]) -> str:
     before, after = (statistics.median(getattr(r, side) for r in refits) for side in ("before", "after"))
     shares = f"{100 * before:.3g} % with these refitted alone, {100 * after:.3g} % after"
     return (
-        f"{len(refits)} linear ops refitted together with those that read them: median error of the outputs of these "
-        f"on samples kept out of the fit, as a share of their variance: {shares}"
+        f"{counted(len(refits), 'linear op')} refitted together with those that read them: median error of the "
+        f"outputs of these on samples kept out of the fit, as a share of their variance: {shares}"
     )
 
 

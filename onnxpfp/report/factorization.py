@@ -10,6 +10,7 @@ from typing import Any, Literal
 from onnxpfp.comparison.drift import Drift
 from onnxpfp.comparison.equivalence import Equivalence
 from onnxpfp.comparison.latency import LatencyFindings
+from onnxpfp.counted import counted
 from onnxpfp.low_rank.layers import StayingLayer
 from onnxpfp.refit.means import Record
 from onnxpfp.report.activations import peaks_fact
@@ -114,7 +115,7 @@ class FactorizationReport:
 
     def page(self, *, full: bool, wide: bool) -> Iterator[Element]:
         """Show what became of the layers, and how far the file is from the original."""
-        yield Title(f"{self.file or 'the model'}: {len(self.layers)} of {self._nodes()} layers factored")
+        yield Title(f"{self.file or 'the model'}: {len(self.layers)} of {counted(self._nodes(), 'layer')} factored")
         yield before_and_after(self.before, self.after, self.latency, self.drift)
         yield sizes_table(self.before, self.after, self.latency)
         yield Facts(self._facts())
@@ -141,14 +142,14 @@ class FactorizationReport:
         target = f"{100 * self.energy:g} % of every layer's {self._what}" if self.energy is not None else ""
         if self.keep_macs is not None:
             target = f"{100 * self.keep_macs:g} % of the multiply-adds"
-        by = f"the weights and {self.samples} samples" if self.factored_by == "data" else "the weights alone"
+        by = f"the weights and {counted(self.samples, 'sample')}" if self.factored_by == "data" else "the weights alone"
         oracle = self.oracle
         peak = self.before.activations
         rows = {
             "target": f"{target}, scheme {self.scheme}, factored by {by}",
             "ranks": _ranks_fact(self.alignment),
             "verified": f"one op with the product of two in their place == the file: largest difference "
-            f"{oracle.error:.3g} of the largest output, {oracle.tolerance:.0e} allowed, {oracle.runs} runs",
+            f"{oracle.error:.3g} of the largest output, {oracle.tolerance:.0e} allowed, {counted(oracle.runs, 'run')}",
             "drift": drift_fact(self.drift, noise=self.data == "random"),
             "counted at": sizes(self.inputs) or "no inputs",
             **({} if peak is None else {"activations": peaks_fact(peak, self.after.activations)}),

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from onnxpfp.comparison.drift import Drift
 from onnxpfp.comparison.latency import LatencyFindings
 from onnxpfp.comparison.promises import Promises
+from onnxpfp.counted import counted
 from onnxpfp.report.charts import Tile, Tiles
 from onnxpfp.report.comparison import Sized, ms
 from onnxpfp.report.page import at_most, down_to
@@ -52,7 +53,7 @@ def _latency(latency: LatencyFindings | None) -> Iterator[Tile]:
         return
     ratio = latency.ratio
     times = f"{ms(latency.original.median_ms)} → {ms(latency.pruned.median_ms)}"
-    half = f"half of the pairs of runs: {100 * ratio.low:.1f} to {100 * ratio.high:.1f} %"
+    half = f"median of pairs of runs, half of which are {100 * ratio.low:.1f} to {100 * ratio.high:.1f} %"
     yield Tile("Latency, ms", f"{100 * ratio.median:.1f} %", f"{times}; {half}", ratio.median)
 
 
@@ -60,7 +61,7 @@ def drift_tiles(drift: Drift | None, promises: Promises | None = None) -> Iterat
     """Show how far outputs are from the original's; arguments as for `before_and_after`."""
     if drift is None:
         return
-    samples = f"{drift.samples} {'held-out ' * drift.held_out}samples"
+    samples = counted(drift.samples, f"{'held-out ' * drift.held_out}sample")
     confidence = "" if promises is None else f"with {100 * promises.confidence:.4g} % confidence"
     if drift.relative_error is not None:
         said = f"relative output error on {samples}"

@@ -45,7 +45,7 @@ class Format:
         if self.package and find_spec(self.package) is None:
             raise OutputError(
                 f"--{name} needs the package {self.package}, which is not installed",
-                hint=f'pip install "onnxpfp[{name}]"',
+                hint=f"pip install {self.package}, which the extra '{name}' of onnxpfp brings, too",
             )
 
 

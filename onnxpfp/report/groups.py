@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from onnxpfp.counted import counted
 from onnxpfp.report.group_details import WidthCurve
 from onnxpfp.report.page import Column, Line, Table, at_most, number
 
@@ -92,7 +93,7 @@ def about_bounds(groups: Sequence[GroupReport]) -> Iterator[Line]:
 def _missing(bound: str, reasons: Counter[str]) -> Iterator[Line]:
     """Count the groups without a bound, by the reason."""
     for reason, count in reasons.most_common(MOST):
-        yield Line(f"no {bound} for {count} cut {'group' if count == 1 else 'groups'}: {reason}")
+        yield Line(f"no {bound} for {counted(count, 'cut group')}: {reason}")
 
 
 def groups_table(groups: Sequence[GroupReport]) -> Table:

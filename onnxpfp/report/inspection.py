@@ -8,6 +8,7 @@ from typing import Any
 
 from onnxpfp.channels import Fixed
 from onnxpfp.comparison.latency import LatencyFindings
+from onnxpfp.counted import counted
 from onnxpfp.model.activation_memory import ActivationPeak
 from onnxpfp.pipeline.footprint import Footprint
 from onnxpfp.report.activations import peak_fact
@@ -157,7 +158,7 @@ class Inspection:
         opsets = ", ".join(
             f"{'opset' if domain == 'ai.onnx' else domain} {version}" for domain, version in self.opsets.items()
         )
-        nodes = "1 node" if self.nodes == 1 else f"{self.nodes:,} nodes"
+        nodes = counted(self.nodes, "node")
         yield Title(f"{self.file or 'the model'}: {opsets}, IR {self.ir_version}, {nodes}")
         yield self._tiles()
         yield Facts(
@@ -243,8 +244,8 @@ def _subnormal(found: Subnormal) -> dict[str, str]:
     """Say how many weights slow the network down for nothing; nothing where there are none."""
     if not found.weights:
         return {}
-    weights = "1 weight" if found.weights == 1 else f"{found.weights:,} weights"
-    tensors = "1 tensor" if found.tensors == 1 else f"{found.tensors:,} tensors"
+    weights = counted(found.weights, "weight")
+    tensors = counted(found.tensors, "tensor")
     told = f"{weights} in {tensors}, slow on some CPUs; prune writes as zero those that no result can tell"
     rows = {"subnormal": told + _without_them(found)}
     if found.latency is not None:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from onnxpfp.channels.name_patterns import name_inside
+from onnxpfp.counted import counted
 from onnxpfp.pipeline.latency.summary import LatencySummary, OpShare, PartLatency
 from onnxpfp.pipeline.latency.table import LatencyTable
 from onnxpfp.report.charts import Bars, Curve, Plot, Series, Tile, Tiles
@@ -78,7 +79,7 @@ class LatencyReport:
 def _form(report: LatencyReport) -> Iterator[Element]:
     """Show what is to be done with the models."""
     points = [point for part in report.table.parts.values() for point in part.points]
-    yield Title(f"{report.file or 'the model'}: {len(points)} models to be timed in {report.models}")
+    yield Title(f"{report.file or 'the model'}: {counted(len(points), 'model')} to be timed in {report.models}")
     yield Facts(
         {
             "first, last": f"{points[0].model} is the whole network, {points[-1].model} the last",
@@ -95,7 +96,7 @@ def _measured(report: LatencyReport, found: LatencySummary, *, full: bool) -> It
     table, longest = report.table, _longest(found.parts)
     points = sum(len(part.points) for part in found.parts)
     least = math.ceil(1000 * found.least) / 1000
-    runs = "1 sample a run" if report.samples == 1 else f"{report.samples} samples a run"
+    runs = counted(report.samples, "sample") + " a run"
     yield Title(f"{report.file or 'the model'}: {ms(found.ms)} ms a run")
     rows = {
         "measured on": f"{table.device}, {', '.join(report.providers)}, {threads_text(table.threads)}",

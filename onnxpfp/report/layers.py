@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from onnxpfp.comparison.layers import LayerError, LayerErrors
+from onnxpfp.counted import counted
 from onnxpfp.report.group_charts import layer_errors_chart
 from onnxpfp.report.groups import ROWS
 from onnxpfp.report.page import Column, Element, Heading, Line, Table, at_most, number
@@ -30,15 +31,14 @@ def about_layers(errors: LayerErrors) -> Iterator[Element]:
         yield Line(REFIT)
     missing = Counter(layer.reason for layer in errors.layers if layer.reason)
     for reason, count in missing.most_common(MOST):
-        layers = "1 layer" if count == 1 else f"{count} layers"
-        yield Line(f"not bounded at {layers}: {reason}")
+        yield Line(f"not bounded at {counted(count, 'layer')}: {reason}")
 
 
 def _meaning(errors: LayerErrors) -> str:
     """Say what was measured, and what it promises."""
     said = (
         "relative error of each layer's output in the written network, inputs drifted and refit included, on "
-        f"{errors.samples} held-out samples"
+        f"{counted(errors.samples, 'held-out sample')}"
     )
     bounded = [layer.share for layer in errors.layers if layer.share is not None]
     if not bounded:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from onnxpfp.counted import counted
 from onnxpfp.pipeline.calibration import DataCalibration
 from onnxpfp.pipeline.verification import Verification
 from onnxpfp.report.assumptions import DEPENDENT
@@ -89,8 +90,8 @@ def notes_of(
     ]
     if forced and options.select in {"sampled", "mixed"}:
         notes.append(
-            f"{len(forced)} groups were selected deterministically, for their consumers' weights cannot "
-            f"be scaled: {', '.join(forced[:3])}{', ...' if len(forced) > 3 else ''}"
+            f"{counted(len(forced), 'group was', 'groups were')} selected deterministically, for their consumers' "
+            f"weights cannot be scaled: {', '.join(forced[:3])}{', ...' if len(forced) > 3 else ''}"
         )
     if context.plan and context.plan.source_sha256 != context.whole.source.sha256:
         notes.append("the plan was made for another file; it fits this one by names and shapes")
@@ -144,8 +145,8 @@ def _bound_notes(groups: Sequence[GroupReport]) -> list[str]:
     by_energy = sum(group.ranked_by == Energy.name for group, _ in vacuous)
     ranked = f"; the channels of {by_energy} of them were ranked by mean output energy" if by_energy else ""
     return [
-        f"PFP's bound is vacuous (eps = {how}) in {len(vacuous)} of {len(bounded)} cut groups at this target: it "
-        f"promises nothing there{ranked}{_measured_errors([group for group, _ in vacuous])}"
+        f"PFP's bound is vacuous (eps = {how}) in {len(vacuous)} of {counted(len(bounded), 'cut group')} at this "
+        f"target: it promises nothing there{ranked}{_measured_errors([group for group, _ in vacuous])}"
     ]
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from math import floor
 
 from onnxpfp.comparison.promises import Promises
+from onnxpfp.counted import counted
 from onnxpfp.report.page import at_most
 
 __all__ = ["promised"]
@@ -29,7 +30,8 @@ def promised(promises: Promises, *, planned: bool) -> str:
         chosen = f", which chose among {promises.candidates} files (each promise counts that in)"
     return (
         f"{'; '.join(parts)}: each with a confidence of {100 * promises.confidence:.4g} %, for inputs like the "
-        f"{promises.samples} held-out samples{chosen}{', if the plan was made without them' if planned else ''}"
+        f"{counted(promises.samples, 'held-out sample')}{chosen}"
+        f"{', if the plan was made without them' if planned else ''}"
     )
 
 

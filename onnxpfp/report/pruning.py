@@ -15,6 +15,7 @@ from onnxpfp.comparison.equivalence import Equivalence
 from onnxpfp.comparison.latency import LatencyFindings
 from onnxpfp.comparison.layers import LayerErrors
 from onnxpfp.comparison.promises import Promises
+from onnxpfp.counted import counted
 from onnxpfp.lossless import Removal
 from onnxpfp.lossless.subnormal import SubnormalWeights
 from onnxpfp.pipeline.costs import QUANTITIES
@@ -269,7 +270,7 @@ def _facts(report: Report) -> Facts:
     if blocks := [group.name for group in report.groups if not group.kept]:
         rows["blocks"] = _blocks(blocks)
     oracle = report.oracle
-    runs = "1 run" if oracle.runs == 1 else f"{oracle.runs} runs"
+    runs = counted(oracle.runs, "run")
     rows["verified"] = (
         f"masked original == pruned: largest difference {finite(oracle.error)} of the largest output, "
         f"{oracle.tolerance:.0e} allowed, {runs}"
@@ -289,8 +290,10 @@ def _facts(report: Report) -> Facts:
 
 def _blocks(names: Sequence[str]) -> str:
     """Name the groups that went entirely."""
-    groups = "1 group" if len(names) == 1 else f"{len(names)} groups"
-    return f"{groups} went with all channels, and a constant is left of each branch: {', '.join(names)}"
+    return (
+        f"{counted(len(names), 'group')} went with all channels, and a constant is left of each branch: "
+        f"{', '.join(names)}"
+    )
 
 
 def _weighed(weight: float | None) -> str:
@@ -309,7 +312,10 @@ def _chosen_by(report: Report) -> str:
     if not instead:
         return title
     others = "" if instead == counts.total() else f"; in the others, {title}"
-    return f"{title_of('energy')}, in {instead} of {counts.total()} cut groups, whose PFP bounds say nothing{others}"
+    return (
+        f"{title_of('energy')}, in {instead} of {counted(counts.total(), 'cut group')}, whose PFP bounds say "
+        f"nothing{others}"
+    )
 
 
 def _widths_by(report: Report) -> str:
@@ -317,7 +323,7 @@ def _widths_by(report: Report) -> str:
     drawn = {"sampled", "mixed"} & {group.selection for group in report.groups if group.ranked_by}
     titles = _WIDTHS | ({"bound": _WIDTHS["draws"]} if drawn else {})
     counts = Counter(group.widths_by for group in report.groups if group.widths_by)
-    others = [f"in {n} of {counts.total()} cut groups, {titles[by]}" for by, n in counts.items()]
+    others = [f"in {n} of {counted(counts.total(), 'cut group')}, {titles[by]}" for by, n in counts.items()]
     return titles[next(iter(counts), report.allocation)] if len(counts) < 2 else "; ".join(others)
 
 
@@ -336,7 +342,7 @@ def _samples(report: Report) -> str:
     """Say how many samples channels were scored on, and how far that goes for the bounds."""
     used = f"{report.samples} used for the scores, all but those that refits and result are judged on"
     if report.samples_of:
-        used = f"{report.samples} runs of {report.samples_of} used for its scores"
+        used = f"{counted(report.samples, 'run')} of {report.samples_of} used for its scores"
     if not any(group.epsilon is not None for group in report.groups):
         return used
     failure = report.samples_failure
@@ -354,21 +360,26 @@ def _removed(removed: Sequence[Removal]) -> Iterator[str]:
         counts[removal.kind, removal.source, removal.samples] += len(removal.channels)
     parts: list[str] = []
     for (what, source, samples), count in counts.items():
-        where = "by the weights" if source == "weights" else f"on all {samples} samples that are not held out"
+        where = "by the weights" if source == "weights" else f"on {_all_of(samples)} not held out"
         parts.append(f"{count} {what} {where}")
     yield f"channels removed first: {', '.join(parts)}"
+
+
+def _all_of(samples: int) -> str:
+    """Name the samples that are not held out."""
+    return "the 1 sample that is" if samples == 1 else f"all {samples} samples that are"
 
 
 def _fillers(count: int) -> Iterator[str]:
     """Count the channels that could have gone for free."""
     if count:
-        yield f"{_count(count, 'such channel')} left at first, to fill groups up to a multiple"
+        yield f"{counted(count, 'such channel')} left at first, to fill groups up to a multiple"
 
 
 def _subnormal(found: SubnormalWeights) -> Iterator[str]:
     """Say what became of subnormal weights."""
     if found.weights:
-        weights = "1 subnormal weight" if found.weights == 1 else f"{found.weights:,} subnormal weights"
+        weights = counted(found.weights, "subnormal weight")
         yield f"the original has {weights}, {f'{found.zeroed:,}' if found.zeroed else 'none'} written as zero"
 
 
@@ -388,7 +399,7 @@ def _reached(report: Report) -> str:
     share = 100 * report.after.macs / max(report.before.macs, 1)
     tried = ", ".join(f"{100 * t.share:.0f} % {'good' if t.good else 'too far'}" for t in report.trials)
     tested = ", ".join(f"{100 * t.share:.0f} % {'passed' if t.passed else 'failed'}" for t in report.tests)
-    trials, tests = _count(len(report.trials), "trial"), _count(len(report.tests), "share")
+    trials, tests = counted(len(report.trials), "trial"), counted(len(report.tests), "share")
     return (
         f"{share:.1f} % of the MACs: {_promise(report)}; {trials} on tuning samples ({tried}), then {tests} tested on "
         f"the held-out ones ({tested})"
@@ -400,7 +411,7 @@ def _promise(report: Report) -> str:
     certified = report.certified
     if certified is None:
         return "nothing is promised"
-    held_out = f"{certified.samples} held-out samples"
+    held_out = counted(certified.samples, "held-out sample")
     confidence = f"with a confidence of {100 * report.confidence:g} %"
     # Held-out samples without promises are noise.
     inputs = "inputs" if report.promises is not None else "inputs of such noise"
@@ -412,10 +423,6 @@ def _promise(report: Report) -> str:
         f"{confidence}, the relative output error of one input, counted as 1 where it is more, is at most "
         f"{report.target['max_drift']:g} in the mean over {inputs} (by betting, {certified.observed:.3g} on {held_out})"
     )
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _advice(report: Report) -> str:
@@ -430,10 +437,10 @@ def _drift(report: Report) -> str:
     drift = report.drift
     if drift is None:
         return "not measured, for there are no data"
-    where = "held-out samples" if drift.held_out else "samples, which the calibration has seen too"
+    noun, more = ("held-out sample", "") if drift.held_out else ("sample", ", which the calibration has seen too")
     if report.tests:
-        where = "held-out samples, which tested how much may go, so it is a little optimistic"
-    return f"{', '.join(drift_measures(drift))}, against the original on {drift.samples} {where}"
+        noun, more = "held-out sample", ", which tested how much may go, so it is a little optimistic"
+    return f"{', '.join(drift_measures(drift))}, against the original on {counted(drift.samples, noun)}{more}"
 
 
 def _not_finite(drift: Drift) -> str:

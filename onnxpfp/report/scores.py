@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from onnxpfp.channels.name_patterns import name_inside
+from onnxpfp.counted import counted
 from onnxpfp.pipeline.scores.file import ScoresFile
 from onnxpfp.report.page import Column, Element, Facts, Line, Table, Title, number, sizes, spent
 
@@ -98,7 +99,10 @@ class ScoresReport:
         """Show what was measured, and the ends of every group."""
         scores, header = self.scores, self.scores.header
         scored = sum(each.scored for each in scores.data)
-        yield Title(f"{self.file or scores.title}: the scores of {len(self.groups)} groups on {scored:,} samples")
+        yield Title(
+            f"{self.file or scores.title}: the scores of {counted(len(self.groups), 'group')} on "
+            f"{counted(scored, 'sample')}"
+        )
         rows = {
             "samples": "; ".join(_samples(each.scored, each.samples, each.shards) for each in scores.data),
             "measured": f"--kernel {header.kernel}, --seed {header.seed}; shapes {sizes(header.inputs)}",

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from onnxpfp.comparison.drift import Drift
 from onnxpfp.comparison.equivalence import Equivalence
+from onnxpfp.counted import counted
 from onnxpfp.linear.weight_layers import WholeLayer
 from onnxpfp.report.charts import Bars, Series, Tiles
 from onnxpfp.report.comparison import drift_fact
@@ -126,7 +127,9 @@ class SparsityReport:
     def page(self, *, full: bool, wide: bool) -> Iterator[Element]:
         """Show what became of the layers, what that promises, and how far the file is from the original."""
         before, after = self.nonzero
-        yield Title(f"{self.file or 'the model'}: {after:,} of {before:,} weights stay in {len(self.layers)} layers")
+        yield Title(
+            f"{self.file or 'the model'}: {after:,} of {before:,} weights stay in {counted(len(self.layers), 'layer')}"
+        )
         yield self._tiles()
         yield self._sizes()
         yield Facts(self._facts())
@@ -177,13 +180,13 @@ class SparsityReport:
             share = "largest" if self.positions == "max" else "mean"
             target = (
                 f"{100 * self.keep_weights:g} % of the weights that are not zero, {self.budget:,}; {self.select}, by "
-                f"the {share} share over positions, on {self.samples} samples"
+                f"the {share} share over positions, on {counted(self.samples, 'sample')}"
             )
         oracle = self.oracle
         return {
             "target": target,
             "verified": f"the original with its weights masked in the graph == the file: largest difference "
-            f"{oracle.error:.3g} of the largest output, {oracle.tolerance:.0e} allowed, {oracle.runs} runs",
+            f"{oracle.error:.3g} of the largest output, {oracle.tolerance:.0e} allowed, {counted(oracle.runs, 'run')}",
             "drift": drift_fact(self.drift, noise=self.data == "random"),
             "run at": sizes(self.inputs) or "no inputs",
             "ran on": ", ".join(self.providers),
@@ -225,7 +228,7 @@ class SparsityReport:
             "above and below zero (the parts) and for inputs above and below zero; where these cancel, the output "
             "moves by more. The largest over the parts of the layer, alone, with the inputs that it has in the "
             "original; 1 or more promises nothing; below 1: parts whose bound does. Assumed: no weight's share of a "
-            f"sum is ever above K = {K} times the largest of the {self.samples} samples seen.{draws}{empty}"
+            f"sum is ever above K = {K} times the largest of the {counted(self.samples, 'sample')} seen.{draws}{empty}"
         )
 
     def _whole_table(self) -> Table:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from math import floor
 from typing import Any
 
+from onnxpfp.counted import counted
 from onnxpfp.pipeline.verification import Size
 from onnxpfp.report.comparison import ms
 from onnxpfp.report.formats import plain
@@ -166,7 +167,7 @@ class SweepReport:
     def page(self, *, full: bool, wide: bool) -> Iterator[Element]:
         """Show the models side by side, and the targets that were not met."""
         made = sum(each.report is not None for each in self.models)
-        yield Title(f"{self.file or 'the model'}: {made} of {len(self.models)} models")
+        yield Title(f"{self.file or 'the model'}: {made} of {counted(len(self.models), 'model')}")
         yield from sweep_plots(self.models, pareto_optimal(self.models, self.asked), self.asked)
         yield self._table()
         for each in self.models:

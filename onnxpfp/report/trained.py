@@ -8,6 +8,7 @@ against 0.970 and 0.981.
 from __future__ import annotations
 
 from onnxpfp.arrays import Floats
+from onnxpfp.counted import counted
 
 __all__ = ["trained_note"]
 
@@ -35,7 +36,8 @@ def trained_note(top: Floats | None) -> str:
     if share <= NEARLY_ALL and (len(top) < FEWEST_FOR_MEAN or mean <= SURE):
         return ""
     return (
-        f"the original is very sure of the {len(top)} held-out samples (its largest class has a probability above "
+        f"the original is very sure of the {counted(len(top), 'held-out sample')} (its largest class has a "
+        "probability above "
         f"{SURE:g} on {100 * share:.0f} % of them, {mean:.3f} on average): a sign that it was trained on them. What is "
         "measured on such samples does not carry over to new ones; give some that it was not trained on: "
         "--certify-data FILE.npz"

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from onnxpfp.comparison.drift import Drift
 from onnxpfp.comparison.latency import LatencyFindings
 from onnxpfp.comparison.plan_fit import PlanFit
+from onnxpfp.counted import counted
 from onnxpfp.model.activation_memory import ActivationPeak
 from onnxpfp.report.activations import peaks_fact
 from onnxpfp.report.charts import Tile, Tiles
@@ -112,8 +113,8 @@ class VerificationReport:
 
     def _verdict(self) -> Tile:
         """Say whether it passes, and whether the interface is the same."""
-        interface = _counted(len(self.interface), "difference") if self.interface else "the same"
-        problems = "" if self.passed else f"{_counted(len(self.problems), 'problem')}; "
+        interface = counted(len(self.interface), "difference") if self.interface else "the same"
+        problems = "" if self.passed else f"{counted(len(self.problems), 'problem')}; "
         return Tile("Verdict", "passes" if self.passed else "does not pass", f"{problems}interface: {interface}")
 
     def _facts(self) -> dict[str, str]:
@@ -124,7 +125,7 @@ class VerificationReport:
             told["classes"] += f"; {told.pop('interface')}"
         rows = {
             **told,
-            "interface": f"{_counted(len(self.interface), 'difference')}, below" if self.interface else same,
+            "interface": f"{counted(len(self.interface), 'difference')}, below" if self.interface else same,
             "counted at": sizes(self.inputs) or "no inputs",
             **({} if peak is None else {"activations": peaks_fact(peak, self.after.activations)}),
             "ran on": ", ".join(self.providers),
@@ -149,13 +150,9 @@ class VerificationReport:
 def _plan_fact(fit: PlanFit) -> str:
     """Say what was compared with the plan, and what came out."""
     if fit.weights.misfits:
-        return f"{_counted(len(fit.weights.misfits), 'misfit')}, below"
+        return f"{counted(len(fit.weights.misfits), 'misfit')}, below"
     if fit.equivalence is None:
         return fit.compared
     return f"{fit.compared}: largest difference {fit.equivalence.error:.3g} of the largest output, " + (
-        f"{fit.equivalence.tolerance:.0e} allowed, {fit.equivalence.runs} runs"
+        f"{fit.equivalence.tolerance:.0e} allowed, {counted(fit.equivalence.runs, 'run')}"
     )
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count} {what}{'s' * (count > 1)}"

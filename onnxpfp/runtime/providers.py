@@ -44,6 +44,7 @@ _CUDA_LIBRARIES = (
     ("libcudnn.so.9", "cuDNN 9 (libcudnn.so.9 cannot be loaded)"),
 )
 
+_WITH_CUDA = "pip install 'onnxruntime-gpu[cuda,cudnn]', which the extra 'cuda' of onnxpfp brings, too"
 NAMED = 3
 """Most nodes that an error lists."""
 
@@ -121,10 +122,10 @@ def explain_missing(request: ProviderRequest, *, in_build: bool) -> ProviderErro
         in_build: Whether the installed onnxruntime was built with it.
     """
     if not in_build:
-        package = "onnxpfp[cuda]" if request.name in (CUDA, TENSORRT) else "the onnxruntime for it"
+        of_cuda = request.name in (CUDA, TENSORRT)
         return ProviderError(
             f"{request.asked} was asked for, but the installed onnxruntime has no {request.name}",
-            hint=f"pip install {package}" if package.startswith("onnx") else f"install {package}",
+            hint=_WITH_CUDA if of_cuda else "install the onnxruntime for it",
         )
     if request.name not in (CUDA, TENSORRT):
         return ProviderError(
@@ -136,7 +137,7 @@ def explain_missing(request: ProviderRequest, *, in_build: bool) -> ProviderErro
     if missing and missing[0].startswith("no NVIDIA driver"):
         hint = "this needs an NVIDIA GPU with its driver; or run on cpu"
     elif missing:
-        hint = "pip install onnxpfp[cuda] brings CUDA 13 and cuDNN 9"
+        hint = f"CUDA 13 and cuDNN 9 are missing: {_WITH_CUDA}"
     else:
         hint = "look at nvidia-smi and CUDA_VISIBLE_DEVICES, or run on cpu"
     return ProviderError(f"{request.asked} was asked for, but cannot run here: {reason}", hint=hint)

@@ -37,15 +37,15 @@ def test_a_group_of_one_channel_has_nothing_to_measure() -> None:
 
 
 def test_the_error_names_the_least_share_that_can_be_reached() -> None:
-    error = unreachable(0.2, 301, 1000, 300)
+    error = unreachable("MACs", 0.2, 301, 1000, 300)
     assert "20.0%" in str(error)
     assert "30.1%" in str(error)
     assert "0.301" in (error.hint or "")
 
 
 def test_the_hint_names_other_options_only_where_they_help() -> None:
-    assert unreachable(0.2, 301, 1000, 300).hint.startswith("lower --round-to or --min-channels, or ask")
-    assert unreachable(0.2, 301, 1000, 301).hint == "ask for a target of at least 0.301"
+    assert unreachable("MACs", 0.2, 301, 1000, 300).hint.startswith("lower --round-to or --min-channels, or ask")
+    assert unreachable("MACs", 0.2, 301, 1000, 301).hint == "ask for a target of at least 0.301"
 
 
 def test_a_group_that_may_go_has_no_channel_as_its_first_width() -> None:

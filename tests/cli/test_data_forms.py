@@ -127,7 +127,7 @@ def test_every_verb_takes_every_form(forms):
         (["data.npz", "--carry", "y:z"], 2, "--carry y:z: 'z' is no input of the model", "the inputs are: x"),
         (["data.npz", "--color", "BGR", "--resize", "pad"], 2, "--resize and --color: that is of images", "a folder"),
         (["random", "--preprocess", "0-1"], 2, "--preprocess: that is of images, and there are none", "scale the data"),
-        (["mixed"], 1, "mixed has 1 images and 1 arrays", "name a folder of one kind"),
+        (["mixed"], 1, "mixed has 1 image and 1 array", "name a folder of one kind"),
     ],
 )
 def test_what_does_not_fit(forms, refuse, arguments, code, error, hint):
@@ -138,6 +138,12 @@ def test_what_does_not_fit(forms, refuse, arguments, code, error, hint):
     found = refuse("in.onnx", "new.onnx", "--calib-data", *arguments, code=code)
     assert error in found.error
     assert hint in found.hint
+
+
+def test_a_number_of_samples_without_any(forms, refuse):
+    found = refuse("in.onnx", "new.onnx", "--calib-samples", "8", "--keep-macs", "0.6", code=2)
+    assert found.error == "--calib-samples says how many samples are used, and no data are given"
+    assert found.hint == "give --calib-data, or leave it out"
 
 
 def test_data_that_are_scaled_otherwise(folder, prune):

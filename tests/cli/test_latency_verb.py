@@ -66,6 +66,7 @@ def test_without_a_file_it_only_prints(folder: Path, latency: Callable[..., Resu
 def test_models_for_another_device(folder: Path, latency: Callable[..., Result]) -> None:
     result = latency("in.onnx", "-o", "form.json", "--models", "points", "--json", "r.json")
     assert result.exit_code == 0, result.output
+    assert result.stderr.splitlines()[-1] == "Written: form.json, points, r.json"
     assert result.stdout.startswith("in.onnx: 23 models to be timed in points\n")
     assert sorted(path.name for path in (folder / "points").iterdir()) == [f"{number:02d}.onnx" for number in range(23)]
     document = json.loads((folder / "form.json").read_text())

@@ -71,7 +71,7 @@ def test_each_phase_has_its_own_time(log):
     log.tell("curves", 0, 1)
     log.now += 60
     log.tell("curves", 1, 5)
-    assert log.line == "curves, 1 of 5 groups, after 0:01:00, about 0:04:00 left"
+    assert log.line == "curves, 1 of 5 trials, after 0:01:00, about 0:04:00 left"
 
 
 def test_what_is_counted_anew_has_its_own_speed(log):
@@ -94,7 +94,7 @@ def test_a_phase_without_a_unit_is_counted_all_the_same(log):
 
 
 def test_every_unit_is_a_plural():
-    assert {phases.described("curves", 1, 2), phases.described("load", 0, 1)} == {"curves, 1 of 2 groups", "load"}
+    assert {phases.described("curves", 1, 2), phases.described("load", 0, 1)} == {"curves, 1 of 2 trials", "load"}
     assert all(unit.endswith("s") for unit in phases.UNITS.values())
 
 
@@ -135,7 +135,7 @@ def test_a_run_that_takes_long_writes_lines_where_there_is_no_terminal(verbosity
         tell("curves", 3, 18)
         assert stderr.heard.wait(PATIENCE)
     shown = stderr.getvalue()
-    assert "curves, 3 of 18 groups, after 0:00:00" in shown
+    assert "curves, 3 of 18 trials, after 0:00:00" in shown
     assert not {"\x1b", "\r"}.intersection(shown)
     assert ("curves ...\n" in shown) == (verbosity > 0)
 

@@ -184,8 +184,9 @@ def test_external_data_stay_external(folder, prune):
     wide = cli_models.build(cli_models.CHAIN.format(op="Relu"), {"w1": (60, 3, 3, 3), "w2": (4, 60, 3, 3)})
     onnx.save(wide, folder / "far.onnx", save_as_external_data=True, location="far.data", size_threshold=0)
     for _ in range(2):
-        result = prune("far.onnx", "near.onnx", "--keep-macs", "0.5", "--json", "r.json")
+        result = prune("far.onnx", "near.onnx", "--keep-macs", "0.5", "--plan", "p.json", "--json", "r.json")
         assert result.exit_code == 0, result.output
+        assert result.stderr.endswith("Written: near.onnx, near.onnx.data, p.json, r.json\n")
     sizes = [(folder / name).stat().st_size for name in ("near.onnx", "near.onnx.data")]
     assert sizes[1] > sizes[0]
     report = json.loads((folder / "r.json").read_text())

@@ -55,7 +55,9 @@ def test_a_pipe_gets_plain_text_and_no_progress(folder):
     assert "\x1b" not in found.stdout + found.stderr
     assert "MACs" in found.stdout
     assert "\r" not in found.stdout + found.stderr
-    assert all(line.startswith("Note: ") for line in found.stderr.splitlines() if ", after " not in line)
+    told = [line for line in found.stderr.splitlines() if ", after " not in line]
+    assert all(line.startswith("Note: ") for line in told[:-1])
+    assert told[-1] == "Written: out.onnx"
     assert not any(line.endswith(" ") for line in found.stdout.splitlines())
 
 

@@ -9,6 +9,7 @@ import cli_models
 import numpy as np
 import onnx
 import pytest
+from PIL import Image
 
 DATA = ("--calib-data", "data.npz", "--threads", "1", "--score", "l2", "--compensate", "none")
 
@@ -102,8 +103,25 @@ def test_too_few_samples_for_the_promise(folder, refuse):
         found.error,
     )
     assert re.fullmatch(
-        r"give more samples, or --certify-data; these can promise --min-agreement 0\.\d+ at the most", found.hint
+        r"give more samples; or give --certify-data; these can promise --min-agreement 0\.\d+ at the most", found.hint
     )
+
+
+def test_a_folder_has_more_images_than_are_read(folder, prune):
+    """What is asked for may be promised by more of them."""
+    onnx.save(classes(), folder / "classes.onnx")
+    (folder / "photos").mkdir()
+    for number, image in enumerate(cli_models.images(72)):
+        levels = np.clip(128 + 40 * image.transpose(1, 2, 0), 0, 255).astype(np.uint8)
+        Image.fromarray(levels).save(folder / "photos" / f"{number}.png")
+    asked = ("--calib-data", "photos", "--preprocess", "0-1", "--min-agreement", "0.95")
+    some = prune("classes.onnx", "new.onnx", *asked, "--calib-samples", "64").stderr
+    assert (
+        "of 64 given, 16 are held out\nHint: --calib-samples N takes more of the 72 images, of which one in 4 is"
+        in some
+    )
+    every = prune("classes.onnx", "new.onnx", *asked).stderr
+    assert "of 72 given, 18 are held out\nHint: give more samples; or give --certify-data; these can promise" in every
 
 
 def test_a_bound_that_cannot_be_met(folder, refuse):

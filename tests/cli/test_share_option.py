@@ -35,7 +35,7 @@ def test_a_share_is_shown_in_the_table_of_groups(prune: Prune, folder: Path) -> 
         (
             ["--share", "*=1", "--keep-macs", "0.5"],
             3,
-            "the target is 50.0% of the full cost, but 100.0% is the least",
+            "the target is 50.0% of the MACs, but 100.0% is the least",
             "lower --share, --round-to",
         ),
     ],

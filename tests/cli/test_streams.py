@@ -43,9 +43,34 @@ def run(verb: str, *more: str) -> Result:
 def test_the_result_is_on_stdout_and_notes_on_stderr(folder: Path, verb: str) -> None:
     result = run(verb)
     assert result.stdout.strip()
-    assert all(line.startswith("Note: ") for line in result.stderr.splitlines()), result.stderr
+    assert all(line.startswith(("Note: ", "Written: ")) for line in result.stderr.splitlines()), result.stderr
     assert "\x1b" not in result.output
     assert not any(line != line.rstrip(" ") for line in result.stdout.splitlines())
+
+
+WRITTEN = {
+    "prune": "new.onnx",
+    "sweep": "models/in-macs-0.9.onnx, models/in-macs-0.7.onnx, models/in-macs-0.5.onnx",
+    "factorize": "new.onnx",
+    "sparsify": "new.onnx",
+    "score": "new.npz",
+    "merge": "merged.npz",
+}
+
+
+@verbs
+def test_what_was_written_is_said_last(folder: Path, verb: str) -> None:
+    (folder / "models").mkdir()
+    before = {file for file in folder.rglob("*") if file.is_file()}
+    if verb == "merge":
+        run("score", "-q")
+        before.add(folder / "new.npz")
+    report = [*filter(None, [WRITTEN.get(verb)]), "report.json"]
+    result = CliRunner().invoke(main, [verb, *RUNS[verb], "--json", "report.json"])
+    assert result.stderr.splitlines()[-1] == f"Written: {', '.join(report)}"
+    after = {file for file in folder.rglob("*") if file.is_file()}
+    assert {file.relative_to(folder).as_posix() for file in after - before} == {*", ".join(report).split(", ")}
+    assert ("Written: " in run(verb).stderr) == (verb in WRITTEN)
 
 
 @verbs

@@ -84,9 +84,9 @@ def test_where_a_target_cannot_be_met_the_others_are_written(folder: Path, sweep
     assert _names(folder) == ["in-macs-0.5.onnx", "in-macs-0.8.onnx"]
     shown = " ".join(result.stdout.split())
     assert shown.startswith("in.onnx: 2 of 3 models")
-    assert "macs-0.01: the target is 1.0% of the full cost, but " in shown
+    assert "macs-0.01: the target is 1.0% of the MACs, but " in shown
     last = result.stderr.splitlines()[-1]
-    assert last.startswith("Error: in.onnx: no model for macs-0.01: the target is 1.0% of the full cost, but ")
+    assert last.startswith("Error: in.onnx: no model for macs-0.01: the target is 1.0% of the MACs, but ")
 
 
 def test_nothing_is_written_where_nothing_can_go(folder: Path, sweep: Callable[..., Result]) -> None:

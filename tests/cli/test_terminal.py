@@ -64,7 +64,7 @@ def test_each_phase_has_its_own_speed(bar):
     for done in (1, 2, 3):
         bar.now += 60
         bar.tell("curves", done, 5)
-    assert bar.text == "curves, 3 of 5 groups 0:03:00 0:02:00 left"
+    assert bar.text == "curves, 3 of 5 trials 0:03:00 0:02:00 left"
 
 
 def test_a_phase_that_begins_anew_forgets_its_speed(bar):

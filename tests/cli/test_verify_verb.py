@@ -83,7 +83,7 @@ def test_json_on_stdout_is_alone_there(verify: Callable[..., Result]) -> None:
         (("in.onnx", "gone.onnx"), 1, "gone.onnx: there is no such file"),
         (("in.onnx", "out.onnx"), 1, "out.onnx: is not an ONNX model"),
         (("in.onnx", "cut.onnx", "--plan", "gone.json"), 1, "gone.json: cannot be read"),
-        (("in.onnx", "cut.onnx", "--plan", "data.npz"), 1, "data.npz: is no JSON"),
+        (("in.onnx", "cut.onnx", "--plan", "data.npz"), 1, "data.npz: is a file of arrays, not a plan of onnxpfp"),
         (("in.onnx", "cut.onnx", "--calib-data", "gone.npz"), 1, "gone.npz"),
         (("in.onnx", "cut.onnx", "--max-drift", "0"), 2, "--max-drift 0 must be above 0"),
         (("in.onnx", "cut.onnx", "--min-agreement", "2"), 2, "--min-agreement 2 is outside (0, 1]"),

@@ -28,17 +28,31 @@ from onnxpfp.options.verification import VerifyOptions
         ("pad,480x640", Resize("pad", size=(480, 640))),
         ("640, pad", Resize("pad", size=(640, 640))),
         ("crop,256", Resize("crop", 256)),
+        ("48x", Resize("crop", size=(48, None))),
+        ("x640", Resize("crop", size=(None, 640))),
+        ("pad, 48x", Resize("pad", size=(48, None))),
     ],
 )
 def test_ways_to_resize(text: str, wanted: Resize) -> None:
     assert parse_resize("--resize", text) == wanted
 
 
-@pytest.mark.parametrize("text", ["", "fit", "0", "8x0", "8x8x3", "8,9", "pad,crop", "none,8", "99999999", "-8"])
+@pytest.mark.parametrize(
+    "text", ["", "fit", "0", "8x0", "8x8x3", "8,9", "pad,crop", "none,8", "99999999", "-8", "x", "0x", "none,8x"]
+)
 def test_what_is_no_way_to_resize(text: str) -> None:
     with pytest.raises(OptionError, match=r"^--resize '.*' (is no|gives a)") as caught:
         Options(resize=text)
     assert "write --resize 256" in caught.value.hint
+    assert "48x (the width by the aspect ratio)" in caught.value.hint
+
+
+def test_stretching_takes_both_sides() -> None:
+    with pytest.raises(
+        OptionError, match=r"^--resize 'stretch,48x' gives one side, .* aspect ratio, which stretch"
+    ) as caught:
+        Options(resize="stretch,48x")
+    assert caught.value.hint == "leave out stretch, or give height and width: stretch,48x320"
 
 
 @pytest.mark.parametrize(

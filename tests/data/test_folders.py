@@ -103,7 +103,7 @@ def test_folders_that_have_no_samples_or_two_kinds(tmp_path: Path) -> None:
     assert str(refusal(tmp_path)).startswith(f"{tmp_path} has no samples: no images, .npy or .npz files, nor test_data")
     write(tmp_path, numbers(3, 4))
     Image.new("RGB", (4, 4)).save(tmp_path / "a.JPG")
-    assert str(refusal(tmp_path)) == f"{tmp_path} has 1 images and 1 arrays: which are the samples is not known"
+    assert str(refusal(tmp_path)) == f"{tmp_path} has 1 image and 1 array: which are the samples is not known"
 
 
 def test_files_that_do_not_fit_are_named(tmp_path: Path) -> None:

@@ -172,10 +172,9 @@ def test_sizes_that_the_input_leaves_free(tmp_path: Path) -> None:
     source = folder_of(tmp_path, pixels(16, 32), pixels(8, 24), pixels(8, 16, seed=3))
     with pytest.raises(OptionError, match="of what size images are to be is not known") as caught:
         read(source, FREE)
-    for size in ("pad,640x640", "pad,48x320", "none"):
+    for size in ("pad,640x640", "48x", "none"):
         assert f"--resize {size}" in caught.value.hint
     assert only(read(source, FREE, resize="6x10")).shape == (3, 3, 6, 10)
-    assert only(read(source, FREE, resize="10")).shape == (3, 3, 10, 10)
     form = DataForm(ImageReader(DataOptions(), {"x": (1, 3, 8, 12)}))
     assert only(load_samples(source, FREE, form=form)).shape == (3, 3, 8, 12)
     own = read(source, FREE, resize="none", preprocess="none")
@@ -184,6 +183,59 @@ def test_sizes_that_the_input_leaves_free(tmp_path: Path) -> None:
     # One side is free: the aspect ratio sets it, and images of one shape run together.
     lines = read(source, LINES)
     assert [(feed["x"].shape, count) for feed, count in lines.runs(8)] == [((2, 3, 8, 16), 2), ((1, 3, 8, 24), 1)]
+
+
+def shapes(samples: Any) -> list[tuple[tuple[int, ...], int]]:
+    return [(feed["x"].shape, count) for feed, count in samples.runs(8)]
+
+
+def test_one_side_is_said_and_the_aspect_ratio_sets_the_other(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    source = folder_of(tmp_path, pixels(16, 32), pixels(8, 24), pixels(8, 16, seed=3))
+    with caplog.at_level(logging.WARNING):
+        assert shapes(read(source, FREE, resize="8x")) == [((2, 3, 8, 16), 2), ((1, 3, 8, 24), 1)]
+    assert "scaled to 8xany in their aspect ratio; " in caplog.text
+    assert shapes(read(source, FREE, resize="x48")) == [((2, 3, 24, 48), 2), ((1, 3, 16, 48), 1)]
+    # Of an input with one free side the other one is its own.
+    assert shapes(read(source, LINES, resize="8x")) == shapes(read(source, FREE, resize="8x"))
+    assert shapes(read(source, LINES, resize="x20")) == [((3, 3, 8, 20), 3)]
+    with pytest.raises(OptionError, match="--resize asks for 9x, and input 'x' is float32"):
+        read(source, LINES, resize="9x")
+    with pytest.raises(
+        OptionError, match="--resize 8x leaves a side to the aspect ratio, and input 'x' takes 8x8"
+    ) as caught:
+        read(source, RGB, resize="8x")
+    assert "cropped around the middle; --resize pad adds grey" in caught.value.hint
+
+
+@pytest.mark.parametrize(("spec", "resize"), [(FREE, "pad,8x"), (LINES, "pad,8x"), (LINES, "pad")])
+def test_padding_a_free_side_makes_images_alike(
+    spec: Any, resize: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    arrays = [pixels(8, 64), pixels(8, 20), pixels(16, 48), pixels(8, 65)]
+    source = folder_of(tmp_path, *arrays)
+    with caplog.at_level(logging.WARNING):
+        samples = read(source, spec, resize=resize, preprocess="none")
+    assert "scaled to 8xany in their aspect ratio, grey to the next multiple of 32 in width; " in caplog.text
+    assert shapes(samples) == [((1, 3, 8, 64), 1), ((2, 3, 8, 32), 2), ((1, 3, 8, 96), 1)]
+    fed = [feed["x"][0].transpose(1, 2, 0) for feed in samples.batches(1)]
+    np.testing.assert_array_equal(fed[0], arrays[0])
+    np.testing.assert_array_equal(fed[1][:, 6:26], arrays[1])
+    assert (fed[1][:, [*range(6), *range(26, 32)]] == reading.GREY).all()
+
+
+def test_a_shorter_side_is_no_size_of_a_free_input(tmp_path: Path) -> None:
+    """Lines of text would be cropped to squares."""
+    source = folder_of(tmp_path, pixels(16, 64))
+    with pytest.raises(
+        OptionError, match=r"--resize 48 says how long the shorter side .* not to what they are"
+    ) as caught:
+        read(source, FREE, resize="48")
+    for way in ("--resize 48x48 crops", "pad,48x48", "--resize 48x makes images 48 pixels high", "x48 as wide"):
+        assert way in caught.value.hint
+    with pytest.raises(OptionError, match=r"--resize 48 says how long the shorter side") as caught:
+        read(source, LINES, resize="48")
+    assert caught.value.hint == "leave it out, and the aspect ratio sets the side that is free"
+    assert only(read(source, FREE, resize="pad,48")).shape == (1, 3, 48, 48)
 
 
 def test_images_of_different_sizes_that_no_memory_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -202,7 +254,7 @@ def test_images_of_different_sizes_that_no_memory_holds(tmp_path: Path, monkeypa
         ((4, 3, 3, 3), {}, "NCHW"),
         ((None, 3, 3, 3), {"layout": "NHWC"}, "NHWC"),
         ((None, None, 8, 8), {"layout": "NCHW"}, "NCHW"),
-        ((None, None, None, 3), {"resize": "8"}, "NHWC"),
+        ((None, None, None, 3), {"resize": "8x8"}, "NHWC"),
     ],
 )
 def test_the_layout(shape: Any, asked: Any, layout: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -328,7 +380,8 @@ def test_without_pillow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setitem(sys.modules, "PIL", None)
     with pytest.raises(CalibrationError, match="Pillow, which is not installed") as caught:
         read(tmp_path)
-    assert caught.value.hint == "pip install 'onnxpfp[images]'"
+    # That holds wherever onnxpfp was installed from.
+    assert caught.value.hint == "pip install pillow, which the extra 'images' of onnxpfp brings, too"
 
 
 @pytest.mark.parametrize("name", nets.NETWORKS)
@@ -357,3 +410,30 @@ def test_what_pixels_become_is_guessed_by_the_statistics_of_the_file(name: str, 
     plain = ImageReader(DataOptions(), {}, lambda: statistics)
     load_samples(inverted, spec, form=DataForm(plain))
     assert "--preprocess 0-1; guessed: layout, color, preprocess, which nothing in the file tells" in plain.lines[0]
+
+
+class Symmetric:
+    """Statistics of a network that was trained on -1 to 1."""
+
+    tried = 0
+
+    def distance(self, feeds: Any) -> tuple[float, str]:
+        self.tried += 1
+        values = np.concatenate([feed["x"].ravel() for feed in feeds])
+        return (0.0 if -1 <= values.min() < 0 and values.max() <= 1 else 9.0), "bn"
+
+
+def test_what_pixels_become_is_guessed_for_different_sizes_too(tmp_path: Path) -> None:
+    source = folder_of(tmp_path, *[pixels(8, 16 + 8 * (seed % 3), seed) for seed in range(9)])
+    statistics = Symmetric()
+    reader = ImageReader(DataOptions(), {}, lambda: statistics)  # type: ignore[arg-type, return-value]
+    load_samples(source, LINES, form=DataForm(reader))
+    assert "--preprocess -1-1; guessed: layout, color, preprocess, closest to the" in reader.lines[0]
+    # Photographs as they are may be large, and few images tell nothing.
+    assert statistics.tried == 4
+    for asked, count, why in (({"resize": "none"}, None, "for images of any size are not tried"), ({}, 7, "so few")):
+        reader = ImageReader(DataOptions(**asked), {}, lambda: statistics)  # type: ignore[arg-type, return-value]
+        load_samples(source, LINES if count else FREE, form=DataForm(reader, most=count))
+        assert "--preprocess 0-1; guessed: layout, color, preprocess, the most common, " in reader.lines[0]
+        assert why in reader.lines[0]
+    assert statistics.tried == 4

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import tracemalloc
 from pathlib import Path
 
@@ -26,7 +27,7 @@ def common(specs: tuple[InputSpec, ...], held_out: SampleSource, samples: Sample
     try:
         require_apart(load_samples(held_out, specs), load_samples(samples, specs))
     except CalibrationError as error:
-        return str(error).replace("samples are in --calib-data too: the first is sample", "common:")
+        return re.sub("samples (is|are) in --calib-data too: the first is sample", "common:", str(error))
     return ""
 
 

@@ -353,7 +353,8 @@ def watch():
 thread = threading.Thread(target=watch, daemon=True)
 thread.start()
 data = None if sys.argv[3] == "none" else sys.argv[3]
-save_result(prune_with(sys.argv[1], data, Options(keep_macs=0.7, samples=8)), sys.argv[2])
+options = Options(keep_macs=0.7, samples=None if data is None else 8)
+save_result(prune_with(sys.argv[1], data, options), sys.argv[2])
 over.set()
 thread.join()
 print(peak * 1024)

@@ -245,7 +245,7 @@ def _point(document: dict[str, Any], number: int = 1) -> dict[str, Any]:
 
 
 FAULTS: dict[str, tuple[Change, str]] = {
-    "format": (lambda d: d.update(format="onnxpfp-plan"), "is no latency table of onnxpfp"),
+    "format": (lambda d: d.update(format="onnxpfp-plan"), "is a plan of onnxpfp, not a latency table of onnxpfp"),
     "version": (lambda d: d.update(version=2), "is a latency table of version 2, not 1"),
     "no parts": (lambda d: d.pop("parts"), "the table has no 'parts'"),
     "parts": (lambda d: d.update(parts=[]), "'parts' of the table is no object"),

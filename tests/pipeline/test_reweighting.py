@@ -147,7 +147,7 @@ def test_a_tied_embedding_is_selected_deterministically() -> None:
     assert chosen["w1"] == "sampled"
     (table,) = (selection for name, selection in chosen.items() if name != "w1")
     assert table == "deterministic"
-    note = "1 groups were selected deterministically, for their consumers' weights cannot be scaled"
+    note = "1 group was selected deterministically, for their consumers' weights cannot be scaled"
     assert any(note in found for found in result.report.notes)
     kept = result.plan.initializers["table"].keep[1]
     np.testing.assert_array_equal(nets.weights(result.model)["table"], nets.weights(model)["table"][:, list(kept)])

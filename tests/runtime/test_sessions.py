@@ -100,7 +100,7 @@ def test_a_missing_accelerator_is_explained_and_nothing_is_printed(
         open_session(SMALL, spec)
     text = f"{caught.value} {caught.value.hint}"
     assert spec.split(",")[0] in text
-    assert "NVIDIA driver" in text or "onnxpfp[cuda]" in text or "nvidia-smi" in text
+    assert "NVIDIA driver" in text or "onnxruntime-gpu[cuda,cudnn]" in text or "nvidia-smi" in text
     assert "\n" not in text
     assert capfd.readouterr() == ("", "")
 
@@ -111,7 +111,9 @@ def test_a_provider_that_the_build_lacks(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
     with pytest.raises(ProviderError, match="has no CUDAExecutionProvider") as caught:
         open_session(SMALL, "cuda")
-    assert caught.value.hint == "pip install onnxpfp[cuda]"
+    assert (
+        caught.value.hint == "pip install 'onnxruntime-gpu[cuda,cudnn]', which the extra 'cuda' of onnxpfp brings, too"
+    )
     with pytest.raises(ProviderError, match="has no CoreMLExecutionProvider"):
         open_session(SMALL, "coreml")
 

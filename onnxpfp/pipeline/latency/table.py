@@ -30,6 +30,7 @@ import numpy as np
 
 from onnxpfp.arrays import Ints
 from onnxpfp.channels import ChannelGraph
+from onnxpfp.counted import counted
 from onnxpfp.errors import LatencyTableError
 from onnxpfp.model.save import save_bytes
 from onnxpfp.pipeline.documents import read_document
@@ -171,7 +172,7 @@ class LatencyTable:
         Raises:
             LatencyTableError: It is missing, is no table, is damaged, is not filled in, or has too few points.
         """
-        raw = read_document(path, "latency table", LatencyTableError)
+        raw = read_document(path, "latency table of onnxpfp", FORMAT, LatencyTableError)
         if raw.get("format") != FORMAT:
             raise LatencyTableError(
                 f"{path}: is no latency table of onnxpfp", hint="make one with `onnxpfp latency IN -o FILE.json`"
@@ -218,7 +219,7 @@ def _part(place: str, given: object) -> PartTable:
     if not points or any(points[0].widths.get(name, size) != size for name, size in groups.items()):
         raise DamagedError(f"the first point of {title} is not the whole part")
     if groups and len(points) < FEWEST:
-        raise DamagedError(f"{title} has {len(points)} points, and it takes {FEWEST}")
+        raise DamagedError(f"{title} has {counted(len(points), 'point')}, and it takes {FEWEST}")
     other = next((n for n, point in enumerate(points) if bool(point.ops) != bool(points[0].ops)), None)
     if other is not None:
         one, none = (0, other) if points[0].ops else (other, 0)

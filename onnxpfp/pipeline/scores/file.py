@@ -20,12 +20,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxpfp.counted import counted
 from onnxpfp.data.archive import read_arrays
 from onnxpfp.errors import CalibrationError, ScoresError
 from onnxpfp.model.save import replacing
 from onnxpfp.pipeline.scores.header import ScoredSamples, ScoresHeader, missing_shards
 from onnxpfp.pipeline.scores.part import ScoredPart
 from onnxpfp.pipeline.strict_fields import DamagedError, Fields
+from onnxpfp.runtime.file_kinds import refuse_other_kinds
 
 __all__ = ["DIGEST", "ScoresFile", "ScoresSource", "merged_files"]
 
@@ -90,6 +92,7 @@ class ScoresFile:
             ScoresError: It is none, or is damaged.
         """
         _require_path(path)
+        refuse_other_kinds(Path(path), "a file of scores", FORMAT, ScoresError)
         with _explained(path):
             arrays = read_arrays(Path(path))
             return _read(str(path), _document(arrays), arrays)
@@ -206,6 +209,7 @@ def _order(file: ScoresSource) -> list[tuple[str, list[tuple[int, int]]]]:
         data = file.data
     else:
         _require_path(file)
+        refuse_other_kinds(Path(file), "a file of scores", FORMAT, ScoresError)
         with _explained(file):
             data = _samples(_document(read_arrays(Path(file))))
     return [(each.digest, [(shard.of, shard.number) for shard in each.shards]) for each in data]
@@ -247,7 +251,7 @@ def _common(one: ScoresFile, two: ScoresFile) -> str:
         return f"shard {', '.join(map(str, both))}" if both else ""
     known = one.known()
     count = sum(row.tobytes() in known for row in two.digests)
-    return f"{count} samples" if count else ""
+    return counted(count, "sample") if count else ""
 
 
 def _differing(one: ScoresFile, two: ScoresFile) -> Iterator[str]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, cast
 
+from onnxpfp.counted import counted
 from onnxpfp.data.shards import Shard
 from onnxpfp.pipeline.strict_fields import DamagedError, Fields
 
@@ -169,5 +170,5 @@ def missing_shards(data: Sequence[ScoredSamples]) -> str:
             there = {shard.number for shard in each.shards}
             missing += [str(Shard(number, of)) for number in range(1, of + 1) if number not in there]
         else:
-            missing.append(f"{each.samples - each.scored} of {each.samples} samples")
+            missing.append(f"{each.samples - each.scored} of {counted(each.samples, 'sample')}")
     return ", ".join(missing)

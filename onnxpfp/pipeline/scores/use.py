@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from onnxpfp.counted import counted
 from onnxpfp.data.overlap import sample_digests
 from onnxpfp.data.sources import SampleSource
 from onnxpfp.errors import OptionError, ScoresError
@@ -118,7 +119,9 @@ def _require_unseen(context: RunContext, file: ScoresFile) -> None:
     seen = sum(row.tobytes() in known for row in sample_digests(data.held_out))
     if seen:
         raise ScoresError(
-            f"{file.title}: {seen} of the {len(data.held_out)} samples that measure the result have been scored",
+            f"{file.title}: {seen} of the "
+            f"{counted(len(data.held_out), 'sample that measures', 'samples that measure')} the result "
+            f"{'has' if seen == 1 else 'have'} been scored",
             hint="prune with the data that were scored and the same --seed, --calib-samples and --batch-size, without "
             "--max-drift or --min-agreement, which hold more out; or give --certify-data",
         )
