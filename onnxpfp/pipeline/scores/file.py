@@ -27,7 +27,7 @@ from onnxpfp.pipeline.scores.header import ScoredSamples, ScoresHeader, missing_
 from onnxpfp.pipeline.scores.part import ScoredPart
 from onnxpfp.pipeline.strict_fields import DamagedError, Fields
 
-__all__ = ["DIGEST", "ScoresFile", "ScoresSource", "merged_files"]
+__all__ = ["DIGEST", "ScoresFile", "ScoresSource", "merged_files", "opened_file"]
 
 FORMAT = "onnxpfp-scores"
 VERSION = 1
@@ -185,10 +185,10 @@ def merged_files(files: Sequence[ScoresSource], title: str) -> ScoresFile:
     if not files:
         raise ScoresError("there are no files of scores to merge", hint="name at least one")
     first, *others = sorted(files, key=_order)
-    one = _opened(first)
+    one = opened_file(first)
     result = replace(one, title=title)
     for number, file in enumerate(others):
-        result = _merged(result, _opened(file), title if number else one.title)
+        result = _merged(result, opened_file(file), title if number else one.title)
     return result
 
 
@@ -196,7 +196,12 @@ ScoresSource = str | os.PathLike[str] | ScoresFile
 """A file of scores, read or not."""
 
 
-def _opened(file: ScoresSource) -> ScoresFile:
+def opened_file(file: ScoresSource) -> ScoresFile:
+    """Read a file of scores that may have been read.
+
+    Raises:
+        ScoresError: It is none.
+    """
     return file if isinstance(file, ScoresFile) else ScoresFile.read(file)
 
 
