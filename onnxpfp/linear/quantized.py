@@ -73,9 +73,10 @@ class QuantizedWeight:
         largest = np.abs(weight).max(axis=others, initial=0.0) if self.axis is not None else np.abs(weight).max()
         old = self.scales.astype(np.float64)
         scale = np.where(largest > 0, largest / MOST, old).reshape(old.shape).astype(self.scales.dtype)
-        # A scale that is too small for its type would make infinite integers.
-        scale = np.where(scale > 0, scale, self.scales)
         new = scale.astype(np.float64)
+        # A scale that is too small for its type would make infinite integers.
+        scale = np.where(new > 0, scale, self.scales)
+        new = np.where(new > 0, new, old)
         shape = [1] * weight.ndim
         if self.axis is not None:
             shape[self.axis] = new.size

@@ -15,7 +15,8 @@ def quantized_notes(outcomes: Sequence[Outcome]) -> Iterator[str]:
     losing, left = 0, 0
     for each in outcomes:
         whole, keep = each.context.whole, each.decision.keep
-        refitted = {record.name for record in each.compensation.refits} if each.compensation else set[str]()
+        made = each.compensation
+        refitted = {*(record.name for record in made.refits), *made.fitted} if made else set[str]()
         for consumer in whole.graph.consumers:
             if keep[consumer.channels].all():
                 continue
