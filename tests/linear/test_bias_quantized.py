@@ -79,7 +79,7 @@ def test_a_bias_of_integers_stays_one() -> None:
     assert new.keys() == old.keys()
 
 
-@pytest.mark.parametrize("name", ["with a bias", "without bias", "dequantized"])
+@pytest.mark.parametrize("name", ["with a bias", "without bias", "channels last", "dequantized"])
 def test_a_note_says_that_quantized_layers_are_not_refitted(name: str) -> None:
     data: Any = nets.noise(64, 2, 6, 6)
     result = onnxpfp.prune(model_of(BODIES[name]), calibration=data, keep_macs=0.6, round_to=1, no_latency=True)
