@@ -208,8 +208,8 @@ CIFAR-10 or 1,000 of Fashion-MNIST; 1,024 or 256 training images both prune and 
 of a weight). Nothing is trained. ± is the standard deviation over seeds of the pruning; time is processor time of one
 image on one thread, as a share of the original's, the median of files that ran in turns.
 
-A quantized file can be pruned too, and is right to rounding, but the weights that read a channel that went are not
-refitted, for they are whole numbers at a fixed scale. So it keeps little more than the choice of channels alone does.
+A quantized file can be pruned too: its weights are refitted, and rounded again with new scales. What the activations
+are rounded by stays as it was chosen for the network before.
 
 ## In short"""
 

@@ -46,9 +46,9 @@ from onnxpfp.pipeline.provenance import Provenance
 from onnxpfp.pipeline.quality_search import Evaluators, FoundShare, confirm, prune_to_quality, quality_evaluators
 from onnxpfp.pipeline.quality_target import QualityTarget
 from onnxpfp.pipeline.requirements import holding_out, require_data, require_own_certification, require_split
-from onnxpfp.pipeline.scores.file import ScoresFile
+from onnxpfp.pipeline.scores.file import ScoresFile, ScoresSource, opened_file
 from onnxpfp.pipeline.scores.use import at_shapes_of, of_channels, require_usable, with_given_scores
-from onnxpfp.pipeline.shares import with_shares
+from onnxpfp.pipeline.shares import unreachable_by_shares, with_shares
 from onnxpfp.pipeline.size_target import prune_to_size, with_size_met
 from onnxpfp.pipeline.subnormal_step import zero_subnormal_weights
 from onnxpfp.pipeline.verification import verify_pruned
@@ -84,7 +84,7 @@ class PruneArguments(Options):
     from_plan: Plan | str | os.PathLike[str] | None = field(
         default=None, metadata=documented("A plan to replay in place of scoring.")
     )
-    scores: str | os.PathLike[str] | ScoresFile | None = field(default=None, metadata=documented(SCORES_FILE))
+    scores: ScoresSource | None = field(default=None, metadata=documented(SCORES_FILE))
     progress: Progress | None = field(default=None, metadata=documented(PROGRESS))
 
 
@@ -121,7 +121,7 @@ def prune_with(
     *,
     certification: SampleSource | None = None,
     plan: Plan | None = None,
-    scores: str | os.PathLike[str] | ScoresFile | None = None,
+    scores: ScoresSource | None = None,
     progress: Progress | None = None,
     folder: Path | None = None,
 ) -> Result:
@@ -142,15 +142,13 @@ def prune_with(
         OnnxPfpError: As in `prune`.
     """
     with custom_ops(options.custom_ops), one_blas_thread():
-        file = scores if scores is None or isinstance(scores, ScoresFile) else ScoresFile.read(scores)
+        file = None if scores is None else opened_file(scores)
         try:
             return _prune(model, calibration, certification, options, plan, file, progress, folder)
         except TargetUnreachableError as error:
             if not options.share:
                 raise
-            others = error.hint.startswith("lower ")
-            hint = error.hint.replace("lower ", "lower --share, ", 1) if others else f"lower --share, or {error.hint}"
-            raise TargetUnreachableError(str(error), hint=hint) from error
+            raise unreachable_by_shares(error) from error
 
 
 def _prune(

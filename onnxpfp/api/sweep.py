@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from onnxpfp.api.keywords import CALIBRATION, CERTIFICATION, PROGRESS, documented, in_keywords, keywords
+from onnxpfp.api.keywords import CALIBRATION, CERTIFICATION, PROGRESS, SCORES_FILE, documented, in_keywords, keywords
 from onnxpfp.api.prune import Result, evaluators_for, noting, prune_measured
 from onnxpfp.data.sources import SampleSource
 from onnxpfp.errors import TargetUnreachableError, VerificationError
@@ -20,7 +20,10 @@ from onnxpfp.pipeline.parts import Network, open_parts
 from onnxpfp.pipeline.quality_search import Evaluators
 from onnxpfp.pipeline.quality_target import QualityTarget
 from onnxpfp.pipeline.requirements import holding_out, require_data, require_own_certification
+from onnxpfp.pipeline.scores.file import ScoresFile, ScoresSource, opened_file
+from onnxpfp.pipeline.scores.use import at_shapes_of, of_channels, require_usable, with_given_scores
 from onnxpfp.pipeline.several_targets import BegunPart, aimed_parts, begin_parts, begins_as, with_target
+from onnxpfp.pipeline.shares import unreachable_by_shares, with_shares
 from onnxpfp.pipeline.size_target import with_size_met
 from onnxpfp.pipeline.subnormal_step import zero_subnormal_weights
 from onnxpfp.progress import Clock, Progress
@@ -53,6 +56,7 @@ class SweepArguments(SweepOptions):
 
     calibration: SampleSource | None = field(default=None, metadata=documented(CALIBRATION))
     certification: SampleSource | None = field(default=None, metadata=documented(CERTIFICATION))
+    scores: ScoresSource | None = field(default=None, metadata=documented(SCORES_FILE))
     progress: Progress | None = field(default=None, metadata=documented(PROGRESS))
 
 
@@ -83,6 +87,7 @@ def sweep(model: ModelSource, arguments: SweepArguments) -> SweepResult:
         arguments,
         take,
         certification=arguments.certification,
+        scores=arguments.scores,
         progress=arguments.progress,
     )
     models = tuple(replace(each, reason=in_keywords(each.reason)) for each in report.models)
@@ -96,6 +101,7 @@ def sweep_with(
     take: Take,
     *,
     certification: SampleSource | None = None,
+    scores: ScoresSource | None = None,
     progress: Progress | None = None,
     folder: Path | None = None,
 ) -> SweepReport:
@@ -107,6 +113,7 @@ def sweep_with(
         asked: The targets, and how to prune.
         take: Takes every model as soon as it is verified.
         certification: Samples that only measure the results, as in `onnxpfp.api.prune.prune_with`.
+        scores: A file of scores that the network is pruned by, likewise.
         progress: Told how far it is.
         folder: Where new weights may lie until they are written, likewise.
 
@@ -114,22 +121,45 @@ def sweep_with(
         OnnxPfpError: As in `sweep`.
     """
     with custom_ops(asked.custom_ops), one_blas_thread():
-        first = asked.targets[0].options
-        require_data(calibration, first, replaying=False)
+        file = None if scores is None else opened_file(scores)
+        targets = asked.targets if file is None else _by_scores(asked.targets, file, calibration)
+        first = targets[0].options
+        require_data(calibration, first, replaying=False, scored=file is not None)
         require_own_certification(calibration, certification)
         context = open_run(
             model,
             calibration,
-            first,
+            first if file is None else of_channels(first),
             holding_out(first, replaying=False),
             progress=progress,
             folder=folder,
             certification=certification,
         )
-        run = _Sweep(context, apart=certification is not None)
-        aims = [run.aim(target) for target in asked.targets]
+        run = _Sweep(context, file, apart=certification is not None)
+        try:
+            aims = [run.aim(target) for target in targets]
+        except TargetUnreachableError as error:
+            if not asked.share:
+                raise
+            raise unreachable_by_shares(error) from error
         models = [run.model(aim, take) for aim in aims]
         return _report(context, asked, aims, models)
+
+
+def _by_scores(
+    targets: Sequence[SweepTarget], file: ScoresFile, calibration: SampleSource | None
+) -> tuple[SweepTarget, ...]:
+    """Return the targets of prunings by a file of scores.
+
+    Raises:
+        OptionError: Something that is asked for does not go with it.
+        ScoresError: It lacks some of its samples.
+    """
+    for target in targets:
+        require_usable(file, calibration, target.options, replaying=False)
+    if calibration is not None:
+        return tuple(targets)
+    return tuple(replace(target, options=at_shapes_of(file, target.options)) for target in targets)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -159,6 +189,7 @@ class _Sweep:
 
     Attributes:
         context: The run with the first target.
+        scores: The scores that the network is pruned by; None where they are measured.
         apart: Whether the held-out samples are the user's own.
         networks: The network where something is to go, and where nothing is, with its target of latency.
         table: The latencies of the ops, once they are known.
@@ -166,6 +197,7 @@ class _Sweep:
     """
 
     context: RunContext
+    scores: ScoresFile | None
     apart: bool
     networks: dict[bool, tuple[Network, LatencyTarget | None]] = field(
         default_factory=dict[bool, tuple[Network, LatencyTarget | None]]
@@ -183,8 +215,10 @@ class _Sweep:
             OptionError: The outputs have nothing of what is limited.
             CalibrationError: Too few samples are held out to promise it.
             LatencyTableError: The latency table is none of this network, or none can be measured.
+            ScoresError: The scores are of another network, or were measured otherwise.
         """
-        options = target.options.choosing(measured=self.context.data.telling)
+        options = target.options if self.scores is None else of_channels(target.options)
+        options = options.choosing(measured=self.context.data.telling)
         context = with_size_met(noting(replace(self.context, options=options), target.options))
         network, latency = self._network(context)
         if latency is not None:
@@ -201,7 +235,10 @@ class _Sweep:
         target = aim.target
         try:
             result = self._prune(aim)
-        except (TargetUnreachableError, VerificationError) as error:
+        except (TargetUnreachableError, VerificationError) as raised:
+            error = raised
+            if target.options.share and isinstance(raised, TargetUnreachableError):
+                error = unreachable_by_shares(raised)
             reason = f"{error}{f' ({error.hint})' if error.hint else ''}"
             return SweptModel(target.value, target.title, None, None, reason, error.exit_code)
         return SweptModel(target.value, target.title, take(target, result), result.report)
@@ -211,6 +248,10 @@ class _Sweep:
         chooses = context.chooses
         if chooses not in self.networks:
             network, latency = zero_subnormal_weights(open_parts(context)), None
+            if self.scores is not None:
+                network = with_given_scores(network, self.scores)
+            if context.options.share:
+                network = with_shares(network, context.options)
             if chooses:
                 require_groups(network, context.options)
             if chooses and context.options.target[0] == "latency":

@@ -14,6 +14,10 @@ axis that the same weights bring forth, each a channel of its own.
             box and its objectness (the layouts of YOLOv8 and YOLOv5).
     Case 4  The user says the axis, the first index and the number.
 
+Anchors may lie behind one another on one axis, as in 255 = 3 x (4 + 1 + 80): then the classes stand once in every
+*block* of it. The graph shows that where it divides the axis by a Reshape, for what goes of one block goes of all then:
+the channels repeat. Where nothing divides it, the user says how long a block is; 255 numbers may be anything else.
+
 Else nothing is guessed.
 """
 
@@ -21,7 +25,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -37,7 +41,7 @@ from onnxpfp.channels.walk_input import WalkInput
 from onnxpfp.model.attributes import Attributes
 from onnxpfp.model.opset import standard_opset
 
-__all__ = ["ClassAxis", "ReleasedOutputs", "normalised_axes", "release_outputs"]
+__all__ = ["BOX", "ClassAxis", "ReleasedOutputs", "normalised_axes", "release_outputs"]
 
 BOX = 4
 """Numbers of a box, which stand before the classes of a detector."""
@@ -57,6 +61,7 @@ class ClassAxis:
         first: The index of class 0.
         count: How many classes there are.
         length: All indices of the axis.
+        blocks: In how many blocks of one length they stand, at the same place of each; 1 where they stand once.
     """
 
     output: str
@@ -64,18 +69,31 @@ class ClassAxis:
     first: int
     count: int
     length: int
+    blocks: int = 1
+
+    @property
+    def every(self) -> int:
+        """The indices of one block."""
+        return self.length // self.blocks
 
     @property
     def title(self) -> str:
         """What the user reads of it."""
-        indices = f"indices {self.first} to {self.first + self.count - 1} of {self.length}"
+        every = "" if self.blocks == 1 else f"every {self.every} of "
+        indices = f"indices {self.first} to {self.first + self.count - 1} of {every}{self.length}"
         what = f"{self.length} indices" if self.count == self.length else indices
         return f"output '{self.output}', axis {self.axis}: {what}"
 
     @property
     def typed(self) -> str:
         """What says it on the command line."""
-        return f"{self.output}:{self.axis}:{self.first}:{self.count}"
+        every = "" if self.blocks == 1 else f":{self.every}"
+        return f"{self.output}:{self.axis}:{self.first}:{self.count}{every}"
+
+    def of(self, classes: Sequence[int]) -> Ids:
+        """Return the indices of classes in all blocks, ascending, (blocks * classes,)."""
+        blocks = self.every * np.arange(self.blocks, dtype=np.int64)
+        return np.sort((blocks[:, None] + self.first + np.array(classes, np.int64)).ravel())
 
 
 @dataclass(frozen=True)
@@ -101,10 +119,19 @@ class ReleasedOutputs:
         """Return the channels of the axes of an output; none of one that is no dense tensor."""
         return self.graph.axes.get(output, ())
 
-    def free(self, output: str, axis: int) -> Bools:
-        """Tell which indices of an output may go, each by itself, (length,)."""
+    def blocks(self, output: str, axis: int) -> int:
+        """Return in how many blocks of the same channels an axis of an output lies; 1 where they do not repeat."""
         ids = self.axes(output)[axis]
-        return (ids != 0) & (np.bincount(ids, minlength=self.graph.count + 1)[ids] == 1)
+        for every in range(2, ids.size // 2 + 1) if ids.any() else ():
+            if ids.size % every == 0 and (ids.reshape(-1, every) == ids[:every]).all():
+                return ids.size // every
+        return 1
+
+    def free(self, output: str, axis: int) -> Bools:
+        """Tell which indices of the first block of an axis may go, each with those of the others alone, (every,)."""
+        ids, blocks = self.axes(output)[axis], self.blocks(output, axis)
+        found = (ids != 0) & (np.bincount(ids, minlength=self.graph.count + 1)[ids] == blocks)
+        return found[: ids.size // blocks]
 
     def runs(self) -> list[ClassAxis]:
         """List the runs of all outputs; one index alone is none."""
@@ -115,11 +142,12 @@ class ReleasedOutputs:
         for number, group in enumerate(self.graph.groups, 1):
             owner[group.channels] = number
         for axis, ids in enumerate(self.axes(output)):
-            kinds = np.where(self.free(output, axis), owner[ids], 0)
+            free = self.free(output, axis)
+            kinds = np.where(free, owner[ids[: free.size]], 0)
             borders = np.flatnonzero(np.diff(kinds, prepend=-1, append=-1))
             for first, end in zip(borders[:-1].tolist(), borders[1:].tolist(), strict=True):
                 if kinds[first] and end - first > 1:
-                    yield ClassAxis(output, axis, first, end - first, ids.size)
+                    yield ClassAxis(output, axis, first, end - first, ids.size, ids.size // free.size)
 
     def of_number(self, count: int) -> list[ClassAxis]:
         """List the axes that may have so many classes (case 3): per output the runs, or else what is behind boxes."""
@@ -132,16 +160,26 @@ class ReleasedOutputs:
 
     def _behind_boxes(self, output: str, count: int) -> Iterator[ClassAxis]:
         for axis, ids in enumerate(self.axes(output)):
-            first = ids.size - count
-            if first in {BOX, WITH_OBJECTNESS} and self.free(output, axis)[first:].all():
-                yield ClassAxis(output, axis, first, count, ids.size)
+            free = self.free(output, axis)
+            first = free.size - count
+            if first in {BOX, WITH_OBJECTNESS} and free[first:].all():
+                yield ClassAxis(output, axis, first, count, ids.size, ids.size // free.size)
+
+    def anchors(self, count: int) -> list[ClassAxis]:
+        """List the axes that could be boxes, their objectness and so many classes for several anchors.
+
+        No more than the numbers fit, which proves nothing.
+        """
+        every = count + WITH_OBJECTNESS
+        whole = [run for run in self.runs() if run.count == run.length > every and run.length % every == 0]
+        return [replace(run, first=WITH_OBJECTNESS, count=count, blocks=run.length // every) for run in whole]
 
     def sure(self) -> list[ClassAxis]:
         """List the axes of classes as far as the graph tells (cases 1 and 2); empty where it does not."""
         runs = self.runs()
         outputs = [run.output for run in runs]
         alone = len({run.count for run in runs}) == 1 and len(set(outputs)) == len(outputs)
-        told = all(len(self.axes(run.output)) == 2 or run.first >= BOX for run in runs)
+        told = all((len(self.axes(run.output)) == 2 and run.blocks == 1) or run.first >= BOX for run in runs)
         return runs if alone and told else []
 
     def goes(self, axes: Sequence[ClassAxis], dropped: Sequence[int]) -> Keep:
@@ -153,18 +191,16 @@ class ReleasedOutputs:
         """
         keep = self.graph.keep_all()
         for each in axes:
-            keep[self.axes(each.output)[each.axis][each.first + np.array(dropped, np.int64)]] = False
+            keep[self.axes(each.output)[each.axis][each.of(dropped)]] = False
         keep[0] = True
         return keep
 
-    def why_not(self, output: str, axis: int, index: int) -> str:
-        """Say why an index of an output cannot go by itself; empty where it can."""
+    def why_not(self, output: str, axis: int, index: int, together: Sequence[int]) -> str:
+        """Say why an index of an output cannot go with some others alone; empty where it can."""
         ids = self.axes(output)[axis]
-        if self.free(output, axis)[index]:
-            return ""
         if ids[index]:
-            others = np.flatnonzero(ids == ids[index])
-            return f"it goes only with index {int(others[others != index][0])}"
+            others = np.setdiff1d(np.flatnonzero(ids == ids[index]), together)
+            return f"it goes only with index {int(others[0])}" if others.size else ""
         part = self.parts.of_label[self.labelled.axes[output][axis][index]]
         cause = int(self.parts.reason[part])
         if cause >= 0:

@@ -41,6 +41,7 @@ __all__ = [
     "data_option",
     "options_of",
     "reporting_options",
+    "scores_option",
     "takes",
 ]
 
@@ -95,6 +96,16 @@ def certify_option(command: Command) -> Command:
         "--calib-data are held out for that."
     )
     return click.option("--certify-data", metavar="SRC", help=help_text)(command)
+
+
+def scores_option(command: Command) -> Command:
+    """Add --scores to a verb that prunes; it gets `scores`: a path or None."""
+    help_text = (
+        "Prune by the scores of this file of `onnxpfp score` or `onnxpfp merge`, in place of measuring them. With "
+        "--calib-data all else goes on as without it; alone, layers are fitted one by one by what the file has of the "
+        "original."
+    )
+    return click.option("--scores", type=FILE, metavar="FILE.npz", help=help_text)(command)
 
 
 def data_files(calib_data: str | None, certify_data: str | None = None) -> dict[str, Path]:

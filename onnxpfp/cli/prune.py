@@ -18,6 +18,7 @@ from onnxpfp.cli.options import (
     data_option,
     options_of,
     reporting_options,
+    scores_option,
     takes,
 )
 from onnxpfp.cli.outputs import Outputs, check_input, check_outputs, check_reports, publish, write_result
@@ -28,12 +29,6 @@ from onnxpfp.time_limit import limited
 
 __all__ = ["prune_command"]
 
-SCORES_HELP = (
-    "Prune by the scores of this file of `onnxpfp score` or `onnxpfp merge`, in place of measuring them. With "
-    "--calib-data all else goes on as without it; alone, layers are fitted one by one by what the file has of the "
-    "original."
-)
-
 
 @click.command("prune", cls=CommaCommand, short_help="Remove the channels that matter least.")
 @click.argument("source", metavar="IN", type=FILE)
@@ -43,7 +38,7 @@ SCORES_HELP = (
 @takes(Options)
 @click.option("--plan", type=FILE, metavar="FILE.json", help="Write what was kept, to replay or map back.")
 @click.option("--from-plan", type=FILE, metavar="FILE.json", help="Replay a plan in place of scoring.")
-@click.option("--scores", type=FILE, metavar="FILE.npz", help=SCORES_HELP)
+@scores_option
 @click.option(
     "--dry-run", is_flag=True, help="Write neither a model nor a plan: report what would be; OUT may be left out."
 )

@@ -19,7 +19,9 @@ __all__ = ["score_command"]
 @click.argument("source", metavar="IN", type=FILE)
 @data_option
 @takes(ScoreOptions)
-@click.option("--save", type=FILE, metavar="FILE.npz", required=True, help="Write the scores, for --scores of prune.")
+@click.option(
+    "--save", type=FILE, metavar="FILE.npz", required=True, help="Write the scores, for --scores of prune and sweep."
+)
 @reporting_options("N groups", "20")
 def score_command(source: Path, calib_data: str | None, typed: Typed, save: Path, reporting: Reporting) -> None:
     """Measure the sensitivities of the model IN, and the sums that widths and refits are chosen by.

@@ -21,6 +21,7 @@ from onnxpfp.cli.options import (
     data_option,
     options_of,
     reporting_options,
+    scores_option,
     takes,
 )
 from onnxpfp.cli.outputs import Outputs, check_input, check_outputs, check_reports, publish, write_result
@@ -40,6 +41,7 @@ __all__ = ["sweep_command"]
 @data_option
 @certify_option
 @takes(SweepOptions)
+@scores_option
 @click.option("--force", is_flag=True, help="Allow models that are there already to be overwritten.")
 @reporting_options("N rows of a table")
 def sweep_command(
@@ -48,6 +50,7 @@ def sweep_command(
     calib_data: str | None,
     certify_data: str | None,
     typed: Typed,
+    scores: Path | None,
     force: bool,
     reporting: Reporting,
 ) -> None:
@@ -67,10 +70,11 @@ def sweep_command(
         asked = options_of(SweepOptions, typed, None)
         reporting.check_rows("row")
         read = data_files(calib_data, certify_data)
+        read |= {} if scores is None else {"--scores": scores}
         read |= {} if asked.latency_table is None else {"--latency-table": Path(asked.latency_table)}
         models = {target.title: folder / f"{source.stem}-{target.title}.onnx" for target in asked.targets}
         _check(models, folder, reporting, source, read, force=force)
-        _run(source, calib_data, certify_data, typed, _Models(source, models, force), reporting)
+        _run(source, calib_data, certify_data, scores, typed, _Models(source, models, force), reporting)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +147,7 @@ def _run(
     source: Path,
     calib_data: str | None,
     certify_data: str | None,
+    scores: Path | None,
     typed: Typed,
     models: _Models,
     reporting: Reporting,
@@ -161,7 +166,7 @@ def _run(
         # The folder of the models need not be there yet.
         folder = next(iter(models.files.values())).parent
         new_weights = folder if folder.is_dir() else folder.parent
-        report = sweep(certification=certify_data, progress=progress, folder=new_weights)
+        report = sweep(certification=certify_data, scores=scores, progress=progress, folder=new_weights)
     publish(report, reporting, {"input": str(source)}, lambda: models.written)
     missing = [each for each in report.models if each.report is None]
     if missing:

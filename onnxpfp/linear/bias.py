@@ -17,11 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto
 
-from onnxpfp.arrays import Floats, chunks
+from onnxpfp.arrays import AnyArray, Floats, chunks
 from onnxpfp.channels import Analysis, Consumer
 from onnxpfp.channels.ops import facts_of
 from onnxpfp.linear.layout import output_axis
 from onnxpfp.linear.ops import LinearOp
+from onnxpfp.linear.quantized import QuantizedWeight
 from onnxpfp.model.attributes import Attributes
 from onnxpfp.model.constants import Constants
 from onnxpfp.model.index import ModelIndex, Use
@@ -130,6 +131,28 @@ class BiasEditor:
         self.inputs[use] = NewInput(bias, (out,), f"{consumer.weight}_bias")
         self.folded.append(consumer.name)
 
+    def requantize(self, quantized: QuantizedWeight, weight: AnyArray | None) -> None:
+        """Store new numbers of a quantized weight, and its bias at the scale that goes with theirs.
+
+        Args:
+            quantized: The weight.
+            weight: The numbers; None leaves all as it is.
+        """
+        if weight is None:
+            self.tensors.update({name: self._constants.value(name) for name in quantized.tensors})
+            return
+        new = quantized.of(weight.astype(np.float64))
+        self.tensors[quantized.steps], self.tensors[quantized.scale] = new.steps, new.scale
+        if quantized.bias is None:
+            return
+        steps, scale = quantized.bias
+        old, old_scale = (self.tensors.get(name, self._constants.value(name)) for name in (steps, scale))
+        self.tensors[scale] = (old_scale.astype(np.float64) * new.ratio.reshape(old_scale.shape)).astype(
+            old_scale.dtype
+        )
+        ratio = self.tensors[scale].astype(np.float64) / old_scale.astype(np.float64)
+        self.tensors[steps] = np.rint(old.astype(np.float64) / ratio).astype(old.dtype)
+
     def _add_steps(self, consumer: Consumer, node: NodeProto, position: int, shift: Floats) -> None:
         """Add to a bias of 32-bit integers, or bring one in."""
         use = (consumer.node, position)
@@ -153,7 +176,8 @@ class BiasEditor:
         plain = stored is not None and stored.data_type == TensorProto.INT32 and self._index.only_use(name) == use
         if not plain or node.input[1] not in self._constants.names:
             return None
-        return (index, 0), node.input[0], self._constants.value(node.input[1]).astype(np.float64)
+        scale = self.tensors.get(node.input[1], self._constants.value(node.input[1]))
+        return (index, 0), node.input[0], scale.astype(np.float64)
 
     def _norm_behind(self, node: NodeProto) -> int | None:
         """Find the BatchNormalization that alone reads a node: its mean takes the shift without a new weight."""

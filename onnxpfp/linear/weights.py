@@ -19,6 +19,7 @@ from onnxpfp.rewrite.edits import Edits
 
 __all__ = [
     "StoredAxis",
+    "has_quantized_weight",
     "linear_weights",
     "own_weights",
     "reweight",
@@ -93,6 +94,16 @@ def linear_weights(analysis: Analysis) -> tuple[str, ...]:
             stored_axis = _trace(analysis, node.input[1], 0)
             names |= {} if stored_axis is None else {stored_axis.tensor: None}
     return tuple(names)
+
+
+def has_quantized_weight(analysis: Analysis, name: str) -> bool:
+    """Tell whether a weight is stored as whole numbers, dequantized before it is read or not."""
+    while name not in analysis.constants.stored:
+        node = analysis.index.producer(name)
+        if node is None or node.op_type not in {"Identity", "Transpose", "DequantizeLinear"}:
+            return False
+        name = node.input[0]
+    return analysis.constants.stored[name].data_type not in FLOAT_TYPES
 
 
 def weight_readers(analysis: Analysis) -> dict[str, tuple[str, tuple[int, ...]]]:

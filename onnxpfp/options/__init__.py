@@ -6,8 +6,9 @@ fields. The class that a field stands in says which verbs take it:
     ModelOptions            any verb (`run.py`, with the next two)
     ScopeOptions            inspect, latency, prunability, prune, score, sweep
     RunOptions              prune, prunability, sweep
-    PruningOptions          prune, sweep (`pruning.py`), with those of `--score feature-statistics` (`features.py`)
-    Options                 prune, with those of classes (`classes.py`) and the shares of layers (`shares.py`)
+    PruningOptions          prune, sweep (`pruning.py`), with those of `--score feature-statistics` (`features.py`), of
+                            classes (`classes.py`) and the shares of layers (`shares.py`)
+    Options                 prune
 
 Those of `data.py` are of every verb that reads data. What one other verb alone takes stands in a file of its own
 (`factorization.py`, `inspection.py`, `latency.py`, `prunability.py`, `scores.py`, `sparsification.py`, `sweep.py`,

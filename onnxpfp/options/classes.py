@@ -11,10 +11,18 @@ from typing import cast
 from onnxpfp.errors import OptionError
 from onnxpfp.options.declaration import declare
 
-__all__ = ["ClassOptions", "check_class_axes", "check_class_options", "check_classes", "class_tokens"]
+__all__ = [
+    "ClassOptions",
+    "check_class_axes",
+    "check_class_options",
+    "check_classes",
+    "class_axis_numbers",
+    "class_tokens",
+]
 
 _NUMBERS = re.compile(r"(\d+)(?:-(\d+))?")
-_AXIS = re.compile(r".+?:-?\d+(:\d+){0,2}")
+_AXIS_NUMBERS = r"-?\d+(:\d+){0,3}"
+_AXIS_FORM = "OUTPUT:AXIS[:FIRST[:COUNT[:EVERY]]]"
 _AXIS_EXAMPLE = "--class-axis output0:1:4:80 says that the indices 4 to 83 of axis 1 of 'output0' are the classes"
 
 
@@ -51,8 +59,28 @@ def check_classes(flag: str, value: str | Sequence[int | str]) -> None:
 def check_class_axes(flag: str, value: Sequence[str]) -> None:
     """Refuse what is no axis of an output."""
     for text in value:
-        if not _AXIS.fullmatch(text):
-            raise OptionError(f"{flag} '{text}' is not of the form OUTPUT:AXIS[:FIRST[:COUNT]]", hint=_AXIS_EXAMPLE)
+        if not re.fullmatch(rf".+?:{_AXIS_NUMBERS}", text):
+            raise _no_class_axis(flag, text)
+
+
+def class_axis_numbers(text: str, output: str) -> list[int]:
+    """Return what stands behind the name of an output, which may have colons, too.
+
+    Args:
+        text: OUTPUT:AXIS[:FIRST[:COUNT[:EVERY]]].
+        output: The name that it begins with.
+
+    Raises:
+        OptionError: Something else than these numbers does.
+    """
+    numbers = text.removeprefix(f"{output}:")
+    if not re.fullmatch(_AXIS_NUMBERS, numbers):
+        raise _no_class_axis("--class-axis", text)
+    return [*map(int, numbers.split(":"))]
+
+
+def _no_class_axis(flag: str, text: str) -> OptionError:
+    return OptionError(f"{flag} '{text}' is not of the form {_AXIS_FORM}", hint=_AXIS_EXAMPLE)
 
 
 # Without slots of its own, for a class may inherit those of one parent only.
@@ -79,10 +107,11 @@ class ClassOptions:
     class_axes: Sequence[str] = declare(
         (),
         "The axis of an output that counts the classes, the index of class 0 and their number, for --keep-classes "
-        "where the model does not tell.",
+        "where the model does not tell; of anchors that lie behind one another on it also how many indices each has, "
+        "as in y:1:5:80:85 for 255 = 3 x (4 + 1 + 80).",
         "choice",
         flag="class-axis",
-        metavar="OUTPUT:AXIS[:FIRST[:COUNT]]",
+        metavar=_AXIS_FORM,
         repeated=True,
         check=check_class_axes,
     )

@@ -36,8 +36,8 @@ _KEEP = "keep_"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PruningOptions(FeatureOptions, RunOptions):
-    """Options of the verbs that prune: those of a run, without a target."""
+class PruningOptions(ShareOptions, ClassOptions, FeatureOptions, RunOptions):
+    """Options of the verbs that prune, without a target: those of a run, of classes, and the shares of layers."""
 
     confidence: float = declare(
         0.95,
@@ -93,7 +93,7 @@ class PruningOptions(FeatureOptions, RunOptions):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Options(ShareOptions, ClassOptions, PruningOptions):
+class Options(PruningOptions):
     """Options of a pruning, and its target."""
 
     keep_macs: float | None = declare(

@@ -7,15 +7,17 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from onnxpfp.arrays import Keep
-from onnxpfp.channels.class_axes import ClassAxis, ReleasedOutputs
+from onnxpfp.channels.class_axes import BOX, ClassAxis, ReleasedOutputs
 from onnxpfp.counted import counted
 from onnxpfp.data.class_names import classes_asked_for
 from onnxpfp.errors import OptionError
 from onnxpfp.options import Options
+from onnxpfp.options.classes import class_axis_numbers
 from onnxpfp.pipeline.plan import PlannedClasses
 
 __all__ = ["chosen_classes", "require_free", "require_nothing_else"]
 
+_EVERY = "the last number is how many numbers one anchor has: --class-axis OUTPUT:AXIS:5:80:85 for 3 x 85 = 255"
 CANDIDATES = 8
 """Most axes that a message lists."""
 
@@ -71,9 +73,29 @@ def _found_axes(released: ReleasedOutputs, options: Options, names: Sequence[str
     wanted = counted(len(names), "class", "classes") if given else "the classes"
     raise OptionError(
         f"--keep-classes: the model does not tell which indices are {wanted}; these can go one by one: {_listed(runs)}",
-        hint=f"say which, as in --class-axis {runs[-1].typed}"
-        + ("" if given or names else ", or how many there are: --class-names FILE, one name per line"),
+        hint=_how_to_tell(released, runs, len(names)),
     )
+
+
+def _how_to_tell(released: ReleasedOutputs, runs: Sequence[ClassAxis], known: int) -> str:
+    """Say which flags say which indices are the classes.
+
+    Args:
+        released: The outputs.
+        runs: What the classes could be.
+        known: How many names of classes there are; 0 where they are not known.
+    """
+    anchors = released.anchors(known) if known else []
+    likely = anchors or [*{run.output: run for run in runs}.values()]
+    flags = " ".join(f"--class-axis {axis.typed}" for axis in likely[:CANDIDATES])
+    if anchors:
+        return f"if they stand behind {BOX} numbers of a box and its objectness, once for every anchor: {flags}"
+    told = f"say which, as in {flags}"
+    if known:
+        return told
+    if any(run.count == run.length for run in likely):
+        told += ", with the numbers of one anchor at the end where several lie behind one another (3 x 85: :5:80:85)"
+    return f"{told}, or how many there are: --class-names FILE, one name per line"
 
 
 def _reasons(released: ReleasedOutputs) -> Iterator[str]:
@@ -81,12 +103,12 @@ def _reasons(released: ReleasedOutputs) -> Iterator[str]:
     for info in released.model.graph.output:
         for axis, ids in enumerate(released.axes(info.name)):
             if ids.size > 1 and not ids[0]:
-                yield released.why_not(info.name, axis, 0)
+                yield released.why_not(info.name, axis, 0, [0])
     yield released.why_nothing()
 
 
 def _typed_axes(released: ReleasedOutputs, texts: Sequence[str], known: int) -> list[ClassAxis]:
-    """Read the axes that the user gave: OUTPUT:AXIS[:FIRST[:COUNT]].
+    """Read the axes that the user gave: OUTPUT:AXIS[:FIRST[:COUNT[:EVERY]]].
 
     Args:
         released: The outputs.
@@ -103,22 +125,43 @@ def _typed_axes(released: ReleasedOutputs, texts: Sequence[str], known: int) -> 
         name = next((name for name in sorted(outputs, key=len, reverse=True) if text.startswith(f"{name}:")), None)
         if name is None:
             raise OptionError(f"--class-axis '{text}' names no output", hint=f"the outputs are {', '.join(outputs)}")
-        numbers = text[len(name) + 1 :].split(":")
         sizes = [ids.size for ids in released.axes(name)]
-        axis = int(numbers[0])
+        axis, *numbers = class_axis_numbers(text, name)
         if not -len(sizes) <= axis < len(sizes):
             raise OptionError(f"--class-axis {text}: the output '{name}' has shape {sizes}")
-        length = sizes[axis]
-        first = int(numbers[1]) if len(numbers) > 1 else length - known if 0 < known < length else 0
-        count = int(numbers[2]) if len(numbers) > 2 else length - first
-        if count < 2 or first + count > length:
-            indices = counted(length, "index", "indices")
-            raise OptionError(f"--class-axis {text}: axis {axis} of '{name}' has {indices}")
-        axes.append(ClassAxis(name, axis % len(sizes), first, count, length))
+        axes.append(_typed_axis(released, text, name, axis % len(sizes), numbers, known))
     double = next((a.output for a in axes if sum(a.output == b.output for b in axes) > 1), None)
     if double is not None:
         raise OptionError(f"--class-axis gives '{double}' two axes", hint="give it one")
     return axes
+
+
+def _typed_axis(
+    released: ReleasedOutputs, text: str, output: str, axis: int, numbers: Sequence[int], known: int
+) -> ClassAxis:
+    """Read which indices of an axis the classes are.
+
+    Args:
+        released: The outputs.
+        text: What was given, as messages show it.
+        output: The output that it names.
+        axis: The axis, counted from 0.
+        numbers: What stands behind these: first index, number of classes, and indices of a block.
+        known: How many names of classes there are; 0 where they are not known.
+
+    Raises:
+        OptionError: The axis has no such indices.
+    """
+    length = released.axes(output)[axis].size
+    every = numbers[2] if len(numbers) > 2 else length // released.blocks(output, axis)
+    where = f"--class-axis {text}: axis {axis} of '{output}' has {counted(length, 'index', 'indices')}"
+    if every < 1 or length % every:
+        raise OptionError(f"{where}, which are no blocks of {every}", hint=_EVERY)
+    first = numbers[0] if numbers else every - known if 0 < known < every else 0
+    count = numbers[1] if len(numbers) > 1 else every - first
+    if count < 2 or first + count > every:
+        raise OptionError(where if every == length else f"{where}, in blocks of {every}")
+    return ClassAxis(output, axis, first, count, length, length // every)
 
 
 def _require_axes(released: ReleasedOutputs, axes: Sequence[ClassAxis]) -> None:
@@ -141,10 +184,12 @@ def require_free(released: ReleasedOutputs, chosen: PlannedClasses, dropped: Seq
     """
     for each in chosen.axes:
         for number in dropped:
-            reason = released.why_not(each.output, each.axis, each.first + number)
+            indices = each.of([number]).tolist()
+            reasons = ((index, released.why_not(each.output, each.axis, index, indices)) for index in indices)
+            index, reason = next(((index, reason) for index, reason in reasons if reason), (0, ""))
             if reason:
                 raise OptionError(
-                    f"--keep-classes: class {number} cannot go: index {each.first + number} of axis {each.axis} of the "
+                    f"--keep-classes: class {number} cannot go: index {index} of axis {each.axis} of the "
                     f"output '{each.output}': {reason}"
                 )
 
@@ -155,7 +200,7 @@ def require_nothing_else(released: ReleasedOutputs, chosen: PlannedClasses, drop
     Raises:
         OptionError: One does.
     """
-    meant = {(each.output, each.axis): each.first + np.array(dropped) for each in chosen.axes}
+    meant = {(each.output, each.axis): each.of(dropped) for each in chosen.axes}
     for info in released.model.graph.output:
         for axis, ids in enumerate(released.axes(info.name)):
             gone = np.flatnonzero(~keep[ids])

@@ -290,6 +290,8 @@ def drawn_columns(op: LinearOp, array: NDArray[Any], points: int, key: tuple[int
         batch: The samples that the rows belong to.
     """
     if op.kind in {"conv", "conv_transpose"}:
+        # Quantized convolutions of onnxruntime may have their channels last.
+        array = np.moveaxis(array, op.axis, 1)
         shape = output_shape(op, array.shape)
         positions = sample_positions(shape, 1, points, key, batch.first_row(shape[0]))
         unfolded = columns(op, array, shape[2:], positions)

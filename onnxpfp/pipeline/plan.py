@@ -171,13 +171,19 @@ class Plan:
 def _classes(raw: Mapping[str, Any]) -> PlannedClasses:
     kept = tuple(map(whole_number, raw["kept"]))
     axes = tuple(
-        ClassAxis(str(axis["output"]), *(whole_number(axis[name]) for name in ("axis", "first", "count", "length")))
+        ClassAxis(
+            str(axis["output"]),
+            *(whole_number(axis[name]) for name in ("axis", "first", "count", "length")),
+            blocks=whole_number(axis.get("blocks", 1)),
+        )
         for axis in raw["axes"]
     )
     if not kept or not axes or list(kept) != sorted(set(kept)) or kept[0] < 0:
         raise ValueError("the classes are no ascending numbers, or on no axis")
     for axis in axes:
-        if axis.axis < 0 or axis.first < 0 or kept[-1] >= axis.count or axis.first + axis.count > axis.length:
+        if axis.blocks < 1 or axis.length % axis.blocks:
+            raise ValueError(f"axis {axis.axis} of '{axis.output}' has no {axis.blocks} blocks of one length")
+        if axis.axis < 0 or axis.first < 0 or kept[-1] >= axis.count or axis.first + axis.count > axis.every:
             raise ValueError(f"the classes do not fit on axis {axis.axis} of '{axis.output}'")
         if axis.count != axes[0].count:
             raise ValueError("the outputs have different numbers of classes")

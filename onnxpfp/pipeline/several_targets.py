@@ -16,6 +16,7 @@ from onnxpfp.pipeline.group_trials import tries_all_widths
 from onnxpfp.pipeline.lossless_step import LosslessStep, remove_lossless
 from onnxpfp.pipeline.network_steps import MeasuredPart, measure_whole
 from onnxpfp.pipeline.parts import Network, NetworkPart
+from onnxpfp.pipeline.shares import asked_channels, asked_of_rest
 from onnxpfp.pipeline.steps import Begun, begin
 
 __all__ = ["BegunPart", "aimed_parts", "begin_parts", "begins_as", "with_target"]
@@ -50,6 +51,10 @@ def begin_parts(network: Network) -> tuple[BegunPart, ...]:
     """Take out of every part what costs nothing, and measure what is the same for every target of one kind."""
     begun: list[BegunPart] = []
     for part in network.parts:
+        known = part.context.scores
+        if known is not None and known.part.stays:
+            begun.append(_staying(replace(part, stays=known.part.stays)))
+            continue
         try:
             begun.append(_begin_part(part) if part.prunable else _staying(part))
         except (CalibrationError, ModelError) as error:
@@ -79,7 +84,8 @@ def aimed_parts(parts: Sequence[BegunPart], context: RunContext) -> tuple[Measur
 def _begin_part(part: NetworkPart) -> BegunPart:
     context = part.context
     lossless = remove_lossless(context) if context.chooses else LosslessStep.nothing(context.whole)
-    return BegunPart(part, lossless, begin(context, lossless.analysis, {}))
+    asked = asked_of_rest(asked_channels(part), context.whole.graph, lossless.lineage, lossless.analysis.graph)
+    return BegunPart(part, lossless, begin(context, lossless.analysis, asked))
 
 
 def _staying(part: NetworkPart) -> BegunPart:

@@ -15,7 +15,7 @@ import numpy as np
 from onnxpfp.channels import Analysis, ChannelGraph
 from onnxpfp.channels.lineage import Lineage
 from onnxpfp.channels.name_patterns import matching_names, name_inside, names_of
-from onnxpfp.errors import OptionError
+from onnxpfp.errors import OptionError, TargetUnreachableError
 from onnxpfp.model.constants import stored_tensors
 from onnxpfp.model.names import node_name
 from onnxpfp.options import Options
@@ -23,7 +23,7 @@ from onnxpfp.options.shares import shares_by_pattern
 from onnxpfp.pipeline.context import GroupShare
 from onnxpfp.pipeline.parts import Network, NetworkPart
 
-__all__ = ["asked_channels", "asked_of_rest", "with_shares"]
+__all__ = ["asked_channels", "asked_of_rest", "unreachable_by_shares", "with_shares"]
 
 
 def with_shares(network: Network, options: Options) -> Network:
@@ -58,6 +58,13 @@ def with_shares(network: Network, options: Options) -> Network:
         for part, groups in zip(network.parts, found, strict=True)
     ]
     return replace(network, parts=tuple(parts))
+
+
+def unreachable_by_shares(error: TargetUnreachableError) -> TargetUnreachableError:
+    """Return the error of a target that cannot be met with the shares that the user set: he may lower these, too."""
+    others = error.hint.startswith("lower ")
+    hint = error.hint.replace("lower ", "lower --share, ", 1) if others else f"lower --share, or {error.hint}"
+    return TargetUnreachableError(str(error), hint=hint)
 
 
 def _names(part: NetworkPart) -> list[str]:

@@ -17,6 +17,7 @@ from onnxpfp.linear.bias import BiasEditor, stored_bias
 from onnxpfp.linear.describe import constant_consumer, linear_op
 from onnxpfp.linear.layout import output_axis
 from onnxpfp.linear.ops import FileWeight, LinearOp
+from onnxpfp.linear.quantized import QuantizedWeight, quantized_weight
 from onnxpfp.linear.weights import own_weights
 from onnxpfp.model.attributes import Attributes
 from onnxpfp.model.folding import widened
@@ -36,6 +37,7 @@ class RefitLayer:
         consumer: The op as a consumer of channels.
         op: The same as a linear op.
         stored: The stored tensor that its weights come from.
+        quantized: How these are made of integers; None where they are not.
         rows: Channel ids of its outputs, (O,).
         axis: Their axis in the output.
         gain: What the product is multiplied by (alpha of Gemm).
@@ -47,6 +49,7 @@ class RefitLayer:
     consumer: Consumer
     op: LinearOp
     stored: str
+    quantized: QuantizedWeight | None
     rows: Ids
     axis: int
     gain: float
@@ -86,6 +89,9 @@ def refit_layers(analysis: Analysis) -> tuple[tuple[RefitLayer, ...], tuple[tupl
         consumer = known.get(index) or constant_consumer(index, analysis)
         if consumer is None or is_recurrence(node):
             continue
+        quantized = quantized_weight(analysis, consumer) if consumer.constant and index not in stored else None
+        if quantized is not None:
+            stored[index] = quantized.steps
         reason = _obstacle(consumer, node, shapes, stored)
         if not reason and stored[index] in wide:
             reason = "its weights are computed from fewer numbers than they are, and a refit would store them"
@@ -104,8 +110,12 @@ def refit_layers(analysis: Analysis) -> tuple[tuple[RefitLayer, ...], tuple[tupl
             continue
         gain = Attributes(node).real("alpha", 1.0)
         regression_target = target_finder.target(consumer.output, rows.size, axis)
-        biased = _biased(editor, consumer, rows.size)
-        layers.append(RefitLayer(consumer, op, stored[index], rows, axis, gain, bias, biased, regression_target))
+        # A bias in floating point that comes in would keep the op from being computed in integers.
+        unbiased = quantized is not None and quantized.bias is None and facts_of(node).bias is not None
+        biased = not unbiased and _biased(editor, consumer, rows.size)
+        layers.append(
+            RefitLayer(consumer, op, stored[index], quantized, rows, axis, gain, bias, biased, regression_target)
+        )
     return tuple(layers), tuple(left)
 
 

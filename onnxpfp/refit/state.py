@@ -31,7 +31,8 @@ class RefitState:
         keep: Whether each channel stays.
         edits: Edits made before.
         limits: The ranks that weights may have, by the op's output.
-        weights: New weights of refitted ops as they are stored, at full size, by output.
+        weights: New weights of refitted ops as they are stored, at full size, by output; of quantized ones in floating
+            point, with zeros for what goes.
         shifts: What is added to the outputs of refitted ops, (O,), by output.
         recurrent: New weights of refitted recurrences, at full size, by output.
     """
@@ -88,22 +89,30 @@ class RefitState:
     def _initial(self, layer: RefitLayer, weights: Floats) -> InitialWeights:
         stays = self.keep[layer.rows]
         sign = np.sign(layer.target.scale[stays]).reshape(weights.shape[:2])
-        dtype = self.problem.analysis.constants.value(layer.stored).dtype
+        dtype = self._numbers(layer).dtype
         return InitialWeights(
             weights, layer.bias[stays].reshape(weights.shape[:2]), sign, layer.biased, layer.gain, dtype
         )
+
+    def _numbers(self, layer: RefitLayer) -> AnyArray:
+        """Return the weights of an op as they were stored; of quantized ones as they are read."""
+        return self.problem.analysis.constants.value(layer.stored if layer.quantized is None else layer.consumer.weight)
 
     def put(self, layer: RefitLayer, weights: Floats, bias: Floats) -> None:
         """Write down new weights (g, o, n) and bias (g, o)."""
         constants, graph = self.problem.analysis.constants, self.problem.analysis.model.graph
         if self.is_constant(layer):
-            self.weights[layer.output] = constants.value(layer.stored)
+            self.weights[layer.output] = self._numbers(layer)
         else:
-            taps = with_weights(layer, layer.taps(), self.keep, weights) / layer.gain
+            taps = layer.taps()
+            taps = taps if layer.quantized is None else np.zeros_like(taps)
+            taps = with_weights(layer, taps, self.keep, weights) / layer.gain
             shape = constants.value(layer.consumer.weight).shape
             new = as_stored(taps, graph.node[layer.consumer.node]).reshape(shape)
             # In double precision the weights of a network would take twice its size.
-            self.weights[layer.output] = stored_form(self.problem.analysis, layer.consumer.weight, new)
+            weight, analysis = layer.consumer.weight, self.problem.analysis
+            quantized = layer.quantized is not None
+            self.weights[layer.output] = new if quantized else stored_form(analysis, weight, new)
         shift = np.zeros(layer.rows.size)
         stays = self.keep[layer.rows]
         shift[stays] = bias.ravel() - layer.bias[stays]
@@ -118,10 +127,14 @@ class RefitState:
             shift = self.shifts.get(layer.output)
             if shift is None and not placeholders:
                 continue
+            constant = self.problem.analysis.constants.value
+            if layer.quantized is not None:
+                editor.requantize(layer.quantized, None if shift is None else self.weights[layer.output])
             if layer.biased:
                 editor.fold(layer.consumer, (np.zeros(layer.rows.size) if shift is None else shift) / layer.gain)
+            if layer.quantized is not None:
+                continue
             # What was not refitted stays as it was, to the bit.
-            constant = self.problem.analysis.constants.value
             editor.tensors[layer.stored] = constant(layer.stored) if shift is None else self.weights[layer.output]
         for each in recurrences:
             weights = self.recurrent.get(each.output)

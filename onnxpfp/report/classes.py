@@ -87,10 +87,11 @@ def class_notes(report: ClassReport) -> list[str]:
 
 
 def _change(axis: ClassAxis, kept: int) -> str:
-    where = "" if axis.first == 0 else f", the first class at index {axis.first} as before"
-    return (
-        f"output '{axis.output}': axis {axis.axis} from {axis.length:,} to {axis.length - axis.count + kept:,}{where}"
-    )
+    left, each, blocks = axis.every - axis.count + kept, "", ""
+    if axis.blocks > 1:
+        each, blocks = " of each", f", {axis.blocks} blocks of {left:,} in the place of {axis.every:,} each"
+    where = "" if axis.first == 0 else f", the first class{each} at index {axis.first} as before"
+    return f"output '{axis.output}': axis {axis.axis} from {axis.length:,} to {left * axis.blocks:,}{blocks}{where}"
 
 
 def _numbering(report: ClassReport) -> str:

@@ -13,6 +13,7 @@ from onnxpfp.report.draws import draws_notes
 from onnxpfp.report.groups import GroupReport
 from onnxpfp.report.outcome import Outcome
 from onnxpfp.report.page import at_most
+from onnxpfp.report.quantized import quantized_notes
 from onnxpfp.report.trained import trained_note
 from onnxpfp.score.energy import Energy
 from onnxpfp.score.pfp import Pfp, Sipp
@@ -63,6 +64,7 @@ def notes_of(
         )
     if verified.comparison is not None and not context.data.no_promise:
         notes += filter(None, [trained_note(verified.comparison.outcomes.top_probability)])
+    notes += quantized_notes(outcomes)
     notes += draws_notes(context.whole.model)
     notes += context.data.notes
     for each, some in zip(outcomes, groups, strict=True):

@@ -9,6 +9,7 @@ from typing import Any
 
 from onnxpfp.counted import counted
 from onnxpfp.pipeline.verification import Size
+from onnxpfp.report.classes import ClassReport, class_facts
 from onnxpfp.report.comparison import ms
 from onnxpfp.report.formats import plain
 from onnxpfp.report.page import Column, Element, Facts, Line, Table, Title, number, sizes, spent
@@ -123,7 +124,7 @@ class SweepReport:
         file: The original; None for a model that was given as an object.
         inputs: Input shapes of one run, at which MACs were counted.
         asked: The option whose values were the targets, such as keep_macs.
-        before: Size of the original; None where no target was met.
+        before: Size of the original, without classes that went; None where no target was met.
         confidence: That of the promise about each model.
         models: What came of the targets, in the order in which they were given.
         providers: Where onnxruntime really ran.
@@ -145,6 +146,11 @@ class SweepReport:
     def exit_code(self) -> int:
         """0 where every target was met, else the largest of those of single prunings."""
         return max(each.exit_code for each in self.models)
+
+    @property
+    def classes(self) -> ClassReport | None:
+        """The classes that stay, the same in all models; None where all do, or no target was met."""
+        return next((each.report.classes for each in self.models if each.report), None)
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything in types that JSON knows; `docs/sweep.md` describes the fields."""
@@ -187,14 +193,14 @@ class SweepReport:
             counts = (f"{count:,}" for count in (self.before.macs, self.before.params, self.before.bytes))
             rows.append(
                 (
-                    "original",
+                    "original" if self.classes is None else "kept classes",
                     *counts,
                     *[_first_ms(self.models)] * timed,
                     "-",
                     "-",
                     *["-"] * promised,
                     "",
-                    self.file or "",
+                    (self.file or "") if self.classes is None else "",
                 )
             )
         rows += [
@@ -214,7 +220,8 @@ class SweepReport:
         return Table(columns, rows, tight=False)
 
     def _facts(self) -> dict[str, str]:
-        rows = {"counted at": sizes(self.inputs) or "no inputs", "ran on": ", ".join(self.providers)}
+        rows = {} if self.classes is None else class_facts(self.classes)
+        rows |= {"counted at": sizes(self.inputs) or "no inputs", "ran on": ", ".join(self.providers)}
         drift = next((each.report.drift for each in self.models if each.report and each.report.drift), None)
         if drift is not None:
             rows["error, top-1"] = f"on {drift.samples} {'held-out ' * drift.held_out}samples"

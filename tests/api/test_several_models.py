@@ -11,17 +11,18 @@ import numpy as np
 import onnx
 import pytest
 from onnx import ModelProto
-from support import bodies
+from support import bodies, class_nets
 from support import made_up_latencies as device
 from support.stacks import conv_stack
 
 import onnxpfp
 from onnxpfp import errors
 from onnxpfp.options import Options, PruningOptions
-from onnxpfp.options.classes import ClassOptions
 from onnxpfp.options.declaration import declared
 from onnxpfp.options.sweep import SweepOptions
 from onnxpfp.pipeline import group_trials, several_targets
+from onnxpfp.pipeline.scores.file import ScoresFile
+from onnxpfp.report.page import Facts, Table
 from onnxpfp.report.sweep import SweptModel, pareto_optimal
 
 DATA = nets.noise(96, 3, 8, 8)
@@ -63,6 +64,12 @@ def alike(model: ModelProto, target: str, values: list[float], **options: Any) -
         {"calibration": DATA, "steps": 2},
         {"calibration": DATA, "compensate": "none"},
         {"calibration": DATA, "select": "sampled", "allocate": "bound", "seed": 3},
+        {"calibration": DATA, "keep_classes": "0,3-8"},
+        {"keep_classes": "cat,2", "class_names": ["cat", *"abcdefghi"], "class_axes": ["y:1"]},
+        {"calibration": DATA, "share": {"w1": 0.75}},
+        {"calibration": DATA, "share": ["w1=0.5", "w3=0.8"], "steps": 2, "keep_classes": [1, 2]},
+        {"calibration": DATA, "share": {"w2": 0.5}, "structure": "channels,rank"},
+        {"share": {"w1": 0.5}},
     ],
     ids=lambda options: " ".join(f"{name} {value}" for name, value in options.items() if name != "calibration"),
 )
@@ -99,6 +106,69 @@ def test_a_target_of_latency_by_a_table(tmp_path: Path) -> None:
 def test_weights_in_bodies(name: str) -> None:
     model = bodies.build_bodies((bodies.IFS | bodies.LOOPS)[name][0])
     alike(model, "keep_macs", [0.8, 0.6], calibration=bodies.samples(name), **QUICK)
+    scores = onnxpfp.measure_scores(model, calibration=bodies.samples(name), threads=1, round_to=1).scores
+    alike(model, "keep_macs", [0.8, 0.6], calibration=bodies.samples(name), scores=scores, **QUICK)
+
+
+@pytest.fixture(scope="module")
+def scores() -> ScoresFile:
+    return onnxpfp.measure_scores(network(), calibration=DATA, threads=1, round_to=1).scores
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"calibration": DATA},
+        {"calibration": DATA, "allocate": "bound", "share": {"w1": 0.75}},
+        {},
+        {"compensate": "bias", "select": "mixed"},
+        {"share": {"w3": 0.5}, "compensate": "none"},
+    ],
+    ids=lambda options: " ".join(options) or "alone",
+)
+def test_every_model_by_a_file_of_scores_is_that_of_a_pruning_by_it(
+    scores: ScoresFile, options: dict[str, Any]
+) -> None:
+    alike(network(), "keep_macs", [0.8, 1.0, 0.6], scores=scores, **(QUICK | options))
+
+
+def test_scores_are_read_in_place_of_measuring_them(
+    scores: ScoresFile, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    scores.save(tmp_path / "scores.npz")
+    monkeypatch.setattr("onnxpfp.pipeline.scoring.calibrate", lambda *_, **__: pytest.fail("something was measured"))
+    result = onnxpfp.sweep(network(), scores=tmp_path / "scores.npz", keep_macs=[0.8, 0.5], **QUICK)
+    assert list(result.results) == [0.8, 0.5]
+    with pytest.raises(errors.OptionError, match="keep_classes leaves another"):
+        onnxpfp.sweep(network(), scores=scores, keep_macs=[0.8, 0.5], keep_classes="0-4", **QUICK)
+    with pytest.raises(errors.ScoresError, match="is to be used"):
+        onnxpfp.sweep(network(), scores=scores, keep_macs=[0.8, 0.5], calibration=DATA, kernel="max", **QUICK)
+
+
+def test_the_report_says_what_changes_for_the_classes_that_stay() -> None:
+    model = class_nets.softmax()
+    result = alike(model, "keep_macs", [1.0, 0.6], keep_classes="0,3,4", calibration=DATA, **QUICK)
+    report = result.report
+    assert report.classes is not None
+    assert report.classes.kept == (0, 3, 4)
+    assert report.before == result.results[1.0].report.before
+    elements = [*report.page(full=True, wide=True)]
+    (facts,) = (element.rows for element in elements if isinstance(element, Facts))
+    assert facts["classes"] == "3 of 6 stay: 0 -> 0, 3-4 -> 1-2"
+    assert facts["interface"] == "output 'y': axis 1 from 6 to 3; output 'logits': axis 1 from 6 to 3"
+    assert facts["softmax"].startswith("'node_y' is over the classes that stay")
+    (table,) = (element for element in elements if isinstance(element, Table))
+    assert table.rows[0][0] == "kept classes"
+
+
+def test_a_target_that_the_shares_put_out_of_reach_says_so() -> None:
+    options: dict[str, Any] = {"calibration": DATA, "share": {"w1": 1.0, "w2": 1.0}, **QUICK}
+    result = onnxpfp.sweep(network(), keep_macs=[1.0, 0.3], **options)
+    assert list(result.results) == [1.0]
+    with pytest.raises(errors.TargetUnreachableError) as alone:
+        onnxpfp.prune(network(), keep_macs=0.3, **options)
+    assert result.report.models[1].reason == f"{alone.value} ({alone.value.hint})"
+    assert "lower share" in result.report.models[1].reason
 
 
 def test_what_no_target_has_a_say_in_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -226,18 +296,15 @@ def test_the_best_are_those_that_no_other_is_better_than() -> None:
 
 def test_options_are_those_of_prune_with_several_values_of_a_target() -> None:
     of_prune, of_sweep = dict(declared(Options)), dict(declared(SweepOptions))
-    # What may go in the user's words is asked of one pruning.
-    of_prune = {
-        name: option for name, option in of_prune.items() if name not in {*dict(declared(ClassOptions)), "share"}
-    }
     assert of_prune.keys() == of_sweep.keys()
     shared = {name for name in of_prune if of_prune[name] == of_sweep[name]}
     assert shared == {name for name, _ in declared(PruningOptions)} | {"latency_table"}
     assert {name for name, option in of_sweep.items() if option.several} == of_prune.keys() - shared
-    given = SweepOptions(keep_size=[0.5, 4e6], score="l1", steps=2, seed=5)
+    same: dict[str, Any] = {"score": "l1", "steps": 2, "seed": 5, "keep_classes": "0-2", "share": {"a": 0.5}}
+    given = SweepOptions(keep_size=[0.5, 4e6], **same)
     assert [(each.title, each.options) for each in given.targets] == [
-        ("size-0.5", Options(keep_size=0.5, score="l1", steps=2, seed=5)),
-        ("size-4000000", Options(keep_size=4e6, score="l1", steps=2, seed=5)),
+        ("size-0.5", Options(keep_size=0.5, **same)),
+        ("size-4000000", Options(keep_size=4e6, **same)),
     ]
 
 
@@ -250,6 +317,10 @@ def test_options_are_those_of_prune_with_several_values_of_a_target() -> None:
         ({"keep_macs": 0.5}, "keep_macs takes a list of values"),
         ({"keep_macs": [0.5, 1.5]}, r"keep_macs 1.5 is outside"),
         ({"min_agreement": [0.9], "steps": 2}, "so they go with steps 1"),
+        ({"max_drift": [0.5], "share": {"w1": 0.5}}, "share sets widths, and max_drift finds"),
+        ({"class_names": ["a"]}, "class_names goes with keep_classes"),
+        ({"share": {"w11": 0.5}}, "share 'w11' matches no node"),
+        ({"keep_classes": "0,12"}, "there are 10 classes"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(given: dict[str, Any], why: str) -> None:

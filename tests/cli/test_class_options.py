@@ -50,10 +50,22 @@ def test_the_flag_that_tells_a_layout_is_named(tmp_path: Path) -> None:
     flags = ["--keep-classes", "1", "--keep-macs", "1", "--no-latency"]
     refused = call("prune", model, tmp_path / "out.onnx", *flags)
     assert refused.exit_code == 2
-    assert "say which, as in --class-axis y:2:0:8, or how many there are: --class-names FILE" in refused.output
+    assert "say which, as in --class-axis y:2:0:8, with the numbers of one anchor at the end where" in refused.output
+    assert "or how many there are: --class-names FILE" in refused.output
     told = call("prune", model, tmp_path / "out.onnx", *flags, "--class-axis", "y:2:5")
     assert told.exit_code == 0, told.output
     assert "axis 2 from 8 to 6, the first class at index 5 as before" in " ".join(told.output.split())
+
+
+def test_anchors_behind_one_another_are_told_as_blocks(tmp_path: Path) -> None:
+    model = tmp_path / "in.onnx"
+    onnx.save(class_nets.raw_yolov5(), model)
+    flags = ["--keep-classes", "1", "--keep-macs", "1", "--no-latency", "--class-axis", "h1:1:5:3:8"]
+    told = call("prune", model, tmp_path / "out.onnx", *flags)
+    assert told.exit_code == 0, told.output
+    assert (
+        "output 'h1': axis 1 from 16 to 12, 2 blocks of 6 in the place of 8 each, the first class of each at index 5"
+    ) in " ".join(told.output.split())
 
 
 @pytest.mark.parametrize(
@@ -66,6 +78,9 @@ def test_the_flag_that_tells_a_layout_is_named(tmp_path: Path) -> None:
         (["--keep-classes", "0", "--class-axis", "logits:2"], "has shape [1, 10]"),
         (["--keep-classes", "0", "--class-axis", "logits:1:3:8"], "has 10 indices"),
         (["--keep-classes", "0", "--class-axis", "logits:0"], "has 1 index"),
+        (["--keep-classes", "0", "--class-axis", "logits:1:0:2:3"], "has 10 indices, which are no blocks of 3"),
+        (["--keep-classes", "0", "--class-axis", "logits:1:0:2:5:2"], "OUTPUT:AXIS[:FIRST[:COUNT[:EVERY]]]"),
+        (["--keep-classes", "0", "--class-axis", "logits:x:1"], "OUTPUT:AXIS[:FIRST[:COUNT[:EVERY]]]"),
         (["--class-axis", "logits:1"], "--class-axis goes with --keep-classes"),
         (["--class-names", "names.txt"], "--class-names goes with --keep-classes"),
     ],

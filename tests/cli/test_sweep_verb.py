@@ -41,6 +41,31 @@ def test_every_file_is_that_of_prune(folder: Path, sweep: Callable[..., Result])
         assert (folder / "alone.onnx").read_bytes() == (folder / "models" / f"in-macs-{share}.onnx").read_bytes()
 
 
+@pytest.mark.parametrize(
+    "words",
+    [("--share", "w1=0.5", "--keep-classes", "0,2", "--class-axis", "y:1"), ("--scores", "scores.npz")],
+    ids=str,
+)
+def test_what_may_go_in_the_users_words(folder: Path, sweep: Callable[..., Result], words: tuple[str, ...]) -> None:
+    measured = ["score", "in.onnx", "--calib-data", "data.npz", "--save", "scores.npz", "--threads", "1"]
+    assert CliRunner().invoke(main, measured).exit_code == 0
+    result = sweep("--calib-data", "data.npz", "--keep-macs", "0.8,0.6", *words, *QUICK)
+    assert result.exit_code == 0, result.output
+    for share in ("0.8", "0.6"):
+        alone = ["prune", "in.onnx", "alone.onnx", "--calib-data", "data.npz", "--keep-macs", share, *words, *QUICK]
+        assert CliRunner().invoke(main, alone).exit_code == 0
+        assert (folder / "alone.onnx").read_bytes() == (folder / "models" / f"in-macs-{share}.onnx").read_bytes()
+
+
+def test_a_file_of_scores_is_not_overwritten_by_a_report(folder: Path, sweep: Callable[..., Result]) -> None:
+    measured = ["score", "in.onnx", "--calib-data", "data.npz", "--save", "scores.npz", "--threads", "1"]
+    assert CliRunner().invoke(main, measured).exit_code == 0
+    result = sweep("--scores", "scores.npz", "--json", "scores.npz", *QUICK)
+    assert result.exit_code == 1
+    assert "scores.npz" in result.stderr.splitlines()[0]
+    assert not (folder / "models").exists()
+
+
 def test_the_table_has_a_row_for_every_model(folder: Path, sweep: Callable[..., Result]) -> None:
     result = sweep("--calib-data", "data.npz", "--keep-macs", "0.8,0.5", *QUICK)
     lines = [" ".join(line.split()) for line in result.stdout.splitlines()]

@@ -57,6 +57,22 @@ YOLOV5 = f"""g (float[N,3,8,8] x) => (float[N,M,8] y) {{{BODY}
 """Two anchors, each with a box, its objectness and three classes, on two scales."""
 YOLOV5_WEIGHTS = {**BODY_WEIGHTS, "wh1": (16, 16, 1, 1), "bh1": (16,), "wh2": (16, 16, 1, 1), "bh2": (16,)}
 
+RAW_YOLOV5 = f"""g (float[N,3,8,8] x) => (float[N,16,8,8] h1, float[N,16,4,4] h2) {{{BODY}
+    h1 = Conv(r, wh1, bh1)
+    h2 = Conv(p, wh2, bh2)
+}}"""
+"""The same without what puts the rows of all anchors behind one another: 16 = 2 x (4 + 1 + 3)."""
+
+RAW_YOLOV8 = f"""g (float[N,3,8,8] x) => (float[N,9,8,8] both1, float[N,9,4,4] both2) {{{BODY}
+    box1 = Conv(r, wb1)
+    box2 = Conv(p, wb2)
+    class1 = Conv(r, wc1, bc1)
+    class2 = Conv(p, wc2, bc2)
+    both1 = Concat <axis = 1> (box1, class1)
+    both2 = Concat <axis = 1> (box2, class2)
+}}"""
+"""The heads of two scales by themselves, boxes in front of five classes."""
+
 SOFTMAX = """g (float[N,3,8,8] x) => (float[N,6] y, float[N,6] logits) {
     a = Conv <pads = [1,1,1,1]> (x, w1, b1)
     r = Relu(a)
@@ -90,6 +106,23 @@ def yolov5() -> ModelProto:
     """Three classes behind a box and its objectness."""
     shapes = _numbers(shape1=[0, 2, 8, 8, 8], shape2=[0, 2, 8, 4, 4], rows=[0, -1, 8])
     return _built(YOLOV5, YOLOV5_WEIGHTS, shapes)
+
+
+def raw_yolov5(nodes: str = "", outputs: str = "") -> ModelProto:
+    """Two anchors of three classes, on one axis.
+
+    Args:
+        nodes: What else is computed; it may read `shape`, which divides the first head, and `back`.
+        outputs: What else is put out, such as "float[N,2,8,8,8] v".
+    """
+    text = RAW_YOLOV5.replace("bh2)\n", f"bh2)\n{nodes}\n").replace(" h2)", f" h2, {outputs})" if outputs else " h2)")
+    numbers = _numbers(shape=[0, 2, 8, 8, 8], back=[0, 16, 8, 8])
+    return _built(text, YOLOV5_WEIGHTS, {name: array for name, array in numbers.items() if name in nodes})
+
+
+def raw_yolov8() -> ModelProto:
+    """Five classes behind a box, scale by scale."""
+    return nets.build(RAW_YOLOV8, YOLOV8_WEIGHTS)
 
 
 def softmax() -> ModelProto:

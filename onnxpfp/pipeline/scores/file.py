@@ -29,7 +29,7 @@ from onnxpfp.pipeline.scores.part import ScoredPart
 from onnxpfp.pipeline.strict_fields import DamagedError, Fields
 from onnxpfp.runtime.file_kinds import refuse_other_kinds
 
-__all__ = ["DIGEST", "ScoresFile", "ScoresSource", "merged_files"]
+__all__ = ["DIGEST", "ScoresFile", "ScoresSource", "merged_files", "opened_file"]
 
 FORMAT = "onnxpfp-scores"
 VERSION = 1
@@ -188,10 +188,10 @@ def merged_files(files: Sequence[ScoresSource], title: str) -> ScoresFile:
     if not files:
         raise ScoresError("there are no files of scores to merge", hint="name at least one")
     first, *others = sorted(files, key=_order)
-    one = _opened(first)
+    one = opened_file(first)
     result = replace(one, title=title)
     for number, file in enumerate(others):
-        result = _merged(result, _opened(file), title if number else one.title)
+        result = _merged(result, opened_file(file), title if number else one.title)
     return result
 
 
@@ -199,7 +199,12 @@ ScoresSource = str | os.PathLike[str] | ScoresFile
 """A file of scores, read or not."""
 
 
-def _opened(file: ScoresSource) -> ScoresFile:
+def opened_file(file: ScoresSource) -> ScoresFile:
+    """Read a file of scores that may have been read.
+
+    Raises:
+        ScoresError: It is none.
+    """
     return file if isinstance(file, ScoresFile) else ScoresFile.read(file)
 
 
