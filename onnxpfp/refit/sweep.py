@@ -34,10 +34,14 @@ from onnxpfp.refit.state import RefitState
 from onnxpfp.rewrite.apply import apply, renew
 from onnxpfp.rewrite.edits import Edits
 from onnxpfp.rewrite.mask import masked
+from onnxpfp.runtime.heap import Ceiling
 from onnxpfp.runtime.session import Session
 from onnxpfp.runtime.workers import Workers, workers
 
 __all__ = ["RefitProblem", "RefitState", "Refitted", "refit"]
+
+SHARE_OF_FREE = 2
+"""What comes on top in a sweep may take one part in so many of the workspace until free memory goes back."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -119,6 +123,7 @@ def _sweep(
 ) -> dict[str, Record]:
     """Refit all linear ops once, front to back; returns what it brought, by output."""
     records: dict[str, Record] = {}
+    ceiling = Ceiling.above(refit_state.problem.workspace // SHARE_OF_FREE)
     if joint is not None:
         joint.begin(pair)
     for depth in range(pair.depth):
@@ -142,6 +147,7 @@ def _sweep(
                 records[each.layer.output] = Record(name, before / share, fit.error / share, ridge)
             each.free()
         pair.advance(refit_state, here, recurrent)
+        ceiling.keep()
         if told:
             told(depth + 1)
     return records
