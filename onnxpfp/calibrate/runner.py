@@ -275,7 +275,8 @@ class NetworkRunner:
         slots = min(_AHEAD, helpers.count) if on_host else 1
         # Batches run side by side; only what is left of the threads works inside of an op.
         threads = self.threads if slots == 1 else helpers.count // slots
-        with _session(network, names, self.requests, threads=threads, layout=self.layout) as session:
+        options: dict[str, Any] = {"threads": threads, "layout": self.layout, "shared": on_host}
+        with _session(network, names, self.requests, **options) as session:
             if there is not None:
                 yield _Forward((DeviceOutputs(session, staying, there).run,))
             else:
