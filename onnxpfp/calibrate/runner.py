@@ -219,6 +219,7 @@ class NetworkRunner:
             self._forward(self.model if network is None else network, needs_of(observers), staying, helpers) as forward,
         ):
             for one, tensors in self._outputs(forward, helpers):
+                ceiling.keep()
                 everything = {**one.feed, **tensors}
                 for some, seen, batch in sample_views(observers, everything, one.batch, self.samples.axes):
                     _show(helpers, some, seen, batch)
