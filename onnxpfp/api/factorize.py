@@ -110,7 +110,7 @@ def factorize_with(
         compared = compare_models(measuring(context), other, asked.comparing())
         latency = None if asked.no_latency or not found.layers else _latency(context, other)
         source = context.whole.source
-        unchanged = None if found.layers else source.data
+        unchanged = None if found.layers else source.given_bytes()
         stored = found.model
         if found.layers:
             stored, compared, _ = noted(context, _provenance(context, asked), stored, compared)

@@ -257,7 +257,7 @@ def prune_measured(
         stored=stored if given else with_provenance(stored, context.provenance.measured(report.drift, stored)),
         plan=replace(_plan(outcomes, report, options), made_by=made_by),
         report=report,
-        unchanged=source.data if given else None,
+        unchanged=source.given_bytes() if given else None,
         external=source.external,
         scratch=source.scratch,
         read=source.read,

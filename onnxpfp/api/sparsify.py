@@ -129,7 +129,7 @@ def sparsify_with(
             oracle, other = verified(context, stored, found.masked, what=WHAT, against=AGAINST)
         compared = compare_models(measuring(context), other, asked.comparing())
         source = context.whole.source
-        unchanged = None if found.changed or sparse else source.data
+        unchanged = None if found.changed or sparse else source.given_bytes()
         told, with_notes, made_by = noted(context, _provenance(context, asked, plan), stored, compared)
         if unchanged is None:
             stored, compared = told, with_notes

@@ -180,6 +180,7 @@ def calibrate(
         first_sample=first_sample,
         shrinks=batch_size is None,
         place=how.place,
+        workspace=how.workspace,
     )
     programs = None if how.place is None or method == "plain" else Programs(how.place, how.requests, threads)
     statistics: dict[str, OpStatistics] = {}

@@ -31,7 +31,7 @@ from onnxpfp.options import DEFAULT_WORKSPACE
 from onnxpfp.progress import Count
 from onnxpfp.runtime.binding import DeviceOutputs, ReusedOutputs
 from onnxpfp.runtime.device_memory import DeviceMemory
-from onnxpfp.runtime.heap import trim_malloc
+from onnxpfp.runtime.heap import Ceiling
 from onnxpfp.runtime.providers import CPU, ProviderRequest
 from onnxpfp.runtime.scratch import temporary_folder
 from onnxpfp.runtime.session import Session, as_requests, open_session
@@ -51,8 +51,6 @@ _AHEAD = 2
 _TWICE = 2
 """onnxruntime holds what it hands out in its own layout, too."""
 _IN_MEMORY = 1_500_000_000
-_LARGE = 16 << 20
-"""Bytes of a network's weights from which on it is worth to give back what the copy took that was loaded."""
 
 
 def run_observers(
@@ -101,6 +99,7 @@ def run_observers(
         first_sample=first_sample,
         layout=layout,
         shrinks=batch_size is None,
+        workspace=workspace_bytes,
     )
     for each in passes:
         runner.run(each)
@@ -185,6 +184,7 @@ class NetworkRunner:
         shrinks: Whether the samples go on one by one where a batch fails: many exports promise a free batch axis and
             have a Reshape that fixes it to one.
         place: Where tensors can stay; None where they come to the host.
+        workspace: As `workspace_bytes` in `run_observers`.
     """
 
     model: ModelProto
@@ -198,6 +198,7 @@ class NetworkRunner:
     layout: bool = True
     shrinks: bool = False
     place: DeviceMemory | None = None
+    workspace: int = DEFAULT_WORKSPACE
     _done: int = field(default=0, init=False)
     _single: bool = field(default=False, init=False)
 
@@ -211,15 +212,18 @@ class NetworkRunner:
             network: The network with more tensors (a probe); None is the network as it is.
             staying: Tensors that stay in `place`.
         """
+        ceiling = Ceiling.above(self.workspace // 2)
         # Observers are worked on side by side: none may take all cores for itself.
         with (
             workers(self.threads) as helpers,
             self._forward(self.model if network is None else network, needs_of(observers), staying, helpers) as forward,
         ):
             for one, tensors in self._outputs(forward, helpers):
+                ceiling.keep()
                 everything = {**one.feed, **tensors}
                 for some, seen, batch in sample_views(observers, everything, one.batch, self.samples.axes):
                     _show(helpers, some, seen, batch)
+                ceiling.keep()
                 self._done += one.batch.samples
                 if self.progress:
                     self.progress(self._done, self.total)
@@ -272,7 +276,8 @@ class NetworkRunner:
         slots = min(_AHEAD, helpers.count) if on_host else 1
         # Batches run side by side; only what is left of the threads works inside of an op.
         threads = self.threads if slots == 1 else helpers.count // slots
-        with _session(_showing(network, names), self.requests, threads=threads, layout=self.layout) as session:
+        options: dict[str, Any] = {"threads": threads, "layout": self.layout, "shared": on_host}
+        with _session(network, names, self.requests, **options) as session:
             if there is not None:
                 yield _Forward((DeviceOutputs(session, staying, there).run,))
             else:
@@ -329,21 +334,18 @@ def _showing(model: ModelProto, names: Sequence[str]) -> ModelProto:
 
 
 @contextmanager
-def _session(model: ModelProto, requests: Sequence[ProviderRequest], **options: Any) -> Generator[Session]:
-    """Open a model in memory, or through a temporary file where protobuf cannot serialise it."""
-    size = sum(len(tensor.raw_data) for tensor in model.graph.initializer)
-    if size < _IN_MEMORY:
-        session = open_session(model, requests, **options)
-        # It would be held as long as the session runs.
-        del model
-        if size > _LARGE:
-            trim_malloc()
-        yield session
+def _session(
+    network: ModelProto, names: Sequence[str], requests: Sequence[ProviderRequest], **options: Any
+) -> Generator[Session]:
+    """Open a network with other outputs in memory, or through a file of its own where protobuf cannot serialise it."""
+    if sum(len(tensor.raw_data) for tensor in network.graph.initializer) < _IN_MEMORY:
+        yield open_session(partial(_showing, network, names), requests, **options)
         return
     folder = temporary_folder()
     try:
         path = folder / "network.onnx"
-        cast("Any", onnx).save_model(model, path, save_as_external_data=True, location="network.data")
+        shown = _showing(network, names)
+        cast("Any", onnx).save_model(shown, path, save_as_external_data=True, location="network.data")
         yield open_session(path, requests, **options)
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -20,7 +20,7 @@ from onnxpfp.errors import ModelError, VerificationError
 from onnxpfp.model.draws import drawn_output, with_fixed_draws
 from onnxpfp.model.shapes import Shapes
 from onnxpfp.runtime.providers import ProviderRequest
-from onnxpfp.runtime.session import Session, open_session
+from onnxpfp.runtime.session import Session, SessionSource, open_session
 
 __all__ = ["FLOAT32", "HALF", "Equivalence", "check_equivalence", "tolerance"]
 
@@ -116,7 +116,7 @@ def _difference(
     return float(gap / max(scale, np.finfo(np.float32).tiny)) if np.isfinite(gap) else math.inf
 
 
-def _open(what: str, model: ModelProto, providers: Sequence[ProviderRequest], threads: int | None) -> Session:
+def _open(what: str, model: SessionSource, providers: Sequence[ProviderRequest], threads: int | None) -> Session:
     try:
         return open_session(model, providers, threads=threads, optimize=False, shared=True)
     except ModelError as error:
@@ -265,7 +265,7 @@ def _compare(
     flips: float = 0.0,
 ) -> Equivalence:
     pair = ModelPair.of(masked, pruned, kept, inside)
-    one, two = _open("the masked original", pair.exposed(masked), providers, threads), None
+    one, two = _open("the masked original", partial(pair.exposed, masked), providers, threads), None
     whole = FLIPS if pair.decisions.hidden and not inside else flips
     errors = dict.fromkeys(pair.watched, 0.0)
     blank, runs = True, 0
@@ -274,7 +274,7 @@ def _compare(
         runs += 1
         wanted = pair.wanted(values)
         given = pair.given(wanted)
-        two = two or _open("the pruned model", pair.exposed(pruned, given), providers, threads)
+        two = two or _open("the pruned model", partial(pair.exposed, pruned, given), providers, threads)
         try:
             outputs = run_on(two, feed, given)
         except ModelError as failure:

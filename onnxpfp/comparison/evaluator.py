@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from onnx import ModelProto
 
@@ -118,8 +119,8 @@ class Evaluator:
         for (feed, count), shown in zip(self.samples.runs(self.batch_size), self._wanted(), strict=True):
             picked = self.picks.given(shown)
             if session is None:
-                picking = self._showing_inner(self.picks.picking(model, picked))
-                session = open_session(with_fixed_draws(picking), self.requests, threads=self.threads, shared=True)
+                made = partial(self._picking, model, picked)
+                session = open_session(made, self.requests, threads=self.threads, shared=True)
             given = self.picks.compared(session.run({**feed, **picked}))
             yield feed, count, {name: shown[name] for name in given}, given
 
@@ -127,8 +128,13 @@ class Evaluator:
         """Open the original, with all that it shows; while `pairs` runs it, it is open."""
         if self._running is not None:
             return self._running
-        showing = with_fixed_draws(self._showing_inner(self.picks.showing(self.original)))
-        return open_session(showing, self.requests, threads=self.threads, shared=True)
+        return open_session(self._showing, self.requests, threads=self.threads, shared=True)
+
+    def _showing(self) -> ModelProto:
+        return with_fixed_draws(self._showing_inner(self.picks.showing(self.original)))
+
+    def _picking(self, model: ModelProto, picked: Arrays) -> ModelProto:
+        return with_fixed_draws(self._showing_inner(self.picks.picking(model, picked)))
 
     def _showing_inner(self, model: ModelProto) -> ModelProto:
         return exposing(model, self.inner) if self.inner else model

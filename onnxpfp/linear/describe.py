@@ -14,7 +14,7 @@ from onnx import NodeProto
 from onnxpfp.channels import Analysis, Consumer
 from onnxpfp.channels.ops import facts_of
 from onnxpfp.linear.layout import contracted_axis
-from onnxpfp.linear.ops import FileWeight, LinearOp, Window
+from onnxpfp.linear.ops import FileWeight, HeldWeight, LinearOp, Window
 from onnxpfp.model.attributes import Attributes
 from onnxpfp.model.constants import Constants
 from onnxpfp.model.shapes import Shapes
@@ -22,7 +22,7 @@ from onnxpfp.model.shapes import Shapes
 __all__ = ["constant_consumer", "linear_op", "linear_ops", "op_key"]
 
 EXTERNAL_FROM = 1 << 18
-"""Numbers; smaller weights are read into memory, wherever they come from."""
+"""Numbers; smaller weights are read into memory, wherever they come from, and stay there."""
 
 
 def op_key(position: int) -> str:
@@ -121,17 +121,24 @@ def linear_op(name: str, c: Consumer, analysis: Analysis) -> LinearOp:
 
 def _in_memory_or_external(
     c: Consumer, shapes: Shapes, constants: Constants, read: Callable[[], NDArray[np.floating]]
-) -> NDArray[np.float32] | FileWeight:
-    """Return a weight in float32, or where it can be read: it is in memory where the model itself holds its numbers."""
+) -> NDArray[np.float32] | HeldWeight | FileWeight:
+    """Return a weight in float32, or where it can be read."""
     stored = shapes.shape[c.weight]
-    if c.weight not in constants.apart or math.prod(stored) < EXTERNAL_FROM:
+
+    def single() -> NDArray[np.float32]:
         return np.ascontiguousarray(read(), dtype=np.float32)
-    if c.form == "packed" or c.zeros[1]:
-        return FileWeight(read().shape, read)
+
+    plain = c.form != "packed" and not c.zeros[1]
     rest = tuple(axis for axis in range(len(stored)) if axis != c.weight_axis)
+    shape = (stored[c.weight_axis], math.prod(stored[axis] for axis in rest)) if c.form == "matrix" else stored
+    if math.prod(stored) < EXTERNAL_FROM:
+        return single()
+    if c.weight not in constants.apart:
+        return HeldWeight(shape, single) if plain and c.weight in constants.stored else single()
+    if not plain:
+        return FileWeight(read().shape, read)
     if c.form != "matrix":
         return FileWeight(stored, read, c.weight, stored, tuple(range(len(stored))))
-    shape = (stored[c.weight_axis], math.prod(stored[axis] for axis in rest))
     return FileWeight(shape, read, c.weight, stored, (c.weight_axis, *rest))
 
 

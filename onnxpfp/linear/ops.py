@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from onnxpfp.linear.layout import L, canonical
 
-__all__ = ["Block", "BlockTable", "FileWeight", "Kind", "LinearOp", "Window", "output_counts"]
+__all__ = ["Block", "BlockTable", "FileWeight", "HeldWeight", "Kind", "LinearOp", "Window", "output_counts"]
 
 Kind = Literal["conv", "conv_transpose", "matmul", "product", "einsum"]
 
@@ -129,6 +129,19 @@ class FileWeight:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class HeldWeight:
+    """A large weight that the model holds: a second copy lasts only as long as somebody works with it.
+
+    Attributes:
+        shape: The shape that the weight of its linear op has.
+        read: Returns it in that shape, float32.
+    """
+
+    shape: tuple[int, ...]
+    read: Callable[[], NDArray[np.float32]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class LinearOp:
     """One linear op that contracts an axis of an activation.
 
@@ -140,7 +153,7 @@ class LinearOp:
         axis: Contracted axis of `data`, counted from the front (conv: 1, or the last).
         channels: Channel id of every index of that axis, (C,); 0 is fixed and gets no score.
         weight: conv (O, C/g, *kernel), conv_transpose (C, O/g, *kernel), matmul (C, O): float32, or one that
-            stays in its file; None for others.
+            stays in the model or in its file; None for others.
         output_shape: Shape of the op's output at batch one.
         group: Number of convolution groups.
         attributes: How the window slides.
@@ -158,7 +171,7 @@ class LinearOp:
     data_shape: tuple[int, ...]
     axis: int
     channels: NDArray[np.int64]
-    weight: NDArray[np.float32] | FileWeight | None
+    weight: NDArray[np.float32] | HeldWeight | FileWeight | None
     output_shape: tuple[int, ...]
     group: int = 1
     attributes: Window = field(default_factory=Window)
@@ -209,7 +222,7 @@ class LinearOp:
     def taps(self) -> NDArray[np.floating]:
         """Bring the weight to its canonical form V (C, O/g, *kernel): a view of it wherever that is possible."""
         assert self.weight is not None
-        return self.canonical(self.weight.read() if isinstance(self.weight, FileWeight) else self.weight)
+        return self.canonical(self.weight if isinstance(self.weight, np.ndarray) else self.weight.read())
 
     def canonical(self, weight: L) -> L:
         """Bring numbers in the shape of the weight to the canonical form V (C, O/g, *kernel)."""

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from weakref import WeakValueDictionary
 
 import onnx
 from numpy.typing import NDArray
@@ -42,6 +43,8 @@ __all__ = [
 ]
 
 
+LARGE = 1 << 20
+"""Bytes of a stored tensor from which on its numbers are not held beside the model."""
 FLOAT_TYPES = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE})
 INTEGERS = frozenset({TensorProto.INT64, TensorProto.INT32, TensorProto.BOOL, TensorProto.STRING})
 """Types of tensors that are numbers of shape arithmetic rather than weights."""
@@ -175,6 +178,7 @@ class Constants:
     apart: frozenset[str] = frozenset()
     _producer: dict[str, NodeProto] = field(default_factory=dict[str, NodeProto])
     _cache: dict[str, NDArray[Any]] = field(default_factory=dict[str, NDArray[Any]])
+    _in_use: WeakValueDictionary[str, NDArray[Any]] = field(default_factory=WeakValueDictionary[str, NDArray[Any]])
 
     @classmethod
     def of(cls, model: ModelProto) -> Constants:
@@ -198,18 +202,24 @@ class Constants:
     def value(self, name: str) -> NDArray[Any]:
         """Compute a constant tensor.
 
+        What is large and stored is read out of the model anew once nobody uses it any more: a second copy of all
+        weights would take as much as the model.
+
         Raises:
             KeyError: `name` depends on the model's inputs.
             ModelError: onnxruntime cannot compute it.
         """
         if name not in self.names:
             raise KeyError(name)
-        if name in self._cache:
-            return self._cache[name]
+        known = self._cache.get(name)
+        known = self._in_use.get(name) if known is None else known
+        if known is not None:
+            return known
         tensor = self.stored.get(name)
         value = self._compute(name) if tensor is None else numbers(tensor)
         if name not in self.apart:
-            self._cache[name] = value
+            held = self._cache if tensor is None or value.nbytes < LARGE else self._in_use
+            held[name] = value
         return value
 
     def nodes_behind(self, name: str) -> list[NodeProto]:

@@ -63,7 +63,7 @@ class LoadedModel:
     Attributes:
         model: The model: weights in memory or, above `IN_MEMORY`, in their files; nodes sorted, bodies of local
             functions in place, constants dense, weights that are computed from others folded. It is never changed.
-        data: The bytes of the file, or of the model where it was given as an object; of what was cut from one, its.
+        sha256: Checksum of the file, or of the bytes of a model object, in hexadecimal; of what was cut from one, its.
         path: The file, or None; None, too, where classes were cut from it.
         external: Whether weights lie in other files.
         size_bytes: Size of the file with all its weights.
@@ -71,6 +71,7 @@ class LoadedModel:
         rewritten_from: The model as it was given, where `model` is written in other words; else None.
         flat: The same with bodies in place and constants dense, but nothing folded; None is `model` itself.
         read: The file and those of its weights; empty for a model object.
+        data: The bytes of a model object; None for a file, which can be read again.
         stale: Recorded shapes that were not true; `model` has them no more.
         tail: What onnxruntime cannot run, which is no part of `model`; None where it runs all of it.
         place: Where in the file the model is a body, such as `If_0/then_branch`; empty for the file's own graph.
@@ -78,7 +79,7 @@ class LoadedModel:
     """
 
     model: ModelProto
-    data: bytes
+    sha256: str
     path: Path | None
     external: bool
     size_bytes: int
@@ -86,15 +87,25 @@ class LoadedModel:
     rewritten_from: ModelProto | None = None
     flat: ModelProto | None = None
     read: tuple[Path, ...] = ()
+    data: bytes | None = None
     stale: tuple[StaleShape, ...] = ()
     tail: Tail | None = None
     place: str = ""
     names: frozenset[str] = frozenset()
 
-    @property
-    def sha256(self) -> str:
-        """Checksum of `data`, in hexadecimal."""
-        return hashlib.sha256(self.data).hexdigest()
+    def given_bytes(self) -> bytes:
+        """Return the bytes of the file, or of the model object; they are not held, for they take as much as the model.
+
+        Raises:
+            ModelError: The file is gone, or is another one by now.
+        """
+        if self.data is not None:
+            return self.data
+        path = self.read[0]
+        data = read_given(path, MESSAGE_LIMIT, ModelError, hint="leave it where it is meanwhile")
+        if _checksum(data) != self.sha256:
+            raise ModelError(f"{path}: was changed while it was in use", hint="start again")
+        return data
 
     def rewritten(self, model: ModelProto) -> LoadedModel:
         """Put a model that computes the same in the place of this one; itself changes nothing."""
@@ -198,7 +209,7 @@ def _take(model: ModelProto, scratch: WeightFile) -> LoadedModel:
     size = sum(len(tensor.raw_data) for tensor in model.graph.initializer)
     if size < HELD_AT_MOST:
         data = model.SerializeToString(deterministic=True)
-        return LoadedModel(model, data, None, False, len(data), scratch)
+        return LoadedModel(model, _checksum(data), None, False, len(data), scratch, data=data)
     small = copy_model_around(model, copy_graph_without(model.graph, {"initializer"}))
     for tensor in model.graph.initializer:
         new = small.graph.initializer.add()
@@ -208,7 +219,11 @@ def _take(model: ModelProto, scratch: WeightFile) -> LoadedModel:
         else:
             new.CopyFrom(tensor)
     data = externalise(small)[0].SerializeToString(deterministic=True)
-    return LoadedModel(small, data, None, False, len(data) + size, scratch)
+    return LoadedModel(small, _checksum(data), None, False, len(data) + size, scratch, data=data)
+
+
+def _checksum(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def _recognise(data: bytes) -> tuple[str, str] | None:
@@ -248,7 +263,7 @@ def _read(path: Path, scratch: WeightFile) -> LoadedModel:
     check_soundness(str(path), model)
     files = _find_weights(path, model)
     size = len(data) + sum(file.stat().st_size for file in files)
-    return LoadedModel(model, data, path, bool(files), size, scratch, read=(path, *files))
+    return LoadedModel(model, _checksum(data), path, bool(files), size, scratch, read=(path, *files))
 
 
 def external_files(path: Path) -> set[Path]:

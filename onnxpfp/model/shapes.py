@@ -91,14 +91,17 @@ def _by_running(
     shapes: Mapping[str, tuple[int, ...]],
     feed: Mapping[str, NDArray[Any]] | None,
 ) -> dict[str, NDArray[Any]]:
-    probe = ModelProto()
-    probe.CopyFrom(model)
-    del probe.graph.output[:]
-    probe.graph.output.extend(ValueInfoProto(name=name) for name in names)
+    def probe() -> ModelProto:
+        probing = ModelProto()
+        probing.CopyFrom(model)
+        del probing.graph.output[:]
+        probing.graph.output.extend(ValueInfoProto(name=name) for name in names)
+        return with_fixed_draws(forget_records(probing))
+
     try:
         feed = feed or example_feeds(model, shapes, np.random.default_rng(0))
         # What the optimizer gets wrong in some models is not asked for here.
-        return open_session(with_fixed_draws(forget_records(probe)), optimize=False).run(feed)
+        return open_session(probe, optimize=False).run(feed)
     except ModelError as error:
         raise ModelError(
             f"the model does not run at the input shapes {dict(shapes)}: {error}",

@@ -143,6 +143,8 @@ def build_candidate(
         pruned = split(apply(model, graph, decision.keep, edits, scratch), decision.ranked)
         edited = apply(model, graph, graph.keep_all(), edits, scratch) if edits else model
         mask = masked(edited, graph, decision.keep, analysis.shapes)
+        del edited
+    trim_heap()
     # The new weights are in the models now.
     done = None if compensation is None else replace(compensation, edits=Edits())
     return Candidate(pruned, mask, decision.keep, done)

@@ -15,6 +15,7 @@ from onnxpfp.lossless import Lossless, Removal, edits_of, find_lossless
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.rewrite import apply
 from onnxpfp.rewrite.edits import Edits
+from onnxpfp.runtime.heap import trim_heap
 
 __all__ = ["LosslessStep", "find_in", "remove_lossless", "taken_out"]
 
@@ -63,7 +64,7 @@ def find_in(context: RunContext, ops: Sequence[LinearOp]) -> Lossless:
     """Find the channels that cost nothing, given the consumers."""
     analysis, data, options = context.whole, context.data, context.options
     with context.clock.phase("lossless") as progress:
-        return find_lossless(
+        found = find_lossless(
             analysis,
             ops,
             stored_axes_of(analysis),
@@ -76,6 +77,8 @@ def find_in(context: RunContext, ops: Sequence[LinearOp]) -> Lossless:
             progress=progress,
             alignment=context.alignment,
         )
+    trim_heap()
+    return found
 
 
 def taken_out(context: RunContext, lossless: Lossless, ops: Sequence[LinearOp]) -> LosslessStep:

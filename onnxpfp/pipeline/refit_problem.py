@@ -113,7 +113,8 @@ def start_gram_observers(setup: RefitSetup, *, fits_only: bool) -> tuple[GramObs
         fits_only: Whether nothing but widths is chosen by them.
     """
     wanted = {layer.output: layer for layer in (*_reading(setup), *(layer for _, layer in setup.rankable))}
-    spill = SpillCache(setup.problem.workspace // 2)
+    # The rest of it is for what else is measured in the same runs.
+    spill = SpillCache(setup.problem.workspace // 4)
     return gram_observers(setup.problem, wanted.values(), spill, fits_only=fits_only and not setup.rankable)
 
 

@@ -26,8 +26,10 @@ def rows_of_samples(measurements: Measurements) -> bool:
         return False
     some, again, number = twin_feeds(samples, feed, count)
     names = sorted({op.data for op in ops} - some.keys())
-    shown = with_fixed_draws(exposing(measurements.analysis.model, names))
-    session = open_session(shown, measurements.requests, threads=measurements.options.threads)
+    model = measurements.analysis.model
+    session = open_session(
+        lambda: with_fixed_draws(exposing(model, names)), measurements.requests, threads=measurements.options.threads
+    )
     one, other = {**some, **session.run(some, names)}, {**again, **session.run(again, names)}
     return all(sample_axis(one[op.data], other[op.data], number) == 0 for op in ops)
 

@@ -33,6 +33,7 @@ from onnxpfp.pipeline.network_steps import MeasuredPart, PrunedNetwork, WrittenN
 from onnxpfp.progress import Count
 from onnxpfp.rewrite.apply import what_stays
 from onnxpfp.runtime.external_data import size_of
+from onnxpfp.runtime.heap import trim_heap
 from onnxpfp.runtime.session import open_session
 
 __all__ = ["BodyVerification", "Size", "Verification", "verify_pruned"]
@@ -137,6 +138,7 @@ def verify_pruned(
     oracles = [_oracle(main, pruned.whole, written.whole, max(allowed))]
     oracles += map(_oracle, parts[1:], pruned.candidates[1:], written.parts[1:], allowed[1:])
     refused = [_check_rewriting(each) for each in parts]
+    trim_heap()
     shapes = [None if unchanged else _shapes(each, one) for each, one in zip(parts, pruned.candidates, strict=True)]
     macs = [_macs(*counted) for counted in zip(parts, pruned.candidates, shapes, strict=True)]
     samples = main.part.context.data.samples.fixed_batch or 1
@@ -148,6 +150,7 @@ def verify_pruned(
     size = Size(count_stored(source.whole), before, source.size_bytes, activation_peak(whole.model, whole.shapes))
     smaller, larger = size, ""
     comparison = None if evaluator is None else evaluator.compare(written.whole, progress)
+    trim_heap()
     provenance = main.part.context.provenance
     if unchanged and main.part.context.classes is not None:
         told = provenance.measured(comparison and comparison.drift, source.given)
@@ -163,6 +166,7 @@ def verify_pruned(
     layers = None
     if evaluator is not None and candidates and not unchanged:
         layers = measure_layer_errors(main, pruned, evaluator, candidates, progress)
+        trim_heap()
     bodies = tuple(BodyVerification(oracle, *counts) for oracle, counts in zip(oracles[1:], macs[1:], strict=True))
     return Verification(oracles[0], bodies, comparison, candidates, layers, size, smaller, larger, refused[0])
 

@@ -18,7 +18,14 @@ from onnxpfp.arrays import FLOAT_BYTES
 from onnxpfp.refit.blocks import Blocks
 from onnxpfp.runtime.scratch import temporary_folder
 
-__all__ = ["SpillCache"]
+__all__ = ["SpillCache", "rest"]
+
+
+def rest(array: NDArray[Any]) -> None:
+    """Let go of the pages of a file until they are read again: as long as they are mapped, they count as memory."""
+    pages = getattr(array, "_mmap", None)
+    if isinstance(pages, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        pages.madvise(mmap.MADV_DONTNEED)
 
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
@@ -84,12 +91,6 @@ class SpillCache:
             weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         self._files += 1
         return self._folder / f"{self._files}.npy"
-
-    def rest(self, array: NDArray[Any]) -> None:
-        """Let go of the pages of a file until they are read again: as long as they are mapped, they count as memory."""
-        pages = getattr(array, "_mmap", None)
-        if isinstance(pages, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
-            pages.madvise(mmap.MADV_DONTNEED)
 
     def trim(self) -> None:
         """Give memory of copies to the system that was not needed since this was called last."""

@@ -17,7 +17,7 @@ from onnxpfp.linear.layout import output_axis
 from onnxpfp.linear.ops import LinearOp
 from onnxpfp.progress import Count
 from onnxpfp.refit.by_channel import folded, zero_padded
-from onnxpfp.refit.cache import SpillCache
+from onnxpfp.refit.cache import SpillCache, rest
 from onnxpfp.refit.moments import Moments, OrderedRows
 from onnxpfp.refit.nested_fits import NestedFit, fitted_weights, nested_fits
 from onnxpfp.refit.problem import RefitProblem
@@ -150,6 +150,7 @@ class Gram:
         sums, matrix = self.uu[group], np.empty(self.uu.shape[1:], dtype)
         for rows in chunks(len(mean), sums[:1].nbytes):
             matrix[rows] = sums[rows] / self.count - mean[rows, None] * mean
+        rest(self.uu)
         return matrix
 
     def _energy(self, matrix: AnyFloats, weights: AnyFloats) -> float:
@@ -223,6 +224,7 @@ class GramObserver(Observer):
         if self.channels is not None:
             positions = sample_positions(data.shape, 1, self.positions, (*key, 1), first)
             self._add(self.channels, outputs_at(data, 1, positions))
+        rest((self.channels or self.columns).uu)
 
     def _add(self, sums: Moments, u: NDArray[np.floating]) -> None:
         if not np.isfinite(u).all():

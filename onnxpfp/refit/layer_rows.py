@@ -281,7 +281,7 @@ def layer_families(
     for layer in layers:
         shape = starts[layer.output].weights.shape
         families.setdefault((*layer.columns_key, shape[0], shape[2]), []).append(layer)
-    spill = SpillCache(refit_state.problem.workspace)
+    spill = SpillCache(refit_state.problem.workspace // 4)
     layer_lists: list[LayerFamily] = []
     for same in families.values():
         reached = [t.target.tensor in made and (not t.target.shortcut or t.target.shortcut in given) for t in same]

@@ -27,6 +27,7 @@ from onnxpfp.refit.trial_fits import TrialWidths
 from onnxpfp.refit.variants import StageSessions, Variants
 from onnxpfp.rewrite.edits import Edits
 from onnxpfp.runtime import open_session
+from onnxpfp.runtime.heap import Ceiling
 from onnxpfp.runtime.workers import cores, workers
 
 __all__ = ["Fits", "GroupDrifts", "RowChoice", "TrialWidths", "Trials", "WidthTrial"]
@@ -132,7 +133,11 @@ class _Base:
     def of(cls, problem: RefitProblem) -> Self:
         """Run the network as it is."""
         picks, model = Picks.of(problem.analysis), problem.analysis.model
-        session = open_session(with_fixed_draws(picks.showing(model)), problem.requests, threads=problem.threads)
+
+        def showing() -> ModelProto:
+            return with_fixed_draws(picks.showing(model))
+
+        session = open_session(showing, problem.requests, threads=problem.threads)
         samples = problem.tuning.take(TRIAL_SAMPLES)
         # Few more than one batch are one: every run takes some time of its own.
         size = len(samples) if problem.batch_size < len(samples) <= FEW * problem.batch_size else problem.batch_size
@@ -218,9 +223,11 @@ class Trials:
             self.problem.requests,
             self.problem.threads,
         )
+        ceiling = Ceiling.above(self.problem.workspace // 2)
         with workers(self.problem.threads) as helpers:
             for number, drifts in helpers.in_order(self._try, self._tasks(choices, runner)):
                 found[number] = drifts
+                ceiling.keep()
                 progress(len(found), len(choices))
         return found
 

@@ -26,7 +26,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper
 from onnxpfp.arrays import Arrays
 from onnxpfp.model.constants import outer_names
 from onnxpfp.model.draws import with_fixed_draws
-from onnxpfp.refit.cache import SpillCache
+from onnxpfp.refit.cache import SpillCache, rest
 from onnxpfp.runtime import open_session
 from onnxpfp.runtime.draw_keys import DECIDING, KEYS, draw_keys
 from onnxpfp.runtime.providers import CPU, ProviderRequest
@@ -229,7 +229,7 @@ class ActivationCache:
     def rest(self, batch: int) -> None:
         """Let activations of a batch that lie in files take no memory until they are read again."""
         for array in self.batches[batch].values():
-            self.spill.rest(array)
+            rest(array)
 
     def drop(self, batch: int, names: Iterable[str]) -> None:
         """Forget activations of a batch."""

@@ -34,6 +34,7 @@ from onnxpfp.refit.state import RefitState
 from onnxpfp.rewrite.apply import apply, renew
 from onnxpfp.rewrite.edits import Edits
 from onnxpfp.rewrite.mask import masked
+from onnxpfp.runtime.heap import Ceiling
 from onnxpfp.runtime.session import Session
 from onnxpfp.runtime.workers import Workers, workers
 
@@ -119,6 +120,7 @@ def _sweep(
 ) -> dict[str, Record]:
     """Refit all linear ops once, front to back; returns what it brought, by output."""
     records: dict[str, Record] = {}
+    ceiling = Ceiling.above(refit_state.problem.workspace // 2)
     if joint is not None:
         joint.begin(pair)
     for depth in range(pair.depth):
@@ -127,23 +129,37 @@ def _sweep(
             joint.before(depth, pair)
         recurrent = _recurrences(pair, refit_state, records)
         fitted = here if joint is None else [layer for layer in here if joint.alone(layer)]
-        # In double precision the weights of all ops would take twice the size of the network.
-        starts = _starts(refit_state, fitted) if joint is None else joint.starts
-        for each, fit in _stage(pair, refit_state, fitted, starts):
-            before = fit.plain if joint is None else joint.plain(each, fit)
-            if fit.changed or each.limit is not None:
-                refit_state.put(each.layer, fit.weights, fit.bias)
-                start = starts[each.layer.output]
-                starts[each.layer.output] = replace(start, weights=fit.weights, bias=fit.bias)
-            if np.isfinite(fit.plain):
-                share = each.spread()
-                ridge = np.inf if refit_state.is_constant(each.layer) else fit.ridge
-                name = each.layer.consumer.name
-                records[each.layer.output] = Record(name, before / share, fit.error / share, ridge)
-            each.free()
+        records |= _fit_alone(pair, refit_state, fitted, joint)
+        ceiling.keep()
         pair.advance(refit_state, here, recurrent)
+        ceiling.keep()
         if told:
             told(depth + 1)
+    return records
+
+
+def _fit_alone(
+    pair: _Pair, refit_state: RefitState, layers: Sequence[RefitLayer], joint: JointRefit | None
+) -> dict[str, Record]:
+    """Refit the ops of the next stage each by itself; returns what it brought, by output.
+
+    The rows and matrices of the last one go before the stage is run.
+    """
+    records: dict[str, Record] = {}
+    # In double precision the weights of all ops would take twice the size of the network.
+    starts = _starts(refit_state, layers) if joint is None else joint.starts
+    for each, fit in _stage(pair, refit_state, layers, starts):
+        before = fit.plain if joint is None else joint.plain(each, fit)
+        if fit.changed or each.limit is not None:
+            refit_state.put(each.layer, fit.weights, fit.bias)
+            start = starts[each.layer.output]
+            starts[each.layer.output] = replace(start, weights=fit.weights, bias=fit.bias)
+        if np.isfinite(fit.plain):
+            share = each.spread()
+            ridge = np.inf if refit_state.is_constant(each.layer) else fit.ridge
+            name = each.layer.consumer.name
+            records[each.layer.output] = Record(name, before / share, fit.error / share, ridge)
+        each.free()
     return records
 
 
@@ -215,7 +231,7 @@ class _Pair:
         feeds = [dict(feed) for feed in problem.fit.batches(problem.batch_size)]
         fitted = len(feeds)
         feeds += [dict(feed) for feed in problem.tuning.batches(problem.batch_size)]
-        cuts, limit, dtype = {each.output for each in (*layers, *recurrences)}, problem.workspace // 3, problem.dtype
+        cuts, limit, dtype = {each.output for each in (*layers, *recurrences)}, problem.workspace // 4, problem.dtype
         if not carries_all:
             again = made_again(Stages.of(model, cuts, dtype), problem, layers, limit)
             dtype = {name: kind for name, kind in dtype.items() if name not in again}

@@ -131,7 +131,9 @@ def create_handle(ort: Any, payload: str | bytes, options: Any, requests: tuple[
                 accelerated = []
             if accelerated:
                 raise explain_missing(accelerated[0], in_build=True) from error
-            raise ModelError(f"onnxruntime cannot load the model: {one_line(error)}") from error
+            # Of a file of ours nobody knows the name.
+            reason = one_line(error).replace(f"Load model from {payload} failed:", "", 1)
+            raise ModelError(f"onnxruntime cannot load the model: {reason}") from error
     # It would hold the model as long as it lives, for a fallback to other providers.
     handle._model_bytes = None
     return handle

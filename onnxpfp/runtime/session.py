@@ -10,6 +10,7 @@ import contextlib
 import importlib
 import logging
 import os
+import shutil
 import threading
 import time
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
@@ -31,6 +32,7 @@ from onnxpfp.runtime.handle import create_handle, custom_ops, quiet_logger, save
 from onnxpfp.runtime.heap import trim_malloc
 from onnxpfp.runtime.latency import RunTime
 from onnxpfp.runtime.providers import ProviderRequest, explain_missing, resolve_providers
+from onnxpfp.runtime.scratch import temporary_folder
 from onnxpfp.time_limit import stoppable
 
 __all__ = ["ProviderRequest", "Session", "SessionSource", "custom_ops", "open_session", "resolve_providers"]
@@ -41,8 +43,8 @@ STOP_SPINNING = "session.force_spinning_stop", "1"
 
 _LOG = logging.getLogger(__name__)
 
-SessionSource = ModelProto | bytes | str | os.PathLike[str]
-"""A model in memory, its bytes, or its path; above 2 GB only a path works."""
+SessionSource = ModelProto | bytes | str | os.PathLike[str] | Callable[[], ModelProto]
+"""A model in memory, what makes one that nobody else holds, its bytes, or its path; above 2 GB only a path works."""
 
 _LARGE = 16 << 20
 """Bytes of a model in memory from which on it is worth to give back what loading it took."""
@@ -191,7 +193,9 @@ def open_session(
     """Load a model into onnxruntime.
 
     Args:
-        model: A path keeps external data beside the file right.
+        model: A path keeps external data beside the file right. A large one in memory is loaded from a temporary file,
+            and one that was made for this is gone by then: else its weights were in memory once more, twice with bytes
+            of it, when onnxruntime takes most.
         providers: In priority order; the CPU comes last, for ops that no other provider has, unless they are strict.
         threads: Threads inside one op; None lets onnxruntime choose.
         optimize: Whether onnxruntime may fuse and fold.
@@ -215,6 +219,7 @@ def open_session(
         if request.name not in built:
             raise explain_missing(request, in_build=False)
     apart: Mapping[str, TensorProto] = {}
+    model = model() if callable(model) else model
     if isinstance(model, ModelProto):
         if any(info.name == KEYS for info in model.graph.input):
             # Draws are made by nodes that need not run where the user's nodes do.
@@ -232,13 +237,12 @@ def open_session(
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     if apart:
         save_memory(ort, options)
-    payload = _payload(model)
     # Weights may be folded while a session is made, and that may take as long as a run.
-    with stoppable(partial(options.set_load_cancellation_flag, True)):
+    with stoppable(partial(options.set_load_cancellation_flag, True)), _at_hand(model) as (payload, large):
+        del model
         handle = create_handle(ort, payload, options, requests)
-    if len(payload) > _LARGE:
+    if large:
         # onnxruntime has copied it several times.
-        del model, payload
         trim_malloc()
     running = tuple(cast("list[str]", handle.get_providers()))
     for request in requests:
@@ -267,6 +271,7 @@ def as_requests(
 def _payload(model: SessionSource) -> str | bytes:
     if isinstance(model, bytes):
         return model
+    assert not callable(model)
     if isinstance(model, ModelProto):
         try:
             return model.SerializeToString()
@@ -278,6 +283,24 @@ def _payload(model: SessionSource) -> str | bytes:
     if not Path(model).is_file():
         raise ModelError(f"{os.fspath(model)} does not exist", hint="check the path")
     return os.fspath(model)
+
+
+@contextlib.contextmanager
+def _at_hand(model: SessionSource) -> Generator[tuple[str | bytes, bool]]:
+    """Yield what onnxruntime loads, and whether that is large: then it lies in a file, and nothing here holds it."""
+    payload = _payload(model)
+    del model
+    if isinstance(payload, str) or len(payload) <= _LARGE:
+        yield payload, False
+        return
+    folder = temporary_folder()
+    try:
+        path = folder / "network.onnx"
+        path.write_bytes(payload)
+        del payload
+        yield os.fspath(path), True
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _fed(ort: Any, tensor: TensorProto) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -116,9 +116,9 @@ def test_only_what_is_needed_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[ModelProto] = []
     original = runner_module.open_session
 
-    def spy(model: ModelProto, *args: Any, **options: Any) -> Any:
-        opened.append(model)
-        return original(model, *args, **options)
+    def spy(make: Callable[[], ModelProto], *args: Any, **options: Any) -> Any:
+        opened.append(make())
+        return original(opened[-1], *args, **options)
 
     monkeypatch.setattr(runner_module, "open_session", spy)
     model = nets.chain()

@@ -38,9 +38,9 @@ def _count_sessions(monkeypatch: pytest.MonkeyPatch) -> list[onnx.ModelProto]:
     opened: list[onnx.ModelProto] = []
     real = module.open_session
 
-    def counting(model, *args, **options):
-        opened.append(model)
-        return real(model, *args, **options)
+    def counting(make, *args, **options):
+        opened.append(make())
+        return real(opened[-1], *args, **options)
 
     monkeypatch.setattr(module, "open_session", counting)
     return opened

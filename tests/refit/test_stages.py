@@ -14,7 +14,7 @@ from support.graphs import build, weights_as_inputs
 from onnxpfp.arrays import Arrays
 from onnxpfp.model.constants import Constants
 from onnxpfp.model.shapes import concrete_shapes, default_input_shapes
-from onnxpfp.refit.cache import SpillCache
+from onnxpfp.refit.cache import SpillCache, rest
 from onnxpfp.refit.stages import ActivationCache, Runner, Stages
 from onnxpfp.runtime import resolve_providers
 from onnxpfp.runtime.session import Session
@@ -246,8 +246,8 @@ def test_what_lies_in_a_file_is_the_same_after_its_pages_went() -> None:
     spill = SpillCache(0)
     array = noise(9)
     moved = spill.put(array)
-    spill.rest(moved)
-    spill.rest(array)
+    rest(moved)
+    rest(array)
     np.testing.assert_array_equal(moved, array)
 
 

@@ -40,7 +40,7 @@ class Case:
     @property
     def analysis(self) -> Analysis:
         """The same as the pipeline has it."""
-        source = LoadedModel(self.model, b"", None, external=False, size_bytes=0, scratch=WeightFile())
+        source = LoadedModel(self.model, "", None, external=False, size_bytes=0, scratch=WeightFile())
         return Analysis(source, self.shapes, Constants.of(self.model), self.graph, ModelIndex.of(self.model))
 
     @property

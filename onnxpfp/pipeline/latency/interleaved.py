@@ -11,6 +11,7 @@ from onnxpfp.model.draws import without_record
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.verification import Verification
 from onnxpfp.runtime.external_data import is_reference
+from onnxpfp.runtime.heap import trim_heap
 from onnxpfp.runtime.latency import LatencyComparison, LatencyUnknownError, compare_latency, counts_cores
 from onnxpfp.runtime.session import Session
 
@@ -110,4 +111,6 @@ def pruning_latency(
     )
     seconds = seconds_for_latency(sum(context.clock.seconds.values()))
     with context.clock.phase("latency"):
-        return measure_latency(trial, seconds)
+        found = measure_latency(trial, seconds)
+    trim_heap()
+    return found
