@@ -27,9 +27,6 @@ from onnxpfp.runtime.session import Session
 
 __all__ = ["StageSessions", "Variants"]
 
-TOGETHER = 8
-"""Stages that run at once behind those that read the group: between two sessions onnxruntime changes its layout twice,
-and a session for every stage that the rest begins with would take longer to load than it spares."""
 WIDE = "_onnxpfp_wide"
 """What the name of an input ends with that is fed as float32 and is of another type in the network."""
 
@@ -44,7 +41,7 @@ class StageSessions:
         threads: Of one session.
         turn: Held while one runs, as in `Runner`.
         read_behind: What stages behind each read, and the outputs of the network that stages have made.
-        sessions: Those that are open, by their first and last stage; None where these make nothing that is read.
+        sessions: Those that are open, by depth; None where a stage makes nothing that is read.
     """
 
     stages: Stages
@@ -52,7 +49,7 @@ class StageSessions:
     threads: int
     turn: AbstractContextManager[object]
     read_behind: Sequence[frozenset[str]]
-    sessions: dict[tuple[int, int], Session | None] = field(default_factory=dict[tuple[int, int], "Session | None"])
+    sessions: dict[int, Session | None] = field(default_factory=dict[int, "Session | None"])
     _opening: Lock = field(default_factory=Lock)
 
     @classmethod
@@ -65,19 +62,16 @@ class StageSessions:
             behind.append(read)
         return cls(stages, problem, threads, turn_of(problem.requests), behind[::-1])
 
-    def outputs(self, first: int, last: int) -> list[str]:
-        """Return what stages make that those behind them or whoever runs the network read."""
-        depths = range(first, last + 1)
-        gives = (name for depth in depths for name in self.stages.stages[depth].gives)
-        made = set[str]().union(*map(self.stages.made, depths))
-        shown = [info.name for info in self.stages.model.graph.output if info.name in made]
-        behind = {*shown, *self.read_behind[last]}
-        return [name for name in dict.fromkeys((*gives, *shown)) if name in behind]
+    def outputs(self, depth: int) -> list[str]:
+        """Return what a stage makes that later ones or whoever runs the network read."""
+        made = self.stages.made(depth)
+        shown = (info.name for info in self.stages.model.graph.output if info.name in made)
+        return list(dict.fromkeys((*self.stages.stages[depth].gives, *shown)))
 
-    def part(self, first: int, last: int) -> ModelProto | None:
-        """Return stages as one model; None where they make nothing that is read."""
-        outputs = self.outputs(first, last)
-        return self.stages.part(first, last, outputs) if outputs else None
+    def part(self, depth: int) -> ModelProto | None:
+        """Return a stage as a model; None where it makes nothing that is read."""
+        outputs = self.outputs(depth)
+        return self.stages.part(depth, depth, outputs) if outputs else None
 
     def open(self, part: ModelProto | None) -> Session | None:
         """Load a stage."""
@@ -85,17 +79,12 @@ class StageSessions:
             return None
         return open_session(part, self.problem.requests, threads=self.threads, shared=True)
 
-    def last_of(self, first: int) -> int:
-        """Return up to which stage those from one on run at once, where all of them are as they are."""
-        return min(first + TOGETHER, len(self.stages.stages)) - 1 if first % TOGETHER == 0 else first
-
-    def at(self, first: int, last: int | None = None) -> Session | None:
-        """Return the session of a stage as it is, or of several that run at once."""
-        here = first, first if last is None else last
+    def at(self, depth: int) -> Session | None:
+        """Return the session of a stage as it is."""
         with self._opening:
-            if here not in self.sessions:
-                self.sessions[here] = self.open(self.part(*here))
-            return self.sessions[here]
+            if depth not in self.sessions:
+                self.sessions[depth] = self.open(self.part(depth))
+            return self.sessions[depth]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -131,7 +120,7 @@ class Variants:
                 masks.setdefault(depth[mask.output], []).append(mask)
         own: dict[int, Session | None] = {}
         for number, here in masks.items():
-            part = network.part(number, number)
+            part = network.part(number)
             if part is not None:
                 part = masking(part, here, analysis.shapes)
                 _read_inputs(part, analysis.model, edits)
@@ -158,18 +147,16 @@ class Variants:
         stages = self.network.stages
         new = _new_arrays(edits)
         values = dict(before)
-        depth, last_own = self.first, max(self.own)
-        while depth < len(stages.stages):
-            last = depth if depth <= last_own else self.network.last_of(depth)
-            session = self.own[depth] if depth in self.own else self.network.at(depth, last)
-            if session is not None:
-                given: Arrays = values
-                if depth in self.own:
-                    given = {**values, **new, **factors(self.masks[depth], keep, self.shapes)}
-                with self.network.turn:
-                    values.update(session.run({name: _fed(name, given) for name in session.inputs}))
-                values = {name: array for name, array in values.items() if name in self.network.read_behind[last]}
-            depth = last + 1
+        for depth in range(self.first, len(stages.stages)):
+            session = self.own[depth] if depth in self.own else self.network.at(depth)
+            if session is None:
+                continue
+            given: Arrays = values
+            if depth in self.own:
+                given = {**values, **new, **factors(self.masks[depth], keep, self.shapes)}
+            with self.network.turn:
+                values.update(session.run({name: _fed(name, given) for name in session.inputs}))
+            values = {name: array for name, array in values.items() if name in self.network.read_behind[depth]}
         return values
 
 
