@@ -9,6 +9,7 @@ import click
 
 from onnxpfp.cli.commas import CommaCommand
 from onnxpfp.cli.failure import failing_in_one_line, naming_files
+from onnxpfp.cli.loading import loading
 from onnxpfp.cli.options import (
     FILE,
     Reporting,
@@ -122,9 +123,10 @@ def _run(
     reporting: Reporting,
 ) -> None:
     """Prune, write, and only then talk."""
-    from onnxpfp.api.prune import prune_with
-    from onnxpfp.cli.terminal import progress_display
-    from onnxpfp.pipeline.plan import Plan
+    with loading():
+        from onnxpfp.api.prune import prune_with
+        from onnxpfp.cli.terminal import progress_display
+        from onnxpfp.pipeline.plan import Plan
 
     options = options_of(Options, typed, source)
     with (

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from onnxpfp.arrays import Bools
 
-__all__ = ["TINY", "Gap", "same_largest"]
+__all__ = ["TINY", "Gap", "same_largest", "squared_size"]
 
 TINY = float(np.finfo(np.float64).tiny)
 BLOCK = 1 << 14
@@ -43,10 +43,20 @@ class Gap:
     gained: int = 0
 
     @classmethod
-    def between(cls, original: NDArray[Any], other: NDArray[Any]) -> Self:
-        """Compare two arrays; another shape is as far off as if all were missing."""
+    def between(cls, original: NDArray[Any], other: NDArray[Any], size: float | None = None) -> Self:
+        """Compare two arrays; another shape is as far off as if all were missing.
+
+        Args:
+            original: Numbers of the original.
+            other: Those of the other network.
+            size: What `squared_size` gives of the original, where many are compared with it. Then differences of
+                float32 are taken as such: they round by 6e-8 of themselves.
+        """
         if original.shape == other.shape:
-            square, size = _squares(original.ravel(), other.ravel())
+            if size is None:
+                square, size = _squares(original.ravel(), other.ravel())
+            else:
+                square = _squared_distance(original.ravel(), other.ravel())
             # Sums of squares are numbers only where all that they are of is finite, in both: nothing else to count.
             if math.isfinite(size) and math.isfinite(square):
                 return cls(square, size, original.size)
@@ -81,6 +91,11 @@ class Gap:
         return math.inf if self.size == 0.0 < self.square else math.sqrt(self.relative_square)
 
 
+def squared_size(array: NDArray[Any]) -> float:
+    """Return ||array||^2; infinite or NaN where a number of it is."""
+    return _squares(array.ravel(), array.ravel())[1]
+
+
 def _squares(original: NDArray[Any], other: NDArray[Any]) -> tuple[float, float]:
     """Return the sums of squares of the difference of two vectors and of the first, block by block in the cache."""
     square = size = 0.0
@@ -91,6 +106,18 @@ def _squares(original: NDArray[Any], other: NDArray[Any]) -> tuple[float, float]
             a -= b
             square += float(a @ a)
     return square, size
+
+
+def _squared_distance(original: NDArray[Any], other: NDArray[Any]) -> float:
+    """Return the sum of squares of the difference of two vectors, float32 if both are, block by block in the cache."""
+    kind = np.float32 if original.dtype == other.dtype == np.float32 else np.float64
+    square = 0.0
+    with np.errstate(invalid="ignore", over="ignore"):
+        for start in range(0, original.size, BLOCK):
+            a, b = (each[start : start + BLOCK].astype(kind, copy=False) for each in (original, other))
+            gap = (a - b).astype(np.float64, copy=False)
+            square += float(gap @ gap)
+    return square
 
 
 def same_largest(original: NDArray[Any], other: NDArray[Any]) -> tuple[Bools, Bools]:

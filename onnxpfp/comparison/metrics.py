@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from onnxpfp.arrays import Arrays, Floats
-from onnxpfp.comparison.finite import TINY, Gap
+from onnxpfp.comparison.finite import TINY, Gap, squared_size
 
-__all__ = ["divergence", "log_probabilities", "looks_like_classes", "top_probabilities"]
+__all__ = ["divergence", "log_probabilities", "looks_like_classes", "squared_sizes", "top_probabilities"]
 
 
 CLASSES = 2
@@ -27,8 +27,17 @@ def looks_like_classes(array: NDArray[Any]) -> bool:
     return array.ndim == 2 and array.dtype.kind == "f" and array.shape[1] >= CLASSES
 
 
+def squared_sizes(outputs: Sequence[Arrays]) -> list[dict[str, float]]:
+    """Return the sums of squares of float outputs, by batch and name: what many networks are compared with."""
+    return [{name: squared_size(a) for name, a in batch.items() if a.dtype.kind == "f"} for batch in outputs]
+
+
 def divergence(
-    wanted: Sequence[Arrays], given: Sequence[Arrays], temperature: float = 1.0, rows: Collection[str] = ()
+    wanted: Sequence[Arrays],
+    given: Sequence[Arrays],
+    temperature: float = 1.0,
+    rows: Collection[str] = (),
+    sizes: Sequence[Mapping[str, float]] | None = None,
 ) -> float:
     """Return how far outputs drifted, the sum over all float outputs.
 
@@ -42,13 +51,15 @@ def divergence(
         temperature: What class scores are divided by, in logarithms; the divergence is multiplied by its square. A
             network that is sure of itself gives next to no divergence at 1, whatever becomes of its scores.
         rows: Outputs that have a row for each of what was found, and so no scores of samples.
+        sizes: What `squared_sizes` gives of the wanted outputs, where that is known.
     """
     total, floats = 0.0, [name for name in wanted[0] if wanted[0][name].dtype.kind == "f"]
     for name in floats:
         pairs = [(a[name], b[name]) for a, b in zip(wanted, given, strict=True)]
         alike = all(a.shape == b.shape for a, b in pairs)
         classes = alike and name not in rows and looks_like_classes(pairs[0][0]) and any(a.size for a, _ in pairs)
-        total += _of_classes(pairs, temperature) if classes else _relative(pairs)
+        known = [None] * len(wanted) if sizes is None else [batch[name] for batch in sizes]
+        total += _of_classes(pairs, temperature) if classes else _relative(pairs, known)
     if floats:
         return total
     return sum(
@@ -89,9 +100,9 @@ def _of_classes(pairs: Sequence[tuple[NDArray[Any], NDArray[Any]]], temperature:
     return temperature**2 * float(divergences.mean())
 
 
-def _relative(pairs: Sequence[tuple[NDArray[Any], NDArray[Any]]]) -> float:
-    """Return ||a - b||^2 / ||a||^2."""
-    gap = sum((Gap.between(a, b) for a, b in pairs), Gap())
+def _relative(pairs: Sequence[tuple[NDArray[Any], NDArray[Any]]], sizes: Sequence[float | None]) -> float:
+    """Return ||a - b||^2 / ||a||^2, given the ||a||^2 that are known."""
+    gap = sum((Gap.between(a, b, size) for (a, b), size in zip(pairs, sizes, strict=True)), Gap())
     finite = gap.square / gap.size if gap.size > TINY else float(gap.square > TINY)
     return finite + gap.share_unlike
 

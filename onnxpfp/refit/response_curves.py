@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, helper
 
 from onnxpfp.arrays import Arrays, Bools, Floats, owned
-from onnxpfp.comparison.metrics import divergence
+from onnxpfp.comparison.metrics import divergence, squared_sizes
 from onnxpfp.comparison.picks import Picks
 from onnxpfp.model.draws import with_fixed_draws
 from onnxpfp.progress import Count
@@ -119,6 +119,7 @@ class _Base:
         model: The network.
         feeds: Its inputs on the tuning samples, and what it picks by, batch by batch.
         wanted: What is compared.
+        sizes: Sums of its squares, batch by batch.
         dtype: Element types of its dense tensors.
         picks: Which outputs have rows that are picked.
     """
@@ -126,6 +127,7 @@ class _Base:
     model: ModelProto
     feeds: list[dict[str, NDArray[Any]]]
     wanted: list[dict[str, NDArray[Any]]]
+    sizes: list[dict[str, float]]
     dtype: dict[str, int]
     picks: Picks
 
@@ -145,10 +147,12 @@ class _Base:
         shown = [{name: owned(array) for name, array in session.run(feed).items()} for feed in feeds]
         given = [picks.given(values) for values in shown]
         kinds = {name: helper.np_dtype_to_tensor_dtype(array.dtype) for name, array in given[0].items()}
+        wanted = [picks.compared(values) for values in shown]
         return cls(
             picks.picking(model, given[0]),
             [{**feed, **picked} for feed, picked in zip(feeds, given, strict=True)],
-            [picks.compared(values) for values in shown],
+            wanted,
+            squared_sizes(wanted),
             {**problem.dtype, **kinds},
             picks,
         )
@@ -264,5 +268,5 @@ class Trials:
                 {**wanted, **variants.run(keep, edits, before)}
                 for wanted, before in zip(base.wanted, batches, strict=True)
             ]
-            drifts[row] = divergence(base.wanted, outputs, self.temperature, base.picks.rows)
+            drifts[row] = divergence(base.wanted, outputs, self.temperature, base.picks.rows, base.sizes)
         return GroupDrifts(drifts, losses)

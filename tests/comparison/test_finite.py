@@ -8,7 +8,7 @@ import pytest
 
 from onnxpfp.comparison.drift import Drift, DriftSums
 from onnxpfp.comparison.equivalence import _difference  # pyright: ignore[reportPrivateUsage]
-from onnxpfp.comparison.finite import BLOCK, Gap, same_largest
+from onnxpfp.comparison.finite import BLOCK, Gap, same_largest, squared_size
 from onnxpfp.comparison.metrics import divergence
 
 INF, NAN = np.inf, np.nan
@@ -80,6 +80,22 @@ def test_finite_numbers_are_measured_as_ever() -> None:
     a, b = nets.noise(6, 4), nets.noise(6, 4, seed=2)
     expected = np.linalg.norm(a.astype(np.float64) - b) / np.linalg.norm(a.astype(np.float64))
     assert drift(a, b).relative_error == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64])
+def test_a_known_size_gives_the_same_but_for_rounding(kind: type[np.floating]) -> None:
+    a, b = (nets.noise(3, BLOCK, seed=seed).astype(kind) for seed in (1, 2))
+    whole, known = Gap.between(a, b), Gap.between(a, b, squared_size(a))
+    assert (known.size, known.finite) == (whole.size, whole.finite)
+    assert known.square == pytest.approx(whole.square, rel=1e-9)
+
+
+def test_a_known_size_hides_no_number_that_is_not_finite() -> None:
+    a, b = nets.noise(6, 4), nets.noise(6, 4, seed=2)
+    b[0, 0], a[3, 3] = NAN, INF
+    assert Gap.between(a, b, squared_size(a)) == Gap.between(a, b)
+    large = np.full(4, np.finfo(np.float32).max)
+    assert Gap.between(large, -large, squared_size(large)) == Gap.between(large, -large)
 
 
 def test_the_largest_class_is_sought_among_the_numbers() -> None:
