@@ -179,6 +179,7 @@ def calibrate(
         progress=progress,
         first_sample=first_sample,
         shrinks=batch_size is None,
+        workspace=how.workspace,
         place=how.place,
     )
     programs = None if how.place is None or method == "plain" else Programs(how.place, how.requests, threads)

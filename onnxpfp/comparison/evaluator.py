@@ -16,8 +16,9 @@ from onnxpfp.comparison.picks import Picks
 from onnxpfp.data.samples import Feed, Samples
 from onnxpfp.model.draws import with_fixed_draws
 from onnxpfp.progress import Count
-from onnxpfp.runtime.providers import ProviderRequest
+from onnxpfp.runtime.providers import CPU, ProviderRequest
 from onnxpfp.runtime.session import Session, open_session
+from onnxpfp.runtime.workers import ALONE, Workers, workers
 
 __all__ = ["Comparison", "Evaluator"]
 
@@ -45,7 +46,7 @@ class Evaluator:
         held_out: Whether nothing that chooses has seen these samples.
         batch_size: Samples in one run.
         requests: Where to run.
-        threads: Of onnxruntime.
+        threads: Batches that run side by side, or threads of onnxruntime where there is one, or another provider.
         workspace: Bytes that the outputs of the original may take.
         picks: Which outputs have rows that are picked, and what is measured for them.
         inner: Tensors that both models show beside their outputs, for `pairs`.
@@ -113,28 +114,53 @@ class Evaluator:
         return self._providers
 
     def pairs(self, model: ModelProto) -> Iterator[tuple[Feed, int, Arrays, Arrays]]:
-        """Yield every feed, its number of samples, the outputs of the original and those of the model."""
-        session: Session | None = None
-        for (feed, count), shown in zip(self.samples.runs(self.batch_size), self._wanted(), strict=True):
-            picked = self.picks.given(shown)
-            if session is None:
-                picking = self._showing_inner(self.picks.picking(model, picked))
-                session = open_session(with_fixed_draws(picking), self.requests, threads=self.threads, shared=True)
-            given = self.picks.compared(session.run({**feed, **picked}))
-            yield feed, count, {name: shown[name] for name in given}, given
+        """Yield every feed, its number of samples, the outputs of the original and those of the model.
+
+        Batches run side by side, each in one thread.
+        """
+        with workers(self.threads if self._side_by_side else 1) as helpers:
+            threads = 1 if self._side_by_side else self.threads
+            session: list[Session] = []
+
+            def started() -> Iterator[tuple[Feed, int, Arrays, Arrays]]:
+                runs = self.samples.runs(self.batch_size)
+                for (feed, count), shown in zip(runs, self._wanted(helpers), strict=True):
+                    picked = self.picks.given(shown)
+                    if not session:
+                        picking = with_fixed_draws(self._showing_inner(self.picks.picking(model, picked)))
+                        session.append(open_session(picking, self.requests, threads=threads, shared=True))
+                    yield feed, count, shown, {**feed, **picked}
+
+            def run(one: tuple[Feed, int, Arrays, Arrays]) -> tuple[Feed, int, Arrays, Arrays]:
+                feed, count, shown, fed = one
+                given = self.picks.compared(session[0].run(fed))
+                return feed, count, {name: shown[name] for name in given}, given
+
+            yield from helpers.in_order(run, started(), helpers.count)
+
+    @property
+    def _side_by_side(self) -> bool:
+        """Whether batches run side by side: where there are several, and the CPU runs them."""
+        batches = len(self.samples) > (self.samples.fixed_batch or self.batch_size)
+        return batches and all(request.name == CPU for request in self.requests)
 
     def open_original(self) -> Session:
         """Open the original, with all that it shows; while `pairs` runs it, it is open."""
         if self._running is not None:
             return self._running
         showing = with_fixed_draws(self._showing_inner(self.picks.showing(self.original)))
-        return open_session(showing, self.requests, threads=self.threads, shared=True)
+        threads = 1 if self._side_by_side else self.threads
+        return open_session(showing, self.requests, threads=threads, shared=True)
 
     def _showing_inner(self, model: ModelProto) -> ModelProto:
         return exposing(model, self.inner) if self.inner else model
 
-    def _wanted(self) -> Iterator[Arrays]:
-        """Yield the outputs of the original, batch by batch, and keep them if they are few enough."""
+    def _wanted(self, helpers: Workers = ALONE) -> Iterator[Arrays]:
+        """Yield the outputs of the original, batch by batch, and keep them if they are few enough.
+
+        Args:
+            helpers: Threads that run batches side by side.
+        """
         if self._kept is not None:
             yield from self._kept
             return
@@ -143,8 +169,7 @@ class Evaluator:
         kept: list[Arrays] = []
         size = 0
         try:
-            for feed in self.samples.batches(self.batch_size):
-                outputs = session.run(feed)
+            for outputs in helpers.in_order(session.run, self.samples.batches(self.batch_size), helpers.count):
                 size += sum(array.nbytes for array in outputs.values())
                 if size <= self.workspace:
                     kept.append({name: owned(array) for name, array in outputs.items()})

@@ -27,7 +27,7 @@ from onnxpfp.refit.trial_fits import TrialWidths
 from onnxpfp.refit.variants import StageSessions, Variants
 from onnxpfp.rewrite.edits import Edits
 from onnxpfp.runtime import open_session
-from onnxpfp.runtime.workers import cores, workers
+from onnxpfp.runtime.workers import Workers, cores, workers
 
 __all__ = ["Fits", "GroupDrifts", "RowChoice", "TrialWidths", "Trials", "WidthTrial"]
 
@@ -219,18 +219,17 @@ class Trials:
             self.problem.threads,
         )
         with workers(self.problem.threads) as helpers:
-            for number, drifts in helpers.in_order(self._try, self._tasks(choices, runner)):
+            for number, drifts in helpers.in_order(self._try, self._tasks(choices, runner, helpers)):
                 found[number] = drifts
                 progress(len(found), len(choices))
         return found
 
-    def _tasks(self, choices: Mapping[int, RowChoice], runner: Runner) -> Iterator[_Task]:
+    def _tasks(self, choices: Mapping[int, RowChoice], runner: Runner, helpers: Workers) -> Iterator[_Task]:
         """Run the network stage by stage, and yield the groups when the samples lie in front of their first reader."""
         for depth in range(max(self._read_at[number][0] for number in choices) + 1):
             for number in (number for number in choices if self._read_at[number][0] == depth):
                 yield _Task(number, choices[number], runner.cache.lend())
-            for batch in range(len(self._base.feeds)):
-                runner.run(self._network.at(depth), batch)
+            runner.run_all(self._network.at(depth), helpers, helpers.count)
             runner.advance()
 
     def _try(self, task: _Task) -> tuple[int, GroupDrifts]:
