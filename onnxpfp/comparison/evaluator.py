@@ -18,9 +18,12 @@ from onnxpfp.model.draws import with_fixed_draws
 from onnxpfp.progress import Count
 from onnxpfp.runtime.providers import CPU, ProviderRequest
 from onnxpfp.runtime.session import Session, open_session
-from onnxpfp.runtime.workers import ALONE, Workers, workers
+from onnxpfp.runtime.workers import ALONE, Workers, cores, workers
 
 __all__ = ["Comparison", "Evaluator"]
+
+SIDE_BY_SIDE = 2
+"""Batches that run at once: more would take more memory for what they show."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,7 +49,7 @@ class Evaluator:
         held_out: Whether nothing that chooses has seen these samples.
         batch_size: Samples in one run.
         requests: Where to run.
-        threads: Batches that run side by side, or threads of onnxruntime where there is one, or another provider.
+        threads: Of all that runs at once; None takes all cores.
         workspace: Bytes that the outputs of the original may take.
         picks: Which outputs have rows that are picked, and what is measured for them.
         inner: Tensors that both models show beside their outputs, for `pairs`.
@@ -116,10 +119,9 @@ class Evaluator:
     def pairs(self, model: ModelProto) -> Iterator[tuple[Feed, int, Arrays, Arrays]]:
         """Yield every feed, its number of samples, the outputs of the original and those of the model.
 
-        Batches run side by side, each in one thread.
+        Some batches run side by side.
         """
-        with workers(self.threads if self._side_by_side else 1) as helpers:
-            threads = 1 if self._side_by_side else self.threads
+        with workers(self._at_once) as helpers:
             session: list[Session] = []
 
             def started() -> Iterator[tuple[Feed, int, Arrays, Arrays]]:
@@ -128,7 +130,7 @@ class Evaluator:
                     picked = self.picks.given(shown)
                     if not session:
                         picking = with_fixed_draws(self._showing_inner(self.picks.picking(model, picked)))
-                        session.append(open_session(picking, self.requests, threads=threads, shared=True))
+                        session.append(open_session(picking, self.requests, threads=self._each, shared=True))
                     yield feed, count, shown, {**feed, **picked}
 
             def run(one: tuple[Feed, int, Arrays, Arrays]) -> tuple[Feed, int, Arrays, Arrays]:
@@ -139,18 +141,24 @@ class Evaluator:
             yield from helpers.in_order(run, started(), helpers.count)
 
     @property
-    def _side_by_side(self) -> bool:
-        """Whether batches run side by side: where there are several, and the CPU runs them."""
-        batches = len(self.samples) > (self.samples.fixed_batch or self.batch_size)
-        return batches and all(request.name == CPU for request in self.requests)
+    def _at_once(self) -> int:
+        """How many batches run side by side: one where another provider than the CPU runs them."""
+        if any(request.name != CPU for request in self.requests):
+            return 1
+        batches = -(-len(self.samples) // (self.samples.fixed_batch or self.batch_size))
+        return max(1, min(SIDE_BY_SIDE, self.threads or cores(), batches))
+
+    @property
+    def _each(self) -> int | None:
+        """Threads inside one op: what is left where several batches run."""
+        return self.threads if self._at_once == 1 else (self.threads or cores()) // self._at_once
 
     def open_original(self) -> Session:
         """Open the original, with all that it shows; while `pairs` runs it, it is open."""
         if self._running is not None:
             return self._running
         showing = with_fixed_draws(self._showing_inner(self.picks.showing(self.original)))
-        threads = 1 if self._side_by_side else self.threads
-        return open_session(showing, self.requests, threads=threads, shared=True)
+        return open_session(showing, self.requests, threads=self._each, shared=True)
 
     def _showing_inner(self, model: ModelProto) -> ModelProto:
         return exposing(model, self.inner) if self.inner else model

@@ -35,6 +35,8 @@ TRIAL_SAMPLES = 64
 """Most tuning samples that groups are tried on. All groups see the same ones, so what differs between samples does not
 change their order: ResNet-20 at 0.7 and 0.5 of the MACs has the same accuracy as with 128."""
 
+SIDE_BY_SIDE = 2
+"""Batches of the network itself that run at once, beside the groups that are tried."""
 FEW = 1.5
 """So many times the samples of a batch, or fewer, are one batch."""
 
@@ -229,7 +231,7 @@ class Trials:
         for depth in range(max(self._read_at[number][0] for number in choices) + 1):
             for number in (number for number in choices if self._read_at[number][0] == depth):
                 yield _Task(number, choices[number], runner.cache.lend())
-            runner.run_all(self._network.at(depth), helpers, helpers.count)
+            runner.run_all(self._network.at(depth), helpers, SIDE_BY_SIDE)
             runner.advance()
 
     def _try(self, task: _Task) -> tuple[int, GroupDrifts]:

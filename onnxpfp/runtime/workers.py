@@ -21,6 +21,8 @@ from typing import Any, Generic, TypeVar, cast
 __all__ = ["ALONE", "Task", "Workers", "cores", "workers"]
 
 
+AHEAD = 2
+"""Pieces that are begun for every thread."""
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -147,12 +149,13 @@ class Workers:
         Args:
             work: Work on a piece.
             pieces: The pieces.
-            most: Pieces that are begun or done while their results wait; None is one more than there are threads.
+            most: Pieces that are begun or done while their results wait, at most two for every thread, as None is.
         """
         if self._crew is None:
             yield from map(work, pieces)
             return
-        limit = self.count + 1 if most is None else max(1, min(most, self.count + 1))
+        # Whoever waits for the first one works on the second meanwhile, and the others find more.
+        limit = AHEAD * self.count if most is None else max(1, min(most, AHEAD * self.count))
         begun: deque[Task[R]] = deque()
         try:
             for piece in pieces:
