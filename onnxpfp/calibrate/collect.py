@@ -179,8 +179,8 @@ def calibrate(
         progress=progress,
         first_sample=first_sample,
         shrinks=batch_size is None,
-        place=how.place,
         workspace=how.workspace,
+        place=how.place,
     )
     programs = None if how.place is None or method == "plain" else Programs(how.place, how.requests, threads)
     statistics: dict[str, OpStatistics] = {}

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import shutil
+from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -35,7 +36,7 @@ from onnxpfp.runtime.heap import Ceiling
 from onnxpfp.runtime.providers import CPU, ProviderRequest
 from onnxpfp.runtime.scratch import temporary_folder
 from onnxpfp.runtime.session import Session, as_requests, open_session
-from onnxpfp.runtime.workers import Workers, workers
+from onnxpfp.runtime.workers import Task, Workers, workers
 
 __all__ = ["BATCH", "NetworkRunner", "choose_batch", "run_observers"]
 
@@ -46,8 +47,8 @@ BATCH = 16
 _FEWEST, _MOST = 4, 64
 _AIMED_BYTES = 64 << 20
 """What the tensors of a run take then: fresh memory is handed out page by page, and many small runs take time, too."""
-_AHEAD = 2
-"""Batches that run or are looked at, at once: more would only take more memory."""
+_SIDE_BY_SIDE = 2
+"""Batches that run at once: more would only take more memory."""
 _TWICE = 2
 """onnxruntime holds what it hands out in its own layout, too."""
 _IN_MEMORY = 1_500_000_000
@@ -183,8 +184,9 @@ class NetworkRunner:
         layout: As in `run_observers`.
         shrinks: Whether the samples go on one by one where a batch fails: many exports promise a free batch axis and
             have a Reshape that fixes it to one.
+        workspace: Memory that the tensors of all batches that are there at once may take, as far as two can keep it;
+            freed memory goes back to the system where there is more than half of that.
         place: Where tensors can stay; None where they come to the host.
-        workspace: As `workspace_bytes` in `run_observers`.
     """
 
     model: ModelProto
@@ -197,8 +199,8 @@ class NetworkRunner:
     first_sample: int = 0
     layout: bool = True
     shrinks: bool = False
-    place: DeviceMemory | None = None
     workspace: int = DEFAULT_WORKSPACE
+    place: DeviceMemory | None = None
     _done: int = field(default=0, init=False)
     _single: bool = field(default=False, init=False)
 
@@ -218,15 +220,22 @@ class NetworkRunner:
             workers(self.threads) as helpers,
             self._forward(self.model if network is None else network, needs_of(observers), staying, helpers) as forward,
         ):
+            looks = _Looks(helpers)
             for one, tensors in self._outputs(forward, helpers):
                 ceiling.keep()
                 everything = {**one.feed, **tensors}
                 for some, seen, batch in sample_views(observers, everything, one.batch, self.samples.axes):
-                    _show(helpers, some, seen, batch)
+                    looks.begin(some, seen, batch)
+                # Samples that run one by one come out in the same memory.
+                self._tell(looks.end(one.batch.samples, 0 if self._single else forward.behind))
                 ceiling.keep()
-                self._done += one.batch.samples
-                if self.progress:
-                    self.progress(self._done, self.total)
+            self._tell(looks.end(0, 0))
+
+    def _tell(self, samples: int) -> None:
+        """Say that so many more samples are done."""
+        self._done += samples
+        if self.progress and samples:
+            self.progress(self._done, self.total)
 
     def _runs(self) -> Iterator[_Run]:
         """Yield all runs."""
@@ -237,7 +246,8 @@ class NetworkRunner:
 
     def _outputs(self, forward: _Forward, helpers: Workers) -> Iterator[tuple[_Run, Mapping[str, Any]]]:
         """Yield the runs with what comes out of them; sample by sample from the first batch on that fails."""
-        attempts = helpers.in_order(partial(self._attempt, forward), enumerate(self._runs()), forward.slots)
+        most = forward.slots - forward.behind
+        attempts = helpers.in_order(partial(self._attempt, forward), enumerate(self._runs()), most)
         for run, tensors in attempts:
             if tensors is not None:
                 yield run, tensors
@@ -273,15 +283,33 @@ class NetworkRunner:
             return
         there = self.place if staying else None
         on_host = there is None and all(request.name == CPU for request in self.requests)
-        slots = min(_AHEAD, helpers.count) if on_host else 1
+        side_by_side, ahead, behind = self._overlap(needs, helpers.count) if on_host else (1, 1, 0)
         # Batches run side by side; only what is left of the threads works inside of an op.
-        threads = self.threads if slots == 1 else helpers.count // slots
+        threads = self.threads if side_by_side == 1 else helpers.count // side_by_side
         options: dict[str, Any] = {"threads": threads, "layout": self.layout, "shared": on_host}
         with _session(network, names, self.requests, **options) as session:
             if there is not None:
                 yield _Forward((DeviceOutputs(session, staying, there).run,))
             else:
-                yield _Forward(tuple(ReusedOutputs(session, names).run for _ in range(slots + 1)))
+                yield _Forward(tuple(ReusedOutputs(session, names).run for _ in range(ahead + behind + 1)), behind)
+
+    def _overlap(self, needs: Mapping[str, Shape], threads: int) -> tuple[int, int, int]:
+        """Return how many batches run side by side, run or wait to be looked at, and are looked at behind the last.
+
+        Whoever waits for a batch runs the next one meanwhile, so there should be one more for the other threads. Some
+        observers take long, and those that are done should not wait for them. Both take memory.
+        """
+        times = self.samples.fixed_batch or self.batch
+        side_by_side = min(threads, _SIDE_BY_SIDE, -(-len(self.samples) // times))
+        if side_by_side == 1:
+            return 1, 1, 0
+        # A fixed batch counts in the shapes already. What runs is held by onnxruntime, too.
+        size = _size(needs) * (1 if self.samples.fixed_batch else times)
+        room = self.workspace // max(size, 1) - side_by_side
+        for ahead, behind in ((side_by_side + 1, 1), (side_by_side, 1)):
+            if ahead + behind <= room:
+                return side_by_side, ahead, behind
+        return side_by_side, side_by_side, 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -291,9 +319,11 @@ class _Forward:
     Attributes:
         ways: Ways to run it, whose outputs lie in memory of their own; the last one is for samples that run one by one,
             unless it is the only one.
+        behind: Batches whose outputs are still looked at while those of the next one are.
     """
 
     ways: Sequence[Callable[[Feed], Mapping[str, Any]]]
+    behind: int = 0
 
     @property
     def slots(self) -> int:
@@ -351,13 +381,55 @@ def _session(
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _show(helpers: Workers, observers: Sequence[Observer], tensors: Arrays, batch: Batch) -> None:
-    """Let all observers see a batch, those with most work first: so no core waits long for the last.
+@dataclass(slots=True, eq=False)
+class _Looks:
+    """Lets observers look at batches side by side; each sees them in their order.
 
-    Where a tensor is empty (a cache at the first call, no detections) there is nothing to see.
+    Attributes:
+        helpers: The threads.
+        begun: What was begun of every batch that is still looked at, with its samples.
     """
-    seeing = [each for each in observers if not _is_empty(each.needs, tensors)]
-    helpers.do(lambda each: each.see(tensors, batch), sorted(seeing, key=lambda each: -each.work))
+
+    helpers: Workers
+    begun: deque[tuple[int, list[Task[None]]]] = field(default_factory=deque[tuple[int, list[Task[None]]]])
+    _now: list[Task[None]] = field(default_factory=list[Task[None]])
+    _last: dict[int, Task[None]] = field(default_factory=dict[int, Task[None]])
+
+    def begin(self, observers: Sequence[Observer], tensors: Arrays, batch: Batch) -> None:
+        """Let observers look at a batch, those with most work first: so no core waits long for the last.
+
+        Where a tensor is empty (a cache at the first call, no detections) there is nothing to see.
+        """
+        seeing = [each for each in observers if not _is_empty(each.needs, tensors)]
+        for observer in sorted(seeing, key=lambda each: -each.work):
+            look = partial(self._look, observer, self._last.get(id(observer)), tensors)
+            self._last[id(observer)] = task = self.helpers.begin(look, batch)
+            self._now.append(task)
+
+    def _look(self, observer: Observer, before: Task[None] | None, tensors: Arrays, batch: Batch) -> None:
+        if before is not None:
+            self.helpers.result(before)
+        observer.see(tensors, batch)
+
+    def end(self, samples: int, behind: int) -> int:
+        """Wait until no more than so many batches are looked at, the last one among them.
+
+        Args:
+            samples: Of that one.
+            behind: How many.
+
+        Returns:
+            The samples that all have seen since.
+        """
+        self.begun.append((samples, self._now))
+        self._now = []
+        seen = 0
+        while len(self.begun) > behind:
+            count, tasks = self.begun.popleft()
+            for task in tasks:
+                self.helpers.result(task)
+            seen += count
+        return seen
 
 
 def _is_empty(needs: Mapping[str, Shape], tensors: Arrays) -> bool:

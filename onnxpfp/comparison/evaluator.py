@@ -17,10 +17,14 @@ from onnxpfp.comparison.picks import Picks
 from onnxpfp.data.samples import Feed, Samples
 from onnxpfp.model.draws import with_fixed_draws
 from onnxpfp.progress import Count
-from onnxpfp.runtime.providers import ProviderRequest
+from onnxpfp.runtime.providers import CPU, ProviderRequest
 from onnxpfp.runtime.session import Session, open_session
+from onnxpfp.runtime.workers import ALONE, Workers, cores, workers
 
 __all__ = ["Comparison", "Evaluator"]
+
+SIDE_BY_SIDE = 2
+"""Batches that run at once: more would take more memory for what they show."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,7 +50,7 @@ class Evaluator:
         held_out: Whether nothing that chooses has seen these samples.
         batch_size: Samples in one run.
         requests: Where to run.
-        threads: Of onnxruntime.
+        threads: Of all that runs at once; None takes all cores.
         workspace: Bytes that the outputs of the original may take.
         picks: Which outputs have rows that are picked, and what is measured for them.
         inner: Tensors that both models show beside their outputs, for `pairs`.
@@ -114,21 +118,47 @@ class Evaluator:
         return self._providers
 
     def pairs(self, model: ModelProto) -> Iterator[tuple[Feed, int, Arrays, Arrays]]:
-        """Yield every feed, its number of samples, the outputs of the original and those of the model."""
-        session: Session | None = None
-        for (feed, count), shown in zip(self.samples.runs(self.batch_size), self._wanted(), strict=True):
-            picked = self.picks.given(shown)
-            if session is None:
-                made = partial(self._picking, model, picked)
-                session = open_session(made, self.requests, threads=self.threads, shared=True)
-            given = self.picks.compared(session.run({**feed, **picked}))
-            yield feed, count, {name: shown[name] for name in given}, given
+        """Yield every feed, its number of samples, the outputs of the original and those of the model.
+
+        Some batches run side by side.
+        """
+        with workers(self._at_once) as helpers:
+            session: list[Session] = []
+
+            def started() -> Iterator[tuple[Feed, int, Arrays, Arrays]]:
+                runs = self.samples.runs(self.batch_size)
+                for (feed, count), shown in zip(runs, self._wanted(helpers), strict=True):
+                    picked = self.picks.given(shown)
+                    if not session:
+                        made = partial(self._picking, model, picked)
+                        session.append(open_session(made, self.requests, threads=self._each, shared=True))
+                    yield feed, count, shown, {**feed, **picked}
+
+            def run(one: tuple[Feed, int, Arrays, Arrays]) -> tuple[Feed, int, Arrays, Arrays]:
+                feed, count, shown, fed = one
+                given = self.picks.compared(session[0].run(fed))
+                return feed, count, {name: shown[name] for name in given}, given
+
+            yield from helpers.in_order(run, started(), helpers.count)
+
+    @property
+    def _at_once(self) -> int:
+        """How many batches run side by side: one where another provider than the CPU runs them."""
+        if any(request.name != CPU for request in self.requests):
+            return 1
+        batches = -(-len(self.samples) // (self.samples.fixed_batch or self.batch_size))
+        return max(1, min(SIDE_BY_SIDE, self.threads or cores(), batches))
+
+    @property
+    def _each(self) -> int | None:
+        """Threads inside one op: what is left where several batches run."""
+        return self.threads if self._at_once == 1 else (self.threads or cores()) // self._at_once
 
     def open_original(self) -> Session:
         """Open the original, with all that it shows; while `pairs` runs it, it is open."""
         if self._running is not None:
             return self._running
-        return open_session(self._showing, self.requests, threads=self.threads, shared=True)
+        return open_session(self._showing, self.requests, threads=self._each, shared=True)
 
     def _showing(self) -> ModelProto:
         return with_fixed_draws(self._showing_inner(self.picks.showing(self.original)))
@@ -139,8 +169,12 @@ class Evaluator:
     def _showing_inner(self, model: ModelProto) -> ModelProto:
         return exposing(model, self.inner) if self.inner else model
 
-    def _wanted(self) -> Iterator[Arrays]:
-        """Yield the outputs of the original, batch by batch, and keep them if they are few enough."""
+    def _wanted(self, helpers: Workers = ALONE) -> Iterator[Arrays]:
+        """Yield the outputs of the original, batch by batch, and keep them if they are few enough.
+
+        Args:
+            helpers: Threads that run batches side by side.
+        """
         if self._kept is not None:
             yield from self._kept
             return
@@ -149,8 +183,7 @@ class Evaluator:
         kept: list[Arrays] = []
         size = 0
         try:
-            for feed in self.samples.batches(self.batch_size):
-                outputs = session.run(feed)
+            for outputs in helpers.in_order(session.run, self.samples.batches(self.batch_size), helpers.count):
                 size += sum(array.nbytes for array in outputs.values())
                 if size <= self.workspace:
                     kept.append({name: owned(array) for name, array in outputs.items()})

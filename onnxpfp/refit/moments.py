@@ -7,7 +7,7 @@ ridges, 1e-6 and 1e-8 of it, would serve best, a larger one may be taken. The fi
 convolution, which do not see each other; it is 1 elsewhere.
 
 Counting rows in is cut into pieces that write to different places, so threads can share them. The pieces do not depend
-on the number of threads, nor do the sums.
+on the number of threads, nor do the sums, which are added in the order of the rows.
 """
 
 from __future__ import annotations
@@ -25,12 +25,37 @@ from onnxpfp.arrays import AnyFloats, Floats
 
 __all__ = ["Moments", "OrderedRows", "Piece", "by_group"]
 
-Piece = Callable[[], None]
-"""Some of the work of counting rows in."""
 BLOCK = 256
 """Columns, and outputs, of which one piece computes the products."""
 LEVEL_ROWS = 64
 """Rows whose mean is a level that all are near to."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Piece:
+    """Some of the work of counting rows in: sums over the rows, which are computed, and then added to what there is.
+
+    Sums may be computed in any order, and are added in that of the rows.
+
+    Attributes:
+        compute: Returns the sums.
+        total: What they are added to.
+        mirrored: The other place where they stand, transposed; None where there is none.
+    """
+
+    compute: Callable[[], AnyFloats]
+    total: AnyFloats
+    mirrored: AnyFloats | None = None
+
+    def add(self, sums: AnyFloats) -> None:
+        """Add sums that were computed."""
+        np.add(self.total, sums, out=self.total)
+        if self.mirrored is not None:
+            np.add(self.mirrored, sums.swapaxes(1, 2), out=self.mirrored)
+
+    def __call__(self) -> None:
+        """Do both."""
+        self.add(self.compute())
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -135,22 +160,24 @@ class Moments:
 
     def column_pieces(self, u: OrderedRows) -> Iterator[Piece]:
         """Yield what counts columns in, but for their number; products are of their type, and so rounded."""
-        yield partial(_add_sums, self.u, u)
+        yield Piece(partial(_totals, u), self.u)
         columns = self.u.shape[1]
         step = max(1, (BLOCK // max(columns, 1)) ** 2)
         for some in _blocks(len(self.uu), step):
             for one, other in combinations_with_replacement(_blocks(columns), 2):
-                yield partial(_add_block, self.uu[some], u.part(some), one, other)
+                total = self.uu[some]
+                mirrored = None if one == other else total[:, other, one]
+                yield Piece(partial(_products, u.part(some, one), u.part(some, other)), total[:, one, other], mirrored)
 
     def target_pieces(self, u: OrderedRows, t: OrderedRows) -> Iterator[Piece]:
         """Yield what counts targets of columns in, as `column_pieces` does."""
-        yield partial(_add_sums, self.t, t)
-        yield partial(_add_square_sums, self.tt, t)
+        yield Piece(partial(_totals, t), self.t)
+        yield Piece(partial(_square_sums, t), self.tt)
         groups, outputs, columns = self.tu.shape
         step = max(1, BLOCK * BLOCK // max(outputs * columns, 1)) if outputs <= BLOCK else 1
         for some in _blocks(groups, step):
             for rows in _blocks(outputs):
-                yield partial(_add_products, self.tu[some, rows], t.part(some, rows), u.part(some))
+                yield Piece(partial(_products, t.part(some, rows), u.part(some)), self.tu[some, rows])
 
     def merge(self, other: Self) -> Self:
         """Add the sums of other samples."""
@@ -196,25 +223,13 @@ class Moments:
         return np.maximum(square, 0.0) / max(1, self.count)
 
 
-def _add_sums(total: Floats, rows: OrderedRows) -> None:
-    total += rows.totals
+def _totals(rows: OrderedRows) -> Floats:
+    return rows.totals
 
 
-def _add_square_sums(total: Floats, rows: OrderedRows) -> None:
+def _square_sums(rows: OrderedRows) -> Floats:
     squares = np.einsum("gto,gto->go", rows.above, rows.above, dtype=np.float64)
-    total += squares + rows.level * (rows.sums + rows.totals)
-
-
-def _add_block(total: AnyFloats, rows: OrderedRows, one: slice, other: slice) -> None:
-    """Add the products of two runs of columns, in both places where they stand."""
-    product = _products(rows.part(slice(None), one), rows.part(slice(None), other))
-    total[:, one, other] += product
-    if one != other:
-        total[:, other, one] += product.swapaxes(1, 2)
-
-
-def _add_products(total: Floats, targets: OrderedRows, rows: OrderedRows) -> None:
-    total += _products(targets, rows)
+    return squares + rows.level * (rows.sums + rows.totals)
 
 
 def _products(one: OrderedRows, other: OrderedRows) -> AnyFloats:

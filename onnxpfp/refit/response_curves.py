@@ -28,7 +28,7 @@ from onnxpfp.refit.variants import StageSessions, Variants
 from onnxpfp.rewrite.edits import Edits
 from onnxpfp.runtime import open_session
 from onnxpfp.runtime.heap import Ceiling
-from onnxpfp.runtime.workers import cores, workers
+from onnxpfp.runtime.workers import Workers, cores, workers
 
 __all__ = ["Fits", "GroupDrifts", "RowChoice", "TrialWidths", "Trials", "WidthTrial"]
 
@@ -36,6 +36,8 @@ TRIAL_SAMPLES = 64
 """Most tuning samples that groups are tried on. All groups see the same ones, so what differs between samples does not
 change their order: ResNet-20 at 0.7 and 0.5 of the MACs has the same accuracy as with 128."""
 
+SIDE_BY_SIDE = 2
+"""Batches of the network itself that run at once, beside the groups that are tried."""
 FEW = 1.5
 """So many times the samples of a batch, or fewer, are one batch."""
 
@@ -229,19 +231,18 @@ class Trials:
         )
         ceiling = Ceiling.above(self.problem.workspace // 2)
         with workers(self.problem.threads) as helpers:
-            for number, drifts in helpers.in_order(self._try, self._tasks(choices, runner)):
+            for number, drifts in helpers.in_order(self._try, self._tasks(choices, runner, helpers)):
                 found[number] = drifts
                 ceiling.keep()
                 progress(len(found), len(choices))
         return found
 
-    def _tasks(self, choices: Mapping[int, RowChoice], runner: Runner) -> Iterator[_Task]:
+    def _tasks(self, choices: Mapping[int, RowChoice], runner: Runner, helpers: Workers) -> Iterator[_Task]:
         """Run the network stage by stage, and yield the groups when the samples lie in front of their first reader."""
         for depth in range(max(self._read_at[number][0] for number in choices) + 1):
             for number in (number for number in choices if self._read_at[number][0] == depth):
                 yield _Task(number, choices[number], runner.cache.lend())
-            for batch in range(len(self._base.feeds)):
-                runner.run(self._network.at(depth), batch)
+            runner.run_all(self._network.at(depth), helpers, SIDE_BY_SIDE)
             runner.advance()
 
     def _try(self, task: _Task) -> tuple[int, GroupDrifts]:

@@ -7,7 +7,8 @@ ICCV 2017, asymmetric reconstruction). A refit is taken only where it is better 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
@@ -15,7 +16,7 @@ from itertools import chain
 import numpy as np
 from onnx import ModelProto
 
-from onnxpfp.arrays import CHUNK_BYTES, FLOAT_BYTES, Keep
+from onnxpfp.arrays import CHUNK_BYTES, FLOAT_BYTES, AnyFloats, Keep
 from onnxpfp.low_rank.limit import RankLimit
 from onnxpfp.refit.best_fit import Fit
 from onnxpfp.refit.initial import InitialWeights
@@ -36,9 +37,12 @@ from onnxpfp.rewrite.edits import Edits
 from onnxpfp.rewrite.mask import masked
 from onnxpfp.runtime.heap import Ceiling
 from onnxpfp.runtime.session import Session
-from onnxpfp.runtime.workers import Workers, workers
+from onnxpfp.runtime.workers import Task, Workers, workers
 
 __all__ = ["RefitProblem", "RefitState", "Refitted", "refit"]
+
+BEGUN = 16
+"""Pieces of sums that are computed at a time, each of 256 KB at most."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -280,14 +284,16 @@ def _stage(
     most = _most_batches(refit_state.problem, shown, sum(family.columns for family in families))
     batches = range(len(teacher.cache.batches))
     waiting, results = [_Waiting(family) for family in families], helpers.in_order(draw, batches, most)
+    counting = _Counting(helpers)
     for batch in batches:
         given, drawn = next(results)
         teacher.keep(batch, given)
-        pieces = (each.add(one) for each, one in zip(waiting, drawn, strict=True) if one is not None)
-        helpers.do(lambda piece: piece(), chain.from_iterable(pieces))
+        pairs = zip(waiting, drawn, strict=True)
+        counting.begin(chain.from_iterable(each.add(one) for each, one in pairs if one is not None))
         # The next batch needs the memory of this one.
-        del given, drawn, pieces
-    helpers.do(lambda piece: piece(), chain.from_iterable(each.take() for each in waiting))
+        del given, drawn, pairs
+    counting.begin(chain.from_iterable(each.take() for each in waiting))
+    counting.end()
     fits = map(LayerRows.fit, members) if len(members) == 1 else helpers.in_order(LayerRows.fit, members)
     yield from zip(members, fits, strict=True)
 
@@ -329,6 +335,35 @@ class _Waiting:
         draws, self.draws = self.draws, []
         if draws:
             yield from self.family.take(Draw.joined(draws))
+
+
+@dataclass(slots=True, eq=False)
+class _Counting:
+    """Counts draws in while others are made.
+
+    Attributes:
+        helpers: Threads that compute the sums.
+        begun: Sums that are computed and not added yet.
+    """
+
+    helpers: Workers
+    begun: deque[tuple[Piece, Task[AnyFloats]]] = field(default_factory=deque[tuple[Piece, Task[AnyFloats]]])
+
+    def begin(self, pieces: Iterable[Piece]) -> None:
+        """Count pieces in, but for the last of them: so many are worked on at once that no thread waits."""
+        for piece in pieces:
+            self.begun.append((piece, self.helpers.begin(lambda each: each.compute(), piece)))
+            if len(self.begun) > (BEGUN if self.helpers.count > 1 else 0):
+                self._add()
+
+    def end(self) -> None:
+        """Count in what was begun."""
+        while self.begun:
+            self._add()
+
+    def _add(self) -> None:
+        piece, sums = self.begun.popleft()
+        piece.add(self.helpers.result(sums))
 
 
 def _draw(

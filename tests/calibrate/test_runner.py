@@ -212,4 +212,6 @@ def test_what_holds_for_the_call_holds_in_its_threads(threads: int) -> None:
         _OWN.reset(token)
     answers = [answer for asker in askers for answer in asker.answers]
     assert {own for own, _ in answers} == {"this call"}
-    assert {thread == threading.current_thread().name for _, thread in answers} == {threads == 1}
+    # Whoever asks for the run is one of its threads, and may have been faster than all others.
+    if threads == 1:
+        assert {thread for _, thread in answers} == {threading.current_thread().name}

@@ -29,7 +29,7 @@ def test_one_thread_is_the_callers_own() -> None:
         assert {*helpers.in_order(lambda _: threading.get_ident(), range(3))} == {threading.get_ident()}
 
 
-@pytest.mark.parametrize(("most", "begun"), [(None, 3), (1, 1), (2, 2)])
+@pytest.mark.parametrize(("most", "begun"), [(None, 4), (1, 1), (2, 2), (9, 4)])
 def test_no_more_pieces_begin_than_may_wait(most: int | None, begun: int) -> None:
     asked: list[int] = []
 
@@ -58,3 +58,28 @@ def test_a_failure_is_the_callers(threads: int) -> None:
 
     with workers(threads) as helpers, pytest.raises(ValueError, match="the third"):
         helpers.do(work, range(50))
+
+
+def test_whoever_waits_works_meanwhile() -> None:
+    begun, held = threading.Event(), threading.Event()
+    with workers(2) as helpers:
+        first = helpers.begin(lambda _: begun.set() or held.wait(60), None)
+        assert begun.wait(60)
+        # The other thread is held by the first one until the last is done, which only this one can do.
+        others = [helpers.begin(lambda number: number, 1), helpers.begin(lambda _: held.set(), None)]
+        assert helpers.result(first)
+        assert [helpers.result(each) for each in others] == [1, None]
+
+
+def test_a_piece_may_ask_for_help() -> None:
+    with workers(2) as helpers:
+        sums = helpers.in_order(lambda n: sum(helpers.in_order(lambda m: m, range(n))), range(8))
+        assert list(sums) == [n * (n - 1) // 2 for n in range(8)]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_what_was_begun_fails_where_its_result_is_asked_for(threads: int) -> None:
+    with workers(threads) as helpers:
+        task = helpers.begin(lambda number: 1 // number, 0)
+        with pytest.raises(ZeroDivisionError):
+            helpers.result(task)
