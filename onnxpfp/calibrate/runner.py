@@ -276,8 +276,7 @@ class NetworkRunner:
         slots = min(_AHEAD, helpers.count) if on_host else 1
         # Batches run side by side; only what is left of the threads works inside of an op.
         threads = self.threads if slots == 1 else helpers.count // slots
-        options: dict[str, Any] = {"threads": threads, "layout": self.layout, "shared": on_host}
-        with _session(network, names, self.requests, **options) as session:
+        with _session(network, names, self.requests, threads=threads, layout=self.layout) as session:
             if there is not None:
                 yield _Forward((DeviceOutputs(session, staying, there).run,))
             else:
