@@ -286,8 +286,7 @@ class NetworkRunner:
         side_by_side, ahead, behind = self._overlap(needs, helpers.count) if on_host else (1, 1, 0)
         # Batches run side by side; only what is left of the threads works inside of an op.
         threads = self.threads if side_by_side == 1 else helpers.count // side_by_side
-        options: dict[str, Any] = {"threads": threads, "layout": self.layout, "shared": on_host}
-        with _session(network, names, self.requests, **options) as session:
+        with _session(network, names, self.requests, threads=threads, layout=self.layout) as session:
             if there is not None:
                 yield _Forward((DeviceOutputs(session, staying, there).run,))
             else:

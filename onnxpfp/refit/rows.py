@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxpfp.arrays import Floats, Floats32
-from onnxpfp.refit.cache import SpillCache
+from onnxpfp.refit.cache import SpillCache, rest
 from onnxpfp.refit.moments import Moments, OrderedRows, Piece, by_group
 from onnxpfp.runtime.workers import ALONE, Workers
 
@@ -48,7 +48,14 @@ class RowBatch:
             # Beyond its threshold an output is as good as at it.
             made, wanted = (passed(x, self.relu_threshold, sign) for x in (made, wanted))
         gaps = (made - wanted).ravel().astype(np.float64)
+        self.rest()
         return float(gaps @ gaps)
+
+    def rest(self) -> None:
+        """Let rows that lie in files take no memory until they are read again."""
+        for array in (self.columns, self.targets, self.relu_threshold):
+            if array is not None:
+                rest(array)
 
     def relu_aware_targets(self, weights: Floats, bias: Floats, sign: Floats) -> Floats32:
         """Return targets as near to the prediction as the ReLU leaves free (Zhang et al., 2016), (T, g, o).
@@ -174,4 +181,6 @@ def _changes(draw: RowBatch, weights: Floats, bias: Floats, sign: Floats) -> tup
     t = draw.targets.swapaxes(0, 1)
     change = draw.relu_aware_targets(weights, bias, sign).swapaxes(0, 1) - t
     products = np.matmul(change.swapaxes(1, 2), draw.columns.swapaxes(0, 1))
-    return change.sum(1, np.float64), (change * (change + 2 * t)).sum(1, np.float64), products
+    sums = change.sum(1, np.float64), (change * (change + 2 * t)).sum(1, np.float64)
+    draw.rest()
+    return *sums, products

@@ -235,7 +235,7 @@ class _Pair:
         feeds = [dict(feed) for feed in problem.fit.batches(problem.batch_size)]
         fitted = len(feeds)
         feeds += [dict(feed) for feed in problem.tuning.batches(problem.batch_size)]
-        cuts, limit, dtype = {each.output for each in (*layers, *recurrences)}, problem.workspace // 4, problem.dtype
+        cuts, limit, dtype = {each.output for each in (*layers, *recurrences)}, problem.workspace // 5, problem.dtype
         if not carries_all:
             again = made_again(Stages.of(model, cuts, dtype), problem, layers, limit)
             dtype = {name: kind for name, kind in dtype.items() if name not in again}
