@@ -17,7 +17,7 @@ from onnxpfp.arrays import FLOAT_BYTES, Keep
 from onnxpfp.channels.macs import mac_nodes
 from onnxpfp.refit.joint_chains import Chain
 from onnxpfp.refit.joint_problem import JointEffort
-from onnxpfp.refit.layers import RefitLayer, kept_parts
+from onnxpfp.refit.layers import kept_parts
 from onnxpfp.refit.problem import RefitProblem
 
 __all__ = ["chosen_chains", "positions_per_sample"]
@@ -54,8 +54,9 @@ def chosen_chains(chains: Sequence[Chain], problem: RefitProblem, keep: Keep, ef
         return tuple(chains)
     macs = _macs_by_output(problem)
     left = effort.passes * _runs(problem) * sum(macs.values())
-    gains = [1.0 - float(keep[chain.producer.rows].mean()) for chain in chains]
-    costs = [_multiply_adds(chain, problem, keep, effort, macs) for chain in chains]
+    shapes = [_shapes(chain, keep) for chain in chains]
+    gains = [_gain(each, problem, keep, effort, chain) for chain, each in zip(chains, shapes, strict=True)]
+    costs = [_multiply_adds(each, problem, effort, chain, macs) for chain, each in zip(chains, shapes, strict=True)]
     chosen: set[int] = set()
     for number in sorted(range(len(chains)), key=lambda number: gains[number] / costs[number], reverse=True):
         if gains[number] > 0 and costs[number] <= left:
@@ -78,29 +79,42 @@ def positions_per_sample(shapes: Sequence[WeightShape], problem: RefitProblem, e
     return max(1, min(wanted, problem.workspace // 2 // max(1, ROWS * row * _samples(problem))))
 
 
+def _gain(shapes: Sequence[WeightShape], problem: RefitProblem, keep: Keep, effort: JointEffort, chain: Chain) -> float:
+    """Return the share of the producer's channels that go, less where there are few rows for each unknown.
+
+    Least squares of n unknowns on m rows have m / (m - n) times the error that endless rows would leave on others.
+    """
+    if not shapes:
+        return 0.0
+    rows = positions_per_sample(shapes, problem, effort) * len(problem.fit)
+    return (1.0 - float(keep[chain.producer.rows].mean())) * (1.0 - max(shape[2] for shape in shapes) / rows)
+
+
 def _multiply_adds(
-    chain: Chain, problem: RefitProblem, keep: Keep, effort: JointEffort, macs: Mapping[str, int]
+    shapes: Sequence[WeightShape], problem: RefitProblem, effort: JointEffort, chain: Chain, macs: Mapping[str, int]
 ) -> float:
-    """Estimate what the fit of a chain takes; infinitely much where its ops keep unequal parts."""
-    ops = (chain.producer, *chain.consumers)
-    shapes = [shape for layer in ops if (shape := _shape(layer, keep)) is not None]
-    if len(shapes) < len(ops):
+    """Estimate what the fit of a chain takes."""
+    if not shapes:
         return math.inf
     sliding = any(layer.op.kernel_size > 1 for layer in (*chain.consumers, *chain.depthwise))
     rows = positions_per_sample(shapes, problem, effort) * _samples(problem)
     groups, outputs, inputs = shapes[0]
     read = rows * sum(each[0] * each[2] for each in shapes[1:])
     drawn = rows * (ROWS if sliding else 1) * groups * inputs
-    again = _runs(problem) * sum(macs.get(layer.output, 0) for layer in ops)
+    again = _runs(problem) * sum(macs.get(layer.output, 0) for layer in (chain.producer, *chain.consumers))
     return again + drawn * (MACS_OF_COLUMN + MACS_OF_PRODUCT * outputs) + read * MACS_OF_READ
 
 
-def _shape(layer: RefitLayer, keep: Keep) -> WeightShape | None:
-    """Return the shape of what stays of an op's weights; None where its groups keep unequal parts, or nothing."""
-    parts = kept_parts(layer, keep)
-    if parts is None:
-        return None
-    return len(parts.groups), parts.outputs.shape[1], parts.inputs.shape[1] * layer.op.kernel_size
+def _shapes(chain: Chain, keep: Keep) -> tuple[WeightShape, ...]:
+    """Return the shapes of what stays of the weights of the producer and its consumers.
+
+    Nothing where the groups of one keep unequal parts, or nothing: such a chain is left.
+    """
+    ops = (chain.producer, *chain.consumers)
+    found = [(layer.op.kernel_size, parts) for layer in ops if (parts := kept_parts(layer, keep)) is not None]
+    if len(found) < len(ops):
+        return ()
+    return tuple((len(kept.groups), kept.outputs.shape[1], kept.inputs.shape[1] * taps) for taps, kept in found)
 
 
 def _macs_by_output(problem: RefitProblem) -> Mapping[str, int]:
