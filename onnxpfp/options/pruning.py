@@ -61,7 +61,7 @@ class PruningOptions(FeatureOptions, RunOptions):
     effort: Literal["low", "normal", "high"] = declare(
         "normal",
         "How much to refit: each layer by itself (low); layers together with those that read them, too, by up to nine "
-        "gradient steps each, where that pays most and takes about three forward passes in all (normal); or all of "
+        "gradient steps each, where that pays most and takes about two forward passes in all (normal); or all of "
         "them, on twice the rows, in up to four sweeps over the network as long as the error on samples kept out of "
         "the fit falls, once channels were exchanged by what refits leave (high). With --structure channels,rank two "
         "or four other shares of channels and ranks are refitted, too, ranks alone among them, and what drifts least "
