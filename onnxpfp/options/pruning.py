@@ -59,13 +59,13 @@ class PruningOptions(ShareOptions, ClassOptions, FeatureOptions, RunOptions):
         check=check_structure,
     )
     effort: Literal["low", "normal", "high"] = declare(
-        "low",
-        "How much to refit: each layer by itself (low); layers together with those that read them, too, by up to three "
-        "gradient steps each (normal); or by up to nine on twice the rows, in up to four sweeps over the network as "
-        "long as the error on samples kept out of the fit falls, once channels were exchanged by what refits leave "
-        "(high). With --structure channels,rank two or four other shares of channels and ranks are refitted, too, "
-        "ranks alone among them, and what drifts least is taken, but for a target of latency. Above low it takes data, "
-        "and --compensate auto or lstsq.",
+        "normal",
+        "How much to refit: each layer by itself (low); layers together with those that read them, too, by up to nine "
+        "gradient steps each, where that pays most and takes about two forward passes in all (normal); or all of "
+        "them, on twice the rows, in up to four sweeps over the network as long as the error on samples kept out of "
+        "the fit falls, once channels were exchanged by what refits leave (high). With --structure channels,rank two "
+        "or four other shares of channels and ranks are refitted, too, ranks alone among them, and what drifts least "
+        "is taken, but for low and for a target of latency. high takes data, and --compensate auto or lstsq.",
         "choice",
         choices=("low", "normal", "high"),
     )
@@ -177,7 +177,7 @@ class Options(PruningOptions):
             self.check_share(self.limit_flag, self.structure)
         if self.ranked:
             self._check_ranks()
-        if self.effort != "low":
+        if self.effort == "high":
             self._check_refits(f"--effort {self.effort}")
         if self.drops_blocks and self.allocate in {"bound", "uniform"}:
             raise OptionError(

@@ -91,7 +91,7 @@ def _deciding(options: Options, *, replaying: bool) -> Iterator[str]:
         yield options.limit_flag
     if options.compensate == "lstsq":
         yield _LSTSQ
-    if options.effort != "low":
+    if options.effort == "high":
         yield f"--effort {options.effort}"
     if not replaying:
         criterion = criterion_of(options.score)

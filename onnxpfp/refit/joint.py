@@ -15,6 +15,7 @@ import numpy as np
 from onnxpfp.refit.best_fit import Fit, is_sane
 from onnxpfp.refit.initial import InitialWeights
 from onnxpfp.refit.joint_chains import Chain, joint_chains
+from onnxpfp.refit.joint_choice import chosen_chains
 from onnxpfp.refit.joint_machine import Affine, with_channels_first
 from onnxpfp.refit.joint_problem import JointEffort, Starts
 from onnxpfp.refit.joint_setup import StagePair, joint_problem
@@ -26,7 +27,7 @@ from onnxpfp.refit.state import RefitState
 from onnxpfp.rewrite.apply import renew
 from onnxpfp.runtime import open_session
 
-__all__ = ["JointRefit", "TakenJointly", "fit_chain"]
+__all__ = ["JointRefit", "TakenJointly", "fit_chain", "found_chains"]
 
 LEAST_GAIN = 0.01
 """Sweeps end where one lowers the error by less than this share of it."""
@@ -38,23 +39,32 @@ class JointRefit:
 
     Attributes:
         refit_state: The network, which gets the new weights.
-        layers: Its linear ops that are refitted.
-        starts: Their weights as they are by now, by output; they follow.
-        first: Their weights before all sweeps.
+        chosen: The chains, in the order of their producers.
+        starts: Weights as they are by now, by output, of the ops of the chains at least; they follow.
+        first: The same before all sweeps.
         effort: How much is done.
-        left: Outputs of ops that belong to no chain.
         moved: The producers with new weights, with what these brought; by output.
-        chains: Chains by the stage of their consumers, in the order of their producers.
+        chains: The chains by the stage of their consumers.
     """
 
     refit_state: RefitState
-    layers: Sequence[RefitLayer]
+    chosen: Sequence[Chain]
     starts: dict[str, InitialWeights]
     first: Starts
     effort: JointEffort
-    left: frozenset[str] = frozenset()
     moved: dict[str, Record] = field(default_factory=dict[str, Record])
     chains: dict[int, list[Chain]] = field(default_factory=dict[int, list[Chain]])
+
+    @property
+    def tensors(self) -> frozenset[str]:
+        """Activations of the pruned network that the chains ask for."""
+        return frozenset[str]().union(*(chain.tensors for chain in self.chosen))
+
+    def note(self, layer: RefitLayer, fit: Fit) -> None:
+        """Write down the new weights of an op, where chains or later sweeps start from them."""
+        start = self.starts.get(layer.output)
+        if start is not None:
+            self.starts[layer.output] = replace(start, weights=fit.weights, bias=fit.bias)
 
     def repeated(self, sweep: Callable[[int], Mapping[str, Record]]) -> dict[str, Record]:
         """Sweep as long as the error on the tuning samples falls, and keep the best weights.
@@ -89,15 +99,12 @@ class JointRefit:
         return float(np.mean(errors)) if errors else np.inf
 
     def begin(self, pair: StagePair) -> None:
-        """Find the chains, and let the pruned network hold what their producers read until their consumers are due."""
-        problem, stages = self.refit_state.problem, pair.teacher.stages
+        """Let the pruned network hold what their producers read until their consumers are due."""
         self.chains = {}
-        for chain in joint_chains(problem.analysis, self.layers, self.refit_state.keep, self.left):
-            ops = (chain.producer, *chain.consumers)
-            if all(problem.fits(_inputs(layer), layer.op.group) for layer in ops):
-                depth = stages.depth[chain.consumers[0].output]
-                self.chains.setdefault(depth, []).append(chain)
-                pair.student.hold(chain.producer.consumer.data, depth)
+        for chain in self.chosen:
+            depth = pair.teacher.stages.depth[chain.consumers[0].output]
+            self.chains.setdefault(depth, []).append(chain)
+            pair.student.hold(chain.producer.consumer.data, depth)
 
     def before(self, depth: int, pair: StagePair) -> None:
         """Refit the producers whose consumers are in the next stage."""
@@ -119,10 +126,30 @@ class JointRefit:
 
     def plain(self, rows: LayerRows, fit: Fit) -> float:
         """Return the error on the tuning samples with the weights before all sweeps."""
-        first = self.first[rows.layer.output]
-        if self.starts[rows.layer.output] is first or not np.isfinite(fit.plain):
+        first = self.first.get(rows.layer.output)
+        if first is None or self.starts[rows.layer.output] is first or not np.isfinite(fit.plain):
             return fit.plain
         return rows.tuning.error(first.weights, first.bias, first.sign)
+
+
+def found_chains(
+    refit_state: RefitState, layers: Sequence[RefitLayer], effort: JointEffort, left: frozenset[str]
+) -> tuple[Chain, ...]:
+    """Find the chains that are refitted, in the order of their producers.
+
+    Args:
+        refit_state: The network.
+        layers: Its linear ops that are refitted.
+        effort: How much is done.
+        left: Outputs of ops that belong to no chain.
+    """
+    problem, keep = refit_state.problem, refit_state.keep
+    chains = [
+        chain
+        for chain in joint_chains(problem.analysis, layers, keep, left)
+        if all(problem.fits(_inputs(layer), layer.op.group) for layer in (chain.producer, *chain.consumers))
+    ]
+    return chosen_chains(chains, problem, keep, effort)
 
 
 def _inputs(layer: RefitLayer) -> int:
@@ -134,8 +161,8 @@ def _compute_anew(chain: Chain, refit_state: RefitState, pair: StagePair) -> Non
     student = pair.student
     graph, stages = refit_state.problem.analysis.graph, student.stages
     renew(stages.model, graph, refit_state.held, refit_state.all_edits([chain.producer]), pair.nodes)
-    names = {layer.output for layer in (chain.producer, *chain.depthwise)}.union(*(link.made for link in chain.links))
-    held = [name for name in sorted(names) if name in student.cache.batches[0]]
+    names = sorted(chain.tensors - {chain.producer.consumer.data})
+    held = [name for name in names if name in student.cache.batches[0]]
     part = stages.between([stages.makers[name] for name in names], chain.producer.consumer.data, held)
     assert part is not None, "the links read nothing else"
     session = open_session(part, student.requests, threads=student.threads, shared=True)

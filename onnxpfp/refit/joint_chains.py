@@ -59,6 +59,17 @@ class Chain:
     depthwise: tuple[RefitLayer, ...]
     consumers: tuple[RefitLayer, ...]
 
+    @property
+    def layers(self) -> tuple[RefitLayer, ...]:
+        """All of its linear ops."""
+        return (self.producer, *self.depthwise, *self.consumers)
+
+    @property
+    def tensors(self) -> frozenset[str]:
+        """What the producer reads, and all that is made up to what the consumers read."""
+        made = (layer.output for layer in (self.producer, *self.depthwise))
+        return frozenset({self.producer.consumer.data, *made}.union(*(link.made for link in self.links)))
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Search:

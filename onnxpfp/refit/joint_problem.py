@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -26,11 +27,13 @@ class JointEffort:
         sweeps: Most sweeps over the network.
         rounds: Most times in a sweep that steps of a producer and a fit of its consumers follow each other.
         fewer: So many times fewer positions are drawn than for the consumers' own refits.
+        passes: Forward passes that a sweep may take for it, about (`joint_choice.py`).
     """
 
     sweeps: int
     rounds: int
     fewer: int
+    passes: float = math.inf
 
 
 @dataclass(slots=True, eq=False)

@@ -7,8 +7,9 @@ from typing import Protocol
 
 import numpy as np
 
-from onnxpfp.arrays import FLOAT_BYTES, Floats32
+from onnxpfp.arrays import Floats32
 from onnxpfp.refit.joint_chains import Chain
+from onnxpfp.refit.joint_choice import positions_per_sample
 from onnxpfp.refit.joint_machine import Affine, ChainMachine, with_taps_first
 from onnxpfp.refit.joint_problem import ChainBatch, JointEffort, JointProblem, JointWeights, Starts
 from onnxpfp.refit.joint_rows import ChainRows, chain_rows
@@ -25,10 +26,6 @@ __all__ = ["StagePair", "joint_problem"]
 
 JOINT = 1 << 16
 """Sets these draws apart from those of the other refits."""
-ROWS = 2
-"""Rows of the producer for each position of a consumer, about: windows overlap."""
-TAPE = 4
-"""Numbers that are kept for each output of the producer: what it gives, its step, and what is made of it."""
 
 
 class StagePair(Protocol):
@@ -132,7 +129,8 @@ def _drawn(
     part = teacher.stages.part(teacher.next, teacher.next, names)
     session = open_session(part, problem.requests, threads=teacher.threads, shared=True)
     groups = len(starts[chain.producer.output].weights)
-    per_sample = _per_sample(chain, problem, starts, effort)
+    shapes = [starts[layer.output].weights.shape for layer in (chain.producer, *chain.consumers)]
+    per_sample = positions_per_sample(shapes, problem, effort)
 
     def draw(batch: int) -> ChainRows | None:
         rng = np.random.default_rng([problem.seed, teacher.next, JOINT, batch])
@@ -148,16 +146,6 @@ def _drawn(
         found.append((number, rows))
     both = {number < pair.fitted for number, _ in found}
     return found if len(both) == 2 else None
-
-
-def _per_sample(chain: Chain, problem: RefitProblem, starts: Starts, effort: JointEffort) -> int:
-    """Return how many positions of a consumer's output are drawn of a sample, so that half of the workspace does."""
-    shapes = [starts[layer.output].weights.shape for layer in (chain.producer, *chain.consumers)]
-    groups, outputs, inputs = shapes[0]
-    row = FLOAT_BYTES * groups * (inputs + TAPE * outputs)
-    samples = len(problem.fit) + len(problem.tuning)
-    wanted = problem.positions_for(max(shape[2] for shape in shapes)) // effort.fewer
-    return max(1, min(wanted, problem.workspace // 2 // max(1, ROWS * row * samples)))
 
 
 def _importance(members: Sequence[LayerRows], batches: Sequence[tuple[int, ChainRows]]) -> tuple[Floats32, ...]:

@@ -8,7 +8,7 @@ from these: `Stages` does so with whatever has no element type.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from onnxpfp.arrays import FLOAT_BYTES
 from onnxpfp.refit.layers import RefitLayer
@@ -21,7 +21,9 @@ MOST_COLUMNS = 64
 """Multiply-adds of a number from which on it takes longer to make it up to three times than to keep it in a file."""
 
 
-def made_again(stages: Stages, problem: RefitProblem, layers: Sequence[RefitLayer], limit: int) -> frozenset[str]:
+def made_again(
+    stages: Stages, problem: RefitProblem, layers: Sequence[RefitLayer], limit: int, carried: Collection[str] = ()
+) -> frozenset[str]:
     """Choose what the stages of a refit make again, in the original and in the pruned network.
 
     What only the next stage reads is made again where
@@ -35,12 +37,15 @@ def made_again(stages: Stages, problem: RefitProblem, layers: Sequence[RefitLaye
         problem: The network and samples.
         layers: The ops that are refitted.
         limit: Bytes that the activations of one network may take.
+        carried: What has to be carried.
     """
     size = _sizes(stages, problem)
     last = {name: depth for depth, stage in enumerate(stages.stages) for name in stage.reads}
-    stays = {layer.target.shortcut for layer in layers} | {
-        layer.consumer.data for layer in layers if layer.op.kernel_size > 1 and not problem.fits(_columns(layer))
-    }
+    stays = (
+        {*carried}
+        | {layer.target.shortcut for layer in layers}
+        | {layer.consumer.data for layer in layers if layer.op.kernel_size > 1 and not problem.fits(_columns(layer))}
+    )
     stays = stays.union(*(layer.inputs for layer in problem.recurrences))
     cheap = [True for _ in stages.stages]
     for layer in layers:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
 
@@ -20,7 +20,7 @@ from onnxpfp.arrays import CHUNK_BYTES, FLOAT_BYTES, AnyFloats, Keep
 from onnxpfp.low_rank.limit import RankLimit
 from onnxpfp.refit.best_fit import Fit
 from onnxpfp.refit.initial import InitialWeights
-from onnxpfp.refit.joint import JointRefit
+from onnxpfp.refit.joint import JointRefit, found_chains
 from onnxpfp.refit.joint_problem import JointEffort
 from onnxpfp.refit.layer_rows import Draw, LayerFamily, LayerRows, layer_families
 from onnxpfp.refit.layers import RefitLayer
@@ -83,13 +83,17 @@ def refit(
     joint = None
     if effort is not None:
         left = [layer.output for layer in layers if refit_state.is_constant(layer)]
-        starts = _starts(refit_state, layers)
-        joint = JointRefit(refit_state, layers, starts, dict(starts), effort, frozenset([*left, *refit_state.limits]))
+        chains = found_chains(refit_state, layers, effort, frozenset([*left, *refit_state.limits]))
+        # Later sweeps start from where the first one left each op.
+        known = layers if effort.sweeps > 1 else {each.output: each for one in chains for each in one.layers}.values()
+        starts = _starts(refit_state, tuple(known))
+        joint = JointRefit(refit_state, chains, starts, dict(starts), effort)
     sweeps = 1 if effort is None else effort.sweeps
+    carried = frozenset[str]() if joint is None else joint.tensors
     with workers(problem.threads) as helpers:
 
         def sweep(number: int) -> dict[str, Record]:
-            pair = _Pair.of(refit_state, layers, helpers, carries_all=joint is not None)
+            pair = _Pair.of(refit_state, layers, helpers, carried)
             told = None if progress is None else _Told(progress, number * pair.depth, sweeps * pair.depth)
             return _sweep(pair, refit_state, layers, joint, told)
 
@@ -151,13 +155,14 @@ def _fit_alone(
     """
     records: dict[str, Record] = {}
     # In double precision the weights of all ops would take twice the size of the network.
-    starts = _starts(refit_state, layers) if joint is None else joint.starts
+    known = {} if joint is None else joint.starts
+    starts = {**_starts(refit_state, [layer for layer in layers if layer.output not in known]), **known}
     for each, fit in _stage(pair, refit_state, layers, starts):
         before = fit.plain if joint is None else joint.plain(each, fit)
         if fit.changed or each.limit is not None:
             refit_state.put(each.layer, fit.weights, fit.bias)
-            start = starts[each.layer.output]
-            starts[each.layer.output] = replace(start, weights=fit.weights, bias=fit.bias)
+            if joint is not None:
+                joint.note(each.layer, fit)
         if np.isfinite(fit.plain):
             share = each.spread()
             ridge = np.inf if refit_state.is_constant(each.layer) else fit.ridge
@@ -213,8 +218,7 @@ class _Pair:
         refit_state: RefitState,
         layers: Sequence[RefitLayer],
         helpers: Workers,
-        *,
-        carries_all: bool,
+        carried: Collection[str],
     ) -> _Pair:
         """Stand before the first stage.
 
@@ -222,7 +226,7 @@ class _Pair:
             refit_state: The network.
             layers: The ops that are refitted.
             helpers: As above.
-            carries_all: Whether all activations are carried from stage to stage, for they are asked for.
+            carried: Activations that are carried from stage to stage in any case, for they are asked for.
         """
         problem = refit_state.problem
         recurrences = refit_state.recurrences
@@ -236,9 +240,8 @@ class _Pair:
         fitted = len(feeds)
         feeds += [dict(feed) for feed in problem.tuning.batches(problem.batch_size)]
         cuts, limit, dtype = {each.output for each in (*layers, *recurrences)}, problem.workspace // 5, problem.dtype
-        if not carries_all:
-            again = made_again(Stages.of(model, cuts, dtype), problem, layers, limit)
-            dtype = {name: kind for name, kind in dtype.items() if name not in again}
+        again = made_again(Stages.of(model, cuts, dtype), problem, layers, limit, carried)
+        dtype = {name: kind for name, kind in dtype.items() if name not in again}
         # Batches run side by side; only what is left of the threads works inside of an op.
         threads = max(1, helpers.count // len(feeds))
         teacher, student = (

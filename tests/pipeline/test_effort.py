@@ -54,14 +54,14 @@ def test_the_most_effort_exchanges_channels_and_leaves_widths() -> None:
     assert not any(group.no_epsilon == SWAPPED for group in normal)
 
 
-def test_low_is_the_default_and_the_same_seed_gives_the_same_bytes() -> None:
-    assert Options().effort == "low"
+def test_normal_is_the_default_and_the_same_seed_gives_the_same_bytes() -> None:
+    assert Options().effort == "normal"
     one, other = (pruned("resnet", "high", threads=threads) for threads in (1, 2))
     assert one.model.SerializeToString() == other.model.SerializeToString()
 
 
 @pytest.mark.parametrize("compensate", ["none", "bias"])
-def test_effort_is_nothing_without_a_refit(compensate: str) -> None:
+def test_the_most_effort_is_nothing_without_a_refit(compensate: str) -> None:
     with pytest.raises(
         OptionError, match=f"effort high refits layers by least squares: not with compensate {compensate}"
     ):
@@ -69,9 +69,10 @@ def test_effort_is_nothing_without_a_refit(compensate: str) -> None:
 
 
 @pytest.mark.parametrize("images", [None, np.zeros((3, 1, 28, 28), np.float32)], ids=["none", "few"])
-def test_effort_takes_data_to_refit_on(images: np.ndarray | None) -> None:
-    with pytest.raises(CalibrationError, match="effort normal"):
-        onnxpfp.prune(nets.network("resnet"), calibration=images, effort="normal", no_latency=True)
+def test_the_most_effort_takes_data_to_refit_on(images: np.ndarray | None) -> None:
+    with pytest.raises(CalibrationError, match="effort high"):
+        onnxpfp.prune(nets.network("resnet"), calibration=images, effort="high", no_latency=True)
+    assert not onnxpfp.prune(nets.network("resnet"), calibration=images, no_latency=True).report.refits
 
 
 def test_a_target_of_latency_takes_effort() -> None:

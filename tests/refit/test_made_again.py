@@ -9,6 +9,7 @@ import pytest
 from support.graphs import build
 
 from onnxpfp.arrays import FLOAT_BYTES
+from onnxpfp.refit.joint_chains import joint_chains
 from onnxpfp.refit.made_again import made_again
 from onnxpfp.refit.problem import RefitProblem
 from onnxpfp.refit.stages import Stages
@@ -34,6 +35,14 @@ def test_what_fits_is_carried(make_problem) -> None:
     problem, *_ = make_problem(build(CHAIN), count=COUNT)
     assert chosen(problem, 2 * WIDE) == frozenset()
     assert chosen(problem, WIDE // 2) == {"u", "w"}
+
+
+def test_what_a_joint_refit_asks_for_is_carried(make_problem) -> None:
+    problem, *_ = make_problem(build(CHAIN), count=COUNT)
+    stages = Stages.of(problem.analysis.model, {layer.output for layer in problem.layers}, problem.dtype)
+    keep = problem.analysis.graph.keep_all()
+    (chain, *_) = (each for each in joint_chains(problem.analysis, problem.layers, keep) if "u" in each.tensors)
+    assert made_again(stages, problem, problem.layers, WIDE // 2, chain.tensors).isdisjoint(chain.tensors)
 
 
 def test_what_later_stages_read_is_carried(make_problem) -> None:
