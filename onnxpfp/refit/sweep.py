@@ -77,9 +77,9 @@ def refit(
         return Refitted(edits, ())
     joint = None
     if effort is not None:
-        left = [layer.output for layer in layers if refit_state.is_constant(layer)]
+        left = frozenset(layer.output for layer in layers if refit_state.is_constant(layer))
         starts = _starts(refit_state, layers)
-        joint = JointRefit(refit_state, layers, starts, dict(starts), effort, frozenset([*left, *refit_state.limits]))
+        joint = JointRefit(refit_state, layers, starts, dict(starts), effort, left)
     sweeps = 1 if effort is None else effort.sweeps
     with workers(problem.threads) as helpers:
 
