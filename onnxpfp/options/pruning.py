@@ -63,9 +63,10 @@ class PruningOptions(FeatureOptions, RunOptions):
         "How much to refit: each layer by itself (low); layers together with those that read them, too, by up to three "
         "gradient steps each (normal); or by up to nine on twice the rows, in up to four sweeps over the network as "
         "long as the error on samples kept out of the fit falls, once channels were exchanged by what refits leave "
-        "(high). With --structure channels,rank two or four other shares of channels and ranks are refitted, too, "
-        "ranks alone among them, and what drifts least is taken, but for a target of latency. Above low it takes data, "
-        "and --compensate auto or lstsq.",
+        "(high). With --structure channels,rank a layer of low rank takes as many steps of each of its two ops, "
+        "channels are exchanged with normal, too, and two or four other shares of channels and ranks are refitted, "
+        "ranks alone among them, of which what drifts least is taken, but for a target of latency. Above low it takes "
+        "data, and --compensate auto or lstsq.",
         "choice",
         choices=("low", "normal", "high"),
     )
