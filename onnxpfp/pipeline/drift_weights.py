@@ -16,6 +16,7 @@ import numpy as np
 
 from onnxpfp.arrays import Floats
 from onnxpfp.comparison.evaluator import Evaluator
+from onnxpfp.data.samples import Samples
 from onnxpfp.errors import TargetUnreachableError
 from onnxpfp.pipeline.calibration import Measured, RefitCalibration
 from onnxpfp.pipeline.candidate import build_candidate
@@ -28,10 +29,8 @@ OF_RANKS: Mapping[str, tuple[float, ...]] = {"low": (), "normal": (0.5, 0.0), "h
 """What the drift of ranks counts, beside 1; with 0 all channels stay. By `--effort`."""
 FACTORS = (3.0, 1.0 / 3.0)
 """How many times the drift of one group or layer counts in a step: it is cut less, or more, for all others."""
-FEWER = 2
-"""Choices are refitted to one of so many of the samples to fit, drawn at random."""
 LEAST_FITTED = 64
-"""Of fewer samples to fit than that all are taken."""
+"""Fewer samples to fit than that are not halved."""
 LEAST_GAIN = 2e-3
 """Share of the drift that a step of one group or layer must take away: what lowers it by less is chance."""
 
@@ -39,8 +38,8 @@ LEAST_GAIN = 2e-3
 def least_drift(context: RunContext, measured: Measured, decision: Decision) -> Decision:
     """Return the choice of widths and ranks that drifts least once it is refitted.
 
-    Refits see half of the samples to fit, and all samples that may decide are compared: choices learn the samples that
-    they see by as much as each other, but not quite, and 28 tuning samples were wrong more often than all 196.
+    Refits see half of the samples to fit, and the other half is compared: choices do not learn what they see by as much
+    as each other. Where that leaves too few all samples that may decide are fitted or compared.
 
     Args:
         context: What is asked for; with the least effort, in one step, nothing else is tried, and with a target of
@@ -52,9 +51,10 @@ def least_drift(context: RunContext, measured: Measured, decision: Decision) -> 
     asked = options.target[0] != "latency" and (options.effort != "low" or options.steps > 1)
     if not measured.ranked or not context.chooses or not asked:
         return decision
-    evaluator = context.evaluator(context.data.samples, held_out=False)
+    refitted, compared = _halves(measured, context.data.samples, options.seed)
+    evaluator = context.evaluator(compared, held_out=False)
     layers = len(measured.ranked)
-    search = _Search(context, measured, evaluator, decision, np.ones(len(measured.curves)))
+    search = _Search(context, measured, refitted, evaluator, decision, np.ones(len(measured.curves)))
     for weight in OF_RANKS[options.effort]:
         weights = np.ones(len(measured.curves))
         if weight == 0.0:
@@ -75,25 +75,24 @@ class _Search:
     Attributes:
         context: What is asked for.
         measured: The model.
+        refitted: The same as it is refitted, to fewer samples.
         evaluator: Compares with the original.
         best: The choice that drifts least by now.
         weights: What drifts count there, (G + L,).
         least: Its drift; infinite where no output is a float, so that nothing is told apart.
         seen: All choices that were refitted.
-        refitted: The model as it is refitted, to fewer samples.
     """
 
     context: RunContext
     measured: Measured
+    refitted: Measured
     evaluator: Evaluator
     best: Decision
     weights: Floats
     least: float = field(init=False)
     seen: list[Decision] = field(init=False)
-    refitted: Measured = field(init=False)
 
     def __post_init__(self) -> None:
-        self.refitted = _on_fewer(self.measured, self.context.options.seed)
         self.least, self.seen = self._drift(self.best), [self.best]
 
     def try_out(self, weights: Floats, of_ranks: float, gain: float = 0.0) -> bool:
@@ -141,14 +140,20 @@ class _Search:
         return np.inf if drift is None else drift
 
 
-def _on_fewer(measured: Measured, seed: int) -> Measured:
-    """Return a model of which a part of the samples is fitted to: choices compare as well, and refits take less."""
+def _halves(measured: Measured, samples: Samples, seed: int) -> tuple[Measured, Samples]:
+    """Return a model of which half of the samples is fitted to, and what it is compared on: the other half.
+
+    Args:
+        measured: The model.
+        samples: What is compared where there are too few to fit.
+        seed: Of the draw.
+    """
     calibration = measured.calibration
     assert isinstance(calibration, RefitCalibration)
     setup = calibration.setup
     fit = setup.problem.fit
-    if len(fit) < max(LEAST_FITTED, FEWER * (fit.fixed_batch or 1)):
-        return measured
-    _, some = fit.split(len(fit) // FEWER, seed)
+    if len(fit) < max(LEAST_FITTED, 2 * (fit.fixed_batch or 1)):
+        return measured, samples
+    others, some = fit.split(len(fit) // 2, seed)
     problem = replace(setup.problem, fit=some)
-    return replace(measured, calibration=replace(calibration, setup=replace(setup, problem=problem)))
+    return replace(measured, calibration=replace(calibration, setup=replace(setup, problem=problem))), others
