@@ -31,14 +31,15 @@ class RankLimit:
             weights: (g, o, c k), channels first.
             moments: Of what it reads; None compares the weights themselves.
         """
-        return self._factors(weights, moments).product().reshape(weights.shape)
+        return self.factors(weights, moments).product().reshape(weights.shape)
 
     def first(self, weights: Floats, moments: InputMoments) -> Floats:
         """Return the first of both ops, F (g, r, c a); arguments as those of `limited`."""
-        first = self._factors(weights, moments).first
+        first = self.factors(weights, moments).first
         return first.reshape(*first.shape[:2], -1)
 
-    def _factors(self, weights: Floats, moments: InputMoments | None) -> Factors:
+    def factors(self, weights: Floats, moments: InputMoments | None) -> Factors:
+        """Return both ops; arguments as those of `limited`."""
         groups, outputs, _ = weights.shape
         bank = weights.reshape(groups, outputs, -1, *self.kernel)
         return nearest_factors(bank, self.choice.cut, self.choice.rank, moments)

@@ -61,11 +61,13 @@ class PruningOptions(ShareOptions, ClassOptions, FeatureOptions, RunOptions):
     effort: Literal["low", "normal", "high"] = declare(
         "normal",
         "How much to refit: each layer by itself (low); layers together with those that read them, too, by up to nine "
-        "gradient steps each, where that pays most and takes about two forward passes in all (normal); or all of "
-        "them, on twice the rows, in up to four sweeps over the network as long as the error on samples kept out of "
-        "the fit falls, once channels were exchanged by what refits leave (high). With --structure channels,rank two "
-        "or four other shares of channels and ranks are refitted, too, ranks alone among them, and what drifts least "
-        "is taken, but for low and for a target of latency. high takes data, and --compensate auto or lstsq.",
+        "gradient steps each, where that pays most and takes about two forward passes in all, or beside ranks "
+        "everywhere (normal); or all of them, on twice the rows, in up to four sweeps over the network as long as the "
+        "error on samples kept out of the fit falls, once channels were exchanged by what refits leave (high). With "
+        "--structure channels,rank a layer of low rank takes as many steps of each of its two ops, channels are "
+        "exchanged with normal, too, and two or four other shares of channels and ranks are refitted, ranks alone "
+        "among them, of which what drifts least is taken, but for low and for a target of latency. high takes data, "
+        "and --compensate auto or lstsq.",
         "choice",
         choices=("low", "normal", "high"),
     )

@@ -10,14 +10,15 @@ choice that leaves all channels; then that of every group and of every layer by 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from onnxpfp.arrays import Floats
 from onnxpfp.comparison.evaluator import Evaluator
+from onnxpfp.data.samples import Samples
 from onnxpfp.errors import TargetUnreachableError
-from onnxpfp.pipeline.calibration import Measured
+from onnxpfp.pipeline.calibration import Measured, RefitCalibration
 from onnxpfp.pipeline.candidate import build_candidate
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.decide import decide_with_ranks
@@ -29,6 +30,8 @@ OF_RANKS: Mapping[str, tuple[float, ...]] = {"low": (), "normal": (0.5, 0.0), "h
 """What the drift of ranks counts, beside 1; with 0 all channels stay. By `--effort`."""
 FACTORS = (3.0, 1.0 / 3.0)
 """How many times the drift of one group or layer counts in a step: it is cut less, or more, for all others."""
+LEAST_FITTED = 64
+"""Fewer samples to fit than that are not halved."""
 LEAST_GAIN = 2e-3
 """Share of the drift that a step of one group or layer must take away: what lowers it by less is chance."""
 
@@ -36,8 +39,8 @@ LEAST_GAIN = 2e-3
 def least_drift(context: RunContext, measured: Measured, decision: Decision) -> Decision:
     """Return the choice of widths and ranks that drifts least once it is refitted.
 
-    All samples that may decide are compared, those that are fitted on among them: choices have about as many weights as
-    each other, so they learn the samples alike, and 28 tuning samples were wrong more often than all 196.
+    Refits see half of the samples to fit, and the other half is compared: choices do not learn what they see by as much
+    as each other. Where that leaves too few all samples that may decide are fitted or compared.
 
     Args:
         context: What is asked for; with the least effort, in one step, nothing else is tried, and with a target of
@@ -49,9 +52,10 @@ def least_drift(context: RunContext, measured: Measured, decision: Decision) -> 
     asked = options.target[0] != "latency" and (options.effort != "low" or options.steps > 1)
     if not measured.ranked or not context.chooses or not asked:
         return decision
-    evaluator = context.evaluator(context.data.samples, held_out=False)
+    refitted, compared = _halves(measured, context.data.samples, options.seed)
+    evaluator = context.evaluator(compared, held_out=False)
     layers = len(measured.ranked)
-    search = _Search(context, measured, evaluator, decision, np.ones(len(measured.curves)))
+    search = _Search(context, measured, refitted, evaluator, decision, np.ones(len(measured.curves)))
     for weight in OF_RANKS[options.effort]:
         weights = np.ones(len(measured.curves))
         if weight == 0.0:
@@ -72,6 +76,7 @@ class _Search:
     Attributes:
         context: What is asked for.
         measured: The model.
+        refitted: The same as it is refitted, to fewer samples.
         evaluator: Compares with the original.
         best: The choice that drifts least by now.
         weights: What drifts count there, (G + L,).
@@ -81,6 +86,7 @@ class _Search:
 
     context: RunContext
     measured: Measured
+    refitted: Measured
     evaluator: Evaluator
     best: Decision
     weights: Floats
@@ -129,7 +135,26 @@ class _Search:
 
     def _drift(self, decision: Decision) -> float:
         """Return how far a choice is off with every layer refitted by itself."""
-        candidate = build_candidate(self.context, self.measured, decision, effort="low")
+        candidate = build_candidate(self.context, self.refitted, decision, effort="low")
         with self.context.clock.phase("search") as progress:
             drift = self.evaluator.drift(candidate.model, progress).relative_error
         return np.inf if drift is None else drift
+
+
+def _halves(measured: Measured, samples: Samples, seed: int) -> tuple[Measured, Samples]:
+    """Return a model of which half of the samples is fitted to, and what it is compared on: the other half.
+
+    Args:
+        measured: The model.
+        samples: What is compared where there are too few to fit.
+        seed: Of the draw.
+    """
+    calibration = measured.calibration
+    assert isinstance(calibration, RefitCalibration)
+    setup = calibration.setup
+    fit = setup.problem.fit
+    if len(fit) < max(LEAST_FITTED, 2 * (fit.fixed_batch or 1)):
+        return measured, samples
+    others, some = fit.split(len(fit) // 2, seed)
+    problem = replace(setup.problem, fit=some)
+    return replace(measured, calibration=replace(calibration, setup=replace(setup, problem=problem))), others

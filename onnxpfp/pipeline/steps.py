@@ -31,7 +31,7 @@ from onnxpfp.pipeline.ranked_layers import rank_trials
 from onnxpfp.pipeline.scoring import calibrate_and_score
 from onnxpfp.pipeline.selector import Decision
 from onnxpfp.pipeline.shares import asked_of_rest
-from onnxpfp.pipeline.swaps import with_swaps
+from onnxpfp.pipeline.swaps import exchanges, with_swaps
 from onnxpfp.runtime.heap import trim_heap
 
 __all__ = ["Begun", "begin", "begin_scored", "lift_decision", "measure", "prune_in_steps"]
@@ -116,7 +116,7 @@ def _with_needed_grams(context: RunContext, measured: Measured) -> Measured:
     Swaps do, and fits without data.
     """
     calibration = measured.calibration
-    if not isinstance(calibration, RefitCalibration) or context.options.effort == "high" or context.layerwise:
+    if not isinstance(calibration, RefitCalibration) or exchanges(context, measured) or context.layerwise:
         return measured
     return replace(measured, calibration=replace(calibration, grams={}))
 

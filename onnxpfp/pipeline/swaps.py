@@ -1,4 +1,4 @@
-"""Exchange chosen channels for others, for the most effort, where that lowers what the consumers' refits leave."""
+"""Exchange chosen channels for others where that lowers what the consumers' refits leave."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from onnxpfp.pipeline.selector import Decision
 from onnxpfp.score.group_data import ConsumerGram
 from onnxpfp.score.swaps import swapped
 
-__all__ = ["SWAPPED", "with_swaps"]
+__all__ = ["SWAPPED", "exchanges", "with_swaps"]
 
 SWAPPED = "channels were exchanged by what the refits leave"
 """Why a choice has no bound of its criterion."""
@@ -21,16 +21,21 @@ MOST_COLUMNS = 1200
 """Groups whose consumers have more columns together keep their choice: every swap takes their cubes."""
 
 
+def exchanges(context: RunContext, measured: Measured) -> bool:
+    """Tell whether chosen channels are exchanged: with the most effort, and with less beside ranks, where few go."""
+    return context.options.effort == "high" or (context.options.effort == "normal" and bool(measured.ranked))
+
+
 def with_swaps(context: RunContext, measured: Measured, decision: Decision) -> Decision:
     """Return a choice with as many channels of every group, of which the consumers lose less.
 
     Args:
-        context: What is asked for; only the most effort exchanges channels.
+        context: What is asked for; `exchanges` says with how much effort channels are exchanged.
         measured: The model, with its Gram matrices.
         decision: The choice.
     """
     calibration = measured.calibration
-    if context.options.effort != "high" or not isinstance(calibration, RefitCalibration) or not context.chooses:
+    if not (exchanges(context, measured) and isinstance(calibration, RefitCalibration) and context.chooses):
         return decision
     keep, selections = decision.keep.copy(), list(decision.selections)
     with context.clock.phase("allocation"):

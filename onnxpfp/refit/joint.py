@@ -6,6 +6,7 @@ is kept until then; after new weights what the consumers read is computed anew.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -149,7 +150,8 @@ def found_chains(
         for chain in joint_chains(problem.analysis, layers, keep, left)
         if all(problem.fits(_inputs(layer), layer.op.group) for layer in (chain.producer, *chain.consumers))
     ]
-    return chosen_chains(chains, problem, keep, effort)
+    # Where there are ranks several choices are refitted to find the best: of that, this is little.
+    return chosen_chains(chains, problem, keep, replace(effort, passes=math.inf) if refit_state.limits else effort)
 
 
 def _inputs(layer: RefitLayer) -> int:

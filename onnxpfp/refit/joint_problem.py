@@ -11,6 +11,7 @@ import numpy as np
 from onnxpfp.arrays import Floats32
 from onnxpfp.refit.initial import InitialWeights
 from onnxpfp.refit.joint_machine import Affine, ChainMachine, Tape
+from onnxpfp.refit.joint_ranks import RankedConsumer, RankedProducer
 from onnxpfp.refit.joint_rows import ChainRows
 
 __all__ = ["ChainBatch", "JointEffort", "JointProblem", "JointWeights", "Starts"]
@@ -75,6 +76,9 @@ class JointProblem:
         biased: Whether the bias of the producer can change.
         consumers_biased: The same of each consumer.
         rounds: Most times that steps of the producer and a fit of its consumers follow each other.
+        ranked_producer: Along what the producer moves where its weights keep to a rank.
+        ranked_consumers: How each consumer is fitted where its weights are to keep to one; None where they are free.
+        attainable: Whether the weights of all consumers keep to their ranks as they are.
     """
 
     machine: ChainMachine
@@ -84,3 +88,6 @@ class JointProblem:
     biased: bool
     consumers_biased: tuple[bool, ...]
     rounds: int
+    ranked_producer: RankedProducer | None
+    ranked_consumers: tuple[RankedConsumer | None, ...]
+    attainable: bool

@@ -12,6 +12,7 @@ from onnxpfp.refit.joint_chains import Chain
 from onnxpfp.refit.joint_choice import positions_per_sample
 from onnxpfp.refit.joint_machine import Affine, ChainMachine, with_taps_first
 from onnxpfp.refit.joint_problem import ChainBatch, JointEffort, JointProblem, JointWeights, Starts
+from onnxpfp.refit.joint_ranks import RankedConsumer, RankedProducer
 from onnxpfp.refit.joint_rows import ChainRows, chain_rows
 from onnxpfp.refit.layer_rows import LayerRows, layer_families
 from onnxpfp.refit.layers import RefitLayer
@@ -80,6 +81,7 @@ def joint_problem(
         _importance(members, batches),
         tuple(starts[layer.output].sign for layer in chain.consumers),
     )
+    ranked = tuple(_ranked_consumer(layer, refit_state, starts) for layer in chain.consumers)
     return JointProblem(
         machine,
         tuple(ChainBatch(rows) for number, rows in batches if number < pair.fitted),
@@ -88,7 +90,23 @@ def joint_problem(
         starts[chain.producer.output].biased,
         tuple(starts[layer.output].biased for layer in chain.consumers),
         effort.rounds,
+        _ranked_producer(chain.producer, refit_state),
+        ranked,
+        all(
+            each is None or layer.output in refit_state.weights
+            for each, layer in zip(ranked, chain.consumers, strict=True)
+        ),
     )
+
+
+def _ranked_producer(layer: RefitLayer, refit_state: RefitState) -> RankedProducer | None:
+    limit = refit_state.limits.get(layer.output)
+    return None if limit is None else RankedProducer(limit, layer.op.kernel_size)
+
+
+def _ranked_consumer(layer: RefitLayer, refit_state: RefitState, starts: Starts) -> RankedConsumer | None:
+    limit = refit_state.limits.get(layer.output)
+    return None if limit is None else RankedConsumer(limit, starts[layer.output], layer.op.kernel_size)
 
 
 def _affine(layer: RefitLayer, starts: Starts) -> Affine:

@@ -9,12 +9,13 @@ too small by (0 where a ReLU behind cuts off both the wanted and the given outpu
 
 A step is halved until the error on the tuning samples falls: on what is fitted it falls by learning the samples, too.
 Directions are conjugate (Polak and Ribiere). Every few steps the consumers are fitted to what they read by then, by
-ridge least squares; directions start anew there.
+ridge least squares; directions start anew there. A producer whose weights keep to a rank moves along one of its two ops
+at a time (`joint_ranks.py`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Self
@@ -71,14 +72,16 @@ class JointDescent:
         problem: What is fitted.
         weights: The weights by now.
         helpers: Threads that share the batches.
-        whitening: Factor of the covariance of the producer's columns; of each group.
+        whitening: Turns gradients of the producer into directions.
+        gram: Covariance of the producer's columns with the ridge, (g, n, n), where it keeps to a rank; else None.
         mean: Their mean, (g, n).
     """
 
     problem: JointProblem
     weights: JointWeights
     helpers: Workers
-    whitening: Factored
+    whitening: Callable[[Floats], Floats]
+    gram: Floats | None
     mean: Floats
 
     @classmethod
@@ -100,7 +103,12 @@ class JointDescent:
         diagonal = np.einsum("gnn->gn", gram)
         scale = diagonal.mean(1)
         diagonal += np.where(scale > 0, PRODUCER_RIDGE * scale, 1.0)[:, None]
-        descent = cls(problem, start, helpers, Factored.of(gram), moments.u / moments.count)
+        mean = moments.u / moments.count
+        if problem.ranked_producer is None:
+            descent = cls(problem, start, helpers, partial(_whitened, Factored.of(gram)), None, mean)
+        else:
+            whitening = problem.ranked_producer.along_first(start.producer.weights, gram)
+            descent = cls(problem, start, helpers, whitening, gram, mean)
         helpers.do(partial(_produce, start.producer), (*fitted, *problem.tuning))
         helpers.do(descent.follow, fitted)
         return descent
@@ -162,8 +170,11 @@ class JointDescent:
                     pieces = () if factors else moments.column_pieces(u)
                     self.helpers.do(lambda piece: piece(), (*pieces, *moments.target_pieces(u, t)))
                 factors = factors or GramFactors(moments, bias is None, tried=False)
-                fit = Regression(moments, start.weights, bias, factors).at(CONSUMER_RIDGE)
-                consumers[number] = Affine(*fit)
+                ranked = self.problem.ranked_consumers[number]
+                if ranked is None:
+                    consumers[number] = Affine(*Regression(moments, start.weights, bias, factors).at(CONSUMER_RIDGE))
+                else:
+                    consumers[number] = ranked.fit(moments, factors, CONSUMER_RIDGE)
                 if all(batch.rows.wanted[number].threshold is None for batch in self.problem.fitted):
                     break
         self.weights = replace(self.weights, consumers=tuple(consumers))
@@ -179,6 +190,16 @@ class JointDescent:
 
     # Producer
 
+    def turns(self) -> Iterator[None]:
+        """Turn to all that the producer may move along, one after the other: both ops of one of low rank."""
+        ranked = self.problem.ranked_producer
+        if ranked is None or self.gram is None:
+            yield
+            return
+        for along in (ranked.along_first, ranked.along_second):
+            self.whitening = along(self.weights.producer.weights, self.gram)
+            yield
+
     def gradient(self) -> tuple[Affine, Affine]:
         """Return where half the error falls fastest, and what it is preconditioned, of the producer's weights."""
         weights, bias = np.zeros_like(self.weights.producer.weights), np.zeros_like(self.weights.producer.bias)
@@ -187,13 +208,10 @@ class JointDescent:
             bias -= by_bias
         if not self.problem.biased:
             none = np.zeros_like(bias)
-            return Affine(weights, none), Affine(self._whitened(weights), none)
+            return Affine(weights, none), Affine(self.whitening(weights), none)
         # About the mean, weights and bias do not act on each other.
-        direction = self._whitened(weights - bias[:, :, None] * self.mean[:, None])
+        direction = self.whitening(weights - bias[:, :, None] * self.mean[:, None])
         return Affine(weights, bias), Affine(direction, bias - np.einsum("gon,gn->go", direction, self.mean))
-
-    def _whitened(self, weights: Floats) -> Floats:
-        return self.whitening.solved(weights.swapaxes(1, 2)).swapaxes(1, 2).astype(np.float64, copy=False)
 
     def _gradient(self, batch: ChainBatch) -> tuple[Floats, Floats]:
         outputs = self.outputs(batch, batch.tape)
@@ -248,6 +266,10 @@ class JointDescent:
         self.follow(batch)
 
 
+def _whitened(gram: Factored, weights: Floats) -> Floats:
+    return gram.solved(weights.swapaxes(1, 2)).swapaxes(1, 2).astype(np.float64, copy=False)
+
+
 def _produce(producer: Affine, batch: ChainBatch) -> None:
     made = producer(batch.rows.columns)
     batch.produced = np.ascontiguousarray(made.reshape(len(made), -1))
@@ -268,15 +290,18 @@ def joint_fit(problem: JointProblem, helpers: Workers) -> JointFit | None:
         descent = JointDescent.of(problem, helpers)
         best, before = problem.start, descent.measure()
         descent.fit_consumers(FIRST_FITS, raw=True)
-        error = before = min(before, descent.measure())
+        # Consumers that do not keep to their ranks yet are no measure.
+        error = before = min(before if problem.attainable else np.inf, descent.measure())
         for _ in range(problem.rounds):
             last = error
-            best, error = _stepped(descent, best, error)
-            if error >= last:
-                break
-            descent.fit_consumers()
-            fitted_error = descent.measure()
-            best, error = (descent.weights, fitted_error) if fitted_error < error else (best, error)
+            for _ in descent.turns():
+                began = error
+                best, error = _stepped(descent, best, error)
+                if error >= began:
+                    continue
+                descent.fit_consumers()
+                fitted_error = descent.measure()
+                best, error = (descent.weights, fitted_error) if fitted_error < error else (best, error)
             if error > (1 - LEAST_GAIN) * last:
                 break
     except LinAlgError:

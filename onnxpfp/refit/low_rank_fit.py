@@ -30,7 +30,7 @@ from onnxpfp.refit.moments import Moments
 from onnxpfp.refit.ridge import Regression, Solver, intercept
 from onnxpfp.refit.rows import SampledRows
 
-__all__ = ["limited_fit", "low_rank_fit"]
+__all__ = ["SecondOp", "features_of", "limited_fit", "low_rank_fit"]
 
 FREE_RIDGE = 1e-2
 """Ridge of the fit without the limit, the published one (OSSCAR): its largest directions hardly depend on it."""
@@ -42,7 +42,7 @@ FEATURE_RIDGE = 1e-6
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _SecondOp:
+class SecondOp:
     """The regression of the second of both ops, in terms of the weights of both.
 
     Attributes:
@@ -56,9 +56,7 @@ class _SecondOp:
     @classmethod
     def of(cls, moments: Moments, columns: Floats, first: Floats, start: InitialWeights) -> Self:
         """Pull towards the nearest to given weights that a first op can give; `columns` is the Gram matrix of these."""
-        groups, rank, rows = first.shape
-        places = start.weights.shape[2] // rows
-        features = np.einsum("grx,bd->grbxd", first, np.eye(places)).reshape(groups, rank * places, -1)
+        features = features_of(first, start.weights.shape[2] // first.shape[2])
         inner = _of_features(moments, features)
         bias = None if start.biased else start.bias
         gram = inner.gram(centred=start.biased)
@@ -90,6 +88,12 @@ class _SecondOp:
         """Return the regression on other columns, towards the same weights."""
         inner = _of_features(moments, self.features)
         return replace(self, regression=Regression.of(inner, self.regression.weights, self.regression.bias))
+
+
+def features_of(first: Floats, places: int) -> Floats:
+    """Return P of a first op (g, r, c a) under so many places, (g, r b, n), channels first."""
+    groups, rank, _ = first.shape
+    return np.einsum("grx,bd->grbxd", first, np.eye(places)).reshape(groups, rank * places, -1)
 
 
 def _of_features(moments: Moments, features: Floats) -> Moments:
@@ -157,7 +161,7 @@ def low_rank_fit(
     gram = moments.gram(centred=start.biased)
     try:
         first = limit.first(target, InputMoments(gram, 1))
-        second = _SecondOp.of(moments, gram, first, start)
+        second = SecondOp.of(moments, gram, first, start)
     except LinAlgError:
         return limited_fit(limit, free.at, None, fitted, tuning, start)
     kept = replace(start, weights=start.stored(second.initial))
@@ -170,7 +174,7 @@ def low_rank_fit(
         cross = followed.cross(None if start.biased else start.bias)
         try:
             first = fitted_first(first, second.second(fit.weights, places), gram, cross)
-            second = _SecondOp.of(moments, gram, first, replace(start, weights=fit.weights))
+            second = SecondOp.of(moments, gram, first, replace(start, weights=fit.weights))
             better = _fit_second(second, fitted, tuning, replace(kept, weights=start.stored(second.initial)))
         except LinAlgError:
             break
@@ -180,5 +184,5 @@ def low_rank_fit(
     return fit
 
 
-def _fit_second(second: _SecondOp, fitted: SampledRows, tuning: SampledRows, kept: InitialWeights) -> Fit:
+def _fit_second(second: SecondOp, fitted: SampledRows, tuning: SampledRows, kept: InitialWeights) -> Fit:
     return best_fit(second.at, fitted, tuning, kept, second.towards, lambda merged: second.on(merged).at)

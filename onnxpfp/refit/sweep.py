@@ -82,8 +82,8 @@ def refit(
         return Refitted(edits, ())
     joint = None
     if effort is not None:
-        left = [layer.output for layer in layers if refit_state.is_constant(layer)]
-        chains = found_chains(refit_state, layers, effort, frozenset([*left, *refit_state.limits]))
+        left = frozenset(layer.output for layer in layers if refit_state.is_constant(layer))
+        chains = found_chains(refit_state, layers, effort, left)
         # Later sweeps start from where the first one left each op.
         known = layers if effort.sweeps > 1 else {each.output: each for one in chains for each in one.layers}.values()
         starts = _starts(refit_state, tuple(known))

@@ -17,7 +17,11 @@ from support.stacks import stack_shapes, stack_text
 import onnxpfp
 from onnxpfp import errors
 from onnxpfp.low_rank.ranks import Choice
-from onnxpfp.pipeline import size_target
+from onnxpfp.pipeline import drift_weights, size_target, steps
+from onnxpfp.pipeline.calibration import Measured, RefitCalibration
+from onnxpfp.pipeline.candidate import Candidate, Effort, build_candidate
+from onnxpfp.pipeline.context import RunContext
+from onnxpfp.pipeline.decide import Decision
 from onnxpfp.pipeline.network_steps import PrunedNetwork, WrittenNetwork
 from onnxpfp.pipeline.plan import Plan
 
@@ -277,6 +281,28 @@ def test_more_effort_takes_the_share_of_ranks_that_drifts_least() -> None:
     assert normal.oracle.error <= normal.oracle.tolerance
     assert normal.after.macs <= 0.6 * normal.before.macs
     assert "the drift of ranks counted 0.5 times" in "\n".join(map(str, normal.page(full=True, wide=True)))
+
+
+def test_choices_are_compared_after_refits_to_half_of_the_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    fitted: list[int] = []
+
+    def building(
+        context: RunContext, measured: Measured, decision: Decision, effort: Effort | None = None
+    ) -> Candidate:
+        assert isinstance(measured.calibration, RefitCalibration)
+        fitted.append(len(measured.calibration.setup.problem.fit))
+        return build_candidate(context, measured, decision, effort)
+
+    monkeypatch.setattr(drift_weights, "build_candidate", building)
+    monkeypatch.setattr(steps, "build_candidate", building)
+    pruned(stack(), calibration=DATA, keep_macs=0.6, effort="normal")
+    *compared, last = fitted
+    assert last >= drift_weights.LEAST_FITTED
+    assert compared == [last // 2] * len(compared)
+    assert len(compared) > 1
+    fitted.clear()
+    pruned(stack(), calibration={"x": DATA["x"][:60]}, keep_macs=0.6, effort="normal")
+    assert len(set(fitted)) == 1
 
 
 def test_a_second_step_takes_what_drifts_less() -> None:

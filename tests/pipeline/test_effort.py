@@ -54,6 +54,14 @@ def test_the_most_effort_exchanges_channels_and_leaves_widths() -> None:
     assert not any(group.no_epsilon == SWAPPED for group in normal)
 
 
+def test_beside_ranks_less_effort_exchanges_channels_too() -> None:
+    low, normal = (pruned("resnet", effort, structure="channels,rank").report for effort in ("low", "normal"))
+    assert low.ranked
+    assert normal.ranked
+    assert not any(group.no_epsilon == SWAPPED for group in low.groups)
+    assert any(group.no_epsilon == SWAPPED for group in normal.groups)
+
+
 def test_normal_is_the_default_and_the_same_seed_gives_the_same_bytes() -> None:
     assert Options().effort == "normal"
     one, other = (pruned("resnet", "high", threads=threads) for threads in (1, 2))
