@@ -41,6 +41,7 @@ SEVERAL = {
     "all {samples} samples that are",
     "chose among {promises.candidates} files",
     "the model takes {self.fixed_batch} samples at a time",
+    "takes more of the {total:,} images",
     "on at most {UNIT_SAMPLES} samples",
     # What tells of mistakes in a program, and what was typed.
     "{len(demands)} demands for {cost.n_groups} groups",

@@ -23,8 +23,14 @@ SIZES = ("parameters", "MACs, one run", "file, bytes")
 
 
 def _without_numbers(text: str) -> str:
-    """Put all numbers, rules and line breaks of a report alike: they depend on how numbers round."""
-    return " ".join(re.sub("─+", "─", re.sub(r"\d[\d.,e-]*", "0", text)).split())
+    """Put all numbers, rules and line breaks of a report alike: they depend on how numbers round.
+
+    On a busy machine the ratio of latencies is not that of their medians, which the report says: that goes, too.
+    """
+    alike = " ".join(re.sub("─+", "─", re.sub(r"\d[\d.,e-]*", "0", text)).split())
+    return re.sub(r"; the medians of before and after would make it .*? both runs of a pair", "", alike).replace(
+        " % in pairs", " %"
+    )
 
 
 def test_the_first_command_prunes_a_real_model(tmp_path: Path) -> None:
