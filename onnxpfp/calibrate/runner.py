@@ -407,7 +407,9 @@ class _Looks:
 
     def _look(self, observer: Observer, before: Task[None] | None, tensors: Arrays, batch: Batch) -> None:
         if before is not None:
-            self.helpers.result(before)
+            # To work on something else meanwhile could be to begin the look that waits for this one. Looks are begun in
+            # their order, so some thread is at the earliest one.
+            before.result()
         observer.see(tensors, batch)
 
     def end(self, samples: int, behind: int) -> int:
