@@ -12,6 +12,7 @@ from benchmarks.accuracy.peers import PEERS, Peer
 __all__ = [
     "BARE",
     "CORESETS",
+    "DEFAULT",
     "FEATURES",
     "FEW",
     "LETTER",
@@ -69,7 +70,10 @@ class Way:
         """What to type after the paths, the data, the target and the seed."""
         rounding = [] if "--round-to" in self.method else ["--round-to", "1"]
         words = self.method.removesuffix(f" ({self.most} images)").split()
-        return [*(words[1:] if self.verb == FACTORIZE else ["--score", *words]), *rounding]
+        if self.verb == FACTORIZE:
+            return [*words[1:], *rounding]
+        effort = [] if "--effort" in self.method else ["--effort", "low"]
+        return ["--score", *words, *effort, *rounding]
 
     def kind(self, network: Network) -> str:
         """Return which export of a network is pruned."""
@@ -83,13 +87,14 @@ def _few(score: str, most: int) -> Way:
 OURS = ("pfp", "reconstruction")
 BASELINES = ("random", "l1", "l2", "fpgm", "bn-scale", "lamp", "wanda", "thinet", "hrank", "apoz", "chip")
 
+DEFAULT = (Way("pfp --effort normal", seeds=True),)
 MAIN = tuple(Way(score, seeds=True) for score in OURS)
-RANKED = (Way("pfp --structure channels,rank", seeds=True),)
+RANKED = (Way("pfp --structure channels,rank --effort normal", seeds=True),)
 PARTS = (
-    *(Way(f"pfp --effort {effort}", seeds=True) for effort in ("normal", "high")),
+    Way("pfp --effort high", seeds=True),
     Way("pfp --structure channels,blocks"),
     Way("pfp --structure channels,rank,blocks"),
-    Way("pfp --structure channels,rank --effort normal", seeds=True),
+    Way("pfp --structure channels,rank", seeds=True),
 )
 """What each part of a search brings: producers refitted, branches that go, and all of it."""
 LOW_RANK = (Way(FACTORIZE, seeds=True), Way(f"{FACTORIZE} --compensate none"))
@@ -137,13 +142,14 @@ OTHER_EXPORTS = tuple(Way(score, export=kind) for kind in ("bn", "dynamo") for s
 CIFAR = ("resnet20", "resnet56")
 FMNIST = ("fmnist_resnet", "fmnist_densenet", "fmnist_mobilenet")
 ORDER = (
-    (CIFAR, MAIN, TARGETS),
-    (CIFAR, (*RANKED, *LOW_RANK), TARGETS),
+    (CIFAR, (*DEFAULT, *RANKED), SHOWN),
+    (CIFAR, (*MAIN, *LOW_RANK), TARGETS),
     ((*FMNIST, *CIFAR), PARTS, SHOWN),
     (CIFAR, MEAN_SHARE, TARGETS),
     (CIFAR, UNREFITTED, TARGETS),
     (CIFAR, PEER_WAYS, TARGETS),
-    (FMNIST, (*MAIN, *RANKED, *LOW_RANK, *UNREFITTED, *PEER_WAYS), TARGETS),
+    (FMNIST, (*DEFAULT, *RANKED), SHOWN),
+    (FMNIST, (*MAIN, *LOW_RANK, *UNREFITTED, *PEER_WAYS), TARGETS),
     ((*FMNIST, *CIFAR), WITHOUT_DATA, TARGETS),
     (CIFAR, OTHER_EXPORTS, (0.5,)),
     (CIFAR, ROUNDED, (0.7, 0.5)),

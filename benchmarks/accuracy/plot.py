@@ -11,16 +11,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks.accuracy.networks import NETWORKS, Network
-from benchmarks.accuracy.plan import LOW_RANK, MAIN, PEER_WAYS, RANKED, UNREFITTED, Way
+from benchmarks.accuracy.plan import DEFAULT, LOW_RANK, MAIN, PEER_WAYS, RANKED, UNREFITTED, Way
 from benchmarks.accuracy.rows import Row
 from benchmarks.accuracy.tables import Rows, by_file, name_of, original, spread
 
 __all__ = ["plot"]
 
 COLOURS = {
+    "pfp --effort normal": "#e69f00",
     "pfp": "#0072b2",
     "reconstruction": "#d55e00",
-    "pfp --structure channels,rank": "#000000",
+    "pfp --structure channels,rank --effort normal": "#000000",
     "factorize": "#cc79a7",
     "onnxsim": "#009e73",
     "torch-pruning": "#999999",
@@ -75,7 +76,8 @@ def _curves() -> list[_Curve]:
     ]
     curves += [_Curve(way, _legend(way), COLOURS[way.method.split()[0]], 1.3, dashes="--") for way in UNREFITTED]
     curves += [
-        _Curve(way, _legend(way), COLOURS[way.method], 2.0, marker="o") for way in (*RANKED, *LOW_RANK[:1], *MAIN)
+        _Curve(way, _legend(way), COLOURS[way.method], 2.0, marker="o")
+        for way in (*RANKED, *LOW_RANK[:1], *MAIN, *DEFAULT)
     ]
     return curves
 

@@ -10,6 +10,7 @@ from benchmarks.accuracy.networks import NETWORKS, Network
 from benchmarks.accuracy.plan import (
     BARE,
     CORESETS,
+    DEFAULT,
     FEATURES,
     FEW,
     LETTER,
@@ -67,22 +68,25 @@ INTRODUCTION = f"""Made by `python -m benchmarks.accuracy` from [accuracy.jsonl]
 every written file; behind an @ is the share of a method that does not meet the target. All prune once, without
 training, with the same 1,024 or 256 training images, without labels or gradients (Taylor alone uses both). ± is the
 standard deviation over three seeds: of the order of the images, which says which of them are held out, and of all that
-onnxpfp draws. Our rows have `--round-to 1` where they do not say otherwise. Agreement with the original in percent, the
-share of the weights that stays and the processor seconds of the whole command on one thread are those at {DETAILS:g}.
-Peers prune the export whose BatchNormalization is not folded, like `bn-scale`. Rows of `pfp` at 0.3 to 0.7, of
-`factorize`, of `feature-statistics`, of `l2` beside them, and on ResNet-20 at 0.7 and 0.5 those of `sipp` and of the
-baselines are of November 30, 2026, those of other scores of onnxpfp of earlier code, whose refits drew more rows.
+onnxpfp draws. Our rows have `--round-to 1` and `--effort low` where they do not say otherwise. Agreement with the
+original in percent, the share of the weights that stays and the processor seconds of the whole command on one thread
+are those at {DETAILS:g}. Peers prune the export whose BatchNormalization is not folded, like `bn-scale`. Rows with
+`--effort normal`, rows of `pfp` at 0.3 to 0.7, of `factorize`, of `feature-statistics`, of `l2` beside them, and on
+ResNet-20 at 0.7 and 0.5 those of `sipp` and of the baselines are of November 30, 2026, those of other scores of onnxpfp
+of earlier code, whose refits drew more rows.
 
-`pfp` is the default: PFP's sensitivities rank the channels of a group where their bound is below 1, and mean output
-energy elsewhere (the report of a run names the groups); measured drift sets the widths, and all layers are refitted.
-PFP to the letter is `pfp --select deterministic|sampled|mixed --allocate bound --compensate none`. `factorize` is no
-pruning: it puts two ops of low rank in the place of one ([factorize](../../docs/factorize.md)); with `--structure
-channels,rank` these are chosen beside the channels, as one."""
+`pfp --effort normal` is the default: PFP's sensitivities rank the channels of a group where their bound is below 1, and
+mean output energy elsewhere (the report of a run names the groups); measured drift sets the widths, and all layers are
+refitted, some together with those that read them (none with `--effort low`). PFP to the letter is `pfp --select
+deterministic|sampled|mixed --allocate bound --compensate none`. `factorize` is no pruning: it puts two ops of low rank
+in the place of one ([factorize](../../docs/factorize.md)); with `--structure channels,rank` these are chosen beside the
+channels, as one."""
 
 NAMES = {
-    "pfp": "default (output energy where PFP's bounds say nothing)",
-    "pfp --compensate none": "default with nothing compensated",
-    "pfp --structure channels,rank": "channels and ranks (`--structure channels,rank`)",
+    "pfp --effort normal": "default (output energy where PFP's bounds say nothing)",
+    "pfp": "each layer refitted by itself (`--effort low`)",
+    "pfp --compensate none": "nothing compensated",
+    "pfp --structure channels,rank --effort normal": "channels and ranks (`--structure channels,rank`)",
     "factorize": "low rank (`onnxpfp factorize`)",
     **{way.method: f"PFP to the letter, {way.method.split()[2]}" for way in LETTER},
 }
@@ -182,7 +186,7 @@ def _short(rows: Rows) -> str:
         if dense is None:
             continue
         title = f"{network.title} ({dense:.1f})"
-        for way in (*MAIN, *RANKED, *LOW_RANK[:1], *MEAN_SHARE[:2], *LETTER):
+        for way in (*DEFAULT, *MAIN, *RANKED, *LOW_RANK[:1], *MEAN_SHARE[:2], *LETTER):
             cells = [_accuracy(_at(rows, network, way, target)) for target in SHORT]
             if way not in MAIN and set(cells) == {NOTHING}:
                 continue
@@ -204,7 +208,7 @@ def _best(rows: Rows, network: Network, ways: Sequence[Way], target: float) -> s
 
 def _goals(rows: Rows) -> str:
     """What was to be reached, and what was."""
-    head = ["network", "MACs", "prototype", "goal", *(f"`{way.method}`" for way in MAIN)]
+    head = ["network", "MACs", "prototype", "goal", *(f"`{way.method}`" for way in (*DEFAULT, *MAIN))]
     wanted = [(NETWORKS[goal.network], goal.target, f"{goal.least}", goal.least, goal.goal) for goal in GOALS]
     for network in NETWORKS.values():
         if network.name.startswith("fmnist"):
@@ -213,7 +217,7 @@ def _goals(rows: Rows) -> str:
                 wanted.append((network, DETAILS, NOTHING, dense - FMNIST_LOSS, dense - FMNIST_LOSS))
     body: list[list[str]] = []
     for network, target, prototype, least, goal in wanted:
-        cells = [_verdict(_at(rows, network, way, target), least, goal) for way in MAIN]
+        cells = [_verdict(_at(rows, network, way, target), least, goal) for way in (*DEFAULT, *MAIN)]
         body.append([network.title, f"{target:g}", prototype, f"{goal:.1f}", *cells])
     return _table(head, body)
 
@@ -277,6 +281,7 @@ def page(rows: list[Row]) -> str:
         _goals(found),
     ]
     ours = (
+        *DEFAULT,
         *MAIN,
         *RANKED,
         *PARTS,
