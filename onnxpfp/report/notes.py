@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from onnxpfp.counted import counted
 from onnxpfp.pipeline.calibration import DataCalibration
+from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.verification import Verification
 from onnxpfp.report.assumptions import DEPENDENT
 from onnxpfp.report.classes import class_notes, class_report
@@ -27,77 +28,114 @@ _OF_PFP = (Pfp.name, Sipp.name, Energy.name)
 def notes_of(
     outcomes: Sequence[Outcome], outcome: Outcome, groups: Sequence[Sequence[GroupReport]], verified: Verification
 ) -> list[str]:
-    """List what the user should know: of the run, of all parts, and of the first that was scored."""
-    context, options = outcomes[0].context, outcomes[0].context.options
-    notes = [*context.whole.source.notes]
+    """List what the user should know: of the run, of all parts, and of the first that was scored.
+
+    Args:
+        outcomes: Of all parts, the main graph first.
+        outcome: Of the first part that was scored.
+        groups: The groups of every part.
+        verified: What was measured of the file that is written.
+    """
+    context = outcomes[0].context
+    return [
+        *_file_notes(context, verified),
+        *_data_notes(context, outcome),
+        *_output_notes(context, verified),
+        *quantized_notes(outcomes),
+        *draws_notes(context.whole.model),
+        *context.data.notes,
+        *(each.named(_sample_note(each)) for each, some in zip(outcomes, groups, strict=True) if _few(each, some)),
+        *(note for each in outcomes for note in _other_shares(each)),
+        *(note for each in outcomes for note in _nothing_alike(each)),
+        *_bound_notes([group for some in groups for group in some]),
+        *_result_notes(verified),
+        *_choice_notes(outcomes, outcome),
+    ]
+
+
+def _file_notes(context: RunContext, verified: Verification) -> Iterator[str]:
+    """Say in what form the model was pruned, and of which classes."""
+    yield from context.whole.source.notes
     if context.classes is not None:
-        notes += class_notes(class_report(context.classes))
+        yield from class_notes(class_report(context.classes))
     if context.met:
-        notes.append("the model is as small as was asked for already: nothing was pruned")
+        yield "the model is as small as was asked for already: nothing was pruned"
     if verified.refused:
-        notes.append(
+        yield (
             f"onnxruntime cannot load the file as it was given: {verified.refused}. What was measured and "
             "pruned is the same network in a form that it loads: nodes sorted, functions inlined, wrong records dropped"
         )
+
+
+def _data_notes(context: RunContext, outcome: Outcome) -> Iterator[str]:
+    """Say what data the choice lacks."""
     if not isinstance(outcome.calibration, DataCalibration) and context.plan is None:
-        notes.append(
+        yield (
             f"no data: channels were chosen by weights alone ({outcome.calibration.scores.method}). A few "
             "hundred unlabelled inputs do better: --calib-data FILE.npz, arrays keyed by input name, "
             "samples along the batch axis. Without them `onnxpfp factorize` mostly keeps far more at as many "
             "multiply-adds"
         )
     if context.scores is not None and context.data.given == "none":
-        notes.append(
+        yield (
             f"no data but the scores in {context.scores.title}: nothing was refitted by what layers read in the pruned "
             "network, and how far its output drifts was not measured. --calib-data FILE.npz beside --scores does both"
         )
     if context.data.given == "random":
-        notes.append(
+        yield (
             "RANDOM data: the sensitivities and the drift are those of noise, not of your inputs. Use "
             "this to try things out, never for a model that ships"
         )
-    drift = verified.comparison.drift if verified.comparison else None
-    if drift is not None and drift.lost:
-        notes.append(
+
+
+def _output_notes(context: RunContext, verified: Verification) -> Iterator[str]:
+    """Say what of the outputs no number of the report tells."""
+    if verified.comparison is None:
+        return
+    drift = verified.comparison.drift
+    if drift.lost:
+        yield (
             f"the pruned model gives infinity or NaN in the place of {drift.lost:,} numbers of the original's outputs: "
             "keep more, or exclude what leads there"
         )
-    if verified.comparison is not None and not context.data.no_promise:
-        notes += filter(None, [trained_note(verified.comparison.outcomes.top_probability)])
-    notes += quantized_notes(outcomes)
-    notes += draws_notes(context.whole.model)
-    notes += context.data.notes
-    for each, some in zip(outcomes, groups, strict=True):
-        if each.samples < each.samples_wanted and any(
-            group.epsilon is not None and group.ranked_by in _OF_PFP for group in some
-        ):
-            notes.append(each.named(_sample_note(each)))
-    notes += [note for each in outcomes for note in _other_shares(each)]
-    notes += [note for each in outcomes for note in _nothing_alike(each)]
-    notes += _bound_notes([group for some in groups for group in some])
+    if not context.data.no_promise:
+        yield from filter(None, [trained_note(verified.comparison.outcomes.top_probability)])
+
+
+def _few(outcome: Outcome, groups: Sequence[GroupReport]) -> bool:
+    """Tell whether groups have bounds of PFP, from fewer samples than its size formula asks for."""
+    bounded = any(group.epsilon is not None and group.ranked_by in _OF_PFP for group in groups)
+    return bounded and outcome.samples < outcome.samples_wanted
+
+
+def _result_notes(verified: Verification) -> Iterator[str]:
+    """Say where the comparison shows nothing, and why the file is larger."""
     if verified.oracle.blank:
-        notes.append(
-            "the original gives nothing but zeros on these inputs, so the comparison shows nothing: give other data"
-        )
+        yield "the original gives nothing but zeros on these inputs, so the comparison shows nothing: give other data"
     if verified.growth:
         grown = verified.after.bytes - verified.before.bytes
-        notes.append(f"the pruned file is larger than the original, by {grown:,} bytes: {verified.growth}")
+        yield f"the pruned file is larger than the original, by {grown:,} bytes: {verified.growth}"
+
+
+def _choice_notes(outcomes: Sequence[Outcome], outcome: Outcome) -> Iterator[str]:
+    """Say what came of a plan, and where channels were not chosen as was asked for."""
+    context = outcomes[0].context
     if context.plan is not None and outcome.samples == 0:
-        notes.append("replayed without data: nothing was refitted or folded into biases; give --calib-data for that")
+        yield "replayed without data: nothing was refitted or folded into biases; give --calib-data for that"
+    select = context.options.select
     forced = [
         each.named(group.name)
         for each in outcomes
         for group, chosen in zip(each.context.whole.graph.groups, each.decision.selections, strict=False)
-        if chosen is not None and chosen.requested != options.select
+        if chosen is not None and chosen.requested != select
     ]
-    if forced and options.select in {"sampled", "mixed"}:
-        notes.append(
+    if forced and select in {"sampled", "mixed"}:
+        yield (
             f"{counted(len(forced), 'group was', 'groups were')} selected deterministically, for their consumers' "
             f"weights cannot be scaled: {', '.join(forced[:3])}{', ...' if len(forced) > 3 else ''}"
         )
     if context.plan and context.plan.source_sha256 != context.whole.source.sha256:
-        notes.append("the plan was made for another file; it fits this one by names and shapes")
-    return notes
+        yield "the plan was made for another file; it fits this one by names and shapes"
 
 
 def _other_shares(outcome: Outcome) -> Iterator[str]:

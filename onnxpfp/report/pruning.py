@@ -35,6 +35,7 @@ from onnxpfp.report.group_charts import kept_channels
 from onnxpfp.report.groups import GroupReport, about_bounds, groups_table
 from onnxpfp.report.latency_target import asked_latency, reached_latency
 from onnxpfp.report.layers import about_layers
+from onnxpfp.report.not_finite import not_finite_fact
 from onnxpfp.report.page import (
     ATTENTION,
     Column,
@@ -281,7 +282,7 @@ def _facts(report: Report) -> Facts:
     if report.drift is not None and report.drift.in_place is not None:
         rows["measured at"] = str(report.drift.in_place)
     if report.drift is not None and report.drift.not_finite + report.drift.lost:
-        rows["not finite"] = _not_finite(report.drift)
+        rows["not finite"] = not_finite_fact(report.drift)
     if report.latency is not None:
         rows["latency"] = latency_fact(report.latency)
     rows["seconds"] = spent(report.seconds)
@@ -441,20 +442,6 @@ def _drift(report: Report) -> str:
     if report.tests:
         noun, more = "held-out sample", ", which tested how much may go, so it is a little optimistic"
     return f"{', '.join(drift_measures(drift))}, against the original on {counted(drift.samples, noun)}{more}"
-
-
-def _not_finite(drift: Drift) -> str:
-    """Count the numbers that have no size to compare by."""
-    same = drift.not_finite - drift.gained
-    parts = [f"{same:,} infinities or NaNs in both at the same places, which counts as equal"] if same else []
-    if drift.lost:
-        parts.append(f"{drift.lost:,} in the pruned model alone")
-    if drift.gained:
-        parts.append(f"{drift.gained:,} in the original, with something else in their place")
-    rule = (
-        "; each that is unlike counts in the drift like a number that is missing" if drift.lost + drift.gained else ""
-    )
-    return ", ".join(parts) + rule
 
 
 def _untouched_table(skipped: Sequence[Fixed]) -> Table:

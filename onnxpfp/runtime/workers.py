@@ -136,8 +136,8 @@ class Workers:
     def result(self, task: Task[R]) -> R:
         """Return the result of a task, and work on what waits as long as there is none.
 
-        A piece of work may ask so for what it has begun itself, not for what was begun before: that may lie below it, on
-        the stack of its own thread.
+        A piece of work may ask so for what it has begun itself, not for what was begun before: that may lie below it,
+        on the stack of its own thread.
         """
         while self._crew is not None and not task.done:
             other = self._crew.next(task)
