@@ -84,9 +84,10 @@ def _largest(values: Floats, same: Bools) -> float:
     magnitudes = np.where(np.isfinite(values), np.abs(values), 0.0)
     largest = float(magnitudes.max(initial=0.0))
     fill = magnitudes == largest
+    if np.count_nonzero(fill) <= 1 or not same[fill].all():
+        return largest
     rest = float(magnitudes[~fill].max(initial=0.0))
-    fills = np.count_nonzero(fill) > 1 and bool(same[fill].all()) and 0 < FILL * rest < largest
-    return rest if fills else largest
+    return rest if 0 < FILL * rest < largest else largest
 
 
 def _difference(
@@ -111,8 +112,12 @@ def _difference(
         return 0.0
     scale = max(_largest(a, same), floor)
     gaps = np.abs(a[~same] - b[~same])
-    counted = gaps.size - int(flips * a.size)
-    gap = np.partition(gaps, counted - 1)[counted - 1] if counted > 0 else 0.0
+    spared = int(flips * a.size)
+    if not spared:
+        gap = gaps.max()
+    else:
+        counted = gaps.size - spared
+        gap = np.partition(gaps, counted - 1)[counted - 1] if counted > 0 else 0.0
     return float(gap / max(scale, np.finfo(np.float32).tiny)) if np.isfinite(gap) else math.inf
 
 

@@ -20,6 +20,8 @@ __all__ = ["TINY", "Gap", "same_largest", "squared_size"]
 TINY = float(np.finfo(np.float64).tiny)
 BLOCK = 1 << 14
 """Numbers that are compared at a time."""
+SINGLE_BLOCK = 1 << 15
+"""The same of float32."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,12 +112,15 @@ def _squares(original: NDArray[Any], other: NDArray[Any]) -> tuple[float, float]
 
 def _squared_distance(original: NDArray[Any], other: NDArray[Any]) -> float:
     """Return the sum of squares of the difference of two vectors, float32 if both are, block by block in the cache."""
-    kind = np.float32 if original.dtype == other.dtype == np.float32 else np.float64
+    if not original.dtype == other.dtype == np.float32:
+        return _squares(original, other)[0]
+    gaps, wide = np.empty(SINGLE_BLOCK, np.float32), np.empty(SINGLE_BLOCK)
     square = 0.0
     with np.errstate(invalid="ignore", over="ignore"):
-        for start in range(0, original.size, BLOCK):
-            a, b = (each[start : start + BLOCK].astype(kind, copy=False) for each in (original, other))
-            gap = (a - b).astype(np.float64, copy=False)
+        for start in range(0, original.size, SINGLE_BLOCK):
+            a, b = (each[start : start + SINGLE_BLOCK] for each in (original, other))
+            gap = wide[: a.size]
+            gap[...] = np.subtract(a, b, out=gaps[: a.size])
             square += float(gap @ gap)
     return square
 

@@ -230,6 +230,10 @@ def open_session(
         share_arena()
         options.add_session_config_entry(*SHARED)
     options.add_session_config_entry(*(STOP_SPINNING if resting else NO_SPINNING))
+    if not resting:
+        # From the second run of a shape on, all intermediates would lie in one block of their own, beside what the
+        # first run took: fresh memory, which takes longer to get than a search for each of them.
+        options.enable_mem_pattern = False
     if profile is not None:
         options.enable_profiling = True
         options.profile_file_prefix = str(profile / "profile")
