@@ -89,10 +89,10 @@ def check_outputs(outputs: Outputs, reporting: Reporting, source: Path, read: Ma
     taken = {"OUT": outputs.model, **read}
     if outputs.plan is not None:
         check_target(outputs.plan, source=None, force=False)
-        keep_others("--plan", outputs.plan, "a plan")
         # A replayed plan may be written anew: it is read before.
         others = {flag: file for flag, file in taken.items() if flag != "--from-plan"}
         _keep_apart("--plan", outputs.plan, {"IN": source, **weights, **others})
+        keep_others("--plan", outputs.plan, "a plan")
         taken["--plan"] = outputs.plan
     check_reports(reporting, source, taken)
 
