@@ -110,6 +110,9 @@ def check_reports(reporting: Reporting, source: Path | None, taken: Mapping[str,
     """
     for name in reporting.files:
         FORMATS[name].check(name)
+    shown = [f"--{name}" for name, path in reporting.files.items() if path == STDOUT]
+    if len(shown) > 1:
+        raise OutputError(f"{' and '.join(shown)} would be one after the other on stdout", hint="name a file for one")
     if not reporting.in_files:
         return
     from onnxpfp.model.save import check_target

@@ -131,9 +131,8 @@ class JointRefit:
         Of an op of low rank these are of full rank, so it is that with those before its own fit, brought to the rank.
         """
         first = self.first.get(rows.layer.output)
-        if first is None or rows.limit is not None or self.starts[rows.layer.output] is first:
-            return fit.plain
-        if not np.isfinite(fit.plain):
+        start = self.starts.get(rows.layer.output)
+        if first is None or start is first or rows.limit is not None or not np.isfinite(fit.plain):
             return fit.plain
         return rows.tuning.error(first.weights, first.bias, first.sign)
 
