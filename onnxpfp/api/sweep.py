@@ -284,7 +284,8 @@ def _naming(title: str, progress: Progress) -> Progress:
 def _report(
     context: RunContext, asked: SweepOptions, aims: Sequence[_Aim], models: Sequence[SweptModel]
 ) -> SweepReport:
-    source, seconds = context.whole.source, dict[str, float]()
+    # Where classes went, what is left of the model has no file.
+    source, seconds = context.classes.original if context.classes else context.whole.source, dict[str, float]()
     for clock in (context.clock, *(aim.context.clock for aim in aims)):
         for phase, time in clock.seconds.items():
             seconds[phase] = seconds.get(phase, 0.0) + time

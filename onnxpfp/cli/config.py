@@ -209,9 +209,10 @@ def _check(file: Path, ctx: click.Context) -> None:
     """Make sure that the file can be written, and overwrites nothing else that is named.
 
     Raises:
-        OutputError: It cannot be written there.
+        OutputError: It cannot be written there, or a file of another kind is.
         OptionError: It is another file of the run.
     """
+    from onnxpfp.cli.outputs import keep_others
     from onnxpfp.model.save import check_target
 
     check_target(file, source=None, force=False)
@@ -220,6 +221,7 @@ def _check(file: Path, ctx: click.Context) -> None:
         if isinstance(value, str | Path) and str(value) != "-" and Path(value).resolve() == file.resolve():
             named = param.opts[0] if isinstance(param, click.Option) else param.human_readable_name
             raise OptionError(f"{file}: --save-config and {named} are the same file", hint="give it another name")
+    keep_others("--save-config", file, "options")
 
 
 def _written(command: click.Command, ctx: click.Context) -> str:

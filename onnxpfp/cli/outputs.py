@@ -28,6 +28,7 @@ __all__ = [
     "check_reports",
     "check_scores",
     "check_table",
+    "keep_others",
     "publish",
     "tell_written",
     "write_result",
@@ -84,13 +85,14 @@ def check_outputs(outputs: Outputs, reporting: Reporting, source: Path, read: Ma
     if weights:
         require_own_weights(outputs.model, force=outputs.force)
     _keep_apart("OUT", outputs.model, {**weights, **read})
+    keep_others("OUT", outputs.model, "a model")
     taken = {"OUT": outputs.model, **read}
     if outputs.plan is not None:
         check_target(outputs.plan, source=None, force=False)
-        _keep_others(outputs.plan)
         # A replayed plan may be written anew: it is read before.
         others = {flag: file for flag, file in taken.items() if flag != "--from-plan"}
         _keep_apart("--plan", outputs.plan, {"IN": source, **weights, **others})
+        keep_others("--plan", outputs.plan, "a plan")
         taken["--plan"] = outputs.plan
     check_reports(reporting, source, taken)
 
@@ -108,6 +110,9 @@ def check_reports(reporting: Reporting, source: Path | None, taken: Mapping[str,
     """
     for name in reporting.files:
         FORMATS[name].check(name)
+    shown = [f"--{name}" for name, path in reporting.files.items() if path == STDOUT]
+    if len(shown) > 1:
+        raise OutputError(f"{' and '.join(shown)} would be one after the other on stdout", hint="name a file for one")
     if not reporting.in_files:
         return
     from onnxpfp.model.save import check_target
@@ -117,6 +122,7 @@ def check_reports(reporting: Reporting, source: Path | None, taken: Mapping[str,
         if path != STDOUT:
             check_target(path, source=None, force=False)
             _keep_apart(f"--{name}", path, others)
+            keep_others(f"--{name}", path, "a report")
             others[f"--{name}"] = path
 
 
@@ -143,6 +149,7 @@ def check_table(
     if output is not None:
         check_target(output, source=None, force=False)
         _keep_apart("--output", output, {"IN": source, **_weights(source), **read})
+        keep_others("--output", output, "a table")
         taken["--output"] = output
     if models is not None:
         check_folder(models)
@@ -171,6 +178,7 @@ def check_scores(flag: str, path: Path, reporting: Reporting, read: Mapping[str,
         raise ModelError(f"{first}: there is no such file")
     check_target(path, source=None, force=False)
     _keep_apart(flag, path, {**_weights(first), **read})
+    keep_others(flag, path, "scores")
     check_reports(reporting, first, {**read, flag: path})
 
 
@@ -294,14 +302,23 @@ def _keep_apart(flag: str, path: Path, others: dict[str, Path]) -> None:
             )
 
 
-def _keep_others(plan: Path) -> None:
-    """Make sure that no plan is written over something else, as where its flag is taken for that of another file."""
-    from onnxpfp.runtime.file_kinds import PLANS, kind_of
+def keep_others(flag: str, path: Path, writes: str) -> None:
+    """Make sure that a file replaces none of another kind, as where its flag is taken for that of another file.
 
-    kind = kind_of(plan)
-    if kind is not None and kind not in PLANS:
+    Args:
+        flag: The flag that names it.
+        path: The file.
+        writes: What is written into it, of `WRITTEN`.
+
+    Raises:
+        OutputError: It would.
+    """
+    from onnxpfp.runtime.file_kinds import WRITTEN, kind_of
+
+    kind = kind_of(path)
+    if kind is not None and kind not in WRITTEN[writes]:
         raise OutputError(
-            f"{plan}: is {kind.title}, and --plan would overwrite it", hint=f"--plan writes a plan; {kind.use}"
+            f"{path}: is {kind.title}, and {flag} would overwrite it", hint=f"{flag} writes {writes}; {kind.use}"
         )
 
 

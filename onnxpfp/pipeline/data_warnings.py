@@ -6,7 +6,7 @@ import logging
 from itertools import takewhile
 
 from onnxpfp.counted import counted
-from onnxpfp.data.samples import Feed
+from onnxpfp.data.samples import Feed, Samples
 from onnxpfp.data.splits import CalibrationData
 from onnxpfp.data.stored_statistics import FAR, LEAST_TO_TELL, MOST_TO_TELL, StoredStatistics
 from onnxpfp.errors import ModelError
@@ -55,14 +55,20 @@ def _some(data: CalibrationData) -> list[Feed]:
     return [feed for feed, _ in takewhile(wanted, data.samples.runs(data.batch_size))]
 
 
-def few_samples(count: int, options: Options, *, undivided: bool) -> str:
+def few_samples(samples: Samples, options: Options, *, undivided: bool) -> str:
     """Say that there are fewer samples than are asked for, or too few to be divided; nothing where there are enough.
 
     Args:
-        count: How many there are.
+        samples: They, as they are used.
         options: How many are asked for.
         undivided: Whether they decide and could not be divided.
     """
+    count, together = len(samples), samples.fixed_batch or 1
+    if options.samples is not None and count < options.samples and together > 1:
+        # The last run must be whole, so whether more are given is not known here.
+        used = f"{count:,} samples are used, in runs of the {together} that the model takes at once"
+        few = ", so few that the same ones decide and measure the result" if undivided else ""
+        return f"{used}{few}; --calib-samples asks for {options.samples:,}"
     if options.samples is not None and count < options.samples:
         return f"{counted(count, 'sample was', 'samples were')} given, and --calib-samples asks for {options.samples:,}"
     if undivided:

@@ -158,7 +158,7 @@ class _Reader:
             return data
         warnings = [*self.form.images.lines, *carry.notes(len(samples))]
         if data.given == "file":
-            few = few_samples(len(samples), self.options, undivided=undivided)
+            few = few_samples(samples, self.options, undivided=undivided)
             warnings += filter(None, [few, unlike_training(self.statistics, data)])
         unread = self.form.images.unread
         return replace(data, independent=not carry.outputs, warnings=tuple(warnings), unread=unread)

@@ -126,9 +126,13 @@ class JointRefit:
         return layer.output not in self.moved
 
     def plain(self, rows: LayerRows, fit: Fit) -> float:
-        """Return the error on the tuning samples with the weights before all sweeps."""
+        """Return the error on the tuning samples with the weights before all sweeps.
+
+        Of an op of low rank these are of full rank, so it is that with those before its own fit, brought to the rank.
+        """
         first = self.first.get(rows.layer.output)
-        if first is None or self.starts[rows.layer.output] is first or not np.isfinite(fit.plain):
+        start = self.starts.get(rows.layer.output)
+        if first is None or start is first or rows.limit is not None or not np.isfinite(fit.plain):
             return fit.plain
         return rows.tuning.error(first.weights, first.bias, first.sign)
 

@@ -61,12 +61,13 @@ def assumption_of(outcome: Outcome, chosen: Selection | None) -> str:
     chance = "not known to be below 1" if outcome.context.data.independent else f"not known, for {DEPENDENT}"
     if failure is not None and failure < 1:
         chance = f"at most {at_most(failure, 1)} (8 eta eta* exp(-n/{K_TAIL}))"
-    seen = "samples" if outcome.part.body is None else "runs of it"
+    runs = f"{calibration.samples} runs of it"
+    seen = counted(calibration.samples, "sample") if outcome.part.body is None else runs
     return outcome.named(
         "eps bounds what the choice in this group changes in each sign part of a layer's sums (by the signs of weight "
         "and input), as a share of that part; of a layer that reads several cut groups it is the sum of theirs, and of "
         f"the sums themselves it can be more, where the parts cancel. {alone[0].upper()}{alone[1:]}. Assumed: no "
-        f"channel's share of a sum is ever above K = {K}{kernel} times the largest of the {calibration.samples} {seen} "
+        f"channel's share of a sum is ever above K = {K}{kernel} times the largest of the {seen} "
         f"seen; the probability that these are too few for that, by PFP's formula: {chance}{draws}"
     )
 

@@ -342,6 +342,8 @@ def _settings(settings: Mapping[str, float | str]) -> str:
 def _samples(report: Report) -> str:
     """Say how many samples channels were scored on, and how far that goes for the bounds."""
     used = f"{report.samples} used for the scores, all but those that refits and result are judged on"
+    if report.drift is not None and not report.drift.held_out:
+        used = f"{report.samples} used for the scores, and the same ones for all else"
     if report.samples_of:
         used = f"{counted(report.samples, 'run')} of {report.samples_of} used for its scores"
     if not any(group.epsilon is not None for group in report.groups):

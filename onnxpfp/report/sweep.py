@@ -229,7 +229,8 @@ class SweepReport:
         if promised:
             confidence = f"{100 * self.confidence:.4g} %"
             all_of_them = max(0.0, 1 - promised * (1 - self.confidence))
-            together = f"; all {promised} hold together with at least {100 * all_of_them:.4g} %" if promised > 1 else ""
+            them = "both" if promised == 2 else f"all {promised}"
+            together = f"; {them} hold together with at least {100 * all_of_them:.4g} %" if promised > 1 else ""
             rows["promised"] = f"at least this share of inputs keep their top-1 class, each with {confidence}{together}"
         return rows | {"seconds": spent(self.seconds)}
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from onnxpfp.errors import OnnxPfpError
 
-__all__ = ["ARRAYS", "MODEL", "PLANS", "FileKind", "kind_of", "refuse_other_kinds"]
+__all__ = ["ARRAYS", "MODEL", "WRITTEN", "FileKind", "kind_of", "refuse_other_kinds"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +36,17 @@ _BY_FORMAT = {
     "onnxpfp-sparse-plan": FileKind("a plan of onnxpfp sparsify", "--from-plan of onnxpfp sparsify takes it"),
     "onnxpfp-latency-table": FileKind("a latency table of onnxpfp", "--latency-table takes it"),
 }
-PLANS = (_BY_FORMAT["onnxpfp-plan"], _BY_FORMAT["onnxpfp-sparse-plan"])
 _REPORT = FileKind("a report of onnxpfp", "reports are for reading, no option takes one")
 _PAGE = FileKind("a page (HTML)", _REPORT.use)
+WRITTEN = {
+    "a model": (_BY_FORMAT[MODEL],),
+    "a plan": (_BY_FORMAT["onnxpfp-plan"], _BY_FORMAT["onnxpfp-sparse-plan"]),
+    "a table": (_BY_FORMAT["onnxpfp-latency-table"],),
+    "scores": (_BY_FORMAT[_SCORES],),
+    "a report": (_REPORT, _PAGE),
+    "options": (),
+}
+"""What the verbs write, and the kinds of files that such a thing may replace."""
 
 _BEGINNING = 4096
 """Bytes that are looked at."""

@@ -161,6 +161,15 @@ def test_the_report_says_what_changes_for_the_classes_that_stay() -> None:
     assert table.rows[0][0] == "kept classes"
 
 
+def test_the_report_names_the_file_where_classes_go(tmp_path: Path) -> None:
+    onnx.save(class_nets.softmax(), tmp_path / "in.onnx")
+    given: Any = {"calibration": DATA, "keep_macs": [1.0, 0.6], **QUICK}
+    for classes in (None, "0,3,4"):
+        assert onnxpfp.sweep(tmp_path / "in.onnx", keep_classes=classes, **given).report.file == str(
+            tmp_path / "in.onnx"
+        )
+
+
 def test_a_target_that_the_shares_put_out_of_reach_says_so() -> None:
     options: dict[str, Any] = {"calibration": DATA, "share": {"w1": 1.0, "w2": 1.0}, **QUICK}
     result = onnxpfp.sweep(network(), keep_macs=[1.0, 0.3], **options)

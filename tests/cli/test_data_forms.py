@@ -160,6 +160,22 @@ def test_data_that_are_scaled_otherwise(folder, prune):
     assert "64 samples were given, and --calib-samples asks for 200" in right.stderr
     few = prune(model, "out.onnx", "--force", "--calib-data", "right.npy", "--calib-samples", "7", "--no-latency")
     assert "7 samples are so few that the same ones decide and measure the result" in few.stderr
+    one = prune(model, "out.onnx", "--force", "--calib-data", "right.npy", "--calib-samples", "1", "--no-latency")
+    assert "S: 1 sample; " in one.stderr
+    assert "1 used for the scores, and the same ones for all else" in " ".join(one.stdout.split())
+    assert "the largest of the 1 sample seen" in " ".join(one.stdout.split())
+
+
+def test_samples_in_whole_runs_are_not_said_to_be_all_that_are_given(folder, prune):
+    model = nets.chain()
+    for info in (*model.graph.input, *model.graph.output):
+        info.type.tensor_type.shape.dim[0].dim_value = 4
+    onnx.save(model, folder / "fours.onnx")
+    np.save(folder / "calib.npy", nets.noise(64, 3, 8, 8))
+    some = prune("fours.onnx", "out.onnx", "--calib-data", "calib.npy", "--calib-samples", "35", "--no-latency")
+    assert some.exit_code == 0, some.stderr
+    note = "32 samples are used, in runs of the 4 that the model takes at once; --calib-samples asks for 35"
+    assert note in some.stderr
 
 
 def test_a_script_runs_in_the_watched_process_too(forms):

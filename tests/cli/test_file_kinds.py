@@ -14,7 +14,7 @@ from onnxpfp.cli.main import main
 from onnxpfp.pipeline import plan, sparse_plan
 from onnxpfp.pipeline.latency import table
 from onnxpfp.pipeline.scores import file
-from onnxpfp.runtime.file_kinds import kind_of
+from onnxpfp.runtime.file_kinds import WRITTEN, kind_of
 
 KINDS = {
     "in.onnx": ("an ONNX model", "models are given without an option: onnxpfp prune IN OUT"),
@@ -83,6 +83,37 @@ def test_a_plan_is_written_over_nothing_else(files: Path, refuse: Callable[..., 
     assert found.hint == "--plan writes a plan; --calib-data takes samples in such a file"
     typed = ["prune", "in.onnx", "new.onnx", "--plan", "plan.json", "--no-latency", "-q"]
     assert CliRunner().invoke(main, typed).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("flag", "typed", "writes"),
+    [
+        ("OUT", ("prune", "in.onnx"), "a model"),
+        ("OUT", ("factorize", "in.onnx"), "a model"),
+        ("--plan", ("sparsify", "in.onnx", "new.onnx", "--plan"), "a plan"),
+        ("--json", ("inspect", "in.onnx", "--json"), "a report"),
+        ("--report", ("verify", "in.onnx", "cut.onnx", "--report"), "a report"),
+        ("--save-config", ("inspect", "in.onnx", "--save-config"), "options"),
+        ("--output", ("latency", "in.onnx", "--output"), "a table"),
+        ("--save", ("score", "in.onnx", "--calib-data", "x.npy", "--save"), "scores"),
+    ],
+)
+def test_nothing_is_written_over_a_file_of_another_kind(
+    flag: str, typed: tuple[str, ...], writes: str, files: Path
+) -> None:
+    """Who forgets --calib-data, and so names the samples as OUT, keeps them."""
+    for name, (title, use) in KINDS.items():
+        if title in {kind.title for kind in WRITTEN[writes]} or name in typed:
+            continue
+        before = (files / name).read_bytes()
+        result = CliRunner().invoke(main, [*typed, name])
+        if name == "in.onnx":
+            assert result.exit_code != 0
+        else:
+            assert result.stderr == (
+                f"Error: {name}: is {title}, and {flag} would overwrite it\nHint: {flag} writes {writes}; {use}\n"
+            )
+        assert (files / name).read_bytes() == before
 
 
 def test_what_nobody_knows_is_none_of_them(tmp_path: Path) -> None:

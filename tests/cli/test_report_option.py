@@ -68,3 +68,9 @@ def test_without_its_package_it_refuses_before_the_work(
 def test_a_page_overwrites_nothing_that_is_read(refuse: Callable[..., Any]) -> None:
     assert refuse("in.onnx", "out.onnx", "--report", "in.onnx").error == "in.onnx: --report and IN are the same file"
     assert refuse("in.onnx", "out.onnx", "--report", "no/r.html").error == "no/r.html: the directory no does not exist"
+
+
+def test_two_formats_do_not_share_stdout(refuse: Callable[..., Any]) -> None:
+    found = refuse("in.onnx", "out.onnx", "--json", "-", "--report", "-")
+    assert found.error == "--json and --report would be one after the other on stdout"
+    assert found.hint == "name a file for one"

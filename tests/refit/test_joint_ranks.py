@@ -155,7 +155,8 @@ def test_a_network_of_low_rank_is_better_and_keeps_to_its_ranks(make_problem: Ma
             assert rank_of(weights, kernel, limit.choice.cut) <= limit.choice.rank
     joint = [record for record in found[1].records if record.joint]
     assert joint
-    assert all(0 <= record.after <= record.before for record in joint)
+    # Ops that were refitted with others are not compared with what they were without their rank.
+    assert all(0 <= record.after <= record.before for record in found[1].records)
 
 
 def test_the_number_of_threads_changes_no_bit(make_problem: Made) -> None:
