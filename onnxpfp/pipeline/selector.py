@@ -86,11 +86,12 @@ class Selector:
     def select(self, number: int, width: int, rng: np.random.Generator) -> Selection:
         """Select `width` channels of a group."""
         channels, scores = self.groups[number].channels, self.scores
-        free = bool(self.scalable[number])
+        free, asked = bool(self.scalable[number]), self.options.select
         return select(
             scores.values[channels],
             width,
-            how=self.options.select if free and not scores.summed else "deterministic",
+            # Draws need factors on the consumers' weights; auto does without where there can be none.
+            how=asked if not scores.summed and (free or asked == "auto") else "deterministic",
             rng=rng,
             n_outputs=int(scores.outputs[number]),
             delta=self.options.delta,
