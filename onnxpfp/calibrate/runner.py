@@ -99,6 +99,7 @@ def run_observers(
         progress=progress,
         first_sample=first_sample,
         layout=layout,
+        shared=True,
         shrinks=batch_size is None,
         workspace=workspace_bytes,
     )
@@ -182,6 +183,8 @@ class NetworkRunner:
         progress: As in `run_observers`.
         first_sample: As in `run_observers`.
         layout: As in `run_observers`.
+        shared: As in `open_session`. Not where free memory is given back between batches (`Ceiling`): what the network
+            takes would be taken anew for each.
         shrinks: Whether the samples go on one by one where a batch fails: many exports promise a free batch axis and
             have a Reshape that fixes it to one.
         workspace: Memory that the tensors of all batches that are there at once may take, as far as two can keep it;
@@ -198,6 +201,7 @@ class NetworkRunner:
     progress: Count | None = None
     first_sample: int = 0
     layout: bool = True
+    shared: bool = False
     shrinks: bool = False
     workspace: int = DEFAULT_WORKSPACE
     place: DeviceMemory | None = None
@@ -286,7 +290,8 @@ class NetworkRunner:
         side_by_side, ahead, behind = self._overlap(needs, helpers.count) if on_host else (1, 1, 0)
         # Batches run side by side; only what is left of the threads works inside of an op.
         threads = self.threads if side_by_side == 1 else helpers.count // side_by_side
-        with _session(network, names, self.requests, threads=threads, layout=self.layout) as session:
+        options = {"threads": threads, "layout": self.layout, "shared": self.shared}
+        with _session(network, names, self.requests, **options) as session:
             if there is not None:
                 yield _Forward((DeviceOutputs(session, staying, there).run,))
             else:

@@ -45,7 +45,7 @@ def open_model(source: LoadedModel, options: Options) -> tuple[LoadedModel, Sess
     requests = resolve_providers(options.providers, strict=options.strict_providers)
     while True:
         try:
-            session = open_session(source.model, requests, threads=options.threads)
+            session = open_session(source.model, requests, threads=options.threads, shared=True)
             break
         except ModelError as error:
             missing = missing_op(error)
@@ -60,7 +60,7 @@ def open_model(source: LoadedModel, options: Options) -> tuple[LoadedModel, Sess
             source = head
     drawn = with_fixed_draws(source.model)
     if drawn is not source.model:
-        session = open_session(drawn, requests, threads=options.threads)
+        session = open_session(drawn, requests, threads=options.threads, shared=True)
     return source, session, requests
 
 

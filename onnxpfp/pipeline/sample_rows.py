@@ -28,7 +28,10 @@ def rows_of_samples(measurements: Measurements) -> bool:
     names = sorted({op.data for op in ops} - some.keys())
     model = measurements.analysis.model
     session = open_session(
-        lambda: with_fixed_draws(exposing(model, names)), measurements.requests, threads=measurements.options.threads
+        lambda: with_fixed_draws(exposing(model, names)),
+        measurements.requests,
+        threads=measurements.options.threads,
+        shared=True,
     )
     one, other = {**some, **session.run(some, names)}, {**again, **session.run(again, names)}
     return all(sample_axis(one[op.data], other[op.data], number) == 0 for op in ops)

@@ -141,7 +141,7 @@ class _Base:
         def showing() -> ModelProto:
             return with_fixed_draws(picks.showing(model))
 
-        session = open_session(showing, problem.requests, threads=problem.threads)
+        session = open_session(showing, problem.requests, threads=problem.threads, shared=True)
         samples = problem.tuning.take(TRIAL_SAMPLES)
         # Few more than one batch are one: every run takes some time of its own.
         size = len(samples) if problem.batch_size < len(samples) <= FEW * problem.batch_size else problem.batch_size
