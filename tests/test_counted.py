@@ -38,6 +38,7 @@ SEVERAL = {
     "the model runs {count} samples at once",
     ", {latency.samples} samples in each",
     "every one of these {len(bounded)} layers at once",
+    "samples are used, in runs of the {together}",
     "all {samples} samples that are",
     "chose among {promises.candidates} files",
     "the model takes {self.fixed_batch} samples at a time",

@@ -61,7 +61,7 @@ def assumption_of(outcome: Outcome, chosen: Selection | None) -> str:
     chance = "not known to be below 1" if outcome.context.data.independent else f"not known, for {DEPENDENT}"
     if failure is not None and failure < 1:
         chance = f"at most {at_most(failure, 1)} (8 eta eta* exp(-n/{K_TAIL}))"
-    runs = f"{calibration.samples} runs of it"
+    runs = f"{counted(calibration.samples, 'run')} of it"
     seen = counted(calibration.samples, "sample") if outcome.part.body is None else runs
     return outcome.named(
         "eps bounds what the choice in this group changes in each sign part of a layer's sums (by the signs of weight "

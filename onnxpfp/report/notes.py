@@ -212,7 +212,9 @@ def _sample_note(outcome: Outcome) -> str:
         with_these = (
             f"with these, the assumption of the bounds fails with a probability of at most {at_most(failure, 1)}"
         )
-    given = counted(outcome.samples, "sample") if outcome.part.body is None else f"{outcome.samples} runs of it"
+    given = (
+        counted(outcome.samples, "sample") if outcome.part.body is None else f"{counted(outcome.samples, 'run')} of it"
+    )
     return (
         f"S: {given}; the size formula asks for {outcome.samples_wanted} at delta = "
         f"{outcome.context.options.delta:g}; {with_these}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from onnxpfp.counted import counted
 from onnxpfp.linear.weights import has_quantized_weight
 from onnxpfp.report.outcome import Outcome
 
@@ -23,8 +24,9 @@ def quantized_notes(outcomes: Sequence[Outcome]) -> Iterator[str]:
             losing += 1
             left += consumer.name not in refitted and consumer.constant and has_quantized_weight(whole, consumer.weight)
     if left:
+        losers = counted(losing, "layer that loses", "layers that lose")
         yield (
-            f"{left} of the {losing} layers that lose channels have quantized weights, whole numbers at a fixed scale, "
-            "and were not refitted, which costs much accuracy. Prune first: give the file that was quantized, and "
+            f"of {losers} channels {counted(left, 'has', 'have')} quantized weights, whole numbers at a fixed scale, "
+            "which no refit changed: that costs much accuracy. Prune first: give the file that was quantized, and "
             "quantize what is written (docs/pipelines/quantization.md)"
         )

@@ -225,7 +225,8 @@ RESIDUAL_SHAPES = {
 def test_channels_ranks_and_branches_are_counted_exactly(quantity: str, target: float) -> None:
     """What the allocation counts is what the file has, whatever goes of it."""
     model = nets.build(RESIDUAL, RESIDUAL_SHAPES)
-    options = {"structure": "channels,rank,blocks", f"keep_{quantity}": target}
+    # With more effort other shares of ranks may win, which leave every branch.
+    options = {"structure": "channels,rank,blocks", f"keep_{quantity}": target, "effort": "low"}
     result = pruned(model, calibration=DATA, **options)
     report = result.report
     assert report.oracle.error <= report.oracle.tolerance

@@ -68,7 +68,7 @@ def test_the_same_file_twice_and_some_of_its_samples(folder, refuse):
     )
     np.savez(folder / "some.npz", x=np.concatenate([OTHERS, IMAGES[4:5]]))
     found = refuse(*flags, "some.npz")
-    assert found.error.startswith("--certify-data some.npz: 1 of its 10 samples are in --calib-data too: the first is ")
+    assert found.error.startswith("--certify-data some.npz: 1 of its 10 samples is in --calib-data too: the first is ")
     assert found.error.endswith("sample 9, and sample 4 there")
 
 

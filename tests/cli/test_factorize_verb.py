@@ -54,7 +54,7 @@ def test_a_file_is_written_after_it_was_verified(folder: Path, factorize: Callab
     assert "share of its outputs' variance on the samples" in shown
     names = [node.name for node in onnx.load(folder / "out.onnx").graph.node]
     assert "node_a/low_rank_first" in names
-    assert result.stderr == ""
+    assert result.stderr == "Written: out.onnx\n"
 
 
 def test_without_data_the_weights_decide_and_the_drift_is_that_of_noise(factorize: Callable[..., Result]) -> None:

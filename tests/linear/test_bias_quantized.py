@@ -84,7 +84,7 @@ def test_a_note_says_that_quantized_layers_are_not_refitted(name: str) -> None:
     data: Any = nets.noise(64, 2, 6, 6)
     result = onnxpfp.prune(model_of(BODIES[name]), calibration=data, keep_macs=0.6, round_to=1, no_latency=True)
     (note,) = (note for note in result.report.notes if "quantized weights" in note)
-    assert note.startswith("1 of the 1 layers that lose channels have quantized weights")
+    assert note.startswith("of 1 layer that loses channels 1 has quantized weights")
     assert "docs/pipelines/quantization.md" in note
     whole = onnxpfp.prune(model_of(BODIES[name]), calibration=data, keep_macs=1.0, no_latency=True)
     assert not any("quantized weights" in note for note in whole.report.notes)

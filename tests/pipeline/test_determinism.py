@@ -93,7 +93,8 @@ def test_keeping_everything_gives_the_bytes_of_the_input(
     calibration: Path | str | None, target: dict[str, float], select: str, tmp_path: Path
 ) -> None:
     source = nets.network("resnet")
-    result = onnxpfp.prune(source, calibration=calibration, samples=16, select=select, **target)  # type: ignore[arg-type]
+    data = {} if calibration is None else {"calibration": calibration, "samples": 16}
+    result = onnxpfp.prune(source, **data, select=select, **target)  # type: ignore[arg-type]
     written = onnxpfp.save_result(result, tmp_path / "out.onnx")
     assert (tmp_path / "out.onnx").read_bytes() == source.read_bytes()
     assert written == source.stat().st_size
