@@ -61,7 +61,7 @@ class PruningOptions(ShareOptions, ClassOptions, FeatureOptions, RunOptions):
     effort: Literal["low", "normal", "high"] = declare(
         "normal",
         "How much to refit: each layer by itself (low); layers together with those that read them, too, by up to nine "
-        "gradient steps each, where that pays most and takes about two forward passes in all, or beside ranks "
+        "gradient steps each, where that pays most, for a few forward passes in all, or beside ranks "
         "everywhere (normal); or all of them, on twice the rows, in up to four sweeps over the network as long as the "
         "error on samples kept out of the fit falls, once channels were exchanged by what refits leave (high). With "
         "--structure channels,rank a layer of low rank takes as many steps of each of its two ops, channels are "
