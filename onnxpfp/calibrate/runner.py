@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import math
 import shutil
-from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,7 +20,8 @@ from typing import Any, cast
 import onnx
 from onnx import ModelProto, ValueInfoProto
 
-from onnxpfp.arrays import FLOAT_BYTES, Arrays
+from onnxpfp.arrays import FLOAT_BYTES
+from onnxpfp.calibrate.looks import Looks
 from onnxpfp.calibrate.observer import Batch, Observer, Shape
 from onnxpfp.calibrate.sample_views import needs_of, sample_views
 from onnxpfp.data.samples import Feed, Samples
@@ -36,7 +36,7 @@ from onnxpfp.runtime.heap import Ceiling
 from onnxpfp.runtime.providers import CPU, ProviderRequest
 from onnxpfp.runtime.scratch import temporary_folder
 from onnxpfp.runtime.session import Session, as_requests, open_session
-from onnxpfp.runtime.workers import Task, Workers, workers
+from onnxpfp.runtime.workers import Workers, side_by_side, workers
 
 __all__ = ["BATCH", "NetworkRunner", "choose_batch", "run_observers"]
 
@@ -47,8 +47,6 @@ BATCH = 16
 _FEWEST, _MOST = 4, 64
 _AIMED_BYTES = 64 << 20
 """What the tensors of a run take then: fresh memory is handed out page by page, and many small runs take time, too."""
-_SIDE_BY_SIDE = 2
-"""Batches that run at once: more would only take more memory."""
 _TWICE = 2
 """onnxruntime holds what it hands out in its own layout, too."""
 _IN_MEMORY = 1_500_000_000
@@ -224,7 +222,7 @@ class NetworkRunner:
             workers(self.threads) as helpers,
             self._forward(self.model if network is None else network, needs_of(observers), staying, helpers) as forward,
         ):
-            looks = _Looks(helpers)
+            looks = Looks(helpers)
             for one, tensors in self._outputs(forward, helpers):
                 ceiling.keep()
                 everything = {**one.feed, **tensors}
@@ -287,9 +285,9 @@ class NetworkRunner:
             return
         there = self.place if staying else None
         on_host = there is None and all(request.name == CPU for request in self.requests)
-        side_by_side, ahead, behind = self._overlap(needs, helpers.count) if on_host else (1, 1, 0)
+        at_once, ahead, behind = self._overlap(needs, helpers.count) if on_host else (1, 1, 0)
         # Batches run side by side; only what is left of the threads works inside of an op.
-        threads = self.threads if side_by_side == 1 else helpers.count // side_by_side
+        threads = self.threads if at_once == 1 else helpers.count // at_once
         options = {"threads": threads, "layout": self.layout, "shared": self.shared}
         with _session(network, names, self.requests, **options) as session:
             if there is not None:
@@ -304,16 +302,16 @@ class NetworkRunner:
         observers take long, and those that are done should not wait for them. Both take memory.
         """
         times = self.samples.fixed_batch or self.batch
-        side_by_side = min(threads, _SIDE_BY_SIDE, -(-len(self.samples) // times))
-        if side_by_side == 1:
+        at_once = side_by_side(threads, -(-len(self.samples) // times))
+        if at_once == 1:
             return 1, 1, 0
         # A fixed batch counts in the shapes already. What runs is held by onnxruntime, too.
         size = _size(needs) * (1 if self.samples.fixed_batch else times)
-        room = self.workspace // max(size, 1) - side_by_side
-        for ahead, behind in ((side_by_side + 1, 1), (side_by_side, 1)):
+        room = self.workspace // max(size, 1) - at_once
+        for ahead, behind in ((at_once + 1, 1), (at_once, 1)):
             if ahead + behind <= room:
-                return side_by_side, ahead, behind
-        return side_by_side, side_by_side, 0
+                return at_once, ahead, behind
+        return at_once, at_once, 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -383,62 +381,3 @@ def _session(
         yield open_session(path, requests, **options)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-@dataclass(slots=True, eq=False)
-class _Looks:
-    """Lets observers look at batches side by side; each sees them in their order.
-
-    Attributes:
-        helpers: The threads.
-        begun: What was begun of every batch that is still looked at, with its samples.
-    """
-
-    helpers: Workers
-    begun: deque[tuple[int, list[Task[None]]]] = field(default_factory=deque[tuple[int, list[Task[None]]]])
-    _now: list[Task[None]] = field(default_factory=list[Task[None]])
-    _last: dict[int, Task[None]] = field(default_factory=dict[int, Task[None]])
-
-    def begin(self, observers: Sequence[Observer], tensors: Arrays, batch: Batch) -> None:
-        """Let observers look at a batch, those with most work first: so no core waits long for the last.
-
-        Where a tensor is empty (a cache at the first call, no detections) there is nothing to see.
-        """
-        seeing = [each for each in observers if not _is_empty(each.needs, tensors)]
-        for observer in sorted(seeing, key=lambda each: -each.work):
-            look = partial(self._look, observer, self._last.get(id(observer)), tensors)
-            self._last[id(observer)] = task = self.helpers.begin(look, batch)
-            self._now.append(task)
-
-    def _look(self, observer: Observer, before: Task[None] | None, tensors: Arrays, batch: Batch) -> None:
-        if before is not None:
-            # To work on something else meanwhile could be to begin the look that waits for this one. Looks are begun in
-            # their order, so some thread is at the earliest one.
-            before.result()
-        observer.see(tensors, batch)
-
-    def end(self, samples: int, behind: int) -> int:
-        """Wait until no more than so many batches are looked at, the last one among them.
-
-        Args:
-            samples: Of that one.
-            behind: How many.
-
-        Returns:
-            The samples that all have seen since.
-        """
-        self.begun.append((samples, self._now))
-        self._now = []
-        seen = 0
-        while len(self.begun) > behind:
-            count, tasks = self.begun.popleft()
-            for task in tasks:
-                self.helpers.result(task)
-            seen += count
-        return seen
-
-
-def _is_empty(needs: Mapping[str, Shape], tensors: Arrays) -> bool:
-    """Whether some tensor has an axis of length 0; results that a probe computes have no shape to speak of."""
-    # What stays on a device is no array of numpy.
-    return any(shape and getattr(tensors[name], "size", 1) == 0 for name, shape in needs.items())

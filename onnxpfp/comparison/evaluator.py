@@ -19,12 +19,9 @@ from onnxpfp.model.draws import with_fixed_draws
 from onnxpfp.progress import Count
 from onnxpfp.runtime.providers import CPU, ProviderRequest
 from onnxpfp.runtime.session import Session, open_session
-from onnxpfp.runtime.workers import ALONE, Workers, cores, workers
+from onnxpfp.runtime.workers import ALONE, Workers, cores, side_by_side, workers
 
 __all__ = ["Comparison", "Evaluator"]
-
-SIDE_BY_SIDE = 2
-"""Batches that run at once: more would take more memory for what they show."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -147,7 +144,7 @@ class Evaluator:
         if any(request.name != CPU for request in self.requests):
             return 1
         batches = -(-len(self.samples) // (self.samples.fixed_batch or self.batch_size))
-        return max(1, min(SIDE_BY_SIDE, self.threads or cores(), batches))
+        return side_by_side(self.threads, batches)
 
     @property
     def _each(self) -> int | None:

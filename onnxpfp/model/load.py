@@ -33,7 +33,7 @@ from onnxpfp.runtime.external_data import (
     numbers,
     size_of,
 )
-from onnxpfp.runtime.file_kinds import MODEL, refuse_other_kinds
+from onnxpfp.runtime.file_kinds import IR_VERSION, MODEL, refuse_other_kinds
 from onnxpfp.runtime.given_files import MESSAGE_LIMIT, read_given
 from onnxpfp.runtime.memory import amount_text, memory_limit
 from onnxpfp.runtime.missing import MissingOp
@@ -252,8 +252,8 @@ def _read(path: Path, scratch: WeightFile) -> LoadedModel:
     try:
         model.ParseFromString(data)
     except DecodeError as error:
-        # Every exporter writes the IR version first: field 1, a varint.
-        what = f"is cut off after {len(data)} bytes, or damaged" if data[0] == 8 else "is not an ONNX model"
+        begins = data[0] == IR_VERSION
+        what = f"is cut off after {len(data)} bytes, or damaged" if begins else "is not an ONNX model"
         raise ModelError(f"{path}: {what}: {one_line(error)}", hint="export it again, or copy it again") from error
     if not model.ir_version or not model.opset_import or not model.HasField("graph"):
         raise ModelError(

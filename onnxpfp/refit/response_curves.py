@@ -28,7 +28,7 @@ from onnxpfp.refit.variants import StageSessions, Variants
 from onnxpfp.rewrite.edits import Edits
 from onnxpfp.runtime import open_session
 from onnxpfp.runtime.heap import Ceiling
-from onnxpfp.runtime.workers import Workers, cores, workers
+from onnxpfp.runtime.workers import SIDE_BY_SIDE, Workers, cores, workers
 
 __all__ = ["Fits", "GroupDrifts", "RowChoice", "TrialWidths", "Trials", "WidthTrial"]
 
@@ -36,8 +36,6 @@ TRIAL_SAMPLES = 64
 """Most tuning samples that groups are tried on. All groups see the same ones, so what differs between samples does not
 change their order: ResNet-20 at 0.7 and 0.5 of the MACs has the same accuracy as with 128."""
 
-SIDE_BY_SIDE = 2
-"""Batches of the network itself that run at once, beside the groups that are tried."""
 FEW = 1.5
 """So many times the samples of a batch, or fewer, are one batch."""
 

@@ -7,18 +7,18 @@ ICCV 2017, asymmetric reconstruction). A refit is taken only where it is better 
 from __future__ import annotations
 
 import math
-from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 
 import numpy as np
 from onnx import ModelProto
 
-from onnxpfp.arrays import CHUNK_BYTES, FLOAT_BYTES, AnyFloats, Keep
+from onnxpfp.arrays import FLOAT_BYTES, Keep
 from onnxpfp.low_rank.limit import RankLimit
 from onnxpfp.refit.best_fit import Fit
+from onnxpfp.refit.counting import Counting, Waiting
 from onnxpfp.refit.initial import InitialWeights
 from onnxpfp.refit.joint import JointRefit, found_chains
 from onnxpfp.refit.joint_problem import JointEffort
@@ -26,7 +26,6 @@ from onnxpfp.refit.layer_rows import Draw, LayerFamily, LayerRows, layer_familie
 from onnxpfp.refit.layers import RefitLayer
 from onnxpfp.refit.made_again import made_again
 from onnxpfp.refit.means import Record
-from onnxpfp.refit.moments import Piece
 from onnxpfp.refit.problem import RefitProblem
 from onnxpfp.refit.recurrent_fit import fit_recurrence
 from onnxpfp.refit.recurrent_layers import RecurrentLayer
@@ -37,12 +36,9 @@ from onnxpfp.rewrite.edits import Edits
 from onnxpfp.rewrite.mask import masked
 from onnxpfp.runtime.heap import Ceiling
 from onnxpfp.runtime.session import Session
-from onnxpfp.runtime.workers import Task, Workers, workers
+from onnxpfp.runtime.workers import Workers, workers
 
 __all__ = ["RefitProblem", "RefitState", "Refitted", "refit"]
-
-BEGUN = 16
-"""Pieces of sums that are computed at a time, each of 256 KB at most."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -286,8 +282,8 @@ def _stage(
     draw = partial(_draw, pair, families, (session, again), refit_state.problem.seed)
     most = _most_batches(refit_state.problem, shown, sum(family.columns for family in families))
     batches = range(len(teacher.cache.batches))
-    waiting, results = [_Waiting(family) for family in families], helpers.in_order(draw, batches, most)
-    counting = _Counting(helpers)
+    waiting, results = [Waiting(family) for family in families], helpers.in_order(draw, batches, most)
+    counting = Counting(helpers)
     for batch in batches:
         given, drawn = next(results)
         teacher.keep(batch, given)
@@ -311,62 +307,6 @@ def _most_batches(problem: RefitProblem, shown: Sequence[str], drawn: int = 0) -
     """
     numbers = drawn + sum(math.prod(problem.analysis.shapes.shape.get(name, ())) for name in shown)
     return problem.workspace // 4 // max(FLOAT_BYTES * numbers * problem.batch_size, 1)
-
-
-@dataclass(slots=True, eq=False)
-class _Waiting:
-    """What a family drew and has not counted in: draws of small batches are counted in together.
-
-    Attributes:
-        family: The family.
-        draws: Its draws, all of them of tuning samples or none.
-    """
-
-    family: LayerFamily
-    draws: list[Draw] = field(default_factory=list[Draw])
-
-    def add(self, draw: Draw) -> Iterator[Piece]:
-        """Let another draw wait, and yield what there is to do to count those in that have waited long enough."""
-        if self.draws and self.draws[0].tuning != draw.tuning:
-            yield from self.take()
-        self.draws.append(draw)
-        if sum(each.nbytes for each in self.draws) >= CHUNK_BYTES:
-            yield from self.take()
-
-    def take(self) -> Iterator[Piece]:
-        """Yield what there is to do to count in what waits."""
-        draws, self.draws = self.draws, []
-        if draws:
-            yield from self.family.take(Draw.joined(draws))
-
-
-@dataclass(slots=True, eq=False)
-class _Counting:
-    """Counts draws in while others are made.
-
-    Attributes:
-        helpers: Threads that compute the sums.
-        begun: Sums that are computed and not added yet.
-    """
-
-    helpers: Workers
-    begun: deque[tuple[Piece, Task[AnyFloats]]] = field(default_factory=deque[tuple[Piece, Task[AnyFloats]]])
-
-    def begin(self, pieces: Iterable[Piece]) -> None:
-        """Count pieces in, but for the last of them: so many are worked on at once that no thread waits."""
-        for piece in pieces:
-            self.begun.append((piece, self.helpers.begin(lambda each: each.compute(), piece)))
-            if len(self.begun) > (BEGUN if self.helpers.count > 1 else 0):
-                self._add()
-
-    def end(self) -> None:
-        """Count in what was begun."""
-        while self.begun:
-            self._add()
-
-    def _add(self) -> None:
-        piece, sums = self.begun.popleft()
-        piece.add(self.helpers.result(sums))
 
 
 def _draw(

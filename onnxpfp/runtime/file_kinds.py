@@ -9,7 +9,7 @@ from pathlib import Path
 
 from onnxpfp.errors import OnnxPfpError
 
-__all__ = ["ARRAYS", "MODEL", "WRITTEN", "FileKind", "kind_of", "refuse_other_kinds"]
+__all__ = ["ARRAYS", "IR_VERSION", "MODEL", "WRITTEN", "FileKind", "kind_of", "refuse_other_kinds"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ _BEGINNING = 4096
 _FORMAT = re.compile(rb'\s*\{\s*"format":\s*"(onnxpfp-[a-z-]+)"')
 _PRUNING = re.compile(rb'\s*\{\s*"before":\s*\{\s*"params"')
 _HTML = re.compile(rb"\s*<(!doctype html|html)\b", re.IGNORECASE)
-_IR_VERSION = 8
+IR_VERSION = 8
 """The byte with which every exporter begins: field 1, a varint."""
 
 
@@ -87,7 +87,7 @@ def _by_beginning(path: Path, data: bytes) -> FileKind | None:
         return _REPORT
     if _HTML.match(data):
         return _PAGE
-    return _BY_FORMAT[MODEL] if path.suffix.lower() == ".onnx" and data[:1] == bytes([_IR_VERSION]) else None
+    return _BY_FORMAT[MODEL] if path.suffix.lower() == ".onnx" and data[:1] == bytes([IR_VERSION]) else None
 
 
 def refuse_other_kinds(path: Path, wanted: str, own: str, error: type[OnnxPfpError]) -> None:

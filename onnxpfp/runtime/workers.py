@@ -18,11 +18,13 @@ from functools import partial
 from queue import SimpleQueue
 from typing import Any, Generic, TypeVar, cast
 
-__all__ = ["ALONE", "Task", "Workers", "cores", "workers"]
+__all__ = ["ALONE", "SIDE_BY_SIDE", "Task", "Workers", "cores", "side_by_side", "workers"]
 
 
 AHEAD = 2
 """Pieces that are begun for every thread."""
+SIDE_BY_SIDE = 2
+"""Batches of a network that run at once: more would only take more memory."""
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -30,6 +32,11 @@ R = TypeVar("R")
 def cores() -> int:
     """Count the cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def side_by_side(threads: int | None, batches: int) -> int:
+    """Return how many of so many batches of a network run at once; None are all cores."""
+    return max(1, min(SIDE_BY_SIDE, threads or cores(), batches))
 
 
 @dataclass(slots=True, eq=False)
