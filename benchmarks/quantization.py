@@ -3,7 +3,8 @@
     python -m benchmarks.quantization --shared ../shared [--only resnet20,...] [--seeds 3] [--append]
 
 onnxruntime's `quantize_static` with its defaults (QDQ, 8 bits, signed) but a scale for every channel of a weight. It is
-calibrated by the images that also prune. Pruned is by the defaults of onnxpfp. The last step prunes the quantized file.
+calibrated by the images that also prune. Pruned is by the defaults of onnxpfp but `--effort low`. The last step prunes
+the quantized file.
 """
 
 from __future__ import annotations
@@ -135,7 +136,8 @@ def measured(network: Network, folders: Folders, seeds: int) -> Iterator[Row]:
 
 def _prune(source: Path, target: Path, images: np.ndarray, share: float, seed: int) -> float:
     """Write a pruned file, and return the share of the multiply-adds that is left."""
-    result = onnxpfp.prune(str(source), calibration=images, keep_macs=share, seed=seed, threads=1, no_latency=True)
+    options = {"keep_macs": share, "seed": seed, "threads": 1, "effort": "low", "no_latency": True}
+    result = onnxpfp.prune(str(source), calibration=images, **options)
     onnxpfp.save_result(result, str(target))
     return result.report.after.macs / result.report.before.macs
 
@@ -204,9 +206,9 @@ _HEAD = """# Pruning and quantization
 
 Made by `python -m benchmarks.quantization` from [quantization.jsonl](quantization.jsonl). Top-1 on 5,000 test images of
 CIFAR-10 or 1,000 of Fashion-MNIST; 1,024 or 256 training images both prune and calibrate the quantization. Pruned by
-`onnxpfp prune` with its defaults, quantized by onnxruntime's `quantize_static` (QDQ, 8 bits, a scale for every channel
-of a weight). Nothing is trained. ± is the standard deviation over seeds of the pruning; time is processor time of one
-image on one thread, as a share of the original's, the median of files that ran in turns.
+`onnxpfp prune` with its defaults but `--effort low`, quantized by onnxruntime's `quantize_static` (QDQ, 8 bits, a scale
+for every channel of a weight). Nothing is trained. ± is the standard deviation over seeds of the pruning; time is
+processor time of one image on one thread, as a share of the original's, the median of files that ran in turns.
 
 A quantized file can be pruned too: its weights are refitted, and rounded again with new scales. What the activations
 are rounded by stays as it was chosen for the network before.

@@ -34,7 +34,8 @@ The text recogniser is PP-OCRv4 as the package rapidocr-onnxruntime 1.4.4 ships 
 read right, but for spaces at its ends. Accuracy is top-1 for the others, in percent. Networks with random weights have
 none, and are pruned with noise."""
 
-TARGETS = """`--keep-latency` with channels alone (`--structure channels`). "promised" is what the latency model says of
+TARGETS = """`--keep-latency` with channels alone and each layer refitted by itself (`--structure channels --effort
+low`, as are all files of onnxpfp here). "promised" is what the latency model says of
 the widths before the file is measured, "report" what onnxpfp says it measured. "model" are the seconds that the latency
 model takes, and in forward passes over the calibration samples on the same threads; "all" those of the whole call."""
 

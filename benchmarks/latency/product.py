@@ -84,7 +84,7 @@ def _prune(subject: Subject, places: Places, out: Path, threads: int, **options:
     samples = subject.calibration(places)
     start = time.perf_counter()
     try:
-        result = onnxpfp.prune(subject.file(places), calibration=samples, threads=threads, **options)
+        result = onnxpfp.prune(subject.file(places), calibration=samples, threads=threads, effort="low", **options)
     except TargetUnreachableError as error:
         raise RefusedError(str(error)) from error
     onnxpfp.save_result(result, out)

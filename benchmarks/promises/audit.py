@@ -3,12 +3,12 @@
     python -m benchmarks.promises.audit --shared ../shared [--score pfp,NAME] [--only GLOB,...] [--append]
 
 Eight files of five trained networks are pruned to 0.9 and 0.7 of the multiply-adds: by PFP to the letter with its three
-selections, and as by default; so are those of other criteria, by `--score`. Every cut group times every layer that
-reads it is one row. `eps` of the report is held against what the choice does on test images: for every row, the
-largest relative error of a sign part with the inputs that the layer has before the choice, as eps says, and the
-relative error of the layer's output in the written file, which eps does not promise. The choice error of the report is
-held against the error of the layer's output in the mean square over the same images, of the choice alone, and so are
-the bounds of the report's layers against the written file. `--shared` holds
+selections, and as by default, all with `--effort low`; so are those of other criteria, by `--score`. Every cut group
+times every layer that reads it is one row. `eps` of the report is held against what the choice does on test images: for
+every row, the largest relative error of a sign part with the inputs that the layer has before the choice, as eps says,
+and the relative error of the layer's output in the written file, which eps does not promise. The choice error of the
+report is held against the error of the layer's output in the mean square over the same images, of the choice alone, and
+so are the bounds of the report's layers against the written file. `--shared` holds
 `models/cifar10_*.onnx` and `data/cifar10_{calib1k,test5k}.npz`. Without `--append` the chosen
 runs are made anew, and the others stay; tables are made from all, at once with `--only ''`.
 """
@@ -82,8 +82,8 @@ def _page(records: Sequence[Record]) -> str:
     text = f"""# Promises that say something
 
 Made by `python -m benchmarks.promises.audit` from [promises_audit.jsonl](promises_audit.jsonl): {len(records)} runs
-over {len(files)} files, each with {_numbers(record.images for record in records)} calibration images, held against
-{_numbers(record.inputs for record in records)} test images that no run has seen.
+over {len(files)} files with `--effort low`, each with {_numbers(record.images for record in records)} calibration
+images, held against {_numbers(record.inputs for record in records)} test images that no run has seen.
 A row is a cut group that has an `eps`, times a layer that reads it. Informative: eps is below 1, above 0, and no test
 image breaks it in the sense in which it is printed, of the choice alone. Broken, as far as eps is below 1: by the
 choice, where a sign part of one image is further off than eps, with the inputs that the layer has before the choice; by

@@ -85,7 +85,7 @@ class Pruned:
 
 def prune(file: Path, calibration: Array, target: float, way: Way) -> Pruned:
     """Prune with the product."""
-    options: dict[str, Any] = {"score": way.score, **way.options}
+    options: dict[str, Any] = {"score": way.score, "effort": "low", **way.options}
     result = onnxpfp.prune(file, calibration=calibration, keep_macs=target, threads=1, **options)
     return Pruned(result.model, result.plan.initializers, result.report.to_dict())
 

@@ -107,7 +107,7 @@ class Pruner:
         if not file.exists():
             images = self.network.calibration(self.folders).drawn(SEED, None).x
             result = onnxpfp.prune(
-                self.source, calibration=images, keep_macs=percent / 100, round_to=1, seed=SEED, threads=1
+                self.source, calibration=images, keep_macs=percent / 100, round_to=1, effort="low", seed=SEED, threads=1
             )
             self._place(percent, ".plan.json").write_text(result.plan.to_json(), encoding="utf-8")
             onnxpfp.save_result(result, file)

@@ -15,10 +15,10 @@ __all__ = ["page"]
 
 INTRODUCTION = """Made by `python -m benchmarks.promises.coverage` from
 [promises_coverage.jsonl](promises_coverage.jsonl). ResNet-20 and ResNet-56 of CIFAR-10 are pruned by onnxpfp
-(`--round-to 1`, other options by default, one seed) with 1,024 training images to a share of their multiply-adds. The
-5,000 test images run through the original and the pruned file once. Then held-out images are drawn 200 times for every
-file, promises are made from them by onnxpfp's own functions, and looked up on the images that are the truth. A promise
-fails where the truth is on its wrong side."""
+(`--round-to 1 --effort low`, other options by default, one seed) with 1,024 training images to a share of their
+multiply-adds. The 5,000 test images run through the original and the pruned file once. Then held-out images are drawn
+200 times for every file, promises are made from them by onnxpfp's own functions, and looked up on the images that are
+the truth. A promise fails where the truth is on its wrong side."""
 
 PROMISES = """- **agreement**: at least so many inputs keep their top-1 class (exact binomial);
 - **drift of 90%**, 95%, 99%: so many inputs have a relative output error of at most so much (order statistic; none

@@ -13,10 +13,10 @@ HEAD = """# What each structure loses
 
 Networks made smaller to one share of the multiply-adds by what may go: channels, ranks of layers beside them, whole
 branches, or ranks alone (`onnxpfp factorize`). Made by `python -m benchmarks.structures` with the defaults of each
-command, at most 256 calibration samples and one thread. *verified* is the largest difference of the file from what it
-must equal, over the largest output; *drift* the relative error of the output on held-out samples, of networks with
-random weights on noise; *latency* the median ratio of one run to one of the original on one thread, beside other work
-on the machine; *became two* counts layers of low rank, *gone* groups of which nothing is left.
+command but `--effort low`, at most 256 calibration samples and one thread. *verified* is the largest difference of the
+file from what it must equal, over the largest output; *drift* the relative error of the output on held-out samples, of
+networks with random weights on noise; *latency* the median ratio of one run to one of the original on one thread,
+beside other work on the machine; *became two* counts layers of low rank, *gone* groups of which nothing is left.
 """
 FAST_HEAD = """# At equal latency
 
