@@ -25,8 +25,9 @@ def check_target(path: Path, *, source: Path | None, force: bool) -> None:
     """Make sure before the work that the result can be written.
 
     Raises:
-        OutputError: The directory is missing or closed, or the input would be overwritten.
+        OutputError: It is meant for stdout, the directory is missing or closed, or the input would be overwritten.
     """
+    _refuse_stdout(path, hint="name a file")
     folder = path.parent
     if folder.exists() and not folder.is_dir():
         raise OutputError(f"{path}: {folder} is a file, not a directory", hint="name another directory")
@@ -47,8 +48,9 @@ def check_folder(folder: Path) -> None:
     """Make sure before the work that files can be written into a folder, which need not be there yet.
 
     Raises:
-        OutputError: It is a file, or closed, or the one around it is missing or closed.
+        OutputError: It is meant for stdout, a file, or closed, or the one around it is missing or closed.
     """
+    _refuse_stdout(folder, hint="name a directory")
     if folder.exists() and not folder.is_dir():
         raise OutputError(f"{folder}: is a file, not a directory", hint="name another directory")
     there = folder if folder.is_dir() else folder.parent
@@ -56,6 +58,16 @@ def check_folder(folder: Path) -> None:
         raise OutputError(f"{folder}: the directory {there} does not exist", hint=f"make it: mkdir -p {there}")
     if not _writable(there):
         raise OutputError(f"{folder}: the directory {there} cannot be written", hint="name another directory")
+
+
+def _refuse_stdout(path: Path, *, hint: str) -> None:
+    """Refuse `-`, which would become a file or a directory of that name where who typed it means stdout.
+
+    Raises:
+        OutputError: It is that.
+    """
+    if str(path) == "-":
+        raise OutputError(f"{path}: only reports are written to stdout", hint=hint)
 
 
 def keep_weights(target: Path, read: Sequence[Path]) -> None:

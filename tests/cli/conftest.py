@@ -84,3 +84,9 @@ def inspect(folder: Path) -> Callable[..., Result]:
 def refuse_inspect(folder: Path, inspect: Callable[..., Result]) -> Callable[..., Refusal]:
     """Run `inspect` and make sure that it refuses in one line and touches no file."""
     return _refused(folder, inspect)
+
+
+@pytest.fixture
+def refuse_verb(folder: Path) -> Callable[..., Refusal]:
+    """Run a verb, named first, and make sure that it refuses in one line and touches no file."""
+    return _refused(folder, lambda *arguments: CliRunner().invoke(main, [*map(str, arguments)]))

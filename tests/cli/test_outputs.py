@@ -35,6 +35,31 @@ def test_the_directory_cannot_be_written(refuse):
         assert found.hint == "name another directory"
 
 
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (("prune", "in.onnx", "-"), "name a file"),
+        (("prune", "in.onnx", "out.onnx", "--plan", "-"), "name a file"),
+        (("prune", "in.onnx", "out.onnx", "--save-config", "-"), "name a file"),
+        (("sweep", "in.onnx", "-o", "-"), "name a directory"),
+        (("factorize", "in.onnx", "-"), "name a file"),
+        (("sparsify", "in.onnx", "-"), "name a file"),
+        (("latency", "in.onnx", "-o", "-"), "name a file"),
+        (("latency", "in.onnx", "-o", "t.json", "--models", "-"), "name a directory"),
+        (("score", "in.onnx", "--calib-data", "data.npz", "--save", "-"), "name a file"),
+        (("merge", "data.npz", "-o", "-"), "name a file"),
+    ],
+)
+def test_nothing_but_reports_goes_to_stdout(folder, refuse_verb, arguments, hint):
+    found = refuse_verb(*arguments)
+    assert (found.error, found.hint) == ("-: only reports are written to stdout", hint)
+
+
+def test_a_report_goes_to_stdout_beside_a_model(folder, prune):
+    assert prune("in.onnx", "new.onnx", "--json", "-").stdout.startswith("{")
+    assert not (folder / "-").exists()
+
+
 @linux
 def test_a_device_is_not_replaced(refuse):
     assert refuse("in.onnx", "/dev/null").error == "/dev/null: is no regular file"
