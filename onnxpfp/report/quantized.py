@@ -1,4 +1,4 @@
-"""Layers with quantized weights that lose channels: nothing makes up for it but their biases."""
+"""Layers with quantized weights: some are not refitted, and none becomes two of low rank."""
 
 from __future__ import annotations
 
@@ -10,8 +10,16 @@ from onnxpfp.report.outcome import Outcome
 
 __all__ = ["quantized_notes"]
 
+_FIRST = "Prune first: give the file that was quantized, and quantize what is written (docs/pipelines/quantization.md)"
+
 
 def quantized_notes(outcomes: Sequence[Outcome]) -> Iterator[str]:
+    """Say what is not done with layers whose weights are whole numbers."""
+    yield from _not_refitted(outcomes)
+    yield from _whole(outcomes[0])
+
+
+def _not_refitted(outcomes: Sequence[Outcome]) -> Iterator[str]:
     """Say that layers were not refitted for their weights are whole numbers, where some lose channels."""
     losing, left = 0, 0
     for each in outcomes:
@@ -27,6 +35,20 @@ def quantized_notes(outcomes: Sequence[Outcome]) -> Iterator[str]:
         losers = counted(losing, "layer that loses", "layers that lose")
         yield (
             f"of {losers} channels {counted(left, 'has', 'have')} quantized weights, whole numbers at a fixed scale, "
-            "which no refit changed: that costs much accuracy. Prune first: give the file that was quantized, and "
-            "quantize what is written (docs/pipelines/quantization.md)"
+            f"which no refit changed: that costs much accuracy. {_FIRST}"
+        )
+
+
+def _whole(outcome: Outcome) -> Iterator[str]:
+    """Say that layers keep all their ranks, where ranks were in question."""
+    context = outcome.context
+    if not context.options.ranked or context.plan is not None:
+        return
+    readers = [consumer for consumer in context.whole.graph.consumers if consumer.constant]
+    count = sum(has_quantized_weight(context.whole, consumer.weight) for consumer in readers)
+    if count:
+        layers = counted(len(readers), "layer that reads channels", "layers that read channels")
+        yield (
+            f"of {layers} {counted(count, 'has', 'have')} quantized weights and can become no two ops of low rank: "
+            f"these are made of floating-point weights alone. {_FIRST}"
         )

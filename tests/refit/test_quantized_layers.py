@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import ModelProto, numpy_helper
-from onnxruntime.quantization import CalibrationDataReader, quantize_static
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from support.stacks import conv_stack
 
 import onnxpfp
@@ -75,6 +75,22 @@ def test_quantized_layers_are_refitted(per_channel: bool, tmp_path: Path) -> Non
     assert errors["auto"] < 0.6 * errors["none"]
     notes = {how: [note for note in each.report.notes if "quantized weights" in note] for how, each in results.items()}
     assert (len(notes["auto"]), len(notes["none"])) == (0, 1)
+
+
+@pytest.mark.parametrize("form", [QuantFormat.QDQ, QuantFormat.QOperator])
+def test_that_no_rank_goes_is_said(form: QuantFormat, tmp_path: Path) -> None:
+    model = quantized(
+        conv_stack(3), tmp_path, DATA, per_channel=True, quant_format=form, activation_type=QuantType.QUInt8
+    )
+
+    def notes(of: ModelProto, structure: str) -> list[str]:
+        result = onnxpfp.prune(of, calibration=DATA, keep_macs=0.6, structure=structure, effort="low", **QUICK)
+        return [note for note in result.report.notes if "low rank" in note]
+
+    (note,) = notes(model, "channels,rank")
+    assert note.startswith("of 3 layers that read channels 3 have quantized weights and can become no two ops of low")
+    assert not notes(model, "channels")
+    assert not notes(onnx.load(tmp_path / "in.onnx"), "channels,rank")
 
 
 def test_what_stays_whole_keeps_its_bytes(tmp_path: Path) -> None:
