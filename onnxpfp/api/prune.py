@@ -8,21 +8,16 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
+from onnxpfp.api.decided_plan import decided_plan
 from onnxpfp.api.keywords import CALIBRATION, CERTIFICATION, PROGRESS, SCORES_FILE, documented, keywords
 from onnxpfp.api.save import WritableResult
-from onnxpfp.channels.file_axes import file_axes
 from onnxpfp.comparison.evaluator import Evaluator
 from onnxpfp.data.sources import SampleSource
 from onnxpfp.errors import OptionError, TargetUnreachableError
-from onnxpfp.linear.weights import stored_axes_of
 from onnxpfp.model.draws import without_record
 from onnxpfp.model.load import ModelSource
 from onnxpfp.model.provenance import with_provenance
 from onnxpfp.options import Options
-from onnxpfp.pipeline.class_plan import plan_of_file
 from onnxpfp.pipeline.context import RunContext, open_run
 from onnxpfp.pipeline.latency.interleaved import pruning_latency
 from onnxpfp.pipeline.latency.structures import prune_by_structures
@@ -41,7 +36,7 @@ from onnxpfp.pipeline.network_steps import (
 )
 from onnxpfp.pipeline.nothing_to_prune import require_groups
 from onnxpfp.pipeline.parts import Network, open_parts, require_planned
-from onnxpfp.pipeline.plan import Plan, make_plan
+from onnxpfp.pipeline.plan import Plan
 from onnxpfp.pipeline.provenance import Provenance
 from onnxpfp.pipeline.quality_search import Evaluators, FoundShare, confirm, prune_to_quality, quality_evaluators
 from onnxpfp.pipeline.quality_target import QualityTarget
@@ -255,7 +250,7 @@ def prune_measured(
     made_by = context.provenance.made_by(report.drift, stored)
     return Result(
         stored=stored if given else with_provenance(stored, context.provenance.measured(report.drift, stored)),
-        plan=replace(_plan(outcomes, report, options), made_by=made_by),
+        plan=replace(decided_plan(outcomes, report.groups, options.attention), made_by=made_by),
         report=report,
         unchanged=source.given_bytes() if given else None,
         external=source.external,
@@ -328,34 +323,3 @@ def _evaluator(context: RunContext, main: MeasuredPart) -> Evaluator | None:
     if context.data.given == "none":
         return None
     return context.evaluator(main.measured.calibration.scored, held_out=False)
-
-
-def _plan(outcomes: Sequence[Outcome], report: Report, options: Options) -> Plan:
-    """Write down what was decided: of the main graph first, then of its bodies."""
-    plans = [_plan_of(outcome, options) for outcome in outcomes]
-    bodies = {outcome.part.place: plan.entries for outcome, plan in zip(outcomes[1:], plans[1:], strict=True)}
-    groups = [{"name": g.name, "kept": g.kept, "channels": g.channels, "selection": g.selection} for g in report.groups]
-    plan = replace(plans[0], groups=groups, bodies={place: entries for place, entries in bodies.items() if entries})
-    classes = outcomes[0].context.classes
-    return plan if classes is None else plan_of_file(plan, classes)
-
-
-def _plan_of(outcome: Outcome, options: Options) -> Plan:
-    analysis, decision = outcome.part.context.whole, outcome.decision
-    graph = analysis.graph
-    stored_axes = stored_axes_of(analysis)
-    scales: dict[str, dict[int, NDArray[np.float64]]] = {}
-    for consumer, stored_axis in zip(graph.consumers, stored_axes, strict=True):
-        factor = decision.factor[consumer.channels]
-        if stored_axis is not None and ((factor != 1) & (factor != 0)).any():
-            ids = graph.axes[stored_axis.tensor][stored_axis.axis]
-            scales.setdefault(stored_axis.tensor, {})[stored_axis.axis] = decision.factor[ids]
-    plan = make_plan(
-        file_axes(analysis),
-        decision.keep,
-        sha256=analysis.source.sha256,
-        scales=scales,
-        groups=(),
-        attention=options.attention,
-    )
-    return replace(plan, ranks={each.layer.weight: each.choice for each in decision.ranked})

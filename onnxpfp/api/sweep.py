@@ -27,7 +27,8 @@ from onnxpfp.pipeline.shares import unreachable_by_shares, with_shares
 from onnxpfp.pipeline.size_target import with_size_met
 from onnxpfp.pipeline.subnormal_step import zero_subnormal_weights
 from onnxpfp.progress import Clock, Progress
-from onnxpfp.report.sweep import SweepReport, SweptModel
+from onnxpfp.report.sweep import SweepReport
+from onnxpfp.report.swept import SweptModel
 from onnxpfp.runtime.blas import one_blas_thread
 from onnxpfp.runtime.session import custom_ops
 

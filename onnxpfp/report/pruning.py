@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -18,14 +17,13 @@ from onnxpfp.comparison.promises import Promises
 from onnxpfp.counted import counted
 from onnxpfp.lossless import Removal
 from onnxpfp.lossless.subnormal import SubnormalWeights
-from onnxpfp.pipeline.costs import QUANTITIES
-from onnxpfp.pipeline.criteria import title_of
 from onnxpfp.pipeline.latency.target import LatencyTarget
 from onnxpfp.pipeline.quality_target import Certified
 from onnxpfp.pipeline.verification import Size
 from onnxpfp.refit.means import Record
 from onnxpfp.report.activations import peaks_fact
 from onnxpfp.report.bodies import BodyReport, bodies_table
+from onnxpfp.report.choice import channels_by, could_go, ranks_by, widths_by
 from onnxpfp.report.classes import ClassReport, class_facts
 from onnxpfp.report.comparison import drift_measures, latency_fact, sizes_table
 from onnxpfp.report.compensation import about_compensation, fitted_line, merged_line
@@ -35,6 +33,7 @@ from onnxpfp.report.group_charts import kept_channels
 from onnxpfp.report.groups import GroupReport, about_bounds, groups_table
 from onnxpfp.report.latency_target import asked_latency, reached_latency
 from onnxpfp.report.layers import about_layers
+from onnxpfp.report.lossless import cost_nothing
 from onnxpfp.report.not_finite import not_finite_fact
 from onnxpfp.report.page import (
     ATTENTION,
@@ -53,6 +52,7 @@ from onnxpfp.report.page import (
 from onnxpfp.report.promises import promised
 from onnxpfp.report.ranks import RankReport, about_ranks
 from onnxpfp.report.reasons import by_kind, example
+from onnxpfp.report.target import asked, promised_quality, reached_quality
 from onnxpfp.runtime.blocks import Alignment
 
 __all__ = ["BodyReport", "GroupReport", "RankReport", "Report"]
@@ -60,23 +60,6 @@ __all__ = ["BodyReport", "GroupReport", "RankReport", "Report"]
 REASONS = 8
 """Most reasons that are shown, likewise."""
 
-_METHODS = {
-    "plan": "replay of a plan",
-    "none": "nothing was scored",
-}
-_WIDTHS = {
-    "measured": "measured drift of the output",
-    "bound": "one sum of what every group drops of its scores",
-    "draws": "draws in proportion to each group's sum of sensitivities",
-    "uniform": "one share for all groups",
-    "criterion": "what the criterion itself lets go of each group",
-    "share": "the share that was asked for with --share",
-}
-_STRUCTURES = {"channels": "channels", "rank": "ranks of layers", "blocks": "whole branches"}
-_RANKS = {
-    "measured": "measured drift of the output, with the widths as one",
-    "plan": "the plan",
-}
 FAR = 0.5
 """Relative output error from which a result has little in common with the original."""
 
@@ -239,19 +222,19 @@ class Report:
 def _facts(report: Report) -> Facts:
     """Method, place, evidence and time, one per line."""
     rows = {} if report.classes is None else class_facts(report.classes)
-    rows["channels by"] = _chosen_by(report) + _settings(report.settings)
+    rows["channels by"] = channels_by(report.method, report.settings, report.groups)
     if "," in report.structure:
-        rows["could go"] = " and ".join(_STRUCTURES[part] for part in report.structure.split(","))
+        rows["could go"] = could_go(report.structure)
     if report.target or report.alignment is not None:
         how = "anew" if report.rank_weight is None else "compared by what is left"
         again = f", {how} in {report.steps} steps" if report.steps > 1 else ""
-        rows["widths by"] = _widths_by(report) + again
+        rows["widths by"] = widths_by(report.allocation, report.groups) + again
     if report.ranks_by:
-        rows["ranks by"] = _RANKS[report.ranks_by] + _weighed(report.rank_weight)
+        rows["ranks by"] = ranks_by(report.ranks_by, report.rank_weight)
     if report.alignment is not None:
         rows["widths"] = report.alignment.title
     if report.target:
-        rows["target"] = ", ".join(_target(name, value) for name, value in report.target.items())
+        rows["target"] = asked(report.target)
     if report.latency_target is not None:
         rows["target"] = asked_latency(report.latency_target)
     if report.trials:
@@ -265,9 +248,8 @@ def _facts(report: Report) -> Facts:
     rows["ran on"] = ", ".join(report.providers)
     if report.samples:
         rows["samples (S)"] = _samples(report)
-    for_nothing = [*_removed(report.removed), *_fillers(report.fillers), *_subnormal(report.subnormal)]
-    if for_nothing:
-        rows["cost nothing"] = "; ".join(for_nothing)
+    if for_nothing := cost_nothing(report.removed, report.fillers, report.subnormal):
+        rows["cost nothing"] = for_nothing
     if blocks := [group.name for group in report.groups if not group.kept]:
         rows["blocks"] = _blocks(blocks)
     oracle = report.oracle
@@ -297,48 +279,6 @@ def _blocks(names: Sequence[str]) -> str:
     )
 
 
-def _weighed(weight: float | None) -> str:
-    """Say what the drift of ranks counted, where other choices drifted more."""
-    if weight is None or weight == 1.0:
-        return ""
-    how = "all channels staying" if weight == 0.0 else f"the drift of ranks counted {weight:g} times"
-    return f"; {how}, which drifted least of all choices tried"
-
-
-def _chosen_by(report: Report) -> str:
-    """Name what ranked the channels that go: of some groups that is not what was asked for."""
-    title = _METHODS.get(report.method) or title_of(report.method)
-    counts = Counter(group.ranked_by for group in report.groups if group.ranked_by)
-    instead = counts["energy"] if report.method != "energy" else 0
-    if not instead:
-        return title
-    others = "" if instead == counts.total() else f"; in the others, {title}"
-    return (
-        f"{title_of('energy')}, in {instead} of {counted(counts.total(), 'cut group')}, whose PFP bounds say "
-        f"nothing{others}"
-    )
-
-
-def _widths_by(report: Report) -> str:
-    """Name what set the widths: in a body that runs seldom it may be something else."""
-    drawn = {"sampled", "mixed"} & {group.selection for group in report.groups if group.ranked_by}
-    titles = _WIDTHS | ({"bound": _WIDTHS["draws"]} if drawn else {})
-    counts = Counter(group.widths_by for group in report.groups if group.widths_by)
-    others = [f"in {n} of {counted(counts.total(), 'cut group')}, {titles[by]}" for by, n in counts.items()]
-    return titles[next(iter(counts), report.allocation)] if len(counts) < 2 else "; ".join(others)
-
-
-def _settings(settings: Mapping[str, float | str]) -> str:
-    """Say what was said about the criterion."""
-    titles = {
-        "dfs": "DFS lets a share of {:g} of every group go",
-        "dfs_threshold": "DFS lets go what is below {:g} times the mean of its group",
-        "sfs": "SFS lets go what is like another channel, with a cosine of {:g} or more",
-        "maps": "maps {} the activation",
-    }
-    return "".join(f"; {titles[name].format(value)}" for name, value in settings.items())
-
-
 def _samples(report: Report) -> str:
     """Say how many samples channels were scored on, and how far that goes for the bounds."""
     used = f"{report.samples} used for the scores, all but those that refits and result are judged on"
@@ -354,78 +294,12 @@ def _samples(report: Report) -> str:
     return f"{used}; PFP's size formula asks for {report.samples_wanted}; by it, {none} {enough}"
 
 
-def _removed(removed: Sequence[Removal]) -> Iterator[str]:
-    """Count the channels that went for free, by kind and by how that is known."""
-    if not removed:
-        return
-    counts: Counter[tuple[str, str, int]] = Counter()
-    for removal in removed:
-        counts[removal.kind, removal.source, removal.samples] += len(removal.channels)
-    parts: list[str] = []
-    for (what, source, samples), count in counts.items():
-        where = "by the weights" if source == "weights" else f"on {_all_of(samples)} not held out"
-        parts.append(f"{count} {what} {where}")
-    yield f"channels removed first: {', '.join(parts)}"
-
-
-def _all_of(samples: int) -> str:
-    """Name the samples that are not held out."""
-    return "the 1 sample that is" if samples == 1 else f"all {samples} samples that are"
-
-
-def _fillers(count: int) -> Iterator[str]:
-    """Count the channels that could have gone for free."""
-    if count:
-        yield f"{counted(count, 'such channel')} left at first, to fill groups up to a multiple"
-
-
-def _subnormal(found: SubnormalWeights) -> Iterator[str]:
-    """Say what became of subnormal weights."""
-    if found.weights:
-        weights = counted(found.weights, "subnormal weight")
-        yield f"the original has {weights}, {f'{found.zeroed:,}' if found.zeroed else 'none'} written as zero"
-
-
-def _target(name: str, value: float) -> str:
-    """Say what was asked for."""
-    if name == "max_drift":
-        return f"as few MACs as a mean relative output error of {value:g} allows"
-    if name == "min_agreement":
-        return f"as few MACs as a top-1 agreement of {100 * value:.4g} % allows"
-    if name == "size" and value > 1:
-        return f"a file of at most {value:,.0f} bytes"
-    return f"keep {100 * value:.4g} % of the {QUANTITIES[name].title}"
-
-
 def _reached(report: Report) -> str:
-    """Say what a target of quality led to, what is promised of it, and how it was found."""
-    share = 100 * report.after.macs / max(report.before.macs, 1)
-    tried = ", ".join(f"{100 * t.share:.0f} % {'good' if t.good else 'too far'}" for t in report.trials)
-    tested = ", ".join(f"{100 * t.share:.0f} % {'passed' if t.passed else 'failed'}" for t in report.tests)
-    trials, tests = counted(len(report.trials), "trial"), counted(len(report.tests), "share")
-    return (
-        f"{share:.1f} % of the MACs: {_promise(report)}; {trials} on tuning samples ({tried}), then {tests} tested on "
-        f"the held-out ones ({tested})"
-    )
-
-
-def _promise(report: Report) -> str:
-    """Say what held-out samples promise: what was asked for, and not the bound of the share that they chose."""
-    certified = report.certified
-    if certified is None:
-        return "nothing is promised"
-    held_out = counted(certified.samples, "held-out sample")
-    confidence = f"with a confidence of {100 * report.confidence:g} %"
+    """Say what a target of quality led to."""
     # Held-out samples without promises are noise.
-    inputs = "inputs" if report.promises is not None else "inputs of such noise"
-    if "min_agreement" in report.target:
-        least, agree = 100 * report.target["min_agreement"], round(certified.observed * certified.samples)
-        of = f"(exact binomial, {agree} of {held_out} do)"
-        return f"{confidence}, at least {least:g} % of {inputs} keep their class {of}"
-    return (
-        f"{confidence}, the relative output error of one input, counted as 1 where it is more, is at most "
-        f"{report.target['max_drift']:g} in the mean over {inputs} (by betting, {certified.observed:.3g} on {held_out})"
-    )
+    noise = report.promises is None
+    promise = promised_quality(report.target, report.certified, report.confidence, noise=noise)
+    return reached_quality(report.after.macs / max(report.before.macs, 1), promise, report.trials, report.tests)
 
 
 def _advice(report: Report) -> str:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
 from onnxpfp.report.charts import Curve, Plot
-
-if TYPE_CHECKING:
-    from onnxpfp.report.sweep import SweptModel
+from onnxpfp.report.swept import SweptModel
 
 __all__ = ["sweep_plots"]
 

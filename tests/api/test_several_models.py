@@ -23,7 +23,7 @@ from onnxpfp.options.sweep import SweepOptions
 from onnxpfp.pipeline import group_trials, several_targets
 from onnxpfp.pipeline.scores.file import ScoresFile
 from onnxpfp.report.page import Facts, Table
-from onnxpfp.report.sweep import SweptModel, pareto_optimal
+from onnxpfp.report.swept import SweptModel, pareto_optimal
 
 DATA = nets.noise(96, 3, 8, 8)
 PLAIN: dict[str, Any] = {"threads": 1, "no_latency": True}
