@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 from onnx import ModelProto
@@ -38,10 +39,13 @@ __all__ = [
     "lift_part",
     "measure_parts",
     "measure_whole",
+    "measured_or_whole",
     "prune_network",
     "restore_network",
     "single_share",
 ]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -117,19 +121,30 @@ class WrittenNetwork:
 
 def measure_parts(network: Network) -> tuple[MeasuredPart, ...]:
     """Take out of every part what costs nothing, and measure what is left; a body that cannot be measured stays."""
-    measured: list[MeasuredPart] = []
-    for part in network.parts:
-        known = part.context.scores
-        if known is not None and known.part.stays:
-            measured.append(measure_whole(replace(part, stays=known.part.stays)))
-            continue
-        try:
-            measured.append(_measure_part(part) if part.prunable else measure_whole(part))
-        except (CalibrationError, ModelError) as error:
-            if part.body is None:
-                raise
-            measured.append(measure_whole(replace(part, stays=str(error))))
-    return tuple(measured)
+    return tuple(measured_or_whole(part, _measure_part, measure_whole) for part in network.parts)
+
+
+def measured_or_whole(part: NetworkPart, measure: Callable[[NetworkPart], T], stay: Callable[[NetworkPart], T]) -> T:
+    """Measure a part; a body that cannot be measured, or could not be when its scores were, stays.
+
+    Args:
+        part: The part.
+        measure: Measures it.
+        stay: Says of a part that nothing of it goes.
+
+    Raises:
+        CalibrationError: The main graph cannot be measured.
+        ModelError: Likewise.
+    """
+    known = part.context.scores
+    if known is not None and known.part.stays:
+        return stay(replace(part, stays=known.part.stays))
+    try:
+        return measure(part) if part.prunable else stay(part)
+    except (CalibrationError, ModelError) as error:
+        if part.body is None:
+            raise
+        return stay(replace(part, stays=str(error)))
 
 
 def _measure_part(part: NetworkPart) -> MeasuredPart:

@@ -10,11 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from onnxpfp.errors import CalibrationError, ModelError
 from onnxpfp.pipeline.context import RunContext
 from onnxpfp.pipeline.group_trials import tries_all_widths
 from onnxpfp.pipeline.lossless_step import LosslessStep, remove_lossless
-from onnxpfp.pipeline.network_steps import MeasuredPart, measure_whole
+from onnxpfp.pipeline.network_steps import MeasuredPart, measure_whole, measured_or_whole
 from onnxpfp.pipeline.parts import Network, NetworkPart
 from onnxpfp.pipeline.shares import asked_channels, asked_of_rest
 from onnxpfp.pipeline.steps import Begun, begin
@@ -49,36 +48,21 @@ def with_target(network: Network, context: RunContext) -> Network:
 
 def begin_parts(network: Network) -> tuple[BegunPart, ...]:
     """Take out of every part what costs nothing, and measure what is the same for every target of one kind."""
-    begun: list[BegunPart] = []
-    for part in network.parts:
-        known = part.context.scores
-        if known is not None and known.part.stays:
-            begun.append(_staying(replace(part, stays=known.part.stays)))
-            continue
-        try:
-            begun.append(_begin_part(part) if part.prunable else _staying(part))
-        except (CalibrationError, ModelError) as error:
-            if part.body is None:
-                raise
-            begun.append(_staying(replace(part, stays=str(error))))
-    return tuple(begun)
+    return tuple(measured_or_whole(part, _begin_part, _staying) for part in network.parts)
 
 
 def aimed_parts(parts: Sequence[BegunPart], context: RunContext) -> tuple[MeasuredPart, ...]:
     """Measure the rest for the target of a context; a body in which that cannot be done stays."""
-    measured: list[MeasuredPart] = []
-    for each in parts:
-        part = _aimed(each.part, context)
-        if each.begun is None:
-            measured.append(measure_whole(part))
-            continue
-        try:
-            measured.append(MeasuredPart(part, each.lossless, each.begun.towards(part.context)))
-        except (CalibrationError, ModelError) as error:
-            if part.body is None:
-                raise
-            measured.append(measure_whole(replace(part, stays=str(error))))
-    return tuple(measured)
+    return tuple(_aimed_part(each, _aimed(each.part, context)) for each in parts)
+
+
+def _aimed_part(each: BegunPart, part: NetworkPart) -> MeasuredPart:
+    begun, lossless = each.begun, each.lossless
+    if begun is None:
+        return measure_whole(part)
+    return measured_or_whole(
+        part, lambda part: MeasuredPart(part, lossless, begun.towards(part.context)), measure_whole
+    )
 
 
 def _begin_part(part: NetworkPart) -> BegunPart:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import io
 import json
 import re
 import subprocess
@@ -11,15 +10,13 @@ from pathlib import Path
 import cli_models
 import onnx
 import pytest
-from rich.console import Console
+from support.report_text import line_of, text_of
 
 import onnxpfp
 from onnxpfp.api.inspect import Footprint, InspectedGroup, Inspection, NodeName, Stay, Subnormal
 from onnxpfp.channels import Fixed
 from onnxpfp.comparison.latency import LatencyFindings
 from onnxpfp.model.activation_memory import ActivationPeak, LiveTensor
-from onnxpfp.report.page import ReportView
-from onnxpfp.report.text import as_text
 from onnxpfp.runtime.latency import Latency, LatencyRatio
 
 PEAK = ActivationPeak(4096, "Relu", "r", (LiveTensor("a", 2048), LiveTensor("b", 2048)))
@@ -50,29 +47,20 @@ def _found(groups: int = 1, stays: int = 1) -> Inspection:
     )
 
 
-def _text(found: Inspection, *, width: int = 140, top: int | None = None) -> str:
-    console = Console(file=io.StringIO(), width=width, markup=False, emoji=False)
-    return as_text(found, ReportView(console, top, full=top is None))
-
-
-def _line(text: str, start: str) -> str:
-    return next(" ".join(line.split()) for line in text.splitlines() if line.strip().startswith(start))
-
-
 def test_the_header():
-    text = _text(_found())
+    text = text_of(_found())
     assert text.splitlines()[0] == "in.onnx: opset 17, com.microsoft 1, IR 8, 1,234 nodes"
-    assert _line(text, "parameters") == "parameters 1,000,000, 98.7 % in channels that may go"
-    assert _line(text, "MACs, one run") == "MACs, one run 4,000,000,000, 0.0 % in channels that may go"
-    assert _line(text, "counted at") == "counted at x 1x3x8x8, n scalar"
+    assert line_of(text, "parameters") == "parameters 1,000,000, 98.7 % in channels that may go"
+    assert line_of(text, "MACs, one run") == "MACs, one run 4,000,000,000, 0.0 % in channels that may go"
+    assert line_of(text, "counted at") == "counted at x 1x3x8x8, n scalar"
     assert "subnormal" not in text
 
 
 def test_subnormal_weights_are_counted_in_the_header():
-    text = _text(replace(_found(), subnormal=Subnormal(31_000, 4)))
+    text = text_of(replace(_found(), subnormal=Subnormal(31_000, 4)))
     told = "31,000 weights in 4 tensors, slow on some CPUs; prune writes as zero those that no result can tell"
-    assert _line(text, "subnormal") == f"subnormal {told}"
-    assert _line(_text(replace(_found(), subnormal=Subnormal(1, 1))), "subnormal").startswith(
+    assert line_of(text, "subnormal") == f"subnormal {told}"
+    assert line_of(text_of(replace(_found(), subnormal=Subnormal(1, 1))), "subnormal").startswith(
         "subnormal 1 weight in 1 tensor,"
     )
 
@@ -88,7 +76,7 @@ def test_what_subnormal_weights_cost_is_told_with_its_spread(high: float, told: 
     latency = LatencyFindings(
         Latency(26.9, 26.8, 27.1, 50), Latency(25.1, 25.0, 25.3, 50), LatencyRatio(0.933, 0.93, high), threads=1
     )
-    text = _text(replace(_found(), subnormal=Subnormal(31_000, 4, 30_990, latency)))
+    text = text_of(replace(_found(), subnormal=Subnormal(31_000, 4, 30_990, latency)))
     assert " ".join(text.split()).count(f"those that no result can tell{told} latency ") == 1
     assert (
         "latency median of 50 runs of each model in turns, 1 thread; with zeros over as it is, pair by pair, 0.933, in "
@@ -97,16 +85,18 @@ def test_what_subnormal_weights_cost_is_told_with_its_spread(high: float, told: 
 
 
 def test_why_that_was_not_measured_is_told():
-    text = _text(replace(_found(), subnormal=Subnormal(31_000, 4, None, LatencyFindings(unmeasured="it does not run"))))
-    assert _line(text, "latency") == "latency not measured: it does not run"
+    text = text_of(
+        replace(_found(), subnormal=Subnormal(31_000, 4, None, LatencyFindings(unmeasured="it does not run")))
+    )
+    assert line_of(text, "latency") == "latency not measured: it does not run"
     assert "as zero" not in text.replace("writes as zero", "")
 
 
 def test_a_group_and_a_reason_are_one_line_each_in_a_pipe():
-    text = _text(_found())
+    text = text_of(_found())
     name = _found().groups[0].name
-    assert _line(text, "a.very") == f"{name} 16 10.0 k 123 G Conv 'node/0', Conv 'node/1' and 2 more"
-    assert _line(text, "2 ") == "2 640 0 99 Conv slides over it: axis 0 of w9, for '/m/conv'"
+    assert line_of(text, "a.very") == f"{name} 16 10.0 k 123 G Conv 'node/0', Conv 'node/1' and 2 more"
+    assert line_of(text, "2 ") == "2 640 0 99 Conv slides over it: axis 0 of w9, for '/m/conv'"
     assert all(line == line.rstrip() for line in text.splitlines())
 
 
@@ -119,11 +109,11 @@ def test_a_group_and_a_reason_are_one_line_each_in_a_pipe():
 )
 def test_counts_have_three_digits(number, text):
     group = InspectedGroup("w", 1, Footprint(number, 0), ())
-    assert f" {text} " in _text(replace(_found(), groups=(group,)))
+    assert f" {text} " in text_of(replace(_found(), groups=(group,)))
 
 
 def test_nothing_is_cut_off_at_80_columns():
-    text = _text(_found(groups=3, stays=3), width=80)
+    text = text_of(_found(groups=3, stays=3), width=80)
     assert max(map(len, text.splitlines())) <= 80
     assert "…" not in text
     joined = "".join(text.split())
@@ -135,12 +125,12 @@ def test_nothing_is_cut_off_at_80_columns():
 
 def test_rows_are_cut_and_counted():
     found = _found(groups=45, stays=12)
-    text = _text(found, top=5)
+    text = text_of(found, top=5)
     assert text.count("a.very.long") == 5
     assert "... and 40 more groups; --all shows all" in text
     assert "... and 7 more reasons; --all shows all" in text
-    assert _text(found).count("a.very.long") == 45
-    assert "more groups" not in _text(found) + _text(found, top=45)
+    assert text_of(found).count("a.very.long") == 45
+    assert "more groups" not in text_of(found) + text_of(found, top=45)
 
 
 def test_names_are_no_markup(folder, inspect):
@@ -155,8 +145,8 @@ def test_names_are_no_markup(folder, inspect):
 def test_it_prints_what_the_library_finds(folder, inspect):
     result = inspect("in.onnx")
     assert (result.exit_code, result.stderr) == (0, "")
-    assert result.stdout == _text(onnxpfp.inspect("in.onnx"))
-    assert _line(result.stdout, "w1") == "w1 6 378 9.29 k Conv 'node_y'"
+    assert result.stdout == text_of(onnxpfp.inspect("in.onnx"))
+    assert line_of(result.stdout, "w1") == "w1 6 378 9.29 k Conv 'node_y'"
 
 
 @pytest.mark.parametrize("name", ["resnet", "densenet", "mobilenet"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import subprocess
@@ -17,16 +16,14 @@ import numpy as np
 import onnx
 import pytest
 from click.testing import CliRunner, Result
-from rich.console import Console
+from support.report_text import line_of, text_of
 
 import onnxpfp
 from onnxpfp.allocation.prunability import read_curve
 from onnxpfp.cli.main import main
 from onnxpfp.pipeline.prunability_curves import Point
 from onnxpfp.report.inspection import NodeName
-from onnxpfp.report.page import ReportView
 from onnxpfp.report.prunability import GroupPrunability, PrunabilityReport, sketch
-from onnxpfp.report.text import as_text
 from onnxpfp.runtime.blocks import Alignment
 
 ROOT = Path(__file__).parents[2]
@@ -101,51 +98,42 @@ def _found(*, curve: tuple[float, ...] = (0.0, 0.01, 0.02, 0.5), groups: int = 1
     )
 
 
-def _text(found: PrunabilityReport, *, width: int = 140, top: int | None = None) -> str:
-    console = Console(file=io.StringIO(), width=width, markup=False, emoji=False)
-    return as_text(found, ReportView(console, top, full=top is None))
-
-
-def _line(text: str, start: str) -> str:
-    return next(" ".join(line.split()) for line in text.splitlines() if line.strip().startswith(start))
-
-
 def test_the_header():
-    text = _text(_found())
+    text = text_of(_found())
     assert text.splitlines()[0] == "in.onnx: what can be kept within a loss of 0.05"
-    assert _line(text, "whole") == "whole network 60.0 % of the 1,234,567 MACs; area 0.056"
-    assert _line(text, "loss ") == "loss KL divergence of 'y', relative squared error of 'z'"
+    assert line_of(text, "whole") == "whole network 60.0 % of the 1,234,567 MACs; area 0.056"
+    assert line_of(text, "loss ") == "loss KL divergence of 'y', relative squared error of 'z'"
     chosen = "chosen by score pfp, select auto (output energy where no bound is below 1), widths by the measured drift"
     assert (
         f"{chosen} of the output widths in steps of 8: as asked for (1 in groups of fewer channels) compensation"
         in " ".join(text.split())
     )
-    assert _line(text, "compens") == "compensation bias; none for groups alone"
-    assert _line(text, "samples") == (
+    assert line_of(text, "compens") == "compensation bias; none for groups alone"
+    assert line_of(text, "samples") == (
         "samples 48 to choose and fit by, 8 others for the groups, 9 others for the whole network"
     )
-    assert _line(text, "seconds") == "seconds 1.5 (load 0.5, groups 1.0)"
+    assert line_of(text, "seconds") == "seconds 1.5 (load 0.5, groups 1.0)"
     assert all(line == line.rstrip() for line in text.splitlines())
 
 
 def test_the_tables():
-    text = _text(_found())
-    assert _line(text, "100.0 %") == "100.0 % 0 within"
-    assert _line(text, "60.0 %") == "60.0 % 0.02 within"
-    assert _line(text, "40.0 %") == "40.0 % 0.5"
-    assert _line(text, "a.long") == "a.long.name.of.a.weight 6/10 60.0 % 60.0 % 0.056 80.0 % ▂▃█"
+    text = text_of(_found())
+    assert line_of(text, "100.0 %") == "100.0 % 0 within"
+    assert line_of(text, "60.0 %") == "60.0 % 0.02 within"
+    assert line_of(text, "40.0 %") == "40.0 % 0.5"
+    assert line_of(text, "a.long") == "a.long.name.of.a.weight 6/10 60.0 % 60.0 % 0.056 80.0 % ▂▃█"
 
 
 def test_a_curve_that_ends_within_the_tolerance_is_a_bound_only():
-    assert _line(_text(_found(curve=(0.0, 0.01))), "whole") == (
+    assert line_of(text_of(_found(curve=(0.0, 0.01))), "whole") == (
         "whole network at most 80.0 % of the 1,234,567 MACs; area 0.001"
     )
 
 
 def test_a_broken_curve_says_so():
-    text = _text(_found(curve=(0.0, 0.2, 0.01, 0.2)))
-    assert "60.0 % of the 1,234,567 MACs, unbroken down to 100.0 %;" in _line(text, "whole")
-    assert _line(text, "a.long").split()[1:7] == ["6/10", "60.0", "%", "100.0", "%", "0.062"]
+    text = text_of(_found(curve=(0.0, 0.2, 0.01, 0.2)))
+    assert "60.0 % of the 1,234,567 MACs, unbroken down to 100.0 %;" in line_of(text, "whole")
+    assert line_of(text, "a.long").split()[1:7] == ["6/10", "60.0", "%", "100.0", "%", "0.062"]
 
 
 @pytest.mark.parametrize(
@@ -160,14 +148,14 @@ def test_letters_of_a_curve(ratio, letter):
 
 
 def test_rows_are_cut_and_counted():
-    text = _text(_found(groups=7), top=2)
+    text = text_of(_found(groups=7), top=2)
     assert text.count("a.long.name") == 2
     assert "... and 5 more groups; --all shows all" in text
-    assert _text(_found(groups=7)).count("a.long.name") == 7
+    assert text_of(_found(groups=7)).count("a.long.name") == 7
 
 
 def test_nothing_is_cut_off_at_80_columns():
-    text = _text(_found(), width=80)
+    text = text_of(_found(), width=80)
     assert max(map(len, text.splitlines())) <= 80
     assert "…" not in text
 
@@ -176,7 +164,7 @@ def test_it_prints_what_the_library_finds(folder, measure):
     result = measure("in.onnx", *DATA)
     assert (result.exit_code, result.stderr) == (0, "")
     found = onnxpfp.prunability("in.onnx", calibration="data.npz", threads=1)
-    wanted, printed = (text.splitlines() for text in (_text(found), result.stdout))
+    wanted, printed = (text.splitlines() for text in (text_of(found), result.stdout))
     assert [line for line in printed if "seconds" not in line] == [line for line in wanted if "seconds" not in line]
 
 
